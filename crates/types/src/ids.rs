@@ -1,0 +1,104 @@
+//! Identities: of journals, clients, calls, documents, and of who may write.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::limits::DOCUMENT_NAME_SIZE_MAX;
+
+macro_rules! id_of_16_bytes {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        pub struct $name(pub [u8; 16]);
+
+        impl $name {
+            /// The id as 32 hexadecimal digits.
+            #[must_use]
+            pub fn to_hex(self) -> String {
+                self.0.iter().map(|byte| format!("{byte:02x}")).collect()
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.to_hex())
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!(stringify!($name), "({})"), self.to_hex())
+            }
+        }
+    };
+}
+
+id_of_16_bytes! {
+    /// The identity of one journal: a timeline's or a storage journal's. Drawn at random, so that
+    /// two journals that never met are never taken for one another.
+    JournalId
+}
+id_of_16_bytes! {
+    /// One device's copy of one document, as mutations see it in `:client`.
+    ClientId
+}
+id_of_16_bytes! {
+    /// The name that a tab gives to one call, so that a new core can tell whether it was recorded.
+    CallId
+}
+
+/// Number of a core or page server: the fencing token on its requests. A lower one is refused.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+pub struct Epoch(pub u64);
+
+impl fmt::Display for Epoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// The name of a document within one store: its id, and whose copy it is.
+///
+/// Neither part is empty of meaning: `user` is empty where the copy is the device's own.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct DocumentKey {
+    /// The document's id, as the app named it: 1 to [`DOCUMENT_NAME_SIZE_MAX`] bytes.
+    pub document: String,
+    /// Whose copy it is; empty for the device's own, and always on a server.
+    pub user: String,
+}
+
+/// Why a document cannot have this name.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a document's id has 1 to {DOCUMENT_NAME_SIZE_MAX} bytes without control characters")]
+pub struct InvalidDocumentKey;
+
+impl DocumentKey {
+    /// The key of `user`'s copy of `document`.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidDocumentKey`] if the id is empty, too long, or holds a control character.
+    pub fn new(document: &str, user: &str) -> Result<Self, InvalidDocumentKey> {
+        let fits = |name: &str| {
+            name.len() <= DOCUMENT_NAME_SIZE_MAX && !name.chars().any(char::is_control)
+        };
+        if document.is_empty() || !fits(document) || !fits(user) {
+            return Err(InvalidDocumentKey);
+        }
+        Ok(Self { document: document.to_owned(), user: user.to_owned() })
+    }
+}
+
+impl fmt::Display for DocumentKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.user.is_empty() {
+            f.write_str(&self.document)
+        } else {
+            write!(f, "{}@{}", self.document, self.user)
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! Pages and sets of them.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::limits::PAGE_SIZE;
+
+/// A page's number in its document, from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Pgid(pub u32);
+
+impl fmt::Display for Pgid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// The [`PAGE_SIZE`] bytes of one page. Cheap to clone: clones share the bytes.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Page(Arc<[u8]>);
+
+impl Page {
+    /// A page of these bytes, or `None` unless there are exactly [`PAGE_SIZE`] of them.
+    #[must_use]
+    pub fn new(bytes: &[u8]) -> Option<Self> {
+        (bytes.len() == PAGE_SIZE).then(|| Self(Arc::from(bytes)))
+    }
+
+    /// A page of zeros, as SQLite finds it where nothing was ever written.
+    #[must_use]
+    pub fn zeroed() -> Self {
+        Self(Arc::from([0; PAGE_SIZE]))
+    }
+
+    /// The bytes.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// A copy with `bytes` at `offset`.
+    ///
+    /// # Panics
+    ///
+    /// If they pass the end of the page.
+    #[must_use]
+    pub fn with(&self, offset: usize, bytes: &[u8]) -> Self {
+        let mut copy = self.0.to_vec();
+        copy[offset..offset + bytes.len()].copy_from_slice(bytes);
+        Self(Arc::from(copy))
+    }
+}
+
+impl fmt::Debug for Page {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let used = self.0.iter().filter(|byte| **byte != 0).count();
+        write!(f, "Page({used} bytes set)")
+    }
+}
+
+impl Serialize for Page {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Page {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let bytes = serde_bytes::ByteBuf::deserialize(deserializer)?;
+        Self::new(&bytes).ok_or_else(|| D::Error::invalid_length(bytes.len(), &"a page"))
+    }
+}
+
+/// The pages that one commit changed, and how many pages the database has after it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PageSet {
+    /// Size of the database after the commit, in pages.
+    pub db_pages: u32,
+    /// The changed pages, none beyond `db_pages`.
+    pub pages: BTreeMap<Pgid, Page>,
+}
+
+impl PageSet {
+    /// Lays `newer` over this set, so that it says what both did.
+    pub fn absorb(&mut self, newer: &Self) {
+        self.db_pages = newer.db_pages;
+        for (pgid, page) in &newer.pages {
+            self.pages.insert(*pgid, page.clone());
+        }
+        let last = Pgid(self.db_pages);
+        self.pages.retain(|pgid, _| *pgid <= last);
+    }
+}

@@ -1,0 +1,48 @@
+//! How two sides compare journals.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{JournalId, Lsn};
+
+/// The running hash of what a journal's entries say, up to some LSN. All zeros before the first.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Chain(pub [u8; 32]);
+
+impl fmt::Display for Chain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0[..4].iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Chain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Chain({self})")
+    }
+}
+
+/// A place in one particular journal: two sides with equal positions hold the same entries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Position {
+    /// Which journal.
+    pub journal: JournalId,
+    /// The next LSN: everything before it is held.
+    pub next: Lsn,
+    /// The chain over everything before `next`.
+    pub chain: Chain,
+}
+
+impl Position {
+    /// The start of an empty journal.
+    #[must_use]
+    pub fn start_of(journal: JournalId) -> Self {
+        Self { journal, next: Lsn::FIRST, chain: Chain::default() }
+    }
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}:{}", &self.journal.to_hex()[..8], self.next, self.chain)
+    }
+}
