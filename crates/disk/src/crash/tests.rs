@@ -1,0 +1,100 @@
+use super::*;
+
+fn read(disk: &CrashDisk, count: usize) -> Vec<u8> {
+    let mut bytes = vec![0; count];
+    disk.read_at(0, &mut bytes).expect("within the file");
+    bytes
+}
+
+#[test]
+fn a_crash_disk_keeps_the_laws() {
+    crate::conformance::run(|| CrashDevice::new().file("a"));
+    crate::conformance::run_with(
+        || {
+            let device = CrashDevice::new();
+            device.hold_flushes(true);
+            device.file("a")
+        },
+        |disk| disk.device().complete_flushes(),
+    );
+}
+
+#[test]
+fn each_unflushed_sector_survives_or_not() {
+    let device = CrashDevice::new();
+    let mut disk = device.file("a");
+    disk.write_at(0, &[1; 1536]).expect("room");
+    disk.request_flush().expect("healthy");
+    disk.write_at(0, &[2; 1536]).expect("room");
+    let mut choices = [0, 1, 0].into_iter();
+    let left = device.crash(&mut |_| choices.next().expect("three sectors"));
+    let left = read(&left.file("a"), 1536);
+    assert_eq!((left[0], left[511], left[512], left[1023]), (1, 1, 2, 2));
+    assert_eq!(left[1024..], [1; 512]);
+}
+
+#[test]
+fn a_sector_written_twice_can_survive_in_either_version() {
+    let device = CrashDevice::new();
+    let mut disk = device.file("a");
+    disk.write_at(0, &[0; 512]).expect("room");
+    disk.request_flush().expect("healthy");
+    disk.write_at(0, b"old").expect("room");
+    disk.write_at(1, b"new").expect("room");
+    for (choice, expected) in [(0, b"\0\0\0\0"), (1, b"old\0"), (2, b"onew")] {
+        assert_eq!(&disk.crash(&mut |_| choice)[..4], expected);
+    }
+}
+
+#[test]
+fn a_held_flush_covers_what_was_written_before_its_request() {
+    let device = CrashDevice::new();
+    device.hold_flushes(true);
+    let mut disk = device.file("a");
+    disk.write_at(0, b"before").expect("room");
+    let id = disk.request_flush().expect("healthy");
+    disk.write_at(0, b"BEHIND").expect("room");
+    assert_eq!(disk.flushed(), Ok(None));
+    assert_eq!(disk.crash(&mut |_| 0), b"");
+    device.complete_flushes();
+    assert_eq!(disk.flushed(), Ok(Some(id)));
+    assert_eq!(disk.crash(&mut |_| 0), b"before");
+    assert_eq!(disk.crash(&mut |count| count - 1), b"BEHIND");
+}
+
+#[test]
+fn a_failed_flush_poisons_the_file() {
+    let device = CrashDevice::new();
+    let mut disk = device.file("a");
+    device.fail_call(2, Fault::Device);
+    disk.write_at(0, b"abc").expect("room");
+    assert!(matches!(disk.request_flush(), Err(DiskError::Device { .. })));
+    assert_eq!(disk.write_at(0, b"abc"), Err(DiskError::Poisoned));
+    assert_eq!(disk.request_flush(), Err(DiskError::Poisoned));
+    assert_eq!(disk.flushed(), Err(DiskError::Poisoned));
+    assert_eq!(disk.read_at(0, &mut [0; 3]), Err(DiskError::Poisoned));
+}
+
+#[test]
+fn a_full_device_says_so_and_takes_what_still_fits() {
+    let device = CrashDevice::new();
+    device.set_capacity(Some(10));
+    let (mut first, mut second) = (device.file("a"), device.file("b"));
+    first.write_at(0, b"123456").expect("room");
+    assert_eq!(second.write_at(0, b"12345"), Err(DiskError::Full));
+    assert_eq!(second.size(), 2, "half of it had been written");
+    second.write_at(0, b"1234").expect("room");
+    assert_eq!(first.set_size(7), Err(DiskError::Full));
+}
+
+#[test]
+fn the_power_goes_off_after_a_given_call() {
+    let device = CrashDevice::new();
+    device.power_off_after(1);
+    let mut disk = device.file("a");
+    disk.write_at(0, b"abc").expect("the first call");
+    assert!(disk.write_at(0, b"xyz").is_err());
+    assert!(disk.read_at(0, &mut [0; 3]).is_err());
+    let left = device.crash(&mut |count| count - 1);
+    assert_eq!(left.bytes_of("a").as_deref(), Some(b"abc".as_slice()));
+}

@@ -1,0 +1,49 @@
+//! What a device can answer instead of doing its work.
+
+/// Why a disk did not do what it was asked.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum DiskError {
+    /// The read would have passed the end of the file.
+    #[error("{count} bytes at {offset} pass the end of the file at {size}")]
+    OutOfRange {
+        /// Where the read was to begin.
+        offset: u64,
+        /// How many bytes were wanted.
+        count: usize,
+        /// Size of the file, in bytes.
+        size: u64,
+    },
+    /// The device, or this site's share of it, has no more room.
+    #[error("the device is full")]
+    Full,
+    /// The device wrote fewer bytes than it was given, or claims an impossible number.
+    #[error("the device wrote {written} of {expected} bytes")]
+    ShortWrite {
+        /// How many bytes were to be written.
+        expected: usize,
+        /// How many it says it wrote.
+        written: u64,
+    },
+    /// An earlier flush failed. Open the file anew to learn what survived.
+    #[error("the file is poisoned by an earlier failed flush")]
+    Poisoned,
+    /// Somebody else has the file open.
+    #[error("the file is in use by another owner")]
+    Busy,
+    /// The device failed, or the file is gone.
+    #[error("the device failed: {reason}")]
+    Device {
+        /// What it said.
+        reason: String,
+    },
+}
+
+impl DiskError {
+    /// Whether there was no room: the write left nothing that counts, and a smaller one may
+    /// succeed.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        matches!(self, Self::Full | Self::ShortWrite { .. })
+    }
+}

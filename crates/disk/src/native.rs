@@ -1,0 +1,204 @@
+//! A disk that is a file of the operating system.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io;
+use std::path::Path;
+
+use crate::{Disk, DiskError, FlushId};
+
+/// A file of the operating system, locked for as long as it is open.
+///
+/// A flush is `fdatasync` (or what the system has of the kind) and complete when it was
+/// requested.
+#[derive(Debug)]
+pub struct NativeDisk {
+    file: File,
+    /// Kept here because nobody else may change it: asking costs a system call.
+    size: u64,
+    flushes: u64,
+    poisoned: bool,
+}
+
+impl NativeDisk {
+    /// Opens the file at `path`, making it if it is not there.
+    ///
+    /// # Errors
+    ///
+    /// [`DiskError::Busy`] if another process has it open; otherwise what the system says.
+    pub fn open(path: &Path) -> Result<Self, DiskError> {
+        let is_new = !path.exists();
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path)
+            .map_err(|error| failure(&error))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(DiskError::Busy),
+            Err(TryLockError::Error(error)) => return Err(failure(&error)),
+        }
+        if is_new {
+            sync_name(path).map_err(|error| failure(&error))?;
+        }
+        let size = file.metadata().map_err(|error| failure(&error))?.len();
+        Ok(Self { file, size, flushes: 0, poisoned: false })
+    }
+
+    fn check(&self) -> Result<(), DiskError> {
+        if self.poisoned { Err(DiskError::Poisoned) } else { Ok(()) }
+    }
+}
+
+/// Makes the name of a new file durable: a power cut could otherwise lose the file, bytes and
+/// all.
+fn sync_name(path: &Path) -> io::Result<()> {
+    if cfg!(unix) {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        File::open(folder.unwrap_or(Path::new(".")))?.sync_all()?;
+    }
+    Ok(())
+}
+
+fn failure(error: &io::Error) -> DiskError {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
+            DiskError::Full
+        }
+        _ => DiskError::Device { reason: error.to_string() },
+    }
+}
+
+#[cfg(unix)]
+mod positioned {
+    use std::fs::File;
+    use std::io;
+    use std::os::unix::fs::FileExt;
+
+    pub fn read(file: &File, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        file.read_exact_at(buf, offset)
+    }
+
+    pub fn write(file: &File, offset: u64, bytes: &[u8]) -> io::Result<usize> {
+        file.write_at(bytes, offset)
+    }
+}
+
+#[cfg(not(unix))]
+mod positioned {
+    use std::fs::File;
+    use std::io::{self, Read, Seek, SeekFrom, Write};
+
+    pub fn read(mut file: &File, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        file.seek(SeekFrom::Start(offset))?;
+        file.read_exact(buf)
+    }
+
+    pub fn write(mut file: &File, offset: u64, bytes: &[u8]) -> io::Result<usize> {
+        file.seek(SeekFrom::Start(offset))?;
+        file.write(bytes)
+    }
+}
+
+impl Disk for NativeDisk {
+    fn size(&self) -> u64 {
+        self.size
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), DiskError> {
+        self.check()?;
+        let end = offset.checked_add(buf.len() as u64);
+        if end.is_none_or(|end| end > self.size) {
+            return Err(DiskError::OutOfRange { offset, count: buf.len(), size: self.size });
+        }
+        positioned::read(&self.file, offset, buf).map_err(|error| failure(&error))
+    }
+
+    fn write_at(&mut self, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
+        self.check()?;
+        let mut done = 0;
+        while done < bytes.len() {
+            let rest = &bytes[done..];
+            match positioned::write(&self.file, offset + done as u64, rest) {
+                Ok(written) if written == 0 || written > rest.len() => {
+                    let written = (done + written) as u64;
+                    return Err(DiskError::ShortWrite { expected: bytes.len(), written });
+                }
+                // The system may take a long write in pieces: go on where it stopped.
+                Ok(written) => done += written,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(failure(&error)),
+            }
+            self.size = self.size.max(offset + done as u64);
+        }
+        Ok(())
+    }
+
+    fn set_size(&mut self, size: u64) -> Result<(), DiskError> {
+        self.check()?;
+        self.file.set_len(size).map_err(|error| failure(&error))?;
+        self.size = size;
+        Ok(())
+    }
+
+    fn request_flush(&mut self) -> Result<FlushId, DiskError> {
+        self.check()?;
+        if let Err(error) = self.file.sync_data() {
+            self.poisoned = true;
+            return Err(failure(&error));
+        }
+        self.flushes += 1;
+        Ok(FlushId(self.flushes))
+    }
+
+    fn flushed(&mut self) -> Result<Option<FlushId>, DiskError> {
+        self.check()?;
+        Ok((self.flushes > 0).then_some(FlushId(self.flushes)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scratch(name: &str) -> std::path::PathBuf {
+        let folder = std::env::temp_dir().join(format!("tidelog-disk-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).expect("a folder for scratch files");
+        folder.join(name)
+    }
+
+    #[test]
+    fn a_native_disk_keeps_the_laws() {
+        let path = scratch("laws");
+        crate::conformance::run(|| {
+            let _ = std::fs::remove_file(&path);
+            NativeDisk::open(&path).expect("a new file")
+        });
+        std::fs::remove_file(&path).expect("the file was there");
+    }
+
+    #[test]
+    fn a_file_has_one_owner_at_a_time() {
+        let path = scratch("owner");
+        let first = NativeDisk::open(&path).expect("a new file");
+        assert_eq!(NativeDisk::open(&path).err(), Some(DiskError::Busy));
+        drop(first);
+        assert!(NativeDisk::open(&path).is_ok());
+        std::fs::remove_file(&path).expect("the file was there");
+    }
+
+    #[test]
+    fn what_was_written_is_there_after_opening_anew() {
+        let path = scratch("again");
+        let mut disk = NativeDisk::open(&path).expect("a new file");
+        disk.write_at(3, b"tide").expect("room");
+        disk.request_flush().expect("a healthy disk");
+        drop(disk);
+        let disk = NativeDisk::open(&path).expect("the same file");
+        let mut bytes = [9; 7];
+        disk.read_at(0, &mut bytes).expect("within the file");
+        assert_eq!(&bytes, b"\0\0\0tide");
+        std::fs::remove_file(&path).expect("the file was there");
+    }
+}

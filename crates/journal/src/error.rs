@@ -1,0 +1,60 @@
+//! What opening and reading a log can meet.
+
+use tidelog_disk::DiskError;
+
+use crate::LogFile;
+
+/// Why a log could not be opened. The files are as they were.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RecoverError {
+    /// Bytes that were durable have changed, and durable frames follow them: going on would lose
+    /// those silently.
+    #[error("the log is damaged at offset {offset} of {file}")]
+    DamagedMiddle {
+        /// Which file.
+        file: LogFile,
+        /// Where the first frame begins that is not whole.
+        offset: u64,
+    },
+    /// Neither copy of a file's header is whole, so which file is the newer cannot be told.
+    #[error("the header of {file} is damaged")]
+    DamagedHeader {
+        /// Which file.
+        file: LogFile,
+    },
+    /// Whole frames that say something impossible.
+    #[error("the log makes no sense at offset {offset}: {reason}")]
+    Malformed {
+        /// Where the frame begins.
+        offset: u64,
+        /// What is impossible about it.
+        reason: String,
+    },
+    /// A newer release wrote this store. Run that one.
+    #[error("the store has format version {found}, and this release knows up to {known}")]
+    NewerFormat {
+        /// The version in the file.
+        found: u32,
+        /// The highest version that can be read.
+        known: u32,
+    },
+    /// The device failed.
+    #[error("cannot read the log")]
+    Disk(#[from] DiskError),
+}
+
+/// Why bytes of the log could not be read back.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReadError {
+    /// The frame is no longer what was written.
+    #[error("the frame at offset {offset} of the log is damaged")]
+    Damaged {
+        /// Where the frame begins.
+        offset: u64,
+    },
+    /// The device failed.
+    #[error("cannot read the log")]
+    Disk(#[from] DiskError),
+}

@@ -1,0 +1,156 @@
+//! A frame as bytes. `FORMAT.md` draws it.
+
+use tidelog_types::limits::FRAME_BODY_SIZE_MAX;
+use tidelog_types::{CallId, Chain, Epoch, JournalId, LsnRange};
+
+/// Bytes of a frame before its body.
+pub const FRAME_HEADER_SIZE: usize = 144;
+
+pub(crate) const FRAME_MAGIC: [u8; 4] = *b"TLf1";
+/// Frames begin at multiples of this.
+pub(crate) const FRAME_ALIGNMENT: usize = 8;
+const FLAG_CALL: u8 = 1;
+
+/// What a frame says beside its body. Fields that its kind has no use for are zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FrameHead {
+    /// What the body is; the log does not care.
+    pub kind: u8,
+    /// The document's number in this store.
+    pub document: u64,
+    /// The epoch under which it was written.
+    pub epoch: Epoch,
+    /// Which journal.
+    pub journal: JournalId,
+    /// The places in the journal that it stands for.
+    pub lsns: Option<LsnRange>,
+    /// The call that issued it.
+    pub call: Option<CallId>,
+    /// The journal's chain after it.
+    pub chain: Chain,
+}
+
+impl FrameHead {
+    /// A head that says no more than this.
+    #[must_use]
+    pub fn new(kind: u8, document: u64, epoch: Epoch) -> Self {
+        let journal = JournalId([0; 16]);
+        Self { kind, document, epoch, journal, lsns: None, call: None, chain: Chain::default() }
+    }
+}
+
+/// What ties a frame to its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ties {
+    pub generation: u64,
+    pub durable: u64,
+    pub link: u32,
+    pub attempt: u32,
+    pub index: u32,
+    pub count: u32,
+}
+
+/// A frame's header, decoded; the checksum is not verified by decoding.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Frame {
+    pub head: FrameHead,
+    pub ties: Ties,
+    pub checksum: u32,
+    pub body_size: usize,
+}
+
+/// Bytes of a frame with this body, padding included.
+pub(crate) fn frame_size(body_size: usize) -> usize {
+    (FRAME_HEADER_SIZE + body_size).next_multiple_of(FRAME_ALIGNMENT)
+}
+
+/// Appends a frame to `out` whose ties and checksum are still to be [`finish`]ed.
+pub(crate) fn encode(head: &FrameHead, body: &[&[u8]], out: &mut Vec<u8>) {
+    let body_size: usize = body.iter().map(|part| part.len()).sum();
+    assert!(body_size <= FRAME_BODY_SIZE_MAX, "BUG: a body of {body_size} bytes");
+    let start = out.len();
+    out.reserve(frame_size(body_size));
+    out.resize(start + FRAME_HEADER_SIZE, 0);
+    let header = &mut out[start..];
+    header[0..4].copy_from_slice(&FRAME_MAGIC);
+    let size = u32::try_from(body_size).expect("BUG: a body is far below 4 GiB");
+    header[8..12].copy_from_slice(&size.to_le_bytes());
+    header[12] = head.kind;
+    header[48..56].copy_from_slice(&head.document.to_le_bytes());
+    header[56..64].copy_from_slice(&head.epoch.0.to_le_bytes());
+    header[64..80].copy_from_slice(&head.journal.0);
+    if let Some(lsns) = head.lsns {
+        header[80..88].copy_from_slice(&lsns.start().get().to_le_bytes());
+        header[88..96].copy_from_slice(&lsns.end().get().to_le_bytes());
+    }
+    if let Some(call) = head.call {
+        header[13] = FLAG_CALL;
+        header[96..112].copy_from_slice(&call.0);
+    }
+    header[112..144].copy_from_slice(&head.chain.0);
+    for part in body {
+        out.extend_from_slice(part);
+    }
+    out.resize(start + frame_size(body_size), 0);
+}
+
+/// Writes the ties into an encoded frame that will stand at `offset`, and gives its checksum.
+pub(crate) fn finish(frame: &mut [u8], offset: u64, ties: &Ties) -> u32 {
+    frame[16..24].copy_from_slice(&ties.generation.to_le_bytes());
+    frame[24..32].copy_from_slice(&ties.durable.to_le_bytes());
+    frame[32..36].copy_from_slice(&ties.link.to_le_bytes());
+    frame[36..40].copy_from_slice(&ties.attempt.to_le_bytes());
+    frame[40..44].copy_from_slice(&ties.index.to_le_bytes());
+    frame[44..48].copy_from_slice(&ties.count.to_le_bytes());
+    let checksum = checksum(frame, offset);
+    frame[4..8].copy_from_slice(&checksum.to_le_bytes());
+    checksum
+}
+
+fn checksum(frame: &[u8], offset: u64) -> u32 {
+    assert!(frame.len() == frame_size(u32_at(frame, 8) as usize), "BUG: not one whole frame");
+    crc32c::crc32c_append(crc32c::crc32c(&offset.to_le_bytes()), &frame[8..])
+}
+
+/// Reads a frame's header from its first [`FRAME_HEADER_SIZE`] bytes, if they can be one's.
+pub(crate) fn decode(header: &[u8]) -> Option<Frame> {
+    let flags = header[13];
+    let (start, end) = (u64_at(header, 80), u64_at(header, 88));
+    let lsns = if (start, end) == (0, 0) { None } else { Some(LsnRange::checked(start, end)?) };
+    let body_size = u32_at(header, 8) as usize;
+    if header[0..4] != FRAME_MAGIC || flags > FLAG_CALL || body_size > FRAME_BODY_SIZE_MAX {
+        return None;
+    }
+    let call = CallId(header[96..112].try_into().expect("BUG: 16 bytes"));
+    let head = FrameHead {
+        kind: header[12],
+        document: u64_at(header, 48),
+        epoch: Epoch(u64_at(header, 56)),
+        journal: JournalId(header[64..80].try_into().expect("BUG: 16 bytes")),
+        lsns,
+        call: (flags == FLAG_CALL).then_some(call),
+        chain: Chain(header[112..144].try_into().expect("BUG: 32 bytes")),
+    };
+    let ties = Ties {
+        generation: u64_at(header, 16),
+        durable: u64_at(header, 24),
+        link: u32_at(header, 32),
+        attempt: u32_at(header, 36),
+        index: u32_at(header, 40),
+        count: u32_at(header, 44),
+    };
+    Some(Frame { head, ties, checksum: u32_at(header, 4), body_size })
+}
+
+/// Whether the bytes of a frame, padding included, are the ones that were written at this offset.
+pub(crate) fn is_whole(frame: &[u8], offset: u64) -> bool {
+    checksum(frame, offset) == u32_at(frame, 4)
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes(bytes[at..at + 4].try_into().expect("BUG: four bytes"))
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(bytes[at..at + 8].try_into().expect("BUG: eight bytes"))
+}

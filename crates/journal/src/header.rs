@@ -1,0 +1,177 @@
+//! The header of a log file, which is also its seal.
+
+use std::fmt;
+
+use tidelog_disk::{Disk, DiskError, SECTOR_SIZE};
+
+use crate::RecoverError;
+
+/// Where the frames of a log file begin.
+pub const LOG_START: u64 = 4096;
+
+const MAGIC: [u8; 8] = *b"TIDELOG1";
+const FORMAT_VERSION: u32 = 1;
+/// Where the copies of the header stand.
+const COPIES_AT: [usize; 2] = [0, 2048];
+const CHECKSUM_AT: usize = SECTOR_SIZE - 4;
+
+/// One of the two files of a log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum LogFile {
+    /// The first.
+    A,
+    /// The second.
+    B,
+}
+
+impl LogFile {
+    pub(crate) fn other(self) -> Self {
+        match self {
+            Self::A => Self::B,
+            Self::B => Self::A,
+        }
+    }
+
+    pub(crate) fn index(self) -> usize {
+        match self {
+            Self::A => 0,
+            Self::B => 1,
+        }
+    }
+}
+
+impl fmt::Display for LogFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::A => "log-a",
+            Self::B => "log-b",
+        })
+    }
+}
+
+/// What a header says. See `FORMAT.md` for the drawing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Header {
+    pub generation: u64,
+    /// Where the copied state ends and appended batches begin; 0 while the file is being filled.
+    pub state_end: u64,
+}
+
+impl Header {
+    fn sector(self) -> [u8; SECTOR_SIZE] {
+        let mut sector = [0; SECTOR_SIZE];
+        sector[0..8].copy_from_slice(&MAGIC);
+        sector[8..12].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
+        sector[16..24].copy_from_slice(&self.generation.to_le_bytes());
+        sector[24..32].copy_from_slice(&self.state_end.to_le_bytes());
+        let checksum = crc32c::crc32c(&sector[..CHECKSUM_AT]);
+        sector[CHECKSUM_AT..].copy_from_slice(&checksum.to_le_bytes());
+        sector
+    }
+
+    /// The link of the first frame appended after the copied state.
+    pub fn checksum(self) -> u32 {
+        let sector = self.sector();
+        u32::from_le_bytes(sector[CHECKSUM_AT..].try_into().expect("BUG: four bytes"))
+    }
+
+    /// Writes both copies with one write.
+    pub fn write<D: Disk>(self, disk: &mut D) -> Result<(), DiskError> {
+        assert!(self.generation > 0, "BUG: generation 0 is none");
+        let mut area = vec![0; usize::try_from(LOG_START).expect("BUG: 4096 is small")];
+        for at in COPIES_AT {
+            area[at..at + SECTOR_SIZE].copy_from_slice(&self.sector());
+        }
+        disk.write_at(0, &area)
+    }
+
+    /// Whether the file can be active.
+    pub fn is_sealed(self) -> bool {
+        self.state_end >= LOG_START
+    }
+
+    /// The header of this file, sealed or not, `None` if it was never taken into use.
+    pub fn read<D: Disk>(disk: &D, file: LogFile) -> Result<Option<Self>, RecoverError> {
+        let count = usize::try_from(disk.size().min(LOG_START)).expect("BUG: at most 4096");
+        let mut area = vec![0; count];
+        disk.read_at(0, &mut area)?;
+        if area.iter().all(|byte| *byte == 0) {
+            return Ok(None);
+        }
+        let copies = COPIES_AT.iter().filter_map(|at| area.get(*at..*at + SECTOR_SIZE));
+        let mut newest: Option<Self> = None;
+        for copy in copies.filter(|copy| is_whole(copy)) {
+            let header = Self::decode(copy)?;
+            // Of one generation the seal is the newer, and its state was flushed before it.
+            let rank = |header: Self| (header.generation, header.state_end);
+            if newest.is_none_or(|newest| rank(newest) < rank(header)) {
+                newest = Some(header);
+            }
+        }
+        newest.map(Some).ok_or(RecoverError::DamagedHeader { file })
+    }
+
+    fn decode(sector: &[u8]) -> Result<Self, RecoverError> {
+        let number = |at: usize| {
+            u64::from_le_bytes(sector[at..at + 8].try_into().expect("BUG: eight bytes"))
+        };
+        let version = u32::from_le_bytes(sector[8..12].try_into().expect("BUG: four bytes"));
+        if version > FORMAT_VERSION {
+            return Err(RecoverError::NewerFormat { found: version, known: FORMAT_VERSION });
+        }
+        Ok(Self { generation: number(16), state_end: number(24) })
+    }
+}
+
+fn is_whole(sector: &[u8]) -> bool {
+    let checksum = crc32c::crc32c(&sector[..CHECKSUM_AT]).to_le_bytes();
+    sector[..8] == MAGIC && sector[CHECKSUM_AT..] == checksum
+}
+
+#[cfg(test)]
+mod tests {
+    use tidelog_disk::MemoryDisk;
+
+    use super::*;
+
+    const HEADER: Header = Header { generation: 7, state_end: 8192 };
+
+    fn written() -> Vec<u8> {
+        let mut disk = MemoryDisk::default();
+        HEADER.write(&mut disk).expect("room");
+        disk.bytes().to_vec()
+    }
+
+    fn read(bytes: Vec<u8>) -> Result<Option<Header>, RecoverError> {
+        Header::read(&MemoryDisk::holding(bytes), LogFile::A)
+    }
+
+    #[test]
+    fn a_header_survives_the_loss_of_either_copy() {
+        assert_eq!(read(written()), Ok(Some(HEADER)));
+        for at in COPIES_AT {
+            let mut bytes = written();
+            bytes[at + 20] ^= 1;
+            assert_eq!(read(bytes), Ok(Some(HEADER)));
+        }
+    }
+
+    #[test]
+    fn a_header_without_a_whole_copy_is_damage_and_not_an_empty_file() {
+        let mut bytes = written();
+        bytes[20] ^= 1;
+        bytes[2048 + 20] ^= 1;
+        assert_eq!(read(bytes), Err(RecoverError::DamagedHeader { file: LogFile::A }));
+        assert_eq!(read(Vec::new()), Ok(None));
+        assert_eq!(read(vec![0; 9000]), Ok(None));
+    }
+
+    #[test]
+    fn a_newer_version_is_refused() {
+        let mut bytes = written();
+        bytes[8] = 2;
+        let checksum = crc32c::crc32c(&bytes[..CHECKSUM_AT]);
+        bytes[CHECKSUM_AT..SECTOR_SIZE].copy_from_slice(&checksum.to_le_bytes());
+        assert_eq!(read(bytes), Err(RecoverError::NewerFormat { found: 2, known: 1 }));
+    }
+}

@@ -1,0 +1,38 @@
+//! The log that all journals of a store share.
+//!
+//! Everything that must last is first a [`Frame`](FrameHead) here, in a batch that becomes
+//! durable whole or not at all. One flush serves all journals of all documents.
+//!
+//! # The way of a batch
+//!
+//! ```text
+//!       push, commit          write            request_flush, poll_flushed
+//! body ─────────────▶ buffer ───────▶ written ──────────────────────────▶ durable
+//!                                                 ...when the file is long: begin_copy, seal,
+//!                                                 switch: what is needed goes to the other file
+//! ```
+//!
+//! # Where to start reading
+//!
+//! - `FORMAT.md`: the bytes, and what is believed after a crash.
+//! - [`Log`]: append, flush, read, change over.
+//! - `frame.rs`: the codec; `writer.rs`: batches; `scan.rs`: what a reader believes.
+//!
+//! # What this crate does not know
+//!
+//! What a frame means, who may write one, and that there is a network.
+
+mod error;
+mod frame;
+mod header;
+mod log;
+mod scan;
+mod successor;
+mod writer;
+
+pub use error::{ReadError, RecoverError};
+pub use frame::{FRAME_HEADER_SIZE, FrameHead};
+pub use header::{LOG_START, LogFile};
+pub use log::{BatchNumber, Log};
+pub use scan::{Cut, FoundFrame, LogReport};
+pub use writer::FramePlace;

@@ -1,0 +1,387 @@
+//! Two files used in turn, and the batches in them.
+
+use std::collections::VecDeque;
+use std::fmt;
+
+use tidelog_disk::{Disk, DiskError, FlushId};
+
+use crate::frame::{self, FRAME_HEADER_SIZE};
+use crate::header::{Header, LOG_START};
+use crate::scan::{self, Visit};
+use crate::successor::Successor;
+use crate::writer::Writer;
+use crate::{FrameHead, FramePlace, LogFile, LogReport, ReadError, RecoverError};
+
+/// Bytes read at first to get one frame.
+const FIRST_READ_SIZE: u64 = 1024;
+
+/// A batch's number, counted from 1 since the log was opened; 0 stands for all that was there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BatchNumber(pub u64);
+
+/// The log of a store.
+///
+/// Frames are [pushed](Self::push) and [committed](Self::commit) as a batch into a buffer;
+/// [`write`](Self::write) writes the buffer with one write, and
+/// [`request_flush`](Self::request_flush) asks for all that is written to be made durable. When
+/// the file has grown long its owner copies what it still needs into the other file
+/// ([`begin_copy`](Self::begin_copy) and what follows it).
+#[derive(Debug)]
+pub struct Log<D> {
+    files: [D; 2],
+    active: LogFile,
+    header: Header,
+    writer: Writer,
+    committed: BatchNumber,
+    written: BatchNumber,
+    durable: BatchNumber,
+    /// Whether something was written since the last flush request.
+    is_dirty: bool,
+    /// Whether what was found at opening is durable.
+    is_found_durable: bool,
+    /// Flush requests that are not complete: what they cover.
+    flushes: VecDeque<(FlushId, BatchNumber, u64)>,
+    successor: Option<Successor>,
+    /// No file was ever given a generation above this.
+    highest_generation: u64,
+}
+
+impl<D: Disk> Log<D> {
+    /// Opens the log in these two files, telling `visit` of every frame that is believed, in
+    /// order. If there is none, one is begun. What is found may not be flushed yet: flush before
+    /// saying that it is durable.
+    ///
+    /// # Errors
+    ///
+    /// [`RecoverError`]; the files are then as they were.
+    pub fn recover(
+        files: [D; 2],
+        visit: &mut Visit<'_>,
+    ) -> Result<(Self, LogReport), RecoverError> {
+        let headers = [Header::read(&files[0], LogFile::A)?, Header::read(&files[1], LogFile::B)?];
+        let sealed = headers.map(|header| header.filter(|header| header.is_sealed()));
+        let active = match sealed {
+            [None, None] => return Self::create(files),
+            [Some(a), Some(b)] if b.generation > a.generation => LogFile::B,
+            [Some(_), _] => LogFile::A,
+            [None, Some(_)] => LogFile::B,
+        };
+        let header = headers[active.index()].expect("BUG: the active file is sealed");
+        let found = scan::recover(&files[active.index()], active, header, visit)?;
+        let report = LogReport {
+            is_new: false,
+            generation: header.generation,
+            batches: found.scanned.batches,
+            size: found.scanned.end,
+            cut: found.cut,
+        };
+        let (end, link) = (found.scanned.end, found.scanned.link);
+        let writer = Writer::new(header.generation, end, link, found.attempt);
+        let mut log = Self::new(files, active, header, writer);
+        // A change-over may have been cut short in the other file: the next is another
+        // generation.
+        let other = headers[active.other().index()].map_or(0, |header| header.generation);
+        log.highest_generation = header.generation.max(other);
+        Ok((log, report))
+    }
+
+    fn create(mut files: [D; 2]) -> Result<(Self, LogReport), RecoverError> {
+        // Frames of a log whose header was never durable may lie here: go above them.
+        let a = scan::highest_generation(&files[0])?;
+        let generation = a.max(scan::highest_generation(&files[1])?) + 1;
+        let header = Header { generation, state_end: LOG_START };
+        if let Err(error) = header.write(&mut files[0]) {
+            // Part of a header would be taken for damage, and there was nothing here before.
+            let _ = files[0].set_size(0);
+            return Err(error.into());
+        }
+        let writer = Writer::new(generation, LOG_START, header.checksum(), 0);
+        let report = LogReport { is_new: true, generation, batches: 0, size: LOG_START, cut: None };
+        Ok((Self::new(files, LogFile::A, header, writer), report))
+    }
+
+    fn new(files: [D; 2], active: LogFile, header: Header, writer: Writer) -> Self {
+        Self {
+            files,
+            active,
+            header,
+            writer,
+            committed: BatchNumber(0),
+            written: BatchNumber(0),
+            durable: BatchNumber(0),
+            is_dirty: true,
+            is_found_durable: false,
+            flushes: VecDeque::new(),
+            successor: None,
+            highest_generation: header.generation,
+        }
+    }
+
+    /// Adds a frame to the batch being put together.
+    pub fn push(&mut self, head: &FrameHead, body: &[&[u8]]) -> FramePlace {
+        self.writer.push(head, body)
+    }
+
+    /// Ends the batch; an empty one is none. Gives the number of the last batch.
+    pub fn commit(&mut self) -> BatchNumber {
+        assert!(self.successor.is_none(), "BUG: appended during a change-over");
+        if self.writer.commit() {
+            self.committed.0 += 1;
+        }
+        self.committed
+    }
+
+    /// Writes all committed batches with one write.
+    ///
+    /// # Errors
+    ///
+    /// What the disk says. The batches are still in memory: [`discard`](Self::discard) them if
+    /// the disk [is full](DiskError::is_full); after another error open the log anew.
+    pub fn write(&mut self) -> Result<(), DiskError> {
+        if self.written < self.committed {
+            self.writer.write(&mut self.files[self.active.index()])?;
+            self.written = self.committed;
+            self.is_dirty = true;
+        }
+        Ok(())
+    }
+
+    /// Forgets the batches that could not be written. Gives a number that becomes durable like a
+    /// batch's: from then on nothing of them will ever be found, and not before, since part of
+    /// them may have reached the device.
+    ///
+    /// # Errors
+    ///
+    /// What the disk says; the log has to be opened anew to learn what is in it.
+    pub fn discard(&mut self) -> Result<BatchNumber, DiskError> {
+        self.writer.discard(&mut self.files[self.active.index()])?;
+        self.written.0 += 1;
+        self.committed = self.written;
+        self.is_dirty = true;
+        Ok(self.written)
+    }
+
+    /// Asks for all that is written to be made durable, if there is anything to be asked for.
+    ///
+    /// # Errors
+    ///
+    /// What the disk says; the log has to be opened anew.
+    pub fn request_flush(&mut self) -> Result<(), DiskError> {
+        if self.is_dirty {
+            let id = self.files[self.active.index()].request_flush()?;
+            self.flushes.push_back((id, self.written, self.writer.written));
+            self.is_dirty = false;
+        }
+        Ok(())
+    }
+
+    /// The last batch that is durable now, and all before it with it.
+    ///
+    /// # Errors
+    ///
+    /// A flush failed; the log has to be opened anew.
+    pub fn poll_flushed(&mut self) -> Result<BatchNumber, DiskError> {
+        if !self.flushes.is_empty() {
+            let done = self.files[self.active.index()].flushed()?;
+            while let Some((id, batch, offset)) = self.flushes.front().copied()
+                && done >= Some(id)
+            {
+                self.flushes.pop_front();
+                self.is_found_durable = true;
+                self.durable = batch;
+                self.writer.durable = offset;
+            }
+        }
+        assert!(self.durable <= self.written, "BUG: durable before it was written");
+        Ok(self.durable)
+    }
+
+    /// Whether what was found when the log was opened has been flushed since.
+    #[must_use]
+    pub fn is_found_durable(&self) -> bool {
+        self.is_found_durable
+    }
+
+    /// Whether all that was committed is durable.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        !self.is_dirty && self.flushes.is_empty() && self.written == self.committed
+    }
+
+    /// The last batch that was committed.
+    #[must_use]
+    pub fn committed(&self) -> BatchNumber {
+        self.committed
+    }
+
+    /// The last batch that was written.
+    #[must_use]
+    pub fn written(&self) -> BatchNumber {
+        self.written
+    }
+
+    /// Bytes of batches that wait to be written.
+    #[must_use]
+    pub fn buffered(&self) -> usize {
+        self.writer.buffer.len()
+    }
+
+    /// Bytes of the active file up to its end, the buffer included.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.writer.end()
+    }
+
+    /// Bytes of the active file up to the end of what was copied into it.
+    #[must_use]
+    pub fn state_size(&self) -> u64 {
+        self.header.state_end
+    }
+
+    /// The file that is appended to.
+    #[must_use]
+    pub fn active(&self) -> LogFile {
+        self.active
+    }
+
+    /// Fills `buf` with bytes of a log file; those of the active one may still be in the buffer.
+    /// Whether they are what was written is for the caller to check.
+    ///
+    /// # Errors
+    ///
+    /// What the disk says.
+    pub fn read_at(&self, file: LogFile, offset: u64, buf: &mut [u8]) -> Result<(), DiskError> {
+        if file == self.active && offset >= self.writer.written {
+            let start = usize::try_from(offset - self.writer.written).unwrap_or(usize::MAX);
+            let end = start.saturating_add(buf.len());
+            let buffer = &self.writer.buffer;
+            let out_of_range =
+                || DiskError::OutOfRange { offset, count: buf.len(), size: self.writer.end() };
+            let bytes = buffer.get(start..end).ok_or_else(out_of_range)?;
+            buf.copy_from_slice(bytes);
+            return Ok(());
+        }
+        self.files[file.index()].read_at(offset, buf)
+    }
+
+    /// The frame at `offset` of the active file, verified.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError::Damaged`] if it is not what was written there.
+    pub fn read_frame(&self, offset: u64) -> Result<(FrameHead, Vec<u8>), ReadError> {
+        let damaged = || ReadError::Damaged { offset };
+        let left = self.writer.end().checked_sub(offset).ok_or_else(damaged)?;
+        // Most frames are small: one read gets them whole.
+        let first = usize::try_from(left.min(FIRST_READ_SIZE)).expect("BUG: a small number");
+        let mut bytes = vec![0; first];
+        self.read_at(self.active, offset, &mut bytes)?;
+        let header = bytes.get(..FRAME_HEADER_SIZE).and_then(frame::decode);
+        let frame = header.ok_or_else(damaged)?;
+        let size = frame::frame_size(frame.body_size);
+        if size as u64 > left || frame.ties.generation != self.header.generation {
+            return Err(damaged());
+        }
+        bytes.resize(size, 0);
+        if first < size {
+            self.read_at(self.active, offset + first as u64, &mut bytes[first..])?;
+        }
+        if !frame::is_whole(&bytes, offset) {
+            return Err(damaged());
+        }
+        bytes.truncate(FRAME_HEADER_SIZE + frame.body_size);
+        bytes.drain(..FRAME_HEADER_SIZE);
+        Ok((frame.head, bytes))
+    }
+
+    /// Tells `visit` of every frame that is written, in order, as at opening.
+    ///
+    /// # Errors
+    ///
+    /// [`RecoverError`]: the log has to be opened anew.
+    pub fn replay(&self, visit: &mut Visit<'_>) -> Result<(), RecoverError> {
+        let file = &self.files[self.active.index()];
+        scan::replay(file, self.active, self.header, self.writer.written, visit)
+    }
+
+    /// Begins to fill the other file. All that was committed must be written.
+    ///
+    /// # Errors
+    ///
+    /// As [`copy`](Self::copy).
+    pub fn begin_copy(&mut self) -> Result<(), DiskError> {
+        assert!(self.written == self.committed, "BUG: batches wait while the log changes over");
+        self.highest_generation += 1;
+        let disk = &mut self.files[self.active.other().index()];
+        self.successor = Some(Successor::begin(disk, self.highest_generation)?);
+        Ok(())
+    }
+
+    fn successor(&mut self) -> (&mut Successor, &mut D) {
+        let successor = self.successor.as_mut().expect("BUG: no change-over is going on");
+        (successor, &mut self.files[self.active.other().index()])
+    }
+
+    /// Copies a frame into the other file.
+    ///
+    /// # Errors
+    ///
+    /// What the disk says. If it [is full](DiskError::is_full), [`abort_copy`](Self::abort_copy).
+    pub fn copy(&mut self, head: &FrameHead, body: &[&[u8]]) -> Result<FramePlace, DiskError> {
+        let (successor, disk) = self.successor();
+        successor.push(disk, head, body)
+    }
+
+    /// Asks for the copied state to be flushed.
+    ///
+    /// # Errors
+    ///
+    /// As [`copy`](Self::copy).
+    pub fn finish_copy(&mut self) -> Result<FlushId, DiskError> {
+        let (successor, disk) = self.successor();
+        successor.finish(disk)
+    }
+
+    /// Seals the other file, whose state is flushed, and asks for the seal to be flushed.
+    ///
+    /// # Errors
+    ///
+    /// As [`copy`](Self::copy), but the log has to be opened anew: which file will be active
+    /// after a crash is open.
+    pub fn seal(&mut self) -> Result<FlushId, DiskError> {
+        let (successor, disk) = self.successor();
+        successor.seal(disk)
+    }
+
+    /// Whether a flush of the other file is complete.
+    ///
+    /// # Errors
+    ///
+    /// A flush failed; the log has to be opened anew.
+    pub fn is_copy_flushed(&mut self, id: FlushId) -> Result<bool, DiskError> {
+        Ok(self.files[self.active.other().index()].flushed()? >= Some(id))
+    }
+
+    /// Goes over to the other file, whose seal is flushed. The first one is free.
+    pub fn switch(&mut self) {
+        let successor = self.successor.take().expect("BUG: no change-over is going on");
+        (self.header, self.writer) = successor.into_active();
+        self.active = self.active.other();
+        self.durable = self.written;
+        self.is_dirty = false;
+        self.flushes.clear();
+    }
+
+    /// Gives the change-over up; the active file stays active.
+    pub fn abort_copy(&mut self) {
+        self.successor = None;
+    }
+}
+
+impl<D: Disk> fmt::Display for Log<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (generation, size) = (self.header.generation, self.size());
+        write!(f, "log {} generation {generation} size {size}", self.active)?;
+        write!(f, " durable {} written {}", self.durable.0, self.written.0)
+    }
+}

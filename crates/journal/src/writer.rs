@@ -1,0 +1,130 @@
+//! Where batches are put together before they are written.
+
+use tidelog_disk::{Disk, DiskError};
+
+use crate::frame::{self, FRAME_ALIGNMENT, FRAME_HEADER_SIZE, FrameHead, Ties};
+
+/// Bytes of zeros behind the last batch of each write.
+const END_MARK_SIZE: usize = 8;
+/// What a buffer may keep allocated while it is empty.
+const IDLE_BUFFER_SIZE: usize = 1024 * 1024;
+
+/// Where a frame stands in its file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FramePlace {
+    /// Its first byte.
+    pub frame: u64,
+    /// The first byte of its body.
+    pub body: u64,
+}
+
+/// The growing end of one log file: a buffer of whole batches, and perhaps one being put
+/// together.
+#[derive(Debug)]
+pub(crate) struct Writer {
+    pub generation: u64,
+    /// Offset at which the buffer will be written: the end of what is written.
+    pub written: u64,
+    pub buffer: Vec<u8>,
+    /// Where the frames of the batch being put together begin in the buffer.
+    batch: Vec<usize>,
+    /// Checksum of the last frame of the last whole batch.
+    pub link: u32,
+    /// The same as of `written`.
+    written_link: u32,
+    pub attempt: u32,
+    /// Everything before this offset is flushed.
+    pub durable: u64,
+}
+
+impl Writer {
+    pub fn new(generation: u64, written: u64, link: u32, attempt: u32) -> Self {
+        assert!(written.is_multiple_of(FRAME_ALIGNMENT as u64), "BUG: frames are aligned");
+        Self {
+            generation,
+            written,
+            buffer: Vec::new(),
+            batch: Vec::new(),
+            link,
+            written_link: link,
+            attempt,
+            durable: 0,
+        }
+    }
+
+    /// Where the next frame will stand.
+    pub fn end(&self) -> u64 {
+        self.written + self.buffer.len() as u64
+    }
+
+    /// Adds a frame to the batch being put together.
+    pub fn push(&mut self, head: &FrameHead, body: &[&[u8]]) -> FramePlace {
+        let frame = self.end();
+        self.batch.push(self.buffer.len());
+        frame::encode(head, body, &mut self.buffer);
+        FramePlace { frame, body: frame + FRAME_HEADER_SIZE as u64 }
+    }
+
+    /// Ties the pushed frames into one batch. Says whether there were any.
+    pub fn commit(&mut self) -> bool {
+        let count = u32::try_from(self.batch.len()).expect("BUG: a batch of 2^32 frames");
+        for index in 0..count {
+            let start = self.batch[index as usize];
+            let end = self.batch.get(index as usize + 1).copied();
+            let end = end.unwrap_or(self.buffer.len());
+            let ties = Ties {
+                generation: self.generation,
+                durable: self.durable,
+                link: self.link,
+                attempt: self.attempt,
+                index,
+                count,
+            };
+            let offset = self.written + start as u64;
+            self.link = frame::finish(&mut self.buffer[start..end], offset, &ties);
+        }
+        self.batch.clear();
+        count > 0
+    }
+
+    /// Writes all whole batches with one write. After an error they are still in the buffer.
+    pub fn write<D: Disk>(&mut self, disk: &mut D) -> Result<(), DiskError> {
+        assert!(self.batch.is_empty(), "BUG: written in the middle of a batch");
+        if self.buffer.is_empty() {
+            return Ok(());
+        }
+        let size = self.buffer.len();
+        self.buffer.extend_from_slice(&[0; END_MARK_SIZE]);
+        let answer = disk.write_at(self.written, &self.buffer);
+        self.buffer.truncate(size);
+        answer?;
+        self.written += size as u64;
+        self.written_link = self.link;
+        self.buffer.clear();
+        self.buffer.shrink_to(IDLE_BUFFER_SIZE);
+        Ok(())
+    }
+
+    /// Forgets what is in the buffer, after it could not be written. Whole batches of it may stand
+    /// in the file: an end mark over the first of them cuts them off, and the higher attempt keeps
+    /// the others from ever being taken for something that follows.
+    pub fn discard<D: Disk>(&mut self, disk: &mut D) -> Result<(), DiskError> {
+        self.batch.clear();
+        self.buffer.clear();
+        self.link = self.written_link;
+        self.attempt += 1;
+        // No more than is there: the device is full.
+        let there = disk.size().saturating_sub(self.written).min(END_MARK_SIZE as u64);
+        let there = usize::try_from(there).expect("BUG: at most 8");
+        disk.write_at(self.written, &[0; END_MARK_SIZE][..there])
+    }
+
+    /// Moves the seam between copied state and appended batches to here: the next frame is linked
+    /// to the header.
+    pub fn seal(&mut self, header_checksum: u32) {
+        assert!(self.buffer.is_empty(), "BUG: sealed before the state was written");
+        self.link = header_checksum;
+        self.written_link = header_checksum;
+        self.durable = self.written;
+    }
+}

@@ -1,0 +1,82 @@
+//! What opening and running a store can meet.
+
+use tidelog_disk::DiskError;
+use tidelog_journal::{LogFile, ReadError, RecoverError};
+
+use crate::AppendError;
+
+/// Why a store could not be opened. Its files are as they were.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// A newer release wrote this store. Run that one.
+    #[error("the store has format version {found}, and this release knows up to {known}")]
+    NewerFormat {
+        /// The version in the files.
+        found: u32,
+        /// The highest version that can be read.
+        known: u32,
+    },
+    /// Bytes of the log that were durable have changed.
+    #[error("the log is damaged at offset {offset} of {file}")]
+    DamagedMiddle {
+        /// Which file.
+        file: LogFile,
+        /// Where the first frame begins that is not whole.
+        offset: u64,
+    },
+    /// The page file's header is damaged.
+    #[error("the header of the page file is damaged")]
+    DamagedPageFile,
+    /// The log is damaged in another way.
+    #[error("the log cannot be read")]
+    Log(#[source] RecoverError),
+    /// The device failed, or is full.
+    #[error("cannot open the store")]
+    Disk(#[from] DiskError),
+}
+
+impl From<RecoverError> for OpenError {
+    fn from(error: RecoverError) -> Self {
+        match error {
+            RecoverError::NewerFormat { found, known } => Self::NewerFormat { found, known },
+            RecoverError::DamagedMiddle { file, offset } => Self::DamagedMiddle { file, offset },
+            RecoverError::Disk(error) => Self::Disk(error),
+            other => Self::Log(other),
+        }
+    }
+}
+
+/// Why the page server cannot go on.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Fault {
+    #[error("{0}")]
+    Disk(#[from] DiskError),
+    #[error("{what} is damaged")]
+    Damaged { what: String },
+    #[error("{0}")]
+    Log(RecoverError),
+}
+
+impl From<ReadError> for Fault {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Disk(error) => Self::Disk(error),
+            other => Self::Damaged { what: other.to_string() },
+        }
+    }
+}
+
+impl Fault {
+    pub fn is_full(&self) -> bool {
+        matches!(self, Self::Disk(error) if error.is_full())
+    }
+
+    pub fn to_append_error(&self) -> AppendError {
+        if self.is_full() {
+            AppendError::Full
+        } else {
+            AppendError::Device { reason: self.to_string() }
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! Which slots of the page file are taken, and by whom.
+
+use std::collections::BTreeMap;
+
+use tidelog_types::limits::EXTENT_PAGES;
+
+use crate::page_file::Slot;
+
+/// Pages from which on a document has extents of its own; before, it shares them.
+const OWN_EXTENT_PAGES: u32 = EXTENT_PAGES / 4;
+
+/// The slots of the page file. Nothing of this is stored: it follows from the page tables.
+#[derive(Debug, Default)]
+pub(crate) struct Extents {
+    extents: Vec<Extent>,
+    /// Released since the last change-over. The log that would be opened after a crash may still
+    /// say that pages lie there.
+    quarantine: Vec<Slot>,
+    /// Where each owner found room last.
+    open: BTreeMap<Owner, usize>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Owner {
+    Shared,
+    Document(u64),
+}
+
+#[derive(Debug, Default)]
+struct Extent {
+    /// Nobody's while it is empty.
+    owner: Option<Owner>,
+    taken: [u64; EXTENT_PAGES as usize / 64],
+    taken_count: u32,
+}
+
+impl Extent {
+    fn first_free(&self) -> Option<u32> {
+        let word = self.taken.iter().position(|word| *word != u64::MAX)?;
+        Some(u32::try_from(word).expect("BUG: four words") * 64 + self.taken[word].trailing_ones())
+    }
+
+    fn is_taken(&self, index: u32) -> bool {
+        self.taken[index as usize / 64] & (1 << (index % 64)) != 0
+    }
+
+    fn take(&mut self, index: u32) {
+        assert!(!self.is_taken(index), "BUG: a slot taken twice");
+        self.taken[index as usize / 64] |= 1 << (index % 64);
+        self.taken_count += 1;
+    }
+
+    fn free(&mut self, index: u32) {
+        assert!(self.is_taken(index), "BUG: a free slot freed");
+        self.taken[index as usize / 64] &= !(1 << (index % 64));
+        self.taken_count -= 1;
+        if self.taken_count == 0 {
+            self.owner = None;
+        }
+    }
+}
+
+impl Extents {
+    /// How many extents there are.
+    pub fn count(&self) -> usize {
+        self.extents.len()
+    }
+
+    /// Takes a free slot for a document of this many pages.
+    pub fn allocate(&mut self, document: u64, db_pages: u32) -> Slot {
+        let owner = owner_of(document, db_pages);
+        let index = self.with_room(owner);
+        let extent = &mut self.extents[index];
+        let slot = extent.first_free().expect("BUG: it has room");
+        extent.take(slot);
+        extent.owner = Some(owner);
+        self.open.insert(owner, index);
+        slot_at(index, slot)
+    }
+
+    fn with_room(&mut self, owner: Owner) -> usize {
+        let fits =
+            |extent: &Extent| extent.owner == Some(owner) && extent.taken_count < EXTENT_PAGES;
+        if let Some(index) = self.open.get(&owner)
+            && fits(&self.extents[*index])
+        {
+            return *index;
+        }
+        let found = self.extents.iter().position(fits);
+        let found = found.or_else(|| self.extents.iter().position(|e| e.owner.is_none()));
+        found.unwrap_or_else(|| {
+            self.extents.push(Extent::default());
+            self.extents.len() - 1
+        })
+    }
+
+    /// Takes the slot that a page table says a document's page lies in. Fails if it is taken.
+    pub fn claim(&mut self, slot: Slot, document: u64, db_pages: u32) -> bool {
+        let (index, place) = place_of(slot);
+        if self.extents.len() <= index {
+            self.extents.resize_with(index + 1, Extent::default);
+        }
+        let extent = &mut self.extents[index];
+        if extent.is_taken(place) {
+            return false;
+        }
+        let owner = owner_of(document, db_pages);
+        let is_same = extent.owner.is_none_or(|before| before == owner);
+        extent.owner = Some(if is_same { owner } else { Owner::Shared });
+        extent.take(place);
+        true
+    }
+
+    /// Gives a slot up. It is free once [`settle`](Self::settle) was called.
+    pub fn release(&mut self, slot: Slot) {
+        self.quarantine.push(slot);
+    }
+
+    /// After a change-over: no log that could be opened speaks of what was released.
+    pub fn settle(&mut self) {
+        for slot in std::mem::take(&mut self.quarantine) {
+            let (index, place) = place_of(slot);
+            self.extents[index].free(place);
+        }
+        self.open.clear();
+    }
+}
+
+fn owner_of(document: u64, db_pages: u32) -> Owner {
+    if db_pages >= OWN_EXTENT_PAGES { Owner::Document(document) } else { Owner::Shared }
+}
+
+fn slot_at(extent: usize, index: u32) -> Slot {
+    let extent = u32::try_from(extent).expect("BUG: a page file of 16 TiB");
+    Slot::new(extent * EXTENT_PAGES + index + 1).expect("BUG: slots count from 1")
+}
+
+fn place_of(slot: Slot) -> (usize, u32) {
+    let index = slot.number() - 1;
+    ((index / EXTENT_PAGES) as usize, index % EXTENT_PAGES)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn small_documents_share_an_extent_and_large_ones_do_not() {
+        let mut extents = Extents::default();
+        let small = [extents.allocate(1, 3), extents.allocate(2, 3)];
+        assert_eq!(small.map(Slot::number), [1, 2]);
+        assert_eq!(extents.allocate(3, 64).number(), 257);
+        assert_eq!(extents.allocate(3, 64).number(), 258);
+        assert_eq!(extents.allocate(4, 63).number(), 3);
+        assert_eq!(extents.count(), 2);
+    }
+
+    #[test]
+    fn released_slots_are_used_again_only_after_a_change_over() {
+        let mut extents = Extents::default();
+        for _ in 0..EXTENT_PAGES {
+            extents.allocate(1, 256);
+        }
+        for number in 1..=EXTENT_PAGES {
+            extents.release(Slot::new(number).expect("from 1"));
+        }
+        assert_eq!(extents.allocate(2, 256).number(), 257);
+        extents.settle();
+        assert_eq!(extents.allocate(3, 256).number(), 1, "the first extent is nobody's");
+    }
+
+    #[test]
+    fn a_slot_is_claimed_once() {
+        let mut extents = Extents::default();
+        let slot = Slot::new(700).expect("a slot");
+        assert!(extents.claim(slot, 1, 256));
+        assert!(!extents.claim(slot, 2, 256));
+        assert_eq!(extents.allocate(1, 256).number(), 513, "the rest of its extent is its own");
+    }
+}

@@ -1,0 +1,254 @@
+//! The kinds of frames that a page server writes, and their bodies. `FORMAT.md` draws them.
+
+use tidelog_types::limits::{FRAME_PAGES_MAX, PAGE_SIZE};
+use tidelog_types::{CallId, DocumentKey, Lsn, Page, Pgid};
+
+use crate::page_file::Slot;
+
+/// What a frame's body is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Kind {
+    Epoch = 1,
+    Document = 2,
+    Destroy = 3,
+    Record = 4,
+    TimelineBegin = 5,
+    TimelineEntry = 6,
+    TimelineTrim = 7,
+    StorageBegin = 8,
+    StoragePages = 9,
+    StorageEntry = 10,
+    StorageAt = 11,
+    PageTable = 12,
+    Calls = 13,
+}
+
+impl Kind {
+    const ALL: [Self; 13] = [
+        Self::Epoch,
+        Self::Document,
+        Self::Destroy,
+        Self::Record,
+        Self::TimelineBegin,
+        Self::TimelineEntry,
+        Self::TimelineTrim,
+        Self::StorageBegin,
+        Self::StoragePages,
+        Self::StorageEntry,
+        Self::StorageAt,
+        Self::PageTable,
+        Self::Calls,
+    ];
+
+    pub fn of(number: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| *kind as u8 == number)
+    }
+}
+
+pub(crate) fn encode_key(key: &DocumentKey) -> Vec<u8> {
+    let mut body = Vec::with_capacity(4 + key.document.len() + key.user.len());
+    for name in [&key.document, &key.user] {
+        let size = u16::try_from(name.len()).expect("BUG: a name has at most 512 bytes");
+        body.extend_from_slice(&size.to_le_bytes());
+        body.extend_from_slice(name.as_bytes());
+    }
+    body
+}
+
+pub(crate) fn decode_key(mut body: &[u8]) -> Option<DocumentKey> {
+    let mut name = || {
+        let (size, rest) = body.split_first_chunk::<2>()?;
+        let (name, rest) = rest.split_at_checked(u16::from_le_bytes(*size).into())?;
+        body = rest;
+        Some(std::str::from_utf8(name).ok()?.to_owned())
+    };
+    let key = DocumentKey { document: name()?, user: name()? };
+    body.is_empty().then_some(key)
+}
+
+/// Size of the fixed part before the list of pages.
+const PAGES_PREFIX_SIZE: usize = 8;
+/// Size of each item of that list.
+const PAGES_ITEM_SIZE: usize = 8;
+
+/// What a body of pages says before the pages themselves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct PageList {
+    pub db_pages: u32,
+    /// Each page and its checksum.
+    pub pages: Vec<(Pgid, u32)>,
+}
+
+impl PageList {
+    /// A list of these pages.
+    pub fn of<'a>(db_pages: u32, pages: impl Iterator<Item = (Pgid, &'a Page)>) -> Self {
+        let pages: Vec<_> =
+            pages.map(|(pgid, page)| (pgid, crc32c::crc32c(page.bytes()))).collect();
+        assert!(pages.len() <= FRAME_PAGES_MAX, "BUG: {} pages in one frame", pages.len());
+        Self { db_pages, pages }
+    }
+
+    pub fn encode(&self) -> Vec<u8> {
+        let size = PAGES_PREFIX_SIZE + PAGES_ITEM_SIZE * self.pages.len();
+        let mut body = Vec::with_capacity(size);
+        let count = u32::try_from(self.pages.len()).expect("BUG: at most 256 pages");
+        body.extend_from_slice(&self.db_pages.to_le_bytes());
+        body.extend_from_slice(&count.to_le_bytes());
+        for (pgid, checksum) in &self.pages {
+            body.extend_from_slice(&pgid.0.to_le_bytes());
+            body.extend_from_slice(&checksum.to_le_bytes());
+        }
+        body
+    }
+
+    /// Reads the list from a body that may go on with the pages.
+    pub fn decode(body: &[u8]) -> Option<Self> {
+        let (prefix, rest) = body.split_at_checked(PAGES_PREFIX_SIZE)?;
+        let (db_pages, count) = (u32_at(prefix, 0), u32_at(prefix, 4) as usize);
+        let items = rest.get(..count.checked_mul(PAGES_ITEM_SIZE)?)?;
+        let items = items.chunks_exact(PAGES_ITEM_SIZE);
+        let pages = items.map(|item| (Pgid(u32_at(item, 0)), u32_at(item, 4))).collect();
+        Some(Self { db_pages, pages })
+    }
+
+    /// Size of a whole body with this list.
+    pub fn body_size(&self) -> usize {
+        self.page_at(self.pages.len())
+    }
+
+    /// Where in the body the page with this index begins.
+    pub fn page_at(&self, index: usize) -> usize {
+        PAGES_PREFIX_SIZE + PAGES_ITEM_SIZE * self.pages.len() + PAGE_SIZE * index
+    }
+}
+
+/// Entries of a page table in one frame.
+pub(crate) const TABLE_FRAME_ENTRIES: usize = 4096;
+const TABLE_ENTRY_SIZE: usize = 20;
+
+/// One page that lies in the page file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TableEntry {
+    pub pgid: Pgid,
+    pub slot: Slot,
+    pub checksum: u32,
+    pub lsn: Lsn,
+}
+
+impl TableEntry {
+    pub fn encode(&self, body: &mut Vec<u8>) {
+        body.extend_from_slice(&self.pgid.0.to_le_bytes());
+        body.extend_from_slice(&self.slot.number().to_le_bytes());
+        body.extend_from_slice(&self.checksum.to_le_bytes());
+        body.extend_from_slice(&self.lsn.get().to_le_bytes());
+    }
+
+    pub fn decode_all(body: &[u8]) -> Option<Vec<Self>> {
+        if !body.len().is_multiple_of(TABLE_ENTRY_SIZE) {
+            return None;
+        }
+        let decode = |entry: &[u8]| {
+            Some(Self {
+                pgid: Pgid(u32_at(entry, 0)),
+                slot: Slot::new(u32_at(entry, 4))?,
+                checksum: u32_at(entry, 8),
+                lsn: Lsn::new(u64_at(entry, 12))?,
+            })
+        };
+        body.chunks_exact(TABLE_ENTRY_SIZE).map(decode).collect()
+    }
+}
+
+const CALL_SIZE: usize = 24;
+
+pub(crate) fn encode_calls<'a>(calls: impl Iterator<Item = &'a (CallId, Lsn)>) -> Vec<u8> {
+    let mut body = Vec::new();
+    for (call, lsn) in calls {
+        body.extend_from_slice(&call.0);
+        body.extend_from_slice(&lsn.get().to_le_bytes());
+    }
+    body
+}
+
+pub(crate) fn decode_calls(body: &[u8]) -> Option<Vec<(CallId, Lsn)>> {
+    if !body.len().is_multiple_of(CALL_SIZE) {
+        return None;
+    }
+    let decode = |call: &[u8]| {
+        Some((CallId(call[..16].try_into().expect("BUG: 16 bytes")), Lsn::new(u64_at(call, 16))?))
+    };
+    body.chunks_exact(CALL_SIZE).map(decode).collect()
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes(bytes[at..at + 4].try_into().expect("BUG: four bytes"))
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(bytes[at..at + 8].try_into().expect("BUG: eight bytes"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bodies_come_back_as_they_were() {
+        let key = DocumentKey::new("groceries", "ada").expect("a good name");
+        assert_eq!(decode_key(&encode_key(&key)), Some(key));
+
+        let list = PageList { db_pages: 9, pages: vec![(Pgid(1), 77), (Pgid(9), 5)] };
+        assert_eq!(PageList::decode(&list.encode()), Some(list.clone()));
+        assert_eq!(list.page_at(1), 8 + 16 + 4096);
+
+        let slot = Slot::new(300).expect("a slot");
+        let entry = TableEntry { pgid: Pgid(4), slot, checksum: 1, lsn: Lsn::FIRST };
+        let mut body = Vec::new();
+        entry.encode(&mut body);
+        assert_eq!(TableEntry::decode_all(&body), Some(vec![entry]));
+
+        let calls = vec![(CallId([3; 16]), Lsn::FIRST.plus(5))];
+        assert_eq!(decode_calls(&encode_calls(calls.iter())), Some(calls));
+    }
+
+    /// A change of these bytes is a change of the format.
+    #[test]
+    fn the_bytes_of_bodies_are_the_ones_in_the_format() {
+        let key = DocumentKey::new("list", "ada").expect("a good name");
+        assert_eq!(encode_key(&key), b"\x04\0list\x03\0ada");
+        let list = PageList { db_pages: 0x0102, pages: vec![(Pgid(3), 0x0405_0607)] };
+        assert_eq!(list.encode(), [2, 1, 0, 0, 1, 0, 0, 0, 3, 0, 0, 0, 7, 6, 5, 4]);
+        let slot = Slot::new(2).expect("a slot");
+        let entry = TableEntry { pgid: Pgid(1), slot, checksum: 3, lsn: Lsn::FIRST.plus(3) };
+        let mut body = Vec::new();
+        entry.encode(&mut body);
+        assert_eq!(body, [1, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0]);
+        let calls = encode_calls([(CallId([9; 16]), Lsn::FIRST)].iter());
+        assert_eq!(calls, [[9; 16].as_slice(), &1_u64.to_le_bytes()].concat());
+    }
+
+    #[test]
+    fn bodies_cut_short_are_refused() {
+        let key = encode_key(&DocumentKey::new("groceries", "ada").expect("a good name"));
+        for size in 0..key.len() {
+            assert_eq!(decode_key(&key[..size]), None);
+        }
+        let list = PageList { db_pages: 9, pages: vec![(Pgid(1), 77)] }.encode();
+        for size in 0..list.len() {
+            assert_eq!(PageList::decode(&list[..size]), None);
+        }
+        assert_eq!(TableEntry::decode_all(&[0; 19]), None);
+        assert_eq!(TableEntry::decode_all(&[0; 20]), None, "slot 0 is none");
+        assert_eq!(decode_calls(&[0; 23]), None);
+    }
+
+    #[test]
+    fn every_kind_is_found_by_its_number() {
+        for number in 1..=13 {
+            assert_eq!(Kind::of(number).map(|kind| kind as u8), Some(number));
+        }
+        assert_eq!(Kind::of(0), None);
+        assert_eq!(Kind::of(14), None);
+    }
+}

@@ -1,0 +1,48 @@
+//! The page file, the page tables and the page server.
+//!
+//! A store is four files: two of log, one of pages, one spare. All that is to last is appended to
+//! the log; when the log has grown long, the pages in it are written into the page file and the
+//! rest of what is still needed is copied into the other log file. That is the checkpoint.
+//!
+//! # The way of a request
+//!
+//! ```text
+//! serve ──▶ decide ──▶ log buffer, catalog ──▶ flush: one write, one flush ──▶ poll: Durable
+//!                       reads: a chunk each in turn ─────────────────────────▶ poll: Pages
+//! ```
+//!
+//! # Where to start reading
+//!
+//! - [`StoreRequest`] and [`StoreReply`]: what owners of documents ask, and what they are told.
+//! - [`PageServer`]: the queue, and what becomes durable when.
+//! - `catalog.rs`: what the store holds, as a fold over frames.
+//! - `change_over.rs` and `FORMAT.md`: the checkpoint, and why it can be cut short anywhere.
+//!
+//! # What this crate does not know
+//!
+//! SQLite, networks, and what a page, a mutation or a record says.
+
+mod append;
+mod catalog;
+mod change_over;
+mod error;
+mod extents;
+mod kind;
+mod owners;
+mod page_file;
+mod pool;
+mod promises;
+mod protocol;
+mod reads;
+mod server;
+mod store;
+
+pub use error::OpenError;
+pub use owners::OwnerId;
+pub use protocol::{
+    Append, AppendError, OpenedDocument, StorageEntry, StoreReply, StoreRequest, Ticket,
+    TimelineFrame, TimelineState,
+};
+pub use server::{PageServer, RecoveryReport};
+pub use store::StoreOptions;
+pub use tidelog_journal::Cut;

@@ -1,0 +1,153 @@
+//! The file of pages at rest: a header, then slots.
+
+use std::num::NonZeroU32;
+
+use tidelog_disk::{Disk, DiskError, FlushId, SECTOR_SIZE};
+use tidelog_types::limits::{EXTENT_PAGES, PAGE_SIZE};
+
+use crate::OpenError;
+
+const MAGIC: [u8; 8] = *b"TIDEPAGE";
+const FORMAT_VERSION: u32 = 1;
+const COPIES_AT: [usize; 2] = [0, 2048];
+const CHECKSUM_AT: usize = SECTOR_SIZE - 4;
+
+/// A place for one page in the page file, from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Slot(NonZeroU32);
+
+impl Slot {
+    pub fn new(number: u32) -> Option<Self> {
+        NonZeroU32::new(number).map(Self)
+    }
+
+    pub fn number(self) -> u32 {
+        self.0.get()
+    }
+
+    /// Slot 1 follows the header, which is as large as a page.
+    fn offset(self) -> u64 {
+        u64::from(self.number()) * PAGE_SIZE as u64
+    }
+}
+
+/// The page file.
+#[derive(Debug)]
+pub(crate) struct PageFile<D> {
+    disk: D,
+    /// A header that is not whole counts as none, which matters only if pages lie behind it.
+    has_header: bool,
+}
+
+impl<D: Disk> PageFile<D> {
+    pub fn open(disk: D) -> Result<Self, OpenError> {
+        let count = usize::try_from(disk.size().min(PAGE_SIZE as u64)).expect("BUG: one page");
+        let mut area = vec![0; count];
+        disk.read_at(0, &mut area)?;
+        let mut copies = COPIES_AT.iter().filter_map(|at| area.get(*at..*at + SECTOR_SIZE));
+        let version = copies
+            .find(|copy| is_whole(copy))
+            .map(|copy| u32::from_le_bytes(copy[8..12].try_into().expect("BUG: four bytes")));
+        match version {
+            Some(found) if found > FORMAT_VERSION => {
+                Err(OpenError::NewerFormat { found, known: FORMAT_VERSION })
+            }
+            version => Ok(Self { disk, has_header: version.is_some() }),
+        }
+    }
+
+    /// Whether the header is missing or damaged, so that the file must not be relied on.
+    pub fn is_unusable(&self) -> bool {
+        !self.has_header
+    }
+
+    /// How many slots the file has.
+    pub fn slots(&self) -> u32 {
+        let pages = self.disk.size() / PAGE_SIZE as u64;
+        u32::try_from(pages).unwrap_or(u32::MAX).saturating_sub(1)
+    }
+
+    /// Makes room for this many extents, and writes the header if there is none.
+    pub fn prepare(&mut self, extents: usize) -> Result<(), DiskError> {
+        if !self.has_header {
+            self.disk.write_at(0, &header())?;
+            self.has_header = true;
+        }
+        let pages = 1 + extents as u64 * u64::from(EXTENT_PAGES);
+        let size = pages * PAGE_SIZE as u64;
+        if self.disk.size() < size {
+            self.disk.set_size(size)?;
+        }
+        Ok(())
+    }
+
+    /// Reads the pages from `first` on into `buf`.
+    pub fn read(&self, first: Slot, buf: &mut [u8]) -> Result<(), DiskError> {
+        assert!(buf.len().is_multiple_of(PAGE_SIZE), "BUG: part of a page");
+        self.disk.read_at(first.offset(), buf)
+    }
+
+    /// Writes these pages from `first` on.
+    pub fn write(&mut self, first: Slot, pages: &[u8]) -> Result<(), DiskError> {
+        assert!(pages.len().is_multiple_of(PAGE_SIZE), "BUG: part of a page");
+        self.disk.write_at(first.offset(), pages)
+    }
+
+    pub fn request_flush(&mut self) -> Result<FlushId, DiskError> {
+        self.disk.request_flush()
+    }
+
+    pub fn is_flushed(&mut self, id: FlushId) -> Result<bool, DiskError> {
+        Ok(self.disk.flushed()? >= Some(id))
+    }
+}
+
+fn header() -> Vec<u8> {
+    let mut sector = [0; SECTOR_SIZE];
+    sector[..8].copy_from_slice(&MAGIC);
+    sector[8..12].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
+    let checksum = crc32c::crc32c(&sector[..CHECKSUM_AT]);
+    sector[CHECKSUM_AT..].copy_from_slice(&checksum.to_le_bytes());
+    let mut area = vec![0; PAGE_SIZE];
+    for at in COPIES_AT {
+        area[at..at + SECTOR_SIZE].copy_from_slice(&sector);
+    }
+    area
+}
+
+fn is_whole(sector: &[u8]) -> bool {
+    let checksum = crc32c::crc32c(&sector[..CHECKSUM_AT]).to_le_bytes();
+    sector[..8] == MAGIC && sector[CHECKSUM_AT..] == checksum
+}
+
+#[cfg(test)]
+mod tests {
+    use tidelog_disk::MemoryDisk;
+
+    use super::*;
+
+    fn is_usable(bytes: Vec<u8>) -> bool {
+        let file = PageFile::open(MemoryDisk::holding(bytes)).expect("a version that is known");
+        !file.is_unusable()
+    }
+
+    #[test]
+    fn a_header_survives_the_loss_of_either_copy_and_no_more() {
+        let mut bytes = header();
+        bytes.resize(5 * PAGE_SIZE, 7);
+        assert!(is_usable(bytes.clone()));
+        bytes[3] ^= 1;
+        assert!(is_usable(bytes.clone()));
+        bytes[2048 + 9] ^= 1;
+        assert!(!is_usable(bytes));
+        assert!(!is_usable(Vec::new()), "nothing was checkpointed yet");
+    }
+
+    #[test]
+    fn slots_are_counted_behind_the_header() {
+        let file = |size| PageFile::open(MemoryDisk::holding(vec![0; size])).expect("no header");
+        assert_eq!(file(0).slots(), 0);
+        assert_eq!(file(PAGE_SIZE).slots(), 0);
+        assert_eq!(file(5 * PAGE_SIZE).slots(), 4);
+    }
+}

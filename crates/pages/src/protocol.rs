@@ -1,0 +1,259 @@
+//! What the owners of documents ask of a page server, and what it answers.
+//!
+//! Owners are the core in a browser (one, for all its documents) and the rooms of a server (one a
+//! document). Requests of one owner are carried out in the order in which they were made. All
+//! that is to last goes through [`StoreRequest::Append`]; an owner keeps each append until it is
+//! told that its ticket is durable, and hands it over again to the next page server if this one
+//! goes away. The page server skips what it finds in its log already, so handing over twice is
+//! harmless.
+
+use serde::{Deserialize, Serialize};
+use tidelog_types::{
+    CallId, DocumentKey, Epoch, JournalId, Lsn, LsnRange, Page, PageSet, Pgid, Position,
+};
+
+/// An owner's number for one of its appends; counts up from 1 and is never reused by that owner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Ticket(pub u64);
+
+/// What an owner may ask.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum StoreRequest {
+    /// Fences: the first request of every owner that replaces another one (a core; rooms share
+    /// their server's epoch and need not ask). Answered by [`StoreReply::Ready`]. From then on
+    /// nothing of an earlier owner is accepted.
+    Hello {
+        /// At least this epoch is wanted; the page server grants a higher one than it ever did.
+        epoch: Epoch,
+    },
+    /// Where does this document stand? Answered by [`StoreReply::Opened`]. Creates nothing.
+    Open {
+        /// Which document.
+        document: DocumentKey,
+    },
+    /// Make this durable, all of it or nothing. Answered by [`StoreReply::Durable`] for this
+    /// ticket or a later one, or by [`StoreReply::AppendFailed`].
+    Append {
+        /// The owner's number for it.
+        ticket: Ticket,
+        /// What is to last.
+        append: Append,
+    },
+    /// The newest versions of these pages of the storage journal, whether durable or not.
+    /// Answered by one or more [`StoreReply::Pages`].
+    Read {
+        /// Echoed in the reply.
+        request: u64,
+        /// Which document.
+        document: DocumentKey,
+        /// Which pages, ascending.
+        pgids: Vec<Pgid>,
+    },
+    /// The pages whose newest version is at or after `since`: what a follower who holds
+    /// everything before `since` lacks. Answered by [`StoreReply::Changes`].
+    Changes {
+        /// Echoed in the reply.
+        request: u64,
+        /// Which document.
+        document: DocumentKey,
+        /// The follower's next LSN.
+        since: Lsn,
+    },
+    /// Forget the document. Answered like an append.
+    Destroy {
+        /// The owner's number for it.
+        ticket: Ticket,
+        /// Which document.
+        document: DocumentKey,
+    },
+    /// The names of all documents. Answered by [`StoreReply::Documents`].
+    List {
+        /// Echoed in the reply.
+        request: u64,
+    },
+}
+
+/// Changes to one document that become durable together or not at all.
+///
+/// A document exists in a store from its first append on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Append {
+    /// Which document.
+    pub document: DocumentKey,
+    /// The owner's own notes about the document, replacing the earlier ones; opaque here.
+    pub record: Option<serde_bytes::ByteBuf>,
+    /// Begin this timeline journal, empty at this LSN, in place of any other one.
+    pub begin_timeline: Option<(JournalId, Lsn)>,
+    /// Frames for the end of the timeline, in order.
+    pub timeline: Vec<TimelineFrame>,
+    /// Forget the timeline's entries before this LSN.
+    pub trim_timeline: Option<Lsn>,
+    /// Begin this storage journal, in place of any other one: its pages are forgotten.
+    pub begin_storage: Option<JournalId>,
+    /// Entries for the end of the storage journal, in order.
+    pub storage: Vec<StorageEntry>,
+}
+
+impl Append {
+    /// An append that changes nothing of `document` yet.
+    #[must_use]
+    pub fn to(document: DocumentKey) -> Self {
+        Self {
+            document,
+            record: None,
+            begin_timeline: None,
+            timeline: Vec::new(),
+            trim_timeline: None,
+            begin_storage: None,
+            storage: Vec::new(),
+        }
+    }
+}
+
+/// One entry of a timeline.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TimelineFrame {
+    /// Its place; the timeline's head, or before it when it is handed over again.
+    pub lsn: Lsn,
+    /// The call that issued it.
+    pub call: CallId,
+    /// The mutation, opaque here.
+    #[serde(with = "serde_bytes")]
+    pub body: Vec<u8>,
+}
+
+/// One entry of a storage journal: the pages that a range of its LSNs changed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StorageEntry {
+    /// The LSNs that it stands for; starts at the journal's head, or before it when handed over
+    /// again.
+    pub range: LsnRange,
+    /// Where the journal stands after it: `next` is the range's end.
+    pub position: Position,
+    /// The call that issued it, where this side is the authority and a tab called.
+    pub call: Option<CallId>,
+    /// What changed.
+    pub set: PageSet,
+}
+
+/// What a page server answers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum StoreReply {
+    /// The store is open under this epoch, and all earlier owners are fenced off.
+    Ready {
+        /// The epoch granted, durable.
+        epoch: Epoch,
+    },
+    /// Where a document stands.
+    Opened {
+        /// Which document.
+        document: DocumentKey,
+        /// `None` if the store has never heard of it.
+        state: Option<Box<OpenedDocument>>,
+    },
+    /// Everything up to this ticket survives a power cut.
+    Durable {
+        /// The highest such ticket of this owner.
+        ticket: Ticket,
+    },
+    /// This append left nothing behind; later ones of the same document are refused as well until
+    /// it is opened anew.
+    AppendFailed {
+        /// Which append.
+        ticket: Ticket,
+        /// Why.
+        error: AppendError,
+    },
+    /// Pages that were asked for.
+    Pages {
+        /// The request's number.
+        request: u64,
+        /// Which document.
+        document: DocumentKey,
+        /// The pages that are here. One that is past the end or absent is not listed.
+        pages: Vec<(Pgid, Page)>,
+        /// Whether the request is answered in full.
+        last: bool,
+    },
+    /// What changed since some LSN.
+    Changes {
+        /// The request's number.
+        request: u64,
+        /// Which document.
+        document: DocumentKey,
+        /// Where the storage journal stood when the pages were read. `None`: no such document.
+        position: Option<Position>,
+        /// The pages.
+        set: PageSet,
+    },
+    /// All documents of the store, in the order of their names.
+    Documents {
+        /// The request's number.
+        request: u64,
+        /// Their names.
+        documents: Vec<DocumentKey>,
+    },
+    /// The page server cannot go on: nothing more will be answered, and the store has to be
+    /// opened anew. Nothing that was called durable is lost.
+    Broken {
+        /// Why.
+        error: AppendError,
+    },
+}
+
+/// Where a document stood when it was opened.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct OpenedDocument {
+    /// The owner's notes.
+    #[serde(with = "serde_bytes")]
+    pub record: Vec<u8>,
+    /// Its timeline, if one was begun.
+    pub timeline: Option<TimelineState>,
+    /// Where its storage journal stands, if one was begun.
+    pub storage: Option<Position>,
+    /// Size of the database at that position, in pages.
+    pub db_pages: u32,
+    /// The latest calls that are recorded and not in `timeline`: those of storage entries with their
+    /// storage LSNs, those of trimmed timeline entries with their timeline LSNs.
+    pub calls: Vec<(CallId, Lsn)>,
+    /// Page 1, if it is here, since nobody can do without it.
+    pub first_page: Option<Page>,
+}
+
+/// A timeline as it lies in the store.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TimelineState {
+    /// Its id.
+    pub journal: JournalId,
+    /// Its entries: trimmed before the start, head at the end.
+    pub range: LsnRange,
+    /// The entries themselves.
+    pub frames: Vec<TimelineFrame>,
+}
+
+/// Why an append failed. In every case nothing of it is recorded.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum AppendError {
+    /// The device has no more room.
+    #[error("the device is full")]
+    Full,
+    /// A newer owner took over.
+    #[error("fenced off by epoch {current}")]
+    Fenced {
+        /// The epoch that holds the store.
+        current: Epoch,
+    },
+    /// It does not start at the journal's head, or is over a limit.
+    #[error("append out of place: {reason}")]
+    OutOfPlace {
+        /// What was wrong with it.
+        reason: String,
+    },
+    /// The device failed, or the files are gone.
+    #[error("the device failed: {reason}")]
+    Device {
+        /// What it said.
+        reason: String,
+    },
+}

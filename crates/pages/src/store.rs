@@ -1,0 +1,202 @@
+//! The log, the page file and what is known of them.
+
+use tidelog_disk::{Disk, StoreFiles};
+use tidelog_journal::{BatchNumber, FoundFrame, Log, LogReport};
+use tidelog_types::limits::{CALLS_KEPT_MAX, LOG_SIZE_MAX, PAGE_SIZE, STORE_POOL_PAGES_MAX};
+use tidelog_types::{Epoch, Page};
+
+use crate::append::{Recorder, Step};
+use crate::catalog::{Catalog, PageAt, PagePlace, StoredDocument};
+use crate::change_over::ChangeOver;
+use crate::error::Fault;
+use crate::kind::{Kind, PageList};
+use crate::page_file::PageFile;
+use crate::pool::{Pool, PoolKey};
+use crate::{OpenError, OpenedDocument, TimelineFrame, TimelineState};
+
+/// Sizes of a store that may differ from one host to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoreOptions {
+    /// Bytes of log after which the store checkpoints and changes over to the other log file.
+    pub log_size_max: u64,
+    /// Pages in the buffer pool.
+    pub pool_pages_max: usize,
+}
+
+impl Default for StoreOptions {
+    fn default() -> Self {
+        Self { log_size_max: LOG_SIZE_MAX, pool_pages_max: STORE_POOL_PAGES_MAX }
+    }
+}
+
+/// The store at rest, without the queue before it: see [`PageServer`](crate::PageServer).
+#[derive(Debug)]
+pub(crate) struct Store<D> {
+    pub log: Log<D>,
+    pub pages: PageFile<D>,
+    /// Open so that nobody else has it.
+    _spare: D,
+    pub catalog: Catalog,
+    pool: Pool,
+    pub options: StoreOptions,
+    pub change_over: Option<ChangeOver>,
+    /// Size of the log at which to change over.
+    pub change_over_at: u64,
+}
+
+impl<D: Disk> Store<D> {
+    pub fn open(
+        files: StoreFiles<D>,
+        options: StoreOptions,
+    ) -> Result<(Self, LogReport), OpenError> {
+        let StoreFiles { log_a, log_b, pages, spare } = files;
+        let pages = PageFile::open(pages)?;
+        let mut catalog = Catalog::new(pages.slots());
+        let (log, report) =
+            Log::recover([log_a, log_b], &mut |frame| apply_found(&mut catalog, &frame))?;
+        if pages.is_unusable() && catalog.extents.count() > 0 {
+            return Err(OpenError::DamagedPageFile);
+        }
+        let change_over_at = options.log_size_max.max(2 * log.state_size());
+        let pool = Pool::new(options.pool_pages_max);
+        let store = Self {
+            log,
+            pages,
+            _spare: spare,
+            catalog,
+            pool,
+            options,
+            change_over: None,
+            change_over_at,
+        };
+        Ok((store, report))
+    }
+
+    /// Adds what was decided to the log, as one batch, and to the catalog.
+    pub fn record(&mut self, document: u64, steps: &[Step<'_>]) {
+        self.batch(document, self.catalog.epoch, |recorder| {
+            steps.iter().for_each(|step| recorder.step(step));
+        });
+        for step in steps {
+            if let Step::StorageEntry(entry) = step {
+                self.pool_pages(document, &entry.set.pages);
+            }
+        }
+    }
+
+    /// Adds a grant of this epoch to the log.
+    pub fn record_epoch(&mut self, epoch: Epoch) {
+        assert!(epoch > self.catalog.epoch, "BUG: an epoch granted twice");
+        self.batch(0, epoch, |recorder| {
+            recorder.frame(recorder.head(Kind::Epoch), &[]);
+        });
+    }
+
+    /// Adds to the log that a document is forgotten.
+    pub fn record_destroy(&mut self, document: u64) {
+        self.batch(document, self.catalog.epoch, |recorder| {
+            recorder.frame(recorder.head(Kind::Destroy), &[]);
+        });
+    }
+
+    fn batch(&mut self, document: u64, epoch: Epoch, put: impl FnOnce(&mut Recorder<'_, D>)) {
+        let (log, catalog) = (&mut self.log, &mut self.catalog);
+        put(&mut Recorder { log, catalog, document, epoch });
+        self.log.commit();
+    }
+
+    /// What was just appended is read back soon, by the followers of the document.
+    fn pool_pages(
+        &mut self,
+        number: u64,
+        pages: &std::collections::BTreeMap<tidelog_types::Pgid, Page>,
+    ) {
+        let Some(document) = self.catalog.documents.get(&number) else { return };
+        for (pgid, page) in pages {
+            if let Some(entry) = document.pages.get(pgid) {
+                let (incarnation, lsn) = (document.incarnation, entry.lsn);
+                self.pool.insert(PoolKey { incarnation, pgid: *pgid, lsn }, page.clone());
+            }
+        }
+    }
+
+    /// Forgets the batches that could not be written, in the log and in the catalog. Once the
+    /// given number is durable they will never be found again.
+    pub fn discard(&mut self) -> Result<BatchNumber, Fault> {
+        let number = self.log.discard()?;
+        self.pool.clear();
+        let mut catalog = Catalog::new(self.pages.slots());
+        self.log.replay(&mut |frame| apply_found(&mut catalog, &frame)).map_err(Fault::Log)?;
+        self.catalog = catalog;
+        Ok(number)
+    }
+
+    /// Reads a page and makes sure that it is what was written.
+    pub fn fetch(&mut self, place: &PagePlace) -> Result<Page, Fault> {
+        if let Some(page) = self.pool.get(place.key) {
+            return Ok(page);
+        }
+        let mut bytes = [0; PAGE_SIZE];
+        self.read_page(place, &mut bytes)?;
+        let page = Page::new(&bytes).expect("BUG: a page has the size of a page");
+        self.pool.insert(place.key, page.clone());
+        Ok(page)
+    }
+
+    /// The same past the pool.
+    pub fn read_page(&self, place: &PagePlace, bytes: &mut [u8]) -> Result<(), Fault> {
+        match place.at {
+            PageAt::Log(file, offset) => self.log.read_at(file, offset, bytes)?,
+            PageAt::Slot(slot) => self.pages.read(slot, bytes)?,
+        }
+        if crc32c::crc32c(bytes) != place.checksum {
+            let what = format!("page {} at {:?}", place.key.pgid, place.at);
+            return Err(Fault::Damaged { what });
+        }
+        Ok(())
+    }
+
+    /// Where a document stands, with its timeline read back from the log.
+    pub fn opened(&mut self, number: u64) -> Result<OpenedDocument, Fault> {
+        let document = self.catalog.documents.get(&number).expect("BUG: a number in use");
+        let timeline = timeline_state(&self.log, document)?;
+        let first = document.place(tidelog_types::Pgid(1), self.log.active());
+        let mut opened = OpenedDocument {
+            record: document.record.clone(),
+            timeline,
+            storage: document.storage,
+            db_pages: document.db_pages,
+            calls: document.calls.iter().rev().take(CALLS_KEPT_MAX).rev().copied().collect(),
+            first_page: None,
+        };
+        opened.first_page = first.map(|place| self.fetch(&place)).transpose()?;
+        Ok(opened)
+    }
+}
+
+fn timeline_state<D: Disk>(
+    log: &Log<D>,
+    document: &StoredDocument,
+) -> Result<Option<TimelineState>, Fault> {
+    let Some(timeline) = &document.timeline else { return Ok(None) };
+    let mut frames = Vec::with_capacity(timeline.entries.len());
+    let mut lsn = timeline.start;
+    for entry in &timeline.entries {
+        let (_, body) = log.read_frame(entry.frame)?;
+        frames.push(TimelineFrame { lsn, call: entry.call, body });
+        lsn = lsn.next();
+    }
+    Ok(Some(TimelineState { journal: timeline.journal, range: timeline.range(), frames }))
+}
+
+/// Takes a frame that was read into account, whose body must be complete.
+fn apply_found(catalog: &mut Catalog, frame: &FoundFrame<'_>) -> Result<(), String> {
+    let kind = Kind::of(frame.head.kind);
+    if matches!(kind, Some(Kind::StoragePages | Kind::StorageEntry)) {
+        let size = PageList::decode(frame.body).map(|list| list.body_size());
+        if size != Some(frame.body.len()) {
+            return Err("pages cut short".to_owned());
+        }
+    }
+    catalog.apply(frame)
+}

@@ -1,0 +1,508 @@
+//! What owners ask of a page server, and what they are told.
+
+mod common;
+
+use std::collections::BTreeMap;
+
+use common::{OWNER, Rng, Server, ask, changes, files, open, open_document, poll_all, settle};
+use tidelog_disk::{CrashDevice, CrashDisk, Disk, Fault, MemoryDisk, StoreFiles};
+use tidelog_pages::{
+    Append, AppendError, OpenError, OwnerId, PageServer, StorageEntry, StoreOptions, StoreReply,
+    StoreRequest, Ticket, TimelineFrame,
+};
+use tidelog_types::limits::{EXTENT_PAGES, PAGE_SIZE, READ_CHUNK_PAGES};
+use tidelog_types::{
+    CallId, Chain, DocumentKey, Epoch, JournalId, Lsn, LsnRange, Page, PageSet, Pgid, Position,
+};
+
+const TIMELINE: JournalId = JournalId([1; 16]);
+const STORAGE: JournalId = JournalId([2; 16]);
+
+fn key(name: &str) -> DocumentKey {
+    DocumentKey::new(name, "").expect("a good name")
+}
+
+fn lsn(number: u64) -> Lsn {
+    Lsn::new(number).expect("from 1")
+}
+
+fn page(fill: u8) -> Page {
+    Page::new(&[fill; PAGE_SIZE]).expect("the size of a page")
+}
+
+fn frame(number: u64) -> TimelineFrame {
+    TimelineFrame { lsn: lsn(number), call: CallId([number as u8; 16]), body: vec![7; 20] }
+}
+
+fn timeline(name: &str, numbers: impl IntoIterator<Item = u64>) -> Append {
+    let mut append = Append::to(key(name));
+    append.begin_timeline = Some((TIMELINE, Lsn::FIRST));
+    append.timeline = numbers.into_iter().map(frame).collect();
+    append
+}
+
+fn entry(start: u64, end: u64, db_pages: u32, pages: &[(u32, u8)]) -> StorageEntry {
+    let position = Position { journal: STORAGE, next: lsn(end), chain: Chain([end as u8; 32]) };
+    let pages = pages.iter().map(|(pgid, fill)| (Pgid(*pgid), page(*fill))).collect();
+    let set = PageSet { db_pages, pages };
+    let range = LsnRange::new(lsn(start), lsn(end));
+    StorageEntry { range, position, call: Some(CallId([start as u8; 16])), set }
+}
+
+fn storage(name: &str, entries: impl IntoIterator<Item = StorageEntry>) -> Append {
+    let mut append = Append::to(key(name));
+    append.begin_storage = Some(STORAGE);
+    append.storage = entries.into_iter().collect();
+    append
+}
+
+fn request(ticket: u64, append: Append) -> StoreRequest {
+    StoreRequest::Append { ticket: Ticket(ticket), append }
+}
+
+/// Appends, flushes, and gives what is answered.
+fn append(
+    server: &mut Server,
+    device: &CrashDevice,
+    ticket: u64,
+    append: Append,
+) -> Vec<StoreReply> {
+    server.serve(OWNER, request(ticket, append));
+    server.flush();
+    settle(server, device)
+}
+
+fn durable(ticket: u64) -> StoreReply {
+    StoreReply::Durable { ticket: Ticket(ticket) }
+}
+
+fn is_out_of_place(replies: &[StoreReply]) -> bool {
+    let [StoreReply::AppendFailed { error, .. }] = replies else { return false };
+    matches!(error, AppendError::OutOfPlace { .. })
+}
+
+fn read(server: &mut Server, device: &CrashDevice, name: &str, pgids: &[u32]) -> Vec<(Pgid, Page)> {
+    let pgids = pgids.iter().map(|pgid| Pgid(*pgid)).collect();
+    let request = StoreRequest::Read { request: 9, document: key(name), pgids };
+    let mut found = Vec::new();
+    for reply in ask(server, device, request) {
+        let StoreReply::Pages { pages, .. } = reply else { panic!("read answered {reply:?}") };
+        found.extend(pages);
+    }
+    found
+}
+
+fn new() -> (CrashDevice, Server) {
+    let device = CrashDevice::new();
+    let server = open(&device);
+    (device, server)
+}
+
+/// Fills the log with a document nobody looks at, until it has changed over `times` times.
+fn change_over(server: &mut Server, device: &CrashDevice, times: usize) {
+    let generation = |server: &Server| {
+        let text = server.to_string();
+        let after = text.split("generation ").nth(1).expect("it is displayed");
+        after.split(' ').next().and_then(|number| number.parse::<u64>().ok()).expect("a number")
+    };
+    let target = generation(server) + times as u64;
+    let mut ticket = 1_000_000;
+    while generation(server) < target {
+        ticket += 1;
+        let mut filler = Append::to(key("zz-filler"));
+        filler.record = Some(vec![ticket as u8; 9000].into());
+        assert_eq!(append(server, device, ticket, filler), [durable(ticket)]);
+    }
+}
+
+#[test]
+fn an_append_is_durable_only_once_its_flush_is_complete() {
+    let (device, mut server) = new();
+    device.hold_flushes(true);
+    server.serve(OWNER, request(1, timeline("a", 1..3)));
+    assert_eq!(poll_all(&mut server), [], "not flushed");
+    server.flush();
+    assert_eq!(poll_all(&mut server), [], "the flush is under way");
+    device.complete_flushes();
+    assert_eq!(poll_all(&mut server), [durable(1)]);
+}
+
+#[test]
+fn many_appends_share_one_write_and_one_flush() {
+    let (device, mut server) = new();
+    let calls = device.calls();
+    server.serve(OWNER, request(1, timeline("a", [1])));
+    for number in 2..=100 {
+        server.serve(OWNER, request(number, timeline("a", [number])));
+        server.serve(OwnerId(2), request(number, timeline("b", 1..=number)));
+    }
+    server.flush();
+    assert_eq!(device.calls() - calls, 2);
+    let replies = server.poll();
+    assert_eq!(replies, [(OWNER, durable(100)), (OwnerId(2), durable(100))]);
+}
+
+#[test]
+fn a_document_comes_back_as_it_was_appended() {
+    let (device, mut server) = new();
+    assert_eq!(open_document(&mut server, &device, &key("a")), None);
+    let mut first = timeline("a", 1..5);
+    first.record = Some(b"notes".to_vec().into());
+    first.trim_timeline = Some(lsn(3));
+    first.begin_storage = Some(STORAGE);
+    first.storage = vec![entry(1, 2, 3, &[(1, 11), (3, 33)]), entry(2, 8, 3, &[(3, 44)])];
+    assert_eq!(append(&mut server, &device, 1, first), [durable(1)]);
+    for _ in 0..3 {
+        let opened = open_document(&mut server, &device, &key("a")).expect("it is there");
+        assert_eq!(opened.record, b"notes");
+        let state = opened.timeline.expect("it was begun");
+        assert_eq!((state.journal, state.range.to_string()), (TIMELINE, "3..5".to_owned()));
+        assert_eq!(state.frames, [frame(3), frame(4)]);
+        assert_eq!(opened.storage.map(|position| position.next), Some(lsn(8)));
+        assert_eq!((opened.db_pages, opened.first_page), (3, Some(page(11))));
+        let calls = [(CallId([1; 16]), lsn(1)), (CallId([2; 16]), lsn(2))];
+        assert_eq!(opened.calls, [calls, calls].concat(), "trimmed ones, and storage entries");
+        let pages = read(&mut server, &device, "a", &[1, 2, 3, 4]);
+        assert_eq!(pages, [(Pgid(1), page(11)), (Pgid(3), page(44))]);
+        drop(server);
+        server = open(&device);
+        change_over(&mut server, &device, 1);
+    }
+}
+
+#[test]
+fn what_is_handed_over_again_is_skipped_and_what_is_out_of_place_refused() {
+    let (device, mut server) = new();
+    let mut first = timeline("a", 1..5);
+    first.trim_timeline = Some(lsn(2));
+    append(&mut server, &device, 1, first.clone());
+    append(&mut server, &device, 2, storage("b", [entry(1, 4, 1, &[(1, 1)])]));
+    let size = device.bytes_of("log-a").expect("a file").len();
+    assert_eq!(append(&mut server, &device, 3, first), [durable(3)]);
+    let again = storage("b", [entry(1, 4, 1, &[(1, 99)])]);
+    assert_eq!(append(&mut server, &device, 4, again), [durable(4)]);
+    assert_eq!(device.bytes_of("log-a").expect("a file").len(), size, "nothing was written");
+    assert_eq!(append(&mut server, &device, 5, timeline("a", 4..7)), [durable(5)], "a part of it");
+
+    let wrong = [
+        timeline("a", [8]),
+        storage("b", [entry(5, 6, 1, &[])]),
+        storage("b", [entry(3, 6, 1, &[])]),
+        storage("b", [entry(4, 5, 1, &[(2, 0)])]),
+        storage("b", [entry(4, 5, 1, &[(0, 0)])]),
+    ];
+    for append_of in wrong {
+        let mut server = open(&device);
+        assert!(is_out_of_place(&append(&mut server, &device, 6, append_of.clone())));
+        let mut other_call = timeline("a", [3]);
+        other_call.timeline[0].call = CallId([99; 16]);
+        let mut server = open(&device);
+        assert!(is_out_of_place(&append(&mut server, &device, 6, other_call)));
+    }
+    let mut no_timeline = timeline("c", [1]);
+    no_timeline.begin_timeline = None;
+    assert!(is_out_of_place(&append(&mut server, &device, 6, no_timeline)));
+    assert_eq!(open_document(&mut server, &device, &key("c")), None, "and nothing was made");
+}
+
+#[test]
+fn after_a_failed_append_the_document_is_refused_until_it_is_opened_anew() {
+    let (device, mut server) = new();
+    append(&mut server, &device, 1, timeline("a", [1]));
+    assert!(is_out_of_place(&append(&mut server, &device, 2, timeline("a", [3]))));
+    assert!(is_out_of_place(&append(&mut server, &device, 3, timeline("a", [2]))), "in place");
+    assert_eq!(append(&mut server, &device, 4, timeline("b", [1])), [durable(4)], "another one");
+    open_document(&mut server, &device, &key("a")).expect("it is there");
+    assert_eq!(append(&mut server, &device, 5, timeline("a", [2])), [durable(5)]);
+}
+
+#[test]
+fn a_full_device_fails_the_append_and_leaves_nothing_behind() {
+    let (device, mut server) = new();
+    append(&mut server, &device, 1, timeline("a", [1]));
+    for fault in [Fault::Full, Fault::ShortWrite] {
+        device.fail_call(device.calls() + 1, fault);
+        server.serve(OWNER, request(2, timeline("a", [2])));
+        server.flush();
+        let error = AppendError::Full;
+        let failed = StoreReply::AppendFailed { ticket: Ticket(2), error };
+        assert_eq!(settle(&mut server, &device), [failed]);
+        let opened = open_document(&mut server, &device, &key("a")).expect("it is there");
+        let state = opened.timeline.expect("it was begun");
+        assert_eq!(state.range.to_string(), "1..2", "LSN 2 was not given out");
+    }
+    assert_eq!(append(&mut server, &device, 3, timeline("a", [2])), [durable(3)]);
+    let opened = open_document(&mut open(&device), &device, &key("a")).expect("it is there");
+    assert_eq!(opened.timeline.map(|state| state.frames), Some(vec![frame(1), frame(2)]));
+}
+
+#[test]
+fn a_failed_flush_breaks_the_server_for_everybody() {
+    let (device, mut server) = new();
+    server.serve(OwnerId(2), StoreRequest::List { request: 1 });
+    server.serve(OWNER, request(1, timeline("a", [1])));
+    device.fail_call(device.calls() + 2, Fault::Device);
+    server.flush();
+    let broken = |to: OwnerId, replies: &[(OwnerId, StoreReply)]| {
+        let mut replies = replies.iter();
+        replies.any(|(owner, reply)| *owner == to && matches!(reply, StoreReply::Broken { .. }))
+    };
+    let replies = server.poll();
+    assert!(broken(OWNER, &replies) && broken(OwnerId(2), &replies));
+    assert!(replies.iter().all(|(_, reply)| !matches!(reply, StoreReply::Durable { .. })));
+    server.serve(OWNER, StoreRequest::List { request: 2 });
+    assert!(broken(OWNER, &server.poll()));
+    assert!(!server.wants_poll());
+}
+
+#[test]
+fn a_new_epoch_fences_off_the_owners_before_it() {
+    let (device, mut server) = new();
+    let hello = |server: &mut Server, owner: u64, epoch: u64| {
+        server.serve(OwnerId(owner), StoreRequest::Hello { epoch: Epoch(epoch) });
+        assert_eq!(server.poll(), [], "not durable yet");
+        server.flush();
+        server.poll()
+    };
+    let ready = |epoch| StoreReply::Ready { epoch: Epoch(epoch) };
+    assert_eq!(hello(&mut server, 1, 5), [(OWNER, ready(5))]);
+    append(&mut server, &device, 1, timeline("a", [1]));
+    assert_eq!(hello(&mut server, 2, 1), [(OwnerId(2), ready(6))]);
+    server.serve(OWNER, request(2, timeline("a", [2])));
+    let error = AppendError::Fenced { current: Epoch(6) };
+    let failed = StoreReply::AppendFailed { ticket: Ticket(2), error: error.clone() };
+    assert_eq!(server.poll(), [(OWNER, failed)]);
+    server.serve(OWNER, StoreRequest::Hello { epoch: Epoch(100) });
+    assert_eq!(server.poll(), [(OWNER, StoreReply::Broken { error })]);
+    drop(server);
+    let mut server = open(&device);
+    assert_eq!(server.epoch(), Epoch(6));
+    change_over(&mut server, &device, 1);
+    drop(server);
+    assert_eq!(hello(&mut open(&device), 3, 0), [(OwnerId(3), ready(7))]);
+}
+
+#[test]
+fn a_long_read_is_served_in_turn_with_others_and_sees_one_state() {
+    let (device, mut server) = new();
+    let count = 10 * READ_CHUNK_PAGES as u32;
+    let all: Vec<(u32, u8)> = (1..=count).map(|pgid| (pgid, 1)).collect();
+    append(&mut server, &device, 1, storage("a", [entry(1, 2, count, &all)]));
+    let long = |pgids: std::ops::RangeInclusive<u32>| StoreRequest::Read {
+        request: 1,
+        document: key("a"),
+        pgids: pgids.map(Pgid).collect(),
+    };
+    settle(&mut server, &device);
+    server.serve(OWNER, long(1..=count));
+    server.serve(OwnerId(2), long(5..=5));
+    let again: Vec<(u32, u8)> = (1..=count).map(|pgid| (pgid, 2)).collect();
+    server.serve(OWNER, request(2, storage("a", [entry(2, 3, count, &again)])));
+    let first = server.poll();
+    assert!(first.iter().any(|(owner, _)| *owner == OwnerId(2)), "it did not wait");
+    let mut seen = 0;
+    for reply in first
+        .into_iter()
+        .chain(std::iter::from_fn(|| server.wants_poll().then(|| server.poll())).flatten())
+    {
+        if let (OWNER, StoreReply::Pages { pages, last, .. }) = reply {
+            assert!(pages.len() <= READ_CHUNK_PAGES);
+            assert!(pages.iter().all(|(_, found)| *found == page(1)), "as when it was asked");
+            seen += pages.len() as u32;
+            assert_eq!(last, seen == count);
+        }
+    }
+    assert_eq!(seen, count);
+}
+
+#[test]
+fn changes_are_the_pages_that_a_follower_lacks() {
+    let (device, mut server) = new();
+    let entries = [
+        entry(1, 2, 4, &[(1, 1), (2, 1), (3, 1), (4, 1)]),
+        entry(2, 50, 4, &[(2, 2)]),
+        entry(50, 51, 3, &[(3, 3)]),
+    ];
+    append(&mut server, &device, 1, storage("a", entries));
+    let since = |server: &mut Server, from: u64| {
+        let set = changes(server, &device, &key("a"), lsn(from));
+        assert_eq!(set.db_pages, 3);
+        set.pages.into_keys().map(|pgid| pgid.0).collect::<Vec<_>>()
+    };
+    for _ in 0..2 {
+        assert_eq!(since(&mut server, 1), [1, 2, 3]);
+        assert_eq!(since(&mut server, 2), [2, 3]);
+        assert_eq!(since(&mut server, 30), [2, 3], "within a range");
+        assert_eq!(since(&mut server, 50), [3]);
+        assert_eq!(since(&mut server, 51), []);
+        change_over(&mut server, &device, 2);
+    }
+    let nothing = StoreRequest::Changes { request: 1, document: key("b"), since: Lsn::FIRST };
+    let replies = ask(&mut server, &device, nothing);
+    assert!(matches!(replies.as_slice(), [StoreReply::Changes { position: None, .. }]));
+}
+
+#[test]
+fn calls_are_remembered_across_a_change_over() {
+    let (device, mut server) = new();
+    append(&mut server, &device, 1, storage("a", [entry(1, 2, 1, &[(1, 1)])]));
+    change_over(&mut server, &device, 3);
+    drop(server);
+    let opened = open_document(&mut open(&device), &device, &key("a")).expect("it is there");
+    assert_eq!(opened.calls, [(CallId([1; 16]), lsn(1))]);
+}
+
+#[test]
+fn the_extents_of_a_destroyed_document_are_used_again() {
+    let (device, mut server) = new();
+    let count = EXTENT_PAGES;
+    let mut sizes = Vec::new();
+    for round in 0..6_u8 {
+        let all: Vec<(u32, u8)> = (1..=count).map(|pgid| (pgid, round)).collect();
+        let ticket = u64::from(round) * 10 + 1;
+        append(&mut server, &device, ticket, storage("a", [entry(1, 2, count, &all)]));
+        change_over(&mut server, &device, 1);
+        assert_eq!(read(&mut server, &device, "a", &[count]), [(Pgid(count), page(round))]);
+        let destroy = StoreRequest::Destroy { ticket: Ticket(ticket + 1), document: key("a") };
+        server.serve(OWNER, destroy);
+        server.flush();
+        assert_eq!(settle(&mut server, &device), [durable(ticket + 1)]);
+        assert_eq!(open_document(&mut server, &device, &key("a")), None);
+        change_over(&mut server, &device, 1);
+        sizes.push(device.bytes_of("pages").expect("a file").len());
+    }
+    assert!(sizes.iter().all(|size| *size == sizes[0]), "the page file grew: {sizes:?}");
+}
+
+#[test]
+fn a_begun_storage_journal_forgets_the_pages_of_the_one_before() {
+    let (device, mut server) = new();
+    append(&mut server, &device, 1, storage("a", [entry(1, 2, 2, &[(1, 1), (2, 2)])]));
+    change_over(&mut server, &device, 1);
+    let mut again = Append::to(key("a"));
+    again.begin_storage = Some(JournalId([3; 16]));
+    append(&mut server, &device, 2, again);
+    let opened = open_document(&mut server, &device, &key("a")).expect("it is there");
+    assert_eq!(opened.storage, Some(Position::start_of(JournalId([3; 16]))));
+    assert_eq!((opened.db_pages, opened.first_page), (0, None));
+    assert_eq!(read(&mut server, &device, "a", &[1, 2]), []);
+}
+
+#[test]
+fn a_page_that_rotted_is_never_handed_out() {
+    for (file, changes_over) in [("log-a", 0), ("pages", 1)] {
+        let (device, mut server) = new();
+        append(&mut server, &device, 1, storage("a", [entry(1, 2, 1, &[(1, 0xAB)])]));
+        append(&mut server, &device, 2, timeline("b", [1]));
+        change_over(&mut server, &device, changes_over);
+        // A store opened before the damage, so that the log was whole then; its pool is empty.
+        let mut server = open(&device);
+        let bytes = device.bytes_of(file).expect("a file");
+        let at = bytes.windows(PAGE_SIZE).position(|run| run.iter().all(|byte| *byte == 0xAB));
+        let at = at.expect("the page lies there") as u64 + 100;
+        device.file(file).write_at(at, &[0xAA]).expect("room");
+        server.serve(OwnerId(2), request(1, timeline("b", [2])));
+        server.serve(
+            OWNER,
+            StoreRequest::Read { request: 1, document: key("a"), pgids: vec![Pgid(1)] },
+        );
+        server.flush();
+        let replies = server.poll();
+        let to_owner = replies.iter().filter(|(owner, _)| *owner == OWNER);
+        let to_owner: Vec<_> = to_owner.map(|(_, reply)| reply).collect();
+        assert!(matches!(to_owner.as_slice(), [StoreReply::Broken { .. }]), "{to_owner:?}");
+        assert!(replies.contains(&(OwnerId(2), durable(1))), "others go on");
+    }
+}
+
+#[test]
+fn an_entry_larger_than_a_frame_is_one_entry() {
+    let (device, mut server) = new();
+    let mut rng = Rng::new(5);
+    let count = 700;
+    let pages: BTreeMap<Pgid, Page> = (1..=count).map(|pgid| (Pgid(pgid), rng.page())).collect();
+    let mut large = entry(1, 2, count, &[]);
+    large.set.pages = pages.clone();
+    append(&mut server, &device, 1, storage("a", [large]));
+    for _ in 0..2 {
+        assert_eq!(changes(&mut server, &device, &key("a"), Lsn::FIRST).pages, pages);
+        drop(server);
+        server = open(&device);
+        change_over(&mut server, &device, 1);
+    }
+}
+
+#[test]
+fn a_timeline_longer_than_the_log_does_not_make_the_log_change_over_all_the_time() {
+    let (device, mut server) = new();
+    let mut long = timeline("a", []);
+    for number in 1..=200 {
+        let body = vec![3; 1000];
+        let call = CallId([0; 16]);
+        long.timeline.push(TimelineFrame { lsn: lsn(number), call, body });
+    }
+    append(&mut server, &device, 1, long);
+    let calls = device.calls();
+    for ticket in 2..60 {
+        append(&mut server, &device, ticket, timeline("b", [ticket - 1]));
+    }
+    assert!(device.calls() - calls < 3 * 60, "{} calls", device.calls() - calls);
+}
+
+#[test]
+fn an_owner_that_went_away_takes_its_requests_with_it() {
+    let (device, mut server) = new();
+    let all: Vec<(u32, u8)> = (1..=300).map(|pgid| (pgid, 1)).collect();
+    append(&mut server, &device, 1, storage("a", [entry(1, 2, 300, &all)]));
+    let pgids = (1..=300).map(Pgid).collect();
+    server.serve(OwnerId(2), StoreRequest::Read { request: 1, document: key("a"), pgids });
+    server.poll();
+    server.forget_owner(OwnerId(2));
+    assert!(!server.wants_poll());
+    assert_eq!(server.poll(), []);
+}
+
+#[test]
+fn damage_and_newer_formats_are_told_at_opening() {
+    let (device, mut server) = new();
+    append(&mut server, &device, 1, timeline("a", [1]));
+    append(&mut server, &device, 2, timeline("a", [2]));
+    drop(server);
+    let with = |file: &str, changes: &[(u64, u8)]| {
+        let left = device.crash(&mut |versions| versions - 1);
+        for (at, byte) in changes {
+            left.file(file).write_at(*at, &[*byte]).expect("room");
+        }
+        PageServer::open(files(&left)).map(|_| ())
+    };
+    assert_eq!(with("log-a", &[]), Ok(()));
+    let damaged = with("log-a", &[(4096 + 30, 0x77)]);
+    assert!(matches!(damaged, Err(OpenError::DamagedMiddle { offset: 4096, .. })));
+    let headless = with("log-a", &[(3, 0), (2048 + 3, 0)]);
+    assert!(matches!(headless, Err(OpenError::Log(_))), "{headless:?}");
+}
+
+#[test]
+fn a_store_in_memory_and_one_in_a_folder_work_alike() {
+    fn exercise<D: Disk>(files: StoreFiles<D>) {
+        let options = StoreOptions { log_size_max: 30_000, pool_pages_max: 4 };
+        let (mut server, report) = PageServer::open_with(files, options).expect("new files");
+        assert!(report.is_new);
+        for ticket in 1..100 {
+            let set = entry(ticket, ticket + 1, 9, &[(ticket as u32 % 9 + 1, ticket as u8)]);
+            server.serve(OWNER, request(ticket, storage("a", [set])));
+            server.flush();
+            assert!(server.poll().contains(&(OWNER, durable(ticket))), "ticket {ticket}");
+            while server.wants_poll() {
+                server.poll();
+            }
+        }
+    }
+    exercise(StoreFiles::<MemoryDisk>::in_memory());
+    exercise::<CrashDisk>(files(&CrashDevice::new()));
+    let folder = tempfile::tempdir().expect("a folder");
+    exercise(StoreFiles::in_folder(folder.path()).expect("new files"));
+    let (_, report) = PageServer::open(StoreFiles::in_folder(folder.path()).expect("a store"))
+        .expect("the store is whole");
+    assert!(!report.is_new && report.generation > 5);
+}
