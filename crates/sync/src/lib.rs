@@ -1,0 +1,37 @@
+//! Who has which LSNs, what to send next, and the messages that say so.
+//!
+//! Two journals of each document travel: a client's **timeline** goes up, the **storage journal**
+//! comes down. After any break the two sides exchange positions and go on from there; whatever was
+//! sent twice is recognised by its LSN.
+//!
+//! ```text
+//! client                                    server
+//!   Hello, Open(position)  ───────────────▶
+//!                          ◀───────────────  Opened(position, next timeline LSN wanted)
+//!   Frames(timeline range) ───────────────▶
+//!                          ◀───────────────  Entry(storage range), Acked(timeline LSN)
+//!   Received(storage LSN)  ───────────────▶
+//! ```
+//!
+//! # Where to start reading
+//!
+//! - `message.rs`: what is said. `PROTOCOL.md` lists it with every case of a broken connection.
+//! - [`Sender`]: which timeline frames go up next.
+//! - [`Follower`]: which storage entries a client lacks.
+//! - [`codec`]: the only place that knows how messages become bytes.
+//!
+//! # What this crate does not know
+//!
+//! Sockets and time; what a frame or a page means.
+
+pub mod codec;
+mod follower;
+mod message;
+mod sender;
+
+pub use follower::{Follower, FollowerStep};
+pub use message::{
+    ByeReason, EntryPart, FromServer, Intent, MessageError, Origin, PROTOCOL_VERSION, Refusal,
+    ToServer, WireFrame, decode_message, encode_message,
+};
+pub use sender::{PeerAhead, Sender};

@@ -1,0 +1,171 @@
+//! The client's half of a timeline's way to the server.
+
+use std::fmt;
+
+use tidelog_types::limits::FRAMES_IN_FLIGHT_SIZE_MAX;
+use tidelog_types::{Lsn, LsnRange};
+
+/// Says which timeline frames to send next.
+///
+/// It does no I/O and reads no clock. It is given `durable`, never `head`, so a frame that this
+/// device could still lose is never sent.
+#[derive(Clone, Debug)]
+pub struct Sender {
+    /// All frames before this LSN are on the server's disk.
+    acked: Lsn,
+    /// The end of what was sent on this connection. `None` until the server has said what it
+    /// wants: before that, any frame could be a duplicate or a gap.
+    sent: Option<Lsn>,
+    /// Sizes of the frames `acked..sent`, in bytes.
+    in_flight_sizes: std::collections::VecDeque<usize>,
+}
+
+/// The server claims frames that were never durable here: it follows another timeline, or this
+/// device lost part of its own. Never trim on such a word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the server wants timeline LSN {wanted}, but only those before {durable} exist")]
+pub struct PeerAhead {
+    /// What it wants next.
+    pub wanted: Lsn,
+    /// What there is.
+    pub durable: Lsn,
+}
+
+impl Sender {
+    /// A sender of a timeline whose frames before `acked` are known to be at the server.
+    #[must_use]
+    pub fn new(acked: Lsn) -> Self {
+        Self { acked, sent: None, in_flight_sizes: std::collections::VecDeque::new() }
+    }
+
+    /// All frames before this are on the server's disk.
+    #[must_use]
+    pub fn acked(&self) -> Lsn {
+        self.acked
+    }
+
+    /// The connection broke: what was in flight may or may not have arrived.
+    pub fn disconnected(&mut self) {
+        self.sent = None;
+        self.in_flight_sizes.clear();
+    }
+
+    /// The server says which frame it wants next.
+    ///
+    /// # Errors
+    ///
+    /// [`PeerAhead`] if that is beyond what is durable here.
+    pub fn connected(&mut self, wanted: Lsn, durable: Lsn) -> Result<(), PeerAhead> {
+        if wanted > durable {
+            return Err(PeerAhead { wanted, durable });
+        }
+        self.acked = self.acked.max(wanted);
+        self.sent = Some(self.acked);
+        self.in_flight_sizes.clear();
+        Ok(())
+    }
+
+    /// The frames to send now: at most what the window leaves room for. `size_of` gives a frame's
+    /// size in bytes. Counts them as sent.
+    pub fn next_to_send(&mut self, durable: Lsn, size_of: impl Fn(Lsn) -> usize) -> LsnRange {
+        let Some(sent) = self.sent else {
+            return LsnRange::empty_at(self.acked);
+        };
+        let mut in_flight: usize = self.in_flight_sizes.iter().sum();
+        let mut end = sent;
+        while end < durable {
+            let size = size_of(end);
+            // One frame always fits, however large: else it would never go.
+            if in_flight > 0 && in_flight + size > FRAMES_IN_FLIGHT_SIZE_MAX {
+                break;
+            }
+            in_flight += size;
+            self.in_flight_sizes.push_back(size);
+            end = end.next();
+        }
+        self.sent = Some(end);
+        LsnRange::new(sent, end)
+    }
+
+    /// The server has all frames before `next` on its disk. Repeats and old news are harmless.
+    pub fn on_acked(&mut self, next: Lsn, durable: Lsn) -> Result<(), PeerAhead> {
+        if next > durable {
+            return Err(PeerAhead { wanted: next, durable });
+        }
+        while self.acked < next {
+            self.acked = self.acked.next();
+            self.in_flight_sizes.pop_front();
+        }
+        if let Some(sent) = &mut self.sent {
+            *sent = (*sent).max(self.acked);
+        }
+        assert!(self.sent.is_none_or(|sent| self.acked <= sent), "BUG: acked past sent: {self}");
+        Ok(())
+    }
+}
+
+impl fmt::Display for Sender {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.sent {
+            Some(sent) => write!(f, "acked {} sent {sent}", self.acked),
+            None => write!(f, "acked {} not connected", self.acked),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lsn(number: u64) -> Lsn {
+        Lsn::new(number).expect("not 0")
+    }
+
+    #[test]
+    fn nothing_is_sent_before_the_server_said_what_it_wants() {
+        let mut sender = Sender::new(lsn(3));
+        assert!(sender.next_to_send(lsn(9), |_| 1).is_empty());
+        sender.connected(lsn(5), lsn(9)).expect("5 is durable");
+        assert_eq!(sender.next_to_send(lsn(9), |_| 1).to_string(), "5..9");
+        assert_eq!(sender.next_to_send(lsn(9), |_| 1).to_string(), "9..9");
+    }
+
+    #[test]
+    fn only_what_is_durable_is_sent() {
+        let mut sender = Sender::new(lsn(1));
+        sender.connected(lsn(1), lsn(1)).expect("1 is the head");
+        assert!(sender.next_to_send(lsn(1), |_| 1).is_empty());
+        assert_eq!(sender.next_to_send(lsn(2), |_| 1).to_string(), "1..2");
+    }
+
+    #[test]
+    fn after_a_break_unacknowledged_frames_are_sent_again() {
+        let mut sender = Sender::new(lsn(1));
+        sender.connected(lsn(1), lsn(6)).expect("known");
+        assert_eq!(sender.next_to_send(lsn(6), |_| 1).count(), 5);
+        sender.on_acked(lsn(3), lsn(6)).expect("known");
+        sender.disconnected();
+        sender.connected(lsn(4), lsn(6)).expect("known");
+        assert_eq!(sender.next_to_send(lsn(6), |_| 1).to_string(), "4..6");
+    }
+
+    #[test]
+    fn a_server_that_claims_what_was_never_written_is_noticed() {
+        let mut sender = Sender::new(lsn(1));
+        assert!(sender.connected(lsn(7), lsn(6)).is_err());
+        sender.connected(lsn(1), lsn(6)).expect("known");
+        assert!(sender.on_acked(lsn(7), lsn(6)).is_err());
+        assert_eq!(sender.acked(), lsn(1));
+    }
+
+    #[test]
+    fn the_window_bounds_what_is_in_flight_but_never_stops_a_large_frame() {
+        let mut sender = Sender::new(lsn(1));
+        sender.connected(lsn(1), lsn(10)).expect("known");
+        let large = FRAMES_IN_FLIGHT_SIZE_MAX + 1;
+        assert_eq!(sender.next_to_send(lsn(10), |_| large).to_string(), "1..2");
+        assert!(sender.next_to_send(lsn(10), |_| large).is_empty());
+        sender.on_acked(lsn(2), lsn(10)).expect("known");
+        assert_eq!(sender.next_to_send(lsn(10), |_| large).to_string(), "2..3");
+    }
+}
