@@ -1,0 +1,369 @@
+//! One SQLite connection, its settings and its prepared statements.
+
+use std::collections::BTreeMap;
+use std::ffi::{CStr, CString, c_int};
+use std::ptr;
+use std::sync::Arc;
+
+use rusqlite::ffi;
+use tidelog_types::Value;
+use tidelog_types::limits::{DOCTYPE_SIZE_MAX, SQL_VALUE_SIZE_MAX};
+
+use crate::failure::{Failure, Run};
+use crate::guard::Guard;
+use crate::state::{Origin, Running, SharedState, State, announce, lock, opened};
+use crate::statement::{Statement, Stepping};
+use crate::view::View;
+use crate::{flags, functions, vfs};
+
+/// Scripts whose statements a connection keeps prepared.
+const SCRIPTS_MAX: usize = 64;
+
+/// An open connection.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    /// Dropped before the connection is closed.
+    scripts: Scripts,
+    db: *mut ffi::sqlite3,
+    state: Arc<SharedState>,
+    /// Called back by SQLite until the connection is closed.
+    guard: Box<Guard>,
+}
+
+// SAFETY: SQLite is compiled thread-safe wherever there are threads, and a connection, its
+// statements and its callbacks are used by one thread at a time, through `&mut self`.
+unsafe impl Send for Connection {}
+
+/// Values for the parameters of a statement, given their names.
+pub(crate) type Arrange<'a, 'v> = dyn Fn(&[Option<String>]) -> Result<Vec<&'v Value>, Failure> + 'a;
+
+impl Connection {
+    /// Opens a connection to the pages that `state` gives. Reads the header of page 1.
+    pub fn open(state: &Arc<SharedState>) -> Result<Self, Failure> {
+        vfs::register();
+        let _running = Running::new(state);
+        let number = announce(state);
+        let name = CString::new(number.to_string()).expect("BUG: digits hold no zero byte");
+        let flags = ffi::SQLITE_OPEN_READWRITE | ffi::SQLITE_OPEN_CREATE | ffi::SQLITE_OPEN_NOMUTEX;
+        let mut db = ptr::null_mut();
+        // SAFETY: names end with zero bytes; `db` is ours, and closed by `Connection::drop`.
+        let code =
+            unsafe { ffi::sqlite3_open_v2(name.as_ptr(), &raw mut db, flags, vfs::NAME.as_ptr()) };
+        // Nothing to take unless SQLite failed before it opened the file.
+        drop(opened(number));
+        if db.is_null() {
+            return Err(Failure::budget("memory"));
+        }
+        let guard = Guard::new(state, db);
+        let mut connection =
+            Self { scripts: Scripts::default(), db, state: Arc::clone(state), guard };
+        connection.check(code)?;
+        connection.set_up()?;
+        Ok(connection)
+    }
+
+    fn set_up(&mut self) -> Result<(), Failure> {
+        let writes = lock(&self.state).writes;
+        lock(&self.state).origin = Origin::System;
+        let limits = [
+            (ffi::SQLITE_LIMIT_LENGTH, SQL_VALUE_SIZE_MAX as c_int),
+            (ffi::SQLITE_LIMIT_SQL_LENGTH, DOCTYPE_SIZE_MAX as c_int),
+            (ffi::SQLITE_LIMIT_ATTACHED, 0),
+            (ffi::SQLITE_LIMIT_WORKER_THREADS, 0),
+            (ffi::SQLITE_LIMIT_LIKE_PATTERN_LENGTH, 1000),
+            // Depth is stack, and a worker has one megabyte of it.
+            (ffi::SQLITE_LIMIT_EXPR_DEPTH, 500),
+            (ffi::SQLITE_LIMIT_PARSER_DEPTH, 500),
+            (ffi::SQLITE_LIMIT_TRIGGER_DEPTH, 100),
+        ];
+        for (limit, value) in limits {
+            // SAFETY: the connection is open.
+            unsafe { ffi::sqlite3_limit(self.db, limit, value) };
+        }
+        for pragma in flags::PRAGMAS {
+            self.run(Origin::System, pragma, &no_values, &mut |_| Ok(()))?;
+        }
+        if writes {
+            functions::add_to(self.db, &self.state)?;
+        } else {
+            self.run(Origin::System, "pragma query_only = on", &no_values, &mut |_| Ok(()))?;
+        }
+        self.scripts = Scripts::default();
+        self.guard.watch();
+        Ok(())
+    }
+
+    /// Runs every statement of `sql`, showing each row to `row`.
+    pub fn run(
+        &mut self,
+        origin: Origin,
+        sql: &str,
+        arrange: &Arrange<'_, '_>,
+        row: &mut dyn FnMut(&Stepping<'_>) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let _running = self.begin_as(origin);
+        let mut script = self.scripts.take(origin, sql);
+        let mut index = 0;
+        while self.prepare_up_to(index, &mut script, sql)? {
+            self.run_statement(origin, &mut script.statements[index], arrange, row)?;
+            index += 1;
+        }
+        if origin != Origin::Migration {
+            self.scripts.keep(origin, sql, script);
+        }
+        Ok(())
+    }
+
+    fn run_statement(
+        &mut self,
+        origin: Origin,
+        statement: &mut Statement,
+        arrange: &Arrange<'_, '_>,
+        row: &mut dyn FnMut(&Stepping<'_>) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        lock(&self.state).start_statement();
+        let values = arrange(statement.names())?;
+        let read_only = statement.is_read_only();
+        let mut stepping = statement.start(&values).map_err(|code| self.failure(code))?;
+        while stepping.step().map_err(|code| self.failure(code))? {
+            row(&stepping)?;
+        }
+        drop(stepping);
+        let mut state = lock(&self.state);
+        state.app_changed |= !read_only && origin.is_deterministic();
+        state.noted().map_or(Ok(()), Err)
+    }
+
+    /// Prepares every statement of `sql` without running it.
+    pub fn prepare(&mut self, origin: Origin, sql: &str) -> Result<Script, Failure> {
+        let _running = self.begin_as(origin);
+        let mut script = self.scripts.take(origin, sql);
+        while self.prepare_up_to(script.statements.len(), &mut script, sql)? {}
+        Ok(script)
+    }
+
+    /// Keeps what [`prepare`](Self::prepare) gave for the next time.
+    pub fn keep(&mut self, origin: Origin, sql: &str, script: Script) {
+        self.scripts.keep(origin, sql, script);
+    }
+
+    /// Marks what follows as run for `origin`, until the result is dropped.
+    pub fn begin_as(&self, origin: Origin) -> Running {
+        let mut state = lock(&self.state);
+        state.origin = origin;
+        state.start_statement();
+        drop(state);
+        Running::new(&self.state)
+    }
+
+    /// Sees to it that statement `index` of `sql` is prepared; false if there are not that many.
+    fn prepare_up_to(
+        &mut self,
+        index: usize,
+        script: &mut Script,
+        sql: &str,
+    ) -> Result<bool, Failure> {
+        while script.statements.len() <= index {
+            let rest = &sql[script.prepared_size..];
+            if rest.is_empty() {
+                return Ok(false);
+            }
+            // SAFETY: the connection is open, and drops its statements before it closes.
+            let prepared = unsafe { Statement::prepare(self.db, rest) };
+            let noted = lock(&self.state).noted();
+            let (statement, used) = match noted {
+                Some(failure) => return Err(failure),
+                None => prepared.map_err(|code| self.failure(code))?,
+            };
+            if statement.is_none() && used == 0 {
+                return Err(Failure::sql("a zero byte in SQL"));
+            }
+            script.prepared_size += used;
+            script.statements.extend(statement);
+        }
+        Ok(true)
+    }
+
+    /// What went wrong, given SQLite's code for it. What the state has noted goes first.
+    pub fn failure(&self, code: c_int) -> Failure {
+        if let Some(noted) = lock(&self.state).noted() {
+            return noted;
+        }
+        match code & 0xff {
+            ffi::SQLITE_TOOBIG => Failure::budget(format!("{SQL_VALUE_SIZE_MAX} bytes in a value")),
+            ffi::SQLITE_NOMEM => Failure::budget("memory"),
+            ffi::SQLITE_READONLY => Failure::ReadOnly,
+            ffi::SQLITE_AUTH => Failure::forbidden(self.message()),
+            _ => Failure::sql(self.message()),
+        }
+    }
+
+    fn message(&self) -> String {
+        // SAFETY: the connection is open; its message ends with a zero byte and is copied at once.
+        let message = unsafe { CStr::from_ptr(ffi::sqlite3_errmsg(self.db)) };
+        message.to_string_lossy().into_owned()
+    }
+
+    fn check(&self, code: c_int) -> Result<(), Failure> {
+        let noted = lock(&self.state).noted();
+        match (noted, code) {
+            (Some(noted), _) => Err(noted),
+            (None, ffi::SQLITE_OK) => Ok(()),
+            (None, code) => Err(self.failure(code)),
+        }
+    }
+
+    /// Whether a transaction is open.
+    pub fn in_transaction(&self) -> bool {
+        // SAFETY: the connection is open.
+        unsafe { ffi::sqlite3_get_autocommit(self.db) == 0 }
+    }
+
+    pub fn last_insert_rowid(&self) -> i64 {
+        // SAFETY: the connection is open.
+        unsafe { ffi::sqlite3_last_insert_rowid(self.db) }
+    }
+
+    pub fn set_last_insert_rowid(&self, rowid: i64) {
+        // SAFETY: the connection is open.
+        unsafe { ffi::sqlite3_set_last_insert_rowid(self.db, rowid) };
+    }
+
+    /// Takes back a failure that concerned nothing but the statement it was noted for.
+    pub fn forgive(&self) {
+        lock(&self.state).forgive();
+    }
+
+    /// Counts the pages read from here on only.
+    pub fn forget_reads(&self) {
+        lock(&self.state).reads.clear();
+    }
+
+    /// Empties SQLite's page cache. The schema stays.
+    pub fn drop_page_cache(&self) {
+        // SAFETY: the connection is open.
+        unsafe { ffi::sqlite3_db_release_memory(self.db) };
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        let _running = Running::new(&self.state);
+        self.scripts = Scripts::default();
+        // SAFETY: the connection is open, none of its statements is left, and nobody uses it again.
+        let code = unsafe { ffi::sqlite3_close(self.db) };
+        debug_assert_eq!(code, ffi::SQLITE_OK, "BUG: a statement outlives its connection");
+    }
+}
+
+/// For statements without parameters.
+pub(crate) fn no_values(names: &[Option<String>]) -> Result<Vec<&'static Value>, Failure> {
+    assert!(names.is_empty(), "BUG: a statement of ours lacks its values");
+    Ok(Vec::new())
+}
+
+/// The statements of one SQL text, as far as they are prepared.
+#[derive(Debug, Default)]
+pub(crate) struct Script {
+    pub statements: Vec<Statement>,
+    /// Bytes of the text that they came from.
+    prepared_size: usize,
+    used: u64,
+}
+
+/// Scripts kept prepared, the least recently used out first. By origin, since what an origin may do
+/// is decided when a statement is prepared.
+#[derive(Debug, Default)]
+struct Scripts {
+    scripts: BTreeMap<Origin, BTreeMap<Box<str>, Script>>,
+    count: usize,
+    clock: u64,
+}
+
+impl Scripts {
+    fn take(&mut self, origin: Origin, sql: &str) -> Script {
+        let script = self.scripts.get_mut(&origin).and_then(|scripts| scripts.remove(sql));
+        self.count -= usize::from(script.is_some());
+        script.unwrap_or_default()
+    }
+
+    fn keep(&mut self, origin: Origin, sql: &str, mut script: Script) {
+        if self.count >= SCRIPTS_MAX {
+            self.drop_oldest();
+        }
+        self.clock += 1;
+        script.used = self.clock;
+        let replaced = self.scripts.entry(origin).or_default().insert(sql.into(), script);
+        self.count += usize::from(replaced.is_none());
+    }
+
+    fn drop_oldest(&mut self) {
+        let all = self.scripts.values_mut();
+        let oldest = all
+            .filter_map(|scripts| {
+                let (sql, script) = scripts.iter().min_by_key(|(_, script)| script.used)?;
+                Some((script.used, sql.clone(), scripts))
+            })
+            .min_by_key(|(used, ..)| *used);
+        if let Some((_, sql, scripts)) = oldest {
+            scripts.remove(&sql);
+            self.count -= 1;
+        }
+    }
+}
+
+/// A connection that is opened when it is needed, and dropped when it is not to be trusted.
+#[derive(Debug)]
+pub(crate) struct Lazy {
+    state: Arc<SharedState>,
+    connection: Option<Connection>,
+}
+
+impl Lazy {
+    pub fn new(view: &View, writes: bool) -> Self {
+        let state = Arc::new(SharedState::new(State::new(view, writes)));
+        Self { state, connection: None }
+    }
+
+    pub fn state(&self) -> &Arc<SharedState> {
+        &self.state
+    }
+
+    /// Begins a transaction's worth of reading, on a connection that is open.
+    pub fn begin(&mut self) -> Result<&mut Connection, Failure> {
+        lock(&self.state).begin();
+        if self.connection.is_none() {
+            self.connection = Some(Connection::open(&self.state)?);
+        }
+        Ok(self.connection.as_mut().expect("BUG: opened above"))
+    }
+
+    pub fn refresh(&mut self) {
+        self.connection = None;
+    }
+
+    /// How the transaction that began with [`begin`](Self::begin) ended. A fault that was raised
+    /// outranks every result, since SQLite swallows some.
+    pub fn end<T>(&mut self, result: Result<T, Failure>) -> Run<T> {
+        let state = lock(&self.state);
+        let (fault, noted) = (state.fault(), state.noted());
+        let writes = state.writes;
+        drop(state);
+        if let Some(pgid) = fault {
+            self.refresh();
+            return Run::Fault(pgid);
+        }
+        let failure = match (noted, result) {
+            (None, Ok(result)) => return Run::Done(result),
+            (Some(failure), _) | (None, Err(failure)) => failure,
+        };
+        assert_ne!(failure, Failure::Faulted, "BUG: a fault that nobody raised");
+        // What a failed query read is still true; a failed transaction is gone with its connection.
+        let harmless =
+            matches!(failure, Failure::Sql { .. } | Failure::ReadOnly | Failure::Forbidden { .. });
+        if writes || !harmless {
+            self.refresh();
+        }
+        Run::Failed(failure)
+    }
+}

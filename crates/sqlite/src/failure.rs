@@ -1,0 +1,106 @@
+//! How running SQL can end.
+
+/// How a transaction or a query ended.
+#[derive(Clone, Debug, PartialEq)]
+#[must_use]
+pub enum Run<T> {
+    /// It ran to its end.
+    Done(T),
+    /// It needs this page, which is not in memory. Everything was rolled back: fetch
+    /// [`View::to_fetch`](crate::View::to_fetch), fill it in, run again.
+    Fault(tidelog_types::Pgid),
+    /// It failed, and would fail again on the same pages. Everything was rolled back.
+    Failed(Failure),
+}
+
+impl<T> Run<T> {
+    /// The result.
+    ///
+    /// # Panics
+    ///
+    /// Unless the run is done. For tests.
+    #[track_caller]
+    pub fn unwrap(self) -> T {
+        match self {
+            Self::Done(result) => result,
+            Self::Fault(pgid) => panic!("faulted at page {pgid}"),
+            Self::Failed(failure) => panic!("failed: {failure}"),
+        }
+    }
+
+    /// The same run with its result changed by `change`.
+    pub fn map<U>(self, change: impl FnOnce(T) -> U) -> Run<U> {
+        match self {
+            Self::Done(result) => Run::Done(change(result)),
+            Self::Fault(pgid) => Run::Fault(pgid),
+            Self::Failed(failure) => Run::Failed(failure),
+        }
+    }
+}
+
+/// Why SQL failed. Nothing of its transaction is left.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
+    /// The app's own SQL called `reject(reason)`.
+    #[error("rejected: {reason}")]
+    Rejected {
+        /// What the app gave as the reason.
+        reason: String,
+    },
+    /// SQLite refused: a constraint, a syntax error, a wrong type, a missing table.
+    #[error("{message}")]
+    Sql {
+        /// SQLite's own words.
+        message: String,
+    },
+    /// A query wanted to write.
+    #[error("a query cannot write")]
+    ReadOnly,
+    /// It took more than one statement or mutation may.
+    #[error("over the budget of {what}")]
+    Budget {
+        /// What there was too much of, with the limit.
+        what: String,
+    },
+    /// It read more pages than a transaction can hold in memory at once.
+    #[error("more pages read than one transaction may: {pages}")]
+    ReadSetTooLarge {
+        /// How many it had read when it was stopped.
+        pages: usize,
+    },
+    /// It asked for something that another run would answer differently.
+    #[error("not deterministic: {what}")]
+    Nondeterministic {
+        /// The function or literal at fault.
+        what: String,
+    },
+    /// App SQL must not do that.
+    #[error("not allowed: {what}")]
+    Forbidden {
+        /// The statement or name at fault.
+        what: String,
+    },
+    /// Only inside a transaction: a page is not in memory. [`Writer`](crate::Writer) and
+    /// [`Reader`](crate::Reader) turn it into [`Run::Fault`].
+    #[error("a page is not in memory")]
+    Faulted,
+}
+
+impl Failure {
+    /// SQLite's refusal, or one of ours in its words.
+    pub(crate) fn sql(message: impl Into<String>) -> Self {
+        Self::Sql { message: message.into() }
+    }
+
+    pub(crate) fn budget(what: impl Into<String>) -> Self {
+        Self::Budget { what: what.into() }
+    }
+
+    pub(crate) fn forbidden(what: impl Into<String>) -> Self {
+        Self::Forbidden { what: what.into() }
+    }
+
+    pub(crate) fn nondeterministic(what: impl Into<String>) -> Self {
+        Self::Nondeterministic { what: what.into() }
+    }
+}

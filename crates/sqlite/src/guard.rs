@@ -1,0 +1,254 @@
+//! What SQL may do, and for how long.
+//!
+//! SQLite asks [`authorize`] about each thing that a statement does while it prepares it, triggers
+//! included, and calls [`progress`] every thousand steps while it runs.
+
+use std::ffi::{CStr, c_char, c_int, c_void};
+use std::sync::Arc;
+
+use rusqlite::ffi;
+
+use crate::failure::Failure;
+use crate::memory;
+use crate::state::{Origin, SharedState, lock};
+
+/// Tables, indexes, triggers and views whose names begin so are ours.
+pub(crate) const SYSTEM_PREFIX: &str = "_tidelog_";
+
+/// Functions that two runs on the same pages would answer differently.
+pub(crate) const NONDETERMINISTIC: [&str; 8] = [
+    "random",
+    "randomblob",
+    "total_changes",
+    "current_time",
+    "current_date",
+    "current_timestamp",
+    "sqlite_compileoption_get",
+    "sqlite_compileoption_used",
+];
+
+/// Pragmas that a query may use: they only tell about the schema.
+const QUERY_PRAGMAS: [&str; 6] =
+    ["table_info", "table_xinfo", "table_list", "index_list", "index_info", "foreign_key_list"];
+
+/// Steps of SQLite's virtual machine between two looks at the budget.
+const PROGRESS_STEPS: u64 = 1000;
+
+/// Bytes allocated that count as one step: about as much work.
+const BYTES_PER_STEP: u64 = 16;
+
+/// Bytes of memory that a page takes in SQLite's cache, at most.
+const CACHED_PAGE_SIZE: usize = 4608;
+
+/// Pages that SQLite may keep in its cache from one transaction to the next.
+const WARM_PAGES: usize = 1024;
+
+pub(crate) fn is_system_name(name: &str) -> bool {
+    let prefix = name.as_bytes().get(..SYSTEM_PREFIX.len());
+    prefix.is_some_and(|prefix| prefix.eq_ignore_ascii_case(SYSTEM_PREFIX.as_bytes()))
+}
+
+/// What the callbacks of one connection look at. Not moved while the connection is open.
+#[derive(Debug)]
+pub(crate) struct Guard {
+    state: Arc<SharedState>,
+    db: *mut ffi::sqlite3,
+}
+
+impl Guard {
+    pub fn new(state: &Arc<SharedState>, db: *mut ffi::sqlite3) -> Box<Self> {
+        Box::new(Self { state: Arc::clone(state), db })
+    }
+
+    /// Has SQLite call back from now on.
+    pub fn watch(&self) {
+        let this = ptr_to(self);
+        // SAFETY: `db` is open, and `self` stays where it is until `db` is closed.
+        unsafe {
+            ffi::sqlite3_set_authorizer(self.db, Some(authorize), this);
+            ffi::sqlite3_progress_handler(self.db, PROGRESS_STEPS as c_int, Some(progress), this);
+        }
+    }
+
+    /// Bytes in the connection's page cache.
+    fn cache_size(&self) -> usize {
+        let (mut now, mut most) = (0, 0);
+        // SAFETY: `db` is open; both outputs are ours.
+        unsafe {
+            let used = ffi::SQLITE_DBSTATUS_CACHE_USED;
+            ffi::sqlite3_db_status(self.db, used, &raw mut now, &raw mut most, 0);
+        }
+        usize::try_from(now).unwrap_or(0)
+    }
+
+    /// Counts another stretch of steps; false once the statement has to end.
+    fn go_on(&self) -> bool {
+        let cache_pages = self.cache_size() / CACHED_PAGE_SIZE;
+        let mut state = lock(&self.state);
+        state.steps += PROGRESS_STEPS + memory::take_allocated() / BYTES_PER_STEP;
+        let limits = *state.view.limits();
+        if state.steps > limits.statement_steps_max {
+            state.fail(Failure::budget(format!("{} steps", limits.statement_steps_max)));
+        }
+        // What fills the cache beyond what was read was written. Rough, but before the memory is
+        // gone; the exact count is taken at the commit.
+        let pages_max = limits.mutation_pages_max;
+        if state.writes && cache_pages > state.reads.count() + pages_max + WARM_PAGES {
+            state.fail(Failure::budget(format!("{pages_max} changed pages")));
+        }
+        state.noted().is_none()
+    }
+}
+
+fn ptr_to(guard: &Guard) -> *mut c_void {
+    std::ptr::from_ref(guard).cast_mut().cast()
+}
+
+unsafe extern "C" fn progress(guard: *mut c_void) -> c_int {
+    // SAFETY: given by `watch`, and only while the connection is open.
+    let guard = unsafe { &*guard.cast::<Guard>() };
+    c_int::from(!guard.go_on())
+}
+
+unsafe extern "C" fn authorize(
+    guard: *mut c_void,
+    action: c_int,
+    first: *const c_char,
+    second: *const c_char,
+    database: *const c_char,
+    _trigger: *const c_char,
+) -> c_int {
+    // SAFETY: given by `watch`, and only while the connection is open.
+    let guard = unsafe { &*guard.cast::<Guard>() };
+    // SAFETY: null or ending with a zero byte, for as long as this call.
+    let (first, second, database) = unsafe { (text(first), text(second), text(database)) };
+    let mut state = lock(&guard.state);
+    match judge(state.origin, action, [first, second], database) {
+        Ok(()) => ffi::SQLITE_OK,
+        Err(failure) => {
+            state.fail(failure);
+            ffi::SQLITE_DENY
+        }
+    }
+}
+
+/// # Safety
+///
+/// `text` is null, or ends with a zero byte and lives as long as the result.
+unsafe fn text<'t>(text: *const c_char) -> &'t str {
+    if text.is_null() {
+        return "";
+    }
+    // SAFETY: by contract of this function.
+    unsafe { CStr::from_ptr(text) }.to_str().unwrap_or("")
+}
+
+/// What kind of thing an action is.
+enum Deed {
+    Read,
+    Write,
+    Schema,
+    /// What goes over all tables, ours too, and changes none of their rows.
+    Upkeep,
+    Temporary,
+    Transaction,
+    Attach,
+    Pragma,
+    Function,
+    Other,
+}
+
+fn deed(action: c_int) -> Deed {
+    match action {
+        ffi::SQLITE_READ => Deed::Read,
+        ffi::SQLITE_INSERT | ffi::SQLITE_UPDATE | ffi::SQLITE_DELETE => Deed::Write,
+        ffi::SQLITE_CREATE_INDEX
+        | ffi::SQLITE_CREATE_TABLE
+        | ffi::SQLITE_CREATE_TRIGGER
+        | ffi::SQLITE_CREATE_VIEW
+        | ffi::SQLITE_CREATE_VTABLE
+        | ffi::SQLITE_DROP_INDEX
+        | ffi::SQLITE_DROP_TABLE
+        | ffi::SQLITE_DROP_TRIGGER
+        | ffi::SQLITE_DROP_VIEW
+        | ffi::SQLITE_DROP_VTABLE
+        | ffi::SQLITE_ALTER_TABLE => Deed::Schema,
+        ffi::SQLITE_REINDEX | ffi::SQLITE_ANALYZE => Deed::Upkeep,
+        ffi::SQLITE_CREATE_TEMP_INDEX
+        | ffi::SQLITE_CREATE_TEMP_TABLE
+        | ffi::SQLITE_CREATE_TEMP_TRIGGER
+        | ffi::SQLITE_CREATE_TEMP_VIEW
+        | ffi::SQLITE_DROP_TEMP_INDEX
+        | ffi::SQLITE_DROP_TEMP_TABLE
+        | ffi::SQLITE_DROP_TEMP_TRIGGER
+        | ffi::SQLITE_DROP_TEMP_VIEW => Deed::Temporary,
+        ffi::SQLITE_TRANSACTION | ffi::SQLITE_SAVEPOINT => Deed::Transaction,
+        ffi::SQLITE_ATTACH | ffi::SQLITE_DETACH => Deed::Attach,
+        ffi::SQLITE_PRAGMA => Deed::Pragma,
+        ffi::SQLITE_FUNCTION => Deed::Function,
+        _ => Deed::Other,
+    }
+}
+
+/// Whether SQL of `origin` may do this to `names` in `database`, as SQLite tells it.
+fn judge(
+    origin: Origin,
+    action: c_int,
+    [first, second]: [&str; 2],
+    database: &str,
+) -> Result<(), Failure> {
+    if origin == Origin::System {
+        return Ok(());
+    }
+    let deed = deed(action);
+    // A column may be called anything; tables, indexes, views and triggers may not.
+    let names = match deed {
+        Deed::Schema | Deed::Pragma => [first, second],
+        Deed::Read | Deed::Write => [first, ""],
+        _ => ["", ""],
+    };
+    if let Some(name) = names.into_iter().find(|name| is_system_name(name)) {
+        return Err(Failure::forbidden(name));
+    }
+    // ALTER TABLE looks for triggers there by an UPDATE; new things come by an INSERT.
+    let is_new = matches!(deed, Deed::Schema) || action == ffi::SQLITE_INSERT;
+    if is_new && database.eq_ignore_ascii_case("temp") {
+        return Err(Failure::forbidden("temporary tables, views and triggers"));
+    }
+    match (deed, origin) {
+        (Deed::Temporary, _) => Err(Failure::forbidden("temporary tables, views and triggers")),
+        (Deed::Transaction, _) => Err(Failure::forbidden("transaction statements")),
+        (Deed::Attach, _) => Err(Failure::forbidden("other databases")),
+        (Deed::Pragma, _) if may_pragma(origin, first) => Ok(()),
+        (Deed::Pragma, _) => Err(Failure::forbidden(format!("pragma {first}"))),
+        (Deed::Write | Deed::Schema | Deed::Upkeep, Origin::Query) => Err(Failure::ReadOnly),
+        (Deed::Write, Origin::App) if first.eq_ignore_ascii_case("sqlite_master") => {
+            Err(Failure::forbidden("changing the schema in a mutation"))
+        }
+        (Deed::Schema | Deed::Upkeep, Origin::App) => {
+            Err(Failure::forbidden("changing the schema in a mutation"))
+        }
+        (Deed::Schema, _) if is_virtual(action) => Err(Failure::forbidden("virtual tables")),
+        (Deed::Function, Origin::App | Origin::Migration)
+            if NONDETERMINISTIC.iter().any(|name| name.eq_ignore_ascii_case(second)) =>
+        {
+            Err(Failure::nondeterministic(format!("{second}()")))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn is_virtual(action: c_int) -> bool {
+    matches!(action, ffi::SQLITE_CREATE_VTABLE | ffi::SQLITE_DROP_VTABLE)
+}
+
+fn may_pragma(origin: Origin, name: &str) -> bool {
+    let is = |other: &str| other.eq_ignore_ascii_case(name);
+    match origin {
+        Origin::System => true,
+        Origin::Query => QUERY_PRAGMAS.iter().any(|other| is(other)),
+        // SQLite runs it itself, to check rows against what ALTER TABLE adds.
+        Origin::Migration => is("quick_check"),
+        Origin::App => false,
+    }
+}

@@ -1,0 +1,55 @@
+//! SQLite over pages that come from anywhere: from a document's base, from the layers over it, or,
+//! where they are not in memory, from whoever fetches them next.
+//!
+//! # The way of a read
+//!
+//! ```text
+//!  app SQL ──▶ SQLite ──xRead──▶ vfs ──▶ pages of the running transaction
+//!                                         └▶ View: overlay ─▶ base (buffer pool)
+//!                                                              └▶ not in memory: a fault
+//! ```
+//!
+//! SQLite reads synchronously, so a page that is not in memory cannot be waited for. The read fails,
+//! the transaction is rolled back, and the caller gets [`Run::Fault`]: it fetches
+//! [`View::to_fetch`], calls [`View::fill`] and runs the transaction again.
+//!
+//! A write never changes a [`View`]: it ends as a [`PageSet`](tidelog_types::PageSet), the pages that
+//! its commit wrote, and the caller decides what becomes of that.
+//!
+//! # Where to start reading
+//!
+//! - [`View`]: what connections read; [`Writer`] and [`Reader`]: who reads.
+//! - `state.rs`: what one connection's VFS and callbacks tell its owner, faults above all.
+//! - `guard.rs`: what app SQL may do, and for how long.
+//! - [`flags`]: how SQLite is compiled, the same natively and for WebAssembly.
+//!
+//! # What this crate does not know
+//!
+//! Peers, tabs, journals, and who fetches a page.
+
+mod connection;
+mod failure;
+pub mod flags;
+mod functions;
+mod guard;
+mod local_time;
+mod memory;
+mod params;
+mod pool;
+mod read_set;
+mod reader;
+mod scan;
+mod state;
+mod statement;
+mod transaction;
+mod vfs;
+mod view;
+mod writer;
+
+pub use failure::{Failure, Run};
+pub use params::Params;
+pub use read_set::ReadSet;
+pub use reader::Reader;
+pub use transaction::Transaction;
+pub use view::{Limits, View};
+pub use writer::Writer;

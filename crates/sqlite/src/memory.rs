@@ -1,0 +1,75 @@
+//! What SQLite allocates, counted per thread.
+//!
+//! Steps alone are no measure of work: one step can make a value of sixteen megabytes. Allocated
+//! bytes tell about those, so the budget counts them as well.
+
+use std::cell::Cell;
+use std::ffi::{c_int, c_void};
+use std::sync::OnceLock;
+
+use rusqlite::ffi;
+
+thread_local! {
+    static ALLOCATED: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Bytes that this thread has allocated through SQLite since it last asked.
+pub(crate) fn take_allocated() -> u64 {
+    ALLOCATED.take()
+}
+
+fn count(size: c_int) {
+    ALLOCATED.set(ALLOCATED.get().saturating_add(u64::try_from(size).unwrap_or(0)));
+}
+
+/// SQLite's own allocator, under ours.
+struct Original(ffi::sqlite3_mem_methods);
+
+// SAFETY: functions that SQLite calls from any thread, and a pointer that only they look at.
+unsafe impl Send for Original {}
+// SAFETY: as above.
+unsafe impl Sync for Original {}
+
+static ORIGINAL: OnceLock<Original> = OnceLock::new();
+
+/// Counts from now on, unless SQLite runs already: then nothing is ever counted.
+pub(crate) fn install() {
+    let mut methods = ffi::sqlite3_mem_methods {
+        xMalloc: None,
+        xFree: None,
+        xRealloc: None,
+        xSize: None,
+        xRoundup: None,
+        xInit: None,
+        xShutdown: None,
+        pAppData: std::ptr::null_mut(),
+    };
+    // SAFETY: this operation takes a pointer to methods and fills them in.
+    let code = unsafe { ffi::sqlite3_config(ffi::SQLITE_CONFIG_GETMALLOC, &raw mut methods) };
+    if code != ffi::SQLITE_OK {
+        return;
+    }
+    let original = &ORIGINAL.get_or_init(|| Original(methods)).0;
+    let counting =
+        ffi::sqlite3_mem_methods { xMalloc: Some(malloc), xRealloc: Some(realloc), ..*original };
+    // SAFETY: this operation copies complete methods, and refuses once SQLite runs.
+    unsafe { ffi::sqlite3_config(ffi::SQLITE_CONFIG_MALLOC, &raw const counting) };
+}
+
+fn original() -> &'static ffi::sqlite3_mem_methods {
+    &ORIGINAL.get().expect("BUG: installed before SQLite knew of us").0
+}
+
+unsafe extern "C" fn malloc(size: c_int) -> *mut c_void {
+    count(size);
+    let malloc = original().xMalloc.expect("BUG: an allocator allocates");
+    // SAFETY: called as SQLite calls us.
+    unsafe { malloc(size) }
+}
+
+unsafe extern "C" fn realloc(old: *mut c_void, size: c_int) -> *mut c_void {
+    count(size);
+    let realloc = original().xRealloc.expect("BUG: an allocator reallocates");
+    // SAFETY: called as SQLite calls us, and `old` came from the allocator under ours.
+    unsafe { realloc(old, size) }
+}

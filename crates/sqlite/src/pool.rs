@@ -1,0 +1,134 @@
+//! The buffer pool: the pages of a document's base that are in memory.
+
+use std::collections::BTreeMap;
+
+use tidelog_types::{Page, PageSet, Pgid};
+
+/// Base pages in memory, and how many there are in all.
+///
+/// Nothing is dropped while a transaction runs or waits for a fault: only [`Pool::evict`] drops, and
+/// the owner calls it in between. So what a transaction has read is pinned without counting.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    pages_max: usize,
+    db_pages: u32,
+    pages: BTreeMap<Pgid, Slot>,
+    /// Counts uses; a slot's `used` is the value at its last one.
+    clock: u64,
+}
+
+#[derive(Debug)]
+struct Slot {
+    page: Page,
+    used: u64,
+}
+
+impl Pool {
+    pub fn new(pages_max: usize, db_pages: u32) -> Self {
+        Self { pages_max, db_pages, pages: BTreeMap::new(), clock: 0 }
+    }
+
+    pub fn db_pages(&self) -> u32 {
+        self.db_pages
+    }
+
+    pub fn len(&self) -> usize {
+        self.pages.len()
+    }
+
+    pub fn contains(&self, pgid: Pgid) -> bool {
+        self.pages.contains_key(&pgid)
+    }
+
+    pub fn get(&mut self, pgid: Pgid) -> Option<&Page> {
+        self.clock += 1;
+        let slot = self.pages.get_mut(&pgid)?;
+        slot.used = self.clock;
+        Some(&slot.page)
+    }
+
+    pub fn fill(&mut self, pages: Vec<(Pgid, Page)>) {
+        for (pgid, page) in pages {
+            if (1..=self.db_pages).contains(&pgid.0) {
+                self.clock += 1;
+                let used = self.clock;
+                self.pages.entry(pgid).or_insert(Slot { page, used });
+            }
+        }
+    }
+
+    pub fn advance(&mut self, set: &PageSet) {
+        for (pgid, page) in &set.pages {
+            self.clock += 1;
+            self.pages.insert(*pgid, Slot { page: page.clone(), used: self.clock });
+        }
+        self.db_pages = set.db_pages;
+        self.pages.split_off(&Pgid(set.db_pages.saturating_add(1)));
+    }
+
+    pub fn reset(&mut self, db_pages: u32) {
+        self.pages.clear();
+        self.db_pages = db_pages;
+    }
+
+    /// Drops the least recently used pages if there are more than the bound allows.
+    ///
+    /// An eighth more than needed goes, so that a full pool is not sorted for each further page.
+    pub fn evict(&mut self) {
+        if self.pages.len() <= self.pages_max {
+            return;
+        }
+        let keep = self.pages_max - self.pages_max / 8;
+        let mut uses: Vec<u64> = self.pages.values().map(|slot| slot.used).collect();
+        let drop = uses.len() - keep;
+        let (_, oldest_kept, _) = match drop {
+            0 => return,
+            drop if drop == uses.len() => return self.pages.clear(),
+            drop => uses.select_nth_unstable(drop),
+        };
+        let oldest_kept = *oldest_kept;
+        self.pages.retain(|_, slot| slot.used >= oldest_kept);
+        assert!(self.pages.len() <= self.pages_max, "BUG: the pool is over its bound");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn page(byte: u8) -> Page {
+        Page::zeroed().with(0, &[byte])
+    }
+
+    #[test]
+    fn the_least_recently_used_pages_go_first() {
+        let mut pool = Pool::new(4, 10);
+        pool.fill((1..=6).map(|n| (Pgid(n), page(1))).collect());
+        pool.get(Pgid(1));
+        pool.evict();
+        assert_eq!(pool.len(), 4);
+        assert!(pool.contains(Pgid(1)));
+        assert!(!pool.contains(Pgid(2)));
+        assert!(!pool.contains(Pgid(3)));
+    }
+
+    #[test]
+    fn a_filled_page_never_replaces_one_and_never_lies_beyond_the_base() {
+        let mut pool = Pool::new(4, 2);
+        pool.fill(vec![(Pgid(1), page(1)), (Pgid(3), page(3))]);
+        pool.fill(vec![(Pgid(1), page(2)), (Pgid(0), page(0))]);
+        assert_eq!(pool.get(Pgid(1)), Some(&page(1)));
+        assert_eq!(pool.len(), 1);
+    }
+
+    #[test]
+    fn an_entry_that_shrinks_the_base_drops_what_is_beyond() {
+        let mut pool = Pool::new(4, 3);
+        pool.fill(vec![(Pgid(2), page(2)), (Pgid(3), page(3))]);
+        let set = PageSet { db_pages: 2, pages: [(Pgid(1), page(9))].into() };
+        pool.advance(&set);
+        assert_eq!(pool.db_pages(), 2);
+        assert!(!pool.contains(Pgid(3)));
+        assert_eq!(pool.get(Pgid(1)), Some(&page(9)));
+    }
+}

@@ -1,0 +1,123 @@
+//! The connection that runs queries.
+
+use tidelog_types::{Rows, Value};
+
+use crate::connection::{Connection, Lazy, Script};
+use crate::failure::{Failure, Run};
+use crate::params::Params;
+use crate::read_set::ReadSet;
+use crate::state::{Origin, lock};
+use crate::statement::{Stepping, to_value};
+use crate::view::View;
+
+/// A connection for queries. Opens when it is first used.
+#[derive(Debug)]
+pub struct Reader {
+    view: View,
+    connection: Lazy,
+}
+
+impl Reader {
+    /// A reader on `view`.
+    #[must_use]
+    pub fn new(view: &View) -> Self {
+        Self { view: view.clone(), connection: Lazy::new(view, false) }
+    }
+
+    /// Begins with a fresh connection next time: after every rebase.
+    pub fn refresh(&mut self) {
+        self.connection.refresh();
+    }
+
+    /// Answers one query of an app.
+    pub fn query(&mut self, sql: &str, params: &Params) -> Run<Rows> {
+        let limit = self.view.limits().rows_size_max;
+        let result = self
+            .connection
+            .begin()
+            .and_then(|connection| answer(connection, sql, params, limit, &mut |_| {}));
+        self.connection.end(result)
+    }
+
+    /// Answers one query of an app on an empty page cache, and tells which pages that took.
+    pub fn watch(&mut self, sql: &str, params: &Params) -> Run<(Rows, ReadSet)> {
+        let limit = self.view.limits().rows_size_max;
+        // What preparing reads is the schema, and its cookie stands for that.
+        let mut forget = |connection: &mut Connection| {
+            connection.drop_page_cache();
+            connection.forget_reads();
+        };
+        let result = self
+            .connection
+            .begin()
+            .and_then(|connection| answer(connection, sql, params, limit, &mut forget));
+        let schema_cookie = self.view.schema_cookie();
+        let reads = lock(self.connection.state()).reads.clone();
+        self.connection
+            .end(result)
+            .map(|rows| (rows, ReadSet::new(reads, schema_cookie.unwrap_or(0))))
+    }
+
+    /// Answers a query of ours, on any table. `params` by place.
+    pub fn query_system(&mut self, sql: &str, params: &[Value]) -> Run<Vec<Vec<Value>>> {
+        let mut rows = Vec::new();
+        let arrange = |_: &[Option<String>]| Ok(params.iter().collect());
+        let mut row = |row: &Stepping<'_>| {
+            rows.push(row.row().map(to_value).collect());
+            Ok(())
+        };
+        let result = self
+            .connection
+            .begin()
+            .and_then(|connection| connection.run(Origin::System, sql, &arrange, &mut row));
+        self.connection.end(result).map(|()| rows)
+    }
+}
+
+/// Runs the one statement of `sql`, calling `before` between preparing and running it.
+fn answer(
+    connection: &mut Connection,
+    sql: &str,
+    params: &Params,
+    rows_size_max: usize,
+    before: &mut dyn FnMut(&mut Connection),
+) -> Result<Rows, Failure> {
+    let mut script = connection.prepare(Origin::Query, sql)?;
+    before(connection);
+    let result = step_through(connection, &mut script, params, rows_size_max);
+    if result.is_ok() {
+        connection.keep(Origin::Query, sql, script);
+    }
+    result
+}
+
+fn step_through(
+    connection: &Connection,
+    script: &mut Script,
+    params: &Params,
+    rows_size_max: usize,
+) -> Result<Rows, Failure> {
+    let _running = connection.begin_as(Origin::Query);
+    let statement = match script.statements.as_mut_slice() {
+        [statement] => statement,
+        [] => return Err(Failure::sql("a query needs a statement")),
+        [_, ..] => return Err(Failure::sql("a query is one statement")),
+    };
+    if !statement.is_read_only() {
+        return Err(Failure::ReadOnly);
+    }
+    let values = params.arrange(statement.names())?;
+    let mut stepping = statement.start(&values).map_err(|code| connection.failure(code))?;
+    let mut rows = Rows::default();
+    let mut more = stepping.step().map_err(|code| connection.failure(code))?;
+    // Only now: the first step prepares the statement anew if the schema has changed.
+    rows.columns = stepping.column_names();
+    while more {
+        rows.push(stepping.row());
+        if rows.cells.len() > rows_size_max {
+            return Err(Failure::budget(format!("{rows_size_max} bytes of rows")));
+        }
+        more = stepping.step().map_err(|code| connection.failure(code))?;
+    }
+    Ok(rows)
+}

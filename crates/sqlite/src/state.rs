@@ -1,0 +1,244 @@
+//! What one connection's VFS and callbacks tell its owner, and the other way round.
+//!
+//! SQLite's result codes are not enough: it swallows some read errors, and a callback can only say
+//! that it failed. So whatever goes wrong below SQLite is noted here and stays noted until the next
+//! transaction begins. The owner looks here before it believes any result.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tidelog_types::limits::PAGE_SIZE;
+use tidelog_types::{Page, PageSet, Pgid};
+
+use crate::failure::Failure;
+use crate::memory;
+use crate::read_set::PageBits;
+use crate::view::View;
+
+/// Whose statement is prepared and run: what it may do follows from that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Origin {
+    /// Ours: anything.
+    System,
+    /// An app's mutation.
+    App,
+    /// An app's migration: a mutation that may change the schema too.
+    Migration,
+    /// An app's query.
+    Query,
+}
+
+impl Origin {
+    /// Whether two runs on the same pages must do the same.
+    pub fn is_deterministic(self) -> bool {
+        matches!(self, Self::App | Self::Migration)
+    }
+}
+
+/// A connection's side of a [`View`], for one transaction at a time.
+#[derive(Debug)]
+pub(crate) struct State {
+    pub view: View,
+    /// Whether the connection may write at all.
+    pub writes: bool,
+    pub origin: Origin,
+    /// Pages that the running transaction has written, over the view.
+    written: BTreeMap<Pgid, Page>,
+    /// Size of the database when the transaction began, and as it is now, in pages.
+    db_pages_before: u32,
+    db_pages: u32,
+    pub reads: PageBits,
+    /// The first page that was needed and not in memory. While it is set, every read fails.
+    fault: Option<Pgid>,
+    /// The first failure of a callback. It outranks what SQLite says.
+    failure: Option<Failure>,
+    /// Steps that the running statement has taken, and what its allocations count for.
+    pub steps: u64,
+    /// Whether the app has changed anything in this transaction, for `changes()`.
+    pub app_changed: bool,
+}
+
+impl State {
+    pub fn new(view: &View, writes: bool) -> Self {
+        let db_pages = view.db_pages();
+        Self {
+            view: view.clone(),
+            writes,
+            origin: Origin::System,
+            written: BTreeMap::new(),
+            db_pages_before: db_pages,
+            db_pages,
+            reads: PageBits::default(),
+            fault: None,
+            failure: None,
+            steps: 0,
+            app_changed: false,
+        }
+    }
+
+    /// Forgets the transaction before, and looks at the view anew.
+    pub fn begin(&mut self) {
+        self.written.clear();
+        self.db_pages_before = self.view.db_pages();
+        self.db_pages = self.db_pages_before;
+        self.reads.clear();
+        self.fault = None;
+        self.failure = None;
+        self.steps = 0;
+        self.app_changed = false;
+    }
+
+    /// Counts steps and bytes from here on for another statement.
+    pub fn start_statement(&mut self) {
+        self.steps = 0;
+        memory::take_allocated();
+    }
+
+    pub fn fault(&self) -> Option<Pgid> {
+        self.fault
+    }
+
+    /// What to answer instead of SQLite's result, if anything was noted.
+    pub fn noted(&self) -> Option<Failure> {
+        self.fault.map(|_| Failure::Faulted).or_else(|| self.failure.clone())
+    }
+
+    /// Notes a failure; the first one stays.
+    pub fn fail(&mut self, failure: Failure) {
+        self.failure.get_or_insert(failure);
+    }
+
+    /// Takes back a failure that only told about one statement.
+    pub fn forgive(&mut self) {
+        self.failure = None;
+    }
+
+    pub fn db_size(&self) -> i64 {
+        i64::from(self.db_pages) * PAGE_SIZE as i64
+    }
+
+    /// Copies the part of a page at `offset` to `out`. `Beyond` leaves `out` alone.
+    pub fn read(&mut self, pgid: Pgid, offset: usize, out: &mut [u8]) -> Read {
+        if self.fault.is_some() || self.failure.is_some() {
+            return Read::Failed;
+        }
+        if pgid.0 > self.db_pages {
+            return Read::Beyond;
+        }
+        // The header of page 1 is read to see whether the file changed, not for what it says. Parts of
+        // other pages are what SQLite reads of long values past its cache.
+        if pgid != Pgid(1) || out.len() == PAGE_SIZE {
+            self.reads.insert(pgid);
+            let pages = self.reads.count();
+            if pages > self.view.limits().read_set_pages_max {
+                self.fail(Failure::ReadSetTooLarge { pages });
+                return Read::Failed;
+            }
+        }
+        let mut copy = |page: &Page| out.copy_from_slice(&page.bytes()[offset..offset + out.len()]);
+        if let Some(page) = self.written.get(&pgid) {
+            copy(page);
+        } else if self.view.with_page(pgid, copy).is_none() {
+            self.fault = Some(pgid);
+            return Read::Failed;
+        }
+        Read::Copied
+    }
+
+    /// Takes a written page into the transaction's set. False: it must not.
+    pub fn write(&mut self, pgid: Pgid, page: Page) -> bool {
+        if !self.writes {
+            self.fail(Failure::ReadOnly);
+            return false;
+        }
+        self.written.insert(pgid, page);
+        self.db_pages = self.db_pages.max(pgid.0);
+        let pages_max = self.view.limits().mutation_pages_max;
+        if self.written.len() > pages_max {
+            self.fail(Failure::budget(format!("{pages_max} changed pages")));
+            return false;
+        }
+        true
+    }
+
+    pub fn truncate(&mut self, db_pages: u32) {
+        self.db_pages = db_pages;
+        self.written.split_off(&Pgid(db_pages.saturating_add(1)));
+    }
+
+    /// What the transaction has written. Every page that is new is in it, also one that SQLite
+    /// never writes because nothing is on it: so no page of a base is ever without bytes.
+    pub fn take_written(&mut self) -> PageSet {
+        let mut pages = std::mem::take(&mut self.written);
+        for pgid in self.db_pages_before + 1..=self.db_pages {
+            pages.entry(Pgid(pgid)).or_insert_with(Page::zeroed);
+        }
+        PageSet { db_pages: self.db_pages, pages }
+    }
+
+    pub fn is_new_database(&self) -> bool {
+        self.db_pages_before == 0
+    }
+}
+
+/// What a read came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Read {
+    Copied,
+    /// The database ends before that page.
+    Beyond,
+    Failed,
+}
+
+/// A [`State`] as its connection's owner and callbacks hold it. They take turns: SQLite calls back
+/// only while its owner waits for it, without holding the lock.
+pub(crate) type SharedState = Mutex<State>;
+
+/// The state, also after a panic elsewhere: what it notes is one field at a time.
+pub(crate) fn lock(state: &SharedState) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Connections that are being opened, by the number that is their file name.
+static OPENING: Mutex<(u64, BTreeMap<u64, Arc<SharedState>>)> = Mutex::new((0, BTreeMap::new()));
+
+/// Makes a state known under a number until [`opened`] takes it.
+pub(crate) fn announce(state: &Arc<SharedState>) -> u64 {
+    let mut opening = OPENING.lock().unwrap_or_else(PoisonError::into_inner);
+    opening.0 += 1;
+    let number = opening.0;
+    opening.1.insert(number, Arc::clone(state));
+    number
+}
+
+/// The state announced under `number`; a second call finds nothing.
+pub(crate) fn opened(number: u64) -> Option<Arc<SharedState>> {
+    OPENING.lock().unwrap_or_else(PoisonError::into_inner).1.remove(&number)
+}
+
+thread_local! {
+    /// The connection that this thread runs SQLite for. The clock belongs to a VFS, not to one
+    /// of its files, so it has no other way to know who asks.
+    static RUNNING: RefCell<Option<Arc<SharedState>>> = const { RefCell::new(None) };
+}
+
+/// Says who asks, while it lives.
+pub(crate) struct Running(Option<Arc<SharedState>>);
+
+impl Running {
+    pub fn new(state: &Arc<SharedState>) -> Self {
+        Self(RUNNING.replace(Some(Arc::clone(state))))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        RUNNING.set(self.0.take());
+    }
+}
+
+/// What `look` makes of the state of whoever runs; `None` if nobody does.
+pub(crate) fn with_running<T>(look: impl FnOnce(&mut State) -> T) -> Option<T> {
+    RUNNING.with_borrow(|running| running.as_ref().map(|state| look(&mut lock(state))))
+}

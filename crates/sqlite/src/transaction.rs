@@ -1,0 +1,141 @@
+//! What the work of one transaction can do.
+
+use std::cell::RefCell;
+
+use tidelog_types::Value;
+
+use crate::connection::Connection;
+use crate::failure::Failure;
+use crate::scan;
+use crate::state::Origin;
+use crate::statement::{Stepping, to_value};
+
+/// A running transaction of a [`Writer`](crate::Writer).
+///
+/// It is all or nothing: once one of its statements has failed, the transaction fails with it,
+/// whatever its work answers.
+#[derive(Debug)]
+pub struct Transaction<'c> {
+    connection: RefCell<&'c mut Connection>,
+    failed: RefCell<Option<Failure>>,
+}
+
+impl<'c> Transaction<'c> {
+    pub(crate) fn new(connection: &'c mut Connection) -> Self {
+        Self { connection: RefCell::new(connection), failed: RefCell::new(None) }
+    }
+
+    /// The first failure of a statement, if one failed.
+    pub(crate) fn into_failed(self) -> Option<Failure> {
+        self.failed.into_inner()
+    }
+
+    /// Runs the statements of a mutation. What they select is dropped.
+    ///
+    /// Each statement gets those of `args`, by name without prefix, that it mentions.
+    ///
+    /// # Errors
+    ///
+    /// Any [`Failure`]; the transaction is lost.
+    pub fn run_app(&self, sql: &str, args: &[(&str, &Value)]) -> Result<(), Failure> {
+        let arrange = |names: &[Option<String>]| {
+            names.iter().map(|name| argument(name.as_deref(), args)).collect()
+        };
+        let run = |connection: &mut Connection| {
+            connection.run(Origin::App, sql, &arrange, &mut |_| Ok(()))
+        };
+        self.run(run)
+    }
+
+    /// Runs the statements of a migration: as for a mutation, but they may change the schema.
+    ///
+    /// # Errors
+    ///
+    /// Any [`Failure`]; the transaction is lost.
+    pub fn run_migration(&self, sql: &str) -> Result<(), Failure> {
+        let arrange = |names: &[Option<String>]| {
+            names.iter().map(|name| argument(name.as_deref(), &[])).collect()
+        };
+        let run = |connection: &mut Connection| {
+            scan::check(sql)?;
+            connection.run(Origin::Migration, sql, &arrange, &mut |_| Ok(()))
+        };
+        self.run(run)
+    }
+
+    /// Runs a statement of ours, which may do anything, and gives its rows. `params` by place.
+    ///
+    /// # Errors
+    ///
+    /// Any [`Failure`]; the transaction is lost.
+    pub fn run_system(&self, sql: &str, params: &[Value]) -> Result<Vec<Vec<Value>>, Failure> {
+        let mut rows = Vec::new();
+        let arrange = |_: &[Option<String>]| Ok(params.iter().collect());
+        let mut row = |row: &Stepping<'_>| {
+            rows.push(row.row().map(to_value).collect());
+            Ok(())
+        };
+        let run = |connection: &mut Connection| {
+            // The app's statements must not see what ours inserted.
+            let rowid = connection.last_insert_rowid();
+            let result = connection.run(Origin::System, sql, &arrange, &mut row);
+            connection.set_last_insert_rowid(rowid);
+            result
+        };
+        self.run(run)?;
+        Ok(rows)
+    }
+
+    /// Prepares the statements of a mutation without running them; gives the names of their
+    /// parameters, without prefix, each once, in the order in which they are first mentioned.
+    ///
+    /// # Errors
+    ///
+    /// What can be seen to fail without running: syntax, unknown tables and functions, what is not
+    /// allowed or not deterministic. Unless that is a fault, the transaction goes on.
+    pub fn check_app(&self, sql: &str) -> Result<Vec<String>, Failure> {
+        let mut connection = self.connection.borrow_mut();
+        let prepared = scan::check(sql).and_then(|()| connection.prepare(Origin::App, sql));
+        let script = match prepared {
+            Ok(script) => script,
+            Err(failure) => {
+                connection.forgive();
+                return Err(failure);
+            }
+        };
+        let mut names: Vec<String> = Vec::new();
+        for name in script.statements.iter().flat_map(|statement| statement.names()) {
+            let name = name.as_ref().ok_or_else(|| {
+                Failure::sql("a parameter without a name: arguments are passed by name")
+            })?;
+            let name = name[1..].to_owned();
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        connection.keep(Origin::App, sql, script);
+        Ok(names)
+    }
+
+    fn run(&self, run: impl FnOnce(&mut Connection) -> Result<(), Failure>) -> Result<(), Failure> {
+        if let Some(failure) = &*self.failed.borrow() {
+            return Err(failure.clone());
+        }
+        let mut connection = self.connection.borrow_mut();
+        let mut result = run(&mut connection);
+        // `insert or rollback` and `raise(rollback)` end the transaction behind our back.
+        if result.is_ok() && !connection.in_transaction() {
+            result = Err(Failure::sql("the transaction was rolled back"));
+        }
+        *self.failed.borrow_mut() = result.clone().err();
+        result
+    }
+}
+
+fn argument<'v>(name: Option<&str>, args: &[(&str, &'v Value)]) -> Result<&'v Value, Failure> {
+    let Some(name) = name else {
+        return Err(Failure::sql("a parameter without a name: arguments are passed by name"));
+    };
+    let found = args.iter().find(|(given, _)| *given == &name[1..]);
+    found.map(|(_, value)| *value).ok_or_else(|| Failure::sql(format!("no value for {name}")))
+}

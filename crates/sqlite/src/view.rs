@@ -1,0 +1,311 @@
+//! What the connections of one document read.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tidelog_types::limits::{
+    FAULT_PAGES_MAX, MUTATION_PAGES_MAX, PAGE_SIZE, READ_SET_PAGES_MAX, ROWS_SIZE_MAX,
+    STATEMENT_STEPS_MAX,
+};
+use tidelog_types::{Page, PageSet, Pgid};
+
+use crate::pool::Pool;
+
+/// How much one transaction or query may take. The defaults are the limits of `types`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Pages that one transaction may read.
+    pub read_set_pages_max: usize,
+    /// Virtual machine steps that one statement may take.
+    pub statement_steps_max: u64,
+    /// Pages that one transaction may change.
+    pub mutation_pages_max: usize,
+    /// Bytes of encoded rows that one query may answer with.
+    pub rows_size_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            read_set_pages_max: READ_SET_PAGES_MAX,
+            statement_steps_max: STATEMENT_STEPS_MAX,
+            mutation_pages_max: MUTATION_PAGES_MAX,
+            rows_size_max: ROWS_SIZE_MAX,
+        }
+    }
+}
+
+/// What the connections of one document read: its base pages, and an overlay over them.
+///
+/// A clone is the same view; a [`fork`](View::fork) shares the base only. Nobody may change a view
+/// while a transaction of its connections runs, and all its connections are to be refreshed
+/// when what they have already read changes other than by pushing the page set they just made.
+#[derive(Clone, Debug)]
+pub struct View {
+    base: Arc<Mutex<Base>>,
+    overlay: Arc<Mutex<Overlay>>,
+    limits: Limits,
+}
+
+#[derive(Debug)]
+struct Base {
+    pool: Pool,
+    now_ms: u64,
+}
+
+/// All layers as one: the newest version of each page wins.
+#[derive(Debug, Default)]
+struct Overlay {
+    /// Size of the database on top of the newest layer; `None` without layers.
+    db_pages: Option<u32>,
+    pages: BTreeMap<Pgid, Page>,
+}
+
+impl Overlay {
+    fn push(&mut self, set: &PageSet) {
+        let shrinks = self.db_pages.is_some_and(|db_pages| set.db_pages < db_pages);
+        self.db_pages = Some(set.db_pages);
+        self.pages.extend(set.pages.iter().map(|(pgid, page)| (*pgid, page.clone())));
+        if shrinks {
+            self.pages.split_off(&Pgid(set.db_pages.saturating_add(1)));
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Every change of what is locked here is one step, so a panic elsewhere leaves it whole.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl View {
+    /// A view of a base of `db_pages` pages, none of them in memory yet. `pool_pages_max` bounds how
+    /// many stay there.
+    #[must_use]
+    pub fn new(pool_pages_max: usize, db_pages: u32) -> Self {
+        let base = Base { pool: Pool::new(pool_pages_max, db_pages), now_ms: 0 };
+        Self {
+            base: Arc::new(Mutex::new(base)),
+            overlay: Arc::default(),
+            limits: Limits::default(),
+        }
+    }
+
+    /// The same view for connections with other limits.
+    #[must_use]
+    pub fn with_limits(self, limits: Limits) -> Self {
+        Self { limits, ..self }
+    }
+
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Another view over the same base, with an empty overlay of its own.
+    #[must_use]
+    pub fn fork(&self) -> Self {
+        Self { base: Arc::clone(&self.base), overlay: Arc::default(), limits: self.limits }
+    }
+
+    /// Size of the database as readers see it, in pages.
+    #[must_use]
+    pub fn db_pages(&self) -> u32 {
+        let overlay = lock(&self.overlay).db_pages;
+        overlay.unwrap_or_else(|| self.base_db_pages())
+    }
+
+    /// Size of the base, in pages.
+    #[must_use]
+    pub fn base_db_pages(&self) -> u32 {
+        lock(&self.base).pool.db_pages()
+    }
+
+    /// Fills in fetched pages of the base. One that is in memory already is kept, one beyond the
+    /// base is ignored.
+    pub fn fill(&self, pages: Vec<(Pgid, Page)>) {
+        lock(&self.base).pool.fill(pages);
+    }
+
+    /// Moves the base on by one entry.
+    pub fn advance_base(&self, set: &PageSet) {
+        lock(&self.base).pool.advance(set);
+    }
+
+    /// Replaces the base by another one, of which no page is in memory.
+    pub fn reset_base(&self, db_pages: u32) {
+        lock(&self.base).pool.reset(db_pages);
+    }
+
+    /// Lays a page set over what is seen now.
+    pub fn push(&self, set: &PageSet) {
+        lock(&self.overlay).push(set);
+    }
+
+    /// Replaces the overlay by these layers, oldest first.
+    pub fn set_overlay<'a>(&self, layers: impl IntoIterator<Item = &'a PageSet>) {
+        let mut overlay = Overlay::default();
+        for layer in layers {
+            overlay.push(layer);
+        }
+        *lock(&self.overlay) = overlay;
+    }
+
+    /// Drops base pages beyond the pool's bound, the least recently used first.
+    ///
+    /// Not while a transaction waits for a fault: its next run needs all that it has read.
+    pub fn evict(&self) {
+        lock(&self.base).pool.evict();
+    }
+
+    /// The pages to fetch for the `kth` fault (from 0) of a transaction: from `fault` on, up to
+    /// 2^`kth` of those that are not in memory, so that a scan faults seldom.
+    #[must_use]
+    pub fn to_fetch(&self, fault: Pgid, kth: u32) -> Vec<Pgid> {
+        let count = 1_usize.checked_shl(kth).unwrap_or(usize::MAX).min(FAULT_PAGES_MAX as usize);
+        self.absent(fault.0, count)
+    }
+
+    /// The pages that the overlay holds, ascending.
+    #[must_use]
+    pub fn overlay_pages(&self) -> Vec<Pgid> {
+        let mut pgids: Vec<Pgid> = lock(&self.overlay).pages.keys().copied().collect();
+        pgids.sort_unstable();
+        pgids
+    }
+
+    /// Pages of what readers see that are not in memory, at most [`FAULT_PAGES_MAX`].
+    #[must_use]
+    pub fn missing(&self) -> Vec<Pgid> {
+        self.absent(1, FAULT_PAGES_MAX as usize)
+    }
+
+    /// Up to `count` pages from `first` on that readers see and that are not in memory.
+    fn absent(&self, first: u32, count: usize) -> Vec<Pgid> {
+        let overlay = lock(&self.overlay);
+        let base = lock(&self.base);
+        let end = base.pool.db_pages().min(overlay.db_pages.unwrap_or(u32::MAX));
+        (first.max(1)..=end)
+            .map(Pgid)
+            .filter(|pgid| !overlay.pages.contains_key(pgid) && !base.pool.contains(*pgid))
+            .take(count)
+            .collect()
+    }
+
+    /// The page as readers see it; `None` if it is not in memory, or beyond the database.
+    #[must_use]
+    pub fn page(&self, pgid: Pgid) -> Option<Page> {
+        self.with_page(pgid, Page::clone)
+    }
+
+    /// What `look` makes of a page, without a copy of it.
+    pub(crate) fn with_page<T>(&self, pgid: Pgid, look: impl FnOnce(&Page) -> T) -> Option<T> {
+        let overlay = lock(&self.overlay);
+        if let Some(page) = overlay.pages.get(&pgid) {
+            return Some(look(page));
+        }
+        if overlay.db_pages.is_some_and(|db_pages| pgid.0 > db_pages) {
+            return None;
+        }
+        lock(&self.base).pool.get(pgid).map(look)
+    }
+
+    /// The page of the base, whatever lies over it.
+    #[must_use]
+    pub fn base_page(&self, pgid: Pgid) -> Option<Page> {
+        lock(&self.base).pool.get(pgid).cloned()
+    }
+
+    /// What readers see as a SQLite file; `None` while a page of it is not in memory.
+    #[must_use]
+    pub fn image(&self) -> Option<Vec<u8>> {
+        let db_pages = self.db_pages();
+        let mut image = Vec::with_capacity(db_pages as usize * PAGE_SIZE);
+        for pgid in 1..=db_pages {
+            self.with_page(Pgid(pgid), |page| image.extend_from_slice(page.bytes()))?;
+        }
+        Some(image)
+    }
+
+    /// Sets the time that queries see as `'now'`, in milliseconds since the epoch.
+    pub fn set_now(&self, now_ms: u64) {
+        lock(&self.base).now_ms = now_ms;
+    }
+
+    pub(crate) fn now_ms(&self) -> u64 {
+        lock(&self.base).now_ms
+    }
+
+    /// How many base pages are in memory.
+    #[must_use]
+    pub fn pool_pages(&self) -> usize {
+        lock(&self.base).pool.len()
+    }
+
+    /// SQLite's number of the schema, 0 if there is none yet; `None` while page 1 is not in memory.
+    #[must_use]
+    pub fn schema_cookie(&self) -> Option<u32> {
+        if self.db_pages() == 0 {
+            return Some(0);
+        }
+        self.with_page(Pgid(1), schema_cookie)
+    }
+}
+
+/// The schema cookie in the database header.
+pub(crate) fn schema_cookie(page_1: &Page) -> u32 {
+    let bytes = page_1.bytes()[40..44].try_into().expect("BUG: a page has 4 bytes there");
+    u32::from_be_bytes(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn page(byte: u8) -> Page {
+        Page::zeroed().with(0, &[byte])
+    }
+
+    fn set(db_pages: u32, pages: &[(u32, u8)]) -> PageSet {
+        let pages = pages.iter().map(|(pgid, byte)| (Pgid(*pgid), page(*byte))).collect();
+        PageSet { db_pages, pages }
+    }
+
+    #[test]
+    fn the_newest_layer_wins_and_forks_have_layers_of_their_own() {
+        let view = View::new(8, 2);
+        view.fill(vec![(Pgid(1), page(1)), (Pgid(2), page(2))]);
+        view.push(&set(2, &[(1, 10)]));
+        view.push(&set(3, &[(1, 11), (3, 13)]));
+        assert_eq!(view.page(Pgid(1)), Some(page(11)));
+        assert_eq!(view.page(Pgid(2)), Some(page(2)));
+        assert_eq!((view.db_pages(), view.base_db_pages()), (3, 2));
+        let fork = view.fork();
+        assert_eq!(fork.page(Pgid(1)), Some(page(1)));
+        assert_eq!(fork.db_pages(), 2);
+        view.set_overlay([&set(2, &[(2, 20)])]);
+        assert_eq!(view.page(Pgid(1)), Some(page(1)));
+        assert_eq!(view.page(Pgid(2)), Some(page(20)));
+        assert_eq!(view.page(Pgid(3)), None);
+    }
+
+    #[test]
+    fn a_layer_that_shrinks_the_database_hides_what_is_beyond() {
+        let view = View::new(8, 3);
+        view.fill(vec![(Pgid(3), page(3))]);
+        view.push(&set(4, &[(4, 4)]));
+        view.push(&set(1, &[]));
+        assert_eq!(view.page(Pgid(3)), None);
+        assert_eq!(view.page(Pgid(4)), None);
+    }
+
+    #[test]
+    fn the_kth_fault_fetches_twice_as_much_as_the_one_before() {
+        let view = View::new(8, 1000);
+        assert_eq!(view.to_fetch(Pgid(10), 0), [Pgid(10)]);
+        view.fill(vec![(Pgid(11), page(1))]);
+        view.push(&set(1000, &[(12, 1)]));
+        assert_eq!(view.to_fetch(Pgid(10), 1), [Pgid(10), Pgid(13)]);
+        assert_eq!(view.to_fetch(Pgid(10), 60).len(), 256);
+        assert_eq!(view.to_fetch(Pgid(999), 40), [Pgid(999), Pgid(1000)]);
+        assert_eq!(view.missing().len(), 256);
+    }
+}

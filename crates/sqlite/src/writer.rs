@@ -1,0 +1,77 @@
+//! The connection that runs mutations.
+
+use tidelog_types::{PageSet, Pgid};
+
+use crate::connection::{Connection, Lazy, no_values};
+use crate::failure::{Failure, Run};
+use crate::state::{Origin, lock};
+use crate::transaction::Transaction;
+use crate::view::{View, schema_cookie};
+
+/// A connection for mutations. Opens when it is first used.
+#[derive(Debug)]
+pub struct Writer {
+    connection: Lazy,
+}
+
+impl Writer {
+    /// A writer on `view`.
+    #[must_use]
+    pub fn new(view: &View) -> Self {
+        Self { connection: Lazy::new(view, true) }
+    }
+
+    /// Begins with a fresh connection next time: after every rebase, and when a page set that
+    /// [`write`](Self::write) gave is not pushed to the view, since SQLite still holds it.
+    pub fn refresh(&mut self) {
+        self.connection.refresh();
+    }
+
+    /// Runs `work` as one transaction and gives what its commit wrote. The view stays as it is:
+    /// the caller pushes the page set, or refreshes the writer.
+    pub fn write<T>(
+        &mut self,
+        work: &mut dyn FnMut(&Transaction<'_>) -> Result<T, Failure>,
+    ) -> Run<(T, PageSet)> {
+        let result = self.connection.begin().and_then(|connection| transact(connection, work));
+        match self.connection.end(result) {
+            Run::Done(result) => Run::Done((result, self.take_written())),
+            Run::Fault(pgid) => Run::Fault(pgid),
+            Run::Failed(failure) => Run::Failed(failure),
+        }
+    }
+
+    fn take_written(&mut self) -> PageSet {
+        let mut state = lock(self.connection.state());
+        let set = state.take_written();
+        // SQLite lays out page 1 as soon as a transaction begins; without a schema that is nothing.
+        let header = set.pages.get(&Pgid(1)).filter(|_| set.pages.len() == 1);
+        let is_bare =
+            state.is_new_database() && header.is_some_and(|page| schema_cookie(page) == 0);
+        drop(state);
+        if is_bare {
+            self.refresh();
+            return PageSet::default();
+        }
+        set
+    }
+}
+
+fn transact<T>(
+    connection: &mut Connection,
+    work: &mut dyn FnMut(&Transaction<'_>) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let command = |connection: &mut Connection, sql| {
+        connection.run(Origin::System, sql, &no_values, &mut |_| Ok(()))
+    };
+    command(connection, "begin immediate")?;
+    connection.set_last_insert_rowid(0);
+    let transaction = Transaction::new(connection);
+    let result = work(&transaction);
+    if let Some(failure) = transaction.into_failed() {
+        return Err(failure);
+    }
+    let result = result?;
+    command(connection, "commit")?;
+    Ok(result)
+}
