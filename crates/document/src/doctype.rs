@@ -1,0 +1,203 @@
+//! What an app says of a kind of document.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use tidelog_sync::codec;
+use tidelog_types::Value;
+
+/// An app's definition of a kind of document: migrations and mutations.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Doctype {
+    /// The kind's name.
+    pub name: String,
+    /// Migration n brings a document from version n to n + 1. Append only.
+    pub migrations: Vec<String>,
+    /// The mutations, sorted by name.
+    pub mutations: Vec<MutationDefinition>,
+}
+
+/// A named, deterministic change.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MutationDefinition {
+    /// Its name.
+    pub name: String,
+    /// Its parameters.
+    pub params: Vec<Param>,
+    /// Its statements, one transaction.
+    pub sql: Vec<String>,
+}
+
+/// A parameter of a mutation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Param {
+    /// Its name, without the colon.
+    pub name: String,
+    /// What may be given for it.
+    pub kind: ParamKind,
+    /// Whether it may be left out, which is null.
+    pub optional: bool,
+}
+
+/// Types of arguments. The order is part of what a doctype's hash covers: append only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ParamKind {
+    /// UTF-8 text.
+    Text,
+    /// A 64-bit integer.
+    Integer,
+    /// A 64-bit float; an integer is taken as one.
+    Real,
+    /// Bytes.
+    Blob,
+    /// 0 or 1.
+    Boolean,
+    /// JSON, as text.
+    Json,
+}
+
+/// The hash of a doctype's encoding: its identity.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct DoctypeHash(pub [u8; 32]);
+
+impl fmt::Display for DoctypeHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0[..6].iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for DoctypeHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "DoctypeHash({self})")
+    }
+}
+
+/// Why arguments do not fit a mutation.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ArgumentError {
+    /// A parameter without an argument, and not optional.
+    #[error("argument {name} is missing")]
+    Missing {
+        /// The parameter.
+        name: String,
+    },
+    /// An argument for no parameter.
+    #[error("there is no parameter {name}")]
+    Unknown {
+        /// The argument.
+        name: String,
+    },
+    /// An argument of another type.
+    #[error("argument {name} is not of type {kind:?}")]
+    Type {
+        /// The parameter.
+        name: String,
+        /// What it takes.
+        kind: ParamKind,
+    },
+}
+
+impl Doctype {
+    /// Its identity.
+    #[must_use]
+    pub fn hash(&self) -> DoctypeHash {
+        DoctypeHash(*blake3::hash(&codec::encode(self)).as_bytes())
+    }
+
+    /// Whether documents of `older` can be used by this doctype: the same name, and the older
+    /// one's migrations a prefix of its own. Every doctype succeeds itself.
+    #[must_use]
+    pub fn succeeds(&self, older: &Self) -> bool {
+        self.name == older.name && self.migrations.starts_with(&older.migrations)
+    }
+
+    /// The mutation of that name.
+    #[must_use]
+    pub fn mutation(&self, name: &str) -> Option<&MutationDefinition> {
+        self.mutations.iter().find(|definition| definition.name == name)
+    }
+}
+
+impl MutationDefinition {
+    /// The arguments in the order of the parameters, null where an optional one is missing.
+    ///
+    /// # Errors
+    ///
+    /// [`ArgumentError`] for the first that does not fit.
+    pub fn bind(&self, args: &[(String, Value)]) -> Result<Vec<(String, Value)>, ArgumentError> {
+        if let Some((name, _)) =
+            args.iter().find(|(name, _)| !self.params.iter().any(|param| param.name == *name))
+        {
+            return Err(ArgumentError::Unknown { name: name.clone() });
+        }
+        self.params.iter().map(|param| Ok((param.name.clone(), param.bind(args)?))).collect()
+    }
+}
+
+impl Param {
+    fn bind(&self, args: &[(String, Value)]) -> Result<Value, ArgumentError> {
+        let given = args.iter().find(|(name, _)| *name == self.name).map(|(_, value)| value);
+        let missing = || ArgumentError::Missing { name: self.name.clone() };
+        match (given, self.kind) {
+            (None | Some(Value::Null), _) if self.optional => Ok(Value::Null),
+            (None | Some(Value::Null), _) => Err(missing()),
+            (Some(Value::Integer(number)), ParamKind::Real) => Ok(Value::Real(*number as f64)),
+            (Some(value @ Value::Text(_)), ParamKind::Text | ParamKind::Json)
+            | (Some(value @ Value::Integer(_)), ParamKind::Integer)
+            | (Some(value @ Value::Integer(0 | 1)), ParamKind::Boolean)
+            | (Some(value @ Value::Real(_)), ParamKind::Real)
+            | (Some(value @ Value::Blob(_)), ParamKind::Blob) => Ok(value.clone()),
+            (Some(_), kind) => Err(ArgumentError::Type { name: self.name.clone(), kind }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn doctype(migrations: &[&str]) -> Doctype {
+        Doctype {
+            name: "todos".to_owned(),
+            migrations: migrations.iter().map(ToString::to_string).collect(),
+            mutations: vec![MutationDefinition {
+                name: "add".to_owned(),
+                params: vec![
+                    Param { name: "id".to_owned(), kind: ParamKind::Text, optional: false },
+                    Param { name: "weight".to_owned(), kind: ParamKind::Real, optional: true },
+                ],
+                sql: vec!["insert into todo values (:id, :weight)".to_owned()],
+            }],
+        }
+    }
+
+    #[test]
+    fn a_doctype_with_more_migrations_succeeds_the_older_one() {
+        let (old, new) = (doctype(&["a"]), doctype(&["a", "b"]));
+        assert!(new.succeeds(&old) && new.succeeds(&new));
+        assert!(!old.succeeds(&new));
+        assert!(!doctype(&["b", "a"]).succeeds(&old));
+        assert_ne!(old.hash(), new.hash());
+    }
+
+    #[test]
+    fn arguments_are_checked_against_the_parameters() {
+        let doctype = doctype(&[]);
+        let add = doctype.mutation("add").expect("defined");
+        let text = |text: &str| Value::Text(text.to_owned());
+        let arg = |name: &str, value| (name.to_owned(), value);
+        assert_eq!(
+            add.bind(&[arg("id", text("x")), arg("weight", Value::Integer(2))]),
+            Ok(vec![arg("id", text("x")), arg("weight", Value::Real(2.0))])
+        );
+        assert_eq!(
+            add.bind(&[arg("id", text("x"))]).map(|args| args[1].1.clone()),
+            Ok(Value::Null)
+        );
+        assert!(matches!(add.bind(&[]), Err(ArgumentError::Missing { .. })));
+        let wrong = add.bind(&[arg("id", Value::Integer(1))]);
+        assert!(matches!(wrong, Err(ArgumentError::Type { .. })));
+        let unknown = add.bind(&[arg("id", text("x")), arg("nope", Value::Null)]);
+        assert!(matches!(unknown, Err(ArgumentError::Unknown { .. })));
+    }
+}

@@ -1,0 +1,42 @@
+//! The two roles of a document: the [`Authority`] decides, the [`Replica`] follows.
+//!
+//! ```text
+//!            issue                    entry from the authority
+//! mutation ─────────▶ Replica ◀──────────────────────────────┐
+//!                     layers over the authority's pages       │
+//!                        │ timeline frame                     │
+//!                        └──────────────▶ Authority ──────────┘
+//!                                         applies or rejects, once, for good
+//! ```
+//!
+//! Both run the same program (`program.rs`) for the same frame, so that the pages which a replica
+//! predicts can equal the authority's byte for byte. A replica's view is the authority's pages
+//! under one layer for each mutation that has no verdict yet; when the authority's pages move on,
+//! a rebase runs those mutations again (`rebase.rs`). A local document is an authority alone.
+//!
+//! # Where to start reading
+//!
+//! - [`Doctype`] and [`Mutation`]: what an app defines and what it asks for.
+//! - `program.rs`: what running a mutation means, system rows and verdict included.
+//! - [`Authority`], then [`Replica`].
+//!
+//! # What this crate does not know
+//!
+//! Sockets, tabs, clocks, and where pages lie: a page that is not in memory makes a run end with
+//! `Run::Fault`, and the caller runs it again once it has brought the page.
+
+mod authority;
+mod chain;
+mod check;
+mod doctype;
+mod mutation;
+mod program;
+mod rebase;
+mod replica;
+
+pub use authority::{Applied, Authority};
+pub use chain::chain_of;
+pub use check::{DoctypeError, check};
+pub use doctype::{ArgumentError, Doctype, DoctypeHash, MutationDefinition, Param, ParamKind};
+pub use mutation::{Mutation, Verdict};
+pub use replica::{Advance, Decided, Issued, Replica, ReplicaError, ServerEntry, Undecided};

@@ -1,0 +1,250 @@
+//! What running a mutation means: its system rows, its statements, and its verdict.
+//!
+//! Both roles run frames through this file and nothing else, so that the same frame over the same
+//! pages gives the same pages. System rows depend on the frame and the pages before it alone.
+//!
+//! ```text
+//! _tidelog_meta       key -> value        'version': how many migrations have run
+//! _tidelog_timeline   timeline -> wanted  first LSN of that timeline that is not applied
+//! _tidelog_rejection  timeline, lsn -> mutation, reason    until its client has kept it
+//! ```
+
+use tidelog_sqlite::{Failure, Reader, Run, Transaction, Writer};
+use tidelog_sync::Origin;
+use tidelog_types::{JournalId, Lsn, PageSet, Value};
+
+use crate::{Doctype, Mutation, MutationDefinition, Verdict};
+
+const SYSTEM_TABLES: [&str; 3] = [
+    "create table _tidelog_meta (key text primary key, value any not null) strict, without rowid",
+    "create table _tidelog_timeline (timeline blob primary key, wanted integer not null)
+     strict, without rowid",
+    "create table _tidelog_rejection (timeline blob not null, lsn integer not null,
+     mutation text not null, reason text not null, primary key (timeline, lsn))
+     strict, without rowid",
+];
+
+const HAS_SYSTEM_TABLES: &str = "select 1 from sqlite_schema where name = '_tidelog_meta'";
+
+/// A rejection as its row says it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Rejection {
+    pub(crate) lsn: Lsn,
+    pub(crate) reason: String,
+}
+
+/// Passes on `Fault` and `Failed`, gives the value of `Done`.
+macro_rules! done {
+    ($run:expr) => {
+        match $run {
+            tidelog_sqlite::Run::Done(value) => value,
+            tidelog_sqlite::Run::Fault(pgid) => return tidelog_sqlite::Run::Fault(pgid),
+            tidelog_sqlite::Run::Failed(failure) => return tidelog_sqlite::Run::Failed(failure),
+        }
+    };
+}
+pub(crate) use done;
+
+/// How many migrations the document has seen; `None` for one that holds nothing yet.
+pub(crate) fn version(reader: &mut Reader) -> Run<Option<usize>> {
+    if done!(reader.query_system(HAS_SYSTEM_TABLES, &[])).is_empty() {
+        return Run::Done(None);
+    }
+    let rows =
+        done!(reader.query_system("select value from _tidelog_meta where key = 'version'", &[]));
+    let version = single_integer(&rows).and_then(|number| usize::try_from(number).ok());
+    Run::Done(Some(version.unwrap_or(0)))
+}
+
+/// Whether a document at `version` has migrations of `doctype` before it.
+pub(crate) fn is_behind(version: Option<usize>, doctype: &Doctype) -> bool {
+    version.is_none_or(|version| version < doctype.migrations.len())
+}
+
+/// The first LSN of `timeline` that is not applied.
+pub(crate) fn wanted(reader: &mut Reader, timeline: JournalId) -> Run<Lsn> {
+    if done!(version(reader)).is_none() {
+        return Run::Done(Lsn::FIRST);
+    }
+    let rows = done!(reader.query_system(
+        "select wanted from _tidelog_timeline where timeline = ?1",
+        &[timeline_value(timeline)],
+    ));
+    let wanted = single_integer(&rows).and_then(|number| u64::try_from(number).ok());
+    Run::Done(wanted.and_then(Lsn::new).unwrap_or(Lsn::FIRST))
+}
+
+/// The rejections of `timeline` at or after `since`, oldest first.
+pub(crate) fn rejections(
+    reader: &mut Reader,
+    timeline: JournalId,
+    since: Lsn,
+) -> Run<Vec<Rejection>> {
+    if done!(version(reader)).is_none() {
+        return Run::Done(Vec::new());
+    }
+    let rows = done!(reader.query_system(
+        "select lsn, reason from _tidelog_rejection where timeline = ?1 and lsn >= ?2 order by lsn",
+        &[timeline_value(timeline), lsn_value(since)],
+    ));
+    let rejections = rows.into_iter().filter_map(|row| match row.as_slice() {
+        [Value::Integer(lsn), Value::Text(reason)] => {
+            Some(Rejection { lsn: Lsn::new(u64::try_from(*lsn).ok()?)?, reason: reason.clone() })
+        }
+        _ => None,
+    });
+    Run::Done(rejections.collect())
+}
+
+/// Runs the migrations that the document has not seen, and makes the system tables before them.
+pub(crate) fn migrate(
+    writer: &mut Writer,
+    doctype: &Doctype,
+    version: Option<usize>,
+) -> Run<PageSet> {
+    assert!(is_behind(version, doctype), "BUG: nothing to migrate from {version:?}");
+    let from = version.unwrap_or(0);
+    let run = writer.write(&mut |transaction| {
+        if version.is_none() {
+            begin_document(transaction)?;
+        }
+        for migration in &doctype.migrations[from..] {
+            transaction.run_migration(migration)?;
+        }
+        let version = i64::try_from(doctype.migrations.len()).expect("BUG: so many");
+        transaction.run_system(
+            "insert into _tidelog_meta values ('version', ?1)
+             on conflict (key) do update set value = excluded.value",
+            &[Value::Integer(version)],
+        )
+    });
+    Run::Done(done!(run).1)
+}
+
+/// Makes the system tables of an empty document.
+pub(crate) fn begin_document(transaction: &Transaction<'_>) -> Result<(), Failure> {
+    SYSTEM_TABLES.iter().try_for_each(|table| transaction.run_system(table, &[]).map(drop))
+}
+
+/// Runs a frame in its place in the order: applied or rejected, the pages say which.
+pub(crate) fn run_frame(
+    writer: &mut Writer,
+    origin: Origin,
+    mutation: &Mutation,
+    doctype: Option<&Doctype>,
+) -> Run<(Verdict, PageSet)> {
+    let reason = match find(mutation, doctype) {
+        Ok((definition, args)) => {
+            let run = writer.write(&mut |transaction| {
+                begin_frame(transaction, origin, mutation.kept_rejections)?;
+                run_statements(transaction, definition, &args)
+            });
+            match run {
+                Run::Done(((), set)) => return Run::Done((Verdict::Applied, set)),
+                Run::Fault(pgid) => return Run::Fault(pgid),
+                Run::Failed(failure) => reason_of(&failure),
+            }
+        }
+        Err(reason) => reason,
+    };
+    reject_frame(writer, origin, &mutation.name, mutation.kept_rejections, reason)
+}
+
+/// Writes down that a frame is rejected, without running it.
+pub(crate) fn reject_frame(
+    writer: &mut Writer,
+    origin: Origin,
+    name: &str,
+    kept: Lsn,
+    reason: String,
+) -> Run<(Verdict, PageSet)> {
+    let run = writer.write(&mut |transaction| {
+        begin_frame(transaction, origin, kept)?;
+        transaction.run_system(
+            "insert into _tidelog_rejection values (?1, ?2, ?3, ?4)",
+            &[
+                timeline_value(origin.timeline),
+                lsn_value(origin.lsn),
+                Value::Text(name.to_owned()),
+                Value::Text(reason.clone()),
+            ],
+        )
+    });
+    let (_, set) = done!(run);
+    Run::Done((Verdict::Rejected { reason }, set))
+}
+
+/// Runs a mutation where there is no timeline: this device decides, and a failure leaves nothing.
+pub(crate) fn run_local(
+    writer: &mut Writer,
+    mutation: &Mutation,
+    doctype: &Doctype,
+) -> Run<PageSet> {
+    let (definition, args) = match find(mutation, Some(doctype)) {
+        Ok(found) => found,
+        Err(reason) => return Run::Failed(Failure::Rejected { reason }),
+    };
+    let run = writer.write(&mut |transaction| run_statements(transaction, definition, &args));
+    Run::Done(done!(run).1)
+}
+
+/// The reason that a rejected mutation is given.
+pub(crate) fn reason_of(failure: &Failure) -> String {
+    match failure {
+        Failure::Rejected { reason } => reason.clone(),
+        other => other.to_string(),
+    }
+}
+
+type Found<'d> = (&'d MutationDefinition, Vec<(String, Value)>);
+
+fn find<'d>(mutation: &Mutation, doctype: Option<&'d Doctype>) -> Result<Found<'d>, String> {
+    let doctype =
+        doctype.ok_or_else(|| format!("its doctype {} is not known here", mutation.doctype))?;
+    let definition = doctype
+        .mutation(&mutation.name)
+        .ok_or_else(|| format!("no mutation {} in doctype {}", mutation.name, doctype.name))?;
+    let mut args = definition.bind(&mutation.args).map_err(|error| error.to_string())?;
+    let now = i64::try_from(mutation.now_ms).unwrap_or(i64::MAX);
+    args.push(("now".to_owned(), Value::Integer(now)));
+    args.push(("client".to_owned(), Value::Text(mutation.client.to_hex())));
+    Ok((definition, args))
+}
+
+fn run_statements(
+    transaction: &Transaction<'_>,
+    definition: &MutationDefinition,
+    args: &[(String, Value)],
+) -> Result<(), Failure> {
+    let args: Vec<(&str, &Value)> =
+        args.iter().map(|(name, value)| (name.as_str(), value)).collect();
+    definition.sql.iter().try_for_each(|sql| transaction.run_app(sql, &args))
+}
+
+fn begin_frame(transaction: &Transaction<'_>, origin: Origin, kept: Lsn) -> Result<(), Failure> {
+    transaction.run_system(
+        "insert into _tidelog_timeline values (?1, ?2)
+         on conflict (timeline) do update set wanted = excluded.wanted",
+        &[timeline_value(origin.timeline), lsn_value(origin.lsn.next())],
+    )?;
+    transaction.run_system(
+        "delete from _tidelog_rejection where timeline = ?1 and lsn < ?2",
+        &[timeline_value(origin.timeline), lsn_value(kept)],
+    )?;
+    Ok(())
+}
+
+fn timeline_value(timeline: JournalId) -> Value {
+    Value::Blob(timeline.0.to_vec())
+}
+
+fn lsn_value(lsn: Lsn) -> Value {
+    Value::Integer(i64::try_from(lsn.get()).expect("BUG: an LSN beyond 63 bits"))
+}
+
+fn single_integer(rows: &[Vec<Value>]) -> Option<i64> {
+    match rows.first()?.first()? {
+        Value::Integer(number) => Some(*number),
+        _ => None,
+    }
+}

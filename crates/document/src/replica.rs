@@ -1,0 +1,440 @@
+//! The side that follows.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fmt;
+
+use tidelog_pages::{StorageEntry, TimelineFrame};
+use tidelog_sqlite::{Failure, Reader, Run, View, Writer};
+use tidelog_sync::Origin;
+use tidelog_types::limits::LAYERS_MAX;
+use tidelog_types::{CallId, JournalId, Lsn, LsnRange, PageSet, Pgid, Position};
+
+use crate::program;
+use crate::rebase::{Rebase, RebaseStep};
+use crate::{Doctype, DoctypeHash, Mutation, Verdict, chain_of};
+
+/// One document on the side that follows: the authority's pages under a layer for each mutation
+/// that has no verdict yet.
+///
+/// It is told of mutations ([`issue`](Self::issue)) and of entries of the authority
+/// ([`receive`](Self::receive)), and says what to append to the store. Entries become visible, and
+/// are handed out for the store, only when a rebase over them is complete
+/// ([`step`](Self::step)); until then readers see the old pages.
+pub struct Replica {
+    pub(crate) view: View,
+    pub(crate) writer: Writer,
+    pub(crate) reader: Reader,
+    /// What is visible of the storage journal. `None` until the first entry.
+    pub(crate) base: Option<Position>,
+    pub(crate) timeline: JournalId,
+    /// The LSN that the next mutation gets.
+    pub(crate) head: Lsn,
+    /// This device has the rejections before this LSN on its disk.
+    pub(crate) kept: Lsn,
+    pub(crate) doctypes: BTreeMap<DoctypeHash, Doctype>,
+    /// The newest doctype in use: what the document is migrated to, here if need be.
+    pub(crate) newest: DoctypeHash,
+    /// The lowest layer, where this side is ahead of the authority's migrations.
+    pub(crate) migration: Option<PageSet>,
+    /// Mutations without a verdict, oldest first, at LSNs `head - len .. head`.
+    pub(crate) undecided: VecDeque<Undecided>,
+    /// Entries that are not visible yet, in order.
+    pub(crate) staged: VecDeque<ServerEntry>,
+    pub(crate) rebase: Option<Rebase>,
+    /// Whether layers have to be built anew although no entry came: at open, or for a new doctype.
+    pub(crate) stale: bool,
+}
+
+/// A mutation that has no verdict yet.
+#[derive(Clone, Debug)]
+pub struct Undecided {
+    /// The call that issued it.
+    pub call: CallId,
+    /// What it asks.
+    pub mutation: Mutation,
+    /// Its body as it is written down.
+    pub body: Vec<u8>,
+    /// What its run here changed; `None` where it shares a layer with others.
+    pub(crate) layer: Option<PageSet>,
+    /// What its run here said.
+    pub(crate) predicted: Option<Verdict>,
+}
+
+/// A whole entry of the authority's storage journal.
+#[derive(Clone, Debug)]
+pub struct ServerEntry {
+    /// The LSNs that it stands for.
+    pub range: LsnRange,
+    /// Where the storage journal stands after it.
+    pub position: Position,
+    /// The frame that it applies or rejects, if it stands for just one.
+    pub origin: Option<Origin>,
+    /// What changed.
+    pub set: PageSet,
+}
+
+/// A mutation that was issued: for the store, and visible from now on.
+#[derive(Clone, Debug)]
+pub struct Issued {
+    /// The frame to append.
+    pub frame: TimelineFrame,
+    /// The pages that look different now.
+    pub changed: BTreeSet<Pgid>,
+}
+
+/// A mutation that has its verdict.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Decided {
+    /// Its LSN in the timeline under which it was sent.
+    pub lsn: Lsn,
+    /// The call that issued it.
+    pub call: CallId,
+    /// What it asked.
+    pub mutation: Mutation,
+    /// What became of it.
+    pub verdict: Verdict,
+}
+
+/// A step of the visible storage journal: what to append to the store, all in one append, and
+/// whom to tell.
+#[derive(Clone, Debug, Default)]
+pub struct Advance {
+    /// Begin this storage journal first: the document was replaced.
+    pub begin_storage: Option<JournalId>,
+    /// Entries for the storage journal.
+    pub entries: Vec<StorageEntry>,
+    /// Begin this timeline, with these frames: the document was replaced.
+    pub begin_timeline: Option<(JournalId, Vec<TimelineFrame>)>,
+    /// Forget the timeline before this LSN.
+    pub trim: Option<Lsn>,
+    /// Mutations that have their verdict now.
+    pub decided: Vec<Decided>,
+    /// The pages that look different now.
+    pub changed: BTreeSet<Pgid>,
+}
+
+/// Why an entry was not taken. Nothing changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReplicaError {
+    /// Entries before it are missing: follow anew from the position that is held.
+    #[error("entry {range} leaves a gap after {expected}")]
+    Gap {
+        /// The entry's LSNs.
+        range: LsnRange,
+        /// What should have come.
+        expected: Lsn,
+    },
+    /// It does not say what its chain says: one of the two sides is wrong about its pages.
+    #[error("entry {range} does not match its chain")]
+    Diverged {
+        /// The entry's LSNs.
+        range: LsnRange,
+    },
+}
+
+impl Replica {
+    /// A document as it lies in the store. Call [`step`](Self::step) until it is
+    /// [`settled`](Self::is_settled): only then are its layers complete.
+    ///
+    /// `view` shows the pages at `base`; `frames` are the timeline's entries from its start to
+    /// `head`; every doctype that a frame names is in `doctypes`, and so is `newest`.
+    #[must_use]
+    pub fn open(
+        view: View,
+        base: Option<Position>,
+        (timeline, head): (JournalId, Lsn),
+        frames: Vec<TimelineFrame>,
+        kept: Lsn,
+        doctypes: BTreeMap<DoctypeHash, Doctype>,
+        newest: DoctypeHash,
+    ) -> Self {
+        assert!(doctypes.contains_key(&newest), "BUG: opened without its doctype");
+        let undecided = frames.into_iter().map(Undecided::read).collect::<VecDeque<_>>();
+        let (writer, reader) = (Writer::new(&view), Reader::new(&view));
+        Self {
+            view,
+            writer,
+            reader,
+            base,
+            timeline,
+            head,
+            kept,
+            doctypes,
+            newest,
+            migration: None,
+            undecided,
+            staged: VecDeque::new(),
+            rebase: None,
+            stale: true,
+        }
+    }
+
+    /// What its queries read.
+    #[must_use]
+    pub fn view(&self) -> &View {
+        &self.view
+    }
+
+    /// The connection for queries of apps.
+    pub fn reader(&mut self) -> &mut Reader {
+        &mut self.reader
+    }
+
+    /// What is visible of the storage journal; `None` before the first entry.
+    #[must_use]
+    pub fn base(&self) -> Option<Position> {
+        self.base
+    }
+
+    /// The timeline that new frames go to.
+    #[must_use]
+    pub fn timeline(&self) -> JournalId {
+        self.timeline
+    }
+
+    /// The LSN that the next mutation gets.
+    #[must_use]
+    pub fn head(&self) -> Lsn {
+        self.head
+    }
+
+    /// The LSNs of the mutations without a verdict.
+    #[must_use]
+    pub fn undecided(&self) -> LsnRange {
+        LsnRange::new(self.first(), self.head)
+    }
+
+    /// The mutation at `lsn`, if it has no verdict yet.
+    #[must_use]
+    pub fn undecided_at(&self, lsn: Lsn) -> Option<&Undecided> {
+        let index = lsn.get().checked_sub(self.first().get())?;
+        self.undecided.get(usize::try_from(index).ok()?)
+    }
+
+    /// Whether this call is among the mutations without a verdict, and where.
+    #[must_use]
+    pub fn find_call(&self, call: CallId) -> Option<Lsn> {
+        let index = self.undecided.iter().position(|undecided| undecided.call == call)?;
+        Some(self.first().plus(index as u64))
+    }
+
+    /// The doctypes that are still needed: the newest, and those that undecided frames name.
+    #[must_use]
+    pub fn doctypes_in_use(&self) -> BTreeSet<DoctypeHash> {
+        let named = self.undecided.iter().map(|undecided| undecided.mutation.doctype);
+        named.chain([self.newest]).collect()
+    }
+
+    /// A doctype that mutations will name. If it succeeds the newest one, the document is migrated
+    /// here by the next steps.
+    pub fn learn(&mut self, doctype: Doctype) {
+        let hash = doctype.hash();
+        let newer = doctype.succeeds(&self.doctypes[&self.newest])
+            && doctype.migrations.len() > self.doctypes[&self.newest].migrations.len();
+        self.doctypes.insert(hash, doctype);
+        if newer {
+            self.newest = hash;
+            self.stale = true;
+            // One that is under way would leave the document at the older version.
+            self.abandon_rebase();
+        }
+    }
+
+    /// Whether everything that is known is visible: no rebase is due or under way.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.rebase.is_none() && self.staged.is_empty() && !self.stale
+    }
+
+    /// This device has the rejections before `kept` on its disk, or will have them before
+    /// anything that is issued from now on.
+    pub fn keep_rejections(&mut self, kept: Lsn) {
+        self.kept = self.kept.max(kept);
+    }
+
+    /// What `:kept` a mutation that is issued now is given.
+    #[must_use]
+    pub fn kept(&self) -> Lsn {
+        self.kept
+    }
+
+    /// Runs a mutation on what is visible. `Failed` leaves nothing behind: the caller is told, and
+    /// nothing is recorded.
+    pub fn issue(&mut self, call: CallId, mutation: Mutation) -> Run<Issued> {
+        let origin = Origin { timeline: self.timeline, lsn: self.head };
+        let doctype = self.doctypes.get(&mutation.doctype);
+        let (verdict, set) = match program::run_frame(&mut self.writer, origin, &mutation, doctype)
+        {
+            Run::Done(done) => done,
+            Run::Fault(pgid) => return Run::Fault(pgid),
+            Run::Failed(failure) => return Run::Failed(failure),
+        };
+        if let Verdict::Rejected { reason } = verdict {
+            self.writer.refresh();
+            return Run::Failed(Failure::Rejected { reason });
+        }
+        self.view.push(&set);
+        let changed = set.pages.keys().copied().collect();
+        let body = mutation.encode();
+        let frame = TimelineFrame { lsn: self.head, call, body: body.clone() };
+        self.head = self.head.next();
+        let layer = (self.undecided.len() < LAYERS_MAX).then_some(set);
+        let predicted = Some(Verdict::Applied);
+        self.undecided.push_back(Undecided { call, mutation, body, layer, predicted });
+        Run::Done(Issued { frame, changed })
+    }
+
+    /// Takes the next entry of the authority. One that is held already is passed over.
+    ///
+    /// Says what became visible where nothing has to run again: the entry is exactly what the
+    /// lowest layer predicted. Otherwise it waits for [`step`](Self::step).
+    ///
+    /// # Errors
+    ///
+    /// [`ReplicaError`]: the caller follows anew from [`base`](Self::base).
+    pub fn receive(&mut self, entry: ServerEntry) -> Result<Option<Advance>, ReplicaError> {
+        let same = self.held().filter(|held| held.journal == entry.position.journal);
+        let expected = same.map_or(Lsn::FIRST, |held| held.next);
+        if entry.range.end() <= expected {
+            return Ok(None);
+        }
+        if entry.range.start() != expected {
+            return Err(ReplicaError::Gap { range: entry.range, expected });
+        }
+        if entry.range.count() == 1 {
+            let before = same.map(|held| held.chain).unwrap_or_default();
+            if chain_of(before, entry.range, &entry.set) != entry.position.chain {
+                return Err(ReplicaError::Diverged { range: entry.range });
+            }
+        }
+        if self.is_predicted(&entry) {
+            return Ok(Some(self.fold_lowest(entry)));
+        }
+        self.staged.push_back(entry);
+        Ok(None)
+    }
+
+    /// Forgets entries that are not visible yet: what brought them was wrong about something.
+    pub fn forget_staged(&mut self) {
+        self.abandon_rebase();
+        self.staged.clear();
+    }
+
+    /// What is held of the storage journal, visible or not: where to follow on from.
+    #[must_use]
+    pub fn held(&self) -> Option<Position> {
+        let staged = self.staged.back().map(|staged| staged.position);
+        staged.or_else(|| self.rebase.as_ref().and_then(Rebase::last_position)).or(self.base)
+    }
+
+    /// Runs a slice of the rebase that is due, if any.
+    ///
+    /// `Done(None)` means that more is to do, or nothing ([`is_settled`](Self::is_settled)
+    /// tells); an [`Advance`] means that the new pages are visible now.
+    pub fn step(&mut self, new_timeline: JournalId) -> Run<Option<Advance>> {
+        if self.is_settled() {
+            return Run::Done(None);
+        }
+        let mut rebase = match self.rebase.take() {
+            Some(rebase) => rebase,
+            None => Rebase::begin(self),
+        };
+        match rebase.step(self) {
+            Run::Done(RebaseStep::More) => {
+                self.rebase = Some(rebase);
+                Run::Done(None)
+            }
+            Run::Done(RebaseStep::Complete) => Run::Done(Some(rebase.complete(self, new_timeline))),
+            Run::Fault(pgid) => {
+                self.rebase = Some(rebase);
+                Run::Fault(pgid)
+            }
+            Run::Failed(failure) => {
+                // The old view stays; the caller says why and the entries come again.
+                self.staged.clear();
+                self.stale = false;
+                Run::Failed(failure)
+            }
+        }
+    }
+
+    pub(crate) fn first(&self) -> Lsn {
+        Lsn::new(self.head.get() - self.undecided.len() as u64).expect("BUG: LSNs start at 1")
+    }
+
+    fn abandon_rebase(&mut self) {
+        if let Some(rebase) = self.rebase.take() {
+            for entry in rebase.into_entries().into_iter().rev() {
+                self.staged.push_front(entry);
+            }
+            self.stale = true;
+        }
+    }
+
+    fn is_predicted(&self, entry: &ServerEntry) -> bool {
+        let origin = Origin { timeline: self.timeline, lsn: self.first() };
+        self.rebase.is_none()
+            && self.staged.is_empty()
+            && !self.stale
+            && self.migration.is_none()
+            && self.base.is_some_and(|base| base.journal == entry.position.journal)
+            && entry.origin == Some(origin)
+            && self
+                .undecided
+                .front()
+                .is_some_and(|lowest| lowest.layer.as_ref() == Some(&entry.set))
+    }
+
+    /// The lowest layer becomes the entry: what is seen stays as it is.
+    fn fold_lowest(&mut self, entry: ServerEntry) -> Advance {
+        let lsn = self.first();
+        let lowest = self.undecided.pop_front().expect("BUG: predicted by nothing");
+        self.base = Some(entry.position);
+        self.view.advance_base(&entry.set);
+        if self.undecided.is_empty() {
+            self.view.set_overlay([]);
+        }
+        let verdict = lowest.predicted.expect("BUG: a layer without a verdict");
+        Advance {
+            entries: vec![entry.into_storage()],
+            trim: Some(lsn.next()),
+            decided: vec![Decided { lsn, call: lowest.call, mutation: lowest.mutation, verdict }],
+            ..Advance::default()
+        }
+    }
+}
+
+impl Undecided {
+    fn read(frame: TimelineFrame) -> Self {
+        // Frames were written by `issue`; one that cannot be read is rejected by the authority in
+        // its place, and changes nothing here.
+        let mutation = Mutation::decode(&frame.body).unwrap_or_else(|_| Mutation::unreadable());
+        Self { call: frame.call, mutation, body: frame.body, layer: None, predicted: None }
+    }
+
+    /// The frame at this place.
+    #[must_use]
+    pub fn frame(&self, lsn: Lsn) -> TimelineFrame {
+        TimelineFrame { lsn, call: self.call, body: self.body.clone() }
+    }
+}
+
+impl ServerEntry {
+    pub(crate) fn into_storage(self) -> StorageEntry {
+        StorageEntry { range: self.range, position: self.position, call: None, set: self.set }
+    }
+}
+
+impl fmt::Display for Replica {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "timeline {}", self.undecided())?;
+        match self.base {
+            Some(base) => write!(f, " | visible {}", base.next)?,
+            None => f.write_str(" | nothing from the server")?,
+        }
+        if !self.staged.is_empty() {
+            write!(f, " | staged {}", self.staged.len())?;
+        }
+        Ok(())
+    }
+}
