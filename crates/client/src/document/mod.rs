@@ -1,0 +1,462 @@
+//! One open document: its role, the calls that wait on it, and its way to the disk.
+//!
+//! Calls of all tabs stand in one queue and are run in their order (`ops.rs`); what nobody waits
+//! for, rebase, offering and live queries, is run when the queue rests (`background.rs`). Whatever
+//! needs a page that is not in memory stays where it is until the page has come. What the server
+//! says is taken in by `following.rs`.
+
+mod background;
+mod following;
+mod ops;
+mod status;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use tidelog_document::{Authority, Doctype, DoctypeHash, Replica};
+use tidelog_pages::{Append, AppendError, OpenedDocument, StorageEntry, StoreRequest, Ticket};
+use tidelog_sqlite::{ReadSet, View};
+use tidelog_sync::{Sender, codec};
+use tidelog_types::limits::POOL_PAGES_MAX;
+use tidelog_types::{CallId, DocumentKey, ErrorCode, Lsn, Page, Pgid, Position, Rows};
+
+pub(crate) use ops::{Op, OpKind, OpenCall};
+pub(crate) use status::Surroundings;
+
+use crate::effect::TabId;
+use crate::outbox::Outbox;
+use crate::protocol::{Call, CallFailure, FromCore, Handle, Status};
+use crate::record::Record;
+use crate::rng::Rng;
+use crate::store_link::StoreLink;
+
+/// What a document may use while it is worked on.
+pub(crate) struct Context<'c> {
+    pub(crate) now_ms: u64,
+    pub(crate) rng: &'c mut Rng,
+    pub(crate) store: &'c mut StoreLink,
+    pub(crate) out: &'c mut Outbox,
+    /// Doctypes that were found to work.
+    pub(crate) checked: &'c mut BTreeSet<DoctypeHash>,
+}
+
+/// Which side this device is for the document.
+pub(crate) enum Role {
+    /// There is no server: this device decides.
+    Local(Box<Authority>),
+    /// A server decides.
+    Synced(Box<Replica>),
+}
+
+/// One document and everything that waits on it.
+pub(crate) struct Document {
+    pub(crate) key: DocumentKey,
+    /// `None` until the store has said where it stands, and for one that does not exist yet.
+    role: Option<Role>,
+    /// Whether the store has answered.
+    loaded: bool,
+    record: Option<Record>,
+    /// Why it cannot be opened at all.
+    broken: Option<CallFailure>,
+    pub(crate) handles: BTreeMap<(TabId, Handle), HandleState>,
+    ops: VecDeque<Op>,
+    front_fault: Option<Fault>,
+    back_fault: Option<Fault>,
+    reads: BTreeMap<u64, Read>,
+    watches: BTreeMap<(TabId, Call), Watch>,
+    /// What the next append will say, and what follows when it is durable.
+    append: Append,
+    then: Vec<Then>,
+    appended: VecDeque<(Ticket, Vec<Then>)>,
+    /// Calls that were recorded before this core came, and are not undecided.
+    recorded: BTreeMap<CallId, Lsn>,
+    /// Timeline frames before this LSN are on the disk.
+    durable: Lsn,
+    /// Storage entries before this LSN are on the disk.
+    storage_durable: Lsn,
+    sender: Sender,
+    /// Who waits for which verdict.
+    confirming: BTreeMap<CallId, (TabId, Call)>,
+    syncs: Vec<SyncWait>,
+    following: following::Following,
+    /// What was told to tabs last.
+    told: Option<Status>,
+    error: Option<CallFailure>,
+}
+
+/// A tab's hold on the document.
+pub(crate) struct HandleState {
+    server: Option<String>,
+    pub(crate) doctype: Doctype,
+    hash: DoctypeHash,
+    has_token: bool,
+    listens: bool,
+}
+
+/// A page that somebody waits for.
+struct Fault {
+    request: u64,
+    kth: u32,
+}
+
+/// Pages on their way from the page server.
+struct Read {
+    pgids: Vec<Pgid>,
+    /// Pages that were written meanwhile: what is on its way may be older.
+    stale: BTreeSet<Pgid>,
+}
+
+struct Watch {
+    sql: String,
+    params: crate::protocol::QueryParams,
+    read_set: Option<ReadSet>,
+    rows: Option<Rows>,
+    dirty: bool,
+}
+
+/// What follows when an append is durable.
+enum Then {
+    /// Tell the caller; `confirmed` too where this device decides.
+    Settle { tab: TabId, call: Call, id: CallId, lsn: Lsn, confirmed: bool },
+    /// Timeline frames before this are durable.
+    Timeline(Lsn),
+    /// Storage entries before this are durable.
+    Storage(Lsn),
+}
+
+struct SyncWait {
+    tab: TabId,
+    call: Call,
+    /// All mutations before this need their verdict.
+    timeline: Lsn,
+    /// All entries before this need to be visible; `None` until the server has said.
+    storage: Option<Lsn>,
+    probe: Option<u32>,
+}
+
+/// How an attempt to do something ended.
+enum Attempt {
+    /// It is done; go on.
+    Done,
+    /// It waits for something else to happen first.
+    Waits,
+    /// There was nothing to do.
+    Idle,
+}
+
+impl Document {
+    pub(crate) fn new(key: DocumentKey, ctx: &mut Context<'_>) -> Self {
+        let document = Self {
+            append: Append::to(key.clone()),
+            key,
+            role: None,
+            loaded: false,
+            record: None,
+            broken: None,
+            handles: BTreeMap::new(),
+            ops: VecDeque::new(),
+            front_fault: None,
+            back_fault: None,
+            reads: BTreeMap::new(),
+            watches: BTreeMap::new(),
+            then: Vec::new(),
+            appended: VecDeque::new(),
+            recorded: BTreeMap::new(),
+            durable: Lsn::FIRST,
+            storage_durable: Lsn::FIRST,
+            sender: Sender::new(Lsn::FIRST),
+            confirming: BTreeMap::new(),
+            syncs: Vec::new(),
+            following: following::Following::default(),
+            told: None,
+            error: None,
+        };
+        document.ask_where_it_stands(ctx);
+        document
+    }
+
+    /// Puts a call at the end of the queue.
+    pub(crate) fn push(&mut self, op: Op) {
+        self.ops.push_back(op);
+    }
+
+    /// Runs what can be run now, and hands what it changed to the disk.
+    pub(crate) fn pump(&mut self, ctx: &mut Context<'_>) {
+        if let Some(failure) = self.broken.clone() {
+            self.fail_all(&failure, ctx.out);
+        }
+        let mut slices = 0;
+        loop {
+            if let Attempt::Done = self.run_front(ctx) {
+                continue;
+            }
+            match self.run_background(ctx) {
+                Attempt::Done if slices < background::SLICES_MAX => slices += 1,
+                Attempt::Done => {
+                    ctx.out.wake_at(ctx.now_ms);
+                    break;
+                }
+                Attempt::Waits | Attempt::Idle => break,
+            }
+        }
+        if let (Some(view), None, None) = (self.view(), &self.front_fault, &self.back_fault) {
+            view.evict();
+        }
+        self.flush_append(ctx);
+        self.give_up_silent_channel(ctx);
+        self.send_frames(ctx);
+        self.settle_syncs(ctx);
+        self.ask_to_be_woken(ctx);
+    }
+
+    /// Fails every call that waits.
+    pub(crate) fn fail_all(&mut self, failure: &CallFailure, out: &mut Outbox) {
+        while let Some(op) = self.ops.pop_front() {
+            op.fail(failure.clone(), out);
+        }
+    }
+
+    /// Whether nothing holds it: no tab, and nothing on its way to the disk.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.handles.is_empty() && self.appended.is_empty() && self.ops.is_empty()
+    }
+
+    /// Mutations without a verdict.
+    pub(crate) fn pending(&self) -> u64 {
+        match &self.role {
+            Some(Role::Synced(replica)) => replica.undecided().count(),
+            _ => 0,
+        }
+    }
+
+    pub(crate) fn is_loaded(&self) -> bool {
+        self.loaded
+    }
+
+    /// A tab is gone: nobody waits for its calls any more.
+    pub(crate) fn drop_tab(&mut self, tab: TabId) {
+        self.handles.retain(|(holder, _), _| *holder != tab);
+        self.watches.retain(|(holder, _), _| *holder != tab);
+        self.syncs.retain(|sync| sync.tab != tab);
+    }
+
+    pub(crate) fn drop_handle(&mut self, tab: TabId, handle: Handle) {
+        self.handles.remove(&(tab, handle));
+    }
+
+    pub(crate) fn unwatch(&mut self, tab: TabId, call: Call) {
+        self.watches.remove(&(tab, call));
+        self.ops.retain(|op| !op.is_watch(tab, call));
+    }
+
+    // --- the way to the disk -------------------------------------------------------------------
+
+    /// A page server has let us in: ask again what the last one has not answered.
+    pub(crate) fn store_ready(&mut self, ctx: &mut Context<'_>) {
+        if !self.loaded {
+            self.ask_where_it_stands(ctx);
+        }
+        for (request, read) in &self.reads {
+            ctx.out.ask_store(StoreRequest::Read {
+                request: *request,
+                document: self.key.clone(),
+                pgids: read.pgids.clone(),
+            });
+        }
+    }
+
+    /// The store says where the document stands.
+    pub(crate) fn opened(&mut self, state: Option<OpenedDocument>, ctx: &mut Context<'_>) {
+        if self.loaded {
+            return;
+        }
+        self.loaded = true;
+        let Some(state) = state else { return };
+        match codec::decode::<Record>(&state.record) {
+            Ok(record) => self.begin_from_store(record, state),
+            Err(_) => {
+                self.broken = Some(CallFailure::new(
+                    ErrorCode::NewerFormat,
+                    "this copy was written by a release that this one cannot read: load the \
+                     newer release of the app; nothing was touched",
+                ));
+            }
+        }
+        let _ = ctx;
+    }
+
+    fn begin_from_store(&mut self, record: Record, state: OpenedDocument) {
+        let view = View::new(POOL_PAGES_MAX, state.db_pages);
+        view.fill(state.first_page.into_iter().map(|page| (Pgid(1), page)).collect());
+        self.recorded = state.calls.into_iter().collect();
+        self.storage_durable = state.storage.map_or(Lsn::FIRST, |position| position.next);
+        let role = match (&record.server, state.timeline) {
+            (None, _) => {
+                let position = state.storage.expect("BUG: a local document without a journal");
+                Role::Local(Box::new(Authority::new(view, position)))
+            }
+            (Some(_), timeline) => {
+                let timeline = timeline.expect("BUG: a synced document without a timeline");
+                self.durable = timeline.range.end();
+                self.sender = Sender::new(timeline.range.start());
+                let mut doctypes: BTreeMap<_, _> =
+                    record.doctypes.iter().map(|d| (d.hash(), d.clone())).collect();
+                doctypes.extend(self.handles.values().map(|h| (h.hash, h.doctype.clone())));
+                Role::Synced(Box::new(Replica::open(
+                    view,
+                    state.storage,
+                    (timeline.journal, timeline.range.end()),
+                    timeline.frames,
+                    record.kept,
+                    doctypes,
+                    record.newest,
+                )))
+            }
+        };
+        self.role = Some(role);
+        self.record = Some(record);
+    }
+
+    /// Pages that were asked for.
+    pub(crate) fn pages(&mut self, request: u64, pages: Vec<(Pgid, Page)>, last: bool) {
+        let Some(read) = self.reads.get(&request) else { return };
+        let fresh = pages.into_iter().filter(|(pgid, _)| !read.stale.contains(pgid)).collect();
+        if let Some(view) = self.view() {
+            view.fill(fresh);
+        }
+        if last {
+            self.reads.remove(&request);
+        }
+    }
+
+    /// Everything up to `ticket` is on the disk.
+    pub(crate) fn store_durable(&mut self, ticket: Ticket, ctx: &mut Context<'_>) {
+        while self.appended.front().is_some_and(|(appended, _)| *appended <= ticket) {
+            let (_, then) = self.appended.pop_front().expect("BUG: looked at it just now");
+            for then in then {
+                match then {
+                    Then::Timeline(lsn) => self.durable = self.durable.max(lsn),
+                    Then::Storage(lsn) => self.storage_durable = self.storage_durable.max(lsn),
+                    Then::Settle { tab, call, lsn, confirmed, .. } => {
+                        ctx.out.tell(tab, FromCore::Durable { call, lsn: lsn.get() });
+                        if confirmed {
+                            ctx.out.tell(tab, FromCore::Confirmed { call, lsn: lsn.get() });
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// An append left nothing behind: what was issued from there on is taken back, its callers are
+    /// told, and the document is read anew from the disk.
+    pub(crate) fn append_failed(
+        &mut self,
+        ticket: Ticket,
+        error: &AppendError,
+        ctx: &mut Context<'_>,
+    ) {
+        if !self.appended.iter().any(|(appended, _)| *appended == ticket) {
+            return;
+        }
+        let failure = CallFailure::of_append(error);
+        let (kept, lost): (VecDeque<_>, VecDeque<_>) =
+            std::mem::take(&mut self.appended).into_iter().partition(|(t, _)| *t < ticket);
+        self.appended = kept;
+        for then in lost.into_iter().flat_map(|(_, then)| then) {
+            if let Then::Settle { tab, call, id, .. } = then {
+                self.confirming.remove(&id);
+                ctx.out.tell(tab, FromCore::Failed { call, failure: failure.clone() });
+            }
+        }
+        ctx.store.give_up(&self.key, ticket);
+        self.error = Some(failure);
+        self.reload(ctx);
+    }
+
+    /// Drops what is in memory and reads the document anew.
+    fn reload(&mut self, ctx: &mut Context<'_>) {
+        self.role = None;
+        self.record = None;
+        self.loaded = false;
+        self.front_fault = None;
+        self.back_fault = None;
+        self.reads.clear();
+        self.append = Append::to(self.key.clone());
+        self.then.clear();
+        self.leave_server(ctx);
+        for watch in self.watches.values_mut() {
+            watch.dirty = true;
+        }
+        self.ask_where_it_stands(ctx);
+    }
+
+    fn ask_where_it_stands(&self, ctx: &mut Context<'_>) {
+        ctx.store.ask(StoreRequest::Open { document: self.key.clone() }, ctx.out);
+    }
+
+    fn flush_append(&mut self, ctx: &mut Context<'_>) {
+        let append = std::mem::replace(&mut self.append, Append::to(self.key.clone()));
+        if append == self.append && self.then.is_empty() {
+            return;
+        }
+        let mut then = std::mem::take(&mut self.then);
+        then.extend(append.timeline.last().map(|frame| Then::Timeline(frame.lsn.next())));
+        then.extend(append.storage.last().map(|entry| Then::Storage(entry.range.end())));
+        let ticket = ctx.store.append(append, ctx.out);
+        self.appended.push_back((ticket, then));
+    }
+
+    fn append_storage(&mut self, entry: StorageEntry) {
+        for read in self.reads.values_mut() {
+            read.stale.extend(entry.set.pages.keys());
+        }
+        self.append.storage.push(entry);
+    }
+
+    fn append_record(&mut self) {
+        let record = self.record.as_ref().expect("BUG: no record to write");
+        self.append.record = Some(codec::encode(record).into());
+    }
+
+    // --- small questions -----------------------------------------------------------------------
+
+    fn view(&self) -> Option<&View> {
+        match self.role.as_ref()? {
+            Role::Local(authority) => Some(authority.view()),
+            Role::Synced(replica) => Some(replica.view()),
+        }
+    }
+
+    /// The pages that look different now concern these live queries.
+    fn mark_dirty(&mut self, changed: &BTreeSet<Pgid>) {
+        if changed.is_empty() {
+            return;
+        }
+        let cookie = self.view().and_then(View::schema_cookie);
+        for watch in self.watches.values_mut() {
+            let touched = |set: &ReadSet| set.touched_by_pages(changed, cookie);
+            watch.dirty |= watch.read_set.as_ref().is_none_or(touched);
+        }
+    }
+
+    fn base_position(&self) -> Option<Position> {
+        match self.role.as_ref()? {
+            Role::Local(authority) => Some(authority.position()),
+            Role::Synced(replica) => replica.base(),
+        }
+    }
+
+    /// Asks for the pages around a fault. `None`: nothing of it can be had.
+    fn fetch(&mut self, pgids: Vec<Pgid>, kth: u32, ctx: &mut Context<'_>) -> Option<Fault> {
+        if pgids.is_empty() {
+            return None;
+        }
+        let request = ctx.store.next_request();
+        ctx.store.ask(
+            StoreRequest::Read { request, document: self.key.clone(), pgids: pgids.clone() },
+            ctx.out,
+        );
+        self.reads.insert(request, Read { pgids, stale: BTreeSet::new() });
+        Some(Fault { request, kth })
+    }
+}

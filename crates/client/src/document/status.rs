@@ -1,0 +1,158 @@
+//! How a document stands, for those who look.
+
+use tidelog_types::{ErrorCode, Lsn};
+
+use super::{Context, Document, Role};
+use crate::effect::TabId;
+use crate::protocol::{CallFailure, Connection, FromCore, Handle, Status, Storage};
+use crate::record::KeptRejection;
+use crate::server_link::{ServerLink, Stage};
+use crate::store_link::StoreLink;
+
+/// What the status says that the document does not know itself.
+pub(crate) struct Surroundings<'s> {
+    pub(crate) now_ms: u64,
+    pub(crate) link: Option<&'s ServerLink>,
+    pub(crate) store: &'s StoreLink,
+    pub(crate) persisted: bool,
+    pub(crate) usage: u64,
+    pub(crate) quota: u64,
+}
+
+impl Document {
+    /// How it stands, as far as it knows itself.
+    pub(super) fn status(&self, ctx: &Context<'_>) -> Status {
+        let quiet = Surroundings {
+            now_ms: ctx.now_ms,
+            link: None,
+            store: ctx.store,
+            persisted: false,
+            usage: 0,
+            quota: 0,
+        };
+        self.status_in(&quiet)
+    }
+
+    fn status_in(&self, around: &Surroundings<'_>) -> Status {
+        let (pending, timeline, visible) = match &self.role {
+            Some(Role::Synced(replica)) => {
+                let undecided = replica.undecided();
+                let base = replica.base().map_or(Lsn::FIRST, |base| base.next);
+                let (start, head) = (undecided.start(), undecided.end());
+                let acked = self.sender.acked().max(start);
+                // Right after a replacement the frames are not in the new timeline yet.
+                let durable = self.durable.clamp(acked.min(head), head);
+                (undecided.count(), [start, acked, durable, head].map(Lsn::get), base)
+            }
+            Some(Role::Local(authority)) => (0, [0; 4], authority.position().next),
+            None => (0, [0; 4], Lsn::FIRST),
+        };
+        let (connection, failure) = self.connection(around.link);
+        let storage = if around.store.is_ready() { Storage::Opfs } else { Storage::Waiting };
+        let device = around.store.failure.as_ref().map(CallFailure::of_page_server);
+        Status {
+            connection,
+            error: device.or_else(|| self.error.clone()).or(failure),
+            pending,
+            confirmed_lsn: visible.get() - 1,
+            storage,
+            settling: around.now_ms < around.store.settled_at_ms,
+            persisted: around.persisted,
+            usage: around.usage,
+            quota: around.quota,
+            timeline,
+            storage_lsns: [self.storage_durable.get(), visible.get()],
+        }
+    }
+
+    fn connection(&self, link: Option<&ServerLink>) -> (Connection, Option<CallFailure>) {
+        if let Some(Role::Local(_)) = self.role {
+            return (Connection::Local, None);
+        }
+        if self.wanted_server().is_none() {
+            return (Connection::Offline, None);
+        }
+        let Some(link) = link else { return (Connection::Connecting, None) };
+        let connection = match link.stage {
+            Stage::Welcomed if self.is_online() => Connection::Online,
+            Stage::Welcomed if self.error.as_ref().is_some_and(CallFailure::is_final) => {
+                Connection::Offline
+            }
+            Stage::Connecting | Stage::WantsToken if link.failure.is_some() => Connection::Offline,
+            Stage::Welcomed | Stage::Connecting | Stage::WantsToken => Connection::Connecting,
+            Stage::Idle if link.failure.is_some() => Connection::Offline,
+            Stage::Idle => Connection::Connecting,
+        };
+        (connection, link.failure.clone())
+    }
+
+    /// Tells all who hold the document how it stands, if that is news.
+    pub(crate) fn tell_status(
+        &mut self,
+        around: &Surroundings<'_>,
+        out: &mut crate::outbox::Outbox,
+    ) {
+        if self.handles.is_empty() || self.role.is_none() {
+            return;
+        }
+        let status = self.status_in(around);
+        if around.now_ms < around.store.settled_at_ms {
+            out.wake_at(around.store.settled_at_ms);
+        }
+        if self.told.as_ref() == Some(&status) {
+            return;
+        }
+        for (tab, handle) in self.handles.keys() {
+            out.tell(*tab, FromCore::Status { handle: *handle, status: status.clone() });
+        }
+        self.told = Some(status);
+    }
+
+    /// A tab that has just come needs to be told, news or not.
+    pub(crate) fn forget_told(&mut self) {
+        self.told = None;
+    }
+
+    /// An append went through: the device has recovered.
+    pub(crate) fn storage_works(&mut self) {
+        let of_storage = |failure: &CallFailure| {
+            matches!(failure.code, ErrorCode::Storage | ErrorCode::StorageFull)
+        };
+        if self.error.as_ref().is_some_and(of_storage) {
+            self.error = None;
+        }
+    }
+
+    /// A tab listens for rejections: tell it those that are kept.
+    pub(crate) fn listen(&mut self, tab: TabId, handle: Handle, out: &mut crate::outbox::Outbox) {
+        let Some(state) = self.handles.get_mut(&(tab, handle)) else { return };
+        state.listens = true;
+        let rejections = self.record.iter().flat_map(|record| &record.rejections);
+        for rejection in rejections.filter(|rejection| !rejection.handled) {
+            out.tell(tab, rejection.news(handle));
+        }
+    }
+
+    /// A listener has dealt with a rejection.
+    pub(crate) fn rejection_handled(&mut self, lsn: u64) {
+        let Some(record) = &mut self.record else { return };
+        let open =
+            |rejection: &&mut KeptRejection| rejection.lsn.get() == lsn && !rejection.handled;
+        let Some(rejection) = record.rejections.iter_mut().find(open) else { return };
+        rejection.handled = true;
+        record.forget_handled();
+        self.append_record();
+    }
+}
+
+impl KeptRejection {
+    pub(super) fn news(&self, handle: Handle) -> FromCore {
+        FromCore::RejectionNews {
+            handle,
+            mutation: self.mutation.clone(),
+            args: self.args.clone(),
+            reason: self.reason.clone(),
+            lsn: self.lsn.get(),
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! What happens to the client, and what it wants done.
+
+use serde::{Deserialize, Serialize};
+use tidelog_pages::{StoreReply, StoreRequest};
+
+use crate::protocol::{FromCore, ToCore};
+
+/// The shell's number for a tab.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct TabId(pub u32);
+
+/// The shell's number for a page server, higher for each new one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct PageServerId(pub u32);
+
+/// The client's number for a socket, never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct SocketId(pub u32);
+
+/// Something that happened. The shell turns every callback into one of these.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// A tab asks something: all that it issued in one turn of its event loop.
+    FromTab {
+        /// Which tab.
+        tab: TabId,
+        /// What it asks.
+        messages: Vec<ToCore>,
+    },
+    /// A tab is gone, with everything that it waited for.
+    TabClosed {
+        /// Which tab.
+        tab: TabId,
+    },
+    /// A page server is at hand; it replaces any earlier one.
+    PageServerLent {
+        /// Its number.
+        server: PageServerId,
+        /// Until when a power cut could still lose its files, milliseconds since the epoch: in
+        /// Chromium 45 s after they were made, elsewhere 0.
+        settled_at_ms: u64,
+    },
+    /// A page server answers.
+    FromPageServer {
+        /// Which; answers of a replaced one are ignored.
+        server: PageServerId,
+        /// What it says.
+        replies: Vec<StoreReply>,
+    },
+    /// The page server is gone, and no other is at hand yet.
+    PageServerGone {
+        /// Which.
+        server: PageServerId,
+    },
+    /// The page server's worker could not open its files.
+    PageServerFailed {
+        /// Which.
+        server: PageServerId,
+        /// What it said.
+        failure: PageServerFailure,
+    },
+    /// A socket is connected.
+    SocketOpened {
+        /// Which.
+        socket: SocketId,
+    },
+    /// A socket brought a message.
+    FromServer {
+        /// Which.
+        socket: SocketId,
+        /// The message's bytes.
+        bytes: Vec<u8>,
+    },
+    /// A socket is closed or could not be connected.
+    SocketClosed {
+        /// Which.
+        socket: SocketId,
+    },
+    /// The time that was asked for by [`Effect::WakeAt`] has come; harmless at any other.
+    Wake,
+}
+
+/// Why a page server could not start.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PageServerFailure {
+    /// The files are of a newer format; they were left untouched.
+    NewerFormat,
+    /// The browser gives no files to this window.
+    Unavailable {
+        /// What it said.
+        reason: String,
+    },
+    /// The store is damaged or the device failed.
+    Damaged {
+        /// What was found.
+        reason: String,
+    },
+}
+
+/// Something to be done. The shell does it and decides nothing.
+#[derive(Clone, Debug)]
+pub enum Effect {
+    /// Tell a tab.
+    ToTab {
+        /// Which.
+        tab: TabId,
+        /// What.
+        messages: Vec<FromCore>,
+    },
+    /// Ask the page server.
+    ToPageServer {
+        /// Which.
+        server: PageServerId,
+        /// What, in this order.
+        requests: Vec<StoreRequest>,
+    },
+    /// Connect a socket to this address, its `/v1/sync` already in place.
+    OpenSocket {
+        /// Its number.
+        socket: SocketId,
+        /// The address.
+        url: String,
+    },
+    /// Send one binary message.
+    ToServer {
+        /// On which socket.
+        socket: SocketId,
+        /// The message's bytes.
+        bytes: Vec<u8>,
+    },
+    /// Close a socket; nothing more is expected of it.
+    CloseSocket {
+        /// Which.
+        socket: SocketId,
+    },
+    /// Call with [`Input::Wake`] at this time; replaces an earlier wish.
+    WakeAt {
+        /// Milliseconds on the clock that `step` is given.
+        at_ms: u64,
+    },
+}

@@ -1,0 +1,241 @@
+//! Every failure as a tab is told of it: what happened, and what the caller can do.
+
+use tidelog_document::{ArgumentError, DoctypeError};
+use tidelog_pages::AppendError;
+use tidelog_sqlite::Failure;
+use tidelog_sync::{ByeReason, Refusal};
+use tidelog_types::{ErrorCode, Outcome};
+
+use crate::effect::PageServerFailure;
+use crate::protocol::CallFailure;
+
+impl CallFailure {
+    /// A failure that left nothing behind.
+    pub(crate) fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self { code, outcome: Outcome::None, message: message.into(), mutation: None, reason: None }
+    }
+
+    /// Whether trying again by itself cannot help.
+    pub(crate) fn is_final(&self) -> bool {
+        !matches!(
+            self.code,
+            ErrorCode::ServerUnreachable
+                | ErrorCode::DocumentReplaced
+                | ErrorCode::Storage
+                | ErrorCode::StorageFull
+        )
+    }
+
+    pub(crate) fn rejected(mutation: &str, reason: &str) -> Self {
+        Self {
+            mutation: Some(mutation.to_owned()),
+            reason: Some(reason.to_owned()),
+            ..Self::new(ErrorCode::Rejected, format!("mutation {mutation} was rejected: {reason}"))
+        }
+    }
+
+    pub(crate) fn unknown_mutation(name: &str, doctype: &str) -> Self {
+        Self::new(
+            ErrorCode::UnknownMutation,
+            format!("doctype {doctype} has no mutation {name}: define it, or correct the name"),
+        )
+    }
+
+    pub(crate) fn argument(mutation: &str, error: &ArgumentError) -> Self {
+        Self::new(ErrorCode::MutationArgument, format!("mutation {mutation}: {error}"))
+    }
+
+    /// A mutation that failed where it was issued.
+    pub(crate) fn of_mutation(mutation: &str, failure: &Failure) -> Self {
+        match failure {
+            Failure::Rejected { reason } => Self::rejected(mutation, reason),
+            Failure::ReadSetTooLarge { .. } => Self::of_query(failure),
+            other => Self::rejected(mutation, &other.to_string()),
+        }
+    }
+
+    pub(crate) fn of_query(failure: &Failure) -> Self {
+        let (code, advice) = match failure {
+            Failure::ReadOnly => {
+                (ErrorCode::ReadOnly, "queries cannot write: use a mutation for that")
+            }
+            Failure::Budget { .. } => (
+                ErrorCode::BudgetExceeded,
+                "it was stopped: give it a limit, an index, or an end to its recursion",
+            ),
+            Failure::ReadSetTooLarge { .. } => (
+                ErrorCode::ReadSetTooLarge,
+                "it reads more than can be held at once: narrow it, or add an index",
+            ),
+            _ => (ErrorCode::Query, "correct the statement or its parameters"),
+        };
+        Self::new(code, format!("{failure}; {advice}"))
+    }
+
+    pub(crate) fn of_doctype(error: &DoctypeError) -> Self {
+        Self::new(
+            ErrorCode::Doctype,
+            format!("{error}; correct the doctype, nothing was opened or changed"),
+        )
+    }
+
+    pub(crate) fn doctype_mismatch(theirs: &str, ours: &str) -> Self {
+        Self::new(
+            ErrorCode::DoctypeMismatch,
+            format!(
+                "the document is of doctype {theirs}, and {ours} neither succeeds it nor is \
+                 succeeded by it: only ever append migrations, or open another document"
+            ),
+        )
+    }
+
+    pub(crate) fn of_append(error: &AppendError) -> Self {
+        match error {
+            AppendError::Full => Self::new(
+                ErrorCode::StorageFull,
+                "the device has no more room for this site: free some, then try again; nothing \
+                 was recorded",
+            ),
+            other => Self::new(
+                ErrorCode::Storage,
+                format!("{other}; nothing was recorded, what was durable is kept"),
+            ),
+        }
+    }
+
+    pub(crate) fn of_page_server(failure: &PageServerFailure) -> Self {
+        match failure {
+            PageServerFailure::NewerFormat => Self::new(
+                ErrorCode::NewerFormat,
+                "the data on this device are of a newer format: load the newer release of the \
+                 app; nothing was touched",
+            ),
+            PageServerFailure::Unavailable { reason } => Self::new(
+                ErrorCode::Storage,
+                format!(
+                    "this window gives no files to keep data in ({reason}): open the app in \
+                         an ordinary window"
+                ),
+            ),
+            PageServerFailure::Damaged { reason } => Self::new(
+                ErrorCode::Storage,
+                format!(
+                    "the data on this device cannot be read ({reason}): they were left as \
+                         they are"
+                ),
+            ),
+        }
+    }
+
+    pub(crate) fn unreachable(server: &str) -> Self {
+        Self::new(
+            ErrorCode::ServerUnreachable,
+            format!(
+                "{server} does not answer: it is tried again by itself, and mutations wait \
+                     safely on this device"
+            ),
+        )
+    }
+
+    pub(crate) fn exists(document: &str) -> Self {
+        Self::new(
+            ErrorCode::DocumentExists,
+            format!(
+                "the server already has a document named {document}: open the local one \
+                     without a server, or under another name; nothing was changed"
+            ),
+        )
+    }
+
+    pub(crate) fn replaced(document: &str) -> Self {
+        Self::new(
+            ErrorCode::DocumentReplaced,
+            format!(
+                "the server has another document named {document} now: its content replaces \
+                     this copy, and mutations without a verdict are issued to it anew"
+            ),
+        )
+    }
+
+    pub(crate) fn protocol(reason: &str) -> Self {
+        Self::new(
+            ErrorCode::Protocol,
+            format!("{reason}: update the app or the server; every local row is kept"),
+        )
+    }
+
+    pub(crate) fn of_refusal(document: &str, refusal: &Refusal) -> Self {
+        match refusal {
+            Refusal::Missing => Self::new(
+                ErrorCode::DocumentMissing,
+                format!(
+                    "the server no longer has the document {document}: this copy is kept; \
+                         export it, or destroy it to begin anew"
+                ),
+            ),
+            Refusal::Exists => Self::exists(document),
+            Refusal::DoctypeMismatch { reason } => Self::new(
+                ErrorCode::DoctypeMismatch,
+                format!("the server's document {document} is of another doctype: {reason}"),
+            ),
+            Refusal::DoctypeInvalid { reason } => Self::new(
+                ErrorCode::Doctype,
+                format!("the server cannot use the doctype of {document}: {reason}"),
+            ),
+            Refusal::Access { reason } => Self::new(
+                ErrorCode::Access,
+                format!(
+                    "the server gives no access to {document}: {reason}; give open() a token \
+                         that does"
+                ),
+            ),
+            Refusal::Protocol { reason } => Self::protocol(reason),
+            Refusal::Storage { reason } => Self::new(
+                ErrorCode::ServerUnreachable,
+                format!("the server cannot serve {document} at the moment: {reason}"),
+            ),
+        }
+    }
+
+    pub(crate) fn of_bye(server: &str, reason: &ByeReason) -> Option<Self> {
+        match reason {
+            ByeReason::Version => {
+                Some(Self::protocol(&format!("{server} speaks another version of the protocol")))
+            }
+            ByeReason::Unauthenticated => Some(Self::new(
+                ErrorCode::Access,
+                format!(
+                    "{server} wants to know who this is: give open() a token function whose \
+                         token is valid"
+                ),
+            )),
+            ByeReason::Protocol { reason } => Some(Self::protocol(reason)),
+            ByeReason::Shutdown | ByeReason::Slow => None,
+        }
+    }
+
+    pub(crate) fn closed() -> Self {
+        Self::new(ErrorCode::DocumentClosed, "the document was closed: open it again")
+    }
+
+    pub(crate) fn pending(document: &str, count: u64) -> Self {
+        Self::new(
+            ErrorCode::Pending,
+            format!(
+                "{count} mutations of {document} have no verdict yet: sync first, or destroy \
+                     with force to give them up"
+            ),
+        )
+    }
+
+    pub(crate) fn invalid(message: impl Into<String>) -> Self {
+        Self::new(ErrorCode::InvalidOption, message)
+    }
+
+    pub(crate) fn absent_page() -> Self {
+        Self::new(
+            ErrorCode::Storage,
+            "a page of this document is not on this device: connect to its server",
+        )
+    }
+}

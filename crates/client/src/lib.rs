@@ -1,0 +1,41 @@
+//! The browser side as one state machine: inputs in, effects out.
+//!
+//! ```text
+//!   tabs ──ToCore──▶ ┌────────┐ ──Append, Read──▶ page server
+//!        ◀─FromCore─ │ Client │ ◀─Durable, Pages─
+//!                    └────────┘ ──Open, Frames──▶ server
+//!                        ▲      ◀─Entry, Acked───
+//!                      Wake
+//! ```
+//!
+//! It never waits: what has to wait (for a page, for the disk, for the server) is kept, and goes on
+//! with the input that brings it. A receipt settles when its append is durable, a frame goes to the
+//! server only after that, and the timeline is trimmed in the same append as the entry that decides
+//! it.
+//!
+//! # Where to start reading
+//!
+//! - [`Client::step`], then `document/mod.rs`: one document and everything that waits on it.
+//! - `protocol.rs`: what tabs may ask. `effect.rs`: what the shell does.
+//! - `store_link.rs` and `server_link.rs`: the ways to the page server and to a server.
+//!
+//! # What this crate does not know
+//!
+//! web-sys, promises, clocks: time comes in with every input, randomness once, as a seed.
+
+mod client;
+mod document;
+mod effect;
+mod failure;
+mod outbox;
+mod protocol;
+mod record;
+mod rng;
+mod server_link;
+mod store_link;
+
+pub use client::Client;
+pub use effect::{Effect, Input, PageServerFailure, PageServerId, SocketId, TabId};
+pub use protocol::{
+    Call, CallFailure, Connection, FromCore, Handle, QueryParams, Status, Storage, ToCore,
+};

@@ -1,0 +1,65 @@
+//! What one step wants done, gathered so that everything for one receiver goes in one message.
+
+use std::collections::BTreeMap;
+
+use tidelog_pages::StoreRequest;
+use tidelog_sync::{ToServer, encode_message};
+
+use crate::effect::{Effect, PageServerId, SocketId, TabId};
+use crate::protocol::FromCore;
+
+/// The effects of one step.
+#[derive(Debug, Default)]
+pub(crate) struct Outbox {
+    to_tabs: BTreeMap<TabId, Vec<FromCore>>,
+    to_store: Vec<StoreRequest>,
+    /// Messages for servers, by address: those of a server that is not there are dropped, since
+    /// everything is said again once it is.
+    pub(crate) to_servers: Vec<(String, ToServer)>,
+    sockets: Vec<Effect>,
+    wake_at_ms: Option<u64>,
+}
+
+impl Outbox {
+    pub(crate) fn tell(&mut self, tab: TabId, message: FromCore) {
+        self.to_tabs.entry(tab).or_default().push(message);
+    }
+
+    pub(crate) fn ask_store(&mut self, request: StoreRequest) {
+        self.to_store.push(request);
+    }
+
+    pub(crate) fn say(&mut self, server: &str, message: ToServer) {
+        self.to_servers.push((server.to_owned(), message));
+    }
+
+    pub(crate) fn open_socket(&mut self, socket: SocketId, url: String) {
+        self.sockets.push(Effect::OpenSocket { socket, url });
+    }
+
+    pub(crate) fn send(&mut self, socket: SocketId, message: &ToServer) {
+        self.sockets.push(Effect::ToServer { socket, bytes: encode_message(message) });
+    }
+
+    pub(crate) fn close_socket(&mut self, socket: SocketId) {
+        self.sockets.push(Effect::CloseSocket { socket });
+    }
+
+    pub(crate) fn wake_at(&mut self, at_ms: u64) {
+        self.wake_at_ms = Some(self.wake_at_ms.map_or(at_ms, |other| other.min(at_ms)));
+    }
+
+    /// The effects, the page server's first: its answer is what others wait for.
+    pub(crate) fn into_effects(self, page_server: Option<PageServerId>) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        if let (Some(server), false) = (page_server, self.to_store.is_empty()) {
+            effects.push(Effect::ToPageServer { server, requests: self.to_store });
+        }
+        effects.extend(self.sockets);
+        effects.extend(
+            self.to_tabs.into_iter().map(|(tab, messages)| Effect::ToTab { tab, messages }),
+        );
+        effects.extend(self.wake_at_ms.map(|at_ms| Effect::WakeAt { at_ms }));
+        effects
+    }
+}

@@ -1,0 +1,317 @@
+//! What tabs ask of the core, and what it tells them.
+//!
+//! One message on a tab's port is a list of these, encoded by `tidelog_sync::codec`: a tab hands
+//! over together what was issued in one turn of its event loop, and so does the core. The
+//! TypeScript side is `js/src/codec.ts`. The order of variants and fields is what travels: a tab
+//! and a core of different releases never talk, since each release is a worker of its own name.
+
+use serde::{Deserialize, Serialize};
+use tidelog_document::Doctype;
+use tidelog_types::{CallId, ErrorCode, Outcome, Rows, Value};
+
+/// A tab's number for one of its calls, from 1, never reused by that tab.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Call(pub u32);
+
+/// A tab's number for one of its opened documents, from 1, never reused by that tab.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Handle(pub u32);
+
+/// What a tab may ask. Every `call` gets exactly one answer, but for those that say otherwise.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum ToCore {
+    /// Open a document. Answered by `Opened` or `Failed`.
+    Open {
+        /// The call.
+        call: Call,
+        /// The tab's number for the document from now on.
+        handle: Handle,
+        /// The document's id.
+        document: String,
+        /// Whose copy; empty for the device's.
+        user: String,
+        /// Address of the server, `ws://` or `wss://`; `None` for a local document.
+        server: Option<String>,
+        /// The doctype that the tab knows it by.
+        doctype: Doctype,
+        /// Whether the tab can be asked for a token.
+        has_token: bool,
+    },
+    /// Run a mutation. Answered by `Durable` or `Failed`, and then by `Confirmed` or `Rejected`.
+    Mutate {
+        /// The call.
+        call: Call,
+        /// Which document.
+        handle: Handle,
+        /// The call's name in the journal.
+        id: CallId,
+        /// Which mutation.
+        name: String,
+        /// Its arguments.
+        args: Vec<(String, Value)>,
+        /// When it was issued, milliseconds since the epoch.
+        now_ms: u64,
+        /// Set if an earlier core was asked already: the LSN at which it said that the mutation is
+        /// durable, 0 if it has not said so.
+        again: Option<u64>,
+    },
+    /// Run a query once. Answered by `Rows` or `Failed`.
+    Query {
+        /// The call.
+        call: Call,
+        /// Which document.
+        handle: Handle,
+        /// One statement.
+        sql: String,
+        /// Its parameters.
+        params: QueryParams,
+    },
+    /// Run a query now and after every change that can affect it. Answered by `Rows` or `Failed`
+    /// each time, until `Unwatch`.
+    Watch {
+        /// The call.
+        call: Call,
+        /// Which document.
+        handle: Handle,
+        /// One statement.
+        sql: String,
+        /// Its parameters.
+        params: QueryParams,
+    },
+    /// Stop a watch. Not answered.
+    Unwatch {
+        /// The call that began it.
+        call: Call,
+    },
+    /// Answered by `Done` when all that was pending has its verdict and all that the server had is
+    /// visible; by `Failed` where trying again cannot help.
+    Sync {
+        /// The call.
+        call: Call,
+        /// Which document.
+        handle: Handle,
+    },
+    /// Answered by `Exported` or `Failed`.
+    Export {
+        /// The call.
+        call: Call,
+        /// Which document.
+        handle: Handle,
+    },
+    /// Let go of a document. Answered by `Done`.
+    Close {
+        /// The call.
+        call: Call,
+        /// Which document.
+        handle: Handle,
+    },
+    /// Delete a local copy. Answered by `Done` or `Failed`.
+    Destroy {
+        /// The call.
+        call: Call,
+        /// The document's id.
+        document: String,
+        /// Whose copy.
+        user: String,
+        /// Also with mutations pending.
+        force: bool,
+    },
+    /// Stay away from the server, or go back to it. Holds for the document in all tabs. Not
+    /// answered.
+    SetConnected {
+        /// Which document.
+        handle: Handle,
+        /// Whether to connect.
+        connected: bool,
+    },
+    /// The tab has a listener for rejections: tell it those that are kept. Not answered.
+    ListenRejections {
+        /// Which document.
+        handle: Handle,
+    },
+    /// A listener has returned for this rejection: it need not be kept. Not answered.
+    RejectionHandled {
+        /// Which document.
+        handle: Handle,
+        /// Its LSN.
+        lsn: u64,
+    },
+    /// The answer to `TokenWanted`. Not answered.
+    Token {
+        /// Which document.
+        handle: Handle,
+        /// The token, or `None` if the app could not give one.
+        token: Option<String>,
+    },
+    /// What the window knows of the device. Not answered.
+    Device {
+        /// Whether the browser promised not to evict.
+        persisted: bool,
+        /// Bytes used by this origin.
+        usage: u64,
+        /// Bytes that it may use.
+        quota: u64,
+    },
+}
+
+/// Parameters of a query.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum QueryParams {
+    /// By position.
+    Positional(Vec<Value>),
+    /// By name.
+    Named(Vec<(String, Value)>),
+}
+
+/// What the core tells a tab.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum FromCore {
+    /// The document is open.
+    Opened {
+        /// The call.
+        call: Call,
+        /// How it stands.
+        status: Status,
+    },
+    /// The call failed.
+    Failed {
+        /// The call.
+        call: Call,
+        /// Why.
+        failure: CallFailure,
+    },
+    /// The mutation is on this device's disk.
+    Durable {
+        /// The call.
+        call: Call,
+        /// Its timeline LSN (its storage LSN in a local document).
+        lsn: u64,
+    },
+    /// The mutation was applied by the authority.
+    Confirmed {
+        /// The call.
+        call: Call,
+        /// The first storage LSN at which this device saw it.
+        lsn: u64,
+    },
+    /// The mutation was rejected by the server.
+    Rejected {
+        /// The call.
+        call: Call,
+        /// Why, with `mutation` and `reason`.
+        failure: CallFailure,
+    },
+    /// The answer to a query, or news of a watch.
+    Rows {
+        /// The call.
+        call: Call,
+        /// The rows.
+        rows: Rows,
+    },
+    /// A SQLite file.
+    Exported {
+        /// The call.
+        call: Call,
+        /// Its bytes.
+        #[serde(with = "serde_bytes")]
+        file: Vec<u8>,
+    },
+    /// It is done.
+    Done {
+        /// The call.
+        call: Call,
+    },
+    /// How a document stands now.
+    Status {
+        /// Which document.
+        handle: Handle,
+        /// How it stands.
+        status: Status,
+    },
+    /// A mutation of this client was rejected by the server.
+    RejectionNews {
+        /// Which document.
+        handle: Handle,
+        /// Which mutation.
+        mutation: String,
+        /// Its arguments.
+        args: Vec<(String, Value)>,
+        /// Why.
+        reason: String,
+        /// Its timeline LSN, to tell repeats.
+        lsn: u64,
+    },
+    /// The server wants to know who this is.
+    TokenWanted {
+        /// Which document.
+        handle: Handle,
+    },
+}
+
+/// A failure as a tab is told of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CallFailure {
+    /// Its class.
+    pub code: ErrorCode,
+    /// Whether the call left something behind.
+    pub outcome: Outcome,
+    /// What happened and what the caller can do, for a person.
+    pub message: String,
+    /// Which mutation, where one was rejected.
+    pub mutation: Option<String>,
+    /// The reason given, where one was rejected.
+    pub reason: Option<String>,
+}
+
+/// How a document stands, for `db.status`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// The way to the server.
+    pub connection: Connection,
+    /// What is wrong, while it lasts.
+    pub error: Option<CallFailure>,
+    /// Mutations without a verdict.
+    pub pending: u64,
+    /// The storage LSN up to which this device has seen the server's verdicts; 0 before the first.
+    pub confirmed_lsn: u64,
+    /// What keeps the data.
+    pub storage: Storage,
+    /// Whether a power cut could still lose the files themselves.
+    pub settling: bool,
+    /// Whether the browser promised not to evict.
+    pub persisted: bool,
+    /// Bytes used by this origin.
+    pub usage: u64,
+    /// Bytes that it may use.
+    pub quota: u64,
+    /// The timeline's LSNs: it starts here; everything before these is acked, durable, issued.
+    pub timeline: [u64; 4],
+    /// The storage journal's: everything before these is durable here, visible here.
+    pub storage_lsns: [u64; 2],
+}
+
+/// The way to the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Connection {
+    /// There is no server.
+    Local,
+    /// On the way.
+    Connecting,
+    /// There.
+    Online,
+    /// Not there; tried again by itself, unless told to stay away.
+    Offline,
+}
+
+/// What keeps the data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Storage {
+    /// Files of the origin private file system.
+    Opfs,
+    /// IndexedDB.
+    IndexedDb,
+    /// Memory only.
+    Memory,
+    /// No page server at the moment.
+    Waiting,
+}

@@ -1,0 +1,54 @@
+//! What the client notes about a document beside its journals.
+
+use serde::{Deserialize, Serialize};
+use tidelog_document::{Doctype, DoctypeHash};
+use tidelog_types::{ClientId, Lsn, Value};
+
+/// The client's notes about one document, in the store as one opaque record.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Record {
+    /// This copy, as mutations see it.
+    pub(crate) client: ClientId,
+    /// Where the document is synced; `None` for a local one.
+    pub(crate) server: Option<String>,
+    /// The doctypes that are needed: the newest, and those that undecided frames name.
+    pub(crate) doctypes: Vec<Doctype>,
+    /// The newest of them.
+    pub(crate) newest: DoctypeHash,
+    /// The rejections of the timeline before this LSN are in here.
+    pub(crate) kept: Lsn,
+    /// Rejections, oldest first: those for which no listener has returned, and the latest others.
+    pub(crate) rejections: Vec<KeptRejection>,
+}
+
+/// A rejection that an app has not dealt with yet.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct KeptRejection {
+    pub(crate) lsn: Lsn,
+    pub(crate) mutation: String,
+    pub(crate) args: Vec<(String, Value)>,
+    pub(crate) reason: String,
+    /// Whether a listener has returned: kept a while all the same, for a tab that asks again.
+    pub(crate) handled: bool,
+}
+
+/// Rejections that stay in the record after they were handled.
+const HANDLED_KEPT_MAX: usize = 64;
+
+impl Record {
+    /// Forgets the oldest of those that were handled, beyond a few.
+    pub(crate) fn forget_handled(&mut self) {
+        let handled = self.rejections.iter().filter(|rejection| rejection.handled).count();
+        let mut surplus = handled.saturating_sub(HANDLED_KEPT_MAX);
+        self.rejections.retain(|rejection| {
+            let forget = rejection.handled && surplus > 0;
+            surplus -= usize::from(forget);
+            !forget
+        });
+    }
+
+    /// The doctype with this hash.
+    pub(crate) fn doctype(&self, hash: DoctypeHash) -> Option<&Doctype> {
+        self.doctypes.iter().find(|doctype| doctype.hash() == hash)
+    }
+}
