@@ -1,0 +1,45 @@
+//! Numbers for whoever watches the server.
+
+use std::fmt::Write as _;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Counts up, from any thread.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) connections: AtomicU64,
+    pub(crate) rooms: AtomicU64,
+    pub(crate) messages_in: AtomicU64,
+    pub(crate) messages_out: AtomicU64,
+    pub(crate) applied: AtomicU64,
+    pub(crate) rejected: AtomicU64,
+    pub(crate) appends: AtomicU64,
+    pub(crate) flushes: AtomicU64,
+}
+
+pub(crate) fn add(counter: &AtomicU64, count: u64) {
+    counter.fetch_add(count, Ordering::Relaxed);
+}
+
+impl Counters {
+    /// As Prometheus reads it.
+    pub(crate) fn text(&self) -> String {
+        let rows = [
+            ("connections", "gauge", "Connections that are open.", &self.connections),
+            ("rooms", "gauge", "Documents that have a room now.", &self.rooms),
+            ("messages_in_total", "counter", "Messages from clients.", &self.messages_in),
+            ("messages_out_total", "counter", "Messages to clients.", &self.messages_out),
+            ("mutations_applied_total", "counter", "Mutations applied.", &self.applied),
+            ("mutations_rejected_total", "counter", "Mutations rejected.", &self.rejected),
+            ("appends_total", "counter", "Appends handed to the store.", &self.appends),
+            ("flushes_total", "counter", "Rounds of the store with a flush.", &self.flushes),
+        ];
+        let mut text = String::new();
+        for (name, kind, help, value) in rows {
+            let value = value.load(Ordering::Relaxed);
+            // Writing to a string cannot fail.
+            let _ = writeln!(text, "# HELP tidelog_{name} {help}");
+            let _ = writeln!(text, "# TYPE tidelog_{name} {kind}\ntidelog_{name} {value}");
+        }
+        text
+    }
+}

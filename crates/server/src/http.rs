@@ -1,0 +1,181 @@
+//! Everything over HTTP but the sync itself.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use axum::extract::ws::WebSocketUpgrade;
+use axum::extract::{Path as UrlPath, State};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware;
+use axum::response::{Html, IntoResponse, Redirect, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use serde_json::json;
+use tidelog_types::DocumentKey;
+use tidelog_types::limits::{MESSAGE_SIZE_MAX, PAGE_SIZE};
+use tower_http::cors::{AllowOrigin, CorsLayer};
+use tower_http::services::ServeDir;
+use tower_http::set_header::SetResponseHeaderLayer;
+
+use crate::room::{Answer, Ask};
+use crate::server::Shared;
+use crate::{loopback, socket};
+
+/// Bytes that a socket's write buffer takes before it is written out.
+const WRITE_BUFFER_SIZE: usize = 64 * 1024;
+
+type Ours = State<Arc<Shared>>;
+
+/// All that the server answers.
+pub(crate) fn router(shared: Arc<Shared>, examples: Option<&Path>) -> Router {
+    let mut api = Router::new()
+        .route("/v1/sync", get(sync))
+        .route("/v1/documents", get(list))
+        .route("/v1/documents/{id}", get(describe).delete(destroy))
+        .route("/v1/documents/{id}/export", get(export));
+    api = if shared.dev {
+        let origin = AllowOrigin::predicate(|origin, _| loopback::allows_origin(origin));
+        let cors = CorsLayer::new()
+            .allow_origin(origin)
+            .allow_methods([axum::http::Method::GET, axum::http::Method::DELETE]);
+        api.layer(cors).layer(middleware::from_fn(loopback::only))
+    } else {
+        api
+    };
+    let mut router = api
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
+        .with_state(shared);
+    if let Some(folder) = examples {
+        router = with_examples(router, folder);
+    }
+    router
+}
+
+async fn sync(State(shared): Ours, upgrade: WebSocketUpgrade) -> Response {
+    if shared.is_stopping() {
+        return (StatusCode::SERVICE_UNAVAILABLE, "the server goes down\n").into_response();
+    }
+    upgrade
+        .max_message_size(MESSAGE_SIZE_MAX)
+        .max_frame_size(MESSAGE_SIZE_MAX)
+        .write_buffer_size(WRITE_BUFFER_SIZE)
+        .max_write_buffer_size(WRITE_BUFFER_SIZE + 2 * MESSAGE_SIZE_MAX)
+        .on_upgrade(move |socket| socket::serve(socket, shared))
+}
+
+async fn readyz(State(shared): Ours) -> Response {
+    if shared.store_is_open() && !shared.is_stopping() {
+        "ready\n".into_response()
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "not ready\n").into_response()
+    }
+}
+
+async fn metrics(State(shared): Ours) -> Response {
+    let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4")];
+    (kind, shared.counters.text()).into_response()
+}
+
+async fn list(State(shared): Ours) -> Response {
+    if !shared.dev {
+        return unauthenticated();
+    }
+    match shared.store.documents().await {
+        Some(documents) => {
+            let names: Vec<String> = documents.into_iter().map(|key| key.document).collect();
+            Json(json!({ "documents": names })).into_response()
+        }
+        None => failed("the store does not answer"),
+    }
+}
+
+async fn describe(State(shared): Ours, UrlPath(id): UrlPath<String>) -> Response {
+    ask(&shared, &id, Ask::Describe).await
+}
+
+async fn export(State(shared): Ours, UrlPath(id): UrlPath<String>) -> Response {
+    ask(&shared, &id, Ask::Export).await
+}
+
+async fn destroy(State(shared): Ours, UrlPath(id): UrlPath<String>) -> Response {
+    ask(&shared, &id, Ask::Destroy).await
+}
+
+async fn ask(shared: &Arc<Shared>, id: &str, ask: Ask) -> Response {
+    if !shared.dev {
+        return unauthenticated();
+    }
+    let Ok(document) = DocumentKey::new(id, "") else {
+        return (StatusCode::BAD_REQUEST, "no document can have that name\n").into_response();
+    };
+    match shared.hall.ask(&document, ask).await {
+        Answer::Missing => (StatusCode::NOT_FOUND, "no such document\n").into_response(),
+        Answer::Description { position, db_pages, guests_count, doctype } => Json(json!({
+            "document": id,
+            "doctype": doctype,
+            "journal": position.journal.to_hex(),
+            "next_lsn": position.next.get(),
+            "size_bytes": u64::from(db_pages) * PAGE_SIZE as u64,
+            "clients": guests_count,
+        }))
+        .into_response(),
+        Answer::File(bytes) => {
+            ([(header::CONTENT_TYPE, "application/vnd.sqlite3")], bytes).into_response()
+        }
+        Answer::Destroyed => StatusCode::NO_CONTENT.into_response(),
+        Answer::Failed { reason } => failed(&reason),
+    }
+}
+
+fn failed(reason: &str) -> Response {
+    (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")).into_response()
+}
+
+fn unauthenticated() -> Response {
+    let why = "logins are not there yet: only a server with --dev answers this\n";
+    (StatusCode::UNAUTHORIZED, why).into_response()
+}
+
+/// Each folder of `folder` that has a `dist` in it, under its name, and a page that links to them.
+fn with_examples(mut router: Router, folder: &Path) -> Router {
+    let mut links = String::new();
+    for name in examples_in(folder) {
+        let files = ServeDir::new(folder.join(&name).join("dist"));
+        let below = format!("/{name}/");
+        links.push_str(&format!("<li><a href=\"{below}\">{name}</a></li>\n"));
+        let to = below.clone();
+        router = router
+            .route(&format!("/{name}"), get(move || async move { Redirect::permanent(&to) }))
+            .nest_service(&below, files);
+    }
+    let page = format!(
+        "<!doctype html>\n<meta charset=\"utf-8\">\n<title>Tidelog examples</title>\n\
+         <body style=\"font: 1.1rem system-ui; margin: 3rem\">\n\
+         <h1>Tidelog</h1>\n<ul>\n{links}</ul>\n"
+    );
+    let fresh = SetResponseHeaderLayer::if_not_present(
+        header::CACHE_CONTROL,
+        HeaderValue::from_static("no-cache"),
+    );
+    router.route("/", get(move || async move { Html(page) })).layer(fresh)
+}
+
+fn examples_in(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut names: Vec<String> = entries
+        .filter(|entry| entry.path().join("dist").is_dir())
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter(|name| name.chars().all(|it| it.is_ascii_alphanumeric() || it == '-'))
+        .collect();
+    names.sort();
+    names
+}
+
+impl Shared {
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
+    }
+}

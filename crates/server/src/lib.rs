@@ -1,0 +1,38 @@
+//! The sync server: rooms, sockets and settings; the binary `tidelog` is a few lines over it.
+//!
+//! ```text
+//! WebSocket ──▶ connection ──▶ room task ──▶ store thread
+//!  (socket.rs)                 (hall.rs)     (store.rs)
+//!                              Room::step    PageServer over native files,
+//!                                            one flush for all that waits
+//! ```
+//!
+//! Each document has one room, and each room one task that owns it. The room decides (`room.rs`)
+//! and does nothing; its task carries out what it decided. All rooms share one store, which has a
+//! thread of its own, and so share each flush.
+//!
+//! # Where to start reading
+//!
+//! - [`Room`]: what the server decides, without I/O; the simulator runs it too.
+//! - `store.rs`: how many rooms share one page server.
+//! - `socket.rs`: a connection's life.
+//! - `settings.rs`: flags, environment, file.
+//!
+//! # What this crate does not know
+//!
+//! Browsers; what a mutation means; what the bytes of the store look like.
+
+mod connection;
+mod counters;
+mod hall;
+mod http;
+mod loopback;
+mod room;
+mod server;
+mod settings;
+mod socket;
+mod store;
+
+pub use room::{Answer, Ask, ConnId, Room, RoomCounts, RoomEffect, RoomInput, RoomSettings};
+pub use server::{Server, ServerError};
+pub use settings::{Serve, ServeSettings, SettingsError};

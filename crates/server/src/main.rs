@@ -1,0 +1,82 @@
+//! The binary `tidelog`.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tidelog_server::{Serve, Server};
+use tokio::signal;
+use tracing_subscriber::EnvFilter;
+
+/// Tidelog: a SQLite database in the browser that works offline and syncs through this server.
+#[derive(Parser)]
+#[command(version, about, after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage.")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve documents from the embedded store
+    Serve(Serve),
+}
+
+const FAILED: u8 = 1;
+const WRONG_USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    let Command::Serve(flags) = Cli::parse().command;
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let settings = match flags.resolve() {
+        Ok(settings) => settings,
+        Err(error) => return report(&error, WRONG_USAGE),
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return report(&error, FAILED),
+    };
+    runtime.block_on(async {
+        let server = match Server::start(&settings).await {
+            Ok(server) => server,
+            Err(error) => return report(&error, FAILED),
+        };
+        println!("listening on http://{}", server.address());
+        stop_signal().await;
+        server.stop().await;
+        ExitCode::SUCCESS
+    })
+}
+
+/// The error and what caused it, on one line.
+fn report(error: &dyn std::error::Error, code: u8) -> ExitCode {
+    let mut line = format!("tidelog: {error}");
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        line.push_str(": ");
+        line.push_str(error.to_string().trim_end());
+        cause = error.source();
+    }
+    eprintln!("{line}");
+    ExitCode::from(code)
+}
+
+#[cfg(unix)]
+async fn stop_signal() {
+    let mut terminate = match signal::unix::signal(signal::unix::SignalKind::terminate()) {
+        Ok(terminate) => terminate,
+        Err(_) => {
+            let _ = signal::ctrl_c().await;
+            return;
+        }
+    };
+    tokio::select! {
+        _ = signal::ctrl_c() => {}
+        _ = terminate.recv() => {}
+    }
+}
+
+#[cfg(not(unix))]
+async fn stop_signal() {
+    let _ = signal::ctrl_c().await;
+}

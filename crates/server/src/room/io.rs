@@ -1,0 +1,115 @@
+//! What happens to a room, and what it wants done.
+
+use tidelog_pages::{StoreReply, StoreRequest};
+use tidelog_sync::{FromServer, ToServer};
+use tidelog_types::Position;
+
+/// The shell's number for a connection, never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnId(pub u64);
+
+/// Something that happened to a room.
+#[derive(Clone, Debug)]
+pub enum RoomInput {
+    /// A client says something of this document.
+    Message {
+        /// On which connection.
+        conn: ConnId,
+        /// What; one of those that carry a channel.
+        message: ToServer,
+    },
+    /// A connection is gone.
+    Left {
+        /// Which.
+        conn: ConnId,
+    },
+    /// The store answers.
+    Store(StoreReply),
+    /// The shell asks, for somebody who is no client.
+    Ask {
+        /// The shell's number for the question.
+        request: u64,
+        /// The question.
+        ask: Ask,
+    },
+}
+
+/// What the shell may ask of a room. Answered by [`RoomEffect::Answer`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ask {
+    /// How does it stand?
+    Describe,
+    /// All of it, as a SQLite file.
+    Export,
+    /// Forget the document, for good.
+    Destroy,
+}
+
+/// What a room answers the shell.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Answer {
+    /// There is no such document.
+    Missing,
+    /// How it stands.
+    Description {
+        /// Where its storage journal stands, on the disk.
+        position: Position,
+        /// Its size in pages.
+        db_pages: u32,
+        /// How many clients follow it.
+        guests_count: usize,
+        /// The newest doctype's name.
+        doctype: String,
+    },
+    /// A SQLite file.
+    File(Vec<u8>),
+    /// The document is forgotten.
+    Destroyed,
+    /// It could not be done.
+    Failed {
+        /// Why, for a person.
+        reason: String,
+    },
+}
+
+/// Something that a room wants done.
+#[derive(Clone, Debug, PartialEq)]
+pub enum RoomEffect {
+    /// Tell a client.
+    Send {
+        /// On which connection.
+        conn: ConnId,
+        /// What.
+        message: FromServer,
+    },
+    /// Ask the store.
+    Store(StoreRequest),
+    /// Answer the shell.
+    Answer {
+        /// The question's number.
+        request: u64,
+        /// The answer.
+        answer: Answer,
+    },
+    /// Close the connection: its client must come back and compare positions anew.
+    Disconnect {
+        /// Which.
+        conn: ConnId,
+    },
+}
+
+/// How a room is to behave.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RoomSettings {
+    /// Clients bring their doctypes along.
+    pub dev: bool,
+}
+
+/// What a room has done since it was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RoomCounts {
+    /// Mutations applied.
+    pub applied: u64,
+    /// Mutations rejected.
+    pub rejected: u64,
+}

@@ -1,0 +1,122 @@
+//! What the store says, and how a room gets at its document and lets go of it.
+
+use std::collections::VecDeque;
+
+use tidelog_pages::{OpenedDocument, StoreReply};
+use tidelog_sqlite::View;
+use tidelog_sync::{FromServer, Refusal};
+use tidelog_types::limits::POOL_PAGES_MAX;
+use tidelog_types::{Page, Pgid};
+
+use super::document::Document;
+use super::follow::Changes;
+use super::guest::Seat;
+use super::record::RoomRecord;
+use super::{Answer, Fetch, Room, RoomEffect, State, Work};
+
+impl Room {
+    pub(super) fn on_store(&mut self, reply: StoreReply) {
+        match reply {
+            StoreReply::Opened { state, .. } => self.on_opened(state),
+            StoreReply::Durable { ticket } => {
+                self.settles_at = self.settles_at.filter(|last| *last > ticket);
+                self.outbox.on_durable(ticket);
+                self.commit();
+            }
+            StoreReply::AppendFailed { ticket, error } => {
+                if self.outbox.waits_for(ticket) {
+                    self.settles_at = self.outbox.last_before(ticket);
+                    self.poison(&error.to_string());
+                }
+                self.settles_at = self.settles_at.filter(|last| *last != ticket);
+            }
+            StoreReply::Broken { error } => {
+                self.settles_at = None;
+                self.poison(&error.to_string());
+            }
+            StoreReply::Pages { request, pages, last, .. } => self.on_pages(request, pages, last),
+            StoreReply::Changes { request, position, set, .. } => {
+                let waiting = self.catch_ups.remove(&request);
+                if let (Some((guest, since)), Some(position)) = (waiting, position) {
+                    self.held.push(Changes { guest, since, position, set });
+                    self.release_held();
+                }
+            }
+            StoreReply::Ready { .. } | StoreReply::Documents { .. } => {}
+        }
+    }
+
+    pub(super) fn on_opened(&mut self, opened: Option<Box<OpenedDocument>>) {
+        if !matches!(self.state, State::Opening) {
+            return;
+        }
+        let Some(opened) = opened else {
+            self.state = State::Absent;
+            return;
+        };
+        let Some(position) = opened.storage else {
+            self.state = State::Absent;
+            return;
+        };
+        let record = match RoomRecord::decode(&opened.record) {
+            Ok(record) => record,
+            Err(error) => return self.poison(&format!("the document's record: {error}")),
+        };
+        let view = View::new(POOL_PAGES_MAX, opened.db_pages);
+        view.fill(opened.first_page.map(|page| (Pgid(1), page)).into_iter().collect());
+        self.state = State::Open(Box::new(Document::new(view, position, record, position)));
+    }
+
+    pub(super) fn on_pages(&mut self, request: u64, mut pages: Vec<(Pgid, Page)>, last: bool) {
+        let Some(fetch) = &mut self.fetch else { return };
+        if fetch.request != request {
+            return;
+        }
+        fetch.pages.append(&mut pages);
+        if !last {
+            return;
+        }
+        let Some(Fetch { pages, asked, .. }) = self.fetch.take() else { return };
+        let State::Open(document) = &self.state else { return };
+        let view = document.authority.view();
+        view.fill(pages);
+        // Running again would ask for it again, for ever.
+        let absent = asked.into_iter().find(|pgid| view.base_page(*pgid).is_none());
+        if let Some(absent) = absent {
+            self.settles_at = self.outbox.last_in_flight();
+            self.poison(&format!("page {absent} is not in the store"));
+        }
+    }
+
+    /// The state here is not what is on the disk: everybody is told, and the next message opens
+    /// the document anew.
+    pub(super) fn poison(&mut self, reason: &str) {
+        let mut seats: Vec<Seat> =
+            std::mem::take(&mut self.guests).into_values().map(|guest| guest.seat).collect();
+        let mut requests = self.outbox.reset();
+        let mut left = VecDeque::new();
+        for work in std::mem::take(&mut self.queue) {
+            match work {
+                Work::Open(seat, _) => seats.push(seat),
+                Work::Ask(request, _) => requests.push(request),
+                Work::Left(conn) => left.push_back(Work::Left(conn)),
+                Work::Frames { .. } | Work::Seed { .. } | Work::Probe(..) | Work::Close(_) => {}
+            }
+        }
+        let refusal = Refusal::Storage { reason: reason.to_owned() };
+        for Seat { conn, channel } in seats {
+            let message = FromServer::Refused { channel, refusal: refusal.clone() };
+            self.effects.push(RoomEffect::Send { conn, message });
+        }
+        for request in requests {
+            let answer = Answer::Failed { reason: reason.to_owned() };
+            self.effects.push(RoomEffect::Answer { request, answer });
+        }
+        self.queue = left;
+        self.fetch = None;
+        self.faults_count = 0;
+        self.catch_ups.clear();
+        self.held.clear();
+        self.state = State::Closed;
+    }
+}

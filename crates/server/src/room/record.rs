@@ -1,0 +1,55 @@
+//! A room's own notes about its document, kept in the store.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use tidelog_document::{Doctype, DoctypeHash};
+use tidelog_sync::codec::{self, DecodeError};
+
+/// The doctypes under which the document may be used; the last one is the newest, whose version
+/// the document has.
+#[derive(Clone, Debug, Default)]
+pub(super) struct RoomRecord {
+    doctypes: Vec<(DoctypeHash, Arc<Doctype>)>,
+}
+
+/// What is written down. Append fields at the end only with a new variant.
+#[derive(Serialize, Deserialize)]
+enum Written {
+    V1 { doctypes: Vec<Doctype> },
+}
+
+impl RoomRecord {
+    pub(super) fn of(doctype: Doctype) -> Self {
+        Self { doctypes: vec![(doctype.hash(), Arc::new(doctype))] }
+    }
+
+    pub(super) fn find(&self, hash: DoctypeHash) -> Option<Arc<Doctype>> {
+        self.doctypes.iter().find(|(known, _)| *known == hash).map(|(_, it)| Arc::clone(it))
+    }
+
+    pub(super) fn newest(&self) -> Option<Arc<Doctype>> {
+        self.doctypes.last().map(|(_, doctype)| Arc::clone(doctype))
+    }
+
+    /// Adds a successor of the newest.
+    pub(super) fn add_newest(&mut self, doctype: Doctype) {
+        self.doctypes.push((doctype.hash(), Arc::new(doctype)));
+    }
+
+    /// Adds one that the newest succeeds.
+    pub(super) fn add_older(&mut self, doctype: Doctype) {
+        self.doctypes.insert(0, (doctype.hash(), Arc::new(doctype)));
+    }
+
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let doctypes = self.doctypes.iter().map(|(_, it)| Doctype::clone(it)).collect();
+        codec::encode(&Written::V1 { doctypes })
+    }
+
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let Written::V1 { doctypes } = codec::decode(bytes)?;
+        let doctypes = doctypes.into_iter().map(|it| (it.hash(), Arc::new(it))).collect();
+        Ok(Self { doctypes })
+    }
+}

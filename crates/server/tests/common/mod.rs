@@ -1,0 +1,292 @@
+//! A small client, and a server process, for tests over a real socket.
+#![allow(dead_code, reason = "each test file uses a part of it")]
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use futures_util::{SinkExt, StreamExt};
+use tidelog_document::{Doctype, Mutation, MutationDefinition, Param, ParamKind};
+use tidelog_sync::{
+    EntryPart, FromServer, Intent, ToServer, WireFrame, codec, decode_message, encode_message,
+};
+use tidelog_types::{CallId, ClientId, JournalId, Lsn, Page, Pgid, Position, Value};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
+
+pub const CHANNEL: u32 = 3;
+const PATIENCE: Duration = Duration::from_secs(20);
+
+pub fn lsn(number: u64) -> Lsn {
+    Lsn::new(number).expect("not 0")
+}
+
+/// Every mutation leaves a row; `note.id` is unique, `log` takes anything.
+pub fn notes() -> Doctype {
+    let id = Param { name: "id".to_owned(), kind: ParamKind::Text, optional: false };
+    let mutation = |name: &str, sql: &str| MutationDefinition {
+        name: name.to_owned(),
+        params: vec![id.clone()],
+        sql: vec![sql.to_owned()],
+    };
+    Doctype {
+        name: "notes".to_owned(),
+        migrations: vec![
+            "create table note (id text primary key) strict".to_owned(),
+            "create table log (number integer primary key, id text not null) strict".to_owned(),
+        ],
+        mutations: vec![
+            mutation("add", "insert into note values (:id)"),
+            mutation(
+                "bulk",
+                "with recursive n(i) as (values (1) union all select i + 1 from n where i < 300)
+                 insert into log (id) select :id || hex(zeroblob(1500)) from n",
+            ),
+            mutation("log", "insert into log (id) values (:id)"),
+        ],
+    }
+}
+
+pub fn frame(doctype: &Doctype, name: &str, id: &str) -> WireFrame {
+    let mutation = Mutation {
+        doctype: doctype.hash(),
+        name: name.to_owned(),
+        args: vec![("id".to_owned(), Value::Text(id.to_owned()))],
+        now_ms: 1,
+        client: ClientId([1; 16]),
+        kept_rejections: Lsn::FIRST,
+    };
+    WireFrame { call: CallId([0; 16]), body: mutation.encode() }
+}
+
+/// What a client holds of a document.
+#[derive(Clone, Debug, Default)]
+pub struct Copy {
+    pub position: Option<Position>,
+    pub db_pages: u32,
+    pub pages: BTreeMap<Pgid, Page>,
+}
+
+impl Copy {
+    /// Takes a whole entry, whose parts come in one after another.
+    pub fn take(&mut self, part: EntryPart) {
+        let next = self.position.map_or(Lsn::FIRST, |it| it.next);
+        let known = self.position.is_some_and(|it| it.journal == part.position.journal);
+        if known {
+            assert_eq!(part.range.start(), next, "entries follow one another");
+        } else {
+            assert_eq!(part.range.start(), Lsn::FIRST, "another journal is sent whole");
+        }
+        self.pages.extend(part.pages);
+        if part.last {
+            self.position = Some(part.position);
+            self.db_pages = part.db_pages;
+            self.pages.retain(|pgid, _| pgid.0 <= part.db_pages);
+        }
+    }
+
+    /// The database as a file.
+    pub fn image(&self) -> Vec<u8> {
+        (1..=self.db_pages).flat_map(|number| self.pages[&Pgid(number)].bytes().to_vec()).collect()
+    }
+}
+
+/// One connection.
+pub struct Client {
+    socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
+}
+
+impl Client {
+    /// Connects and says Hello.
+    pub async fn connect(address: SocketAddr) -> Option<Self> {
+        let mut client = Self::connect_silently(address).await?;
+        client.say(&ToServer::Hello { client: ClientId([1; 16]), token: None }).await?;
+        assert_eq!(client.hear().await?, FromServer::Welcome);
+        Some(client)
+    }
+
+    pub async fn connect_silently(address: SocketAddr) -> Option<Self> {
+        let url = format!("ws://{address}/v1/sync");
+        let (socket, _) = tokio_tungstenite::connect_async(url).await.ok()?;
+        Some(Self { socket })
+    }
+
+    pub async fn say(&mut self, message: &ToServer) -> Option<()> {
+        self.say_bytes(encode_message(message)).await
+    }
+
+    pub async fn say_bytes(&mut self, bytes: Vec<u8>) -> Option<()> {
+        self.socket.send(Message::Binary(bytes.into())).await.ok()
+    }
+
+    /// The next message; `None` once the connection is gone.
+    pub async fn hear(&mut self) -> Option<FromServer> {
+        loop {
+            let message = tokio::time::timeout(PATIENCE, self.socket.next());
+            match message.await.expect("the server says something")?.ok()? {
+                Message::Binary(bytes) => {
+                    return Some(decode_message(&bytes).expect("a message of this version"));
+                }
+                Message::Close(_) => return None,
+                _ => {}
+            }
+        }
+    }
+
+    pub async fn open(
+        &mut self,
+        document: &str,
+        timeline: u8,
+        have: Option<Position>,
+    ) -> Option<()> {
+        self.open_as(document, &notes(), timeline, have).await
+    }
+
+    pub async fn open_as(
+        &mut self,
+        document: &str,
+        doctype: &Doctype,
+        timeline: u8,
+        have: Option<Position>,
+    ) -> Option<()> {
+        self.say(&ToServer::Open {
+            channel: CHANNEL,
+            document: document.to_owned(),
+            doctype: codec::encode(doctype),
+            timeline: JournalId([timeline; 16]),
+            have,
+            intent: Intent::Follow,
+        })
+        .await
+    }
+
+    pub async fn frames(&mut self, first: u64, frames: Vec<WireFrame>) -> Option<()> {
+        self.say(&ToServer::Frames { channel: CHANNEL, first: lsn(first), frames }).await
+    }
+
+    /// Takes entries into `copy` until the server says something else; gives that.
+    pub async fn follow(&mut self, copy: &mut Copy) -> Option<FromServer> {
+        loop {
+            match self.hear().await? {
+                FromServer::Entry { part, .. } => {
+                    let last = part.last;
+                    copy.take(part);
+                    if let Some(position) = copy.position.filter(|_| last) {
+                        let next = position.next;
+                        self.say(&ToServer::Received { channel: CHANNEL, next }).await?;
+                    }
+                }
+                other => return Some(other),
+            }
+        }
+    }
+
+    /// Follows until the frames before `next` are acknowledged.
+    pub async fn acked(&mut self, copy: &mut Copy, next: u64) -> Option<()> {
+        loop {
+            match self.follow(copy).await? {
+                FromServer::Acked { next: acked, .. } if acked >= lsn(next) => return Some(()),
+                FromServer::Acked { .. } => {}
+                other => panic!("unexpected: {other:?}"),
+            }
+        }
+    }
+
+    /// Follows until all that the server has now is here.
+    pub async fn sync(&mut self, copy: &mut Copy) -> Option<()> {
+        self.say(&ToServer::Probe { channel: CHANNEL, request: 1 }).await?;
+        let end = loop {
+            match self.follow(copy).await? {
+                FromServer::Probed { next, .. } => break next,
+                FromServer::Acked { .. } => {}
+                other => panic!("unexpected: {other:?}"),
+            }
+        };
+        while copy.position.is_none_or(|position| position.next < end) {
+            let FromServer::Entry { part, .. } = self.hear().await? else { continue };
+            copy.take(part);
+        }
+        Some(())
+    }
+}
+
+/// Asks over HTTP; gives the status and the body.
+pub async fn http(address: SocketAddr, method: &str, path: &str, extra: &str) -> (u16, Vec<u8>) {
+    let mut stream = TcpStream::connect(address).await.expect("the server listens");
+    let request =
+        format!("{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{extra}\r\n");
+    stream.write_all(request.as_bytes()).await.expect("sent");
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.expect("answered");
+    let end = answer.windows(4).position(|it| it == b"\r\n\r\n").expect("a header");
+    let head = String::from_utf8_lossy(&answer[..end]).into_owned();
+    let status = head.split(' ').nth(1).and_then(|it| it.parse().ok()).expect("a status");
+    let body = answer.split_off(end + 4);
+    (status, body)
+}
+
+/// The rows of one text column in an exported file.
+pub fn texts(file: &[u8], sql: &str) -> Vec<String> {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("export.sqlite");
+    std::fs::write(&path, file).expect("written");
+    let database = rusqlite::Connection::open(&path).expect("a database");
+    let check: String = database
+        .query_row("pragma integrity_check", [], |row| row.get(0))
+        .expect("it can be checked");
+    assert_eq!(check, "ok");
+    let mut statement = database.prepare(sql).expect("a statement");
+    let rows = statement.query_map([], |row| row.get(0)).expect("rows");
+    rows.map(|row| row.expect("a text")).collect()
+}
+
+/// The binary, running.
+pub struct Process {
+    child: Child,
+    pub address: SocketAddr,
+}
+
+impl Process {
+    pub fn start(data: &Path) -> Self {
+        let mut child = command()
+            .args(["serve", "--dev", "--listen", "127.0.0.1:0", "--data"])
+            .arg(data)
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the binary starts");
+        let mut line = String::new();
+        let stdout = child.stdout.take().expect("piped");
+        BufReader::new(stdout).read_line(&mut line).expect("it says where it listens");
+        let address = line.trim().strip_prefix("listening on http://").expect("an address");
+        Self { child, address: address.parse().expect("an address") }
+    }
+
+    /// SIGKILL.
+    pub fn kill(mut self) {
+        self.child.kill().expect("it runs");
+        self.child.wait().expect("it is gone");
+    }
+
+    /// SIGTERM; gives the exit code.
+    pub fn terminate(mut self) -> Option<i32> {
+        let id = self.child.id().to_string();
+        let sent = Command::new("kill").args(["-TERM", &id]).status().expect("kill runs");
+        assert!(sent.success());
+        self.child.wait().expect("it ends").code()
+    }
+}
+
+/// The binary, with none of the settings of whoever runs the tests.
+pub fn command() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tidelog"));
+    for name in ["DATA", "LISTEN", "DEV", "SERVE", "CONFIG"] {
+        command.env_remove(format!("TIDELOG_{name}"));
+    }
+    command.env("RUST_LOG", "warn");
+    command
+}

@@ -1,0 +1,309 @@
+//! The server over a real socket.
+
+mod common;
+
+use std::path::Path;
+use std::time::Duration;
+
+use common::{CHANNEL, Client, Copy, Process, command, frame, http, lsn, notes, texts};
+use tidelog_server::{ServeSettings, Server, ServerError};
+use tidelog_sync::{ByeReason, FromServer, PROTOCOL_VERSION, Refusal, ToServer, encode_message};
+use tidelog_types::{ClientId, JournalId, Position};
+
+fn settings(data: &Path) -> ServeSettings {
+    ServeSettings {
+        data: data.to_owned(),
+        listen: "127.0.0.1:0".parse().expect("an address"),
+        dev: true,
+        serve: None,
+    }
+}
+
+async fn start(data: &Path) -> Server {
+    Server::start(&settings(data)).await.expect("a server")
+}
+
+async fn opened(client: &mut Client, copy: &Copy, timeline: u8) -> (Position, u64) {
+    client.open("list", timeline, copy.position).await.expect("connected");
+    match client.hear().await.expect("an answer") {
+        FromServer::Opened { storage, wanted, .. } => (storage, wanted.get()),
+        other => panic!("unexpected: {other:?}"),
+    }
+}
+
+async fn refusal(client: &mut Client) -> Refusal {
+    match client.hear().await.expect("an answer") {
+        FromServer::Refused { refusal, .. } => refusal,
+        other => panic!("unexpected: {other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mutation_reaches_a_second_client_and_survives_a_restart() {
+    let data = tempfile::tempdir().expect("a folder");
+    let server = start(data.path()).await;
+    let (mut ann, mut anns) =
+        (Client::connect(server.address()).await.expect("up"), Copy::default());
+    let (mut bob, mut bobs) =
+        (Client::connect(server.address()).await.expect("up"), Copy::default());
+    assert_eq!(opened(&mut ann, &anns, 1).await.1, 1);
+    opened(&mut bob, &bobs, 2).await;
+    let doctype = notes();
+    let frames = vec![frame(&doctype, "add", "a"), frame(&doctype, "add", "b")];
+    ann.frames(1, frames.clone()).await.expect("up");
+    ann.acked(&mut anns, 3).await.expect("acknowledged");
+    // Sent twice, applied once.
+    ann.frames(1, frames).await.expect("up");
+    ann.acked(&mut anns, 3).await.expect("acknowledged again");
+    bob.sync(&mut bobs).await.expect("up");
+    ann.sync(&mut anns).await.expect("up");
+    assert_eq!(anns.position, bobs.position);
+    assert_eq!(texts(&bobs.image(), "select id from note order by id"), ["a", "b"]);
+
+    server.stop().await;
+    assert_eq!(bob.hear().await, Some(FromServer::Bye { reason: ByeReason::Shutdown }));
+    let server = start(data.path()).await;
+    let mut ann = Client::connect(server.address()).await.expect("up");
+    let (storage, wanted) = opened(&mut ann, &anns, 1).await;
+    assert_eq!((Some(storage), wanted), (anns.position, 3));
+    let (status, file) = http(server.address(), "GET", "/v1/documents/list/export", "").await;
+    assert_eq!(status, 200);
+    assert!(file == bobs.image(), "the same bytes on both sides");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_protocol_version_is_answered_in_ours() {
+    let data = tempfile::tempdir().expect("a folder");
+    let server = start(data.path()).await;
+    let mut client = Client::connect_silently(server.address()).await.expect("up");
+    let mut hello = encode_message(&ToServer::Hello { client: ClientId([1; 16]), token: None });
+    hello[..2].copy_from_slice(&(PROTOCOL_VERSION + 1).to_le_bytes());
+    client.say_bytes(hello).await.expect("up");
+    assert_eq!(client.hear().await, Some(FromServer::Bye { reason: ByeReason::Version }));
+    assert_eq!(client.hear().await, None);
+
+    let mut client = Client::connect_silently(server.address()).await.expect("up");
+    client.say(&ToServer::Ping).await.expect("up");
+    assert!(matches!(
+        client.hear().await,
+        Some(FromServer::Bye { reason: ByeReason::Protocol { .. } })
+    ));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn data_deleted_behind_a_client_is_told_and_changes_nothing() {
+    let data = tempfile::tempdir().expect("a folder");
+    let server = start(data.path()).await;
+    let mut client = Client::connect(server.address()).await.expect("up");
+    let mut copy = Copy::default();
+    opened(&mut client, &copy, 1).await;
+    client.sync(&mut copy).await.expect("up");
+    server.stop().await;
+
+    let empty = tempfile::tempdir().expect("a folder");
+    let server = start(empty.path()).await;
+    let mut client = Client::connect(server.address()).await.expect("up");
+    client.open("list", 1, copy.position).await.expect("up");
+    assert_eq!(refusal(&mut client).await, Refusal::Missing);
+    let (_, list) = http(server.address(), "GET", "/v1/documents", "").await;
+    assert_eq!(String::from_utf8_lossy(&list), "{\"documents\":[]}");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_document_deleted_by_the_operator_is_missing_to_its_clients() {
+    let data = tempfile::tempdir().expect("a folder");
+    let server = start(data.path()).await;
+    let mut client = Client::connect(server.address()).await.expect("up");
+    let mut copy = Copy::default();
+    opened(&mut client, &copy, 1).await;
+    client.sync(&mut copy).await.expect("up");
+    let (status, text) = http(server.address(), "GET", "/v1/documents/list", "").await;
+    let text = String::from_utf8_lossy(&text).into_owned();
+    assert_eq!(status, 200);
+    assert!(text.contains("\"doctype\":\"notes\"") && text.contains("\"clients\":1"), "{text}");
+    let (status, _) = http(server.address(), "DELETE", "/v1/documents/list", "").await;
+    assert_eq!(status, 204);
+    assert_eq!(refusal(&mut client).await, Refusal::Missing);
+    let (status, _) = http(server.address(), "GET", "/v1/documents/list/export", "").await;
+    assert_eq!(status, 404);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_doctypes_of_one_name_need_one_to_succeed_the_other() {
+    let data = tempfile::tempdir().expect("a folder");
+    let server = start(data.path()).await;
+    let mut old = Client::connect(server.address()).await.expect("up");
+    let mut copy = Copy::default();
+    opened(&mut old, &copy, 1).await;
+
+    let mut other = notes();
+    other.migrations[1].push_str(" -- another one");
+    let mut client = Client::connect(server.address()).await.expect("up");
+    client.open_as("list", &other, 2, None).await.expect("up");
+    assert!(matches!(refusal(&mut client).await, Refusal::DoctypeMismatch { .. }));
+
+    let mut newer = notes();
+    newer.migrations.push("alter table note add column done integer".to_owned());
+    newer.mutations[0].sql = vec!["insert into note values (:id, 1)".to_owned()];
+    client.open_as("list", &newer, 2, None).await.expect("up");
+    assert!(matches!(client.hear().await, Some(FromServer::Opened { .. })));
+    let mut theirs = Copy::default();
+    client.frames(1, vec![frame(&newer, "add", "b")]).await.expect("up");
+    client.acked(&mut theirs, 2).await.expect("up");
+    // What the older one cannot do any more is rejected, what it can is done.
+    let doctype = notes();
+    let frames = vec![frame(&doctype, "add", "a"), frame(&doctype, "log", "a")];
+    old.frames(1, frames).await.expect("up");
+    old.acked(&mut copy, 3).await.expect("up");
+    old.sync(&mut copy).await.expect("up");
+    assert_eq!(texts(&copy.image(), "select id from note"), ["b"]);
+    assert_eq!(texts(&copy.image(), "select id from log"), ["a"]);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_does_not_read_holds_nobody_up() {
+    let data = tempfile::tempdir().expect("a folder");
+    let server = start(data.path()).await;
+    let mut slow = Client::connect(server.address()).await.expect("up");
+    slow.open("list", 2, None).await.expect("up");
+    let mut ann = Client::connect(server.address()).await.expect("up");
+    let mut copy = Copy::default();
+    opened(&mut ann, &copy, 1).await;
+    let doctype = notes();
+    // Some 50 MB, far more than the socket's buffers and what a follower is sent ahead.
+    for number in 1..=50 {
+        ann.frames(number, vec![frame(&doctype, "bulk", "x")]).await.expect("up");
+        ann.acked(&mut copy, number + 1).await.expect("up");
+    }
+    let mut late = Copy::default();
+    assert!(matches!(slow.hear().await, Some(FromServer::Opened { .. })));
+    slow.sync(&mut late).await.expect("it may come back late");
+    ann.sync(&mut copy).await.expect("up");
+    assert!(late.image() == copy.image());
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_servers_cannot_share_a_folder() {
+    let data = tempfile::tempdir().expect("a folder");
+    let server = start(data.path()).await;
+    let second = Server::start(&settings(data.path())).await.err().expect("refused");
+    assert!(matches!(second, ServerError::InUse { .. }), "{second}");
+    let output = command()
+        .args(["serve", "--dev", "--listen", "127.0.0.1:0", "--data"])
+        .arg(data.path())
+        .output()
+        .expect("it runs");
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("another server has"), "{said}");
+    server.stop().await;
+    start(data.path()).await.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_dev_every_client_is_refused_for_now() {
+    let data = tempfile::tempdir().expect("a folder");
+    let settings = ServeSettings { dev: false, ..settings(data.path()) };
+    let server = Server::start(&settings).await.expect("a server");
+    let mut client = Client::connect_silently(server.address()).await.expect("up");
+    let hello = ToServer::Hello { client: ClientId([1; 16]), token: Some("x".to_owned()) };
+    client.say(&hello).await.expect("up");
+    let bye = FromServer::Bye { reason: ByeReason::Unauthenticated };
+    assert_eq!(client.hear().await, Some(bye));
+    let (status, _) = http(server.address(), "GET", "/v1/documents", "").await;
+    assert_eq!(status, 401);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_development_server_answers_pages_of_this_machine_only() {
+    let data = tempfile::tempdir().expect("a folder");
+    let examples = tempfile::tempdir().expect("a folder");
+    let dist = examples.path().join("todo").join("dist");
+    std::fs::create_dir_all(&dist).expect("a folder");
+    std::fs::write(dist.join("index.html"), "the todo app").expect("written");
+    std::fs::write(dist.join("core.wasm"), "\0asm").expect("written");
+    let settings =
+        ServeSettings { serve: Some(examples.path().to_owned()), ..settings(data.path()) };
+    let server = Server::start(&settings).await.expect("a server");
+    let at = server.address();
+    let elsewhere = "Origin: https://example.org\r\n";
+    let here = "Origin: http://localhost:5173\r\n";
+    assert_eq!(http(at, "GET", "/v1/documents", elsewhere).await.0, 403);
+    assert_eq!(http(at, "GET", "/v1/sync", elsewhere).await.0, 403);
+    assert_eq!(http(at, "GET", "/v1/documents", here).await.0, 200);
+
+    let index = http(at, "GET", "/", "").await;
+    assert!(String::from_utf8_lossy(&index.1).contains("href=\"/todo/\""));
+    assert_eq!(http(at, "GET", "/todo/", "").await, (200, b"the todo app".to_vec()));
+    assert_eq!(http(at, "GET", "/todo/core.wasm", "").await.0, 200);
+    assert_eq!(http(at, "GET", "/todo", "").await.0, 308);
+    assert_eq!(http(at, "GET", "/todo/../../secret", "").await.0, 404);
+    assert_eq!(http(at, "GET", "/healthz", "").await.0, 200);
+    assert_eq!(http(at, "GET", "/readyz", "").await.0, 200);
+    let metrics = http(at, "GET", "/metrics", "").await.1;
+    assert!(String::from_utf8_lossy(&metrics).contains("tidelog_connections 0"));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_signal_says_goodbye_and_ends_with_0() {
+    let data = tempfile::tempdir().expect("a folder");
+    let process = Process::start(data.path());
+    let mut client = Client::connect(process.address).await.expect("up");
+    let begun = std::time::Instant::now();
+    let code = tokio::task::spawn_blocking(move || process.terminate());
+    assert_eq!(client.hear().await, Some(FromServer::Bye { reason: ByeReason::Shutdown }));
+    assert_eq!(code.await.expect("it ended"), Some(0));
+    assert!(begun.elapsed() < Duration::from_secs(10));
+}
+
+#[test]
+fn wrong_usage_ends_with_2() {
+    for args in [
+        &["serve", "--dev", "--listen", "0.0.0.0:0"][..],
+        &["serve", "--no-such-flag"],
+        &["serve", "--config", "no/such/file.toml"],
+        &[],
+    ] {
+        let output = command().args(args).output().expect("it runs");
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_connection_follows_many_documents() {
+    let data = tempfile::tempdir().expect("a folder");
+    let server = start(data.path()).await;
+    let mut client = Client::connect(server.address()).await.expect("up");
+    for channel in 1..=20_u32 {
+        let open = ToServer::Open {
+            channel,
+            document: format!("list {channel}"),
+            doctype: tidelog_sync::codec::encode(&notes()),
+            timeline: JournalId([1; 16]),
+            have: None,
+            intent: tidelog_sync::Intent::Follow,
+        };
+        client.say(&open).await.expect("up");
+        let frames = vec![frame(&notes(), "add", "a")];
+        client.say(&ToServer::Frames { channel, first: lsn(1), frames }).await.expect("up");
+    }
+    let mut acked = 0;
+    while acked < 20 {
+        if let FromServer::Acked { next, .. } = client.hear().await.expect("up") {
+            assert_eq!(next, lsn(2));
+            acked += 1;
+        }
+    }
+    client.say(&ToServer::Close { channel: CHANNEL }).await.expect("up");
+    client.say(&ToServer::Ping).await.expect("up");
+    while client.hear().await.expect("up") != FromServer::Pong {}
+    server.stop().await;
+}
