@@ -1,0 +1,93 @@
+//! What has to hold when everything is over.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::tab::News;
+
+/// What was said of every mutation that any tab ever issued.
+#[derive(Default)]
+pub(crate) struct Judge {
+    fates: BTreeMap<String, Fate>,
+}
+
+#[derive(Default, Debug)]
+struct Fate {
+    bumps: bool,
+    durable: bool,
+    confirmed: bool,
+    rejected: bool,
+    failed: bool,
+}
+
+impl Judge {
+    pub(crate) fn issued(&mut self, name: &str, bumps: bool) {
+        let known = self.fates.insert(name.to_owned(), Fate { bumps, ..Fate::default() });
+        assert!(known.is_none(), "BUG: {name} was issued twice by the simulator");
+    }
+
+    pub(crate) fn hear(&mut self, news: News) {
+        let (name, tell): (String, fn(&mut Fate)) = match news {
+            News::Durable(name) => (name, |fate| fate.durable = true),
+            News::Confirmed(name) => (name, |fate| fate.confirmed = true),
+            News::Rejected(name) | News::RejectionNews(name) => (name, |fate| fate.rejected = true),
+            News::Failed(name) => (name, |fate| fate.failed = true),
+        };
+        tell(self.fates.get_mut(&name).expect("BUG: news of what was never issued"));
+    }
+
+    pub(crate) fn counts(&self) -> (usize, usize, usize) {
+        let count = |which: fn(&Fate) -> bool| self.fates.values().filter(|f| which(f)).count();
+        (count(|f| f.durable), count(|f| f.confirmed), count(|f| f.rejected))
+    }
+
+    /// Compares what was said with the rows that there are in the end.
+    pub(crate) fn judge(&self, file: &[u8]) -> Result<(), String> {
+        let (entries, bumps) = read(file)?;
+        let mut bumped = 0;
+        for (name, fate) in &self.fates {
+            let rows = entries.get(name).copied().unwrap_or(0);
+            bumped += i64::from(fate.bumps) * rows;
+            let wrong = match rows {
+                0 if fate.confirmed => "was confirmed and is not there",
+                0 if fate.durable && !fate.rejected => "was durable and is gone without a word",
+                0 => continue,
+                1 if fate.rejected => "was rejected and is there",
+                1 if fate.failed => "failed and is there",
+                1 => continue,
+                _ => "was applied more than once",
+            };
+            return Err(format!("{name} {wrong}: {fate:?}"));
+        }
+        if bumps != bumped {
+            return Err(format!("{bumped} bumps were applied, but the total says {bumps}"));
+        }
+        let known: BTreeSet<&String> = self.fates.keys().collect();
+        match entries.keys().find(|name| !known.contains(name)) {
+            Some(name) => Err(format!("{name} is there and nobody issued it")),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The rows of a file, read by a SQLite that knows nothing of Tidelog.
+fn read(file: &[u8]) -> Result<(BTreeMap<String, i64>, i64), String> {
+    let at = tempfile::NamedTempFile::new().map_err(|error| error.to_string())?;
+    std::fs::write(at.path(), file).map_err(|error| error.to_string())?;
+    let read = || -> rusqlite::Result<_> {
+        let connection = rusqlite::Connection::open(at.path())?;
+        let check: String = connection.query_row("pragma integrity_check", [], |row| row.get(0))?;
+        let mut entries = BTreeMap::new();
+        let mut rows = connection.prepare("select id, count(*) from entry group by id")?;
+        let mut rows = rows.query([])?;
+        while let Some(row) = rows.next()? {
+            entries.insert(row.get(0)?, row.get(1)?);
+        }
+        let bumps = connection.query_row("select bumps from total", [], |row| row.get(0))?;
+        Ok((check, entries, bumps))
+    };
+    let (check, entries, bumps) = read().map_err(|error| format!("the file: {error}"))?;
+    if check != "ok" {
+        return Err(format!("the file is not whole: {check}"));
+    }
+    Ok((entries, bumps))
+}

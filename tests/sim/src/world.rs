@@ -1,0 +1,732 @@
+//! The clock, the wires, and whatever goes wrong.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use tidelog_client::{Effect, FromCore, Input, PageServerId, SocketId, TabId, ToCore};
+use tidelog_pages::{StoreReply, StoreRequest};
+use tidelog_server::ConnId;
+use tidelog_sync::{FromServer, decode_message, encode_message};
+
+use crate::device::{CORE, Device};
+use crate::host::{Done, Host};
+use crate::judge::Judge;
+use crate::rng::Rng;
+
+const DEVICES: usize = 3;
+/// Actions of tabs in the first part of a run, in which things go wrong.
+const ACTIONS: u64 = 90;
+/// Simulated milliseconds in which all has to settle once nothing goes wrong any more.
+const SETTLE_MS: u64 = 300_000;
+
+/// Three devices and a server.
+pub struct World {
+    seed: u64,
+    rng: Rng,
+    now_ms: u64,
+    queue: BTreeMap<(u64, u64), Event>,
+    last_event: u64,
+    /// When the last message on each wire arrives: a wire keeps its order.
+    wires: BTreeMap<Wire, u64>,
+    devices: Vec<Device>,
+    host: Host,
+    conns: BTreeMap<u64, Conn>,
+    last_conn: u64,
+    last_name: u64,
+    judge: Judge,
+    trace: blake3::Hasher,
+    verbose: bool,
+    log_size_max: u64,
+    faults: bool,
+}
+
+/// How a run ended.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// Hash over everything that happened, in its order.
+    pub trace: String,
+    /// What the run was made of, for a person.
+    pub summary: String,
+}
+
+/// One WebSocket.
+struct Conn {
+    device: usize,
+    life: u64,
+    socket: SocketId,
+    host_life: u64,
+    /// What is sent is lost, in both directions, and nobody is told.
+    silent: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Wire {
+    TabToCore(usize, TabId),
+    CoreToTab(usize, TabId),
+    ToPageServer(usize),
+    FromPageServer(usize),
+    ToServer(u64),
+    FromServer(u64),
+}
+
+enum Event {
+    TabToCore { device: usize, life: u64, tab: TabId, messages: Vec<ToCore> },
+    CoreToTab { device: usize, life: u64, tab: TabId, messages: Vec<FromCore> },
+    ToPageServer { device: usize, server: PageServerId, requests: Vec<StoreRequest> },
+    FromPageServer { device: usize, server: PageServerId, replies: Vec<StoreReply> },
+    Flushed { device: usize, server: PageServerId },
+    Lend { device: usize, life: u64 },
+    SocketUp { conn: u64 },
+    ToServer { conn: u64, bytes: Vec<u8> },
+    FromServer { conn: u64, bytes: Vec<u8> },
+    SocketDown { device: usize, life: u64, socket: SocketId },
+    HostLeft { conn: u64 },
+    HostFlushed { life: u64 },
+    Wake { device: usize, life: u64 },
+    StartHost,
+    StartDevice { device: usize },
+}
+
+impl World {
+    /// The world of this seed; `verbose` prints what happens.
+    #[must_use]
+    pub fn new(seed: u64, verbose: bool) -> Self {
+        let mut rng = Rng::new(seed);
+        // Small enough that change-overs happen, and now and then the size of real life.
+        let log_size_max = if rng.once_in(4) { 16 << 20 } else { 128 << 10 };
+        Self {
+            seed,
+            now_ms: 1_700_000_000_000,
+            queue: BTreeMap::new(),
+            last_event: 0,
+            wires: BTreeMap::new(),
+            devices: (0..DEVICES).map(|_| Device::new()).collect(),
+            host: Host::new(log_size_max),
+            conns: BTreeMap::new(),
+            last_conn: 0,
+            last_name: 0,
+            judge: Judge::default(),
+            trace: blake3::Hasher::new(),
+            verbose,
+            log_size_max,
+            faults: true,
+            rng,
+        }
+    }
+
+    /// Runs it to its end.
+    ///
+    /// # Errors
+    ///
+    /// A sentence that says what did not hold.
+    pub fn run(mut self) -> Result<Outcome, String> {
+        self.host.start(&mut self.rng)?;
+        for device in 0..DEVICES {
+            self.start_device(device)?;
+        }
+        for _ in 0..ACTIONS {
+            for _ in 0..self.rng.below(40) {
+                self.next_event()?;
+            }
+            self.act()?;
+        }
+        self.faults = false;
+        self.heal()?;
+        self.converge("after the faults")?;
+        // What converged must also be what is on the disks.
+        for device in 0..DEVICES {
+            self.note(&format!("device {device}: power cut at the end"));
+            self.devices[device].cut_power(&mut self.rng);
+            self.start_device(device)?;
+        }
+        let file = self.converge("after a last power cut")?;
+        self.judge.judge(&file)?;
+        let (durable, confirmed, rejected) = self.judge.counts();
+        Ok(Outcome {
+            trace: self.trace.finalize().to_hex()[..16].to_owned(),
+            summary: format!(
+                "seed {}: {} events, {} mutations, {durable} durable, {confirmed} confirmed, \
+                 {rejected} rejected",
+                self.seed, self.last_event, self.last_name
+            ),
+        })
+    }
+
+    // --- what tabs do, and what goes wrong -------------------------------------------------------
+
+    fn act(&mut self) -> Result<(), String> {
+        let device = usize::try_from(self.rng.below(DEVICES as u64)).expect("BUG: small");
+        if self.rng.once_in(4) {
+            return self.go_wrong(device);
+        }
+        let tabs: Vec<TabId> = self.devices[device].tabs.keys().copied().collect();
+        let Some(tab) = self.rng.pick(&tabs) else { return Ok(()) };
+        let mut messages = Vec::new();
+        for _ in 0..=self.rng.below(3) {
+            let what = self.rng.below(10);
+            let connected = self.rng.once_in(2);
+            let name = format!("m{}", self.last_name + 1);
+            let claim = self.rng.below(12);
+            let now_ms = self.now_ms;
+            let tab = self.devices[device].tabs.get_mut(&tab).expect("BUG: listed");
+            let mutation = match what {
+                0..=2 => "add",
+                3 | 4 => "bump",
+                5 | 6 => "claim",
+                7 => {
+                    messages.push(tab.query());
+                    continue;
+                }
+                8 => {
+                    messages.push(tab.sync());
+                    continue;
+                }
+                _ => {
+                    messages.push(tab.set_connected(connected));
+                    continue;
+                }
+            };
+            messages.push(tab.mutate(mutation, &name, claim, now_ms));
+            self.last_name += 1;
+            self.judge.issued(&name, mutation == "bump");
+        }
+        self.send_to_core(device, tab, messages);
+        Ok(())
+    }
+
+    fn go_wrong(&mut self, device: usize) -> Result<(), String> {
+        match self.rng.below(9) {
+            0 => {
+                self.note(&format!("device {device}: a tab more"));
+                self.open_tab(device);
+            }
+            1 => self.close_tab(device),
+            2 => {
+                self.note(&format!("device {device}: the core is killed"));
+                self.kill_core(device);
+            }
+            3 => {
+                self.note(&format!("device {device}: power cut"));
+                self.cut_sockets(device);
+                self.devices[device].cut_power(&mut self.rng);
+                let delay = self.rng.below(3_000);
+                self.schedule(delay, Event::StartDevice { device });
+            }
+            4 if self.host.is_up() => {
+                self.note("server: power cut");
+                self.host.cut_power(&mut self.rng);
+                let conns: Vec<u64> = self.conns.keys().copied().collect();
+                for conn in conns {
+                    self.cut(conn);
+                }
+                let delay = self.rng.below(3_000);
+                self.schedule(delay, Event::StartHost);
+            }
+            5 | 6 => {
+                let conns: Vec<u64> = self.conns.keys().copied().collect();
+                if let Some(conn) = self.rng.pick(&conns) {
+                    self.note(&format!("connection {conn} is cut"));
+                    self.cut(conn);
+                }
+            }
+            7 => {
+                let conns: Vec<u64> = self.conns.keys().copied().collect();
+                if let Some(conn) = self.rng.pick(&conns) {
+                    self.note(&format!("connection {conn} falls silent"));
+                    self.conns.get_mut(&conn).expect("BUG: listed").silent = true;
+                }
+            }
+            _ => {
+                let jump = self.rng.below(40_000);
+                self.note(&format!("{jump} ms pass"));
+                let until = self.now_ms + jump;
+                while self.next_at().is_some_and(|at| at <= until) {
+                    self.next_event()?;
+                }
+                self.now_ms = self.now_ms.max(until);
+            }
+        }
+        Ok(())
+    }
+
+    fn close_tab(&mut self, device: usize) {
+        let tabs: Vec<TabId> = self.devices[device].tabs.keys().copied().collect();
+        let Some(tab) = self.rng.pick(&tabs) else { return };
+        self.note(&format!("device {device}: tab {} is closed", tab.0));
+        self.devices[device].tabs.remove(&tab);
+        if self.devices[device].tabs.is_empty() {
+            // The core goes with its last tab; a new one opens the app again later.
+            self.cut_sockets(device);
+            let here = &mut self.devices[device];
+            here.core = None;
+            here.life += 1;
+            here.drop_page_server();
+            let delay = self.rng.below(2_000);
+            self.schedule(delay, Event::StartDevice { device });
+            return;
+        }
+        self.step_core(device, Input::TabClosed { tab });
+        if self.devices[device].page_server.as_ref().is_some_and(|lent| lent.tab == tab) {
+            self.devices[device].drop_page_server();
+            let life = self.devices[device].life;
+            let delay = 5 + self.rng.below(25);
+            self.schedule(delay, Event::Lend { device, life });
+        }
+    }
+
+    fn kill_core(&mut self, device: usize) {
+        if self.devices[device].core.is_none() {
+            return;
+        }
+        self.cut_sockets(device);
+        self.devices[device].drop_page_server();
+        self.devices[device].start_core(&mut self.rng);
+        let tabs: Vec<TabId> = self.devices[device].tabs.keys().copied().collect();
+        for tab in tabs {
+            let here = self.devices[device].tabs.get_mut(&tab).expect("BUG: listed");
+            let messages = here.open_again();
+            self.send_to_core(device, tab, messages);
+        }
+        let life = self.devices[device].life;
+        let delay = self.rng.below(50);
+        self.schedule(delay, Event::Lend { device, life });
+    }
+
+    fn start_device(&mut self, device: usize) -> Result<(), String> {
+        if self.devices[device].core.is_some() {
+            return Ok(());
+        }
+        self.devices[device].start_core(&mut self.rng);
+        self.open_tab(device);
+        let life = self.devices[device].life;
+        self.schedule(1, Event::Lend { device, life });
+        Ok(())
+    }
+
+    fn open_tab(&mut self, device: usize) {
+        if self.devices[device].core.is_none() {
+            return;
+        }
+        let prefix = (device as u64) << 16 | self.devices[device].life;
+        let tab = self.devices[device].new_tab(prefix);
+        let messages = self.devices[device].tabs.get_mut(&tab).expect("BUG: made it").open();
+        self.send_to_core(device, tab, messages);
+    }
+
+    fn heal(&mut self) -> Result<(), String> {
+        self.note("nothing goes wrong any more");
+        if !self.host.is_up() {
+            self.host.start(&mut self.rng)?;
+        }
+        for device in 0..DEVICES {
+            self.start_device(device)?;
+            let tabs: Vec<TabId> = self.devices[device].tabs.keys().copied().collect();
+            for tab in tabs {
+                let back = self.devices[device].tabs[&tab].set_connected(true);
+                self.send_to_core(device, tab, vec![back]);
+            }
+        }
+        Ok(())
+    }
+
+    // --- the end -------------------------------------------------------------------------------
+
+    /// Lets everything settle and compares all sides byte for byte.
+    fn converge(&mut self, when: &str) -> Result<Vec<u8>, String> {
+        // Twice: a device may bring in the first round what others have to see in the second.
+        for _ in 0..2 {
+            for device in 0..DEVICES {
+                let tab = self.any_tab(device)?;
+                let here = self.devices[device].tabs.get_mut(&tab).expect("BUG: found");
+                let sync = here.sync();
+                self.send_to_core(device, tab, vec![sync]);
+            }
+            self.settle(when)?;
+        }
+        let theirs = self.export_host(when)?;
+        for device in 0..DEVICES {
+            let tab = self.any_tab(device)?;
+            let here = self.devices[device].tabs.get_mut(&tab).expect("BUG: found");
+            let export = here.export();
+            self.send_to_core(device, tab, vec![export]);
+            self.settle(when)?;
+            let ours = self.devices[device].tabs[&tab].exported.clone();
+            if ours.as_ref() != Some(&theirs) {
+                let first = ours.iter().flatten().zip(&theirs).position(|(a, b)| a != b);
+                return Err(format!(
+                    "{when}, device {device} differs from the server: {} and {} bytes, first \
+                     difference at {first:?}",
+                    ours.map_or(0, |file| file.len()),
+                    theirs.len(),
+                ));
+            }
+        }
+        Ok(theirs)
+    }
+
+    fn any_tab(&self, device: usize) -> Result<TabId, String> {
+        let mut tabs = self.devices[device].tabs.keys();
+        tabs.next().copied().ok_or_else(|| format!("device {device} has no tab"))
+    }
+
+    fn settle(&mut self, when: &str) -> Result<(), String> {
+        let deadline = self.now_ms + SETTLE_MS;
+        while !self.is_settled() {
+            if self.now_ms > deadline || self.queue.is_empty() {
+                return Err(format!("{when}, something is stuck: {}", self.unsettled()));
+            }
+            self.next_event()?;
+        }
+        Ok(())
+    }
+
+    fn is_settled(&self) -> bool {
+        let mut tabs = self.devices.iter().flat_map(|device| device.tabs.values());
+        tabs.all(|tab| tab.unsettled.is_empty() && tab.confirming.is_empty())
+    }
+
+    fn unsettled(&self) -> String {
+        let mut text = String::new();
+        for (device, here) in self.devices.iter().enumerate() {
+            for (id, tab) in &here.tabs {
+                if !tab.unsettled.is_empty() || !tab.confirming.is_empty() {
+                    let _ = write!(
+                        text,
+                        "[device {device} tab {}: {:?} {:?}]",
+                        id.0,
+                        tab.unsettled.values().collect::<Vec<_>>(),
+                        tab.confirming.values().collect::<Vec<_>>()
+                    );
+                }
+            }
+        }
+        text
+    }
+
+    fn export_host(&mut self, when: &str) -> Result<Vec<u8>, String> {
+        let mut done = self.host.export();
+        for _ in 0..10_000 {
+            if let Some(file) = done.exported.take() {
+                return Ok(file);
+            }
+            self.host_did(done);
+            done = self.host.flushed();
+        }
+        Err(format!("{when}, the server gives no file"))
+    }
+
+    // --- events --------------------------------------------------------------------------------
+
+    fn next_at(&self) -> Option<u64> {
+        self.queue.keys().next().map(|(at, _)| *at)
+    }
+
+    fn next_event(&mut self) -> Result<(), String> {
+        let Some(((at, _), event)) = self.queue.pop_first() else { return Ok(()) };
+        self.now_ms = self.now_ms.max(at);
+        self.happen(event)
+    }
+
+    fn happen(&mut self, event: Event) -> Result<(), String> {
+        match event {
+            Event::TabToCore { device, life, tab, messages } => {
+                if self.devices[device].life == life {
+                    self.note(&format!("{device}.{} asks {messages:?}", tab.0));
+                    self.step_core(device, Input::FromTab { tab, messages });
+                }
+            }
+            Event::CoreToTab { device, life, tab, messages } => {
+                if self.devices[device].life == life {
+                    self.tab_hears(device, tab, messages)?;
+                }
+            }
+            Event::ToPageServer { device, server, requests } => {
+                self.page_server_hears(device, server, requests);
+            }
+            Event::FromPageServer { device, server, replies } => {
+                self.step_core(device, Input::FromPageServer { server, replies });
+            }
+            Event::Flushed { device, server } => {
+                let here = &mut self.devices[device];
+                if here.page_server.as_ref().is_some_and(|lent| lent.id == server) {
+                    here.disk.complete_flushes();
+                    self.poll_page_server(device);
+                }
+            }
+            Event::Lend { device, life } => self.lend(device, life)?,
+            Event::SocketUp { conn } => self.socket_up(conn),
+            Event::ToServer { conn, bytes } => self.host_hears(conn, &bytes),
+            Event::FromServer { conn, bytes } => {
+                if let Some(to) = self.conns.get(&conn).filter(|to| !to.silent) {
+                    let (device, socket) = (to.device, to.socket);
+                    if self.devices[device].life == to.life {
+                        if self.verbose {
+                            let message = decode_message::<FromServer>(&bytes);
+                            let message = message.map(|message| short(&format!("{message:?}")));
+                            self.note(&format!("{device} hears {message:?}"));
+                        }
+                        self.step_core(device, Input::FromServer { socket, bytes });
+                    }
+                }
+            }
+            Event::SocketDown { device, life, socket } => {
+                if self.devices[device].life == life {
+                    self.step_core(device, Input::SocketClosed { socket });
+                }
+            }
+            Event::HostLeft { conn } => {
+                let done = self.host.left(ConnId(conn));
+                self.host_did(done);
+            }
+            Event::HostFlushed { life } => {
+                if self.host.life == life {
+                    let done = self.host.flushed();
+                    self.host_did(done);
+                }
+            }
+            Event::Wake { device, life } => {
+                // A later wish has replaced an earlier one.
+                let here = &mut self.devices[device];
+                if here.life == life && here.wake_at_ms.is_some_and(|at| at <= self.now_ms) {
+                    here.wake_at_ms = None;
+                    self.step_core(device, Input::Wake);
+                }
+            }
+            Event::StartHost => {
+                if !self.host.is_up() {
+                    self.note("server: starts");
+                    self.host.start(&mut self.rng)?;
+                }
+            }
+            Event::StartDevice { device } => self.start_device(device)?,
+        }
+        Ok(())
+    }
+
+    fn step_core(&mut self, device: usize, input: Input) {
+        let now_ms = self.now_ms;
+        let Some(core) = &mut self.devices[device].core else { return };
+        let effects = core.step(now_ms, input);
+        let life = self.devices[device].life;
+        for effect in effects {
+            match effect {
+                Effect::ToTab { tab, messages } => {
+                    let event = Event::CoreToTab { device, life, tab, messages };
+                    self.carry(Wire::CoreToTab(device, tab), 3, event);
+                }
+                Effect::ToPageServer { server, requests } => {
+                    let event = Event::ToPageServer { device, server, requests };
+                    self.carry(Wire::ToPageServer(device), 3, event);
+                }
+                Effect::OpenSocket { socket, .. } => self.open_socket(device, socket),
+                Effect::ToServer { socket, bytes } => {
+                    if let Some(conn) = self.devices[device].sockets.get(&socket).copied() {
+                        self.carry_far(conn, Wire::ToServer(conn), &bytes, |bytes| {
+                            Event::ToServer { conn, bytes }
+                        });
+                    }
+                }
+                Effect::CloseSocket { socket } => {
+                    if let Some(conn) = self.devices[device].sockets.remove(&socket) {
+                        self.conns.remove(&conn);
+                        self.schedule(1, Event::HostLeft { conn });
+                    }
+                }
+                Effect::WakeAt { at_ms } => {
+                    let delay = at_ms.saturating_sub(self.now_ms);
+                    self.devices[device].wake_at_ms = Some(self.now_ms + delay);
+                    self.schedule(delay, Event::Wake { device, life });
+                }
+            }
+        }
+    }
+
+    fn tab_hears(
+        &mut self,
+        device: usize,
+        tab: TabId,
+        messages: Vec<FromCore>,
+    ) -> Result<(), String> {
+        let mut answers = Vec::new();
+        for message in messages {
+            let Some(here) = self.devices[device].tabs.get_mut(&tab) else { return Ok(()) };
+            let text = format!("{device}.{} hears {message:?}", tab.0);
+            let heard = here.hear(message);
+            self.note(&short(&text));
+            let (news, more) = heard.map_err(|what| format!("device {device}: {what}"))?;
+            news.into_iter().for_each(|news| self.judge.hear(news));
+            answers.extend(more);
+        }
+        if !answers.is_empty() {
+            self.send_to_core(device, tab, answers);
+        }
+        Ok(())
+    }
+
+    fn lend(&mut self, device: usize, life: u64) -> Result<(), String> {
+        let here = &self.devices[device];
+        let Some(tab) = here.tabs.keys().next().copied() else { return Ok(()) };
+        if here.life != life || here.core.is_none() || here.page_server.is_some() {
+            return Ok(());
+        }
+        let log_size_max = self.log_size_max;
+        let server = self.devices[device].lend(tab, log_size_max)?;
+        self.note(&format!("device {device}: tab {} lends page server {}", tab.0, server.0));
+        self.step_core(device, Input::PageServerLent { server, settled_at_ms: 0 });
+        Ok(())
+    }
+
+    fn page_server_hears(
+        &mut self,
+        device: usize,
+        server: PageServerId,
+        requests: Vec<StoreRequest>,
+    ) {
+        let lent = self.devices[device].page_server.as_mut();
+        let Some(lent) = lent.filter(|lent| lent.id == server) else { return };
+        let text = short(&format!("{device} store {requests:?}"));
+        for request in requests {
+            lent.server.serve(CORE, request);
+        }
+        lent.server.flush();
+        self.note(&text);
+        self.poll_page_server(device);
+    }
+
+    fn poll_page_server(&mut self, device: usize) {
+        let Some(lent) = &mut self.devices[device].page_server else { return };
+        let server = lent.id;
+        let mut replies: Vec<StoreReply> = Vec::new();
+        loop {
+            replies.extend(lent.server.poll().into_iter().map(|(_, reply)| reply));
+            if !lent.server.wants_poll() {
+                break;
+            }
+        }
+        if self.devices[device].disk.has_held_flushes() {
+            let delay = self.rng.below(12);
+            self.schedule(delay, Event::Flushed { device, server });
+        }
+        if !replies.is_empty() {
+            let event = Event::FromPageServer { device, server, replies };
+            self.carry(Wire::FromPageServer(device), 3, event);
+        }
+    }
+
+    // --- sockets -------------------------------------------------------------------------------
+
+    fn open_socket(&mut self, device: usize, socket: SocketId) {
+        let life = self.devices[device].life;
+        if !self.host.is_up() || (self.faults && self.rng.once_in(5)) {
+            return self.schedule(20, Event::SocketDown { device, life, socket });
+        }
+        self.last_conn += 1;
+        let conn = self.last_conn;
+        let host_life = self.host.life;
+        self.conns.insert(conn, Conn { device, life, socket, host_life, silent: false });
+        self.devices[device].sockets.insert(socket, conn);
+        let delay = self.rng.below(60);
+        self.schedule(delay, Event::SocketUp { conn });
+    }
+
+    fn socket_up(&mut self, conn: u64) {
+        let Some(up) = self.conns.get(&conn) else { return };
+        let (device, life, socket) = (up.device, up.life, up.socket);
+        if self.devices[device].life == life {
+            self.step_core(device, Input::SocketOpened { socket });
+        }
+    }
+
+    /// Sends over the net, where a message may come twice.
+    fn carry_far(&mut self, conn: u64, wire: Wire, bytes: &[u8], event: impl Fn(Vec<u8>) -> Event) {
+        if self.conns.get(&conn).is_none_or(|conn| conn.silent) {
+            return;
+        }
+        let times = if self.faults && self.rng.once_in(20) { 2 } else { 1 };
+        for _ in 0..times {
+            self.carry(wire, 80, event(bytes.to_vec()));
+        }
+    }
+
+    fn cut(&mut self, conn: u64) {
+        let Some(cut) = self.conns.remove(&conn) else { return };
+        self.devices[cut.device].sockets.remove(&cut.socket);
+        self.schedule(
+            1,
+            Event::SocketDown { device: cut.device, life: cut.life, socket: cut.socket },
+        );
+        self.schedule(1, Event::HostLeft { conn });
+    }
+
+    fn cut_sockets(&mut self, device: usize) {
+        for (_, conn) in std::mem::take(&mut self.devices[device].sockets) {
+            self.conns.remove(&conn);
+            self.schedule(1, Event::HostLeft { conn });
+        }
+    }
+
+    fn host_hears(&mut self, conn: u64, bytes: &[u8]) {
+        let Some(from) = self.conns.get(&conn).filter(|from| !from.silent) else { return };
+        if from.host_life != self.host.life {
+            return;
+        }
+        let Ok(message) = decode_message(bytes) else {
+            return self.note(&format!("connection {conn}: not a message"));
+        };
+        self.note(&short(&format!("server hears {conn} {message:?}")));
+        let done = self.host.hear(ConnId(conn), message);
+        self.host_did(done);
+    }
+
+    fn host_did(&mut self, done: Done) {
+        for (ConnId(conn), message) in done.sent {
+            let bytes = encode_message(&message);
+            self.carry_far(conn, Wire::FromServer(conn), &bytes, |bytes| Event::FromServer {
+                conn,
+                bytes,
+            });
+        }
+        for ConnId(conn) in done.closed {
+            self.cut(conn);
+        }
+        if done.flushes {
+            let delay = self.rng.below(12);
+            let life = self.host.life;
+            self.schedule(delay, Event::HostFlushed { life });
+        }
+    }
+
+    // --- wires ---------------------------------------------------------------------------------
+
+    fn send_to_core(&mut self, device: usize, tab: TabId, messages: Vec<ToCore>) {
+        let life = self.devices[device].life;
+        let event = Event::TabToCore { device, life, tab, messages };
+        self.carry(Wire::TabToCore(device, tab), 3, event);
+    }
+
+    /// Delivers after everything that was sent on the same wire before.
+    fn carry(&mut self, wire: Wire, delay_max_ms: u64, event: Event) {
+        let at = self.now_ms + self.rng.below(delay_max_ms + 1);
+        let last = self.wires.entry(wire).or_insert(0);
+        *last = at.max(*last);
+        let delay = *last - self.now_ms.min(*last);
+        self.schedule(delay, event);
+    }
+
+    fn schedule(&mut self, delay_ms: u64, event: Event) {
+        self.last_event += 1;
+        self.queue.insert((self.now_ms + delay_ms, self.last_event), event);
+    }
+
+    fn note(&mut self, text: &str) {
+        self.trace.update(&self.now_ms.to_le_bytes());
+        self.trace.update(text.as_bytes());
+        if self.verbose {
+            println!("{:>9} {text}", self.now_ms - 1_700_000_000_000);
+        }
+    }
+}
+
+fn short(text: &str) -> String {
+    text.chars().take(400).collect()
+}
