@@ -1,0 +1,116 @@
+//! The fast part of the tests: format, lints, layers, types and unit tests.
+
+use anyhow::{Result, bail};
+use std::path::{Path, PathBuf};
+use std::{env, fs};
+
+use crate::repo::Repo;
+use crate::report::{self, Report, Tally};
+use crate::setup::{self, Needs};
+use crate::wasm::MODULES;
+use crate::{build, layers, run, tidy};
+
+/// `cargo xtask check`.
+pub fn command(repo: &Repo) -> Result<()> {
+    let mut report = Report::default();
+    if report.step("setup", || setup::setup(repo, Needs::Build)) {
+        check(repo, &mut report);
+    }
+    report.finish(true)
+}
+
+/// All fast checks, as steps of `report`; each runs whatever became of those before it.
+pub fn check(repo: &Repo, report: &mut Report) {
+    report.step("format of Rust", || cargo(repo, &["fmt", "--all", "--check"]));
+    report.step("layers", || layers::check(repo));
+    report.step("tidy", || tidy::check(repo));
+    report.step("lints of Rust", || {
+        // Apart, since cargo would unite the features of their dependencies and compile them twice.
+        lint(repo, &["--workspace", "--exclude", "xtask", "--all-targets"])?;
+        lint(repo, &["--package", "xtask", "--all-targets"])
+    });
+    report.step("lints of Rust for browsers", || {
+        MODULES.iter().try_for_each(|(feature, _)| {
+            let package = ["--package", "tidelog-browser", "--target", "wasm32-unknown-unknown"];
+            lint(repo, &[&package[..], &["--no-default-features", "--features", feature]].concat())
+        })
+    });
+    report.step("format and lints of TypeScript", || biome(repo));
+    report.step("types of TypeScript", || types(repo));
+    report.suite("unit tests of Rust", || {
+        let mut tally = cargo_test(repo, &["--workspace", "--exclude", "xtask"])?;
+        tally += cargo_test(repo, &["--package", "xtask"])?;
+        Ok(tally)
+    });
+    report.suite("unit tests of TypeScript", || vitest(repo));
+}
+
+fn cargo(repo: &Repo, args: &[&str]) -> Result<()> {
+    run::succeed(run::cargo(&repo.root).args(args))
+}
+
+fn lint(repo: &Repo, args: &[&str]) -> Result<()> {
+    cargo(repo, &[&["clippy", "--quiet"], args, &["--", "-D", "warnings"]].concat())
+}
+
+fn cargo_test(repo: &Repo, args: &[&str]) -> Result<Tally> {
+    let mut cargo = run::cargo(&repo.root);
+    cargo.args(["test", "--quiet", "--no-fail-fast"]).args(args);
+    let (succeeded, lines) = run::lines_of(&mut cargo)?;
+    report::judge(succeeded, report::count_cargo_tests(&lines))
+}
+
+fn biome(repo: &Repo) -> Result<()> {
+    let folders = ["js", "worker", "examples", "tests"];
+    let present: Vec<_> = folders.iter().filter(|name| repo.root.join(name).is_dir()).collect();
+    if present.is_empty() {
+        bail!("there is no TypeScript to check");
+    }
+    let mut biome = run::program(repo.npm_bin("biome"), &repo.root);
+    run::succeed(biome.args(["check", "--error-on-warnings"]).args(present))
+}
+
+/// The package first: the others read its declarations.
+fn types(repo: &Repo) -> Result<()> {
+    build::package(repo)?;
+    for folder in ["js/test", "examples/todo", "examples/music", "tests/browser", "tests/bench"] {
+        if repo.root.join(folder).join("tsconfig.json").is_file() {
+            let mut tsc = run::program(repo.npm_bin("tsc"), &repo.root);
+            run::succeed(tsc.args(["--noEmit", "-p", folder]))?;
+        }
+    }
+    Ok(())
+}
+
+/// Files named `*.test.ts` below `folder`.
+fn unit_tests_below(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if path.is_dir() && name != "node_modules" && name != "dist" {
+            found.extend(unit_tests_below(&path));
+        } else if name.ends_with(".test.ts") {
+            found.push(path);
+        }
+    }
+    found
+}
+
+fn vitest(repo: &Repo) -> Result<Tally> {
+    let folders = ["js", "worker", "examples"].map(|name| repo.root.join(name));
+    let files: Vec<_> = folders.iter().flat_map(|folder| unit_tests_below(folder)).collect();
+    if files.is_empty() {
+        bail!("there are no unit tests in js, worker and examples");
+    }
+    let result = env::temp_dir().join(format!("tidelog-vitest-{}.json", std::process::id()));
+    let mut vitest = run::program(repo.npm_bin("vitest"), &repo.root);
+    vitest.args(["run", "--reporter=default", "--reporter=json"]);
+    vitest.arg(format!("--outputFile.json={}", result.display())).args(files);
+    let (succeeded, _) = run::lines_of(&mut vitest)?;
+    let counts: serde_json::Value = serde_json::from_slice(&fs::read(&result)?)?;
+    fs::remove_file(&result)?;
+    let count = |name: &str| counts[name].as_u64().unwrap_or(0);
+    let tally = Tally { passed: count("numPassedTests"), failed: count("numFailedTests") };
+    report::judge(succeeded, tally)
+}

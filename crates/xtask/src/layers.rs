@@ -1,0 +1,108 @@
+//! The dependency order of the rooms: crates depend downwards only.
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use crate::repo::Repo;
+use crate::run;
+
+/// From the bottom up. A crate may depend on those before it.
+const ORDER: [&str; 9] = [
+    "tidelog-types",
+    "tidelog-disk",
+    "tidelog-journal",
+    "tidelog-pages",
+    "tidelog-sync",
+    "tidelog-sqlite",
+    "tidelog-document",
+    "tidelog-client",
+    "tidelog-browser",
+];
+
+/// Like the browser's shell, the server lies over everything; neither knows the other.
+const SERVER: &str = "tidelog-server";
+
+/// Tools and tests over the whole product: nothing depends on them.
+const ABOVE_ALL: [&str; 1] = ["tidelog-sim"];
+
+/// Crates from outside that only one room may see, since it is the door to that world.
+const DOORS: [(&str, &[&str]); 3] = [
+    ("tidelog-sqlite", &["rusqlite", "sqlite-wasm-rs", "libsqlite3-sys", "rsqlite-vfs"]),
+    ("tidelog-browser", &["wasm-bindgen", "wasm-bindgen-futures", "js-sys", "web-sys"]),
+    ("tidelog-server", &["axum", "tokio", "tower-http"]),
+];
+
+/// Checks the workspace as cargo sees it.
+pub fn check(repo: &Repo) -> Result<()> {
+    let mut cargo = run::cargo(&repo.root);
+    let text = run::stdout_of(cargo.args(["metadata", "--no-deps", "--format-version", "1"]))
+        .context("cargo metadata failed")?;
+    let breaches = breaches(&serde_json::from_str(&text)?);
+    if !breaches.is_empty() {
+        bail!("the rooms depend on each other in the wrong order:\n{}", breaches.join("\n"));
+    }
+    Ok(())
+}
+
+/// Every dependency that points upwards or sideways, as a line of text.
+fn breaches(metadata: &Value) -> Vec<String> {
+    let mut breaches = Vec::new();
+    for package in metadata["packages"].as_array().into_iter().flatten() {
+        let from = package["name"].as_str().unwrap_or_default();
+        for dependency in package["dependencies"].as_array().into_iter().flatten() {
+            let to = dependency["name"].as_str().unwrap_or_default();
+            let is_for_tests = dependency["kind"] == "dev";
+            if !may_depend(from, to) || (!is_for_tests && is_anothers_door(from, to)) {
+                breaches.push(format!("  {from} may not depend on {to}"));
+            }
+        }
+    }
+    breaches
+}
+
+fn may_depend(from: &str, to: &str) -> bool {
+    if !to.starts_with("tidelog-") || ABOVE_ALL.contains(&from) {
+        return true;
+    }
+    let height = |name| ORDER.iter().position(|it| *it == name);
+    match (height(from), height(to)) {
+        (Some(from), Some(to)) => to < from,
+        (None, Some(_)) => from == SERVER && to != "tidelog-browser",
+        (_, None) => false,
+    }
+}
+
+fn is_anothers_door(from: &str, to: &str) -> bool {
+    let is_room = ORDER.contains(&from) || from == SERVER;
+    is_room && DOORS.iter().any(|(owner, crates)| *owner != from && crates.contains(&to))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rooms_of_this_workspace_depend_downwards_only() {
+        let repo = Repo::find().expect("cargo knows this workspace");
+        check(&repo).expect("downwards only");
+    }
+
+    #[test]
+    fn a_dependency_upwards_or_sideways_is_noticed() {
+        assert!(may_depend("tidelog-journal", "tidelog-disk"));
+        assert!(may_depend("tidelog-server", "tidelog-document"));
+        assert!(may_depend("tidelog-sim", "tidelog-server"));
+        assert!(!may_depend("tidelog-disk", "tidelog-journal"));
+        assert!(!may_depend("tidelog-browser", "tidelog-server"));
+        assert!(!may_depend("tidelog-server", "tidelog-browser"));
+        assert!(!may_depend("xtask", "tidelog-types"));
+        assert!(!may_depend("tidelog-client", "tidelog-sim"));
+    }
+
+    #[test]
+    fn only_the_shell_sees_the_browser() {
+        assert!(is_anothers_door("tidelog-client", "web-sys"));
+        assert!(!is_anothers_door("tidelog-browser", "web-sys"));
+        assert!(is_anothers_door("tidelog-document", "rusqlite"));
+    }
+}

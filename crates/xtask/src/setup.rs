@@ -1,0 +1,215 @@
+//! Installs what is missing, says what it installs, and is quick when nothing is missing.
+//!
+//! On Debian and Ubuntu, as root or with a sudo that asks no password, packages come from apt.
+//! Elsewhere every missing tool is named together with a way to get it.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::{env, fs};
+
+use anyhow::{Context, Result, bail};
+
+use crate::repo::{Repo, Stamp};
+use crate::{amalgamation, run};
+
+const NODE_MAJOR_MIN: u32 = 20;
+const GECKODRIVER_VERSION: &str = "0.37.1";
+const WASM_TARGET: &str = "wasm32-unknown-unknown";
+
+/// What the command at hand cannot do without.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Needs {
+    /// Compilers and npm packages.
+    Build,
+    /// Also two browsers and their drivers.
+    Browsers,
+}
+
+/// A program of the system, and what brings it.
+struct SystemTool {
+    /// Any one of these on the path will do.
+    programs: &'static [&'static str],
+    debian: &'static str,
+    ubuntu: &'static str,
+    elsewhere: &'static str,
+    needs: Needs,
+}
+
+const SYSTEM_TOOLS: [SystemTool; 4] = [
+    SystemTool {
+        programs: &["clang"],
+        debian: "clang",
+        ubuntu: "clang",
+        elsewhere: "clang with the wasm32 target, from the system's packages or https://llvm.org",
+        needs: Needs::Build,
+    },
+    SystemTool {
+        programs: &["chromium", "chromium-browser", "google-chrome"],
+        debian: "chromium",
+        ubuntu: "chromium-browser",
+        elsewhere: "Chromium or Chrome, https://www.chromium.org",
+        needs: Needs::Browsers,
+    },
+    SystemTool {
+        programs: &["chromedriver"],
+        debian: "chromium-driver",
+        ubuntu: "chromium-chromedriver",
+        elsewhere: "chromedriver of the browser's version, https://chromedriver.chromium.org",
+        needs: Needs::Browsers,
+    },
+    SystemTool {
+        programs: &["firefox-esr", "firefox"],
+        debian: "firefox-esr",
+        ubuntu: "firefox",
+        elsewhere: "Firefox, https://www.mozilla.org/firefox",
+        needs: Needs::Browsers,
+    },
+];
+
+/// Makes sure that all that `needs` names is there.
+///
+/// # Errors
+///
+/// Names what is missing and cannot be installed from here.
+pub fn setup(repo: &Repo, needs: Needs) -> Result<()> {
+    node()?;
+    rust()?;
+    system_tools(needs)?;
+    if needs == Needs::Browsers {
+        install_geckodriver(repo)?;
+    }
+    npm_packages(repo)?;
+    amalgamation::provide(repo)
+}
+
+fn node() -> Result<()> {
+    let version = run::stdout_of(Command::new("node").arg("--version")).with_context(|| {
+        format!("node is missing: Node.js {NODE_MAJOR_MIN} or newer, https://nodejs.org")
+    })?;
+    let major = version.trim().trim_start_matches('v').split('.').next().unwrap_or_default();
+    if major.parse::<u32>().unwrap_or(0) < NODE_MAJOR_MIN {
+        bail!("Node.js is {}, {NODE_MAJOR_MIN} is needed: https://nodejs.org", version.trim());
+    }
+    Ok(())
+}
+
+fn rust() -> Result<()> {
+    let print = ["--print", "target-libdir", "--target", WASM_TARGET];
+    let libdir = run::stdout_of(Command::new("rustc").args(print));
+    if !libdir.is_some_and(|dir| Path::new(dir.trim()).is_dir()) {
+        rustup(&["target", "add", WASM_TARGET], "Rust's standard library for WebAssembly")?;
+    }
+    for (program, component) in [("cargo-fmt", "rustfmt"), ("cargo-clippy", "clippy")] {
+        if !run::is_fine(Command::new(program).arg("--version")) {
+            rustup(&["component", "add", component], component)?;
+        }
+    }
+    Ok(())
+}
+
+fn rustup(args: &[&str], what: &str) -> Result<()> {
+    if !run::on_path("rustup") {
+        bail!("{what} is missing: rustup {}, https://rustup.rs", args.join(" "));
+    }
+    println!("    installing {what}: rustup {}", args.join(" "));
+    run::succeed(Command::new("rustup").args(args))
+}
+
+fn system_tools(needs: Needs) -> Result<()> {
+    let is_missing = |tool: &&SystemTool| {
+        (tool.needs == Needs::Build || needs == Needs::Browsers)
+            && !tool.programs.iter().any(|name| run::on_path(name))
+    };
+    let missing: Vec<&SystemTool> = SYSTEM_TOOLS.iter().filter(is_missing).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let Some(apt) = Apt::find() else {
+        let list: Vec<_> = missing.iter().map(|tool| format!("  {}", tool.elsewhere)).collect();
+        bail!("these are missing, and cannot be installed from here:\n{}", list.join("\n"));
+    };
+    let name = |tool: &&SystemTool| {
+        if apt.is_ubuntu { tool.ubuntu } else { tool.debian }
+    };
+    apt.install(&missing.iter().map(name).collect::<Vec<_>>())
+}
+
+/// apt-get, where we may use it.
+struct Apt {
+    sudo: bool,
+    is_ubuntu: bool,
+}
+
+impl Apt {
+    fn find() -> Option<Self> {
+        if !run::on_path("apt-get") {
+            return None;
+        }
+        let is_root = run::stdout_of(Command::new("id").arg("-u"))?.trim() == "0";
+        if !is_root && !run::is_fine(Command::new("sudo").args(["-n", "true"])) {
+            return None;
+        }
+        let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
+        let is_ubuntu = release.lines().any(|line| line == "ID=ubuntu");
+        Some(Self { sudo: !is_root, is_ubuntu })
+    }
+
+    fn install(&self, packages: &[&str]) -> Result<()> {
+        println!("    installing {}: apt-get install", packages.join(", "));
+        run::succeed(self.command().args(["-qq", "update"]))?;
+        run::succeed(self.command().args(["-qq", "--yes", "install"]).args(packages))
+    }
+
+    fn command(&self) -> Command {
+        let quiet = ["env", "DEBIAN_FRONTEND=noninteractive", "apt-get"];
+        let words: Vec<&str> = self.sudo.then_some("sudo").into_iter().chain(quiet).collect();
+        let mut command = Command::new(words[0]);
+        command.args(&words[1..]);
+        command
+    }
+}
+
+/// The first of the browser's names that is on the path.
+pub fn chromium() -> Option<&'static str> {
+    SYSTEM_TOOLS[1].programs.iter().copied().find(|name| run::on_path(name))
+}
+
+/// The first of the browser's names that is on the path.
+pub fn firefox() -> Option<&'static str> {
+    SYSTEM_TOOLS[3].programs.iter().copied().find(|name| run::on_path(name))
+}
+
+/// Firefox's driver: the one that GECKODRIVER names, ours, or the system's.
+pub fn geckodriver(repo: &Repo) -> Option<PathBuf> {
+    let ours = repo.cache.join("bin/geckodriver");
+    let named = env::var_os("GECKODRIVER").map(PathBuf::from);
+    named
+        .or_else(|| ours.is_file().then_some(ours))
+        .or_else(|| run::on_path("geckodriver").then(|| "geckodriver".into()))
+}
+
+fn install_geckodriver(repo: &Repo) -> Result<()> {
+    if geckodriver(repo).is_some() {
+        return Ok(());
+    }
+    println!("    installing geckodriver {GECKODRIVER_VERSION}: cargo install, some minutes, once");
+    let mut install = run::cargo(&repo.root);
+    install
+        .args(["install", "--quiet", "--locked", "geckodriver", "--version", GECKODRIVER_VERSION])
+        .arg("--root")
+        .arg(&repo.cache)
+        .env_remove("CARGO_TARGET_DIR");
+    run::succeed(&mut install)
+}
+
+fn npm_packages(repo: &Repo) -> Result<()> {
+    let lock = repo.root.join("package-lock.json");
+    let stamp = Stamp::new(repo, "npm-packages").path(&lock)?;
+    if stamp.is_fresh() && repo.npm_bin("tsc").is_file() {
+        return Ok(());
+    }
+    println!("    installing npm packages: npm ci");
+    let mut npm = run::program("npm", &repo.root);
+    run::succeed(npm.args(["ci", "--prefer-offline", "--no-audit", "--no-fund"]))?;
+    stamp.save()
+}

@@ -1,0 +1,131 @@
+//! `cargo xtask test`: every check and every suite. A suite that ran no test has failed.
+
+use std::path::PathBuf;
+use std::time::{SystemTime, UNIX_EPOCH};
+use std::{env, fs};
+
+use anyhow::{Context, Result, bail};
+
+use crate::repo::Repo;
+use crate::report::{self, Report, Tally};
+use crate::setup::{self, Needs};
+use crate::{build, check, run, start};
+
+/// What can be asked for by name.
+pub const NAMES: [&str; 4] = ["check", "wasm", "sim", "browser"];
+
+/// Crates with tests that run inside browsers' workers.
+const BROWSER_CRATES: [&str; 2] = ["tidelog-sqlite", "tidelog-browser"];
+
+/// Fresh seeds of each run, unless TIDELOG_SIM_SEEDS says otherwise.
+const SIM_SEEDS: u64 = 500;
+
+/// Runs the named suites, or all. The last line printed is `N passed, M failed`.
+pub fn test(repo: &Repo, names: &[&str]) -> Result<()> {
+    let wanted = |name: &str| names.is_empty() || names.contains(&name);
+    let mut report = Report::default();
+    if !report.step("setup", || setup::setup(repo, Needs::Browsers)) {
+        return report.finish(true);
+    }
+    if wanted("check") {
+        check::check(repo, &mut report);
+    }
+    if wanted("wasm") {
+        wasm(repo, &mut report);
+    }
+    if wanted("sim") {
+        report.suite("simulator", || sim(repo));
+    }
+    if wanted("browser")
+        && build::build(repo, &mut report)
+        && report.step("examples", || build::examples(repo))
+    {
+        report.suite("browsers, end to end", || end_to_end(repo));
+    }
+    report.finish(true)
+}
+
+/// Rust's own tests, in both kinds of workers of both browsers.
+fn wasm(repo: &Repo, report: &mut Report) {
+    for package in BROWSER_CRATES {
+        let compiled = report.step(&format!("{package} for browsers"), || {
+            run::succeed(cargo_test(repo, package)?.arg("--no-run"))
+        });
+        if !compiled {
+            continue;
+        }
+        for browser in ["Chromium", "Firefox"] {
+            for worker in ["SHARED_WORKER", "DEDICATED_WORKER"] {
+                let place = worker.to_lowercase().replace('_', " ");
+                report.suite(&format!("{package} in a {place} of {browser}"), || {
+                    wasm_in(repo, package, browser, worker)
+                });
+            }
+        }
+    }
+}
+
+fn wasm_in(repo: &Repo, package: &str, browser: &str, worker: &str) -> Result<Tally> {
+    let mut cargo = cargo_test(repo, package)?;
+    cargo.env(format!("WASM_BINDGEN_USE_{worker}"), "1");
+    if browser == "Firefox" {
+        let driver = setup::geckodriver(repo).context("geckodriver is missing")?;
+        cargo.env("GECKODRIVER", driver).env_remove("CHROMEDRIVER");
+    } else {
+        let driver = env::var_os("CHROMEDRIVER").unwrap_or_else(|| "chromedriver".into());
+        cargo.env("CHROMEDRIVER", driver).env_remove("GECKODRIVER");
+    }
+    let (succeeded, lines) = run::lines_of(&mut cargo)?;
+    report::judge(succeeded, report::count_cargo_tests(&lines))
+}
+
+fn cargo_test(repo: &Repo, package: &str) -> Result<std::process::Command> {
+    let runner = format!("{} test-runner", env::current_exe()?.display());
+    let mut cargo = run::cargo(&repo.root);
+    cargo
+        .args(["test", "--no-fail-fast", "--lib", "--tests"])
+        .args(["--target", "wasm32-unknown-unknown", "--package", package])
+        .env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUNNER", runner)
+        .env("WASM_BINDGEN_TEST_WEBDRIVER_JSON", repo.root.join("tests/webdriver.json"))
+        // Most pages are not cross-origin isolated, so neither are the tests.
+        .env("WASM_BINDGEN_TEST_NO_ORIGIN_ISOLATION", "1")
+        .env("WASM_BINDGEN_TEST_DRIVER_TIMEOUT", "60")
+        .env("WASM_BINDGEN_TEST_TIMEOUT", "300");
+    Ok(cargo)
+}
+
+/// Seeds that no run had before, by the clock; the simulator prints those that failed.
+fn sim(repo: &Repo) -> Result<Tally> {
+    let count = match env::var("TIDELOG_SIM_SEEDS") {
+        Ok(text) => text.parse().context("TIDELOG_SIM_SEEDS is no number")?,
+        Err(_) => SIM_SEEDS,
+    };
+    let start = u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis())?;
+    let seeds = format!("{start}..{}", start + count);
+    println!("    seeds {seeds}");
+    let mut simulator = start::simulator(repo);
+    let (succeeded, lines) = run::lines_of(simulator.args(["--seeds", &seeds]))?;
+    report::judge(succeeded, report::count_summary(&lines))
+}
+
+/// The scripts in tests/browser, through the public surface alone.
+fn end_to_end(repo: &Repo) -> Result<Tally> {
+    let scripts = scripts(repo);
+    if scripts.is_empty() {
+        bail!("there are no tests in tests/browser");
+    }
+    let mut node = run::program("node", &repo.root);
+    start::browsers(repo, &mut node);
+    node.args(["--test", "--test-reporter=spec", "--test-concurrency=1"]).args(scripts);
+    let (succeeded, lines) = run::lines_of(&mut node)?;
+    report::judge(succeeded, report::count_node_tests(&lines))
+}
+
+fn scripts(repo: &Repo) -> Vec<PathBuf> {
+    let folder = fs::read_dir(repo.root.join("tests/browser"));
+    let mut scripts: Vec<PathBuf> =
+        folder.into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+    scripts.retain(|path| path.to_string_lossy().ends_with(".test.mjs"));
+    scripts.sort();
+    scripts
+}

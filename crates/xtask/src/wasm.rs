@@ -1,0 +1,99 @@
+//! The two WebAssembly modules: crate `tidelog-browser`, compiled once for each worker.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use crate::repo::{Repo, Stamp};
+use crate::setup::{self, Needs};
+use crate::{run, tools};
+
+/// How much time to spend on making the modules small.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Size {
+    /// What is published.
+    Smallest,
+    /// Without wasm-opt, for a quick look while developing.
+    AsCompiled,
+}
+
+/// A module: the feature of `tidelog-browser` that selects it, and its name among the files.
+pub const MODULES: [(&str, &str); 2] = [("core", "core"), ("page-server", "page_server")];
+
+/// What the compiler emits and every browser with OPFS understands.
+const WASM_FEATURES: [&str; 7] = [
+    "--enable-bulk-memory",
+    "--enable-bulk-memory-opt",
+    "--enable-nontrapping-float-to-int",
+    "--enable-sign-ext",
+    "--enable-mutable-globals",
+    "--enable-reference-types",
+    "--enable-multivalue",
+];
+
+/// `cargo xtask wasm`.
+pub fn command(repo: &Repo, size: Size) -> Result<()> {
+    setup::setup(repo, Needs::Build)?;
+    build(repo, size)
+}
+
+/// Compiles both into `js/dist/wasm`. Cargo decides whether to compile; what comes after is left
+/// out if the compiled module is the one of the last time.
+pub fn build(repo: &Repo, size: Size) -> Result<()> {
+    let folder = repo.root.join("js/dist/wasm");
+    fs::create_dir_all(&folder)?;
+    for (feature, name) in MODULES {
+        let compiled = compile(repo, feature)?;
+        let stamp = Stamp::new(repo, &format!("wasm-{name}"))
+            .text(&format!("{size:?} {WASM_FEATURES:?} {}", env!("CARGO_PKG_VERSION")))
+            .path(&compiled)?;
+        let module = folder.join(format!("{name}_bg.wasm"));
+        let bindings = folder.join(format!("{name}.js"));
+        if stamp.is_fresh() && module.is_file() && bindings.is_file() {
+            continue;
+        }
+        bind(&compiled, &folder, name)?;
+        if size == Size::Smallest {
+            shrink(repo, &module)?;
+        }
+        stamp.save()?;
+        println!("    {name}: {} KiB", fs::metadata(&module)?.len() / 1024);
+    }
+    Ok(())
+}
+
+fn compile(repo: &Repo, feature: &str) -> Result<PathBuf> {
+    // `cargo rustc` and one crate type: with an rlib beside it, cargo leaves out LTO.
+    let mut cargo = run::cargo(&repo.root);
+    cargo
+        .args(["rustc", "--quiet", "--package", "tidelog-browser", "--lib"])
+        .args(["--crate-type", "cdylib", "--target", "wasm32-unknown-unknown"])
+        .args(["--profile", "wasm", "--no-default-features", "--features", feature]);
+    run::succeed(&mut cargo)?;
+    // The two builds share this path, so what is there is copied before the next one.
+    let built = repo.target.join("wasm32-unknown-unknown/wasm/tidelog_browser.wasm");
+    let kept = built.with_file_name(format!("{feature}.wasm"));
+    fs::copy(&built, &kept).with_context(|| format!("cargo made no {built:?}"))?;
+    Ok(kept)
+}
+
+fn bind(compiled: &Path, folder: &Path, name: &str) -> Result<()> {
+    tools::bindgen(&[
+        "--target".as_ref(),
+        "web".as_ref(),
+        "--remove-name-section".as_ref(),
+        "--remove-producers-section".as_ref(),
+        "--out-name".as_ref(),
+        name.as_ref(),
+        "--out-dir".as_ref(),
+        folder.as_os_str(),
+        compiled.as_os_str(),
+    ])
+    .with_context(|| format!("wasm-bindgen failed on {compiled:?}"))
+}
+
+fn shrink(repo: &Repo, module: &Path) -> Result<()> {
+    let mut wasm_opt = run::program(repo.npm_bin("wasm-opt"), &repo.root);
+    run::succeed(wasm_opt.args(WASM_FEATURES).arg("-Oz").arg(module).arg("-o").arg(module))
+}
