@@ -1,0 +1,204 @@
+//! The core as its worker sees it.
+
+use std::cell::RefCell;
+
+use js_sys::Uint8Array;
+use tidelog_client::{
+    Call, CallFailure, Client, Effect, FromCore, Input, PageServerFailure, PageServerId, SocketId,
+    TabId,
+};
+use tidelog_sync::codec;
+use tidelog_types::{ErrorCode, Outcome};
+use wasm_bindgen::prelude::*;
+
+use crate::panics;
+
+#[wasm_bindgen]
+extern "C" {
+    /// Who carries out what the core wants done; see `worker/src/core.ts`.
+    #[derive(Debug)]
+    pub type Host;
+
+    #[wasm_bindgen(method, js_name = toTab)]
+    fn to_tab(this: &Host, tab: u32, messages: Uint8Array);
+    #[wasm_bindgen(method, js_name = toPageServer)]
+    fn to_page_server(this: &Host, server: u32, requests: Uint8Array);
+    #[wasm_bindgen(method, js_name = openSocket)]
+    fn open_socket(this: &Host, socket: u32, url: &str);
+    #[wasm_bindgen(method, js_name = toServer)]
+    fn to_server(this: &Host, socket: u32, message: Uint8Array);
+    #[wasm_bindgen(method, js_name = closeSocket)]
+    fn close_socket(this: &Host, socket: u32);
+    #[wasm_bindgen(method, js_name = wakeAt)]
+    fn wake_at(this: &Host, ms: f64);
+}
+
+/// The core and who carries out what it wants done.
+pub struct Core {
+    client: Client,
+    host: Host,
+}
+
+impl Core {
+    /// A core that knows nothing yet.
+    #[must_use]
+    pub fn new(seed: [u8; 32], host: Host) -> Self {
+        Self { client: Client::new(seed), host }
+    }
+
+    /// A tab sent a list of messages. One that cannot be read is answered with an error.
+    pub fn tab_messages(&mut self, now_ms: f64, tab: u32, messages: &[u8]) {
+        match codec::decode(messages) {
+            Ok(messages) => self.step(now_ms, Input::FromTab { tab: TabId(tab), messages }),
+            Err(error) => {
+                let failure = CallFailure {
+                    code: ErrorCode::Protocol,
+                    outcome: Outcome::None,
+                    message: format!("the core does not understand this tab: {error}"),
+                    mutation: None,
+                    reason: None,
+                };
+                let failed = FromCore::Failed { call: Call(0), failure };
+                self.host.to_tab(tab, bytes(&codec::encode(&[failed].as_slice())));
+            }
+        }
+    }
+
+    /// A page server sent a list of replies.
+    pub fn page_server_replies(&mut self, now_ms: f64, server: u32, replies: &[u8]) {
+        let server = PageServerId(server);
+        let input = match codec::decode(replies) {
+            Ok(replies) => Input::FromPageServer { server, replies },
+            Err(error) => {
+                let failure = PageServerFailure::Damaged { reason: error.to_string() };
+                Input::PageServerFailed { server, failure }
+            }
+        };
+        self.step(now_ms, input);
+    }
+
+    /// Something happened: one step, which calls the host for what is to be done.
+    pub fn step(&mut self, now_ms: f64, input: Input) {
+        for effect in self.client.step(now_ms as u64, input) {
+            self.carry_out(effect);
+        }
+    }
+
+    fn carry_out(&self, effect: Effect) {
+        match effect {
+            Effect::ToTab { tab, messages } => {
+                self.host.to_tab(tab.0, bytes(&codec::encode(&messages)));
+            }
+            Effect::ToPageServer { server, requests } => {
+                self.host.to_page_server(server.0, bytes(&codec::encode(&requests)));
+            }
+            Effect::OpenSocket { socket, url } => self.host.open_socket(socket.0, &url),
+            Effect::ToServer { socket, bytes: message } => {
+                self.host.to_server(socket.0, bytes(&message));
+            }
+            Effect::CloseSocket { socket } => self.host.close_socket(socket.0),
+            Effect::WakeAt { at_ms } => self.host.wake_at(at_ms as f64),
+        }
+    }
+}
+
+/// A copy for JavaScript to own.
+fn bytes(bytes: &[u8]) -> Uint8Array {
+    Uint8Array::from(bytes)
+}
+
+thread_local! {
+    /// The one core of this worker.
+    static CORE: RefCell<Option<Core>> = const { RefCell::new(None) };
+}
+
+fn with_core(work: impl FnOnce(&mut Core)) {
+    CORE.with_borrow_mut(|core| work(core.as_mut().expect("BUG: the core was not started")));
+}
+
+fn step(now_ms: f64, input: Input) {
+    with_core(|core| core.step(now_ms, input));
+}
+
+// What follows is called by `worker/src/core.ts`. They are functions and not methods, and reasons
+// are bytes and not strings, since that spares the page a good part of wasm-bindgen's glue.
+
+/// Starts the core of this worker.
+///
+/// # Panics
+///
+/// Unless `seed` has 32 bytes.
+#[wasm_bindgen]
+pub fn start(seed: &[u8], host: Host) {
+    panics::print_to_console();
+    let seed = seed.try_into().expect("BUG: a seed has 32 bytes");
+    CORE.set(Some(Core::new(seed, host)));
+}
+
+/// A tab sent a list of messages.
+#[wasm_bindgen(js_name = tabMessages)]
+pub fn tab_messages(now_ms: f64, tab: u32, messages: &[u8]) {
+    with_core(|core| core.tab_messages(now_ms, tab, messages));
+}
+
+/// A tab is gone.
+#[wasm_bindgen(js_name = tabClosed)]
+pub fn tab_closed(now_ms: f64, tab: u32) {
+    step(now_ms, Input::TabClosed { tab: TabId(tab) });
+}
+
+/// A page server is at hand, whose files can be lost by a power cut until `settled_at_ms`.
+#[wasm_bindgen(js_name = pageServerLent)]
+pub fn page_server_lent(now_ms: f64, server: u32, settled_at_ms: f64) {
+    let settled_at_ms = settled_at_ms as u64;
+    step(now_ms, Input::PageServerLent { server: PageServerId(server), settled_at_ms });
+}
+
+/// A page server sent a list of replies.
+#[wasm_bindgen(js_name = pageServerReplies)]
+pub fn page_server_replies(now_ms: f64, server: u32, replies: &[u8]) {
+    with_core(|core| core.page_server_replies(now_ms, server, replies));
+}
+
+/// A page server is gone.
+#[wasm_bindgen(js_name = pageServerGone)]
+pub fn page_server_gone(now_ms: f64, server: u32) {
+    step(now_ms, Input::PageServerGone { server: PageServerId(server) });
+}
+
+/// A page server cannot serve; `kind` counts the variants of [`PageServerFailure`].
+#[wasm_bindgen(js_name = pageServerFailed)]
+pub fn page_server_failed(now_ms: f64, server: u32, kind: u32, reason: &[u8]) {
+    let reason = String::from_utf8_lossy(reason).into_owned();
+    let failure = match kind {
+        0 => PageServerFailure::NewerFormat,
+        1 => PageServerFailure::Unavailable { reason },
+        _ => PageServerFailure::Damaged { reason },
+    };
+    step(now_ms, Input::PageServerFailed { server: PageServerId(server), failure });
+}
+
+/// A socket is connected.
+#[wasm_bindgen(js_name = socketOpened)]
+pub fn socket_opened(now_ms: f64, socket: u32) {
+    step(now_ms, Input::SocketOpened { socket: SocketId(socket) });
+}
+
+/// A socket brought a message.
+#[wasm_bindgen(js_name = socketMessage)]
+pub fn socket_message(now_ms: f64, socket: u32, message: &[u8]) {
+    let bytes = message.to_vec();
+    step(now_ms, Input::FromServer { socket: SocketId(socket), bytes });
+}
+
+/// A socket is closed, or could not be connected.
+#[wasm_bindgen(js_name = socketClosed)]
+pub fn socket_closed(now_ms: f64, socket: u32) {
+    step(now_ms, Input::SocketClosed { socket: SocketId(socket) });
+}
+
+/// The time has come that [`Effect::WakeAt`] asked for.
+#[wasm_bindgen]
+pub fn wake(now_ms: f64) {
+    step(now_ms, Input::Wake);
+}

@@ -1,0 +1,34 @@
+//! The shell that gives the core and the page server their web APIs.
+//!
+//! Two WebAssembly modules are made of it, one a feature: `core` for the SharedWorker, and
+//! `page-server` for the dedicated worker that owns the files. Ports, sockets, locks and timers
+//! are in the TypeScript of `worker/`; here their bytes become values, and the other way round.
+//!
+//! ```text
+//! port ── bytes ──▶ Core ── Input ──▶ tidelog_client ── Effect ──▶ Host ── bytes ──▶ port, socket
+//! port ── bytes ──▶ PageServerHost ──▶ tidelog_pages ──▶ OpfsDisk ──▶ sync access handles
+//! ```
+//!
+//! # Where to start reading
+//!
+//! - [`Core`]: steps of the core, and one function for each thing that can happen to it.
+//! - [`PageServerHost`] and [`OpfsDisk`]: the store on the origin private file system.
+//!
+//! # What this crate does not know
+//!
+//! What is to be done: it decides nothing.
+
+#[cfg(feature = "core")]
+mod core_host;
+#[cfg(feature = "page-server")]
+mod opfs_disk;
+#[cfg(feature = "page-server")]
+mod page_server_host;
+mod panics;
+
+#[cfg(feature = "core")]
+pub use core_host::{Core, Host};
+#[cfg(feature = "page-server")]
+pub use opfs_disk::OpfsDisk;
+#[cfg(feature = "page-server")]
+pub use page_server_host::{Left, PageServerHost, ReplyHost, Unopened};

@@ -1,0 +1,150 @@
+//! The core in a worker, with this test as its host and a store in memory.
+
+#![cfg(target_arch = "wasm32")]
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use js_sys::{Object, Reflect, Uint8Array};
+use tidelog_browser::{Core, Host};
+use tidelog_client::{Call, FromCore, Handle, Input, PageServerId, QueryParams, ToCore};
+use tidelog_disk::{MemoryDisk, StoreFiles};
+use tidelog_document::{Doctype, MutationDefinition};
+use tidelog_pages::{OwnerId, PageServer, StoreReply, StoreRequest};
+use tidelog_sync::codec;
+use tidelog_types::{CallId, ErrorCode, Value};
+use wasm_bindgen::prelude::*;
+use wasm_bindgen_test::*;
+
+const NOW_MS: f64 = 1_700_000_000_000.0;
+const TAB: u32 = 5;
+const PAGE_SERVER: u32 = 6;
+
+#[derive(Default)]
+struct Said {
+    to_tab: Vec<FromCore>,
+    to_page_server: Vec<StoreRequest>,
+}
+
+/// A core, and a host that carries out what it wants.
+struct Bench {
+    core: Core,
+    said: Rc<RefCell<Said>>,
+    store: PageServer<MemoryDisk>,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let said = Rc::new(RefCell::new(Said::default()));
+        let host = Object::new();
+        let on = |name: &str, work: Box<dyn Fn(&mut Said, Vec<u8>)>| {
+            let said = Rc::clone(&said);
+            let call = Closure::<dyn Fn(u32, Uint8Array)>::new(move |_, bytes: Uint8Array| {
+                work(&mut said.borrow_mut(), bytes.to_vec());
+            });
+            Reflect::set(&host, &name.into(), &call.into_js_value()).expect("an object");
+        };
+        on("toTab", Box::new(|said, bytes| said.to_tab.extend(read(&bytes))));
+        on("toPageServer", Box::new(|said, bytes| said.to_page_server.extend(read(&bytes))));
+        let nothing = js_sys::Function::new_no_args("");
+        Reflect::set(&host, &"wakeAt".into(), &nothing).expect("an object");
+        let core = Core::new([7; 32], host.unchecked_into::<Host>());
+        let (store, _) = PageServer::open(StoreFiles::in_memory()).expect("an empty store");
+        let mut bench = Self { core, said, store };
+        let server = PageServerId(PAGE_SERVER);
+        bench.core.step(NOW_MS, Input::PageServerLent { server, settled_at_ms: 0 });
+        bench.settle();
+        bench
+    }
+
+    /// Carries messages between core and store until neither has more to say.
+    fn settle(&mut self) {
+        loop {
+            let requests = std::mem::take(&mut self.said.borrow_mut().to_page_server);
+            if requests.is_empty() && !self.store.wants_poll() {
+                return;
+            }
+            for request in requests {
+                self.store.serve(OwnerId(1), request);
+            }
+            self.store.flush();
+            let replies: Vec<StoreReply> =
+                self.store.poll().into_iter().map(|(_, reply)| reply).collect();
+            self.core.page_server_replies(NOW_MS, PAGE_SERVER, &codec::encode(&replies));
+        }
+    }
+
+    fn ask(&mut self, messages: Vec<ToCore>) -> Vec<FromCore> {
+        self.core.tab_messages(NOW_MS, TAB, &codec::encode(&messages));
+        self.settle();
+        std::mem::take(&mut self.said.borrow_mut().to_tab)
+    }
+}
+
+fn read<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Vec<T> {
+    codec::decode(bytes).expect("a list of messages")
+}
+
+fn open() -> ToCore {
+    let add = MutationDefinition {
+        name: "add".to_owned(),
+        params: vec![],
+        sql: vec!["insert into note values (:now)".to_owned()],
+    };
+    ToCore::Open {
+        call: Call(1),
+        handle: Handle(1),
+        document: "notes".to_owned(),
+        user: String::new(),
+        server: None,
+        doctype: Doctype {
+            name: "notes".to_owned(),
+            migrations: vec!["create table note (at integer)".to_owned()],
+            mutations: vec![add],
+        },
+        has_token: false,
+    }
+}
+
+#[wasm_bindgen_test]
+fn a_local_document_is_opened_changed_and_read() {
+    let mut bench = Bench::new();
+    let told = bench.ask(vec![
+        open(),
+        ToCore::Mutate {
+            call: Call(2),
+            handle: Handle(1),
+            id: CallId([1; 16]),
+            name: "add".to_owned(),
+            args: vec![],
+            now_ms: 42,
+            again: None,
+        },
+        ToCore::Query {
+            call: Call(3),
+            handle: Handle(1),
+            sql: "select at from note".to_owned(),
+            params: QueryParams::Positional(vec![]),
+        },
+    ]);
+    assert!(told.iter().any(|it| matches!(it, FromCore::Opened { call: Call(1), .. })), "{told:?}");
+    assert!(told.iter().any(|it| matches!(it, FromCore::Durable { call: Call(2), .. })));
+    let rows = told.iter().find_map(|it| match it {
+        FromCore::Rows { call: Call(3), rows } => Some(rows.decode()),
+        _ => None,
+    });
+    assert_eq!(rows, Some(vec![vec![Value::Integer(42)]]));
+}
+
+#[wasm_bindgen_test]
+fn bytes_that_are_no_messages_are_answered_with_an_error() {
+    let mut bench = Bench::new();
+    bench.core.tab_messages(NOW_MS, TAB, &[1, 2, 3]);
+    let told = std::mem::take(&mut bench.said.borrow_mut().to_tab);
+    assert!(matches!(
+        told.as_slice(),
+        [FromCore::Failed { call: Call(0), failure }] if failure.code == ErrorCode::Protocol
+    ));
+    let told = bench.ask(vec![open()]);
+    assert!(matches!(told.first(), Some(FromCore::Opened { .. })), "and the core goes on");
+}

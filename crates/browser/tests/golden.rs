@@ -1,0 +1,175 @@
+//! Messages between tab and core, byte for byte as `js/test/codec.test.ts` writes and reads them.
+
+#![cfg(not(target_arch = "wasm32"))]
+
+use std::collections::BTreeMap;
+
+use tidelog_client::{
+    Call, CallFailure, Connection, FromCore, Handle, QueryParams, Status, Storage, ToCore,
+};
+use tidelog_document::{Doctype, MutationDefinition, Param, ParamKind};
+use tidelog_sync::codec;
+use tidelog_types::{CallId, ErrorCode, Outcome, Rows, Value, ValueRef};
+
+fn golden() -> BTreeMap<String, String> {
+    serde_json::from_str(include_str!("../../../js/test/golden.json")).expect("JSON")
+}
+
+fn check(name: &str, bytes: &[u8]) {
+    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(golden().get(name), Some(&hex), "{name}");
+}
+
+fn text(text: &str) -> Value {
+    Value::Text(text.to_owned())
+}
+
+fn values() -> Vec<Value> {
+    vec![
+        Value::Null,
+        Value::Integer(-2),
+        Value::Integer(i64::MIN),
+        Value::Real(1.5),
+        text("grün 🌊"),
+        Value::Blob(vec![0, 255]),
+    ]
+}
+
+fn doctype() -> Doctype {
+    let kinds = [
+        ("t", ParamKind::Text),
+        ("i", ParamKind::Integer),
+        ("r", ParamKind::Real),
+        ("b", ParamKind::Blob),
+        ("o", ParamKind::Boolean),
+        ("j", ParamKind::Json),
+    ];
+    let param = |(name, kind): (&str, ParamKind)| Param {
+        name: name.to_owned(),
+        kind,
+        optional: name == "r",
+    };
+    let definition = |name: &str, params: Vec<Param>, sql: &[&str]| MutationDefinition {
+        name: name.to_owned(),
+        params,
+        sql: sql.iter().map(ToString::to_string).collect(),
+    };
+    Doctype {
+        name: "kinds".to_owned(),
+        migrations: vec!["create table a (b)".to_owned()],
+        mutations: vec![
+            definition("all", kinds.map(param).into(), &["select :t", "select :i"]),
+            definition("none", vec![], &["delete from a"]),
+        ],
+    }
+}
+
+fn failure() -> CallFailure {
+    CallFailure {
+        code: ErrorCode::Rejected,
+        outcome: Outcome::Unknown,
+        message: "no".to_owned(),
+        mutation: Some("add".to_owned()),
+        reason: None,
+    }
+}
+
+fn status(error: Option<CallFailure>) -> Status {
+    Status {
+        connection: Connection::Offline,
+        error,
+        pending: 3,
+        confirmed_lsn: 1 << 40,
+        storage: Storage::Waiting,
+        settling: true,
+        persisted: false,
+        usage: 5,
+        quota: 6,
+        timeline: [1, 2, 3, 4],
+        storage_lsns: [7, 8],
+    }
+}
+
+#[test]
+fn what_a_tab_asks_is_written_as_typescript_writes_it() {
+    let (call, handle) = (Call(7), Handle(3));
+    let named = || vec![("a".to_owned(), Value::Integer(1))];
+    let messages = vec![
+        ToCore::Open {
+            call,
+            handle,
+            document: "groceries".to_owned(),
+            user: "ada".to_owned(),
+            server: Some("ws://localhost:1".to_owned()),
+            doctype: doctype(),
+            has_token: true,
+        },
+        ToCore::Mutate {
+            call,
+            handle,
+            id: CallId([9; 16]),
+            name: "add".to_owned(),
+            args: values().into_iter().map(|value| ("a".to_owned(), value)).collect(),
+            now_ms: 1_700_000_000_123,
+            again: None,
+        },
+        ToCore::Query {
+            call,
+            handle,
+            sql: "select ?".to_owned(),
+            params: QueryParams::Positional(values()),
+        },
+        ToCore::Watch {
+            call,
+            handle,
+            sql: "select :a".to_owned(),
+            params: QueryParams::Named(named()),
+        },
+        ToCore::Unwatch { call },
+        ToCore::Sync { call, handle },
+        ToCore::Export { call, handle },
+        ToCore::Close { call, handle },
+        ToCore::Destroy { call, document: "d".to_owned(), user: String::new(), force: true },
+        ToCore::SetConnected { handle, connected: false },
+        ToCore::ListenRejections { handle },
+        ToCore::RejectionHandled { handle, lsn: 12 },
+        ToCore::Token { handle, token: None },
+        ToCore::Token { handle, token: Some("t".to_owned()) },
+        ToCore::Device { persisted: true, usage: 1 << 33, quota: 1 << 34 },
+    ];
+    check("toCore", &codec::encode(&messages));
+}
+
+#[test]
+fn what_the_core_tells_is_written_as_typescript_reads_it() {
+    let (call, handle) = (Call(7), Handle(3));
+    let mut rows = Rows { columns: vec!["a".to_owned(), "ü".to_owned()], ..Rows::default() };
+    rows.push([ValueRef::Null, ValueRef::Integer(1 << 53)]);
+    rows.push([ValueRef::Real(-0.5), ValueRef::Text("grün, and rather long".as_bytes())]);
+    rows.push([ValueRef::Blob(&[1, 2]), ValueRef::Integer(-1)]);
+    let messages = vec![
+        FromCore::Opened { call, status: status(None) },
+        FromCore::Failed { call, failure: failure() },
+        FromCore::Durable { call, lsn: 14 },
+        FromCore::Confirmed { call, lsn: 15 },
+        FromCore::Rejected { call, failure: failure() },
+        FromCore::Rows { call, rows },
+        FromCore::Exported { call, file: vec![83, 81] },
+        FromCore::Done { call },
+        FromCore::Status { handle, status: status(Some(failure())) },
+        FromCore::RejectionNews {
+            handle,
+            mutation: "add".to_owned(),
+            args: vec![("a".to_owned(), text("b"))],
+            reason: "why".to_owned(),
+            lsn: 16,
+        },
+        FromCore::TokenWanted { handle },
+    ];
+    check("fromCore", &codec::encode(&messages));
+}
+
+#[test]
+fn error_codes_have_their_place_in_typescript() {
+    check("lastErrorCode", &codec::encode(&ErrorCode::Engine));
+}

@@ -1,0 +1,181 @@
+//! The store on the origin private file system, in the only kind of worker that can open its files.
+
+#![cfg(target_arch = "wasm32")]
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use js_sys::{Object, Reflect, Uint8Array};
+use tidelog_browser::{Left, OpfsDisk, PageServerHost, ReplyHost, Unopened};
+use tidelog_disk::{Disk, DiskError, StoreFiles, conformance};
+use tidelog_pages::{Append, StoreReply, StoreRequest, Ticket};
+use tidelog_sync::codec;
+use tidelog_types::{DocumentKey, Epoch};
+use wasm_bindgen::prelude::*;
+use wasm_bindgen_futures::JsFuture;
+use wasm_bindgen_test::*;
+use web_sys::{
+    DedicatedWorkerGlobalScope, FileSystemDirectoryHandle, FileSystemFileHandle,
+    FileSystemGetDirectoryOptions, FileSystemGetFileOptions, FileSystemRemoveOptions,
+    FileSystemSyncAccessHandle,
+};
+
+wasm_bindgen_test_configure!(run_in_dedicated_worker);
+
+/// Disks that the conformance suite uses up.
+const DISKS: usize = 9;
+
+/// An empty folder of that name.
+async fn folder(name: &str) -> FileSystemDirectoryHandle {
+    let scope: DedicatedWorkerGlobalScope = js_sys::global().unchecked_into();
+    let root = JsFuture::from(scope.navigator().storage().get_directory()).await;
+    let root: FileSystemDirectoryHandle = root.expect("files").unchecked_into();
+    let recursive = FileSystemRemoveOptions::new();
+    recursive.set_recursive(true);
+    // It is not there at first.
+    let _ = JsFuture::from(root.remove_entry_with_options(name, &recursive)).await;
+    let create = FileSystemGetDirectoryOptions::new();
+    create.set_create(true);
+    let made = JsFuture::from(root.get_directory_handle_with_options(name, &create)).await;
+    made.expect("a folder").unchecked_into()
+}
+
+async fn open(folder: &FileSystemDirectoryHandle, name: &str) -> FileSystemSyncAccessHandle {
+    let create = FileSystemGetFileOptions::new();
+    create.set_create(true);
+    let file = JsFuture::from(folder.get_file_handle_with_options(name, &create)).await;
+    let file: FileSystemFileHandle = file.expect("a file").unchecked_into();
+    let handle = JsFuture::from(file.create_sync_access_handle()).await;
+    handle.expect("nobody else has the file").unchecked_into()
+}
+
+#[wasm_bindgen_test]
+async fn a_disk_of_the_origin_keeps_the_laws() {
+    let folder = folder("conformance").await;
+    let mut disks = Vec::new();
+    for index in 0..DISKS {
+        let handle = open(&folder, &format!("disk-{index}")).await;
+        disks.push(OpfsDisk::new(handle).expect("a size"));
+    }
+    conformance::run(|| disks.pop().expect("BUG: the suite has grown: raise DISKS"));
+}
+
+#[wasm_bindgen_test]
+async fn a_disk_keeps_its_bytes_and_frees_its_file_when_it_is_dropped() {
+    let folder = folder("reopen").await;
+    let mut disk = OpfsDisk::new(open(&folder, "file").await).expect("a size");
+    disk.write_at(3, b"abc").expect("room");
+    disk.request_flush().expect("a healthy disk");
+    drop(disk);
+    let disk = OpfsDisk::new(open(&folder, "file").await).expect("a size");
+    let mut bytes = [9; 6];
+    disk.read_at(0, &mut bytes).expect("within the file");
+    assert_eq!(&bytes, b"\0\0\0abc");
+}
+
+#[wasm_bindgen_test]
+async fn a_disk_whose_handle_was_closed_says_so() {
+    let folder = folder("closed").await;
+    let handle = open(&folder, "file").await;
+    let mut disk = OpfsDisk::new(handle.clone()).expect("a size");
+    handle.close();
+    assert!(matches!(disk.write_at(0, b"abc"), Err(DiskError::Device { .. })));
+    assert!(matches!(disk.request_flush(), Err(DiskError::Device { .. })));
+    assert_eq!(disk.write_at(0, b"abc"), Err(DiskError::Poisoned));
+}
+
+type Heard = Rc<RefCell<Vec<(u32, StoreReply)>>>;
+
+/// A page server on the files in `folder`, and what it answers.
+async fn page_server(
+    folder: &FileSystemDirectoryHandle,
+) -> Result<(PageServerHost, Heard), Unopened> {
+    let files = StoreFiles {
+        log_a: open(folder, "log-a").await,
+        log_b: open(folder, "log-b").await,
+        pages: open(folder, "pages").await,
+        spare: open(folder, "spare").await,
+    };
+    let heard = Heard::default();
+    let told = Rc::clone(&heard);
+    let reply = Closure::<dyn Fn(u32, Uint8Array)>::new(move |owner, bytes: Uint8Array| {
+        let replies: Vec<StoreReply> = codec::decode(&bytes.to_vec()).expect("replies");
+        told.borrow_mut().extend(replies.into_iter().map(|reply| (owner, reply)));
+    });
+    let host = Object::new();
+    Reflect::set(&host, &"reply".into(), &reply.into_js_value()).expect("an object");
+    let server = PageServerHost::open(files, host.unchecked_into::<ReplyHost>())?;
+    Ok((server, heard))
+}
+
+fn ask(server: &mut PageServerHost, owner: u32, requests: &[StoreRequest]) -> Left {
+    let mut left = server.serve(owner, &codec::encode(&requests));
+    while left == Left::More {
+        left = server.proceed();
+    }
+    left
+}
+
+#[wasm_bindgen_test]
+async fn what_was_called_durable_is_found_by_the_next_page_server() {
+    let folder = folder("store").await;
+    let document = DocumentKey::new("groceries", "").expect("a name");
+    let mut append = Append::to(document.clone());
+    append.record = Some(b"notes".to_vec().into());
+    let (mut server, heard) = page_server(&folder).await.expect("a store");
+    let requests = [
+        StoreRequest::Hello { epoch: Epoch(1) },
+        StoreRequest::Append { ticket: Ticket(1), append },
+    ];
+    assert_eq!(ask(&mut server, 0, &requests), Left::Nothing);
+    let epoch = match heard.borrow().as_slice() {
+        [(0, StoreReply::Ready { epoch }), (0, StoreReply::Durable { ticket: Ticket(1) })] => {
+            *epoch
+        }
+        other => panic!("unexpected replies: {other:?}"),
+    };
+    drop(server);
+
+    let (mut server, heard) = page_server(&folder).await.expect("a store");
+    let requests = [
+        StoreRequest::Hello { epoch: Epoch(1) },
+        StoreRequest::Open { document: document.clone() },
+    ];
+    assert_eq!(ask(&mut server, 0, &requests), Left::Nothing);
+    let found = heard.borrow().iter().find_map(|(_, reply)| match reply {
+        StoreReply::Opened { state, .. } => state.as_ref().map(|state| state.record.clone()),
+        _ => None,
+    });
+    assert_eq!(found.as_deref(), Some(b"notes".as_slice()));
+    let granted = heard.borrow().iter().find_map(|(_, reply)| match reply {
+        StoreReply::Ready { epoch } => Some(*epoch),
+        _ => None,
+    });
+    assert!(granted > Some(epoch), "each page server grants a higher epoch");
+
+    // A core that was replaced is told so, and the store goes on.
+    ask(&mut server, 1, &[StoreRequest::Hello { epoch: Epoch(1) }]);
+    heard.borrow_mut().clear();
+    assert_eq!(ask(&mut server, 0, &[StoreRequest::Open { document }]), Left::Nothing);
+    assert!(matches!(heard.borrow().as_slice(), [(0, StoreReply::Broken { .. })]));
+}
+
+#[wasm_bindgen_test]
+async fn bytes_that_are_no_requests_break_the_page_server() {
+    let folder = folder("garbage").await;
+    let (mut server, heard) = page_server(&folder).await.expect("a store");
+    assert_eq!(server.serve(0, &[1, 2, 3]), Left::Broken);
+    assert!(heard.borrow().is_empty());
+}
+
+#[wasm_bindgen_test]
+async fn files_that_are_no_store_are_left_alone() {
+    let folder = folder("foreign").await;
+    let mut disk = OpfsDisk::new(open(&folder, "log-a").await).expect("a size");
+    disk.write_at(0, &[7; 10_000]).expect("room");
+    drop(disk);
+    let refused = page_server(&folder).await.expect_err("no store");
+    assert!(!refused.is_newer_format, "{refused:?}");
+    let disk = OpfsDisk::new(open(&folder, "log-a").await).expect("a size");
+    assert_eq!(disk.size(), 10_000);
+}

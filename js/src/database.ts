@@ -1,0 +1,368 @@
+/** A document as an app sees it. */
+
+import type { Value } from './codec.js';
+import type { CallKind, Connection, OpenDocument } from './connection.js';
+import {
+  type Arguments,
+  argumentBinder,
+  type Bound,
+  type DoctypeDefinition,
+  type Mutation,
+  type Mutations,
+  toValue,
+  unbindArguments,
+} from './doctype.js';
+import {
+  DocumentClosedError,
+  NotDurableYetError,
+  QueryError,
+  type TidelogError,
+  UnknownMutationError,
+} from './errors.js';
+import { callBack, LiveQuery } from './live-query.js';
+import type { Answer, News, Params, QueryParams, ToCore } from './messages.js';
+import { type Confirmation, Receipt, Settling } from './receipt.js';
+import { decodeRows, type Row } from './rows.js';
+import type { Status } from './status.js';
+
+/** The mutations of a doctype as functions. */
+export type Mutate<Defined extends Mutations> = {
+  readonly [Name in keyof Defined]: Defined[Name] extends Mutation<infer Types>
+    ? Record<never, never> extends Arguments<Types>
+      ? (args?: Arguments<Types>) => Receipt
+      : (args: Arguments<Types>) => Receipt
+    : never;
+};
+
+/** A mutation of this client that the server rejected. */
+export interface Rejection {
+  /** Its name. */
+  readonly mutation: string;
+  /** Its arguments, as they were given. */
+  readonly args: Readonly<Record<string, unknown>>;
+  /** Why. */
+  readonly reason: string;
+  /** Its timeline LSN, which tells repeats apart. */
+  readonly lsn: number;
+}
+
+/** What {@link Database.on} can listen to. */
+export interface DatabaseEvents {
+  /** Something in `db.status` has changed. */
+  status: Status;
+  /** Something is wrong that belongs to no call. */
+  error: TidelogError;
+  /** The server rejected a mutation, whichever tab issued it. At least once for each. */
+  rejected: Rejection;
+}
+
+type Listeners = { readonly [Name in keyof DatabaseEvents]: Set<(it: never) => void> };
+
+/** An open document. Calls take effect in the order in which they are made. */
+export class Database<Defined extends Mutations = Mutations> {
+  /** The mutations of its doctype, as functions. */
+  readonly mutate: Mutate<Defined>;
+  readonly #connection: Connection;
+  readonly #doctype: DoctypeDefinition;
+  readonly #handle: number;
+  readonly #getToken: (() => Promise<string> | string) | undefined;
+  readonly #listeners: Listeners = { status: new Set(), error: new Set(), rejected: new Set() };
+  readonly #live = new Set<{ close(): void }>();
+  #status: Status;
+  #connected = true;
+  #closed: Promise<void> | undefined;
+
+  /** @internal */
+  constructor(
+    connection: Connection,
+    message: OpenDocument['message'],
+    status: Status,
+    getToken: (() => Promise<string> | string) | undefined,
+  ) {
+    this.#connection = connection;
+    this.#doctype = message.doctype;
+    this.#handle = message.handle;
+    this.#status = status;
+    this.#getToken = getToken;
+    this.mutate = this.#mutations() as Mutate<Defined>;
+    connection.attach({
+      message,
+      news: (news) => this.#news(news),
+      lost: (error) => this.#setStatus({ ...this.#status, error }),
+      remind: () => this.#remind(),
+    });
+  }
+
+  /** How the document stands. A new object whenever something has changed. */
+  get status(): Status {
+    return this.#status;
+  }
+
+  /**
+   * The rows of a query as objects.
+   *
+   * @param sql one statement that only reads.
+   * @param params by position (an array) or by name (an object).
+   */
+  query<R = Row>(sql: string, params?: Params): Promise<R[]> {
+    return this.#ask(
+      'query',
+      () => ({ sql, params: bindParams(params) }),
+      (answer) => (answer.type === 'rows' ? (decodeRows(answer.rows) as R[]) : undefined),
+    );
+  }
+
+  /** Runs a query now, and again whenever something that it read has changed. */
+  live<R = Row>(sql: string, params?: Params): LiveQuery<R> {
+    const query: LiveQuery<R> = new LiveQuery((take) => {
+      const message = this.#try(() => ({ sql, params: bindParams(params) }), take);
+      if (!message) return () => {};
+      const caller = {
+        take(answer: Answer): boolean {
+          take(answer.type === 'failed' ? answer.error : answer);
+          return false;
+        },
+        fail: take,
+      };
+      const call = this.#connection.call('watch', message, caller);
+      return () => {
+        this.#live.delete(query);
+        this.#connection.forget(call);
+        this.#connection.tell('unwatch', { call });
+      };
+    });
+    this.#live.add(query);
+    return query;
+  }
+
+  /**
+   * Listens to what belongs to no call.
+   *
+   * @returns stops it. Safe to call more than once.
+   */
+  on<Name extends keyof DatabaseEvents>(
+    event: Name,
+    listener: (it: DatabaseEvents[Name]) => void,
+  ): () => void {
+    const own = (it: DatabaseEvents[Name]): void => listener(it);
+    this.#listeners[event].add(own);
+    if (event === 'rejected' && !this.#closed) {
+      this.#connection.tell('listenRejections', { handle: this.#handle });
+    }
+    return () => this.#listeners[event].delete(own);
+  }
+
+  /**
+   * Resolves when everything that was pending has its verdict, and all that the server had is
+   * visible here. Rejects where trying again cannot help.
+   */
+  sync(): Promise<void> {
+    return this.#ask(
+      'sync',
+      () => ({}),
+      () => {},
+      false,
+    );
+  }
+
+  /** A SQLite file of what {@link query} sees. */
+  export(): Promise<Uint8Array<ArrayBuffer>> {
+    return this.#ask(
+      'export',
+      () => ({}),
+      (answer) => (answer.type === 'exported' ? answer.file : undefined),
+    );
+  }
+
+  /** Stays away from the server until {@link connect}, in all tabs. */
+  disconnect(): void {
+    this.#connect(false);
+  }
+
+  /** Goes back to the server. */
+  connect(): void {
+    this.#connect(true);
+  }
+
+  /** Lets go of the document. */
+  close(): Promise<void> {
+    this.#closed ??= this.#leave();
+    return this.#closed;
+  }
+
+  async #leave(): Promise<void> {
+    for (const query of this.#live) query.close();
+    try {
+      await this.#ask(
+        'close',
+        () => ({}),
+        () => {},
+      );
+    } finally {
+      const error = new DocumentClosedError('the document was closed', { outcome: 'unknown' });
+      this.#connection.detach(this.#handle, error);
+    }
+  }
+
+  #connect(connected: boolean): void {
+    this.#connected = connected;
+    if (!this.#closed) {
+      this.#connection.tell('setConnected', { handle: this.#handle, connected });
+    }
+  }
+
+  #remind(): void {
+    if (!this.#connected) this.#connect(false);
+    if (this.#listeners.rejected.size > 0) {
+      this.#connection.tell('listenRejections', { handle: this.#handle });
+    }
+  }
+
+  /** Functions for the doctype's mutations, over one that answers for all other names. */
+  #mutations(): object {
+    const others = new Proxy(
+      {},
+      {
+        get: (_, name) => {
+          // Promises and JSON look for these to find out what a thing is.
+          if (typeof name === 'symbol' || name === 'then' || name === 'toJSON') return undefined;
+          return () => {
+            throw new UnknownMutationError(`${this.#doctype.name} has no mutation ${name}`);
+          };
+        },
+      },
+    );
+    const functions = Object.create(others);
+    for (const [name, { params }] of Object.entries(this.#doctype.mutations)) {
+      const bind = argumentBinder(name, params);
+      functions[name] = (args: unknown) => this.#mutate(name, bind(args));
+    }
+    return functions;
+  }
+
+  #mutate(name: string, args: Bound): Receipt {
+    const durable = new Settling<number>();
+    const confirmed = new Settling<Confirmation>();
+    const fail = (error: TidelogError): void => {
+      durable.reject(error);
+      confirmed.reject(error);
+    };
+    const take = (answer: Answer): boolean => {
+      if (answer.type === 'durable') {
+        durable.resolve(answer.lsn);
+        return false;
+      }
+      if (answer.type === 'confirmed') {
+        durable.resolve(answer.lsn);
+        confirmed.resolve({ lsn: answer.lsn });
+      } else if (answer.type === 'failed' || answer.type === 'rejected') fail(answer.error);
+      return true;
+    };
+    const late = (): void => {
+      const what = `${name} is not on disk after 10 seconds; it may still become so`;
+      durable.reject(new NotDurableYetError(what, { outcome: 'unknown' }));
+    };
+    if (this.#closed) fail(closedError());
+    else {
+      const message = {
+        handle: this.#handle,
+        id: this.#connection.nextCallId(),
+        name,
+        args,
+        now: Date.now(),
+        again: undefined,
+      };
+      this.#connection.call('mutate', message, { take, fail, late });
+    }
+    return new Receipt(durable.promise, confirmed.promise);
+  }
+
+  /** The message, or undefined after `fail` was told why there is none. */
+  #try<T extends object>(
+    message: () => T,
+    fail: (error: TidelogError) => void,
+  ): (T & { handle: number }) | undefined {
+    if (this.#closed) {
+      fail(closedError());
+      return undefined;
+    }
+    try {
+      return { ...message(), handle: this.#handle };
+    } catch (error) {
+      fail(error as TidelogError);
+      return undefined;
+    }
+  }
+
+  /** A call with one answer. */
+  #ask<Kind extends CallKind, T>(
+    kind: Kind,
+    message: () => Omit<ToCore[Kind], 'call' | 'handle'>,
+    result: (answer: Answer) => T | undefined,
+    limited = true,
+  ): Promise<T> {
+    return new Promise<T>((resolve, reject) => {
+      const take = (answer: Answer): boolean => {
+        if (answer.type === 'failed') reject(answer.error);
+        else resolve(result(answer) as T);
+        return true;
+      };
+      const whole = this.#try(message, reject) as Omit<ToCore[Kind], 'call'> | undefined;
+      if (whole) this.#connection.call(kind, whole, { take, fail: reject }, limited);
+    });
+  }
+
+  #news(news: News): void {
+    if (news.type === 'status') this.#setStatus(news.status);
+    else if (news.type === 'tokenWanted') void this.#giveToken();
+    else {
+      const { mutation, reason, lsn } = news;
+      const args = unbindArguments(this.#doctype.mutations[mutation]?.params, news.args);
+      if (this.#emit('rejected', { mutation, args, reason, lsn })) {
+        this.#connection.tell('rejectionHandled', { handle: this.#handle, lsn });
+      }
+    }
+  }
+
+  async #giveToken(): Promise<void> {
+    let token: string | null = null;
+    try {
+      token = (await this.#getToken?.()) ?? null;
+    } catch (error) {
+      reportError(error);
+    }
+    this.#connection.tell('token', { handle: this.#handle, token });
+  }
+
+  #setStatus(status: Status): void {
+    const before = this.#status.error;
+    this.#status = status;
+    this.#emit('status', status);
+    const { error } = status;
+    if (error && (error.code !== before?.code || error.message !== before.message)) {
+      this.#emit('error', error);
+    }
+  }
+
+  /** Whether there was a listener, and none of them threw. */
+  #emit<Name extends keyof DatabaseEvents>(event: Name, it: DatabaseEvents[Name]): boolean {
+    const returned = [...this.#listeners[event]].map((listener) =>
+      callBack(() => (listener as (it: DatabaseEvents[Name]) => void)(it)),
+    );
+    return returned.length > 0 && returned.every(Boolean);
+  }
+}
+
+function closedError(): TidelogError {
+  return new DocumentClosedError('the document was closed: open it again');
+}
+
+function bindParams(params: Params = []): QueryParams {
+  const bind = (value: unknown): Value => {
+    const bound = toValue(value);
+    if (bound === undefined) throw new QueryError(`SQL has no value for a ${typeof value}`);
+    return bound;
+  };
+  if (Array.isArray(params)) return params.map(bind);
+  return { named: Object.entries(params).map(([name, value]) => [name, bind(value)]) };
+}

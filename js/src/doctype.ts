@@ -1,0 +1,201 @@
+/** What an app says of a kind of document, and the checks on what it gives to mutations. */
+
+import type { Value, Writer } from './codec.js';
+import { DoctypeError, MutationArgumentError } from './errors.js';
+
+/** Types of arguments in the order of `ParamKind` in crate `document`. */
+const KINDS = ['text', 'integer', 'real', 'blob', 'boolean', 'json'] as const;
+
+/** A type that an argument may have. */
+export type ArgumentKind = (typeof KINDS)[number];
+
+/** A type of argument; with a trailing `?` the argument may be left out, which is null. */
+export type ArgumentType = ArgumentKind | `${ArgumentKind}?`;
+
+/** The parameters of a mutation by name. */
+export type ParamTypes = Readonly<Record<string, ArgumentType>>;
+
+/** What may be given for each kind. */
+export interface ArgumentValues {
+  /** Text without lone surrogates. */
+  text: string;
+  /** A safe integer, or a bigint of 64 bits. */
+  integer: number | bigint;
+  /** A finite number. */
+  real: number;
+  /** Bytes; they are copied. */
+  blob: Uint8Array | ArrayBuffer;
+  /** 1 or 0 in SQL. */
+  boolean: boolean;
+  /** Anything that `JSON.stringify` takes; its text in SQL. */
+  json: NonNullable<unknown> | null;
+}
+
+type Optional<Types extends ParamTypes> = {
+  [Name in keyof Types]: Types[Name] extends `${string}?` ? Name : never;
+}[keyof Types];
+
+type KindOf<Type> = Type extends `${infer Kind extends ArgumentKind}?` ? Kind : Type;
+
+type ValueOf<Type> = ArgumentValues[KindOf<Type> & ArgumentKind];
+
+/** The arguments of a mutation with these parameters. */
+export type Arguments<Types extends ParamTypes> = {
+  readonly [Name in Exclude<keyof Types, Optional<Types>>]: ValueOf<Types[Name]>;
+} & {
+  readonly [Name in Optional<Types>]?: ValueOf<Types[Name]> | null | undefined;
+};
+
+/** A named, deterministic change: see {@link mutation}. */
+export interface Mutation<Types extends ParamTypes = ParamTypes> {
+  /** Its parameters by name. */
+  readonly params: Types;
+  /** Its statements, one transaction. */
+  readonly sql: readonly string[];
+}
+
+/** The mutations of a doctype by name. */
+export type Mutations = Readonly<Record<string, Mutation>>;
+
+/** A kind of document: see {@link doctype}. */
+export interface Doctype<Defined extends Mutations = Mutations> {
+  /** The kind's name. */
+  readonly name: string;
+  /** Migration n brings a document from version n to n + 1. Append only. */
+  readonly migrations: readonly string[];
+  /** The mutations by name. */
+  readonly mutations: Defined;
+}
+
+/** Any doctype, as far as the wire is concerned. */
+export type DoctypeDefinition = Doctype<Mutations>;
+
+/**
+ * Defines a mutation: SQL that may read its parameters (`:name`), the database, `:now`
+ * (milliseconds since the epoch, taken when it was issued) and `:client`, and nothing else.
+ *
+ * @param params the types of its parameters, for example `{ id: 'text', weight: 'real?' }`.
+ * @param sql one statement, or several that are one transaction.
+ */
+export function mutation<const Types extends ParamTypes>(
+  params: Types,
+  sql: string | readonly string[],
+): Mutation<Types> {
+  for (const [name, type] of Object.entries(params)) {
+    if (!KINDS.includes(kindOf(type))) {
+      throw new DoctypeError(`parameter ${name}: there is no type ${type}; use ${KINDS}`);
+    }
+  }
+  return { params, sql: typeof sql === 'string' ? [sql] : [...sql] };
+}
+
+/**
+ * Defines a kind of document. Later versions of it keep the name, append migrations, and change
+ * mutations as they like.
+ */
+export function doctype<const Defined extends Mutations>(
+  definition: Doctype<Defined>,
+): Doctype<Defined> {
+  return definition;
+}
+
+const kindOf = (type: string): ArgumentKind => type.replace('?', '') as ArgumentKind;
+const isOptional = (type: string): boolean => type.endsWith('?');
+
+/** Writes a `Doctype` of crate `document`: the mutations sorted by name, since it is hashed. */
+export function writeDoctype(w: Writer, { name, migrations, mutations }: DoctypeDefinition): void {
+  const text = (it: string): void => w.text(it);
+  w.text(name);
+  w.list(migrations, text);
+  w.list(Object.keys(mutations).sort(), (key) => {
+    const { params, sql } = mutations[key]!;
+    w.text(key);
+    w.list(Object.entries(params), ([param, type]) => {
+      w.text(param);
+      w.u32(KINDS.indexOf(kindOf(type)));
+      w.u8(isOptional(type));
+    });
+    w.list(sql, text);
+  });
+}
+
+/** What SQL is given for a JavaScript value, or undefined where it cannot be given. */
+export function toValue(value: unknown): Value | undefined {
+  if (value == null) return null;
+  if (typeof value === 'boolean') return Number(value);
+  if (typeof value === 'string' || typeof value === 'number') return value;
+  if (typeof value === 'bigint') return BigInt.asIntN(64, value) === value ? value : undefined;
+  if (value instanceof ArrayBuffer) return new Uint8Array(value.slice());
+  if (ArrayBuffer.isView(value)) {
+    return new Uint8Array(value.buffer, value.byteOffset, value.byteLength).slice();
+  }
+  return undefined;
+}
+
+/** For each kind whether a value is of it. JSON is made into text before. */
+const FITS: { readonly [Kind in ArgumentKind]: (value: unknown) => boolean } = {
+  text: (it) => typeof it === 'string' && !/\p{Surrogate}/u.test(it),
+  integer: (it) => typeof it === 'bigint' || Number.isSafeInteger(it),
+  real: (it) => Number.isFinite(it),
+  blob: (it) => it instanceof ArrayBuffer || it instanceof Uint8Array,
+  boolean: (it) => typeof it === 'boolean',
+  json: (it) => typeof it === 'string',
+};
+
+/** Arguments as they travel: names and values. */
+export type Bound = readonly (readonly [string, Value])[];
+
+/**
+ * Makes what turns the arguments of a mutation into what travels.
+ *
+ * That throws {@link MutationArgumentError} for the first argument that is missing, unknown, or
+ * of another type.
+ */
+export function argumentBinder(mutation: string, types: ParamTypes): (args: unknown) => Bound {
+  const params = Object.entries(types).map(([name, type]) => {
+    return { name, kind: kindOf(type), optional: isOptional(type) };
+  });
+  return (args) => {
+    const given = Object(args) as Readonly<Record<string, unknown>>;
+    for (const name in given) {
+      if (!Object.hasOwn(types, name)) fail(mutation, `there is no parameter ${name}`);
+    }
+    return params.map(({ name, kind, optional }) => {
+      let value = given[name];
+      if (value === undefined || (value === null && (optional || kind !== 'json'))) {
+        if (!optional) fail(mutation, `argument ${name} is missing`);
+        return [name, null];
+      }
+      if (kind === 'json') value = toJson(value);
+      const bound = FITS[kind](value) ? toValue(value) : undefined;
+      if (bound === undefined) fail(mutation, `argument ${name} is not of type ${kind}`);
+      return [name, bound];
+    });
+  };
+}
+
+function fail(mutation: string, what: string): never {
+  throw new MutationArgumentError(`${mutation}: ${what}`);
+}
+
+function toJson(value: unknown): string | undefined {
+  try {
+    return JSON.stringify(value);
+  } catch {
+    return undefined;
+  }
+}
+
+/** Arguments as the app gave them, from what travelled. */
+export function unbindArguments(
+  params: ParamTypes | undefined,
+  args: Readonly<Record<string, Value>>,
+): Record<string, unknown> {
+  return Object.fromEntries(
+    Object.entries(args).map(([key, value]) => {
+      const kind = kindOf(params?.[key] ?? '');
+      if (value !== null && kind === 'boolean') return [key, value === 1];
+      return [key, kind === 'json' && typeof value === 'string' ? JSON.parse(value) : value];
+    }),
+  );
+}

@@ -1,0 +1,176 @@
+/** The way to the core: starting it, noticing its end, lending it a page server. */
+
+import { EngineError, StorageError } from './errors.js';
+import { Lender } from './lender.js';
+import { type Bytes, type FromTab, type ToTab, transferOf, type WorkerUrls } from './ports.js';
+
+/** The lock that a core of this release holds for as long as it lives. */
+const CORE_LOCK = 'tidelog-core:0.1.0';
+
+/** A core that says nothing for so long is asked again on a new port. */
+const WELCOME_MS = 3000;
+
+/** What an engine tells its owner. */
+export interface EngineOwner {
+  /** There is a new core that knows nothing: tell it everything that still matters. */
+  begin(): void;
+  /** A list of messages came. */
+  receive(bytes: Bytes): void;
+  /** The engine cannot be started, or has died of something. */
+  failed(error: EngineError, final: boolean): void;
+}
+
+/**
+ * Why this window cannot have an engine, or undefined if it can.
+ */
+export function whatIsMissing(): EngineError | StorageError | undefined {
+  if (typeof navigator === 'undefined' || !navigator.locks) {
+    return new EngineError('the engine needs Web Locks: a browser, and https or localhost');
+  }
+  if (typeof SharedWorker === 'undefined') {
+    return new EngineError('this browser has no SharedWorker, which the engine needs');
+  }
+  if (!navigator.storage?.getDirectory) {
+    return new StorageError('this browser has no origin private file system');
+  }
+  return undefined;
+}
+
+/** The core as seen from one tab, whichever instance of it is alive. */
+export class Engine {
+  readonly #urls: WorkerUrls;
+  readonly #owner: EngineOwner;
+  readonly #lock = `tidelog-tab:${crypto.randomUUID()}`;
+  readonly #lender: Lender;
+  #held: Promise<void> | undefined;
+  /** The port of the core that was told hello. */
+  #port: MessagePort | undefined;
+  #starting = false;
+  #retry: ReturnType<typeof setTimeout> | undefined;
+  /** Cores that died soon after one another. */
+  #deaths = 0;
+
+  constructor(urls: WorkerUrls, owner: EngineOwner) {
+    this.#urls = urls;
+    this.#owner = owner;
+    this.#lender = new Lender(urls, (message, transfer) => this.#post(message, transfer));
+  }
+
+  /** Whether there is a core to talk to; else `begin` will be called when there is. */
+  get ready(): boolean {
+    return this.#port !== undefined;
+  }
+
+  /** Sends a list of messages. */
+  send(bytes: Bytes): void {
+    this.#post(bytes, transferOf(bytes));
+  }
+
+  #post(message: FromTab, transfer: Transferable[]): void {
+    this.#port?.postMessage(message, transfer);
+  }
+
+  /** Starts the engine unless it runs. */
+  start(): void {
+    if (this.#starting || this.ready) return;
+    this.#starting = true;
+    const worker = startCore(this.#urls.sharedWorkerUrl);
+    worker.onerror = (event) => this.#onError(worker.port, event);
+    // The core takes this lock when we are gone, so we must have it before we say hello.
+    this.#held ??= hold(this.#lock);
+    this.#held.then(
+      () => this.#hello(worker.port),
+      (error) => this.#giveUp(`this window cannot have Web Locks: ${error}`),
+    );
+  }
+
+  #hello(port: MessagePort): void {
+    this.#starting = false;
+    this.#port = port;
+    port.onmessage = ({ data }: MessageEvent<ToTab>) => {
+      if (port !== this.#port) return;
+      if (data instanceof Uint8Array) this.#owner.receive(data);
+      else if (data.type === 'welcome') this.#welcome(port, data.lends);
+      else this.#died(port, data.message);
+    };
+    const urls = Object.fromEntries(
+      Object.entries(this.#urls).map(([name, url]) => [name, url && absolute(url)]),
+    );
+    this.#post({ type: 'hello', lock: this.#lock, urls }, []);
+    this.#owner.begin();
+    this.#lender.greet();
+    this.#retry = setTimeout(() => this.#restart(port), WELCOME_MS);
+  }
+
+  /** A core that has worked leaves its lock, by which we notice; another one starts with us. */
+  #died(port: MessagePort, message: string): void {
+    const isStarting = this.#retry !== undefined;
+    if (isStarting) this.#leave(port);
+    this.#owner.failed(new EngineError(message), isStarting);
+  }
+
+  #welcome(port: MessagePort, lends: boolean): void {
+    clearTimeout(this.#retry);
+    this.#retry = undefined;
+    this.#lender.wanted(lends);
+    const since = performance.now();
+    navigator.locks.request(CORE_LOCK, { mode: 'shared' }, () => {
+      if (performance.now() - since > 10_000) this.#deaths = 0;
+      // What the core said last may still be on its way to us.
+      setTimeout(() => this.#restart(port), 25 + 250 * this.#deaths++);
+    });
+  }
+
+  #restart(port: MessagePort): void {
+    if (port !== this.#port) return;
+    this.#leave(port);
+    this.start();
+  }
+
+  #leave(port: MessagePort): void {
+    clearTimeout(this.#retry);
+    this.#retry = undefined;
+    this.#port = undefined;
+    port.close();
+  }
+
+  #onError(port: MessagePort, event: Event): void {
+    // Once the core has answered, whatever it throws is its own affair.
+    const isStarting = this.#starting || (port === this.#port && this.#retry !== undefined);
+    if (!isStarting) return;
+    this.#leave(port);
+    const { message } = event as Partial<ErrorEvent>;
+    this.#giveUp(`the core's worker could not be started: ${message ?? 'see the console'}`);
+  }
+
+  #giveUp(message: string): void {
+    this.#starting = false;
+    this.#owner.failed(new EngineError(message), true);
+  }
+}
+
+/** The literal form is what bundlers look for. */
+function startCore(url: string | URL | undefined): SharedWorker {
+  return url
+    ? new SharedWorker(url, { type: 'module', name: 'tidelog-core-0.1.0' })
+    : new SharedWorker(new URL('./worker/core.js', import.meta.url), {
+        type: 'module',
+        name: 'tidelog-core-0.1.0',
+      });
+}
+
+function absolute(url: string | URL): string {
+  return new URL(url, location.href).href;
+}
+
+/** Resolves when the lock is held, which it then is for as long as this window lives. */
+function hold(name: string): Promise<void> {
+  return new Promise((resolve, reject) => {
+    navigator.locks
+      .request(name, () => {
+        resolve();
+        return new Promise<never>(() => {});
+      })
+      .catch(reject);
+  });
+}

@@ -1,0 +1,55 @@
+/**
+ * A SQLite database in the browser: shared by every tab, offline, synced.
+ *
+ * Start with {@link doctype}, {@link mutation} and {@link open}.
+ */
+
+export type { Value } from './codec.js';
+export { Database, type DatabaseEvents, type Mutate, type Rejection } from './database.js';
+export {
+  type ArgumentKind,
+  type Arguments,
+  type ArgumentType,
+  type ArgumentValues,
+  type Doctype,
+  doctype,
+  type Mutation,
+  type Mutations,
+  mutation,
+  type ParamTypes,
+} from './doctype.js';
+export {
+  AccessError,
+  BudgetExceededError,
+  DoctypeError,
+  DoctypeMismatchError,
+  DocumentClosedError,
+  DocumentExistsError,
+  DocumentMissingError,
+  DocumentReplacedError,
+  EngineError,
+  type ErrorDetails,
+  InvalidOptionError,
+  MutationArgumentError,
+  NewerFormatError,
+  NotDurableYetError,
+  type Outcome,
+  PendingError,
+  ProtocolError,
+  QueryError,
+  ReadOnlyError,
+  ReadSetTooLargeError,
+  RejectedError,
+  ServerUnreachableError,
+  StorageError,
+  StorageFullError,
+  TidelogError,
+  UnknownMutationError,
+} from './errors.js';
+export { LiveQuery, type RowsListener } from './live-query.js';
+export type { Params } from './messages.js';
+export { type DestroyOptions, destroy, type OpenOptions, open } from './open.js';
+export type { WorkerUrls } from './ports.js';
+export { type Confirmation, Receipt } from './receipt.js';
+export type { Row } from './rows.js';
+export type { Status } from './status.js';

@@ -1,0 +1,106 @@
+/** A query that reports again when its pages change. */
+
+import type { TidelogError } from './errors.js';
+import type { Answer } from './messages.js';
+import { Answered, type Row } from './rows.js';
+
+/** What a live query calls: with the rows, or with what is wrong (and the last rows, if any). */
+export type RowsListener<R> = (rows: readonly R[] | undefined, error: TidelogError | null) => void;
+
+/**
+ * The rows of a query, kept up to date.
+ *
+ * Rows that did not change keep their identity from one answer to the next. Iterating over it
+ * asynchronously gives the newest rows whenever they have changed.
+ */
+export class LiveQuery<R = Row> implements AsyncIterable<readonly R[]> {
+  readonly #stop: () => void;
+  readonly #listeners = new Set<() => void>();
+  #answered: Answered | undefined;
+  #error: TidelogError | null = null;
+  #closed = false;
+
+  /** @internal */
+  constructor(start: (take: (answer: Answer | TidelogError) => void) => () => void) {
+    this.#stop = start((answer) => this.#take(answer));
+  }
+
+  /** The newest rows; undefined until the query has run. */
+  get rows(): readonly R[] | undefined {
+    return this.#answered?.rows as readonly R[] | undefined;
+  }
+
+  /** Why the query failed when it last ran, or null. */
+  get error(): TidelogError | null {
+    return this.#error;
+  }
+
+  /**
+   * Calls `listener` with the rows that there are, if any, and after every change. Never during
+   * this call.
+   *
+   * @returns stops it. Safe to call more than once.
+   */
+  subscribe(listener: RowsListener<R>): () => void {
+    let due = true;
+    const tell = (): void => {
+      due = false;
+      if (this.#listeners.has(tell)) listener(this.rows, this.#error);
+    };
+    this.#listeners.add(tell);
+    if (this.#answered || this.#error) queueMicrotask(() => due && tell());
+    return () => this.#listeners.delete(tell);
+  }
+
+  /** Each newest answer; those that come while the loop is busy are passed over. */
+  async *[Symbol.asyncIterator](): AsyncGenerator<readonly R[], void> {
+    let seen: readonly R[] | undefined;
+    while (!this.#closed) {
+      if (this.#error) throw this.#error;
+      const { rows } = this;
+      if (rows && rows !== seen) {
+        seen = rows;
+        yield rows;
+      } else await new Promise<void>((resolve) => this.#waiting.push(resolve));
+    }
+  }
+
+  #waiting: (() => void)[] = [];
+
+  /** Stops the query. Nobody is called any more, and loops over it end. */
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#stop();
+    this.#listeners.clear();
+    this.#wake();
+  }
+
+  #wake(): void {
+    for (const resolve of this.#waiting.splice(0)) resolve();
+  }
+
+  #take(answer: Answer | TidelogError): void {
+    if (this.#closed) return;
+    if ('type' in answer) {
+      if (answer.type !== 'rows') return;
+      const answered = new Answered(answer.rows, this.#answered);
+      if (answered.same && !this.#error) return;
+      this.#answered = answered;
+      this.#error = null;
+    } else this.#error = answer;
+    this.#wake();
+    for (const tell of this.#listeners) callBack(tell);
+  }
+}
+
+/** Calls what an app gave us: what it throws is reported, and harms nobody else. */
+export function callBack(listener: () => void): boolean {
+  try {
+    listener();
+    return true;
+  } catch (error) {
+    reportError(error);
+    return false;
+  }
+}

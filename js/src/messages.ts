@@ -1,0 +1,213 @@
+/**
+ * What tabs ask of the core, and what it tells them; see `protocol.rs` in crate `client`.
+ *
+ * The order of kinds and of fields is what travels.
+ */
+
+import type { Reader, Value, Writer } from './codec.js';
+import { type DoctypeDefinition, writeDoctype } from './doctype.js';
+import { readFailure, type TidelogError } from './errors.js';
+import { type RowBytes, readRowBytes } from './rows.js';
+import { readStatus, type Status } from './status.js';
+
+/** Parameters of a query: by position or by name. */
+export type Params = readonly unknown[] | Readonly<Record<string, unknown>>;
+
+/** Parameters as they travel. */
+export type QueryParams =
+  | readonly Value[]
+  | { readonly named: readonly (readonly [string, Value])[] };
+
+/** Every message to the core. `call` is the tab's number for what gets an answer. */
+export interface ToCore {
+  open: {
+    readonly call: number;
+    readonly handle: number;
+    readonly document: string;
+    readonly user: string;
+    readonly server: string | undefined;
+    readonly doctype: DoctypeDefinition;
+    readonly hasToken: boolean;
+  };
+  mutate: {
+    readonly call: number;
+    readonly handle: number;
+    readonly id: Uint8Array;
+    readonly name: string;
+    readonly args: readonly (readonly [string, Value])[];
+    readonly now: number;
+    /** Set if an earlier core was asked: the LSN at which it was durable there, 0 if not known. */
+    readonly again: number | undefined;
+  };
+  query: {
+    readonly call: number;
+    readonly handle: number;
+    readonly sql: string;
+    readonly params: QueryParams;
+  };
+  watch: ToCore['query'];
+  unwatch: { readonly call: number };
+  sync: { readonly call: number; readonly handle: number };
+  export: ToCore['sync'];
+  close: ToCore['sync'];
+  destroy: {
+    readonly call: number;
+    readonly document: string;
+    readonly user: string;
+    readonly force: boolean;
+  };
+  setConnected: { readonly handle: number; readonly connected: boolean };
+  listenRejections: { readonly handle: number };
+  rejectionHandled: { readonly handle: number; readonly lsn: number };
+  token: { readonly handle: number; readonly token: string | null };
+  device: { readonly persisted: boolean; readonly usage: number; readonly quota: number };
+}
+
+type Encoders = { [Kind in keyof ToCore]: (w: Writer, message: ToCore[Kind]) => void };
+
+function writeQuery(w: Writer, { call, handle, sql, params }: ToCore['query']): void {
+  w.u32(call);
+  w.u32(handle);
+  w.text(sql);
+  if ('named' in params) {
+    w.u32(1);
+    w.named(params.named);
+  } else {
+    w.u32(0);
+    w.list(params, (value) => w.value(value));
+  }
+}
+
+function writeCall(w: Writer, { call, handle }: ToCore['sync']): void {
+  w.u32(call);
+  w.u32(handle);
+}
+
+/** In the order of `ToCore`'s variants. */
+const ENCODERS: Encoders = {
+  open(w, { call, handle, document, user, server, doctype, hasToken }) {
+    w.u32(call);
+    w.u32(handle);
+    w.text(document);
+    w.text(user);
+    w.option(server, (it) => w.text(it));
+    writeDoctype(w, doctype);
+    w.u8(hasToken);
+  },
+  mutate(w, { call, handle, id, name, args, now, again }) {
+    w.u32(call);
+    w.u32(handle);
+    w.raw(id);
+    w.text(name);
+    w.named(args);
+    w.u64(now);
+    w.option(again, (lsn) => w.u64(lsn));
+  },
+  query: writeQuery,
+  watch: writeQuery,
+  unwatch: (w, { call }) => w.u32(call),
+  sync: writeCall,
+  export: writeCall,
+  close: writeCall,
+  destroy(w, { call, document, user, force }) {
+    w.u32(call);
+    w.text(document);
+    w.text(user);
+    w.u8(force);
+  },
+  setConnected(w, { handle, connected }) {
+    w.u32(handle);
+    w.u8(connected);
+  },
+  listenRejections: (w, { handle }) => w.u32(handle),
+  rejectionHandled(w, { handle, lsn }) {
+    w.u32(handle);
+    w.u64(lsn);
+  },
+  token(w, { handle, token }) {
+    w.u32(handle);
+    w.option(token, (it) => w.text(it));
+  },
+  device(w, { persisted, usage, quota }) {
+    w.u8(persisted);
+    w.u64(usage);
+    w.u64(quota);
+  },
+};
+
+const KINDS = Object.keys(ENCODERS);
+
+/** Writes one message. */
+export function writeToCore<Kind extends keyof ToCore>(
+  w: Writer,
+  kind: Kind,
+  message: ToCore[Kind],
+): void {
+  w.u32(KINDS.indexOf(kind));
+  ENCODERS[kind](w, message);
+}
+
+/** What the core says about a call. */
+export type Answer =
+  | { readonly type: 'opened'; readonly status: Status }
+  | { readonly type: 'failed' | 'rejected'; readonly error: TidelogError }
+  | { readonly type: 'durable' | 'confirmed'; readonly lsn: number }
+  | { readonly type: 'rows'; readonly rows: RowBytes }
+  | { readonly type: 'exported'; readonly file: Uint8Array<ArrayBuffer> }
+  | { readonly type: 'done' };
+
+/** What the core says about a document. */
+export type News =
+  | { readonly type: 'status'; readonly status: Status }
+  | {
+      readonly type: 'rejection';
+      readonly mutation: string;
+      readonly args: Record<string, Value>;
+      readonly reason: string;
+      readonly lsn: number;
+    }
+  | { readonly type: 'tokenWanted' };
+
+/** Where {@link readFromCore} takes what it reads. */
+export interface Listener {
+  /** The answer to a call. */
+  answer(call: number, answer: Answer): void;
+  /** News of an opened document. */
+  news(handle: number, news: News): void;
+}
+
+type AnswerDecoder = (r: Reader) => Answer;
+type NewsDecoder = (r: Reader) => News;
+
+/** In the order of `FromCore`'s variants: first those of calls, then those of documents. */
+const ANSWERS: readonly AnswerDecoder[] = [
+  (r) => ({ type: 'opened', status: readStatus(r) }),
+  (r) => ({ type: 'failed', error: readFailure(r) }),
+  (r) => ({ type: 'durable', lsn: r.u64() }),
+  (r) => ({ type: 'confirmed', lsn: r.u64() }),
+  (r) => ({ type: 'rejected', error: readFailure(r) }),
+  (r) => ({ type: 'rows', rows: readRowBytes(r) }),
+  (r) => ({ type: 'exported', file: r.bytes() }),
+  () => ({ type: 'done' }),
+];
+const NEWS: readonly NewsDecoder[] = [
+  (r) => ({ type: 'status', status: readStatus(r) }),
+  (r) => ({
+    type: 'rejection',
+    mutation: r.text(),
+    args: r.named(),
+    reason: r.text(),
+    lsn: r.u64(),
+  }),
+  () => ({ type: 'tokenWanted' }),
+];
+
+/** Hands each message of a list to `listener`, in order. */
+export function readFromCore(r: Reader, listener: Listener): void {
+  for (let left = r.u64(); left > 0; left--) {
+    const kind = r.u32();
+    const number = r.u32();
+    if (kind < ANSWERS.length) listener.answer(number, ANSWERS[kind]!(r));
+    else listener.news(number, NEWS[kind - ANSWERS.length]!(r));
+  }
+}

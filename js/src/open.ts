@@ -1,0 +1,111 @@
+/** Opening and deleting documents. */
+
+import { type Caller, Connection } from './connection.js';
+import { Database } from './database.js';
+import type { Doctype, Mutations } from './doctype.js';
+import { InvalidOptionError } from './errors.js';
+import type { Answer } from './messages.js';
+import type { WorkerUrls } from './ports.js';
+import type { Status } from './status.js';
+
+/** What {@link open} wants to know. */
+export interface OpenOptions extends WorkerUrls {
+  /** The document's id; it is created if it does not exist. */
+  readonly document: string;
+  /** Address of the server, `ws://` or `wss://`. Absent: the document is purely local. */
+  readonly server?: string | URL | undefined;
+  /** Gives the token for the server whenever it is asked for. */
+  readonly token?: (() => Promise<string> | string) | undefined;
+  /** Whose copy this is on a shared device. Absent: the device's. */
+  readonly user?: string | undefined;
+}
+
+/** What {@link destroy} wants to know. */
+export interface DestroyOptions extends WorkerUrls {
+  /** Whose copy. Absent: the device's. */
+  readonly user?: string | undefined;
+  /** Also with mutations pending, which are lost then. */
+  readonly force?: boolean | undefined;
+}
+
+/** One connection for each address of the core, which is nearly always one. */
+const connections = new Map<string, Connection>();
+
+function connectionTo(urls: WorkerUrls): Connection {
+  const { sharedWorkerUrl, pageServerUrl, coreWasmUrl, pageServerWasmUrl } = urls;
+  const key = String(sharedWorkerUrl ?? '');
+  let connection = connections.get(key);
+  if (!connection) {
+    connection = new Connection({ sharedWorkerUrl, pageServerUrl, coreWasmUrl, pageServerWasmUrl });
+    connections.set(key, connection);
+  }
+  return connection;
+}
+
+/**
+ * Opens a document, which every tab of this origin may do at once.
+ *
+ * Resolves as soon as the document can be read and changed here; the server need not be there.
+ */
+export function open<const Defined extends Mutations>(
+  doctype: Doctype<Defined>,
+  { document, server, token, user = '', ...urls }: OpenOptions,
+): Promise<Database<Defined>> {
+  const connection = connectionTo(urls);
+  return new Promise((resolve, reject) => {
+    const message = {
+      handle: connection.nextHandle(),
+      document: checkText('document', document),
+      user: checkText('user', user),
+      server: server === undefined ? undefined : socketAddress(server),
+      doctype,
+      hasToken: token !== undefined,
+    };
+    const opened = (status: Status): void => {
+      resolve(new Database<Defined>(connection, message, status, token));
+    };
+    const take = (answer: Answer): boolean => {
+      if (answer.type === 'opened') opened(answer.status);
+      else if (answer.type === 'failed') reject(answer.error);
+      return true;
+    };
+    connection.call('open', message, { take, fail: reject });
+  });
+}
+
+/**
+ * Deletes the local copy of a document. Refuses with `PendingError` while mutations are pending,
+ * unless `force` is set.
+ */
+export function destroy(
+  document: string,
+  { user = '', force = false, ...urls }: DestroyOptions = {},
+): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const message = {
+      document: checkText('document', document),
+      user: checkText('user', user),
+      force,
+    };
+    const caller: Caller = {
+      take(answer) {
+        if (answer.type === 'failed') reject(answer.error);
+        else resolve();
+        return true;
+      },
+      fail: reject,
+    };
+    connectionTo(urls).call('destroy', message, caller);
+  });
+}
+
+function checkText(name: string, text: string): string {
+  if (typeof text === 'string') return text;
+  throw new InvalidOptionError(`${name} has to be a string`);
+}
+
+function socketAddress(server: string | URL): string {
+  const text = String(server);
+  if (/^wss?:\/\//i.test(text) && URL.canParse(text)) return text;
+  throw new InvalidOptionError('server has to be an address that begins with ws:// or wss://');
+}

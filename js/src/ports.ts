@@ -1,0 +1,81 @@
+/** What travels on the ports between tabs, core and page server beside lists of messages. */
+
+/** Bytes of a list of messages, in either direction. */
+export type Bytes = Uint8Array<ArrayBuffer>;
+
+/** Where the files of the workers are, if not beside this package's own modules. */
+export interface WorkerUrls {
+  /** `dist/worker/core.js` of this package. */
+  readonly sharedWorkerUrl?: string | URL | undefined;
+  /** `dist/worker/page-server.js` of this package. */
+  readonly pageServerUrl?: string | URL | undefined;
+  /** `dist/wasm/core_bg.wasm` of this package. */
+  readonly coreWasmUrl?: string | URL | undefined;
+  /** `dist/wasm/page_server_bg.wasm` of this package. */
+  readonly pageServerWasmUrl?: string | URL | undefined;
+}
+
+/** The first message of a tab on its port. A later one of the same tab replaces that port. */
+export interface Hello {
+  readonly type: 'hello';
+  /** Name of a Web Lock that the tab holds for as long as it lives. */
+  readonly lock: string;
+  /** The files of the workers, where they are not in their places. */
+  readonly urls: { readonly [Name in keyof WorkerUrls]?: string };
+}
+
+/** A tab lends a page server: the other end of this port is in its worker. */
+export interface Lend {
+  readonly type: 'lend';
+  readonly port: MessagePort;
+}
+
+/** A tab cannot lend: its page server's script did not load. */
+export interface LendFailed {
+  readonly type: 'lendFailed';
+  readonly reason: string;
+}
+
+/** All that a tab says to the core. */
+export type FromTab = Bytes | Hello | Lend | LendFailed;
+
+/** All that the core says to a tab. */
+export type ToTab =
+  | Bytes
+  /** The core works and holds its lock. `lends`: whether it needs tabs to lend page servers. */
+  | { readonly type: 'welcome'; readonly lends: boolean }
+  /** The core cannot go on. */
+  | { readonly type: 'died'; readonly message: string };
+
+/** What a page server's worker is told first, and again when a new core wants it. */
+export interface Serve {
+  readonly type: 'serve';
+  /** The way to the core; absent where the core itself started the worker. */
+  readonly port?: MessagePort;
+  /** Where its WebAssembly is, if not in its place. */
+  readonly wasm?: string | undefined;
+}
+
+/** A page server has the store open. */
+export interface Ready {
+  readonly type: 'ready';
+  /** Until when a power cut could still lose its files, milliseconds since the epoch. */
+  readonly settledAt: number;
+}
+
+/** Why a page server cannot serve; see `PageServerFailure` in crate `client`. */
+export interface Unserved {
+  readonly type: 'failed';
+  readonly kind: 'newer-format' | 'unavailable' | 'damaged';
+  readonly reason: string;
+}
+
+/** What a page server's worker tells who started it: start another one. */
+export interface Again {
+  readonly type: 'again';
+}
+
+/** Hands over large messages without copying them; small ones are copied faster. */
+export function transferOf(bytes: Bytes): Transferable[] {
+  return bytes.length > 65536 ? [bytes.buffer] : [];
+}

@@ -1,0 +1,58 @@
+/** How a document stands. */
+
+import type { Reader } from './codec.js';
+import { readFailure, type TidelogError } from './errors.js';
+
+/** How a document stands, as `db.status` says. */
+export interface Status {
+  /** The way to the server; `local` where there is none. */
+  readonly connection: 'local' | 'connecting' | 'online' | 'offline';
+  /** What is wrong and belongs to no call, while it lasts. */
+  readonly error: TidelogError | null;
+  /** Mutations without a verdict of the server. */
+  readonly pending: number;
+  /** The storage LSN up to which this device has seen verdicts; 0 before the first. */
+  readonly confirmedLsn: number;
+  /** What keeps the data; `waiting` while no page server is at hand. */
+  readonly storage: 'opfs' | 'indexeddb' | 'memory' | 'waiting';
+  /** Whether a power cut could still lose files that were made just now. */
+  readonly settling: boolean;
+  /** Whether the browser promised not to evict the data. */
+  readonly persisted: boolean;
+  /** Bytes used by this origin. */
+  readonly usage: number;
+  /** Bytes that this origin may use. */
+  readonly quota: number;
+  /** Where the engine runs. */
+  readonly engine: 'shared-worker' | 'worker';
+  /** The timeline's LSNs: trimmed before `start`, at the server before `acked`, and so on. */
+  readonly timeline: {
+    readonly start: number;
+    readonly acked: number;
+    readonly durable: number;
+    readonly head: number;
+  };
+  /** The storage journal's LSNs: on disk before `durable`, read by queries before `visible`. */
+  readonly journal: { readonly durable: number; readonly visible: number };
+}
+
+const CONNECTIONS = ['local', 'connecting', 'online', 'offline'] as const;
+const STORAGES = ['opfs', 'indexeddb', 'memory', 'waiting'] as const;
+
+/** Reads a `Status`. */
+export function readStatus(r: Reader): Status {
+  return {
+    connection: CONNECTIONS[r.u32()]!,
+    error: r.option(() => readFailure(r)),
+    pending: r.u64(),
+    confirmedLsn: r.u64(),
+    storage: STORAGES[r.u32()]!,
+    settling: r.flag(),
+    persisted: r.flag(),
+    usage: r.u64(),
+    quota: r.u64(),
+    engine: 'shared-worker',
+    timeline: { start: r.u64(), acked: r.u64(), durable: r.u64(), head: r.u64() },
+    journal: { durable: r.u64(), visible: r.u64() },
+  };
+}

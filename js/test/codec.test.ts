@@ -1,0 +1,171 @@
+import { describe, expect, test } from 'vitest';
+import { Reader, type Value, Writer } from '../src/codec.js';
+import { doctype, mutation } from '../src/doctype.js';
+import { EngineError, RejectedError, readFailure } from '../src/errors.js';
+import { type Answer, type News, readFromCore, type ToCore, writeToCore } from '../src/messages.js';
+import { decodeRows } from '../src/rows.js';
+import golden from './golden.json' with { type: 'json' };
+
+const bytesOf = (hex: string): Uint8Array<ArrayBuffer> => new Uint8Array(Buffer.from(hex, 'hex'));
+const hexOf = (bytes: Uint8Array): string => Buffer.from(bytes).toString('hex');
+
+const values: Value[] = [null, -2, -(2n ** 63n), 1.5, 'grün 🌊', new Uint8Array([0, 255])];
+
+const kinds = doctype({
+  name: 'kinds',
+  migrations: ['create table a (b)'],
+  mutations: {
+    none: mutation({}, 'delete from a'),
+    all: mutation({ t: 'text', i: 'integer', r: 'real?', b: 'blob', o: 'boolean', j: 'json' }, [
+      'select :t',
+      'select :i',
+    ]),
+  },
+});
+
+/** The messages of `crates/browser/tests/golden.rs`, in the same order. */
+function messages(): readonly { [Kind in keyof ToCore]: [Kind, ToCore[Kind]] }[keyof ToCore][] {
+  const [call, handle] = [7, 3];
+  return [
+    [
+      'open',
+      {
+        call,
+        handle,
+        document: 'groceries',
+        user: 'ada',
+        server: 'ws://localhost:1',
+        doctype: kinds,
+        hasToken: true,
+      },
+    ],
+    [
+      'mutate',
+      {
+        call,
+        handle,
+        id: new Uint8Array(16).fill(9),
+        name: 'add',
+        args: values.map((value) => ['a', value] as const),
+        now: 1_700_000_000_123,
+        again: undefined,
+      },
+    ],
+    ['query', { call, handle, sql: 'select ?', params: values }],
+    ['watch', { call, handle, sql: 'select :a', params: { named: [['a', 1]] } }],
+    ['unwatch', { call }],
+    ['sync', { call, handle }],
+    ['export', { call, handle }],
+    ['close', { call, handle }],
+    ['destroy', { call, document: 'd', user: '', force: true }],
+    ['setConnected', { handle, connected: false }],
+    ['listenRejections', { handle }],
+    ['rejectionHandled', { handle, lsn: 12 }],
+    ['token', { handle, token: null }],
+    ['token', { handle, token: 't' }],
+    ['device', { persisted: true, usage: 2 ** 33, quota: 2 ** 34 }],
+  ];
+}
+
+test('what a tab asks is written as Rust reads it', () => {
+  const writer = new Writer();
+  writer.list(messages(), ([kind, message]) => writeToCore(writer, kind, message as never));
+  expect(hexOf(writer.take())).toBe(golden.toCore);
+});
+
+test('what the core tells is read as Rust wrote it', () => {
+  const answers: Answer[] = [];
+  const news: News[] = [];
+  readFromCore(new Reader(bytesOf(golden.fromCore)), {
+    answer(call, answer) {
+      expect(call).toBe(7);
+      answers.push(answer);
+    },
+    news(handle, one) {
+      expect(handle).toBe(3);
+      news.push(one);
+    },
+  });
+  const status = {
+    connection: 'offline',
+    error: null,
+    pending: 3,
+    confirmedLsn: 2 ** 40,
+    storage: 'waiting',
+    settling: true,
+    persisted: false,
+    usage: 5,
+    quota: 6,
+    engine: 'shared-worker',
+    timeline: { start: 1, acked: 2, durable: 3, head: 4 },
+    journal: { durable: 7, visible: 8 },
+  };
+  const error = new RejectedError('no', { outcome: 'unknown', mutation: 'add', reason: 'no' });
+  expect(answers.map((answer) => answer.type)).toEqual([
+    'opened',
+    'failed',
+    'durable',
+    'confirmed',
+    'rejected',
+    'rows',
+    'exported',
+    'done',
+  ]);
+  expect(answers[0]).toEqual({ type: 'opened', status });
+  expect(answers[1]).toEqual({ type: 'failed', error });
+  expect(answers[1]).toMatchObject({
+    error: { outcome: 'unknown', mutation: 'add', reason: 'no' },
+  });
+  expect(answers[2]).toEqual({ type: 'durable', lsn: 14 });
+  expect(answers[6]).toEqual({ type: 'exported', file: new Uint8Array([83, 81]) });
+  const rows = answers[5];
+  expect(rows?.type === 'rows' && decodeRows(rows.rows)).toEqual([
+    { a: null, ü: 2n ** 53n },
+    { a: -0.5, ü: 'grün, and rather long' },
+    { a: new Uint8Array([1, 2]), ü: -1 },
+  ]);
+  expect(news).toEqual([
+    { type: 'status', status: { ...status, error } },
+    { type: 'rejection', mutation: 'add', args: { a: 'b' }, reason: 'why', lsn: 16 },
+    { type: 'tokenWanted' },
+  ]);
+});
+
+test('the last error code has the last class', () => {
+  const failure = `${golden.lastErrorCode}00000000${'00'.repeat(8)}0000`;
+  expect(readFailure(new Reader(bytesOf(failure)))).toBeInstanceOf(EngineError);
+});
+
+describe('values', () => {
+  const back = (value: Value): Value => {
+    const writer = new Writer();
+    writer.value(value);
+    return new Reader(writer.take()).value();
+  };
+  const same: Value[] = [
+    ...values,
+    0,
+    -1,
+    2 ** 31,
+    -(2 ** 31) - 1,
+    Number.MAX_SAFE_INTEGER,
+    Number.MIN_SAFE_INTEGER,
+    2n ** 53n,
+    2n ** 63n - 1n,
+    1e300,
+    Number.POSITIVE_INFINITY,
+    '',
+    'x'.repeat(47),
+    'x'.repeat(5000),
+    `${'x'.repeat(40)}é`,
+    '\u0000\u007f\u0080\uffff',
+    '🌊'.repeat(600),
+  ];
+  test.each(same.map((value) => [value]))('come back as they went: %s', (value) => {
+    expect(back(value)).toEqual(value);
+  });
+
+  test('a bigint that is a safe integer comes back as a number', () => {
+    expect(back(-5n)).toBe(-5);
+  });
+});

@@ -1,0 +1,105 @@
+import { describe, expect, expectTypeOf, test } from 'vitest';
+import type { Mutate } from '../src/database.js';
+import {
+  type Arguments,
+  argumentBinder,
+  doctype,
+  mutation,
+  type ParamTypes,
+  unbindArguments,
+} from '../src/doctype.js';
+import { DoctypeError, MutationArgumentError } from '../src/errors.js';
+import type { Receipt } from '../src/receipt.js';
+
+const all = {
+  t: 'text',
+  i: 'integer',
+  r: 'real?',
+  b: 'blob?',
+  o: 'boolean?',
+  j: 'json?',
+} as const satisfies ParamTypes;
+const bind = argumentBinder('all', all);
+
+test('arguments travel in the order of the parameters, null where they are left out', () => {
+  const blob = new Uint8Array([1, 2, 3]).subarray(1);
+  const bound = bind({ j: { a: [1] }, o: true, b: blob, r: 1.5, i: 2n ** 63n - 1n, t: 'x' });
+  blob.fill(0);
+  expect(bound).toEqual([
+    ['t', 'x'],
+    ['i', 2n ** 63n - 1n],
+    ['r', 1.5],
+    ['b', new Uint8Array([2, 3])],
+    ['o', 1],
+    ['j', '{"a":[1]}'],
+  ]);
+  expect(bind({ t: '', i: -0, r: null, j: undefined, o: false }).map(([, it]) => it)).toEqual([
+    '',
+    -0,
+    null,
+    null,
+    0,
+    null,
+  ]);
+});
+
+describe('arguments that do not fit are refused', () => {
+  test.each([
+    ['missing', { t: 'x' }],
+    ['null', { t: null, i: 1 }],
+    ['unknown', { t: 'x', i: 1, nope: 1 }],
+    ['text with half a letter', { t: '\ud800', i: 1 }],
+    ['text for an integer', { t: 'x', i: '1' }],
+    ['a fraction for an integer', { t: 'x', i: 1.5 }],
+    ['an unsafe integer', { t: 'x', i: 2 ** 53 }],
+    ['an integer of 65 bits', { t: 'x', i: 2n ** 63n }],
+    ['an infinite real', { t: 'x', i: 1, r: Number.POSITIVE_INFINITY }],
+    ['text for a blob', { t: 'x', i: 1, b: 'x' }],
+    ['a number for a boolean', { t: 'x', i: 1, o: 1 }],
+    ['what JSON cannot say', { t: 'x', i: 1, j: () => {} }],
+    ['JSON with a circle', { t: 'x', i: 1, j: circle() }],
+    ['none at all', undefined],
+  ])('%s', (_, args) => {
+    expect(() => bind(args)).toThrow(MutationArgumentError);
+  });
+});
+
+function circle(): object {
+  const it: { self?: object } = {};
+  it.self = it;
+  return it;
+}
+
+test('null is JSON unless the argument is optional', () => {
+  expect(argumentBinder('m', { j: 'json' })({ j: null })).toEqual([['j', 'null']]);
+  expect(argumentBinder('m', { j: 'json?' })({ j: null })).toEqual([['j', null]]);
+});
+
+test('what was rejected comes back as it was given', () => {
+  const args = { t: 'x', i: 1, o: 0, j: '{"a":1}', r: null };
+  expect(unbindArguments(all, args)).toEqual({ t: 'x', i: 1, o: false, j: { a: 1 }, r: null });
+  expect(unbindArguments(undefined, args)).toEqual(args);
+});
+
+test('a type that does not exist is refused', () => {
+  expect(() => mutation({ a: 'string' as 'text' }, '')).toThrow(DoctypeError);
+});
+
+test('the types of arguments follow from the definition', () => {
+  const todos = doctype({
+    name: 'todos',
+    migrations: [],
+    mutations: {
+      add: mutation({ id: 'text', at: 'integer?' }, ''),
+      clear: mutation({}, ''),
+    },
+  });
+  type Add = Parameters<Mutate<typeof todos.mutations>['add']>;
+  expectTypeOf<Add>().toEqualTypeOf<[args: Arguments<{ id: 'text'; at: 'integer?' }>]>();
+  expectTypeOf<{ id: string }>().toExtend<Add[0]>();
+  expectTypeOf<{ id: string; at: bigint | null }>().toExtend<Add[0]>();
+  expectTypeOf<{ id: number }>().not.toExtend<Add[0]>();
+  expectTypeOf<{ at: number }>().not.toExtend<Add[0]>();
+  expectTypeOf<Mutate<typeof todos.mutations>['clear']>().toBeCallableWith();
+  expectTypeOf<ReturnType<Mutate<typeof todos.mutations>['add']>>().toEqualTypeOf<Receipt>();
+});

@@ -1,0 +1,59 @@
+import { readFileSync } from 'node:fs';
+import { expect, test } from 'vitest';
+import * as tidelog from '../src/index.js';
+
+const read = (path: string): string => readFileSync(new URL(path, import.meta.url), 'utf8');
+const { version, exports } = JSON.parse(read('../package.json'));
+
+test('the release is the same wherever it has to stand literally', () => {
+  expect(read('../src/engine.ts')).toContain(`'tidelog-core:${version}'`);
+  expect(read('../src/engine.ts').split(`name: 'tidelog-core-${version}'`)).toHaveLength(3);
+  expect(read('../../worker/src/core.ts')).toContain(`'tidelog-core:${version}'`);
+});
+
+test('bundlers find the workers in the literal form that they look for', () => {
+  const compact = (text: string): string => text.replace(/\s+/g, ' ');
+  expect(compact(read('../src/engine.ts'))).toContain(
+    `new SharedWorker(new URL('./worker/core.js', import.meta.url), { type: 'module',`,
+  );
+  expect(compact(read('../src/lender.ts'))).toContain(
+    `new Worker(new URL('./worker/page-server.js', import.meta.url), { type: 'module',`,
+  );
+  expect(compact(read('../../worker/src/core.ts'))).toContain(
+    `new Worker(new URL('./page-server.js', import.meta.url), { type: 'module' })`,
+  );
+});
+
+test('every file that a page loads can be named from outside', () => {
+  expect(Object.keys(exports)).toEqual([
+    '.',
+    './worker/core.js',
+    './worker/page-server.js',
+    './wasm/core.js',
+    './wasm/core_bg.wasm',
+    './wasm/page_server.js',
+    './wasm/page_server_bg.wasm',
+    './package.json',
+  ]);
+  expect(Object.keys(exports['.'])[0]).toBe('types');
+});
+
+test('importing it does nothing, and opening without a browser says what is missing', async () => {
+  const kind = tidelog.doctype({ name: 'a', migrations: [], mutations: {} });
+  await expect(tidelog.open(kind, { document: 'd' })).rejects.toBeInstanceOf(tidelog.EngineError);
+  await expect(tidelog.destroy('d')).rejects.toMatchObject({ code: 'engine', outcome: 'none' });
+});
+
+test('every error has a code of its own and the name of its class', () => {
+  const classes = Object.entries(tidelog).filter(([name]) => name.endsWith('Error'));
+  const codes = new Set<string>();
+  for (const [name, Class] of classes) {
+    if (name === 'TidelogError') continue;
+    const error = new (Class as typeof tidelog.EngineError)('what');
+    expect(error).toBeInstanceOf(tidelog.TidelogError);
+    expect(error.name).toBe(name);
+    expect(String(error)).toBe(`${name}: what`);
+    codes.add(error.code);
+  }
+  expect(codes.size).toBe(23);
+});

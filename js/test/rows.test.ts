@@ -1,0 +1,60 @@
+import { expect, test } from 'vitest';
+import { Writer } from '../src/codec.js';
+import { Answered, type RowBytes } from '../src/rows.js';
+
+/** Rows of one text column, as `Rows::push` of crate `types` encodes them. */
+function rowsOf(texts: readonly string[], columns: readonly string[] = ['a']): RowBytes {
+  const writer = new Writer();
+  for (const text of texts) {
+    const bytes = new TextEncoder().encode(text);
+    writer.u32(5 + bytes.length);
+    writer.u8(3);
+    writer.u32(bytes.length);
+    writer.raw(bytes);
+  }
+  return { columns, count: texts.length, cells: writer.take() };
+}
+
+const letters = (text: string): RowBytes => rowsOf([...text]);
+
+test.each([
+  ['one is added at the end', 'abc', 'abcd'],
+  ['one is added at the start', 'abc', 'xabc'],
+  ['one in the middle changes', 'abc', 'axc'],
+  ['one is removed', 'abcd', 'abd'],
+  ['all move', 'abcde', 'edcba'],
+  ['some repeat', 'aabba', 'abab'],
+  ['none are left', 'abc', ''],
+  ['there were none', '', 'abc'],
+  ['all are new', 'abc', 'xyz'],
+])('rows that did not change keep their identity when %s', (_, before, after) => {
+  const first = new Answered(letters(before));
+  const second = new Answered(letters(after), first);
+  expect(second.rows).toEqual([...after].map((a) => ({ a })));
+  expect(second.same).toBe(false);
+  for (const row of second.rows) {
+    const equal = first.rows.filter((old) => old.a === row.a);
+    expect(equal.length === 0 || equal.includes(row)).toBe(true);
+  }
+});
+
+test('the same rows again are known to be the same', () => {
+  const first = new Answered(letters('abc'));
+  const second = new Answered(letters('abc'), first);
+  expect(second.same).toBe(true);
+  expect(second.rows.every((row, index) => row === first.rows[index])).toBe(true);
+});
+
+test('rows under other columns are other rows', () => {
+  const first = new Answered(rowsOf(['x']));
+  const second = new Answered(rowsOf(['x'], ['b']), first);
+  expect(second.rows).toEqual([{ b: 'x' }]);
+  expect(second.same).toBe(false);
+});
+
+test('a row that begins like another one is another one', () => {
+  const first = new Answered(rowsOf(['abc', 'abcd']));
+  const second = new Answered(rowsOf(['abcd', 'abce']), first);
+  expect(second.rows).toEqual([{ a: 'abcd' }, { a: 'abce' }]);
+  expect(second.rows[0]).toBe(first.rows[1]);
+});

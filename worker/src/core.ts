@@ -1,0 +1,244 @@
+/**
+ * The SharedWorker that the core lives in: ports, sockets, locks and the clock.
+ *
+ * It decides nothing. What happens goes into the core, and the core calls `host` for what is to be
+ * done. Everything that comes before the WebAssembly is there waits in order.
+ */
+
+import type {
+  Again,
+  Bytes,
+  FromTab,
+  Hello,
+  Ready,
+  Serve,
+  ToTab,
+  Unserved,
+} from '../../js/dist/ports.js';
+import * as core from '../wasm/core.js';
+import { compile, transferOf } from './shared.js';
+
+declare const self: SharedWorkerGlobalScope;
+
+/** Held for as long as this worker lives: the tabs wait for it to notice its end. */
+const CORE_LOCK = 'tidelog-core:0.1.0';
+
+/** Between two page servers that this worker starts by itself. */
+const AGAIN_MS = 500;
+
+/** In the order of `PageServerFailure`. */
+const FAILURES: readonly Unserved['kind'][] = ['newer-format', 'unavailable', 'damaged'];
+
+/** Firefox can start the page server here; elsewhere tabs lend it. */
+const startsPageServers = typeof Worker === 'function';
+
+interface Tab {
+  readonly number: number;
+  readonly port: MessagePort;
+}
+
+/** The page server in use: its tab is 0 where this worker started it. */
+interface PageServer {
+  readonly number: number;
+  readonly tab: number;
+  readonly way: MessagePort | Worker;
+}
+
+const tabs = new Map<number, Tab>();
+const tabsByLock = new Map<string, Tab>();
+/** Undefined where the address was no good. */
+const sockets = new Map<number, WebSocket | undefined>();
+/** Whether the core is at work. */
+let works = false;
+let started = false;
+let pageServer: PageServer | undefined;
+let lastNumber = 0;
+let alarm: ReturnType<typeof setTimeout> | undefined;
+/** What came before there was a core. */
+let early: { readonly tab: Tab; readonly message: FromTab }[] = [];
+
+/** Milliseconds since the epoch; unlike the wall clock it never goes back. */
+const now = (): number => performance.timeOrigin + performance.now();
+
+const host: core.Host = {
+  toTab: (tab, messages) => tabs.get(tab)?.port.postMessage(messages, transferOf(messages)),
+  toPageServer(server, requests) {
+    if (server === pageServer?.number) {
+      pageServer.way.postMessage(requests, transferOf(requests));
+    }
+  },
+  openSocket,
+  toServer(socket, message) {
+    const open = sockets.get(socket);
+    if (open?.readyState === WebSocket.OPEN) open.send(message);
+  },
+  closeSocket(socket) {
+    const open = sockets.get(socket);
+    sockets.delete(socket);
+    open?.close();
+  },
+  wakeAt(ms) {
+    clearTimeout(alarm);
+    alarm = setTimeout(() => step(core.wake), Math.min(ms - now(), 2 ** 31 - 1));
+  },
+};
+
+self.onconnect = ({ ports: [port] }) => {
+  let tab: Tab | undefined;
+  port.onmessage = ({ data }: MessageEvent<FromTab>) => {
+    if (tab) receive(tab, data);
+    else if ('type' in data && data.type === 'hello') tab = greet(port, data);
+  };
+};
+
+function greet(port: MessagePort, { lock, urls }: Hello): Tab {
+  const tab = { number: ++lastNumber, port };
+  const before = tabsByLock.get(lock);
+  if (before) gone(before);
+  tabsByLock.set(lock, tab);
+  tabs.set(tab.number, tab);
+  if (!started) {
+    started = true;
+    start(urls).catch((error) => die(`the core could not be started: ${error}`));
+  }
+  if (works) welcome(tab);
+  if (!before) {
+    void navigator.locks.request(lock, () => {
+      const last = tabsByLock.get(lock);
+      tabsByLock.delete(lock);
+      if (last) gone(last);
+    });
+  }
+  return tab;
+}
+
+function welcome({ port }: Tab): void {
+  port.postMessage({ type: 'welcome', lends: !startsPageServers } satisfies ToTab);
+}
+
+/** The tab has no more use of this port. */
+function gone({ number }: Tab): void {
+  tabs.delete(number);
+  early = early.filter(({ tab }) => tab.number !== number);
+  step(core.tabClosed, number);
+  if (pageServer?.tab === number) {
+    const server = pageServer.number;
+    pageServer = undefined;
+    step(core.pageServerGone, server);
+  }
+}
+
+async function start(urls: Hello['urls']): Promise<void> {
+  if (startsPageServers) startPageServer(urls);
+  const held = new Promise<void>((resolve, reject) => {
+    const hold = (): Promise<never> => {
+      resolve();
+      return new Promise(() => {});
+    };
+    navigator.locks.request(CORE_LOCK, hold).catch(reject);
+  });
+  const url = urls.coreWasmUrl ?? new URL('../wasm/core_bg.wasm', import.meta.url);
+  const [module] = await Promise.all([compile(url), held]);
+  core.initSync({ module });
+  core.start(crypto.getRandomValues(new Uint8Array(32)), host);
+  works = true;
+  tabs.forEach(welcome);
+  const waiting = early;
+  early = [];
+  if (pageServer) use(pageServer);
+  for (const { tab, message } of waiting) receive(tab, message);
+}
+
+function receive(tab: Tab, message: FromTab): void {
+  if (tabs.get(tab.number) !== tab) return;
+  if (!works) early.push({ tab, message });
+  else if (message instanceof Uint8Array) {
+    step(core.tabMessages, tab.number, message);
+  } else if (message.type === 'lend') {
+    use({ number: ++lastNumber, tab: tab.number, way: message.port });
+  } else if (message.type === 'lendFailed' && pageServer?.tab === tab.number) {
+    failed(pageServer, 'unavailable', message.reason);
+  }
+}
+
+/** Waits for a page server to open the store, and then uses it in place of any other. */
+function use(server: PageServer): void {
+  const { number, way } = server;
+  pageServer = server;
+  way.onmessage = ({ data }: MessageEvent<Bytes | Ready | Unserved | Again>) => {
+    if (data instanceof Uint8Array) step(core.pageServerReplies, number, data);
+    else if (data.type === 'ready') {
+      step(core.pageServerLent, number, data.settledAt);
+    } else if (data.type === 'failed') failed(server, data.kind, data.reason);
+  };
+}
+
+function failed({ number }: PageServer, kind: Unserved['kind'], reason: string): void {
+  const bytes = new TextEncoder().encode(reason);
+  step(core.pageServerFailed, number, FAILURES.indexOf(kind), bytes);
+}
+
+/** The literal form is what bundlers look for. */
+function startPageServer(urls: Hello['urls']): void {
+  const options = { type: 'module', name: 'tidelog-page-server' } as const;
+  const worker = urls.pageServerUrl
+    ? new Worker(urls.pageServerUrl, options)
+    : new Worker(new URL('./page-server.js', import.meta.url), { type: 'module' });
+  const server: PageServer = { number: ++lastNumber, tab: 0, way: worker };
+  worker.addEventListener('message', ({ data }: MessageEvent<Bytes | Again>) => {
+    if (data instanceof Uint8Array || data.type !== 'again') return;
+    worker.terminate();
+    setTimeout(startPageServer, AGAIN_MS, urls);
+  });
+  worker.onerror = ({ message }) => {
+    failed(server, 'unavailable', `the page server's worker failed: ${message}`);
+  };
+  worker.postMessage({ type: 'serve', wasm: urls.pageServerWasmUrl } satisfies Serve);
+  pageServer = server;
+  if (works) use(server);
+}
+
+function openSocket(number: number, url: string): void {
+  const closed = (): void => {
+    if (sockets.delete(number)) step(core.socketClosed, number);
+  };
+  let socket: WebSocket;
+  try {
+    socket = new WebSocket(url);
+  } catch {
+    sockets.set(number, undefined);
+    setTimeout(closed);
+    return;
+  }
+  sockets.set(number, socket);
+  socket.binaryType = 'arraybuffer';
+  socket.onopen = () => step(core.socketOpened, number);
+  socket.onclose = closed;
+  socket.onmessage = ({ data }: MessageEvent<ArrayBuffer | string>) => {
+    if (!sockets.has(number)) return;
+    if (typeof data === 'string') socket.close();
+    else step(core.socketMessage, number, new Uint8Array(data));
+  };
+}
+
+/** One step of the core. Whatever it throws is its end. */
+function step<Args extends unknown[]>(
+  run: (nowMs: number, ...args: Args) => void,
+  ...args: Args
+): void {
+  if (!works) return;
+  try {
+    run(now(), ...args);
+  } catch (error) {
+    die(`the core failed: ${error}`);
+  }
+}
+
+/** Ends this worker, so that the tabs start another one. */
+function die(message: string): void {
+  works = false;
+  for (const { port } of tabs.values()) {
+    port.postMessage({ type: 'died', message } satisfies ToTab);
+  }
+  self.close();
+}
