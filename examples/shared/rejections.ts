@@ -1,0 +1,17 @@
+// What the server rejected, each rejection once.
+
+import type { Rejection } from 'tidelog';
+import type { AnyDatabase } from './status.ts';
+
+/**
+ * Calls `listener` for every mutation of this device that the server rejected, also for those of
+ * earlier visits. They are told at least once; their LSN tells repeats apart.
+ */
+export function onRejected(db: AnyDatabase, listener: (rejection: Rejection) => void): () => void {
+  const seen = new Set<number>();
+  return db.on('rejected', (rejection) => {
+    if (seen.has(rejection.lsn)) return;
+    seen.add(rejection.lsn);
+    listener(rejection);
+  });
+}
