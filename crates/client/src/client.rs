@@ -77,7 +77,7 @@ impl Client {
         match input {
             Input::FromTab { tab, messages } => {
                 for message in messages {
-                    self.from_tab(tab, message, out);
+                    self.hear_tab(tab, message, out);
                 }
             }
             Input::TabClosed { tab } => {
@@ -94,7 +94,7 @@ impl Client {
             Input::FromPageServer { server, replies } => {
                 if self.store.server() == Some(server) {
                     for reply in replies {
-                        self.from_store(reply, out);
+                        self.hear_store(reply, out);
                     }
                 }
             }
@@ -110,7 +110,7 @@ impl Client {
                 }
             }
             Input::SocketOpened { socket } => self.socket_opened(socket, out),
-            Input::FromServer { socket, bytes } => self.from_server(socket, &bytes, out),
+            Input::FromServer { socket, bytes } => self.hear_server(socket, &bytes, out),
             Input::SocketClosed { socket } => {
                 if let Some(url) = self.url_of(socket) {
                     self.server_lost(&url, out);
@@ -150,7 +150,7 @@ impl Client {
 
     // --- tabs ----------------------------------------------------------------------------------
 
-    fn from_tab(&mut self, tab: TabId, message: ToCore, out: &mut Outbox) {
+    fn hear_tab(&mut self, tab: TabId, message: ToCore, out: &mut Outbox) {
         match message {
             ToCore::Open { call, handle, document, user, server, doctype, has_token } => {
                 let key = match DocumentKey::new(&document, &user) {
@@ -281,7 +281,7 @@ impl Client {
 
     // --- page server ---------------------------------------------------------------------------
 
-    fn from_store(&mut self, reply: StoreReply, out: &mut Outbox) {
+    fn hear_store(&mut self, reply: StoreReply, out: &mut Outbox) {
         match reply {
             StoreReply::Ready { epoch } => {
                 self.store.granted(epoch, out);
@@ -289,7 +289,7 @@ impl Client {
             }
             StoreReply::Opened { document, state } => {
                 let state = state.map(|state| *state);
-                self.with(&document, out, |document, ctx| document.opened(state, ctx));
+                self.with(&document, out, |document, _| document.opened(state));
             }
             StoreReply::Durable { ticket } => {
                 self.store.durable(ticket);
@@ -380,7 +380,7 @@ impl Client {
         }
     }
 
-    fn from_server(&mut self, socket: SocketId, bytes: &[u8], out: &mut Outbox) {
+    fn hear_server(&mut self, socket: SocketId, bytes: &[u8], out: &mut Outbox) {
         let Some(url) = self.url_of(socket) else { return };
         let link = self.servers.get_mut(&url).expect("BUG: found just now");
         match link.hear(self.now_ms, bytes) {

@@ -122,6 +122,18 @@ impl CrashDevice {
         self.lock().files.iter_mut().for_each(FileState::complete_flushes);
     }
 
+    /// Completes the flushes that were requested of one file, if there are any. Of several files
+    /// `choose(n)` says which: disks need not finish in the order in which they were asked.
+    pub fn complete_flushes_of_one(&self, choose: &mut dyn FnMut(usize) -> usize) {
+        let mut device = self.lock();
+        let waiting = device.files.iter_mut().filter(|file| !file.requested.is_empty());
+        let mut waiting: Vec<&mut FileState> = waiting.collect();
+        if !waiting.is_empty() {
+            let chosen = choose(waiting.len());
+            waiting[chosen].complete_flushes();
+        }
+    }
+
     /// Whether a flush was requested that is not complete.
     #[must_use]
     pub fn has_held_flushes(&self) -> bool {

@@ -186,6 +186,89 @@ fn a_batch_that_was_cut_does_not_follow_its_twin() {
     assert_eq!(bodies, [b"twin".to_vec()], "the late one was cut for good");
 }
 
+/// A body whose frame is one sector, so that a frame and what follows it survive apart.
+const SECTOR_BODY: [u8; 512 - 144] = [5; 512 - 144];
+
+#[test]
+fn a_lost_end_mark_does_not_bring_back_what_was_cut() {
+    let device = CrashDevice::new();
+    let mut header_flushed = recover([device.file("a"), device.file("b")]).expect("empty").0;
+    header_flushed.request_flush().expect("healthy");
+    for body in [SECTOR_BODY, [6; 512 - 144]] {
+        header_flushed.push(&head(1), &[&body]);
+        header_flushed.commit();
+    }
+    header_flushed.write().expect("room");
+    // Of the two batches the second survives.
+    let device = survivors(&device, &[false, true, false]);
+    let (mut log, report, bodies) =
+        recover([device.file("a"), device.file("b")]).expect("a torn tail");
+    assert!(bodies.is_empty() && report.cut.is_some());
+    append_unflushed(&mut log, &SECTOR_BODY);
+    // Now the first one survives, and not the end mark behind it.
+    let device = survivors(&device, &[true, false]);
+    let (_, _, bodies) = recover([device.file("a"), device.file("b")]).expect("a whole log");
+    assert_eq!(bodies, [SECTOR_BODY.to_vec()]);
+}
+
+#[test]
+fn a_lost_end_mark_does_not_bring_back_what_could_not_be_written() {
+    let device = CrashDevice::new();
+    let (mut log, _, _) = recover([device.file("a"), device.file("b")]).expect("empty files");
+    log.request_flush().expect("healthy");
+    for body in [SECTOR_BODY, [6; 512 - 144], [7; 512 - 144], [8; 512 - 144]] {
+        log.push(&head(1), &[&body]);
+        log.commit();
+    }
+    device.fail_call(device.calls() + 1, Fault::Full);
+    assert!(log.write().is_err(), "after two whole batches");
+    log.discard().expect("room for an end mark");
+    log.request_flush().expect("healthy");
+    append_unflushed(&mut log, &SECTOR_BODY);
+    let device = survivors(&device, &[true, false]);
+    let (_, _, bodies) = recover([device.file("a"), device.file("b")]).expect("a whole log");
+    assert_eq!(bodies, [SECTOR_BODY.to_vec()]);
+}
+
+fn append_unflushed(log: &mut Log<CrashDisk>, body: &[u8]) {
+    log.push(&head(1), &[body]);
+    log.commit();
+    log.write().expect("room");
+}
+
+/// A cut of the power that these un-flushed sectors survive, in order, and every new size.
+fn survivors(device: &CrashDevice, sectors: &[bool]) -> CrashDevice {
+    let has_new_size = device.crash(&mut |_| 0).bytes_of("a") != device.bytes_of("a")
+        && device.unflushed_sectors() == sectors.len()
+        && device.crash(&mut |_| 0).bytes_of("a").map(|bytes| bytes.len())
+            != device.bytes_of("a").map(|bytes| bytes.len());
+    let mut choices = has_new_size.then_some(true).into_iter().chain(sectors.iter().copied());
+    let left = device.crash(&mut |versions| {
+        if choices.next().expect("a choice for each sector") { versions - 1 } else { 0 }
+    });
+    assert_eq!(choices.next(), None, "a sector for each choice");
+    left
+}
+
+#[test]
+fn a_log_whose_header_was_lost_begins_above_what_is_left_of_it() {
+    let device = CrashDevice::new();
+    let (mut log, _, _) = recover([device.file("a"), device.file("b")]).expect("empty files");
+    append_unflushed(&mut log, b"one");
+    // The header's sectors are the first eight.
+    let mut choices = 0;
+    let device = device.crash(&mut |versions| {
+        choices += 1;
+        if (2..10).contains(&choices) { 0 } else { versions - 1 }
+    });
+    for _ in 0..2 {
+        let (mut log, report, bodies) =
+            recover([device.file("a"), device.file("b")]).expect("no damage");
+        assert_eq!((report.generation, bodies.len()), (2, 0));
+        log.request_flush().expect("healthy");
+    }
+}
+
 #[test]
 fn a_size_beyond_the_file_allocates_nothing() {
     let mut bytes = written(&[&[b"one"]])[0].bytes().to_vec();

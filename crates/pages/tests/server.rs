@@ -237,6 +237,25 @@ fn a_full_device_fails_the_append_and_leaves_nothing_behind() {
 }
 
 #[test]
+fn a_failure_is_told_only_when_nothing_of_the_append_can_be_found_again() {
+    let (device, mut server) = new();
+    append(&mut server, &device, 1, timeline("a", [1]));
+    device.hold_flushes(true);
+    device.fail_call(device.calls() + 1, Fault::Full);
+    let mut large = timeline("a", [2]);
+    large.record = Some(vec![1; 5000].into());
+    server.serve(OWNER, request(2, timeline("a", [2])));
+    server.serve(OWNER, request(3, large));
+    server.flush();
+    assert_eq!(poll_all(&mut server), [], "ticket 2 has reached the device");
+    device.complete_flushes();
+    assert_eq!(poll_all(&mut server).len(), 2);
+    let left = device.crash(&mut |_| 0);
+    let opened = open_document(&mut open(&left), &left, &key("a")).expect("it is there");
+    assert_eq!(opened.timeline.map(|state| state.frames), Some(vec![frame(1)]));
+}
+
+#[test]
 fn a_failed_flush_breaks_the_server_for_everybody() {
     let (device, mut server) = new();
     server.serve(OwnerId(2), StoreRequest::List { request: 1 });

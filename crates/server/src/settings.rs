@@ -26,6 +26,7 @@ pub struct Serve {
         long,
         env = "TIDELOG_DEV",
         num_args = 0..=1,
+        require_equals = true,
         default_missing_value = "true",
         value_parser = BoolishValueParser::new(),
         value_name = "BOOL"

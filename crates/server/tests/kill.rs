@@ -93,7 +93,8 @@ async fn a_server_that_is_killed_loses_nothing_and_applies_nothing_twice() {
             applied.iter().filter(|id| id.starts_with(&format!("{} ", writer.timeline))).collect();
         let expected: Vec<String> =
             (1..=of_this.len()).map(|number| format!("{} {number}", writer.timeline)).collect();
-        assert_eq!(of_this, expected.iter().collect::<Vec<_>>(), "each once, in order");
+        // The lists are long: only say that they differ.
+        assert!(of_this == expected.iter().collect::<Vec<_>>(), "each once, in order");
         assert!(of_this.len() as u64 >= writer.acked - 1, "all that was acknowledged");
     }
     let total = applied.len();

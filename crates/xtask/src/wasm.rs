@@ -23,6 +23,7 @@ pub const MODULES: [(&str, &str); 2] = [("core", "core"), ("page-server", "page_
 
 /// What the compiler emits and every browser with OPFS understands.
 const WASM_FEATURES: [&str; 7] = [
+    "--enable-simd",
     "--enable-bulk-memory",
     "--enable-bulk-memory-opt",
     "--enable-nontrapping-float-to-int",

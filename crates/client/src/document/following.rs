@@ -104,31 +104,40 @@ impl Document {
 
     /// The server is there: say what we hold.
     pub(crate) fn open_channel(&mut self, channel: u32, ctx: &mut Context<'_>) {
-        let (doctype, timeline, have, intent) = match (&self.role, &self.following.offer) {
+        let (doctypes, timeline, have, intent) = match (&self.role, &self.following.offer) {
             (Some(Role::Local(authority)), Some(offer)) => {
                 let none = JournalId([0; 16]);
-                (&offer.doctype, none, Some(authority.position()), Intent::Offer)
+                (vec![&offer.doctype], none, Some(authority.position()), Intent::Offer)
             }
             (Some(Role::Synced(replica)), _) => {
                 let record = self.record.as_ref().expect("BUG: synced without a record");
-                let newest = record.doctype(record.newest).expect("BUG: no newest doctype");
-                (newest, replica.timeline(), replica.held(), Intent::Follow)
+                // A frame may name any of them; each succeeds those before it.
+                let mut doctypes: Vec<&Doctype> = record.doctypes.iter().collect();
+                doctypes.sort_by_key(|doctype| {
+                    (doctype.migrations.len(), doctype.hash() == record.newest)
+                });
+                (doctypes, replica.timeline(), replica.held(), Intent::Follow)
             }
             _ => return,
         };
-        let message = ToServer::Open {
-            channel,
-            document: self.key.document.clone(),
-            doctype: codec::encode(doctype),
-            timeline,
-            have,
-            intent,
-        };
+        let messages: Vec<ToServer> = doctypes
+            .into_iter()
+            .map(|doctype| ToServer::Open {
+                channel,
+                document: self.key.document.clone(),
+                doctype: codec::encode(doctype),
+                timeline,
+                have,
+                intent,
+            })
+            .collect();
         self.following.channel = Some(channel);
         self.following.asked_at_ms = ctx.now_ms;
         self.following.opened = false;
         self.following.parts = None;
-        self.say(message, ctx);
+        for message in messages {
+            self.say(message, ctx);
+        }
     }
 
     /// Asks anew on a channel of which nothing was heard.

@@ -235,6 +235,7 @@ impl Document {
     /// A tab is gone: nobody waits for its calls any more.
     pub(crate) fn drop_tab(&mut self, tab: TabId) {
         self.handles.retain(|(holder, _), _| *holder != tab);
+        self.ops.retain(|op| op.tab != tab);
         self.watches.retain(|(holder, _), _| *holder != tab);
         self.syncs.retain(|sync| sync.tab != tab);
     }
@@ -265,7 +266,7 @@ impl Document {
     }
 
     /// The store says where the document stands.
-    pub(crate) fn opened(&mut self, state: Option<OpenedDocument>, ctx: &mut Context<'_>) {
+    pub(crate) fn opened(&mut self, state: Option<OpenedDocument>) {
         if self.loaded {
             return;
         }
@@ -281,7 +282,6 @@ impl Document {
                 ));
             }
         }
-        let _ = ctx;
     }
 
     fn begin_from_store(&mut self, record: Record, state: OpenedDocument) {

@@ -216,7 +216,7 @@ impl Document {
         if let Some(failure) = self.following.rebase_failure.take() {
             return Ran::Failed(failure);
         }
-        self.note_doctype(&open.doctype);
+        self.note_doctype(&open.doctype, ctx);
         self.handles.insert(
             (tab, open.handle),
             HandleState {
@@ -281,7 +281,7 @@ impl Document {
     }
 
     /// Keeps the doctypes that are needed in the record, no more.
-    fn note_doctype(&mut self, doctype: &Doctype) {
+    fn note_doctype(&mut self, doctype: &Doctype, ctx: &mut Context<'_>) {
         let record = self.record.as_mut().expect("BUG: open without a record");
         let before = record.clone();
         let newest = record.doctype(record.newest).expect("BUG: a record without its doctype");
@@ -301,6 +301,10 @@ impl Document {
         record.doctypes.retain(|doctype| needed.contains(&doctype.hash()));
         if *record != before {
             self.append_record();
+            if self.following.offer.is_none() {
+                // The server has to know every doctype that frames may name.
+                self.leave_server(ctx);
+            }
         }
     }
 
@@ -308,7 +312,7 @@ impl Document {
         match self.following.offer.take() {
             None => {
                 let url = open.server.clone().expect("BUG: an offer to nobody");
-                let deadline_ms = ctx.now_ms + CALL_SETTLES_MS * 9 / 10;
+                let deadline_ms = ctx.now_ms + CALL_SETTLES_MS * 8 / 10;
                 let token_from = open.has_token.then_some((tab, open.handle));
                 let doctype = open.doctype.clone();
                 self.following.offer = Some(Offer::new(url, doctype, token_from, deadline_ms));

@@ -378,12 +378,13 @@ pub fn run(device: CrashDevice, seed: u64, turns: usize) -> Run {
             server.serve(OWNER, request);
         }
         server.flush();
-        // Where flushes are held, some stay under way while the next requests are served.
-        let replies = if workload.rng.one_in(2) {
-            settle(&mut server, &device)
-        } else {
-            poll_all(&mut server)
-        };
+        // Where flushes are held, some stay under way while the next requests are served, and the
+        // files complete theirs in any order.
+        let mut replies = poll_all(&mut server);
+        while device.has_held_flushes() && !workload.rng.one_in(4) {
+            device.complete_flushes_of_one(&mut |count| workload.rng.below(count));
+            replies.extend(poll_all(&mut server));
+        }
         let failed = take_in(&mut run, &replies);
         if run.is_broken {
             return run;
