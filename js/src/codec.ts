@@ -12,6 +12,8 @@ const decoder = new TextDecoder();
 
 /** Texts up to this many code units are copied by hand: cheaper than calling the encoder. */
 const SHORT_TEXT = 48;
+/** Room for writing is given back beyond this. */
+const KEPT_SIZE_MAX = 1 << 20;
 const TWO_32 = 4294967296;
 
 /** Bytes that grow. */
@@ -29,7 +31,15 @@ export class Writer {
   take(): Uint8Array<ArrayBuffer> {
     const taken = this.#bytes.slice(0, this.#size);
     this.#size = 0;
+    if (this.#bytes.length > KEPT_SIZE_MAX) this.#resize(1024);
     return taken;
+  }
+
+  #resize(size: number): void {
+    const bytes = new Uint8Array(size);
+    bytes.set(this.#bytes.subarray(0, Math.min(size, this.#bytes.length)));
+    this.#bytes = bytes;
+    this.#view = new DataView(bytes.buffer);
   }
 
   /** Makes room for `count` more bytes and says where they go. */
@@ -37,10 +47,7 @@ export class Writer {
     const at = this.#size;
     this.#size += count;
     if (this.#size > this.#bytes.length) {
-      const grown = new Uint8Array(Math.max(this.#size, this.#bytes.length * 2));
-      grown.set(this.#bytes);
-      this.#bytes = grown;
-      this.#view = new DataView(grown.buffer);
+      this.#resize(Math.max(this.#size, this.#bytes.length * 2));
     }
     return at;
   }

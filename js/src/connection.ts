@@ -1,4 +1,4 @@
-/** A tab's calls to the core: batched on their way, settled in time, made again if the core dies. */
+/** A tab's calls to the core: batched, settled in time, and made again if the core dies. */
 
 import { Reader, Writer } from './codec.js';
 import { Engine, whatIsMissing } from './engine.js';
@@ -101,7 +101,7 @@ export class Connection {
     limited = true,
   ): number {
     const number = ++this.#lastCall;
-    const missing = whatIsMissing();
+    const missing = this.#engine.ready ? undefined : whatIsMissing();
     if (missing) {
       caller.fail(missing);
       return number;
@@ -240,9 +240,12 @@ export class Connection {
 
   async #lookAtDevice(): Promise<void> {
     if (this.#documents.size === 0) return;
+    const { storage } = navigator;
+    // Chromium decides by itself; elsewhere asking for it shows the user a question.
+    const isQuiet = 'userAgentData' in navigator;
     const [persisted, { usage = 0, quota = 0 }] = await Promise.all([
-      navigator.storage.persisted(),
-      navigator.storage.estimate(),
+      isQuiet ? storage.persist() : storage.persisted(),
+      storage.estimate(),
     ]);
     this.tell('device', { persisted, usage, quota });
   }

@@ -10,6 +10,9 @@ const CORE_LOCK = 'tidelog-core:0.1.0';
 /** A core that says nothing for so long is asked again on a new port. */
 const WELCOME_MS = 3000;
 
+/** The same where another core has just died: the port may have gone to that one. */
+const WELCOME_ANEW_MS = 1000;
+
 /** What an engine tells its owner. */
 export interface EngineOwner {
   /** There is a new core that knows nothing: tell it everything that still matters. */
@@ -99,7 +102,10 @@ export class Engine {
     this.#post({ type: 'hello', lock: this.#lock, urls }, []);
     this.#owner.begin();
     this.#lender.greet();
-    this.#retry = setTimeout(() => this.#restart(port), WELCOME_MS);
+    this.#retry = setTimeout(
+      () => this.#restart(port),
+      this.#deaths > 0 ? WELCOME_ANEW_MS : WELCOME_MS,
+    );
   }
 
   /** A core that has worked leaves its lock, by which we notice; another one starts with us. */

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tidelog_document::DoctypeHash;
 use tidelog_pages::StoreReply;
+use tidelog_types::limits::POOL_PAGES_MAX;
 use tidelog_types::{ClientId, DocumentKey, ErrorCode};
 
 use crate::document::{Context, Document, Op, OpKind, OpenCall, Surroundings};
@@ -17,6 +18,7 @@ use crate::store_link::StoreLink;
 /// The core: everything that tabs, page server and servers say goes in, what is to be done comes
 /// out. The same inputs at the same times give the same effects.
 pub struct Client {
+    settings: ClientSettings,
     id: ClientId,
     rng: Rng,
     now_ms: u64,
@@ -28,6 +30,19 @@ pub struct Client {
     destroying: Vec<Destroy>,
     last_socket: u32,
     device: (bool, u64, u64),
+}
+
+/// What a host may choose.
+#[derive(Clone, Copy, Debug)]
+pub struct ClientSettings {
+    /// Pages of each document that stay in memory when nothing pins more.
+    pub pool_pages_max: usize,
+}
+
+impl Default for ClientSettings {
+    fn default() -> Self {
+        Self { pool_pages_max: POOL_PAGES_MAX }
+    }
 }
 
 /// A local copy that somebody wants gone.
@@ -44,8 +59,15 @@ impl Client {
     /// A core that knows nothing yet. All its randomness comes from `seed`.
     #[must_use]
     pub fn new(seed: [u8; 32]) -> Self {
+        Self::with_settings(seed, ClientSettings::default())
+    }
+
+    /// A core with other settings than the usual ones.
+    #[must_use]
+    pub fn with_settings(seed: [u8; 32], settings: ClientSettings) -> Self {
         let mut rng = Rng::new(seed);
         Self {
+            settings,
             id: rng.client(),
             rng,
             now_ms: 0,
@@ -91,6 +113,7 @@ impl Client {
                 self.store.settled_at_ms = settled_at_ms;
                 self.store.lent(server, out);
             }
+            Input::TabReached { tab, server } => self.store.reached(tab, server),
             Input::FromPageServer { server, replies } => {
                 if self.store.server() == Some(server) {
                     for reply in replies {
@@ -129,6 +152,7 @@ impl Client {
         let document = self.documents.get_mut(key)?;
         let mut ctx = Context {
             now_ms: self.now_ms,
+            settings: self.settings,
             rng: &mut self.rng,
             store: &mut self.store,
             out,
@@ -243,6 +267,7 @@ impl Client {
         if !self.documents.contains_key(key) {
             let mut ctx = Context {
                 now_ms: self.now_ms,
+                settings: self.settings,
                 rng: &mut self.rng,
                 store: &mut self.store,
                 out,

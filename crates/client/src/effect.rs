@@ -1,7 +1,7 @@
 //! What happens to the client, and what it wants done.
 
 use serde::{Deserialize, Serialize};
-use tidelog_pages::{StoreReply, StoreRequest};
+use tidelog_pages::{StoreReply, StoreRequest, Ticket};
 
 use crate::protocol::{FromCore, ToCore};
 
@@ -39,6 +39,13 @@ pub enum Input {
         /// Until when a power cut could still lose its files, milliseconds since the epoch: in
         /// Chromium 45 s after they were made, elsewhere 0.
         settled_at_ms: u64,
+    },
+    /// The page server in use can tell this tab by itself what becomes durable.
+    TabReached {
+        /// Which tab.
+        tab: TabId,
+        /// Which page server.
+        server: PageServerId,
     },
     /// A page server answers.
     FromPageServer {
@@ -97,6 +104,18 @@ pub enum PageServerFailure {
     },
 }
 
+/// What a page server's host tells a tab by itself, past the core, as soon as an append is durable:
+/// a message less on the way that a caller waits for. It is dropped if the append fails.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Notice {
+    /// The append.
+    pub ticket: Ticket,
+    /// Which tab.
+    pub tab: TabId,
+    /// What to tell it.
+    pub messages: Vec<FromCore>,
+}
+
 /// Something to be done. The shell does it and decides nothing.
 #[derive(Clone, Debug)]
 pub enum Effect {
@@ -113,6 +132,8 @@ pub enum Effect {
         server: PageServerId,
         /// What, in this order.
         requests: Vec<StoreRequest>,
+        /// What its host is to tell tabs by itself.
+        notices: Vec<Notice>,
     },
     /// Connect a socket to this address, its `/v1/sync` already in place.
     OpenSocket {

@@ -79,6 +79,16 @@ impl CallFailure {
         )
     }
 
+    pub(crate) fn of_migration(failure: &Failure) -> Self {
+        Self::new(
+            ErrorCode::Doctype,
+            format!(
+                "a migration does not run on this document: {failure}; correct the doctype, \
+                 nothing was changed"
+            ),
+        )
+    }
+
     pub(crate) fn doctype_mismatch(theirs: &str, ours: &str) -> Self {
         Self::new(
             ErrorCode::DoctypeMismatch,

@@ -34,8 +34,8 @@ mod rng;
 mod server_link;
 mod store_link;
 
-pub use client::Client;
-pub use effect::{Effect, Input, PageServerFailure, PageServerId, SocketId, TabId};
+pub use client::{Client, ClientSettings};
+pub use effect::{Effect, Input, Notice, PageServerFailure, PageServerId, SocketId, TabId};
 pub use protocol::{
     Call, CallFailure, Connection, FromCore, Handle, QueryParams, Status, Storage, ToCore,
 };

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use tidelog_pages::StoreRequest;
 use tidelog_sync::{ToServer, encode_message};
 
-use crate::effect::{Effect, PageServerId, SocketId, TabId};
+use crate::effect::{Effect, Notice, PageServerId, SocketId, TabId};
 use crate::protocol::FromCore;
 
 /// The effects of one step.
@@ -13,6 +13,7 @@ use crate::protocol::FromCore;
 pub(crate) struct Outbox {
     to_tabs: BTreeMap<TabId, Vec<FromCore>>,
     to_store: Vec<StoreRequest>,
+    notices: Vec<Notice>,
     /// Messages for servers, by address: those of a server that is not there are dropped, since
     /// everything is said again once it is.
     pub(crate) to_servers: Vec<(String, ToServer)>,
@@ -27,6 +28,10 @@ impl Outbox {
 
     pub(crate) fn ask_store(&mut self, request: StoreRequest) {
         self.to_store.push(request);
+    }
+
+    pub(crate) fn notice(&mut self, notice: Notice) {
+        self.notices.push(notice);
     }
 
     pub(crate) fn say(&mut self, server: &str, message: ToServer) {
@@ -53,7 +58,8 @@ impl Outbox {
     pub(crate) fn into_effects(self, page_server: Option<PageServerId>) -> Vec<Effect> {
         let mut effects = Vec::new();
         if let (Some(server), false) = (page_server, self.to_store.is_empty()) {
-            effects.push(Effect::ToPageServer { server, requests: self.to_store });
+            let (requests, notices) = (self.to_store, self.notices);
+            effects.push(Effect::ToPageServer { server, requests, notices });
         }
         effects.extend(self.sockets);
         effects.extend(

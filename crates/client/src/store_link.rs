@@ -1,11 +1,11 @@
 //! The way to the page server, whichever it is at the moment.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use tidelog_pages::{Append, StoreRequest, Ticket};
 use tidelog_types::{DocumentKey, Epoch};
 
-use crate::effect::{PageServerFailure, PageServerId};
+use crate::effect::{PageServerFailure, PageServerId, TabId};
 use crate::outbox::Outbox;
 
 /// Hands appends over, keeps them until they are durable, and hands them over again to the next
@@ -20,6 +20,8 @@ pub(crate) struct StoreLink {
     last_request: u64,
     /// Appends and destroys that are not durable yet, oldest first.
     pending: VecDeque<(Ticket, StoreRequest)>,
+    /// Tabs that the page server's host can tell by itself.
+    reached: BTreeSet<TabId>,
     /// Why the last page server could not start, while none has.
     pub(crate) failure: Option<PageServerFailure>,
     /// Until when a power cut could still lose the files themselves.
@@ -35,10 +37,22 @@ impl StoreLink {
         self.ready
     }
 
+    /// The page server can tell this tab by itself.
+    pub(crate) fn reached(&mut self, tab: TabId, server: PageServerId) {
+        if self.server == Some(server) {
+            self.reached.insert(tab);
+        }
+    }
+
+    /// Whether it can.
+    pub(crate) fn reaches(&self, tab: TabId) -> bool {
+        self.ready && self.reached.contains(&tab)
+    }
+
     /// Another page server is at hand.
     pub(crate) fn lent(&mut self, server: PageServerId, out: &mut Outbox) {
+        self.gone();
         self.server = Some(server);
-        self.ready = false;
         self.failure = None;
         out.ask_store(StoreRequest::Hello { epoch: Epoch(self.epoch.0 + 1) });
     }
@@ -46,6 +60,7 @@ impl StoreLink {
     pub(crate) fn gone(&mut self) {
         self.server = None;
         self.ready = false;
+        self.reached.clear();
     }
 
     pub(crate) fn failed(&mut self, failure: PageServerFailure) {

@@ -229,7 +229,7 @@ fn begin_frame(transaction: &Transaction<'_>, origin: Origin, kept: Lsn) -> Resu
     )?;
     transaction.run_system(
         "delete from _tidelog_rejection where timeline = ?1 and lsn < ?2",
-        &[timeline_value(origin.timeline), lsn_value(kept)],
+        &[timeline_value(origin.timeline), lsn_value(kept.min(origin.lsn))],
     )?;
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use tidelog_sqlite::{Reader, Run, View, Writer};
+use tidelog_sqlite::{Failure, Reader, Run, View, Writer};
 use tidelog_sync::Origin;
 use tidelog_types::limits::{LAYERS_MAX, REBASE_SLICE_MUTATIONS};
 use tidelog_types::{JournalId, Lsn, PageSet, Pgid, Position};
@@ -27,6 +27,7 @@ pub(crate) struct Rebase {
     /// Whether the migration, if one is needed, has run.
     migrated: bool,
     migration: Option<PageSet>,
+    migration_failure: Option<Failure>,
     /// Layers of the mutations from `verdicts.wanted` on that were run again.
     layers: Vec<(Verdict, PageSet)>,
 }
@@ -72,6 +73,7 @@ impl Rebase {
             verdicts: None,
             migrated: false,
             migration: None,
+            migration_failure: None,
             layers: Vec::new(),
         }
     }
@@ -82,6 +84,11 @@ impl Rebase {
 
     pub(crate) fn last_position(&self) -> Option<Position> {
         self.entries.last().map(|entry| entry.position)
+    }
+
+    /// What its runs read.
+    pub(crate) fn view(&self) -> &View {
+        &self.view
     }
 
     /// Runs a slice. A fault leaves everything that was run before it in place.
@@ -117,9 +124,15 @@ impl Rebase {
         let newest = &replica.doctypes[&replica.newest];
         let version = done!(program::version(&mut self.reader));
         if program::is_behind(version, newest) {
-            let set = done!(program::migrate(&mut self.writer, newest, version));
-            self.view.push(&set);
-            self.migration = Some(set);
+            match program::migrate(&mut self.writer, newest, version) {
+                Run::Done(set) => {
+                    self.view.push(&set);
+                    self.migration = Some(set);
+                }
+                Run::Fault(pgid) => return Run::Fault(pgid),
+                // The document stays at its version, and nobody else is held up by it.
+                Run::Failed(failure) => self.migration_failure = Some(failure),
+            }
         }
         Run::Done(())
     }
@@ -164,6 +177,7 @@ impl Rebase {
         let layers = self.migration.iter().chain(self.layers.iter().map(|(_, set)| set));
         replica.view.set_overlay(layers);
         replica.migration = self.migration;
+        replica.migration_failure = self.migration_failure;
         for (index, (verdict, set)) in self.layers.into_iter().enumerate() {
             replica.undecided[index].predicted = Some(verdict);
             replica.undecided[index].layer = (index < LAYERS_MAX).then_some(set);

@@ -36,6 +36,8 @@ pub struct Replica {
     pub(crate) newest: DoctypeHash,
     /// The lowest layer, where this side is ahead of the authority's migrations.
     pub(crate) migration: Option<PageSet>,
+    /// Why there is none although this side is ahead.
+    pub(crate) migration_failure: Option<Failure>,
     /// Mutations without a verdict, oldest first, at LSNs `head - len .. head`.
     pub(crate) undecided: VecDeque<Undecided>,
     /// Entries that are not visible yet, in order.
@@ -162,6 +164,7 @@ impl Replica {
             doctypes,
             newest,
             migration: None,
+            migration_failure: None,
             undecided,
             staged: VecDeque::new(),
             rebase: None,
@@ -238,6 +241,13 @@ impl Replica {
             // One that is under way would leave the document at the older version.
             self.abandon_rebase();
         }
+    }
+
+    /// Why the document cannot be migrated to this doctype, if that was tried and failed: it stays at
+    /// its version, and the next rebase tries again.
+    #[must_use]
+    pub fn migration_failure(&self, doctype: DoctypeHash) -> Option<&Failure> {
+        self.migration_failure.as_ref().filter(|_| doctype == self.newest)
     }
 
     /// Whether everything that is known is visible: no rebase is due or under way.
@@ -356,6 +366,13 @@ impl Replica {
                 Run::Failed(failure)
             }
         }
+    }
+
+    /// The pages to fetch for the `kth` fault of [`step`](Self::step), from 0. A rebase may need base
+    /// pages that readers do not, since a layer covers them.
+    #[must_use]
+    pub fn to_fetch(&self, fault: Pgid, kth: u32) -> Vec<Pgid> {
+        self.rebase.as_ref().map_or(&self.view, Rebase::view).to_fetch(fault, kth)
     }
 
     pub(crate) fn first(&self) -> Lsn {

@@ -192,13 +192,10 @@ const SECTOR_BODY: [u8; 512 - 144] = [5; 512 - 144];
 #[test]
 fn a_lost_end_mark_does_not_bring_back_what_was_cut() {
     let device = CrashDevice::new();
-    let mut header_flushed = recover([device.file("a"), device.file("b")]).expect("empty").0;
-    header_flushed.request_flush().expect("healthy");
-    for body in [SECTOR_BODY, [6; 512 - 144]] {
-        header_flushed.push(&head(1), &[&body]);
-        header_flushed.commit();
-    }
-    header_flushed.write().expect("room");
+    let (mut log, _, _) = recover([device.file("a"), device.file("b")]).expect("empty files");
+    log.request_flush().expect("healthy");
+    append_unflushed(&mut log, &SECTOR_BODY);
+    append_unflushed(&mut log, &[6; 512 - 144]);
     // Of the two batches the second survives.
     let device = survivors(&device, &[false, true, false]);
     let (mut log, report, bodies) =
@@ -238,13 +235,17 @@ fn append_unflushed(log: &mut Log<CrashDisk>, body: &[u8]) {
 
 /// A cut of the power that these un-flushed sectors survive, in order, and every new size.
 fn survivors(device: &CrashDevice, sectors: &[bool]) -> CrashDevice {
-    let has_new_size = device.crash(&mut |_| 0).bytes_of("a") != device.bytes_of("a")
-        && device.unflushed_sectors() == sectors.len()
-        && device.crash(&mut |_| 0).bytes_of("a").map(|bytes| bytes.len())
-            != device.bytes_of("a").map(|bytes| bytes.len());
-    let mut choices = has_new_size.then_some(true).into_iter().chain(sectors.iter().copied());
+    let mut count = 0;
+    let _ = device.crash(&mut |_| {
+        count += 1;
+        0
+    });
+    // A new size, if there is one, is chosen before the sectors.
+    let sizes = std::iter::repeat_n(true, count - sectors.len());
+    let mut choices = sizes.chain(sectors.iter().copied());
     let left = device.crash(&mut |versions| {
-        if choices.next().expect("a choice for each sector") { versions - 1 } else { 0 }
+        let survives = choices.next().expect("a choice for each sector");
+        if survives { versions - 1 } else { 0 }
     });
     assert_eq!(choices.next(), None, "a sector for each choice");
     left

@@ -11,7 +11,7 @@ use tidelog_disk::CrashDevice;
 use tidelog_pages::{Append, PageServer, StoreRequest, Ticket};
 use tidelog_types::DocumentKey;
 
-const TURNS: usize = 45;
+const TURNS: usize = 35;
 const IMAGES_PER_CUT: usize = 20;
 
 fn sweep(seed: u64, holds_flushes: bool) {

@@ -339,6 +339,16 @@ mod tests {
         );
     }
 
+    #[test]
+    fn a_number_that_is_no_lsn_is_refused() {
+        for number in [0, u64::MAX] {
+            let mut bytes = encode_message(&ToServer::Received { channel: 1, next: Lsn::FIRST });
+            let at = bytes.len() - 8;
+            bytes[at..].copy_from_slice(&u64::to_le_bytes(number));
+            assert!(decode_message::<ToServer>(&bytes).is_err(), "{number}");
+        }
+    }
+
     proptest::proptest! {
         #[test]
         fn no_bytes_make_the_decoder_panic(bytes in proptest::collection::vec(0_u8.., 0..200)) {

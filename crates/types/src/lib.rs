@@ -24,7 +24,7 @@ mod value;
 
 pub use error_code::{ErrorCode, Outcome};
 pub use ids::{CallId, ClientId, DocumentKey, Epoch, InvalidDocumentKey, JournalId};
-pub use lsn::{Lsn, LsnRange};
+pub use lsn::{Lsn, LsnRange, NoLsn};
 pub use page::{Page, PageSet, Pgid};
 pub use position::{Chain, Position};
 pub use value::{Rows, Value, ValueRef};

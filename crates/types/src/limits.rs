@@ -1,4 +1,8 @@
-//! Every limit, with its unit. Nowhere else in the workspace stands a bound.
+//! Every limit that users, peers or disks can meet, with its unit. Nowhere else in the workspace
+//! stands such a bound; sizes of internal working steps stand where they are used.
+
+/// The highest LSN that is taken from outside.
+pub const LSN_MAX: u64 = 1 << 62;
 
 /// Bytes in a page: the unit SQLite reads and we ship.
 pub const PAGE_SIZE: usize = 4096;

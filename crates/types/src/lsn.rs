@@ -4,21 +4,43 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::limits::LSN_MAX;
+
 /// An entry's place in its journal: from 1, without gaps, never reused.
+///
+/// What comes from outside is checked: 0 is no place, and none is beyond [`LSN_MAX`], so that
+/// counting on from any of them stays within 63 bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "u64")]
 pub struct Lsn(u64);
+
+/// A number that is no place in any journal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{number} is no LSN")]
+pub struct NoLsn {
+    /// The number.
+    pub number: u64,
+}
+
+impl TryFrom<u64> for Lsn {
+    type Error = NoLsn;
+
+    fn try_from(number: u64) -> Result<Self, NoLsn> {
+        Self::new(number).ok_or(NoLsn { number })
+    }
+}
 
 impl Lsn {
     /// The place of a journal's first entry.
     pub const FIRST: Self = Self(1);
 
-    /// The place with this number, or `None` for 0, which is no place.
+    /// The place with this number, or `None` for one that is no place.
     #[must_use]
     pub const fn new(number: u64) -> Option<Self> {
-        if number == 0 { None } else { Some(Self(number)) }
+        if number == 0 || number > LSN_MAX { None } else { Some(Self(number)) }
     }
 
-    /// The number, at least 1 when it came from [`Lsn::new`].
+    /// The number, at least 1.
     #[must_use]
     pub const fn get(self) -> u64 {
         self.0
@@ -48,9 +70,18 @@ impl fmt::Display for Lsn {
 /// An empty range still has a place: `7..7` means "nothing yet, and the next entry will be 7".
 /// Sync needs that place, so an empty range is a value here, never an `Option`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "(u64, u64)")]
 pub struct LsnRange {
     start: Lsn,
     end: Lsn,
+}
+
+impl TryFrom<(u64, u64)> for LsnRange {
+    type Error = NoLsn;
+
+    fn try_from((start, end): (u64, u64)) -> Result<Self, NoLsn> {
+        Self::checked(start, end).ok_or(NoLsn { number: start })
+    }
 }
 
 impl LsnRange {

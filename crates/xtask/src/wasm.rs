@@ -22,7 +22,7 @@ pub enum Size {
 pub const MODULES: [(&str, &str); 2] = [("core", "core"), ("page-server", "page_server")];
 
 /// What the compiler emits and every browser with OPFS understands.
-const WASM_FEATURES: [&str; 7] = [
+const WASM_FEATURES: [&str; 8] = [
     "--enable-simd",
     "--enable-bulk-memory",
     "--enable-bulk-memory-opt",

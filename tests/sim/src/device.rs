@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use tidelog_client::{Client, PageServerId, SocketId, TabId};
+use tidelog_client::{Client, Notice, PageServerId, SocketId, TabId};
 use tidelog_disk::{CrashDevice, CrashDisk, StoreFiles};
 use tidelog_pages::{OwnerId, PageServer, StoreOptions};
 
@@ -32,6 +32,8 @@ pub(crate) struct Lent {
     pub(crate) id: PageServerId,
     pub(crate) tab: TabId,
     pub(crate) server: PageServer<CrashDisk>,
+    /// What it is to tell tabs once it is durable.
+    pub(crate) notices: Vec<Notice>,
 }
 
 impl Device {
@@ -70,7 +72,7 @@ impl Device {
         self.last_page_server += 1;
         let id = PageServerId(self.last_page_server);
         let server = open_store(&self.disk, log_size_max)?;
-        self.page_server = Some(Lent { id, tab, server });
+        self.page_server = Some(Lent { id, tab, server, notices: Vec::new() });
         Ok(id)
     }
 

@@ -12,16 +12,20 @@ pub(crate) struct Judge {
 
 #[derive(Default, Debug)]
 struct Fate {
+    device: usize,
     bumps: bool,
     durable: bool,
     confirmed: bool,
     rejected: bool,
+    /// A listener has returned for its rejection: nobody need be told again.
+    handled: bool,
     failed: bool,
 }
 
 impl Judge {
-    pub(crate) fn issued(&mut self, name: &str, bumps: bool) {
-        let known = self.fates.insert(name.to_owned(), Fate { bumps, ..Fate::default() });
+    pub(crate) fn issued(&mut self, name: &str, device: usize, bumps: bool) {
+        let fate = Fate { device, bumps, ..Fate::default() };
+        let known = self.fates.insert(name.to_owned(), fate);
         assert!(known.is_none(), "BUG: {name} was issued twice by the simulator");
     }
 
@@ -29,7 +33,8 @@ impl Judge {
         let (name, tell): (String, fn(&mut Fate)) = match news {
             News::Durable(name) => (name, |fate| fate.durable = true),
             News::Confirmed(name) => (name, |fate| fate.confirmed = true),
-            News::Rejected(name) | News::RejectionNews(name) => (name, |fate| fate.rejected = true),
+            News::Rejected(name) | News::Refused(name) => (name, |fate| fate.rejected = true),
+            News::Handled(name) => (name, |fate| fate.handled = true),
             News::Failed(name) => (name, |fate| fate.failed = true),
         };
         tell(self.fates.get_mut(&name).expect("BUG: news of what was never issued"));
@@ -38,6 +43,21 @@ impl Judge {
     pub(crate) fn counts(&self) -> (usize, usize, usize) {
         let count = |which: fn(&Fate) -> bool| self.fates.values().filter(|f| which(f)).count();
         (count(|f| f.durable), count(|f| f.confirmed), count(|f| f.rejected))
+    }
+
+    /// Whether a tab that listens only now has been told of every rejection on its device for
+    /// which no listener had returned.
+    pub(crate) fn judge_rejections(
+        &self,
+        device: usize,
+        told: &BTreeSet<String>,
+    ) -> Result<(), String> {
+        let here = self.fates.iter().filter(|(_, fate)| fate.device == device);
+        let mut open = here.filter(|(_, fate)| fate.rejected && !fate.handled);
+        match open.find(|(name, _)| !told.contains(*name)) {
+            Some((name, _)) => Err(format!("device {device} forgot that {name} was rejected")),
+            None => Ok(()),
+        }
     }
 
     /// Compares what was said with the rows that there are in the end.

@@ -1,45 +1,56 @@
-//! `tidelog-sim --seed N [--verbose]` runs one world; `--seeds A..B` runs a range of them.
+//! The simulator's command line.
 
+mod planted;
+
+use std::ops::Range;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
 use tidelog_sim::World;
 
+const USAGE: &str = "\
+usage: tidelog-sim --seed N [--verbose]           one world, and its trace hash
+       tidelog-sim --seeds A..B [--until-failure] a range of worlds, up to the first failure
+       tidelog-sim --planted [NAME..]             every planted fault must be noticed, or these";
+
 fn main() -> anyhow::Result<ExitCode> {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let verbose = args.iter().any(|arg| arg == "--verbose");
-    let value = |name: &str| {
-        let at = args.iter().position(|arg| arg == name)?;
-        args.get(at + 1).cloned()
+    let words: Vec<&str> = args.iter().map(String::as_str).collect();
+    let all_hold = match words.as_slice() {
+        ["--seed", seed, rest @ ..] if matches!(rest, [] | ["--verbose"]) => {
+            one(seed.parse().context("--seed takes a number")?, !rest.is_empty())
+        }
+        ["--seeds", seeds, rest @ ..] if matches!(rest, [] | ["--until-failure"]) => {
+            range(parse_range(seeds)?, !rest.is_empty())
+        }
+        ["--planted", names @ ..] => planted::check(names)?,
+        _ => bail!(USAGE),
     };
-    let seeds = if let Some(seed) = value("--seed") {
-        let seed: u64 = seed.parse().context("--seed takes a number")?;
-        seed..seed + 1
-    } else if let Some(range) = value("--seeds") {
-        let (start, end) = range.split_once("..").context("--seeds takes A..B")?;
-        start.parse()?..end.parse()?
-    } else {
-        bail!("usage: tidelog-sim --seed N [--verbose] | --seeds A..B");
-    };
+    Ok(if all_hold { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn parse_range(text: &str) -> anyhow::Result<Range<u64>> {
+    let (start, end) = text.split_once("..").context("--seeds takes A..B")?;
+    Ok(start.parse()?..end.parse()?)
+}
+
+fn one(seed: u64, verbose: bool) -> bool {
+    println!("seeds {seed}..{}", seed + 1);
+    let failed = !run(seed, verbose);
+    println!("{} passed, {} failed", u8::from(!failed), u8::from(failed));
+    !failed
+}
+
+fn range(seeds: Range<u64>, until_failure: bool) -> bool {
     println!("seeds {}..{}", seeds.start, seeds.end);
-    let one = seeds.end - seeds.start == 1;
     let (mut passed, mut failed) = (0_u64, Vec::new());
     for seed in seeds {
-        let run = std::panic::catch_unwind(|| World::new(seed, verbose && one).run());
-        match run {
-            Ok(Ok(outcome)) => {
-                passed += 1;
-                if one {
-                    println!("{}\ntrace {}", outcome.summary, outcome.trace);
-                }
-            }
-            Ok(Err(what)) => {
-                println!("seed {seed} FAILED: {what}");
-                failed.push(seed);
-            }
-            Err(_) => {
-                println!("seed {seed} FAILED: it panicked");
-                failed.push(seed);
+        if holds(seed) {
+            passed += 1;
+        } else {
+            failed.push(seed);
+            if until_failure {
+                break;
             }
         }
     }
@@ -47,5 +58,29 @@ fn main() -> anyhow::Result<ExitCode> {
         println!("failed seeds: {failed:?}; replay one with: npm run sim -- --seed N --verbose");
     }
     println!("{passed} passed, {} failed", failed.len());
-    Ok(if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    failed.is_empty()
+}
+
+/// Runs one world and tells all about it.
+fn run(seed: u64, verbose: bool) -> bool {
+    let outcome = outcome(seed, verbose);
+    if let Some(outcome) = &outcome {
+        println!("{}\ntrace {}", outcome.summary, outcome.trace);
+    }
+    outcome.is_some()
+}
+
+fn holds(seed: u64) -> bool {
+    outcome(seed, false).is_some()
+}
+
+/// How a world ended, or nothing once it was said what did not hold.
+fn outcome(seed: u64, verbose: bool) -> Option<tidelog_sim::Outcome> {
+    let what = match std::panic::catch_unwind(|| World::new(seed, verbose).run()) {
+        Ok(Ok(outcome)) => return Some(outcome),
+        Ok(Err(what)) => what,
+        Err(_) => "it panicked".to_owned(),
+    };
+    println!("seed {seed} FAILED: {what}");
+    None
 }

@@ -1,6 +1,6 @@
 //! A tab: what it asked, what it was told, and what it asks again when its core has died.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tidelog_client::{Call, FromCore, Handle, QueryParams, ToCore};
 use tidelog_document::{Doctype, MutationDefinition, Param, ParamKind};
@@ -22,6 +22,8 @@ pub(crate) struct Tab {
     /// With their LSN.
     pub(crate) confirming: BTreeMap<Call, u64>,
     names: BTreeMap<Call, String>,
+    /// Mutations of whose rejection a listener was told.
+    pub(crate) told_rejections: BTreeSet<String>,
     pub(crate) exported: Option<Vec<u8>>,
     pub(crate) live_rows: u32,
     pub(crate) online: bool,
@@ -35,7 +37,9 @@ pub(crate) enum News {
     /// Nothing was recorded.
     Failed(String),
     /// A mutation of this device, whichever tab issued it.
-    RejectionNews(String),
+    Refused(String),
+    /// A listener has returned for it.
+    Handled(String),
 }
 
 /// The doctype of the ledger: every mutation leaves a row with its own name, so that a second run
@@ -84,6 +88,7 @@ impl Tab {
             unsettled: BTreeMap::new(),
             confirming: BTreeMap::new(),
             names: BTreeMap::new(),
+            told_rejections: BTreeSet::new(),
             exported: None,
             live_rows: 0,
             online: false,
@@ -196,11 +201,7 @@ impl Tab {
                 let asked = self.unsettled.remove(&call);
                 match (asked, self.names.get(&call)) {
                     (Some(ToCore::Mutate { .. }), Some(name)) => {
-                        let expected = matches!(
-                            failure.code,
-                            ErrorCode::Rejected | ErrorCode::Storage | ErrorCode::StorageFull
-                        );
-                        if !expected {
+                        if failure.code != ErrorCode::Rejected {
                             return Err(format!("{name} failed: {failure:?}"));
                         }
                         news.push(News::Failed(name.clone()));
@@ -242,16 +243,21 @@ impl Tab {
                     return Err(format!("watermarks out of order: {status:?}"));
                 }
                 if let Some(failure) = status.error
-                    && !matches!(failure.code, ErrorCode::ServerUnreachable | ErrorCode::Storage)
+                    && failure.code != ErrorCode::ServerUnreachable
                 {
                     return Err(format!("the status says {failure:?}"));
                 }
             }
-            FromCore::RejectionNews { args, .. } => {
+            FromCore::RejectionNews { args, lsn, .. } => {
                 let Some((_, Value::Text(name))) = args.first() else {
                     return Err(format!("news of a rejection without a name: {args:?}"));
                 };
-                news.push(News::RejectionNews(name.clone()));
+                self.told_rejections.insert(name.clone());
+                news.push(News::Refused(name.clone()));
+                if lsn % 3 == 0 {
+                    answers.push(ToCore::RejectionHandled { handle: HANDLE, lsn });
+                    news.push(News::Handled(name.clone()));
+                }
             }
             FromCore::TokenWanted { .. } => return Err("a token was asked for".to_owned()),
         }

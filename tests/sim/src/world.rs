@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use tidelog_client::{Effect, FromCore, Input, PageServerId, SocketId, TabId, ToCore};
-use tidelog_pages::{StoreReply, StoreRequest};
+use tidelog_client::{Effect, FromCore, Input, Notice, PageServerId, SocketId, TabId, ToCore};
+use tidelog_pages::{StoreReply, StoreRequest, Ticket};
 use tidelog_server::ConnId;
 use tidelog_sync::{FromServer, decode_message, encode_message};
 
@@ -37,6 +37,8 @@ pub struct World {
     trace: blake3::Hasher,
     verbose: bool,
     log_size_max: u64,
+    /// Milliseconds that a message over the net takes at most.
+    net_ms_max: u64,
     faults: bool,
 }
 
@@ -65,26 +67,79 @@ enum Wire {
     CoreToTab(usize, TabId),
     ToPageServer(usize),
     FromPageServer(usize),
+    PageServerToTab(usize, TabId),
     ToServer(u64),
     FromServer(u64),
 }
 
 enum Event {
-    TabToCore { device: usize, life: u64, tab: TabId, messages: Vec<ToCore> },
-    CoreToTab { device: usize, life: u64, tab: TabId, messages: Vec<FromCore> },
-    ToPageServer { device: usize, server: PageServerId, requests: Vec<StoreRequest> },
-    FromPageServer { device: usize, server: PageServerId, replies: Vec<StoreReply> },
-    Flushed { device: usize, server: PageServerId },
-    Lend { device: usize, life: u64 },
-    SocketUp { conn: u64 },
-    ToServer { conn: u64, bytes: Vec<u8> },
-    FromServer { conn: u64, bytes: Vec<u8> },
-    SocketDown { device: usize, life: u64, socket: SocketId },
-    HostLeft { conn: u64 },
-    HostFlushed { life: u64 },
-    Wake { device: usize, life: u64 },
+    TabToCore {
+        device: usize,
+        life: u64,
+        tab: TabId,
+        messages: Vec<ToCore>,
+    },
+    CoreToTab {
+        device: usize,
+        life: u64,
+        tab: TabId,
+        messages: Vec<FromCore>,
+    },
+    ToPageServer {
+        device: usize,
+        server: PageServerId,
+        requests: Vec<StoreRequest>,
+        notices: Vec<Notice>,
+    },
+    TabReached {
+        device: usize,
+        life: u64,
+        tab: TabId,
+        server: PageServerId,
+    },
+    FromPageServer {
+        device: usize,
+        server: PageServerId,
+        replies: Vec<StoreReply>,
+    },
+    Flushed {
+        device: usize,
+        server: PageServerId,
+    },
+    Lend {
+        device: usize,
+        life: u64,
+    },
+    SocketUp {
+        conn: u64,
+    },
+    ToServer {
+        conn: u64,
+        bytes: Vec<u8>,
+    },
+    FromServer {
+        conn: u64,
+        bytes: Vec<u8>,
+    },
+    SocketDown {
+        device: usize,
+        life: u64,
+        socket: SocketId,
+    },
+    HostLeft {
+        conn: u64,
+    },
+    HostFlushed {
+        life: u64,
+    },
+    Wake {
+        device: usize,
+        life: u64,
+    },
     StartHost,
-    StartDevice { device: usize },
+    StartDevice {
+        device: usize,
+    },
 }
 
 impl World {
@@ -94,6 +149,7 @@ impl World {
         let mut rng = Rng::new(seed);
         // Small enough that change-overs happen, and now and then the size of real life.
         let log_size_max = if rng.once_in(4) { 16 << 20 } else { 128 << 10 };
+        let net_ms_max = [3, 80, 400][usize::try_from(rng.below(3)).expect("BUG: below 3")];
         Self {
             seed,
             now_ms: 1_700_000_000_000,
@@ -109,6 +165,7 @@ impl World {
             trace: blake3::Hasher::new(),
             verbose,
             log_size_max,
+            net_ms_max,
             faults: true,
             rng,
         }
@@ -141,6 +198,11 @@ impl World {
         }
         let file = self.converge("after a last power cut")?;
         self.judge.judge(&file)?;
+        for (device, here) in self.devices.iter().enumerate() {
+            for tab in here.tabs.values() {
+                self.judge.judge_rejections(device, &tab.told_rejections)?;
+            }
+        }
         let (durable, confirmed, rejected) = self.judge.counts();
         Ok(Outcome {
             trace: self.trace.finalize().to_hex()[..16].to_owned(),
@@ -188,7 +250,7 @@ impl World {
             };
             messages.push(tab.mutate(mutation, &name, claim, now_ms));
             self.last_name += 1;
-            self.judge.issued(&name, mutation == "bump");
+            self.judge.issued(&name, device, mutation == "bump");
         }
         self.send_to_core(device, tab, messages);
         Ok(())
@@ -440,8 +502,13 @@ impl World {
                     self.tab_hears(device, tab, messages)?;
                 }
             }
-            Event::ToPageServer { device, server, requests } => {
-                self.page_server_hears(device, server, requests);
+            Event::ToPageServer { device, server, requests, notices } => {
+                self.page_server_hears(device, server, requests, notices);
+            }
+            Event::TabReached { device, life, tab, server } => {
+                if self.devices[device].life == life {
+                    self.step_core(device, Input::TabReached { tab, server });
+                }
             }
             Event::FromPageServer { device, server, replies } => {
                 self.step_core(device, Input::FromPageServer { server, replies });
@@ -514,8 +581,8 @@ impl World {
                     let event = Event::CoreToTab { device, life, tab, messages };
                     self.carry(Wire::CoreToTab(device, tab), 3, event);
                 }
-                Effect::ToPageServer { server, requests } => {
-                    let event = Event::ToPageServer { device, server, requests };
+                Effect::ToPageServer { server, requests, notices } => {
+                    let event = Event::ToPageServer { device, server, requests, notices };
                     self.carry(Wire::ToPageServer(device), 3, event);
                 }
                 Effect::OpenSocket { socket, .. } => self.open_socket(device, socket),
@@ -573,6 +640,11 @@ impl World {
         let server = self.devices[device].lend(tab, log_size_max)?;
         self.note(&format!("device {device}: tab {} lends page server {}", tab.0, server.0));
         self.step_core(device, Input::PageServerLent { server, settled_at_ms: 0 });
+        let tabs: Vec<TabId> = self.devices[device].tabs.keys().copied().collect();
+        for tab in tabs.into_iter().filter(|tab| tab.0 % 2 == 0) {
+            let delay = self.rng.below(40);
+            self.schedule(delay, Event::TabReached { device, life, tab, server });
+        }
         Ok(())
     }
 
@@ -581,6 +653,7 @@ impl World {
         device: usize,
         server: PageServerId,
         requests: Vec<StoreRequest>,
+        notices: Vec<Notice>,
     ) {
         let lent = self.devices[device].page_server.as_mut();
         let Some(lent) = lent.filter(|lent| lent.id == server) else { return };
@@ -589,6 +662,7 @@ impl World {
             lent.server.serve(CORE, request);
         }
         lent.server.flush();
+        lent.notices.extend(notices);
         self.note(&text);
         self.poll_page_server(device);
     }
@@ -603,13 +677,37 @@ impl World {
                 break;
             }
         }
+        for reply in &replies {
+            match reply {
+                StoreReply::Durable { ticket } => self.give_notice(device, *ticket),
+                StoreReply::AppendFailed { ticket, .. } => {
+                    let lent = self.devices[device].page_server.as_mut().expect("BUG: polled");
+                    lent.notices.retain(|notice| notice.ticket != *ticket);
+                }
+                _ => {}
+            }
+        }
         if self.devices[device].disk.has_held_flushes() {
-            let delay = self.rng.below(12);
+            let delay = self.flush_ms();
             self.schedule(delay, Event::Flushed { device, server });
         }
         if !replies.is_empty() {
             let event = Event::FromPageServer { device, server, replies };
             self.carry(Wire::FromPageServer(device), 3, event);
+        }
+    }
+
+    /// The page server's host tells tabs by itself what is durable.
+    fn give_notice(&mut self, device: usize, durable: Ticket) {
+        let life = self.devices[device].life;
+        let lent = self.devices[device].page_server.as_mut().expect("BUG: polled");
+        let (due, kept) = std::mem::take(&mut lent.notices)
+            .into_iter()
+            .partition(|notice: &Notice| notice.ticket <= durable);
+        lent.notices = kept;
+        for Notice { tab, messages, .. } in due {
+            let event = Event::CoreToTab { device, life, tab, messages };
+            self.carry(Wire::PageServerToTab(device, tab), 3, event);
         }
     }
 
@@ -644,7 +742,7 @@ impl World {
         }
         let times = if self.faults && self.rng.once_in(20) { 2 } else { 1 };
         for _ in 0..times {
-            self.carry(wire, 80, event(bytes.to_vec()));
+            self.carry(wire, self.net_ms_max, event(bytes.to_vec()));
         }
     }
 
@@ -690,7 +788,7 @@ impl World {
             self.cut(conn);
         }
         if done.flushes {
-            let delay = self.rng.below(12);
+            let delay = self.flush_ms();
             let life = self.host.life;
             self.schedule(delay, Event::HostFlushed { life });
         }
@@ -711,6 +809,12 @@ impl World {
         *last = at.max(*last);
         let delay = *last - self.now_ms.min(*last);
         self.schedule(delay, event);
+    }
+
+    /// How long a flush takes: a few milliseconds, and now and then much longer.
+    fn flush_ms(&mut self) -> u64 {
+        let max = if self.rng.once_in(8) { 600 } else { 12 };
+        self.rng.below(max)
     }
 
     fn schedule(&mut self, delay_ms: u64, event: Event) {

@@ -41,7 +41,10 @@ impl Document {
     }
 
     fn wait_for(&mut self, pgid: Pgid, kth: u32, ctx: &mut Context<'_>) -> Attempt {
-        let pgids = self.to_fetch(pgid, kth);
+        let pgids = match &self.role {
+            Some(Role::Synced(replica)) if !replica.is_settled() => replica.to_fetch(pgid, kth),
+            _ => self.to_fetch(pgid, kth),
+        };
         self.back_fault = self.fetch(pgids, kth, ctx);
         if self.back_fault.is_none() {
             self.error = Some(CallFailure::absent_page());

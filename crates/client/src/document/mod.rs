@@ -16,13 +16,13 @@ use tidelog_document::{Authority, Doctype, DoctypeHash, Replica};
 use tidelog_pages::{Append, AppendError, OpenedDocument, StorageEntry, StoreRequest, Ticket};
 use tidelog_sqlite::{ReadSet, View};
 use tidelog_sync::{Sender, codec};
-use tidelog_types::limits::POOL_PAGES_MAX;
 use tidelog_types::{CallId, DocumentKey, ErrorCode, Lsn, Page, Pgid, Position, Rows};
 
 pub(crate) use ops::{Op, OpKind, OpenCall};
 pub(crate) use status::Surroundings;
 
-use crate::effect::TabId;
+use crate::client::ClientSettings;
+use crate::effect::{Notice, TabId};
 use crate::outbox::Outbox;
 use crate::protocol::{Call, CallFailure, FromCore, Handle, Status};
 use crate::record::Record;
@@ -32,6 +32,7 @@ use crate::store_link::StoreLink;
 /// What a document may use while it is worked on.
 pub(crate) struct Context<'c> {
     pub(crate) now_ms: u64,
+    pub(crate) settings: ClientSettings,
     pub(crate) rng: &'c mut Rng,
     pub(crate) store: &'c mut StoreLink,
     pub(crate) out: &'c mut Outbox,
@@ -50,6 +51,7 @@ pub(crate) enum Role {
 /// One document and everything that waits on it.
 pub(crate) struct Document {
     pub(crate) key: DocumentKey,
+    settings: ClientSettings,
     /// `None` until the store has said where it stands, and for one that does not exist yet.
     role: Option<Role>,
     /// Whether the store has answered.
@@ -115,12 +117,35 @@ struct Watch {
 
 /// What follows when an append is durable.
 enum Then {
-    /// Tell the caller; `confirmed` too where this device decides.
-    Settle { tab: TabId, call: Call, id: CallId, lsn: Lsn, confirmed: bool },
+    /// Tell the caller.
+    Settle(Settle),
     /// Timeline frames before this are durable.
     Timeline(Lsn),
     /// Storage entries before this are durable.
     Storage(Lsn),
+}
+
+/// A mutation whose caller waits for the disk.
+struct Settle {
+    tab: TabId,
+    call: Call,
+    id: CallId,
+    lsn: Lsn,
+    /// Whether this device decides, so that it is confirmed as well.
+    confirmed: bool,
+    /// Whether the page server's host tells the tab.
+    noticed: bool,
+}
+
+impl Settle {
+    fn messages(&self) -> Vec<FromCore> {
+        let (call, lsn) = (self.call, self.lsn.get());
+        let mut messages = vec![FromCore::Durable { call, lsn }];
+        if self.confirmed {
+            messages.push(FromCore::Confirmed { call, lsn });
+        }
+        messages
+    }
 }
 
 struct SyncWait {
@@ -148,6 +173,7 @@ impl Document {
         let document = Self {
             append: Append::to(key.clone()),
             key,
+            settings: ctx.settings,
             role: None,
             loaded: false,
             record: None,
@@ -256,6 +282,12 @@ impl Document {
         if !self.loaded {
             self.ask_where_it_stands(ctx);
         }
+        // Its host knows nothing of what an earlier one was to tell.
+        for then in self.appended.iter_mut().flat_map(|(_, then)| then) {
+            if let Then::Settle(settle) = then {
+                settle.noticed = false;
+            }
+        }
         for (request, read) in &self.reads {
             ctx.out.ask_store(StoreRequest::Read {
                 request: *request,
@@ -285,7 +317,7 @@ impl Document {
     }
 
     fn begin_from_store(&mut self, record: Record, state: OpenedDocument) {
-        let view = View::new(POOL_PAGES_MAX, state.db_pages);
+        let view = View::new(self.settings.pool_pages_max, state.db_pages);
         view.fill(state.first_page.into_iter().map(|page| (Pgid(1), page)).collect());
         self.recorded = state.calls.into_iter().collect();
         self.storage_durable = state.storage.map_or(Lsn::FIRST, |position| position.next);
@@ -336,10 +368,10 @@ impl Document {
                 match then {
                     Then::Timeline(lsn) => self.durable = self.durable.max(lsn),
                     Then::Storage(lsn) => self.storage_durable = self.storage_durable.max(lsn),
-                    Then::Settle { tab, call, lsn, confirmed, .. } => {
-                        ctx.out.tell(tab, FromCore::Durable { call, lsn: lsn.get() });
-                        if confirmed {
-                            ctx.out.tell(tab, FromCore::Confirmed { call, lsn: lsn.get() });
+                    Then::Settle(settle) if settle.noticed => {}
+                    Then::Settle(settle) => {
+                        for message in settle.messages() {
+                            ctx.out.tell(settle.tab, message);
                         }
                     }
                 }
@@ -363,7 +395,7 @@ impl Document {
             std::mem::take(&mut self.appended).into_iter().partition(|(t, _)| *t < ticket);
         self.appended = kept;
         for then in lost.into_iter().flat_map(|(_, then)| then) {
-            if let Then::Settle { tab, call, id, .. } = then {
+            if let Then::Settle(Settle { tab, call, id, .. }) = then {
                 self.confirming.remove(&id);
                 ctx.out.tell(tab, FromCore::Failed { call, failure: failure.clone() });
             }
@@ -403,6 +435,18 @@ impl Document {
         then.extend(append.timeline.last().map(|frame| Then::Timeline(frame.lsn.next())));
         then.extend(append.storage.last().map(|entry| Then::Storage(entry.range.end())));
         let ticket = ctx.store.append(append, ctx.out);
+        let mut noticed: BTreeMap<TabId, Vec<FromCore>> = BTreeMap::new();
+        for then in &mut then {
+            if let Then::Settle(settle) = then
+                && ctx.store.reaches(settle.tab)
+            {
+                settle.noticed = true;
+                noticed.entry(settle.tab).or_default().extend(settle.messages());
+            }
+        }
+        for (tab, messages) in noticed {
+            ctx.out.notice(Notice { ticket, tab, messages });
+        }
         self.appended.push_back((ticket, then));
     }
 

@@ -2,11 +2,11 @@
 
 use tidelog_document::{Authority, Doctype, DoctypeHash, Mutation, Replica, check};
 use tidelog_sqlite::{Failure, Params, Run, View};
-use tidelog_types::limits::{CALL_SETTLES_MS, MUTATION_SIZE_MAX, POOL_PAGES_MAX};
+use tidelog_types::limits::{CALL_SETTLES_MS, MUTATION_SIZE_MAX};
 use tidelog_types::{CallId, Lsn, Pgid, Position, Value};
 
 use super::following::Offer;
-use super::{Attempt, Context, Document, Fault, HandleState, Role, SyncWait, Then, Watch};
+use super::{Attempt, Context, Document, Fault, HandleState, Role, Settle, SyncWait, Then, Watch};
 use crate::effect::TabId;
 use crate::outbox::Outbox;
 use crate::protocol::{Call, CallFailure, FromCore, Handle, QueryParams};
@@ -200,14 +200,15 @@ impl Document {
                     Ran::Done
                 }
                 Run::Fault(pgid) => Ran::Fault(pgid),
-                Run::Failed(failure) => Ran::Failed(CallFailure::new(
-                    tidelog_types::ErrorCode::Doctype,
-                    format!("a migration does not run on this document: {failure}"),
-                )),
+                Run::Failed(failure) => Ran::Failed(CallFailure::of_migration(&failure)),
             },
             Role::Synced(replica) => {
                 replica.learn(open.doctype.clone());
-                if replica.is_settled() { Ran::Done } else { Ran::Waits }
+                match replica.migration_failure(open.hash) {
+                    _ if !replica.is_settled() => Ran::Waits,
+                    Some(failure) => Ran::Failed(CallFailure::of_migration(failure)),
+                    None => Ran::Done,
+                }
             }
         };
         if !matches!(ready, Ran::Done) {
@@ -237,7 +238,7 @@ impl Document {
 
     /// Makes the document, in memory; its first append makes it in the store.
     fn create(&mut self, doctype: &Doctype, server: Option<String>, ctx: &mut Context<'_>) {
-        let view = View::new(POOL_PAGES_MAX, 0);
+        let view = View::new(self.settings.pool_pages_max, 0);
         let hash = doctype.hash();
         let record = Record {
             client: ctx.rng.client(),
@@ -379,7 +380,7 @@ impl Document {
                         let changed = entry.set.pages.keys().copied().collect();
                         self.append_storage(entry);
                         self.mark_dirty(&changed);
-                        self.then.push(Then::Settle { tab, call, id, lsn, confirmed: true });
+                        self.settle(tab, call, id, lsn, true);
                         Ran::Done
                     }
                     Run::Fault(pgid) => Ran::Fault(pgid),
@@ -392,13 +393,19 @@ impl Document {
                     self.append.timeline.push(issued.frame);
                     self.mark_dirty(&issued.changed);
                     self.confirming.insert(id, (tab, call));
-                    self.then.push(Then::Settle { tab, call, id, lsn, confirmed: false });
+                    self.settle(tab, call, id, lsn, false);
                     Ran::Done
                 }
                 Run::Fault(pgid) => Ran::Fault(pgid),
                 Run::Failed(failure) => failed(&failure),
             },
         }
+    }
+
+    /// The caller is told once the append that is being gathered is durable.
+    fn settle(&mut self, tab: TabId, call: Call, id: CallId, lsn: Lsn, confirmed: bool) {
+        let noticed = false;
+        self.then.push(Then::Settle(Settle { tab, call, id, lsn, confirmed, noticed }));
     }
 
     /// A tab asks again after its core died: says what became of the call, if an earlier core had
@@ -418,7 +425,7 @@ impl Document {
             if lsn < self.durable {
                 ctx.out.tell(tab, FromCore::Durable { call, lsn: lsn.get() });
             } else {
-                self.then.push(Then::Settle { tab, call, id, lsn, confirmed: false });
+                self.settle(tab, call, id, lsn, false);
             }
             return true;
         }

@@ -1,0 +1,85 @@
+//! An authority without a server: a local document.
+
+mod common;
+
+use common::{POOLS, Rest, integer, items, items_with_tags, text};
+use tidelog_document::{Authority, Mutation, chain_of};
+use tidelog_sqlite::{Failure, Params, Run, View};
+use tidelog_types::{CallId, Chain, ClientId, JournalId, Lsn, LsnRange, Position, Value};
+
+fn mutation(name: &str, args: &[(&str, Value)]) -> Mutation {
+    Mutation {
+        doctype: items().hash(),
+        name: name.to_owned(),
+        args: args.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect(),
+        now_ms: 5,
+        client: ClientId([7; 16]),
+        kept_rejections: Lsn::FIRST,
+    }
+}
+
+fn open(rest: &Rest, position: Position, pool: usize) -> Authority {
+    Authority::new(View::new(pool, rest.0.db_pages), position)
+}
+
+#[test]
+fn a_local_document_counts_on_through_opening_and_a_failure_leaves_nothing() {
+    for pool in POOLS {
+        let doctype = items();
+        let start = Position::start_of(JournalId([1; 16]));
+        let mut rest = Rest::default();
+        let mut authority = open(&rest, start, pool);
+        assert_eq!(authority.version(), Run::Done(0));
+        let entry = authority.migrate(&doctype).unwrap().expect("it was empty");
+        assert_eq!(entry.position.chain, chain_of(Chain::default(), entry.range, &entry.set));
+        rest.0.absorb(&entry.set);
+        for n in 0..30 {
+            let view = authority.view().clone();
+            let (call, add) = (CallId([n; 16]), [("id", text(&n.to_string())), ("n", integer(1))]);
+            let add = mutation("add", &add);
+            let apply = || authority.apply_local(call, &add, &doctype);
+            let entry = rest.serve(&view, apply).expect("it runs");
+            assert_eq!(entry.call, Some(call));
+            assert_eq!(entry.range, LsnRange::one(Lsn::FIRST.plus(u64::from(n) + 1)));
+            rest.0.absorb(&entry.set);
+        }
+
+        let mut authority = open(&rest, authority.position(), pool);
+        let view = authority.view().clone();
+        let version = rest.serve(&view, || authority.version()).expect("it reads");
+        assert_eq!(version, 1);
+        let before = authority.position();
+        let bump = mutation("bump", &[("by", integer(99))]);
+        let failed = rest.serve(&view, || authority.apply_local(CallId([99; 16]), &bump, &doctype));
+        assert!(matches!(failed, Err(Failure::Sql { .. })), "{failed:?}");
+        assert_eq!(authority.position(), before);
+        let query = "select (select count(*) from item), (select count from total)";
+        let rows = rest.serve(&view, || authority.reader().query(query, &Params::None));
+        assert_eq!(rows.expect("it reads").decode(), [[integer(30), integer(0)]]);
+    }
+}
+
+#[test]
+fn a_successor_migrates_once_and_its_predecessor_never_again() {
+    let (older, newer) = (items(), items_with_tags());
+    let mut authority = open(&Rest::default(), Position::start_of(JournalId([1; 16])), 16);
+    assert!(authority.migrate(&older).unwrap().is_some());
+    assert!(authority.migrate(&older).unwrap().is_none());
+    assert!(authority.migrate(&newer).unwrap().is_some());
+    assert!(authority.migrate(&newer).unwrap().is_none());
+    assert!(authority.migrate(&older).unwrap().is_none());
+    assert_eq!(authority.version(), Run::Done(2));
+}
+
+#[test]
+fn a_migration_that_fails_leaves_the_older_version() {
+    let older = items();
+    let mut newer = items_with_tags();
+    newer.migrations[1].push_str("; insert into nothing values (1)");
+    let mut authority = open(&Rest::default(), Position::start_of(JournalId([1; 16])), 16);
+    assert!(authority.migrate(&older).unwrap().is_some());
+    let before = authority.position();
+    assert!(matches!(authority.migrate(&newer), Run::Failed(Failure::Sql { .. })));
+    assert_eq!(authority.position(), before);
+    assert_eq!(authority.version(), Run::Done(1));
+}

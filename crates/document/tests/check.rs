@@ -1,0 +1,86 @@
+//! Doctypes that cannot work are refused before any document is touched.
+
+use tidelog_document::{Doctype, MutationDefinition, Param, ParamKind, check};
+
+fn doctype(migrations: &[&str], sql: &[&str]) -> Doctype {
+    Doctype {
+        name: "notes".to_owned(),
+        migrations: migrations.iter().map(ToString::to_string).collect(),
+        mutations: vec![MutationDefinition {
+            name: "write".to_owned(),
+            params: vec![Param { name: "id".to_owned(), kind: ParamKind::Text, optional: false }],
+            sql: sql.iter().map(ToString::to_string).collect(),
+        }],
+    }
+}
+
+const NOTE: &str = "create table note (id text primary key, at integer) strict";
+
+fn refusal(migrations: &[&str], sql: &[&str]) -> String {
+    check(&doctype(migrations, sql)).expect_err("it cannot work").to_string()
+}
+
+#[track_caller]
+fn assert_refused(sql: &str, expected: &str) {
+    let refusal = refusal(&[NOTE], &[sql]);
+    let start = "mutation write of doctype notes cannot be used: ";
+    assert!(refusal.starts_with(start) && refusal.contains(expected), "{sql}: {refusal}");
+}
+
+#[test]
+fn a_doctype_that_works_is_let_through() {
+    let sql = "insert into note values (:id, :now); select reject('no') where :client = ''";
+    assert_eq!(check(&doctype(&[NOTE], &[sql])), Ok(()));
+}
+
+#[test]
+fn what_two_runs_would_answer_otherwise_is_refused() {
+    assert_refused("insert into note values (:id, random())", "not deterministic: random");
+    assert_refused("insert into note values (:id, datetime('now'))", "not deterministic");
+    assert_refused("insert into note values (:id, current_timestamp)", "not deterministic");
+    assert_refused("insert into note select :id, total_changes()", "total_changes");
+}
+
+#[test]
+fn what_a_mutation_may_not_do_is_refused() {
+    assert_refused("pragma user_version = 1", "not allowed");
+    assert_refused("attach ':memory:' as other", "not allowed");
+    assert_refused("begin", "not allowed");
+    assert_refused("create table other (x)", "not allowed");
+    assert_refused("delete from _tidelog_timeline", "not allowed");
+    assert_refused("insert into note select lsn, 1 from _tidelog_rejection", "not allowed");
+}
+
+#[test]
+fn what_does_not_prepare_is_refused_in_the_words_of_sqlite() {
+    assert_refused("insert into notes values (:id, 1)", "no such table: notes");
+    assert_refused("insert into note values (:id)", "2 columns but 1 values");
+    assert_refused("insert note", "syntax error");
+    assert_refused("insert into note values (?, 1)", "parameter without a name");
+    assert_refused(
+        "insert into note values (:name, 1)",
+        "it mentions :name, which is no parameter",
+    );
+}
+
+#[test]
+fn a_parameter_cannot_take_the_name_of_what_every_mutation_is_given() {
+    let mut doctype = doctype(&[NOTE], &["insert into note values (:now, 1)"]);
+    doctype.mutations[0].params[0].name = "now".to_owned();
+    let refusal = check(&doctype).expect_err("it is taken").to_string();
+    assert!(refusal.contains("a parameter cannot be named now"), "{refusal}");
+}
+
+#[test]
+fn a_migration_that_does_not_run_is_named_by_its_number() {
+    let broken = refusal(&[NOTE, "alter table note add column"], &[]);
+    assert!(broken.starts_with("migration 1 of doctype notes does not run: "), "{broken}");
+    let by_default = "create table log (at text default (random()));
+                      insert into log default values";
+    let broken = refusal(&[by_default], &[]);
+    assert!(broken.contains("migration 0") && broken.contains("not deterministic"), "{broken}");
+    let broken = refusal(&["create table _tidelog_mine (x)"], &[]);
+    assert!(broken.contains("not allowed"), "{broken}");
+    let broken = refusal(&["create temp table t (x)"], &[]);
+    assert!(broken.contains("not allowed"), "{broken}");
+}

@@ -1,0 +1,466 @@
+//! A replica and its authority, entry by entry, each scenario with pools of several sizes.
+
+mod common;
+
+use common::*;
+use tidelog_document::{Doctype, Replica, ReplicaError, ServerEntry, Verdict};
+use tidelog_pages::TimelineFrame;
+use tidelog_sqlite::Failure;
+use tidelog_types::limits::LAYERS_MAX;
+use tidelog_types::{CallId, LsnRange, Value};
+
+fn add(device: &mut Device, doctype: &Doctype, id: &str, n: i64) -> TimelineFrame {
+    device.issue(doctype, "add", &[("id", text(id)), ("n", integer(n))])
+}
+
+fn bump(device: &mut Device, doctype: &Doctype, by: i64) -> TimelineFrame {
+    device.issue(doctype, "bump", &[("by", integer(by))])
+}
+
+fn ids(device: &mut Device) -> String {
+    let rows = device.query("select id from item order by id");
+    rows.iter().map(|row| format!("{:?} ", row[0])).collect::<String>().replace("Text", "")
+}
+
+/// A server with some items, and devices that hold them, for each size of the pool.
+fn with_items(scenario: impl Fn(Doctype, Server, Device, Device)) {
+    for pool in POOLS {
+        let doctype = items();
+        let mut server = Server::new(1, pool, &doctype);
+        let mut first = Device::following(1, pool, &doctype, &server);
+        for n in 0..40 {
+            add(&mut first, &doctype, &format!("item-{n}"), n % 7);
+        }
+        converge(&mut server, &mut first);
+        first.decided.clear();
+        let second = Device::following(2, pool, &doctype, &server);
+        assert_same(&server, &second);
+        scenario(doctype, server, first, second);
+    }
+}
+
+#[test]
+fn an_entry_as_predicted_takes_its_layers_place_and_nothing_runs_again() {
+    with_items(|doctype, mut server, mut device, _| {
+        let frame = add(&mut device, &doctype, "new", 1);
+        let seen = device.image();
+        assert_eq!(device.replica.to_string(), "timeline 41..42 | visible 42");
+        let (verdict, entry) = server.take(device.replica.timeline(), &frame);
+        assert_eq!(verdict, Verdict::Applied);
+
+        device.changed.clear();
+        assert!(device.hear(entry), "it had to wait for a rebase");
+        assert!(device.replica.is_settled());
+        assert_eq!(device.changed, []);
+        assert_eq!(device.verdicts(), [applied(41)]);
+        assert_eq!(device.frames, []);
+        assert_eq!(device.replica.to_string(), "timeline 42..42 | visible 43");
+        assert!(device.image() == seen);
+        assert_same(&server, &device);
+    });
+}
+
+#[test]
+fn mutations_run_again_over_an_entry_of_another_device() {
+    with_items(|doctype, mut server, mut first, mut second| {
+        let theirs = add(&mut second, &doctype, "theirs", 5);
+        add(&mut first, &doctype, "ours", 4);
+        first.issue(&doctype, "shift", &[("by", integer(10))]);
+        let before = first.image();
+
+        let (_, entry) = server.take(second.replica.timeline(), &theirs);
+        assert!(!first.hear(entry));
+        assert_eq!(first.replica.to_string(), "timeline 41..43 | visible 42 | staged 1");
+        assert!(first.image() == before, "readers saw half of a rebase");
+
+        first.changed.clear();
+        first.settle();
+        assert_eq!(first.replica.to_string(), "timeline 41..43 | visible 43");
+        assert!(!first.changed.is_empty());
+        let shifted = "select n from item where id in ('ours', 'theirs') order by id";
+        assert_eq!(first.query(shifted), [[integer(14)], [integer(15)]]);
+        assert_eq!(first.verdicts(), []);
+        converge(&mut server, &mut first);
+        follow(&server, &mut second);
+        assert_same(&server, &second);
+        assert_eq!(second.query(shifted), [[integer(14)], [integer(15)]]);
+    });
+}
+
+#[test]
+fn what_the_authority_rejects_is_gone_and_what_was_behind_it_is_applied() {
+    with_items(|doctype, mut server, mut first, mut second| {
+        // Both sides accept it alone; together they break the constraint.
+        let theirs = bump(&mut second, &doctype, 60);
+        bump(&mut first, &doctype, 50);
+        add(&mut first, &doctype, "behind", 1);
+        let (_, entry) = server.take(second.replica.timeline(), &theirs);
+        first.hear(entry);
+        first.settle();
+        assert_eq!(first.query("select count from total"), [[integer(60)]]);
+        assert_eq!(first.query("select n from item where id = 'behind'"), [[integer(1)]]);
+        assert_eq!(first.verdicts(), [], "only the authority gives verdicts");
+
+        converge(&mut server, &mut first);
+        let reason = "CHECK constraint failed: count < 99";
+        assert_eq!(first.verdicts(), [rejected(41, reason), applied(42)]);
+        assert_eq!(first.query("select count from total"), [[integer(60)]]);
+        assert_eq!(first.query("select n from item where id = 'behind'"), [[integer(1)]]);
+    });
+}
+
+#[test]
+fn what_fails_where_it_was_issued_leaves_nothing() {
+    with_items(|doctype, mut server, mut device, _| {
+        add(&mut device, &doctype, "first", 1);
+        let (seen, state) = (device.image(), device.replica.to_string());
+        let args = [("id", text("nobody")), ("n", integer(1))];
+        let failed = device.try_issue(&doctype, "move", &args).expect_err("nobody is there");
+        assert_eq!(failed, Failure::Rejected { reason: "no such item".to_owned() });
+        let failed = device.try_issue(&doctype, "bump", &[("by", integer(99))]);
+        let Err(Failure::Rejected { reason }) = failed else { panic!("{failed:?}") };
+        assert_eq!(reason, "CHECK constraint failed: count < 99");
+        assert!(device.try_issue(&doctype, "none", &[]).is_err());
+        assert!(device.try_issue(&doctype, "bump", &[]).is_err());
+
+        assert_eq!(device.replica.to_string(), state);
+        assert!(device.image() == seen);
+        bump(&mut device, &doctype, 3);
+        converge(&mut server, &mut device);
+        assert_eq!(device.verdicts(), [applied(41), applied(42)]);
+    });
+}
+
+#[test]
+fn a_mutation_issued_while_a_rebase_is_under_way_joins_its_end() {
+    with_items(|doctype, mut server, mut first, mut second| {
+        // More than one slice of a rebase.
+        for n in 0..70 {
+            bump(&mut first, &doctype, n % 2);
+        }
+        let theirs = bump(&mut second, &doctype, 10);
+        let (_, entry) = server.take(second.replica.timeline(), &theirs);
+        first.hear(entry);
+        assert!(!first.step(), "all ran in one slice");
+        assert!(!first.replica.is_settled());
+
+        bump(&mut first, &doctype, 20);
+        let count = "select count from total";
+        assert_eq!(first.query(count), [[integer(35 + 20)]], "readers see the old pages meanwhile");
+        first.settle();
+        assert_eq!(first.query(count), [[integer(35 + 20 + 10)]]);
+        assert_eq!(first.replica.to_string(), "timeline 41..112 | visible 43");
+        converge(&mut server, &mut first);
+        assert_eq!(first.query(count), [[integer(65)]]);
+    });
+}
+
+#[test]
+fn entries_that_come_during_a_rebase_wait_for_the_next_one() {
+    with_items(|doctype, mut server, mut first, mut second| {
+        for _ in 0..70 {
+            bump(&mut first, &doctype, 0);
+        }
+        for n in 0..3 {
+            let theirs = add(&mut second, &doctype, &format!("theirs-{n}"), n);
+            let (_, entry) = server.take(second.replica.timeline(), &theirs);
+            first.hear(entry);
+            first.step();
+        }
+        assert_eq!(first.replica.held(), Some(server.authority.position()));
+        first.settle();
+        converge(&mut server, &mut first);
+        assert_eq!(
+            first.query("select count(*) from item where id like 'theirs%'"),
+            [[integer(3)]]
+        );
+    });
+}
+
+#[test]
+fn a_replaced_document_is_taken_and_undecided_mutations_begin_a_new_timeline() {
+    with_items(|doctype, _, mut device, _| {
+        add(&mut device, &doctype, "kept", 1);
+        device.issue(&doctype, "move", &[("id", text("item-3")), ("n", integer(50))]);
+        bump(&mut device, &doctype, 7);
+        let mut other = Server::new(2, device.pool, &doctype);
+        let mut stranger = Device::following(3, device.pool, &doctype, &other);
+        add(&mut stranger, &doctype, "strange", 2);
+        converge(&mut other, &mut stranger);
+
+        device.hear(other.coalesced(lsn(1)));
+        assert_eq!(ids(&mut device).matches("item-").count(), 40, "the old copy stays till then");
+        let old = device.replica.timeline();
+        device.settle();
+        assert_ne!(device.replica.timeline(), old);
+        assert_eq!(device.replica.to_string(), "timeline 1..4 | visible 3");
+        let lsns: Vec<u64> = device.frames.iter().map(|frame| frame.lsn.get()).collect();
+        assert_eq!(lsns, [1, 2, 3]);
+        assert_eq!(ids(&mut device), "(\"kept\") (\"strange\") ");
+
+        converge(&mut other, &mut device);
+        let expected = [applied(1), rejected(2, "no such item"), applied(3)];
+        assert_eq!(device.verdicts(), expected);
+    });
+}
+
+#[test]
+fn gaps_and_diverged_chains_are_refused_and_repeats_passed_over() {
+    with_items(|doctype, mut server, mut first, mut second| {
+        let mut entries = Vec::new();
+        for n in 0..3 {
+            let theirs = add(&mut second, &doctype, &format!("theirs-{n}"), n);
+            entries.push(server.take(second.replica.timeline(), &theirs).1);
+        }
+        add(&mut first, &doctype, "ours", 1);
+        let (seen, state) = (first.image(), first.replica.to_string());
+
+        let gap = first.replica.receive(entries[1].clone()).expect_err("a gap");
+        assert_eq!(gap, ReplicaError::Gap { range: entries[1].range, expected: lsn(42) });
+        let mut wrong = entries[0].clone();
+        wrong.position.chain = wrong_chain(&wrong);
+        let diverged = first.replica.receive(wrong).expect_err("another chain");
+        assert_eq!(diverged, ReplicaError::Diverged { range: entries[0].range });
+        let overlapping =
+            ServerEntry { range: LsnRange::new(lsn(41), lsn(43)), ..entries[0].clone() };
+        assert!(first.replica.receive(overlapping).is_err());
+        let known = server.entries[3].clone();
+        assert!(matches!(first.replica.receive(known), Ok(None)));
+        assert_eq!(first.replica.to_string(), state);
+        assert!(first.replica.is_settled());
+        assert!(first.image() == seen);
+
+        for entry in &entries {
+            first.hear(entry.clone());
+            assert!(matches!(first.replica.receive(entry.clone()), Ok(None)), "a repeat");
+        }
+        first.settle();
+        converge(&mut server, &mut first);
+    });
+}
+
+#[test]
+fn staged_entries_can_be_forgotten_and_come_again() {
+    with_items(|doctype, mut server, mut first, mut second| {
+        for _ in 0..70 {
+            bump(&mut first, &doctype, 0);
+        }
+        for n in 0..3 {
+            let theirs = add(&mut second, &doctype, &format!("theirs-{n}"), n);
+            let (_, entry) = server.take(second.replica.timeline(), &theirs);
+            first.hear(entry);
+        }
+        first.step();
+        first.replica.forget_staged();
+        assert_eq!(first.replica.held(), first.replica.base());
+        first.settle();
+        assert_eq!(first.replica.to_string(), "timeline 41..111 | visible 42");
+        follow(&server, &mut first);
+        converge(&mut server, &mut first);
+    });
+}
+
+#[test]
+fn a_client_ahead_runs_the_migration_itself_until_the_authority_has() {
+    with_items(|doctype, mut server, mut device, mut other| {
+        let newer = items_with_tags();
+        add(&mut device, &doctype, "before", 1);
+        device.replica.learn(newer.clone());
+        device.settle();
+        let args = [("id", text("before")), ("tag", text("fresh"))];
+        device.issue(&newer, "tag", &args);
+        // The migration is the lowest layer: it ran before the undecided item came.
+        assert_eq!(device.query("select count(*) from tag"), [[integer(41)]]);
+
+        // The authority is still behind, and goes on without knowing of it.
+        let theirs = add(&mut other, &doctype, "theirs", 2);
+        let (_, entry) = server.take(other.replica.timeline(), &theirs);
+        device.hear(entry);
+        device.settle();
+        assert_eq!(device.query("select count(*) from tag"), [[integer(42)]]);
+
+        let seen = device.image();
+        server.learn(&newer);
+        device.changed.clear();
+        follow(&server, &mut device);
+        assert_eq!(device.changed, [], "the authority's migration is the one that was predicted");
+        assert!(device.image() == seen);
+        converge(&mut server, &mut device);
+        assert_eq!(device.verdicts(), [applied(41), applied(42)]);
+        follow(&server, &mut other);
+        assert_same(&server, &other);
+    });
+}
+
+#[test]
+fn undecided_mutations_of_the_older_doctype_run_by_it_after_a_successor_came() {
+    with_items(|doctype, mut server, mut device, mut other| {
+        let newer = items_with_tags();
+        device.issue(&doctype, "add_in_order", &[("id", text("late")), ("n", integer(1))]);
+        device.issue(&doctype, "move", &[("id", text("item-1")), ("n", integer(9))]);
+        server.learn(&newer);
+        other.replica.learn(newer.clone());
+        follow(&server, &mut other);
+        follow(&server, &mut device);
+        assert_eq!(device.replica.doctypes_in_use().len(), 1, "it knows the older one only");
+
+        device.replica.learn(newer.clone());
+        device.settle();
+        assert_eq!(device.replica.doctypes_in_use().len(), 2);
+        converge(&mut server, &mut device);
+        let reason = "table item has 6 columns but 5 values were supplied";
+        assert_eq!(device.verdicts(), [rejected(41, reason), applied(42)]);
+        assert_eq!(device.replica.doctypes_in_use().len(), 1);
+        follow(&server, &mut other);
+        assert_same(&server, &other);
+    });
+}
+
+#[test]
+fn a_migration_that_fails_on_this_document_holds_nobody_up() {
+    with_items(|doctype, mut server, mut device, mut other| {
+        let mut newer = items_with_tags();
+        newer.migrations[1].push_str("; create unique index one_n on item (n)");
+        add(&mut device, &doctype, "ours", 1);
+        let seen = device.image();
+        device.replica.learn(newer.clone());
+        device.settle();
+        assert!(device.replica.migration_failure(newer.hash()).is_some());
+        assert!(device.replica.migration_failure(doctype.hash()).is_none());
+        assert!(device.image() == seen);
+
+        add(&mut device, &doctype, "and more", 2);
+        let theirs = add(&mut other, &doctype, "theirs", 2);
+        server.take(other.replica.timeline(), &theirs);
+        converge(&mut server, &mut device);
+        assert_eq!(device.verdicts(), [applied(41), applied(42)]);
+    });
+}
+
+#[test]
+fn a_frame_of_an_unknown_doctype_changes_nothing_here_and_waits_for_its_verdict() {
+    with_items(|doctype, mut server, mut device, _| {
+        let newer = items_with_tags();
+        device.replica.learn(newer.clone());
+        device.settle();
+        device.issue(&newer, "tag", &[("id", text("item-1")), ("tag", text("x"))]);
+        // Opened again by a tab that knows the older doctype only.
+        device.reopen(&[&doctype]);
+        assert_eq!(device.replica.undecided().count(), 1);
+        assert_eq!(device.query("select name from sqlite_schema where name = 'tag'"), [[]; 0]);
+        server.learn(&newer);
+        converge(&mut server, &mut device);
+        assert_eq!(device.verdicts(), [applied(41)]);
+    });
+}
+
+#[test]
+fn a_frame_that_cannot_be_read_is_rejected_in_its_place() {
+    with_items(|doctype, mut server, mut device, _| {
+        add(&mut device, &doctype, "before", 1);
+        add(&mut device, &doctype, "damaged", 1);
+        add(&mut device, &doctype, "after", 1);
+        device.frames[1].body = b"no mutation".to_vec();
+        device.reopen(&[&doctype]);
+        assert_eq!(device.query("select count(*) from item where n = 1"), [[integer(8)]]);
+        converge(&mut server, &mut device);
+        assert_eq!(device.verdicts(), [applied(41), rejected(42, "unreadable"), applied(43)]);
+    });
+}
+
+#[test]
+fn an_opened_replica_shows_what_it_showed_before() {
+    with_items(|doctype, mut server, mut device, mut other| {
+        add(&mut device, &doctype, "one", 1);
+        let seen = device.image();
+        device.reopen(&[&doctype]);
+        assert!(device.image() == seen);
+        assert_eq!(device.replica.find_call(device.frames[0].call), Some(lsn(41)));
+        assert_eq!(device.replica.find_call(CallId([0; 16])), None);
+        // What was undecided is predicted again, so its entry needs no rebase.
+        let (_, entry) = server.take(device.replica.timeline(), &device.frames[0].clone());
+        assert!(device.hear(entry));
+        bump(&mut device, &doctype, 1);
+        let theirs = bump(&mut other, &doctype, 1);
+        server.take(other.replica.timeline(), &theirs);
+        converge(&mut server, &mut device);
+    });
+}
+
+#[test]
+fn one_entry_for_many_decides_all_that_they_decided() {
+    with_items(|doctype, mut server, mut first, mut second| {
+        let theirs = bump(&mut second, &doctype, 70);
+        server.take(second.replica.timeline(), &theirs);
+        add(&mut first, &doctype, "a", 1);
+        bump(&mut first, &doctype, 40);
+        add(&mut first, &doctype, "b", 1);
+        add(&mut first, &doctype, "c", 1);
+        for frame in &first.frames[..3] {
+            server.take(first.replica.timeline(), frame);
+        }
+        first.hear(server.coalesced(lsn(42)));
+        first.settle();
+        let reason = "CHECK constraint failed: count < 99";
+        assert_eq!(first.verdicts(), [applied(41), rejected(42, reason), applied(43)]);
+        assert_eq!(first.replica.to_string(), "timeline 44..45 | visible 46");
+        converge(&mut server, &mut first);
+    });
+}
+
+#[test]
+fn a_rejection_that_the_client_has_kept_is_removed_by_its_next_mutation() {
+    with_items(|doctype, mut server, mut first, mut second| {
+        let theirs = bump(&mut second, &doctype, 90);
+        bump(&mut first, &doctype, 20);
+        server.take(second.replica.timeline(), &theirs);
+        follow(&server, &mut second);
+        converge(&mut server, &mut first);
+        let rejections = "select lsn from _tidelog_rejection";
+        assert_eq!(server.query_system(rejections), [[integer(41)]]);
+
+        // Not before this device has it on its disk.
+        bump(&mut first, &doctype, 1);
+        converge(&mut server, &mut first);
+        assert_eq!(server.query_system(rejections), [[integer(41)]]);
+        // Nor by a mutation of somebody else.
+        bump(&mut second, &doctype, 1);
+        converge(&mut server, &mut second);
+        follow(&server, &mut first);
+        assert_eq!(server.query_system(rejections), [[integer(41)]]);
+
+        first.replica.keep_rejections(lsn(42));
+        bump(&mut first, &doctype, 1);
+        converge(&mut server, &mut first);
+        assert_eq!(server.query_system(rejections), [] as [[Value; 1]; 0]);
+        assert_eq!(first.verdicts().len(), 3);
+    });
+}
+
+#[test]
+fn mutations_beyond_the_layers_share_one() {
+    let doctype = items();
+    let mut server = Server::new(1, usize::MAX, &doctype);
+    let mut device = Device::following(1, usize::MAX, &doctype, &server);
+    let count = LAYERS_MAX as u64 + 20;
+    for _ in 0..count {
+        bump(&mut device, &doctype, 0);
+    }
+    let timeline = device.replica.timeline();
+    let mut at_once = 0;
+    for frame in device.frames.clone() {
+        let (_, entry) = server.take(timeline, &frame);
+        at_once += u64::from(device.hear(entry));
+        device.settle();
+    }
+    assert!((LAYERS_MAX as u64..count).contains(&at_once), "{at_once} of {count} at once");
+    assert_same(&server, &device);
+    assert_eq!(device.decided.len() as u64, count);
+}
+
+#[test]
+fn a_replica_is_shown_in_one_line() {
+    let device = Device::new(1, usize::MAX, &items());
+    let line = |replica: &Replica| replica.to_string();
+    assert_eq!(line(&device.replica), "timeline 1..1 | nothing from the server");
+}

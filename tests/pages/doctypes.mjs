@@ -1,0 +1,100 @@
+// The doctypes of the tests.
+
+import { doctype, mutation } from 'tidelog';
+
+const itemTable = `create table item (
+  id text primary key, title text not null, done integer not null default 0,
+  at integer not null, runs integer not null default 1) strict`;
+
+const noteTable = 'create table note (id text primary key, body text) strict';
+
+const itemMutations = {
+  add: mutation(
+    { id: 'text', title: 'text' },
+    'insert into item (id, title, at) values (:id, :title, :now)',
+  ),
+  // Running it twice can be seen.
+  count: mutation(
+    { id: 'text', title: 'text' },
+    `insert into item (id, title, at) values (:id, :title, :now)
+     on conflict (id) do update set runs = runs + 1`,
+  ),
+  addMany: mutation(
+    { items: 'json' },
+    `insert into item (id, title, at)
+     select value ->> 'id', value ->> 'title', :now from json_each(:items)`,
+  ),
+  rename: mutation({ id: 'text', title: 'text' }, 'update item set title = :title where id = :id'),
+  toggle: mutation({ id: 'text' }, 'update item set done = 1 - done where id = :id'),
+  remove: mutation({ id: 'text' }, [
+    `select reject('no such item') where not exists (select 1 from item where id = :id)`,
+    'delete from item where id = :id',
+  ]),
+  note: mutation({ id: 'text', body: 'text?' }, 'insert into note values (:id, :body)'),
+  // Refused where somebody else was first: what two offline clients cannot both have.
+  claim: mutation({ id: 'text', by: 'text' }, [
+    `select reject('already taken') where exists (select 1 from note where id = :id)`,
+    'insert into note values (:id, :by)',
+  ]),
+};
+
+export const list = doctype({
+  name: 'list',
+  migrations: [itemTable, noteTable],
+  mutations: itemMutations,
+});
+
+/** Succeeds `list`. */
+export const listWithColor = doctype({
+  name: 'list',
+  migrations: [
+    itemTable,
+    noteTable,
+    `alter table item add column color text not null default 'none'`,
+  ],
+  mutations: {
+    ...itemMutations,
+    add: mutation(
+      { id: 'text', title: 'text' },
+      `insert into item (id, title, at, color) values (:id, :title, :now, 'red')`,
+    ),
+    paint: mutation({ id: 'text', color: 'text' }, 'update item set color = :color where id = :id'),
+  },
+});
+
+/** Neither succeeds `list` nor is succeeded by it. */
+export const otherList = doctype({
+  name: 'list',
+  migrations: ['create table item (id integer primary key)'],
+  mutations: { add: mutation({ id: 'integer' }, 'insert into item values (:id)') },
+});
+
+/** One of every type of argument, and what the two names say that every mutation may read. */
+export const kinds = doctype({
+  name: 'kinds',
+  migrations: [
+    'create table kind (id integer primary key, t text, i integer, r real, b blob, f, j text, n, c)',
+  ],
+  mutations: {
+    add: mutation(
+      {
+        t: 'text',
+        i: 'integer',
+        r: 'real',
+        b: 'blob',
+        f: 'boolean',
+        j: 'json',
+        maybe: 'text?',
+      },
+      `insert into kind (t, i, r, b, f, j, n, c) values (:t, :i, :r, :b, :f, :j, :now, :client)`,
+    ),
+  },
+});
+
+/** A doctype of one table, of which one statement is the caller's. */
+export const withStatement = ({ migration, statement = `insert into t values (:id)` }) =>
+  doctype({
+    name: 'odd',
+    migrations: [migration ?? 'create table t (id text primary key)'],
+    mutations: { run: mutation({ id: 'text' }, statement) },
+  });

@@ -1,0 +1,26 @@
+//! The simulator itself: one seed is one run, and seeds differ.
+
+use tidelog_sim::World;
+
+fn trace(seed: u64) -> String {
+    World::new(seed, false).run().expect("the seed passes").trace
+}
+
+#[test]
+fn the_same_seed_gives_the_same_trace() {
+    assert_eq!(trace(7), trace(7));
+}
+
+#[test]
+fn two_seeds_give_two_traces() {
+    assert_ne!(trace(8), trace(9));
+}
+
+#[test]
+fn twenty_seeds_pass() {
+    for seed in 100..120 {
+        if let Err(what) = World::new(seed, false).run() {
+            panic!("seed {seed}: {what}");
+        }
+    }
+}
