@@ -94,6 +94,7 @@ export class Engine {
       if (port !== this.#port) return;
       if (data instanceof Uint8Array) this.#owner.receive(data);
       else if (data.type === 'welcome') this.#welcome(port, data.lends);
+      else if (data.type === 'reach') this.#reach(data.server);
       else this.#died(port, data.message);
     };
     const urls = Object.fromEntries(
@@ -106,6 +107,13 @@ export class Engine {
       () => this.#restart(port),
       this.#deaths > 0 ? WELCOME_ANEW_MS : WELCOME_MS,
     );
+  }
+
+  /** The page server tells us by itself what is durable: whatever becomes of the core, it is so. */
+  #reach(server: number): void {
+    const { port1, port2 } = new MessageChannel();
+    port1.onmessage = ({ data }: MessageEvent<Bytes>) => this.#owner.receive(data);
+    this.#post({ type: 'reach', server, port: port2 }, [port2]);
   }
 
   /** A core that has worked leaves its lock, by which we notice; another one starts with us. */

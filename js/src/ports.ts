@@ -36,12 +36,22 @@ export interface LendFailed {
   readonly reason: string;
 }
 
+/** What the core asks of a tab, and, with the port, its answer: a way past the core. */
+export interface Reach {
+  readonly type: 'reach';
+  /** The page server that the port is for. */
+  readonly server: number;
+  /** On it come lists of messages, as they do from the core. */
+  readonly port?: MessagePort;
+}
+
 /** All that a tab says to the core. */
-export type FromTab = Bytes | Hello | Lend | LendFailed;
+export type FromTab = Bytes | Hello | Lend | LendFailed | Reach;
 
 /** All that the core says to a tab. */
 export type ToTab =
   | Bytes
+  | Reach
   /** The core works and holds its lock. `lends`: whether it needs tabs to lend page servers. */
   | { readonly type: 'welcome'; readonly lends: boolean }
   /** The core cannot go on. */
@@ -54,6 +64,13 @@ export interface Serve {
   readonly port?: MessagePort;
   /** Where its WebAssembly is, if not in its place. */
   readonly wasm?: string | undefined;
+}
+
+/** The core tells a page server how to reach a tab; without a port, that the tab is gone. */
+export interface TabPort {
+  readonly type: 'tab';
+  readonly tab: number;
+  readonly port?: MessagePort;
 }
 
 /** A page server has the store open. */

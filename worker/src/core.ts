@@ -10,8 +10,10 @@ import type {
   Bytes,
   FromTab,
   Hello,
+  Reach,
   Ready,
   Serve,
+  TabPort,
   ToTab,
   Unserved,
 } from '../../js/dist/ports.js';
@@ -42,6 +44,8 @@ interface PageServer {
   readonly number: number;
   readonly tab: number;
   readonly way: MessagePort | Worker;
+  /** Whether it has the store open. */
+  ready?: boolean;
 }
 
 const tabs = new Map<number, Tab>();
@@ -112,8 +116,15 @@ function greet(port: MessagePort, { lock, urls }: Hello): Tab {
   return tab;
 }
 
-function welcome({ port }: Tab): void {
-  port.postMessage({ type: 'welcome', lends: !startsPageServers } satisfies ToTab);
+function welcome(tab: Tab): void {
+  tab.port.postMessage({ type: 'welcome', lends: !startsPageServers } satisfies ToTab);
+  reach(tab);
+}
+
+/** Asks a tab for a way from the page server to it. */
+function reach({ port }: Tab): void {
+  if (!pageServer?.ready) return;
+  port.postMessage({ type: 'reach', server: pageServer.number } satisfies Reach);
 }
 
 /** The tab has no more use of this port. */
@@ -121,6 +132,7 @@ function gone({ number }: Tab): void {
   tabs.delete(number);
   early = early.filter(({ tab }) => tab.number !== number);
   step(core.tabClosed, number);
+  pageServer?.way.postMessage({ type: 'tab', tab: number } satisfies TabPort);
   if (pageServer?.tab === number) {
     const server = pageServer.number;
     pageServer = undefined;
@@ -156,6 +168,10 @@ function receive(tab: Tab, message: FromTab): void {
     step(core.tabMessages, tab.number, message);
   } else if (message.type === 'lend') {
     use({ number: ++lastNumber, tab: tab.number, way: message.port });
+  } else if (message.type === 'reach' && message.server === pageServer?.number) {
+    const port = message.port!;
+    pageServer.way.postMessage({ type: 'tab', tab: tab.number, port } satisfies TabPort, [port]);
+    step(core.tabReached, tab.number, message.server);
   } else if (message.type === 'lendFailed' && pageServer?.tab === tab.number) {
     failed(pageServer, 'unavailable', message.reason);
   }
@@ -169,6 +185,8 @@ function use(server: PageServer): void {
     if (data instanceof Uint8Array) step(core.pageServerReplies, number, data);
     else if (data.type === 'ready') {
       step(core.pageServerLent, number, data.settledAt);
+      server.ready = true;
+      tabs.forEach(reach);
     } else if (data.type === 'failed') failed(server, data.kind, data.reason);
   };
 }

@@ -5,7 +5,7 @@
  * us, directly); when that core dies, the next one gets a port to the same page server.
  */
 
-import type { Again, Bytes, Ready, Serve, Unserved } from '../../js/dist/ports.js';
+import type { Again, Bytes, Ready, Serve, TabPort, Unserved } from '../../js/dist/ports.js';
 import * as store from '../wasm/page_server.js';
 import { openFiles, type StoreFiles } from './files.js';
 import { compile, transferOf } from './shared.js';
@@ -17,6 +17,8 @@ const LOOK_MS = 10_000;
 
 /** The ways to the owners that we serve, by number; the last is the living core's. */
 const owners: (MessagePort | DedicatedWorkerGlobalScope)[] = [];
+/** Ways to the tabs of the living core. */
+const tabs = new Map<number, MessagePort>();
 let files: StoreFiles | undefined;
 let started = false;
 /** Whether the store is open. */
@@ -28,14 +30,15 @@ let state: Ready | Unserved | undefined;
 const { port1: slices, port2: nextSlice } = new MessageChannel();
 slices.onmessage = () => work(store.proceed);
 
-self.onmessage = ({ data }: MessageEvent<Serve | Bytes>) => {
-  if (data instanceof Uint8Array) receive(0, data);
-  else serve(data);
+self.onmessage = ({ data }: MessageEvent<Serve | TabPort | Bytes>) => {
+  if ('type' in data && data.type === 'serve') serve(data);
+  else receive(0, data);
 };
 
 function serve({ port, wasm }: Serve): void {
+  tabs.clear();
   const owner = owners.push(port ?? self) - 1;
-  if (port) port.onmessage = ({ data }: MessageEvent<Bytes>) => receive(owner, data);
+  if (port) port.onmessage = ({ data }: MessageEvent<TabPort | Bytes>) => receive(owner, data);
   if (!started) void start(wasm);
   started = true;
   if (state) owners[owner].postMessage(state);
@@ -53,6 +56,10 @@ async function start(wasm: string | undefined): Promise<void> {
   }
   works = store.open(...files.handles, {
     reply: (owner, replies) => owners[owner].postMessage(replies, transferOf(replies)),
+    tell(owner, tab, messages) {
+      // Another core counts its tabs anew.
+      if (owner === owners.length - 1) tabs.get(tab)?.postMessage(messages);
+    },
     failed: (isNewerFormat, reason) => fail(isNewerFormat ? 'newer-format' : 'damaged', reason),
   });
   if (!works) return;
@@ -61,8 +68,10 @@ async function start(wasm: string | undefined): Promise<void> {
 }
 
 /** Requests come only after `ready`, and those that come after an end have no answer. */
-function receive(owner: number, requests: Bytes): void {
-  work(() => store.serve(owner, requests));
+function receive(owner: number, message: TabPort | Bytes): void {
+  if (message instanceof Uint8Array) work(() => store.serve(owner, message));
+  else if (message.port) tabs.set(message.tab, message.port);
+  else tabs.delete(message.tab);
 }
 
 function tell(news: Ready | Unserved): void {

@@ -4,14 +4,14 @@ use std::cell::RefCell;
 
 use js_sys::Uint8Array;
 use tidelog_client::{
-    Call, CallFailure, Client, Effect, FromCore, Input, PageServerFailure, PageServerId, SocketId,
-    TabId,
+    Call, CallFailure, Client, Effect, FromCore, Input, Notice, PageServerFailure, PageServerId,
+    SocketId, TabId,
 };
 use tidelog_sync::codec;
 use tidelog_types::{ErrorCode, Outcome};
 use wasm_bindgen::prelude::*;
 
-use crate::panics;
+use crate::{EncodedNotice, panics};
 
 #[wasm_bindgen]
 extern "C" {
@@ -89,8 +89,9 @@ impl Core {
             Effect::ToTab { tab, messages } => {
                 self.host.to_tab(tab.0, bytes(&codec::encode(&messages)));
             }
-            Effect::ToPageServer { server, requests } => {
-                self.host.to_page_server(server.0, bytes(&codec::encode(&requests)));
+            Effect::ToPageServer { server, requests, notices } => {
+                let notices: Vec<EncodedNotice> = notices.into_iter().map(encoded).collect();
+                self.host.to_page_server(server.0, bytes(&codec::encode(&(requests, notices))));
             }
             Effect::OpenSocket { socket, url } => self.host.open_socket(socket.0, &url),
             Effect::ToServer { socket, bytes: message } => {
@@ -100,6 +101,10 @@ impl Core {
             Effect::WakeAt { at_ms } => self.host.wake_at(at_ms as f64),
         }
     }
+}
+
+fn encoded(Notice { ticket, tab, messages }: Notice) -> EncodedNotice {
+    (ticket, tab.0, codec::encode(&messages).into())
 }
 
 /// A copy for JavaScript to own.
@@ -152,6 +157,12 @@ pub fn tab_closed(now_ms: f64, tab: u32) {
 pub fn page_server_lent(now_ms: f64, server: u32, settled_at_ms: f64) {
     let settled_at_ms = settled_at_ms as u64;
     step(now_ms, Input::PageServerLent { server: PageServerId(server), settled_at_ms });
+}
+
+/// A tab has a port to the page server.
+#[wasm_bindgen(js_name = tabReached)]
+pub fn tab_reached(now_ms: f64, tab: u32, server: u32) {
+    step(now_ms, Input::TabReached { tab: TabId(tab), server: PageServerId(server) });
 }
 
 /// A page server sent a list of replies.

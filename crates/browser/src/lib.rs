@@ -7,6 +7,7 @@
 //! ```text
 //! port ── bytes ──▶ Core ── Input ──▶ tidelog_client ── Effect ──▶ Host ── bytes ──▶ port, socket
 //! port ── bytes ──▶ PageServerHost ──▶ tidelog_pages ──▶ OpfsDisk ──▶ sync access handles
+//!                         └── bytes of notices, once they are durable ──▶ ports of tabs
 //! ```
 //!
 //! # Where to start reading
@@ -25,6 +26,13 @@ mod opfs_disk;
 #[cfg(feature = "page-server")]
 mod page_server_host;
 mod panics;
+
+use serde_bytes::ByteBuf;
+use tidelog_pages::Ticket;
+
+/// A notice of crate `client` as it travels to the page server, which need not know what it says:
+/// the append, the tab, and the bytes of the list of messages.
+pub(crate) type EncodedNotice = (Ticket, u32, ByteBuf);
 
 #[cfg(feature = "core")]
 pub use core_host::{Core, Host};

@@ -5,13 +5,15 @@ use std::collections::BTreeMap;
 
 use js_sys::Uint8Array;
 use tidelog_disk::StoreFiles;
-use tidelog_pages::{AppendError, OpenError, OwnerId, PageServer, StoreReply, StoreRequest};
+use tidelog_pages::{
+    AppendError, OpenError, OwnerId, PageServer, StoreReply, StoreRequest, Ticket,
+};
 use tidelog_sync::codec;
 use wasm_bindgen::prelude::*;
 use web_sys::FileSystemSyncAccessHandle;
 
 use crate::opfs_disk::OpfsDisk;
-use crate::panics;
+use crate::{EncodedNotice, panics};
 
 #[wasm_bindgen]
 extern "C" {
@@ -21,6 +23,8 @@ extern "C" {
 
     #[wasm_bindgen(method)]
     fn reply(this: &ReplyHost, owner: u32, replies: Uint8Array);
+    #[wasm_bindgen(method)]
+    fn tell(this: &ReplyHost, owner: u32, tab: u32, messages: Uint8Array);
     #[wasm_bindgen(method)]
     fn failed(this: &ReplyHost, is_newer_format: bool, reason: &str);
 }
@@ -50,6 +54,8 @@ pub struct Unopened {
 pub struct PageServerHost {
     server: PageServer<OpfsDisk>,
     host: ReplyHost,
+    /// What tabs are told as soon as it is durable.
+    notices: Vec<(OwnerId, EncodedNotice)>,
 }
 
 impl PageServerHost {
@@ -77,15 +83,18 @@ impl PageServerHost {
             is_newer_format: matches!(error, OpenError::NewerFormat { .. }),
             reason: error.to_string(),
         })?;
-        Ok(Self { server, host })
+        Ok(Self { server, host, notices: Vec::new() })
     }
 
-    /// Serves a list of requests in order, flushing once for all of them. The core is trusted to
-    /// write a list well: one that cannot be read breaks the page server.
+    /// Serves a list of requests in order, flushing once for all of them, and keeps the notices
+    /// beside them. The core is trusted to write a list well: one that cannot be read breaks the
+    /// page server.
     pub fn serve(&mut self, owner: u32, requests: &[u8]) -> Left {
-        let Ok(requests) = codec::decode::<Vec<StoreRequest>>(requests) else {
+        type Asked = (Vec<StoreRequest>, Vec<EncodedNotice>);
+        let Ok((requests, notices)) = codec::decode::<Asked>(requests) else {
             return Left::Broken;
         };
+        let owner = OwnerId(owner.into());
         let mut has_writes = false;
         for request in requests {
             has_writes |= matches!(
@@ -94,8 +103,9 @@ impl PageServerHost {
                     | StoreRequest::Append { .. }
                     | StoreRequest::Destroy { .. }
             );
-            self.server.serve(OwnerId(owner.into()), request);
+            self.server.serve(owner, request);
         }
+        self.notices.extend(notices.into_iter().map(|notice| (owner, notice)));
         if has_writes {
             self.server.flush();
         }
@@ -107,11 +117,17 @@ impl PageServerHost {
         let mut is_broken = false;
         let mut lists: BTreeMap<OwnerId, Vec<StoreReply>> = BTreeMap::new();
         for (owner, reply) in self.server.poll() {
-            // An owner that is fenced off is told so; the store itself is well.
-            is_broken |= matches!(
-                &reply,
-                StoreReply::Broken { error } if !matches!(error, AppendError::Fenced { .. })
-            );
+            match &reply {
+                StoreReply::Durable { ticket } => self.give_notice(owner, *ticket),
+                StoreReply::AppendFailed { ticket, .. } => {
+                    self.notices.retain(|(from, (of, ..))| (*from, of) != (owner, ticket));
+                }
+                // An owner that is fenced off is told so; the store itself is well.
+                StoreReply::Broken { error } => {
+                    is_broken |= !matches!(error, AppendError::Fenced { .. });
+                }
+                _ => {}
+            }
             lists.entry(owner).or_default().push(reply);
         }
         for (OwnerId(owner), replies) in lists {
@@ -123,6 +139,18 @@ impl PageServerHost {
             (_, true) => Left::More,
             _ => Left::Nothing,
         }
+    }
+
+    /// Tells tabs what is durable now, before the core: it is they who wait.
+    fn give_notice(&mut self, owner: OwnerId, durable: Ticket) {
+        let Self { notices, host, .. } = self;
+        notices.retain(|(from, (ticket, tab, messages))| {
+            let is_due = *from == owner && *ticket <= durable;
+            if is_due {
+                host.tell(owner.0 as u32, *tab, Uint8Array::from(messages.as_slice()));
+            }
+            !is_due
+        });
     }
 }
 

@@ -6,11 +6,14 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use js_sys::{Object, Reflect, Uint8Array};
+use serde_bytes::ByteBuf;
 use tidelog_browser::{Core, Host};
-use tidelog_client::{Call, FromCore, Handle, Input, PageServerId, QueryParams, ToCore};
+use tidelog_client::{
+    Call, FromCore, Handle, Input, PageServerId, QueryParams, TabId, ToCore,
+};
 use tidelog_disk::{MemoryDisk, StoreFiles};
 use tidelog_document::{Doctype, MutationDefinition};
-use tidelog_pages::{OwnerId, PageServer, StoreReply, StoreRequest};
+use tidelog_pages::{OwnerId, PageServer, StoreReply, StoreRequest, Ticket};
 use tidelog_sync::codec;
 use tidelog_types::{CallId, ErrorCode, Value};
 use wasm_bindgen::prelude::*;
@@ -24,6 +27,7 @@ const PAGE_SERVER: u32 = 6;
 struct Said {
     to_tab: Vec<FromCore>,
     to_page_server: Vec<StoreRequest>,
+    notices: Vec<(Ticket, u32, ByteBuf)>,
 }
 
 /// A core, and a host that carries out what it wants.
@@ -44,8 +48,13 @@ impl Bench {
             });
             Reflect::set(&host, &name.into(), &call.into_js_value()).expect("an object");
         };
-        on("toTab", Box::new(|said, bytes| said.to_tab.extend(read(&bytes))));
-        on("toPageServer", Box::new(|said, bytes| said.to_page_server.extend(read(&bytes))));
+        on("toTab", Box::new(|said, bytes| said.to_tab.extend::<Vec<_>>(read(&bytes))));
+        let to_page_server = |said: &mut Said, bytes: Vec<u8>| {
+            let (requests, notices): (Vec<_>, Vec<(Ticket, u32, ByteBuf)>) = read(&bytes);
+            said.to_page_server.extend::<Vec<_>>(requests);
+            said.notices.extend(notices);
+        };
+        on("toPageServer", Box::new(to_page_server));
         let nothing = js_sys::Function::new_no_args("");
         Reflect::set(&host, &"wakeAt".into(), &nothing).expect("an object");
         let core = Core::new([7; 32], host.unchecked_into::<Host>());
@@ -81,7 +90,7 @@ impl Bench {
     }
 }
 
-fn read<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Vec<T> {
+fn read<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> T {
     codec::decode(bytes).expect("a list of messages")
 }
 
@@ -106,20 +115,24 @@ fn open() -> ToCore {
     }
 }
 
+fn add(call: Call) -> ToCore {
+    ToCore::Mutate {
+        call,
+        handle: Handle(1),
+        id: CallId([1; 16]),
+        name: "add".to_owned(),
+        args: vec![],
+        now_ms: 42,
+        again: None,
+    }
+}
+
 #[wasm_bindgen_test]
 fn a_local_document_is_opened_changed_and_read() {
     let mut bench = Bench::new();
     let told = bench.ask(vec![
         open(),
-        ToCore::Mutate {
-            call: Call(2),
-            handle: Handle(1),
-            id: CallId([1; 16]),
-            name: "add".to_owned(),
-            args: vec![],
-            now_ms: 42,
-            again: None,
-        },
+        add(Call(2)),
         ToCore::Query {
             call: Call(3),
             handle: Handle(1),
@@ -134,6 +147,20 @@ fn a_local_document_is_opened_changed_and_read() {
         _ => None,
     });
     assert_eq!(rows, Some(vec![vec![Value::Integer(42)]]));
+}
+
+#[wasm_bindgen_test]
+fn what_a_reached_tab_waits_for_goes_to_the_page_server_as_a_notice() {
+    let mut bench = Bench::new();
+    bench.ask(vec![open()]);
+    let server = PageServerId(PAGE_SERVER);
+    bench.core.step(NOW_MS, Input::TabReached { tab: TabId(TAB), server });
+    let told = bench.ask(vec![add(Call(2))]);
+    assert!(!told.iter().any(|it| matches!(it, FromCore::Durable { .. })), "{told:?}");
+    let said = bench.said.borrow();
+    let [(_, TAB, messages)] = said.notices.as_slice() else { panic!("{:?}", said.notices) };
+    let messages: Vec<FromCore> = read(messages);
+    assert!(matches!(messages.first(), Some(FromCore::Durable { call: Call(2), .. })));
 }
 
 #[wasm_bindgen_test]

@@ -6,11 +6,12 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use js_sys::{Object, Reflect, Uint8Array};
+use serde_bytes::ByteBuf;
 use tidelog_browser::{Left, OpfsDisk, PageServerHost, ReplyHost, Unopened};
 use tidelog_disk::{Disk, DiskError, StoreFiles, conformance};
 use tidelog_pages::{Append, StoreReply, StoreRequest, Ticket};
 use tidelog_sync::codec;
-use tidelog_types::{DocumentKey, Epoch};
+use tidelog_types::{DocumentKey, Epoch, Lsn};
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::JsFuture;
 use wasm_bindgen_test::*;
@@ -85,6 +86,12 @@ async fn a_disk_whose_handle_was_closed_says_so() {
 }
 
 type Heard = Rc<RefCell<Vec<(u32, StoreReply)>>>;
+type Notices = Vec<(Ticket, u32, ByteBuf)>;
+
+thread_local! {
+    /// Whose tabs were told what.
+    static TOLD: RefCell<Vec<(u32, u32, Vec<u8>)>> = const { RefCell::new(Vec::new()) };
+}
 
 /// A page server on the files in `folder`, and what it answers.
 async fn page_server(
@@ -102,14 +109,27 @@ async fn page_server(
         let replies: Vec<StoreReply> = codec::decode(&bytes.to_vec()).expect("replies");
         told.borrow_mut().extend(replies.into_iter().map(|reply| (owner, reply)));
     });
+    let tell = Closure::<dyn Fn(u32, u32, Uint8Array)>::new(|owner, tab, bytes: Uint8Array| {
+        TOLD.with_borrow_mut(|told| told.push((owner, tab, bytes.to_vec())));
+    });
     let host = Object::new();
+    Reflect::set(&host, &"tell".into(), &tell.into_js_value()).expect("an object");
     Reflect::set(&host, &"reply".into(), &reply.into_js_value()).expect("an object");
     let server = PageServerHost::open(files, host.unchecked_into::<ReplyHost>())?;
     Ok((server, heard))
 }
 
 fn ask(server: &mut PageServerHost, owner: u32, requests: &[StoreRequest]) -> Left {
-    let mut left = server.serve(owner, &codec::encode(&requests));
+    ask_noting(server, owner, requests, vec![])
+}
+
+fn ask_noting(
+    server: &mut PageServerHost,
+    owner: u32,
+    requests: &[StoreRequest],
+    notices: Notices,
+) -> Left {
+    let mut left = server.serve(owner, &codec::encode(&(requests, notices)));
     while left == Left::More {
         left = server.proceed();
     }
@@ -158,6 +178,30 @@ async fn what_was_called_durable_is_found_by_the_next_page_server() {
     heard.borrow_mut().clear();
     assert_eq!(ask(&mut server, 0, &[StoreRequest::Open { document }]), Left::Nothing);
     assert!(matches!(heard.borrow().as_slice(), [(0, StoreReply::Broken { .. })]));
+}
+
+#[wasm_bindgen_test]
+async fn a_tab_is_told_what_is_durable_and_nothing_of_an_append_that_failed() {
+    let folder = folder("notices").await;
+    let document = DocumentKey::new("groceries", "").expect("a name");
+    let append = |ticket, trim| {
+        let mut append = Append::to(document.clone());
+        append.record = Some(b"notes".to_vec().into());
+        append.trim_timeline = trim;
+        StoreRequest::Append { ticket: Ticket(ticket), append }
+    };
+    let notice = |ticket, tab| (Ticket(ticket), tab, b"it is on disk".to_vec().into());
+    let (mut server, heard) = page_server(&folder).await.expect("a store");
+    let hello = StoreRequest::Hello { epoch: Epoch(1) };
+    ask_noting(&mut server, 0, &[hello, append(1, None)], vec![notice(1, 7), notice(3, 7)]);
+    // There is no timeline to trim.
+    ask_noting(&mut server, 0, &[append(2, Some(Lsn(9)))], vec![notice(2, 8)]);
+    let told = TOLD.take();
+    assert_eq!(told, [(0, 7, b"it is on disk".to_vec())]);
+    let failed = |(_, reply): &(u32, StoreReply)| {
+        matches!(reply, StoreReply::AppendFailed { ticket: Ticket(2), .. })
+    };
+    assert!(heard.borrow().iter().any(failed), "{heard:?}");
 }
 
 #[wasm_bindgen_test]

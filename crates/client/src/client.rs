@@ -280,7 +280,6 @@ impl Client {
 
     fn push(&mut self, key: &DocumentKey, op: Op) {
         let document = self.documents.get_mut(key).expect("BUG: not made sure of");
-        document.forget_told();
         document.push(op);
     }
 

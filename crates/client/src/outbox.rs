@@ -26,6 +26,11 @@ impl Outbox {
         self.to_tabs.entry(tab).or_default().push(message);
     }
 
+    /// Whether the tab is told something anyway.
+    pub(crate) fn has_news_for(&self, tab: TabId) -> bool {
+        self.to_tabs.contains_key(&tab)
+    }
+
     pub(crate) fn ask_store(&mut self, request: StoreRequest) {
         self.to_store.push(request);
     }

@@ -1,9 +1,11 @@
 //! The side that decides.
 
+use std::collections::BTreeSet;
+
 use tidelog_pages::StorageEntry;
 use tidelog_sqlite::{Reader, Run, View, Writer};
 use tidelog_sync::Origin;
-use tidelog_types::{CallId, JournalId, Lsn, LsnRange, PageSet, Position};
+use tidelog_types::{CallId, JournalId, Lsn, LsnRange, PageSet, Pgid, Position};
 
 use crate::program::{self, done};
 use crate::{Doctype, Mutation, Verdict, chain_of};
@@ -17,7 +19,25 @@ pub struct Authority {
     view: View,
     writer: Writer,
     reader: Reader,
+    /// Where the storage journal stands after the last entry.
     position: Position,
+    unsealed: Unsealed,
+}
+
+/// Local mutations that are applied and not in an entry yet.
+#[derive(Default)]
+struct Unsealed {
+    set: PageSet,
+    calls: Vec<(CallId, Lsn)>,
+}
+
+/// A mutation of a local document that was applied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AppliedLocally {
+    /// Its LSN in the storage journal.
+    pub lsn: Lsn,
+    /// The pages that look different now.
+    pub changed: BTreeSet<Pgid>,
 }
 
 /// What became of one mutation.
@@ -34,7 +54,7 @@ impl Authority {
     #[must_use]
     pub fn new(view: View, position: Position) -> Self {
         let (writer, reader) = (Writer::new(&view), Reader::new(&view));
-        Self { view, writer, reader, position }
+        Self { view, writer, reader, position, unsealed: Unsealed::default() }
     }
 
     /// Where the storage journal stands, with the entries that are not durable yet.
@@ -72,7 +92,7 @@ impl Authority {
             return Run::Done(None);
         }
         let set = done!(program::migrate(&mut self.writer, doctype, version));
-        Run::Done(Some(self.commit(set, None)))
+        Run::Done(Some(self.commit(set)))
     }
 
     /// Applies or rejects one timeline frame, whose LSN must be the one that is wanted. `doctype`
@@ -85,7 +105,7 @@ impl Authority {
     ) -> Run<Applied> {
         let (verdict, set) =
             done!(program::run_frame(&mut self.writer, origin, mutation, Some(doctype)));
-        Run::Done(Applied { entry: self.commit(set, None), verdict })
+        Run::Done(Applied { entry: self.commit(set), verdict })
     }
 
     /// Rejects one timeline frame without running it: bytes that are no mutation.
@@ -97,25 +117,49 @@ impl Authority {
             Lsn::FIRST,
             reason.to_owned()
         ));
-        Run::Done(Applied { entry: self.commit(set, None), verdict })
+        Run::Done(Applied { entry: self.commit(set), verdict })
     }
 
-    /// Applies a mutation of a local document. One that fails leaves nothing behind.
+    /// Applies a mutation of a local document. One that fails leaves nothing behind. It is part of
+    /// the next entry that is [sealed](Self::seal).
     pub fn apply_local(
         &mut self,
         call: CallId,
         mutation: &Mutation,
         doctype: &Doctype,
-    ) -> Run<StorageEntry> {
+    ) -> Run<AppliedLocally> {
         let set = done!(program::run_local(&mut self.writer, mutation, doctype));
-        Run::Done(self.commit(set, Some(call)))
+        self.view.advance_base(&set);
+        let lsn = self.head();
+        let changed = set.pages.keys().copied().collect();
+        self.unsealed.calls.push((call, lsn));
+        self.unsealed.set.absorb(&set);
+        Run::Done(AppliedLocally { lsn, changed })
     }
 
-    fn commit(&mut self, set: PageSet, call: Option<CallId>) -> StorageEntry {
-        let range = LsnRange::one(self.position.next);
+    /// The LSN that the next mutation gets.
+    #[must_use]
+    pub fn head(&self) -> Lsn {
+        self.position.next.plus(self.unsealed.calls.len() as u64)
+    }
+
+    /// One entry for all local mutations since the last one, for the store: what they changed is
+    /// hashed and written once, however often they changed it.
+    pub fn seal(&mut self) -> Option<StorageEntry> {
+        let Unsealed { set, calls } = std::mem::take(&mut self.unsealed);
+        let range = LsnRange::new(self.position.next, self.position.next.plus(calls.len() as u64));
+        (!range.is_empty()).then(|| self.entry(range, set, calls))
+    }
+
+    fn commit(&mut self, set: PageSet) -> StorageEntry {
+        assert!(self.unsealed.calls.is_empty(), "BUG: local mutations were not sealed");
+        self.view.advance_base(&set);
+        self.entry(LsnRange::one(self.position.next), set, Vec::new())
+    }
+
+    fn entry(&mut self, range: LsnRange, set: PageSet, calls: Vec<(CallId, Lsn)>) -> StorageEntry {
         let chain = chain_of(self.position.chain, range, &set);
         self.position = Position { next: range.end(), chain, ..self.position };
-        self.view.advance_base(&set);
-        StorageEntry { range, position: self.position, call, set }
+        StorageEntry { range, position: self.position, calls, set }
     }
 }

@@ -34,7 +34,7 @@ mod program;
 mod rebase;
 mod replica;
 
-pub use authority::{Applied, Authority};
+pub use authority::{Applied, AppliedLocally, Authority};
 pub use chain::chain_of;
 pub use check::{DoctypeError, check};
 pub use doctype::{ArgumentError, Doctype, DoctypeHash, MutationDefinition, Param, ParamKind};

@@ -438,7 +438,12 @@ impl Undecided {
 
 impl ServerEntry {
     pub(crate) fn into_storage(self) -> StorageEntry {
-        StorageEntry { range: self.range, position: self.position, call: None, set: self.set }
+        StorageEntry {
+            range: self.range,
+            position: self.position,
+            calls: Vec::new(),
+            set: self.set,
+        }
     }
 }
 

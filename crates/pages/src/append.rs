@@ -6,7 +6,7 @@ use tidelog_types::limits::{DOCUMENT_NAME_SIZE_MAX, FRAME_BODY_SIZE_MAX, FRAME_P
 use tidelog_types::{DocumentKey, Epoch, JournalId, Lsn, LsnRange, Page, Pgid};
 
 use crate::catalog::{Catalog, StoredDocument};
-use crate::kind::{Kind, PageList, encode_key};
+use crate::kind::{Kind, PageList, encode_calls, encode_key};
 use crate::{Append, AppendError, StorageEntry, TimelineFrame};
 
 /// One thing that an append changes. What is in the log already is not among them.
@@ -213,7 +213,15 @@ impl<D: Disk> Recorder<'_, D> {
             let head = FrameHead { journal, lsns, ..self.head(Kind::StoragePages) };
             self.pages_frame(head, entry.set.db_pages, pages);
         }
-        let (call, chain) = (entry.call, entry.position.chain);
+        let call = match entry.calls.as_slice() {
+            [(call, lsn)] if *lsn == entry.range.start() => Some(*call),
+            [] => None,
+            calls => {
+                self.frame(self.head(Kind::Calls), &[&encode_calls(calls.iter())]);
+                None
+            }
+        };
+        let chain = entry.position.chain;
         let head = FrameHead { journal, lsns, call, chain, ..self.head(Kind::StorageEntry) };
         self.pages_frame(head, entry.set.db_pages, last);
     }

@@ -130,8 +130,9 @@ pub struct StorageEntry {
     pub range: LsnRange,
     /// Where the journal stands after it: `next` is the range's end.
     pub position: Position,
-    /// The call that issued it, where this side is the authority and a tab called.
-    pub call: Option<CallId>,
+    /// The calls that it carries out, each with its own LSN, where this side is the authority and
+    /// tabs called.
+    pub calls: Vec<(CallId, Lsn)>,
     /// What changed.
     pub set: PageSet,
 }

@@ -46,7 +46,7 @@ fn entry(start: u64, end: u64, db_pages: u32, pages: &[(u32, u8)]) -> StorageEnt
     let pages = pages.iter().map(|(pgid, fill)| (Pgid(*pgid), page(*fill))).collect();
     let set = PageSet { db_pages, pages };
     let range = LsnRange::new(lsn(start), lsn(end));
-    StorageEntry { range, position, call: Some(CallId([start as u8; 16])), set }
+    StorageEntry { range, position, calls: vec![(CallId([start as u8; 16]), range.start())], set }
 }
 
 fn storage(name: &str, entries: impl IntoIterator<Item = StorageEntry>) -> Append {

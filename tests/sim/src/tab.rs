@@ -211,7 +211,10 @@ impl Tab {
                 }
             }
             FromCore::Durable { call, lsn } => {
-                self.confirming.insert(call, lsn);
+                // The page server's word may come after the core's verdict.
+                if self.unsettled.contains_key(&call) {
+                    self.confirming.insert(call, lsn);
+                }
                 news.push(News::Durable(self.names[&call].clone()));
             }
             FromCore::Confirmed { call, .. } => {

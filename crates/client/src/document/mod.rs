@@ -80,8 +80,6 @@ pub(crate) struct Document {
     confirming: BTreeMap<CallId, (TabId, Call)>,
     syncs: Vec<SyncWait>,
     following: following::Following,
-    /// What was told to tabs last.
-    told: Option<Status>,
     error: Option<CallFailure>,
 }
 
@@ -92,6 +90,9 @@ pub(crate) struct HandleState {
     hash: DoctypeHash,
     has_token: bool,
     listens: bool,
+    /// What the tab was told of the document last, and when.
+    told: Option<Status>,
+    told_at_ms: u64,
 }
 
 /// A page that somebody waits for.
@@ -193,7 +194,6 @@ impl Document {
             confirming: BTreeMap::new(),
             syncs: Vec::new(),
             following: following::Following::default(),
-            told: None,
             error: None,
         };
         document.ask_where_it_stands(ctx);
@@ -427,6 +427,7 @@ impl Document {
     }
 
     fn flush_append(&mut self, ctx: &mut Context<'_>) {
+        self.seal();
         let append = std::mem::replace(&mut self.append, Append::to(self.key.clone()));
         if append == self.append && self.then.is_empty() {
             return;
@@ -448,6 +449,15 @@ impl Document {
             ctx.out.notice(Notice { ticket, tab, messages });
         }
         self.appended.push_back((ticket, then));
+    }
+
+    /// Where this device decides, what it has applied becomes an entry.
+    fn seal(&mut self) {
+        if let Some(Role::Local(authority)) = &mut self.role
+            && let Some(entry) = authority.seal()
+        {
+            self.append_storage(entry);
+        }
     }
 
     fn append_storage(&mut self, entry: StorageEntry) {

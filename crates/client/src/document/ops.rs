@@ -168,6 +168,7 @@ impl Document {
     // --- open ----------------------------------------------------------------------------------
 
     fn run_open(&mut self, tab: TabId, call: Call, open: &OpenCall, ctx: &mut Context<'_>) -> Ran {
+        self.seal();
         if !ctx.checked.contains(&open.hash) {
             if let Err(error) = check(&open.doctype) {
                 return Ran::Failed(CallFailure::of_doctype(&error));
@@ -226,6 +227,8 @@ impl Document {
                 hash: open.hash,
                 has_token: open.has_token,
                 listens: false,
+                told: None,
+                told_at_ms: 0,
             },
         );
         if let (Some(server), Role::Synced(_)) = (&open.server, self.role.as_ref().expect("open")) {
@@ -375,12 +378,9 @@ impl Document {
             Role::Local(authority) => {
                 let doctype = &handle.doctype;
                 match authority.apply_local(id, &mutation, doctype) {
-                    Run::Done(entry) => {
-                        let lsn = entry.range.start();
-                        let changed = entry.set.pages.keys().copied().collect();
-                        self.append_storage(entry);
-                        self.mark_dirty(&changed);
-                        self.settle(tab, call, id, lsn, true);
+                    Run::Done(applied) => {
+                        self.mark_dirty(&applied.changed);
+                        self.settle(tab, call, id, applied.lsn, true);
                         Ran::Done
                     }
                     Run::Fault(pgid) => Ran::Fault(pgid),

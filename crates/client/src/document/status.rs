@@ -9,6 +9,10 @@ use crate::record::KeptRejection;
 use crate::server_link::{ServerLink, Stage};
 use crate::store_link::StoreLink;
 
+/// Milliseconds between two messages that say nothing but other numbers. They go along with
+/// whatever else a tab is told.
+const NUMBERS_PAUSE_MS: u64 = 50;
+
 /// What the status says that the document does not know itself.
 pub(crate) struct Surroundings<'s> {
     pub(crate) now_ms: u64,
@@ -44,7 +48,7 @@ impl Document {
                 let durable = self.durable.clamp(acked.min(head), head);
                 (undecided.count(), [start, acked, durable, head].map(Lsn::get), base)
             }
-            Some(Role::Local(authority)) => (0, [0; 4], authority.position().next),
+            Some(Role::Local(authority)) => (0, [0; 4], authority.head()),
             None => (0, [0; 4], Lsn::FIRST),
         };
         let (connection, failure) = self.connection(around.link);
@@ -99,18 +103,20 @@ impl Document {
         if around.now_ms < around.store.settled_at_ms {
             out.wake_at(around.store.settled_at_ms);
         }
-        if self.told.as_ref() == Some(&status) {
-            return;
+        for ((tab, handle), state) in &mut self.handles {
+            if state.told.as_ref() == Some(&status) {
+                continue;
+            }
+            let urgent = state.told.as_ref().is_none_or(|told| !told.differs_in_numbers(&status));
+            let pause_ends_ms = state.told_at_ms + NUMBERS_PAUSE_MS;
+            if urgent || out.has_news_for(*tab) || around.now_ms >= pause_ends_ms {
+                out.tell(*tab, FromCore::Status { handle: *handle, status: status.clone() });
+                state.told = Some(status.clone());
+                state.told_at_ms = around.now_ms;
+            } else {
+                out.wake_at(pause_ends_ms);
+            }
         }
-        for (tab, handle) in self.handles.keys() {
-            out.tell(*tab, FromCore::Status { handle: *handle, status: status.clone() });
-        }
-        self.told = Some(status);
-    }
-
-    /// A tab that has just come needs to be told, news or not.
-    pub(crate) fn forget_told(&mut self) {
-        self.told = None;
     }
 
     /// An append went through: the device has recovered.
@@ -142,6 +148,21 @@ impl Document {
         rejection.handled = true;
         record.forget_handled();
         self.append_record();
+    }
+}
+
+impl Status {
+    /// Whether the two differ in nothing but positions and sizes.
+    fn differs_in_numbers(&self, other: &Self) -> bool {
+        let numbers = Self {
+            confirmed_lsn: other.confirmed_lsn,
+            usage: other.usage,
+            quota: other.quota,
+            timeline: other.timeline,
+            storage_lsns: other.storage_lsns,
+            ..self.clone()
+        };
+        numbers == *other
     }
 }
 

@@ -151,7 +151,7 @@ impl Room {
         }
         self.outbox.begin_storage(journal);
         if !range.is_empty() {
-            self.outbox.entry(StorageEntry { range, position, call: None, set }, None);
+            self.outbox.entry(StorageEntry { range, position, calls: Vec::new(), set }, None);
         }
         self.state = State::Open(Box::new(Document::new(view, position, record, start)));
         self.catch_ups.clear();

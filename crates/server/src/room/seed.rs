@@ -69,7 +69,7 @@ impl Room {
         self.outbox.begin_storage(position.journal);
         if !range.is_empty() {
             let set = PageSet { db_pages, pages };
-            self.outbox.entry(StorageEntry { range, position, call: None, set }, None);
+            self.outbox.entry(StorageEntry { range, position, calls: Vec::new(), set }, None);
         }
         if let Some(entry) = migrated {
             self.outbox.entry(entry, None);

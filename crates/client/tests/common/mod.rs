@@ -1,0 +1,489 @@
+//! A device around a client: the real page server on a disk that can be cut, tabs that only ask
+//! and listen, a clock that is moved by hand.
+
+#![allow(dead_code, reason = "no test uses all of it")]
+
+pub mod server;
+
+use std::collections::VecDeque;
+
+use tidelog_client::{
+    Call, CallFailure, Client, ClientSettings, Effect, FromCore, Handle, Input, PageServerId,
+    QueryParams, SocketId, Status, TabId, ToCore,
+};
+use tidelog_disk::{CrashDevice, CrashDisk, StoreFiles};
+use tidelog_document::{Doctype, MutationDefinition, Param, ParamKind};
+use tidelog_pages::{OwnerId, PageServer, StoreReply, StoreRequest};
+use tidelog_sync::{FromServer, ToServer, decode_message, encode_message};
+use tidelog_types::{CallId, ErrorCode, Value};
+
+pub const TAB: TabId = TabId(1);
+pub const OTHER_TAB: TabId = TabId(2);
+pub const HANDLE: Handle = Handle(1);
+pub const SERVER: &str = "ws://server";
+const CORE: OwnerId = OwnerId(1);
+
+/// One device: the core, a page server and its disk.
+pub struct Device {
+    pub client: Client,
+    pub disk: CrashDevice,
+    page_server: Option<(PageServerId, PageServer<CrashDisk>)>,
+    page_servers: u32,
+    pub now_ms: u64,
+    wake_at_ms: Option<u64>,
+    inputs: VecDeque<Input>,
+    /// What tabs were told, oldest first.
+    pub told: Vec<(TabId, FromCore)>,
+    /// What the page server was asked, oldest first.
+    pub asked: Vec<StoreRequest>,
+    /// Whether a server answers at all.
+    pub server_is_up: bool,
+    pub socket: Option<SocketId>,
+    /// What was sent and nobody has taken.
+    pub sent: Vec<ToServer>,
+    calls: u32,
+    settings: ClientSettings,
+    seed: u8,
+}
+
+impl Device {
+    pub fn new(seed: u8) -> Self {
+        Self::with_pool(seed, ClientSettings::default().pool_pages_max)
+    }
+
+    /// A device whose client keeps few pages in memory.
+    pub fn with_pool(seed: u8, pool_pages_max: usize) -> Self {
+        let settings = ClientSettings { pool_pages_max };
+        let mut device = Self {
+            client: Client::with_settings([seed; 32], settings),
+            disk: CrashDevice::new(),
+            page_server: None,
+            page_servers: 0,
+            now_ms: 1_000_000,
+            wake_at_ms: None,
+            inputs: VecDeque::new(),
+            told: Vec::new(),
+            asked: Vec::new(),
+            server_is_up: false,
+            socket: None,
+            sent: Vec::new(),
+            calls: 0,
+            settings,
+            seed,
+        };
+        device.lend();
+        device
+    }
+
+    // --- hosts ---------------------------------------------------------------------------------
+
+    /// A tab lends a page server, on what is on the disk.
+    pub fn lend(&mut self) {
+        let files = StoreFiles::open_each(|name| Ok::<_, ()>(self.disk.file(name)));
+        let (server, _) = PageServer::open(files.expect("no errors")).expect("it opens");
+        self.page_servers += 1;
+        let id = PageServerId(self.page_servers);
+        self.page_server = Some((id, server));
+        self.step(Input::PageServerLent { server: id, settled_at_ms: 0 });
+    }
+
+    /// The page server's worker is gone. What it wrote stays, flushed or not.
+    pub fn lose_page_server(&mut self) {
+        let (server, _) = self.page_server.take().expect("there is one");
+        self.disk = self.disk.kill();
+        self.step(Input::PageServerGone { server });
+    }
+
+    /// The core dies, with the page server; a new one starts on the same disk.
+    pub fn kill_core(&mut self) {
+        self.page_server = None;
+        self.disk = self.disk.kill();
+        self.start_core();
+    }
+
+    /// The power goes, and comes back: of what was not flushed nothing is left.
+    pub fn cut_power(&mut self) {
+        self.page_server = None;
+        self.disk = self.disk.crash(&mut |_| 0);
+        self.start_core();
+    }
+
+    fn start_core(&mut self) {
+        self.seed = self.seed.wrapping_add(50);
+        self.client = Client::with_settings([self.seed; 32], self.settings);
+        self.inputs.clear();
+        self.told.clear();
+        self.asked.clear();
+        self.sent.clear();
+        self.socket = None;
+        self.wake_at_ms = None;
+        self.lend();
+    }
+
+    /// The flushes that were held back are complete.
+    pub fn flushed(&mut self) {
+        self.disk.complete_flushes();
+        self.poll();
+        self.run();
+    }
+
+    /// Lets time pass, waking the core whenever it wants.
+    pub fn pass(&mut self, ms: u64) {
+        let until = self.now_ms + ms;
+        while let Some(at) = self.wake_at_ms.filter(|at| *at <= until) {
+            self.now_ms = self.now_ms.max(at);
+            self.wake_at_ms = None;
+            self.step(Input::Wake);
+        }
+        self.now_ms = until;
+        self.step(Input::Wake);
+    }
+
+    pub fn step(&mut self, input: Input) {
+        self.inputs.push_back(input);
+        self.run();
+    }
+
+    fn run(&mut self) {
+        loop {
+            let input = match self.inputs.pop_front() {
+                Some(input) => input,
+                None if self.wake_at_ms.is_some_and(|at| at <= self.now_ms) => {
+                    self.wake_at_ms = None;
+                    Input::Wake
+                }
+                None => break,
+            };
+            for effect in self.client.step(self.now_ms, input) {
+                self.carry_out(effect);
+            }
+        }
+    }
+
+    fn carry_out(&mut self, effect: Effect) {
+        match effect {
+            Effect::ToTab { tab, messages } => {
+                self.told.extend(messages.into_iter().map(|message| (tab, message)));
+            }
+            Effect::ToPageServer { server, requests, .. } => {
+                self.asked.extend(requests.iter().cloned());
+                let Some((id, page_server)) = &mut self.page_server else { return };
+                if *id == server {
+                    requests.into_iter().for_each(|request| page_server.serve(CORE, request));
+                    page_server.flush();
+                    self.poll();
+                }
+            }
+            Effect::OpenSocket { socket, .. } => {
+                self.socket = Some(socket);
+                self.inputs.push_back(match self.server_is_up {
+                    true => Input::SocketOpened { socket },
+                    false => Input::SocketClosed { socket },
+                });
+            }
+            Effect::ToServer { bytes, .. } => {
+                self.sent.push(decode_message(&bytes).expect("a message of ours"));
+            }
+            Effect::CloseSocket { socket } => {
+                self.socket = self.socket.filter(|current| *current != socket);
+                self.sent.clear();
+            }
+            Effect::WakeAt { at_ms } => self.wake_at_ms = Some(at_ms),
+        }
+    }
+
+    fn poll(&mut self) {
+        let Some((id, page_server)) = &mut self.page_server else { return };
+        let mut replies: Vec<StoreReply> = Vec::new();
+        loop {
+            replies.extend(page_server.poll().into_iter().map(|(_, reply)| reply));
+            if !page_server.wants_poll() {
+                break;
+            }
+        }
+        if !replies.is_empty() {
+            self.inputs.push_back(Input::FromPageServer { server: *id, replies });
+        }
+    }
+
+    // --- the server's side of the socket ---------------------------------------------------------
+
+    pub fn hear_server(&mut self, message: &FromServer) {
+        let socket = self.socket.expect("connected");
+        self.step(Input::FromServer { socket, bytes: encode_message(message) });
+    }
+
+    pub fn lose_socket(&mut self) {
+        let socket = self.socket.take().expect("connected");
+        self.sent.clear();
+        self.step(Input::SocketClosed { socket });
+    }
+
+    pub fn take_sent(&mut self) -> Vec<ToServer> {
+        std::mem::take(&mut self.sent)
+    }
+
+    // --- tabs ----------------------------------------------------------------------------------
+
+    pub fn next_call(&mut self) -> Call {
+        self.calls += 1;
+        Call(self.calls)
+    }
+
+    pub fn ask(&mut self, tab: TabId, messages: Vec<ToCore>) {
+        self.step(Input::FromTab { tab, messages });
+    }
+
+    pub fn start_open(&mut self, tab: TabId, server: Option<&str>, doctype: &Doctype) -> Call {
+        let call = self.next_call();
+        let open = ToCore::Open {
+            call,
+            handle: HANDLE,
+            document: "list".to_owned(),
+            user: String::new(),
+            server: server.map(str::to_owned),
+            doctype: doctype.clone(),
+            has_token: false,
+        };
+        self.ask(tab, vec![open]);
+        call
+    }
+
+    /// Opens a local document in the first tab.
+    pub fn open(&mut self, doctype: &Doctype) -> Status {
+        let call = self.start_open(TAB, None, doctype);
+        self.opened(call)
+    }
+
+    #[track_caller]
+    pub fn opened(&self, call: Call) -> Status {
+        match self.answer(call) {
+            FromCore::Opened { status, .. } => status.clone(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub fn mutation(&mut self, name: &str, args: &[(&str, Value)]) -> (Call, ToCore) {
+        let call = self.next_call();
+        let args = args.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
+        let (id, name) = (call_id(call), name.to_owned());
+        let message = ToCore::Mutate {
+            call,
+            handle: HANDLE,
+            id,
+            name,
+            args,
+            now_ms: self.now_ms,
+            again: None,
+        };
+        (call, message)
+    }
+
+    pub fn mutate(&mut self, name: &str, args: &[(&str, Value)]) -> Call {
+        let (call, message) = self.mutation(name, args);
+        self.ask(TAB, vec![message]);
+        call
+    }
+
+    pub fn query_message(&mut self, sql: &str) -> (Call, ToCore) {
+        let call = self.next_call();
+        let (sql, params) = (sql.to_owned(), QueryParams::Positional(Vec::new()));
+        (call, ToCore::Query { call, handle: HANDLE, sql, params })
+    }
+
+    pub fn try_query(&mut self, sql: &str) -> Result<Vec<Vec<Value>>, CallFailure> {
+        let (call, message) = self.query_message(sql);
+        self.ask(TAB, vec![message]);
+        match self.answer(call) {
+            FromCore::Rows { rows, .. } => Ok(rows.decode()),
+            FromCore::Failed { failure, .. } => Err(failure.clone()),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[track_caller]
+    pub fn query(&mut self, sql: &str) -> Vec<Vec<Value>> {
+        self.try_query(sql).unwrap_or_else(|failure| panic!("{sql}: {failure:?}"))
+    }
+
+    pub fn watch(&mut self, sql: &str) -> Call {
+        let call = self.next_call();
+        let (sql, params) = (sql.to_owned(), QueryParams::Positional(Vec::new()));
+        self.ask(TAB, vec![ToCore::Watch { call, handle: HANDLE, sql, params }]);
+        call
+    }
+
+    pub fn destroy(&mut self, force: bool) -> Call {
+        let call = self.next_call();
+        let (document, user) = ("list".to_owned(), String::new());
+        self.ask(TAB, vec![ToCore::Destroy { call, document, user, force }]);
+        call
+    }
+
+    pub fn close(&mut self, tab: TabId) {
+        let call = self.next_call();
+        self.ask(tab, vec![ToCore::Close { call, handle: HANDLE }]);
+    }
+
+    pub fn sync(&mut self) -> Call {
+        let call = self.next_call();
+        self.ask(TAB, vec![ToCore::Sync { call, handle: HANDLE }]);
+        call
+    }
+
+    // --- what tabs were told -----------------------------------------------------------------------
+
+    /// Everything that was said of a call.
+    pub fn answers(&self, call: Call) -> Vec<&FromCore> {
+        let of = |message: &FromCore| match message {
+            FromCore::Opened { call, .. }
+            | FromCore::Failed { call, .. }
+            | FromCore::Durable { call, .. }
+            | FromCore::Confirmed { call, .. }
+            | FromCore::Rejected { call, .. }
+            | FromCore::Rows { call, .. }
+            | FromCore::Exported { call, .. }
+            | FromCore::Done { call } => Some(*call),
+            _ => None,
+        };
+        let told = self.told.iter().map(|(_, message)| message);
+        told.filter(|message| of(message) == Some(call)).collect()
+    }
+
+    /// The one answer to a call.
+    #[track_caller]
+    pub fn answer(&self, call: Call) -> &FromCore {
+        match self.answers(call).as_slice() {
+            [answer] => answer,
+            other => panic!("{call:?} has {other:?}"),
+        }
+    }
+
+    #[track_caller]
+    pub fn failure(&self, call: Call) -> &CallFailure {
+        match self.answer(call) {
+            FromCore::Failed { failure, .. } => failure,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[track_caller]
+    pub fn code(&self, call: Call) -> ErrorCode {
+        self.failure(call).code
+    }
+
+    /// What became of a mutation, in a few words.
+    pub fn fate(&self, call: Call) -> String {
+        let words = self.answers(call).into_iter().map(|answer| match answer {
+            FromCore::Durable { lsn, .. } => format!("durable {lsn}"),
+            FromCore::Confirmed { lsn, .. } => format!("confirmed {lsn}"),
+            FromCore::Rejected { failure, .. } => {
+                format!("rejected: {}", failure.reason.as_deref().unwrap_or_default())
+            }
+            FromCore::Failed { failure, .. } => format!("failed: {:?}", failure.code),
+            other => format!("{other:?}"),
+        });
+        words.collect::<Vec<_>>().join(", ")
+    }
+
+    /// The last status that the first tab was told.
+    #[track_caller]
+    pub fn status(&self) -> &Status {
+        let status = self.told.iter().rev().find_map(|(tab, message)| match message {
+            FromCore::Status { status, .. } | FromCore::Opened { status, .. } if *tab == TAB => {
+                Some(status)
+            }
+            _ => None,
+        });
+        status.expect("no status was told")
+    }
+
+    /// The positions in the status, in one line.
+    pub fn positions(&self) -> String {
+        let status = self.status();
+        let ([start, acked, durable, head], [kept, visible]) =
+            (status.timeline, status.storage_lsns);
+        format!(
+            "timeline {start}..{head} durable {durable} acked {acked} | storage durable {kept} \
+             visible {visible} | pending {}",
+            status.pending
+        )
+    }
+
+    /// LSNs of the rejections that a tab was told of.
+    pub fn rejections(&self, told: TabId) -> Vec<u64> {
+        let news = self.told.iter().filter(|(tab, _)| *tab == told);
+        let lsn = |message: &FromCore| match message {
+            FromCore::RejectionNews { lsn, .. } => Some(*lsn),
+            _ => None,
+        };
+        news.filter_map(|(_, message)| lsn(message)).collect()
+    }
+
+    /// How many pages the page server was asked for, in how many requests.
+    pub fn reads(&self) -> (usize, usize) {
+        let count = |request: &StoreRequest| match request {
+            StoreRequest::Read { pgids, .. } => Some(pgids.len()),
+            _ => None,
+        };
+        let counts: Vec<usize> = self.asked.iter().filter_map(count).collect();
+        (counts.len(), counts.iter().sum())
+    }
+
+    pub fn appends(&self) -> usize {
+        self.asked.iter().filter(|request| matches!(request, StoreRequest::Append { .. })).count()
+    }
+}
+
+pub fn call_id(call: Call) -> CallId {
+    let mut bytes = [7; 16];
+    bytes[..4].copy_from_slice(&call.0.to_le_bytes());
+    CallId(bytes)
+}
+
+pub fn text(text: &str) -> Value {
+    Value::Text(text.to_owned())
+}
+
+pub fn integer(number: i64) -> Value {
+    Value::Integer(number)
+}
+
+pub fn define(name: &str, params: &[(&str, ParamKind)], sql: &[&str]) -> MutationDefinition {
+    MutationDefinition {
+        name: name.to_owned(),
+        params: params
+            .iter()
+            .map(|(name, kind)| Param { name: (*name).to_owned(), kind: *kind, optional: false })
+            .collect(),
+        sql: sql.iter().map(ToString::to_string).collect(),
+    }
+}
+
+/// The todo list of the README, with a constraint that two devices can break together.
+pub fn todos() -> Doctype {
+    let (id, title) = (("id", ParamKind::Text), ("title", ParamKind::Text));
+    Doctype {
+        name: "todos".to_owned(),
+        migrations: vec![
+            "create table todo (id text primary key, title text not null unique,
+                                done integer not null default 0, at integer not null) strict;
+             create table note (text text not null) strict"
+                .to_owned(),
+        ],
+        mutations: vec![
+            define("add", &[id, title], &["insert into todo values (:id, :title, 0, :now)"]),
+            define("endless", &[], &[
+                "insert into note with recursive c(n) as (select 1 union all select n + 1 from c)
+                 select 'x' from c where n < 0",
+            ]),
+            define("note", &[title], &["insert into note values (:title)"]),
+            define("remove", &[id], &[
+                "select reject('no such todo') where not exists
+                 (select 1 from todo where id = :id)",
+                "delete from todo where id = :id",
+            ]),
+            define("toggle", &[id], &["update todo set done = 1 - done where id = :id"]),
+        ],
+    }
+}
