@@ -17,6 +17,7 @@ export function start(seed: Uint8Array, host: Host): void;
 export function tabMessages(nowMs: number, tab: number, messages: Uint8Array): void;
 export function tabClosed(nowMs: number, tab: number): void;
 export function pageServerLent(nowMs: number, server: number, settledAtMs: number): void;
+export function tabReached(nowMs: number, tab: number, server: number): void;
 export function pageServerReplies(nowMs: number, server: number, replies: Uint8Array): void;
 export function pageServerGone(nowMs: number, server: number): void;
 export function pageServerFailed(

@@ -3,6 +3,8 @@
 /** Who hands over what the page server answers. */
 export interface ReplyHost {
   reply(owner: number, replies: Uint8Array<ArrayBuffer>): void;
+  /** Tells a tab of that owner a list of messages. */
+  tell(owner: number, tab: number, messages: Uint8Array<ArrayBuffer>): void;
   failed(isNewerFormat: boolean, reason: string): void;
 }
 

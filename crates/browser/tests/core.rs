@@ -23,6 +23,9 @@ const NOW_MS: f64 = 1_700_000_000_000.0;
 const TAB: u32 = 5;
 const PAGE_SERVER: u32 = 6;
 
+/// What becomes of a message to somebody.
+type Hear = dyn Fn(&mut Said, Vec<u8>);
+
 #[derive(Default)]
 struct Said {
     to_tab: Vec<FromCore>,
@@ -41,7 +44,7 @@ impl Bench {
     fn new() -> Self {
         let said = Rc::new(RefCell::new(Said::default()));
         let host = Object::new();
-        let on = |name: &str, work: Box<dyn Fn(&mut Said, Vec<u8>)>| {
+        let on = |name: &str, work: Box<Hear>| {
             let said = Rc::clone(&said);
             let call = Closure::<dyn Fn(u32, Uint8Array)>::new(move |_, bytes: Uint8Array| {
                 work(&mut said.borrow_mut(), bytes.to_vec());

@@ -442,8 +442,9 @@ impl Client {
     }
 
     fn run_servers(&mut self, out: &mut Outbox) {
-        let wanted: BTreeSet<String> =
-            self.documents.values().filter_map(Document::wanted_server).map(Into::into).collect();
+        let mut wanted = BTreeSet::new();
+        wanted
+            .extend(self.documents.values().filter_map(Document::wanted_server).map(str::to_owned));
         for url in &wanted {
             let client = self.id;
             let new = || ServerLink::new(url.clone(), client);

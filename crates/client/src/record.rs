@@ -1,5 +1,7 @@
 //! What the client notes about a document beside its journals.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use tidelog_document::{Doctype, DoctypeHash};
 use tidelog_types::{ClientId, Lsn, Value};
@@ -45,6 +47,13 @@ impl Record {
             surplus -= usize::from(forget);
             !forget
         });
+    }
+
+    /// All of them.
+    pub(crate) fn doctypes_by_hash(&self) -> BTreeMap<DoctypeHash, Doctype> {
+        let mut doctypes = BTreeMap::new();
+        doctypes.extend(self.doctypes.iter().map(|doctype| (doctype.hash(), doctype.clone())));
+        doctypes
     }
 
     /// The doctype with this hash.

@@ -131,7 +131,7 @@ impl Authority {
         let set = done!(program::run_local(&mut self.writer, mutation, doctype));
         self.view.advance_base(&set);
         let lsn = self.head();
-        let changed = set.pages.keys().copied().collect();
+        let changed = set.pgids();
         self.unsealed.calls.push((call, lsn));
         self.unsealed.set.absorb(&set);
         Run::Done(AppliedLocally { lsn, changed })

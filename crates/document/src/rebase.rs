@@ -196,7 +196,8 @@ impl Rebase {
 
     /// The pages that look different in the new view: what was written in either, and differs.
     fn changed(&self, replica: &Replica) -> BTreeSet<Pgid> {
-        let mut pgids = BTreeSet::from_iter(replica.view.overlay_pages());
+        let mut pgids = BTreeSet::new();
+        pgids.extend(replica.view.overlay_pages());
         pgids.extend(self.view.overlay_pages());
         if self.replaced {
             pgids.extend((1..=replica.view.base_db_pages()).map(Pgid));

@@ -224,8 +224,9 @@ impl Replica {
     /// The doctypes that are still needed: the newest, and those that undecided frames name.
     #[must_use]
     pub fn doctypes_in_use(&self) -> BTreeSet<DoctypeHash> {
-        let named = self.undecided.iter().map(|undecided| undecided.mutation.doctype);
-        named.chain([self.newest]).collect()
+        let mut in_use = BTreeSet::from([self.newest]);
+        in_use.extend(self.undecided.iter().map(|undecided| undecided.mutation.doctype));
+        in_use
     }
 
     /// A doctype that mutations will name. If it succeeds the newest one, the document is migrated
@@ -284,7 +285,7 @@ impl Replica {
             return Run::Failed(Failure::Rejected { reason });
         }
         self.view.push(&set);
-        let changed = set.pages.keys().copied().collect();
+        let changed = set.pgids();
         let body = mutation.encode();
         let frame = TimelineFrame { lsn: self.head, call, body: body.clone() };
         self.head = self.head.next();

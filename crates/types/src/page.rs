@@ -1,6 +1,6 @@
 //! Pages and sets of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -85,6 +85,15 @@ pub struct PageSet {
 }
 
 impl PageSet {
+    /// Which pages it changes.
+    #[must_use]
+    pub fn pgids(&self) -> BTreeSet<Pgid> {
+        let mut pgids = BTreeSet::new();
+        // Not collected: that sorts first, and its code is not small where code is downloaded.
+        pgids.extend(self.pages.keys().copied());
+        pgids
+    }
+
     /// Lays `newer` over this set, so that it says what both did.
     pub fn absorb(&mut self, newer: &Self) {
         self.db_pages = newer.db_pages;

@@ -112,10 +112,13 @@ impl Document {
             (Some(Role::Synced(replica)), _) => {
                 let record = self.record.as_ref().expect("BUG: synced without a record");
                 // A frame may name any of them; each succeeds those before it.
-                let mut doctypes: Vec<&Doctype> = record.doctypes.iter().collect();
-                doctypes.sort_by_key(|doctype| {
-                    (doctype.migrations.len(), doctype.hash() == record.newest)
-                });
+                let mut doctypes = BTreeMap::new();
+                for doctype in &record.doctypes {
+                    let hash = doctype.hash();
+                    let place = (doctype.migrations.len(), hash == record.newest, hash);
+                    doctypes.insert(place, doctype);
+                }
+                let doctypes = doctypes.into_values().collect();
                 (doctypes, replica.timeline(), replica.held(), Intent::Follow)
             }
             _ => return,
@@ -279,8 +282,7 @@ impl Document {
         let record = self.record.as_mut().expect("BUG: open without a record");
         record.server = Some(offer.url);
         record.kept = Lsn::FIRST;
-        let doctypes: BTreeMap<_, _> =
-            record.doctypes.iter().map(|doctype| (doctype.hash(), doctype.clone())).collect();
+        let doctypes = record.doctypes_by_hash();
         let newest = record.newest;
         let start = (timeline, Lsn::FIRST);
         self.role = Some(Role::Synced(Box::new(Replica::open(

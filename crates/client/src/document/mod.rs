@@ -319,7 +319,7 @@ impl Document {
     fn begin_from_store(&mut self, record: Record, state: OpenedDocument) {
         let view = View::new(self.settings.pool_pages_max, state.db_pages);
         view.fill(state.first_page.into_iter().map(|page| (Pgid(1), page)).collect());
-        self.recorded = state.calls.into_iter().collect();
+        self.recorded.extend(state.calls);
         self.storage_durable = state.storage.map_or(Lsn::FIRST, |position| position.next);
         let role = match (&record.server, state.timeline) {
             (None, _) => {
@@ -330,8 +330,7 @@ impl Document {
                 let timeline = timeline.expect("BUG: a synced document without a timeline");
                 self.durable = timeline.range.end();
                 self.sender = Sender::new(timeline.range.start());
-                let mut doctypes: BTreeMap<_, _> =
-                    record.doctypes.iter().map(|d| (d.hash(), d.clone())).collect();
+                let mut doctypes = record.doctypes_by_hash();
                 doctypes.extend(self.handles.values().map(|h| (h.hash, h.doctype.clone())));
                 Role::Synced(Box::new(Replica::open(
                     view,

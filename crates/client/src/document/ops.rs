@@ -194,7 +194,7 @@ impl Document {
             Role::Local(authority) => match authority.migrate(&open.doctype) {
                 Run::Done(entry) => {
                     if let Some(entry) = entry {
-                        let changed = entry.set.pages.keys().copied().collect();
+                        let changed = entry.set.pgids();
                         self.append_storage(entry);
                         self.mark_dirty(&changed);
                     }

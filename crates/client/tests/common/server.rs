@@ -60,6 +60,7 @@ impl Server {
             ToServer::Ping => vec![FromServer::Pong],
             ToServer::Open { channel, doctype, timeline, have, intent, .. } => {
                 let doctype: Doctype = codec::decode(&doctype).expect("a doctype");
+                self.doctypes.insert(doctype.hash(), doctype.clone());
                 self.open(device, channel, &doctype, timeline, have, intent)
             }
             ToServer::Frames { channel, first, frames } => {
@@ -111,7 +112,6 @@ impl Server {
             (None, Intent::Follow, None) => self.create(doctype),
             (Some(_), Intent::Offer, _) => return refused(Refusal::Exists),
             (Some(authority), Intent::Follow, _) => {
-                self.doctypes.insert(doctype.hash(), doctype.clone());
                 if let Some(entry) = authority.migrate(doctype).unwrap() {
                     self.entries.push((entry, None));
                 }

@@ -1,0 +1,88 @@
+//! Documents that do not fit into memory.
+
+mod common;
+
+use common::*;
+use tidelog_client::FromCore;
+use tidelog_document::{Doctype, ParamKind};
+use tidelog_types::Value;
+
+fn workload(device: &mut Device) -> Vec<Vec<Vec<Value>>> {
+    let mut seen = Vec::new();
+    device.open(&todos());
+    let live = device.watch("select count(*), sum(done) from todo");
+    let mut number: u32 = 12345;
+    let mut below = |end: u32| {
+        number = number.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (number >> 8) % end
+    };
+    for step in 0..500 {
+        let id = text(&format!("todo-{}", below(300)));
+        let title = text(&format!("{} {}", below(100_000), "a long title ".repeat(20)));
+        match below(6) {
+            0..=3 => device.mutate("add", &[("id", id), ("title", title)]),
+            4 => device.mutate("toggle", &[("id", id)]),
+            _ => device.mutate("remove", &[("id", id)]),
+        };
+        if step % 25 == 0 {
+            seen.push(device.query("select id, done from todo order by title"));
+            seen.push(device.query("select count(*) from todo where title like '%7%'"));
+        }
+        if step == 250 {
+            device.kill_core();
+            device.open(&todos());
+        }
+    }
+    let rows = device.answers(live).into_iter().filter_map(|answer| match answer {
+        FromCore::Rows { rows, .. } => Some(rows.decode()),
+        _ => None,
+    });
+    seen.extend(rows);
+    seen.push(device.query("select * from todo order by id"));
+    seen
+}
+
+#[test]
+fn the_todo_workload_gives_the_same_rows_with_a_pool_of_16_pages() {
+    let (mut small, mut large) = (Device::with_pool(1, 16), Device::new(1));
+    let expected = workload(&mut large);
+    assert_eq!(workload(&mut small), expected);
+    assert!(expected.last().is_some_and(|rows| rows.len() > 100), "too little to prove anything");
+    assert!(small.reads().0 > 10 * large.reads().0.max(1), "nothing was ever evicted");
+}
+
+fn shelves() -> Doctype {
+    let fill = "insert into book with recursive c(n) as
+                (select 1 union all select n + 1 from c where n < :count)
+                select :from + n, hex(zeroblob(950)) || (:from + n) from c";
+    let params = [("from", ParamKind::Integer), ("count", ParamKind::Integer)];
+    Doctype {
+        name: "shelves".to_owned(),
+        migrations: vec!["create table book (id integer primary key, text text) strict".to_owned()],
+        mutations: vec![define("fill", &params, &[fill])],
+    }
+}
+
+/// Goal: a scan of a document that is not in memory faults seldom. Method: 20 MiB, a new core, one
+/// query over all of it; each request to the page server is one more run of the query.
+#[test]
+fn a_cold_scan_of_20_mib_takes_under_200_runs() {
+    let mut device = Device::new(1);
+    device.open(&shelves());
+    for part in 0..5 {
+        let (from, count) = (integer(part * 2_100), integer(2_100));
+        let filled = device.mutate("fill", &[("from", from), ("count", count)]);
+        assert!(device.fate(filled).contains("confirmed"), "{}", device.fate(filled));
+    }
+    device.kill_core();
+    device.open(&shelves());
+    let rows = device.query("select count(*), sum(length(text)) from book");
+    let Value::Integer(size) = rows[0][1] else { panic!("{rows:?}") };
+    assert!(rows[0][0] == integer(10_500) && size > 19 << 20, "{rows:?}");
+    let (runs, pages) = device.reads();
+    assert!(pages > 20 << 8, "only {pages} pages");
+    assert!(runs < 200, "{runs} runs");
+    device.asked.clear();
+    device.query("select count(*), sum(length(text)) from book");
+    assert_eq!(device.reads(), (0, 0), "it is warm now");
+}

@@ -1,0 +1,111 @@
+//! Queries, budgets and live queries.
+
+mod common;
+
+use common::*;
+use tidelog_client::{FromCore, ToCore};
+use tidelog_types::ErrorCode;
+
+fn open() -> Device {
+    let mut device = Device::new(1);
+    device.open(&todos());
+    device.mutate("add", &[("id", text("a")), ("title", text("first"))]);
+    device
+}
+
+fn rows_told(device: &Device, call: tidelog_client::Call) -> usize {
+    device.answers(call).len()
+}
+
+#[test]
+fn an_endless_query_ends_and_the_next_one_is_answered() {
+    let mut device = open();
+    let endless = "with recursive c(n) as (select 1 union all select n + 1 from c)
+                   select count(*) from c";
+    let failure = device.try_query(endless).expect_err("it has no end");
+    assert_eq!(failure.code, ErrorCode::BudgetExceeded);
+    assert_eq!(device.query("select id from todo"), [[text("a")]]);
+}
+
+#[test]
+fn an_endless_mutation_is_rejected_and_leaves_nothing() {
+    let mut device = open();
+    let endless = device.mutate("endless", &[]);
+    assert!(device.failure(endless).message.contains("over the budget"));
+    assert_eq!(device.query("select count(*) from note"), [[integer(0)]]);
+    let after = device.mutate("note", &[("title", text("x"))]);
+    assert!(device.fate(after).contains("confirmed"));
+}
+
+#[test]
+fn wrong_queries_and_mutations_fail_with_their_codes() {
+    let mut device = open();
+    let code = |device: &mut Device, sql: &str| device.try_query(sql).expect_err(sql).code;
+    assert_eq!(code(&mut device, "delete from todo"), ErrorCode::ReadOnly);
+    assert_eq!(code(&mut device, "select nothing from todo"), ErrorCode::Query);
+    assert_eq!(code(&mut device, "select 1; select 2"), ErrorCode::Query);
+    assert_eq!(code(&mut device, "select * from _tidelog_meta"), ErrorCode::Query);
+
+    let unknown = device.mutate("nothing", &[]);
+    assert_eq!(device.code(unknown), ErrorCode::UnknownMutation);
+    let missing = device.mutate("add", &[("id", text("b"))]);
+    assert_eq!(device.code(missing), ErrorCode::MutationArgument);
+    let wrong = device.mutate("remove", &[("id", integer(1))]);
+    assert_eq!(device.code(wrong), ErrorCode::MutationArgument);
+    let rejected = device.mutate("remove", &[("id", text("nobody"))]);
+    assert_eq!(device.failure(rejected).reason.as_deref(), Some("no such todo"));
+    assert_eq!(device.query("select count(*) from todo"), [[integer(1)]]);
+}
+
+#[test]
+fn a_doctype_that_cannot_work_is_refused_at_open_and_nothing_is_made() {
+    let mut device = Device::new(1);
+    let mut broken = todos();
+    broken.mutations[0].sql = vec!["insert into todo values (:id, random(), 0, :title)".to_owned()];
+    let refused = device.start_open(TAB, None, &broken);
+    assert_eq!(device.code(refused), ErrorCode::Doctype);
+    assert_eq!(device.appends(), 0);
+    device.open(&todos());
+}
+
+#[test]
+fn a_watch_runs_again_only_when_a_page_that_it_read_has_changed() {
+    let mut device = open();
+    // It says something else each time that it runs.
+    let todos = device.watch("select count(*), random() from todo");
+    let notes = device.watch("select count(*), random() from note");
+    assert_eq!((rows_told(&device, todos), rows_told(&device, notes)), (1, 1));
+    for _ in 0..5 {
+        device.mutate("note", &[("title", text("x"))]);
+    }
+    assert_eq!((rows_told(&device, todos), rows_told(&device, notes)), (1, 6));
+    device.mutate("add", &[("id", text("b")), ("title", text("second"))]);
+    assert_eq!((rows_told(&device, todos), rows_told(&device, notes)), (2, 6));
+}
+
+#[test]
+fn a_watch_tells_rows_that_are_others_than_before_and_nothing_once_it_is_stopped() {
+    let mut device = open();
+    let count = device.watch("select count(*) from todo");
+    device.mutate("toggle", &[("id", text("a"))]);
+    assert_eq!(rows_told(&device, count), 1, "the same rows");
+    device.mutate("add", &[("id", text("b")), ("title", text("second"))]);
+    assert_eq!(rows_told(&device, count), 2);
+    device.ask(TAB, vec![ToCore::Unwatch { call: count }]);
+    device.mutate("add", &[("id", text("c")), ("title", text("third"))]);
+    assert_eq!(rows_told(&device, count), 2);
+}
+
+#[test]
+fn a_watch_that_fails_says_so_and_goes_on_once_it_can() {
+    let mut device = open();
+    let stars = device.watch("select star from todo");
+    assert!(matches!(device.answer(stars), FromCore::Failed { .. }));
+    let mut newer = todos();
+    newer.migrations.push("alter table todo add column star integer".to_owned());
+    newer.mutations.remove(0);
+    let opened = device.start_open(OTHER_TAB, None, &newer);
+    device.opened(opened);
+    let answers = device.answers(stars);
+    assert!(matches!(answers[1], FromCore::Rows { rows, .. } if rows.count == 1), "{answers:?}");
+}
