@@ -8,9 +8,7 @@ use std::rc::Rc;
 use js_sys::{Object, Reflect, Uint8Array};
 use serde_bytes::ByteBuf;
 use tidelog_browser::{Core, Host};
-use tidelog_client::{
-    Call, FromCore, Handle, Input, PageServerId, QueryParams, TabId, ToCore,
-};
+use tidelog_client::{Call, FromCore, Handle, Input, PageServerId, QueryParams, TabId, ToCore};
 use tidelog_disk::{MemoryDisk, StoreFiles};
 use tidelog_document::{Doctype, MutationDefinition};
 use tidelog_pages::{OwnerId, PageServer, StoreReply, StoreRequest, Ticket};

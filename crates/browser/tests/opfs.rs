@@ -195,7 +195,7 @@ async fn a_tab_is_told_what_is_durable_and_nothing_of_an_append_that_failed() {
     let hello = StoreRequest::Hello { epoch: Epoch(1) };
     ask_noting(&mut server, 0, &[hello, append(1, None)], vec![notice(1, 7), notice(3, 7)]);
     // There is no timeline to trim.
-    ask_noting(&mut server, 0, &[append(2, Some(Lsn(9)))], vec![notice(2, 8)]);
+    ask_noting(&mut server, 0, &[append(2, Lsn::new(9))], vec![notice(2, 8)]);
     let told = TOLD.take();
     assert_eq!(told, [(0, 7, b"it is on disk".to_vec())]);
     let failed = |(_, reply): &(u32, StoreReply)| {

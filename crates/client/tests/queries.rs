@@ -61,7 +61,7 @@ fn wrong_queries_and_mutations_fail_with_their_codes() {
 fn a_doctype_that_cannot_work_is_refused_at_open_and_nothing_is_made() {
     let mut device = Device::new(1);
     let mut broken = todos();
-    broken.mutations[0].sql = vec!["insert into todo values (:id, random(), 0, :title)".to_owned()];
+    broken.mutations[0].sql = vec!["insert into todo values (:id, :title, 0, random())".to_owned()];
     let refused = device.start_open(TAB, None, &broken);
     assert_eq!(device.code(refused), ErrorCode::Doctype);
     assert_eq!(device.appends(), 0);
@@ -103,7 +103,6 @@ fn a_watch_that_fails_says_so_and_goes_on_once_it_can() {
     assert!(matches!(device.answer(stars), FromCore::Failed { .. }));
     let mut newer = todos();
     newer.migrations.push("alter table todo add column star integer".to_owned());
-    newer.mutations.remove(0);
     let opened = device.start_open(OTHER_TAB, None, &newer);
     device.opened(opened);
     let answers = device.answers(stars);

@@ -244,8 +244,8 @@ impl Replica {
         }
     }
 
-    /// Why the document cannot be migrated to this doctype, if that was tried and failed: it stays at
-    /// its version, and the next rebase tries again.
+    /// Why the document cannot be migrated to this doctype, if that was tried and failed: it stays
+    /// at its version, and the next rebase tries again.
     #[must_use]
     pub fn migration_failure(&self, doctype: DoctypeHash) -> Option<&Failure> {
         self.migration_failure.as_ref().filter(|_| doctype == self.newest)
@@ -369,8 +369,8 @@ impl Replica {
         }
     }
 
-    /// The pages to fetch for the `kth` fault of [`step`](Self::step), from 0. A rebase may need base
-    /// pages that readers do not, since a layer covers them.
+    /// The pages to fetch for the `kth` fault of [`step`](Self::step), from 0. A rebase may need
+    /// base pages that readers do not, since a layer covers them.
     #[must_use]
     pub fn to_fetch(&self, fault: Pgid, kth: u32) -> Vec<Pgid> {
         self.rebase.as_ref().map_or(&self.view, Rebase::view).to_fetch(fault, kth)

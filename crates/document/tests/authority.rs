@@ -38,8 +38,9 @@ fn a_local_document_counts_on_through_opening_and_a_failure_leaves_nothing() {
             let (call, add) = (CallId([n; 16]), [("id", text(&n.to_string())), ("n", integer(1))]);
             let add = mutation("add", &add);
             let apply = || authority.apply_local(call, &add, &doctype);
-            let entry = rest.serve(&view, apply).expect("it runs");
-            assert_eq!(entry.call, Some(call));
+            let applied = rest.serve(&view, apply).expect("it runs");
+            let entry = authority.seal().expect("a mutation was applied");
+            assert_eq!(entry.calls, [(call, applied.lsn)]);
             assert_eq!(entry.range, LsnRange::one(Lsn::FIRST.plus(u64::from(n) + 1)));
             rest.0.absorb(&entry.set);
         }

@@ -214,8 +214,8 @@ pub struct OpenedDocument {
     pub storage: Option<Position>,
     /// Size of the database at that position, in pages.
     pub db_pages: u32,
-    /// The latest calls that are recorded and not in `timeline`: those of storage entries with their
-    /// storage LSNs, those of trimmed timeline entries with their timeline LSNs.
+    /// The latest calls that are recorded and not in `timeline`: those of storage entries with
+    /// their storage LSNs, those of trimmed timeline entries with their timeline LSNs.
     pub calls: Vec<(CallId, Lsn)>,
     /// Page 1, if it is here, since nobody can do without it.
     pub first_page: Option<Page>,

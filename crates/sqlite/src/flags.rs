@@ -1,8 +1,9 @@
 //! How SQLite is compiled and set up: the same on every host, so that pages come out the same.
 //!
 //! The flags reach the compiler through `.cargo/config.toml`, as `LIBSQLITE3_FLAGS` natively and as
-//! `SQLITE_WASM_RS_FLAGS` for WebAssembly. Both crates that compile SQLite bring flags of their own;
-//! ours come after them, so each `-U` takes one back that one side sets and the other does not.
+//! `SQLITE_WASM_RS_FLAGS` for WebAssembly. Both crates that compile SQLite bring flags of their
+//! own; ours come after them, so each `-U` takes one back that one side sets and the other does
+//! not.
 
 use std::ffi::CStr;
 

@@ -9,12 +9,12 @@
 //!                                                              └▶ not in memory: a fault
 //! ```
 //!
-//! SQLite reads synchronously, so a page that is not in memory cannot be waited for. The read fails,
-//! the transaction is rolled back, and the caller gets [`Run::Fault`]: it fetches
+//! SQLite reads synchronously, so a page that is not in memory cannot be waited for. The read
+//! fails, the transaction is rolled back, and the caller gets [`Run::Fault`]: it fetches
 //! [`View::to_fetch`], calls [`View::fill`] and runs the transaction again.
 //!
-//! A write never changes a [`View`]: it ends as a [`PageSet`](tidelog_types::PageSet), the pages that
-//! its commit wrote, and the caller decides what becomes of that.
+//! A write never changes a [`View`]: it ends as a [`PageSet`](tidelog_types::PageSet), the pages
+//! that its commit wrote, and the caller decides what becomes of that.
 //!
 //! # Where to start reading
 //!

@@ -20,7 +20,8 @@ pub enum Params {
 }
 
 impl Params {
-    /// One value for each of `names`, the parameters of a statement in their order (`None` for `?`).
+    /// One value for each of `names`, the parameters of a statement in their order (`None` for
+    /// `?`).
     pub(crate) fn arrange(&self, names: &[Option<String>]) -> Result<Vec<&Value>, Failure> {
         match self {
             Self::None => by_place(&[], names),

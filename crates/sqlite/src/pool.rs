@@ -6,8 +6,8 @@ use tidelog_types::{Page, PageSet, Pgid};
 
 /// Base pages in memory, and how many there are in all.
 ///
-/// Nothing is dropped while a transaction runs or waits for a fault: only [`Pool::evict`] drops, and
-/// the owner calls it in between. So what a transaction has read is pinned without counting.
+/// Nothing is dropped while a transaction runs or waits for a fault: only [`Pool::evict`] drops,
+/// and the owner calls it in between. So what a transaction has read is pinned without counting.
 #[derive(Debug)]
 pub(crate) struct Pool {
     pages_max: usize,

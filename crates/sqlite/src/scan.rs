@@ -1,4 +1,5 @@
-//! What can be seen of SQL without running it: calls that depend on the moment, names that are ours.
+//! What can be seen of SQL without running it: calls that depend on the moment, names that are
+//! ours.
 //!
 //! This is for a clear error early. What is hidden from it (in a view, a trigger, a value) is
 //! refused when it runs.

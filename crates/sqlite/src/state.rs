@@ -126,8 +126,8 @@ impl State {
         if pgid.0 > self.db_pages {
             return Read::Beyond;
         }
-        // The header of page 1 is read to see whether the file changed, not for what it says. Parts of
-        // other pages are what SQLite reads of long values past its cache.
+        // The header of page 1 is read to see whether the file changed, not for what it says. Parts
+        // of other pages are what SQLite reads of long values past its cache.
         if pgid != Pgid(1) || out.len() == PAGE_SIZE {
             self.reads.insert(pgid);
             let pages = self.reads.count();

@@ -78,8 +78,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl View {
-    /// A view of a base of `db_pages` pages, none of them in memory yet. `pool_pages_max` bounds how
-    /// many stay there.
+    /// A view of a base of `db_pages` pages, none of them in memory yet. `pool_pages_max` bounds
+    /// how many stay there.
     #[must_use]
     pub fn new(pool_pages_max: usize, db_pages: u32) -> Self {
         let base = Base { pool: Pool::new(pool_pages_max, db_pages), now_ms: 0 };

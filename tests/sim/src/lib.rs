@@ -1,19 +1,21 @@
 //! Clients and a server in one process, from one seed, with everything going wrong that may.
 //!
-//! Three devices (tabs, core, page server, disk) and a server with its disk, all of them the shipped
-//! crates; only what carries messages and keeps time is made here. One seed decides everything:
-//! the same seed gives the same trace hash.
+//! Three devices (tabs, core, page server, disk) and a server with its disk, all of them the
+//! shipped crates; only what carries messages and keeps time is made here. One seed decides
+//! everything: the same seed gives the same trace hash.
 //!
 //! # What may go wrong
 //!
-//! - A message between a device and the server is delayed, comes twice, or is lost together with all
-//!   that follows it on that connection; the connection is cut, or just falls silent.
-//! - A tab is closed; the tab that lends the page server is closed, between any two of its steps; the
-//!   core is killed; a device or the server loses power, and with it any of its un-flushed sectors.
+//! - A message between a device and the server is delayed, comes twice, or is lost together with
+//!   all that follows it on that connection; the connection is cut, or just falls silent.
+//! - A tab is closed; the tab that lends the page server is closed, between any two of its steps;
+//!   the core is killed; a device or the server loses power, and with it any of its un-flushed
+//! sectors.
 //! - A flush takes its time.
 //!
-//! Ports within a browser lose nothing while both ends live, and a power cut does not damage sectors
-//! that were flushed: the design does not promise to survive more, so no more is injected here.
+//! Ports within a browser lose nothing while both ends live, and a power cut does not damage
+//! sectors that were flushed: the design does not promise to survive more, so no more is injected
+//! here.
 //!
 //! # What has to hold
 //!

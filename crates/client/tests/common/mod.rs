@@ -13,7 +13,7 @@ use tidelog_client::{
 };
 use tidelog_disk::{CrashDevice, CrashDisk, StoreFiles};
 use tidelog_document::{Doctype, MutationDefinition, Param, ParamKind};
-use tidelog_pages::{OwnerId, PageServer, StoreReply, StoreRequest};
+use tidelog_pages::{Append, OwnerId, PageServer, StoreReply, StoreRequest, Ticket};
 use tidelog_sync::{FromServer, ToServer, decode_message, encode_message};
 use tidelog_types::{CallId, ErrorCode, Value};
 
@@ -206,6 +206,14 @@ impl Device {
         }
     }
 
+    /// Writes something that this client never would.
+    pub fn append_past_the_core(&mut self, append: Append) {
+        let (_, page_server) = self.page_server.as_mut().expect("there is one");
+        page_server.serve(CORE, StoreRequest::Append { ticket: Ticket(1 << 40), append });
+        page_server.flush();
+        page_server.poll();
+    }
+
     // --- the server's side of the socket ---------------------------------------------------------
 
     pub fn hear_server(&mut self, message: &FromServer) {
@@ -331,7 +339,7 @@ impl Device {
         call
     }
 
-    // --- what tabs were told -----------------------------------------------------------------------
+    // --- what tabs were told ---
 
     /// Everything that was said of a call.
     pub fn answers(&self, call: Call) -> Vec<&FromCore> {
@@ -472,7 +480,7 @@ pub fn todos() -> Doctype {
                 .to_owned(),
         ],
         mutations: vec![
-            define("add", &[id, title], &["insert into todo values (:id, :title, 0, :now)"]),
+            define("add", &[id, title], &["insert into todo (id, title, at) values (:id, :title, :now)"]),
             define("endless", &[], &[
                 "insert into note with recursive c(n) as (select 1 union all select n + 1 from c)
                  select 'x' from c where n < 0",

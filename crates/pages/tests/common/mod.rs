@@ -228,8 +228,10 @@ impl Workload {
             let mut chain = Chain::default();
             chain.0[..16].copy_from_slice(&rng.bytes16());
             position = Position { next: end, chain, ..position };
-            let call = rng.one_in(2).then(|| CallId(rng.bytes16()));
-            append.storage.push(StorageEntry { range, position, call, set });
+            let calls =
+                (0..rng.below(3)).map(|n| (CallId(rng.bytes16()), range.start().plus(n as u64)));
+            let calls = calls.collect();
+            append.storage.push(StorageEntry { range, position, calls, set });
         }
     }
 }

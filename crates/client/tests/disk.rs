@@ -1,0 +1,217 @@
+//! Page servers that come and go, disks that are full, cores that are killed.
+
+mod common;
+
+use common::*;
+use tidelog_client::{Call, Input, PageServerFailure, PageServerId, Storage, ToCore};
+use tidelog_types::ErrorCode;
+
+fn add(device: &mut Device, id: &str) -> Call {
+    device.mutate("add", &[("id", text(id)), ("title", text(&format!("title of {id}")))])
+}
+
+/// The same call, as a tab asks it of the next core.
+fn again(device: &Device, call: Call, id: &str, durable: u64) -> ToCore {
+    ToCore::Mutate {
+        call,
+        handle: HANDLE,
+        id: call_id(call),
+        name: "add".to_owned(),
+        args: vec![
+            ("id".to_owned(), text(id)),
+            ("title".to_owned(), text(&format!("title of {id}"))),
+        ],
+        now_ms: device.now_ms,
+        again: Some(durable),
+    }
+}
+
+#[test]
+fn a_full_disk_fails_the_call_takes_it_back_and_later_ones_work() {
+    let mut device = Device::new(1);
+    device.open(&todos());
+    let milk = add(&mut device, "milk");
+    let count = device.watch("select count(*) from todo");
+    device.disk.set_capacity(Some(1));
+    let bread = add(&mut device, "bread");
+    let failure = device.failure(bread);
+    assert_eq!(failure.code, ErrorCode::StorageFull);
+    assert_eq!(device.status().error.as_ref().map(|it| it.code), Some(ErrorCode::StorageFull));
+    assert_eq!(device.query("select id from todo"), [[text("milk")]]);
+
+    device.disk.set_capacity(None);
+    let bread = add(&mut device, "bread");
+    assert_eq!(device.fate(milk), "durable 2, confirmed 2");
+    assert_eq!(device.fate(bread), "durable 3, confirmed 3");
+    assert_eq!(device.status().error, None);
+    assert!(device.answers(count).len() >= 2, "the watch goes on");
+    device.cut_power();
+    device.open(&todos());
+    assert_eq!(device.query("select count(*) from todo"), [[integer(2)]]);
+}
+
+#[test]
+fn calls_behind_one_that_found_the_disk_full_are_told_too() {
+    let mut device = Device::new(1);
+    device.open(&todos());
+    device.disk.hold_flushes(true);
+    let kept = add(&mut device, "kept");
+    device.disk.set_capacity(Some(1));
+    let lost = [add(&mut device, "lost"), add(&mut device, "lost too")];
+    device.disk.set_capacity(None);
+    device.flushed();
+    device.flushed();
+    assert_eq!(device.fate(kept), "durable 2, confirmed 2");
+    for call in lost {
+        assert_eq!(device.fate(call), "failed: StorageFull");
+    }
+    assert_eq!(device.query("select id from todo"), [[text("kept")]]);
+}
+
+#[test]
+fn the_next_page_server_is_handed_everything_that_is_not_durable() {
+    let mut device = Device::new(1);
+    device.open(&todos());
+    device.disk.hold_flushes(true);
+    let written = add(&mut device, "written");
+    device.lose_page_server();
+    assert_eq!(device.status().storage, Storage::Waiting);
+    let waiting = add(&mut device, "waiting");
+    assert_eq!(
+        device.query("select count(*) from todo"),
+        [[integer(2)]],
+        "nobody waits for a disk"
+    );
+    assert_eq!(device.fate(written) + &device.fate(waiting), "");
+
+    device.disk.hold_flushes(false);
+    device.lend();
+    // The first lay in the log already; it is not there twice.
+    assert_eq!(device.fate(written), "durable 2, confirmed 2");
+    assert_eq!(device.fate(waiting), "durable 3, confirmed 3");
+    assert_eq!(device.status().storage, Storage::Opfs);
+    device.cut_power();
+    device.open(&todos());
+    assert_eq!(
+        device.query("select id from todo order by id"),
+        [[text("waiting")], [text("written")]]
+    );
+    assert_eq!(device.status().storage_lsns, [4, 4]);
+}
+
+#[test]
+fn what_a_lost_page_server_had_not_flushed_is_handed_over_whole() {
+    let mut device = Device::new(1);
+    device.open(&todos());
+    device.disk.hold_flushes(true);
+    let calls: Vec<Call> = (0..10).map(|n| add(&mut device, &n.to_string())).collect();
+    // The power goes for the disk alone, as if the machine had been cut between the two.
+    device.lose_page_server();
+    device.disk = device.disk.crash(&mut |_| 0);
+    device.lend();
+    for (index, call) in calls.iter().enumerate() {
+        assert_eq!(device.fate(*call), format!("durable {0}, confirmed {0}", index + 2));
+    }
+    device.cut_power();
+    device.open(&todos());
+    assert_eq!(device.query("select count(*) from todo"), [[integer(10)]]);
+}
+
+#[test]
+fn answers_of_a_replaced_page_server_are_not_heard() {
+    let mut device = Device::new(1);
+    device.open(&todos());
+    device.disk.hold_flushes(true);
+    let milk = add(&mut device, "milk");
+    device.lose_page_server();
+    let ticket = tidelog_pages::Ticket(99);
+    let replies = vec![tidelog_pages::StoreReply::Durable { ticket }];
+    device.step(Input::FromPageServer { server: PageServerId(1), replies });
+    assert_eq!(device.fate(milk), "");
+}
+
+#[test]
+fn a_page_that_was_asked_for_when_the_page_server_went_is_asked_for_again() {
+    let mut device = Device::with_pool(1, 0);
+    device.open(&todos());
+    for n in 0..50 {
+        add(&mut device, &n.to_string());
+    }
+    device.lose_page_server();
+    let (call, query) = device.query_message("select count(*) from todo");
+    device.ask(TAB, vec![query]);
+    assert_eq!(device.answers(call).len(), 0);
+    device.lend();
+    assert_eq!(device.answers(call).len(), 1);
+}
+
+#[test]
+fn calls_of_a_killed_core_are_settled_by_the_next_one_and_run_once() {
+    let mut device = Device::new(1);
+    device.open(&todos());
+    let told = add(&mut device, "told");
+    device.disk.hold_flushes(true);
+    let written = add(&mut device, "written");
+    device.disk.hold_flushes(false);
+    let never = device.next_call();
+    let failed = device.next_call();
+
+    device.kill_core();
+    device.open(&todos());
+    let messages = vec![
+        again(&device, told, "told", 2),
+        again(&device, written, "written", 0),
+        again(&device, never, "never", 0),
+        // It failed, and so it does again.
+        again(&device, failed, "written", 0),
+    ];
+    device.ask(TAB, messages);
+    assert_eq!(device.fate(told), "durable 2, confirmed 3");
+    assert_eq!(device.fate(written), "durable 3, confirmed 3");
+    assert_eq!(device.fate(never), "durable 4, confirmed 4");
+    assert_eq!(device.fate(failed), "failed: Rejected");
+    assert_eq!(device.query("select count(*) from todo"), [[integer(3)]]);
+}
+
+#[test]
+fn a_call_that_the_power_cut_took_is_run_again() {
+    let mut device = Device::new(1);
+    device.open(&todos());
+    device.disk.hold_flushes(true);
+    let lost = add(&mut device, "lost");
+    device.cut_power();
+    device.open(&todos());
+    let message = again(&device, lost, "lost", 0);
+    device.ask(TAB, vec![message]);
+    assert_eq!(device.fate(lost), "durable 2, confirmed 2");
+}
+
+#[test]
+fn a_page_server_that_cannot_start_fails_what_waits_for_it_with_the_reason() {
+    let mut device = Device::new(1);
+    device.lose_page_server();
+    let waiting = device.start_open(TAB, None, &todos());
+    let failure = PageServerFailure::NewerFormat;
+    device.step(Input::PageServerFailed { server: PageServerId(2), failure });
+    assert_eq!(device.code(waiting), ErrorCode::NewerFormat);
+    let later = device.start_open(TAB, None, &todos());
+    assert_eq!(device.code(later), ErrorCode::NewerFormat);
+    device.lend();
+    device.open(&todos());
+}
+
+#[test]
+fn a_record_of_a_newer_release_is_left_alone() {
+    let mut device = Device::new(1);
+    device.open(&todos());
+    add(&mut device, "milk");
+    let document = tidelog_types::DocumentKey::new("list", "").expect("a good name");
+    let mut append = tidelog_pages::Append::to(document);
+    append.record = Some(vec![1, 2, 3].into());
+    device.close(TAB);
+    device.append_past_the_core(append);
+    device.kill_core();
+    let refused = device.start_open(TAB, None, &todos());
+    assert_eq!(device.code(refused), ErrorCode::NewerFormat);
+    assert_eq!(device.appends(), 0);
+}

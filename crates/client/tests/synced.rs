@@ -1,0 +1,421 @@
+//! A document that is synced with a server.
+
+mod common;
+
+use common::server::{Server, talk};
+use common::*;
+use tidelog_client::{Call, Connection, FromCore, ToCore};
+use tidelog_sync::{ByeReason, FromServer, ToServer};
+use tidelog_types::ErrorCode;
+
+fn add(device: &mut Device, id: &str) -> Call {
+    device.mutate("add", &[("id", text(id)), ("title", text(&format!("title of {id}")))])
+}
+
+fn titled(device: &mut Device, id: &str, title: &str) -> Call {
+    device.mutate("add", &[("id", text(id)), ("title", text(title))])
+}
+
+/// A device that follows the server's document.
+fn online(seed: u8, server: &mut Server) -> Device {
+    let mut device = Device::new(seed);
+    device.server_is_up = true;
+    let call = device.start_open(TAB, Some(SERVER), &todos());
+    device.opened(call);
+    talk(server, &mut [&mut device]);
+    assert_eq!(device.status().connection, Connection::Online);
+    device
+}
+
+/// The server goes away, and what it had from there with it.
+fn offline(device: &mut Device) {
+    device.server_is_up = false;
+    device.lose_socket();
+}
+
+fn back_online(server: &mut Server, device: &mut Device) {
+    device.server_is_up = true;
+    device.pass(15_000);
+    talk(server, &mut [device]);
+}
+
+fn frames(device: &Device) -> Vec<usize> {
+    let count = |message: &ToServer| match message {
+        ToServer::Frames { frames, .. } => Some(frames.len()),
+        _ => None,
+    };
+    device.sent.iter().filter_map(count).collect()
+}
+
+fn count(device: &mut Device) -> Vec<Vec<tidelog_types::Value>> {
+    device.query("select count(*) from todo")
+}
+
+#[test]
+fn a_mutation_is_sent_only_once_it_is_durable_here() {
+    let mut server = Server::new();
+    let mut device = online(1, &mut server);
+    device.disk.hold_flushes(true);
+    let milk = add(&mut device, "milk");
+    add(&mut device, "bread");
+    assert_eq!(frames(&device), [] as [usize; 0]);
+    assert_eq!(
+        device.positions(),
+        "timeline 1..3 durable 1 acked 1 | storage durable 1 visible 2 | pending 2"
+    );
+    device.flushed();
+    assert_eq!(device.fate(milk), "durable 1");
+    assert_eq!(frames(&device), [2]);
+    talk(&mut server, &mut [&mut device]);
+    device.flushed();
+    assert_eq!(device.fate(milk), "durable 1, confirmed 2");
+    assert_eq!(
+        device.positions(),
+        "timeline 3..3 durable 3 acked 3 | storage durable 4 visible 4 | pending 0"
+    );
+}
+
+#[test]
+fn what_the_server_rejects_is_gone_and_told_until_a_listener_has_returned() {
+    let mut server = Server::new();
+    let (mut first, mut second) = (online(1, &mut server), online(2, &mut server));
+    first.ask(TAB, vec![ToCore::ListenRejections { handle: HANDLE }]);
+    offline(&mut first);
+    titled(&mut second, "theirs", "the same");
+    talk(&mut server, &mut [&mut Device::new(9), &mut second]);
+    let refused = titled(&mut first, "ours", "the same");
+    let behind = add(&mut first, "behind");
+    assert_eq!(first.status().pending, 2);
+    back_online(&mut server, &mut first);
+
+    let reason = "UNIQUE constraint failed: todo.title";
+    assert_eq!(first.fate(refused), format!("durable 1, rejected: {reason}"));
+    assert_eq!(first.fate(behind), "durable 2, confirmed 4");
+    let ids = "select id from todo order by id";
+    assert_eq!(first.query(ids), [[text("behind")], [text("theirs")]]);
+    assert_eq!(first.rejections(TAB), [1]);
+
+    // Kept for whoever comes later, until one has returned.
+    first.cut_power();
+    let call = first.start_open(TAB, Some(SERVER), &todos());
+    first.opened(call);
+    assert_eq!(first.rejections(TAB), [] as [u64; 0]);
+    first.ask(TAB, vec![ToCore::ListenRejections { handle: HANDLE }]);
+    assert_eq!(first.rejections(TAB), [1]);
+    first.ask(TAB, vec![ToCore::RejectionHandled { handle: HANDLE, lsn: 1 }]);
+    first.cut_power();
+    let call = first.start_open(TAB, Some(SERVER), &todos());
+    first.opened(call);
+    first.ask(TAB, vec![ToCore::ListenRejections { handle: HANDLE }]);
+    assert_eq!(first.rejections(TAB), [] as [u64; 0]);
+}
+
+#[test]
+fn mutations_go_on_without_a_server_and_survive_until_it_is_back() {
+    let mut server = Server::new();
+    let mut device = online(1, &mut server);
+    add(&mut device, "before");
+    talk(&mut server, &mut [&mut device]);
+    offline(&mut device);
+    assert_eq!(device.status().connection, Connection::Offline);
+    assert_eq!(
+        device.status().error.as_ref().map(|it| it.code),
+        Some(ErrorCode::ServerUnreachable)
+    );
+    for n in 0..10 {
+        add(&mut device, &n.to_string());
+    }
+    device.cut_power();
+    let call = device.start_open(TAB, Some(SERVER), &todos());
+    device.opened(call);
+    assert_eq!(device.status().pending, 10);
+    assert_eq!(count(&mut device), [[integer(11)]]);
+    back_online(&mut server, &mut device);
+    assert_eq!(device.status().pending, 0);
+    assert_eq!(device.status().error, None);
+    let export = device.next_call();
+    device.ask(TAB, vec![ToCore::Export { call: export, handle: HANDLE }]);
+    let FromCore::Exported { file, .. } = device.answer(export) else { panic!() };
+    assert!(*file == server.image(), "the two sides differ");
+}
+
+#[test]
+fn a_document_made_offline_is_the_servers_once_it_is_there() {
+    let mut server = Server::new();
+    let mut device = Device::new(1);
+    let call = device.start_open(TAB, Some(SERVER), &todos());
+    device.opened(call);
+    let milk = add(&mut device, "milk");
+    assert_eq!(device.fate(milk), "durable 1");
+    back_online(&mut server, &mut device);
+    assert_eq!(device.fate(milk), "durable 1, confirmed 2");
+    assert_eq!(
+        device.positions(),
+        "timeline 2..2 durable 2 acked 2 | storage durable 3 visible 3 | pending 0"
+    );
+}
+
+#[test]
+fn sync_waits_for_every_verdict_and_for_what_the_server_has() {
+    let mut server = Server::new();
+    let (mut first, mut second) = (online(1, &mut server), online(2, &mut server));
+    offline(&mut second);
+    let mine = add(&mut second, "mine");
+    let sync = second.sync();
+    add(&mut first, "theirs");
+    talk(&mut server, &mut [&mut first]);
+    assert_eq!(second.answers(sync).len(), 0);
+    back_online(&mut server, &mut second);
+    assert!(matches!(second.answer(sync), FromCore::Done { .. }));
+    assert_eq!(second.fate(mine), "durable 1, confirmed 3");
+    assert_eq!(count(&mut second), [[integer(2)]]);
+}
+
+#[test]
+fn sync_fails_where_trying_again_cannot_help() {
+    let mut server = Server::new();
+    let mut device = online(1, &mut server);
+    offline(&mut device);
+    let sync = device.sync();
+    device.server_is_up = true;
+    device.pass(15_000);
+    device.hear_server(&FromServer::Bye { reason: ByeReason::Version });
+    assert_eq!(device.code(sync), ErrorCode::Protocol);
+    let later = device.sync();
+    assert_eq!(device.code(later), ErrorCode::Protocol);
+    add(&mut device, "still works");
+    assert_eq!(count(&mut device), [[integer(1)]]);
+}
+
+#[test]
+fn a_local_document_becomes_the_servers() {
+    let mut server = Server::new();
+    let mut device = Device::new(1);
+    device.open(&todos());
+    for n in 0..30 {
+        add(&mut device, &n.to_string());
+    }
+    device.close(TAB);
+    device.server_is_up = true;
+    let call = device.start_open(TAB, Some(SERVER), &todos());
+    assert_eq!(device.answers(call).len(), 0, "only the server can say");
+    talk(&mut server, &mut [&mut device]);
+    assert_eq!(device.opened(call).confirmed_lsn, 31);
+    assert!(server.image() == image(&mut device), "the two sides differ");
+
+    let milk = add(&mut device, "milk");
+    talk(&mut server, &mut [&mut device]);
+    assert_eq!(device.fate(milk), "durable 1, confirmed 32");
+    // It stays what it is, also when it is opened without a server.
+    device.cut_power();
+    let status = device.open(&todos());
+    assert_eq!(status.connection, Connection::Offline);
+    assert_eq!(count(&mut device), [[integer(31)]]);
+}
+
+fn image(device: &mut Device) -> Vec<u8> {
+    let call = device.next_call();
+    device.ask(TAB, vec![ToCore::Export { call, handle: HANDLE }]);
+    match device.answer(call) {
+        FromCore::Exported { file, .. } => file.clone(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_local_document_stays_local_where_the_server_has_another_one() {
+    let mut server = Server::new();
+    server.create(&todos());
+    let mut device = Device::new(1);
+    device.open(&todos());
+    let milk = add(&mut device, "milk");
+    assert_eq!(device.fate(milk), "durable 2, confirmed 2");
+    device.close(TAB);
+    let before = device.disk.bytes_of("pages");
+    device.server_is_up = true;
+    let call = device.start_open(TAB, Some(SERVER), &todos());
+    talk(&mut server, &mut [&mut device]);
+    assert_eq!(device.code(call), ErrorCode::DocumentExists);
+    assert_eq!(device.disk.bytes_of("pages"), before);
+    assert_eq!(device.open(&todos()).connection, Connection::Local);
+    assert_eq!(count(&mut device), [[integer(1)]]);
+}
+
+#[test]
+fn a_local_document_stays_local_where_no_server_answers_within_ten_seconds() {
+    let mut device = Device::new(1);
+    device.open(&todos());
+    add(&mut device, "milk");
+    device.close(TAB);
+    let call = device.start_open(TAB, Some(SERVER), &todos());
+    device.pass(5_000);
+    assert_eq!(device.answers(call).len(), 0, "it may still come");
+    device.pass(5_000);
+    assert_eq!(device.code(call), ErrorCode::ServerUnreachable);
+    assert_eq!(device.open(&todos()).connection, Connection::Local);
+    assert_eq!(count(&mut device), [[integer(1)]]);
+}
+
+#[test]
+fn an_offer_whose_tab_is_gone_does_not_fail_the_next_one() {
+    let mut server = Server::new();
+    let mut device = Device::new(1);
+    device.open(&todos());
+    add(&mut device, "milk");
+    device.start_open(OTHER_TAB, Some(SERVER), &todos());
+    device.step(tidelog_client::Input::TabClosed { tab: OTHER_TAB });
+    device.pass(30_000);
+    device.server_is_up = true;
+    let call = device.start_open(OTHER_TAB, Some(SERVER), &todos());
+    device.pass(1_000);
+    talk(&mut server, &mut [&mut device]);
+    device.opened(call);
+}
+
+#[test]
+fn a_document_is_not_destroyed_while_mutations_are_pending_unless_by_force() {
+    let mut device = Device::new(1);
+    let call = device.start_open(TAB, Some(SERVER), &todos());
+    device.opened(call);
+    add(&mut device, "milk");
+    device.close(TAB);
+    let refused = device.destroy(false);
+    assert_eq!(device.code(refused), ErrorCode::Pending);
+    let destroyed = device.destroy(true);
+    assert!(matches!(device.answer(destroyed), FromCore::Done { .. }));
+    let call = device.start_open(TAB, Some(SERVER), &todos());
+    assert_eq!(device.opened(call).pending, 0);
+    assert_eq!(count(&mut device), [[integer(0)]]);
+}
+
+#[test]
+fn a_killed_core_leaves_undecided_calls_to_the_next_one() {
+    let mut server = Server::new();
+    let mut device = online(1, &mut server);
+    let decided = add(&mut device, "decided");
+    talk(&mut server, &mut [&mut device]);
+    offline(&mut device);
+    let undecided = add(&mut device, "undecided");
+    device.kill_core();
+    let call = device.start_open(TAB, Some(SERVER), &todos());
+    device.opened(call);
+    let again = |call: Call, id: &str, lsn: u64| ToCore::Mutate {
+        call,
+        handle: HANDLE,
+        id: call_id(call),
+        name: "add".to_owned(),
+        args: vec![("id".to_owned(), text(id)), ("title".to_owned(), text(id))],
+        now_ms: 0,
+        again: Some(lsn),
+    };
+    device.ask(TAB, vec![again(decided, "decided", 1), again(undecided, "undecided", 2)]);
+    assert_eq!(device.fate(decided), "durable 1, confirmed 2");
+    assert_eq!(device.fate(undecided), "durable 2");
+    back_online(&mut server, &mut device);
+    assert_eq!(device.fate(undecided), "durable 2, confirmed 3");
+    assert_eq!(count(&mut device), [[integer(2)]]);
+}
+
+#[test]
+fn a_replaced_document_takes_the_undecided_mutations_along() {
+    let mut server = Server::new();
+    let mut device = online(1, &mut server);
+    add(&mut device, "old");
+    talk(&mut server, &mut [&mut device]);
+    offline(&mut device);
+    let milk = add(&mut device, "milk");
+    server.lose_document();
+    server.create(&todos());
+    back_online(&mut server, &mut device);
+    let told = device.told.iter().any(|(_, message)| {
+        matches!(message, FromCore::Status { status, .. } if status.error.as_ref()
+            .is_some_and(|error| error.code == ErrorCode::DocumentReplaced))
+    });
+    assert!(told, "nobody was told");
+    assert_eq!(device.fate(milk), "durable 2, confirmed 2");
+    assert_eq!(device.query("select id from todo"), [[text("milk")]]);
+    assert_eq!(device.status().error, None);
+    assert!(image(&mut device) == server.image(), "the two sides differ");
+    device.cut_power();
+    let call = device.start_open(TAB, Some(SERVER), &todos());
+    device.opened(call);
+    assert_eq!(device.query("select id from todo"), [[text("milk")]]);
+}
+
+#[test]
+fn a_server_that_has_lost_the_document_changes_nothing_here() {
+    let mut server = Server::new();
+    let mut device = online(1, &mut server);
+    add(&mut device, "milk");
+    talk(&mut server, &mut [&mut device]);
+    offline(&mut device);
+    server.lose_document();
+    back_online(&mut server, &mut device);
+    assert_eq!(device.status().error.as_ref().map(|it| it.code), Some(ErrorCode::DocumentMissing));
+    add(&mut device, "bread");
+    assert_eq!(count(&mut device), [[integer(2)]]);
+    assert_eq!(device.status().pending, 1);
+}
+
+#[test]
+fn an_app_that_stays_away_keeps_its_mutations_until_it_goes_back() {
+    let mut server = Server::new();
+    let mut device = online(1, &mut server);
+    device.ask(TAB, vec![ToCore::SetConnected { handle: HANDLE, connected: false }]);
+    talk(&mut server, &mut [&mut device]);
+    assert_eq!(device.status().connection, Connection::Offline);
+    let milk = add(&mut device, "milk");
+    device.pass(60_000);
+    assert_eq!(device.fate(milk), "durable 1");
+    device.ask(TAB, vec![ToCore::SetConnected { handle: HANDLE, connected: true }]);
+    talk(&mut server, &mut [&mut device]);
+    assert_eq!(device.fate(milk), "durable 1, confirmed 2");
+}
+
+#[test]
+fn a_migration_that_fails_here_fails_its_tab_and_nobody_else() {
+    let mut server = Server::new();
+    let mut device = online(1, &mut server);
+    for title in ["a", "b"] {
+        device.mutate("note", &[("title", text(title))]);
+    }
+    talk(&mut server, &mut [&mut device]);
+    let mut newer = todos();
+    newer.migrations.push(
+        "create table one (x integer primary key) strict;
+                           insert into one select 1 from note"
+            .to_owned(),
+    );
+    let refused = device.start_open(OTHER_TAB, Some(SERVER), &newer);
+    assert_eq!(device.code(refused), ErrorCode::Doctype);
+    let milk = add(&mut device, "milk");
+    talk(&mut server, &mut [&mut device]);
+    assert_eq!(device.fate(milk), "durable 3, confirmed 4");
+    assert_eq!(device.status().error, None);
+}
+
+#[test]
+fn a_rebase_finds_pages_that_a_layer_covers_for_readers() {
+    // With no page kept in memory, base pages under the layers are gone when a rebase needs them.
+    let mut server = Server::new();
+    let mut other = online(2, &mut server);
+    let mut device = Device::with_pool(1, 0);
+    device.server_is_up = true;
+    let call = device.start_open(TAB, Some(SERVER), &todos());
+    device.opened(call);
+    talk(&mut server, &mut [&mut device]);
+    for n in 0..20 {
+        add(&mut device, &n.to_string());
+    }
+    talk(&mut server, &mut [&mut device]);
+    offline(&mut device);
+    for n in 20..25 {
+        add(&mut device, &n.to_string());
+    }
+    add(&mut other, "theirs");
+    talk(&mut server, &mut [&mut Device::new(9), &mut other]);
+    back_online(&mut server, &mut device);
+    assert_eq!(device.status().error, None);
+    assert_eq!(device.status().pending, 0);
+    assert_eq!(count(&mut device), [[integer(26)]]);
+}
