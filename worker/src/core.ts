@@ -58,6 +58,7 @@ let started = false;
 let pageServer: PageServer | undefined;
 let lastNumber = 0;
 let alarm: ReturnType<typeof setTimeout> | undefined;
+let alarmAt = Number.POSITIVE_INFINITY;
 /** What came before there was a core. */
 let early: { readonly tab: Tab; readonly message: FromTab }[] = [];
 
@@ -81,9 +82,12 @@ const host: core.Host = {
     sockets.delete(socket);
     open?.close();
   },
+  // One that comes too early is harmless, and cheaper than setting it anew in every step.
   wakeAt(ms) {
+    if (ms >= alarmAt) return;
     clearTimeout(alarm);
-    alarm = setTimeout(() => step(core.wake), Math.min(ms - now(), 2 ** 31 - 1));
+    alarmAt = ms;
+    alarm = setTimeout(wake, Math.min(ms - now(), 2 ** 31 - 1));
   },
 };
 
@@ -237,6 +241,11 @@ function openSocket(number: number, url: string): void {
     if (typeof data === 'string') socket.close();
     else step(core.socketMessage, number, new Uint8Array(data));
   };
+}
+
+function wake(): void {
+  alarmAt = Number.POSITIVE_INFINITY;
+  step(core.wake);
 }
 
 /** One step of the core. Whatever it throws is its end. */

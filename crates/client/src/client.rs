@@ -105,9 +105,7 @@ impl Client {
             Input::TabClosed { tab } => {
                 self.tabs.remove(&tab);
                 self.destroying.retain(|destroy| destroy.tab != tab);
-                for document in self.documents.values_mut() {
-                    document.drop_tab(tab);
-                }
+                self.with_each(out, |document, ctx| document.drop_tab(tab, ctx));
             }
             Input::PageServerLent { server, settled_at_ms } => {
                 self.store.settled_at_ms = settled_at_ms;

@@ -32,7 +32,7 @@ fn a_full_disk_fails_the_call_takes_it_back_and_later_ones_work() {
     device.open(&todos());
     let milk = add(&mut device, "milk");
     let count = device.watch("select count(*) from todo");
-    device.disk.set_capacity(Some(1));
+    device.fill_disk();
     let bread = add(&mut device, "bread");
     let failure = device.failure(bread);
     assert_eq!(failure.code, ErrorCode::StorageFull);
@@ -56,7 +56,7 @@ fn calls_behind_one_that_found_the_disk_full_are_told_too() {
     device.open(&todos());
     device.disk.hold_flushes(true);
     let kept = add(&mut device, "kept");
-    device.disk.set_capacity(Some(1));
+    device.fill_disk();
     let lost = [add(&mut device, "lost"), add(&mut device, "lost too")];
     device.disk.set_capacity(None);
     device.flushed();

@@ -113,7 +113,7 @@ fn both_tabs_see_one_document_and_each_issues_under_its_own_doctype() {
     assert_eq!(device.query("select id, star from todo"), [[text("milk"), integer(1)]]);
 
     let mut stranger = todos();
-    stranger.migrations[0] = "create table other (x)".to_owned();
+    stranger.migrations.push("create table other (x)".to_owned());
     let refused = device.start_open(OTHER_TAB, None, &stranger);
     assert_eq!(device.code(refused), ErrorCode::DoctypeMismatch);
 }

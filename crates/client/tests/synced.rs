@@ -61,7 +61,7 @@ fn a_mutation_is_sent_only_once_it_is_durable_here() {
     assert_eq!(frames(&device), [] as [usize; 0]);
     assert_eq!(
         device.positions(),
-        "timeline 1..3 durable 1 acked 1 | storage durable 1 visible 2 | pending 2"
+        "timeline 1..3 durable 1 acked 1 | storage durable 2 visible 2 | pending 2"
     );
     device.flushed();
     assert_eq!(device.fate(milk), "durable 1");
@@ -82,7 +82,7 @@ fn what_the_server_rejects_is_gone_and_told_until_a_listener_has_returned() {
     first.ask(TAB, vec![ToCore::ListenRejections { handle: HANDLE }]);
     offline(&mut first);
     titled(&mut second, "theirs", "the same");
-    talk(&mut server, &mut [&mut Device::new(9), &mut second]);
+    talk(&mut server, &mut [&mut second]);
     let refused = titled(&mut first, "ours", "the same");
     let behind = add(&mut first, "behind");
     assert_eq!(first.status().pending, 2);
@@ -413,7 +413,7 @@ fn a_rebase_finds_pages_that_a_layer_covers_for_readers() {
         add(&mut device, &n.to_string());
     }
     add(&mut other, "theirs");
-    talk(&mut server, &mut [&mut Device::new(9), &mut other]);
+    talk(&mut server, &mut [&mut other]);
     back_online(&mut server, &mut device);
     assert_eq!(device.status().error, None);
     assert_eq!(device.status().pending, 0);

@@ -5,6 +5,8 @@
 //! and server, between tab and core, between core and page server, and for the records that owners
 //! keep in the store. Headers of frames and pages are not its business: they are laid out by hand.
 
+mod reader;
+
 use bincode::Options;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -15,16 +17,10 @@ use serde::de::DeserializeOwned;
 pub struct DecodeError {
     /// How many bytes there were.
     pub size: usize,
-    #[source]
-    source: bincode::Error,
 }
 
-fn options(limit: u64) -> impl Options {
-    bincode::DefaultOptions::new()
-        .with_fixint_encoding()
-        .with_little_endian()
-        .with_limit(limit)
-        .reject_trailing_bytes()
+fn options() -> impl Options {
+    bincode::DefaultOptions::new().with_fixint_encoding().with_little_endian()
 }
 
 /// The bytes of `value`.
@@ -34,7 +30,11 @@ fn options(limit: u64) -> impl Options {
 /// If `value` has a shape that the codec cannot write, which none of our types has.
 #[must_use]
 pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
-    options(u64::MAX).serialize(value).expect("BUG: a value that the codec cannot write")
+    match options().serialize(value) {
+        Ok(bytes) => bytes,
+        // Not `expect`, whose way to show the error every page would download.
+        Err(_) => panic!("BUG: a value that the codec cannot write"),
+    }
 }
 
 /// The value in `bytes`, all of them. Never allocates more than they can account for.
@@ -43,14 +43,64 @@ pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
 ///
 /// [`DecodeError`] if they are cut short, too many, or no such value.
 pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
-    options(bytes.len() as u64)
-        .deserialize(bytes)
-        .map_err(|source| DecodeError { size: bytes.len(), source })
+    reader::read(bytes).map_err(|_| DecodeError { size: bytes.len() })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
+
+    #[derive(Debug, PartialEq, Serialize, serde::Deserialize)]
+    enum Shape {
+        Unit,
+        Newtype(Option<u64>),
+        Tuple(i64, f64, [u8; 4]),
+        Struct {
+            flag: bool,
+            text: String,
+            bytes: serde_bytes::ByteBuf,
+            map: BTreeMap<u32, Vec<Shape>>,
+            pair: ((), u16),
+        },
+    }
+
+    fn shape() -> Shape {
+        let inner = vec![Shape::Unit, Shape::Newtype(None), Shape::Newtype(Some(u64::MAX))];
+        Shape::Struct {
+            flag: true,
+            text: "grün".to_owned(),
+            bytes: vec![1, 2, 3].into(),
+            map: BTreeMap::from([(7, inner), (9, vec![Shape::Tuple(-5, 0.25, [4, 3, 2, 1])])]),
+            pair: ((), 3),
+        }
+    }
+
+    #[test]
+    fn every_shape_is_read_as_it_was_written_and_as_bincode_reads_it() {
+        let bytes = encode(&shape());
+        assert_eq!(decode::<Shape>(&bytes).ok(), Some(shape()));
+        assert_eq!(options().deserialize::<Shape>(&bytes).ok(), Some(shape()));
+    }
+
+    #[test]
+    fn bytes_that_are_cut_or_changed_are_read_like_bincode_reads_them() {
+        let bytes = encode(&shape());
+        for cut in 0..bytes.len() {
+            assert!(decode::<Shape>(&bytes[..cut]).is_err(), "cut at {cut}");
+        }
+        for at in 0..bytes.len() {
+            for value in [0, 1, 2, 127, 255] {
+                let mut bytes = bytes.clone();
+                bytes[at] = value;
+                let limited = options().with_limit(bytes.len() as u64).reject_trailing_bytes();
+                let theirs = limited.deserialize::<Shape>(&bytes).ok().map(|it| encode(&it));
+                let ours = decode::<Shape>(&bytes).ok().map(|it| encode(&it));
+                assert_eq!(ours, theirs, "{value} at {at}");
+            }
+        }
+    }
 
     #[test]
     fn trailing_bytes_are_refused() {

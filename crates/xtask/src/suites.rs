@@ -35,6 +35,7 @@ pub fn test(repo: &Repo, names: &[&str]) -> Result<()> {
     }
     if wanted("sim") {
         report.suite("simulator", || sim(repo));
+        report.suite("faults planted for the simulator", || planted(repo));
     }
     if wanted("browser")
         && build::build(repo, &mut report)
@@ -105,6 +106,13 @@ fn sim(repo: &Repo) -> Result<Tally> {
     println!("    seeds {seeds}");
     let mut simulator = start::simulator(repo);
     let (succeeded, lines) = run::lines_of(simulator.args(["--seeds", &seeds]))?;
+    report::judge(succeeded, report::count_summary(&lines))
+}
+
+/// Each fault planted in a copy of the product has to be noticed.
+fn planted(repo: &Repo) -> Result<Tally> {
+    let mut simulator = start::simulator(repo);
+    let (succeeded, lines) = run::lines_of(simulator.arg("--planted"))?;
     report::judge(succeeded, report::count_summary(&lines))
 }
 

@@ -2,17 +2,26 @@
 
 use std::collections::BTreeMap;
 
-use tidelog_client::{Client, Notice, PageServerId, SocketId, TabId};
+use tidelog_client::{Client, ClientSettings, Notice, PageServerId, SocketId, TabId};
 use tidelog_disk::{CrashDevice, CrashDisk, StoreFiles};
 use tidelog_pages::{OwnerId, PageServer, StoreOptions};
 
 use crate::rng::Rng;
-use crate::tab::Tab;
+use crate::tab::{Release, Tab};
 
 /// The core's only owner number at a page server that it was lent.
 pub(crate) const CORE: OwnerId = OwnerId(1);
 
+/// How much things hold in a world: little, so that what happens to large documents happens.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sizes {
+    pub(crate) log_size_max: u64,
+    /// Pages that cores and page servers keep in memory.
+    pub(crate) pool_pages_max: usize,
+}
+
 pub(crate) struct Device {
+    sizes: Sizes,
     pub(crate) disk: CrashDevice,
     /// Counts up whenever the core is started: what was sent to an earlier one is lost.
     pub(crate) life: u64,
@@ -37,10 +46,11 @@ pub(crate) struct Lent {
 }
 
 impl Device {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(sizes: Sizes) -> Self {
         let disk = CrashDevice::new();
         disk.hold_flushes(true);
         Self {
+            sizes,
             disk,
             life: 0,
             core: None,
@@ -57,21 +67,22 @@ impl Device {
         self.life += 1;
         self.wake_at_ms = None;
         self.sockets.clear();
-        self.core = Some(Client::new(rng.seed()));
+        let settings = ClientSettings { pool_pages_max: self.sizes.pool_pages_max };
+        self.core = Some(Client::with_settings(rng.seed(), settings));
     }
 
-    pub(crate) fn new_tab(&mut self, prefix: u64) -> TabId {
+    pub(crate) fn new_tab(&mut self, prefix: u64, release: Release) -> TabId {
         self.last_tab += 1;
         let tab = TabId(self.last_tab);
-        self.tabs.insert(tab, Tab::new(prefix << 32 | u64::from(self.last_tab)));
+        self.tabs.insert(tab, Tab::new(prefix << 32 | u64::from(self.last_tab), release));
         tab
     }
 
     /// A tab lends a page server, opened on what is on the disk.
-    pub(crate) fn lend(&mut self, tab: TabId, log_size_max: u64) -> Result<PageServerId, String> {
+    pub(crate) fn lend(&mut self, tab: TabId) -> Result<PageServerId, String> {
         self.last_page_server += 1;
         let id = PageServerId(self.last_page_server);
-        let server = open_store(&self.disk, log_size_max)?;
+        let server = open_store(&self.disk, self.sizes)?;
         self.page_server = Some(Lent { id, tab, server, notices: Vec::new() });
         Ok(id)
     }
@@ -97,10 +108,11 @@ impl Device {
 /// The store on a disk, or a sentence that says why it does not open: it always has to.
 pub(crate) fn open_store(
     disk: &CrashDevice,
-    log_size_max: u64,
+    sizes: Sizes,
 ) -> Result<PageServer<CrashDisk>, String> {
     let files = StoreFiles::open_each(|name| Ok::<_, String>(disk.file(name)))?;
-    let options = StoreOptions { log_size_max, ..StoreOptions::default() };
+    let Sizes { log_size_max, pool_pages_max } = sizes;
+    let options = StoreOptions { log_size_max, pool_pages_max: pool_pages_max.max(8) };
     match PageServer::open_with(files, options) {
         Ok((server, _)) => Ok(server),
         Err(error) => Err(format!("the store does not open: {error:?}")),

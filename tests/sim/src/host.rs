@@ -8,7 +8,7 @@ use tidelog_server::{Answer, Ask, ConnId, Room, RoomEffect, RoomInput, RoomSetti
 use tidelog_sync::{FromServer, ToServer};
 use tidelog_types::DocumentKey;
 
-use crate::device::{crash, open_store};
+use crate::device::{Sizes, crash, open_store};
 use crate::rng::Rng;
 use crate::tab::DOCUMENT;
 
@@ -17,7 +17,7 @@ pub(crate) struct Host {
     /// Counts up whenever the process is started.
     pub(crate) life: u64,
     running: Option<Running>,
-    log_size_max: u64,
+    sizes: Sizes,
 }
 
 struct Running {
@@ -39,10 +39,10 @@ pub(crate) struct Done {
 }
 
 impl Host {
-    pub(crate) fn new(log_size_max: u64) -> Self {
+    pub(crate) fn new(sizes: Sizes) -> Self {
         let disk = CrashDevice::new();
         disk.hold_flushes(true);
-        Self { disk, life: 0, running: None, log_size_max }
+        Self { disk, life: 0, running: None, sizes }
     }
 
     pub(crate) fn is_up(&self) -> bool {
@@ -53,7 +53,7 @@ impl Host {
         self.life += 1;
         let key = DocumentKey::new(DOCUMENT, "").map_err(|error| error.to_string())?;
         self.running = Some(Running {
-            page_server: open_store(&self.disk, self.log_size_max)?,
+            page_server: open_store(&self.disk, self.sizes)?,
             room: Room::new(key, RoomSettings { dev: true }, rng.seed()),
             owner: OwnerId(self.life),
             greeted: BTreeMap::new(),

@@ -10,9 +10,20 @@ pub(crate) struct Judge {
     fates: BTreeMap<String, Fate>,
 }
 
+/// Which of a device's two documents.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Document {
+    /// The one that everybody works on.
+    #[default]
+    Shared,
+    /// The device's own, which no server knows.
+    Own,
+}
+
 #[derive(Default, Debug)]
 struct Fate {
     device: usize,
+    document: Document,
     bumps: bool,
     durable: bool,
     confirmed: bool,
@@ -23,8 +34,8 @@ struct Fate {
 }
 
 impl Judge {
-    pub(crate) fn issued(&mut self, name: &str, device: usize, bumps: bool) {
-        let fate = Fate { device, bumps, ..Fate::default() };
+    pub(crate) fn issued(&mut self, name: &str, device: usize, document: Document, bumps: bool) {
+        let fate = Fate { device, document, bumps, ..Fate::default() };
         let known = self.fates.insert(name.to_owned(), fate);
         assert!(known.is_none(), "BUG: {name} was issued twice by the simulator");
     }
@@ -60,32 +71,46 @@ impl Judge {
         }
     }
 
-    /// Compares what was said with the rows that there are in the end.
-    pub(crate) fn judge(&self, file: &[u8]) -> Result<(), String> {
-        let (entries, bumps) = read(file)?;
-        let mut bumped = 0;
-        for (name, fate) in &self.fates {
-            let rows = entries.get(name).copied().unwrap_or(0);
-            bumped += i64::from(fate.bumps) * rows;
-            let wrong = match rows {
-                0 if fate.confirmed => "was confirmed and is not there",
-                0 if fate.durable && !fate.rejected => "was durable and is gone without a word",
-                0 => continue,
-                1 if fate.rejected => "was rejected and is there",
-                1 if fate.failed => "failed and is there",
-                1 => continue,
-                _ => "was applied more than once",
-            };
-            return Err(format!("{name} {wrong}: {fate:?}"));
+    /// Compares what was said of the shared document with the rows that there are in the end.
+    pub(crate) fn judge_shared(&self, file: &[u8]) -> Result<(), String> {
+        let fates = self.fates.iter().filter(|(_, fate)| fate.document == Document::Shared);
+        judge(fates.collect(), file)
+    }
+
+    /// The same for a device's own document, where nothing is rejected that was durable.
+    pub(crate) fn judge_own(&self, device: usize, file: &[u8]) -> Result<(), String> {
+        let is_own = |fate: &Fate| fate.document == Document::Own && fate.device == device;
+        let fates: BTreeMap<_, _> = self.fates.iter().filter(|(_, fate)| is_own(fate)).collect();
+        if let Some((name, _)) = fates.iter().find(|(_, fate)| fate.rejected) {
+            return Err(format!("{name} was rejected after it was durable"));
         }
-        if bumps != bumped {
-            return Err(format!("{bumped} bumps were applied, but the total says {bumps}"));
-        }
-        let known: BTreeSet<&String> = self.fates.keys().collect();
-        match entries.keys().find(|name| !known.contains(name)) {
-            Some(name) => Err(format!("{name} is there and nobody issued it")),
-            None => Ok(()),
-        }
+        judge(fates, file).map_err(|what| format!("device {device}'s own: {what}"))
+    }
+}
+
+fn judge(fates: BTreeMap<&String, &Fate>, file: &[u8]) -> Result<(), String> {
+    let (entries, bumps) = read(file)?;
+    let mut bumped = 0;
+    for (name, fate) in &fates {
+        let rows = entries.get(*name).copied().unwrap_or(0);
+        bumped += i64::from(fate.bumps) * rows;
+        let wrong = match rows {
+            0 if fate.confirmed => "was confirmed and is not there",
+            0 if fate.durable && !fate.rejected => "was durable and is gone without a word",
+            0 => continue,
+            1 if fate.rejected => "was rejected and is there",
+            1 if fate.failed => "failed and is there",
+            1 => continue,
+            _ => "was applied more than once",
+        };
+        return Err(format!("{name} {wrong}: {fate:?}"));
+    }
+    if bumps != bumped {
+        return Err(format!("{bumped} bumps were applied, but the total says {bumps}"));
+    }
+    match entries.keys().find(|name| !fates.contains_key(name)) {
+        Some(name) => Err(format!("{name} is there and nobody issued it")),
+        None => Ok(()),
     }
 }
 

@@ -10,7 +10,7 @@
 //!   all that follows it on that connection; the connection is cut, or just falls silent.
 //! - A tab is closed; the tab that lends the page server is closed, between any two of its steps;
 //!   the core is killed; a device or the server loses power, and with it any of its un-flushed
-//! sectors.
+//!   sectors.
 //! - A flush takes its time.
 //!
 //! Ports within a browser lose nothing while both ends live, and a power cut does not damage

@@ -9,10 +9,16 @@ use tidelog_types::{CallId, ErrorCode, Value};
 /// The one document that everybody works on.
 pub(crate) const DOCUMENT: &str = "ledger";
 pub(crate) const SERVER: &str = "ws://server";
-const HANDLE: Handle = Handle(1);
+/// A document that each device has for itself, without a server.
+const DIARY: &str = "diary";
+
+/// The tab's numbers for the two.
+pub(crate) const SHARED: Handle = Handle(1);
+pub(crate) const OWN: Handle = Handle(2);
 
 /// A tab of a device.
 pub(crate) struct Tab {
+    release: Release,
     /// The device's share of call ids, so that no two calls ever have the same.
     id_prefix: u64,
     next_call: u32,
@@ -26,7 +32,6 @@ pub(crate) struct Tab {
     pub(crate) told_rejections: BTreeSet<String>,
     pub(crate) exported: Option<Vec<u8>>,
     pub(crate) live_rows: u32,
-    pub(crate) online: bool,
 }
 
 /// What a tab was told of a mutation.
@@ -42,9 +47,33 @@ pub(crate) enum News {
     Handled(String),
 }
 
-/// The doctype of the ledger: every mutation leaves a row with its own name, so that a second run
-/// would show.
-pub(crate) fn doctype() -> Doctype {
+/// What the app's releases know the documents by: the second succeeds the first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Release {
+    First,
+    Second,
+}
+
+/// The doctype of both documents: every mutation leaves a row with its own name, so that a second
+/// run would show.
+fn doctype(release: Release) -> Doctype {
+    let mut doctype = first_doctype();
+    if release == Release::Second {
+        doctype.migrations.push(
+            "create table mark (id text not null, entries integer not null) strict;
+             insert into mark select 'the release', count(*) from entry;
+             create index entry_at on entry (at, id);"
+                .to_owned(),
+        );
+        let bump = doctype.mutations.iter_mut().find(|mutation| mutation.name == "bump");
+        bump.expect("BUG: it bumps")
+            .sql
+            .push("insert into mark select :id, count(*) from entry".to_owned());
+    }
+    doctype
+}
+
+fn first_doctype() -> Doctype {
     let text = |name: &str| Param { name: name.to_owned(), kind: ParamKind::Text, optional: false };
     let define = |name: &str, params: Vec<Param>, sql: &[&str]| MutationDefinition {
         name: name.to_owned(),
@@ -81,8 +110,9 @@ pub(crate) fn doctype() -> Doctype {
 }
 
 impl Tab {
-    pub(crate) fn new(id_prefix: u64) -> Self {
+    pub(crate) fn new(id_prefix: u64, release: Release) -> Self {
         Self {
+            release,
             id_prefix,
             next_call: 0,
             unsettled: BTreeMap::new(),
@@ -91,32 +121,35 @@ impl Tab {
             told_rejections: BTreeSet::new(),
             exported: None,
             live_rows: 0,
-            online: false,
         }
     }
 
     /// The first words to a core: open, watch, and listen for rejections.
     pub(crate) fn open(&mut self) -> Vec<ToCore> {
+        let shared = self.open_one(SHARED, DOCUMENT, Some(SERVER));
+        let own = self.open_one(OWN, DIARY, None);
+        vec![shared, own, self.watch(SHARED), self.watch(OWN)]
+    }
+
+    fn open_one(&mut self, handle: Handle, document: &str, server: Option<&str>) -> ToCore {
         let call = self.next_call();
         let open = ToCore::Open {
             call,
-            handle: HANDLE,
-            document: DOCUMENT.to_owned(),
+            handle,
+            document: document.to_owned(),
             user: String::new(),
-            server: Some(SERVER.to_owned()),
-            doctype: doctype(),
+            server: server.map(str::to_owned),
+            doctype: doctype(self.release),
             has_token: false,
         };
-        let mut messages = vec![self.ask(call, open)];
-        messages.push(self.watch());
-        messages
+        self.ask(call, open)
     }
 
-    fn watch(&mut self) -> ToCore {
+    fn watch(&mut self, handle: Handle) -> ToCore {
         let call = self.next_call();
         ToCore::Watch {
             call,
-            handle: HANDLE,
+            handle,
             sql: "select count(*) from entry".to_owned(),
             params: QueryParams::Positional(Vec::new()),
         }
@@ -139,7 +172,14 @@ impl Tab {
         messages
     }
 
-    pub(crate) fn mutate(&mut self, mutation: &str, id: &str, name: u64, now_ms: u64) -> ToCore {
+    pub(crate) fn mutate(
+        &mut self,
+        handle: Handle,
+        mutation: &str,
+        id: &str,
+        name: u64,
+        now_ms: u64,
+    ) -> ToCore {
         let call = self.next_call();
         let text = |text: String| Value::Text(text);
         let mut args = vec![("id".to_owned(), text(id.to_owned()))];
@@ -152,7 +192,7 @@ impl Tab {
         bytes[8..12].copy_from_slice(&call.0.to_le_bytes());
         let message = ToCore::Mutate {
             call,
-            handle: HANDLE,
+            handle,
             id: CallId(bytes),
             name: mutation.to_owned(),
             args,
@@ -162,11 +202,11 @@ impl Tab {
         self.ask(call, message)
     }
 
-    pub(crate) fn query(&mut self) -> ToCore {
+    pub(crate) fn query(&mut self, handle: Handle) -> ToCore {
         let call = self.next_call();
         let query = ToCore::Query {
             call,
-            handle: HANDLE,
+            handle,
             sql: "select bumps from total".to_owned(),
             params: QueryParams::Positional(Vec::new()),
         };
@@ -175,17 +215,17 @@ impl Tab {
 
     pub(crate) fn sync(&mut self) -> ToCore {
         let call = self.next_call();
-        self.ask(call, ToCore::Sync { call, handle: HANDLE })
+        self.ask(call, ToCore::Sync { call, handle: SHARED })
     }
 
-    pub(crate) fn export(&mut self) -> ToCore {
+    pub(crate) fn export(&mut self, handle: Handle) -> ToCore {
         let call = self.next_call();
         self.exported = None;
-        self.ask(call, ToCore::Export { call, handle: HANDLE })
+        self.ask(call, ToCore::Export { call, handle })
     }
 
     pub(crate) fn set_connected(&self, connected: bool) -> ToCore {
-        ToCore::SetConnected { handle: HANDLE, connected }
+        ToCore::SetConnected { handle: SHARED, connected }
     }
 
     /// Takes what the core says. Says what is news of a mutation, and what to answer.
@@ -194,8 +234,9 @@ impl Tab {
         let mut answers = Vec::new();
         match message {
             FromCore::Opened { call, .. } => {
-                self.unsettled.remove(&call);
-                answers.push(ToCore::ListenRejections { handle: HANDLE });
+                if let Some(ToCore::Open { handle, .. }) = self.unsettled.remove(&call) {
+                    answers.push(ToCore::ListenRejections { handle });
+                }
             }
             FromCore::Failed { call, failure } => {
                 let asked = self.unsettled.remove(&call);
@@ -240,7 +281,6 @@ impl Tab {
                 self.unsettled.remove(&call);
             }
             FromCore::Status { status, .. } => {
-                self.online = status.connection == tidelog_client::Connection::Online;
                 let ordered = status.timeline.windows(2).all(|pair| pair[0] <= pair[1]);
                 if !ordered {
                     return Err(format!("watermarks out of order: {status:?}"));
@@ -258,7 +298,7 @@ impl Tab {
                 self.told_rejections.insert(name.clone());
                 news.push(News::Refused(name.clone()));
                 if lsn % 3 == 0 {
-                    answers.push(ToCore::RejectionHandled { handle: HANDLE, lsn });
+                    answers.push(ToCore::RejectionHandled { handle: SHARED, lsn });
                     news.push(News::Handled(name.clone()));
                 }
             }

@@ -3,15 +3,18 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use tidelog_client::{Effect, FromCore, Input, Notice, PageServerId, SocketId, TabId, ToCore};
+use tidelog_client::{
+    Effect, FromCore, Handle, Input, Notice, PageServerId, SocketId, TabId, ToCore,
+};
 use tidelog_pages::{StoreReply, StoreRequest, Ticket};
 use tidelog_server::ConnId;
 use tidelog_sync::{FromServer, decode_message, encode_message};
 
-use crate::device::{CORE, Device};
+use crate::device::{CORE, Device, Sizes};
 use crate::host::{Done, Host};
-use crate::judge::Judge;
+use crate::judge::{Document, Judge};
 use crate::rng::Rng;
+use crate::tab::{OWN, Release, SHARED};
 
 const DEVICES: usize = 3;
 /// Actions of tabs in the first part of a run, in which things go wrong.
@@ -36,9 +39,12 @@ pub struct World {
     judge: Judge,
     trace: blake3::Hasher,
     verbose: bool,
-    log_size_max: u64,
     /// Milliseconds that a message over the net takes at most.
     net_ms_max: u64,
+    /// What tabs that are opened now are of.
+    release: Release,
+    /// The action before which a release comes, in some worlds.
+    release_at: Option<u64>,
     faults: bool,
 }
 
@@ -149,6 +155,9 @@ impl World {
         let mut rng = Rng::new(seed);
         // Small enough that change-overs happen, and now and then the size of real life.
         let log_size_max = if rng.once_in(4) { 16 << 20 } else { 128 << 10 };
+        let release_at = if rng.once_in(2) { Some(rng.below(ACTIONS)) } else { None };
+        let pool_pages_max = [0, 4, 8192][usize::try_from(rng.below(3)).expect("BUG: below 3")];
+        let sizes = Sizes { log_size_max, pool_pages_max };
         let net_ms_max = [3, 80, 400][usize::try_from(rng.below(3)).expect("BUG: below 3")];
         Self {
             seed,
@@ -156,16 +165,17 @@ impl World {
             queue: BTreeMap::new(),
             last_event: 0,
             wires: BTreeMap::new(),
-            devices: (0..DEVICES).map(|_| Device::new()).collect(),
-            host: Host::new(log_size_max),
+            devices: (0..DEVICES).map(|_| Device::new(sizes)).collect(),
+            host: Host::new(sizes),
             conns: BTreeMap::new(),
             last_conn: 0,
             last_name: 0,
             judge: Judge::default(),
             trace: blake3::Hasher::new(),
             verbose,
-            log_size_max,
             net_ms_max,
+            release: Release::First,
+            release_at,
             faults: true,
             rng,
         }
@@ -181,7 +191,11 @@ impl World {
         for device in 0..DEVICES {
             self.start_device(device)?;
         }
-        for _ in 0..ACTIONS {
+        for action in 0..ACTIONS {
+            if self.release_at == Some(action) {
+                self.note("a release of the app");
+                self.release = Release::Second;
+            }
             for _ in 0..self.rng.below(40) {
                 self.next_event()?;
             }
@@ -197,9 +211,11 @@ impl World {
             self.start_device(device)?;
         }
         let file = self.converge("after a last power cut")?;
-        self.judge.judge(&file)?;
-        for (device, here) in self.devices.iter().enumerate() {
-            for tab in here.tabs.values() {
+        self.judge.judge_shared(&file)?;
+        for device in 0..DEVICES {
+            let own = self.export(device, OWN, "at the end")?;
+            self.judge.judge_own(device, &own)?;
+            for tab in self.devices[device].tabs.values() {
                 self.judge.judge_rejections(device, &tab.told_rejections)?;
             }
         }
@@ -229,6 +245,9 @@ impl World {
             let connected = self.rng.once_in(2);
             let name = format!("m{}", self.last_name + 1);
             let claim = self.rng.below(12);
+            let own = self.rng.once_in(4);
+            let (handle, document) =
+                if own { (OWN, Document::Own) } else { (SHARED, Document::Shared) };
             let now_ms = self.now_ms;
             let tab = self.devices[device].tabs.get_mut(&tab).expect("BUG: listed");
             let mutation = match what {
@@ -236,7 +255,7 @@ impl World {
                 3 | 4 => "bump",
                 5 | 6 => "claim",
                 7 => {
-                    messages.push(tab.query());
+                    messages.push(tab.query(handle));
                     continue;
                 }
                 8 => {
@@ -248,9 +267,9 @@ impl World {
                     continue;
                 }
             };
-            messages.push(tab.mutate(mutation, &name, claim, now_ms));
+            messages.push(tab.mutate(handle, mutation, &name, claim, now_ms));
             self.last_name += 1;
-            self.judge.issued(&name, device, mutation == "bump");
+            self.judge.issued(&name, device, document, mutation == "bump");
         }
         self.send_to_core(device, tab, messages);
         Ok(())
@@ -370,7 +389,7 @@ impl World {
             return;
         }
         let prefix = (device as u64) << 16 | self.devices[device].life;
-        let tab = self.devices[device].new_tab(prefix);
+        let tab = self.devices[device].new_tab(prefix, self.release);
         let messages = self.devices[device].tabs.get_mut(&tab).expect("BUG: made it").open();
         self.send_to_core(device, tab, messages);
     }
@@ -407,23 +426,28 @@ impl World {
         }
         let theirs = self.export_host(when)?;
         for device in 0..DEVICES {
-            let tab = self.any_tab(device)?;
-            let here = self.devices[device].tabs.get_mut(&tab).expect("BUG: found");
-            let export = here.export();
-            self.send_to_core(device, tab, vec![export]);
-            self.settle(when)?;
-            let ours = self.devices[device].tabs[&tab].exported.clone();
-            if ours.as_ref() != Some(&theirs) {
-                let first = ours.iter().flatten().zip(&theirs).position(|(a, b)| a != b);
+            let ours = self.export(device, SHARED, when)?;
+            if ours != theirs {
+                let first = ours.iter().zip(&theirs).position(|(a, b)| a != b);
                 return Err(format!(
                     "{when}, device {device} differs from the server: {} and {} bytes, first \
                      difference at {first:?}",
-                    ours.map_or(0, |file| file.len()),
+                    ours.len(),
                     theirs.len(),
                 ));
             }
         }
         Ok(theirs)
+    }
+
+    fn export(&mut self, device: usize, handle: Handle, when: &str) -> Result<Vec<u8>, String> {
+        let tab = self.any_tab(device)?;
+        let here = self.devices[device].tabs.get_mut(&tab).expect("BUG: found");
+        let export = here.export(handle);
+        self.send_to_core(device, tab, vec![export]);
+        self.settle(when)?;
+        let file = self.devices[device].tabs[&tab].exported.clone();
+        file.ok_or_else(|| format!("{when}, device {device} gives no file"))
     }
 
     fn any_tab(&self, device: usize) -> Result<TabId, String> {
@@ -636,8 +660,7 @@ impl World {
         if here.life != life || here.core.is_none() || here.page_server.is_some() {
             return Ok(());
         }
-        let log_size_max = self.log_size_max;
-        let server = self.devices[device].lend(tab, log_size_max)?;
+        let server = self.devices[device].lend(tab)?;
         self.note(&format!("device {device}: tab {} lends page server {}", tab.0, server.0));
         self.step_core(device, Input::PageServerLent { server, settled_at_ms: 0 });
         let tabs: Vec<TabId> = self.devices[device].tabs.keys().copied().collect();

@@ -92,6 +92,14 @@ impl Document {
         offering.or_else(|| open().map(|(key, _)| *key))
     }
 
+    /// Nobody waits any more for the document to become the server's.
+    pub(super) fn give_up_offer(&mut self, ctx: &mut Context<'_>) {
+        if self.following.offer.is_some() {
+            self.leave_server(ctx);
+            self.following.offer = None;
+        }
+    }
+
     /// Whether the server is to be told that we follow. What is offered to it is durable here.
     pub(crate) fn wants_channel(&self, now_ms: u64) -> bool {
         let ready = match (&self.role, &self.following.offer) {

@@ -259,7 +259,10 @@ impl Document {
     }
 
     /// A tab is gone: nobody waits for its calls any more.
-    pub(crate) fn drop_tab(&mut self, tab: TabId) {
+    pub(crate) fn drop_tab(&mut self, tab: TabId, ctx: &mut Context<'_>) {
+        if self.ops.front().is_some_and(|op| op.tab == tab) {
+            self.give_up_offer(ctx);
+        }
         self.handles.retain(|(holder, _), _| *holder != tab);
         self.ops.retain(|op| op.tab != tab);
         self.watches.retain(|(holder, _), _| *holder != tab);

@@ -328,7 +328,8 @@ impl Document {
                     Ran::Waits
                 }
                 Some(failure) => {
-                    self.leave_server(ctx);
+                    self.following.offer = Some(offer);
+                    self.give_up_offer(ctx);
                     Ran::Failed(failure)
                 }
             },

@@ -43,6 +43,8 @@ pub struct Device {
     pub sent: Vec<ToServer>,
     calls: u32,
     settings: ClientSettings,
+    /// Which device it is, for a server.
+    pub number: usize,
     seed: u8,
 }
 
@@ -69,6 +71,7 @@ impl Device {
             sent: Vec::new(),
             calls: 0,
             settings,
+            number: usize::from(seed),
             seed,
         };
         device.lend();
@@ -125,6 +128,12 @@ impl Device {
         self.disk.complete_flushes();
         self.poll();
         self.run();
+    }
+
+    /// From now on nothing more fits on the disk.
+    pub fn fill_disk(&self) {
+        let size = |name| self.disk.bytes_of(name).map_or(0, |bytes| bytes.len() as u64);
+        self.disk.set_capacity(Some(StoreFiles::<()>::NAMES.into_iter().map(size).sum()));
     }
 
     /// Lets time pass, waking the core whenever it wants.
@@ -406,8 +415,9 @@ impl Device {
         status.expect("no status was told")
     }
 
-    /// The positions in the status, in one line.
-    pub fn positions(&self) -> String {
+    /// The positions in the status, in one line. What is mere numbers may be told a little later.
+    pub fn positions(&mut self) -> String {
+        self.pass(50);
         let status = self.status();
         let ([start, acked, durable, head], [kept, visible]) =
             (status.timeline, status.storage_lsns);

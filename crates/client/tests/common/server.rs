@@ -192,7 +192,8 @@ impl Server {
 pub fn talk(server: &mut Server, devices: &mut [&mut Device]) {
     loop {
         let mut quiet = true;
-        for (number, device) in devices.iter_mut().enumerate() {
+        for device in devices.iter_mut() {
+            let number = device.number;
             for message in device.take_sent() {
                 quiet = false;
                 for answer in server.hear(number, message) {
