@@ -13,7 +13,7 @@ const SWEEP_MS = 500;
 const SWEEPS_MAX = 19;
 
 /** Cores that may die over one call before it is taken for the cause. */
-const TRIES_MAX = 3;
+const DEATHS_MAX = 3;
 
 /** Between two looks at the device. */
 const DEVICE_MS = 30_000;
@@ -39,8 +39,10 @@ interface Call {
   readonly caller: Caller;
   /** Sweeps that it can still wait; infinite once only the server can settle it. */
   sweeps: number;
-  /** Cores that were asked since the last answer. */
-  tries: number;
+  /** Whether a core was asked already. */
+  asked: boolean;
+  /** Cores that died since the last answer. */
+  deaths: number;
   /** The LSN at which a mutation is durable; 0 before that. */
   durable: number;
 }
@@ -76,6 +78,9 @@ export class Connection {
   constructor(urls: WorkerUrls) {
     this.#engine = new Engine(urls, {
       begin: () => this.#begin(),
+      died: () => {
+        for (const call of this.#calls.values()) if (call.asked) call.deaths++;
+      },
       receive: (bytes) => this.#receive(bytes),
       failed: (error, final) => this.#failed(error, final),
     });
@@ -108,7 +113,7 @@ export class Connection {
     }
     const whole = { ...message, call: number } as ToCore[Kind];
     const sweeps = limited ? SWEEPS_MAX : Number.POSITIVE_INFINITY;
-    const call: Call = { kind, message: whole, caller, sweeps, tries: 0, durable: 0 };
+    const call: Call = { kind, message: whole, caller, sweeps, asked: false, deaths: 0, durable: 0 };
     this.#calls.set(number, call);
     this.#sweeper ??= setInterval(() => this.#sweep(), SWEEP_MS);
     this.#engine.start();
@@ -153,7 +158,8 @@ export class Connection {
   }
 
   #make(call: Call): void {
-    const again = call.tries++ > 0 ? call.durable : undefined;
+    const again = call.asked ? call.durable : undefined;
+    call.asked = true;
     this.tell(call.kind, { ...call.message, again });
   }
 
@@ -176,7 +182,7 @@ export class Connection {
       document.remind();
     }
     for (const [number, call] of this.#calls) {
-      if (call.tries < TRIES_MAX) this.#make(call);
+      if (call.deaths < DEATHS_MAX) this.#make(call);
       else {
         this.#calls.delete(number);
         call.caller.fail(new EngineError('the engine died each time it was asked this'));
@@ -194,7 +200,7 @@ export class Connection {
     const call = this.#calls.get(number);
     if (call) {
       call.sweeps = Number.POSITIVE_INFINITY;
-      call.tries = 1;
+      call.deaths = 0;
       if (answer.type === 'durable') call.durable = answer.lsn;
       if (call.caller.take(answer)) this.#calls.delete(number);
     } else if (answer.type === 'opened') {

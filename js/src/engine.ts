@@ -15,6 +15,8 @@ const WELCOME_ANEW_MS = 1000;
 
 /** What an engine tells its owner. */
 export interface EngineOwner {
+  /** A core that was at work is gone. */
+  died(): void;
   /** There is a new core that knows nothing: tell it everything that still matters. */
   begin(): void;
   /** A list of messages came. */
@@ -130,6 +132,7 @@ export class Engine {
     const since = performance.now();
     navigator.locks.request(CORE_LOCK, { mode: 'shared' }, () => {
       if (performance.now() - since > 10_000) this.#deaths = 0;
+      this.#owner.died();
       // What the core said last may still be on its way to us.
       setTimeout(() => this.#restart(port), 25 + 250 * this.#deaths++);
     });

@@ -1,4 +1,4 @@
-/** A tab's offer to run the page server, which in most browsers only a tab can start. */
+/** A tab's offer to run the page server, which a SharedWorker cannot do by itself. */
 
 import type { Again, FromTab, Serve, WorkerUrls } from './ports.js';
 
@@ -24,8 +24,8 @@ export class Lender {
   /** A core was told hello: lends to it, or begins to wait for a turn. */
   greet(): void {
     if (this.#worker) this.#lend(this.#worker);
-    // Chromium's core always needs us, so there is no need to wait until it says so.
-    else if ('userAgentData' in navigator) this.#queue();
+    // A core always needs a page server, so there is no need to wait until it says so.
+    else this.#queue();
   }
 
   /** The core has said whether it needs tabs to lend. */

@@ -53,6 +53,7 @@ export function open<const Defined extends Mutations>(
 ): Promise<Database<Defined>> {
   const connection = connectionTo(urls);
   return new Promise((resolve, reject) => {
+    if (!doctype?.mutations) throw new InvalidOptionError('open() wants what doctype() returned');
     const message = {
       handle: connection.nextHandle(),
       document: checkText('document', document),

@@ -6,13 +6,11 @@
  */
 
 import type {
-  Again,
   Bytes,
   FromTab,
   Hello,
   Reach,
   Ready,
-  Serve,
   TabPort,
   ToTab,
   Unserved,
@@ -25,25 +23,19 @@ declare const self: SharedWorkerGlobalScope;
 /** Held for as long as this worker lives: the tabs wait for it to notice its end. */
 const CORE_LOCK = 'tidelog-core:0.1.0';
 
-/** Between two page servers that this worker starts by itself. */
-const AGAIN_MS = 500;
-
 /** In the order of `PageServerFailure`. */
 const FAILURES: readonly Unserved['kind'][] = ['newer-format', 'unavailable', 'damaged'];
-
-/** Firefox can start the page server here; elsewhere tabs lend it. */
-const startsPageServers = typeof Worker === 'function';
 
 interface Tab {
   readonly number: number;
   readonly port: MessagePort;
 }
 
-/** The page server in use: its tab is 0 where this worker started it. */
+/** The page server in use, and the tab that lent it. */
 interface PageServer {
   readonly number: number;
   readonly tab: number;
-  readonly way: MessagePort | Worker;
+  readonly way: MessagePort;
   /** Whether it has the store open. */
   ready?: boolean;
 }
@@ -120,8 +112,12 @@ function greet(port: MessagePort, { lock, urls }: Hello): Tab {
   return tab;
 }
 
+/**
+ * Tabs lend the page server in every browser. Firefox lets a SharedWorker start it by itself, but
+ * about once in a hundred times `new Worker` there never returns, and such a core cannot be ended.
+ */
 function welcome(tab: Tab): void {
-  tab.port.postMessage({ type: 'welcome', lends: !startsPageServers } satisfies ToTab);
+  tab.port.postMessage({ type: 'welcome', lends: true } satisfies ToTab);
   reach(tab);
 }
 
@@ -145,7 +141,6 @@ function gone({ number }: Tab): void {
 }
 
 async function start(urls: Hello['urls']): Promise<void> {
-  if (startsPageServers) startPageServer(urls);
   const held = new Promise<void>((resolve, reject) => {
     const hold = (): Promise<never> => {
       resolve();
@@ -161,7 +156,6 @@ async function start(urls: Hello['urls']): Promise<void> {
   tabs.forEach(welcome);
   const waiting = early;
   early = [];
-  if (pageServer) use(pageServer);
   for (const { tab, message } of waiting) receive(tab, message);
 }
 
@@ -185,7 +179,7 @@ function receive(tab: Tab, message: FromTab): void {
 function use(server: PageServer): void {
   const { number, way } = server;
   pageServer = server;
-  way.onmessage = ({ data }: MessageEvent<Bytes | Ready | Unserved | Again>) => {
+  way.onmessage = ({ data }: MessageEvent<Bytes | Ready | Unserved>) => {
     if (data instanceof Uint8Array) step(core.pageServerReplies, number, data);
     else if (data.type === 'ready') {
       step(core.pageServerLent, number, data.settledAt);
@@ -198,26 +192,6 @@ function use(server: PageServer): void {
 function failed({ number }: PageServer, kind: Unserved['kind'], reason: string): void {
   const bytes = new TextEncoder().encode(reason);
   step(core.pageServerFailed, number, FAILURES.indexOf(kind), bytes);
-}
-
-/** The literal form is what bundlers look for. */
-function startPageServer(urls: Hello['urls']): void {
-  const options = { type: 'module', name: 'tidelog-page-server' } as const;
-  const worker = urls.pageServerUrl
-    ? new Worker(urls.pageServerUrl, options)
-    : new Worker(new URL('./page-server.js', import.meta.url), { type: 'module' });
-  const server: PageServer = { number: ++lastNumber, tab: 0, way: worker };
-  worker.addEventListener('message', ({ data }: MessageEvent<Bytes | Again>) => {
-    if (data instanceof Uint8Array || data.type !== 'again') return;
-    worker.terminate();
-    setTimeout(startPageServer, AGAIN_MS, urls);
-  });
-  worker.onerror = ({ message }) => {
-    failed(server, 'unavailable', `the page server's worker failed: ${message}`);
-  };
-  worker.postMessage({ type: 'serve', wasm: urls.pageServerWasmUrl } satisfies Serve);
-  pageServer = server;
-  if (works) use(server);
 }
 
 function openSocket(number: number, url: string): void {

@@ -1,7 +1,6 @@
 //! The page server as its worker sees it.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 
 use js_sys::Uint8Array;
 use tidelog_disk::StoreFiles;
@@ -115,7 +114,8 @@ impl PageServerHost {
     /// Goes on with what is left, a slice of it.
     pub fn proceed(&mut self) -> Left {
         let mut is_broken = false;
-        let mut lists: BTreeMap<OwnerId, Vec<StoreReply>> = BTreeMap::new();
+        // Hardly ever for more than one owner.
+        let mut lists: Vec<(OwnerId, Vec<StoreReply>)> = Vec::new();
         for (owner, reply) in self.server.poll() {
             match &reply {
                 StoreReply::Durable { ticket } => self.give_notice(owner, *ticket),
@@ -128,7 +128,10 @@ impl PageServerHost {
                 }
                 _ => {}
             }
-            lists.entry(owner).or_default().push(reply);
+            match lists.iter_mut().find(|(to, _)| *to == owner) {
+                Some((_, list)) => list.push(reply),
+                None => lists.push((owner, vec![reply])),
+            }
         }
         for (OwnerId(owner), replies) in lists {
             let bytes = Uint8Array::from(codec::encode(&replies).as_slice());

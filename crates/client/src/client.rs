@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use tidelog_document::DoctypeHash;
-use tidelog_pages::StoreReply;
+use tidelog_pages::{AppendError, StoreReply};
 use tidelog_types::limits::POOL_PAGES_MAX;
 use tidelog_types::{ClientId, DocumentKey, ErrorCode};
 
 use crate::document::{Context, Document, Op, OpKind, OpenCall, Surroundings};
-use crate::effect::{Effect, Input, SocketId, TabId};
+use crate::effect::{Effect, Input, PageServerFailure, SocketId, TabId};
 use crate::outbox::Outbox;
 use crate::protocol::{Call, CallFailure, FromCore, Handle, ToCore};
 use crate::rng::Rng;
@@ -328,8 +328,10 @@ impl Client {
                 self.with(&document, out, |document, _| document.pages(request, pages, last));
             }
             StoreReply::Broken { error } => {
-                let reason = error.to_string();
-                self.store.failed(crate::effect::PageServerFailure::Damaged { reason });
+                self.store.failed(match error {
+                    AppendError::Full => PageServerFailure::Full,
+                    other => PageServerFailure::Damaged { reason: other.to_string() },
+                });
                 self.fail_opens(out);
             }
             StoreReply::Changes { .. } | StoreReply::Documents { .. } => {}

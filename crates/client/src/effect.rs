@@ -102,6 +102,8 @@ pub enum PageServerFailure {
         /// What was found.
         reason: String,
     },
+    /// The device has no room for the little that every start writes.
+    Full,
 }
 
 /// What a page server's host tells a tab by itself, past the core, as soon as an append is durable:

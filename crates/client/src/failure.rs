@@ -127,6 +127,7 @@ impl CallFailure {
                          an ordinary window"
                 ),
             ),
+            PageServerFailure::Full => Self::of_append(&AppendError::Full),
             PageServerFailure::Damaged { reason } => Self::new(
                 ErrorCode::Storage,
                 format!(

@@ -2,8 +2,9 @@
 
 mod common;
 
+use common::server::{Server, talk};
 use common::*;
-use tidelog_client::{Call, Input, PageServerFailure, PageServerId, Storage, ToCore};
+use tidelog_client::{Call, FromCore, Input, PageServerFailure, PageServerId, Storage, ToCore};
 use tidelog_types::ErrorCode;
 
 fn add(device: &mut Device, id: &str) -> Call {
@@ -198,6 +199,55 @@ fn a_page_server_that_cannot_start_fails_what_waits_for_it_with_the_reason() {
     assert_eq!(device.code(later), ErrorCode::NewerFormat);
     device.lend();
     device.open(&todos());
+}
+
+#[test]
+fn opening_on_a_full_disk_says_so_and_works_once_there_is_room() {
+    let mut device = Device::new(1);
+    device.open(&todos());
+    add(&mut device, "milk");
+    device.kill_core_on_a_full_disk();
+    let refused = device.start_open(TAB, None, &todos());
+    assert_eq!(device.code(refused), ErrorCode::StorageFull);
+    device.disk.set_capacity(None);
+    device.lend();
+    device.open(&todos());
+    assert_eq!(device.query("select id from todo"), [[text("milk")]]);
+}
+
+#[test]
+fn calls_wait_for_the_layers_after_a_failed_append() {
+    // Nothing of the document was ever durable, or only some of what is undecided.
+    for kept in 0..3 {
+        let mut device = Device::new(1);
+        device.disk.hold_flushes(true);
+        let call = device.start_open(TAB, Some(SERVER), &todos());
+        device.opened(call);
+        let ids: Vec<String> = (0..kept).map(|n| n.to_string()).collect();
+        for id in &ids {
+            add(&mut device, id);
+        }
+        if kept > 0 {
+            device.flushed();
+        }
+        device.fill_disk();
+        let lost = add(&mut device, "lost");
+        let (count, query) = device.query_message("select count(*) from todo");
+        device.ask(TAB, vec![query]);
+        let sync = device.sync();
+        device.disk.set_capacity(None);
+        device.disk.hold_flushes(false);
+        device.flushed();
+        assert_eq!(device.fate(lost), "failed: StorageFull");
+        assert_eq!(device.answers(count).len(), 1);
+        assert_eq!(device.query("select count(*) from todo"), [[integer(kept)]]);
+        let mut server = Server::new();
+        device.server_is_up = true;
+        device.pass(15_000);
+        talk(&mut server, &mut [&mut device]);
+        assert!(matches!(device.answer(sync), FromCore::Done { .. }));
+        assert_eq!(device.status().pending, 0);
+    }
 }
 
 #[test]

@@ -176,6 +176,7 @@ impl Rebase {
         assert_eq!(self.layers.len(), replica.undecided.len(), "BUG: a mutation was not run again");
         let layers = self.migration.iter().chain(self.layers.iter().map(|(_, set)| set));
         replica.view.set_overlay(layers);
+        replica.built = true;
         replica.migration = self.migration;
         replica.migration_failure = self.migration_failure;
         for (index, (verdict, set)) in self.layers.into_iter().enumerate() {

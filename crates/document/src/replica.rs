@@ -45,6 +45,8 @@ pub struct Replica {
     pub(crate) rebase: Option<Rebase>,
     /// Whether layers have to be built anew although no entry came: at open, or for a new doctype.
     pub(crate) stale: bool,
+    /// Whether the layers of what was undecided at open have been built.
+    pub(crate) built: bool,
 }
 
 /// A mutation that has no verdict yet.
@@ -169,6 +171,7 @@ impl Replica {
             staged: VecDeque::new(),
             rebase: None,
             stale: true,
+            built: false,
         }
     }
 
@@ -255,6 +258,12 @@ impl Replica {
     #[must_use]
     pub fn is_settled(&self) -> bool {
         self.rebase.is_none() && self.staged.is_empty() && !self.stale
+    }
+
+    /// Whether readers see the mutations that were undecided at open: not before the first rebase.
+    #[must_use]
+    pub fn is_built(&self) -> bool {
+        self.built
     }
 
     /// This device has the rejections before `kept` on its disk, or will have them before
@@ -364,6 +373,7 @@ impl Replica {
                 // The old view stays; the caller says why and the entries come again.
                 self.staged.clear();
                 self.stale = false;
+                self.built = true;
                 Run::Failed(failure)
             }
         }

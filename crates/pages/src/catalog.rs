@@ -294,7 +294,7 @@ impl StoredDocument {
             Kind::Calls => {
                 self.calls.extend(decode_calls(frame.body).ok_or("a call cut short")?);
             }
-            _ => unreachable!("BUG: {kind:?} concerns more than the document"),
+            _ => unreachable!("BUG: it concerns more than the document"),
         }
         Ok(())
     }

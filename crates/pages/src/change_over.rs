@@ -134,7 +134,7 @@ impl<D: Disk> Store<D> {
             }
         }
         self.pages.prepare(self.catalog.extents.count())?;
-        places.sort_by_key(|(slot, _)| *slot);
+        places.sort_unstable_by_key(|(slot, _)| *slot);
         let mut run: Option<(Slot, Vec<u8>)> = None;
         for (slot, place) in &places {
             let follows = run.as_ref().is_some_and(|(first, bytes)| {

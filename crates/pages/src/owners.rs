@@ -1,6 +1,6 @@
 //! Who may ask.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use tidelog_types::Epoch;
 
@@ -14,20 +14,23 @@ pub struct OwnerId(pub u64);
 /// The owners that have asked for something, and who of them may go on.
 #[derive(Debug, Default)]
 pub(crate) struct Owners {
-    known: BTreeSet<OwnerId>,
+    known: BTreeMap<OwnerId, Standing>,
     /// The one that said hello last: from then on nobody else is served.
     holder: Option<OwnerId>,
-    /// Owners that said hello or were there before, and are not the holder any more.
-    fenced: BTreeSet<OwnerId>,
-    /// Owners that met damage: they have to begin anew.
-    broken: BTreeMap<OwnerId, AppendError>,
+}
+
+#[derive(Debug, Default)]
+struct Standing {
+    /// It said hello or was there before another one did, and is not the holder any more.
+    fenced: bool,
+    /// It met damage: it has to begin anew.
+    broken: Option<AppendError>,
 }
 
 impl Owners {
     /// Notes that `owner` is there. Says why it is not served, if it is not.
     pub fn admit(&mut self, owner: OwnerId, epoch: Epoch) -> Result<(), AppendError> {
-        self.known.insert(owner);
-        if let Some(error) = self.broken.get(&owner) {
+        if let Some(error) = &self.known.entry(owner).or_default().broken {
             return Err(error.clone());
         }
         match self.holder {
@@ -38,30 +41,30 @@ impl Owners {
 
     /// Gives the store to `owner` alone, unless it was fenced off before.
     pub fn take_over(&mut self, owner: OwnerId, epoch: Epoch) -> Result<(), AppendError> {
-        if self.fenced.contains(&owner) {
+        let standing = self.known.entry(owner).or_default();
+        if standing.fenced {
             return Err(AppendError::Fenced { current: epoch });
         }
-        self.known.insert(owner);
-        self.broken.remove(&owner);
-        self.fenced.extend(self.known.iter().filter(|known| **known != owner));
+        standing.broken = None;
+        for (known, standing) in &mut self.known {
+            standing.fenced |= *known != owner;
+        }
         self.holder = Some(owner);
         Ok(())
     }
 
     /// Serves `owner` no more.
     pub fn break_off(&mut self, owner: OwnerId, error: AppendError) {
-        self.broken.insert(owner, error);
+        self.known.entry(owner).or_default().broken = Some(error);
     }
 
     /// Forgets an owner that went away.
     pub fn forget(&mut self, owner: OwnerId) {
         self.known.remove(&owner);
-        self.broken.remove(&owner);
-        self.fenced.remove(&owner);
     }
 
     pub fn known(&self) -> impl Iterator<Item = OwnerId> + '_ {
-        self.known.iter().copied()
+        self.known.keys().copied()
     }
 }
 

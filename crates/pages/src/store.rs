@@ -150,7 +150,11 @@ impl<D: Disk> Store<D> {
             PageAt::Slot(slot) => self.pages.read(slot, bytes)?,
         }
         if crc32c::crc32c(bytes) != place.checksum {
-            let what = format!("page {} at {:?}", place.key.pgid, place.at);
+            let pgid = place.key.pgid;
+            let what = match place.at {
+                PageAt::Log(file, offset) => format!("page {pgid} at {offset} of {file}"),
+                PageAt::Slot(slot) => format!("page {pgid} in slot {}", slot.number()),
+            };
             return Err(Fault::Damaged { what });
         }
         Ok(())

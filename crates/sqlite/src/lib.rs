@@ -32,6 +32,8 @@ mod failure;
 pub mod flags;
 mod functions;
 mod guard;
+#[cfg(target_arch = "wasm32")]
+mod host;
 mod local_time;
 mod memory;
 mod params;

@@ -89,6 +89,19 @@ fn clocks_and_chance_are_refused_as_natively() {
     }
     document.view.set_now(1_700_000_000_000);
     assert_eq!(document.query("select unixepoch('now')"), [[Value::Integer(1_700_000_000)]]);
-    let rows = document.query("select datetime(1700000000, 'unixepoch', 'localtime')");
-    assert!(matches!(&rows[0][0], Value::Text(text) if text.starts_with("2023-11-1")), "{rows:?}");
+    for seconds in [0, 951_782_400, 1_709_251_199, 1_700_000_000, -631_152_000_i64, 4_102_444_800] {
+        let sql =
+            format!("select strftime('%Y %m %d %H %M %S', {seconds}, 'unixepoch', 'localtime')");
+        let date = js_sys::Date::new(&(seconds as f64 * 1000.0).into());
+        let expected = format!(
+            "{:04} {:02} {:02} {:02} {:02} {:02}",
+            date.get_full_year(),
+            date.get_month() + 1,
+            date.get_date(),
+            date.get_hours(),
+            date.get_minutes(),
+            date.get_seconds(),
+        );
+        assert_eq!(document.query(&sql), [[Value::Text(expected)]]);
+    }
 }

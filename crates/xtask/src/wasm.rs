@@ -1,7 +1,7 @@
 //! The two WebAssembly modules: crate `tidelog-browser`, compiled once for each worker.
 
-use std::fs;
 use std::path::{Path, PathBuf};
+use std::{env, fs};
 
 use anyhow::{Context, Result};
 
@@ -70,13 +70,28 @@ fn compile(repo: &Repo, feature: &str) -> Result<PathBuf> {
     cargo
         .args(["rustc", "--quiet", "--package", "tidelog-browser", "--lib"])
         .args(["--crate-type", "cdylib", "--target", "wasm32-unknown-unknown"])
-        .args(["--profile", "wasm", "--no-default-features", "--features", feature]);
+        .args(["--profile", "wasm", "--no-default-features", "--features", feature])
+        .args(["--config", &without_paths(repo)?]);
     run::succeed(&mut cargo)?;
     // The two builds share this path, so what is there is copied before the next one.
     let built = repo.target.join("wasm32-unknown-unknown/wasm/tidelog_browser.wasm");
     let kept = built.with_file_name(format!("{feature}.wasm"));
     fs::copy(&built, &kept).with_context(|| format!("cargo made no {built:?}"))?;
     Ok(kept)
+}
+
+/// The setting that keeps the folders of this machine out of the messages of panics, so that the
+/// modules are the same wherever they are built.
+fn without_paths(repo: &Repo) -> Result<String> {
+    let cargo_home = env::var_os("CARGO_HOME").map(PathBuf::from);
+    let cargo_home = cargo_home.or_else(|| Some(env::home_dir()?.join(".cargo")));
+    let flags: Vec<String> = [(Some(repo.root.clone()), "/"), (cargo_home, "/cargo")]
+        .into_iter()
+        .filter_map(|(folder, name)| {
+            Some(format!("--remap-path-prefix={}={name}", folder?.display()))
+        })
+        .collect();
+    Ok(format!("target.wasm32-unknown-unknown.rustflags={}", serde_json::to_string(&flags)?))
 }
 
 fn bind(compiled: &Path, folder: &Path, name: &str) -> Result<()> {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use tidelog_client::{Client, ClientSettings, Notice, PageServerId, SocketId, TabId};
+use tidelog_client::{Client, ClientSettings, Notice, PageServerId, SocketId, TabId, ToCore};
 use tidelog_disk::{CrashDevice, CrashDisk, StoreFiles};
 use tidelog_pages::{OwnerId, PageServer, StoreOptions};
 
@@ -85,6 +85,18 @@ impl Device {
         let server = open_store(&self.disk, self.sizes)?;
         self.page_server = Some(Lent { id, tab, server, notices: Vec::new() });
         Ok(id)
+    }
+
+    /// Whether the core has a page server, and all tabs have opened their documents.
+    pub(crate) fn is_open(&self) -> bool {
+        let mut unsettled = self.tabs.values().flat_map(|tab| tab.unsettled.values());
+        self.page_server.is_some() && !unsettled.any(|call| matches!(call, ToCore::Open { .. }))
+    }
+
+    /// From now on nothing more fits on the disk.
+    pub(crate) fn fill_disk(&self) {
+        let size = |name| self.disk.bytes_of(name).map_or(0, |bytes| bytes.len() as u64);
+        self.disk.set_capacity(Some(StoreFiles::<()>::NAMES.into_iter().map(size).sum()));
     }
 
     /// The worker of the page server is gone; what it wrote is seen by the next, un-flushed or not.

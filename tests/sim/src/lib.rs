@@ -11,7 +11,8 @@
 //! - A tab is closed; the tab that lends the page server is closed, between any two of its steps;
 //!   the core is killed; a device or the server loses power, and with it any of its un-flushed
 //!   sectors.
-//! - A flush takes its time.
+//! - A flush takes its time. A device's disk is full for a while.
+//! - A new release of the app comes, with a successor of the doctype.
 //!
 //! Ports within a browser lose nothing while both ends live, and a power cut does not damage
 //! sectors that were flushed: the design does not promise to survive more, so no more is injected
@@ -25,7 +26,8 @@
 //!
 //! # Where to start reading
 //!
-//! [`World::run`], then `device.rs` and `host.rs`.
+//! [`World::run`], then `world/trouble.rs`, `device.rs` and `host.rs`. That a run would notice
+//! what it is there for is shown by the faults in `planted/`, each a change that breaks the product.
 
 mod device;
 mod host;

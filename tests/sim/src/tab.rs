@@ -242,7 +242,9 @@ impl Tab {
                 let asked = self.unsettled.remove(&call);
                 match (asked, self.names.get(&call)) {
                     (Some(ToCore::Mutate { .. }), Some(name)) => {
-                        if failure.code != ErrorCode::Rejected {
+                        let expected =
+                            matches!(failure.code, ErrorCode::Rejected | ErrorCode::StorageFull);
+                        if !expected {
                             return Err(format!("{name} failed: {failure:?}"));
                         }
                         news.push(News::Failed(name.clone()));
@@ -286,7 +288,10 @@ impl Tab {
                     return Err(format!("watermarks out of order: {status:?}"));
                 }
                 if let Some(failure) = status.error
-                    && failure.code != ErrorCode::ServerUnreachable
+                    && !matches!(
+                        failure.code,
+                        ErrorCode::ServerUnreachable | ErrorCode::StorageFull
+                    )
                 {
                     return Err(format!("the status says {failure:?}"));
                 }

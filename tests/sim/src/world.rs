@@ -1,20 +1,21 @@
-//! The clock, the wires, and whatever goes wrong.
+//! The clock and the wires, and what arrives at their ends.
+
+mod ending;
+mod sockets;
+mod trouble;
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 
-use tidelog_client::{
-    Effect, FromCore, Handle, Input, Notice, PageServerId, SocketId, TabId, ToCore,
-};
+use tidelog_client::{Effect, FromCore, Input, Notice, PageServerId, SocketId, TabId, ToCore};
 use tidelog_pages::{StoreReply, StoreRequest, Ticket};
 use tidelog_server::ConnId;
-use tidelog_sync::{FromServer, decode_message, encode_message};
+use tidelog_sync::{FromServer, decode_message};
 
 use crate::device::{CORE, Device, Sizes};
-use crate::host::{Done, Host};
-use crate::judge::{Document, Judge};
+use crate::host::Host;
+use crate::judge::Judge;
 use crate::rng::Rng;
-use crate::tab::{OWN, Release, SHARED};
+use crate::tab::{OWN, Release};
 
 const DEVICES: usize = 3;
 /// Actions of tabs in the first part of a run, in which things go wrong.
@@ -142,6 +143,10 @@ enum Event {
         device: usize,
         life: u64,
     },
+    RoomAgain {
+        device: usize,
+        life: u64,
+    },
     StartHost,
     StartDevice {
         device: usize,
@@ -230,277 +235,6 @@ impl World {
         })
     }
 
-    // --- what tabs do, and what goes wrong -------------------------------------------------------
-
-    fn act(&mut self) -> Result<(), String> {
-        let device = usize::try_from(self.rng.below(DEVICES as u64)).expect("BUG: small");
-        if self.rng.once_in(4) {
-            return self.go_wrong(device);
-        }
-        let tabs: Vec<TabId> = self.devices[device].tabs.keys().copied().collect();
-        let Some(tab) = self.rng.pick(&tabs) else { return Ok(()) };
-        let mut messages = Vec::new();
-        for _ in 0..=self.rng.below(3) {
-            let what = self.rng.below(10);
-            let connected = self.rng.once_in(2);
-            let name = format!("m{}", self.last_name + 1);
-            let claim = self.rng.below(12);
-            let own = self.rng.once_in(4);
-            let (handle, document) =
-                if own { (OWN, Document::Own) } else { (SHARED, Document::Shared) };
-            let now_ms = self.now_ms;
-            let tab = self.devices[device].tabs.get_mut(&tab).expect("BUG: listed");
-            let mutation = match what {
-                0..=2 => "add",
-                3 | 4 => "bump",
-                5 | 6 => "claim",
-                7 => {
-                    messages.push(tab.query(handle));
-                    continue;
-                }
-                8 => {
-                    messages.push(tab.sync());
-                    continue;
-                }
-                _ => {
-                    messages.push(tab.set_connected(connected));
-                    continue;
-                }
-            };
-            messages.push(tab.mutate(handle, mutation, &name, claim, now_ms));
-            self.last_name += 1;
-            self.judge.issued(&name, device, document, mutation == "bump");
-        }
-        self.send_to_core(device, tab, messages);
-        Ok(())
-    }
-
-    fn go_wrong(&mut self, device: usize) -> Result<(), String> {
-        match self.rng.below(9) {
-            0 => {
-                self.note(&format!("device {device}: a tab more"));
-                self.open_tab(device);
-            }
-            1 => self.close_tab(device),
-            2 => {
-                self.note(&format!("device {device}: the core is killed"));
-                self.kill_core(device);
-            }
-            3 => {
-                self.note(&format!("device {device}: power cut"));
-                self.cut_sockets(device);
-                self.devices[device].cut_power(&mut self.rng);
-                let delay = self.rng.below(3_000);
-                self.schedule(delay, Event::StartDevice { device });
-            }
-            4 if self.host.is_up() => {
-                self.note("server: power cut");
-                self.host.cut_power(&mut self.rng);
-                let conns: Vec<u64> = self.conns.keys().copied().collect();
-                for conn in conns {
-                    self.cut(conn);
-                }
-                let delay = self.rng.below(3_000);
-                self.schedule(delay, Event::StartHost);
-            }
-            5 | 6 => {
-                let conns: Vec<u64> = self.conns.keys().copied().collect();
-                if let Some(conn) = self.rng.pick(&conns) {
-                    self.note(&format!("connection {conn} is cut"));
-                    self.cut(conn);
-                }
-            }
-            7 => {
-                let conns: Vec<u64> = self.conns.keys().copied().collect();
-                if let Some(conn) = self.rng.pick(&conns) {
-                    self.note(&format!("connection {conn} falls silent"));
-                    self.conns.get_mut(&conn).expect("BUG: listed").silent = true;
-                }
-            }
-            _ => {
-                let jump = self.rng.below(40_000);
-                self.note(&format!("{jump} ms pass"));
-                let until = self.now_ms + jump;
-                while self.next_at().is_some_and(|at| at <= until) {
-                    self.next_event()?;
-                }
-                self.now_ms = self.now_ms.max(until);
-            }
-        }
-        Ok(())
-    }
-
-    fn close_tab(&mut self, device: usize) {
-        let tabs: Vec<TabId> = self.devices[device].tabs.keys().copied().collect();
-        let Some(tab) = self.rng.pick(&tabs) else { return };
-        self.note(&format!("device {device}: tab {} is closed", tab.0));
-        self.devices[device].tabs.remove(&tab);
-        if self.devices[device].tabs.is_empty() {
-            // The core goes with its last tab; a new one opens the app again later.
-            self.cut_sockets(device);
-            let here = &mut self.devices[device];
-            here.core = None;
-            here.life += 1;
-            here.drop_page_server();
-            let delay = self.rng.below(2_000);
-            self.schedule(delay, Event::StartDevice { device });
-            return;
-        }
-        self.step_core(device, Input::TabClosed { tab });
-        if self.devices[device].page_server.as_ref().is_some_and(|lent| lent.tab == tab) {
-            self.devices[device].drop_page_server();
-            let life = self.devices[device].life;
-            let delay = 5 + self.rng.below(25);
-            self.schedule(delay, Event::Lend { device, life });
-        }
-    }
-
-    fn kill_core(&mut self, device: usize) {
-        if self.devices[device].core.is_none() {
-            return;
-        }
-        self.cut_sockets(device);
-        self.devices[device].drop_page_server();
-        self.devices[device].start_core(&mut self.rng);
-        let tabs: Vec<TabId> = self.devices[device].tabs.keys().copied().collect();
-        for tab in tabs {
-            let here = self.devices[device].tabs.get_mut(&tab).expect("BUG: listed");
-            let messages = here.open_again();
-            self.send_to_core(device, tab, messages);
-        }
-        let life = self.devices[device].life;
-        let delay = self.rng.below(50);
-        self.schedule(delay, Event::Lend { device, life });
-    }
-
-    fn start_device(&mut self, device: usize) -> Result<(), String> {
-        if self.devices[device].core.is_some() {
-            return Ok(());
-        }
-        self.devices[device].start_core(&mut self.rng);
-        self.open_tab(device);
-        let life = self.devices[device].life;
-        self.schedule(1, Event::Lend { device, life });
-        Ok(())
-    }
-
-    fn open_tab(&mut self, device: usize) {
-        if self.devices[device].core.is_none() {
-            return;
-        }
-        let prefix = (device as u64) << 16 | self.devices[device].life;
-        let tab = self.devices[device].new_tab(prefix, self.release);
-        let messages = self.devices[device].tabs.get_mut(&tab).expect("BUG: made it").open();
-        self.send_to_core(device, tab, messages);
-    }
-
-    fn heal(&mut self) -> Result<(), String> {
-        self.note("nothing goes wrong any more");
-        if !self.host.is_up() {
-            self.host.start(&mut self.rng)?;
-        }
-        for device in 0..DEVICES {
-            self.start_device(device)?;
-            let tabs: Vec<TabId> = self.devices[device].tabs.keys().copied().collect();
-            for tab in tabs {
-                let back = self.devices[device].tabs[&tab].set_connected(true);
-                self.send_to_core(device, tab, vec![back]);
-            }
-        }
-        Ok(())
-    }
-
-    // --- the end -------------------------------------------------------------------------------
-
-    /// Lets everything settle and compares all sides byte for byte.
-    fn converge(&mut self, when: &str) -> Result<Vec<u8>, String> {
-        // Twice: a device may bring in the first round what others have to see in the second.
-        for _ in 0..2 {
-            for device in 0..DEVICES {
-                let tab = self.any_tab(device)?;
-                let here = self.devices[device].tabs.get_mut(&tab).expect("BUG: found");
-                let sync = here.sync();
-                self.send_to_core(device, tab, vec![sync]);
-            }
-            self.settle(when)?;
-        }
-        let theirs = self.export_host(when)?;
-        for device in 0..DEVICES {
-            let ours = self.export(device, SHARED, when)?;
-            if ours != theirs {
-                let first = ours.iter().zip(&theirs).position(|(a, b)| a != b);
-                return Err(format!(
-                    "{when}, device {device} differs from the server: {} and {} bytes, first \
-                     difference at {first:?}",
-                    ours.len(),
-                    theirs.len(),
-                ));
-            }
-        }
-        Ok(theirs)
-    }
-
-    fn export(&mut self, device: usize, handle: Handle, when: &str) -> Result<Vec<u8>, String> {
-        let tab = self.any_tab(device)?;
-        let here = self.devices[device].tabs.get_mut(&tab).expect("BUG: found");
-        let export = here.export(handle);
-        self.send_to_core(device, tab, vec![export]);
-        self.settle(when)?;
-        let file = self.devices[device].tabs[&tab].exported.clone();
-        file.ok_or_else(|| format!("{when}, device {device} gives no file"))
-    }
-
-    fn any_tab(&self, device: usize) -> Result<TabId, String> {
-        let mut tabs = self.devices[device].tabs.keys();
-        tabs.next().copied().ok_or_else(|| format!("device {device} has no tab"))
-    }
-
-    fn settle(&mut self, when: &str) -> Result<(), String> {
-        let deadline = self.now_ms + SETTLE_MS;
-        while !self.is_settled() {
-            if self.now_ms > deadline || self.queue.is_empty() {
-                return Err(format!("{when}, something is stuck: {}", self.unsettled()));
-            }
-            self.next_event()?;
-        }
-        Ok(())
-    }
-
-    fn is_settled(&self) -> bool {
-        let mut tabs = self.devices.iter().flat_map(|device| device.tabs.values());
-        tabs.all(|tab| tab.unsettled.is_empty() && tab.confirming.is_empty())
-    }
-
-    fn unsettled(&self) -> String {
-        let mut text = String::new();
-        for (device, here) in self.devices.iter().enumerate() {
-            for (id, tab) in &here.tabs {
-                if !tab.unsettled.is_empty() || !tab.confirming.is_empty() {
-                    let _ = write!(
-                        text,
-                        "[device {device} tab {}: {:?} {:?}]",
-                        id.0,
-                        tab.unsettled.values().collect::<Vec<_>>(),
-                        tab.confirming.values().collect::<Vec<_>>()
-                    );
-                }
-            }
-        }
-        text
-    }
-
-    fn export_host(&mut self, when: &str) -> Result<Vec<u8>, String> {
-        let mut done = self.host.export();
-        for _ in 0..10_000 {
-            if let Some(file) = done.exported.take() {
-                return Ok(file);
-            }
-            self.host_did(done);
-            done = self.host.flushed();
-        }
-        Err(format!("{when}, the server gives no file"))
-    }
-
     // --- events --------------------------------------------------------------------------------
 
     fn next_at(&self) -> Option<u64> {
@@ -583,6 +317,11 @@ impl World {
                     self.step_core(device, Input::Wake);
                 }
             }
+            Event::RoomAgain { device, life } => {
+                if self.devices[device].life == life {
+                    self.devices[device].disk.set_capacity(None);
+                }
+            }
             Event::StartHost => {
                 if !self.host.is_up() {
                     self.note("server: starts");
@@ -660,6 +399,8 @@ impl World {
         if here.life != life || here.core.is_none() || here.page_server.is_some() {
             return Ok(());
         }
+        // Files are made and opened only where there is room.
+        self.devices[device].disk.set_capacity(None);
         let server = self.devices[device].lend(tab)?;
         self.note(&format!("device {device}: tab {} lends page server {}", tab.0, server.0));
         self.step_core(device, Input::PageServerLent { server, settled_at_ms: 0 });
@@ -733,91 +474,6 @@ impl World {
             self.carry(Wire::PageServerToTab(device, tab), 3, event);
         }
     }
-
-    // --- sockets -------------------------------------------------------------------------------
-
-    fn open_socket(&mut self, device: usize, socket: SocketId) {
-        let life = self.devices[device].life;
-        if !self.host.is_up() || (self.faults && self.rng.once_in(5)) {
-            return self.schedule(20, Event::SocketDown { device, life, socket });
-        }
-        self.last_conn += 1;
-        let conn = self.last_conn;
-        let host_life = self.host.life;
-        self.conns.insert(conn, Conn { device, life, socket, host_life, silent: false });
-        self.devices[device].sockets.insert(socket, conn);
-        let delay = self.rng.below(60);
-        self.schedule(delay, Event::SocketUp { conn });
-    }
-
-    fn socket_up(&mut self, conn: u64) {
-        let Some(up) = self.conns.get(&conn) else { return };
-        let (device, life, socket) = (up.device, up.life, up.socket);
-        if self.devices[device].life == life {
-            self.step_core(device, Input::SocketOpened { socket });
-        }
-    }
-
-    /// Sends over the net, where a message may come twice.
-    fn carry_far(&mut self, conn: u64, wire: Wire, bytes: &[u8], event: impl Fn(Vec<u8>) -> Event) {
-        if self.conns.get(&conn).is_none_or(|conn| conn.silent) {
-            return;
-        }
-        let times = if self.faults && self.rng.once_in(20) { 2 } else { 1 };
-        for _ in 0..times {
-            self.carry(wire, self.net_ms_max, event(bytes.to_vec()));
-        }
-    }
-
-    fn cut(&mut self, conn: u64) {
-        let Some(cut) = self.conns.remove(&conn) else { return };
-        self.devices[cut.device].sockets.remove(&cut.socket);
-        self.schedule(
-            1,
-            Event::SocketDown { device: cut.device, life: cut.life, socket: cut.socket },
-        );
-        self.schedule(1, Event::HostLeft { conn });
-    }
-
-    fn cut_sockets(&mut self, device: usize) {
-        for (_, conn) in std::mem::take(&mut self.devices[device].sockets) {
-            self.conns.remove(&conn);
-            self.schedule(1, Event::HostLeft { conn });
-        }
-    }
-
-    fn host_hears(&mut self, conn: u64, bytes: &[u8]) {
-        let Some(from) = self.conns.get(&conn).filter(|from| !from.silent) else { return };
-        if from.host_life != self.host.life {
-            return;
-        }
-        let Ok(message) = decode_message(bytes) else {
-            return self.note(&format!("connection {conn}: not a message"));
-        };
-        self.note(&short(&format!("server hears {conn} {message:?}")));
-        let done = self.host.hear(ConnId(conn), message);
-        self.host_did(done);
-    }
-
-    fn host_did(&mut self, done: Done) {
-        for (ConnId(conn), message) in done.sent {
-            let bytes = encode_message(&message);
-            self.carry_far(conn, Wire::FromServer(conn), &bytes, |bytes| Event::FromServer {
-                conn,
-                bytes,
-            });
-        }
-        for ConnId(conn) in done.closed {
-            self.cut(conn);
-        }
-        if done.flushes {
-            let delay = self.flush_ms();
-            let life = self.host.life;
-            self.schedule(delay, Event::HostFlushed { life });
-        }
-    }
-
-    // --- wires ---------------------------------------------------------------------------------
 
     fn send_to_core(&mut self, device: usize, tab: TabId, messages: Vec<ToCore>) {
         let life = self.devices[device].life;

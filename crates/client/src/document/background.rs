@@ -124,6 +124,9 @@ impl Document {
             record.kept = Lsn::FIRST;
             self.append_record();
             self.append.begin_timeline = Some((timeline, Lsn::FIRST));
+            for sync in &mut self.syncs {
+                sync.timeline = Lsn::FIRST.plus(frames.len() as u64);
+            }
             self.append.timeline = frames;
             self.durable = Lsn::FIRST;
             self.sender = Sender::new(Lsn::FIRST);

@@ -430,7 +430,8 @@ impl Document {
         let visible = base.map_or(Lsn::FIRST, |base| base.next);
         let failure = self.error.clone().filter(CallFailure::is_final);
         self.syncs.retain(|sync| {
-            let decided = first >= sync.timeline;
+            // The head goes back when mutations are taken back.
+            let decided = first >= sync.timeline.min(replica.head());
             if decided && sync.storage.is_some_and(|storage| visible >= storage) {
                 ctx.out.tell(sync.tab, FromCore::Done { call: sync.call });
                 return false;

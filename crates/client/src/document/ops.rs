@@ -147,6 +147,11 @@ impl Document {
         if self.role.is_none() {
             self.create_again(ctx);
         }
+        if let Some(Role::Synced(replica)) = &self.role
+            && !replica.is_built()
+        {
+            return Ran::Waits;
+        }
         match &op.kind {
             OpKind::Open(_) => unreachable!("BUG: opened above"),
             OpKind::Mutate { id, name, args, now_ms, again, .. } => {

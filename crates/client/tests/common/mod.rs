@@ -104,6 +104,14 @@ impl Device {
         self.start_core();
     }
 
+    /// The core dies, and the next one finds no room.
+    pub fn kill_core_on_a_full_disk(&mut self) {
+        self.page_server = None;
+        self.disk = self.disk.kill();
+        self.fill_disk();
+        self.start_core();
+    }
+
     /// The power goes, and comes back: of what was not flushed nothing is left.
     pub fn cut_power(&mut self) {
         self.page_server = None;
