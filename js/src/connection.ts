@@ -113,7 +113,15 @@ export class Connection {
     }
     const whole = { ...message, call: number } as ToCore[Kind];
     const sweeps = limited ? SWEEPS_MAX : Number.POSITIVE_INFINITY;
-    const call: Call = { kind, message: whole, caller, sweeps, asked: false, deaths: 0, durable: 0 };
+    const call: Call = {
+      kind,
+      message: whole,
+      caller,
+      sweeps,
+      asked: false,
+      deaths: 0,
+      durable: 0,
+    };
     this.#calls.set(number, call);
     this.#sweeper ??= setInterval(() => this.#sweep(), SWEEP_MS);
     this.#engine.start();

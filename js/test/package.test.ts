@@ -19,9 +19,6 @@ test('bundlers find the workers in the literal form that they look for', () => {
   expect(compact(read('../src/lender.ts'))).toContain(
     `new Worker(new URL('./worker/page-server.js', import.meta.url), { type: 'module',`,
   );
-  expect(compact(read('../../worker/src/core.ts'))).toContain(
-    `new Worker(new URL('./page-server.js', import.meta.url), { type: 'module' })`,
-  );
 });
 
 test('every file that a page loads can be named from outside', () => {

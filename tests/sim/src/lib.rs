@@ -27,7 +27,8 @@
 //! # Where to start reading
 //!
 //! [`World::run`], then `world/trouble.rs`, `device.rs` and `host.rs`. That a run would notice
-//! what it is there for is shown by the faults in `planted/`, each a change that breaks the product.
+//! what it is there for is shown by the faults in `planted/`, each a change that breaks the
+//! product.
 
 mod device;
 mod host;

@@ -498,7 +498,11 @@ pub fn todos() -> Doctype {
                 .to_owned(),
         ],
         mutations: vec![
-            define("add", &[id, title], &["insert into todo (id, title, at) values (:id, :title, :now)"]),
+            define(
+                "add",
+                &[id, title],
+                &["insert into todo (id, title, at) values (:id, :title, :now)"],
+            ),
             define("endless", &[], &[
                 "insert into note with recursive c(n) as (select 1 union all select n + 1 from c)
                  select 'x' from c where n < 0",
