@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::{env, io};
 
@@ -77,8 +77,13 @@ fn without_colours(line: &str) -> String {
 
 /// Whether a program of that name is on the path.
 pub fn on_path(name: &str) -> bool {
+    found_on_path(name).is_some()
+}
+
+/// The file of a program that is on the path.
+pub fn found_on_path(name: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
-    env::split_paths(&path).any(|folder| folder.join(name).is_file())
+    env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file())
 }
 
 fn shown(command: &Command) -> String {

@@ -169,14 +169,14 @@ impl Apt {
     }
 }
 
-/// The first of the browser's names that is on the path.
-pub fn chromium() -> Option<&'static str> {
-    SYSTEM_TOOLS[1].programs.iter().copied().find(|name| run::on_path(name))
+/// The browser's file: what drives it wants no mere name.
+pub fn chromium() -> Option<PathBuf> {
+    SYSTEM_TOOLS[1].programs.iter().find_map(|name| run::found_on_path(name))
 }
 
-/// The first of the browser's names that is on the path.
-pub fn firefox() -> Option<&'static str> {
-    SYSTEM_TOOLS[3].programs.iter().copied().find(|name| run::on_path(name))
+/// The browser's file.
+pub fn firefox() -> Option<PathBuf> {
+    SYSTEM_TOOLS[3].programs.iter().find_map(|name| run::found_on_path(name))
 }
 
 /// Firefox's driver: the one that GECKODRIVER names, ours, or the system's.

@@ -70,8 +70,13 @@ pub fn simulator(repo: &Repo) -> Command {
 /// Tells scripts in tests/ where the browsers and the server are.
 pub fn browsers(repo: &Repo, command: &mut Command) {
     command.env("TIDELOG_SERVER", repo.server());
-    command.env("TIDELOG_CHROMIUM", setup::chromium().unwrap_or("chromium"));
-    command.env("TIDELOG_FIREFOX", setup::firefox().unwrap_or("firefox"));
+    for (name, browser) in
+        [("TIDELOG_CHROMIUM", setup::chromium()), ("TIDELOG_FIREFOX", setup::firefox())]
+    {
+        if let Some(browser) = browser {
+            command.env(name, browser);
+        }
+    }
     if let Some(driver) = setup::geckodriver(repo) {
         command.env("GECKODRIVER", driver);
     }
