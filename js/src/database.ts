@@ -249,6 +249,7 @@ export class Database<Defined extends Mutations = Mutations> {
     };
     const take = (answer: Answer): boolean => {
       if (answer.type === 'durable') {
+        this.#countDurable(answer.lsn);
         durable.resolve(answer.lsn);
         return false;
       }
@@ -332,6 +333,18 @@ export class Database<Defined extends Mutations = Mutations> {
       reportError(error);
     }
     this.#connection.tell('token', { handle: this.#handle, token });
+  }
+
+  /** The page server can tell of a mutation before the core's status that counts it is here. */
+  #countDurable(lsn: number): void {
+    const { connection, timeline } = this.#status;
+    if (connection === 'local' || lsn < timeline.head) return;
+    const head = lsn + 1;
+    this.#setStatus({
+      ...this.#status,
+      pending: head - timeline.start,
+      timeline: { ...timeline, durable: head, head },
+    });
   }
 
   #setStatus(status: Status): void {

@@ -1,11 +1,12 @@
 // A device: one browser process tree on one profile folder, which outlives it.
 
 import { spawn } from 'node:child_process';
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import puppeteer from 'puppeteer-core';
 import { browsers } from './places.mjs';
+import { sleep } from './time.mjs';
 
 const CHROMIUM_FLAGS = [
   '--no-sandbox',
@@ -147,7 +148,10 @@ export class Device {
   /** The profile goes too. */
   async dispose() {
     await this.kill();
-    // Chromium's helpers may still be writing for a moment after the kill.
-    rmSync(this.#profile, { recursive: true, force: true, maxRetries: 5, retryDelay: 100 });
+    // Helpers of the browser may go on writing for a moment after it was killed.
+    for (let tries = 0; tries < 10 && existsSync(this.#profile); tries += 1) {
+      rmSync(this.#profile, { recursive: true, force: true, maxRetries: 5, retryDelay: 100 });
+      await sleep(20);
+    }
   }
 }

@@ -2,8 +2,7 @@
 // folders a test adds. Pages get the strict policy that the package promises to work under.
 
 import { createHash } from 'node:crypto';
-import { createReadStream } from 'node:fs';
-import { stat } from 'node:fs/promises';
+import { readFile } from 'node:fs/promises';
 import { createServer } from 'node:http';
 import path from 'node:path';
 import { inRoot, packageEntry } from './places.mjs';
@@ -85,10 +84,9 @@ export async function startSite({
     }
     const below = decodeURIComponent(pathname.slice(prefix.length)) || 'index.html';
     const file = path.join(mounts[prefix], path.posix.join('/', below));
-    const { size } = await stat(file);
+    const content = await readFile(file);
     response.setHeader('content-type', TYPES[path.extname(file)] ?? 'application/octet-stream');
-    response.setHeader('content-length', size);
-    createReadStream(file).pipe(response);
+    response.end(content);
   }
 
   await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
