@@ -251,6 +251,37 @@ fn calls_wait_for_the_layers_after_a_failed_append() {
 }
 
 #[test]
+fn a_release_that_found_the_disk_full_goes_on_once_there_is_room() {
+    for url in [None, Some(SERVER)] {
+        let mut device = Device::new(1);
+        let call = device.start_open(TAB, url, &todos());
+        device.opened(call);
+        add(&mut device, "milk");
+        device.fill_disk();
+        let mut newer = todos();
+        newer.migrations.push("alter table todo add column star integer".to_owned());
+        newer.mutations.push(define("star", &[], &["update todo set star = 1"]));
+        let call = device.start_open(OTHER_TAB, url, &newer);
+        device.opened(call);
+        device.disk.set_capacity(None);
+
+        // Its note that there is a newer doctype was lost; the tab is still of that one.
+        let (star, message) = device.mutation("star", &[]);
+        device.ask(OTHER_TAB, vec![message]);
+        assert!(device.fate(star).starts_with("durable"), "{}", device.fate(star));
+        let mut server = Server::new();
+        device.server_is_up = true;
+        device.pass(15_000);
+        talk(&mut server, &mut [&mut device]);
+        assert!(device.fate(star).contains("confirmed"), "{}", device.fate(star));
+        device.cut_power();
+        let call = device.start_open(TAB, url, &newer);
+        device.opened(call);
+        assert_eq!(device.query("select id, star from todo"), [[text("milk"), integer(1)]]);
+    }
+}
+
+#[test]
 fn a_record_of_a_newer_release_is_left_alone() {
     let mut device = Device::new(1);
     device.open(&todos());

@@ -45,7 +45,7 @@ pub struct Replica {
     pub(crate) rebase: Option<Rebase>,
     /// Whether layers have to be built anew although no entry came: at open, or for a new doctype.
     pub(crate) stale: bool,
-    /// Whether the layers of what was undecided at open have been built.
+    /// Whether the layers have been built since it was opened, or learnt of a newer doctype.
     pub(crate) built: bool,
 }
 
@@ -242,6 +242,7 @@ impl Replica {
         if newer {
             self.newest = hash;
             self.stale = true;
+            self.built = false;
             // One that is under way would leave the document at the older version.
             self.abandon_rebase();
         }
@@ -260,7 +261,8 @@ impl Replica {
         self.rebase.is_none() && self.staged.is_empty() && !self.stale
     }
 
-    /// Whether readers see the mutations that were undecided at open: not before the first rebase.
+    /// Whether readers see the undecided mutations, at the newest doctype's version: not before the
+    /// first rebase.
     #[must_use]
     pub fn is_built(&self) -> bool {
         self.built

@@ -56,6 +56,9 @@ pub(crate) struct Document {
     role: Option<Role>,
     /// Whether the store has answered.
     loaded: bool,
+    /// Whether it was read anew, and may have forgotten doctypes of tabs that hold it. With the next
+    /// call that is mended: what could not be written is not tried over and over by itself.
+    unadopted: bool,
     record: Option<Record>,
     /// Why it cannot be opened at all.
     broken: Option<CallFailure>,
@@ -177,6 +180,7 @@ impl Document {
             settings: ctx.settings,
             role: None,
             loaded: false,
+            unadopted: false,
             record: None,
             broken: None,
             handles: BTreeMap::new(),
@@ -333,21 +337,22 @@ impl Document {
                 let timeline = timeline.expect("BUG: a synced document without a timeline");
                 self.durable = timeline.range.end();
                 self.sender = Sender::new(timeline.range.start());
-                let mut doctypes = record.doctypes_by_hash();
-                doctypes.extend(self.handles.values().map(|h| (h.hash, h.doctype.clone())));
-                Role::Synced(Box::new(Replica::open(
+                let mut replica = Replica::open(
                     view,
                     state.storage,
                     (timeline.journal, timeline.range.end()),
                     timeline.frames,
                     record.kept,
-                    doctypes,
+                    record.doctypes_by_hash(),
                     record.newest,
-                )))
+                );
+                self.doctypes_of_handles().into_iter().for_each(|it| replica.learn(it));
+                Role::Synced(Box::new(replica))
             }
         };
         self.role = Some(role);
         self.record = Some(record);
+        self.unadopted = true;
     }
 
     /// Pages that were asked for.

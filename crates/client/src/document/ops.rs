@@ -147,6 +147,12 @@ impl Document {
         if self.role.is_none() {
             self.create_again(ctx);
         }
+        if self.unadopted {
+            let ran = self.adopt_handles();
+            if !matches!(ran, Ran::Done) {
+                return ran;
+            }
+        }
         if let Some(Role::Synced(replica)) = &self.role
             && !replica.is_built()
         {
@@ -281,18 +287,55 @@ impl Document {
 
     /// The store has lost what was never durable: the document begins anew for those who hold it.
     fn create_again(&mut self, ctx: &mut Context<'_>) {
-        let Some(handle) = self.handles.values().next() else { return };
-        let (doctype, server) = (handle.doctype.clone(), handle.server.clone());
+        let newest = self.handles.values().max_by_key(|handle| handle.doctype.migrations.len());
+        let Some(doctype) = newest.map(|handle| handle.doctype.clone()) else { return };
+        let server = self.handles.values().find_map(|handle| handle.server.clone());
         self.create(&doctype, server, ctx);
-        if let Some(Role::Local(authority)) = &mut self.role
-            && let Run::Done(Some(entry)) = authority.migrate(&doctype)
-        {
-            self.append_storage(entry);
+        self.unadopted = true;
+    }
+
+    /// The document was read anew while tabs hold it: it has to know their doctypes again.
+    fn adopt_handles(&mut self) -> Ran {
+        for doctype in self.doctypes_of_handles() {
+            match &mut self.role {
+                Some(Role::Local(authority)) => match authority.migrate(&doctype) {
+                    Run::Done(None) => {}
+                    Run::Done(Some(entry)) => {
+                        let changed = entry.set.pgids();
+                        self.append_storage(entry);
+                        self.mark_dirty(&changed);
+                    }
+                    Run::Fault(pgid) => return Ran::Fault(pgid),
+                    // It stays at its version, and what needs the newer one fails.
+                    Run::Failed(_) => {}
+                },
+                Some(Role::Synced(replica)) => replica.learn(doctype.clone()),
+                None => {}
+            }
+            self.record_doctype(&doctype);
+        }
+        self.unadopted = false;
+        Ran::Done
+    }
+
+    /// The doctypes that tabs know it by, each succeeding those before it.
+    pub(super) fn doctypes_of_handles(&self) -> Vec<Doctype> {
+        let doctypes = self.handles.values().map(|handle| handle.doctype.clone());
+        let mut doctypes: Vec<Doctype> = doctypes.collect();
+        doctypes.sort_by_key(|doctype| doctype.migrations.len());
+        doctypes
+    }
+
+    /// Keeps the doctypes that are needed in the record, and tells the server of a new one.
+    fn note_doctype(&mut self, doctype: &Doctype, ctx: &mut Context<'_>) {
+        if self.record_doctype(doctype) && self.following.offer.is_none() {
+            // The server has to know every doctype that frames may name.
+            self.leave_server(ctx);
         }
     }
 
-    /// Keeps the doctypes that are needed in the record, no more.
-    fn note_doctype(&mut self, doctype: &Doctype, ctx: &mut Context<'_>) {
+    /// Keeps the doctypes that are needed in the record, no more. Says whether that changed it.
+    fn record_doctype(&mut self, doctype: &Doctype) -> bool {
         let record = self.record.as_mut().expect("BUG: open without a record");
         let before = record.clone();
         let newest = record.doctype(record.newest).expect("BUG: a record without its doctype");
@@ -310,13 +353,11 @@ impl Document {
         needed.extend(self.handles.values().map(|handle| handle.hash));
         needed.insert(doctype.hash());
         record.doctypes.retain(|doctype| needed.contains(&doctype.hash()));
-        if *record != before {
+        let changed = *record != before;
+        if changed {
             self.append_record();
-            if self.following.offer.is_none() {
-                // The server has to know every doctype that frames may name.
-                self.leave_server(ctx);
-            }
         }
+        changed
     }
 
     fn run_offer(&mut self, tab: TabId, open: &OpenCall, ctx: &mut Context<'_>) -> Ran {
