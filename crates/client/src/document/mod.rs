@@ -56,8 +56,8 @@ pub(crate) struct Document {
     role: Option<Role>,
     /// Whether the store has answered.
     loaded: bool,
-    /// Whether tabs that hold it may know a newer doctype than the one it was read with.
-    /// call that is mended: what could not be written is not tried over and over by itself.
+    /// Whether it was read anew, and may have forgotten doctypes of tabs that hold it. With the
+    /// next call that is mended: what could not be written is not tried over and over by itself.
     unadopted: bool,
     record: Option<Record>,
     /// Why it cannot be opened at all.
