@@ -1,6 +1,19 @@
 //! The laws of [`Disk`] as a suite that every implementation passes, natively and in a browser.
+//!
+//! [`run`] is for every disk; [`run_reopened`] for those that have something to open; and
+//! [`run_failing`] for those that can be told to fail. What a power cut leaves is for whoever
+//! keeps files behind a disk; the tests of [`CrashDevice`](crate::CrashDevice) show its own.
+
+mod failing;
+mod reopened;
+
+use std::pin::pin;
+use std::task::{Context, Waker};
 
 use crate::{Disk, DiskError};
+
+pub use failing::{Failure, run_failing};
+pub use reopened::run_reopened;
 
 /// Checks every law that can be checked without cutting the power, each on a new, empty disk.
 ///
@@ -16,16 +29,30 @@ pub fn run<D: Disk>(mut new: impl FnMut() -> D) {
 /// # Panics
 ///
 /// At the first law that is broken.
-pub fn run_with<D: Disk>(mut new: impl FnMut() -> D, mut complete: impl FnMut(&mut D)) {
+pub fn run_with<D: Disk>(new: impl FnMut() -> D, mut complete: impl FnMut(&mut D)) {
+    let mut suite = pin!(run_later(new, async |disk: &mut D| complete(disk)));
+    let polled = suite.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+    assert!(polled.is_ready(), "BUG: nothing in it waits");
+}
+
+/// Like [`run`], for disks whose flushes complete some time later: `complete` waits for that.
+///
+/// # Panics
+///
+/// At the first law that is broken.
+pub async fn run_later<D: Disk>(mut new: impl FnMut() -> D, mut complete: impl AsyncFnMut(&mut D)) {
     a_new_disk_is_empty(&new());
     a_write_is_seen_by_the_next_read(&mut new());
     a_gap_reads_as_zeros(&mut new());
     a_read_past_the_end_is_refused(&mut new());
     an_empty_write_changes_nothing(&mut new());
+    an_absurd_place_is_refused(&mut new());
     the_size_can_be_set(&mut new());
     a_cut_tail_does_not_come_back(&mut new());
-    flushes_are_numbered_upwards(&mut new(), &mut complete);
-    large_writes_arrive_whole(&mut new(), &mut complete);
+    growing_by_size_reads_as_zeros(&mut new());
+    flushes_are_numbered_upwards(&mut new(), &mut complete).await;
+    a_flush_changes_nothing_that_is_read(&mut new(), &mut complete).await;
+    large_writes_arrive_whole(&mut new(), &mut complete).await;
 }
 
 fn read<D: Disk>(disk: &D, offset: u64, count: usize) -> Vec<u8> {
@@ -77,6 +104,23 @@ fn an_empty_write_changes_nothing<D: Disk>(disk: &mut D) {
     assert_eq!(read(disk, 0, 3), b"abc");
 }
 
+fn an_absurd_place_is_refused<D: Disk>(disk: &mut D) {
+    disk.write_at(0, b"abc").expect("room");
+    assert!(disk.write_at(u64::MAX - 1, b"xyz").is_err(), "there is no such place");
+    assert!(disk.set_size(u64::MAX).is_err(), "there is no such size");
+    assert_eq!(disk.size(), 3);
+    assert_eq!(read(disk, 0, 3), b"abc");
+}
+
+fn growing_by_size_reads_as_zeros<D: Disk>(disk: &mut D) {
+    disk.write_at(0, &[5; 900]).expect("room");
+    disk.set_size(300).expect("a smaller size");
+    disk.set_size(1300).expect("room");
+    assert_eq!(disk.size(), 1300);
+    assert_eq!(read(disk, 0, 300), [5; 300]);
+    assert_eq!(read(disk, 300, 1000), [0; 1000], "nothing of the old tail comes back");
+}
+
 fn the_size_can_be_set<D: Disk>(disk: &mut D) {
     disk.write_at(0, b"abcdef").expect("room");
     disk.set_size(10).expect("room");
@@ -97,27 +141,42 @@ fn a_cut_tail_does_not_come_back<D: Disk>(disk: &mut D) {
     assert_eq!(read(disk, 700, 800), [0; 800], "the gap reads as zeros, not as the old tail");
 }
 
-fn flushes_are_numbered_upwards<D: Disk>(disk: &mut D, complete: &mut impl FnMut(&mut D)) {
+async fn flushes_are_numbered_upwards<D: Disk>(
+    disk: &mut D,
+    complete: &mut impl AsyncFnMut(&mut D),
+) {
     assert_eq!(disk.flushed(), Ok(None), "nothing was asked for");
     disk.write_at(0, b"abc").expect("room");
     let first = disk.request_flush().expect("a healthy disk");
-    complete(disk);
+    complete(disk).await;
     let done = disk.flushed().expect("a healthy disk");
     assert_eq!(done, Some(first), "the only flush is complete");
     disk.write_at(3, b"def").expect("room");
     let second = disk.request_flush().expect("a healthy disk");
     let third = disk.request_flush().expect("a flush of nothing new");
     assert!(first < second && second < third, "numbers count up");
-    complete(disk);
+    complete(disk).await;
     assert_eq!(disk.flushed(), Ok(Some(third)));
     assert_eq!(read(disk, 0, 6), b"abcdef");
 }
 
-fn large_writes_arrive_whole<D: Disk>(disk: &mut D, complete: &mut impl FnMut(&mut D)) {
+async fn a_flush_changes_nothing_that_is_read<D: Disk>(
+    disk: &mut D,
+    complete: &mut impl AsyncFnMut(&mut D),
+) {
+    disk.write_at(0, &[1; 1200]).expect("room");
+    disk.request_flush().expect("a healthy disk");
+    disk.write_at(600, &[2; 1200]).expect("room");
+    complete(disk).await;
+    let expected = [[1; 600].as_slice(), &[2; 1200]].concat();
+    assert_eq!(read(disk, 0, 1800), expected, "what was written since is seen all the same");
+}
+
+async fn large_writes_arrive_whole<D: Disk>(disk: &mut D, complete: &mut impl AsyncFnMut(&mut D)) {
     let bytes: Vec<u8> = (0..3_000_001_u32).map(|index| (index * 31 / 7) as u8).collect();
     disk.write_at(5, &bytes).expect("room for 3 MB");
     disk.request_flush().expect("a healthy disk");
-    complete(disk);
+    complete(disk).await;
     assert_eq!(disk.size(), 3_000_006);
     assert!(read(disk, 5, bytes.len()) == bytes, "3 MB came back changed");
 }

@@ -26,6 +26,11 @@ pub struct FlushId(pub u64);
 ///    was given has failed: implementations compare the two at every write.
 /// 5. A read fills the whole buffer or fails.
 /// 6. All but the completion of a flush is synchronous.
+/// 7. A file has one owner: while it is open, nobody else can open it ([`DiskError::Busy`]).
+/// 8. A file that is deleted under its owner may go on taking writes, which go nowhere. Where the
+///    system tells, the next flush fails with [`DiskError::Gone`]; where it does not, as in a
+///    browser, the host looks from time to time whether the file still has its name.
+/// 9. No call panics or allocates for an offset or a size that cannot be: it is refused.
 pub trait Disk {
     /// Size of the file, in bytes.
     fn size(&self) -> u64;

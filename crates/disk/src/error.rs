@@ -31,7 +31,10 @@ pub enum DiskError {
     /// Somebody else has the file open.
     #[error("the file is in use by another owner")]
     Busy,
-    /// The device failed, or the file is gone.
+    /// The file was deleted under its owner: what is written goes nowhere.
+    #[error("the file is gone")]
+    Gone,
+    /// The device failed.
     #[error("the device failed: {reason}")]
     Device {
         /// What it said.

@@ -45,11 +45,18 @@ pub(crate) fn write_growing(
 ) -> Result<(), DiskError> {
     let range = range_within(usize::MAX, offset, bytes.len()).map_err(|_| DiskError::Full)?;
     if file.len() < range.end && !bytes.is_empty() {
-        file.resize(range.end, 0);
+        resize(file, range.end)?;
     }
     if !bytes.is_empty() {
         file[range].copy_from_slice(bytes);
     }
+    Ok(())
+}
+
+/// Cuts `file` off, or grows it by zeros, if there is so much memory.
+pub(crate) fn resize(file: &mut Vec<u8>, size: usize) -> Result<(), DiskError> {
+    file.try_reserve(size.saturating_sub(file.len())).map_err(|_| DiskError::Full)?;
+    file.resize(size, 0);
     Ok(())
 }
 
@@ -69,8 +76,7 @@ impl Disk for MemoryDisk {
     }
 
     fn set_size(&mut self, size: u64) -> Result<(), DiskError> {
-        self.bytes.resize(usize::try_from(size).map_err(|_| DiskError::Full)?, 0);
-        Ok(())
+        resize(&mut self.bytes, usize::try_from(size).map_err(|_| DiskError::Full)?)
     }
 
     fn request_flush(&mut self) -> Result<FlushId, DiskError> {

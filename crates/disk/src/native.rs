@@ -49,6 +49,14 @@ impl NativeDisk {
     fn check(&self) -> Result<(), DiskError> {
         if self.poisoned { Err(DiskError::Poisoned) } else { Ok(()) }
     }
+
+    fn sync(&self) -> Result<(), DiskError> {
+        self.file.sync_data().map_err(|error| failure(&error))?;
+        if is_gone(&self.file).map_err(|error| failure(&error))? {
+            return Err(DiskError::Gone);
+        }
+        Ok(())
+    }
 }
 
 /// Makes the name of a new file durable: a power cut could otherwise lose the file, bytes and
@@ -59,6 +67,20 @@ fn sync_name(path: &Path) -> io::Result<()> {
         File::open(folder.unwrap_or(Path::new(".")))?.sync_all()?;
     }
     Ok(())
+}
+
+/// Whether nobody will find this file again, flushed or not.
+#[cfg(unix)]
+fn is_gone(file: &File) -> io::Result<bool> {
+    use std::os::unix::fs::MetadataExt;
+
+    Ok(file.metadata()?.nlink() == 0)
+}
+
+/// Other systems do not let an open file be deleted.
+#[cfg(not(unix))]
+fn is_gone(_: &File) -> io::Result<bool> {
+    Ok(false)
 }
 
 fn failure(error: &io::Error) -> DiskError {
@@ -144,9 +166,9 @@ impl Disk for NativeDisk {
 
     fn request_flush(&mut self) -> Result<FlushId, DiskError> {
         self.check()?;
-        if let Err(error) = self.file.sync_data() {
+        if let Err(error) = self.sync() {
             self.poisoned = true;
-            return Err(failure(&error));
+            return Err(error);
         }
         self.flushes += 1;
         Ok(FlushId(self.flushes))
@@ -179,26 +201,34 @@ mod tests {
     }
 
     #[test]
-    fn a_file_has_one_owner_at_a_time() {
+    fn a_native_disk_keeps_the_laws_of_opening() {
         let path = scratch("owner");
-        let first = NativeDisk::open(&path).expect("a new file");
-        assert_eq!(NativeDisk::open(&path).err(), Some(DiskError::Busy));
-        drop(first);
-        assert!(NativeDisk::open(&path).is_ok());
+        crate::conformance::run_reopened(|| NativeDisk::open(&path), |_| {});
         std::fs::remove_file(&path).expect("the file was there");
     }
 
+    #[cfg(unix)]
     #[test]
-    fn what_was_written_is_there_after_opening_anew() {
-        let path = scratch("again");
+    fn a_file_that_was_deleted_under_its_owner_is_noticed_at_the_next_flush() {
+        let path = scratch("gone");
         let mut disk = NativeDisk::open(&path).expect("a new file");
-        disk.write_at(3, b"tide").expect("room");
+        disk.write_at(0, b"tide").expect("room");
         disk.request_flush().expect("a healthy disk");
-        drop(disk);
-        let disk = NativeDisk::open(&path).expect("the same file");
-        let mut bytes = [9; 7];
-        disk.read_at(0, &mut bytes).expect("within the file");
-        assert_eq!(&bytes, b"\0\0\0tide");
         std::fs::remove_file(&path).expect("the file was there");
+        disk.write_at(0, b"ebbs").expect("the system takes it");
+        assert_eq!(disk.request_flush(), Err(DiskError::Gone));
+        assert_eq!(disk.flushed(), Err(DiskError::Poisoned));
+        assert_eq!(disk.write_at(0, b"more"), Err(DiskError::Poisoned));
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_device_that_is_really_full_says_so() {
+        let path = Path::new("/dev/full");
+        let file = OpenOptions::new().read(true).write(true).open(path);
+        let Ok(file) = file else { return };
+        let mut disk = NativeDisk { file, size: 0, flushes: 0, poisoned: false };
+        assert_eq!(disk.write_at(0, b"abc"), Err(DiskError::Full));
+        assert_eq!(disk.size(), 0);
     }
 }

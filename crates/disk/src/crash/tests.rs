@@ -1,4 +1,6 @@
 use super::*;
+use crate::conformance::{self, Failure};
+use crate::{Disk, SECTOR_SIZE};
 
 fn read(disk: &CrashDisk, count: usize) -> Vec<u8> {
     let mut bytes = vec![0; count];
@@ -97,4 +99,118 @@ fn the_power_goes_off_after_a_given_call() {
     assert!(disk.read_at(0, &mut [0; 3]).is_err());
     let left = device.crash(&mut |count| count - 1);
     assert_eq!(left.bytes_of("a").as_deref(), Some(b"abc".as_slice()));
+}
+
+#[test]
+fn a_crash_disk_fails_as_the_laws_say() {
+    for holds in [false, true] {
+        for late in [false, true] {
+            let new = || {
+                let device = CrashDevice::new();
+                device.hold_flushes(holds);
+                device.file("a")
+            };
+            let fail = |disk: &mut CrashDisk, failure| {
+                let fault = match failure {
+                    Failure::Flush if late => Fault::LateFlush,
+                    Failure::Flush => Fault::Device,
+                    Failure::ShortWrite if late => Fault::NothingWritten,
+                    Failure::ShortWrite => Fault::ShortWrite,
+                    Failure::AbsurdLength => Fault::AbsurdLength,
+                    Failure::Full => Fault::Full,
+                };
+                let device = disk.device();
+                device.fail_call(device.calls() + 1, fault);
+            };
+            conformance::run_failing(new, fail, |disk| disk.device().complete_flushes());
+        }
+    }
+}
+
+#[test]
+fn each_fault_writes_what_it_says_and_claims_what_it_says() {
+    let said = [
+        (Fault::Device, 3, None),
+        (Fault::Full, 3, None),
+        (Fault::ShortWrite, 3, Some(3)),
+        (Fault::NothingWritten, 0, Some(0)),
+        (Fault::AbsurdLength, 3, Some(4_294_967_288)),
+        (Fault::LateFlush, 3, None),
+    ];
+    assert_eq!(said.map(|(fault, _, _)| fault), Fault::ALL);
+    for (fault, size, claimed) in said {
+        let device = CrashDevice::new();
+        device.fail_call(1, fault);
+        let mut disk = device.file("a");
+        let error = disk.write_at(0, b"abcdef").expect_err("told to fail");
+        if let Some(written) = claimed {
+            assert_eq!(error, DiskError::ShortWrite { expected: 6, written });
+        }
+        assert_eq!(disk.size(), size, "{fault:?}");
+    }
+}
+
+/// Every way in which a cut can leave a write of three sectors that grew the file.
+#[test]
+fn a_cut_loses_tears_and_reorders_by_sectors() {
+    let device = CrashDevice::new();
+    let mut disk = device.file("a");
+    disk.write_at(0, &[1; 3 * SECTOR_SIZE]).expect("room");
+    let mut seen = std::collections::BTreeSet::new();
+    for choice in 0..1 << 4 {
+        let mut bit = 0;
+        let image = disk.crash(&mut |versions| {
+            assert_eq!(versions, 2, "as it was, or as it was written");
+            bit += 1;
+            choice >> (bit - 1) & 1
+        });
+        assert!(image.is_empty() || image.len() == 3 * SECTOR_SIZE, "the size, or not");
+        for sector in image.chunks(SECTOR_SIZE) {
+            assert!(sector.iter().all(|byte| *byte == sector[0]), "a sector is never torn");
+        }
+        seen.insert(image);
+    }
+    assert_eq!(seen.len(), 1 + 8, "no size and no bytes, or any of the sectors");
+}
+
+#[test]
+fn after_the_power_went_off_no_held_flush_completes() {
+    let device = CrashDevice::new();
+    device.hold_flushes(true);
+    device.power_off_after(2);
+    let mut disk = device.file("a");
+    disk.write_at(0, b"abc").expect("the first call");
+    disk.request_flush().expect("the second call");
+    assert!(!device.has_held_flushes(), "none that may still complete");
+    device.complete_flushes();
+    device.complete_flushes_of_one(&mut |_| 0);
+    assert_eq!(disk.flushed(), Ok(None));
+    assert_eq!(disk.crash(&mut |_| 0), b"");
+}
+
+#[test]
+fn after_a_failed_flush_what_it_covered_is_as_unsafe_as_before() {
+    for fault in [Fault::Device, Fault::LateFlush] {
+        let device = CrashDevice::new();
+        let mut disk = device.file("a");
+        disk.write_at(0, b"abc").expect("room");
+        device.fail_call(2, fault);
+        let _ = disk.request_flush();
+        assert_eq!(disk.flushed(), Err(DiskError::Poisoned));
+        assert_eq!(disk.crash(&mut |_| 0), b"");
+        assert_eq!(disk.crash(&mut |count| count - 1), b"abc");
+    }
+}
+
+#[test]
+fn an_image_is_a_device_of_its_own() {
+    let device = CrashDevice::new();
+    let mut disk = device.file("a");
+    disk.write_at(0, b"abc").expect("room");
+    disk.request_flush().expect("healthy");
+    let image = device.crash(&mut |_| 0);
+    image.file("a").write_at(0, b"xyz").expect("room");
+    assert_eq!(device.bytes_of("a").as_deref(), Some(b"abc".as_slice()));
+    assert_eq!(image.bytes_of("a").as_deref(), Some(b"xyz".as_slice()));
+    assert_eq!(image.crash(&mut |_| 0).bytes_of("a").as_deref(), Some(b"abc".as_slice()));
 }

@@ -1,0 +1,92 @@
+//! A file of a crash device as a disk.
+
+use super::{CrashDisk, Fault};
+use crate::memory::range_within;
+use crate::{Disk, DiskError, FlushId};
+
+/// What Chromium answers in some releases when the quota is used up.
+const ABSURD_LENGTH: u64 = 4_294_967_288;
+
+fn failed() -> DiskError {
+    DiskError::Device { reason: "told to fail".to_owned() }
+}
+
+impl Disk for CrashDisk {
+    fn size(&self) -> u64 {
+        self.device.lock().files[self.file].now.len() as u64
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), DiskError> {
+        let mut device = self.device.lock();
+        if device.enter(self.file)?.is_some() {
+            return Err(failed());
+        }
+        let now = &device.files[self.file].now;
+        let range = range_within(now.len(), offset, buf.len())?;
+        buf.copy_from_slice(&now[range]);
+        Ok(())
+    }
+
+    fn write_at(&mut self, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
+        let mut device = self.device.lock();
+        let mut fault = device.enter(self.file)?;
+        let now = device.files[self.file].now.len() as u64;
+        if !device.has_room(self.file, now.max(offset.saturating_add(bytes.len() as u64))) {
+            fault = Some(Fault::Full);
+        }
+        let Some(fault) = fault else { return device.write(self.file, offset, bytes) };
+        let expected = bytes.len();
+        let part = if fault == Fault::NothingWritten { &[] } else { &bytes[..expected / 2] };
+        if device.has_room(self.file, now.max(offset.saturating_add(part.len() as u64))) {
+            device.write(self.file, offset, part)?;
+        }
+        Err(match fault {
+            Fault::Device | Fault::LateFlush => failed(),
+            Fault::Full => DiskError::Full,
+            Fault::ShortWrite | Fault::NothingWritten => {
+                DiskError::ShortWrite { expected, written: part.len() as u64 }
+            }
+            Fault::AbsurdLength => DiskError::ShortWrite { expected, written: ABSURD_LENGTH },
+        })
+    }
+
+    fn set_size(&mut self, size: u64) -> Result<(), DiskError> {
+        let mut device = self.device.lock();
+        let fault = device.enter(self.file)?;
+        if fault == Some(Fault::Full) || !device.has_room(self.file, size) {
+            return Err(DiskError::Full);
+        }
+        if fault.is_some() {
+            return Err(failed());
+        }
+        let size = usize::try_from(size).map_err(|_| DiskError::Full)?;
+        device.set_size(self.file, size)
+    }
+
+    fn request_flush(&mut self) -> Result<FlushId, DiskError> {
+        let mut device = self.device.lock();
+        let fault = device.enter(self.file)?;
+        device.clock += 1;
+        let (clock, holds) = (device.clock, device.holds_flushes);
+        let file = &mut device.files[self.file];
+        match fault {
+            None => {}
+            Some(Fault::LateFlush) => file.flush_will_fail = true,
+            Some(_) => {
+                file.poisoned = true;
+                return Err(failed());
+            }
+        }
+        let id = file.request_flush(clock);
+        if !holds {
+            file.complete_flushes();
+        }
+        Ok(id)
+    }
+
+    fn flushed(&mut self) -> Result<Option<FlushId>, DiskError> {
+        let device = self.device.lock();
+        let file = &device.files[self.file];
+        if file.poisoned { Err(DiskError::Poisoned) } else { Ok(file.flushed) }
+    }
+}
