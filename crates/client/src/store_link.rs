@@ -7,6 +7,7 @@ use tidelog_types::{DocumentKey, Epoch};
 
 use crate::effect::{PageServerFailure, PageServerId, TabId};
 use crate::outbox::Outbox;
+use crate::protocol::Storage;
 
 /// Hands appends over, keeps them until they are durable, and hands them over again to the next
 /// page server.
@@ -20,12 +21,16 @@ pub(crate) struct StoreLink {
     last_request: u64,
     /// Appends and destroys that are not durable yet, oldest first.
     pending: VecDeque<(Ticket, StoreRequest)>,
+    /// Whether it had too much of ours to do, and did not take a read in.
+    has_refused: bool,
     /// Tabs that the page server's host can tell by itself.
     reached: BTreeSet<TabId>,
-    /// Why the last page server could not start, while none has.
+    /// Why the last page server could not start or go on, until another one has let us in.
     pub(crate) failure: Option<PageServerFailure>,
     /// Until when a power cut could still lose the files themselves.
     pub(crate) settled_at_ms: u64,
+    /// What the last page server kept the store in.
+    kept_in: Option<Storage>,
 }
 
 impl StoreLink {
@@ -33,8 +38,15 @@ impl StoreLink {
         self.server
     }
 
-    pub(crate) fn is_ready(&self) -> bool {
-        self.ready
+    /// What keeps the data at the moment.
+    pub(crate) fn storage(&self) -> Storage {
+        self.kept_in.filter(|_| self.ready && !self.is_lost()).unwrap_or(Storage::Waiting)
+    }
+
+    /// Whether the data were cleared under us. What is in memory then has nothing to go on from:
+    /// another store would take it for something else. So this is the end of this core's writing.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.failure == Some(PageServerFailure::Lost)
     }
 
     /// The page server can tell this tab by itself.
@@ -50,31 +62,48 @@ impl StoreLink {
     }
 
     /// Another page server is at hand.
-    pub(crate) fn lent(&mut self, server: PageServerId, out: &mut Outbox) {
+    pub(crate) fn lent(&mut self, server: PageServerId, kept_in: Storage, out: &mut Outbox) {
+        if self.is_lost() {
+            return;
+        }
         self.gone();
         self.server = Some(server);
-        self.failure = None;
-        out.ask_store(StoreRequest::Hello { epoch: Epoch(self.epoch.0 + 1) });
+        self.kept_in = Some(kept_in);
+        out.ask_store(StoreRequest::Hello { epoch: self.epoch });
     }
 
     pub(crate) fn gone(&mut self) {
         self.server = None;
         self.ready = false;
+        self.has_refused = false;
         self.reached.clear();
     }
 
     pub(crate) fn failed(&mut self, failure: PageServerFailure) {
-        self.gone();
-        self.failure = Some(failure);
+        if failure != PageServerFailure::Lost {
+            self.gone();
+        }
+        if !self.is_lost() {
+            self.failure = Some(failure);
+        }
     }
 
-    /// The page server has let us in: everything that is not durable is handed over again.
-    pub(crate) fn granted(&mut self, epoch: Epoch, out: &mut Outbox) {
+    /// The page server has let us in: everything that is not durable is handed over again. Says
+    /// no if its store is not the one that we wrote to before: each grant is higher than all
+    /// before it.
+    pub(crate) fn granted(&mut self, epoch: Epoch, out: &mut Outbox) -> bool {
+        if epoch <= self.epoch {
+            self.gone();
+            self.failure = Some(PageServerFailure::Lost);
+            return false;
+        }
         self.epoch = epoch;
         self.ready = true;
+        self.failure = None;
         for (_, request) in &self.pending {
             out.ask_store(request.clone());
         }
+        true
     }
 
     pub(crate) fn append(&mut self, append: Append, out: &mut Outbox) -> Ticket {
@@ -91,6 +120,16 @@ impl StoreLink {
         if self.ready {
             out.ask_store(request);
         }
+    }
+
+    /// A read was not taken in.
+    pub(crate) fn refused(&mut self) {
+        self.has_refused = true;
+    }
+
+    /// Whether one was not taken in since this was asked last.
+    pub(crate) fn take_refused(&mut self) -> bool {
+        std::mem::take(&mut self.has_refused)
     }
 
     pub(crate) fn next_request(&mut self) -> u64 {

@@ -3,8 +3,10 @@
 use tidelog_types::limits::FRAME_BODY_SIZE_MAX;
 use tidelog_types::{CallId, Chain, Epoch, JournalId, LsnRange};
 
+use crate::header::GENERATION_MAX;
+
 /// Bytes of a frame before its body.
-pub const FRAME_HEADER_SIZE: usize = 144;
+pub const FRAME_HEADER_SIZE: usize = 160;
 
 pub(crate) const FRAME_MAGIC: [u8; 4] = *b"TLf1";
 /// Frames begin at multiples of this.
@@ -18,6 +20,8 @@ pub struct FrameHead {
     pub kind: u8,
     /// The document's number in this store.
     pub document: u64,
+    /// Which frame of that document it is in its log file, counted from 1; 0 if it is nobody's.
+    pub nth: u64,
     /// The epoch under which it was written.
     pub epoch: Epoch,
     /// Which journal.
@@ -35,7 +39,8 @@ impl FrameHead {
     #[must_use]
     pub fn new(kind: u8, document: u64, epoch: Epoch) -> Self {
         let journal = JournalId([0; 16]);
-        Self { kind, document, epoch, journal, lsns: None, call: None, chain: Chain::default() }
+        let chain = Chain::default();
+        Self { kind, document, nth: 0, epoch, journal, lsns: None, call: None, chain }
     }
 }
 
@@ -50,13 +55,26 @@ pub(crate) struct Ties {
     pub count: u32,
 }
 
-/// A frame's header, decoded; the checksum is not verified by decoding.
+/// A frame's header, decoded.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Frame {
     pub head: FrameHead,
     pub ties: Ties,
     pub checksum: u32,
     pub body_size: usize,
+    body_checksum: u32,
+}
+
+impl Frame {
+    /// Bytes of the frame, padding included.
+    pub fn size(&self) -> u64 {
+        frame_size(self.body_size) as u64
+    }
+
+    /// Whether its bytes behind the header, padding included, are the ones that were written.
+    pub fn has_body(&self, frame: &[u8]) -> bool {
+        crc32c::crc32c(&frame[FRAME_HEADER_SIZE..]) == self.body_checksum
+    }
 }
 
 /// Bytes of a frame with this body, padding included.
@@ -76,18 +94,19 @@ pub(crate) fn encode(head: &FrameHead, body: &[&[u8]], out: &mut Vec<u8>) {
     let size = u32::try_from(body_size).expect("BUG: a body is far below 4 GiB");
     header[8..12].copy_from_slice(&size.to_le_bytes());
     header[12] = head.kind;
-    header[48..56].copy_from_slice(&head.document.to_le_bytes());
-    header[56..64].copy_from_slice(&head.epoch.0.to_le_bytes());
-    header[64..80].copy_from_slice(&head.journal.0);
+    header[56..64].copy_from_slice(&head.document.to_le_bytes());
+    header[64..72].copy_from_slice(&head.nth.to_le_bytes());
+    header[72..80].copy_from_slice(&head.epoch.0.to_le_bytes());
+    header[80..96].copy_from_slice(&head.journal.0);
     if let Some(lsns) = head.lsns {
-        header[80..88].copy_from_slice(&lsns.start().get().to_le_bytes());
-        header[88..96].copy_from_slice(&lsns.end().get().to_le_bytes());
+        header[96..104].copy_from_slice(&lsns.start().get().to_le_bytes());
+        header[104..112].copy_from_slice(&lsns.end().get().to_le_bytes());
     }
     if let Some(call) = head.call {
         header[13] = FLAG_CALL;
-        header[96..112].copy_from_slice(&call.0);
+        header[112..128].copy_from_slice(&call.0);
     }
-    header[112..144].copy_from_slice(&head.chain.0);
+    header[128..160].copy_from_slice(&head.chain.0);
     for part in body {
         out.extend_from_slice(part);
     }
@@ -96,55 +115,61 @@ pub(crate) fn encode(head: &FrameHead, body: &[&[u8]], out: &mut Vec<u8>) {
 
 /// Writes the ties into an encoded frame that will stand at `offset`, and gives its checksum.
 pub(crate) fn finish(frame: &mut [u8], offset: u64, ties: &Ties) -> u32 {
-    frame[16..24].copy_from_slice(&ties.generation.to_le_bytes());
-    frame[24..32].copy_from_slice(&ties.durable.to_le_bytes());
-    frame[32..36].copy_from_slice(&ties.link.to_le_bytes());
-    frame[36..40].copy_from_slice(&ties.attempt.to_le_bytes());
-    frame[40..44].copy_from_slice(&ties.index.to_le_bytes());
-    frame[44..48].copy_from_slice(&ties.count.to_le_bytes());
-    let checksum = checksum(frame, offset);
-    frame[4..8].copy_from_slice(&checksum.to_le_bytes());
+    let size = frame_size(u32_at(frame, 8) as usize);
+    assert!(frame.len() == size, "BUG: not one whole frame");
+    let (header, body) = frame.split_at_mut(FRAME_HEADER_SIZE);
+    header[16..20].copy_from_slice(&crc32c::crc32c(body).to_le_bytes());
+    header[20..24].copy_from_slice(&ties.link.to_le_bytes());
+    header[24..32].copy_from_slice(&ties.generation.to_le_bytes());
+    header[32..40].copy_from_slice(&ties.durable.to_le_bytes());
+    header[40..44].copy_from_slice(&ties.attempt.to_le_bytes());
+    header[44..48].copy_from_slice(&ties.index.to_le_bytes());
+    header[48..52].copy_from_slice(&ties.count.to_le_bytes());
+    let checksum = checksum(header, offset);
+    header[4..8].copy_from_slice(&checksum.to_le_bytes());
     checksum
 }
 
-fn checksum(frame: &[u8], offset: u64) -> u32 {
-    assert!(frame.len() == frame_size(u32_at(frame, 8) as usize), "BUG: not one whole frame");
-    crc32c::crc32c_append(crc32c::crc32c(&offset.to_le_bytes()), &frame[8..])
+fn checksum(header: &[u8], offset: u64) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c(&offset.to_le_bytes()), &header[8..FRAME_HEADER_SIZE])
 }
 
-/// Reads a frame's header from its first [`FRAME_HEADER_SIZE`] bytes, if they can be one's.
-pub(crate) fn decode(header: &[u8]) -> Option<Frame> {
-    let flags = header[13];
-    let (start, end) = (u64_at(header, 80), u64_at(header, 88));
-    let lsns = if (start, end) == (0, 0) { None } else { Some(LsnRange::checked(start, end)?) };
-    let body_size = u32_at(header, 8) as usize;
-    if header[0..4] != FRAME_MAGIC || flags > FLAG_CALL || body_size > FRAME_BODY_SIZE_MAX {
+/// Reads the header of the frame that was written at `offset` from its first
+/// [`FRAME_HEADER_SIZE`] bytes, `None` if they are not what was written there.
+pub(crate) fn decode(header: &[u8], offset: u64) -> Option<Frame> {
+    if header[0..4] != FRAME_MAGIC || checksum(header, offset) != u32_at(header, 4) {
         return None;
     }
-    let call = CallId(header[96..112].try_into().expect("BUG: 16 bytes"));
+    let flags = header[13];
+    let (start, end) = (u64_at(header, 96), u64_at(header, 104));
+    let lsns = if (start, end) == (0, 0) { None } else { Some(LsnRange::checked(start, end)?) };
+    let body_size = u32_at(header, 8) as usize;
+    let (generation, durable) = (u64_at(header, 24), u64_at(header, 32));
+    let is_place = durable.is_multiple_of(FRAME_ALIGNMENT as u64) && generation <= GENERATION_MAX;
+    if flags > FLAG_CALL || body_size > FRAME_BODY_SIZE_MAX || !is_place {
+        return None;
+    }
+    let call = CallId(header[112..128].try_into().expect("BUG: 16 bytes"));
     let head = FrameHead {
         kind: header[12],
-        document: u64_at(header, 48),
-        epoch: Epoch(u64_at(header, 56)),
-        journal: JournalId(header[64..80].try_into().expect("BUG: 16 bytes")),
+        document: u64_at(header, 56),
+        nth: u64_at(header, 64),
+        epoch: Epoch(u64_at(header, 72)),
+        journal: JournalId(header[80..96].try_into().expect("BUG: 16 bytes")),
         lsns,
         call: (flags == FLAG_CALL).then_some(call),
-        chain: Chain(header[112..144].try_into().expect("BUG: 32 bytes")),
+        chain: Chain(header[128..160].try_into().expect("BUG: 32 bytes")),
     };
     let ties = Ties {
-        generation: u64_at(header, 16),
-        durable: u64_at(header, 24),
-        link: u32_at(header, 32),
-        attempt: u32_at(header, 36),
-        index: u32_at(header, 40),
-        count: u32_at(header, 44),
+        link: u32_at(header, 20),
+        generation,
+        durable,
+        attempt: u32_at(header, 40),
+        index: u32_at(header, 44),
+        count: u32_at(header, 48),
     };
-    Some(Frame { head, ties, checksum: u32_at(header, 4), body_size })
-}
-
-/// Whether the bytes of a frame, padding included, are the ones that were written at this offset.
-pub(crate) fn is_whole(frame: &[u8], offset: u64) -> bool {
-    checksum(frame, offset) == u32_at(frame, 4)
+    let (checksum, body_checksum) = (u32_at(header, 4), u32_at(header, 16));
+    Some(Frame { head, ties, checksum, body_size, body_checksum })
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> u32 {

@@ -5,6 +5,7 @@ use std::fmt;
 use tidelog_disk::{Disk, DiskError, SECTOR_SIZE};
 
 use crate::RecoverError;
+use crate::frame::FRAME_ALIGNMENT;
 
 /// Where the frames of a log file begin.
 pub const LOG_START: u64 = 4096;
@@ -14,6 +15,10 @@ const FORMAT_VERSION: u32 = 1;
 /// Where the copies of the header stand.
 const COPIES_AT: [usize; 2] = [0, 2048];
 const CHECKSUM_AT: usize = SECTOR_SIZE - 4;
+/// No log changes over so often.
+pub(crate) const GENERATION_MAX: u64 = 1 << 62;
+/// Bytes of the header that the first appended frame is linked to: up to the state's end.
+const SEAM_SIZE: usize = 32;
 
 /// One of the two files of a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -55,6 +60,8 @@ pub(crate) struct Header {
     pub generation: u64,
     /// Where the copied state ends and appended batches begin; 0 while the file is being filled.
     pub state_end: u64,
+    /// Everything before this offset was flushed when the header was written.
+    pub durable: u64,
 }
 
 impl Header {
@@ -64,15 +71,21 @@ impl Header {
         sector[8..12].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
         sector[16..24].copy_from_slice(&self.generation.to_le_bytes());
         sector[24..32].copy_from_slice(&self.state_end.to_le_bytes());
+        sector[32..40].copy_from_slice(&self.durable.to_le_bytes());
         let checksum = crc32c::crc32c(&sector[..CHECKSUM_AT]);
         sector[CHECKSUM_AT..].copy_from_slice(&checksum.to_le_bytes());
         sector
     }
 
-    /// The link of the first frame appended after the copied state.
-    pub fn checksum(self) -> u32 {
-        let sector = self.sector();
-        u32::from_le_bytes(sector[CHECKSUM_AT..].try_into().expect("BUG: four bytes"))
+    /// The header of a file that is being filled.
+    pub fn unsealed(generation: u64) -> Self {
+        Self { generation, state_end: 0, durable: 0 }
+    }
+
+    /// The link of the first frame behind the copied state. It does not depend on `durable`,
+    /// which is known only when such frames have been written.
+    pub fn seam(self) -> u32 {
+        crc32c::crc32c(&self.sector()[..SEAM_SIZE])
     }
 
     /// Writes both copies with one write.
@@ -102,6 +115,9 @@ impl Header {
         let mut newest: Option<Self> = None;
         for copy in copies.filter(|copy| is_whole(copy)) {
             let header = Self::decode(copy)?;
+            if !header.is_possible() {
+                continue;
+            }
             // Of one generation the seal is the newer, and its state was flushed before it.
             let rank = |header: Self| (header.generation, header.state_end);
             if newest.is_none_or(|newest| rank(newest) < rank(header)) {
@@ -109,6 +125,12 @@ impl Header {
             }
         }
         newest.map(Some).ok_or(RecoverError::DamagedHeader { file })
+    }
+
+    /// Whether anybody could have written it.
+    fn is_possible(self) -> bool {
+        let is_place = |offset: u64| offset.is_multiple_of(FRAME_ALIGNMENT as u64);
+        is_place(self.state_end) && is_place(self.durable) && self.generation <= GENERATION_MAX
     }
 
     fn decode(sector: &[u8]) -> Result<Self, RecoverError> {
@@ -119,7 +141,7 @@ impl Header {
         if version > FORMAT_VERSION {
             return Err(RecoverError::NewerFormat { found: version, known: FORMAT_VERSION });
         }
-        Ok(Self { generation: number(16), state_end: number(24) })
+        Ok(Self { generation: number(16), state_end: number(24), durable: number(32) })
     }
 }
 
@@ -134,7 +156,7 @@ mod tests {
 
     use super::*;
 
-    const HEADER: Header = Header { generation: 7, state_end: 8192 };
+    const HEADER: Header = Header { generation: 7, state_end: 8192, durable: 8400 };
 
     fn written() -> Vec<u8> {
         let mut disk = MemoryDisk::default();

@@ -16,23 +16,31 @@
 //!
 //! - `FORMAT.md`: the bytes, and what is believed after a crash.
 //! - [`Log`]: append, flush, read, change over.
-//! - `frame.rs`: the codec; `writer.rs`: batches; `scan.rs`: what a reader believes.
+//! - `frame.rs`: the codec; `writer.rs`: batches; `scan.rs`: what a reader believes;
+//!   `salvage.rs`: what of a damaged log; `change_over.rs`: going over to the other file.
 //!
 //! # What this crate does not know
 //!
 //! What a frame means, who may write one, and that there is a network.
 
+mod change_over;
 mod error;
 mod frame;
 mod header;
 mod log;
+mod read;
+mod salvage;
 mod scan;
 mod successor;
+mod window;
 mod writer;
 
+pub use change_over::HeldFrame;
 pub use error::{ReadError, RecoverError};
 pub use frame::{FRAME_HEADER_SIZE, FrameHead};
 pub use header::{LOG_START, LogFile};
 pub use log::{BatchNumber, Log};
-pub use scan::{Cut, FoundFrame, LogReport};
+pub use read::BatchPart;
+pub use scan::{Cut, Damage, Found, LogReport};
+pub use window::FoundFrame;
 pub use writer::FramePlace;

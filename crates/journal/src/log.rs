@@ -5,15 +5,11 @@ use std::fmt;
 
 use tidelog_disk::{Disk, DiskError, FlushId};
 
-use crate::frame::{self, FRAME_HEADER_SIZE};
 use crate::header::{Header, LOG_START};
 use crate::scan::{self, Visit};
 use crate::successor::Successor;
 use crate::writer::Writer;
-use crate::{FrameHead, FramePlace, LogFile, LogReport, ReadError, RecoverError};
-
-/// Bytes read at first to get one frame.
-const FIRST_READ_SIZE: u64 = 1024;
+use crate::{FrameHead, FramePlace, LogFile, LogReport, RecoverError};
 
 /// A batch's number, counted from 1 since the log was opened; 0 stands for all that was there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -28,28 +24,38 @@ pub struct BatchNumber(pub u64);
 /// ([`begin_copy`](Self::begin_copy) and what follows it).
 #[derive(Debug)]
 pub struct Log<D> {
-    files: [D; 2],
-    active: LogFile,
-    header: Header,
-    writer: Writer,
-    committed: BatchNumber,
-    written: BatchNumber,
-    durable: BatchNumber,
+    pub(crate) files: [D; 2],
+    pub(crate) active: LogFile,
+    pub(crate) header: Header,
+    pub(crate) writer: Writer,
+    pub(crate) committed: BatchNumber,
+    pub(crate) written: BatchNumber,
+    pub(crate) durable: BatchNumber,
     /// Whether something was written since the last flush request.
-    is_dirty: bool,
+    pub(crate) is_dirty: bool,
     /// Whether what was found at opening is durable.
-    is_found_durable: bool,
+    pub(crate) is_found_durable: bool,
     /// Flush requests that are not complete: what they cover.
-    flushes: VecDeque<(FlushId, BatchNumber, u64)>,
-    successor: Option<Successor>,
+    pub(crate) flushes: VecDeque<(FlushId, BatchNumber, u64)>,
+    pub(crate) successor: Option<Successor>,
+    /// Batches stay in the buffer until the change-over has ended.
+    pub(crate) is_held: bool,
+    /// What was in the buffer when the log went over to its other file: readers that were given
+    /// places in it may still come.
+    pub(crate) previous: Option<Writer>,
     /// No file was ever given a generation above this.
-    highest_generation: u64,
+    pub(crate) highest_generation: u64,
+    /// Durable bytes have changed: nothing may be appended.
+    is_damaged: bool,
 }
 
 impl<D: Disk> Log<D> {
     /// Opens the log in these two files, telling `visit` of every frame that is believed, in
     /// order. If there is none, one is begun. What is found may not be flushed yet: flush before
     /// saying that it is durable.
+    ///
+    /// If durable bytes have changed, `visit` is told what is lost, the report says where, and the
+    /// log can be read, and not be appended to.
     ///
     /// # Errors
     ///
@@ -74,6 +80,7 @@ impl<D: Disk> Log<D> {
             batches: found.scanned.batches,
             size: found.scanned.end,
             cut: found.cut,
+            damage: found.damage,
         };
         let (end, link) = (found.scanned.end, found.scanned.link);
         let writer = Writer::new(header.generation, end, link, found.attempt);
@@ -82,6 +89,7 @@ impl<D: Disk> Log<D> {
         // generation.
         let other = headers[active.other().index()].map_or(0, |header| header.generation);
         log.highest_generation = header.generation.max(other);
+        log.is_damaged = !report.damage.is_empty();
         Ok((log, report))
     }
 
@@ -89,14 +97,21 @@ impl<D: Disk> Log<D> {
         // Frames of a log whose header was never durable may lie here: go above them.
         let a = scan::highest_generation(&files[0])?;
         let generation = a.max(scan::highest_generation(&files[1])?) + 1;
-        let header = Header { generation, state_end: LOG_START };
+        let header = Header { generation, state_end: LOG_START, durable: LOG_START };
         if let Err(error) = header.write(&mut files[0]) {
             // Part of a header would be taken for damage, and there was nothing here before.
             let _ = files[0].set_size(0);
             return Err(error.into());
         }
-        let writer = Writer::new(generation, LOG_START, header.checksum(), 0);
-        let report = LogReport { is_new: true, generation, batches: 0, size: LOG_START, cut: None };
+        let writer = Writer::new(generation, LOG_START, header.seam(), 0);
+        let report = LogReport {
+            is_new: true,
+            generation,
+            batches: 0,
+            size: LOG_START,
+            cut: None,
+            damage: Vec::new(),
+        };
         Ok((Self::new(files, LogFile::A, header, writer), report))
     }
 
@@ -113,7 +128,10 @@ impl<D: Disk> Log<D> {
             is_found_durable: false,
             flushes: VecDeque::new(),
             successor: None,
+            is_held: false,
+            previous: None,
             highest_generation: header.generation,
+            is_damaged: false,
         }
     }
 
@@ -124,21 +142,21 @@ impl<D: Disk> Log<D> {
 
     /// Ends the batch; an empty one is none. Gives the number of the last batch.
     pub fn commit(&mut self) -> BatchNumber {
-        assert!(self.successor.is_none(), "BUG: appended during a change-over");
+        assert!(!self.is_damaged, "BUG: appended to a damaged log");
         if self.writer.commit() {
             self.committed.0 += 1;
         }
         self.committed
     }
 
-    /// Writes all committed batches with one write.
+    /// Writes all committed batches with one write; while they are [held](Self::hold), nothing.
     ///
     /// # Errors
     ///
     /// What the disk says. The batches are still in memory: [`discard`](Self::discard) them if
     /// the disk [is full](DiskError::is_full); after another error open the log anew.
     pub fn write(&mut self) -> Result<(), DiskError> {
-        if self.written < self.committed {
+        if self.written < self.committed && !self.is_held {
             self.writer.write(&mut self.files[self.active.index()])?;
             self.written = self.committed;
             self.is_dirty = true;
@@ -232,6 +250,24 @@ impl<D: Disk> Log<D> {
         self.writer.end()
     }
 
+    /// Bytes of the active file up to the end of what is written.
+    #[must_use]
+    pub fn written_size(&self) -> u64 {
+        self.writer.written
+    }
+
+    /// Bytes of the active file up to the end of what is known to be flushed.
+    #[must_use]
+    pub fn durable_size(&self) -> u64 {
+        self.writer.durable
+    }
+
+    /// Whether durable bytes had changed when the log was opened: nothing may be appended.
+    #[must_use]
+    pub fn is_damaged(&self) -> bool {
+        self.is_damaged
+    }
+
     /// Bytes of the active file up to the end of what was copied into it.
     #[must_use]
     pub fn state_size(&self) -> u64 {
@@ -244,56 +280,6 @@ impl<D: Disk> Log<D> {
         self.active
     }
 
-    /// Fills `buf` with bytes of a log file; those of the active one may still be in the buffer.
-    /// Whether they are what was written is for the caller to check.
-    ///
-    /// # Errors
-    ///
-    /// What the disk says.
-    pub fn read_at(&self, file: LogFile, offset: u64, buf: &mut [u8]) -> Result<(), DiskError> {
-        if file == self.active && offset >= self.writer.written {
-            let start = usize::try_from(offset - self.writer.written).unwrap_or(usize::MAX);
-            let end = start.saturating_add(buf.len());
-            let buffer = &self.writer.buffer;
-            let out_of_range =
-                || DiskError::OutOfRange { offset, count: buf.len(), size: self.writer.end() };
-            let bytes = buffer.get(start..end).ok_or_else(out_of_range)?;
-            buf.copy_from_slice(bytes);
-            return Ok(());
-        }
-        self.files[file.index()].read_at(offset, buf)
-    }
-
-    /// The frame at `offset` of the active file, verified.
-    ///
-    /// # Errors
-    ///
-    /// [`ReadError::Damaged`] if it is not what was written there.
-    pub fn read_frame(&self, offset: u64) -> Result<(FrameHead, Vec<u8>), ReadError> {
-        let damaged = || ReadError::Damaged { offset };
-        let left = self.writer.end().checked_sub(offset).ok_or_else(damaged)?;
-        // Most frames are small: one read gets them whole.
-        let first = usize::try_from(left.min(FIRST_READ_SIZE)).expect("BUG: a small number");
-        let mut bytes = vec![0; first];
-        self.read_at(self.active, offset, &mut bytes)?;
-        let header = bytes.get(..FRAME_HEADER_SIZE).and_then(frame::decode);
-        let frame = header.ok_or_else(damaged)?;
-        let size = frame::frame_size(frame.body_size);
-        if size as u64 > left || frame.ties.generation != self.header.generation {
-            return Err(damaged());
-        }
-        bytes.resize(size, 0);
-        if first < size {
-            self.read_at(self.active, offset + first as u64, &mut bytes[first..])?;
-        }
-        if !frame::is_whole(&bytes, offset) {
-            return Err(damaged());
-        }
-        bytes.truncate(FRAME_HEADER_SIZE + frame.body_size);
-        bytes.drain(..FRAME_HEADER_SIZE);
-        Ok((frame.head, bytes))
-    }
-
     /// Tells `visit` of every frame that is written, in order, as at opening.
     ///
     /// # Errors
@@ -302,79 +288,6 @@ impl<D: Disk> Log<D> {
     pub fn replay(&self, visit: &mut Visit<'_>) -> Result<(), RecoverError> {
         let file = &self.files[self.active.index()];
         scan::replay(file, self.active, self.header, self.writer.written, visit)
-    }
-
-    /// Begins to fill the other file. All that was committed must be written.
-    ///
-    /// # Errors
-    ///
-    /// As [`copy`](Self::copy).
-    pub fn begin_copy(&mut self) -> Result<(), DiskError> {
-        assert!(self.written == self.committed, "BUG: batches wait while the log changes over");
-        self.highest_generation += 1;
-        let disk = &mut self.files[self.active.other().index()];
-        self.successor = Some(Successor::begin(disk, self.highest_generation)?);
-        Ok(())
-    }
-
-    fn successor(&mut self) -> (&mut Successor, &mut D) {
-        let successor = self.successor.as_mut().expect("BUG: no change-over is going on");
-        (successor, &mut self.files[self.active.other().index()])
-    }
-
-    /// Copies a frame into the other file.
-    ///
-    /// # Errors
-    ///
-    /// What the disk says. If it [is full](DiskError::is_full), [`abort_copy`](Self::abort_copy).
-    pub fn copy(&mut self, head: &FrameHead, body: &[&[u8]]) -> Result<FramePlace, DiskError> {
-        let (successor, disk) = self.successor();
-        successor.push(disk, head, body)
-    }
-
-    /// Asks for the copied state to be flushed.
-    ///
-    /// # Errors
-    ///
-    /// As [`copy`](Self::copy).
-    pub fn finish_copy(&mut self) -> Result<FlushId, DiskError> {
-        let (successor, disk) = self.successor();
-        successor.finish(disk)
-    }
-
-    /// Seals the other file, whose state is flushed, and asks for the seal to be flushed.
-    ///
-    /// # Errors
-    ///
-    /// As [`copy`](Self::copy), but the log has to be opened anew: which file will be active
-    /// after a crash is open.
-    pub fn seal(&mut self) -> Result<FlushId, DiskError> {
-        let (successor, disk) = self.successor();
-        successor.seal(disk)
-    }
-
-    /// Whether a flush of the other file is complete.
-    ///
-    /// # Errors
-    ///
-    /// A flush failed; the log has to be opened anew.
-    pub fn is_copy_flushed(&mut self, id: FlushId) -> Result<bool, DiskError> {
-        Ok(self.files[self.active.other().index()].flushed()? >= Some(id))
-    }
-
-    /// Goes over to the other file, whose seal is flushed. The first one is free.
-    pub fn switch(&mut self) {
-        let successor = self.successor.take().expect("BUG: no change-over is going on");
-        (self.header, self.writer) = successor.into_active();
-        self.active = self.active.other();
-        self.durable = self.written;
-        self.is_dirty = false;
-        self.flushes.clear();
-    }
-
-    /// Gives the change-over up; the active file stays active.
-    pub fn abort_copy(&mut self) {
-        self.successor = None;
     }
 }
 

@@ -2,11 +2,12 @@
 
 use tidelog_disk::{Disk, DiskError};
 
-use crate::frame::{self, FRAME_ALIGNMENT, FRAME_HEADER_SIZE, FRAME_MAGIC, Frame, FrameHead};
+use crate::frame::{self, FRAME_ALIGNMENT, FRAME_HEADER_SIZE, Frame};
 use crate::header::{Header, LOG_START, LogFile};
-use crate::{FramePlace, RecoverError};
+use crate::window::{FoundFrame, Window};
+use crate::{RecoverError, salvage};
 
-/// Bytes read at once; longer frames are read by themselves.
+/// Bytes read at once.
 const WINDOW_SIZE: usize = 1024 * 1024;
 
 /// What was found when a log was opened.
@@ -22,6 +23,8 @@ pub struct LogReport {
     pub size: u64,
     /// The torn tail that was cut, if there was one.
     pub cut: Option<Cut>,
+    /// Where durable bytes have changed, in the order of the file.
+    pub damage: Vec<Damage>,
 }
 
 /// A tail that was torn before it was durable.
@@ -33,19 +36,33 @@ pub struct Cut {
     pub size: u64,
 }
 
-/// A frame of a whole batch.
-#[derive(Clone, Copy, Debug)]
-pub struct FoundFrame<'a> {
-    /// Where it stands.
-    pub place: FramePlace,
-    /// What it says beside its body.
-    pub head: FrameHead,
-    /// Its body.
-    pub body: &'a [u8],
+/// A run of batches that were durable and are not whole any more. Nothing of them is used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Damage {
+    /// Which file.
+    pub file: LogFile,
+    /// Where the first of them begins.
+    pub offset: u64,
+    /// Bytes up to the next batch that is whole, or to the end of what was durable.
+    pub size: u64,
 }
 
-/// Told of each frame in turn; a reason why one is impossible ends the scan.
-pub(crate) type Visit<'a> = dyn FnMut(FoundFrame<'_>) -> Result<(), String> + 'a;
+/// What a reader of a log is told, in the order of the file.
+#[derive(Clone, Copy, Debug)]
+pub enum Found<'a> {
+    /// A frame of a whole batch.
+    Frame(FoundFrame<'a>),
+    /// A frame, or a run of them, that belongs to a damaged batch.
+    Lost {
+        /// Where it begins.
+        offset: u64,
+        /// Whose it is; `None` if that is damaged too, and then there may be any number of them.
+        document: Option<u64>,
+    },
+}
+
+/// Told of what is found in turn; a reason why something is impossible ends the scan.
+pub(crate) type Visit<'a> = dyn FnMut(Found<'_>) -> Result<(), String> + 'a;
 
 /// How far a scan came.
 #[derive(Clone, Copy, Debug)]
@@ -54,55 +71,12 @@ pub(crate) struct Scanned {
     pub link: u32,
     pub batches: u64,
     /// The highest attempt in it.
-    attempt: u32,
+    pub attempt: u32,
 }
 
-/// Part of a file in memory.
-struct Window<'a, D> {
-    disk: &'a D,
-    size: u64,
-    start: u64,
-    bytes: Vec<u8>,
-}
-
-impl<'a, D: Disk> Window<'a, D> {
-    fn new(disk: &'a D) -> Self {
-        Self { disk, size: disk.size(), start: 0, bytes: Vec::new() }
-    }
-
-    /// `count` bytes at `offset`, `None` if the file ends before. So nothing larger than the file
-    /// is ever allocated, whatever a size in it says.
-    fn get(&mut self, offset: u64, count: usize) -> Result<Option<&[u8]>, DiskError> {
-        let Some(rest) = self.size.checked_sub(offset).filter(|rest| *rest >= count as u64) else {
-            return Ok(None);
-        };
-        let held = self.start + self.bytes.len() as u64;
-        if offset < self.start || offset + count as u64 > held {
-            let wanted = rest.min(count.max(WINDOW_SIZE) as u64);
-            self.bytes.resize(usize::try_from(wanted).expect("BUG: windows are small"), 0);
-            self.start = offset;
-            if let Err(error) = self.disk.read_at(offset, &mut self.bytes) {
-                self.bytes.clear();
-                return Err(error);
-            }
-        }
-        let from = usize::try_from(offset - self.start).expect("BUG: within the window");
-        Ok(Some(&self.bytes[from..from + count]))
-    }
-
-    /// The frame at `offset`, if a whole one of this generation stands there.
-    fn frame(&mut self, offset: u64, generation: u64) -> Result<Option<Frame>, DiskError> {
-        let Some(header) = self.get(offset, FRAME_HEADER_SIZE)? else { return Ok(None) };
-        let Some(frame) = frame::decode(header) else { return Ok(None) };
-        if frame.ties.generation != generation {
-            return Ok(None);
-        }
-        let bytes = self.get(offset, frame::frame_size(frame.body_size))?;
-        Ok(bytes.is_some_and(|bytes| frame::is_whole(bytes, offset)).then_some(frame))
-    }
-
+impl<D: Disk> Window<'_, D> {
     /// Goes past the batch at `from.end`, or answers `None` if no whole one stands there.
-    fn batch(&mut self, from: Scanned, generation: u64) -> Result<Option<Scanned>, DiskError> {
+    pub fn batch(&mut self, from: Scanned, generation: u64) -> Result<Option<Scanned>, DiskError> {
         let mut at = from;
         let mut expected = None;
         for index in 0.. {
@@ -112,7 +86,7 @@ impl<'a, D: Disk> Window<'a, D> {
             if ties.link != at.link || ties.index != index || ties.count != count || count == 0 {
                 return Ok(None);
             }
-            at.end += frame::frame_size(frame.body_size) as u64;
+            at.end += frame.size();
             at.link = frame.checksum;
             at.attempt = at.attempt.max(ties.attempt);
             if index + 1 == count {
@@ -127,46 +101,30 @@ impl<'a, D: Disk> Window<'a, D> {
     fn deliver(&mut self, start: u64, end: u64, visit: &mut Visit<'_>) -> Result<(), RecoverError> {
         let mut at = start;
         while at < end {
-            let gone = || DiskError::Device { reason: "the log shrank while read".to_owned() };
-            let header = self.get(at, FRAME_HEADER_SIZE)?.ok_or_else(gone)?;
-            let frame = frame::decode(header).ok_or_else(gone)?;
-            let bytes = self.get(at, FRAME_HEADER_SIZE + frame.body_size)?.ok_or_else(gone)?;
-            let place = FramePlace { frame: at, body: at + FRAME_HEADER_SIZE as u64 };
-            let found = FoundFrame { place, head: frame.head, body: &bytes[FRAME_HEADER_SIZE..] };
+            let gone = || DiskError::Device { reason: "the log changed while read".to_owned() };
+            let frame = self.header(at, None)?.ok_or_else(gone)?;
+            let found = Found::Frame(self.found(at, &frame)?);
             visit(found).map_err(|reason| RecoverError::Malformed { offset: at, reason })?;
-            at += frame::frame_size(frame.body_size) as u64;
+            at += frame.size();
         }
         Ok(())
     }
 
-    /// Whole frames at or after `from`, wherever they begin, of this generation or of any.
+    /// What whole headers at or after `from` say, wherever they stand.
     fn leftovers(&mut self, from: u64, generation: Option<u64>) -> Result<Leftovers, DiskError> {
         let mut found = Leftovers::default();
-        let mut at = from.next_multiple_of(FRAME_ALIGNMENT as u64);
-        while at < self.size {
-            let left = usize::try_from(self.size - at).unwrap_or(usize::MAX);
-            let count = left.min(WINDOW_SIZE);
-            let bytes = self.get(at, count)?.expect("BUG: counted by the size");
-            let magic = bytes.chunks(FRAME_ALIGNMENT).position(|c| c.starts_with(&FRAME_MAGIC));
-            let Some(steps) = magic else {
-                at += count as u64;
-                continue;
-            };
-            at += (steps * FRAME_ALIGNMENT) as u64;
-            let header = self.get(at, FRAME_HEADER_SIZE)?.and_then(frame::decode);
-            let wanted = generation.or(header.map(|frame| frame.ties.generation));
-            if let Some(wanted) = wanted
-                && let Some(frame) = self.frame(at, wanted)?
-            {
-                found.note(at, &frame);
-            }
-            at += FRAME_ALIGNMENT as u64;
+        let mut at = from;
+        while let Some((offset, frame)) = self.search(at, generation)? {
+            found.note(offset, &frame);
+            at = offset + FRAME_ALIGNMENT as u64;
         }
+        found.end = found.end.min(self.size);
         Ok(found)
     }
 }
 
-/// What whole frames behind the end say.
+/// What frames behind the end say. Their headers are whole, and what these say was true when they
+/// were written.
 #[derive(Clone, Copy, Debug, Default)]
 struct Leftovers {
     /// End of the last one, 0 if there is none.
@@ -178,7 +136,7 @@ struct Leftovers {
 
 impl Leftovers {
     fn note(&mut self, offset: u64, frame: &Frame) {
-        self.end = self.end.max(offset + frame::frame_size(frame.body_size) as u64);
+        self.end = self.end.max(offset + frame.size());
         self.durable = self.durable.max(frame.ties.durable);
         self.attempt = self.attempt.max(frame.ties.attempt);
         self.generation = self.generation.max(frame.ties.generation);
@@ -187,16 +145,17 @@ impl Leftovers {
 
 /// The highest generation that any frame in this file claims; 0 if there is none.
 pub(crate) fn highest_generation<D: Disk>(disk: &D) -> Result<u64, DiskError> {
-    Ok(Window::new(disk).leftovers(LOG_START, None)?.generation)
+    Ok(Window::new(disk, WINDOW_SIZE).leftovers(LOG_START, None)?.generation)
 }
 
 /// What recovery found in the active file.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Recovered {
     pub scanned: Scanned,
     /// The attempt that frames written from now on have to carry.
     pub attempt: u32,
     pub cut: Option<Cut>,
+    pub damage: Vec<Damage>,
 }
 
 /// Reads the active file to its end, and makes sure that it is the end.
@@ -206,21 +165,23 @@ pub(crate) fn recover<D: Disk>(
     header: Header,
     visit: &mut Visit<'_>,
 ) -> Result<Recovered, RecoverError> {
-    let mut window = Window::new(disk);
-    let scanned = scan(&mut window, header, u64::MAX, visit)?;
-    if scanned.end < header.state_end {
-        return Err(RecoverError::DamagedMiddle { file, offset: scanned.end });
-    }
+    let mut window = Window::new(disk, WINDOW_SIZE);
+    let start = Scanned { end: LOG_START, link: 0, batches: 0, attempt: 0 };
+    let mut scanned = scan(&mut window, header, start, u64::MAX, visit)?;
     let leftovers = window.leftovers(scanned.end, Some(header.generation))?;
-    if leftovers.durable > scanned.end {
-        return Err(RecoverError::DamagedMiddle { file, offset: scanned.end });
+    let durable = leftovers.durable.max(header.durable).max(header.state_end);
+    let mut damage = Vec::new();
+    if scanned.end < durable {
+        let found = salvage::salvage(&mut window, header, scanned, durable, visit)?;
+        scanned = found.0;
+        damage = found.1.into_iter().map(|(offset, size)| Damage { file, offset, size }).collect();
     }
-    let cut = cut_at(&mut window, scanned.end, leftovers.end)?;
+    let cut = cut_at(&mut window, scanned.end, leftovers.end.max(scanned.end))?;
     let attempt = match cut {
-        Some(_) => scanned.attempt.max(leftovers.attempt) + 1,
+        Some(_) => scanned.attempt.max(leftovers.attempt).saturating_add(1),
         None => scanned.attempt,
     };
-    Ok(Recovered { scanned, attempt, cut })
+    Ok(Recovered { scanned, attempt, cut, damage })
 }
 
 /// Reads the file again as far as `end`, which is known to be whole.
@@ -231,7 +192,8 @@ pub(crate) fn replay<D: Disk>(
     end: u64,
     visit: &mut Visit<'_>,
 ) -> Result<(), RecoverError> {
-    let scanned = scan(&mut Window::new(disk), header, end, visit)?;
+    let start = Scanned { end: LOG_START, link: 0, batches: 0, attempt: 0 };
+    let scanned = scan(&mut Window::new(disk, WINDOW_SIZE), header, start, end, visit)?;
     if scanned.end == end {
         Ok(())
     } else {
@@ -239,30 +201,30 @@ pub(crate) fn replay<D: Disk>(
     }
 }
 
-/// Delivers whole batches until one is not whole, or `limit` is reached.
-fn scan<D: Disk>(
+/// Delivers whole batches from `start` on until one is not whole, or `limit` is reached.
+pub(crate) fn scan<D: Disk>(
     window: &mut Window<'_, D>,
     header: Header,
+    start: Scanned,
     limit: u64,
     visit: &mut Visit<'_>,
 ) -> Result<Scanned, RecoverError> {
-    let mut scanned = Scanned { end: LOG_START, link: 0, batches: 0, attempt: 0 };
-    while scanned.end < limit {
+    let mut scanned = start;
+    loop {
         if scanned.end == header.state_end {
-            scanned.link = header.checksum();
+            scanned.link = header.seam();
             scanned.batches = 0;
         }
-        let Some(next) = window.batch(scanned, header.generation)? else { break };
+        if scanned.end >= limit {
+            return Ok(scanned);
+        }
+        let Some(next) = window.batch(scanned, header.generation)? else { return Ok(scanned) };
         if scanned.end < header.state_end && next.end > header.state_end {
-            break;
+            return Ok(scanned);
         }
         window.deliver(scanned.end, next.end, visit)?;
         scanned = next;
     }
-    if scanned.end == header.state_end {
-        scanned.link = header.checksum();
-    }
-    Ok(scanned)
 }
 
 /// The torn tail at `end`, unless the end mark or the end of the file says that there is none.
@@ -277,11 +239,11 @@ fn cut_at<D: Disk>(
         Some(bytes) => bytes.iter().all(|byte| *byte == 0),
         None => true,
     };
-    if has_end_mark && leftovers_end == 0 {
+    if has_end_mark && leftovers_end <= end {
         return Ok(None);
     }
-    let stated = window.get(end, FRAME_HEADER_SIZE)?.and_then(frame::decode);
-    let stated = stated.map_or(here, |frame| frame::frame_size(frame.body_size)) as u64;
+    let stated = window.get(end, FRAME_HEADER_SIZE)?.and_then(|it| frame::decode(it, end));
+    let stated = stated.map_or(here as u64, |frame| frame.size());
     let size = left.min(stated).max(leftovers_end.saturating_sub(end));
     Ok(Some(Cut { offset: end, size }))
 }

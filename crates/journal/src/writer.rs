@@ -1,5 +1,7 @@
 //! Where batches are put together before they are written.
 
+use std::ops::Range;
+
 use tidelog_disk::{Disk, DiskError};
 
 use crate::frame::{self, FRAME_ALIGNMENT, FRAME_HEADER_SIZE, FrameHead, Ties};
@@ -8,6 +10,10 @@ use crate::frame::{self, FRAME_ALIGNMENT, FRAME_HEADER_SIZE, FrameHead, Ties};
 const END_MARK_SIZE: usize = 8;
 /// What a buffer may keep allocated while it is empty.
 const IDLE_BUFFER_SIZE: usize = 1024 * 1024;
+/// Bytes of a log below which its file grows with every write.
+const ROOMY_LOG_SIZE: usize = 64 * 1024;
+/// Zeros that are written ahead of a longer log at most.
+const ROOM_SIZE_MAX: usize = 1024 * 1024;
 
 /// Where a frame stands in its file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,24 +73,40 @@ impl Writer {
 
     /// Ties the pushed frames into one batch. Says whether there were any.
     pub fn commit(&mut self) -> bool {
-        let count = u32::try_from(self.batch.len()).expect("BUG: a batch of 2^32 frames");
-        for index in 0..count {
-            let start = self.batch[index as usize];
-            let end = self.batch.get(index as usize + 1).copied();
-            let end = end.unwrap_or(self.buffer.len());
-            let ties = Ties {
-                generation: self.generation,
-                durable: self.durable,
-                link: self.link,
-                attempt: self.attempt,
-                index,
-                count,
-            };
-            let offset = self.written + start as u64;
-            self.link = frame::finish(&mut self.buffer[start..end], offset, &ties);
+        let starts = std::mem::take(&mut self.batch);
+        let count = u32::try_from(starts.len()).expect("BUG: a batch of 2^32 frames");
+        let ends = starts.iter().skip(1).copied().chain([self.buffer.len()]);
+        for (index, (start, end)) in (0..).zip(starts.iter().copied().zip(ends)) {
+            self.tie(start..end, index, count);
         }
-        self.batch.clear();
         count > 0
+    }
+
+    /// Adds a frame of a batch that is written elsewhere already, in its place there.
+    pub fn push_part(
+        &mut self,
+        head: &FrameHead,
+        body: &[&[u8]],
+        (index, count): (u32, u32),
+    ) -> FramePlace {
+        assert!(self.batch.is_empty(), "BUG: copied into the middle of a batch");
+        let place = self.push(head, body);
+        let starts = std::mem::take(&mut self.batch);
+        self.tie(starts[0]..self.buffer.len(), index, count);
+        place
+    }
+
+    fn tie(&mut self, frame: Range<usize>, index: u32, count: u32) {
+        let ties = Ties {
+            generation: self.generation,
+            durable: self.durable,
+            link: self.link,
+            attempt: self.attempt,
+            index,
+            count,
+        };
+        let offset = self.written + frame.start as u64;
+        self.link = frame::finish(&mut self.buffer[frame], offset, &ties);
     }
 
     /// Writes all whole batches with one write. After an error they are still in the buffer.
@@ -94,8 +116,12 @@ impl Writer {
             return Ok(());
         }
         let size = self.buffer.len();
-        self.buffer.extend_from_slice(&[0; END_MARK_SIZE]);
-        let answer = disk.write_at(self.written, &self.buffer);
+        let marked_size = size + END_MARK_SIZE;
+        self.buffer.resize(marked_size + self.room_wanted(disk.size()), 0);
+        let mut answer = disk.write_at(self.written, &self.buffer);
+        if self.buffer.len() > marked_size && answer.as_ref().is_err_and(DiskError::is_full) {
+            answer = disk.write_at(self.written, &self.buffer[..marked_size]);
+        }
         self.buffer.truncate(size);
         answer?;
         self.written += size as u64;
@@ -103,6 +129,15 @@ impl Writer {
         self.buffer.clear();
         self.buffer.shrink_to(IDLE_BUFFER_SIZE);
         Ok(())
+    }
+
+    /// How many zeros to write behind the end mark, so that the next writes do not grow the file:
+    /// to flush a file that has grown takes some devices twice as long, since its size has to be
+    /// made durable too. As much as the log is long, as vectors grow.
+    fn room_wanted(&self, file_size: u64) -> usize {
+        let end = self.end() + END_MARK_SIZE as u64;
+        let log_size = usize::try_from(end).unwrap_or(usize::MAX);
+        if end <= file_size || log_size < ROOMY_LOG_SIZE { 0 } else { log_size.min(ROOM_SIZE_MAX) }
     }
 
     /// Forgets what is in the buffer, after it could not be written. Whole batches of it may stand
@@ -119,12 +154,10 @@ impl Writer {
         disk.write_at(self.written, &[0; END_MARK_SIZE][..there])
     }
 
-    /// Moves the seam between copied state and appended batches to here: the next frame is linked
-    /// to the header.
-    pub fn seal(&mut self, header_checksum: u32) {
-        assert!(self.buffer.is_empty(), "BUG: sealed before the state was written");
-        self.link = header_checksum;
-        self.written_link = header_checksum;
-        self.durable = self.written;
+    /// Ends the copied state here: the next frame is linked to the header.
+    pub fn end_state(&mut self, seam: u32) {
+        assert!(self.buffer.is_empty(), "BUG: the state ends before it is written");
+        self.link = seam;
+        self.written_link = seam;
     }
 }

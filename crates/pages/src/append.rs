@@ -2,10 +2,13 @@
 
 use tidelog_disk::Disk;
 use tidelog_journal::{FoundFrame, FrameHead, FramePlace, Log};
-use tidelog_types::limits::{DOCUMENT_NAME_SIZE_MAX, FRAME_BODY_SIZE_MAX, FRAME_PAGES_MAX};
+use tidelog_types::limits::{
+    DOCUMENT_NAME_SIZE_MAX, ENTRY_PAGES_MAX, FRAME_BODY_SIZE_MAX, FRAME_PAGES_MAX,
+};
 use tidelog_types::{DocumentKey, Epoch, JournalId, Lsn, LsnRange, Page, Pgid};
 
-use crate::catalog::{Catalog, StoredDocument};
+use crate::catalog::Catalog;
+use crate::document::StoredDocument;
 use crate::kind::{Kind, PageList, encode_calls, encode_key};
 use crate::{Append, AppendError, StorageEntry, TimelineFrame};
 
@@ -134,6 +137,10 @@ fn decide_storage<'a>(
         if range.start() != head {
             return Err(out_of_place(format!("storage entry {range} at head {head}")));
         }
+        let pages = entry.set.pages.len();
+        if pages > ENTRY_PAGES_MAX {
+            return Err(AppendError::EntryTooLarge { pages });
+        }
         let (first, last) = (entry.set.pages.first_key_value(), entry.set.pages.last_key_value());
         let is_within = first.is_none_or(|(pgid, _)| pgid.0 > 0)
             && last.is_none_or(|(pgid, _)| pgid.0 <= entry.set.db_pages);
@@ -193,6 +200,7 @@ impl<D: Disk> Recorder<'_, D> {
 
     /// Writes one frame. Of a body in parts the catalog sees the first.
     pub fn frame(&mut self, head: FrameHead, body: &[&[u8]]) -> FramePlace {
+        let head = FrameHead { nth: self.catalog.nth(head.document), ..head };
         let place = self.log.push(&head, body);
         let seen = body.first().copied().unwrap_or_default();
         let answer = self.catalog.apply(&FoundFrame { place, head, body: seen });
@@ -217,7 +225,8 @@ impl<D: Disk> Recorder<'_, D> {
             [(call, lsn)] if *lsn == entry.range.start() => Some(*call),
             [] => None,
             calls => {
-                self.frame(self.head(Kind::Calls), &[&encode_calls(calls.iter())]);
+                let head = FrameHead { journal, lsns, ..self.head(Kind::Calls) };
+                self.frame(head, &[&encode_calls(calls.iter())]);
                 None
             }
         };

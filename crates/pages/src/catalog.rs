@@ -1,19 +1,20 @@
 //! What the store holds, as a fold over the frames of its log.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
-use tidelog_journal::{FoundFrame, FrameHead, LogFile};
-use tidelog_types::{CallId, DocumentKey, Epoch, JournalId, Lsn, LsnRange, Pgid, Position};
+use tidelog_journal::{Found, FoundFrame, LogFile};
+use tidelog_types::{DocumentKey, Epoch};
 
+use crate::document::{Standing, StoredDocument};
 use crate::extents::Extents;
-use crate::kind::{Kind, PageList, TableEntry, decode_calls, decode_key};
+use crate::kind::{Kind, PageList, TableEntry, decode_key};
 use crate::page_file::Slot;
 use crate::pool::PoolKey;
 
 /// All documents of a store and where their pages lie.
 ///
 /// Whatever changes it is first a frame, and [`apply`](Self::apply) is the only way in: so what
-/// was built while running and what is built at opening cannot differ.
+/// was built while running, what a change-over builds and what is built at opening cannot differ.
 #[derive(Debug, Default)]
 pub(crate) struct Catalog {
     pub epoch: Epoch,
@@ -24,66 +25,13 @@ pub(crate) struct Catalog {
     next_incarnation: u64,
     /// Slots that the page file had when the log was opened: no table may speak of more.
     slots_max: u32,
+    /// Whether frames are lost.
+    is_damaged: bool,
+    /// Documents of which frames were found and their names were not.
+    pub nameless: BTreeSet<u64>,
 }
 
-#[derive(Debug)]
-pub(crate) struct StoredDocument {
-    pub key: DocumentKey,
-    pub record: Vec<u8>,
-    pub timeline: Option<StoredTimeline>,
-    pub storage: Option<Position>,
-    pub db_pages: u32,
-    pub pages: BTreeMap<Pgid, PageEntry>,
-    /// Calls of storage entries, and of timeline entries that were trimmed, oldest first.
-    pub calls: VecDeque<(CallId, Lsn)>,
-    /// Of its storage journal: a number that no other one has had since the store was opened.
-    pub incarnation: u64,
-}
-
-/// A timeline: its entries stay in the log, and only where is known here.
-#[derive(Debug)]
-pub(crate) struct StoredTimeline {
-    pub journal: JournalId,
-    pub start: Lsn,
-    pub entries: VecDeque<StoredEntry>,
-}
-
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct StoredEntry {
-    pub call: CallId,
-    /// Offset of its frame in the active log file.
-    pub frame: u64,
-}
-
-impl StoredTimeline {
-    pub fn range(&self) -> LsnRange {
-        LsnRange::new(self.start, self.start.plus(self.entries.len() as u64))
-    }
-}
-
-/// Where the newest version of a page lies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct PageEntry {
-    pub lsn: Lsn,
-    pub checksum: u32,
-    /// The slot that it has in the page file, where an older version may lie.
-    pub slot: Option<Slot>,
-    /// Where its bytes begin in the active log file; 0 if the newest version lies in the slot.
-    pub log: u64,
-}
-
-impl PageEntry {
-    pub fn place(&self, incarnation: u64, pgid: Pgid, active: LogFile) -> PagePlace {
-        let at = match self.slot {
-            Some(slot) if self.log == 0 => PageAt::Slot(slot),
-            _ => PageAt::Log(active, self.log),
-        };
-        let key = PoolKey { incarnation, pgid, lsn: self.lsn };
-        PagePlace { key, checksum: self.checksum, at }
-    }
-}
-
-/// One version of a page and where it lies, for as long as the log does not change over.
+/// One version of a page and where it lies, for as long as the log does not change over twice.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PagePlace {
     pub key: PoolKey,
@@ -91,30 +39,11 @@ pub(crate) struct PagePlace {
     pub at: PageAt,
 }
 
-#[derive(Clone, Copy, Debug)]
+/// Ordered as they lie in their file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum PageAt {
     Log(LogFile, u64),
     Slot(Slot),
-}
-
-impl StoredDocument {
-    fn new(key: DocumentKey, incarnation: u64) -> Self {
-        Self {
-            key,
-            record: Vec::new(),
-            timeline: None,
-            storage: None,
-            db_pages: 0,
-            pages: BTreeMap::new(),
-            calls: VecDeque::new(),
-            incarnation,
-        }
-    }
-
-    /// Where the newest version of a page lies, `None` if it is not here.
-    pub fn place(&self, pgid: Pgid, active: LogFile) -> Option<PagePlace> {
-        self.pages.get(&pgid).map(|entry| entry.place(self.incarnation, pgid, active))
-    }
 }
 
 impl Catalog {
@@ -132,6 +61,37 @@ impl Catalog {
         self.numbers.get(key).copied().unwrap_or(self.next_number)
     }
 
+    /// The count that the next frame of a document has to carry.
+    pub fn nth(&self, number: u64) -> u64 {
+        match self.documents.get(&number) {
+            Some(document) => document.frames + 1,
+            None => u64::from(number > 0),
+        }
+    }
+
+    /// Takes into account what a reader of the log found. Bodies of pages must be complete.
+    ///
+    /// # Errors
+    ///
+    /// What is impossible about it.
+    pub fn take_in(&mut self, found: Found<'_>) -> Result<(), String> {
+        let frame = match found {
+            Found::Frame(frame) => frame,
+            Found::Lost { document, .. } => {
+                self.lose(document);
+                return Ok(());
+            }
+        };
+        let kind = Kind::of(frame.head.kind);
+        if matches!(kind, Some(Kind::StoragePages | Kind::StorageEntry)) {
+            let size = PageList::decode(frame.body).map(|list| list.body_size());
+            if size != Some(frame.body.len()) {
+                return Err("pages cut short".to_owned());
+            }
+        }
+        self.apply(&frame)
+    }
+
     /// Takes one frame into account. Of a body of pages it looks only at the list.
     ///
     /// # Errors
@@ -141,19 +101,34 @@ impl Catalog {
         let head = &frame.head;
         let kind = Kind::of(head.kind).ok_or_else(|| format!("no such kind: {}", head.kind))?;
         match kind {
-            Kind::Epoch => self.epoch = self.epoch.max(head.epoch),
+            Kind::Epoch => {
+                self.epoch = self.epoch.max(head.epoch);
+                return Ok(());
+            }
             Kind::Document => self.create(head.document, frame.body)?,
-            Kind::Destroy => self.destroy(head.document)?,
-            Kind::StorageBegin => self.begin_storage(head)?,
-            Kind::StoragePages | Kind::StorageEntry => self.add_pages(kind, frame)?,
+            _ => {}
+        }
+        if !self.count(kind, head.document, head.nth)? {
+            return Ok(());
+        }
+        match kind {
+            Kind::Document => {}
+            Kind::Destroy => {
+                let gone = self.documents.remove(&head.document).expect("BUG: just counted");
+                self.numbers.remove(&gone.key);
+            }
+            Kind::StorageBegin => {
+                let incarnation = self.new_incarnation();
+                self.document(head.document).begin_storage(head.journal, incarnation);
+            }
             Kind::PageTable => self.take_table(head.document, frame.body)?,
-            _ => self.document(head.document)?.apply(kind, frame)?,
+            _ => self.document(head.document).apply(kind, frame)?,
         }
         Ok(())
     }
 
-    fn document(&mut self, number: u64) -> Result<&mut StoredDocument, String> {
-        self.documents.get_mut(&number).ok_or_else(|| format!("no document {number}"))
+    fn document(&mut self, number: u64) -> &mut StoredDocument {
+        self.documents.get_mut(&number).expect("BUG: its frame was just counted")
     }
 
     fn new_incarnation(&mut self) -> u64 {
@@ -163,6 +138,12 @@ impl Catalog {
 
     fn create(&mut self, number: u64, body: &[u8]) -> Result<(), String> {
         let key = decode_key(body).ok_or("a document without a name")?;
+        if self.is_damaged
+            && let Some(before) = self.numbers.remove(&key)
+        {
+            // What said that it was destroyed is lost.
+            self.documents.remove(&before);
+        }
         if self.documents.contains_key(&number) || self.numbers.contains_key(&key) {
             return Err(format!("document {number} begins twice"));
         }
@@ -173,134 +154,80 @@ impl Catalog {
         Ok(())
     }
 
-    fn destroy(&mut self, number: u64) -> Result<(), String> {
-        let gone = self.documents.remove(&number).ok_or("an unknown document destroyed")?;
-        self.numbers.remove(&gone.key);
-        for slot in gone.pages.values().filter_map(|entry| entry.slot) {
-            self.extents.release(slot);
+    /// Makes sure that no frame of the document was lost before its `nth`. Says whether the frame
+    /// is to be used.
+    fn count(&mut self, kind: Kind, number: u64, nth: u64) -> Result<bool, String> {
+        let is_destroy = kind == Kind::Destroy;
+        let Some(document) = self.documents.get_mut(&number) else {
+            if !self.is_damaged {
+                return Err(format!("no document {number}"));
+            }
+            if is_destroy {
+                self.nameless.remove(&number);
+            } else {
+                self.nameless.insert(number);
+            }
+            return Ok(false);
+        };
+        if nth == document.frames + 1 && document.standing != Standing::Broken {
+            document.frames = nth;
+            document.standing = Standing::Whole;
+            return Ok(true);
         }
-        Ok(())
+        if !self.is_damaged {
+            return Err(format!("frame {nth} of document {number} behind {}", document.frames));
+        }
+        document.standing = Standing::Broken;
+        // Whatever came before it.
+        Ok(is_destroy)
     }
 
-    fn begin_storage(&mut self, head: &FrameHead) -> Result<(), String> {
-        let incarnation = self.new_incarnation();
-        let document = self.document(head.document)?;
-        document.incarnation = incarnation;
-        document.storage = Some(Position::start_of(head.journal));
-        document.db_pages = 0;
-        let pages = std::mem::take(&mut document.pages);
-        for slot in pages.values().filter_map(|entry| entry.slot) {
-            self.extents.release(slot);
-        }
-        Ok(())
-    }
-
-    fn add_pages(&mut self, kind: Kind, frame: &FoundFrame<'_>) -> Result<(), String> {
-        let head = &frame.head;
-        let list = PageList::decode(frame.body).ok_or("a list of pages cut short")?;
-        let documents = &mut self.documents;
-        let document = documents.get_mut(&head.document).ok_or("pages of no document")?;
-        let range = head.lsns.filter(|range| !range.is_empty()).ok_or("an entry nowhere")?;
-        let position = document.storage.ok_or("an entry before its journal")?;
-        if position.journal != head.journal || position.next != range.start() {
-            return Err(format!("an entry at {range} where {position} is"));
-        }
-        let lsn = Lsn::new(range.end().get() - 1).ok_or("an entry nowhere")?;
-        for (index, (pgid, checksum)) in list.pages.iter().enumerate() {
-            if pgid.0 == 0 || pgid.0 > list.db_pages {
-                return Err(format!("page {pgid} of {}", list.db_pages));
+    /// Frames of this document, or of nobody knows which, are lost.
+    fn lose(&mut self, document: Option<u64>) {
+        self.is_damaged = true;
+        match document.map(|number| (number, self.documents.get_mut(&number))) {
+            Some((_, Some(document))) => document.standing = Standing::Broken,
+            Some((number, None)) if number > 0 => {
+                self.nameless.insert(number);
             }
-            let log = frame.place.body + list.page_at(index) as u64;
-            let slot = document.pages.get(pgid).and_then(|entry| entry.slot);
-            let entry = PageEntry { lsn, checksum: *checksum, slot, log };
-            document.pages.insert(*pgid, entry);
-        }
-        if kind == Kind::StoragePages {
-            return Ok(());
-        }
-        let Position { journal, .. } = position;
-        document.storage = Some(Position { journal, next: range.end(), chain: head.chain });
-        document.db_pages = list.db_pages;
-        if let Some(call) = head.call {
-            document.calls.push_back((call, range.start()));
-        }
-        if let Some(first_gone) = list.db_pages.checked_add(1) {
-            let dropped = document.pages.split_off(&Pgid(first_gone));
-            for slot in dropped.values().filter_map(|entry| entry.slot) {
-                self.extents.release(slot);
+            Some(_) => {}
+            None => {
+                let documents = self.documents.values_mut();
+                documents
+                    .filter(|document| document.standing == Standing::Whole)
+                    .for_each(|document| document.standing = Standing::Doubtful);
             }
         }
-        Ok(())
     }
 
     fn take_table(&mut self, number: u64, body: &[u8]) -> Result<(), String> {
         let entries = TableEntry::decode_all(body).ok_or("a page table cut short")?;
-        let slots_max = self.slots_max;
-        let db_pages = self.document(number)?.db_pages;
+        let document = self.documents.get_mut(&number).expect("BUG: its frame was just counted");
         for entry in entries {
-            let TableEntry { pgid, slot, checksum, lsn } = entry;
-            if slot.number() > slots_max || !self.extents.claim(slot, number, db_pages) {
-                return Err(format!("page {pgid} in slot {}", slot.number()));
+            let slot = entry.slot;
+            let is_free = slot.number() <= self.slots_max
+                && self.extents.claim(slot, number, document.db_pages);
+            if !is_free || !document.pages.settle(entry) {
+                return Err(format!("page {} in slot {}", entry.pgid, slot.number()));
             }
-            let entry = PageEntry { lsn, checksum, slot: Some(slot), log: 0 };
-            self.document(number)?.pages.insert(pgid, entry);
-        }
-        Ok(())
-    }
-}
-
-impl StoredDocument {
-    /// The kinds of frames that concern nothing but this document.
-    fn apply(&mut self, kind: Kind, frame: &FoundFrame<'_>) -> Result<(), String> {
-        let head = &frame.head;
-        let place = || head.lsns.map(LsnRange::start).ok_or("a frame without an LSN");
-        match kind {
-            Kind::Record => self.record = frame.body.to_vec(),
-            Kind::TimelineBegin => {
-                let entries = VecDeque::new();
-                self.timeline =
-                    Some(StoredTimeline { journal: head.journal, start: place()?, entries });
-            }
-            Kind::TimelineEntry => {
-                let lsn = place()?;
-                let timeline = self.timeline_of(head)?;
-                if timeline.range().end() != lsn {
-                    return Err(format!("entry {lsn} behind {}", timeline.range()));
-                }
-                let call = head.call.ok_or("a timeline entry without a call")?;
-                timeline.entries.push_back(StoredEntry { call, frame: frame.place.frame });
-            }
-            Kind::TimelineTrim => {
-                let floor = place()?;
-                let timeline = self.timeline_of(head)?;
-                let range = timeline.range();
-                if floor < range.start() || floor > range.end() {
-                    return Err(format!("{range} trimmed before {floor}"));
-                }
-                let mut trimmed = Vec::new();
-                while timeline.start < floor {
-                    let entry = timeline.entries.pop_front().expect("BUG: trimmed past its end");
-                    trimmed.push((entry.call, timeline.start));
-                    timeline.start = timeline.start.next();
-                }
-                self.calls.extend(trimmed);
-            }
-            Kind::StorageAt => {
-                let db_pages = frame.body.try_into().map_err(|_| "a size cut short")?;
-                self.db_pages = u32::from_le_bytes(db_pages);
-                self.storage =
-                    Some(Position { journal: head.journal, next: place()?, chain: head.chain });
-            }
-            Kind::Calls => {
-                self.calls.extend(decode_calls(frame.body).ok_or("a call cut short")?);
-            }
-            _ => unreachable!("BUG: it concerns more than the document"),
         }
         Ok(())
     }
 
-    fn timeline_of(&mut self, head: &FrameHead) -> Result<&mut StoredTimeline, String> {
-        let timeline = self.timeline.as_mut().filter(|it| it.journal == head.journal);
-        timeline.ok_or_else(|| format!("no timeline {}", head.journal))
+    /// Goes on where an equal catalog was, whose places are in the other log file: numbers that
+    /// were given out stay what they were.
+    pub fn take_over(&mut self, before: &Self) {
+        assert!(self.numbers == before.numbers, "BUG: a change-over changed the documents");
+        for (number, document) in &mut self.documents {
+            let before = &before.documents[number];
+            let is_same = document.storage == before.storage
+                && document.db_pages == before.db_pages
+                && document.timeline.as_ref().map(|it| (it.journal, it.range()))
+                    == before.timeline.as_ref().map(|it| (it.journal, it.range()));
+            assert!(is_same, "BUG: a change-over changed document {number}");
+            document.incarnation = before.incarnation;
+        }
+        self.next_incarnation = before.next_incarnation;
+        self.next_number = before.next_number;
     }
 }

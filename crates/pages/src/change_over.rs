@@ -1,241 +1,372 @@
-//! The checkpoint, which is the change-over from one log file to the other. `FORMAT.md` says why
-//! it can be cut short anywhere.
+//! The checkpoint, which is the change-over from one log file to the other: in slices, while
+//! everybody works. `FORMAT.md` says why it can be cut short anywhere.
+//!
+//! It reads the old log up to a point as a reader at opening would, writes that state into the
+//! page file and the other log file, and then copies what was appended behind the point. So it
+//! shares nothing with the catalog of the running store but the files.
 
-use std::collections::BTreeMap;
+use std::collections::VecDeque;
+use std::sync::Arc;
 
 use tidelog_disk::{Disk, FlushId};
-use tidelog_journal::FrameHead;
-use tidelog_types::limits::{CALLS_KEPT_MAX, PAGE_SIZE};
-use tidelog_types::{LsnRange, Pgid, Position};
+use tidelog_journal::{BatchPart, Found, FoundFrame, FrameHead, LOG_START, Log};
+use tidelog_types::limits::PAGE_SIZE;
 
-use crate::catalog::{PageEntry, StoredDocument};
+use crate::catalog::{Catalog, PagePlace};
 use crate::error::Fault;
-use crate::kind::{Kind, TABLE_FRAME_ENTRIES, TableEntry, encode_calls, encode_key};
 use crate::page_file::Slot;
+use crate::state_copy::StateCopy;
 use crate::store::Store;
 
+/// Bytes that are read or written in one slice, unless more than that is appended meanwhile.
+const SLICE_SIZE: u64 = 256 * 1024;
+/// Bytes that are written before they are flushed: one flush of everything would hold up those of
+/// others.
+const FLUSH_SIZE: u64 = 1024 * 1024;
 /// Pages written to the page file with one write, where they lie side by side.
 const RUN_PAGES: usize = 64;
+/// How often what was appended meanwhile is copied and flushed before batches are held.
+const ROUNDS_MAX: u32 = 3;
 
 /// How far a change-over has come.
 #[derive(Debug)]
 pub(crate) struct ChangeOver {
     stage: Stage,
-    /// Where the timeline entries of each document stand in the new log file.
-    frames: BTreeMap<u64, Vec<u64>>,
+    /// The state is that of the old log up to here.
+    point: u64,
+    /// How far the old log has been read.
+    read: u64,
+    /// What the old log says up to there, and from the stage of the pages on with new slots.
+    folded: Catalog,
+    /// What the new log says as far as it is written.
+    next: Catalog,
+    /// Size of the old log at the last slice.
+    log_size: u64,
+    rounds: u32,
+    /// Bytes written since a flush of them was asked for.
+    unflushed: u64,
+    /// Whether it waits for a flush, or for reads.
+    pub is_waiting: bool,
 }
 
-/// What it waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 enum Stage {
-    /// The active log, whole.
-    Log,
-    /// The pages that were written.
-    Pages(FlushId),
-    /// The state that was copied.
-    Copy(FlushId),
-    /// The seal.
+    /// The old log is read up to the point.
+    Fold,
+    /// Waits until the old log is durable up to the point, and nobody reads from a slot that may
+    /// be overwritten.
+    Settle,
+    /// Pages are written to their slots.
+    Pages(VecDeque<(Slot, PagePlace)>),
+    /// They are flushed.
+    PagesFlush(FlushId),
+    /// The rest of the state is written into the other log file.
+    State(StateCopy),
+    /// What was appended behind the point is copied.
+    Tail,
+    /// All that was copied is flushed.
+    TailFlush(FlushId),
+    /// What was appended during that is flushed; batches are held.
+    LastFlush(FlushId),
+    /// The seal is flushed.
     Seal(FlushId),
+}
+
+/// What came of one step.
+#[derive(Debug)]
+enum Step {
+    /// Hardly anything was done, and this is next.
+    Next(Stage),
+    /// A slice was done, and this is next if there is no more of the same.
+    Slice(Option<Stage>),
+    /// There is nothing to be done now.
+    Wait,
+    /// The seal is flushed.
+    Sealed,
 }
 
 impl<D: Disk> Store<D> {
     /// Whether the log has grown long enough.
     pub fn wants_change_over(&self) -> bool {
-        self.change_over.is_none() && self.log.size() >= self.change_over_at
+        let is_idle = self.change_over.is_none() && !self.log.is_damaged();
+        is_idle && self.log.size() >= self.change_over_at
     }
 
-    /// Begins a change-over. All that was committed is written; nothing may be appended until it
-    /// ends.
+    /// Whether there is something to do for a change-over that goes on, without any flush
+    /// completing or read ending.
+    pub fn can_advance(&self) -> bool {
+        self.change_over.as_ref().is_some_and(|change_over| !change_over.is_waiting)
+    }
+
+    /// Begins a change-over. Everything goes on as before.
     pub fn begin_change_over(&mut self) -> Result<(), Fault> {
         assert!(self.change_over.is_none(), "BUG: two change-overs at once");
         self.log.request_flush()?;
-        self.change_over = Some(ChangeOver { stage: Stage::Log, frames: BTreeMap::new() });
+        let era = std::mem::take(&mut self.era);
+        self.readers.push(era);
+        self.change_over = Some(ChangeOver {
+            stage: Stage::Fold,
+            point: self.log.written_size(),
+            read: LOG_START,
+            folded: Catalog::new(self.pages.slots()),
+            next: Catalog::default(),
+            log_size: self.log.size(),
+            rounds: 0,
+            unflushed: 0,
+            is_waiting: false,
+        });
         Ok(())
     }
 
-    /// Goes on until it has to wait for a flush. Answers whether the change-over has ended, done
-    /// or given up because the device is full.
+    /// Does a slice of the change-over, if one is going on. Answers whether it has ended: then
+    /// what was appended last may have to be written and flushed.
     pub fn advance(&mut self) -> Result<bool, Fault> {
-        loop {
-            let Some(stage) = self.change_over.as_ref().map(|it| it.stage) else {
-                return Ok(true);
-            };
-            let next = match self.pass(stage) {
-                Ok(None) => return Ok(false),
-                Ok(Some(next)) => next,
-                // Once sealed, which file is the active one is settled by a flush and nothing
-                // else.
-                Err(fault) if fault.is_full() && !matches!(stage, Stage::Copy(_)) => {
-                    self.give_up();
-                    return Ok(true);
-                }
-                Err(fault) => return Err(fault),
-            };
-            match (next, self.change_over.as_mut()) {
-                (Some(next), Some(change_over)) => change_over.stage = next,
-                _ => {
-                    self.switch();
-                    return Ok(true);
-                }
+        let Some(mut change_over) = self.change_over.take() else { return Ok(false) };
+        // What is left shrinks though appends go on.
+        let appended = self.log.size().saturating_sub(change_over.log_size);
+        change_over.log_size = self.log.size();
+        let size = SLICE_SIZE.max(2 * appended);
+        match change_over.advance(self, size) {
+            Ok(true) => {
+                change_over.switch(self);
+                Ok(true)
             }
+            Ok(false) => {
+                self.change_over = Some(change_over);
+                Ok(false)
+            }
+            // Once sealed, which file is the active one is settled by a flush and nothing else.
+            Err(fault) if fault.is_full() && !change_over.is_sealing() => {
+                self.log.abort_copy();
+                self.change_over_at = self.log.size() + self.options.log_size_max / 4;
+                Ok(true)
+            }
+            Err(fault) => Err(fault),
         }
     }
 
-    /// Does what comes after `stage` if what it waits for is flushed; `Some(None)` is the end.
-    fn pass(&mut self, stage: Stage) -> Result<Option<Option<Stage>>, Fault> {
-        Ok(Some(match stage {
-            Stage::Log => {
-                self.log.poll_flushed()?;
-                if !self.log.is_settled() {
-                    return Ok(None);
-                }
-                self.write_pages()?;
-                Some(Stage::Pages(self.pages.request_flush()?))
-            }
-            Stage::Pages(id) => {
-                if !self.pages.is_flushed(id)? {
-                    return Ok(None);
-                }
-                self.log.begin_copy()?;
-                self.copy_state()?;
-                Some(Stage::Copy(self.log.finish_copy()?))
-            }
-            Stage::Copy(id) => {
-                if !self.log.is_copy_flushed(id)? {
-                    return Ok(None);
-                }
-                Some(Stage::Seal(self.log.seal()?))
-            }
-            Stage::Seal(id) => {
-                if !self.log.is_copy_flushed(id)? {
-                    return Ok(None);
-                }
-                None
-            }
-        }))
+    /// Whether reads go on that began before the change-over did.
+    fn has_old_readers(&mut self) -> bool {
+        self.readers.retain(|era| Arc::strong_count(era) > 1);
+        !self.readers.is_empty()
     }
 
-    fn give_up(&mut self) {
-        self.log.abort_copy();
-        self.change_over = None;
-        self.change_over_at = self.log.size() + self.options.log_size_max / 4;
-    }
-
-    /// Gives every page in the log a slot, and writes it there.
-    fn write_pages(&mut self) -> Result<(), Fault> {
-        let active = self.log.active();
-        let mut places = Vec::new();
-        for (number, document) in &mut self.catalog.documents {
-            let StoredDocument { db_pages, pages, incarnation, .. } = document;
-            for (pgid, entry) in pages.iter_mut().filter(|(_, entry)| entry.log != 0) {
-                let new = || self.catalog.extents.allocate(*number, *db_pages);
-                let slot = *entry.slot.get_or_insert_with(new);
-                places.push((slot, entry.place(*incarnation, *pgid, active)));
-            }
-        }
-        self.pages.prepare(self.catalog.extents.count())?;
-        places.sort_unstable_by_key(|(slot, _)| *slot);
-        let mut run: Option<(Slot, Vec<u8>)> = None;
-        for (slot, place) in &places {
-            let follows = run.as_ref().is_some_and(|(first, bytes)| {
-                let count = bytes.len() / PAGE_SIZE;
-                count < RUN_PAGES && first.number() as usize + count == slot.number() as usize
-            });
-            if !follows && let Some((first, bytes)) = run.take() {
-                self.pages.write(first, &bytes)?;
-            }
-            let (_, bytes) = run.get_or_insert_with(|| (*slot, Vec::new()));
-            let start = bytes.len();
-            bytes.resize(start + PAGE_SIZE, 0);
-            self.read_page(place, &mut bytes[start..])?;
-        }
-        if let Some((first, bytes)) = run {
-            self.pages.write(first, &bytes)?;
-        }
-        Ok(())
-    }
-
-    /// Copies into the other log file all that is still needed.
-    fn copy_state(&mut self) -> Result<(), Fault> {
-        let epoch = self.catalog.epoch;
-        self.log.copy(&FrameHead::new(Kind::Epoch as u8, 0, epoch), &[])?;
-        let numbers: Vec<u64> = self.catalog.documents.keys().copied().collect();
-        for number in numbers {
-            let frames = self.copy_timeline(number)?;
-            self.copy_document(number)?;
-            let change_over = self.change_over.as_mut().expect("BUG: one is going on");
-            change_over.frames.insert(number, frames);
-        }
-        Ok(())
-    }
-
-    /// Copies a document's name, record, calls and timeline. Gives the new places of the entries.
-    fn copy_timeline(&mut self, number: u64) -> Result<Vec<u64>, Fault> {
-        let head = |kind: Kind| FrameHead::new(kind as u8, number, self.catalog.epoch);
-        let document = &self.catalog.documents[&number];
-        self.log.copy(&head(Kind::Document), &[&encode_key(&document.key)])?;
-        if !document.record.is_empty() {
-            self.log.copy(&head(Kind::Record), &[&document.record])?;
-        }
-        let forgotten = document.calls.len().saturating_sub(CALLS_KEPT_MAX);
-        if !document.calls.is_empty() {
-            let calls = encode_calls(document.calls.iter().skip(forgotten));
-            self.log.copy(&head(Kind::Calls), &[&calls])?;
-        }
-        let Some(timeline) = &document.timeline else { return Ok(Vec::new()) };
-        let lsns = Some(LsnRange::empty_at(timeline.start));
-        let begin = FrameHead { journal: timeline.journal, lsns, ..head(Kind::TimelineBegin) };
-        self.log.copy(&begin, &[])?;
-        let mut frames = Vec::with_capacity(timeline.entries.len());
-        for entry in &timeline.entries {
-            let (head, body) = self.log.read_frame(entry.frame)?;
-            frames.push(self.log.copy(&head, &[&body])?.frame);
-        }
-        Ok(frames)
-    }
-
-    /// Copies the storage position and the page table of a document.
-    fn copy_document(&mut self, number: u64) -> Result<(), Fault> {
-        let head = |kind: Kind| FrameHead::new(kind as u8, number, self.catalog.epoch);
-        let document = &self.catalog.documents[&number];
-        let Some(Position { journal, next, chain }) = document.storage else { return Ok(()) };
-        self.log.copy(&FrameHead { journal, ..head(Kind::StorageBegin) }, &[])?;
-        let lsns = Some(LsnRange::empty_at(next));
-        let at = FrameHead { journal, lsns, chain, ..head(Kind::StorageAt) };
-        self.log.copy(&at, &[&document.db_pages.to_le_bytes()])?;
-        let mut pages = document.pages.iter().map(table_entry);
-        loop {
-            let mut body = Vec::new();
-            pages.by_ref().take(TABLE_FRAME_ENTRIES).for_each(|entry| entry.encode(&mut body));
-            if body.is_empty() {
-                return Ok(());
-            }
-            self.log.copy(&FrameHead { journal, ..head(Kind::PageTable) }, &[&body])?;
-        }
-    }
-
-    /// The new log is sealed: go over to it.
-    fn switch(&mut self) {
-        let change_over = self.change_over.take().expect("BUG: one is going on");
-        self.log.switch();
-        for (number, frames) in change_over.frames {
-            let document = self.catalog.documents.get_mut(&number).expect("BUG: it was copied");
-            if let Some(timeline) = &mut document.timeline {
-                assert!(timeline.entries.len() == frames.len(), "BUG: appended meanwhile");
-                for (entry, frame) in timeline.entries.iter_mut().zip(frames) {
-                    entry.frame = frame;
-                }
-            }
-            document.pages.values_mut().for_each(|entry| entry.log = 0);
-            let forgotten = document.calls.len().saturating_sub(CALLS_KEPT_MAX);
-            document.calls.drain(..forgotten);
-        }
-        self.catalog.extents.settle();
-        self.change_over_at = self.options.log_size_max.max(2 * self.log.state_size());
+    /// Whether the change-over waits for such reads, and has done so for long.
+    pub fn is_held_up_by_reads(&mut self) -> bool {
+        let settles = matches!(&self.change_over, Some(it) if matches!(it.stage, Stage::Settle));
+        settles && self.log.size() >= 2 * self.change_over_at && self.has_old_readers()
     }
 }
 
-fn table_entry((pgid, entry): (&Pgid, &PageEntry)) -> TableEntry {
-    let slot = entry.slot.expect("BUG: every page was given a slot");
-    TableEntry { pgid: *pgid, slot, checksum: entry.checksum, lsn: entry.lsn }
+impl ChangeOver {
+    fn is_sealing(&self) -> bool {
+        matches!(self.stage, Stage::LastFlush(_) | Stage::Seal(_))
+    }
+
+    /// Goes on until a slice is done, or there is nothing to be done now. Answers whether the seal
+    /// is flushed.
+    fn advance<D: Disk>(&mut self, store: &mut Store<D>, size: u64) -> Result<bool, Fault> {
+        loop {
+            let step = self.step(store, size)?;
+            self.is_waiting = matches!(step, Step::Wait);
+            match step {
+                Step::Next(stage) => self.stage = stage,
+                Step::Slice(next) => {
+                    if let Some(next) = next {
+                        self.stage = next;
+                    }
+                    return Ok(false);
+                }
+                Step::Wait => return Ok(false),
+                Step::Sealed => return Ok(true),
+            }
+        }
+    }
+
+    fn step<D: Disk>(&mut self, store: &mut Store<D>, size: u64) -> Result<Step, Fault> {
+        Ok(match &mut self.stage {
+            Stage::Fold => self.fold(&store.log, size)?,
+            Stage::Settle => {
+                store.log.poll_flushed()?;
+                if store.log.durable_size() < self.point || store.has_old_readers() {
+                    return Ok(Step::Wait);
+                }
+                let places = self.assign_slots(&store.log);
+                store.pages.prepare(self.folded.extents.count())?;
+                Step::Next(Stage::Pages(places))
+            }
+            Stage::Pages(places) => {
+                write_pages(store, places, size)?;
+                let is_last = places.is_empty();
+                if !self.is_flush_due(size) && !is_last {
+                    return Ok(Step::Slice(None));
+                }
+                let id = store.pages.request_flush()?;
+                Step::Slice(is_last.then_some(Stage::PagesFlush(id)))
+            }
+            Stage::PagesFlush(id) => {
+                if !store.pages.is_flushed(*id)? {
+                    return Ok(Step::Wait);
+                }
+                store.log.begin_copy()?;
+                self.next = Catalog::new(store.pages.slots());
+                let copy = StateCopy::begin(&mut store.log, &self.folded, &mut self.next)?;
+                Step::Next(Stage::State(copy))
+            }
+            Stage::State(copy) => {
+                let is_left = copy.slice(&mut store.log, &mut self.folded, &mut self.next, size)?;
+                if !is_left {
+                    store.log.end_state()?;
+                }
+                if self.is_flush_due(size) {
+                    store.log.flush_copy()?;
+                }
+                Step::Slice((!is_left).then_some(Stage::Tail))
+            }
+            Stage::Tail => {
+                self.copy_tail(&mut store.log, size)?;
+                let is_little = store.log.written_size() - self.read < SLICE_SIZE;
+                if !self.is_flush_due(size) && !is_little {
+                    return Ok(Step::Slice(None));
+                }
+                let id = store.log.flush_copy()?;
+                Step::Slice(is_little.then_some(Stage::TailFlush(id)))
+            }
+            Stage::TailFlush(id) => {
+                if !store.log.is_copy_flushed(*id)? {
+                    return Ok(Step::Wait);
+                }
+                self.rounds += 1;
+                if store.log.written_size() - self.read >= SLICE_SIZE && self.rounds < ROUNDS_MAX {
+                    return Ok(Step::Next(Stage::Tail));
+                }
+                store.log.write()?;
+                store.log.hold();
+                self.copy_tail(&mut store.log, u64::MAX)?;
+                Step::Next(Stage::LastFlush(store.log.flush_copy()?))
+            }
+            Stage::LastFlush(id) => {
+                if !store.log.is_copy_flushed(*id)? {
+                    return Ok(Step::Wait);
+                }
+                Step::Next(Stage::Seal(store.log.seal()?))
+            }
+            Stage::Seal(id) => {
+                if !store.log.is_copy_flushed(*id)? {
+                    return Ok(Step::Wait);
+                }
+                Step::Sealed
+            }
+        })
+    }
+
+    /// Whether enough was written to be flushed, after a slice of about `size` bytes.
+    fn is_flush_due(&mut self, size: u64) -> bool {
+        self.unflushed += size;
+        let is_due = self.unflushed >= FLUSH_SIZE;
+        self.unflushed = if is_due { 0 } else { self.unflushed };
+        is_due
+    }
+
+    /// Reads a slice of the old log.
+    fn fold<D: Disk>(&mut self, log: &Log<D>, size: u64) -> Result<Step, Fault> {
+        let folded = &mut self.folded;
+        let mut answer = Ok(());
+        let mut visit = |frame: FoundFrame<'_>, _| {
+            if answer.is_ok() {
+                answer = folded.take_in(Found::Frame(frame));
+            }
+        };
+        self.read = log.read_from(self.read, self.point, to_usize(size), &mut visit)?;
+        answer.expect("BUG: the log says what cannot be");
+        Ok(Step::Slice((self.read == self.point).then_some(Stage::Settle)))
+    }
+
+    /// Gives every page in the log a slot. Gives their places, in the order of the slots.
+    fn assign_slots<D: Disk>(&mut self, log: &Log<D>) -> VecDeque<(Slot, PagePlace)> {
+        let mut places = Vec::new();
+        let Catalog { documents, extents, .. } = &mut self.folded;
+        for (number, document) in documents {
+            let db_pages = document.db_pages;
+            let moved = document.pages.checkpoint(|| extents.allocate(*number, db_pages));
+            let moved = moved.into_iter();
+            places.extend(moved.map(|(slot, page)| (slot, document.place_of(page, log.active()))));
+        }
+        places.sort_unstable_by_key(|(slot, _)| *slot);
+        places.into()
+    }
+
+    /// Copies a slice of what was appended to the old log behind the point.
+    fn copy_tail<D: Disk>(&mut self, log: &mut Log<D>, size: u64) -> Result<(), Fault> {
+        let end = log.written_size();
+        let mut left = size;
+        while self.read < end && left > 0 {
+            // What is in memory at once is bounded, however much there is to be copied.
+            let piece = left.min(SLICE_SIZE);
+            let mut frames: Vec<(FrameHead, Vec<u8>, BatchPart)> = Vec::new();
+            let mut visit = |frame: FoundFrame<'_>, part| {
+                frames.push((frame.head, frame.body.to_vec(), part));
+            };
+            let read = log.read_from(self.read, end, to_usize(piece), &mut visit)?;
+            for (head, body, part) in frames {
+                let head = FrameHead { nth: self.next.nth(head.document), ..head };
+                let place = log.copy_part(&head, &[&body], part)?;
+                apply(&mut self.next, &FoundFrame { place, head, body: &body });
+            }
+            left = left.saturating_sub(read - self.read);
+            self.read = read;
+        }
+        Ok(())
+    }
+
+    /// The new log is sealed: goes over to it, with what was appended while batches were held.
+    fn switch<D: Disk>(mut self, store: &mut Store<D>) {
+        for frame in store.log.switch() {
+            let (head, body) = (frame.head, frame.body);
+            let head = FrameHead { nth: self.next.nth(head.document), ..head };
+            let place = store.log.push(&head, &[&body]);
+            apply(&mut self.next, &FoundFrame { place, head, body: &body });
+            if frame.ends_batch {
+                store.log.commit();
+            }
+        }
+        self.next.take_over(&store.catalog);
+        store.catalog = self.next;
+        store.change_over_at = store.options.log_size_max.max(2 * store.log.state_size());
+    }
+}
+
+/// Takes a frame into account that was just copied.
+pub(crate) fn apply(next: &mut Catalog, frame: &FoundFrame<'_>) {
+    next.apply(frame).expect("BUG: a frame was copied that cannot follow");
+}
+
+/// Writes pages to their slots, of at least one run and of about `size` bytes.
+fn write_pages<D: Disk>(
+    store: &mut Store<D>,
+    places: &mut VecDeque<(Slot, PagePlace)>,
+    size: u64,
+) -> Result<(), Fault> {
+    let mut written = 0;
+    while written < size
+        && let Some((first, _)) = places.front().copied()
+    {
+        let mut run = Vec::new();
+        while run.len() < RUN_PAGES * PAGE_SIZE
+            && let Some((slot, place)) = places.front()
+            && slot.number() as usize == first.number() as usize + run.len() / PAGE_SIZE
+        {
+            let start = run.len();
+            run.resize(start + PAGE_SIZE, 0);
+            store.read_page(place, &mut run[start..])?;
+            places.pop_front();
+        }
+        store.pages.write(first, &run)?;
+        written += run.len() as u64;
+    }
+    Ok(())
+}
+
+fn to_usize(size: u64) -> usize {
+    usize::try_from(size).unwrap_or(usize::MAX)
 }

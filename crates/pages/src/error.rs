@@ -1,9 +1,44 @@
 //! What opening and running a store can meet.
 
 use tidelog_disk::DiskError;
-use tidelog_journal::{LogFile, ReadError, RecoverError};
+use tidelog_journal::{ReadError, RecoverError};
 
 use crate::AppendError;
+
+/// What can be done about an error, decided here and nowhere else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Remedy {
+    /// What was asked for is at fault, or cannot be had: answer it with the error and go on.
+    Reject,
+    /// What is known of the store is at fault: open it, or the document, anew.
+    Reopen,
+    /// Somebody else has to go on: a newer owner, or a newer release.
+    StandDown,
+}
+
+impl AppendError {
+    /// What its owner can do.
+    #[must_use]
+    pub fn remedy(&self) -> Remedy {
+        match self {
+            Self::Full | Self::Busy | Self::EntryTooLarge { .. } | Self::Damaged => Remedy::Reject,
+            Self::OutOfPlace { .. } | Self::Device { .. } => Remedy::Reopen,
+            Self::Fenced { .. } => Remedy::StandDown,
+        }
+    }
+}
+
+impl OpenError {
+    /// What the host can do.
+    #[must_use]
+    pub fn remedy(&self) -> Remedy {
+        match self {
+            Self::DamagedPageFile | Self::Log(_) => Remedy::Reject,
+            Self::Disk(_) => Remedy::Reopen,
+            Self::NewerFormat { .. } => Remedy::StandDown,
+        }
+    }
+}
 
 /// Why a store could not be opened. Its files are as they were.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -16,14 +51,6 @@ pub enum OpenError {
         found: u32,
         /// The highest version that can be read.
         known: u32,
-    },
-    /// Bytes of the log that were durable have changed.
-    #[error("the log is damaged at offset {offset} of {file}")]
-    DamagedMiddle {
-        /// Which file.
-        file: LogFile,
-        /// Where the first frame begins that is not whole.
-        offset: u64,
     },
     /// The page file's header is damaged.
     #[error("the header of the page file is damaged")]
@@ -40,7 +67,6 @@ impl From<RecoverError> for OpenError {
     fn from(error: RecoverError) -> Self {
         match error {
             RecoverError::NewerFormat { found, known } => Self::NewerFormat { found, known },
-            RecoverError::DamagedMiddle { file, offset } => Self::DamagedMiddle { file, offset },
             RecoverError::Disk(error) => Self::Disk(error),
             other => Self::Log(other),
         }

@@ -9,13 +9,12 @@ use crate::page_file::Slot;
 /// Pages from which on a document has extents of its own; before, it shares them.
 const OWN_EXTENT_PAGES: u32 = EXTENT_PAGES / 4;
 
-/// The slots of the page file. Nothing of this is stored: it follows from the page tables.
+/// The slots of the page file. Nothing of this is stored: it follows from the page tables. What is
+/// taken once stays taken: the catalog that the next change-over builds begins with all slots
+/// free, and takes those that its page tables speak of.
 #[derive(Debug, Default)]
 pub(crate) struct Extents {
     extents: Vec<Extent>,
-    /// Released since the last change-over. The log that would be opened after a crash may still
-    /// say that pages lie there.
-    quarantine: Vec<Slot>,
     /// Where each owner found room last.
     open: BTreeMap<Owner, usize>,
 }
@@ -48,15 +47,6 @@ impl Extent {
         assert!(!self.is_taken(index), "BUG: a slot taken twice");
         self.taken[index as usize / 64] |= 1 << (index % 64);
         self.taken_count += 1;
-    }
-
-    fn free(&mut self, index: u32) {
-        assert!(self.is_taken(index), "BUG: a free slot freed");
-        self.taken[index as usize / 64] &= !(1 << (index % 64));
-        self.taken_count -= 1;
-        if self.taken_count == 0 {
-            self.owner = None;
-        }
     }
 }
 
@@ -110,20 +100,6 @@ impl Extents {
         extent.take(place);
         true
     }
-
-    /// Gives a slot up. It is free once [`settle`](Self::settle) was called.
-    pub fn release(&mut self, slot: Slot) {
-        self.quarantine.push(slot);
-    }
-
-    /// After a change-over: no log that could be opened speaks of what was released.
-    pub fn settle(&mut self) {
-        for slot in std::mem::take(&mut self.quarantine) {
-            let (index, place) = place_of(slot);
-            self.extents[index].free(place);
-        }
-        self.open.clear();
-    }
 }
 
 fn owner_of(document: u64, db_pages: u32) -> Owner {
@@ -153,20 +129,6 @@ mod tests {
         assert_eq!(extents.allocate(3, 64).number(), 258);
         assert_eq!(extents.allocate(4, 63).number(), 3);
         assert_eq!(extents.count(), 2);
-    }
-
-    #[test]
-    fn released_slots_are_used_again_only_after_a_change_over() {
-        let mut extents = Extents::default();
-        for _ in 0..EXTENT_PAGES {
-            extents.allocate(1, 256);
-        }
-        for number in 1..=EXTENT_PAGES {
-            extents.release(Slot::new(number).expect("from 1"));
-        }
-        assert_eq!(extents.allocate(2, 256).number(), 257);
-        extents.settle();
-        assert_eq!(extents.allocate(3, 256).number(), 1, "the first extent is nobody's");
     }
 
     #[test]

@@ -17,6 +17,7 @@
 //! - [`PageServer`]: the queue, and what becomes durable when.
 //! - `catalog.rs`: what the store holds, as a fold over frames.
 //! - `change_over.rs` and `FORMAT.md`: the checkpoint, and why it can be cut short anywhere.
+//! - `page_table.rs` and `history.rs`: where each version of a page lies, and reading what was.
 //!
 //! # What this crate does not know
 //!
@@ -25,24 +26,32 @@
 mod append;
 mod catalog;
 mod change_over;
+mod document;
 mod error;
 mod extents;
+mod history;
 mod kind;
 mod owners;
 mod page_file;
+mod page_table;
 mod pool;
 mod promises;
 mod protocol;
 mod reads;
+#[cfg(test)]
+#[path = "../../journal/tests/common/runs.rs"]
+mod runs;
 mod server;
+mod state_copy;
 mod store;
+mod turns;
 
-pub use error::OpenError;
+pub use error::{OpenError, Remedy};
 pub use owners::OwnerId;
 pub use protocol::{
     Append, AppendError, OpenedDocument, StorageEntry, StoreReply, StoreRequest, Ticket,
-    TimelineFrame, TimelineState,
+    TimelineFrame, TimelineState, Urgency,
 };
-pub use server::{PageServer, RecoveryReport};
+pub use server::{DamageReport, PageServer, RecoveryReport};
 pub use store::StoreOptions;
-pub use tidelog_journal::Cut;
+pub use tidelog_journal::{Cut, Damage};

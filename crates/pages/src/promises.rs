@@ -9,7 +9,19 @@ use crate::{AppendError, OwnerId, StoreReply, Ticket};
 
 /// Replies that wait for a flush, in the order of the batches that they are about.
 #[derive(Debug, Default)]
-pub(crate) struct Promises(VecDeque<Promise>);
+pub(crate) struct Promises {
+    queue: VecDeque<Promise>,
+    waiting: BTreeMap<OwnerId, Waiting>,
+}
+
+/// One who waits.
+#[derive(Debug, Default)]
+struct Waiting {
+    /// For how many promises.
+    count: usize,
+    /// The highest ticket that is durable and was not told yet.
+    durable: Option<Ticket>,
+}
 
 #[derive(Debug)]
 struct Promise {
@@ -42,28 +54,41 @@ impl Promises {
     }
 
     fn push(&mut self, promise: Promise) {
-        let last = self.0.back().map_or(BatchNumber(0), |last| last.batch);
+        let last = self.queue.back().map_or(BatchNumber(0), |last| last.batch);
         assert!(last <= promise.batch, "BUG: promises out of order");
-        self.0.push_back(promise);
+        self.waiting.entry(promise.owner).or_default().count += 1;
+        self.queue.push_back(promise);
+    }
+
+    fn count_off(&mut self, owner: OwnerId) -> &mut Waiting {
+        let waiting = self.waiting.get_mut(&owner).expect("BUG: a promise nobody counted");
+        waiting.count -= 1;
+        waiting
     }
 
     /// Takes out what may be said now that everything up to this batch is durable; of the tickets
     /// of one owner only the highest.
     pub fn keep(&mut self, durable: BatchNumber, replies: &mut Vec<(OwnerId, StoreReply)>) {
-        let mut tickets: BTreeMap<OwnerId, Ticket> = BTreeMap::new();
-        let count = self.0.partition_point(|promise| promise.batch <= durable);
-        for Promise { owner, what, .. } in self.0.drain(..count) {
+        let count = self.queue.partition_point(|promise| promise.batch <= durable);
+        if count == 0 {
+            return;
+        }
+        let later = self.queue.split_off(count);
+        for Promise { owner, what, .. } in std::mem::replace(&mut self.queue, later) {
+            let waiting = self.count_off(owner);
             match what {
                 Promised::Durable(ticket, _) => {
-                    let latest = tickets.entry(owner).or_insert(ticket);
-                    *latest = ticket.max(*latest);
+                    waiting.durable = waiting.durable.max(Some(ticket));
                 }
                 Promised::Ready(epoch) => replies.push((owner, StoreReply::Ready { epoch })),
                 Promised::Failed(reply) => replies.push((owner, reply)),
             }
         }
-        let durable = |(owner, ticket)| (owner, StoreReply::Durable { ticket });
-        replies.extend(tickets.into_iter().map(durable));
+        self.waiting.retain(|owner, waiting| {
+            let durable = waiting.durable.take();
+            replies.extend(durable.map(|ticket| (*owner, StoreReply::Durable { ticket })));
+            waiting.count > 0
+        });
     }
 
     /// Turns what was promised for batches after `written` into failures, told when `batch` is
@@ -73,9 +98,10 @@ impl Promises {
         written: BatchNumber,
         batch: BatchNumber,
     ) -> Vec<(OwnerId, DocumentKey)> {
-        let first = self.0.partition_point(|promise| promise.batch <= written);
+        let first = self.queue.partition_point(|promise| promise.batch <= written);
         let mut documents = Vec::new();
-        for Promise { owner, what, .. } in self.0.split_off(first) {
+        for Promise { owner, what, .. } in self.queue.split_off(first) {
+            self.count_off(owner);
             let error = AppendError::Full;
             let reply = match what {
                 Promised::Durable(ticket, document) => {
@@ -91,10 +117,16 @@ impl Promises {
     }
 
     pub fn forget(&mut self, owner: OwnerId) {
-        self.0.retain(|promise| promise.owner != owner);
+        self.queue.retain(|promise| promise.owner != owner);
+        self.waiting.remove(&owner);
+    }
+
+    /// How many wait of this owner.
+    pub fn count_of(&self, owner: OwnerId) -> usize {
+        self.waiting.get(&owner).map_or(0, |waiting| waiting.count)
     }
 
     pub fn count(&self) -> usize {
-        self.0.len()
+        self.queue.len()
     }
 }

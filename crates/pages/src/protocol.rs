@@ -8,6 +8,7 @@
 //! harmless.
 
 use serde::{Deserialize, Serialize};
+use tidelog_types::limits::ENTRY_PAGES_MAX;
 use tidelog_types::{
     CallId, DocumentKey, Epoch, JournalId, Lsn, LsnRange, Page, PageSet, Pgid, Position,
 };
@@ -15,6 +16,15 @@ use tidelog_types::{
 /// An owner's number for one of its appends; counts up from 1 and is never reused by that owner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Ticket(pub u64);
+
+/// Who waits for the answer to a read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Urgency {
+    /// Somebody does: it goes first.
+    User,
+    /// Nobody does. It gets a small part of the time while somebody waits for something else.
+    Background,
+}
 
 /// What an owner may ask.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -40,20 +50,26 @@ pub enum StoreRequest {
         append: Append,
     },
     /// The newest versions of these pages of the storage journal, whether durable or not.
-    /// Answered by one or more [`StoreReply::Pages`].
+    /// Answered by one or more [`StoreReply::Pages`], or by [`StoreReply::Busy`].
     Read {
         /// Echoed in the reply.
         request: u64,
+        /// Who waits for it.
+        urgency: Urgency,
         /// Which document.
         document: DocumentKey,
         /// Which pages, ascending.
         pgids: Vec<Pgid>,
     },
-    /// The pages whose newest version is at or after `since`: what a follower who holds
-    /// everything before `since` lacks. Answered by [`StoreReply::Changes`].
+    /// A compaction: the pages whose newest version is at or after `since`, which is what a
+    /// follower who holds everything before `since` lacks. With the position it makes one entry for
+    /// all LSNs from `since` up to there. Answered by [`StoreReply::Changes`], or by
+    /// [`StoreReply::Busy`].
     Changes {
         /// Echoed in the reply.
         request: u64,
+        /// Who waits for it.
+        urgency: Urgency,
         /// Which document.
         document: DocumentKey,
         /// The follower's next LSN.
@@ -70,6 +86,34 @@ pub enum StoreRequest {
     List {
         /// Echoed in the reply.
         request: u64,
+    },
+    /// The same as [`Read`](Self::Read) as of an LSN: the pages as they were when the storage
+    /// journal stood there. Answered by [`StoreReply::Pages`], [`StoreReply::Trimmed`] or
+    /// [`StoreReply::Busy`].
+    ReadAt {
+        /// Echoed in the reply.
+        request: u64,
+        /// Who waits for it.
+        urgency: Urgency,
+        /// Which document.
+        document: DocumentKey,
+        /// Which pages, ascending.
+        pgids: Vec<Pgid>,
+        /// The LSN that was next then.
+        at: Lsn,
+    },
+    /// Storage entries, each by itself: a cursor in the storage journal, which can go either way.
+    /// Answered by one or more [`StoreReply::Entries`], by [`StoreReply::Trimmed`] or by
+    /// [`StoreReply::Busy`].
+    Entries {
+        /// Echoed in the reply.
+        request: u64,
+        /// Who waits for it.
+        urgency: Urgency,
+        /// Which document.
+        document: DocumentKey,
+        /// All entries within this range, of which the first begins where it does.
+        range: LsnRange,
     },
 }
 
@@ -176,7 +220,8 @@ pub enum StoreReply {
         /// Whether the request is answered in full.
         last: bool,
     },
-    /// What changed since some LSN.
+    /// What changed since some LSN. It is put together in memory, so it is as large as what
+    /// changed; of an owner's reads in the background one is put together at a time.
     Changes {
         /// The request's number.
         request: u64,
@@ -186,6 +231,39 @@ pub enum StoreReply {
         position: Option<Position>,
         /// The pages.
         set: PageSet,
+    },
+    /// Storage entries that were asked for.
+    Entries {
+        /// The request's number.
+        request: u64,
+        /// Which document.
+        document: DocumentKey,
+        /// The entries, in order, as they were appended.
+        entries: Vec<StorageEntry>,
+        /// Whether the request is answered in full.
+        last: bool,
+    },
+    /// The log does not have what was asked for: it was trimmed, or is not there yet, or the LSN
+    /// is amid those that one entry stands for. [`StoreRequest::Changes`] answers for any LSN.
+    Trimmed {
+        /// The request's number.
+        request: u64,
+        /// Which document.
+        document: DocumentKey,
+        /// The LSNs that the log has entries for. `None`: no such document or storage journal.
+        history: Option<LsnRange>,
+    },
+    /// This read was not taken in: its owner has as much outstanding as it may
+    /// ([`OWNER_READS_MAX`], [`OWNER_READ_PAGES_MAX`]). Ask again when one of the others is
+    /// answered.
+    ///
+    /// [`OWNER_READS_MAX`]: tidelog_types::limits::OWNER_READS_MAX
+    /// [`OWNER_READ_PAGES_MAX`]: tidelog_types::limits::OWNER_READ_PAGES_MAX
+    Busy {
+        /// The request's number.
+        request: u64,
+        /// Which document.
+        document: DocumentKey,
     },
     /// All documents of the store, in the order of their names.
     Documents {
@@ -219,6 +297,9 @@ pub struct OpenedDocument {
     pub calls: Vec<(CallId, Lsn)>,
     /// Page 1, if it is here, since nobody can do without it.
     pub first_page: Option<Page>,
+    /// The store is damaged, and something of this document is lost, or nothing proves that it is
+    /// not: all of this, and the pages, is as it was at some time before. Pages may be missing.
+    pub is_incomplete: bool,
 }
 
 /// A timeline as it lies in the store.
@@ -239,18 +320,30 @@ pub enum AppendError {
     /// The device has no more room.
     #[error("the device is full")]
     Full,
+    /// Too many appends of this owner wait for the device.
+    #[error("too many appends are not durable yet")]
+    Busy,
     /// A newer owner took over.
     #[error("fenced off by epoch {current}")]
     Fenced {
         /// The epoch that holds the store.
         current: Epoch,
     },
-    /// It does not start at the journal's head, or is over a limit.
+    /// A storage entry is over its limit, [`ENTRY_PAGES_MAX`].
+    #[error("an entry of {pages} pages, and {ENTRY_PAGES_MAX} are allowed")]
+    EntryTooLarge {
+        /// How many pages it changes.
+        pages: usize,
+    },
+    /// It does not start at the journal's head, or a part of it is over its limit.
     #[error("append out of place: {reason}")]
     OutOfPlace {
         /// What was wrong with it.
         reason: String,
     },
+    /// Durable bytes of the store have changed: what is left can be read, and nothing is written.
+    #[error("the store is damaged: it can be read, and not be written")]
+    Damaged,
     /// The device failed, or the files are gone.
     #[error("the device failed: {reason}")]
     Device {

@@ -4,16 +4,20 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 
 use tidelog_disk::{Disk, StoreFiles};
-use tidelog_journal::Cut;
-use tidelog_types::limits::LOG_BUFFER_SIZE_MAX;
+use tidelog_journal::{Cut, Damage};
+use tidelog_types::limits::{LOG_BUFFER_SIZE_MAX, OWNER_APPENDS_MAX, READ_CHUNK_PAGES};
 use tidelog_types::{DocumentKey, Epoch, Lsn, PageSet};
 
 use crate::append;
+use crate::catalog::PagePlace;
 use crate::error::Fault;
+use crate::history::Planned;
 use crate::owners::{OwnerId, Owners};
 use crate::promises::Promises;
+use crate::protocol::Urgency;
 use crate::reads::{ActiveRead, Answer};
 use crate::store::{Store, StoreOptions};
+use crate::turns::Turns;
 use crate::{Append, AppendError, OpenError, StoreReply, StoreRequest, Ticket};
 
 /// What was found when a store was opened.
@@ -33,6 +37,21 @@ pub struct RecoveryReport {
     pub epoch: Epoch,
     /// The torn tail of the log that was cut, if there was one.
     pub cut: Option<Cut>,
+    /// What is lost because durable bytes of the log have changed. The store can then be read, and
+    /// every append is refused.
+    pub damage: Option<DamageReport>,
+}
+
+/// What damage to the log means for a store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DamageReport {
+    /// Where durable bytes have changed, in the order of the file.
+    pub places: Vec<Damage>,
+    /// The documents of which something is lost, or of which nothing proves that it is not. They
+    /// are as they were before; all others are whole.
+    pub incomplete: Vec<DocumentKey>,
+    /// How many documents there are signs of whose names are lost.
+    pub nameless: usize,
 }
 
 /// A store and the queue before it.
@@ -42,8 +61,12 @@ pub struct RecoveryReport {
 /// [`wants_poll`](Self::wants_poll) says that there is nothing left to do now; and again when a
 /// flush of one of the disks has completed, where that is later.
 ///
+/// Each poll serves at most [`READ_CHUNK_PAGES`] pages, so that it takes a bounded time. Owners
+/// take turns; see [`Urgency`](crate::Urgency) for who goes first, and [`StoreReply::Busy`] for
+/// what one may have outstanding.
+///
 /// Requests take effect in the order in which they are served. A read sees what was appended
-/// before it, durable or not, and nothing that was appended later, however many chunks it takes.
+/// before it, durable or not, and nothing that was appended later, however many turns it takes.
 /// So replies to `Open`, `Read` and `Changes` may go out before what they tell of is durable: an
 /// owner that acts on them towards others waits for a ticket of its own, or says hello first,
 /// whose `Ready` covers all that was in the log.
@@ -55,11 +78,7 @@ pub struct PageServer<D> {
     /// Documents of which an append of this owner failed, until it opens them anew.
     refused: BTreeMap<(OwnerId, DocumentKey), AppendError>,
     /// Served a chunk each in turn.
-    reads: VecDeque<ActiveRead>,
-    /// What came in while the log changes over.
-    waiting: VecDeque<(OwnerId, StoreRequest)>,
-    /// A flush was asked for meanwhile.
-    flush_wanted: bool,
+    reads: Turns,
     broken: Option<AppendError>,
     replies: Vec<(OwnerId, StoreReply)>,
 }
@@ -95,15 +114,14 @@ impl<D: Disk> PageServer<D> {
             batches: log.batches,
             epoch: store.catalog.epoch,
             cut: log.cut,
+            damage: store.damage_report(log.damage),
         };
         let server = Self {
             store,
             owners: Owners::default(),
             promises: Promises::default(),
             refused: BTreeMap::new(),
-            reads: VecDeque::new(),
-            waiting: VecDeque::new(),
-            flush_wanted: false,
+            reads: Turns::default(),
             broken: None,
             replies: Vec::new(),
         };
@@ -114,8 +132,6 @@ impl<D: Disk> PageServer<D> {
     pub fn serve(&mut self, owner: OwnerId, request: StoreRequest) {
         if let Some(error) = &self.broken {
             self.replies.push((owner, StoreReply::Broken { error: error.clone() }));
-        } else if self.store.change_over.is_some() {
-            self.waiting.push_back((owner, request));
         } else {
             self.carry_out(owner, request);
         }
@@ -123,9 +139,7 @@ impl<D: Disk> PageServer<D> {
 
     /// Writes what was appended and asks for one flush of all of it.
     pub fn flush(&mut self) {
-        if self.store.change_over.is_some() {
-            self.flush_wanted = true;
-        } else if self.broken.is_none() {
+        if self.broken.is_none() {
             self.or_break(|server| {
                 server.write_log()?;
                 Ok(server.store.log.request_flush()?)
@@ -145,15 +159,15 @@ impl<D: Disk> PageServer<D> {
     /// completing.
     #[must_use]
     pub fn wants_poll(&self) -> bool {
-        let can_work = !self.reads.is_empty() || self.store.wants_change_over();
+        let changes_over = self.store.wants_change_over() || self.store.can_advance();
+        let can_work = !self.reads.is_empty() || changes_over;
         !self.replies.is_empty() || (self.broken.is_none() && can_work)
     }
 
     /// Forgets an owner that went away, and what it asked for. What it appended stays.
     pub fn forget_owner(&mut self, owner: OwnerId) {
         self.owners.forget(owner);
-        self.reads.retain(|read| read.owner != owner);
-        self.waiting.retain(|(from, _)| *from != owner);
+        self.reads.forget(owner);
         self.promises.forget(owner);
         self.refused.retain(|(from, _), _| *from != owner);
         self.replies.retain(|(to, _)| *to != owner);
@@ -183,38 +197,19 @@ impl<D: Disk> PageServer<D> {
 
     fn work(&mut self) -> Result<(), Fault> {
         self.keep_promises()?;
-        if self.store.change_over.is_none() {
-            self.serve_chunks()?;
-            // What is settled already need not wait for a change-over; but a busy store must not
-            // put it off for ever.
-            let is_late = self.store.log.size() >= 2 * self.store.change_over_at;
-            if !self.store.wants_change_over() || !(self.replies.is_empty() || is_late) {
-                return Ok(());
-            }
-            self.begin_change_over()?;
+        self.serve_turn()?;
+        // A busy store must not put a change-over off for ever.
+        while self.store.is_held_up_by_reads() {
+            self.serve_turn()?;
         }
-        if self.store.change_over.is_some() && self.store.advance()? {
-            self.keep_promises()?;
-            self.serve_waiting()?;
+        if self.store.wants_change_over() {
+            self.store.begin_change_over()?;
         }
-        Ok(())
-    }
-
-    fn begin_change_over(&mut self) -> Result<(), Fault> {
-        while !self.reads.is_empty() {
-            self.serve_chunks()?;
-        }
-        self.write_log()?;
-        self.store.begin_change_over()
-    }
-
-    fn serve_waiting(&mut self) -> Result<(), Fault> {
-        for (owner, request) in std::mem::take(&mut self.waiting) {
-            self.carry_out(owner, request);
-        }
-        if std::mem::take(&mut self.flush_wanted) && self.broken.is_none() {
+        if self.store.advance()? {
+            // What was appended while batches were held.
             self.write_log()?;
             self.store.log.request_flush()?;
+            self.keep_promises()?;
         }
         Ok(())
     }
@@ -245,16 +240,26 @@ impl<D: Disk> PageServer<D> {
         match request {
             StoreRequest::Hello { epoch } => self.hello(owner, epoch),
             StoreRequest::Open { document } => self.open_document(owner, document)?,
-            StoreRequest::Append { ticket, append } => self.append(owner, ticket, append),
-            StoreRequest::Read { request, document, pgids } => {
+            StoreRequest::Append { ticket, append } => self.append(owner, ticket, append)?,
+            StoreRequest::Read { request, urgency, document, pgids } => {
                 let places = self.store.places(&document, &pgids);
-                let answer = Answer::Pages;
-                self.reads.push_back(ActiveRead { owner, request, document, places, answer });
+                let (answer, _era) = (Answer::Pages, self.store.era.clone());
+                self.read(ActiveRead { owner, urgency, request, document, places, answer, _era });
             }
-            StoreRequest::Changes { request, document, since } => {
-                self.changes(owner, request, document, since);
+            StoreRequest::Changes { request, urgency, document, since } => {
+                let (places, answer) = self.changes(&document, since);
+                let _era = self.store.era.clone();
+                self.read(ActiveRead { owner, urgency, request, document, places, answer, _era });
             }
-            StoreRequest::Destroy { ticket, document } => self.destroy(owner, ticket, document),
+            StoreRequest::ReadAt { request, urgency, document, pgids, at } => {
+                let planned = self.store.places_at(&document, &pgids, at);
+                self.read_history(owner, urgency, request, document, planned);
+            }
+            StoreRequest::Entries { request, urgency, document, range } => {
+                let planned = self.store.entries(&document, range);
+                self.read_history(owner, urgency, request, document, planned);
+            }
+            StoreRequest::Destroy { ticket, document } => self.destroy(owner, ticket, document)?,
             StoreRequest::List { request } => {
                 let documents = self.store.catalog.numbers.keys().cloned().collect();
                 self.replies.push((owner, StoreReply::Documents { request, documents }));
@@ -286,63 +291,134 @@ impl<D: Disk> PageServer<D> {
         Ok(())
     }
 
-    fn append(&mut self, owner: OwnerId, ticket: Ticket, append: Append) {
-        let key = (owner, append.document.clone());
-        let refused = self.refused.get(&key).cloned();
-        let current = self.store.catalog.get(&append.document);
-        let decided = refused.map_or_else(|| append::decide(&append, current), Err);
+    fn append(&mut self, owner: OwnerId, ticket: Ticket, append: Append) -> Result<(), Fault> {
+        self.make_room(owner)?;
+        let number = self.store.catalog.number_for(&append.document);
+        let decided = match self.refusal_of(owner, &append.document) {
+            Some(error) => Err(error),
+            None => append::decide(&append, self.store.catalog.documents.get(&number)),
+        };
         match decided {
             Ok(steps) => {
-                let number = self.store.catalog.number_for(&append.document);
                 self.store.record(number, &steps);
-                self.promise(owner, ticket, key.1);
+                drop(steps);
+                self.promise(owner, ticket, append.document);
             }
             Err(error) => {
-                self.refused.insert(key, error.clone());
+                self.refused.insert((owner, append.document), error.clone());
                 self.replies.push((owner, StoreReply::AppendFailed { ticket, error }));
             }
         }
+        Ok(())
     }
 
-    fn destroy(&mut self, owner: OwnerId, ticket: Ticket, document: DocumentKey) {
+    /// Why nothing is appended to this document, whatever it is.
+    fn refusal_of(&self, owner: OwnerId, document: &DocumentKey) -> Option<AppendError> {
+        if !self.refused.is_empty()
+            && let Some(error) = self.refused.get(&(owner, document.clone()))
+        {
+            return Some(error.clone());
+        }
+        if self.store.log.is_damaged() {
+            return Some(AppendError::Damaged);
+        }
+        self.is_full_of(owner).then_some(AppendError::Busy)
+    }
+
+    /// An owner that has as many appends outstanding as it may waits for the device now.
+    fn make_room(&mut self, owner: OwnerId) -> Result<(), Fault> {
+        if self.is_full_of(owner) {
+            self.write_log()?;
+            self.store.log.request_flush()?;
+            self.keep_promises()?;
+        }
+        Ok(())
+    }
+
+    fn is_full_of(&self, owner: OwnerId) -> bool {
+        self.promises.count() >= OWNER_APPENDS_MAX
+            && self.promises.count_of(owner) >= OWNER_APPENDS_MAX
+    }
+
+    fn destroy(
+        &mut self,
+        owner: OwnerId,
+        ticket: Ticket,
+        document: DocumentKey,
+    ) -> Result<(), Fault> {
+        self.make_room(owner)?;
+        let is_damaged = self.store.log.is_damaged();
+        if is_damaged || self.is_full_of(owner) {
+            let error = if is_damaged { AppendError::Damaged } else { AppendError::Busy };
+            self.replies.push((owner, StoreReply::AppendFailed { ticket, error }));
+            return Ok(());
+        }
         if let Some(number) = self.store.catalog.numbers.get(&document).copied() {
             self.store.record_destroy(number);
         }
         self.promise(owner, ticket, document);
+        Ok(())
     }
 
     fn promise(&mut self, owner: OwnerId, ticket: Ticket, document: DocumentKey) {
         self.promises.durable(self.store.log.committed(), owner, ticket, document);
     }
 
-    fn changes(&mut self, owner: OwnerId, request: u64, document: DocumentKey, since: Lsn) {
+    fn changes(&self, document: &DocumentKey, since: Lsn) -> (VecDeque<PagePlace>, Answer) {
         let active = self.store.log.active();
-        let stored = self.store.catalog.get(&document);
-        let places = stored.into_iter().flat_map(|stored| {
-            let newer = stored.pages.iter().filter(|(_, entry)| entry.lsn >= since);
-            newer.map(|(pgid, entry)| entry.place(stored.incarnation, *pgid, active))
-        });
-        let places = places.collect();
+        let stored = self.store.catalog.get(document);
+        let places = stored
+            .into_iter()
+            .flat_map(|stored| stored.pages.since(since).map(|page| stored.place_of(page, active)));
         let db_pages = stored.map_or(0, |stored| stored.db_pages);
         let position = stored.and_then(|stored| stored.storage);
         let set = PageSet { db_pages, pages: BTreeMap::new() };
-        let answer = Answer::Changes { position, set };
-        self.reads.push_back(ActiveRead { owner, request, document, places, answer });
+        (places.collect(), Answer::Changes { position, set })
     }
 
-    /// Gives every active read its turn.
-    fn serve_chunks(&mut self) -> Result<(), Fault> {
-        for mut read in std::mem::take(&mut self.reads) {
-            let (reply, is_done) = match read.serve_chunk(&mut self.store) {
+    fn read_history(
+        &mut self,
+        owner: OwnerId,
+        urgency: Urgency,
+        request: u64,
+        document: DocumentKey,
+        planned: Option<Planned>,
+    ) {
+        if let Some((places, answer)) = planned {
+            let _era = self.store.era.clone();
+            self.read(ActiveRead { owner, urgency, request, document, places, answer, _era });
+        } else {
+            let history = self.store.history(&document);
+            self.replies.push((owner, StoreReply::Trimmed { request, document, history }));
+        }
+    }
+
+    fn read(&mut self, read: ActiveRead) {
+        if self.reads.has_room(read.owner, read.places.len()) {
+            self.reads.push(read);
+        } else {
+            let ActiveRead { owner, request, document, .. } = read;
+            self.replies.push((owner, StoreReply::Busy { request, document }));
+        }
+    }
+
+    /// Gives one owner its turn: a chunk of pages, of as many reads as that is.
+    fn serve_turn(&mut self) -> Result<(), Fault> {
+        let Some((urgency, owner)) = self.reads.next() else { return Ok(()) };
+        let mut left = READ_CHUNK_PAGES;
+        while left > 0
+            && let Some(mut read) = self.reads.take(urgency, owner)
+        {
+            // One that finds nothing has to end too.
+            let before = read.places.len().max(1);
+            let (reply, is_done) = match read.serve_chunk(&mut self.store, left) {
                 Ok(served) => served,
-                Err(fault) => {
-                    self.meet(read.owner, fault)?;
-                    continue;
-                }
+                Err(fault) => return self.meet(owner, fault),
             };
-            self.replies.extend(reply.map(|reply| (read.owner, reply)));
+            left = left.saturating_sub(before - read.places.len());
+            self.replies.extend(reply.map(|reply| (owner, reply)));
             if !is_done {
-                self.reads.push_back(read);
+                self.reads.put_back(read);
             }
         }
         Ok(())
@@ -355,7 +431,7 @@ impl<D: Disk> PageServer<D> {
         }
         let error = fault.to_append_error();
         self.owners.break_off(owner, error.clone());
-        self.reads.retain(|read| read.owner != owner);
+        self.reads.forget(owner);
         self.replies.push((owner, StoreReply::Broken { error }));
         Ok(())
     }
@@ -372,7 +448,7 @@ impl<D: Disk> PageServer<D> {
     fn take_back(&mut self) -> Result<(), Fault> {
         // These were asked before it was known, and are answered from the buffer.
         while !self.reads.is_empty() {
-            self.serve_chunks()?;
+            self.serve_turn()?;
         }
         let written = self.store.log.written();
         let batch = self.store.discard()?;
@@ -399,6 +475,6 @@ impl<D: Disk> fmt::Display for PageServer<D> {
         let documents = self.store.catalog.documents.len();
         write!(f, "documents {documents} epoch {} | {}", self.epoch(), self.store.log)?;
         let (promises, reads) = (self.promises.count(), self.reads.len());
-        write!(f, " | promises {promises} reads {reads} waiting {}", self.waiting.len())
+        write!(f, " | promises {promises} reads {reads}")
     }
 }

@@ -1,17 +1,21 @@
 //! The log, the page file and what is known of them.
 
+use std::sync::Arc;
+
 use tidelog_disk::{Disk, StoreFiles};
-use tidelog_journal::{BatchNumber, FoundFrame, Log, LogReport};
+use tidelog_journal::{BatchNumber, Damage, Log, LogReport};
 use tidelog_types::limits::{CALLS_KEPT_MAX, LOG_SIZE_MAX, PAGE_SIZE, STORE_POOL_PAGES_MAX};
 use tidelog_types::{Epoch, Page};
 
 use crate::append::{Recorder, Step};
-use crate::catalog::{Catalog, PageAt, PagePlace, StoredDocument};
+use crate::catalog::{Catalog, PageAt, PagePlace};
 use crate::change_over::ChangeOver;
+use crate::document::{Standing, StoredDocument};
 use crate::error::Fault;
-use crate::kind::{Kind, PageList};
+use crate::kind::Kind;
 use crate::page_file::PageFile;
 use crate::pool::{Pool, PoolKey};
+use crate::server::DamageReport;
 use crate::{OpenError, OpenedDocument, TimelineFrame, TimelineState};
 
 /// Sizes of a store that may differ from one host to another.
@@ -37,11 +41,15 @@ pub(crate) struct Store<D> {
     /// Open so that nobody else has it.
     _spare: D,
     pub catalog: Catalog,
-    pool: Pool,
+    pub pool: Pool,
     pub options: StoreOptions,
     pub change_over: Option<ChangeOver>,
     /// Size of the log at which to change over.
     pub change_over_at: u64,
+    /// Held by every read until it ends; another one since each begin of a change-over.
+    pub era: Arc<()>,
+    /// Of earlier eras, those that may still be held.
+    pub readers: Vec<Arc<()>>,
 }
 
 impl<D: Disk> Store<D> {
@@ -52,8 +60,7 @@ impl<D: Disk> Store<D> {
         let StoreFiles { log_a, log_b, pages, spare } = files;
         let pages = PageFile::open(pages)?;
         let mut catalog = Catalog::new(pages.slots());
-        let (log, report) =
-            Log::recover([log_a, log_b], &mut |frame| apply_found(&mut catalog, &frame))?;
+        let (log, report) = Log::recover([log_a, log_b], &mut |found| catalog.take_in(found))?;
         if pages.is_unusable() && catalog.extents.count() > 0 {
             return Err(OpenError::DamagedPageFile);
         }
@@ -68,6 +75,8 @@ impl<D: Disk> Store<D> {
             options,
             change_over: None,
             change_over_at,
+            era: Arc::new(()),
+            readers: Vec::new(),
         };
         Ok((store, report))
     }
@@ -84,9 +93,14 @@ impl<D: Disk> Store<D> {
         }
     }
 
-    /// Adds a grant of this epoch to the log.
+    /// Adds a grant of this epoch to the log. Where nothing can be written, nobody can be fenced
+    /// off either, and the epoch counts as long as the store is open.
     pub fn record_epoch(&mut self, epoch: Epoch) {
         assert!(epoch > self.catalog.epoch, "BUG: an epoch granted twice");
+        if self.log.is_damaged() {
+            self.catalog.epoch = epoch;
+            return;
+        }
         self.batch(0, epoch, |recorder| {
             recorder.frame(recorder.head(Kind::Epoch), &[]);
         });
@@ -113,8 +127,8 @@ impl<D: Disk> Store<D> {
     ) {
         let Some(document) = self.catalog.documents.get(&number) else { return };
         for (pgid, page) in pages {
-            if let Some(entry) = document.pages.get(pgid) {
-                let (incarnation, lsn) = (document.incarnation, entry.lsn);
+            if let Some(version) = document.pages.newest(*pgid) {
+                let (incarnation, lsn) = (document.incarnation, version.lsn);
                 self.pool.insert(PoolKey { incarnation, pgid: *pgid, lsn }, page.clone());
             }
         }
@@ -126,7 +140,7 @@ impl<D: Disk> Store<D> {
         let number = self.log.discard()?;
         self.pool.clear();
         let mut catalog = Catalog::new(self.pages.slots());
-        self.log.replay(&mut |frame| apply_found(&mut catalog, &frame)).map_err(Fault::Log)?;
+        self.log.replay(&mut |found| catalog.take_in(found)).map_err(Fault::Log)?;
         self.catalog = catalog;
         Ok(number)
     }
@@ -137,27 +151,37 @@ impl<D: Disk> Store<D> {
             return Ok(page);
         }
         let mut bytes = [0; PAGE_SIZE];
-        self.read_page(place, &mut bytes)?;
-        let page = Page::new(&bytes).expect("BUG: a page has the size of a page");
+        self.read_at(place.at, &mut bytes)?;
+        let page = place.checked(&bytes)?;
         self.pool.insert(place.key, page.clone());
         Ok(page)
     }
 
     /// The same past the pool.
     pub fn read_page(&self, place: &PagePlace, bytes: &mut [u8]) -> Result<(), Fault> {
-        match place.at {
+        self.read_at(place.at, bytes)?;
+        place.check(bytes)
+    }
+
+    /// Fills `bytes` from a place on, whatever is there.
+    pub fn read_at(&self, at: PageAt, bytes: &mut [u8]) -> Result<(), Fault> {
+        match at {
             PageAt::Log(file, offset) => self.log.read_at(file, offset, bytes)?,
             PageAt::Slot(slot) => self.pages.read(slot, bytes)?,
         }
-        if crc32c::crc32c(bytes) != place.checksum {
-            let pgid = place.key.pgid;
-            let what = match place.at {
-                PageAt::Log(file, offset) => format!("page {pgid} at {offset} of {file}"),
-                PageAt::Slot(slot) => format!("page {pgid} in slot {}", slot.number()),
-            };
-            return Err(Fault::Damaged { what });
-        }
         Ok(())
+    }
+
+    /// What this damage to the log means.
+    pub fn damage_report(&self, places: Vec<Damage>) -> Option<DamageReport> {
+        if places.is_empty() {
+            return None;
+        }
+        let documents = self.catalog.documents.values();
+        let incomplete = documents.filter(|document| document.standing != Standing::Whole);
+        let mut incomplete: Vec<_> = incomplete.map(|document| document.key.clone()).collect();
+        incomplete.sort_unstable();
+        Some(DamageReport { places, incomplete, nameless: self.catalog.nameless.len() })
     }
 
     /// Where a document stands, with its timeline read back from the log.
@@ -172,9 +196,30 @@ impl<D: Disk> Store<D> {
             db_pages: document.db_pages,
             calls: document.calls.iter().rev().take(CALLS_KEPT_MAX).rev().copied().collect(),
             first_page: None,
+            is_incomplete: document.standing != Standing::Whole,
         };
         opened.first_page = first.map(|place| self.fetch(&place)).transpose()?;
         Ok(opened)
+    }
+}
+
+impl PagePlace {
+    /// These bytes as a page, if they are what was written.
+    pub fn checked(&self, bytes: &[u8]) -> Result<Page, Fault> {
+        self.check(bytes)?;
+        Ok(Page::new(bytes).expect("BUG: a page has the size of a page"))
+    }
+
+    fn check(&self, bytes: &[u8]) -> Result<(), Fault> {
+        if crc32c::crc32c(bytes) == self.checksum {
+            return Ok(());
+        }
+        let pgid = self.key.pgid;
+        let what = match self.at {
+            PageAt::Log(file, offset) => format!("page {pgid} at {offset} of {file}"),
+            PageAt::Slot(slot) => format!("page {pgid} in slot {}", slot.number()),
+        };
+        Err(Fault::Damaged { what })
     }
 }
 
@@ -191,16 +236,4 @@ fn timeline_state<D: Disk>(
         lsn = lsn.next();
     }
     Ok(Some(TimelineState { journal: timeline.journal, range: timeline.range(), frames }))
-}
-
-/// Takes a frame that was read into account, whose body must be complete.
-fn apply_found(catalog: &mut Catalog, frame: &FoundFrame<'_>) -> Result<(), String> {
-    let kind = Kind::of(frame.head.kind);
-    if matches!(kind, Some(Kind::StoragePages | Kind::StorageEntry)) {
-        let size = PageList::decode(frame.body).map(|list| list.body_size());
-        if size != Some(frame.body.len()) {
-            return Err("pages cut short".to_owned());
-        }
-    }
-    catalog.apply(frame)
 }

@@ -29,10 +29,10 @@ mod seed;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 
-use tidelog_pages::{StoreRequest, Ticket};
+use tidelog_pages::{StoreRequest, Ticket, Urgency};
 use tidelog_sqlite::{Failure, Run};
 use tidelog_sync::{FromServer, Refusal, ToServer, WireFrame};
 use tidelog_types::{DocumentKey, JournalId, Lsn, Page, Pgid, Position};
@@ -64,6 +64,8 @@ pub struct Room {
     requests_ever: u64,
     /// Guests for whom changes are being read, by request, and since when.
     catch_ups: BTreeMap<u64, (GuestId, Lsn)>,
+    /// Reads that the store had no room for yet.
+    refused: BTreeSet<u64>,
     /// Changes that were read and may not leave yet.
     held: Vec<Changes>,
     counts: RoomCounts,
@@ -142,6 +144,7 @@ impl Room {
             settles_at: None,
             requests_ever: 0,
             catch_ups: BTreeMap::new(),
+            refused: BTreeSet::new(),
             held: Vec::new(),
             counts: RoomCounts::default(),
             effects: Vec::new(),
@@ -293,11 +296,17 @@ impl Room {
         self.commit();
         self.queue.push_front(work);
         let request = self.next_request();
-        self.fetch = Some(Fetch { request, pages: Vec::new(), asked: asked.clone() });
+        self.fetch = Some(Fetch { request, pages: Vec::new(), asked });
+        self.ask_for_pages();
+    }
+
+    fn ask_for_pages(&mut self) {
+        let Some(Fetch { request, asked, .. }) = &self.fetch else { return };
         self.effects.push(RoomEffect::Store(StoreRequest::Read {
-            request,
+            request: *request,
+            urgency: Urgency::User,
             document: self.document.clone(),
-            pgids: asked,
+            pgids: asked.clone(),
         }));
     }
 

@@ -255,6 +255,9 @@ fn open_page_server(folder: &Path) -> Result<PageServer<NativeDisk>, OpenStoreEr
     if let Some(cut) = &found.cut {
         warn!(?cut, "a torn tail of the log was cut: it was never acknowledged");
     }
+    if let Some(damage) = &found.damage {
+        error!(?damage, "the log is damaged: the store can be read, and every write is refused");
+    }
     info!(
         documents = found.documents,
         log_size = found.log_size,

@@ -16,7 +16,8 @@ macro_rules! id_of_16_bytes {
             /// The id as 32 hexadecimal digits.
             #[must_use]
             pub fn to_hex(self) -> String {
-                self.0.iter().map(|byte| format!("{byte:02x}")).collect()
+                let digits = self.0.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+                digits.map(|digit| char::from(b"0123456789abcdef"[usize::from(digit)])).collect()
             }
         }
 

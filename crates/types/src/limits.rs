@@ -73,8 +73,20 @@ pub const CALL_SETTLES_MS: u64 = 10_000;
 /// Pages that a page server's buffer pool keeps.
 pub const STORE_POOL_PAGES_MAX: usize = 1024;
 
-/// Pages that a page server reads for one request before the next one has its turn.
-pub const READ_CHUNK_PAGES: usize = 64;
+/// Pages that a page server reads for one owner before the next one has its turn.
+pub const READ_CHUNK_PAGES: usize = 16;
+
+/// Reads that one owner of a page server may have outstanding.
+pub const OWNER_READS_MAX: usize = 1024;
+
+/// Pages that those may be about in all. A single one may be about more.
+pub const OWNER_READ_PAGES_MAX: usize = 256 * 1024;
+
+/// Appends of one owner of a page server that may wait to become durable.
+pub const OWNER_APPENDS_MAX: usize = 64 * 1024;
+
+/// Pages that one storage entry may change: it is put together in memory.
+pub const ENTRY_PAGES_MAX: usize = 131_072;
 
 /// Pages in one frame of the log: entries with more take several.
 pub const FRAME_PAGES_MAX: usize = 256;
@@ -85,6 +97,9 @@ pub const LOG_BUFFER_SIZE_MAX: usize = 4 * 1024 * 1024;
 /// Calls of storage entries that a document remembers when the log forgets the entries.
 pub const CALLS_KEPT_MAX: usize = 1024;
 
+/// Calls of a document that a core remembers, for tabs that ask again.
+pub const CALLS_REMEMBERED_MAX: usize = 16 * 1024;
+
 /// Bytes of storage entries that a follower may have been sent and not yet received, not counting
 /// the entry that passes the bound.
 pub const ENTRIES_IN_FLIGHT_SIZE_MAX: usize = 8 * 1024 * 1024;
@@ -94,3 +109,6 @@ pub const ROOM_INBOX_MESSAGES_MAX: usize = 64;
 
 /// Messages that wait to be sent to one client before it is let go.
 pub const SEND_QUEUE_MESSAGES_MAX: usize = 8192;
+
+/// Bytes of a store in IndexedDB, all of which are in memory too while it is open.
+pub const BLOCK_STORE_SIZE_MAX: u64 = 256 * 1024 * 1024;

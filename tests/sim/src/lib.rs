@@ -9,8 +9,8 @@
 //! - A message between a device and the server is delayed, comes twice, or is lost together with
 //!   all that follows it on that connection; the connection is cut, or just falls silent.
 //! - A tab is closed; the tab that lends the page server is closed, between any two of its steps;
-//!   the core is killed; a device or the server loses power, and with it any of its un-flushed
-//!   sectors.
+//!   the core is killed, which its tabs see in their own time; a device or the server loses power,
+//!   and with it any of its un-flushed sectors.
 //! - A flush takes its time. A device's disk is full for a while.
 //! - A new release of the app comes, with a successor of the doctype.
 //!

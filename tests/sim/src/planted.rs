@@ -16,7 +16,8 @@ use serde::Deserialize;
 const SEEDS: &str = "0..500";
 
 /// What of the repository goes into the copy.
-const COPIED: [&str; 5] = ["crates", "tests/sim", "Cargo.toml", "Cargo.lock", ".cargo"];
+const COPIED: [&str; 6] =
+    ["crates", "tests/crash", "tests/sim", "Cargo.toml", "Cargo.lock", ".cargo"];
 
 /// A change that breaks the product.
 #[derive(Deserialize)]

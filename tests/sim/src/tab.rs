@@ -30,6 +30,8 @@ pub(crate) struct Tab {
     names: BTreeMap<Call, String>,
     /// Mutations of whose rejection a listener was told.
     pub(crate) told_rejections: BTreeSet<String>,
+    /// Whether it has yet to see that its core has died.
+    pub(crate) is_unaware: bool,
     pub(crate) exported: Option<Vec<u8>>,
     pub(crate) live_rows: u32,
 }
@@ -119,6 +121,7 @@ impl Tab {
             confirming: BTreeMap::new(),
             names: BTreeMap::new(),
             told_rejections: BTreeSet::new(),
+            is_unaware: false,
             exported: None,
             live_rows: 0,
         }

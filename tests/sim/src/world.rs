@@ -6,7 +6,9 @@ mod trouble;
 
 use std::collections::BTreeMap;
 
-use tidelog_client::{Effect, FromCore, Input, Notice, PageServerId, SocketId, TabId, ToCore};
+use tidelog_client::{
+    Effect, FromCore, Input, Notice, PageServerId, SocketId, Storage, TabId, ToCore,
+};
 use tidelog_pages::{StoreReply, StoreRequest, Ticket};
 use tidelog_server::ConnId;
 use tidelog_sync::{FromServer, decode_message};
@@ -146,6 +148,12 @@ enum Event {
     RoomAgain {
         device: usize,
         life: u64,
+    },
+    /// A tab sees that the core of the life before is gone.
+    TabNotices {
+        device: usize,
+        life: u64,
+        tab: TabId,
     },
     StartHost,
     StartDevice {
@@ -322,6 +330,7 @@ impl World {
                     self.devices[device].disk.set_capacity(None);
                 }
             }
+            Event::TabNotices { device, life, tab } => self.tab_notices(device, life, tab),
             Event::StartHost => {
                 if !self.host.is_up() {
                     self.note("server: starts");
@@ -395,7 +404,8 @@ impl World {
 
     fn lend(&mut self, device: usize, life: u64) -> Result<(), String> {
         let here = &self.devices[device];
-        let Some(tab) = here.tabs.keys().next().copied() else { return Ok(()) };
+        let mut greeted = here.tabs.iter().filter(|(_, tab)| !tab.is_unaware);
+        let Some(tab) = greeted.next().map(|(id, _)| *id) else { return Ok(()) };
         if here.life != life || here.core.is_none() || here.page_server.is_some() {
             return Ok(());
         }
@@ -403,13 +413,22 @@ impl World {
         self.devices[device].disk.set_capacity(None);
         let server = self.devices[device].lend(tab)?;
         self.note(&format!("device {device}: tab {} lends page server {}", tab.0, server.0));
-        self.step_core(device, Input::PageServerLent { server, settled_at_ms: 0 });
+        let storage = Storage::Opfs;
+        self.step_core(device, Input::PageServerLent { server, settled_at_ms: 0, storage });
         let tabs: Vec<TabId> = self.devices[device].tabs.keys().copied().collect();
-        for tab in tabs.into_iter().filter(|tab| tab.0 % 2 == 0) {
+        tabs.into_iter().for_each(|tab| self.reach(device, tab));
+        Ok(())
+    }
+
+    /// Some tabs are told of what is durable by the page server's host itself.
+    fn reach(&mut self, device: usize, tab: TabId) {
+        let here = &self.devices[device];
+        let (Some(lent), life) = (&here.page_server, here.life) else { return };
+        let server = lent.id;
+        if tab.0.is_multiple_of(2) && !here.tabs[&tab].is_unaware {
             let delay = self.rng.below(40);
             self.schedule(delay, Event::TabReached { device, life, tab, server });
         }
-        Ok(())
     }
 
     fn page_server_hears(
@@ -475,8 +494,13 @@ impl World {
         }
     }
 
+    /// What is said to a core that has died is lost; what waits for an answer is said again.
     fn send_to_core(&mut self, device: usize, tab: TabId, messages: Vec<ToCore>) {
-        let life = self.devices[device].life;
+        let here = &self.devices[device];
+        if here.tabs.get(&tab).is_some_and(|tab| tab.is_unaware) {
+            return;
+        }
+        let life = here.life;
         let event = Event::TabToCore { device, life, tab, messages };
         self.carry(Wire::TabToCore(device, tab), 3, event);
     }

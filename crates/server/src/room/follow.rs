@@ -1,6 +1,6 @@
 //! The storage journal's way to those who follow the document.
 
-use tidelog_pages::StoreRequest;
+use tidelog_pages::{StoreRequest, Urgency};
 use tidelog_sync::{FollowerStep, FromServer, Origin};
 use tidelog_types::{Lsn, LsnRange, PageSet, Position};
 
@@ -86,8 +86,13 @@ impl Room {
         }
         let request = self.next_request();
         self.catch_ups.insert(request, (id, since));
+        self.ask_for_changes(request, since);
+    }
+
+    pub(super) fn ask_for_changes(&mut self, request: u64, since: Lsn) {
         self.effects.push(RoomEffect::Store(StoreRequest::Changes {
             request,
+            urgency: Urgency::Background,
             document: self.document.clone(),
             since,
         }));

@@ -34,15 +34,27 @@ impl Room {
                 self.settles_at = None;
                 self.poison(&error.to_string());
             }
-            StoreReply::Pages { request, pages, last, .. } => self.on_pages(request, pages, last),
+            StoreReply::Pages { request, pages, last, .. } => {
+                self.on_pages(request, pages, last);
+                if last {
+                    self.ask_again();
+                }
+            }
             StoreReply::Changes { request, position, set, .. } => {
                 let waiting = self.catch_ups.remove(&request);
                 if let (Some((guest, since)), Some(position)) = (waiting, position) {
                     self.held.push(Changes { guest, since, position, set });
                     self.release_held();
                 }
+                self.ask_again();
             }
-            StoreReply::Ready { .. } | StoreReply::Documents { .. } => {}
+            StoreReply::Busy { request, .. } => {
+                self.refused.insert(request);
+            }
+            StoreReply::Ready { .. }
+            | StoreReply::Entries { .. }
+            | StoreReply::Trimmed { .. }
+            | StoreReply::Documents { .. } => {}
         }
     }
 
@@ -85,6 +97,17 @@ impl Room {
         if let Some(absent) = absent {
             self.settles_at = self.outbox.last_in_flight();
             self.poison(&format!("page {absent} is not in the store"));
+        }
+    }
+
+    /// The store has answered a read, so it may take in those that it had no room for.
+    fn ask_again(&mut self) {
+        for request in std::mem::take(&mut self.refused) {
+            if let Some((_, since)) = self.catch_ups.get(&request).copied() {
+                self.ask_for_changes(request, since);
+            } else if self.fetch.as_ref().is_some_and(|fetch| fetch.request == request) {
+                self.ask_for_pages();
+            }
         }
     }
 

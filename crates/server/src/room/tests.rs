@@ -6,7 +6,7 @@ use tidelog_disk::{MemoryDisk, StoreFiles};
 use tidelog_document::{Doctype, Mutation, MutationDefinition, Param, ParamKind};
 use tidelog_pages::{AppendError, OwnerId, PageServer, StoreReply};
 use tidelog_sync::{Intent, codec};
-use tidelog_types::limits::MESSAGE_PAGES_MAX;
+use tidelog_types::limits::{MESSAGE_PAGES_MAX, OWNER_READS_MAX};
 use tidelog_types::{CallId, Chain, ClientId, Value};
 
 use super::*;
@@ -131,6 +131,16 @@ impl Scene {
                     }
                 }
             }
+        }
+    }
+
+    /// Asks the store for as much as it takes in.
+    fn crowd_store(&mut self) {
+        for request in 0..OWNER_READS_MAX as u64 {
+            let document = DocumentKey::new("notebook", "").expect("a good name");
+            let (request, urgency) = (u64::MAX - request, Urgency::User);
+            let read = StoreRequest::Read { request, urgency, document, pgids: Vec::new() };
+            self.store.serve(self.owner, read);
         }
     }
 
@@ -356,6 +366,21 @@ fn one_who_comes_late_gets_one_entry_in_parts() {
     assert!(last.last && others.iter().all(|part| !part.last));
     assert!(others.iter().all(|part| part.pages.len() == MESSAGE_PAGES_MAX));
     assert_eq!(last.range.to_string(), "1..4");
+}
+
+#[test]
+fn reads_that_the_store_has_no_room_for_are_asked_for_again() {
+    let mut scene = Scene::new();
+    scene.open(ANN, None);
+    scene.frames(ANN, 1, vec![frame(&notes(), "fill", &[]), add("a")]);
+    let have = scene.position();
+    scene.restart();
+    scene.crowd_store();
+    assert_eq!(brief(&scene.open(ANN, Some(have))), ["opened 4 wanted 3"]);
+    scene.crowd_store();
+    assert_eq!(brief(&scene.frames(ANN, 3, vec![add("b")])), ["entry 4..5 of 3", "acked 4"]);
+    scene.crowd_store();
+    assert!(brief(&scene.open(BOB, None)).contains(&"entry 1..5".to_owned()));
 }
 
 #[test]

@@ -13,7 +13,14 @@ impl World {
             return self.go_wrong(device);
         }
         let tabs: Vec<TabId> = self.devices[device].tabs.keys().copied().collect();
-        let Some(tab) = self.rng.pick(&tabs) else { return Ok(()) };
+        if let Some(tab) = self.rng.pick(&tabs) {
+            self.ask(device, tab);
+        }
+        Ok(())
+    }
+
+    /// A tab asks for this and that.
+    fn ask(&mut self, device: usize, tab: TabId) {
         let mut messages = Vec::new();
         for _ in 0..=self.rng.below(3) {
             let what = self.rng.below(10);
@@ -47,7 +54,6 @@ impl World {
             self.judge.issued(&name, device, document, mutation == "bump");
         }
         self.send_to_core(device, tab, messages);
-        Ok(())
     }
 
     pub(super) fn go_wrong(&mut self, device: usize) -> Result<(), String> {
@@ -64,6 +70,12 @@ impl World {
             }
             1 => self.close_tab(device),
             2 => {
+                // Most cores shall leave something on its way.
+                let tabs: Vec<TabId> = self.devices[device].tabs.keys().copied().collect();
+                tabs.into_iter().for_each(|tab| self.ask(device, tab));
+                for _ in 0..self.rng.below(30) {
+                    self.next_event()?;
+                }
                 self.note(&format!("device {device}: the core is killed"));
                 self.kill_core(device);
             }
@@ -143,13 +155,25 @@ impl World {
         self.cut_sockets(device);
         self.devices[device].drop_page_server();
         self.devices[device].start_core(&mut self.rng);
+        let life = self.devices[device].life;
         let tabs: Vec<TabId> = self.devices[device].tabs.keys().copied().collect();
         for tab in tabs {
             let here = self.devices[device].tabs.get_mut(&tab).expect("BUG: listed");
-            let messages = here.open_again();
-            self.send_to_core(device, tab, messages);
+            here.is_unaware = true;
+            // Each sees it in its own time: a busy one long after the others have gone on.
+            let delay_max = if self.rng.once_in(2) { 4_000 } else { 50 };
+            let delay = self.rng.below(delay_max);
+            self.schedule(delay, Event::TabNotices { device, life, tab });
         }
-        let life = self.devices[device].life;
+    }
+
+    pub(super) fn tab_notices(&mut self, device: usize, life: u64, tab: TabId) {
+        let here = &mut self.devices[device];
+        let Some(unaware) = here.tabs.get_mut(&tab).filter(|_| here.life == life) else { return };
+        unaware.is_unaware = false;
+        let messages = unaware.open_again();
+        self.send_to_core(device, tab, messages);
+        self.reach(device, tab);
         let delay = self.rng.below(50);
         self.schedule(delay, Event::Lend { device, life });
     }

@@ -1,0 +1,162 @@
+//! Going over to the other file, while batches are appended to this one.
+//!
+//! ```text
+//! begin_copy   copy, copy, ...   end_state   copy_part, ...   flush_copy   hold   copy_part,
+//! (the header) (a folded state)              (what was appended since)     (the last of it)
+//!                                                             flush_copy   seal   switch
+//! ```
+
+use tidelog_disk::{Disk, DiskError, FlushId};
+
+use crate::frame;
+use crate::read::BatchPart;
+use crate::successor::Successor;
+use crate::{FrameHead, FramePlace, Log};
+
+/// A frame that was appended while batches were held.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeldFrame {
+    /// What it says beside its body.
+    pub head: FrameHead,
+    /// Its body.
+    pub body: Vec<u8>,
+    /// Whether it is the last of its batch.
+    pub ends_batch: bool,
+}
+
+impl<D: Disk> Log<D> {
+    /// Begins to fill the other file. Nobody may read any more what lay in it.
+    ///
+    /// # Errors
+    ///
+    /// As [`copy`](Self::copy).
+    pub fn begin_copy(&mut self) -> Result<(), DiskError> {
+        assert!(self.successor.is_none(), "BUG: two change-overs at once");
+        self.previous = None;
+        self.highest_generation += 1;
+        let disk = &mut self.files[self.active.other().index()];
+        self.successor = Some(Successor::begin(disk, self.highest_generation)?);
+        Ok(())
+    }
+
+    fn successor(&mut self) -> (&mut Successor, &mut D) {
+        let successor = self.successor.as_mut().expect("BUG: no change-over is going on");
+        (successor, &mut self.files[self.active.other().index()])
+    }
+
+    /// Copies a frame of the folded state into the other file.
+    ///
+    /// # Errors
+    ///
+    /// What the disk says. If it [is full](DiskError::is_full), [`abort_copy`](Self::abort_copy).
+    pub fn copy(&mut self, head: &FrameHead, body: &[&[u8]]) -> Result<FramePlace, DiskError> {
+        let (successor, disk) = self.successor();
+        successor.push(disk, head, body)
+    }
+
+    /// Ends the folded state in the other file.
+    ///
+    /// # Errors
+    ///
+    /// As [`copy`](Self::copy).
+    pub fn end_state(&mut self) -> Result<(), DiskError> {
+        let (successor, disk) = self.successor();
+        successor.end_state(disk)
+    }
+
+    /// Copies a frame that was appended since the state was folded into the other file, as the
+    /// same part of its batch. All frames of a batch have to be copied.
+    ///
+    /// # Errors
+    ///
+    /// As [`copy`](Self::copy).
+    pub fn copy_part(
+        &mut self,
+        head: &FrameHead,
+        body: &[&[u8]],
+        part: BatchPart,
+    ) -> Result<FramePlace, DiskError> {
+        let (successor, disk) = self.successor();
+        successor.push_part(disk, head, body, part)
+    }
+
+    /// Asks for all that was copied to be flushed.
+    ///
+    /// # Errors
+    ///
+    /// As [`copy`](Self::copy).
+    pub fn flush_copy(&mut self) -> Result<FlushId, DiskError> {
+        let (successor, disk) = self.successor();
+        successor.flush(disk)
+    }
+
+    /// Writes no more batches until the change-over has ended: they would be lost with this file.
+    /// They can be committed meanwhile, and read.
+    pub fn hold(&mut self) {
+        assert!(self.written == self.committed, "BUG: held with batches that are not copied");
+        self.is_held = true;
+    }
+
+    /// Seals the other file, in which everything written is and is flushed, and asks for the seal
+    /// to be flushed.
+    ///
+    /// # Errors
+    ///
+    /// What the disk says. The log has to be opened anew: which file will be active after a crash
+    /// is open.
+    pub fn seal(&mut self) -> Result<FlushId, DiskError> {
+        assert!(self.is_held, "BUG: sealed while batches are written");
+        let (successor, disk) = self.successor();
+        successor.seal(disk)
+    }
+
+    /// Whether a flush of the other file is complete.
+    ///
+    /// # Errors
+    ///
+    /// A flush failed; the log has to be opened anew.
+    pub fn is_copy_flushed(&mut self, id: FlushId) -> Result<bool, DiskError> {
+        Ok(self.files[self.active.other().index()].flushed()? >= Some(id))
+    }
+
+    /// Goes over to the other file, whose seal is flushed. The frames that were appended while
+    /// batches were held are given back: they have to be pushed and committed again, in the same
+    /// batches, which keep their numbers.
+    pub fn switch(&mut self) -> Vec<HeldFrame> {
+        let successor = self.successor.take().expect("BUG: no change-over is going on");
+        let (header, writer) = successor.into_active();
+        let old = std::mem::replace(&mut self.writer, writer);
+        let held = held_frames(old.written, &old.buffer);
+        self.header = header;
+        self.active = self.active.other();
+        self.previous = (!held.is_empty()).then_some(old);
+        self.committed = self.written;
+        self.durable = self.written;
+        self.is_dirty = false;
+        self.is_found_durable = true;
+        self.is_held = false;
+        self.flushes.clear();
+        held
+    }
+
+    /// Gives the change-over up; the active file stays active.
+    pub fn abort_copy(&mut self) {
+        self.successor = None;
+        self.is_held = false;
+    }
+}
+
+/// The frames of whole batches in a buffer that would be written at `offset`.
+fn held_frames(offset: u64, buffer: &[u8]) -> Vec<HeldFrame> {
+    let mut frames = Vec::new();
+    let mut at = 0;
+    while at < buffer.len() {
+        let bytes = &buffer[at..];
+        let frame = frame::decode(bytes, offset + at as u64).expect("BUG: put together here");
+        let body = &bytes[frame::FRAME_HEADER_SIZE..][..frame.body_size];
+        let ends_batch = frame.ties.index + 1 == frame.ties.count;
+        frames.push(HeldFrame { head: frame.head, body: body.to_vec(), ends_batch });
+        at += frame::frame_size(frame.body_size);
+    }
+    frames
+}

@@ -1,0 +1,121 @@
+//! Reading the log back.
+
+use tidelog_disk::{Disk, DiskError};
+
+use crate::frame::{self, FRAME_HEADER_SIZE};
+use crate::window::{FoundFrame, Window};
+use crate::writer::Writer;
+use crate::{FrameHead, Log, LogFile, ReadError};
+
+/// Bytes read at first to get one frame.
+const FIRST_READ_SIZE: u64 = 1024;
+
+/// A frame's index in its batch, and how many frames that has.
+pub type BatchPart = (u32, u32);
+
+impl<D: Disk> Log<D> {
+    /// Fills `buf` with bytes of a log file; some of them may still be in a buffer. Whether they
+    /// are what was written is for the caller to check. What lay in the other file can be read
+    /// until a change-over begins to fill it.
+    ///
+    /// # Errors
+    ///
+    /// What the disk says.
+    pub fn read_at(&self, file: LogFile, offset: u64, buf: &mut [u8]) -> Result<(), DiskError> {
+        let writer = if file == self.active { Some(&self.writer) } else { self.previous.as_ref() };
+        match writer {
+            Some(writer) if offset >= writer.written => read_buffer(writer, offset, buf),
+            _ => self.files[file.index()].read_at(offset, buf),
+        }
+    }
+
+    /// Bytes from `offset` of the active file to the end of what is written, or behind that to the
+    /// end of the buffer: the two are read apart, and no frame is in both.
+    fn left_from(&self, offset: u64) -> Option<u64> {
+        let written = self.writer.written;
+        let end = if offset < written { written } else { self.writer.end() };
+        end.checked_sub(offset)
+    }
+
+    /// The header of the frame at `offset` of the active file, verified; its body is not looked
+    /// at.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError::Damaged`] if it is not what was written there.
+    pub fn read_head(&self, offset: u64) -> Result<FrameHead, ReadError> {
+        let damaged = || ReadError::Damaged { offset };
+        if self.left_from(offset).is_none_or(|left| left < FRAME_HEADER_SIZE as u64) {
+            return Err(damaged());
+        }
+        let mut header = [0; FRAME_HEADER_SIZE];
+        self.read_at(self.active, offset, &mut header)?;
+        let frame = frame::decode(&header, offset);
+        let frame = frame.filter(|frame| frame.ties.generation == self.header.generation);
+        frame.map(|frame| frame.head).ok_or_else(damaged)
+    }
+
+    /// The frame at `offset` of the active file, verified.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError::Damaged`] if it is not what was written there.
+    pub fn read_frame(&self, offset: u64) -> Result<(FrameHead, Vec<u8>), ReadError> {
+        let damaged = || ReadError::Damaged { offset };
+        let left = self.left_from(offset).ok_or_else(damaged)?;
+        // Most frames are small: one read gets them whole.
+        let first = usize::try_from(left.min(FIRST_READ_SIZE)).expect("BUG: a small number");
+        let mut bytes = vec![0; first];
+        self.read_at(self.active, offset, &mut bytes)?;
+        let header = bytes.get(..FRAME_HEADER_SIZE).and_then(|it| frame::decode(it, offset));
+        let frame = header.ok_or_else(damaged)?;
+        let size = frame::frame_size(frame.body_size);
+        if size as u64 > left || frame.ties.generation != self.header.generation {
+            return Err(damaged());
+        }
+        bytes.resize(size, 0);
+        if first < size {
+            self.read_at(self.active, offset + first as u64, &mut bytes[first..])?;
+        }
+        if !frame.has_body(&bytes) {
+            return Err(damaged());
+        }
+        bytes.truncate(FRAME_HEADER_SIZE + frame.body_size);
+        bytes.drain(..FRAME_HEADER_SIZE);
+        Ok((frame.head, bytes))
+    }
+
+    /// Tells `visit` of the written frames from `offset` on, up to `limit` and of about
+    /// `size` bytes, at least one; gives the offset behind them.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError::Damaged`] if one is not what was written there.
+    pub fn read_from(
+        &self,
+        offset: u64,
+        limit: u64,
+        size: usize,
+        visit: &mut dyn FnMut(FoundFrame<'_>, BatchPart),
+    ) -> Result<u64, ReadError> {
+        let limit = limit.min(self.writer.written);
+        let mut window = Window::new(&self.files[self.active.index()], size);
+        let mut at = offset;
+        while at < limit && at - offset < size as u64 {
+            let frame = window.frame(at, self.header.generation)?;
+            let frame = frame.ok_or(ReadError::Damaged { offset: at })?;
+            visit(window.found(at, &frame)?, (frame.ties.index, frame.ties.count));
+            at += frame.size();
+        }
+        Ok(at)
+    }
+}
+
+fn read_buffer(writer: &Writer, offset: u64, buf: &mut [u8]) -> Result<(), DiskError> {
+    let start = usize::try_from(offset - writer.written).unwrap_or(usize::MAX);
+    let end = start.saturating_add(buf.len());
+    let out_of_range = || DiskError::OutOfRange { offset, count: buf.len(), size: writer.end() };
+    let bytes = writer.buffer.get(start..end).ok_or_else(out_of_range)?;
+    buf.copy_from_slice(bytes);
+    Ok(())
+}

@@ -1,0 +1,74 @@
+//! What is still believed of a log whose durable part is damaged.
+//!
+//! A batch is believed if each of its frames is whole: where a frame stands, in which generation
+//! and in which batch is part of its checksum. That it follows what it followed when it was
+//! written cannot be told across the damage; whose frames are missing there, the count of a
+//! document's frames tells (`FrameHead::nth`).
+
+use tidelog_disk::Disk;
+
+use crate::RecoverError;
+use crate::frame::FRAME_ALIGNMENT;
+use crate::header::Header;
+use crate::scan::{Found, Scanned, Visit, scan};
+use crate::window::Window;
+
+/// Goes on behind the whole batches that end at `scanned.end`, of a file that was durable up to
+/// `durable`. Gives how far that came, and where what is lost begins and how long it is.
+pub(crate) fn salvage<D: Disk>(
+    window: &mut Window<'_, D>,
+    header: Header,
+    mut scanned: Scanned,
+    durable: u64,
+    visit: &mut Visit<'_>,
+) -> Result<(Scanned, Vec<(u64, u64)>), RecoverError> {
+    let mut lost = Vec::new();
+    while scanned.end < durable {
+        let start = scanned.end;
+        let found = resume(window, header, scanned, durable, visit)?;
+        scanned = found.unwrap_or(Scanned { end: durable, ..scanned });
+        lost.push((start, scanned.end - start));
+        if found.is_some() {
+            scanned = scan(window, header, scanned, u64::MAX, visit)?;
+        }
+    }
+    Ok((scanned, lost))
+}
+
+/// The next whole batch that begins at `durable` or before: how far a scan would have come that
+/// is about to read it. What lies behind may be the leftovers of a tail that was cut. Tells
+/// `visit` of the frames that are passed over.
+fn resume<D: Disk>(
+    window: &mut Window<'_, D>,
+    header: Header,
+    from: Scanned,
+    durable: u64,
+    visit: &mut Visit<'_>,
+) -> Result<Option<Scanned>, RecoverError> {
+    let generation = Some(header.generation);
+    let mut tell = |offset, document| {
+        let lost = Found::Lost { offset, document };
+        visit(lost).map_err(|reason| RecoverError::Malformed { offset, reason })
+    };
+    let mut at = from.end;
+    while at <= durable {
+        let Some(frame) = window.header(at, generation)? else {
+            if at < durable {
+                tell(at, None)?;
+            }
+            let next = window.search(at + FRAME_ALIGNMENT as u64, generation)?;
+            let Some((next, _)) = next else { break };
+            at = next;
+            continue;
+        };
+        let here = Scanned { end: at, link: frame.ties.link, ..from };
+        if window.batch(here, header.generation)?.is_some() {
+            return Ok(Some(here));
+        }
+        if at < durable {
+            tell(at, Some(frame.head.document))?;
+        }
+        at += frame.size();
+    }
+    Ok(None)
+}

@@ -1,0 +1,249 @@
+//! One document as the store knows it.
+
+use std::collections::VecDeque;
+
+use tidelog_journal::{FoundFrame, FrameHead, LogFile};
+use tidelog_types::{CallId, Chain, DocumentKey, JournalId, Lsn, LsnRange, Pgid, Position};
+
+use crate::catalog::{PageAt, PagePlace};
+use crate::kind::{Kind, PageList, decode_calls};
+use crate::page_table::{Lies, PageTable, PageVersion};
+use crate::pool::PoolKey;
+
+#[derive(Debug)]
+pub(crate) struct StoredDocument {
+    pub key: DocumentKey,
+    pub record: Vec<u8>,
+    pub timeline: Option<StoredTimeline>,
+    pub storage: Option<Position>,
+    pub db_pages: u32,
+    pub pages: PageTable,
+    /// The storage entries that are still in the log.
+    pub history: History,
+    /// Calls of storage entries, and of timeline entries that were trimmed, oldest first.
+    pub calls: VecDeque<(CallId, Lsn)>,
+    /// Of its storage journal: a number that no other one has had since the store was opened.
+    pub incarnation: u64,
+    /// How many of its frames were found in the log file.
+    pub frames: u64,
+    pub standing: Standing,
+}
+
+/// What damage to the log means for a document.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// Every frame of it is there.
+    Whole,
+    /// Frames are lost, and none found behind them says that they were not its own.
+    Doubtful,
+    /// Frames of it are lost: what was found behind them is not used.
+    Broken,
+}
+
+/// A timeline: its entries stay in the log, and only where is known here.
+#[derive(Debug)]
+pub(crate) struct StoredTimeline {
+    pub journal: JournalId,
+    pub start: Lsn,
+    pub entries: VecDeque<StoredEntry>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct StoredEntry {
+    pub call: CallId,
+    /// Offset of its frame in the active log file.
+    pub frame: u64,
+}
+
+impl StoredTimeline {
+    pub fn range(&self) -> LsnRange {
+        LsnRange::new(self.start, self.start.plus(self.entries.len() as u64))
+    }
+}
+
+/// The storage entries of a document that are still in the log, in order.
+#[derive(Debug)]
+pub(crate) struct History {
+    /// Where the storage journal stood before the first of them.
+    start: Lsn,
+    pub entries: VecDeque<LoggedEntry>,
+    /// Calls of an entry that has not been seen yet.
+    pending: Vec<(CallId, Lsn)>,
+}
+
+/// A storage entry in the log.
+#[derive(Clone, Debug)]
+pub(crate) struct LoggedEntry {
+    pub range: LsnRange,
+    pub chain: Chain,
+    pub db_pages: u32,
+    pub calls: Vec<(CallId, Lsn)>,
+}
+
+impl History {
+    fn starting_at(start: Lsn) -> Self {
+        Self { start, entries: VecDeque::new(), pending: Vec::new() }
+    }
+
+    /// The LSNs that they stand for.
+    pub fn range(&self) -> LsnRange {
+        let end = self.entries.back().map_or(self.start, |entry| entry.range.end());
+        LsnRange::new(self.start, end)
+    }
+
+    /// How many of them lie before an LSN; `None` if the journal never stood there as far as is
+    /// known: it is before the start, behind the end or amid those that one entry stands for.
+    pub fn count_before(&self, lsn: Lsn) -> Option<usize> {
+        let count = self.entries.partition_point(|entry| entry.range.end() <= lsn);
+        let end = count.checked_sub(1).map_or(self.start, |last| self.entries[last].range.end());
+        (end == lsn).then_some(count)
+    }
+}
+
+impl StoredDocument {
+    pub fn new(key: DocumentKey, incarnation: u64) -> Self {
+        Self {
+            key,
+            record: Vec::new(),
+            timeline: None,
+            storage: None,
+            db_pages: 0,
+            pages: PageTable::default(),
+            history: History::starting_at(Lsn::FIRST),
+            calls: VecDeque::new(),
+            incarnation,
+            frames: 0,
+            standing: Standing::Whole,
+        }
+    }
+
+    /// Where the newest version of a page lies, `None` if it is not here.
+    pub fn place(&self, pgid: Pgid, active: LogFile) -> Option<PagePlace> {
+        self.pages.newest(pgid).map(|page| self.place_of(page, active))
+    }
+
+    /// Where a version of one of its pages lies.
+    pub fn place_of(&self, page: PageVersion, active: LogFile) -> PagePlace {
+        let PageVersion { pgid, lsn, checksum, lies } = page;
+        let at = match lies {
+            Lies::InLog(offset) => PageAt::Log(active, offset),
+            Lies::InSlot(slot) => PageAt::Slot(slot),
+        };
+        let key = PoolKey { incarnation: self.incarnation, pgid, lsn };
+        PagePlace { key, checksum, at }
+    }
+
+    /// Begins this storage journal in place of any other one.
+    pub fn begin_storage(&mut self, journal: JournalId, incarnation: u64) {
+        self.incarnation = incarnation;
+        self.storage = Some(Position::start_of(journal));
+        self.db_pages = 0;
+        self.pages = PageTable::default();
+        self.history = History::starting_at(Lsn::FIRST);
+    }
+
+    /// Takes in a frame of a kind that concerns nothing but this document.
+    pub fn apply(&mut self, kind: Kind, frame: &FoundFrame<'_>) -> Result<(), String> {
+        match kind {
+            Kind::Record => self.record = frame.body.to_vec(),
+            Kind::TimelineBegin | Kind::TimelineEntry | Kind::TimelineTrim => {
+                self.apply_to_timeline(kind, frame)?;
+            }
+            Kind::StoragePages => {
+                self.add_pages(frame)?;
+            }
+            Kind::StorageEntry => self.add_entry(frame)?,
+            Kind::StorageAt => {
+                let db_pages = frame.body.try_into().map_err(|_| "a size cut short")?;
+                self.db_pages = u32::from_le_bytes(db_pages);
+                let (journal, chain) = (frame.head.journal, frame.head.chain);
+                let next = place_of(&frame.head)?;
+                self.storage = Some(Position { journal, next, chain });
+                self.history = History::starting_at(next);
+            }
+            Kind::Calls => {
+                let calls = decode_calls(frame.body).ok_or("a call cut short")?;
+                if frame.head.lsns.is_some() {
+                    // They are those of the entry that follows.
+                    self.history.pending.extend(&calls);
+                }
+                self.calls.extend(calls);
+            }
+            _ => unreachable!("BUG: it concerns more than the document"),
+        }
+        Ok(())
+    }
+
+    fn apply_to_timeline(&mut self, kind: Kind, frame: &FoundFrame<'_>) -> Result<(), String> {
+        let head = &frame.head;
+        let place = place_of(head)?;
+        if kind == Kind::TimelineBegin {
+            let entries = VecDeque::new();
+            self.timeline = Some(StoredTimeline { journal: head.journal, start: place, entries });
+            return Ok(());
+        }
+        let timeline = self.timeline.as_mut().filter(|it| it.journal == head.journal);
+        let timeline = timeline.ok_or_else(|| format!("no timeline {}", head.journal))?;
+        let range = timeline.range();
+        if kind == Kind::TimelineEntry {
+            if range.end() != place {
+                return Err(format!("entry {place} behind {range}"));
+            }
+            let call = head.call.ok_or("a timeline entry without a call")?;
+            timeline.entries.push_back(StoredEntry { call, frame: frame.place.frame });
+            return Ok(());
+        }
+        if place < range.start() || place > range.end() {
+            return Err(format!("{range} trimmed before {place}"));
+        }
+        while timeline.start < place {
+            let entry = timeline.entries.pop_front().expect("BUG: trimmed past its end");
+            self.calls.push_back((entry.call, timeline.start));
+            timeline.start = timeline.start.next();
+        }
+        Ok(())
+    }
+
+    /// Takes in the pages of a frame. Gives the range of its entry, and the size after it.
+    fn add_pages(&mut self, frame: &FoundFrame<'_>) -> Result<(LsnRange, u32), String> {
+        let head = &frame.head;
+        let list = PageList::decode(frame.body).ok_or("a list of pages cut short")?;
+        let range = head.lsns.filter(|range| !range.is_empty()).ok_or("an entry nowhere")?;
+        let position = self.storage.ok_or("an entry before its journal")?;
+        if position.journal != head.journal || position.next != range.start() {
+            return Err(format!("an entry at {range} where {position} is"));
+        }
+        let lsn = last_of(range)?;
+        for (index, (pgid, checksum)) in list.pages.iter().enumerate() {
+            if pgid.0 == 0 || pgid.0 > list.db_pages {
+                return Err(format!("page {pgid} of {}", list.db_pages));
+            }
+            let offset = frame.place.body + list.page_at(index) as u64;
+            self.pages.add(*pgid, lsn, *checksum, offset);
+        }
+        Ok((range, list.db_pages))
+    }
+
+    fn add_entry(&mut self, frame: &FoundFrame<'_>) -> Result<(), String> {
+        let (range, db_pages) = self.add_pages(frame)?;
+        let FrameHead { journal, chain, call, .. } = frame.head;
+        self.storage = Some(Position { journal, next: range.end(), chain });
+        self.db_pages = db_pages;
+        let call = call.map(|call| (call, range.start()));
+        self.calls.extend(call);
+        self.pages.shrink(db_pages, last_of(range)?);
+        let mut calls = std::mem::take(&mut self.history.pending);
+        calls.extend(call);
+        let entry = LoggedEntry { range, chain, db_pages, calls };
+        self.history.entries.push_back(entry);
+        Ok(())
+    }
+}
+
+fn place_of(head: &FrameHead) -> Result<Lsn, String> {
+    head.lsns.map(LsnRange::start).ok_or_else(|| "a frame without an LSN".to_owned())
+}
+
+fn last_of(range: LsnRange) -> Result<Lsn, String> {
+    Lsn::new(range.end().get() - 1).ok_or_else(|| "an entry nowhere".to_owned())
+}

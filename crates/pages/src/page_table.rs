@@ -1,0 +1,238 @@
+//! Where the pages of one document lie.
+
+use std::collections::BTreeMap;
+
+use tidelog_types::{Lsn, LsnRange, Pgid};
+
+use crate::kind::TableEntry;
+use crate::page_file::Slot;
+
+/// The page table of a document: of each page the version that the last checkpoint left in the
+/// page file, and those that lie in the log since.
+///
+/// Versions in the log stay until the next change-over, so a page can be had as of any LSN since
+/// the checkpoint. A slot stays its page's until then, whatever becomes of the page.
+#[derive(Debug, Default)]
+pub(crate) struct PageTable {
+    /// Ascending. A large document has hundreds of thousands of them, so they lie close together.
+    settled: Vec<TableEntry>,
+    /// By page, oldest first.
+    logged: BTreeMap<Pgid, Vec<Logged>>,
+}
+
+/// What became of a page at an LSN.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Logged {
+    lsn: Lsn,
+    /// `None` if the document had become too small to have it.
+    version: Option<InLog>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct InLog {
+    checksum: u32,
+    /// Where its bytes begin in the log file.
+    offset: u64,
+}
+
+/// One version of a page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PageVersion {
+    pub pgid: Pgid,
+    pub lsn: Lsn,
+    pub checksum: u32,
+    pub lies: Lies,
+}
+
+/// In which of the files a version lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lies {
+    /// At this offset of the log file that was active when it was written.
+    InLog(u64),
+    InSlot(Slot),
+}
+
+impl Logged {
+    fn page(&self, pgid: Pgid) -> Option<PageVersion> {
+        let InLog { checksum, offset } = self.version?;
+        Some(PageVersion { pgid, lsn: self.lsn, checksum, lies: Lies::InLog(offset) })
+    }
+}
+
+fn settled_page(entry: &TableEntry) -> PageVersion {
+    let TableEntry { pgid, slot, checksum, lsn } = *entry;
+    PageVersion { pgid, lsn, checksum, lies: Lies::InSlot(slot) }
+}
+
+impl PageTable {
+    /// Takes in what a checkpoint said. Fails if it is not about a later page than before.
+    pub fn settle(&mut self, entry: TableEntry) -> bool {
+        let is_next = self.settled.last().is_none_or(|last| last.pgid < entry.pgid);
+        self.settled.push(entry);
+        is_next
+    }
+
+    fn settled(&self, pgid: Pgid) -> Option<&TableEntry> {
+        let index = self.settled.binary_search_by_key(&pgid, |entry| entry.pgid).ok()?;
+        Some(&self.settled[index])
+    }
+
+    /// Takes in a version that lies in the log.
+    pub fn add(&mut self, pgid: Pgid, lsn: Lsn, checksum: u32, offset: u64) {
+        let version = Some(InLog { checksum, offset });
+        self.logged.entry(pgid).or_default().push(Logged { lsn, version });
+    }
+
+    /// At this LSN the document had so many pages: those beyond are gone.
+    pub fn shrink(&mut self, db_pages: u32, lsn: Lsn) {
+        let Some(first_gone) = db_pages.checked_add(1).map(Pgid) else { return };
+        let beyond: Vec<Pgid> = self.pgids_from(first_gone).collect();
+        for pgid in beyond {
+            let versions = self.logged.entry(pgid).or_default();
+            if versions.last().is_none_or(|last| last.version.is_some()) {
+                versions.push(Logged { lsn, version: None });
+            }
+        }
+    }
+
+    fn pgids_from(&self, first: Pgid) -> impl Iterator<Item = Pgid> + '_ {
+        let settled = self.settled_from(first).iter().map(|entry| entry.pgid);
+        let is_new = |pgid: &Pgid| self.settled(*pgid).is_none();
+        let logged = self.logged.range(first..).map(|(pgid, _)| *pgid).filter(is_new);
+        settled.chain(logged)
+    }
+
+    /// The newest version of a page, `None` if it is not here.
+    pub fn newest(&self, pgid: Pgid) -> Option<PageVersion> {
+        match self.logged.get(&pgid).and_then(|versions| versions.last()) {
+            Some(last) => last.page(pgid),
+            None => self.settled(pgid).map(settled_page),
+        }
+    }
+
+    /// The version of a page that was the newest before everything at this LSN or later.
+    pub fn before(&self, pgid: Pgid, lsn: Lsn) -> Option<PageVersion> {
+        let logged = self.logged.get(&pgid).map_or(&[][..], Vec::as_slice);
+        match logged.partition_point(|version| version.lsn < lsn) {
+            0 => self.settled(pgid).map(settled_page),
+            count => logged[count - 1].page(pgid),
+        }
+    }
+
+    /// Whether the page has versions in the log: then its slot may hold another than the table
+    /// says, if a checkpoint has begun.
+    pub fn is_logged(&self, pgid: Pgid) -> bool {
+        self.logged.contains_key(&pgid)
+    }
+
+    /// All versions in the log that were written within this range, by LSN.
+    pub fn logged_within(&self, range: LsnRange) -> BTreeMap<Lsn, Vec<PageVersion>> {
+        let mut found: BTreeMap<Lsn, Vec<PageVersion>> = BTreeMap::new();
+        for (pgid, versions) in &self.logged {
+            let first = versions.partition_point(|version| version.lsn < range.start());
+            let within = versions[first..].iter().take_while(|version| version.lsn < range.end());
+            for page in within.filter_map(|version| version.page(*pgid)) {
+                found.entry(page.lsn).or_default().push(page);
+            }
+        }
+        found
+    }
+
+    /// The newest versions of all pages that changed at this LSN or later.
+    pub fn since(&self, lsn: Lsn) -> impl Iterator<Item = PageVersion> + '_ {
+        let is_newest =
+            move |entry: &&TableEntry| entry.lsn >= lsn && !self.logged.contains_key(&entry.pgid);
+        let settled = self.settled.iter().filter(is_newest).map(settled_page);
+        let logged = self.logged.iter().filter_map(|(pgid, versions)| versions.last()?.page(*pgid));
+        settled.chain(logged.filter(move |page| page.lsn >= lsn))
+    }
+
+    /// Makes the newest versions the settled ones, with slots from `new_slot` for pages that have
+    /// none. Gives those that lie in the log, each with the slot that it has to be written to.
+    pub fn checkpoint(&mut self, mut new_slot: impl FnMut() -> Slot) -> Vec<(Slot, PageVersion)> {
+        let mut moved = Vec::new();
+        if self.logged.is_empty() {
+            return moved;
+        }
+        let mut settled = Vec::with_capacity(self.settled.len());
+        let mut before = std::mem::take(&mut self.settled).into_iter().peekable();
+        for (pgid, versions) in std::mem::take(&mut self.logged) {
+            while let Some(entry) = before.next_if(|entry| entry.pgid < pgid) {
+                settled.push(entry);
+            }
+            let slot = before.next_if(|entry| entry.pgid == pgid).map(|entry| entry.slot);
+            if let Some(page) = versions.last().and_then(|last| last.page(pgid)) {
+                let slot = slot.unwrap_or_else(&mut new_slot);
+                let PageVersion { lsn, checksum, .. } = page;
+                settled.push(TableEntry { pgid, slot, checksum, lsn });
+                moved.push((slot, page));
+            }
+        }
+        settled.extend(before);
+        self.settled = settled;
+        moved
+    }
+
+    /// The settled versions from this page on.
+    pub fn settled_from(&self, first: Pgid) -> &[TableEntry] {
+        &self.settled[self.settled.partition_point(|entry| entry.pgid < first)..]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lsn(number: u64) -> Lsn {
+        Lsn::new(number).expect("from 1")
+    }
+
+    fn slot(number: u32) -> Slot {
+        Slot::new(number).expect("from 1")
+    }
+
+    fn checkpointed() -> PageTable {
+        let mut table = PageTable::default();
+        for pgid in 1..=4 {
+            let entry =
+                TableEntry { pgid: Pgid(pgid), slot: slot(pgid), checksum: pgid, lsn: lsn(5) };
+            assert!(table.settle(entry));
+        }
+        table
+    }
+
+    fn lsn_of(page: Option<PageVersion>) -> Option<u64> {
+        page.map(|page| page.lsn.get())
+    }
+
+    #[test]
+    fn a_page_is_found_as_of_any_lsn_since_the_checkpoint() {
+        let mut table = checkpointed();
+        table.add(Pgid(2), lsn(7), 70, 4096);
+        table.add(Pgid(2), lsn(9), 90, 9000);
+        let before = |at| lsn_of(table.before(Pgid(2), lsn(at)));
+        assert_eq!([6, 7, 8, 9, 10].map(before), [5, 5, 7, 7, 9].map(Some));
+        assert_eq!(lsn_of(table.newest(Pgid(2))), Some(9));
+        let changed = table.since(lsn(6)).map(|page| page.pgid.0).collect::<Vec<_>>();
+        assert_eq!(changed, [2]);
+    }
+
+    #[test]
+    fn a_page_that_the_document_became_too_small_for_is_gone_until_it_is_written_again() {
+        let mut table = checkpointed();
+        table.add(Pgid(5), lsn(6), 60, 4096);
+        table.shrink(2, lsn(7));
+        table.add(Pgid(4), lsn(8), 80, 9000);
+        assert_eq!([3, 4, 5].map(|pgid| lsn_of(table.newest(Pgid(pgid)))), [None, Some(8), None]);
+        let before = |pgid| lsn_of(table.before(Pgid(pgid), lsn(7)));
+        assert_eq!([3, 4, 5].map(before), [Some(5), Some(5), Some(6)], "and was there before");
+        let moved = table.checkpoint(|| panic!("page 4 has a slot"));
+        assert_eq!(
+            moved.iter().map(|(slot, page)| (slot.number(), page.pgid.0)).collect::<Vec<_>>(),
+            [(4, 4)]
+        );
+        let settled: Vec<u32> =
+            table.settled_from(Pgid(2)).iter().map(|entry| entry.pgid.0).collect();
+        assert_eq!(settled, [2, 4]);
+    }
+}

@@ -1,0 +1,141 @@
+//! Writing a state into the other log file, in slices.
+
+use tidelog_disk::Disk;
+use tidelog_journal::{FoundFrame, FrameHead, Log};
+use tidelog_types::limits::CALLS_KEPT_MAX;
+use tidelog_types::{LsnRange, Pgid};
+
+use crate::catalog::Catalog;
+use crate::change_over::apply;
+use crate::error::Fault;
+use crate::kind::{Kind, TABLE_FRAME_ENTRIES, encode_calls, encode_key};
+
+/// What comes next of the first document that is left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    /// Its name, its record, its calls and the begin of its timeline.
+    Head,
+    /// Its timeline's entries from this index on.
+    Timeline(usize),
+    /// Its storage journal's position.
+    Storage,
+    /// Its page table from this page on.
+    Pages(Pgid),
+}
+
+/// How far the copying of a state has come. Documents that are copied leave the catalog.
+#[derive(Debug)]
+pub(crate) struct StateCopy {
+    part: Part,
+}
+
+/// Where frames go: into the other log file, and into the catalog of what is in it.
+struct Copier<'a, D> {
+    log: &'a mut Log<D>,
+    next: &'a mut Catalog,
+    /// Bytes of frames that may still be copied in this slice.
+    left: u64,
+}
+
+impl<D: Disk> Copier<'_, D> {
+    fn copy(&mut self, head: FrameHead, body: &[u8]) -> Result<(), Fault> {
+        let head = FrameHead { nth: self.next.nth(head.document), ..head };
+        let place = self.log.copy(&head, &[body])?;
+        apply(self.next, &FoundFrame { place, head, body });
+        let size = tidelog_journal::FRAME_HEADER_SIZE + body.len();
+        self.left = self.left.saturating_sub(size as u64);
+        Ok(())
+    }
+}
+
+impl StateCopy {
+    /// Begins to copy the state of `folded`.
+    pub fn begin<D: Disk>(
+        log: &mut Log<D>,
+        folded: &Catalog,
+        next: &mut Catalog,
+    ) -> Result<Self, Fault> {
+        let head = FrameHead::new(Kind::Epoch as u8, 0, folded.epoch);
+        Copier { log, next, left: 0 }.copy(head, &[])?;
+        Ok(Self { part: Part::Head })
+    }
+
+    /// Copies about `size` bytes. Answers whether anything is left.
+    pub fn slice<D: Disk>(
+        &mut self,
+        log: &mut Log<D>,
+        folded: &mut Catalog,
+        next: &mut Catalog,
+        size: u64,
+    ) -> Result<bool, Fault> {
+        let mut copier = Copier { log, next, left: size };
+        while copier.left > 0 {
+            let Some(number) = folded.documents.keys().next().copied() else { return Ok(false) };
+            match copy_part(&mut copier, folded, number, self.part)? {
+                Some(part) => self.part = part,
+                None => {
+                    folded.documents.pop_first();
+                    self.part = Part::Head;
+                }
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// Copies one part of a document. Gives the part that comes next, if there is one.
+fn copy_part<D: Disk>(
+    copier: &mut Copier<'_, D>,
+    folded: &Catalog,
+    number: u64,
+    part: Part,
+) -> Result<Option<Part>, Fault> {
+    let head = |kind: Kind| FrameHead::new(kind as u8, number, folded.epoch);
+    let document = &folded.documents[&number];
+    match part {
+        Part::Head => {
+            copier.copy(head(Kind::Document), &encode_key(&document.key))?;
+            if !document.record.is_empty() {
+                copier.copy(head(Kind::Record), &document.record)?;
+            }
+            let forgotten = document.calls.len().saturating_sub(CALLS_KEPT_MAX);
+            if !document.calls.is_empty() {
+                let calls = encode_calls(document.calls.iter().skip(forgotten));
+                copier.copy(head(Kind::Calls), &calls)?;
+            }
+            let Some(timeline) = &document.timeline else { return Ok(Some(Part::Storage)) };
+            let lsns = Some(LsnRange::empty_at(timeline.start));
+            let journal = timeline.journal;
+            copier.copy(FrameHead { journal, lsns, ..head(Kind::TimelineBegin) }, &[])?;
+            Ok(Some(Part::Timeline(0)))
+        }
+        Part::Timeline(index) => {
+            let timeline = document.timeline.as_ref().expect("BUG: it was begun");
+            let Some(entry) = timeline.entries.get(index) else { return Ok(Some(Part::Storage)) };
+            let (head, body) = copier.log.read_frame(entry.frame)?;
+            copier.copy(head, &body)?;
+            Ok(Some(Part::Timeline(index + 1)))
+        }
+        Part::Storage => {
+            let Some(position) = document.storage else { return Ok(None) };
+            let (journal, chain) = (position.journal, position.chain);
+            copier.copy(FrameHead { journal, ..head(Kind::StorageBegin) }, &[])?;
+            let lsns = Some(LsnRange::empty_at(position.next));
+            let at = FrameHead { journal, lsns, chain, ..head(Kind::StorageAt) };
+            copier.copy(at, &document.db_pages.to_le_bytes())?;
+            Ok(Some(Part::Pages(Pgid(1))))
+        }
+        Part::Pages(first) => {
+            let journal = document.storage.expect("BUG: it was copied").journal;
+            let mut body = Vec::new();
+            let mut last = None;
+            for entry in document.pages.settled_from(first).iter().take(TABLE_FRAME_ENTRIES) {
+                entry.encode(&mut body);
+                last = Some(entry.pgid);
+            }
+            let Some(last) = last else { return Ok(None) };
+            copier.copy(FrameHead { journal, ..head(Kind::PageTable) }, &body)?;
+            Ok(last.0.checked_add(1).map(|next| Part::Pages(Pgid(next))))
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! The change-over as its owners notice it: not at all.
+
+mod common;
+#[path = "common/make.rs"]
+#[allow(dead_code, reason = "each test file uses its part of it")]
+mod make;
+
+use std::collections::BTreeMap;
+
+use common::{OWNER, Rng, Server, observe, open, open_document, settle};
+use make::{durable, entry, key, page, read_of, request, storage, timeline};
+use tidelog_disk::{CrashDevice, Fault};
+use tidelog_pages::{OwnerId, StoreReply, StoreRequest, Ticket};
+use tidelog_types::limits::READ_CHUNK_PAGES;
+use tidelog_types::{Page, Pgid};
+
+const READER: OwnerId = OwnerId(2);
+
+fn generation(server: &Server) -> u64 {
+    let text = server.to_string();
+    let after = text.split("generation ").nth(1).expect("it is displayed");
+    after.split(' ').next().and_then(|number| number.parse().ok()).expect("a number")
+}
+
+/// A store whose next poll begins a change-over: documents `a` with these pages in the page file,
+/// `b` with a timeline, and of `a` some pages in the log.
+fn about_to_change_over(pages: u32) -> (CrashDevice, Server) {
+    let device = CrashDevice::new();
+    let mut server = open(&device);
+    let all: Vec<(u32, u8)> = (1..=pages).map(|pgid| (pgid, 1)).collect();
+    server.serve(OWNER, request(1, storage("a", [entry(1, 2, pages, &all)])));
+    server.serve(OWNER, request(2, timeline("b", 1..50)));
+    let mut filler = timeline("c", []);
+    filler.record = Some(vec![1; 60_000].into());
+    server.serve(OWNER, request(3, filler.clone()));
+    server.flush();
+    settle(&mut server, &device);
+    assert_eq!(generation(&server), 2);
+    let newer: Vec<(u32, u8)> = (1..=pages).map(|pgid| (pgid, 2)).collect();
+    server.serve(OWNER, request(3, storage("a", [entry(2, 3, pages, &newer)])));
+    filler.record = Some(vec![2; 140_000].into());
+    server.serve(OWNER, request(3, filler));
+    server.flush();
+    (device, server)
+}
+
+fn pages_of(replies: Vec<(OwnerId, StoreReply)>) -> BTreeMap<Pgid, Page> {
+    let pages = replies.into_iter().filter_map(|(_, reply)| match reply {
+        StoreReply::Pages { pages, .. } => Some(pages),
+        _ => None,
+    });
+    pages.flatten().collect()
+}
+
+#[test]
+fn reads_and_appends_are_served_at_each_step_of_a_change_over() {
+    let (device, mut server) = about_to_change_over(500);
+    let before = generation(&server);
+    let (mut ticket, mut polls) = (3, 0);
+    // Both logs, the page file, and the appends of each step.
+    while generation(&server) == before {
+        ticket += 1;
+        polls += 1;
+        assert!(polls < 200, "it comes to an end though appends go on");
+        server.serve(OWNER, request(ticket, timeline("b", [46 + ticket])));
+        server.serve(READER, read_of(ticket, "a", [7]));
+        server.flush();
+        let calls = device.calls();
+        let replies = server.poll();
+        assert!(device.calls() - calls < 100, "{} disk calls at once", device.calls() - calls);
+        assert!(replies.contains(&(OWNER, durable(ticket))), "poll {polls}: {replies:?}");
+        assert_eq!(pages_of(replies), [(Pgid(7), page(2))].into());
+    }
+    assert!(polls > 10, "it was all done at once");
+    let expected = observe(&mut server, &device);
+    let mut server = open(&device);
+    assert_eq!(observe(&mut server, &device), expected);
+    let opened = open_document(&mut server, &device, &key("b")).expect("it is there");
+    assert_eq!(opened.timeline.map(|it| it.range.end().get()), Some(ticket + 47));
+}
+
+#[test]
+fn what_is_appended_while_batches_are_held_is_seen_at_once_and_durable_in_the_new_log() {
+    let (device, mut server) = about_to_change_over(100);
+    device.hold_flushes(true);
+    let before = generation(&server);
+    let (mut ticket, mut held) = (3, 0);
+    while generation(&server) == before {
+        while server.wants_poll() {
+            server.poll();
+        }
+        ticket += 1;
+        server.serve(OWNER, request(ticket, timeline("b", [46 + ticket])));
+        server.flush();
+        held += u64::from(!server.to_string().contains(&format!("written {}", ticket + 2)));
+        server.serve(READER, StoreRequest::Open { document: key("b") });
+        let opened = server.poll().into_iter().find_map(|(_, reply)| match reply {
+            StoreReply::Opened { state, .. } => state?.timeline,
+            _ => None,
+        });
+        assert_eq!(opened.map(|timeline| timeline.range.end().get()), Some(ticket + 47));
+        device.complete_flushes();
+    }
+    assert!((1..4).contains(&held), "held for {held} flushes");
+    device.hold_flushes(false);
+    let replies = settle(&mut server, &device);
+    assert!(replies.contains(&durable(ticket)), "{replies:?}");
+    let left = device.crash(&mut |_| 0);
+    let opened = open_document(&mut open(&left), &left, &key("b")).expect("it is there");
+    assert_eq!(opened.timeline.map(|it| it.range.end().get()), Some(ticket + 47));
+}
+
+#[test]
+fn a_read_that_was_asked_for_before_sees_what_was_there_then() {
+    let device = CrashDevice::new();
+    let mut server = open(&device);
+    let count = 40 * 64;
+    let all = |fill| (1..=count).map(|pgid| (pgid, fill)).collect::<Vec<(u32, u8)>>();
+    server.serve(OWNER, request(1, storage("a", [entry(1, 2, count, &all(1))])));
+    server.flush();
+    settle(&mut server, &device);
+    // Without a pool the pages come from their slots.
+    drop(server);
+    let mut server = open(&device);
+    let before = generation(&server);
+    server.serve(READER, read_of(1, "a", 1..=count));
+    // Pages that the read comes to last.
+    let newer: Vec<(u32, u8)> = (count - 19..=count).map(|pgid| (pgid, 2)).collect();
+    server.serve(OWNER, request(2, storage("a", [entry(2, 3, count, &newer)])));
+    server.flush();
+    let mut found = BTreeMap::new();
+    (0..30).for_each(|_| found.extend(pages_of(server.poll())));
+    assert_eq!(found.len(), 30 * READ_CHUNK_PAGES, "a chunk for each poll");
+    while server.wants_poll() {
+        found.extend(pages_of(server.poll()));
+    }
+    assert!(generation(&server) > before);
+    assert_eq!(found.len(), count as usize);
+    assert!(found.values().all(|found| *found == page(1)));
+}
+
+#[test]
+fn documents_that_are_destroyed_or_begun_anew_meanwhile_are_what_they_became() {
+    for polls in 0..14 {
+        let (device, mut server) = about_to_change_over(100);
+        (0..polls).for_each(|_| drop(server.poll()));
+        let destroy = StoreRequest::Destroy { ticket: Ticket(4), document: key("a") };
+        server.serve(OWNER, destroy);
+        server.serve(OWNER, request(5, storage("a", [entry(1, 2, 3, &[(2, 77)])])));
+        server.serve(OWNER, request(6, storage("c", [entry(1, 2, 2, &[(1, 5), (2, 6)])])));
+        server.serve(OWNER, request(7, storage("c", [entry(2, 3, 1, &[])])));
+        server.flush();
+        settle(&mut server, &device);
+        let expected = observe(&mut server, &device);
+        assert_eq!(expected.0[&key("a")].pages.keys().collect::<Vec<_>>(), [&Pgid(2)]);
+        assert_eq!(expected.0[&key("c")].pages.keys().collect::<Vec<_>>(), [&Pgid(1)]);
+        assert_eq!(observe(&mut open(&device), &device), expected, "after {polls} polls");
+    }
+}
+
+#[test]
+fn a_change_over_without_room_is_given_up_and_done_later() {
+    let (device, mut server) = about_to_change_over(100);
+    let mut large = timeline("b", []);
+    large.record = Some(vec![1; 900_000].into());
+    server.serve(OWNER, request(4, large));
+    server.flush();
+    let before = generation(&server);
+    let size = |name| device.bytes_of(name).map_or(0, |bytes| bytes.len() as u64);
+    device.set_capacity(Some(["log-a", "log-b", "pages"].map(size).iter().sum()));
+    settle(&mut server, &device);
+    assert_eq!(generation(&server), before);
+    device.set_capacity(None);
+    for ticket in 5..40 {
+        server.serve(OWNER, request(ticket, timeline("b", [45 + ticket])));
+        let fill = storage("c", [entry(ticket - 4, ticket - 3, 1, &[(1, ticket as u8)])]);
+        server.serve(OWNER, request(1000 + ticket, fill));
+        server.flush();
+        settle(&mut server, &device);
+    }
+    assert!(generation(&server) > before);
+    let expected = observe(&mut server, &device);
+    assert_eq!(observe(&mut open(&device), &device), expected);
+}
+
+#[test]
+fn a_seal_that_fails_breaks_the_server_and_loses_nothing() {
+    let mut broken = 0;
+    for call in 1..40 {
+        let (device, mut server) = about_to_change_over(100);
+        let expected = observe(&mut open(&device.kill()), &device);
+        device.fail_call(device.calls() + call, Fault::Full);
+        settle(&mut server, &device);
+        broken += usize::from(server.is_broken());
+        assert_eq!(observe(&mut open(&device.kill()), &device), expected, "call {call}");
+    }
+    assert!(broken > 0, "no call was the seal");
+}
+
+#[test]
+fn a_power_cut_at_any_step_of_a_change_over_keeps_what_was_durable() {
+    let (mut images, mut sealed) = (0, 0);
+    for seed in 1..12 {
+        let mut rng = Rng::new(seed);
+        let (device, mut server) = about_to_change_over(12);
+        device.hold_flushes(true);
+        let before = generation(&server);
+        let (mut ticket, mut acknowledged) = (3, 3);
+        let mut steps_left = 12;
+        while generation(&server) == before || steps_left > 0 {
+            steps_left -= i32::from(generation(&server) != before);
+            if rng.one_in(3) {
+                ticket += 1;
+                server.serve(OWNER, request(ticket, timeline("b", [46 + ticket])));
+                server.flush();
+            }
+            if rng.one_in(2) {
+                device.complete_flushes_of_one(&mut |count| rng.below(count));
+            }
+            for (_, reply) in server.poll() {
+                if let StoreReply::Durable { ticket: Ticket(durable) } = reply {
+                    acknowledged = durable;
+                }
+            }
+            for mood in 0..4 {
+                let left = device.crash(&mut |versions| match mood {
+                    0 if !rng.one_in(8) => 0,
+                    1 if !rng.one_in(8) => versions - 1,
+                    _ => rng.below(versions),
+                });
+                let mut reopened = open(&left);
+                sealed += usize::from(generation(&reopened) != before);
+                let observed = observe(&mut reopened, &left);
+                let pages = observed.0[&key("a")].pages.values();
+                assert!(pages.map(|(_, found)| found).eq(vec![&page(2); 12]), "seed {seed}");
+                let timeline = observed.0[&key("b")].timeline.as_ref().expect("it was begun");
+                let durable = 49 + acknowledged as usize - 3;
+                assert!((durable..=durable + 40).contains(&timeline.2.len()), "seed {seed}");
+                images += 1;
+            }
+        }
+    }
+    assert!(images > 1000 && sealed > 200, "{images} images, {sealed} of the new log");
+}

@@ -1,0 +1,281 @@
+//! A store whose durable bytes have changed: what is left of it, and what is said about it.
+
+mod common;
+#[path = "common/make.rs"]
+#[allow(dead_code, reason = "each test file uses its part of it")]
+mod make;
+
+use common::{
+    Model, OWNER, Server, ask, files, observe, open, open_document, plain, settle, small_log,
+};
+use make::{durable, entry, key, lsn, page, request, storage, timeline};
+use tidelog_disk::CrashDevice;
+use tidelog_pages::{
+    Append, AppendError, DamageReport, OpenError, PageServer, RecoveryReport, Remedy, StoreReply,
+    StoreRequest, Ticket,
+};
+use tidelog_types::{Epoch, Pgid};
+
+/// A store with three documents, and its states after each append.
+struct Scene {
+    device: CrashDevice,
+    states: Vec<Model>,
+    /// Where the log ended after each append.
+    ends: Vec<u64>,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let mut scene = Self { device: CrashDevice::new(), states: Vec::new(), ends: Vec::new() };
+        let mut server = open(&scene.device);
+        let mut both = timeline("b", 1..3);
+        both.begin_storage = Some(make::STORAGE);
+        both.storage = vec![entry(1, 2, 1, &[(1, 9)])];
+        let mut notes = Append::to(key("c"));
+        notes.record = Some(b"notes".to_vec().into());
+        let appends = [
+            storage("a", [entry(1, 2, 3, &[(1, 1), (2, 2)])]),
+            both,
+            notes,
+            storage("a", [entry(2, 5, 2, &[(2, 3)])]),
+            storage("a", [entry(5, 6, 2, &[(1, 4)])]),
+            timeline("b", [3]),
+        ];
+        for (ticket, append) in (1..).zip(appends) {
+            scene.append(&mut server, ticket, append);
+        }
+        scene
+    }
+
+    fn append(&mut self, server: &mut Server, ticket: u64, append: Append) {
+        server.serve(OWNER, request(ticket, append));
+        server.flush();
+        assert_eq!(settle(server, &self.device), [durable(ticket)]);
+        self.states.push(observe(server, &self.device));
+        let bytes = self.device.bytes_of("log-a").expect("a file");
+        self.ends.push(bytes.len() as u64 - 8);
+    }
+
+    /// The same store with this bit flipped.
+    fn with(&self, file: &str, bit: u64) -> CrashDevice {
+        let device = self.device.kill();
+        let byte = device.bytes_of(file).expect("a file")[(bit / 8) as usize];
+        device.file(file).write_at_all(bit / 8, byte ^ (1 << (bit % 8)));
+        device
+    }
+}
+
+trait WriteAll {
+    fn write_at_all(self, at: u64, byte: u8);
+}
+
+impl WriteAll for tidelog_disk::CrashDisk {
+    fn write_at_all(mut self, at: u64, byte: u8) {
+        tidelog_disk::Disk::write_at(&mut self, at, &[byte]).expect("room");
+    }
+}
+
+fn open_damaged(device: &CrashDevice) -> (Server, RecoveryReport) {
+    PageServer::open_with(files(device), small_log()).expect("it can be opened for reading")
+}
+
+fn damage(device: &CrashDevice) -> DamageReport {
+    open_damaged(device).1.damage.expect("it is damaged")
+}
+
+#[test]
+fn a_damaged_body_costs_its_document_what_follows_and_others_nothing() {
+    let scene = Scene::new();
+    // In a page of the second entry of `a`.
+    let device = scene.with("log-a", (scene.ends[3] - 100) * 8);
+    let report = damage(&device);
+    assert_eq!(report.places.len(), 1);
+    let (offset, size) = (report.places[0].offset, report.places[0].size);
+    assert_eq!((offset, offset + size), (scene.ends[2], scene.ends[3]));
+    assert_eq!((report.incomplete, report.nameless), (vec![key("a")], 0));
+
+    let (mut server, _) = open_damaged(&device);
+    let expected = scene.states.last().expect("some");
+    let observed = observe(&mut server, &device);
+    for name in ["b", "c"] {
+        assert_eq!(observed.0[&key(name)], expected.0[&key(name)]);
+        let opened = open_document(&mut server, &device, &key(name)).expect("it is there");
+        assert!(!opened.is_incomplete);
+    }
+    assert_eq!(observed.0[&key("a")], scene.states[2].0[&key("a")], "as before the gap");
+    let opened = open_document(&mut server, &device, &key("a")).expect("it is there");
+    assert!(opened.is_incomplete);
+    assert_eq!(opened.storage.map(|position| position.next), Some(lsn(2)));
+}
+
+#[test]
+fn nothing_is_written_to_a_damaged_store_and_everything_asked_for_is_answered() {
+    let scene = Scene::new();
+    let device = scene.with("log-a", (scene.ends[3] - 100) * 8);
+    let bytes = || ["log-a", "log-b", "pages"].map(|name| device.bytes_of(name));
+    let before = bytes();
+    let (mut server, report) = open_damaged(&device);
+    server.serve(OWNER, StoreRequest::Hello { epoch: Epoch(4) });
+    server.flush();
+    assert_eq!(settle(&mut server, &device), [StoreReply::Ready { epoch: Epoch(4) }]);
+    assert_eq!(server.epoch(), Epoch(4));
+    let error = AppendError::Damaged;
+    let refused =
+        |ticket| StoreReply::AppendFailed { ticket: Ticket(ticket), error: error.clone() };
+    let append = request(1, timeline("b", [4]));
+    assert_eq!(ask(&mut server, &device, append), [refused(1)]);
+    let append = request(2, timeline("new", [1]));
+    assert_eq!(ask(&mut server, &device, append), [refused(2)]);
+    let destroy = StoreRequest::Destroy { ticket: Ticket(3), document: key("c") };
+    assert_eq!(ask(&mut server, &device, destroy), [refused(3)]);
+    drop(server);
+    assert_eq!(bytes(), before);
+    assert_eq!(open_damaged(&device).1, report, "it stays what it is");
+}
+
+#[test]
+fn where_a_header_is_lost_too_only_what_is_found_later_proves_a_document_whole() {
+    let scene = Scene::new();
+    // The header of the second entry of `a`: nothing of `c` follows, and of `b` something does.
+    let report = damage(&scene.with("log-a", (scene.ends[2] + 60) * 8));
+    assert_eq!(report.incomplete, [key("a"), key("c")]);
+    // That of the document `c`, or of its notes.
+    let report = damage(&scene.with("log-a", (scene.ends[1] + 60) * 8));
+    assert_eq!((report.incomplete, report.nameless), (vec![], 1));
+    // A name alone.
+    let report = damage(&scene.with("log-a", (4096 + 165) * 8));
+    assert_eq!((report.incomplete, report.nameless), (vec![], 1), "all of `a` was one batch");
+}
+
+#[test]
+fn a_damaged_checkpoint_leaves_what_lies_before_and_behind() {
+    let device = CrashDevice::new();
+    let mut server = open(&device);
+    for (ticket, name) in [(1, "a"), (2, "b"), (3, "c")] {
+        server.serve(OWNER, request(ticket, storage(name, [entry(1, 2, 8, &[(1, ticket as u8)])])));
+    }
+    let mut filler = Append::to(key("filler"));
+    filler.record = Some(vec![1; 50_000].into());
+    server.serve(OWNER, request(4, filler));
+    server.flush();
+    settle(&mut server, &device);
+    assert!(server.to_string().contains("log log-b generation 2"), "{server}");
+    server.serve(OWNER, request(5, storage("c", [entry(2, 3, 8, &[(2, 33)])])));
+    server.flush();
+    settle(&mut server, &device);
+    let expected = plain(&observe(&mut server, &device));
+    drop(server);
+    let bytes = device.bytes_of("log-b").expect("a file");
+    let name = bytes.windows(6).position(|it| it == b"\x01\0b\0\0\0").expect("its name") as u64;
+    let device = {
+        let left = device.kill();
+        left.file("log-b").write_at_all(name, 9);
+        left
+    };
+    let (mut server, report) = open_damaged(&device);
+    let report = report.damage.expect("it is damaged");
+    assert_eq!((report.incomplete, report.nameless), (vec![], 1));
+    let observed = observe(&mut server, &device);
+    assert_eq!(observed.0.len(), 3);
+    assert!(observed.0.iter().all(|(key, document)| expected.0[key] == *document));
+    assert_eq!(observed.0[&key("c")].pages[&Pgid(2)].1, page(33));
+}
+
+#[test]
+fn whatever_bit_flips_no_document_is_what_it_never_was() {
+    let scene = Scene::new();
+    let size = *scene.ends.last().expect("some");
+    let (mut damaged, mut incomplete) = (0, 0);
+    for at in (4096..size).step_by(3) {
+        let device = scene.with("log-a", at * 8 + at % 8);
+        let (mut server, report) = open_damaged(&device);
+        let observed = observe(&mut server, &device);
+        let last = scene.states.last().expect("some");
+        let Some(report) = report.damage else {
+            // Of the last batch nothing says that it was durable.
+            assert!(report.cut.is_some() && at >= scene.ends[4], "byte {at}");
+            assert_eq!(observed, scene.states[4], "byte {at}");
+            continue;
+        };
+        damaged += 1;
+        incomplete += report.incomplete.len();
+        for (key, document) in &observed.0 {
+            if report.incomplete.contains(key) {
+                let mut states = scene.states.iter().filter_map(|state| state.0.get(key));
+                assert!(states.any(|state| state == document), "byte {at}: {key:?}");
+            } else {
+                assert_eq!(document, &last.0[key], "byte {at}: {key:?}");
+            }
+        }
+        let missing = last.0.len() - observed.0.len();
+        assert!(report.nameless <= missing, "byte {at}: {report:?}");
+    }
+    assert!(damaged > 4_000 && incomplete > 1_000, "{damaged} {incomplete}");
+}
+
+#[test]
+fn a_document_whose_destruction_is_lost_gives_way_to_the_next_of_its_name() {
+    let mut scene = Scene::new();
+    let mut server = open(&scene.device);
+    server.serve(OWNER, StoreRequest::Destroy { ticket: Ticket(7), document: key("a") });
+    scene.append(&mut server, 8, storage("a", [entry(1, 2, 1, &[(1, 8)])]));
+    scene.append(&mut server, 9, timeline("b", [4]));
+    drop(server);
+    let device = scene.with("log-a", (scene.ends[5] + 100) * 8);
+    assert_eq!(damage(&device).places[0].offset, scene.ends[5]);
+    let (mut server, _) = open_damaged(&device);
+    let observed = observe(&mut server, &device);
+    assert_eq!(observed.0[&key("a")], scene.states[6].0[&key("a")]);
+}
+
+#[test]
+fn a_newer_format_and_an_unknown_kind_are_refused_and_left_untouched() {
+    let scene = Scene::new();
+    let with = |file: &str, change: &dyn Fn(&mut Vec<u8>)| {
+        let left = scene.device.kill();
+        let mut bytes = left.bytes_of(file).expect("a file");
+        change(&mut bytes);
+        tidelog_disk::Disk::write_at(&mut left.file(file), 0, &bytes).expect("room");
+        let answer = PageServer::open(files(&left)).map(|_| ());
+        assert_eq!(left.bytes_of(file), Some(bytes), "{file}");
+        answer
+    };
+    let newer = |magic: &'static [u8; 8]| {
+        move |bytes: &mut Vec<u8>| {
+            bytes.resize(bytes.len().max(4096), 0);
+            for copy in [0, 2048] {
+                bytes[copy..copy + 8].copy_from_slice(magic);
+                bytes[copy + 8] = 7;
+                let checksum = crc32c::crc32c(&bytes[copy..copy + 508]).to_le_bytes();
+                bytes[copy + 508..copy + 512].copy_from_slice(&checksum);
+            }
+        }
+    };
+    let error = OpenError::NewerFormat { found: 7, known: 1 };
+    assert_eq!(error.remedy(), Remedy::StandDown);
+    for (file, magic) in [("log-a", b"TIDELOG1"), ("log-b", b"TIDELOG1"), ("pages", b"TIDEPAGE")] {
+        assert_eq!(with(file, &newer(magic)), Err(error.clone()), "{file}");
+    }
+
+    let device = CrashDevice::new();
+    let mut server = open(&device);
+    server.serve(OWNER, StoreRequest::Hello { epoch: Epoch(4) });
+    server.flush();
+    settle(&mut server, &device);
+    let scene = Scene { device, states: Vec::new(), ends: Vec::new() };
+    let with = |kind: u8| {
+        let left = scene.device.kill();
+        let mut bytes = left.bytes_of("log-a").expect("a file");
+        let frame = &mut bytes[4096..4096 + 160];
+        frame[12] = kind;
+        let covered = [&4096_u64.to_le_bytes()[..], &frame[8..]].concat();
+        frame[4..8].copy_from_slice(&crc32c::crc32c(&covered).to_le_bytes());
+        tidelog_disk::Disk::write_at(&mut left.file("log-a"), 0, &bytes).expect("room");
+        let answer = PageServer::open(files(&left)).map(|_| ());
+        assert_eq!(left.bytes_of("log-a"), Some(bytes));
+        answer
+    };
+    assert_eq!(with(1), Ok(()));
+    let unknown = with(200);
+    assert!(matches!(unknown, Err(OpenError::Log(_))), "{unknown:?}");
+}

@@ -1,0 +1,248 @@
+//! Reading what was: single storage entries, and pages as of an LSN.
+
+mod common;
+#[path = "common/make.rs"]
+#[allow(dead_code, reason = "each test file uses its part of it")]
+mod make;
+
+use std::collections::BTreeMap;
+
+use common::{OWNER, Rng, Server, ask, changes, open, settle};
+use make::{STORAGE, durable, entry, key, lsn, page, request, storage};
+use tidelog_disk::CrashDevice;
+use tidelog_pages::{Append, AppendError, StorageEntry, StoreReply, StoreRequest, Ticket, Urgency};
+use tidelog_types::limits::ENTRY_PAGES_MAX;
+use tidelog_types::{CallId, JournalId, LsnRange, Page, Pgid};
+
+fn range(start: u64, end: u64) -> LsnRange {
+    LsnRange::new(lsn(start), lsn(end))
+}
+
+fn entries_of(name: &str, range: LsnRange) -> StoreRequest {
+    StoreRequest::Entries { request: 3, urgency: Urgency::Background, document: key(name), range }
+}
+
+fn pages_at(name: &str, pgids: impl IntoIterator<Item = u32>, at: u64) -> StoreRequest {
+    let pgids = pgids.into_iter().map(Pgid).collect();
+    let (urgency, document) = (Urgency::User, key(name));
+    StoreRequest::ReadAt { request: 4, urgency, document, pgids, at: lsn(at) }
+}
+
+/// The entries, or the LSNs that there are entries for.
+fn entries(
+    server: &mut Server,
+    device: &CrashDevice,
+    request: StoreRequest,
+) -> Result<Vec<StorageEntry>, Option<LsnRange>> {
+    let mut found = Vec::new();
+    let mut replies = ask(server, device, request);
+    replies.retain(|reply| !matches!(reply, StoreReply::Durable { .. }));
+    let count = replies.len();
+    for (index, reply) in replies.into_iter().enumerate() {
+        match reply {
+            StoreReply::Entries { entries, last, .. } => {
+                assert_eq!(last, index + 1 == count);
+                found.extend(entries);
+            }
+            StoreReply::Trimmed { history, .. } => return Err(history),
+            other => panic!("unasked: {other:?}"),
+        }
+    }
+    Ok(found)
+}
+
+fn pages(
+    server: &mut Server,
+    device: &CrashDevice,
+    request: StoreRequest,
+) -> Result<BTreeMap<Pgid, Page>, Option<LsnRange>> {
+    let mut found = BTreeMap::new();
+    for reply in ask(server, device, request) {
+        match reply {
+            StoreReply::Pages { pages, .. } => found.extend(pages),
+            StoreReply::Trimmed { history, .. } => return Err(history),
+            other => panic!("unasked: {other:?}"),
+        }
+    }
+    Ok(found)
+}
+
+/// Entries of all sorts: with several calls and none, of a range, shrinking, without pages.
+fn sorts() -> Vec<StorageEntry> {
+    let mut sorts = vec![
+        entry(1, 2, 4, &[(1, 1), (2, 1), (3, 1), (4, 1)]),
+        entry(2, 40, 4, &[(2, 2)]),
+        entry(40, 41, 2, &[]),
+        entry(41, 42, 4, &[(3, 3), (4, 3)]),
+    ];
+    sorts[1].calls = vec![(CallId([8; 16]), lsn(2)), (CallId([9; 16]), lsn(30))];
+    sorts[3].calls = Vec::new();
+    sorts
+}
+
+fn server_with(entries: Vec<StorageEntry>) -> (CrashDevice, Server) {
+    let device = CrashDevice::new();
+    let mut server = open(&device);
+    server.serve(OWNER, request(1, storage("a", entries)));
+    server.flush();
+    assert_eq!(settle(&mut server, &device), [durable(1)]);
+    (device, server)
+}
+
+fn change_over(server: &mut Server, device: &CrashDevice) {
+    let mut filler = Append::to(key("filler"));
+    filler.record = Some(vec![1; 50_000].into());
+    server.serve(OWNER, request(99, filler));
+    server.flush();
+    settle(server, device);
+}
+
+#[test]
+fn entries_come_back_one_by_one_as_they_were_appended() {
+    let (device, mut server) = server_with(sorts());
+    for _ in 0..2 {
+        let mut entries =
+            |start, end| entries(&mut server, &device, entries_of("a", range(start, end)));
+        assert_eq!(entries(1, 42), Ok(sorts()));
+        assert_eq!(entries(2, 41), Ok(sorts()[1..3].to_vec()));
+        assert_eq!(entries(2, 39), Ok(Vec::new()), "part of an entry");
+        assert_eq!(entries(42, 42), Ok(Vec::new()), "the head");
+        assert_eq!(entries(41, 1000), Ok(sorts()[3..].to_vec()));
+        assert_eq!(entries(3, 42), Err(Some(range(1, 42))), "amid an entry");
+        assert_eq!(entries(43, 44), Err(Some(range(1, 42))), "not there yet");
+        drop(server);
+        server = open(&device);
+    }
+    let nothing = entries(&mut server, &device, entries_of("b", range(1, 2)));
+    assert_eq!(nothing, Err(None));
+}
+
+#[test]
+fn an_entry_of_many_frames_comes_back_whole_and_its_pages_in_turns() {
+    let mut rng = Rng::new(7);
+    let mut large = entry(1, 2, 700, &[]);
+    large.set.pages = (1..=700).map(|pgid| (Pgid(pgid), rng.page())).collect();
+    let all = vec![large, entry(2, 3, 700, &[(5, 5)]), entry(3, 4, 700, &[])];
+    let device = CrashDevice::new();
+    let mut server = open(&device);
+    server.serve(OWNER, request(1, storage("a", all.clone())));
+    let found = entries(&mut server, &device, entries_of("a", range(1, 4)));
+    assert_eq!(found.map(|found| found == all), Ok(true));
+}
+
+#[test]
+fn pages_are_read_as_of_any_entry_since_the_checkpoint() {
+    let (device, mut server) = server_with(sorts());
+    let check = |server: &mut Server, at: u64, expected: &[(u32, u8)]| {
+        let expected = expected.iter().map(|(pgid, fill)| (Pgid(*pgid), page(*fill))).collect();
+        assert_eq!(pages(server, &device, pages_at("a", 1..=5, at)), Ok(expected), "at {at}");
+    };
+    for _ in 0..2 {
+        check(&mut server, 1, &[]);
+        check(&mut server, 2, &[(1, 1), (2, 1), (3, 1), (4, 1)]);
+        check(&mut server, 40, &[(1, 1), (2, 2), (3, 1), (4, 1)]);
+        check(&mut server, 41, &[(1, 1), (2, 2)]);
+        check(&mut server, 42, &[(1, 1), (2, 2), (3, 3), (4, 3)]);
+        let amid = pages(&mut server, &device, pages_at("a", [1], 7));
+        assert_eq!(amid, Err(Some(range(1, 42))));
+        drop(server);
+        server = open(&device);
+    }
+}
+
+#[test]
+fn a_change_over_trims_history_up_to_where_it_began() {
+    let (device, mut server) = server_with(sorts());
+    change_over(&mut server, &device);
+    let later = entry(42, 43, 4, &[(2, 9)]);
+    server.serve(OWNER, request(2, storage("a", [later.clone()])));
+    server.flush();
+    settle(&mut server, &device);
+    for _ in 0..2 {
+        let trimmed = entries(&mut server, &device, entries_of("a", range(41, 43)));
+        assert_eq!(trimmed, Err(Some(range(42, 43))));
+        let found = entries(&mut server, &device, entries_of("a", range(42, 43)));
+        assert_eq!(found, Ok(vec![later.clone()]));
+        let trimmed = pages(&mut server, &device, pages_at("a", [2], 41));
+        assert_eq!(trimmed, Err(Some(range(42, 43))));
+        for (at, fill) in [(42, 2), (43, 9)] {
+            let found = pages(&mut server, &device, pages_at("a", [2], at));
+            assert_eq!(found, Ok([(Pgid(2), page(fill))].into()));
+        }
+        drop(server);
+        server = open(&device);
+    }
+    server.serve(
+        OWNER,
+        request(3, {
+            let mut anew = Append::to(key("a"));
+            anew.begin_storage = Some(JournalId([7; 16]));
+            anew
+        }),
+    );
+    let found = entries(&mut server, &device, entries_of("a", range(42, 43)));
+    assert_eq!(found, Err(Some(range(1, 1))), "another journal");
+}
+
+#[test]
+fn what_a_checkpoint_writes_over_is_gone_and_never_something_else() {
+    let (device, mut server) = server_with(sorts());
+    change_over(&mut server, &device);
+    let many: Vec<StorageEntry> =
+        (42..60).map(|at| entry(at, at + 1, 4, &[(2, at as u8), (3, at as u8)])).collect();
+    server.serve(OWNER, request(2, storage("a", many)));
+    server.flush();
+    // The page that lies in its slot, as of the last checkpoint; at each step of the next.
+    let (mut there, mut gone) = (0, 0);
+    for _ in 0..20 {
+        let left = device.kill();
+        let mut reopened = open(&left);
+        for (server, device) in [(&mut server, &device), (&mut reopened, &left)] {
+            server.serve(OWNER, pages_at("a", [2], 42));
+            let replies = server.poll().into_iter().map(|(_, reply)| reply);
+            let reply = replies.filter(|reply| !matches!(reply, StoreReply::Durable { .. })).last();
+            match reply.expect("an answer") {
+                StoreReply::Pages { pages, .. } => {
+                    assert_eq!(pages, [(Pgid(2), page(2))]);
+                    there += 1;
+                }
+                StoreReply::Trimmed { .. } => gone += 1,
+                other => panic!("{other:?}"),
+            }
+            let _ = device;
+        }
+    }
+    assert!(there > 0 && gone > 0, "{there} {gone}");
+}
+
+#[test]
+fn a_compaction_is_right_where_the_document_was_smaller_in_between() {
+    let (device, mut server) = server_with(sorts());
+    for _ in 0..2 {
+        // A follower at 2 has the first pages 3 and 4, which were dropped and written again.
+        let set = changes(&mut server, &device, &key("a"), lsn(2));
+        assert_eq!((set.db_pages, set.pages.keys().map(|it| it.0).collect()), (4, vec![2, 3, 4]));
+        assert_eq!(set.pages[&Pgid(4)], page(3));
+        change_over(&mut server, &device);
+    }
+    let mut smaller = storage("a", [entry(42, 43, 1, &[])]);
+    smaller.begin_storage = Some(STORAGE);
+    server.serve(OWNER, request(3, smaller));
+    for _ in 0..2 {
+        let set = changes(&mut server, &device, &key("a"), lsn(2));
+        assert_eq!((set.db_pages, set.pages.len()), (1, 0), "what is beyond the end is not told");
+        change_over(&mut server, &device);
+    }
+}
+
+#[test]
+fn an_entry_over_its_limit_is_refused_and_named() {
+    let (device, mut server) = server_with(sorts());
+    let count = ENTRY_PAGES_MAX as u32 + 1;
+    let mut large = entry(42, 43, count, &[]);
+    let page = page(1);
+    large.set.pages = (1..=count).map(|pgid| (Pgid(pgid), page.clone())).collect();
+    let replies = ask(&mut server, &device, request(2, storage("a", [large])));
+    let error = AppendError::EntryTooLarge { pages: count as usize };
+    assert_eq!(replies, [StoreReply::AppendFailed { ticket: Ticket(2), error }]);
+}

@@ -1,0 +1,209 @@
+//! A store against a plain model: documents, timelines, pages as of any LSN.
+//!
+//! Goal: whatever is appended, destroyed, begun anew, checkpointed and opened again in whatever
+//! order, the store says what a few maps say, and after a power cut it holds a state that it had,
+//! at or after the last that was called durable. Method: random operations of one owner on a
+//! store with a small log, compared piece by piece, and as a whole now and then.
+//! `crates/journal/tests/common/runs.rs` says how to do many and how to replay one.
+
+mod common;
+#[path = "../../journal/tests/common/runs.rs"]
+mod runs;
+
+use common::{Model, ModelDocument, OWNER, Server, Workload, ask, files, is_same, observe, plain};
+use tidelog_disk::CrashDevice;
+use tidelog_pages::{PageServer, StoreOptions, StoreReply, StoreRequest, Ticket, Urgency};
+use tidelog_types::{DocumentKey, Lsn, Pgid};
+
+const OPERATIONS: u64 = 1_000;
+
+struct Scene {
+    rng: runs::Rng,
+    device: CrashDevice,
+    server: Server,
+    workload: Workload,
+    options: StoreOptions,
+    /// The states since the last durable one, and the requests that led to them.
+    states: Vec<(Ticket, Model)>,
+    requests: u64,
+}
+
+fn open(device: &CrashDevice, options: StoreOptions) -> Server {
+    PageServer::open_with(files(device), options).expect("a store can always be opened").0
+}
+
+impl Scene {
+    fn new(mut rng: runs::Rng) -> Self {
+        let device = CrashDevice::new();
+        let log_size_max = (16 * 1024) << rng.below(4);
+        let options = StoreOptions { log_size_max, pool_pages_max: 1 + rng.below(30) };
+        let server = open(&device, options);
+        let workload = Workload::new(rng.next());
+        let states = vec![(Ticket(0), Model::default())];
+        Self { rng, device, server, workload, options, states, requests: 0 }
+    }
+
+    fn model(&self) -> &Model {
+        &self.workload.model
+    }
+
+    fn document(&mut self) -> (DocumentKey, ModelDocument) {
+        let name = format!("document-{}", self.rng.below(self.workload.documents));
+        let key = DocumentKey::new(&name, "").expect("a good name");
+        let known = self.model().0.get(&key).cloned().unwrap_or_default();
+        (key, known)
+    }
+
+    fn append(&mut self) {
+        let request = self.workload.next();
+        self.states.push((common::ticket_of(&request), self.model().clone()));
+        self.server.serve(OWNER, request);
+    }
+
+    /// Flushes, and polls as far as there is something to do.
+    fn settle(&mut self) {
+        self.server.flush();
+        let last = self.states.last().expect("the first one").0;
+        let mut durable = self.states[0].0;
+        for reply in common::settle(&mut self.server, &self.device) {
+            let StoreReply::Durable { ticket } = reply else { panic!("unasked: {reply:?}") };
+            durable = ticket;
+        }
+        assert_eq!(durable, last, "all that was appended is durable");
+        self.states.drain(..self.states.len() - 1);
+    }
+
+    /// Serves a question, with what went before it in any state of durability. Replies to appends
+    /// are not looked at: `settle` does.
+    fn ask(&mut self, request: StoreRequest) -> Vec<StoreReply> {
+        let mut replies = ask(&mut self.server, &self.device, request);
+        for reply in replies.extract_if(.., |reply| matches!(reply, StoreReply::Durable { .. })) {
+            let StoreReply::Durable { ticket } = reply else { unreachable!("looked at") };
+            self.states.retain(|(state, _)| *state >= ticket);
+        }
+        replies
+    }
+
+    fn next_request(&mut self) -> u64 {
+        self.requests += 1;
+        self.requests
+    }
+
+    fn open_document(&mut self) {
+        let (document, known) = self.document();
+        let is_known = self.model().0.contains_key(&document);
+        let replies = self.ask(StoreRequest::Open { document });
+        let [StoreReply::Opened { state, .. }] = replies.as_slice() else { panic!("{replies:?}") };
+        assert_eq!(state.is_some(), is_known);
+        let Some(state) = state else { return };
+        assert_eq!(state.record, known.record);
+        assert_eq!((state.storage, state.db_pages), (known.storage, known.db_pages));
+        let timeline = state.timeline.clone().map(|it| (it.journal, it.range.start(), it.frames));
+        assert_eq!(timeline, known.timeline);
+        let first = known.pages.get(&Pgid(1)).map(|(_, page)| page.clone());
+        assert_eq!(state.first_page, first);
+    }
+
+    fn read(&mut self) {
+        let (document, known) = self.document();
+        let count = self.rng.below(12);
+        let mut pgids: Vec<Pgid> =
+            (0..count).map(|_| Pgid(self.rng.below(known.db_pages as usize + 3) as u32)).collect();
+        pgids.sort_unstable();
+        pgids.dedup();
+        let urgency = Urgency::User;
+        let (request, wanted) = (self.next_request(), pgids.clone());
+        let replies = self.ask(StoreRequest::Read { request, urgency, document, pgids });
+        let [StoreReply::Pages { request: answered, pages, last: true, .. }] = replies.as_slice()
+        else {
+            panic!("{replies:?}")
+        };
+        let expected = wanted
+            .iter()
+            .filter_map(|pgid| known.pages.get(pgid).map(|(_, page)| (*pgid, page.clone())));
+        assert!(*answered == request && expected.eq(pages.iter().cloned()));
+    }
+
+    /// What changed since an LSN, which is the store as of any LSN.
+    fn changes(&mut self) {
+        let (document, known) = self.document();
+        let next = known.storage.map_or(1, |position| position.next.get());
+        let since = Lsn::FIRST.plus(self.rng.next() % next);
+        let (request, urgency) = (self.next_request(), Urgency::Background);
+        let replies = self.ask(StoreRequest::Changes { request, urgency, document, since });
+        let [StoreReply::Changes { position, set, .. }] = replies.as_slice() else {
+            panic!("{replies:?}")
+        };
+        assert_eq!((*position, set.db_pages), (known.storage, known.db_pages));
+        let newer = known.pages.iter().filter(|(_, (lsn, _))| *lsn >= since);
+        let newer = newer.map(|(pgid, (_, page))| (pgid, page));
+        assert!(newer.eq(&set.pages), "the pages since {since}");
+    }
+
+    fn compare(&mut self) {
+        self.settle();
+        let observed = observe(&mut self.server, &self.device);
+        assert_eq!(observed, plain(self.model()));
+    }
+
+    /// Opens the store anew, as after the end of its process: what was not written is lost.
+    fn reopen(&mut self) {
+        self.device.hold_flushes(false);
+        self.server = open(&self.device, self.options);
+        self.found();
+    }
+
+    /// Cuts the power, and opens what is left.
+    fn cut(&mut self) {
+        let rng = &mut self.rng;
+        let mood = rng.below(3);
+        self.device = self.device.crash(&mut |versions| match mood {
+            0 if !rng.one_in(6) => 0,
+            1 if !rng.one_in(6) => versions - 1,
+            _ => rng.below(versions),
+        });
+        self.server = open(&self.device, self.options);
+        self.found();
+    }
+
+    /// Takes the state that is found for the one that there is.
+    fn found(&mut self) {
+        let observed = observe(&mut self.server, &self.device);
+        let index = self.states.iter().rposition(|(_, model)| is_same(&observed, model));
+        let Some(index) = index else { panic!("not one of the last {} states", self.states.len()) };
+        let (ticket, model) = self.states.swap_remove(index);
+        self.workload.go_back_to(model.clone());
+        self.states = vec![(ticket, model)];
+        // What was found is durable with the next flush, and only then.
+        self.server.flush();
+        let replies = common::settle(&mut self.server, &self.device);
+        assert_eq!(replies, [], "nobody of this life has asked for anything");
+    }
+
+    fn step(&mut self) {
+        match self.rng.below(1000) {
+            0..450 => self.append(),
+            450..600 => self.settle(),
+            600..650 => self.open_document(),
+            650..850 => self.read(),
+            850..985 => self.changes(),
+            985..990 => self.compare(),
+            990..995 => self.reopen(),
+            _ => self.cut(),
+        }
+        let is_held = self.rng.one_in(3);
+        self.device.hold_flushes(is_held);
+    }
+}
+
+#[test]
+fn a_store_agrees_with_a_plain_model() {
+    runs::runs("model of the store", 20_000, |rng| {
+        let mut scene = Scene::new(runs::Rng::new(rng.next()));
+        for _ in 0..OPERATIONS {
+            scene.step();
+        }
+        scene.compare();
+        OPERATIONS
+    });
+}

@@ -1,0 +1,168 @@
+//! Every message between client and server, byte for byte as it lies in `tests/golden`: each is
+//! read as it was written. `cargo xtask golden` writes those of the present version anew.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tidelog_sync::{
+    ByeReason, EntryPart, FromServer, Intent, MessageError, Origin, PROTOCOL_VERSION, Refusal,
+    ToServer, WireFrame, decode_message, encode_message,
+};
+use tidelog_types::limits::PAGE_SIZE;
+use tidelog_types::{CallId, Chain, ClientId, JournalId, Lsn, LsnRange, Page, Pgid, Position};
+
+fn file(version: u16) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../../tests/golden/wire-v{version}.txt"))
+}
+
+fn lsn(number: u64) -> Lsn {
+    Lsn::new(number).expect("from 1")
+}
+
+fn position() -> Position {
+    Position { journal: JournalId([2; 16]), next: lsn(43), chain: Chain([7; 32]) }
+}
+
+fn page() -> (Pgid, Page) {
+    (Pgid(3), Page::zeroed().with(PAGE_SIZE - 4, b"tide"))
+}
+
+/// One of every message that a client sends, and of every shape of its parts.
+fn to_server() -> Vec<(&'static str, ToServer)> {
+    let (channel, reason) = (5, "why");
+    let open = |intent, have| ToServer::Open {
+        channel,
+        document: "lists/grün".to_owned(),
+        doctype: vec![1, 2, 3],
+        timeline: JournalId([1; 16]),
+        have,
+        intent,
+    };
+    let frame = |number: u8| WireFrame { call: CallId([number; 16]), body: vec![number; 3] };
+    let (db_pages, pages) = (4, vec![page()]);
+    vec![
+        ("hello", ToServer::Hello { client: ClientId([9; 16]), token: None }),
+        (
+            "hello with a token",
+            ToServer::Hello { client: ClientId([9; 16]), token: Some(reason.to_owned()) },
+        ),
+        ("open, following", open(Intent::Follow, Some(position()))),
+        ("open, offering", open(Intent::Offer, None)),
+        (
+            "frames",
+            ToServer::Frames { channel, first: lsn(14), frames: vec![frame(1), frame(2)] },
+        ),
+        ("seed", ToServer::Seed { channel, position: position(), db_pages, pages, last: true }),
+        ("received", ToServer::Received { channel, next: lsn(43) }),
+        ("probe", ToServer::Probe { channel, request: 77 }),
+        ("close", ToServer::Close { channel }),
+        ("ping", ToServer::Ping),
+    ]
+}
+
+/// One of every message that a server sends, and of every shape of its parts.
+fn from_server() -> Vec<(&'static str, FromServer)> {
+    let channel = 5;
+    let reason = || "why".to_owned();
+    let part = |origin| EntryPart {
+        range: LsnRange::new(lsn(42), lsn(43)),
+        position: position(),
+        db_pages: 4,
+        origin,
+        pages: vec![page()],
+        last: origin.is_some(),
+    };
+    let origin = Origin { timeline: JournalId([1; 16]), lsn: lsn(14) };
+    let refused = |refusal| FromServer::Refused { channel, refusal };
+    let bye = |reason| FromServer::Bye { reason };
+    vec![
+        ("welcome", FromServer::Welcome),
+        ("opened", FromServer::Opened { channel, storage: position(), wanted: lsn(14) }),
+        ("seed wanted", FromServer::SeedWanted { channel }),
+        ("seeded", FromServer::Seeded { channel }),
+        ("entry, a part", FromServer::Entry { channel, part: part(None) }),
+        ("entry, whole", FromServer::Entry { channel, part: part(Some(origin)) }),
+        ("acked", FromServer::Acked { channel, next: lsn(15) }),
+        ("probed", FromServer::Probed { channel, request: 77, next: lsn(43) }),
+        ("refused: missing", refused(Refusal::Missing)),
+        ("refused: exists", refused(Refusal::Exists)),
+        ("refused: mismatch", refused(Refusal::DoctypeMismatch { reason: reason() })),
+        ("refused: invalid", refused(Refusal::DoctypeInvalid { reason: reason() })),
+        ("refused: access", refused(Refusal::Access { reason: reason() })),
+        ("refused: protocol", refused(Refusal::Protocol { reason: reason() })),
+        ("refused: storage", refused(Refusal::Storage { reason: reason() })),
+        ("undecided", FromServer::Undecided { channel, lsn: lsn(14), reason: reason() }),
+        ("bye: version", bye(ByeReason::Version)),
+        ("bye: shutdown", bye(ByeReason::Shutdown)),
+        ("bye: unauthenticated", bye(ByeReason::Unauthenticated)),
+        ("bye: protocol", bye(ByeReason::Protocol { reason: reason() })),
+        ("bye: slow", bye(ByeReason::Slow)),
+        ("pong", FromServer::Pong),
+    ]
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn unhex(text: &str) -> Vec<u8> {
+    let byte = |at| u8::from_str_radix(&text[at..at + 2], 16).expect("two hex digits");
+    (0..text.len()).step_by(2).map(byte).collect()
+}
+
+/// The lines `DIRECTION NAME = HEX` of a version.
+fn golden(version: u16) -> BTreeMap<String, Vec<u8>> {
+    let text = fs::read_to_string(file(version)).expect("the golden file");
+    let line = |line: &str| {
+        let (name, bytes) = line.split_once(" = ").expect("a line of a name and bytes");
+        (name.to_owned(), unhex(bytes))
+    };
+    text.lines().map(line).collect()
+}
+
+fn check<T>(golden: &BTreeMap<String, Vec<u8>>, direction: &str, messages: Vec<(&str, T)>)
+where
+    T: Serialize + DeserializeOwned + Debug + PartialEq,
+{
+    let of_direction = golden.keys().filter(|name| name.starts_with(direction)).count();
+    assert_eq!(of_direction, messages.len(), "every message has its line");
+    for (name, message) in messages {
+        let bytes = &golden[&format!("{direction} {name}")];
+        assert_eq!(decode_message::<T>(bytes).ok().as_ref(), Some(&message), "{name}");
+        assert_eq!(hex(&encode_message(&message)), hex(bytes), "{name}");
+    }
+}
+
+#[test]
+fn every_message_is_read_and_written_as_it_was() {
+    let golden = golden(PROTOCOL_VERSION);
+    check(&golden, "to server:", to_server());
+    check(&golden, "from server:", from_server());
+}
+
+#[test]
+fn every_other_version_is_refused_by_its_number() {
+    for mut bytes in golden(PROTOCOL_VERSION).into_values() {
+        for other in [0, PROTOCOL_VERSION + 1, u16::MAX] {
+            bytes[..2].copy_from_slice(&other.to_le_bytes());
+            let answer = decode_message::<FromServer>(&bytes);
+            assert!(matches!(answer, Err(MessageError::Version { theirs }) if theirs == other));
+        }
+    }
+}
+
+/// Run by `cargo xtask golden`.
+#[test]
+#[ignore = "writes the golden messages of the present version anew"]
+fn write_the_golden_messages() {
+    let sent = to_server().into_iter().map(|(name, it)| ("to server:", name, encode_message(&it)));
+    let received = from_server();
+    let received = received.iter().map(|(name, it)| ("from server:", *name, encode_message(it)));
+    let lines = sent.chain(received);
+    let lines = lines.map(|(way, name, bytes)| format!("{way} {name} = {}\n", hex(&bytes)));
+    fs::write(file(PROTOCOL_VERSION), lines.collect::<String>()).expect("room");
+}
