@@ -14,6 +14,7 @@ import {
 } from './doctype.js';
 import {
   DocumentClosedError,
+  InvalidOptionError,
   NotDurableYetError,
   QueryError,
   type TidelogError,
@@ -107,7 +108,7 @@ export class Database<Defined extends Mutations = Mutations> {
   query<R = Row>(sql: string, params?: Params): Promise<R[]> {
     return this.#ask(
       'query',
-      () => ({ sql, params: bindParams(params) }),
+      () => bindQuery(sql, params),
       (answer) => (answer.type === 'rows' ? (decodeRows(answer.rows) as R[]) : undefined),
     );
   }
@@ -115,7 +116,7 @@ export class Database<Defined extends Mutations = Mutations> {
   /** Runs a query now, and again whenever something that it read has changed. */
   live<R = Row>(sql: string, params?: Params): LiveQuery<R> {
     const query: LiveQuery<R> = new LiveQuery((take) => {
-      const message = this.#try(() => ({ sql, params: bindParams(params) }), take);
+      const message = this.#try(() => bindQuery(sql, params), take);
       if (!message) return () => {};
       const caller = {
         take(answer: Answer): boolean {
@@ -145,6 +146,9 @@ export class Database<Defined extends Mutations = Mutations> {
     listener: (it: DatabaseEvents[Name]) => void,
   ): () => void {
     const own = (it: DatabaseEvents[Name]): void => listener(it);
+    if (!Object.hasOwn(this.#listeners, event)) {
+      throw new InvalidOptionError(`there is no event ${event}`);
+    }
     this.#listeners[event].add(own);
     if (event === 'rejected' && !this.#closed) {
       this.#connection.tell('listenRejections', { handle: this.#handle });
@@ -328,7 +332,8 @@ export class Database<Defined extends Mutations = Mutations> {
   async #giveToken(): Promise<void> {
     let token: string | null = null;
     try {
-      token = (await this.#getToken?.()) ?? null;
+      const given = await this.#getToken?.();
+      if (typeof given === 'string') token = given;
     } catch (error) {
       reportError(error);
     }
@@ -370,7 +375,12 @@ function closedError(): TidelogError {
   return new DocumentClosedError('the document was closed: open it again');
 }
 
-function bindParams(params: Params = []): QueryParams {
+function bindQuery(sql: string, params: Params | undefined): { sql: string; params: QueryParams } {
+  if (typeof sql !== 'string') throw new QueryError('SQL has to be a string');
+  return { sql, params: bindParams(params ?? []) };
+}
+
+function bindParams(params: Params): QueryParams {
   const bind = (value: unknown): Value => {
     const bound = toValue(value);
     if (bound === undefined) throw new QueryError(`SQL has no value for a ${typeof value}`);

@@ -99,6 +99,22 @@ export function doctype<const Defined extends Mutations>(
   return definition;
 }
 
+const isTexts = (it: unknown): boolean =>
+  Array.isArray(it) && it.every((text) => typeof text === 'string');
+
+/** Whether this can be written: halfway through a message it is too late to find out. */
+export function isDoctype(it: unknown): boolean {
+  const { name, migrations, mutations } = Object(it) as Partial<DoctypeDefinition>;
+  const isMutation = ({ params, sql }: Partial<Mutation>): boolean =>
+    Object(params) === params && isTexts(sql);
+  return (
+    isTexts([name]) &&
+    isTexts(migrations) &&
+    Object(mutations) === mutations &&
+    Object.values(mutations!).every((mutation) => isMutation(Object(mutation)))
+  );
+}
+
 const kindOf = (type: string): ArgumentKind => type.replace('?', '') as ArgumentKind;
 const isOptional = (type: string): boolean => type.endsWith('?');
 

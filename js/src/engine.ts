@@ -1,6 +1,6 @@
 /** The way to the core: starting it, noticing its end, lending it a page server. */
 
-import { EngineError, StorageError } from './errors.js';
+import { EngineError } from './errors.js';
 import { Lender } from './lender.js';
 import { type Bytes, type FromTab, type ToTab, transferOf, type WorkerUrls } from './ports.js';
 
@@ -28,15 +28,12 @@ export interface EngineOwner {
 /**
  * Why this window cannot have an engine, or undefined if it can.
  */
-export function whatIsMissing(): EngineError | StorageError | undefined {
+export function whatIsMissing(): EngineError | undefined {
   if (typeof navigator === 'undefined' || !navigator.locks) {
     return new EngineError('the engine needs Web Locks: a browser, and https or localhost');
   }
   if (typeof SharedWorker === 'undefined') {
     return new EngineError('this browser has no SharedWorker, which the engine needs');
-  }
-  if (!navigator.storage?.getDirectory) {
-    return new StorageError('this browser has no origin private file system');
   }
   return undefined;
 }
@@ -79,12 +76,22 @@ export class Engine {
   start(): void {
     if (this.#starting || this.ready) return;
     this.#starting = true;
-    const worker = startCore(this.#urls.sharedWorkerUrl);
-    worker.onerror = (event) => this.#onError(worker.port, event);
+    let worker: SharedWorker;
+    try {
+      worker = startCore(this.#urls.workerUrl);
+    } catch (error) {
+      this.#giveUp(`the core's worker could not be started: ${error}`);
+      return;
+    }
+    let broken = false;
+    worker.onerror = (event) => {
+      broken = true;
+      this.#onError(worker.port, event);
+    };
     // The core takes this lock when we are gone, so we must have it before we say hello.
     this.#held ??= hold(this.#lock);
     this.#held.then(
-      () => this.#hello(worker.port),
+      () => broken || this.#hello(worker.port),
       (error) => this.#giveUp(`this window cannot have Web Locks: ${error}`),
     );
   }
@@ -95,7 +102,7 @@ export class Engine {
     port.onmessage = ({ data }: MessageEvent<ToTab>) => {
       if (port !== this.#port) return;
       if (data instanceof Uint8Array) this.#owner.receive(data);
-      else if (data.type === 'welcome') this.#welcome(port, data.lends);
+      else if (data.type === 'welcome') this.#welcome(port);
       else if (data.type === 'reach') this.#reach(data.server);
       else this.#died(port, data.message);
     };
@@ -120,15 +127,15 @@ export class Engine {
 
   /** A core that has worked leaves its lock, by which we notice; another one starts with us. */
   #died(port: MessagePort, message: string): void {
-    const isStarting = this.#retry !== undefined;
-    if (isStarting) this.#leave(port);
-    this.#owner.failed(new EngineError(message), isStarting);
+    if (this.#retry) {
+      this.#leave(port);
+      this.#giveUp(message);
+    } else this.#owner.failed(new EngineError(message), false);
   }
 
-  #welcome(port: MessagePort, lends: boolean): void {
+  #welcome(port: MessagePort): void {
     clearTimeout(this.#retry);
     this.#retry = undefined;
-    this.#lender.wanted(lends);
     const since = performance.now();
     navigator.locks.request(CORE_LOCK, { mode: 'shared' }, () => {
       if (performance.now() - since > 10_000) this.#deaths = 0;
@@ -162,6 +169,8 @@ export class Engine {
 
   #giveUp(message: string): void {
     this.#starting = false;
+    // Another tab may have better luck with its core, which then needs somebody to lend.
+    this.#lender.letGo();
     this.#owner.failed(new EngineError(message), true);
   }
 }
@@ -170,7 +179,7 @@ export class Engine {
 function startCore(url: string | URL | undefined): SharedWorker {
   return url
     ? new SharedWorker(url, { type: 'module', name: 'tidelog-core-0.1.0' })
-    : new SharedWorker(new URL('./worker/core.js', import.meta.url), {
+    : new SharedWorker(new URL('./worker/worker.js', import.meta.url), {
         type: 'module',
         name: 'tidelog-core-0.1.0',
       });

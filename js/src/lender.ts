@@ -5,16 +5,21 @@ import type { Again, FromTab, Serve, WorkerUrls } from './ports.js';
 /** Held by the tab that lends. Shared by all releases, since they share the files. */
 const LEND_LOCK = 'tidelog-lend';
 
-/** How long to wait before another page server takes the place of one that broke. */
+/** How long to wait before another page server takes the place of one that broke, at first. */
 const AGAIN_MS = 500;
+
+/** The longest such wait: a full device may have room again at any time. */
+const AGAIN_MS_MAX = 8_000;
 
 /** One tab's part in lending: it waits for its turn, and then lends to every core that comes. */
 export class Lender {
   readonly #urls: WorkerUrls;
   readonly #toCore: (message: FromTab, transfer: Transferable[]) => void;
   #worker: Worker | undefined;
-  /** Ends the turn; undefined while nobody has asked us to lend. */
-  #stop: AbortController | undefined;
+  /** Whether we want to lend: we do already, or wait for our turn. */
+  #waits = false;
+  #endTurn: (() => void) | undefined;
+  #pauseMs = AGAIN_MS;
 
   constructor(urls: WorkerUrls, toCore: (message: FromTab, transfer: Transferable[]) => void) {
     this.#urls = urls;
@@ -24,42 +29,38 @@ export class Lender {
   /** A core was told hello: lends to it, or begins to wait for a turn. */
   greet(): void {
     if (this.#worker) this.#lend(this.#worker);
-    // A core always needs a page server, so there is no need to wait until it says so.
-    else this.#queue();
-  }
-
-  /** The core has said whether it needs tabs to lend. */
-  wanted(wanted: boolean): void {
-    if (wanted) this.#queue();
-    else {
-      this.#stop?.abort();
-      this.#stop = undefined;
+    else if (!this.#waits) {
+      this.#waits = true;
+      const turn = (): Promise<void> | undefined => {
+        if (!this.#waits) return undefined;
+        this.#spawn();
+        return new Promise((resolve) => {
+          this.#endTurn = resolve;
+        });
+      };
+      navigator.locks.request(LEND_LOCK, turn).catch(() => {});
     }
   }
 
-  #queue(): void {
-    if (this.#stop) return;
-    this.#stop = new AbortController();
-    const { signal } = this.#stop;
-    navigator.locks
-      .request(LEND_LOCK, { signal }, () => {
-        this.#spawn();
-        return new Promise<void>((resolve) => {
-          signal.onabort = () => {
-            this.#worker?.terminate();
-            this.#worker = undefined;
-            resolve();
-          };
-        });
-      })
-      .catch(() => {});
+  /** There is no core for us: another tab shall have the turn. */
+  letGo(): void {
+    this.#waits = false;
+    this.#worker?.terminate();
+    this.#worker = undefined;
+    this.#endTurn?.();
   }
 
   #spawn(): void {
-    const worker = startPageServer(this.#urls.pageServerUrl);
+    const worker = startPageServer(this.#urls.workerUrl);
+    const since = performance.now();
     worker.onmessage = (_: MessageEvent<Again>) => {
+      if (worker !== this.#worker) return;
       worker.terminate();
-      setTimeout(() => worker === this.#worker && this.#spawn(), AGAIN_MS);
+      this.#worker = undefined;
+      // One that worked for long has not failed for the reason of those before it.
+      if (performance.now() - since > 60_000) this.#pauseMs = AGAIN_MS;
+      setTimeout(() => this.#waits && !this.#worker && this.#spawn(), this.#pauseMs);
+      this.#pauseMs = Math.min(2 * this.#pauseMs, AGAIN_MS_MAX);
     };
     worker.onerror = ({ message }) => {
       const reason = `the page server's worker failed: ${message ?? 'see the console'}`;
@@ -86,7 +87,7 @@ export class Lender {
 function startPageServer(url: string | URL | undefined): Worker {
   return url
     ? new Worker(url, { type: 'module', name: 'tidelog-page-server' })
-    : new Worker(new URL('./worker/page-server.js', import.meta.url), {
+    : new Worker(new URL('./worker/worker.js', import.meta.url), {
         type: 'module',
         name: 'tidelog-page-server',
       });

@@ -2,7 +2,7 @@
 
 import { type Caller, Connection } from './connection.js';
 import { Database } from './database.js';
-import type { Doctype, Mutations } from './doctype.js';
+import { type Doctype, isDoctype, type Mutations } from './doctype.js';
 import { InvalidOptionError } from './errors.js';
 import type { Answer } from './messages.js';
 import type { WorkerUrls } from './ports.js';
@@ -32,11 +32,11 @@ export interface DestroyOptions extends WorkerUrls {
 const connections = new Map<string, Connection>();
 
 function connectionTo(urls: WorkerUrls): Connection {
-  const { sharedWorkerUrl, pageServerUrl, coreWasmUrl, pageServerWasmUrl } = urls;
-  const key = String(sharedWorkerUrl ?? '');
+  const { workerUrl, coreWasmUrl, pageServerWasmUrl } = urls;
+  const key = String(workerUrl ?? '');
   let connection = connections.get(key);
   if (!connection) {
-    connection = new Connection({ sharedWorkerUrl, pageServerUrl, coreWasmUrl, pageServerWasmUrl });
+    connection = new Connection({ workerUrl, coreWasmUrl, pageServerWasmUrl });
     connections.set(key, connection);
   }
   return connection;
@@ -49,11 +49,13 @@ function connectionTo(urls: WorkerUrls): Connection {
  */
 export function open<const Defined extends Mutations>(
   doctype: Doctype<Defined>,
-  { document, server, token, user = '', ...urls }: OpenOptions,
+  options: OpenOptions,
 ): Promise<Database<Defined>> {
-  const connection = connectionTo(urls);
   return new Promise((resolve, reject) => {
-    if (!doctype?.mutations) throw new InvalidOptionError('open() wants what doctype() returned');
+    if (!isDoctype(doctype)) wrong('open() wants what doctype() returned');
+    const { document, server, token, user = '', ...urls } = checkOptions(options);
+    if (token !== undefined && typeof token !== 'function') wrong('token has to be a function');
+    const connection = connectionTo(urls);
     const message = {
       handle: connection.nextHandle(),
       document: checkText('document', document),
@@ -78,15 +80,13 @@ export function open<const Defined extends Mutations>(
  * Deletes the local copy of a document. Refuses with `PendingError` while mutations are pending,
  * unless `force` is set.
  */
-export function destroy(
-  document: string,
-  { user = '', force = false, ...urls }: DestroyOptions = {},
-): Promise<void> {
+export function destroy(document: string, options: DestroyOptions = {}): Promise<void> {
   return new Promise((resolve, reject) => {
+    const { user = '', force = false, ...urls } = checkOptions(options);
     const message = {
       document: checkText('document', document),
       user: checkText('user', user),
-      force,
+      force: force === true,
     };
     const caller: Caller = {
       take(answer) {
@@ -100,13 +100,27 @@ export function destroy(
   });
 }
 
+/** Thrown inside a promise: whatever is given, a call answers by rejecting. */
+function wrong(what: string): never {
+  throw new InvalidOptionError(what);
+}
+
+function checkOptions<Options extends WorkerUrls>(options: Options): Options {
+  if (Object(options) !== options) wrong('the options have to be an object');
+  for (const [name, url] of Object.entries(options)) {
+    if (/Url$/.test(name) && url !== undefined && !URL.canParse(String(url), location.href)) {
+      wrong(`${name} is no address`);
+    }
+  }
+  return options;
+}
+
 function checkText(name: string, text: string): string {
-  if (typeof text === 'string') return text;
-  throw new InvalidOptionError(`${name} has to be a string`);
+  return typeof text === 'string' ? text : wrong(`${name} has to be a string`);
 }
 
 function socketAddress(server: string | URL): string {
   const text = String(server);
   if (/^wss?:\/\//i.test(text) && URL.canParse(text)) return text;
-  throw new InvalidOptionError('server has to be an address that begins with ws:// or wss://');
+  wrong('server has to be an address that begins with ws:// or wss://');
 }

@@ -5,10 +5,8 @@ export type Bytes = Uint8Array<ArrayBuffer>;
 
 /** Where the files of the workers are, if not beside this package's own modules. */
 export interface WorkerUrls {
-  /** `dist/worker/core.js` of this package. */
-  readonly sharedWorkerUrl?: string | URL | undefined;
-  /** `dist/worker/page-server.js` of this package. */
-  readonly pageServerUrl?: string | URL | undefined;
+  /** `dist/worker/worker.js` of this package. */
+  readonly workerUrl?: string | URL | undefined;
   /** `dist/wasm/core_bg.wasm` of this package. */
   readonly coreWasmUrl?: string | URL | undefined;
   /** `dist/wasm/page_server_bg.wasm` of this package. */
@@ -52,16 +50,16 @@ export type FromTab = Bytes | Hello | Lend | LendFailed | Reach;
 export type ToTab =
   | Bytes
   | Reach
-  /** The core works and holds its lock. `lends`: whether it needs tabs to lend page servers. */
-  | { readonly type: 'welcome'; readonly lends: boolean }
+  /** The core works and holds its lock. */
+  | { readonly type: 'welcome' }
   /** The core cannot go on. */
   | { readonly type: 'died'; readonly message: string };
 
 /** What a page server's worker is told first, and again when a new core wants it. */
 export interface Serve {
   readonly type: 'serve';
-  /** The way to the core; absent where the core itself started the worker. */
-  readonly port?: MessagePort;
+  /** The way to the core. */
+  readonly port: MessagePort;
   /** Where its WebAssembly is, if not in its place. */
   readonly wasm?: string | undefined;
 }
@@ -78,12 +76,15 @@ export interface Ready {
   readonly type: 'ready';
   /** Until when a power cut could still lose its files, milliseconds since the epoch. */
   readonly settledAt: number;
+  /** Whether it keeps the store in IndexedDB, and not in files. */
+  readonly inBlocks: boolean;
 }
 
-/** Why a page server cannot serve; see `PageServerFailure` in crate `client`. */
+/** Why a page server cannot serve or go on. */
 export interface Unserved {
   readonly type: 'failed';
-  readonly kind: 'newer-format' | 'unavailable' | 'damaged';
+  /** Counts the variants of `PageServerFailure` in crate `client`; see `worker/src/shared.ts`. */
+  readonly kind: number;
   readonly reason: string;
 }
 

@@ -1,9 +1,10 @@
-import { readFileSync } from 'node:fs';
+import { readdirSync, readFileSync } from 'node:fs';
 import { expect, test } from 'vitest';
 import * as tidelog from '../src/index.js';
 
 const read = (path: string): string => readFileSync(new URL(path, import.meta.url), 'utf8');
-const { version, exports } = JSON.parse(read('../package.json'));
+const manifest = JSON.parse(read('../package.json'));
+const { version, exports } = manifest;
 
 test('the release is the same wherever it has to stand literally', () => {
   expect(read('../src/engine.ts')).toContain(`'tidelog-core:${version}'`);
@@ -14,18 +15,26 @@ test('the release is the same wherever it has to stand literally', () => {
 test('bundlers find the workers in the literal form that they look for', () => {
   const compact = (text: string): string => text.replace(/\s+/g, ' ');
   expect(compact(read('../src/engine.ts'))).toContain(
-    `new SharedWorker(new URL('./worker/core.js', import.meta.url), { type: 'module',`,
+    `new SharedWorker(new URL('./worker/worker.js', import.meta.url), { type: 'module',`,
   );
   expect(compact(read('../src/lender.ts'))).toContain(
-    `new Worker(new URL('./worker/page-server.js', import.meta.url), { type: 'module',`,
+    `new Worker(new URL('./worker/worker.js', import.meta.url), { type: 'module',`,
   );
+});
+
+test('it depends on nothing, and its workers wait for nothing while they load', () => {
+  expect(Object.keys(manifest).filter((key) => /dependencies/i.test(key))).toEqual([]);
+  const folder = new URL('../../worker/src/', import.meta.url);
+  for (const file of readdirSync(folder)) {
+    // A worker that awaits at its top misses the messages that come meanwhile.
+    expect(readFileSync(new URL(file, folder), 'utf8')).not.toMatch(/^(\w.*)?\bawait /m);
+  }
 });
 
 test('every file that a page loads can be named from outside', () => {
   expect(Object.keys(exports)).toEqual([
     '.',
-    './worker/core.js',
-    './worker/page-server.js',
+    './worker/worker.js',
     './wasm/core.js',
     './wasm/core_bg.wasm',
     './wasm/page_server.js',

@@ -16,25 +16,31 @@ import type {
   Unserved,
 } from '../../js/dist/ports.js';
 import * as core from '../wasm/core.js';
-import { compile, transferOf } from './shared.js';
+import { openBlocks } from './blocks.js';
+import { compile, NO_FILES, transferOf, UNAVAILABLE } from './shared.js';
+import { StoreHost } from './store-host.js';
 
 declare const self: SharedWorkerGlobalScope;
 
 /** Held for as long as this worker lives: the tabs wait for it to notice its end. */
 const CORE_LOCK = 'tidelog-core:0.1.0';
 
-/** In the order of `PageServerFailure`. */
-const FAILURES: readonly Unserved['kind'][] = ['newer-format', 'unavailable', 'damaged'];
+/** How long to wait before a store that broke in this worker is opened anew, at first. */
+const AGAIN_MS = 500;
+
+/** The longest such wait: a full device may have room again at any time. */
+const AGAIN_MS_MAX = 8_000;
 
 interface Tab {
   readonly number: number;
   readonly port: MessagePort;
 }
 
-/** The page server in use, and the tab that lent it. */
+/** The page server in use. */
 interface PageServer {
   readonly number: number;
-  readonly tab: number;
+  /** The tab that lent it; absent if it is here. */
+  readonly tab?: number;
   readonly way: MessagePort;
   /** Whether it has the store open. */
   ready?: boolean;
@@ -48,6 +54,10 @@ const sockets = new Map<number, WebSocket | undefined>();
 let works = false;
 let started = false;
 let pageServer: PageServer | undefined;
+/** Whether this worker serves the store itself. */
+let servesHere = false;
+let pauseMs = AGAIN_MS;
+let wasmUrl: string | undefined;
 let lastNumber = 0;
 let alarm: ReturnType<typeof setTimeout> | undefined;
 let alarmAt = Number.POSITIVE_INFINITY;
@@ -83,13 +93,16 @@ const host: core.Host = {
   },
 };
 
-self.onconnect = ({ ports: [port] }) => {
-  let tab: Tab | undefined;
-  port.onmessage = ({ data }: MessageEvent<FromTab>) => {
-    if (tab) receive(tab, data);
-    else if ('type' in data && data.type === 'hello') tab = greet(port, data);
+/** Makes the core of this worker. */
+export function runCore(): void {
+  self.onconnect = ({ ports: [port] }) => {
+    let tab: Tab | undefined;
+    port.onmessage = ({ data }: MessageEvent<FromTab>) => {
+      if (tab) receive(tab, data);
+      else if ('type' in data && data.type === 'hello') tab = greet(port, data);
+    };
   };
-};
+}
 
 function greet(port: MessagePort, { lock, urls }: Hello): Tab {
   const tab = { number: ++lastNumber, port };
@@ -102,6 +115,8 @@ function greet(port: MessagePort, { lock, urls }: Hello): Tab {
     start(urls).catch((error) => die(`the core could not be started: ${error}`));
   }
   if (works) welcome(tab);
+  // Whoever loads a page now has been told, and wants to begin anew.
+  if (works && core.isLost()) die('the data of this site were cleared');
   if (!before) {
     void navigator.locks.request(lock, () => {
       const last = tabsByLock.get(lock);
@@ -117,7 +132,7 @@ function greet(port: MessagePort, { lock, urls }: Hello): Tab {
  * about once in a hundred times `new Worker` there never returns, and such a core cannot be ended.
  */
 function welcome(tab: Tab): void {
-  tab.port.postMessage({ type: 'welcome', lends: true } satisfies ToTab);
+  tab.port.postMessage({ type: 'welcome' } satisfies ToTab);
   reach(tab);
 }
 
@@ -153,10 +168,13 @@ async function start(urls: Hello['urls']): Promise<void> {
   core.initSync({ module });
   core.start(crypto.getRandomValues(new Uint8Array(32)), host);
   works = true;
+  wasmUrl = urls.pageServerWasmUrl;
   tabs.forEach(welcome);
   const waiting = early;
   early = [];
   for (const { tab, message } of waiting) receive(tab, message);
+  // While the disk is not there yet: what comes then needs what this compiles.
+  if (works && !pageServer?.ready) core.warmUp();
 }
 
 function receive(tab: Tab, message: FromTab): void {
@@ -165,13 +183,14 @@ function receive(tab: Tab, message: FromTab): void {
   else if (message instanceof Uint8Array) {
     step(core.tabMessages, tab.number, message);
   } else if (message.type === 'lend') {
-    use({ number: ++lastNumber, tab: tab.number, way: message.port });
+    if (servesHere) message.port.close();
+    else use({ number: ++lastNumber, tab: tab.number, way: message.port });
   } else if (message.type === 'reach' && message.server === pageServer?.number) {
     const port = message.port!;
     pageServer.way.postMessage({ type: 'tab', tab: tab.number, port } satisfies TabPort, [port]);
     step(core.tabReached, tab.number, message.server);
   } else if (message.type === 'lendFailed' && pageServer?.tab === tab.number) {
-    failed(pageServer, 'unavailable', message.reason);
+    failed(pageServer, UNAVAILABLE, message.reason);
   }
 }
 
@@ -180,18 +199,46 @@ function use(server: PageServer): void {
   const { number, way } = server;
   pageServer = server;
   way.onmessage = ({ data }: MessageEvent<Bytes | Ready | Unserved>) => {
+    if (server !== pageServer) return;
     if (data instanceof Uint8Array) step(core.pageServerReplies, number, data);
     else if (data.type === 'ready') {
-      step(core.pageServerLent, number, data.settledAt);
+      step(core.pageServerLent, number, data.settledAt, data.inBlocks);
       server.ready = true;
       tabs.forEach(reach);
-    } else if (data.type === 'failed') failed(server, data.kind, data.reason);
+    } else if (data.kind === NO_FILES) serveHere();
+    else failed(server, data.kind, data.reason);
   };
 }
 
-function failed({ number }: PageServer, kind: Unserved['kind'], reason: string): void {
-  const bytes = new TextEncoder().encode(reason);
-  step(core.pageServerFailed, number, FAILURES.indexOf(kind), bytes);
+function failed({ number }: PageServer, kind: number, reason: string): void {
+  step(core.pageServerFailed, number, kind, new TextEncoder().encode(reason));
+}
+
+/** The browser gives no files to this window's workers: keeps the store in IndexedDB, here. */
+function serveHere(): void {
+  servesHere = true;
+  const since = performance.now();
+  const { port1, port2 } = new MessageChannel();
+  const host = new StoreHost(() => {
+    // One that worked for long has not failed for the reason of those before it.
+    if (performance.now() - since > 60_000) pauseMs = AGAIN_MS;
+    setTimeout(again, pauseMs);
+    pauseMs = Math.min(2 * pauseMs, AGAIN_MS_MAX);
+  });
+  const again = (): void => {
+    try {
+      host.close();
+      serveHere();
+    } catch (error) {
+      die(`the store failed: ${error}`);
+    }
+  };
+  use({ number: ++lastNumber, way: port1 });
+  host.serve(port2);
+  void host.start(
+    openBlocks(() => host.lost()),
+    wasmUrl,
+  );
 }
 
 function openSocket(number: number, url: string): void {

@@ -1,5 +1,9 @@
 /** The four files of the store in the origin private file system. */
 
+import * as store from '../wasm/page_server.js';
+import { FULL, NO_FILES, settledAt } from './shared.js';
+import { type Keep, Unopened } from './store-host.js';
+
 /** In the order of `StoreFiles::NAMES` of crate `disk`. */
 const NAMES = ['log-a', 'log-b', 'pages', 'spare'];
 
@@ -8,45 +12,56 @@ type Handle = FileSystemSyncAccessHandle;
 /** The longest wait between two tries to open a file that another worker still holds. */
 const BUSY_MS_MAX = 200;
 
+/** Between two looks at whether the files still exist. */
+const LOOK_MS = 2_000;
+
 /**
- * Chromium never syncs the names of files: a power cut that comes sooner than this after they were
- * made can lose them, flushed bytes and all.
+ * Opens the files, which are made at first use. Waits for as long as another worker has them.
+ *
+ * After the site's data were cleared, Chromium goes on to write into files that are gone: `lost` is
+ * called soon after that.
  */
-const SETTLING_MS = 45_000;
-
-/** The files, open. Nobody else has them. */
-export interface StoreFiles {
-  /** In the order of their names. */
-  readonly handles: [Handle, Handle, Handle, Handle];
-  /** Until when a power cut could still lose them, milliseconds since the epoch. */
-  readonly settledAt: number;
-  /** Whether they can still be found by their names. */
-  exist(): Promise<boolean>;
-}
-
-/** Opens the files, which are made at first use. Waits for as long as another worker has them. */
-export async function openFiles(): Promise<StoreFiles> {
-  const root = await navigator.storage.getDirectory();
-  const folder = await root.getDirectoryHandle('tidelog', { create: true });
-  const [settledAt, ...handles] = await Promise.all([
-    settling(folder),
-    ...NAMES.map((name) => openFile(folder, name)),
-  ]);
-  return {
-    handles: handles as StoreFiles['handles'],
-    settledAt,
-    async exist() {
+export async function openFiles(lost: () => void): Promise<Keep> {
+  const root = await rootFolder();
+  try {
+    const folder = await root.getDirectoryHandle('tidelog', { create: true });
+    const [madeAt, ...handles] = await Promise.all([
+      age(folder),
+      ...NAMES.map((name) => openFile(folder, name)),
+    ]);
+    const look = setInterval(async () => {
       const found = NAMES.map((name) => folder.getFileHandle(name));
-      return (await Promise.allSettled(found)).every(({ status }) => status === 'fulfilled');
-    },
-  };
+      if ((await Promise.allSettled(found)).every(({ status }) => status === 'fulfilled')) return;
+      clearInterval(look);
+      lost();
+    }, LOOK_MS);
+    return {
+      inBlocks: false,
+      settledAt: settledAt(madeAt),
+      open: (host) => store.openFiles(...(handles as [Handle, Handle, Handle, Handle]), host),
+    };
+  } catch (error) {
+    throw (error as Error).name === 'QuotaExceededError' ? new Unopened(FULL, error) : error;
+  }
 }
 
-/** The spare file is never written, so it tells when the files were made. */
-async function settling(folder: FileSystemDirectoryHandle): Promise<number> {
-  if (!('userAgentData' in navigator)) return 0;
+/** There is none in private windows of some browsers, and in browsers that know no such handles. */
+async function rootFolder(): Promise<FileSystemDirectoryHandle> {
+  try {
+    if ('createSyncAccessHandle' in FileSystemFileHandle.prototype) {
+      return await navigator.storage.getDirectory();
+    }
+  } catch (error) {
+    const { name } = error as Error;
+    if (!/^(Security|Type|Reference|NotSupported)Error$/.test(name)) throw error;
+  }
+  throw new Unopened(NO_FILES, 'no files');
+}
+
+/** When the files were made: the spare one is never written. */
+async function age(folder: FileSystemDirectoryHandle): Promise<number> {
   const spare = await folder.getFileHandle(NAMES[3], { create: true });
-  return (await spare.getFile()).lastModified + SETTLING_MS;
+  return (await spare.getFile()).lastModified;
 }
 
 async function openFile(folder: FileSystemDirectoryHandle, name: string): Promise<Handle> {

@@ -14,9 +14,15 @@ export function initSync(options: { module: WebAssembly.Module }): unknown;
 
 /** Starts the core; each function below is one step of it, and calls the host. */
 export function start(seed: Uint8Array, host: Host): void;
+export function warmUp(): void;
 export function tabMessages(nowMs: number, tab: number, messages: Uint8Array): void;
 export function tabClosed(nowMs: number, tab: number): void;
-export function pageServerLent(nowMs: number, server: number, settledAtMs: number): void;
+export function pageServerLent(
+  nowMs: number,
+  server: number,
+  settledAtMs: number,
+  inBlocks: boolean,
+): void;
 export function tabReached(nowMs: number, tab: number, server: number): void;
 export function pageServerReplies(nowMs: number, server: number, replies: Uint8Array): void;
 export function pageServerGone(nowMs: number, server: number): void;
@@ -30,3 +36,6 @@ export function socketOpened(nowMs: number, socket: number): void;
 export function socketMessage(nowMs: number, socket: number, message: Uint8Array): void;
 export function socketClosed(nowMs: number, socket: number): void;
 export function wake(nowMs: number): void;
+
+/** Whether the data of this site were cleared under this core, which can keep nothing more. */
+export function isLost(): boolean;

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use js_sys::Uint8Array;
 use tidelog_client::{
     Call, CallFailure, Client, Effect, FromCore, Input, Notice, PageServerFailure, PageServerId,
-    SocketId, TabId,
+    SocketId, Storage, TabId,
 };
 use tidelog_sync::codec;
 use tidelog_types::{ErrorCode, Outcome};
@@ -140,6 +140,12 @@ pub fn start(seed: &[u8], host: Host) {
     CORE.set(Some(Core::new(seed, host)));
 }
 
+/// Uses a wait for the disk: see [`tidelog_client::warm_up`].
+#[wasm_bindgen(js_name = warmUp)]
+pub fn warm_up() {
+    tidelog_client::warm_up();
+}
+
 /// A tab sent a list of messages.
 #[wasm_bindgen(js_name = tabMessages)]
 pub fn tab_messages(now_ms: f64, tab: u32, messages: &[u8]) {
@@ -154,9 +160,10 @@ pub fn tab_closed(now_ms: f64, tab: u32) {
 
 /// A page server is at hand, whose files can be lost by a power cut until `settled_at_ms`.
 #[wasm_bindgen(js_name = pageServerLent)]
-pub fn page_server_lent(now_ms: f64, server: u32, settled_at_ms: f64) {
-    let settled_at_ms = settled_at_ms as u64;
-    step(now_ms, Input::PageServerLent { server: PageServerId(server), settled_at_ms });
+pub fn page_server_lent(now_ms: f64, server: u32, settled_at_ms: f64, in_blocks: bool) {
+    let (server, settled_at_ms) = (PageServerId(server), settled_at_ms as u64);
+    let storage = if in_blocks { Storage::IndexedDb } else { Storage::Opfs };
+    step(now_ms, Input::PageServerLent { server, settled_at_ms, storage });
 }
 
 /// A tab has a port to the page server.
@@ -177,14 +184,16 @@ pub fn page_server_gone(now_ms: f64, server: u32) {
     step(now_ms, Input::PageServerGone { server: PageServerId(server) });
 }
 
-/// A page server cannot serve; `kind` counts the variants of [`PageServerFailure`].
+/// A page server cannot serve or go on; `kind` counts the variants of [`PageServerFailure`].
 #[wasm_bindgen(js_name = pageServerFailed)]
 pub fn page_server_failed(now_ms: f64, server: u32, kind: u32, reason: &[u8]) {
     let reason = String::from_utf8_lossy(reason).into_owned();
     let failure = match kind {
         0 => PageServerFailure::NewerFormat,
         1 => PageServerFailure::Unavailable { reason },
-        _ => PageServerFailure::Damaged { reason },
+        2 => PageServerFailure::Damaged { reason },
+        3 => PageServerFailure::Full,
+        _ => PageServerFailure::Lost,
     };
     step(now_ms, Input::PageServerFailed { server: PageServerId(server), failure });
 }
@@ -206,6 +215,13 @@ pub fn socket_message(now_ms: f64, socket: u32, message: &[u8]) {
 #[wasm_bindgen(js_name = socketClosed)]
 pub fn socket_closed(now_ms: f64, socket: u32) {
     step(now_ms, Input::SocketClosed { socket: SocketId(socket) });
+}
+
+/// Whether the data of this site were cleared under this core, which can keep nothing more.
+#[wasm_bindgen(js_name = isLost)]
+#[must_use]
+pub fn is_lost() -> bool {
+    CORE.with_borrow(|core| core.as_ref().is_some_and(|core| core.client.is_lost()))
 }
 
 /// The time has come that [`Effect::WakeAt`] asked for.

@@ -1,19 +1,21 @@
 //! The shell that gives the core and the page server their web APIs.
 //!
 //! Two WebAssembly modules are made of it, one a feature: `core` for the SharedWorker, and
-//! `page-server` for the dedicated worker that owns the files. Ports, sockets, locks and timers
+//! `page-server` for the dedicated worker that owns the files, or, in windows without files, for
+//! the SharedWorker too. Ports, sockets, locks and timers
 //! are in the TypeScript of `worker/`; here their bytes become values, and the other way round.
 //!
 //! ```text
 //! port ── bytes ──▶ Core ── Input ──▶ tidelog_client ── Effect ──▶ Host ── bytes ──▶ port, socket
 //! port ── bytes ──▶ PageServerHost ──▶ tidelog_pages ──▶ OpfsDisk ──▶ sync access handles
+//!                         │                         └──▶ IdbDisk ──▶ IndexedDB
 //!                         └── bytes of notices, once they are durable ──▶ ports of tabs
 //! ```
 //!
 //! # Where to start reading
 //!
 //! - [`Core`]: steps of the core, and one function for each thing that can happen to it.
-//! - [`PageServerHost`] and [`OpfsDisk`]: the store on the origin private file system.
+//! - [`PageServerHost`]: the store; [`OpfsDisk`] and [`IdbDisk`]: what it is kept in.
 //!
 //! # What this crate does not know
 //!
@@ -22,10 +24,16 @@
 #[cfg(feature = "core")]
 mod core_host;
 #[cfg(feature = "page-server")]
+mod idb;
+#[cfg(feature = "page-server")]
+mod idb_disk;
+#[cfg(feature = "page-server")]
 mod opfs_disk;
 #[cfg(feature = "page-server")]
 mod page_server_host;
 mod panics;
+#[cfg(feature = "page-server")]
+mod thrown;
 
 use serde_bytes::ByteBuf;
 use tidelog_pages::Ticket;
@@ -37,6 +45,10 @@ pub(crate) type EncodedNotice = (Ticket, u32, ByteBuf);
 #[cfg(feature = "core")]
 pub use core_host::{Core, Host};
 #[cfg(feature = "page-server")]
+pub use idb::IdbDatabase;
+#[cfg(feature = "page-server")]
+pub use idb_disk::IdbDisk;
+#[cfg(feature = "page-server")]
 pub use opfs_disk::OpfsDisk;
 #[cfg(feature = "page-server")]
-pub use page_server_host::{Left, PageServerHost, ReplyHost, Unopened};
+pub use page_server_host::{Left, PageServerHost, ReplyHost, Unopened, UnopenedKind};

@@ -1,8 +1,9 @@
 //! A disk on the origin private file system.
 
 use tidelog_disk::{Disk, DiskError, FlushId};
-use wasm_bindgen::prelude::*;
 use web_sys::{FileSystemReadWriteOptions, FileSystemSyncAccessHandle};
+
+use crate::thrown::device;
 
 /// A file of the origin private file system, through a handle that nobody else has.
 ///
@@ -41,33 +42,13 @@ impl Drop for OpfsDisk {
 }
 
 fn size_of(handle: &FileSystemSyncAccessHandle) -> Result<u64, DiskError> {
-    Ok(handle.get_size().map_err(device)? as u64)
+    Ok(handle.get_size().map_err(|thrown| device(&thrown))? as u64)
 }
 
 fn at(offset: u64) -> FileSystemReadWriteOptions {
     let options = FileSystemReadWriteOptions::new();
     options.set_at(offset as f64);
     options
-}
-
-#[wasm_bindgen]
-extern "C" {
-    type TextEncoder;
-
-    #[wasm_bindgen(constructor)]
-    fn new() -> TextEncoder;
-
-    /// Takes anything, as what it says of itself.
-    #[wasm_bindgen(method)]
-    fn encode(this: &TextEncoder, thrown: &JsValue) -> Vec<u8>;
-}
-
-fn device(thrown: JsValue) -> DiskError {
-    let said = TextEncoder::new().encode(&thrown);
-    if said.starts_with(b"QuotaExceededError") {
-        return DiskError::Full;
-    }
-    DiskError::Device { reason: String::from_utf8_lossy(&said).into_owned() }
 }
 
 impl Disk for OpfsDisk {
@@ -86,7 +67,10 @@ impl Disk for OpfsDisk {
         if count == 0 {
             return Ok(());
         }
-        let read = self.handle.read_with_u8_array_and_options(buf, &at(offset)).map_err(device)?;
+        let read = self
+            .handle
+            .read_with_u8_array_and_options(buf, &at(offset))
+            .map_err(|thrown| device(&thrown))?;
         if read == count as f64 { Ok(()) } else { Err(out_of_range) }
     }
 
@@ -101,13 +85,13 @@ impl Disk for OpfsDisk {
             return Ok(());
         }
         self.size = size_of(&self.handle)?;
-        let written = written.map_err(device)? as u64;
+        let written = written.map_err(|thrown| device(&thrown))? as u64;
         Err(DiskError::ShortWrite { expected: bytes.len(), written })
     }
 
     fn set_size(&mut self, size: u64) -> Result<(), DiskError> {
         self.check()?;
-        let set = self.handle.truncate_with_f64(size as f64).map_err(device);
+        let set = self.handle.truncate_with_f64(size as f64).map_err(|thrown| device(&thrown));
         self.size = size_of(&self.handle)?;
         set?;
         if self.size == size { Ok(()) } else { Err(DiskError::Full) }
@@ -117,7 +101,7 @@ impl Disk for OpfsDisk {
         self.check()?;
         self.handle.flush().map_err(|thrown| {
             self.is_poisoned = true;
-            device(thrown)
+            device(&thrown)
         })?;
         self.flushes += 1;
         Ok(FlushId(self.flushes))

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 
 use js_sys::Uint8Array;
-use tidelog_disk::StoreFiles;
+use tidelog_disk::{Disk, DiskError, StoreFiles};
 use tidelog_pages::{
     AppendError, OpenError, OwnerId, PageServer, StoreReply, StoreRequest, Ticket,
 };
@@ -11,21 +11,28 @@ use tidelog_sync::codec;
 use wasm_bindgen::prelude::*;
 use web_sys::FileSystemSyncAccessHandle;
 
+use crate::idb::IdbDatabase;
+use crate::idb_disk::IdbDisk;
 use crate::opfs_disk::OpfsDisk;
 use crate::{EncodedNotice, panics};
 
 #[wasm_bindgen]
 extern "C" {
-    /// Who hands over what the page server answers; see `worker/src/page-server.ts`.
-    #[derive(Debug)]
+    /// Who hands over what the page server answers; see `worker/src/store-host.ts`.
+    #[derive(Clone, Debug)]
     pub type ReplyHost;
 
+    #[wasm_bindgen(method)]
+    fn opened(this: &ReplyHost);
+    #[wasm_bindgen(method)]
+    fn failed(this: &ReplyHost, kind: u32, reason: &str);
+    /// A flush has ended later than it was asked for: [`proceed`] has something to do.
+    #[wasm_bindgen(method)]
+    fn flushed(this: &ReplyHost);
     #[wasm_bindgen(method)]
     fn reply(this: &ReplyHost, owner: u32, replies: Uint8Array);
     #[wasm_bindgen(method)]
     fn tell(this: &ReplyHost, owner: u32, tab: u32, messages: Uint8Array);
-    #[wasm_bindgen(method)]
-    fn failed(this: &ReplyHost, is_newer_format: bool, reason: &str);
 }
 
 /// What is left to be done after serving, as the worker numbers it.
@@ -42,19 +49,54 @@ pub enum Left {
 /// Why the store in the files cannot be opened. They are as they were.
 #[derive(Clone, Debug)]
 pub struct Unopened {
-    /// Whether a newer release wrote them.
-    pub is_newer_format: bool,
+    /// What kind of failure.
+    pub kind: UnopenedKind,
     /// What was found.
     pub reason: String,
 }
 
-/// The page server over the four files of the store.
-#[derive(Debug)]
+/// Kinds of failures, numbered as the variants of `PageServerFailure` in crate `client`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UnopenedKind {
+    /// A newer release wrote the files.
+    NewerFormat = 0,
+    /// They are damaged, or the device failed.
+    Damaged = 2,
+    /// There is no room for a store to begin with.
+    Full = 3,
+}
+
+impl From<OpenError> for Unopened {
+    fn from(error: OpenError) -> Self {
+        let kind = match &error {
+            OpenError::NewerFormat { .. } => UnopenedKind::NewerFormat,
+            OpenError::Disk(error) if error.is_full() => UnopenedKind::Full,
+            _ => UnopenedKind::Damaged,
+        };
+        Self { kind, reason: reasons(&error) }
+    }
+}
+
+impl From<DiskError> for Unopened {
+    fn from(error: DiskError) -> Self {
+        OpenError::Disk(error).into()
+    }
+}
+
+/// An error and what caused it, in one line.
+fn reasons(error: &dyn std::error::Error) -> String {
+    let cause = error.source().map(|cause| format!(": {}", reasons(cause)));
+    format!("{error}{}", cause.unwrap_or_default())
+}
+
+/// The page server over the four files of the store, whatever keeps them.
 pub struct PageServerHost {
-    server: PageServer<OpfsDisk>,
+    server: PageServer<Box<dyn Disk>>,
     host: ReplyHost,
     /// What tabs are told as soon as it is durable.
     notices: Vec<(OwnerId, EncodedNotice)>,
+    /// Whether the data of this site were cleared: what is written would go nowhere.
+    is_lost: bool,
 }
 
 impl PageServerHost {
@@ -63,26 +105,19 @@ impl PageServerHost {
     /// # Errors
     ///
     /// [`Unopened`].
-    pub fn open(
-        files: StoreFiles<FileSystemSyncAccessHandle>,
+    pub fn open<D: Disk + 'static>(
+        files: StoreFiles<D>,
         host: ReplyHost,
     ) -> Result<Self, Unopened> {
         let StoreFiles { log_a, log_b, pages, spare } = files;
-        let disk = |handle| {
-            OpfsDisk::new(handle)
-                .map_err(|error| Unopened { is_newer_format: false, reason: error.to_string() })
+        let files: StoreFiles<Box<dyn Disk>> = StoreFiles {
+            log_a: Box::new(log_a),
+            log_b: Box::new(log_b),
+            pages: Box::new(pages),
+            spare: Box::new(spare),
         };
-        let files = StoreFiles {
-            log_a: disk(log_a)?,
-            log_b: disk(log_b)?,
-            pages: disk(pages)?,
-            spare: disk(spare)?,
-        };
-        let (server, _) = PageServer::open(files).map_err(|error| Unopened {
-            is_newer_format: matches!(error, OpenError::NewerFormat { .. }),
-            reason: error.to_string(),
-        })?;
-        Ok(Self { server, host, notices: Vec::new() })
+        let (server, _) = PageServer::open(files)?;
+        Ok(Self { server, host, notices: Vec::new(), is_lost: false })
     }
 
     /// Serves a list of requests in order, flushing once for all of them, and keeps the notices
@@ -95,7 +130,17 @@ impl PageServerHost {
         };
         let owner = OwnerId(owner.into());
         let mut has_writes = false;
+        let mut failed = Vec::new();
         for request in requests {
+            if let StoreRequest::Append { ticket, .. } | StoreRequest::Destroy { ticket, .. } =
+                request
+                && self.is_lost
+            {
+                let reason = "the data of this site were cleared".to_owned();
+                let error = AppendError::Device { reason };
+                failed.push(StoreReply::AppendFailed { ticket, error });
+                continue;
+            }
             has_writes |= matches!(
                 request,
                 StoreRequest::Hello { .. }
@@ -103,6 +148,10 @@ impl PageServerHost {
                     | StoreRequest::Destroy { .. }
             );
             self.server.serve(owner, request);
+        }
+        if !failed.is_empty() {
+            self.reply(owner, &failed);
+            return self.proceed();
         }
         self.notices.extend(notices.into_iter().map(|notice| (owner, notice)));
         if has_writes {
@@ -133,15 +182,23 @@ impl PageServerHost {
                 None => lists.push((owner, vec![reply])),
             }
         }
-        for (OwnerId(owner), replies) in lists {
-            let bytes = Uint8Array::from(codec::encode(&replies).as_slice());
-            self.host.reply(owner as u32, bytes);
+        for (owner, replies) in lists {
+            self.reply(owner, &replies);
         }
         match (is_broken, self.server.wants_poll()) {
             (true, _) => Left::Broken,
             (_, true) => Left::More,
             _ => Left::Nothing,
         }
+    }
+
+    fn reply(&self, OwnerId(owner): OwnerId, replies: &Vec<StoreReply>) {
+        self.host.reply(owner as u32, Uint8Array::from(codec::encode(replies).as_slice()));
+    }
+
+    /// From now on nothing is taken, since it would go nowhere; what is there can still be read.
+    pub fn lose(&mut self) {
+        self.is_lost = true;
     }
 
     /// Tells tabs what is durable now, before the core: it is they who wait.
@@ -166,29 +223,39 @@ fn with_server(work: impl FnOnce(&mut PageServerHost) -> Left) -> u32 {
     SERVER.with_borrow_mut(|server| server.as_mut().map_or(Left::Nothing, work)) as u32
 }
 
-// What follows is called by `worker/src/page-server.ts`; functions and not methods, since that
+// What follows is called by `worker/src/store-host.ts`; functions and not methods, since that
 // spares the page a good part of wasm-bindgen's glue.
 
-/// Opens the store in these files, or calls the host with the reason why not. Says which.
-#[wasm_bindgen]
-pub fn open(
+/// Opens the store in the files behind these handles. The host is told whether that went well.
+#[wasm_bindgen(js_name = openFiles)]
+pub fn open_files(
     log_a: FileSystemSyncAccessHandle,
     log_b: FileSystemSyncAccessHandle,
     pages: FileSystemSyncAccessHandle,
     spare: FileSystemSyncAccessHandle,
     host: ReplyHost,
-) -> bool {
+) {
     panics::print_to_console();
-    let files = StoreFiles { log_a, log_b, pages, spare };
-    match PageServerHost::open(files, host.clone().unchecked_into()) {
+    let mut handles = [log_a, log_b, pages, spare].into_iter();
+    open(StoreFiles::open_each(|_| OpfsDisk::new(handles.next().expect("BUG: four"))), host);
+}
+
+/// Opens the store in this database. The host is told whether that went well.
+#[wasm_bindgen(js_name = openBlocks)]
+pub fn open_blocks(database: IdbDatabase, host: ReplyHost) {
+    panics::print_to_console();
+    let listener = host.clone();
+    IdbDisk::open(database, move || listener.flushed(), move |files| open(files, host));
+}
+
+fn open<D: Disk + 'static>(files: Result<StoreFiles<D>, DiskError>, host: ReplyHost) {
+    let opened = files.map_err(Unopened::from);
+    match opened.and_then(|files| PageServerHost::open(files, host.clone())) {
         Ok(server) => {
             SERVER.set(Some(server));
-            true
+            host.opened();
         }
-        Err(Unopened { is_newer_format, reason }) => {
-            host.failed(is_newer_format, &reason);
-            false
-        }
+        Err(Unopened { kind, reason }) => host.failed(kind as u32, &reason),
     }
 }
 
@@ -202,6 +269,12 @@ pub fn serve(owner: u32, requests: &[u8]) -> u32 {
 #[wasm_bindgen]
 pub fn proceed() -> u32 {
     with_server(PageServerHost::proceed)
+}
+
+/// The data of this site were cleared: from now on what is to be appended fails.
+#[wasm_bindgen]
+pub fn lose() {
+    SERVER.with_borrow_mut(|server| server.as_mut().map(PageServerHost::lose));
 }
 
 /// Lets go of the files.

@@ -7,8 +7,8 @@ use std::rc::Rc;
 
 use js_sys::{Object, Reflect, Uint8Array};
 use serde_bytes::ByteBuf;
-use tidelog_browser::{Left, OpfsDisk, PageServerHost, ReplyHost, Unopened};
-use tidelog_disk::{Disk, DiskError, StoreFiles, conformance};
+use tidelog_browser::{Left, OpfsDisk, PageServerHost, ReplyHost, Unopened, UnopenedKind};
+use tidelog_disk::{CrashDevice, Disk, DiskError, StoreFiles, conformance};
 use tidelog_pages::{Append, StoreReply, StoreRequest, Ticket};
 use tidelog_sync::codec;
 use tidelog_types::{DocumentKey, Epoch, Lsn};
@@ -24,7 +24,7 @@ use web_sys::{
 wasm_bindgen_test_configure!(run_in_dedicated_worker);
 
 /// Disks that the conformance suite uses up.
-const DISKS: usize = 9;
+const DISKS: usize = 12;
 
 /// An empty folder of that name.
 async fn folder(name: &str) -> FileSystemDirectoryHandle {
@@ -50,13 +50,16 @@ async fn open(folder: &FileSystemDirectoryHandle, name: &str) -> FileSystemSyncA
     handle.expect("nobody else has the file").unchecked_into()
 }
 
+async fn disk_in(folder: &FileSystemDirectoryHandle, name: &str) -> OpfsDisk {
+    OpfsDisk::new(open(folder, name).await).expect("a size")
+}
+
 #[wasm_bindgen_test]
 async fn a_disk_of_the_origin_keeps_the_laws() {
     let folder = folder("conformance").await;
     let mut disks = Vec::new();
     for index in 0..DISKS {
-        let handle = open(&folder, &format!("disk-{index}")).await;
-        disks.push(OpfsDisk::new(handle).expect("a size"));
+        disks.push(disk_in(&folder, &format!("disk-{index}")).await);
     }
     conformance::run(|| disks.pop().expect("BUG: the suite has grown: raise DISKS"));
 }
@@ -64,11 +67,11 @@ async fn a_disk_of_the_origin_keeps_the_laws() {
 #[wasm_bindgen_test]
 async fn a_disk_keeps_its_bytes_and_frees_its_file_when_it_is_dropped() {
     let folder = folder("reopen").await;
-    let mut disk = OpfsDisk::new(open(&folder, "file").await).expect("a size");
+    let mut disk = disk_in(&folder, "file").await;
     disk.write_at(3, b"abc").expect("room");
     disk.request_flush().expect("a healthy disk");
     drop(disk);
-    let disk = OpfsDisk::new(open(&folder, "file").await).expect("a size");
+    let disk = disk_in(&folder, "file").await;
     let mut bytes = [9; 6];
     disk.read_at(0, &mut bytes).expect("within the file");
     assert_eq!(&bytes, b"\0\0\0abc");
@@ -98,10 +101,10 @@ async fn page_server(
     folder: &FileSystemDirectoryHandle,
 ) -> Result<(PageServerHost, Heard), Unopened> {
     let files = StoreFiles {
-        log_a: open(folder, "log-a").await,
-        log_b: open(folder, "log-b").await,
-        pages: open(folder, "pages").await,
-        spare: open(folder, "spare").await,
+        log_a: disk_in(folder, "log-a").await,
+        log_b: disk_in(folder, "log-b").await,
+        pages: disk_in(folder, "pages").await,
+        spare: disk_in(folder, "spare").await,
     };
     let heard = Heard::default();
     let told = Rc::clone(&heard);
@@ -215,11 +218,49 @@ async fn bytes_that_are_no_requests_break_the_page_server() {
 #[wasm_bindgen_test]
 async fn files_that_are_no_store_are_left_alone() {
     let folder = folder("foreign").await;
-    let mut disk = OpfsDisk::new(open(&folder, "log-a").await).expect("a size");
+    let mut disk = disk_in(&folder, "log-a").await;
     disk.write_at(0, &[7; 10_000]).expect("room");
     drop(disk);
-    let refused = page_server(&folder).await.expect_err("no store");
-    assert!(!refused.is_newer_format, "{refused:?}");
-    let disk = OpfsDisk::new(open(&folder, "log-a").await).expect("a size");
+    let refused = page_server(&folder).await.err().expect("no store");
+    assert_eq!(refused.kind, UnopenedKind::Damaged, "{refused:?}");
+    let disk = disk_in(&folder, "log-a").await;
     assert_eq!(disk.size(), 10_000);
+}
+
+#[wasm_bindgen_test]
+async fn a_device_without_room_for_a_store_is_told_from_a_damaged_one() {
+    let device = CrashDevice::new();
+    device.set_capacity(Some(100));
+    let files = StoreFiles::open_each(|name| Ok::<_, ()>(device.file(name))).expect("no errors");
+    let host = Object::new().unchecked_into::<ReplyHost>();
+    let refused = PageServerHost::open(files, host).err().expect("no room");
+    assert_eq!(refused.kind, UnopenedKind::Full, "{refused:?}");
+}
+
+#[wasm_bindgen_test]
+async fn after_the_data_were_cleared_appends_fail_and_reads_do_not() {
+    let folder = folder("cleared").await;
+    let document = DocumentKey::new("groceries", "").expect("a name");
+    let append = |ticket, record: &[u8]| {
+        let mut append = Append::to(document.clone());
+        append.record = Some(record.to_vec().into());
+        StoreRequest::Append { ticket: Ticket(ticket), append }
+    };
+    let (mut server, heard) = page_server(&folder).await.expect("a store");
+    ask(&mut server, 0, &[StoreRequest::Hello { epoch: Epoch(0) }, append(1, b"kept")]);
+    server.lose();
+    heard.borrow_mut().clear();
+    let notice = (Ticket(2), 7, b"it is on disk".to_vec().into());
+    assert_eq!(ask_noting(&mut server, 0, &[append(2, b"lost")], vec![notice]), Left::Nothing);
+    let failed =
+        |reply: &StoreReply| matches!(reply, StoreReply::AppendFailed { ticket: Ticket(2), .. });
+    assert!(matches!(heard.borrow().as_slice(), [(0, reply)] if failed(reply)), "{heard:?}");
+    heard.borrow_mut().clear();
+    ask(&mut server, 0, &[StoreRequest::Open { document }]);
+    let found = heard.borrow().iter().find_map(|(_, reply)| match reply {
+        StoreReply::Opened { state, .. } => state.as_ref().map(|state| state.record.clone()),
+        _ => None,
+    });
+    assert_eq!(found.as_deref(), Some(b"kept".as_slice()));
+    assert_eq!(TOLD.take(), []);
 }

@@ -95,6 +95,13 @@ impl Client {
         out.into_effects(self.store.server())
     }
 
+    /// Whether the data were cleared under this core: it can keep nothing more, and another one
+    /// would begin anew.
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        self.store.is_lost()
+    }
+
     fn take(&mut self, input: Input, out: &mut Outbox) {
         match input {
             Input::FromTab { tab, messages } => {
@@ -107,9 +114,9 @@ impl Client {
                 self.destroying.retain(|destroy| destroy.tab != tab);
                 self.with_each(out, |document, ctx| document.drop_tab(tab, ctx));
             }
-            Input::PageServerLent { server, settled_at_ms } => {
+            Input::PageServerLent { server, settled_at_ms, storage } => {
                 self.store.settled_at_ms = settled_at_ms;
-                self.store.lent(server, out);
+                self.store.lent(server, storage, out);
             }
             Input::TabReached { tab, server } => self.store.reached(tab, server),
             Input::FromPageServer { server, replies } => {
@@ -172,6 +179,9 @@ impl Client {
 
     // --- tabs ----------------------------------------------------------------------------------
 
+    // A browser compiles a function when it is first called. So that the first step of a core does
+    // not wait for all of it, parts that a start does not need are never put into others.
+    #[inline(never)]
     fn hear_tab(&mut self, tab: TabId, message: ToCore, out: &mut Outbox) {
         match message {
             ToCore::Open { call, handle, document, user, server, doctype, has_token } => {
@@ -303,11 +313,15 @@ impl Client {
 
     // --- page server ---------------------------------------------------------------------------
 
+    #[inline(never)]
     fn hear_store(&mut self, reply: StoreReply, out: &mut Outbox) {
         match reply {
             StoreReply::Ready { epoch } => {
-                self.store.granted(epoch, out);
-                self.with_each(out, Document::store_ready);
+                if self.store.granted(epoch, out) {
+                    self.with_each(out, Document::store_ready);
+                } else {
+                    self.fail_opens(out);
+                }
             }
             StoreReply::Opened { document, state } => {
                 let state = state.map(|state| *state);
@@ -326,6 +340,13 @@ impl Client {
             }
             StoreReply::Pages { request, document, pages, last } => {
                 self.with(&document, out, |document, _| document.pages(request, pages, last));
+                if last && self.store.take_refused() {
+                    self.with_each(out, Document::ask_again);
+                }
+            }
+            StoreReply::Busy { request, document } => {
+                self.store.refused();
+                self.with(&document, out, |document, _| document.read_refused(request));
             }
             StoreReply::Broken { error } => {
                 self.store.failed(match error {
@@ -334,10 +355,14 @@ impl Client {
                 });
                 self.fail_opens(out);
             }
-            StoreReply::Changes { .. } | StoreReply::Documents { .. } => {}
+            StoreReply::Changes { .. }
+            | StoreReply::Entries { .. }
+            | StoreReply::Trimmed { .. }
+            | StoreReply::Documents { .. } => {}
         }
     }
 
+    #[inline(never)]
     fn run_destroys(&mut self, out: &mut Outbox) {
         for destroy in &mut self.destroying {
             if destroy.ticket.is_some() {
@@ -404,6 +429,7 @@ impl Client {
         }
     }
 
+    #[inline(never)]
     fn hear_server(&mut self, socket: SocketId, bytes: &[u8], out: &mut Outbox) {
         let Some(url) = self.url_of(socket) else { return };
         let link = self.servers.get_mut(&url).expect("BUG: found just now");
@@ -416,6 +442,7 @@ impl Client {
         }
     }
 
+    #[inline(never)]
     fn server_lost(&mut self, url: &str, out: &mut Outbox) {
         let link = self.servers.get_mut(url).expect("BUG: lost a server that never was");
         link.lost(self.now_ms, &mut self.rng, out);
@@ -441,6 +468,7 @@ impl Client {
         });
     }
 
+    #[inline(never)]
     fn run_servers(&mut self, out: &mut Outbox) {
         let mut wanted = BTreeSet::new();
         wanted

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use tidelog_pages::{StoreReply, StoreRequest, Ticket};
 
-use crate::protocol::{FromCore, ToCore};
+use crate::protocol::{FromCore, Storage, ToCore};
 
 /// The shell's number for a tab.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -39,6 +39,8 @@ pub enum Input {
         /// Until when a power cut could still lose its files, milliseconds since the epoch: in
         /// Chromium 45 s after they were made, elsewhere 0.
         settled_at_ms: u64,
+        /// What it keeps them in.
+        storage: Storage,
     },
     /// The page server in use can tell this tab by itself what becomes durable.
     TabReached {
@@ -87,7 +89,7 @@ pub enum Input {
     Wake,
 }
 
-/// Why a page server could not start.
+/// Why a page server could not start, or cannot go on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PageServerFailure {
     /// The files are of a newer format; they were left untouched.
@@ -102,8 +104,11 @@ pub enum PageServerFailure {
         /// What was found.
         reason: String,
     },
-    /// The device has no room for the little that every start writes.
+    /// The device has no room for the little that every start writes. Tried again by itself.
     Full,
+    /// The data of this site were cleared under the store. The page server still answers reads,
+    /// as far as its files do, and fails what it is to append.
+    Lost,
 }
 
 /// What a page server's host tells a tab by itself, past the core, as soon as an append is durable:

@@ -106,10 +106,7 @@ impl CallFailure {
                 "the device has no more room for this site: free some, then try again; nothing \
                  was recorded",
             ),
-            other => Self::new(
-                ErrorCode::Storage,
-                format!("{other}; nothing was recorded, what was durable is kept"),
-            ),
+            other => Self::new(ErrorCode::Storage, format!("{other}; nothing was recorded")),
         }
     }
 
@@ -123,11 +120,21 @@ impl CallFailure {
             PageServerFailure::Unavailable { reason } => Self::new(
                 ErrorCode::Storage,
                 format!(
-                    "this window gives no files to keep data in ({reason}): open the app in \
-                         an ordinary window"
+                    "this window has nothing to keep data in ({reason}): it is tried again by \
+                         itself; if it stays so, open the app in an ordinary window"
                 ),
             ),
-            PageServerFailure::Full => Self::of_append(&AppendError::Full),
+            PageServerFailure::Full => Self::new(
+                ErrorCode::StorageFull,
+                "the device has no more room for this site: free some, and it goes on by itself; \
+                 until then what is issued is kept in memory only",
+            ),
+            PageServerFailure::Lost => Self::new(
+                ErrorCode::Storage,
+                "the data of this site were cleared while they were in use: what is shown is in \
+                 memory only, and nothing more can be kept; export what is needed, then load the \
+                 page anew in every tab",
+            ),
             PageServerFailure::Damaged { reason } => Self::new(
                 ErrorCode::Storage,
                 format!(

@@ -39,3 +39,4 @@ pub use effect::{Effect, Input, Notice, PageServerFailure, PageServerId, SocketI
 pub use protocol::{
     Call, CallFailure, Connection, FromCore, Handle, QueryParams, Status, Storage, ToCore,
 };
+pub use tidelog_document::warm_up;

@@ -3,7 +3,7 @@
 mod common;
 
 use common::*;
-use tidelog_client::{Connection, FromCore, ToCore};
+use tidelog_client::{Connection, FromCore, Input, ToCore};
 use tidelog_types::ErrorCode;
 
 fn add(device: &mut Device, id: &str) -> tidelog_client::Call {
@@ -42,6 +42,31 @@ fn what_was_durable_survives_a_power_cut_and_the_rest_is_gone() {
     device.cut_power();
     device.open(&todos());
     assert_eq!(device.query("select id from todo"), [[text("milk")]]);
+}
+
+#[test]
+fn a_tab_that_asks_the_same_core_again_is_answered_and_nothing_runs_twice() {
+    let mut device = Device::new(1);
+    device.open(&todos());
+    device.disk.hold_flushes(true);
+    let (milk, message) = device.mutation("add", &[("id", text("milk")), ("title", text("milk"))]);
+    device.ask(TAB, vec![message.clone()]);
+    // The welcome was late, so the tab greets once more, on a port of its own.
+    device.step(Input::TabClosed { tab: TAB });
+    device.start_open(OTHER_TAB, None, &todos());
+    let ToCore::Mutate { call, handle, id, name, args, now_ms, .. } = message else {
+        unreachable!("BUG: it is one");
+    };
+    let again = Some(0);
+    device.told.clear();
+    device.ask(OTHER_TAB, vec![ToCore::Mutate { call, handle, id, name, args, now_ms, again }]);
+    assert_eq!(device.fate(milk), "", "it is not on the disk yet");
+    device.flushed();
+    let both = "durable 2, confirmed 2, durable 2, confirmed 2";
+    assert_eq!(device.fate(milk), both, "the port that is gone is told too");
+    device.cut_power();
+    device.open(&todos());
+    assert_eq!(device.query("select count(*) from todo"), [[integer(1)]]);
 }
 
 #[test]

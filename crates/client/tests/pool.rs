@@ -51,6 +51,19 @@ fn the_todo_workload_gives_the_same_rows_with_a_pool_of_16_pages() {
     assert!(small.reads().0 > 10 * large.reads().0.max(1), "nothing was ever evicted");
 }
 
+#[test]
+fn a_read_that_the_page_server_has_no_room_for_is_asked_for_again() {
+    let mut device = Device::new(1);
+    device.open(&todos());
+    device.mutate("add", &[("id", text("a")), ("title", text("milk"))]);
+    device.kill_core();
+    device.open(&todos());
+    device.asked.clear();
+    device.crowd_page_server();
+    assert_eq!(device.query("select title from todo"), [[text("milk")]]);
+    assert!(device.reads().0 > 1, "it was taken in at once");
+}
+
 fn shelves() -> Doctype {
     let fill = "insert into book with recursive c(n) as
                 (select 1 union all select n + 1 from c where n < :count)

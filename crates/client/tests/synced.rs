@@ -288,6 +288,19 @@ fn a_document_is_not_destroyed_while_mutations_are_pending_unless_by_force() {
     assert_eq!(count(&mut device), [[integer(0)]]);
 }
 
+/// What a tab says to the next core; `lsn` is what it knows.
+fn again(call: Call, id: &str, lsn: u64) -> ToCore {
+    ToCore::Mutate {
+        call,
+        handle: HANDLE,
+        id: call_id(call),
+        name: "add".to_owned(),
+        args: vec![("id".to_owned(), text(id)), ("title".to_owned(), text(id))],
+        now_ms: 0,
+        again: Some(lsn),
+    }
+}
+
 #[test]
 fn a_killed_core_leaves_undecided_calls_to_the_next_one() {
     let mut server = Server::new();
@@ -299,20 +312,35 @@ fn a_killed_core_leaves_undecided_calls_to_the_next_one() {
     device.kill_core();
     let call = device.start_open(TAB, Some(SERVER), &todos());
     device.opened(call);
-    let again = |call: Call, id: &str, lsn: u64| ToCore::Mutate {
-        call,
-        handle: HANDLE,
-        id: call_id(call),
-        name: "add".to_owned(),
-        args: vec![("id".to_owned(), text(id)), ("title".to_owned(), text(id))],
-        now_ms: 0,
-        again: Some(lsn),
-    };
     device.ask(TAB, vec![again(decided, "decided", 1), again(undecided, "undecided", 2)]);
     assert_eq!(device.fate(decided), "durable 1, confirmed 2");
     assert_eq!(device.fate(undecided), "durable 2");
     back_online(&mut server, &mut device);
     assert_eq!(device.fate(undecided), "durable 2, confirmed 3");
+    assert_eq!(count(&mut device), [[integer(2)]]);
+}
+
+#[test]
+fn a_call_that_was_decided_before_its_tab_asks_again_is_not_run_again() {
+    let mut server = Server::new();
+    let mut device = online(1, &mut server);
+    offline(&mut device);
+    let milk = add(&mut device, "milk");
+    device.kill_core();
+    // Another tab is first to notice, and what was undecided is decided for it.
+    device.start_open(OTHER_TAB, Some(SERVER), &todos());
+    back_online(&mut server, &mut device);
+    let call = device.start_open(TAB, Some(SERVER), &todos());
+    assert_eq!(device.opened(call).pending, 0);
+    device.ask(TAB, vec![again(milk, "milk", 0)]);
+    assert_eq!(device.fate(milk), "durable 1, confirmed 2");
+    assert_eq!(count(&mut device), [[integer(1)]]);
+    // So does one that greets the same core once more, on a port of its own.
+    let bread = add(&mut device, "bread");
+    talk(&mut server, &mut [&mut device]);
+    device.told.clear();
+    device.ask(TAB, vec![again(bread, "bread", 0)]);
+    assert_eq!(device.fate(bread), "durable 2, confirmed 3");
     assert_eq!(count(&mut device), [[integer(2)]]);
 }
 

@@ -33,6 +33,7 @@ mod mutation;
 mod program;
 mod rebase;
 mod replica;
+mod warm_up;
 
 pub use authority::{Applied, AppliedLocally, Authority};
 pub use chain::chain_of;
@@ -40,3 +41,4 @@ pub use check::{DoctypeError, check};
 pub use doctype::{ArgumentError, Doctype, DoctypeHash, MutationDefinition, Param, ParamKind};
 pub use mutation::{Mutation, Verdict};
 pub use replica::{Advance, Decided, Issued, Replica, ReplicaError, ServerEntry, Undecided};
+pub use warm_up::warm_up;

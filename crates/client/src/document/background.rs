@@ -1,6 +1,7 @@
 //! What nobody waits for in particular: rebase, the seed of an offer, live queries.
 
 use tidelog_document::{Advance, Decided, Verdict};
+use tidelog_pages::Urgency;
 use tidelog_sqlite::Run;
 use tidelog_sync::Sender;
 use tidelog_types::limits::REJECTIONS_KEPT_MAX;
@@ -15,6 +16,7 @@ pub(super) const SLICES_MAX: u32 = 16;
 
 impl Document {
     /// Runs a slice of what is due.
+    #[inline(never)]
     pub(super) fn run_background(&mut self, ctx: &mut Context<'_>) -> Attempt {
         let kth = match &self.back_fault {
             Some(fault) if self.reads.contains_key(&fault.request) => return Attempt::Waits,
@@ -45,7 +47,7 @@ impl Document {
             Some(Role::Synced(replica)) if !replica.is_settled() => replica.to_fetch(pgid, kth),
             _ => self.to_fetch(pgid, kth),
         };
-        self.back_fault = self.fetch(pgids, kth, ctx);
+        self.back_fault = self.fetch(Urgency::Background, pgids, kth, ctx);
         if self.back_fault.is_none() {
             self.error = Some(CallFailure::absent_page());
         }
@@ -100,6 +102,7 @@ impl Document {
     }
 
     /// Newer pages of the server are visible: to the disk with them, and tell who waits.
+    #[inline(never)]
     pub(super) fn advance(&mut self, advance: Advance, ctx: &mut Context<'_>) {
         if advance.begin_timeline.is_some() || advance.begin_storage.is_some() {
             // An append begins its journals first: what belongs to the old ones goes before.

@@ -194,6 +194,11 @@ impl Document {
         self.server_lost();
     }
 
+    /// What there was no room for now will not fit at once either.
+    pub(super) fn follow_later(&mut self, ctx: &Context<'_>) {
+        self.following.retry_at_ms = ctx.now_ms + RETRY_MS;
+    }
+
     pub(crate) fn channel(&self) -> Option<u32> {
         self.following.channel
     }
@@ -223,6 +228,7 @@ impl Document {
     }
 
     /// What the server says of this document.
+    #[inline(never)]
     pub(crate) fn on_server(&mut self, channel: u32, message: FromServer, ctx: &mut Context<'_>) {
         if self.following.channel != Some(channel) {
             return;
@@ -362,6 +368,7 @@ impl Document {
     // --- what is sent ---------------------------------------------------------------------------
 
     /// Sends the timeline frames that are durable and that the server lacks.
+    #[inline(never)]
     pub(super) fn send_frames(&mut self, ctx: &mut Context<'_>) {
         let (Some(channel), true) = (self.following.channel, self.following.opened) else { return };
         let Some(Role::Synced(replica)) = &self.role else { return };

@@ -8,17 +8,21 @@
 mod background;
 mod following;
 mod ops;
+mod recorded;
 mod status;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use tidelog_document::{Authority, Doctype, DoctypeHash, Replica};
-use tidelog_pages::{Append, AppendError, OpenedDocument, StorageEntry, StoreRequest, Ticket};
+use tidelog_pages::{
+    Append, AppendError, OpenedDocument, StorageEntry, StoreRequest, Ticket, Urgency,
+};
 use tidelog_sqlite::{ReadSet, View};
 use tidelog_sync::{Sender, codec};
 use tidelog_types::{CallId, DocumentKey, ErrorCode, Lsn, Page, Pgid, Position, Rows};
 
 pub(crate) use ops::{Op, OpKind, OpenCall};
+use recorded::Recorded;
 pub(crate) use status::Surroundings;
 
 use crate::client::ClientSettings;
@@ -72,8 +76,8 @@ pub(crate) struct Document {
     append: Append,
     then: Vec<Then>,
     appended: VecDeque<(Ticket, Vec<Then>)>,
-    /// Calls that were recorded before this core came, and are not undecided.
-    recorded: BTreeMap<CallId, Lsn>,
+    /// Calls that were recorded, by this core or one before it: tabs may ask again.
+    recorded: Recorded,
     /// Timeline frames before this LSN are on the disk.
     durable: Lsn,
     /// Storage entries before this LSN are on the disk.
@@ -106,9 +110,19 @@ struct Fault {
 
 /// Pages on their way from the page server.
 struct Read {
+    urgency: Urgency,
     pgids: Vec<Pgid>,
+    /// The page server had too much of ours to do: it is to be asked again.
+    refused: bool,
     /// Pages that were written meanwhile: what is on its way may be older.
     stale: BTreeSet<Pgid>,
+}
+
+impl Read {
+    fn ask(&self, request: u64, document: &DocumentKey) -> StoreRequest {
+        let (document, pgids) = (document.clone(), self.pgids.clone());
+        StoreRequest::Read { request, urgency: self.urgency, document, pgids }
+    }
 }
 
 struct Watch {
@@ -191,7 +205,7 @@ impl Document {
             watches: BTreeMap::new(),
             then: Vec::new(),
             appended: VecDeque::new(),
-            recorded: BTreeMap::new(),
+            recorded: Recorded::default(),
             durable: Lsn::FIRST,
             storage_durable: Lsn::FIRST,
             sender: Sender::new(Lsn::FIRST),
@@ -210,6 +224,7 @@ impl Document {
     }
 
     /// Runs what can be run now, and hands what it changed to the disk.
+    #[inline(never)]
     pub(crate) fn pump(&mut self, ctx: &mut Context<'_>) {
         if let Some(failure) = self.broken.clone() {
             self.fail_all(&failure, ctx.out);
@@ -295,12 +310,9 @@ impl Document {
                 settle.noticed = false;
             }
         }
-        for (request, read) in &self.reads {
-            ctx.out.ask_store(StoreRequest::Read {
-                request: *request,
-                document: self.key.clone(),
-                pgids: read.pgids.clone(),
-            });
+        for (request, read) in &mut self.reads {
+            read.refused = false;
+            ctx.out.ask_store(read.ask(*request, &self.key));
         }
     }
 
@@ -323,10 +335,13 @@ impl Document {
         }
     }
 
+    #[inline(never)]
     fn begin_from_store(&mut self, record: Record, state: OpenedDocument) {
         let view = View::new(self.settings.pool_pages_max, state.db_pages);
         view.fill(state.first_page.into_iter().map(|page| (Pgid(1), page)).collect());
         self.recorded.extend(state.calls);
+        let frames = state.timeline.iter().flat_map(|timeline| &timeline.frames);
+        self.recorded.extend(frames.map(|frame| (frame.call, frame.lsn)));
         self.storage_durable = state.storage.map_or(Lsn::FIRST, |position| position.next);
         let role = match (&record.server, state.timeline) {
             (None, _) => {
@@ -367,6 +382,21 @@ impl Document {
         }
     }
 
+    /// The page server does not take this read in before it has answered another one.
+    pub(crate) fn read_refused(&mut self, request: u64) {
+        if let Some(read) = self.reads.get_mut(&request) {
+            read.refused = true;
+        }
+    }
+
+    /// It has.
+    pub(crate) fn ask_again(&mut self, ctx: &mut Context<'_>) {
+        for (request, read) in self.reads.iter_mut().filter(|(_, read)| read.refused) {
+            read.refused = false;
+            ctx.store.ask(read.ask(*request, &self.key), ctx.out);
+        }
+    }
+
     /// Everything up to `ticket` is on the disk.
     pub(crate) fn store_durable(&mut self, ticket: Ticket, ctx: &mut Context<'_>) {
         while self.appended.front().is_some_and(|(appended, _)| *appended <= ticket) {
@@ -388,6 +418,7 @@ impl Document {
 
     /// An append left nothing behind: what was issued from there on is taken back, its callers are
     /// told, and the document is read anew from the disk.
+    #[inline(never)]
     pub(crate) fn append_failed(
         &mut self,
         ticket: Ticket,
@@ -404,12 +435,14 @@ impl Document {
         for then in lost.into_iter().flat_map(|(_, then)| then) {
             if let Then::Settle(Settle { tab, call, id, .. }) = then {
                 self.confirming.remove(&id);
+                self.recorded.remove(id);
                 ctx.out.tell(tab, FromCore::Failed { call, failure: failure.clone() });
             }
         }
         ctx.store.give_up(&self.key, ticket);
         self.error = Some(failure);
         self.reload(ctx);
+        self.follow_later(ctx);
     }
 
     /// Drops what is in memory and reads the document anew.
@@ -508,16 +541,20 @@ impl Document {
     }
 
     /// Asks for the pages around a fault. `None`: nothing of it can be had.
-    fn fetch(&mut self, pgids: Vec<Pgid>, kth: u32, ctx: &mut Context<'_>) -> Option<Fault> {
+    fn fetch(
+        &mut self,
+        urgency: Urgency,
+        pgids: Vec<Pgid>,
+        kth: u32,
+        ctx: &mut Context<'_>,
+    ) -> Option<Fault> {
         if pgids.is_empty() {
             return None;
         }
         let request = ctx.store.next_request();
-        ctx.store.ask(
-            StoreRequest::Read { request, document: self.key.clone(), pgids: pgids.clone() },
-            ctx.out,
-        );
-        self.reads.insert(request, Read { pgids, stale: BTreeSet::new() });
+        let read = Read { urgency, pgids, refused: false, stale: BTreeSet::new() };
+        ctx.store.ask(read.ask(request, &self.key), ctx.out);
+        self.reads.insert(request, read);
         Some(Fault { request, kth })
     }
 }

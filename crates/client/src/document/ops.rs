@@ -1,6 +1,7 @@
 //! Calls of tabs, run in the order in which they were made.
 
 use tidelog_document::{Authority, Doctype, DoctypeHash, Mutation, Replica, check};
+use tidelog_pages::Urgency;
 use tidelog_sqlite::{Failure, Params, Run, View};
 use tidelog_types::limits::{CALL_SETTLES_MS, MUTATION_SIZE_MAX};
 use tidelog_types::{CallId, Lsn, Pgid, Position, Value};
@@ -108,7 +109,11 @@ impl Document {
                     Ran::Needs(pgids) => pgids,
                     _ => Vec::new(),
                 };
-                let fault = if kth < FAULTS_MAX { self.fetch(pgids, kth, ctx) } else { None };
+                let fault = if kth < FAULTS_MAX {
+                    self.fetch(Urgency::User, pgids, kth, ctx)
+                } else {
+                    None
+                };
                 if fault.is_some() {
                     self.front_fault = fault;
                     self.ops.push_front(op);
@@ -178,6 +183,7 @@ impl Document {
 
     // --- open ----------------------------------------------------------------------------------
 
+    #[inline(never)]
     fn run_open(&mut self, tab: TabId, call: Call, open: &OpenCall, ctx: &mut Context<'_>) -> Ran {
         self.seal();
         // What is in the record was checked before it got there.
@@ -360,6 +366,7 @@ impl Document {
         changed
     }
 
+    #[inline(never)]
     fn run_offer(&mut self, tab: TabId, open: &OpenCall, ctx: &mut Context<'_>) -> Ran {
         match self.following.offer.take() {
             None => {
@@ -386,6 +393,7 @@ impl Document {
 
     // --- mutate --------------------------------------------------------------------------------
 
+    #[inline(never)]
     fn run_mutate(
         &mut self,
         op: &Op,
@@ -453,12 +461,13 @@ impl Document {
 
     /// The caller is told once the append that is being gathered is durable.
     fn settle(&mut self, tab: TabId, call: Call, id: CallId, lsn: Lsn, confirmed: bool) {
+        self.recorded.insert(id, lsn);
         let noticed = false;
         self.then.push(Then::Settle(Settle { tab, call, id, lsn, confirmed, noticed }));
     }
 
-    /// A tab asks again after its core died: says what became of the call, if an earlier core had
-    /// recorded it. `durable` is what that core said of it.
+    /// A tab asks again, of another core or on another port: says what became of the call, if it
+    /// was recorded. `durable` is what the tab was told of it.
     fn settle_again(
         &mut self,
         op: &Op,
@@ -478,7 +487,11 @@ impl Document {
             }
             return true;
         }
-        let Some(lsn) = durable.or(self.recorded.get(&id).copied()) else { return false };
+        let Some(lsn) = durable.or(self.recorded.get(id)) else { return false };
+        if matches!(self.role, Some(Role::Local(_))) && lsn >= self.storage_durable {
+            self.settle(tab, call, id, lsn, true);
+            return true;
+        }
         ctx.out.tell(tab, FromCore::Durable { call, lsn: lsn.get() });
         let rejections = self.record.iter().flat_map(|record| &record.rejections);
         let verdict = match rejections.into_iter().find(|rejection| rejection.lsn == lsn) {

@@ -4,7 +4,7 @@ use tidelog_types::{ErrorCode, Lsn};
 
 use super::{Context, Document, Role};
 use crate::effect::TabId;
-use crate::protocol::{CallFailure, Connection, FromCore, Handle, Status, Storage};
+use crate::protocol::{CallFailure, Connection, FromCore, Handle, Status};
 use crate::record::KeptRejection;
 use crate::server_link::{ServerLink, Stage};
 use crate::store_link::StoreLink;
@@ -52,14 +52,13 @@ impl Document {
             None => (0, [0; 4], Lsn::FIRST),
         };
         let (connection, failure) = self.connection(around.link);
-        let storage = if around.store.is_ready() { Storage::Opfs } else { Storage::Waiting };
         let device = around.store.failure.as_ref().map(CallFailure::of_page_server);
         Status {
             connection,
             error: device.or_else(|| self.error.clone()).or(failure),
             pending,
             confirmed_lsn: visible.get() - 1,
-            storage,
+            storage: around.store.storage(),
             settling: around.now_ms < around.store.settled_at_ms,
             persisted: around.persisted,
             usage: around.usage,

@@ -9,13 +9,14 @@ use std::collections::VecDeque;
 
 use tidelog_client::{
     Call, CallFailure, Client, ClientSettings, Effect, FromCore, Handle, Input, PageServerId,
-    QueryParams, SocketId, Status, TabId, ToCore,
+    QueryParams, SocketId, Status, Storage, TabId, ToCore,
 };
 use tidelog_disk::{CrashDevice, CrashDisk, StoreFiles};
 use tidelog_document::{Doctype, MutationDefinition, Param, ParamKind};
-use tidelog_pages::{Append, OwnerId, PageServer, StoreReply, StoreRequest, Ticket};
+use tidelog_pages::{Append, OwnerId, PageServer, StoreReply, StoreRequest, Ticket, Urgency};
 use tidelog_sync::{FromServer, ToServer, decode_message, encode_message};
-use tidelog_types::{CallId, ErrorCode, Value};
+use tidelog_types::limits::OWNER_READS_MAX;
+use tidelog_types::{CallId, DocumentKey, ErrorCode, Value};
 
 pub const TAB: TabId = TabId(1);
 pub const OTHER_TAB: TabId = TabId(2);
@@ -82,12 +83,17 @@ impl Device {
 
     /// A tab lends a page server, on what is on the disk.
     pub fn lend(&mut self) {
+        self.lend_in(Storage::Opfs, 0);
+    }
+
+    /// The same in this kind of storage, which a power cut can take until then.
+    pub fn lend_in(&mut self, storage: Storage, settled_at_ms: u64) {
         let files = StoreFiles::open_each(|name| Ok::<_, ()>(self.disk.file(name)));
         let (server, _) = PageServer::open(files.expect("no errors")).expect("it opens");
         self.page_servers += 1;
         let id = PageServerId(self.page_servers);
         self.page_server = Some((id, server));
-        self.step(Input::PageServerLent { server: id, settled_at_ms: 0 });
+        self.step(Input::PageServerLent { server: id, settled_at_ms, storage });
     }
 
     /// The page server's worker is gone. What it wrote stays, flushed or not.
@@ -229,6 +235,17 @@ impl Device {
         page_server.serve(CORE, StoreRequest::Append { ticket: Ticket(1 << 40), append });
         page_server.flush();
         page_server.poll();
+    }
+
+    /// Asks the page server for as much as it takes in, and does not wait for the answers.
+    pub fn crowd_page_server(&mut self) {
+        let (_, page_server) = self.page_server.as_mut().expect("there is one");
+        let document = DocumentKey::new("document", "").expect("a good name");
+        for request in 0..OWNER_READS_MAX as u64 {
+            let (document, pgids) = (document.clone(), Vec::new());
+            let (request, urgency) = (u64::MAX - request, Urgency::User);
+            page_server.serve(CORE, StoreRequest::Read { request, urgency, document, pgids });
+        }
     }
 
     // --- the server's side of the socket ---------------------------------------------------------
@@ -413,6 +430,11 @@ impl Device {
 
     /// The last status that the first tab was told.
     #[track_caller]
+    /// Whether the core says that it can keep nothing more.
+    pub fn is_lost(&self) -> bool {
+        self.client.is_lost()
+    }
+
     pub fn status(&self) -> &Status {
         let status = self.told.iter().rev().find_map(|(tab, message)| match message {
             FromCore::Status { status, .. } | FromCore::Opened { status, .. } if *tab == TAB => {

@@ -1,10 +1,6 @@
 //! What must hold in a browser as it does natively, in whatever worker it runs.
 
-#![cfg(target_arch = "wasm32")]
-
-mod common;
-
-use common::{Document, GOLDEN_HASH, failure, run_script, text};
+use crate::common::{Document, GOLDEN_HASH, failure, run_script, text};
 use tidelog_sqlite::{Failure, Params, Reader, Run, flags};
 use tidelog_types::{Pgid, Value};
 use wasm_bindgen_test::wasm_bindgen_test as test;

@@ -1,14 +1,14 @@
 //! The core in a worker, with this test as its host and a store in memory.
 
-#![cfg(target_arch = "wasm32")]
-
 use std::cell::RefCell;
 use std::rc::Rc;
 
 use js_sys::{Object, Reflect, Uint8Array};
 use serde_bytes::ByteBuf;
 use tidelog_browser::{Core, Host};
-use tidelog_client::{Call, FromCore, Handle, Input, PageServerId, QueryParams, TabId, ToCore};
+use tidelog_client::{
+    Call, FromCore, Handle, Input, PageServerId, QueryParams, Storage, TabId, ToCore,
+};
 use tidelog_disk::{MemoryDisk, StoreFiles};
 use tidelog_document::{Doctype, MutationDefinition};
 use tidelog_pages::{OwnerId, PageServer, StoreReply, StoreRequest, Ticket};
@@ -62,7 +62,8 @@ impl Bench {
         let (store, _) = PageServer::open(StoreFiles::in_memory()).expect("an empty store");
         let mut bench = Self { core, said, store };
         let server = PageServerId(PAGE_SERVER);
-        bench.core.step(NOW_MS, Input::PageServerLent { server, settled_at_ms: 0 });
+        let storage = Storage::Opfs;
+        bench.core.step(NOW_MS, Input::PageServerLent { server, settled_at_ms: 0, storage });
         bench.settle();
         bench
     }

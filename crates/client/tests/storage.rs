@@ -1,0 +1,164 @@
+//! What a core says of the storage under it: where it is, how safe, full, or gone.
+
+mod common;
+
+use common::server::{Server, talk};
+use common::*;
+use tidelog_client::{Call, FromCore, Input, PageServerFailure, PageServerId, Storage};
+use tidelog_disk::CrashDevice;
+use tidelog_pages::StoreRequest;
+use tidelog_types::ErrorCode;
+
+fn add(device: &mut Device, id: &str) -> Call {
+    device.mutate("add", &[("id", text(id)), ("title", text(&format!("title of {id}")))])
+}
+
+fn error(device: &Device) -> Option<ErrorCode> {
+    device.status().error.as_ref().map(|failure| failure.code)
+}
+
+#[test]
+fn where_the_data_are_kept_and_how_safe_is_part_of_the_status() {
+    let mut device = Device::new(1);
+    device.open(&todos());
+    assert_eq!((device.status().storage, device.status().settling), (Storage::Opfs, false));
+    device.lose_page_server();
+    assert_eq!(device.status().storage, Storage::Waiting);
+    let settled_at_ms = device.now_ms + 45_000;
+    device.lend_in(Storage::IndexedDb, settled_at_ms);
+    assert_eq!((device.status().storage, device.status().settling), (Storage::IndexedDb, true));
+    device.pass(44_999);
+    assert!(device.status().settling);
+    device.pass(1);
+    assert!(!device.status().settling, "told without being asked");
+}
+
+/// Goal: one word for as long as the disk is full, not an error that comes and goes with each try.
+/// Method: a page server after another finds the disk full at its first write.
+#[test]
+fn a_full_disk_is_said_until_a_page_server_has_let_us_in() {
+    let mut device = Device::new(1);
+    device.open(&todos());
+    add(&mut device, "milk");
+    device.lose_page_server();
+    let waiting = add(&mut device, "waiting");
+    device.fill_disk();
+    device.lend();
+    assert_eq!(error(&device), Some(ErrorCode::StorageFull));
+    device.told.clear();
+    for _ in 0..3 {
+        device.lend();
+        add(&mut device, "more");
+    }
+    assert_eq!(error(&device), Some(ErrorCode::StorageFull));
+    let comes_and_goes = |(_, message): &(_, FromCore)| match message {
+        FromCore::Status { status, .. } => status.error.is_none(),
+        _ => false,
+    };
+    assert!(!device.told.iter().any(comes_and_goes), "{:?}", device.told);
+    assert_eq!(device.query("select count(*) from todo"), [[integer(3)]], "in memory it goes on");
+    let refused = device.start_open(OTHER_TAB, None, &todos());
+    assert_eq!(device.code(refused), ErrorCode::StorageFull);
+
+    device.disk.set_capacity(None);
+    device.lend();
+    assert_eq!((error(&device), device.status().storage), (None, Storage::Opfs));
+    assert_eq!(device.fate(waiting), "durable 3, confirmed 3");
+    device.cut_power();
+    device.open(&todos());
+    assert_eq!(device.query("select count(*) from todo"), [[integer(3)]]);
+}
+
+/// Goal: a device without room does not fetch, all the time, what it cannot keep.
+#[test]
+fn what_a_full_disk_has_no_room_for_is_fetched_again_after_a_pause() {
+    let mut server = Server::new();
+    let mut online = |seed| {
+        let mut device = Device::new(seed);
+        device.server_is_up = true;
+        let call = device.start_open(TAB, Some(SERVER), &todos());
+        device.opened(call);
+        talk(&mut server, &mut [&mut device]);
+        device
+    };
+    let (mut full, mut other) = (online(1), online(2));
+    full.fill_disk();
+    add(&mut other, "milk");
+    talk(&mut server, &mut [&mut other, &mut full]);
+    assert_eq!(error(&full), Some(ErrorCode::StorageFull));
+    full.disk.set_capacity(None);
+    full.pass(1_000);
+    talk(&mut server, &mut [&mut other, &mut full]);
+    assert_eq!(full.query("select id from todo"), [[text("milk")]]);
+    assert_eq!(error(&full), None);
+}
+
+#[test]
+fn a_page_server_that_found_no_room_for_its_files_is_a_full_disk() {
+    let mut device = Device::new(1);
+    device.open(&todos());
+    device.lose_page_server();
+    let failure = PageServerFailure::Full;
+    device.step(Input::PageServerFailed { server: PageServerId(2), failure });
+    assert_eq!(error(&device), Some(ErrorCode::StorageFull));
+    device.lend();
+    assert_eq!(error(&device), None);
+}
+
+/// Goal: a store that is not the one that we wrote to gets nothing of what builds on the other.
+#[test]
+fn another_store_in_place_of_ours_is_noticed_and_gets_nothing() {
+    let mut device = Device::new(1);
+    device.open(&todos());
+    add(&mut device, "milk");
+    device.lose_page_server();
+    let late = add(&mut device, "late");
+    device.disk = CrashDevice::new();
+    device.asked.clear();
+    for _ in 0..2 {
+        device.lend();
+        assert_eq!(error(&device), Some(ErrorCode::Storage));
+        assert_eq!(device.status().storage, Storage::Waiting);
+    }
+    assert!(device.is_lost());
+    add(&mut device, "later");
+    assert!(
+        matches!(device.asked.as_slice(), [StoreRequest::Hello { .. }]),
+        "nothing but one greeting: {:?}",
+        device.asked
+    );
+    assert_eq!(device.fate(late), "", "it never is durable");
+    assert_eq!(device.query("select count(*) from todo"), [[integer(3)]], "nothing is taken away");
+    let refused = device.start_open(OTHER_TAB, None, &todos());
+    assert_eq!(device.code(refused), ErrorCode::Storage);
+
+    // Another core begins anew.
+    device.kill_core();
+    device.open(&todos());
+    assert_eq!(device.query("select count(*) from todo"), [[integer(0)]]);
+    assert!(!device.is_lost());
+}
+
+/// Its page server fails what it is to append: see crate `browser`.
+#[test]
+fn a_store_whose_data_were_cleared_is_read_and_not_replaced() {
+    let mut device = Device::with_pool(1, 0);
+    device.open(&todos());
+    for n in 0..50 {
+        add(&mut device, &n.to_string());
+    }
+    let server = PageServerId(1);
+    device.step(Input::PageServerFailed { server, failure: PageServerFailure::Lost });
+    assert_eq!(error(&device), Some(ErrorCode::Storage));
+    assert!(device.status().error.as_ref().is_some_and(|it| it.message.contains("cleared")));
+    assert_eq!(device.status().storage, Storage::Waiting);
+    assert!(device.is_lost());
+    device.asked.clear();
+    assert_eq!(device.query("select count(*) from todo"), [[integer(50)]]);
+    let is_read = |request: &StoreRequest| matches!(request, StoreRequest::Read { .. });
+    assert!(device.asked.iter().any(is_read), "what is not in memory is still read");
+    device.asked.clear();
+    device.lend();
+    assert!(device.asked.is_empty(), "another store is not asked for anything: {:?}", device.asked);
+    assert_eq!(error(&device), Some(ErrorCode::Storage));
+}

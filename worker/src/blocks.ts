@@ -1,0 +1,56 @@
+/** The store in IndexedDB, for windows without files. Crate `browser`'s `FORMAT.md` draws it. */
+
+import * as store from '../wasm/page_server.js';
+import { NEWER_FORMAT, settledAt } from './shared.js';
+import { type Keep, Unopened } from './store-host.js';
+
+const VERSION = 1;
+
+/** Held by the worker that has the store. Shared by all releases, since they share the data. */
+const LOCK = 'tidelog-blocks';
+
+/** When the database was made, milliseconds since the epoch. */
+const MADE = 'made';
+
+let held: Promise<void> | undefined;
+
+/**
+ * Opens the database, which is made at first use. Waits for as long as another worker has it.
+ *
+ * `lost` is called when somebody deletes it.
+ */
+export async function openBlocks(lost: () => void): Promise<Keep> {
+  held ??= new Promise((resolve, reject) => {
+    const hold = (): Promise<never> => {
+      resolve();
+      return new Promise(() => {});
+    };
+    navigator.locks.request(LOCK, hold).catch(reject);
+  });
+  await held;
+  const opening = indexedDB.open('tidelog', VERSION);
+  opening.onupgradeneeded = () => {
+    opening.result.createObjectStore('blocks').put(Date.now(), MADE);
+  };
+  const database = await result(opening).catch((error) => {
+    throw error.name === 'VersionError' ? new Unopened(NEWER_FORMAT, error) : error;
+  });
+  database.onclose = lost;
+  database.onversionchange = () => {
+    database.close();
+    lost();
+  };
+  const made = database.transaction('blocks').objectStore('blocks').get(MADE);
+  return {
+    inBlocks: true,
+    settledAt: settledAt(await result(made)),
+    open: (host) => store.openBlocks(database, host),
+  };
+}
+
+function result<T>(request: IDBRequest<T>): Promise<T> {
+  return new Promise((resolve, reject) => {
+    request.onsuccess = () => resolve(request.result);
+    request.onerror = () => reject(request.error);
+  });
+}

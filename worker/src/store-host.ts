@@ -1,0 +1,133 @@
+/** Serves a store to cores and tabs, wherever the store is kept. */
+
+import type { Bytes, Ready, TabPort, Unserved } from '../../js/dist/ports.js';
+import * as store from '../wasm/page_server.js';
+import { compile, FULL, LOST, transferOf, UNAVAILABLE } from './shared.js';
+
+/** What a store is kept in, open. Nobody else has it. */
+export interface Keep {
+  /** Whether that is IndexedDB, and not files. */
+  readonly inBlocks: boolean;
+  /** Until when a power cut could still lose it, milliseconds since the epoch. */
+  readonly settledAt: number;
+  /** Opens the store in it, which calls the host. */
+  open(host: store.ReplyHost): void;
+}
+
+/** Why there is nothing to keep a store in: one of the numbers in `shared.ts`. */
+export class Unopened extends Error {
+  readonly kind: number;
+
+  constructor(kind: number, reason: unknown) {
+    super(String(reason));
+    this.kind = kind;
+  }
+}
+
+/** One page server: opens the store and serves those who have a port to it. */
+export class StoreHost {
+  /** The ways to the cores that were served, by number; the last is the living one's. */
+  readonly #owners: MessagePort[] = [];
+  /** Ways to the tabs of the living core. */
+  readonly #tabs = new Map<number, MessagePort>();
+  readonly #again: () => void;
+  /** Whether the store is open. */
+  #works = false;
+  /** Whether its data were cleared under it. */
+  #isLost = false;
+  /** What owners are told first. */
+  #state: Ready | Unserved | undefined;
+  /** Lets other messages in between the slices of large requests. */
+  readonly #slices = new MessageChannel();
+
+  /** `again` is called when another page server should take the place of this one. */
+  constructor(again: () => void) {
+    this.#again = again;
+    this.#slices.port1.onmessage = () => this.#work(store.proceed);
+  }
+
+  /** Serves another core in place of the last one. */
+  serve(port: MessagePort): void {
+    if (this.#isLost) {
+      this.#again();
+      return;
+    }
+    this.#tabs.clear();
+    const owner = this.#owners.push(port) - 1;
+    port.onmessage = ({ data }: MessageEvent<TabPort | Bytes>) => {
+      if (data instanceof Uint8Array) this.#work(() => store.serve(owner, data));
+      else if (data.port) this.#tabs.set(data.tab, data.port);
+      else this.#tabs.delete(data.tab);
+    };
+    if (this.#state) port.postMessage(this.#state);
+  }
+
+  /** Opens the store. Requests come only once that has been said. */
+  async start(keeping: Promise<Keep>, wasm: string | undefined): Promise<void> {
+    try {
+      const url = wasm ?? new URL('../wasm/page_server_bg.wasm', import.meta.url);
+      const [keep, module] = await Promise.all([keeping, compile(url)]);
+      store.initSync({ module });
+      keep.open(this.#replyHost(keep));
+    } catch (error) {
+      this.#fail(error instanceof Unopened ? error.kind : UNAVAILABLE, String(error));
+    }
+  }
+
+  #replyHost({ inBlocks, settledAt }: Keep): store.ReplyHost {
+    return {
+      opened: () => {
+        this.#works = true;
+        this.#tell({ type: 'ready', settledAt, inBlocks });
+      },
+      failed: (kind, reason) => this.#fail(kind, reason),
+      flushed: () => this.#work(store.proceed),
+      reply: (owner, replies) => this.#owners[owner].postMessage(replies, transferOf(replies)),
+      tell: (owner, tab, messages) => {
+        // Another core counts its tabs anew.
+        if (owner === this.#owners.length - 1) this.#tabs.get(tab)?.postMessage(messages);
+      },
+    };
+  }
+
+  /** The data were cleared. What is still there can be read by the core that knows it. */
+  lost(): void {
+    if (!this.#works || this.#isLost) return;
+    this.#isLost = true;
+    store.lose();
+    this.#tell({ type: 'failed', kind: LOST, reason: '' });
+  }
+
+  /** Lets go of the store, so that it can be opened anew. */
+  close(): void {
+    this.#works = false;
+    store.close();
+  }
+
+  #tell(news: Ready | Unserved): void {
+    this.#state = news;
+    for (const owner of this.#owners) owner.postMessage(news);
+  }
+
+  #fail(kind: number, reason: string): void {
+    this.#tell({ type: 'failed', kind, reason });
+    if (kind === FULL || kind === UNAVAILABLE) this.#again();
+  }
+
+  /** Serves, and does what is left to be done; see `Left` of crate `browser`. */
+  #work(run: () => number): void {
+    if (!this.#works) return;
+    const [MORE, BROKEN] = [1, 2];
+    let left = BROKEN;
+    try {
+      left = run();
+    } catch (error) {
+      console.error(error);
+    }
+    if (left === MORE) this.#slices.port2.postMessage(null);
+    else if (left === BROKEN) {
+      this.#works = false;
+      this.#again();
+    }
+  }
+}
