@@ -16,6 +16,7 @@
 mod amalgamation;
 mod build;
 mod check;
+mod crash;
 mod layers;
 mod repo;
 mod report;
@@ -42,6 +43,9 @@ cargo xtask <command>
   build            the npm package in js/ and the server at target/release/tidelog
   bench [ARGS]     the benchmarks, with the peers in the same run
   sim ARGS         the simulator: --seed N replays one seed, --seeds A..B runs a range
+  crash [ARGS]     every crash image of the store, all damage, and, as root, a real power cut;
+                   --replay SEED:CUT:IMAGE is one image again
+  golden           the golden files of the present formats, written anew: a change of a format
 
   setup [--browsers]   install what is missing; quick when nothing is
   wasm [--fast]        only the WebAssembly modules; --fast leaves out wasm-opt
@@ -78,6 +82,8 @@ fn dispatch(command: &str, args: &[String]) -> Option<Result<()>> {
         ("check", []) => Repo::find().and_then(|repo| check::command(&repo)),
         ("build", []) => Repo::find().and_then(|repo| build::command(&repo)),
         ("bench", _) => Repo::find().and_then(|repo| start::bench(&repo, args)),
+        ("crash", _) => Repo::find().and_then(|repo| crash::crash(&repo, args)),
+        ("golden", []) => Repo::find().and_then(|repo| crash::golden(&repo)),
         ("sim", _) => Repo::find().and_then(|repo| start::sim(&repo, args)),
         ("setup", []) => Repo::find().and_then(|repo| setup::setup(&repo, setup::Needs::Build)),
         ("setup", ["--browsers"]) => {

@@ -26,15 +26,16 @@ pub fn start(repo: &Repo, args: &[String]) -> Result<()> {
         args.get(at + 1)
     };
     let listen = given("--listen").map_or(LISTEN, String::as_str);
+    let data = given("--data").map_or(".tidelog", String::as_str);
     println!();
     for name in build::EXAMPLES {
         println!("    http://{listen}/{name}/");
     }
-    println!("\n    Ctrl-C stops; what was written stays in .tidelog\n");
+    println!("\n    Ctrl-C stops; what was written stays in {data}\n");
 
     let mut server = run::program(repo.server(), &repo.root);
     server.args(["serve", "--dev", "--serve", "examples"]);
-    for (name, value) in [("--data", ".tidelog"), ("--listen", LISTEN)] {
+    for (name, value) in [("--data", data), ("--listen", listen)] {
         if given(name).is_none() {
             server.args([name, value]);
         }
@@ -84,7 +85,7 @@ pub fn browsers(repo: &Repo, command: &mut Command) {
 
 /// Lets the program take our place, so that Ctrl-C and the exit code are its own.
 #[cfg(unix)]
-fn become_program(command: &mut Command) -> Result<()> {
+pub fn become_program(command: &mut Command) -> Result<()> {
     use std::os::unix::process::CommandExt;
 
     let error = command.exec();
@@ -92,7 +93,7 @@ fn become_program(command: &mut Command) -> Result<()> {
 }
 
 #[cfg(not(unix))]
-fn become_program(command: &mut Command) -> Result<()> {
+pub fn become_program(command: &mut Command) -> Result<()> {
     let status =
         command.status().with_context(|| format!("cannot start {:?}", command.get_program()))?;
     if !status.success() {

@@ -46,7 +46,7 @@ pub fn test(repo: &Repo, names: &[&str]) -> Result<()> {
     report.finish(true)
 }
 
-/// Rust's own tests, in both kinds of workers of both browsers.
+/// Rust's own tests in both browsers; each test binary says in which kind of worker it runs.
 fn wasm(repo: &Repo, report: &mut Report) {
     for package in BROWSER_CRATES {
         let compiled = report.step(&format!("{package} for browsers"), || {
@@ -56,19 +56,15 @@ fn wasm(repo: &Repo, report: &mut Report) {
             continue;
         }
         for browser in ["Chromium", "Firefox"] {
-            for worker in ["SHARED_WORKER", "DEDICATED_WORKER"] {
-                let place = worker.to_lowercase().replace('_', " ");
-                report.suite(&format!("{package} in a {place} of {browser}"), || {
-                    wasm_in(repo, package, browser, worker)
-                });
-            }
+            report.suite(&format!("{package} in workers of {browser}"), || {
+                wasm_in(repo, package, browser)
+            });
         }
     }
 }
 
-fn wasm_in(repo: &Repo, package: &str, browser: &str, worker: &str) -> Result<Tally> {
+fn wasm_in(repo: &Repo, package: &str, browser: &str) -> Result<Tally> {
     let mut cargo = cargo_test(repo, package)?;
-    cargo.env(format!("WASM_BINDGEN_USE_{worker}"), "1");
     if browser == "Firefox" {
         let driver = setup::geckodriver(repo).context("geckodriver is missing")?;
         cargo.env("GECKODRIVER", driver).env_remove("CHROMEDRIVER");

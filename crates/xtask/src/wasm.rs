@@ -33,21 +33,35 @@ const WASM_FEATURES: [&str; 8] = [
     "--enable-multivalue",
 ];
 
+/// A browser compiles a function when it is first called. Left alone, wasm-opt makes all of the
+/// core one function of 100 kB, since each part of it has one caller, and a page waits for that.
+/// What the compiler must not put into one either is marked in the crates.
+const SHRINK: [&str; 2] = ["-Oz", "--one-caller-inline-max-function-size=200"];
+
 /// `cargo xtask wasm`.
 pub fn command(repo: &Repo, size: Size) -> Result<()> {
     setup::setup(repo, Needs::Build)?;
     build(repo, size)
 }
 
-/// Compiles both into `js/dist/wasm`. Cargo decides whether to compile; what comes after is left
-/// out if the compiled module is the one of the last time.
+/// Compiles both into `js/dist/wasm`, unless their sources are those of the last time. Cargo cannot
+/// say so: it keeps both modules under one name, and finds the one in the place of the other. What
+/// comes after it is left out if the compiled module has not changed.
 pub fn build(repo: &Repo, size: Size) -> Result<()> {
     let folder = repo.root.join("js/dist/wasm");
     fs::create_dir_all(&folder)?;
+    let sources = sources(repo, size)?;
+    let are_there = MODULES.iter().all(|(_, name)| {
+        let is_there = |suffix: &str| folder.join(format!("{name}{suffix}")).is_file();
+        is_there("_bg.wasm") && is_there(".js") && is_there(".d.ts")
+    });
+    if are_there && sources.is_fresh() {
+        return Ok(());
+    }
     for (feature, name) in MODULES {
         let compiled = compile(repo, feature)?;
         let stamp = Stamp::new(repo, &format!("wasm-{name}"))
-            .text(&format!("{size:?} {WASM_FEATURES:?} {}", env!("CARGO_PKG_VERSION")))
+            .text(&format!("{size:?} {WASM_FEATURES:?} {SHRINK:?} {}", env!("CARGO_PKG_VERSION")))
             .path(&compiled)?;
         let module = folder.join(format!("{name}_bg.wasm"));
         let bindings = folder.join(format!("{name}.js"));
@@ -61,7 +75,28 @@ pub fn build(repo: &Repo, size: Size) -> Result<()> {
         stamp.save()?;
         println!("    {name}: {} KiB", fs::metadata(&module)?.len() / 1024);
     }
-    Ok(())
+    sources.save()
+}
+
+/// Everything that the modules are made from.
+fn sources(repo: &Repo, size: Size) -> Result<Stamp> {
+    let compiler = run::stdout_of(run::program("rustc", &repo.root).arg("-vV"));
+    let mut stamp = Stamp::new(repo, "wasm")
+        .text(&format!("{size:?} {WASM_FEATURES:?} {SHRINK:?} {compiler:?}"))
+        .path(&repo.root.join("Cargo.toml"))?
+        .path(&repo.root.join("Cargo.lock"))?
+        .path(&repo.root.join(".cargo/config.toml"))?;
+    let mut crates = fs::read_dir(repo.root.join("crates"))?
+        .map(|entry| Ok(entry?.path()))
+        .collect::<Result<Vec<PathBuf>>>()?;
+    crates.retain(|path| !path.ends_with("server") && !path.ends_with("xtask"));
+    crates.sort();
+    for folder in crates {
+        for part in ["Cargo.toml", "build.rs", "src"] {
+            stamp = stamp.path(&folder.join(part))?;
+        }
+    }
+    Ok(stamp)
 }
 
 fn compile(repo: &Repo, feature: &str) -> Result<PathBuf> {
@@ -111,5 +146,6 @@ fn bind(compiled: &Path, folder: &Path, name: &str) -> Result<()> {
 
 fn shrink(repo: &Repo, module: &Path) -> Result<()> {
     let mut wasm_opt = run::program(repo.npm_bin("wasm-opt"), &repo.root);
-    run::succeed(wasm_opt.args(WASM_FEATURES).arg("-Oz").arg(module).arg("-o").arg(module))
+    wasm_opt.args(WASM_FEATURES).args(SHRINK).arg(module).arg("-o").arg(module);
+    run::succeed(&mut wasm_opt)
 }

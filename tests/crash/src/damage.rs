@@ -1,0 +1,363 @@
+//! A store at rest that was damaged: bits flipped, tails cut.
+//!
+//! Whatever became of its bytes, a store is refused with a typed error, or answers with what was
+//! once true; if neither a cut tail nor damage was reported, with what is true now.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use tidelog_disk::{CrashDevice, Disk};
+use tidelog_journal::{Found, Log};
+use tidelog_pages::{
+    Append, AppendError, DamageReport, OpenError, PageServer, RecoveryReport, StoreOptions,
+    StoreReply, StoreRequest, Ticket,
+};
+use tidelog_types::{DocumentKey, Position};
+
+use crate::common::{
+    Answer, ModelDocument, Run, Server, ask, files, plain, run_with, settle, try_observe,
+};
+
+/// Bytes of log that the store to be damaged has.
+const LOG_SIZE: std::ops::Range<u64> = 64 * 1024..68 * 1024;
+/// Bytes of log at which it would change over.
+const CHANGE_OVER_SIZE: u64 = 80 * 1024;
+/// Frames at whose every byte the log is cut.
+const TAIL_FRAMES: usize = 3;
+
+/// What was made of a damaged store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It answers as if nothing had happened.
+    Whole,
+    /// It was opened, and a torn tail or damage was reported, or a document refused.
+    Reported,
+    /// It was refused with a typed error.
+    Refused,
+}
+
+/// How often it came out how.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tally {
+    /// As if nothing had happened.
+    pub whole: u64,
+    /// Opened, and reported.
+    pub reported: u64,
+    /// Refused.
+    pub refused: u64,
+}
+
+impl Tally {
+    /// Counts one.
+    pub fn note(&mut self, outcome: Outcome) {
+        match outcome {
+            Outcome::Whole => self.whole += 1,
+            Outcome::Reported => self.reported += 1,
+            Outcome::Refused => self.refused += 1,
+        }
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { whole, reported, refused } = self;
+        write!(f, "{whole} harmless, {reported} reported, {refused} refused")
+    }
+}
+
+/// A store at rest, and what it may answer.
+pub struct Rest {
+    device: CrashDevice,
+    /// The states that each document has ever had, the last one last.
+    states: BTreeMap<DocumentKey, Vec<Option<ModelDocument>>>,
+    /// The log file that is appended to, and its size up to the end.
+    active: &'static str,
+    size: u64,
+    /// Where the last frames of it begin.
+    tail: u64,
+    /// Says how many bytes were ever allocated.
+    total_allocated: fn() -> usize,
+    /// Bytes that may be allocated while one image is opened and read, one after the other.
+    allowed: usize,
+}
+
+impl Rest {
+    /// A store whose log has some 64 KiB, with copied state in it. `total_allocated` counts all
+    /// bytes that were ever allocated: what an image makes it grow by, no single allocation can
+    /// pass. More than the undamaged store takes and twice its log is too much.
+    ///
+    /// # Panics
+    ///
+    /// If no script makes one.
+    #[must_use]
+    pub fn new(total_allocated: fn() -> usize) -> Self {
+        let options = StoreOptions { log_size_max: CHANGE_OVER_SIZE, pool_pages_max: 8 };
+        let fits = |run: &Run| {
+            let log = Self::log_of(&run.device);
+            log.is_some_and(|(_, size, _)| LOG_SIZE.contains(&size))
+        };
+        let runs = (20..80).map(|turns| run_with(CrashDevice::new(), 7, turns, options));
+        let run = runs.into_iter().find(fits).expect("a script that ends with such a log");
+        let (active, size, tail) = Self::log_of(&run.device).expect("a log");
+        let mut states: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        let last = &run.history.last().expect("the empty state").1;
+        for key in run.history.iter().flat_map(|(_, model)| model.0.keys()) {
+            states.entry(key.clone()).or_default();
+        }
+        for (_, model) in &run.history {
+            let model = plain(model);
+            states.iter_mut().for_each(|(key, of_key)| of_key.push(model.0.get(key).cloned()));
+        }
+        assert!(last.0.len() > 2, "several documents");
+        let allowed = usize::MAX;
+        let device = run.device;
+        let mut rest = Self { device, states, active, size, tail, total_allocated, allowed };
+        let before = total_allocated();
+        assert_eq!(rest.untouched(), Ok(Outcome::Whole));
+        let log = usize::try_from(size).expect("BUG: a small log");
+        rest.allowed = total_allocated() - before + 2 * log;
+        rest
+    }
+
+    /// The active file, where its log ends, and where its last frames begin.
+    fn log_of(device: &CrashDevice) -> Option<(&'static str, u64, u64)> {
+        let image = device.crash(&mut |versions| versions - 1);
+        let store = files(&image);
+        let mut frames = Vec::new();
+        let (log, report) = Log::recover([store.log_a, store.log_b], &mut |found| {
+            if let Found::Frame(frame) = found {
+                frames.push(frame.place.frame);
+            }
+            Ok(())
+        })
+        .ok()?;
+        let name = if log.active().to_string() == "log-a" { "log-a" } else { "log-b" };
+        let tail = frames.len().checked_sub(TAIL_FRAMES)?;
+        (report.generation > 1).then_some((name, report.size, frames[tail]))
+    }
+
+    /// Bits of the log.
+    #[must_use]
+    pub fn bits(&self) -> u64 {
+        self.size * 8
+    }
+
+    /// Bytes of the log.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Sizes at which the log is cut off: at every byte of its last frames.
+    #[must_use]
+    pub fn tail_sizes(&self) -> std::ops::Range<u64> {
+        self.tail..self.size
+    }
+
+    /// Files beside the log in which bits can be flipped, with their bits.
+    #[must_use]
+    pub fn other_files(&self) -> Vec<(&'static str, u64)> {
+        let names = ["log-a", "log-b", "pages"].into_iter().filter(|name| *name != self.active);
+        names.map(|name| (name, self.device.file(name).size() * 8)).collect()
+    }
+
+    /// The store as it is.
+    ///
+    /// # Errors
+    ///
+    /// What does not hold.
+    pub fn untouched(&self) -> Result<Outcome, String> {
+        self.judge(&self.image(), false)
+    }
+
+    /// With one bit of the log flipped.
+    ///
+    /// # Errors
+    ///
+    /// What does not hold.
+    pub fn flip(&self, bit: u64) -> Result<Outcome, String> {
+        self.flip_in(self.active, bit)
+    }
+
+    /// With one bit of a file flipped.
+    ///
+    /// # Errors
+    ///
+    /// What does not hold.
+    pub fn flip_in(&self, name: &str, bit: u64) -> Result<Outcome, String> {
+        let image = self.image();
+        let mut file = image.file(name);
+        let mut byte = [0];
+        file.read_at(bit / 8, &mut byte).map_err(|error| error.to_string())?;
+        byte[0] ^= 1 << (bit % 8);
+        file.write_at(bit / 8, &byte).map_err(|error| error.to_string())?;
+        self.judge(&image, false)
+    }
+
+    /// With the log cut off at this size.
+    ///
+    /// # Errors
+    ///
+    /// What does not hold.
+    pub fn cut_off(&self, size: u64) -> Result<Outcome, String> {
+        let image = self.image();
+        image.file(self.active).set_size(size).map_err(|error| error.to_string())?;
+        // A log that ends between two batches looks like one that was never longer.
+        self.judge(&image, true)
+    }
+
+    fn image(&self) -> CrashDevice {
+        self.device.crash(&mut |versions| versions - 1)
+    }
+
+    fn judge(&self, image: &CrashDevice, may_be_earlier: bool) -> Result<Outcome, String> {
+        let files_before = written(image);
+        let judged = catch_unwind(AssertUnwindSafe(|| {
+            let Some((mut server, report, answers)) = self.open_and_read(image)? else {
+                return Ok((Outcome::Refused, true));
+            };
+            let was_told = report.cut.is_some() || report.damage.is_some();
+            let believed = match &report.damage {
+                Some(damage) => {
+                    check_report(damage, &answers)?;
+                    refuses_appends(&mut server, image)?;
+                    Believed::UnlessIncomplete
+                }
+                None if report.cut.is_some() || may_be_earlier => Believed::Earlier,
+                None => Believed::Latest,
+            };
+            let outcome = self.compare(&answers, believed)?;
+            let outcome = if was_told { Outcome::Reported } else { outcome };
+            Ok((outcome, report.damage.is_some()))
+        }));
+        let (outcome, is_damaged) = judged.unwrap_or_else(|_| Err("it panicked".to_owned()))?;
+        if is_damaged && written(image) != files_before {
+            return Err("a damaged store was written to".to_owned());
+        }
+        Ok(outcome)
+    }
+
+    /// `None` if the store is refused.
+    fn open_and_read(&self, image: &CrashDevice) -> Result<Option<Read>, String> {
+        let before = (self.total_allocated)();
+        let read = match PageServer::open(files(image)) {
+            Ok((mut server, report)) => {
+                let answers = try_observe(&mut server, image);
+                Some((server, report, answers))
+            }
+            Err(OpenError::Disk(error)) => return Err(format!("the disk is sound: {error}")),
+            Err(_) => None,
+        };
+        let taken = (self.total_allocated)() - before;
+        if taken > self.allowed {
+            return Err(format!("{taken} bytes allocated, of {} allowed", self.allowed));
+        }
+        Ok(read)
+    }
+
+    fn compare(
+        &self,
+        answers: &BTreeMap<DocumentKey, Answer>,
+        believed: Believed,
+    ) -> Result<Outcome, String> {
+        let mut outcome = Outcome::Whole;
+        if let Some(unknown) = answers.keys().find(|key| !self.states.contains_key(*key)) {
+            return Err(format!("an invented document: {unknown:?}"));
+        }
+        for (key, states) in &self.states {
+            let (document, is_incomplete) = match answers.get(key) {
+                Some(Answer { document: None, .. }) => {
+                    outcome = Outcome::Reported;
+                    continue;
+                }
+                Some(Answer { document, is_incomplete }) => (document.as_ref(), *is_incomplete),
+                // Its name may be among what is lost.
+                None => (None, believed == Believed::UnlessIncomplete),
+            };
+            let latest = &states[states.len() - 1..];
+            let known =
+                if is_incomplete || believed == Believed::Earlier { states } else { latest };
+            let is_known = |state: &Option<ModelDocument>| match (state, document) {
+                (Some(state), Some(document)) if is_incomplete => is_part(document, state),
+                (state, document) => state.as_ref() == document,
+            };
+            if !known.iter().any(is_known) {
+                return Err(format!("a wrong answer about {key:?}, {believed:?}: {document:?}"));
+            }
+        }
+        Ok(outcome)
+    }
+}
+
+/// What a store says of itself decides what may be believed of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Believed {
+    /// Each document is as it was last.
+    Latest,
+    /// Each is as it was at some time.
+    Earlier,
+    /// Each is as it was last, but for those that say that they are not.
+    UnlessIncomplete,
+}
+
+/// Whether a document that says that it is incomplete is part of what it once was: what it says at
+/// all is true, and of its timeline the beginning is there.
+fn is_part(document: &ModelDocument, state: &ModelDocument) -> bool {
+    let ModelDocument { record, timeline, storage, db_pages, pages } = document;
+    let is_timeline = match (timeline, &state.timeline) {
+        (None, _) => true,
+        (Some((journal, start, frames)), Some((known_journal, known_start, known))) => {
+            (journal, start) == (known_journal, known_start) && known.starts_with(frames)
+        }
+        (Some(_), None) => false,
+    };
+    let is_storage = match (storage, &state.storage) {
+        (None, _) => *db_pages == 0 && pages.is_empty(),
+        (Some(at), Some(known)) if *at == Position::start_of(known.journal) => *db_pages == 0,
+        (Some(at), Some(known)) => at == known && *db_pages == state.db_pages,
+        (Some(_), None) => false,
+    };
+    let is_page = |(pgid, page)| state.pages.get(pgid) == Some(page);
+    let is_record = record.is_empty() || *record == state.record;
+    is_record && is_timeline && is_storage && pages.iter().all(is_page)
+}
+
+/// The report says where, and which documents.
+fn check_report(
+    damage: &DamageReport,
+    answers: &BTreeMap<DocumentKey, Answer>,
+) -> Result<(), String> {
+    if damage.places.is_empty() {
+        return Err("damage without a place".to_owned());
+    }
+    let said: Vec<_> = answers.iter().filter(|(_, answer)| answer.is_incomplete).collect();
+    let named: Vec<_> = said.iter().map(|(key, _)| (*key).clone()).collect();
+    if named != damage.incomplete {
+        return Err(format!("{named:?} are incomplete, and {:?} reported", damage.incomplete));
+    }
+    Ok(())
+}
+
+/// What was read of a damaged store.
+type Read = (Server, RecoveryReport, BTreeMap<DocumentKey, Answer>);
+
+/// The log, and how much else has been written.
+fn written(image: &CrashDevice) -> ([Option<Vec<u8>>; 2], u64) {
+    (["log-a", "log-b"].map(|name| image.bytes_of(name)), image.file("pages").size())
+}
+
+/// Nothing is written to a damaged store.
+fn refuses_appends(server: &mut Server, image: &CrashDevice) -> Result<(), String> {
+    let append = Append::to(DocumentKey::new("document-0", "").expect("a good name"));
+    let mut replies = ask(server, image, StoreRequest::Append { ticket: Ticket(1), append });
+    server.flush();
+    replies.extend(settle(server, image));
+    let is_refused = |reply: &StoreReply| {
+        matches!(reply, StoreReply::AppendFailed { error: AppendError::Damaged, .. })
+    };
+    if !replies.iter().all(is_refused) || replies.is_empty() {
+        return Err(format!("an append to a damaged store: {replies:?}"));
+    }
+    Ok(())
+}

@@ -1,0 +1,58 @@
+//! The part of `npm run crash` that damages a store: every bit, every tail.
+
+use std::alloc::System;
+use std::process::ExitCode;
+
+use cap::Cap;
+use tidelog_crash::damage::{Rest, Tally};
+
+#[global_allocator]
+static ALLOCATOR: Cap<System> = Cap::new(System, usize::MAX);
+
+/// Of the files beside the log, one bit in so many is flipped.
+const OTHER_BITS_STEP: usize = 509;
+
+fn main() -> ExitCode {
+    let rest = Rest::new(|| ALLOCATOR.total_allocated());
+    println!("a log of {} bytes", rest.size());
+    let swept = every_bit(&rest).and_then(|()| every_tail(&rest));
+    match swept.and_then(|()| other_files(&rest)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(what) => {
+            println!("FAILED: {what}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn every_bit(rest: &Rest) -> Result<(), String> {
+    let mut tally = Tally::default();
+    for bit in 0..rest.bits() {
+        let outcome = rest.flip(bit);
+        tally.note(outcome.map_err(|what| format!("bit {bit}: {what}"))?);
+    }
+    println!("every bit of it flipped: {tally}");
+    Ok(())
+}
+
+fn every_tail(rest: &Rest) -> Result<(), String> {
+    let mut tally = Tally::default();
+    for size in rest.tail_sizes() {
+        let outcome = rest.cut_off(size);
+        tally.note(outcome.map_err(|what| format!("cut off at {size}: {what}"))?);
+    }
+    println!("cut off at every byte of its last three frames: {tally}");
+    Ok(())
+}
+
+fn other_files(rest: &Rest) -> Result<(), String> {
+    for (name, bits) in rest.other_files() {
+        let mut tally = Tally::default();
+        for bit in (0..bits).step_by(OTHER_BITS_STEP) {
+            let outcome = rest.flip_in(name, bit);
+            tally.note(outcome.map_err(|what| format!("bit {bit} of {name}: {what}"))?);
+        }
+        println!("one bit in {OTHER_BITS_STEP} of {name} flipped: {tally}");
+    }
+    Ok(())
+}

@@ -1,0 +1,32 @@
+//! A part of the damage that `npm run crash` does, in seconds.
+
+use std::alloc::System;
+
+use cap::Cap;
+use tidelog_crash::damage::{Outcome, Rest, Tally};
+
+#[global_allocator]
+static ALLOCATOR: Cap<System> = Cap::new(System, usize::MAX);
+
+/// One test, since what is allocated is counted for the whole process.
+#[test]
+fn damage_gives_no_wrong_answer_no_panic_and_no_large_allocation() {
+    let rest = Rest::new(|| ALLOCATOR.total_allocated());
+    assert_eq!(rest.untouched(), Ok(Outcome::Whole));
+    let mut tally = Tally::default();
+    let mut note = |what: &str, place: u64, outcome: Result<Outcome, String>| {
+        tally.note(outcome.unwrap_or_else(|error| panic!("{what} {place}: {error}")));
+    };
+    for bit in (0..rest.bits()).step_by(1009) {
+        note("bit", bit, rest.flip(bit));
+    }
+    for size in rest.tail_sizes().step_by(41) {
+        note("cut off at", size, rest.cut_off(size));
+    }
+    for (name, bits) in rest.other_files() {
+        for bit in (0..bits).step_by(40_009) {
+            note(name, bit, rest.flip_in(name, bit));
+        }
+    }
+    assert!(tally.whole > 10 && tally.reported > 300, "{tally}");
+}

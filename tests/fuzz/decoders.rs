@@ -1,0 +1,184 @@
+//! What a decoder must keep, whatever bytes it is given: no panic, and a value that was read is
+//! written as it was. Called by libFuzzer, and by `tests/crash/tests/corpus.rs` with the corpus.
+
+#![allow(dead_code, reason = "each fuzz target calls one of them")]
+
+use tidelog_client::{FromCore, ToCore};
+use tidelog_disk::{CrashDevice, Disk, StoreFiles};
+use tidelog_document::Doctype;
+use tidelog_pages::{
+    Append, OpenError, OwnerId, PageServer, StoreReply, StoreRequest, Ticket, Urgency,
+};
+use tidelog_sync::{FromServer, ToServer, codec, decode_message, encode_message};
+use tidelog_types::{DocumentKey, Lsn};
+
+const OWNER: OwnerId = OwnerId(1);
+const LOG_START: usize = 4096;
+const FRAME_HEADER: usize = 160;
+
+/// A store whose files are parts of `data`: the first eight bytes are the sizes of the first two,
+/// the page file is the rest.
+pub fn log_bytes(data: &[u8]) {
+    let Some((sizes, rest)) = data.split_first_chunk::<8>() else { return };
+    let size = |at: usize| u32::from_le_bytes(sizes[at..at + 4].try_into().expect("four")) as usize;
+    let (log_a, rest) = rest.split_at(size(0).min(rest.len()));
+    let (log_b, pages) = rest.split_at(size(4).min(rest.len()));
+    store([log_a, log_b, pages]);
+}
+
+/// A log whose frames are what `data` says, with all that ties them to their places made right:
+/// so whatever a frame says is believed. The first byte is how many are copied state.
+pub fn log_frames(data: &[u8]) {
+    let [state_frames, flags, rest @ ..] = data else { return };
+    let mut log = vec![0; LOG_START];
+    let mut rest = rest;
+    let mut frames = Vec::new();
+    let mut counts = std::collections::BTreeMap::<u64, u64>::new();
+    while let Some((header, behind)) = rest.split_first_chunk::<FRAME_HEADER>() {
+        let body_size = u32::from_le_bytes(header[8..12].try_into().expect("four bytes"));
+        let (body, behind) = behind.split_at(behind.len().min(body_size as usize));
+        let mut frame = [header.as_slice(), body].concat();
+        frame.resize(frame.len().next_multiple_of(8), 0);
+        frame[8..12].copy_from_slice(&(body.len() as u32).to_le_bytes());
+        frame[13] &= 1;
+        let document = u64::from_le_bytes(frame[56..64].try_into().expect("eight bytes"));
+        if flags & 1 == 0 {
+            // A batch of its own, durable so far as is known, the next of its document.
+            frame[32..40].fill(0);
+            frame[40..48].fill(0);
+            frame[48..52].copy_from_slice(&1_u32.to_le_bytes());
+            let count = counts.entry(document).or_default();
+            *count += u64::from(document != 0);
+            frame[64..72].copy_from_slice(&count.to_le_bytes());
+        }
+        frames.push(frame);
+        rest = behind;
+    }
+    let in_state = usize::from(*state_frames).min(frames.len());
+    let state: usize = frames[..in_state].iter().map(Vec::len).sum();
+    let header = log_header((LOG_START + state) as u64);
+    let mut link = 0;
+    for (index, frame) in frames.iter_mut().enumerate() {
+        if index == in_state {
+            link = crc32c::crc32c(&header[..32]);
+        }
+        tie(frame, log.len() as u64, link);
+        link = u32::from_le_bytes(frame[4..8].try_into().expect("four bytes"));
+        log.extend_from_slice(frame);
+    }
+    log[..512].copy_from_slice(&header);
+    log[2048..2560].copy_from_slice(&header);
+    log.extend_from_slice(&[0; 8]);
+    store([&log, &[], &[]]);
+}
+
+/// The header of a sealed log file, generation 1. See `crates/journal/FORMAT.md`.
+fn log_header(state_end: u64) -> [u8; 512] {
+    let mut header = [0; 512];
+    header[..8].copy_from_slice(b"TIDELOG1");
+    header[8..12].copy_from_slice(&1_u32.to_le_bytes());
+    header[16..24].copy_from_slice(&1_u64.to_le_bytes());
+    header[24..32].copy_from_slice(&state_end.to_le_bytes());
+    let checksum = crc32c::crc32c(&header[..508]);
+    header[508..].copy_from_slice(&checksum.to_le_bytes());
+    header
+}
+
+/// Makes a frame one that was written at this offset, behind the frame with that checksum.
+fn tie(frame: &mut [u8], offset: u64, link: u32) {
+    let body = crc32c::crc32c(&frame[FRAME_HEADER..]);
+    frame[..4].copy_from_slice(b"TLf1");
+    frame[14..16].fill(0);
+    frame[16..20].copy_from_slice(&body.to_le_bytes());
+    frame[20..24].copy_from_slice(&link.to_le_bytes());
+    frame[24..32].copy_from_slice(&1_u64.to_le_bytes());
+    let checksum = crc32c::crc32c(&offset.to_le_bytes());
+    let checksum = crc32c::crc32c_append(checksum, &frame[8..FRAME_HEADER]);
+    frame[4..8].copy_from_slice(&checksum.to_le_bytes());
+}
+
+/// Opens it, reads all of it, writes to it, and opens it again.
+fn store(contents: [&[u8]; 3]) {
+    let device = CrashDevice::new();
+    for (name, bytes) in StoreFiles::<()>::NAMES.into_iter().zip(contents) {
+        device.file(name).write_at(0, bytes).expect("room");
+    }
+    let files = || StoreFiles::open_each(|name| Ok::<_, ()>(device.file(name))).expect("no errors");
+    let (mut server, report) = match PageServer::open(files()) {
+        Ok(opened) => opened,
+        Err(OpenError::Disk(error)) => panic!("the disk is sound: {error}"),
+        Err(_) => return,
+    };
+    read_all(&mut server);
+    let mut append = Append::to(DocumentKey::new("fuzz", "").expect("a good name"));
+    append.record = Some(b"here".to_vec().into());
+    server.serve(OWNER, StoreRequest::Append { ticket: Ticket(1), append });
+    server.flush();
+    let replies = poll_all(&mut server);
+    let is_durable = replies.contains(&StoreReply::Durable { ticket: Ticket(1) });
+    assert!(!is_durable || report.damage.is_none(), "nothing is written to a damaged store");
+    drop(server);
+    let (mut server, again) = PageServer::open(files()).expect("it was opened before");
+    assert_eq!(again.damage, report.damage, "damage neither comes nor goes");
+    let found = read_all(&mut server);
+    assert!(!is_durable || found.iter().any(|name| name == "fuzz"), "it was durable");
+}
+
+/// Opens every document and reads all its pages. Gives their names.
+fn read_all<D: Disk>(server: &mut PageServer<D>) -> Vec<String> {
+    server.serve(OWNER, StoreRequest::List { request: 1 });
+    let replies = poll_all(server);
+    let [StoreReply::Documents { documents, .. }] = replies.as_slice() else {
+        panic!("list answered {replies:?}");
+    };
+    for (index, document) in documents.iter().enumerate() {
+        // To be refused one document breaks an owner off.
+        let owner = OwnerId(2 + index as u64);
+        server.serve(owner, StoreRequest::Open { document: document.clone() });
+        let (document, since, urgency) = (document.clone(), Lsn::FIRST, Urgency::User);
+        server.serve(owner, StoreRequest::Changes { request: 2, urgency, document, since });
+    }
+    poll_all(server);
+    documents.iter().map(|key| key.document.clone()).collect()
+}
+
+fn poll_all<D: Disk>(server: &mut PageServer<D>) -> Vec<StoreReply> {
+    let mut replies = Vec::new();
+    loop {
+        replies.extend(server.poll().into_iter().map(|(_, reply)| reply));
+        if !server.wants_poll() {
+            return replies;
+        }
+    }
+}
+
+/// A message between client and server, in both directions.
+pub fn wire(data: &[u8]) {
+    if let Ok(message) = decode_message::<ToServer>(data) {
+        assert_eq!(encode_message(&message), data);
+    }
+    if let Ok(message) = decode_message::<FromServer>(data) {
+        assert_eq!(encode_message(&message), data);
+    }
+}
+
+/// What travels on ports within a browser, and a doctype; the first byte says which.
+pub fn ports(data: &[u8]) {
+    let Some((kind, data)) = data.split_first() else { return };
+    match kind % 5 {
+        0 => round_trip::<Vec<ToCore>>(data),
+        1 => round_trip::<Vec<FromCore>>(data),
+        2 => round_trip::<Vec<StoreRequest>>(data),
+        3 => round_trip::<Vec<StoreReply>>(data),
+        _ => round_trip::<Doctype>(data),
+    }
+}
+
+/// A map may be given in another order than it is written in: so it is compared when written.
+fn round_trip<T: serde::Serialize + serde::de::DeserializeOwned>(data: &[u8]) {
+    if let Ok(value) = codec::decode::<T>(data) {
+        let bytes = codec::encode(&value);
+        let again = codec::decode::<T>(&bytes).expect("it was just written");
+        assert_eq!(codec::encode(&again), bytes);
+    }
+}
