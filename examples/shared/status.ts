@@ -46,6 +46,12 @@ export class StatusIndicator {
     this.#render(db?.status ?? null);
   }
 
+  /** The document could not be opened. */
+  fail({ message }: Error): void {
+    this.show(null);
+    this.#say({ tone: 'bad', label: 'Not open', title: message });
+  }
+
   toggleConnection(): void {
     const connection = this.#db?.status.connection;
     if (connection === 'offline') this.#db?.connect();
@@ -53,13 +59,9 @@ export class StatusIndicator {
   }
 
   #render(status: Status | null): void {
-    const { tone, label, title } = indication(status);
-    this.#pill.dataset.tone = tone;
+    this.#say(indication(status));
     this.#pill.dataset.connection = status?.connection ?? 'opening';
     this.#pill.dataset.pending = String(status?.pending ?? 0);
-    this.#pill.title = title;
-    if (this.#label.textContent !== label) this.#label.textContent = label;
-
     const isOffline = status?.connection === 'offline';
     this.#toggle.hidden = !status || status.connection === 'local';
     this.#toggle.textContent = isOffline ? 'Go online' : 'Go offline';
@@ -76,6 +78,12 @@ export class StatusIndicator {
     } else {
       delete this.#banner.dataset.testid;
     }
+  }
+
+  #say({ tone, label, title }: Indication): void {
+    this.#pill.dataset.tone = tone;
+    this.#pill.title = title;
+    if (this.#label.textContent !== label) this.#label.textContent = label;
   }
 }
 

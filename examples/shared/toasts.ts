@@ -31,6 +31,7 @@ export class Toasts {
           {
             class: 'plain',
             type: 'button',
+            'data-testid': 'toast-action',
             onclick: () => {
               toast.remove();
               action.run();
@@ -47,6 +48,11 @@ export class Toasts {
     this.#box.append(toast);
     while (this.#box.childElementCount > SHOWN_MAX) this.#box.firstElementChild?.remove();
     this.#expire(toast, SHOWN_MS[kind]);
+  }
+
+  /** Takes all messages away: they are about what is no longer on the page. */
+  clear(): void {
+    this.#box.replaceChildren();
   }
 
   /** A message under the pointer or the focus stays: it is being read. */

@@ -252,7 +252,92 @@ both('options that cannot be used are refused', async (stage) => {
   ]) {
     assertError(await tryOpen(tab, 'list', options, 'other'), 'InvalidOptionError');
   }
+  const errors = await tab.evaluate(async () => {
+    const { list } = doctypes;
+    const fine = { document: 'fine' };
+    const part = (name, value) => ({ ...list, [name]: value });
+    const tries = {
+      'no doctype': () => tidelog.open(undefined, fine),
+      'an empty doctype': () => tidelog.open({}, fine),
+      'a doctype without a name': () => tidelog.open(part('name', undefined), fine),
+      'a doctype whose name is a number': () => tidelog.open(part('name', 7), fine),
+      'a doctype without migrations': () => tidelog.open(part('migrations', null), fine),
+      'a migration that is no SQL': () => tidelog.open(part('migrations', [7]), fine),
+      'a doctype without mutations': () => tidelog.open(part('mutations', undefined), fine),
+      'a mutation without SQL': () => tidelog.open(part('mutations', { add: {} }), fine),
+      'a mutation that is SQL alone': () => tidelog.open(part('mutations', { add: 'x' }), fine),
+      'no options': () => tidelog.open(list),
+      'null for options': () => tidelog.open(list, null),
+      'text for options': () => tidelog.open(list, 'fine'),
+      'options without a document': () => tidelog.open(list, {}),
+      'a number for a document': () => tidelog.open(list, { document: 7 }),
+      'a number for a user': () => tidelog.open(list, { ...fine, user: 7 }),
+      'null for a server': () => tidelog.open(list, { ...fine, server: null }),
+      'text for a token': () => tidelog.open(list, { ...fine, token: 'secret' }),
+      'a worker at no address': () => tidelog.open(list, { ...fine, workerUrl: 'http://[' }),
+      'nothing to destroy': () => tidelog.destroy(),
+      'null for the options of destroy': () => tidelog.destroy('fine', null),
+    };
+    const named = Object.entries(tries).map(async ([name, call]) => [name, await outcome(call)]);
+    return Promise.all(named);
+  });
+  for (const [name, { error }] of errors) {
+    assert.ok(error, `${name} went through`);
+    assert.equal(error.name, 'InvalidOptionError', `${name}: ${error.message}`);
+    assertError(error, 'InvalidOptionError');
+  }
   await assertStillThere(tab);
 });
 
-atLeast(12);
+both('a core that cannot be started is said, and stands in nobody’s way', async (stage) => {
+  const tab = await stage.tab();
+  const other = await stage.tab();
+  for (const workerUrl of ['/nothing-there.js', 'http://127.0.0.2/core.js']) {
+    const { error } = await tab.evaluate(
+      (workerUrl) => outcome(() => tidelog.open(doctypes.list, { document: 'fine', workerUrl })),
+      workerUrl,
+    );
+    assertError(error, 'EngineError');
+  }
+  // The tab that failed lends to nobody, so it must let others have their turn; and another core.
+  await openIn(other, 'list', { document: stage.document });
+  await openIn(tab, 'list', { document: stage.document });
+  await mutateIn(tab, 'add', { id: 'a', title: 'still there' });
+  await assertStillThere(other);
+});
+
+both('calls of a wrong shape are refused, and harm no call beside them', async (stage) => {
+  const tab = await withRow(stage);
+  const { wrong, right, event, live } = await tab.evaluate(async () => {
+    const { db } = kept;
+    // All in one turn, so that they would travel in one message.
+    const calls = [
+      db.query('select 1 as one'),
+      db.query(),
+      db.query(7),
+      db.query(['select 1']),
+      db.query('select ?', [() => {}]),
+      db.query('select ?', [Symbol('x')]),
+      db.query('select :a', { a: {} }),
+      db.query('select 2 as two', null),
+    ];
+    const live = db.live();
+    const liveError = new Promise((resolve) => {
+      live.subscribe((_, error) => resolve(described(error)));
+    });
+    const event = await outcome(() => db.on('nonsense', () => {}));
+    const all = await Promise.all(calls.map((call) => outcome(call)));
+    return {
+      right: [all[0].value, all.at(-1).value],
+      wrong: all.slice(1, -1).map(({ error }) => error),
+      event: event.error,
+      live: await liveError,
+    };
+  });
+  assert.deepEqual(right, [[{ one: 1 }], [{ two: 2 }]]);
+  for (const error of [...wrong, live]) assertError(error, 'QueryError');
+  assertError(event, 'InvalidOptionError', /nonsense/);
+  await assertStillThere(tab);
+});
+
+atLeast(14);

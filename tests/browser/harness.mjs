@@ -77,8 +77,8 @@ class Stage {
   }
 
   /** A browser of this test alone, on a new profile, not started yet. */
-  ownDevice() {
-    const device = new Device(this.kind);
+  ownDevice(options) {
+    const device = new Device(this.kind, options);
     this.onEnd(() => device.dispose());
     return device;
   }

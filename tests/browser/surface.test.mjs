@@ -1,7 +1,7 @@
 // The package's surface on one device.
 
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { build } from 'vite';
@@ -249,6 +249,32 @@ both('a local document of 50,000 mutations opens as fast as one of 500', async (
   assert.ok(openMs[50_000] < openMs[500] * 3 + 200, JSON.stringify(openMs));
 });
 
+both('the example of the README works as it stands there', async (stage) => {
+  const [, code] = readFileSync(inRoot('README.md'), 'utf8').match(/```js\n(import [\s\S]*?)```/);
+  assert.ok(code.split('\n').filter(Boolean).length <= 10, 'ten lines');
+  const server = await stage.server();
+  const folder = mkdtempSync(path.join(os.tmpdir(), 'tidelog-readme-'));
+  stage.onEnd(() => rmSync(folder, { recursive: true }));
+  // A server of the test's own in the place of the one that may be running there.
+  writeFileSync(path.join(folder, 'readme.mjs'), code.replace('ws://127.0.0.1:8787', server.ws));
+  const site = await startSite({ folders: { '/pages/': folder } });
+  stage.onEnd(() => site.close());
+  const titlesOn = async (page) => {
+    const titles = [];
+    page.on('console', async (message) => {
+      titles.push(await message.args()[0].evaluate((rows) => rows.map((it) => it.title).join(' ')));
+    });
+    await page.goto(site.url('readme.html'));
+    return () => titles.at(-1);
+  };
+  const one = await titlesOn(await stage.tab('about:blank'));
+  await eventually(() => one() === 'milk', { what: 'milk' });
+  const two = await titlesOn(await stage.otherTab('about:blank'));
+  for (const titles of [one, two]) {
+    await eventually(() => titles() === 'milk milk', { what: 'the milk of both' });
+  }
+});
+
 both('the package works from a Vite build', async (stage) => {
   const outDir = mkdtempSync(path.join(os.tmpdir(), 'tidelog-vite-'));
   stage.onEnd(() => rmSync(outDir, { recursive: true }));
@@ -295,4 +321,4 @@ both(
   },
 );
 
-atLeast(9);
+atLeast(10);

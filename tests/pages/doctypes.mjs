@@ -62,6 +62,44 @@ export const listWithColor = doctype({
   },
 });
 
+/** Another successor of `list`: neither it nor `listWithColor` succeeds the other. */
+export const listWithShape = doctype({
+  name: 'list',
+  migrations: [itemTable, noteTable, `alter table item add column shape text`],
+  mutations: {
+    ...itemMutations,
+    shape: mutation({ id: 'text', shape: 'text' }, 'update item set shape = :shape where id = :id'),
+  },
+});
+
+/** `list` with no migration more: one mutation means something else, one is gone, one is new. */
+export const listReworded = doctype({
+  name: 'list',
+  migrations: [itemTable, noteTable],
+  mutations: {
+    add: mutation(
+      { id: 'text', title: 'text', loud: 'boolean?' },
+      `insert into item (id, title, at)
+       values (:id, case when :loud then upper(:title) else '- ' || :title end, :now)`,
+    ),
+    rename: itemMutations.rename,
+    clear: mutation({}, 'delete from item where done'),
+  },
+});
+
+/** Succeeds `list`, whose mutations on items do not run any more once it is here. */
+export const listOfThings = doctype({
+  name: 'list',
+  migrations: [itemTable, noteTable, 'alter table item rename to thing'],
+  mutations: {
+    add: mutation(
+      { id: 'text', title: 'text' },
+      'insert into thing (id, title, at) values (:id, :title, :now)',
+    ),
+    note: itemMutations.note,
+  },
+});
+
 /** Neither succeeds `list` nor is succeeded by it. */
 export const otherList = doctype({
   name: 'list',

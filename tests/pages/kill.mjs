@@ -10,9 +10,14 @@ const report = (message) =>
 
 try {
   const round = Number(given.get('round'));
+  const worker = given.has('worker') ? { workerUrl: given.get('worker') } : {};
   const dbs = await Promise.all([
-    open(list, { document: `${given.get('document')}-local` }),
-    open(list, { document: `${given.get('document')}-synced`, server: given.get('server') }),
+    open(list, { ...worker, document: `${given.get('document')}-local` }),
+    open(list, {
+      ...worker,
+      document: `${given.get('document')}-synced`,
+      server: given.get('server'),
+    }),
   ]);
   const found = await Promise.all(
     dbs.map(async (db) =>

@@ -325,6 +325,7 @@ export class App {
 
   #fail(error: Error): void {
     this.#main.dataset.state = 'failed';
+    this.#status.fail(error);
     const again = () => location.reload();
     this.#put(
       h(

@@ -225,7 +225,8 @@ export const chinook = doctype({
       `update Track set UnitPrice = :price where TrackId = :track`,
     ]),
     removeTrack: mutation({ track: 'integer' }, [
-      `select reject('this track stands on ' || count(*) || ' invoice lines and has to stay')
+      `select reject('this track has been sold, on ' || count(*) || ' invoice line'
+                     || iif(count(*) > 1, 's', '') || ', and has to stay')
        from InvoiceLine where TrackId = :track having count(*) > 0`,
       `delete from PlaylistTrack where TrackId = :track`,
       `delete from Track where TrackId = :track`,

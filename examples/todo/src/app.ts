@@ -61,7 +61,7 @@ export class App {
       this.#mutate('rename', (db) => db.mutate.rename({ id: todo.id, title }));
     },
     remove: (todo) => this.#remove(todo),
-    leave: () => this.#field.focus(),
+    leave: () => this.#leaveList(),
   });
   readonly #lists = new Lists((name) => this.#go(name));
   readonly #status: StatusIndicator;
@@ -126,9 +126,12 @@ export class App {
     this.#lists.show(name);
     this.#status.show(null);
     this.#panel.show(null);
+    // What is half written, and what could be undone, belong to the list that is left.
+    this.#field.value = '';
+    this.#toasts.clear();
     this.#list.show([]);
     this.#empty.hidden = true;
-    this.#summary.textContent = ' ';
+    this.#count(0, 0);
     this.#main.dataset.state = 'opening';
     this.#main.dataset.document = documentOf(name);
 
@@ -216,9 +219,13 @@ export class App {
     if (!title) return;
     this.#field.value = '';
     const id = crypto.randomUUID();
+    const list = this.#name;
     this.#mutate('add', (db) => db.mutate.add({ id, title })).then((isTaken) => {
       // What was not taken is given back, unless something else is being written by now.
-      if (!isTaken && !this.#field.value) this.#field.value = title;
+      if (isTaken || this.#field.value || this.#name !== list) return;
+      this.#field.value = title;
+      // Whoever types on replaces it.
+      if (document.activeElement === this.#field) this.#field.select();
     });
   }
 
@@ -259,6 +266,7 @@ export class App {
 
   #fail(error: Error): void {
     this.#main.dataset.state = 'failed';
+    this.#status.fail(error);
     const again = () => {
       const name = this.#name;
       this.#name = '';
@@ -301,6 +309,13 @@ export class App {
       (db) => this.#db === chosen && this.#watch(db),
       () => undefined,
     );
+  }
+
+  /** Where a filter has left nothing, the next key is for another filter. */
+  #leaveList(): void {
+    const chosen = this.#filters.querySelector<HTMLElement>('[aria-pressed="true"]');
+    const isFiltered = this.#filter !== 'all' && !this.#list.element.firstElementChild;
+    (isFiltered && chosen ? chosen : this.#field).focus();
   }
 
   #exportButton(): HTMLElement {

@@ -28,6 +28,8 @@ const FIREFOX_PREFS = {
   'datareporting.policy.dataSubmissionEnabled': false,
   'network.captive-portal-service.enabled': false,
   'network.connectivity-service.enabled': false,
+  // A process for each tab, as in Chromium.
+  'dom.ipc.processCount.webIsolated': 16,
 };
 
 /** Every process below `pid`, by asking the kernel; empty where there is no /proc. */
@@ -56,14 +58,29 @@ function listed(folder) {
 }
 
 function parentOf(pid) {
+  // The name in parentheses may hold anything; the parent is the second field behind it.
+  const text = textOf(`/proc/${pid}/stat`);
+  return Number(text.slice(text.lastIndexOf(')') + 2).split(' ')[1]);
+}
+
+/** Names of a process's threads. */
+const threadsOf = (pid) =>
+  listed(`/proc/${pid}/task`).map((thread) => textOf(`/proc/${pid}/task/${thread}/comm`).trim());
+
+function textOf(file) {
   try {
-    // The name in parentheses may hold anything; the parent is the second field behind it.
-    const text = readFileSync(`/proc/${pid}/stat`, 'utf8');
-    return Number(text.slice(text.lastIndexOf(')') + 2).split(' ')[1]);
+    return readFileSync(file, 'utf8');
   } catch {
-    return null;
+    return '';
   }
 }
+
+/** What the threads of workers are called, by who it may be that works there. */
+const WORKERS = {
+  Chromium: { core: 'SharedWorker', 'page server': 'DedicatedWorker' },
+  // It calls them all the same.
+  Firefox: { core: 'DOM Worker', 'page server': 'DOM Worker' },
+};
 
 /** SIGKILL for a browser and all that it started, at once; resolves when it is gone. */
 async function killTree(child) {
@@ -83,17 +100,25 @@ async function killTree(child) {
   await gone;
 }
 
+/** In such windows Firefox gives no files to pages, and forgets all when it ends. */
+const PRIVATE_PREFS = { 'browser.privatebrowsing.autostart': true };
+
 /** A profile folder, and the browser that runs on it. */
 export class Device {
   #kind;
-  #profile = mkdtempSync(path.join(os.tmpdir(), 'tidelog-profile-'));
+  #prefs;
+  #profile;
   #browser = null;
   #child = null;
 
-  constructor(kind) {
+  /** `isPrivate`: with private windows alone, which only Firefox can be started with. `profile`:
+   * a folder that is there, instead of a new one. */
+  constructor(kind, { isPrivate = false, profile = null } = {}) {
     this.#kind = kind;
+    this.#profile = profile ?? mkdtempSync(path.join(os.tmpdir(), 'tidelog-profile-'));
+    this.#prefs = isPrivate ? { ...FIREFOX_PREFS, ...PRIVATE_PREFS } : FIREFOX_PREFS;
     if (kind === 'Firefox') {
-      const lines = Object.entries(FIREFOX_PREFS).map(
+      const lines = Object.entries(this.#prefs).map(
         ([name, value]) => `user_pref(${JSON.stringify(name)}, ${JSON.stringify(value)});\n`,
       );
       writeFileSync(path.join(this.#profile, 'user.js'), lines.join(''));
@@ -112,7 +137,7 @@ export class Device {
       headless: true,
       userDataDir: this.#profile,
       args: this.#kind === 'Firefox' ? [] : CHROMIUM_FLAGS,
-      extraPrefsFirefox: FIREFOX_PREFS,
+      extraPrefsFirefox: this.#prefs,
       protocolTimeout: 120_000,
     });
     this.#child = this.#browser.process();
@@ -136,6 +161,28 @@ export class Device {
     });
     await page.goto(url);
     return page;
+  }
+
+  /** Ids of the processes that may run the core, or the page server. */
+  processesOf(who) {
+    const isWanted = (name) => name.startsWith(WORKERS[this.#kind][who]);
+    // Firefox has workers of its own; the last argument says what a process is for.
+    const isForPages = (pid) =>
+      this.#kind !== 'Firefox' || /\btab\W*$/.test(textOf(`/proc/${pid}/cmdline`));
+    return descendants(this.#child.pid).filter(
+      (pid) => isForPages(pid) && threadsOf(pid).some(isWanted),
+    );
+  }
+
+  /** Stops every process of the browser where it is, as a power cut does. Then `kill` it. */
+  pause() {
+    for (const pid of [this.#child.pid, ...descendants(this.#child.pid)]) {
+      try {
+        process.kill(pid, 'SIGSTOP');
+      } catch {
+        // It went by itself between the listing and now.
+      }
+    }
   }
 
   async kill() {

@@ -35,6 +35,7 @@ function fixturePage(name) {
 
 /** Starts a site on a free port of loopback, which browsers take for a secure context.
  *
+ * Who loads `/clear-site-data` loses all that the browser keeps for the site.
  * `folders` maps a prefix to a folder. `onReport` gets the body of every POST to `/report`. Where
  * `drops` says so of a path, the connection is cut instead of an answer. */
 export async function startSite({
@@ -59,6 +60,11 @@ export async function startSite({
     }
     response.setHeader('access-control-allow-origin', '*');
     response.setHeader('cache-control', cache ? 'max-age=3600' : 'no-cache');
+    if (pathname === '/clear-site-data') {
+      response.setHeader('clear-site-data', '"storage"');
+      response.end();
+      return;
+    }
     if (request.method === 'POST') {
       let body = '';
       for await (const piece of request) body += piece;

@@ -1,109 +1,17 @@
-// The example apps, as a user sees them: only what is on the page is read.
+// The music shop, as a user sees it: only what is on the page is read.
 
 import assert from 'node:assert/strict';
 import { dirname } from 'node:path';
+import { at, click, examplesServer, press, statusIs } from './harness/example-page.mjs';
 import {
   atLeast,
   both,
   contentOf,
   contentOfSql,
   eventually,
-  inRoot,
   realData,
   startSite,
 } from './harness.mjs';
-
-const at = (id) => `[data-testid="${id}"]`;
-
-/** The examples, built and served as `npm start` does. */
-const examplesServer = (stage) => stage.server({ args: ['--serve', inRoot('examples')] });
-
-/** The titles on the page, those checked off in brackets. */
-const shownIn = (page) =>
-  page.evaluate(() =>
-    [...document.querySelectorAll('[data-testid="item"]')]
-      .map((item) => {
-        const title = item.querySelector('[data-testid="item-title"]').textContent;
-        return item.querySelector('[data-testid="item-done"]').checked ? `[${title}]` : title;
-      })
-      .join(' '),
-  );
-
-async function shows(page, wanted) {
-  let shown;
-  await eventually(
-    async () => {
-      shown = await shownIn(page);
-      return shown === wanted;
-    },
-    { what: `"${wanted}"` },
-  ).catch((error) => {
-    throw new Error(`${error.message}; the page shows "${shown}"`);
-  });
-}
-
-async function add(page, title) {
-  await page.focus(at('add-input'));
-  await page.keyboard.type(title);
-  await page.keyboard.press('Enter');
-}
-
-const click = (page, id) =>
-  page.evaluate((selector) => document.querySelector(selector).click(), at(id));
-
-async function statusIs(page, wanted) {
-  await eventually(
-    () =>
-      page.evaluate(
-        ([selector, wanted]) => {
-          const { dataset } = document.querySelector(selector);
-          return Object.entries(wanted).every(([key, value]) => dataset[key] === String(value));
-        },
-        [at('status'), wanted],
-      ),
-    { what: JSON.stringify(wanted) },
-  );
-}
-
-both('two tabs and a second profile on one to-do list show the same', async (stage) => {
-  const server = await examplesServer(stage);
-  const list = `${server.http}/todo/?list=${stage.document}`;
-  const pages = [await stage.tab(list), await stage.tab(list), await stage.otherTab(list)];
-  const [one, two, elsewhere] = pages;
-  for (const page of pages) await statusIs(page, { connection: 'online' });
-  await add(one, 'bread');
-  for (const page of pages) await shows(page, 'bread');
-  await add(elsewhere, 'milk');
-  for (const page of pages) await shows(page, 'bread milk');
-  await click(two, 'item-done');
-  for (const page of pages) await shows(page, '[bread] milk');
-  const counts = (page) =>
-    page.evaluate(() =>
-      ['all', 'open', 'done'].map(
-        (name) => document.querySelector(`[data-testid="count-${name}"]`).textContent,
-      ),
-    );
-  for (const page of pages) {
-    await eventually(async () => (await counts(page)).join() === '2,1,1', { what: 'the counts' });
-  }
-});
-
-both('a to-do list works while it is offline, and catches up', async (stage) => {
-  const server = await examplesServer(stage);
-  const list = `${server.http}/todo/?list=${stage.document}`;
-  const [one, elsewhere] = [await stage.tab(list), await stage.otherTab(list)];
-  await add(one, 'bread');
-  await shows(elsewhere, 'bread');
-  await click(one, 'offline-toggle');
-  await statusIs(one, { connection: 'offline' });
-  await add(one, 'milk');
-  await shows(one, 'bread milk');
-  await statusIs(one, { pending: 1 });
-  await shows(elsewhere, 'bread');
-  await click(one, 'offline-toggle');
-  await shows(elsewhere, 'bread milk');
-  await statusIs(one, { connection: 'online', pending: 0 });
-});
 
 /** Rows a table, as the foot of the page says. */
 const countsIn = (page) =>
@@ -237,4 +145,66 @@ both(
   },
 );
 
-atLeast(script ? 4 : 3);
+/** The texts of what a selector finds. */
+const texts = (page, selector) =>
+  page.evaluate(
+    (selector) => [...document.querySelectorAll(selector)].map((found) => found.textContent),
+    selector,
+  );
+
+const showsText = (page, selector, wanted) =>
+  eventually(async () => (await texts(page, selector)).some((text) => wanted.test(text)), {
+    what: `${wanted} in ${selector}`,
+  });
+
+both('music and invoices are edited in one profile and change in another', async (stage) => {
+  const server = await examplesServer(stage);
+  const shop = `${server.http}/music/?shop=${stage.document}`;
+  const one = await stage.tab(shop);
+  await one.waitForSelector(at('import-small'));
+  // Whatever the progress said while it was there.
+  await one.evaluate(() => {
+    globalThis.said = [];
+    new MutationObserver(() => {
+      const label = document.querySelector('[data-testid="import-label"]');
+      const bar = document.querySelector('[data-testid="import"] progress');
+      if (label) globalThis.said.push(`${label.textContent} ${bar.value}`);
+    }).observe(document.body, { childList: true, subtree: true, characterData: true });
+  });
+  await click(one, 'import-small');
+  await imported(one);
+  const said = await one.evaluate(() => globalThis.said);
+  assert.ok(
+    said.some((text) => /^\d+ rows? of \d+ · Track/.test(text)),
+    said.join('; '),
+  );
+
+  const elsewhere = await stage.otherTab(shop);
+  await showsCounts(elsewhere, await countsIn(one));
+  await one.focus(`${at('artist')} .row-main`);
+  await press(one, 'F2', ['The Renamed'], 'Enter');
+  for (const page of [one, elsewhere]) await showsText(page, at('artist'), /The Renamed/);
+
+  await one.focus(`${at('artist')} .row-main`);
+  await press(one, 'Delete');
+  const told = await one.waitForSelector(`${at('toast')}[data-kind="rejected"]`);
+  assert.match(await told.evaluate((toast) => toast.textContent), /Could not remove artist/);
+
+  // The second one's first invoice, while both look at it.
+  for (const page of [one, elsewhere]) {
+    await click(page, 'tab-invoices');
+    await page.waitForSelector(`${at('invoice-row')} a`);
+    await page.evaluate((row) => document.querySelector(`${row} a`).click(), at('invoice-row'));
+    await page.waitForSelector(at('quantity'));
+  }
+  const [quantity] = await texts(one, at('quantity'));
+  const [total] = await texts(one, at('total'));
+  await elsewhere.evaluate(
+    (line) => document.querySelector(`${line} [aria-label="One more"]`).click(),
+    at('line'),
+  );
+  await showsText(one, at('quantity'), new RegExp(`^${Number(quantity) + 1}$`));
+  assert.notEqual((await texts(one, at('total')))[0], total, 'the sum follows');
+});
+
+atLeast(script ? 3 : 2);

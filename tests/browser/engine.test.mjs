@@ -1,0 +1,224 @@
+// The engine is killed under the tabs that use it: a browser's processes, one by one, from outside.
+
+import assert from 'node:assert/strict';
+import { existsSync } from 'node:fs';
+import {
+  atLeast,
+  both,
+  contentOf,
+  eventually,
+  exportFrom,
+  openIn,
+  queryFile,
+  ready,
+  rowsIn,
+  syncIn,
+} from './harness.mjs';
+
+/** The longest that a call may take, whatever happens. */
+const SETTLE_MS = 10_000;
+
+const LOCKS = { core: 'tidelog-core', 'page server': 'tidelog-lend' };
+
+/** Documents that every tab has open, one without a server and one with. */
+const DOCUMENTS = ['local', 'synced'];
+
+async function openTab(device, stage, server) {
+  const page = await device.open(stage.site.url('app.html'));
+  await ready(page);
+  for (const name of DOCUMENTS) {
+    const document = `${stage.document}-${name}`;
+    await openIn(page, 'list', { document, ...(name === 'synced' && { server: server.ws }) }, name);
+  }
+  return page;
+}
+
+/**
+ * Lets a tab write and read without a pause. Whatever settles is timed, and what is durable is told
+ * to the other tabs at once, so that it is known though the tab may be killed.
+ */
+const startWriting = (page, prefix) =>
+  page.evaluate(
+    ([prefix, documents]) => {
+      const IN_FLIGHT = 8;
+      const run = { errors: [], untyped: [], slowestMs: 0, confirmed: [], stop: false, counts: {} };
+      const news = new BroadcastChannel('durable');
+      const timed = async (call) => {
+        const began = performance.now();
+        const { value, error } = await outcome(call);
+        run.slowestMs = Math.max(run.slowestMs, performance.now() - began);
+        if (error) run[error.ours ? 'errors' : 'untyped'].push(`${error.name}: ${error.message}`);
+        return value;
+      };
+      // By this lock others see that the tab lives.
+      navigator.locks.request(`writes:${prefix}`, () => new Promise(() => {}));
+      let number = 0;
+      async function write(name) {
+        while (!run.stop) {
+          number += 1;
+          const id = `${prefix}-${number}`;
+          const receipt = kept[name].mutate.count({ id, title: id });
+          if (name === 'synced') receipt.confirmed.then(() => run.confirmed.push(id));
+          if (await timed(receipt)) news.postMessage({ name, id });
+        }
+      }
+      async function read(name) {
+        while (!run.stop) await timed(kept[name].query('select count(*) as n from item'));
+      }
+      run.calls = documents.flatMap((name) => [
+        ...Array.from({ length: IN_FLIGHT }, () => write(name)),
+        read(name),
+      ]);
+      for (const name of documents) {
+        kept[name].live('select count(*) as n from item').subscribe((rows) => {
+          run.counts[name] = rows?.[0].n;
+        });
+      }
+      kept.run = run;
+    },
+    [prefix, DOCUMENTS],
+  );
+
+/** Notes what all tabs say is durable, in a page that asks nothing of the engine. */
+const follow = (page) =>
+  page.evaluate(() => {
+    kept.durable = { local: [], synced: [] };
+    kept.news = new BroadcastChannel('durable');
+    kept.news.onmessage = ({ data }) => kept.durable[data.name].push(data.id);
+  });
+
+const durableSoFar = (page) =>
+  page.evaluate(() => kept.durable.local.length + kept.durable.synced.length);
+
+/** Names of the tabs that write and live. */
+const living = (page) =>
+  page.evaluate(async () => {
+    const { held } = await navigator.locks.query();
+    return held.map(({ name }) => name.split('writes:')[1]).filter(Boolean);
+  });
+
+/** Who holds the lock of the core, or of the page server: another one after a death. */
+const holderIn = (page, who) =>
+  page.evaluate(async (name) => {
+    const { held } = await navigator.locks.query();
+    return held.find((lock) => lock.name.startsWith(name))?.clientId;
+  }, LOCKS[who]);
+
+/** Kills processes that run workers until the one that is meant was among them. */
+async function killProcessOf(who, device, witness) {
+  const holder = await holderIn(witness, who);
+  assert.ok(holder, `there is a ${who}`);
+  for (const pid of device.processesOf(who)) {
+    process.kill(pid, 'SIGKILL');
+    const died = eventually(async () => (await holderIn(witness, who)) !== holder, {
+      withinMs: 2000,
+    });
+    if (await died.catch(() => false)) return;
+  }
+  throw new Error(`no process was that of the ${who}`);
+}
+
+both(
+  'processes of the core and of lending tabs killed: calls settle, nothing durable is lost',
+  async (stage) => {
+    // Goal: whoever ends is noticed by a lock that comes free, and another one carries on. Method:
+    // tabs that write and read without a pause, a local document and a synced one; in each round a
+    // process is killed, at first that of the core with nothing else in it, then whatever tab
+    // happens to share it.
+    const ROUNDS = ['core', 'page server', 'core', 'page server', 'core'];
+    const server = await stage.server();
+    const device = await stage.ownDevice().launch();
+    const witness = await device.open(stage.site.url('app.html'));
+    await ready(witness);
+    await follow(witness);
+    const first = await openTab(device, stage, server);
+    const writers = new Map();
+    const addWriter = async (name) => {
+      const tab = await openTab(device, stage, server);
+      await startWriting(tab, name);
+      writers.set(name, tab);
+    };
+    for (const number of [1, 2, 3]) await addWriter(`t${number}`);
+    // The core stays in the process of the tab that began it, alone from now on.
+    await first.close();
+
+    const downMs = [];
+    let ended = 0;
+    for (const [round, who] of ROUNDS.entries()) {
+      const before = await durableSoFar(witness);
+      await eventually(async () => (await durableSoFar(witness)) > before + 100);
+      const began = performance.now();
+      await killProcessOf(who, device, witness);
+      const atKill = await durableSoFar(witness);
+      await eventually(async () => (await durableSoFar(witness)) > atKill + 100, {
+        what: `writing after the ${who} was killed`,
+      });
+      downMs.push(Math.round(performance.now() - began));
+      const alive = await living(witness);
+      for (const name of [...writers.keys()].filter((name) => !alive.includes(name))) {
+        writers.delete(name);
+        ended += 1;
+      }
+      if (writers.size < 3) await addWriter(`r${round}`);
+    }
+
+    const tabs = [...writers.values()];
+    const runs = [];
+    for (const tab of tabs) {
+      runs.push(
+        await tab.evaluate(async () => {
+          kept.run.stop = true;
+          await Promise.all(kept.run.calls);
+          const { errors, untyped, slowestMs } = kept.run;
+          return { errors, untyped, slowestMs, unhandled };
+        }),
+      );
+    }
+    const errors = runs.flatMap((run) => run.errors);
+    const slowestMs = Math.max(...runs.map((run) => run.slowestMs));
+    stage.note(
+      `${await durableSoFar(witness)} writes, ${ROUNDS.length} processes killed, of ${ended} tabs too; ` +
+        `back at work after ${downMs.join(', ')} ms; the slowest call ${Math.round(slowestMs)} ms`,
+    );
+    assert.deepEqual(
+      runs.flatMap((run) => [...run.untyped, ...run.unhandled]),
+      [],
+    );
+    assert.deepEqual(errors, [], 'every call settles well');
+    assert.ok(slowestMs < SETTLE_MS, `${slowestMs} ms`);
+
+    for (const tab of tabs) assert.equal(await syncIn(tab, 'synced'), null);
+    const durable = await witness.evaluate(() => kept.durable);
+    for (const name of DOCUMENTS) {
+      const rows = await rowsIn(tabs[0], 'select id, runs from item', name);
+      const found = new Set(rows.map(({ id }) => id));
+      const lost = durable[name].filter((id) => !found.has(id));
+      assert.deepEqual(lost, [], `what was durable is in the ${name} document`);
+      const twice = rows.filter(({ runs }) => runs !== 1);
+      assert.deepEqual(twice, [], `nothing was applied twice in the ${name} document`);
+      for (const tab of tabs) {
+        await eventually(
+          () => tab.evaluate(([name, n]) => kept.run.counts[name] === n, [name, rows.length]),
+          { what: 'the live query of every tab' },
+        );
+      }
+    }
+    const copy = await server.export(`${stage.document}-synced`);
+    for (const tab of tabs) {
+      assert.deepEqual(contentOf(await exportFrom(tab, 'synced')), contentOf(copy));
+      const confirmed = await tab.evaluate(() => kept.run.confirmed.length);
+      assert.ok(confirmed > 0, 'verdicts reach their receipts');
+    }
+    const ids = new Set(queryFile(copy, 'select id from item').map(({ id }) => id));
+    for (const tab of tabs) {
+      const confirmed = await tab.evaluate(() => kept.run.confirmed);
+      assert.deepEqual(
+        confirmed.filter((id) => !ids.has(id)),
+        [],
+      );
+    }
+  },
+  { skip: existsSync('/proc') ? false : 'finds processes in /proc' },
+);
+
+atLeast(existsSync('/proc') ? 1 : 0);
