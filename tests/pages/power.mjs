@@ -5,8 +5,7 @@ import { open } from 'tidelog';
 import { list } from './doctypes.mjs';
 
 const given = new URLSearchParams(location.search);
-const report = (message) =>
-  fetch('/report', { method: 'POST', body: JSON.stringify(message), keepalive: true });
+const report = (message) => fetch('/report', { method: 'POST', body: JSON.stringify(message) });
 
 try {
   const server = given.get('server');

@@ -35,6 +35,9 @@ extern "C" {
     fn tell(this: &ReplyHost, owner: u32, tab: u32, messages: Uint8Array);
 }
 
+/// Times that the page server is polled in one slice.
+const SLICE_POLLS: u32 = 4;
+
 /// What is left to be done after serving, as the worker numbers it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Left {
@@ -165,7 +168,7 @@ impl PageServerHost {
         let mut is_broken = false;
         // Hardly ever for more than one owner.
         let mut lists: Vec<(OwnerId, Vec<StoreReply>)> = Vec::new();
-        for (owner, reply) in self.server.poll() {
+        for (owner, reply) in self.polled() {
             match &reply {
                 StoreReply::Durable { ticket } => self.give_notice(owner, *ticket),
                 StoreReply::AppendFailed { ticket, .. } => {
@@ -190,6 +193,23 @@ impl PageServerHost {
             (_, true) => Left::More,
             _ => Left::Nothing,
         }
+    }
+
+    /// What is to be said now; where it is pages, those of a few turns, since between two slices
+    /// the worker waits for a message of its own.
+    fn polled(&mut self) -> Vec<(OwnerId, StoreReply)> {
+        let mut replies = self.server.poll();
+        let is_pages =
+            |(_, reply): &(OwnerId, StoreReply)| matches!(reply, StoreReply::Pages { .. });
+        let mut polls = 1;
+        while polls < SLICE_POLLS
+            && self.server.wants_poll()
+            && replies.last().is_some_and(is_pages)
+        {
+            replies.extend(self.server.poll());
+            polls += 1;
+        }
+        replies
     }
 
     fn reply(&self, OwnerId(owner): OwnerId, replies: &Vec<StoreReply>) {

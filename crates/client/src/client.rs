@@ -1,11 +1,9 @@
 //! The whole browser side as one state machine.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use tidelog_document::DoctypeHash;
 use tidelog_pages::{AppendError, StoreReply};
 use tidelog_types::limits::POOL_PAGES_MAX;
-use tidelog_types::{ClientId, DocumentKey, ErrorCode};
+use tidelog_types::{ClientId, DocumentKey, ErrorCode, SortedMap};
 
 use crate::document::{Context, Document, Op, OpKind, OpenCall, Surroundings};
 use crate::effect::{Effect, Input, PageServerFailure, SocketId, TabId};
@@ -22,11 +20,11 @@ pub struct Client {
     id: ClientId,
     rng: Rng,
     now_ms: u64,
-    tabs: BTreeMap<TabId, BTreeMap<Handle, DocumentKey>>,
-    documents: BTreeMap<DocumentKey, Document>,
+    tabs: SortedMap<TabId, SortedMap<Handle, DocumentKey>>,
+    documents: SortedMap<DocumentKey, Document>,
     store: StoreLink,
-    servers: BTreeMap<String, ServerLink>,
-    checked: BTreeSet<DoctypeHash>,
+    servers: SortedMap<String, ServerLink>,
+    checked: Vec<DoctypeHash>,
     destroying: Vec<Destroy>,
     last_socket: u32,
     device: (bool, u64, u64),
@@ -71,11 +69,11 @@ impl Client {
             id: rng.client(),
             rng,
             now_ms: 0,
-            tabs: BTreeMap::new(),
-            documents: BTreeMap::new(),
+            tabs: SortedMap::new(),
+            documents: SortedMap::new(),
             store: StoreLink::default(),
-            servers: BTreeMap::new(),
-            checked: BTreeSet::new(),
+            servers: SortedMap::new(),
+            checked: Vec::new(),
             destroying: Vec::new(),
             last_socket: 0,
             device: (false, 0, 0),
@@ -196,7 +194,8 @@ impl Client {
                     let failure = CallFailure::of_page_server(failure);
                     return out.tell(tab, FromCore::Failed { call, failure });
                 }
-                self.tabs.entry(tab).or_default().insert(handle, key.clone());
+                let handles = self.tabs.get_or_insert_with(tab, SortedMap::new);
+                handles.insert(handle, key.clone());
                 let hash = doctype.hash();
                 let open = OpenCall { handle, server, doctype, hash, has_token };
                 self.ensure(&key, out);
@@ -445,18 +444,22 @@ impl Client {
     #[inline(never)]
     fn server_lost(&mut self, url: &str, out: &mut Outbox) {
         let link = self.servers.get_mut(url).expect("BUG: lost a server that never was");
+        let followers = link.followers();
         link.lost(self.now_ms, &mut self.rng, out);
         let failure = link.failure.clone().filter(|_| link.barred);
-        self.with_each(out, |document, _| {
-            if document.wanted_server() == Some(url) {
-                document.server_lost();
-            }
-        });
+        self.channels_lost(&followers, out);
         if let Some(failure) = &failure {
             self.tell_barred(url, failure, out);
         }
         // Who was told may go on at once.
         out.wake_at(self.now_ms);
+    }
+
+    /// Also those that nobody has open: they may be opened before they are forgotten.
+    fn channels_lost(&mut self, followers: &[DocumentKey], out: &mut Outbox) {
+        for key in followers {
+            self.with(key, out, |document, _| document.server_lost());
+        }
     }
 
     /// Tells who waits for a server that trying again cannot help.
@@ -470,23 +473,24 @@ impl Client {
 
     #[inline(never)]
     fn run_servers(&mut self, out: &mut Outbox) {
-        let mut wanted = BTreeSet::new();
-        wanted
-            .extend(self.documents.values().filter_map(Document::wanted_server).map(str::to_owned));
+        let wanted = self.documents.values().filter_map(Document::wanted_server);
+        let wanted: Vec<String> = wanted.map(str::to_owned).collect();
         for url in &wanted {
             let client = self.id;
             let new = || ServerLink::new(url.clone(), client);
-            self.servers.entry(url.clone()).or_insert_with(new);
+            self.servers.get_or_insert_with(url.clone(), new);
         }
         let urls: Vec<String> = self.servers.keys().cloned().collect();
         for url in urls {
             let link = self.servers.get_mut(&url).expect("BUG: listed just now");
             let in_use = wanted.contains(&url);
+            let followers = if in_use { Vec::new() } else { link.followers() };
             if link.tick(self.now_ms, in_use, &mut self.last_socket, out) {
                 if in_use {
                     self.server_lost(&url, out);
                 } else {
                     self.servers.remove(&url);
+                    self.channels_lost(&followers, out);
                 }
                 continue;
             }

@@ -1,9 +1,8 @@
 //! What one step wants done, gathered so that everything for one receiver goes in one message.
 
-use std::collections::BTreeMap;
-
 use tidelog_pages::StoreRequest;
 use tidelog_sync::{ToServer, encode_message};
+use tidelog_types::SortedMap;
 
 use crate::effect::{Effect, Notice, PageServerId, SocketId, TabId};
 use crate::protocol::FromCore;
@@ -11,7 +10,7 @@ use crate::protocol::FromCore;
 /// The effects of one step.
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
-    to_tabs: BTreeMap<TabId, Vec<FromCore>>,
+    to_tabs: SortedMap<TabId, Vec<FromCore>>,
     to_store: Vec<StoreRequest>,
     notices: Vec<Notice>,
     /// Messages for servers, by address: those of a server that is not there are dropped, since
@@ -23,7 +22,7 @@ pub(crate) struct Outbox {
 
 impl Outbox {
     pub(crate) fn tell(&mut self, tab: TabId, message: FromCore) {
-        self.to_tabs.entry(tab).or_default().push(message);
+        self.to_tabs.get_or_insert_with(tab, Vec::new).push(message);
     }
 
     /// Whether the tab is told something anyway.

@@ -1,10 +1,8 @@
 //! What the client notes about a document beside its journals.
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 use tidelog_document::{Doctype, DoctypeHash};
-use tidelog_types::{ClientId, Lsn, Value};
+use tidelog_types::{ClientId, Lsn, SortedMap, Value};
 
 /// The client's notes about one document, in the store as one opaque record.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -50,8 +48,8 @@ impl Record {
     }
 
     /// All of them.
-    pub(crate) fn doctypes_by_hash(&self) -> BTreeMap<DoctypeHash, Doctype> {
-        let mut doctypes = BTreeMap::new();
+    pub(crate) fn doctypes_by_hash(&self) -> SortedMap<DoctypeHash, Doctype> {
+        let mut doctypes = SortedMap::new();
         doctypes.extend(self.doctypes.iter().map(|doctype| (doctype.hash(), doctype.clone())));
         doctypes
     }

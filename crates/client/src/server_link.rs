@@ -1,9 +1,7 @@
 //! The way to one server: one socket for all documents that are synced there.
 
-use std::collections::BTreeMap;
-
 use tidelog_sync::{ByeReason, FromServer, MessageError, ToServer, decode_message};
-use tidelog_types::{ClientId, DocumentKey};
+use tidelog_types::{ClientId, DocumentKey, SortedMap};
 
 use crate::effect::SocketId;
 use crate::outbox::Outbox;
@@ -45,7 +43,7 @@ pub(crate) struct ServerLink {
     heard_at_ms: u64,
     pinged: bool,
     next_channel: u32,
-    channels: BTreeMap<u32, DocumentKey>,
+    channels: SortedMap<u32, DocumentKey>,
     /// Why it is not there, while it is not.
     pub(crate) failure: Option<CallFailure>,
     /// Whether trying again cannot help: another version, no access.
@@ -76,7 +74,7 @@ impl ServerLink {
             heard_at_ms: 0,
             pinged: false,
             next_channel: 1,
-            channels: BTreeMap::new(),
+            channels: SortedMap::new(),
             failure: None,
             barred: false,
         }
@@ -84,6 +82,11 @@ impl ServerLink {
 
     pub(crate) fn is_socket(&self, socket: SocketId) -> bool {
         self.socket == Some(socket)
+    }
+
+    /// The documents that have a channel on the connection.
+    pub(crate) fn followers(&self) -> Vec<DocumentKey> {
+        self.channels.values().cloned().collect()
     }
 
     /// Sends, if the server is there.

@@ -1,6 +1,6 @@
 //! The way to the page server, whichever it is at the moment.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 
 use tidelog_pages::{Append, StoreRequest, Ticket};
 use tidelog_types::{DocumentKey, Epoch};
@@ -24,7 +24,7 @@ pub(crate) struct StoreLink {
     /// Whether it had too much of ours to do, and did not take a read in.
     has_refused: bool,
     /// Tabs that the page server's host can tell by itself.
-    reached: BTreeSet<TabId>,
+    reached: Vec<TabId>,
     /// Why the last page server could not start or go on, until another one has let us in.
     pub(crate) failure: Option<PageServerFailure>,
     /// Until when a power cut could still lose the files themselves.
@@ -52,7 +52,7 @@ impl StoreLink {
     /// The page server can tell this tab by itself.
     pub(crate) fn reached(&mut self, tab: TabId, server: PageServerId) {
         if self.server == Some(server) {
-            self.reached.insert(tab);
+            self.reached.push(tab);
         }
     }
 

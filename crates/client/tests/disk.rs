@@ -282,6 +282,32 @@ fn a_release_that_found_the_disk_full_goes_on_once_there_is_room() {
 }
 
 #[test]
+fn a_release_that_found_the_disk_full_is_told_to_a_server_that_was_asked_before_there_was_room() {
+    let mut server = Server::new();
+    let mut device = Device::new(1);
+    device.server_is_up = true;
+    let call = device.start_open(TAB, Some(SERVER), &todos());
+    device.opened(call);
+    talk(&mut server, &mut [&mut device]);
+    device.fill_disk();
+    let mut newer = todos();
+    newer.migrations.push("alter table todo add column star integer".to_owned());
+    newer.mutations.push(define("star", &[], &["update todo set star = 1"]));
+    let call = device.start_open(OTHER_TAB, Some(SERVER), &newer);
+    device.opened(call);
+    device.disk.set_capacity(None);
+    // The document was read anew, and what the disk has of it names the older release alone.
+    device.pass(15_000);
+    talk(&mut server, &mut [&mut device]);
+
+    let (star, message) = device.mutation("star", &[]);
+    device.ask(OTHER_TAB, vec![message]);
+    device.pass(15_000);
+    talk(&mut server, &mut [&mut device]);
+    assert!(device.fate(star).contains("confirmed"), "{}", device.fate(star));
+}
+
+#[test]
 fn a_record_of_a_newer_release_is_left_alone() {
     let mut device = Device::new(1);
     device.open(&todos());

@@ -345,6 +345,24 @@ fn a_call_that_was_decided_before_its_tab_asks_again_is_not_run_again() {
 }
 
 #[test]
+fn a_document_that_is_closed_with_something_on_its_way_and_opened_again_follows_the_server() {
+    let mut server = Server::new();
+    let mut device = online(1, &mut server);
+    device.disk.hold_flushes(true);
+    let milk = add(&mut device, "milk");
+    device.close(TAB);
+    assert_eq!(device.socket, None, "nobody needs the server now");
+    let call = device.start_open(TAB, Some(SERVER), &todos());
+    device.opened(call);
+    device.disk.hold_flushes(false);
+    device.flushed();
+    talk(&mut server, &mut [&mut device]);
+    assert_eq!(device.fate(milk), "durable 1, confirmed 2");
+    assert_eq!(device.status().connection, Connection::Online);
+    assert_eq!(device.status().pending, 0);
+}
+
+#[test]
 fn a_replaced_document_takes_the_undecided_mutations_along() {
     let mut server = Server::new();
     let mut device = online(1, &mut server);

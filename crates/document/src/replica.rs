@@ -1,13 +1,13 @@
 //! The side that follows.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 
 use tidelog_pages::{StorageEntry, TimelineFrame};
 use tidelog_sqlite::{Failure, Reader, Run, View, Writer};
 use tidelog_sync::Origin;
 use tidelog_types::limits::LAYERS_MAX;
-use tidelog_types::{CallId, JournalId, Lsn, LsnRange, PageSet, Pgid, Position};
+use tidelog_types::{CallId, JournalId, Lsn, LsnRange, PageSet, Pgid, Position, SortedMap};
 
 use crate::program;
 use crate::rebase::{Rebase, RebaseStep};
@@ -31,7 +31,7 @@ pub struct Replica {
     pub(crate) head: Lsn,
     /// This device has the rejections before this LSN on its disk.
     pub(crate) kept: Lsn,
-    pub(crate) doctypes: BTreeMap<DoctypeHash, Doctype>,
+    pub(crate) doctypes: SortedMap<DoctypeHash, Doctype>,
     /// The newest doctype in use: what the document is migrated to, here if need be.
     pub(crate) newest: DoctypeHash,
     /// The lowest layer, where this side is ahead of the authority's migrations.
@@ -149,7 +149,7 @@ impl Replica {
         (timeline, head): (JournalId, Lsn),
         frames: Vec<TimelineFrame>,
         kept: Lsn,
-        doctypes: BTreeMap<DoctypeHash, Doctype>,
+        doctypes: SortedMap<DoctypeHash, Doctype>,
         newest: DoctypeHash,
     ) -> Self {
         assert!(doctypes.contains_key(&newest), "BUG: opened without its doctype");
@@ -226,9 +226,13 @@ impl Replica {
 
     /// The doctypes that are still needed: the newest, and those that undecided frames name.
     #[must_use]
-    pub fn doctypes_in_use(&self) -> BTreeSet<DoctypeHash> {
-        let mut in_use = BTreeSet::from([self.newest]);
-        in_use.extend(self.undecided.iter().map(|undecided| undecided.mutation.doctype));
+    pub fn doctypes_in_use(&self) -> Vec<DoctypeHash> {
+        let mut in_use = vec![self.newest];
+        for Undecided { mutation, .. } in &self.undecided {
+            if !in_use.contains(&mutation.doctype) {
+                in_use.push(mutation.doctype);
+            }
+        }
         in_use
     }
 

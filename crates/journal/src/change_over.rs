@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! begin_copy   copy, copy, ...   end_state   copy_part, ...   flush_copy   hold   copy_part,
-//! (the header) (a folded state)              (what was appended since)     (the last of it)
-//!                                                             flush_copy   seal   switch
+//! flush_copy   (a folded state)              (what was appended since)     (the last of it)
+//! (the header)                                                flush_copy   seal   switch
 //! ```
 
 use tidelog_disk::{Disk, DiskError, FlushId};
@@ -25,7 +25,9 @@ pub struct HeldFrame {
 }
 
 impl<D: Disk> Log<D> {
-    /// Begins to fill the other file. Nobody may read any more what lay in it.
+    /// Begins to fill the other file. Nobody may read any more what lay in it. Before anything is
+    /// copied, this has to be [flushed](Self::flush_copy): frames of a generation that no header
+    /// tells of could be taken for those of the next attempt.
     ///
     /// # Errors
     ///

@@ -1,9 +1,9 @@
 //! What the store holds, as a fold over the frames of its log.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use tidelog_journal::{Found, FoundFrame, LogFile};
-use tidelog_types::{DocumentKey, Epoch};
+use tidelog_types::{DocumentKey, Epoch, SortedMap};
 
 use crate::document::{Standing, StoredDocument};
 use crate::extents::Extents;
@@ -28,7 +28,7 @@ pub(crate) struct Catalog {
     /// Whether frames are lost.
     is_damaged: bool,
     /// Documents of which frames were found and their names were not.
-    pub nameless: BTreeSet<u64>,
+    pub nameless: SortedMap<u64, ()>,
 }
 
 /// One version of a page and where it lies, for as long as the log does not change over twice.
@@ -165,7 +165,7 @@ impl Catalog {
             if is_destroy {
                 self.nameless.remove(&number);
             } else {
-                self.nameless.insert(number);
+                self.nameless.insert(number, ());
             }
             return Ok(false);
         };
@@ -188,7 +188,7 @@ impl Catalog {
         match document.map(|number| (number, self.documents.get_mut(&number))) {
             Some((_, Some(document))) => document.standing = Standing::Broken,
             Some((number, None)) if number > 0 => {
-                self.nameless.insert(number);
+                self.nameless.insert(number, ());
             }
             Some(_) => {}
             None => {

@@ -60,6 +60,8 @@ enum Stage {
     Pages(VecDeque<(Slot, PagePlace)>),
     /// They are flushed.
     PagesFlush(FlushId),
+    /// The header of the other log file is flushed: so its generation is not used again.
+    Begin(FlushId),
     /// The rest of the state is written into the other log file.
     State(StateCopy),
     /// What was appended behind the point is copied.
@@ -209,6 +211,12 @@ impl ChangeOver {
                     return Ok(Step::Wait);
                 }
                 store.log.begin_copy()?;
+                Step::Next(Stage::Begin(store.log.flush_copy()?))
+            }
+            Stage::Begin(id) => {
+                if !store.log.is_copy_flushed(*id)? {
+                    return Ok(Step::Wait);
+                }
                 self.next = Catalog::new(store.pages.slots());
                 let copy = StateCopy::begin(&mut store.log, &self.folded, &mut self.next)?;
                 Step::Next(Stage::State(copy))

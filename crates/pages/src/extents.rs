@@ -1,7 +1,6 @@
 //! Which slots of the page file are taken, and by whom.
 
-use std::collections::BTreeMap;
-
+use tidelog_types::SortedMap;
 use tidelog_types::limits::EXTENT_PAGES;
 
 use crate::page_file::Slot;
@@ -16,7 +15,7 @@ const OWN_EXTENT_PAGES: u32 = EXTENT_PAGES / 4;
 pub(crate) struct Extents {
     extents: Vec<Extent>,
     /// Where each owner found room last.
-    open: BTreeMap<Owner, usize>,
+    open: SortedMap<Owner, usize>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

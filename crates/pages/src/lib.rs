@@ -17,6 +17,7 @@
 //! - [`PageServer`]: the queue, and what becomes durable when.
 //! - `catalog.rs`: what the store holds, as a fold over frames.
 //! - `change_over.rs` and `FORMAT.md`: the checkpoint, and why it can be cut short anywhere.
+//! - `turns.rs`: whose read is served next; `pool.rs`: which pages stay in memory.
 //! - `page_table.rs` and `history.rs`: where each version of a page lies, and reading what was.
 //!
 //! # What this crate does not know

@@ -1,8 +1,6 @@
 //! Who may ask.
 
-use std::collections::BTreeMap;
-
-use tidelog_types::Epoch;
+use tidelog_types::{Epoch, SortedMap};
 
 use crate::AppendError;
 
@@ -14,7 +12,7 @@ pub struct OwnerId(pub u64);
 /// The owners that have asked for something, and who of them may go on.
 #[derive(Debug, Default)]
 pub(crate) struct Owners {
-    known: BTreeMap<OwnerId, Standing>,
+    known: SortedMap<OwnerId, Standing>,
     /// The one that said hello last: from then on nobody else is served.
     holder: Option<OwnerId>,
 }
@@ -30,7 +28,7 @@ struct Standing {
 impl Owners {
     /// Notes that `owner` is there. Says why it is not served, if it is not.
     pub fn admit(&mut self, owner: OwnerId, epoch: Epoch) -> Result<(), AppendError> {
-        if let Some(error) = &self.known.entry(owner).or_default().broken {
+        if let Some(error) = &self.known.get_or_insert_with(owner, Standing::default).broken {
             return Err(error.clone());
         }
         match self.holder {
@@ -41,12 +39,12 @@ impl Owners {
 
     /// Gives the store to `owner` alone, unless it was fenced off before.
     pub fn take_over(&mut self, owner: OwnerId, epoch: Epoch) -> Result<(), AppendError> {
-        let standing = self.known.entry(owner).or_default();
+        let standing = self.known.get_or_insert_with(owner, Standing::default);
         if standing.fenced {
             return Err(AppendError::Fenced { current: epoch });
         }
         standing.broken = None;
-        for (known, standing) in &mut self.known {
+        for (known, standing) in self.known.iter_mut() {
             standing.fenced |= *known != owner;
         }
         self.holder = Some(owner);
@@ -55,7 +53,7 @@ impl Owners {
 
     /// Serves `owner` no more.
     pub fn break_off(&mut self, owner: OwnerId, error: AppendError) {
-        self.known.entry(owner).or_default().broken = Some(error);
+        self.known.get_or_insert_with(owner, Standing::default).broken = Some(error);
     }
 
     /// Forgets an owner that went away.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use tidelog_types::{Lsn, LsnRange, Pgid};
+use tidelog_types::{Lsn, LsnRange, Pgid, SortedMap};
 
 use crate::kind::TableEntry;
 use crate::page_file::Slot;
@@ -126,13 +126,13 @@ impl PageTable {
     }
 
     /// All versions in the log that were written within this range, by LSN.
-    pub fn logged_within(&self, range: LsnRange) -> BTreeMap<Lsn, Vec<PageVersion>> {
-        let mut found: BTreeMap<Lsn, Vec<PageVersion>> = BTreeMap::new();
+    pub fn logged_within(&self, range: LsnRange) -> SortedMap<Lsn, Vec<PageVersion>> {
+        let mut found = SortedMap::new();
         for (pgid, versions) in &self.logged {
             let first = versions.partition_point(|version| version.lsn < range.start());
             let within = versions[first..].iter().take_while(|version| version.lsn < range.end());
             for page in within.filter_map(|version| version.page(*pgid)) {
-                found.entry(page.lsn).or_default().push(page);
+                found.get_or_insert_with(page.lsn, Vec::new).push(page);
             }
         }
         found

@@ -1,9 +1,9 @@
 //! What is to be said once a batch is durable.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
 use tidelog_journal::BatchNumber;
-use tidelog_types::{DocumentKey, Epoch};
+use tidelog_types::{DocumentKey, Epoch, SortedMap};
 
 use crate::{AppendError, OwnerId, StoreReply, Ticket};
 
@@ -11,7 +11,7 @@ use crate::{AppendError, OwnerId, StoreReply, Ticket};
 #[derive(Debug, Default)]
 pub(crate) struct Promises {
     queue: VecDeque<Promise>,
-    waiting: BTreeMap<OwnerId, Waiting>,
+    waiting: SortedMap<OwnerId, Waiting>,
 }
 
 /// One who waits.
@@ -56,7 +56,7 @@ impl Promises {
     fn push(&mut self, promise: Promise) {
         let last = self.queue.back().map_or(BatchNumber(0), |last| last.batch);
         assert!(last <= promise.batch, "BUG: promises out of order");
-        self.waiting.entry(promise.owner).or_default().count += 1;
+        self.waiting.get_or_insert_with(promise.owner, Waiting::default).count += 1;
         self.queue.push_back(promise);
     }
 

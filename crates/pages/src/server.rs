@@ -6,7 +6,7 @@ use std::fmt;
 use tidelog_disk::{Disk, StoreFiles};
 use tidelog_journal::{Cut, Damage};
 use tidelog_types::limits::{LOG_BUFFER_SIZE_MAX, OWNER_APPENDS_MAX, READ_CHUNK_PAGES};
-use tidelog_types::{DocumentKey, Epoch, Lsn, PageSet};
+use tidelog_types::{DocumentKey, Epoch, Lsn, PageSet, SortedMap};
 
 use crate::append;
 use crate::catalog::PagePlace;
@@ -76,7 +76,7 @@ pub struct PageServer<D> {
     owners: Owners,
     promises: Promises,
     /// Documents of which an append of this owner failed, until it opens them anew.
-    refused: BTreeMap<(OwnerId, DocumentKey), AppendError>,
+    refused: SortedMap<(OwnerId, DocumentKey), AppendError>,
     /// Served a chunk each in turn.
     reads: Turns,
     broken: Option<AppendError>,
@@ -120,7 +120,7 @@ impl<D: Disk> PageServer<D> {
             store,
             owners: Owners::default(),
             promises: Promises::default(),
-            refused: BTreeMap::new(),
+            refused: SortedMap::new(),
             reads: Turns::default(),
             broken: None,
             replies: Vec::new(),

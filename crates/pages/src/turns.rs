@@ -9,8 +9,9 @@
 //! What a user waits for goes first; while there is any of it, every
 //! [`USER_TURNS`]`+ 1`st turn is for what nobody waits for.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
+use tidelog_types::SortedMap;
 use tidelog_types::limits::{OWNER_READ_PAGES_MAX, OWNER_READS_MAX};
 
 use crate::OwnerId;
@@ -27,7 +28,7 @@ pub(crate) struct Turns {
     background: Ring,
     /// Turns for users since the last one in the background.
     user_turns: u32,
-    outstanding: BTreeMap<OwnerId, Outstanding>,
+    outstanding: SortedMap<OwnerId, Outstanding>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -40,7 +41,7 @@ struct Outstanding {
 #[derive(Debug, Default)]
 struct Ring {
     /// The reads of each owner. One that has none left keeps its place for one more round.
-    queues: BTreeMap<OwnerId, VecDeque<ActiveRead>>,
+    queues: SortedMap<OwnerId, VecDeque<ActiveRead>>,
     /// Those that came with something after they had no place.
     new: VecDeque<OwnerId>,
     /// The others.
@@ -62,7 +63,7 @@ impl Turns {
     }
 
     fn count(&mut self, read: &ActiveRead) {
-        let outstanding = self.outstanding.entry(read.owner).or_default();
+        let outstanding = self.outstanding.get_or_insert_with(read.owner, Outstanding::default);
         outstanding.reads += 1;
         outstanding.pages += read.places.len();
     }
@@ -137,7 +138,7 @@ impl Turns {
 impl Ring {
     fn queue(&mut self, owner: OwnerId) -> &mut VecDeque<ActiveRead> {
         let new = &mut self.new;
-        self.queues.entry(owner).or_insert_with(|| {
+        self.queues.get_or_insert_with(owner, || {
             new.push_back(owner);
             VecDeque::new()
         })

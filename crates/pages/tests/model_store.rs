@@ -10,12 +10,21 @@ mod common;
 #[path = "../../journal/tests/common/runs.rs"]
 mod runs;
 
+use std::collections::BTreeMap;
+
 use common::{Model, ModelDocument, OWNER, Server, Workload, ask, files, is_same, observe, plain};
 use tidelog_disk::CrashDevice;
 use tidelog_pages::{PageServer, StoreOptions, StoreReply, StoreRequest, Ticket, Urgency};
-use tidelog_types::{DocumentKey, Lsn, Pgid};
+use tidelog_types::{DocumentKey, JournalId, Lsn, Page, Pgid};
 
 const OPERATIONS: u64 = 1_000;
+
+/// The pages of a storage journal after each append, by the LSN that was next then.
+#[derive(Debug, Default)]
+struct Past {
+    journal: Option<JournalId>,
+    pages: BTreeMap<Lsn, BTreeMap<Pgid, Page>>,
+}
 
 struct Scene {
     rng: runs::Rng,
@@ -25,7 +34,10 @@ struct Scene {
     options: StoreOptions,
     /// The states since the last durable one, and the requests that led to them.
     states: Vec<(Ticket, Model)>,
+    past: BTreeMap<DocumentKey, Past>,
     requests: u64,
+    /// Answers from the past, so that it is known whether there were any.
+    answered_from_past: u64,
 }
 
 fn open(device: &CrashDevice, options: StoreOptions) -> Server {
@@ -40,7 +52,19 @@ impl Scene {
         let server = open(&device, options);
         let workload = Workload::new(rng.next());
         let states = vec![(Ticket(0), Model::default())];
-        Self { rng, device, server, workload, options, states, requests: 0 }
+        let past = BTreeMap::new();
+        let answered_from_past = 0;
+        Self {
+            rng,
+            device,
+            server,
+            workload,
+            options,
+            states,
+            past,
+            requests: 0,
+            answered_from_past,
+        }
     }
 
     fn model(&self) -> &Model {
@@ -58,6 +82,51 @@ impl Scene {
         let request = self.workload.next();
         self.states.push((common::ticket_of(&request), self.model().clone()));
         self.server.serve(OWNER, request);
+        self.remember();
+    }
+
+    /// Notes how each document stands, for who asks later; what was of another journal, or is taken
+    /// back, is forgotten.
+    fn remember(&mut self) {
+        let documents = &self.workload.model.0;
+        self.past.retain(|key, _| documents.contains_key(key));
+        for (key, document) in documents {
+            let past = self.past.entry(key.clone()).or_default();
+            let journal = document.storage.map(|position| position.journal);
+            if past.journal != journal {
+                *past = Past { journal, ..Past::default() };
+            }
+            let Some(position) = document.storage else { continue };
+            past.pages.retain(|lsn, _| *lsn < position.next);
+            let pages = document.pages.iter().map(|(pgid, (_, page))| (*pgid, page.clone()));
+            past.pages.insert(position.next, pages.collect());
+        }
+    }
+
+    /// The store as of an LSN, or that the log does not know it any more.
+    fn read_at(&mut self) {
+        let (document, known) = self.document();
+        let Some(past) = self.past.get(&document).filter(|past| !past.pages.is_empty()) else {
+            return;
+        };
+        // Lately more often than long ago.
+        let back = self.rng.below(past.pages.len().min(6));
+        let (at, pages) = past.pages.iter().nth_back(back).expect("counted");
+        let (at, pages) = (*at, pages.clone());
+        let pgids: Vec<Pgid> = (1..=known.db_pages + 2).map(Pgid).collect();
+        let (request, urgency) = (self.next_request(), Urgency::User);
+        let asked = StoreRequest::ReadAt { request, urgency, document, pgids, at };
+        let mut found = BTreeMap::new();
+        for reply in self.ask(asked) {
+            match reply {
+                StoreReply::Pages { pages, .. } => found.extend(pages),
+                StoreReply::Trimmed { .. } => return,
+                other => panic!("unasked: {other:?}"),
+            }
+        }
+        let expected = pages.into_iter().filter(|(pgid, _)| pgid.0 <= known.db_pages + 2);
+        assert!(expected.eq(found), "the pages as of {at}");
+        self.answered_from_past += u64::from(back > 0);
     }
 
     /// Flushes, and polls as far as there is something to do.
@@ -173,6 +242,7 @@ impl Scene {
         let Some(index) = index else { panic!("not one of the last {} states", self.states.len()) };
         let (ticket, model) = self.states.swap_remove(index);
         self.workload.go_back_to(model.clone());
+        self.remember();
         self.states = vec![(ticket, model)];
         // What was found is durable with the next flush, and only then.
         self.server.flush();
@@ -185,8 +255,9 @@ impl Scene {
             0..450 => self.append(),
             450..600 => self.settle(),
             600..650 => self.open_document(),
-            650..850 => self.read(),
-            850..985 => self.changes(),
+            650..800 => self.read(),
+            800..880 => self.read_at(),
+            880..985 => self.changes(),
             985..990 => self.compare(),
             990..995 => self.reopen(),
             _ => self.cut(),
@@ -198,12 +269,15 @@ impl Scene {
 
 #[test]
 fn a_store_agrees_with_a_plain_model() {
+    let mut answered_from_past = 0;
     runs::runs("model of the store", 20_000, |rng| {
         let mut scene = Scene::new(runs::Rng::new(rng.next()));
         for _ in 0..OPERATIONS {
             scene.step();
         }
         scene.compare();
+        answered_from_past += scene.answered_from_past;
         OPERATIONS
     });
+    assert!(answered_from_past > 100, "only {answered_from_past} answers from the past");
 }

@@ -1,13 +1,12 @@
 //! One SQLite connection, its settings and its prepared statements.
 
-use std::collections::BTreeMap;
 use std::ffi::{CStr, CString, c_int};
 use std::ptr;
 use std::sync::Arc;
 
 use rusqlite::ffi;
-use tidelog_types::Value;
 use tidelog_types::limits::{DOCTYPE_SIZE_MAX, SQL_VALUE_SIZE_MAX};
+use tidelog_types::{SortedMap, Value};
 
 use crate::failure::{Failure, Run};
 use crate::guard::Guard;
@@ -275,7 +274,7 @@ pub(crate) struct Script {
 /// is decided when a statement is prepared.
 #[derive(Debug, Default)]
 struct Scripts {
-    scripts: BTreeMap<Origin, BTreeMap<Box<str>, Script>>,
+    scripts: SortedMap<Origin, SortedMap<Box<str>, Script>>,
     count: usize,
     clock: u64,
 }
@@ -293,7 +292,8 @@ impl Scripts {
         }
         self.clock += 1;
         script.used = self.clock;
-        let replaced = self.scripts.entry(origin).or_default().insert(sql.into(), script);
+        let replaced =
+            self.scripts.get_or_insert_with(origin, SortedMap::new).insert(sql.into(), script);
         self.count += usize::from(replaced.is_none());
     }
 

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tidelog_types::limits::PAGE_SIZE;
-use tidelog_types::{Page, PageSet, Pgid};
+use tidelog_types::{Page, PageSet, Pgid, SortedMap};
 
 use crate::failure::Failure;
 use crate::memory;
@@ -201,7 +201,7 @@ pub(crate) fn lock(state: &SharedState) -> MutexGuard<'_, State> {
 }
 
 /// Connections that are being opened, by the number that is their file name.
-static OPENING: Mutex<(u64, BTreeMap<u64, Arc<SharedState>>)> = Mutex::new((0, BTreeMap::new()));
+static OPENING: Mutex<(u64, SortedMap<u64, Arc<SharedState>>)> = Mutex::new((0, SortedMap::new()));
 
 /// Makes a state known under a number until [`opened`] takes it.
 pub(crate) fn announce(state: &Arc<SharedState>) -> u64 {

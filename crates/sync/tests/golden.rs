@@ -52,10 +52,7 @@ fn to_server() -> Vec<(&'static str, ToServer)> {
         ),
         ("open, following", open(Intent::Follow, Some(position()))),
         ("open, offering", open(Intent::Offer, None)),
-        (
-            "frames",
-            ToServer::Frames { channel, first: lsn(14), frames: vec![frame(1), frame(2)] },
-        ),
+        ("frames", ToServer::Frames { channel, first: lsn(14), frames: vec![frame(1), frame(2)] }),
         ("seed", ToServer::Seed { channel, position: position(), db_pages, pages, last: true }),
         ("received", ToServer::Received { channel, next: lsn(43) }),
         ("probe", ToServer::Probe { channel, request: 77 }),

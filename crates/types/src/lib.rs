@@ -20,6 +20,7 @@ pub mod limits;
 mod lsn;
 mod page;
 mod position;
+mod sorted_map;
 mod value;
 
 pub use error_code::{ErrorCode, Outcome};
@@ -27,4 +28,5 @@ pub use ids::{CallId, ClientId, DocumentKey, Epoch, InvalidDocumentKey, JournalI
 pub use lsn::{Lsn, LsnRange, NoLsn};
 pub use page::{Page, PageSet, Pgid};
 pub use position::{Chain, Position};
+pub use sorted_map::SortedMap;
 pub use value::{Rows, Value, ValueRef};

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use tidelog_disk::{CrashDevice, Disk};
@@ -20,7 +21,7 @@ use crate::common::{
 };
 
 /// Bytes of log that the store to be damaged has.
-const LOG_SIZE: std::ops::Range<u64> = 64 * 1024..68 * 1024;
+const LOG_SIZE: Range<u64> = 64 * 1024..68 * 1024;
 /// Bytes of log at which it would change over.
 const CHANGE_OVER_SIZE: u64 = 80 * 1024;
 /// Frames at whose every byte the log is cut.
@@ -76,6 +77,8 @@ pub struct Rest {
     size: u64,
     /// Where the last frames of it begin.
     tail: u64,
+    /// Where the bodies of its frames lie.
+    bodies: Vec<Range<u64>>,
     /// Says how many bytes were ever allocated.
     total_allocated: fn() -> usize,
     /// Bytes that may be allocated while one image is opened and read, one after the other.
@@ -99,7 +102,9 @@ impl Rest {
         };
         let runs = (20..80).map(|turns| run_with(CrashDevice::new(), 7, turns, options));
         let run = runs.into_iter().find(fits).expect("a script that ends with such a log");
-        let (active, size, tail) = Self::log_of(&run.device).expect("a log");
+        let (active, size, frames) = Self::log_of(&run.device).expect("a log");
+        let tail = frames[frames.len() - TAIL_FRAMES].frame;
+        let bodies = frames.into_iter().map(|frame| frame.body).collect();
         let mut states: BTreeMap<_, Vec<_>> = BTreeMap::new();
         let last = &run.history.last().expect("the empty state").1;
         for key in run.history.iter().flat_map(|(_, model)| model.0.keys()) {
@@ -112,7 +117,8 @@ impl Rest {
         assert!(last.0.len() > 2, "several documents");
         let allowed = usize::MAX;
         let device = run.device;
-        let mut rest = Self { device, states, active, size, tail, total_allocated, allowed };
+        let mut rest =
+            Self { device, states, active, size, tail, bodies, total_allocated, allowed };
         let before = total_allocated();
         assert_eq!(rest.untouched(), Ok(Outcome::Whole));
         let log = usize::try_from(size).expect("BUG: a small log");
@@ -120,21 +126,22 @@ impl Rest {
         rest
     }
 
-    /// The active file, where its log ends, and where its last frames begin.
-    fn log_of(device: &CrashDevice) -> Option<(&'static str, u64, u64)> {
+    /// The active file, where its log ends, and its frames.
+    fn log_of(device: &CrashDevice) -> Option<(&'static str, u64, Vec<FrameAt>)> {
         let image = device.crash(&mut |versions| versions - 1);
         let store = files(&image);
         let mut frames = Vec::new();
         let (log, report) = Log::recover([store.log_a, store.log_b], &mut |found| {
             if let Found::Frame(frame) = found {
-                frames.push(frame.place.frame);
+                let body = frame.place.body..frame.place.body + frame.body.len() as u64;
+                frames.push(FrameAt { frame: frame.place.frame, body });
             }
             Ok(())
         })
         .ok()?;
         let name = if log.active().to_string() == "log-a" { "log-a" } else { "log-b" };
-        let tail = frames.len().checked_sub(TAIL_FRAMES)?;
-        (report.generation > 1).then_some((name, report.size, frames[tail]))
+        let is_long = report.generation > 1 && frames.len() > TAIL_FRAMES;
+        is_long.then_some((name, report.size, frames))
     }
 
     /// Bits of the log.
@@ -151,7 +158,7 @@ impl Rest {
 
     /// Sizes at which the log is cut off: at every byte of its last frames.
     #[must_use]
-    pub fn tail_sizes(&self) -> std::ops::Range<u64> {
+    pub fn tail_sizes(&self) -> Range<u64> {
         self.tail..self.size
     }
 
@@ -168,7 +175,7 @@ impl Rest {
     ///
     /// What does not hold.
     pub fn untouched(&self) -> Result<Outcome, String> {
-        self.judge(&self.image(), false)
+        self.judge(&self.image(), Allowed::default())
     }
 
     /// With one bit of the log flipped.
@@ -177,7 +184,11 @@ impl Rest {
     ///
     /// What does not hold.
     pub fn flip(&self, bit: u64) -> Result<Outcome, String> {
-        self.flip_in(self.active, bit)
+        let is_in_body = self.bodies.iter().any(|body| body.contains(&(bit / 8)));
+        let doubtful_max = if is_in_body { 1 } else { usize::MAX };
+        let image = self.image();
+        flip(&image, self.active, bit)?;
+        self.judge(&image, Allowed { doubtful_max, ..Allowed::default() })
     }
 
     /// With one bit of a file flipped.
@@ -187,12 +198,8 @@ impl Rest {
     /// What does not hold.
     pub fn flip_in(&self, name: &str, bit: u64) -> Result<Outcome, String> {
         let image = self.image();
-        let mut file = image.file(name);
-        let mut byte = [0];
-        file.read_at(bit / 8, &mut byte).map_err(|error| error.to_string())?;
-        byte[0] ^= 1 << (bit % 8);
-        file.write_at(bit / 8, &byte).map_err(|error| error.to_string())?;
-        self.judge(&image, false)
+        flip(&image, name, bit)?;
+        self.judge(&image, Allowed::default())
     }
 
     /// With the log cut off at this size.
@@ -204,14 +211,14 @@ impl Rest {
         let image = self.image();
         image.file(self.active).set_size(size).map_err(|error| error.to_string())?;
         // A log that ends between two batches looks like one that was never longer.
-        self.judge(&image, true)
+        self.judge(&image, Allowed { may_be_earlier: true, ..Allowed::default() })
     }
 
     fn image(&self) -> CrashDevice {
         self.device.crash(&mut |versions| versions - 1)
     }
 
-    fn judge(&self, image: &CrashDevice, may_be_earlier: bool) -> Result<Outcome, String> {
+    fn judge(&self, image: &CrashDevice, allowed: Allowed) -> Result<Outcome, String> {
         let files_before = written(image);
         let judged = catch_unwind(AssertUnwindSafe(|| {
             let Some((mut server, report, answers)) = self.open_and_read(image)? else {
@@ -221,10 +228,11 @@ impl Rest {
             let believed = match &report.damage {
                 Some(damage) => {
                     check_report(damage, &answers)?;
+                    self.check_doubtful(&answers, allowed.doubtful_max)?;
                     refuses_appends(&mut server, image)?;
                     Believed::UnlessIncomplete
                 }
-                None if report.cut.is_some() || may_be_earlier => Believed::Earlier,
+                None if report.cut.is_some() || allowed.may_be_earlier => Believed::Earlier,
                 None => Believed::Latest,
             };
             let outcome = self.compare(&answers, believed)?;
@@ -254,6 +262,25 @@ impl Rest {
             return Err(format!("{taken} bytes allocated, of {} allowed", self.allowed));
         }
         Ok(read)
+    }
+
+    /// Damage to the body of one frame is no harm to other documents than its own.
+    fn check_doubtful(
+        &self,
+        answers: &BTreeMap<DocumentKey, Answer>,
+        doubtful_max: usize,
+    ) -> Result<(), String> {
+        let incomplete = answers.values().filter(|answer| answer.is_incomplete).count();
+        let is_there = |states: &[Option<ModelDocument>]| states[states.len() - 1].is_some();
+        let gone = self
+            .states
+            .iter()
+            .filter(|(key, states)| is_there(states) && !answers.contains_key(*key));
+        let doubtful = incomplete + gone.count();
+        if doubtful > doubtful_max {
+            return Err(format!("{doubtful} documents in doubt, of {doubtful_max} allowed"));
+        }
+        Ok(())
     }
 
     fn compare(
@@ -288,6 +315,35 @@ impl Rest {
         }
         Ok(outcome)
     }
+}
+
+/// Where a frame lies.
+struct FrameAt {
+    frame: u64,
+    body: Range<u64>,
+}
+
+/// What is no fault of a store that was damaged in some way.
+#[derive(Clone, Copy, Debug)]
+struct Allowed {
+    /// It cannot know that it was ever longer.
+    may_be_earlier: bool,
+    /// Documents that are incomplete, or whose names are lost.
+    doubtful_max: usize,
+}
+
+impl Default for Allowed {
+    fn default() -> Self {
+        Self { may_be_earlier: false, doubtful_max: usize::MAX }
+    }
+}
+
+fn flip(image: &CrashDevice, name: &str, bit: u64) -> Result<(), String> {
+    let mut file = image.file(name);
+    let mut byte = [0];
+    file.read_at(bit / 8, &mut byte).map_err(|error| error.to_string())?;
+    byte[0] ^= 1 << (bit % 8);
+    file.write_at(bit / 8, &byte).map_err(|error| error.to_string())
 }
 
 /// What a store says of itself decides what may be believed of it.

@@ -17,6 +17,8 @@ usage: tidelog-crash                         all scripts
 /// Scripts of a whole run.
 const SEEDS: Range<u64> = 0..10;
 const TURNS: usize = 16;
+/// With fewer images a whole run has not shown what it is for.
+const IMAGES_MIN: u64 = 1_000_000;
 /// Cuts between two lines that say how far it has come.
 const CUTS_A_LINE: usize = 200;
 
@@ -24,10 +26,10 @@ fn main() -> anyhow::Result<ExitCode> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     let holds = match words.as_slice() {
-        [] => sweep(SEEDS),
+        [] => sweep(SEEDS, IMAGES_MIN),
         ["--seeds", seeds] => {
             let (start, end) = seeds.split_once("..").context(USAGE)?;
-            sweep(start.parse()?..end.parse()?)
+            sweep(start.parse()?..end.parse()?, 1)
         }
         ["--replay", image] => replay(image)?,
         _ => bail!(USAGE),
@@ -61,8 +63,8 @@ struct Progress {
     failure: Mutex<Option<String>>,
 }
 
-/// Checks all images of all cuts of these scripts, up to the first that fails.
-fn sweep(seeds: Range<u64>) -> bool {
+/// Checks all images of all cuts of these scripts, at least so many, up to the first that fails.
+fn sweep(seeds: Range<u64>, images_min: u64) -> bool {
     println!("scripts {}..{}", seeds.start, seeds.end);
     let began = Instant::now();
     let cuts: Vec<(u64, u64)> =
@@ -86,8 +88,12 @@ fn sweep(seeds: Range<u64>) -> bool {
         println!("{failure}");
     }
     println!("{:.0} s", began.elapsed().as_secs_f64());
-    println!("{} crash images", progress.images.into_inner());
-    failure.is_none()
+    let images = progress.images.into_inner();
+    if failure.is_none() && images < images_min {
+        println!("too few: {images_min} are wanted");
+    }
+    println!("{images} crash images");
+    failure.is_none() && images >= images_min
 }
 
 fn one_cut(seed: u64, call: u64, cuts: usize, progress: &Progress) {

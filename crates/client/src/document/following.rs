@@ -1,11 +1,9 @@
 //! The document's way to its server.
 
-use std::collections::BTreeMap;
-
 use tidelog_document::{Doctype, Replica, ServerEntry};
 use tidelog_sync::{EntryPart, FromServer, Intent, Refusal, Sender, ToServer, WireFrame, codec};
 use tidelog_types::limits::MESSAGE_PAGES_MAX;
-use tidelog_types::{ErrorCode, JournalId, Lsn, PageSet, Pgid};
+use tidelog_types::{ErrorCode, JournalId, Lsn, PageSet, Pgid, SortedMap};
 
 use super::{Context, Document, Role, SyncWait};
 use crate::effect::TabId;
@@ -120,13 +118,13 @@ impl Document {
             (Some(Role::Synced(replica)), _) => {
                 let record = self.record.as_ref().expect("BUG: synced without a record");
                 // A frame may name any of them; each succeeds those before it.
-                let mut doctypes = BTreeMap::new();
+                let mut doctypes = SortedMap::new();
                 for doctype in &record.doctypes {
                     let hash = doctype.hash();
                     let place = (doctype.migrations.len(), hash == record.newest, hash);
                     doctypes.insert(place, doctype);
                 }
-                let doctypes = doctypes.into_values().collect();
+                let doctypes = doctypes.into_iter().map(|(_, doctype)| doctype).collect();
                 (doctypes, replica.timeline(), replica.held(), Intent::Follow)
             }
             _ => return,

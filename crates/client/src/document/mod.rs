@@ -19,7 +19,7 @@ use tidelog_pages::{
 };
 use tidelog_sqlite::{ReadSet, View};
 use tidelog_sync::{Sender, codec};
-use tidelog_types::{CallId, DocumentKey, ErrorCode, Lsn, Page, Pgid, Position, Rows};
+use tidelog_types::{CallId, DocumentKey, ErrorCode, Lsn, Page, Pgid, Position, Rows, SortedMap};
 
 pub(crate) use ops::{Op, OpKind, OpenCall};
 use recorded::Recorded;
@@ -41,7 +41,7 @@ pub(crate) struct Context<'c> {
     pub(crate) store: &'c mut StoreLink,
     pub(crate) out: &'c mut Outbox,
     /// Doctypes that were found to work.
-    pub(crate) checked: &'c mut BTreeSet<DoctypeHash>,
+    pub(crate) checked: &'c mut Vec<DoctypeHash>,
 }
 
 /// Which side this device is for the document.
@@ -66,12 +66,12 @@ pub(crate) struct Document {
     record: Option<Record>,
     /// Why it cannot be opened at all.
     broken: Option<CallFailure>,
-    pub(crate) handles: BTreeMap<(TabId, Handle), HandleState>,
+    pub(crate) handles: SortedMap<(TabId, Handle), HandleState>,
     ops: VecDeque<Op>,
     front_fault: Option<Fault>,
     back_fault: Option<Fault>,
-    reads: BTreeMap<u64, Read>,
-    watches: BTreeMap<(TabId, Call), Watch>,
+    reads: SortedMap<u64, Read>,
+    watches: SortedMap<(TabId, Call), Watch>,
     /// What the next append will say, and what follows when it is durable.
     append: Append,
     then: Vec<Then>,
@@ -197,12 +197,12 @@ impl Document {
             unadopted: false,
             record: None,
             broken: None,
-            handles: BTreeMap::new(),
+            handles: SortedMap::new(),
             ops: VecDeque::new(),
             front_fault: None,
             back_fault: None,
-            reads: BTreeMap::new(),
-            watches: BTreeMap::new(),
+            reads: SortedMap::new(),
+            watches: SortedMap::new(),
             then: Vec::new(),
             appended: VecDeque::new(),
             recorded: Recorded::default(),
@@ -310,7 +310,7 @@ impl Document {
                 settle.noticed = false;
             }
         }
-        for (request, read) in &mut self.reads {
+        for (request, read) in self.reads.iter_mut() {
             read.refused = false;
             ctx.out.ask_store(read.ask(*request, &self.key));
         }
@@ -476,13 +476,13 @@ impl Document {
         then.extend(append.timeline.last().map(|frame| Then::Timeline(frame.lsn.next())));
         then.extend(append.storage.last().map(|entry| Then::Storage(entry.range.end())));
         let ticket = ctx.store.append(append, ctx.out);
-        let mut noticed: BTreeMap<TabId, Vec<FromCore>> = BTreeMap::new();
+        let mut noticed: SortedMap<TabId, Vec<FromCore>> = SortedMap::new();
         for then in &mut then {
             if let Then::Settle(settle) = then
                 && ctx.store.reaches(settle.tab)
             {
                 settle.noticed = true;
-                noticed.entry(settle.tab).or_default().extend(settle.messages());
+                noticed.get_or_insert_with(settle.tab, Vec::new).extend(settle.messages());
             }
         }
         for (tab, messages) in noticed {

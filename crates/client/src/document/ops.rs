@@ -153,7 +153,7 @@ impl Document {
             self.create_again(ctx);
         }
         if self.unadopted {
-            let ran = self.adopt_handles();
+            let ran = self.adopt_handles(ctx);
             if !matches!(ran, Ran::Done) {
                 return ran;
             }
@@ -192,7 +192,7 @@ impl Document {
             if let Err(error) = check(&open.doctype) {
                 return Ran::Failed(CallFailure::of_doctype(&error));
             }
-            ctx.checked.insert(open.hash);
+            ctx.checked.push(open.hash);
         }
         if let Some(record) = &self.record {
             let newest = record.doctype(record.newest).expect("BUG: a record without its doctype");
@@ -301,7 +301,7 @@ impl Document {
     }
 
     /// The document was read anew while tabs hold it: it has to know their doctypes again.
-    fn adopt_handles(&mut self) -> Ran {
+    fn adopt_handles(&mut self, ctx: &mut Context<'_>) -> Ran {
         for doctype in self.doctypes_of_handles() {
             match &mut self.role {
                 Some(Role::Local(authority)) => match authority.migrate(&doctype) {
@@ -318,7 +318,8 @@ impl Document {
                 Some(Role::Synced(replica)) => replica.learn(doctype.clone()),
                 None => {}
             }
-            self.record_doctype(&doctype);
+            // The server may have been asked meanwhile, by what the disk had of them.
+            self.note_doctype(&doctype, ctx);
         }
         self.unadopted = false;
         Ran::Done
@@ -353,11 +354,11 @@ impl Document {
         }
         let mut needed = match &self.role {
             Some(Role::Synced(replica)) => replica.doctypes_in_use(),
-            _ => Default::default(),
+            _ => Vec::new(),
         };
-        needed.insert(record.newest);
+        needed.push(record.newest);
         needed.extend(self.handles.values().map(|handle| handle.hash));
-        needed.insert(doctype.hash());
+        needed.push(doctype.hash());
         record.doctypes.retain(|doctype| needed.contains(&doctype.hash()));
         let changed = *record != before;
         if changed {

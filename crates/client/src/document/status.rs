@@ -102,7 +102,7 @@ impl Document {
         if around.now_ms < around.store.settled_at_ms {
             out.wake_at(around.store.settled_at_ms);
         }
-        for ((tab, handle), state) in &mut self.handles {
+        for ((tab, handle), state) in self.handles.iter_mut() {
             if state.told.as_ref() == Some(&status) {
                 continue;
             }

@@ -189,7 +189,7 @@ fn after_the_power_went_off_no_held_flush_completes() {
 }
 
 #[test]
-fn after_a_failed_flush_what_it_covered_is_as_unsafe_as_before() {
+fn after_a_failed_flush_what_it_covered_may_still_be_lost() {
     for fault in [Fault::Device, Fault::LateFlush] {
         let device = CrashDevice::new();
         let mut disk = device.file("a");

@@ -176,7 +176,7 @@ fn checkpoint(table: &mut Table) {
         began.elapsed()
     };
     let mut criterion = criterion().sample_size(10);
-    table.compare(&mut criterion, "checkpoint of 16 MiB", None, ours, || raw.append(&bytes));
+    table.compare(&mut criterion, "checkpoint of 16 MiB", None, ours, || raw.rewrite(&bytes));
     let slice = table::quantile(&mut slices, 0.5);
     let longest = slices.last().copied().unwrap_or_default();
     println!("a slice of it takes {slice:.2?}, the longest of {} took {longest:.2?}", slices.len());

@@ -12,7 +12,9 @@ const PAGES: u32 = 256 * 1024;
 /// What a process is told that is to be measured.
 const FILLS: &str = "--memory-of-filling=";
 const READS: &str = "--memory-of-reading=";
-/// Beside the pool.
+/// Pages that are asked for at once.
+const READ_PAGES: u32 = 10_000;
+/// Beside the pool, and what is asked for at once.
 const REST_MAX: u64 = 32 * 1024 * 1024;
 
 /// Does what such a process is for, if this is one, and prints the most memory that it had.
@@ -23,8 +25,8 @@ pub fn is_measured(arguments: &[String]) -> bool {
         fill(&mut server, PAGES);
     } else if let Some(folder) = folder_of(READS) {
         let mut server = open_with(Path::new(folder), options(LOG_SIZE_MAX, STORE_POOL_PAGES_MAX));
-        for first in (1..PAGES).step_by(10_000) {
-            read_all(&mut server, first..=(first + 9_999).min(PAGES));
+        for first in (1..PAGES).step_by(READ_PAGES as usize) {
+            read_all(&mut server, first..=(first + READ_PAGES - 1).min(PAGES));
         }
     } else {
         return false;
@@ -44,7 +46,8 @@ fn resident_max() -> u64 {
 /// Writes a document of 1 GiB through the log, and reads all of it.
 pub fn of_a_large_document(table: &mut Table) {
     let folder = folder();
-    let pool = (STORE_POOL_PAGES_MAX * PAGE_SIZE) as u64;
+    let pages = (STORE_POOL_PAGES_MAX + READ_PAGES as usize) * PAGE_SIZE;
+    let bytes_max = pages as u64 + REST_MAX;
     for (what, argument) in [("written", FILLS), ("opened and read", READS)] {
         let program = std::env::current_exe().expect("this program");
         let argument = format!("{argument}{}", folder.path().display());
@@ -52,8 +55,8 @@ pub fn of_a_large_document(table: &mut Table) {
         let text = String::from_utf8_lossy(&output.stdout);
         let bytes: u64 = text.trim().parse().expect("its memory");
         let mib = |bytes: u64| format!("{:.1} MiB", bytes as f64 / (1 << 20) as f64);
-        let goal = format!("<= {}", mib(pool + REST_MAX));
+        let goal = format!("<= {}", mib(bytes_max));
         let what = format!("memory, 1 GiB {what}");
-        table.bound(&what, mib(bytes), String::new(), goal, bytes <= pool + REST_MAX);
+        table.bound(&what, mib(bytes), String::new(), goal, bytes <= bytes_max);
     }
 }

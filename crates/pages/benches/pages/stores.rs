@@ -146,6 +146,12 @@ impl RawFile {
         Self { file: file.expect("a new file"), end: 4096 }
     }
 
+    /// Writes bytes over those that were written first, and flushes them.
+    pub fn rewrite(&mut self, bytes: &[u8]) -> Duration {
+        self.end = 4096;
+        self.append(bytes)
+    }
+
     pub fn append(&mut self, bytes: &[u8]) -> Duration {
         let began = Instant::now();
         self.file.write_all_at(bytes, self.end).expect("room");

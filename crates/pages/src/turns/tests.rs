@@ -1,6 +1,6 @@
 //! Who is served when, without a store.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use tidelog_types::{DocumentKey, Lsn, Pgid};
