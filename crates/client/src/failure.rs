@@ -99,8 +99,22 @@ impl CallFailure {
         )
     }
 
+    /// Some of what was durable has changed under us.
+    pub(crate) fn damaged_copy() -> Self {
+        Self::new(
+            ErrorCode::Storage,
+            "data of this document were damaged on this device: it is as it was before them, and \
+             can be read and exported; then clear the data of this site",
+        )
+    }
+
     pub(crate) fn of_append(error: &AppendError) -> Self {
         match error {
+            AppendError::Damaged => Self::new(
+                ErrorCode::Storage,
+                "data of this site were damaged on this device: what is whole can be read and \
+                 exported; then clear the data of this site; nothing was recorded",
+            ),
             AppendError::Full => Self::new(
                 ErrorCode::StorageFull,
                 "the device has no more room for this site: free some, then try again; nothing \

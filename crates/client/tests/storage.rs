@@ -4,8 +4,8 @@ mod common;
 
 use common::server::{Server, talk};
 use common::*;
-use tidelog_client::{Call, FromCore, Input, PageServerFailure, PageServerId, Storage};
-use tidelog_disk::CrashDevice;
+use tidelog_client::{Call, FromCore, Input, PageServerFailure, PageServerId, Storage, ToCore};
+use tidelog_disk::{CrashDevice, Disk};
 use tidelog_pages::StoreRequest;
 use tidelog_types::ErrorCode;
 
@@ -161,4 +161,31 @@ fn a_store_whose_data_were_cleared_is_read_and_not_replaced() {
     device.lend();
     assert!(device.asked.is_empty(), "another store is not asked for anything: {:?}", device.asked);
     assert_eq!(error(&device), Some(ErrorCode::Storage));
+}
+
+/// Goal: a byte that rots takes what stands on it and no more, and nobody is left in the dark.
+/// Method: one in the second of three mutations of a local document; another one is whole.
+#[test]
+fn a_damaged_document_is_as_it_was_before_says_so_and_takes_no_more() {
+    let mut device = Device::new(1);
+    device.open(&todos());
+    add(&mut device, "milk");
+    let before = device.disk.bytes_of("log-a").expect("a file").len();
+    add(&mut device, "bread");
+    add(&mut device, "eggs");
+    let at = before + 5_000;
+    let rotten = device.disk.bytes_of("log-a").expect("a file")[at] ^ 1;
+    device.disk.file("log-a").write_at(at as u64, &[rotten]).expect("room");
+    device.kill_core();
+
+    device.open(&todos());
+    assert_eq!(device.query("select id from todo"), [[text("milk")]]);
+    assert_eq!(error(&device), Some(ErrorCode::Storage));
+    let refused = add(&mut device, "butter");
+    assert_eq!(device.code(refused), ErrorCode::Storage);
+    assert!(device.failure(refused).message.contains("exported"));
+    assert_eq!(device.query("select id from todo"), [[text("milk")]], "and it goes on");
+    let call = device.next_call();
+    device.ask(TAB, vec![ToCore::Export { call, handle: HANDLE }]);
+    assert!(matches!(device.answer(call), FromCore::Exported { .. }));
 }

@@ -325,6 +325,7 @@ impl Document {
         let Some(state) = state else { return };
         match codec::decode::<Record>(&state.record) {
             Ok(record) => self.begin_from_store(record, state),
+            Err(_) if state.is_incomplete => self.broken = Some(CallFailure::damaged_copy()),
             Err(_) => {
                 self.broken = Some(CallFailure::new(
                     ErrorCode::NewerFormat,
@@ -343,13 +344,12 @@ impl Document {
         let frames = state.timeline.iter().flat_map(|timeline| &timeline.frames);
         self.recorded.extend(frames.map(|frame| (frame.call, frame.lsn)));
         self.storage_durable = state.storage.map_or(Lsn::FIRST, |position| position.next);
-        let role = match (&record.server, state.timeline) {
-            (None, _) => {
-                let position = state.storage.expect("BUG: a local document without a journal");
-                Role::Local(Box::new(Authority::new(view, position)))
-            }
-            (Some(_), timeline) => {
-                let timeline = timeline.expect("BUG: a synced document without a timeline");
+        if state.is_incomplete {
+            self.error = Some(CallFailure::damaged_copy());
+        }
+        let role = match (&record.server, state.timeline, state.storage) {
+            (None, _, Some(position)) => Role::Local(Box::new(Authority::new(view, position))),
+            (Some(_), Some(timeline), _) => {
                 self.durable = timeline.range.end();
                 self.sender = Sender::new(timeline.range.start());
                 let mut replica = Replica::open(
@@ -363,6 +363,11 @@ impl Document {
                 );
                 self.doctypes_of_handles().into_iter().for_each(|it| replica.learn(it));
                 Role::Synced(Box::new(replica))
+            }
+            _ => {
+                assert!(state.is_incomplete, "BUG: a document without its journals");
+                self.broken = Some(CallFailure::damaged_copy());
+                return;
             }
         };
         self.role = Some(role);
