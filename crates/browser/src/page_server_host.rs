@@ -5,9 +5,10 @@ use std::cell::RefCell;
 use js_sys::Uint8Array;
 use tidelog_disk::{Disk, DiskError, StoreFiles};
 use tidelog_pages::{
-    AppendError, OpenError, OwnerId, PageServer, StoreReply, StoreRequest, Ticket,
+    AppendError, OpenError, OwnerId, PageServer, StoreOptions, StoreReply, StoreRequest, Ticket,
 };
 use tidelog_sync::codec;
+use tidelog_types::limits::BROWSER_LOG_SIZE_MAX;
 use wasm_bindgen::prelude::*;
 use web_sys::FileSystemSyncAccessHandle;
 
@@ -119,7 +120,9 @@ impl PageServerHost {
             pages: Box::new(pages),
             spare: Box::new(spare),
         };
-        let (server, _) = PageServer::open(files)?;
+        let log_size_max = BROWSER_LOG_SIZE_MAX;
+        let options = StoreOptions { log_size_max, ..StoreOptions::default() };
+        let (server, _) = PageServer::open_with(files, options)?;
         Ok(Self { server, host, notices: Vec::new(), is_lost: false })
     }
 

@@ -13,6 +13,9 @@ pub const EXTENT_PAGES: u32 = 256;
 /// Bytes of log after which the store checkpoints and changes over to the other log file.
 pub const LOG_SIZE_MAX: u64 = 16 * 1024 * 1024;
 
+/// The same in a browser, where the log is read by WebAssembly while a page waits.
+pub const BROWSER_LOG_SIZE_MAX: u64 = 4 * 1024 * 1024;
+
 /// Bytes of one frame's body in the log.
 pub const FRAME_BODY_SIZE_MAX: usize = 64 * 1024 * 1024;
 
