@@ -4,7 +4,6 @@ mod common;
 
 use common::*;
 use tidelog_client::FromCore;
-use tidelog_document::{Doctype, ParamKind};
 use tidelog_types::Value;
 
 fn workload(device: &mut Device) -> Vec<Vec<Vec<Value>>> {
@@ -64,29 +63,12 @@ fn a_read_that_the_page_server_has_no_room_for_is_asked_for_again() {
     assert!(device.reads().0 > 1, "it was taken in at once");
 }
 
-fn shelves() -> Doctype {
-    let fill = "insert into book with recursive c(n) as
-                (select 1 union all select n + 1 from c where n < :count)
-                select :from + n, hex(zeroblob(950)) || (:from + n) from c";
-    let params = [("from", ParamKind::Integer), ("count", ParamKind::Integer)];
-    Doctype {
-        name: "shelves".to_owned(),
-        migrations: vec!["create table book (id integer primary key, text text) strict".to_owned()],
-        mutations: vec![define("fill", &params, &[fill])],
-    }
-}
-
 /// Goal: a scan of a document that is not in memory faults seldom. Method: 20 MiB, a new core, one
 /// query over all of it; each request to the page server is one more run of the query.
 #[test]
 fn a_cold_scan_of_20_mib_takes_under_200_runs() {
     let mut device = Device::new(1);
-    device.open(&shelves());
-    for part in 0..5 {
-        let (from, count) = (integer(part * 2_100), integer(2_100));
-        let filled = device.mutate("fill", &[("from", from), ("count", count)]);
-        assert!(device.fate(filled).contains("confirmed"), "{}", device.fate(filled));
-    }
+    fill_shelves(&mut device, 10_500);
     device.kill_core();
     device.open(&shelves());
     let rows = device.query("select count(*), sum(length(text)) from book");

@@ -539,3 +539,27 @@ pub fn todos() -> Doctype {
         ],
     }
 }
+
+/// A kind of document whose rows take 2 KiB each.
+pub fn shelves() -> Doctype {
+    let fill = "insert into book with recursive c(n) as
+                (select 1 union all select n + 1 from c where n < :count)
+                select :from + n, hex(zeroblob(950)) || (:from + n) from c";
+    let params = [("from", ParamKind::Integer), ("count", ParamKind::Integer)];
+    Doctype {
+        name: "shelves".to_owned(),
+        migrations: vec!["create table book (id integer primary key, text text) strict".to_owned()],
+        mutations: vec![define("fill", &params, &[fill])],
+    }
+}
+
+/// Opens a document with so many rows of 2 KiB.
+pub fn fill_shelves(device: &mut Device, count: u32) {
+    device.open(&shelves());
+    for from in (0..count).step_by(2_100) {
+        let part = i64::from((count - from).min(2_100));
+        let args = [("from", integer(i64::from(from))), ("count", integer(part))];
+        let filled = device.mutate("fill", &args);
+        assert!(device.fate(filled).contains("confirmed"), "{}", device.fate(filled));
+    }
+}
