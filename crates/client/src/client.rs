@@ -146,14 +146,12 @@ impl Client {
         }
     }
 
-    fn with<T>(
-        &mut self,
-        key: &DocumentKey,
-        out: &mut Outbox,
-        work: impl FnOnce(&mut Document, &mut Context<'_>) -> T,
-    ) -> Option<T> {
-        let document = self.documents.get_mut(key)?;
-        let mut ctx = Context {
+    /// The documents, and what they may use while they are worked on.
+    fn split<'c>(
+        &'c mut self,
+        out: &'c mut Outbox,
+    ) -> (&'c mut SortedMap<DocumentKey, Document>, Context<'c>) {
+        let ctx = Context {
             now_ms: self.now_ms,
             settings: self.settings,
             rng: &mut self.rng,
@@ -161,7 +159,17 @@ impl Client {
             out,
             checked: &mut self.checked,
         };
-        Some(work(document, &mut ctx))
+        (&mut self.documents, ctx)
+    }
+
+    fn with<T>(
+        &mut self,
+        key: &DocumentKey,
+        out: &mut Outbox,
+        work: impl FnOnce(&mut Document, &mut Context<'_>) -> T,
+    ) -> Option<T> {
+        let (documents, mut ctx) = self.split(out);
+        documents.get_mut(key).map(|document| work(document, &mut ctx))
     }
 
     fn with_each(
@@ -169,10 +177,8 @@ impl Client {
         out: &mut Outbox,
         mut work: impl FnMut(&mut Document, &mut Context<'_>),
     ) {
-        let keys: Vec<_> = self.documents.keys().cloned().collect();
-        for key in keys {
-            self.with(&key, out, &mut work);
-        }
+        let (documents, mut ctx) = self.split(out);
+        documents.values_mut().for_each(|document| work(document, &mut ctx));
     }
 
     // --- tabs ----------------------------------------------------------------------------------
@@ -271,18 +277,8 @@ impl Client {
     }
 
     fn ensure(&mut self, key: &DocumentKey, out: &mut Outbox) {
-        if !self.documents.contains_key(key) {
-            let mut ctx = Context {
-                now_ms: self.now_ms,
-                settings: self.settings,
-                rng: &mut self.rng,
-                store: &mut self.store,
-                out,
-                checked: &mut self.checked,
-            };
-            let document = Document::new(key.clone(), &mut ctx);
-            self.documents.insert(key.clone(), document);
-        }
+        let (documents, mut ctx) = self.split(out);
+        documents.get_or_insert_with(key.clone(), || Document::new(key.clone(), &mut ctx));
     }
 
     fn push(&mut self, key: &DocumentKey, op: Op) {

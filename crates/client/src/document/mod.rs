@@ -7,6 +7,7 @@
 
 mod background;
 mod following;
+mod opening;
 mod ops;
 mod recorded;
 mod status;
