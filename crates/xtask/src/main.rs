@@ -17,6 +17,7 @@ mod amalgamation;
 mod build;
 mod check;
 mod crash;
+mod imports;
 mod layers;
 mod repo;
 mod report;

@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use crate::repo::{Repo, Stamp};
 use crate::setup::{self, Needs};
-use crate::{run, tools};
+use crate::{imports, run, tools};
 
 /// How much time to spend on making the modules small.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,6 +70,7 @@ pub fn build(repo: &Repo, size: Size) -> Result<()> {
         }
         bind(&compiled, &folder, name)?;
         if size == Size::Smallest {
+            shorten_imports(&module, &bindings)?;
             shrink(repo, &module)?;
         }
         stamp.save()?;
@@ -142,6 +143,18 @@ fn bind(compiled: &Path, folder: &Path, name: &str) -> Result<()> {
         compiled.as_os_str(),
     ])
     .with_context(|| format!("wasm-bindgen failed on {compiled:?}"))
+}
+
+/// See [`imports`]: in the module and in the script that gives it what it imports.
+fn shorten_imports(module: &Path, bindings: &Path) -> Result<()> {
+    let (shorter, names) = imports::shorten_module(&fs::read(module)?)?;
+    let mut script = fs::read_to_string(bindings)?;
+    for (long, short) in names {
+        ensure!(script.contains(&long), "{bindings:?} does not know {long}");
+        script = script.replace(&long, &short);
+    }
+    fs::write(module, shorter)?;
+    Ok(fs::write(bindings, script)?)
 }
 
 fn shrink(repo: &Repo, module: &Path) -> Result<()> {
