@@ -1,9 +1,9 @@
 //! One open document: its role, the calls that wait on it, and its way to the disk.
 //!
-//! Calls of all tabs stand in one queue and are run in their order (`ops.rs`); what nobody waits
-//! for, rebase, offering and live queries, is run when the queue rests (`background.rs`). Whatever
-//! needs a page that is not in memory stays where it is until the page has come. What the server
-//! says is taken in by `following.rs`.
+//! Calls of all tabs stand in one queue and are run in their order (`ops.rs`; `opening.rs` has the
+//! first of each tab); what nobody waits for, rebase, offering and live queries, is run when the
+//! queue rests (`background.rs`). Whatever needs a page that is not in memory stays where it is
+//! until the page has come. What the server says is taken in by `following.rs`.
 
 mod background;
 mod following;
