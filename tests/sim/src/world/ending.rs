@@ -7,19 +7,40 @@ use tidelog_client::{Handle, TabId};
 use super::{DEVICES, SETTLE_MS, World};
 use crate::tab::SHARED;
 
+/// How often all sides are compared before they are said to differ.
+const COMPARISONS_MAX: u32 = 3;
+
 impl World {
     /// Lets everything settle and compares all sides byte for byte.
+    ///
+    /// A device may learn only now that its disk had no room a while ago: then it takes back what
+    /// it had shown and fetches it again, so they are compared once more.
     pub(super) fn converge(&mut self, when: &str) -> Result<Vec<u8>, String> {
-        // Twice: a device may bring in the first round what others have to see in the second.
-        for _ in 0..2 {
-            for device in 0..DEVICES {
-                let tab = self.any_tab(device)?;
-                let here = self.devices[device].tabs.get_mut(&tab).expect("BUG: found");
-                let sync = here.sync();
-                self.send_to_core(device, tab, vec![sync]);
+        let mut compared = Err(String::new());
+        for _ in 0..COMPARISONS_MAX {
+            // Twice: a device may bring in the first round what others have to see in the second.
+            for _ in 0..2 {
+                self.sync_all(when)?;
             }
-            self.settle(when)?;
+            compared = self.compare(when);
+            if compared.is_ok() {
+                break;
+            }
         }
+        compared
+    }
+
+    fn sync_all(&mut self, when: &str) -> Result<(), String> {
+        for device in 0..DEVICES {
+            let tab = self.any_tab(device)?;
+            let here = self.devices[device].tabs.get_mut(&tab).expect("BUG: found");
+            let sync = here.sync();
+            self.send_to_core(device, tab, vec![sync]);
+        }
+        self.settle(when)
+    }
+
+    fn compare(&mut self, when: &str) -> Result<Vec<u8>, String> {
         let theirs = self.export_host(when)?;
         for device in 0..DEVICES {
             let ours = self.export(device, SHARED, when)?;
