@@ -7,6 +7,9 @@ import { type Bytes, type FromTab, type ToTab, transferOf, type WorkerUrls } fro
 /** The lock that a core of this release holds for as long as it lives. */
 const CORE_LOCK = 'tidelog-core:0.1.0';
 
+/** What the other lock of such a core begins with; its address follows. */
+const CORE_AT = 'tidelog-core-at:0.1.0:';
+
 /** A core that says nothing for so long is asked again on a new port. */
 const WELCOME_MS = 3000;
 
@@ -76,9 +79,13 @@ export class Engine {
   start(): void {
     if (this.#starting || this.ready) return;
     this.#starting = true;
+    void coreAtWork().then((url) => this.#startAt(url ?? this.#urls.workerUrl));
+  }
+
+  #startAt(url: string | URL | undefined): void {
     let worker: SharedWorker;
     try {
-      worker = startCore(this.#urls.workerUrl);
+      worker = startCore(url);
     } catch (error) {
       this.#giveUp(`the core's worker could not be started: ${error}`);
       return;
@@ -173,6 +180,16 @@ export class Engine {
     this.#lender.letGo();
     this.#owner.failed(new EngineError(message), true);
   }
+}
+
+/**
+ * The address of the core that is at work, if there is one. Two apps of one site come with workers
+ * of their own, but the site has one store, and so one core.
+ */
+async function coreAtWork(): Promise<string | undefined> {
+  const { held = [] } = await navigator.locks.query().catch(() => ({}) as LockManagerSnapshot);
+  const names = held.map(({ name }) => name ?? '');
+  return names.find((name) => name.startsWith(CORE_AT))?.slice(CORE_AT.length);
 }
 
 /** The literal form is what bundlers look for. */

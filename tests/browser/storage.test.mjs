@@ -230,7 +230,7 @@ both(
     }
     assert.equal(failure?.name, 'StorageFullError');
     assert.equal(failure.outcome, 'none');
-    assert.equal((await statusIn(tab)).error.name, 'StorageFullError');
+    await eventually(async () => (await statusIn(tab)).error?.name === 'StorageFullError');
     assert.deepEqual((await idsIn(tab)).sort(), kept.sort());
 
     // A core that starts now does not even have room to say so.

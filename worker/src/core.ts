@@ -25,6 +25,9 @@ declare const self: SharedWorkerGlobalScope;
 /** Held for as long as this worker lives: the tabs wait for it to notice its end. */
 const CORE_LOCK = 'tidelog-core:0.1.0';
 
+/** What the lock begins with that says where the core is; its address follows. */
+const CORE_AT = 'tidelog-core-at:0.1.0:';
+
 /** How long to wait before a store that broke in this worker is opened anew, at first. */
 const AGAIN_MS = 500;
 
@@ -159,6 +162,7 @@ async function start(urls: Hello['urls']): Promise<void> {
   const held = new Promise<void>((resolve, reject) => {
     const hold = (): Promise<never> => {
       resolve();
+      void navigator.locks.request(CORE_AT + location.href, () => new Promise(() => {}));
       return new Promise(() => {});
     };
     navigator.locks.request(CORE_LOCK, hold).catch(reject);
