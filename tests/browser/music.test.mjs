@@ -210,14 +210,17 @@ both('music and invoices are edited in one profile and change in another', async
 atLeast(script ? 3 : 2);
 
 // Each comes with workers of its own, and the site has one store.
-both('both examples work in one browser at once, and go on when either is closed', async (stage) => {
-  const server = await examplesServer(stage);
-  const todo = await stage.tab(`${server.http}/todo/?list=${stage.document}`);
-  await statusIs(todo, { connection: 'online', pending: 0 });
-  const music = await stage.tab(`${server.http}/music/?shop=${stage.document}`);
-  await statusIs(music, { connection: 'online', pending: 0 });
-  await todo.close();
-  await statusIs(music, { connection: 'online', pending: 0 });
-  const again = await stage.tab(`${server.http}/todo/?list=${stage.document}`);
-  await statusIs(again, { connection: 'online', pending: 0 });
-});
+both(
+  'both examples work in one browser at once, and go on when either is closed',
+  async (stage) => {
+    const server = await examplesServer(stage);
+    const todo = await stage.tab(`${server.http}/todo/?list=${stage.document}`);
+    await statusIs(todo, { connection: 'online', pending: 0 });
+    const music = await stage.tab(`${server.http}/music/?shop=${stage.document}`);
+    await statusIs(music, { connection: 'online', pending: 0 });
+    await todo.close();
+    await statusIs(music, { connection: 'online', pending: 0 });
+    const again = await stage.tab(`${server.http}/todo/?list=${stage.document}`);
+    await statusIs(again, { connection: 'online', pending: 0 });
+  },
+);
