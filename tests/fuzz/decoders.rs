@@ -10,7 +10,7 @@ use tidelog_pages::{
     Append, OpenError, OwnerId, PageServer, StoreReply, StoreRequest, Ticket, Urgency,
 };
 use tidelog_sync::{FromServer, ToServer, codec, decode_message, encode_message};
-use tidelog_types::{DocumentKey, Lsn};
+use tidelog_types::{DocumentKey, Lsn, Position};
 
 const OWNER: OwnerId = OwnerId(1);
 const LOG_START: usize = 4096;
@@ -115,7 +115,7 @@ fn store(contents: [&[u8]; 3]) {
     server.serve(OWNER, StoreRequest::Append { ticket: Ticket(1), append });
     server.flush();
     let replies = poll_all(&mut server);
-    let is_durable = replies.contains(&StoreReply::Durable { ticket: Ticket(1) });
+    let is_durable = replies.contains(&(OWNER, StoreReply::Durable { ticket: Ticket(1) }));
     assert!(!is_durable || report.damage.is_none(), "nothing is written to a damaged store");
     drop(server);
     let (mut server, again) = PageServer::open(files()).expect("it was opened before");
@@ -128,24 +128,29 @@ fn store(contents: [&[u8]; 3]) {
 fn read_all<D: Disk>(server: &mut PageServer<D>) -> Vec<String> {
     server.serve(OWNER, StoreRequest::List { request: 1 });
     let replies = poll_all(server);
-    let [StoreReply::Documents { documents, .. }] = replies.as_slice() else {
+    let [(_, StoreReply::Documents { documents, .. })] = replies.as_slice() else {
         panic!("list answered {replies:?}");
     };
     for (index, document) in documents.iter().enumerate() {
         // To be refused one document breaks an owner off.
         let owner = OwnerId(2 + index as u64);
         server.serve(owner, StoreRequest::Open { document: document.clone() });
-        let (document, since, urgency) = (document.clone(), Lsn::FIRST, Urgency::User);
-        server.serve(owner, StoreRequest::Changes { request: 2, urgency, document, since });
+    }
+    for (OwnerId(owner), reply) in poll_all(server) {
+        let StoreReply::Opened { document, state: Some(opened) } = reply else { continue };
+        let Some(Position { journal, .. }) = opened.storage else { continue };
+        let (request, since, urgency) = (2, Lsn::FIRST, Urgency::User);
+        let asked = StoreRequest::SyncPrepare { request, urgency, document, journal, since };
+        server.serve(OwnerId(owner), asked);
     }
     poll_all(server);
     documents.iter().map(|key| key.document.clone()).collect()
 }
 
-fn poll_all<D: Disk>(server: &mut PageServer<D>) -> Vec<StoreReply> {
+fn poll_all<D: Disk>(server: &mut PageServer<D>) -> Vec<(OwnerId, StoreReply)> {
     let mut replies = Vec::new();
     loop {
-        replies.extend(server.poll().into_iter().map(|(_, reply)| reply));
+        replies.extend(server.poll());
         if !server.wants_poll() {
             return replies;
         }

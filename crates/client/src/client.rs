@@ -350,8 +350,10 @@ impl Client {
                 });
                 self.fail_opens(out);
             }
-            StoreReply::Changes { .. }
+            StoreReply::SyncPart { .. }
+            | StoreReply::Unrelated { .. }
             | StoreReply::Entries { .. }
+            | StoreReply::Frames { .. }
             | StoreReply::Trimmed { .. }
             | StoreReply::Documents { .. } => {}
         }

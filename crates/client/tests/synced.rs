@@ -5,8 +5,8 @@ mod common;
 use common::server::{Server, talk};
 use common::*;
 use tidelog_client::{Call, Connection, FromCore, ToCore};
-use tidelog_sync::{ByeReason, FromServer, ToServer};
-use tidelog_types::ErrorCode;
+use tidelog_sync::{ByeReason, EntryPart, FromServer, ToServer};
+use tidelog_types::{ErrorCode, Lsn, Pgid};
 
 fn add(device: &mut Device, id: &str) -> Call {
     device.mutate("add", &[("id", text(id)), ("title", text(&format!("title of {id}")))])
@@ -464,4 +464,23 @@ fn a_rebase_finds_pages_that_a_layer_covers_for_readers() {
     assert_eq!(device.status().error, None);
     assert_eq!(device.status().pending, 0);
     assert_eq!(count(&mut device), [[integer(26)]]);
+}
+
+#[test]
+fn an_opening_between_two_parts_of_an_entry_lets_it_begin_anew() {
+    let mut server = Server::new();
+    let (mut writer, mut device) = (online(1, &mut server), online(2, &mut server));
+    add(&mut writer, "milk");
+    talk(&mut server, &mut [&mut writer]);
+    let news = server.news(device.number);
+    let [FromServer::Entry { channel, part }] = news.as_slice() else { panic!("{news:?}") };
+    let absent =
+        (1..=part.db_pages).map(Pgid).find(|it| part.pages.iter().all(|(pgid, _)| pgid != it));
+    let old = (absent.expect("not all pages change"), part.pages[0].1.clone());
+    let begun = EntryPart { pages: vec![old], last: false, ..part.clone() };
+    device.hear_server(&FromServer::Entry { channel: *channel, part: begun });
+    let (storage, wanted) = (server.position(), Lsn::FIRST);
+    device.hear_server(&FromServer::Opened { channel: *channel, storage, wanted });
+    device.hear_server(&news[0]);
+    assert_eq!(count(&mut device), [[tidelog_types::Value::Integer(1)]]);
 }

@@ -17,7 +17,7 @@ use crate::{Doctype, DoctypeHash, Mutation, Verdict, chain_of};
 /// that has no verdict yet.
 ///
 /// It is told of mutations ([`issue`](Self::issue)) and of entries of the authority
-/// ([`receive`](Self::receive)), and says what to append to the store. Entries become visible, and
+/// ([`sync_receive`](Self::sync_receive)), and says what to append to the store. Entries become visible, and
 /// are handed out for the store, only when a rebase over them is complete
 /// ([`step`](Self::step)); until then readers see the old pages.
 pub struct Replica {
@@ -318,8 +318,8 @@ impl Replica {
     /// # Errors
     ///
     /// [`ReplicaError`]: the caller follows anew from [`base`](Self::base).
-    pub fn receive(&mut self, entry: ServerEntry) -> Result<Option<Advance>, ReplicaError> {
-        let same = self.held().filter(|held| held.journal == entry.position.journal);
+    pub fn sync_receive(&mut self, entry: ServerEntry) -> Result<Option<Advance>, ReplicaError> {
+        let same = self.sync_request().filter(|held| held.journal == entry.position.journal);
         let expected = same.map_or(Lsn::FIRST, |held| held.next);
         if entry.range.end() <= expected {
             return Ok(None);
@@ -346,9 +346,10 @@ impl Replica {
         self.staged.clear();
     }
 
-    /// What is held of the storage journal, visible or not: where to follow on from.
+    /// What is held of the storage journal, visible or not: what to say to the authority, which
+    /// prepares what follows on it; [`sync_receive`](Self::sync_receive) takes that.
     #[must_use]
-    pub fn held(&self) -> Option<Position> {
+    pub fn sync_request(&self) -> Option<Position> {
         let staged = self.staged.back().map(|staged| staged.position);
         staged.or_else(|| self.rebase.as_ref().and_then(Rebase::last_position)).or(self.base)
     }

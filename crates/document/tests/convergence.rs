@@ -94,7 +94,7 @@ impl World {
     /// Sends a device some of what it lacks, each entry by itself or all as one.
     fn deliver_down(&mut self, index: usize) {
         let (count, as_one) = (self.below(5), self.below(4) == 0);
-        let held = self.devices[index].replica.held().map_or(Lsn::FIRST, |held| held.next);
+        let held = self.devices[index].replica.sync_request().map_or(Lsn::FIRST, |held| held.next);
         let entries = self.server.entries.iter().filter(|entry| entry.range.start() >= held);
         let entries: Vec<_> = match as_one {
             true if held < self.server.authority.position().next => {

@@ -167,7 +167,7 @@ fn entries_that_come_during_a_rebase_wait_for_the_next_one() {
             first.hear(entry);
             first.step();
         }
-        assert_eq!(first.replica.held(), Some(server.authority.position()));
+        assert_eq!(first.replica.sync_request(), Some(server.authority.position()));
         first.settle();
         converge(&mut server, &mut first);
         assert_eq!(
@@ -215,24 +215,24 @@ fn gaps_and_diverged_chains_are_refused_and_repeats_passed_over() {
         add(&mut first, &doctype, "ours", 1);
         let (seen, state) = (first.image(), first.replica.to_string());
 
-        let gap = first.replica.receive(entries[1].clone()).expect_err("a gap");
+        let gap = first.replica.sync_receive(entries[1].clone()).expect_err("a gap");
         assert_eq!(gap, ReplicaError::Gap { range: entries[1].range, expected: lsn(42) });
         let mut wrong = entries[0].clone();
         wrong.position.chain = wrong_chain(&wrong);
-        let diverged = first.replica.receive(wrong).expect_err("another chain");
+        let diverged = first.replica.sync_receive(wrong).expect_err("another chain");
         assert_eq!(diverged, ReplicaError::Diverged { range: entries[0].range });
         let overlapping =
             ServerEntry { range: LsnRange::new(lsn(41), lsn(43)), ..entries[0].clone() };
-        assert!(first.replica.receive(overlapping).is_err());
+        assert!(first.replica.sync_receive(overlapping).is_err());
         let known = server.entries[3].clone();
-        assert!(matches!(first.replica.receive(known), Ok(None)));
+        assert!(matches!(first.replica.sync_receive(known), Ok(None)));
         assert_eq!(first.replica.to_string(), state);
         assert!(first.replica.is_settled());
         assert!(first.image() == seen);
 
         for entry in &entries {
             first.hear(entry.clone());
-            assert!(matches!(first.replica.receive(entry.clone()), Ok(None)), "a repeat");
+            assert!(matches!(first.replica.sync_receive(entry.clone()), Ok(None)), "a repeat");
         }
         first.settle();
         converge(&mut server, &mut first);
@@ -252,7 +252,7 @@ fn staged_entries_can_be_forgotten_and_come_again() {
         }
         first.step();
         first.replica.forget_staged();
-        assert_eq!(first.replica.held(), first.replica.base());
+        assert_eq!(first.replica.sync_request(), first.replica.base());
         first.settle();
         assert_eq!(first.replica.to_string(), "timeline 41..111 | visible 42");
         follow(&server, &mut first);

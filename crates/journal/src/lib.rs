@@ -40,7 +40,7 @@ pub use error::{ReadError, RecoverError};
 pub use frame::{FRAME_HEADER_SIZE, FrameHead};
 pub use header::{LOG_START, LogFile};
 pub use log::{BatchNumber, Log};
-pub use read::BatchPart;
+pub use read::{BatchPart, FrameAt};
 pub use scan::{Cut, Damage, Found, LogReport};
 pub use window::FoundFrame;
 pub use writer::FramePlace;

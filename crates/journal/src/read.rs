@@ -13,6 +13,14 @@ const FIRST_READ_SIZE: u64 = 1024;
 /// A frame's index in its batch, and how many frames that has.
 pub type BatchPart = (u32, u32);
 
+/// Where a frame stands, whichever file is active when it is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FrameAt {
+    file: LogFile,
+    generation: u64,
+    offset: u64,
+}
+
 impl<D: Disk> Log<D> {
     /// Fills `buf` with bytes of a log file; some of them may still be in a buffer. Whether they
     /// are what was written is for the caller to check. What lay in the other file can be read
@@ -22,19 +30,33 @@ impl<D: Disk> Log<D> {
     ///
     /// What the disk says.
     pub fn read_at(&self, file: LogFile, offset: u64, buf: &mut [u8]) -> Result<(), DiskError> {
-        let writer = if file == self.active { Some(&self.writer) } else { self.previous.as_ref() };
-        match writer {
+        match self.writer_of(file) {
             Some(writer) if offset >= writer.written => read_buffer(writer, offset, buf),
             _ => self.files[file.index()].read_at(offset, buf),
         }
     }
 
-    /// Bytes from `offset` of the active file to the end of what is written, or behind that to the
-    /// end of the buffer: the two are read apart, and no frame is in both.
-    fn left_from(&self, offset: u64) -> Option<u64> {
-        let written = self.writer.written;
-        let end = if offset < written { written } else { self.writer.end() };
+    /// What of a file may still be in memory.
+    fn writer_of(&self, file: LogFile) -> Option<&Writer> {
+        if file == self.active { Some(&self.writer) } else { self.previous.as_ref() }
+    }
+
+    /// Bytes from `offset` of a file to the end of what is written, or behind that to the end of
+    /// the buffer: the two are read apart, and no frame is in both.
+    fn left_from(&self, file: LogFile, offset: u64) -> Option<u64> {
+        let end = match self.writer_of(file) {
+            Some(writer) if offset >= writer.written => writer.end(),
+            Some(writer) => writer.written,
+            None => self.files[file.index()].size(),
+        };
         end.checked_sub(offset)
+    }
+
+    /// The place of the frame at `offset` of the active file: it can be read there until a
+    /// change-over after the next begins to fill that file again.
+    #[must_use]
+    pub fn frame_at(&self, offset: u64) -> FrameAt {
+        FrameAt { file: self.active, generation: self.header.generation, offset }
     }
 
     /// The header of the frame at `offset` of the active file, verified; its body is not looked
@@ -45,7 +67,7 @@ impl<D: Disk> Log<D> {
     /// [`ReadError::Damaged`] if it is not what was written there.
     pub fn read_head(&self, offset: u64) -> Result<FrameHead, ReadError> {
         let damaged = || ReadError::Damaged { offset };
-        if self.left_from(offset).is_none_or(|left| left < FRAME_HEADER_SIZE as u64) {
+        if self.left_from(self.active, offset).is_none_or(|left| left < FRAME_HEADER_SIZE as u64) {
             return Err(damaged());
         }
         let mut header = [0; FRAME_HEADER_SIZE];
@@ -55,27 +77,28 @@ impl<D: Disk> Log<D> {
         frame.map(|frame| frame.head).ok_or_else(damaged)
     }
 
-    /// The frame at `offset` of the active file, verified.
+    /// The frame at this place, verified.
     ///
     /// # Errors
     ///
     /// [`ReadError::Damaged`] if it is not what was written there.
-    pub fn read_frame(&self, offset: u64) -> Result<(FrameHead, Vec<u8>), ReadError> {
+    pub fn read_frame(&self, at: FrameAt) -> Result<(FrameHead, Vec<u8>), ReadError> {
+        let FrameAt { file, generation, offset } = at;
         let damaged = || ReadError::Damaged { offset };
-        let left = self.left_from(offset).ok_or_else(damaged)?;
+        let left = self.left_from(file, offset).ok_or_else(damaged)?;
         // Most frames are small: one read gets them whole.
         let first = usize::try_from(left.min(FIRST_READ_SIZE)).expect("BUG: a small number");
         let mut bytes = vec![0; first];
-        self.read_at(self.active, offset, &mut bytes)?;
+        self.read_at(file, offset, &mut bytes)?;
         let header = bytes.get(..FRAME_HEADER_SIZE).and_then(|it| frame::decode(it, offset));
         let frame = header.ok_or_else(damaged)?;
         let size = frame::frame_size(frame.body_size);
-        if size as u64 > left || frame.ties.generation != self.header.generation {
+        if size as u64 > left || frame.ties.generation != generation {
             return Err(damaged());
         }
         bytes.resize(size, 0);
         if first < size {
-            self.read_at(self.active, offset + first as u64, &mut bytes[first..])?;
+            self.read_at(file, offset + first as u64, &mut bytes[first..])?;
         }
         if !frame.has_body(&bytes) {
             return Err(damaged());

@@ -71,9 +71,17 @@ fn batches_come_back_whole_and_in_order() {
     assert_eq!(report.size, log.size());
     let place = log.push(&head(2), &[b"fo", b"ur"]);
     let number = log.commit();
-    assert_eq!(log.read_frame(place.frame), Ok((head(2), b"four".to_vec())), "from the buffer");
+    assert_eq!(
+        log.read_frame(log.frame_at(place.frame)),
+        Ok((head(2), b"four".to_vec())),
+        "from the buffer"
+    );
     log.write().expect("room");
-    assert_eq!(log.read_frame(place.frame), Ok((head(2), b"four".to_vec())), "from the file");
+    assert_eq!(
+        log.read_frame(log.frame_at(place.frame)),
+        Ok((head(2), b"four".to_vec())),
+        "from the file"
+    );
     assert!(!log.is_settled());
     log.request_flush().expect("healthy");
     assert_eq!(log.poll_flushed(), Ok(number));
@@ -501,7 +509,10 @@ fn a_frame_that_rots_while_the_log_is_open_is_not_handed_out() {
     log.commit();
     log.write().expect("room");
     device.file("a").write_at(place.body, b"B").expect("room");
-    assert_eq!(log.read_frame(place.frame), Err(ReadError::Damaged { offset: place.frame }));
+    assert_eq!(
+        log.read_frame(log.frame_at(place.frame)),
+        Err(ReadError::Damaged { offset: place.frame })
+    );
 }
 
 /// The bytes of a frame, written down: a change of them is a change of the format.

@@ -209,7 +209,7 @@ impl<'r> Scene<'r> {
                 &frames[self.rng.below(frames.len())]
             }
         };
-        let read = self.log.read_frame(frame.place);
+        let read = self.log.read_frame(self.log.frame_at(frame.place));
         assert_eq!(read, Ok((frame.head, frame.body.clone())));
     }
 

@@ -88,6 +88,9 @@ impl From<ReadError> for Fault {
     fn from(error: ReadError) -> Self {
         match error {
             ReadError::Disk(error) => Self::Disk(error),
+            ReadError::Damaged { offset } => {
+                Self::Damaged { what: format!("the frame at {offset} of the log") }
+            }
             other => Self::Damaged { what: other.to_string() },
         }
     }

@@ -3,29 +3,36 @@
 use std::collections::VecDeque;
 
 use tidelog_disk::Disk;
-use tidelog_types::{DocumentKey, Lsn, LsnRange, PageSet, Pgid, Position};
+use tidelog_types::{DocumentKey, JournalId, Lsn, LsnRange, PageSet, Pgid, Position, SortedMap};
 
-use crate::StorageEntry;
-use crate::catalog::PagePlace;
+use crate::document::{StoredDocument, StoredTimeline};
 use crate::page_table::Lies;
-use crate::reads::Answer;
+use crate::reads::{Answer, LoggedFrame, Plan};
 use crate::store::Store;
-
-/// Where the pages of an answer lie, and how it is put together.
-pub(crate) type Planned = (VecDeque<PagePlace>, Answer);
+use crate::{Cursor, Direction, StorageEntry};
 
 impl<D: Disk> Store<D> {
-    /// The LSNs that the log has storage entries of a document for.
-    pub fn history(&self, document: &DocumentKey) -> Option<LsnRange> {
+    /// The LSNs that the log has entries of this journal for.
+    pub fn history(&self, document: &DocumentKey, journal: JournalId) -> Option<LsnRange> {
         let document = self.catalog.get(document)?;
-        document.storage.map(|_| document.history.range())
+        if document.storage.is_some_and(|position| position.journal == journal) {
+            return Some(document.history.range());
+        }
+        let timeline = document.timeline.as_ref();
+        timeline.filter(|timeline| timeline.journal == journal).map(StoredTimeline::range)
     }
 
-    /// Where these pages lay when the storage journal stood at `at`; `None` if that is not known
+    /// Where these pages lay when this storage journal stood at `at`; `None` if that is not known
     /// any more.
-    pub fn places_at(&self, document: &DocumentKey, pgids: &[Pgid], at: Lsn) -> Option<Planned> {
+    pub fn places_at(
+        &self,
+        document: &DocumentKey,
+        pgids: &[Pgid],
+        journal: JournalId,
+        at: Lsn,
+    ) -> Option<Plan> {
         let document = self.catalog.get(document)?;
-        document.storage?;
+        document.storage.filter(|position| position.journal == journal)?;
         document.history.count_before(at)?;
         let active = self.log.active();
         let mut places = VecDeque::new();
@@ -38,19 +45,44 @@ impl<D: Disk> Store<D> {
             }
             places.push_back(document.place_of(page, active));
         }
-        Some((places, Answer::PagesAt))
+        Some(Plan::of_pages(places, Answer::PagesAt { journal }))
     }
 
-    /// Where the pages of all storage entries within `range` lie; `None` if none begins where that
-    /// does and it is not the head.
-    pub fn entries(&self, document: &DocumentKey, range: LsnRange) -> Option<Planned> {
+    /// Where the next entries from a cursor on lie, at most `count` of them; `None` if no entry
+    /// begins there.
+    pub fn entries(&self, document: &DocumentKey, cursor: Cursor, count: u32) -> Option<Plan> {
         let document = self.catalog.get(document)?;
-        let Position { journal, .. } = document.storage?;
-        let first = document.history.count_before(range.start())?;
-        let mut pages = document.pages.logged_within(range);
+        let count = usize::try_from(count).unwrap_or(usize::MAX);
+        match (document.storage, &document.timeline) {
+            (Some(position), _) if position.journal == cursor.journal => {
+                self.storage_entries(document, position, cursor, count)
+            }
+            (_, Some(timeline)) if timeline.journal == cursor.journal => {
+                self.timeline_entries(timeline, cursor, count)
+            }
+            _ => None,
+        }
+    }
+
+    fn storage_entries(
+        &self,
+        document: &StoredDocument,
+        Position { journal, .. }: Position,
+        cursor: Cursor,
+        count: usize,
+    ) -> Option<Plan> {
+        let logged = &document.history.entries;
+        let before = document.history.count_before(cursor.at)?;
+        let taken = taken(cursor, document.history.range(), before, logged.len(), count)?;
+        let mut pages = match (taken.iter().min(), taken.iter().max()) {
+            (Some(first), Some(last)) => {
+                let (start, end) = (logged[*first].range.start(), logged[*last].range.end());
+                document.pages.logged_within(LsnRange::new(start, end))
+            }
+            _ => SortedMap::new(),
+        };
         let (mut places, mut entries) = (VecDeque::new(), VecDeque::new());
-        let within = document.history.entries.range(first..);
-        for entry in within.take_while(|entry| entry.range.end() <= range.end()) {
+        for entry in taken.into_iter().map(|index| &logged[index]) {
             let last = Lsn::new(entry.range.end().get() - 1).expect("BUG: no entry is empty");
             let pages = pages.remove(&last).unwrap_or_default();
             let position = Position { journal, next: entry.range.end(), chain: entry.chain };
@@ -59,6 +91,47 @@ impl<D: Disk> Store<D> {
             entries.push_back((StorageEntry { range, position, calls, set }, pages.len()));
             places.extend(pages.iter().map(|page| document.place_of(*page, self.log.active())));
         }
-        Some((places, Answer::Entries { entries }))
+        Some(Plan::of_pages(places, Answer::Entries { entries }))
+    }
+
+    fn timeline_entries(
+        &self,
+        timeline: &StoredTimeline,
+        cursor: Cursor,
+        count: usize,
+    ) -> Option<Plan> {
+        let range = timeline.range();
+        let before = cursor.at.get().checked_sub(range.start().get())?;
+        let before = usize::try_from(before).ok().filter(|it| *it <= timeline.entries.len())?;
+        let taken = taken(cursor, range, before, timeline.entries.len(), count)?;
+        let frames = taken.into_iter().map(|index| self.logged(timeline, index));
+        Some(Plan::of_frames(frames.collect(), Answer::Frames))
+    }
+
+    /// Where all entries of a timeline lie.
+    pub fn timeline(&self, timeline: &StoredTimeline) -> VecDeque<LoggedFrame> {
+        (0..timeline.entries.len()).map(|index| self.logged(timeline, index)).collect()
+    }
+
+    fn logged(&self, timeline: &StoredTimeline, index: usize) -> LoggedFrame {
+        let entry = timeline.entries[index];
+        let lsn = timeline.start.plus(index as u64);
+        LoggedFrame { lsn, call: entry.call, at: self.log.frame_at(entry.frame) }
+    }
+}
+
+/// Which entries a cursor takes that has `before` of `len` behind it, in its order; `None` if it
+/// goes back to those that were trimmed.
+fn taken(
+    cursor: Cursor,
+    known: LsnRange,
+    before: usize,
+    len: usize,
+    count: usize,
+) -> Option<Vec<usize>> {
+    match cursor.direction {
+        Direction::Forwards => Some((before..before.saturating_add(count).min(len)).collect()),
+        Direction::Backwards if before == 0 && known.start() > Lsn::FIRST => None,
+        Direction::Backwards => Some((before.saturating_sub(count)..before).rev().collect()),
     }
 }

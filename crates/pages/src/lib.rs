@@ -50,8 +50,8 @@ mod turns;
 pub use error::{OpenError, Remedy};
 pub use owners::OwnerId;
 pub use protocol::{
-    Append, AppendError, OpenedDocument, StorageEntry, StoreReply, StoreRequest, Ticket,
-    TimelineFrame, TimelineState, Urgency,
+    Append, AppendError, Cursor, Direction, OpenedDocument, StorageEntry, StoreReply, StoreRequest,
+    Ticket, TimelineFrame, TimelineState, Urgency,
 };
 pub use server::{DamageReport, PageServer, RecoveryReport};
 pub use store::StoreOptions;

@@ -61,17 +61,22 @@ pub enum StoreRequest {
         /// Which pages, ascending.
         pgids: Vec<Pgid>,
     },
-    /// A compaction: the pages whose newest version is at or after `since`, which is what a
-    /// follower who holds everything before `since` lacks. With the position it makes one entry for
-    /// all LSNs from `since` up to there. Answered by [`StoreReply::Changes`], or by
-    /// [`StoreReply::Busy`].
-    Changes {
+    /// What does a follower lack that holds everything of this storage journal before `since`? The
+    /// pages whose newest version is at or after that: a compaction, one entry for all LSNs from
+    /// there to the head. Answered by one or more [`StoreReply::SyncPart`], by
+    /// [`StoreReply::Unrelated`] or by [`StoreReply::Busy`].
+    ///
+    /// The follower's part before it is its `sync_request`, which says what it holds, and the one
+    /// after it is `sync_receive` (crate `document`).
+    SyncPrepare {
         /// Echoed in the reply.
         request: u64,
         /// Who waits for it.
         urgency: Urgency,
         /// Which document.
         document: DocumentKey,
+        /// The storage journal that the follower holds.
+        journal: JournalId,
         /// The follower's next LSN.
         since: Lsn,
     },
@@ -87,9 +92,9 @@ pub enum StoreRequest {
         /// Echoed in the reply.
         request: u64,
     },
-    /// The same as [`Read`](Self::Read) as of an LSN: the pages as they were when the storage
-    /// journal stood there. Answered by [`StoreReply::Pages`], [`StoreReply::Trimmed`] or
-    /// [`StoreReply::Busy`].
+    /// The same as [`Read`](Self::Read) as of an LSN: the pages as they were when this storage
+    /// journal stood there. So one page is got out of an entry without reading the entry. Answered
+    /// by [`StoreReply::Pages`], [`StoreReply::Trimmed`] or [`StoreReply::Busy`].
     ReadAt {
         /// Echoed in the reply.
         request: u64,
@@ -99,12 +104,14 @@ pub enum StoreRequest {
         document: DocumentKey,
         /// Which pages, ascending.
         pgids: Vec<Pgid>,
+        /// Which storage journal.
+        journal: JournalId,
         /// The LSN that was next then.
         at: Lsn,
     },
-    /// Storage entries, each by itself: a cursor in the storage journal, which can go either way.
-    /// Answered by one or more [`StoreReply::Entries`], by [`StoreReply::Trimmed`] or by
-    /// [`StoreReply::Busy`].
+    /// The next entries of a journal from a cursor on. Answered by one or more
+    /// [`StoreReply::Entries`] if it is a storage journal, by one or more [`StoreReply::Frames`]
+    /// if it is a timeline, by [`StoreReply::Trimmed`] or by [`StoreReply::Busy`].
     Entries {
         /// Echoed in the reply.
         request: u64,
@@ -112,9 +119,31 @@ pub enum StoreRequest {
         urgency: Urgency,
         /// Which document.
         document: DocumentKey,
-        /// All entries within this range, of which the first begins where it does.
-        range: LsnRange,
+        /// From where, and which way.
+        cursor: Cursor,
+        /// How many at most.
+        count: u32,
     },
+}
+
+/// A reader's place in a journal, and the way that it goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cursor {
+    /// Which journal of the document: its storage journal or its timeline.
+    pub journal: JournalId,
+    /// Between two entries: the LSN that the later one begins with.
+    pub at: Lsn,
+    /// Which of the two is next.
+    pub direction: Direction,
+}
+
+/// Which way a cursor goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Direction {
+    /// To later entries, up to the head.
+    Forwards,
+    /// To earlier ones, up to where the journal was trimmed: the latest comes first.
+    Backwards,
 }
 
 /// Changes to one document that become durable together or not at all.
@@ -220,17 +249,31 @@ pub enum StoreReply {
         /// Whether the request is answered in full.
         last: bool,
     },
-    /// What changed since some LSN. It is put together in memory, so it is as large as what
-    /// changed; of an owner's reads in the background one is put together at a time.
-    Changes {
+    /// A part of what a follower lacks. All parts together make one entry for all LSNs from the
+    /// follower's up to `position`.
+    SyncPart {
         /// The request's number.
         request: u64,
         /// Which document.
         document: DocumentKey,
-        /// Where the storage journal stood when the pages were read. `None`: no such document.
+        /// Where the storage journal stood when this was asked.
+        position: Position,
+        /// Size of the database then, in pages.
+        db_pages: u32,
+        /// Some of the pages, each in one part only.
+        pages: Vec<(Pgid, Page)>,
+        /// Whether that is all.
+        last: bool,
+    },
+    /// Nothing here follows on what the follower says it holds: this is another storage journal,
+    /// or it never came that far.
+    Unrelated {
+        /// The request's number.
+        request: u64,
+        /// Which document.
+        document: DocumentKey,
+        /// Where the storage journal stands. `None`: no such document or storage journal.
         position: Option<Position>,
-        /// The pages.
-        set: PageSet,
     },
     /// Storage entries that were asked for.
     Entries {
@@ -238,19 +281,32 @@ pub enum StoreReply {
         request: u64,
         /// Which document.
         document: DocumentKey,
-        /// The entries, in order, as they were appended.
+        /// The entries in the order of the cursor, as they were appended.
         entries: Vec<StorageEntry>,
         /// Whether the request is answered in full.
         last: bool,
     },
+    /// Timeline entries that were asked for.
+    Frames {
+        /// The request's number.
+        request: u64,
+        /// Which document.
+        document: DocumentKey,
+        /// The entries in the order of the cursor, as they were appended.
+        frames: Vec<TimelineFrame>,
+        /// Whether the request is answered in full.
+        last: bool,
+    },
     /// The log does not have what was asked for: it was trimmed, or is not there yet, or the LSN
-    /// is amid those that one entry stands for. [`StoreRequest::Changes`] answers for any LSN.
+    /// is amid those that one entry stands for. [`StoreRequest::SyncPrepare`] answers for any LSN
+    /// of a storage journal.
     Trimmed {
         /// The request's number.
         request: u64,
         /// Which document.
         document: DocumentKey,
-        /// The LSNs that the log has entries for. `None`: no such document or storage journal.
+        /// The LSNs that the log has entries of that journal for. `None`: no such document or
+        /// journal.
         history: Option<LsnRange>,
     },
     /// This read was not taken in: its owner has as much outstanding as it may

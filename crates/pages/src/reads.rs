@@ -4,27 +4,43 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use tidelog_disk::Disk;
+use tidelog_journal::{FRAME_HEADER_SIZE, FrameAt};
 use tidelog_types::limits::PAGE_SIZE;
-use tidelog_types::{DocumentKey, Page, PageSet, Pgid, Position};
+use tidelog_types::{CallId, DocumentKey, JournalId, Lsn, LsnRange, Page, Pgid, Position};
 
 use crate::catalog::{PageAt, PagePlace};
 use crate::error::Fault;
 use crate::protocol::Urgency;
 use crate::store::Store;
-use crate::{OwnerId, StorageEntry, StoreReply};
+use crate::{OpenedDocument, OwnerId, StorageEntry, StoreReply, TimelineFrame};
 
-/// A request for pages, with the places where they lay when it was made: what is appended later
-/// does not change its answer.
+/// A request for pages or frames, with the places where they lay when it was made: what is
+/// appended later does not change its answer.
 #[derive(Debug)]
 pub(crate) struct ActiveRead {
     pub owner: OwnerId,
     pub urgency: Urgency,
     pub request: u64,
     pub document: DocumentKey,
-    pub places: VecDeque<PagePlace>,
-    pub answer: Answer,
+    pub plan: Plan,
     /// As long as it is held, nothing is written over the places.
     pub _era: Arc<()>,
+}
+
+/// What is still to be read for an answer, and how it is put together.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub pages: VecDeque<PagePlace>,
+    pub frames: VecDeque<LoggedFrame>,
+    pub answer: Answer,
+}
+
+/// A timeline entry in the log.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LoggedFrame {
+    pub lsn: Lsn,
+    pub call: CallId,
+    pub at: FrameAt,
 }
 
 /// How it is answered.
@@ -33,49 +49,116 @@ pub(crate) enum Answer {
     /// Each chunk by itself.
     Pages,
     /// Likewise, of pages whose slots may have been written over since: then they are gone.
-    PagesAt,
-    /// All at once, when all is read.
-    Changes { position: Option<Position>, set: PageSet },
+    PagesAt { journal: JournalId },
+    /// Each chunk by itself.
+    Sync { position: Position, db_pages: u32 },
     /// Each entry when all of its pages are read: so many are left of the first, and so many of
     /// each of the others.
     Entries { entries: VecDeque<(StorageEntry, usize)> },
+    /// Each chunk by itself.
+    Frames,
+    /// All at once, when all of its timeline is read.
+    Opened { state: Option<Box<OpenedDocument>> },
+}
+
+/// What came of one chunk.
+pub(crate) struct Served {
+    pub reply: Option<StoreReply>,
+    /// What was read, in pages; at least one, since a read that finds nothing has to end too.
+    pub pages_count: usize,
+    pub is_done: bool,
+}
+
+impl Plan {
+    pub fn of_pages(pages: VecDeque<PagePlace>, answer: Answer) -> Self {
+        Self { pages, frames: VecDeque::new(), answer }
+    }
+
+    pub fn of_frames(frames: VecDeque<LoggedFrame>, answer: Answer) -> Self {
+        Self { pages: VecDeque::new(), frames, answer }
+    }
+
+    /// How many pages and frames are still to be read.
+    pub fn left(&self) -> usize {
+        self.pages.len() + self.frames.len()
+    }
 }
 
 impl ActiveRead {
-    /// Reads at most so many pages. Gives what is to be said now, and whether that was all.
+    /// Reads at most so many pages, or frames of about that size.
     pub fn serve_chunk<D: Disk>(
         &mut self,
         store: &mut Store<D>,
         pages_max: usize,
-    ) -> Result<(Option<StoreReply>, bool), Fault> {
-        let count = self.places.len().min(pages_max);
-        let places: Vec<PagePlace> = self.places.drain(..count).collect();
-        let (request, document) = (self.request, self.document.clone());
-        let pages = match (store.fetch_all(&places), &self.answer) {
-            (Err(Fault::Damaged { .. }), Answer::PagesAt) => {
-                let history = store.history(&document);
-                return Ok((Some(StoreReply::Trimmed { request, document, history }), true));
+    ) -> Result<Served, Fault> {
+        let count = self.plan.pages.len().min(pages_max);
+        let places: Vec<PagePlace> = self.plan.pages.drain(..count).collect();
+        let (frames, size) = self.plan.read_frames(store, pages_max * PAGE_SIZE)?;
+        let pages_count = (count + size.div_ceil(PAGE_SIZE)).max(1);
+        let pages = match (store.fetch_all(&places), &self.plan.answer) {
+            (Err(Fault::Damaged { .. }), Answer::PagesAt { journal }) => {
+                let (request, document) = (self.request, self.document.clone());
+                let history = store.history(&document, *journal);
+                let reply = Some(StoreReply::Trimmed { request, document, history });
+                return Ok(Served { reply, pages_count, is_done: true });
             }
             (pages, _) => pages?,
         };
-        let last = self.places.is_empty();
-        let reply = match &mut self.answer {
-            Answer::Pages | Answer::PagesAt => {
+        let is_done = self.plan.left() == 0;
+        Ok(Served { reply: self.answer(pages, frames, is_done), pages_count, is_done })
+    }
+
+    /// What is to be said of what was read just now.
+    fn answer(
+        &mut self,
+        pages: Vec<(Pgid, Page)>,
+        mut frames: Vec<TimelineFrame>,
+        last: bool,
+    ) -> Option<StoreReply> {
+        let (request, document) = (self.request, self.document.clone());
+        match &mut self.plan.answer {
+            Answer::Pages | Answer::PagesAt { .. } => {
                 Some(StoreReply::Pages { request, document, pages, last })
             }
-            Answer::Changes { position, set } => {
-                set.pages.extend(pages);
-                let set = if last { Some(std::mem::take(set)) } else { None };
-                let position = *position;
-                set.map(|set| StoreReply::Changes { request, document, position, set })
+            Answer::Sync { position, db_pages } => {
+                let (position, db_pages) = (*position, *db_pages);
+                Some(StoreReply::SyncPart { request, document, position, db_pages, pages, last })
             }
             Answer::Entries { entries } => {
                 let entries = fill(entries, pages);
                 let is_news = last || !entries.is_empty();
                 is_news.then_some(StoreReply::Entries { request, document, entries, last })
             }
-        };
-        Ok((reply, last))
+            Answer::Frames => Some(StoreReply::Frames { request, document, frames, last }),
+            Answer::Opened { state } => {
+                let timeline = state.as_mut().and_then(|state| state.timeline.as_mut());
+                timeline.into_iter().for_each(|read| read.frames.append(&mut frames));
+                let state = if last { state.take() } else { return None };
+                Some(StoreReply::Opened { document, state })
+            }
+        }
+    }
+}
+
+impl Plan {
+    /// Reads the next frames, of about so many bytes. Gives how many these were.
+    fn read_frames<D: Disk>(
+        &mut self,
+        store: &Store<D>,
+        size_max: usize,
+    ) -> Result<(Vec<TimelineFrame>, usize), Fault> {
+        let (mut frames, mut size) = (Vec::new(), 0);
+        while size < size_max
+            && let Some(LoggedFrame { lsn, call, at }) = self.frames.pop_front()
+        {
+            let (head, body) = store.log.read_frame(at)?;
+            if head.lsns != Some(LsnRange::one(lsn)) || head.call != Some(call) {
+                return Err(Fault::Damaged { what: format!("timeline entry {lsn}") });
+            }
+            size += FRAME_HEADER_SIZE + body.len();
+            frames.push(TimelineFrame { lsn, call, body });
+        }
+        Ok((frames, size))
     }
 }
 
@@ -104,6 +187,26 @@ impl<D: Disk> Store<D> {
         let active = self.log.active();
         let Some(document) = self.catalog.get(document) else { return VecDeque::new() };
         pgids.iter().filter_map(|pgid| document.place(*pgid, active)).collect()
+    }
+
+    /// What a follower lacks that holds everything of this storage journal before `since`: the
+    /// pages whose newest version is not older. `Err` says where the storage journal stands if
+    /// that is not a place in it.
+    pub fn sync_prepare(
+        &self,
+        key: &DocumentKey,
+        journal: JournalId,
+        since: Lsn,
+    ) -> Result<Plan, Option<Position>> {
+        let document = self.catalog.get(key).ok_or(None)?;
+        let position = document.storage.ok_or(None)?;
+        if position.journal != journal || position.next < since {
+            return Err(Some(position));
+        }
+        let active = self.log.active();
+        let pages = document.pages.since(since).map(|page| document.place_of(page, active));
+        let db_pages = document.db_pages;
+        Ok(Plan::of_pages(pages.collect(), Answer::Sync { position, db_pages }))
     }
 
     /// Gives the pages in these places. Those that lie side by side on the device are read with

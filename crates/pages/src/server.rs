@@ -1,21 +1,18 @@
 //! The queue before a store: requests in, replies out.
 
-use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 
 use tidelog_disk::{Disk, StoreFiles};
 use tidelog_journal::{Cut, Damage};
 use tidelog_types::limits::{LOG_BUFFER_SIZE_MAX, OWNER_APPENDS_MAX, READ_CHUNK_PAGES};
-use tidelog_types::{DocumentKey, Epoch, Lsn, PageSet, SortedMap};
+use tidelog_types::{DocumentKey, Epoch, JournalId, SortedMap};
 
 use crate::append;
-use crate::catalog::PagePlace;
 use crate::error::Fault;
-use crate::history::Planned;
 use crate::owners::{OwnerId, Owners};
 use crate::promises::Promises;
 use crate::protocol::Urgency;
-use crate::reads::{ActiveRead, Answer};
+use crate::reads::{ActiveRead, Answer, Plan, Served};
 use crate::store::{Store, StoreOptions};
 use crate::turns::Turns;
 use crate::{Append, AppendError, OpenError, StoreReply, StoreRequest, Ticket};
@@ -67,7 +64,7 @@ pub struct DamageReport {
 ///
 /// Requests take effect in the order in which they are served. A read sees what was appended
 /// before it, durable or not, and nothing that was appended later, however many turns it takes.
-/// So replies to `Open`, `Read` and `Changes` may go out before what they tell of is durable: an
+/// So replies to `Open`, `Read` and `SyncPrepare` may go out before what they tell of is durable: an
 /// owner that acts on them towards others waits for a ticket of its own, or says hello first,
 /// whose `Ready` covers all that was in the log.
 #[derive(Debug)]
@@ -242,22 +239,30 @@ impl<D: Disk> PageServer<D> {
             StoreRequest::Open { document } => self.open_document(owner, document)?,
             StoreRequest::Append { ticket, append } => self.append(owner, ticket, append)?,
             StoreRequest::Read { request, urgency, document, pgids } => {
-                let places = self.store.places(&document, &pgids);
-                let (answer, _era) = (Answer::Pages, self.store.era.clone());
-                self.read(ActiveRead { owner, urgency, request, document, places, answer, _era });
+                let pages = self.store.places(&document, &pgids);
+                let plan = Plan::of_pages(pages, Answer::Pages);
+                self.read(owner, urgency, request, document, plan);
             }
-            StoreRequest::Changes { request, urgency, document, since } => {
-                let (places, answer) = self.changes(&document, since);
-                let _era = self.store.era.clone();
-                self.read(ActiveRead { owner, urgency, request, document, places, answer, _era });
+            StoreRequest::SyncPrepare { request, urgency, document, journal, since } => {
+                match self.store.sync_prepare(&document, journal, since) {
+                    Ok(plan) => self.read(owner, urgency, request, document, plan),
+                    Err(position) => {
+                        let reply = StoreReply::Unrelated { request, document, position };
+                        self.replies.push((owner, reply));
+                    }
+                }
             }
-            StoreRequest::ReadAt { request, urgency, document, pgids, at } => {
-                let planned = self.store.places_at(&document, &pgids, at);
-                self.read_history(owner, urgency, request, document, planned);
+            StoreRequest::ReadAt { request, urgency, document, pgids, journal, at } => {
+                match self.store.places_at(&document, &pgids, journal, at) {
+                    Some(plan) => self.read(owner, urgency, request, document, plan),
+                    None => self.trimmed(owner, request, document, journal),
+                }
             }
-            StoreRequest::Entries { request, urgency, document, range } => {
-                let planned = self.store.entries(&document, range);
-                self.read_history(owner, urgency, request, document, planned);
+            StoreRequest::Entries { request, urgency, document, cursor, count } => {
+                match self.store.entries(&document, cursor, count) {
+                    Some(plan) => self.read(owner, urgency, request, document, plan),
+                    None => self.trimmed(owner, request, document, cursor.journal),
+                }
             }
             StoreRequest::Destroy { ticket, document } => self.destroy(owner, ticket, document)?,
             StoreRequest::List { request } => {
@@ -283,12 +288,18 @@ impl<D: Disk> PageServer<D> {
         self.write_log()?;
         self.refused.remove(&(owner, document.clone()));
         let number = self.store.catalog.numbers.get(&document).copied();
-        let state = match number.map(|number| self.store.opened(number)).transpose() {
-            Ok(state) => state.map(Box::new),
+        let plan = match number.map(|number| self.store.opened(number)).transpose() {
+            Ok(Some(plan)) => plan,
+            Ok(None) => {
+                self.replies.push((owner, StoreReply::Opened { document, state: None }));
+                return Ok(());
+            }
             Err(fault) => return self.meet(owner, fault),
         };
-        self.replies.push((owner, StoreReply::Opened { document, state }));
-        Ok(())
+        let (urgency, request, _era) = (Urgency::User, 0, self.store.era.clone());
+        let read = ActiveRead { owner, urgency, request, document, plan, _era };
+        // Most timelines are short: then there is nothing to wait for.
+        self.serve_chunk(read, READ_CHUNK_PAGES).map(drop)
     }
 
     fn append(&mut self, owner: OwnerId, ticket: Ticket, append: Append) -> Result<(), Fault> {
@@ -364,40 +375,23 @@ impl<D: Disk> PageServer<D> {
         self.promises.durable(self.store.log.committed(), owner, ticket, document);
     }
 
-    fn changes(&self, document: &DocumentKey, since: Lsn) -> (VecDeque<PagePlace>, Answer) {
-        let active = self.store.log.active();
-        let stored = self.store.catalog.get(document);
-        let places = stored
-            .into_iter()
-            .flat_map(|stored| stored.pages.since(since).map(|page| stored.place_of(page, active)));
-        let db_pages = stored.map_or(0, |stored| stored.db_pages);
-        let position = stored.and_then(|stored| stored.storage);
-        let set = PageSet { db_pages, pages: BTreeMap::new() };
-        (places.collect(), Answer::Changes { position, set })
+    fn trimmed(&mut self, owner: OwnerId, request: u64, document: DocumentKey, journal: JournalId) {
+        let history = self.store.history(&document, journal);
+        self.replies.push((owner, StoreReply::Trimmed { request, document, history }));
     }
 
-    fn read_history(
+    fn read(
         &mut self,
         owner: OwnerId,
         urgency: Urgency,
         request: u64,
         document: DocumentKey,
-        planned: Option<Planned>,
+        plan: Plan,
     ) {
-        if let Some((places, answer)) = planned {
+        if self.reads.has_room(owner, plan.left()) {
             let _era = self.store.era.clone();
-            self.read(ActiveRead { owner, urgency, request, document, places, answer, _era });
+            self.reads.push(ActiveRead { owner, urgency, request, document, plan, _era });
         } else {
-            let history = self.store.history(&document);
-            self.replies.push((owner, StoreReply::Trimmed { request, document, history }));
-        }
-    }
-
-    fn read(&mut self, read: ActiveRead) {
-        if self.reads.has_room(read.owner, read.places.len()) {
-            self.reads.push(read);
-        } else {
-            let ActiveRead { owner, request, document, .. } = read;
             self.replies.push((owner, StoreReply::Busy { request, document }));
         }
     }
@@ -407,21 +401,26 @@ impl<D: Disk> PageServer<D> {
         let Some((urgency, owner)) = self.reads.next() else { return Ok(()) };
         let mut left = READ_CHUNK_PAGES;
         while left > 0
-            && let Some(mut read) = self.reads.take(urgency, owner)
+            && let Some(read) = self.reads.take(urgency, owner)
         {
-            // One that finds nothing has to end too.
-            let before = read.places.len().max(1);
-            let (reply, is_done) = match read.serve_chunk(&mut self.store, left) {
-                Ok(served) => served,
-                Err(fault) => return self.meet(owner, fault),
-            };
-            left = left.saturating_sub(before - read.places.len());
-            self.replies.extend(reply.map(|reply| (owner, reply)));
-            if !is_done {
-                self.reads.put_back(read);
-            }
+            left = left.saturating_sub(self.serve_chunk(read, left)?);
         }
         Ok(())
+    }
+
+    /// Goes on with a read. Gives how many pages that took.
+    fn serve_chunk(&mut self, mut read: ActiveRead, pages_max: usize) -> Result<usize, Fault> {
+        let owner = read.owner;
+        match read.serve_chunk(&mut self.store, pages_max) {
+            Ok(Served { reply, pages_count, is_done }) => {
+                self.replies.extend(reply.map(|reply| (owner, reply)));
+                if !is_done {
+                    self.reads.put_back(read);
+                }
+                Ok(pages_count)
+            }
+            Err(fault) => self.meet(owner, fault).map(|()| pages_max),
+        }
     }
 
     /// Damage concerns the one who met it; a device that fails concerns everybody.

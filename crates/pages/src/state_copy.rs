@@ -112,7 +112,7 @@ fn copy_part<D: Disk>(
         Part::Timeline(index) => {
             let timeline = document.timeline.as_ref().expect("BUG: it was begun");
             let Some(entry) = timeline.entries.get(index) else { return Ok(Some(Part::Storage)) };
-            let (head, body) = copier.log.read_frame(entry.frame)?;
+            let (head, body) = copier.log.read_frame(copier.log.frame_at(entry.frame))?;
             copier.copy(head, &body)?;
             Ok(Some(Part::Timeline(index + 1)))
         }

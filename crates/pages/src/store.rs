@@ -10,13 +10,14 @@ use tidelog_types::{Epoch, Page};
 use crate::append::{Recorder, Step};
 use crate::catalog::{Catalog, PageAt, PagePlace};
 use crate::change_over::ChangeOver;
-use crate::document::{Standing, StoredDocument};
+use crate::document::Standing;
 use crate::error::Fault;
 use crate::kind::Kind;
 use crate::page_file::PageFile;
 use crate::pool::{Pool, PoolKey};
+use crate::reads::{Answer, Plan};
 use crate::server::DamageReport;
-use crate::{OpenError, OpenedDocument, TimelineFrame, TimelineState};
+use crate::{OpenError, OpenedDocument, TimelineState};
 
 /// Sizes of a store that may differ from one host to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -184,12 +185,18 @@ impl<D: Disk> Store<D> {
         Some(DamageReport { places, incomplete, nameless: self.catalog.nameless.len() })
     }
 
-    /// Where a document stands, with its timeline read back from the log.
-    pub fn opened(&mut self, number: u64) -> Result<OpenedDocument, Fault> {
+    /// Where a document stands; its timeline is to be read back from the log.
+    pub fn opened(&mut self, number: u64) -> Result<Plan, Fault> {
         let document = self.catalog.documents.get(&number).expect("BUG: a number in use");
-        let timeline = timeline_state(&self.log, document)?;
+        let timeline = document.timeline.as_ref();
+        let frames = timeline.map(|timeline| self.timeline(timeline)).unwrap_or_default();
+        let timeline = timeline.map(|timeline| TimelineState {
+            journal: timeline.journal,
+            range: timeline.range(),
+            frames: Vec::with_capacity(frames.len()),
+        });
         let first = document.place(tidelog_types::Pgid(1), self.log.active());
-        let mut opened = OpenedDocument {
+        let mut state = Box::new(OpenedDocument {
             record: document.record.clone(),
             timeline,
             storage: document.storage,
@@ -197,9 +204,9 @@ impl<D: Disk> Store<D> {
             calls: document.calls.iter().rev().take(CALLS_KEPT_MAX).rev().copied().collect(),
             first_page: None,
             is_incomplete: document.standing != Standing::Whole,
-        };
-        opened.first_page = first.map(|place| self.fetch(&place)).transpose()?;
-        Ok(opened)
+        });
+        state.first_page = first.map(|place| self.fetch(&place)).transpose()?;
+        Ok(Plan::of_frames(frames, Answer::Opened { state: Some(state) }))
     }
 }
 
@@ -221,19 +228,4 @@ impl PagePlace {
         };
         Err(Fault::Damaged { what })
     }
-}
-
-fn timeline_state<D: Disk>(
-    log: &Log<D>,
-    document: &StoredDocument,
-) -> Result<Option<TimelineState>, Fault> {
-    let Some(timeline) = &document.timeline else { return Ok(None) };
-    let mut frames = Vec::with_capacity(timeline.entries.len());
-    let mut lsn = timeline.start;
-    for entry in &timeline.entries {
-        let (_, body) = log.read_frame(entry.frame)?;
-        frames.push(TimelineFrame { lsn, call: entry.call, body });
-        lsn = lsn.next();
-    }
-    Ok(Some(TimelineState { journal: timeline.journal, range: timeline.range(), frames }))
 }

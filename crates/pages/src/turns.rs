@@ -65,7 +65,7 @@ impl Turns {
     fn count(&mut self, read: &ActiveRead) {
         let outstanding = self.outstanding.get_or_insert_with(read.owner, Outstanding::default);
         outstanding.reads += 1;
-        outstanding.pages += read.places.len();
+        outstanding.pages += read.plan.left();
     }
 
     /// Whose turn it is, and for what.
@@ -91,7 +91,7 @@ impl Turns {
         let read = self.ring(urgency).queues.get_mut(&owner)?.pop_front()?;
         let outstanding = self.outstanding.get_mut(&owner).expect("BUG: a read nobody asked for");
         outstanding.reads -= 1;
-        outstanding.pages -= read.places.len();
+        outstanding.pages -= read.plan.left();
         if outstanding.reads == 0 {
             self.outstanding.remove(&owner);
         }
@@ -99,7 +99,7 @@ impl Turns {
     }
 
     /// Puts a read back that is not done. What users wait for takes turns within an owner too; the
-    /// rest is served one after the other, so that of all its answers one is being put together.
+    /// rest is served one after the other, so that one of its answers is half given and not all.
     pub fn put_back(&mut self, read: ActiveRead) {
         self.count(&read);
         let queue = self.ring(read.urgency).queue(read.owner);

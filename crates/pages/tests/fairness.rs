@@ -61,7 +61,7 @@ fn holding(device: &CrashDevice, count: u32, pool_pages_max: usize) -> Server {
 fn polls(server: &mut Server, count: usize) -> Vec<Vec<(u64, u64)>> {
     let answers = |(OwnerId(owner), reply): (OwnerId, StoreReply)| match reply {
         StoreReply::Pages { request, .. } => (owner, request),
-        StoreReply::Changes { request, .. } => (owner, 100 + request),
+        StoreReply::SyncPart { request, .. } => (owner, 100 + request),
         other => panic!("unasked: {other:?}"),
     };
     (0..count).map(|_| server.poll().into_iter().map(answers).collect()).collect()
@@ -89,18 +89,18 @@ fn owners_take_turns_and_one_with_many_reads_holds_up_nobody() {
 fn what_a_user_waits_for_goes_before_what_nobody_waits_for() {
     let device = CrashDevice::new();
     let mut server = holding(&device, 5 * CHUNK, 8);
-    let since = Lsn::FIRST;
-    let (urgency, document) = (Urgency::Background, key("a"));
-    server.serve(OWNER, StoreRequest::Changes { request: 1, urgency, document, since });
+    let (urgency, document, journal) = (Urgency::Background, key("a"), JournalId([2; 16]));
+    let (request, since) = (1, Lsn::FIRST);
+    server.serve(OWNER, StoreRequest::SyncPrepare { request, urgency, document, journal, since });
     server.poll();
     for request in 0..20 {
         server.serve(OWNER, read(request, Urgency::User, 1..=CHUNK));
     }
     let polls = polls(&mut server, 25);
-    let users: Vec<usize> = (0..25).filter(|poll| !polls[*poll].is_empty()).collect();
-    // Of the four turns that the changes still need, two came while somebody waited.
-    assert_eq!(users[..8], [0, 1, 2, 3, 4, 5, 6, 8], "{polls:?}");
-    assert_eq!(polls[23..], [vec![(1, 101)], vec![]], "{polls:?}");
+    let background: Vec<usize> = (0..25).filter(|poll| polls[*poll] == [(1, 101)]).collect();
+    // Of the four turns that it still needs, two came while somebody waited.
+    assert_eq!(background, [7, 15, 22, 23], "{polls:?}");
+    assert_eq!(polls[24], [], "{polls:?}");
 }
 
 #[test]

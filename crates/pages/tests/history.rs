@@ -8,9 +8,13 @@ mod make;
 use std::collections::BTreeMap;
 
 use common::{OWNER, Rng, Server, ask, changes, open, settle};
-use make::{STORAGE, durable, entry, key, lsn, page, request, storage};
+use make::{STORAGE, TIMELINE, durable, entry, frame, key, lsn, page, request, storage, timeline};
 use tidelog_disk::CrashDevice;
-use tidelog_pages::{Append, AppendError, StorageEntry, StoreReply, StoreRequest, Ticket, Urgency};
+use tidelog_pages::Direction::{Backwards, Forwards};
+use tidelog_pages::{
+    Append, AppendError, Cursor, Direction, OwnerId, StorageEntry, StoreReply, StoreRequest,
+    Ticket, TimelineFrame, Urgency,
+};
 use tidelog_types::limits::ENTRY_PAGES_MAX;
 use tidelog_types::{CallId, JournalId, LsnRange, Page, Pgid};
 
@@ -18,14 +22,21 @@ fn range(start: u64, end: u64) -> LsnRange {
     LsnRange::new(lsn(start), lsn(end))
 }
 
-fn entries_of(name: &str, range: LsnRange) -> StoreRequest {
-    StoreRequest::Entries { request: 3, urgency: Urgency::Background, document: key(name), range }
+/// The next entries of the storage journal from an LSN on, or of what comes before it.
+fn entries_of(name: &str, at: u64, direction: Direction, count: u32) -> StoreRequest {
+    let (urgency, document) = (Urgency::Background, key(name));
+    let cursor = Cursor { journal: STORAGE, at: lsn(at), direction };
+    StoreRequest::Entries { request: 3, urgency, document, cursor, count }
+}
+
+fn forwards(at: u64) -> StoreRequest {
+    entries_of("a", at, Forwards, u32::MAX)
 }
 
 fn pages_at(name: &str, pgids: impl IntoIterator<Item = u32>, at: u64) -> StoreRequest {
     let pgids = pgids.into_iter().map(Pgid).collect();
-    let (urgency, document) = (Urgency::User, key(name));
-    StoreRequest::ReadAt { request: 4, urgency, document, pgids, at: lsn(at) }
+    let (urgency, document, journal) = (Urgency::User, key(name), STORAGE);
+    StoreRequest::ReadAt { request: 4, urgency, document, pgids, journal, at: lsn(at) }
 }
 
 /// The entries, or the LSNs that there are entries for.
@@ -98,23 +109,142 @@ fn change_over(server: &mut Server, device: &CrashDevice) {
 }
 
 #[test]
-fn entries_come_back_one_by_one_as_they_were_appended() {
+fn a_cursor_goes_through_the_entries_either_way() {
     let (device, mut server) = server_with(sorts());
+    let backwards: Vec<StorageEntry> = sorts().into_iter().rev().collect();
     for _ in 0..2 {
-        let mut entries =
-            |start, end| entries(&mut server, &device, entries_of("a", range(start, end)));
-        assert_eq!(entries(1, 42), Ok(sorts()));
-        assert_eq!(entries(2, 41), Ok(sorts()[1..3].to_vec()));
-        assert_eq!(entries(2, 39), Ok(Vec::new()), "part of an entry");
-        assert_eq!(entries(42, 42), Ok(Vec::new()), "the head");
-        assert_eq!(entries(41, 1000), Ok(sorts()[3..].to_vec()));
-        assert_eq!(entries(3, 42), Err(Some(range(1, 42))), "amid an entry");
-        assert_eq!(entries(43, 44), Err(Some(range(1, 42))), "not there yet");
+        let mut entries = |at, direction, count| {
+            entries(&mut server, &device, entries_of("a", at, direction, count))
+        };
+        assert_eq!(entries(1, Forwards, 9), Ok(sorts()));
+        assert_eq!(entries(2, Forwards, 2), Ok(sorts()[1..3].to_vec()));
+        assert_eq!(entries(42, Forwards, 9), Ok(Vec::new()), "the head");
+        assert_eq!(entries(42, Backwards, 9), Ok(backwards.clone()));
+        assert_eq!(entries(41, Backwards, 2), Ok(backwards[1..3].to_vec()));
+        assert_eq!(entries(1, Backwards, 9), Ok(Vec::new()), "the start");
+        for direction in [Forwards, Backwards] {
+            assert_eq!(entries(3, direction, 9), Err(Some(range(1, 42))), "amid an entry");
+            assert_eq!(entries(43, direction, 9), Err(Some(range(1, 42))), "not there yet");
+        }
         drop(server);
         server = open(&device);
     }
-    let nothing = entries(&mut server, &device, entries_of("b", range(1, 2)));
+    let nothing = entries(&mut server, &device, entries_of("b", 1, Forwards, 9));
     assert_eq!(nothing, Err(None));
+}
+
+/// The LSNs of a timeline's entries, or those that there are entries for.
+fn frames(
+    server: &mut Server,
+    device: &CrashDevice,
+    cursor: Cursor,
+    count: u32,
+) -> Result<Vec<u64>, Option<LsnRange>> {
+    let (request, urgency, document) = (5, Urgency::Background, key("t"));
+    let asked = StoreRequest::Entries { request, urgency, document, cursor, count };
+    let mut found = Vec::new();
+    for reply in ask(server, device, asked) {
+        match reply {
+            StoreReply::Frames { frames, .. } => found.extend(frames),
+            StoreReply::Trimmed { history, .. } => return Err(history),
+            StoreReply::Durable { .. } => {}
+            other => panic!("unasked: {other:?}"),
+        }
+    }
+    let number = |it: TimelineFrame| {
+        assert_eq!(it, frame(it.lsn.get()));
+        it.lsn.get()
+    };
+    Ok(found.into_iter().map(number).collect())
+}
+
+#[test]
+fn a_cursor_goes_through_a_timeline_too() {
+    let (device, mut server) = server_with(sorts());
+    let mut append = timeline("t", 1..=300);
+    append.trim_timeline = Some(lsn(3));
+    server.serve(OWNER, request(2, append));
+    server.flush();
+    settle(&mut server, &device);
+    for _ in 0..3 {
+        let mut frames = |at, direction, count| {
+            let cursor = Cursor { journal: TIMELINE, at: lsn(at), direction };
+            frames(&mut server, &device, cursor, count)
+        };
+        assert_eq!(frames(3, Forwards, 1000), Ok((3..=300).collect()));
+        assert_eq!(frames(300, Forwards, 1000), Ok(vec![300]));
+        assert_eq!(frames(301, Forwards, 1000), Ok(vec![]), "the head");
+        assert_eq!(frames(301, Backwards, 1000), Ok((3..=300).rev().collect()));
+        assert_eq!(frames(200, Backwards, 2), Ok(vec![199, 198]));
+        assert_eq!(frames(3, Backwards, 2), Err(Some(range(3, 301))), "trimmed");
+        assert_eq!(frames(2, Forwards, 2), Err(Some(range(3, 301))), "trimmed");
+        assert_eq!(frames(302, Backwards, 2), Err(Some(range(3, 301))), "not there yet");
+        change_over(&mut server, &device);
+        drop(server);
+        server = open(&device);
+    }
+    let cursor = Cursor { journal: STORAGE, at: lsn(3), direction: Forwards };
+    assert_eq!(frames(&mut server, &device, cursor, 1), Err(None), "another journal");
+}
+
+/// A timeline that is not read in one turn.
+fn long_timeline(server: &mut Server, device: &CrashDevice) -> Vec<TimelineFrame> {
+    let mut long = timeline("t", 1..=60);
+    long.timeline.iter_mut().for_each(|frame| frame.body = vec![frame.lsn.get() as u8; 9000]);
+    server.serve(OWNER, request(2, long.clone()));
+    server.flush();
+    settle(server, device);
+    long.timeline
+}
+
+#[test]
+fn a_long_timeline_is_read_in_turns() {
+    let (device, mut server) = server_with(sorts());
+    let long = long_timeline(&mut server, &device);
+    server.serve(OWNER, StoreRequest::Open { document: key("t") });
+    let other = OwnerId(7);
+    server.serve(other, pages_at("a", [1], 42));
+    let mut order = Vec::new();
+    while server.wants_poll() {
+        for (owner, reply) in server.poll() {
+            if let StoreReply::Opened { state, .. } = reply {
+                let timeline = state.expect("it is there").timeline.expect("it was begun");
+                assert!(timeline.frames == long);
+            }
+            order.push(owner);
+        }
+    }
+    assert_eq!(order, [other, OWNER], "the other one had its turn meanwhile");
+}
+
+#[test]
+fn a_timeline_is_read_as_it_was_when_it_was_asked_for_whatever_changes_over_meanwhile() {
+    let (device, mut server) = server_with(sorts());
+    let long = long_timeline(&mut server, &device);
+    let mut opened = 0;
+    for number in 0..100 {
+        server.serve(OwnerId(100 + number), StoreRequest::Open { document: key("t") });
+        if number == 20 {
+            let mut trim = Append::to(key("t"));
+            trim.trim_timeline = Some(lsn(11));
+            server.serve(OWNER, request(3, trim));
+        }
+        let mut filler = Append::to(key("filler"));
+        filler.record = Some(vec![number as u8; 50_000].into());
+        server.serve(OWNER, request(4 + number, filler));
+        server.flush();
+        for (OwnerId(owner), reply) in server.poll() {
+            if let StoreReply::Durable { .. } = reply {
+                continue;
+            }
+            let StoreReply::Opened { state, .. } = reply else { panic!("{owner}: {reply:?}") };
+            let timeline = state.expect("it is there").timeline.expect("it was begun");
+            let first = if owner <= 120 { 0 } else { 10 };
+            assert!(timeline.frames == long[first..], "asked for by {owner}");
+            opened += 1;
+        }
+    }
+    assert!(opened > 10, "{opened}");
 }
 
 #[test]
@@ -126,7 +256,7 @@ fn an_entry_of_many_frames_comes_back_whole_and_its_pages_in_turns() {
     let device = CrashDevice::new();
     let mut server = open(&device);
     server.serve(OWNER, request(1, storage("a", all.clone())));
-    let found = entries(&mut server, &device, entries_of("a", range(1, 4)));
+    let found = entries(&mut server, &device, forwards(1));
     assert_eq!(found.map(|found| found == all), Ok(true));
 }
 
@@ -159,10 +289,14 @@ fn a_change_over_trims_history_up_to_where_it_began() {
     server.flush();
     settle(&mut server, &device);
     for _ in 0..2 {
-        let trimmed = entries(&mut server, &device, entries_of("a", range(41, 43)));
+        let trimmed = entries(&mut server, &device, forwards(41));
         assert_eq!(trimmed, Err(Some(range(42, 43))));
-        let found = entries(&mut server, &device, entries_of("a", range(42, 43)));
+        let found = entries(&mut server, &device, forwards(42));
         assert_eq!(found, Ok(vec![later.clone()]));
+        let back = |at| entries_of("a", at, Backwards, 9);
+        assert_eq!(entries(&mut server, &device, back(43)), Ok(vec![later.clone()]));
+        let trimmed = entries(&mut server, &device, back(42));
+        assert_eq!(trimmed, Err(Some(range(42, 43))));
         let trimmed = pages(&mut server, &device, pages_at("a", [2], 41));
         assert_eq!(trimmed, Err(Some(range(42, 43))));
         for (at, fill) in [(42, 2), (43, 9)] {
@@ -180,8 +314,8 @@ fn a_change_over_trims_history_up_to_where_it_began() {
             anew
         }),
     );
-    let found = entries(&mut server, &device, entries_of("a", range(42, 43)));
-    assert_eq!(found, Err(Some(range(1, 1))), "another journal");
+    let found = entries(&mut server, &device, forwards(42));
+    assert_eq!(found, Err(None), "another journal");
 }
 
 #[test]

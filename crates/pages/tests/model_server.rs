@@ -12,7 +12,7 @@ mod runs;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use common::{Server, files};
+use common::{Compaction, Parts, Server, files};
 use runs::Rng;
 use tidelog_disk::CrashDevice;
 use tidelog_pages::{
@@ -38,7 +38,7 @@ struct Document {
 #[derive(Debug)]
 enum Expected {
     Pages(VecDeque<(Pgid, Page)>),
-    Changes { position: Option<Position>, set: PageSet },
+    Compaction(Compaction),
 }
 
 #[derive(Debug, Default)]
@@ -65,7 +65,9 @@ struct Scene<'r> {
     owners: BTreeMap<u64, Owner>,
     owners_ever: u64,
     requests: u64,
+    /// Without it, since compactions are put together here, and count for no turn.
     fairness: Option<Fairness>,
+    parts: Parts,
 }
 
 fn key(number: usize) -> DocumentKey {
@@ -88,8 +90,8 @@ impl<'r> Scene<'r> {
             owners,
             owners_ever: owners_count,
             requests: 0,
-            // Changes take turns that nobody sees, so who is fair cannot be told beside them.
             fairness: rng.one_in(2).then(Fairness::default),
+            parts: Parts::default(),
             rng,
         }
     }
@@ -161,8 +163,10 @@ impl<'r> Scene<'r> {
             let newer = known.pages.iter().filter(|(_, (lsn, _))| *lsn >= since);
             let pages = newer.map(|(pgid, (_, page))| (*pgid, page.clone())).collect();
             let set = PageSet { db_pages: known.db_pages, pages };
-            let expected = Expected::Changes { position: known.position, set };
-            (StoreRequest::Changes { request, urgency, document, since }, expected)
+            let expected = known.position.map(|position| (position, set)).ok_or(None);
+            let journal = known.position.map_or(JournalId([0; 16]), |position| position.journal);
+            let asked = StoreRequest::SyncPrepare { request, urgency, document, journal, since };
+            (asked, Expected::Compaction(expected))
         } else {
             let count = if self.rng.one_in(5) { self.rng.below(400) } else { self.rng.below(5) };
             let first = 1 + self.rng.below(known.db_pages as usize + 2) as u32;
@@ -221,13 +225,13 @@ impl<'r> Scene<'r> {
                 }
                 Some((urgency, count))
             }
-            StoreReply::Changes { request, position, set, .. } => {
+            StoreReply::SyncPart { request, .. } | StoreReply::Unrelated { request, .. } => {
+                let compaction = self.parts.take(reply)?;
                 let (_, expected) = state.reads.remove(&request).expect("asked for");
-                let Expected::Changes { position: of, set: expected } = expected else {
-                    panic!("changes for {expected:?}")
+                let Expected::Compaction(expected) = expected else {
+                    panic!("a compaction for {expected:?}")
                 };
-                assert_eq!((position, set.db_pages), (of, expected.db_pages));
-                assert!(set.pages == expected.pages, "as when it was asked for");
+                assert!(compaction == expected, "as when it was asked for");
                 None
             }
             other => panic!("unasked: {other:?}"),

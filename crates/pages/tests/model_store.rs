@@ -12,9 +12,13 @@ mod runs;
 
 use std::collections::BTreeMap;
 
-use common::{Model, ModelDocument, OWNER, Server, Workload, ask, files, is_same, observe, plain};
+use common::{
+    Model, ModelDocument, OWNER, Server, Workload, ask, files, is_same, observe, plain, whole,
+};
 use tidelog_disk::CrashDevice;
-use tidelog_pages::{PageServer, StoreOptions, StoreReply, StoreRequest, Ticket, Urgency};
+use tidelog_pages::{
+    Cursor, Direction, PageServer, StoreOptions, StoreReply, StoreRequest, Ticket, Urgency,
+};
 use tidelog_types::{DocumentKey, JournalId, Lsn, Page, Pgid};
 
 const OPERATIONS: u64 = 1_000;
@@ -112,10 +116,10 @@ impl Scene {
         // Lately more often than long ago.
         let back = self.rng.below(past.pages.len().min(6));
         let (at, pages) = past.pages.iter().nth_back(back).expect("counted");
-        let (at, pages) = (*at, pages.clone());
+        let (at, pages, journal) = (*at, pages.clone(), past.journal.expect("it has pages"));
         let pgids: Vec<Pgid> = (1..=known.db_pages + 2).map(Pgid).collect();
         let (request, urgency) = (self.next_request(), Urgency::User);
-        let asked = StoreRequest::ReadAt { request, urgency, document, pgids, at };
+        let asked = StoreRequest::ReadAt { request, urgency, document, pgids, journal, at };
         let mut found = BTreeMap::new();
         for reply in self.ask(asked) {
             match reply {
@@ -199,14 +203,44 @@ impl Scene {
         let next = known.storage.map_or(1, |position| position.next.get());
         let since = Lsn::FIRST.plus(self.rng.next() % next);
         let (request, urgency) = (self.next_request(), Urgency::Background);
-        let replies = self.ask(StoreRequest::Changes { request, urgency, document, since });
-        let [StoreReply::Changes { position, set, .. }] = replies.as_slice() else {
-            panic!("{replies:?}")
+        let journal = known.storage.map_or(JournalId([9; 16]), |position| position.journal);
+        let asked = StoreRequest::SyncPrepare { request, urgency, document, journal, since };
+        let (position, set) = match whole(self.ask(asked)) {
+            Ok(prepared) => prepared,
+            Err(position) => return assert_eq!((position, known.storage), (None, None)),
         };
-        assert_eq!((*position, set.db_pages), (known.storage, known.db_pages));
+        assert_eq!((Some(position), set.db_pages), (known.storage, known.db_pages));
         let newer = known.pages.iter().filter(|(_, (lsn, _))| *lsn >= since);
         let newer = newer.map(|(pgid, (_, page))| (pgid, page));
         assert!(newer.eq(&set.pages), "the pages since {since}");
+    }
+
+    /// Some entries of a timeline, from anywhere, either way.
+    fn frames(&mut self) {
+        let (document, known) = self.document();
+        let Some((journal, start, frames)) = known.timeline else { return };
+        let at = self.rng.below(frames.len() + 1);
+        let count = self.rng.below(frames.len() + 2);
+        let direction = [Direction::Forwards, Direction::Backwards][self.rng.below(2)];
+        let cursor = Cursor { journal, at: start.plus(at as u64), direction };
+        let (request, urgency, count_max) = (self.next_request(), Urgency::User, count as u32);
+        let asked = StoreRequest::Entries { request, urgency, document, cursor, count: count_max };
+        let expected: Vec<_> = match direction {
+            Direction::Forwards => frames[at..].iter().take(count).collect(),
+            Direction::Backwards => frames[..at].iter().rev().take(count).collect(),
+        };
+        let mut found = Vec::new();
+        for reply in self.ask(asked) {
+            match reply {
+                StoreReply::Frames { frames, .. } => found.extend(frames),
+                StoreReply::Trimmed { history, .. } => {
+                    assert!(direction == Direction::Backwards && at == 0 && start > Lsn::FIRST);
+                    assert_eq!(history.map(|range| range.start()), Some(start));
+                }
+                other => panic!("unasked: {other:?}"),
+            }
+        }
+        assert!(found.iter().eq(expected), "{count} from {cursor:?}");
     }
 
     fn compare(&mut self) {
@@ -257,7 +291,8 @@ impl Scene {
             600..650 => self.open_document(),
             650..800 => self.read(),
             800..880 => self.read_at(),
-            880..985 => self.changes(),
+            880..930 => self.changes(),
+            930..985 => self.frames(),
             985..990 => self.compare(),
             990..995 => self.reopen(),
             _ => self.cut(),

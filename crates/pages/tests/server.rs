@@ -4,7 +4,9 @@ mod common;
 
 use std::collections::BTreeMap;
 
-use common::{OWNER, Rng, Server, ask, changes, files, open, open_document, poll_all, settle};
+use common::{
+    OWNER, Rng, Server, ask, changes, files, open, open_document, poll_all, settle, sync_prepare,
+};
 use tidelog_disk::{CrashDevice, CrashDisk, Disk, Fault, MemoryDisk, StoreFiles};
 use tidelog_pages::{
     Append, AppendError, OpenError, OwnerId, PageServer, StorageEntry, StoreOptions, StoreReply,
@@ -356,14 +358,14 @@ fn changes_are_the_pages_that_a_follower_lacks() {
         assert_eq!(since(&mut server, 51), []);
         change_over(&mut server, &device, 2);
     }
-    let nothing = StoreRequest::Changes {
-        request: 1,
-        urgency: Urgency::User,
-        document: key("b"),
-        since: Lsn::FIRST,
+    let mut unrelated = |document: &str, journal: JournalId, since: u64| {
+        sync_prepare(&mut server, &device, &key(document), journal, lsn(since))
+            .expect_err("it does not follow")
+            .map(|position| position.next)
     };
-    let replies = ask(&mut server, &device, nothing);
-    assert!(matches!(replies.as_slice(), [StoreReply::Changes { position: None, .. }]));
+    assert_eq!(unrelated("b", STORAGE, 1), None, "no such document");
+    assert_eq!(unrelated("a", JournalId([7; 16]), 1), Some(lsn(51)), "another journal");
+    assert_eq!(unrelated("a", STORAGE, 52), Some(lsn(51)), "it never came that far");
 }
 
 #[test]

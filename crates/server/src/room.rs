@@ -38,7 +38,7 @@ use tidelog_sync::{FromServer, Refusal, ToServer, WireFrame};
 use tidelog_types::{DocumentKey, JournalId, Lsn, Page, Pgid, Position};
 
 use document::Document;
-use follow::Changes;
+use follow::CatchUp;
 use guest::{Guest, GuestId, Seat, Wish};
 pub use io::{Answer, Ask, ConnId, RoomCounts, RoomEffect, RoomInput, RoomSettings};
 use outbox::{After, Outbox};
@@ -62,12 +62,10 @@ pub struct Room {
     /// before that.
     settles_at: Option<Ticket>,
     requests_ever: u64,
-    /// Guests for whom changes are being read, by request, and since when.
-    catch_ups: BTreeMap<u64, (GuestId, Lsn)>,
+    /// What is being read for guests who lag, by request.
+    catch_ups: BTreeMap<u64, CatchUp>,
     /// Reads that the store had no room for yet.
     refused: BTreeSet<u64>,
-    /// Changes that were read and may not leave yet.
-    held: Vec<Changes>,
     counts: RoomCounts,
     effects: Vec<RoomEffect>,
 }
@@ -145,7 +143,6 @@ impl Room {
             requests_ever: 0,
             catch_ups: BTreeMap::new(),
             refused: BTreeSet::new(),
-            held: Vec::new(),
             counts: RoomCounts::default(),
             effects: Vec::new(),
         }
@@ -369,7 +366,7 @@ impl Room {
                 }
                 document.durable = entry.position;
                 self.broadcast(entry.range, entry.position, &entry.set, origin);
-                self.release_held();
+                self.send_catch_ups();
             }
         }
     }

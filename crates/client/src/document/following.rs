@@ -125,7 +125,7 @@ impl Document {
                     doctypes.insert(place, doctype);
                 }
                 let doctypes = doctypes.into_iter().map(|(_, doctype)| doctype).collect();
-                (doctypes, replica.timeline(), replica.held(), Intent::Follow)
+                (doctypes, replica.timeline(), replica.sync_request(), Intent::Follow)
             }
             _ => return,
         };
@@ -270,6 +270,8 @@ impl Document {
         }
         self.following.moved = false;
         self.following.opened = true;
+        // What was under way when this was asked for begins anew.
+        self.following.parts = None;
         self.error = other.then(|| CallFailure::replaced(&self.key.document));
         // Another authority knows nothing of this timeline: its entries come first, and then the
         // undecided frames in a timeline of their own.
@@ -324,7 +326,7 @@ impl Document {
         let set = self.following.parts.take().expect("BUG: inserted above");
         let Some(Role::Synced(replica)) = &mut self.role else { return };
         let (range, position, origin) = (part.range, part.position, part.origin);
-        match replica.receive(ServerEntry { range, position, origin, set }) {
+        match replica.sync_receive(ServerEntry { range, position, origin, set }) {
             Ok(None) => self.following.restarted = false,
             Ok(Some(advance)) => {
                 self.following.restarted = false;

@@ -249,7 +249,7 @@ impl Device {
 
     /// Takes an entry; gives what became visible at once.
     pub fn hear(&mut self, entry: ServerEntry) -> bool {
-        let advance = self.replica.receive(entry).expect("in order");
+        let advance = self.replica.sync_receive(entry).expect("in order");
         let at_once = advance.is_some();
         if let Some(advance) = advance {
             self.take(advance);
@@ -353,7 +353,7 @@ pub fn converge(server: &mut Server, device: &mut Device) {
 /// Brings the device what it lacks, entry by entry.
 pub fn follow(server: &Server, device: &mut Device) {
     let journal = server.authority.position().journal;
-    let held = device.replica.held().filter(|held| held.journal == journal);
+    let held = device.replica.sync_request().filter(|held| held.journal == journal);
     let next = held.map_or(Lsn::FIRST, |held| held.next);
     for entry in server.entries.iter().filter(|entry| entry.range.start() >= next) {
         device.hear(entry.clone());

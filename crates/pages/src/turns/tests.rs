@@ -9,7 +9,7 @@ use super::*;
 use crate::catalog::{PageAt, PagePlace};
 use crate::page_file::Slot;
 use crate::pool::PoolKey;
-use crate::reads::Answer;
+use crate::reads::{Answer, Plan};
 use crate::runs::{Rng, runs};
 
 const URGENCIES: [Urgency; 2] = [Urgency::User, Urgency::Background];
@@ -20,8 +20,9 @@ fn read(owner: u64, urgency: Urgency, request: u64, pages: usize) -> ActiveRead 
     let at = PageAt::Slot(Slot::new(1).expect("from 1"));
     let places = std::iter::repeat_n(PagePlace { key, checksum: 0, at }, pages).collect();
     let document = DocumentKey::new("a", "").expect("a good name");
-    let (owner, answer, _era) = (OwnerId(owner), Answer::Pages, Arc::default());
-    ActiveRead { owner, urgency, request, document, places, answer, _era }
+    let (owner, plan, _era) =
+        (OwnerId(owner), Plan::of_pages(places, Answer::Pages), Arc::default());
+    ActiveRead { owner, urgency, request, document, plan, _era }
 }
 
 /// Serves one turn as the page server does. Gives whose it was, and the requests that it ended.
@@ -31,10 +32,10 @@ fn turn(turns: &mut Turns) -> Option<(Urgency, u64, Vec<u64>)> {
     while left > 0
         && let Some(mut read) = turns.take(urgency, owner)
     {
-        let count = read.places.len().min(left);
-        read.places.drain(..count);
+        let count = read.plan.pages.len().min(left);
+        read.plan.pages.drain(..count);
         left -= count.max(1);
-        match read.places.is_empty() {
+        match read.plan.pages.is_empty() {
             true => ended.push(read.request),
             false => turns.put_back(read),
         }

@@ -13,7 +13,7 @@ use tidelog_disk::{CrashDevice, CrashDisk, StoreFiles};
 use tidelog_pages::{
     OpenedDocument, OwnerId, PageServer, StoreOptions, StoreReply, StoreRequest, Urgency,
 };
-use tidelog_types::{DocumentKey, Lsn, PageSet};
+use tidelog_types::{DocumentKey, JournalId, Lsn, PageSet, Position};
 
 #[allow(unused_imports, reason = "each test file uses its part of it")]
 pub use {
@@ -88,8 +88,9 @@ pub fn observe(server: &mut Server, device: &CrashDevice) -> Model {
     for key in documents {
         let opened = open_document(server, device, key).expect("it was listed");
         let mut pages = BTreeMap::new();
-        if opened.storage.is_some() {
-            pages = changes(server, device, key, Lsn::FIRST).pages;
+        if let Some(Position { journal, .. }) = opened.storage {
+            let prepared = sync_prepare(server, device, key, journal, Lsn::FIRST);
+            pages = prepared.expect("it is that journal").1.pages;
         }
         model.0.insert(key.clone(), ModelDocument::of(&opened, pages));
     }
@@ -117,38 +118,85 @@ pub fn try_observe(server: &mut Server, device: &CrashDevice) -> BTreeMap<Docume
     for (index, key) in documents.iter().enumerate() {
         let owner = OwnerId(100 + index as u64);
         server.serve(owner, StoreRequest::Open { document: key.clone() });
-        let (document, since, urgency) = (key.clone(), Lsn::FIRST, Urgency::User);
-        server.serve(owner, StoreRequest::Changes { request: 2, urgency, document, since });
-        let answer = match settle(server, device).as_slice() {
-            [StoreReply::Opened { state: Some(opened), .. }, StoreReply::Changes { set, .. }] => {
-                let document = Some(ModelDocument::of(opened, set.pages.clone()));
+        let mut replies = settle(server, device);
+        let mut state = None;
+        if let [StoreReply::Opened { state: Some(opened), .. }] = replies.as_slice() {
+            let journal = opened.storage.map_or(JournalId([0; 16]), |position| position.journal);
+            state = Some(opened.clone());
+            server.serve(owner, prepare(2, key, journal, Lsn::FIRST));
+            replies = settle(server, device);
+        }
+        let is_broken = |reply: &StoreReply| matches!(reply, StoreReply::Broken { .. });
+        let answer = match state.filter(|_| !replies.iter().any(is_broken)) {
+            Some(opened) => {
+                let pages = whole(replies).map(|(_, set)| set.pages).unwrap_or_default();
+                let document = Some(ModelDocument::of(&opened, pages));
                 Answer { document, is_incomplete: opened.is_incomplete }
             }
-            replies => {
-                let is_broken = |reply: &StoreReply| matches!(reply, StoreReply::Broken { .. });
-                assert!(replies.iter().any(is_broken), "{key:?} answered {replies:?}");
-                Answer { document: None, is_incomplete: false }
-            }
+            None => Answer { document: None, is_incomplete: false },
         };
         found.insert(key.clone(), answer);
     }
     found
 }
 
+/// A compaction and where it leads, or where the storage journal is that it does not lead to.
+pub type Compaction = Result<(Position, PageSet), Option<Position>>;
+
+fn prepare(request: u64, document: &DocumentKey, journal: JournalId, since: Lsn) -> StoreRequest {
+    let (urgency, document) = (Urgency::User, document.clone());
+    StoreRequest::SyncPrepare { request, urgency, document, journal, since }
+}
+
+/// Puts the parts of a compaction together.
+pub fn whole(replies: Vec<StoreReply>) -> Compaction {
+    let mut parts = Parts::default();
+    let mut answers = replies.into_iter().filter_map(|reply| parts.take(reply));
+    let answer = answers.next().expect("an answer");
+    assert_eq!(answers.next(), None, "one answer");
+    answer
+}
+
+/// Compactions of which some parts have come.
+#[derive(Default)]
+pub struct Parts(BTreeMap<u64, PageSet>);
+
+impl Parts {
+    /// Takes a part in. Gives the whole if it is the last.
+    pub fn take(&mut self, reply: StoreReply) -> Option<Compaction> {
+        match reply {
+            StoreReply::SyncPart { request, position, db_pages, pages, last, .. } => {
+                let set = self.0.entry(request).or_default();
+                set.db_pages = db_pages;
+                for (pgid, page) in pages {
+                    assert_eq!(set.pages.insert(pgid, page), None, "{pgid} twice");
+                }
+                if last { Some(Ok((position, self.0.remove(&request)?))) } else { None }
+            }
+            StoreReply::Unrelated { position, .. } => Some(Err(position)),
+            other => panic!("unasked: {other:?}"),
+        }
+    }
+}
+
+pub fn sync_prepare(
+    server: &mut Server,
+    device: &CrashDevice,
+    document: &DocumentKey,
+    journal: JournalId,
+    since: Lsn,
+) -> Compaction {
+    whole(ask(server, device, prepare(2, document, journal, since)))
+}
+
+/// What a follower of the document lacks that holds everything before `since`.
 pub fn changes(
     server: &mut Server,
     device: &CrashDevice,
     document: &DocumentKey,
     since: Lsn,
 ) -> PageSet {
-    let request = StoreRequest::Changes {
-        request: 2,
-        urgency: Urgency::User,
-        document: document.clone(),
-        since,
-    };
-    match ask(server, device, request).as_slice() {
-        [StoreReply::Changes { set, .. }] => set.clone(),
-        other => panic!("changes answered {other:?}"),
-    }
+    let opened = open_document(server, device, document).expect("it is there");
+    let journal = opened.storage.expect("it was begun").journal;
+    sync_prepare(server, device, document, journal, since).expect("it is that journal").1
 }

@@ -10,7 +10,7 @@ use tidelog_types::DocumentKey;
 
 use super::model::{Model, is_same};
 use super::workload::Workload;
-use super::{OWNER, Server, files, poll_all, settle, small_log};
+use super::{Compaction, OWNER, Parts, Server, files, poll_all, settle, small_log};
 
 /// What a run of a workload left behind.
 pub struct Run {
@@ -25,11 +25,12 @@ pub struct Run {
     pub is_broken: bool,
     requests: Vec<StoreRequest>,
     /// Compactions that were asked for: what must be answered, by the number of the request.
-    compactions: BTreeMap<u64, StoreReply>,
+    compactions: BTreeMap<u64, Compaction>,
+    parts: Parts,
     pub compactions_answered: u64,
     /// The first one that was answered in another way. While appends are being taken back the
     /// model is ahead, so only a run without faults can tell.
-    pub wrong_compaction: Option<StoreReply>,
+    pub wrong_compaction: Option<Compaction>,
 }
 
 impl Run {
@@ -62,11 +63,12 @@ impl Run {
                     self.is_broken = true;
                 }
                 StoreReply::Opened { .. } => {}
-                StoreReply::Changes { request, .. } => {
+                StoreReply::SyncPart { request, .. } | StoreReply::Unrelated { request, .. } => {
+                    let Some(compaction) = self.parts.take(reply.clone()) else { continue };
                     let expected = self.compactions.remove(request).expect("it was asked for");
                     self.compactions_answered += 1;
-                    if *reply != expected {
-                        self.wrong_compaction.get_or_insert_with(|| reply.clone());
+                    if compaction != expected {
+                        self.wrong_compaction.get_or_insert(compaction);
                     }
                 }
                 other => panic!("unasked: {other:?}"),
@@ -108,6 +110,7 @@ pub fn run_with(device: CrashDevice, seed: u64, turns: usize, options: StoreOpti
         is_broken: false,
         requests: Vec::new(),
         compactions: BTreeMap::new(),
+        parts: Parts::default(),
         compactions_answered: 0,
         wrong_compaction: None,
     };

@@ -2,40 +2,21 @@
 
 use std::collections::BTreeMap;
 
-use tidelog_pages::{
-    Append, StorageEntry, StoreReply, StoreRequest, Ticket, TimelineFrame, Urgency,
-};
+use tidelog_pages::{Append, StorageEntry, StoreRequest, Ticket, TimelineFrame, Urgency};
 use tidelog_types::limits::PAGE_SIZE;
 use tidelog_types::{
     CallId, Chain, DocumentKey, JournalId, Lsn, LsnRange, Page, PageSet, Pgid, Position,
 };
 
+use super::Compaction;
 use super::model::{Model, ModelDocument};
 
-/// Numbers from a seed, the same each time.
-pub struct Rng(u64);
+#[path = "../../../journal/tests/common/rng.rs"]
+mod rng;
+
+pub use rng::Rng;
 
 impl Rng {
-    pub fn new(seed: u64) -> Self {
-        Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ 0xD1B5_4A32_D192_ED03)
-    }
-
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        mixed ^ (mixed >> 31)
-    }
-
-    pub fn below(&mut self, count: usize) -> usize {
-        (self.next() % count as u64) as usize
-    }
-
-    pub fn one_in(&mut self, count: usize) -> bool {
-        self.below(count) == 0
-    }
-
     fn bytes16(&mut self) -> [u8; 16] {
         let mut bytes = [0; 16];
         bytes[..8].copy_from_slice(&self.next().to_le_bytes());
@@ -81,20 +62,22 @@ impl Workload {
         DocumentKey::new(&name, "").expect("a good name")
     }
 
-    /// A request for what changed since some LSN, and what has to be answered.
-    pub fn changes(&mut self) -> (StoreRequest, StoreReply) {
+    /// A request for what a follower lacks, and what has to be answered.
+    pub fn changes(&mut self) -> (StoreRequest, Compaction) {
         self.changes += 1;
         let (request, document) = (self.changes, self.document());
         let known = self.model.0.get(&document).cloned().unwrap_or_default();
         let entries = known.storage.map_or(0, |position| position.next.get() - 1);
         let since = Lsn::FIRST.plus(self.rng.next() % (entries + 1));
-        let pages = known.pages.iter().filter(|(_, (lsn, _))| *lsn >= since);
-        let pages = pages.map(|(pgid, (_, page))| (*pgid, page.clone())).collect();
-        let set = PageSet { db_pages: known.db_pages, pages };
-        let position = known.storage;
-        let answer = StoreReply::Changes { request, document: document.clone(), position, set };
+        let held = known.storage.filter(|_| !self.rng.one_in(20));
+        let answer = held.map_or(Err(known.storage), |position| {
+            let pages = known.pages.iter().filter(|(_, (lsn, _))| *lsn >= since);
+            let pages = pages.map(|(pgid, (_, page))| (*pgid, page.clone())).collect();
+            Ok((position, PageSet { db_pages: known.db_pages, pages }))
+        });
+        let journal = held.map_or(JournalId([9; 16]), |position| position.journal);
         let urgency = Urgency::Background;
-        (StoreRequest::Changes { request, urgency, document, since }, answer)
+        (StoreRequest::SyncPrepare { request, urgency, document, journal, since }, answer)
     }
 
     pub fn next(&mut self) -> StoreRequest {

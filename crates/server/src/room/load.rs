@@ -9,7 +9,6 @@ use tidelog_types::limits::POOL_PAGES_MAX;
 use tidelog_types::{Page, Pgid};
 
 use super::document::Document;
-use super::follow::Changes;
 use super::guest::Seat;
 use super::record::RoomRecord;
 use super::{Answer, Fetch, Room, RoomEffect, State, Work};
@@ -40,19 +39,22 @@ impl Room {
                     self.ask_again();
                 }
             }
-            StoreReply::Changes { request, position, set, .. } => {
-                let waiting = self.catch_ups.remove(&request);
-                if let (Some((guest, since)), Some(position)) = (waiting, position) {
-                    self.held.push(Changes { guest, since, position, set });
-                    self.release_held();
+            StoreReply::SyncPart { request, position, db_pages, pages, last, .. } => {
+                self.on_sync_part(request, position, db_pages, pages, last);
+                if last {
+                    self.ask_again();
                 }
-                self.ask_again();
+            }
+            // The document is another by now: those who followed the one before were let go.
+            StoreReply::Unrelated { request, .. } => {
+                self.catch_ups.remove(&request);
             }
             StoreReply::Busy { request, .. } => {
                 self.refused.insert(request);
             }
             StoreReply::Ready { .. }
             | StoreReply::Entries { .. }
+            | StoreReply::Frames { .. }
             | StoreReply::Trimmed { .. }
             | StoreReply::Documents { .. } => {}
         }
@@ -103,8 +105,8 @@ impl Room {
     /// The store has answered a read, so it may take in those that it had no room for.
     fn ask_again(&mut self) {
         for request in std::mem::take(&mut self.refused) {
-            if let Some((_, since)) = self.catch_ups.get(&request).copied() {
-                self.ask_for_changes(request, since);
+            if self.catch_ups.contains_key(&request) {
+                self.ask_for_catch_up(request);
             } else if self.fetch.as_ref().is_some_and(|fetch| fetch.request == request) {
                 self.ask_for_pages();
             }
@@ -139,7 +141,6 @@ impl Room {
         self.fetch = None;
         self.faults_count = 0;
         self.catch_ups.clear();
-        self.held.clear();
         self.state = State::Closed;
     }
 }

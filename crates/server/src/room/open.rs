@@ -155,7 +155,6 @@ impl Room {
         }
         self.state = State::Open(Box::new(Document::new(view, position, record, start)));
         self.catch_ups.clear();
-        self.held.clear();
         // The others hold the old journal: they must compare anew.
         for guest in std::mem::take(&mut self.guests).into_values() {
             self.effects.push(RoomEffect::Disconnect { conn: guest.seat.conn });

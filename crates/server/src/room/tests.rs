@@ -1,12 +1,12 @@
 //! Stories of one room over a real page server on a disk in memory.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use tidelog_disk::{MemoryDisk, StoreFiles};
 use tidelog_document::{Doctype, Mutation, MutationDefinition, Param, ParamKind};
 use tidelog_pages::{AppendError, OwnerId, PageServer, StoreReply};
 use tidelog_sync::{Intent, codec};
-use tidelog_types::limits::{MESSAGE_PAGES_MAX, OWNER_READS_MAX};
+use tidelog_types::limits::{MESSAGE_PAGES_MAX, OWNER_READS_MAX, READ_CHUNK_PAGES};
 use tidelog_types::{CallId, Chain, ClientId, Value};
 
 use super::*;
@@ -72,8 +72,8 @@ struct Scene {
     room: Room,
     store: PageServer<MemoryDisk>,
     owner: OwnerId,
-    /// Replies about durability wait here while it is set.
-    held: Option<Vec<StoreReply>>,
+    /// While it is set, replies of some kind wait here.
+    held: Option<(fn(&StoreReply) -> bool, VecDeque<StoreReply>)>,
     told: BTreeMap<ConnId, Vec<FromServer>>,
     answers: Vec<Answer>,
     disconnected: Vec<ConnId>,
@@ -126,7 +126,7 @@ impl Scene {
                 }
                 for (_, reply) in replies {
                     match (&mut self.held, reply) {
-                        (Some(held), reply @ StoreReply::Durable { .. }) => held.push(reply),
+                        (Some((waits, held)), reply) if waits(&reply) => held.push_back(reply),
                         (_, reply) => effects.extend(self.room.step(RoomInput::Store(reply))),
                     }
                 }
@@ -144,8 +144,19 @@ impl Scene {
         }
     }
 
+    fn hold(&mut self, waits: fn(&StoreReply) -> bool) {
+        self.held = Some((waits, VecDeque::new()));
+    }
+
+    fn release_one(&mut self) {
+        let (_, held) = self.held.as_mut().expect("they are held");
+        let reply = held.pop_front().expect("one is held");
+        self.step(RoomInput::Store(reply));
+    }
+
     fn release(&mut self) {
-        for reply in self.held.take().into_iter().flatten() {
+        let (_, held) = self.held.take().expect("they are held");
+        for reply in held {
             self.step(RoomInput::Store(reply));
         }
     }
@@ -194,8 +205,12 @@ impl Scene {
     }
 
     fn position(&self) -> Position {
+        self.position_and_size().0
+    }
+
+    fn position_and_size(&self) -> (Position, u32) {
         let State::Open(document) = &self.room.state else { panic!("not open: {}", self.room) };
-        document.authority.position()
+        (document.authority.position(), document.authority.view().base_db_pages())
     }
 }
 
@@ -322,7 +337,7 @@ fn a_doctype_that_is_no_successor_or_cannot_work_is_refused() {
 fn nothing_leaves_before_it_is_durable() {
     let mut scene = Scene::new();
     scene.open(ANN, None);
-    scene.held = Some(Vec::new());
+    scene.hold(|reply| matches!(reply, StoreReply::Durable { .. }));
     assert!(scene.frames(ANN, 1, vec![add("a")]).is_empty());
     assert!(scene.open(BOB, None).is_empty());
     scene.say(BOB, ToServer::Probe { channel: 7, request: 1 });
@@ -366,6 +381,40 @@ fn one_who_comes_late_gets_one_entry_in_parts() {
     assert!(last.last && others.iter().all(|part| !part.last));
     assert!(others.iter().all(|part| part.pages.len() == MESSAGE_PAGES_MAX));
     assert_eq!(last.range.to_string(), "1..4");
+}
+
+#[test]
+fn the_parts_of_an_entry_are_sent_as_they_are_read_and_to_nobody_who_opened_anew() {
+    let mut scene = Scene::new();
+    scene.open(ANN, None);
+    scene.frames(ANN, 1, vec![frame(&notes(), "fill", &[]), add("a")]);
+    let db_pages = scene.position_and_size().1;
+    scene.hold(|reply| matches!(reply, StoreReply::SyncPart { .. }));
+    assert_eq!(brief(&scene.open(BOB, None)), ["opened 4 wanted 1"]);
+    let turns = MESSAGE_PAGES_MAX / READ_CHUNK_PAGES;
+    (0..turns).for_each(|_| scene.release_one());
+    assert!(scene.heard(BOB).is_empty(), "whether it is the last part is not known yet");
+    scene.release_one();
+    let heard = scene.heard(BOB);
+    let [FromServer::Entry { part, .. }] = heard.as_slice() else { panic!("{heard:?}") };
+    assert!(part.pages.len() == MESSAGE_PAGES_MAX && !part.last);
+    // Nothing of another entry comes between.
+    scene.frames(ANN, 3, vec![add("b")]);
+    assert!(scene.heard(BOB).is_empty());
+
+    assert_eq!(brief(&scene.open(BOB, None)), ["opened 5 wanted 1"]);
+    scene.release();
+    let mut pages = BTreeSet::new();
+    let heard = scene.heard(BOB);
+    for (index, message) in heard.iter().enumerate() {
+        let FromServer::Entry { part, .. } = message else { panic!("{message:?}") };
+        assert_eq!(
+            (part.range.to_string().as_str(), part.last),
+            ("1..5", index + 1 == heard.len())
+        );
+        pages.extend(part.pages.iter().map(|(pgid, _)| *pgid));
+    }
+    assert_eq!(pages.len(), db_pages as usize);
 }
 
 #[test]
