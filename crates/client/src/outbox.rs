@@ -31,7 +31,7 @@ impl Outbox {
     }
 
     pub(crate) fn ask_store(&mut self, request: StoreRequest) {
-        self.to_store.push(request);
+        self.to_store.extend(request.into_parts());
     }
 
     pub(crate) fn notice(&mut self, notice: Notice) {
@@ -61,9 +61,16 @@ impl Outbox {
     /// The effects, the page server's first: its answer is what others wait for.
     pub(crate) fn into_effects(self, page_server: Option<PageServerId>) -> Vec<Effect> {
         let mut effects = Vec::new();
-        if let (Some(server), false) = (page_server, self.to_store.is_empty()) {
-            let (requests, notices) = (self.to_store, self.notices);
-            effects.push(Effect::ToPageServer { server, requests, notices });
+        if let Some(server) = page_server {
+            let to_page_server = messages(self.to_store).into_iter();
+            effects.extend(to_page_server.map(|requests| Effect::ToPageServer {
+                server,
+                requests,
+                notices: Vec::new(),
+            }));
+            if let Some(Effect::ToPageServer { notices, .. }) = effects.last_mut() {
+                *notices = self.notices;
+            }
         }
         effects.extend(self.sockets);
         effects.extend(
@@ -72,4 +79,22 @@ impl Outbox {
         effects.extend(self.wake_at_ms.map(|at_ms| Effect::WakeAt { at_ms }));
         effects
     }
+}
+
+/// Requests in as few messages as may be: all in one, except that pages which are sent ahead end
+/// a message, so that none is large.
+fn messages(requests: Vec<StoreRequest>) -> Vec<Vec<StoreRequest>> {
+    let mut messages = Vec::new();
+    let mut message = Vec::new();
+    for request in requests {
+        let is_large = matches!(request, StoreRequest::Stage { .. });
+        message.push(request);
+        if is_large {
+            messages.push(std::mem::take(&mut message));
+        }
+    }
+    if !message.is_empty() {
+        messages.push(message);
+    }
+    messages
 }

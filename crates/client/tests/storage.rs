@@ -8,6 +8,7 @@ use tidelog_client::{Call, FromCore, Input, PageServerFailure, PageServerId, Sto
 use tidelog_disk::{CrashDevice, Disk};
 use tidelog_pages::StoreRequest;
 use tidelog_types::ErrorCode;
+use tidelog_types::limits::APPEND_PART_PAGES_MAX;
 
 fn add(device: &mut Device, id: &str) -> Call {
     device.mutate("add", &[("id", text(id)), ("title", text(&format!("title of {id}")))])
@@ -188,4 +189,37 @@ fn a_damaged_document_is_as_it_was_before_says_so_and_takes_no_more() {
     let call = device.next_call();
     device.ask(TAB, vec![ToCore::Export { call, handle: HANDLE }]);
     assert!(matches!(device.answer(call), FromCore::Exported { .. }));
+}
+
+/// Goal: no message to the page server is large, whatever a mutation changes; and all of it is
+/// handed over again to the next one. Method: rows of two megabytes.
+#[test]
+fn a_large_append_travels_in_parts_and_is_handed_over_again() {
+    let mut device = Device::new(1);
+    device.open(&todos());
+    let title = text(&"x".repeat(2 << 20));
+    device.mutate("note", &[("title", title.clone())]);
+    device.lose_page_server();
+    let waiting = device.mutate("note", &[("title", title)]);
+    device.asked.clear();
+    device.lend();
+    assert_eq!(device.fate(waiting), "durable 3, confirmed 3");
+    let mut pages_count = 0;
+    for request in &device.asked {
+        match request {
+            StoreRequest::Stage { pages, .. } => {
+                assert!(pages.len() <= APPEND_PART_PAGES_MAX);
+                pages_count += pages.len();
+            }
+            StoreRequest::Append { append, .. } => {
+                assert!(append.storage.iter().all(|entry| entry.set.pages.is_empty()));
+            }
+            _ => {}
+        }
+    }
+    assert!(pages_count > 512, "{pages_count}");
+    device.cut_power();
+    device.open(&todos());
+    let sizes = device.query("select sum(length(text)) from note");
+    assert_eq!(sizes, [[integer(4 << 20)]]);
 }

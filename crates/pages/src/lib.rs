@@ -35,6 +35,7 @@ mod kind;
 mod owners;
 mod page_file;
 mod page_table;
+mod parts;
 mod pool;
 mod promises;
 mod protocol;
@@ -50,8 +51,8 @@ mod turns;
 pub use error::{OpenError, Remedy};
 pub use owners::OwnerId;
 pub use protocol::{
-    Append, AppendError, Cursor, Direction, OpenedDocument, StorageEntry, StoreReply, StoreRequest,
-    Ticket, TimelineFrame, TimelineState, Urgency,
+    Append, AppendError, Cursor, Direction, OpenedDocument, StagedPage, StorageEntry, StoreReply,
+    StoreRequest, Ticket, TimelineFrame, TimelineState, Urgency,
 };
 pub use server::{DamageReport, PageServer, RecoveryReport};
 pub use store::StoreOptions;

@@ -49,6 +49,15 @@ pub enum StoreRequest {
         /// What is to last.
         append: Append,
     },
+    /// Pages of an append that follows, which is too large for one message. Nothing is begun
+    /// before the append itself has come; if another comes, these are forgotten. Not answered.
+    /// [`StoreRequest::into_parts`] makes them.
+    Stage {
+        /// The number of that append.
+        ticket: Ticket,
+        /// Some of its pages.
+        pages: Vec<StagedPage>,
+    },
     /// The newest versions of these pages of the storage journal, whether durable or not.
     /// Answered by one or more [`StoreReply::Pages`], or by [`StoreReply::Busy`].
     Read {
@@ -208,6 +217,17 @@ pub struct StorageEntry {
     pub calls: Vec<(CallId, Lsn)>,
     /// What changed.
     pub set: PageSet,
+}
+
+/// A page of an append, sent ahead of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StagedPage {
+    /// Which of the append's storage entries it belongs to, from 0.
+    pub entry: u32,
+    /// Which page.
+    pub pgid: Pgid,
+    /// The page.
+    pub page: Page,
 }
 
 /// What a page server answers.

@@ -10,6 +10,7 @@ use tidelog_types::{DocumentKey, Epoch, JournalId, SortedMap};
 use crate::append;
 use crate::error::Fault;
 use crate::owners::{OwnerId, Owners};
+use crate::parts::Staged;
 use crate::promises::Promises;
 use crate::protocol::Urgency;
 use crate::reads::{ActiveRead, Answer, Plan, Served};
@@ -74,6 +75,8 @@ pub struct PageServer<D> {
     promises: Promises,
     /// Documents of which an append of this owner failed, until it opens them anew.
     refused: SortedMap<(OwnerId, DocumentKey), AppendError>,
+    /// Of each owner, the pages of an append that is still to come.
+    staged: SortedMap<OwnerId, Staged>,
     /// Served a chunk each in turn.
     reads: Turns,
     broken: Option<AppendError>,
@@ -118,6 +121,7 @@ impl<D: Disk> PageServer<D> {
             owners: Owners::default(),
             promises: Promises::default(),
             refused: SortedMap::new(),
+            staged: SortedMap::new(),
             reads: Turns::default(),
             broken: None,
             replies: Vec::new(),
@@ -166,6 +170,7 @@ impl<D: Disk> PageServer<D> {
         self.owners.forget(owner);
         self.reads.forget(owner);
         self.promises.forget(owner);
+        self.staged.remove(&owner);
         self.refused.retain(|(from, _), _| *from != owner);
         self.replies.retain(|(to, _)| *to != owner);
     }
@@ -238,6 +243,9 @@ impl<D: Disk> PageServer<D> {
             StoreRequest::Hello { epoch } => self.hello(owner, epoch),
             StoreRequest::Open { document } => self.open_document(owner, document)?,
             StoreRequest::Append { ticket, append } => self.append(owner, ticket, append)?,
+            StoreRequest::Stage { ticket, pages } => {
+                self.staged.get_or_insert_with(owner, || Staged::of(ticket)).add(ticket, pages);
+            }
             StoreRequest::Read { request, urgency, document, pgids } => {
                 let pages = self.store.places(&document, &pgids);
                 let plan = Plan::of_pages(pages, Answer::Pages);
@@ -302,12 +310,15 @@ impl<D: Disk> PageServer<D> {
         self.serve_chunk(read, READ_CHUNK_PAGES).map(drop)
     }
 
-    fn append(&mut self, owner: OwnerId, ticket: Ticket, append: Append) -> Result<(), Fault> {
+    fn append(&mut self, owner: OwnerId, ticket: Ticket, mut append: Append) -> Result<(), Fault> {
         self.make_room(owner)?;
         let number = self.store.catalog.number_for(&append.document);
+        let staged = self.staged.remove(&owner);
+        let joined = staged.map_or(Ok(()), |staged| staged.join(ticket, &mut append));
         let decided = match self.refusal_of(owner, &append.document) {
             Some(error) => Err(error),
-            None => append::decide(&append, self.store.catalog.documents.get(&number)),
+            None => joined
+                .and_then(|()| append::decide(&append, self.store.catalog.documents.get(&number))),
         };
         match decided {
             Ok(steps) => {

@@ -88,6 +88,9 @@ pub const OWNER_READ_PAGES_MAX: usize = 256 * 1024;
 /// Appends of one owner of a page server that may wait to become durable.
 pub const OWNER_APPENDS_MAX: usize = 64 * 1024;
 
+/// Pages in one message of an append to a page server: those of a larger one are sent ahead.
+pub const APPEND_PART_PAGES_MAX: usize = 256;
+
 /// Pages that one storage entry may change: it is put together in memory.
 pub const ENTRY_PAGES_MAX: usize = 131_072;
 

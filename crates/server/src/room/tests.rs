@@ -72,8 +72,9 @@ struct Scene {
     room: Room,
     store: PageServer<MemoryDisk>,
     owner: OwnerId,
-    /// While it is set, replies of some kind wait here.
-    held: Option<(fn(&StoreReply) -> bool, VecDeque<StoreReply>)>,
+    /// Which replies are held back.
+    waits: fn(&StoreReply) -> bool,
+    held: VecDeque<StoreReply>,
     told: BTreeMap<ConnId, Vec<FromServer>>,
     answers: Vec<Answer>,
     disconnected: Vec<ConnId>,
@@ -91,7 +92,8 @@ impl Scene {
             room: room(1),
             store,
             owner: OwnerId(1),
-            held: None,
+            waits: |_| false,
+            held: VecDeque::new(),
             told: BTreeMap::new(),
             answers: Vec::new(),
             disconnected: Vec::new(),
@@ -125,9 +127,10 @@ impl Scene {
                     break;
                 }
                 for (_, reply) in replies {
-                    match (&mut self.held, reply) {
-                        (Some((waits, held)), reply) if waits(&reply) => held.push_back(reply),
-                        (_, reply) => effects.extend(self.room.step(RoomInput::Store(reply))),
+                    if (self.waits)(&reply) {
+                        self.held.push_back(reply);
+                    } else {
+                        effects.extend(self.room.step(RoomInput::Store(reply)));
                     }
                 }
             }
@@ -144,20 +147,15 @@ impl Scene {
         }
     }
 
-    fn hold(&mut self, waits: fn(&StoreReply) -> bool) {
-        self.held = Some((waits, VecDeque::new()));
-    }
-
     fn release_one(&mut self) {
-        let (_, held) = self.held.as_mut().expect("they are held");
-        let reply = held.pop_front().expect("one is held");
+        let reply = self.held.pop_front().expect("one is held");
         self.step(RoomInput::Store(reply));
     }
 
     fn release(&mut self) {
-        let (_, held) = self.held.take().expect("they are held");
-        for reply in held {
-            self.step(RoomInput::Store(reply));
+        self.waits = |_| false;
+        while !self.held.is_empty() {
+            self.release_one();
         }
     }
 
@@ -337,7 +335,7 @@ fn a_doctype_that_is_no_successor_or_cannot_work_is_refused() {
 fn nothing_leaves_before_it_is_durable() {
     let mut scene = Scene::new();
     scene.open(ANN, None);
-    scene.hold(|reply| matches!(reply, StoreReply::Durable { .. }));
+    scene.waits = |reply| matches!(reply, StoreReply::Durable { .. });
     assert!(scene.frames(ANN, 1, vec![add("a")]).is_empty());
     assert!(scene.open(BOB, None).is_empty());
     scene.say(BOB, ToServer::Probe { channel: 7, request: 1 });
@@ -389,7 +387,7 @@ fn the_parts_of_an_entry_are_sent_as_they_are_read_and_to_nobody_who_opened_anew
     scene.open(ANN, None);
     scene.frames(ANN, 1, vec![frame(&notes(), "fill", &[]), add("a")]);
     let db_pages = scene.position_and_size().1;
-    scene.hold(|reply| matches!(reply, StoreReply::SyncPart { .. }));
+    scene.waits = |reply| matches!(reply, StoreReply::SyncPart { .. });
     assert_eq!(brief(&scene.open(BOB, None)), ["opened 4 wanted 1"]);
     let turns = MESSAGE_PAGES_MAX / READ_CHUNK_PAGES;
     (0..turns).for_each(|_| scene.release_one());

@@ -1,0 +1,72 @@
+//! Appends that are too large for one message travel in parts: their pages first, a batch at a
+//! time, and then the append, which begins when all of it has arrived.
+
+use tidelog_types::limits::APPEND_PART_PAGES_MAX;
+
+use crate::{Append, AppendError, StagedPage, StoreRequest, Ticket};
+
+impl StoreRequest {
+    /// This request as it travels: one message, or several for an append of more than
+    /// [`APPEND_PART_PAGES_MAX`] pages.
+    #[must_use]
+    pub fn into_parts(self) -> Vec<Self> {
+        let Self::Append { ticket, mut append } = self else { return vec![self] };
+        let pages_count: usize = append.storage.iter().map(|entry| entry.set.pages.len()).sum();
+        if pages_count <= APPEND_PART_PAGES_MAX {
+            return vec![Self::Append { ticket, append }];
+        }
+        let mut parts = Vec::with_capacity(pages_count.div_ceil(APPEND_PART_PAGES_MAX) + 1);
+        let mut pages = Vec::new();
+        for (entry, index) in append.storage.iter_mut().zip(0..) {
+            for (pgid, page) in std::mem::take(&mut entry.set.pages) {
+                if pages.len() == APPEND_PART_PAGES_MAX {
+                    parts.push(Self::Stage { ticket, pages: std::mem::take(&mut pages) });
+                }
+                pages.push(StagedPage { entry: index, pgid, page });
+            }
+        }
+        parts.push(Self::Stage { ticket, pages });
+        parts.push(Self::Append { ticket, append });
+        parts
+    }
+}
+
+/// The pages of an append that is still to come.
+#[derive(Debug)]
+pub(crate) struct Staged {
+    ticket: Ticket,
+    pages: Vec<StagedPage>,
+}
+
+impl Staged {
+    /// None yet, of this append.
+    pub fn of(ticket: Ticket) -> Self {
+        Self { ticket, pages: Vec::new() }
+    }
+
+    /// Takes more pages in. Those of an earlier append, which never came, are forgotten.
+    pub fn add(&mut self, ticket: Ticket, mut pages: Vec<StagedPage>) {
+        if self.ticket != ticket {
+            *self = Self::of(ticket);
+        }
+        self.pages.append(&mut pages);
+    }
+
+    /// Puts the pages where they belong, if the append is the one that they came for.
+    ///
+    /// # Errors
+    ///
+    /// The append has no such entry.
+    pub fn join(self, ticket: Ticket, append: &mut Append) -> Result<(), AppendError> {
+        let pages = self.pages.into_iter().filter(|_| self.ticket == ticket);
+        for StagedPage { entry, pgid, page } in pages {
+            let index = usize::try_from(entry).unwrap_or(usize::MAX);
+            let Some(entry) = append.storage.get_mut(index) else {
+                let reason = format!("a page of entry {index}, which is not there");
+                return Err(AppendError::OutOfPlace { reason });
+            };
+            entry.set.pages.insert(pgid, page);
+        }
+        Ok(())
+    }
+}
