@@ -301,8 +301,11 @@ pub enum StoreReply {
         request: u64,
         /// Which document.
         document: DocumentKey,
-        /// The entries in the order of the cursor, as they were appended.
+        /// The entries in the order of the cursor, as they were appended; one of many pages comes
+        /// in parts, each with some of them.
         entries: Vec<StorageEntry>,
+        /// Whether the last of these goes on in the next reply.
+        is_cut: bool,
         /// Whether the request is answered in full.
         last: bool,
     },

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tidelog_disk::Disk;
 use tidelog_journal::{FRAME_HEADER_SIZE, FrameAt};
 use tidelog_types::limits::PAGE_SIZE;
-use tidelog_types::{CallId, DocumentKey, JournalId, Lsn, LsnRange, Page, Pgid, Position};
+use tidelog_types::{CallId, DocumentKey, JournalId, Lsn, LsnRange, Page, PageSet, Pgid, Position};
 
 use crate::catalog::{PageAt, PagePlace};
 use crate::error::Fault;
@@ -52,8 +52,8 @@ pub(crate) enum Answer {
     PagesAt { journal: JournalId },
     /// Each chunk by itself.
     Sync { position: Position, db_pages: u32 },
-    /// Each entry when all of its pages are read: so many are left of the first, and so many of
-    /// each of the others.
+    /// Each chunk by itself. So many pages are left of the first, and so many of each of the
+    /// others.
     Entries { entries: VecDeque<(StorageEntry, usize)> },
     /// Each chunk by itself.
     Frames,
@@ -125,9 +125,8 @@ impl ActiveRead {
                 Some(StoreReply::SyncPart { request, document, position, db_pages, pages, last })
             }
             Answer::Entries { entries } => {
-                let entries = fill(entries, pages);
-                let is_news = last || !entries.is_empty();
-                is_news.then_some(StoreReply::Entries { request, document, entries, last })
+                let (entries, is_cut) = fill(entries, pages);
+                Some(StoreReply::Entries { request, document, entries, is_cut, last })
             }
             Answer::Frames => Some(StoreReply::Frames { request, document, frames, last }),
             Answer::Opened { state } => {
@@ -162,23 +161,29 @@ impl Plan {
     }
 }
 
-/// Puts pages into the entries that they belong to. Gives those that are whole.
+/// Puts pages into the entries that they belong to. Gives those that they complete, and what there
+/// is of the next one; `true` if there is more of that.
 fn fill(
     entries: &mut VecDeque<(StorageEntry, usize)>,
     pages: Vec<(Pgid, Page)>,
-) -> Vec<StorageEntry> {
+) -> (Vec<StorageEntry>, bool) {
     let mut pages = pages.into_iter();
-    let mut whole = Vec::new();
+    let mut parts = Vec::new();
     while let Some((entry, left)) = entries.front_mut() {
-        let before = entry.set.pages.len();
         entry.set.pages.extend(pages.by_ref().take(*left));
-        *left -= entry.set.pages.len() - before;
-        if *left > 0 {
+        *left -= entry.set.pages.len();
+        if *left == 0 {
+            parts.extend(entries.pop_front().map(|(entry, _)| entry));
+        } else if entry.set.pages.is_empty() {
             break;
+        } else {
+            let set = PageSet { db_pages: entry.set.db_pages, ..PageSet::default() };
+            let rest = StorageEntry { set, ..entry.clone() };
+            parts.push(std::mem::replace(entry, rest));
+            return (parts, true);
         }
-        whole.extend(entries.pop_front().map(|(entry, _)| entry));
     }
-    whole
+    (parts, false)
 }
 
 impl<D: Disk> Store<D> {

@@ -15,7 +15,7 @@ use tidelog_pages::{
     Append, AppendError, Cursor, Direction, OwnerId, StorageEntry, StoreReply, StoreRequest,
     Ticket, TimelineFrame, Urgency,
 };
-use tidelog_types::limits::ENTRY_PAGES_MAX;
+use tidelog_types::limits::{ENTRY_PAGES_MAX, READ_CHUNK_PAGES};
 use tidelog_types::{CallId, JournalId, LsnRange, Page, Pgid};
 
 fn range(start: u64, end: u64) -> LsnRange {
@@ -45,14 +45,20 @@ fn entries(
     device: &CrashDevice,
     request: StoreRequest,
 ) -> Result<Vec<StorageEntry>, Option<LsnRange>> {
-    let mut found = Vec::new();
+    let mut found: Vec<StorageEntry> = Vec::new();
+    let mut goes_on = false;
     let mut replies = ask(server, device, request);
     replies.retain(|reply| !matches!(reply, StoreReply::Durable { .. }));
     let count = replies.len();
     for (index, reply) in replies.into_iter().enumerate() {
         match reply {
-            StoreReply::Entries { entries, last, .. } => {
+            StoreReply::Entries { mut entries, is_cut, last, .. } => {
                 assert_eq!(last, index + 1 == count);
+                if std::mem::replace(&mut goes_on, is_cut) {
+                    let rest = entries.remove(0).set.pages;
+                    assert!(rest.len() <= READ_CHUNK_PAGES);
+                    found.last_mut().expect("its beginning").set.pages.extend(rest);
+                }
                 found.extend(entries);
             }
             StoreReply::Trimmed { history, .. } => return Err(history),
@@ -248,7 +254,7 @@ fn a_timeline_is_read_as_it_was_when_it_was_asked_for_whatever_changes_over_mean
 }
 
 #[test]
-fn an_entry_of_many_frames_comes_back_whole_and_its_pages_in_turns() {
+fn an_entry_of_many_frames_comes_back_in_parts() {
     let mut rng = Rng::new(7);
     let mut large = entry(1, 2, 700, &[]);
     large.set.pages = (1..=700).map(|pgid| (Pgid(pgid), rng.page())).collect();
