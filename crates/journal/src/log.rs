@@ -6,6 +6,7 @@ use std::fmt;
 use tidelog_disk::{Disk, DiskError, FlushId};
 
 use crate::header::{Header, LOG_START};
+use crate::read::BatchPart;
 use crate::scan::{self, Visit};
 use crate::successor::Successor;
 use crate::writer::Writer;
@@ -149,6 +150,37 @@ impl<D: Disk> Log<D> {
         self.committed
     }
 
+    /// Adds a frame to a batch of which it is known how many frames it has, as this part of it. So
+    /// what is there can be [written](Self::write_parts) before the rest is: a batch of any size
+    /// takes little memory.
+    pub fn push_part(&mut self, head: &FrameHead, body: &[&[u8]], part: BatchPart) -> FramePlace {
+        self.writer.push_part(head, body, part)
+    }
+
+    /// Writes the parts that are there, and all batches before them; while batches are
+    /// [held](Self::hold), nothing.
+    ///
+    /// # Errors
+    ///
+    /// As [`write`](Self::write). The batch can be put together to its end all the same.
+    pub fn write_parts(&mut self) -> Result<(), DiskError> {
+        assert!(self.writer.parts_left > 0, "BUG: parts of no batch");
+        if !self.is_held {
+            self.writer.write(&mut self.files[self.active.index()])?;
+            self.written = self.committed;
+            self.is_dirty = true;
+        }
+        Ok(())
+    }
+
+    /// Ends a batch all of whose parts are pushed. Gives its number.
+    pub fn commit_parts(&mut self) -> BatchNumber {
+        assert!(!self.is_damaged, "BUG: appended to a damaged log");
+        assert!(self.writer.parts_left == 0, "BUG: ended in the middle of a batch");
+        self.committed.0 += 1;
+        self.committed
+    }
+
     /// Writes all committed batches with one write; while they are [held](Self::hold), nothing.
     ///
     /// # Errors
@@ -187,7 +219,7 @@ impl<D: Disk> Log<D> {
     pub fn request_flush(&mut self) -> Result<(), DiskError> {
         if self.is_dirty {
             let id = self.files[self.active.index()].request_flush()?;
-            self.flushes.push_back((id, self.written, self.writer.written));
+            self.flushes.push_back((id, self.written, self.written_size()));
             self.is_dirty = false;
         }
         Ok(())
@@ -250,10 +282,10 @@ impl<D: Disk> Log<D> {
         self.writer.end()
     }
 
-    /// Bytes of the active file up to the end of what is written.
+    /// Bytes of the active file up to the end of the batches of which all is written.
     #[must_use]
     pub fn written_size(&self) -> u64 {
-        self.writer.written
+        self.writer.whole_end()
     }
 
     /// Bytes of the active file up to the end of what is known to be flushed.
@@ -287,7 +319,7 @@ impl<D: Disk> Log<D> {
     /// [`RecoverError`]: the log has to be opened anew.
     pub fn replay(&self, visit: &mut Visit<'_>) -> Result<(), RecoverError> {
         let file = &self.files[self.active.index()];
-        scan::replay(file, self.active, self.header, self.writer.written, visit)
+        scan::replay(file, self.active, self.header, self.written_size(), visit)
     }
 }
 

@@ -108,7 +108,7 @@ impl<D: Disk> Log<D> {
         Ok((frame.head, bytes))
     }
 
-    /// Tells `visit` of the written frames from `offset` on, up to `limit` and of about
+    /// Tells `visit` of the frames of written batches from `offset` on, up to `limit` and of about
     /// `size` bytes, at least one; gives the offset behind them.
     ///
     /// # Errors
@@ -121,7 +121,7 @@ impl<D: Disk> Log<D> {
         size: usize,
         visit: &mut dyn FnMut(FoundFrame<'_>, BatchPart),
     ) -> Result<u64, ReadError> {
-        let limit = limit.min(self.writer.written);
+        let limit = limit.min(self.written_size());
         let mut window = Window::new(&self.files[self.active.index()], size);
         let mut at = offset;
         while at < limit && at - offset < size as u64 {

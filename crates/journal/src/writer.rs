@@ -24,7 +24,7 @@ pub struct FramePlace {
     pub body: u64,
 }
 
-/// The growing end of one log file: a buffer of whole batches, and perhaps one being put
+/// The growing end of one log file: a buffer of batches, of which the last may still be put
 /// together.
 #[derive(Debug)]
 pub(crate) struct Writer {
@@ -34,10 +34,14 @@ pub(crate) struct Writer {
     pub buffer: Vec<u8>,
     /// Where the frames of the batch being put together begin in the buffer.
     batch: Vec<usize>,
-    /// Checksum of the last frame of the last whole batch.
+    /// Frames that are still to come of a batch whose parts are pushed one by one.
+    pub parts_left: u32,
+    /// Where that batch begins, and the checksum of the frame before it.
+    began: (u64, u32),
+    /// Checksum of the last frame that is tied into a batch.
     pub link: u32,
-    /// The same as of `written`.
-    written_link: u32,
+    /// Where the last batch ends of which all is written, and the checksum of its last frame.
+    whole: (u64, u32),
     pub attempt: u32,
     /// Everything before this offset is flushed.
     pub durable: u64,
@@ -51,8 +55,10 @@ impl Writer {
             written,
             buffer: Vec::new(),
             batch: Vec::new(),
+            parts_left: 0,
+            began: (written, link),
             link,
-            written_link: link,
+            whole: (written, link),
             attempt,
             durable: 0,
         }
@@ -61,6 +67,11 @@ impl Writer {
     /// Where the next frame will stand.
     pub fn end(&self) -> u64 {
         self.written + self.buffer.len() as u64
+    }
+
+    /// Where the last batch ends of which all is written.
+    pub fn whole_end(&self) -> u64 {
+        self.whole.0
     }
 
     /// Adds a frame to the batch being put together.
@@ -82,17 +93,23 @@ impl Writer {
         count > 0
     }
 
-    /// Adds a frame of a batch that is written elsewhere already, in its place there.
+    /// Adds a frame of a batch of which it is known where in it that stands: it can be written
+    /// before the others are there.
     pub fn push_part(
         &mut self,
         head: &FrameHead,
         body: &[&[u8]],
         (index, count): (u32, u32),
     ) -> FramePlace {
-        assert!(self.batch.is_empty(), "BUG: copied into the middle of a batch");
+        assert!(self.batch.is_empty(), "BUG: a part in the middle of another batch");
+        assert!(self.parts_left == if index == 0 { 0 } else { count - index }, "BUG: out of turn");
+        if index == 0 {
+            self.began = (self.end(), self.link);
+        }
         let place = self.push(head, body);
         let starts = std::mem::take(&mut self.batch);
         self.tie(starts[0]..self.buffer.len(), index, count);
+        self.parts_left = count - index - 1;
         place
     }
 
@@ -109,7 +126,7 @@ impl Writer {
         self.link = frame::finish(&mut self.buffer[frame], offset, &ties);
     }
 
-    /// Writes all whole batches with one write. After an error they are still in the buffer.
+    /// Writes the buffer with one write. After an error it is as it was.
     pub fn write<D: Disk>(&mut self, disk: &mut D) -> Result<(), DiskError> {
         assert!(self.batch.is_empty(), "BUG: written in the middle of a batch");
         if self.buffer.is_empty() {
@@ -125,7 +142,7 @@ impl Writer {
         self.buffer.truncate(size);
         answer?;
         self.written += size as u64;
-        self.written_link = self.link;
+        self.whole = if self.parts_left == 0 { (self.written, self.link) } else { self.began };
         self.buffer.clear();
         self.buffer.shrink_to(IDLE_BUFFER_SIZE);
         Ok(())
@@ -140,13 +157,15 @@ impl Writer {
         if end <= file_size || log_size < ROOMY_LOG_SIZE { 0 } else { log_size.min(ROOM_SIZE_MAX) }
     }
 
-    /// Forgets what is in the buffer, after it could not be written. Whole batches of it may stand
-    /// in the file: an end mark over the first of them cuts them off, and the higher attempt keeps
-    /// the others from ever being taken for something that follows.
+    /// Forgets what is in the buffer, after it could not be written, and the parts of its first
+    /// batch that were. Whole batches of it may stand in the file: an end mark over the first of
+    /// them cuts them off, and the higher attempt keeps the others from ever being taken for
+    /// something that follows.
     pub fn discard<D: Disk>(&mut self, disk: &mut D) -> Result<(), DiskError> {
         self.batch.clear();
         self.buffer.clear();
-        self.link = self.written_link;
+        self.parts_left = 0;
+        (self.written, self.link) = self.whole;
         self.attempt += 1;
         // No more than is there: the device is full.
         let there = disk.size().saturating_sub(self.written).min(END_MARK_SIZE as u64);
@@ -158,6 +177,6 @@ impl Writer {
     pub fn end_state(&mut self, seam: u32) {
         assert!(self.buffer.is_empty(), "BUG: the state ends before it is written");
         self.link = seam;
-        self.written_link = seam;
+        self.whole = (self.written, seam);
     }
 }

@@ -142,6 +142,35 @@ impl<'r> Scene<'r> {
         }
     }
 
+    /// A batch that is written as it is put together, as far as there is room.
+    fn commit_parts(&mut self) {
+        let mut frames = Vec::new();
+        let count = 1 + self.rng.below(5) as u32;
+        let mut has_failed = false;
+        for index in 0..count {
+            if index > 0 && !has_failed && self.rng.one_in(2) {
+                if !self.is_held && self.rng.one_in(8) {
+                    let fault = if self.rng.one_in(2) { Fault::Full } else { Fault::ShortWrite };
+                    self.device.fail_call(self.device.calls() + 1, fault);
+                }
+                has_failed = self.log.write_parts().is_err();
+                if !has_failed && !self.is_held {
+                    self.model.written = self.model.committed;
+                }
+            }
+            let (head, body) = self.frame();
+            let place = self.log.push_part(&head, &[&body], (index, count)).frame;
+            frames.push(Frame { place, head, body });
+        }
+        self.model.committed += 1;
+        let number = self.model.committed;
+        assert_eq!(self.log.commit_parts(), BatchNumber(number));
+        self.model.batches.push(Batch { number, frames });
+        if has_failed {
+            self.give_up();
+        }
+    }
+
     fn write(&mut self) {
         self.log.write().expect("room");
         if !self.is_held {
@@ -162,6 +191,10 @@ impl<'r> Scene<'r> {
             return;
         };
         assert!(error.is_full());
+        self.give_up();
+    }
+
+    fn give_up(&mut self) {
         let written_count = self.model.written_count();
         self.model.batches.truncate(written_count);
         self.model.written += 1;
@@ -282,7 +315,8 @@ impl<'r> Scene<'r> {
     fn work_meanwhile(&mut self) {
         for _ in 0..self.rng.below(6) {
             match self.rng.below(8) {
-                0..3 => self.commit(),
+                0..2 => self.commit(),
+                2 => self.commit_parts(),
                 3 => self.write(),
                 4 if !self.is_held && self.rng.one_in(8) => self.write_in_vain(),
                 5 => self.request_flush(),
@@ -374,7 +408,8 @@ impl<'r> Scene<'r> {
         // Twins are there to see what is taken for what after a failed write or a cut.
         let weights_end = if self.has_twins { 1100 } else { 1000 };
         match self.rng.below(weights_end) {
-            0..350 => self.commit(),
+            0..310 => self.commit(),
+            310..350 => self.commit_parts(),
             350..470 => self.write(),
             470..480 => self.write_in_vain(),
             480..580 => self.request_flush(),

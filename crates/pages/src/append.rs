@@ -1,14 +1,15 @@
 //! Deciding which frames an append is, and writing them.
 
-use tidelog_disk::Disk;
-use tidelog_journal::{FoundFrame, FrameHead, FramePlace, Log};
+use tidelog_disk::{Disk, DiskError};
+use tidelog_journal::{BatchPart, FoundFrame, FrameHead, FramePlace, Log};
 use tidelog_types::limits::{
-    DOCUMENT_NAME_SIZE_MAX, ENTRY_PAGES_MAX, FRAME_BODY_SIZE_MAX, FRAME_PAGES_MAX,
+    DOCUMENT_NAME_SIZE_MAX, ENTRY_PAGES_MAX, FRAME_BODY_SIZE_MAX, FRAME_PAGES_MAX, PAGE_SIZE,
 };
 use tidelog_types::{DocumentKey, Epoch, JournalId, Lsn, LsnRange, Page, Pgid};
 
 use crate::catalog::Catalog;
 use crate::document::StoredDocument;
+use crate::error::Fault;
 use crate::kind::{Kind, PageList, encode_calls, encode_key};
 use crate::{Append, AppendError, StorageEntry, TimelineFrame};
 
@@ -22,6 +23,33 @@ pub(crate) enum Step<'a> {
     TimelineTrim(JournalId, Lsn),
     StorageBegin(JournalId),
     StorageEntry(&'a StorageEntry),
+}
+
+impl Step<'_> {
+    /// How many frames it is, and about how many bytes.
+    pub fn size(&self) -> (u32, usize) {
+        match self {
+            Self::Record(record) => (1, record.len()),
+            Self::TimelineEntry(_, frame) => (1, frame.body.len()),
+            Self::StorageEntry(entry) => {
+                let pages = entry.set.pages.len();
+                let frames = pages.div_ceil(FRAME_PAGES_MAX).max(1);
+                let calls = usize::from(has_calls_frame(entry));
+                let frames = u32::try_from(frames + calls).expect("BUG: an entry of 2^32 frames");
+                (frames, pages * PAGE_SIZE)
+            }
+            _ => (1, 0),
+        }
+    }
+}
+
+/// Whether the calls of an entry stand in a frame of their own.
+fn has_calls_frame(entry: &StorageEntry) -> bool {
+    match entry.calls.as_slice() {
+        [] => false,
+        [(_, lsn)] => *lsn != entry.range.start(),
+        _ => true,
+    }
 }
 
 /// Far enough from the end that no journal ever gets there by counting.
@@ -159,6 +187,12 @@ pub(crate) struct Recorder<'a, D> {
     pub catalog: &'a mut Catalog,
     pub document: u64,
     pub epoch: Epoch,
+    /// Bytes of the log that are kept in memory.
+    pub buffer_size_max: usize,
+    /// Of a batch that is written as it is put together: the frames that are there, of so many.
+    pub parts: Option<BatchPart>,
+    /// How writing them went.
+    pub written: Result<(), DiskError>,
 }
 
 impl<D: Disk> Recorder<'_, D> {
@@ -201,11 +235,31 @@ impl<D: Disk> Recorder<'_, D> {
     /// Writes one frame. Of a body in parts the catalog sees the first.
     pub fn frame(&mut self, head: FrameHead, body: &[&[u8]]) -> FramePlace {
         let head = FrameHead { nth: self.catalog.nth(head.document), ..head };
-        let place = self.log.push(&head, body);
+        let place = match &mut self.parts {
+            None => self.log.push(&head, body),
+            Some(part) => {
+                let place = self.log.push_part(&head, body, *part);
+                part.0 += 1;
+                place
+            }
+        };
         let seen = body.first().copied().unwrap_or_default();
         let answer = self.catalog.apply(&FoundFrame { place, head, body: seen });
         answer.expect("BUG: an append was decided that cannot be applied");
+        let is_left = self.parts.is_some_and(|(there, count)| there < count);
+        if is_left && self.log.buffered() > self.buffer_size_max && self.written.is_ok() {
+            self.written = self.log.write_parts();
+        }
         place
+    }
+
+    /// Ends the batch. Fails if writing its first parts did.
+    pub fn commit(self) -> Result<(), Fault> {
+        match self.parts {
+            None => self.log.commit(),
+            Some(_) => self.log.commit_parts(),
+        };
+        Ok(self.written?)
     }
 
     fn storage_entry(&mut self, entry: &StorageEntry) {
@@ -221,15 +275,12 @@ impl<D: Disk> Recorder<'_, D> {
             let head = FrameHead { journal, lsns, ..self.head(Kind::StoragePages) };
             self.pages_frame(head, entry.set.db_pages, pages);
         }
-        let call = match entry.calls.as_slice() {
-            [(call, lsn)] if *lsn == entry.range.start() => Some(*call),
-            [] => None,
-            calls => {
-                let head = FrameHead { journal, lsns, ..self.head(Kind::Calls) };
-                self.frame(head, &[&encode_calls(calls.iter())]);
-                None
-            }
-        };
+        let mut call = entry.calls.first().map(|(call, _)| *call);
+        if has_calls_frame(entry) {
+            let head = FrameHead { journal, lsns, ..self.head(Kind::Calls) };
+            self.frame(head, &[&encode_calls(entry.calls.iter())]);
+            call = None;
+        }
         let chain = entry.position.chain;
         let head = FrameHead { journal, lsns, call, chain, ..self.head(Kind::StorageEntry) };
         self.pages_frame(head, entry.set.db_pages, last);

@@ -4,7 +4,7 @@ use std::fmt;
 
 use tidelog_disk::{Disk, StoreFiles};
 use tidelog_journal::{Cut, Damage};
-use tidelog_types::limits::{LOG_BUFFER_SIZE_MAX, OWNER_APPENDS_MAX, READ_CHUNK_PAGES};
+use tidelog_types::limits::{OWNER_APPENDS_MAX, READ_CHUNK_PAGES};
 use tidelog_types::{DocumentKey, Epoch, JournalId, SortedMap};
 
 use crate::append;
@@ -240,7 +240,7 @@ impl<D: Disk> PageServer<D> {
 
     fn carry_out_admitted(&mut self, owner: OwnerId, request: StoreRequest) -> Result<(), Fault> {
         match request {
-            StoreRequest::Hello { epoch } => self.hello(owner, epoch),
+            StoreRequest::Hello { epoch } => self.hello(owner, epoch)?,
             StoreRequest::Open { document } => self.open_document(owner, document)?,
             StoreRequest::Append { ticket, append } => self.append(owner, ticket, append)?,
             StoreRequest::Stage { ticket, pages } => {
@@ -278,17 +278,18 @@ impl<D: Disk> PageServer<D> {
                 self.replies.push((owner, StoreReply::Documents { request, documents }));
             }
         }
-        if self.store.log.buffered() > LOG_BUFFER_SIZE_MAX {
+        if self.store.log.buffered() > self.store.options.log_buffer_size_max {
             self.write_log()?;
         }
         Ok(())
     }
 
-    fn hello(&mut self, owner: OwnerId, wanted: Epoch) {
+    fn hello(&mut self, owner: OwnerId, wanted: Epoch) -> Result<(), Fault> {
         let epoch = wanted.max(Epoch(self.epoch().0.saturating_add(1)));
-        self.store.record_epoch(epoch);
+        self.store.record_epoch(epoch)?;
         let batch = self.store.log.committed();
         self.promises.ready(batch, owner, epoch);
+        Ok(())
     }
 
     fn open_document(&mut self, owner: OwnerId, document: DocumentKey) -> Result<(), Fault> {
@@ -322,9 +323,10 @@ impl<D: Disk> PageServer<D> {
         };
         match decided {
             Ok(steps) => {
-                self.store.record(number, &steps);
+                let recorded = self.store.record(number, &steps);
                 drop(steps);
                 self.promise(owner, ticket, append.document);
+                self.or_take_back(recorded)?;
             }
             Err(error) => {
                 self.refused.insert((owner, append.document), error.clone());
@@ -376,7 +378,7 @@ impl<D: Disk> PageServer<D> {
             return Ok(());
         }
         if let Some(number) = self.store.catalog.numbers.get(&document).copied() {
-            self.store.record_destroy(number);
+            self.store.record_destroy(number)?;
         }
         self.promise(owner, ticket, document);
         Ok(())
@@ -448,10 +450,14 @@ impl<D: Disk> PageServer<D> {
 
     /// Writes what was appended. If there is no room for it, it is as if it had never been.
     fn write_log(&mut self) -> Result<(), Fault> {
-        match self.store.log.write() {
-            Ok(()) => Ok(()),
-            Err(error) if error.is_full() => self.take_back(),
-            Err(error) => Err(error.into()),
+        let written = self.store.log.write().map_err(Fault::from);
+        self.or_take_back(written)
+    }
+
+    fn or_take_back(&mut self, written: Result<(), Fault>) -> Result<(), Fault> {
+        match written {
+            Err(fault) if fault.is_full() => self.take_back(),
+            written => written,
         }
     }
 

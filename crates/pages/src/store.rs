@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use tidelog_disk::{Disk, StoreFiles};
 use tidelog_journal::{BatchNumber, Damage, Log, LogReport};
-use tidelog_types::limits::{CALLS_KEPT_MAX, LOG_SIZE_MAX, PAGE_SIZE, STORE_POOL_PAGES_MAX};
+use tidelog_types::limits::{
+    CALLS_KEPT_MAX, LOG_BUFFER_SIZE_MAX, LOG_SIZE_MAX, PAGE_SIZE, STORE_POOL_PAGES_MAX,
+};
 use tidelog_types::{Epoch, Page};
 
 use crate::append::{Recorder, Step};
@@ -26,11 +28,17 @@ pub struct StoreOptions {
     pub log_size_max: u64,
     /// Pages in the buffer pool.
     pub pool_pages_max: usize,
+    /// Bytes of appends that are kept in memory before they are written out.
+    pub log_buffer_size_max: usize,
 }
 
 impl Default for StoreOptions {
     fn default() -> Self {
-        Self { log_size_max: LOG_SIZE_MAX, pool_pages_max: STORE_POOL_PAGES_MAX }
+        Self {
+            log_size_max: LOG_SIZE_MAX,
+            pool_pages_max: STORE_POOL_PAGES_MAX,
+            log_buffer_size_max: LOG_BUFFER_SIZE_MAX,
+        }
     }
 }
 
@@ -82,42 +90,60 @@ impl<D: Disk> Store<D> {
         Ok((store, report))
     }
 
-    /// Adds what was decided to the log, as one batch, and to the catalog.
-    pub fn record(&mut self, document: u64, steps: &[Step<'_>]) {
-        self.batch(document, self.catalog.epoch, |recorder| {
-            steps.iter().for_each(|step| recorder.step(step));
-        });
+    /// Adds what was decided to the log, as one batch, and to the catalog. A batch that is larger
+    /// than what is kept in memory is written as it is put together.
+    ///
+    /// # Errors
+    ///
+    /// Part of it could not be written. It is in memory all the same, as after any append whose
+    /// write fails.
+    pub fn record(&mut self, document: u64, steps: &[Step<'_>]) -> Result<(), Fault> {
+        let sizes = steps.iter().map(Step::size);
+        let (frames, size) = sizes.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
+        let mut recorder = self.recorder(document, self.catalog.epoch);
+        if size > recorder.buffer_size_max {
+            recorder.parts = Some((0, frames));
+        }
+        steps.iter().for_each(|step| recorder.step(step));
+        recorder.commit()?;
         for step in steps {
             if let Step::StorageEntry(entry) = step {
                 self.pool_pages(document, &entry.set.pages);
             }
         }
+        Ok(())
     }
 
     /// Adds a grant of this epoch to the log. Where nothing can be written, nobody can be fenced
     /// off either, and the epoch counts as long as the store is open.
-    pub fn record_epoch(&mut self, epoch: Epoch) {
+    pub fn record_epoch(&mut self, epoch: Epoch) -> Result<(), Fault> {
         assert!(epoch > self.catalog.epoch, "BUG: an epoch granted twice");
         if self.log.is_damaged() {
             self.catalog.epoch = epoch;
-            return;
+            return Ok(());
         }
-        self.batch(0, epoch, |recorder| {
-            recorder.frame(recorder.head(Kind::Epoch), &[]);
-        });
+        let mut recorder = self.recorder(0, epoch);
+        recorder.frame(recorder.head(Kind::Epoch), &[]);
+        recorder.commit()
     }
 
     /// Adds to the log that a document is forgotten.
-    pub fn record_destroy(&mut self, document: u64) {
-        self.batch(document, self.catalog.epoch, |recorder| {
-            recorder.frame(recorder.head(Kind::Destroy), &[]);
-        });
+    pub fn record_destroy(&mut self, document: u64) -> Result<(), Fault> {
+        let mut recorder = self.recorder(document, self.catalog.epoch);
+        recorder.frame(recorder.head(Kind::Destroy), &[]);
+        recorder.commit()
     }
 
-    fn batch(&mut self, document: u64, epoch: Epoch, put: impl FnOnce(&mut Recorder<'_, D>)) {
-        let (log, catalog) = (&mut self.log, &mut self.catalog);
-        put(&mut Recorder { log, catalog, document, epoch });
-        self.log.commit();
+    fn recorder(&mut self, document: u64, epoch: Epoch) -> Recorder<'_, D> {
+        Recorder {
+            log: &mut self.log,
+            catalog: &mut self.catalog,
+            document,
+            epoch,
+            buffer_size_max: self.options.log_buffer_size_max,
+            parts: None,
+            written: Ok(()),
+        }
     }
 
     /// What was just appended is read back soon, by the followers of the document.

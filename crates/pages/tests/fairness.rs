@@ -44,7 +44,7 @@ fn read(request: u64, urgency: Urgency, pgids: impl IntoIterator<Item = u32>) ->
 
 /// A store whose log never changes over by itself, with so many pages of pool.
 fn open(device: &CrashDevice, pool_pages_max: usize) -> Server {
-    let options = StoreOptions { log_size_max: 1 << 30, pool_pages_max };
+    let options = StoreOptions { log_size_max: 1 << 30, pool_pages_max, ..StoreOptions::default() };
     PageServer::open_with(files(device), options).expect("a store").0
 }
 

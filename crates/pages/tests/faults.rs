@@ -15,7 +15,7 @@ const SEED: u64 = 3;
 
 /// Small, so that the log changes over within the few turns.
 fn sizes() -> StoreOptions {
-    StoreOptions { log_size_max: 12 * 1024, pool_pages_max: 8 }
+    StoreOptions { log_size_max: 12 * 1024, pool_pages_max: 8, log_buffer_size_max: 6 * 1024 }
 }
 
 /// What became of the runs of a sweep.

@@ -78,7 +78,11 @@ impl<'r> Scene<'r> {
     fn new(rng: &'r mut Rng) -> Self {
         let device = CrashDevice::new();
         let log_size_max = (64 * 1024) << rng.below(5);
-        let options = StoreOptions { log_size_max, pool_pages_max: 1 + rng.below(100) };
+        let options = StoreOptions {
+            log_size_max,
+            pool_pages_max: 1 + rng.below(100),
+            log_buffer_size_max: 4096 << rng.below(10),
+        };
         let server = open(&device, options);
         let owners_count = 1 + rng.below(6) as u64;
         let owners = (1..=owners_count).map(|owner| (owner, Owner::default())).collect();

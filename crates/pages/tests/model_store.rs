@@ -52,7 +52,11 @@ impl Scene {
     fn new(mut rng: runs::Rng) -> Self {
         let device = CrashDevice::new();
         let log_size_max = (16 * 1024) << rng.below(4);
-        let options = StoreOptions { log_size_max, pool_pages_max: 1 + rng.below(30) };
+        let options = StoreOptions {
+            log_size_max,
+            pool_pages_max: 1 + rng.below(30),
+            log_buffer_size_max: 4096 << rng.below(4),
+        };
         let server = open(&device, options);
         let workload = Workload::new(rng.next());
         let states = vec![(Ticket(0), Model::default())];

@@ -506,7 +506,8 @@ fn damage_and_newer_formats_are_told_at_opening() {
 #[test]
 fn a_store_in_memory_and_one_in_a_folder_work_alike() {
     fn exercise<D: Disk>(files: StoreFiles<D>) {
-        let options = StoreOptions { log_size_max: 30_000, pool_pages_max: 4 };
+        let options =
+            StoreOptions { log_size_max: 30_000, pool_pages_max: 4, ..StoreOptions::default() };
         let (mut server, report) = PageServer::open_with(files, options).expect("new files");
         assert!(report.is_new);
         for ticket in 1..100 {

@@ -41,7 +41,8 @@ impl Script {
     /// Small, so that the log changes over every few turns.
     fn options(self) -> StoreOptions {
         let log_size_max = [12, 20, 32][(self.seed / 2 % 3) as usize] * 1024;
-        StoreOptions { log_size_max, pool_pages_max: 8 }
+        // Entries of two pages and more are written as they are put together.
+        StoreOptions { log_size_max, pool_pages_max: 8, log_buffer_size_max: 6 * 1024 }
     }
 
     fn run(self, device: CrashDevice) -> Run {

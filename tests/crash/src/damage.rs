@@ -95,7 +95,11 @@ impl Rest {
     /// If no script makes one.
     #[must_use]
     pub fn new(total_allocated: fn() -> usize) -> Self {
-        let options = StoreOptions { log_size_max: CHANGE_OVER_SIZE, pool_pages_max: 8 };
+        let options = StoreOptions {
+            log_size_max: CHANGE_OVER_SIZE,
+            pool_pages_max: 8,
+            ..StoreOptions::default()
+        };
         let fits = |run: &Run| {
             let log = Self::log_of(&run.device);
             log.is_some_and(|(_, size, _)| LOG_SIZE.contains(&size))

@@ -124,7 +124,11 @@ pub(crate) fn open_store(
 ) -> Result<PageServer<CrashDisk>, String> {
     let files = StoreFiles::open_each(|name| Ok::<_, String>(disk.file(name)))?;
     let Sizes { log_size_max, pool_pages_max } = sizes;
-    let options = StoreOptions { log_size_max, pool_pages_max: pool_pages_max.max(8) };
+    let options = StoreOptions {
+        log_size_max,
+        pool_pages_max: pool_pages_max.max(8),
+        ..StoreOptions::default()
+    };
     match PageServer::open_with(files, options) {
         Ok((server, _)) => Ok(server),
         Err(error) => Err(format!("the store does not open: {error:?}")),

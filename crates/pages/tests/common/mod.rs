@@ -32,7 +32,7 @@ pub fn files(device: &CrashDevice) -> StoreFiles<CrashDisk> {
 }
 
 pub fn small_log() -> StoreOptions {
-    StoreOptions { log_size_max: 48 * 1024, pool_pages_max: 8 }
+    StoreOptions { log_size_max: 48 * 1024, pool_pages_max: 8, log_buffer_size_max: 6 * 1024 }
 }
 
 pub fn open(device: &CrashDevice) -> Server {
