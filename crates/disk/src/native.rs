@@ -26,7 +26,6 @@ impl NativeDisk {
     ///
     /// [`DiskError::Busy`] if another process has it open; otherwise what the system says.
     pub fn open(path: &Path) -> Result<Self, DiskError> {
-        let is_new = !path.exists();
         let file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -39,9 +38,8 @@ impl NativeDisk {
             Err(TryLockError::WouldBlock) => return Err(DiskError::Busy),
             Err(TryLockError::Error(error)) => return Err(failure(&error)),
         }
-        if is_new {
-            sync_name(path).map_err(|error| failure(&error))?;
-        }
+        // It may be new, or whoever made it was killed before this.
+        sync_name(path).map_err(|error| failure(&error))?;
         let size = file.metadata().map_err(|error| failure(&error))?.len();
         Ok(Self { file, size, flushes: 0, poisoned: false })
     }
@@ -59,14 +57,31 @@ impl NativeDisk {
     }
 }
 
-/// Makes the name of a new file durable: a power cut could otherwise lose the file, bytes and
-/// all.
-fn sync_name(path: &Path) -> io::Result<()> {
-    if cfg!(unix) {
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        File::open(folder.unwrap_or(Path::new(".")))?.sync_all()?;
+/// Makes a folder, and the folders above it that are not there, and their names durable.
+pub(crate) fn make_folder(folder: &Path) -> Result<(), DiskError> {
+    let is_missing = |above: &&Path| !above.as_os_str().is_empty() && !above.exists();
+    let missing: Vec<&Path> = folder.ancestors().take_while(is_missing).collect();
+    std::fs::create_dir_all(folder).map_err(|error| failure(&error))?;
+    // The folder itself may be there because whoever made it was killed before this.
+    sync_name(folder).map_err(|error| failure(&error))?;
+    for above in missing {
+        sync_name(above).map_err(|error| failure(&error))?;
     }
     Ok(())
+}
+
+/// Makes the name of a file or folder durable: a power cut could otherwise lose it, bytes and all.
+fn sync_name(path: &Path) -> io::Result<()> {
+    if !cfg!(unix) {
+        return Ok(());
+    }
+    let above = path.parent().filter(|above| !above.as_os_str().is_empty());
+    match File::open(above.unwrap_or(Path::new("."))) {
+        Ok(above) => above.sync_all(),
+        // Who may not look into it has not made a name in it.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 /// Whether nobody will find this file again, flushed or not.

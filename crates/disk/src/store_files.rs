@@ -52,8 +52,7 @@ impl StoreFiles<crate::NativeDisk> {
     ///
     /// [`DiskError::Busy`](crate::DiskError::Busy) if another process has the store open.
     pub fn in_folder(folder: &std::path::Path) -> Result<Self, crate::DiskError> {
-        std::fs::create_dir_all(folder)
-            .map_err(|error| crate::DiskError::Device { reason: error.to_string() })?;
+        crate::native::make_folder(folder)?;
         Self::open_each(|name| crate::NativeDisk::open(&folder.join(name)))
     }
 }
