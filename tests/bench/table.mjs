@@ -2,7 +2,13 @@
 
 const PEERS = ['sqlite-wasm', 'sqlite-wasm-wal', 'wa-sqlite'];
 
-function printColumns(lines) {
+export function median(values) {
+  const sorted = [...values].sort((a, b) => a - b);
+  return sorted[Math.floor(sorted.length / 2)];
+}
+
+/** Lines of cells, the first of which are names. */
+export function printColumns(lines) {
   const widths = lines[0].map((_, column) => Math.max(...lines.map((line) => line[column].length)));
   for (const line of lines) {
     const cells = line.map((cell, column) =>

@@ -39,11 +39,17 @@ export class StoreHost {
   #state: Ready | Unserved | undefined;
   /** Lets other messages in between the slices of large requests. */
   readonly #slices = new MessageChannel();
+  /** Whether the next slice is on its way: were there one for each message that left something to
+   * do, whoever asks would wait for as many slices. */
+  #isSliceDue = false;
 
   /** `again` is called when another page server should take the place of this one. */
   constructor(again: () => void) {
     this.#again = again;
-    this.#slices.port1.onmessage = () => this.#work(store.proceed);
+    this.#slices.port1.onmessage = () => {
+      this.#isSliceDue = false;
+      this.#work(store.proceed);
+    };
   }
 
   /** Serves another core in place of the last one. */
@@ -124,10 +130,16 @@ export class StoreHost {
     } catch (error) {
       console.error(error);
     }
-    if (left === MORE) this.#slices.port2.postMessage(null);
+    if (left === MORE) this.#goOn();
     else if (left === BROKEN) {
       this.#works = false;
       this.#again();
     }
+  }
+
+  #goOn(): void {
+    if (this.#isSliceDue) return;
+    this.#isSliceDue = true;
+    this.#slices.port2.postMessage(null);
   }
 }

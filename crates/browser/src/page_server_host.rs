@@ -36,8 +36,11 @@ extern "C" {
     fn tell(this: &ReplyHost, owner: u32, tab: u32, messages: Uint8Array);
 }
 
-/// Times that the page server is polled in one slice.
+/// Times that the page server is polled in one slice, where nobody else seems to wait.
 const SLICE_POLLS: u32 = 4;
+/// Slices of one poll each after somebody had to wait for the end of a slice: who asked amid a
+/// large read asks again soon.
+const SHORT_SLICES: u32 = 64;
 
 /// What is left to be done after serving, as the worker numbers it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,6 +102,8 @@ pub struct PageServerHost {
     host: ReplyHost,
     /// What tabs are told as soon as it is durable.
     notices: Vec<(OwnerId, EncodedNotice)>,
+    /// Slices that are still to be short.
+    short_slices: u32,
     /// Whether the data of this site were cleared: what is written would go nowhere.
     is_lost: bool,
 }
@@ -123,7 +128,7 @@ impl PageServerHost {
         let log_size_max = BROWSER_LOG_SIZE_MAX;
         let options = StoreOptions { log_size_max, ..StoreOptions::default() };
         let (server, _) = PageServer::open_with(files, options)?;
-        Ok(Self { server, host, notices: Vec::new(), is_lost: false })
+        Ok(Self { server, host, notices: Vec::new(), short_slices: 0, is_lost: false })
     }
 
     /// Serves a list of requests in order, flushing once for all of them, and keeps the notices
@@ -135,6 +140,9 @@ impl PageServerHost {
             return Left::Broken;
         };
         let owner = OwnerId(owner.into());
+        if self.server.wants_poll() {
+            self.short_slices = SHORT_SLICES;
+        }
         let mut has_writes = false;
         let mut failed = Vec::new();
         for request in requests {
@@ -204,10 +212,10 @@ impl PageServerHost {
         let mut replies = self.server.poll();
         let is_pages =
             |(_, reply): &(OwnerId, StoreReply)| matches!(reply, StoreReply::Pages { .. });
+        let polls_max = if self.short_slices > 0 { 1 } else { SLICE_POLLS };
+        self.short_slices = self.short_slices.saturating_sub(1);
         let mut polls = 1;
-        while polls < SLICE_POLLS
-            && self.server.wants_poll()
-            && replies.last().is_some_and(is_pages)
+        while polls < polls_max && self.server.wants_poll() && replies.last().is_some_and(is_pages)
         {
             replies.extend(self.server.poll());
             polls += 1;

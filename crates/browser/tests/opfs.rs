@@ -9,9 +9,10 @@ use js_sys::{Object, Reflect, Uint8Array};
 use serde_bytes::ByteBuf;
 use tidelog_browser::{Left, OpfsDisk, PageServerHost, ReplyHost, Unopened, UnopenedKind};
 use tidelog_disk::{CrashDevice, Disk, DiskError, StoreFiles, conformance};
-use tidelog_pages::{Append, StoreReply, StoreRequest, Ticket};
+use tidelog_pages::{Append, StorageEntry, StoreReply, StoreRequest, Ticket, Urgency};
 use tidelog_sync::codec;
-use tidelog_types::{DocumentKey, Epoch, Lsn};
+use tidelog_types::limits::READ_CHUNK_PAGES;
+use tidelog_types::{DocumentKey, Epoch, JournalId, Lsn, LsnRange, Page, PageSet, Pgid, Position};
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::JsFuture;
 use wasm_bindgen_test::*;
@@ -205,6 +206,49 @@ async fn a_tab_is_told_what_is_durable_and_nothing_of_an_append_that_failed() {
         matches!(reply, StoreReply::AppendFailed { ticket: Ticket(2), .. })
     };
     assert!(heard.borrow().iter().any(failed), "{heard:?}");
+}
+
+/// Goal: where somebody waits, nobody waits for long. Method: pages are counted slice by slice, of
+/// a large read alone, and after another owner asked amid it.
+#[wasm_bindgen_test]
+async fn who_asks_amid_a_large_read_makes_its_slices_shorter() {
+    const PAGES: u32 = 1000;
+    let folder = folder("slices").await;
+    let document = DocumentKey::new("groceries", "").expect("a name");
+    let journal = JournalId([1; 16]);
+    let (range, page) = (LsnRange::one(Lsn::FIRST), Page::zeroed());
+    let pages = (1..=PAGES).map(|pgid| (Pgid(pgid), page.clone())).collect();
+    let position = Position { next: range.end(), ..Position::start_of(journal) };
+    let set = PageSet { db_pages: PAGES, pages };
+    let mut append = Append::to(document.clone());
+    append.begin_storage = Some(journal);
+    append.storage = vec![StorageEntry { range, position, calls: Vec::new(), set }];
+    let (mut server, heard) = page_server(&folder).await.expect("a store");
+    ask(&mut server, 0, &[StoreRequest::Append { ticket: Ticket(1), append }]);
+    heard.take();
+
+    let read = |pgids| {
+        let (request, urgency, document) = (1, Urgency::User, document.clone());
+        let request = StoreRequest::Read { request, urgency, document, pgids };
+        codec::encode(&(vec![request], Notices::new()))
+    };
+    let pages_heard = || {
+        let pages = |reply: (u32, StoreReply)| match reply {
+            (0, StoreReply::Pages { pages, .. }) => pages.len(),
+            _ => 0,
+        };
+        heard.take().into_iter().map(pages).sum::<usize>()
+    };
+    assert_eq!(server.serve(0, &read((1..=PAGES).map(Pgid).collect())), Left::More);
+    assert!(pages_heard() > READ_CHUNK_PAGES);
+    server.proceed();
+    assert!(pages_heard() > READ_CHUNK_PAGES);
+    assert_eq!(server.serve(1, &read(vec![Pgid(7)])), Left::More);
+    pages_heard();
+    for _ in 0..5 {
+        assert_eq!(server.proceed(), Left::More);
+        assert_eq!(pages_heard(), READ_CHUNK_PAGES);
+    }
 }
 
 #[wasm_bindgen_test]

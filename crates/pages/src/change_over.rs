@@ -10,7 +10,6 @@ use std::sync::Arc;
 
 use tidelog_disk::{Disk, FlushId};
 use tidelog_journal::{BatchPart, Found, FoundFrame, FrameHead, LOG_START, Log};
-use tidelog_types::limits::PAGE_SIZE;
 
 use crate::catalog::{Catalog, PagePlace};
 use crate::error::Fault;
@@ -359,16 +358,15 @@ fn write_pages<D: Disk>(
     while written < size
         && let Some((first, _)) = places.front().copied()
     {
-        let mut run = Vec::new();
-        while run.len() < RUN_PAGES * PAGE_SIZE
+        let mut run: Vec<PagePlace> = Vec::new();
+        while run.len() < RUN_PAGES
             && let Some((slot, place)) = places.front()
-            && slot.number() as usize == first.number() as usize + run.len() / PAGE_SIZE
+            && slot.number() as usize == first.number() as usize + run.len()
         {
-            let start = run.len();
-            run.resize(start + PAGE_SIZE, 0);
-            store.read_page(place, &mut run[start..])?;
+            run.push(*place);
             places.pop_front();
         }
+        let run = store.read_pages(&run)?;
         store.pages.write(first, &run)?;
         written += run.len() as u64;
     }

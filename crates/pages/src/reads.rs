@@ -238,7 +238,7 @@ impl<D: Disk> Store<D> {
 
 impl PageAt {
     /// Whether it is the place right behind another one.
-    fn follows(self, before: Self) -> bool {
+    pub fn follows(self, before: Self) -> bool {
         match (before, self) {
             (Self::Log(file, before), Self::Log(same, offset)) => {
                 file == same && offset == before + PAGE_SIZE as u64

@@ -55,7 +55,8 @@ fn entry(start: u64, end: u64, db_pages: u32, pages: &[(u32, u8)]) -> StorageEnt
 
 /// Every kind of frame, in copied state and behind it, and a document that is gone.
 fn write_store(device: &CrashDevice) {
-    let options = StoreOptions { log_size_max: 24 * 1024, pool_pages_max: 8 };
+    let options =
+        StoreOptions { log_size_max: 24 * 1024, pool_pages_max: 8, ..StoreOptions::default() };
     let (mut server, _) = PageServer::open_with(files(device), options).expect("empty files");
     server.serve(OWNER, StoreRequest::Hello { epoch: Epoch(7) });
     server.flush();

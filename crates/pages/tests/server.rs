@@ -135,7 +135,8 @@ fn an_append_is_durable_only_once_its_flush_is_complete() {
 
 #[test]
 fn many_appends_share_one_write_and_one_flush() {
-    let (device, mut server) = new();
+    let device = CrashDevice::new();
+    let (mut server, _) = PageServer::open(files(&device)).expect("an empty store");
     let calls = device.calls();
     server.serve(OWNER, request(1, timeline("a", [1])));
     for number in 2..=100 {

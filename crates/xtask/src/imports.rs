@@ -54,17 +54,21 @@ fn shorten_section(mut section: &[u8], names: &mut Names) -> Result<Vec<u8>> {
     Ok(out)
 }
 
-/// The name without its hash, if no other import has that name.
+/// The name without its hash; with a number in place of it if another import has that name.
 fn shorten(long: &str, names: &mut Names) -> String {
-    let hash = |(_, hash): &(&str, &str)| {
+    let is_hash = |(_, hash): &(&str, &str)| {
         hash.len() == 16 && hash.bytes().all(|byte| byte.is_ascii_hexdigit())
     };
-    let short = long.rsplit_once('_').filter(hash).map_or(long, |(name, _)| name);
-    if short == long || names.iter().any(|(_, taken)| taken == short) {
-        return long.to_owned();
+    let Some((name, _)) = long.rsplit_once('_').filter(is_hash) else { return long.to_owned() };
+    let mut short = name.to_owned();
+    for number in 2.. {
+        if names.iter().all(|(_, taken)| *taken != short) {
+            break;
+        }
+        short = format!("{name}{number}");
     }
-    names.push((long.to_owned(), short.to_owned()));
-    short.to_owned()
+    names.push((long.to_owned(), short.clone()));
+    short
 }
 
 /// An unsigned number in LEB128.
@@ -114,11 +118,12 @@ mod tests {
     }
 
     #[test]
-    fn names_lose_their_hashes_where_that_leaves_them_apart() {
+    fn names_lose_their_hashes_and_stay_apart() {
         let long = ["__wbg_close_264222edec0e3164", "__wbg_close_a4fa560819c78ecd", "memory_grow"];
         let (short, names) = shorten_module(&module(&long)).expect("a module");
-        assert_eq!(short, module(&["__wbg_close", "__wbg_close_a4fa560819c78ecd", "memory_grow"]));
-        assert_eq!(names, [(long[0].to_owned(), "__wbg_close".to_owned())]);
+        assert_eq!(short, module(&["__wbg_close", "__wbg_close2", "memory_grow"]));
+        let pairs = [(long[0], "__wbg_close"), (long[1], "__wbg_close2")];
+        assert_eq!(names, pairs.map(|(long, short)| (long.to_owned(), short.to_owned())));
     }
 
     #[test]

@@ -42,7 +42,7 @@ cargo xtask <command>
   test [SUITE..]   every check and test; SUITE is any of: check, wasm, sim, browser
   check            the fast part of test
   build            the npm package in js/ and the server at target/release/tidelog
-  bench [ARGS]     the benchmarks, with the peers in the same run
+  bench [ARGS]     the benchmarks, with the peers in the same run; --storage: the store alone
   sim ARGS         the simulator: --seed N replays one seed, --seeds A..B runs a range
   crash [ARGS]     every crash image of the store, all damage, and, as root, a real power cut;
                    --replay SEED:CUT:IMAGE is one image again

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use crate::repo::Repo;
 use crate::report::Report;
 use crate::setup::{self, Needs};
-use crate::{build, run};
+use crate::{build, run, wasm};
 
 const LISTEN: &str = "127.0.0.1:8787";
 
@@ -47,7 +47,8 @@ pub fn start(repo: &Repo, args: &[String]) -> Result<()> {
 pub fn bench(repo: &Repo, args: &[String]) -> Result<()> {
     let mut report = Report::default();
     let built = report.step("setup", || setup::setup(repo, Needs::Browsers))
-        && build::build(repo, &mut report);
+        && build::build(repo, &mut report)
+        && report.step("wasm of the benchmarks", || wasm::build_bench(repo));
     if !built {
         return report.finish(false);
     }

@@ -1,4 +1,5 @@
-//! The two WebAssembly modules: crate `tidelog-browser`, compiled once for each worker.
+//! The two WebAssembly modules: crate `tidelog-browser`, compiled once for each worker. And the one
+//! of the benchmarks, made in the same way.
 
 use std::path::{Path, PathBuf};
 use std::{env, fs};
@@ -59,24 +60,42 @@ pub fn build(repo: &Repo, size: Size) -> Result<()> {
         return Ok(());
     }
     for (feature, name) in MODULES {
-        let compiled = compile(repo, feature)?;
-        let stamp = Stamp::new(repo, &format!("wasm-{name}"))
-            .text(&format!("{size:?} {WASM_FEATURES:?} {SHRINK:?} {}", env!("CARGO_PKG_VERSION")))
-            .path(&compiled)?;
-        let module = folder.join(format!("{name}_bg.wasm"));
-        let bindings = folder.join(format!("{name}.js"));
-        if stamp.is_fresh() && module.is_file() && bindings.is_file() {
-            continue;
-        }
-        bind(&compiled, &folder, name)?;
-        if size == Size::Smallest {
-            shorten_imports(&module, &bindings)?;
-            shrink(repo, &module)?;
-        }
-        stamp.save()?;
-        println!("    {name}: {} KiB", fs::metadata(&module)?.len() / 1024);
+        let features = ["--no-default-features", "--features", feature];
+        let built = compile(repo, "tidelog-browser", &features)?;
+        // The two builds share this path, so what is there is copied before the next one.
+        let compiled = built.with_file_name(format!("{feature}.wasm"));
+        fs::copy(&built, &compiled)?;
+        finish(repo, size, &compiled, &folder, name)?;
     }
     sources.save()
+}
+
+/// Compiles what the benchmark of the store calls into `target/bench-storage`.
+pub fn build_bench(repo: &Repo) -> Result<()> {
+    let folder = repo.local_target().join("bench-storage");
+    fs::create_dir_all(&folder)?;
+    let compiled = compile(repo, "tidelog-bench-storage", &[])?;
+    finish(repo, Size::Smallest, &compiled, &folder, "bench_storage")
+}
+
+/// Makes what is published of a compiled module, unless that is there.
+fn finish(repo: &Repo, size: Size, compiled: &Path, folder: &Path, name: &str) -> Result<()> {
+    let stamp = Stamp::new(repo, &format!("wasm-{name}"))
+        .text(&format!("{size:?} {WASM_FEATURES:?} {SHRINK:?} {}", env!("CARGO_PKG_VERSION")))
+        .path(compiled)?;
+    let module = folder.join(format!("{name}_bg.wasm"));
+    let bindings = folder.join(format!("{name}.js"));
+    if stamp.is_fresh() && module.is_file() && bindings.is_file() {
+        return Ok(());
+    }
+    bind(compiled, folder, name)?;
+    if size == Size::Smallest {
+        shorten_imports(&module, &bindings)?;
+        shrink(repo, &module)?;
+    }
+    stamp.save()?;
+    println!("    {name}: {} KiB", fs::metadata(&module)?.len() / 1024);
+    Ok(())
 }
 
 /// Everything that the modules are made from.
@@ -100,20 +119,20 @@ fn sources(repo: &Repo, size: Size) -> Result<Stamp> {
     Ok(stamp)
 }
 
-fn compile(repo: &Repo, feature: &str) -> Result<PathBuf> {
+fn compile(repo: &Repo, package: &str, features: &[&str]) -> Result<PathBuf> {
     // `cargo rustc` and one crate type: with an rlib beside it, cargo leaves out LTO.
     let mut cargo = run::cargo(&repo.root);
     cargo
-        .args(["rustc", "--quiet", "--package", "tidelog-browser", "--lib"])
+        .args(["rustc", "--quiet", "--package", package, "--lib"])
         .args(["--crate-type", "cdylib", "--target", "wasm32-unknown-unknown"])
-        .args(["--profile", "wasm", "--no-default-features", "--features", feature])
+        .args(["--profile", "wasm"])
+        .args(features)
         .args(["--config", &without_paths(repo)?]);
     run::succeed(&mut cargo)?;
-    // The two builds share this path, so what is there is copied before the next one.
-    let built = repo.target.join("wasm32-unknown-unknown/wasm/tidelog_browser.wasm");
-    let kept = built.with_file_name(format!("{feature}.wasm"));
-    fs::copy(&built, &kept).with_context(|| format!("cargo made no {built:?}"))?;
-    Ok(kept)
+    let name = format!("{}.wasm", package.replace('-', "_"));
+    let built = repo.target.join("wasm32-unknown-unknown/wasm").join(name);
+    ensure!(built.is_file(), "cargo made no {built:?}");
+    Ok(built)
 }
 
 /// The setting that keeps the folders of this machine out of the messages of panics, so that the
@@ -145,6 +164,10 @@ fn bind(compiled: &Path, folder: &Path, name: &str) -> Result<()> {
     .with_context(|| format!("wasm-bindgen failed on {compiled:?}"))
 }
 
+/// What a script says to those who call it in a way that we do not.
+const DEPRECATED: &str = "console.warn('using deprecated parameters for `initSync()`; pass a single \
+                          object instead')";
+
 /// See [`imports`]: in the module and in the script that gives it what it imports.
 fn shorten_imports(module: &Path, bindings: &Path) -> Result<()> {
     let (shorter, names) = imports::shorten_module(&fs::read(module)?)?;
@@ -154,7 +177,7 @@ fn shorten_imports(module: &Path, bindings: &Path) -> Result<()> {
         script = script.replace(&long, &short);
     }
     fs::write(module, shorter)?;
-    Ok(fs::write(bindings, script)?)
+    Ok(fs::write(bindings, script.replace(DEPRECATED, ""))?)
 }
 
 fn shrink(repo: &Repo, module: &Path) -> Result<()> {

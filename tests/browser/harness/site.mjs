@@ -37,12 +37,13 @@ function fixturePage(name) {
  *
  * Who loads `/clear-site-data` loses all that the browser keeps for the site.
  * `folders` maps a prefix to a folder. `onReport` gets the body of every POST to `/report`. Where
- * `drops` says so of a path, the connection is cut instead of an answer. */
+ * `drops` says so of a path, the connection is cut instead of an answer. Every answer has `headers`. */
 export async function startSite({
   folders = {},
   onReport = () => {},
   drops = () => false,
   cache = false,
+  headers = {},
 } = {}) {
   const mounts = { '/pages/': inRoot('tests/pages'), '/tidelog/': inRoot('js'), ...folders };
   const server = createServer((request, response) => {
@@ -58,6 +59,7 @@ export async function startSite({
       request.socket.destroy();
       return;
     }
+    response.setHeaders(new Map(Object.entries(headers)));
     response.setHeader('access-control-allow-origin', '*');
     response.setHeader('cache-control', cache ? 'max-age=3600' : 'no-cache');
     if (pathname === '/clear-site-data') {

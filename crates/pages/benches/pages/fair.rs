@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 use tidelog_pages::{OwnerId, StoreReply, StoreRequest};
 use tidelog_types::limits::LOG_SIZE_MAX;
 
-use crate::stores::{Server, fill, folder, open_with, options, read};
+use crate::stores::{Server, folder, open_with};
 use crate::table::{Table, quantile};
+use crate::workload::{fill, options, read};
 
 const PAGES: u32 = 10_000;
 /// One-page reads of which the quantile is taken.

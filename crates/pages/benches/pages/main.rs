@@ -2,7 +2,8 @@
 //!
 //! `cargo bench -p tidelog-pages` prints a table at the end: our time, that of the raw calls in the
 //! same run, and how many times as long ours is. `-- append read open checkpoint fair memory`
-//! chooses; the last one writes 1 GiB and is left out unless it is asked for.
+//! chooses; the last one writes 1 GiB and is left out unless it is asked for. What is done with a
+//! store (`workload.rs`) is done on the files of a browser too: `npm run bench -- --storage`.
 
 #[path = "../../../journal/benches/common/table.rs"]
 mod table;
@@ -10,16 +11,20 @@ mod table;
 mod fair;
 mod memory;
 mod stores;
+mod workload;
 
 use std::hint::black_box;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use stores::{RawFile, commit, fill, folder, open_with, options, read_all};
+use stores::{RawFile, folder, open_with};
 use table::{Table, criterion};
-use tidelog_pages::{Append, OwnerId, StoreRequest, Ticket, TimelineFrame};
+use tidelog_types::Lsn;
 use tidelog_types::limits::{LOG_SIZE_MAX, PAGE_SIZE};
-use tidelog_types::{CallId, DocumentKey, JournalId, Lsn};
+use workload::{
+    commit, fill, fill_document, fill_until_change_over, log_size, options, read_all,
+    small_requests,
+};
 
 /// Pages of the document that is read.
 const PAGES: u32 = 10_000;
@@ -30,25 +35,14 @@ fn group_commit(table: &mut Table, callers: u64, goal: Option<f64>) {
     let mut server = open_with(folder.path(), options(1 << 40, 1024));
     let mut raw = RawFile::new(folder.path());
     let mut lsn = Lsn::FIRST;
-    let appends = |lsn: Lsn| {
-        let append = move |owner| {
-            let name = format!("document-{owner}");
-            let mut append = Append::to(DocumentKey::new(&name, "").expect("a good name"));
-            append.begin_timeline = Some((JournalId([owner as u8; 16]), Lsn::FIRST));
-            let call = CallId([owner as u8; 16]);
-            append.timeline = vec![TimelineFrame { lsn, call, body: vec![7; 200] }];
-            (OwnerId(owner), StoreRequest::Append { ticket: Ticket(lsn.get()), append })
-        };
-        (1..=callers).map(append).collect::<Vec<_>>()
-    };
-    commit(&mut server, appends(lsn));
+    commit(&mut server, small_requests(callers, 1, lsn));
     let before = log_size(&server);
     lsn = lsn.next();
-    commit(&mut server, appends(lsn));
+    commit(&mut server, small_requests(callers, 1, lsn));
     let bytes = vec![7; usize::try_from(log_size(&server) - before).expect("small")];
     let ours = || {
         lsn = lsn.next();
-        let appends = appends(lsn);
+        let appends = small_requests(callers, 1, lsn);
         let began = Instant::now();
         let replies = commit(&mut server, appends);
         assert_eq!(replies as u64, callers, "each is told");
@@ -56,13 +50,6 @@ fn group_commit(table: &mut Table, callers: u64, goal: Option<f64>) {
     };
     let what = format!("durable append, {callers} waiting");
     table.compare(&mut criterion(), &what, goal, ours, || raw.append(&bytes));
-}
-
-/// Bytes of log, which a server says among other things.
-fn log_size(server: &stores::Server) -> u64 {
-    let text = server.to_string();
-    let size = text.split(" size ").nth(1).and_then(|rest| rest.split(' ').next());
-    size.and_then(|size| size.parse().ok()).expect("it says so")
 }
 
 /// What is too short to be timed by itself: a hundred times, for different pages.
@@ -130,7 +117,7 @@ fn open_after_crash(table: &mut Table) {
     let folder = stores::folder();
     let mut server = open_with(folder.path(), options(1 << 40, 1024));
     for number in 0..1_000 {
-        stores::fill_document(&mut server, &format!("document-{number}"), 5);
+        fill_document(&mut server, &format!("document-{number}"), 5);
     }
     drop(server);
     measure_open(table, "open after crash, 1,000 documents", folder.path(), second);
@@ -166,7 +153,7 @@ fn checkpoint(table: &mut Table) {
     let pages = (LOG_SIZE_MAX / PAGE_SIZE as u64) as usize;
     let bytes = vec![7; pages * PAGE_SIZE];
     let ours = || {
-        stores::fill_until_change_over(&mut server);
+        fill_until_change_over(&mut server, LOG_SIZE_MAX);
         let began = Instant::now();
         while server.wants_poll() {
             let began = Instant::now();
