@@ -4,7 +4,7 @@ import { Reader, Writer } from './codec.js';
 import { Engine, whatIsMissing } from './engine.js';
 import { EngineError, type TidelogError } from './errors.js';
 import { type Answer, type News, readFromCore, type ToCore, writeToCore } from './messages.js';
-import type { Bytes, WorkerUrls } from './ports.js';
+import type { Bytes, WorkerPlaces } from './ports.js';
 
 /** Between two sweeps over the calls that wait. */
 const SWEEP_MS = 500;
@@ -75,7 +75,7 @@ export class Connection {
   /** The newest call's name in the journal: eight random bytes and a counter. */
   readonly #callId = crypto.getRandomValues(new Uint8Array(16));
 
-  constructor(urls: WorkerUrls) {
+  constructor(urls: WorkerPlaces) {
     this.#engine = new Engine(urls, {
       begin: () => this.#begin(),
       died: () => {

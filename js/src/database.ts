@@ -137,7 +137,8 @@ export class Database<Defined extends Mutations = Mutations> {
   }
 
   /**
-   * Listens to what belongs to no call.
+   * Listens to what belongs to no call. Who listens to errors is soon told of the present one, if
+   * there is one.
    *
    * @returns stops it. Safe to call more than once.
    */
@@ -152,6 +153,10 @@ export class Database<Defined extends Mutations = Mutations> {
     this.#listeners[event].add(own);
     if (event === 'rejected' && !this.#closed) {
       this.#connection.tell('listenRejections', { handle: this.#handle });
+    }
+    const { error } = this.#status;
+    if (event === 'error' && error) {
+      queueMicrotask(() => this.#listeners[event].has(own) && callBack(() => own(error as never)));
     }
     return () => this.#listeners[event].delete(own);
   }

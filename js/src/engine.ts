@@ -2,13 +2,10 @@
 
 import { EngineError } from './errors.js';
 import { Lender } from './lender.js';
-import { type Bytes, type FromTab, type ToTab, transferOf, type WorkerUrls } from './ports.js';
+import { type Bytes, type FromTab, type ToTab, transferOf, type WorkerPlaces } from './ports.js';
 
-/** The lock that a core of this release holds for as long as it lives. */
+/** What the lock of a core of this release begins with; a space and its address follow. */
 const CORE_LOCK = 'tidelog-core:0.1.0';
-
-/** What the other lock of such a core begins with; its address follows. */
-const CORE_AT = 'tidelog-core-at:0.1.0:';
 
 /** A core that says nothing for so long is asked again on a new port. */
 const WELCOME_MS = 3000;
@@ -43,7 +40,7 @@ export function whatIsMissing(): EngineError | undefined {
 
 /** The core as seen from one tab, whichever instance of it is alive. */
 export class Engine {
-  readonly #urls: WorkerUrls;
+  readonly #urls: WorkerPlaces;
   readonly #owner: EngineOwner;
   readonly #lock = `tidelog-tab:${crypto.randomUUID()}`;
   readonly #lender: Lender;
@@ -55,7 +52,7 @@ export class Engine {
   /** Cores that died soon after one another. */
   #deaths = 0;
 
-  constructor(urls: WorkerUrls, owner: EngineOwner) {
+  constructor(urls: WorkerPlaces, owner: EngineOwner) {
     this.#urls = urls;
     this.#owner = owner;
     this.#lender = new Lender(urls, (message, transfer) => this.#post(message, transfer));
@@ -82,7 +79,7 @@ export class Engine {
     void coreAtWork().then((url) => this.#startAt(url ?? this.#urls.workerUrl));
   }
 
-  #startAt(url: string | URL | undefined): void {
+  #startAt(url: string | undefined): void {
     let worker: SharedWorker;
     try {
       worker = startCore(url);
@@ -109,14 +106,12 @@ export class Engine {
     port.onmessage = ({ data }: MessageEvent<ToTab>) => {
       if (port !== this.#port) return;
       if (data instanceof Uint8Array) this.#owner.receive(data);
-      else if (data.type === 'welcome') this.#welcome(port);
+      else if (data.type === 'welcome') this.#welcome(port, data.lock);
       else if (data.type === 'reach') this.#reach(data.server);
+      else if (data.type === 'elsewhere') this.#restart(port);
       else this.#died(port, data.message);
     };
-    const urls = Object.fromEntries(
-      Object.entries(this.#urls).map(([name, url]) => [name, url && absolute(url)]),
-    );
-    this.#post({ type: 'hello', lock: this.#lock, urls }, []);
+    this.#post({ type: 'hello', lock: this.#lock, urls: this.#urls }, []);
     this.#owner.begin();
     this.#lender.greet();
     this.#retry = setTimeout(
@@ -140,11 +135,12 @@ export class Engine {
     } else this.#owner.failed(new EngineError(message), false);
   }
 
-  #welcome(port: MessagePort): void {
+  /** `lock` is held by this core and never by another: it comes free when the core is gone. */
+  #welcome(port: MessagePort, lock: string): void {
     clearTimeout(this.#retry);
     this.#retry = undefined;
     const since = performance.now();
-    navigator.locks.request(CORE_LOCK, { mode: 'shared' }, () => {
+    navigator.locks.request(lock, { mode: 'shared' }, () => {
       if (performance.now() - since > 10_000) this.#deaths = 0;
       this.#owner.died();
       // What the core said last may still be on its way to us.
@@ -188,22 +184,18 @@ export class Engine {
  */
 async function coreAtWork(): Promise<string | undefined> {
   const { held = [] } = await navigator.locks.query().catch(() => ({}) as LockManagerSnapshot);
-  const names = held.map(({ name }) => name ?? '');
-  return names.find((name) => name.startsWith(CORE_AT))?.slice(CORE_AT.length);
+  const names = held.map(({ name = '' }) => name.split(' '));
+  return names.find(([lock, url]) => lock === CORE_LOCK && url)?.[1];
 }
 
 /** The literal form is what bundlers look for. */
-function startCore(url: string | URL | undefined): SharedWorker {
+function startCore(url: string | undefined): SharedWorker {
   return url
     ? new SharedWorker(url, { type: 'module', name: 'tidelog-core-0.1.0' })
     : new SharedWorker(new URL('./worker/worker.js', import.meta.url), {
         type: 'module',
         name: 'tidelog-core-0.1.0',
       });
-}
-
-function absolute(url: string | URL): string {
-  return new URL(url, location.href).href;
 }
 
 /** Resolves when the lock is held, which it then is for as long as this window lives. */

@@ -6,6 +6,7 @@
 
 export type { Value } from './codec.js';
 export { Database, type DatabaseEvents, type Mutate, type Rejection } from './database.js';
+export { destroyAll } from './destroy-all.js';
 export {
   type ArgumentKind,
   type Arguments,

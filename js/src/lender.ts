@@ -1,6 +1,6 @@
 /** A tab's offer to run the page server, which a SharedWorker cannot do by itself. */
 
-import type { Again, FromTab, Serve, WorkerUrls } from './ports.js';
+import type { Again, FromTab, Serve, WorkerPlaces } from './ports.js';
 
 /** Held by the tab that lends. Shared by all releases, since they share the files. */
 const LEND_LOCK = 'tidelog-lend';
@@ -13,7 +13,7 @@ const AGAIN_MS_MAX = 8_000;
 
 /** One tab's part in lending: it waits for its turn, and then lends to every core that comes. */
 export class Lender {
-  readonly #urls: WorkerUrls;
+  readonly #urls: WorkerPlaces;
   readonly #toCore: (message: FromTab, transfer: Transferable[]) => void;
   #worker: Worker | undefined;
   /** Whether we want to lend: we do already, or wait for our turn. */
@@ -21,7 +21,7 @@ export class Lender {
   #endTurn: (() => void) | undefined;
   #pauseMs = AGAIN_MS;
 
-  constructor(urls: WorkerUrls, toCore: (message: FromTab, transfer: Transferable[]) => void) {
+  constructor(urls: WorkerPlaces, toCore: (message: FromTab, transfer: Transferable[]) => void) {
     this.#urls = urls;
     this.#toCore = toCore;
   }
@@ -73,18 +73,13 @@ export class Lender {
   #lend(worker: Worker): void {
     const { port1, port2 } = new MessageChannel();
     const wasm = this.#urls.pageServerWasmUrl;
-    const serve: Serve = {
-      type: 'serve',
-      port: port1,
-      wasm: wasm && new URL(wasm, location.href).href,
-    };
-    worker.postMessage(serve, [port1]);
+    worker.postMessage({ type: 'serve', port: port1, wasm } satisfies Serve, [port1]);
     this.#toCore({ type: 'lend', port: port2 }, [port2]);
   }
 }
 
 /** The literal form is what bundlers look for. */
-function startPageServer(url: string | URL | undefined): Worker {
+function startPageServer(url: string | undefined): Worker {
   return url
     ? new Worker(url, { type: 'module', name: 'tidelog-page-server' })
     : new Worker(new URL('./worker/worker.js', import.meta.url), {

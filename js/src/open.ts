@@ -32,11 +32,17 @@ export interface DestroyOptions extends WorkerUrls {
 const connections = new Map<string, Connection>();
 
 function connectionTo(urls: WorkerUrls): Connection {
-  const { workerUrl, coreWasmUrl, pageServerWasmUrl } = urls;
-  const key = String(workerUrl ?? '');
+  const place = (url: string | URL | undefined): string | undefined =>
+    url && new URL(url, location.href).href;
+  const workerUrl = place(urls.workerUrl);
+  const key = workerUrl ?? '';
   let connection = connections.get(key);
   if (!connection) {
-    connection = new Connection({ workerUrl, coreWasmUrl, pageServerWasmUrl });
+    connection = new Connection({
+      workerUrl,
+      coreWasmUrl: place(urls.coreWasmUrl),
+      pageServerWasmUrl: place(urls.pageServerWasmUrl),
+    });
     connections.set(key, connection);
   }
   return connection;

@@ -13,13 +13,16 @@ export interface WorkerUrls {
   readonly pageServerWasmUrl?: string | URL | undefined;
 }
 
+/** The same, as whole addresses. */
+export type WorkerPlaces = { readonly [Name in keyof WorkerUrls]: string | undefined };
+
 /** The first message of a tab on its port. A later one of the same tab replaces that port. */
 export interface Hello {
   readonly type: 'hello';
   /** Name of a Web Lock that the tab holds for as long as it lives. */
   readonly lock: string;
   /** The files of the workers, where they are not in their places. */
-  readonly urls: { readonly [Name in keyof WorkerUrls]?: string };
+  readonly urls: WorkerPlaces;
 }
 
 /** A tab lends a page server: the other end of this port is in its worker. */
@@ -50,8 +53,10 @@ export type FromTab = Bytes | Hello | Lend | LendFailed | Reach;
 export type ToTab =
   | Bytes
   | Reach
-  /** The core works and holds its lock. */
-  | { readonly type: 'welcome' }
+  /** The core works and holds this lock, which no other core ever does. */
+  | { readonly type: 'welcome'; readonly lock: string }
+  /** Another core is at work, to which the tab shall go. */
+  | { readonly type: 'elsewhere' }
   /** The core cannot go on. */
   | { readonly type: 'died'; readonly message: string };
 

@@ -8,6 +8,8 @@ import {
   contentOf,
   eventually,
   exportFrom,
+  inRoot,
+  mutateIn,
   openIn,
   queryFile,
   ready,
@@ -18,18 +20,25 @@ import {
 /** The longest that a call may take, whatever happens. */
 const SETTLE_MS = 10_000;
 
+const inProc = { skip: existsSync('/proc') ? false : 'finds processes in /proc' };
+
 const LOCKS = { core: 'tidelog-core', 'page server': 'tidelog-lend' };
 
 /** Documents that every tab has open, one without a server and one with. */
 const DOCUMENTS = ['local', 'synced'];
 
+async function openDocuments(page, stage, server, urls = {}) {
+  for (const name of DOCUMENTS) {
+    const options = { ...urls, document: `${stage.document}-${name}` };
+    if (name === 'synced') options.server = server.ws;
+    await openIn(page, 'list', options, name);
+  }
+}
+
 async function openTab(device, stage, server) {
   const page = await device.open(stage.site.url('app.html'));
   await ready(page);
-  for (const name of DOCUMENTS) {
-    const document = `${stage.document}-${name}`;
-    await openIn(page, 'list', { document, ...(name === 'synced' && { server: server.ws }) }, name);
-  }
+  await openDocuments(page, stage, server);
   return page;
 }
 
@@ -79,6 +88,29 @@ const startWriting = (page, prefix) =>
     [prefix, DOCUMENTS],
   );
 
+/** Stops those that write; what became of all that they called. */
+const stopWriting = (tabs) =>
+  Promise.all(
+    tabs.map((tab) =>
+      tab.evaluate(async () => {
+        kept.run.stop = true;
+        await Promise.all(kept.run.calls);
+        const { errors, untyped, slowestMs } = kept.run;
+        return { errors, untyped, slowestMs, unhandled };
+      }),
+    ),
+  );
+
+/** Every call has settled, well, and soon enough. */
+function assertAllWell(runs) {
+  const bad = runs.flatMap((run) => [...run.untyped, ...run.unhandled]);
+  assert.deepEqual(bad, []);
+  const errors = runs.flatMap((run) => run.errors);
+  assert.deepEqual(errors, [], 'every call settles well');
+  const slowestMs = Math.max(...runs.map((run) => run.slowestMs));
+  assert.ok(slowestMs < SETTLE_MS, `${slowestMs} ms`);
+}
+
 /** Notes what all tabs say is durable, in a page that asks nothing of the engine. */
 const follow = (page) =>
   page.evaluate(() => {
@@ -105,10 +137,10 @@ const holderIn = (page, who) =>
   }, LOCKS[who]);
 
 /** Kills processes that run workers until the one that is meant was among them. */
-async function killProcessOf(who, device, witness) {
+async function killProcessOf(who, device, witness, pids = device.processesOf(who)) {
   const holder = await holderIn(witness, who);
   assert.ok(holder, `there is a ${who}`);
-  for (const pid of device.processesOf(who)) {
+  for (const pid of pids) {
     process.kill(pid, 'SIGKILL');
     const died = eventually(async () => (await holderIn(witness, who)) !== holder, {
       withinMs: 2000,
@@ -163,29 +195,13 @@ both(
     }
 
     const tabs = [...writers.values()];
-    const runs = [];
-    for (const tab of tabs) {
-      runs.push(
-        await tab.evaluate(async () => {
-          kept.run.stop = true;
-          await Promise.all(kept.run.calls);
-          const { errors, untyped, slowestMs } = kept.run;
-          return { errors, untyped, slowestMs, unhandled };
-        }),
-      );
-    }
-    const errors = runs.flatMap((run) => run.errors);
+    const runs = await stopWriting(tabs);
     const slowestMs = Math.max(...runs.map((run) => run.slowestMs));
     stage.note(
       `${await durableSoFar(witness)} writes, ${ROUNDS.length} processes killed, of ${ended} tabs too; ` +
         `back at work after ${downMs.join(', ')} ms; the slowest call ${Math.round(slowestMs)} ms`,
     );
-    assert.deepEqual(
-      runs.flatMap((run) => [...run.untyped, ...run.unhandled]),
-      [],
-    );
-    assert.deepEqual(errors, [], 'every call settles well');
-    assert.ok(slowestMs < SETTLE_MS, `${slowestMs} ms`);
+    assertAllWell(runs);
 
     for (const tab of tabs) assert.equal(await syncIn(tab, 'synced'), null);
     const durable = await witness.evaluate(() => kept.durable);
@@ -218,7 +234,124 @@ both(
       );
     }
   },
-  { skip: existsSync('/proc') ? false : 'finds processes in /proc' },
+  inProc,
 );
 
-atLeast(existsSync('/proc') ? 1 : 0);
+/** A site with two apps, each with the files of its workers in a place of its own. */
+async function siteOfTwoApps(stage) {
+  const site = await stage.ownSite({ folders: { '/other/': inRoot('js') } });
+  const urls = ['/tidelog', '/other'].map((folder) => ({
+    workerUrl: site.url(`${folder}/dist/worker/worker.js`),
+  }));
+  return { site, urls };
+}
+
+/** Locks of cores: addresses of those at work, and how many want to be. */
+const coresIn = (page) =>
+  page.evaluate(async () => {
+    const { held, pending } = await navigator.locks.query();
+    const ofCores = (locks) => locks.filter(({ name }) => name.startsWith('tidelog-core'));
+    const addresses = ofCores(held).map(({ name }) => name.split(' ')[1]);
+    const waiting = ofCores(pending).filter(({ mode }) => mode === 'exclusive');
+    return { atWork: addresses.filter(Boolean), waiting: waiting.length };
+  });
+
+both('two apps with workers of their own that start at one moment share a core', async (stage) => {
+  const ROUNDS = 10;
+  const { site, urls } = await siteOfTwoApps(stage);
+  const witness = await stage.tab(site.url('app.html'));
+  const wins = new Map();
+  let slowestMs = 0;
+  for (let round = 0; round < ROUNDS; round += 1) {
+    const apps = [await stage.tab(site.url('app.html')), await stage.tab(site.url('app.html'))];
+    await eventually(async () => (await coresIn(witness)).atWork.length === 0, {
+      what: 'the end of the last core',
+    });
+    const at = Date.now() + 300;
+    const opened = apps.map((app, index) =>
+      app.evaluate(
+        async ([at, options]) => {
+          await new Promise((resolve) => setTimeout(resolve, at - Date.now()));
+          kept.db = await tidelog.open(doctypes.list, options);
+          return Date.now() - at;
+        },
+        [at, { ...urls[index], document: stage.document }],
+      ),
+    );
+    slowestMs = Math.max(slowestMs, ...(await Promise.all(opened)));
+    for (const [index, app] of apps.entries()) {
+      const id = `${round}-${index}`;
+      assert.equal((await mutateIn(app, 'add', { id, title: id })).error, undefined);
+    }
+    for (const app of apps) {
+      assert.equal((await rowsIn(app, 'select id from item')).length, 2 * (round + 1));
+    }
+    const cores = await coresIn(witness);
+    assert.equal(cores.atWork.length, 1, 'one core');
+    assert.equal(cores.waiting, 0, 'and nobody who waits to be one');
+    wins.set(cores.atWork[0], 1 + (wins.get(cores.atWork[0]) ?? 0));
+    for (const app of apps) await app.close();
+  }
+  stage.note(`opened after ${slowestMs} ms at most; ${[...wins.values()].join(' and ')} wins`);
+});
+
+/** A core that starts while another one is at work, and is alone once that one is killed. */
+async function testLateCore(stage, { lateUrls, waiting }) {
+  const { site, urls } = await siteOfTwoApps(stage);
+  const server = await stage.server();
+  const device = await stage.ownDevice().launch();
+  const page = () => stage.tabOf(device, site.url('app.html'));
+  const witness = await page();
+  await follow(witness);
+  const first = await page();
+  await openDocuments(first, stage, server, urls[0]);
+  const pids = device.processesOf('core');
+  const [one, late] = [await page(), await page()];
+  await openDocuments(one, stage, server, urls[0]);
+  // What a tab sees that starts at the same moment as the others.
+  await late.evaluate(() => {
+    navigator.locks.query = async () => {
+      delete navigator.locks.query;
+      return {};
+    };
+  });
+  await openDocuments(late, stage, server, lateUrls ?? urls[1]);
+  assert.deepEqual(await coresIn(witness), { atWork: [urls[0].workerUrl], waiting });
+  await startWriting(one, 'one');
+  await startWriting(late, 'late');
+  await first.close();
+  await eventually(async () => (await durableSoFar(witness)) > 100);
+
+  await killProcessOf('core', device, witness, pids);
+  const atKill = await durableSoFar(witness);
+  await eventually(async () => (await durableSoFar(witness)) > atKill + 100, {
+    what: 'writing after the core was killed',
+  });
+  assertAllWell(await stopWriting([one, late]));
+  return coresIn(witness);
+}
+
+both(
+  'a core that came too late ends; when the other one is killed, the calls of both apps settle',
+  async (stage) => {
+    const cores = await testLateCore(stage, { waiting: 0 });
+    assert.equal(cores.atWork.length, 1);
+  },
+  inProc,
+);
+
+both(
+  'a core that takes over from one that is killed is found by the tabs of both apps',
+  async (stage) => {
+    // It waits in line, so that it has the lock before any tab can know.
+    const workerUrl = '/pages/blind-worker.mjs';
+    const cores = await testLateCore(stage, { lateUrls: { workerUrl }, waiting: 1 });
+    assert.deepEqual(
+      cores.atWork.map((url) => new URL(url).pathname),
+      [workerUrl],
+    );
+  },
+  inProc,
+);
+
+atLeast(existsSync('/proc') ? 4 : 1);

@@ -16,8 +16,10 @@ import { eventually } from './harness/time.mjs';
 
 export * from './harness/in-page.mjs';
 export { inRoot, realData } from './harness/places.mjs';
+export { tabWithRoom } from './harness/room.mjs';
 export { startSite } from './harness/site.mjs';
 export { contentOf, contentOfSql, queryFile } from './harness/stock-sqlite.mjs';
+export { crc32c, readStore, writeStore } from './harness/store-files.mjs';
 export { freePort } from './harness/tidelog-server.mjs';
 export { eventually, sleep } from './harness/time.mjs';
 
@@ -76,6 +78,20 @@ class Stage {
     return server;
   }
 
+  /** A server, and the options of the test's document on it. */
+  async synced({ isUp = true } = {}) {
+    const server = await this.stoppedServer();
+    if (isUp) await server.start();
+    return { server, options: { document: this.document, server: server.ws } };
+  }
+
+  /** A site of this test alone: its origin has a store of its own. */
+  async ownSite(options) {
+    const own = await startSite(options);
+    this.onEnd(() => own.close());
+    return own;
+  }
+
   /** A browser of this test alone, on a new profile, not started yet. */
   ownDevice(options) {
     const device = new Device(this.kind, options);
@@ -91,6 +107,11 @@ class Stage {
   /** A tab on the shared second profile: another device. */
   otherTab(place) {
     return this.#tabOn('second', place);
+  }
+
+  /** A tab on each of the two profiles. */
+  async twoDevices() {
+    return [await this.tab(), await this.otherTab()];
   }
 
   async #tabOn(name, place) {

@@ -13,7 +13,6 @@ import {
   reload,
   rowsIn,
   sleep,
-  startSite,
   syncIn,
 } from './harness.mjs';
 
@@ -40,8 +39,7 @@ both(
     // arrival is the kill. What each start finds is compared with all that was reported before.
     const began = performance.now();
     let arrived = () => {};
-    const site = await startSite({ onReport: (report) => arrived(report) });
-    stage.onEnd(() => site.close());
+    const site = await stage.ownSite({ onReport: (report) => arrived(report) });
     const server = await stage.stoppedServer();
     const device = stage.ownDevice();
     const query = { document: stage.document, server: server.ws };
@@ -88,9 +86,8 @@ both(
 both(
   'the server killed 20 times while two clients write loses and doubles nothing',
   async (stage) => {
-    const server = await stage.server();
-    const options = { document: stage.document, server: server.ws };
-    const tabs = [await stage.tab(), await stage.otherTab()];
+    const { server, options } = await stage.synced();
+    const tabs = await stage.twoDevices();
     for (const [index, tab] of tabs.entries()) {
       await openIn(tab, 'list', options);
       await tab.evaluate((prefix) => {

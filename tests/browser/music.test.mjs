@@ -207,8 +207,6 @@ both('music and invoices are edited in one profile and change in another', async
   assert.notEqual((await texts(one, at('total')))[0], total, 'the sum follows');
 });
 
-atLeast(script ? 3 : 2);
-
 // Each comes with workers of its own, and the site has one store.
 both(
   'both examples work in one browser at once, and go on when either is closed',
@@ -224,3 +222,5 @@ both(
     await statusIs(again, { connection: 'online', pending: 0 });
   },
 );
+
+atLeast(script ? 4 : 3);

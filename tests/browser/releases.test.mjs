@@ -43,10 +43,8 @@ async function mutates(page, mutation, args, stage) {
 const items = (page, columns) => rowsIn(page, `select ${columns} from item order by id`);
 
 both('a release with another migration opens online, and both releases go on', async (stage) => {
-  const server = await stage.server();
-  const options = { document: stage.document, server: server.ws };
-  const tab = await stage.tab();
-  const elsewhere = await stage.otherTab();
+  const { server, options } = await stage.synced();
+  const [tab, elsewhere] = await stage.twoDevices();
   for (const each of [tab, elsewhere]) await openIn(each, 'list', options);
   await mutates(tab, 'add', { id: 'a', title: 'of the older release' }, 'confirmed');
   await settle(elsewhere);
@@ -81,8 +79,7 @@ both('a release with another migration opens online, and both releases go on', a
 });
 
 both('a device of the older release comes to a server of the newer one', async (stage) => {
-  const server = await stage.server();
-  const options = { document: stage.document, server: server.ws };
+  const { server, options } = await stage.synced();
   const tab = await stage.tab();
   await openIn(tab, 'listWithColor', options);
   await mutates(tab, 'add', { id: 'a', title: 'of the newer release' }, 'confirmed');
@@ -100,8 +97,7 @@ both('a device of the older release comes to a server of the newer one', async (
 for (const known of [false, true]) {
   const met = known ? 'where others use the older one' : 'that knows neither';
   both(`two releases before the first contact with a server ${met}`, async (stage) => {
-    const server = await stage.stoppedServer();
-    const options = { document: stage.document, server: server.ws };
+    const { server, options } = await stage.synced({ isUp: false });
     const elsewhere = await stage.otherTab();
     if (known) {
       await server.start();
@@ -143,10 +139,8 @@ for (const known of [false, true]) {
 }
 
 both('a release that changed only mutations: each runs as it was issued', async (stage) => {
-  const server = await stage.server();
-  const options = { document: stage.document, server: server.ws };
-  const tab = await stage.tab();
-  const elsewhere = await stage.otherTab();
+  const { server, options } = await stage.synced();
+  const [tab, elsewhere] = await stage.twoDevices();
   for (const each of [tab, elsewhere]) await openIn(each, 'list', options);
   await mutates(tab, 'add', { id: 'a', title: 'older' }, 'confirmed');
 
@@ -180,8 +174,7 @@ both('a release that changed only mutations: each runs as it was issued', async 
 both(
   'a release that is taken back leaves its mutations to run as they were issued',
   async (stage) => {
-    const server = await stage.stoppedServer();
-    const options = { document: stage.document, server: server.ws };
+    const { server, options } = await stage.synced({ isUp: false });
     const tab = await stage.tab();
     await openIn(tab, 'list', options);
     await mutates(tab, 'add', { id: 'a', title: 'before' });
@@ -206,8 +199,7 @@ both(
 );
 
 both('a tab of the older release stays open while the newer one opens online', async (stage) => {
-  const server = await stage.server();
-  const options = { document: stage.document, server: server.ws };
+  const { server, options } = await stage.synced();
   const older = await stage.tab();
   await openIn(older, 'list', options);
   await mutates(older, 'add', { id: 'a', title: 'a' }, 'confirmed');
@@ -249,10 +241,8 @@ both('a tab of the older release stays open while the newer one opens online', a
 both(
   'a mutation that the newer release’s tables cannot run is rejected, and said',
   async (stage) => {
-    const server = await stage.server();
-    const options = { document: stage.document, server: server.ws };
-    const tab = await stage.tab();
-    const elsewhere = await stage.otherTab();
+    const { server, options } = await stage.synced();
+    const [tab, elsewhere] = await stage.twoDevices();
     for (const each of [tab, elsewhere]) {
       await openIn(each, 'list', options);
       await settle(each);
@@ -285,10 +275,8 @@ both(
 both(
   'of two releases that went different ways the second is told, and keeps its rows',
   async (stage) => {
-    const server = await stage.server();
-    const options = { document: stage.document, server: server.ws };
-    const tab = await stage.tab();
-    const elsewhere = await stage.otherTab();
+    const { server, options } = await stage.synced();
+    const [tab, elsewhere] = await stage.twoDevices();
     for (const each of [tab, elsewhere]) {
       await openIn(each, 'list', options);
       await settle(each);

@@ -15,7 +15,6 @@ import {
   mutateIn,
   openIn,
   rowsIn,
-  startSite,
   statusBecomes,
   statusIn,
 } from './harness.mjs';
@@ -257,8 +256,7 @@ both('the example of the README works as it stands there', async (stage) => {
   stage.onEnd(() => rmSync(folder, { recursive: true }));
   // A server of the test's own in the place of the one that may be running there.
   writeFileSync(path.join(folder, 'readme.mjs'), code.replace('ws://127.0.0.1:8787', server.ws));
-  const site = await startSite({ folders: { '/pages/': folder } });
-  stage.onEnd(() => site.close());
+  const site = await stage.ownSite({ folders: { '/pages/': folder } });
   const titlesOn = async (page) => {
     const titles = [];
     page.on('console', async (message) => {
@@ -286,8 +284,7 @@ both('the package works from a Vite build', async (stage) => {
     worker: { format: 'es' },
     build: { outDir, emptyOutDir: true, target: 'es2022' },
   });
-  const site = await startSite({ folders: { '/': outDir } });
-  stage.onEnd(() => site.close());
+  const site = await stage.ownSite({ folders: { '/': outDir } });
   const tab = await stage.tab(site.url('/'));
   for (const visits of [1, 2]) {
     const title = await eventually(async () => {

@@ -30,10 +30,8 @@ both(
   'with the server stopped mutations go on, wait, and are each confirmed once',
   async (stage) => {
     const COUNT = 200;
-    const server = await stage.server();
-    const options = { document: stage.document, server: server.ws };
-    const tab = await stage.tab();
-    const other = await stage.otherTab();
+    const { server, options } = await stage.synced();
+    const [tab, other] = await stage.twoDevices();
     await openIn(tab, 'list', options);
     await openIn(other, 'list', options);
     await mutateIn(tab, 'count', { id: 'first', title: 'with a server' }, 'confirmed');
@@ -77,9 +75,8 @@ both(
 
 /** Two devices that have met, both away from the server. */
 async function twoOffline(stage) {
-  const server = await stage.server();
-  const options = { document: stage.document, server: server.ws };
-  const tabs = [await stage.tab(), await stage.otherTab()];
+  const { server, options } = await stage.synced();
+  const tabs = await stage.twoDevices();
   for (const tab of tabs) {
     await openIn(tab, 'list', options);
     assert.equal(await syncIn(tab), null);
@@ -340,8 +337,7 @@ both('destroy refuses while mutations are pending, unless it is forced', async (
 });
 
 both('a server that lost its data changes nothing here, and says so', async (stage) => {
-  const server = await stage.server();
-  const options = { document: stage.document, server: server.ws };
+  const { server, options } = await stage.synced();
   const tab = await stage.tab();
   await openIn(tab, 'list', options);
   await mutateIn(tab, 'add', { id: 'a', title: 'confirmed' }, 'confirmed');
@@ -367,8 +363,7 @@ both('a server that lost its data changes nothing here, and says so', async (sta
 both(
   'a document made anew on the server replaces the copy, and undecided mutations go on',
   async (stage) => {
-    const server = await stage.server();
-    const options = { document: stage.document, server: server.ws };
+    const { server, options } = await stage.synced();
     const tab = await stage.tab();
     await openIn(tab, 'list', options);
     await mutateIn(tab, 'add', { id: 'old', title: 'of the old document' }, 'confirmed');

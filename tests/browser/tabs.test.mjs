@@ -126,8 +126,7 @@ both('closing the lending tab loses nothing, and writes go on', async (stage) =>
 });
 
 both('a tab that reloads while others write finds everything', async (stage) => {
-  const server = await stage.server();
-  const options = { document: stage.document, server: server.ws };
+  const { server, options } = await stage.synced();
   const [one, two] = [await stage.tab(), await stage.tab()];
   await openIn(one, 'list', options);
   await openIn(two, 'list', options);

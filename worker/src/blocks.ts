@@ -1,7 +1,7 @@
 /** The store in IndexedDB, for windows without files. Crate `browser`'s `FORMAT.md` draws it. */
 
 import * as store from '../wasm/page_server.js';
-import { NEWER_FORMAT, settledAt } from './shared.js';
+import { hold, NEWER_FORMAT, settledAt } from './shared.js';
 import { type Keep, Unopened } from './store-host.js';
 
 const VERSION = 1;
@@ -20,13 +20,7 @@ let held: Promise<void> | undefined;
  * `lost` is called when somebody deletes it.
  */
 export async function openBlocks(lost: () => void): Promise<Keep> {
-  held ??= new Promise((resolve, reject) => {
-    const hold = (): Promise<never> => {
-      resolve();
-      return new Promise(() => {});
-    };
-    navigator.locks.request(LOCK, hold).catch(reject);
-  });
+  held ??= hold(LOCK);
   await held;
   const opening = indexedDB.open('tidelog', VERSION);
   opening.onupgradeneeded = () => {

@@ -17,16 +17,22 @@ import type {
 } from '../../js/dist/ports.js';
 import * as core from '../wasm/core.js';
 import { openBlocks } from './blocks.js';
-import { compile, NO_FILES, transferOf, UNAVAILABLE } from './shared.js';
+import { compile, hold, NO_FILES, transferOf, UNAVAILABLE } from './shared.js';
 import { StoreHost } from './store-host.js';
 
 declare const self: SharedWorkerGlobalScope;
 
-/** Held for as long as this worker lives: the tabs wait for it to notice its end. */
+/** Held for as long as this worker is the core: the site has one store, and so one core. */
 const CORE_LOCK = 'tidelog-core:0.1.0';
 
-/** What the lock begins with that says where the core is; its address follows. */
-const CORE_AT = 'tidelog-core-at:0.1.0:';
+/**
+ * Held besides while this worker is the core: says where it is to tabs that look for one. No other
+ * core ever holds it, not even one at this address, so it tells its tabs of its end.
+ */
+const LOCK = `${CORE_LOCK} ${location.href} ${crypto.randomUUID()}`;
+
+/** Between two looks at whether a core elsewhere has what this one waits for. */
+const LOOK_MS = 50;
 
 /** How long to wait before a store that broke in this worker is opened anew, at first. */
 const AGAIN_MS = 500;
@@ -135,7 +141,7 @@ function greet(port: MessagePort, { lock, urls }: Hello): Tab {
  * about once in a hundred times `new Worker` there never returns, and such a core cannot be ended.
  */
 function welcome(tab: Tab): void {
-  tab.port.postMessage({ type: 'welcome' } satisfies ToTab);
+  tab.port.postMessage({ type: 'welcome', lock: LOCK } satisfies ToTab);
   reach(tab);
 }
 
@@ -158,17 +164,23 @@ function gone({ number }: Tab): void {
   }
 }
 
+/** Resolves when this worker is the core. If another one is, its tabs go there, and it ends. */
+async function becomeCore(): Promise<void> {
+  const look = setInterval(async () => {
+    const { held = [] } = await navigator.locks.query();
+    const names = held.map(({ name = '' }) => name.split(' '));
+    const at = names.find(([lock, url]) => lock === CORE_LOCK && url)?.[1];
+    // One at our own address has just been left by all, and is about to end.
+    if (at && at !== location.href) end({ type: 'elsewhere' });
+  }, LOOK_MS);
+  await hold(CORE_LOCK);
+  clearInterval(look);
+  await hold(LOCK);
+}
+
 async function start(urls: Hello['urls']): Promise<void> {
-  const held = new Promise<void>((resolve, reject) => {
-    const hold = (): Promise<never> => {
-      resolve();
-      void navigator.locks.request(CORE_AT + location.href, () => new Promise(() => {}));
-      return new Promise(() => {});
-    };
-    navigator.locks.request(CORE_LOCK, hold).catch(reject);
-  });
   const url = urls.coreWasmUrl ?? new URL('../wasm/core_bg.wasm', import.meta.url);
-  const [module] = await Promise.all([compile(url), held]);
+  const [module] = await Promise.all([compile(url), becomeCore()]);
   core.initSync({ module });
   core.start(crypto.getRandomValues(new Uint8Array(32)), host);
   works = true;
@@ -288,9 +300,11 @@ function step<Args extends unknown[]>(
 
 /** Ends this worker, so that the tabs start another one. */
 function die(message: string): void {
+  end({ type: 'died', message });
+}
+
+function end(last: ToTab): void {
   works = false;
-  for (const { port } of tabs.values()) {
-    port.postMessage({ type: 'died', message } satisfies ToTab);
-  }
+  for (const { port } of tabs.values()) port.postMessage(last);
   self.close();
 }

@@ -13,7 +13,13 @@ declare const self: DedicatedWorkerGlobalScope;
 
 /** Makes a page server of this worker. */
 export function runPageServer(): void {
-  const host = new StoreHost(() => self.postMessage({ type: 'again' } satisfies Again));
+  const again = (): void => self.postMessage({ type: 'again' } satisfies Again);
+  const host = new StoreHost(again);
+  // Somebody wants the files removed: they are free once another worker is in place of this one.
+  new BroadcastChannel('tidelog-destroy').onmessage = () => {
+    host.lost();
+    again();
+  };
   let started = false;
   self.onmessage = ({ data: { port, wasm } }: MessageEvent<Serve>) => {
     host.serve(port);

@@ -24,6 +24,18 @@ export function transferOf(bytes: Uint8Array<ArrayBuffer>): Transferable[] {
   return bytes.length > 65536 ? [bytes.buffer] : [];
 }
 
+/** Resolves when the lock is held, which it then is for as long as this worker lives. */
+export function hold(name: string): Promise<void> {
+  return new Promise((resolve, reject) => {
+    navigator.locks
+      .request(name, () => {
+        resolve();
+        return new Promise<never>(() => {});
+      })
+      .catch(reject);
+  });
+}
+
 /** Loads WebAssembly, compiling while it arrives wherever the server names its type. */
 export async function compile(url: string | URL): Promise<WebAssembly.Module> {
   const response = await fetch(url);

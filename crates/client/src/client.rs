@@ -332,6 +332,7 @@ impl Client {
             }
             StoreReply::AppendFailed { ticket, error } => {
                 self.with_each(out, |document, ctx| document.append_failed(ticket, &error, ctx));
+                self.destroy_failed(ticket, &error, out);
             }
             StoreReply::Pages { request, document, pages, last } => {
                 self.with(&document, out, |document, _| document.pages(request, pages, last));
@@ -405,6 +406,23 @@ impl Client {
         });
     }
 
+    fn destroy_failed(
+        &mut self,
+        ticket: tidelog_pages::Ticket,
+        error: &AppendError,
+        out: &mut Outbox,
+    ) {
+        self.store.give_up_destroy(ticket);
+        self.destroying.retain(|destroy| {
+            let failed = destroy.ticket == Some(ticket);
+            if failed {
+                let failure = CallFailure::of_append(error);
+                out.tell(destroy.tab, FromCore::Failed { call: destroy.call, failure });
+            }
+            !failed
+        });
+    }
+
     // --- servers -------------------------------------------------------------------------------
 
     fn url_of(&self, socket: SocketId) -> Option<String> {
@@ -435,7 +453,8 @@ impl Client {
                 self.with(&key, out, |document, ctx| document.on_server(channel, message, ctx));
             }
             Heard::Broken => self.server_lost(&url, out),
-            Heard::Welcome | Heard::Nothing => {}
+            Heard::Welcome => self.with_each(out, |document, _| document.server_came(&url)),
+            Heard::Nothing => {}
         }
     }
 

@@ -12,18 +12,30 @@ use crate::protocol::CallFailure;
 impl CallFailure {
     /// A failure that left nothing behind.
     pub(crate) fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { code, outcome: Outcome::None, message: message.into(), mutation: None, reason: None }
+        Self {
+            code,
+            outcome: Outcome::None,
+            message: message.into(),
+            mutation: None,
+            reason: None,
+            lasts: false,
+        }
+    }
+
+    fn lasting(self) -> Self {
+        Self { lasts: true, ..self }
     }
 
     /// Whether trying again by itself cannot help.
     pub(crate) fn is_final(&self) -> bool {
-        !matches!(
-            self.code,
-            ErrorCode::ServerUnreachable
-                | ErrorCode::DocumentReplaced
-                | ErrorCode::Storage
-                | ErrorCode::StorageFull
-        )
+        self.lasts
+            || !matches!(
+                self.code,
+                ErrorCode::ServerUnreachable
+                    | ErrorCode::DocumentReplaced
+                    | ErrorCode::Storage
+                    | ErrorCode::StorageFull
+            )
     }
 
     pub(crate) fn rejected(mutation: &str, reason: &str) -> Self {
@@ -104,8 +116,10 @@ impl CallFailure {
         Self::new(
             ErrorCode::Storage,
             "data of this document were damaged on this device: it is as it was before them, and \
-             can be read and exported; then clear the data of this site",
+             can be read and exported; then begin anew with destroyAll(), or clear the data of \
+             this site",
         )
+        .lasting()
     }
 
     pub(crate) fn of_append(error: &AppendError) -> Self {
@@ -113,8 +127,10 @@ impl CallFailure {
             AppendError::Damaged => Self::new(
                 ErrorCode::Storage,
                 "data of this site were damaged on this device: what is whole can be read and \
-                 exported; then clear the data of this site; nothing was recorded",
-            ),
+                 exported; then begin anew with destroyAll(), or clear the data of this site; \
+                 nothing was recorded",
+            )
+            .lasting(),
             AppendError::Full => Self::new(
                 ErrorCode::StorageFull,
                 "the device has no more room for this site: free some, then try again; nothing \
@@ -152,8 +168,8 @@ impl CallFailure {
             PageServerFailure::Damaged { reason } => Self::new(
                 ErrorCode::Storage,
                 format!(
-                    "the data on this device cannot be read ({reason}): they were left as \
-                         they are"
+                    "the data on this device cannot be read ({reason}): they were left as they \
+                     are; begin anew with destroyAll(), or clear the data of this site"
                 ),
             ),
         }
@@ -226,6 +242,15 @@ impl CallFailure {
                 ErrorCode::ServerUnreachable,
                 format!("the server cannot serve {document} at the moment: {reason}"),
             ),
+            Refusal::Damaged => Self::new(
+                ErrorCode::Storage,
+                format!(
+                    "data on the server were damaged, and until its operator has mended that it \
+                     does not serve {document}: this copy is kept, and mutations wait safely on \
+                     this device"
+                ),
+            )
+            .lasting(),
         }
     }
 

@@ -261,6 +261,9 @@ pub struct CallFailure {
     pub mutation: Option<String>,
     /// The reason given, where one was rejected.
     pub reason: Option<String>,
+    /// Whether it lasts until somebody has mended something, though its class does not say so.
+    #[serde(skip)]
+    pub lasts: bool,
 }
 
 /// How a document stands, for `db.status`.

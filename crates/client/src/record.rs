@@ -59,3 +59,68 @@ impl Record {
         self.doctypes.iter().find(|doctype| doctype.hash() == hash)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::{Path, PathBuf};
+
+    use tidelog_document::{MutationDefinition, Param, ValueType};
+    use tidelog_sync::codec;
+
+    use super::*;
+
+    fn file() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/client-record-v1")
+    }
+
+    fn record() -> Record {
+        let param = Param { name: "id".to_owned(), kind: ValueType::Text, optional: false };
+        let add = MutationDefinition {
+            name: "add".to_owned(),
+            params: vec![param],
+            sql: vec!["INSERT INTO item (id) VALUES (:id)".to_owned()],
+        };
+        let doctype = Doctype {
+            name: "list".to_owned(),
+            migrations: vec!["CREATE TABLE item (id TEXT PRIMARY KEY)".to_owned()],
+            mutations: vec![add],
+        };
+        let rejection = KeptRejection {
+            lsn: Lsn::FIRST.plus(6),
+            mutation: "add".to_owned(),
+            args: vec![("id".to_owned(), Value::Text("a".to_owned()))],
+            reason: "no".to_owned(),
+            handled: true,
+        };
+        Record {
+            client: ClientId([9; 16]),
+            server: Some("wss://example.org".to_owned()),
+            newest: doctype.hash(),
+            doctypes: vec![doctype],
+            kept: Lsn::FIRST.plus(7),
+            rejections: vec![rejection],
+        }
+    }
+
+    #[test]
+    fn the_golden_record_is_read_and_written_as_it_is() {
+        let golden = fs::read(file()).expect("a golden file");
+        assert_eq!(codec::decode::<Record>(&golden), Ok(record()));
+        assert!(codec::encode(&record()) == golden, "another version, or cargo xtask golden");
+    }
+
+    #[test]
+    fn a_record_with_something_behind_it_is_of_a_newer_release() {
+        let mut newer = fs::read(file()).expect("a golden file");
+        newer.push(0);
+        assert!(codec::decode::<Record>(&newer).is_err());
+    }
+
+    /// Run by `cargo xtask golden`.
+    #[test]
+    #[ignore = "writes the golden record anew"]
+    fn write_the_golden_record() {
+        fs::write(file(), codec::encode(&record())).expect("a folder");
+    }
+}

@@ -153,6 +153,13 @@ impl StoreLink {
         });
     }
 
+    /// Gives up a destroy, if this is the ticket of one.
+    pub(crate) fn give_up_destroy(&mut self, ticket: Ticket) {
+        self.pending.retain(|(pending, request)| {
+            *pending != ticket || !matches!(request, StoreRequest::Destroy { .. })
+        });
+    }
+
     fn hand_over(
         &mut self,
         out: &mut Outbox,

@@ -189,6 +189,10 @@ fn a_damaged_document_is_as_it_was_before_says_so_and_takes_no_more() {
     let call = device.next_call();
     device.ask(TAB, vec![ToCore::Export { call, handle: HANDLE }]);
     assert!(matches!(device.answer(call), FromCore::Exported { .. }));
+    device.close(TAB);
+    let refused = device.destroy(true);
+    assert_eq!(device.code(refused), ErrorCode::Storage, "that would be a write");
+    assert!(device.failure(refused).message.contains("destroyAll()"));
 }
 
 /// Goal: no message to the page server is large, whatever a mutation changes; and all of it is

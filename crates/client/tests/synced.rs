@@ -484,3 +484,35 @@ fn an_opening_between_two_parts_of_an_entry_lets_it_begin_anew() {
     device.hear_server(&news[0]);
     assert_eq!(count(&mut device), [[tidelog_types::Value::Integer(1)]]);
 }
+
+/// Goal: damage on the server costs nobody anything that is here. Method: a server that refuses
+/// the document, and serves it again.
+#[test]
+fn a_document_that_is_damaged_on_the_server_waits_offline_and_goes_on() {
+    let mut server = Server::new();
+    let mut device = online(1, &mut server);
+    let milk = add(&mut device, "milk");
+    talk(&mut server, &mut [&mut device]);
+    offline(&mut device);
+    server.is_damaged = true;
+    back_online(&mut server, &mut device);
+    let eggs = add(&mut device, "eggs");
+    let synced = device.sync();
+    let status = device.status().clone();
+    let error = status.error.expect("an error");
+    assert_eq!((status.connection, status.pending), (Connection::Offline, 1));
+    assert_eq!(error.code, ErrorCode::Storage);
+    assert!(error.message.contains("wait safely"), "{}", error.message);
+    assert_eq!(device.code(synced), ErrorCode::Storage, "it is not worth waiting for");
+    assert_eq!(device.fate(eggs), "durable 2");
+    assert_eq!(count(&mut device), [[integer(2)]]);
+
+    server.is_damaged = false;
+    offline(&mut device);
+    back_online(&mut server, &mut device);
+    assert_eq!(device.status().connection, Connection::Online);
+    assert_eq!((&device.status().error, device.status().pending), (&None, 0));
+    for call in [milk, eggs] {
+        assert!(device.fate(call).contains("confirmed"), "{}", device.fate(call));
+    }
+}

@@ -54,8 +54,9 @@ impl Hall {
         rooms.insert(document.clone(), sender.clone());
         let mut seed = [0; 32];
         getrandom::fill(&mut seed).expect("the system gives random bytes");
+        let settings = RoomSettings { is_damaged: self.store.damage().is_some(), ..self.settings };
         let task = RoomTask {
-            room: Room::new(document.clone(), self.settings, seed),
+            room: Room::new(document.clone(), settings, seed),
             document: document.clone(),
             hall: Arc::clone(self),
             owner: self.store.owner(),

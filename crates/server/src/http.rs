@@ -18,7 +18,7 @@ use tower_http::cors::{AllowOrigin, CorsLayer};
 use tower_http::services::ServeDir;
 use tower_http::set_header::SetResponseHeaderLayer;
 
-use crate::room::{Answer, Ask};
+use crate::room::{Answer, Ask, Service};
 use crate::server::Shared;
 use crate::{loopback, socket};
 
@@ -67,10 +67,12 @@ async fn sync(State(shared): Ours, upgrade: WebSocketUpgrade) -> Response {
 }
 
 async fn readyz(State(shared): Ours) -> Response {
-    if shared.store_is_open() && !shared.is_stopping() {
-        "ready\n".into_response()
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "not ready\n").into_response()
+    if !shared.store_is_open() || shared.is_stopping() {
+        return (StatusCode::SERVICE_UNAVAILABLE, "not ready\n").into_response();
+    }
+    match shared.store.damage() {
+        None => "ready\n".into_response(),
+        Some(damage) => failed(&format!("not ready: {damage}")),
     }
 }
 
@@ -113,8 +115,13 @@ async fn ask(shared: &Arc<Shared>, id: &str, ask: Ask) -> Response {
     };
     match shared.hall.ask(&document, ask).await {
         Answer::Missing => (StatusCode::NOT_FOUND, "no such document\n").into_response(),
-        Answer::Description { position, db_pages, guests_count, doctype } => Json(json!({
+        Answer::Description { position, db_pages, guests_count, doctype, service } => Json(json!({
             "document": id,
+            "state": match service {
+                Service::Full => "whole",
+                Service::ReadOnly => "read-only",
+                Service::None => "incomplete",
+            },
             "doctype": doctype,
             "journal": position.journal.to_hex(),
             "next_lsn": position.next.get(),

@@ -33,6 +33,8 @@ mod settings;
 mod socket;
 mod store;
 
-pub use room::{Answer, Ask, ConnId, Room, RoomCounts, RoomEffect, RoomInput, RoomSettings};
+pub use room::{
+    Answer, Ask, ConnId, Room, RoomCounts, RoomEffect, RoomInput, RoomSettings, Service,
+};
 pub use server::{Server, ServerError};
 pub use settings::{Serve, ServeSettings, SettingsError};

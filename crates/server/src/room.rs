@@ -40,7 +40,7 @@ use tidelog_types::{DocumentKey, JournalId, Lsn, Page, Pgid, Position};
 use document::Document;
 use follow::CatchUp;
 use guest::{Guest, GuestId, Seat, Wish};
-pub use io::{Answer, Ask, ConnId, RoomCounts, RoomEffect, RoomInput, RoomSettings};
+pub use io::{Answer, Ask, ConnId, RoomCounts, RoomEffect, RoomInput, RoomSettings, Service};
 use outbox::{After, Outbox};
 
 /// One document on the server.

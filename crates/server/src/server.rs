@@ -96,7 +96,7 @@ impl Server {
         let address = listener.local_addr().map_err(listen_error)?;
 
         let handle = store.handle();
-        let rooms = RoomSettings { dev: settings.dev };
+        let rooms = RoomSettings { dev: settings.dev, ..RoomSettings::default() };
         let shared = Arc::new(Shared {
             dev: settings.dev,
             hall: Hall::new(handle.clone(), rooms, Arc::clone(&counters)),

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -49,6 +49,7 @@ pub(crate) struct StoreHandle {
     mail: mpsc::Sender<StoreMail>,
     owners_ever: Arc<AtomicU64>,
     is_open: Arc<AtomicBool>,
+    damage: Arc<Mutex<Option<String>>>,
 }
 
 /// One who asks, and is answered.
@@ -61,7 +62,8 @@ pub(crate) struct StoreOwner {
 impl Store {
     /// Opens the store in `folder` and starts its thread.
     pub(crate) fn open(folder: &Path, counters: Arc<Counters>) -> Result<Self, OpenStoreError> {
-        let server = open_page_server(folder)?;
+        let (server, found) = open_page_server(folder)?;
+        let damage = Arc::new(Mutex::new(found));
         let (mail, inbox) = mpsc::channel();
         let is_open = Arc::new(AtomicBool::new(true));
         let thread = StoreThread {
@@ -70,6 +72,7 @@ impl Store {
             needs_flush: false,
             owners: HashMap::new(),
             is_open: Arc::clone(&is_open),
+            damage: Arc::clone(&damage),
             counters,
         };
         let failed = |error: std::io::Error| OpenStoreError::Failed { reason: error.to_string() };
@@ -77,7 +80,8 @@ impl Store {
             .name("store".to_owned())
             .spawn(move || thread.run(server))
             .map_err(failed)?;
-        let handle = StoreHandle { mail, owners_ever: Arc::new(AtomicU64::new(1)), is_open };
+        let owners_ever = Arc::new(AtomicU64::new(1));
+        let handle = StoreHandle { mail, owners_ever, is_open, damage };
         Ok(Self { handle, thread })
     }
 
@@ -123,6 +127,11 @@ impl StoreHandle {
     pub(crate) fn is_open(&self) -> bool {
         self.is_open.load(Ordering::Relaxed)
     }
+
+    /// What is wrong with it, if it can only be read.
+    pub(crate) fn damage(&self) -> Option<String> {
+        self.damage.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 impl StoreOwner {
@@ -143,6 +152,7 @@ struct StoreThread {
     needs_flush: bool,
     owners: HashMap<OwnerId, UnboundedSender<StoreReply>>,
     is_open: Arc<AtomicBool>,
+    damage: Arc<Mutex<Option<String>>>,
     counters: Arc<Counters>,
 }
 
@@ -228,7 +238,10 @@ impl StoreThread {
     fn reopen(&self) -> PageServer<NativeDisk> {
         loop {
             match open_page_server(&self.folder) {
-                Ok(server) => return server,
+                Ok((server, damage)) => {
+                    *self.damage.lock().unwrap_or_else(PoisonError::into_inner) = damage;
+                    return server;
+                }
                 Err(error) => warn!(?error, "the store cannot be opened again yet"),
             }
             std::thread::sleep(REOPEN_AFTER);
@@ -236,7 +249,10 @@ impl StoreThread {
     }
 }
 
-fn open_page_server(folder: &Path) -> Result<PageServer<NativeDisk>, OpenStoreError> {
+/// The store in `folder`, and what is wrong with it if it is damaged.
+fn open_page_server(
+    folder: &Path,
+) -> Result<(PageServer<NativeDisk>, Option<String>), OpenStoreError> {
     let failed = |error: &dyn std::error::Error| {
         let mut reason = error.to_string();
         let mut cause = error.source();
@@ -264,5 +280,13 @@ fn open_page_server(folder: &Path) -> Result<PageServer<NativeDisk>, OpenStoreEr
         batches = found.batches,
         "the store is open"
     );
-    Ok(server)
+    let damage = found.damage.map(|damage| {
+        format!(
+            "the log is damaged in {} places, and {} documents are incomplete: what is whole can \
+             be read, and every write is refused; restore the folder from a backup",
+            damage.places.len(),
+            damage.incomplete.len() + damage.nameless,
+        )
+    });
+    Ok((server, damage))
 }

@@ -241,6 +241,9 @@ pub enum Refusal {
         /// For a person to read.
         reason: String,
     },
+    /// What the server has on its disk is damaged: until somebody has mended it, it does not serve
+    /// this document, or takes no frames for it.
+    Damaged,
 }
 
 /// Why a server closes a connection.

@@ -92,6 +92,7 @@ fn from_server() -> Vec<(&'static str, FromServer)> {
         ("refused: access", refused(Refusal::Access { reason: reason() })),
         ("refused: protocol", refused(Refusal::Protocol { reason: reason() })),
         ("refused: storage", refused(Refusal::Storage { reason: reason() })),
+        ("refused: damaged", refused(Refusal::Damaged)),
         ("undecided", FromServer::Undecided { channel, lsn: lsn(14), reason: reason() }),
         ("bye: version", bye(ByeReason::Version)),
         ("bye: shutdown", bye(ByeReason::Shutdown)),

@@ -111,12 +111,16 @@ export class Device {
   #browser = null;
   #child = null;
 
-  /** `isPrivate`: with private windows alone, which only Firefox can be started with. `profile`:
-   * a folder that is there, instead of a new one. */
-  constructor(kind, { isPrivate = false, profile = null } = {}) {
+  /** `isPrivate`: with private windows alone, and `room`: with so many bytes for a site, which only
+   * Firefox can be started with. `profile`: a folder that is there, instead of a new one. */
+  constructor(kind, { isPrivate = false, room = 0, profile = null } = {}) {
     this.#kind = kind;
     this.#profile = profile ?? mkdtempSync(path.join(os.tmpdir(), 'tidelog-profile-'));
-    this.#prefs = isPrivate ? { ...FIREFOX_PREFS, ...PRIVATE_PREFS } : FIREFOX_PREFS;
+    this.#prefs = {
+      ...FIREFOX_PREFS,
+      ...(isPrivate && PRIVATE_PREFS),
+      ...(room && { 'dom.quotaManager.temporaryStorage.fixedLimit': room / 1024 }),
+    };
     if (kind === 'Firefox') {
       const lines = Object.entries(this.#prefs).map(
         ([name, value]) => `user_pref(${JSON.stringify(name)}, ${JSON.stringify(value)});\n`,

@@ -57,7 +57,7 @@ export async function prepareServer({ args = [] } = {}) {
       }
       await eventually(async () => {
         if (child.exitCode !== null) throw new Error(`the server ended by itself:\n${log}`);
-        const response = await fetch(`${server.http}/readyz`).catch(() => null);
+        const response = await fetch(`${server.http}/healthz`).catch(() => null);
         return response?.ok;
       });
       return server;

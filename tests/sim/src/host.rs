@@ -54,7 +54,7 @@ impl Host {
         let key = DocumentKey::new(DOCUMENT, "").map_err(|error| error.to_string())?;
         self.running = Some(Running {
             page_server: open_store(&self.disk, self.sizes)?,
-            room: Room::new(key, RoomSettings { dev: true }, rng.seed()),
+            room: Room::new(key, RoomSettings { dev: true, ..RoomSettings::default() }, rng.seed()),
             owner: OwnerId(self.life),
             greeted: BTreeMap::new(),
         });

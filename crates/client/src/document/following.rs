@@ -30,8 +30,11 @@ pub(crate) struct Following {
     parts: Option<PageSet>,
     /// The app wants to stay away from the server.
     pub(super) away: bool,
-    /// The server would not have this document: asked again no earlier than this.
+    /// The server would not have this document, or it could not be kept: asked again no earlier
+    /// than this.
     retry_at_ms: u64,
+    /// That was what the server said.
+    refused: bool,
     /// The document is synced elsewhere than it was.
     moved: bool,
     /// Entries that did not fit were asked for anew; twice in a row is an error.
@@ -172,6 +175,13 @@ impl Document {
         }
     }
 
+    /// There is a new connection. What was wrong at the other end may have been mended.
+    pub(crate) fn server_came(&mut self, url: &str) {
+        if self.wanted_server() == Some(url) && self.following.refused {
+            self.following.retry_at_ms = 0;
+        }
+    }
+
     /// The connection is gone.
     pub(crate) fn server_lost(&mut self) {
         self.following.channel = None;
@@ -192,9 +202,12 @@ impl Document {
         self.server_lost();
     }
 
-    /// What there was no room for now will not fit at once either.
-    pub(super) fn follow_later(&mut self, ctx: &Context<'_>) {
-        self.following.retry_at_ms = ctx.now_ms + RETRY_MS;
+    /// The server is asked again after a pause: what there was no room for now will not fit at once
+    /// either. It may be mended while the app is open: what cannot help now may help later.
+    pub(super) fn follow_later(&mut self, failure: &CallFailure, ctx: &Context<'_>) {
+        self.following.refused = false;
+        let pause_ms = if failure.is_final() { RETRY_FINAL_MS } else { RETRY_MS };
+        self.following.retry_at_ms = ctx.now_ms + pause_ms;
     }
 
     pub(crate) fn channel(&self) -> Option<u32> {
@@ -272,7 +285,11 @@ impl Document {
         self.following.opened = true;
         // What was under way when this was asked for begins anew.
         self.following.parts = None;
-        self.error = other.then(|| CallFailure::replaced(&self.key.document));
+        self.error = if other {
+            Some(CallFailure::replaced(&self.key.document))
+        } else {
+            self.is_incomplete.then(CallFailure::damaged_copy)
+        };
         // Another authority knows nothing of this timeline: its entries come first, and then the
         // undecided frames in a timeline of their own.
         if !other {
@@ -350,7 +367,12 @@ impl Document {
     }
 
     fn break_off(&mut self, reason: &str, ctx: &mut Context<'_>) {
-        self.refuse(CallFailure::protocol(reason), ctx);
+        let failure = match self.is_incomplete {
+            // It forgot what the server knows of it.
+            true => CallFailure::damaged_copy(),
+            false => CallFailure::protocol(reason),
+        };
+        self.refuse(failure, ctx);
     }
 
     fn refuse(&mut self, failure: CallFailure, ctx: &mut Context<'_>) {
@@ -359,9 +381,8 @@ impl Document {
             offer.failure = Some(failure);
             return;
         }
-        // A server may be mended while the app is open: what cannot help now may help later.
-        let pause_ms = if failure.is_final() { RETRY_FINAL_MS } else { RETRY_MS };
-        self.following.retry_at_ms = ctx.now_ms + pause_ms;
+        self.follow_later(&failure, ctx);
+        self.following.refused = true;
         self.error = Some(failure);
     }
 

@@ -88,6 +88,8 @@ pub(crate) struct Document {
     confirming: BTreeMap<CallId, (TabId, Call)>,
     syncs: Vec<SyncWait>,
     following: following::Following,
+    /// Something of this copy is lost, or nothing proves that it is whole.
+    is_incomplete: bool,
     error: Option<CallFailure>,
 }
 
@@ -196,6 +198,7 @@ impl Document {
             role: None,
             loaded: false,
             unadopted: false,
+            is_incomplete: false,
             record: None,
             broken: None,
             handles: SortedMap::new(),
@@ -345,7 +348,8 @@ impl Document {
         let frames = state.timeline.iter().flat_map(|timeline| &timeline.frames);
         self.recorded.extend(frames.map(|frame| (frame.call, frame.lsn)));
         self.storage_durable = state.storage.map_or(Lsn::FIRST, |position| position.next);
-        if state.is_incomplete {
+        self.is_incomplete = state.is_incomplete;
+        if self.is_incomplete {
             self.error = Some(CallFailure::damaged_copy());
         }
         let role = match (&record.server, state.timeline, state.storage) {
@@ -446,9 +450,9 @@ impl Document {
             }
         }
         ctx.store.give_up(&self.key, ticket);
-        self.error = Some(failure);
         self.reload(ctx);
-        self.follow_later(ctx);
+        self.follow_later(&failure, ctx);
+        self.error = Some(failure);
     }
 
     /// Drops what is in memory and reads the document anew.

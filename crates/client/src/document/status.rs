@@ -121,7 +121,7 @@ impl Document {
     /// An append went through: the device has recovered.
     pub(crate) fn storage_works(&mut self) {
         let of_storage = |failure: &CallFailure| {
-            matches!(failure.code, ErrorCode::Storage | ErrorCode::StorageFull)
+            matches!(failure.code, ErrorCode::Storage | ErrorCode::StorageFull) && !failure.lasts
         };
         if self.error.as_ref().is_some_and(of_storage) {
             self.error = None;

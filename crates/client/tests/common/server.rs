@@ -17,6 +17,8 @@ pub struct Server {
     guests: BTreeMap<usize, Guest>,
     seed: PageSet,
     journal: u8,
+    /// It refuses its document.
+    pub is_damaged: bool,
 }
 
 struct Guest {
@@ -35,6 +37,7 @@ impl Server {
             guests: BTreeMap::new(),
             seed: PageSet::default(),
             journal: 1,
+            is_damaged: false,
         }
     }
 
@@ -106,6 +109,9 @@ impl Server {
         intent: Intent,
     ) -> Vec<FromServer> {
         let refused = |refusal| vec![FromServer::Refused { channel, refusal }];
+        if self.is_damaged {
+            return refused(Refusal::Damaged);
+        }
         match (&mut self.document, intent, have) {
             (None, Intent::Offer, _) => return vec![FromServer::SeedWanted { channel }],
             (None, Intent::Follow, Some(_)) => return refused(Refusal::Missing),

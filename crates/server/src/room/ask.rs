@@ -4,13 +4,19 @@ use tidelog_sync::{FromServer, Refusal};
 
 use super::guest::Seat;
 use super::outbox::After;
-use super::{Answer, Ask, Halt, Room, RoomEffect, State};
+use super::{Answer, Ask, Halt, Room, RoomEffect, Service, State};
 
 impl Room {
     pub(super) fn answer(&mut self, request: u64, ask: Ask) -> Result<(), Halt> {
         let guests_count = self.guests.len();
+        let is_damaged = self.settings.is_damaged;
         let State::Open(document) = &mut self.state else {
-            self.effects.push(RoomEffect::Answer { request, answer: Answer::Missing });
+            let reason = "the store is damaged, and this document is not among what is left of it";
+            let answer = match is_damaged {
+                true => Answer::Failed { reason: reason.to_owned() },
+                false => Answer::Missing,
+            };
+            self.effects.push(RoomEffect::Answer { request, answer });
             return Ok(());
         };
         match ask {
@@ -23,6 +29,11 @@ impl Room {
                         .record
                         .newest()
                         .map_or_else(String::new, |it| it.name.clone()),
+                    service: match (document.is_incomplete, is_damaged) {
+                        (true, _) => Service::None,
+                        (false, true) => Service::ReadOnly,
+                        (false, false) => Service::Full,
+                    },
                 };
                 self.effects.push(RoomEffect::Answer { request, answer });
             }

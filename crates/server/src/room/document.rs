@@ -20,6 +20,8 @@ pub(super) struct Document {
     pub(super) recent: BTreeMap<Lsn, Chain>,
     /// First LSN that is not applied, of those timelines that were asked for.
     pub(super) wanted: BTreeMap<JournalId, Lsn>,
+    /// Something of it is lost, or nothing proves that it is whole.
+    pub(super) is_incomplete: bool,
 }
 
 impl Document {
@@ -35,6 +37,7 @@ impl Document {
             durable,
             recent: BTreeMap::from([(position.next, position.chain)]),
             wanted: BTreeMap::new(),
+            is_incomplete: false,
         }
     }
 

@@ -38,6 +38,9 @@ impl Room {
         }
         while let Some(frame) = frames.front() {
             let State::Open(document) = &mut self.state else { return Ok(()) };
+            if self.settings.is_damaged {
+                return Err(Halt::Refuse(Refusal::Damaged));
+            }
             match document.decide(timeline, *first, frame)? {
                 Fate::Repeated => {}
                 Fate::Decided(origin, applied) => {

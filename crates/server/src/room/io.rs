@@ -45,6 +45,19 @@ pub enum Ask {
     Destroy,
 }
 
+/// What can be done with a document.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Service {
+    /// It is there for everybody.
+    Full,
+    /// The store is damaged, and the document is not: its clients can catch up, and nothing is
+    /// applied.
+    ReadOnly,
+    /// Something of it is lost, or may be. Its clients may have seen that, so they are sent away,
+    /// and it is here to be exported as it was before.
+    None,
+}
+
 /// What a room answers the shell.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Answer {
@@ -60,6 +73,8 @@ pub enum Answer {
         guests_count: usize,
         /// The newest doctype's name.
         doctype: String,
+        /// What can be done with it.
+        service: Service,
     },
     /// A SQLite file.
     File(Vec<u8>),
@@ -103,6 +118,8 @@ pub enum RoomEffect {
 pub struct RoomSettings {
     /// Clients bring their doctypes along.
     pub dev: bool,
+    /// The store is damaged: it can be read, and nothing is written to it.
+    pub is_damaged: bool,
 }
 
 /// What a room has done since it was made.

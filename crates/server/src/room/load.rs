@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use tidelog_pages::{OpenedDocument, StoreReply};
+use tidelog_pages::{AppendError, OpenedDocument, StoreReply};
 use tidelog_sqlite::View;
 use tidelog_sync::{FromServer, Refusal};
 use tidelog_types::limits::POOL_PAGES_MAX;
@@ -23,6 +23,7 @@ impl Room {
                 self.commit();
             }
             StoreReply::AppendFailed { ticket, error } => {
+                self.settings.is_damaged |= error == AppendError::Damaged;
                 if self.outbox.waits_for(ticket) {
                     self.settles_at = self.outbox.last_before(ticket);
                     self.poison(&error.to_string());
@@ -74,11 +75,15 @@ impl Room {
         };
         let record = match RoomRecord::decode(&opened.record) {
             Ok(record) => record,
+            Err(_) if opened.is_incomplete => RoomRecord::default(),
             Err(error) => return self.poison(&format!("the document's record: {error}")),
         };
         let view = View::new(POOL_PAGES_MAX, opened.db_pages);
         view.fill(opened.first_page.map(|page| (Pgid(1), page)).into_iter().collect());
-        self.state = State::Open(Box::new(Document::new(view, position, record, position)));
+        let mut document = Document::new(view, position, record, position);
+        document.is_incomplete = opened.is_incomplete;
+        self.settings.is_damaged |= opened.is_incomplete;
+        self.state = State::Open(Box::new(document));
     }
 
     pub(super) fn on_pages(&mut self, request: u64, mut pages: Vec<(Pgid, Page)>, last: bool) {

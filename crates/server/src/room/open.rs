@@ -17,6 +17,7 @@ impl Room {
     /// Can be begun again at any point: each step finds out whether it was taken before.
     pub(super) fn open(&mut self, seat: Seat, wish: &Wish) -> Result<(), Halt> {
         let doctype = decode_doctype(&wish.doctype)?;
+        self.check_damage(wish, &doctype)?;
         if matches!(self.state, State::Absent) {
             match (wish.intent, wish.have) {
                 (Intent::Offer, _) => {
@@ -32,6 +33,23 @@ impl Room {
         self.admit(doctype)?;
         self.compare(wish.have)?;
         self.welcome(seat, wish)
+    }
+
+    /// A damaged store is only read. A document of which something may be lost is not served at
+    /// all: a client could be sent pages that are older than what was confirmed to it. Nor is one
+    /// called missing whose name may be what was lost.
+    fn check_damage(&self, wish: &Wish, doctype: &Doctype) -> Result<(), Halt> {
+        if !self.settings.is_damaged {
+            return Ok(());
+        }
+        let State::Open(document) = &self.state else {
+            return Err(Halt::Refuse(Refusal::Damaged));
+        };
+        let is_known = document.record.find(doctype.hash()).is_some();
+        if document.is_incomplete || !is_known || wish.intent == Intent::Offer {
+            return Err(Halt::Refuse(Refusal::Damaged));
+        }
+        Ok(())
     }
 
     fn is_same_journal(&self, have: Option<Position>) -> bool {
@@ -127,6 +145,9 @@ impl Room {
         };
         let diverged = document.recent.get(&have.next).is_some_and(|chain| *chain != have.chain);
         if have.next > head.next || diverged {
+            if self.settings.is_damaged {
+                return Err(Halt::Refuse(Refusal::Damaged));
+            }
             self.begin_other_journal()?;
         }
         Ok(())

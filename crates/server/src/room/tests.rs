@@ -82,7 +82,7 @@ struct Scene {
 
 fn room(seed: u8) -> Room {
     let document = DocumentKey::new("notebook", "").expect("a name");
-    Room::new(document, RoomSettings { dev: true }, [seed; 32])
+    Room::new(document, RoomSettings { dev: true, ..RoomSettings::default() }, [seed; 32])
 }
 
 impl Scene {
@@ -544,4 +544,56 @@ fn a_room_that_everybody_left_is_at_rest() {
     scene.say(ANN, ToServer::Close { channel: 7 });
     scene.step(RoomInput::Left { conn: BOB });
     assert!(scene.room.is_at_rest(), "{}", scene.room);
+}
+
+/// Goal: nobody is sent what may be older than what was confirmed to it, and nothing is written.
+/// Method: the store says of the document that it is incomplete.
+#[test]
+fn an_incomplete_document_is_served_to_nobody() {
+    let mut scene = Scene::new();
+    scene.open(ANN, None);
+    scene.frames(ANN, 1, vec![add("a")]);
+    let have = scene.position();
+    scene.restart();
+    scene.waits = |reply| matches!(reply, StoreReply::Opened { .. });
+    scene.open(ANN, Some(have));
+    let Some(StoreReply::Opened { state: Some(state), .. }) = scene.held.front_mut() else {
+        panic!("the store was asked")
+    };
+    state.is_incomplete = true;
+    scene.release_one();
+    assert_eq!(brief(&scene.heard(ANN)), ["refused Damaged"]);
+    assert_eq!(brief(&scene.open(BOB, None)), ["refused Damaged"]);
+    assert!(scene.frames(ANN, 2, vec![add("b")]).is_empty(), "it has no seat");
+    let described = scene.ask(Ask::Describe);
+    assert!(matches!(described, Answer::Description { service: Service::None, .. }));
+    assert!(matches!(scene.ask(Ask::Export), Answer::File(_)));
+    assert!(scene.room.to_string().ends_with("appends 0"), "{}", scene.room);
+}
+
+/// Goal: who only reads is not sent away time and again because somebody writes. Method: the store
+/// refuses the append of one of two clients.
+#[test]
+fn in_a_damaged_store_who_writes_is_refused_and_who_reads_stays() {
+    let mut scene = Scene::new();
+    scene.open(ANN, None);
+    scene.open(BOB, None);
+    scene.waits = |reply| matches!(reply, StoreReply::Durable { .. });
+    scene.frames(ANN, 1, vec![add("a")]);
+    let Some(StoreReply::Durable { ticket }) = scene.held.pop_front() else { panic!("appended") };
+    let error = AppendError::Damaged;
+    scene.step(RoomInput::Store(StoreReply::AppendFailed { ticket, error }));
+    for conn in [ANN, BOB] {
+        assert!(brief(&scene.heard(conn)).contains(&"refused Storage".to_owned()));
+    }
+    scene.waits = |_| false;
+
+    assert!(brief(&scene.open(BOB, None))[0].starts_with("opened"));
+    assert!(brief(&scene.open(ANN, None))[0].starts_with("opened"));
+    assert_eq!(brief(&scene.frames(ANN, 2, vec![add("b")])), ["refused Damaged"]);
+    assert!(scene.heard(BOB).is_empty(), "it hears nothing of that");
+    scene.say(BOB, ToServer::Probe { channel: 7, request: 1 });
+    assert!(matches!(scene.heard(BOB)[..], [FromServer::Probed { .. }]));
+    let described = scene.ask(Ask::Describe);
+    assert!(matches!(described, Answer::Description { service: Service::ReadOnly, .. }));
 }

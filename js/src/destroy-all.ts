@@ -1,0 +1,50 @@
+/** Beginning anew, whatever state the store is in. */
+
+import { StorageError } from './errors.js';
+
+/** Between two tries to remove what somebody still has open. */
+const AGAIN_MS = 100;
+
+/** Tries after which it is given up: just under ten seconds. */
+const TRIES_MAX = 90;
+
+/**
+ * Deletes everything that Tidelog keeps on this device for this site: every document of every user,
+ * and what the server has not seen yet. It needs no working engine, so it is the way out where the
+ * data are damaged, or of a newer format.
+ *
+ * Documents that are open are of no use any more, and say so by a `StorageError`. Load the page
+ * anew in every tab, and `open` begins anew; with a server, documents come back from there.
+ */
+export async function destroyAll(): Promise<void> {
+  // Before the files go, whoever has them must let go of them.
+  const holders = new BroadcastChannel('tidelog-destroy');
+  try {
+    for (let tries = 0; !(await isRemoved()); tries += 1) {
+      if (tries === TRIES_MAX) {
+        throw new StorageError('another tab holds on to the data: close it, and try again');
+      }
+      holders.postMessage(null);
+      await new Promise((resolve) => setTimeout(resolve, AGAIN_MS));
+    }
+  } finally {
+    holders.close();
+  }
+  await new Promise<void>((resolve, reject) => {
+    const deleting = indexedDB.deleteDatabase('tidelog');
+    deleting.onsuccess = () => resolve();
+    deleting.onerror = () => reject(new StorageError(`${deleting.error}; try again`));
+  });
+}
+
+/** Removes the files; false if somebody has them open. */
+async function isRemoved(): Promise<boolean> {
+  try {
+    const root = await navigator.storage.getDirectory();
+    await root.removeEntry('tidelog', { recursive: true });
+  } catch (error) {
+    // All else says that there are none, or none for this window.
+    return (error as Error).name !== 'NoModificationAllowedError';
+  }
+  return true;
+}

@@ -1,0 +1,3 @@
+// A worker that cannot see the locks of others.
+
+LockManager.prototype.query = async () => ({ held: [], pending: [] });
