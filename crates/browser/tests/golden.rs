@@ -71,6 +71,7 @@ fn failure() -> CallFailure {
         message: "no".to_owned(),
         mutation: Some("add".to_owned()),
         reason: None,
+        lasts: false,
     }
 }
 

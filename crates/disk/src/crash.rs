@@ -69,6 +69,10 @@ struct Device {
     holds_flushes: bool,
     /// Numbers writes and flush requests of all files in the order in which they were made.
     clock: u64,
+    /// Calls after which a power cut may leave something else than after the call before.
+    changing_calls: Vec<u64>,
+    /// Whether a flush was completed since the last call.
+    has_completed: bool,
 }
 
 impl CrashDevice {
@@ -100,6 +104,12 @@ impl CrashDevice {
         self.lock().calls
     }
 
+    /// The calls after which a power cut may leave something else than after the call before.
+    #[must_use]
+    pub fn changing_calls(&self) -> Vec<u64> {
+        self.lock().changing_calls.clone()
+    }
+
     /// The power goes off after call number `call` (the first is 1): every later call fails and
     /// does nothing, and no flush that was held by then will complete.
     pub fn power_off_after(&self, call: u64) {
@@ -126,6 +136,7 @@ impl CrashDevice {
     pub fn complete_flushes(&self) {
         let mut device = self.lock();
         if !device.is_off() {
+            device.has_completed = true;
             device.files.iter_mut().for_each(FileState::complete_flushes);
         }
     }
@@ -137,6 +148,7 @@ impl CrashDevice {
         if device.is_off() {
             return;
         }
+        device.has_completed = true;
         let waiting = device.files.iter_mut().filter(|file| !file.requested.is_empty());
         let mut waiting: Vec<&mut FileState> = waiting.collect();
         if !waiting.is_empty() {
@@ -215,7 +227,23 @@ impl Device {
             return Err(DiskError::Device { reason: "the power is off".to_owned() });
         }
         self.calls += 1;
+        if std::mem::take(&mut self.has_completed) {
+            self.note_change();
+        }
         Ok(self.fault.filter(|(call, _)| *call == self.calls).map(|(_, fault)| fault))
+    }
+
+    /// The call at hand changes something, or a flush was completed just before it.
+    fn note_change(&mut self) {
+        if self.changing_calls.last() != Some(&self.calls) {
+            self.changing_calls.push(self.calls);
+        }
+    }
+
+    fn tick(&mut self) -> u64 {
+        self.note_change();
+        self.clock += 1;
+        self.clock
     }
 
     /// Whether `file` may have this many bytes.
@@ -226,13 +254,13 @@ impl Device {
     }
 
     fn write(&mut self, file: usize, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
-        self.clock += 1;
-        self.files[file].write(self.clock, offset, bytes)
+        let clock = self.tick();
+        self.files[file].write(clock, offset, bytes)
     }
 
     fn set_size(&mut self, file: usize, size: usize) -> Result<(), DiskError> {
-        self.clock += 1;
-        self.files[file].set_size(self.clock, size)
+        let clock = self.tick();
+        self.files[file].set_size(clock, size)
     }
 }
 

@@ -34,8 +34,10 @@ pub struct Log<D> {
     pub(crate) durable: BatchNumber,
     /// Whether something was written since the last flush request.
     pub(crate) is_dirty: bool,
-    /// Whether what was found at opening is durable.
+    /// Whether what was found at opening is durable, and what was cut off there is gone for good.
     pub(crate) is_found_durable: bool,
+    /// Whether a torn tail was cut off at opening.
+    has_cut: bool,
     /// Flush requests that are not complete: what they cover.
     pub(crate) flushes: VecDeque<(FlushId, BatchNumber, u64)>,
     pub(crate) successor: Option<Successor>,
@@ -91,6 +93,13 @@ impl<D: Disk> Log<D> {
         let other = headers[active.other().index()].map_or(0, |header| header.generation);
         log.highest_generation = header.generation.max(other);
         log.is_damaged = !report.damage.is_empty();
+        if !log.is_damaged && report.cut.is_some() {
+            // The first frame of the tail may lack a sector which the same batch, appended again,
+            // would put there: together with the old header that frame would be whole, and what
+            // follows it back. So it goes before anything is written over it.
+            log.writer.write_end_mark(&mut log.files[active.index()])?;
+            log.has_cut = true;
+        }
         Ok((log, report))
     }
 
@@ -127,6 +136,7 @@ impl<D: Disk> Log<D> {
             durable: BatchNumber(0),
             is_dirty: true,
             is_found_durable: false,
+            has_cut: false,
             flushes: VecDeque::new(),
             successor: None,
             is_held: false,
@@ -157,15 +167,15 @@ impl<D: Disk> Log<D> {
         self.writer.push_part(head, body, part)
     }
 
-    /// Writes the parts that are there, and all batches before them; while batches are
-    /// [held](Self::hold), nothing.
+    /// Writes the parts that are there, and all batches before them, if anything may be
+    /// [written](Self::write) now.
     ///
     /// # Errors
     ///
     /// As [`write`](Self::write). The batch can be put together to its end all the same.
     pub fn write_parts(&mut self) -> Result<(), DiskError> {
         assert!(self.writer.parts_left > 0, "BUG: parts of no batch");
-        if !self.is_held {
+        if self.may_write() {
             self.writer.write(&mut self.files[self.active.index()])?;
             self.written = self.committed;
             self.is_dirty = true;
@@ -181,19 +191,24 @@ impl<D: Disk> Log<D> {
         self.committed
     }
 
-    /// Writes all committed batches with one write; while they are [held](Self::hold), nothing.
+    /// Writes all committed batches with one write; nothing while they are [held](Self::hold), or
+    /// while a torn tail that was cut off at opening [could come back](Self::is_found_durable).
     ///
     /// # Errors
     ///
     /// What the disk says. The batches are still in memory: [`discard`](Self::discard) them if
     /// the disk [is full](DiskError::is_full); after another error open the log anew.
     pub fn write(&mut self) -> Result<(), DiskError> {
-        if self.written < self.committed && !self.is_held {
+        if self.written < self.committed && self.may_write() {
             self.writer.write(&mut self.files[self.active.index()])?;
             self.written = self.committed;
             self.is_dirty = true;
         }
         Ok(())
+    }
+
+    fn may_write(&self) -> bool {
+        !self.is_held && (self.is_found_durable || !self.has_cut)
     }
 
     /// Forgets the batches that could not be written. Gives a number that becomes durable like a
@@ -246,7 +261,8 @@ impl<D: Disk> Log<D> {
         Ok(self.durable)
     }
 
-    /// Whether what was found when the log was opened has been flushed since.
+    /// Whether what was found when the log was opened has been flushed since, and with it that a
+    /// torn tail was cut off.
     #[must_use]
     pub fn is_found_durable(&self) -> bool {
         self.is_found_durable

@@ -167,7 +167,13 @@ impl Writer {
         self.parts_left = 0;
         (self.written, self.link) = self.whole;
         self.attempt += 1;
-        // No more than is there: the device is full.
+        self.write_end_mark(disk)
+    }
+
+    /// Cuts off what stands behind the end.
+    pub fn write_end_mark<D: Disk>(&mut self, disk: &mut D) -> Result<(), DiskError> {
+        assert!(self.buffer.is_empty(), "BUG: an end mark over batches");
+        // No more than is there: the device may be full.
         let there = disk.size().saturating_sub(self.written).min(END_MARK_SIZE as u64);
         let there = usize::try_from(there).expect("BUG: at most 8");
         disk.write_at(self.written, &[0; END_MARK_SIZE][..there])

@@ -79,28 +79,36 @@ struct Scene<'r> {
     has_twins: bool,
     /// Whether batches are held back for the end of a change-over.
     is_held: bool,
+    /// Whether a torn tail was cut off when the log was opened.
+    has_cut: bool,
 }
 
-fn open(device: &CrashDevice) -> (Log<CrashDisk>, Vec<Frame>) {
+/// The log, its frames, and whether a torn tail was cut off.
+fn open(device: &CrashDevice) -> (Log<CrashDisk>, Vec<Frame>, bool) {
     let mut frames = Vec::new();
-    let (log, _) = Log::recover([device.file("a"), device.file("b")], &mut |found| {
+    let (log, report) = Log::recover([device.file("a"), device.file("b")], &mut |found| {
         let Found::Frame(found) = found else { panic!("nothing was damaged: {found:?}") };
         let (place, body) = (found.place.frame, found.body.to_vec());
         frames.push(Frame { place, head: found.head, body });
         Ok(())
     })
     .expect("a log can always be opened");
-    (log, frames)
+    (log, frames, report.cut.is_some())
 }
 
 impl<'r> Scene<'r> {
     fn new(rng: &'r mut Rng) -> Self {
         let device = CrashDevice::new();
         device.hold_flushes(true);
-        let (log, frames) = open(&device);
+        let (log, frames, has_cut) = open(&device);
         assert_eq!(frames, []);
         let has_twins = rng.one_in(2);
-        Self { rng, device, log, model: Model::default(), has_twins, is_held: false }
+        Self { rng, device, log, model: Model::default(), has_twins, is_held: false, has_cut }
+    }
+
+    /// Not while batches are held, nor over a torn tail before it is cut off for good.
+    fn may_write(&self) -> bool {
+        !self.is_held && (!self.has_cut || self.log.is_found_durable())
     }
 
     fn frame(&mut self) -> (FrameHead, Vec<u8>) {
@@ -149,12 +157,12 @@ impl<'r> Scene<'r> {
         let mut has_failed = false;
         for index in 0..count {
             if index > 0 && !has_failed && self.rng.one_in(2) {
-                if !self.is_held && self.rng.one_in(8) {
+                if self.may_write() && self.rng.one_in(8) {
                     let fault = if self.rng.one_in(2) { Fault::Full } else { Fault::ShortWrite };
                     self.device.fail_call(self.device.calls() + 1, fault);
                 }
                 has_failed = self.log.write_parts().is_err();
-                if !has_failed && !self.is_held {
+                if !has_failed && self.may_write() {
                     self.model.written = self.model.committed;
                 }
             }
@@ -173,14 +181,14 @@ impl<'r> Scene<'r> {
 
     fn write(&mut self) {
         self.log.write().expect("room");
-        if !self.is_held {
+        if self.may_write() {
             self.model.written = self.model.committed;
         }
     }
 
     /// Writes on a device that is full, and gives up what was to be written.
     fn write_in_vain(&mut self) {
-        if self.model.written == self.model.committed {
+        if self.model.written == self.model.committed || !self.may_write() {
             return;
         }
         let fault = if self.rng.one_in(2) { Fault::Full } else { Fault::ShortWrite };
@@ -223,6 +231,10 @@ impl<'r> Scene<'r> {
     }
 
     fn settle(&mut self) {
+        if !self.may_write() {
+            self.request_flush();
+            self.complete_flushes();
+        }
         self.write();
         self.request_flush();
         self.complete_flushes();
@@ -260,7 +272,8 @@ impl<'r> Scene<'r> {
 
     /// Opens the log anew, as after the end of its process.
     fn reopen(&mut self) {
-        let (log, frames) = open(&self.device);
+        let (log, frames, has_cut) = open(&self.device);
+        self.has_cut = has_cut;
         let written_count = self.model.written_count();
         if self.model.doubtful_until.is_none() {
             assert_eq!(frames, self.model.frames_of(written_count));
@@ -285,7 +298,8 @@ impl<'r> Scene<'r> {
             _ => rng.below(versions),
         });
         self.device.hold_flushes(true);
-        let (log, frames) = open(&self.device);
+        let (log, frames, has_cut) = open(&self.device);
+        self.has_cut = has_cut;
         let counts = self.model.durable_count..=self.model.written_count();
         let count = counts.clone().find(|count| frames == self.model.frames_of(*count));
         let count = count.unwrap_or_else(|| panic!("not a beginning of {counts:?} batches"));

@@ -218,10 +218,16 @@ impl<D: Disk> PageServer<D> {
 
     /// Says what is durable by now.
     fn keep_promises(&mut self) -> Result<(), Fault> {
+        let was_durable = self.store.log.is_found_durable();
         let durable = self.store.log.poll_flushed()?;
         // What was found at opening is durable only since the first flush after it.
         if self.store.log.is_found_durable() {
             self.promises.keep(durable, &mut self.replies);
+            if !was_durable {
+                // What was appended until now may have had to wait.
+                self.write_log()?;
+                self.store.log.request_flush()?;
+            }
         }
         Ok(())
     }

@@ -57,12 +57,16 @@ fn sweep(fault: Fault) -> Swept {
 /// Whatever survives, the store opens with everything that was called durable.
 fn check(run: &Run, what: &str) {
     let mut rng = Rng::new(run.device.calls());
-    for image in 0..4 {
-        let left = run.device.crash(&mut |versions| match image {
-            0 => 0,
-            1 => versions - 1,
-            _ => rng.below(versions),
-        });
+    for image in 0..5 {
+        let left = match image {
+            // The next page server opens what is in the caches of the system.
+            4 => run.device.kill(),
+            _ => run.device.crash(&mut |versions| match image {
+                0 => 0,
+                1 => versions - 1,
+                _ => rng.below(versions),
+            }),
+        };
         let observed = observe(&mut open(&left), &left);
         let found = run.find(&observed);
         assert!(found.is_some(), "{what}, image {image}: not a state since {:?}", run.durable);

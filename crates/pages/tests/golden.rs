@@ -3,10 +3,15 @@
 
 mod common;
 
+use std::collections::BTreeSet;
 use std::fs;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 use common::{OWNER, changes, files, open, open_document, settle};
+use flate2::Compression;
+use flate2::read::GzDecoder;
+use flate2::write::GzEncoder;
 use tidelog_disk::{CrashDevice, Disk, StoreFiles};
 use tidelog_pages::{
     Append, OpenError, PageServer, StorageEntry, StoreOptions, StoreReply, StoreRequest, Ticket,
@@ -186,6 +191,109 @@ fn a_newer_version_is_refused_and_left_untouched() {
     }
 }
 
+/// The files of a version as records of IndexedDB, which `crates/browser/FORMAT.md` draws: each
+/// with its size before it.
+fn blocks_of(store: &[(&'static str, Vec<u8>)]) -> Vec<u8> {
+    const BLOCK_SIZE: usize = 16 * 1024;
+    const SIZE: u32 = u32::MAX;
+    let mut records = Vec::new();
+    let mut put = |file: usize, block: u32, bytes: &[u8]| {
+        records.extend_from_slice(&(8 + bytes.len() as u32).to_le_bytes());
+        records.extend_from_slice(&((file as u64) << 32 | u64::from(block)).to_le_bytes());
+        records.extend_from_slice(bytes);
+    };
+    for (file, (_, bytes)) in store.iter().enumerate().filter(|(_, (_, it))| !it.is_empty()) {
+        for (number, block) in (0..).zip(bytes.chunks(BLOCK_SIZE)) {
+            if block.iter().any(|byte| *byte != 0) {
+                let mut block = block.to_vec();
+                block.resize(BLOCK_SIZE, 0);
+                put(file, number, &block);
+            }
+        }
+        put(file, SIZE, &(bytes.len() as u64).to_le_bytes());
+    }
+    records
+}
+
+/// Opened by `crates/browser/tests/idb/golden.rs`, in browsers.
+#[test]
+fn the_golden_blocks_are_those_of_the_golden_store() {
+    for version in 1..=VERSION {
+        assert!(unpacked(&format!("blocks-v{version}.gz")) == blocks_of(&read_store(version)));
+    }
+}
+
+fn golden_file(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden").join(name)
+}
+
+fn unpacked(name: &str) -> Vec<u8> {
+    let packed = fs::read(golden_file(name)).expect("a golden file");
+    let mut bytes = Vec::new();
+    GzDecoder::new(packed.as_slice()).read_to_end(&mut bytes).expect("what was packed");
+    bytes
+}
+
+fn pack(name: &str, bytes: &[u8]) {
+    let file = fs::File::create(golden_file(name)).expect("a folder");
+    let mut packer = GzEncoder::new(file, Compression::best());
+    packer.write_all(bytes).expect("room");
+    packer.finish().expect("room");
+}
+
+/// Pages of an entry that is more than one frame.
+const LARGE_PAGES: u32 = 300;
+
+/// One entry of two frames with pages, and of one behind them.
+fn write_large(device: &CrashDevice) {
+    let (mut server, _) = PageServer::open(files(device)).expect("empty files");
+    let pages: Vec<(u32, u8)> = (1..=LARGE_PAGES).map(|pgid| (pgid, pgid as u8)).collect();
+    let mut append = Append::to(key("large", ""));
+    append.begin_storage = Some(JournalId([2; 16]));
+    append.storage = vec![entry(1, 2, LARGE_PAGES, &pages), entry(2, 3, LARGE_PAGES, &[(7, 77)])];
+    server.serve(OWNER, StoreRequest::Append { ticket: Ticket(1), append });
+    server.flush();
+    assert_eq!(settle(&mut server, device), [StoreReply::Durable { ticket: Ticket(1) }]);
+}
+
+/// The log of a version with a large entry, without the room behind its end.
+fn read_large(version: u32) -> Vec<u8> {
+    unpacked(&format!("large-v{version}.gz"))
+}
+
+#[test]
+fn an_entry_of_several_frames_of_every_version_is_read_whole() {
+    for version in 1..=VERSION {
+        let device = device_of(&[("log-a", read_large(version))]);
+        let mut server = open(&device);
+        let set = changes(&mut server, &device, &key("large", ""), Lsn::FIRST);
+        let fill = |pgid| if pgid == 7 { 77 } else { pgid as u8 };
+        let expected = (1..=LARGE_PAGES).map(|pgid| (Pgid(pgid), page(fill(pgid))));
+        assert!(set.pages == expected.collect() && set.db_pages == LARGE_PAGES);
+        let since = changes(&mut server, &device, &key("large", ""), lsn(2));
+        assert_eq!(since.pages.into_keys().collect::<Vec<_>>(), [Pgid(7)]);
+    }
+}
+
+#[test]
+fn a_large_entry_is_written_today_as_in_the_golden_log() {
+    let device = CrashDevice::new();
+    write_large(&device);
+    let written = device.bytes_of("log-a").expect("a file");
+    assert!(written == read_large(VERSION), "another version, or cargo xtask golden");
+}
+
+#[test]
+fn every_kind_of_frame_is_in_the_golden_files() {
+    let mut kinds = BTreeSet::new();
+    let [(_, log_a), (_, log_b), ..] = read_store(VERSION);
+    for log in [log_a, log_b, read_large(VERSION)] {
+        let frames = log[4096..].windows(13).step_by(8).filter(|it| it.starts_with(b"TLf1"));
+        kinds.extend(frames.map(|frame| frame[12]));
+    }
+    assert_eq!(kinds, (1..=13).collect());
+}
+
 /// Run by `cargo xtask golden`.
 #[test]
 #[ignore = "writes the golden files of the present version anew"]
@@ -202,4 +310,8 @@ fn write_the_golden_store() {
         }
         fs::write(folder(VERSION).join(name), bytes).expect("room");
     }
+    pack(&format!("blocks-v{VERSION}.gz"), &blocks_of(&read_store(VERSION)));
+    let device = CrashDevice::new();
+    write_large(&device);
+    pack(&format!("large-v{VERSION}.gz"), &device.bytes_of("log-a").expect("a file"));
 }

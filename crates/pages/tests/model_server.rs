@@ -7,13 +7,11 @@
 //! `crates/journal/tests/common/runs.rs` says how to do many and how to replay one.
 
 mod common;
-#[path = "../../journal/tests/common/runs.rs"]
-mod runs;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use common::runs::{self, Rng};
 use common::{Compaction, Parts, Server, files};
-use runs::Rng;
 use tidelog_disk::CrashDevice;
 use tidelog_pages::{
     Append, OwnerId, PageServer, StorageEntry, StoreOptions, StoreReply, StoreRequest, Ticket,

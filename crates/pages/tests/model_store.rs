@@ -7,11 +7,10 @@
 //! `crates/journal/tests/common/runs.rs` says how to do many and how to replay one.
 
 mod common;
-#[path = "../../journal/tests/common/runs.rs"]
-mod runs;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
+use common::runs;
 use common::{
     Model, ModelDocument, OWNER, Server, Workload, ask, files, is_same, observe, plain, whole,
 };
@@ -279,7 +278,7 @@ impl Scene {
         let index = self.states.iter().rposition(|(_, model)| is_same(&observed, model));
         let Some(index) = index else { panic!("not one of the last {} states", self.states.len()) };
         let (ticket, model) = self.states.swap_remove(index);
-        self.workload.go_back_to(model.clone());
+        self.workload.go_back_to(model.clone(), VecDeque::new());
         self.remember();
         self.states = vec![(ticket, model)];
         // What was found is durable with the next flush, and only then.

@@ -24,20 +24,30 @@ pub fn crash(repo: &Repo, args: &[String]) -> Result<()> {
         }
         println!("==> crash images");
     }
-    become_program(program(repo, "tidelog-crash").args(args))
+    become_program(sweep(repo).args(args))
 }
 
 /// `cargo xtask golden`: what lies in tests/golden of the present versions, written anew.
 pub fn golden(repo: &Repo) -> Result<()> {
     // What a corpus begins with is made of the golden files.
-    let writers =
-        [("tidelog-pages", "golden"), ("tidelog-sync", "golden"), ("tidelog-crash", "corpus")];
-    for (package, test) in writers {
+    let writers: [(&str, &[&str]); 5] = [
+        ("tidelog-pages", &["--test", "golden"]),
+        ("tidelog-sync", &["--test", "golden"]),
+        ("tidelog-client", &["--lib"]),
+        ("tidelog-server", &["--lib"]),
+        ("tidelog-crash", &["--test", "corpus"]),
+    ];
+    for (package, tests) in writers {
         let mut cargo = run::cargo(&repo.root);
-        cargo.args(["test", "--quiet", "--package", package, "--test", test]);
-        run::succeed(cargo.args(["--", "--ignored"]))?;
+        cargo.args(["test", "--quiet", "--package", package]).args(tests);
+        run::succeed(cargo.args(["--", "--ignored", "write_the"]))?;
     }
     Ok(())
+}
+
+/// The sweep over crash images, to be given its arguments.
+pub fn sweep(repo: &Repo) -> Command {
+    program(repo, "tidelog-crash")
 }
 
 fn program(repo: &Repo, name: &str) -> Command {

@@ -23,7 +23,8 @@ const ORDER: [&str; 9] = [
 const SERVER: &str = "tidelog-server";
 
 /// Tools, tests and benches over the whole product: nothing depends on them.
-const ABOVE_ALL: [&str; 3] = ["tidelog-bench-storage", "tidelog-crash", "tidelog-sim"];
+const ABOVE_ALL: [&str; 4] =
+    ["tidelog-bench-storage", "tidelog-crash", "tidelog-sim", "tidelog-planted"];
 
 /// Crates from outside that only one room may see, since it is the door to that world.
 const DOORS: [(&[&str], &[&str]); 4] = [

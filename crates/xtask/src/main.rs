@@ -39,13 +39,15 @@ const COMMANDS: &str = "\
 cargo xtask <command>
 
   start [ARGS]     build all, serve the examples on http://127.0.0.1:8787; ARGS go to the server
-  test [SUITE..]   every check and test; SUITE is any of: check, wasm, sim, browser
+  test [SUITE..]   every check and test; SUITE is any of: check, wasm, sim, crash,
+                   browser
   check            the fast part of test
   build            the npm package in js/ and the server at target/release/tidelog
   bench [ARGS]     the benchmarks, with the peers in the same run; --storage: the store alone
   sim ARGS         the simulator: --seed N replays one seed, --seeds A..B runs a range
   crash [ARGS]     every crash image of the store, all damage, and, as root, a real power cut;
-                   --replay SEED:CUT:IMAGE is one image again
+                   --replay SEED:CUT:IMAGE is one image again, --planted [NAME..] the faults
+                   planted for it
   golden           the golden files of the present formats, written anew: a change of a format
 
   setup [--browsers]   install what is missing; quick when nothing is

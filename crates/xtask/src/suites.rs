@@ -1,6 +1,7 @@
 //! `cargo xtask test`: every check and every suite. A suite that ran no test has failed.
 
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 use std::{env, fs};
 
@@ -9,10 +10,10 @@ use anyhow::{Context, Result, bail};
 use crate::repo::Repo;
 use crate::report::{self, Report, Tally};
 use crate::setup::{self, Needs};
-use crate::{build, check, run, start};
+use crate::{build, check, crash, run, start};
 
 /// What can be asked for by name.
-pub const NAMES: [&str; 4] = ["check", "wasm", "sim", "browser"];
+pub const NAMES: [&str; 5] = ["check", "wasm", "sim", "crash", "browser"];
 
 /// Crates with tests that run inside browsers' workers.
 const BROWSER_CRATES: [&str; 2] = ["tidelog-sqlite", "tidelog-browser"];
@@ -35,7 +36,10 @@ pub fn test(repo: &Repo, names: &[&str]) -> Result<()> {
     }
     if wanted("sim") {
         report.suite("simulator", || sim(repo));
-        report.suite("faults planted for the simulator", || planted(repo));
+        report.suite("faults planted for the simulator", || planted(start::simulator(repo)));
+    }
+    if wanted("crash") {
+        report.suite("faults planted for the crash sweep", || planted(crash::sweep(repo)));
     }
     if wanted("browser")
         && build::build(repo, &mut report)
@@ -76,7 +80,7 @@ fn wasm_in(repo: &Repo, package: &str, browser: &str) -> Result<Tally> {
     report::judge(succeeded, report::count_cargo_tests(&lines))
 }
 
-fn cargo_test(repo: &Repo, package: &str) -> Result<std::process::Command> {
+fn cargo_test(repo: &Repo, package: &str) -> Result<Command> {
     let runner = format!("{} test-runner", env::current_exe()?.display());
     let mut cargo = run::cargo(&repo.root);
     cargo
@@ -106,9 +110,8 @@ fn sim(repo: &Repo) -> Result<Tally> {
 }
 
 /// Each fault planted in a copy of the product has to be noticed.
-fn planted(repo: &Repo) -> Result<Tally> {
-    let mut simulator = start::simulator(repo);
-    let (succeeded, lines) = run::lines_of(simulator.arg("--planted"))?;
+fn planted(mut program: Command) -> Result<Tally> {
+    let (succeeded, lines) = run::lines_of(program.arg("--planted"))?;
     report::judge(succeeded, report::count_summary(&lines))
 }
 

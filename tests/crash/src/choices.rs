@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use tidelog_disk::CrashDevice;
+
 use crate::common::Rng;
 
 /// Which image of a cut.
@@ -12,6 +14,9 @@ pub enum ImageName {
     Combination(u64),
     /// By its place among those made by chance, from 0.
     Chance(u64),
+    /// Those of the store whose owner was killed before the power was cut, and which was opened in
+    /// between.
+    Killed,
 }
 
 impl fmt::Display for ImageName {
@@ -19,6 +24,7 @@ impl fmt::Display for ImageName {
         match self {
             Self::Combination(number) => write!(f, "c{number}"),
             Self::Chance(number) => write!(f, "r{number}"),
+            Self::Killed => f.write_str("k"),
         }
     }
 }
@@ -32,7 +38,8 @@ impl FromStr for ImageName {
         }
         match text.strip_prefix('r') {
             Some(number) => Ok(Self::Chance(number.parse()?)),
-            None => anyhow::bail!("an image is called cN or rN, not {text}"),
+            None if text == "k" => Ok(Self::Killed),
+            None => anyhow::bail!("an image is called cN, rN or k, not {text}"),
         }
     }
 }
@@ -50,6 +57,17 @@ pub(crate) struct Combinations {
 impl Combinations {
     pub fn new(only_newest: bool) -> Self {
         Self { only_newest, ..Self::default() }
+    }
+
+    /// All combinations of what a power cut of this device can leave, if there are no more than so
+    /// many.
+    pub fn of(device: &CrashDevice, count_max: usize) -> Option<Self> {
+        let mut count = 1_usize;
+        let _ = device.crash(&mut |versions| {
+            count = count.saturating_mul(versions);
+            versions - 1
+        });
+        (count <= count_max).then(|| Self::new(false))
     }
 
     /// The choice at the next place of the present combination.
@@ -119,7 +137,7 @@ mod tests {
 
     #[test]
     fn a_name_is_read_as_it_is_written() {
-        for name in [ImageName::Combination(17), ImageName::Chance(3)] {
+        for name in [ImageName::Combination(17), ImageName::Chance(3), ImageName::Killed] {
             assert_eq!(name.to_string().parse::<ImageName>().expect("a name"), name);
         }
         assert!("17".parse::<ImageName>().is_err());

@@ -1,4 +1,4 @@
-//! A script, a cut of it, and what is checked of each image.
+//! A cut of a script, and what is checked of each image.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -6,11 +6,11 @@ use tidelog_disk::CrashDevice;
 use tidelog_pages::{Append, PageServer, StoreOptions, StoreRequest, Ticket};
 use tidelog_types::DocumentKey;
 
-use crate::ImageName;
 use crate::choices::{Combinations, by_chance};
 use crate::common::{
-    Model, OWNER, Rng, Run, Server, files, is_same, observe, plain, run_with, settle,
+    Model, OWNER, Rng, Run, Server, files, observe, plain, poll_all, settle, ticket_of, with_ticket,
 };
+use crate::{ImageName, Script};
 
 /// Un-flushed sectors up to which every combination is an image.
 const SECTORS_MAX: usize = 16;
@@ -19,121 +19,122 @@ const SECTORS_MAX: usize = 16;
 const COMBINATIONS_MAX: usize = 1 << SECTORS_MAX;
 /// Images by chance where there are more sectors.
 const CHANCES: u64 = 200;
-/// One image in so many is gone on with: appended to, and cut again.
-const GOES_ON_ONE_IN: u64 = 16;
-
-/// Requests to a store, by a seed.
-#[derive(Clone, Copy, Debug)]
-pub struct Script {
-    /// Decides everything. Of an odd one, flushes complete later than they are asked for.
-    pub seed: u64,
-    /// Turns of some requests and a flush.
-    pub turns: usize,
-}
-
-impl Script {
-    fn device(self) -> CrashDevice {
-        let device = CrashDevice::new();
-        device.hold_flushes(self.seed % 2 == 1);
-        device
-    }
-
-    /// Small, so that the log changes over every few turns.
-    fn options(self) -> StoreOptions {
-        let log_size_max = [12, 20, 32][(self.seed / 2 % 3) as usize] * 1024;
-        // Entries of two pages and more are written as they are put together.
-        StoreOptions { log_size_max, pool_pages_max: 8, log_buffer_size_max: 6 * 1024 }
-    }
-
-    fn run(self, device: CrashDevice) -> Run {
-        run_with(device, self.seed, self.turns, self.options())
-    }
-
-    /// How many disk calls the whole script makes; it is checked that all went well.
-    ///
-    /// # Panics
-    ///
-    /// If it did not, or if the script is too short to show anything.
-    #[must_use]
-    pub fn calls(self) -> u64 {
-        let whole = self.run(self.device());
-        assert!(!whole.is_broken && whole.failed.is_empty(), "nothing was told to fail");
-        let last = whole.history.len() - 1;
-        assert_eq!(whole.durable, whole.history[last].0, "all became durable");
-        let opened = PageServer::open_with(files(&whole.device), self.options());
-        let (mut server, report) = opened.expect("a whole store");
-        assert!(report.generation >= 3, "too few change-overs: {report:?}");
-        assert!(whole.compactions_answered > 0, "no compactions");
-        assert_eq!(whole.wrong_compaction, None);
-        assert_eq!(report.cut, None);
-        assert_eq!(whole.find(&observe(&mut server, &whole.device)), Some(last));
-        whole.device.calls()
-    }
-
-    /// The script with the power cut after this call.
-    #[must_use]
-    pub fn cut(self, call: u64) -> Cut {
-        let device = self.device();
-        device.power_off_after(call);
-        let run = self.run(device);
-        let states = run.durable_or_later();
-        let states = run.history[states].iter().map(|(_, model)| plain(model)).collect();
-        Cut { script: self, call, run, states }
-    }
-}
+/// So many images of a cut, the first ones, are gone on with: appended to, and cut again.
+const GO_ON: u64 = 16;
+/// Of the others, one in so many.
+const GOES_ON_ONE_IN: usize = 24;
+/// Images of each second cut, at most: all combinations, or some by chance.
+const SECOND_CUTS: usize = 16;
 
 /// A script whose power was cut.
-pub struct Cut {
-    script: Script,
+pub struct Cut<'a> {
+    script: &'a Script,
     call: u64,
     run: Run,
     /// What may be found: the last durable state and those after it.
     states: Vec<Model>,
+    /// What led to the one behind each of them.
+    requests: Vec<Option<StoreRequest>>,
 }
 
-impl Cut {
+impl<'a> Cut<'a> {
+    pub(crate) fn new(script: &'a Script, call: u64, run: Run) -> Self {
+        let found = run.durable_or_later();
+        let states = run.history[found.clone()].iter().map(|(_, model)| plain(model)).collect();
+        let next = |index: usize| {
+            let (ticket, _) = run.history.get(index + 1)?;
+            run.requests.iter().find(|request| ticket_of(request) == *ticket).cloned()
+        };
+        let requests = found.map(next).collect();
+        Self { script, call, run, states, requests }
+    }
+
     /// Checks every image, or gives the first that does not hold, and why.
     ///
     /// # Errors
     ///
     /// The image's name, and what was found.
     pub fn check_all(&self) -> Result<u64, (ImageName, String)> {
-        let mut count = 0;
-        let mut check = |name: ImageName, image: CrashDevice| {
-            count += 1;
-            self.check(name, &image).map_err(|what| (name, what))
+        let killed = self.check_killed().map_err(|what| (ImageName::Killed, what))?;
+        let checked = match self.combinations() {
+            Some(combinations) => self.check_combinations(combinations),
+            None => self.check_some(CHANCES),
         };
-        match self.combinations() {
-            Some(mut combinations) => {
-                for number in 0.. {
-                    let image =
-                        self.run.device.crash(&mut |versions| combinations.choose(versions));
-                    check(ImageName::Combination(number), image)?;
-                    if !combinations.advance() {
-                        break;
-                    }
-                }
-            }
-            None => {
-                for number in 0..CHANCES {
-                    check(ImageName::Chance(number), self.by_chance(number))?;
-                }
+        Ok(killed + checked?)
+    }
+
+    /// Checks every image where there are few, and else so many by chance.
+    ///
+    /// # Errors
+    ///
+    /// As [`check_all`](Self::check_all).
+    pub fn check_few(&self, few: u64) -> Result<u64, (ImageName, String)> {
+        let count_max = usize::try_from(few).unwrap_or(usize::MAX);
+        let killed = self.check_killed().map_err(|what| (ImageName::Killed, what))?;
+        let checked = match Combinations::of(&self.run.device, count_max) {
+            Some(combinations) => self.check_combinations(combinations),
+            None => self.check_some(few),
+        };
+        Ok(killed + checked?)
+    }
+
+    fn check_combinations(
+        &self,
+        mut combinations: Combinations,
+    ) -> Result<u64, (ImageName, String)> {
+        let mut count = 0;
+        for number in 0.. {
+            let image = self.run.device.crash(&mut |versions| combinations.choose(versions));
+            let name = ImageName::Combination(number);
+            count += self.check(number, &image).map_err(|what| (name, what))?;
+            if !combinations.advance() {
+                break;
             }
         }
         Ok(count)
     }
 
-    /// Checks some images by chance, also where every combination could be.
-    ///
-    /// # Errors
-    ///
-    /// As [`check_all`](Self::check_all).
-    pub fn check_some(&self, count: u64) -> Result<u64, (ImageName, String)> {
+    fn check_some(&self, count: u64) -> Result<u64, (ImageName, String)> {
+        let mut checked = 0;
         for number in 0..count {
             let name = ImageName::Chance(number);
-            self.check(name, &self.by_chance(number)).map_err(|what| (name, what))?;
+            let image = self.by_chance(number);
+            checked += self.check(number, &image).map_err(|what| (name, what))?;
         }
-        Ok(count)
+        Ok(checked)
+    }
+
+    /// The owner is killed while the power stays on, and the next one opens what lies in the
+    /// caches of the system: nothing of it is called durable before it is.
+    fn check_killed(&self) -> Result<u64, String> {
+        let checked = catch_unwind(AssertUnwindSafe(|| {
+            let device = self.run.device.kill();
+            device.hold_flushes(true);
+            let at_rest = device.crash(&mut |versions| versions - 1);
+            let found = observe(&mut open(&at_rest, StoreOptions::default())?, &at_rest);
+            let mut server = open(&device, StoreOptions::default())?;
+            let document = DocumentKey::new("never there", "").expect("a good name");
+            server.serve(OWNER, StoreRequest::Destroy { ticket: Ticket(1), document });
+            server.flush();
+            let is_durable = !poll_all(&mut server).is_empty();
+            for survives in [false, true] {
+                let left = device.crash(&mut |versions| if survives { versions - 1 } else { 0 });
+                let observed = observe(&mut open(&left, StoreOptions::default())?, &left);
+                if is_durable && observed != found {
+                    return Err("what was found was called durable, and got lost".to_owned());
+                }
+                if !self.states.contains(&observed) {
+                    return Err(format!("not a state since {:?}", self.run.durable));
+                }
+            }
+            settle(&mut server, &device);
+            let left = device.crash(&mut |_| 0);
+            if observe(&mut open(&left, StoreOptions::default())?, &left) != found {
+                return Err("what was flushed after a kill got lost".to_owned());
+            }
+            Ok(4)
+        }));
+        checked.unwrap_or_else(|_| Err("it panicked".to_owned()))
     }
 
     /// Checks one image again.
@@ -142,8 +143,9 @@ impl Cut {
     ///
     /// What was found.
     pub fn check_one(&self, name: ImageName) -> Result<(), String> {
-        let image = match name {
-            ImageName::Chance(number) => self.by_chance(number),
+        let (number, image) = match name {
+            ImageName::Killed => return self.check_killed().map(|_| ()),
+            ImageName::Chance(number) => (number, self.by_chance(number)),
             ImageName::Combination(number) => {
                 let mut combinations = self.combinations().ok_or("too many sectors")?;
                 for _ in 0..number {
@@ -152,68 +154,107 @@ impl Cut {
                         return Err("there is no such image".to_owned());
                     }
                 }
-                self.run.device.crash(&mut |versions| combinations.choose(versions))
+                let image = self.run.device.crash(&mut |versions| combinations.choose(versions));
+                (number, image)
             }
         };
-        self.check(name, &image)
+        self.check(number, &image).map(|_| ())
     }
 
     /// All combinations, unless there are too many sectors.
     fn combinations(&self) -> Option<Combinations> {
-        if self.run.device.unflushed_sectors() > SECTORS_MAX {
-            return None;
-        }
-        let mut count = 1_usize;
-        let _ = self.run.device.crash(&mut |versions| {
-            count = count.saturating_mul(versions);
-            versions - 1
-        });
-        Some(Combinations::new(count > COMBINATIONS_MAX))
+        let is_few = self.run.device.unflushed_sectors() <= SECTORS_MAX;
+        let only_newest = || Combinations::new(true);
+        is_few.then(|| {
+            Combinations::of(&self.run.device, COMBINATIONS_MAX).unwrap_or_else(only_newest)
+        })
     }
 
     fn by_chance(&self, number: u64) -> CrashDevice {
-        let seed = (self.script.seed << 40) ^ (self.call << 16) ^ number;
+        let seed = (self.script.seed() << 40) ^ (self.call << 16) ^ number;
         self.run.device.crash(&mut by_chance(&mut Rng::new(seed), number))
     }
 
-    fn check(&self, name: ImageName, image: &CrashDevice) -> Result<(), String> {
-        let (ImageName::Combination(number) | ImageName::Chance(number)) = name;
+    /// Checks an image, and those that it leads to if it is gone on with. Gives how many.
+    fn check(&self, number: u64, image: &CrashDevice) -> Result<u64, String> {
         let checked = catch_unwind(AssertUnwindSafe(|| {
-            let goes_on = number % GOES_ON_ONE_IN == 3;
+            let go_on = if self.script.is_large() { 2 } else { GO_ON };
+            let goes_on = number < go_on || Rng::new(number).one_in(GOES_ON_ONE_IN);
             // With the script's own sizes it may change over right away.
             let sizes = if goes_on { self.script.options() } else { StoreOptions::default() };
+            let again = image.crash(&mut |versions| versions - 1);
             let mut server = open(image, sizes)?;
             let observed = observe(&mut server, image);
             let Some(found) = self.states.iter().position(|state| *state == observed) else {
                 return Err(format!("not a state since {:?}", self.run.durable));
             };
-            if goes_on {
-                self.go_on(image, server, found)?;
+            if !goes_on {
+                return Ok(1);
             }
-            Ok(())
+            // Appended to once what was found is known to be durable, or at once.
+            if number.is_multiple_of(2) {
+                image.hold_flushes(true);
+                return self.go_on(number, image, server, found);
+            }
+            again.hold_flushes(true);
+            self.go_on(number, &again, open(&again, sizes)?, found)
         }));
         checked.unwrap_or_else(|_| Err("it panicked".to_owned()))
     }
 
-    /// A store that was opened after a cut works, and what the cut tore never comes back.
-    fn go_on(&self, image: &CrashDevice, mut server: Server, found: usize) -> Result<(), String> {
-        let mut append = Append::to(DocumentKey::new("after", "").expect("a good name"));
-        append.record = Some(vec![found as u8; 40].into());
-        let request = StoreRequest::Append { ticket: Ticket(1), append };
-        let mut expected = self.states[found].clone();
-        expected.apply(&request);
+    /// A store that was opened after a cut is appended to, as its owner would who hands over again
+    /// what was lost, and the power is cut again, before the flush and after it: what the first
+    /// cut tore never comes back.
+    fn go_on(
+        &self,
+        number: u64,
+        image: &CrashDevice,
+        mut server: Server,
+        found: usize,
+    ) -> Result<u64, String> {
+        let request = match self.requests.get(found).and_then(Option::as_ref) {
+            Some(request) => with_ticket(request.clone(), Ticket(1)),
+            None => {
+                let mut append = Append::to(DocumentKey::new("after", "").expect("a good name"));
+                append.record = Some(vec![found as u8; 40].into());
+                StoreRequest::Append { ticket: Ticket(1), append }
+            }
+        };
+        let before = &self.states[found];
+        let mut after = before.clone();
+        after.apply(&request);
+        let after = plain(&after);
         server.serve(OWNER, request);
         server.flush();
+        let mut count = 1;
+        let mut combinations = Combinations::of(image, SECOND_CUTS);
+        let mut rng = Rng::new(number);
+        for second in 0..SECOND_CUTS {
+            let left = match &mut combinations {
+                Some(combinations) => image.crash(&mut |versions| combinations.choose(versions)),
+                None => image.crash(&mut by_chance(&mut rng, second as u64)),
+            };
+            let mut server = open(&left, StoreOptions::default())?;
+            let observed = observe(&mut server, &left);
+            if observed != *before && observed != after {
+                return Err(format!("after a second cut, {second}: what the first tore is back"));
+            }
+            count += 1;
+            if combinations.as_mut().is_some_and(|combinations| !combinations.advance()) {
+                break;
+            }
+        }
         settle(&mut server, image);
         drop(server);
         for survives in [false, true] {
             let left = image.crash(&mut |versions| if survives { versions - 1 } else { 0 });
             let mut server = open(&left, StoreOptions::default())?;
-            if !is_same(&observe(&mut server, &left), &expected) {
+            if observe(&mut server, &left) != after {
                 return Err("a cut tail came back, or an append got lost".to_owned());
             }
+            count += 1;
         }
-        Ok(())
+        Ok(count)
     }
 }
 

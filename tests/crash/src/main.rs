@@ -1,5 +1,6 @@
 //! The command line of `npm run crash`.
 
+use std::fmt::Display;
 use std::ops::Range;
 use std::process::ExitCode;
 use std::sync::Mutex;
@@ -7,18 +8,26 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use anyhow::{Context as _, bail};
-use tidelog_crash::{ImageName, Script};
+use tidelog_crash::{Contents, ImageName, Script};
+use tidelog_planted::Hunt;
 
 const USAGE: &str = "\
 usage: tidelog-crash                         all scripts
        tidelog-crash --seeds A..B            these scripts
-       tidelog-crash --replay SEED:CUT:IMAGE one image";
+       tidelog-crash --few                   all scripts, and few images of each cut
+       tidelog-crash --replay SEED:CUT:IMAGE one image
+       tidelog-crash --replay SEED           one script, without a cut
+       tidelog-crash --planted [NAME..]      every planted fault must be found, or these";
 
 /// Scripts of a whole run.
-const SEEDS: Range<u64> = 0..10;
-const TURNS: usize = 16;
+const SEEDS: Range<u64> = 0..11;
+const TURNS: usize = 5;
+/// A few images of each cut are enough to notice a planted fault.
+const HUNT: Hunt<'_> = Hunt { folder: "tests/crash", package: "tidelog-crash", args: &["--few"] };
 /// With fewer images a whole run has not shown what it is for.
 const IMAGES_MIN: u64 = 1_000_000;
+/// Images of a cut where only few are looked at.
+const FEW: u64 = 64;
 /// Cuts between two lines that say how far it has come.
 const CUTS_A_LINE: usize = 200;
 
@@ -26,29 +35,46 @@ fn main() -> anyhow::Result<ExitCode> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     let holds = match words.as_slice() {
-        [] => sweep(SEEDS, IMAGES_MIN),
+        [] => sweep(SEEDS, u64::MAX, IMAGES_MIN),
+        ["--few"] => sweep(SEEDS, FEW, 1),
         ["--seeds", seeds] => {
             let (start, end) = seeds.split_once("..").context(USAGE)?;
-            sweep(start.parse()?..end.parse()?, 1)
+            sweep(start.parse()?..end.parse()?, u64::MAX, 1)
         }
+        ["--planted", names @ ..] => HUNT.check(names)?,
         ["--replay", image] => replay(image)?,
         _ => bail!(USAGE),
     };
     Ok(if holds { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn script(seed: u64) -> Script {
-    Script { seed, turns: TURNS }
+/// The script of a seed, or what does not hold of it even without another cut.
+fn script(seed: u64) -> Result<Script, String> {
+    let failed = |what| format!("script {seed} FAILED: {what}\n{}", replay_of(seed));
+    Script::new(seed, TURNS).map_err(failed)
+}
+
+fn replay_of(name: impl Display) -> String {
+    format!("replay: npm run crash -- --replay {name}")
 }
 
 fn replay(text: &str) -> anyhow::Result<bool> {
     let parts: Vec<&str> = text.split(':').collect();
-    let [seed, call, image] = parts.as_slice() else { bail!(USAGE) };
-    let name: ImageName = image.parse()?;
-    let checked = script(seed.parse()?).cut(call.parse()?).check_one(name);
-    match &checked {
-        Ok(()) => println!("image {text} holds"),
-        Err(what) => println!("image {text} FAILED: {what}"),
+    let checked = match parts.as_slice() {
+        [seed] => script(seed.parse()?)
+            .map(|script| println!("script {text} holds: {}", script.contents())),
+        [seed, call, image] => {
+            let (call, name) = (call.parse()?, image.parse()?);
+            let checked = script(seed.parse()?).and_then(|script| {
+                let checked = script.cut(call).check_one(name);
+                checked.map_err(|what| format!("image {text} FAILED: {what}"))
+            });
+            checked.map(|()| println!("image {text} holds"))
+        }
+        _ => bail!(USAGE),
+    };
+    if let Err(failure) = &checked {
+        println!("{failure}");
     }
     Ok(checked.is_ok())
 }
@@ -64,26 +90,23 @@ struct Progress {
 }
 
 /// Checks all images of all cuts of these scripts, at least so many, up to the first that fails.
-fn sweep(seeds: Range<u64>, images_min: u64) -> bool {
+fn sweep(seeds: Range<u64>, images_per_cut: u64, images_min: u64) -> bool {
     println!("scripts {}..{}", seeds.start, seeds.end);
     let began = Instant::now();
-    let cuts: Vec<(u64, u64)> =
-        seeds.flat_map(|seed| (0..=script(seed).calls()).map(move |call| (seed, call))).collect();
+    let scripts: Result<Vec<Script>, String> = seeds.map(script).collect();
     let progress = Progress::default();
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    std::thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                while let Some((seed, call)) =
-                    cuts.get(progress.next.fetch_add(1, Ordering::Relaxed))
-                    && !progress.has_failed.load(Ordering::Relaxed)
-                {
-                    one_cut(*seed, *call, cuts.len(), &progress);
-                }
-            });
+    let failure = match scripts {
+        Ok(scripts) => {
+            check(&scripts, images_per_cut, &progress);
+            progress.failure.into_inner().expect("BUG: a thread panicked").or_else(|| {
+                // A range of one's own may be too small to have everything in it.
+                let missing = contents(&scripts).missing();
+                let lacks = images_min >= IMAGES_MIN && !missing.is_empty();
+                lacks.then(|| format!("the scripts have none of: {missing:?}"))
+            })
         }
-    });
-    let failure = progress.failure.into_inner().expect("BUG: a thread panicked");
+        Err(failure) => Some(failure),
+    };
     if let Some(failure) = &failure {
         println!("{failure}");
     }
@@ -96,22 +119,56 @@ fn sweep(seeds: Range<u64>, images_min: u64) -> bool {
     failure.is_none() && images >= images_min
 }
 
-fn one_cut(seed: u64, call: u64, cuts: usize, progress: &Progress) {
-    match script(seed).cut(call).check_all() {
-        Ok(count) => {
-            let images = progress.images.fetch_add(count, Ordering::Relaxed) + count;
-            let done = progress.done.fetch_add(1, Ordering::Relaxed) + 1;
-            if done.is_multiple_of(CUTS_A_LINE) {
-                println!("    {done} of {cuts} cuts, {images} images");
-            }
-        }
-        Err((image, what)) => {
-            progress.has_failed.store(true, Ordering::Relaxed);
-            let mut failure = progress.failure.lock().expect("BUG: a thread panicked");
-            failure.get_or_insert_with(|| {
-                let name = format!("{seed}:{call}:{image}");
-                format!("image {name} FAILED: {what}\nreplay: npm run crash -- --replay {name}")
+fn contents(scripts: &[Script]) -> Contents {
+    let mut contents = Contents::default();
+    scripts.iter().for_each(|script| contents += script.contents());
+    contents
+}
+
+/// Checks all cuts of all scripts, with all threads.
+fn check(scripts: &[Script], images_per_cut: u64, progress: &Progress) {
+    println!("    {}", contents(scripts));
+    let cuts = |script| Script::cuts(script).iter().map(move |call| (script, *call));
+    let cuts: Vec<(&Script, u64)> = scripts.iter().flat_map(cuts).collect();
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while let Some((script, call)) =
+                    cuts.get(progress.next.fetch_add(1, Ordering::Relaxed))
+                    && !progress.has_failed.load(Ordering::Relaxed)
+                {
+                    let cut = script.cut(*call);
+                    let checked = match images_per_cut {
+                        u64::MAX => cut.check_all(),
+                        few => cut.check_few(few),
+                    };
+                    let name = format!("{}:{call}", script.seed());
+                    progress.note(&name, checked, cuts.len());
+                }
             });
+        }
+    });
+}
+
+impl Progress {
+    fn note(&self, cut: &str, checked: Result<u64, (ImageName, String)>, cuts: usize) {
+        match checked {
+            Ok(count) => {
+                let images = self.images.fetch_add(count, Ordering::Relaxed) + count;
+                let done = self.done.fetch_add(1, Ordering::Relaxed) + 1;
+                if done.is_multiple_of(CUTS_A_LINE) {
+                    println!("    {done} of {cuts} cuts, {images} images");
+                }
+            }
+            Err((image, what)) => {
+                self.has_failed.store(true, Ordering::Relaxed);
+                let mut failure = self.failure.lock().expect("BUG: a thread panicked");
+                failure.get_or_insert_with(|| {
+                    let name = format!("{cut}:{image}");
+                    format!("image {name} FAILED: {what}\n{}", replay_of(&name))
+                });
+            }
         }
     }
 }

@@ -1,17 +1,23 @@
 //! The simulator's command line.
 
-mod planted;
-
 use std::ops::Range;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
+use tidelog_planted::Hunt;
 use tidelog_sim::World;
 
 const USAGE: &str = "\
 usage: tidelog-sim --seed N [--verbose]           one world, and its trace hash
        tidelog-sim --seeds A..B [--until-failure] a range of worlds, up to the first failure
        tidelog-sim --planted [NAME..]             every planted fault must be noticed, or these";
+
+/// Seeds within which a planted fault has to be noticed.
+const HUNT: Hunt<'_> = Hunt {
+    folder: "tests/sim",
+    package: "tidelog-sim",
+    args: &["--seeds", "0..500", "--until-failure"],
+};
 
 fn main() -> anyhow::Result<ExitCode> {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -23,7 +29,7 @@ fn main() -> anyhow::Result<ExitCode> {
         ["--seeds", seeds, rest @ ..] if matches!(rest, [] | ["--until-failure"]) => {
             range(parse_range(seeds)?, !rest.is_empty())
         }
-        ["--planted", names @ ..] => planted::check(names)?,
+        ["--planted", names @ ..] => HUNT.check(names)?,
         _ => bail!(USAGE),
     };
     Ok(if all_hold { ExitCode::SUCCESS } else { ExitCode::FAILURE })

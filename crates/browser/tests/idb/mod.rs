@@ -1,5 +1,7 @@
 //! The store in IndexedDB, which both kinds of workers have.
 
+mod golden;
+
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 

@@ -66,8 +66,7 @@ impl Disk for CrashDisk {
     fn request_flush(&mut self) -> Result<FlushId, DiskError> {
         let mut device = self.device.lock();
         let fault = device.enter(self.file)?;
-        device.clock += 1;
-        let (clock, holds) = (device.clock, device.holds_flushes);
+        let (clock, holds) = (device.tick(), device.holds_flushes);
         let file = &mut device.files[self.file];
         match fault {
             None => {}

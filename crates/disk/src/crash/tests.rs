@@ -214,3 +214,19 @@ fn an_image_is_a_device_of_its_own() {
     assert_eq!(image.bytes_of("a").as_deref(), Some(b"xyz".as_slice()));
     assert_eq!(image.crash(&mut |_| 0).bytes_of("a").as_deref(), Some(b"abc".as_slice()));
 }
+
+#[test]
+fn the_calls_after_which_a_cut_leaves_something_else_are_known() {
+    let device = CrashDevice::new();
+    device.hold_flushes(true);
+    let mut disk = device.file("a");
+    disk.write_at(0, b"abc").expect("room");
+    read(&disk, 3);
+    read(&disk, 3);
+    disk.request_flush().expect("healthy");
+    device.complete_flushes();
+    read(&disk, 3);
+    read(&disk, 3);
+    disk.set_size(1).expect("a smaller size");
+    assert_eq!(device.changing_calls(), [1, 4, 5, 7]);
+}

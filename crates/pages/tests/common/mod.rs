@@ -5,6 +5,8 @@
 
 mod model;
 mod run;
+#[path = "../../../journal/tests/common/runs.rs"]
+pub mod runs;
 mod workload;
 
 use std::collections::BTreeMap;
@@ -19,7 +21,8 @@ use tidelog_types::{DocumentKey, JournalId, Lsn, PageSet, Position};
 pub use {
     model::{Model, ModelDocument, is_same, plain},
     run::{Run, run, run_with, ticket_of},
-    workload::{Rng, Workload},
+    runs::Rng,
+    workload::{Shape, Workload, with_ticket},
 };
 
 pub type Server = PageServer<CrashDisk>;
@@ -38,6 +41,13 @@ pub fn small_log() -> StoreOptions {
 pub fn open(device: &CrashDevice) -> Server {
     let opened = PageServer::open_with(files(device), small_log());
     opened.expect("the store can always be opened").0
+}
+
+/// Where the log ends, with what is not written yet.
+pub fn log_end(server: &Server) -> u64 {
+    let text = server.to_string();
+    let size = text.split_once(" size ").and_then(|(_, rest)| rest.split(' ').next());
+    size.and_then(|size| size.parse().ok()).expect("a server says how long its log is")
 }
 
 /// Polls until there is nothing left to do, completing flushes that a device holds.

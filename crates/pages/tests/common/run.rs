@@ -2,19 +2,22 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tidelog_disk::CrashDevice;
+use tidelog_disk::{CrashDevice, Fault};
 use tidelog_pages::{
-    AppendError, OpenError, PageServer, StoreOptions, StoreReply, StoreRequest, Ticket,
+    Append, AppendError, OpenError, PageServer, StoreOptions, StoreReply, StoreRequest, Ticket,
 };
 use tidelog_types::DocumentKey;
 
 use super::model::{Model, is_same};
-use super::workload::Workload;
-use super::{Compaction, OWNER, Parts, Server, files, poll_all, settle, small_log};
+use super::workload::{Shape, Workload};
+use super::{Compaction, OWNER, Parts, Server};
+use super::{files, log_end, observe, poll_all, settle, small_log};
 
-/// What a run of a workload left behind.
+/// A workload on a store, and what became of it.
 pub struct Run {
     pub device: CrashDevice,
+    pub options: StoreOptions,
+    pub workload: Workload,
     /// The states that the requests led to, from the empty one on; a request that failed is not
     /// among them.
     pub history: Vec<(Ticket, Model)>,
@@ -22,8 +25,13 @@ pub struct Run {
     pub durable: Ticket,
     /// Tickets that failed because the device was full.
     pub failed: BTreeSet<Ticket>,
+    /// Those of them that were not handed over again.
+    refused: Vec<Ticket>,
+    /// The call at which the device is full.
+    full_at: Option<u64>,
     pub is_broken: bool,
-    requests: Vec<StoreRequest>,
+    /// What led to the history, and what failed.
+    pub requests: Vec<StoreRequest>,
     /// Compactions that were asked for: what must be answered, by the number of the request.
     compactions: BTreeMap<u64, Compaction>,
     parts: Parts,
@@ -34,6 +42,49 @@ pub struct Run {
 }
 
 impl Run {
+    /// Nothing was asked for yet.
+    pub fn new(device: CrashDevice, seed: u64, options: StoreOptions) -> Self {
+        Self {
+            device,
+            options,
+            workload: Workload::new(seed),
+            history: vec![(Ticket(0), Model::default())],
+            durable: Ticket(0),
+            failed: BTreeSet::new(),
+            refused: Vec::new(),
+            full_at: None,
+            is_broken: false,
+            requests: Vec::new(),
+            compactions: BTreeMap::new(),
+            parts: Parts::default(),
+            compactions_answered: 0,
+            wrong_compaction: None,
+        }
+    }
+
+    /// Opens the store, unless its device fails.
+    pub fn open(&mut self) -> Option<Server> {
+        match PageServer::open_with(files(&self.device), self.options) {
+            Ok((server, _)) => Some(server),
+            Err(OpenError::Disk(_)) => {
+                self.is_broken = true;
+                None
+            }
+            Err(other) => panic!("a device that fails is not {other}"),
+        }
+    }
+
+    /// Makes the device full at this call. What does not fit then is known before anything else is
+    /// appended: otherwise nobody could say what may be found.
+    pub fn fill_up_at(&mut self, call: u64) {
+        self.device.fail_call(call, Fault::Full);
+        self.full_at = Some(call);
+    }
+
+    fn was_full(&self) -> bool {
+        self.full_at.is_some_and(|call| self.device.calls() >= call)
+    }
+
     /// The state in the history, at or after the durable one, that the store holds.
     pub fn find(&self, observed: &Model) -> Option<usize> {
         let states = self.durable_or_later();
@@ -48,7 +99,7 @@ impl Run {
 
     /// Notes what the replies say, and whether an append failed.
     fn take_in(&mut self, replies: &[StoreReply]) -> bool {
-        let failed = self.failed.len();
+        let refused_before = self.refused.len();
         for reply in replies {
             match reply {
                 StoreReply::Durable { ticket } => {
@@ -58,6 +109,7 @@ impl Run {
                 StoreReply::AppendFailed { ticket, error } => {
                     assert_eq!(*error, AppendError::Full, "ticket {ticket:?}");
                     self.failed.insert(*ticket);
+                    self.refused.push(*ticket);
                 }
                 StoreReply::Broken { error: AppendError::Device { .. } | AppendError::Full } => {
                     self.is_broken = true;
@@ -74,10 +126,128 @@ impl Run {
                 other => panic!("unasked: {other:?}"),
             }
         }
-        if self.failed.len() > failed {
+        let has_failed = self.refused.len() > refused_before;
+        if has_failed {
             self.forget_failed();
         }
-        self.failed.len() > failed
+        has_failed
+    }
+
+    /// Turns of some requests, a flush and polls, until the server breaks.
+    pub fn turns(&mut self, server: &mut Server, turns: usize) {
+        for _ in 0..turns {
+            self.requests_of_a_turn(server);
+            server.flush();
+            let replies = self.some_replies(server);
+            let mut has_failed = self.take_in(&replies);
+            while has_failed && !self.is_broken {
+                has_failed = self.open_documents(server);
+            }
+            if self.is_broken {
+                return;
+            }
+        }
+    }
+
+    /// Waits until all is done.
+    pub fn end(&mut self, server: &mut Server) {
+        if !self.is_broken {
+            self.take_in(&settle(server, &self.device));
+        }
+    }
+
+    fn requests_of_a_turn(&mut self, server: &mut Server) {
+        let most = if self.workload.shape == Shape::Sectors { 6 } else { 3 };
+        for _ in 0..=self.workload.rng.below(most) {
+            let request = self.workload.next_at(log_end(server));
+            let ticket = ticket_of(&request);
+            self.history.push((ticket, self.workload.model.clone()));
+            self.requests.push(request.clone());
+            server.serve(OWNER, request);
+            if self.was_full() {
+                return;
+            }
+        }
+        if self.workload.rng.one_in(4) {
+            let (request, answer) = self.workload.changes();
+            self.compactions.insert(self.workload.changes, answer);
+            server.serve(OWNER, request);
+        }
+    }
+
+    /// Now and then the next requests come before all is done; and where flushes are held, some
+    /// stay under way meanwhile, and the files complete theirs in any order.
+    fn some_replies(&mut self, server: &mut Server) -> Vec<StoreReply> {
+        let rng = &mut self.workload.rng;
+        let mut replies =
+            if rng.one_in(3) { poll_some(server, rng.below(4)) } else { poll_all(server) };
+        while self.device.has_held_flushes() && !rng.one_in(4) {
+            self.device.complete_flushes_of_one(&mut |count| rng.below(count));
+            replies.extend(poll_all(server));
+        }
+        if self.was_full() {
+            self.full_at = None;
+            replies.extend(settle(server, &self.device));
+        }
+        replies
+    }
+
+    /// After appends failed: opens all documents anew, so that what failed can be handed over
+    /// again. Says whether more has failed meanwhile.
+    fn open_documents(&mut self, server: &mut Server) -> bool {
+        for index in 0..self.workload.documents {
+            let name = format!("document-{index}");
+            let document = DocumentKey::new(&name, "").expect("a good name");
+            server.serve(OWNER, StoreRequest::Open { document });
+        }
+        let has_failed = self.take_in(&settle(server, &self.device));
+        if !has_failed {
+            let refused = std::mem::take(&mut self.refused);
+            let lost = self.requests.iter().filter(|it| refused.contains(&ticket_of(it)));
+            let lost = lost.cloned().collect();
+            let model = self.history.last().expect("the empty state").1.clone();
+            self.workload.go_back_to(model, lost);
+        }
+        has_failed
+    }
+
+    /// Goes on with the store on this device, as it was left behind: after a power cut, or after
+    /// its owner was killed, which loses nothing that was written. Fails if that is no state that
+    /// may be found.
+    pub fn go_on_with(&mut self, device: CrashDevice, is_power_cut: bool) -> Result<(), String> {
+        let at_rest = device.crash(&mut |versions| versions - 1);
+        let opened = PageServer::open_with(files(&at_rest), self.options);
+        let (mut server, _) = opened.map_err(|error| format!("it cannot be opened: {error}"))?;
+        let found = self.find(&observe(&mut server, &at_rest));
+        let found = found.ok_or_else(|| format!("not a state since {:?}", self.durable))?;
+        let (last, model) = self.history[found].clone();
+        let is_kept = |request: &StoreRequest| ticket_of(request) <= last;
+        let (kept, mut lost): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.requests).into_iter().partition(is_kept);
+        lost.retain(|request| !self.failed.contains(&ticket_of(request)));
+        // What is there and was not called durable is handed over again too: here, the last of it,
+        // without the notes, which would be new ones.
+        if let Some(StoreRequest::Append { ticket, append }) = kept.last()
+            && *ticket > self.durable
+            && !self.failed.contains(ticket)
+        {
+            let append = Append { record: None, ..append.clone() };
+            lost.insert(0, StoreRequest::Append { ticket: *ticket, append });
+        }
+        self.history.truncate(found + 1);
+        self.requests = kept;
+        self.compactions.clear();
+        self.parts = Parts::default();
+        self.refused.clear();
+        self.full_at = None;
+        self.workload.go_back_to(model, lost.into());
+        self.is_broken = false;
+        self.device = device;
+        if is_power_cut {
+            // It is at rest now, and must not get lost any more.
+            self.durable = last;
+        }
+        Ok(())
     }
 
     /// The history without the requests that failed.
@@ -101,71 +271,11 @@ pub fn run(device: CrashDevice, seed: u64, turns: usize) -> Run {
 
 /// The same with a store of other sizes.
 pub fn run_with(device: CrashDevice, seed: u64, turns: usize, options: StoreOptions) -> Run {
-    let history = vec![(Ticket(0), Model::default())];
-    let mut run = Run {
-        device: device.clone(),
-        history,
-        durable: Ticket(0),
-        failed: BTreeSet::new(),
-        is_broken: false,
-        requests: Vec::new(),
-        compactions: BTreeMap::new(),
-        parts: Parts::default(),
-        compactions_answered: 0,
-        wrong_compaction: None,
-    };
-    let opened = PageServer::open_with(files(&device), options);
-    let mut server = match opened {
-        Ok((server, _)) => server,
-        Err(OpenError::Disk(_)) => {
-            run.is_broken = true;
-            return run;
-        }
-        Err(other) => panic!("a device that fails is not {other}"),
-    };
-    let mut workload = Workload::new(seed);
-    for _ in 0..turns {
-        for _ in 0..=workload.rng.below(3) {
-            let request = workload.next();
-            let ticket = ticket_of(&request);
-            run.history.push((ticket, workload.model.clone()));
-            run.requests.push(request.clone());
-            server.serve(OWNER, request);
-        }
-        if workload.rng.one_in(4) {
-            let (request, answer) = workload.changes();
-            run.compactions.insert(workload.changes, answer);
-            server.serve(OWNER, request);
-        }
-        server.flush();
-        // Now and then the next requests come before all is done; and where flushes are held,
-        // some stay under way meanwhile, and the files complete theirs in any order.
-        let mut replies = Vec::new();
-        if workload.rng.one_in(3) {
-            replies.extend(poll_some(&mut server, workload.rng.below(4)));
-        } else {
-            replies.extend(poll_all(&mut server));
-        }
-        while device.has_held_flushes() && !workload.rng.one_in(4) {
-            device.complete_flushes_of_one(&mut |count| workload.rng.below(count));
-            replies.extend(poll_all(&mut server));
-        }
-        let mut has_failed = run.take_in(&replies);
-        while has_failed && !run.is_broken {
-            for index in 0..workload.documents {
-                let name = format!("document-{index}");
-                let document = DocumentKey::new(&name, "").expect("a good name");
-                server.serve(OWNER, StoreRequest::Open { document });
-            }
-            has_failed = run.take_in(&settle(&mut server, &device));
-            workload.model = run.history.last().expect("the empty state").1.clone();
-            workload.recent.clear();
-        }
-        if run.is_broken {
-            return run;
-        }
+    let mut run = Run::new(device, seed, options);
+    if let Some(mut server) = run.open() {
+        run.turns(&mut server, turns);
+        run.end(&mut server);
     }
-    run.take_in(&settle(&mut server, &device));
     run
 }
 

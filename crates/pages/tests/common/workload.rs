@@ -1,7 +1,9 @@
 //! Requests by a seed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
+use tidelog_disk::SECTOR_SIZE;
+use tidelog_journal::FRAME_HEADER_SIZE;
 use tidelog_pages::{Append, StorageEntry, StoreRequest, Ticket, TimelineFrame, Urgency};
 use tidelog_types::limits::PAGE_SIZE;
 use tidelog_types::{
@@ -10,11 +12,7 @@ use tidelog_types::{
 
 use super::Compaction;
 use super::model::{Model, ModelDocument};
-
-#[path = "../../../journal/tests/common/rng.rs"]
-mod rng;
-
-pub use rng::Rng;
+use super::runs::Rng;
 
 impl Rng {
     fn bytes16(&mut self) -> [u8; 16] {
@@ -30,8 +28,21 @@ impl Rng {
     }
 }
 
+/// What requests are like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// Of all kinds and sizes.
+    Mixed,
+    /// Most are small and end with a sector, so that one can survive a power cut without what
+    /// stands behind it.
+    Sectors,
+    /// Now and then an entry has more pages than go into one frame.
+    Large,
+}
+
 /// Makes requests that a store has to accept.
 pub struct Workload {
+    pub shape: Shape,
     pub rng: Rng,
     pub model: Model,
     ticket: u64,
@@ -39,21 +50,31 @@ pub struct Workload {
     pub changes: u64,
     /// The newest requests, to be handed over again now and then.
     pub recent: Vec<Append>,
+    /// Requests that have no effect yet, to be handed over again as their owner would.
+    lost: VecDeque<StoreRequest>,
     pub documents: usize,
     pub may_destroy: bool,
 }
 
 impl Workload {
     pub fn new(seed: u64) -> Self {
-        let rng = Rng::new(seed);
-        let model = Model::default();
-        let recent = Vec::new();
-        Self { rng, model, ticket: 0, changes: 0, recent, documents: 4, may_destroy: true }
+        Self {
+            shape: Shape::Mixed,
+            rng: Rng::new(seed),
+            model: Model::default(),
+            ticket: 0,
+            changes: 0,
+            recent: Vec::new(),
+            lost: VecDeque::new(),
+            documents: 4,
+            may_destroy: true,
+        }
     }
 
-    /// Goes on from an earlier state of the model.
-    pub fn go_back_to(&mut self, model: Model) {
+    /// Goes on from an earlier state of the model, behind which these requests were lost.
+    pub fn go_back_to(&mut self, model: Model, lost: VecDeque<StoreRequest>) {
         self.model = model;
+        self.lost = lost;
         self.recent.clear();
     }
 
@@ -80,26 +101,78 @@ impl Workload {
         (StoreRequest::SyncPrepare { request, urgency, document, journal, since }, answer)
     }
 
+    /// The next request, where the log ends there.
+    pub fn next_at(&mut self, log_end: u64) -> StoreRequest {
+        // Not always all of them: what is appended in their place may look much like them.
+        if !self.lost.is_empty() && self.rng.one_in(3) {
+            self.lost.clear();
+        }
+        if let Some(request) = self.lost.pop_front() {
+            self.ticket += 1;
+            let request = with_ticket(request, Ticket(self.ticket));
+            self.model.apply(&request);
+            return request;
+        }
+        match self.shape {
+            Shape::Sectors if !self.rng.one_in(6) => self.sectors(log_end),
+            Shape::Large if self.ticket == 0 || self.rng.one_in(12) => self.large(),
+            _ => self.next(),
+        }
+    }
+
     pub fn next(&mut self) -> StoreRequest {
-        self.ticket += 1;
-        let ticket = Ticket(self.ticket);
         let document = self.document();
         if self.may_destroy && self.rng.one_in(25) {
+            self.ticket += 1;
             self.recent.retain(|append| append.document != document);
-            let request = StoreRequest::Destroy { ticket, document };
+            let request = StoreRequest::Destroy { ticket: Ticket(self.ticket), document };
             self.model.apply(&request);
             return request;
         }
         if !self.recent.is_empty() && self.rng.one_in(12) {
+            self.ticket += 1;
             let append = self.recent.pop().expect("not empty");
             self.recent.clear();
-            return StoreRequest::Append { ticket, append };
+            return StoreRequest::Append { ticket: Ticket(self.ticket), append };
         }
         let append = self.append(document);
+        self.request(append)
+    }
+
+    fn request(&mut self, append: Append) -> StoreRequest {
+        self.ticket += 1;
         self.recent.push(append.clone());
-        let request = StoreRequest::Append { ticket, append };
+        let request = StoreRequest::Append { ticket: Ticket(self.ticket), append };
         self.model.apply(&request);
         request
+    }
+
+    /// Notes of such a size that the log ends with a sector.
+    fn sectors(&mut self, log_end: u64) -> StoreRequest {
+        let mut append = Append::to(self.document());
+        let name = append.document.document.len();
+        let is_new = !self.model.0.contains_key(&append.document);
+        let before = if is_new { (FRAME_HEADER_SIZE + 4 + name).next_multiple_of(8) } else { 0 };
+        let start = log_end as usize + before + FRAME_HEADER_SIZE;
+        let sectors = 1 + usize::from(self.rng.one_in(3));
+        let end = start.next_multiple_of(SECTOR_SIZE) + (sectors - 1) * SECTOR_SIZE;
+        append.record = Some(vec![self.rng.next() as u8; end - start].into());
+        self.request(append)
+    }
+
+    /// A new storage journal, whose first entry is one of several frames.
+    fn large(&mut self) -> StoreRequest {
+        let mut append = Append::to(self.document());
+        let db_pages = 257 + self.rng.below(8) as u32;
+        let pages = (1..=db_pages).map(|pgid| (Pgid(pgid), self.rng.page())).collect();
+        let journal = JournalId(self.rng.bytes16());
+        let range = LsnRange::one(Lsn::FIRST);
+        let chain = Chain::default();
+        let position = Position { journal, next: range.end(), chain };
+        append.begin_storage = Some(journal);
+        let set = PageSet { db_pages, pages };
+        append.storage = vec![StorageEntry { range, position, calls: Vec::new(), set }];
+        self.request(append)
     }
 
     fn append(&mut self, document: DocumentKey) -> Append {
@@ -164,5 +237,14 @@ impl Workload {
             let calls = calls.collect();
             append.storage.push(StorageEntry { range, position, calls, set });
         }
+    }
+}
+
+/// The same request once more.
+pub fn with_ticket(request: StoreRequest, ticket: Ticket) -> StoreRequest {
+    match request {
+        StoreRequest::Append { append, .. } => StoreRequest::Append { ticket, append },
+        StoreRequest::Destroy { document, .. } => StoreRequest::Destroy { ticket, document },
+        other => panic!("{other:?} has no ticket"),
     }
 }

@@ -53,3 +53,50 @@ impl RoomRecord {
         Ok(Self { doctypes })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::{Path, PathBuf};
+
+    use super::*;
+
+    fn file() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/room-record-v1")
+    }
+
+    fn doctype(version: usize) -> Doctype {
+        let migrations = ["CREATE TABLE item (id TEXT PRIMARY KEY)", "ALTER TABLE item ADD done"];
+        let migrations = migrations[..version].iter().map(|&sql| sql.to_owned()).collect();
+        Doctype { name: "list".to_owned(), migrations, mutations: Vec::new() }
+    }
+
+    fn record() -> RoomRecord {
+        let mut record = RoomRecord::of(doctype(1));
+        record.add_newest(doctype(2));
+        record
+    }
+
+    #[test]
+    fn the_golden_record_is_read_and_written_as_it_is() {
+        let golden = fs::read(file()).expect("a golden file");
+        let read = RoomRecord::decode(&golden).expect("a record");
+        assert_eq!(read.newest().as_deref(), Some(&doctype(2)));
+        assert_eq!(read.find(doctype(1).hash()).as_deref(), Some(&doctype(1)));
+        assert!(record().encode() == golden, "another version, or cargo xtask golden");
+    }
+
+    #[test]
+    fn a_record_of_a_newer_release_is_refused() {
+        let mut newer = fs::read(file()).expect("a golden file");
+        newer[0] += 1;
+        assert!(RoomRecord::decode(&newer).is_err());
+    }
+
+    /// Run by `cargo xtask golden`.
+    #[test]
+    #[ignore = "writes the golden record anew"]
+    fn write_the_golden_record() {
+        fs::write(file(), record().encode()).expect("a folder");
+    }
+}

@@ -1,8 +1,12 @@
-//! Faults planted into a copy of the product, each of which a few hundred seeds have to notice.
+//! Faults planted into a copy of the product, each of which its tests have to notice.
 //!
-//! A simulator that never fails proves little unless it is known to fail. Each file in `planted/`
-//! says which lines of the product to break; the copy is built with that one change, and its own
-//! simulator runs until a seed fails.
+//! A simulator, or a sweep, that never fails proves little unless it is known to fail. Each file in
+//! a folder `planted/` says which lines of the product to break; the copy is built with that one
+//! change, and its own program runs until something fails.
+//!
+//! # What this crate does not know
+//!
+//! What is looked for, and how: it starts a program, and reads a line.
 
 use std::ffi::OsString;
 use std::fs;
@@ -12,15 +16,24 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail, ensure};
 use serde::Deserialize;
 
-/// Seeds within which a planted fault has to be noticed.
-const SEEDS: &str = "0..500";
-
 /// What of the repository goes into the copy.
-const COPIED: [&str; 6] =
-    ["crates", "tests/crash", "tests/sim", "Cargo.toml", "Cargo.lock", ".cargo"];
+const COPIED: [&str; 5] = ["crates", "tests", "Cargo.toml", "Cargo.lock", ".cargo"];
+
+/// Who looks for the faults.
+#[derive(Clone, Copy, Debug)]
+pub struct Hunt<'a> {
+    /// The folder of the package with the program and its folder `planted/`, from the root of the
+    /// repository.
+    pub folder: &'a str,
+    /// The package, and its program of the same name.
+    pub package: &'a str,
+    /// What the program is asked to do: to look until something fails, and then to print a line
+    /// with `FAILED: ` in it.
+    pub args: &'a [&'a str],
+}
 
 /// A change that breaks the product.
-#[derive(Deserialize)]
+#[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Fault {
     /// Where, from the root of the repository.
@@ -31,25 +44,32 @@ struct Fault {
     to: String,
 }
 
-/// Plants the named faults, or all, one after the other. Says whether each was noticed.
-pub(crate) fn check(names: &[&str]) -> Result<bool> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize()?;
-    // This program is <target>/release/tidelog-sim.
-    let program = std::env::current_exe()?;
-    let target = program.parent().and_then(Path::parent).context("no target folder")?;
-    let ground = Ground { copy: target.join("planted/src"), target: target.join("planted/target") };
+impl Hunt<'_> {
+    /// Plants the named faults, or all, one after the other. Says whether each was noticed.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such fault, or nothing can be planted here.
+    pub fn check(&self, names: &[&str]) -> Result<bool> {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize()?;
+        // This program is <target>/release/<name>.
+        let program = std::env::current_exe()?;
+        let target = program.parent().and_then(Path::parent).context("no target folder")?;
+        let copy = target.join("planted/src");
+        let ground = Ground { hunt: *self, copy, target: target.join("planted/target") };
 
-    let faults = faults(&root.join("tests/sim/planted"), names)?;
-    let mut unnoticed = 0;
-    for (name, fault) in &faults {
-        println!("{name}: one fault in {}", fault.file);
-        if let Err(error) = ground.is_noticed(&root, fault) {
-            unnoticed += 1;
-            println!("{name}: FAILED: {error:#}");
+        let faults = faults(&root.join(self.folder).join("planted"), names)?;
+        let mut unnoticed = 0;
+        for (name, fault) in &faults {
+            println!("{name}: one fault in {}", fault.file);
+            if let Err(error) = ground.is_noticed(&root, fault) {
+                unnoticed += 1;
+                println!("{name}: FAILED: {error:#}");
+            }
         }
+        println!("{} passed, {unnoticed} failed", faults.len() - unnoticed);
+        Ok(unnoticed == 0)
     }
-    println!("{} passed, {unnoticed} failed", faults.len() - unnoticed);
-    Ok(unnoticed == 0)
 }
 
 /// The faults in `folder`, sorted by the files that they change, so that little is built again.
@@ -70,12 +90,13 @@ fn faults(folder: &Path, names: &[&str]) -> Result<Vec<(String, Fault)>> {
 }
 
 /// Where faults are planted.
-struct Ground {
+struct Ground<'a> {
+    hunt: Hunt<'a>,
     copy: PathBuf,
     target: PathBuf,
 }
 
-impl Ground {
+impl Ground<'_> {
     /// # Errors
     ///
     /// If it is not noticed, or cannot be planted any more.
@@ -90,14 +111,18 @@ impl Ground {
         }
         self.build()?;
 
-        let mut simulator = Command::new(self.target.join("release/tidelog-sim"));
-        let output = simulator.args(["--seeds", SEEDS, "--until-failure"]).output()?;
+        let Hunt { package, args, .. } = self.hunt;
+        let mut program = Command::new(self.target.join("release").join(package));
+        let output = program.args(args).output()?;
         let text = String::from_utf8_lossy(&output.stdout);
         let failure = text.lines().find(|line| line.contains(" FAILED: "));
         match failure {
-            Some(line) => println!("    noticed: {}", line.chars().take(150).collect::<String>()),
-            None if output.status.success() => bail!("seeds {SEEDS} did not notice it"),
-            None => bail!("the simulator ended with {} and no word", output.status),
+            Some(line) => {
+                println!("    noticed: {}", line.chars().take(150).collect::<String>());
+                println!("    {}", text.lines().last().unwrap_or_default());
+            }
+            None if output.status.success() => bail!("{package} {args:?} did not notice it"),
+            None => bail!("{package} ended with {} and no word", output.status),
         }
         Ok(())
     }
@@ -142,7 +167,7 @@ impl Ground {
         }
         build
             .current_dir(&self.copy)
-            .args(["build", "--quiet", "--release", "--package", "tidelog-sim"])
+            .args(["build", "--quiet", "--release", "--package", self.hunt.package])
             // Building it takes longer than running it.
             .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1")
             .env("CARGO_INCREMENTAL", "1")

@@ -1,0 +1,105 @@
+//! What is believed of a log whose durable bytes have changed.
+
+mod common;
+
+use common::{append, change_over, lost, memory, recover, written};
+use tidelog_disk::{CrashDevice, CrashDisk, MemoryDisk};
+use tidelog_journal::{Damage, FRAME_HEADER_SIZE, FrameHead, LOG_START, Log, LogFile};
+use tidelog_types::Epoch;
+
+#[test]
+fn a_flipped_bit_anywhere_is_noticed() {
+    let batches: &[&[&[u8]]] = &[&[b"one"], &[b"two", b"three"], &[b"four"]];
+    let whole = written(batches)[0].bytes().to_vec();
+    let all = ["one", "two", "three", "four"].map(|body| body.as_bytes().to_vec());
+    let last_start = whole.len() - 8 - (FRAME_HEADER_SIZE + 8);
+    for bit in 0..whole.len() * 8 {
+        let mut bytes = whole.clone();
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        let at = bit / 8;
+        match recover([MemoryDisk::holding(bytes), MemoryDisk::default()]) {
+            // Each header copy is enough, and the rest of their sectors' area means nothing.
+            Ok((_, report, bodies)) if at < LOG_START as usize => {
+                assert_eq!((bodies.as_slice(), report.cut), (all.as_slice(), None));
+            }
+            // Of the last batch nothing says that it was durable: it can only be a torn tail.
+            Ok((_, report, bodies)) if at >= last_start => {
+                assert!(report.cut.is_some(), "bit {bit} was not reported");
+                assert!(report.damage.is_empty(), "bit {bit}: {report:?}");
+                assert!(bodies.len() >= 3 && all.starts_with(&bodies), "bit {bit}");
+            }
+            Ok((log, report, bodies)) => {
+                let (start, size, left) = match at - LOG_START as usize {
+                    ..168 => (0, 168, &all[1..]),
+                    _ => (168, 2 * 168, &[all[0].clone(), all[3].clone()][..]),
+                };
+                let offset = LOG_START + start;
+                assert_eq!(report.damage, [Damage { file: LogFile::A, offset, size }], "bit {bit}");
+                assert_eq!((log.is_damaged(), report.cut), (true, None), "bit {bit}");
+                assert_eq!(bodies, left, "bit {bit}");
+            }
+            Err(other) => panic!("bit {bit}: {other}"),
+        }
+    }
+}
+
+#[test]
+fn damage_in_the_copied_state_is_damage() {
+    let device = CrashDevice::new();
+    let (mut log, _, _) = recover([device.file("a"), device.file("b")]).expect("empty files");
+    append(&mut log, &[b"old"]);
+    change_over(&mut log, &[b"state", b"of", b"three"], &[]);
+    let [a, b] = memory(&device);
+    let mut bytes = b.bytes().to_vec();
+    bytes[LOG_START as usize + 168 + 4] ^= 4;
+    let files = || [a.clone(), MemoryDisk::holding(bytes.clone())];
+    let (_, report, bodies) = recover(files()).expect("a damaged log can be read");
+    let damage = Damage { file: LogFile::B, offset: LOG_START + 168, size: 168 };
+    assert_eq!(report.damage, [damage], "the older file must not be used instead");
+    assert_eq!(bodies, [b"state".to_vec(), b"three".to_vec()]);
+    assert_eq!(lost(files()), [(LOG_START + 168, None)]);
+}
+
+#[test]
+fn what_was_sealed_was_durable_though_no_later_frame_says_so() {
+    let device = CrashDevice::new();
+    let (mut log, _, _) = recover([device.file("a"), device.file("b")]).expect("empty files");
+    change_over(&mut log, &[b"state"], &[b"one", b"two"]);
+    let [a, b] = memory(&device);
+    for frame in 0..3 {
+        let mut bytes = b.bytes().to_vec();
+        bytes[LOG_START as usize + 168 * frame + 165] ^= 4;
+        let files = [a.clone(), MemoryDisk::holding(bytes)];
+        let (_, report, bodies) = recover(files).expect("a damaged log can be read");
+        let left = if frame == 0 { 2 } else { 1 };
+        assert_eq!((report.damage.len(), report.cut, bodies.len()), (1, None, left), "{frame}");
+    }
+}
+
+#[test]
+fn a_damaged_body_is_lost_alone_and_its_header_says_whose_it_was() {
+    let frame = |log: &mut Log<CrashDisk>, document: u64, body: &[u8]| {
+        log.push(&FrameHead::new(1, document, Epoch(1)), &[body]);
+    };
+    let device = CrashDevice::new();
+    let (mut log, _, _) = recover([device.file("a"), device.file("b")]).expect("empty files");
+    // Whole frames of this very place, within a body: they are not looked for where the header
+    // tells the body's size.
+    for document in 1..=3 {
+        frame(&mut log, document, b"first");
+        frame(&mut log, document, b"second");
+        log.commit();
+        log.write().expect("room");
+        log.request_flush().expect("healthy");
+        log.poll_flushed().expect("healthy");
+    }
+    let [a, b] = memory(&device);
+    let mut bytes = a.bytes().to_vec();
+    bytes[LOG_START as usize + 3 * 168 + 160] ^= 1;
+    let files = || [MemoryDisk::holding(bytes.clone()), b.clone()];
+    let (_, report, bodies) = recover(files()).expect("a damaged log can be read");
+    let at = LOG_START + 2 * 168;
+    assert_eq!(report.damage, [Damage { file: LogFile::A, offset: at, size: 2 * 168 }]);
+    assert_eq!(bodies.len(), 4, "a batch is there whole or not at all");
+    assert_eq!(lost(files()), [(at, Some(2)), (at + 168, Some(2))]);
+}

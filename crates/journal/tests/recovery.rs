@@ -1,0 +1,206 @@
+//! What is found when a log is opened: torn tails, what was given up, and what never comes back.
+
+mod common;
+
+use common::{SECTOR_BODY, append, append_unflushed, head, memory, recover, survivors, written};
+use tidelog_disk::{CrashDevice, CrashDisk, Disk, Fault, MemoryDisk};
+use tidelog_journal::{FRAME_HEADER_SIZE, LOG_START, Log, RecoverError};
+
+/// Makes what was found durable, and that a torn tail was cut off: only then is anything written.
+fn flush(log: &mut Log<CrashDisk>) {
+    log.request_flush().expect("healthy");
+    log.poll_flushed().expect("healthy");
+    assert!(log.is_found_durable());
+}
+
+#[test]
+fn a_tail_cut_at_any_byte_leaves_the_batches_before_it() {
+    let whole = written(&[&[b"one"], &[b"two", b"three"]])[0].bytes().to_vec();
+    let first_end = LOG_START as usize + FRAME_HEADER_SIZE + 8;
+    for size in first_end..whole.len() - 8 {
+        let files = [MemoryDisk::holding(whole[..size].to_vec()), MemoryDisk::default()];
+        let (_, report, bodies) = recover(files).expect("a torn tail is no damage");
+        assert_eq!(bodies, [b"one".to_vec()], "cut at {size}");
+        assert_eq!(report.size, first_end as u64);
+        let torn = size - first_end;
+        assert_eq!(report.cut.map(|cut| cut.size > 0), (torn > 0).then_some(true));
+    }
+}
+
+#[test]
+fn a_newer_format_is_refused_and_left_untouched() {
+    let mut bytes = written(&[&[b"one"]])[0].bytes().to_vec();
+    for copy in [0, 2048] {
+        bytes[copy + 8] = 9;
+        let checksum = crc32c::crc32c(&bytes[copy..copy + 508]).to_le_bytes();
+        bytes[copy + 508..copy + 512].copy_from_slice(&checksum);
+    }
+    let device = CrashDevice::new();
+    let mut file = device.file("a");
+    file.write_at(0, &bytes).expect("room");
+    let answer = recover([file, device.file("b")]).err();
+    assert_eq!(answer, Some(RecoverError::NewerFormat { found: 9, known: 1 }));
+    assert_eq!(device.bytes_of("a"), Some(bytes));
+    assert_eq!(device.bytes_of("b").map(|bytes| bytes.len()), Some(0));
+}
+
+#[test]
+fn what_could_not_be_written_never_comes_back() {
+    let device = CrashDevice::new();
+    let files = || [device.file("a"), device.file("b")];
+    let (mut log, _, _) = recover(files()).expect("empty files");
+    append(&mut log, &[b"kept"]);
+    for body in [b"same", b"late", b"more", b"last"] {
+        log.push(&head(1), &[body]);
+        log.commit();
+    }
+    // Half of it, so two whole batches, gets to the device before that says that it is full.
+    device.fail_call(device.calls() + 1, Fault::Full);
+    assert!(log.write().is_err());
+    let number = log.discard().expect("room for an end mark");
+    let [a, b] = memory(&device);
+    let (_, _, bodies) = recover([a, b]).expect("a whole log");
+    assert_eq!(bodies, [b"kept".to_vec()], "even if nothing follows");
+    append(&mut log, &[b"same"]);
+    assert!(log.poll_flushed().expect("healthy") > number);
+    drop(log);
+    let (_, report, bodies) = recover(files()).expect("a whole log");
+    assert_eq!(bodies, [b"kept".to_vec(), b"same".to_vec()], "the late one was taken back");
+    assert_eq!(report.size, LOG_START + 2 * 168);
+}
+
+#[test]
+fn a_batch_that_was_cut_does_not_follow_its_twin() {
+    // Two batches, of which the first is torn; then the first is appended again, byte for byte.
+    let device = CrashDevice::new();
+    let files = || [device.file("a"), device.file("b")];
+    let (mut log, _, _) = recover(files()).expect("empty files");
+    log.request_flush().expect("healthy");
+    for body in [b"twin", b"late"] {
+        log.push(&head(1), &[body]);
+        log.commit();
+    }
+    log.write().expect("room");
+    drop(log);
+    device.file("a").write_at(LOG_START + 20, &[0xFF]).expect("room");
+    let (mut log, report, bodies) = recover(files()).expect("a torn tail");
+    assert!(bodies.is_empty());
+    assert_eq!(report.cut.map(|cut| (cut.offset, cut.size)), Some((LOG_START, 2 * 168)));
+    flush(&mut log);
+    append(&mut log, &[b"twin"]);
+    drop(log);
+    let (_, _, bodies) = recover(files()).expect("a whole log");
+    assert_eq!(bodies, [b"twin".to_vec()], "the late one was cut for good");
+}
+
+#[test]
+fn a_lost_end_mark_does_not_bring_back_what_was_cut() {
+    let device = CrashDevice::new();
+    let (mut log, _, _) = recover([device.file("a"), device.file("b")]).expect("empty files");
+    log.request_flush().expect("healthy");
+    append_unflushed(&mut log, &SECTOR_BODY);
+    append_unflushed(&mut log, &[6; 512 - FRAME_HEADER_SIZE]);
+    // Of the two batches the second survives.
+    let device = survivors(&device, &[false, true]);
+    let (mut log, report, bodies) =
+        recover([device.file("a"), device.file("b")]).expect("a torn tail");
+    assert!(bodies.is_empty() && report.cut.is_some());
+    flush(&mut log);
+    append_unflushed(&mut log, &SECTOR_BODY);
+    // Now the first one survives, and not the end mark behind it.
+    let device = survivors(&device, &[true, false]);
+    let (_, _, bodies) = recover([device.file("a"), device.file("b")]).expect("a whole log");
+    assert_eq!(bodies, [SECTOR_BODY.to_vec()]);
+}
+
+#[test]
+fn a_lost_end_mark_does_not_bring_back_what_could_not_be_written() {
+    let device = CrashDevice::new();
+    let (mut log, _, _) = recover([device.file("a"), device.file("b")]).expect("empty files");
+    log.request_flush().expect("healthy");
+    for body in [
+        SECTOR_BODY,
+        [6; 512 - FRAME_HEADER_SIZE],
+        [7; 512 - FRAME_HEADER_SIZE],
+        [8; 512 - FRAME_HEADER_SIZE],
+    ] {
+        log.push(&head(1), &[&body]);
+        log.commit();
+    }
+    device.fail_call(device.calls() + 1, Fault::Full);
+    assert!(log.write().is_err(), "after two whole batches");
+    log.discard().expect("room for an end mark");
+    log.request_flush().expect("healthy");
+    append_unflushed(&mut log, &SECTOR_BODY);
+    let device = survivors(&device, &[true, false]);
+    let (_, _, bodies) = recover([device.file("a"), device.file("b")]).expect("a whole log");
+    assert_eq!(bodies, [SECTOR_BODY.to_vec()]);
+}
+
+#[test]
+fn a_log_whose_header_was_lost_begins_above_what_is_left_of_it() {
+    let device = CrashDevice::new();
+    let (mut log, _, _) = recover([device.file("a"), device.file("b")]).expect("empty files");
+    append_unflushed(&mut log, b"one");
+    // The header's sectors that are not zeros are chosen behind the size, before the frame's.
+    let mut choices = 0;
+    let device = device.crash(&mut |versions| {
+        choices += 1;
+        if (2..4).contains(&choices) { 0 } else { versions - 1 }
+    });
+    for _ in 0..2 {
+        let (mut log, report, bodies) =
+            recover([device.file("a"), device.file("b")]).expect("no damage");
+        assert_eq!((report.generation, bodies.len()), (2, 0));
+        log.request_flush().expect("healthy");
+    }
+}
+
+#[test]
+fn a_size_beyond_the_file_allocates_nothing() {
+    let mut bytes = written(&[&[b"one"]])[0].bytes().to_vec();
+    let at = LOG_START as usize + 8;
+    bytes[at..at + 4].copy_from_slice(&(60 * 1024 * 1024_u32).to_le_bytes());
+    let files = [MemoryDisk::holding(bytes), MemoryDisk::default()];
+    let (_, report, bodies) = recover(files).expect("a torn tail");
+    assert!(bodies.is_empty() && report.cut.is_some());
+}
+
+#[test]
+fn a_torn_batch_is_not_completed_by_the_same_one_appended_again() {
+    let device = CrashDevice::new();
+    let files = |device: &CrashDevice| [device.file("a"), device.file("b")];
+    let (mut log, _, _) = recover(files(&device)).expect("empty files");
+    log.request_flush().expect("healthy");
+    let long = [5; 1024 - FRAME_HEADER_SIZE];
+    append_unflushed(&mut log, &long);
+    append_unflushed(&mut log, &SECTOR_BODY);
+    // Of the first batch the header survives and not the rest of its body; the second does.
+    let device = survivors(&device, &[true, false, true]);
+    device.hold_flushes(true);
+    let (mut log, report, bodies) = recover(files(&device)).expect("a torn tail");
+    assert!(bodies.is_empty() && report.cut.is_some());
+    // Appended again it would put there what is missing, while its own header may get lost.
+    log.request_flush().expect("healthy");
+    append_unflushed(&mut log, &long);
+    assert_eq!(log.written().0, 0, "it waits until the tail is cut off for good");
+    let mut images = 0;
+    loop {
+        let mut bit = 0;
+        let left = device.crash(&mut |versions| {
+            bit += 1;
+            if images >> (bit - 1) & 1 == 1 { versions - 1 } else { 0 }
+        });
+        let (_, _, bodies) = recover(files(&left)).expect("no damage");
+        assert!(bodies.is_empty(), "the second batch is back");
+        images += 1;
+        if images >> bit == 1 {
+            break;
+        }
+    }
+    device.complete_flushes();
+    log.poll_flushed().expect("healthy");
+    log.write().expect("room");
+    let (_, _, bodies) = recover(files(&device.kill())).expect("a whole log");
+    assert_eq!(bodies, [long.to_vec()]);
+}

@@ -1,0 +1,337 @@
+//! What is done to a store, and where it is interrupted.
+
+use std::fmt;
+use std::ops::AddAssign;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use tidelog_disk::CrashDevice;
+use tidelog_pages::{PageServer, StoreOptions, StoreRequest};
+
+use crate::common::{Rng, Run, Shape, files, observe};
+use crate::cut::Cut;
+
+/// Lives of a store, one after the other on the same device: each but the last ends with its
+/// owner killed or the power cut.
+const LIVES: usize = 4;
+/// Calls within which the right one for something is looked for.
+const WITHIN: u64 = 40;
+
+/// Requests to a store, by a seed.
+#[derive(Clone, Debug)]
+pub struct Script {
+    /// Decides everything. Of an odd one, flushes complete later than they are asked for.
+    seed: u64,
+    /// Turns of some requests and a flush, in each life at most.
+    turns: usize,
+    /// All but the last.
+    lives: Vec<Life>,
+    cuts: Vec<u64>,
+    contents: Contents,
+}
+
+/// A life that does not end by itself.
+#[derive(Clone, Copy, Debug)]
+struct Life {
+    /// After which of its calls it ends.
+    end: u64,
+    /// The call at which the device is full.
+    full_at: Option<u64>,
+}
+
+impl Script {
+    /// The script of this seed, which was carried out once as a whole.
+    ///
+    /// # Errors
+    ///
+    /// What does not hold of it, where power cuts are part of it.
+    pub fn new(seed: u64, turns: usize) -> Result<Self, String> {
+        let made = catch_unwind(AssertUnwindSafe(|| {
+            let contents = Contents::default();
+            let mut script = Self { seed, turns, lives: Vec::new(), cuts: Vec::new(), contents };
+            for life in 0..LIVES - 1 {
+                let before = script.run(u64::MAX)?.calls_before;
+                script.lives.push(Life { end: u64::MAX, full_at: None });
+                script.find_full(life, before)?;
+                script.find_end(life, before)?;
+            }
+            script.carry_out()?;
+            Ok(script)
+        }));
+        made.unwrap_or_else(|_| Err("it panicked".to_owned()))
+    }
+
+    /// The disk calls after which the power is cut: all but those that, as reads do, change
+    /// nothing in what a cut may leave.
+    #[must_use]
+    pub fn cuts(&self) -> &[u64] {
+        &self.cuts
+    }
+
+    /// What is in it.
+    #[must_use]
+    pub fn contents(&self) -> Contents {
+        self.contents
+    }
+
+    /// What decides it.
+    #[must_use]
+    pub fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    fn holds_flushes(&self) -> bool {
+        self.seed % 2 == 1
+    }
+
+    /// Whether it is about a few large entries, each image of which takes as long as a hundred.
+    pub(crate) fn is_large(&self) -> bool {
+        self.shape() == Shape::Large
+    }
+
+    fn shape(&self) -> Shape {
+        match self.seed % 11 {
+            0..=5 => Shape::Mixed,
+            6..=9 => Shape::Sectors,
+            _ => Shape::Large,
+        }
+    }
+
+    /// Small, so that the log changes over every few turns.
+    pub(crate) fn options(&self) -> StoreOptions {
+        let log_size_max = [12, 20, 32][(self.seed / 2 % 3) as usize] * 1024;
+        // Entries of two pages and more are written as they are put together.
+        let log_buffer_size_max = if self.is_large() { 256 } else { 6 } * 1024;
+        StoreOptions { log_size_max, pool_pages_max: 8, log_buffer_size_max }
+    }
+
+    /// In some lives, a call by chance at which a full device makes appends fail.
+    fn find_full(&mut self, life: usize, before: u64) -> Result<(), String> {
+        let start = 3 + self.rng(life).next() % 30;
+        let is_each = self.shape() == Shape::Sectors && life > 0;
+        if !is_each && life % 2 == self.seed as usize / 2 % 2 {
+            return Ok(());
+        }
+        for call in start..start + WITHIN {
+            self.lives[life].full_at = Some(call);
+            let refused = self.run(before)?.run.failed.len();
+            if self.run(before + call + WITHIN)?.run.failed.len() > refused {
+                return Ok(());
+            }
+        }
+        self.lives[life].full_at = None;
+        Ok(())
+    }
+
+    /// A call by chance, but one that leaves something un-flushed: otherwise nothing would come of
+    /// the end.
+    fn find_end(&mut self, life: usize, before: u64) -> Result<(), String> {
+        let length = self.run(u64::MAX)?.calls_before - before;
+        let first = self.lives[life].full_at.map_or(5, |call| call + 3).min(length);
+        let chance = self.rng(life).next() % WITHIN;
+        for place in 0..WITHIN {
+            let end = first + (chance + place) % (length + 1 - first);
+            self.lives[life].end = u64::MAX;
+            let device = self.run(before + end)?.run.device;
+            self.lives[life].end = end;
+            if (2..12).contains(&device.unflushed_sectors()) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn rng(&self, life: usize) -> Rng {
+        Rng::new((self.seed << 8) + life as u64)
+    }
+
+    /// Carries all of it out, and takes note of what was in it.
+    fn carry_out(&mut self) -> Result<(), String> {
+        let Lived { run, cuts, .. } = self.run(u64::MAX)?;
+        let last = run.history.len() - 1;
+        if run.is_broken || run.durable != run.history[last].0 {
+            return Err("not all became durable".to_owned());
+        }
+        if run.failed.is_empty()
+            && let Some(wrong) = &run.wrong_compaction
+        {
+            return Err(format!("a wrong compaction: {wrong:?}"));
+        }
+        let opened = PageServer::open_with(files(&run.device), self.options());
+        let (mut server, report) = opened.map_err(|error| error.to_string())?;
+        if report.cut.is_some() || run.find(&observe(&mut server, &run.device)) != Some(last) {
+            return Err("not the last state at its end".to_owned());
+        }
+        self.cuts = cuts;
+        self.contents = Contents::of(&run);
+        self.contents.change_overs = report.generation - 1;
+        for life in 0..self.lives.len() {
+            let is_kill = self.is_kill(life);
+            self.contents.kills += u64::from(is_kill);
+            self.contents.cuts += u64::from(!is_kill);
+        }
+        Ok(())
+    }
+
+    /// The script with the power cut after this call.
+    ///
+    /// # Panics
+    ///
+    /// If the script before it does not hold, which it did when it was made.
+    #[must_use]
+    pub fn cut(&self, call: u64) -> Cut<'_> {
+        let lived = self.run(call).expect("BUG: it held when it was made");
+        Cut::new(self, call, lived.run)
+    }
+
+    /// The script up to this call.
+    fn run(&self, cut: u64) -> Result<Lived, String> {
+        let device = CrashDevice::new();
+        device.hold_flushes(self.holds_flushes());
+        let mut run = Run::new(device, self.seed, self.options());
+        run.workload.shape = self.shape();
+        let (mut calls_before, mut cuts) = (0, vec![0]);
+        for life in 0.. {
+            let known = self.lives.get(life);
+            let end = known.map_or(u64::MAX, |known| known.end);
+            run.device.power_off_after(end.min(cut - calls_before));
+            if let Some(call) = known.and_then(|known| known.full_at) {
+                run.fill_up_at(call);
+            }
+            if let Some(mut server) = run.open() {
+                run.turns(&mut server, if self.is_large() { 2 } else { self.turns });
+                if known.is_none() {
+                    run.end(&mut server);
+                }
+            }
+            let calls = calls_before + run.device.calls();
+            // A life begins with other knowledge than the one before it ended with.
+            cuts.push(calls_before + 1);
+            let changing = run.device.changing_calls().into_iter().filter(|call| *call > 1);
+            cuts.extend(changing.map(|call| calls_before + call));
+            if known.is_none() || cut <= calls {
+                return Ok(Lived { run, calls_before, cuts });
+            }
+            calls_before = calls;
+            let what = |what| format!("after call {calls}, at the end of a life: {what}");
+            self.interrupt(&mut run, life).map_err(what)?;
+        }
+        unreachable!("the last life ends by itself")
+    }
+
+    fn is_kill(&self, life: usize) -> bool {
+        // Where appends are being taken back, a kill leaves open whether they are.
+        self.lives[life].full_at.is_none() && (self.seed / 3 + life as u64).is_multiple_of(2)
+    }
+
+    /// Ends a life.
+    fn interrupt(&self, run: &mut Run, life: usize) -> Result<(), String> {
+        let mut rng = self.rng(life);
+        let is_kill = self.is_kill(life);
+        let device = if is_kill {
+            run.device.kill()
+        } else {
+            run.device.crash(&mut |versions| rng.below(versions))
+        };
+        device.hold_flushes(self.holds_flushes());
+        run.go_on_with(device, !is_kill)
+    }
+}
+
+/// A script up to some call.
+struct Lived {
+    run: Run,
+    /// Calls of the lives before the one that it came to.
+    calls_before: u64,
+    /// Calls after which a power cut may leave something else than after the one before.
+    cuts: Vec<u64>,
+}
+
+/// How much of everything is in some scripts.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Contents {
+    timeline_entries: u64,
+    timeline_trims: u64,
+    storage_entries: u64,
+    /// Entries of more pages than go into one frame.
+    large_entries: u64,
+    journals_begun: u64,
+    records: u64,
+    destroys: u64,
+    compactions: u64,
+    change_overs: u64,
+    kills: u64,
+    cuts: u64,
+    refused: u64,
+}
+
+impl Contents {
+    fn of(run: &Run) -> Self {
+        let mut contents = Self {
+            compactions: run.compactions_answered,
+            refused: run.failed.len() as u64,
+            ..Self::default()
+        };
+        for request in &run.requests {
+            let StoreRequest::Append { append, .. } = request else {
+                contents.destroys += 1;
+                continue;
+            };
+            let begun = [append.begin_timeline.is_some(), append.begin_storage.is_some()];
+            contents.journals_begun += begun.into_iter().map(u64::from).sum::<u64>();
+            contents.records += u64::from(append.record.is_some());
+            contents.timeline_entries += append.timeline.len() as u64;
+            contents.timeline_trims += u64::from(append.trim_timeline.is_some());
+            contents.storage_entries += append.storage.len() as u64;
+            let is_large = |entry: &&tidelog_pages::StorageEntry| entry.set.pages.len() > 256;
+            contents.large_entries += append.storage.iter().filter(is_large).count() as u64;
+        }
+        contents
+    }
+
+    fn named(&self) -> [(&'static str, u64); 12] {
+        [
+            ("timeline entries", self.timeline_entries),
+            ("trims", self.timeline_trims),
+            ("storage entries", self.storage_entries),
+            ("entries of several frames", self.large_entries),
+            ("journals begun", self.journals_begun),
+            ("records", self.records),
+            ("documents destroyed", self.destroys),
+            ("compactions", self.compactions),
+            ("change-overs", self.change_overs),
+            ("owners killed", self.kills),
+            ("power cuts before the last", self.cuts),
+            ("requests refused by a full device", self.refused),
+        ]
+    }
+
+    /// What is missing altogether.
+    #[must_use]
+    pub fn missing(&self) -> Vec<&'static str> {
+        self.named().into_iter().filter(|(_, count)| *count == 0).map(|(name, _)| name).collect()
+    }
+}
+
+impl AddAssign for Contents {
+    fn add_assign(&mut self, other: Self) {
+        self.timeline_entries += other.timeline_entries;
+        self.timeline_trims += other.timeline_trims;
+        self.storage_entries += other.storage_entries;
+        self.large_entries += other.large_entries;
+        self.journals_begun += other.journals_begun;
+        self.records += other.records;
+        self.destroys += other.destroys;
+        self.compactions += other.compactions;
+        self.change_overs += other.change_overs;
+        self.kills += other.kills;
+        self.cuts += other.cuts;
+        self.refused += other.refused;
+    }
+}
+
+impl fmt::Display for Contents {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let named = self.named().map(|(name, count)| format!("{count} {name}"));
+        f.write_str(&named.join(", "))
+    }
+}
