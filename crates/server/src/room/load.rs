@@ -76,7 +76,12 @@ impl Room {
         let record = match RoomRecord::decode(&opened.record) {
             Ok(record) => record,
             Err(_) if opened.is_incomplete => RoomRecord::default(),
-            Err(error) => return self.poison(&format!("the document's record: {error}")),
+            Err(_) => {
+                return self.poison(
+                    "the document was written by a release of the server that this one cannot \
+                     read: run the newer one; nothing was touched",
+                );
+            }
         };
         let view = View::new(POOL_PAGES_MAX, opened.db_pages);
         view.fill(opened.first_page.map(|page| (Pgid(1), page)).into_iter().collect());
