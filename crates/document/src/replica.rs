@@ -17,8 +17,8 @@ use crate::{Doctype, DoctypeHash, Mutation, Verdict, chain_of};
 /// that has no verdict yet.
 ///
 /// It is told of mutations ([`issue`](Self::issue)) and of entries of the authority
-/// ([`sync_receive`](Self::sync_receive)), and says what to append to the store. Entries become visible, and
-/// are handed out for the store, only when a rebase over them is complete
+/// ([`sync_receive`](Self::sync_receive)), and says what to append to the store. Entries become
+/// visible, and are handed out for the store, only when a rebase over them is complete
 /// ([`step`](Self::step)); until then readers see the old pages.
 pub struct Replica {
     pub(crate) view: View,

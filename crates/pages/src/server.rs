@@ -65,8 +65,8 @@ pub struct DamageReport {
 ///
 /// Requests take effect in the order in which they are served. A read sees what was appended
 /// before it, durable or not, and nothing that was appended later, however many turns it takes.
-/// So replies to `Open`, `Read` and `SyncPrepare` may go out before what they tell of is durable: an
-/// owner that acts on them towards others waits for a ticket of its own, or says hello first,
+/// So replies to `Open`, `Read` and `SyncPrepare` may go out before what they tell of is durable:
+/// an owner that acts on them towards others waits for a ticket of its own, or says hello first,
 /// whose `Ready` covers all that was in the log.
 #[derive(Debug)]
 pub struct PageServer<D> {

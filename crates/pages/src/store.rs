@@ -184,8 +184,8 @@ impl<D: Disk> Store<D> {
         Ok(page)
     }
 
-    /// Reads pages past the pool, those that lie side by side with one call: in some browsers a call
-    /// takes as long for one page as for many.
+    /// Reads pages past the pool, those that lie side by side with one call: in some browsers a
+    /// call takes as long for one page as for many.
     pub fn read_pages(&self, places: &[PagePlace]) -> Result<Vec<u8>, Fault> {
         let mut bytes = vec![0; places.len() * PAGE_SIZE];
         let mut rest = bytes.as_mut_slice();

@@ -165,8 +165,8 @@ fn bind(compiled: &Path, folder: &Path, name: &str) -> Result<()> {
 }
 
 /// What a script says to those who call it in a way that we do not.
-const DEPRECATED: &str = "console.warn('using deprecated parameters for `initSync()`; pass a single \
-                          object instead')";
+const DEPRECATED: &str =
+    "console.warn('using deprecated parameters for `initSync()`; pass a single object instead')";
 
 /// See [`imports`]: in the module and in the script that gives it what it imports.
 fn shorten_imports(module: &Path, bindings: &Path) -> Result<()> {
