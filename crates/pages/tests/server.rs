@@ -380,6 +380,35 @@ fn calls_are_remembered_across_a_change_over() {
 }
 
 #[test]
+fn a_document_of_which_pages_are_absent_is_like_any_other() {
+    let (device, mut server) = new();
+    // Of nine pages two are here, and later one more.
+    append(&mut server, &device, 1, storage("a", [entry(1, 5, 9, &[(2, 2), (7, 7)])]));
+    append(&mut server, &device, 2, storage("a", [entry(5, 6, 9, &[(4, 4)])]));
+    for _ in 0..3 {
+        let opened = open_document(&mut server, &device, &key("a")).expect("it is there");
+        assert_eq!((opened.db_pages, opened.first_page, opened.is_incomplete), (9, None, false));
+        let (urgency, document) = (Urgency::User, key("a"));
+        let pgids = (1..=10).map(Pgid).collect();
+        let read = StoreRequest::Read { request: 1, urgency, document, pgids };
+        let replies = ask(&mut server, &device, read);
+        let [StoreReply::Pages { pages, last: true, .. }] = replies.as_slice() else {
+            panic!("{replies:?}")
+        };
+        let here = [(Pgid(2), page(2)), (Pgid(4), page(4)), (Pgid(7), page(7))];
+        assert_eq!(pages.as_slice(), here, "an absent page is not listed");
+        let lacks = changes(&mut server, &device, &key("a"), lsn(5));
+        assert_eq!(lacks.pages.into_keys().collect::<Vec<_>>(), [Pgid(4)]);
+        change_over(&mut server, &device, 1);
+        drop(server);
+        server = open(&device);
+    }
+    append(&mut server, &device, 90, storage("a", [entry(6, 7, 9, &[(1, 1)])]));
+    let opened = open_document(&mut server, &device, &key("a")).expect("it is there");
+    assert_eq!(opened.first_page, Some(page(1)), "it was fetched");
+}
+
+#[test]
 fn the_extents_of_a_destroyed_document_are_used_again() {
     let (device, mut server) = new();
     let count = EXTENT_PAGES;
