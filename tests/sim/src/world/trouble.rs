@@ -197,6 +197,9 @@ impl World {
         let tab = self.devices[device].new_tab(prefix, self.release);
         let messages = self.devices[device].tabs.get_mut(&tab).expect("BUG: made it").open();
         self.send_to_core(device, tab, messages);
+        // Every tab offers to lend. Others may have closed before they saw that a core had died.
+        let life = self.devices[device].life;
+        self.schedule(50, Event::Lend { device, life });
     }
 
     pub(super) fn heal(&mut self) -> Result<(), String> {
