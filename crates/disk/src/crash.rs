@@ -170,6 +170,19 @@ impl CrashDevice {
         self.lock().files.iter().map(|file| file.unflushed.len()).sum()
     }
 
+    /// What [`crash`](Self::crash) would ask for, where the newest is answered each time: among how
+    /// many versions there is a choice.
+    #[must_use]
+    pub fn choices(&self) -> Vec<usize> {
+        let mut choices = Vec::new();
+        let choose = &mut |versions| {
+            choices.push(versions);
+            versions - 1
+        };
+        self.lock().files.iter().for_each(|file| drop(file.crash(choose)));
+        choices
+    }
+
     /// What is left after a power cut now, as a new, healthy device with the same files.
     ///
     /// `choose(n)` answers a number below `n`, once for each un-flushed sector and each

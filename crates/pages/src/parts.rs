@@ -1,7 +1,7 @@
 //! Appends that are too large for one message travel in parts: their pages first, a batch at a
 //! time, and then the append, which begins when all of it has arrived.
 
-use tidelog_types::limits::APPEND_PART_PAGES_MAX;
+use tidelog_types::limits::{APPEND_PAGES_MAX, APPEND_PART_PAGES_MAX};
 
 use crate::{Append, AppendError, StagedPage, StoreRequest, Ticket};
 
@@ -36,30 +36,44 @@ impl StoreRequest {
 pub(crate) struct Staged {
     ticket: Ticket,
     pages: Vec<StagedPage>,
+    /// There were more than one append may have: none is kept, and the append will be refused.
+    are_too_many: bool,
 }
 
 impl Staged {
     /// None yet, of this append.
     pub fn of(ticket: Ticket) -> Self {
-        Self { ticket, pages: Vec::new() }
+        Self { ticket, pages: Vec::new(), are_too_many: false }
     }
 
-    /// Takes more pages in. Those of an earlier append, which never came, are forgotten.
+    /// Takes more pages in, as far as they are not too many. Those of an earlier append, which
+    /// never came, are forgotten.
     pub fn add(&mut self, ticket: Ticket, mut pages: Vec<StagedPage>) {
         if self.ticket != ticket {
             *self = Self::of(ticket);
         }
-        self.pages.append(&mut pages);
+        self.are_too_many |= self.pages.len() + pages.len() > APPEND_PAGES_MAX;
+        if self.are_too_many {
+            self.pages = Vec::new();
+        } else {
+            self.pages.append(&mut pages);
+        }
     }
 
     /// Puts the pages where they belong, if the append is the one that they came for.
     ///
     /// # Errors
     ///
-    /// The append has no such entry.
+    /// They are too many, or the append has no such entry.
     pub fn join(self, ticket: Ticket, append: &mut Append) -> Result<(), AppendError> {
-        let pages = self.pages.into_iter().filter(|_| self.ticket == ticket);
-        for StagedPage { entry, pgid, page } in pages {
+        if self.ticket != ticket {
+            return Ok(());
+        }
+        if self.are_too_many {
+            let reason = format!("more than {APPEND_PAGES_MAX} pages in one append");
+            return Err(AppendError::OutOfPlace { reason });
+        }
+        for StagedPage { entry, pgid, page } in self.pages {
             let index = usize::try_from(entry).unwrap_or(usize::MAX);
             let Some(entry) = append.storage.get_mut(index) else {
                 let reason = format!("a page of entry {index}, which is not there");

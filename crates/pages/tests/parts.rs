@@ -8,9 +8,9 @@ mod make;
 use common::{OWNER, Rng, Server, ask, changes, open, open_document, settle};
 use make::{durable, entry, key, lsn, request, storage};
 use tidelog_disk::CrashDevice;
-use tidelog_pages::{Append, AppendError, OwnerId, StoreReply, StoreRequest, Ticket};
+use tidelog_pages::{Append, AppendError, OwnerId, StagedPage, StoreReply, StoreRequest, Ticket};
 use tidelog_types::Pgid;
-use tidelog_types::limits::APPEND_PART_PAGES_MAX;
+use tidelog_types::limits::{APPEND_PAGES_MAX, APPEND_PART_PAGES_MAX};
 
 /// Two entries, the first of them of several parts.
 fn large() -> Append {
@@ -107,4 +107,27 @@ fn a_page_of_an_entry_that_is_not_there_is_refused() {
         ),
         "{replies:?}"
     );
+}
+
+#[test]
+fn an_owner_can_send_only_so_many_pages_ahead() {
+    let device = CrashDevice::new();
+    let mut server = open(&device);
+    let staged = |ticket: u64, count: usize| {
+        let staged = StagedPage { entry: 0, pgid: Pgid(1), page: make::page(1) };
+        StoreRequest::Stage { ticket: Ticket(ticket), pages: vec![staged; count] }
+    };
+    let append = |ticket: u64| request(ticket, storage("a", [entry(1, 2, 9, &[(2, 2)])]));
+    let parts = vec![staged(1, APPEND_PAGES_MAX), staged(1, 1), staged(1, 1), append(1)];
+    let replies = serve(&mut server, &device, parts);
+    assert!(
+        matches!(
+            replies.as_slice(),
+            [StoreReply::AppendFailed { ticket: Ticket(1), error: AppendError::OutOfPlace { .. } }]
+        ),
+        "{replies:?}"
+    );
+    assert_eq!(open_document(&mut server, &device, &key("a")), None);
+    let parts = vec![staged(2, APPEND_PAGES_MAX), append(2)];
+    assert_eq!(serve(&mut server, &device, parts), [durable(2)], "as many as are allowed");
 }

@@ -94,6 +94,9 @@ pub const APPEND_PART_PAGES_MAX: usize = 256;
 /// Pages that one storage entry may change: it is put together in memory.
 pub const ENTRY_PAGES_MAX: usize = 131_072;
 
+/// Pages that one append may change in all its entries: what an owner may have sent ahead of it.
+pub const APPEND_PAGES_MAX: usize = 2 * ENTRY_PAGES_MAX;
+
 /// Pages in one frame of the log: entries with more take several.
 pub const FRAME_PAGES_MAX: usize = 256;
 

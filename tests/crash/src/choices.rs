@@ -62,11 +62,7 @@ impl Combinations {
     /// All combinations of what a power cut of this device can leave, if there are no more than so
     /// many.
     pub fn of(device: &CrashDevice, count_max: usize) -> Option<Self> {
-        let mut count = 1_usize;
-        let _ = device.crash(&mut |versions| {
-            count = count.saturating_mul(versions);
-            versions - 1
-        });
+        let count = device.choices().into_iter().fold(1, usize::saturating_mul);
         (count <= count_max).then(|| Self::new(false))
     }
 

@@ -5,7 +5,8 @@ use std::ops::AddAssign;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use tidelog_disk::CrashDevice;
-use tidelog_pages::{PageServer, StoreOptions, StoreRequest};
+use tidelog_pages::{Append, PageServer, StorageEntry, StoreOptions, StoreRequest};
+use tidelog_types::limits::FRAME_PAGES_MAX;
 
 use crate::common::{Rng, Run, Shape, files, observe};
 use crate::cut::Cut;
@@ -162,13 +163,10 @@ impl Script {
             return Err("not the last state at its end".to_owned());
         }
         self.cuts = cuts;
-        self.contents = Contents::of(&run);
-        self.contents.change_overs = report.generation - 1;
-        for life in 0..self.lives.len() {
-            let is_kill = self.is_kill(life);
-            self.contents.kills += u64::from(is_kill);
-            self.contents.cuts += u64::from(!is_kill);
-        }
+        let kills = (0..self.lives.len()).filter(|life| self.is_kill(*life)).count();
+        let cuts = self.lives.len() - kills;
+        let change_overs = report.generation - 1;
+        self.contents = Contents::of(&run, change_overs, kills as u64, cuts as u64);
         Ok(())
     }
 
@@ -246,92 +244,76 @@ struct Lived {
     cuts: Vec<u64>,
 }
 
+/// What has to be in the scripts, in the order of the counts.
+const NAMES: [&str; 12] = [
+    "timeline entries",
+    "trims",
+    "storage entries",
+    "entries of several frames",
+    "journals begun",
+    "records",
+    "documents destroyed",
+    "compactions",
+    "change-overs",
+    "owners killed",
+    "power cuts before the last",
+    "requests refused by a full device",
+];
+
 /// How much of everything is in some scripts.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Contents {
-    timeline_entries: u64,
-    timeline_trims: u64,
-    storage_entries: u64,
-    /// Entries of more pages than go into one frame.
-    large_entries: u64,
-    journals_begun: u64,
-    records: u64,
-    destroys: u64,
-    compactions: u64,
-    change_overs: u64,
-    kills: u64,
-    cuts: u64,
-    refused: u64,
-}
+pub struct Contents([u64; NAMES.len()]);
 
 impl Contents {
-    fn of(run: &Run) -> Self {
-        let mut contents = Self {
-            compactions: run.compactions_answered,
-            refused: run.failed.len() as u64,
-            ..Self::default()
-        };
+    fn of(run: &Run, change_overs: u64, kills: u64, cuts: u64) -> Self {
+        let mut appends: Vec<&Append> = Vec::new();
         for request in &run.requests {
-            let StoreRequest::Append { append, .. } = request else {
-                contents.destroys += 1;
-                continue;
-            };
-            let begun = [append.begin_timeline.is_some(), append.begin_storage.is_some()];
-            contents.journals_begun += begun.into_iter().map(u64::from).sum::<u64>();
-            contents.records += u64::from(append.record.is_some());
-            contents.timeline_entries += append.timeline.len() as u64;
-            contents.timeline_trims += u64::from(append.trim_timeline.is_some());
-            contents.storage_entries += append.storage.len() as u64;
-            let is_large = |entry: &&tidelog_pages::StorageEntry| entry.set.pages.len() > 256;
-            contents.large_entries += append.storage.iter().filter(is_large).count() as u64;
+            if let StoreRequest::Append { append, .. } = request {
+                appends.push(append);
+            }
         }
-        contents
+        let sum = |count: fn(&Append) -> usize| appends.iter().map(|it| count(it) as u64).sum();
+        let is_large = |entry: &&StorageEntry| entry.set.pages.len() > FRAME_PAGES_MAX;
+        Self([
+            sum(|append| append.timeline.len()),
+            sum(|append| usize::from(append.trim_timeline.is_some())),
+            sum(|append| append.storage.len()),
+            appends.iter().flat_map(|append| &append.storage).filter(is_large).count() as u64,
+            sum(|append| {
+                let begun = [append.begin_timeline.is_some(), append.begin_storage.is_some()];
+                begun.into_iter().filter(|begun| *begun).count()
+            }),
+            sum(|append| usize::from(append.record.is_some())),
+            (run.requests.len() - appends.len()) as u64,
+            run.compactions_answered,
+            change_overs,
+            kills,
+            cuts,
+            run.failed.len() as u64,
+        ])
     }
 
-    fn named(&self) -> [(&'static str, u64); 12] {
-        [
-            ("timeline entries", self.timeline_entries),
-            ("trims", self.timeline_trims),
-            ("storage entries", self.storage_entries),
-            ("entries of several frames", self.large_entries),
-            ("journals begun", self.journals_begun),
-            ("records", self.records),
-            ("documents destroyed", self.destroys),
-            ("compactions", self.compactions),
-            ("change-overs", self.change_overs),
-            ("owners killed", self.kills),
-            ("power cuts before the last", self.cuts),
-            ("requests refused by a full device", self.refused),
-        ]
+    fn named(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        NAMES.into_iter().zip(self.0)
     }
 
     /// What is missing altogether.
     #[must_use]
     pub fn missing(&self) -> Vec<&'static str> {
-        self.named().into_iter().filter(|(_, count)| *count == 0).map(|(name, _)| name).collect()
+        self.named().filter(|(_, count)| *count == 0).map(|(name, _)| name).collect()
     }
 }
 
 impl AddAssign for Contents {
     fn add_assign(&mut self, other: Self) {
-        self.timeline_entries += other.timeline_entries;
-        self.timeline_trims += other.timeline_trims;
-        self.storage_entries += other.storage_entries;
-        self.large_entries += other.large_entries;
-        self.journals_begun += other.journals_begun;
-        self.records += other.records;
-        self.destroys += other.destroys;
-        self.compactions += other.compactions;
-        self.change_overs += other.change_overs;
-        self.kills += other.kills;
-        self.cuts += other.cuts;
-        self.refused += other.refused;
+        self.0.iter_mut().zip(other.0).for_each(|(count, more)| *count += more);
     }
 }
 
 impl fmt::Display for Contents {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let named = self.named().map(|(name, count)| format!("{count} {name}"));
+        let named: Vec<String> =
+            self.named().map(|(name, count)| format!("{count} {name}")).collect();
         f.write_str(&named.join(", "))
     }
 }

@@ -72,13 +72,8 @@ pub const SECTOR_BODY: [u8; 512 - FRAME_HEADER_SIZE] = [5; 512 - FRAME_HEADER_SI
 
 /// A cut of the power that these un-flushed sectors survive, in order, and every new size.
 pub fn survivors(device: &CrashDevice, sectors: &[bool]) -> CrashDevice {
-    let mut count = 0;
-    let _ = device.crash(&mut |versions| {
-        count += 1;
-        versions - 1
-    });
     // A new size, if there is one, is chosen before the sectors.
-    let sizes = std::iter::repeat_n(true, count - sectors.len());
+    let sizes = std::iter::repeat_n(true, device.choices().len() - sectors.len());
     let mut choices = sizes.chain(sectors.iter().copied());
     let left = device.crash(&mut |versions| {
         let survives = choices.next().expect("a choice for each sector");
