@@ -76,7 +76,7 @@ export class Panel {
     }
     const at = (lsn: number) => `${lsn}, ${milliseconds(performance.now() - began)}`;
     receipt.durable.then(
-      (lsn) => stages.append(stage('durable', `durable at ${at(lsn)}`)),
+      ({ lsn }) => stages.append(stage('durable', `durable at ${at(lsn)}`)),
       // It was never recorded, or nobody knows: either way it is no longer just visible.
       () => stages.replaceChildren(),
     );

@@ -8,7 +8,8 @@
 export type Value = null | number | bigint | string | Uint8Array;
 
 const encoder = new TextEncoder();
-const decoder = new TextDecoder();
+/** Without the option it would drop a text's leading U+FEFF. */
+const decoder = new TextDecoder('utf-8', { ignoreBOM: true });
 
 /** Texts up to this many code units are copied by hand: cheaper than calling the encoder. */
 const SHORT_TEXT = 48;

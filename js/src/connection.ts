@@ -1,100 +1,78 @@
-/** A tab's calls to the core: batched, settled in time, and made again if the core dies. */
+/** Carries out what {@link Tab} decides: messages, callers, documents and the clock of one tab. */
 
 import { Reader, Writer } from './codec.js';
-import { Engine, whatIsMissing } from './engine.js';
-import { EngineError, type TidelogError } from './errors.js';
+import { Engine } from './engine.js';
+import type { TidelogError } from './errors.js';
 import { type Answer, type News, readFromCore, type ToCore, writeToCore } from './messages.js';
 import type { Bytes, WorkerPlaces } from './ports.js';
-
-/** Between two sweeps over the calls that wait. */
-const SWEEP_MS = 500;
-
-/** Sweeps after which a call is given up: just under ten seconds. */
-const SWEEPS_MAX = 19;
-
-/** Cores that may die over one call before it is taken for the cause. */
-const DEATHS_MAX = 3;
+import { type CallKind, type Effect, type Input, Tab } from './tab.js';
 
 /** Between two looks at the device. */
 const DEVICE_MS = 30_000;
 
-/** The kinds of messages that carry a `call`. */
-export type CallKind = {
-  [Kind in keyof ToCore]: ToCore[Kind] extends { readonly call: number } ? Kind : never;
-}[keyof ToCore];
-
-/** What a caller does with what comes. */
-export interface Caller {
-  /** Takes an answer, and says whether it was the last. */
-  take(answer: Answer): boolean;
-  /** There will be no further answer. */
-  fail(error: TidelogError): void;
-  /** Ten seconds have passed. Absent: fail. Present: the call stays, without a time limit. */
-  late?(): void;
-}
-
-interface Call {
-  readonly kind: CallKind;
-  readonly message: ToCore[CallKind];
-  readonly caller: Caller;
-  /** Sweeps that it can still wait; infinite once only the server can settle it. */
-  sweeps: number;
-  /** Whether a core was asked already. */
-  asked: boolean;
-  /** Cores that died since the last answer. */
-  deaths: number;
-  /** The LSN at which a mutation is durable; 0 before that. */
-  durable: number;
-}
+/** Takes the answers to a call, and whether this is the last. */
+export type Caller = (answer: Answer, last: boolean) => void;
 
 /** A document that is open in this tab. */
 export interface OpenDocument {
-  /** What opened it. */
-  readonly message: Omit<ToCore['open'], 'call'>;
   /** Takes news of it. */
   news(news: News): void;
-  /** A new core could not open it. */
+  /** Something is wrong with it. */
   lost(error: TidelogError): void;
-  /** A new core has been asked to open it: says what else it should know. */
-  remind(): void;
 }
 
 /** The calls and documents of one tab. */
 export class Connection {
+  readonly #tab = new Tab();
   readonly #engine: Engine;
-  readonly #calls = new Map<number, Call>();
+  readonly #callers = new Map<number, Caller>();
   readonly #documents = new Map<number, OpenDocument>();
-  /** Documents that the present core was asked to open again, by the number of that call. */
-  readonly #reopening = new Map<number, OpenDocument>();
+  /** What is still to be done: what an app does when it is called back comes after that. */
+  readonly #due: Effect[] = [];
+  #isBusy = false;
   readonly #outbox = new Writer();
   #count = 0;
-  #lastCall = 0;
-  #lastHandle = 0;
-  #sweeper: ReturnType<typeof setInterval> | undefined;
-  #watchesDevice = false;
+  #timer: ReturnType<typeof setTimeout> | undefined;
+  #looksAtDevice = false;
   /** The newest call's name in the journal: eight random bytes and a counter. */
   readonly #callId = crypto.getRandomValues(new Uint8Array(16));
 
-  constructor(urls: WorkerPlaces) {
-    this.#engine = new Engine(urls, {
-      begin: () => this.#begin(),
-      died: () => {
-        for (const call of this.#calls.values()) if (call.asked) call.deaths++;
-      },
-      receive: (bytes) => this.#receive(bytes),
-      failed: (error, final) => this.#failed(error, final),
+  constructor(places: WorkerPlaces) {
+    this.#engine = new Engine(
+      places,
+      (input) => this.#run(input),
+      (bytes) => this.#receive(bytes),
+    );
+    if (typeof document !== 'undefined') this.#watchPage();
+  }
+
+  #watchPage(): void {
+    addEventListener('online', () => this.#run({ type: 'nudge' }));
+    let isLeaving = false;
+    // A page that holds a lock is not kept for the way back. After `pagehide` comes the other
+    // event, so that apps can save something in both.
+    addEventListener('pagehide', ({ persisted }) => {
+      isLeaving = persisted;
+    });
+    document.addEventListener('visibilitychange', () => {
+      if (document.visibilityState === 'visible') this.#run({ type: 'nudge' });
+      else if (isLeaving) this.#run({ type: 'hide' });
+    });
+    addEventListener('pageshow', ({ persisted }) => {
+      isLeaving = false;
+      if (persisted) this.#run({ type: 'show' });
     });
   }
 
   /** A number for a document that is about to be opened. */
   nextHandle(): number {
-    return ++this.#lastHandle;
+    return this.#tab.newHandle();
   }
 
   /** A new name for a mutation. */
   nextCallId(): Uint8Array {
     const id = this.#callId;
-    for (let at = 15; at > 7 && ++id[at] > 255; at--);
+    for (let at = 15; at > 7 && ++id[at]! > 255; at--);
     return id.slice();
   }
 
@@ -105,70 +83,84 @@ export class Connection {
     caller: Caller,
     limited = true,
   ): number {
-    const number = ++this.#lastCall;
-    const missing = this.#engine.ready ? undefined : whatIsMissing();
-    if (missing) {
-      caller.fail(missing);
-      return number;
-    }
-    const whole = { ...message, call: number } as ToCore[Kind];
-    const sweeps = limited ? SWEEPS_MAX : Number.POSITIVE_INFINITY;
-    const call: Call = {
-      kind,
-      message: whole,
-      caller,
-      sweeps,
-      asked: false,
-      deaths: 0,
-      durable: 0,
-    };
-    this.#calls.set(number, call);
-    this.#sweeper ??= setInterval(() => this.#sweep(), SWEEP_MS);
-    this.#engine.start();
-    if (this.#engine.ready) this.#make(call);
-    return number;
+    const call = this.#tab.newCall();
+    this.#callers.set(call, caller);
+    const whole = { ...message, call } as ToCore[CallKind];
+    this.#run({ type: 'call', kind, message: whole, limited });
+    return call;
   }
 
-  /** Waits for no further answer to this call. */
-  forget(call: number): void {
-    this.#calls.delete(call);
+  /** Ends a live query. */
+  unwatch(call: number): void {
+    this.#callers.delete(call);
+    this.#run({ type: 'unwatch', call });
   }
 
-  /** Says something that is not answered. It is lost if there is no core: see `remind`. */
+  /** Says something that is not answered. */
   tell<Kind extends keyof ToCore>(kind: Kind, message: ToCore[Kind]): void {
-    if (!this.#engine.ready) return;
+    this.#run({ type: 'tell', kind, message });
+  }
+
+  /** A document is open: its news go there from now on. */
+  attach(handle: number, document: OpenDocument): void {
+    this.#documents.set(handle, document);
+    if (this.#looksAtDevice) return;
+    this.#looksAtDevice = true;
+    setInterval(() => void this.#lookAtDevice(), DEVICE_MS);
+    void this.#lookAtDevice();
+  }
+
+  /** A document is closed. */
+  detach(handle: number): void {
+    this.#documents.delete(handle);
+  }
+
+  #run(input: Input): void {
+    this.#due.push(...this.#tab.step(performance.now(), input));
+    if (this.#isBusy) return;
+    this.#isBusy = true;
+    for (let effect = this.#due.shift(); effect; effect = this.#due.shift()) this.#perform(effect);
+    this.#isBusy = false;
+  }
+
+  #perform(effect: Effect): void {
+    switch (effect.type) {
+      case 'post':
+        this.#post(effect.kind, effect.message as never);
+        break;
+      case 'settle': {
+        const caller = this.#callers.get(effect.call);
+        if (effect.last) this.#callers.delete(effect.call);
+        guard(() => caller?.(effect.answer, effect.last));
+        break;
+      }
+      case 'news':
+        guard(() => this.#documents.get(effect.handle)?.news(effect.news));
+        break;
+      case 'lost':
+        guard(() => this.#documents.get(effect.handle)?.lost(effect.error));
+        break;
+      case 'look':
+        void this.#lookAtDevice();
+        break;
+      case 'wake':
+        clearTimeout(this.#timer);
+        this.#timer = setTimeout(() => this.#run({ type: 'wake' }), effect.at - performance.now());
+        break;
+      default:
+        // What was said before goes on the port that it was said to.
+        this.#flush();
+        this.#engine.perform(effect);
+        break;
+    }
+  }
+
+  #post<Kind extends keyof ToCore>(kind: Kind, message: ToCore[Kind]): void {
     if (this.#count++ === 0) {
       this.#outbox.u64(0);
       queueMicrotask(() => this.#flush());
     }
     writeToCore(this.#outbox, kind, message);
-  }
-
-  /** A document is open: its news go there from now on. */
-  attach(document: OpenDocument): void {
-    this.#documents.set(document.message.handle, document);
-    if (!this.#watchesDevice) {
-      this.#watchesDevice = true;
-      setInterval(() => void this.#lookAtDevice(), DEVICE_MS);
-      void this.#lookAtDevice();
-    }
-  }
-
-  /** A document is closed: nothing is expected of it any more. */
-  detach(handle: number, error: TidelogError): void {
-    this.#documents.delete(handle);
-    for (const [number, { message, caller }] of this.#calls) {
-      if ('handle' in message && message.handle === handle) {
-        this.#calls.delete(number);
-        caller.fail(error);
-      }
-    }
-  }
-
-  #make(call: Call): void {
-    const again = call.asked ? call.durable : undefined;
-    call.asked = true;
-    this.tell(call.kind, { ...call.message, again });
   }
 
   #flush(): void {
@@ -179,88 +171,43 @@ export class Connection {
     this.#engine.send(bytes);
   }
 
-  #begin(): void {
-    this.#outbox.take();
-    this.#count = 0;
-    this.#reopening.clear();
-    for (const document of this.#documents.values()) {
-      const call = ++this.#lastCall;
-      this.#reopening.set(call, document);
-      this.tell('open', { ...document.message, call });
-      document.remind();
-    }
-    for (const [number, call] of this.#calls) {
-      if (call.deaths < DEATHS_MAX) this.#make(call);
-      else {
-        this.#calls.delete(number);
-        call.caller.fail(new EngineError('the engine died each time it was asked this'));
-      }
-    }
-    void this.#lookAtDevice();
-  }
-
   #receive(bytes: Bytes): void {
-    readFromCore(new Reader(bytes), this);
-  }
-
-  /** @internal */
-  answer(number: number, answer: Answer): void {
-    const call = this.#calls.get(number);
-    if (call) {
-      call.sweeps = Number.POSITIVE_INFINITY;
-      call.deaths = 0;
-      if (answer.type === 'durable') call.durable = answer.lsn;
-      if (call.caller.take(answer)) this.#calls.delete(number);
-    } else if (answer.type === 'opened') {
-      this.#reopening.get(number)?.news({ type: 'status', status: answer.status });
-    } else if (answer.type === 'failed') {
-      this.#reopening.get(number)?.lost(answer.error);
-    }
-  }
-
-  /** @internal */
-  news(handle: number, news: News): void {
-    this.#documents.get(handle)?.news(news);
-  }
-
-  #failed(error: EngineError, final: boolean): void {
-    for (const document of this.#documents.values()) document.lost(error);
-    if (!final) return;
-    for (const [number, { caller }] of this.#calls) {
-      this.#calls.delete(number);
-      caller.fail(error);
-    }
-  }
-
-  #sweep(): void {
-    let waiting = false;
-    for (const [number, call] of this.#calls) {
-      if (--call.sweeps > 0) {
-        waiting ||= call.sweeps < Number.POSITIVE_INFINITY;
-        continue;
-      }
-      call.sweeps = Number.POSITIVE_INFINITY;
-      if (call.caller.late) call.caller.late();
-      else {
-        this.#calls.delete(number);
-        call.caller.fail(new EngineError('the engine gave no answer within 10 seconds'));
-      }
-    }
-    if (!waiting) {
-      clearInterval(this.#sweeper);
-      this.#sweeper = undefined;
-    }
+    readFromCore(new Reader(bytes), {
+      answer: (call, answer) => this.#run({ type: 'answer', call, answer }),
+      news: (handle, news) => this.#run({ type: 'news', handle, news }),
+    });
   }
 
   async #lookAtDevice(): Promise<void> {
-    if (this.#documents.size === 0) return;
     const { storage } = navigator;
-    // Chromium decides by itself; elsewhere asking for it shows the user a question.
-    const isQuiet = 'userAgentData' in navigator;
+    // WebKit on Linux has no such thing.
+    if (!storage) return;
     const [persisted, { usage = 0, quota = 0 }] = await Promise.all([
-      isQuiet ? storage.persist() : storage.persisted(),
+      isPersisted(),
       storage.estimate(),
     ]);
     this.tell('device', { persisted, usage, quota });
+  }
+}
+
+let asked = false;
+
+/**
+ * Whether the browser promised to keep the data. Chromium decides by itself when it is asked, once
+ * for each page; elsewhere asking shows the user a question.
+ */
+function isPersisted(): Promise<boolean> {
+  const { storage } = navigator;
+  if (asked || !('userAgentData' in navigator)) return storage.persisted();
+  asked = true;
+  return storage.persist();
+}
+
+/** What is wrong with one message keeps no other from being heard. */
+function guard(work: () => void): void {
+  try {
+    work();
+  } catch (error) {
+    reportError(error);
   }
 }

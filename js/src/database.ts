@@ -1,7 +1,7 @@
 /** A document as an app sees it. */
 
 import type { Value } from './codec.js';
-import type { CallKind, Connection, OpenDocument } from './connection.js';
+import type { Connection } from './connection.js';
 import {
   type Arguments,
   argumentBinder,
@@ -15,16 +15,16 @@ import {
 import {
   DocumentClosedError,
   InvalidOptionError,
-  NotDurableYetError,
   QueryError,
   type TidelogError,
   UnknownMutationError,
 } from './errors.js';
 import { callBack, LiveQuery } from './live-query.js';
 import type { Answer, News, Params, QueryParams, ToCore } from './messages.js';
-import { type Confirmation, Receipt, Settling } from './receipt.js';
+import { issue, type Receipt } from './receipt.js';
 import { decodeRows, type Row } from './rows.js';
 import type { Status } from './status.js';
+import type { CallKind } from './tab.js';
 
 /** The mutations of a doctype as functions. */
 export type Mutate<Defined extends Mutations> = {
@@ -70,13 +70,12 @@ export class Database<Defined extends Mutations = Mutations> {
   readonly #listeners: Listeners = { status: new Set(), error: new Set(), rejected: new Set() };
   readonly #live = new Set<{ close(): void }>();
   #status: Status;
-  #connected = true;
   #closed: Promise<void> | undefined;
 
   /** @internal */
   constructor(
     connection: Connection,
-    message: OpenDocument['message'],
+    message: Omit<ToCore['open'], 'call'>,
     status: Status,
     getToken: (() => Promise<string> | string) | undefined,
   ) {
@@ -86,11 +85,9 @@ export class Database<Defined extends Mutations = Mutations> {
     this.#status = status;
     this.#getToken = getToken;
     this.mutate = this.#mutations() as Mutate<Defined>;
-    connection.attach({
-      message,
+    connection.attach(this.#handle, {
       news: (news) => this.#news(news),
       lost: (error) => this.#setStatus({ ...this.#status, error }),
-      remind: () => this.#remind(),
     });
   }
 
@@ -118,18 +115,12 @@ export class Database<Defined extends Mutations = Mutations> {
     const query: LiveQuery<R> = new LiveQuery((take) => {
       const message = this.#try(() => bindQuery(sql, params), take);
       if (!message) return () => {};
-      const caller = {
-        take(answer: Answer): boolean {
-          take(answer.type === 'failed' ? answer.error : answer);
-          return false;
-        },
-        fail: take,
-      };
-      const call = this.#connection.call('watch', message, caller);
+      const call = this.#connection.call('watch', message, (answer) =>
+        take(answer.type === 'failed' ? answer.error : answer),
+      );
       return () => {
         this.#live.delete(query);
-        this.#connection.forget(call);
-        this.#connection.tell('unwatch', { call });
+        this.#connection.unwatch(call);
       };
     });
     this.#live.add(query);
@@ -208,22 +199,13 @@ export class Database<Defined extends Mutations = Mutations> {
         () => {},
       );
     } finally {
-      const error = new DocumentClosedError('the document was closed', { outcome: 'unknown' });
-      this.#connection.detach(this.#handle, error);
+      this.#connection.detach(this.#handle);
     }
   }
 
   #connect(connected: boolean): void {
-    this.#connected = connected;
     if (!this.#closed) {
       this.#connection.tell('setConnected', { handle: this.#handle, connected });
-    }
-  }
-
-  #remind(): void {
-    if (!this.#connected) this.#connect(false);
-    if (this.#listeners.rejected.size > 0) {
-      this.#connection.tell('listenRejections', { handle: this.#handle });
     }
   }
 
@@ -250,41 +232,31 @@ export class Database<Defined extends Mutations = Mutations> {
   }
 
   #mutate(name: string, args: Bound): Receipt {
-    const durable = new Settling<number>();
-    const confirmed = new Settling<Confirmation>();
-    const fail = (error: TidelogError): void => {
-      durable.reject(error);
-      confirmed.reject(error);
+    const issued = issue();
+    if (this.#closed) {
+      issued.failed(closedError(), true);
+      return issued.receipt;
+    }
+    const message = {
+      handle: this.#handle,
+      id: this.#connection.nextCallId(),
+      name,
+      args,
+      now: Date.now(),
+      again: undefined,
     };
-    const take = (answer: Answer): boolean => {
+    this.#connection.call('mutate', message, (answer, last) => {
       if (answer.type === 'durable') {
         this.#countDurable(answer.lsn);
-        durable.resolve(answer.lsn);
-        return false;
+        issued.durable({ lsn: answer.lsn });
+      } else if (answer.type === 'confirmed') {
+        issued.durable({ lsn: answer.lsn });
+        issued.confirmed({ lsn: answer.lsn });
+      } else if (answer.type === 'failed' || answer.type === 'rejected') {
+        issued.failed(answer.error, last);
       }
-      if (answer.type === 'confirmed') {
-        durable.resolve(answer.lsn);
-        confirmed.resolve({ lsn: answer.lsn });
-      } else if (answer.type === 'failed' || answer.type === 'rejected') fail(answer.error);
-      return true;
-    };
-    const late = (): void => {
-      const what = `${name} is not on disk after 10 seconds; it may still become so`;
-      durable.reject(new NotDurableYetError(what, { outcome: 'unknown' }));
-    };
-    if (this.#closed) fail(closedError());
-    else {
-      const message = {
-        handle: this.#handle,
-        id: this.#connection.nextCallId(),
-        name,
-        args,
-        now: Date.now(),
-        again: undefined,
-      };
-      this.#connection.call('mutate', message, { take, fail, late });
-    }
-    return new Receipt(durable.promise, confirmed.promise);
+    });
+    return issued.receipt;
   }
 
   /** The message, or undefined after `fail` was told why there is none. */
@@ -312,13 +284,13 @@ export class Database<Defined extends Mutations = Mutations> {
     limited = true,
   ): Promise<T> {
     return new Promise<T>((resolve, reject) => {
-      const take = (answer: Answer): boolean => {
+      const whole = this.#try(message, reject) as Omit<ToCore[Kind], 'call'> | undefined;
+      if (!whole) return;
+      const take = (answer: Answer): void => {
         if (answer.type === 'failed') reject(answer.error);
         else resolve(result(answer) as T);
-        return true;
       };
-      const whole = this.#try(message, reject) as Omit<ToCore[Kind], 'call'> | undefined;
-      if (whole) this.#connection.call(kind, whole, { take, fail: reject }, limited);
+      this.#connection.call(kind, whole, take, limited);
     });
   }
 
@@ -334,6 +306,7 @@ export class Database<Defined extends Mutations = Mutations> {
     }
   }
 
+  /** Without one the core asks again, after a while. */
   async #giveToken(): Promise<void> {
     let token: string | null = null;
     try {

@@ -43,8 +43,12 @@ async function isRemoved(): Promise<boolean> {
     const root = await navigator.storage.getDirectory();
     await root.removeEntry('tidelog', { recursive: true });
   } catch (error) {
-    // All else says that there are none, or none for this window.
-    return (error as Error).name !== 'NoModificationAllowedError';
+    const { name } = error as Error;
+    if (name === 'NoModificationAllowedError') return false;
+    // There are none, or this window is given none.
+    if (!/^(NotFound|Security|Type|NotSupported)Error$/.test(name)) {
+      throw new StorageError(`the data could not be removed (${error}): try again`);
+    }
   }
   return true;
 }

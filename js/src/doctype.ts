@@ -106,7 +106,7 @@ const isTexts = (it: unknown): boolean =>
 export function isDoctype(it: unknown): boolean {
   const { name, migrations, mutations } = Object(it) as Partial<DoctypeDefinition>;
   const isMutation = ({ params, sql }: Partial<Mutation>): boolean =>
-    Object(params) === params && isTexts(sql);
+    Object(params) === params && Object.values(params!).every(isType) && isTexts(sql);
   return (
     isTexts([name]) &&
     isTexts(migrations) &&
@@ -114,6 +114,8 @@ export function isDoctype(it: unknown): boolean {
     Object.values(mutations!).every((mutation) => isMutation(Object(mutation)))
   );
 }
+
+const isType = (it: unknown): boolean => isTexts([it]) && KINDS.includes(kindOf(it as string));
 
 const kindOf = (type: string): ArgumentKind => type.replace('?', '') as ArgumentKind;
 const isOptional = (type: string): boolean => type.endsWith('?');
@@ -211,7 +213,16 @@ export function unbindArguments(
     Object.entries(args).map(([key, value]) => {
       const kind = kindOf(params?.[key] ?? '');
       if (value !== null && kind === 'boolean') return [key, value === 1];
-      return [key, kind === 'json' && typeof value === 'string' ? JSON.parse(value) : value];
+      return [key, kind === 'json' && typeof value === 'string' ? fromJson(value) : value];
     }),
   );
+}
+
+/** An earlier release of the app may have had another type there: then the text as it is. */
+function fromJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return text;
+  }
 }

@@ -1,66 +1,46 @@
-/** The way to the core: starting it, noticing its end, lending it a page server. */
+/** The ports, locks and workers through which a tab reaches the core. It decides nothing. */
 
-import { EngineError } from './errors.js';
-import { Lender } from './lender.js';
+import { LendingWorker } from './lender.js';
 import { type Bytes, type FromTab, type ToTab, transferOf, type WorkerPlaces } from './ports.js';
+import { isNewer } from './release.js';
+import { type Effect, type Input, REPLACED } from './tab.js';
 
-/** What the lock of a core of this release begins with; a space and its address follow. */
-const CORE_LOCK = 'tidelog-core:0.1.0';
+/** What the lock of a core of this release begins with; its kind and its address follow. */
+const CORE_LOCK = 'tidelog-core:0.1.0+00000000';
 
-/** A core that says nothing for so long is asked again on a new port. */
-const WELCOME_MS = 3000;
+/** Held by the one tab that has a page server waiting for the store. Shared by all releases. */
+const TURN_LOCK = 'tidelog-lend-next';
 
-/** The same where another core has just died: the port may have gone to that one. */
-const WELCOME_ANEW_MS = 1000;
-
-/** What an engine tells its owner. */
-export interface EngineOwner {
-  /** A core that was at work is gone. */
-  died(): void;
-  /** There is a new core that knows nothing: tell it everything that still matters. */
-  begin(): void;
-  /** A list of messages came. */
-  receive(bytes: Bytes): void;
-  /** The engine cannot be started, or has died of something. */
-  failed(error: EngineError, final: boolean): void;
-}
-
-/**
- * Why this window cannot have an engine, or undefined if it can.
- */
-export function whatIsMissing(): EngineError | undefined {
+/** Why this window cannot have an engine, or undefined if it can. */
+function whatIsMissing(): string | undefined {
   if (typeof navigator === 'undefined' || !navigator.locks) {
-    return new EngineError('the engine needs Web Locks: a browser, and https or localhost');
+    return 'the engine needs Web Locks: a browser, and https or localhost';
   }
   if (typeof SharedWorker === 'undefined') {
-    return new EngineError('this browser has no SharedWorker, which the engine needs');
+    return 'this browser has no SharedWorker, which the engine needs';
   }
   return undefined;
 }
 
 /** The core as seen from one tab, whichever instance of it is alive. */
 export class Engine {
-  readonly #urls: WorkerPlaces;
-  readonly #owner: EngineOwner;
-  readonly #lock = `tidelog-tab:${crypto.randomUUID()}`;
-  readonly #lender: Lender;
-  #held: Promise<void> | undefined;
-  /** The port of the core that was told hello. */
+  readonly #places: WorkerPlaces;
+  readonly #hear: (input: Input) => void;
+  readonly #receive: (bytes: Bytes) => void;
+  /** Held for as long as this tab has a core. `crypto.randomUUID` is for https alone. */
+  readonly #lock = `tidelog-tab:${crypto.getRandomValues(new Uint32Array(4)).join('-')}`;
+  #held: Promise<() => void> | undefined;
+  #core = 0;
   #port: MessagePort | undefined;
-  #starting = false;
-  #retry: ReturnType<typeof setTimeout> | undefined;
-  /** Cores that died soon after one another. */
-  #deaths = 0;
+  #endTurn: AbortController | undefined;
+  #worker: LendingWorker | undefined;
+  /** A core that was replaced by one of another release: its tabs do not ask for the store back. */
+  #yields = false;
 
-  constructor(urls: WorkerPlaces, owner: EngineOwner) {
-    this.#urls = urls;
-    this.#owner = owner;
-    this.#lender = new Lender(urls, (message, transfer) => this.#post(message, transfer));
-  }
-
-  /** Whether there is a core to talk to; else `begin` will be called when there is. */
-  get ready(): boolean {
-    return this.#port !== undefined;
+  constructor(places: WorkerPlaces, hear: (input: Input) => void, receive: (bytes: Bytes) => void) {
+    this.#places = places;
+    this.#hear = hear;
+    this.#receive = receive;
   }
 
   /** Sends a list of messages. */
@@ -68,144 +48,172 @@ export class Engine {
     this.#post(bytes, transferOf(bytes));
   }
 
+  /** Carries out what concerns ports, locks and workers. */
+  perform(effect: Effect): void {
+    switch (effect.type) {
+      case 'connect':
+        this.#core = effect.core;
+        this.#connect(effect.core, effect.unjoinable).catch(({ message }: Error) => {
+          this.#hear({ type: 'refused', core: effect.core, reason: message, joining: undefined });
+        });
+        break;
+      case 'leave':
+        this.#port?.close();
+        this.#port = undefined;
+        break;
+      case 'watchLock':
+        navigator.locks.request(effect.lock, { mode: 'shared' }, () =>
+          this.#hear({ type: 'gone', core: effect.core }),
+        );
+        break;
+      case 'reach':
+        this.#reach(effect.server);
+        break;
+      case 'queue':
+        this.#queue();
+        break;
+      case 'endTurn':
+        this.#endTurn?.abort();
+        break;
+      case 'spawn':
+        this.#worker = new LendingWorker(this.#places, effect.worker, this.#hear);
+        break;
+      case 'end':
+        this.#worker?.terminate();
+        this.#worker = undefined;
+        break;
+      case 'lend': {
+        const port = this.#worker!.lend();
+        this.#post({ type: 'lend', port }, [port]);
+        break;
+      }
+      case 'cannotLend':
+        this.#post({ type: 'lendFailed', reason: effect.reason }, []);
+        break;
+      case 'letGo':
+        this.#held?.then((letGo) => letGo());
+        this.#held = undefined;
+    }
+  }
+
   #post(message: FromTab, transfer: Transferable[]): void {
     this.#port?.postMessage(message, transfer);
   }
 
-  /** Starts the engine unless it runs. */
-  start(): void {
-    if (this.#starting || this.ready) return;
-    this.#starting = true;
-    void coreAtWork().then((url) => this.#startAt(url ?? this.#urls.workerUrl));
-  }
-
-  #startAt(url: string | undefined): void {
-    let worker: SharedWorker;
-    try {
-      worker = startCore(url);
-    } catch (error) {
-      this.#giveUp(`the core's worker could not be started: ${error}`);
-      return;
-    }
-    let broken = false;
+  async #connect(core: number, unjoinable: string | undefined): Promise<void> {
+    const missing = whatIsMissing();
+    if (missing) throw new Error(missing);
+    const { found, replaces } = await this.#coresAtWork();
+    const joined = found && tryNext(found, unjoinable);
+    const worker = joined ? joinCore(joined) : startCore(this.#places.workerUrl);
     worker.onerror = (event) => {
-      broken = true;
-      this.#onError(worker.port, event);
+      const { message = 'see the console' } = event as Partial<ErrorEvent>;
+      const reason = `the core's worker could not be started: ${message}`;
+      this.#hear({ type: 'refused', core, reason, joining: joined?.tried });
     };
     // The core takes this lock when we are gone, so we must have it before we say hello.
     this.#held ??= hold(this.#lock);
-    this.#held.then(
-      () => broken || this.#hello(worker.port),
-      (error) => this.#giveUp(`this window cannot have Web Locks: ${error}`),
-    );
-  }
-
-  #hello(port: MessagePort): void {
-    this.#starting = false;
+    await this.#held;
+    const { port } = worker;
+    if (core !== this.#core) {
+      port.close();
+      return;
+    }
     this.#port = port;
     port.onmessage = ({ data }: MessageEvent<ToTab>) => {
-      if (port !== this.#port) return;
-      if (data instanceof Uint8Array) this.#owner.receive(data);
-      else if (data.type === 'welcome') this.#welcome(port, data.lock);
-      else if (data.type === 'reach') this.#reach(data.server);
-      else if (data.type === 'elsewhere') this.#restart(port);
-      else this.#died(port, data.message);
+      if (port === this.#port) this.#take(core, data);
     };
-    this.#post({ type: 'hello', lock: this.#lock, urls: this.#urls }, []);
-    this.#owner.begin();
-    this.#lender.greet();
-    this.#retry = setTimeout(
-      () => this.#restart(port),
-      this.#deaths > 0 ? WELCOME_ANEW_MS : WELCOME_MS,
-    );
+    this.#post({ type: 'hello', lock: this.#lock, urls: this.#places, replaces }, []);
+    this.#hear({ type: 'connected', core });
+  }
+
+  #take(core: number, data: ToTab): void {
+    if (data instanceof Uint8Array) {
+      this.#receive(data);
+      this.#hear({ type: 'heard', core, size: data.length });
+    } else if (data.type === 'welcome') this.#hear({ type: 'welcome', core, lock: data.lock });
+    else if (data.type === 'reach') this.#hear({ type: 'reach', core, server: data.server });
+    else if (data.type === 'elsewhere') this.#hear({ type: 'elsewhere', core });
+    else if (data.type === 'died') this.#hear({ type: 'died', core, reason: data.message });
+    else {
+      this.#yields = true;
+      this.#hear({ type: 'replaced', core });
+    }
   }
 
   /** The page server tells us by itself what is durable: whatever becomes of the core, it is so. */
   #reach(server: number): void {
     const { port1, port2 } = new MessageChannel();
-    port1.onmessage = ({ data }: MessageEvent<Bytes>) => this.#owner.receive(data);
+    port1.onmessage = ({ data }: MessageEvent<Bytes>) => this.#receive(data);
     this.#post({ type: 'reach', server, port: port2 }, [port2]);
   }
 
-  /** A core that has worked leaves its lock, by which we notice; another one starts with us. */
-  #died(port: MessagePort, message: string): void {
-    if (this.#retry) {
-      this.#leave(port);
-      this.#giveUp(message);
-    } else this.#owner.failed(new EngineError(message), false);
+  #queue(): void {
+    const ended = new AbortController();
+    this.#endTurn = ended;
+    const { signal } = ended;
+    const turn = (): Promise<void> => {
+      this.#hear({ type: 'turn' });
+      return new Promise((resolve) => signal.addEventListener('abort', () => resolve()));
+    };
+    navigator.locks.request(TURN_LOCK, { signal }, turn).catch(() => {});
   }
 
-  /** `lock` is held by this core and never by another: it comes free when the core is gone. */
-  #welcome(port: MessagePort, lock: string): void {
-    clearTimeout(this.#retry);
-    this.#retry = undefined;
-    const since = performance.now();
-    navigator.locks.request(lock, { mode: 'shared' }, () => {
-      if (performance.now() - since > 10_000) this.#deaths = 0;
-      this.#owner.died();
-      // What the core said last may still be on its way to us.
-      setTimeout(() => this.#restart(port), 25 + 250 * this.#deaths++);
-    });
+  /**
+   * The core that is at work, if there is one: two apps of one site come with workers of their own,
+   * but the site has one store, and so one core. Also the locks of those whose place ours takes.
+   */
+  async #coresAtWork(): Promise<{ found: CorePlace | undefined; replaces: string[] }> {
+    const { held = [] } = await navigator.locks.query().catch(() => ({}) as LockManagerSnapshot);
+    const names = held.map(({ name = '' }) => name.split(' ') as [string, WorkerType, string?]);
+    const cores = names.filter(([lock, , url]) => url && lock.startsWith('tidelog-core:'));
+    const ours = cores.find(([lock]) => lock === CORE_LOCK);
+    const replaces = cores.map(([lock]) => lock).filter((lock) => lock !== CORE_LOCK);
+    if (replaces.some((lock) => this.#yields || isNewer(lock, CORE_LOCK))) {
+      throw new Error(REPLACED);
+    }
+    return { found: ours && { kind: ours[1], url: ours[2]! }, replaces };
   }
+}
 
-  #restart(port: MessagePort): void {
-    if (port !== this.#port) return;
-    this.#leave(port);
-    this.start();
-  }
-
-  #leave(port: MessagePort): void {
-    clearTimeout(this.#retry);
-    this.#retry = undefined;
-    this.#port = undefined;
-    port.close();
-  }
-
-  #onError(port: MessagePort, event: Event): void {
-    // Once the core has answered, whatever it throws is its own affair.
-    const isStarting = this.#starting || (port === this.#port && this.#retry !== undefined);
-    if (!isStarting) return;
-    this.#leave(port);
-    const { message } = event as Partial<ErrorEvent>;
-    this.#giveUp(`the core's worker could not be started: ${message ?? 'see the console'}`);
-  }
-
-  #giveUp(message: string): void {
-    this.#starting = false;
-    // Another tab may have better luck with its core, which then needs somebody to lend.
-    this.#lender.letGo();
-    this.#owner.failed(new EngineError(message), true);
-  }
+/** Where a core is, and what its worker has to be asked for as: bundlers make either of it. */
+interface CorePlace {
+  readonly url: string;
+  readonly kind: WorkerType;
 }
 
 /**
- * The address of the core that is at work, if there is one. Two apps of one site come with workers
- * of their own, but the site has one store, and so one core.
+ * How to join a core: as what it says it is, and then as the other kind, since Firefox does not
+ * tell a worker. Nothing is left to try where what failed is the address itself.
  */
-async function coreAtWork(): Promise<string | undefined> {
-  const { held = [] } = await navigator.locks.query().catch(() => ({}) as LockManagerSnapshot);
-  const names = held.map(({ name = '' }) => name.split(' '));
-  return names.find(([lock, url]) => lock === CORE_LOCK && url)?.[1];
+function tryNext(
+  { url, kind }: CorePlace,
+  failed: string | undefined,
+): (CorePlace & { readonly tried: string }) | undefined {
+  if (failed === url) return undefined;
+  const tried = `${kind} ${url}`;
+  if (failed !== tried) return { url, kind, tried };
+  return { url, kind: kind === 'module' ? 'classic' : 'module', tried: url };
 }
 
-/** The literal form is what bundlers look for. */
+function joinCore({ url, kind }: CorePlace): SharedWorker {
+  return new SharedWorker(url, { type: kind, name: 'tidelog-core-0.1.0+00000000' });
+}
+
+/** The literal form is what bundlers look for; some make a classic worker of it. */
 function startCore(url: string | undefined): SharedWorker {
   return url
-    ? new SharedWorker(url, { type: 'module', name: 'tidelog-core-0.1.0' })
+    ? new SharedWorker(url, { type: 'module', name: 'tidelog-core-0.1.0+00000000' })
     : new SharedWorker(new URL('./worker/worker.js', import.meta.url), {
         type: 'module',
-        name: 'tidelog-core-0.1.0',
+        name: 'tidelog-core-0.1.0+00000000',
       });
 }
 
-/** Resolves when the lock is held, which it then is for as long as this window lives. */
-function hold(name: string): Promise<void> {
+/** Resolves when the lock is held, to what lets go of it. */
+function hold(name: string): Promise<() => void> {
   return new Promise((resolve, reject) => {
-    navigator.locks
-      .request(name, () => {
-        resolve();
-        return new Promise<never>(() => {});
-      })
-      .catch(reject);
+    const held = () => new Promise<void>((letGo) => resolve(letGo));
+    navigator.locks.request(name, held).catch(reject);
   });
 }

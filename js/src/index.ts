@@ -51,6 +51,6 @@ export { LiveQuery, type RowsListener } from './live-query.js';
 export type { Params } from './messages.js';
 export { type DestroyOptions, destroy, type OpenOptions, open } from './open.js';
 export type { WorkerUrls } from './ports.js';
-export { type Confirmation, Receipt } from './receipt.js';
+export type { Confirmation, Durability, Receipt } from './receipt.js';
 export type { Row } from './rows.js';
 export type { Status } from './status.js';

@@ -1,80 +1,32 @@
-/** A tab's offer to run the page server, which a SharedWorker cannot do by itself. */
+/** The worker in which a tab has a page server, which a SharedWorker cannot start by itself. */
 
-import type { Again, FromTab, Serve, WorkerPlaces } from './ports.js';
+import type { FromPageServer, Prepare, Serve, WorkerPlaces } from './ports.js';
+import type { Input } from './tab.js';
 
-/** Held by the tab that lends. Shared by all releases, since they share the files. */
-const LEND_LOCK = 'tidelog-lend';
+/** A page server of this tab: loaded, waiting in line for the store, or serving. */
+export class LendingWorker {
+  readonly #worker: Worker;
 
-/** How long to wait before another page server takes the place of one that broke, at first. */
-const AGAIN_MS = 500;
-
-/** The longest such wait: a full device may have room again at any time. */
-const AGAIN_MS_MAX = 8_000;
-
-/** One tab's part in lending: it waits for its turn, and then lends to every core that comes. */
-export class Lender {
-  readonly #urls: WorkerPlaces;
-  readonly #toCore: (message: FromTab, transfer: Transferable[]) => void;
-  #worker: Worker | undefined;
-  /** Whether we want to lend: we do already, or wait for our turn. */
-  #waits = false;
-  #endTurn: (() => void) | undefined;
-  #pauseMs = AGAIN_MS;
-
-  constructor(urls: WorkerPlaces, toCore: (message: FromTab, transfer: Transferable[]) => void) {
-    this.#urls = urls;
-    this.#toCore = toCore;
-  }
-
-  /** A core was told hello: lends to it, or begins to wait for a turn. */
-  greet(): void {
-    if (this.#worker) this.#lend(this.#worker);
-    else if (!this.#waits) {
-      this.#waits = true;
-      const turn = (): Promise<void> | undefined => {
-        if (!this.#waits) return undefined;
-        this.#spawn();
-        return new Promise((resolve) => {
-          this.#endTurn = resolve;
-        });
-      };
-      navigator.locks.request(LEND_LOCK, turn).catch(() => {});
-    }
-  }
-
-  /** There is no core for us: another tab shall have the turn. */
-  letGo(): void {
-    this.#waits = false;
-    this.#worker?.terminate();
-    this.#worker = undefined;
-    this.#endTurn?.();
-  }
-
-  #spawn(): void {
-    const worker = startPageServer(this.#urls.workerUrl);
-    const since = performance.now();
-    worker.onmessage = (_: MessageEvent<Again>) => {
-      if (worker !== this.#worker) return;
-      worker.terminate();
-      this.#worker = undefined;
-      // One that worked for long has not failed for the reason of those before it.
-      if (performance.now() - since > 60_000) this.#pauseMs = AGAIN_MS;
-      setTimeout(() => this.#waits && !this.#worker && this.#spawn(), this.#pauseMs);
-      this.#pauseMs = Math.min(2 * this.#pauseMs, AGAIN_MS_MAX);
+  /** Starts the worker that goes by this number; what comes of it is heard. */
+  constructor(places: WorkerPlaces, worker: number, hear: (input: Input) => void) {
+    this.#worker = startPageServer(places.workerUrl);
+    this.#worker.onmessage = ({ data }: MessageEvent<FromPageServer>) => hear({ ...data, worker });
+    this.#worker.onerror = ({ message = 'see the console' }: Partial<ErrorEvent>) => {
+      hear({ type: 'unloaded', worker, reason: `the page server's worker failed: ${message}` });
     };
-    worker.onerror = ({ message }) => {
-      const reason = `the page server's worker failed: ${message ?? 'see the console'}`;
-      this.#toCore({ type: 'lendFailed', reason }, []);
-    };
-    this.#worker = worker;
-    this.#lend(worker);
+    const wasm = places.pageServerWasmUrl;
+    this.#worker.postMessage({ type: 'prepare', wasm } satisfies Prepare);
   }
 
-  #lend(worker: Worker): void {
+  /** A new way to the page server, for a core. */
+  lend(): MessagePort {
     const { port1, port2 } = new MessageChannel();
-    const wasm = this.#urls.pageServerWasmUrl;
-    worker.postMessage({ type: 'serve', port: port1, wasm } satisfies Serve, [port1]);
-    this.#toCore({ type: 'lend', port: port2 }, [port2]);
+    this.#worker.postMessage({ type: 'serve', port: port1 } satisfies Serve, [port1]);
+    return port2;
+  }
+
+  terminate(): void {
+    this.#worker.terminate();
   }
 }
 

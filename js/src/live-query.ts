@@ -52,20 +52,29 @@ export class LiveQuery<R = Row> implements AsyncIterable<readonly R[]> {
     return () => this.#listeners.delete(tell);
   }
 
-  /** Each newest answer; those that come while the loop is busy are passed over. */
+  /**
+   * Each newest answer; those that come while the loop is busy are passed over. A loop that is left
+   * closes the query, unless somebody else listens to it.
+   */
   async *[Symbol.asyncIterator](): AsyncGenerator<readonly R[], void> {
     let seen: readonly R[] | undefined;
-    while (!this.#closed) {
-      if (this.#error) throw this.#error;
-      const { rows } = this;
-      if (rows && rows !== seen) {
-        seen = rows;
-        yield rows;
-      } else await new Promise<void>((resolve) => this.#waiting.push(resolve));
+    this.#loops++;
+    try {
+      while (!this.#closed) {
+        if (this.#error) throw this.#error;
+        const { rows } = this;
+        if (rows && rows !== seen) {
+          seen = rows;
+          yield rows;
+        } else await new Promise<void>((resolve) => this.#waiting.push(resolve));
+      }
+    } finally {
+      if (--this.#loops + this.#listeners.size === 0) this.close();
     }
   }
 
   #waiting: (() => void)[] = [];
+  #loops = 0;
 
   /** Stops the query. Nobody is called any more, and loops over it end. */
   close(): void {

@@ -61,13 +61,16 @@ export interface ToCore {
   rejectionHandled: { readonly handle: number; readonly lsn: number };
   token: { readonly handle: number; readonly token: string | null };
   device: { readonly persisted: boolean; readonly usage: number; readonly quota: number };
+  nudge: Readonly<Record<never, never>>;
+  heard: { readonly lists: number };
 }
+
+/** Requests about one document: their kinds are those of `Request` in `protocol.rs`. */
+type Request = 'open' | 'mutate' | 'query' | 'watch' | 'sync' | 'export' | 'close';
 
 type Encoders = { [Kind in keyof ToCore]: (w: Writer, message: ToCore[Kind]) => void };
 
-function writeQuery(w: Writer, { call, handle, sql, params }: ToCore['query']): void {
-  w.u32(call);
-  w.u32(handle);
+function writeQuery(w: Writer, { sql, params }: ToCore['query']): void {
   w.text(sql);
   if ('named' in params) {
     w.u32(1);
@@ -78,25 +81,16 @@ function writeQuery(w: Writer, { call, handle, sql, params }: ToCore['query']): 
   }
 }
 
-function writeCall(w: Writer, { call, handle }: ToCore['sync']): void {
-  w.u32(call);
-  w.u32(handle);
-}
-
-/** In the order of `ToCore`'s variants. */
-const ENCODERS: Encoders = {
-  open(w, { call, handle, document, user, server, doctype, hasToken }) {
-    w.u32(call);
-    w.u32(handle);
+/** What follows the kind, the call and the handle; in the order of `Request`'s variants. */
+const REQUESTS: Pick<Encoders, Request> = {
+  open(w, { document, user, server, doctype, hasToken }) {
     w.text(document);
     w.text(user);
     w.option(server, (it) => w.text(it));
     writeDoctype(w, doctype);
     w.u8(hasToken);
   },
-  mutate(w, { call, handle, id, name, args, now, again }) {
-    w.u32(call);
-    w.u32(handle);
+  mutate(w, { id, name, args, now, again }) {
     w.raw(id);
     w.text(name);
     w.named(args);
@@ -105,10 +99,14 @@ const ENCODERS: Encoders = {
   },
   query: writeQuery,
   watch: writeQuery,
+  sync() {},
+  export() {},
+  close() {},
+};
+
+/** What follows the kind; in the order of `ToCore`'s variants, without the first, `Ask`. */
+const OTHERS: Omit<Encoders, Request> = {
   unwatch: (w, { call }) => w.u32(call),
-  sync: writeCall,
-  export: writeCall,
-  close: writeCall,
   destroy(w, { call, document, user, force }) {
     w.u32(call);
     w.text(document);
@@ -133,9 +131,14 @@ const ENCODERS: Encoders = {
     w.u64(usage);
     w.u64(quota);
   },
+  nudge() {},
+  heard: (w, { lists }) => w.u32(lists),
 };
 
-const KINDS = Object.keys(ENCODERS);
+const REQUEST_KINDS = Object.keys(REQUESTS);
+const ENCODERS: Encoders = { ...REQUESTS, ...OTHERS };
+/** `Ask`, and the others behind it. */
+const KINDS = ['ask', ...Object.keys(OTHERS)];
 
 /** Writes one message. */
 export function writeToCore<Kind extends keyof ToCore>(
@@ -143,7 +146,16 @@ export function writeToCore<Kind extends keyof ToCore>(
   kind: Kind,
   message: ToCore[Kind],
 ): void {
-  w.u32(KINDS.indexOf(kind));
+  const request = REQUEST_KINDS.indexOf(kind);
+  if (request < 0) {
+    w.u32(KINDS.indexOf(kind));
+  } else {
+    const { call, handle } = message as ToCore[Request];
+    w.u32(KINDS.indexOf('ask'));
+    w.u32(call);
+    w.u32(handle);
+    w.u32(request);
+  }
   ENCODERS[kind](w, message);
 }
 
@@ -187,7 +199,7 @@ const ANSWERS: readonly AnswerDecoder[] = [
   (r) => ({ type: 'confirmed', lsn: r.u64() }),
   (r) => ({ type: 'rejected', error: readFailure(r) }),
   (r) => ({ type: 'rows', rows: readRowBytes(r) }),
-  (r) => ({ type: 'exported', file: r.bytes() }),
+  (r) => ({ type: 'exported', file: r.bytes().slice() }),
   () => ({ type: 'done' }),
 ];
 const NEWS: readonly NewsDecoder[] = [

@@ -1,12 +1,10 @@
 /** Opening and deleting documents. */
 
-import { type Caller, Connection } from './connection.js';
+import { Connection } from './connection.js';
 import { Database } from './database.js';
 import { type Doctype, isDoctype, type Mutations } from './doctype.js';
 import { InvalidOptionError } from './errors.js';
-import type { Answer } from './messages.js';
 import type { WorkerUrls } from './ports.js';
-import type { Status } from './status.js';
 
 /** What {@link open} wants to know. */
 export interface OpenOptions extends WorkerUrls {
@@ -28,21 +26,21 @@ export interface DestroyOptions extends WorkerUrls {
   readonly force?: boolean | undefined;
 }
 
-/** One connection for each address of the core, which is nearly always one. */
+/** One connection for each set of addresses, which is nearly always one. */
 const connections = new Map<string, Connection>();
 
 function connectionTo(urls: WorkerUrls): Connection {
   const place = (url: string | URL | undefined): string | undefined =>
     url && new URL(url, location.href).href;
-  const workerUrl = place(urls.workerUrl);
-  const key = workerUrl ?? '';
+  const places = {
+    workerUrl: place(urls.workerUrl),
+    coreWasmUrl: place(urls.coreWasmUrl),
+    pageServerWasmUrl: place(urls.pageServerWasmUrl),
+  };
+  const key = JSON.stringify(places);
   let connection = connections.get(key);
   if (!connection) {
-    connection = new Connection({
-      workerUrl,
-      coreWasmUrl: place(urls.coreWasmUrl),
-      pageServerWasmUrl: place(urls.pageServerWasmUrl),
-    });
+    connection = new Connection(places);
     connections.set(key, connection);
   }
   return connection;
@@ -70,15 +68,12 @@ export function open<const Defined extends Mutations>(
       doctype,
       hasToken: token !== undefined,
     };
-    const opened = (status: Status): void => {
-      resolve(new Database<Defined>(connection, message, status, token));
-    };
-    const take = (answer: Answer): boolean => {
-      if (answer.type === 'opened') opened(answer.status);
-      else if (answer.type === 'failed') reject(answer.error);
-      return true;
-    };
-    connection.call('open', message, { take, fail: reject });
+    connection.call('open', message, (answer) => {
+      if (answer.type === 'failed') reject(answer.error);
+      else if (answer.type === 'opened') {
+        resolve(new Database<Defined>(connection, message, answer.status, token));
+      }
+    });
   });
 }
 
@@ -94,15 +89,10 @@ export function destroy(document: string, options: DestroyOptions = {}): Promise
       user: checkText('user', user),
       force: force === true,
     };
-    const caller: Caller = {
-      take(answer) {
-        if (answer.type === 'failed') reject(answer.error);
-        else resolve();
-        return true;
-      },
-      fail: reject,
-    };
-    connectionTo(urls).call('destroy', message, caller);
+    connectionTo(urls).call('destroy', message, (answer) => {
+      if (answer.type === 'failed') reject(answer.error);
+      else resolve();
+    });
   });
 }
 

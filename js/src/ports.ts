@@ -23,6 +23,8 @@ export interface Hello {
   readonly lock: string;
   /** The files of the workers, where they are not in their places. */
   readonly urls: WorkerPlaces;
+  /** Locks of cores of older releases, and of other builds, whose place this one takes. */
+  readonly replaces: readonly string[];
 }
 
 /** A tab lends a page server: the other end of this port is in its worker. */
@@ -55,19 +57,35 @@ export type ToTab =
   | Reach
   /** The core works and holds this lock, which no other core ever does. */
   | { readonly type: 'welcome'; readonly lock: string }
+  /** A core of another release takes over the store. */
+  | { readonly type: 'replaced' }
   /** Another core is at work, to which the tab shall go. */
   | { readonly type: 'elsewhere' }
   /** The core cannot go on. */
   | { readonly type: 'died'; readonly message: string };
 
-/** What a page server's worker is told first, and again when a new core wants it. */
+/** What a page server's worker is told first: to load what it needs, and to wait in line. */
+export interface Prepare {
+  readonly type: 'prepare';
+  /** Where its WebAssembly is, if not in its place. */
+  readonly wasm: string | undefined;
+}
+
+/**
+ * What a page server's worker is told when it has the store, and again when a new core wants it.
+ */
 export interface Serve {
   readonly type: 'serve';
   /** The way to the core. */
   readonly port: MessagePort;
-  /** Where its WebAssembly is, if not in its place. */
-  readonly wasm?: string | undefined;
 }
+
+/** What a page server's worker tells who started it. */
+export type FromPageServer =
+  /** It waits for the store; it has it; another worker should take its place. */
+  | { readonly type: 'loaded' | 'serves' | 'broke' }
+  /** It cannot load what it needs. */
+  | { readonly type: 'unloaded'; readonly reason: string };
 
 /** The core tells a page server how to reach a tab; without a port, that the tab is gone. */
 export interface TabPort {
@@ -91,11 +109,6 @@ export interface Unserved {
   /** Counts the variants of `PageServerFailure` in crate `client`; see `worker/src/shared.ts`. */
   readonly kind: number;
   readonly reason: string;
-}
-
-/** What a page server's worker tells who started it: start another one. */
-export interface Again {
-  readonly type: 'again';
 }
 
 /** Hands over large messages without copying them; small ones are copied faster. */

@@ -1,54 +1,82 @@
 /** What a mutation's caller holds in its hand. */
 
+import type { TidelogError } from './errors.js';
+
+/** A mutation is on this device's disk. */
+export interface Durability {
+  /** Its timeline LSN; in a local document its storage LSN. */
+  readonly lsn: number;
+}
+
 /** The server's verdict on a mutation that it applied. */
 export interface Confirmation {
   /** The first storage LSN at which this device saw it. */
   readonly lsn: number;
 }
 
-/** A promise together with what settles it. Nobody has to listen to it. */
-export class Settling<T> {
-  /** The promise. */
-  readonly promise: Promise<T>;
-  /** Fulfils it, unless it is settled. */
-  resolve!: (value: T) => void;
-  /** Rejects it, unless it is settled. */
-  reject!: (error: unknown) => void;
-
-  constructor() {
-    this.promise = new Promise((resolve, reject) => {
-      this.resolve = resolve;
-      this.reject = reject;
-    });
-    this.promise.catch(() => {});
-  }
-}
-
-/** What becomes of a mutation. Awaiting it is awaiting {@link Receipt.durable}. */
-export class Receipt implements PromiseLike<number> {
+/** What becomes of a mutation: awaiting it is awaiting {@link Receipt.durable}. */
+export interface Receipt extends Promise<Durability> {
   /**
-   * Resolves to the timeline LSN when the mutation is on this device's disk. Rejects with
-   * `RejectedError` if it was rejected here: then nothing was recorded.
+   * The receipt itself: resolves when the mutation is on this device's disk. Rejects with
+   * `RejectedError` if it was rejected here: then nothing was recorded. Like any promise, it is an
+   * unhandled rejection if nobody listens, neither to it nor to `confirmed`.
    */
-  readonly durable: Promise<number>;
+  readonly durable: Receipt;
   /**
    * The server's verdict, however long that takes. Rejects with `RejectedError`. Nobody has to
    * listen to it.
    */
   readonly confirmed: Promise<Confirmation>;
+}
 
-  /** @internal */
-  constructor(durable: Promise<number>, confirmed: Promise<Confirmation>) {
-    this.durable = durable;
-    this.confirmed = confirmed;
-  }
+/** A receipt together with what settles it. */
+export interface Issued {
+  readonly receipt: Receipt;
+  durable(durability: Durability): void;
+  confirmed(confirmation: Confirmation): void;
+  /** It is not durable; with `last` it has no verdict either. */
+  failed(error: TidelogError, last: boolean): void;
+}
 
-  /** As of {@link Receipt.durable}. */
-  // biome-ignore lint/suspicious/noThenProperty: a receipt is there to be awaited
-  then<Resolved = number, Rejected = never>(
-    onfulfilled?: ((lsn: number) => Resolved | PromiseLike<Resolved>) | null,
-    onrejected?: ((error: unknown) => Rejected | PromiseLike<Rejected>) | null,
-  ): Promise<Resolved | Rejected> {
-    return this.durable.then(onfulfilled, onrejected);
-  }
+/** A receipt of a mutation that is being issued. */
+export function issue(): Issued {
+  const durable = settling<Durability>();
+  const confirmed = settling<Confirmation>();
+  confirmed.promise.catch(() => {});
+  const receipt = durable.promise as Receipt;
+  Object.defineProperties(receipt, {
+    durable: { value: receipt },
+    confirmed: {
+      get() {
+        // Who asks for the verdict hears of any failure by it.
+        durable.promise.catch(() => {});
+        return confirmed.promise;
+      },
+    },
+  });
+  return {
+    receipt,
+    durable: durable.resolve,
+    confirmed: confirmed.resolve,
+    failed(error, last) {
+      durable.reject(error);
+      if (last) confirmed.reject(error);
+    },
+  };
+}
+
+interface Settling<T> {
+  readonly promise: Promise<T>;
+  /** Fulfils it, unless it is settled. */
+  resolve(value: T): void;
+  /** Rejects it, unless it is settled. */
+  reject(error: unknown): void;
+}
+
+function settling<T>(): Settling<T> {
+  let settle: Omit<Settling<T>, 'promise'> | undefined;
+  const promise = new Promise<T>((resolve, reject) => {
+    settle = { resolve, reject };
+  });
+  return { promise, ...settle! };
 }

@@ -64,6 +64,8 @@ function messages(): readonly { [Kind in keyof ToCore]: [Kind, ToCore[Kind]] }[k
     ['token', { handle, token: null }],
     ['token', { handle, token: 't' }],
     ['device', { persisted: true, usage: 2 ** 33, quota: 2 ** 34 }],
+    ['nudge', {}],
+    ['heard', { lists: 16 }],
   ];
 }
 
@@ -118,6 +120,8 @@ test('what the core tells is read as Rust wrote it', () => {
   });
   expect(answers[2]).toEqual({ type: 'durable', lsn: 14 });
   expect(answers[6]).toEqual({ type: 'exported', file: new Uint8Array([83, 81]) });
+  // W19: nothing but the file is in its buffer.
+  expect(answers[6]).toHaveProperty('file.buffer.byteLength', 2);
   const rows = answers[5];
   expect(rows?.type === 'rows' && decodeRows(rows.rows)).toEqual([
     { a: null, ü: 2n ** 53n },
@@ -160,6 +164,8 @@ describe('values', () => {
     `${'x'.repeat(40)}é`,
     '\u0000\u007f\u0080\uffff',
     '🌊'.repeat(600),
+    // W9: a leading byte order mark is text like any other.
+    '\ufeffa',
   ];
   test.each(same.map((value) => [value]))('come back as they went: %s', (value) => {
     expect(back(value)).toEqual(value);

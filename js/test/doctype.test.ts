@@ -4,6 +4,7 @@ import {
   type Arguments,
   argumentBinder,
   doctype,
+  isDoctype,
   mutation,
   type ParamTypes,
   unbindArguments,
@@ -79,6 +80,19 @@ test('what was rejected comes back as it was given', () => {
   const args = { t: 'x', i: 1, o: 0, j: '{"a":1}', r: null };
   expect(unbindArguments(all, args)).toEqual({ t: 'x', i: 1, o: false, j: { a: 1 }, r: null });
   expect(unbindArguments(undefined, args)).toEqual(args);
+});
+
+test('W11: a kept rejection of another release, whose argument is no JSON, keeps its text', () => {
+  expect(unbindArguments({ j: 'json' }, { j: 'not {json' })).toEqual({ j: 'not {json' });
+});
+
+test('W23: a doctype written by hand with a type that does not exist is none', () => {
+  const written = (type: string): object => {
+    const add = { params: { id: type }, sql: ['select 1'] };
+    return { name: 'a', migrations: [], mutations: { add } };
+  };
+  expect(isDoctype(written('text?'))).toBe(true);
+  expect(isDoctype(written('string'))).toBe(false);
 });
 
 test('a type that does not exist is refused', () => {

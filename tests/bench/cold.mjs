@@ -1,5 +1,5 @@
-// Queries whose pages are not in memory, through the package: each fault is a way to the page server
-// and back, and the query runs again.
+// Queries whose pages are not in memory, through the package: each fault is a way to the page
+// server and back, and the query runs again.
 //
 //   node tests/bench/cold.mjs
 //

@@ -1,8 +1,8 @@
 // Tidelog, its peers and the limit, driven from a page, in one run.
 //
 // Every system does the same in a fresh database: the median of three rounds, in which the systems
-// take turns. The peers sit in a worker of their own, one message a call. The limit is the same calls
-// with a page written and flushed in place of SQL.
+// take turns. The peers sit in a worker of their own, one message a call. The limit is the same
+// calls with a page written and flushed in place of SQL.
 
 import { writeFileSync } from 'node:fs';
 import { Device } from '../browser/harness/device.mjs';

@@ -1,7 +1,9 @@
 // The engine is killed under the tabs that use it: a browser's processes, one by one, from outside.
 
 import assert from 'node:assert/strict';
-import { existsSync } from 'node:fs';
+import { cpSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
 import {
   atLeast,
   both,
@@ -14,6 +16,7 @@ import {
   queryFile,
   ready,
   rowsIn,
+  statusBecomes,
   syncIn,
 } from './harness.mjs';
 
@@ -251,7 +254,7 @@ const coresIn = (page) =>
   page.evaluate(async () => {
     const { held, pending } = await navigator.locks.query();
     const ofCores = (locks) => locks.filter(({ name }) => name.startsWith('tidelog-core'));
-    const addresses = ofCores(held).map(({ name }) => name.split(' ')[1]);
+    const addresses = ofCores(held).map(({ name }) => name.split(' ')[2]);
     const waiting = ofCores(pending).filter(({ mode }) => mode === 'exclusive');
     return { atWork: addresses.filter(Boolean), waiting: waiting.length };
   });
@@ -354,4 +357,43 @@ both(
   inProc,
 );
 
-atLeast(existsSync('/proc') ? 4 : 1);
+/** The package as its next release would be: with a higher number in its place. */
+function nextRelease(stage) {
+  const folder = mkdtempSync(path.join(tmpdir(), 'tidelog-next-'));
+  stage.onEnd(() => rmSync(folder, { recursive: true }));
+  cpSync(inRoot('js/dist'), path.join(folder, 'dist'), { recursive: true });
+  for (const file of ['engine.js', 'worker/core.js']) {
+    const name = path.join(folder, 'dist', file);
+    writeFileSync(name, readFileSync(name, 'utf8').replaceAll('0.1.0+', '0.2.0+'));
+  }
+  return folder;
+}
+
+both('a newer release takes the store over, and older tabs say what to do', async (stage) => {
+  const site = await stage.ownSite({ folders: { '/next/': nextRelease(stage) } });
+  const [older, newer] = [
+    await stage.tab(site.url('app.html')),
+    await stage.tab(site.url('app.html')),
+  ];
+  const options = { document: stage.document };
+  await openIn(older, 'list', options);
+  await mutateIn(older, 'add', { id: 'a', title: 'of the older one' });
+
+  const began = Date.now();
+  const rows = await newer.evaluate(async (options) => {
+    const next = await import('/next/dist/index.js');
+    kept.db = await next.open(doctypes.list, options);
+    await kept.db.mutate.add({ id: 'b', title: 'of the newer one' });
+    return kept.db.query('select id from item order by id');
+  }, options);
+  stage.note(`taken over after ${Date.now() - began} ms`);
+  assert.deepEqual(rows, [{ id: 'a' }, { id: 'b' }], 'nothing durable is lost');
+  const status = await statusBecomes(older, { error: 'EngineError' });
+  assert.match(status.error.message, /load this page anew/);
+  const { error } = await mutateIn(older, 'add', { id: 'c', title: 'too late' });
+  assert.equal(error?.name, 'EngineError');
+  assert.equal(error.outcome, 'none');
+  assert.equal((await coresIn(newer)).atWork.length, 1, 'the older one does not come back');
+});
+
+atLeast(existsSync('/proc') ? 5 : 2);

@@ -18,7 +18,7 @@ export * from './harness/in-page.mjs';
 export { inRoot, realData } from './harness/places.mjs';
 export { tabWithRoom } from './harness/room.mjs';
 export { startSite } from './harness/site.mjs';
-export { contentOf, contentOfSql, queryFile } from './harness/stock-sqlite.mjs';
+export { contentOf, contentOfSql, fileOfSql, queryFile } from './harness/stock-sqlite.mjs';
 export { crc32c, readStore, writeStore } from './harness/store-files.mjs';
 export { freePort } from './harness/tidelog-server.mjs';
 export { eventually, sleep } from './harness/time.mjs';

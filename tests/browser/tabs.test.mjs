@@ -49,7 +49,10 @@ both('a change in one of two tabs or another profile shows in all three', async 
   }
 });
 
-/** Writes in a tab as fast as it can, until told to stop. A receipt in flight settles or is an error. */
+/**
+ * Writes in a tab as fast as it can, until told to stop. A receipt in flight settles or is an
+ * error.
+ */
 const startWriting = (page, prefix) =>
   page.evaluate((prefix) => {
     const IN_FLIGHT = 32;
@@ -155,4 +158,50 @@ both('a tab that reloads while others write finds everything', async (stage) => 
   for (const other of others) assert.deepEqual(other, first);
 });
 
-atLeast(3);
+both('a page server whose script fails for a while holds nobody up for good', async (stage) => {
+  // Goal: W2. Method: the lending tab is closed while the script of the next one does not load.
+  let isBroken = false;
+  const drops = (path) => isBroken && path.endsWith('/worker/page-server.js');
+  const site = await stage.ownSite({ drops });
+  const lending = await stage.tab(site.url('app.html'));
+  const options = { document: stage.document };
+  await openIn(lending, 'list', options);
+  await mutateIn(lending, 'add', { id: 'a', title: 'before' });
+  isBroken = true;
+  const others = [await stage.tab(site.url('app.html')), await stage.tab(site.url('app.html'))];
+  for (const tab of others) await openIn(tab, 'list', options);
+  await lending.close();
+  const waiting = mutateIn(others[1], 'add', { id: 'b', title: 'meanwhile' });
+  await sleep(1000);
+  isBroken = false;
+  const { error } = await waiting;
+  assert.ok(!error || error.name === 'NotDurableYetError', error?.message);
+  let number = 0;
+  await eventually(
+    async () =>
+      !(await mutateIn(others[0], 'add', { id: `c${number++}`, title: `${number}` })).error,
+    { what: 'a page server', withinMs: 40_000 },
+  );
+  const ids = (await rowsIn(others[0], 'select id from item')).map(({ id }) => id);
+  assert.ok(ids.includes('a') && ids.includes('b'), `${ids}`);
+});
+
+both('a page that is kept for the way back goes on where it was', async (stage) => {
+  const tab = await stage.tab();
+  await openIn(tab, 'list', { document: stage.document });
+  await followTitles(tab);
+  await mutateIn(tab, 'add', { id: 'a', title: 'before' });
+  await tab.evaluate(() => addEventListener('pageshow', (event) => (kept.back = event.persisted)));
+  await tab.goto(stage.site.url('nothing-there.html')).catch(() => {});
+  await tab.goBack();
+  await eventually(() => tab.evaluate(() => globalThis.ready === true));
+  if (!(await tab.evaluate(() => kept.back === true))) {
+    // Firefox keeps no page with a SharedWorker.
+    assert.equal(stage.kind, 'Firefox');
+    return;
+  }
+  assert.equal((await mutateIn(tab, 'add', { id: 'b', title: 'then' })).error, undefined);
+  await eventually(async () => (await titlesShown(tab)) === 'before then');
+});
+
+atLeast(5);

@@ -7,13 +7,14 @@ use tidelog_client::{FromCore, ToCore};
 use tidelog_disk::{CrashDevice, Disk, StoreFiles};
 use tidelog_document::Doctype;
 use tidelog_pages::{
-    Append, OpenError, OwnerId, PageServer, StoreReply, StoreRequest, Ticket, Urgency,
+    Append, OpenError, OwnerId, PageServer, Seed, StoreReply, StoreRequest, Ticket, Urgency,
 };
 use tidelog_sync::{FromServer, ToServer, codec, decode_message, encode_message};
-use tidelog_types::{DocumentKey, Lsn, Position};
+use tidelog_types::{DocumentKey, Lsn, Pgid, Position};
 
 const OWNER: OwnerId = OwnerId(1);
-const LOG_START: usize = 4096;
+const LOG_START: usize = 8192;
+const SALT: [u8; 8] = [1, 0, 0, 0, 0, 0, 0, 0];
 const FRAME_HEADER: usize = 160;
 
 /// A store whose files are parts of `data`: the first eight bytes are the sizes of the first two,
@@ -67,7 +68,7 @@ pub fn log_frames(data: &[u8]) {
         log.extend_from_slice(frame);
     }
     log[..512].copy_from_slice(&header);
-    log[2048..2560].copy_from_slice(&header);
+    log[4096..4608].copy_from_slice(&header);
     log.extend_from_slice(&[0; 8]);
     store([&log, &[], &[]]);
 }
@@ -79,6 +80,7 @@ fn log_header(state_end: u64) -> [u8; 512] {
     header[8..12].copy_from_slice(&1_u32.to_le_bytes());
     header[16..24].copy_from_slice(&1_u64.to_le_bytes());
     header[24..32].copy_from_slice(&state_end.to_le_bytes());
+    header[40..48].copy_from_slice(&SALT);
     let checksum = crc32c::crc32c(&header[..508]);
     header[508..].copy_from_slice(&checksum.to_le_bytes());
     header
@@ -87,12 +89,12 @@ fn log_header(state_end: u64) -> [u8; 512] {
 /// Makes a frame one that was written at this offset, behind the frame with that checksum.
 fn tie(frame: &mut [u8], offset: u64, link: u32) {
     let body = crc32c::crc32c(&frame[FRAME_HEADER..]);
-    frame[..4].copy_from_slice(b"TLf1");
+    frame[..4].copy_from_slice(&SALT[..4]);
     frame[14..16].fill(0);
     frame[16..20].copy_from_slice(&body.to_le_bytes());
     frame[20..24].copy_from_slice(&link.to_le_bytes());
     frame[24..32].copy_from_slice(&1_u64.to_le_bytes());
-    let checksum = crc32c::crc32c(&offset.to_le_bytes());
+    let checksum = crc32c::crc32c_append(crc32c::crc32c(&SALT), &offset.to_le_bytes());
     let checksum = crc32c::crc32c_append(checksum, &frame[8..FRAME_HEADER]);
     frame[4..8].copy_from_slice(&checksum.to_le_bytes());
 }
@@ -104,7 +106,7 @@ fn store(contents: [&[u8]; 3]) {
         device.file(name).write_at(0, bytes).expect("room");
     }
     let files = || StoreFiles::open_each(|name| Ok::<_, ()>(device.file(name))).expect("no errors");
-    let (mut server, report) = match PageServer::open(files()) {
+    let (mut server, report) = match PageServer::open(files(), Seed(1)) {
         Ok(opened) => opened,
         Err(OpenError::Disk(error)) => panic!("the disk is sound: {error}"),
         Err(_) => return,
@@ -118,7 +120,7 @@ fn store(contents: [&[u8]; 3]) {
     let is_durable = replies.contains(&(OWNER, StoreReply::Durable { ticket: Ticket(1) }));
     assert!(!is_durable || report.damage.is_none(), "nothing is written to a damaged store");
     drop(server);
-    let (mut server, again) = PageServer::open(files()).expect("it was opened before");
+    let (mut server, again) = PageServer::open(files(), Seed(2)).expect("it was opened before");
     assert_eq!(again.damage, report.damage, "damage neither comes nor goes");
     let found = read_all(&mut server);
     assert!(!is_durable || found.iter().any(|name| name == "fuzz"), "it was durable");
@@ -137,10 +139,18 @@ fn read_all<D: Disk>(server: &mut PageServer<D>) -> Vec<String> {
         server.serve(owner, StoreRequest::Open { document: document.clone() });
     }
     for (OwnerId(owner), reply) in poll_all(server) {
-        let StoreReply::Opened { document, state: Some(opened) } = reply else { continue };
+        let StoreReply::Opened { document, state: Some(opened), .. } = reply else { continue };
         let Some(Position { journal, .. }) = opened.storage else { continue };
         let (request, since, urgency) = (2, Lsn::FIRST, Urgency::User);
-        let asked = StoreRequest::SyncPrepare { request, urgency, document, journal, since };
+        let asked = StoreRequest::SyncPrepare {
+            request,
+            urgency,
+            document,
+            journal,
+            since,
+            from: Pgid(1),
+            pages_max: u32::MAX,
+        };
         server.serve(OwnerId(owner), asked);
     }
     poll_all(server);

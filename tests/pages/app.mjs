@@ -20,7 +20,9 @@ function described(error) {
   };
 }
 
-/** How a call ended: `{ value }`, or `{ error }` as plain data. Also takes a function that throws. */
+/**
+ * How a call ended: `{ value }`, or `{ error }` as plain data. Also takes a function that throws.
+ */
 async function outcome(call) {
   try {
     const value = await (typeof call === 'function' ? call() : call);

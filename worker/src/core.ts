@@ -18,18 +18,27 @@ import type {
 import * as core from '../wasm/core.js';
 import { openBlocks } from './blocks.js';
 import { compile, hold, NO_FILES, transferOf, UNAVAILABLE } from './shared.js';
-import { StoreHost } from './store-host.js';
+import { loadStore, StoreHost } from './store-host.js';
 
 declare const self: SharedWorkerGlobalScope;
 
 /** Held for as long as this worker is the core: the site has one store, and so one core. */
-const CORE_LOCK = 'tidelog-core:0.1.0';
+const CORE_LOCK = 'tidelog-core:0.1.0+00000000';
 
 /**
- * Held besides while this worker is the core: says where it is to tabs that look for one. No other
- * core ever holds it, not even one at this address, so it tells its tabs of its end.
+ * Held besides while this worker is the core: says what and where it is to tabs that look for one.
+ * No other core ever holds it, not even one at this address, so it tells its tabs of its end.
  */
-const LOCK = `${CORE_LOCK} ${location.href} ${crypto.randomUUID()}`;
+const LOCK = `${CORE_LOCK} ${kind()} ${location.href} ${crypto.randomUUID()}`;
+
+/**
+ * The core of a newer release, or of a later build, names here the locks of those that are to give
+ * way, as its tabs tell it. All releases keep to this.
+ */
+const takeOver = new BroadcastChannel('tidelog-take-over');
+
+/** How long a core that gives way waits: what it has asked the page server is done by then. */
+const LAST_WORDS_MS = 500;
 
 /** Between two looks at whether a core elsewhere has what this one waits for. */
 const LOOK_MS = 50;
@@ -62,6 +71,8 @@ const sockets = new Map<number, WebSocket | undefined>();
 /** Whether the core is at work. */
 let works = false;
 let started = false;
+/** Whether a core of another release was promised the store. */
+let isGivingWay = false;
 let pageServer: PageServer | undefined;
 /** Whether this worker serves the store itself. */
 let servesHere = false;
@@ -102,6 +113,17 @@ const host: core.Host = {
   },
 };
 
+/** What bundlers made of this worker: whoever joins it has to ask for the same. */
+function kind(): WorkerType {
+  try {
+    // Without arguments it does nothing, but modules may not call it: in Firefox they may.
+    importScripts();
+    return 'classic';
+  } catch {
+    return 'module';
+  }
+}
+
 /** Makes the core of this worker. */
 export function runCore(): void {
   self.onconnect = ({ ports: [port] }) => {
@@ -113,7 +135,8 @@ export function runCore(): void {
   };
 }
 
-function greet(port: MessagePort, { lock, urls }: Hello): Tab {
+function greet(port: MessagePort, { lock, urls, replaces }: Hello): Tab {
+  for (const other of replaces) takeOver.postMessage(other);
   const tab = { number: ++lastNumber, port };
   const before = tabsByLock.get(lock);
   if (before) gone(before);
@@ -169,13 +192,23 @@ async function becomeCore(): Promise<void> {
   const look = setInterval(async () => {
     const { held = [] } = await navigator.locks.query();
     const names = held.map(({ name = '' }) => name.split(' '));
-    const at = names.find(([lock, url]) => lock === CORE_LOCK && url)?.[1];
+    const at = names.find(([lock, , url]) => lock === CORE_LOCK && url)?.[2];
     // One at our own address has just been left by all, and is about to end.
     if (at && at !== location.href) end({ type: 'elsewhere' });
   }, LOOK_MS);
   await hold(CORE_LOCK);
   clearInterval(look);
   await hold(LOCK);
+  takeOver.onmessage = ({ data }: MessageEvent<string>) => {
+    if (data === CORE_LOCK) giveWay();
+  };
+}
+
+/** A core of another release takes over. What tabs ask from now on is lost, as if this one died. */
+function giveWay(): void {
+  if (isGivingWay) return;
+  isGivingWay = true;
+  setTimeout(() => end({ type: 'replaced' }), LAST_WORDS_MS);
 }
 
 async function start(urls: Hello['urls']): Promise<void> {
@@ -194,7 +227,7 @@ async function start(urls: Hello['urls']): Promise<void> {
 }
 
 function receive(tab: Tab, message: FromTab): void {
-  if (tabs.get(tab.number) !== tab) return;
+  if (tabs.get(tab.number) !== tab || isGivingWay) return;
   if (!works) early.push({ tab, message });
   else if (message instanceof Uint8Array) {
     step(core.tabMessages, tab.number, message);
@@ -205,8 +238,9 @@ function receive(tab: Tab, message: FromTab): void {
     const port = message.port!;
     pageServer.way.postMessage({ type: 'tab', tab: tab.number, port } satisfies TabPort, [port]);
     step(core.tabReached, tab.number, message.server);
-  } else if (message.type === 'lendFailed' && pageServer?.tab === tab.number) {
-    failed(pageServer, UNAVAILABLE, message.reason);
+  } else if (message.type === 'lendFailed' && !pageServer) {
+    // Whoever waits for one is told; other tabs are next in line.
+    failed({ number: ++lastNumber }, UNAVAILABLE, message.reason);
   }
 }
 
@@ -226,7 +260,7 @@ function use(server: PageServer): void {
   };
 }
 
-function failed({ number }: PageServer, kind: number, reason: string): void {
+function failed({ number }: Pick<PageServer, 'number'>, kind: number, reason: string): void {
   step(core.pageServerFailed, number, kind, new TextEncoder().encode(reason));
 }
 
@@ -251,10 +285,8 @@ function serveHere(): void {
   };
   use({ number: ++lastNumber, way: port1 });
   host.serve(port2);
-  void host.start(
-    openBlocks(() => host.lost()),
-    wasmUrl,
-  );
+  const opening = loadStore(wasmUrl).then(() => openBlocks(() => host.lost()));
+  void host.start(opening);
 }
 
 function openSocket(number: number, url: string): void {

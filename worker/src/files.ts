@@ -66,7 +66,7 @@ async function age(folder: FileSystemDirectoryHandle): Promise<number> {
 
 async function openFile(folder: FileSystemDirectoryHandle, name: string): Promise<Handle> {
   const file = await folder.getFileHandle(name, { create: true });
-  for (let wait = 4; ; wait = Math.min(wait * 1.5, BUSY_MS_MAX)) {
+  for (let wait = 2; ; wait = Math.min(wait * 1.2, BUSY_MS_MAX)) {
     try {
       return await file.createSyncAccessHandle();
     } catch (error) {

@@ -1,33 +1,45 @@
 /**
  * The dedicated worker that owns the store's files and serves requests for their pages.
  *
- * It is lent by a tab. A core asks on a port; when that core dies, the next one gets a port to the
- * same page server.
+ * A tab lends it. It loads all that it needs, waits in line for the store, and has it until it
+ * ends: then the next one needs only the files and what their log says. A core asks on a port; when
+ * that core dies, the next one gets a port to the same page server.
  */
 
-import type { Again, Serve } from '../../js/dist/ports.js';
+import type { FromPageServer, Prepare, Serve } from '../../js/dist/ports.js';
 import { openFiles } from './files.js';
-import { StoreHost } from './store-host.js';
+import { hold } from './shared.js';
+import { loadStore, StoreHost } from './store-host.js';
 
 declare const self: DedicatedWorkerGlobalScope;
 
+/** Held by the worker that has the store. Shared by all releases, since they share the files. */
+const STORE_LOCK = 'tidelog-lend';
+
+const tell = (message: FromPageServer): void => self.postMessage(message);
+
 /** Makes a page server of this worker. */
 export function runPageServer(): void {
-  const again = (): void => self.postMessage({ type: 'again' } satisfies Again);
-  const host = new StoreHost(again);
+  const host = new StoreHost(() => tell({ type: 'broke' }));
+  self.onmessage = ({ data }: MessageEvent<Prepare | Serve>) => {
+    if (data.type === 'serve') host.serve(data.port);
+    else {
+      prepare(host, data.wasm).catch((error) => {
+        tell({ type: 'unloaded', reason: `${error}` });
+      });
+    }
+  };
+}
+
+async function prepare(host: StoreHost, wasm: string | undefined): Promise<void> {
+  await loadStore(wasm);
+  tell({ type: 'loaded' });
+  await hold(STORE_LOCK);
+  tell({ type: 'serves' });
   // Somebody wants the files removed: they are free once another worker is in place of this one.
   new BroadcastChannel('tidelog-destroy').onmessage = () => {
     host.lost();
-    again();
+    tell({ type: 'broke' });
   };
-  let started = false;
-  self.onmessage = ({ data: { port, wasm } }: MessageEvent<Serve>) => {
-    host.serve(port);
-    if (started) return;
-    started = true;
-    void host.start(
-      openFiles(() => host.lost()),
-      wasm,
-    );
-  };
+  await host.start(openFiles(() => host.lost()));
 }

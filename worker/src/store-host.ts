@@ -24,6 +24,12 @@ export class Unopened extends Error {
   }
 }
 
+/** Loads the store's code, once for a worker. */
+export async function loadStore(wasm: string | undefined): Promise<void> {
+  const url = wasm ?? new URL('../wasm/page_server_bg.wasm', import.meta.url);
+  store.initSync({ module: await compile(url) });
+}
+
 /** One page server: opens the store and serves those who have a port to it. */
 export class StoreHost {
   /** The ways to the cores that were served, by number; the last is the living one's. */
@@ -68,12 +74,10 @@ export class StoreHost {
     if (this.#state) port.postMessage(this.#state);
   }
 
-  /** Opens the store. Requests come only once that has been said. */
-  async start(keeping: Promise<Keep>, wasm: string | undefined): Promise<void> {
+  /** Opens the store, whose code is loaded. Requests come only once that has been said. */
+  async start(keeping: Promise<Keep>): Promise<void> {
     try {
-      const url = wasm ?? new URL('../wasm/page_server_bg.wasm', import.meta.url);
-      const [keep, module] = await Promise.all([keeping, compile(url)]);
-      store.initSync({ module });
+      const keep = await keeping;
       keep.open(this.#replyHost(keep));
     } catch (error) {
       this.#fail(error instanceof Unopened ? error.kind : UNAVAILABLE, String(error));

@@ -21,18 +21,15 @@ class Channel {
   }
 }
 
-const EMPTY_WASM = new Uint8Array([0, 0x61, 0x73, 0x6d, 1, 0, 0, 0]);
-
 test('one slice is on its way at a time, however many messages left something to do', async () => {
   vi.stubGlobal('MessageChannel', Channel);
-  vi.stubGlobal('fetch', async () => new Response(EMPTY_WASM));
   const { StoreHost } = await import('../src/store-host.js');
   const host = new StoreHost(() => {});
   const slices = Channel.last;
   const port = { onmessage: (_: unknown) => {}, postMessage: () => {} };
   host.serve(port as unknown as MessagePort);
   const open = (replies: { opened(): void }) => replies.opened();
-  await host.start(Promise.resolve({ inBlocks: false, settledAt: 0, open }), 'wasm');
+  await host.start(Promise.resolve({ inBlocks: false, settledAt: 0, open }));
 
   for (let nth = 0; nth < 3; nth += 1) port.onmessage({ data: new Uint8Array(1) });
   expect(slices.sent).toBe(1);

@@ -57,7 +57,7 @@ impl Core {
                     message: format!("the core does not understand this tab: {error}"),
                     mutation: None,
                     reason: None,
-                    lasts: false,
+                    remedy: ErrorCode::Protocol.remedy(),
                 };
                 let failed = FromCore::Failed { call: Call(0), failure };
                 self.host.to_tab(tab, bytes(&codec::encode(&[failed].as_slice())));

@@ -5,7 +5,8 @@ use std::cell::RefCell;
 use js_sys::Uint8Array;
 use tidelog_disk::{Disk, DiskError, StoreFiles};
 use tidelog_pages::{
-    AppendError, OpenError, OwnerId, PageServer, StoreOptions, StoreReply, StoreRequest, Ticket,
+    AppendError, OpenError, OwnerId, PageServer, Seed, StoreOptions, StoreReply, StoreRequest,
+    Ticket,
 };
 use tidelog_sync::codec;
 use tidelog_types::limits::BROWSER_LOG_SIZE_MAX;
@@ -19,6 +20,9 @@ use crate::{EncodedNotice, panics};
 
 #[wasm_bindgen]
 extern "C" {
+    #[wasm_bindgen(js_namespace = crypto, js_name = getRandomValues)]
+    fn fill_with_chance(bytes: &mut [u8]);
+
     /// Who hands over what the page server answers; see `worker/src/store-host.ts`.
     #[derive(Clone, Debug)]
     pub type ReplyHost;
@@ -127,7 +131,9 @@ impl PageServerHost {
         };
         let log_size_max = BROWSER_LOG_SIZE_MAX;
         let options = StoreOptions { log_size_max, ..StoreOptions::default() };
-        let (server, _) = PageServer::open_with(files, options)?;
+        let mut seed = [0; 8];
+        fill_with_chance(&mut seed);
+        let (server, _) = PageServer::open_with(files, Seed(u64::from_le_bytes(seed)), options)?;
         Ok(Self { server, host, notices: Vec::new(), short_slices: 0, is_lost: false })
     }
 

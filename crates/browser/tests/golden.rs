@@ -5,11 +5,12 @@
 use std::collections::BTreeMap;
 
 use tidelog_client::{
-    Call, CallFailure, Connection, FromCore, Handle, QueryParams, Status, Storage, ToCore,
+    Call, CallFailure, Connection, FromCore, Handle, Mutate, OpenRequest, Params, Query, Request,
+    Status, Storage, ToCore,
 };
 use tidelog_document::{Doctype, MutationDefinition, Param, ParamKind};
 use tidelog_sync::codec;
-use tidelog_types::{CallId, ErrorCode, Outcome, Rows, Value, ValueRef};
+use tidelog_types::{CallId, ErrorCode, Outcome, Remedy, Rows, Value, ValueRef};
 
 fn golden() -> BTreeMap<String, String> {
     serde_json::from_str(include_str!("../../../js/test/golden.json")).expect("JSON")
@@ -71,7 +72,7 @@ fn failure() -> CallFailure {
         message: "no".to_owned(),
         mutation: Some("add".to_owned()),
         reason: None,
-        lasts: false,
+        remedy: Remedy::Retry,
     }
 }
 
@@ -96,40 +97,48 @@ fn what_a_tab_asks_is_written_as_typescript_writes_it() {
     let (call, handle) = (Call(7), Handle(3));
     let named = || vec![("a".to_owned(), Value::Integer(1))];
     let messages = vec![
-        ToCore::Open {
+        ToCore::Ask {
             call,
             handle,
-            document: "groceries".to_owned(),
-            user: "ada".to_owned(),
-            server: Some("ws://localhost:1".to_owned()),
-            doctype: doctype(),
-            has_token: true,
+            request: Request::Open(Box::new(OpenRequest {
+                document: "groceries".to_owned(),
+                user: "ada".to_owned(),
+                server: Some("ws://localhost:1".to_owned()),
+                doctype: doctype(),
+                has_token: true,
+            })),
         },
-        ToCore::Mutate {
+        ToCore::Ask {
             call,
             handle,
-            id: CallId([9; 16]),
-            name: "add".to_owned(),
-            args: values().into_iter().map(|value| ("a".to_owned(), value)).collect(),
-            now_ms: 1_700_000_000_123,
-            again: None,
+            request: Request::Mutate(Mutate {
+                id: CallId([9; 16]),
+                name: "add".to_owned(),
+                args: values().into_iter().map(|value| ("a".to_owned(), value)).collect(),
+                now_ms: 1_700_000_000_123,
+                again: None,
+            }),
         },
-        ToCore::Query {
+        ToCore::Ask {
             call,
             handle,
-            sql: "select ?".to_owned(),
-            params: QueryParams::Positional(values()),
+            request: Request::Query(Query {
+                sql: "select ?".to_owned(),
+                params: Params::Positional(values()),
+            }),
         },
-        ToCore::Watch {
+        ToCore::Ask {
             call,
             handle,
-            sql: "select :a".to_owned(),
-            params: QueryParams::Named(named()),
+            request: Request::Watch(Query {
+                sql: "select :a".to_owned(),
+                params: Params::Named(named()),
+            }),
         },
         ToCore::Unwatch { call },
-        ToCore::Sync { call, handle },
-        ToCore::Export { call, handle },
-        ToCore::Close { call, handle },
+        ToCore::Ask { call, handle, request: Request::Sync },
+        ToCore::Ask { call, handle, request: Request::Export },
+        ToCore::Ask { call, handle, request: Request::Close },
         ToCore::Destroy { call, document: "d".to_owned(), user: String::new(), force: true },
         ToCore::SetConnected { handle, connected: false },
         ToCore::ListenRejections { handle },
@@ -137,6 +146,8 @@ fn what_a_tab_asks_is_written_as_typescript_writes_it() {
         ToCore::Token { handle, token: None },
         ToCore::Token { handle, token: Some("t".to_owned()) },
         ToCore::Device { persisted: true, usage: 1 << 33, quota: 1 << 34 },
+        ToCore::Nudge,
+        ToCore::Heard { lists: 16 },
     ];
     check("toCore", &codec::encode(&messages));
 }

@@ -11,7 +11,7 @@ use tidelog_browser::{Left, OpfsDisk, PageServerHost, ReplyHost, Unopened, Unope
 use tidelog_disk::{CrashDevice, Disk, DiskError, StoreFiles, conformance};
 use tidelog_pages::{Append, StorageEntry, StoreReply, StoreRequest, Ticket, Urgency};
 use tidelog_sync::codec;
-use tidelog_types::limits::READ_CHUNK_PAGES;
+use tidelog_types::limits::Limits;
 use tidelog_types::{DocumentKey, Epoch, JournalId, Lsn, LsnRange, Page, PageSet, Pgid, Position};
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::JsFuture;
@@ -240,14 +240,14 @@ async fn who_asks_amid_a_large_read_makes_its_slices_shorter() {
         heard.take().into_iter().map(pages).sum::<usize>()
     };
     assert_eq!(server.serve(0, &read((1..=PAGES).map(Pgid).collect())), Left::More);
-    assert!(pages_heard() > READ_CHUNK_PAGES);
+    assert!(pages_heard() > Limits::DEFAULT.read_chunk_pages);
     server.proceed();
-    assert!(pages_heard() > READ_CHUNK_PAGES);
+    assert!(pages_heard() > Limits::DEFAULT.read_chunk_pages);
     assert_eq!(server.serve(1, &read(vec![Pgid(7)])), Left::More);
     pages_heard();
     for _ in 0..5 {
         assert_eq!(server.proceed(), Left::More);
-        assert_eq!(pages_heard(), READ_CHUNK_PAGES);
+        assert_eq!(pages_heard(), Limits::DEFAULT.read_chunk_pages);
     }
 }
 

@@ -1,17 +1,19 @@
 //! The whole browser side as one state machine.
 
 use tidelog_document::DoctypeHash;
-use tidelog_pages::{AppendError, StoreReply};
-use tidelog_types::limits::POOL_PAGES_MAX;
-use tidelog_types::{ClientId, DocumentKey, ErrorCode, SortedMap};
+use tidelog_pages::{AppendError, StoreReply, Ticket};
+use tidelog_sync::{ToRoom, ToServer};
+use tidelog_types::{ClientId, DocumentKey, ErrorCode, Life, SortedMap};
 
-use crate::document::{Context, Document, Op, OpKind, OpenCall, Surroundings};
+use crate::document::{Ask, Context, Document, Surroundings};
 use crate::effect::{Effect, Input, PageServerFailure, SocketId, TabId};
 use crate::outbox::Outbox;
-use crate::protocol::{Call, CallFailure, FromCore, Handle, ToCore};
+use crate::protocol::{Call, CallFailure, FromCore, Handle, Request, ToCore};
 use crate::rng::Rng;
-use crate::server_link::{Heard, ServerLink, Stage};
+use crate::server_link::{Heard, Need, ServerLink, Stage};
+use crate::settings::ClientSettings;
 use crate::store_link::StoreLink;
+use crate::tab_flow::TabFlow;
 
 /// The core: everything that tabs, page server and servers say goes in, what is to be done comes
 /// out. The same inputs at the same times give the same effects.
@@ -19,6 +21,8 @@ pub struct Client {
     settings: ClientSettings,
     id: ClientId,
     rng: Rng,
+    /// What this core writes, it writes as this life.
+    life: Life,
     now_ms: u64,
     tabs: SortedMap<TabId, SortedMap<Handle, DocumentKey>>,
     documents: SortedMap<DocumentKey, Document>,
@@ -28,19 +32,7 @@ pub struct Client {
     destroying: Vec<Destroy>,
     last_socket: u32,
     device: (bool, u64, u64),
-}
-
-/// What a host may choose.
-#[derive(Clone, Copy, Debug)]
-pub struct ClientSettings {
-    /// Pages of each document that stay in memory when nothing pins more.
-    pub pool_pages_max: usize,
-}
-
-impl Default for ClientSettings {
-    fn default() -> Self {
-        Self { pool_pages_max: POOL_PAGES_MAX }
-    }
+    flow: TabFlow,
 }
 
 /// A local copy that somebody wants gone.
@@ -48,9 +40,17 @@ struct Destroy {
     tab: TabId,
     call: Call,
     key: DocumentKey,
-    force: bool,
-    /// Once the store was told.
-    ticket: Option<tidelog_pages::Ticket>,
+    stage: DestroyStage,
+}
+
+enum DestroyStage {
+    /// It is not known yet what would be destroyed.
+    Asked {
+        /// Also with mutations pending.
+        force: bool,
+    },
+    /// The store was told.
+    Told(Ticket),
 }
 
 impl Client {
@@ -67,6 +67,7 @@ impl Client {
         Self {
             settings,
             id: rng.client(),
+            life: rng.life(),
             rng,
             now_ms: 0,
             tabs: SortedMap::new(),
@@ -77,6 +78,7 @@ impl Client {
             destroying: Vec::new(),
             last_socket: 0,
             device: (false, 0, 0),
+            flow: TabFlow::default(),
         }
     }
 
@@ -84,13 +86,14 @@ impl Client {
     /// what is to be done, in this order.
     pub fn step(&mut self, now_ms: u64, input: Input) -> Vec<Effect> {
         self.now_ms = self.now_ms.max(now_ms);
-        let mut out = Outbox::default();
+        let mut out = Outbox::new(std::mem::take(&mut self.flow));
         self.take(input, &mut out);
         self.pump(&mut out);
         self.run_destroys(&mut out);
         self.run_servers(&mut out);
         self.tell_status(&mut out);
-        out.into_effects(self.store.server())
+        self.flow = out.take_flow();
+        out.into_effects(self.store.server(), &self.settings.limits)
     }
 
     /// Whether the data were cleared under this core: it can keep nothing more, and another one
@@ -109,6 +112,7 @@ impl Client {
             }
             Input::TabClosed { tab } => {
                 self.tabs.remove(&tab);
+                out.flow.forget(tab);
                 self.destroying.retain(|destroy| destroy.tab != tab);
                 self.with_each(out, |document, ctx| document.drop_tab(tab, ctx));
             }
@@ -155,6 +159,7 @@ impl Client {
             now_ms: self.now_ms,
             settings: self.settings,
             rng: &mut self.rng,
+            life: self.life,
             store: &mut self.store,
             out,
             checked: &mut self.checked,
@@ -188,54 +193,19 @@ impl Client {
     #[inline(never)]
     fn hear_tab(&mut self, tab: TabId, message: ToCore, out: &mut Outbox) {
         match message {
-            ToCore::Open { call, handle, document, user, server, doctype, has_token } => {
-                let key = match DocumentKey::new(&document, &user) {
-                    Ok(key) => key,
-                    Err(error) => {
-                        let failure = CallFailure::invalid(error.to_string());
-                        return out.tell(tab, FromCore::Failed { call, failure });
-                    }
-                };
-                if let Some(failure) = &self.store.failure {
-                    let failure = CallFailure::of_page_server(failure);
-                    return out.tell(tab, FromCore::Failed { call, failure });
-                }
-                let handles = self.tabs.get_or_insert_with(tab, SortedMap::new);
-                handles.insert(handle, key.clone());
-                let hash = doctype.hash();
-                let open = OpenCall { handle, server, doctype, hash, has_token };
-                self.ensure(&key, out);
-                self.push(&key, Op { tab, call, kind: OpKind::Open(Box::new(open)) });
-            }
-            ToCore::Mutate { call, handle, id, name, args, now_ms, again } => {
-                let kind = OpKind::Mutate { handle, id, name, args, now_ms, again };
-                self.push_on(tab, handle, call, kind, out);
-            }
-            ToCore::Query { call, handle, sql, params } => {
-                self.push_on(tab, handle, call, OpKind::Query { handle, sql, params }, out);
-            }
-            ToCore::Watch { call, handle, sql, params } => {
-                self.push_on(tab, handle, call, OpKind::Watch { handle, sql, params }, out);
+            ToCore::Ask { call, handle, request } => {
+                self.take_ask(Ask { tab, call, handle, request }, out);
             }
             ToCore::Unwatch { call } => {
                 for document in self.documents.values_mut() {
                     document.unwatch(tab, call);
                 }
             }
-            ToCore::Sync { call, handle } => {
-                self.push_on(tab, handle, call, OpKind::Sync { handle }, out);
-            }
-            ToCore::Export { call, handle } => {
-                self.push_on(tab, handle, call, OpKind::Export { handle }, out);
-            }
-            ToCore::Close { call, handle } => {
-                self.push_on(tab, handle, call, OpKind::Close { handle }, out);
-            }
             ToCore::Destroy { call, document, user, force } => {
                 match DocumentKey::new(&document, &user) {
                     Ok(key) => {
-                        self.ensure(&key, out);
-                        self.destroying.push(Destroy { tab, call, key, force, ticket: None });
+                        let stage = DestroyStage::Asked { force };
+                        self.destroying.push(Destroy { tab, call, key, stage });
                     }
                     Err(error) => {
                         let failure = CallFailure::invalid(error.to_string());
@@ -245,7 +215,7 @@ impl Client {
             }
             ToCore::SetConnected { handle, connected } => {
                 let Some(key) = self.key_of(tab, handle) else { return };
-                self.with(&key, out, |document, ctx| document.set_connected(connected, ctx));
+                self.with(&key, out, |document, _| document.set_connected(connected));
                 if connected {
                     self.servers.values_mut().for_each(ServerLink::try_now);
                 }
@@ -262,13 +232,19 @@ impl Client {
                 let Some(key) = self.key_of(tab, handle) else { return };
                 let url = self.documents.get(&key).and_then(Document::wanted_server);
                 let Some(url) = url.map(str::to_owned) else { return };
-                if let Some(link) = self.servers.get_mut(&url)
-                    && link.stage == Stage::WantsToken
-                {
-                    link.hello(token, out);
+                let Some(link) = self.servers.get_mut(&url) else { return };
+                match token {
+                    _ if link.stage != Stage::WantsToken => {}
+                    Some(token) => link.hello(Some(token), out),
+                    None => {
+                        link.failure = Some(CallFailure::no_token(&url));
+                        self.server_lost(&url, out);
+                    }
                 }
             }
             ToCore::Device { persisted, usage, quota } => self.device = (persisted, usage, quota),
+            ToCore::Nudge => self.servers.values_mut().for_each(ServerLink::nudge),
+            ToCore::Heard { lists } => out.flow.heard(tab, lists),
         }
     }
 
@@ -276,21 +252,28 @@ impl Client {
         self.tabs.get(&tab)?.get(&handle).cloned()
     }
 
-    fn ensure(&mut self, key: &DocumentKey, out: &mut Outbox) {
+    fn ensure<'c>(&'c mut self, key: &DocumentKey, out: &'c mut Outbox) -> &'c Document {
         let (documents, mut ctx) = self.split(out);
-        documents.get_or_insert_with(key.clone(), || Document::new(key.clone(), &mut ctx));
+        documents.get_or_insert_with(key.clone(), || Document::new(key.clone(), &mut ctx))
     }
 
-    fn push(&mut self, key: &DocumentKey, op: Op) {
-        let document = self.documents.get_mut(key).expect("BUG: not made sure of");
-        document.push(op);
-    }
-
-    fn push_on(&mut self, tab: TabId, handle: Handle, call: Call, kind: OpKind, out: &mut Outbox) {
-        let op = Op { tab, call, kind };
-        match self.key_of(tab, handle).and_then(|key| self.documents.get_mut(&key)) {
-            Some(document) => document.push(op),
-            None => op.fail(CallFailure::closed(), out),
+    fn take_ask(&mut self, ask: Ask, out: &mut Outbox) {
+        if let Request::Open(request) = &ask.request {
+            let key = match DocumentKey::new(&request.document, &request.user) {
+                Ok(key) => key,
+                Err(error) => return ask.fail(CallFailure::invalid(error.to_string()), out),
+            };
+            if let Some(failure) = &self.store.failure {
+                return ask.fail(CallFailure::of_page_server(failure), out);
+            }
+            let handles = self.tabs.get_or_insert_with(ask.tab, SortedMap::new);
+            handles.insert(ask.handle, key.clone());
+            self.ensure(&key, out);
+        }
+        let key = self.key_of(ask.tab, ask.handle);
+        match key.and_then(|key| self.documents.get_mut(&key)) {
+            Some(document) => document.push(ask),
+            None => ask.fail(CallFailure::closed(), out),
         }
     }
 
@@ -318,17 +301,18 @@ impl Client {
                     self.fail_opens(out);
                 }
             }
-            StoreReply::Opened { document, state } => {
+            StoreReply::Opened { document, state, .. } => {
                 let state = state.map(|state| *state);
-                self.with(&document, out, |document, _| document.opened(state));
+                self.with(&document, out, |document, ctx| document.opened(state, ctx));
             }
             StoreReply::Durable { ticket } => {
-                self.store.durable(ticket);
+                let gone = self.store.durable(ticket);
                 self.with_each(out, |document, ctx| {
                     document.store_durable(ticket, ctx);
                     document.storage_works();
                 });
                 self.destroyed(ticket, out);
+                self.names_are_settled(gone, out);
             }
             StoreReply::AppendFailed { ticket, error } => {
                 self.with_each(out, |document, ctx| document.append_failed(ticket, &error, ctx));
@@ -339,6 +323,9 @@ impl Client {
                 if last && self.store.take_refused() {
                     self.with_each(out, Document::ask_again);
                 }
+            }
+            StoreReply::Damaged { request, document, pgids } => {
+                self.with(&document, out, |document, _| document.damaged(request, &pgids));
             }
             StoreReply::Busy { request, document } => {
                 self.store.refused();
@@ -362,65 +349,51 @@ impl Client {
 
     #[inline(never)]
     fn run_destroys(&mut self, out: &mut Outbox) {
-        for destroy in &mut self.destroying {
-            if destroy.ticket.is_some() {
-                continue;
-            }
-            let Some(document) = self.documents.get(&destroy.key) else { continue };
-            if !document.is_loaded() {
-                continue;
-            }
-            let (pending, held) = (document.pending(), !document.handles.is_empty());
-            let refusal = if pending > 0 && !destroy.force {
-                Some(CallFailure::pending(&destroy.key.document, pending))
-            } else if held {
-                Some(CallFailure::new(
-                    ErrorCode::InvalidOption,
-                    "the document is open: close it in every tab before it is destroyed",
-                ))
-            } else {
-                None
-            };
-            match refusal {
-                Some(failure) => {
-                    out.tell(destroy.tab, FromCore::Failed { call: destroy.call, failure });
-                    // Marks it as dealt with; removed below.
-                    destroy.ticket = Some(tidelog_pages::Ticket(0));
-                }
-                None => {
-                    destroy.ticket = Some(self.store.destroy(destroy.key.clone(), out));
+        for mut destroy in std::mem::take(&mut self.destroying) {
+            if let DestroyStage::Asked { force } = destroy.stage {
+                // There is none yet, or another call has just destroyed it.
+                let document = self.ensure(&destroy.key, out);
+                if document.is_loaded() {
+                    if let Some(failure) = refusal_to_destroy(document, force) {
+                        out.tell(destroy.tab, FromCore::Failed { call: destroy.call, failure });
+                        continue;
+                    }
+                    let ticket = self.store.destroy(destroy.key.clone(), out);
+                    destroy.stage = DestroyStage::Told(ticket);
                     self.documents.remove(&destroy.key);
                 }
             }
+            self.destroying.push(destroy);
         }
-        self.destroying.retain(|destroy| destroy.ticket != Some(tidelog_pages::Ticket(0)));
     }
 
-    fn destroyed(&mut self, durable: tidelog_pages::Ticket, out: &mut Outbox) {
-        self.destroying.retain(|destroy| {
-            let done = destroy.ticket.is_some_and(|ticket| ticket <= durable);
-            if done {
+    fn destroyed(&mut self, durable: Ticket, out: &mut Outbox) {
+        self.destroying.retain(|destroy| match destroy.stage {
+            DestroyStage::Told(ticket) if ticket <= durable => {
                 out.tell(destroy.tab, FromCore::Done { call: destroy.call });
+                false
             }
-            !done
+            _ => true,
         });
     }
 
-    fn destroy_failed(
-        &mut self,
-        ticket: tidelog_pages::Ticket,
-        error: &AppendError,
-        out: &mut Outbox,
-    ) {
-        self.store.give_up_destroy(ticket);
-        self.destroying.retain(|destroy| {
-            let failed = destroy.ticket == Some(ticket);
-            if failed {
+    fn names_are_settled(&mut self, keys: impl IntoIterator<Item = DocumentKey>, out: &mut Outbox) {
+        for key in keys {
+            self.with(&key, out, |document, ctx| document.name_is_settled(ctx));
+        }
+    }
+
+    fn destroy_failed(&mut self, failed: Ticket, error: &AppendError, out: &mut Outbox) {
+        let kept = self.store.give_up_destroy(failed);
+        self.destroying.retain(|destroy| match destroy.stage {
+            DestroyStage::Told(ticket) if ticket == failed => {
                 let failure = CallFailure::of_append(error);
                 out.tell(destroy.tab, FromCore::Failed { call: destroy.call, failure });
+                false
             }
-            !failed
+            _ => true,
         });
+        self.names_are_settled(kept, out);
     }
 
     // --- servers -------------------------------------------------------------------------------
@@ -450,7 +423,9 @@ impl Client {
         let link = self.servers.get_mut(&url).expect("BUG: found just now");
         match link.hear(self.now_ms, bytes) {
             Heard::About(key, channel, message) => {
-                self.with(&key, out, |document, ctx| document.on_server(channel, message, ctx));
+                self.with(&key, out, |document, ctx| {
+                    document.on_server(&url, channel, *message, ctx)
+                });
             }
             Heard::Broken => self.server_lost(&url, out),
             Heard::Welcome => self.with_each(out, |document, _| document.server_came(&url)),
@@ -464,7 +439,7 @@ impl Client {
         let followers = link.followers();
         link.lost(self.now_ms, &mut self.rng, out);
         let failure = link.failure.clone().filter(|_| link.barred);
-        self.channels_lost(&followers, out);
+        self.channels_lost(url, &followers, out);
         if let Some(failure) = &failure {
             self.tell_barred(url, failure, out);
         }
@@ -473,9 +448,9 @@ impl Client {
     }
 
     /// Also those that nobody has open: they may be opened before they are forgotten.
-    fn channels_lost(&mut self, followers: &[DocumentKey], out: &mut Outbox) {
+    fn channels_lost(&mut self, url: &str, followers: &[DocumentKey], out: &mut Outbox) {
         for key in followers {
-            self.with(key, out, |document, _| document.server_lost());
+            self.with(key, out, |document, _| document.server_lost(url));
         }
     }
 
@@ -502,12 +477,18 @@ impl Client {
             let link = self.servers.get_mut(&url).expect("BUG: listed just now");
             let in_use = wanted.contains(&url);
             let followers = if in_use { Vec::new() } else { link.followers() };
-            if link.tick(self.now_ms, in_use, &mut self.last_socket, out) {
+            let waits = |it: &Document| it.wanted_server() == Some(&url) && it.waits_for_server();
+            let need = match in_use {
+                true if self.documents.values().any(waits) => Need::Soon,
+                true => Need::Some,
+                false => Need::None,
+            };
+            if link.tick(self.now_ms, need, &mut self.last_socket, out) {
                 if in_use {
                     self.server_lost(&url, out);
                 } else {
                     self.servers.remove(&url);
-                    self.channels_lost(&followers, out);
+                    self.channels_lost(&url, &followers, out);
                 }
                 continue;
             }
@@ -522,7 +503,7 @@ impl Client {
         for (url, message) in std::mem::take(&mut out.to_servers) {
             if let Some(link) = self.servers.get_mut(&url) {
                 link.send(&message, out);
-                if let tidelog_sync::ToServer::Close { channel } = message {
+                if let ToServer::About { channel, body: ToRoom::Close } = message {
                     link.close_channel(channel);
                 }
             }
@@ -539,7 +520,7 @@ impl Client {
         for key in keys {
             let link = self.servers.get_mut(url).expect("BUG: no such server");
             let channel = link.open_channel(key.clone());
-            self.with(&key, out, |document, ctx| document.open_channel(channel, ctx));
+            self.with(&key, out, |document, ctx| document.open_channel(url, channel, ctx));
         }
     }
 
@@ -548,17 +529,9 @@ impl Client {
     fn pump(&mut self, out: &mut Outbox) {
         self.with_each(out, Document::pump);
         let destroying = &self.destroying;
-        let servers = &mut self.servers;
         self.documents.retain(|key, document| {
             let wanted = destroying.iter().any(|destroy| destroy.key == *key);
-            let keep = wanted || !document.is_idle() || !document.is_loaded();
-            if !keep && let Some(channel) = document.channel() {
-                for link in servers.values_mut() {
-                    link.send(&tidelog_sync::ToServer::Close { channel }, out);
-                    link.close_channel(channel);
-                }
-            }
-            keep
+            wanted || !document.is_idle() || !document.is_loaded()
         });
     }
 
@@ -577,4 +550,18 @@ impl Client {
             document.tell_status(&around, out);
         }
     }
+}
+
+/// Why a document is not destroyed, if it is not.
+fn refusal_to_destroy(document: &Document, force: bool) -> Option<CallFailure> {
+    let pending = document.pending();
+    if pending > 0 && !force {
+        return Some(CallFailure::pending(&document.key.document, pending));
+    }
+    document.is_in_use().then(|| {
+        CallFailure::new(
+            ErrorCode::InvalidOption,
+            "the document is open: close it in every tab before it is destroyed",
+        )
+    })
 }

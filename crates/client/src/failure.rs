@@ -4,7 +4,7 @@ use tidelog_document::{ArgumentError, DoctypeError};
 use tidelog_pages::AppendError;
 use tidelog_sqlite::Failure;
 use tidelog_sync::{ByeReason, Refusal};
-use tidelog_types::{ErrorCode, Outcome};
+use tidelog_types::{ErrorCode, Outcome, Remedy};
 
 use crate::effect::PageServerFailure;
 use crate::protocol::CallFailure;
@@ -18,24 +18,18 @@ impl CallFailure {
             message: message.into(),
             mutation: None,
             reason: None,
-            lasts: false,
+            remedy: code.remedy(),
         }
     }
 
-    fn lasting(self) -> Self {
-        Self { lasts: true, ..self }
+    /// One that lasts until somebody has mended something, though its code does not say so.
+    fn until_mended(self) -> Self {
+        Self { remedy: Remedy::Mend, ..self }
     }
 
     /// Whether trying again by itself cannot help.
     pub(crate) fn is_final(&self) -> bool {
-        self.lasts
-            || !matches!(
-                self.code,
-                ErrorCode::ServerUnreachable
-                    | ErrorCode::DocumentReplaced
-                    | ErrorCode::Storage
-                    | ErrorCode::StorageFull
-            )
+        self.remedy == Remedy::Mend
     }
 
     pub(crate) fn rejected(mutation: &str, reason: &str) -> Self {
@@ -61,7 +55,7 @@ impl CallFailure {
     pub(crate) fn of_mutation(mutation: &str, failure: &Failure) -> Self {
         match failure {
             Failure::Rejected { reason } => Self::rejected(mutation, reason),
-            Failure::ReadSetTooLarge { .. } => Self::of_query(failure),
+            Failure::ReadSetTooLarge { .. } | Failure::Shortage { .. } => Self::of_query(failure),
             other => Self::rejected(mutation, &other.to_string()),
         }
     }
@@ -75,6 +69,9 @@ impl CallFailure {
                 ErrorCode::BudgetExceeded,
                 "it was stopped: give it a limit, an index, or an end to its recursion",
             ),
+            Failure::Shortage { .. } => {
+                (ErrorCode::Engine, "nothing was recorded: try again once other tabs are closed")
+            }
             Failure::ReadSetTooLarge { .. } => (
                 ErrorCode::ReadSetTooLarge,
                 "it reads more than can be held at once: narrow it, or add an index",
@@ -101,6 +98,20 @@ impl CallFailure {
         )
     }
 
+    /// What came from the server could not be brought together with what is pending here.
+    pub(crate) fn of_rebase(failure: &Failure) -> Self {
+        Self::new(
+            match failure.is_passing() {
+                true => ErrorCode::Engine,
+                false => ErrorCode::Doctype,
+            },
+            format!(
+                "the server's changes cannot be taken in: {failure}; every local row is kept, \
+                 and they are asked for again by itself"
+            ),
+        )
+    }
+
     pub(crate) fn doctype_mismatch(theirs: &str, ours: &str) -> Self {
         Self::new(
             ErrorCode::DoctypeMismatch,
@@ -119,7 +130,7 @@ impl CallFailure {
              can be read and exported; then begin anew with destroyAll(), or clear the data of \
              this site",
         )
-        .lasting()
+        .until_mended()
     }
 
     pub(crate) fn of_append(error: &AppendError) -> Self {
@@ -130,7 +141,7 @@ impl CallFailure {
                  exported; then begin anew with destroyAll(), or clear the data of this site; \
                  nothing was recorded",
             )
-            .lasting(),
+            .until_mended(),
             AppendError::Full => Self::new(
                 ErrorCode::StorageFull,
                 "the device has no more room for this site: free some, then try again; nothing \
@@ -181,6 +192,17 @@ impl CallFailure {
             format!(
                 "{server} does not answer: it is tried again by itself, and mutations wait \
                      safely on this device"
+            ),
+        )
+    }
+
+    /// Passes: it is asked for again.
+    pub(crate) fn no_token(server: &str) -> Self {
+        Self::new(
+            ErrorCode::ServerUnreachable,
+            format!(
+                "{server} wants a token, and the token function gave none: it is called again \
+                     by itself, and mutations wait safely on this device"
             ),
         )
     }
@@ -242,6 +264,14 @@ impl CallFailure {
                 ErrorCode::ServerUnreachable,
                 format!("the server cannot serve {document} at the moment: {reason}"),
             ),
+            // Asked again, it tells where the two part.
+            Refusal::Parted => Self::new(
+                ErrorCode::ServerUnreachable,
+                format!(
+                    "another copy of this device's data has changed {document}: what is only here \
+                     is being sent on its own"
+                ),
+            ),
             Refusal::Damaged => Self::new(
                 ErrorCode::Storage,
                 format!(
@@ -250,7 +280,7 @@ impl CallFailure {
                      this device"
                 ),
             )
-            .lasting(),
+            .until_mended(),
         }
     }
 

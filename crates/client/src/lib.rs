@@ -32,11 +32,16 @@ mod protocol;
 mod record;
 mod rng;
 mod server_link;
+mod settings;
 mod store_link;
+mod tab_flow;
 
-pub use client::{Client, ClientSettings};
+pub use client::Client;
 pub use effect::{Effect, Input, Notice, PageServerFailure, PageServerId, SocketId, TabId};
 pub use protocol::{
-    Call, CallFailure, Connection, FromCore, Handle, QueryParams, Status, Storage, ToCore,
+    Call, CallFailure, Connection, FromCore, Handle, Mutate, OpenRequest, Query, Request, Status,
+    Storage, ToCore,
 };
+pub use settings::ClientSettings;
 pub use tidelog_document::warm_up;
+pub use tidelog_types::Params;

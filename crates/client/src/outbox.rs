@@ -3,14 +3,18 @@
 use tidelog_pages::StoreRequest;
 use tidelog_sync::{ToServer, encode_message};
 use tidelog_types::SortedMap;
+use tidelog_types::limits::Limits;
 
 use crate::effect::{Effect, Notice, PageServerId, SocketId, TabId};
 use crate::protocol::FromCore;
+use crate::tab_flow::TabFlow;
 
 /// The effects of one step.
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
     to_tabs: SortedMap<TabId, Vec<FromCore>>,
+    /// What tabs have not heard yet, this step's messages included.
+    pub(crate) flow: TabFlow,
     to_store: Vec<StoreRequest>,
     notices: Vec<Notice>,
     /// Messages for servers, by address: those of a server that is not there are dropped, since
@@ -21,8 +25,20 @@ pub(crate) struct Outbox {
 }
 
 impl Outbox {
+    pub(crate) fn new(flow: TabFlow) -> Self {
+        Self { flow, ..Self::default() }
+    }
+
     pub(crate) fn tell(&mut self, tab: TabId, message: FromCore) {
+        self.flow.tell(tab, &message);
         self.to_tabs.get_or_insert_with(tab, Vec::new).push(message);
+    }
+
+    /// Takes what tabs have not heard, now that all has been told them in this step.
+    pub(crate) fn take_flow(&mut self) -> TabFlow {
+        let mut flow = std::mem::take(&mut self.flow);
+        self.to_tabs.keys().for_each(|tab| flow.end_list(*tab));
+        flow
     }
 
     /// Whether the tab is told something anyway.
@@ -31,7 +47,7 @@ impl Outbox {
     }
 
     pub(crate) fn ask_store(&mut self, request: StoreRequest) {
-        self.to_store.extend(request.into_parts());
+        self.to_store.push(request);
     }
 
     pub(crate) fn notice(&mut self, notice: Notice) {
@@ -46,8 +62,12 @@ impl Outbox {
         self.sockets.push(Effect::OpenSocket { socket, url });
     }
 
-    pub(crate) fn send(&mut self, socket: SocketId, message: &ToServer) {
-        self.sockets.push(Effect::ToServer { socket, bytes: encode_message(message) });
+    /// Says how many bytes that is.
+    pub(crate) fn send(&mut self, socket: SocketId, message: &ToServer) -> usize {
+        let bytes = encode_message(message);
+        let size = bytes.len();
+        self.sockets.push(Effect::ToServer { socket, bytes });
+        size
     }
 
     pub(crate) fn close_socket(&mut self, socket: SocketId) {
@@ -59,10 +79,16 @@ impl Outbox {
     }
 
     /// The effects, the page server's first: its answer is what others wait for.
-    pub(crate) fn into_effects(self, page_server: Option<PageServerId>) -> Vec<Effect> {
+    pub(crate) fn into_effects(
+        self,
+        page_server: Option<PageServerId>,
+        limits: &Limits,
+    ) -> Vec<Effect> {
         let mut effects = Vec::new();
         if let Some(server) = page_server {
-            let to_page_server = messages(self.to_store).into_iter();
+            let requests = self.to_store.into_iter();
+            let parts = requests.flat_map(|it| it.into_parts(limits.append_part_pages_max));
+            let to_page_server = messages(parts).into_iter();
             effects.extend(to_page_server.map(|requests| Effect::ToPageServer {
                 server,
                 requests,
@@ -83,7 +109,7 @@ impl Outbox {
 
 /// Requests in as few messages as may be: all in one, except that pages which are sent ahead end
 /// a message, so that none is large.
-fn messages(requests: Vec<StoreRequest>) -> Vec<Vec<StoreRequest>> {
+fn messages(requests: impl Iterator<Item = StoreRequest>) -> Vec<Vec<StoreRequest>> {
     let mut messages = Vec::new();
     let mut message = Vec::new();
     for request in requests {

@@ -7,7 +7,7 @@
 
 use serde::{Deserialize, Serialize};
 use tidelog_document::Doctype;
-use tidelog_types::{CallId, ErrorCode, Outcome, Rows, Value};
+use tidelog_types::{CallId, ErrorCode, Outcome, Params, Remedy, Rows, Value};
 
 /// A tab's number for one of its calls, from 1, never reused by that tab.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -17,93 +17,23 @@ pub struct Call(pub u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Handle(pub u32);
 
-/// What a tab may ask. Every `call` gets exactly one answer, but for those that say otherwise.
+/// What a tab may say. Every `call` gets exactly one answer, but for those that say otherwise.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum ToCore {
-    /// Open a document. Answered by `Opened` or `Failed`.
-    Open {
+    /// A request about an open document, or the one that opens it. Requests about one document are
+    /// carried out in the order in which they were made, those of all tabs in one queue.
+    Ask {
         /// The call.
         call: Call,
-        /// The tab's number for the document from now on.
+        /// The tab's number for the document; from `Request::Open` on.
         handle: Handle,
-        /// The document's id.
-        document: String,
-        /// Whose copy; empty for the device's.
-        user: String,
-        /// Address of the server, `ws://` or `wss://`; `None` for a local document.
-        server: Option<String>,
-        /// The doctype that the tab knows it by.
-        doctype: Doctype,
-        /// Whether the tab can be asked for a token.
-        has_token: bool,
-    },
-    /// Run a mutation. Answered by `Durable` or `Failed`, and then by `Confirmed` or `Rejected`.
-    Mutate {
-        /// The call.
-        call: Call,
-        /// Which document.
-        handle: Handle,
-        /// The call's name in the journal.
-        id: CallId,
-        /// Which mutation.
-        name: String,
-        /// Its arguments.
-        args: Vec<(String, Value)>,
-        /// When it was issued, milliseconds since the epoch.
-        now_ms: u64,
-        /// Set if an earlier core was asked already: the LSN at which it said that the mutation is
-        /// durable, 0 if it has not said so.
-        again: Option<u64>,
-    },
-    /// Run a query once. Answered by `Rows` or `Failed`.
-    Query {
-        /// The call.
-        call: Call,
-        /// Which document.
-        handle: Handle,
-        /// One statement.
-        sql: String,
-        /// Its parameters.
-        params: QueryParams,
-    },
-    /// Run a query now and after every change that can affect it. Answered by `Rows` or `Failed`
-    /// each time, until `Unwatch`.
-    Watch {
-        /// The call.
-        call: Call,
-        /// Which document.
-        handle: Handle,
-        /// One statement.
-        sql: String,
-        /// Its parameters.
-        params: QueryParams,
+        /// What is asked.
+        request: Request,
     },
     /// Stop a watch. Not answered.
     Unwatch {
         /// The call that began it.
         call: Call,
-    },
-    /// Answered by `Done` when all that was pending has its verdict and all that the server had is
-    /// visible; by `Failed` where trying again cannot help.
-    Sync {
-        /// The call.
-        call: Call,
-        /// Which document.
-        handle: Handle,
-    },
-    /// Answered by `Exported` or `Failed`.
-    Export {
-        /// The call.
-        call: Call,
-        /// Which document.
-        handle: Handle,
-    },
-    /// Let go of a document. Answered by `Done`.
-    Close {
-        /// The call.
-        call: Call,
-        /// Which document.
-        handle: Handle,
     },
     /// Delete a local copy. Answered by `Done` or `Failed`.
     Destroy {
@@ -152,15 +82,75 @@ pub enum ToCore {
         /// Bytes that it may use.
         quota: u64,
     },
+    /// The tab is looked at again, or there is a network again: look after the servers. Not
+    /// answered.
+    Nudge,
+    /// The tab has heard so many lists of messages more. Not answered.
+    Heard {
+        /// How many.
+        lists: u32,
+    },
 }
 
-/// Parameters of a query.
+/// A request about one document: the same value from the tab's message to where it is run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub enum QueryParams {
-    /// By position.
-    Positional(Vec<Value>),
-    /// By name.
-    Named(Vec<(String, Value)>),
+pub enum Request {
+    /// Open the document. Answered by `Opened` or `Failed`.
+    Open(Box<OpenRequest>),
+    /// Run a mutation. Answered by `Durable` or `Failed`, and then by `Confirmed` or `Rejected`.
+    Mutate(Mutate),
+    /// Run a query once. Answered by `Rows` or `Failed`.
+    Query(Query),
+    /// Run a query now and after every change that can affect it. Answered by `Rows` or `Failed`
+    /// each time, until `Unwatch`.
+    Watch(Query),
+    /// Answered by `Done` when all that was pending has its verdict and all that the server had is
+    /// visible; by `Failed` where trying again cannot help.
+    Sync,
+    /// Answered by `Exported` or `Failed`.
+    Export,
+    /// Let go of the document. Answered by `Done`.
+    Close,
+}
+
+/// What a tab wants to open.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct OpenRequest {
+    /// The document's id.
+    pub document: String,
+    /// Whose copy; empty for the device's.
+    pub user: String,
+    /// Address of the server, `ws://` or `wss://`; `None` for a local document.
+    pub server: Option<String>,
+    /// The doctype that the tab knows it by.
+    pub doctype: Doctype,
+    /// Whether the tab can be asked for a token.
+    pub has_token: bool,
+}
+
+/// A mutation as its tab issues it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Mutate {
+    /// The call's name in the journal.
+    pub id: CallId,
+    /// Which mutation.
+    pub name: String,
+    /// Its arguments.
+    pub args: Vec<(String, Value)>,
+    /// When it was issued, milliseconds since the epoch.
+    pub now_ms: u64,
+    /// Set if an earlier core was asked already: the LSN at which it said that the mutation is
+    /// durable, 0 if it has not said so.
+    pub again: Option<u64>,
+}
+
+/// One statement that reads, and its parameters.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Query {
+    /// The statement.
+    pub sql: String,
+    /// Its parameters.
+    pub params: Params,
 }
 
 /// What the core tells a tab.
@@ -261,9 +251,9 @@ pub struct CallFailure {
     pub mutation: Option<String>,
     /// The reason given, where one was rejected.
     pub reason: Option<String>,
-    /// Whether it lasts until somebody has mended something, though its class does not say so.
+    /// What helps: as a rule what its code says.
     #[serde(skip)]
-    pub lasts: bool,
+    pub remedy: Remedy,
 }
 
 /// How a document stands, for `db.status`.

@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 use tidelog_document::{Doctype, DoctypeHash};
-use tidelog_types::{ClientId, Lsn, SortedMap, Value};
+use tidelog_types::limits::Limits;
+use tidelog_types::{CallId, ClientId, Lineage, Lsn, SortedMap, Value};
 
 /// The client's notes about one document, in the store as one opaque record.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -15,6 +16,9 @@ pub(crate) struct Record {
     pub(crate) doctypes: Vec<Doctype>,
     /// The newest of them.
     pub(crate) newest: DoctypeHash,
+    /// Who wrote the journal that this device writes: its timeline, or the storage journal of a
+    /// local document.
+    pub(crate) lives: Lineage,
     /// The rejections of the timeline before this LSN are in here.
     pub(crate) kept: Lsn,
     /// Rejections, oldest first: those for which no listener has returned, and the latest others.
@@ -24,6 +28,8 @@ pub(crate) struct Record {
 /// A rejection that an app has not dealt with yet.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct KeptRejection {
+    /// The call that issued it: other than its LSN it is the same in every timeline.
+    pub(crate) call: CallId,
     pub(crate) lsn: Lsn,
     pub(crate) mutation: String,
     pub(crate) args: Vec<(String, Value)>,
@@ -35,7 +41,37 @@ pub(crate) struct KeptRejection {
 /// Rejections that stay in the record after they were handled.
 const HANDLED_KEPT_MAX: usize = 64;
 
+impl KeptRejection {
+    /// About how many bytes it takes in the record.
+    fn size(&self) -> usize {
+        let value_size = |value: &Value| match value {
+            Value::Text(text) => text.len(),
+            Value::Blob(bytes) => bytes.len(),
+            _ => 8,
+        };
+        let args = self.args.iter().map(|(name, value)| name.len() + value_size(value) + 16);
+        self.mutation.len() + self.reason.len() + args.sum::<usize>() + 64
+    }
+}
+
 impl Record {
+    /// Keeps a few more rejections, and forgets the oldest beyond what may be kept. The record is
+    /// written as a whole, so what is in it has to stay small.
+    pub(crate) fn keep_rejections(&mut self, rejections: Vec<KeptRejection>, limits: &Limits) {
+        self.rejections.extend(rejections);
+        let (mut count, mut size) = (0, 0);
+        for rejection in self.rejections.iter().rev() {
+            size += rejection.size();
+            if count == limits.rejections_kept_max
+                || (count > 0 && size > limits.rejections_kept_size_max)
+            {
+                break;
+            }
+            count += 1;
+        }
+        self.rejections.drain(..self.rejections.len() - count);
+    }
+
     /// Forgets the oldest of those that were handled, beyond a few.
     pub(crate) fn forget_handled(&mut self) {
         let handled = self.rejections.iter().filter(|rejection| rejection.handled).count();
@@ -67,6 +103,7 @@ mod tests {
 
     use tidelog_document::{MutationDefinition, Param, ParamKind};
     use tidelog_sync::codec;
+    use tidelog_types::Life;
 
     use super::*;
 
@@ -87,6 +124,7 @@ mod tests {
             mutations: vec![add],
         };
         let rejection = KeptRejection {
+            call: CallId([4; 16]),
             lsn: Lsn::FIRST.plus(6),
             mutation: "add".to_owned(),
             args: vec![("id".to_owned(), Value::Text("a".to_owned()))],
@@ -98,9 +136,45 @@ mod tests {
             server: Some("wss://example.org".to_owned()),
             newest: doctype.hash(),
             doctypes: vec![doctype],
+            lives: Lineage::try_from(vec![(Life([5; 16]), Lsn::FIRST)]).expect("one life"),
             kept: Lsn::FIRST.plus(7),
             rejections: vec![rejection],
         }
+    }
+
+    fn rejection(lsn: u64, size: usize) -> KeptRejection {
+        KeptRejection {
+            call: CallId([1; 16]),
+            lsn: Lsn::new(lsn).expect("not 0"),
+            mutation: "add".to_owned(),
+            args: vec![("id".to_owned(), Value::Blob(vec![0; size]))],
+            reason: "no".to_owned(),
+            handled: false,
+        }
+    }
+
+    fn kept(record: &Record) -> Vec<u64> {
+        record.rejections.iter().map(|rejection| rejection.lsn.get()).collect()
+    }
+
+    #[test]
+    fn rejections_are_bounded_in_bytes_and_the_newest_is_always_kept() {
+        let limits = Limits { rejections_kept_size_max: 2000, ..Limits::DEFAULT };
+        let mut record = Record { rejections: Vec::new(), ..record() };
+        record.keep_rejections((1..9).map(|lsn| rejection(lsn, 500)).collect(), &limits);
+        assert_eq!(kept(&record), [6, 7, 8]);
+        record.keep_rejections(vec![rejection(9, 1 << 20)], &limits);
+        assert_eq!(kept(&record), [9], "what a listener may still want to know");
+        record.keep_rejections(vec![rejection(10, 0)], &limits);
+        assert_eq!(kept(&record), [10]);
+    }
+
+    #[test]
+    fn rejections_are_bounded_in_number() {
+        let limits = Limits { rejections_kept_max: 3, ..Limits::DEFAULT };
+        let mut record = Record { rejections: Vec::new(), ..record() };
+        record.keep_rejections((1..9).map(|lsn| rejection(lsn, 0)).collect(), &limits);
+        assert_eq!(kept(&record), [6, 7, 8]);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Randomness that comes from one seed.
 
-use tidelog_types::{ClientId, JournalId};
+use tidelog_types::{ClientId, JournalId, Life};
 
 /// A stream of bytes that is a function of its seed: BLAKE3 in counter mode.
 #[derive(Clone, Debug)]
@@ -22,6 +22,10 @@ impl Rng {
 
     pub(crate) fn journal(&mut self) -> JournalId {
         JournalId(self.draw())
+    }
+
+    pub(crate) fn life(&mut self) -> Life {
+        Life(self.draw())
     }
 
     pub(crate) fn client(&mut self) -> ClientId {

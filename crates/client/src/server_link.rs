@@ -1,6 +1,8 @@
 //! The way to one server: one socket for all documents that are synced there.
 
-use tidelog_sync::{ByeReason, FromServer, MessageError, ToServer, decode_message};
+use tidelog_sync::{
+    ByeReason, Channel, FromRoom, FromServer, MessageError, ToServer, decode_message,
+};
 use tidelog_types::{ClientId, DocumentKey, SortedMap};
 
 use crate::effect::SocketId;
@@ -8,15 +10,23 @@ use crate::outbox::Outbox;
 use crate::protocol::CallFailure;
 use crate::rng::Rng;
 
-/// Milliseconds without a word from the server after which it is asked for one.
+/// Milliseconds without a word from the server after which it is asked for one, and the same while
+/// something waits for it.
 const PING_AFTER_MS: u64 = 15_000;
-/// Milliseconds without a word after which the connection counts as broken.
-const SILENCE_MS: u64 = 30_000;
+const PING_SOON_AFTER_MS: u64 = 2_000;
+/// Milliseconds after that question after which the connection counts as broken.
+const ANSWER_MS: u64 = 15_000;
+/// The same while something waits, and how much of it what is still on its way up may take: lines
+/// that carry less are slower to be believed dead.
+const ANSWER_SOON_MS: u64 = 6_000;
+const UPLINK_BYTES_PER_MS: u64 = 64;
 /// Milliseconds that connecting may take, up to the server's welcome.
 const CONNECT_MS: u64 = 8_000;
-/// Milliseconds before the second try; doubles with each, up to the longest.
+/// Milliseconds before the second try; doubles with each, up to the longest, and while something
+/// waits for the server up to a shorter one.
 const RETRY_FIRST_MS: u64 = 250;
 const RETRY_LONGEST_MS: u64 = 10_000;
+const RETRY_SOON_MS: u64 = 3_000;
 
 /// How far the way to a server has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +41,17 @@ pub(crate) enum Stage {
     Welcomed,
 }
 
+/// Whether there is use for a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// No document is synced there any more.
+    None,
+    /// Documents are.
+    Some,
+    /// Something waits for it.
+    Soon,
+}
+
 /// The way to one server.
 #[derive(Debug)]
 pub(crate) struct ServerLink {
@@ -39,11 +60,17 @@ pub(crate) struct ServerLink {
     socket: Option<SocketId>,
     pub(crate) stage: Stage,
     tries: u32,
-    retry_at_ms: u64,
+    /// When it was lost, and how long to wait since then.
+    lost_at_ms: u64,
+    pause_ms: u64,
     heard_at_ms: u64,
-    pinged: bool,
+    pinged_at_ms: Option<u64>,
+    /// Whether there is a reason to ask whether it is still there.
+    is_doubted: bool,
+    /// Bytes that were sent since the server was heard.
+    unheard_size: u64,
     next_channel: u32,
-    channels: SortedMap<u32, DocumentKey>,
+    channels: SortedMap<Channel, DocumentKey>,
     /// Why it is not there, while it is not.
     pub(crate) failure: Option<CallFailure>,
     /// Whether trying again cannot help: another version, no access.
@@ -55,7 +82,7 @@ pub(crate) enum Heard {
     /// The server has let us in.
     Welcome,
     /// About a document.
-    About(DocumentKey, u32, FromServer),
+    About(DocumentKey, Channel, Box<FromRoom>),
     /// Nothing to do.
     Nothing,
     /// The connection is of no use any more.
@@ -70,9 +97,12 @@ impl ServerLink {
             socket: None,
             stage: Stage::Idle,
             tries: 0,
-            retry_at_ms: 0,
+            lost_at_ms: 0,
+            pause_ms: 0,
             heard_at_ms: 0,
-            pinged: false,
+            pinged_at_ms: None,
+            is_doubted: false,
+            unheard_size: 0,
             next_channel: 1,
             channels: SortedMap::new(),
             failure: None,
@@ -90,9 +120,9 @@ impl ServerLink {
     }
 
     /// Sends, if the server is there.
-    pub(crate) fn send(&self, message: &ToServer, out: &mut Outbox) {
+    pub(crate) fn send(&mut self, message: &ToServer, out: &mut Outbox) {
         if let (Some(socket), Stage::Welcomed) = (self.socket, self.stage) {
-            out.send(socket, message);
+            self.unheard_size += out.send(socket, message) as u64;
         }
     }
 
@@ -100,33 +130,34 @@ impl ServerLink {
     pub(crate) fn tick(
         &mut self,
         now_ms: u64,
-        wanted: bool,
+        need: Need,
         next_socket: &mut u32,
         out: &mut Outbox,
     ) -> bool {
-        if !wanted {
+        if need == Need::None {
             let was_open = self.socket.is_some();
             self.drop_socket(out);
             self.stage = Stage::Idle;
             self.failure = None;
             self.barred = false;
             self.tries = 0;
-            self.retry_at_ms = 0;
+            self.pause_ms = 0;
             return was_open;
         }
+        let is_soon = need == Need::Soon;
         match self.stage {
             Stage::Idle if self.barred => {}
-            Stage::Idle if now_ms >= self.retry_at_ms => {
+            Stage::Idle if now_ms >= self.retry_at_ms(is_soon) => {
                 *next_socket += 1;
                 let socket = SocketId(*next_socket);
                 self.socket = Some(socket);
                 self.stage = Stage::Connecting;
                 self.heard_at_ms = now_ms;
-                self.pinged = false;
+                self.believe();
                 out.open_socket(socket, format!("{}/v1/sync", self.url.trim_end_matches('/')));
                 out.wake_at(now_ms + CONNECT_MS);
             }
-            Stage::Idle => out.wake_at(self.retry_at_ms),
+            Stage::Idle => out.wake_at(self.retry_at_ms(is_soon)),
             Stage::Connecting | Stage::WantsToken => {
                 if now_ms >= self.heard_at_ms + CONNECT_MS {
                     return true;
@@ -134,19 +165,53 @@ impl ServerLink {
                 out.wake_at(self.heard_at_ms + CONNECT_MS);
             }
             Stage::Welcomed => {
-                let silent_ms = now_ms.saturating_sub(self.heard_at_ms);
-                if silent_ms >= SILENCE_MS {
-                    return true;
-                }
-                if silent_ms >= PING_AFTER_MS && !self.pinged {
-                    self.pinged = true;
+                let ping_at_ms = match (self.is_doubted, is_soon) {
+                    (true, _) => now_ms,
+                    (false, true) => self.heard_at_ms + PING_SOON_AFTER_MS,
+                    (false, false) => self.heard_at_ms + PING_AFTER_MS,
+                };
+                if self.pinged_at_ms.is_none() && now_ms >= ping_at_ms {
+                    self.pinged_at_ms = Some(now_ms);
                     self.send(&ToServer::Ping, out);
                 }
-                let next = if self.pinged { SILENCE_MS } else { PING_AFTER_MS };
-                out.wake_at(self.heard_at_ms + next);
+                let Some(pinged_at_ms) = self.pinged_at_ms else {
+                    out.wake_at(ping_at_ms);
+                    return false;
+                };
+                let broken_at_ms = pinged_at_ms + self.answer_ms(is_soon || self.is_doubted);
+                if now_ms >= broken_at_ms {
+                    return true;
+                }
+                out.wake_at(broken_at_ms);
             }
         }
         false
+    }
+
+    fn retry_at_ms(&self, is_soon: bool) -> u64 {
+        let longest_ms = if is_soon { RETRY_SOON_MS } else { RETRY_LONGEST_MS };
+        self.lost_at_ms + self.pause_ms.min(longest_ms)
+    }
+
+    fn answer_ms(&self, is_soon: bool) -> u64 {
+        let uplink_ms = self.unheard_size / UPLINK_BYTES_PER_MS;
+        if is_soon { (ANSWER_SOON_MS + uplink_ms).min(ANSWER_MS) } else { ANSWER_MS }
+    }
+
+    /// The server was heard, or nothing was sent yet.
+    fn believe(&mut self) {
+        self.pinged_at_ms = None;
+        self.is_doubted = false;
+        self.unheard_size = 0;
+    }
+
+    /// The network has changed, or somebody looks again: an old connection may be dead.
+    pub(crate) fn nudge(&mut self) {
+        self.is_doubted = true;
+        if !self.barred {
+            self.pause_ms = 0;
+            self.tries = 0;
+        }
     }
 
     /// The socket is open: say who we are, or ask for a token first.
@@ -169,7 +234,7 @@ impl ServerLink {
     /// What the server said.
     pub(crate) fn hear(&mut self, now_ms: u64, bytes: &[u8]) -> Heard {
         self.heard_at_ms = now_ms;
-        self.pinged = false;
+        self.believe();
         let message = match decode_message::<FromServer>(bytes) {
             Ok(message) => message,
             Err(error) => {
@@ -191,10 +256,8 @@ impl ServerLink {
                 self.barred = matches!(reason, ByeReason::Version | ByeReason::Unauthenticated);
                 Heard::Broken
             }
-            message => match channel_of(&message).and_then(|channel| {
-                self.channels.get(&channel).map(|document| (document.clone(), channel))
-            }) {
-                Some((document, channel)) => Heard::About(document, channel, message),
+            FromServer::About { channel, body } => match self.channels.get(&channel) {
+                Some(document) => Heard::About(document.clone(), channel, Box::new(body)),
                 // Of a channel that was closed meanwhile.
                 None => Heard::Nothing,
             },
@@ -210,29 +273,30 @@ impl ServerLink {
         }
         let longest = (RETRY_FIRST_MS << self.tries.min(6)).min(RETRY_LONGEST_MS);
         self.tries += 1;
-        self.retry_at_ms = now_ms + longest / 2 + rng.below(longest / 2 + 1);
+        self.lost_at_ms = now_ms;
+        self.pause_ms = longest / 2 + rng.below(longest / 2 + 1);
         if self.failure.is_none() {
             self.failure = Some(CallFailure::unreachable(&self.url));
         }
-        out.wake_at(self.retry_at_ms);
+        out.wake_at(now_ms);
     }
 
     /// A number for a document on this connection.
-    pub(crate) fn open_channel(&mut self, document: DocumentKey) -> u32 {
-        let channel = self.next_channel;
+    pub(crate) fn open_channel(&mut self, document: DocumentKey) -> Channel {
+        let channel = Channel(self.next_channel);
         self.next_channel += 1;
         self.channels.insert(channel, document);
         channel
     }
 
-    pub(crate) fn close_channel(&mut self, channel: u32) {
+    pub(crate) fn close_channel(&mut self, channel: Channel) {
         self.channels.remove(&channel);
     }
 
     /// Forget what barred it, and try at once: somebody asks for it anew.
     pub(crate) fn try_now(&mut self) {
         self.barred = false;
-        self.retry_at_ms = 0;
+        self.pause_ms = 0;
     }
 
     fn drop_socket(&mut self, out: &mut Outbox) {
@@ -243,16 +307,105 @@ impl ServerLink {
     }
 }
 
-fn channel_of(message: &FromServer) -> Option<u32> {
-    match message {
-        FromServer::Opened { channel, .. }
-        | FromServer::SeedWanted { channel }
-        | FromServer::Seeded { channel }
-        | FromServer::Entry { channel, .. }
-        | FromServer::Acked { channel, .. }
-        | FromServer::Probed { channel, .. }
-        | FromServer::Refused { channel, .. }
-        | FromServer::Undecided { channel, .. } => Some(*channel),
-        FromServer::Welcome | FromServer::Bye { .. } | FromServer::Pong => None,
+#[cfg(test)]
+mod tests {
+    use tidelog_sync::encode_message;
+    use tidelog_types::limits::Limits;
+
+    use super::*;
+    use crate::effect::Effect;
+
+    /// A link, and the time.
+    struct Stage {
+        link: ServerLink,
+        now_ms: u64,
+        sockets: u32,
+    }
+
+    impl Stage {
+        fn new() -> Self {
+            let link = ServerLink::new("ws://server".to_owned(), ClientId([1; 16]));
+            Self { link, now_ms: 1_000_000, sockets: 0 }
+        }
+
+        /// The server has let us in just now.
+        fn welcomed() -> Self {
+            let mut stage = Self::new();
+            stage.tick(Need::Some);
+            stage.link.opened(stage.now_ms, false, &mut Outbox::default());
+            stage.hear(&FromServer::Welcome);
+            stage
+        }
+
+        fn hear(&mut self, message: &FromServer) {
+            self.link.hear(self.now_ms, &encode_message(message));
+        }
+
+        /// Whether it was given up, and whether a message was sent or a socket opened.
+        fn tick(&mut self, need: Need) -> (bool, bool) {
+            let mut out = Outbox::default();
+            let is_lost = self.link.tick(self.now_ms, need, &mut self.sockets, &mut out);
+            let effects = out.into_effects(None, &Limits::DEFAULT);
+            let acts = |effect: &Effect| !matches!(effect, Effect::WakeAt { .. });
+            (is_lost, effects.iter().any(acts))
+        }
+
+        /// Milliseconds until it does something, looked at each 100 ms.
+        fn acts_after(&mut self, need: Need) -> u64 {
+            let start_ms = self.now_ms;
+            while self.tick(need) == (false, false) {
+                self.now_ms += 100;
+            }
+            self.now_ms - start_ms
+        }
+
+        fn lose(&mut self) {
+            self.link.lost(self.now_ms, &mut Rng::new([7; 32]), &mut Outbox::default());
+        }
+    }
+
+    #[test]
+    fn a_dead_connection_is_noticed_soon_while_something_waits() {
+        let mut stage = Stage::welcomed();
+        assert_eq!(stage.acts_after(Need::Soon), PING_SOON_AFTER_MS);
+        assert_eq!(stage.acts_after(Need::Soon), ANSWER_SOON_MS);
+        let mut stage = Stage::welcomed();
+        assert_eq!(stage.acts_after(Need::Some), PING_AFTER_MS);
+        assert_eq!(stage.acts_after(Need::Some), ANSWER_MS);
+    }
+
+    #[test]
+    fn a_slow_line_is_given_time_for_what_is_on_its_way() {
+        let mut stage = Stage::welcomed();
+        stage.acts_after(Need::Soon);
+        stage.link.unheard_size = 2_000 * UPLINK_BYTES_PER_MS;
+        assert_eq!(stage.acts_after(Need::Soon), ANSWER_SOON_MS + 2_000);
+        let mut stage = Stage::welcomed();
+        stage.acts_after(Need::Soon);
+        stage.link.unheard_size = u64::MAX;
+        assert_eq!(stage.acts_after(Need::Soon), ANSWER_MS);
+    }
+
+    #[test]
+    fn a_connection_is_asked_at_once_when_the_network_has_changed() {
+        let mut stage = Stage::welcomed();
+        stage.link.nudge();
+        assert_eq!(stage.acts_after(Need::Some), 0);
+        stage.hear(&FromServer::Pong);
+        assert_eq!(stage.acts_after(Need::Some), PING_AFTER_MS);
+    }
+
+    #[test]
+    fn what_waits_does_not_wait_for_a_long_pause() {
+        for (need, longest_ms) in [(Need::Some, RETRY_LONGEST_MS), (Need::Soon, RETRY_SOON_MS)] {
+            let mut stage = Stage::new();
+            (0..10).for_each(|_| stage.lose());
+            let after_ms = stage.acts_after(need);
+            assert!((longest_ms / 2..=longest_ms + 100).contains(&after_ms), "{after_ms}");
+        }
+        let mut stage = Stage::new();
+        (0..10).for_each(|_| stage.lose());
+        stage.link.nudge();
+        assert_eq!(stage.acts_after(Need::Some), 0);
     }
 }

@@ -38,6 +38,11 @@ impl StoreLink {
         self.server
     }
 
+    /// Whether a page server takes what is handed over.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.ready
+    }
+
     /// What keeps the data at the moment.
     pub(crate) fn storage(&self) -> Storage {
         self.kept_in.filter(|_| self.ready && !self.is_lost()).unwrap_or(Storage::Waiting)
@@ -114,6 +119,15 @@ impl StoreLink {
         self.hand_over(out, |ticket| StoreRequest::Destroy { ticket, document })
     }
 
+    /// Whether this document is to be destroyed, and nobody has said yet that it is. Nothing is
+    /// appended behind that: handed over again, it would take along what was durable already.
+    pub(crate) fn destroys(&self, document: &DocumentKey) -> bool {
+        self.pending.iter().any(|(_, request)| match request {
+            StoreRequest::Destroy { document: destroyed, .. } => destroyed == document,
+            _ => false,
+        })
+    }
+
     /// A question, asked now if anybody is there. Whoever asks it asks again once a page server
     /// has let us in.
     pub(crate) fn ask(&self, request: StoreRequest, out: &mut Outbox) {
@@ -137,11 +151,10 @@ impl StoreLink {
         self.last_request
     }
 
-    /// Everything up to `ticket` is durable.
-    pub(crate) fn durable(&mut self, ticket: Ticket) {
-        while self.pending.front().is_some_and(|(pending, _)| *pending <= ticket) {
-            self.pending.pop_front();
-        }
+    /// Everything up to `ticket` is durable. Gives the documents that are destroyed by that.
+    pub(crate) fn durable(&mut self, ticket: Ticket) -> Vec<DocumentKey> {
+        let settled = self.pending.partition_point(|(pending, _)| *pending <= ticket);
+        self.pending.drain(..settled).filter_map(|(_, request)| destroyed_by(request)).collect()
     }
 
     /// Gives up what is pending of one document, from `ticket` on.
@@ -153,11 +166,13 @@ impl StoreLink {
         });
     }
 
-    /// Gives up a destroy, if this is the ticket of one.
-    pub(crate) fn give_up_destroy(&mut self, ticket: Ticket) {
-        self.pending.retain(|(pending, request)| {
-            *pending != ticket || !matches!(request, StoreRequest::Destroy { .. })
-        });
+    /// Gives up a destroy, if this is the ticket of one. Gives the document that stays.
+    pub(crate) fn give_up_destroy(&mut self, ticket: Ticket) -> Option<DocumentKey> {
+        let is_it = |(pending, request): &(Ticket, StoreRequest)| {
+            *pending == ticket && matches!(request, StoreRequest::Destroy { .. })
+        };
+        let (_, request) = self.pending.remove(self.pending.iter().position(is_it)?)?;
+        destroyed_by(request)
     }
 
     fn hand_over(
@@ -173,5 +188,12 @@ impl StoreLink {
         }
         self.pending.push_back((ticket, request));
         ticket
+    }
+}
+
+fn destroyed_by(request: StoreRequest) -> Option<DocumentKey> {
+    match request {
+        StoreRequest::Destroy { document, .. } => Some(document),
+        _ => None,
     }
 }

@@ -4,7 +4,9 @@ mod common;
 
 use common::server::{Server, talk};
 use common::*;
-use tidelog_client::{Call, FromCore, Input, PageServerFailure, PageServerId, Storage, ToCore};
+use tidelog_client::{
+    Call, FromCore, Input, Mutate, PageServerFailure, PageServerId, Request, Storage, ToCore,
+};
 use tidelog_types::ErrorCode;
 
 fn add(device: &mut Device, id: &str) -> Call {
@@ -13,17 +15,19 @@ fn add(device: &mut Device, id: &str) -> Call {
 
 /// The same call, as a tab asks it of the next core.
 fn again(device: &Device, call: Call, id: &str, durable: u64) -> ToCore {
-    ToCore::Mutate {
+    ToCore::Ask {
         call,
         handle: HANDLE,
-        id: call_id(call),
-        name: "add".to_owned(),
-        args: vec![
-            ("id".to_owned(), text(id)),
-            ("title".to_owned(), text(&format!("title of {id}"))),
-        ],
-        now_ms: device.now_ms,
-        again: Some(durable),
+        request: Request::Mutate(Mutate {
+            id: call_id(call),
+            name: "add".to_owned(),
+            args: vec![
+                ("id".to_owned(), text(id)),
+                ("title".to_owned(), text(&format!("title of {id}"))),
+            ],
+            now_ms: device.now_ms,
+            again: Some(durable),
+        }),
     }
 }
 
@@ -40,7 +44,7 @@ fn a_full_disk_fails_the_call_takes_it_back_and_later_ones_work() {
     assert_eq!(device.status().error.as_ref().map(|it| it.code), Some(ErrorCode::StorageFull));
     assert_eq!(device.query("select id from todo"), [[text("milk")]]);
 
-    device.disk.set_capacity(None);
+    device.disk.set_full(false);
     let bread = add(&mut device, "bread");
     assert_eq!(device.fate(milk), "durable 2, confirmed 2");
     assert_eq!(device.fate(bread), "durable 3, confirmed 3");
@@ -59,7 +63,7 @@ fn calls_behind_one_that_found_the_disk_full_are_told_too() {
     let kept = add(&mut device, "kept");
     device.fill_disk();
     let lost = [add(&mut device, "lost"), add(&mut device, "lost too")];
-    device.disk.set_capacity(None);
+    device.disk.set_full(false);
     device.flushed();
     device.flushed();
     assert_eq!(device.fate(kept), "durable 2, confirmed 2");
@@ -209,7 +213,7 @@ fn opening_on_a_full_disk_says_so_and_works_once_there_is_room() {
     device.kill_core_on_a_full_disk();
     let refused = device.start_open(TAB, None, &todos());
     assert_eq!(device.code(refused), ErrorCode::StorageFull);
-    device.disk.set_capacity(None);
+    device.disk.set_full(false);
     device.lend();
     device.open(&todos());
     assert_eq!(device.query("select id from todo"), [[text("milk")]]);
@@ -235,7 +239,7 @@ fn calls_wait_for_the_layers_after_a_failed_append() {
         let (count, query) = device.query_message("select count(*) from todo");
         device.ask(TAB, vec![query]);
         let sync = device.sync();
-        device.disk.set_capacity(None);
+        device.disk.set_full(false);
         device.disk.hold_flushes(false);
         device.flushed();
         assert_eq!(device.fate(lost), "failed: StorageFull");
@@ -263,7 +267,7 @@ fn a_release_that_found_the_disk_full_goes_on_once_there_is_room() {
         newer.mutations.push(define("star", &[], &["update todo set star = 1"]));
         let call = device.start_open(OTHER_TAB, url, &newer);
         device.opened(call);
-        device.disk.set_capacity(None);
+        device.disk.set_full(false);
 
         // Its note that there is a newer doctype was lost; the tab is still of that one.
         let (star, message) = device.mutation("star", &[]);
@@ -295,7 +299,7 @@ fn a_release_that_found_the_disk_full_is_told_to_a_server_that_was_asked_before_
     newer.mutations.push(define("star", &[], &["update todo set star = 1"]));
     let call = device.start_open(OTHER_TAB, Some(SERVER), &newer);
     device.opened(call);
-    device.disk.set_capacity(None);
+    device.disk.set_full(false);
     // The document was read anew, and what the disk has of it names the older release alone.
     device.pass(15_000);
     talk(&mut server, &mut [&mut device]);

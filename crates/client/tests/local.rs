@@ -3,8 +3,10 @@
 mod common;
 
 use common::*;
-use tidelog_client::{Connection, FromCore, Input, ToCore};
+use tidelog_client::{Connection, FromCore, Input, Request, ToCore};
+use tidelog_pages::StoreRequest;
 use tidelog_types::ErrorCode;
+use tidelog_types::limits::Limits;
 
 fn add(device: &mut Device, id: &str) -> tidelog_client::Call {
     device.mutate("add", &[("id", text(id)), ("title", text(&format!("title of {id}")))])
@@ -54,12 +56,12 @@ fn a_tab_that_asks_the_same_core_again_is_answered_and_nothing_runs_twice() {
     // The welcome was late, so the tab greets once more, on a port of its own.
     device.step(Input::TabClosed { tab: TAB });
     device.start_open(OTHER_TAB, None, &todos());
-    let ToCore::Mutate { call, handle, id, name, args, now_ms, .. } = message else {
-        unreachable!("BUG: it is one");
-    };
-    let again = Some(0);
+    let mut again = message;
+    if let ToCore::Ask { request: Request::Mutate(mutate), .. } = &mut again {
+        mutate.again = Some(0);
+    }
     device.told.clear();
-    device.ask(OTHER_TAB, vec![ToCore::Mutate { call, handle, id, name, args, now_ms, again }]);
+    device.ask(OTHER_TAB, vec![again]);
     assert_eq!(device.fate(milk), "", "it is not on the disk yet");
     device.flushed();
     let both = "durable 2, confirmed 2, durable 2, confirmed 2";
@@ -83,7 +85,7 @@ fn calls_of_a_tab_take_effect_in_their_order() {
     let (two, see_two) = device.query_message(count);
     let close = device.next_call();
     let (late, too_late) = device.query_message(count);
-    let close_message = ToCore::Close { call: close, handle: HANDLE };
+    let close_message = ToCore::Ask { call: close, handle: HANDLE, request: Request::Close };
     device.ask(
         TAB,
         vec![first, see_one, again, see_still_one, second, see_two, close_message, too_late],
@@ -196,4 +198,70 @@ fn after_many_mutations_a_document_opens_as_after_a_few() {
     let (few, many) = (reads_at_open(500), reads_at_open(50_000));
     assert_eq!(few, many, "requests and pages");
     assert!(many.1 < 10, "{many:?}");
+}
+
+/// Issues twice as many mutations in one turn as the store remembers when its log is full.
+fn issue_many(device: &mut Device) -> Vec<(tidelog_client::Call, ToCore)> {
+    let mut calls = Vec::new();
+    for n in 0..2 * Limits::DEFAULT.calls_kept_max {
+        let id = text(&format!("todo-{n}"));
+        calls.push(device.mutation("add", &[("id", id.clone()), ("title", id)]));
+    }
+    device.ask(TAB, calls.iter().map(|(_, message)| message.clone()).collect());
+    calls
+}
+
+/// The core dies, and the tab asks the next one for all of them: each is there once.
+fn die_and_ask_again(device: &mut Device, calls: &[(tidelog_client::Call, ToCore)]) {
+    device.disk.hold_flushes(false);
+    device.kill_core();
+    device.open(&todos());
+    let again = calls.iter().map(|(_, message)| {
+        let mut again = message.clone();
+        if let ToCore::Ask { request: Request::Mutate(mutate), .. } = &mut again {
+            mutate.again = Some(0);
+        }
+        again
+    });
+    device.ask(TAB, again.collect());
+    for (call, _) in calls {
+        assert!(device.fate(*call).starts_with("durable"), "{}", device.fate(*call));
+    }
+    let count = i64::try_from(calls.len()).expect("some thousands");
+    assert_eq!(device.query("select count(*) from todo"), [[integer(count)]]);
+}
+
+fn calls_handed_over(device: &Device) -> usize {
+    let calls = |request: &StoreRequest| match request {
+        StoreRequest::Append { append, .. } => {
+            append.storage.iter().map(|entry| entry.calls.len()).sum()
+        }
+        _ => 0,
+    };
+    device.asked.iter().map(calls).sum()
+}
+
+/// Goal: no call is carried out twice, however many are issued at once. Method: the core dies when
+/// the first of them are on the disk and nobody has been told. No more of them are there than the
+/// store remembers for as long as it lives.
+#[test]
+fn every_call_of_a_dead_core_is_recognised_however_many_there_are() {
+    let mut device = Device::new(1);
+    device.open(&todos());
+    device.disk.hold_flushes(true);
+    let calls = issue_many(&mut device);
+    assert_eq!(calls_handed_over(&device), Limits::DEFAULT.calls_kept_max);
+    die_and_ask_again(&mut device, &calls);
+}
+
+/// The same where they were issued while there was no page server, and all go to the next at once.
+#[test]
+fn every_call_is_recognised_that_was_issued_without_a_page_server() {
+    let mut device = Device::new(1);
+    device.open(&todos());
+    device.lose_page_server();
+    let calls = issue_many(&mut device);
+    assert_eq!(device.query("select count(*) from todo"), [[integer(2048)]], "all are visible");
+    device.lend();
+    die_and_ask_again(&mut device, &calls);
 }

@@ -4,11 +4,13 @@ mod common;
 
 use common::server::{Server, talk};
 use common::*;
-use tidelog_client::{Call, FromCore, Input, PageServerFailure, PageServerId, Storage, ToCore};
+use tidelog_client::{
+    Call, FromCore, Input, PageServerFailure, PageServerId, Request, Storage, ToCore,
+};
 use tidelog_disk::{CrashDevice, Disk};
 use tidelog_pages::StoreRequest;
 use tidelog_types::ErrorCode;
-use tidelog_types::limits::APPEND_PART_PAGES_MAX;
+use tidelog_types::limits::Limits;
 
 fn add(device: &mut Device, id: &str) -> Call {
     device.mutate("add", &[("id", text(id)), ("title", text(&format!("title of {id}")))])
@@ -61,7 +63,7 @@ fn a_full_disk_is_said_until_a_page_server_has_let_us_in() {
     let refused = device.start_open(OTHER_TAB, None, &todos());
     assert_eq!(device.code(refused), ErrorCode::StorageFull);
 
-    device.disk.set_capacity(None);
+    device.disk.set_full(false);
     device.lend();
     assert_eq!((error(&device), device.status().storage), (None, Storage::Opfs));
     assert_eq!(device.fate(waiting), "durable 3, confirmed 3");
@@ -87,7 +89,7 @@ fn what_a_full_disk_has_no_room_for_is_fetched_again_after_a_pause() {
     add(&mut other, "milk");
     talk(&mut server, &mut [&mut other, &mut full]);
     assert_eq!(error(&full), Some(ErrorCode::StorageFull));
-    full.disk.set_capacity(None);
+    full.disk.set_full(false);
     full.pass(1_000);
     talk(&mut server, &mut [&mut other, &mut full]);
     assert_eq!(full.query("select id from todo"), [[text("milk")]]);
@@ -171,7 +173,8 @@ fn a_damaged_document_is_as_it_was_before_says_so_and_takes_no_more() {
     let mut device = Device::new(1);
     device.open(&todos());
     add(&mut device, "milk");
-    let before = device.disk.bytes_of("log-a").expect("a file").len();
+    let log = device.disk.bytes_of("log-a").expect("a file");
+    let before = log.iter().rposition(|byte| *byte != 0).expect("it is written to");
     add(&mut device, "bread");
     add(&mut device, "eggs");
     let at = before + 5_000;
@@ -187,12 +190,44 @@ fn a_damaged_document_is_as_it_was_before_says_so_and_takes_no_more() {
     assert!(device.failure(refused).message.contains("exported"));
     assert_eq!(device.query("select id from todo"), [[text("milk")]], "and it goes on");
     let call = device.next_call();
-    device.ask(TAB, vec![ToCore::Export { call, handle: HANDLE }]);
+    device.ask(TAB, vec![ToCore::Ask { call, handle: HANDLE, request: Request::Export }]);
     assert!(matches!(device.answer(call), FromCore::Exported { .. }));
     device.close(TAB);
     let refused = device.destroy(true);
     assert_eq!(device.code(refused), ErrorCode::Storage, "that would be a write");
     assert!(device.failure(refused).message.contains("destroyAll()"));
+}
+
+/// Goal: a page that rots while the store is open fails whoever needs it, with a word that can be
+/// understood, and nobody else; it is not asked for again and again. Method: each place where one
+/// row lies, among five hundred.
+#[test]
+fn a_page_that_rotted_fails_the_calls_that_need_it_and_no_others() {
+    let mut device = Device::new(1);
+    device.open(&todos());
+    for n in 0..500 {
+        add(&mut device, &n.to_string());
+    }
+    device.kill_core();
+    device.open(&todos());
+    for file in ["log-a", "log-b", "pages"] {
+        let bytes = device.disk.bytes_of(file).expect("a file");
+        let is_there = |at: &usize| bytes[*at..].starts_with(b"title of 250");
+        for at in (0..bytes.len()).filter(is_there) {
+            device.disk.file(file).write_at(at as u64, b"?").expect("room");
+        }
+    }
+    device.asked.clear();
+    for _ in 0..3 {
+        let failure = device.try_query("select count(title) from todo").expect_err("it is damaged");
+        assert_eq!(failure.code, ErrorCode::Storage);
+        assert!(failure.message.contains("damaged"), "{failure:?}");
+    }
+    assert!(device.asked.len() < 20, "{} requests", device.asked.len());
+    assert_eq!(device.query("select title from todo where rowid = 1"), [[text("title of 0")]]);
+    let butter = add(&mut device, "butter");
+    assert_eq!(device.fate(butter), "durable 502, confirmed 502");
+    assert_eq!(device.status().storage, Storage::Opfs, "the page server goes on");
 }
 
 /// Goal: no message to the page server is large, whatever a mutation changes; and all of it is
@@ -212,7 +247,7 @@ fn a_large_append_travels_in_parts_and_is_handed_over_again() {
     for request in &device.asked {
         match request {
             StoreRequest::Stage { pages, .. } => {
-                assert!(pages.len() <= APPEND_PART_PAGES_MAX);
+                assert!(pages.len() <= Limits::DEFAULT.append_part_pages_max);
                 pages_count += pages.len();
             }
             StoreRequest::Append { append, .. } => {

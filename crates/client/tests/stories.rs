@@ -58,7 +58,7 @@ impl Stage {
             ["cut", "the", "power", "of", name] => self.device(name).cut_power(),
             ["fill", "the", "disk", "of", name] => self.device(name).fill_disk(),
             ["make", "room", "on", "the", "disk", "of", name] => {
-                self.device(name).disk.set_capacity(None);
+                self.device(name).disk.set_full(false);
             }
             ["stop", "the", "server"] => self.stop_server(),
             ["start", "the", "server"] => self.start_server(),

@@ -4,9 +4,10 @@ mod common;
 
 use common::server::{Server, talk};
 use common::*;
-use tidelog_client::{Call, Connection, FromCore, ToCore};
-use tidelog_sync::{ByeReason, EntryPart, FromServer, ToServer};
-use tidelog_types::{ErrorCode, Lsn, Pgid};
+use tidelog_client::{Call, Connection, FromCore, Mutate, Request, ToCore};
+use tidelog_document::hash_part;
+use tidelog_sync::{ByeReason, CodedPage, EntryPart, FromRoom, FromServer, ToRoom, ToServer};
+use tidelog_types::{EntryHash, ErrorCode, Lineage, Lsn, Pgid};
 
 fn add(device: &mut Device, id: &str) -> Call {
     device.mutate("add", &[("id", text(id)), ("title", text(&format!("title of {id}")))])
@@ -41,7 +42,7 @@ fn back_online(server: &mut Server, device: &mut Device) {
 
 fn frames(device: &Device) -> Vec<usize> {
     let count = |message: &ToServer| match message {
-        ToServer::Frames { frames, .. } => Some(frames.len()),
+        ToServer::About { body: ToRoom::Frames { frames, .. }, .. } => Some(frames.len()),
         _ => None,
     };
     device.sent.iter().filter_map(count).collect()
@@ -102,6 +103,12 @@ fn what_the_server_rejects_is_gone_and_told_until_a_listener_has_returned() {
     assert_eq!(first.rejections(TAB), [] as [u64; 0]);
     first.ask(TAB, vec![ToCore::ListenRejections { handle: HANDLE }]);
     assert_eq!(first.rejections(TAB), [1]);
+    // Listening may travel with the request that opens the document.
+    first.cut_power();
+    let (call, open) = first.open_message(Some(SERVER), &todos());
+    first.ask(TAB, vec![open, ToCore::ListenRejections { handle: HANDLE }]);
+    first.opened(call);
+    assert_eq!(first.rejections(TAB), [1]);
     first.ask(TAB, vec![ToCore::RejectionHandled { handle: HANDLE, lsn: 1 }]);
     first.cut_power();
     let call = first.start_open(TAB, Some(SERVER), &todos());
@@ -134,7 +141,7 @@ fn mutations_go_on_without_a_server_and_survive_until_it_is_back() {
     assert_eq!(device.status().pending, 0);
     assert_eq!(device.status().error, None);
     let export = device.next_call();
-    device.ask(TAB, vec![ToCore::Export { call: export, handle: HANDLE }]);
+    device.ask(TAB, vec![ToCore::Ask { call: export, handle: HANDLE, request: Request::Export }]);
     let FromCore::Exported { file, .. } = device.answer(export) else { panic!() };
     assert!(*file == server.image(), "the two sides differ");
 }
@@ -215,7 +222,7 @@ fn a_local_document_becomes_the_servers() {
 
 fn image(device: &mut Device) -> Vec<u8> {
     let call = device.next_call();
-    device.ask(TAB, vec![ToCore::Export { call, handle: HANDLE }]);
+    device.ask(TAB, vec![ToCore::Ask { call, handle: HANDLE, request: Request::Export }]);
     match device.answer(call) {
         FromCore::Exported { file, .. } => file.clone(),
         other => panic!("{other:?}"),
@@ -290,14 +297,16 @@ fn a_document_is_not_destroyed_while_mutations_are_pending_unless_by_force() {
 
 /// What a tab says to the next core; `lsn` is what it knows.
 fn again(call: Call, id: &str, lsn: u64) -> ToCore {
-    ToCore::Mutate {
+    ToCore::Ask {
         call,
         handle: HANDLE,
-        id: call_id(call),
-        name: "add".to_owned(),
-        args: vec![("id".to_owned(), text(id)), ("title".to_owned(), text(id))],
-        now_ms: 0,
-        again: Some(lsn),
+        request: Request::Mutate(Mutate {
+            id: call_id(call),
+            name: "add".to_owned(),
+            args: vec![("id".to_owned(), text(id)), ("title".to_owned(), text(id))],
+            now_ms: 0,
+            again: Some(lsn),
+        }),
     }
 }
 
@@ -473,16 +482,51 @@ fn an_opening_between_two_parts_of_an_entry_lets_it_begin_anew() {
     add(&mut writer, "milk");
     talk(&mut server, &mut [&mut writer]);
     let news = server.news(device.number);
-    let [FromServer::Entry { channel, part }] = news.as_slice() else { panic!("{news:?}") };
+    let [FromServer::About { channel, body: FromRoom::Entry(part) }] = news.as_slice() else {
+        panic!("{news:?}")
+    };
+    let say = |body| FromServer::About { channel: *channel, body };
     let absent =
-        (1..=part.db_pages).map(Pgid).find(|it| part.pages.iter().all(|(pgid, _)| pgid != it));
-    let old = (absent.expect("not all pages change"), part.pages[0].1.clone());
-    let begun = EntryPart { pages: vec![old], last: false, ..part.clone() };
-    device.hear_server(&FromServer::Entry { channel: *channel, part: begun });
-    let (storage, wanted) = (server.position(), Lsn::FIRST);
-    device.hear_server(&FromServer::Opened { channel: *channel, storage, wanted });
+        (1..=part.db_pages).map(Pgid).find(|it| part.pages.iter().all(|page| page.pgid != *it));
+    let old = CodedPage { pgid: absent.expect("not all pages change"), ..part.pages[0].clone() };
+    let (pgid, page) = old.clone().decoded();
+    let hash = hash_part(EntryHash::default(), [(pgid, &page)], part.db_pages);
+    let begun = EntryPart { pages: vec![old], hash, is_last: false, ..part.clone() };
+    device.hear_server(&say(FromRoom::Entry(begun)));
+    let (storage, wanted, lives) = (server.position(), Lsn::FIRST, Lineage::default());
+    let from = Lsn::FIRST;
+    device.hear_server(&say(FromRoom::Opened { storage, from, wanted, lives }));
     device.hear_server(&news[0]);
     assert_eq!(count(&mut device), [[tidelog_types::Value::Integer(1)]]);
+}
+
+/// Goal: a server whose window is full hears of what it sent. Method: a channel that is opened
+/// anew, with a doctype more, gets again what was taken in before the answer came.
+#[test]
+fn an_entry_that_comes_again_is_acknowledged_again() {
+    let mut server = Server::new();
+    let (mut writer, mut device) = (online(1, &mut server), online(2, &mut server));
+    add(&mut writer, "milk");
+    talk(&mut server, &mut [&mut writer]);
+    let news = server.news(device.number);
+    let [FromServer::About { channel, body: FromRoom::Entry(_) }] = news.as_slice() else {
+        panic!("{news:?}")
+    };
+    let (from, storage) = (Lsn::FIRST, server.position());
+    let (wanted, lives) = (Lsn::FIRST, Lineage::default());
+    let opened = FromRoom::Opened { storage, from, wanted, lives };
+    let opened = FromServer::About { channel: *channel, body: opened };
+    let is_received = |said: &ToServer| {
+        let ToServer::About { body: ToRoom::Received { next }, .. } = said else { return false };
+        *next == storage.next
+    };
+    device.hear_server(&news[0]);
+    assert!(device.take_sent().iter().any(is_received));
+    device.hear_server(&opened);
+    device.take_sent();
+    device.hear_server(&news[0]);
+    let sent = device.take_sent();
+    assert!(sent.iter().any(is_received), "the server would wait for ever: {sent:?}");
 }
 
 /// Goal: damage on the server costs nobody anything that is here. Method: a server that refuses

@@ -66,6 +66,7 @@ struct Device {
     power_off_after: Option<u64>,
     fault: Option<(u64, Fault)>,
     capacity: Option<u64>,
+    is_full: bool,
     holds_flushes: bool,
     /// Numbers writes and flush requests of all files in the order in which they were made.
     clock: u64,
@@ -73,6 +74,8 @@ struct Device {
     changing_calls: Vec<u64>,
     /// Whether a flush was completed since the last call.
     has_completed: bool,
+    /// How often its owner was killed or its power cut.
+    lives: u64,
 }
 
 impl CrashDevice {
@@ -104,6 +107,14 @@ impl CrashDevice {
         self.lock().calls
     }
 
+    /// A number that is another one for each opening of the files, and the same in each run: what a
+    /// host would take by chance.
+    #[must_use]
+    pub fn seed(&self) -> u64 {
+        let device = self.lock();
+        (device.lives << 32) + device.calls
+    }
+
     /// The calls after which a power cut may leave something else than after the call before.
     #[must_use]
     pub fn changing_calls(&self) -> Vec<u64> {
@@ -116,6 +127,12 @@ impl CrashDevice {
         self.lock().power_off_after = Some(call);
     }
 
+    /// Whether the power is off.
+    #[must_use]
+    pub fn is_off(&self) -> bool {
+        self.lock().is_off()
+    }
+
     /// Makes call number `call` (the first is 1) fail in this way.
     pub fn fail_call(&self, call: u64, fault: Fault) {
         self.lock().fault = Some((call, fault));
@@ -124,6 +141,12 @@ impl CrashDevice {
     /// Bytes that fit on the device, all files together.
     pub fn set_capacity(&self, capacity: Option<u64>) {
         self.lock().capacity = capacity;
+    }
+
+    /// Whether nothing new fits on the device, not even where a file has room, as where the system
+    /// copies what is written over: writes succeed that put zeros, or what was there.
+    pub fn set_full(&self, is_full: bool) {
+        self.lock().is_full = is_full;
     }
 
     /// Whether flushes wait for [`CrashDevice::complete_flushes`]; otherwise each is complete
@@ -141,8 +164,9 @@ impl CrashDevice {
         }
     }
 
-    /// Completes the flushes that were requested of one file, if there are any. Of several files
-    /// `choose(n)` says which: disks need not finish in the order in which they were asked.
+    /// Completes flushes that were requested of one file, if there are any. Of several files
+    /// `choose(n)` says which, since disks need not finish in the order in which they were asked;
+    /// and of several flushes up to which.
     pub fn complete_flushes_of_one(&self, choose: &mut dyn FnMut(usize) -> usize) {
         let mut device = self.lock();
         if device.is_off() {
@@ -153,8 +177,19 @@ impl CrashDevice {
         let mut waiting: Vec<&mut FileState> = waiting.collect();
         if !waiting.is_empty() {
             let chosen = choose(waiting.len());
-            waiting[chosen].complete_flushes();
+            let last = match waiting[chosen].requested.len() {
+                1 => 0,
+                count => choose(count),
+            };
+            waiting[chosen].complete_flushes_to(last);
         }
+    }
+
+    /// All that is not flushed is being flushed, which fails.
+    pub fn fail_flushes(&self) {
+        let mut device = self.lock();
+        let clock = device.clock;
+        device.files.iter_mut().for_each(|file| file.fail_flush(clock));
     }
 
     /// Whether a flush was requested that is not complete and still may be.
@@ -192,7 +227,8 @@ impl CrashDevice {
     pub fn crash(&self, choose: &mut dyn FnMut(usize) -> usize) -> Self {
         let device = self.lock();
         let files = device.files.iter().map(|file| file.crash(choose)).collect();
-        Self(Arc::new(Mutex::new(Device { files, ..Device::default() })))
+        let lives = device.lives + 1;
+        Self(Arc::new(Mutex::new(Device { files, lives, ..Device::default() })))
     }
 
     /// The device after its owner was killed while the power stayed on: every write is there, and
@@ -201,8 +237,9 @@ impl CrashDevice {
     pub fn kill(&self) -> Self {
         let device = self.lock();
         let files = device.files.iter().map(FileState::kill).collect();
-        let (clock, holds_flushes) = (device.clock, device.holds_flushes);
-        Self(Arc::new(Mutex::new(Device { files, clock, holds_flushes, ..Device::default() })))
+        let (clock, holds_flushes, lives) = (device.clock, device.holds_flushes, device.lives + 1);
+        let device = Device { files, clock, holds_flushes, lives, ..Device::default() };
+        Self(Arc::new(Mutex::new(device)))
     }
 
     /// The bytes of a file as a read sees them.

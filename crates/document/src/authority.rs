@@ -5,9 +5,11 @@ use std::collections::BTreeSet;
 use tidelog_pages::StorageEntry;
 use tidelog_sqlite::{Reader, Run, View, Writer};
 use tidelog_sync::Origin;
-use tidelog_types::{CallId, JournalId, Lsn, LsnRange, PageSet, Pgid, Position};
+use tidelog_types::{
+    CallId, JournalId, Life, Lineage, Lsn, LsnRange, PageSet, Pgid, Position, Value,
+};
 
-use crate::program::{self, done};
+use crate::program::{self, AppliedTimeline, done};
 use crate::{Doctype, Mutation, Verdict, chain_of};
 
 /// One document on the side that decides: the server's, or a device's own of a local document.
@@ -21,6 +23,10 @@ pub struct Authority {
     reader: Reader,
     /// Where the storage journal stands after the last entry.
     position: Position,
+    /// Who wrote the storage journal.
+    lives: Lineage,
+    /// Who writes it now.
+    life: Life,
     unsealed: Unsealed,
 }
 
@@ -50,17 +56,24 @@ pub struct Applied {
 }
 
 impl Authority {
-    /// The document whose pages `view` shows and whose storage journal stands at `position`.
+    /// The document whose pages `view` shows and whose storage journal stands at `position` and
+    /// was written by `lives`. What it writes itself, it writes as `life`.
     #[must_use]
-    pub fn new(view: View, position: Position) -> Self {
+    pub fn new(view: View, position: Position, lives: Lineage, life: Life) -> Self {
         let (writer, reader) = (Writer::new(&view), Reader::new(&view));
-        Self { view, writer, reader, position, unsealed: Unsealed::default() }
+        Self { view, writer, reader, position, lives, life, unsealed: Unsealed::default() }
     }
 
     /// Where the storage journal stands, with the entries that are not durable yet.
     #[must_use]
     pub fn position(&self) -> Position {
         self.position
+    }
+
+    /// Who wrote the storage journal, as far as is known. It goes to the disk with the entries.
+    #[must_use]
+    pub fn lives(&self) -> &Lineage {
+        &self.lives
     }
 
     /// What its connections read.
@@ -80,9 +93,22 @@ impl Authority {
         Run::Done(u32::try_from(version).expect("BUG: so many migrations"))
     }
 
-    /// The first LSN of that timeline that is not applied.
-    pub fn wanted(&mut self, timeline: JournalId) -> Run<Lsn> {
-        program::wanted(&mut self.reader, timeline)
+    /// All tables, indexes, triggers and views, system tables among them, as they were made.
+    pub fn schema(&mut self) -> Run<Vec<Vec<Value>>> {
+        let sql = "select type, name, tbl_name, sql from sqlite_schema order by type, name";
+        self.reader.query_system(sql, &[])
+    }
+
+    /// Steps of SQLite's virtual machine that the last mutation took, and what its allocations
+    /// count for.
+    #[must_use]
+    pub fn steps(&self) -> u64 {
+        self.writer.steps()
+    }
+
+    /// How much of that timeline is applied.
+    pub fn applied(&mut self, timeline: JournalId) -> Run<AppliedTimeline> {
+        program::applied(&mut self.reader, timeline)
     }
 
     /// Brings the document to the doctype's version. `None` if it is there already, or beyond.
@@ -159,7 +185,9 @@ impl Authority {
 
     fn entry(&mut self, range: LsnRange, set: PageSet, calls: Vec<(CallId, Lsn)>) -> StorageEntry {
         let chain = chain_of(self.position.chain, range, &set);
-        self.position = Position { next: range.end(), chain, ..self.position };
+        self.lives.note(self.life, range.start());
+        self.lives.forget(self.view.limits().lives_kept_max, range.start());
+        self.position = Position { life: self.life, next: range.end(), chain, ..self.position };
         StorageEntry { range, position: self.position, calls, set }
     }
 }

@@ -1,9 +1,10 @@
 //! Whether a doctype can work at all, found out before any document is touched.
 
 use tidelog_sqlite::{Failure, Run, Transaction, View, Writer};
+use tidelog_types::{JournalId, Life, Lineage, Position, Value};
 
 use crate::program;
-use crate::{Doctype, MutationDefinition};
+use crate::{Authority, Doctype, MutationDefinition};
 
 /// Why a doctype cannot work.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -53,6 +54,32 @@ pub fn check(doctype: &Doctype) -> Result<(), DoctypeError> {
             reason: failure.to_string(),
         }),
         (None, Run::Fault(_)) => unreachable!("BUG: a scratch document has no absent pages"),
+    }
+}
+
+/// What the schema of a document is that has seen all migrations of the doctype, as
+/// [`Authority::schema`](crate::Authority::schema) gives it.
+///
+/// # Errors
+///
+/// [`DoctypeError`] if the migrations do not run.
+pub fn schema_of(doctype: &Doctype) -> Result<Vec<Vec<Value>>, DoctypeError> {
+    let start = Position::start_of(JournalId([0; 16]));
+    let view = View::new(usize::MAX, 0);
+    let mut scratch = Authority::new(view, start, Lineage::default(), Life::NONE);
+    let run = match scratch.migrate(doctype) {
+        Run::Done(_) => scratch.schema(),
+        Run::Fault(pgid) => Run::Fault(pgid),
+        Run::Failed(failure) => Run::Failed(failure),
+    };
+    match run {
+        Run::Done(schema) => Ok(schema),
+        Run::Failed(failure) => Err(DoctypeError::Migration {
+            doctype: doctype.name.clone(),
+            number: doctype.migrations.len(),
+            reason: failure.to_string(),
+        }),
+        Run::Fault(_) => unreachable!("BUG: a scratch document has no absent pages"),
     }
 }
 

@@ -25,20 +25,26 @@
 //! Sockets, tabs, clocks, and where pages lie: a page that is not in memory makes a run end with
 //! `Run::Fault`, and the caller runs it again once it has brought the page.
 
+mod arriving;
 mod authority;
 mod chain;
 mod check;
 mod doctype;
 mod mutation;
+mod pending;
 mod program;
 mod rebase;
 mod replica;
 mod warm_up;
 
+pub use arriving::ArrivingEntry;
 pub use authority::{Applied, AppliedLocally, Authority};
-pub use chain::chain_of;
-pub use check::{DoctypeError, check};
+pub use chain::{chain_after, chain_of, hash_of, hash_part};
+pub use check::{DoctypeError, check, schema_of};
 pub use doctype::{ArgumentError, Doctype, DoctypeHash, MutationDefinition, Param, ParamKind};
 pub use mutation::{Mutation, Verdict};
-pub use replica::{Advance, Decided, Issued, Replica, ReplicaError, ServerEntry, Undecided};
+pub use program::AppliedTimeline;
+pub use replica::{
+    Advance, Decided, Issued, OwnTimeline, Replica, ReplicaError, ServerEntry, Undecided,
+};
 pub use warm_up::warm_up;

@@ -5,26 +5,39 @@
 //!
 //! ```text
 //! _tidelog_meta       key -> value        'version': how many migrations have run
-//! _tidelog_timeline   timeline -> wanted  first LSN of that timeline that is not applied
+//! _tidelog_timeline   timeline -> wanted  first LSN of that timeline that is not applied,
+//!                              -> lives   and who wrote those that are: life, LSN; oldest first
 //! _tidelog_rejection  timeline, lsn -> mutation, reason    until its client has kept it
 //! ```
 
 use tidelog_sqlite::{Failure, Reader, Run, Transaction, Writer};
 use tidelog_sync::Origin;
-use tidelog_types::{JournalId, Lsn, PageSet, Value};
+use tidelog_types::limits::TIMELINE_LIVES_KEPT_MAX;
+use tidelog_types::{JournalId, Life, Lineage, Lsn, PageSet, Value};
 
 use crate::{Doctype, Mutation, MutationDefinition, Verdict};
 
 const SYSTEM_TABLES: [&str; 3] = [
     "create table _tidelog_meta (key text primary key, value any not null) strict, without rowid",
-    "create table _tidelog_timeline (timeline blob primary key, wanted integer not null)
-     strict, without rowid",
+    "create table _tidelog_timeline (timeline blob primary key, wanted integer not null,
+     lives blob not null) strict, without rowid",
     "create table _tidelog_rejection (timeline blob not null, lsn integer not null,
      mutation text not null, reason text not null, primary key (timeline, lsn))
      strict, without rowid",
 ];
 
 const HAS_SYSTEM_TABLES: &str = "select 1 from sqlite_schema where name = '_tidelog_meta'";
+
+const FIND_TIMELINE: &str = "select wanted, lives from _tidelog_timeline where timeline = ?1";
+
+/// How much of a timeline is in a document's pages.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AppliedTimeline {
+    /// The first LSN that is not applied.
+    pub wanted: Lsn,
+    /// Who wrote what is.
+    pub lives: Lineage,
+}
 
 /// A rejection as its row says it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,17 +74,13 @@ pub(crate) fn is_behind(version: Option<usize>, doctype: &Doctype) -> bool {
     version.is_none_or(|version| version < doctype.migrations.len())
 }
 
-/// The first LSN of `timeline` that is not applied.
-pub(crate) fn wanted(reader: &mut Reader, timeline: JournalId) -> Run<Lsn> {
+/// How much of `timeline` is applied.
+pub(crate) fn applied(reader: &mut Reader, timeline: JournalId) -> Run<AppliedTimeline> {
     if done!(version(reader)).is_none() {
-        return Run::Done(Lsn::FIRST);
+        return Run::Done(AppliedTimeline::default());
     }
-    let rows = done!(reader.query_system(
-        "select wanted from _tidelog_timeline where timeline = ?1",
-        &[timeline_value(timeline)],
-    ));
-    let wanted = single_integer(&rows).and_then(|number| u64::try_from(number).ok());
-    Run::Done(wanted.and_then(Lsn::new).unwrap_or(Lsn::FIRST))
+    let rows = done!(reader.query_system(FIND_TIMELINE, &[timeline_value(timeline)]));
+    Run::Done(AppliedTimeline::of_rows(&rows))
 }
 
 /// The rejections of `timeline` at or after `since`, oldest first.
@@ -126,7 +135,8 @@ pub(crate) fn begin_document(transaction: &Transaction<'_>) -> Result<(), Failur
     SYSTEM_TABLES.iter().try_for_each(|table| transaction.run_system(table, &[]).map(drop))
 }
 
-/// Runs a frame in its place in the order: applied or rejected, the pages say which.
+/// Runs a frame in its place in the order: applied or rejected, the pages say which. Fails only
+/// where this host has no verdict, and then nothing has changed.
 pub(crate) fn run_frame(
     writer: &mut Writer,
     origin: Origin,
@@ -142,7 +152,10 @@ pub(crate) fn run_frame(
             match run {
                 Run::Done(((), set)) => return Run::Done((Verdict::Applied, set)),
                 Run::Fault(pgid) => return Run::Fault(pgid),
-                Run::Failed(failure) => reason_of(&failure),
+                Run::Failed(failure) => match reason_of(failure) {
+                    Ok(reason) => reason,
+                    Err(failure) => return Run::Failed(failure),
+                },
             }
         }
         Err(reason) => reason,
@@ -189,10 +202,16 @@ pub(crate) fn run_local(
 }
 
 /// The reason that a rejected mutation is given.
-pub(crate) fn reason_of(failure: &Failure) -> String {
+///
+/// # Errors
+///
+/// The failure, if it says nothing about the mutation: a host that is short of memory has no
+/// verdict, and runs the mutation again.
+fn reason_of(failure: Failure) -> Result<String, Failure> {
     match failure {
-        Failure::Rejected { reason } => reason.clone(),
-        other => other.to_string(),
+        Failure::Rejected { reason } => Ok(reason),
+        passing if passing.is_passing() => Err(passing),
+        other => Ok(other.to_string()),
     }
 }
 
@@ -222,16 +241,60 @@ fn run_statements(
 }
 
 fn begin_frame(transaction: &Transaction<'_>, origin: Origin, kept: Lsn) -> Result<(), Failure> {
+    let timeline = timeline_value(origin.timeline);
+    let rows = transaction.run_system(FIND_TIMELINE, std::slice::from_ref(&timeline))?;
+    let mut lives = AppliedTimeline::of_rows(&rows).lives.before(origin.lsn);
+    lives.note(origin.life, origin.lsn);
+    lives.forget(TIMELINE_LIVES_KEPT_MAX, origin.lsn);
     transaction.run_system(
-        "insert into _tidelog_timeline values (?1, ?2)
-         on conflict (timeline) do update set wanted = excluded.wanted",
-        &[timeline_value(origin.timeline), lsn_value(origin.lsn.next())],
+        "insert into _tidelog_timeline values (?1, ?2, ?3)
+         on conflict (timeline) do update set wanted = excluded.wanted, lives = excluded.lives",
+        &[timeline.clone(), lsn_value(origin.lsn.next()), lives_value(&lives)],
     )?;
     transaction.run_system(
         "delete from _tidelog_rejection where timeline = ?1 and lsn < ?2",
-        &[timeline_value(origin.timeline), lsn_value(kept.min(origin.lsn))],
+        &[timeline, lsn_value(kept.min(origin.lsn))],
     )?;
     Ok(())
+}
+
+impl AppliedTimeline {
+    /// What the row of a timeline says, if there is one. Of lives that cannot be, none is known.
+    fn of_rows(rows: &[Vec<Value>]) -> Self {
+        let Some([Value::Integer(wanted), Value::Blob(lives)]) = rows.first().map(Vec::as_slice)
+        else {
+            return Self::default();
+        };
+        let wanted = u64::try_from(*wanted).ok().and_then(Lsn::new).unwrap_or(Lsn::FIRST);
+        Self { wanted, lives: lives_of(lives).unwrap_or_default().before(wanted) }
+    }
+}
+
+impl Default for AppliedTimeline {
+    fn default() -> Self {
+        Self { wanted: Lsn::FIRST, lives: Lineage::default() }
+    }
+}
+
+const LIFE_SIZE: usize = 24;
+
+fn lives_value(lives: &Lineage) -> Value {
+    let mut bytes = Vec::new();
+    for (life, begin) in lives.lives() {
+        bytes.extend_from_slice(&life.0);
+        bytes.extend_from_slice(&begin.get().to_le_bytes());
+    }
+    Value::Blob(bytes)
+}
+
+fn lives_of(bytes: &[u8]) -> Option<Lineage> {
+    let (lives, rest) = bytes.as_chunks::<LIFE_SIZE>();
+    let life = |bytes: &[u8; LIFE_SIZE]| {
+        let (life, begin) = bytes.split_first_chunk::<16>()?;
+        Some((Life(*life), Lsn::new(u64::from_le_bytes(begin.try_into().ok()?))?))
+    };
+    let lives = lives.iter().map(life).collect::<Option<Vec<_>>>()?;
+    rest.is_empty().then(|| Lineage::try_from(lives).ok())?
 }
 
 fn timeline_value(timeline: JournalId) -> Value {
@@ -246,5 +309,18 @@ fn single_integer(rows: &[Vec<Value>]) -> Option<i64> {
     match rows.first()?.first()? {
         Value::Integer(number) => Some(*number),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_that_is_short_of_memory_has_no_verdict() {
+        let shortage = Failure::Shortage { what: "memory".to_owned() };
+        assert_eq!(reason_of(shortage.clone()), Err(shortage));
+        let budget = Failure::Budget { what: "9 steps".to_owned() };
+        assert_eq!(reason_of(budget), Ok("over the budget of 9 steps".to_owned()));
     }
 }

@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 
 use tidelog_sqlite::{Failure, Reader, Run, View, Writer};
 use tidelog_sync::Origin;
-use tidelog_types::limits::{LAYERS_MAX, REBASE_SLICE_MUTATIONS};
-use tidelog_types::{JournalId, Lsn, PageSet, Pgid, Position};
+use tidelog_types::{Budget, JournalId, Lineage, Lsn, PageSet, Pgid, Position};
 
+use crate::Mutation;
 use crate::Verdict;
-use crate::program::{self, Rejection, done};
+use crate::program::{self, AppliedTimeline, Rejection, done};
 use crate::replica::{Advance, Decided, Replica, ServerEntry};
 
 /// A rebase under way: a view of its own, in which the entries are the lowest layers.
@@ -17,7 +17,7 @@ use crate::replica::{Advance, Decided, Replica, ServerEntry};
 /// meanwhile runs on the old view and joins the end of what is run again here.
 pub(crate) struct Rebase {
     entries: Vec<ServerEntry>,
-    /// Whether the entries are of another journal than the pages held so far.
+    /// Whether the entries take the place of the pages held so far.
     replaced: bool,
     view: View,
     writer: Writer,
@@ -28,17 +28,50 @@ pub(crate) struct Rebase {
     migrated: bool,
     migration: Option<PageSet>,
     migration_failure: Option<Failure>,
-    /// Layers of the mutations from `verdicts.wanted` on that were run again.
-    layers: Vec<(Verdict, PageSet)>,
+    /// What became of the mutations from `verdicts.known` on that were run again. The oldest have
+    /// a layer of their own.
+    ran: Vec<(Verdict, Option<PageSet>)>,
+    /// The layer that all others share.
+    shared: Option<PageSet>,
+    /// The timeline that undecided mutations go on in, if it is not the one that they are in.
+    new_timeline: JournalId,
 }
 
 /// What the authority's tables say of this timeline.
 struct Verdicts {
     /// The first LSN without a verdict.
-    wanted: Lsn,
+    decided: Lsn,
+    /// The first LSN from which on nothing is applied; of those before it, nobody can tell.
+    known: Lsn,
     /// Those rejected before it, as far as this device has not kept them.
     rejected: Vec<Rejection>,
+    /// What is undecided goes on in another timeline: another copy of this device has gone on in
+    /// this one, or the authority has lost what it had decided.
+    moves: bool,
 }
+
+impl Verdicts {
+    fn of(replica: &Replica, applied: &AppliedTimeline, rejected: Vec<Rejection>) -> Self {
+        let AppliedTimeline { wanted, lives } = applied;
+        let (first, head) = (replica.first(), replica.head);
+        let common = replica.lives.common_prefix(head, lives, *wanted);
+        let moves = common != Some(*wanted) || *wanted < first;
+        // Where this very life went on behind our head, we are what a machine was rolled back to:
+        // what we have written since can have been written before, or not.
+        let went_back = *wanted > head && lives.life_at(head) == Some(replica.life);
+        let (decided, known) = match common {
+            Some(_) if went_back => (replica.lives.begin_of(replica.life).unwrap_or(head), head),
+            Some(common) => (common, common),
+            None => (first, *wanted),
+        };
+        let [decided, known] = [decided, known].map(|lsn| lsn.clamp(first, head));
+        Self { decided, known, rejected, moves }
+    }
+}
+
+/// Why a mutation is reported as rejected whose verdict nobody can know.
+const UNKNOWN: &str = "nobody can tell whether this was applied: this device's data were cloned or \
+                       restored, and the other copy has gone on";
 
 /// How far a rebase has come.
 pub(crate) enum RebaseStep {
@@ -49,17 +82,19 @@ pub(crate) enum RebaseStep {
 }
 
 impl Rebase {
-    /// Begins with all entries that are staged, as long as they are of one journal.
-    pub(crate) fn begin(replica: &mut Replica) -> Self {
+    /// Begins with all entries that are staged, up to one that takes the place of all before it.
+    pub(crate) fn begin(replica: &mut Replica, new_timeline: JournalId) -> Self {
         replica.stale = false;
-        let journal = replica.staged.front().map(|entry| entry.position.journal);
-        let held = replica.base.map(|base| base.journal);
-        let replaced = journal.is_some() && held.is_some() && journal != held;
+        let is_first = |entry: &ServerEntry| entry.range.start() == Lsn::FIRST;
+        let holds_some = replica.base.is_some_and(|base| base.next > Lsn::FIRST);
+        let replaced = holds_some && replica.staged.front().is_some_and(is_first);
         let mut entries = Vec::new();
-        while replica.staged.front().is_some_and(|e| Some(e.position.journal) == journal) {
+        entries.extend(replica.staged.pop_front());
+        while replica.staged.front().is_some_and(|entry| !is_first(entry)) {
             entries.extend(replica.staged.pop_front());
         }
-        let view = if replaced { View::new(usize::MAX, 0) } else { replica.view.fork() };
+        let other = || View::new(usize::MAX, 0).with_limits(*replica.view.limits());
+        let view = if replaced { other() } else { replica.view.fork() };
         for entry in &entries {
             view.push(&entry.set);
         }
@@ -74,7 +109,9 @@ impl Rebase {
             migrated: false,
             migration: None,
             migration_failure: None,
-            layers: Vec::new(),
+            ran: Vec::new(),
+            shared: None,
+            new_timeline,
         }
     }
 
@@ -91,33 +128,73 @@ impl Rebase {
         &self.view
     }
 
-    /// Runs a slice. A fault leaves everything that was run before it in place.
-    pub(crate) fn step(&mut self, replica: &Replica) -> Run<RebaseStep> {
+    /// Runs a slice, one mutation of it at least: the budget may be spent on other work before, and
+    /// whoever has none left has to get on all the same. A fault leaves everything that was run
+    /// before it in place.
+    pub(crate) fn step(&mut self, replica: &mut Replica, budget: &mut Budget) -> Run<RebaseStep> {
         if self.verdicts.is_none() {
-            let wanted = done!(program::wanted(&mut self.reader, replica.timeline));
+            let applied = done!(program::applied(&mut self.reader, replica.timeline));
             let rejected =
                 done!(program::rejections(&mut self.reader, replica.timeline, replica.kept));
-            // Another authority knows nothing of this timeline: nothing of it is decided.
-            let wanted = wanted.max(replica.first()).min(replica.head);
-            self.verdicts = Some(Verdicts { wanted, rejected });
+            self.verdicts = Some(Verdicts::of(replica, &applied, rejected));
         }
         if !self.migrated {
             done!(self.migrate(replica));
             self.migrated = true;
         }
-        for _ in 0..REBASE_SLICE_MUTATIONS {
-            let lsn = self.wanted().plus(self.layers.len() as u64);
+        loop {
+            let Verdicts { known, moves, .. } =
+                *self.verdicts.as_ref().expect("BUG: the authority's tables were read above");
+            let index = self.ran.len() as u64;
+            let lsn = known.plus(index);
             let Some(undecided) = replica.undecided_at(lsn) else {
                 return Run::Done(RebaseStep::Complete);
             };
             let doctype = replica.doctypes.get(&undecided.mutation.doctype);
-            let origin = Origin { timeline: replica.timeline, lsn };
-            let (verdict, set) =
-                done!(program::run_frame(&mut self.writer, origin, &undecided.mutation, doctype));
+            let ran = if moves {
+                let (timeline, lsn) = (self.new_timeline, Lsn::FIRST.plus(index));
+                let origin = Origin { timeline, life: replica.life, lsn };
+                let mutation = moved(&undecided.mutation);
+                program::run_frame(&mut self.writer, origin, &mutation, doctype)
+            } else {
+                let origin = replica.origin(lsn);
+                program::run_frame(&mut self.writer, origin, &undecided.mutation, doctype)
+            };
+            let (verdict, set) = match ran {
+                Run::Done(ran) => ran,
+                Run::Fault(pgid) => return Run::Fault(pgid),
+                // Not shown for now; what becomes of it is for the authority to say.
+                Run::Failed(failure) if failure.is_passing() => self.nothing(&failure),
+                Run::Failed(failure) => return Run::Failed(failure),
+            };
+            budget.spend_pages(set.pages.len() as u64);
+            budget.spend_bytes(undecided.body.len() as u64);
+            replica.runs_again += 1;
             self.view.push(&set);
-            self.layers.push((verdict, set));
+            self.keep(verdict, set, replica.view.limits().layers_max);
+            if budget.is_spent() {
+                return Run::Done(RebaseStep::More);
+            }
         }
-        Run::Done(RebaseStep::More)
+    }
+
+    /// What stands for a mutation that this device was too short of memory to run.
+    fn nothing(&self, failure: &Failure) -> (Verdict, PageSet) {
+        let set = PageSet { db_pages: self.view.db_pages(), ..PageSet::default() };
+        (Verdict::Rejected { reason: failure.to_string() }, set)
+    }
+
+    fn keep(&mut self, verdict: Verdict, set: PageSet, layers_max: usize) {
+        if self.ran.len() < layers_max {
+            self.ran.push((verdict, Some(set)));
+        } else {
+            self.ran.push((verdict, None));
+            self.shared.get_or_insert_default().absorb(&set);
+        }
+    }
+
+    pub(crate) fn layers_count(&self) -> usize {
+        self.ran.iter().filter(|(_, layer)| layer.is_some()).count()
     }
 
     fn migrate(&mut self, replica: &Replica) -> Run<()> {
@@ -137,25 +214,24 @@ impl Rebase {
         Run::Done(())
     }
 
-    fn wanted(&self) -> Lsn {
-        self.verdicts.as_ref().expect("BUG: the authority's tables were not read").wanted
-    }
-
     /// Makes the new layers the replica's, in one step.
-    pub(crate) fn complete(self, replica: &mut Replica, new_timeline: JournalId) -> Advance {
+    pub(crate) fn complete(self, replica: &mut Replica) -> Advance {
         let changed = self.changed(replica);
-        let Verdicts { wanted, rejected } = self.verdicts.expect("BUG: completed before it began");
+        let Verdicts { decided, known, rejected, moves } =
+            self.verdicts.expect("BUG: completed before it began");
         let mut advance = Advance { changed, ..Advance::default() };
 
+        // In the order of their LSNs, as the undecided ones are.
+        let mut rejected = rejected.into_iter().peekable();
         let mut lsn = replica.first();
-        while lsn < wanted {
-            let undecided = replica.undecided.pop_front().expect("BUG: decided beyond the head");
-            let verdict = rejected
-                .iter()
-                .find(|rejection| rejection.lsn == lsn)
-                .map_or(Verdict::Applied, |rejection| Verdict::Rejected {
-                    reason: rejection.reason.clone(),
-                });
+        while lsn < known {
+            let undecided = replica.undecided.pop_oldest().expect("BUG: decided beyond the head");
+            while rejected.next_if(|rejection| rejection.lsn < lsn).is_some() {}
+            let verdict = match rejected.next_if(|rejection| rejection.lsn == lsn) {
+                _ if lsn >= decided => Verdict::Rejected { reason: UNKNOWN.to_owned() },
+                Some(Rejection { reason, .. }) => Verdict::Rejected { reason },
+                None => Verdict::Applied,
+            };
             let (call, mutation) = (undecided.call, undecided.mutation);
             advance.decided.push(Decided { lsn, call, mutation, verdict });
             lsn = lsn.next();
@@ -173,24 +249,24 @@ impl Rebase {
             advance.entries.push(entry.into_storage());
         }
 
-        assert_eq!(self.layers.len(), replica.undecided.len(), "BUG: a mutation was not run again");
-        let layers = self.migration.iter().chain(self.layers.iter().map(|(_, set)| set));
-        replica.view.set_overlay(layers);
+        assert_eq!(self.ran.len(), replica.undecided.len(), "BUG: a mutation was not run again");
+        let own = self.ran.iter().filter_map(|(_, layer)| layer.as_ref());
+        replica.view.set_overlay(self.migration.iter().chain(own).chain(&self.shared));
         replica.built = true;
         replica.migration = self.migration;
         replica.migration_failure = self.migration_failure;
-        for (index, (verdict, set)) in self.layers.into_iter().enumerate() {
-            replica.undecided[index].predicted = Some(verdict);
-            replica.undecided[index].layer = (index < LAYERS_MAX).then_some(set);
+        for (undecided, (verdict, layer)) in replica.undecided.iter_mut().zip(self.ran) {
+            undecided.predicted = Some(verdict);
+            undecided.layer = layer;
         }
         // SQLite's own caches must not outlive what they were read from.
         replica.writer.refresh();
         replica.reader.refresh();
 
-        if self.replaced {
-            advance.begin_timeline = Some(begin_timeline(replica, new_timeline));
+        if moves {
+            advance.begin_timeline = Some(begin_timeline(replica, self.new_timeline));
         } else if !advance.decided.is_empty() {
-            advance.trim = Some(wanted);
+            advance.trim = Some(known);
         }
         advance
     }
@@ -211,8 +287,13 @@ impl Rebase {
     }
 }
 
-/// Undecided mutations of a replaced document go on in a timeline of their own, so that an LSN
-/// which the old authority had seen is never given to something else.
+/// A mutation as it goes on in a timeline of which no rejection is kept yet.
+fn moved(mutation: &Mutation) -> Mutation {
+    Mutation { kept_rejections: Lsn::FIRST, ..mutation.clone() }
+}
+
+/// Undecided mutations go on in a timeline of their own, so that an LSN which an authority has
+/// seen is never given to something else.
 fn begin_timeline(
     replica: &mut Replica,
     timeline: JournalId,
@@ -220,12 +301,14 @@ fn begin_timeline(
     replica.timeline = timeline;
     replica.kept = Lsn::FIRST;
     replica.head = Lsn::FIRST.plus(replica.undecided.len() as u64);
-    // The layers name the old timeline in their system rows: build them once more.
-    replica.stale = !replica.undecided.is_empty();
+    replica.lives = Lineage::default();
+    if !replica.undecided.is_empty() {
+        replica.lives.note(replica.life, Lsn::FIRST);
+    }
     let mut frames = Vec::with_capacity(replica.undecided.len());
     let mut lsn = Lsn::FIRST;
-    for undecided in &mut replica.undecided {
-        undecided.mutation.kept_rejections = Lsn::FIRST;
+    for undecided in replica.undecided.iter_mut() {
+        undecided.mutation = moved(&undecided.mutation);
         undecided.body = undecided.mutation.encode();
         frames.push(undecided.frame(lsn));
         lsn = lsn.next();

@@ -6,12 +6,16 @@ use std::fmt;
 use tidelog_pages::{StorageEntry, TimelineFrame};
 use tidelog_sqlite::{Failure, Reader, Run, View, Writer};
 use tidelog_sync::Origin;
-use tidelog_types::limits::LAYERS_MAX;
-use tidelog_types::{CallId, JournalId, Lsn, LsnRange, PageSet, Pgid, Position, SortedMap};
+use tidelog_types::limits::TIMELINE_LIVES_KEPT_MAX;
+use tidelog_types::{
+    Budget, CallId, EntryHash, JournalId, Life, Lineage, Lsn, LsnRange, PageSet, Pgid, Position,
+    SortedMap,
+};
 
-use crate::program;
+use crate::pending::Pending;
+use crate::program::{self, done};
 use crate::rebase::{Rebase, RebaseStep};
-use crate::{Doctype, DoctypeHash, Mutation, Verdict, chain_of};
+use crate::{Doctype, DoctypeHash, Mutation, Verdict, chain_after};
 
 /// One document on the side that follows: the authority's pages under a layer for each mutation
 /// that has no verdict yet.
@@ -29,6 +33,13 @@ pub struct Replica {
     pub(crate) timeline: JournalId,
     /// The LSN that the next mutation gets.
     pub(crate) head: Lsn,
+    /// Who wrote the timeline.
+    pub(crate) lives: Lineage,
+    /// Who writes it now.
+    pub(crate) life: Life,
+    /// What is held of the storage journal is not what the authority has: its next entry is the
+    /// whole document, and takes the place of all that is held.
+    anew: bool,
     /// This device has the rejections before this LSN on its disk.
     pub(crate) kept: Lsn,
     pub(crate) doctypes: SortedMap<DoctypeHash, Doctype>,
@@ -38,8 +49,8 @@ pub struct Replica {
     pub(crate) migration: Option<PageSet>,
     /// Why there is none although this side is ahead.
     pub(crate) migration_failure: Option<Failure>,
-    /// Mutations without a verdict, oldest first, at LSNs `head - len .. head`.
-    pub(crate) undecided: VecDeque<Undecided>,
+    /// Mutations without a verdict, at LSNs `head - len .. head`.
+    pub(crate) undecided: Pending,
     /// Entries that are not visible yet, in order.
     pub(crate) staged: VecDeque<ServerEntry>,
     pub(crate) rebase: Option<Rebase>,
@@ -47,6 +58,7 @@ pub struct Replica {
     pub(crate) stale: bool,
     /// Whether the layers have been built since it was opened, or learnt of a newer doctype.
     pub(crate) built: bool,
+    pub(crate) runs_again: u64,
 }
 
 /// A mutation that has no verdict yet.
@@ -75,6 +87,21 @@ pub struct ServerEntry {
     pub origin: Option<Origin>,
     /// What changed.
     pub set: PageSet,
+    /// The hash of that.
+    pub hash: EntryHash,
+}
+
+/// The timeline of this device, as it lies in the store.
+#[derive(Clone, Debug)]
+pub struct OwnTimeline {
+    /// Its id.
+    pub journal: JournalId,
+    /// The LSN that the next mutation gets.
+    pub head: Lsn,
+    /// Who wrote it.
+    pub lives: Lineage,
+    /// Who writes on.
+    pub life: Life,
 }
 
 /// A mutation that was issued: for the store, and visible from now on.
@@ -128,6 +155,12 @@ pub enum ReplicaError {
         /// What should have come.
         expected: Lsn,
     },
+    /// Its parts do not make what their sender hashed.
+    #[error("entry {range} has come garbled")]
+    Garbled {
+        /// The entry's LSNs.
+        range: LsnRange,
+    },
     /// It does not say what its chain says: one of the two sides is wrong about its pages.
     #[error("entry {range} does not match its chain")]
     Diverged {
@@ -140,20 +173,20 @@ impl Replica {
     /// A document as it lies in the store. Call [`step`](Self::step) until it is
     /// [`settled`](Self::is_settled): only then are its layers complete.
     ///
-    /// `view` shows the pages at `base`; `frames` are the timeline's entries from its start to
-    /// `head`; every doctype that a frame names is in `doctypes`, and so is `newest`.
+    /// `view` shows the pages at `base`; `frames` are the timeline's entries from its start to its
+    /// head; every doctype that a frame names is in `doctypes`, and so is `newest`.
     #[must_use]
     pub fn open(
         view: View,
         base: Option<Position>,
-        (timeline, head): (JournalId, Lsn),
+        OwnTimeline { journal: timeline, head, lives, life }: OwnTimeline,
         frames: Vec<TimelineFrame>,
         kept: Lsn,
         doctypes: SortedMap<DoctypeHash, Doctype>,
         newest: DoctypeHash,
     ) -> Self {
         assert!(doctypes.contains_key(&newest), "BUG: opened without its doctype");
-        let undecided = frames.into_iter().map(Undecided::read).collect::<VecDeque<_>>();
+        let undecided = frames.into_iter().map(Undecided::read).collect();
         let (writer, reader) = (Writer::new(&view), Reader::new(&view));
         Self {
             view,
@@ -162,6 +195,9 @@ impl Replica {
             base,
             timeline,
             head,
+            lives,
+            life,
+            anew: false,
             kept,
             doctypes,
             newest,
@@ -172,6 +208,7 @@ impl Replica {
             rebase: None,
             stale: true,
             built: false,
+            runs_again: 0,
         }
     }
 
@@ -204,6 +241,19 @@ impl Replica {
         self.head
     }
 
+    /// Who wrote the timeline, as far as that is needed. It goes to the disk with the frames.
+    #[must_use]
+    pub fn lives(&self) -> &Lineage {
+        &self.lives
+    }
+
+    /// The mutation at `lsn` by its place and writer.
+    #[must_use]
+    pub fn origin(&self, lsn: Lsn) -> Origin {
+        let life = self.lives.life_at(lsn).unwrap_or(Life::NONE);
+        Origin { timeline: self.timeline, life, lsn }
+    }
+
     /// The LSNs of the mutations without a verdict.
     #[must_use]
     pub fn undecided(&self) -> LsnRange {
@@ -220,15 +270,14 @@ impl Replica {
     /// Whether this call is among the mutations without a verdict, and where.
     #[must_use]
     pub fn find_call(&self, call: CallId) -> Option<Lsn> {
-        let index = self.undecided.iter().position(|undecided| undecided.call == call)?;
-        Some(self.first().plus(index as u64))
+        Some(self.first().plus(self.undecided.index_of(call)?))
     }
 
     /// The doctypes that are still needed: the newest, and those that undecided frames name.
     #[must_use]
     pub fn doctypes_in_use(&self) -> Vec<DoctypeHash> {
         let mut in_use = vec![self.newest];
-        for Undecided { mutation, .. } in &self.undecided {
+        for Undecided { mutation, .. } in self.undecided.iter() {
             if !in_use.contains(&mutation.doctype) {
                 in_use.push(mutation.doctype);
             }
@@ -287,7 +336,7 @@ impl Replica {
     /// Runs a mutation on what is visible. `Failed` leaves nothing behind: the caller is told, and
     /// nothing is recorded.
     pub fn issue(&mut self, call: CallId, mutation: Mutation) -> Run<Issued> {
-        let origin = Origin { timeline: self.timeline, lsn: self.head };
+        let origin = Origin { timeline: self.timeline, life: self.life, lsn: self.head };
         let doctype = self.doctypes.get(&mutation.doctype);
         let (verdict, set) = match program::run_frame(&mut self.writer, origin, &mutation, doctype)
         {
@@ -303,10 +352,12 @@ impl Replica {
         let changed = set.pgids();
         let body = mutation.encode();
         let frame = TimelineFrame { lsn: self.head, call, body: body.clone() };
+        self.lives.note(self.life, self.head);
+        self.lives.forget(TIMELINE_LIVES_KEPT_MAX, self.first());
         self.head = self.head.next();
-        let layer = (self.undecided.len() < LAYERS_MAX).then_some(set);
+        let layer = (self.undecided.len() < self.view.limits().layers_max).then_some(set);
         let predicted = Some(Verdict::Applied);
-        self.undecided.push_back(Undecided { call, mutation, body, layer, predicted });
+        self.undecided.push(Undecided { call, mutation, body, layer, predicted });
         Run::Done(Issued { frame, changed })
     }
 
@@ -319,7 +370,8 @@ impl Replica {
     ///
     /// [`ReplicaError`]: the caller follows anew from [`base`](Self::base).
     pub fn sync_receive(&mut self, entry: ServerEntry) -> Result<Option<Advance>, ReplicaError> {
-        let same = self.sync_request().filter(|held| held.journal == entry.position.journal);
+        let follows = |held: &Position| held.journal == entry.position.journal && !self.anew;
+        let same = self.sync_request().filter(follows);
         let expected = same.map_or(Lsn::FIRST, |held| held.next);
         if entry.range.end() <= expected {
             return Ok(None);
@@ -329,15 +381,21 @@ impl Replica {
         }
         if entry.range.count() == 1 {
             let before = same.map(|held| held.chain).unwrap_or_default();
-            if chain_of(before, entry.range, &entry.set) != entry.position.chain {
+            if chain_after(before, entry.range, entry.hash) != entry.position.chain {
                 return Err(ReplicaError::Diverged { range: entry.range });
             }
         }
+        self.anew = false;
         if self.is_predicted(&entry) {
             return Ok(Some(self.fold_lowest(entry)));
         }
         self.staged.push_back(entry);
         Ok(None)
+    }
+
+    /// The authority does not have what is held: its next entry is the whole document.
+    pub fn follow_anew(&mut self) {
+        self.anew = true;
     }
 
     /// Forgets entries that are not visible yet: what brought them was wrong about something.
@@ -354,30 +412,37 @@ impl Replica {
         staged.or_else(|| self.rebase.as_ref().and_then(Rebase::last_position)).or(self.base)
     }
 
-    /// Runs a slice of the rebase that is due, if any.
+    /// Runs a slice of what is due, if anything is.
     ///
     /// `Done(None)` means that more is to do, or nothing ([`is_settled`](Self::is_settled)
     /// tells); an [`Advance`] means that the new pages are visible now.
-    pub fn step(&mut self, new_timeline: JournalId) -> Run<Option<Advance>> {
+    ///
+    /// `new_timeline` is the id of the one that undecided mutations go on in if they cannot in
+    /// this one; another at each call.
+    pub fn step(&mut self, new_timeline: JournalId, budget: &mut Budget) -> Run<Option<Advance>> {
         if self.is_settled() {
             return Run::Done(None);
         }
         let mut rebase = match self.rebase.take() {
             Some(rebase) => rebase,
-            None => Rebase::begin(self),
+            None => match self.fold_staged(budget) {
+                Run::Done(Some(advance)) => return Run::Done(Some(advance)),
+                Run::Fault(pgid) => return Run::Fault(pgid),
+                Run::Done(None) | Run::Failed(_) => Rebase::begin(self, new_timeline),
+            },
         };
-        match rebase.step(self) {
+        match rebase.step(self, budget) {
             Run::Done(RebaseStep::More) => {
                 self.rebase = Some(rebase);
                 Run::Done(None)
             }
-            Run::Done(RebaseStep::Complete) => Run::Done(Some(rebase.complete(self, new_timeline))),
+            Run::Done(RebaseStep::Complete) => Run::Done(Some(rebase.complete(self))),
             Run::Fault(pgid) => {
                 self.rebase = Some(rebase);
                 Run::Fault(pgid)
             }
             Run::Failed(failure) => {
-                // The old view stays; the caller says why and the entries come again.
+                // The old view stays; the caller says why, and follows anew from what is held.
                 self.staged.clear();
                 self.stale = false;
                 self.built = true;
@@ -390,7 +455,23 @@ impl Replica {
     /// base pages that readers do not, since a layer covers them.
     #[must_use]
     pub fn to_fetch(&self, fault: Pgid, kth: u32) -> Vec<Pgid> {
-        self.rebase.as_ref().map_or(&self.view, Rebase::view).to_fetch(fault, kth)
+        match &self.rebase {
+            Some(rebase) => rebase.view().to_fetch(fault, kth),
+            None => self.view.fork().to_fetch(fault, kth),
+        }
+    }
+
+    /// How often mutations were run again since this was opened.
+    #[must_use]
+    pub fn runs_again(&self) -> u64 {
+        self.runs_again
+    }
+
+    /// How many mutations have a layer of their own, in the view and in a rebase under way.
+    #[must_use]
+    pub fn layers_count(&self) -> usize {
+        let own = self.undecided.iter().filter(|undecided| undecided.layer.is_some()).count();
+        own + self.rebase.as_ref().map_or(0, Rebase::layers_count)
     }
 
     pub(crate) fn first(&self) -> Lsn {
@@ -407,23 +488,57 @@ impl Replica {
     }
 
     fn is_predicted(&self, entry: &ServerEntry) -> bool {
-        let origin = Origin { timeline: self.timeline, lsn: self.first() };
         self.rebase.is_none()
             && self.staged.is_empty()
-            && !self.stale
+            && self.decides_lowest(entry)
+            && self.undecided.oldest().is_some_and(|it| it.layer.as_ref() == Some(&entry.set))
+    }
+
+    /// Whether this entry follows on the base and decides the lowest undecided mutation, which
+    /// lies over the same pages here.
+    fn decides_lowest(&self, entry: &ServerEntry) -> bool {
+        let origin = self.origin(self.first());
+        !self.stale
             && self.migration.is_none()
-            && self.base.is_some_and(|base| base.journal == entry.position.journal)
+            && self.base.is_some_and(|base| {
+                base.journal == entry.position.journal && base.next == entry.range.start()
+            })
             && entry.origin == Some(origin)
-            && self
-                .undecided
-                .front()
-                .is_some_and(|lowest| lowest.layer.as_ref() == Some(&entry.set))
+            && !self.undecided.is_empty()
+    }
+
+    /// Makes the oldest staged entry visible without a rebase, if it is what the lowest undecided
+    /// mutation does to the base. One that shares a layer with others is run once for this: so each
+    /// is, at most, however many are behind it.
+    fn fold_staged(&mut self, budget: &mut Budget) -> Run<Option<Advance>> {
+        if !self.staged.front().is_some_and(|entry| self.decides_lowest(entry)) {
+            return Run::Done(None);
+        }
+        let lowest = self.undecided.oldest().expect("BUG: decides nothing");
+        if lowest.layer.is_none() {
+            let origin = self.origin(self.first());
+            let doctype = self.doctypes.get(&lowest.mutation.doctype);
+            let mut writer = Writer::new(&self.view.fork());
+            let (verdict, set) =
+                done!(program::run_frame(&mut writer, origin, &lowest.mutation, doctype));
+            budget.spend_pages(set.pages.len() as u64);
+            self.runs_again += 1;
+            let lowest = self.undecided.oldest_mut().expect("BUG: looked at it just now");
+            if lowest.predicted != Some(verdict) {
+                // Those above it were built on something else: it was left out for want of memory.
+                return Run::Done(None);
+            }
+            lowest.layer = Some(set);
+        }
+        let lowest = self.undecided.oldest().expect("BUG: looked at it just now");
+        let staged = self.staged.pop_front_if(|entry| lowest.layer.as_ref() == Some(&entry.set));
+        Run::Done(staged.map(|entry| self.fold_lowest(entry)))
     }
 
     /// The lowest layer becomes the entry: what is seen stays as it is.
     fn fold_lowest(&mut self, entry: ServerEntry) -> Advance {
         let lsn = self.first();
-        let lowest = self.undecided.pop_front().expect("BUG: predicted by nothing");
+        let lowest = self.undecided.pop_oldest().expect("BUG: predicted by nothing");
         self.base = Some(entry.position);
         self.view.advance_base(&entry.set);
         if self.undecided.is_empty() {

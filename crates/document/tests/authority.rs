@@ -2,10 +2,10 @@
 
 mod common;
 
-use common::{POOLS, Rest, integer, items, items_with_tags, text};
+use common::{POOLS, Rest, SERVER, integer, items, items_with_tags, text};
 use tidelog_document::{Authority, Mutation, chain_of};
 use tidelog_sqlite::{Failure, Params, Run, View};
-use tidelog_types::{CallId, Chain, ClientId, JournalId, Lsn, LsnRange, Position, Value};
+use tidelog_types::{CallId, Chain, ClientId, JournalId, Lineage, Lsn, LsnRange, Position, Value};
 
 fn mutation(name: &str, args: &[(&str, Value)]) -> Mutation {
     Mutation {
@@ -19,7 +19,8 @@ fn mutation(name: &str, args: &[(&str, Value)]) -> Mutation {
 }
 
 fn open(rest: &Rest, position: Position, pool: usize) -> Authority {
-    Authority::new(View::new(pool, rest.0.db_pages), position)
+    let lives = Lineage::default();
+    Authority::new(View::new(pool, rest.0.db_pages), position, lives, SERVER)
 }
 
 #[test]
@@ -55,7 +56,7 @@ fn a_local_document_counts_on_through_opening_and_a_failure_leaves_nothing() {
         assert!(matches!(failed, Err(Failure::Sql { .. })), "{failed:?}");
         assert_eq!(authority.position(), before);
         let query = "select (select count(*) from item), (select count from total)";
-        let rows = rest.serve(&view, || authority.reader().query(query, &Params::None));
+        let rows = rest.serve(&view, || authority.reader().query(query, &Params::NONE));
         assert_eq!(rows.expect("it reads").decode(), [[integer(30), integer(0)]]);
     }
 }

@@ -74,8 +74,8 @@ impl World {
         let count = self.below(4);
         let timeline = self.devices[index].replica.timeline();
         let view = self.server.authority.view().clone();
-        let wanted = || self.server.authority.wanted(timeline);
-        let wanted = self.server.rest.serve(&view, wanted).expect("it reads");
+        let applied = || self.server.authority.applied(timeline);
+        let wanted = self.server.rest.serve(&view, applied).expect("it reads").wanted;
         let frames: Vec<_> = self.devices[index]
             .frames
             .iter()
@@ -87,7 +87,8 @@ impl World {
             self.server.learn(&newest);
         }
         for frame in frames.iter().take(count) {
-            self.server.take(timeline, frame);
+            let origin = self.devices[index].replica.origin(frame.lsn);
+            self.server.take(origin, frame);
         }
     }
 
@@ -128,11 +129,11 @@ impl World {
             let frames = self.devices[index].frames.clone();
             let newest = self.doctypes[self.newest[index]].clone();
             self.server.learn(&newest);
-            let timeline = self.devices[index].replica.timeline();
             let undecided = self.devices[index].replica.undecided();
             let sent = frames.iter().filter(|frame| undecided.contains(frame.lsn));
             for frame in sent {
-                self.server.take(timeline, frame);
+                let origin = self.devices[index].replica.origin(frame.lsn);
+                self.server.take(origin, frame);
             }
         }
         for (index, device) in self.devices.iter_mut().enumerate() {

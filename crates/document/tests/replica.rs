@@ -6,8 +6,9 @@ use common::*;
 use tidelog_document::{Doctype, Replica, ReplicaError, ServerEntry, Verdict};
 use tidelog_pages::TimelineFrame;
 use tidelog_sqlite::Failure;
-use tidelog_types::limits::LAYERS_MAX;
-use tidelog_types::{CallId, LsnRange, Value};
+use tidelog_sync::Origin;
+use tidelog_types::limits::Limits;
+use tidelog_types::{CallId, Life, LsnRange, Value};
 
 fn add(device: &mut Device, doctype: &Doctype, id: &str, n: i64) -> TimelineFrame {
     device.issue(doctype, "add", &[("id", text(id)), ("n", integer(n))])
@@ -45,7 +46,7 @@ fn an_entry_as_predicted_takes_its_layers_place_and_nothing_runs_again() {
         let frame = add(&mut device, &doctype, "new", 1);
         let seen = device.image();
         assert_eq!(device.replica.to_string(), "timeline 41..42 | visible 42");
-        let (verdict, entry) = server.take(device.replica.timeline(), &frame);
+        let (verdict, entry) = server.take(device.replica.origin(frame.lsn), &frame);
         assert_eq!(verdict, Verdict::Applied);
 
         device.changed.clear();
@@ -68,7 +69,7 @@ fn mutations_run_again_over_an_entry_of_another_device() {
         first.issue(&doctype, "shift", &[("by", integer(10))]);
         let before = first.image();
 
-        let (_, entry) = server.take(second.replica.timeline(), &theirs);
+        let (_, entry) = server.take(second.replica.origin(theirs.lsn), &theirs);
         assert!(!first.hear(entry));
         assert_eq!(first.replica.to_string(), "timeline 41..43 | visible 42 | staged 1");
         assert!(first.image() == before, "readers saw half of a rebase");
@@ -94,7 +95,7 @@ fn what_the_authority_rejects_is_gone_and_what_was_behind_it_is_applied() {
         let theirs = bump(&mut second, &doctype, 60);
         bump(&mut first, &doctype, 50);
         add(&mut first, &doctype, "behind", 1);
-        let (_, entry) = server.take(second.replica.timeline(), &theirs);
+        let (_, entry) = server.take(second.replica.origin(theirs.lsn), &theirs);
         first.hear(entry);
         first.settle();
         assert_eq!(first.query("select count from total"), [[integer(60)]]);
@@ -139,7 +140,7 @@ fn a_mutation_issued_while_a_rebase_is_under_way_joins_its_end() {
             bump(&mut first, &doctype, n % 2);
         }
         let theirs = bump(&mut second, &doctype, 10);
-        let (_, entry) = server.take(second.replica.timeline(), &theirs);
+        let (_, entry) = server.take(second.replica.origin(theirs.lsn), &theirs);
         first.hear(entry);
         assert!(!first.step(), "all ran in one slice");
         assert!(!first.replica.is_settled());
@@ -156,6 +157,20 @@ fn a_mutation_issued_while_a_rebase_is_under_way_joins_its_end() {
 }
 
 #[test]
+fn a_rebase_gets_on_under_a_budget_that_is_spent_on_other_work() {
+    with_items(|doctype, mut server, mut first, mut second| {
+        bump(&mut first, &doctype, 1);
+        let theirs = bump(&mut second, &doctype, 10);
+        let (_, entry) = server.take(second.replica.origin(theirs.lsn), &theirs);
+        first.hear(entry);
+        for _ in 0..3 {
+            first.step_after(u64::MAX);
+        }
+        assert!(first.replica.is_settled(), "it would never end: {}", first.replica);
+    });
+}
+
+#[test]
 fn entries_that_come_during_a_rebase_wait_for_the_next_one() {
     with_items(|doctype, mut server, mut first, mut second| {
         for _ in 0..70 {
@@ -163,7 +178,7 @@ fn entries_that_come_during_a_rebase_wait_for_the_next_one() {
         }
         for n in 0..3 {
             let theirs = add(&mut second, &doctype, &format!("theirs-{n}"), n);
-            let (_, entry) = server.take(second.replica.timeline(), &theirs);
+            let (_, entry) = server.take(second.replica.origin(theirs.lsn), &theirs);
             first.hear(entry);
             first.step();
         }
@@ -210,7 +225,7 @@ fn gaps_and_diverged_chains_are_refused_and_repeats_passed_over() {
         let mut entries = Vec::new();
         for n in 0..3 {
             let theirs = add(&mut second, &doctype, &format!("theirs-{n}"), n);
-            entries.push(server.take(second.replica.timeline(), &theirs).1);
+            entries.push(server.take(second.replica.origin(theirs.lsn), &theirs).1);
         }
         add(&mut first, &doctype, "ours", 1);
         let (seen, state) = (first.image(), first.replica.to_string());
@@ -247,7 +262,7 @@ fn staged_entries_can_be_forgotten_and_come_again() {
         }
         for n in 0..3 {
             let theirs = add(&mut second, &doctype, &format!("theirs-{n}"), n);
-            let (_, entry) = server.take(second.replica.timeline(), &theirs);
+            let (_, entry) = server.take(second.replica.origin(theirs.lsn), &theirs);
             first.hear(entry);
         }
         first.step();
@@ -274,7 +289,7 @@ fn a_client_ahead_runs_the_migration_itself_until_the_authority_has() {
 
         // The authority is still behind, and goes on without knowing of it.
         let theirs = add(&mut other, &doctype, "theirs", 2);
-        let (_, entry) = server.take(other.replica.timeline(), &theirs);
+        let (_, entry) = server.take(other.replica.origin(theirs.lsn), &theirs);
         device.hear(entry);
         device.settle();
         assert_eq!(device.query("select count(*) from tag"), [[integer(42)]]);
@@ -331,7 +346,7 @@ fn a_migration_that_fails_on_this_document_holds_nobody_up() {
 
         add(&mut device, &doctype, "and more", 2);
         let theirs = add(&mut other, &doctype, "theirs", 2);
-        server.take(other.replica.timeline(), &theirs);
+        server.take(other.replica.origin(theirs.lsn), &theirs);
         converge(&mut server, &mut device);
         assert_eq!(device.verdicts(), [applied(41), applied(42)]);
     });
@@ -378,11 +393,12 @@ fn an_opened_replica_shows_what_it_showed_before() {
         assert_eq!(device.replica.find_call(device.frames[0].call), Some(lsn(41)));
         assert_eq!(device.replica.find_call(CallId([0; 16])), None);
         // What was undecided is predicted again, so its entry needs no rebase.
-        let (_, entry) = server.take(device.replica.timeline(), &device.frames[0].clone());
+        let (_, entry) =
+            server.take(device.replica.origin(device.frames[0].lsn), &device.frames[0].clone());
         assert!(device.hear(entry));
         bump(&mut device, &doctype, 1);
         let theirs = bump(&mut other, &doctype, 1);
-        server.take(other.replica.timeline(), &theirs);
+        server.take(other.replica.origin(theirs.lsn), &theirs);
         converge(&mut server, &mut device);
     });
 }
@@ -391,13 +407,13 @@ fn an_opened_replica_shows_what_it_showed_before() {
 fn one_entry_for_many_decides_all_that_they_decided() {
     with_items(|doctype, mut server, mut first, mut second| {
         let theirs = bump(&mut second, &doctype, 70);
-        server.take(second.replica.timeline(), &theirs);
+        server.take(second.replica.origin(theirs.lsn), &theirs);
         add(&mut first, &doctype, "a", 1);
         bump(&mut first, &doctype, 40);
         add(&mut first, &doctype, "b", 1);
         add(&mut first, &doctype, "c", 1);
         for frame in &first.frames[..3] {
-            server.take(first.replica.timeline(), frame);
+            server.take(first.replica.origin(frame.lsn), frame);
         }
         first.hear(server.coalesced(lsn(42)));
         first.settle();
@@ -413,7 +429,7 @@ fn a_rejection_that_the_client_has_kept_is_removed_by_its_next_mutation() {
     with_items(|doctype, mut server, mut first, mut second| {
         let theirs = bump(&mut second, &doctype, 90);
         bump(&mut first, &doctype, 20);
-        server.take(second.replica.timeline(), &theirs);
+        server.take(second.replica.origin(theirs.lsn), &theirs);
         follow(&server, &mut second);
         converge(&mut server, &mut first);
         let rejections = "select lsn from _tidelog_rejection";
@@ -442,20 +458,99 @@ fn mutations_beyond_the_layers_share_one() {
     let doctype = items();
     let mut server = Server::new(1, usize::MAX, &doctype);
     let mut device = Device::following(1, usize::MAX, &doctype, &server);
-    let count = LAYERS_MAX as u64 + 20;
+    let count = Limits::DEFAULT.layers_max as u64 + 20;
     for _ in 0..count {
         bump(&mut device, &doctype, 0);
     }
-    let timeline = device.replica.timeline();
     let mut at_once = 0;
     for frame in device.frames.clone() {
-        let (_, entry) = server.take(timeline, &frame);
+        let (_, entry) = server.take(device.replica.origin(frame.lsn), &frame);
         at_once += u64::from(device.hear(entry));
         device.settle();
     }
-    assert!((LAYERS_MAX as u64..count).contains(&at_once), "{at_once} of {count} at once");
+    assert!(
+        (Limits::DEFAULT.layers_max as u64..count).contains(&at_once),
+        "{at_once} of {count} at once"
+    );
     assert_same(&server, &device);
     assert_eq!(device.decided.len() as u64, count);
+}
+
+/// Goal: what a client has to run again while its mutations are decided one by one grows with their
+/// number, not with its square. Method: more of them than have layers of their own are issued, so
+/// that most share one, and are opened anew, and then decided as predicted.
+#[test]
+fn each_mutation_is_run_again_at_most_once_while_they_are_decided_as_predicted() {
+    let doctype = items();
+    let mut server = Server::new(1, usize::MAX, &doctype);
+    let mut device = Device::following(1, usize::MAX, &doctype, &server);
+    device.limits.layers_max = 4;
+    device.reopen(&[&doctype]);
+    let count = 60;
+    for _ in 0..count {
+        bump(&mut device, &doctype, 1);
+    }
+    device.reopen(&[&doctype]);
+    let after_opening = device.replica.runs_again();
+    assert_eq!(after_opening, count);
+    for frame in device.frames.clone() {
+        let (_, entry) = server.take(device.replica.origin(frame.lsn), &frame);
+        device.hear(entry);
+        device.settle();
+    }
+    assert_same(&server, &device);
+    assert_eq!(device.decided.len() as u64, count);
+    let runs = device.replica.runs_again() - after_opening;
+    assert!(runs <= count, "{count} mutations were run {runs} times");
+}
+
+/// Goal: many pending mutations fit in memory. Method: at each slice of the rebase that opening
+/// them is, and of one over an entry of another device, few have a layer of their own.
+#[test]
+fn layers_are_shared_while_a_rebase_is_under_way_too() {
+    with_items(|doctype, mut server, mut first, mut second| {
+        first.limits.layers_max = 8;
+        for n in 0..90 {
+            bump(&mut first, &doctype, n % 2);
+        }
+        let before = first.image();
+        first.begin_to_reopen(&[&doctype]);
+        let mut slices = 0;
+        while !first.replica.is_settled() {
+            first.step();
+            slices += 1;
+            let count = first.replica.layers_count();
+            assert!(count <= 2 * 8, "{count} layers");
+        }
+        assert!(slices > 1, "too little to prove anything");
+        assert!(first.image() == before);
+        let theirs = add(&mut second, &doctype, "theirs", 3);
+        let (_, entry) = server.take(second.replica.origin(theirs.lsn), &theirs);
+        first.hear(entry);
+        while !first.replica.is_settled() {
+            first.step();
+            let count = first.replica.layers_count();
+            assert!(count <= 2 * 8, "{count} layers");
+        }
+        converge(&mut server, &mut first);
+        assert_eq!(first.query("select count from total"), [[integer(45)]]);
+    });
+}
+
+#[test]
+fn a_call_is_found_in_its_place_until_it_is_decided() {
+    let doctype = items();
+    let mut server = Server::new(1, usize::MAX, &doctype);
+    let mut device = Device::following(1, usize::MAX, &doctype, &server);
+    let frames: Vec<TimelineFrame> = (0..5).map(|_| bump(&mut device, &doctype, 1)).collect();
+    let (_, entry) = server.take(device.replica.origin(frames[0].lsn), &frames[0]);
+    device.hear(entry);
+    assert_eq!(device.replica.find_call(frames[0].call), None, "it has its verdict");
+    for frame in &frames[1..] {
+        assert_eq!(device.replica.find_call(frame.call), Some(frame.lsn));
+    }
+    device.reopen(&[&doctype]);
+    assert_eq!(device.replica.find_call(frames[4].call), Some(frames[4].lsn));
 }
 
 #[test]
@@ -463,4 +558,58 @@ fn a_replica_is_shown_in_one_line() {
     let device = Device::new(1, usize::MAX, &items());
     let line = |replica: &Replica| replica.to_string();
     assert_eq!(line(&device.replica), "timeline 1..1 | nothing from the server");
+}
+
+/// All verdicts so far say that nobody can tell.
+#[track_caller]
+fn assert_reported(device: &Device, lsns: std::ops::Range<u64>) {
+    let decided: Vec<u64> = device.decided.iter().map(|it| it.lsn.get()).collect();
+    assert_eq!(decided, lsns.collect::<Vec<_>>());
+    let is_reported = |verdict: &Verdict| match verdict {
+        Verdict::Rejected { reason } => reason.starts_with("nobody can tell"),
+        Verdict::Applied => false,
+    };
+    assert!(device.decided.iter().all(|it| is_reported(&it.verdict)), "{:?}", device.verdicts());
+}
+
+/// Goal: what nobody can know is reported, not guessed, and nothing is stuck behind it. Method: in
+/// another copy of the profile so many lives have written on that the pages remember none of ours.
+#[test]
+fn a_mutation_whose_verdict_nobody_can_tell_is_reported() {
+    let doctype = items();
+    let mut server = Server::new(1, usize::MAX, &doctype);
+    let mut device = Device::following(1, usize::MAX, &doctype, &server);
+    for _ in 0..20 {
+        bump(&mut device, &doctype, 1);
+    }
+    let timeline = device.replica.timeline();
+    for (number, frame) in (100..).zip(&device.frames[..18]) {
+        server.take(Origin { timeline, life: Life([number; 16]), lsn: frame.lsn }, frame);
+    }
+    follow(&server, &mut device);
+    assert_reported(&device, 1..19);
+    assert_ne!(device.replica.timeline(), timeline);
+    assert_eq!(device.replica.undecided().to_string(), "1..3", "not applied for sure");
+    converge(&mut server, &mut device);
+}
+
+/// The same where a machine was put back while its core ran: its own life is behind its own head.
+#[test]
+fn what_a_machine_that_was_rolled_back_wrote_again_is_reported() {
+    let doctype = items();
+    let mut server = Server::new(1, usize::MAX, &doctype);
+    let mut device = Device::following(1, usize::MAX, &doctype, &server);
+    let mut before = Device::following(1, usize::MAX, &doctype, &server);
+    for _ in 0..5 {
+        let frame = bump(&mut before, &doctype, 1);
+        server.take(before.replica.origin(frame.lsn), &frame);
+    }
+    for _ in 0..2 {
+        bump(&mut device, &doctype, 2);
+    }
+    let timeline = device.replica.timeline();
+    follow(&server, &mut device);
+    assert_reported(&device, 1..3);
+    assert_ne!(device.replica.timeline(), timeline);
+    converge(&mut server, &mut device);
 }

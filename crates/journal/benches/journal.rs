@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use table::Table;
 use tempfile::TempDir;
 use tidelog_disk::NativeDisk;
-use tidelog_journal::{FrameHead, Log};
+use tidelog_journal::{FrameHead, Log, Seed};
 use tidelog_types::Epoch;
 
 /// Bytes of one small mutation.
@@ -27,7 +27,8 @@ fn folder() -> TempDir {
 
 fn open(folder: &Path) -> Log<NativeDisk> {
     let file = |name| NativeDisk::open(&folder.join(name)).expect("a new file");
-    let (mut log, _) = Log::recover([file("a"), file("b")], &mut |_| Ok(())).expect("empty files");
+    let (mut log, _) =
+        Log::recover([file("a"), file("b")], Seed(1), &mut |_| Ok(())).expect("empty files");
     log.request_flush().expect("healthy");
     log
 }

@@ -9,6 +9,8 @@
 use tidelog_disk::{Disk, DiskError, FlushId};
 
 use crate::frame;
+use crate::header::{Header, Salt};
+use crate::log::Retiring;
 use crate::read::BatchPart;
 use crate::successor::Successor;
 use crate::{FrameHead, FramePlace, Log};
@@ -36,8 +38,9 @@ impl<D: Disk> Log<D> {
         assert!(self.successor.is_none(), "BUG: two change-overs at once");
         self.previous = None;
         self.highest_generation += 1;
+        let header = Header::unsealed(self.highest_generation, self.seed);
         let disk = &mut self.files[self.active.other().index()];
-        self.successor = Some(Successor::begin(disk, self.highest_generation)?);
+        self.successor = Some(Successor::begin(disk, header)?);
         Ok(())
     }
 
@@ -121,24 +124,48 @@ impl<D: Disk> Log<D> {
         Ok(self.files[self.active.other().index()].flushed()? >= Some(id))
     }
 
-    /// Goes over to the other file, whose seal is flushed. The frames that were appended while
-    /// batches were held are given back: they have to be pushed and committed again, in the same
-    /// batches, which keep their numbers.
-    pub fn switch(&mut self) -> Vec<HeldFrame> {
+    /// Goes over to the other file, whose seal is flushed, and says in the old one that it is not
+    /// in use any more: only once that is flushed too is anything behind the seal called durable.
+    /// The frames that were appended while batches were held are given back: they have to be pushed
+    /// and committed again, in the same batches, which keep their numbers.
+    ///
+    /// # Errors
+    ///
+    /// What the disk says. The log has to be opened anew.
+    pub fn switch(&mut self) -> Result<Vec<HeldFrame>, DiskError> {
         let successor = self.successor.take().expect("BUG: no change-over is going on");
         let (header, writer) = successor.into_active();
+        let durable = writer.durable;
         let old = std::mem::replace(&mut self.writer, writer);
-        let held = held_frames(old.written, &old.buffer);
+        let held = held_frames(self.header.salt, old.written, &old.buffer);
         self.header = header;
         self.active = self.active.other();
         self.previous = (!held.is_empty()).then_some(old);
         self.committed = self.written;
-        self.durable = self.written;
         self.is_dirty = false;
-        self.is_found_durable = true;
         self.is_held = false;
         self.flushes.clear();
-        held
+        let retired = &mut self.files[self.active.other().index()];
+        Header::erase(retired)?;
+        let id = retired.request_flush()?;
+        self.retiring = Some(Retiring { id, then: (self.written, durable) });
+        Ok(held)
+    }
+
+    /// Makes the other file as large as this, if the device has room: enough for the next
+    /// change-over, and what is more is given back. Nobody may read any more what lay in it.
+    ///
+    /// # Errors
+    ///
+    /// What the disk says. The log has to be opened anew.
+    pub fn resize_other(&mut self, size: u64) -> Result<(), DiskError> {
+        assert!(self.successor.is_none(), "BUG: the other file is in use");
+        self.previous = None;
+        let disk = &mut self.files[self.active.other().index()];
+        match if disk.size() == size { Ok(()) } else { disk.set_size(size) } {
+            Err(error) if error.is_full() => Ok(()),
+            resized => resized,
+        }
     }
 
     /// Gives the change-over up; the active file stays active.
@@ -149,12 +176,12 @@ impl<D: Disk> Log<D> {
 }
 
 /// The frames of whole batches in a buffer that would be written at `offset`.
-fn held_frames(offset: u64, buffer: &[u8]) -> Vec<HeldFrame> {
+fn held_frames(salt: Salt, offset: u64, buffer: &[u8]) -> Vec<HeldFrame> {
     let mut frames = Vec::new();
     let mut at = 0;
     while at < buffer.len() {
         let bytes = &buffer[at..];
-        let frame = frame::decode(bytes, offset + at as u64).expect("BUG: put together here");
+        let frame = frame::decode(bytes, salt, offset + at as u64).expect("BUG: put together here");
         let body = &bytes[frame::FRAME_HEADER_SIZE..][..frame.body_size];
         let ends_batch = frame.ties.index + 1 == frame.ties.count;
         frames.push(HeldFrame { head: frame.head, body: body.to_vec(), ends_batch });

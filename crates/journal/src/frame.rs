@@ -3,12 +3,11 @@
 use tidelog_types::limits::FRAME_BODY_SIZE_MAX;
 use tidelog_types::{CallId, Chain, Epoch, JournalId, LsnRange};
 
-use crate::header::GENERATION_MAX;
+use crate::header::{GENERATION_MAX, Salt};
 
 /// Bytes of a frame before its body.
 pub const FRAME_HEADER_SIZE: usize = 160;
 
-pub(crate) const FRAME_MAGIC: [u8; 4] = *b"TLf1";
 /// Frames begin at multiples of this.
 pub(crate) const FRAME_ALIGNMENT: usize = 8;
 const FLAG_CALL: u8 = 1;
@@ -90,7 +89,6 @@ pub(crate) fn encode(head: &FrameHead, body: &[&[u8]], out: &mut Vec<u8>) {
     out.reserve(frame_size(body_size));
     out.resize(start + FRAME_HEADER_SIZE, 0);
     let header = &mut out[start..];
-    header[0..4].copy_from_slice(&FRAME_MAGIC);
     let size = u32::try_from(body_size).expect("BUG: a body is far below 4 GiB");
     header[8..12].copy_from_slice(&size.to_le_bytes());
     header[12] = head.kind;
@@ -99,6 +97,8 @@ pub(crate) fn encode(head: &FrameHead, body: &[&[u8]], out: &mut Vec<u8>) {
     header[72..80].copy_from_slice(&head.epoch.0.to_le_bytes());
     header[80..96].copy_from_slice(&head.journal.0);
     if let Some(lsns) = head.lsns {
+        let is_read = LsnRange::checked(lsns.start().get(), lsns.end().get()).is_some();
+        assert!(is_read, "BUG: {lsns} is a range that no reader believes");
         header[96..104].copy_from_slice(&lsns.start().get().to_le_bytes());
         header[104..112].copy_from_slice(&lsns.end().get().to_le_bytes());
     }
@@ -114,10 +114,11 @@ pub(crate) fn encode(head: &FrameHead, body: &[&[u8]], out: &mut Vec<u8>) {
 }
 
 /// Writes the ties into an encoded frame that will stand at `offset`, and gives its checksum.
-pub(crate) fn finish(frame: &mut [u8], offset: u64, ties: &Ties) -> u32 {
+pub(crate) fn finish(frame: &mut [u8], salt: Salt, offset: u64, ties: &Ties) -> u32 {
     let size = frame_size(u32_at(frame, 8) as usize);
     assert!(frame.len() == size, "BUG: not one whole frame");
     let (header, body) = frame.split_at_mut(FRAME_HEADER_SIZE);
+    header[0..4].copy_from_slice(&salt.mark());
     header[16..20].copy_from_slice(&crc32c::crc32c(body).to_le_bytes());
     header[20..24].copy_from_slice(&ties.link.to_le_bytes());
     header[24..32].copy_from_slice(&ties.generation.to_le_bytes());
@@ -125,19 +126,20 @@ pub(crate) fn finish(frame: &mut [u8], offset: u64, ties: &Ties) -> u32 {
     header[40..44].copy_from_slice(&ties.attempt.to_le_bytes());
     header[44..48].copy_from_slice(&ties.index.to_le_bytes());
     header[48..52].copy_from_slice(&ties.count.to_le_bytes());
-    let checksum = checksum(header, offset);
+    let checksum = checksum(header, salt, offset);
     header[4..8].copy_from_slice(&checksum.to_le_bytes());
     checksum
 }
 
-fn checksum(header: &[u8], offset: u64) -> u32 {
-    crc32c::crc32c_append(crc32c::crc32c(&offset.to_le_bytes()), &header[8..FRAME_HEADER_SIZE])
+fn checksum(header: &[u8], Salt(salt): Salt, offset: u64) -> u32 {
+    let place = crc32c::crc32c_append(crc32c::crc32c(&salt.to_le_bytes()), &offset.to_le_bytes());
+    crc32c::crc32c_append(place, &header[8..FRAME_HEADER_SIZE])
 }
 
-/// Reads the header of the frame that was written at `offset` from its first
-/// [`FRAME_HEADER_SIZE`] bytes, `None` if they are not what was written there.
-pub(crate) fn decode(header: &[u8], offset: u64) -> Option<Frame> {
-    if header[0..4] != FRAME_MAGIC || checksum(header, offset) != u32_at(header, 4) {
+/// Reads the header of the frame that was written at `offset` of a file with this salt from its
+/// first [`FRAME_HEADER_SIZE`] bytes, `None` if they are not what was written there.
+pub(crate) fn decode(header: &[u8], salt: Salt, offset: u64) -> Option<Frame> {
+    if header[0..4] != salt.mark() || checksum(header, salt, offset) != u32_at(header, 4) {
         return None;
     }
     let flags = header[13];

@@ -8,17 +8,27 @@ use crate::RecoverError;
 use crate::frame::FRAME_ALIGNMENT;
 
 /// Where the frames of a log file begin.
-pub const LOG_START: u64 = 4096;
+pub const LOG_START: u64 = 2 * BLOCK_SIZE;
 
 const MAGIC: [u8; 8] = *b"TIDELOG1";
 const FORMAT_VERSION: u32 = 1;
-/// Where the copies of the header stand.
-const COPIES_AT: [usize; 2] = [0, 2048];
+/// Bytes that some devices write as one though a sector is smaller: what is damaged together.
+const BLOCK_SIZE: u64 = 4096;
+/// Where the copies of the header stand: each in a block of its own.
+const COPIES_AT: [usize; 2] = [0, BLOCK_SIZE as usize];
 const CHECKSUM_AT: usize = SECTOR_SIZE - 4;
 /// No log changes over so often.
 pub(crate) const GENERATION_MAX: u64 = 1 << 62;
 /// Bytes of the header that the first appended frame is linked to: up to the state's end.
 const SEAM_SIZE: usize = 32;
+
+/// Bytes before the frames.
+const AREA_SIZE: usize = LOG_START as usize;
+
+/// A number by chance, another one for each opening of a log: all that is taken by chance here
+/// comes from it, so that the same calls give the same bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seed(pub u64);
 
 /// One of the two files of a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -62,6 +72,50 @@ pub(crate) struct Header {
     pub state_end: u64,
     /// Everything before this offset was flushed when the header was written.
     pub durable: u64,
+    /// Drawn anew each time that the file is taken into use.
+    pub salt: Salt,
+}
+
+/// A number by chance that is part of every frame of a file while that is in use: neither what lies
+/// there from an earlier use nor what somebody has put into a page is taken for a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Salt(pub u64);
+
+impl Salt {
+    /// The salt of the file that is this generation.
+    pub fn draw(Seed(seed): Seed, generation: u64) -> Self {
+        // The finalizer of SplitMix64: it gives each sum another number.
+        let mut mixed = seed.wrapping_add(generation.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        // Frames begin with its low half, and an end mark with a zero.
+        Self(mixed ^ (mixed >> 31) | 1)
+    }
+
+    /// The first bytes of every frame.
+    pub fn mark(self) -> [u8; 4] {
+        let [mark @ .., _, _, _, _] = self.0.to_le_bytes();
+        mark
+    }
+}
+
+/// What a log file says of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum HeaderArea {
+    /// Nothing: it is not in use.
+    Unused,
+    /// Neither copy of the header is whole.
+    Damaged,
+    Whole(Header),
+}
+
+impl HeaderArea {
+    pub fn whole(self) -> Option<Header> {
+        match self {
+            Self::Whole(header) => Some(header),
+            Self::Unused | Self::Damaged => None,
+        }
+    }
 }
 
 impl Header {
@@ -72,14 +126,20 @@ impl Header {
         sector[16..24].copy_from_slice(&self.generation.to_le_bytes());
         sector[24..32].copy_from_slice(&self.state_end.to_le_bytes());
         sector[32..40].copy_from_slice(&self.durable.to_le_bytes());
+        sector[40..48].copy_from_slice(&self.salt.0.to_le_bytes());
         let checksum = crc32c::crc32c(&sector[..CHECKSUM_AT]);
         sector[CHECKSUM_AT..].copy_from_slice(&checksum.to_le_bytes());
         sector
     }
 
     /// The header of a file that is being filled.
-    pub fn unsealed(generation: u64) -> Self {
-        Self { generation, state_end: 0, durable: 0 }
+    pub fn unsealed(generation: u64, seed: Seed) -> Self {
+        Self { generation, state_end: 0, durable: 0, salt: Salt::draw(seed, generation) }
+    }
+
+    /// The header of a new store's first file, which has nothing to copy.
+    pub fn of_nothing(generation: u64, seed: Seed) -> Self {
+        Self { state_end: LOG_START, durable: LOG_START, ..Self::unsealed(generation, seed) }
     }
 
     /// The link of the first frame behind the copied state. It does not depend on `durable`,
@@ -91,7 +151,7 @@ impl Header {
     /// Writes both copies with one write.
     pub fn write<D: Disk>(self, disk: &mut D) -> Result<(), DiskError> {
         assert!(self.generation > 0, "BUG: generation 0 is none");
-        let mut area = vec![0; usize::try_from(LOG_START).expect("BUG: 4096 is small")];
+        let mut area = vec![0; AREA_SIZE];
         for at in COPIES_AT {
             area[at..at + SECTOR_SIZE].copy_from_slice(&self.sector());
         }
@@ -103,13 +163,18 @@ impl Header {
         self.state_end >= LOG_START
     }
 
-    /// The header of this file, sealed or not, `None` if it was never taken into use.
-    pub fn read<D: Disk>(disk: &D, file: LogFile) -> Result<Option<Self>, RecoverError> {
-        let count = usize::try_from(disk.size().min(LOG_START)).expect("BUG: at most 4096");
+    /// Makes the file one that is not in use; what lies behind the header stays.
+    pub fn erase<D: Disk>(disk: &mut D) -> Result<(), DiskError> {
+        disk.write_at(0, &[0; AREA_SIZE])
+    }
+
+    /// The header of this file, sealed or not.
+    pub fn read<D: Disk>(disk: &D) -> Result<HeaderArea, RecoverError> {
+        let count = usize::try_from(disk.size()).unwrap_or(usize::MAX).min(AREA_SIZE);
         let mut area = vec![0; count];
         disk.read_at(0, &mut area)?;
         if area.iter().all(|byte| *byte == 0) {
-            return Ok(None);
+            return Ok(HeaderArea::Unused);
         }
         let copies = COPIES_AT.iter().filter_map(|at| area.get(*at..*at + SECTOR_SIZE));
         let mut newest: Option<Self> = None;
@@ -124,7 +189,7 @@ impl Header {
                 newest = Some(header);
             }
         }
-        newest.map(Some).ok_or(RecoverError::DamagedHeader { file })
+        Ok(newest.map_or(HeaderArea::Damaged, HeaderArea::Whole))
     }
 
     /// Whether anybody could have written it.
@@ -141,7 +206,8 @@ impl Header {
         if version > FORMAT_VERSION {
             return Err(RecoverError::NewerFormat { found: version, known: FORMAT_VERSION });
         }
-        Ok(Self { generation: number(16), state_end: number(24), durable: number(32) })
+        let (state_end, durable) = (number(24), number(32));
+        Ok(Self { generation: number(16), state_end, durable, salt: Salt(number(40)) })
     }
 }
 
@@ -156,7 +222,7 @@ mod tests {
 
     use super::*;
 
-    const HEADER: Header = Header { generation: 7, state_end: 8192, durable: 8400 };
+    const HEADER: Header = Header { generation: 7, state_end: 9000, durable: 9400, salt: Salt(5) };
 
     fn written() -> Vec<u8> {
         let mut disk = MemoryDisk::default();
@@ -164,17 +230,18 @@ mod tests {
         disk.bytes().to_vec()
     }
 
-    fn read(bytes: Vec<u8>) -> Result<Option<Header>, RecoverError> {
-        Header::read(&MemoryDisk::holding(bytes), LogFile::A)
+    fn read(bytes: Vec<u8>) -> Result<HeaderArea, RecoverError> {
+        Header::read(&MemoryDisk::holding(bytes))
     }
 
     #[test]
     fn a_header_survives_the_loss_of_either_copy() {
-        assert_eq!(read(written()), Ok(Some(HEADER)));
+        assert_eq!(read(written()), Ok(HeaderArea::Whole(HEADER)));
         for at in COPIES_AT {
             let mut bytes = written();
-            bytes[at + 20] ^= 1;
-            assert_eq!(read(bytes), Ok(Some(HEADER)));
+            // With all else in its block.
+            bytes[at..at + 4096].fill(0xAA);
+            assert_eq!(read(bytes), Ok(HeaderArea::Whole(HEADER)));
         }
     }
 
@@ -182,10 +249,10 @@ mod tests {
     fn a_header_without_a_whole_copy_is_damage_and_not_an_empty_file() {
         let mut bytes = written();
         bytes[20] ^= 1;
-        bytes[2048 + 20] ^= 1;
-        assert_eq!(read(bytes), Err(RecoverError::DamagedHeader { file: LogFile::A }));
-        assert_eq!(read(Vec::new()), Ok(None));
-        assert_eq!(read(vec![0; 9000]), Ok(None));
+        bytes[COPIES_AT[1] + 20] ^= 1;
+        assert_eq!(read(bytes), Ok(HeaderArea::Damaged));
+        assert_eq!(read(Vec::new()), Ok(HeaderArea::Unused));
+        assert_eq!(read(vec![0; 9000]), Ok(HeaderArea::Unused));
     }
 
     #[test]

@@ -38,7 +38,7 @@ mod writer;
 pub use change_over::HeldFrame;
 pub use error::{ReadError, RecoverError};
 pub use frame::{FRAME_HEADER_SIZE, FrameHead};
-pub use header::{LOG_START, LogFile};
+pub use header::{LOG_START, LogFile, Seed};
 pub use log::{BatchNumber, Log};
 pub use read::{BatchPart, FrameAt};
 pub use scan::{Cut, Damage, Found, LogReport};

@@ -5,12 +5,23 @@ use std::fmt;
 
 use tidelog_disk::{Disk, DiskError, FlushId};
 
-use crate::header::{Header, LOG_START};
+use crate::header::{Header, HeaderArea, LOG_START, Seed};
 use crate::read::BatchPart;
-use crate::scan::{self, Visit};
+use crate::scan::{self, Recovered, Visit};
 use crate::successor::Successor;
 use crate::writer::Writer;
 use crate::{FrameHead, FramePlace, LogFile, LogReport, RecoverError};
+
+/// Bytes that are written again at once when a log is opened.
+const PIECE_SIZE: usize = 256 * 1024;
+
+/// The flush by which the file that is not active says so.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Retiring {
+    pub id: FlushId,
+    /// What is durable then, and up to which offset of the active file.
+    pub then: (BatchNumber, u64),
+}
 
 /// A batch's number, counted from 1 since the log was opened; 0 stands for all that was there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -28,18 +39,26 @@ pub struct Log<D> {
     pub(crate) files: [D; 2],
     pub(crate) active: LogFile,
     pub(crate) header: Header,
+    pub(crate) seed: Seed,
     pub(crate) writer: Writer,
     pub(crate) committed: BatchNumber,
     pub(crate) written: BatchNumber,
     pub(crate) durable: BatchNumber,
     /// Whether something was written since the last flush request.
     pub(crate) is_dirty: bool,
+    /// Whether a flush was asked for while batches waited to be written.
+    owes_flush: bool,
     /// Whether what was found at opening is durable, and what was cut off there is gone for good.
     pub(crate) is_found_durable: bool,
     /// Whether a torn tail was cut off at opening.
     has_cut: bool,
     /// Flush requests that are not complete: what they cover.
     pub(crate) flushes: VecDeque<(FlushId, BatchNumber, u64)>,
+    /// The other file says that it is in use, as it was before this one. That is all there is if
+    /// the header of this one gets lost before it is flushed.
+    is_other_sealed: bool,
+    /// The other file was in use before, and is about to say that it is not.
+    pub(crate) retiring: Option<Retiring>,
     pub(crate) successor: Option<Successor>,
     /// Batches stay in the buffer until the change-over has ended.
     pub(crate) is_held: bool,
@@ -62,19 +81,15 @@ impl<D: Disk> Log<D> {
     ///
     /// # Errors
     ///
-    /// [`RecoverError`]; the files are then as they were.
+    /// [`RecoverError`]; the files then hold what they did.
     pub fn recover(
         files: [D; 2],
+        seed: Seed,
         visit: &mut Visit<'_>,
     ) -> Result<(Self, LogReport), RecoverError> {
-        let headers = [Header::read(&files[0], LogFile::A)?, Header::read(&files[1], LogFile::B)?];
-        let sealed = headers.map(|header| header.filter(|header| header.is_sealed()));
-        let active = match sealed {
-            [None, None] => return Self::create(files),
-            [Some(a), Some(b)] if b.generation > a.generation => LogFile::B,
-            [Some(_), _] => LogFile::A,
-            [None, Some(_)] => LogFile::B,
-        };
+        let areas = [Header::read(&files[0])?, Header::read(&files[1])?];
+        let headers = areas.map(HeaderArea::whole);
+        let Some(active) = active_of(areas)? else { return Self::create(files, seed) };
         let header = headers[active.index()].expect("BUG: the active file is sealed");
         let found = scan::recover(&files[active.index()], active, header, visit)?;
         let report = LogReport {
@@ -83,61 +98,88 @@ impl<D: Disk> Log<D> {
             batches: found.scanned.batches,
             size: found.scanned.end,
             cut: found.cut,
-            damage: found.damage,
+            damage: found.damage.clone(),
         };
         let (end, link) = (found.scanned.end, found.scanned.link);
-        let writer = Writer::new(header.generation, end, link, found.attempt);
-        let mut log = Self::new(files, active, header, writer);
+        let writer = Writer::new(header, end, link, found.attempt);
+        let mut log = Self::new(files, active, header, seed, writer);
         // A change-over may have been cut short in the other file: the next is another
         // generation.
-        let other = headers[active.other().index()].map_or(0, |header| header.generation);
-        log.highest_generation = header.generation.max(other);
+        let other = headers[active.other().index()];
+        log.highest_generation = header.generation.max(other.map_or(0, |other| other.generation));
         log.is_damaged = !report.damage.is_empty();
-        if !log.is_damaged && report.cut.is_some() {
-            // The first frame of the tail may lack a sector which the same batch, appended again,
-            // would put there: together with the old header that frame would be whole, and what
-            // follows it back. So it goes before anything is written over it.
-            log.writer.write_end_mark(&mut log.files[active.index()])?;
-            log.has_cut = true;
+        if !log.is_damaged {
+            log.mend(&found, other.is_some_and(Header::is_sealed))?;
         }
         Ok((log, report))
     }
 
-    fn create(mut files: [D; 2]) -> Result<(Self, LogReport), RecoverError> {
-        // Frames of a log whose header was never durable may lie here: go above them.
-        let a = scan::highest_generation(&files[0])?;
-        let generation = a.max(scan::highest_generation(&files[1])?) + 1;
-        let header = Header { generation, state_end: LOG_START, durable: LOG_START };
-        if let Err(error) = header.write(&mut files[0]) {
+    /// Makes the files what they are believed to be, before anything is appended.
+    fn mend(&mut self, found: &Recovered, is_other_sealed: bool) -> Result<(), DiskError> {
+        let file = &mut self.files[self.active.index()];
+        // What was not durable may come from a cache of the system that takes it for flushed,
+        // after a flush that failed: only bytes that are written again are flushed again.
+        if !found.is_header_durable {
+            self.header.write(file)?;
+        }
+        let mut at = found.durable;
+        let mut piece = vec![0; PIECE_SIZE];
+        while at < found.scanned.end {
+            let count =
+                PIECE_SIZE.min(usize::try_from(found.scanned.end - at).unwrap_or(PIECE_SIZE));
+            file.read_at(at, &mut piece[..count])?;
+            file.write_at(at, &piece[..count])?;
+            at += count as u64;
+        }
+        if found.cut.is_some() {
+            // The first frame of the tail may lack a sector which the same batch, appended again,
+            // would put there: together with the old header that frame would be whole, and what
+            // follows it back. So it goes before anything is written over it.
+            self.writer.write_end_mark(file)?;
+            self.has_cut = true;
+        }
+        self.is_other_sealed = is_other_sealed;
+        Ok(())
+    }
+
+    fn create(mut files: [D; 2], seed: Seed) -> Result<(Self, LogReport), RecoverError> {
+        let header = Header::of_nothing(1, seed);
+        let mut writer = Writer::new(header, LOG_START, header.seam(), 0);
+        let written =
+            header.write(&mut files[0]).and_then(|()| writer.write_end_mark(&mut files[0]));
+        if let Err(error) = written {
             // Part of a header would be taken for damage, and there was nothing here before.
             let _ = files[0].set_size(0);
             return Err(error.into());
         }
-        let writer = Writer::new(generation, LOG_START, header.seam(), 0);
         let report = LogReport {
             is_new: true,
-            generation,
+            generation: header.generation,
             batches: 0,
             size: LOG_START,
             cut: None,
             damage: Vec::new(),
         };
-        Ok((Self::new(files, LogFile::A, header, writer), report))
+        Ok((Self::new(files, LogFile::A, header, seed, writer), report))
     }
 
-    fn new(files: [D; 2], active: LogFile, header: Header, writer: Writer) -> Self {
+    fn new(files: [D; 2], active: LogFile, header: Header, seed: Seed, writer: Writer) -> Self {
         Self {
             files,
             active,
             header,
+            seed,
             writer,
             committed: BatchNumber(0),
             written: BatchNumber(0),
             durable: BatchNumber(0),
             is_dirty: true,
+            owes_flush: false,
             is_found_durable: false,
             has_cut: false,
             flushes: VecDeque::new(),
+            is_other_sealed: false,
+            retiring: None,
             successor: None,
             is_held: false,
             previous: None,
@@ -155,6 +197,16 @@ impl<D: Disk> Log<D> {
     pub fn commit(&mut self) -> BatchNumber {
         assert!(!self.is_damaged, "BUG: appended to a damaged log");
         if self.writer.commit() {
+            self.committed.0 += 1;
+        }
+        self.committed
+    }
+
+    /// Ends the batch as [`commit`](Self::commit) does; it may take the last room there is on the
+    /// device, which is for what makes room again, and for what has to be said to read at all.
+    pub fn commit_from_reserve(&mut self) -> BatchNumber {
+        assert!(!self.is_damaged, "BUG: appended to a damaged log");
+        if self.writer.commit_from_reserve() {
             self.committed.0 += 1;
         }
         self.committed
@@ -232,6 +284,7 @@ impl<D: Disk> Log<D> {
     ///
     /// What the disk says; the log has to be opened anew.
     pub fn request_flush(&mut self) -> Result<(), DiskError> {
+        self.owes_flush = self.written < self.committed;
         if self.is_dirty {
             let id = self.files[self.active.index()].request_flush()?;
             self.flushes.push_back((id, self.written, self.written_size()));
@@ -240,25 +293,65 @@ impl<D: Disk> Log<D> {
         Ok(())
     }
 
+    /// Whether a flush was asked for of batches that could not be written by then, and can be now.
+    #[must_use]
+    pub fn owes_flush(&self) -> bool {
+        self.owes_flush && self.written < self.committed && self.may_write()
+    }
+
     /// The last batch that is durable now, and all before it with it.
     ///
     /// # Errors
     ///
     /// A flush failed; the log has to be opened anew.
     pub fn poll_flushed(&mut self) -> Result<BatchNumber, DiskError> {
+        if !self.is_retired()? {
+            return Ok(self.durable);
+        }
         if !self.flushes.is_empty() {
             let done = self.files[self.active.index()].flushed()?;
+            let mut last = None;
             while let Some((id, batch, offset)) = self.flushes.front().copied()
                 && done >= Some(id)
             {
                 self.flushes.pop_front();
-                self.is_found_durable = true;
-                self.durable = batch;
-                self.writer.durable = offset;
+                last = Some((batch, offset));
+            }
+            match last {
+                Some(durable) if self.is_other_sealed => self.retire_other(durable)?,
+                Some((batch, offset)) => self.note_durable(batch, offset),
+                None => {}
             }
         }
         assert!(self.durable <= self.written, "BUG: durable before it was written");
         Ok(self.durable)
+    }
+
+    /// The active file is flushed, its header too: the other one is not needed any more.
+    fn retire_other(&mut self, durable: (BatchNumber, u64)) -> Result<(), DiskError> {
+        self.is_other_sealed = false;
+        let retired = &mut self.files[self.active.other().index()];
+        retired.set_size(0)?;
+        self.retiring = Some(Retiring { id: retired.request_flush()?, then: durable });
+        self.is_retired().map(drop)
+    }
+
+    /// Whether nobody could take the other file for the active one, though the header of that got
+    /// lost.
+    fn is_retired(&mut self) -> Result<bool, DiskError> {
+        let Some(Retiring { id, then }) = self.retiring else { return Ok(true) };
+        if self.files[self.active.other().index()].flushed()? < Some(id) {
+            return Ok(false);
+        }
+        self.retiring = None;
+        self.note_durable(then.0, then.1);
+        Ok(true)
+    }
+
+    fn note_durable(&mut self, batch: BatchNumber, offset: u64) {
+        self.is_found_durable = true;
+        self.durable = batch;
+        self.writer.durable = offset;
     }
 
     /// Whether what was found when the log was opened has been flushed since, and with it that a
@@ -271,7 +364,8 @@ impl<D: Disk> Log<D> {
     /// Whether all that was committed is durable.
     #[must_use]
     pub fn is_settled(&self) -> bool {
-        !self.is_dirty && self.flushes.is_empty() && self.written == self.committed
+        let is_flushed = self.flushes.is_empty() && self.retiring.is_none();
+        !self.is_dirty && is_flushed && self.written == self.committed
     }
 
     /// The last batch that was committed.
@@ -336,6 +430,25 @@ impl<D: Disk> Log<D> {
     pub fn replay(&self, visit: &mut Visit<'_>) -> Result<(), RecoverError> {
         let file = &self.files[self.active.index()];
         scan::replay(file, self.active, self.header, self.written_size(), visit)
+    }
+}
+
+/// Which file is active, `None` if neither was ever used.
+///
+/// A file is said not to be in use once the other one is sealed, and only then is anything behind
+/// the seal called durable. So beside a file that is sealed, one whose header is damaged has
+/// nothing that is not in the sealed one.
+fn active_of(areas: [HeaderArea; 2]) -> Result<Option<LogFile>, RecoverError> {
+    let sealed = areas.map(|area| area.whole().filter(|header| header.is_sealed()));
+    match sealed {
+        [Some(a), Some(b)] if b.generation > a.generation => Ok(Some(LogFile::B)),
+        [Some(_), _] => Ok(Some(LogFile::A)),
+        [None, Some(_)] => Ok(Some(LogFile::B)),
+        [None, None] => match areas {
+            [HeaderArea::Damaged, _] => Err(RecoverError::DamagedHeader { file: LogFile::A }),
+            [_, HeaderArea::Damaged] => Err(RecoverError::DamagedHeader { file: LogFile::B }),
+            _ => Ok(None),
+        },
     }
 }
 

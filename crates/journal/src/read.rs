@@ -3,6 +3,7 @@
 use tidelog_disk::{Disk, DiskError};
 
 use crate::frame::{self, FRAME_HEADER_SIZE};
+use crate::header::{Header, Salt};
 use crate::window::{FoundFrame, Window};
 use crate::writer::Writer;
 use crate::{FrameHead, Log, LogFile, ReadError};
@@ -17,6 +18,7 @@ pub type BatchPart = (u32, u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FrameAt {
     file: LogFile,
+    salt: Salt,
     generation: u64,
     offset: u64,
 }
@@ -56,7 +58,8 @@ impl<D: Disk> Log<D> {
     /// change-over after the next begins to fill that file again.
     #[must_use]
     pub fn frame_at(&self, offset: u64) -> FrameAt {
-        FrameAt { file: self.active, generation: self.header.generation, offset }
+        let Header { salt, generation, .. } = self.header;
+        FrameAt { file: self.active, salt, generation, offset }
     }
 
     /// The header of the frame at `offset` of the active file, verified; its body is not looked
@@ -72,7 +75,7 @@ impl<D: Disk> Log<D> {
         }
         let mut header = [0; FRAME_HEADER_SIZE];
         self.read_at(self.active, offset, &mut header)?;
-        let frame = frame::decode(&header, offset);
+        let frame = frame::decode(&header, self.header.salt, offset);
         let frame = frame.filter(|frame| frame.ties.generation == self.header.generation);
         frame.map(|frame| frame.head).ok_or_else(damaged)
     }
@@ -83,14 +86,14 @@ impl<D: Disk> Log<D> {
     ///
     /// [`ReadError::Damaged`] if it is not what was written there.
     pub fn read_frame(&self, at: FrameAt) -> Result<(FrameHead, Vec<u8>), ReadError> {
-        let FrameAt { file, generation, offset } = at;
+        let FrameAt { file, salt, generation, offset } = at;
         let damaged = || ReadError::Damaged { offset };
         let left = self.left_from(file, offset).ok_or_else(damaged)?;
         // Most frames are small: one read gets them whole.
         let first = usize::try_from(left.min(FIRST_READ_SIZE)).expect("BUG: a small number");
         let mut bytes = vec![0; first];
         self.read_at(file, offset, &mut bytes)?;
-        let header = bytes.get(..FRAME_HEADER_SIZE).and_then(|it| frame::decode(it, offset));
+        let header = bytes.get(..FRAME_HEADER_SIZE).and_then(|it| frame::decode(it, salt, offset));
         let frame = header.ok_or_else(damaged)?;
         let size = frame::frame_size(frame.body_size);
         if size as u64 > left || frame.ties.generation != generation {
@@ -122,10 +125,10 @@ impl<D: Disk> Log<D> {
         visit: &mut dyn FnMut(FoundFrame<'_>, BatchPart),
     ) -> Result<u64, ReadError> {
         let limit = limit.min(self.written_size());
-        let mut window = Window::new(&self.files[self.active.index()], size);
+        let mut window = Window::new(&self.files[self.active.index()], self.header, size);
         let mut at = offset;
         while at < limit && at - offset < size as u64 {
-            let frame = window.frame(at, self.header.generation)?;
+            let frame = window.frame(at)?;
             let frame = frame.ok_or(ReadError::Damaged { offset: at })?;
             visit(window.found(at, &frame)?, (frame.ties.index, frame.ties.count));
             at += frame.size();

@@ -25,7 +25,7 @@ pub(crate) fn salvage<D: Disk>(
     let mut lost = Vec::new();
     while scanned.end < durable {
         let start = scanned.end;
-        let found = resume(window, header, scanned, durable, visit)?;
+        let found = resume(window, scanned, durable, visit)?;
         scanned = found.unwrap_or(Scanned { end: durable, ..scanned });
         lost.push((start, scanned.end - start));
         if found.is_some() {
@@ -40,29 +40,27 @@ pub(crate) fn salvage<D: Disk>(
 /// `visit` of the frames that are passed over.
 fn resume<D: Disk>(
     window: &mut Window<'_, D>,
-    header: Header,
     from: Scanned,
     durable: u64,
     visit: &mut Visit<'_>,
 ) -> Result<Option<Scanned>, RecoverError> {
-    let generation = Some(header.generation);
     let mut tell = |offset, document| {
         let lost = Found::Lost { offset, document };
         visit(lost).map_err(|reason| RecoverError::Malformed { offset, reason })
     };
     let mut at = from.end;
     while at <= durable {
-        let Some(frame) = window.header(at, generation)? else {
+        let Some(frame) = window.header(at)? else {
             if at < durable {
                 tell(at, None)?;
             }
-            let next = window.search(at + FRAME_ALIGNMENT as u64, generation)?;
+            let next = window.search(at + FRAME_ALIGNMENT as u64)?;
             let Some((next, _)) = next else { break };
             at = next;
             continue;
         };
         let here = Scanned { end: at, link: frame.ties.link, ..from };
-        if window.batch(here, header.generation)?.is_some() {
+        if window.batch(here)?.is_some() {
             return Ok(Some(here));
         }
         if at < durable {

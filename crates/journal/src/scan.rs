@@ -72,15 +72,22 @@ pub(crate) struct Scanned {
     pub batches: u64,
     /// The highest attempt in it.
     pub attempt: u32,
+    /// The highest offset that a frame in it calls durable; 0 if none calls any so.
+    pub durable: u64,
+}
+
+impl Scanned {
+    /// Nothing yet.
+    const START: Self = Self { end: LOG_START, link: 0, batches: 0, attempt: 0, durable: 0 };
 }
 
 impl<D: Disk> Window<'_, D> {
     /// Goes past the batch at `from.end`, or answers `None` if no whole one stands there.
-    pub fn batch(&mut self, from: Scanned, generation: u64) -> Result<Option<Scanned>, DiskError> {
+    pub fn batch(&mut self, from: Scanned) -> Result<Option<Scanned>, DiskError> {
         let mut at = from;
         let mut expected = None;
         for index in 0.. {
-            let Some(frame) = self.frame(at.end, generation)? else { return Ok(None) };
+            let Some(frame) = self.frame(at.end)? else { return Ok(None) };
             let ties = frame.ties;
             let count = *expected.get_or_insert(ties.count);
             if ties.link != at.link || ties.index != index || ties.count != count || count == 0 {
@@ -89,6 +96,7 @@ impl<D: Disk> Window<'_, D> {
             at.end += frame.size();
             at.link = frame.checksum;
             at.attempt = at.attempt.max(ties.attempt);
+            at.durable = at.durable.max(ties.durable);
             if index + 1 == count {
                 break;
             }
@@ -102,7 +110,7 @@ impl<D: Disk> Window<'_, D> {
         let mut at = start;
         while at < end {
             let gone = || DiskError::Device { reason: "the log changed while read".to_owned() };
-            let frame = self.header(at, None)?.ok_or_else(gone)?;
+            let frame = self.header(at)?.ok_or_else(gone)?;
             let found = Found::Frame(self.found(at, &frame)?);
             visit(found).map_err(|reason| RecoverError::Malformed { offset: at, reason })?;
             at += frame.size();
@@ -111,10 +119,10 @@ impl<D: Disk> Window<'_, D> {
     }
 
     /// What whole headers at or after `from` say, wherever they stand.
-    fn leftovers(&mut self, from: u64, generation: Option<u64>) -> Result<Leftovers, DiskError> {
+    fn leftovers(&mut self, from: u64) -> Result<Leftovers, DiskError> {
         let mut found = Leftovers::default();
         let mut at = from;
-        while let Some((offset, frame)) = self.search(at, generation)? {
+        while let Some((offset, frame)) = self.search(at)? {
             found.note(offset, &frame);
             at = offset + FRAME_ALIGNMENT as u64;
         }
@@ -131,7 +139,6 @@ struct Leftovers {
     end: u64,
     durable: u64,
     attempt: u32,
-    generation: u64,
 }
 
 impl Leftovers {
@@ -139,19 +146,17 @@ impl Leftovers {
         self.end = self.end.max(offset + frame.size());
         self.durable = self.durable.max(frame.ties.durable);
         self.attempt = self.attempt.max(frame.ties.attempt);
-        self.generation = self.generation.max(frame.ties.generation);
     }
-}
-
-/// The highest generation that any frame in this file claims; 0 if there is none.
-pub(crate) fn highest_generation<D: Disk>(disk: &D) -> Result<u64, DiskError> {
-    Ok(Window::new(disk, WINDOW_SIZE).leftovers(LOG_START, None)?.generation)
 }
 
 /// What recovery found in the active file.
 #[derive(Clone, Debug)]
 pub(crate) struct Recovered {
     pub scanned: Scanned,
+    /// Everything before this offset was called durable by somebody who had flushed it.
+    pub durable: u64,
+    /// Whether the header is known to have been flushed.
+    pub is_header_durable: bool,
     /// The attempt that frames written from now on have to carry.
     pub attempt: u32,
     pub cut: Option<Cut>,
@@ -165,23 +170,23 @@ pub(crate) fn recover<D: Disk>(
     header: Header,
     visit: &mut Visit<'_>,
 ) -> Result<Recovered, RecoverError> {
-    let mut window = Window::new(disk, WINDOW_SIZE);
-    let start = Scanned { end: LOG_START, link: 0, batches: 0, attempt: 0 };
-    let mut scanned = scan(&mut window, header, start, u64::MAX, visit)?;
-    let leftovers = window.leftovers(scanned.end, Some(header.generation))?;
-    let durable = leftovers.durable.max(header.durable).max(header.state_end);
+    let mut window = Window::new(disk, header, WINDOW_SIZE);
+    let mut scanned = scan(&mut window, header, Scanned::START, u64::MAX, visit)?;
+    let leftovers = window.leftovers(scanned.end)?;
+    let stated = scanned.durable.max(leftovers.durable);
+    let durable = stated.max(header.durable).max(header.state_end);
     let mut damage = Vec::new();
     if scanned.end < durable {
         let found = salvage::salvage(&mut window, header, scanned, durable, visit)?;
         scanned = found.0;
         damage = found.1.into_iter().map(|(offset, size)| Damage { file, offset, size }).collect();
     }
-    let cut = cut_at(&mut window, scanned.end, leftovers.end.max(scanned.end))?;
+    let cut = cut_at(&mut window, header, scanned.end, leftovers.end.max(scanned.end))?;
     let attempt = match cut {
         Some(_) => scanned.attempt.max(leftovers.attempt).saturating_add(1),
         None => scanned.attempt,
     };
-    Ok(Recovered { scanned, attempt, cut, damage })
+    Ok(Recovered { scanned, durable, is_header_durable: stated > 0, attempt, cut, damage })
 }
 
 /// Reads the file again as far as `end`, which is known to be whole.
@@ -192,8 +197,8 @@ pub(crate) fn replay<D: Disk>(
     end: u64,
     visit: &mut Visit<'_>,
 ) -> Result<(), RecoverError> {
-    let start = Scanned { end: LOG_START, link: 0, batches: 0, attempt: 0 };
-    let scanned = scan(&mut Window::new(disk, WINDOW_SIZE), header, start, end, visit)?;
+    let mut window = Window::new(disk, header, WINDOW_SIZE);
+    let scanned = scan(&mut window, header, Scanned::START, end, visit)?;
     if scanned.end == end {
         Ok(())
     } else {
@@ -218,7 +223,7 @@ pub(crate) fn scan<D: Disk>(
         if scanned.end >= limit {
             return Ok(scanned);
         }
-        let Some(next) = window.batch(scanned, header.generation)? else { return Ok(scanned) };
+        let Some(next) = window.batch(scanned)? else { return Ok(scanned) };
         if scanned.end < header.state_end && next.end > header.state_end {
             return Ok(scanned);
         }
@@ -230,6 +235,7 @@ pub(crate) fn scan<D: Disk>(
 /// The torn tail at `end`, unless the end mark or the end of the file says that there is none.
 fn cut_at<D: Disk>(
     window: &mut Window<'_, D>,
+    header: Header,
     end: u64,
     leftovers_end: u64,
 ) -> Result<Option<Cut>, DiskError> {
@@ -242,7 +248,8 @@ fn cut_at<D: Disk>(
     if has_end_mark && leftovers_end <= end {
         return Ok(None);
     }
-    let stated = window.get(end, FRAME_HEADER_SIZE)?.and_then(|it| frame::decode(it, end));
+    let bytes = window.get(end, FRAME_HEADER_SIZE)?;
+    let stated = bytes.and_then(|bytes| frame::decode(bytes, header.salt, end));
     let stated = stated.map_or(here as u64, |frame| frame.size());
     let size = left.min(stated).max(leftovers_end.saturating_sub(end));
     Ok(Some(Cut { offset: end, size }))

@@ -19,14 +19,13 @@ pub(crate) struct Successor {
 
 impl Successor {
     /// Takes the file into use: from here on it is not what it was.
-    pub fn begin<D: Disk>(disk: &mut D, generation: u64) -> Result<Self, DiskError> {
-        let header = Header::unsealed(generation);
+    pub fn begin<D: Disk>(disk: &mut D, header: Header) -> Result<Self, DiskError> {
         if let Err(error) = header.write(disk) {
-            // Part of a header would be taken for damage, and nothing in this file is needed.
+            // Nothing in this file is needed.
             let _ = disk.set_size(0);
             return Err(error);
         }
-        Ok(Self { writer: Writer::new(generation, LOG_START, 0, 0), header })
+        Ok(Self { writer: Writer::new(header, LOG_START, 0, 0), header })
     }
 
     /// Adds a frame to the copied state.

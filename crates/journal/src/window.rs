@@ -3,7 +3,8 @@
 use tidelog_disk::{Disk, DiskError};
 
 use crate::FramePlace;
-use crate::frame::{self, FRAME_ALIGNMENT, FRAME_HEADER_SIZE, FRAME_MAGIC, Frame, FrameHead};
+use crate::frame::{self, FRAME_ALIGNMENT, FRAME_HEADER_SIZE, Frame, FrameHead};
+use crate::header::Header;
 
 /// A frame that is what was written.
 #[derive(Clone, Copy, Debug)]
@@ -19,6 +20,7 @@ pub struct FoundFrame<'a> {
 /// Part of a file in memory.
 pub(crate) struct Window<'a, D> {
     disk: &'a D,
+    header: Header,
     pub size: u64,
     start: u64,
     bytes: Vec<u8>,
@@ -27,8 +29,9 @@ pub(crate) struct Window<'a, D> {
 }
 
 impl<'a, D: Disk> Window<'a, D> {
-    pub fn new(disk: &'a D, read_size: usize) -> Self {
-        Self { disk, size: disk.size(), start: 0, bytes: Vec::new(), read_size }
+    /// Of a file with this header.
+    pub fn new(disk: &'a D, header: Header, read_size: usize) -> Self {
+        Self { disk, header, size: disk.size(), start: 0, bytes: Vec::new(), read_size }
     }
 
     /// `count` bytes at `offset`, `None` if the file ends before. So nothing larger than the file
@@ -37,35 +40,44 @@ impl<'a, D: Disk> Window<'a, D> {
         let Some(rest) = self.size.checked_sub(offset).filter(|rest| *rest >= count as u64) else {
             return Ok(None);
         };
-        let held = self.start + self.bytes.len() as u64;
-        if offset < self.start || offset + count as u64 > held {
+        if self.held(offset).len() < count {
             let wanted = rest.min(count.max(self.read_size) as u64);
-            self.bytes.resize(usize::try_from(wanted).expect("BUG: windows are small"), 0);
-            self.start = offset;
-            if let Err(error) = self.disk.read_at(offset, &mut self.bytes) {
-                self.bytes.clear();
-                return Err(error);
-            }
+            self.load(offset, usize::try_from(wanted).expect("BUG: windows are small"))?;
         }
-        let from = usize::try_from(offset - self.start).expect("BUG: within the window");
-        Ok(Some(&self.bytes[from..from + count]))
+        Ok(Some(&self.held(offset)[..count]))
     }
 
-    /// The header of the frame at `offset`, if a whole one of this generation, or with `None` of
-    /// any, stands there. The body is another matter.
-    pub fn header(
-        &mut self,
-        offset: u64,
-        generation: Option<u64>,
-    ) -> Result<Option<Frame>, DiskError> {
-        let Some(header) = self.get(offset, FRAME_HEADER_SIZE)? else { return Ok(None) };
-        let frame = frame::decode(header, offset);
-        Ok(frame.filter(|frame| generation.is_none_or(|it| it == frame.ties.generation)))
+    /// The bytes from `offset` on that are in memory.
+    fn held(&self, offset: u64) -> &[u8] {
+        let from = offset.checked_sub(self.start).and_then(|from| usize::try_from(from).ok());
+        from.and_then(|from| self.bytes.get(from..)).unwrap_or_default()
     }
 
-    /// The frame at `offset`, if a whole one of this generation stands there.
-    pub fn frame(&mut self, offset: u64, generation: u64) -> Result<Option<Frame>, DiskError> {
-        let Some(frame) = self.header(offset, Some(generation))? else { return Ok(None) };
+    /// Reads `count` bytes at `offset`. What is in memory of them is not read again.
+    fn load(&mut self, offset: u64, count: usize) -> Result<(), DiskError> {
+        let held = self.held(offset).len();
+        self.bytes.drain(..self.bytes.len() - held);
+        self.start = offset;
+        self.bytes.resize(count, 0);
+        let read = self.disk.read_at(offset + held as u64, &mut self.bytes[held..]);
+        if read.is_err() {
+            self.bytes.clear();
+        }
+        read
+    }
+
+    /// The header of the frame at `offset`, if a whole one stands there. The body is another
+    /// matter.
+    pub fn header(&mut self, offset: u64) -> Result<Option<Frame>, DiskError> {
+        let Header { salt, generation, .. } = self.header;
+        let Some(bytes) = self.get(offset, FRAME_HEADER_SIZE)? else { return Ok(None) };
+        let frame = frame::decode(bytes, salt, offset);
+        Ok(frame.filter(|frame| frame.ties.generation == generation))
+    }
+
+    /// The frame at `offset`, if a whole one stands there.
+    pub fn frame(&mut self, offset: u64) -> Result<Option<Frame>, DiskError> {
+        let Some(frame) = self.header(offset)? else { return Ok(None) };
         let bytes = self.get(offset, frame::frame_size(frame.body_size))?;
         Ok(bytes.filter(|bytes| frame.has_body(bytes)).map(|_| frame))
     }
@@ -79,26 +91,26 @@ impl<'a, D: Disk> Window<'a, D> {
         Ok(FoundFrame { place, head: frame.head, body })
     }
 
-    /// The first place at or after `from` where a whole header stands, of this generation or of
-    /// any.
-    pub fn search(
-        &mut self,
-        from: u64,
-        generation: Option<u64>,
-    ) -> Result<Option<(u64, Frame)>, DiskError> {
+    /// The first place at or after `from` where a whole header stands.
+    pub fn search(&mut self, from: u64) -> Result<Option<(u64, Frame)>, DiskError> {
+        let mark = self.header.salt.mark();
         let mut at = from.next_multiple_of(FRAME_ALIGNMENT as u64);
         while at < self.size {
-            let left = usize::try_from(self.size - at).unwrap_or(usize::MAX);
-            let count = left.min(self.read_size);
-            let bytes = self.get(at, count)?.expect("BUG: counted by the size");
-            let magic = bytes.chunks(FRAME_ALIGNMENT).position(|c| c.starts_with(&FRAME_MAGIC));
-            at += magic.map_or(count, |steps| steps * FRAME_ALIGNMENT) as u64;
-            if magic.is_some() {
-                if let Some(frame) = self.header(at, generation)? {
-                    return Ok(Some((at, frame)));
-                }
-                at += FRAME_ALIGNMENT as u64;
+            if self.held(at).len() < FRAME_ALIGNMENT {
+                let left = usize::try_from(self.size - at).unwrap_or(usize::MAX);
+                self.load(at, left.min(self.read_size))?;
             }
+            let mut places = self.held(at).chunks(FRAME_ALIGNMENT);
+            let steps = places.position(|place| place.starts_with(&mark));
+            let Some(steps) = steps else {
+                at += (self.held(at).len() as u64).next_multiple_of(FRAME_ALIGNMENT as u64);
+                continue;
+            };
+            at += (steps * FRAME_ALIGNMENT) as u64;
+            if let Some(frame) = self.header(at)? {
+                return Ok(Some((at, frame)));
+            }
+            at += FRAME_ALIGNMENT as u64;
         }
         Ok(None)
     }

@@ -5,14 +5,15 @@ use std::ops::Range;
 use tidelog_disk::{Disk, DiskError};
 
 use crate::frame::{self, FRAME_ALIGNMENT, FRAME_HEADER_SIZE, FrameHead, Ties};
+use crate::header::{Header, Salt};
 
 /// Bytes of zeros behind the last batch of each write.
 const END_MARK_SIZE: usize = 8;
 /// What a buffer may keep allocated while it is empty.
 const IDLE_BUFFER_SIZE: usize = 1024 * 1024;
-/// Bytes of a log below which its file grows with every write.
-const ROOMY_LOG_SIZE: usize = 64 * 1024;
-/// Zeros that are written ahead of a longer log at most.
+/// Zeros behind every batch that may not be the last thing to fit on the device.
+const RESERVE_SIZE: usize = 8 * 1024;
+/// Zeros that are written ahead of a log at most.
 const ROOM_SIZE_MAX: usize = 1024 * 1024;
 
 /// Where a frame stands in its file.
@@ -28,10 +29,13 @@ pub struct FramePlace {
 /// together.
 #[derive(Debug)]
 pub(crate) struct Writer {
-    pub generation: u64,
+    generation: u64,
+    salt: Salt,
     /// Offset at which the buffer will be written: the end of what is written.
     pub written: u64,
     pub buffer: Vec<u8>,
+    /// Whether something in the buffer must leave the reserve alone.
+    needs_reserve: bool,
     /// Where the frames of the batch being put together begin in the buffer.
     batch: Vec<usize>,
     /// Frames that are still to come of a batch whose parts are pushed one by one.
@@ -48,12 +52,14 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    pub fn new(generation: u64, written: u64, link: u32, attempt: u32) -> Self {
+    pub fn new(header: Header, written: u64, link: u32, attempt: u32) -> Self {
         assert!(written.is_multiple_of(FRAME_ALIGNMENT as u64), "BUG: frames are aligned");
         Self {
-            generation,
+            generation: header.generation,
+            salt: header.salt,
             written,
             buffer: Vec::new(),
+            needs_reserve: false,
             batch: Vec::new(),
             parts_left: 0,
             began: (written, link),
@@ -84,6 +90,12 @@ impl Writer {
 
     /// Ties the pushed frames into one batch. Says whether there were any.
     pub fn commit(&mut self) -> bool {
+        self.needs_reserve |= !self.batch.is_empty();
+        self.commit_from_reserve()
+    }
+
+    /// The same of a batch that may take the last room there is.
+    pub fn commit_from_reserve(&mut self) -> bool {
         let starts = std::mem::take(&mut self.batch);
         let count = u32::try_from(starts.len()).expect("BUG: a batch of 2^32 frames");
         let ends = starts.iter().skip(1).copied().chain([self.buffer.len()]);
@@ -103,6 +115,7 @@ impl Writer {
     ) -> FramePlace {
         assert!(self.batch.is_empty(), "BUG: a part in the middle of another batch");
         assert!(self.parts_left == if index == 0 { 0 } else { count - index }, "BUG: out of turn");
+        self.needs_reserve = true;
         if index == 0 {
             self.began = (self.end(), self.link);
         }
@@ -123,7 +136,7 @@ impl Writer {
             count,
         };
         let offset = self.written + frame.start as u64;
-        self.link = frame::finish(&mut self.buffer[frame], offset, &ties);
+        self.link = frame::finish(&mut self.buffer[frame], self.salt, offset, &ties);
     }
 
     /// Writes the buffer with one write. After an error it is as it was.
@@ -134,10 +147,21 @@ impl Writer {
         }
         let size = self.buffer.len();
         let marked_size = size + END_MARK_SIZE;
-        self.buffer.resize(marked_size + self.room_wanted(disk.size()), 0);
+        let reserve = if self.needs_reserve { RESERVE_SIZE } else { 0 };
+        let room = usize::try_from(disk.size().saturating_sub(self.written)).unwrap_or(usize::MAX);
+        let sizes = if room >= marked_size + reserve {
+            [marked_size, marked_size]
+        } else {
+            // To flush a file that has grown takes some devices twice as long, since its size has
+            // to be made durable too. So it grows by as much as the log is long, as vectors do.
+            let end = usize::try_from(self.written).unwrap_or(usize::MAX).saturating_add(size);
+            let ahead = end.clamp(RESERVE_SIZE, ROOM_SIZE_MAX);
+            [marked_size + reserve + ahead, marked_size + reserve]
+        };
+        self.buffer.resize(sizes[0], 0);
         let mut answer = disk.write_at(self.written, &self.buffer);
-        if self.buffer.len() > marked_size && answer.as_ref().is_err_and(DiskError::is_full) {
-            answer = disk.write_at(self.written, &self.buffer[..marked_size]);
+        if sizes[0] > sizes[1] && answer.as_ref().is_err_and(DiskError::is_full) {
+            answer = disk.write_at(self.written, &self.buffer[..sizes[1]]);
         }
         self.buffer.truncate(size);
         answer?;
@@ -145,16 +169,8 @@ impl Writer {
         self.whole = if self.parts_left == 0 { (self.written, self.link) } else { self.began };
         self.buffer.clear();
         self.buffer.shrink_to(IDLE_BUFFER_SIZE);
+        self.needs_reserve = self.parts_left > 0;
         Ok(())
-    }
-
-    /// How many zeros to write behind the end mark, so that the next writes do not grow the file:
-    /// to flush a file that has grown takes some devices twice as long, since its size has to be
-    /// made durable too. As much as the log is long, as vectors grow.
-    fn room_wanted(&self, file_size: u64) -> usize {
-        let end = self.end() + END_MARK_SIZE as u64;
-        let log_size = usize::try_from(end).unwrap_or(usize::MAX);
-        if end <= file_size || log_size < ROOMY_LOG_SIZE { 0 } else { log_size.min(ROOM_SIZE_MAX) }
     }
 
     /// Forgets what is in the buffer, after it could not be written, and the parts of its first
@@ -165,6 +181,7 @@ impl Writer {
         self.batch.clear();
         self.buffer.clear();
         self.parts_left = 0;
+        self.needs_reserve = false;
         (self.written, self.link) = self.whole;
         self.attempt += 1;
         self.write_end_mark(disk)

@@ -4,7 +4,7 @@ mod common;
 
 use common::{append, head, memory, recover, written};
 use tidelog_disk::{CrashDevice, CrashDisk, Disk};
-use tidelog_journal::{FrameHead, LOG_START, Log, ReadError};
+use tidelog_journal::{FrameHead, LOG_START, Log, ReadError, Seed};
 use tidelog_types::{CallId, Chain, Epoch, JournalId, Lsn, LsnRange};
 
 #[test]
@@ -94,7 +94,8 @@ fn a_frame_that_rots_while_the_log_is_open_is_not_handed_out() {
 #[test]
 fn the_bytes_of_a_frame_are_the_ones_in_the_format() {
     let device = CrashDevice::new();
-    let (mut log, _, _) = recover([device.file("a"), device.file("b")]).expect("empty files");
+    let files = [device.file("a"), device.file("b")];
+    let (mut log, _) = Log::recover(files, Seed(1), &mut |_| Ok(())).expect("empty files");
     let head = FrameHead {
         kind: 6,
         document: 0x0102,
@@ -112,10 +113,11 @@ fn the_bytes_of_a_frame_are_the_ones_in_the_format() {
     let bytes = device.bytes_of("a").expect("a file");
     let header_checksum = &bytes[508..512];
     let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-    let frame = &bytes[LOG_START as usize..];
-    assert_eq!(frame.len(), 168 + 8, "the frame and the end mark");
+    let salt = &bytes[40..48];
+    let frame = &bytes[LOG_START as usize..][..168 + 8];
+    assert!(bytes[LOG_START as usize + 168..].iter().all(|byte| *byte == 0), "room behind it");
     let expected = [
-        "544c6631",
+        &hex(&salt[..4]),
         &hex(&frame[4..8]),
         "04000000",
         "06010000",
@@ -141,11 +143,11 @@ fn the_bytes_of_a_frame_are_the_ones_in_the_format() {
     ]
     .concat();
     assert_eq!(hex(frame), expected);
-    let covered = [&LOG_START.to_le_bytes()[..], &frame[8..160]].concat();
+    let covered = [salt, &LOG_START.to_le_bytes()[..], &frame[8..160]].concat();
     assert_eq!(frame[4..8], crc32c::crc32c(&covered).to_le_bytes());
     assert_eq!(frame[16..20], crc32c::crc32c(&frame[160..168]).to_le_bytes());
-    assert_eq!(hex(&frame[4..8]), "04288c2b");
-    assert_eq!(hex(header_checksum), "d5f3bfbd");
+    assert_eq!(hex(&frame[4..8]), "91e260e2");
+    assert_eq!(hex(header_checksum), "6271f071");
 }
 
 /// A log with batches of `size` bytes each, and how often its file grew.
@@ -172,7 +174,7 @@ fn a_device_without_room_ahead_takes_what_fits() {
     let (mut log, _) = grown(&device, 8, 8000);
     let left = device.file("a").size();
     device.set_capacity(Some(left + 20_000));
-    while log.size() + 8200 < left + 20_000 {
+    while log.size() + 2 * 8200 < left + 20_000 {
         append(&mut log, &[&[1; 8000]]);
     }
     log.push(&head(1), &[&[2; 20_000]]);

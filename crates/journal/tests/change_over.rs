@@ -65,7 +65,7 @@ fn what_is_committed_while_batches_are_held_goes_into_the_new_file_and_can_be_re
     assert!(log.written() < number && log.poll_flushed().expect("healthy") < number);
     log.flush_copy().expect("room");
     log.seal().expect("room");
-    let held = log.switch();
+    let held = log.switch().expect("room");
     assert_eq!(held.iter().map(|frame| frame.ends_batch).collect::<Vec<_>>(), [false, true]);
     for frame in held {
         log.push(&frame.head, &[&frame.body]);

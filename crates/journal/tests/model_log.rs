@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 
 use runs::{Rng, runs};
 use tidelog_disk::{CrashDevice, CrashDisk, Fault, SECTOR_SIZE};
-use tidelog_journal::{BatchNumber, FRAME_HEADER_SIZE, Found, FrameHead, Log};
+use tidelog_journal::{BatchNumber, FRAME_HEADER_SIZE, Found, FrameHead, Log, Seed};
 use tidelog_types::{CallId, Chain, Epoch, JournalId, LsnRange};
 
 /// Bytes of log after which it changes over.
@@ -86,7 +86,8 @@ struct Scene<'r> {
 /// The log, its frames, and whether a torn tail was cut off.
 fn open(device: &CrashDevice) -> (Log<CrashDisk>, Vec<Frame>, bool) {
     let mut frames = Vec::new();
-    let (log, report) = Log::recover([device.file("a"), device.file("b")], &mut |found| {
+    let files = [device.file("a"), device.file("b")];
+    let (log, report) = Log::recover(files, Seed(device.seed()), &mut |found| {
         let Found::Frame(found) = found else { panic!("nothing was damaged: {found:?}") };
         let (place, body) = (found.place.frame, found.body.to_vec());
         frames.push(Frame { place, head: found.head, body });
@@ -400,7 +401,7 @@ impl<'r> Scene<'r> {
 
     fn switch(&mut self, point: usize, state: Vec<Frame>, mut places: VecDeque<u64>) {
         self.is_held = false;
-        for frame in self.log.switch() {
+        for frame in self.log.switch().expect("room") {
             places.push_back(self.log.push(&frame.head, &[&frame.body]).frame);
             if frame.ends_batch {
                 self.log.commit();
@@ -412,6 +413,8 @@ impl<'r> Scene<'r> {
             frame.place = places.pop_front().expect("it was copied");
         }
         assert_eq!(places, []);
+        self.device.complete_flushes();
+        self.log.poll_flushed().expect("healthy");
         self.model.flushes.clear();
         self.model.durable = self.model.written;
         self.model.durable_count = self.model.written_count();

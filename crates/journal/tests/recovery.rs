@@ -2,9 +2,11 @@
 
 mod common;
 
-use common::{SECTOR_BODY, append, append_unflushed, head, memory, recover, survivors, written};
-use tidelog_disk::{CrashDevice, CrashDisk, Disk, Fault, MemoryDisk};
-use tidelog_journal::{FRAME_HEADER_SIZE, LOG_START, Log, RecoverError};
+use common::{
+    SECTOR_BODY, append, append_unflushed, change_over, head, memory, recover, survivors, written,
+};
+use tidelog_disk::{CrashDevice, CrashDisk, Disk, DiskError, Fault, FlushId, MemoryDisk};
+use tidelog_journal::{FRAME_HEADER_SIZE, LOG_START, Log, LogFile, RecoverError};
 
 /// Makes what was found durable, and that a torn tail was cut off: only then is anything written.
 fn flush(log: &mut Log<CrashDisk>) {
@@ -30,7 +32,7 @@ fn a_tail_cut_at_any_byte_leaves_the_batches_before_it() {
 #[test]
 fn a_newer_format_is_refused_and_left_untouched() {
     let mut bytes = written(&[&[b"one"]])[0].bytes().to_vec();
-    for copy in [0, 2048] {
+    for copy in [0, 4096] {
         bytes[copy + 8] = 9;
         let checksum = crc32c::crc32c(&bytes[copy..copy + 508]).to_le_bytes();
         bytes[copy + 508..copy + 512].copy_from_slice(&checksum);
@@ -117,7 +119,8 @@ fn a_lost_end_mark_does_not_bring_back_what_was_cut() {
 fn a_lost_end_mark_does_not_bring_back_what_could_not_be_written() {
     let device = CrashDevice::new();
     let (mut log, _, _) = recover([device.file("a"), device.file("b")]).expect("empty files");
-    log.request_flush().expect("healthy");
+    append(&mut log, &[&SECTOR_BODY]);
+    log.poll_flushed().expect("healthy");
     for body in [
         SECTOR_BODY,
         [6; 512 - FRAME_HEADER_SIZE],
@@ -134,11 +137,11 @@ fn a_lost_end_mark_does_not_bring_back_what_could_not_be_written() {
     append_unflushed(&mut log, &SECTOR_BODY);
     let device = survivors(&device, &[true, false]);
     let (_, _, bodies) = recover([device.file("a"), device.file("b")]).expect("a whole log");
-    assert_eq!(bodies, [SECTOR_BODY.to_vec()]);
+    assert_eq!(bodies, [SECTOR_BODY.to_vec(), SECTOR_BODY.to_vec()]);
 }
 
 #[test]
-fn a_log_whose_header_was_lost_begins_above_what_is_left_of_it() {
+fn a_log_whose_header_was_lost_begins_anew_and_takes_nothing_for_its_own() {
     let device = CrashDevice::new();
     let (mut log, _, _) = recover([device.file("a"), device.file("b")]).expect("empty files");
     append_unflushed(&mut log, b"one");
@@ -151,7 +154,7 @@ fn a_log_whose_header_was_lost_begins_above_what_is_left_of_it() {
     for _ in 0..2 {
         let (mut log, report, bodies) =
             recover([device.file("a"), device.file("b")]).expect("no damage");
-        assert_eq!((report.generation, bodies.len()), (2, 0));
+        assert_eq!((report.generation, bodies.len(), report.cut.is_some()), (1, 0, false));
         log.request_flush().expect("healthy");
     }
 }
@@ -203,4 +206,194 @@ fn a_torn_batch_is_not_completed_by_the_same_one_appended_again() {
     log.write().expect("room");
     let (_, _, bodies) = recover(files(&device.kill())).expect("a whole log");
     assert_eq!(bodies, [long.to_vec()]);
+}
+
+/// Goal: what was read at opening is durable once the first flush after it is, though a cache held
+/// it for flushed. Method: a flush fails and leaves what it covered clean; the log is opened anew,
+/// flushed, and the power cut.
+#[test]
+fn what_a_failed_flush_left_in_the_caches_is_written_again() {
+    for fault in [Fault::Device, Fault::LateFlush] {
+        let device = CrashDevice::new();
+        let files = |device: &CrashDevice| [device.file("a"), device.file("b")];
+        let (mut log, _, _) = recover(files(&device)).expect("empty files");
+        for flushes_failed in [false, true] {
+            append_unflushed(&mut log, &[4; 5000]);
+            if flushes_failed {
+                device.fail_call(device.calls() + 1, fault);
+            }
+            let flushed = log.request_flush().and_then(|()| log.poll_flushed());
+            assert_eq!(flushed.is_err(), flushes_failed);
+        }
+        let device = device.kill();
+        let (mut log, report, bodies) = recover(files(&device)).expect("the power stayed on");
+        assert_eq!((bodies.len(), report.cut), (2, None));
+        flush(&mut log);
+        let left = device.crash(&mut |_| 0);
+        let (_, report, bodies) = recover(files(&left)).expect("no damage");
+        assert_eq!((bodies.len(), report.cut), (2, None), "{fault:?}: it was called durable");
+    }
+}
+
+/// The same of the very first flush, which covers the header.
+#[test]
+fn a_header_that_a_failed_flush_left_in_the_caches_is_written_again() {
+    let device = CrashDevice::new();
+    let files = |device: &CrashDevice| [device.file("a"), device.file("b")];
+    let (mut log, _, _) = recover(files(&device)).expect("empty files");
+    append_unflushed(&mut log, b"one");
+    device.fail_call(device.calls() + 1, Fault::Device);
+    assert!(log.request_flush().is_err());
+    let device = device.kill();
+    let (mut log, _, bodies) = recover(files(&device)).expect("the power stayed on");
+    assert_eq!(bodies, [b"one".to_vec()]);
+    flush(&mut log);
+    let (_, report, bodies) = recover(files(&device.crash(&mut |_| 0))).expect("no damage");
+    assert_eq!((bodies, report.is_new), (vec![b"one".to_vec()], false));
+}
+
+/// A page may hold anything: here, all frames of the log that it will be in, as they stand there.
+#[test]
+fn a_body_that_looks_like_frames_is_never_taken_for_frames() {
+    let forged = |bodies: &[&[u8]]| {
+        let [file, _] = written(&[bodies]);
+        file.bytes()[LOG_START as usize..].to_vec()
+    };
+    // A torn batch whose body has whole frames at the very offsets at which they claim to stand.
+    let inner = forged(&[&[0; 40], b"forged", b"too"]);
+    let at = FRAME_HEADER_SIZE + 40;
+    let body = [&[0; 40], &inner[at..]].concat();
+    let [mut file, other] = written(&[&[&body]]);
+    file.write_at(LOG_START + 20, &[0xFF]).expect("room");
+    let (_, report, bodies) = recover([file, other]).expect("a torn tail");
+    assert!(bodies.is_empty() && report.damage.is_empty());
+    let size = report.cut.map(|cut| cut.size);
+    assert!(size.is_some_and(|size| size < 8 + 1), "nothing behind it is known of: {size:?}");
+}
+
+#[test]
+fn a_damaged_header_of_the_file_that_is_not_active_refuses_nothing() {
+    let device = CrashDevice::new();
+    let files = || [device.file("a"), device.file("b")];
+    let (mut log, _, _) = recover(files()).expect("empty files");
+    append(&mut log, &[b"old"]);
+    change_over(&mut log, &[b"state"], &[]);
+    append(&mut log, &[b"new"]);
+    let damage = |disk: &MemoryDisk, at: &[u64]| {
+        let mut bytes = disk.bytes().to_vec();
+        at.iter().for_each(|at| bytes[*at as usize + 3] ^= 0x10);
+        MemoryDisk::holding(bytes)
+    };
+    let [a, b] = memory(&device);
+    let whole = [b"state".to_vec(), b"new".to_vec()];
+    let (_, _, bodies) = recover([damage(&a, &[0, 4096]), b.clone()]).expect("b is active");
+    assert_eq!(bodies, whole);
+    let (_, _, bodies) = recover([a.clone(), damage(&b, &[0])]).expect("one copy is enough");
+    assert_eq!(bodies, whole);
+    let answer = recover([a, damage(&b, &[0, 4096])]).err();
+    let damaged = RecoverError::DamagedHeader { file: LogFile::B };
+    assert_eq!(answer, Some(damaged), "the older file is not used instead");
+}
+
+/// Goal: opening takes a time that the log's size bounds, whatever its files were used for before.
+/// Method: each file is used three times, for more than now; then what opening reads is counted.
+#[test]
+fn opening_reads_a_log_once_though_its_files_were_used_before() {
+    let device = CrashDevice::new();
+    let files = || [device.file("a"), device.file("b")].map(Counting::new);
+    let (mut log, _, _) = recover([device.file("a"), device.file("b")]).expect("empty files");
+    for round in 0..6_u8 {
+        for _ in 0..4000 {
+            append_unflushed(&mut log, &[round; 400]);
+        }
+        log.request_flush().expect("healthy");
+        log.poll_flushed().expect("healthy");
+        change_over(&mut log, &[b"state"], &[]);
+    }
+    for number in 0..500_u32 {
+        append_unflushed(&mut log, &vec![number as u8; 400]);
+    }
+    log.request_flush().expect("healthy");
+    log.poll_flushed().expect("healthy");
+    let live = log.size();
+    drop(log);
+    let counted = files();
+    let read = [&counted[0], &counted[1]].map(|file| file.read.clone());
+    let (mut log, _, bodies) = recover(counted).expect("a whole log");
+    assert_eq!(bodies.len(), 501);
+    let read: u64 = read.iter().map(|read| read.get()).sum();
+    let stale = device.file("b").size() + device.file("a").size();
+    assert!(read <= stale, "{read} bytes read of {stale}: none of them twice");
+    log.resize_other(0).expect("it is not needed");
+    assert!(device.file("a").size().min(device.file("b").size()) == 0, "{live}");
+}
+
+/// A disk that counts the bytes that are read.
+struct Counting {
+    disk: CrashDisk,
+    read: std::rc::Rc<std::cell::Cell<u64>>,
+}
+
+impl Counting {
+    fn new(disk: CrashDisk) -> Self {
+        Self { disk, read: std::rc::Rc::default() }
+    }
+}
+
+impl Disk for Counting {
+    fn size(&self) -> u64 {
+        self.disk.size()
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), DiskError> {
+        self.read.set(self.read.get() + buf.len() as u64);
+        self.disk.read_at(offset, buf)
+    }
+
+    fn write_at(&mut self, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
+        self.disk.write_at(offset, bytes)
+    }
+
+    fn set_size(&mut self, size: u64) -> Result<(), DiskError> {
+        self.disk.set_size(size)
+    }
+
+    fn request_flush(&mut self) -> Result<FlushId, DiskError> {
+        self.disk.request_flush()
+    }
+
+    fn flushed(&mut self) -> Result<Option<FlushId>, DiskError> {
+        self.disk.flushed()
+    }
+}
+
+/// Goal: the older file goes only once the newer one cannot get lost any more. Method: the owner is
+/// killed when the seal is written and not flushed, and the power is cut at each call after that.
+#[test]
+fn the_older_file_is_kept_until_the_seal_of_the_newer_one_is_flushed() {
+    let files = |device: &CrashDevice| [device.file("a"), device.file("b")];
+    let device = CrashDevice::new();
+    let (mut log, _, _) = recover(files(&device)).expect("empty files");
+    append(&mut log, &[b"old"]);
+    log.begin_copy().expect("room");
+    log.copy(&head(1), &[b"old"]).expect("room");
+    log.end_state().expect("room");
+    log.hold();
+    log.flush_copy().expect("room");
+    // The seal is written, and its flush does not happen.
+    device.power_off_after(device.calls() + 1);
+    assert!(log.seal().is_err());
+    for calls in 1.. {
+        let device = device.kill();
+        let end = device.calls() + calls;
+        device.power_off_after(end);
+        if let Ok((mut log, _, _)) = recover(files(&device)) {
+            let _ = log.request_flush().and_then(|()| log.poll_flushed());
+        }
+        let (_, report, bodies) = recover(files(&device.crash(&mut |_| 0))).expect("no damage");
+        assert_eq!((bodies, report.is_new), (vec![b"old".to_vec()], false), "after call {calls}");
+        if device.calls() < end {
+            break;
+        }
+    }
 }

@@ -3,13 +3,14 @@
 use tidelog_disk::{Disk, DiskError};
 use tidelog_journal::{BatchPart, FoundFrame, FrameHead, FramePlace, Log};
 use tidelog_types::limits::{
-    DOCUMENT_NAME_SIZE_MAX, ENTRY_PAGES_MAX, FRAME_BODY_SIZE_MAX, FRAME_PAGES_MAX, PAGE_SIZE,
+    DOCUMENT_NAME_SIZE_MAX, ENTRY_PAGES_MAX, FRAME_BODY_SIZE_MAX, PAGE_SIZE,
 };
-use tidelog_types::{DocumentKey, Epoch, JournalId, Lsn, LsnRange, Page, Pgid};
+use tidelog_types::{DocumentKey, Epoch, JournalId, Life, Lsn, LsnRange, Page, Pgid};
 
 use crate::catalog::Catalog;
 use crate::document::StoredDocument;
 use crate::error::Fault;
+use crate::heads::{self, Heads};
 use crate::kind::{Kind, PageList, encode_calls, encode_key};
 use crate::{Append, AppendError, StorageEntry, TimelineFrame};
 
@@ -22,18 +23,20 @@ pub(crate) enum Step<'a> {
     TimelineEntry(JournalId, &'a TimelineFrame),
     TimelineTrim(JournalId, Lsn),
     StorageBegin(JournalId),
+    /// The entry that follows is of another life than the one before.
+    StorageLife(JournalId, Life),
     StorageEntry(&'a StorageEntry),
 }
 
 impl Step<'_> {
-    /// How many frames it is, and about how many bytes.
-    pub fn size(&self) -> (u32, usize) {
+    /// How many frames it is, of at most so many pages each, and about how many bytes.
+    pub fn size(&self, frame_pages_max: usize) -> (u32, usize) {
         match self {
             Self::Record(record) => (1, record.len()),
             Self::TimelineEntry(_, frame) => (1, frame.body.len()),
             Self::StorageEntry(entry) => {
                 let pages = entry.set.pages.len();
-                let frames = pages.div_ceil(FRAME_PAGES_MAX).max(1);
+                let frames = pages.div_ceil(frame_pages_max).max(1);
                 let calls = usize::from(has_calls_frame(entry));
                 let frames = u32::try_from(frames + calls).expect("BUG: an entry of 2^32 frames");
                 (frames, pages * PAGE_SIZE)
@@ -52,11 +55,12 @@ fn has_calls_frame(entry: &StorageEntry) -> bool {
     }
 }
 
-/// Far enough from the end that no journal ever gets there by counting.
-const LSN_BEGIN_MAX: u64 = u64::MAX / 2;
-
 fn out_of_place(reason: impl Into<String>) -> AppendError {
     AppendError::OutOfPlace { reason: reason.into() }
+}
+
+fn no_timeline() -> AppendError {
+    out_of_place("there is no timeline")
 }
 
 /// What is to be done for `append`, given where the document stands; nothing is changed.
@@ -80,60 +84,55 @@ pub(crate) fn decide<'a>(
             steps.push(Step::Record(record));
         }
     }
-    decide_timeline(append, document, &mut steps)?;
-    decide_storage(append, document, &mut steps)?;
+    let mut heads = document.map(StoredDocument::heads).unwrap_or_default();
+    decide_timeline(append, document, &mut heads, &mut steps)?;
+    decide_storage(append, document, &mut heads, &mut steps)?;
     Ok(steps)
 }
 
 fn decide_timeline<'a>(
     append: &'a Append,
     document: Option<&StoredDocument>,
+    heads: &mut Heads,
     steps: &mut Vec<Step<'a>>,
 ) -> Result<(), AppendError> {
-    let current = document.and_then(|document| document.timeline.as_ref());
-    let begun = append
-        .begin_timeline
-        .filter(|begin| current.is_none_or(|timeline| timeline.journal != begin.0));
-    // Of a timeline that begins here nothing can be in the log already.
-    let current = current.filter(|_| begun.is_none());
-    let place = current.map(|timeline| (timeline.journal, timeline.range()));
-    let place = begun.map(|(id, start)| (id, LsnRange::empty_at(start))).or(place);
-    if let Some((journal, start)) = begun {
-        if !(1..=LSN_BEGIN_MAX).contains(&start.get()) {
-            return Err(out_of_place(format!("a timeline cannot begin at {start}")));
-        }
-        steps.push(Step::TimelineBegin(journal, start));
-    }
-    if append.timeline.is_empty() && append.trim_timeline.is_none() {
+    let named = append.begin_timeline.map(|(journal, _)| journal).or(append.timeline_id);
+    if let (Some(document), Some(named)) = (document, named)
+        && document.former_timelines.contains(&named)
+    {
+        // It is handed over again, though another timeline has taken the place of this one since:
+        // what was undecided has moved there, in an append behind this one.
         return Ok(());
     }
-    let (journal, range) = place.ok_or_else(|| out_of_place("there is no timeline"))?;
-    let mut head = range.end();
+    let mut known = document.and_then(|document| document.timeline.as_ref());
+    if let Some((journal, start)) = append.begin_timeline
+        && known.is_none_or(|timeline| timeline.journal != journal)
+    {
+        heads.begin_timeline(journal, start).map_err(out_of_place)?;
+        steps.push(Step::TimelineBegin(journal, start));
+        // Of a timeline that begins here nothing can be in the log already.
+        known = None;
+    }
+    let is_about = |timeline: &(JournalId, LsnRange)| named.is_none_or(|named| named == timeline.0);
     for frame in &append.timeline {
+        let (journal, range) = heads.timeline.filter(is_about).ok_or_else(no_timeline)?;
         if frame.body.len() > FRAME_BODY_SIZE_MAX {
             return Err(out_of_place(format!("a mutation of {} bytes", frame.body.len())));
         }
-        if frame.lsn > head {
-            return Err(out_of_place(format!("timeline entry {} at head {head}", frame.lsn)));
-        }
-        if frame.lsn == head {
+        if frame.lsn >= range.end() {
+            heads.extend_timeline(journal, frame.lsn).map_err(out_of_place)?;
             steps.push(Step::TimelineEntry(journal, frame));
-            head = head.next();
             continue;
         }
-        let held = current.filter(|timeline| frame.lsn >= timeline.start).and_then(|timeline| {
-            let index = usize::try_from(frame.lsn.get() - timeline.start.get()).ok()?;
-            timeline.entries.get(index)
-        });
+        let held = known.and_then(|timeline| timeline.held(frame.lsn));
         if held.is_some_and(|held| held.call != frame.call) {
             return Err(out_of_place(format!("another call is at {}", frame.lsn)));
         }
     }
     if let Some(floor) = append.trim_timeline {
-        if floor > head {
-            return Err(out_of_place(format!("trim before {floor} at head {head}")));
-        }
+        let (journal, range) = heads.timeline.filter(is_about).ok_or_else(no_timeline)?;
         if floor > range.start() {
+            heads.trim_timeline(journal, floor).map_err(out_of_place)?;
             steps.push(Step::TimelineTrim(journal, floor));
         }
     }
@@ -142,41 +141,43 @@ fn decide_timeline<'a>(
 
 fn decide_storage<'a>(
     append: &'a Append,
-    document: Option<&StoredDocument>,
+    mut known: Option<&StoredDocument>,
+    heads: &mut Heads,
     steps: &mut Vec<Step<'a>>,
 ) -> Result<(), AppendError> {
-    let current = document.and_then(|document| document.storage);
-    let mut place = current.map(|position| (position.journal, position.next));
     if let Some(journal) = append.begin_storage
-        && current.is_none_or(|position| position.journal != journal)
+        && (append.is_anew || heads.storage.is_none_or(|position| position.journal != journal))
     {
-        place = Some((journal, Lsn::FIRST));
+        heads.begin_storage(journal);
         steps.push(Step::StorageBegin(journal));
+        // Of a journal that begins here nothing can be in the log already.
+        known = None;
     }
     for entry in &append.storage {
-        let (journal, head) = place.ok_or_else(|| out_of_place("there is no storage journal"))?;
         let (range, position) = (entry.range, entry.position);
-        if position.journal != journal || position.next != range.end() {
+        let head = heads.storage.ok_or_else(|| out_of_place("there is no storage journal"))?;
+        if position.journal != head.journal || position.next != range.end() {
             return Err(out_of_place(format!("entry {range} says that it is at {position}")));
         }
-        if range.end() <= head {
+        if range.end() <= head.next {
+            let held = known.and_then(|document| document.storage_at(range.end()));
+            if held.is_some_and(|held| held != position) {
+                return Err(out_of_place(format!("another entry is at {range}")));
+            }
             continue;
-        }
-        if range.start() != head {
-            return Err(out_of_place(format!("storage entry {range} at head {head}")));
         }
         let pages = entry.set.pages.len();
         if pages > ENTRY_PAGES_MAX {
             return Err(AppendError::EntryTooLarge { pages });
         }
-        let (first, last) = (entry.set.pages.first_key_value(), entry.set.pages.last_key_value());
-        let is_within = first.is_none_or(|(pgid, _)| pgid.0 > 0)
-            && last.is_none_or(|(pgid, _)| pgid.0 <= entry.set.db_pages);
-        if !is_within {
-            return Err(out_of_place(format!("entry {range} has pages beyond its size")));
+        let pgids = entry.set.pages.keys().copied();
+        heads.pages(head.journal, range, entry.set.db_pages, pgids).map_err(out_of_place)?;
+        heads::calls(&entry.calls).map_err(out_of_place)?;
+        if position.life != head.life {
+            steps.push(Step::StorageLife(head.journal, position.life));
         }
+        heads.extend_storage(position);
         steps.push(Step::StorageEntry(entry));
-        place = Some((journal, range.end()));
     }
     Ok(())
 }
@@ -189,6 +190,7 @@ pub(crate) struct Recorder<'a, D> {
     pub epoch: Epoch,
     /// Bytes of the log that are kept in memory.
     pub buffer_size_max: usize,
+    pub frame_pages_max: usize,
     /// Of a batch that is written as it is put together: the frames that are there, of so many.
     pub parts: Option<BatchPart>,
     /// How writing them went.
@@ -219,6 +221,10 @@ impl<D: Disk> Recorder<'_, D> {
             Step::StorageBegin(journal) => {
                 let head = FrameHead { journal: *journal, ..self.head(Kind::StorageBegin) };
                 self.frame(head, &[]);
+            }
+            Step::StorageLife(journal, life) => {
+                let head = FrameHead { journal: *journal, ..self.head(Kind::StorageLife) };
+                self.frame(head, &[&life.0]);
             }
             Step::StorageEntry(entry) => self.storage_entry(entry),
         }
@@ -265,13 +271,13 @@ impl<D: Disk> Recorder<'_, D> {
     fn storage_entry(&mut self, entry: &StorageEntry) {
         let pages: Vec<(Pgid, &Page)> =
             entry.set.pages.iter().map(|(pgid, page)| (*pgid, page)).collect();
-        let last_size = match pages.len() % FRAME_PAGES_MAX {
-            0 => pages.len().min(FRAME_PAGES_MAX),
+        let last_size = match pages.len() % self.frame_pages_max {
+            0 => pages.len().min(self.frame_pages_max),
             size => size,
         };
         let (before, last) = pages.split_at(pages.len() - last_size);
         let (journal, lsns) = (entry.position.journal, Some(entry.range));
-        for pages in before.chunks(FRAME_PAGES_MAX) {
+        for pages in before.chunks(self.frame_pages_max) {
             let head = FrameHead { journal, lsns, ..self.head(Kind::StoragePages) };
             self.pages_frame(head, entry.set.db_pages, pages);
         }

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 
 use tidelog_journal::{Found, FoundFrame, LogFile};
-use tidelog_types::{DocumentKey, Epoch, SortedMap};
+use tidelog_types::{DocumentKey, Epoch, Pgid, SortedMap};
 
 use crate::document::{Standing, StoredDocument};
 use crate::extents::Extents;
 use crate::kind::{Kind, PageList, TableEntry, decode_key};
 use crate::page_file::Slot;
+use crate::page_table::PageTable;
 use crate::pool::PoolKey;
 
 /// All documents of a store and where their pages lie.
@@ -116,10 +117,12 @@ impl Catalog {
             Kind::Destroy => {
                 let gone = self.documents.remove(&head.document).expect("BUG: just counted");
                 self.numbers.remove(&gone.key);
+                self.release(gone.pages);
             }
             Kind::StorageBegin => {
                 let incarnation = self.new_incarnation();
-                self.document(head.document).begin_storage(head.journal, incarnation);
+                let gone = self.document(head.document).begin_storage(head.journal, incarnation);
+                self.release(gone);
             }
             Kind::PageTable => self.take_table(head.document, frame.body)?,
             _ => self.document(head.document).apply(kind, frame)?,
@@ -129,6 +132,11 @@ impl Catalog {
 
     fn document(&mut self, number: u64) -> &mut StoredDocument {
         self.documents.get_mut(&number).expect("BUG: its frame was just counted")
+    }
+
+    /// Frees the slots of pages that nobody asks for any more.
+    fn release(&mut self, gone: PageTable) {
+        gone.settled_from(Pgid(1)).iter().for_each(|entry| self.extents.release(entry.slot));
     }
 
     fn new_incarnation(&mut self) -> u64 {
@@ -142,7 +150,8 @@ impl Catalog {
             && let Some(before) = self.numbers.remove(&key)
         {
             // What said that it was destroyed is lost.
-            self.documents.remove(&before);
+            let gone = self.documents.remove(&before).expect("BUG: a name of no document");
+            self.release(gone.pages);
         }
         if self.documents.contains_key(&number) || self.numbers.contains_key(&key) {
             return Err(format!("document {number} begins twice"));

@@ -24,8 +24,63 @@ const SLICE_SIZE: u64 = 256 * 1024;
 const FLUSH_SIZE: u64 = 1024 * 1024;
 /// Pages written to the page file with one write, where they lie side by side.
 const RUN_PAGES: usize = 64;
+/// Bytes that the other log file has at least: on a full device a change-over makes room, and needs
+/// some itself.
+const STATE_RESERVE_SIZE: u64 = 64 * 1024;
 /// How often what was appended meanwhile is copied and flushed before batches are held.
 const ROUNDS_MAX: u32 = 3;
+
+/// Whether the device has room for the store.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Room {
+    /// As far as is known.
+    Plenty {
+        /// Whether what the store does not need any more was given back.
+        is_shed: bool,
+    },
+    /// It had none: so many times since the last change-over.
+    Short { times: u32, wants_change_over: bool },
+}
+
+impl Room {
+    fn wants_change_over(self) -> bool {
+        matches!(self, Self::Short { wants_change_over: true, .. })
+    }
+
+    fn is_to_be_shed(self) -> bool {
+        matches!(self, Self::Plenty { is_shed: false })
+    }
+
+    /// An append found no room. A change-over makes some; if it cannot, it is tried again, but not
+    /// for each append that fails.
+    pub fn missing(&mut self) {
+        let times = match *self {
+            Self::Plenty { .. } => 1,
+            Self::Short { times, .. } => times.saturating_add(1),
+        };
+        let is_due = times.is_power_of_two() || times.is_multiple_of(SHORTAGES_BETWEEN_TRIES);
+        *self = Self::Short { times, wants_change_over: is_due };
+    }
+
+    /// Something was forgotten: a change-over may now have the room that it lacked.
+    pub fn more(&mut self) {
+        if let Self::Short { wants_change_over, .. } = self {
+            *wants_change_over = true;
+        }
+    }
+
+    /// A change-over found no room.
+    fn given_up(&mut self) {
+        let times = match *self {
+            Self::Plenty { .. } => 1,
+            Self::Short { times, .. } => times,
+        };
+        *self = Self::Short { times, wants_change_over: false };
+    }
+}
+
+/// Appends without room after which a change-over is tried once more, whatever came of the last.
+const SHORTAGES_BETWEEN_TRIES: u32 = 64;
 
 /// How far a change-over has come.
 #[derive(Debug)]
@@ -90,7 +145,7 @@ impl<D: Disk> Store<D> {
     /// Whether the log has grown long enough.
     pub fn wants_change_over(&self) -> bool {
         let is_idle = self.change_over.is_none() && !self.log.is_damaged();
-        is_idle && self.log.size() >= self.change_over_at
+        is_idle && (self.log.size() >= self.change_over_at || self.room.wants_change_over())
     }
 
     /// Whether there is something to do for a change-over that goes on, without any flush
@@ -103,8 +158,7 @@ impl<D: Disk> Store<D> {
     pub fn begin_change_over(&mut self) -> Result<(), Fault> {
         assert!(self.change_over.is_none(), "BUG: two change-overs at once");
         self.log.request_flush()?;
-        let era = std::mem::take(&mut self.era);
-        self.readers.push(era);
+        self.begin_era();
         self.change_over = Some(ChangeOver {
             stage: Stage::Fold,
             point: self.log.written_size(),
@@ -129,7 +183,7 @@ impl<D: Disk> Store<D> {
         let size = SLICE_SIZE.max(2 * appended);
         match change_over.advance(self, size) {
             Ok(true) => {
-                change_over.switch(self);
+                change_over.switch(self)?;
                 Ok(true)
             }
             Ok(false) => {
@@ -140,10 +194,35 @@ impl<D: Disk> Store<D> {
             Err(fault) if fault.is_full() && !change_over.is_sealing() => {
                 self.log.abort_copy();
                 self.change_over_at = self.log.size() + self.options.log_size_max / 4;
+                self.room.given_up();
+                Ok(true)
+            }
+            // What is damaged cannot be copied. Everything else goes on, with a log that grows.
+            Err(Fault::Damaged { .. }) if !change_over.is_sealing() => {
+                self.log.abort_copy();
+                self.change_over_at = u64::MAX;
                 Ok(true)
             }
             Err(fault) => Err(fault),
         }
+    }
+
+    /// Reads that are asked for from now on are told apart from those before.
+    fn begin_era(&mut self) {
+        let era = std::mem::take(&mut self.era);
+        self.readers.push(era);
+    }
+
+    /// Gives back room on the device that the last change-over has left, once nobody reads there.
+    pub fn shed(&mut self) -> Result<(), Fault> {
+        let is_idle = self.change_over.is_none() && !self.log.is_damaged();
+        let is_known = is_idle && self.log.is_found_durable();
+        if is_known && self.room.is_to_be_shed() && !self.has_old_readers() {
+            self.log.resize_other(STATE_RESERVE_SIZE.max(2 * self.log.state_size()))?;
+            self.pages.shed(self.catalog.extents.count())?;
+            self.room = Room::Plenty { is_shed: true };
+        }
+        Ok(())
     }
 
     /// Whether reads go on that began before the change-over did.
@@ -155,7 +234,9 @@ impl<D: Disk> Store<D> {
     /// Whether the change-over waits for such reads, and has done so for long.
     pub fn is_held_up_by_reads(&mut self) -> bool {
         let settles = matches!(&self.change_over, Some(it) if matches!(it.stage, Stage::Settle));
-        settles && self.log.size() >= 2 * self.change_over_at && self.has_old_readers()
+        settles
+            && self.log.size() >= self.change_over_at.saturating_mul(2)
+            && self.has_old_readers()
     }
 }
 
@@ -193,7 +274,9 @@ impl ChangeOver {
                     return Ok(Step::Wait);
                 }
                 let places = self.assign_slots(&store.log);
-                store.pages.prepare(self.folded.extents.count())?;
+                if !places.is_empty() {
+                    store.pages.prepare(self.folded.extents.count())?;
+                }
                 Step::Next(Stage::Pages(places))
             }
             Stage::Pages(places) => {
@@ -217,7 +300,12 @@ impl ChangeOver {
                     return Ok(Step::Wait);
                 }
                 self.next = Catalog::new(store.pages.slots());
-                let copy = StateCopy::begin(&mut store.log, &self.folded, &mut self.next)?;
+                let copy = StateCopy::begin(
+                    &mut store.log,
+                    &self.folded,
+                    &mut self.next,
+                    store.options.limits.calls_kept_max,
+                )?;
                 Step::Next(Stage::State(copy))
             }
             Stage::State(copy) => {
@@ -327,8 +415,8 @@ impl ChangeOver {
     }
 
     /// The new log is sealed: goes over to it, with what was appended while batches were held.
-    fn switch<D: Disk>(mut self, store: &mut Store<D>) {
-        for frame in store.log.switch() {
+    fn switch<D: Disk>(mut self, store: &mut Store<D>) -> Result<(), Fault> {
+        for frame in store.log.switch()? {
             let (head, body) = (frame.head, frame.body);
             let head = FrameHead { nth: self.next.nth(head.document), ..head };
             let place = store.log.push(&head, &[&body]);
@@ -340,6 +428,9 @@ impl ChangeOver {
         self.next.take_over(&store.catalog);
         store.catalog = self.next;
         store.change_over_at = store.options.log_size_max.max(2 * store.log.state_size());
+        store.begin_era();
+        store.room = Room::Plenty { is_shed: false };
+        Ok(())
     }
 }
 

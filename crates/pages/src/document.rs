@@ -3,10 +3,11 @@
 use std::collections::VecDeque;
 
 use tidelog_journal::{FoundFrame, FrameHead, LogFile};
-use tidelog_types::{CallId, Chain, DocumentKey, JournalId, Lsn, LsnRange, Pgid, Position};
+use tidelog_types::{CallId, Chain, DocumentKey, JournalId, Life, Lsn, LsnRange, Pgid, Position};
 
 use crate::catalog::{PageAt, PagePlace};
-use crate::kind::{Kind, PageList, decode_calls};
+use crate::heads::Heads;
+use crate::kind::{Kind, PageList, decode_calls, decode_life, decode_storage_at};
 use crate::page_table::{Lies, PageTable, PageVersion};
 use crate::pool::PoolKey;
 
@@ -15,6 +16,8 @@ pub(crate) struct StoredDocument {
     pub key: DocumentKey,
     pub record: Vec<u8>,
     pub timeline: Option<StoredTimeline>,
+    /// Those whose place others have taken since the last change-over.
+    pub former_timelines: Vec<JournalId>,
     pub storage: Option<Position>,
     pub db_pages: u32,
     pub pages: PageTable,
@@ -59,6 +62,12 @@ impl StoredTimeline {
     pub fn range(&self) -> LsnRange {
         LsnRange::new(self.start, self.start.plus(self.entries.len() as u64))
     }
+
+    /// The entry at an LSN, unless it is trimmed or not there yet.
+    pub fn held(&self, lsn: Lsn) -> Option<&StoredEntry> {
+        let index = lsn.get().checked_sub(self.start.get())?;
+        self.entries.get(usize::try_from(index).ok()?)
+    }
 }
 
 /// The storage entries of a document that are still in the log, in order.
@@ -76,6 +85,8 @@ pub(crate) struct History {
 pub(crate) struct LoggedEntry {
     pub range: LsnRange,
     pub chain: Chain,
+    /// Who wrote it.
+    pub life: Life,
     pub db_pages: u32,
     pub calls: Vec<(CallId, Lsn)>,
 }
@@ -106,6 +117,7 @@ impl StoredDocument {
             key,
             record: Vec::new(),
             timeline: None,
+            former_timelines: Vec::new(),
             storage: None,
             db_pages: 0,
             pages: PageTable::default(),
@@ -133,13 +145,30 @@ impl StoredDocument {
         PagePlace { key, checksum, at }
     }
 
-    /// Begins this storage journal in place of any other one.
-    pub fn begin_storage(&mut self, journal: JournalId, incarnation: u64) {
+    /// Where its journals stand.
+    pub fn heads(&self) -> Heads {
+        let timeline = self.timeline.as_ref().map(|timeline| (timeline.journal, timeline.range()));
+        Heads { timeline, storage: self.storage }
+    }
+
+    /// The position at which its storage journal stood at an LSN, as far as the log still tells.
+    pub fn storage_at(&self, next: Lsn) -> Option<Position> {
+        let head = self.storage?;
+        if head.next == next {
+            return Some(head);
+        }
+        let index = self.history.count_before(next)?.checked_sub(1)?;
+        let LoggedEntry { chain, life, .. } = self.history.entries[index];
+        Some(Position { journal: head.journal, life, next, chain })
+    }
+
+    /// Begins this storage journal in place of any other one, and gives the pages of that.
+    pub fn begin_storage(&mut self, journal: JournalId, incarnation: u64) -> PageTable {
         self.incarnation = incarnation;
         self.storage = Some(Position::start_of(journal));
         self.db_pages = 0;
-        self.pages = PageTable::default();
         self.history = History::starting_at(Lsn::FIRST);
+        std::mem::take(&mut self.pages)
     }
 
     /// Takes in a frame of a kind that concerns nothing but this document.
@@ -153,12 +182,18 @@ impl StoredDocument {
                 self.add_pages(frame)?;
             }
             Kind::StorageEntry => self.add_entry(frame)?,
+            Kind::StorageLife => {
+                let life = decode_life(frame.body).ok_or("a life cut short")?;
+                let storage = self.storage.as_mut().ok_or("a life of no journal")?;
+                // Of the entry that follows.
+                storage.life = life;
+            }
             Kind::StorageAt => {
-                let db_pages = frame.body.try_into().map_err(|_| "a size cut short")?;
-                self.db_pages = u32::from_le_bytes(db_pages);
+                let (db_pages, life) = decode_storage_at(frame.body).ok_or("a state cut short")?;
+                self.db_pages = db_pages;
                 let (journal, chain) = (frame.head.journal, frame.head.chain);
                 let next = place_of(&frame.head)?;
-                self.storage = Some(Position { journal, next, chain });
+                self.storage = Some(Position { journal, life, next, chain });
                 self.history = History::starting_at(next);
             }
             Kind::Calls => {
@@ -176,65 +211,61 @@ impl StoredDocument {
 
     fn apply_to_timeline(&mut self, kind: Kind, frame: &FoundFrame<'_>) -> Result<(), String> {
         let head = &frame.head;
-        let place = place_of(head)?;
-        if kind == Kind::TimelineBegin {
-            let entries = VecDeque::new();
-            self.timeline = Some(StoredTimeline { journal: head.journal, start: place, entries });
-            return Ok(());
-        }
-        let timeline = self.timeline.as_mut().filter(|it| it.journal == head.journal);
-        let timeline = timeline.ok_or_else(|| format!("no timeline {}", head.journal))?;
-        let range = timeline.range();
-        if kind == Kind::TimelineEntry {
-            if range.end() != place {
-                return Err(format!("entry {place} behind {range}"));
+        let (journal, place) = (head.journal, place_of(head)?);
+        let mut heads = self.heads();
+        match (kind, &mut self.timeline) {
+            (Kind::TimelineEntry, Some(timeline)) => {
+                heads.extend_timeline(journal, place)?;
+                let call = head.call.ok_or("a timeline entry without a call")?;
+                timeline.entries.push_back(StoredEntry { call, frame: frame.place.frame });
             }
-            let call = head.call.ok_or("a timeline entry without a call")?;
-            timeline.entries.push_back(StoredEntry { call, frame: frame.place.frame });
-            return Ok(());
-        }
-        if place < range.start() || place > range.end() {
-            return Err(format!("{range} trimmed before {place}"));
-        }
-        while timeline.start < place {
-            let entry = timeline.entries.pop_front().expect("BUG: trimmed past its end");
-            self.calls.push_back((entry.call, timeline.start));
-            timeline.start = timeline.start.next();
+            (Kind::TimelineTrim, Some(timeline)) => {
+                heads.trim_timeline(journal, place)?;
+                while timeline.start < place {
+                    let entry = timeline.entries.pop_front().expect("BUG: trimmed past its end");
+                    self.calls.push_back((entry.call, timeline.start));
+                    timeline.start = timeline.start.next();
+                }
+            }
+            (Kind::TimelineBegin, _) => {
+                heads.begin_timeline(journal, place)?;
+                let entries = VecDeque::new();
+                let timeline = StoredTimeline { journal, start: place, entries };
+                let former = self.timeline.replace(timeline);
+                self.former_timelines.extend(former.map(|timeline| timeline.journal));
+            }
+            _ => return Err(format!("no timeline {journal}")),
         }
         Ok(())
     }
 
-    /// Takes in the pages of a frame. Gives the range of its entry, and the size after it.
-    fn add_pages(&mut self, frame: &FoundFrame<'_>) -> Result<(LsnRange, u32), String> {
+    /// Takes in the pages of a frame. Gives the range of its entry, the LSN of its pages, and the
+    /// size of the database after it.
+    fn add_pages(&mut self, frame: &FoundFrame<'_>) -> Result<(LsnRange, Lsn, u32), String> {
         let head = &frame.head;
         let list = PageList::decode(frame.body).ok_or("a list of pages cut short")?;
-        let range = head.lsns.filter(|range| !range.is_empty()).ok_or("an entry nowhere")?;
-        let position = self.storage.ok_or("an entry before its journal")?;
-        if position.journal != head.journal || position.next != range.start() {
-            return Err(format!("an entry at {range} where {position} is"));
-        }
-        let lsn = last_of(range)?;
+        let range = head.lsns.ok_or("an entry without LSNs")?;
+        let pgids = list.pages.iter().map(|(pgid, _)| *pgid);
+        let lsn = self.heads().pages(head.journal, range, list.db_pages, pgids)?;
         for (index, (pgid, checksum)) in list.pages.iter().enumerate() {
-            if pgid.0 == 0 || pgid.0 > list.db_pages {
-                return Err(format!("page {pgid} of {}", list.db_pages));
-            }
             let offset = frame.place.body + list.page_at(index) as u64;
             self.pages.add(*pgid, lsn, *checksum, offset);
         }
-        Ok((range, list.db_pages))
+        Ok((range, lsn, list.db_pages))
     }
 
     fn add_entry(&mut self, frame: &FoundFrame<'_>) -> Result<(), String> {
-        let (range, db_pages) = self.add_pages(frame)?;
+        let (range, lsn, db_pages) = self.add_pages(frame)?;
         let FrameHead { journal, chain, call, .. } = frame.head;
-        self.storage = Some(Position { journal, next: range.end(), chain });
-        self.db_pages = db_pages;
+        let life = self.storage.map_or(Life::NONE, |position| position.life);
+        self.storage = Some(Position { journal, life, next: range.end(), chain });
+        let before = std::mem::replace(&mut self.db_pages, db_pages);
         let call = call.map(|call| (call, range.start()));
         self.calls.extend(call);
-        self.pages.shrink(db_pages, last_of(range)?);
+        self.pages.shrink(before, db_pages, lsn);
         let mut calls = std::mem::take(&mut self.history.pending);
         calls.extend(call);
-        let entry = LoggedEntry { range, chain, db_pages, calls };
+        let entry = LoggedEntry { range, chain, life, db_pages, calls };
         self.history.entries.push_back(entry);
         Ok(())
     }
@@ -242,8 +273,4 @@ impl StoredDocument {
 
 fn place_of(head: &FrameHead) -> Result<Lsn, String> {
     head.lsns.map(LsnRange::start).ok_or_else(|| "a frame without an LSN".to_owned())
-}
-
-fn last_of(range: LsnRange) -> Result<Lsn, String> {
-    Lsn::new(range.end().get() - 1).ok_or_else(|| "an entry nowhere".to_owned())
 }

@@ -5,41 +5,6 @@ use tidelog_journal::{ReadError, RecoverError};
 
 use crate::AppendError;
 
-/// What can be done about an error, decided here and nowhere else.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Remedy {
-    /// What was asked for is at fault, or cannot be had: answer it with the error and go on.
-    Reject,
-    /// What is known of the store is at fault: open it, or the document, anew.
-    Reopen,
-    /// Somebody else has to go on: a newer owner, or a newer release.
-    StandDown,
-}
-
-impl AppendError {
-    /// What its owner can do.
-    #[must_use]
-    pub fn remedy(&self) -> Remedy {
-        match self {
-            Self::Full | Self::Busy | Self::EntryTooLarge { .. } | Self::Damaged => Remedy::Reject,
-            Self::OutOfPlace { .. } | Self::Device { .. } => Remedy::Reopen,
-            Self::Fenced { .. } => Remedy::StandDown,
-        }
-    }
-}
-
-impl OpenError {
-    /// What the host can do.
-    #[must_use]
-    pub fn remedy(&self) -> Remedy {
-        match self {
-            Self::DamagedPageFile | Self::Log(_) => Remedy::Reject,
-            Self::Disk(_) => Remedy::Reopen,
-            Self::NewerFormat { .. } => Remedy::StandDown,
-        }
-    }
-}
-
 /// Why a store could not be opened. Its files are as they were.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

@@ -5,12 +5,13 @@ use tidelog_types::limits::EXTENT_PAGES;
 
 use crate::page_file::Slot;
 
-/// Pages from which on a document has extents of its own; before, it shares them.
-const OWN_EXTENT_PAGES: u32 = EXTENT_PAGES / 4;
+/// Pages from which on a document has extents of its own; before, it shares them. So no more than
+/// a fifth of the page file is left empty.
+const OWN_EXTENT_PAGES: u32 = 4 * EXTENT_PAGES;
 
-/// The slots of the page file. Nothing of this is stored: it follows from the page tables. What is
-/// taken once stays taken: the catalog that the next change-over builds begins with all slots
-/// free, and takes those that its page tables speak of.
+/// The slots of the page file. Nothing of this is stored: it follows from the page tables. A slot
+/// is free again once its document is destroyed, or begun anew; one of a page that is gone stays
+/// taken until the next change-over, whose catalog takes only those that its page tables speak of.
 #[derive(Debug, Default)]
 pub(crate) struct Extents {
     extents: Vec<Extent>,
@@ -47,10 +48,20 @@ impl Extent {
         self.taken[index as usize / 64] |= 1 << (index % 64);
         self.taken_count += 1;
     }
+
+    fn release(&mut self, index: u32) {
+        assert!(self.is_taken(index), "BUG: a slot released twice");
+        self.taken[index as usize / 64] &= !(1 << (index % 64));
+        self.taken_count -= 1;
+        if self.taken_count == 0 {
+            self.owner = None;
+        }
+    }
 }
 
 impl Extents {
-    /// How many extents there are.
+    /// How many extents there are, up to the last that was ever taken: a page table may still speak
+    /// of that though its document is gone.
     pub fn count(&self) -> usize {
         self.extents.len()
     }
@@ -81,6 +92,12 @@ impl Extents {
             self.extents.push(Extent::default());
             self.extents.len() - 1
         })
+    }
+
+    /// Nobody needs what is in this slot.
+    pub fn release(&mut self, slot: Slot) {
+        let (index, place) = place_of(slot);
+        self.extents[index].release(place);
     }
 
     /// Takes the slot that a page table says a document's page lies in. Fails if it is taken.
@@ -124,18 +141,26 @@ mod tests {
         let mut extents = Extents::default();
         let small = [extents.allocate(1, 3), extents.allocate(2, 3)];
         assert_eq!(small.map(Slot::number), [1, 2]);
-        assert_eq!(extents.allocate(3, 64).number(), 257);
-        assert_eq!(extents.allocate(3, 64).number(), 258);
-        assert_eq!(extents.allocate(4, 63).number(), 3);
+        assert_eq!(extents.allocate(3, OWN_EXTENT_PAGES).number(), 257);
+        assert_eq!(extents.allocate(3, OWN_EXTENT_PAGES).number(), 258);
+        assert_eq!(extents.allocate(4, OWN_EXTENT_PAGES - 1).number(), 3);
         assert_eq!(extents.count(), 2);
+        for number in [257, 258] {
+            extents.release(Slot::new(number).expect("a slot"));
+        }
+        assert_eq!(extents.allocate(5, OWN_EXTENT_PAGES).number(), 257, "and it is nobody's");
     }
 
     #[test]
     fn a_slot_is_claimed_once() {
         let mut extents = Extents::default();
         let slot = Slot::new(700).expect("a slot");
-        assert!(extents.claim(slot, 1, 256));
-        assert!(!extents.claim(slot, 2, 256));
-        assert_eq!(extents.allocate(1, 256).number(), 513, "the rest of its extent is its own");
+        assert!(extents.claim(slot, 1, OWN_EXTENT_PAGES));
+        assert!(!extents.claim(slot, 2, OWN_EXTENT_PAGES));
+        assert_eq!(
+            extents.allocate(1, OWN_EXTENT_PAGES).number(),
+            513,
+            "the rest of its extent is its own"
+        );
     }
 }

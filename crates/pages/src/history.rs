@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use tidelog_disk::Disk;
 use tidelog_types::{DocumentKey, JournalId, Lsn, LsnRange, PageSet, Pgid, Position, SortedMap};
 
-use crate::document::{StoredDocument, StoredTimeline};
+use crate::document::{LoggedEntry, StoredDocument, StoredTimeline};
 use crate::page_table::Lies;
 use crate::reads::{Answer, LoggedFrame, Plan};
 use crate::store::Store;
@@ -85,9 +85,10 @@ impl<D: Disk> Store<D> {
         for entry in taken.into_iter().map(|index| &logged[index]) {
             let last = Lsn::new(entry.range.end().get() - 1).expect("BUG: no entry is empty");
             let pages = pages.remove(&last).unwrap_or_default();
-            let position = Position { journal, next: entry.range.end(), chain: entry.chain };
+            let LoggedEntry { range, chain, life, .. } = *entry;
+            let position = Position { journal, life, next: range.end(), chain };
             let set = PageSet { db_pages: entry.db_pages, ..PageSet::default() };
-            let (range, calls) = (entry.range, entry.calls.clone());
+            let calls = entry.calls.clone();
             entries.push_back((StorageEntry { range, position, calls, set }, pages.len()));
             places.extend(pages.iter().map(|page| document.place_of(*page, self.log.active())));
         }

@@ -1,7 +1,7 @@
 //! The kinds of frames that a page server writes, and their bodies. `FORMAT.md` draws them.
 
-use tidelog_types::limits::{FRAME_PAGES_MAX, PAGE_SIZE};
-use tidelog_types::{CallId, DocumentKey, Lsn, Page, Pgid};
+use tidelog_types::limits::{Limits, PAGE_SIZE};
+use tidelog_types::{CallId, DocumentKey, Life, Lsn, Page, Pgid};
 
 use crate::page_file::Slot;
 
@@ -22,10 +22,11 @@ pub(crate) enum Kind {
     StorageAt = 11,
     PageTable = 12,
     Calls = 13,
+    StorageLife = 14,
 }
 
 impl Kind {
-    const ALL: [Self; 13] = [
+    const ALL: [Self; 14] = [
         Self::Epoch,
         Self::Document,
         Self::Destroy,
@@ -39,6 +40,7 @@ impl Kind {
         Self::StorageAt,
         Self::PageTable,
         Self::Calls,
+        Self::StorageLife,
     ];
 
     pub fn of(number: u8) -> Option<Self> {
@@ -85,7 +87,11 @@ impl PageList {
     pub fn of<'a>(db_pages: u32, pages: impl Iterator<Item = (Pgid, &'a Page)>) -> Self {
         let pages: Vec<_> =
             pages.map(|(pgid, page)| (pgid, crc32c::crc32c(page.bytes()))).collect();
-        assert!(pages.len() <= FRAME_PAGES_MAX, "BUG: {} pages in one frame", pages.len());
+        assert!(
+            pages.len() <= Limits::DEFAULT.frame_pages_max,
+            "BUG: {} pages in one frame",
+            pages.len()
+        );
         Self { db_pages, pages }
     }
 
@@ -160,7 +166,25 @@ impl TableEntry {
     }
 }
 
-const CALL_SIZE: usize = 24;
+/// Bytes of a call and its LSN.
+pub(crate) const CALL_SIZE: usize = 24;
+
+pub(crate) fn decode_life(body: &[u8]) -> Option<Life> {
+    body.try_into().map(Life).ok()
+}
+
+/// What copied state says of a storage journal: the database's size, and who wrote last.
+pub(crate) fn encode_storage_at(db_pages: u32, life: Life) -> [u8; 20] {
+    let mut body = [0; 20];
+    body[..4].copy_from_slice(&db_pages.to_le_bytes());
+    body[4..].copy_from_slice(&life.0);
+    body
+}
+
+pub(crate) fn decode_storage_at(body: &[u8]) -> Option<(u32, Life)> {
+    let (db_pages, life) = body.split_first_chunk::<4>()?;
+    Some((u32::from_le_bytes(*db_pages), decode_life(life)?))
+}
 
 pub(crate) fn encode_calls<'a>(calls: impl Iterator<Item = &'a (CallId, Lsn)>) -> Vec<u8> {
     let mut body = Vec::new();
@@ -210,6 +234,9 @@ mod tests {
 
         let calls = vec![(CallId([3; 16]), Lsn::FIRST.plus(5))];
         assert_eq!(decode_calls(&encode_calls(calls.iter())), Some(calls));
+
+        let life = Life([6; 16]);
+        assert_eq!(decode_storage_at(&encode_storage_at(7, life)), Some((7, life)));
     }
 
     /// A change of these bytes is a change of the format.
@@ -241,14 +268,16 @@ mod tests {
         assert_eq!(TableEntry::decode_all(&[0; 19]), None);
         assert_eq!(TableEntry::decode_all(&[0; 20]), None, "slot 0 is none");
         assert_eq!(decode_calls(&[0; 23]), None);
+        assert_eq!(decode_life(&[0; 15]), None);
+        assert_eq!(decode_storage_at(&[0; 19]), None);
     }
 
     #[test]
     fn every_kind_is_found_by_its_number() {
-        for number in 1..=13 {
+        for number in 1..=14 {
             assert_eq!(Kind::of(number).map(|kind| kind as u8), Some(number));
         }
         assert_eq!(Kind::of(0), None);
-        assert_eq!(Kind::of(14), None);
+        assert_eq!(Kind::of(15), None);
     }
 }

@@ -30,8 +30,10 @@ mod change_over;
 mod document;
 mod error;
 mod extents;
+mod heads;
 mod history;
 mod kind;
+mod ledger;
 mod owners;
 mod page_file;
 mod page_table;
@@ -48,7 +50,8 @@ mod state_copy;
 mod store;
 mod turns;
 
-pub use error::{OpenError, Remedy};
+pub use error::OpenError;
+pub use ledger::AppendLedger;
 pub use owners::OwnerId;
 pub use protocol::{
     Append, AppendError, Cursor, Direction, OpenedDocument, StagedPage, StorageEntry, StoreReply,
@@ -56,4 +59,4 @@ pub use protocol::{
 };
 pub use server::{DamageReport, PageServer, RecoveryReport};
 pub use store::StoreOptions;
-pub use tidelog_journal::{Cut, Damage};
+pub use tidelog_journal::{Cut, Damage, Seed};

@@ -21,16 +21,12 @@ pub(crate) struct Owners {
 struct Standing {
     /// It said hello or was there before another one did, and is not the holder any more.
     fenced: bool,
-    /// It met damage: it has to begin anew.
-    broken: Option<AppendError>,
 }
 
 impl Owners {
     /// Notes that `owner` is there. Says why it is not served, if it is not.
     pub fn admit(&mut self, owner: OwnerId, epoch: Epoch) -> Result<(), AppendError> {
-        if let Some(error) = &self.known.get_or_insert_with(owner, Standing::default).broken {
-            return Err(error.clone());
-        }
+        self.known.get_or_insert_with(owner, Standing::default);
         match self.holder {
             Some(holder) if holder != owner => Err(AppendError::Fenced { current: epoch }),
             _ => Ok(()),
@@ -43,17 +39,11 @@ impl Owners {
         if standing.fenced {
             return Err(AppendError::Fenced { current: epoch });
         }
-        standing.broken = None;
         for (known, standing) in self.known.iter_mut() {
             standing.fenced |= *known != owner;
         }
         self.holder = Some(owner);
         Ok(())
-    }
-
-    /// Serves `owner` no more.
-    pub fn break_off(&mut self, owner: OwnerId, error: AppendError) {
-        self.known.get_or_insert_with(owner, Standing::default).broken = Some(error);
     }
 
     /// Forgets an owner that went away.

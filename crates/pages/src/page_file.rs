@@ -9,7 +9,11 @@ use crate::OpenError;
 
 const MAGIC: [u8; 8] = *b"TIDEPAGE";
 const FORMAT_VERSION: u32 = 1;
-const COPIES_AT: [usize; 2] = [0, 2048];
+/// Each copy of the header has a page of its own, so that they are not damaged together.
+const COPIES_AT: [usize; 2] = [0, PAGE_SIZE];
+/// Pages before the first slot.
+const HEADER_PAGES: u64 = 2;
+const AREA_SIZE: usize = HEADER_PAGES as usize * PAGE_SIZE;
 const CHECKSUM_AT: usize = SECTOR_SIZE - 4;
 
 /// A place for one page in the page file, from 1.
@@ -25,9 +29,9 @@ impl Slot {
         self.0.get()
     }
 
-    /// Slot 1 follows the header, which is as large as a page.
+    /// Slot 1 follows the header.
     fn offset(self) -> u64 {
-        u64::from(self.number()) * PAGE_SIZE as u64
+        (HEADER_PAGES - 1 + u64::from(self.number())) * PAGE_SIZE as u64
     }
 }
 
@@ -37,11 +41,14 @@ pub(crate) struct PageFile<D> {
     disk: D,
     /// A header that is not whole counts as none, which matters only if pages lie behind it.
     has_header: bool,
+    /// Whether it was written since the file was opened: one that was found may be known to a cache
+    /// of the system alone, if a flush has failed.
+    is_header_written: bool,
 }
 
 impl<D: Disk> PageFile<D> {
     pub fn open(disk: D) -> Result<Self, OpenError> {
-        let count = usize::try_from(disk.size().min(PAGE_SIZE as u64)).expect("BUG: one page");
+        let count = usize::try_from(disk.size()).unwrap_or(usize::MAX).min(AREA_SIZE);
         let mut area = vec![0; count];
         disk.read_at(0, &mut area)?;
         let mut copies = COPIES_AT.iter().filter_map(|at| area.get(*at..*at + SECTOR_SIZE));
@@ -52,7 +59,7 @@ impl<D: Disk> PageFile<D> {
             Some(found) if found > FORMAT_VERSION => {
                 Err(OpenError::NewerFormat { found, known: FORMAT_VERSION })
             }
-            version => Ok(Self { disk, has_header: version.is_some() }),
+            version => Ok(Self { disk, has_header: version.is_some(), is_header_written: false }),
         }
     }
 
@@ -64,21 +71,23 @@ impl<D: Disk> PageFile<D> {
     /// How many slots the file has.
     pub fn slots(&self) -> u32 {
         let pages = self.disk.size() / PAGE_SIZE as u64;
-        u32::try_from(pages).unwrap_or(u32::MAX).saturating_sub(1)
+        u32::try_from(pages.saturating_sub(HEADER_PAGES)).unwrap_or(u32::MAX)
     }
 
-    /// Makes room for this many extents, and writes the header if there is none.
+    /// Makes room for this many extents, and writes the header.
     pub fn prepare(&mut self, extents: usize) -> Result<(), DiskError> {
-        if !self.has_header {
+        if !self.is_header_written {
             self.disk.write_at(0, &header())?;
-            self.has_header = true;
+            (self.has_header, self.is_header_written) = (true, true);
         }
-        let pages = 1 + extents as u64 * u64::from(EXTENT_PAGES);
-        let size = pages * PAGE_SIZE as u64;
-        if self.disk.size() < size {
-            self.disk.set_size(size)?;
-        }
-        Ok(())
+        let size = size_of(extents);
+        if self.disk.size() < size { self.disk.set_size(size) } else { Ok(()) }
+    }
+
+    /// Gives back what lies behind this many extents.
+    pub fn shed(&mut self, extents: usize) -> Result<(), DiskError> {
+        let size = size_of(extents);
+        if self.disk.size() > size { self.disk.set_size(size) } else { Ok(()) }
     }
 
     /// Reads the pages from `first` on into `buf`.
@@ -102,13 +111,18 @@ impl<D: Disk> PageFile<D> {
     }
 }
 
+/// Bytes of a page file with this many extents.
+fn size_of(extents: usize) -> u64 {
+    (HEADER_PAGES + extents as u64 * u64::from(EXTENT_PAGES)) * PAGE_SIZE as u64
+}
+
 fn header() -> Vec<u8> {
     let mut sector = [0; SECTOR_SIZE];
     sector[..8].copy_from_slice(&MAGIC);
     sector[8..12].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
     let checksum = crc32c::crc32c(&sector[..CHECKSUM_AT]);
     sector[CHECKSUM_AT..].copy_from_slice(&checksum.to_le_bytes());
-    let mut area = vec![0; PAGE_SIZE];
+    let mut area = vec![0; AREA_SIZE];
     for at in COPIES_AT {
         area[at..at + SECTOR_SIZE].copy_from_slice(&sector);
     }
@@ -136,9 +150,9 @@ mod tests {
         let mut bytes = header();
         bytes.resize(5 * PAGE_SIZE, 7);
         assert!(is_usable(bytes.clone()));
-        bytes[3] ^= 1;
+        bytes[..PAGE_SIZE].fill(0xAA);
         assert!(is_usable(bytes.clone()));
-        bytes[2048 + 9] ^= 1;
+        bytes[COPIES_AT[1] + 9] ^= 1;
         assert!(!is_usable(bytes));
         assert!(!is_usable(Vec::new()), "nothing was checkpointed yet");
     }
@@ -148,6 +162,6 @@ mod tests {
         let file = |size| PageFile::open(MemoryDisk::holding(vec![0; size])).expect("no header");
         assert_eq!(file(0).slots(), 0);
         assert_eq!(file(PAGE_SIZE).slots(), 0);
-        assert_eq!(file(5 * PAGE_SIZE).slots(), 4);
+        assert_eq!(file(5 * PAGE_SIZE).slots(), 3);
     }
 }

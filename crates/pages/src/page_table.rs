@@ -1,6 +1,7 @@
 //! Where the pages of one document lie.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 
 use tidelog_types::{Lsn, LsnRange, Pgid, SortedMap};
 
@@ -83,10 +84,13 @@ impl PageTable {
         self.logged.entry(pgid).or_default().push(Logged { lsn, version });
     }
 
-    /// At this LSN the document had so many pages: those beyond are gone.
-    pub fn shrink(&mut self, db_pages: u32, lsn: Lsn) {
-        let Some(first_gone) = db_pages.checked_add(1).map(Pgid) else { return };
-        let beyond: Vec<Pgid> = self.pgids_from(first_gone).collect();
+    /// At this LSN the document had so many pages and no longer as many as `before`: those beyond
+    /// are gone.
+    pub fn shrink(&mut self, before: u32, db_pages: u32, lsn: Lsn) {
+        if before <= db_pages {
+            return;
+        }
+        let beyond: Vec<Pgid> = self.pgids_within(Pgid(db_pages + 1)..=Pgid(before)).collect();
         for pgid in beyond {
             let versions = self.logged.entry(pgid).or_default();
             if versions.last().is_none_or(|last| last.version.is_some()) {
@@ -95,10 +99,12 @@ impl PageTable {
         }
     }
 
-    fn pgids_from(&self, first: Pgid) -> impl Iterator<Item = Pgid> + '_ {
-        let settled = self.settled_from(first).iter().map(|entry| entry.pgid);
+    fn pgids_within(&self, range: RangeInclusive<Pgid>) -> impl Iterator<Item = Pgid> + '_ {
+        let settled = self.settled_from(*range.start()).iter().map(|entry| entry.pgid);
+        let last = *range.end();
+        let settled = settled.take_while(move |pgid| *pgid <= last);
         let is_new = |pgid: &Pgid| self.settled(*pgid).is_none();
-        let logged = self.logged.range(first..).map(|(pgid, _)| *pgid).filter(is_new);
+        let logged = self.logged.range(range).map(|(pgid, _)| *pgid).filter(is_new);
         settled.chain(logged)
     }
 
@@ -138,13 +144,20 @@ impl PageTable {
         found
     }
 
-    /// The newest versions of all pages that changed at this LSN or later.
-    pub fn since(&self, lsn: Lsn) -> impl Iterator<Item = PageVersion> + '_ {
+    /// The newest versions of all pages from `first` on that changed at this LSN or later,
+    /// ascending.
+    pub fn since(&self, lsn: Lsn, first: Pgid) -> impl Iterator<Item = PageVersion> + '_ {
         let is_newest =
             move |entry: &&TableEntry| entry.lsn >= lsn && !self.logged.contains_key(&entry.pgid);
-        let settled = self.settled.iter().filter(is_newest).map(settled_page);
-        let logged = self.logged.iter().filter_map(|(pgid, versions)| versions.last()?.page(*pgid));
-        settled.chain(logged.filter(move |page| page.lsn >= lsn))
+        let mut settled =
+            self.settled_from(first).iter().filter(is_newest).map(settled_page).peekable();
+        let newest = |(pgid, versions): (&Pgid, &Vec<Logged>)| versions.last()?.page(*pgid);
+        let logged = self.logged.range(first..).filter_map(newest);
+        let mut logged = logged.filter(move |page| page.lsn >= lsn).peekable();
+        std::iter::from_fn(move || {
+            let Some(next) = logged.peek().map(|page| page.pgid) else { return settled.next() };
+            settled.next_if(|page| page.pgid < next).or_else(|| logged.next())
+        })
     }
 
     /// Makes the newest versions the settled ones, with slots from `new_slot` for pages that have
@@ -213,15 +226,29 @@ mod tests {
         let before = |at| lsn_of(table.before(Pgid(2), lsn(at)));
         assert_eq!([6, 7, 8, 9, 10].map(before), [5, 5, 7, 7, 9].map(Some));
         assert_eq!(lsn_of(table.newest(Pgid(2))), Some(9));
-        let changed = table.since(lsn(6)).map(|page| page.pgid.0).collect::<Vec<_>>();
+        let changed = table.since(lsn(6), Pgid(1)).map(|page| page.pgid.0).collect::<Vec<_>>();
         assert_eq!(changed, [2]);
+    }
+
+    #[test]
+    fn what_changed_is_listed_by_page_from_any_page_on() {
+        let mut table = checkpointed();
+        table.add(Pgid(2), lsn(7), 70, 4096);
+        table.add(Pgid(6), lsn(8), 80, 9000);
+        let changed = |at, first| {
+            table.since(lsn(at), Pgid(first)).map(|page| page.pgid.0).collect::<Vec<_>>()
+        };
+        assert_eq!(changed(5, 1), [1, 2, 3, 4, 6]);
+        assert_eq!(changed(5, 3), [3, 4, 6]);
+        assert_eq!(changed(6, 2), [2, 6]);
+        assert_eq!(changed(6, 7), [0; 0]);
     }
 
     #[test]
     fn a_page_that_the_document_became_too_small_for_is_gone_until_it_is_written_again() {
         let mut table = checkpointed();
         table.add(Pgid(5), lsn(6), 60, 4096);
-        table.shrink(2, lsn(7));
+        table.shrink(5, 2, lsn(7));
         table.add(Pgid(4), lsn(8), 80, 9000);
         assert_eq!([3, 4, 5].map(|pgid| lsn_of(table.newest(Pgid(pgid)))), [None, Some(8), None]);
         let before = |pgid| lsn_of(table.before(Pgid(pgid), lsn(7)));

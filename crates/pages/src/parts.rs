@@ -1,25 +1,25 @@
 //! Appends that are too large for one message travel in parts: their pages first, a batch at a
 //! time, and then the append, which begins when all of it has arrived.
 
-use tidelog_types::limits::{APPEND_PAGES_MAX, APPEND_PART_PAGES_MAX};
+use tidelog_types::limits::APPEND_PAGES_MAX;
 
 use crate::{Append, AppendError, StagedPage, StoreRequest, Ticket};
 
 impl StoreRequest {
-    /// This request as it travels: one message, or several for an append of more than
-    /// [`APPEND_PART_PAGES_MAX`] pages.
+    /// This request as it travels: one message, or several for an append of more than so many
+    /// pages.
     #[must_use]
-    pub fn into_parts(self) -> Vec<Self> {
+    pub fn into_parts(self, part_pages_max: usize) -> Vec<Self> {
         let Self::Append { ticket, mut append } = self else { return vec![self] };
         let pages_count: usize = append.storage.iter().map(|entry| entry.set.pages.len()).sum();
-        if pages_count <= APPEND_PART_PAGES_MAX {
+        if pages_count <= part_pages_max {
             return vec![Self::Append { ticket, append }];
         }
-        let mut parts = Vec::with_capacity(pages_count.div_ceil(APPEND_PART_PAGES_MAX) + 1);
+        let mut parts = Vec::with_capacity(pages_count.div_ceil(part_pages_max) + 1);
         let mut pages = Vec::new();
         for (entry, index) in append.storage.iter_mut().zip(0..) {
             for (pgid, page) in std::mem::take(&mut entry.set.pages) {
-                if pages.len() == APPEND_PART_PAGES_MAX {
+                if pages.len() == part_pages_max {
                     parts.push(Self::Stage { ticket, pages: std::mem::take(&mut pages) });
                 }
                 pages.push(StagedPage { entry: index, pgid, page });
@@ -44,6 +44,11 @@ impl Staged {
     /// None yet, of this append.
     pub fn of(ticket: Ticket) -> Self {
         Self { ticket, pages: Vec::new(), are_too_many: false }
+    }
+
+    /// How many pages there are.
+    pub fn count(&self) -> usize {
+        self.pages.len()
     }
 
     /// Takes more pages in, as far as they are not too many. Those of an earlier append, which

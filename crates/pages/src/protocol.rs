@@ -10,7 +10,7 @@
 use serde::{Deserialize, Serialize};
 use tidelog_types::limits::ENTRY_PAGES_MAX;
 use tidelog_types::{
-    CallId, DocumentKey, Epoch, JournalId, Lsn, LsnRange, Page, PageSet, Pgid, Position,
+    CallId, DocumentKey, Epoch, JournalId, Life, Lsn, LsnRange, Page, PageSet, Pgid, Position,
 };
 
 /// An owner's number for one of its appends; counts up from 1 and is never reused by that owner.
@@ -60,7 +60,9 @@ pub enum StoreRequest {
         pages: Vec<StagedPage>,
     },
     /// The newest versions of these pages of the storage journal, whether durable or not.
-    /// Answered by one or more [`StoreReply::Pages`], or by [`StoreReply::Busy`].
+    /// Answered by one or more [`StoreReply::Pages`], or by [`StoreReply::Busy`]. No read of a
+    /// document is answered from a failed append on until the document is opened again: its asker
+    /// is about to hear that what it builds on was taken back.
     Read {
         /// Echoed in the reply.
         request: u64,
@@ -76,6 +78,10 @@ pub enum StoreRequest {
     /// there to the head. Answered by one or more [`StoreReply::SyncPart`], by
     /// [`StoreReply::Unrelated`] or by [`StoreReply::Busy`].
     ///
+    /// Whoever cannot take all of it at once asks for some pages at a time. What changes between
+    /// two such requests is then in one of them or in neither: it has a later LSN, and is asked for
+    /// by a `since` of where the journal stood at the first of them.
+    ///
     /// The follower's part before it is its `sync_request`, which says what it holds, and the one
     /// after it is `sync_receive` (crate `document`).
     SyncPrepare {
@@ -89,6 +95,10 @@ pub enum StoreRequest {
         journal: JournalId,
         /// The follower's next LSN.
         since: Lsn,
+        /// The first page that is wanted.
+        from: Pgid,
+        /// How many pages at most.
+        pages_max: u32,
     },
     /// Forget the document. Answered like an append.
     Destroy {
@@ -167,12 +177,16 @@ pub struct Append {
     pub record: Option<serde_bytes::ByteBuf>,
     /// Begin this timeline journal, empty at this LSN, in place of any other one.
     pub begin_timeline: Option<(JournalId, Lsn)>,
+    /// Which timeline the next two are about; the current one, if none is named.
+    pub timeline_id: Option<JournalId>,
     /// Frames for the end of the timeline, in order.
     pub timeline: Vec<TimelineFrame>,
     /// Forget the timeline's entries before this LSN.
     pub trim_timeline: Option<Lsn>,
     /// Begin this storage journal, in place of any other one: its pages are forgotten.
     pub begin_storage: Option<JournalId>,
+    /// Begin it though it is here: the document is taken anew, of another history.
+    pub is_anew: bool,
     /// Entries for the end of the storage journal, in order.
     pub storage: Vec<StorageEntry>,
 }
@@ -185,9 +199,11 @@ impl Append {
             document,
             record: None,
             begin_timeline: None,
+            timeline_id: None,
             timeline: Vec::new(),
             trim_timeline: None,
             begin_storage: None,
+            is_anew: false,
             storage: Vec::new(),
         }
     }
@@ -243,6 +259,8 @@ pub enum StoreReply {
     Opened {
         /// Which document.
         document: DocumentKey,
+        /// The life under which the store is open, for owners that have none of their own.
+        life: Life,
         /// `None` if the store has never heard of it.
         state: Option<Box<OpenedDocument>>,
     },
@@ -270,8 +288,8 @@ pub enum StoreReply {
         /// Whether the request is answered in full.
         last: bool,
     },
-    /// A part of what a follower lacks. All parts together make one entry for all LSNs from the
-    /// follower's up to `position`.
+    /// A part of what a follower lacks, in the order of the pages. All parts together make one
+    /// entry for all LSNs from the follower's up to `position`.
     SyncPart {
         /// The request's number.
         request: u64,
@@ -283,7 +301,9 @@ pub enum StoreReply {
         db_pages: u32,
         /// Some of the pages, each in one part only.
         pages: Vec<(Pgid, Page)>,
-        /// Whether that is all.
+        /// The first page that was left out, since no more were asked for.
+        next: Option<Pgid>,
+        /// Whether that is all that was asked for.
         last: bool,
     },
     /// Nothing here follows on what the follower says it holds: this is another storage journal,
@@ -333,12 +353,23 @@ pub enum StoreReply {
         /// journal.
         history: Option<LsnRange>,
     },
+    /// The request ends here: something that it is about is no longer what was written, and can
+    /// never be had again. What else was asked for may have been told before. Nothing but this
+    /// document is concerned. A document whose timeline is damaged cannot be opened.
+    Damaged {
+        /// The request's number; 0 where the document was to be opened.
+        request: u64,
+        /// Which document.
+        document: DocumentKey,
+        /// The pages that are damaged, of those that were asked for or needed for the answer.
+        pgids: Vec<Pgid>,
+    },
     /// This read was not taken in: its owner has as much outstanding as it may
-    /// ([`OWNER_READS_MAX`], [`OWNER_READ_PAGES_MAX`]). Ask again when one of the others is
-    /// answered.
+    /// ([`Limits::owner_reads_max`], [`Limits::owner_read_pages_max`]). Ask again when one of the
+    /// others is answered.
     ///
-    /// [`OWNER_READS_MAX`]: tidelog_types::limits::OWNER_READS_MAX
-    /// [`OWNER_READ_PAGES_MAX`]: tidelog_types::limits::OWNER_READ_PAGES_MAX
+    /// [`Limits::owner_reads_max`]: tidelog_types::limits::Limits::owner_reads_max
+    /// [`Limits::owner_read_pages_max`]: tidelog_types::limits::Limits::owner_read_pages_max
     Busy {
         /// The request's number.
         request: u64,

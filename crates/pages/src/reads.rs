@@ -6,7 +6,9 @@ use std::sync::Arc;
 use tidelog_disk::Disk;
 use tidelog_journal::{FRAME_HEADER_SIZE, FrameAt};
 use tidelog_types::limits::PAGE_SIZE;
-use tidelog_types::{CallId, DocumentKey, JournalId, Lsn, LsnRange, Page, PageSet, Pgid, Position};
+use tidelog_types::{
+    CallId, DocumentKey, JournalId, Life, Lsn, LsnRange, Page, PageSet, Pgid, Position,
+};
 
 use crate::catalog::{PageAt, PagePlace};
 use crate::error::Fault;
@@ -46,24 +48,24 @@ pub(crate) struct LoggedFrame {
 /// How it is answered.
 #[derive(Debug)]
 pub(crate) enum Answer {
-    /// Each chunk by itself.
-    Pages,
+    /// Each chunk by itself, and at the end those that are damaged.
+    Pages { damaged: Vec<Pgid> },
     /// Likewise, of pages whose slots may have been written over since: then they are gone.
     PagesAt { journal: JournalId },
     /// Each chunk by itself.
-    Sync { position: Position, db_pages: u32 },
+    Sync { position: Position, db_pages: u32, next: Option<Pgid> },
     /// Each chunk by itself. So many pages are left of the first, and so many of each of the
     /// others.
     Entries { entries: VecDeque<(StorageEntry, usize)> },
     /// Each chunk by itself.
     Frames,
     /// All at once, when all of its timeline is read.
-    Opened { state: Option<Box<OpenedDocument>> },
+    Opened { life: Life, state: Option<Box<OpenedDocument>> },
 }
 
 /// What came of one chunk.
 pub(crate) struct Served {
-    pub reply: Option<StoreReply>,
+    pub replies: Vec<StoreReply>,
     /// What was read, in pages; at least one, since a read that finds nothing has to end too.
     pub pages_count: usize,
     pub is_done: bool,
@@ -93,19 +95,43 @@ impl ActiveRead {
     ) -> Result<Served, Fault> {
         let count = self.plan.pages.len().min(pages_max);
         let places: Vec<PagePlace> = self.plan.pages.drain(..count).collect();
-        let (frames, size) = self.plan.read_frames(store, pages_max * PAGE_SIZE)?;
+        let (frames, size) = match self.plan.read_frames(store, pages_max * PAGE_SIZE) {
+            Err(Fault::Damaged { .. }) => return Ok(self.damaged(Vec::new(), count.max(1))),
+            frames => frames?,
+        };
         let pages_count = (count + size.div_ceil(PAGE_SIZE)).max(1);
-        let pages = match (store.fetch_all(&places), &self.plan.answer) {
-            (Err(Fault::Damaged { .. }), Answer::PagesAt { journal }) => {
+        let (pages, mut lost) = store.fetch_all(&places)?;
+        match &mut self.plan.answer {
+            Answer::Pages { damaged } => damaged.append(&mut lost),
+            Answer::PagesAt { journal } if !lost.is_empty() => {
                 let (request, document) = (self.request, self.document.clone());
                 let history = store.history(&document, *journal);
-                let reply = Some(StoreReply::Trimmed { request, document, history });
-                return Ok(Served { reply, pages_count, is_done: true });
+                let replies = vec![StoreReply::Trimmed { request, document, history }];
+                return Ok(Served { replies, pages_count, is_done: true });
             }
-            (pages, _) => pages?,
-        };
+            _ if !lost.is_empty() => return Ok(self.damaged(lost, pages_count)),
+            _ => {}
+        }
         let is_done = self.plan.left() == 0;
-        Ok(Served { reply: self.answer(pages, frames, is_done), pages_count, is_done })
+        if let Answer::Pages { damaged } = &mut self.plan.answer
+            && is_done
+            && !damaged.is_empty()
+        {
+            let lost = std::mem::take(damaged);
+            let intact = self.answer(pages, frames, false);
+            let mut served = self.damaged(lost, pages_count);
+            served.replies.splice(..0, intact);
+            return Ok(served);
+        }
+        let replies = self.answer(pages, frames, is_done).into_iter().collect();
+        Ok(Served { replies, pages_count, is_done })
+    }
+
+    /// The read ends, since what it is about is no longer what was written.
+    fn damaged(&self, pgids: Vec<Pgid>, pages_count: usize) -> Served {
+        let (request, document) = (self.request, self.document.clone());
+        let replies = vec![StoreReply::Damaged { request, document, pgids }];
+        Served { replies, pages_count, is_done: true }
     }
 
     /// What is to be said of what was read just now.
@@ -117,23 +143,28 @@ impl ActiveRead {
     ) -> Option<StoreReply> {
         let (request, document) = (self.request, self.document.clone());
         match &mut self.plan.answer {
-            Answer::Pages | Answer::PagesAt { .. } => {
+            Answer::Pages { .. } | Answer::PagesAt { .. } => {
                 Some(StoreReply::Pages { request, document, pages, last })
             }
-            Answer::Sync { position, db_pages } => {
-                let (position, db_pages) = (*position, *db_pages);
-                Some(StoreReply::SyncPart { request, document, position, db_pages, pages, last })
-            }
+            Answer::Sync { position, db_pages, next } => Some(StoreReply::SyncPart {
+                request,
+                document,
+                position: *position,
+                db_pages: *db_pages,
+                pages,
+                next: *next,
+                last,
+            }),
             Answer::Entries { entries } => {
                 let (entries, is_cut) = fill(entries, pages);
                 Some(StoreReply::Entries { request, document, entries, is_cut, last })
             }
             Answer::Frames => Some(StoreReply::Frames { request, document, frames, last }),
-            Answer::Opened { state } => {
+            Answer::Opened { life, state } => {
                 let timeline = state.as_mut().and_then(|state| state.timeline.as_mut());
                 timeline.into_iter().for_each(|read| read.frames.append(&mut frames));
                 let state = if last { state.take() } else { return None };
-                Some(StoreReply::Opened { document, state })
+                Some(StoreReply::Opened { document, life: *life, state })
             }
         }
     }
@@ -195,13 +226,14 @@ impl<D: Disk> Store<D> {
     }
 
     /// What a follower lacks that holds everything of this storage journal before `since`: the
-    /// pages whose newest version is not older. `Err` says where the storage journal stands if
-    /// that is not a place in it.
+    /// pages whose newest version is not older, so many of them at most, from `from` on. `Err`
+    /// says where the storage journal stands if that is not a place in it.
     pub fn sync_prepare(
         &self,
         key: &DocumentKey,
-        journal: JournalId,
-        since: Lsn,
+        (journal, since): (JournalId, Lsn),
+        from: Pgid,
+        pages_max: u32,
     ) -> Result<Plan, Option<Position>> {
         let document = self.catalog.get(key).ok_or(None)?;
         let position = document.storage.ok_or(None)?;
@@ -209,14 +241,17 @@ impl<D: Disk> Store<D> {
             return Err(Some(position));
         }
         let active = self.log.active();
-        let pages = document.pages.since(since).map(|page| document.place_of(page, active));
+        let mut changed = document.pages.since(since, from);
+        let pages = changed.by_ref().take(pages_max as usize);
+        let pages = pages.map(|page| document.place_of(page, active)).collect();
+        let next = changed.next().map(|page| page.pgid);
         let db_pages = document.db_pages;
-        Ok(Plan::of_pages(pages.collect(), Answer::Sync { position, db_pages }))
+        Ok(Plan::of_pages(pages, Answer::Sync { position, db_pages, next }))
     }
 
-    /// Gives the pages in these places. Those that lie side by side on the device are read with
-    /// one call.
-    fn fetch_all(&mut self, places: &[PagePlace]) -> Result<Vec<(Pgid, Page)>, Fault> {
+    /// Gives the pages in these places, and the numbers of those that are not what was written.
+    /// Those that lie side by side on the device are read with one call.
+    fn fetch_all(&mut self, places: &[PagePlace]) -> Result<Fetched, Fault> {
         let mut found: Vec<Option<Page>> =
             places.iter().map(|place| self.pool.get(place.key)).collect();
         let mut missing: Vec<usize> =
@@ -226,15 +261,29 @@ impl<D: Disk> Store<D> {
             let mut bytes = vec![0; run.len() * PAGE_SIZE];
             self.read_at(places[run[0]].at, &mut bytes)?;
             for (index, bytes) in run.iter().zip(bytes.chunks_exact(PAGE_SIZE)) {
-                let page = places[*index].checked(bytes)?;
-                self.pool.insert(places[*index].key, page.clone());
-                found[*index] = Some(page);
+                match places[*index].checked(bytes) {
+                    Err(Fault::Damaged { .. }) => {}
+                    page => {
+                        let page = page?;
+                        self.pool.insert(places[*index].key, page.clone());
+                        found[*index] = Some(page);
+                    }
+                }
             }
         }
-        let pages = places.iter().zip(found);
-        Ok(pages.map(|(place, page)| (place.key.pgid, page.expect("BUG: not read"))).collect())
+        let (mut pages, mut damaged) = (Vec::with_capacity(places.len()), Vec::new());
+        for (place, page) in places.iter().zip(found) {
+            match page {
+                Some(page) => pages.push((place.key.pgid, page)),
+                None => damaged.push(place.key.pgid),
+            }
+        }
+        Ok((pages, damaged))
     }
 }
+
+/// Pages, and the numbers of those that are damaged.
+type Fetched = (Vec<(Pgid, Page)>, Vec<Pgid>);
 
 impl PageAt {
     /// Whether it is the place right behind another one.

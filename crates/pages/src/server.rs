@@ -1,11 +1,12 @@
 //! The queue before a store: requests in, replies out.
 
+use std::collections::VecDeque;
 use std::fmt;
 
 use tidelog_disk::{Disk, StoreFiles};
-use tidelog_journal::{Cut, Damage};
-use tidelog_types::limits::{OWNER_APPENDS_MAX, READ_CHUNK_PAGES};
-use tidelog_types::{DocumentKey, Epoch, JournalId, SortedMap};
+use tidelog_journal::{Cut, Damage, Seed};
+use tidelog_types::limits::Limits;
+use tidelog_types::{Budget, DocumentKey, Epoch, JournalId, SortedMap};
 
 use crate::append;
 use crate::error::Fault;
@@ -59,9 +60,10 @@ pub struct DamageReport {
 /// [`wants_poll`](Self::wants_poll) says that there is nothing left to do now; and again when a
 /// flush of one of the disks has completed, where that is later.
 ///
-/// Each poll serves at most [`READ_CHUNK_PAGES`] pages, so that it takes a bounded time. Owners
-/// take turns; see [`Urgency`](crate::Urgency) for who goes first, and [`StoreReply::Busy`] for
-/// what one may have outstanding.
+/// Each poll serves at most [`Limits::read_chunk_pages`], or where reads hold something else up as
+/// many as fit into one [slice](Limits::slice), so that it takes a bounded time. Owners take turns;
+/// see [`Urgency`] for who goes first, and [`StoreReply::Busy`] for what one may
+/// have outstanding.
 ///
 /// Requests take effect in the order in which they are served. A read sees what was appended
 /// before it, durable or not, and nothing that was appended later, however many turns it takes.
@@ -79,18 +81,21 @@ pub struct PageServer<D> {
     staged: SortedMap<OwnerId, Staged>,
     /// Served a chunk each in turn.
     reads: Turns,
+    /// Appends that found no room are being taken back: requests wait until that is done.
+    taking_back: Option<VecDeque<(OwnerId, StoreRequest)>>,
     broken: Option<AppendError>,
     replies: Vec<(OwnerId, StoreReply)>,
 }
 
 impl<D: Disk> PageServer<D> {
-    /// Opens the store in these files, or begins one if they are empty.
+    /// Opens the store in these files, or begins one if they are empty. The seed is a number by
+    /// chance, another one for each opening.
     ///
     /// # Errors
     ///
     /// [`OpenError`]; the files are then as they were.
-    pub fn open(files: StoreFiles<D>) -> Result<(Self, RecoveryReport), OpenError> {
-        Self::open_with(files, StoreOptions::default())
+    pub fn open(files: StoreFiles<D>, seed: Seed) -> Result<(Self, RecoveryReport), OpenError> {
+        Self::open_with(files, seed, StoreOptions::default())
     }
 
     /// Opens a store with other sizes than the usual ones.
@@ -100,9 +105,10 @@ impl<D: Disk> PageServer<D> {
     /// As [`open`](Self::open).
     pub fn open_with(
         files: StoreFiles<D>,
+        seed: Seed,
         options: StoreOptions,
     ) -> Result<(Self, RecoveryReport), OpenError> {
-        let (mut store, log) = Store::open(files, options)?;
+        let (mut store, log) = Store::open(files, seed, options)?;
         // What was found may still be in the caches of the system, where a killed process left
         // it.
         store.log.request_flush()?;
@@ -123,6 +129,7 @@ impl<D: Disk> PageServer<D> {
             refused: SortedMap::new(),
             staged: SortedMap::new(),
             reads: Turns::default(),
+            taking_back: None,
             broken: None,
             replies: Vec::new(),
         };
@@ -133,6 +140,8 @@ impl<D: Disk> PageServer<D> {
     pub fn serve(&mut self, owner: OwnerId, request: StoreRequest) {
         if let Some(error) = &self.broken {
             self.replies.push((owner, StoreReply::Broken { error: error.clone() }));
+        } else if let Some(waiting) = &mut self.taking_back {
+            waiting.push_back((owner, request));
         } else {
             self.carry_out(owner, request);
         }
@@ -161,7 +170,8 @@ impl<D: Disk> PageServer<D> {
     #[must_use]
     pub fn wants_poll(&self) -> bool {
         let changes_over = self.store.wants_change_over() || self.store.can_advance();
-        let can_work = !self.reads.is_empty() || changes_over;
+        let is_behind = self.taking_back.is_some() || self.store.log.owes_flush();
+        let can_work = !self.reads.is_empty() || changes_over || is_behind;
         !self.replies.is_empty() || (self.broken.is_none() && can_work)
     }
 
@@ -171,6 +181,9 @@ impl<D: Disk> PageServer<D> {
         self.reads.forget(owner);
         self.promises.forget(owner);
         self.staged.remove(&owner);
+        if let Some(waiting) = &mut self.taking_back {
+            waiting.retain(|(from, _)| *from != owner);
+        }
         self.refused.retain(|(from, _), _| *from != owner);
         self.replies.retain(|(to, _)| *to != owner);
     }
@@ -187,6 +200,10 @@ impl<D: Disk> PageServer<D> {
         self.store.catalog.epoch
     }
 
+    fn limits(&self) -> &Limits {
+        &self.store.options.limits
+    }
+
     fn or_break(&mut self, work: impl FnOnce(&mut Self) -> Result<(), Fault>) {
         if let Err(fault) = work(self) {
             let error = fault.to_append_error();
@@ -199,35 +216,45 @@ impl<D: Disk> PageServer<D> {
 
     fn work(&mut self) -> Result<(), Fault> {
         self.keep_promises()?;
-        self.serve_turn()?;
+        let mut budget = Budget::new(self.limits().slice);
+        budget.spend_pages(self.serve_turn()?);
+        if self.taking_back.is_some() {
+            return self.go_on_taking_back(&mut budget);
+        }
         // A busy store must not put a change-over off for ever.
-        while self.store.is_held_up_by_reads() {
-            self.serve_turn()?;
+        while self.store.is_held_up_by_reads() && !budget.is_spent() {
+            budget.spend_pages(self.serve_turn()?);
         }
         if self.store.wants_change_over() {
             self.store.begin_change_over()?;
         }
         if self.store.advance()? {
             // What was appended while batches were held.
-            self.write_log()?;
-            self.store.log.request_flush()?;
-            self.keep_promises()?;
+            self.flush_now()?;
         }
-        Ok(())
+        self.store.shed()
     }
 
     /// Says what is durable by now.
     fn keep_promises(&mut self) -> Result<(), Fault> {
-        let was_durable = self.store.log.is_found_durable();
+        self.look_at_flushes()?;
+        // What had to wait until a torn tail was gone for good.
+        if self.store.log.owes_flush() { self.flush_now() } else { Ok(()) }
+    }
+
+    /// Writes all that may be written, asks for a flush, and says what is durable: of some disks a
+    /// flush is complete once it was asked for, and nobody would come to look at it later.
+    fn flush_now(&mut self) -> Result<(), Fault> {
+        self.write_log()?;
+        self.store.log.request_flush()?;
+        self.look_at_flushes()
+    }
+
+    fn look_at_flushes(&mut self) -> Result<(), Fault> {
         let durable = self.store.log.poll_flushed()?;
         // What was found at opening is durable only since the first flush after it.
         if self.store.log.is_found_durable() {
             self.promises.keep(durable, &mut self.replies);
-            if !was_durable {
-                // What was appended until now may have had to wait.
-                self.write_log()?;
-                self.store.log.request_flush()?;
-            }
         }
         Ok(())
     }
@@ -254,18 +281,24 @@ impl<D: Disk> PageServer<D> {
             }
             StoreRequest::Read { request, urgency, document, pgids } => {
                 let pages = self.store.places(&document, &pgids);
-                let plan = Plan::of_pages(pages, Answer::Pages);
+                let plan = Plan::of_pages(pages, Answer::Pages { damaged: Vec::new() });
                 self.read(owner, urgency, request, document, plan);
             }
-            StoreRequest::SyncPrepare { request, urgency, document, journal, since } => {
-                match self.store.sync_prepare(&document, journal, since) {
-                    Ok(plan) => self.read(owner, urgency, request, document, plan),
-                    Err(position) => {
-                        let reply = StoreReply::Unrelated { request, document, position };
-                        self.replies.push((owner, reply));
-                    }
+            StoreRequest::SyncPrepare {
+                request,
+                urgency,
+                document,
+                journal,
+                since,
+                from,
+                pages_max,
+            } => match self.store.sync_prepare(&document, (journal, since), from, pages_max) {
+                Ok(plan) => self.read(owner, urgency, request, document, plan),
+                Err(position) => {
+                    let reply = StoreReply::Unrelated { request, document, position };
+                    self.replies.push((owner, reply));
                 }
-            }
+            },
             StoreRequest::ReadAt { request, urgency, document, pgids, journal, at } => {
                 match self.store.places_at(&document, &pgids, journal, at) {
                     Some(plan) => self.read(owner, urgency, request, document, plan),
@@ -291,6 +324,11 @@ impl<D: Disk> PageServer<D> {
     }
 
     fn hello(&mut self, owner: OwnerId, wanted: Epoch) -> Result<(), Fault> {
+        // Nobody waits any more for what an earlier owner has begun.
+        for earlier in self.owners.known().filter(|known| *known != owner).collect::<Vec<_>>() {
+            self.staged.remove(&earlier);
+            self.reads.forget(earlier);
+        }
         let epoch = wanted.max(Epoch(self.epoch().0.saturating_add(1)));
         self.store.record_epoch(epoch)?;
         let batch = self.store.log.committed();
@@ -299,22 +337,24 @@ impl<D: Disk> PageServer<D> {
     }
 
     fn open_document(&mut self, owner: OwnerId, document: DocumentKey) -> Result<(), Fault> {
-        // A full device is better met before saying where the document stands.
+        // Write first, so a full device is reported before we say where the document stands.
         self.write_log()?;
+        if let Some(waiting) = &mut self.taking_back {
+            waiting.push_back((owner, StoreRequest::Open { document }));
+            return Ok(());
+        }
         self.refused.remove(&(owner, document.clone()));
         let number = self.store.catalog.numbers.get(&document).copied();
-        let plan = match number.map(|number| self.store.opened(number)).transpose() {
-            Ok(Some(plan)) => plan,
-            Ok(None) => {
-                self.replies.push((owner, StoreReply::Opened { document, state: None }));
-                return Ok(());
-            }
-            Err(fault) => return self.meet(owner, fault),
+        let Some(number) = number else {
+            let life = self.store.options.life;
+            self.replies.push((owner, StoreReply::Opened { document, life, state: None }));
+            return Ok(());
         };
+        let plan = self.store.opened(number)?;
         let (urgency, request, _era) = (Urgency::User, 0, self.store.era.clone());
         let read = ActiveRead { owner, urgency, request, document, plan, _era };
         // Most timelines are short: then there is nothing to wait for.
-        self.serve_chunk(read, READ_CHUNK_PAGES).map(drop)
+        self.serve_chunk(read, self.limits().read_chunk_pages).map(drop)
     }
 
     fn append(&mut self, owner: OwnerId, ticket: Ticket, mut append: Append) -> Result<(), Fault> {
@@ -357,17 +397,12 @@ impl<D: Disk> PageServer<D> {
 
     /// An owner that has as many appends outstanding as it may waits for the device now.
     fn make_room(&mut self, owner: OwnerId) -> Result<(), Fault> {
-        if self.is_full_of(owner) {
-            self.write_log()?;
-            self.store.log.request_flush()?;
-            self.keep_promises()?;
-        }
-        Ok(())
+        if self.is_full_of(owner) { self.flush_now() } else { Ok(()) }
     }
 
     fn is_full_of(&self, owner: OwnerId) -> bool {
-        self.promises.count() >= OWNER_APPENDS_MAX
-            && self.promises.count_of(owner) >= OWNER_APPENDS_MAX
+        let appends_max = self.limits().owner_appends_max;
+        self.promises.count() >= appends_max && self.promises.count_of(owner) >= appends_max
     }
 
     fn destroy(
@@ -384,7 +419,7 @@ impl<D: Disk> PageServer<D> {
             return Ok(());
         }
         if let Some(number) = self.store.catalog.numbers.get(&document).copied() {
-            self.store.record_destroy(number)?;
+            self.store.record_destroy(number);
         }
         self.promise(owner, ticket, document);
         Ok(())
@@ -407,7 +442,12 @@ impl<D: Disk> PageServer<D> {
         document: DocumentKey,
         plan: Plan,
     ) {
-        if self.reads.has_room(owner, plan.left()) {
+        // Its owner still builds on what was taken back, and hears of that only once nothing of it
+        // can be found again: older pages beside those that it has would be a state that never was.
+        if self.refused.contains_key(&(owner, document.clone())) {
+            return;
+        }
+        if self.reads.has_room(owner, plan.left(), self.limits()) {
             let _era = self.store.era.clone();
             self.reads.push(ActiveRead { owner, urgency, request, document, plan, _era });
         } else {
@@ -415,47 +455,36 @@ impl<D: Disk> PageServer<D> {
         }
     }
 
-    /// Gives one owner its turn: a chunk of pages, of as many reads as that is.
-    fn serve_turn(&mut self) -> Result<(), Fault> {
-        let Some((urgency, owner)) = self.reads.next() else { return Ok(()) };
-        let mut left = READ_CHUNK_PAGES;
+    /// Gives one owner its turn: a chunk of pages, of as many reads as that is. Gives how many
+    /// pages that took.
+    fn serve_turn(&mut self) -> Result<u64, Fault> {
+        let Some((urgency, owner)) = self.reads.next() else { return Ok(0) };
+        let mut left = self.limits().read_chunk_pages;
         while left > 0
             && let Some(read) = self.reads.take(urgency, owner)
         {
             left = left.saturating_sub(self.serve_chunk(read, left)?);
         }
-        Ok(())
+        Ok((self.limits().read_chunk_pages - left) as u64)
     }
 
     /// Goes on with a read. Gives how many pages that took.
     fn serve_chunk(&mut self, mut read: ActiveRead, pages_max: usize) -> Result<usize, Fault> {
         let owner = read.owner;
-        match read.serve_chunk(&mut self.store, pages_max) {
-            Ok(Served { reply, pages_count, is_done }) => {
-                self.replies.extend(reply.map(|reply| (owner, reply)));
-                if !is_done {
-                    self.reads.put_back(read);
-                }
-                Ok(pages_count)
-            }
-            Err(fault) => self.meet(owner, fault).map(|()| pages_max),
+        let Served { replies, pages_count, is_done } =
+            read.serve_chunk(&mut self.store, pages_max)?;
+        self.replies.extend(replies.into_iter().map(|reply| (owner, reply)));
+        if !is_done {
+            self.reads.put_back(read);
         }
-    }
-
-    /// Damage concerns the one who met it; a device that fails concerns everybody.
-    fn meet(&mut self, owner: OwnerId, fault: Fault) -> Result<(), Fault> {
-        if !matches!(fault, Fault::Damaged { .. }) {
-            return Err(fault);
-        }
-        let error = fault.to_append_error();
-        self.owners.break_off(owner, error.clone());
-        self.reads.forget(owner);
-        self.replies.push((owner, StoreReply::Broken { error }));
-        Ok(())
+        Ok(pages_count)
     }
 
     /// Writes what was appended. If there is no room for it, it is as if it had never been.
     fn write_log(&mut self) -> Result<(), Fault> {
+        if self.taking_back.is_some() {
+            return Ok(());
+        }
         let written = self.store.log.write().map_err(Fault::from);
         self.or_take_back(written)
     }
@@ -467,17 +496,31 @@ impl<D: Disk> PageServer<D> {
         }
     }
 
+    /// What was appended and not written is taken back. Reads that were asked for before that was
+    /// known are answered first, from the buffer, and nothing else is served meanwhile.
     fn take_back(&mut self) -> Result<(), Fault> {
-        // These were asked before it was known, and are answered from the buffer.
-        while !self.reads.is_empty() {
-            self.serve_turn()?;
+        self.taking_back.get_or_insert_default();
+        Ok(())
+    }
+
+    /// Goes on with that, and once it is done, with what had to wait.
+    fn go_on_taking_back(&mut self, budget: &mut Budget) -> Result<(), Fault> {
+        while !self.reads.is_empty() && !budget.is_spent() {
+            budget.spend_pages(self.serve_turn()?);
+        }
+        if !self.reads.is_empty() {
+            return Ok(());
         }
         let written = self.store.log.written();
         let batch = self.store.discard()?;
         for key in self.promises.take_back(written, batch) {
             self.refused.insert(key, AppendError::Full);
         }
-        Ok(self.store.log.request_flush()?)
+        self.store.log.request_flush()?;
+        for (owner, request) in self.taking_back.take().unwrap_or_default() {
+            self.serve(owner, request);
+        }
+        self.flush_now()
     }
 }
 
@@ -497,6 +540,7 @@ impl<D: Disk> fmt::Display for PageServer<D> {
         let documents = self.store.catalog.documents.len();
         write!(f, "documents {documents} epoch {} | {}", self.epoch(), self.store.log)?;
         let (promises, reads) = (self.promises.count(), self.reads.len());
-        write!(f, " | promises {promises} reads {reads}")
+        let staged: usize = self.staged.values().map(Staged::count).sum();
+        write!(f, " | promises {promises} reads {reads} staged {staged}")
     }
 }

@@ -2,13 +2,12 @@
 
 use tidelog_disk::Disk;
 use tidelog_journal::{FoundFrame, FrameHead, Log};
-use tidelog_types::limits::CALLS_KEPT_MAX;
 use tidelog_types::{LsnRange, Pgid};
 
 use crate::catalog::Catalog;
 use crate::change_over::apply;
 use crate::error::Fault;
-use crate::kind::{Kind, TABLE_FRAME_ENTRIES, encode_calls, encode_key};
+use crate::kind::{Kind, TABLE_FRAME_ENTRIES, encode_calls, encode_key, encode_storage_at};
 
 /// What comes next of the first document that is left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +26,8 @@ enum Part {
 #[derive(Debug)]
 pub(crate) struct StateCopy {
     part: Part,
+    /// Calls of a document that are copied, the newest ones.
+    calls_max: usize,
 }
 
 /// Where frames go: into the other log file, and into the catalog of what is in it.
@@ -54,10 +55,11 @@ impl StateCopy {
         log: &mut Log<D>,
         folded: &Catalog,
         next: &mut Catalog,
+        calls_max: usize,
     ) -> Result<Self, Fault> {
         let head = FrameHead::new(Kind::Epoch as u8, 0, folded.epoch);
         Copier { log, next, left: 0 }.copy(head, &[])?;
-        Ok(Self { part: Part::Head })
+        Ok(Self { part: Part::Head, calls_max })
     }
 
     /// Copies about `size` bytes. Answers whether anything is left.
@@ -71,7 +73,7 @@ impl StateCopy {
         let mut copier = Copier { log, next, left: size };
         while copier.left > 0 {
             let Some(number) = folded.documents.keys().next().copied() else { return Ok(false) };
-            match copy_part(&mut copier, folded, number, self.part)? {
+            match self.copy_part(&mut copier, folded, number)? {
                 Some(part) => self.part = part,
                 None => {
                     folded.documents.pop_first();
@@ -81,61 +83,63 @@ impl StateCopy {
         }
         Ok(true)
     }
-}
 
-/// Copies one part of a document. Gives the part that comes next, if there is one.
-fn copy_part<D: Disk>(
-    copier: &mut Copier<'_, D>,
-    folded: &Catalog,
-    number: u64,
-    part: Part,
-) -> Result<Option<Part>, Fault> {
-    let head = |kind: Kind| FrameHead::new(kind as u8, number, folded.epoch);
-    let document = &folded.documents[&number];
-    match part {
-        Part::Head => {
-            copier.copy(head(Kind::Document), &encode_key(&document.key))?;
-            if !document.record.is_empty() {
-                copier.copy(head(Kind::Record), &document.record)?;
+    /// Copies one part of a document. Gives the part that comes next, if there is one.
+    fn copy_part<D: Disk>(
+        &self,
+        copier: &mut Copier<'_, D>,
+        folded: &Catalog,
+        number: u64,
+    ) -> Result<Option<Part>, Fault> {
+        let head = |kind: Kind| FrameHead::new(kind as u8, number, folded.epoch);
+        let document = &folded.documents[&number];
+        match self.part {
+            Part::Head => {
+                copier.copy(head(Kind::Document), &encode_key(&document.key))?;
+                if !document.record.is_empty() {
+                    copier.copy(head(Kind::Record), &document.record)?;
+                }
+                let forgotten = document.calls.len().saturating_sub(self.calls_max);
+                if !document.calls.is_empty() {
+                    let calls = encode_calls(document.calls.iter().skip(forgotten));
+                    copier.copy(head(Kind::Calls), &calls)?;
+                }
+                let Some(timeline) = &document.timeline else { return Ok(Some(Part::Storage)) };
+                let lsns = Some(LsnRange::empty_at(timeline.start));
+                let journal = timeline.journal;
+                copier.copy(FrameHead { journal, lsns, ..head(Kind::TimelineBegin) }, &[])?;
+                Ok(Some(Part::Timeline(0)))
             }
-            let forgotten = document.calls.len().saturating_sub(CALLS_KEPT_MAX);
-            if !document.calls.is_empty() {
-                let calls = encode_calls(document.calls.iter().skip(forgotten));
-                copier.copy(head(Kind::Calls), &calls)?;
+            Part::Timeline(index) => {
+                let timeline = document.timeline.as_ref().expect("BUG: it was begun");
+                let Some(entry) = timeline.entries.get(index) else {
+                    return Ok(Some(Part::Storage));
+                };
+                let (head, body) = copier.log.read_frame(copier.log.frame_at(entry.frame))?;
+                copier.copy(head, &body)?;
+                Ok(Some(Part::Timeline(index + 1)))
             }
-            let Some(timeline) = &document.timeline else { return Ok(Some(Part::Storage)) };
-            let lsns = Some(LsnRange::empty_at(timeline.start));
-            let journal = timeline.journal;
-            copier.copy(FrameHead { journal, lsns, ..head(Kind::TimelineBegin) }, &[])?;
-            Ok(Some(Part::Timeline(0)))
-        }
-        Part::Timeline(index) => {
-            let timeline = document.timeline.as_ref().expect("BUG: it was begun");
-            let Some(entry) = timeline.entries.get(index) else { return Ok(Some(Part::Storage)) };
-            let (head, body) = copier.log.read_frame(copier.log.frame_at(entry.frame))?;
-            copier.copy(head, &body)?;
-            Ok(Some(Part::Timeline(index + 1)))
-        }
-        Part::Storage => {
-            let Some(position) = document.storage else { return Ok(None) };
-            let (journal, chain) = (position.journal, position.chain);
-            copier.copy(FrameHead { journal, ..head(Kind::StorageBegin) }, &[])?;
-            let lsns = Some(LsnRange::empty_at(position.next));
-            let at = FrameHead { journal, lsns, chain, ..head(Kind::StorageAt) };
-            copier.copy(at, &document.db_pages.to_le_bytes())?;
-            Ok(Some(Part::Pages(Pgid(1))))
-        }
-        Part::Pages(first) => {
-            let journal = document.storage.expect("BUG: it was copied").journal;
-            let mut body = Vec::new();
-            let mut last = None;
-            for entry in document.pages.settled_from(first).iter().take(TABLE_FRAME_ENTRIES) {
-                entry.encode(&mut body);
-                last = Some(entry.pgid);
+            Part::Storage => {
+                let Some(position) = document.storage else { return Ok(None) };
+                let (journal, chain) = (position.journal, position.chain);
+                copier.copy(FrameHead { journal, ..head(Kind::StorageBegin) }, &[])?;
+                let lsns = Some(LsnRange::empty_at(position.next));
+                let at = FrameHead { journal, lsns, chain, ..head(Kind::StorageAt) };
+                copier.copy(at, &encode_storage_at(document.db_pages, position.life))?;
+                Ok(Some(Part::Pages(Pgid(1))))
             }
-            let Some(last) = last else { return Ok(None) };
-            copier.copy(FrameHead { journal, ..head(Kind::PageTable) }, &body)?;
-            Ok(last.0.checked_add(1).map(|next| Part::Pages(Pgid(next))))
+            Part::Pages(first) => {
+                let journal = document.storage.expect("BUG: it was copied").journal;
+                let mut body = Vec::new();
+                let mut last = None;
+                for entry in document.pages.settled_from(first).iter().take(TABLE_FRAME_ENTRIES) {
+                    entry.encode(&mut body);
+                    last = Some(entry.pgid);
+                }
+                let Some(last) = last else { return Ok(None) };
+                copier.copy(FrameHead { journal, ..head(Kind::PageTable) }, &body)?;
+                Ok(last.0.checked_add(1).map(|next| Part::Pages(Pgid(next))))
+            }
         }
     }
 }

@@ -3,15 +3,15 @@
 use std::sync::Arc;
 
 use tidelog_disk::{Disk, StoreFiles};
-use tidelog_journal::{BatchNumber, Damage, Log, LogReport};
+use tidelog_journal::{BatchNumber, Damage, Log, LogReport, Seed};
 use tidelog_types::limits::{
-    CALLS_KEPT_MAX, LOG_BUFFER_SIZE_MAX, LOG_SIZE_MAX, PAGE_SIZE, STORE_POOL_PAGES_MAX,
+    LOG_BUFFER_SIZE_MAX, LOG_SIZE_MAX, Limits, PAGE_SIZE, STORE_POOL_PAGES_MAX,
 };
-use tidelog_types::{Epoch, Page};
+use tidelog_types::{Epoch, Life, Page};
 
 use crate::append::{Recorder, Step};
 use crate::catalog::{Catalog, PageAt, PagePlace};
-use crate::change_over::ChangeOver;
+use crate::change_over::{ChangeOver, Room};
 use crate::document::Standing;
 use crate::error::Fault;
 use crate::kind::Kind;
@@ -21,23 +21,29 @@ use crate::reads::{Answer, Plan};
 use crate::server::DamageReport;
 use crate::{OpenError, OpenedDocument, TimelineState};
 
-/// Sizes of a store that may differ from one host to another.
+/// What may differ from one host of a store to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StoreOptions {
+    /// The life that this opening of the store is, for owners that have none of their own.
+    pub life: Life,
     /// Bytes of log after which the store checkpoints and changes over to the other log file.
     pub log_size_max: u64,
     /// Pages in the buffer pool.
     pub pool_pages_max: usize,
     /// Bytes of appends that are kept in memory before they are written out.
     pub log_buffer_size_max: usize,
+    /// How much it keeps and serves.
+    pub limits: Limits,
 }
 
 impl Default for StoreOptions {
     fn default() -> Self {
         Self {
+            life: Life::NONE,
             log_size_max: LOG_SIZE_MAX,
             pool_pages_max: STORE_POOL_PAGES_MAX,
             log_buffer_size_max: LOG_BUFFER_SIZE_MAX,
+            limits: Limits::DEFAULT,
         }
     }
 }
@@ -55,7 +61,8 @@ pub(crate) struct Store<D> {
     pub change_over: Option<ChangeOver>,
     /// Size of the log at which to change over.
     pub change_over_at: u64,
-    /// Held by every read until it ends; another one since each begin of a change-over.
+    pub room: Room,
+    /// Held by every read until it ends; another one since each begin and end of a change-over.
     pub era: Arc<()>,
     /// Of earlier eras, those that may still be held.
     pub readers: Vec<Arc<()>>,
@@ -64,12 +71,14 @@ pub(crate) struct Store<D> {
 impl<D: Disk> Store<D> {
     pub fn open(
         files: StoreFiles<D>,
+        seed: Seed,
         options: StoreOptions,
     ) -> Result<(Self, LogReport), OpenError> {
         let StoreFiles { log_a, log_b, pages, spare } = files;
         let pages = PageFile::open(pages)?;
         let mut catalog = Catalog::new(pages.slots());
-        let (log, report) = Log::recover([log_a, log_b], &mut |found| catalog.take_in(found))?;
+        let (log, report) =
+            Log::recover([log_a, log_b], seed, &mut |found| catalog.take_in(found))?;
         if pages.is_unusable() && catalog.extents.count() > 0 {
             return Err(OpenError::DamagedPageFile);
         }
@@ -84,6 +93,7 @@ impl<D: Disk> Store<D> {
             options,
             change_over: None,
             change_over_at,
+            room: Room::Plenty { is_shed: false },
             era: Arc::new(()),
             readers: Vec::new(),
         };
@@ -98,7 +108,8 @@ impl<D: Disk> Store<D> {
     /// Part of it could not be written. It is in memory all the same, as after any append whose
     /// write fails.
     pub fn record(&mut self, document: u64, steps: &[Step<'_>]) -> Result<(), Fault> {
-        let sizes = steps.iter().map(Step::size);
+        let pages_max = self.options.limits.frame_pages_max;
+        let sizes = steps.iter().map(|step| step.size(pages_max));
         let (frames, size) = sizes.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
         let mut recorder = self.recorder(document, self.catalog.epoch);
         if size > recorder.buffer_size_max {
@@ -124,14 +135,18 @@ impl<D: Disk> Store<D> {
         }
         let mut recorder = self.recorder(0, epoch);
         recorder.frame(recorder.head(Kind::Epoch), &[]);
-        recorder.commit()
+        // Without an epoch nobody could even read.
+        self.log.commit_from_reserve();
+        Ok(())
     }
 
     /// Adds to the log that a document is forgotten.
-    pub fn record_destroy(&mut self, document: u64) -> Result<(), Fault> {
+    pub fn record_destroy(&mut self, document: u64) {
         let mut recorder = self.recorder(document, self.catalog.epoch);
         recorder.frame(recorder.head(Kind::Destroy), &[]);
-        recorder.commit()
+        // It makes room.
+        self.log.commit_from_reserve();
+        self.room.more();
     }
 
     fn recorder(&mut self, document: u64, epoch: Epoch) -> Recorder<'_, D> {
@@ -141,6 +156,7 @@ impl<D: Disk> Store<D> {
             document,
             epoch,
             buffer_size_max: self.options.log_buffer_size_max,
+            frame_pages_max: self.options.limits.frame_pages_max,
             parts: None,
             written: Ok(()),
         }
@@ -165,6 +181,7 @@ impl<D: Disk> Store<D> {
     /// given number is durable they will never be found again.
     pub fn discard(&mut self) -> Result<BatchNumber, Fault> {
         let number = self.log.discard()?;
+        self.room.missing();
         self.pool.clear();
         let mut catalog = Catalog::new(self.pages.slots());
         self.log.replay(&mut |found| catalog.take_in(found)).map_err(Fault::Log)?;
@@ -237,12 +254,16 @@ impl<D: Disk> Store<D> {
             timeline,
             storage: document.storage,
             db_pages: document.db_pages,
-            calls: document.calls.iter().rev().take(CALLS_KEPT_MAX).rev().copied().collect(),
+            calls: document.calls.iter().copied().collect(),
             first_page: None,
             is_incomplete: document.standing != Standing::Whole,
         });
-        state.first_page = first.map(|place| self.fetch(&place)).transpose()?;
-        Ok(Plan::of_frames(frames, Answer::Opened { state: Some(state) }))
+        state.first_page = match first.map(|place| self.fetch(&place)).transpose() {
+            // Whoever needs it asks for it, and is told.
+            Err(Fault::Damaged { .. }) => None,
+            first_page => first_page?,
+        };
+        Ok(Plan::of_frames(frames, Answer::Opened { life: self.options.life, state: Some(state) }))
     }
 }
 

@@ -12,7 +12,7 @@
 use std::collections::VecDeque;
 
 use tidelog_types::SortedMap;
-use tidelog_types::limits::{OWNER_READ_PAGES_MAX, OWNER_READS_MAX};
+use tidelog_types::limits::Limits;
 
 use crate::OwnerId;
 use crate::protocol::Urgency;
@@ -51,10 +51,10 @@ struct Ring {
 impl Turns {
     /// Whether a read of so many pages can be taken in: its owner may have only so much
     /// outstanding. One that has nothing else outstanding may ask for any number of pages.
-    pub fn has_room(&self, owner: OwnerId, pages: usize) -> bool {
+    pub fn has_room(&self, owner: OwnerId, pages: usize, limits: &Limits) -> bool {
         let Some(outstanding) = self.outstanding.get(&owner) else { return true };
-        outstanding.reads < OWNER_READS_MAX
-            && outstanding.pages.saturating_add(pages) <= OWNER_READ_PAGES_MAX
+        outstanding.reads < limits.owner_reads_max
+            && outstanding.pages.saturating_add(pages) <= limits.owner_read_pages_max
     }
 
     pub fn push(&mut self, read: ActiveRead) {

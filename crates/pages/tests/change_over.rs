@@ -11,7 +11,7 @@ use common::{OWNER, Rng, Server, observe, open, open_document, settle};
 use make::{durable, entry, key, page, read_of, request, storage, timeline};
 use tidelog_disk::{CrashDevice, Fault};
 use tidelog_pages::{OwnerId, StoreReply, StoreRequest, Ticket};
-use tidelog_types::limits::READ_CHUNK_PAGES;
+use tidelog_types::limits::Limits;
 use tidelog_types::{Page, Pgid};
 
 const READER: OwnerId = OwnerId(2);
@@ -130,7 +130,7 @@ fn a_read_that_was_asked_for_before_sees_what_was_there_then() {
     server.flush();
     let mut found = BTreeMap::new();
     (0..30).for_each(|_| found.extend(pages_of(server.poll())));
-    assert_eq!(found.len(), 30 * READ_CHUNK_PAGES, "a chunk for each poll");
+    assert_eq!(found.len(), 30 * Limits::DEFAULT.read_chunk_pages, "a chunk for each poll");
     while server.wants_poll() {
         found.extend(pages_of(server.poll()));
     }
@@ -248,12 +248,15 @@ fn a_power_cut_at_any_step_of_a_change_over_keeps_what_was_durable() {
 fn check_generations(device: &CrashDevice) {
     let number = |bytes: &[u8]| u64::from_le_bytes(bytes.try_into().expect("eight bytes"));
     let files = ["log-a", "log-b"].map(|name| device.bytes_of(name).expect("a file"));
-    let copies = files.iter().flat_map(|bytes| [0, 2048].map(|at| bytes.get(at..at + 512)));
+    let copies = files.iter().flat_map(|bytes| [0, 4096].map(|at| bytes.get(at..at + 512)));
     let told = copies.flatten().map(|header| number(&header[16..24])).max();
-    for bytes in &files {
-        for at in (4096..bytes.len().saturating_sub(160)).step_by(8) {
-            let covered = |header: &[u8]| [&(at as u64).to_le_bytes(), &header[8..160]].concat();
-            let is_frame = bytes[at..].starts_with(b"TLf1")
+    for bytes in files.iter().filter(|bytes| bytes.len() > 8192) {
+        let salt = [&bytes[40..48], &bytes[4096 + 40..4096 + 48]].concat();
+        let salt = &salt[if salt[..8] == [0; 8] { 8..16 } else { 0..8 }];
+        for at in (8192..bytes.len().saturating_sub(160)).step_by(8) {
+            let place = (at as u64).to_le_bytes();
+            let covered = |header: &[u8]| [salt, &place, &header[8..160]].concat();
+            let is_frame = bytes[at..].starts_with(&salt[..4])
                 && bytes[at + 4..at + 8] == crc32c::crc32c(&covered(&bytes[at..])).to_le_bytes();
             assert!(!is_frame || Some(number(&bytes[at + 24..at + 32])) <= told, "at {at}");
         }

@@ -6,15 +6,19 @@ mod common;
 mod make;
 
 use common::{
-    Model, OWNER, Server, ask, files, observe, open, open_document, plain, settle, small_log,
+    Model, OWNER, Server, ask, files, log_end, observe, open, open_document, plain, seed, settle,
+    small_log,
 };
 use make::{durable, entry, key, lsn, page, request, storage, timeline};
 use tidelog_disk::CrashDevice;
 use tidelog_pages::{
-    Append, AppendError, DamageReport, OpenError, PageServer, RecoveryReport, Remedy, StoreReply,
+    Append, AppendError, DamageReport, OpenError, PageServer, RecoveryReport, StoreReply,
     StoreRequest, Ticket,
 };
 use tidelog_types::{Epoch, Pgid};
+
+/// Where the frames of a log file begin.
+const LOG_START: u64 = tidelog_journal::LOG_START;
 
 /// A store with three documents, and its states after each append.
 struct Scene {
@@ -52,8 +56,7 @@ impl Scene {
         server.flush();
         assert_eq!(settle(server, &self.device), [durable(ticket)]);
         self.states.push(observe(server, &self.device));
-        let bytes = self.device.bytes_of("log-a").expect("a file");
-        self.ends.push(bytes.len() as u64 - 8);
+        self.ends.push(log_end(server));
     }
 
     /// The same store with this bit flipped.
@@ -76,7 +79,8 @@ impl WriteAll for tidelog_disk::CrashDisk {
 }
 
 fn open_damaged(device: &CrashDevice) -> (Server, RecoveryReport) {
-    PageServer::open_with(files(device), small_log()).expect("it can be opened for reading")
+    PageServer::open_with(files(device), seed(device), small_log())
+        .expect("it can be opened for reading")
 }
 
 fn damage(device: &CrashDevice) -> DamageReport {
@@ -143,7 +147,7 @@ fn where_a_header_is_lost_too_only_what_is_found_later_proves_a_document_whole()
     let report = damage(&scene.with("log-a", (scene.ends[1] + 60) * 8));
     assert_eq!((report.incomplete, report.nameless), (vec![], 1));
     // A name alone.
-    let report = damage(&scene.with("log-a", (4096 + 165) * 8));
+    let report = damage(&scene.with("log-a", (LOG_START + 165) * 8));
     assert_eq!((report.incomplete, report.nameless), (vec![], 1), "all of `a` was one batch");
 }
 
@@ -186,7 +190,7 @@ fn whatever_bit_flips_no_document_is_what_it_never_was() {
     let scene = Scene::new();
     let size = *scene.ends.last().expect("some");
     let (mut damaged, mut incomplete) = (0, 0);
-    for at in (4096..size).step_by(3) {
+    for at in (LOG_START..size).step_by(3) {
         let device = scene.with("log-a", at * 8 + at % 8);
         let (mut server, report) = open_damaged(&device);
         let observed = observe(&mut server, &device);
@@ -236,14 +240,14 @@ fn a_newer_format_and_an_unknown_kind_are_refused_and_left_untouched() {
         let mut bytes = left.bytes_of(file).expect("a file");
         change(&mut bytes);
         tidelog_disk::Disk::write_at(&mut left.file(file), 0, &bytes).expect("room");
-        let answer = PageServer::open(files(&left)).map(|_| ());
+        let answer = PageServer::open(files(&left), seed(&left)).map(|_| ());
         assert_eq!(left.bytes_of(file), Some(bytes), "{file}");
         answer
     };
     let newer = |magic: &'static [u8; 8]| {
         move |bytes: &mut Vec<u8>| {
-            bytes.resize(bytes.len().max(4096), 0);
-            for copy in [0, 2048] {
+            bytes.resize(bytes.len().max(LOG_START as usize), 0);
+            for copy in [0, 4096] {
                 bytes[copy..copy + 8].copy_from_slice(magic);
                 bytes[copy + 8] = 7;
                 let checksum = crc32c::crc32c(&bytes[copy..copy + 508]).to_le_bytes();
@@ -252,7 +256,6 @@ fn a_newer_format_and_an_unknown_kind_are_refused_and_left_untouched() {
         }
     };
     let error = OpenError::NewerFormat { found: 7, known: 1 };
-    assert_eq!(error.remedy(), Remedy::StandDown);
     for (file, magic) in [("log-a", b"TIDELOG1"), ("log-b", b"TIDELOG1"), ("pages", b"TIDEPAGE")] {
         assert_eq!(with(file, &newer(magic)), Err(error.clone()), "{file}");
     }
@@ -266,12 +269,13 @@ fn a_newer_format_and_an_unknown_kind_are_refused_and_left_untouched() {
     let with = |kind: u8| {
         let left = scene.device.kill();
         let mut bytes = left.bytes_of("log-a").expect("a file");
-        let frame = &mut bytes[4096..4096 + 160];
+        let salt = bytes[40..48].to_vec();
+        let frame = &mut bytes[LOG_START as usize..][..160];
         frame[12] = kind;
-        let covered = [&4096_u64.to_le_bytes()[..], &frame[8..]].concat();
+        let covered = [&salt[..], &LOG_START.to_le_bytes(), &frame[8..]].concat();
         frame[4..8].copy_from_slice(&crc32c::crc32c(&covered).to_le_bytes());
         tidelog_disk::Disk::write_at(&mut left.file("log-a"), 0, &bytes).expect("room");
-        let answer = PageServer::open(files(&left)).map(|_| ());
+        let answer = PageServer::open(files(&left), seed(&left)).map(|_| ());
         assert_eq!(left.bytes_of("log-a"), Some(bytes));
         answer
     };

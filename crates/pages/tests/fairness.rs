@@ -5,18 +5,16 @@ mod common;
 
 use std::collections::BTreeMap;
 
-use common::{OWNER, Server, files, poll_all, settle};
+use common::{OWNER, Server, files, poll_all, seed, settle};
 use tidelog_disk::CrashDevice;
 use tidelog_pages::{
     Append, AppendError, OwnerId, PageServer, StorageEntry, StoreOptions, StoreReply, StoreRequest,
     Ticket, Urgency,
 };
-use tidelog_types::limits::{
-    OWNER_APPENDS_MAX, OWNER_READ_PAGES_MAX, OWNER_READS_MAX, PAGE_SIZE, READ_CHUNK_PAGES,
-};
-use tidelog_types::{Chain, DocumentKey, JournalId, Lsn, LsnRange, Page, PageSet, Pgid, Position};
+use tidelog_types::limits::{Limits, PAGE_SIZE};
+use tidelog_types::{DocumentKey, JournalId, Lsn, LsnRange, Page, PageSet, Pgid, Position};
 
-const CHUNK: u32 = READ_CHUNK_PAGES as u32;
+const CHUNK: u32 = Limits::DEFAULT.read_chunk_pages as u32;
 
 fn key(name: &str) -> DocumentKey {
     DocumentKey::new(name, "").expect("a good name")
@@ -25,7 +23,7 @@ fn key(name: &str) -> DocumentKey {
 /// A document of these pages, each filled with its number.
 fn document(name: &str, pgids: impl IntoIterator<Item = u32>) -> StoreRequest {
     let journal = JournalId([2; 16]);
-    let position = Position { journal, next: Lsn::FIRST.next(), chain: Chain::default() };
+    let position = Position { next: Lsn::FIRST.next(), ..Position::start_of(journal) };
     let page = |pgid: u32| Page::new(&[pgid as u8; PAGE_SIZE]).expect("the size of a page");
     let pages: BTreeMap<_, _> = pgids.into_iter().map(|pgid| (Pgid(pgid), page(pgid))).collect();
     let db_pages = pages.last_key_value().map_or(0, |(pgid, _)| pgid.0);
@@ -45,7 +43,7 @@ fn read(request: u64, urgency: Urgency, pgids: impl IntoIterator<Item = u32>) ->
 /// A store whose log never changes over by itself, with so many pages of pool.
 fn open(device: &CrashDevice, pool_pages_max: usize) -> Server {
     let options = StoreOptions { log_size_max: 1 << 30, pool_pages_max, ..StoreOptions::default() };
-    PageServer::open_with(files(device), options).expect("a store").0
+    PageServer::open_with(files(device), seed(device), options).expect("a store").0
 }
 
 /// The same, holding document `a` with pages 1 to `count`.
@@ -91,7 +89,18 @@ fn what_a_user_waits_for_goes_before_what_nobody_waits_for() {
     let mut server = holding(&device, 5 * CHUNK, 8);
     let (urgency, document, journal) = (Urgency::Background, key("a"), JournalId([2; 16]));
     let (request, since) = (1, Lsn::FIRST);
-    server.serve(OWNER, StoreRequest::SyncPrepare { request, urgency, document, journal, since });
+    server.serve(
+        OWNER,
+        StoreRequest::SyncPrepare {
+            request,
+            urgency,
+            document,
+            journal,
+            since,
+            from: Pgid(1),
+            pages_max: u32::MAX,
+        },
+    );
     server.poll();
     for request in 0..20 {
         server.serve(OWNER, read(request, Urgency::User, 1..=CHUNK));
@@ -107,17 +116,17 @@ fn what_a_user_waits_for_goes_before_what_nobody_waits_for() {
 fn an_owner_that_asks_for_too_much_is_told_so_and_others_are_served() {
     let device = CrashDevice::new();
     let mut server = holding(&device, 1, 8);
-    for request in 0..=OWNER_READS_MAX as u64 {
+    for request in 0..=Limits::DEFAULT.owner_reads_max as u64 {
         server.serve(OwnerId(1), read(request, Urgency::User, [1]));
     }
     server.serve(OwnerId(2), read(0, Urgency::User, [1]));
     let replies = server.poll();
     let busy = |request| (OwnerId(1), StoreReply::Busy { request, document: key("a") });
-    assert_eq!(replies[0], busy(OWNER_READS_MAX as u64));
+    assert_eq!(replies[0], busy(Limits::DEFAULT.owner_reads_max as u64));
     let left = poll_all(&mut server).len() + replies.len();
-    assert_eq!(left, OWNER_READS_MAX + 2);
+    assert_eq!(left, Limits::DEFAULT.owner_reads_max + 2);
 
-    let many = || (0..=OWNER_READ_PAGES_MAX).map(|_| 1);
+    let many = || (0..=Limits::DEFAULT.owner_read_pages_max).map(|_| 1);
     server.serve(OwnerId(1), read(1, Urgency::User, many()));
     server.serve(OwnerId(1), read(2, Urgency::User, [1]));
     assert!(server.poll().contains(&busy(2)), "a single one may be large, and a second may not");
@@ -136,11 +145,11 @@ fn an_owner_has_only_so_many_appends_that_are_not_durable() {
         append.record = Some(vec![ticket as u8].into());
         StoreRequest::Append { ticket: Ticket(ticket), append }
     };
-    for ticket in 1..=OWNER_APPENDS_MAX as u64 {
+    for ticket in 1..=Limits::DEFAULT.owner_appends_max as u64 {
         server.serve(OWNER, append(ticket));
     }
     assert_eq!(server.poll(), []);
-    let ticket = OWNER_APPENDS_MAX as u64 + 1;
+    let ticket = Limits::DEFAULT.owner_appends_max as u64 + 1;
     let mut append_more = |owner: OwnerId, ticket| {
         server.serve(owner, append(ticket));
         server.poll()
@@ -152,7 +161,7 @@ fn an_owner_has_only_so_many_appends_that_are_not_durable() {
     assert_eq!(append_more(OWNER, ticket), failed(ticket));
     assert_eq!(append_more(OwnerId(2), 1), [], "another one goes on");
     device.complete_flushes();
-    let durable = StoreReply::Durable { ticket: Ticket(OWNER_APPENDS_MAX as u64) };
+    let durable = StoreReply::Durable { ticket: Ticket(Limits::DEFAULT.owner_appends_max as u64) };
     assert_eq!(append_more(OWNER, ticket + 1), [(OWNER, durable)], "there is room again");
     assert_eq!(append_more(OWNER, ticket + 2), failed(ticket + 2), "until it is opened anew");
 }

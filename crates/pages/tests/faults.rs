@@ -6,16 +6,21 @@
 
 mod common;
 
-use common::{Rng, Run, files, observe, open, run_with};
+use common::{OWNER, Rng, Run, files, observe, open, run_with, seed, settle};
 use tidelog_disk::{CrashDevice, Fault};
-use tidelog_pages::{PageServer, StoreOptions};
+use tidelog_pages::{PageServer, StoreOptions, StoreReply, StoreRequest};
 
 const TURNS: usize = 9;
 const SEED: u64 = 3;
 
 /// Small, so that the log changes over within the few turns.
 fn sizes() -> StoreOptions {
-    StoreOptions { log_size_max: 12 * 1024, pool_pages_max: 8, log_buffer_size_max: 6 * 1024 }
+    StoreOptions {
+        log_size_max: 12 * 1024,
+        pool_pages_max: 8,
+        log_buffer_size_max: 6 * 1024,
+        ..StoreOptions::default()
+    }
 }
 
 /// What became of the runs of a sweep.
@@ -36,7 +41,8 @@ fn sweep(fault: Fault) -> Swept {
             device
         };
         let clean = run_with(device(), SEED, TURNS, sizes());
-        let (_, report) = PageServer::open(files(&clean.device)).expect("a whole store");
+        let (_, report) =
+            PageServer::open(files(&clean.device), seed(&clean.device)).expect("a whole store");
         assert!(report.generation > 1, "too few change-overs: {report:?}");
         for call in 1.. {
             let device = device();
@@ -67,9 +73,18 @@ fn check(run: &Run, what: &str) {
                 _ => rng.below(versions),
             }),
         };
-        let observed = observe(&mut open(&left), &left);
+        let mut server = open(&left);
+        let observed = observe(&mut server, &left);
         let found = run.find(&observed);
         assert!(found.is_some(), "{what}, image {image}: not a state since {:?}", run.durable);
+        // Whoever is told that it is let in may rely on what it found.
+        server.serve(OWNER, StoreRequest::Hello { epoch: run.granted });
+        server.flush();
+        let replies = settle(&mut server, &left);
+        assert!(matches!(replies.as_slice(), [StoreReply::Ready { .. }]), "{what}: {replies:?}");
+        let left = left.crash(&mut |_| 0);
+        let again = observe(&mut open(&left), &left);
+        assert!(again == observed, "{what}, image {image}: what was found got lost");
     }
 }
 

@@ -8,7 +8,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
-use common::{OWNER, changes, files, open, open_document, settle};
+use common::{OWNER, changes, files, open, open_document, seed, settle};
 use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
@@ -19,13 +19,14 @@ use tidelog_pages::{
 };
 use tidelog_types::limits::{EXTENT_PAGES, PAGE_SIZE};
 use tidelog_types::{
-    CallId, Chain, DocumentKey, Epoch, JournalId, Lsn, LsnRange, Page, PageSet, Pgid, Position,
+    CallId, Chain, DocumentKey, Epoch, JournalId, Life, Lsn, LsnRange, Page, PageSet, Pgid,
+    Position,
 };
 
 const VERSION: u32 = 1;
 const SECTOR: usize = 512;
 /// The sectors of a header, in log files as in the page file.
-const HEADERS_AT: [usize; 2] = [0, 2048];
+const HEADERS_AT: [usize; 2] = [0, 4096];
 
 fn folder(version: u32) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../../tests/golden/store-v{version}"))
@@ -50,8 +51,12 @@ fn frame(number: u64) -> TimelineFrame {
 
 /// An entry for `start..end` whose pages hold nothing but the number `fill`.
 fn entry(start: u64, end: u64, db_pages: u32, pages: &[(u32, u8)]) -> StorageEntry {
-    let position =
-        Position { journal: JournalId([2; 16]), next: lsn(end), chain: Chain([end as u8; 32]) };
+    let position = Position {
+        journal: JournalId([2; 16]),
+        life: Life([4; 16]),
+        next: lsn(end),
+        chain: Chain([end as u8; 32]),
+    };
     let pages = pages.iter().map(|(pgid, fill)| (Pgid(*pgid), page(*fill))).collect();
     let calls = vec![(CallId([200 + start as u8; 16]), lsn(start))];
     let range = LsnRange::new(lsn(start), lsn(end));
@@ -61,8 +66,9 @@ fn entry(start: u64, end: u64, db_pages: u32, pages: &[(u32, u8)]) -> StorageEnt
 /// Every kind of frame, in copied state and behind it, and a document that is gone.
 fn write_store(device: &CrashDevice) {
     let options =
-        StoreOptions { log_size_max: 24 * 1024, pool_pages_max: 8, ..StoreOptions::default() };
-    let (mut server, _) = PageServer::open_with(files(device), options).expect("empty files");
+        StoreOptions { log_size_max: 28 * 1024, pool_pages_max: 8, ..StoreOptions::default() };
+    let (mut server, _) =
+        PageServer::open_with(files(device), seed(device), options).expect("empty files");
     server.serve(OWNER, StoreRequest::Hello { epoch: Epoch(7) });
     server.flush();
     assert_eq!(settle(&mut server, device), [StoreReply::Ready { epoch: Epoch(7) }]);
@@ -116,7 +122,12 @@ fn check_content(device: &CrashDevice) {
     let timeline = opened.timeline.expect("it was begun");
     assert_eq!(timeline.journal, JournalId([1; 16]));
     assert_eq!(timeline.frames, (5..9).map(frame).collect::<Vec<_>>());
-    let position = Position { journal: JournalId([2; 16]), next: lsn(41), chain: Chain([41; 32]) };
+    let position = Position {
+        journal: JournalId([2; 16]),
+        life: Life([4; 16]),
+        next: lsn(41),
+        chain: Chain([41; 32]),
+    };
     assert_eq!((opened.storage, opened.db_pages), (Some(position), 4));
     let calls = [(201, 1), (202, 2), (3, 3), (4, 4), (240, 40)];
     let mut found = opened.calls.clone();
@@ -131,13 +142,18 @@ fn check_content(device: &CrashDevice) {
     assert_eq!(since.pages.into_keys().collect::<Vec<_>>(), [Pgid(2), Pgid(3), Pgid(4)]);
 }
 
-/// The files of a version; the page file is kept without the empty end of its last extent.
+/// Bytes without the zeros behind them.
+fn used(bytes: &[u8]) -> &[u8] {
+    &bytes[..bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1)]
+}
+
+/// The files of a version, which are kept without the room at their ends.
 fn read_store(version: u32) -> [(&'static str, Vec<u8>); 4] {
     StoreFiles::<()>::NAMES.map(|name| {
         let mut bytes = fs::read(folder(version).join(name)).unwrap_or_default();
         if name == "pages" {
             let extent = EXTENT_PAGES as usize * PAGE_SIZE;
-            bytes.resize(PAGE_SIZE + (bytes.len() - PAGE_SIZE).next_multiple_of(extent), 0);
+            bytes.resize(2 * PAGE_SIZE + (bytes.len() - 2 * PAGE_SIZE).next_multiple_of(extent), 0);
         }
         (name, bytes)
     })
@@ -166,7 +182,10 @@ fn what_is_written_today_is_the_golden_store_byte_for_byte() {
     write_store(&device);
     for (name, golden) in read_store(VERSION) {
         let bytes = device.bytes_of(name).expect("a file");
-        assert!(bytes == golden, "{name} has changed: another version, or cargo xtask golden");
+        assert!(
+            used(&bytes) == used(&golden),
+            "{name} has changed: another version, or cargo xtask golden"
+        );
     }
 }
 
@@ -177,12 +196,14 @@ fn a_newer_version_is_refused_and_left_untouched() {
         let file = store.iter_mut().find(|(file, _)| *file == name).expect("one of the files");
         for at in HEADERS_AT {
             let sector = &mut file.1[at..at + SECTOR];
+            // One of the log files is not in use.
+            sector[..8].copy_from_slice(if name == "pages" { b"TIDEPAGE" } else { b"TIDELOG1" });
             sector[8..12].copy_from_slice(&(VERSION + 1).to_le_bytes());
             let checksum = crc32c::crc32c(&sector[..SECTOR - 4]).to_le_bytes();
             sector[SECTOR - 4..].copy_from_slice(&checksum);
         }
         let device = device_of(&store);
-        let error = PageServer::open(files(&device)).err();
+        let error = PageServer::open(files(&device), seed(&device)).err();
         assert_eq!(error, Some(OpenError::NewerFormat { found: VERSION + 1, known: VERSION }));
         for (file, bytes) in &store {
             assert!(device.bytes_of(file).as_ref() == Some(bytes), "{file} was touched");
@@ -246,7 +267,7 @@ const LARGE_PAGES: u32 = 300;
 
 /// One entry of two frames with pages, and of one behind them.
 fn write_large(device: &CrashDevice) {
-    let (mut server, _) = PageServer::open(files(device)).expect("empty files");
+    let (mut server, _) = PageServer::open(files(device), seed(device)).expect("empty files");
     let pages: Vec<(u32, u8)> = (1..=LARGE_PAGES).map(|pgid| (pgid, pgid as u8)).collect();
     let mut append = Append::to(key("large", ""));
     append.begin_storage = Some(JournalId([2; 16]));
@@ -288,10 +309,15 @@ fn every_kind_of_frame_is_in_the_golden_files() {
     let mut kinds = BTreeSet::new();
     let [(_, log_a), (_, log_b), ..] = read_store(VERSION);
     for log in [log_a, log_b, read_large(VERSION)] {
-        let frames = log[4096..].windows(13).step_by(8).filter(|it| it.starts_with(b"TLf1"));
+        let salt = log[40..44].to_vec();
+        if salt == [0; 4] {
+            // It is not in use any more.
+            continue;
+        }
+        let frames = log[8192..].windows(13).step_by(8).filter(|it| it.starts_with(&salt));
         kinds.extend(frames.map(|frame| frame[12]));
     }
-    assert_eq!(kinds, (1..=13).collect());
+    assert_eq!(kinds, (1..=14).collect());
 }
 
 /// Run by `cargo xtask golden`.
@@ -304,10 +330,7 @@ fn write_the_golden_store() {
     fs::create_dir_all(folder(VERSION)).expect("a folder");
     for name in StoreFiles::<()>::NAMES {
         let mut bytes = device.bytes_of(name).expect("a file");
-        if name == "pages" {
-            let used = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
-            bytes.truncate(used.next_multiple_of(PAGE_SIZE));
-        }
+        bytes.truncate(used(&bytes).len().next_multiple_of(PAGE_SIZE));
         fs::write(folder(VERSION).join(name), bytes).expect("room");
     }
     pack(&format!("blocks-v{VERSION}.gz"), &blocks_of(&read_store(VERSION)));

@@ -15,7 +15,7 @@ use tidelog_pages::{
     Append, AppendError, Cursor, Direction, OwnerId, StorageEntry, StoreReply, StoreRequest,
     Ticket, TimelineFrame, Urgency,
 };
-use tidelog_types::limits::{ENTRY_PAGES_MAX, READ_CHUNK_PAGES};
+use tidelog_types::limits::{ENTRY_PAGES_MAX, Limits};
 use tidelog_types::{CallId, JournalId, LsnRange, Page, Pgid};
 
 fn range(start: u64, end: u64) -> LsnRange {
@@ -56,7 +56,7 @@ fn entries(
                 assert_eq!(last, index + 1 == count);
                 if std::mem::replace(&mut goes_on, is_cut) {
                     let rest = entries.remove(0).set.pages;
-                    assert!(rest.len() <= READ_CHUNK_PAGES);
+                    assert!(rest.len() <= Limits::DEFAULT.read_chunk_pages);
                     found.last_mut().expect("its beginning").set.pages.extend(rest);
                 }
                 found.extend(entries);

@@ -11,13 +11,13 @@ mod common;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use common::runs::{self, Rng};
-use common::{Compaction, Parts, Server, files};
+use common::{Compaction, Parts, Server, files, seed};
 use tidelog_disk::CrashDevice;
 use tidelog_pages::{
     Append, OwnerId, PageServer, StorageEntry, StoreOptions, StoreReply, StoreRequest, Ticket,
     Urgency,
 };
-use tidelog_types::limits::{PAGE_SIZE, READ_CHUNK_PAGES};
+use tidelog_types::limits::{Limits, PAGE_SIZE};
 use tidelog_types::{Chain, DocumentKey, JournalId, Lsn, LsnRange, Page, PageSet, Pgid, Position};
 
 const OPERATIONS: u64 = 4_000;
@@ -80,6 +80,7 @@ impl<'r> Scene<'r> {
             log_size_max,
             pool_pages_max: 1 + rng.below(100),
             log_buffer_size_max: 4096 << rng.below(10),
+            ..StoreOptions::default()
         };
         let server = open(&device, options);
         let owners_count = 1 + rng.below(6) as u64;
@@ -167,7 +168,15 @@ impl<'r> Scene<'r> {
             let set = PageSet { db_pages: known.db_pages, pages };
             let expected = known.position.map(|position| (position, set)).ok_or(None);
             let journal = known.position.map_or(JournalId([0; 16]), |position| position.journal);
-            let asked = StoreRequest::SyncPrepare { request, urgency, document, journal, since };
+            let asked = StoreRequest::SyncPrepare {
+                request,
+                urgency,
+                document,
+                journal,
+                since,
+                from: Pgid(1),
+                pages_max: u32::MAX,
+            };
             (asked, Expected::Compaction(expected))
         } else {
             let count = if self.rng.one_in(5) { self.rng.below(400) } else { self.rng.below(5) };
@@ -193,7 +202,9 @@ impl<'r> Scene<'r> {
             let Some((urgency, pages)) = served else { continue };
             let who = (urgency, owner);
             turn = match turn {
-                Some((same, count)) if same == who && count + pages <= READ_CHUNK_PAGES => {
+                Some((same, count))
+                    if same == who && count + pages <= Limits::DEFAULT.read_chunk_pages =>
+                {
                     Some((who, count + pages))
                 }
                 before => {
@@ -315,7 +326,9 @@ impl<'r> Scene<'r> {
 }
 
 fn open(device: &CrashDevice, options: StoreOptions) -> Server {
-    PageServer::open_with(files(device), options).expect("a store can always be opened").0
+    PageServer::open_with(files(device), seed(device), options)
+        .expect("a store can always be opened")
+        .0
 }
 
 #[test]

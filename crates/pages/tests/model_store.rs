@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use common::runs;
 use common::{
-    Model, ModelDocument, OWNER, Server, Workload, ask, files, is_same, observe, plain, whole,
+    Model, ModelDocument, OWNER, Server, Workload, ask, files, is_same, observe, plain, seed, whole,
 };
 use tidelog_disk::CrashDevice;
 use tidelog_pages::{
@@ -44,7 +44,9 @@ struct Scene {
 }
 
 fn open(device: &CrashDevice, options: StoreOptions) -> Server {
-    PageServer::open_with(files(device), options).expect("a store can always be opened").0
+    PageServer::open_with(files(device), seed(device), options)
+        .expect("a store can always be opened")
+        .0
 }
 
 impl Scene {
@@ -55,6 +57,7 @@ impl Scene {
             log_size_max,
             pool_pages_max: 1 + rng.below(30),
             log_buffer_size_max: 4096 << rng.below(4),
+            ..StoreOptions::default()
         };
         let server = open(&device, options);
         let workload = Workload::new(rng.next());
@@ -207,7 +210,15 @@ impl Scene {
         let since = Lsn::FIRST.plus(self.rng.next() % next);
         let (request, urgency) = (self.next_request(), Urgency::Background);
         let journal = known.storage.map_or(JournalId([9; 16]), |position| position.journal);
-        let asked = StoreRequest::SyncPrepare { request, urgency, document, journal, since };
+        let asked = StoreRequest::SyncPrepare {
+            request,
+            urgency,
+            document,
+            journal,
+            since,
+            from: Pgid(1),
+            pages_max: u32::MAX,
+        };
         let (position, set) = match whole(self.ask(asked)) {
             Ok(prepared) => prepared,
             Err(position) => return assert_eq!((position, known.storage), (None, None)),

@@ -10,12 +10,12 @@ use make::{durable, entry, key, lsn, request, storage};
 use tidelog_disk::CrashDevice;
 use tidelog_pages::{Append, AppendError, OwnerId, StagedPage, StoreReply, StoreRequest, Ticket};
 use tidelog_types::Pgid;
-use tidelog_types::limits::{APPEND_PAGES_MAX, APPEND_PART_PAGES_MAX};
+use tidelog_types::limits::{APPEND_PAGES_MAX, Limits};
 
 /// Two entries, the first of them of several parts.
 fn large() -> Append {
     let mut rng = Rng::new(3);
-    let count = 2 * APPEND_PART_PAGES_MAX as u32 + 7;
+    let count = 2 * Limits::DEFAULT.append_part_pages_max as u32 + 7;
     let mut first = entry(1, 2, count, &[]);
     first.set.pages = (1..=count).map(|pgid| (Pgid(pgid), rng.page())).collect();
     storage("a", [first, entry(2, 3, count, &[(5, 5), (9, 9)])])
@@ -23,12 +23,12 @@ fn large() -> Append {
 
 /// The parts of the large append: its pages, and what begins it.
 fn parts(ticket: u64) -> (Vec<StoreRequest>, StoreRequest) {
-    let mut parts = request(ticket, large()).into_parts();
+    let mut parts = request(ticket, large()).into_parts(Limits::DEFAULT.append_part_pages_max);
     let append = parts.pop().expect("the append");
     assert_eq!(parts.len(), 3);
     for part in &parts {
         let StoreRequest::Stage { pages, .. } = part else { panic!("{part:?}") };
-        assert!(pages.len() <= APPEND_PART_PAGES_MAX);
+        assert!(pages.len() <= Limits::DEFAULT.append_part_pages_max);
     }
     (parts, append)
 }
@@ -46,9 +46,9 @@ fn serve(
 #[test]
 fn an_append_of_few_pages_is_one_message() {
     let small = request(1, storage("a", [entry(1, 2, 2, &[(1, 1), (2, 2)])]));
-    assert_eq!(small.clone().into_parts(), [small]);
+    assert_eq!(small.clone().into_parts(Limits::DEFAULT.append_part_pages_max), [small]);
     let open = StoreRequest::Open { document: key("a") };
-    assert_eq!(open.clone().into_parts(), [open]);
+    assert_eq!(open.clone().into_parts(Limits::DEFAULT.append_part_pages_max), [open]);
 }
 
 #[test]

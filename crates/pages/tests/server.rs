@@ -5,16 +5,18 @@ mod common;
 use std::collections::BTreeMap;
 
 use common::{
-    OWNER, Rng, Server, ask, changes, files, open, open_document, poll_all, settle, sync_prepare,
+    OWNER, Rng, Server, ask, changes, files, observe, open, open_document, poll_all, seed, settle,
+    sync_prepare,
 };
 use tidelog_disk::{CrashDevice, CrashDisk, Disk, Fault, MemoryDisk, StoreFiles};
 use tidelog_pages::{
-    Append, AppendError, OpenError, OwnerId, PageServer, StorageEntry, StoreOptions, StoreReply,
-    StoreRequest, Ticket, TimelineFrame, Urgency,
+    Append, AppendError, OpenError, OwnerId, PageServer, Seed, StorageEntry, StoreOptions,
+    StoreReply, StoreRequest, Ticket, TimelineFrame, Urgency,
 };
-use tidelog_types::limits::{EXTENT_PAGES, PAGE_SIZE, READ_CHUNK_PAGES};
+use tidelog_types::limits::{EXTENT_PAGES, LSN_MAX, Limits, PAGE_SIZE};
 use tidelog_types::{
-    CallId, Chain, DocumentKey, Epoch, JournalId, Lsn, LsnRange, Page, PageSet, Pgid, Position,
+    CallId, Chain, DocumentKey, Epoch, JournalId, Life, Lsn, LsnRange, Page, PageSet, Pgid,
+    Position,
 };
 
 const TIMELINE: JournalId = JournalId([1; 16]);
@@ -44,7 +46,12 @@ fn timeline(name: &str, numbers: impl IntoIterator<Item = u64>) -> Append {
 }
 
 fn entry(start: u64, end: u64, db_pages: u32, pages: &[(u32, u8)]) -> StorageEntry {
-    let position = Position { journal: STORAGE, next: lsn(end), chain: Chain([end as u8; 32]) };
+    let position = Position {
+        journal: STORAGE,
+        life: Life([end as u8; 16]),
+        next: lsn(end),
+        chain: Chain([end as u8; 32]),
+    };
     let pages = pages.iter().map(|(pgid, fill)| (Pgid(*pgid), page(*fill))).collect();
     let set = PageSet { db_pages, pages };
     let range = LsnRange::new(lsn(start), lsn(end));
@@ -136,7 +143,7 @@ fn an_append_is_durable_only_once_its_flush_is_complete() {
 #[test]
 fn many_appends_share_one_write_and_one_flush() {
     let device = CrashDevice::new();
-    let (mut server, _) = PageServer::open(files(&device)).expect("an empty store");
+    let (mut server, _) = PageServer::open(files(&device), seed(&device)).expect("an empty store");
     let calls = device.calls();
     server.serve(OWNER, request(1, timeline("a", [1])));
     for number in 2..=100 {
@@ -212,6 +219,121 @@ fn what_is_handed_over_again_is_skipped_and_what_is_out_of_place_refused() {
     assert_eq!(open_document(&mut server, &device, &key("c")), None, "and nothing was made");
 }
 
+/// Goal: nothing is appended twice, and no append that was written is called failed, where an
+/// owner's page server is lost between two appends of which the second begins another timeline.
+/// Method: both are handed over again, and then one that is about a timeline that never was.
+#[test]
+fn what_is_about_a_timeline_that_was_replaced_since_is_a_repeat() {
+    let (device, mut server) = new();
+    let mut before = timeline("a", 1..4);
+    before.timeline_id = Some(TIMELINE);
+    let mut after = timeline("a", 1..3);
+    let other = JournalId([77; 16]);
+    after.begin_timeline = Some((other, Lsn::FIRST));
+    after.timeline_id = Some(other);
+    append(&mut server, &device, 1, before.clone());
+    let mut more = timeline("a", 4..5);
+    (more.begin_timeline, more.timeline_id) = (None, Some(TIMELINE));
+    append(&mut server, &device, 2, more.clone());
+    append(&mut server, &device, 3, after.clone());
+    let opened = open_document(&mut server, &device, &key("a"));
+    drop(server);
+    let mut server = open(&device);
+    for (ticket, again) in [(1, before), (2, more), (3, after)] {
+        assert_eq!(append(&mut server, &device, ticket, again), [durable(ticket)]);
+    }
+    assert_eq!(open_document(&mut server, &device, &key("a")), opened);
+    let mut nobodys = timeline("a", 3..4);
+    (nobodys.begin_timeline, nobodys.timeline_id) = (None, Some(JournalId([78; 16])));
+    assert!(is_out_of_place(&append(&mut server, &device, 4, nobodys)));
+}
+
+#[test]
+fn another_entry_at_a_known_lsn_is_refused_and_not_called_durable() {
+    let (device, mut server) = new();
+    let entries = [entry(1, 4, 1, &[(1, 1)]), entry(4, 5, 1, &[(1, 2)])];
+    append(&mut server, &device, 1, storage("a", entries.clone()));
+    append(&mut server, &device, 2, storage("b", entries.clone()));
+    let others: [fn(&mut Position); 2] =
+        [|it| it.life = Life([99; 16]), |it| it.chain = Chain([99; 32])];
+    for (number, other) in others.into_iter().enumerate() {
+        for index in [0, 1] {
+            let mut append_of = storage("a", [entries[index].clone()]);
+            append_of.begin_storage = None;
+            other(&mut append_of.storage[0].position);
+            let ticket = 3 + 2 * number as u64 + index as u64;
+            let mut server = open(&device);
+            assert!(is_out_of_place(&append(&mut server, &device, ticket, append_of)));
+        }
+    }
+}
+
+/// Goal: a document that its server has lost a part of is replaced on the disk too, though the
+/// journal keeps its id. Method: a journal of three entries begins anew with another, shorter one,
+/// which is handed over again, as it is and after a change-over. It begins as the old one does.
+#[test]
+fn a_storage_journal_can_begin_anew_under_its_id() {
+    let (device, mut server) = new();
+    let old = [entry(1, 4, 3, &[(1, 1), (2, 2), (3, 3)]), entry(4, 7, 3, &[(2, 4)])];
+    append(&mut server, &device, 1, storage("a", old));
+    let mut anew =
+        storage("a", [entry(1, 4, 3, &[(1, 1), (2, 2), (3, 3)]), entry(4, 5, 2, &[(2, 6)])]);
+    anew.storage[1].position.life = Life([9; 16]);
+    anew.is_anew = true;
+    for ticket in 2..4 {
+        assert_eq!(append(&mut server, &device, ticket, anew.clone()), [durable(ticket)]);
+        let opened = open_document(&mut server, &device, &key("a")).expect("it is there");
+        assert_eq!(opened.storage, Some(anew.storage[1].position));
+        let pages = read(&mut server, &device, "a", &[1, 2, 3]);
+        assert_eq!(pages, [(Pgid(1), page(1)), (Pgid(2), page(6))]);
+    }
+    change_over(&mut server, &device, 1);
+    drop(server);
+    let mut server = open(&device);
+    let opened = open_document(&mut server, &device, &key("a")).expect("it is there");
+    assert_eq!(opened.storage, Some(anew.storage[1].position));
+    assert_eq!(append(&mut server, &device, 4, anew), [durable(4)]);
+}
+
+/// Goal: what is appended can be read at the next opening, however high its LSNs. Method: each
+/// journal is brought to the last LSN there is, and then asked for one more; another document and
+/// the next opening must not notice.
+#[test]
+fn an_lsn_past_the_last_one_is_refused_and_concerns_nobody_else() {
+    let (device, mut server) = new();
+    let last = Lsn::new(LSN_MAX).expect("the last one");
+    let mut hostile = storage("a", [entry(1, LSN_MAX, 1, &[(1, 1)])]);
+    hostile.begin_timeline = Some((TIMELINE, last));
+    assert_eq!(append(&mut server, &device, 1, hostile), [durable(1)]);
+    for (ticket, next) in [
+        (2, timeline("a", [LSN_MAX])),
+        (3, {
+            let mut one_more = storage("a", []);
+            let range = LsnRange::new(last, last.next());
+            let position = Position { next: last.next(), ..Position::start_of(STORAGE) };
+            let set = PageSet { db_pages: 1, pages: BTreeMap::from([(Pgid(1), page(2))]) };
+            one_more.storage = vec![StorageEntry { range, position, calls: Vec::new(), set }];
+            one_more
+        }),
+        (4, {
+            let mut begun = Append::to(key("a"));
+            begun.begin_timeline = Some((JournalId([9; 16]), last.next()));
+            begun
+        }),
+    ] {
+        assert!(is_out_of_place(&append(&mut server, &device, ticket, next)), "ticket {ticket}");
+        open_document(&mut server, &device, &key("a"));
+    }
+    let mut late_call = storage("b", [entry(1, 2, 1, &[(1, 1)])]);
+    late_call.storage[0].calls = vec![(CallId([1; 16]), last.next())];
+    assert!(is_out_of_place(&append(&mut server, &device, 5, late_call)));
+    assert_eq!(append(&mut server, &device, 6, timeline("c", [1])), [durable(6)]);
+    let mut next = open(&device);
+    assert_eq!(observe(&mut next, &device), observe(&mut server, &device));
+    change_over(&mut next, &device, 2);
+    assert!(open_document(&mut open(&device), &device, &key("c")).is_some());
+}
+
 #[test]
 fn after_a_failed_append_the_document_is_refused_until_it_is_opened_anew() {
     let (device, mut server) = new();
@@ -263,6 +385,24 @@ fn a_failure_is_told_only_when_nothing_of_the_append_can_be_found_again() {
 }
 
 #[test]
+fn nobody_reads_behind_a_failed_append_before_it_is_told() {
+    let (device, mut server) = new();
+    append(&mut server, &device, 1, storage("a", [entry(1, 2, 1, &[(1, 1)])]));
+    device.hold_flushes(true);
+    device.fail_call(device.calls() + 1, Fault::Full);
+    server.serve(OWNER, request(2, storage("a", [entry(2, 3, 1, &[(1, 2)])])));
+    server.flush();
+    server.serve(OWNER, read_of(1, "a", vec![Pgid(1)]));
+    assert_eq!(poll_all(&mut server), [], "the page of entry 1 is older than what was appended");
+    device.complete_flushes();
+    let failed = StoreReply::AppendFailed { ticket: Ticket(2), error: AppendError::Full };
+    assert_eq!(poll_all(&mut server), [failed]);
+    device.hold_flushes(false);
+    open_document(&mut server, &device, &key("a")).expect("it is there");
+    assert_eq!(read(&mut server, &device, "a", &[1]), [(Pgid(1), page(1))]);
+}
+
+#[test]
 fn a_failed_flush_breaks_the_server_for_everybody() {
     let (device, mut server) = new();
     server.serve(OwnerId(2), StoreRequest::List { request: 1 });
@@ -279,6 +419,33 @@ fn a_failed_flush_breaks_the_server_for_everybody() {
     server.serve(OWNER, StoreRequest::List { request: 2 });
     assert!(broken(OWNER, &server.poll()));
     assert!(!server.wants_poll());
+}
+
+/// Of one disk a flush is complete when it was asked for, and nobody looks again later; of another
+/// it is complete later, and then somebody looks.
+#[test]
+fn hello_is_answered_after_a_torn_tail_whenever_flushes_complete() {
+    for holds_flushes in [false, true] {
+        let (device, mut server) = new();
+        append(&mut server, &device, 1, timeline("a", 1..3));
+        device.hold_flushes(true);
+        let mut torn = timeline("a", [3]);
+        torn.timeline[0].body = vec![9; 2000];
+        server.serve(OWNER, request(2, torn));
+        server.flush();
+        let mut sector = 0;
+        let left = device.crash(&mut |versions| {
+            sector += 1;
+            if sector == 3 { 0 } else { versions - 1 }
+        });
+        left.hold_flushes(holds_flushes);
+        let (mut server, report) = PageServer::open(files(&left), seed(&left)).expect("no damage");
+        assert!(report.cut.is_some(), "the tail is torn");
+        server.serve(OWNER, StoreRequest::Hello { epoch: Epoch(1) });
+        server.flush();
+        let replies = settle(&mut server, &left);
+        assert!(matches!(replies.as_slice(), [StoreReply::Ready { .. }]), "{replies:?}");
+    }
 }
 
 #[test]
@@ -311,7 +478,7 @@ fn a_new_epoch_fences_off_the_owners_before_it() {
 #[test]
 fn a_long_read_is_served_in_turn_with_others_and_sees_one_state() {
     let (device, mut server) = new();
-    let count = 10 * READ_CHUNK_PAGES as u32;
+    let count = 10 * Limits::DEFAULT.read_chunk_pages as u32;
     let all: Vec<(u32, u8)> = (1..=count).map(|pgid| (pgid, 1)).collect();
     append(&mut server, &device, 1, storage("a", [entry(1, 2, count, &all)]));
     let long = |pgids: std::ops::RangeInclusive<u32>| read_of(1, "a", pgids.map(Pgid).collect());
@@ -328,7 +495,7 @@ fn a_long_read_is_served_in_turn_with_others_and_sees_one_state() {
         .chain(std::iter::from_fn(|| server.wants_poll().then(|| server.poll())).flatten())
     {
         if let (OWNER, StoreReply::Pages { pages, last, .. }) = reply {
-            assert!(pages.len() <= READ_CHUNK_PAGES);
+            assert!(pages.len() <= Limits::DEFAULT.read_chunk_pages);
             assert!(pages.iter().all(|(_, found)| *found == page(1)), "as when it was asked");
             seen += pages.len() as u32;
             assert_eq!(last, seen == count);
@@ -463,9 +630,52 @@ fn a_page_that_rotted_is_never_handed_out() {
         let replies = server.poll();
         let to_owner = replies.iter().filter(|(owner, _)| *owner == OWNER);
         let to_owner: Vec<_> = to_owner.map(|(_, reply)| reply).collect();
-        assert!(matches!(to_owner.as_slice(), [StoreReply::Broken { .. }]), "{to_owner:?}");
+        let damaged = StoreReply::Damaged { request: 1, document: key("a"), pgids: vec![Pgid(1)] };
+        assert_eq!(to_owner.last(), Some(&&damaged));
         assert!(replies.contains(&(OwnerId(2), durable(1))), "others go on");
+        // The owner does too, and with other documents; even a change-over that meets the page.
+        for ticket in 2..9 {
+            let mut filler = timeline("b", [ticket + 1]);
+            filler.timeline[0].body = vec![1; 10_000];
+            assert_eq!(append(&mut server, &device, ticket, filler), [durable(ticket)]);
+        }
+        let opened = open_document(&mut server, &device, &key("a")).expect("it is there");
+        assert_eq!(opened.first_page, None, "it is asked for, and then said to be damaged");
     }
+}
+
+#[test]
+fn what_is_intact_is_read_beside_a_damaged_page_and_a_compaction_is_never_a_part() {
+    let (device, mut server) = new();
+    let pages: Vec<(u32, u8)> = (1..=40).map(|pgid| (pgid, pgid as u8)).collect();
+    append(&mut server, &device, 1, storage("a", [entry(1, 2, 40, &pages)]));
+    let mut server = open(&device);
+    let bytes = device.bytes_of("pages").expect("a file");
+    let at = bytes.windows(PAGE_SIZE).position(|run| run.iter().all(|byte| *byte == 30));
+    let at = at.expect("the page lies there") as u64 + 100;
+    device.file("pages").write_at(at, &[0xAA]).expect("room");
+    let damaged =
+        |request| StoreReply::Damaged { request, document: key("a"), pgids: vec![Pgid(30)] };
+    let mut replies = ask(&mut server, &device, read_of(1, "a", (1..=40).map(Pgid).collect()));
+    assert_eq!(replies.pop(), Some(damaged(1)));
+    let mut read = BTreeMap::new();
+    for reply in replies {
+        let StoreReply::Pages { pages, last: false, .. } = reply else { panic!("{reply:?}") };
+        read.extend(pages);
+    }
+    let intact = (1..=40).filter(|pgid| *pgid != 30);
+    assert_eq!(read, intact.map(|pgid| (Pgid(pgid), page(pgid as u8))).collect());
+    let (urgency, document) = (Urgency::User, key("a"));
+    let prepare = StoreRequest::SyncPrepare {
+        request: 2,
+        urgency,
+        document,
+        journal: STORAGE,
+        since: lsn(1),
+        from: Pgid(1),
+        pages_max: u32::MAX,
+    };
+    assert_eq!(ask(&mut server, &device, prepare).pop(), Some(damaged(2)));
 }
 
 #[test]
@@ -526,10 +736,10 @@ fn damage_and_newer_formats_are_told_at_opening() {
         for (at, byte) in changes {
             left.file(file).write_at(*at, &[*byte]).expect("room");
         }
-        PageServer::open(files(&left)).map(|_| ())
+        PageServer::open(files(&left), seed(&left)).map(|_| ())
     };
     assert_eq!(with("log-a", &[]), Ok(()));
-    let headless = with("log-a", &[(3, 0), (2048 + 3, 0)]);
+    let headless = with("log-a", &[(3, 0), (4096 + 3, 0)]);
     assert!(matches!(headless, Err(OpenError::Log(_))), "{headless:?}");
 }
 
@@ -538,7 +748,8 @@ fn a_store_in_memory_and_one_in_a_folder_work_alike() {
     fn exercise<D: Disk>(files: StoreFiles<D>) {
         let options =
             StoreOptions { log_size_max: 30_000, pool_pages_max: 4, ..StoreOptions::default() };
-        let (mut server, report) = PageServer::open_with(files, options).expect("new files");
+        let (mut server, report) =
+            PageServer::open_with(files, Seed(1), options).expect("new files");
         assert!(report.is_new);
         for ticket in 1..100 {
             let set = entry(ticket, ticket + 1, 9, &[(ticket as u32 % 9 + 1, ticket as u8)]);
@@ -554,7 +765,8 @@ fn a_store_in_memory_and_one_in_a_folder_work_alike() {
     exercise::<CrashDisk>(files(&CrashDevice::new()));
     let folder = tempfile::tempdir().expect("a folder");
     exercise(StoreFiles::in_folder(folder.path()).expect("new files"));
-    let (_, report) = PageServer::open(StoreFiles::in_folder(folder.path()).expect("a store"))
-        .expect("the store is whole");
+    let (_, report) =
+        PageServer::open(StoreFiles::in_folder(folder.path()).expect("a store"), Seed(2))
+            .expect("the store is whole");
     assert!(!report.is_new && report.generation > 5);
 }

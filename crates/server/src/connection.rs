@@ -1,11 +1,18 @@
 //! The way to a client, as the rest of the server holds it.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tidelog_sync::{ByeReason, FromServer};
+use tidelog_sync::{ByeReason, FromRoom, FromServer};
+use tidelog_types::DocumentKey;
+use tidelog_types::limits::{CONNECTION_ENTRIES_SIZE_MAX, CONNECTION_OUT_SIZE_MAX};
 use tokio::sync::{mpsc, watch};
 
-use crate::room::ConnId;
+use crate::room::{ConnId, entry_size};
+use crate::rooms::{RoomMail, WeakRoomSender};
+
+/// What a message that is no entry counts for in bytes; reasons in it are short.
+const SMALL_MESSAGE_SIZE: usize = 256;
 
 /// How a connection ends, from our side.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,51 +23,172 @@ pub(crate) enum Ending {
     Bye(ByeReason),
 }
 
-/// A handle to a connection. Sending never waits: a client that does not read is let go.
+/// A handle to a connection. Sending never waits. What is sent is bounded all the same: entries by
+/// what is [reserved](Self::reserve) for them, and all else by what the client says, since a client
+/// that does not read is not listened to ([`has_room`](Self::has_room)).
 #[derive(Clone)]
-pub(crate) struct Connection {
+pub(crate) struct Connection(Arc<Shared>);
+
+struct Shared {
     id: ConnId,
-    queue: mpsc::Sender<FromServer>,
-    ending: Arc<watch::Sender<Option<Ending>>>,
+    queue: mpsc::UnboundedSender<FromServer>,
+    ending: watch::Sender<Option<Ending>>,
+    /// Bytes in the queue that are not of entries.
+    waiting: watch::Sender<usize>,
+    entries: Mutex<Entries>,
+}
+
+/// Entries on their way to the client.
+#[derive(Default)]
+struct Entries {
+    reserved: usize,
+    /// Rooms that want to be told when there is room.
+    refused: BTreeMap<DocumentKey, WeakRoomSender>,
 }
 
 /// The other end, for the connection's own writer.
 pub(crate) struct ConnectionEnd {
-    pub(crate) queue: mpsc::Receiver<FromServer>,
+    pub(crate) queue: mpsc::UnboundedReceiver<FromServer>,
     pub(crate) ending: watch::Receiver<Option<Ending>>,
 }
 
 impl Connection {
-    pub(crate) fn new(id: ConnId, messages_max: usize) -> (Self, ConnectionEnd) {
-        let (sender, queue) = mpsc::channel(messages_max);
+    pub(crate) fn new(id: ConnId) -> (Self, ConnectionEnd) {
+        let (sender, queue) = mpsc::unbounded_channel();
         let (tell, ending) = watch::channel(None);
-        let connection = Self { id, queue: sender, ending: Arc::new(tell) };
+        let connection = Self(Arc::new(Shared {
+            id,
+            queue: sender,
+            ending: tell,
+            waiting: watch::Sender::new(0),
+            entries: Mutex::default(),
+        }));
         (connection, ConnectionEnd { queue, ending })
     }
 
     pub(crate) fn id(&self) -> ConnId {
-        self.id
+        self.0.id
     }
 
     pub(crate) fn send(&self, message: FromServer) {
-        if let Err(mpsc::error::TrySendError::Full(_)) = self.queue.try_send(message) {
-            self.end(Ending::Bye(ByeReason::Slow));
+        if entry_size_of(&message).is_none() {
+            self.0.waiting.send_modify(|size| *size += SMALL_MESSAGE_SIZE);
         }
+        // A connection whose writer has ended has nobody to tell.
+        let _ = self.0.queue.send(message);
+    }
+
+    /// The message is out of the queue, and no more of it than the socket takes is in memory.
+    pub(crate) fn sent(&self, message: &FromServer) {
+        match entry_size_of(message) {
+            Some(size) => self.release(size),
+            None => self.0.waiting.send_modify(|size| *size -= SMALL_MESSAGE_SIZE),
+        }
+    }
+
+    /// Waits until the client has read enough of what it was told.
+    pub(crate) async fn has_room(&self) {
+        let mut waiting = self.0.waiting.subscribe();
+        // The sender is in `self`.
+        let _ = waiting.wait_for(|size| *size < CONNECTION_OUT_SIZE_MAX).await;
+    }
+
+    /// Whether so many bytes of entries may be sent. If not, the room is told when they may.
+    pub(crate) fn reserve(
+        &self,
+        size: usize,
+        document: &DocumentKey,
+        room: &WeakRoomSender,
+    ) -> bool {
+        let mut entries = self.entries();
+        let fits = entries.reserved == 0 || entries.reserved + size <= CONNECTION_ENTRIES_SIZE_MAX;
+        if fits {
+            entries.reserved += size;
+        } else {
+            entries.refused.insert(document.clone(), room.clone());
+        }
+        fits
+    }
+
+    pub(crate) fn release(&self, size: usize) {
+        let mut entries = self.entries();
+        let left = entries.reserved.checked_sub(size);
+        entries.reserved = left.expect("BUG: more entries left than were let in");
+        if entries.reserved > CONNECTION_ENTRIES_SIZE_MAX / 2 {
+            return;
+        }
+        let refused = std::mem::take(&mut entries.refused);
+        drop(entries);
+        for room in refused.into_values().filter_map(|room| room.upgrade()) {
+            // A room that is gone wants nothing any more.
+            let _ = room.send(RoomMail::Writable { conn: self.id() });
+        }
+    }
+
+    fn entries(&self) -> MutexGuard<'_, Entries> {
+        self.0.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Changes when the connection is to end.
     pub(crate) fn ended(&self) -> watch::Receiver<Option<Ending>> {
-        self.ending.subscribe()
+        self.0.ending.subscribe()
     }
 
     /// The first reason stands.
     pub(crate) fn end(&self, ending: Ending) {
-        self.ending.send_if_modified(|current| {
+        self.0.ending.send_if_modified(|current| {
             let first = current.is_none();
             if first {
                 *current = Some(ending);
             }
             first
         });
+    }
+}
+
+/// What was reserved for the message, if it is a part of an entry.
+fn entry_size_of(message: &FromServer) -> Option<usize> {
+    match message {
+        FromServer::About { body: FromRoom::Entry(part), .. } => Some(entry_size(part)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn document() -> DocumentKey {
+        DocumentKey::new("notes", "").expect("a name")
+    }
+
+    #[test]
+    fn a_room_that_was_refused_is_told_once_half_of_it_has_left() {
+        let (connection, _end) = Connection::new(ConnId(7));
+        let (room, mut mail) = mpsc::unbounded_channel();
+        let room_weak = room.downgrade();
+        let reserve = |size| connection.reserve(size, &document(), &room_weak);
+        assert!(reserve(3 * CONNECTION_ENTRIES_SIZE_MAX), "nothing else is on its way");
+        assert!(!reserve(1));
+        connection.release(2 * CONNECTION_ENTRIES_SIZE_MAX);
+        assert!(mail.try_recv().is_err(), "it is still full");
+        connection.release(CONNECTION_ENTRIES_SIZE_MAX);
+        assert!(matches!(mail.try_recv(), Ok(RoomMail::Writable { conn: ConnId(7) })));
+        assert!(reserve(CONNECTION_ENTRIES_SIZE_MAX));
+        assert!(!reserve(1));
+    }
+
+    #[tokio::test]
+    async fn a_client_that_reads_nothing_is_listened_to_no_longer() {
+        let (connection, mut end) = Connection::new(ConnId(7));
+        for _ in 0..CONNECTION_OUT_SIZE_MAX / SMALL_MESSAGE_SIZE {
+            connection.has_room().await;
+            connection.send(FromServer::Pong);
+        }
+        let mut room = Box::pin(connection.has_room());
+        assert!(futures_util::poll!(room.as_mut()).is_pending());
+        let message = end.queue.recv().await.expect("it was sent");
+        connection.sent(&message);
+        room.await;
     }
 }

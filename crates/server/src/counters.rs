@@ -14,6 +14,12 @@ pub(crate) struct Counters {
     pub(crate) rejected: AtomicU64,
     pub(crate) appends: AtomicU64,
     pub(crate) flushes: AtomicU64,
+    pub(crate) refusals: AtomicU64,
+    pub(crate) byes: AtomicU64,
+    pub(crate) store_failures: AtomicU64,
+    pub(crate) room_panics: AtomicU64,
+    /// Connections and rooms that are gone: their memory can be given back.
+    pub(crate) gone: AtomicU64,
 }
 
 pub(crate) fn add(counter: &AtomicU64, count: u64) {
@@ -32,6 +38,10 @@ impl Counters {
             ("mutations_rejected_total", "counter", "Mutations rejected.", &self.rejected),
             ("appends_total", "counter", "Appends handed to the store.", &self.appends),
             ("flushes_total", "counter", "Rounds of the store with a flush.", &self.flushes),
+            ("refusals_total", "counter", "Documents refused to clients.", &self.refusals),
+            ("byes_total", "counter", "Connections ended with a reason.", &self.byes),
+            ("store_failures_total", "counter", "Failures of the store.", &self.store_failures),
+            ("room_panics_total", "counter", "Rooms that broke a promise.", &self.room_panics),
         ];
         let mut text = String::new();
         for (name, kind, help, value) in rows {

@@ -4,16 +4,17 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use axum::extract::ws::WebSocketUpgrade;
-use axum::extract::{Path as UrlPath, State};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::extract::{Path as UrlPath, Request, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware;
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use axum::routing::get;
 use axum::{Json, Router};
+use hyper::upgrade::OnUpgrade;
 use serde_json::json;
 use tidelog_types::DocumentKey;
-use tidelog_types::limits::{MESSAGE_SIZE_MAX, PAGE_SIZE};
+use tidelog_types::limits::PAGE_SIZE;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 use tower_http::services::ServeDir;
 use tower_http::set_header::SetResponseHeaderLayer;
@@ -21,9 +22,6 @@ use tower_http::set_header::SetResponseHeaderLayer;
 use crate::room::{Answer, Ask, Service};
 use crate::server::Shared;
 use crate::{loopback, socket};
-
-/// Bytes that a socket's write buffer takes before it is written out.
-const WRITE_BUFFER_SIZE: usize = 64 * 1024;
 
 type Ours = State<Arc<Shared>>;
 
@@ -54,21 +52,53 @@ pub(crate) fn router(shared: Arc<Shared>, examples: Option<&Path>) -> Router {
     router
 }
 
-async fn sync(State(shared): Ours, upgrade: WebSocketUpgrade) -> Response {
+async fn sync(State(shared): Ours, mut request: Request) -> Response {
     if shared.is_stopping() {
         return (StatusCode::SERVICE_UNAVAILABLE, "the server goes down\n").into_response();
     }
-    upgrade
-        .max_message_size(MESSAGE_SIZE_MAX)
-        .max_frame_size(MESSAGE_SIZE_MAX)
-        .write_buffer_size(WRITE_BUFFER_SIZE)
-        .max_write_buffer_size(WRITE_BUFFER_SIZE + 2 * MESSAGE_SIZE_MAX)
-        .on_upgrade(move |socket| socket::serve(socket, shared))
+    if shared.is_full() {
+        return failed("too many connections");
+    }
+    let Some(accept) = accepted(request.headers()) else {
+        return (StatusCode::BAD_REQUEST, "a WebSocket handshake is expected\n").into_response();
+    };
+    let Some(upgrade) = request.extensions_mut().remove::<OnUpgrade>() else {
+        return (StatusCode::UPGRADE_REQUIRED, "this connection stays HTTP\n").into_response();
+    };
+    tokio::spawn(async move {
+        // A client that is gone already is nobody to serve.
+        if let Ok(upgraded) = upgrade.await {
+            socket::serve(upgraded, shared).await;
+        }
+    });
+    let headers = [
+        (header::CONNECTION, HeaderValue::from_static("upgrade")),
+        (header::UPGRADE, HeaderValue::from_static("websocket")),
+        (header::SEC_WEBSOCKET_ACCEPT, accept),
+    ];
+    (StatusCode::SWITCHING_PROTOCOLS, headers).into_response()
+}
+
+/// The answer to the key of a WebSocket handshake, if these are the headers of one.
+fn accepted(headers: &HeaderMap) -> Option<HeaderValue> {
+    let has = |name: HeaderName, word: &str| {
+        headers.get(name).and_then(|value| value.to_str().ok()).is_some_and(|value| {
+            value.split(',').any(|part| part.trim().eq_ignore_ascii_case(word))
+        })
+    };
+    let is_handshake = has(header::CONNECTION, "upgrade")
+        && has(header::UPGRADE, "websocket")
+        && has(header::SEC_WEBSOCKET_VERSION, "13");
+    let key = headers.get(header::SEC_WEBSOCKET_KEY).filter(|_| is_handshake)?;
+    HeaderValue::from_str(&derive_accept_key(key.as_bytes())).ok()
 }
 
 async fn readyz(State(shared): Ours) -> Response {
-    if !shared.store_is_open() || shared.is_stopping() {
-        return (StatusCode::SERVICE_UNAVAILABLE, "not ready\n").into_response();
+    if shared.is_stopping() {
+        return failed("not ready: the server goes down");
+    }
+    if !shared.store.is_alive().await {
+        return failed("not ready: the store does not answer");
     }
     match shared.store.damage() {
         None => "ready\n".into_response(),
@@ -113,22 +143,24 @@ async fn ask(shared: &Arc<Shared>, id: &str, ask: Ask) -> Response {
     let Ok(document) = DocumentKey::new(id, "") else {
         return (StatusCode::BAD_REQUEST, "no document can have that name\n").into_response();
     };
-    match shared.hall.ask(&document, ask).await {
+    match shared.rooms.ask(&document, ask).await {
         Answer::Missing => (StatusCode::NOT_FOUND, "no such document\n").into_response(),
-        Answer::Description { position, db_pages, guests_count, doctype, service } => Json(json!({
-            "document": id,
-            "state": match service {
-                Service::Full => "whole",
-                Service::ReadOnly => "read-only",
-                Service::None => "incomplete",
-            },
-            "doctype": doctype,
-            "journal": position.journal.to_hex(),
-            "next_lsn": position.next.get(),
-            "size_bytes": u64::from(db_pages) * PAGE_SIZE as u64,
-            "clients": guests_count,
-        }))
-        .into_response(),
+        Answer::Description { position, db_pages, subscribers_count, doctype, service } => {
+            Json(json!({
+                "document": id,
+                "state": match service {
+                    Service::Full => "whole",
+                    Service::ReadOnly => "read-only",
+                    Service::None => "incomplete",
+                },
+                "doctype": doctype,
+                "journal": position.journal.to_hex(),
+                "next_lsn": position.next.get(),
+                "size_bytes": u64::from(db_pages) * PAGE_SIZE as u64,
+                "clients": subscribers_count,
+            }))
+            .into_response()
+        }
         Answer::File(bytes) => {
             ([(header::CONTENT_TYPE, "application/vnd.sqlite3")], bytes).into_response()
         }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! WebSocket ──▶ connection ──▶ room task ──▶ store thread
-//!  (socket.rs)                 (hall.rs)     (store.rs)
+//!  (socket.rs)                 (rooms.rs)     (store.rs)
 //!                              Room::step    PageServer over native files,
 //!                                            one flush for all that waits
 //! ```
@@ -24,17 +24,19 @@
 
 mod connection;
 mod counters;
-mod hall;
+mod gate;
 mod http;
 mod loopback;
 mod room;
+mod rooms;
 mod server;
 mod settings;
 mod socket;
 mod store;
 
 pub use room::{
-    Answer, Ask, ConnId, Room, RoomCounts, RoomEffect, RoomInput, RoomSettings, Service,
+    Answer, Ask, ConnId, Outlets, Room, RoomCounts, RoomEffect, RoomInput, RoomSettings, Service,
+    entry_size,
 };
 pub use server::{Server, ServerError};
 pub use settings::{Serve, ServeSettings, SettingsError};

@@ -28,6 +28,8 @@ fn main() -> ExitCode {
     let Command::Serve(flags) = Cli::parse().command;
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    #[cfg(unix)]
+    prepare_process();
     let settings = match flags.resolve() {
         Ok(settings) => settings,
         Err(error) => return report(&error, WRONG_USAGE),
@@ -36,7 +38,7 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return report(&error, FAILED),
     };
-    runtime.block_on(async {
+    let code = runtime.block_on(async {
         let server = match Server::start(&settings).await {
             Ok(server) => server,
             Err(error) => return report(&error, FAILED),
@@ -45,7 +47,23 @@ fn main() -> ExitCode {
         stop_signal().await;
         server.stop().await;
         ExitCode::SUCCESS
-    })
+    });
+    // Whoever still hangs is not waited for: all that was acknowledged is on the disk.
+    runtime.shutdown_background();
+    code
+}
+
+/// Files are for their owner alone, and there may be as many connections as the system allows.
+#[cfg(unix)]
+fn prepare_process() {
+    use rustix::fs::Mode;
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit, umask};
+
+    umask(Mode::RWXG | Mode::RWXO);
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
 }
 
 /// The error and what caused it, on one line.

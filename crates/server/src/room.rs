@@ -11,6 +11,14 @@
 //! What runs produce collects in one append per step; whatever clients are told about it is held
 //! back until the store has said that it is durable.
 //!
+//! # What one step costs
+//!
+//! A step does what its [`Budget`] allows and one piece of work, and stops as it does at a fault:
+//! what is left goes back to the front of the queue, and the room [wants](Room::wants_step) to be
+//! stepped again. It runs nothing while too much of what it ran is not durable yet. It sends
+//! storage entries only where its [`Outlets`] have room for them, and reads what a follower lacks
+//! a chunk at a time, when there is room for that chunk.
+//!
 //! # What this file does not know
 //!
 //! Sockets, tasks, time. Randomness is a seed that it is given.
@@ -19,35 +27,42 @@ mod ask;
 mod document;
 mod follow;
 mod frames;
-mod guest;
 mod io;
 mod load;
 mod open;
 mod outbox;
+mod outlets;
 mod record;
+mod refusal;
 mod seed;
+mod subscriber;
 #[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
+use std::sync::Arc;
 
-use tidelog_pages::{StoreRequest, Ticket, Urgency};
-use tidelog_sqlite::{Failure, Run};
-use tidelog_sync::{FromServer, Refusal, ToServer, WireFrame};
-use tidelog_types::{DocumentKey, JournalId, Lsn, Page, Pgid, Position};
+use tidelog_pages::{StoreRequest, Urgency};
+use tidelog_sqlite::{Failure, Run, View};
+use tidelog_sync::{Channel, CodedPage, FromRoom, ProbeId, Refusal, ToRoom, WireFrame};
+use tidelog_types::{Budget, DocumentKey, JournalId, Life, Lsn, Page, Pgid, Position};
 
 use document::Document;
 use follow::CatchUp;
-use guest::{Guest, GuestId, Seat, Wish};
 pub use io::{Answer, Ask, ConnId, RoomCounts, RoomEffect, RoomInput, RoomSettings, Service};
 use outbox::{After, Outbox};
+pub use outlets::{Outlets, entry_size};
+use refusal::brief;
+use subscriber::{ChannelId, OpenRequest, Subscriber, SubscriberId};
 
 /// One document on the server.
 pub struct Room {
     document: DocumentKey,
     settings: RoomSettings,
     seed: [u8; 32],
+    /// The life under which the store is open: what is written meanwhile is of that life.
+    life: Life,
     ids_count: u64,
     state: State,
     queue: VecDeque<Work>,
@@ -55,15 +70,23 @@ pub struct Room {
     fetch: Option<Fetch>,
     /// Faults of the run at the front of the queue so far.
     faults_count: u32,
-    guests: BTreeMap<GuestId, Guest>,
-    guests_ever: u64,
+    subscribers: BTreeMap<SubscriberId, Subscriber>,
+    /// Who of them is on which channel: one at a time.
+    channels: BTreeMap<ChannelId, SubscriberId>,
+    subscribers_ever: u64,
+    outlets: Arc<dyn Outlets>,
+    /// Who is handing a local document over: one at a time.
+    seeding: Option<SubscriberId>,
+    /// Those who would like to, once it is known what became of that.
+    offers: VecDeque<Work>,
     outbox: Outbox,
-    /// An append of an earlier life that the store has not answered: the document is not opened
-    /// before that.
-    settles_at: Option<Ticket>,
     requests_ever: u64,
-    /// What is being read for guests who lag, by request.
-    catch_ups: BTreeMap<u64, CatchUp>,
+    /// What is being read for subscribers who lag.
+    catch_ups: BTreeMap<SubscriberId, CatchUp>,
+    /// For whom a request to the store reads.
+    reads: BTreeMap<u64, SubscriberId>,
+    /// Those of whose catch-ups a chunk waits to be durable.
+    undurable: BTreeSet<SubscriberId>,
     /// Reads that the store had no room for yet.
     refused: BTreeSet<u64>,
     counts: RoomCounts,
@@ -90,17 +113,30 @@ struct Fetch {
 /// Something to work off. What is done of it already is taken out of it, so that it can be begun
 /// again after a fault.
 enum Work {
-    Open(Seat, Wish),
-    Frames { seat: Seat, first: Lsn, frames: VecDeque<WireFrame> },
-    Seed { seat: Seat, position: Position, db_pages: u32, pages: Vec<(Pgid, Page)>, last: bool },
-    Probe(Seat, u32),
-    Close(Seat),
+    Open(ChannelId, OpenRequest),
+    Frames {
+        channel_id: ChannelId,
+        life: Life,
+        first: Lsn,
+        frames: VecDeque<WireFrame>,
+    },
+    Seed {
+        channel_id: ChannelId,
+        position: Position,
+        db_pages: u32,
+        pages: Vec<(Pgid, Page)>,
+        last: bool,
+    },
+    Probe(ChannelId, ProbeId),
+    Close(ChannelId),
     Left(ConnId),
     Ask(u64, Ask),
 }
 
 /// Why work stopped.
 enum Halt {
+    /// The step has cost enough, or too much is not durable yet.
+    Pause,
     /// A run needs a page.
     Fault(Pgid),
     /// These pages are needed.
@@ -112,6 +148,15 @@ enum Halt {
     /// The state here is not to be trusted any more.
     Broken(String),
 }
+
+impl Work {
+    fn needs_document(&self) -> bool {
+        !matches!(self, Self::Close(_) | Self::Left(_))
+    }
+}
+
+/// What a piece of work costs at least, in steps.
+const WORK_STEPS: u64 = 100;
 
 /// The value of a run, or why it has none.
 fn ran<T>(run: Run<T>) -> Result<T, Halt> {
@@ -126,22 +171,33 @@ impl Room {
     /// The room of `document`. `seed` must be drawn at random for every room that is ever made:
     /// the ids of its journals come from it.
     #[must_use]
-    pub fn new(document: DocumentKey, settings: RoomSettings, seed: [u8; 32]) -> Self {
+    pub fn new(
+        document: DocumentKey,
+        settings: RoomSettings,
+        seed: [u8; 32],
+        outlets: Arc<dyn Outlets>,
+    ) -> Self {
         Self {
             outbox: Outbox::new(document.clone()),
             document,
             settings,
             seed,
+            life: Life::NONE,
             ids_count: 0,
             state: State::Closed,
             queue: VecDeque::new(),
             fetch: None,
             faults_count: 0,
-            guests: BTreeMap::new(),
-            guests_ever: 0,
-            settles_at: None,
+            subscribers: BTreeMap::new(),
+            channels: BTreeMap::new(),
+            subscribers_ever: 0,
+            outlets,
+            seeding: None,
+            offers: VecDeque::new(),
             requests_ever: 0,
             catch_ups: BTreeMap::new(),
+            reads: BTreeMap::new(),
+            undurable: BTreeSet::new(),
             refused: BTreeSet::new(),
             counts: RoomCounts::default(),
             effects: Vec::new(),
@@ -151,21 +207,47 @@ impl Room {
     /// Takes what happened, says what is to be done.
     pub fn step(&mut self, input: RoomInput) -> Vec<RoomEffect> {
         match input {
-            RoomInput::Message { conn, message } => self.on_message(conn, message),
+            RoomInput::Message { conn, channel, message } => {
+                self.on_message(ChannelId { conn, channel }, message);
+            }
             RoomInput::Left { conn } => self.queue.push_back(Work::Left(conn)),
             RoomInput::Store(reply) => self.on_store(reply),
             RoomInput::Ask { request, ask } => self.queue.push_back(Work::Ask(request, ask)),
+            RoomInput::Writable { conn } => self.on_writable(conn),
+            RoomInput::GoOn => {}
         }
-        self.work();
+        let mut budget = Budget::new(self.settings.limits.slice);
+        self.tell_what_is_durable(&mut budget);
+        self.work(&mut budget);
         self.commit();
+        self.tell_what_is_durable(&mut budget);
         self.check();
         std::mem::take(&mut self.effects)
+    }
+
+    /// A view of a base of `db_pages` pages, with room for so many at least.
+    fn new_view(&self, db_pages: u32, pages_count: usize) -> View {
+        let limits = self.settings.limits;
+        View::new(limits.pool_pages_max.max(pages_count), db_pages).with_limits(limits)
+    }
+
+    /// Whether it stopped only since the step had cost enough: step it again, by
+    /// [`RoomInput::GoOn`].
+    #[must_use]
+    pub fn wants_step(&self) -> bool {
+        self.outbox.has_ready() || self.can_work()
+    }
+
+    /// Whether all that clients said is worked off, so that it takes more.
+    #[must_use]
+    pub fn takes_messages(&self) -> bool {
+        self.queue.is_empty()
     }
 
     /// Whether nobody is here and nothing is under way: it may be dropped.
     #[must_use]
     pub fn is_at_rest(&self) -> bool {
-        self.guests.is_empty()
+        self.subscribers.is_empty()
             && self.queue.is_empty()
             && self.outbox.is_empty()
             && !matches!(self.state, State::Opening)
@@ -188,80 +270,100 @@ impl Room {
         }
     }
 
-    fn on_message(&mut self, conn: ConnId, message: ToServer) {
-        let seat = |channel| Seat { conn, channel };
+    fn on_message(&mut self, id: ChannelId, message: ToRoom) {
         self.queue.push_back(match message {
-            ToServer::Open { channel, doctype, timeline, have, intent, .. } => {
-                Work::Open(seat(channel), Wish { doctype, timeline, have, intent })
+            ToRoom::Open { doctype, timeline, have, intent, .. } => {
+                Work::Open(id, OpenRequest { doctype, timeline, have, intent })
             }
-            ToServer::Frames { channel, first, frames } => {
-                Work::Frames { seat: seat(channel), first, frames: frames.into() }
+            ToRoom::Frames { life, first, frames } => {
+                Work::Frames { channel_id: id, life, first, frames: frames.into() }
             }
-            ToServer::Seed { channel, position, db_pages, pages, last } => {
-                Work::Seed { seat: seat(channel), position, db_pages, pages, last }
+            ToRoom::Seed { position, db_pages, pages, last } => {
+                let pages = pages.into_iter().map(CodedPage::decoded).collect();
+                Work::Seed { channel_id: id, position, db_pages, pages, last }
             }
-            ToServer::Received { channel, next } => {
-                return self.on_received(seat(channel), next);
-            }
-            ToServer::Probe { channel, request } => Work::Probe(seat(channel), request),
-            ToServer::Close { channel } => Work::Close(seat(channel)),
-            ToServer::Hello { .. } | ToServer::Ping => return,
+            ToRoom::Received { next } => return self.on_received(id, next),
+            ToRoom::Probe { probe } => Work::Probe(id, probe),
+            ToRoom::Close => Work::Close(id),
         });
     }
 
     /// Everything that was said before it counts, and is durable when the answer leaves.
-    fn probe(&mut self, seat: Seat, request: u32) {
-        let (Some(id), State::Open(document)) = (self.guest_at(seat), &self.state) else { return };
+    fn probe(&mut self, channel_id: ChannelId, probe: ProbeId) {
+        let (Some(id), State::Open(document)) = (self.subscriber_at(channel_id), &self.state)
+        else {
+            return;
+        };
         let next = document.authority.position().next;
-        let probed = FromServer::Probed { channel: seat.channel, request, next };
-        self.outbox.after(After::Tell(id, probed));
+        self.outbox.after(After::Tell(id, FromRoom::Probed { probe, next }));
     }
 
-    /// Works off the queue until it is empty or waits for the store.
-    fn work(&mut self) {
-        while self.fetch.is_none() {
-            let Some(work) = self.queue.front() else { break };
-            let needs_document = !matches!(work, Work::Close(_) | Work::Left(_));
-            match self.state {
-                // What the store still has in hand could be read before it is durable.
-                State::Closed if needs_document && self.settles_at.is_some() => break,
-                State::Closed if needs_document => {
-                    self.state = State::Opening;
-                    let document = self.document.clone();
-                    self.effects.push(RoomEffect::Store(StoreRequest::Open { document }));
-                    break;
-                }
-                State::Opening => break,
-                _ => {}
-            }
+    /// Whether the work at the front of the queue could be gone on with now.
+    fn can_work(&self) -> bool {
+        let Some(work) = self.queue.front() else { return false };
+        if self.fetch.is_some() || matches!(self.state, State::Opening) {
+            return false;
+        }
+        // Leaving is possible at any time.
+        if !work.needs_document() {
+            return true;
+        }
+        // What the store still has in hand could be read before it is durable.
+        let is_closed = matches!(self.state, State::Closed);
+        let is_settled = self.outbox.is_settled() && !self.outbox.has_ready();
+        (is_settled || !is_closed) && !self.is_full()
+    }
+
+    /// Whether so much is not durable yet that nothing more is run before some of it is.
+    fn is_full(&self) -> bool {
+        self.outbox.pages_count() >= self.settings.limits.room_pages_in_flight_max
+    }
+
+    /// Works off the queue until it is empty, waits for the store, or has cost enough.
+    fn work(&mut self, budget: &mut Budget) {
+        while !budget.is_spent() && self.can_work() {
             let Some(mut work) = self.queue.pop_front() else { break };
-            if let Err(halt) = self.run(&mut work) {
+            if matches!(self.state, State::Closed) && work.needs_document() {
+                self.queue.push_front(work);
+                self.state = State::Opening;
+                let document = self.document.clone();
+                self.effects.push(RoomEffect::Store(StoreRequest::Open { document }));
+                break;
+            }
+            if let Err(halt) = self.run(&mut work, budget) {
                 self.on_halt(work, halt);
             } else {
                 self.settled();
             }
+            budget.spend_steps(WORK_STEPS);
         }
     }
 
-    fn run(&mut self, work: &mut Work) -> Result<(), Halt> {
+    fn run(&mut self, work: &mut Work, budget: &mut Budget) -> Result<(), Halt> {
         match work {
-            Work::Open(seat, wish) => self.open(*seat, wish),
-            Work::Frames { seat, first, frames } => self.frames(*seat, first, frames),
-            Work::Seed { seat, position, db_pages, pages, last } => {
-                self.seed(*seat, *position, *db_pages, pages, *last)
+            Work::Open(channel_id, open) => {
+                budget.spend_bytes(open.doctype.len() as u64);
+                self.open(*channel_id, open)
             }
-            Work::Probe(seat, request) => {
-                self.probe(*seat, *request);
+            Work::Frames { channel_id, life, first, frames } => {
+                self.frames(*channel_id, *life, first, frames, budget)
+            }
+            Work::Seed { channel_id, position, db_pages, pages, last } => {
+                budget.spend_pages(pages.len() as u64);
+                self.seed(*channel_id, *position, *db_pages, pages, *last)
+            }
+            Work::Probe(channel_id, probe) => {
+                self.probe(*channel_id, *probe);
                 Ok(())
             }
-            Work::Close(seat) => {
-                let seat = *seat;
-                self.guests.retain(|_, guest| guest.seat != seat);
+            Work::Close(channel_id) => {
+                self.vacate(*channel_id);
                 Ok(())
             }
             Work::Left(conn) => {
-                let conn = *conn;
-                self.guests.retain(|_, guest| guest.seat.conn != conn);
+                for channel_id in self.channels_of(*conn) {
+                    self.vacate(channel_id);
+                }
                 Ok(())
             }
             Work::Ask(request, ask) => self.answer(*request, *ask),
@@ -270,6 +372,7 @@ impl Room {
 
     fn on_halt(&mut self, work: Work, halt: Halt) {
         let asked = match halt {
+            Halt::Pause => return self.queue.push_front(work),
             Halt::Fault(pgid) => {
                 let State::Open(document) = &self.state else {
                     unreachable!("BUG: a fault without a document")
@@ -309,8 +412,8 @@ impl Room {
 
     fn give_up(&mut self, work: Work, reason: &str) {
         self.queue.push_front(work);
-        self.settles_at = self.outbox.last_in_flight();
-        self.poison(reason);
+        let lost = self.outbox.forget_draft();
+        self.poison(reason, lost);
     }
 
     /// A run is over: nothing that it read is pinned any longer.
@@ -319,45 +422,62 @@ impl Room {
         if let State::Open(document) = &self.state {
             document.authority.view().evict();
         }
-        if self.outbox.is_full() {
+        if self.outbox.is_full(self.settings.limits.mutation_pages_max) {
             self.commit();
         }
     }
 
     fn refuse(&mut self, work: &Work, refusal: Refusal) {
-        let (Work::Open(seat, _) | Work::Frames { seat, .. } | Work::Seed { seat, .. }) = work
+        let (Work::Open(channel_id, _)
+        | Work::Frames { channel_id, .. }
+        | Work::Seed { channel_id, .. }) = work
         else {
             unreachable!("BUG: nobody to refuse")
         };
-        let seat = *seat;
-        self.guests.retain(|_, guest| guest.seat != seat);
-        self.effects.push(RoomEffect::Send {
-            conn: seat.conn,
-            message: FromServer::Refused { channel: seat.channel, refusal },
-        });
+        let channel_id = *channel_id;
+        self.vacate(channel_id);
+        self.effects.push(channel_id.say(FromRoom::Refused(brief(refusal))));
     }
 
-    /// Hands the current append to the store, and does what need not wait.
+    /// Hands the current append to the store.
     fn commit(&mut self) {
+        if let State::Open(document) = &mut self.state
+            && document.record.lives != *document.authority.lives()
+        {
+            // Who wrote what is in it goes with it.
+            document.record.lives = document.authority.lives().clone();
+            self.outbox.record(document.record.encode());
+        }
         if let Some(request) = self.outbox.commit() {
             self.effects.push(RoomEffect::Store(request));
         }
-        while let Some(after) = self.outbox.next_ready() {
+    }
+
+    /// Does what waited for the store, or has nothing to wait for.
+    fn tell_what_is_durable(&mut self, budget: &mut Budget) {
+        while !budget.is_spent()
+            && let Some(after) = self.outbox.next_ready()
+        {
+            if let After::Entry(entry, _) = &after {
+                budget.spend_pages(entry.set.pages.len() as u64);
+                budget.spend_steps(self.subscribers.len() as u64);
+            }
+            budget.spend_steps(1);
             self.carry_out(after);
         }
     }
 
     fn carry_out(&mut self, after: After) {
         match after {
-            After::Tell(guest, message) => self.tell(guest, message),
-            After::TellConn(conn, message) => {
-                self.effects.push(RoomEffect::Send { conn, message });
+            After::Tell(subscriber, message) => self.tell(subscriber, message),
+            After::TellChannel(channel_id, message) => {
+                self.effects.push(channel_id.say(message));
             }
             After::Answer(request, answer) => {
                 self.effects.push(RoomEffect::Answer { request, answer });
             }
-            After::Follow { guest, storage, wanted, from } => {
-                self.begin_following(guest, storage, wanted, from);
+            After::Follow { subscriber, from, opened } => {
+                self.begin_following(subscriber, from, opened);
             }
             After::Entry(entry, origin) => {
                 let State::Open(document) = &mut self.state else { return };
@@ -365,20 +485,43 @@ impl Room {
                     return;
                 }
                 document.durable = entry.position;
-                self.broadcast(entry.range, entry.position, &entry.set, origin);
-                self.send_catch_ups();
+                self.broadcast(&entry, origin);
+                self.send_what_became_durable();
             }
         }
     }
 
-    fn tell(&mut self, id: GuestId, message: FromServer) {
-        if let Some(guest) = self.guests.get(&id) {
-            self.effects.push(RoomEffect::Send { conn: guest.seat.conn, message });
+    fn tell(&mut self, id: SubscriberId, message: FromRoom) {
+        if let Some(subscriber) = self.subscribers.get(&id) {
+            self.effects.push(subscriber.channel_id.say(message));
         }
     }
 
-    fn guest_at(&self, seat: Seat) -> Option<GuestId> {
-        self.guests.iter().find(|(_, guest)| guest.seat == seat).map(|(id, _)| *id)
+    fn subscriber_at(&self, channel_id: ChannelId) -> Option<SubscriberId> {
+        self.channels.get(&channel_id).copied()
+    }
+
+    fn channels_of(&self, conn: ConnId) -> Vec<ChannelId> {
+        let first = ChannelId { conn, channel: Channel(0) };
+        let own = self.channels.range(first..).take_while(|(id, _)| id.conn == conn);
+        own.map(|(id, _)| *id).collect()
+    }
+
+    /// Whoever is on that channel is there no longer.
+    fn vacate(&mut self, channel_id: ChannelId) {
+        let Some(id) = self.channels.remove(&channel_id) else { return };
+        self.stop_catching_up(id);
+        self.subscribers.remove(&id);
+        if self.seeding == Some(id) {
+            self.end_seeding();
+        }
+    }
+
+    /// Sends everybody away; gives where they were.
+    fn vacate_all(&mut self) -> Vec<ChannelId> {
+        let channel_ids: Vec<ChannelId> = self.channels.keys().copied().collect();
+        channel_ids.iter().for_each(|channel_id| self.vacate(*channel_id));
+        channel_ids
     }
 
     fn next_request(&mut self) -> u64 {
@@ -411,8 +554,8 @@ impl fmt::Display for Room {
         }
         write!(
             f,
-            " | guests {} queued {} appends {}",
-            self.guests.len(),
+            " | subscribers {} queued {} appends {}",
+            self.subscribers.len(),
             self.queue.len(),
             self.outbox.in_flight_count()
         )

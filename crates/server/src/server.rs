@@ -7,23 +7,31 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use axum::serve::ListenerExt;
 use tidelog_sync::ByeReason;
+use tidelog_types::limits::{CONNECTIONS_MAX, Limits};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::connection::{Connection, Ending};
 use crate::counters::Counters;
-use crate::hall::Hall;
 use crate::http;
 use crate::room::{ConnId, RoomSettings};
+use crate::rooms::{RoomThreads, Rooms};
 use crate::settings::ServeSettings;
 use crate::store::{OpenStoreError, Store, StoreHandle};
 
 /// Within which time clients have to be gone when the server stops.
 const GOODBYES_TAKE: Duration = Duration::from_secs(4);
+/// How often memory is given back, if anybody has left.
+const GIVE_BACK_EVERY: Duration = Duration::from_secs(10);
+/// Within which time the store has to carry out what it was asked, and close.
+const STORE_TAKES: Duration = Duration::from_secs(3);
+/// Pages of a document that its room keeps in memory: all others are a fault away.
+const ROOM_POOL_PAGES: usize = 1024;
 /// After which time a client that does not read is let go.
 const SLOW_AFTER: Duration = Duration::from_secs(30);
 
@@ -44,6 +52,13 @@ pub enum ServerError {
         /// Why.
         reason: String,
     },
+    /// The threads that run rooms cannot be started.
+    #[error("cannot start threads")]
+    Threads {
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
     /// The address cannot be listened on.
     #[error("cannot listen on {listen}")]
     Listen {
@@ -62,12 +77,13 @@ pub struct Server {
     store: Store,
     stop: watch::Sender<bool>,
     accepting: JoinHandle<()>,
+    _threads: RoomThreads,
 }
 
 /// What every connection and request has a part in.
 pub(crate) struct Shared {
     pub(crate) dev: bool,
-    pub(crate) hall: Arc<Hall>,
+    pub(crate) rooms: Arc<Rooms>,
     pub(crate) store: StoreHandle,
     pub(crate) counters: Arc<Counters>,
     pub(crate) connections_ever: AtomicU64,
@@ -96,10 +112,12 @@ impl Server {
         let address = listener.local_addr().map_err(listen_error)?;
 
         let handle = store.handle();
-        let rooms = RoomSettings { dev: settings.dev, ..RoomSettings::default() };
+        let limits = Limits { pool_pages_max: ROOM_POOL_PAGES, ..Limits::DEFAULT };
+        let rooms = RoomSettings { dev: settings.dev, limits, ..RoomSettings::default() };
+        let threads = RoomThreads::start().map_err(|source| ServerError::Threads { source })?;
         let shared = Arc::new(Shared {
             dev: settings.dev,
-            hall: Hall::new(handle.clone(), rooms, Arc::clone(&counters)),
+            rooms: Rooms::new(handle.clone(), rooms, Arc::clone(&counters), threads.handle()),
             store: handle,
             counters,
             connections_ever: AtomicU64::new(1),
@@ -110,19 +128,26 @@ impl Server {
         if !settings.dev {
             warn!("logins come in a later release: without --dev, every client is refused");
         }
-        let router = http::router(Arc::clone(&shared), settings.serve.as_deref());
         let (stop, mut stopped) = watch::channel(false);
+        tokio::spawn(give_back_memory(Arc::clone(&shared.counters), stopped.clone()));
+        let router = http::router(Arc::clone(&shared), settings.serve.as_deref());
         let accepting = tokio::spawn(async move {
             let stop = async move {
                 // The sender going away means stop as well.
                 let _ = stopped.wait_for(|stop| *stop).await;
             };
+            // What is said is said whole: nothing is gained by waiting for more of it.
+            let listener = listener.tap_io(|stream| {
+                if let Err(error) = stream.set_nodelay(true) {
+                    debug!(%error, "a connection is gone already");
+                }
+            });
             if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(stop).await {
                 tracing::error!(%error, "cannot accept connections");
             }
         });
         info!(%address, data = %settings.data.display(), dev = settings.dev, "serving");
-        Ok(Self { address, shared, store, stop, accepting })
+        Ok(Self { address, shared, store, stop, accepting, _threads: threads })
     }
 
     /// The address that it listens on.
@@ -152,25 +177,48 @@ impl Server {
         let _ = timeout(Duration::from_secs(1), self.accepting).await;
         let store = self.store;
         let closed = tokio::task::spawn_blocking(move || store.close());
-        let _ = timeout(GOODBYES_TAKE, closed).await;
+        if timeout(STORE_TAKES, closed).await.is_err() {
+            warn!("the store does not close");
+        }
         info!("stopped");
     }
 }
 
+/// What those who are gone have taken is the system's again soon after.
+async fn give_back_memory(counters: Arc<Counters>, mut stopped: watch::Receiver<bool>) {
+    let mut gone_before = 0;
+    // The sender going away means stop as well.
+    while timeout(GIVE_BACK_EVERY, stopped.wait_for(|stop| *stop)).await.is_err() {
+        let gone = counters.gone.load(Ordering::Relaxed);
+        if gone != gone_before {
+            gone_before = gone;
+            // It takes some milliseconds, and has no result.
+            let _ = tokio::task::spawn_blocking(tidelog_sqlite::give_back_memory).await;
+        }
+    }
+}
+
 impl Shared {
+    /// Whoever comes too late to be found when the server stops finds that it does.
     pub(crate) fn enter(&self, connection: Connection) {
+        self.connections().insert(connection.id(), connection.clone());
         if self.is_stopping() {
             connection.end(Ending::Bye(ByeReason::Shutdown));
         }
-        self.connections().insert(connection.id(), connection);
     }
 
     pub(crate) fn exit(&self, id: ConnId) {
-        self.connections().remove(&id);
+        let mut connections = self.connections();
+        connections.remove(&id);
+        // What a crowd has taken is given back when it has left.
+        if connections.len() < connections.capacity() / 4 {
+            connections.shrink_to_fit();
+        }
     }
 
-    pub(crate) fn store_is_open(&self) -> bool {
-        self.store.is_open()
+    /// Whether there are as many connections as may be.
+    pub(crate) fn is_full(&self) -> bool {
+        self.counters.connections.load(Ordering::Relaxed) >= CONNECTIONS_MAX
     }
 
     fn connections(&self) -> MutexGuard<'_, HashMap<ConnId, Connection>> {

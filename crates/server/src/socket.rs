@@ -6,23 +6,31 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use axum::body::Bytes;
-use axum::extract::ws::{Message, WebSocket};
 use futures_util::stream::{SplitSink, SplitStream};
-use futures_util::{SinkExt, StreamExt};
+use futures_util::{FutureExt, Sink, SinkExt, StreamExt};
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
 use tidelog_sync::{
-    ByeReason, FromServer, MessageError, Refusal, ToServer, decode_message, encode_message,
+    ByeReason, Channel, FromRoom, FromServer, MessageError, Refusal, ToRoom, ToServer,
+    decode_message, encode_message,
 };
 use tidelog_types::DocumentKey;
-use tidelog_types::limits::SEND_QUEUE_MESSAGES_MAX;
-use tokio::sync::{mpsc, watch};
-use tokio::time::timeout;
+use tidelog_types::limits::{CONNECTION_CHANNELS_MAX, CONNECTION_IN_SIZE_MAX, HELLO_SIZE_MAX};
+use tidelog_types::limits::{MESSAGE_SIZE_MAX, PAGE_SIZE};
+use tokio::join;
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::{interval, timeout};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::{Bytes, Message};
 use tracing::{debug, info};
 
 use crate::connection::{Connection, ConnectionEnd, Ending};
-use crate::counters::add;
-use crate::hall::RoomMail;
+use crate::counters::{Counters, add};
+use crate::gate::{Gate, Gated};
 use crate::room::ConnId;
+use crate::rooms::{RoomMail, RoomSender};
 use crate::server::Shared;
 
 /// Within which time a client has to say Hello.
@@ -33,88 +41,182 @@ const BYE_TAKES: Duration = Duration::from_secs(2);
 const PING_EVERY: Duration = Duration::from_secs(30);
 /// After which silence a client is taken for gone.
 const SILENCE_ENDS: Duration = Duration::from_secs(90);
+/// How often a client that is not listened to for now is told that we are here.
+const BUSY_EVERY: Duration = Duration::from_secs(5);
 
-type Sink = SplitSink<WebSocket, Message>;
+/// Bytes of a connection's read buffer: each has one, for as long as it lives.
+const READ_BUFFER_SIZE: usize = 4 * 1024;
+/// Bytes of messages that are written together.
+const WRITE_BUFFER_SIZE: usize = 16 * 1024;
+/// Bytes that one permit of a connection stands for.
+const PERMIT_SIZE: usize = 1024;
+/// A message from this size on leaves a buffer behind that is not worth keeping.
+const LARGE_MESSAGE_SIZE: usize = 16 * PAGE_SIZE;
+
+type Socket = WebSocketStream<Gated<TokioIo<Upgraded>>>;
 
 /// Serves one connection until it ends.
-pub(crate) async fn serve(socket: WebSocket, shared: Arc<Shared>) {
+pub(crate) async fn serve(upgraded: Upgraded, shared: Arc<Shared>) {
+    let config = WebSocketConfig::default()
+        .read_buffer_size(READ_BUFFER_SIZE)
+        .write_buffer_size(WRITE_BUFFER_SIZE)
+        .max_write_buffer_size(WRITE_BUFFER_SIZE + 2 * MESSAGE_SIZE_MAX)
+        .max_message_size(Some(MESSAGE_SIZE_MAX))
+        .max_frame_size(Some(MESSAGE_SIZE_MAX));
+    let (transport, gate) = Gated::new(TokioIo::new(upgraded), HELLO_SIZE_MAX);
+    let socket = WebSocketStream::from_raw_socket(transport, Role::Server, Some(config)).await;
+
     let id = ConnId(shared.connections_ever.fetch_add(1, Ordering::Relaxed));
-    let (connection, end) = Connection::new(id, SEND_QUEUE_MESSAGES_MAX);
+    let (connection, end) = Connection::new(id);
     shared.enter(connection.clone());
     add(&shared.counters.connections, 1);
-
-    let (sink, stream) = socket.split();
-    let writer = tokio::spawn(write(sink, end, connection.clone(), Arc::clone(&shared)));
-    let mut reader = Reader { connection, shared, channels: BTreeMap::new() };
-    reader.read(stream).await;
-    reader.leave().await;
-    reader.connection.end(Ending::Quiet);
-    // The writer ends by itself once it was told to; a panic there was reported already.
-    let _ = writer.await;
-    reader.shared.exit(id);
-    reader.shared.counters.connections.fetch_sub(1, Ordering::Relaxed);
+    let (sink, mut stream) = socket.split();
+    let permits = Arc::new(Semaphore::new(CONNECTION_IN_SIZE_MAX / PERMIT_SIZE));
+    let mut reader = Reader {
+        connection: connection.clone(),
+        shared: Arc::clone(&shared),
+        channels: Channels { conn: id, open: BTreeMap::new() },
+        permits,
+        early: None,
+    };
+    let reads = async {
+        let ending = reader.read(&mut stream, &gate).await;
+        // Whatever a room still wants to say, nobody listens.
+        drop(reader);
+        connection.end(ending);
+    };
+    let (ending, ()) = join!(write(sink, end, &connection, &shared), reads);
+    if let Ending::Bye(reason) = ending {
+        info!(conn = id.0, ?reason, "said Bye");
+        add(&shared.counters.byes, 1);
+        // A socket that is closed with something unread takes the last words along.
+        let unread = async { while let Some(Ok(_)) = stream.next().await {} };
+        let _ = timeout(BYE_TAKES, unread).await;
+    }
+    shared.exit(id);
+    shared.counters.connections.fetch_sub(1, Ordering::Relaxed);
+    add(&shared.counters.gone, 1);
     debug!(conn = id.0, "connection closed");
 }
 
 struct Reader {
     connection: Connection,
     shared: Arc<Shared>,
-    channels: BTreeMap<u32, Channel>,
+    channels: Channels,
+    /// What it may say before rooms have worked it off.
+    permits: Arc<Semaphore>,
+    /// A message that came before it was asked for.
+    early: Option<Bytes>,
 }
 
-struct Channel {
+/// The documents that a connection has open.
+struct Channels {
+    conn: ConnId,
+    open: BTreeMap<Channel, OpenChannel>,
+}
+
+struct OpenChannel {
     document: DocumentKey,
-    room: mpsc::Sender<RoomMail>,
+    room: RoomSender,
 }
 
-type Flow = ControlFlow<Ending>;
+impl Channels {
+    /// Forgets a channel, and tells its room if it was the last one there.
+    fn close(&mut self, channel: Channel) {
+        let Some(OpenChannel { document, room }) = self.open.remove(&channel) else { return };
+        if self.open.values().all(|other| other.document != document) {
+            // A room that is closed has forgotten us already.
+            let _ = room.send(RoomMail::Left { conn: self.conn });
+        }
+    }
+}
+
+impl Drop for Channels {
+    /// Tells every room that the connection was in, however it ends.
+    fn drop(&mut self) {
+        while let Some(channel) = self.open.keys().next().copied() {
+            self.close(channel);
+        }
+    }
+}
+
+type Flow<T = ()> = ControlFlow<Ending, T>;
 
 impl Reader {
-    async fn read(&mut self, mut stream: SplitStream<WebSocket>) {
+    async fn read(&mut self, stream: &mut SplitStream<Socket>, gate: &Gate) -> Ending {
         let mut ended = self.connection.ended();
-        let mut said_hello = false;
+        let hello = async {
+            match timeout(HELLO_TAKES, self.hear(stream)).await {
+                Ok(Flow::Continue(bytes)) => self.hello(&bytes),
+                Ok(Flow::Break(ending)) => Flow::Break(ending),
+                Err(_) => Flow::Break(protocol("no Hello in time")),
+            }
+        };
+        let said_hello = tokio::select! {
+            _ = ended.wait_for(Option::is_some) => return Ending::Quiet,
+            said_hello = hello => said_hello,
+        };
+        if let Flow::Break(ending) = said_hello {
+            return ending;
+        }
+        gate.open();
         loop {
-            let patience = if said_hello { SILENCE_ENDS } else { HELLO_TAKES };
-            let received = tokio::select! {
-                _ = ended.wait_for(Option::is_some) => return,
-                received = timeout(patience, stream.next()) => received,
+            let next = tokio::select! {
+                _ = ended.wait_for(Option::is_some) => return Ending::Quiet,
+                next = self.next(stream) => next,
             };
-            let bytes = match received {
-                Ok(Some(Ok(Message::Binary(bytes)))) => bytes,
-                Ok(Some(Ok(Message::Ping(_) | Message::Pong(_)))) => continue,
-                Ok(Some(Ok(Message::Text(_)))) => {
-                    return self.connection.end(protocol("messages are binary"));
-                }
-                Ok(Some(Err(error))) => {
-                    debug!(conn = self.connection.id().0, %error, "connection broke");
-                    return;
-                }
-                Ok(Some(Ok(Message::Close(_))) | None) => return,
-                Err(_) if !said_hello => {
-                    return self.connection.end(protocol("no Hello in time"));
-                }
-                Err(_) => return,
-            };
-            add(&self.shared.counters.messages_in, 1);
-            let flow = match decode_message::<ToServer>(&bytes) {
-                Err(MessageError::Version { theirs }) => {
-                    info!(conn = self.connection.id().0, theirs, "another protocol version");
-                    Flow::Break(Ending::Bye(ByeReason::Version))
-                }
-                Err(error) => Flow::Break(protocol(&error.to_string())),
-                Ok(message) if said_hello => self.take(message).await,
-                Ok(message) => {
-                    said_hello = true;
-                    self.hello(&message)
-                }
-            };
-            if let Flow::Break(ending) = flow {
-                return self.connection.end(ending);
+            if let Flow::Break(ending) = next {
+                return ending;
             }
         }
     }
 
-    fn hello(&self, message: &ToServer) -> Flow {
+    /// Listens to one message, once there is room for what it brings and for the answers.
+    async fn next(&mut self, stream: &mut SplitStream<Socket>) -> Flow {
+        self.connection.has_room().await;
+        drop(permit(&self.permits, 0, &self.connection).await);
+        let bytes = match self.early.take() {
+            Some(bytes) => bytes,
+            None => match timeout(SILENCE_ENDS, self.hear(stream)).await {
+                Ok(bytes) => bytes?,
+                Err(_) => return Flow::Break(Ending::Quiet),
+            },
+        };
+        if bytes.len() >= LARGE_MESSAGE_SIZE {
+            // The stream would keep a buffer that nobody else has a part in. So it looks for what
+            // comes next, and begins a small one, while we still have the large one.
+            self.early = self
+                .hear(stream)
+                .now_or_never()
+                .map_or(Flow::Continue(None), |early| early.map_continue(Some))?;
+        }
+        let permit = permit(&self.permits, bytes.len(), &self.connection).await;
+        let message = decode(&bytes)?;
+        drop(bytes);
+        self.take(message, permit)
+    }
+
+    /// The bytes of the next message.
+    async fn hear(&self, stream: &mut SplitStream<Socket>) -> Flow<Bytes> {
+        loop {
+            match stream.next().await {
+                Some(Ok(Message::Binary(bytes))) => {
+                    add(&self.shared.counters.messages_in, 1);
+                    return Flow::Continue(bytes);
+                }
+                Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {}
+                Some(Ok(Message::Text(_))) => return Flow::Break(protocol("messages are binary")),
+                Some(Ok(Message::Close(_))) | None => return Flow::Break(Ending::Quiet),
+                Some(Err(error)) => {
+                    debug!(conn = self.connection.id().0, %error, "connection broke");
+                    return Flow::Break(Ending::Quiet);
+                }
+            }
+        }
+    }
+
+    fn hello(&self, bytes: &Bytes) -> Flow {
+        let message = decode(bytes)?;
         let ToServer::Hello { client, .. } = message else {
             return Flow::Break(protocol("the first message is Hello"));
         };
@@ -126,67 +228,93 @@ impl Reader {
         Flow::Continue(())
     }
 
-    async fn take(&mut self, message: ToServer) -> Flow {
-        let channel = match &message {
+    fn take(&mut self, message: ToServer, permit: OwnedSemaphorePermit) -> Flow {
+        let (channel, message) = match message {
             ToServer::Hello { .. } => return Flow::Break(protocol("a second Hello")),
             ToServer::Ping => {
                 self.connection.send(FromServer::Pong);
                 return Flow::Continue(());
             }
-            ToServer::Open { channel, document, .. } => {
-                if let Flow::Break(ending) = self.open(*channel, document) {
-                    return Flow::Break(ending);
-                }
-                *channel
-            }
-            ToServer::Frames { channel, .. }
-            | ToServer::Seed { channel, .. }
-            | ToServer::Received { channel, .. }
-            | ToServer::Probe { channel, .. }
-            | ToServer::Close { channel } => *channel,
+            ToServer::About { channel, body } => (channel, body),
         };
-        let is_last = matches!(message, ToServer::Close { .. });
+        if let ToRoom::Open { document, .. } = &message {
+            self.open(channel, document)?;
+        }
+        let is_last = matches!(message, ToRoom::Close);
         // A channel that was refused or closed may still have had some messages on the way.
-        let Some(Channel { room, .. }) = self.channels.get(&channel) else {
+        let Some(OpenChannel { room, .. }) = self.channels.open.get(&channel) else {
             return Flow::Continue(());
         };
-        let mail = RoomMail::Message { connection: self.connection.clone(), message };
-        if room.send(mail).await.is_err() {
+        let connection = self.connection.clone();
+        let mail = RoomMail::Message { connection, channel, message, permit };
+        if room.send(mail).is_err() {
             return Flow::Break(Ending::Quiet);
         }
         if is_last {
-            self.channels.remove(&channel);
+            self.channels.close(channel);
         }
         Flow::Continue(())
     }
 
-    fn open(&mut self, channel: u32, document: &str) -> Flow {
+    fn open(&mut self, channel: Channel, document: &str) -> Flow {
+        let refuse = |refusal| {
+            let body = FromRoom::Refused(refusal);
+            self.connection.send(FromServer::About { channel, body });
+            Flow::Continue(())
+        };
         let Ok(document) = DocumentKey::new(document, "") else {
             let reason = "no document can have that name".to_owned();
-            let refusal = Refusal::Protocol { reason };
-            self.connection.send(FromServer::Refused { channel, refusal });
-            return Flow::Continue(());
+            return refuse(Refusal::Protocol { reason });
         };
-        match self.channels.get(&channel) {
+        match self.channels.open.get(&channel) {
             Some(known) if known.document != document => {
-                Flow::Break(protocol("one channel for two documents"))
+                return Flow::Break(protocol("one channel for two documents"));
             }
-            Some(known) if !known.room.is_closed() => Flow::Continue(()),
-            _ => {
-                let room = self.shared.hall.room(&document);
-                self.channels.insert(channel, Channel { document, room });
-                Flow::Continue(())
+            Some(known) if !known.room.is_closed() => return Flow::Continue(()),
+            None if self.channels.open.len() >= CONNECTION_CHANNELS_MAX => {
+                let reason = format!("{CONNECTION_CHANNELS_MAX} documents are open already");
+                return refuse(Refusal::Protocol { reason });
             }
+            _ => {}
+        }
+        let Some(room) = self.shared.rooms.room(&document) else {
+            let reason = "the server has too many documents open".to_owned();
+            return refuse(Refusal::Storage { reason });
+        };
+        self.channels.open.insert(channel, OpenChannel { document, room });
+        Flow::Continue(())
+    }
+}
+
+/// Waits until rooms have worked off enough of what the client said before. Meanwhile nothing of it
+/// is read, its `Ping` neither: so it is told now and then that we are here.
+async fn permit(
+    permits: &Arc<Semaphore>,
+    size: usize,
+    connection: &Connection,
+) -> OwnedSemaphorePermit {
+    let count = (size / PERMIT_SIZE + 1).min(CONNECTION_IN_SIZE_MAX / PERMIT_SIZE);
+    let count = u32::try_from(count).expect("BUG: so many permits");
+    let permit = Arc::clone(permits).acquire_many_owned(count);
+    tokio::pin!(permit);
+    let mut busy = interval(BUSY_EVERY);
+    busy.reset();
+    loop {
+        tokio::select! {
+            permit = &mut permit => return permit.expect("BUG: permits are never closed"),
+            _ = busy.tick() => connection.send(FromServer::Pong),
         }
     }
+}
 
-    /// Tells every room that it was in.
-    async fn leave(&mut self) {
-        let conn = self.connection.id();
-        for Channel { room, .. } in std::mem::take(&mut self.channels).into_values() {
-            // A room that is closed has forgotten us already.
-            let _ = room.send(RoomMail::Left { conn }).await;
+fn decode(bytes: &Bytes) -> Flow<ToServer> {
+    match decode_message::<ToServer>(bytes) {
+        Ok(message) => Flow::Continue(message),
+        Err(MessageError::Version { theirs }) => {
+            debug!(theirs, "another protocol version");
+            Flow::Break(Ending::Bye(ByeReason::Version))
         }
+        Err(error) => Flow::Break(protocol(&error.to_string())),
     }
 }
 
@@ -194,28 +322,28 @@ fn protocol(reason: &str) -> Ending {
     Ending::Bye(ByeReason::Protocol { reason: reason.to_owned() })
 }
 
-/// Sends what is queued until told to end, or until the client does not read.
+/// Sends what is queued until told to end, or until the client does not read. Says how it ended.
 async fn write(
-    mut sink: Sink,
+    mut sink: SplitSink<Socket, Message>,
     mut end: ConnectionEnd,
-    connection: Connection,
-    shared: Arc<Shared>,
-) {
-    let mut pings = tokio::time::interval(PING_EVERY);
+    connection: &Connection,
+    shared: &Shared,
+) -> Ending {
+    let mut pings = interval(PING_EVERY);
     pings.reset();
     let ending = loop {
-        let message = tokio::select! {
+        let first = tokio::select! {
             ending = ended(&mut end.ending) => break ending,
             message = end.queue.recv() => match message {
-                Some(message) => Message::Binary(encode_message(&message).into()),
+                Some(message) => Some(message),
                 None => break Ending::Quiet,
             },
-            _ = pings.tick() => Message::Ping(Bytes::new()),
+            _ = pings.tick() => None,
         };
-        add(&shared.counters.messages_out, 1);
+        let burst = burst(&mut sink, first, &mut end.queue, connection, &shared.counters);
         let sent = tokio::select! {
             ending = ended(&mut end.ending) => break ending,
-            sent = timeout(shared.slow_after, sink.send(message)) => sent,
+            sent = timeout(shared.slow_after, burst) => sent,
         };
         match sent {
             Ok(Ok(())) => {}
@@ -225,19 +353,133 @@ async fn write(
     };
     connection.end(ending.clone());
     let last_words = async {
-        if let Ending::Bye(reason) = ending {
-            let bye = encode_message(&FromServer::Bye { reason });
+        if let Ending::Bye(reason) = &ending {
+            let bye = encode_message(&FromServer::Bye { reason: reason.clone() });
             let _ = sink.send(Message::Binary(bye.into())).await;
         }
         let _ = sink.send(Message::Close(None)).await;
     };
     // Whoever does not read them in time does not want them.
     let _ = timeout(BYE_TAKES, last_words).await;
+    ending
+}
+
+/// Sends this, or a ping, and what else waits, as far as it fits into the buffer: with one flush.
+async fn burst<S: Sink<Message> + Unpin>(
+    sink: &mut S,
+    first: Option<FromServer>,
+    queue: &mut UnboundedReceiver<FromServer>,
+    connection: &Connection,
+    counters: &Counters,
+) -> Result<(), S::Error> {
+    let mut next = first;
+    if next.is_none() {
+        sink.feed(Message::Ping(Bytes::new())).await?;
+    }
+    let mut size = 0;
+    while let Some(message) = next {
+        let bytes = encode_message(&message);
+        size += bytes.len();
+        sink.feed(Message::Binary(bytes.into())).await?;
+        connection.sent(&message);
+        add(&counters.messages_out, 1);
+        next = match size < WRITE_BUFFER_SIZE {
+            true => queue.try_recv().ok(),
+            false => None,
+        };
+    }
+    sink.flush().await
 }
 
 async fn ended(ending: &mut watch::Receiver<Option<Ending>>) -> Ending {
     match ending.wait_for(Option::is_some).await {
         Ok(ending) => ending.clone().unwrap_or(Ending::Quiet),
         Err(_) => Ending::Quiet,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+
+    use tokio::sync::mpsc::unbounded_channel;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn one_who_is_not_listened_to_hears_that_we_are_here() {
+        let (connection, mut end) = Connection::new(ConnId(1));
+        let permits = Arc::new(Semaphore::new(CONNECTION_IN_SIZE_MAX / PERMIT_SIZE));
+        let all = permit(&permits, CONNECTION_IN_SIZE_MAX, &connection).await;
+        let waits = permit(&permits, 1, &connection);
+        tokio::pin!(waits);
+        tokio::select! {
+            _ = &mut waits => panic!("there is no room"),
+            message = end.queue.recv() => assert_eq!(message, Some(FromServer::Pong)),
+            () = tokio::time::sleep(3 * BUSY_EVERY) => panic!("it hears nothing"),
+        }
+        drop(all);
+        drop(waits.await);
+    }
+
+    #[test]
+    fn a_room_hears_when_a_connection_has_closed_its_last_channel_there() {
+        let (room, mut mail) = unbounded_channel();
+        let document = DocumentKey::new("list", "").expect("a name");
+        let channel = || OpenChannel { document: document.clone(), room: room.clone() };
+        let open = BTreeMap::from([1, 2, 3].map(|number| (Channel(number), channel())));
+        let mut channels = Channels { conn: ConnId(7), open };
+        channels.close(Channel(1));
+        channels.close(Channel(1));
+        assert!(mail.try_recv().is_err(), "it is still there");
+        drop(channels);
+        assert!(matches!(mail.try_recv(), Ok(RoomMail::Left { conn: ConnId(7) })));
+        assert!(mail.try_recv().is_err(), "once");
+    }
+
+    /// Counts what it is given.
+    #[derive(Default)]
+    struct Counted {
+        messages: usize,
+        flushes: usize,
+    }
+
+    impl Sink<Message> for Counted {
+        type Error = Infallible;
+
+        fn poll_ready(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn start_send(mut self: Pin<&mut Self>, _: Message) -> Result<(), Self::Error> {
+            self.messages += 1;
+            Ok(())
+        }
+
+        fn poll_flush(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Result<(), Self::Error>> {
+            self.flushes += 1;
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn what_waits_is_sent_with_one_flush() {
+        let (connection, mut end) = Connection::new(ConnId(1));
+        for _ in 0..50 {
+            connection.send(FromServer::Pong);
+        }
+        let (mut sink, counters) = (Counted::default(), Counters::default());
+        let first = end.queue.recv().await;
+        let Ok(()) = burst(&mut sink, first, &mut end.queue, &connection, &counters).await;
+        assert_eq!((sink.messages, sink.flushes), (50, 1));
     }
 }

@@ -1,22 +1,29 @@
 //! The store's thread: one page server for all rooms, one flush for all that waits.
 
 use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tidelog_disk::{DiskError, NativeDisk, StoreFiles};
-use tidelog_pages::{OpenError, OwnerId, PageServer, StoreReply, StoreRequest};
-use tidelog_types::DocumentKey;
+use tidelog_pages::{
+    AppendError, OpenError, OwnerId, PageServer, Seed, StoreOptions, StoreReply, StoreRequest,
+};
+use tidelog_types::{DocumentKey, Life};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
 use crate::counters::{Counters, add};
 
 /// After which time a store that failed is opened anew.
 const REOPEN_AFTER: Duration = Duration::from_secs(1);
+/// Within which time a store that is alive says so: a round of its thread takes less.
+const BEAT_TAKES: Duration = Duration::from_secs(2);
 /// Within which time a question to the store is answered, unless it is in trouble.
 const ANSWER_TAKES: Duration = Duration::from_secs(10);
 
@@ -31,9 +38,19 @@ pub(crate) enum OpenStoreError {
 
 /// What the thread is sent.
 enum StoreMail {
-    Enter { owner: OwnerId, replies: UnboundedSender<StoreReply> },
-    Leave { owner: OwnerId },
-    Ask { owner: OwnerId, request: StoreRequest },
+    Enter {
+        owner: OwnerId,
+        replies: UnboundedSender<StoreReply>,
+    },
+    Leave {
+        owner: OwnerId,
+    },
+    Ask {
+        owner: OwnerId,
+        request: Box<StoreRequest>,
+    },
+    /// Answered at once, or dropped while the store cannot be opened.
+    Beat(oneshot::Sender<()>),
     Stop,
 }
 
@@ -48,7 +65,6 @@ pub(crate) struct Store {
 pub(crate) struct StoreHandle {
     mail: mpsc::Sender<StoreMail>,
     owners_ever: Arc<AtomicU64>,
-    is_open: Arc<AtomicBool>,
     damage: Arc<Mutex<Option<String>>>,
 }
 
@@ -65,23 +81,18 @@ impl Store {
         let (server, found) = open_page_server(folder)?;
         let damage = Arc::new(Mutex::new(found));
         let (mail, inbox) = mpsc::channel();
-        let is_open = Arc::new(AtomicBool::new(true));
         let thread = StoreThread {
             folder: folder.to_owned(),
             inbox,
             needs_flush: false,
             owners: HashMap::new(),
-            is_open: Arc::clone(&is_open),
             damage: Arc::clone(&damage),
             counters,
         };
         let failed = |error: std::io::Error| OpenStoreError::Failed { reason: error.to_string() };
-        let thread = std::thread::Builder::new()
-            .name("store".to_owned())
-            .spawn(move || thread.run(server))
-            .map_err(failed)?;
+        let thread = spawn(move || thread.run(server), || std::process::abort()).map_err(failed)?;
         let owners_ever = Arc::new(AtomicU64::new(1));
-        let handle = StoreHandle { mail, owners_ever, is_open, damage };
+        let handle = StoreHandle { mail, owners_ever, damage };
         Ok(Self { handle, thread })
     }
 
@@ -91,12 +102,25 @@ impl Store {
 
     /// Carries out what it was asked so far, and closes the files.
     pub(crate) fn close(self) {
-        // A thread that is gone has nothing left to carry out.
+        // A thread that is gone has nothing left to carry out, and has ended the process.
         let _ = self.handle.mail.send(StoreMail::Stop);
-        if self.thread.join().is_err() {
-            error!("the store's thread panicked");
-        }
+        let _ = self.thread.join();
     }
+}
+
+/// Starts the store's thread. Without it nothing is durable any more and nobody would notice: if it
+/// ends by a panic, `on_panic` ends the process, whose next life recovers from the disk.
+fn spawn(
+    run: impl FnOnce() + Send + 'static,
+    on_panic: impl FnOnce() + Send + 'static,
+) -> std::io::Result<JoinHandle<()>> {
+    std::thread::Builder::new().name("store".to_owned()).spawn(move || {
+        // Nothing of what it left behind is looked at again.
+        if catch_unwind(AssertUnwindSafe(run)).is_err() {
+            error!("the store's thread broke a promise: the process ends");
+            on_panic();
+        }
+    })
 }
 
 impl StoreHandle {
@@ -124,8 +148,11 @@ impl StoreHandle {
         tokio::time::timeout(ANSWER_TAKES, answered).await.ok().flatten()
     }
 
-    pub(crate) fn is_open(&self) -> bool {
-        self.is_open.load(Ordering::Relaxed)
+    /// Whether the thread is there, and its store open.
+    pub(crate) async fn is_alive(&self) -> bool {
+        let (beat, beaten) = oneshot::channel();
+        let _ = self.mail.send(StoreMail::Beat(beat));
+        matches!(tokio::time::timeout(BEAT_TAKES, beaten).await, Ok(Ok(())))
     }
 
     /// What is wrong with it, if it can only be read.
@@ -136,7 +163,7 @@ impl StoreHandle {
 
 impl StoreOwner {
     pub(crate) fn ask(&self, request: StoreRequest) {
-        let _ = self.mail.send(StoreMail::Ask { owner: self.owner, request });
+        let _ = self.mail.send(StoreMail::Ask { owner: self.owner, request: Box::new(request) });
     }
 }
 
@@ -151,7 +178,6 @@ struct StoreThread {
     inbox: mpsc::Receiver<StoreMail>,
     needs_flush: bool,
     owners: HashMap<OwnerId, UnboundedSender<StoreReply>>,
-    is_open: Arc<AtomicBool>,
     damage: Arc<Mutex<Option<String>>>,
     counters: Arc<Counters>,
 }
@@ -170,11 +196,10 @@ impl StoreThread {
                 Round::GoOn => {}
                 Round::Stop => return,
                 Round::Broken => {
-                    self.is_open.store(false, Ordering::Relaxed);
                     // It holds the files.
                     drop(server);
-                    server = self.reopen();
-                    self.is_open.store(true, Ordering::Relaxed);
+                    let Some(opened) = self.reopen() else { return };
+                    server = opened;
                 }
             }
         }
@@ -226,25 +251,60 @@ impl StoreThread {
             }
             StoreMail::Ask { owner, request } => {
                 let writes =
-                    matches!(request, StoreRequest::Append { .. } | StoreRequest::Destroy { .. });
+                    matches!(*request, StoreRequest::Append { .. } | StoreRequest::Destroy { .. });
                 self.needs_flush |= writes;
                 add(&self.counters.appends, u64::from(writes));
-                server.serve(owner, request);
+                server.serve(owner, *request);
+            }
+            StoreMail::Beat(beat) => {
+                // Who asked may not wait any longer.
+                let _ = beat.send(());
             }
             StoreMail::Stop => {}
         }
     }
 
-    fn reopen(&self) -> PageServer<NativeDisk> {
+    /// Opens the store anew as soon as that is possible; `None` if it is to stop before.
+    fn reopen(&mut self) -> Option<PageServer<NativeDisk>> {
         loop {
+            let again_at = Instant::now() + REOPEN_AFTER;
             match open_page_server(&self.folder) {
                 Ok((server, damage)) => {
                     *self.damage.lock().unwrap_or_else(PoisonError::into_inner) = damage;
-                    return server;
+                    return Some(server);
                 }
                 Err(error) => warn!(?error, "the store cannot be opened again yet"),
             }
-            std::thread::sleep(REOPEN_AFTER);
+            loop {
+                let left = again_at.saturating_duration_since(Instant::now());
+                match self.inbox.recv_timeout(left) {
+                    Ok(StoreMail::Stop) | Err(RecvTimeoutError::Disconnected) => return None,
+                    Ok(mail) => self.turn_away(mail),
+                    Err(RecvTimeoutError::Timeout) => break,
+                }
+            }
+        }
+    }
+
+    /// Answers for a store that is not open.
+    fn turn_away(&mut self, mail: StoreMail) {
+        match mail {
+            StoreMail::Enter { owner, replies } => {
+                self.owners.insert(owner, replies);
+            }
+            StoreMail::Leave { owner } => {
+                self.owners.remove(&owner);
+            }
+            StoreMail::Ask { owner, .. } => {
+                let reason = "the store is being opened again".to_owned();
+                let reply = StoreReply::Broken { error: AppendError::Device { reason } };
+                if let Some(replies) = self.owners.get(&owner) {
+                    // The owner may be gone.
+                    let _ = replies.send(reply);
+                }
+            }
+            // Dropped: it is not alive.
+            StoreMail::Beat(_) | StoreMail::Stop => {}
         }
     }
 }
@@ -267,7 +327,12 @@ fn open_page_server(
         Err(DiskError::Busy) => return Err(OpenStoreError::InUse),
         Err(error) => return Err(failed(&error)),
     };
-    let (server, found) = PageServer::open(files).map_err(|error: OpenError| failed(&error))?;
+    let seed = Seed(getrandom::u64().expect("the system gives random bytes"));
+    let mut life = Life::NONE;
+    getrandom::fill(&mut life.0).expect("the system gives random bytes");
+    let options = StoreOptions { life, ..StoreOptions::default() };
+    let (server, found) =
+        PageServer::open_with(files, seed, options).map_err(|error: OpenError| failed(&error))?;
     if let Some(cut) = &found.cut {
         warn!(?cut, "a torn tail of the log was cut: it was never acknowledged");
     }
@@ -289,4 +354,60 @@ fn open_page_server(
         )
     });
     Ok((server, damage))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_thread_that_panics_ends_the_process() {
+        let (ended, heard) = mpsc::channel();
+        let end = move || ended.send(()).expect("the test waits");
+        let thread = spawn(|| panic!("BUG: planted by a test"), end).expect("a thread");
+        heard.recv().expect("the process would have ended");
+        thread.join().expect("the panic went no further");
+    }
+
+    #[tokio::test]
+    async fn a_store_without_a_thread_is_not_alive() {
+        let (mail, inbox) = mpsc::channel();
+        let owners_ever = Arc::new(AtomicU64::new(1));
+        let handle = StoreHandle { mail, owners_ever, damage: Arc::default() };
+        drop(inbox);
+        assert!(!handle.is_alive().await);
+    }
+
+    #[test]
+    fn a_store_that_cannot_be_opened_again_stops_all_the_same() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let no_folder = folder.path().join("file");
+        std::fs::write(&no_folder, "in the way").expect("written");
+        let (mail, inbox) = mpsc::channel();
+        let mut thread = StoreThread {
+            folder: no_folder,
+            inbox,
+            needs_flush: false,
+            owners: HashMap::new(),
+            damage: Arc::default(),
+            counters: Arc::default(),
+        };
+        let (owner, request) = (OwnerId(1), StoreRequest::List { request: 1 });
+        let (replies, mut answers) = unbounded_channel();
+        for mail_item in [
+            StoreMail::Enter { owner, replies },
+            StoreMail::Ask { owner, request: Box::new(request) },
+            StoreMail::Stop,
+        ] {
+            mail.send(mail_item).expect("the thread is there");
+        }
+        assert!(thread.reopen().is_none());
+        assert!(matches!(answers.try_recv(), Ok(StoreReply::Broken { .. })), "nobody waits");
+    }
+
+    #[test]
+    fn a_store_thread_that_was_told_to_stop_ends_alone() {
+        let thread = spawn(|| (), || panic!("the process would have ended")).expect("a thread");
+        thread.join().expect("it ended alone");
+    }
 }

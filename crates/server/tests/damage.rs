@@ -5,11 +5,11 @@ mod common;
 use std::net::SocketAddr;
 use std::path::Path;
 
-use common::{CHANNEL, Client, Copy, frame, http, notes, texts};
+use common::{Client, Copy, frame, http, notes, texts};
 use tidelog_document::Doctype;
 use tidelog_server::{ServeSettings, Server};
-use tidelog_sync::{FromServer, Intent, Refusal, ToServer, codec};
-use tidelog_types::JournalId;
+use tidelog_sync::{FromRoom, Intent, Refusal, ToRoom, codec};
+use tidelog_types::{JournalId, Lineage};
 
 async fn start(data: &Path) -> Server {
     let listen = "127.0.0.1:0".parse().expect("an address");
@@ -22,7 +22,7 @@ async fn with_notes(at: SocketAddr, document: &str, timeline: u8, ids: &[&str]) 
     let mut client = Client::connect(at).await.expect("up");
     let mut copy = Copy::default();
     client.open(document, timeline, None).await.expect("up");
-    assert!(matches!(client.hear().await, Some(FromServer::Opened { .. })));
+    assert!(matches!(client.hear_of().await, Some(FromRoom::Opened { .. })));
     for (n, id) in (1..).zip(ids) {
         client.frames(n, vec![frame(&notes(), "add", id)]).await.expect("up");
         client.acked(&mut copy, n + 1).await.expect("acknowledged");
@@ -46,14 +46,14 @@ async fn get(at: SocketAddr, path: &str) -> (u16, String) {
 }
 
 /// What a new connection hears when it opens the document with this copy of it.
-async fn open(at: SocketAddr, document: &str, copy: &Copy) -> (Client, FromServer) {
+async fn open(at: SocketAddr, document: &str, copy: &Copy) -> (Client, FromRoom) {
     let mut client = Client::connect(at).await.expect("up");
     client.open(document, 1, copy.position).await.expect("up");
-    let answer = client.hear().await.expect("an answer");
+    let answer = client.hear_of().await.expect("an answer");
     (client, answer)
 }
 
-const DAMAGED: FromServer = FromServer::Refused { channel: CHANNEL, refusal: Refusal::Damaged };
+const DAMAGED: FromRoom = FromRoom::Refused(Refusal::Damaged);
 
 /// Goal: no client is sent pages that are older than what was confirmed to it, none is told that
 /// its document is missing, and those of other documents go on reading. Method: a bit of an entry
@@ -74,30 +74,29 @@ async fn an_incomplete_document_is_refused_and_the_others_are_read() {
     assert_eq!(open(at, "hurt", &Copy::default()).await.1, DAMAGED, "nor to others");
     assert_eq!(open(at, "gone", &hurt).await.1, DAMAGED, "not: missing");
     let mut ann = Client::connect(at).await.expect("up");
-    let offer = ToServer::Open {
-        channel: CHANNEL,
+    let offer = ToRoom::Open {
         document: "offered".to_owned(),
         doctype: codec::encode(&notes()),
         timeline: JournalId([1; 16]),
         have: hurt.position,
-        intent: Intent::Offer,
+        intent: Intent::Offer { lives: Lineage::default() },
     };
-    ann.say(&offer).await.expect("up");
-    assert_eq!(ann.hear().await, Some(DAMAGED));
+    ann.tell(offer).await.expect("up");
+    assert_eq!(ann.hear_of().await, Some(DAMAGED));
 
     let mut read = Copy::default();
     let (mut reader, opened) = open(at, "whole", &read).await;
-    assert!(matches!(opened, FromServer::Opened { .. }), "{opened:?}");
+    assert!(matches!(opened, FromRoom::Opened { .. }), "{opened:?}");
     reader.sync(&mut read).await.expect("up");
     assert_eq!((read.position, read.image()), (whole.position, whole.image()));
     let mut writer = Client::connect(at).await.expect("up");
     writer.open("whole", 2, whole.position).await.expect("up");
-    assert!(matches!(writer.hear().await, Some(FromServer::Opened { .. })));
+    assert!(matches!(writer.hear_of().await, Some(FromRoom::Opened { .. })));
     writer.frames(3, vec![frame(&notes(), "add", "late")]).await.expect("up");
-    assert_eq!(writer.hear().await, Some(DAMAGED));
+    assert_eq!(writer.hear_of().await, Some(DAMAGED));
     let newer = Doctype { migrations: [notes().migrations, vec![more()]].concat(), ..notes() };
     writer.open_as("whole", &newer, 2, whole.position).await.expect("up");
-    assert_eq!(writer.hear().await, Some(DAMAGED), "a migration would be a write");
+    assert_eq!(writer.hear_of().await, Some(DAMAGED), "a migration would be a write");
     reader.sync(&mut read).await.expect("who only reads stays");
 
     let (status, reason) = get(at, "/readyz").await;
@@ -141,7 +140,7 @@ async fn what_was_refused_goes_on_once_the_folder_is_mended() {
     assert_eq!(get(at, "/readyz").await.0, 200);
     let (mut client, opened) = open(at, "hurt", &hurt).await;
     match opened {
-        FromServer::Opened { storage, .. } => assert_eq!(Some(storage), hurt.position),
+        FromRoom::Opened { storage, .. } => assert_eq!(Some(storage), hurt.position),
         other => panic!("unexpected: {other:?}"),
     }
     client.frames(4, vec![frame(&notes(), "add", "hurt-d")]).await.expect("up");

@@ -11,7 +11,7 @@ mod common;
 use std::time::Duration;
 
 use common::{Client, Copy, Process, frame, http, lsn, notes, texts};
-use tidelog_sync::FromServer;
+use tidelog_sync::FromRoom;
 
 /// Frames that a client has under way at once.
 const WINDOW: u64 = 20;
@@ -30,7 +30,7 @@ impl Writer {
     async fn write(&mut self, process: std::net::SocketAddr) -> Option<()> {
         let mut client = Client::connect(process).await?;
         client.open("shared", self.timeline, self.copy.position).await?;
-        let FromServer::Opened { storage, wanted, .. } = client.hear().await? else {
+        let FromRoom::Opened { storage, wanted, .. } = client.hear_of().await? else {
             panic!("opened")
         };
         if let Some(have) = self.copy.position {
@@ -48,7 +48,7 @@ impl Writer {
                 client.frames(sent, vec![frame(&doctype, "log", &id)]).await?;
                 sent += 1;
             }
-            if let FromServer::Acked { next, .. } = client.follow(&mut self.copy).await? {
+            if let FromRoom::Acked { next } = client.follow(&mut self.copy).await? {
                 self.acked = self.acked.max(next.get());
             }
         }
@@ -105,7 +105,7 @@ async fn a_server_that_is_killed_loses_nothing_and_applies_nothing_twice() {
     for writer in &mut writers {
         let mut client = Client::connect(process.address).await.expect("the server runs");
         client.open("shared", writer.timeline, writer.copy.position).await.expect("it runs");
-        assert!(matches!(client.hear().await, Some(FromServer::Opened { .. })));
+        assert!(matches!(client.hear_of().await, Some(FromRoom::Opened { .. })));
         client.sync(&mut writer.copy).await.expect("it runs");
         assert!(writer.copy.image() == file, "the same bytes on both sides");
     }

@@ -5,10 +5,13 @@ mod common;
 use std::path::Path;
 use std::time::Duration;
 
-use common::{CHANNEL, Client, Copy, Process, command, frame, http, lsn, notes, texts};
+use common::{Client, Copy, Process, command, frame, http, lsn, notes, texts};
 use tidelog_server::{ServeSettings, Server, ServerError};
-use tidelog_sync::{ByeReason, FromServer, PROTOCOL_VERSION, Refusal, ToServer, encode_message};
-use tidelog_types::{ClientId, JournalId, Position};
+use tidelog_sync::{
+    ByeReason, Channel, FromRoom, FromServer, PROTOCOL_VERSION, Refusal, ToRoom, ToServer,
+    encode_message,
+};
+use tidelog_types::{ClientId, JournalId, Life, Position};
 
 fn settings(data: &Path) -> ServeSettings {
     ServeSettings {
@@ -25,15 +28,15 @@ async fn start(data: &Path) -> Server {
 
 async fn opened(client: &mut Client, copy: &Copy, timeline: u8) -> (Position, u64) {
     client.open("list", timeline, copy.position).await.expect("connected");
-    match client.hear().await.expect("an answer") {
-        FromServer::Opened { storage, wanted, .. } => (storage, wanted.get()),
+    match client.hear_of().await.expect("an answer") {
+        FromRoom::Opened { storage, wanted, .. } => (storage, wanted.get()),
         other => panic!("unexpected: {other:?}"),
     }
 }
 
 async fn refusal(client: &mut Client) -> Refusal {
-    match client.hear().await.expect("an answer") {
-        FromServer::Refused { refusal, .. } => refusal,
+    match client.hear_of().await.expect("an answer") {
+        FromRoom::Refused(refusal) => refusal,
         other => panic!("unexpected: {other:?}"),
     }
 }
@@ -150,7 +153,7 @@ async fn two_doctypes_of_one_name_need_one_to_succeed_the_other() {
     newer.migrations.push("alter table note add column done integer".to_owned());
     newer.mutations[0].sql = vec!["insert into note values (:id, 1)".to_owned()];
     client.open_as("list", &newer, 2, None).await.expect("up");
-    assert!(matches!(client.hear().await, Some(FromServer::Opened { .. })));
+    assert!(matches!(client.hear_of().await, Some(FromRoom::Opened { .. })));
     let mut theirs = Copy::default();
     client.frames(1, vec![frame(&newer, "add", "b")]).await.expect("up");
     client.acked(&mut theirs, 2).await.expect("up");
@@ -181,7 +184,7 @@ async fn a_client_that_does_not_read_holds_nobody_up() {
         ann.acked(&mut copy, number + 1).await.expect("up");
     }
     let mut late = Copy::default();
-    assert!(matches!(slow.hear().await, Some(FromServer::Opened { .. })));
+    assert!(matches!(slow.hear_of().await, Some(FromRoom::Opened { .. })));
     slow.sync(&mut late).await.expect("it may come back late");
     ann.sync(&mut copy).await.expect("up");
     assert!(late.image() == copy.image());
@@ -282,27 +285,27 @@ async fn one_connection_follows_many_documents() {
     let data = tempfile::tempdir().expect("a folder");
     let server = start(data.path()).await;
     let mut client = Client::connect(server.address()).await.expect("up");
-    for channel in 1..=20_u32 {
-        let open = ToServer::Open {
-            channel,
-            document: format!("list {channel}"),
+    for channel in (1..=20).map(Channel) {
+        let open = ToRoom::Open {
+            document: format!("list {}", channel.0),
             doctype: tidelog_sync::codec::encode(&notes()),
             timeline: JournalId([1; 16]),
             have: None,
             intent: tidelog_sync::Intent::Follow,
         };
-        client.say(&open).await.expect("up");
-        let frames = vec![frame(&notes(), "add", "a")];
-        client.say(&ToServer::Frames { channel, first: lsn(1), frames }).await.expect("up");
+        client.say(&ToServer::About { channel, body: open }).await.expect("up");
+        let (life, frames) = (Life([1; 16]), vec![frame(&notes(), "add", "a")]);
+        let body = ToRoom::Frames { life, first: lsn(1), frames };
+        client.say(&ToServer::About { channel, body }).await.expect("up");
     }
     let mut acked = 0;
     while acked < 20 {
-        if let FromServer::Acked { next, .. } = client.hear().await.expect("up") {
+        if let FromRoom::Acked { next } = client.hear_of().await.expect("up") {
             assert_eq!(next, lsn(2));
             acked += 1;
         }
     }
-    client.say(&ToServer::Close { channel: CHANNEL }).await.expect("up");
+    client.tell(ToRoom::Close).await.expect("up");
     client.say(&ToServer::Ping).await.expect("up");
     while client.hear().await.expect("up") != FromServer::Pong {}
     server.stop().await;

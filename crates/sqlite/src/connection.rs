@@ -9,7 +9,7 @@ use tidelog_types::limits::{DOCTYPE_SIZE_MAX, SQL_VALUE_SIZE_MAX};
 use tidelog_types::{SortedMap, Value};
 
 use crate::failure::{Failure, Run};
-use crate::guard::Guard;
+use crate::guard::{Guard, PROGRESS_STEPS};
 use crate::state::{Origin, Running, SharedState, State, announce, lock, opened};
 use crate::statement::{Statement, Stepping};
 use crate::view::View;
@@ -51,7 +51,7 @@ impl Connection {
         // Nothing to take unless SQLite failed before it opened the file.
         drop(opened(number));
         if db.is_null() {
-            return Err(Failure::budget("memory"));
+            return Err(Failure::shortage("memory"));
         }
         let guard = Guard::new(state, db);
         let mut connection =
@@ -84,6 +84,9 @@ impl Connection {
         }
         if writes {
             functions::add_to(self.db, &self.state)?;
+            let pages_max = lock(&self.state).view.limits().document_pages_max;
+            let bound = format!("pragma max_page_count = {pages_max}");
+            self.run(Origin::System, &bound, &no_values, &mut |_| Ok(()))?;
         } else {
             self.run(Origin::System, "pragma query_only = on", &no_values, &mut |_| Ok(()))?;
         }
@@ -127,8 +130,11 @@ impl Connection {
         while stepping.step().map_err(|code| self.failure(code))? {
             row(&stepping)?;
         }
+        // What came since the guard last looked.
+        let steps = stepping.take_steps() % PROGRESS_STEPS;
         drop(stepping);
         let mut state = lock(&self.state);
+        state.count_steps(steps);
         state.app_changed |= !read_only && origin.is_deterministic();
         state.noted().map_or(Ok(()), Err)
     }
@@ -188,13 +194,11 @@ impl Connection {
         if let Some(noted) = lock(&self.state).noted() {
             return noted;
         }
-        match code & 0xff {
-            ffi::SQLITE_TOOBIG => Failure::budget(format!("{SQL_VALUE_SIZE_MAX} bytes in a value")),
-            ffi::SQLITE_NOMEM => Failure::budget("memory"),
-            ffi::SQLITE_READONLY => Failure::ReadOnly,
-            ffi::SQLITE_AUTH => Failure::forbidden(self.message()),
-            _ => Failure::sql(self.message()),
+        if code & 0xff == ffi::SQLITE_FULL {
+            let pages_max = lock(&self.state).view.limits().document_pages_max;
+            return Failure::budget(format!("{pages_max} pages in a document"));
         }
+        failure_of(code, || self.message())
     }
 
     fn message(&self) -> String {
@@ -365,5 +369,34 @@ impl Lazy {
             self.refresh();
         }
         Run::Failed(failure)
+    }
+}
+
+/// What SQLite's code means, with its words for it.
+fn failure_of(code: c_int, message: impl FnOnce() -> String) -> Failure {
+    match (code, code & 0xff) {
+        (ffi::SQLITE_IOERR_NOMEM, _) | (_, ffi::SQLITE_NOMEM) => Failure::shortage("memory"),
+        (_, ffi::SQLITE_TOOBIG) => {
+            Failure::budget(format!("{SQL_VALUE_SIZE_MAX} bytes in a value"))
+        }
+        (_, ffi::SQLITE_READONLY) => Failure::ReadOnly,
+        (_, ffi::SQLITE_AUTH) => Failure::forbidden(message()),
+        _ => Failure::sql(message()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn want_of_memory_says_nothing_about_the_statement() {
+        let failure = |code| failure_of(code, || "its words".to_owned());
+        for code in [ffi::SQLITE_NOMEM, ffi::SQLITE_IOERR_NOMEM] {
+            assert!(failure(code).is_passing(), "{code}");
+        }
+        for code in [ffi::SQLITE_TOOBIG, ffi::SQLITE_CONSTRAINT, ffi::SQLITE_CORRUPT] {
+            assert!(!failure(code).is_passing(), "{code}: another run ends the same");
+        }
     }
 }

@@ -9,7 +9,8 @@ pub enum Run<T> {
     /// It needs this page, which is not in memory. Everything was rolled back: fetch
     /// [`View::to_fetch`](crate::View::to_fetch), fill it in, run again.
     Fault(tidelog_types::Pgid),
-    /// It failed, and would fail again on the same pages. Everything was rolled back.
+    /// It failed, and would fail again on the same pages unless the failure
+    /// [is passing](Failure::is_passing). Everything was rolled back.
     Failed(Failure),
 }
 
@@ -62,6 +63,13 @@ pub enum Failure {
         /// What there was too much of, with the limit.
         what: String,
     },
+    /// This device ran short of something that it may have again: another run can succeed. Never
+    /// a reason to reject a mutation.
+    #[error("this device is short of {what}")]
+    Shortage {
+        /// Of what.
+        what: String,
+    },
     /// It read more pages than a transaction can hold in memory at once.
     #[error("more pages read than one transaction may: {pages}")]
     ReadSetTooLarge {
@@ -94,6 +102,17 @@ impl Failure {
 
     pub(crate) fn budget(what: impl Into<String>) -> Self {
         Self::Budget { what: what.into() }
+    }
+
+    pub(crate) fn shortage(what: impl Into<String>) -> Self {
+        Self::Shortage { what: what.into() }
+    }
+
+    /// Whether another run on the same pages may end otherwise: then this says nothing about the
+    /// mutation, and must not become its verdict.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Self::Shortage { .. } | Self::Faulted)
     }
 
     pub(crate) fn forbidden(what: impl Into<String>) -> Self {

@@ -1,11 +1,14 @@
-//! The SQL functions of a writing connection: `reject`, and those that must not tell the truth.
+//! The SQL functions of a writing connection: `reject`, those that must not tell the truth, and
+//! those that could take for ever.
 
 use std::ffi::{CStr, c_int};
 use std::sync::Arc;
 
 use rusqlite::ffi;
+use tidelog_types::limits::SQL_VALUE_SIZE_MAX;
 
 use crate::failure::Failure;
+use crate::linear::{self, Chars};
 use crate::state::{SharedState, lock};
 
 type Function =
@@ -23,13 +26,27 @@ const FUNCTIONS: [(&CStr, c_int, Function); 7] = [
     (c"sqlite_compileoption_used", 1, compile_option),
 ];
 
+/// The same of those that always answer the same.
+const LINEAR: [(&CStr, c_int, Function); 5] = [
+    (c"instr", 2, instr),
+    (c"replace", 3, replace),
+    (c"trim", 2, trim),
+    (c"ltrim", 2, ltrim),
+    (c"rtrim", 2, rtrim),
+];
+
+/// Bytes looked at that count as one step.
+const BYTES_PER_STEP: usize = 16;
+
 /// Adds the functions to a connection, which does not outlive `state`.
 pub(crate) fn add_to(db: *mut ffi::sqlite3, state: &Arc<SharedState>) -> Result<(), Failure> {
     let app = Arc::as_ptr(state).cast_mut().cast();
     // Allowed in triggers and defaults; not called deterministic, or SQLite would call them before
     // it knows whether it has to.
-    let flags = ffi::SQLITE_UTF8 | ffi::SQLITE_INNOCUOUS;
-    for (name, arguments, function) in FUNCTIONS {
+    let own = FUNCTIONS.map(|it| (it, ffi::SQLITE_UTF8 | ffi::SQLITE_INNOCUOUS));
+    let same = ffi::SQLITE_UTF8 | ffi::SQLITE_INNOCUOUS | ffi::SQLITE_DETERMINISTIC;
+    let linear = LINEAR.map(|it| (it, same));
+    for ((name, arguments, function), flags) in own.into_iter().chain(linear) {
         let name = name.as_ptr();
         let function = Some(function);
         // SAFETY: `db` is open; `app` lives as long as it does, being held by its owner.
@@ -39,7 +56,7 @@ pub(crate) fn add_to(db: *mut ffi::sqlite3, state: &Arc<SharedState>) -> Result<
             )
         };
         if code != ffi::SQLITE_OK {
-            return Err(Failure::budget("memory"));
+            return Err(Failure::shortage("memory"));
         }
     }
     Ok(())
@@ -134,4 +151,161 @@ unsafe extern "C" fn compile_option(
 ) {
     // SAFETY: it is this function's context.
     unsafe { fail(context, Failure::nondeterministic("sqlite_compileoption()")) };
+}
+
+/// An argument's bytes as a text, or as they are if it is a blob and `as_blob`; `None` if it is
+/// null.
+///
+/// # Safety
+///
+/// `value` is an argument of the function that is being called. The bytes are there until it
+/// returns, or the value is asked for in another way.
+unsafe fn bytes_of<'a>(value: *mut ffi::sqlite3_value, as_blob: bool) -> Option<&'a [u8]> {
+    // SAFETY: by contract of this function; a pointer that is not null has that many bytes.
+    unsafe {
+        if ffi::sqlite3_value_type(value) == ffi::SQLITE_NULL {
+            return None;
+        }
+        let bytes = match as_blob {
+            true => ffi::sqlite3_value_blob(value).cast::<u8>(),
+            false => ffi::sqlite3_value_text(value),
+        };
+        let size = usize::try_from(ffi::sqlite3_value_bytes(value)).unwrap_or(0);
+        match bytes.is_null() {
+            true => (size == 0).then_some(&[]),
+            false => Some(std::slice::from_raw_parts(bytes, size)),
+        }
+    }
+}
+
+/// Counts what looking at so many bytes costs; false once the statement has to end.
+///
+/// # Safety
+///
+/// `context` is that of a function added by [`add_to`].
+unsafe fn may_look_at(context: *mut ffi::sqlite3_context, size: usize) -> bool {
+    // SAFETY: by contract of this function; SQLite copies the message.
+    unsafe {
+        let mut state = lock(state_of(context));
+        state.count_steps((size / BYTES_PER_STEP) as u64);
+        let goes_on = state.noted().is_none();
+        drop(state);
+        if !goes_on {
+            ffi::sqlite3_result_error(context, c"failed".as_ptr(), -1);
+        }
+        goes_on
+    }
+}
+
+/// # Safety
+///
+/// `context` is that of a function added by [`add_to`].
+unsafe fn answer(context: *mut ffi::sqlite3_context, text: &[u8]) {
+    let (start, size) = (text.as_ptr().cast(), text.len() as u64);
+    let (copy, encoding) = (ffi::SQLITE_TRANSIENT(), ffi::SQLITE_UTF8 as _);
+    // SAFETY: by contract of this function; SQLite copies the text.
+    unsafe { ffi::sqlite3_result_text64(context, start, size, copy, encoding) };
+}
+
+unsafe extern "C" fn instr(
+    context: *mut ffi::sqlite3_context,
+    _: c_int,
+    arguments: *mut *mut ffi::sqlite3_value,
+) {
+    // SAFETY: there are two arguments, and it is this function's context.
+    unsafe {
+        let [hay, needle] = [*arguments, *arguments.add(1)];
+        let is_blob = |value| ffi::sqlite3_value_type(value) == ffi::SQLITE_BLOB;
+        let as_blobs = is_blob(hay) && is_blob(needle);
+        let (Some(hay), Some(needle)) = (bytes_of(hay, as_blobs), bytes_of(needle, as_blobs))
+        else {
+            return;
+        };
+        if may_look_at(context, hay.len() + needle.len()) {
+            let place = match as_blobs {
+                true => linear::byte_place(hay, needle),
+                false => linear::char_place(hay, needle),
+            };
+            ffi::sqlite3_result_int64(context, place as i64);
+        }
+    }
+}
+
+unsafe extern "C" fn replace(
+    context: *mut ffi::sqlite3_context,
+    _: c_int,
+    arguments: *mut *mut ffi::sqlite3_value,
+) {
+    // SAFETY: there are three arguments, and it is this function's context.
+    unsafe {
+        let (Some(hay), Some(needle)) =
+            (bytes_of(*arguments, false), bytes_of(*arguments.add(1), false))
+        else {
+            return;
+        };
+        // SQLite takes one that begins with a zero byte for empty.
+        if needle.first().is_none_or(|first| *first == 0) {
+            return answer(context, hay);
+        }
+        let Some(other) = bytes_of(*arguments.add(2), false) else { return };
+        if may_look_at(context, hay.len() + needle.len() + other.len()) {
+            match linear::replaced(hay, needle, other, SQL_VALUE_SIZE_MAX) {
+                Some(text) => answer(context, &text),
+                None => ffi::sqlite3_result_error_toobig(context),
+            }
+        }
+    }
+}
+
+/// # Safety
+///
+/// As for the functions that it does the work of.
+unsafe fn trim_by(
+    context: *mut ffi::sqlite3_context,
+    arguments: *mut *mut ffi::sqlite3_value,
+    trim: impl for<'t> Fn(&Chars<'_>, &'t [u8]) -> &'t [u8],
+) {
+    // SAFETY: there are two arguments, and it is this function's context.
+    unsafe {
+        let (Some(text), Some(chars)) =
+            (bytes_of(*arguments, false), bytes_of(*arguments.add(1), false))
+        else {
+            return;
+        };
+        if !may_look_at(context, chars.len()) {
+            return;
+        }
+        let chars = Chars::of(chars);
+        // Of each length one is looked for at each place.
+        if may_look_at(context, text.len().saturating_mul(chars.sizes_count())) {
+            answer(context, trim(&chars, text));
+        }
+    }
+}
+
+unsafe extern "C" fn trim(
+    context: *mut ffi::sqlite3_context,
+    _: c_int,
+    arguments: *mut *mut ffi::sqlite3_value,
+) {
+    // SAFETY: as this function is called.
+    unsafe { trim_by(context, arguments, |chars, text| chars.trim_end(chars.trim_start(text))) };
+}
+
+unsafe extern "C" fn ltrim(
+    context: *mut ffi::sqlite3_context,
+    _: c_int,
+    arguments: *mut *mut ffi::sqlite3_value,
+) {
+    // SAFETY: as this function is called.
+    unsafe { trim_by(context, arguments, |chars, text| chars.trim_start(text)) };
+}
+
+unsafe extern "C" fn rtrim(
+    context: *mut ffi::sqlite3_context,
+    _: c_int,
+    arguments: *mut *mut ffi::sqlite3_value,
+) {
+    // SAFETY: as this function is called.
+    unsafe { trim_by(context, arguments, |chars, text| chars.trim_end(text)) };
 }

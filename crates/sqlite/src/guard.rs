@@ -9,7 +9,6 @@ use std::sync::Arc;
 use rusqlite::ffi;
 
 use crate::failure::Failure;
-use crate::memory;
 use crate::state::{Origin, SharedState, lock};
 
 /// Tables, indexes, triggers and views whose names begin so are ours.
@@ -32,10 +31,7 @@ const QUERY_PRAGMAS: [&str; 6] =
     ["table_info", "table_xinfo", "table_list", "index_list", "index_info", "foreign_key_list"];
 
 /// Steps of SQLite's virtual machine between two looks at the budget.
-const PROGRESS_STEPS: u64 = 1000;
-
-/// Bytes allocated that count as one step: about as much work.
-const BYTES_PER_STEP: u64 = 16;
+pub(crate) const PROGRESS_STEPS: u64 = 1000;
 
 /// Bytes of memory that a page takes in SQLite's cache, at most.
 const CACHED_PAGE_SIZE: usize = 4608;
@@ -85,14 +81,10 @@ impl Guard {
     fn go_on(&self) -> bool {
         let cache_pages = self.cache_size() / CACHED_PAGE_SIZE;
         let mut state = lock(&self.state);
-        state.steps += PROGRESS_STEPS + memory::take_allocated() / BYTES_PER_STEP;
-        let limits = *state.view.limits();
-        if state.steps > limits.statement_steps_max {
-            state.fail(Failure::budget(format!("{} steps", limits.statement_steps_max)));
-        }
+        state.count_steps(PROGRESS_STEPS);
         // What fills the cache beyond what was read was written. Rough, but before the memory is
         // gone; the exact count is taken at the commit.
-        let pages_max = limits.mutation_pages_max;
+        let pages_max = state.view.limits().mutation_pages_max;
         if state.writes && cache_pages > state.reads.count() + pages_max + WARM_PAGES {
             state.fail(Failure::budget(format!("{pages_max} changed pages")));
         }

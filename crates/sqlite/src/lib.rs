@@ -34,6 +34,7 @@ mod functions;
 mod guard;
 #[cfg(target_arch = "wasm32")]
 mod host;
+mod linear;
 mod local_time;
 mod memory;
 mod params;
@@ -49,9 +50,10 @@ mod view;
 mod writer;
 
 pub use failure::{Failure, Run};
-pub use params::Params;
+pub use memory::give_back_memory;
 pub use read_set::ReadSet;
 pub use reader::Reader;
+pub use tidelog_types::Params;
 pub use transaction::Transaction;
-pub use view::{Limits, View};
+pub use view::View;
 pub use writer::Writer;

@@ -1,33 +1,21 @@
 //! What a query's parameters are bound to.
 
-use tidelog_types::Value;
+use tidelog_types::{Params, Value};
 
 use crate::failure::Failure;
 
-/// Values for the parameters of a query.
+/// One value for each of `names`, the parameters of a statement in their order (`None` for `?`).
 ///
-/// Each parameter must have a value and each value a parameter; else the query fails with
-/// [`Failure::Sql`].
-#[derive(Clone, Debug, Default, PartialEq)]
-pub enum Params {
-    /// There are none.
-    #[default]
-    None,
-    /// By place, from the first parameter on.
-    Positional(Vec<Value>),
-    /// By name, with or without the prefix `:`, `@` or `$`.
-    Named(Vec<(String, Value)>),
-}
-
-impl Params {
-    /// One value for each of `names`, the parameters of a statement in their order (`None` for
-    /// `?`).
-    pub(crate) fn arrange(&self, names: &[Option<String>]) -> Result<Vec<&Value>, Failure> {
-        match self {
-            Self::None => by_place(&[], names),
-            Self::Positional(values) => by_place(values, names),
-            Self::Named(pairs) => by_name(pairs, names),
-        }
+/// # Errors
+///
+/// [`Failure::Sql`] if a parameter has no value, or a value no parameter.
+pub(crate) fn arrange<'v>(
+    params: &'v Params,
+    names: &[Option<String>],
+) -> Result<Vec<&'v Value>, Failure> {
+    match params {
+        Params::Positional(values) => by_place(values, names),
+        Params::Named(pairs) => by_name(pairs, names),
     }
 }
 
@@ -76,19 +64,19 @@ mod tests {
     fn names_match_with_and_without_their_prefix() {
         let params =
             Params::Named(vec![("a".into(), Value::Integer(1)), ("$b".into(), Value::Integer(2))]);
-        let values = params.arrange(&names(&["$b", ":a"])).unwrap();
+        let values = arrange(&params, &names(&["$b", ":a"])).unwrap();
         assert_eq!(values, [&Value::Integer(2), &Value::Integer(1)]);
     }
 
     #[test]
     fn a_value_too_many_and_one_too_few_are_errors() {
         let one = Params::Positional(vec![Value::Null]);
-        assert!(one.arrange(&names(&[])).is_err());
-        assert!(one.arrange(&names(&["?", "?"])).is_err());
-        assert!(Params::None.arrange(&names(&["?"])).is_err());
+        assert!(arrange(&one, &names(&[])).is_err());
+        assert!(arrange(&one, &names(&["?", "?"])).is_err());
+        assert!(arrange(&Params::NONE, &names(&["?"])).is_err());
         let named = Params::Named(vec![("a".into(), Value::Null)]);
-        assert!(named.arrange(&names(&[])).is_err());
-        assert!(named.arrange(&names(&[":a", ":b"])).is_err());
-        assert!(named.arrange(&names(&[":a", "?"])).is_err());
+        assert!(arrange(&named, &names(&[])).is_err());
+        assert!(arrange(&named, &names(&[":a", ":b"])).is_err());
+        assert!(arrange(&named, &names(&[":a", "?"])).is_err());
     }
 }

@@ -1,10 +1,10 @@
 //! The connection that runs queries.
 
-use tidelog_types::{Rows, Value};
+use tidelog_types::{Params, Rows, Value};
 
 use crate::connection::{Connection, Lazy, Script};
 use crate::failure::{Failure, Run};
-use crate::params::Params;
+use crate::params::arrange;
 use crate::read_set::ReadSet;
 use crate::state::{Origin, lock};
 use crate::statement::{Stepping, to_value};
@@ -106,7 +106,7 @@ fn step_through(
     if !statement.is_read_only() {
         return Err(Failure::ReadOnly);
     }
-    let values = params.arrange(statement.names())?;
+    let values = arrange(params, statement.names())?;
     let mut stepping = statement.start(&values).map_err(|code| connection.failure(code))?;
     let mut rows = Rows::default();
     let mut more = stepping.step().map_err(|code| connection.failure(code))?;

@@ -36,6 +36,9 @@ impl Origin {
     }
 }
 
+/// Bytes allocated that count as one step: about as much work.
+const BYTES_PER_STEP: u64 = 16;
+
 /// A connection's side of a [`View`], for one transaction at a time.
 #[derive(Debug)]
 pub(crate) struct State {
@@ -53,7 +56,8 @@ pub(crate) struct State {
     fault: Option<Pgid>,
     /// The first failure of a callback. It outranks what SQLite says.
     failure: Option<Failure>,
-    /// Steps that the running statement has taken, and what its allocations count for.
+    /// Steps that the running transaction has taken, and what its allocations count for; those of
+    /// the running statement alone in a migration, which may go over all rows with each.
     pub steps: u64,
     /// Whether the app has changed anything in this transaction, for `changes()`.
     pub app_changed: bool,
@@ -91,8 +95,20 @@ impl State {
 
     /// Counts steps and bytes from here on for another statement.
     pub fn start_statement(&mut self) {
-        self.steps = 0;
+        if self.origin == Origin::Migration {
+            self.steps = 0;
+        }
         memory::take_allocated();
+    }
+
+    /// The running statement has taken so many steps more. With what it has allocated meanwhile
+    /// they count towards the budget of its transaction.
+    pub fn count_steps(&mut self, steps: u64) {
+        self.steps += steps + memory::take_allocated() / BYTES_PER_STEP;
+        let steps_max = self.view.limits().statement_steps_max;
+        if self.steps > steps_max {
+            self.fail(Failure::budget(format!("{steps_max} steps")));
+        }
     }
 
     pub fn fault(&self) -> Option<Pgid> {

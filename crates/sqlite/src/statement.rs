@@ -149,6 +149,14 @@ impl Stepping<'_> {
         }
     }
 
+    /// Steps that it has taken; counts from 0 again.
+    pub fn take_steps(&self) -> u64 {
+        let counter = ffi::SQLITE_STMTSTATUS_VM_STEP;
+        // SAFETY: `raw` is a prepared statement.
+        let steps = unsafe { ffi::sqlite3_stmt_status(self.raw, counter, 1) };
+        u64::try_from(steps).unwrap_or(0)
+    }
+
     pub fn columns_count(&self) -> usize {
         // SAFETY: `raw` is a prepared statement.
         let count = unsafe { ffi::sqlite3_column_count(self.raw) };

@@ -3,37 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tidelog_types::limits::{
-    FAULT_PAGES_MAX, MUTATION_PAGES_MAX, PAGE_SIZE, READ_SET_PAGES_MAX, ROWS_SIZE_MAX,
-    STATEMENT_STEPS_MAX,
-};
+use tidelog_types::limits::{Limits, PAGE_SIZE};
 use tidelog_types::{Page, PageSet, Pgid};
 
 use crate::pool::Pool;
-
-/// How much one transaction or query may take. The defaults are the limits of `types`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Pages that one transaction may read.
-    pub read_set_pages_max: usize,
-    /// Virtual machine steps that one statement may take.
-    pub statement_steps_max: u64,
-    /// Pages that one transaction may change.
-    pub mutation_pages_max: usize,
-    /// Bytes of encoded rows that one query may answer with.
-    pub rows_size_max: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            read_set_pages_max: READ_SET_PAGES_MAX,
-            statement_steps_max: STATEMENT_STEPS_MAX,
-            mutation_pages_max: MUTATION_PAGES_MAX,
-            rows_size_max: ROWS_SIZE_MAX,
-        }
-    }
-}
 
 /// What the connections of one document read: its base pages, and an overlay over them.
 ///
@@ -83,11 +56,7 @@ impl View {
     #[must_use]
     pub fn new(pool_pages_max: usize, db_pages: u32) -> Self {
         let base = Base { pool: Pool::new(pool_pages_max, db_pages), now_ms: 0 };
-        Self {
-            base: Arc::new(Mutex::new(base)),
-            overlay: Arc::default(),
-            limits: Limits::default(),
-        }
+        Self { base: Arc::new(Mutex::new(base)), overlay: Arc::default(), limits: Limits::DEFAULT }
     }
 
     /// The same view for connections with other limits.
@@ -96,7 +65,9 @@ impl View {
         Self { limits, ..self }
     }
 
-    pub(crate) fn limits(&self) -> &Limits {
+    /// How much connections may take, and whoever keeps something beside them.
+    #[must_use]
+    pub fn limits(&self) -> &Limits {
         &self.limits
     }
 
@@ -160,7 +131,7 @@ impl View {
     /// 2^`kth` of those that are not in memory, so that a scan faults seldom.
     #[must_use]
     pub fn to_fetch(&self, fault: Pgid, kth: u32) -> Vec<Pgid> {
-        let count = 1_usize.checked_shl(kth).unwrap_or(usize::MAX).min(FAULT_PAGES_MAX as usize);
+        let count = 1_usize.checked_shl(kth).unwrap_or(usize::MAX).min(self.limits.fault_pages_max);
         self.absent(fault.0, count)
     }
 
@@ -172,10 +143,10 @@ impl View {
         pgids
     }
 
-    /// Pages of what readers see that are not in memory, at most [`FAULT_PAGES_MAX`].
+    /// Pages of what readers see that are not in memory, at most [`Limits::fault_pages_max`].
     #[must_use]
     pub fn missing(&self) -> Vec<Pgid> {
-        self.absent(1, FAULT_PAGES_MAX as usize)
+        self.absent(1, self.limits.fault_pages_max)
     }
 
     /// Up to `count` pages from `first` on that readers see and that are not in memory.

@@ -41,6 +41,13 @@ impl Writer {
         }
     }
 
+    /// Steps of SQLite's virtual machine that the last transaction took, and what its allocations
+    /// count for.
+    #[must_use]
+    pub fn steps(&self) -> u64 {
+        lock(self.connection.state()).steps
+    }
+
     fn take_written(&mut self) -> PageSet {
         let mut state = lock(self.connection.state());
         let set = state.take_written();

@@ -5,7 +5,8 @@
 mod common;
 
 use common::{Document, GOLDEN_HASH, Numbers, SCHEMA, failure, run_script, statements};
-use tidelog_sqlite::{Failure, Limits, Params, View};
+use tidelog_sqlite::{Failure, Params, View};
+use tidelog_types::limits::Limits;
 use tidelog_types::{PageSet, Value};
 
 fn warm(document: &mut Document, sql: &str) -> PageSet {
@@ -122,6 +123,6 @@ fn writers_may_move_between_threads() {
     for (seed, other) in (0..4).zip(others) {
         assert_eq!(other.join().unwrap(), run_script(seed, 40).store.hash());
     }
-    let rows = document.reader.query("select max(a) from t", &Params::None).unwrap();
+    let rows = document.reader.query("select max(a) from t", &Params::NONE).unwrap();
     assert_eq!(rows.decode(), [[Value::Integer(3)]]);
 }

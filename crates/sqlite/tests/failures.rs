@@ -5,8 +5,9 @@
 mod common;
 
 use common::{Document, failure, text};
-use tidelog_sqlite::{Failure, Limits, Params, Run, View};
+use tidelog_sqlite::{Failure, Params, Run, View};
 use tidelog_types::Value;
+use tidelog_types::limits::Limits;
 
 fn todos() -> Document {
     todos_on(View::new(1000, 0))
@@ -198,19 +199,41 @@ fn a_query_that_does_much_in_each_step_ends_too() {
 }
 
 #[test]
-fn every_statement_has_a_budget_of_its_own() {
-    let limits = Limits { statement_steps_max: 20_000, ..Limits::default() };
+fn a_mutation_has_one_budget_and_each_query_its_own() {
+    let limits = Limits { statement_steps_max: 30_000, ..Limits::default() };
     let mut document = limited(limits);
     let count = "with recursive c (x) as (select 1 union all select x + 1 from c where x < 1000)
                  select max(x) from c;";
     for _ in 0..3 {
         document.query(count);
+        document.app(count).unwrap();
     }
-    document.app(&count.repeat(3)).unwrap();
+    let over = Failure::Budget { what: "30000 steps".into() };
+    assert_eq!(document.app_failure(&count.repeat(3)), over);
+    assert_eq!(
+        document.app_failure(&"select 1;".repeat(10_000)),
+        over,
+        "too short to be looked at"
+    );
     let too_long = count.replace("1000", "10000");
-    let over = Failure::Budget { what: "20000 steps".into() };
     assert_eq!(document.query_failure(&too_long), over);
     assert_eq!(document.app_failure(&too_long), over);
+}
+
+#[test]
+fn a_document_stops_growing_where_one_entry_could_not_carry_it() {
+    let limits = Limits { document_pages_max: 20, ..Limits::default() };
+    let mut document = limited(limits);
+    let add = |count: u32| {
+        format!(
+            "with recursive c (x) as (select 1 union all select x + 1 from c where x < {count})
+             insert into todo select hex(zeroblob(2000)) || x, '', '' from c"
+        )
+    };
+    let over = Failure::Budget { what: "20 pages in a document".into() };
+    assert_eq!(document.app_failure(&add(40)), over);
+    document.app(&add(2)).unwrap();
+    assert_eq!(document.query("select count(*) from todo"), [[Value::Integer(3)]]);
 }
 
 #[test]

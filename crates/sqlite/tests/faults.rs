@@ -25,7 +25,7 @@ fn a_cold_scan_of_20_mib_takes_less_than_200_runs() {
     let view = store.view(100);
     let mut reader = Reader::new(&view);
     let sql = "select sum(length(body)) from t";
-    let (rows, runs) = store.serve(&view, || reader.query(sql, &Params::None));
+    let (rows, runs) = store.serve(&view, || reader.query(sql, &Params::NONE));
     assert_eq!(rows.unwrap().decode(), [[Value::Integer(20_400_000)]]);
     assert!(runs < 200, "{runs} runs");
     // It ran with all of its pages, and lets go of them afterwards.
@@ -66,7 +66,7 @@ fn compare_with_plain_sqlite(seed: u64) {
         assert!(view.pool_pages() <= 16);
         if number % 10 == 9 {
             for table in TABLES {
-                let (rows, _) = store.serve(&view, || reader.query(table, &Params::None));
+                let (rows, _) = store.serve(&view, || reader.query(table, &Params::NONE));
                 assert_eq!(rows.unwrap().decode(), plain_rows(&plain, table), "{table}");
                 view.evict();
             }
@@ -116,7 +116,7 @@ fn a_fault_that_sqlite_swallows_is_noticed() {
     let mut reader = Reader::new(&view);
     let sql = "select b from t where a = 3";
     // SQLite goes on without its statistics, and would answer.
-    assert_eq!(reader.query(sql, &Params::None), Run::Fault(stat));
+    assert_eq!(reader.query(sql, &Params::NONE), Run::Fault(stat));
     assert_eq!(Writer::new(&view).write(&mut |tx| tx.run_app(sql, &[])), Run::Fault(stat));
     // Nor does work that drops the error get away with it.
     let run = Writer::new(&view).write(&mut |tx| {
@@ -126,7 +126,7 @@ fn a_fault_that_sqlite_swallows_is_noticed() {
     });
     assert_eq!(run, Run::Fault(stat));
     view.fill(document.store.fetch(vec![stat]));
-    let rows = reader.query(sql, &Params::None).unwrap();
+    let rows = reader.query(sql, &Params::NONE).unwrap();
     assert_eq!(rows.decode(), [[Value::Integer(4)]]);
 }
 
@@ -152,14 +152,14 @@ fn every_page_may_be_the_one_that_is_missing() {
     let expected = {
         let view = store.view(1000);
         let mut reader = Reader::new(&view);
-        store.serve(&view, || reader.query(sql, &Params::None)).0.unwrap()
+        store.serve(&view, || reader.query(sql, &Params::NONE)).0.unwrap()
     };
     for missing in 1..=store.db_pages {
         let view = store.view(1000);
         let rest = (1..=store.db_pages).filter(|pgid| *pgid != missing).map(Pgid);
         view.fill(store.fetch(rest.collect()));
         let mut reader = Reader::new(&view);
-        let (rows, runs) = store.serve(&view, || reader.query(sql, &Params::None));
+        let (rows, runs) = store.serve(&view, || reader.query(sql, &Params::NONE));
         assert_eq!(rows.unwrap(), expected, "without page {missing}");
         assert!(runs <= 2);
     }
@@ -186,7 +186,7 @@ fn a_view_says_what_it_lacks_and_gives_a_file_that_plain_sqlite_reads() {
     assert_eq!(check, "ok");
     let mut reader = Reader::new(&view);
     for table in TABLES {
-        let rows = reader.query(table, &Params::None).unwrap().decode();
+        let rows = reader.query(table, &Params::NONE).unwrap().decode();
         assert_eq!(rows, plain_rows(&plain, table), "{table}");
     }
 }
@@ -196,7 +196,7 @@ fn an_empty_database_answers_and_exports() {
     let view = View::new(10, 0);
     assert_eq!(view.image(), Some(Vec::new()));
     assert_eq!(view.schema_cookie(), Some(0));
-    let rows = Reader::new(&view).query("select name from sqlite_schema", &Params::None);
+    let rows = Reader::new(&view).query("select name from sqlite_schema", &Params::NONE);
     assert_eq!(rows.unwrap().count, 0);
     let ((), set) = Writer::new(&view).write(&mut |_| Ok(())).unwrap();
     assert_eq!((set.db_pages, set.pages.len()), (0, 0));

@@ -2,7 +2,6 @@
 
 use std::fmt;
 
-use tidelog_types::limits::ENTRIES_IN_FLIGHT_MAX;
 use tidelog_types::{Lsn, LsnRange};
 
 /// What one client holds of the storage journal, and what it was sent.
@@ -18,6 +17,8 @@ pub struct Follower {
     sent: Lsn,
     /// The changes since `sent` are being read for it.
     catching_up: bool,
+    /// Entries that it may have been sent and not yet acknowledged.
+    in_flight_max: u64,
 }
 
 /// What to do for a follower now.
@@ -32,10 +33,10 @@ pub enum FollowerStep {
 }
 
 impl Follower {
-    /// A follower who holds everything before `next`.
+    /// A follower who holds everything before `next`, and may be sent so many entries unread.
     #[must_use]
-    pub fn new(next: Lsn) -> Self {
-        Self { received: next, sent: next, catching_up: false }
+    pub fn new(next: Lsn, in_flight_max: u64) -> Self {
+        Self { received: next, sent: next, catching_up: false, in_flight_max }
     }
 
     /// What it was sent: everything before this.
@@ -75,7 +76,7 @@ impl Follower {
     }
 
     fn has_room(&self) -> bool {
-        self.sent.get() - self.received.get() < ENTRIES_IN_FLIGHT_MAX
+        self.sent.get() - self.received.get() < self.in_flight_max
     }
 }
 
@@ -90,13 +91,15 @@ impl fmt::Display for Follower {
 mod tests {
     use super::*;
 
+    const IN_FLIGHT_MAX: u64 = 16;
+
     fn lsn(number: u64) -> Lsn {
         Lsn::new(number).expect("not 0")
     }
 
     #[test]
     fn one_who_is_up_to_date_gets_each_entry() {
-        let mut follower = Follower::new(lsn(4));
+        let mut follower = Follower::new(lsn(4), IN_FLIGHT_MAX);
         assert_eq!(follower.on_entry(LsnRange::one(lsn(4))), FollowerStep::SendEntry);
         assert_eq!(follower.on_entry(LsnRange::one(lsn(5))), FollowerStep::SendEntry);
         assert_eq!(follower.to_string(), "received 4 sent 6");
@@ -104,7 +107,7 @@ mod tests {
 
     #[test]
     fn one_who_lags_gets_one_entry_for_all_that_it_lacks() {
-        let mut follower = Follower::new(lsn(4));
+        let mut follower = Follower::new(lsn(4), IN_FLIGHT_MAX);
         assert_eq!(follower.next_step(lsn(9)), FollowerStep::CatchUp(lsn(4)));
         assert_eq!(follower.on_entry(LsnRange::one(lsn(9))), FollowerStep::Rest);
         follower.caught_up(lsn(9));
@@ -115,9 +118,9 @@ mod tests {
 
     #[test]
     fn one_who_does_not_read_is_sent_nothing_more() {
-        let mut follower = Follower::new(lsn(1));
+        let mut follower = Follower::new(lsn(1), IN_FLIGHT_MAX);
         let mut at = lsn(1);
-        for _ in 0..ENTRIES_IN_FLIGHT_MAX {
+        for _ in 0..IN_FLIGHT_MAX {
             assert_eq!(follower.on_entry(LsnRange::one(at)), FollowerStep::SendEntry);
             at = at.next();
         }

@@ -7,7 +7,7 @@
 //! ```text
 //! client                                    server
 //!   Hello, Open(position)  ───────────────▶
-//!                          ◀───────────────  Opened(position, next timeline LSN wanted)
+//!                          ◀───────────────  Opened(position, next timeline LSN wanted, lives)
 //!   Frames(timeline range) ───────────────▶
 //!                          ◀───────────────  Entry(storage range), Acked(timeline LSN)
 //!   Received(storage LSN)  ───────────────▶
@@ -31,7 +31,8 @@ mod sender;
 
 pub use follower::{Follower, FollowerStep};
 pub use message::{
-    ByeReason, EntryPart, FromServer, Intent, MessageError, Origin, PROTOCOL_VERSION, Refusal,
-    ToServer, WireFrame, decode_message, encode_message,
+    ByeReason, Channel, CodedPage, EntryPart, FromRoom, FromServer, Intent, MessageError, Origin,
+    PROTOCOL_VERSION, PageCoding, ProbeId, Refusal, ToRoom, ToServer, WireFrame, decode_message,
+    encode_message,
 };
 pub use sender::{PeerAhead, Sender};

@@ -12,14 +12,27 @@
 //!
 //! The version comes first so that two sides that do not speak the same one can still say so.
 
-use serde::{Deserialize, Serialize};
-use tidelog_types::limits::MESSAGE_SIZE_MAX;
-use tidelog_types::{CallId, ClientId, JournalId, Lsn, LsnRange, Page, Pgid, Position};
+use std::fmt;
+
+use serde::de::{Error as _, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+use tidelog_types::limits::{MESSAGE_FRAMES_MAX, MESSAGE_SIZE_MAX};
+use tidelog_types::{
+    CallId, ClientId, EntryHash, JournalId, Life, Lineage, Lsn, LsnRange, Page, Pgid, Position,
+};
 
 use crate::codec;
 
 /// The version of the protocol that this code speaks.
 pub const PROTOCOL_VERSION: u16 = 1;
+
+/// The client's number for a document on one connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Channel(pub u32);
+
+/// The client's number for a question about a document; echoed in the answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ProbeId(pub u32);
 
 /// What a client says.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -31,10 +44,22 @@ pub enum ToServer {
         /// What proves who it is; absent on a development server.
         token: Option<String>,
     },
-    /// Follow this document, under this number.
+    /// Answered by [`FromServer::Pong`]: is anybody there?
+    Ping,
+    /// About one document.
+    About {
+        /// Which.
+        channel: Channel,
+        /// What is said of it.
+        body: ToRoom,
+    },
+}
+
+/// What a client says of a document.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum ToRoom {
+    /// Follow this document under the channel's number.
     Open {
-        /// The client's number for the document on this connection.
-        channel: u32,
         /// The document's id.
         document: String,
         /// The doctype that the client knows it by, encoded.
@@ -49,56 +74,75 @@ pub enum ToServer {
     },
     /// Timeline frames `first..first + frames.len()`, durable at the client.
     Frames {
-        /// Which document.
-        channel: u32,
+        /// Who wrote them: frames of two lives travel in two messages.
+        life: Life,
         /// LSN of the first frame.
         first: Lsn,
-        /// The frames.
+        /// The frames, so many at most: [`MESSAGE_FRAMES_MAX`].
+        #[serde(deserialize_with = "frames")]
         frames: Vec<WireFrame>,
     },
     /// Pages of a local document that is to become the server's.
     Seed {
-        /// Which document.
-        channel: u32,
         /// Where the client's storage journal stands.
         position: Position,
         /// Size of the database in pages.
         db_pages: u32,
         /// Some of its pages.
-        pages: Vec<(Pgid, Page)>,
+        pages: Vec<CodedPage>,
         /// Whether these are the last.
         last: bool,
     },
     /// The client holds all storage entries before `next`.
     Received {
-        /// Which document.
-        channel: u32,
         /// The first LSN that it lacks.
         next: Lsn,
     },
-    /// Where does the storage journal stand? Answered by [`FromServer::Probed`].
+    /// Where does the storage journal stand? Answered by [`FromRoom::Probed`].
     Probe {
-        /// Which document.
-        channel: u32,
         /// Echoed in the answer.
-        request: u32,
+        probe: ProbeId,
     },
     /// The client follows the document no longer.
-    Close {
-        /// Which document.
-        channel: u32,
-    },
-    /// Answered by [`FromServer::Pong`]: is anybody there?
-    Ping,
+    Close,
+}
+
+/// Frames of few bytes take more room in memory than in a message, so their number has a bound of
+/// its own, which is looked at while they are read.
+fn frames<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<WireFrame>, D::Error> {
+    struct Frames;
+    impl<'de> Visitor<'de> for Frames {
+        type Value = Vec<WireFrame>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "at most {MESSAGE_FRAMES_MAX} frames")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<Self::Value, A::Error> {
+            let mut frames = Vec::new();
+            while let Some(frame) = sequence.next_element()? {
+                if frames.len() == MESSAGE_FRAMES_MAX {
+                    return Err(A::Error::invalid_length(MESSAGE_FRAMES_MAX + 1, &self));
+                }
+                frames.push(frame);
+            }
+            Ok(frames)
+        }
+    }
+    deserializer.deserialize_seq(Frames)
 }
 
 /// What a client wants of a document.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Intent {
     /// Follow it, creating it if neither side ever had it.
     Follow,
-    /// Make the client's local copy the server's, if the server has none of that name.
-    Offer,
+    /// Make the client's local copy the server's, if what the server has of that name is nothing,
+    /// or an earlier state of that copy.
+    Offer {
+        /// Who wrote the copy's storage journal.
+        lives: Lineage,
+    },
 }
 
 /// One timeline frame on its way: the same body as on disk.
@@ -111,76 +155,104 @@ pub struct WireFrame {
     pub body: Vec<u8>,
 }
 
+/// A page on its way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CodedPage {
+    /// Which page.
+    pub pgid: Pgid,
+    /// What it is.
+    pub coding: PageCoding,
+}
+
+/// How a page travels.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PageCoding {
+    /// As it is.
+    Whole(Page),
+}
+
+impl CodedPage {
+    /// The page and its number.
+    #[must_use]
+    pub fn decoded(self) -> (Pgid, Page) {
+        let PageCoding::Whole(page) = self.coding;
+        (self.pgid, page)
+    }
+}
+
+impl From<(Pgid, Page)> for CodedPage {
+    fn from((pgid, page): (Pgid, Page)) -> Self {
+        Self { pgid, coding: PageCoding::Whole(page) }
+    }
+}
+
 /// What a server says.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum FromServer {
     /// The answer to Hello.
     Welcome,
-    /// The answer to Open: the document is followed from now on.
-    Opened {
-        /// Which document.
-        channel: u32,
-        /// Where the server's storage journal stands.
-        storage: Position,
-        /// The first timeline LSN that the server has not applied.
-        wanted: Lsn,
-    },
-    /// The server has no such document and would take the client's: send [`ToServer::Seed`].
-    SeedWanted {
-        /// Which document.
-        channel: u32,
-    },
-    /// The seed is the server's first entry now, on its disk. Opened follows.
-    Seeded {
-        /// Which document.
-        channel: u32,
-    },
-    /// A storage entry, or a part of one, on the server's disk.
-    Entry {
-        /// Which document.
-        channel: u32,
-        /// The part.
-        part: EntryPart,
-    },
-    /// All timeline frames before `next` are on the server's disk.
-    Acked {
-        /// Which document.
-        channel: u32,
-        /// The first that is not.
-        next: Lsn,
-    },
-    /// Where the storage journal stands, on the server's disk.
-    Probed {
-        /// Which document.
-        channel: u32,
-        /// The request's number.
-        request: u32,
-        /// The next LSN.
-        next: Lsn,
-    },
-    /// The server will not serve this document; the channel is closed.
-    Refused {
-        /// Which document.
-        channel: u32,
-        /// Why.
-        refusal: Refusal,
-    },
-    /// The frames from `lsn` on stay undecided for now.
-    Undecided {
-        /// Which document.
-        channel: u32,
-        /// The first of them.
-        lsn: Lsn,
-        /// Why, for a person to read.
-        reason: String,
-    },
+    /// The answer to Ping.
+    Pong,
     /// The server closes the connection.
     Bye {
         /// Why.
         reason: ByeReason,
     },
-    /// The answer to Ping.
-    Pong,
+    /// About one document.
+    About {
+        /// Which.
+        channel: Channel,
+        /// What is said of it.
+        body: FromRoom,
+    },
+}
+
+/// What a server says of a document.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum FromRoom {
+    /// The answer to Open: the document is followed from now on.
+    Opened {
+        /// Where the server's storage journal stands.
+        storage: Position,
+        /// The entries that follow begin here: where the client's position is, if the server has
+        /// it, and else at the first LSN.
+        from: Lsn,
+        /// The first LSN of the client's timeline that the server has not applied.
+        wanted: Lsn,
+        /// Who wrote what the server has applied of it.
+        lives: Lineage,
+    },
+    /// The server has no such document, or an earlier state of it, and would take the client's:
+    /// send [`ToRoom::Seed`].
+    SeedWanted,
+    /// What the client offered is the server's, on its disk. Opened follows.
+    Seeded {
+        /// Where its storage journal stands: what was offered, with the chain that it has here.
+        position: Position,
+    },
+    /// A storage entry, or a part of one, on the server's disk.
+    Entry(EntryPart),
+    /// All timeline frames before `next` are on the server's disk.
+    Acked {
+        /// The first that is not.
+        next: Lsn,
+    },
+    /// The frames from `lsn` on stay undecided for now.
+    Undecided {
+        /// The first of them.
+        lsn: Lsn,
+        /// Why, for a person to read.
+        reason: String,
+    },
+    /// Where the storage journal stands, on the server's disk.
+    Probed {
+        /// The question's number.
+        probe: ProbeId,
+        /// The next LSN.
+        next: Lsn,
+    },
+    /// The server will not serve this document; the channel is closed.
+    Refused(Refusal),
 }
 
 /// A storage entry, or a part of one that is too large for one message.
@@ -195,9 +267,12 @@ pub struct EntryPart {
     /// The timeline frame that it applies or rejects, if it stands for just one.
     pub origin: Option<Origin>,
     /// Pages of this part.
-    pub pages: Vec<(Pgid, Page)>,
+    pub pages: Vec<CodedPage>,
+    /// The hash of the entry up to here, this part included. An entry of one LSN is proven by its
+    /// chain too, but one that stands for several by this alone.
+    pub hash: EntryHash,
     /// Whether this is the entry's last part.
-    pub last: bool,
+    pub is_last: bool,
 }
 
 /// A frame, by its place.
@@ -205,6 +280,8 @@ pub struct EntryPart {
 pub struct Origin {
     /// Which timeline.
     pub timeline: JournalId,
+    /// Who wrote the frame.
+    pub life: Life,
     /// Which of its frames.
     pub lsn: Lsn,
 }
@@ -241,6 +318,9 @@ pub enum Refusal {
         /// For a person to read.
         reason: String,
     },
+    /// The frames are not those of this timeline that the server has applied: another copy of the
+    /// client has written on. Open again: `Opened` tells where the two part.
+    Parted,
     /// What the server has on its disk is damaged: until somebody has mended it, it does not serve
     /// this document, or takes no frames for it.
     Damaged,
@@ -329,23 +409,41 @@ mod tests {
 
     #[test]
     fn the_bytes_of_a_message_do_not_change_unnoticed() {
-        let message = ToServer::Frames {
-            channel: 2,
+        let body = ToRoom::Frames {
+            life: Life([3; 16]),
             first: Lsn::FIRST.plus(2),
             frames: vec![WireFrame { call: CallId([5; 16]), body: vec![8, 9] }],
         };
+        let message = ToServer::About { channel: Channel(2), body };
         let hex: String = encode_message(&message).iter().map(|b| format!("{b:02x}")).collect();
         assert_eq!(
             hex,
-            "01000200000002000000030000000000000001000000000000000505050505050505050505050505050\
-             502000000000000000809"
+            "0100020000000200000001000000030303030303030303030303030303030300000000000000\
+             0100000000000000050505050505050505050505050505050200000000000000\
+             0809"
         );
+    }
+
+    #[test]
+    fn a_message_of_too_many_frames_is_refused() {
+        let of = |count| {
+            let frame = WireFrame { call: CallId([5; 16]), body: Vec::new() };
+            let first = Lsn::FIRST;
+            let (life, frames) = (Life([3; 16]), vec![frame; count]);
+            let body = ToRoom::Frames { life, first, frames };
+            encode_message(&ToServer::About { channel: Channel(2), body })
+        };
+        assert!(decode_message::<ToServer>(&of(MESSAGE_FRAMES_MAX)).is_ok());
+        assert!(decode_message::<ToServer>(&of(MESSAGE_FRAMES_MAX + 1)).is_err());
     }
 
     #[test]
     fn a_number_that_is_no_lsn_is_refused() {
         for number in [0, u64::MAX] {
-            let mut bytes = encode_message(&ToServer::Received { channel: 1, next: Lsn::FIRST });
+            let mut bytes = encode_message(&ToServer::About {
+                channel: Channel(1),
+                body: ToRoom::Received { next: Lsn::FIRST },
+            });
             let at = bytes.len() - 8;
             bytes[at..].copy_from_slice(&u64::to_le_bytes(number));
             assert!(decode_message::<ToServer>(&bytes).is_err(), "{number}");

@@ -1,8 +1,8 @@
 //! The client's half of a timeline's way to the server.
 
+use std::collections::VecDeque;
 use std::fmt;
 
-use tidelog_types::limits::FRAMES_IN_FLIGHT_SIZE_MAX;
 use tidelog_types::{Lsn, LsnRange};
 
 /// Says which timeline frames to send next.
@@ -17,7 +17,9 @@ pub struct Sender {
     /// wants: before that, any frame could be a duplicate or a gap.
     sent: Option<Lsn>,
     /// Sizes of the frames `acked..sent`, in bytes.
-    in_flight_sizes: std::collections::VecDeque<usize>,
+    in_flight_sizes: VecDeque<usize>,
+    /// The sum of them.
+    in_flight_size: usize,
 }
 
 /// The server claims frames that were never durable here: it follows another timeline, or this
@@ -35,7 +37,7 @@ impl Sender {
     /// A sender of a timeline whose frames before `acked` are known to be at the server.
     #[must_use]
     pub fn new(acked: Lsn) -> Self {
-        Self { acked, sent: None, in_flight_sizes: std::collections::VecDeque::new() }
+        Self { acked, sent: None, in_flight_sizes: VecDeque::new(), in_flight_size: 0 }
     }
 
     /// All frames before this are on the server's disk.
@@ -47,7 +49,12 @@ impl Sender {
     /// The connection broke: what was in flight may or may not have arrived.
     pub fn disconnected(&mut self) {
         self.sent = None;
+        self.forget_in_flight();
+    }
+
+    fn forget_in_flight(&mut self) {
         self.in_flight_sizes.clear();
+        self.in_flight_size = 0;
     }
 
     /// The server says which frame it wants next.
@@ -61,28 +68,34 @@ impl Sender {
         }
         self.acked = self.acked.max(wanted);
         self.sent = Some(self.acked);
-        self.in_flight_sizes.clear();
+        self.forget_in_flight();
         Ok(())
     }
 
-    /// The frames to send now: at most what the window leaves room for. `size_of` gives a frame's
-    /// size in bytes. Counts them as sent.
-    pub fn next_to_send(&mut self, durable: Lsn, size_of: impl Fn(Lsn) -> usize) -> LsnRange {
+    /// The frames to send now: at most what a window of so many bytes leaves room for. `size_of`
+    /// gives a frame's size. Counts them as sent.
+    pub fn next_to_send(
+        &mut self,
+        durable: Lsn,
+        in_flight_size_max: usize,
+        size_of: impl Fn(Lsn) -> usize,
+    ) -> LsnRange {
         let Some(sent) = self.sent else {
             return LsnRange::empty_at(self.acked);
         };
-        let mut in_flight: usize = self.in_flight_sizes.iter().sum();
+        let mut in_flight = self.in_flight_size;
         let mut end = sent;
         while end < durable {
             let size = size_of(end);
             // One frame always fits, however large: else it would never go.
-            if in_flight > 0 && in_flight + size > FRAMES_IN_FLIGHT_SIZE_MAX {
+            if in_flight > 0 && in_flight + size > in_flight_size_max {
                 break;
             }
             in_flight += size;
             self.in_flight_sizes.push_back(size);
             end = end.next();
         }
+        self.in_flight_size = in_flight;
         self.sent = Some(end);
         LsnRange::new(sent, end)
     }
@@ -94,7 +107,7 @@ impl Sender {
         }
         while self.acked < next {
             self.acked = self.acked.next();
-            self.in_flight_sizes.pop_front();
+            self.in_flight_size -= self.in_flight_sizes.pop_front().unwrap_or(0);
         }
         if let Some(sent) = &mut self.sent {
             *sent = (*sent).max(self.acked);
@@ -117,6 +130,8 @@ impl fmt::Display for Sender {
 mod tests {
     use super::*;
 
+    const WINDOW: usize = 100;
+
     fn lsn(number: u64) -> Lsn {
         Lsn::new(number).expect("not 0")
     }
@@ -124,29 +139,29 @@ mod tests {
     #[test]
     fn nothing_is_sent_before_the_server_said_what_it_wants() {
         let mut sender = Sender::new(lsn(3));
-        assert!(sender.next_to_send(lsn(9), |_| 1).is_empty());
+        assert!(sender.next_to_send(lsn(9), WINDOW, |_| 1).is_empty());
         sender.connected(lsn(5), lsn(9)).expect("5 is durable");
-        assert_eq!(sender.next_to_send(lsn(9), |_| 1).to_string(), "5..9");
-        assert_eq!(sender.next_to_send(lsn(9), |_| 1).to_string(), "9..9");
+        assert_eq!(sender.next_to_send(lsn(9), WINDOW, |_| 1).to_string(), "5..9");
+        assert_eq!(sender.next_to_send(lsn(9), WINDOW, |_| 1).to_string(), "9..9");
     }
 
     #[test]
     fn only_what_is_durable_is_sent() {
         let mut sender = Sender::new(lsn(1));
         sender.connected(lsn(1), lsn(1)).expect("1 is the head");
-        assert!(sender.next_to_send(lsn(1), |_| 1).is_empty());
-        assert_eq!(sender.next_to_send(lsn(2), |_| 1).to_string(), "1..2");
+        assert!(sender.next_to_send(lsn(1), WINDOW, |_| 1).is_empty());
+        assert_eq!(sender.next_to_send(lsn(2), WINDOW, |_| 1).to_string(), "1..2");
     }
 
     #[test]
     fn after_a_break_unacknowledged_frames_are_sent_again() {
         let mut sender = Sender::new(lsn(1));
         sender.connected(lsn(1), lsn(6)).expect("known");
-        assert_eq!(sender.next_to_send(lsn(6), |_| 1).count(), 5);
+        assert_eq!(sender.next_to_send(lsn(6), WINDOW, |_| 1).count(), 5);
         sender.on_acked(lsn(3), lsn(6)).expect("known");
         sender.disconnected();
         sender.connected(lsn(4), lsn(6)).expect("known");
-        assert_eq!(sender.next_to_send(lsn(6), |_| 1).to_string(), "4..6");
+        assert_eq!(sender.next_to_send(lsn(6), WINDOW, |_| 1).to_string(), "4..6");
     }
 
     #[test]
@@ -159,13 +174,25 @@ mod tests {
     }
 
     #[test]
+    fn what_is_acknowledged_makes_room_in_the_window() {
+        let mut sender = Sender::new(lsn(1));
+        sender.connected(lsn(1), lsn(9)).expect("known");
+        assert_eq!(sender.next_to_send(lsn(9), 30, |_| 10).to_string(), "1..4");
+        sender.on_acked(lsn(3), lsn(9)).expect("known");
+        assert_eq!(sender.next_to_send(lsn(9), 30, |_| 10).to_string(), "4..6");
+        sender.disconnected();
+        sender.connected(lsn(3), lsn(9)).expect("known");
+        assert_eq!(sender.next_to_send(lsn(9), 30, |_| 10).to_string(), "3..6");
+    }
+
+    #[test]
     fn the_window_bounds_what_is_in_flight_but_never_stops_a_large_frame() {
         let mut sender = Sender::new(lsn(1));
         sender.connected(lsn(1), lsn(10)).expect("known");
-        let large = FRAMES_IN_FLIGHT_SIZE_MAX + 1;
-        assert_eq!(sender.next_to_send(lsn(10), |_| large).to_string(), "1..2");
-        assert!(sender.next_to_send(lsn(10), |_| large).is_empty());
+        let large = WINDOW + 1;
+        assert_eq!(sender.next_to_send(lsn(10), WINDOW, |_| large).to_string(), "1..2");
+        assert!(sender.next_to_send(lsn(10), WINDOW, |_| large).is_empty());
         sender.on_acked(lsn(2), lsn(10)).expect("known");
-        assert_eq!(sender.next_to_send(lsn(10), |_| large).to_string(), "2..3");
+        assert_eq!(sender.next_to_send(lsn(10), WINDOW, |_| large).to_string(), "2..3");
     }
 }

@@ -9,11 +9,15 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tidelog_sync::{
-    ByeReason, EntryPart, FromServer, Intent, MessageError, Origin, PROTOCOL_VERSION, Refusal,
-    ToServer, WireFrame, decode_message, encode_message,
+    ByeReason, Channel, CodedPage, EntryPart, FromRoom, FromServer, Intent, MessageError, Origin,
+    PROTOCOL_VERSION, ProbeId, Refusal, ToRoom, ToServer, WireFrame, decode_message,
+    encode_message,
 };
 use tidelog_types::limits::PAGE_SIZE;
-use tidelog_types::{CallId, Chain, ClientId, JournalId, Lsn, LsnRange, Page, Pgid, Position};
+use tidelog_types::{
+    CallId, Chain, ClientId, EntryHash, JournalId, Life, Lineage, Lsn, LsnRange, Page, Pgid,
+    Position,
+};
 
 fn file(version: u16) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../../tests/golden/wire-v{version}.txt"))
@@ -24,67 +28,85 @@ fn lsn(number: u64) -> Lsn {
 }
 
 fn position() -> Position {
-    Position { journal: JournalId([2; 16]), next: lsn(43), chain: Chain([7; 32]) }
+    let (journal, life) = (JournalId([2; 16]), Life([4; 16]));
+    Position { journal, life, next: lsn(43), chain: Chain([7; 32]) }
 }
 
-fn page() -> (Pgid, Page) {
-    (Pgid(3), Page::zeroed().with(PAGE_SIZE - 4, b"tide"))
+fn lives() -> Lineage {
+    Lineage::try_from(vec![(Life([3; 16]), lsn(1)), (Life([4; 16]), lsn(30))]).expect("in order")
+}
+
+fn page() -> CodedPage {
+    (Pgid(3), Page::zeroed().with(PAGE_SIZE - 4, b"tide")).into()
 }
 
 /// One of every message that a client sends, and of every shape of its parts.
 fn to_server() -> Vec<(&'static str, ToServer)> {
-    let (channel, reason) = (5, "why");
-    let open = |intent, have| ToServer::Open {
-        channel,
-        document: "lists/grün".to_owned(),
-        doctype: vec![1, 2, 3],
-        timeline: JournalId([1; 16]),
-        have,
-        intent,
+    let about = |body| ToServer::About { channel: Channel(5), body };
+    let open = |intent, have| {
+        about(ToRoom::Open {
+            document: "lists/grün".to_owned(),
+            doctype: vec![1, 2, 3],
+            timeline: JournalId([1; 16]),
+            have,
+            intent,
+        })
     };
     let frame = |number: u8| WireFrame { call: CallId([number; 16]), body: vec![number; 3] };
+    let (life, frames) = (Life([4; 16]), vec![frame(1), frame(2)]);
     let (db_pages, pages) = (4, vec![page()]);
+    let (client, token) = (ClientId([9; 16]), Some("why".to_owned()));
     vec![
-        ("hello", ToServer::Hello { client: ClientId([9; 16]), token: None }),
-        (
-            "hello with a token",
-            ToServer::Hello { client: ClientId([9; 16]), token: Some(reason.to_owned()) },
-        ),
-        ("open, following", open(Intent::Follow, Some(position()))),
-        ("open, offering", open(Intent::Offer, None)),
-        ("frames", ToServer::Frames { channel, first: lsn(14), frames: vec![frame(1), frame(2)] }),
-        ("seed", ToServer::Seed { channel, position: position(), db_pages, pages, last: true }),
-        ("received", ToServer::Received { channel, next: lsn(43) }),
-        ("probe", ToServer::Probe { channel, request: 77 }),
-        ("close", ToServer::Close { channel }),
+        ("hello", ToServer::Hello { client, token: None }),
+        ("hello with a token", ToServer::Hello { client, token }),
         ("ping", ToServer::Ping),
+        ("open, following", open(Intent::Follow, Some(position()))),
+        ("open, following, without a copy", open(Intent::Follow, None)),
+        ("open, offering", open(Intent::Offer { lives: lives() }, Some(position()))),
+        ("frames", about(ToRoom::Frames { life, first: lsn(14), frames })),
+        ("seed", about(ToRoom::Seed { position: position(), db_pages, pages, last: true })),
+        ("received", about(ToRoom::Received { next: lsn(43) })),
+        ("probe", about(ToRoom::Probe { probe: ProbeId(77) })),
+        ("close", about(ToRoom::Close)),
     ]
 }
 
 /// One of every message that a server sends, and of every shape of its parts.
 fn from_server() -> Vec<(&'static str, FromServer)> {
-    let channel = 5;
+    let about = |body| FromServer::About { channel: Channel(5), body };
     let reason = || "why".to_owned();
-    let part = |origin| EntryPart {
-        range: LsnRange::new(lsn(42), lsn(43)),
-        position: position(),
-        db_pages: 4,
-        origin,
-        pages: vec![page()],
-        last: origin.is_some(),
+    let origin = Origin { timeline: JournalId([1; 16]), life: Life([4; 16]), lsn: lsn(14) };
+    let part = |origin, is_last| {
+        about(FromRoom::Entry(EntryPart {
+            range: LsnRange::new(lsn(42), lsn(43)),
+            position: position(),
+            db_pages: 4,
+            origin,
+            pages: vec![page()],
+            hash: EntryHash([6; 32]),
+            is_last,
+        }))
     };
-    let origin = Origin { timeline: JournalId([1; 16]), lsn: lsn(14) };
-    let refused = |refusal| FromServer::Refused { channel, refusal };
+    let refused = |refusal| about(FromRoom::Refused(refusal));
     let bye = |reason| FromServer::Bye { reason };
+    let (storage, wanted) = (position(), lsn(14));
+    let undecided = FromRoom::Undecided { lsn: lsn(14), reason: reason() };
     vec![
         ("welcome", FromServer::Welcome),
-        ("opened", FromServer::Opened { channel, storage: position(), wanted: lsn(14) }),
-        ("seed wanted", FromServer::SeedWanted { channel }),
-        ("seeded", FromServer::Seeded { channel }),
-        ("entry, a part", FromServer::Entry { channel, part: part(None) }),
-        ("entry, whole", FromServer::Entry { channel, part: part(Some(origin)) }),
-        ("acked", FromServer::Acked { channel, next: lsn(15) }),
-        ("probed", FromServer::Probed { channel, request: 77, next: lsn(43) }),
+        ("pong", FromServer::Pong),
+        ("bye: version", bye(ByeReason::Version)),
+        ("bye: shutdown", bye(ByeReason::Shutdown)),
+        ("bye: unauthenticated", bye(ByeReason::Unauthenticated)),
+        ("bye: protocol", bye(ByeReason::Protocol { reason: reason() })),
+        ("bye: slow", bye(ByeReason::Slow)),
+        ("opened", about(FromRoom::Opened { storage, from: lsn(1), wanted, lives: lives() })),
+        ("seed wanted", about(FromRoom::SeedWanted)),
+        ("seeded", about(FromRoom::Seeded { position: position() })),
+        ("entry, a part", part(None, false)),
+        ("entry, whole", part(Some(origin), true)),
+        ("acked", about(FromRoom::Acked { next: lsn(15) })),
+        ("undecided", about(undecided)),
+        ("probed", about(FromRoom::Probed { probe: ProbeId(77), next: lsn(43) })),
         ("refused: missing", refused(Refusal::Missing)),
         ("refused: exists", refused(Refusal::Exists)),
         ("refused: mismatch", refused(Refusal::DoctypeMismatch { reason: reason() })),
@@ -92,14 +114,8 @@ fn from_server() -> Vec<(&'static str, FromServer)> {
         ("refused: access", refused(Refusal::Access { reason: reason() })),
         ("refused: protocol", refused(Refusal::Protocol { reason: reason() })),
         ("refused: storage", refused(Refusal::Storage { reason: reason() })),
+        ("refused: parted", refused(Refusal::Parted)),
         ("refused: damaged", refused(Refusal::Damaged)),
-        ("undecided", FromServer::Undecided { channel, lsn: lsn(14), reason: reason() }),
-        ("bye: version", bye(ByeReason::Version)),
-        ("bye: shutdown", bye(ByeReason::Shutdown)),
-        ("bye: unauthenticated", bye(ByeReason::Unauthenticated)),
-        ("bye: protocol", bye(ByeReason::Protocol { reason: reason() })),
-        ("bye: slow", bye(ByeReason::Slow)),
-        ("pong", FromServer::Pong),
     ]
 }
 

@@ -55,6 +55,49 @@ pub enum ErrorCode {
     Engine,
 }
 
+/// What helps against an error: the one answer to whether trying again can.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Remedy {
+    /// Trying again, which happens by itself where nobody called.
+    #[default]
+    Retry,
+    /// Somebody has to change something first: the app, the device, the server. Tried again all the
+    /// same, after a long pause, where it could be mended while the app is open.
+    Mend,
+}
+
+impl ErrorCode {
+    /// What helps against errors of this code, as a rule.
+    #[must_use]
+    pub fn remedy(self) -> Remedy {
+        match self {
+            Self::ServerUnreachable
+            | Self::DocumentReplaced
+            | Self::NotDurableYet
+            | Self::Storage
+            | Self::StorageFull => Remedy::Retry,
+            Self::MutationArgument
+            | Self::UnknownMutation
+            | Self::Rejected
+            | Self::ReadOnly
+            | Self::Query
+            | Self::BudgetExceeded
+            | Self::ReadSetTooLarge
+            | Self::Doctype
+            | Self::DoctypeMismatch
+            | Self::DocumentExists
+            | Self::DocumentMissing
+            | Self::Protocol
+            | Self::Access
+            | Self::Pending
+            | Self::DocumentClosed
+            | Self::NewerFormat
+            | Self::InvalidOption
+            | Self::Engine => Remedy::Mend,
+        }
+    }
+}
+
 /// Whether a failed call left something behind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Outcome {

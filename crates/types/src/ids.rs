@@ -45,8 +45,18 @@ id_of_16_bytes! {
     ClientId
 }
 id_of_16_bytes! {
+    /// One writer that inherited one prefix of a journal: a core, or one opening of a server's
+    /// store. Drawn at random for each, so that within a life every LSN was given once.
+    Life
+}
+id_of_16_bytes! {
     /// The name that a tab gives to one call, so that a new core can tell whether it was recorded.
     CallId
+}
+
+impl Life {
+    /// Nobody's: the life of a journal's start, before its first entry.
+    pub const NONE: Self = Self([0; 16]);
 }
 
 /// Number of a core or page server: the fencing token on its requests. A lower one is refused.

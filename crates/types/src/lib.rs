@@ -7,26 +7,31 @@
 //! # Where to start reading
 //!
 //! - [`Lsn`], [`LsnRange`] and [`Position`]: places in a journal, and how two sides compare them.
+//! - [`Lineage`]: who wrote a journal, by which two sides find where their histories part.
 //! - [`Page`] and [`PageSet`]: what SQLite reads, and what one commit changed.
-//! - [`limits`]: every bound, with its unit.
+//! - [`limits`]: every bound, with its unit; [`Budget`]: what one slice of work may cost.
 //!
 //! # What this crate does not know
 //!
 //! Anything else.
 
+mod budget;
 mod error_code;
 mod ids;
 pub mod limits;
+mod lineage;
 mod lsn;
 mod page;
 mod position;
 mod sorted_map;
 mod value;
 
-pub use error_code::{ErrorCode, Outcome};
-pub use ids::{CallId, ClientId, DocumentKey, Epoch, InvalidDocumentKey, JournalId};
+pub use budget::{Budget, BudgetLimits};
+pub use error_code::{ErrorCode, Outcome, Remedy};
+pub use ids::{CallId, ClientId, DocumentKey, Epoch, InvalidDocumentKey, JournalId, Life};
+pub use lineage::{ImpossibleLineage, Lineage};
 pub use lsn::{Lsn, LsnRange, NoLsn};
 pub use page::{Page, PageSet, Pgid};
-pub use position::{Chain, Position};
+pub use position::{Chain, EntryHash, Position};
 pub use sorted_map::SortedMap;
-pub use value::{Rows, Value, ValueRef};
+pub use value::{Params, Rows, Value, ValueRef};

@@ -1,8 +1,17 @@
 //! Every limit that users, peers or disks can meet, with its unit. Nowhere else in the workspace
 //! stands such a bound; sizes of internal working steps stand where they are used.
+//!
+//! Bounds of formats and messages are constants. Bounds of behaviour are fields of [`Limits`], so
+//! that a simulated world can shrink them.
+
+use crate::BudgetLimits;
 
 /// The highest LSN that is taken from outside.
 pub const LSN_MAX: u64 = 1 << 62;
+
+/// Lives that a document's pages remember of each timeline that was applied to it, the same on
+/// every side.
+pub const TIMELINE_LIVES_KEPT_MAX: usize = 16;
 
 /// Bytes in a page: the unit SQLite reads and we ship.
 pub const PAGE_SIZE: usize = 4096;
@@ -19,29 +28,8 @@ pub const BROWSER_LOG_SIZE_MAX: u64 = 4 * 1024 * 1024;
 /// Bytes of one frame's body in the log.
 pub const FRAME_BODY_SIZE_MAX: usize = 64 * 1024 * 1024;
 
-/// Pages that a buffer pool keeps when nothing pins more.
-pub const POOL_PAGES_MAX: usize = 8192;
-
-/// Pages that one transaction may read before it fails.
-pub const READ_SET_PAGES_MAX: usize = 32_768;
-
-/// Pages fetched at most for one fault.
-pub const FAULT_PAGES_MAX: u32 = 256;
-
-/// Virtual machine steps of SQLite that one statement run by an app may take.
-pub const STATEMENT_STEPS_MAX: u64 = 40_000_000;
-
-/// Pages that one mutation may change.
-pub const MUTATION_PAGES_MAX: usize = 16_384;
-
 /// Bytes of the longest string, blob or row that SQLite may make.
 pub const SQL_VALUE_SIZE_MAX: usize = 16 * 1024 * 1024;
-
-/// Bytes of the encoded rows that one query may answer with.
-pub const ROWS_SIZE_MAX: usize = 256 * 1024 * 1024;
-
-/// Undecided mutations that have a layer of their own; younger ones share one.
-pub const LAYERS_MAX: usize = 1024;
 
 /// Bytes of one encoded mutation, its arguments included.
 pub const MUTATION_SIZE_MAX: usize = 16 * 1024 * 1024;
@@ -49,26 +37,11 @@ pub const MUTATION_SIZE_MAX: usize = 16 * 1024 * 1024;
 /// Bytes of one message on the wire.
 pub const MESSAGE_SIZE_MAX: usize = 24 * 1024 * 1024;
 
-/// Pages in one message on the wire: entries with more travel in parts.
-pub const MESSAGE_PAGES_MAX: usize = 256;
-
-/// Bytes of timeline frames that are on their way to the server at once.
-pub const FRAMES_IN_FLIGHT_SIZE_MAX: usize = 4 * 1024 * 1024;
-
-/// Storage entries that a follower may have been sent and not yet acknowledged.
-pub const ENTRIES_IN_FLIGHT_MAX: u64 = 1024;
-
 /// Bytes of a document's name, and of a user's.
 pub const DOCUMENT_NAME_SIZE_MAX: usize = 512;
 
 /// Bytes of an encoded doctype.
 pub const DOCTYPE_SIZE_MAX: usize = 4 * 1024 * 1024;
-
-/// Rejections that a client keeps for a listener; the oldest go first.
-pub const REJECTIONS_KEPT_MAX: usize = 4096;
-
-/// Re-runs of undecided mutations in one slice of a rebase.
-pub const REBASE_SLICE_MUTATIONS: usize = 64;
 
 /// Milliseconds after which a call of a tab has settled, one way or the other.
 pub const CALL_SETTLES_MS: u64 = 10_000;
@@ -76,48 +49,145 @@ pub const CALL_SETTLES_MS: u64 = 10_000;
 /// Pages that a page server's buffer pool keeps.
 pub const STORE_POOL_PAGES_MAX: usize = 1024;
 
-/// Pages that a page server reads for one owner before the next one has its turn.
-pub const READ_CHUNK_PAGES: usize = 16;
-
-/// Reads that one owner of a page server may have outstanding.
-pub const OWNER_READS_MAX: usize = 1024;
-
-/// Pages that those may be about in all. A single one may be about more.
-pub const OWNER_READ_PAGES_MAX: usize = 256 * 1024;
-
-/// Appends of one owner of a page server that may wait to become durable.
-pub const OWNER_APPENDS_MAX: usize = 64 * 1024;
-
-/// Pages in one message of an append to a page server: those of a larger one are sent ahead.
-pub const APPEND_PART_PAGES_MAX: usize = 256;
-
 /// Pages that one storage entry may change: it is put together in memory.
 pub const ENTRY_PAGES_MAX: usize = 131_072;
 
 /// Pages that one append may change in all its entries: what an owner may have sent ahead of it.
 pub const APPEND_PAGES_MAX: usize = 2 * ENTRY_PAGES_MAX;
 
-/// Pages in one frame of the log: entries with more take several.
-pub const FRAME_PAGES_MAX: usize = 256;
-
 /// Bytes of appends that a page server keeps in memory before it writes them out.
 pub const LOG_BUFFER_SIZE_MAX: usize = 4 * 1024 * 1024;
 
-/// Calls of storage entries that a document remembers when the log forgets the entries.
-pub const CALLS_KEPT_MAX: usize = 1024;
+/// Bytes that a connection may say before it has said Hello.
+pub const HELLO_SIZE_MAX: u64 = 64 * 1024;
 
-/// Calls of a document that a core remembers, for tabs that ask again.
-pub const CALLS_REMEMBERED_MAX: usize = 16 * 1024;
+/// Bytes of messages of one connection that wait for rooms before it is not read any further, not
+/// counting the message that passes the bound.
+pub const CONNECTION_IN_SIZE_MAX: usize = 4 * 1024 * 1024;
 
-/// Bytes of storage entries that a follower may have been sent and not yet received, not counting
-/// the entry that passes the bound.
-pub const ENTRIES_IN_FLIGHT_SIZE_MAX: usize = 8 * 1024 * 1024;
+/// Bytes that wait to be sent on one connection before it is not read any further.
+pub const CONNECTION_OUT_SIZE_MAX: usize = 256 * 1024;
 
-/// Messages from clients that wait for a room before their connections are not read any further.
-pub const ROOM_INBOX_MESSAGES_MAX: usize = 64;
+/// Bytes of storage entries that wait to be sent on one connection, or are read for it, not
+/// counting those that nothing else waited before.
+pub const CONNECTION_ENTRIES_SIZE_MAX: usize = 1024 * 1024;
 
-/// Messages that wait to be sent to one client before it is let go.
-pub const SEND_QUEUE_MESSAGES_MAX: usize = 8192;
+/// Documents that one connection may have open.
+pub const CONNECTION_CHANNELS_MAX: usize = 1024;
+
+/// Connections to one server.
+pub const CONNECTIONS_MAX: u64 = 100_000;
+
+/// Documents of one server that are open at once.
+pub const ROOMS_MAX: usize = 50_000;
+
+/// Timeline frames in one message.
+pub const MESSAGE_FRAMES_MAX: usize = 128 * 1024;
+
+/// Doctypes under which one document may be used on a server.
+pub const DOCTYPES_MAX: usize = 256;
+
+/// Bytes that a tab was told and has not said that it heard, beyond which it is told nothing that
+/// it did not ask for. Far more than a tab hears before it says so.
+pub const TAB_UNHEARD_SIZE_MAX: usize = 1024 * 1024;
 
 /// Bytes of a store in IndexedDB, all of which are in memory too while it is open.
 pub const BLOCK_STORE_SIZE_MAX: u64 = 256 * 1024 * 1024;
+
+/// Bounds that a host hands to what it starts, so that a test may shrink them until each is met.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Pages that a buffer pool keeps when nothing pins more.
+    pub pool_pages_max: usize,
+    /// Pages that one transaction may read before it fails.
+    pub read_set_pages_max: usize,
+    /// Pages fetched at most for one fault.
+    pub fault_pages_max: usize,
+    /// Virtual machine steps of SQLite that one mutation, one query, or one statement of a
+    /// migration may take.
+    pub statement_steps_max: u64,
+    /// Pages that one mutation may change.
+    pub mutation_pages_max: usize,
+    /// Pages that a document may have: whoever comes to it is sent all of them as one entry.
+    pub document_pages_max: usize,
+    /// Bytes of the encoded rows that one query may answer with.
+    pub rows_size_max: usize,
+    /// Undecided mutations that have a layer of their own; younger ones share one.
+    pub layers_max: usize,
+    /// What one slice of work may cost, not counting the piece of work that passes the bound.
+    pub slice: BudgetLimits,
+    /// Calls of a document that a core remembers, for tabs that ask again.
+    pub calls_remembered_max: usize,
+    /// Calls of storage entries that a document remembers when the log forgets the entries.
+    pub calls_kept_max: usize,
+    /// Rejections that a client keeps for a listener; the oldest go first.
+    pub rejections_kept_max: usize,
+    /// Bytes of those, not counting the newest: they are written anew with each further one.
+    pub rejections_kept_size_max: usize,
+    /// Pages of entries that a room has on their way to the disk before it runs no more, not
+    /// counting the entry that passes the bound.
+    pub room_pages_in_flight_max: usize,
+    /// Pages that a room reads at once for a follower who lags.
+    pub catch_up_pages: usize,
+    /// Lives that a document's authority remembers of its storage journal; older ones are unknown.
+    pub lives_kept_max: usize,
+    /// Pages in one message on the wire: entries with more travel in parts.
+    pub message_pages_max: usize,
+    /// Pages in one message of an append to a page server: those of a larger one are sent ahead.
+    pub append_part_pages_max: usize,
+    /// Bytes of timeline frames that are on their way to the server at once.
+    pub frames_in_flight_size_max: usize,
+    /// Storage entries that a follower may have been sent and not yet acknowledged.
+    pub entries_in_flight_max: u64,
+    /// Bytes of storage entries that a follower may have been sent and not yet received, not
+    /// counting the entry that passes the bound.
+    pub entries_in_flight_size_max: usize,
+    /// Pages that a page server reads for one owner before the next one has its turn.
+    pub read_chunk_pages: usize,
+    /// Reads that one owner of a page server may have outstanding.
+    pub owner_reads_max: usize,
+    /// Pages that those may be about in all. A single one may be about more.
+    pub owner_read_pages_max: usize,
+    /// Appends of one owner of a page server that may wait to become durable.
+    pub owner_appends_max: usize,
+    /// Pages in one frame of the log: entries with more take several.
+    pub frame_pages_max: usize,
+}
+
+impl Limits {
+    /// What everybody uses who has no reason to do otherwise.
+    pub const DEFAULT: Self = Self {
+        pool_pages_max: 8192,
+        read_set_pages_max: 32_768,
+        fault_pages_max: 256,
+        statement_steps_max: 40_000_000,
+        mutation_pages_max: 16_384,
+        document_pages_max: ENTRY_PAGES_MAX,
+        rows_size_max: 256 * 1024 * 1024,
+        layers_max: 1024,
+        slice: BudgetLimits { pages: 1024, steps: 2_000_000, bytes: 1024 * 1024 },
+        calls_remembered_max: 16 * 1024,
+        calls_kept_max: 1024,
+        rejections_kept_max: 4096,
+        rejections_kept_size_max: 1024 * 1024,
+        room_pages_in_flight_max: 1024,
+        catch_up_pages: 64,
+        lives_kept_max: 64,
+        message_pages_max: 64,
+        append_part_pages_max: 256,
+        frames_in_flight_size_max: 4 * 1024 * 1024,
+        entries_in_flight_max: 1024,
+        entries_in_flight_size_max: 8 * 1024 * 1024,
+        read_chunk_pages: 16,
+        owner_reads_max: 1024,
+        owner_read_pages_max: 256 * 1024,
+        owner_appends_max: 64 * 1024,
+        frame_pages_max: 256,
+    };
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}

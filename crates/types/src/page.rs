@@ -100,7 +100,6 @@ impl PageSet {
         for (pgid, page) in &newer.pages {
             self.pages.insert(*pgid, page.clone());
         }
-        let last = Pgid(self.db_pages);
-        self.pages.retain(|pgid, _| *pgid <= last);
+        self.pages.split_off(&Pgid(self.db_pages.saturating_add(1)));
     }
 }

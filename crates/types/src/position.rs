@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{JournalId, Lsn};
+use crate::{JournalId, Life, Lsn};
 
 /// The running hash of what a journal's entries say, up to some LSN. All zeros before the first.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -22,11 +22,25 @@ impl fmt::Debug for Chain {
     }
 }
 
+/// The hash of what an entry says, or of what its parts say up to one of them. All zeros before
+/// the first.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct EntryHash(pub [u8; 32]);
+
+impl fmt::Debug for EntryHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "EntryHash({})", Chain(self.0))
+    }
+}
+
 /// A place in one particular journal: two sides with equal positions hold the same entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Position {
     /// Which journal.
     pub journal: JournalId,
+    /// Who wrote the last entry before `next`; [`Life::NONE`] at the start. A life has inherited
+    /// one prefix and gives each LSN once, so life and LSN name everything before.
+    pub life: Life,
     /// The next LSN: everything before it is held.
     pub next: Lsn,
     /// The chain over everything before `next`.
@@ -37,7 +51,7 @@ impl Position {
     /// The start of an empty journal.
     #[must_use]
     pub fn start_of(journal: JournalId) -> Self {
-        Self { journal, next: Lsn::FIRST, chain: Chain::default() }
+        Self { journal, life: Life::NONE, next: Lsn::FIRST, chain: Chain::default() }
     }
 }
 

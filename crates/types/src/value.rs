@@ -17,6 +17,21 @@ pub enum Value {
     Blob(#[serde(with = "serde_bytes")] Vec<u8>),
 }
 
+/// Values for the parameters of a query. Each parameter must have a value, and each value a
+/// parameter.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Params {
+    /// By place, from the first parameter on.
+    Positional(Vec<Value>),
+    /// By name, with or without the prefix `:`, `@` or `$`.
+    Named(Vec<(String, Value)>),
+}
+
+impl Params {
+    /// There are none.
+    pub const NONE: Self = Self::Positional(Vec::new());
+}
+
 /// The answer to a query, its cells already as the bytes that a tab decodes.
 ///
 /// Each cell is a tag byte and its payload, row after row, in the order of `columns`:

@@ -42,8 +42,8 @@ fn take_time(from: &Path, to: &Path) -> Result<()> {
 }
 
 fn source_folder(repo: &Repo) -> Result<PathBuf> {
-    let output = run::cargo(&repo.root)
-        .args(["metadata", "--format-version", "1", "--filter-platform", &host()?])
+    let output = run::cargo(&repo.root, "metadata")
+        .args(["--format-version", "1", "--filter-platform", &host()?])
         .output()?;
     if !output.status.success() {
         bail!("cargo metadata failed:\n{}", String::from_utf8_lossy(&output.stderr));

@@ -1,7 +1,8 @@
 //! From sources to what is published: the npm package in `js/` and the server's binary.
 
 use std::fs;
-use std::path::Path;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
@@ -34,12 +35,43 @@ pub fn package(repo: &Repo) -> Result<()> {
     for project in ["js", "worker"] {
         run::succeed(run::program(repo.npm_bin("tsc"), &repo.root).args(["-p", project]))?;
     }
+    name_build(&repo.root.join("js/dist"))
+}
+
+/// What stands for the build in a release's name until there is one.
+const NO_BUILD: &str = "+00000000";
+
+/// Names the build after what is in it: tabs of two builds of one release must not share a core,
+/// since nothing says that they understand each other.
+fn name_build(dist: &Path) -> Result<()> {
+    let mut hasher = DefaultHasher::new();
+    let mut named = Vec::new();
+    for folder in ["", "wasm", "worker"].map(|name| dist.join(name)) {
+        let entries = fs::read_dir(&folder).into_iter().flatten().flatten();
+        let mut files: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
+        files.retain(|file| file.extension().is_some_and(|it| it == "js" || it == "wasm"));
+        files.sort();
+        for file in files {
+            let content = fs::read(&file)?;
+            (file.file_name(), &content).hash(&mut hasher);
+            if let Ok(text) = String::from_utf8(content)
+                && text.contains(NO_BUILD)
+            {
+                named.push((file, text));
+            }
+        }
+    }
+    let build = format!("+{:08x}", hasher.finish() >> 32);
+    for (file, text) in named {
+        fs::write(file, text.replace(NO_BUILD, &build))?;
+    }
     Ok(())
 }
 
-fn server(repo: &Repo) -> Result<()> {
-    let mut cargo = run::cargo(&repo.root);
-    run::succeed(cargo.args(["build", "--quiet", "--release", "--package", "tidelog-server"]))?;
+/// The server's binary.
+pub fn server(repo: &Repo) -> Result<()> {
+    let mut cargo = run::cargo(&repo.root, "build");
+    run::succeed(cargo.args(["--quiet", "--release", "--package", "tidelog-server"]))?;
     let built = repo.target.join("release/tidelog");
     let promised = repo.server();
     if built != promised {

@@ -1,6 +1,6 @@
 //! The fast part of the tests: format, lints, layers, types and unit tests.
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
@@ -21,7 +21,7 @@ pub fn command(repo: &Repo) -> Result<()> {
 
 /// All fast checks, as steps of `report`; each runs whatever became of those before it.
 pub fn check(repo: &Repo, report: &mut Report) {
-    report.step("format of Rust", || cargo(repo, &["fmt", "--all", "--check"]));
+    report.step("format of Rust", || cargo(repo, "fmt", &["--all", "--check"]));
     report.step("layers", || layers::check(repo));
     report.step("tidy", || tidy::check(repo));
     report.step("lints of Rust", || {
@@ -35,6 +35,7 @@ pub fn check(repo: &Repo, report: &mut Report) {
             lint(repo, &[&package[..], &["--no-default-features", "--features", feature]].concat())
         })
     });
+    report.step("docs of Rust", || docs(repo));
     report.step("format and lints of TypeScript", || biome(repo));
     report.step("types of TypeScript", || types(repo));
     report.suite("unit tests of Rust", || {
@@ -45,17 +46,31 @@ pub fn check(repo: &Repo, report: &mut Report) {
     report.suite("unit tests of TypeScript", || vitest(repo));
 }
 
-fn cargo(repo: &Repo, args: &[&str]) -> Result<()> {
-    run::succeed(run::cargo(&repo.root).args(args))
+fn cargo(repo: &Repo, name: &str, args: &[&str]) -> Result<()> {
+    run::succeed(run::cargo(&repo.root, name).args(args))
 }
 
 fn lint(repo: &Repo, args: &[&str]) -> Result<()> {
-    cargo(repo, &[&["clippy", "--quiet"], args, &["--", "-D", "warnings"]].concat())
+    cargo(repo, "clippy", &[&["--quiet"], args, &["--", "-D", "warnings"]].concat())
+}
+
+/// Links in comments that lead nowhere.
+fn docs(repo: &Repo) -> Result<()> {
+    let mut cargo = run::cargo(&repo.root, "doc");
+    cargo.args(["--quiet", "--workspace", "--no-deps", "--document-private-items"]);
+    run::succeed(cargo.env("RUSTDOCFLAGS", "-D warnings"))
+}
+
+/// What deny.toml says, but for advisories: those are elsewhere, and change without us.
+pub fn dependencies(repo: &Repo) -> Result<()> {
+    let deny = setup::cargo_deny(repo).context("cargo-deny is missing")?;
+    let mut deny = run::program(deny, &repo.root);
+    run::succeed(deny.args(["--locked", "check", "licenses", "bans", "sources"]))
 }
 
 fn cargo_test(repo: &Repo, args: &[&str]) -> Result<Tally> {
-    let mut cargo = run::cargo(&repo.root);
-    cargo.args(["test", "--quiet", "--no-fail-fast"]).args(args);
+    let mut cargo = run::cargo(&repo.root, "test");
+    cargo.args(["--quiet", "--no-fail-fast"]).args(args);
     let (succeeded, lines) = run::lines_of(&mut cargo)?;
     report::judge(succeeded, report::count_cargo_tests(&lines))
 }

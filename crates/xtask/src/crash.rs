@@ -38,8 +38,8 @@ pub fn golden(repo: &Repo) -> Result<()> {
         ("tidelog-crash", &["--test", "corpus"]),
     ];
     for (package, tests) in writers {
-        let mut cargo = run::cargo(&repo.root);
-        cargo.args(["test", "--quiet", "--package", package]).args(tests);
+        let mut cargo = run::cargo(&repo.root, "test");
+        cargo.args(["--quiet", "--package", package]).args(tests);
         run::succeed(cargo.args(["--", "--ignored", "write_the"]))?;
     }
     Ok(())
@@ -51,8 +51,8 @@ pub fn sweep(repo: &Repo) -> Command {
 }
 
 fn program(repo: &Repo, name: &str) -> Command {
-    let mut cargo = run::cargo(&repo.root);
-    cargo.args(["run", "--quiet", "--release", "--package", "tidelog-crash", "--bin", name, "--"]);
+    let mut cargo = run::cargo(&repo.root, "run");
+    cargo.args(["--quiet", "--release", "--package", "tidelog-crash", "--bin", name, "--"]);
     cargo
 }
 

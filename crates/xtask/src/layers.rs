@@ -23,8 +23,8 @@ const ORDER: [&str; 9] = [
 const SERVER: &str = "tidelog-server";
 
 /// Tools, tests and benches over the whole product: nothing depends on them.
-const ABOVE_ALL: [&str; 4] =
-    ["tidelog-bench-storage", "tidelog-crash", "tidelog-sim", "tidelog-planted"];
+const ABOVE_ALL: [&str; 5] =
+    ["tidelog-bench-storage", "tidelog-crash", "tidelog-sim", "tidelog-planted", "tidelog-tab"];
 
 /// Crates from outside that only one room may see, since it is the door to that world.
 const DOORS: [(&[&str], &[&str]); 4] = [
@@ -37,8 +37,8 @@ const DOORS: [(&[&str], &[&str]); 4] = [
 
 /// Checks the workspace as cargo sees it.
 pub fn check(repo: &Repo) -> Result<()> {
-    let mut cargo = run::cargo(&repo.root);
-    let text = run::stdout_of(cargo.args(["metadata", "--no-deps", "--format-version", "1"]))
+    let mut cargo = run::cargo(&repo.root, "metadata");
+    let text = run::stdout_of(cargo.args(["--no-deps", "--format-version", "1"]))
         .context("cargo metadata failed")?;
     let breaches = breaches(&serde_json::from_str(&text)?);
     if !breaches.is_empty() {

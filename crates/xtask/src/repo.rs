@@ -26,8 +26,8 @@ impl Repo {
             .nth(2)
             .context("BUG: crates/xtask lies two folders below the root")?
             .to_path_buf();
-        let metadata = run::cargo(&root)
-            .args(["metadata", "--no-deps", "--format-version", "1"])
+        let metadata = run::cargo(&root, "metadata")
+            .args(["--no-deps", "--format-version", "1"])
             .output()
             .context("cannot run cargo")?;
         if !metadata.status.success() {

@@ -23,9 +23,15 @@ pub fn program(name: impl AsRef<OsStr>, folder: &Path) -> Command {
     command
 }
 
-/// The cargo that runs us, or the one on the path.
-pub fn cargo(folder: &Path) -> Command {
-    program(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()), folder)
+/// A command of the cargo that runs us, or of the one on the path. Where it reads Cargo.lock, that
+/// has to be as it is: what a run is about is what was written down.
+pub fn cargo(folder: &Path, name: &str) -> Command {
+    let mut command = program(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()), folder);
+    command.arg(name);
+    if name != "fmt" {
+        command.arg("--locked");
+    }
+    command
 }
 
 /// Runs to the end, with its output shown.

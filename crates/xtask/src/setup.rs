@@ -14,15 +14,18 @@ use crate::{amalgamation, run};
 
 const NODE_MAJOR_MIN: u32 = 20;
 const GECKODRIVER_VERSION: &str = "0.37.1";
+const CARGO_DENY_VERSION: &str = "0.20.2";
 const WASM_TARGET: &str = "wasm32-unknown-unknown";
 
 /// What the command at hand cannot do without.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Needs {
     /// Compilers and npm packages.
     Build,
     /// Also two browsers and their drivers.
     Browsers,
+    /// Also a third, and a screen for it that nobody sees.
+    WebKit,
 }
 
 /// A program of the system, and what brings it.
@@ -35,7 +38,7 @@ struct SystemTool {
     needs: Needs,
 }
 
-const SYSTEM_TOOLS: [SystemTool; 4] = [
+const SYSTEM_TOOLS: [SystemTool; 6] = [
     SystemTool {
         programs: &["clang"],
         debian: "clang",
@@ -64,6 +67,20 @@ const SYSTEM_TOOLS: [SystemTool; 4] = [
         elsewhere: "Firefox, https://www.mozilla.org/firefox",
         needs: Needs::Browsers,
     },
+    SystemTool {
+        programs: &["WebKitWebDriver"],
+        debian: "webkit2gtk-driver",
+        ubuntu: "webkit2gtk-driver",
+        elsewhere: "the driver of WebKitGTK, https://webkitgtk.org",
+        needs: Needs::WebKit,
+    },
+    SystemTool {
+        programs: &["Xvfb"],
+        debian: "xvfb",
+        ubuntu: "xvfb",
+        elsewhere: "Xvfb, https://www.x.org",
+        needs: Needs::WebKit,
+    },
 ];
 
 /// Makes sure that all that `needs` names is there.
@@ -75,10 +92,15 @@ pub fn setup(repo: &Repo, needs: Needs) -> Result<()> {
     node()?;
     rust()?;
     system_tools(needs)?;
-    if needs == Needs::Browsers {
-        install_geckodriver(repo)?;
+    if needs >= Needs::Browsers {
+        if geckodriver(repo).is_none() {
+            install(repo, "geckodriver", GECKODRIVER_VERSION)?;
+        }
+        if cargo_deny(repo).is_none() {
+            install(repo, "cargo-deny", CARGO_DENY_VERSION)?;
+        }
     }
-    npm_packages(repo)?;
+    npm_packages(repo, &repo.root, "npm-packages")?;
     amalgamation::provide(repo)
 }
 
@@ -117,8 +139,7 @@ fn rustup(args: &[&str], what: &str) -> Result<()> {
 
 fn system_tools(needs: Needs) -> Result<()> {
     let is_missing = |tool: &&SystemTool| {
-        (tool.needs == Needs::Build || needs == Needs::Browsers)
-            && !tool.programs.iter().any(|name| run::on_path(name))
+        tool.needs <= needs && !tool.programs.iter().any(|name| run::on_path(name))
     };
     let missing: Vec<&SystemTool> = SYSTEM_TOOLS.iter().filter(is_missing).collect();
     if missing.is_empty() {
@@ -181,35 +202,47 @@ pub fn firefox() -> Option<PathBuf> {
 
 /// Firefox's driver: the one that GECKODRIVER names, ours, or the system's.
 pub fn geckodriver(repo: &Repo) -> Option<PathBuf> {
-    let ours = repo.cache.join("bin/geckodriver");
     let named = env::var_os("GECKODRIVER").map(PathBuf::from);
-    named
-        .or_else(|| ours.is_file().then_some(ours))
-        .or_else(|| run::on_path("geckodriver").then(|| "geckodriver".into()))
+    named.or_else(|| installed(repo, "geckodriver"))
 }
 
-fn install_geckodriver(repo: &Repo) -> Result<()> {
-    if geckodriver(repo).is_some() {
-        return Ok(());
-    }
-    println!("    installing geckodriver {GECKODRIVER_VERSION}: cargo install, some minutes, once");
-    let mut install = run::cargo(&repo.root);
+/// What looks at licenses and sources of dependencies.
+pub fn cargo_deny(repo: &Repo) -> Option<PathBuf> {
+    installed(repo, "cargo-deny")
+}
+
+/// Our own, or the system's.
+fn installed(repo: &Repo, name: &str) -> Option<PathBuf> {
+    let ours = repo.cache.join("bin").join(name);
+    if ours.is_file() { Some(ours) } else { run::found_on_path(name) }
+}
+
+/// Unoptimised, which takes half the time: none of them has much to do.
+fn install(repo: &Repo, name: &str, version: &str) -> Result<()> {
+    println!("    installing {name} {version}: cargo install, some minutes, once");
+    let mut install = run::cargo(&repo.root, "install");
     install
-        .args(["install", "--quiet", "--locked", "geckodriver", "--version", GECKODRIVER_VERSION])
+        .args(["--quiet", "--debug", name, "--version", version])
         .arg("--root")
         .arg(&repo.cache)
         .env_remove("CARGO_TARGET_DIR");
     run::succeed(&mut install)
 }
 
-fn npm_packages(repo: &Repo) -> Result<()> {
-    let lock = repo.root.join("package-lock.json");
-    let stamp = Stamp::new(repo, "npm-packages").path(&lock)?;
-    if stamp.is_fresh() && repo.npm_bin("tsc").is_file() {
+/// The bundlers that the package is tried in. They are many, and nothing else needs them.
+pub fn bundlers(repo: &Repo) -> Result<()> {
+    npm_packages(repo, &repo.root.join("tests/bundlers"), "npm-bundlers")
+}
+
+/// Installs what the lockfile in `folder` names; `step` is the name of its stamp.
+fn npm_packages(repo: &Repo, folder: &Path, step: &str) -> Result<()> {
+    let stamp = Stamp::new(repo, step).path(&folder.join("package-lock.json"))?;
+    // npm writes this file last.
+    if stamp.is_fresh() && folder.join("node_modules/.package-lock.json").is_file() {
         return Ok(());
     }
     println!("    installing npm packages: npm ci");
-    let mut npm = run::program("npm", &repo.root);
+    let mut npm = run::program("npm", folder);
     run::succeed(npm.args(["ci", "--prefer-offline", "--no-audit", "--no-fund"]))?;
     stamp.save()
 }

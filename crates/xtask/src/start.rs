@@ -57,15 +57,16 @@ pub fn bench(repo: &Repo, args: &[String]) -> Result<()> {
     become_program(node.arg("tests/bench/run.mjs").args(args))
 }
 
-/// `cargo xtask sim`.
+/// `cargo xtask sim`. Its tabs run what the package's tabs do, which has to be compiled.
 pub fn sim(repo: &Repo, args: &[String]) -> Result<()> {
+    setup::setup(repo, Needs::Build)?;
     become_program(simulator(repo).args(args))
 }
 
 /// The simulator, to be given its arguments.
 pub fn simulator(repo: &Repo) -> Command {
-    let mut cargo = run::cargo(&repo.root);
-    cargo.args(["run", "--quiet", "--release", "--package", "tidelog-sim", "--"]);
+    let mut cargo = run::cargo(&repo.root, "run");
+    cargo.args(["--quiet", "--release", "--package", "tidelog-sim", "--"]);
     cargo
 }
 

@@ -1,6 +1,7 @@
 //! `cargo xtask test`: every check and every suite. A suite that ran no test has failed.
 
-use std::path::PathBuf;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 use std::{env, fs};
@@ -13,23 +14,29 @@ use crate::setup::{self, Needs};
 use crate::{build, check, crash, run, start};
 
 /// What can be asked for by name.
-pub const NAMES: [&str; 5] = ["check", "wasm", "sim", "crash", "browser"];
+pub const NAMES: [&str; 8] =
+    ["check", "wasm", "sim", "crash", "stranger", "browser", "bundlers", "webkit"];
 
 /// Crates with tests that run inside browsers' workers.
 const BROWSER_CRATES: [&str; 2] = ["tidelog-sqlite", "tidelog-browser"];
 
-/// Fresh seeds of each run, unless TIDELOG_SIM_SEEDS says otherwise.
-const SIM_SEEDS: u64 = 500;
+/// The seeds of each run, the same each time; TIDELOG_SIM_SEEDS asks for so many fresh ones.
+const SIM_SEEDS: Range<u64> = 60_000..60_500;
 
 /// Runs the named suites, or all. The last line printed is `N passed, M failed`.
 pub fn test(repo: &Repo, names: &[&str]) -> Result<()> {
-    let wanted = |name: &str| names.is_empty() || names.contains(&name);
+    let wanted = |name: &str| match names {
+        [] => name != "webkit" || cfg!(target_os = "linux"),
+        names => names.contains(&name),
+    };
     let mut report = Report::default();
-    if !report.step("setup", || setup::setup(repo, Needs::Browsers)) {
+    let needs = if wanted("webkit") { Needs::WebKit } else { Needs::Browsers };
+    if !report.step("setup", || setup::setup(repo, needs)) {
         return report.finish(true);
     }
     if wanted("check") {
         check::check(repo, &mut report);
+        report.step("licenses and sources of dependencies", || check::dependencies(repo));
     }
     if wanted("wasm") {
         wasm(repo, &mut report);
@@ -41,11 +48,20 @@ pub fn test(repo: &Repo, names: &[&str]) -> Result<()> {
     if wanted("crash") {
         report.suite("faults planted for the crash sweep", || planted(crash::sweep(repo)));
     }
-    if wanted("browser")
-        && build::build(repo, &mut report)
-        && report.step("examples", || build::examples(repo))
-    {
-        report.suite("browsers, end to end", || end_to_end(repo));
+    if wanted("stranger") && report.step("server", || build::server(repo)) {
+        report.suite("a stranger's client", || scripts(repo, "tests/stranger"));
+    }
+    let needs_package = ["browser", "bundlers", "webkit"].into_iter().any(wanted);
+    if needs_package && build::build(repo, &mut report) {
+        if wanted("browser") && report.step("examples", || build::examples(repo)) {
+            report.suite("browsers, end to end", || scripts(repo, "tests/browser"));
+        }
+        if wanted("bundlers") && report.step("bundlers", || setup::bundlers(repo)) {
+            report.suite("bundlers, end to end", || scripts(repo, "tests/bundlers"));
+        }
+        if wanted("webkit") {
+            report.suite("WebKit, end to end", || scripts(repo, "tests/webkit"));
+        }
     }
     report.finish(true)
 }
@@ -82,9 +98,9 @@ fn wasm_in(repo: &Repo, package: &str, browser: &str) -> Result<Tally> {
 
 fn cargo_test(repo: &Repo, package: &str) -> Result<Command> {
     let runner = format!("{} test-runner", env::current_exe()?.display());
-    let mut cargo = run::cargo(&repo.root);
+    let mut cargo = run::cargo(&repo.root, "test");
     cargo
-        .args(["test", "--no-fail-fast", "--lib", "--tests"])
+        .args(["--no-fail-fast", "--lib", "--tests"])
         .args(["--target", "wasm32-unknown-unknown", "--package", package])
         .env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUNNER", runner)
         .env("WASM_BINDGEN_TEST_WEBDRIVER_JSON", repo.root.join("tests/webdriver.json"))
@@ -95,14 +111,20 @@ fn cargo_test(repo: &Repo, package: &str) -> Result<Command> {
     Ok(cargo)
 }
 
-/// Seeds that no run had before, by the clock; the simulator prints those that failed.
+/// The same seeds each time, so that a run says something of what changed; or as many as
+/// TIDELOG_SIM_SEEDS says that no run had before, by the clock. The simulator prints those that
+/// failed.
 fn sim(repo: &Repo) -> Result<Tally> {
-    let count = match env::var("TIDELOG_SIM_SEEDS") {
-        Ok(text) => text.parse().context("TIDELOG_SIM_SEEDS is no number")?,
+    let Range { start, end } = match env::var("TIDELOG_SIM_SEEDS") {
+        Ok(text) => {
+            let count: u64 = text.parse().context("TIDELOG_SIM_SEEDS is no number")?;
+            let now_ms = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis();
+            let start = u64::try_from(now_ms)?;
+            start..start + count
+        }
         Err(_) => SIM_SEEDS,
     };
-    let start = u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis())?;
-    let seeds = format!("{start}..{}", start + count);
+    let seeds = format!("{start}..{end}");
     println!("    seeds {seeds}");
     let mut simulator = start::simulator(repo);
     let (succeeded, lines) = run::lines_of(simulator.args(["--seeds", &seeds]))?;
@@ -115,11 +137,11 @@ fn planted(mut program: Command) -> Result<Tally> {
     report::judge(succeeded, report::count_summary(&lines))
 }
 
-/// The scripts in tests/browser, through the public surface alone.
-fn end_to_end(repo: &Repo) -> Result<Tally> {
-    let scripts = scripts(repo);
+/// The scripts in a folder, which know of the product what is public.
+fn scripts(repo: &Repo, folder: &str) -> Result<Tally> {
+    let scripts = scripts_in(&repo.root.join(folder));
     if scripts.is_empty() {
-        bail!("there are no tests in tests/browser");
+        bail!("there are no tests in {folder}");
     }
     let mut node = run::program("node", &repo.root);
     start::browsers(repo, &mut node);
@@ -130,8 +152,8 @@ fn end_to_end(repo: &Repo) -> Result<Tally> {
     report::judge(succeeded, report::count_node_tests(&lines))
 }
 
-fn scripts(repo: &Repo) -> Vec<PathBuf> {
-    let folder = fs::read_dir(repo.root.join("tests/browser"));
+fn scripts_in(folder: &Path) -> Vec<PathBuf> {
+    let folder = fs::read_dir(folder);
     let mut scripts: Vec<PathBuf> =
         folder.into_iter().flatten().flatten().map(|entry| entry.path()).collect();
     scripts.retain(|path| path.to_string_lossy().ends_with(".test.mjs"));

@@ -39,7 +39,7 @@ pub fn check(repo: &Repo) -> Result<()> {
 fn breaches_in(name: &str, text: &str) -> Vec<String> {
     let extension = Path::new(name).extension().and_then(|it| it.to_str()).unwrap_or_default();
     let mut breaches = Vec::new();
-    if name == "package-lock.json" && text.contains("\"resolved\": \"http") {
+    if name.ends_with("package-lock.json") && text.contains("\"resolved\": \"http") {
         breaches.push(format!("  {name}: names a registry; see .npmrc"));
     }
     let is_source = matches!(extension, "rs" | "ts" | "tsx" | "mjs" | "js" | "css" | "html");

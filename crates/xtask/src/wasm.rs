@@ -121,9 +121,9 @@ fn sources(repo: &Repo, size: Size) -> Result<Stamp> {
 
 fn compile(repo: &Repo, package: &str, features: &[&str]) -> Result<PathBuf> {
     // `cargo rustc` and one crate type: with an rlib beside it, cargo leaves out LTO.
-    let mut cargo = run::cargo(&repo.root);
+    let mut cargo = run::cargo(&repo.root, "rustc");
     cargo
-        .args(["rustc", "--quiet", "--package", package, "--lib"])
+        .args(["--quiet", "--package", package, "--lib"])
         .args(["--crate-type", "cdylib", "--target", "wasm32-unknown-unknown"])
         .args(["--profile", "wasm"])
         .args(features)

@@ -8,7 +8,8 @@ import { editInline } from '../../shared/inline-edit.ts';
 import type { Todo } from './doctype.ts';
 
 export interface TodoActions {
-  check(todo: Todo, done: boolean): void;
+  /** Says whether it was taken. */
+  check(todo: Todo, done: boolean): Promise<boolean>;
   rename(todo: Todo, title: string): void;
   remove(todo: Todo): void;
   /** The focus leaves the list over its upper end. */
@@ -57,7 +58,11 @@ export class TodoList {
       type: 'checkbox',
       tabindex: -1,
       'data-testid': 'item-done',
-      onchange: () => this.#actions.check(this.#todoOf(row), box.checked),
+      onchange: async () => {
+        const isTaken = await this.#actions.check(this.#todoOf(row), box.checked);
+        // No row has changed then, so nobody else turns the box back.
+        if (!isTaken) box.checked = this.#todoOf(row).done === 1;
+      },
     });
     const title = h('span', { class: 'title', 'data-testid': 'item-title' });
     const edit = h(

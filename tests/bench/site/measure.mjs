@@ -1,5 +1,5 @@
-// Measures one system from the page. `?system=..&database=..` say what; with `&first` the page opens
-// the database and asks for its first row as soon as it can.
+// Measures one system from the page. `?system=..&database=..` say what; with `&first` the page
+// opens the database and asks for its first row as soon as it can.
 
 export function measure(systems) {
   const options = new URLSearchParams(location.search);

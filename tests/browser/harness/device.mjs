@@ -83,7 +83,7 @@ const WORKERS = {
 };
 
 /** SIGKILL for a browser and all that it started, at once; resolves when it is gone. */
-async function killTree(child) {
+export async function killTree(child) {
   const gone = new Promise((resolve) => {
     if (child.exitCode !== null || child.signalCode !== null) resolve();
     else child.once('exit', resolve);

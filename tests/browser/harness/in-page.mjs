@@ -39,7 +39,9 @@ export async function exportFrom(page, name = 'db') {
   return new Uint8Array(Buffer.from(text, 'base64'));
 }
 
-/** Syncs: null, or the error as plain data. A server that is there answers well within the limit. */
+/**
+ * Syncs: null, or the error as plain data. A server that is there answers well within the limit.
+ */
 export const syncIn = (page, name = 'db') =>
   page.evaluate(async (name) => {
     const late = new Promise((_, reject) => {

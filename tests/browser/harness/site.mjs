@@ -37,7 +37,8 @@ function fixturePage(name) {
  *
  * Who loads `/clear-site-data` loses all that the browser keeps for the site.
  * `folders` maps a prefix to a folder. `onReport` gets the body of every POST to `/report`. Where
- * `drops` says so of a path, the connection is cut instead of an answer. Every answer has `headers`. */
+ * `drops` says so of a path, the connection is cut instead of an answer. Every answer has
+ * `headers`. */
 export async function startSite({
   folders = {},
   onReport = () => {},

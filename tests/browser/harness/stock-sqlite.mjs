@@ -61,6 +61,18 @@ export const contentOf = (bytes) => withFile(bytes, dump);
 export const queryFile = (bytes, sql) =>
   withFile(bytes, (db) => db.selectObjects(sql).map((row) => ({ ...row })));
 
+/** A SQLite file that is what stock SQLite makes of some SQL. */
+export function fileOfSql(sql) {
+  const db = new sqlite3.oo1.DB(':memory:');
+  try {
+    db.exec('pragma page_size = 4096');
+    db.exec(sql);
+    return sqlite3.capi.sqlite3_js_db_export(db);
+  } finally {
+    db.close();
+  }
+}
+
 /** What stock SQLite makes of a file of SQL. */
 export function contentOfSql(file) {
   const db = new sqlite3.oo1.DB(':memory:');

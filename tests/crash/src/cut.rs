@@ -8,7 +8,8 @@ use tidelog_types::DocumentKey;
 
 use crate::choices::{Combinations, by_chance};
 use crate::common::{
-    Model, OWNER, Rng, Run, Server, files, observe, plain, poll_all, settle, ticket_of, with_ticket,
+    Model, OWNER, Rng, Run, Server, files, observe, plain, poll_all, seed, settle, ticket_of,
+    with_ticket,
 };
 use crate::{ImageName, Script};
 
@@ -104,15 +105,23 @@ impl<'a> Cut<'a> {
         Ok(checked)
     }
 
-    /// The owner is killed while the power stays on, and the next one opens what lies in the
-    /// caches of the system: nothing of it is called durable before it is.
+    /// The owner is killed while the power stays on, after a flush that failed or without one, and
+    /// the next one opens what lies in the caches of the system: nothing of it is called durable
+    /// before it is.
     fn check_killed(&self) -> Result<u64, String> {
+        let clean = self.run.device.kill();
+        clean.fail_flushes();
+        let killed = self.check_gone_on(&self.run.device.kill())?;
+        let failed = |what| format!("after a flush that failed: {what}");
+        Ok(killed + self.check_gone_on(&clean.kill()).map_err(failed)?)
+    }
+
+    fn check_gone_on(&self, device: &CrashDevice) -> Result<u64, String> {
         let checked = catch_unwind(AssertUnwindSafe(|| {
-            let device = self.run.device.kill();
             device.hold_flushes(true);
             let at_rest = device.crash(&mut |versions| versions - 1);
             let found = observe(&mut open(&at_rest, StoreOptions::default())?, &at_rest);
-            let mut server = open(&device, StoreOptions::default())?;
+            let mut server = open(device, StoreOptions::default())?;
             let document = DocumentKey::new("never there", "").expect("a good name");
             server.serve(OWNER, StoreRequest::Destroy { ticket: Ticket(1), document });
             server.flush();
@@ -124,10 +133,11 @@ impl<'a> Cut<'a> {
                     return Err("what was found was called durable, and got lost".to_owned());
                 }
                 if !self.states.contains(&observed) {
-                    return Err(format!("not a state since {:?}", self.run.durable));
+                    let durable = self.run.durable;
+                    return Err(format!("survives {survives}: not a state since {durable:?}"));
                 }
             }
-            settle(&mut server, &device);
+            settle(&mut server, device);
             let left = device.crash(&mut |_| 0);
             if observe(&mut open(&left, StoreOptions::default())?, &left) != found {
                 return Err("what was flushed after a kill got lost".to_owned());
@@ -184,6 +194,9 @@ impl<'a> Cut<'a> {
             let sizes = if goes_on { self.script.options() } else { StoreOptions::default() };
             let again = image.crash(&mut |versions| versions - 1);
             let mut server = open(image, sizes)?;
+            if server.epoch() < self.run.granted {
+                return Err(format!("epoch {} was granted, and is forgotten", self.run.granted));
+            }
             let observed = observe(&mut server, image);
             let Some(found) = self.states.iter().position(|state| *state == observed) else {
                 return Err(format!("not a state since {:?}", self.run.durable));
@@ -259,6 +272,6 @@ impl<'a> Cut<'a> {
 }
 
 fn open(image: &CrashDevice, sizes: StoreOptions) -> Result<Server, String> {
-    let opened = PageServer::open_with(files(image), sizes);
+    let opened = PageServer::open_with(files(image), seed(image), sizes);
     opened.map(|(server, _)| server).map_err(|error| format!("it cannot be opened: {error}"))
 }

@@ -9,7 +9,7 @@ use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use tidelog_disk::{CrashDevice, Disk};
-use tidelog_journal::{Found, Log};
+use tidelog_journal::{Found, Log, Seed};
 use tidelog_pages::{
     Append, AppendError, DamageReport, OpenError, PageServer, RecoveryReport, StoreOptions,
     StoreReply, StoreRequest, Ticket,
@@ -17,7 +17,7 @@ use tidelog_pages::{
 use tidelog_types::{DocumentKey, Position};
 
 use crate::common::{
-    Answer, ModelDocument, Run, Server, ask, files, plain, run_with, settle, try_observe,
+    Answer, ModelDocument, Run, Server, ask, files, plain, run_with, seed, settle, try_observe,
 };
 
 /// Bytes of log that the store to be damaged has.
@@ -135,7 +135,7 @@ impl Rest {
         let image = device.crash(&mut |versions| versions - 1);
         let store = files(&image);
         let mut frames = Vec::new();
-        let (log, report) = Log::recover([store.log_a, store.log_b], &mut |found| {
+        let (log, report) = Log::recover([store.log_a, store.log_b], Seed(0), &mut |found| {
             if let Found::Frame(frame) = found {
                 let body = frame.place.body..frame.place.body + frame.body.len() as u64;
                 frames.push(FrameAt { frame: frame.place.frame, body });
@@ -253,7 +253,7 @@ impl Rest {
     /// `None` if the store is refused.
     fn open_and_read(&self, image: &CrashDevice) -> Result<Option<Read>, String> {
         let before = (self.total_allocated)();
-        let read = match PageServer::open(files(image)) {
+        let read = match PageServer::open(files(image), seed(image)) {
             Ok((mut server, report)) => {
                 let answers = try_observe(&mut server, image);
                 Some((server, report, answers))
@@ -364,7 +364,7 @@ enum Believed {
 /// Whether a document that says that it is incomplete is part of what it once was: what it says at
 /// all is true, and of its timeline the beginning is there.
 fn is_part(document: &ModelDocument, state: &ModelDocument) -> bool {
-    let ModelDocument { record, timeline, storage, db_pages, pages } = document;
+    let ModelDocument { record, timeline, storage, db_pages, calls, pages } = document;
     let is_timeline = match (timeline, &state.timeline) {
         (None, _) => true,
         (Some((journal, start, frames)), Some((known_journal, known_start, known))) => {
@@ -380,7 +380,8 @@ fn is_part(document: &ModelDocument, state: &ModelDocument) -> bool {
     };
     let is_page = |(pgid, page)| state.pages.get(pgid) == Some(page);
     let is_record = record.is_empty() || *record == state.record;
-    is_record && is_timeline && is_storage && pages.iter().all(is_page)
+    let is_calls = state.calls.starts_with(calls);
+    is_record && is_timeline && is_storage && is_calls && pages.iter().all(is_page)
 }
 
 /// The report says where, and which documents.

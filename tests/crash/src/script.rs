@@ -6,9 +6,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use tidelog_disk::CrashDevice;
 use tidelog_pages::{Append, PageServer, StorageEntry, StoreOptions, StoreRequest};
-use tidelog_types::limits::FRAME_PAGES_MAX;
+use tidelog_types::limits::Limits;
 
-use crate::common::{Rng, Run, Shape, files, observe};
+use crate::common::{Rng, Run, Shape, files, observe, seed};
 use crate::cut::Cut;
 
 /// Lives of a store, one after the other on the same device: each but the last ends with its
@@ -102,7 +102,12 @@ impl Script {
         let log_size_max = [12, 20, 32][(self.seed / 2 % 3) as usize] * 1024;
         // Entries of two pages and more are written as they are put together.
         let log_buffer_size_max = if self.is_large() { 256 } else { 6 } * 1024;
-        StoreOptions { log_size_max, pool_pages_max: 8, log_buffer_size_max }
+        StoreOptions {
+            log_size_max,
+            pool_pages_max: 8,
+            log_buffer_size_max,
+            ..StoreOptions::default()
+        }
     }
 
     /// In some lives, a call by chance at which a full device makes appends fail.
@@ -157,7 +162,7 @@ impl Script {
         {
             return Err(format!("a wrong compaction: {wrong:?}"));
         }
-        let opened = PageServer::open_with(files(&run.device), self.options());
+        let opened = PageServer::open_with(files(&run.device), seed(&run.device), self.options());
         let (mut server, report) = opened.map_err(|error| error.to_string())?;
         if report.cut.is_some() || run.find(&observe(&mut server, &run.device)) != Some(last) {
             return Err("not the last state at its end".to_owned());
@@ -226,6 +231,9 @@ impl Script {
         let mut rng = self.rng(life);
         let is_kill = self.is_kill(life);
         let device = if is_kill {
+            if rng.one_in(2) {
+                run.device.fail_flushes();
+            }
             run.device.kill()
         } else {
             run.device.crash(&mut |versions| rng.below(versions))
@@ -273,7 +281,8 @@ impl Contents {
             }
         }
         let sum = |count: fn(&Append) -> usize| appends.iter().map(|it| count(it) as u64).sum();
-        let is_large = |entry: &&StorageEntry| entry.set.pages.len() > FRAME_PAGES_MAX;
+        let is_large =
+            |entry: &&StorageEntry| entry.set.pages.len() > Limits::DEFAULT.frame_pages_max;
         Self([
             sum(|append| append.timeline.len()),
             sum(|append| usize::from(append.trim_timeline.is_some())),

@@ -17,7 +17,16 @@ use anyhow::{Context as _, Result, bail, ensure};
 use serde::Deserialize;
 
 /// What of the repository goes into the copy.
-const COPIED: [&str; 5] = ["crates", "tests", "Cargo.toml", "Cargo.lock", ".cargo"];
+const COPIED: [&str; 8] = [
+    "crates",
+    "tests",
+    "js/src",
+    "js/package.json",
+    "js/tsconfig.json",
+    "Cargo.toml",
+    "Cargo.lock",
+    ".cargo",
+];
 
 /// Who looks for the faults.
 #[derive(Clone, Copy, Debug)]
@@ -109,7 +118,7 @@ impl Ground<'_> {
         for name in COPIED {
             self.copy_newer(root, Path::new(name), Some((Path::new(&fault.file), &broken)))?;
         }
-        self.build()?;
+        self.build(root)?;
 
         let Hunt { package, args, .. } = self.hunt;
         let mut program = Command::new(self.target.join("release").join(package));
@@ -140,7 +149,10 @@ impl Ground<'_> {
                 }
             }
             for entry in fs::read_dir(&from)? {
-                self.copy_newer(root, &name.join(entry?.file_name()), broken)?;
+                let entry = entry?.file_name();
+                if entry != "node_modules" {
+                    self.copy_newer(root, &name.join(entry), broken)?;
+                }
             }
             return Ok(());
         }
@@ -154,7 +166,7 @@ impl Ground<'_> {
         Ok(())
     }
 
-    fn build(&self) -> Result<()> {
+    fn build(&self, root: &Path) -> Result<()> {
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
         let mut build = Command::new(cargo);
         // What `cargo run` told this program about itself would make build scripts run again.
@@ -172,6 +184,7 @@ impl Ground<'_> {
             .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1")
             .env("CARGO_INCREMENTAL", "1")
             .env("CARGO_TARGET_DIR", &self.target)
+            .env("TIDELOG_TSC", root.join("node_modules/.bin/tsc"))
             // A planted fault may leave something unused.
             .env("RUSTFLAGS", "--cap-lints=allow");
         ensure!(build.status()?.success(), "the copy does not compile with it");

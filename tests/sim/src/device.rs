@@ -1,37 +1,42 @@
 //! One device: tabs, the core, the page server that a tab lends, and the disk.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use tidelog_client::{Client, ClientSettings, Notice, PageServerId, SocketId, TabId, ToCore};
-use tidelog_disk::{CrashDevice, CrashDisk, StoreFiles};
-use tidelog_pages::{OwnerId, PageServer, StoreOptions};
+use tidelog_client::{Client, ClientSettings, Notice, PageServerId, SocketId, TabId};
+use tidelog_disk::{CrashDevice, CrashDisk, Fault, StoreFiles};
+use tidelog_pages::{
+    AppendError, OwnerId, PageServer, Seed, StoreOptions, StoreReply, StoreRequest,
+};
 
+use tidelog_types::Life;
+
+use crate::app::Release;
+use crate::docs::Doc;
 use crate::rng::Rng;
-use crate::tab::{Release, Tab};
-
-/// The core's only owner number at a page server that it was lent.
-pub(crate) const CORE: OwnerId = OwnerId(1);
-
-/// How much things hold in a world: little, so that what happens to large documents happens.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Sizes {
-    pub(crate) log_size_max: u64,
-    /// Pages that cores and page servers keep in memory.
-    pub(crate) pool_pages_max: usize,
-}
+use crate::swarm::Swarm;
+use crate::tab::Tab;
 
 pub(crate) struct Device {
-    sizes: Sizes,
+    swarm: Swarm,
     pub(crate) disk: CrashDevice,
     /// Counts up whenever the core is started: what was sent to an earlier one is lost.
     pub(crate) life: u64,
     pub(crate) core: Option<Client>,
     pub(crate) page_server: Option<Lent>,
     pub(crate) tabs: BTreeMap<TabId, Tab>,
-    /// Sockets of this life's core, each with the server's number for the connection.
+    /// Sockets of this life's core, each with the number of its connection.
     pub(crate) sockets: BTreeMap<SocketId, u64>,
     /// When the core wants to be woken.
     pub(crate) wake_at_ms: Option<u64>,
+    /// How far the device's clock is ahead of that of the world.
+    pub(crate) skew_ms: u64,
+    /// The tab that lends is frozen until then.
+    pub(crate) frozen_until_ms: u64,
+    /// When something went wrong here last.
+    pub(crate) trouble_ms: u64,
+    /// Local documents that somebody wanted to hand to a server, and those that were.
+    pub(crate) offered: BTreeSet<Doc>,
+    pub(crate) moved: BTreeSet<Doc>,
     last_tab: u32,
     last_page_server: u32,
 }
@@ -41,16 +46,79 @@ pub(crate) struct Lent {
     pub(crate) id: PageServerId,
     pub(crate) tab: TabId,
     pub(crate) server: PageServer<CrashDisk>,
-    /// What it is to tell tabs once it is durable.
-    pub(crate) notices: Vec<Notice>,
+    /// Which worker of all that this device ever had.
+    pub(crate) worker: u32,
+    /// What it is to tell tabs once it is durable, and on whose word.
+    pub(crate) notices: Vec<(OwnerId, Notice)>,
+    /// Whether a slice of its work is due.
+    pub(crate) is_due: bool,
+    /// The core's port to it.
+    pub(crate) owner: OwnerId,
+    /// What has come while its tab was frozen.
+    pub(crate) frozen: VecDeque<ForPageServer>,
+}
+
+/// What a page server has to do.
+pub(crate) enum ForPageServer {
+    /// A core asks, on one of the ports.
+    Requests { owner: OwnerId, requests: Vec<StoreRequest>, notices: Vec<Notice> },
+    /// It goes on with what is left.
+    Turn,
+    /// The flushes that it asked for are complete.
+    Flushed,
+}
+
+impl Lent {
+    /// Carries out what a core asks on one of the ports.
+    pub(crate) fn serve(&mut self, owner: OwnerId, requests: Vec<StoreRequest>) {
+        let mut has_writes = false;
+        for request in requests {
+            has_writes |= matches!(
+                request,
+                StoreRequest::Hello { .. }
+                    | StoreRequest::Append { .. }
+                    | StoreRequest::Destroy { .. }
+            );
+            self.server.serve(owner, request);
+        }
+        if has_writes {
+            self.server.flush();
+        }
+    }
+
+    /// A slice of its work: what it answers the core that holds it, what it tells tabs itself, and
+    /// whether the store is of no more use.
+    pub(crate) fn poll(&mut self) -> (Vec<StoreReply>, Vec<Notice>, bool) {
+        let (mut replies, mut told, mut is_broken) = (Vec::new(), Vec::new(), false);
+        for (owner, reply) in self.server.poll() {
+            match &reply {
+                StoreReply::Durable { ticket } => {
+                    let is_due =
+                        |(from, it): &(OwnerId, Notice)| *from == owner && it.ticket <= *ticket;
+                    told.extend(self.notices.extract_if(.., |it| is_due(it)).map(|it| it.1));
+                }
+                StoreReply::AppendFailed { ticket, .. } => {
+                    self.notices.retain(|(from, it)| *from != owner || it.ticket != *ticket);
+                }
+                // Who is fenced off is told so; the store itself is well.
+                StoreReply::Broken { error } => {
+                    is_broken |= !matches!(error, AppendError::Fenced { .. });
+                }
+                _ => {}
+            }
+            if owner == self.owner {
+                replies.push(reply);
+            }
+        }
+        (replies, told, is_broken)
+    }
 }
 
 impl Device {
-    pub(crate) fn new(sizes: Sizes) -> Self {
+    pub(crate) fn new(swarm: &Swarm, rng: &mut Rng) -> Self {
         let disk = CrashDevice::new();
-        disk.hold_flushes(true);
+        disk.hold_flushes(!swarm.flushes_at_once);
         Self {
-            sizes,
             disk,
             life: 0,
             core: None,
@@ -58,8 +126,14 @@ impl Device {
             tabs: BTreeMap::new(),
             sockets: BTreeMap::new(),
             wake_at_ms: None,
+            skew_ms: rng.below(swarm.skew_ms_max + 1),
+            frozen_until_ms: 0,
+            trouble_ms: 0,
+            offered: BTreeSet::new(),
+            moved: BTreeSet::new(),
             last_tab: 0,
             last_page_server: 0,
+            swarm: swarm.clone(),
         }
     }
 
@@ -67,14 +141,15 @@ impl Device {
         self.life += 1;
         self.wake_at_ms = None;
         self.sockets.clear();
-        let settings = ClientSettings { pool_pages_max: self.sizes.pool_pages_max };
+        let settings = ClientSettings { limits: self.swarm.limits };
         self.core = Some(Client::with_settings(rng.seed(), settings));
     }
 
     pub(crate) fn new_tab(&mut self, prefix: u64, release: Release) -> TabId {
         self.last_tab += 1;
         let tab = TabId(self.last_tab);
-        self.tabs.insert(tab, Tab::new(prefix << 32 | u64::from(self.last_tab), release));
+        let prefix = prefix << 32 | u64::from(self.last_tab);
+        self.tabs.insert(tab, Tab::new(prefix, release, self.swarm.tokens));
         tab
     }
 
@@ -82,28 +157,48 @@ impl Device {
     pub(crate) fn lend(&mut self, tab: TabId) -> Result<PageServerId, String> {
         self.last_page_server += 1;
         let id = PageServerId(self.last_page_server);
-        let server = open_store(&self.disk, self.sizes)?;
-        self.page_server = Some(Lent { id, tab, server, notices: Vec::new() });
+        let server = open_store(&self.disk, Life::NONE, &self.swarm)?;
+        let owner = OwnerId(self.life);
+        self.page_server = Some(Lent {
+            id,
+            tab,
+            server,
+            worker: id.0,
+            notices: Vec::new(),
+            is_due: false,
+            owner,
+            frozen: VecDeque::new(),
+        });
         Ok(id)
+    }
+
+    /// Another core of this device takes the page server over, on a port of its own.
+    pub(crate) fn take_page_server_over(&mut self) -> Option<(PageServerId, TabId)> {
+        self.last_page_server += 1;
+        let id = PageServerId(self.last_page_server);
+        let owner = OwnerId(self.life);
+        let lent = self.page_server.as_mut()?;
+        lent.id = id;
+        lent.owner = owner;
+        Some((id, lent.tab))
     }
 
     /// Whether the core has a page server, and all tabs have opened their documents.
     pub(crate) fn is_open(&self) -> bool {
         let mut unsettled = self.tabs.values().flat_map(|tab| tab.unsettled.values());
-        self.page_server.is_some() && !unsettled.any(|call| matches!(call, ToCore::Open { .. }))
+        self.page_server.is_some() && !unsettled.any(|asked| asked.is_open())
     }
 
     /// From now on nothing more fits on the disk.
     pub(crate) fn fill_disk(&self) {
-        let size = |name| self.disk.bytes_of(name).map_or(0, |bytes| bytes.len() as u64);
-        self.disk.set_capacity(Some(StoreFiles::<()>::NAMES.into_iter().map(size).sum()));
+        self.disk.set_full(true);
     }
 
     /// The worker of the page server is gone; what it wrote is seen by the next, un-flushed or not.
     pub(crate) fn drop_page_server(&mut self) {
         self.page_server = None;
-        self.disk = self.disk.kill();
-        self.disk.hold_flushes(true);
+        self.frozen_until_ms = 0;
+        self.disk = kill(&self.disk, &self.swarm);
     }
 
     /// The power goes: any un-flushed sector may be lost.
@@ -111,37 +206,54 @@ impl Device {
         self.page_server = None;
         self.core = None;
         self.life += 1;
+        self.frozen_until_ms = 0;
         self.tabs.clear();
         self.sockets.clear();
-        self.disk = crash(&self.disk, rng);
+        self.disk = crash(&self.disk, &self.swarm, rng);
     }
 }
 
 /// The store on a disk, or a sentence that says why it does not open: it always has to.
 pub(crate) fn open_store(
     disk: &CrashDevice,
-    sizes: Sizes,
+    life: Life,
+    swarm: &Swarm,
 ) -> Result<PageServer<CrashDisk>, String> {
     let files = StoreFiles::open_each(|name| Ok::<_, String>(disk.file(name)))?;
-    let Sizes { log_size_max, pool_pages_max } = sizes;
     let options = StoreOptions {
-        log_size_max,
-        pool_pages_max: pool_pages_max.max(8),
+        life,
+        log_size_max: swarm.log_size_max,
+        pool_pages_max: swarm.store_pool_pages,
+        limits: swarm.limits,
         ..StoreOptions::default()
     };
-    match PageServer::open_with(files, options) {
-        Ok((server, _)) => Ok(server),
+    match PageServer::open_with(files, Seed(disk.seed()), options) {
+        Ok((server, report)) if report.damage.is_none() => Ok(server),
+        Ok((_, report)) => Err(format!("the store is damaged: {:?}", report.damage)),
         Err(error) => Err(format!("the store does not open: {error:?}")),
     }
 }
 
+/// One of the next calls of this disk fails.
+pub(crate) fn fail_soon(disk: &CrashDevice, rng: &mut Rng) {
+    let fault = [Fault::Device, Fault::LateFlush][rng.index(2)];
+    disk.fail_call(disk.calls() + 1 + rng.below(12), fault);
+}
+
+/// What a disk holds when the process that wrote to it was killed.
+pub(crate) fn kill(disk: &CrashDevice, swarm: &Swarm) -> CrashDevice {
+    let left = disk.kill();
+    left.hold_flushes(!swarm.flushes_at_once);
+    left
+}
+
 /// What is left of a disk after a power cut now.
-pub(crate) fn crash(disk: &CrashDevice, rng: &mut Rng) -> CrashDevice {
+pub(crate) fn crash(disk: &CrashDevice, swarm: &Swarm, rng: &mut Rng) -> CrashDevice {
     let all_or_nothing = rng.below(3);
     let left = disk.crash(&mut |choices| match all_or_nothing {
         0 => 0,
-        _ => usize::try_from(rng.below(choices as u64)).unwrap_or(0),
+        _ => rng.index(choices),
     });
-    left.hold_flushes(true);
+    left.hold_flushes(!swarm.flushes_at_once);
     left
 }

@@ -1,62 +1,148 @@
-//! The server: rooms over one page server over one disk.
+//! A server: rooms over one page server over one disk.
+//!
+//! As in the shell of the real one, rooms and store go their own ways: what rooms ask waits for the
+//! store's next round, and what it answers for the rooms.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tidelog_disk::{CrashDevice, CrashDisk};
-use tidelog_pages::{OwnerId, PageServer, StoreReply};
-use tidelog_server::{Answer, Ask, ConnId, Room, RoomEffect, RoomInput, RoomSettings};
-use tidelog_sync::{FromServer, ToServer};
-use tidelog_types::DocumentKey;
+use tidelog_pages::{OwnerId, PageServer, StoreReply, StoreRequest};
+use tidelog_server::{
+    Answer, Ask, ConnId, Outlets, Room, RoomEffect, RoomInput, RoomSettings, entry_size,
+};
+use tidelog_sync::{Channel, FromRoom, FromServer, Refusal, ToRoom, ToServer};
+use tidelog_types::{DocumentKey, Life};
 
-use crate::device::{Sizes, crash, open_store};
+use crate::device::{crash, kill, open_store};
 use crate::rng::Rng;
-use crate::tab::DOCUMENT;
+use crate::swarm::Swarm;
 
 pub(crate) struct Host {
     pub(crate) disk: CrashDevice,
     /// Counts up whenever the process is started.
     pub(crate) life: u64,
     running: Option<Running>,
-    sizes: Sizes,
+    /// Whether the store's next round is due.
+    pub(crate) is_due: bool,
+    swarm: Swarm,
 }
 
 struct Running {
-    page_server: PageServer<CrashDisk>,
-    room: Room,
-    owner: OwnerId,
-    /// Connections that have said hello.
-    greeted: BTreeMap<ConnId, ()>,
+    /// `None` until it is opened anew.
+    page_server: Option<PageServer<CrashDisk>>,
+    rooms: BTreeMap<DocumentKey, RoomHere>,
+    owners: BTreeMap<OwnerId, DocumentKey>,
+    owners_ever: u64,
+    /// Connections that have said hello, and the documents of their channels.
+    conns: BTreeMap<ConnId, BTreeMap<Channel, DocumentKey>>,
+    /// What waits for the store's next round.
+    inbox: VecDeque<(OwnerId, StoreRequest)>,
+    ways: Arc<Ways>,
+    seed: Rng,
 }
 
-/// What the server did in one step.
+struct RoomHere {
+    room: Room,
+    owner: OwnerId,
+    /// What it has not taken in yet.
+    inbox: VecDeque<RoomInput>,
+}
+
+impl RoomHere {
+    fn next(&mut self) -> Option<RoomInput> {
+        if self.room.wants_step() {
+            return Some(RoomInput::GoOn);
+        }
+        if self.room.takes_messages() { self.inbox.pop_front() } else { None }
+    }
+
+    fn has_work(&self) -> bool {
+        self.room.wants_step() || (self.room.takes_messages() && !self.inbox.is_empty())
+    }
+}
+
+/// The ways to clients, which take only so much at once.
+struct Ways {
+    size_max: usize,
+    taken: Mutex<Taken>,
+}
+
+#[derive(Default)]
+struct Taken {
+    sizes: BTreeMap<ConnId, usize>,
+    refused: BTreeSet<ConnId>,
+}
+
+impl Ways {
+    fn taken(&self) -> MutexGuard<'_, Taken> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Outlets for Ways {
+    fn reserve(&self, conn: ConnId, size: usize) -> bool {
+        let mut taken = self.taken();
+        let before = taken.sizes.get(&conn).copied().unwrap_or(0);
+        let fits = before == 0 || before + size <= self.size_max;
+        if fits {
+            taken.sizes.insert(conn, before + size);
+        } else {
+            taken.refused.insert(conn);
+        }
+        fits
+    }
+
+    fn release(&self, conn: ConnId, size: usize) {
+        let mut taken = self.taken();
+        let before = taken.sizes.remove(&conn).unwrap_or(0);
+        let left = before.checked_sub(size).expect("BUG: more was given back than was taken");
+        if left > 0 {
+            taken.sizes.insert(conn, left);
+        }
+    }
+}
+
+/// What the server did.
 #[derive(Default)]
 pub(crate) struct Done {
     pub(crate) sent: Vec<(ConnId, FromServer)>,
     pub(crate) closed: Vec<ConnId>,
     pub(crate) exported: Option<Vec<u8>>,
-    /// Whether a flush is under way that was not before.
-    pub(crate) flushes: bool,
+    /// Answers of the store, on their way to their rooms.
+    pub(crate) replies: Vec<(OwnerId, StoreReply)>,
+    /// The store failed and has to be opened anew.
+    pub(crate) is_broken: bool,
 }
 
 impl Host {
-    pub(crate) fn new(sizes: Sizes) -> Self {
+    pub(crate) fn new(swarm: &Swarm) -> Self {
         let disk = CrashDevice::new();
-        disk.hold_flushes(true);
-        Self { disk, life: 0, running: None, sizes }
+        disk.hold_flushes(!swarm.flushes_at_once);
+        Self { disk, life: 0, running: None, is_due: false, swarm: swarm.clone() }
     }
 
     pub(crate) fn is_up(&self) -> bool {
         self.running.is_some()
     }
 
+    /// Whether its store is not open, since it failed.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.running.as_ref().is_some_and(|running| running.page_server.is_none())
+    }
+
     pub(crate) fn start(&mut self, rng: &mut Rng) -> Result<(), String> {
         self.life += 1;
-        let key = DocumentKey::new(DOCUMENT, "").map_err(|error| error.to_string())?;
+        self.is_due = false;
         self.running = Some(Running {
-            page_server: open_store(&self.disk, self.sizes)?,
-            room: Room::new(key, RoomSettings { dev: true, ..RoomSettings::default() }, rng.seed()),
-            owner: OwnerId(self.life),
-            greeted: BTreeMap::new(),
+            page_server: Some(open_store(&self.disk, life_of(rng), &self.swarm)?),
+            rooms: BTreeMap::new(),
+            owners: BTreeMap::new(),
+            owners_ever: 0,
+            conns: BTreeMap::new(),
+            inbox: VecDeque::new(),
+            ways: Arc::new(Ways { size_max: self.swarm.way_size_max, taken: Mutex::default() }),
+            seed: Rng::new(rng.next()),
         });
         Ok(())
     }
@@ -64,71 +150,226 @@ impl Host {
     pub(crate) fn cut_power(&mut self, rng: &mut Rng) {
         self.running = None;
         self.life += 1;
-        self.disk = crash(&self.disk, rng);
+        self.is_due = false;
+        self.disk = crash(&self.disk, &self.swarm, rng);
+    }
+
+    /// The store's thread opens it anew after a failure.
+    pub(crate) fn reopen(&mut self) -> Result<(), String> {
+        self.disk = kill(&self.disk, &self.swarm);
+        let Some(running) = &mut self.running else { return Ok(()) };
+        let life = life_of(&mut running.seed);
+        running.page_server = Some(open_store(&self.disk, life, &self.swarm)?);
+        Ok(())
     }
 
     pub(crate) fn left(&mut self, conn: ConnId) -> Done {
-        let Some(running) = &mut self.running else { return Done::default() };
-        running.greeted.remove(&conn);
-        let effects = running.room.step(RoomInput::Left { conn });
-        self.carry_out(effects)
+        let mut done = Done::default();
+        let Some(running) = &mut self.running else { return done };
+        let channels = running.conns.remove(&conn).unwrap_or_default();
+        let mut documents: Vec<DocumentKey> = channels.into_values().collect();
+        documents.sort_unstable();
+        documents.dedup();
+        for document in documents {
+            running.tell(&document, RoomInput::Left { conn }, &self.swarm, &mut done);
+        }
+        done
     }
 
     pub(crate) fn hear(&mut self, conn: ConnId, message: ToServer) -> Done {
-        let Some(running) = &mut self.running else { return Done::default() };
-        match message {
-            ToServer::Hello { .. } => {
-                running.greeted.insert(conn, ());
-                Done { sent: vec![(conn, FromServer::Welcome)], ..Done::default() }
-            }
-            ToServer::Ping => Done { sent: vec![(conn, FromServer::Pong)], ..Done::default() },
-            message if running.greeted.contains_key(&conn) => {
-                let effects = running.room.step(RoomInput::Message { conn, message });
-                self.carry_out(effects)
-            }
-            _ => Done { closed: vec![conn], ..Done::default() },
-        }
-    }
-
-    pub(crate) fn export(&mut self) -> Done {
-        let Some(running) = &mut self.running else { return Done::default() };
-        let effects = running.room.step(RoomInput::Ask { request: 1, ask: Ask::Export });
-        self.carry_out(effects)
-    }
-
-    pub(crate) fn flushed(&mut self) -> Done {
-        self.disk.complete_flushes();
-        self.carry_out(Vec::new())
-    }
-
-    fn carry_out(&mut self, effects: Vec<RoomEffect>) -> Done {
         let mut done = Done::default();
         let Some(running) = &mut self.running else { return done };
-        let mut effects = effects;
-        loop {
-            for effect in std::mem::take(&mut effects) {
-                match effect {
-                    RoomEffect::Send { conn, message } => done.sent.push((conn, message)),
-                    RoomEffect::Store(request) => {
-                        running.page_server.serve(running.owner, request);
-                    }
-                    RoomEffect::Answer { answer: Answer::File(file), .. } => {
-                        done.exported = Some(file);
-                    }
-                    RoomEffect::Answer { .. } => {}
-                    RoomEffect::Disconnect { conn } => done.closed.push(conn),
-                }
+        match message {
+            ToServer::Hello { .. } => {
+                running.conns.entry(conn).or_default();
+                done.sent.push((conn, FromServer::Welcome));
             }
-            running.page_server.flush();
-            let replies: Vec<(OwnerId, StoreReply)> = running.page_server.poll();
-            if replies.is_empty() && !running.page_server.wants_poll() {
-                break;
-            }
-            for (_, reply) in replies {
-                effects.extend(running.room.step(RoomInput::Store(reply)));
+            ToServer::Ping => done.sent.push((conn, FromServer::Pong)),
+            ToServer::About { channel, body } => {
+                running.route(conn, channel, body, &self.swarm, &mut done);
             }
         }
-        done.flushes = self.disk.has_held_flushes();
         done
     }
+
+    /// Drops a room in which nobody is, as the hall does after a while.
+    pub(crate) fn retire(&mut self, nth: usize) -> bool {
+        let Some(running) = &mut self.running else { return false };
+        let channels = || running.conns.values().flat_map(BTreeMap::values);
+        let is_asked = |document: &DocumentKey| channels().any(|asked| asked == document);
+        let at_rest = running
+            .rooms
+            .iter()
+            .filter(|(_, here)| here.room.is_at_rest() && here.inbox.is_empty())
+            .filter(|(document, _)| !is_asked(document));
+        let Some(document) = at_rest.map(|(document, _)| document.clone()).nth(nth) else {
+            return false;
+        };
+        if let Some(here) = running.rooms.remove(&document) {
+            running.owners.remove(&here.owner);
+            if let Some(page_server) = &mut running.page_server {
+                page_server.forget_owner(here.owner);
+            }
+        }
+        true
+    }
+
+    pub(crate) fn export(&mut self, document: &DocumentKey) -> Done {
+        let mut done = Done::default();
+        if let Some(running) = &mut self.running {
+            let ask = RoomInput::Ask { request: 1, ask: Ask::Export };
+            running.tell(document, ask, &self.swarm, &mut done);
+        }
+        done
+    }
+
+    /// Whether the store has something to do.
+    pub(crate) fn wants_round(&self) -> bool {
+        let Some(running) = &self.running else { return false };
+        let Some(page_server) = &running.page_server else { return false };
+        !running.inbox.is_empty()
+            || page_server.wants_poll()
+            || running.rooms.values().any(RoomHere::has_work)
+            || !running.ways.taken().refused.is_empty()
+    }
+
+    /// All that waits goes down together.
+    pub(crate) fn round(&mut self) -> Done {
+        let mut done = Done::default();
+        let Some(running) = &mut self.running else { return done };
+        running.work(&mut done);
+        let Some(page_server) = &mut running.page_server else { return done };
+        let mut has_writes = false;
+        for (owner, request) in running.inbox.drain(..) {
+            has_writes |=
+                matches!(request, StoreRequest::Append { .. } | StoreRequest::Destroy { .. });
+            page_server.serve(owner, request);
+        }
+        if has_writes {
+            page_server.flush();
+        }
+        done.replies = page_server.poll();
+        if page_server.is_broken() {
+            running.page_server = None;
+            done.is_broken = true;
+        }
+        done
+    }
+
+    /// An answer of the store has come to its room.
+    pub(crate) fn answered(&mut self, owner: OwnerId, reply: StoreReply) -> Done {
+        let mut done = Done::default();
+        let Some(running) = &mut self.running else { return done };
+        let Some(document) = running.owners.get(&owner).cloned() else { return done };
+        if matches!(reply, StoreReply::Broken { .. }) {
+            // The store answers this owner no more.
+            running.owners.remove(&owner);
+            let other = running.new_owner(&document);
+            if let Some(here) = running.rooms.get_mut(&document) {
+                here.owner = other;
+            }
+        }
+        running.step(&document, RoomInput::Store(reply), &mut done);
+        done
+    }
+
+    pub(crate) fn flushed(&mut self) {
+        self.disk.complete_flushes();
+    }
+}
+
+impl Running {
+    fn new_owner(&mut self, document: &DocumentKey) -> OwnerId {
+        self.owners_ever += 1;
+        let owner = OwnerId(self.owners_ever);
+        self.owners.insert(owner, document.clone());
+        owner
+    }
+
+    /// Finds the room that a message is for, as a connection's reader does.
+    fn route(
+        &mut self,
+        conn: ConnId,
+        channel: Channel,
+        message: ToRoom,
+        swarm: &Swarm,
+        done: &mut Done,
+    ) {
+        let Some(channels) = self.conns.get_mut(&conn) else { return done.closed.push(conn) };
+        if let ToRoom::Open { document, .. } = &message {
+            let Ok(document) = DocumentKey::new(document, "") else {
+                let refusal = Refusal::Protocol { reason: "no such name".to_owned() };
+                let body = FromRoom::Refused(refusal);
+                return done.sent.push((conn, FromServer::About { channel, body }));
+            };
+            match channels.get(&channel) {
+                Some(known) if *known != document => return done.closed.push(conn),
+                _ => channels.insert(channel, document),
+            };
+        }
+        // A channel that was refused or closed may still have had some messages on the way.
+        let Some(document) = channels.get(&channel).cloned() else { return };
+        if matches!(message, ToRoom::Close) {
+            channels.remove(&channel);
+        }
+        self.tell(&document, RoomInput::Message { conn, channel, message }, swarm, done);
+    }
+
+    /// Something for a room, which is made if it is not there.
+    fn tell(&mut self, document: &DocumentKey, input: RoomInput, swarm: &Swarm, done: &mut Done) {
+        if !self.rooms.contains_key(document) {
+            let settings =
+                RoomSettings { dev: true, limits: swarm.limits, ..RoomSettings::default() };
+            let outlets = Arc::clone(&self.ways) as Arc<dyn Outlets>;
+            let room = Room::new(document.clone(), settings, self.seed.seed(), outlets);
+            let owner = self.new_owner(document);
+            self.rooms.insert(document.clone(), RoomHere { room, owner, inbox: VecDeque::new() });
+        }
+        let here = self.rooms.get_mut(document).expect("BUG: made above");
+        here.inbox.push_back(input);
+        if let Some(next) = here.next() {
+            self.step(document, next, done);
+        }
+    }
+
+    /// Every room does a slice of what it has to do.
+    fn work(&mut self, done: &mut Done) {
+        let writable = std::mem::take(&mut self.ways.taken().refused);
+        let documents: Vec<DocumentKey> = self.rooms.keys().cloned().collect();
+        for document in documents {
+            for conn in &writable {
+                self.step(&document, RoomInput::Writable { conn: *conn }, done);
+            }
+            let next = self.rooms.get_mut(&document).and_then(RoomHere::next);
+            if let Some(next) = next {
+                self.step(&document, next, done);
+            }
+        }
+    }
+
+    fn step(&mut self, document: &DocumentKey, input: RoomInput, done: &mut Done) {
+        let Some(here) = self.rooms.get_mut(document) else { return };
+        for effect in here.room.step(input) {
+            match effect {
+                RoomEffect::Send { conn, message } => {
+                    if let FromServer::About { body: FromRoom::Entry(part), .. } = &message {
+                        self.ways.release(conn, entry_size(part));
+                    }
+                    done.sent.push((conn, message));
+                }
+                RoomEffect::Store(request) => self.inbox.push_back((here.owner, request)),
+                RoomEffect::Answer { answer: Answer::File(file), .. } => {
+                    done.exported = Some(file);
+                }
+                RoomEffect::Answer { .. } => {}
+            }
+        }
+    }
+}
+
+/// The life that an opening of a server's store is.
+fn life_of(rng: &mut Rng) -> Life {
+    let mut life = Life::NONE;
+    life.0[..8].copy_from_slice(&rng.next().to_le_bytes());
+    life
 }

@@ -1,138 +1,280 @@
-//! What has to hold when everything is over.
+//! What has to hold: while a world runs, and when everything is over.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::docs::Doc;
+use crate::reference::{Found, Issued};
 use crate::tab::News;
 
 /// What was said of every mutation that any tab ever issued.
 #[derive(Default)]
 pub(crate) struct Judge {
     fates: BTreeMap<String, Fate>,
+    /// How many were issued.
+    count: u64,
 }
 
-/// Which of a device's two documents.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Document {
-    /// The one that everybody works on.
-    #[default]
-    Shared,
-    /// The device's own, which no server knows.
-    Own,
+/// Who issued a mutation, and where.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Origin {
+    pub(crate) doc: Doc,
+    pub(crate) device: usize,
+    /// Which of all tabs that the device ever had.
+    pub(crate) tab: u64,
 }
 
-#[derive(Default, Debug)]
+#[derive(Debug)]
 struct Fate {
-    device: usize,
-    document: Document,
-    bumps: bool,
+    origin: Origin,
+    issued: Issued,
+    /// Its place among all mutations.
+    nth: u64,
     durable: bool,
     confirmed: bool,
-    rejected: bool,
+    /// By the server, with this reason.
+    rejected: Option<String>,
     /// A listener has returned for its rejection: nobody need be told again.
     handled: bool,
+    /// It left nothing behind, its caller was told.
     failed: bool,
+    /// Its copy was deleted before it was decided: it may be there or not.
+    dropped: bool,
+    /// Whether its device has deleted its copy since: it comes back from the server.
+    deleted: bool,
 }
 
 impl Judge {
-    pub(crate) fn issued(&mut self, name: &str, device: usize, document: Document, bumps: bool) {
-        let fate = Fate { device, document, bumps, ..Fate::default() };
+    pub(crate) fn issued(&mut self, name: &str, origin: Origin, issued: Issued) {
+        self.count += 1;
+        let fate = Fate {
+            origin,
+            issued,
+            nth: self.count,
+            durable: false,
+            confirmed: false,
+            rejected: None,
+            handled: false,
+            failed: false,
+            dropped: false,
+            deleted: false,
+        };
         let known = self.fates.insert(name.to_owned(), fate);
         assert!(known.is_none(), "BUG: {name} was issued twice by the simulator");
     }
 
-    pub(crate) fn hear(&mut self, news: News) {
-        let (name, tell): (String, fn(&mut Fate)) = match news {
-            News::Durable(name) => (name, |fate| fate.durable = true),
-            News::Confirmed(name) => (name, |fate| fate.confirmed = true),
-            News::Rejected(name) | News::Refused(name) => (name, |fate| fate.rejected = true),
-            News::Handled(name) => (name, |fate| fate.handled = true),
-            News::Failed(name) => (name, |fate| fate.failed = true),
-        };
-        tell(self.fates.get_mut(&name).expect("BUG: news of what was never issued"));
+    /// # Errors
+    ///
+    /// If it cannot be true, after what was said before.
+    pub(crate) fn hear(&mut self, news: News) -> Result<(), String> {
+        match news {
+            News::Durable(name) => {
+                let fate = self.fate(&name)?;
+                if fate.failed {
+                    return Err(format!("{name} failed and is durable: {fate:?}"));
+                }
+                fate.durable = true;
+            }
+            News::Confirmed(name) => {
+                let fate = self.fate(&name)?;
+                if fate.failed || fate.rejected.is_some() {
+                    return Err(format!("{name} is confirmed after its end: {fate:?}"));
+                }
+                fate.confirmed = true;
+            }
+            News::Rejected(name, reason) => {
+                let fate = self.fate(&name)?;
+                if fate.failed || fate.confirmed {
+                    return Err(format!("{name} is rejected after its end: {fate:?}"));
+                }
+                fate.rejected = Some(reason);
+            }
+            News::Handled(name) => self.fate(&name)?.handled = true,
+            News::Failed(name) => {
+                let fate = self.fate(&name)?;
+                if fate.durable || fate.confirmed || fate.rejected.is_some() {
+                    return Err(format!("{name} failed after it was durable: {fate:?}"));
+                }
+                fate.failed = true;
+            }
+            News::Unknown(name) => self.fate(&name)?.dropped = true,
+            News::Rows { doc, names, must, tab } => self.judge_rows(doc, &names, &must, tab)?,
+        }
+        Ok(())
+    }
+
+    fn fate(&mut self, name: &str) -> Result<&mut Fate, String> {
+        self.fates.get_mut(name).ok_or_else(|| format!("news of {name}, which nobody issued"))
     }
 
     pub(crate) fn counts(&self) -> (usize, usize, usize) {
         let count = |which: fn(&Fate) -> bool| self.fates.values().filter(|f| which(f)).count();
-        (count(|f| f.durable), count(|f| f.confirmed), count(|f| f.rejected))
+        (count(|f| f.durable), count(|f| f.confirmed), count(|f| f.rejected.is_some()))
     }
 
-    /// Whether a tab that listens only now has been told of every rejection on its device for
-    /// which no listener had returned.
+    pub(crate) fn is_confirmed(&self, name: &str) -> bool {
+        self.fates.get(name).is_some_and(|fate| fate.confirmed)
+    }
+
+    /// What whoever asks now, in this tab, has to see: what the tab issued itself, and what was
+    /// confirmed on its device.
+    pub(crate) fn own(&self, origin: Origin) -> BTreeSet<String> {
+        let Origin { doc, device, tab } = origin;
+        self.names(|fate| {
+            let of = fate.origin;
+            // What the server has not decided may look rejected by now, if others were first.
+            let is_sure =
+                of.tab == tab && !["claim", "large", "heavy"].contains(&fate.issued.wish.mutation);
+            let is_here = of.doc == doc && of.device == device && !fate.deleted;
+            is_here && (is_sure || fate.confirmed)
+        })
+    }
+
+    /// What was confirmed to anybody.
+    pub(crate) fn confirmed(&self, doc: Doc) -> BTreeSet<String> {
+        self.names(|fate| fate.origin.doc == doc && fate.confirmed)
+    }
+
+    fn names(&self, which: impl Fn(&Fate) -> bool) -> BTreeSet<String> {
+        let found = self.fates.iter().filter(|(_, fate)| which(fate));
+        found.map(|(name, _)| name.clone()).collect()
+    }
+
+    /// A device has deleted its copy of a document: what was not decided may come to nothing. A
+    /// local document is gone.
+    pub(crate) fn dropped(&mut self, doc: Doc, device: usize, is_local: bool) {
+        for fate in self.fates.values_mut() {
+            let here = fate.origin.doc == doc && fate.origin.device == device;
+            fate.dropped |= here && (is_local || !fate.confirmed);
+            // Nobody can tell of it any more.
+            fate.handled |= here;
+            fate.deleted |= here;
+        }
+    }
+
+    /// What a query showed: each mutation once, none that came to nothing, and all that it must.
+    fn judge_rows(
+        &self,
+        doc: Doc,
+        names: &[String],
+        must: &BTreeSet<String>,
+        tab: u64,
+    ) -> Result<(), String> {
+        let mut shown = BTreeSet::new();
+        for name in names {
+            let Some(fate) = self.fates.get(name).filter(|fate| fate.origin.doc == doc) else {
+                return Err(format!("{name} is shown in {doc:?} and was not issued there"));
+            };
+            if !shown.insert(name.as_str()) {
+                return Err(format!("{name} is shown twice: {fate:?}"));
+            }
+            // Of others it may have heard late.
+            if fate.failed && !fate.dropped && fate.origin.tab == tab {
+                return Err(format!("{name} failed and is shown: {fate:?}"));
+            }
+        }
+        let is_open = |fate: &Fate| !fate.failed && fate.rejected.is_none() && !fate.dropped;
+        let missing = |name: &&String| {
+            !shown.contains(name.as_str()) && self.fates.get(*name).is_some_and(is_open)
+        };
+        match must.iter().find(missing) {
+            Some(name) => Err(format!("{name} is not shown: {:?}", self.fates[name])),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether a tab that listens only now has been told of every rejection of the document on its
+    /// device for which no listener had returned.
     pub(crate) fn judge_rejections(
         &self,
         device: usize,
+        doc: Doc,
         told: &BTreeSet<String>,
     ) -> Result<(), String> {
-        let here = self.fates.iter().filter(|(_, fate)| fate.device == device);
-        let mut open = here.filter(|(_, fate)| fate.rejected && !fate.handled);
-        match open.find(|(name, _)| !told.contains(*name)) {
+        let open = |fate: &Fate| {
+            let here = fate.origin.device == device && fate.origin.doc == doc;
+            here && fate.rejected.is_some() && !fate.handled && !fate.dropped
+        };
+        match self.fates.iter().find(|(name, fate)| open(fate) && !told.contains(*name)) {
             Some((name, _)) => Err(format!("device {device} forgot that {name} was rejected")),
             None => Ok(()),
         }
     }
 
-    /// Compares what was said of the shared document with the rows that there are in the end.
-    pub(crate) fn judge_shared(&self, file: &[u8]) -> Result<(), String> {
-        let fates = self.fates.iter().filter(|(_, fate)| fate.document == Document::Shared);
-        judge(fates.collect(), file)
+    /// Compares what was said of a document with the rows that there are in the end. In a local one
+    /// nothing is rejected that was durable. Gives what a live query has to show.
+    pub(crate) fn judge_end(
+        &self,
+        doc: Doc,
+        is_local: bool,
+        file: &[u8],
+    ) -> Result<Vec<String>, String> {
+        let found = Found::open(file).map_err(|what| format!("{doc:?}: {what}"))?;
+        let fates: BTreeMap<&str, &Fate> = self
+            .fates
+            .iter()
+            .filter(|(_, fate)| fate.origin.doc == doc)
+            .map(|(name, fate)| (name.as_str(), fate))
+            .collect();
+        let mut rows: BTreeMap<&str, u32> = BTreeMap::new();
+        for name in &found.names {
+            if !fates.contains_key(name.as_str()) {
+                return Err(format!("{name} is in {doc:?} and nobody issued it there"));
+            }
+            *rows.entry(name).or_default() += 1;
+        }
+        for (name, fate) in &fates {
+            judge_one(name, fate, rows.get(name).copied().unwrap_or(0))?;
+            judge_rejection(name, fate, is_local, &found)?;
+        }
+        self.judge_order(&found.names)?;
+        found
+            .compare(|name| fates.get(name).map(|fate| &fate.issued))
+            .map_err(|what| format!("{doc:?}: {what}"))?;
+        Ok(found.names)
     }
 
-    /// The same for a device's own document, where nothing is rejected that was durable.
-    pub(crate) fn judge_own(&self, device: usize, file: &[u8]) -> Result<(), String> {
-        let is_own = |fate: &Fate| fate.document == Document::Own && fate.device == device;
-        let fates: BTreeMap<_, _> = self.fates.iter().filter(|(_, fate)| is_own(fate)).collect();
-        if let Some((name, _)) = fates.iter().find(|(_, fate)| fate.rejected) {
-            return Err(format!("{name} was rejected after it was durable"));
+    /// What one tab issued was applied in the order in which it was issued.
+    fn judge_order(&self, names: &[String]) -> Result<(), String> {
+        let mut last: BTreeMap<Origin, (u64, &str)> = BTreeMap::new();
+        for name in names {
+            let fate = &self.fates[name];
+            let (nth, before) = last.insert(fate.origin, (fate.nth, name)).unwrap_or((0, ""));
+            if nth > fate.nth {
+                return Err(format!("{before} was issued after {name} and applied before it"));
+            }
         }
-        judge(fates, file).map_err(|what| format!("device {device}'s own: {what}"))
+        Ok(())
     }
 }
 
-fn judge(fates: BTreeMap<&String, &Fate>, file: &[u8]) -> Result<(), String> {
-    let (entries, bumps) = read(file)?;
-    let mut bumped = 0;
-    for (name, fate) in &fates {
-        let rows = entries.get(*name).copied().unwrap_or(0);
-        bumped += i64::from(fate.bumps) * rows;
-        let wrong = match rows {
-            0 if fate.confirmed => "was confirmed and is not there",
-            0 if fate.durable && !fate.rejected => "was durable and is gone without a word",
-            0 => continue,
-            1 if fate.rejected => "was rejected and is there",
-            1 if fate.failed => "failed and is there",
-            1 => continue,
-            _ => "was applied more than once",
-        };
-        return Err(format!("{name} {wrong}: {fate:?}"));
-    }
-    if bumps != bumped {
-        return Err(format!("{bumped} bumps were applied, but the total says {bumps}"));
-    }
-    match entries.keys().find(|name| !fates.contains_key(name)) {
-        Some(name) => Err(format!("{name} is there and nobody issued it")),
-        None => Ok(()),
-    }
-}
-
-/// The rows of a file, read by a SQLite that knows nothing of Tidelog.
-fn read(file: &[u8]) -> Result<(BTreeMap<String, i64>, i64), String> {
-    let at = tempfile::NamedTempFile::new().map_err(|error| error.to_string())?;
-    std::fs::write(at.path(), file).map_err(|error| error.to_string())?;
-    let read = || -> rusqlite::Result<_> {
-        let connection = rusqlite::Connection::open(at.path())?;
-        let check: String = connection.query_row("pragma integrity_check", [], |row| row.get(0))?;
-        let mut entries = BTreeMap::new();
-        let mut rows = connection.prepare("select id, count(*) from entry group by id")?;
-        let mut rows = rows.query([])?;
-        while let Some(row) = rows.next()? {
-            entries.insert(row.get(0)?, row.get(1)?);
-        }
-        let bumps = connection.query_row("select bumps from total", [], |row| row.get(0))?;
-        Ok((check, entries, bumps))
+fn judge_one(name: &str, fate: &Fate, rows: u32) -> Result<(), String> {
+    let wrong = match rows {
+        0 if fate.dropped => return Ok(()),
+        0 if fate.confirmed => "was confirmed and is not there",
+        0 if fate.durable && fate.rejected.is_none() => "was durable and is gone without a word",
+        0 => return Ok(()),
+        1 if fate.rejected.is_some() => "was rejected and is there",
+        1 if fate.failed => "failed and is there",
+        1 => return Ok(()),
+        _ => "was applied more than once",
     };
-    let (check, entries, bumps) = read().map_err(|error| format!("the file: {error}"))?;
-    if check != "ok" {
-        return Err(format!("the file is not whole: {check}"));
+    Err(format!("{name} {wrong}: {fate:?}"))
+}
+
+/// A rejection has its reason: whoever was told that a claim is taken, of a claim that is.
+fn judge_rejection(name: &str, fate: &Fate, is_local: bool, found: &Found) -> Result<(), String> {
+    let Some(reason) = &fate.rejected else { return Ok(()) };
+    if is_local {
+        return Err(format!("{name} was rejected after it was durable: {fate:?}"));
     }
-    Ok((entries, bumps))
+    let claimed = fate.issued.wish.args.iter().find_map(|(arg, value)| match value {
+        tidelog_types::Value::Text(text) if arg == "name" => Some(text),
+        _ => None,
+    });
+    let is_just = match reason.as_str() {
+        "taken" => claimed.is_some_and(|claimed| found.claims.contains_key(claimed)),
+        // The budgets of small worlds.
+        reason => reason.contains("steps") || reason.contains("pages"),
+    };
+    if is_just { Ok(()) } else { Err(format!("{name} was rejected for no reason: {fate:?}")) }
 }

@@ -1,39 +1,61 @@
-//! Clients and a server in one process, from one seed, with everything going wrong that may.
+//! Clients and servers in one process, from one seed, with everything going wrong that may.
 //!
-//! Three devices (tabs, core, page server, disk) and a server with its disk, all of them the
-//! shipped crates; only what carries messages and keeps time is made here. One seed decides
-//! everything: the same seed gives the same trace hash.
+//! Three devices (tabs, core, page server, disk) and two servers with their disks, all of them the
+//! shipped crates, and what a tab decides the shipped `js/src/tab.ts` (`port.rs`); only what
+//! carries messages, keeps time and wants something is made here. One seed decides
+//! everything: the same seed gives the same trace hash. It also draws what its world is made of
+//! (`swarm.rs`): which documents and servers, which troubles and how often, and limits that are
+//! shrunk until a short run meets them.
 //!
 //! # What may go wrong
 //!
-//! - A message between a device and the server is delayed, comes twice, or is lost together with
-//!   all that follows it on that connection; the connection is cut, or just falls silent.
-//! - A tab is closed; the tab that lends the page server is closed, between any two of its steps;
-//!   the core is killed, which its tabs see in their own time; a device or the server loses power,
+//! - A message between a device and a server is delayed, comes twice, or is lost together with
+//!   all that follows it on that connection; the connection is cut, or falls silent, both ways or
+//!   one way; its client reads late.
+//! - A tab is opened or closed; the tab that lends the page server is closed, between any two of
+//!   its steps, or frozen; the core is killed, which its tabs see in their own time, alone or
+//!   while its page server lives on and still has what it asked; a device or a server loses power,
 //!   and with it any of its un-flushed sectors.
-//! - A flush takes its time. A device's disk is full for a while.
-//! - A new release of the app comes, with a successor of the doctype.
+//! - A flush takes its time, or is complete when it returns. Stores answer late, a slice at a time.
+//!   A disk is full for a while, or one of its calls fails.
+//! - Documents are closed and opened again, and local copies deleted; a new release of the app
+//!   comes, with a successor of the doctype; an empty room leaves a server's memory; devices'
+//!   clocks differ.
 //!
 //! Ports within a browser lose nothing while both ends live, and a power cut does not damage
 //! sectors that were flushed: the design does not promise to survive more, so no more is injected
 //! here.
 //!
+//! What it promises and does not keep yet is written and switched off in `swarm.rs`: local
+//! documents that are handed to a server (`DRAFTS`).
+//!
 //! # What has to hold
 //!
-//! When the faults have stopped, all sides converge byte for byte; every call of a living tab has
-//! settled; each mutation that was called durable was applied once or rejected once, one that was
-//! called confirmed was applied once, and one that failed left nothing (`judge.rs`).
+//! While it runs: every query shows each mutation once, none that failed, and all that its tab
+//! issued before; every mutation has one end; every call that need not wait for a server settles
+//! within ten seconds of what went wrong last. When the faults have stopped, all sides converge
+//! byte for byte, live queries show what there is, what is issued then is confirmed, and whoever
+//! has nothing to say is silent. Each mutation that was called durable was applied once or
+//! rejected once and for a reason, one that was called confirmed was applied once, one that failed
+//! left nothing, and what one tab issued was applied in its order (`judge.rs`). What was accepted,
+//! run through plain SQLite in the order in which it was accepted, gives the same rows
+//! (`reference.rs`).
 //!
 //! # Where to start reading
 //!
-//! [`World::run`], then `world/trouble.rs`, `device.rs` and `host.rs`. That a run would notice
-//! what it is there for is shown by the faults in `planted/`, each a change that breaks the
-//! product.
+//! [`World::run`], then `world/trouble.rs`, `world/calls.rs`, `device.rs` and `host.rs`. That a run
+//! would notice what it is there for is shown by the faults in `planted/`, each a change that
+//! breaks the product.
 
+mod app;
 mod device;
+mod docs;
 mod host;
 mod judge;
+mod port;
+mod reference;
 mod rng;
+mod swarm;
 mod tab;
 mod world;
 

@@ -22,6 +22,11 @@ impl Rng {
         self.next() % bound.max(1)
     }
 
+    /// An index into something of that length.
+    pub(crate) fn index(&mut self, count: usize) -> usize {
+        usize::try_from(self.below(count as u64)).expect("BUG: below a usize")
+    }
+
     /// Whether something that happens once in `times` happens now.
     pub(crate) fn once_in(&mut self, times: u64) -> bool {
         self.below(times) == 0
@@ -36,7 +41,7 @@ impl Rng {
     }
 
     pub(crate) fn pick<T: Copy>(&mut self, from: &[T]) -> Option<T> {
-        let index = usize::try_from(self.below(from.len() as u64)).ok()?;
+        let index = self.index(from.len());
         from.get(index).copied()
     }
 }

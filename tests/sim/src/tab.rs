@@ -2,345 +2,514 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tidelog_client::{Call, FromCore, Handle, QueryParams, ToCore};
-use tidelog_document::{Doctype, MutationDefinition, Param, ParamKind};
-use tidelog_types::{CallId, ErrorCode, Value};
+use tidelog_client::{
+    Call, CallFailure, FromCore, Handle, Mutate, OpenRequest, Params, Query, Request, ToCore,
+};
+use tidelog_types::{CallId, ErrorCode, Outcome, Rows, Value};
 
-/// The one document that everybody works on.
-pub(crate) const DOCUMENT: &str = "ledger";
-pub(crate) const SERVER: &str = "ws://server";
-/// A document that each device has for itself, without a server.
-const DIARY: &str = "diary";
-
-/// The tab's numbers for the two.
-pub(crate) const SHARED: Handle = Handle(1);
-pub(crate) const OWN: Handle = Handle(2);
+use crate::app::{ENTRIES, Release, Wish, doctype};
+use crate::docs::{Doc, Docs, url};
+use crate::port::Port;
 
 /// A tab of a device.
 pub(crate) struct Tab {
-    release: Release,
+    pub(crate) release: Release,
+    has_token: bool,
     /// The device's share of call ids, so that no two calls ever have the same.
-    id_prefix: u64,
-    next_call: u32,
+    pub(crate) id_prefix: u64,
+    /// Its way to the core.
+    pub(crate) port: Port,
+    /// The documents that it holds, and by which handle.
+    pub(crate) held: BTreeMap<Doc, Handle>,
+    /// Handles that it ever had.
+    docs: BTreeMap<Handle, Doc>,
+    /// Documents that it opens with their servers.
+    online: BTreeSet<Doc>,
+    /// Handles of local documents that are being handed to a server.
+    handing_over: BTreeSet<Handle>,
     /// Calls that have not settled, in their order, as they would be asked again.
-    pub(crate) unsettled: BTreeMap<Call, ToCore>,
-    /// Mutations that wait for their verdict only.
-    /// With their LSN.
+    pub(crate) unsettled: BTreeMap<Call, Asked>,
+    /// Mutations that wait for their verdict only, with their LSN.
     pub(crate) confirming: BTreeMap<Call, u64>,
     names: BTreeMap<Call, String>,
+    /// Calls about documents that were closed: what is still said of them is not listened to.
+    let_go: BTreeSet<Call>,
+    watches: BTreeMap<Call, Doc>,
+    /// What the live query of each document showed last.
+    pub(crate) live: BTreeMap<Doc, Vec<String>>,
     /// Mutations of whose rejection a listener was told.
     pub(crate) told_rejections: BTreeSet<String>,
-    /// Whether it has yet to see that its core has died.
-    pub(crate) is_unaware: bool,
-    pub(crate) exported: Option<Vec<u8>>,
-    pub(crate) live_rows: u32,
+    pub(crate) exported: BTreeMap<Doc, Vec<u8>>,
 }
 
-/// What a tab was told of a mutation.
+/// A call that has not settled.
+#[derive(Clone, Debug)]
+pub(crate) struct Asked {
+    pub(crate) message: ToCore,
+    pub(crate) at_ms: u64,
+    /// What a query has to show; what has to be shown right after a `sync`.
+    must: BTreeSet<String>,
+    /// Whether that is so only if nothing went wrong on the device since.
+    is_fragile: bool,
+    /// Whether it was said that it takes its time.
+    pub(crate) is_late: bool,
+}
+
+/// What a tab was told.
 pub(crate) enum News {
     Durable(String),
     Confirmed(String),
-    Rejected(String),
+    Rejected(String, String),
     /// Nothing was recorded.
     Failed(String),
-    /// A mutation of this device, whichever tab issued it.
-    Refused(String),
+    /// It may be recorded or not.
+    Unknown(String),
     /// A listener has returned for it.
     Handled(String),
+    /// A query was answered.
+    Rows {
+        doc: Doc,
+        names: Vec<String>,
+        must: BTreeSet<String>,
+        tab: u64,
+    },
 }
 
-/// What the app's releases know the documents by: the second succeeds the first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Release {
-    First,
-    Second,
-}
-
-/// The doctype of both documents: every mutation leaves a row with its own name, so that a second
-/// run would show.
-fn doctype(release: Release) -> Doctype {
-    let mut doctype = first_doctype();
-    if release == Release::Second {
-        doctype.migrations.push(
-            "create table mark (id text not null, entries integer not null) strict;
-             insert into mark select 'the release', count(*) from entry;
-             create index entry_at on entry (at, id);"
-                .to_owned(),
-        );
-        let bump = doctype.mutations.iter_mut().find(|mutation| mutation.name == "bump");
-        bump.expect("BUG: it bumps")
-            .sql
-            .push("insert into mark select :id, count(*) from entry".to_owned());
-    }
-    doctype
-}
-
-fn first_doctype() -> Doctype {
-    let text = |name: &str| Param { name: name.to_owned(), kind: ParamKind::Text, optional: false };
-    let define = |name: &str, params: Vec<Param>, sql: &[&str]| MutationDefinition {
-        name: name.to_owned(),
-        params,
-        sql: sql.iter().map(ToString::to_string).collect(),
-    };
-    Doctype {
-        name: "ledger".to_owned(),
-        migrations: vec![
-            "create table entry (id text not null, at integer not null) strict;
-             create table claim (name text primary key, id text not null) strict;
-             create table total (one integer primary key, bumps integer not null) strict;
-             insert into total values (1, 0);"
-                .to_owned(),
-        ],
-        mutations: vec![
-            define("add", vec![text("id")], &["insert into entry values (:id, :now)"]),
-            define(
-                "bump",
-                vec![text("id")],
-                &["update total set bumps = bumps + 1", "insert into entry values (:id, :now)"],
-            ),
-            define(
-                "claim",
-                vec![text("id"), text("name")],
-                &[
-                    "select reject('taken') where exists (select 1 from claim where name = :name)",
-                    "insert into claim values (:name, :id)",
-                    "insert into entry values (:id, :now)",
-                ],
-            ),
-        ],
-    }
+/// What follows from what a tab was told.
+#[derive(Default)]
+pub(crate) struct Heard {
+    pub(crate) news: Vec<News>,
+    pub(crate) answers: Vec<ToCore>,
+    /// What it asks once more after a while.
+    pub(crate) again: Vec<ToCore>,
+    /// A document that is synced from now on.
+    pub(crate) moved: Option<Doc>,
+    /// A document whose copy was deleted.
+    pub(crate) destroyed: Option<String>,
 }
 
 impl Tab {
-    pub(crate) fn new(id_prefix: u64, release: Release) -> Self {
+    pub(crate) fn new(id_prefix: u64, release: Release, has_token: bool) -> Self {
         Self {
             release,
+            has_token,
             id_prefix,
-            next_call: 0,
+            port: Port::new(),
+            held: BTreeMap::new(),
+            docs: BTreeMap::new(),
+            online: BTreeSet::new(),
+            handing_over: BTreeSet::new(),
             unsettled: BTreeMap::new(),
             confirming: BTreeMap::new(),
             names: BTreeMap::new(),
+            let_go: BTreeSet::new(),
+            watches: BTreeMap::new(),
+            live: BTreeMap::new(),
             told_rejections: BTreeSet::new(),
-            is_unaware: false,
-            exported: None,
-            live_rows: 0,
+            exported: BTreeMap::new(),
         }
     }
 
-    /// The first words to a core: open, watch, and listen for rejections.
-    pub(crate) fn open(&mut self) -> Vec<ToCore> {
-        let shared = self.open_one(SHARED, DOCUMENT, Some(SERVER));
-        let own = self.open_one(OWN, DIARY, None);
-        vec![shared, own, self.watch(SHARED), self.watch(OWN)]
+    /// The first words about a document: open it and watch it. Listens once it is open.
+    pub(crate) fn open(&mut self, docs: &Docs, doc: Doc, online: bool, now_ms: u64) -> Vec<ToCore> {
+        if online {
+            self.online.insert(doc);
+        }
+        let handle = self.port.new_handle();
+        self.held.insert(doc, handle);
+        self.docs.insert(handle, doc);
+        vec![self.open_as(docs, doc, handle, now_ms), self.watch(doc, handle)]
     }
 
-    fn open_one(&mut self, handle: Handle, document: &str, server: Option<&str>) -> ToCore {
+    /// A local document, which this tab may hold already, is opened with its server.
+    pub(crate) fn hand_over(&mut self, docs: &Docs, doc: Doc, now_ms: u64) -> ToCore {
+        let handle = self.port.new_handle();
+        self.docs.insert(handle, doc);
+        self.handing_over.insert(handle);
+        self.online.insert(doc);
+        let open = self.open_as(docs, doc, handle, now_ms);
+        self.online.remove(&doc);
+        open
+    }
+
+    fn open_as(&mut self, docs: &Docs, doc: Doc, handle: Handle, now_ms: u64) -> ToCore {
         let call = self.next_call();
-        let open = ToCore::Open {
-            call,
-            handle,
-            document: document.to_owned(),
+        let spec = docs.spec(doc);
+        let host = spec.host.or(spec.moves_to.filter(|_| self.online.contains(&doc)));
+        let open = Request::Open(Box::new(OpenRequest {
+            document: spec.name.clone(),
             user: String::new(),
-            server: server.map(str::to_owned),
+            server: host.map(url),
             doctype: doctype(self.release),
-            has_token: false,
-        };
-        self.ask(call, open)
+            has_token: self.has_token,
+        }));
+        self.ask(call, ToCore::Ask { call, handle, request: open }, now_ms, BTreeSet::new())
     }
 
-    fn watch(&mut self, handle: Handle) -> ToCore {
+    fn watch(&mut self, doc: Doc, handle: Handle) -> ToCore {
         let call = self.next_call();
-        ToCore::Watch {
-            call,
-            handle,
-            sql: "select count(*) from entry".to_owned(),
-            params: QueryParams::Positional(Vec::new()),
-        }
-    }
-
-    /// Everything that is to be said to a new core after the old one died.
-    pub(crate) fn open_again(&mut self) -> Vec<ToCore> {
-        let pending: Vec<ToCore> = std::mem::take(&mut self.unsettled)
-            .into_values()
-            .filter(|message| !matches!(message, ToCore::Open { .. }))
-            .collect();
-        let mut messages = self.open();
-        for mut message in pending {
-            if let ToCore::Mutate { call, again, .. } = &mut message {
-                *again = Some(self.confirming.remove(call).unwrap_or(0));
-            }
-            let call = call_of(&message);
-            messages.push(self.ask(call, message));
-        }
-        messages
+        self.watches.retain(|_, watched| *watched != doc);
+        self.watches.insert(call, doc);
+        ToCore::Ask { call, handle, request: Request::Watch(entries()) }
     }
 
     pub(crate) fn mutate(
         &mut self,
-        handle: Handle,
-        mutation: &str,
-        id: &str,
-        name: u64,
+        doc: Doc,
+        wish: Wish,
+        name: &str,
         now_ms: u64,
+        skew_ms: u64,
     ) -> ToCore {
         let call = self.next_call();
-        let text = |text: String| Value::Text(text);
-        let mut args = vec![("id".to_owned(), text(id.to_owned()))];
-        if mutation == "claim" {
-            args.push(("name".to_owned(), text(format!("name-{name}"))));
-        }
-        self.names.insert(call, id.to_owned());
+        self.names.insert(call, name.to_owned());
         let mut bytes = [0; 16];
         bytes[..8].copy_from_slice(&self.id_prefix.to_le_bytes());
         bytes[8..12].copy_from_slice(&call.0.to_le_bytes());
-        let message = ToCore::Mutate {
-            call,
-            handle,
+        let mutate = Mutate {
             id: CallId(bytes),
-            name: mutation.to_owned(),
-            args,
-            now_ms,
+            name: wish.mutation.to_owned(),
+            args: wish.args,
+            now_ms: now_ms + skew_ms,
             again: None,
         };
-        self.ask(call, message)
+        let (handle, request) = (self.held[&doc], Request::Mutate(mutate));
+        self.ask(call, ToCore::Ask { call, handle, request }, now_ms, BTreeSet::new())
     }
 
-    pub(crate) fn query(&mut self, handle: Handle) -> ToCore {
+    pub(crate) fn query(&mut self, doc: Doc, must: BTreeSet<String>, now_ms: u64) -> ToCore {
         let call = self.next_call();
-        let query = ToCore::Query {
-            call,
-            handle,
-            sql: "select bumps from total".to_owned(),
-            params: QueryParams::Positional(Vec::new()),
-        };
-        self.ask(call, query)
+        let (handle, request) = (self.held[&doc], Request::Query(entries()));
+        self.ask(call, ToCore::Ask { call, handle, request }, now_ms, must)
     }
 
-    pub(crate) fn sync(&mut self) -> ToCore {
+    pub(crate) fn sync(&mut self, doc: Doc, must: BTreeSet<String>, now_ms: u64) -> ToCore {
         let call = self.next_call();
-        self.ask(call, ToCore::Sync { call, handle: SHARED })
+        let (handle, request) = (self.held[&doc], Request::Sync);
+        self.ask(call, ToCore::Ask { call, handle, request }, now_ms, must)
     }
 
-    pub(crate) fn export(&mut self, handle: Handle) -> ToCore {
+    pub(crate) fn export(&mut self, doc: Doc, now_ms: u64) -> ToCore {
         let call = self.next_call();
-        self.exported = None;
-        self.ask(call, ToCore::Export { call, handle })
+        self.exported.remove(&doc);
+        let (handle, request) = (self.held[&doc], Request::Export);
+        self.ask(call, ToCore::Ask { call, handle, request }, now_ms, BTreeSet::new())
     }
 
-    pub(crate) fn set_connected(&self, connected: bool) -> ToCore {
-        ToCore::SetConnected { handle: SHARED, connected }
+    /// Lets go of a document: nothing more is asked of it.
+    pub(crate) fn close(&mut self, doc: Doc, now_ms: u64) -> Option<Vec<ToCore>> {
+        let handle = self.held.remove(&doc)?;
+        self.live.remove(&doc);
+        let watches = self.watches.iter().filter(|(_, watched)| **watched == doc);
+        let mut messages: Vec<ToCore> =
+            watches.map(|(call, _)| ToCore::Unwatch { call: *call }).collect();
+        self.watches.retain(|_, watched| *watched != doc);
+        let call = self.next_call();
+        let close = ToCore::Ask { call, handle, request: Request::Close };
+        messages.push(self.ask(call, close, now_ms, BTreeSet::new()));
+        Some(messages)
     }
 
-    /// Takes what the core says. Says what is news of a mutation, and what to answer.
-    pub(crate) fn hear(&mut self, message: FromCore) -> Result<(Vec<News>, Vec<ToCore>), String> {
-        let mut news = Vec::new();
-        let mut answers = Vec::new();
+    pub(crate) fn destroy(&mut self, docs: &Docs, doc: Doc, force: bool, now_ms: u64) -> ToCore {
+        let call = self.next_call();
+        let document = docs.spec(doc).name.clone();
+        let destroy = ToCore::Destroy { call, document, user: String::new(), force };
+        self.ask(call, destroy, now_ms, BTreeSet::new())
+    }
+
+    pub(crate) fn set_connected(&self, doc: Doc, connected: bool) -> Option<ToCore> {
+        let handle = *self.held.get(&doc)?;
+        Some(ToCore::SetConnected { handle, connected })
+    }
+
+    /// Takes what the core says, and whether it is the last word of a call.
+    ///
+    /// # Errors
+    ///
+    /// It may not say that.
+    pub(crate) fn hear(
+        &mut self,
+        message: FromCore,
+        last: bool,
+        now_ms: u64,
+        trouble_ms: u64,
+    ) -> Result<Heard, String> {
+        let mut heard = Heard::default();
         match message {
-            FromCore::Opened { call, .. } => {
-                if let Some(ToCore::Open { handle, .. }) = self.unsettled.remove(&call) {
-                    answers.push(ToCore::ListenRejections { handle });
-                }
-            }
-            FromCore::Failed { call, failure } => {
-                let asked = self.unsettled.remove(&call);
-                match (asked, self.names.get(&call)) {
-                    (Some(ToCore::Mutate { .. }), Some(name)) => {
-                        let expected =
-                            matches!(failure.code, ErrorCode::Rejected | ErrorCode::StorageFull);
-                        if !expected {
-                            return Err(format!("{name} failed: {failure:?}"));
-                        }
-                        news.push(News::Failed(name.clone()));
-                    }
-                    (Some(ToCore::Sync { .. }), _) => {}
-                    (asked, _) => return Err(format!("{asked:?} failed: {failure:?}")),
-                }
-            }
+            FromCore::Opened { call, .. } => self.opened(call, &mut heard, now_ms),
+            FromCore::Failed { call, failure } if !last => self.late(call, &failure)?,
+            FromCore::Failed { call, failure } => self.failed(call, failure, &mut heard)?,
             FromCore::Durable { call, lsn } => {
                 // The page server's word may come after the core's verdict.
                 if self.unsettled.contains_key(&call) {
                     self.confirming.insert(call, lsn);
                 }
-                news.push(News::Durable(self.names[&call].clone()));
+                heard.news.push(News::Durable(self.name(call)?));
             }
             FromCore::Confirmed { call, .. } => {
-                self.unsettled.remove(&call);
-                self.confirming.remove(&call);
-                news.push(News::Confirmed(self.names[&call].clone()));
+                self.end(call)?;
+                heard.news.push(News::Confirmed(self.name(call)?));
             }
-            FromCore::Rejected { call, .. } => {
-                self.unsettled.remove(&call);
-                self.confirming.remove(&call);
-                news.push(News::Rejected(self.names[&call].clone()));
+            FromCore::Rejected { call, failure } => {
+                self.end(call)?;
+                let reason = failure.reason.unwrap_or(failure.message);
+                heard.news.push(News::Rejected(self.name(call)?, reason));
             }
-            FromCore::Rows { call, rows } => {
-                if self.unsettled.remove(&call).is_none() {
-                    self.live_rows += rows.count;
+            FromCore::Rows { call, rows } => self.rows(call, &rows, &mut heard, trouble_ms),
+            FromCore::Exported { call, file } => {
+                if let Some(doc) = self.unsettled.remove(&call).and_then(|it| self.doc_of(&it)) {
+                    self.exported.insert(doc, file);
                 }
             }
-            FromCore::Exported { call, file } => {
-                self.unsettled.remove(&call);
-                self.exported = Some(file);
-            }
-            FromCore::Done { call } => {
-                self.unsettled.remove(&call);
-            }
+            FromCore::Done { call } => self.done(call, &mut heard, now_ms, trouble_ms),
             FromCore::Status { status, .. } => {
                 let ordered = status.timeline.windows(2).all(|pair| pair[0] <= pair[1]);
                 if !ordered {
                     return Err(format!("watermarks out of order: {status:?}"));
                 }
-                if let Some(failure) = status.error
-                    && !matches!(
-                        failure.code,
-                        ErrorCode::ServerUnreachable | ErrorCode::StorageFull
+                let passes = |code: ErrorCode| {
+                    matches!(
+                        code,
+                        ErrorCode::ServerUnreachable | ErrorCode::StorageFull | ErrorCode::Storage
                     )
-                {
+                };
+                if let Some(failure) = status.error.filter(|failure| !passes(failure.code)) {
                     return Err(format!("the status says {failure:?}"));
                 }
             }
-            FromCore::RejectionNews { args, lsn, .. } => {
+            FromCore::RejectionNews { handle, args, lsn, reason, .. } => {
                 let Some((_, Value::Text(name))) = args.first() else {
                     return Err(format!("news of a rejection without a name: {args:?}"));
                 };
                 self.told_rejections.insert(name.clone());
-                news.push(News::Refused(name.clone()));
-                if lsn % 3 == 0 {
-                    answers.push(ToCore::RejectionHandled { handle: SHARED, lsn });
-                    news.push(News::Handled(name.clone()));
+                heard.news.push(News::Rejected(name.clone(), reason));
+                if lsn % 3 == 0
+                    && self.docs.get(&handle).is_some_and(|doc| self.held.get(doc) == Some(&handle))
+                {
+                    heard.answers.push(ToCore::RejectionHandled { handle, lsn });
+                    heard.news.push(News::Handled(name.clone()));
                 }
             }
-            FromCore::TokenWanted { .. } => return Err("a token was asked for".to_owned()),
+            FromCore::TokenWanted { handle } => {
+                let token = self.has_token.then(|| "a token".to_owned());
+                heard.answers.push(ToCore::Token { handle, token });
+            }
         }
-        Ok((news, answers))
+        Ok(heard)
+    }
+
+    fn opened(&mut self, call: Call, heard: &mut Heard, now_ms: u64) {
+        let asked = self.unsettled.remove(&call);
+        let Some(handle) = asked.and_then(|asked| handle_of(&asked.message)) else { return };
+        let doc = self.docs[&handle];
+        heard.answers.push(ToCore::ListenRejections { handle });
+        if self.handing_over.remove(&handle) {
+            // It was handed over: from now on it is used by this handle.
+            self.online.insert(doc);
+            heard.moved = Some(doc);
+            if let Some(local) = self.held.insert(doc, handle) {
+                let call = self.next_call();
+                let close = ToCore::Ask { call, handle: local, request: Request::Close };
+                heard.answers.push(self.ask(call, close, now_ms, BTreeSet::new()));
+            }
+            heard.answers.push(self.watch(doc, handle));
+        }
+    }
+
+    /// A live query failed for now, or a mutation takes its time.
+    fn late(&mut self, call: Call, failure: &CallFailure) -> Result<(), String> {
+        let is_let_go = self.let_go.contains(&call);
+        if self.watches.contains_key(&call)
+            || is_let_go
+            || failure.code == ErrorCode::DocumentClosed
+        {
+            return Ok(());
+        }
+        let asked = self.unsettled.get_mut(&call).filter(|asked| asked.is_mutate());
+        match (asked, failure.code) {
+            (Some(asked), ErrorCode::NotDurableYet) => {
+                asked.is_late = true;
+                Ok(())
+            }
+            _ => Err(format!("{call:?} failed, and not for good: {failure:?}")),
+        }
+    }
+
+    fn failed(
+        &mut self,
+        call: Call,
+        failure: CallFailure,
+        heard: &mut Heard,
+    ) -> Result<(), String> {
+        let full =
+            matches!(failure.code, ErrorCode::StorageFull | ErrorCode::Storage | ErrorCode::Engine);
+        let closed = failure.code == ErrorCode::DocumentClosed;
+        let Some(asked) = self.unsettled.remove(&call) else {
+            // A live query whose document was closed, or what is not listened to.
+            let is_expected =
+                self.watches.contains_key(&call) || closed || self.let_go.contains(&call);
+            return if is_expected {
+                Ok(())
+            } else {
+                Err(format!("{call:?} failed twice: {failure:?}"))
+            };
+        };
+        self.confirming.remove(&call);
+        let (handle, request) = match &asked.message {
+            ToCore::Ask { handle, request, .. } => (*handle, request),
+            message => {
+                let held = matches!(failure.code, ErrorCode::Pending | ErrorCode::InvalidOption);
+                let expected = matches!(message, ToCore::Destroy { .. }) && (held || full);
+                return if expected { Ok(()) } else { Err(format!("not deleted: {failure:?}")) };
+            }
+        };
+        match request {
+            Request::Mutate(_) => {
+                let name = self.name(call)?;
+                if !full && !closed && failure.code != ErrorCode::Rejected {
+                    return Err(format!("{name} failed: {failure:?}"));
+                }
+                heard.news.push(match failure.outcome {
+                    Outcome::None => News::Failed(name),
+                    Outcome::Unknown => News::Unknown(name),
+                });
+                Ok(())
+            }
+            Request::Sync => Ok(()),
+            // A document that could not be handed over is tried again, by whoever wants that.
+            Request::Open(_) if self.handing_over.remove(&handle) => {
+                let expected = full || failure.code == ErrorCode::ServerUnreachable;
+                if expected { Ok(()) } else { Err(format!("not handed over: {failure:?}")) }
+            }
+            Request::Open(_) if failure.code == ErrorCode::ServerUnreachable => {
+                heard.again.push(asked.message.clone());
+                self.unsettled.insert(call, asked);
+                Ok(())
+            }
+            _ if full => {
+                // The tab gave the open up, and closes what may come of it. No app waits for what
+                // it asked of a document that it was never given.
+                if matches!(request, Request::Open(_)) && failure.code == ErrorCode::Engine {
+                    self.let_go(handle, heard);
+                }
+                heard.again.push(asked.message.clone());
+                self.unsettled.insert(call, asked);
+                Ok(())
+            }
+            _ if closed => Ok(()),
+            request => Err(format!("{request:?} failed: {failure:?}")),
+        }
+    }
+
+    fn rows(&mut self, call: Call, rows: &Rows, heard: &mut Heard, trouble_ms: u64) {
+        let names: Vec<String> = rows
+            .decode()
+            .into_iter()
+            .filter_map(|row| match row.into_iter().next() {
+                Some(Value::Text(name)) => Some(name),
+                _ => None,
+            })
+            .collect();
+        if let Some(mut asked) = self.unsettled.remove(&call) {
+            if asked.is_fragile && asked.at_ms <= trouble_ms {
+                asked.must.clear();
+            }
+            if let Some(doc) = self.doc_of(&asked) {
+                heard.news.push(News::Rows { doc, names, must: asked.must, tab: self.id_prefix });
+            }
+        } else if let Some(doc) = self.watches.get(&call).copied() {
+            self.live.insert(doc, names.clone());
+            heard.news.push(News::Rows { doc, names, must: BTreeSet::new(), tab: self.id_prefix });
+        }
+    }
+
+    fn done(&mut self, call: Call, heard: &mut Heard, now_ms: u64, trouble_ms: u64) {
+        let Some(asked) = self.unsettled.remove(&call) else { return };
+        match &asked.message {
+            // What was confirmed before is visible now.
+            ToCore::Ask { handle, request: Request::Sync, .. } => {
+                let doc = self.docs[handle];
+                let is_held = self.held.get(&doc) == Some(handle);
+                if is_held && asked.at_ms > trouble_ms {
+                    let query = self.query(doc, asked.must, now_ms);
+                    self.unsettled.values_mut().last().expect("BUG: asked").is_fragile = true;
+                    heard.answers.push(query);
+                }
+            }
+            ToCore::Ask { handle, request: Request::Close, .. } => self.let_go(*handle, heard),
+            ToCore::Destroy { document, .. } => heard.destroyed = Some(document.clone()),
+            _ => {}
+        }
+    }
+
+    /// Nothing more is expected of a document that was closed.
+    fn let_go(&mut self, handle: Handle, heard: &mut Heard) {
+        let of_it = |asked: &Asked| handle_of(&asked.message) == Some(handle);
+        let calls = self.unsettled.iter().filter(|(_, asked)| of_it(asked));
+        let calls: Vec<Call> = calls.map(|(call, _)| *call).collect();
+        for call in calls {
+            self.unsettled.remove(&call);
+            let is_durable = self.confirming.remove(&call).is_some();
+            if let Some(name) = self.names.get(&call).filter(|_| !is_durable) {
+                heard.news.push(News::Unknown(name.clone()));
+            }
+            self.let_go.insert(call);
+        }
+    }
+
+    /// A mutation has its end, which is said once.
+    fn end(&mut self, call: Call) -> Result<(), String> {
+        self.confirming.remove(&call);
+        if self.unsettled.remove(&call).is_some() || self.let_go.contains(&call) {
+            return Ok(());
+        }
+        Err(format!("{} has a second end", self.name(call)?))
+    }
+
+    fn name(&self, call: Call) -> Result<String, String> {
+        self.names.get(&call).cloned().ok_or_else(|| format!("{call:?} is no mutation"))
+    }
+
+    /// The document that a call is about.
+    pub(crate) fn doc_of(&self, asked: &Asked) -> Option<Doc> {
+        handle_of(&asked.message).map(|handle| self.docs[&handle])
     }
 
     fn next_call(&mut self) -> Call {
-        self.next_call += 1;
-        Call(self.next_call)
+        self.port.new_call()
     }
 
-    fn ask(&mut self, call: Call, message: ToCore) -> ToCore {
-        self.unsettled.insert(call, message.clone());
+    fn ask(&mut self, call: Call, message: ToCore, at_ms: u64, must: BTreeSet<String>) -> ToCore {
+        self.unsettled.insert(
+            call,
+            Asked { message: message.clone(), at_ms, must, is_fragile: false, is_late: false },
+        );
         message
     }
 }
 
-fn call_of(message: &ToCore) -> Call {
+impl Asked {
+    pub(crate) fn is_open(&self) -> bool {
+        matches!(self.message, ToCore::Ask { request: Request::Open(_), .. })
+    }
+
+    fn is_mutate(&self) -> bool {
+        matches!(self.message, ToCore::Ask { request: Request::Mutate(_), .. })
+    }
+
+    /// Whether it waits for a server, however long that takes.
+    pub(crate) fn is_sync(&self) -> bool {
+        matches!(self.message, ToCore::Ask { request: Request::Sync, .. })
+    }
+}
+
+fn entries() -> Query {
+    Query { sql: ENTRIES.to_owned(), params: Params::NONE }
+}
+
+fn handle_of(message: &ToCore) -> Option<Handle> {
     match message {
-        ToCore::Open { call, .. }
-        | ToCore::Mutate { call, .. }
-        | ToCore::Query { call, .. }
-        | ToCore::Watch { call, .. }
-        | ToCore::Unwatch { call }
-        | ToCore::Sync { call, .. }
-        | ToCore::Export { call, .. }
-        | ToCore::Close { call, .. }
-        | ToCore::Destroy { call, .. } => *call,
-        ToCore::SetConnected { .. }
-        | ToCore::ListenRejections { .. }
-        | ToCore::RejectionHandled { .. }
-        | ToCore::Token { .. }
-        | ToCore::Device { .. } => Call(0),
+        ToCore::Ask { handle, .. } => Some(*handle),
+        _ => None,
     }
 }

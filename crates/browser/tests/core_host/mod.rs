@@ -7,11 +7,12 @@ use js_sys::{Object, Reflect, Uint8Array};
 use serde_bytes::ByteBuf;
 use tidelog_browser::{Core, Host};
 use tidelog_client::{
-    Call, FromCore, Handle, Input, PageServerId, QueryParams, Storage, TabId, ToCore,
+    Call, FromCore, Handle, Input, Mutate, OpenRequest, PageServerId, Params, Query, Request,
+    Storage, TabId, ToCore,
 };
 use tidelog_disk::{MemoryDisk, StoreFiles};
 use tidelog_document::{Doctype, MutationDefinition};
-use tidelog_pages::{OwnerId, PageServer, StoreReply, StoreRequest, Ticket};
+use tidelog_pages::{OwnerId, PageServer, Seed, StoreReply, StoreRequest, Ticket};
 use tidelog_sync::codec;
 use tidelog_types::{CallId, ErrorCode, Value};
 use wasm_bindgen::prelude::*;
@@ -59,7 +60,8 @@ impl Bench {
         let nothing = js_sys::Function::new_no_args("");
         Reflect::set(&host, &"wakeAt".into(), &nothing).expect("an object");
         let core = Core::new([7; 32], host.unchecked_into::<Host>());
-        let (store, _) = PageServer::open(StoreFiles::in_memory()).expect("an empty store");
+        let (store, _) =
+            PageServer::open(StoreFiles::in_memory(), Seed(1)).expect("an empty store");
         let mut bench = Self { core, said, store };
         let server = PageServerId(PAGE_SERVER);
         let storage = Storage::Opfs;
@@ -102,30 +104,34 @@ fn open() -> ToCore {
         params: vec![],
         sql: vec!["insert into note values (:now)".to_owned()],
     };
-    ToCore::Open {
+    ToCore::Ask {
         call: Call(1),
         handle: Handle(1),
-        document: "notes".to_owned(),
-        user: String::new(),
-        server: None,
-        doctype: Doctype {
-            name: "notes".to_owned(),
-            migrations: vec!["create table note (at integer)".to_owned()],
-            mutations: vec![add],
-        },
-        has_token: false,
+        request: Request::Open(Box::new(OpenRequest {
+            document: "notes".to_owned(),
+            user: String::new(),
+            server: None,
+            doctype: Doctype {
+                name: "notes".to_owned(),
+                migrations: vec!["create table note (at integer)".to_owned()],
+                mutations: vec![add],
+            },
+            has_token: false,
+        })),
     }
 }
 
 fn add(call: Call) -> ToCore {
-    ToCore::Mutate {
+    ToCore::Ask {
         call,
         handle: Handle(1),
-        id: CallId([1; 16]),
-        name: "add".to_owned(),
-        args: vec![],
-        now_ms: 42,
-        again: None,
+        request: Request::Mutate(Mutate {
+            id: CallId([1; 16]),
+            name: "add".to_owned(),
+            args: vec![],
+            now_ms: 42,
+            again: None,
+        }),
     }
 }
 
@@ -135,11 +141,13 @@ fn a_local_document_is_opened_changed_and_read() {
     let told = bench.ask(vec![
         open(),
         add(Call(2)),
-        ToCore::Query {
+        ToCore::Ask {
             call: Call(3),
             handle: Handle(1),
-            sql: "select at from note".to_owned(),
-            params: QueryParams::Positional(vec![]),
+            request: Request::Query(Query {
+                sql: "select at from note".to_owned(),
+                params: Params::NONE,
+            }),
         },
     ]);
     assert!(told.iter().any(|it| matches!(it, FromCore::Opened { call: Call(1), .. })), "{told:?}");

@@ -6,7 +6,7 @@ use std::io::Read as _;
 use flate2::read::GzDecoder;
 use js_sys::{Array, Uint8Array};
 use tidelog_disk::Disk as _;
-use tidelog_pages::{OpenError, OwnerId, PageServer, StoreReply, StoreRequest, Urgency};
+use tidelog_pages::{OpenError, OwnerId, PageServer, Seed, StoreReply, StoreRequest, Urgency};
 use tidelog_types::{DocumentKey, Pgid};
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_test::*;
@@ -67,7 +67,7 @@ async fn get(database: &JsValue) -> Vec<Vec<u8>> {
 async fn the_golden_blocks_hold_what_was_put_into_them() {
     let database = database("golden", true).await;
     put(&database, &golden()).await;
-    let opened = PageServer::open(files(&database).await);
+    let opened = PageServer::open(files(&database).await, Seed(1));
     let (mut server, report) = opened.expect("the store of an earlier release");
     assert!(!report.is_new && report.cut.is_none() && report.damage.is_none(), "{report:?}");
     let (document, urgency) =
@@ -122,15 +122,17 @@ async fn a_newer_version_in_the_blocks_is_refused_and_left_untouched() {
         let mut records = golden();
         let is_first = |record: &&mut Vec<u8>| record[..8] == [0, 0, 0, 0, file, 0, 0, 0];
         let first = records.iter_mut().find(is_first).expect("a block of each file");
-        for at in [8, 8 + 2048] {
+        for at in [8, 8 + 4096] {
             let header = &mut first[at..at + 512];
+            // One of the log files is not in use.
+            header[..8].copy_from_slice(if file == 2 { b"TIDEPAGE" } else { b"TIDELOG1" });
             header[8..12].copy_from_slice(&(VERSION + 1).to_le_bytes());
             let checksum = crc32c::crc32c(&header[..508]).to_le_bytes();
             header[508..].copy_from_slice(&checksum);
         }
         let database = database(&format!("golden-newer-{file}"), true).await;
         put(&database, &records).await;
-        let error = PageServer::open(files(&database).await).err();
+        let error = PageServer::open(files(&database).await, Seed(1)).err();
         assert_eq!(error, Some(OpenError::NewerFormat { found: VERSION + 1, known: VERSION }));
         assert_eq!(property(&database, "asked").unchecked_into::<Array>().length(), 0);
         // Its disks have closed it.

@@ -1,76 +1,64 @@
 //! What nobody waits for in particular: rebase, the seed of an offer, live queries.
 
 use tidelog_document::{Advance, Decided, Verdict};
-use tidelog_pages::Urgency;
 use tidelog_sqlite::Run;
-use tidelog_sync::Sender;
-use tidelog_types::limits::REJECTIONS_KEPT_MAX;
-use tidelog_types::{Lsn, Pgid};
+use tidelog_types::{Budget, ErrorCode, Lsn, Pgid};
 
-use super::{Attempt, Context, Document, Fault, Role};
+use super::{Attempt, Context, Document, For, PIECE_STEPS, Role, State};
 use crate::protocol::{CallFailure, FromCore};
 use crate::record::KeptRejection;
 
-/// Slices of background work in one step; then other inputs get their turn.
-pub(super) const SLICES_MAX: u32 = 16;
-
 impl Document {
-    /// Runs a slice of what is due.
+    /// Runs a piece of what is due.
     #[inline(never)]
-    pub(super) fn run_background(&mut self, ctx: &mut Context<'_>) -> Attempt {
-        let kth = match &self.back_fault {
-            Some(fault) if self.reads.contains_key(&fault.request) => return Attempt::Waits,
-            Some(fault) => fault.kth + 1,
-            None => 0,
-        };
-        self.back_fault = None::<Fault>;
-        if !self.loaded || self.role.is_none() {
+    pub(super) fn run_background(&mut self, budget: &mut Budget, ctx: &mut Context<'_>) -> Attempt {
+        let Some(kth) = self.reads.faults_met(For::Background) else { return Attempt::Waits };
+        self.reads.forget_fault(For::Background);
+        if self.open().is_none() {
             return Attempt::Idle;
         }
-        match self.run_slice(ctx) {
+        budget.spend_steps(PIECE_STEPS);
+        match self.run_piece(budget, ctx) {
             Run::Done(attempt) => attempt,
             Run::Fault(pgid) => self.wait_for(pgid, kth, ctx),
             Run::Failed(failure) => {
-                let failure = CallFailure::new(
-                    tidelog_types::ErrorCode::Doctype,
-                    format!("the document's changes cannot be taken in: {failure}"),
-                );
+                let failure = CallFailure::of_rebase(&failure);
                 self.following.rebase_failure = Some(failure.clone());
-                self.error = Some(failure);
+                // The entries are forgotten: the server is asked for them again, after a pause.
+                self.refuse(failure, ctx);
                 Attempt::Done
             }
         }
     }
 
     fn wait_for(&mut self, pgid: Pgid, kth: u32, ctx: &mut Context<'_>) -> Attempt {
-        let pgids = match &self.role {
-            Some(Role::Synced(replica)) if !replica.is_settled() => replica.to_fetch(pgid, kth),
+        let pgids = match self.replica() {
+            Some(replica) if !replica.is_settled() => replica.to_fetch(pgid, kth),
             _ => self.to_fetch(pgid, kth),
         };
-        self.back_fault = self.fetch(Urgency::Background, pgids, kth, ctx);
-        if self.back_fault.is_none() {
+        if self.reads.has_lost(&[pgid]) {
+            self.error = Some(CallFailure::damaged_copy());
+        } else if !self.reads.fetch(For::Background, pgids, kth, &self.key, ctx) {
             self.error = Some(CallFailure::absent_page());
         }
         Attempt::Waits
     }
 
-    fn run_slice(&mut self, ctx: &mut Context<'_>) -> Run<Attempt> {
-        if let Some(Role::Synced(replica)) = &mut self.role
-            && !replica.is_settled()
+    fn run_piece(&mut self, budget: &mut Budget, ctx: &mut Context<'_>) -> Run<Attempt> {
+        let State::Open(open) = &mut self.state else { return Run::Done(Attempt::Idle) };
+        if let Role::Synced(synced) = &mut open.role
+            && !synced.replica.is_settled()
         {
             let new_timeline = ctx.rng.journal();
-            return match replica.step(new_timeline) {
-                Run::Done(Some(advance)) => {
+            return synced.replica.step(new_timeline, budget).map(|advance| {
+                if let Some(advance) = advance {
                     self.advance(advance, ctx);
-                    Run::Done(Attempt::Done)
                 }
-                Run::Done(None) => Run::Done(Attempt::Done),
-                Run::Fault(pgid) => Run::Fault(pgid),
-                Run::Failed(failure) => Run::Failed(failure),
-            };
+                Attempt::Done
+            });
         }
         if self.seed_is_wanted() {
-            let missing = self.view().map(tidelog_sqlite::View::missing).unwrap_or_default();
+            let missing = self.open().map(|open| open.view().missing()).unwrap_or_default();
             if let Some(pgid) = missing.first() {
                 return Run::Fault(*pgid);
             }
@@ -81,12 +69,12 @@ impl Document {
     }
 
     fn run_dirty_watch(&mut self, ctx: &mut Context<'_>) -> Run<Attempt> {
-        let dirty = self.watches.iter().find(|(_, watch)| watch.dirty).map(|(key, _)| *key);
-        let Some((tab, call)) = dirty else { return Run::Done(Attempt::Idle) };
-        let mut watch = self.watches.remove(&(tab, call)).expect("BUG: found just now");
-        let run = self.look(&mut watch, ctx);
-        self.watches.insert((tab, call), watch);
-        match run {
+        let State::Open(open) = &mut self.state else { return Run::Done(Attempt::Idle) };
+        let is_behind = |tab| ctx.out.flow.is_behind(tab);
+        let Some((tab, call, watch)) = self.watches.next_dirty(is_behind) else {
+            return Run::Done(Attempt::Idle);
+        };
+        match watch.look(open, ctx.now_ms) {
             Run::Done(news) => {
                 if let Some(rows) = news {
                     ctx.out.tell(tab, FromCore::Rows { call, rows });
@@ -108,82 +96,102 @@ impl Document {
             // An append begins its journals first: what belongs to the old ones goes before.
             self.flush_append(ctx);
         }
-        self.append.begin_storage = advance.begin_storage;
+        self.ledger.draft().begin_storage = advance.begin_storage;
+        self.ledger.draft().is_anew = advance.begin_storage.is_some();
         for entry in advance.entries {
             self.append_storage(entry);
         }
-        if let Some(trim) = advance.trim {
+        let State::Open(open) = &mut self.state else { unreachable!("BUG: not open") };
+        let visible = open.visible();
+        if let (Some(trim), Some(synced)) = (advance.trim, open.synced_mut()) {
             // In one append with the entries: they are forgotten only with what replaces them.
-            self.append.trim_timeline = Some(trim);
-            let acked = self.sender.on_acked(trim, self.durable.max(trim));
+            let draft = self.ledger.draft();
+            draft.timeline_id = Some(synced.replica.timeline());
+            draft.trim_timeline = Some(trim);
+            let acked = synced.sender.on_acked(trim, synced.durable.max(trim));
             debug_assert!(acked.is_ok(), "BUG: decided beyond what exists");
         }
-        let visible = self.base_position().map_or(Lsn::FIRST, |position| position.next);
-        for decided in advance.decided {
-            self.decided(decided, visible, ctx);
+        let decided = advance.decided.into_iter();
+        let rejections: Vec<_> = decided.filter_map(|it| self.decided(it, visible, ctx)).collect();
+        if !rejections.is_empty() {
+            self.keep_rejections(rejections, ctx);
         }
         if let Some((timeline, frames)) = advance.begin_timeline {
-            let record = self.record.as_mut().expect("BUG: synced without a record");
-            record.kept = Lsn::FIRST;
-            self.append_record();
-            self.append.begin_timeline = Some((timeline, Lsn::FIRST));
+            let State::Open(open) = &mut self.state else { unreachable!("BUG: not open") };
+            open.record.kept = Lsn::FIRST;
+            if let Some(synced) = open.synced_mut() {
+                synced.begin_timeline();
+            }
             for sync in &mut self.syncs {
                 sync.timeline = Lsn::FIRST.plus(frames.len() as u64);
             }
-            self.append.timeline = frames;
-            self.durable = Lsn::FIRST;
-            self.sender = Sender::new(Lsn::FIRST);
+            self.append_record();
+            let draft = self.ledger.draft();
+            draft.begin_timeline = Some((timeline, Lsn::FIRST));
+            draft.timeline_id = Some(timeline);
+            draft.timeline = frames;
             self.flush_append(ctx);
             // The server knows this client by its old timeline: say the new one.
             self.leave_server(ctx);
         }
-        if self.error.as_ref().is_some_and(|e| e.code == tidelog_types::ErrorCode::DocumentReplaced)
-        {
+        if self.error.as_ref().is_some_and(|e| e.code == ErrorCode::DocumentReplaced) {
             self.error = None;
         }
         self.say_received(ctx);
-        self.mark_dirty(&advance.changed);
+        if let State::Open(open) = &self.state {
+            self.watches.mark(&advance.changed, open.view());
+        }
     }
 
-    fn decided(&mut self, decided: Decided, visible: Lsn, ctx: &mut Context<'_>) {
+    /// Tells who waits for this verdict. Gives the rejection that it is, if it is one.
+    fn decided(
+        &mut self,
+        decided: Decided,
+        visible: Lsn,
+        ctx: &mut Context<'_>,
+    ) -> Option<KeptRejection> {
         let waiting = self.confirming.remove(&decided.call);
-        let lsn = Lsn::new(visible.get() - 1).unwrap_or(Lsn::FIRST);
         match decided.verdict {
             Verdict::Applied => {
                 if let Some((tab, call)) = waiting {
-                    ctx.out.tell(tab, FromCore::Confirmed { call, lsn: lsn.get() });
+                    let lsn = visible.get() - 1;
+                    ctx.out.tell(tab, FromCore::Confirmed { call, lsn });
                 }
+                None
             }
             Verdict::Rejected { reason } => {
                 if let Some((tab, call)) = waiting {
                     let failure = CallFailure::rejected(&decided.mutation.name, &reason);
                     ctx.out.tell(tab, FromCore::Rejected { call, failure });
                 }
-                let rejection = KeptRejection {
+                Some(KeptRejection {
+                    call: decided.call,
                     lsn: decided.lsn,
                     mutation: decided.mutation.name,
                     args: decided.mutation.args,
                     reason,
                     handled: false,
-                };
-                self.keep_rejection(rejection, ctx);
+                })
             }
         }
     }
 
-    fn keep_rejection(&mut self, rejection: KeptRejection, ctx: &mut Context<'_>) {
-        let listening = self.handles.iter().filter(|(_, handle)| handle.listens);
-        for ((tab, handle), _) in listening {
-            ctx.out.tell(*tab, rejection.news(*handle));
+    /// Tells listeners of these rejections, and writes them down: once, however many they are.
+    fn keep_rejections(&mut self, rejections: Vec<KeptRejection>, ctx: &mut Context<'_>) {
+        for rejection in &rejections {
+            let holders = self.handles.keys().filter(|holder| self.listeners.contains(holder));
+            for (tab, handle) in holders {
+                ctx.out.tell(*tab, rejection.news(*handle));
+            }
         }
-        let record = self.record.as_mut().expect("BUG: synced without a record");
-        record.kept = record.kept.max(rejection.lsn.next());
-        if record.rejections.len() == REJECTIONS_KEPT_MAX {
-            record.rejections.remove(0);
+        let State::Open(open) = &mut self.state else { unreachable!("BUG: not open") };
+        let record = &mut open.record;
+        if let Some(last) = rejections.last() {
+            record.kept = record.kept.max(last.lsn.next());
         }
-        record.rejections.push(rejection);
-        if let Some(Role::Synced(replica)) = &mut self.role {
-            replica.keep_rejections(record.kept);
+        record.keep_rejections(rejections, &ctx.settings.limits);
+        if let Role::Synced(synced) = &mut open.role {
+            synced.replica.keep_rejections(record.kept);
         }
         self.append_record();
     }

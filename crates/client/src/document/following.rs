@@ -1,11 +1,14 @@
 //! The document's way to its server.
 
-use tidelog_document::{Doctype, Replica, ServerEntry};
-use tidelog_sync::{EntryPart, FromServer, Intent, Refusal, Sender, ToServer, WireFrame, codec};
-use tidelog_types::limits::MESSAGE_PAGES_MAX;
-use tidelog_types::{ErrorCode, JournalId, Lsn, PageSet, Pgid, SortedMap};
+use tidelog_document::{ArrivingEntry, Doctype, ServerEntry};
+use tidelog_sync::{
+    Channel, CodedPage, EntryPart, FromRoom, Intent, ProbeId, Refusal, ToRoom, ToServer, WireFrame,
+    codec,
+};
+use tidelog_types::{ErrorCode, JournalId, Lineage, Lsn, Pgid, Position, SortedMap};
 
-use super::{Context, Document, Role, SyncWait};
+use super::open::Synced;
+use super::{Context, Document, Role, State, SyncWait};
 use crate::effect::TabId;
 use crate::protocol::{CallFailure, FromCore, Handle};
 
@@ -20,14 +23,7 @@ const CHANNEL_MS: u64 = 10_000;
 /// What a document knows of its server.
 #[derive(Default)]
 pub(crate) struct Following {
-    /// The document's number on the connection, while there is one.
-    channel: Option<u32>,
-    /// When the server was asked on it.
-    asked_at_ms: u64,
-    /// Whether the server has said where it stands.
-    opened: bool,
-    /// An entry of which some parts have come.
-    parts: Option<PageSet>,
+    channel: Option<Joined>,
     /// The app wants to stay away from the server.
     pub(super) away: bool,
     /// The server would not have this document, or it could not be kept: asked again no earlier
@@ -44,6 +40,23 @@ pub(crate) struct Following {
     pub(super) offer: Option<Offer>,
     /// Why layers could not be built, until somebody was told.
     pub(super) rebase_failure: Option<CallFailure>,
+}
+
+/// The document on a connection to a server. Numbers count per connection, so a channel is told
+/// apart by both; it ends as soon as the document wants another server, or none.
+struct Joined {
+    /// The server's address.
+    server: String,
+    /// The document's number there.
+    id: Channel,
+    /// What the server was told is held.
+    have: Option<Position>,
+    /// When the server was asked on it.
+    asked_at_ms: u64,
+    /// Whether the server has said where it stands.
+    is_open: bool,
+    /// An entry of which some parts have come.
+    arriving: ArrivingEntry,
 }
 
 /// A local document that is to become the server's.
@@ -74,16 +87,29 @@ impl Offer {
     }
 }
 
+impl Following {
+    /// Until when the server may be silent about where the document stands.
+    fn silent_until_ms(&self) -> Option<u64> {
+        let silent = self.channel.as_ref().filter(|channel| !channel.is_open);
+        silent.map(|channel| channel.asked_at_ms + CHANNEL_MS)
+    }
+}
+
 impl Document {
+    /// Whether somebody waits for what the server says.
+    pub(crate) fn waits_for_server(&self) -> bool {
+        self.pending() > 0 || !self.syncs.is_empty() || self.following.offer.is_some()
+    }
+
     /// Which server the document wants to talk to now, if any.
     pub(crate) fn wanted_server(&self) -> Option<&str> {
         if let Some(offer) = &self.following.offer {
             return Some(&offer.url);
         }
-        let wanted = matches!(self.role, Some(Role::Synced(_)))
-            && !self.following.away
-            && self.handles.values().any(|handle| handle.server.is_some());
-        if wanted { self.record.as_ref()?.server.as_deref() } else { None }
+        let open = self.open().filter(|open| matches!(open.role, Role::Synced(_)))?;
+        let wanted =
+            !self.following.away && self.handles.values().any(|handle| handle.server.is_some());
+        if wanted { open.record.server.as_deref() } else { None }
     }
 
     /// A tab that can be asked for a token.
@@ -103,23 +129,25 @@ impl Document {
 
     /// Whether the server is to be told that we follow. What is offered to it is durable here.
     pub(crate) fn wants_channel(&self, now_ms: u64) -> bool {
-        let ready = match (&self.role, &self.following.offer) {
-            (Some(Role::Local(_)), Some(_)) => self.appended.is_empty(),
-            (Some(Role::Synced(_)), _) => true,
-            _ => false,
+        let ready = match self.open().map(|open| &open.role) {
+            Some(Role::Local(_)) => self.following.offer.is_some() && self.ledger.is_settled(),
+            Some(Role::Synced(_)) => true,
+            None => false,
         };
         ready && self.following.channel.is_none() && now_ms >= self.following.retry_at_ms
     }
 
     /// The server is there: say what we hold.
-    pub(crate) fn open_channel(&mut self, channel: u32, ctx: &mut Context<'_>) {
-        let (doctypes, timeline, have, intent) = match (&self.role, &self.following.offer) {
-            (Some(Role::Local(authority)), Some(offer)) => {
+    pub(crate) fn open_channel(&mut self, server: &str, channel: Channel, ctx: &mut Context<'_>) {
+        let Some(open) = self.open() else { return };
+        let (doctypes, timeline, have, intent) = match (&open.role, &self.following.offer) {
+            (Role::Local(authority), Some(offer)) => {
                 let none = JournalId([0; 16]);
-                (vec![&offer.doctype], none, Some(authority.position()), Intent::Offer)
+                let intent = Intent::Offer { lives: authority.lives().clone() };
+                (vec![&offer.doctype], none, Some(authority.position()), intent)
             }
-            (Some(Role::Synced(replica)), _) => {
-                let record = self.record.as_ref().expect("BUG: synced without a record");
+            (Role::Synced(synced), _) => {
+                let (record, replica) = (&open.record, &synced.replica);
                 // A frame may name any of them; each succeeds those before it.
                 let mut doctypes = SortedMap::new();
                 for doctype in &record.doctypes {
@@ -130,33 +158,43 @@ impl Document {
                 let doctypes = doctypes.into_iter().map(|(_, doctype)| doctype).collect();
                 (doctypes, replica.timeline(), replica.sync_request(), Intent::Follow)
             }
-            _ => return,
+            (Role::Local(_), None) => return,
         };
-        let messages: Vec<ToServer> = doctypes
+        let messages: Vec<ToRoom> = doctypes
             .into_iter()
-            .map(|doctype| ToServer::Open {
-                channel,
+            .map(|doctype| ToRoom::Open {
                 document: self.key.document.clone(),
                 doctype: codec::encode(doctype),
                 timeline,
                 have,
-                intent,
+                intent: intent.clone(),
             })
             .collect();
-        self.following.channel = Some(channel);
-        self.following.asked_at_ms = ctx.now_ms;
-        self.following.opened = false;
-        self.following.parts = None;
+        let asked_at_ms = ctx.now_ms;
+        let (server, arriving) = (server.to_owned(), ArrivingEntry::default());
+        self.following.channel =
+            Some(Joined { server, id: channel, have, asked_at_ms, is_open: false, arriving });
         for message in messages {
             self.say(message, ctx);
         }
     }
 
+    /// Lets go of a channel at a server that the document does not want any more: it is synced
+    /// elsewhere, stays away, or nobody holds it.
+    pub(super) fn leave_unwanted_server(&mut self, ctx: &mut Context<'_>) {
+        if let Some(channel) = &self.following.channel
+            && self.wanted_server() != Some(&channel.server)
+        {
+            self.leave_server(ctx);
+        }
+    }
+
     /// Asks anew on a channel of which nothing was heard.
     pub(super) fn give_up_silent_channel(&mut self, ctx: &mut Context<'_>) {
-        let waits = self.following.channel.is_some() && !self.following.opened;
-        let asked_at_ms = self.following.asked_at_ms;
-        if waits && self.following.offer.is_none() && ctx.now_ms >= asked_at_ms + CHANNEL_MS {
+        if let Some(silent_until_ms) = self.following.silent_until_ms()
+            && self.following.offer.is_none()
+            && ctx.now_ms >= silent_until_ms
+        {
             self.leave_server(ctx);
         }
     }
@@ -164,9 +202,8 @@ impl Document {
     /// Asks to be woken for whatever waits for a time.
     pub(super) fn ask_to_be_woken(&self, ctx: &mut Context<'_>) {
         let following = &self.following;
-        let silent = following.channel.is_some() && !following.opened;
         let times = [
-            silent.then_some(following.asked_at_ms + CHANNEL_MS),
+            following.silent_until_ms(),
             following.offer.as_ref().map(|offer| offer.deadline_ms),
             Some(following.retry_at_ms),
         ];
@@ -182,12 +219,22 @@ impl Document {
         }
     }
 
-    /// The connection is gone.
-    pub(crate) fn server_lost(&mut self) {
+    /// The connection to this server is gone.
+    pub(crate) fn server_lost(&mut self, server: &str) {
+        if self.is_channel_at(server) {
+            self.forget_channel();
+        }
+    }
+
+    fn is_channel_at(&self, server: &str) -> bool {
+        self.following.channel.as_ref().is_some_and(|channel| channel.server == server)
+    }
+
+    fn forget_channel(&mut self) {
         self.following.channel = None;
-        self.following.opened = false;
-        self.following.parts = None;
-        self.sender.disconnected();
+        if let Some(synced) = self.open_mut().and_then(|open| open.synced_mut()) {
+            synced.sender.disconnected();
+        }
         for sync in &mut self.syncs {
             sync.storage = None;
             sync.probe = None;
@@ -196,10 +243,10 @@ impl Document {
 
     /// Closes the channel; the document may open another one.
     pub(super) fn leave_server(&mut self, ctx: &mut Context<'_>) {
-        if let Some(channel) = self.following.channel {
-            self.say(ToServer::Close { channel }, ctx);
+        if self.following.channel.is_some() {
+            self.say(ToRoom::Close, ctx);
+            self.forget_channel();
         }
-        self.server_lost();
     }
 
     /// The server is asked again after a pause: what there was no room for now will not fit at once
@@ -210,26 +257,25 @@ impl Document {
         self.following.retry_at_ms = ctx.now_ms + pause_ms;
     }
 
-    pub(crate) fn channel(&self) -> Option<u32> {
-        self.following.channel
+    fn channel(&self) -> Option<Channel> {
+        self.following.channel.as_ref().map(|channel| channel.id)
     }
 
+    /// Whether the server has said where it stands.
     pub(crate) fn is_online(&self) -> bool {
-        self.following.opened
+        self.following.channel.as_ref().is_some_and(|channel| channel.is_open)
     }
 
     /// The app goes away from the server, or back to it.
-    pub(crate) fn set_connected(&mut self, connected: bool, ctx: &mut Context<'_>) {
+    pub(crate) fn set_connected(&mut self, connected: bool) {
         self.following.away = !connected;
         self.following.retry_at_ms = 0;
-        if !connected {
-            self.leave_server(ctx);
-        }
     }
 
     /// The document is synced at this address.
     pub(super) fn note_server(&mut self, server: &str) {
-        let record = self.record.as_mut().expect("BUG: synced without a record");
+        let State::Open(open) = &mut self.state else { unreachable!("BUG: not open") };
+        let record = &mut open.record;
         self.following.retry_at_ms = 0;
         if record.server.as_deref() != Some(server) {
             record.server = Some(server.to_owned());
@@ -240,111 +286,143 @@ impl Document {
 
     /// What the server says of this document.
     #[inline(never)]
-    pub(crate) fn on_server(&mut self, channel: u32, message: FromServer, ctx: &mut Context<'_>) {
-        if self.following.channel != Some(channel) {
+    pub(crate) fn on_server(
+        &mut self,
+        server: &str,
+        channel: Channel,
+        message: FromRoom,
+        ctx: &mut Context<'_>,
+    ) {
+        if !self.is_channel_at(server) || self.channel() != Some(channel) {
             return;
         }
         match message {
-            FromServer::Opened { storage, wanted, .. } => self.on_opened(storage, wanted, ctx),
-            FromServer::SeedWanted { .. } => {
+            FromRoom::Opened { storage, from, wanted, lives } => {
+                self.on_opened(storage, from, (wanted, &lives), ctx);
+            }
+            FromRoom::SeedWanted => {
                 if let Some(offer) = &mut self.following.offer {
                     offer.seed_wanted = true;
                 }
             }
-            FromServer::Seeded { .. } => self.on_seeded(ctx),
-            FromServer::Entry { part, .. } => self.on_entry(part, ctx),
-            FromServer::Acked { next, .. } => {
-                if let Err(error) = self.sender.on_acked(next, self.durable) {
+            FromRoom::Seeded { position } => self.on_seeded(position, ctx),
+            FromRoom::Entry(part) => self.on_entry(part, ctx),
+            FromRoom::Acked { next } => {
+                let synced = self.open_mut().and_then(|open| open.synced_mut());
+                let acked = synced.map(|synced| synced.sender.on_acked(next, synced.durable));
+                if let Some(Err(error)) = acked {
                     self.break_off(&error.to_string(), ctx);
                 }
             }
-            FromServer::Probed { request, next, .. } => {
+            FromRoom::Probed { probe, next } => {
                 for sync in &mut self.syncs {
-                    if sync.probe == Some(request) {
+                    if sync.probe == Some(probe) {
                         sync.storage = Some(next);
                     }
                 }
             }
-            FromServer::Refused { refusal, .. } => self.on_refused(&refusal, ctx),
-            FromServer::Undecided { reason, .. } => {
+            FromRoom::Refused(refusal) => self.on_refused(&refusal, ctx),
+            FromRoom::Undecided { reason, .. } => {
                 self.error = Some(CallFailure::new(ErrorCode::Doctype, reason));
             }
-            FromServer::Welcome | FromServer::Bye { .. } | FromServer::Pong => {}
         }
     }
 
-    fn on_opened(&mut self, storage: tidelog_types::Position, wanted: Lsn, ctx: &mut Context<'_>) {
-        let Some(Role::Synced(replica)) = &self.role else { return };
+    /// The server stands at `storage`, sends what follows on `from`, and has applied of our
+    /// timeline what came before the LSN, written by these lives.
+    fn on_opened(
+        &mut self,
+        storage: Position,
+        from: Lsn,
+        (wanted, lives): (Lsn, &Lineage),
+        ctx: &mut Context<'_>,
+    ) {
+        let State::Open(open) = &mut self.state else { return };
+        let Role::Synced(synced) = &mut open.role else { return };
+        let Some(channel) = &mut self.following.channel else { return };
+        let replica = &mut synced.replica;
         let other = replica.base().is_some_and(|base| base.journal != storage.journal);
-        let first = replica.undecided().start();
         if other && self.following.moved {
             let failure = CallFailure::exists(&self.key.document);
             return self.refuse(failure, ctx);
         }
         self.following.moved = false;
-        self.following.opened = true;
+        channel.is_open = true;
         // What was under way when this was asked for begins anew.
-        self.following.parts = None;
-        self.error = if other {
+        channel.arriving = ArrivingEntry::default();
+        let held = channel.have.map_or(Lsn::FIRST, |have| have.next);
+        let is_lost = from != held;
+        self.error = if is_lost {
             Some(CallFailure::replaced(&self.key.document))
         } else {
-            self.is_incomplete.then(CallFailure::damaged_copy)
+            open.is_incomplete.then(CallFailure::damaged_copy)
         };
-        // Another authority knows nothing of this timeline: its entries come first, and then the
-        // undecided frames in a timeline of their own.
-        if !other {
-            if wanted < first {
-                return self.break_off("the server lost mutations that it had confirmed", ctx);
-            }
-            if let Err(error) = self.sender.connected(wanted, self.durable) {
+        if is_lost {
+            replica.forget_staged();
+            replica.follow_anew();
+        }
+        let (first, head) = (replica.undecided().start(), replica.head());
+        if replica.lives().common_prefix(head, lives, wanted) == Some(wanted) && first <= wanted {
+            if let Err(error) = synced.sender.connected(wanted, synced.durable) {
                 return self.break_off(&error.to_string(), ctx);
             }
+        } else if from == storage.next {
+            // Pages that are held already cannot tell of a timeline that parted later.
+            return self.break_off("the server has no pages that go with its timelines", ctx);
         }
-        for sync in &mut self.syncs {
-            sync.storage = Some(storage.next);
+        // Otherwise its pages tell what became of our frames, and the others then go on in a
+        // timeline of their own. What the server said here may be older than some of those who wait
+        // for all that it has: it is asked for each.
+        let mut syncs = std::mem::take(&mut self.syncs);
+        for sync in &mut syncs {
+            self.probe(sync, ctx);
         }
+        self.syncs = syncs;
     }
 
-    fn on_seeded(&mut self, ctx: &mut Context<'_>) {
+    /// What was offered is the server's, whose storage journal then stands at `position`.
+    fn on_seeded(&mut self, position: Position, ctx: &mut Context<'_>) {
         let Some(offer) = self.following.offer.take() else { return };
-        let Some(Role::Local(authority)) = &self.role else { return };
-        let (view, position) = (authority.view().clone(), authority.position());
+        let State::Open(open) = &mut self.state else { return };
+        let Role::Local(authority) = &open.role else { return };
+        let view = authority.view().clone();
         let timeline = ctx.rng.journal();
-        let record = self.record.as_mut().expect("BUG: open without a record");
-        record.server = Some(offer.url);
-        record.kept = Lsn::FIRST;
-        let doctypes = record.doctypes_by_hash();
-        let newest = record.newest;
-        let start = (timeline, Lsn::FIRST);
-        self.role = Some(Role::Synced(Box::new(Replica::open(
-            view,
-            Some(position),
-            start,
-            Vec::new(),
-            Lsn::FIRST,
-            doctypes,
-            newest,
-        ))));
-        self.durable = Lsn::FIRST;
-        self.sender = Sender::new(Lsn::FIRST);
+        open.record.server = Some(offer.url);
+        open.record.kept = Lsn::FIRST;
+        let synced = Synced::begin(view, Some(position), &open.record, timeline, ctx.life);
+        open.role = Role::Synced(Box::new(synced));
         self.append_record();
-        self.append.begin_timeline = Some(start);
+        self.ledger.draft().begin_timeline = Some((timeline, Lsn::FIRST));
         // The server knows no timeline of this client yet: greet it anew with this one.
         self.leave_server(ctx);
     }
 
     fn on_entry(&mut self, part: EntryPart, ctx: &mut Context<'_>) {
-        let set = self.following.parts.get_or_insert_with(PageSet::default);
-        set.db_pages = part.db_pages;
-        set.pages.extend(part.pages);
-        if !part.last {
-            return;
-        }
-        let set = self.following.parts.take().expect("BUG: inserted above");
-        let Some(Role::Synced(replica)) = &mut self.role else { return };
-        let (range, position, origin) = (part.range, part.position, part.origin);
-        match replica.sync_receive(ServerEntry { range, position, origin, set }) {
-            Ok(None) => self.following.restarted = false,
+        let Some(channel) = &mut self.following.channel else { return };
+        let arrived = channel.arriving.take(part);
+        let State::Open(open) = &mut self.state else { return };
+        let Role::Synced(synced) = &mut open.role else { return };
+        let replica = &mut synced.replica;
+        let arrived = match arrived {
+            Ok(None) => return,
+            Ok(Some(entry)) => Ok(entry),
+            Err(error) => Err(error),
+        };
+        let base = replica.base();
+        let is_held = |entry: &ServerEntry| {
+            base.is_some_and(|base| {
+                base.journal == entry.position.journal && entry.range.end() <= base.next
+            })
+        };
+        let is_repeat = arrived.as_ref().is_ok_and(is_held);
+        match arrived.and_then(|entry| replica.sync_receive(entry)) {
+            Ok(None) => {
+                self.following.restarted = false;
+                // It was sent anew to a channel that was opened anew, and counts until we say so.
+                if is_repeat {
+                    self.say_received(ctx);
+                }
+            }
             Ok(Some(advance)) => {
                 self.following.restarted = false;
                 self.advance(advance, ctx);
@@ -367,7 +445,7 @@ impl Document {
     }
 
     fn break_off(&mut self, reason: &str, ctx: &mut Context<'_>) {
-        let failure = match self.is_incomplete {
+        let failure = match self.open().is_some_and(|open| open.is_incomplete) {
             // It forgot what the server knows of it.
             true => CallFailure::damaged_copy(),
             false => CallFailure::protocol(reason),
@@ -375,7 +453,7 @@ impl Document {
         self.refuse(failure, ctx);
     }
 
-    fn refuse(&mut self, failure: CallFailure, ctx: &mut Context<'_>) {
+    pub(super) fn refuse(&mut self, failure: CallFailure, ctx: &mut Context<'_>) {
         self.leave_server(ctx);
         if let Some(offer) = &mut self.following.offer {
             offer.failure = Some(failure);
@@ -391,30 +469,38 @@ impl Document {
     /// Sends the timeline frames that are durable and that the server lacks.
     #[inline(never)]
     pub(super) fn send_frames(&mut self, ctx: &mut Context<'_>) {
-        let (Some(channel), true) = (self.following.channel, self.following.opened) else { return };
-        let Some(Role::Synced(replica)) = &self.role else { return };
-        let size_of =
-            |lsn: Lsn| replica.undecided_at(lsn).map_or(0, |undecided| undecided.body.len() + 64);
-        let range = self.sender.next_to_send(self.durable, size_of);
-        if range.is_empty() {
+        if !self.is_online() {
             return;
         }
-        let mut frames = Vec::new();
+        let State::Open(open) = &mut self.state else { return };
+        let Role::Synced(synced) = &mut open.role else { return };
+        let Synced { replica, durable, sender } = &mut **synced;
+        let size_of =
+            |lsn: Lsn| replica.undecided_at(lsn).map_or(0, |undecided| undecided.body.len() + 64);
+        let window = ctx.settings.limits.frames_in_flight_size_max;
+        let range = sender.next_to_send(*durable, window, size_of);
+        let mut messages: Vec<ToRoom> = Vec::new();
         let mut lsn = range.start();
         while lsn < range.end() {
             let undecided = replica.undecided_at(lsn).expect("BUG: sending what is decided");
-            frames.push(WireFrame { call: undecided.call, body: undecided.body.clone() });
+            let frame = WireFrame { call: undecided.call, body: undecided.body.clone() };
+            let writer = replica.origin(lsn).life;
+            match messages.last_mut() {
+                Some(ToRoom::Frames { life, frames, .. }) if *life == writer => frames.push(frame),
+                _ => {
+                    messages.push(ToRoom::Frames { life: writer, first: lsn, frames: vec![frame] })
+                }
+            }
             lsn = lsn.next();
         }
-        self.say(ToServer::Frames { channel, first: range.start(), frames }, ctx);
+        for message in messages {
+            self.say(message, ctx);
+        }
     }
 
     pub(super) fn say_received(&mut self, ctx: &mut Context<'_>) {
-        let base = self.base_position();
-        if let (Some(channel), true, Some(base)) =
-            (self.following.channel, self.following.opened, base)
-        {
-            self.say(ToServer::Received { channel, next: base.next }, ctx);
+        if let (true, Some(base)) = (self.is_online(), self.open().and_then(|open| open.base())) {
+            self.say(ToRoom::Received { next: base.next }, ctx);
         }
     }
 
@@ -424,18 +510,17 @@ impl Document {
     }
 
     pub(super) fn send_seed(&mut self, ctx: &mut Context<'_>) {
-        let (Some(channel), Some(Role::Local(authority))) = (self.following.channel, &self.role)
-        else {
-            return;
-        };
+        let Some(open) = self.open() else { return };
+        let Role::Local(authority) = &open.role else { return };
         let (view, position) = (authority.view().clone(), authority.position());
         let db_pages = view.db_pages();
         let pgids: Vec<Pgid> = (1..=db_pages).map(Pgid).collect();
-        let mut parts = pgids.chunks(MESSAGE_PAGES_MAX).peekable();
+        let mut parts = pgids.chunks(ctx.settings.limits.message_pages_max).peekable();
         while let Some(part) = parts.next() {
-            let pages = part.iter().filter_map(|pgid| Some((*pgid, view.page(*pgid)?))).collect();
+            let page = |pgid: &Pgid| Some(CodedPage::from((*pgid, view.page(*pgid)?)));
+            let pages = part.iter().filter_map(page).collect();
             let last = parts.peek().is_none();
-            self.say(ToServer::Seed { channel, position, db_pages, pages, last }, ctx);
+            self.say(ToRoom::Seed { position, db_pages, pages, last }, ctx);
         }
         if let Some(offer) = &mut self.following.offer {
             offer.seed_wanted = false;
@@ -443,23 +528,24 @@ impl Document {
     }
 
     pub(super) fn probe(&mut self, sync: &mut SyncWait, ctx: &mut Context<'_>) {
-        if let (Some(channel), true) = (self.following.channel, self.following.opened) {
+        if self.is_online() {
             self.following.next_probe += 1;
-            let request = self.following.next_probe;
-            sync.probe = Some(request);
-            self.say(ToServer::Probe { channel, request }, ctx);
+            let probe = ProbeId(self.following.next_probe);
+            sync.probe = Some(probe);
+            self.say(ToRoom::Probe { probe }, ctx);
         }
     }
 
     /// Tells those who wait until all is in step, if it is.
     pub(super) fn settle_syncs(&mut self, ctx: &mut Context<'_>) {
-        let Some(Role::Synced(replica)) = &self.role else { return };
-        let (first, base) = (replica.undecided().start(), replica.base());
-        let visible = base.map_or(Lsn::FIRST, |base| base.next);
+        let State::Open(open) = &self.state else { return };
+        let Role::Synced(synced) = &open.role else { return };
+        let replica = &synced.replica;
+        let (first, head, visible) = (replica.undecided().start(), replica.head(), open.visible());
         let failure = self.error.clone().filter(CallFailure::is_final);
         self.syncs.retain(|sync| {
             // The head goes back when mutations are taken back.
-            let decided = first >= sync.timeline.min(replica.head());
+            let decided = first >= sync.timeline.min(head);
             if decided && sync.storage.is_some_and(|storage| visible >= storage) {
                 ctx.out.tell(sync.tab, FromCore::Done { call: sync.call });
                 return false;
@@ -484,9 +570,10 @@ impl Document {
         }
     }
 
-    fn say(&self, message: ToServer, ctx: &mut Context<'_>) {
-        if let Some(server) = self.wanted_server() {
-            ctx.out.say(server, message);
+    /// Says something on the channel, if there is one.
+    fn say(&self, body: ToRoom, ctx: &mut Context<'_>) {
+        if let Some(Joined { server, id, .. }) = &self.following.channel {
+            ctx.out.say(server, ToServer::About { channel: *id, body });
         }
     }
 }

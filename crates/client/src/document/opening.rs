@@ -1,66 +1,54 @@
 //! Opening a document: making it, bringing it to a doctype, handing it to a server.
 
-use tidelog_document::{Authority, Doctype, Replica, check};
-use tidelog_sqlite::{Run, View};
+use tidelog_document::{Doctype, check};
+use tidelog_sqlite::Run;
 use tidelog_types::limits::CALL_SETTLES_MS;
-use tidelog_types::{Lsn, Position};
+use tidelog_types::{Lineage, Lsn};
 
 use super::following::Offer;
-use super::ops::{OpenCall, Ran};
-use super::{Context, Document, HandleState, Role};
-use crate::effect::TabId;
-use crate::protocol::{Call, CallFailure, FromCore};
+use super::requests::{Ask, Ran};
+use super::{Context, Document, HandleState, Open, Role, State};
+use crate::protocol::{CallFailure, FromCore, OpenRequest};
 use crate::record::Record;
 
 impl Document {
     #[inline(never)]
     pub(super) fn run_open(
         &mut self,
-        tab: TabId,
-        call: Call,
-        open: &OpenCall,
+        ask: &Ask,
+        request: &OpenRequest,
         ctx: &mut Context<'_>,
     ) -> Ran {
         self.seal();
+        let (doctype, hash) = (&request.doctype, request.doctype.hash());
         // What is in the record was checked before it got there.
-        let known = self.record.as_ref().is_some_and(|record| record.doctype(open.hash).is_some());
-        if !known && !ctx.checked.contains(&open.hash) {
-            if let Err(error) = check(&open.doctype) {
+        let known = self.open().is_some_and(|open| open.record.doctype(hash).is_some());
+        if !known && !ctx.checked.contains(&hash) {
+            if let Err(error) = check(doctype) {
                 return Ran::Failed(CallFailure::of_doctype(&error));
             }
-            ctx.checked.push(open.hash);
+            ctx.checked.push(hash);
         }
-        if let Some(record) = &self.record {
-            let newest = record.doctype(record.newest).expect("BUG: a record without its doctype");
-            if !open.doctype.succeeds(newest) && !newest.succeeds(&open.doctype) {
-                let describe = |doctype: &Doctype| {
-                    format!("{} with {} migrations", doctype.name, doctype.migrations.len())
-                };
-                return Ran::Failed(CallFailure::doctype_mismatch(
-                    &describe(newest),
-                    &describe(&open.doctype),
-                ));
-            }
-        } else {
-            self.create(&open.doctype, open.server.clone(), ctx);
-        }
-        let ready = match self.role.as_mut().expect("BUG: created just now") {
-            Role::Local(_) if open.server.is_some() => self.run_offer(tab, open, ctx),
-            Role::Local(authority) => match authority.migrate(&open.doctype) {
-                Run::Done(entry) => {
-                    if let Some(entry) = entry {
-                        let changed = entry.set.pgids();
-                        self.append_storage(entry);
-                        self.mark_dirty(&changed);
-                    }
-                    Ran::Done
+        match &self.state {
+            State::Open(open) => {
+                let record = &open.record;
+                let newest = record.doctype(record.newest).expect("BUG: no newest doctype");
+                if !doctype.succeeds(newest) && !newest.succeeds(doctype) {
+                    let failure =
+                        CallFailure::doctype_mismatch(&describe(newest), &describe(doctype));
+                    return Ran::Failed(failure);
                 }
-                Run::Fault(pgid) => Ran::Fault(pgid),
-                Run::Failed(failure) => Ran::Failed(CallFailure::of_migration(&failure)),
-            },
-            Role::Synced(replica) => {
-                replica.learn(open.doctype.clone());
-                match replica.migration_failure(open.hash) {
+            }
+            _ => self.create(doctype, request.server.clone(), ctx),
+        }
+        let State::Open(open) = &mut self.state else { unreachable!("BUG: created just now") };
+        let ready = match &mut open.role {
+            Role::Local(_) if request.server.is_some() => self.run_offer(ask, request, ctx),
+            Role::Local(_) => self.migrate(doctype),
+            Role::Synced(synced) => {
+                let replica = &mut synced.replica;
+                replica.learn(doctype.clone());
+                match replica.migration_failure(hash) {
                     _ if !replica.is_settled() => Ran::Waits,
                     Some(failure) => Ran::Failed(CallFailure::of_migration(failure)),
                     None => Ran::Done,
@@ -73,57 +61,61 @@ impl Document {
         if let Some(failure) = self.following.rebase_failure.take() {
             return Ran::Failed(failure);
         }
-        self.note_doctype(&open.doctype, ctx);
+        self.note_doctype(doctype, ctx);
         self.handles.insert(
-            (tab, open.handle),
+            (ask.tab, ask.handle),
             HandleState {
-                server: open.server.clone(),
-                doctype: open.doctype.clone(),
-                hash: open.hash,
-                has_token: open.has_token,
-                listens: false,
+                server: request.server.clone(),
+                doctype: doctype.clone(),
+                hash,
+                has_token: request.has_token,
                 told: None,
                 told_at_ms: 0,
             },
         );
-        if let (Some(server), Role::Synced(_)) = (&open.server, self.role.as_ref().expect("open")) {
+        if let (Some(server), Some(_)) = (&request.server, self.replica()) {
             self.note_server(server);
         }
         let status = self.status(ctx);
-        ctx.out.tell(tab, FromCore::Opened { call, status });
+        ctx.out.tell(ask.tab, FromCore::Opened { call: ask.call, status });
+        self.tell_rejections(ask.tab, ask.handle, ctx.out);
         Ran::Done
+    }
+
+    /// Brings a document that this device decides to a doctype's version.
+    fn migrate(&mut self, doctype: &Doctype) -> Ran {
+        let State::Open(open) = &mut self.state else { unreachable!("BUG: not open") };
+        let Role::Local(authority) = &mut open.role else { return Ran::Done };
+        match authority.migrate(doctype) {
+            Run::Done(None) => Ran::Done,
+            Run::Done(Some(entry)) => {
+                self.watches.mark(&entry.set.pgids(), open.view());
+                self.append_storage(entry);
+                Ran::Done
+            }
+            Run::Fault(pgid) => Ran::Fault(pgid),
+            Run::Failed(failure) => Ran::Failed(CallFailure::of_migration(&failure)),
+        }
     }
 
     /// Makes the document, in memory; its first append makes it in the store.
     fn create(&mut self, doctype: &Doctype, server: Option<String>, ctx: &mut Context<'_>) {
-        let view = View::new(self.settings.pool_pages_max, 0);
-        let hash = doctype.hash();
         let record = Record {
             client: ctx.rng.client(),
             server,
             doctypes: vec![doctype.clone()],
-            newest: hash,
+            newest: doctype.hash(),
+            lives: Lineage::default(),
             kept: Lsn::FIRST,
             rejections: Vec::new(),
         };
         let journal = ctx.rng.journal();
-        self.role = Some(if record.server.is_none() {
-            self.append.begin_storage = Some(journal);
-            Role::Local(Box::new(Authority::new(view, Position::start_of(journal))))
-        } else {
-            self.append.begin_timeline = Some((journal, Lsn::FIRST));
-            self.durable = Lsn::FIRST;
-            Role::Synced(Box::new(Replica::open(
-                view,
-                None,
-                (journal, Lsn::FIRST),
-                Vec::new(),
-                Lsn::FIRST,
-                [(hash, doctype.clone())].into(),
-                hash,
-            )))
-        });
-        self.record = Some(record);
+        let open = Open::begin(record, journal, ctx.life, &ctx.settings.limits);
+        match &open.role {
+            Role::Local(_) => self.ledger.draft().begin_storage = Some(journal),
+            Role::Synced(_) => self.ledger.draft().begin_timeline = Some((journal, Lsn::FIRST)),
+        }
+        self.state = State::Open(Box::new(open));
         self.append_record();
     }
 
@@ -133,31 +125,32 @@ impl Document {
         let Some(doctype) = newest.map(|handle| handle.doctype.clone()) else { return };
         let server = self.handles.values().find_map(|handle| handle.server.clone());
         self.create(&doctype, server, ctx);
-        self.unadopted = true;
+        if let State::Open(open) = &mut self.state {
+            open.is_unadopted = true;
+        }
     }
 
-    /// The document was read anew while tabs hold it: it has to know their doctypes again.
+    /// Where the document was read anew while tabs hold it, it has to know their doctypes again.
     pub(super) fn adopt_handles(&mut self, ctx: &mut Context<'_>) -> Ran {
+        if !self.open().is_some_and(|open| open.is_unadopted) {
+            return Ran::Done;
+        }
         for doctype in self.doctypes_of_handles() {
-            match &mut self.role {
-                Some(Role::Local(authority)) => match authority.migrate(&doctype) {
-                    Run::Done(None) => {}
-                    Run::Done(Some(entry)) => {
-                        let changed = entry.set.pgids();
-                        self.append_storage(entry);
-                        self.mark_dirty(&changed);
-                    }
-                    Run::Fault(pgid) => return Ran::Fault(pgid),
-                    // It stays at its version, and what needs the newer one fails.
-                    Run::Failed(_) => {}
-                },
-                Some(Role::Synced(replica)) => replica.learn(doctype.clone()),
-                None => {}
+            // Where it fails it stays at its version, and what needs the newer one fails.
+            if let Ran::Fault(pgid) = self.migrate(&doctype) {
+                return Ran::Fault(pgid);
+            }
+            if let State::Open(open) = &mut self.state
+                && let Role::Synced(synced) = &mut open.role
+            {
+                synced.replica.learn(doctype.clone());
             }
             // The server may have been asked meanwhile, by what the disk had of them.
             self.note_doctype(&doctype, ctx);
         }
-        self.unadopted = false;
+        if let State::Open(open) = &mut self.state {
+            open.is_unadopted = false;
+        }
         Ran::Done
     }
 
@@ -171,46 +164,26 @@ impl Document {
 
     /// Keeps the doctypes that are needed in the record, and tells the server of a new one.
     fn note_doctype(&mut self, doctype: &Doctype, ctx: &mut Context<'_>) {
-        if self.record_doctype(doctype) && self.following.offer.is_none() {
+        let held: Vec<_> = self.handles.values().map(|handle| handle.hash).collect();
+        let State::Open(open) = &mut self.state else { unreachable!("BUG: not open") };
+        if !open.record_doctype(doctype, &held) {
+            return;
+        }
+        self.append_record();
+        if self.following.offer.is_none() {
             // The server has to know every doctype that frames may name.
             self.leave_server(ctx);
         }
     }
 
-    /// Keeps the doctypes that are needed in the record, no more. Says whether that changed it.
-    fn record_doctype(&mut self, doctype: &Doctype) -> bool {
-        let record = self.record.as_mut().expect("BUG: open without a record");
-        let before = record.clone();
-        let newest = record.doctype(record.newest).expect("BUG: a record without its doctype");
-        if doctype.succeeds(newest) {
-            record.newest = doctype.hash();
-        }
-        if record.doctype(doctype.hash()).is_none() {
-            record.doctypes.push(doctype.clone());
-        }
-        let mut needed = match &self.role {
-            Some(Role::Synced(replica)) => replica.doctypes_in_use(),
-            _ => Vec::new(),
-        };
-        needed.push(record.newest);
-        needed.extend(self.handles.values().map(|handle| handle.hash));
-        needed.push(doctype.hash());
-        record.doctypes.retain(|doctype| needed.contains(&doctype.hash()));
-        let changed = *record != before;
-        if changed {
-            self.append_record();
-        }
-        changed
-    }
-
     #[inline(never)]
-    fn run_offer(&mut self, tab: TabId, open: &OpenCall, ctx: &mut Context<'_>) -> Ran {
+    fn run_offer(&mut self, ask: &Ask, request: &OpenRequest, ctx: &mut Context<'_>) -> Ran {
         match self.following.offer.take() {
             None => {
-                let url = open.server.clone().expect("BUG: an offer to nobody");
+                let url = request.server.clone().expect("BUG: an offer to nobody");
                 let deadline_ms = ctx.now_ms + CALL_SETTLES_MS * 8 / 10;
-                let token_from = open.has_token.then_some((tab, open.handle));
-                let doctype = open.doctype.clone();
+                let token_from = request.has_token.then_some((ask.tab, ask.handle));
+                let doctype = request.doctype.clone();
                 self.following.offer = Some(Offer::new(url, doctype, token_from, deadline_ms));
                 Ran::Waits
             }
@@ -227,4 +200,8 @@ impl Document {
             },
         }
     }
+}
+
+fn describe(doctype: &Doctype) -> String {
+    format!("{} with {} migrations", doctype.name, doctype.migrations.len())
 }

@@ -2,7 +2,8 @@
 
 use tidelog_types::{ErrorCode, Lsn};
 
-use super::{Context, Document, Role};
+use super::open::{Open, Role};
+use super::{Context, Document};
 use crate::effect::TabId;
 use crate::protocol::{CallFailure, Connection, FromCore, Handle, Status};
 use crate::record::KeptRejection;
@@ -38,18 +39,23 @@ impl Document {
     }
 
     fn status_in(&self, around: &Surroundings<'_>) -> Status {
-        let (pending, timeline, visible) = match &self.role {
-            Some(Role::Synced(replica)) => {
-                let undecided = replica.undecided();
-                let base = replica.base().map_or(Lsn::FIRST, |base| base.next);
+        let (pending, timeline) = match self.synced() {
+            Some(synced) => {
+                let undecided = synced.replica.undecided();
                 let (start, head) = (undecided.start(), undecided.end());
-                let acked = self.sender.acked().max(start);
+                let acked = synced.sender.acked().max(start);
                 // Right after a replacement the frames are not in the new timeline yet.
-                let durable = self.durable.clamp(acked.min(head), head);
-                (undecided.count(), [start, acked, durable, head].map(Lsn::get), base)
+                let durable = synced.durable.clamp(acked.min(head), head);
+                (undecided.count(), [start, acked, durable, head].map(Lsn::get))
             }
-            Some(Role::Local(authority)) => (0, [0; 4], authority.head()),
-            None => (0, [0; 4], Lsn::FIRST),
+            None => (0, [0; 4]),
+        };
+        let storage = match self.open() {
+            Some(Open { role: Role::Local(authority), storage_durable, .. }) => {
+                [*storage_durable, authority.head()]
+            }
+            Some(open) => [open.storage_durable, open.visible()],
+            None => [Lsn::FIRST; 2],
         };
         let (connection, failure) = self.connection(around.link);
         let device = around.store.failure.as_ref().map(CallFailure::of_page_server);
@@ -57,19 +63,19 @@ impl Document {
             connection,
             error: device.or_else(|| self.error.clone()).or(failure),
             pending,
-            confirmed_lsn: visible.get() - 1,
+            confirmed_lsn: storage[1].get() - 1,
             storage: around.store.storage(),
             settling: around.now_ms < around.store.settled_at_ms,
             persisted: around.persisted,
             usage: around.usage,
             quota: around.quota,
             timeline,
-            storage_lsns: [self.storage_durable.get(), visible.get()],
+            storage_lsns: storage.map(Lsn::get),
         }
     }
 
     fn connection(&self, link: Option<&ServerLink>) -> (Connection, Option<CallFailure>) {
-        if let Some(Role::Local(_)) = self.role {
+        if self.open().is_some_and(|open| matches!(open.role, Role::Local(_))) {
             return (Connection::Local, None);
         }
         if self.wanted_server().is_none() {
@@ -95,7 +101,7 @@ impl Document {
         around: &Surroundings<'_>,
         out: &mut crate::outbox::Outbox,
     ) {
-        if self.handles.is_empty() || self.role.is_none() {
+        if self.handles.is_empty() || self.open().is_none() {
             return;
         }
         let status = self.status_in(around);
@@ -103,7 +109,7 @@ impl Document {
             out.wake_at(around.store.settled_at_ms);
         }
         for ((tab, handle), state) in self.handles.iter_mut() {
-            if state.told.as_ref() == Some(&status) {
+            if state.told.as_ref() == Some(&status) || out.flow.is_behind(*tab) {
                 continue;
             }
             let urgent = state.told.as_ref().is_none_or(|told| !told.differs_in_numbers(&status));
@@ -121,18 +127,33 @@ impl Document {
     /// An append went through: the device has recovered.
     pub(crate) fn storage_works(&mut self) {
         let of_storage = |failure: &CallFailure| {
-            matches!(failure.code, ErrorCode::Storage | ErrorCode::StorageFull) && !failure.lasts
+            matches!(failure.code, ErrorCode::Storage | ErrorCode::StorageFull)
+                && !failure.is_final()
         };
         if self.error.as_ref().is_some_and(of_storage) {
             self.error = None;
         }
     }
 
-    /// A tab listens for rejections: tell it those that are kept.
+    /// A tab listens for rejections from now on, or from when it holds the document.
     pub(crate) fn listen(&mut self, tab: TabId, handle: Handle, out: &mut crate::outbox::Outbox) {
-        let Some(state) = self.handles.get_mut(&(tab, handle)) else { return };
-        state.listens = true;
-        let rejections = self.record.iter().flat_map(|record| &record.rejections);
+        self.listeners.insert((tab, handle));
+        if self.handles.contains_key(&(tab, handle)) {
+            self.tell_rejections(tab, handle, out);
+        }
+    }
+
+    /// Tells a tab that listens the rejections that are kept.
+    pub(super) fn tell_rejections(
+        &self,
+        tab: TabId,
+        handle: Handle,
+        out: &mut crate::outbox::Outbox,
+    ) {
+        if !self.listeners.contains(&(tab, handle)) {
+            return;
+        }
+        let rejections = self.open().into_iter().flat_map(|open| &open.record.rejections);
         for rejection in rejections.filter(|rejection| !rejection.handled) {
             out.tell(tab, rejection.news(handle));
         }
@@ -140,7 +161,8 @@ impl Document {
 
     /// A listener has dealt with a rejection.
     pub(crate) fn rejection_handled(&mut self, lsn: u64) {
-        let Some(record) = &mut self.record else { return };
+        let Some(open) = self.open_mut() else { return };
+        let record = &mut open.record;
         let open =
             |rejection: &&mut KeptRejection| rejection.lsn.get() == lsn && !rejection.handled;
         let Some(rejection) = record.rejections.iter_mut().find(open) else { return };

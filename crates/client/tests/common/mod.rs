@@ -3,19 +3,20 @@
 
 #![allow(dead_code, reason = "no test uses all of it")]
 
+pub mod core;
 pub mod server;
 
 use std::collections::VecDeque;
 
 use tidelog_client::{
-    Call, CallFailure, Client, ClientSettings, Effect, FromCore, Handle, Input, PageServerId,
-    QueryParams, SocketId, Status, Storage, TabId, ToCore,
+    Call, CallFailure, Client, ClientSettings, Effect, FromCore, Handle, Input, Mutate,
+    OpenRequest, PageServerId, Params, Query, Request, SocketId, Status, Storage, TabId, ToCore,
 };
 use tidelog_disk::{CrashDevice, CrashDisk, StoreFiles};
 use tidelog_document::{Doctype, MutationDefinition, Param, ParamKind};
-use tidelog_pages::{Append, OwnerId, PageServer, StoreReply, StoreRequest, Ticket, Urgency};
+use tidelog_pages::{Append, OwnerId, PageServer, Seed, StoreReply, StoreRequest, Ticket, Urgency};
 use tidelog_sync::{FromServer, ToServer, decode_message, encode_message};
-use tidelog_types::limits::OWNER_READS_MAX;
+use tidelog_types::limits::Limits;
 use tidelog_types::{CallId, DocumentKey, ErrorCode, Value};
 
 pub const TAB: TabId = TabId(1);
@@ -39,6 +40,8 @@ pub struct Device {
     pub asked: Vec<StoreRequest>,
     /// Whether a server answers at all.
     pub server_is_up: bool,
+    /// Whether tabs say that they have heard what they were told.
+    pub tabs_hear: bool,
     pub socket: Option<SocketId>,
     /// What was sent and nobody has taken.
     pub sent: Vec<ToServer>,
@@ -51,12 +54,12 @@ pub struct Device {
 
 impl Device {
     pub fn new(seed: u8) -> Self {
-        Self::with_pool(seed, ClientSettings::default().pool_pages_max)
+        Self::with_pool(seed, Limits::DEFAULT.pool_pages_max)
     }
 
     /// A device whose client keeps few pages in memory.
     pub fn with_pool(seed: u8, pool_pages_max: usize) -> Self {
-        let settings = ClientSettings { pool_pages_max };
+        let settings = ClientSettings { limits: Limits { pool_pages_max, ..Limits::DEFAULT } };
         let mut device = Self {
             client: Client::with_settings([seed; 32], settings),
             disk: CrashDevice::new(),
@@ -68,6 +71,7 @@ impl Device {
             told: Vec::new(),
             asked: Vec::new(),
             server_is_up: false,
+            tabs_hear: true,
             socket: None,
             sent: Vec::new(),
             calls: 0,
@@ -89,7 +93,8 @@ impl Device {
     /// The same in this kind of storage, which a power cut can take until then.
     pub fn lend_in(&mut self, storage: Storage, settled_at_ms: u64) {
         let files = StoreFiles::open_each(|name| Ok::<_, ()>(self.disk.file(name)));
-        let (server, _) = PageServer::open(files.expect("no errors")).expect("it opens");
+        let (server, _) =
+            PageServer::open(files.expect("no errors"), Seed(self.disk.seed())).expect("it opens");
         self.page_servers += 1;
         let id = PageServerId(self.page_servers);
         self.page_server = Some((id, server));
@@ -125,6 +130,20 @@ impl Device {
         self.start_core();
     }
 
+    /// Another device with a copy of this one's profile.
+    pub fn clone_profile(&self, seed: u8) -> Self {
+        let mut clone = Self::new(seed);
+        clone.restore_profile(&self.disk);
+        clone
+    }
+
+    /// The profile is put back to what it was.
+    pub fn restore_profile(&mut self, disk: &CrashDevice) {
+        self.page_server = None;
+        self.disk = disk.kill();
+        self.start_core();
+    }
+
     fn start_core(&mut self) {
         self.seed = self.seed.wrapping_add(50);
         self.client = Client::with_settings([self.seed; 32], self.settings);
@@ -146,8 +165,7 @@ impl Device {
 
     /// From now on nothing more fits on the disk.
     pub fn fill_disk(&self) {
-        let size = |name| self.disk.bytes_of(name).map_or(0, |bytes| bytes.len() as u64);
-        self.disk.set_capacity(Some(StoreFiles::<()>::NAMES.into_iter().map(size).sum()));
+        self.disk.set_full(true);
     }
 
     /// Lets time pass, waking the core whenever it wants.
@@ -186,6 +204,10 @@ impl Device {
     fn carry_out(&mut self, effect: Effect) {
         match effect {
             Effect::ToTab { tab, messages } => {
+                if self.tabs_hear {
+                    let messages = vec![ToCore::Heard { lists: 1 }];
+                    self.inputs.push_back(Input::FromTab { tab, messages });
+                }
                 self.told.extend(messages.into_iter().map(|message| (tab, message)));
             }
             Effect::ToPageServer { server, requests, .. } => {
@@ -241,7 +263,7 @@ impl Device {
     pub fn crowd_page_server(&mut self) {
         let (_, page_server) = self.page_server.as_mut().expect("there is one");
         let document = DocumentKey::new("document", "").expect("a good name");
-        for request in 0..OWNER_READS_MAX as u64 {
+        for request in 0..Limits::DEFAULT.owner_reads_max as u64 {
             let (document, pgids) = (document.clone(), Vec::new());
             let (request, urgency) = (u64::MAX - request, Urgency::User);
             page_server.serve(CORE, StoreRequest::Read { request, urgency, document, pgids });
@@ -277,18 +299,25 @@ impl Device {
     }
 
     pub fn start_open(&mut self, tab: TabId, server: Option<&str>, doctype: &Doctype) -> Call {
-        let call = self.next_call();
-        let open = ToCore::Open {
-            call,
-            handle: HANDLE,
-            document: "list".to_owned(),
-            user: String::new(),
-            server: server.map(str::to_owned),
-            doctype: doctype.clone(),
-            has_token: false,
-        };
+        let (call, open) = self.open_message(server, doctype);
         self.ask(tab, vec![open]);
         call
+    }
+
+    pub fn open_message(&mut self, server: Option<&str>, doctype: &Doctype) -> (Call, ToCore) {
+        let call = self.next_call();
+        let open = ToCore::Ask {
+            call,
+            handle: HANDLE,
+            request: Request::Open(Box::new(OpenRequest {
+                document: "list".to_owned(),
+                user: String::new(),
+                server: server.map(str::to_owned),
+                doctype: doctype.clone(),
+                has_token: false,
+            })),
+        };
+        (call, open)
     }
 
     /// Opens a local document in the first tab.
@@ -309,14 +338,10 @@ impl Device {
         let call = self.next_call();
         let args = args.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
         let (id, name) = (call_id(call), name.to_owned());
-        let message = ToCore::Mutate {
+        let message = ToCore::Ask {
             call,
             handle: HANDLE,
-            id,
-            name,
-            args,
-            now_ms: self.now_ms,
-            again: None,
+            request: Request::Mutate(Mutate { id, name, args, now_ms: self.now_ms, again: None }),
         };
         (call, message)
     }
@@ -329,8 +354,8 @@ impl Device {
 
     pub fn query_message(&mut self, sql: &str) -> (Call, ToCore) {
         let call = self.next_call();
-        let (sql, params) = (sql.to_owned(), QueryParams::Positional(Vec::new()));
-        (call, ToCore::Query { call, handle: HANDLE, sql, params })
+        let (sql, params) = (sql.to_owned(), Params::NONE);
+        (call, ToCore::Ask { call, handle: HANDLE, request: Request::Query(Query { sql, params }) })
     }
 
     pub fn try_query(&mut self, sql: &str) -> Result<Vec<Vec<Value>>, CallFailure> {
@@ -350,8 +375,15 @@ impl Device {
 
     pub fn watch(&mut self, sql: &str) -> Call {
         let call = self.next_call();
-        let (sql, params) = (sql.to_owned(), QueryParams::Positional(Vec::new()));
-        self.ask(TAB, vec![ToCore::Watch { call, handle: HANDLE, sql, params }]);
+        let (sql, params) = (sql.to_owned(), Params::NONE);
+        self.ask(
+            TAB,
+            vec![ToCore::Ask {
+                call,
+                handle: HANDLE,
+                request: Request::Watch(Query { sql, params }),
+            }],
+        );
         call
     }
 
@@ -364,12 +396,12 @@ impl Device {
 
     pub fn close(&mut self, tab: TabId) {
         let call = self.next_call();
-        self.ask(tab, vec![ToCore::Close { call, handle: HANDLE }]);
+        self.ask(tab, vec![ToCore::Ask { call, handle: HANDLE, request: Request::Close }]);
     }
 
     pub fn sync(&mut self) -> Call {
         let call = self.next_call();
-        self.ask(TAB, vec![ToCore::Sync { call, handle: HANDLE }]);
+        self.ask(TAB, vec![ToCore::Ask { call, handle: HANDLE, request: Request::Sync }]);
         call
     }
 

@@ -2,11 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use tidelog_document::{Applied, Authority, Doctype, DoctypeHash, Mutation};
+use tidelog_document::{
+    Applied, AppliedTimeline, Authority, Doctype, DoctypeHash, Mutation, hash_of,
+};
 use tidelog_pages::StorageEntry;
 use tidelog_sqlite::View;
-use tidelog_sync::{EntryPart, FromServer, Intent, Origin, Refusal, ToServer, codec};
-use tidelog_types::{JournalId, Lsn, PageSet, Pgid, Position};
+use tidelog_sync::{
+    Channel, CodedPage, EntryPart, FromRoom, FromServer, Intent, Origin, Refusal, ToRoom, ToServer,
+    codec,
+};
+use tidelog_types::{JournalId, Life, Lineage, Lsn, PageSet, Pgid, Position};
 
 use super::Device;
 
@@ -17,12 +22,14 @@ pub struct Server {
     guests: BTreeMap<usize, Guest>,
     seed: PageSet,
     journal: u8,
+    /// The number of its present life.
+    lives: u8,
     /// It refuses its document.
     pub is_damaged: bool,
 }
 
 struct Guest {
-    channel: u32,
+    channel: Channel,
     timeline: JournalId,
     /// The entry that it is sent next.
     next: Lsn,
@@ -37,6 +44,7 @@ impl Server {
             guests: BTreeMap::new(),
             seed: PageSet::default(),
             journal: 1,
+            lives: 77,
             is_damaged: false,
         }
     }
@@ -46,10 +54,30 @@ impl Server {
         *self = Self { journal: self.journal + 1, ..Self::new() };
     }
 
+    /// Is put back to what it had before an LSN, and goes on as another life.
+    pub fn restore(&mut self, next: Lsn) {
+        self.entries.retain(|(entry, _)| entry.range.end() <= next);
+        let mut set = PageSet::default();
+        self.entries.iter().for_each(|(entry, _)| set.absorb(&entry.set));
+        let view = View::new(usize::MAX, set.db_pages);
+        view.fill(set.pages.into_iter().collect::<Vec<(Pgid, _)>>());
+        let old = self.document.take().expect("a document");
+        let lives = old.lives().clone().before(next);
+        let position = self.entries.last().expect("a document").0.position;
+        self.lives += 1;
+        self.document = Some(Authority::new(view, position, lives, Life([self.lives; 16])));
+        self.guests.clear();
+    }
+
     /// Makes the document, as for a client that follows it first.
     pub fn create(&mut self, doctype: &Doctype) {
         let position = Position::start_of(JournalId([self.journal; 16]));
-        let mut authority = Authority::new(View::new(usize::MAX, 0), position);
+        let mut authority = Authority::new(
+            View::new(usize::MAX, 0),
+            position,
+            Lineage::default(),
+            Life([self.lives; 16]),
+        );
         let entry = authority.migrate(doctype).unwrap().expect("it was empty");
         self.entries.push((entry, None));
         self.doctypes.insert(doctype.hash(), doctype.clone());
@@ -61,34 +89,45 @@ impl Server {
         match message {
             ToServer::Hello { .. } => vec![FromServer::Welcome],
             ToServer::Ping => vec![FromServer::Pong],
-            ToServer::Open { channel, doctype, timeline, have, intent, .. } => {
+            ToServer::About { channel, body } => {
+                let answers = self.hear_of(device, channel, body);
+                answers.into_iter().map(|body| FromServer::About { channel, body }).collect()
+            }
+        }
+    }
+
+    fn hear_of(&mut self, device: usize, channel: Channel, message: ToRoom) -> Vec<FromRoom> {
+        match message {
+            ToRoom::Open { doctype, timeline, have, intent, .. } => {
                 let doctype: Doctype = codec::decode(&doctype).expect("a doctype");
                 self.doctypes.insert(doctype.hash(), doctype.clone());
-                self.open(device, channel, &doctype, timeline, have, intent)
+                self.open(device, channel, &doctype, timeline, have, &intent)
             }
-            ToServer::Frames { channel, first, frames } => {
+            ToRoom::Frames { life, first, frames } => {
                 let timeline = self.guests[&device].timeline;
                 let mut lsn = first;
                 for frame in frames {
-                    self.take(timeline, lsn, &frame.body);
+                    if !self.take(Origin { timeline, life, lsn }, &frame.body) {
+                        self.guests.remove(&device);
+                        return vec![FromRoom::Refused(Refusal::Parted)];
+                    }
                     lsn = lsn.next();
                 }
-                vec![FromServer::Acked { channel, next: lsn }]
+                vec![FromRoom::Acked { next: lsn }]
             }
-            ToServer::Seed { channel, position, db_pages, pages, last } => {
+            ToRoom::Seed { position, db_pages, pages, last } => {
                 self.seed.db_pages = db_pages;
-                self.seed.pages.extend(pages);
+                self.seed.pages.extend(pages.into_iter().map(CodedPage::decoded));
                 match last {
                     true => self.seeded(device, channel, position),
                     false => Vec::new(),
                 }
             }
-            ToServer::Probe { channel, request } => {
-                let next = self.position().next;
-                vec![FromServer::Probed { channel, request, next }]
+            ToRoom::Probe { probe } => {
+                vec![FromRoom::Probed { probe, next: self.position().next }]
             }
-            ToServer::Received { .. } => Vec::new(),
-            ToServer::Close { .. } => {
+            ToRoom::Received { .. } => Vec::new(),
+            ToRoom::Close => {
                 self.guests.remove(&device);
                 Vec::new()
             }
@@ -102,21 +141,25 @@ impl Server {
     fn open(
         &mut self,
         device: usize,
-        channel: u32,
+        channel: Channel,
         doctype: &Doctype,
         timeline: JournalId,
         have: Option<Position>,
-        intent: Intent,
-    ) -> Vec<FromServer> {
-        let refused = |refusal| vec![FromServer::Refused { channel, refusal }];
+        intent: &Intent,
+    ) -> Vec<FromRoom> {
+        let refused = |refusal| vec![FromRoom::Refused(refusal)];
         if self.is_damaged {
             return refused(Refusal::Damaged);
         }
         match (&mut self.document, intent, have) {
-            (None, Intent::Offer, _) => return vec![FromServer::SeedWanted { channel }],
+            (None, Intent::Offer { .. }, _) => return vec![FromRoom::SeedWanted],
             (None, Intent::Follow, Some(_)) => return refused(Refusal::Missing),
             (None, Intent::Follow, None) => self.create(doctype),
-            (Some(_), Intent::Offer, _) => return refused(Refusal::Exists),
+            // Of the same document a later state, as long as nobody has written here.
+            (Some(_), Intent::Offer { .. }, Some(_)) if self.entries.is_empty() => {
+                return vec![FromRoom::SeedWanted];
+            }
+            (Some(_), Intent::Offer { .. }, _) => return refused(Refusal::Exists),
             (Some(authority), Intent::Follow, _) => {
                 if let Some(entry) = authority.migrate(doctype).unwrap() {
                     self.entries.push((entry, None));
@@ -129,38 +172,45 @@ impl Server {
     fn welcome(
         &mut self,
         device: usize,
-        channel: u32,
+        channel: Channel,
         timeline: JournalId,
         have: Option<Position>,
-    ) -> Vec<FromServer> {
+    ) -> Vec<FromRoom> {
         let storage = self.position();
-        let have = have.filter(|have| have.journal == storage.journal);
-        let next = have.map_or(Lsn::FIRST, |have| have.next);
-        self.guests.insert(device, Guest { channel, timeline, next });
-        let wanted = self.document.as_mut().expect("a document").wanted(timeline).unwrap();
-        vec![FromServer::Opened { channel, storage, wanted }]
+        let authority = self.document.as_mut().expect("a document");
+        let is_held = |have: &Position| {
+            let common = authority.lives().common_with_position(storage.next, have.life, have.next);
+            have.journal == storage.journal && common == Some(have.next)
+        };
+        let from = have.filter(is_held).map_or(Lsn::FIRST, |have| have.next);
+        let AppliedTimeline { wanted, lives } = authority.applied(timeline).unwrap();
+        self.guests.insert(device, Guest { channel, timeline, next: from });
+        vec![FromRoom::Opened { storage, from, wanted, lives }]
     }
 
-    fn seeded(&mut self, device: usize, channel: u32, position: Position) -> Vec<FromServer> {
+    fn seeded(&mut self, device: usize, channel: Channel, position: Position) -> Vec<FromRoom> {
         let seed = std::mem::take(&mut self.seed);
         let view = View::new(usize::MAX, seed.db_pages);
         view.fill(seed.pages.into_iter().collect::<Vec<(Pgid, _)>>());
-        self.document = Some(Authority::new(view, position));
-        let mut answers = vec![FromServer::Seeded { channel }];
+        let lives = Lineage::try_from(vec![(position.life, Lsn::FIRST)]).expect("one life");
+        self.document = Some(Authority::new(view, position, lives, Life([self.lives; 16])));
+        let mut answers = vec![FromRoom::Seeded { position }];
         answers.extend(self.welcome(device, channel, JournalId([0; 16]), Some(position)));
         answers
     }
 
-    fn take(&mut self, timeline: JournalId, lsn: Lsn, body: &[u8]) {
+    /// Applies a frame, or says no if it is another copy's.
+    fn take(&mut self, origin: Origin, body: &[u8]) -> bool {
         let authority = self.document.as_mut().expect("a document");
-        if lsn < authority.wanted(timeline).unwrap() {
-            return;
+        let applied = authority.applied(origin.timeline).unwrap();
+        if origin.lsn < applied.wanted {
+            return applied.lives.life_at(origin.lsn) == Some(origin.life);
         }
         let mutation = Mutation::decode(body).expect("a mutation");
-        let origin = Origin { timeline, lsn };
         let doctype = &self.doctypes[&mutation.doctype];
         let Applied { entry, .. } = authority.apply(origin, &mutation, doctype).unwrap();
         self.entries.push((entry, Some(origin)));
+        true
     }
 
     /// The entries that a device lacks.
@@ -175,10 +225,11 @@ impl Server {
                     position: entry.position,
                     db_pages: entry.set.db_pages,
                     origin: *origin,
-                    pages: entry.set.pages.clone().into_iter().collect(),
-                    last: true,
+                    pages: entry.set.pages.clone().into_iter().map(Into::into).collect(),
+                    hash: hash_of(&entry.set),
+                    is_last: true,
                 };
-                FromServer::Entry { channel, part }
+                FromServer::About { channel, body: FromRoom::Entry(part) }
             })
             .collect();
         guest.next = self.entries.last().map_or(guest.next, |(entry, _)| entry.range.end());

@@ -34,6 +34,9 @@ impl Disk for CrashDisk {
         if !device.has_room(self.file, now.max(offset.saturating_add(bytes.len() as u64))) {
             fault = Some(Fault::Full);
         }
+        if device.is_full && device.files[self.file].has_news(offset, bytes) {
+            return Err(DiskError::Full);
+        }
         let Some(fault) = fault else { return device.write(self.file, offset, bytes) };
         let expected = bytes.len();
         let part = if fault == Fault::NothingWritten { &[] } else { &bytes[..expected / 2] };
@@ -72,7 +75,7 @@ impl Disk for CrashDisk {
             None => {}
             Some(Fault::LateFlush) => file.flush_will_fail = true,
             Some(_) => {
-                file.poisoned = true;
+                file.fail_flush(clock);
                 return Err(failed());
             }
         }

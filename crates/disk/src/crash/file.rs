@@ -6,6 +6,10 @@ use std::sync::Arc;
 use crate::memory::{resize, write_growing};
 use crate::{DiskError, FlushId, SECTOR_SIZE};
 
+/// In place of the clock: a flush that failed has left the sector clean in the caches. It is as
+/// un-flushed as before, and a later flush leaves it so unless it is written again.
+const CLEAN: u64 = u64::MAX;
+
 #[derive(Clone, Debug, Default)]
 pub(super) struct FileState {
     pub name: String,
@@ -13,7 +17,8 @@ pub(super) struct FileState {
     durable: Arc<Vec<u8>>,
     /// What a read sees.
     pub now: Arc<Vec<u8>>,
-    /// The contents that each sector has had since it was last durable, oldest first.
+    /// The contents that each sector has had since it was last durable, oldest first, with the
+    /// clock at the write; [`CLEAN`] of those that no flush covers any more.
     pub unflushed: BTreeMap<usize, Vec<(u64, Vec<u8>)>>,
     /// The sizes likewise.
     sizes: Vec<(u64, usize)>,
@@ -39,8 +44,10 @@ impl FileState {
             content.resize(SECTOR_SIZE, 0);
             let versions = self.unflushed.entry(sector).or_default();
             // The same again makes no image that was not there without it.
-            let is_new = match versions.last() {
-                Some((_, last)) => *last != content,
+            let gone = cut_off(&self.sizes, sector);
+            let is_new = match versions.last().filter(|(at, _)| *at > gone) {
+                Some((at, last)) => *at == CLEAN || *last != content,
+                None if gone > 0 => content.iter().any(|byte| *byte != 0),
                 None => !is_durable(&self.durable, sector, &content),
             };
             if is_new {
@@ -49,6 +56,14 @@ impl FileState {
                 self.unflushed.remove(&sector);
             }
         }
+    }
+
+    /// Whether a write would put anything but zeros and what was there.
+    pub fn has_news(&self, offset: u64, bytes: &[u8]) -> bool {
+        let there = usize::try_from(offset).ok().and_then(|offset| self.now.get(offset..));
+        let there = there.unwrap_or_default();
+        let is_new = |(index, byte): (usize, &u8)| *byte != 0 && there.get(index) != Some(byte);
+        bytes.iter().enumerate().any(is_new)
     }
 
     pub fn write(&mut self, clock: u64, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
@@ -67,9 +82,9 @@ impl FileState {
     pub fn set_size(&mut self, clock: u64, size: usize) -> Result<(), DiskError> {
         let before = self.now.len();
         resize(Arc::make_mut(&mut self.now), size)?;
-        if size < before {
-            // What is cut off has to read as zeros should the file grow again.
-            self.note_sectors(clock, size, before);
+        if size < before && !size.is_multiple_of(SECTOR_SIZE) {
+            // The rest of this sector has to read as zeros should the file grow again.
+            self.note_sectors(clock, size, size + 1);
         }
         self.sizes.push((clock, size));
         Ok(())
@@ -83,39 +98,58 @@ impl FileState {
     }
 
     pub fn complete_flushes(&mut self) {
-        let Some((id, clock)) = self.requested.last().copied() else { return };
-        self.requested.clear();
+        if let Some(last) = self.requested.len().checked_sub(1) {
+            self.complete_flushes_to(last);
+        }
+    }
+
+    /// Completes the flushes that were asked for up to this one.
+    pub fn complete_flushes_to(&mut self, last: usize) {
+        let (id, clock) = self.requested[last];
+        self.requested.drain(..=last);
         if self.flush_will_fail {
-            self.poisoned = true;
+            self.fail_flush(clock);
             return;
         }
         self.flushed = Some(id);
-        let covered = self.sizes.iter().rfind(|(at, _)| *at <= clock);
-        let size = covered.map_or(self.durable.len(), |(_, size)| *size);
-        self.sizes.retain(|(at, _)| *at > clock);
+        let count = self.sizes.iter().take_while(|(at, _)| *at <= clock).count();
         let durable = Arc::make_mut(&mut self.durable);
-        durable.resize(size, 0);
+        self.sizes[..count].iter().for_each(|(_, size)| durable.resize(*size, 0));
         for (sector, versions) in &mut self.unflushed {
-            if let Some((_, content)) = versions.iter().rfind(|(at, _)| *at <= clock) {
-                lay(durable, *sector, content);
+            let gone = cut_off(&self.sizes[..count], *sector);
+            let covered = versions.iter().rposition(|(at, _)| *at <= clock && *at > gone);
+            if let Some(covered) = covered {
+                lay(durable, *sector, &versions[covered].1);
+                versions.drain(..=covered);
             }
-            versions.retain(|(at, _)| *at > clock);
+            versions.retain(|(at, _)| *at > gone);
         }
+        self.sizes.drain(..count);
         self.unflushed.retain(|_, versions| !versions.is_empty());
+    }
+
+    /// A flush of all that was written by then fails.
+    pub fn fail_flush(&mut self, clock: u64) {
+        self.poisoned = true;
+        for (at, _) in self.unflushed.values_mut().flatten().filter(|(at, _)| *at <= clock) {
+            *at = CLEAN;
+        }
     }
 
     /// The file after a power cut, at rest.
     pub fn crash(&self, choose: &mut dyn FnMut(usize) -> usize) -> Self {
         let mut image: Arc<Vec<u8>> = self.durable.clone();
-        if !self.sizes.is_empty() {
-            let choice = choose(self.sizes.len() + 1);
-            if choice > 0 {
-                Arc::make_mut(&mut image).resize(self.sizes[choice - 1].1, 0);
-            }
-        }
+        let choice = if self.sizes.is_empty() { 0 } else { choose(self.sizes.len() + 1) };
+        let sizes = &self.sizes[..choice];
+        sizes.iter().for_each(|(_, size)| Arc::make_mut(&mut image).resize(*size, 0));
         for (sector, versions) in &self.unflushed {
             if sector * SECTOR_SIZE >= image.len() {
                 // It lies behind the end of this image, whatever became of it.
+                continue;
+            }
+            let gone = cut_off(sizes, *sector);
+            let versions = &versions[versions.partition_point(|(at, _)| *at <= gone)..];
+            if versions.is_empty() {
                 continue;
             }
             let choice = choose(versions.len() + 1);
@@ -138,6 +172,13 @@ impl FileState {
             ..Self::default()
         }
     }
+}
+
+/// When these changes of the size have cut this sector off last; 0 if never. What it was before is
+/// gone with them.
+fn cut_off(sizes: &[(u64, usize)], sector: usize) -> u64 {
+    let cut = sizes.iter().rfind(|(_, size)| *size <= sector * SECTOR_SIZE);
+    cut.map_or(0, |(clock, _)| *clock)
 }
 
 /// Whether a sector would read like this if it survived as it was; behind the end as zeros.

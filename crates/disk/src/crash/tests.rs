@@ -230,3 +230,65 @@ fn the_calls_after_which_a_cut_leaves_something_else_are_known() {
     disk.set_size(1).expect("a smaller size");
     assert_eq!(device.changing_calls(), [1, 4, 5, 7]);
 }
+
+#[test]
+fn a_flush_that_failed_leaves_clean_what_it_covered() {
+    for fault in [Fault::Device, Fault::LateFlush] {
+        let device = CrashDevice::new();
+        let mut file = device.file("a");
+        file.write_at(0, &[1; 600]).expect("room");
+        device.fail_call(device.calls() + 1, fault);
+        let flushed = file.request_flush().and_then(|_| file.flushed());
+        assert!(flushed.is_err(), "{fault:?}");
+        let device = device.kill();
+        let mut file = device.file("a");
+        file.write_at(0, &[1; 512]).expect("room");
+        file.request_flush().expect("healthy");
+        assert_eq!(device.bytes_of("a"), Some(vec![1; 600]), "it is seen");
+        let left = device.crash(&mut |_| 0).bytes_of("a").expect("a file");
+        assert_eq!(left, [[1; 512].as_slice(), &[0; 88]].concat(), "and only half of it durable");
+        assert_eq!(device.unflushed_sectors(), 1);
+    }
+}
+
+/// What is cut off goes at once or not at all, and a file that grows again begins with zeros.
+#[test]
+fn a_file_that_was_cut_off_is_so_whole() {
+    let device = CrashDevice::new();
+    let mut file = device.file("a");
+    file.write_at(0, &[1; 2048]).expect("room");
+    file.request_flush().expect("healthy");
+    device.hold_flushes(true);
+    file.set_size(700).expect("less");
+    file.write_at(1024, &[1; 512]).expect("room");
+    let images = |device: &CrashDevice, sizes: usize| {
+        let mut choice = 0;
+        let left = device.crash(&mut |versions| {
+            choice += 1;
+            if choice == 1 { sizes } else { versions - 1 }
+        });
+        left.bytes_of("a").expect("a file")
+    };
+    let half = [[1; 700].as_slice(), &[0; 324]].concat();
+    let cut_off = [half.as_slice(), &[1; 1024]].concat();
+    assert_eq!(images(&device, 0), cut_off, "the size is as it was, and the sector cleared");
+    assert_eq!(images(&device, 1), half[..700]);
+    assert_eq!(images(&device, 2), [half.as_slice(), &[1; 512]].concat());
+    file.request_flush().expect("healthy");
+    device.complete_flushes();
+    assert_eq!(images(&device, 0), [half.as_slice(), &[1; 512]].concat());
+}
+
+#[test]
+fn on_a_full_device_what_is_there_can_be_written_again_and_cleared() {
+    let device = CrashDevice::new();
+    let mut file = device.file("a");
+    file.write_at(0, &[1; 100]).expect("room");
+    device.set_full(true);
+    assert_eq!(file.write_at(50, &[2; 10]), Err(DiskError::Full));
+    assert_eq!(file.write_at(100, &[1; 10]), Err(DiskError::Full));
+    file.write_at(10, &[1; 10]).expect("it is there");
+    file.write_at(20, &[0; 10]).expect("nothing");
+    device.set_full(false);
+    file.write_at(50, &[2; 10]).expect("room");
+}

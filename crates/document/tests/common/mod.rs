@@ -6,19 +6,24 @@ use std::collections::BTreeMap;
 
 use tidelog_document::{
     Advance, Applied, Authority, Decided, Doctype, DoctypeHash, Issued, Mutation,
-    MutationDefinition, Param, ParamKind, Replica, ServerEntry, Verdict, chain_of,
+    MutationDefinition, OwnTimeline, Param, ParamKind, Replica, ServerEntry, Verdict, chain_of,
+    hash_of,
 };
 use tidelog_pages::{StorageEntry, TimelineFrame};
 use tidelog_sqlite::{Failure, Params, Run, View};
 use tidelog_sync::Origin;
-use tidelog_types::limits::PAGE_SIZE;
+use tidelog_types::limits::{Limits, PAGE_SIZE};
 use tidelog_types::{
-    CallId, Chain, ClientId, JournalId, Lsn, LsnRange, Page, PageSet, Pgid, Position, Value,
+    Budget, BudgetLimits, CallId, Chain, ClientId, JournalId, Life, Lineage, Lsn, LsnRange, Page,
+    PageSet, Pgid, Position, Value,
 };
 
 /// Sizes of the buffer pool under which every scenario has to give the same: all in memory, a few
 /// pages, and none, so that every transaction faults for everything that it reads.
 pub const POOLS: [usize; 3] = [usize::MAX, 16, 0];
+
+/// Who writes the storage journal.
+pub const SERVER: Life = Life([1; 16]);
 
 /// The pages of a storage journal at rest.
 #[derive(Clone, Debug, Default)]
@@ -72,7 +77,7 @@ impl Server {
     pub fn new(journal: u8, pool: usize, doctype: &Doctype) -> Self {
         let position = Position::start_of(JournalId([journal; 16]));
         let mut server = Self {
-            authority: Authority::new(View::new(pool, 0), position),
+            authority: Authority::new(View::new(pool, 0), position, Lineage::default(), SERVER),
             rest: Rest::default(),
             doctypes: BTreeMap::new(),
             entries: Vec::new(),
@@ -93,11 +98,10 @@ impl Server {
     }
 
     /// Decides a frame in its place, and gives the entry that says so.
-    pub fn take(&mut self, timeline: JournalId, frame: &TimelineFrame) -> (Verdict, ServerEntry) {
+    pub fn take(&mut self, origin: Origin, frame: &TimelineFrame) -> (Verdict, ServerEntry) {
         let view = self.authority.view().clone();
-        let wanted = self.rest.serve(&view, || self.authority.wanted(timeline)).expect("it reads");
-        assert_eq!(wanted, frame.lsn, "a frame out of place");
-        let origin = Origin { timeline, lsn: frame.lsn };
+        let applied = self.rest.serve(&view, || self.authority.applied(origin.timeline));
+        assert_eq!(applied.expect("it reads").wanted, frame.lsn, "a frame out of place");
         let applied = match Mutation::decode(&frame.body) {
             Ok(mutation) => {
                 let doctype = &self.doctypes[&mutation.doctype];
@@ -112,7 +116,8 @@ impl Server {
     fn keep(&mut self, entry: StorageEntry, origin: Option<Origin>) -> ServerEntry {
         self.rest.0.absorb(&entry.set);
         let StorageEntry { range, position, set, .. } = entry;
-        self.entries.push(ServerEntry { range, position, origin, set });
+        let hash = hash_of(&set);
+        self.entries.push(ServerEntry { range, position, origin, set, hash });
         self.entries.last().expect("just pushed").clone()
     }
 
@@ -125,14 +130,15 @@ impl Server {
         let position = self.authority.position();
         let range = LsnRange::new(since, position.next);
         if range.count() > 1 {
-            return ServerEntry { range, position, origin: None, set };
+            let hash = hash_of(&set);
+            return ServerEntry { range, position, origin: None, set, hash };
         }
         self.entries.last().expect("it has entries").clone()
     }
 
     pub fn query(&mut self, sql: &str) -> Vec<Vec<Value>> {
         let view = self.authority.view().clone();
-        let run = || self.authority.reader().query(sql, &Params::None);
+        let run = || self.authority.reader().query(sql, &Params::NONE);
         self.rest.serve(&view, run).expect("the query is right").decode()
     }
 
@@ -149,12 +155,15 @@ pub struct Device {
     pub replica: Replica,
     pub rest: Rest,
     pub pool: usize,
+    pub limits: Limits,
     /// Frames without a verdict, as they lie in the timeline.
     pub frames: Vec<TimelineFrame>,
     pub decided: Vec<Decided>,
     /// Pages that were told to look different, since somebody last asked.
     pub changed: Vec<Pgid>,
     pub number: u8,
+    /// Who writes its timeline; another one each time that it is opened.
+    pub life: Life,
     calls: u32,
     timelines: u8,
 }
@@ -162,10 +171,18 @@ pub struct Device {
 impl Device {
     pub fn new(number: u8, pool: usize, doctype: &Doctype) -> Self {
         let timeline = JournalId([100 + number; 16]);
+        // Some dozens of mutations are more than one slice of a rebase.
+        let slice = BudgetLimits { pages: 64, ..BudgetLimits::default() };
+        let limits = Limits { slice, ..Limits::DEFAULT };
         let replica = Replica::open(
-            View::new(pool, 0),
+            View::new(pool, 0).with_limits(limits),
             None,
-            (timeline, Lsn::FIRST),
+            OwnTimeline {
+                journal: timeline,
+                head: Lsn::FIRST,
+                lives: Lineage::default(),
+                life: Life([number; 16]),
+            },
             Vec::new(),
             Lsn::FIRST,
             [(doctype.hash(), doctype.clone())].into(),
@@ -175,10 +192,12 @@ impl Device {
             replica,
             rest: Rest::default(),
             pool,
+            limits,
             frames: Vec::new(),
             decided: Vec::new(),
             changed: Vec::new(),
             number,
+            life: Life([number; 16]),
             calls: 0,
             timelines: 0,
         };
@@ -196,17 +215,28 @@ impl Device {
 
     /// Opens anew from what would be on the disk, with these doctypes; the last is the newest.
     pub fn reopen(&mut self, doctypes: &[&Doctype]) {
+        self.begin_to_reopen(doctypes);
+        self.settle();
+    }
+
+    /// The same, with the layers still to be built.
+    pub fn begin_to_reopen(&mut self, doctypes: &[&Doctype]) {
         let newest = doctypes.last().expect("at least one").hash();
+        self.life.0[15] += 1;
         self.replica = Replica::open(
-            View::new(self.pool, self.rest.0.db_pages),
+            View::new(self.pool, self.rest.0.db_pages).with_limits(self.limits),
             self.replica.base(),
-            (self.replica.timeline(), self.replica.head()),
+            OwnTimeline {
+                journal: self.replica.timeline(),
+                head: self.replica.head(),
+                lives: self.replica.lives().clone(),
+                life: self.life,
+            },
             self.frames.clone(),
             self.replica.kept(),
             doctypes.iter().map(|doctype| (doctype.hash(), (*doctype).clone())).collect(),
             newest,
         );
-        self.settle();
     }
 
     pub fn mutation(&self, doctype: &Doctype, name: &str, args: &[(&str, Value)]) -> Mutation {
@@ -260,11 +290,18 @@ impl Device {
 
     /// One slice of a rebase. Says whether something became visible.
     pub fn step(&mut self) -> bool {
+        self.step_after(0)
+    }
+
+    /// The same where other work has taken so many steps of the slice.
+    pub fn step_after(&mut self, steps: u64) -> bool {
         let view = self.replica.view().clone();
         let next = JournalId([200 + self.timelines; 16]);
         let mut kth = 0;
         let advance = loop {
-            match self.replica.step(next) {
+            let mut budget = Budget::new(self.replica.view().limits().slice);
+            budget.spend_steps(steps);
+            match self.replica.step(next, &mut budget) {
                 Run::Done(advance) => break advance,
                 Run::Failed(failure) => panic!("the rebase failed: {failure}"),
                 Run::Fault(pgid) => {
@@ -310,7 +347,7 @@ impl Device {
 
     pub fn query(&mut self, sql: &str) -> Vec<Vec<Value>> {
         let view = self.replica.view().clone();
-        let run = || self.replica.reader().query(sql, &Params::None);
+        let run = || self.replica.reader().query(sql, &Params::NONE);
         self.rest.serve(&view, run).expect("the query is right").decode()
     }
 
@@ -344,7 +381,7 @@ pub fn assert_same(server: &Server, device: &Device) {
 /// Decides all that is undecided on the device and lets it follow to the end.
 pub fn converge(server: &mut Server, device: &mut Device) {
     for frame in device.frames.clone() {
-        server.take(device.replica.timeline(), &frame);
+        server.take(device.replica.origin(frame.lsn), &frame);
     }
     follow(server, device);
     assert_same(server, device);

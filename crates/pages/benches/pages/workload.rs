@@ -8,8 +8,8 @@ use std::ops::RangeInclusive;
 
 use tidelog_disk::{Disk, StoreFiles};
 use tidelog_pages::{
-    Append, OwnerId, PageServer, StorageEntry, StoreOptions, StoreReply, StoreRequest, Ticket,
-    TimelineFrame, Urgency,
+    Append, OwnerId, PageServer, Seed, StorageEntry, StoreOptions, StoreReply, StoreRequest,
+    Ticket, TimelineFrame, Urgency,
 };
 use tidelog_types::limits::PAGE_SIZE;
 use tidelog_types::{
@@ -25,7 +25,7 @@ pub fn options(log_size_max: u64, pool_pages_max: usize) -> StoreOptions {
 
 /// A store that is open, and what was found in it flushed.
 pub fn open<D: Disk>(files: StoreFiles<D>, options: StoreOptions) -> PageServer<D> {
-    let (mut server, _) = PageServer::open_with(files, options).expect("a store");
+    let (mut server, _) = PageServer::open_with(files, Seed(1), options).expect("a store");
     server.flush();
     drain(&mut server);
     server

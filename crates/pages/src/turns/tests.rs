@@ -20,8 +20,11 @@ fn read(owner: u64, urgency: Urgency, request: u64, pages: usize) -> ActiveRead 
     let at = PageAt::Slot(Slot::new(1).expect("from 1"));
     let places = std::iter::repeat_n(PagePlace { key, checksum: 0, at }, pages).collect();
     let document = DocumentKey::new("a", "").expect("a good name");
-    let (owner, plan, _era) =
-        (OwnerId(owner), Plan::of_pages(places, Answer::Pages), Arc::default());
+    let (owner, plan, _era) = (
+        OwnerId(owner),
+        Plan::of_pages(places, Answer::Pages { damaged: Vec::new() }),
+        Arc::default(),
+    );
     ActiveRead { owner, urgency, request, document, plan, _era }
 }
 
@@ -100,24 +103,24 @@ fn what_a_user_waits_for_goes_first_and_the_rest_is_not_starved() {
 #[test]
 fn an_owner_has_no_more_outstanding_than_it_may() {
     let mut turns = Turns::default();
-    let whole = 4 * OWNER_READ_PAGES_MAX;
-    assert!(turns.has_room(OwnerId(1), whole), "a single one may be large");
+    let whole = 4 * Limits::DEFAULT.owner_read_pages_max;
+    assert!(turns.has_room(OwnerId(1), whole, &Limits::DEFAULT), "a single one may be large");
     turns.push(read(1, Urgency::User, 1, whole));
-    assert!(!turns.has_room(OwnerId(1), 1));
-    assert!(turns.has_room(OwnerId(2), 1), "another owner");
+    assert!(!turns.has_room(OwnerId(1), 1, &Limits::DEFAULT));
+    assert!(turns.has_room(OwnerId(2), 1, &Limits::DEFAULT), "another owner");
     while !turns.is_empty() {
         turn(&mut turns);
     }
-    for request in 0..OWNER_READS_MAX as u64 {
+    for request in 0..Limits::DEFAULT.owner_reads_max as u64 {
         let urgency = URGENCIES[request as usize % 2];
         turns.push(read(1, urgency, request, 0));
     }
-    assert!(!turns.has_room(OwnerId(1), 0));
+    assert!(!turns.has_room(OwnerId(1), 0, &Limits::DEFAULT));
     turn(&mut turns);
-    assert!(turns.has_room(OwnerId(1), 0), "some were answered");
+    assert!(turns.has_room(OwnerId(1), 0, &Limits::DEFAULT), "some were answered");
     turns.forget(OwnerId(1));
     assert!(turns.is_empty());
-    assert!(turns.has_room(OwnerId(1), 0));
+    assert!(turns.has_room(OwnerId(1), 0, &Limits::DEFAULT));
 }
 
 /// Goal: every read is answered once, nobody waits for long, and nothing is left of who went.

@@ -5,7 +5,7 @@ use tidelog_pages::{
 };
 use tidelog_types::limits::PAGE_SIZE;
 use tidelog_types::{
-    CallId, Chain, DocumentKey, JournalId, Lsn, LsnRange, Page, PageSet, Pgid, Position,
+    CallId, Chain, DocumentKey, JournalId, Life, Lsn, LsnRange, Page, PageSet, Pgid, Position,
 };
 
 pub const TIMELINE: JournalId = JournalId([1; 16]);
@@ -35,7 +35,12 @@ pub fn timeline(name: &str, numbers: impl IntoIterator<Item = u64>) -> Append {
 }
 
 pub fn entry(start: u64, end: u64, db_pages: u32, pages: &[(u32, u8)]) -> StorageEntry {
-    let position = Position { journal: STORAGE, next: lsn(end), chain: Chain([end as u8; 32]) };
+    let position = Position {
+        journal: STORAGE,
+        life: Life([3; 16]),
+        next: lsn(end),
+        chain: Chain([end as u8; 32]),
+    };
     let pages = pages.iter().map(|(pgid, fill)| (Pgid(*pgid), page(*fill))).collect();
     let set = PageSet { db_pages, pages };
     let range = LsnRange::new(lsn(start), lsn(end));

@@ -13,9 +13,9 @@ use std::collections::BTreeMap;
 
 use tidelog_disk::{CrashDevice, CrashDisk, StoreFiles};
 use tidelog_pages::{
-    OpenedDocument, OwnerId, PageServer, StoreOptions, StoreReply, StoreRequest, Urgency,
+    OpenedDocument, OwnerId, PageServer, Seed, StoreOptions, StoreReply, StoreRequest, Urgency,
 };
-use tidelog_types::{DocumentKey, JournalId, Lsn, PageSet, Position};
+use tidelog_types::{DocumentKey, JournalId, Lsn, PageSet, Pgid, Position};
 
 #[allow(unused_imports, reason = "each test file uses its part of it")]
 pub use {
@@ -34,12 +34,21 @@ pub fn files(device: &CrashDevice) -> StoreFiles<CrashDisk> {
     StoreFiles::open_each(|name| Ok::<_, ()>(device.file(name))).expect("no errors")
 }
 
+pub fn seed(device: &CrashDevice) -> Seed {
+    Seed(device.seed())
+}
+
 pub fn small_log() -> StoreOptions {
-    StoreOptions { log_size_max: 48 * 1024, pool_pages_max: 8, log_buffer_size_max: 6 * 1024 }
+    StoreOptions {
+        log_size_max: 48 * 1024,
+        pool_pages_max: 8,
+        log_buffer_size_max: 6 * 1024,
+        ..StoreOptions::default()
+    }
 }
 
 pub fn open(device: &CrashDevice) -> Server {
-    let opened = PageServer::open_with(files(device), small_log());
+    let opened = PageServer::open_with(files(device), seed(device), small_log());
     opened.expect("the store can always be opened").0
 }
 
@@ -136,7 +145,9 @@ pub fn try_observe(server: &mut Server, device: &CrashDevice) -> BTreeMap<Docume
             server.serve(owner, prepare(2, key, journal, Lsn::FIRST));
             replies = settle(server, device);
         }
-        let is_broken = |reply: &StoreReply| matches!(reply, StoreReply::Broken { .. });
+        let is_broken = |reply: &StoreReply| {
+            matches!(reply, StoreReply::Broken { .. } | StoreReply::Damaged { .. })
+        };
         let answer = match state.filter(|_| !replies.iter().any(is_broken)) {
             Some(opened) => {
                 let pages = whole(replies).map(|(_, set)| set.pages).unwrap_or_default();
@@ -155,7 +166,15 @@ pub type Compaction = Result<(Position, PageSet), Option<Position>>;
 
 fn prepare(request: u64, document: &DocumentKey, journal: JournalId, since: Lsn) -> StoreRequest {
     let (urgency, document) = (Urgency::User, document.clone());
-    StoreRequest::SyncPrepare { request, urgency, document, journal, since }
+    StoreRequest::SyncPrepare {
+        request,
+        urgency,
+        document,
+        journal,
+        since,
+        from: Pgid(1),
+        pages_max: u32::MAX,
+    }
 }
 
 /// Puts the parts of a compaction together.

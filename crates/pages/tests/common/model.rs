@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use tidelog_pages::{Append, OpenedDocument, StoreRequest, TimelineFrame};
-use tidelog_types::{DocumentKey, JournalId, Lsn, Page, Pgid, Position};
+use tidelog_types::{CallId, DocumentKey, JournalId, Lsn, Page, Pgid, Position};
 
 /// What one document should be.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -12,6 +12,8 @@ pub struct ModelDocument {
     pub timeline: Option<(JournalId, Lsn, Vec<TimelineFrame>)>,
     pub storage: Option<Position>,
     pub db_pages: u32,
+    /// Calls of storage entries, and of timeline entries that were trimmed, oldest first.
+    pub calls: Vec<(CallId, Lsn)>,
     /// Each page and its LSN.
     pub pages: BTreeMap<Pgid, (Lsn, Page)>,
 }
@@ -44,7 +46,8 @@ impl ModelDocument {
         });
         let pages = pages.into_iter().map(|(pgid, page)| (pgid, (Lsn::FIRST, page))).collect();
         let OpenedDocument { storage, db_pages, .. } = *opened;
-        Self { record: opened.record.clone(), timeline, storage, db_pages, pages }
+        let (record, calls) = (opened.record.clone(), opened.calls.clone());
+        Self { record, timeline, storage, db_pages, calls, pages }
     }
 
     pub fn append(&mut self, append: &Append) {
@@ -64,7 +67,7 @@ impl ModelDocument {
             }
             if let Some(floor) = append.trim_timeline {
                 while *start < floor {
-                    frames.remove(0);
+                    self.calls.push((frames.remove(0).call, *start));
                     *start = start.next();
                 }
             }
@@ -80,6 +83,7 @@ impl ModelDocument {
             let position = self.storage.as_mut().expect("a storage journal");
             if entry.range.start() == position.next {
                 *position = entry.position;
+                self.calls.extend(&entry.calls);
                 self.db_pages = entry.set.db_pages;
                 let lsn = Lsn::new(entry.range.end().get() - 1).expect("not empty");
                 for (pgid, page) in &entry.set.pages {
@@ -91,7 +95,7 @@ impl ModelDocument {
     }
 }
 
-/// The model without the LSNs of pages, which [`observe`] does not ask for.
+/// The model without the LSNs of pages, which `observe` does not ask for.
 pub fn plain(model: &Model) -> Model {
     let mut model = model.clone();
     for document in model.0.values_mut() {

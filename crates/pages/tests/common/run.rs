@@ -6,12 +6,12 @@ use tidelog_disk::{CrashDevice, Fault};
 use tidelog_pages::{
     Append, AppendError, OpenError, PageServer, StoreOptions, StoreReply, StoreRequest, Ticket,
 };
-use tidelog_types::DocumentKey;
+use tidelog_types::{DocumentKey, Epoch};
 
 use super::model::{Model, is_same};
 use super::workload::{Shape, Workload};
 use super::{Compaction, OWNER, Parts, Server};
-use super::{files, log_end, observe, poll_all, settle, small_log};
+use super::{files, log_end, observe, poll_all, seed, settle, small_log};
 
 /// A workload on a store, and what became of it.
 pub struct Run {
@@ -23,6 +23,10 @@ pub struct Run {
     pub history: Vec<(Ticket, Model)>,
     /// The highest ticket called durable.
     pub durable: Ticket,
+    /// The highest epoch that was granted.
+    pub granted: Epoch,
+    /// Whether the last server was asked for an epoch, and has not answered.
+    is_asking: bool,
     /// Tickets that failed because the device was full.
     pub failed: BTreeSet<Ticket>,
     /// Those of them that were not handed over again.
@@ -50,6 +54,8 @@ impl Run {
             workload: Workload::new(seed),
             history: vec![(Ticket(0), Model::default())],
             durable: Ticket(0),
+            granted: Epoch(0),
+            is_asking: false,
             failed: BTreeSet::new(),
             refused: Vec::new(),
             full_at: None,
@@ -62,10 +68,14 @@ impl Run {
         }
     }
 
-    /// Opens the store, unless its device fails.
+    /// Opens the store and says hello, unless its device fails.
     pub fn open(&mut self) -> Option<Server> {
-        match PageServer::open_with(files(&self.device), self.options) {
-            Ok((server, _)) => Some(server),
+        match PageServer::open_with(files(&self.device), seed(&self.device), self.options) {
+            Ok((mut server, _)) => {
+                server.serve(OWNER, StoreRequest::Hello { epoch: self.granted });
+                self.is_asking = true;
+                Some(server)
+            }
             Err(OpenError::Disk(_)) => {
                 self.is_broken = true;
                 None
@@ -114,6 +124,10 @@ impl Run {
                 StoreReply::Broken { error: AppendError::Device { .. } | AppendError::Full } => {
                     self.is_broken = true;
                 }
+                StoreReply::Ready { epoch } => {
+                    assert!(*epoch > self.granted, "an epoch was granted twice");
+                    (self.granted, self.is_asking) = (*epoch, false);
+                }
                 StoreReply::Opened { .. } => {}
                 StoreReply::SyncPart { request, .. } | StoreReply::Unrelated { request, .. } => {
                     let Some(compaction) = self.parts.take(reply.clone()) else { continue };
@@ -152,7 +166,11 @@ impl Run {
     /// Waits until all is done.
     pub fn end(&mut self, server: &mut Server) {
         if !self.is_broken {
+            // One that asks for nothing else is answered too.
+            server.flush();
             self.take_in(&settle(server, &self.device));
+            let may_wait = self.is_broken || self.device.is_off();
+            assert!(may_wait || !self.is_asking, "a hello was never answered: {server}");
         }
     }
 
@@ -216,7 +234,7 @@ impl Run {
     /// may be found.
     pub fn go_on_with(&mut self, device: CrashDevice, is_power_cut: bool) -> Result<(), String> {
         let at_rest = device.crash(&mut |versions| versions - 1);
-        let opened = PageServer::open_with(files(&at_rest), self.options);
+        let opened = PageServer::open_with(files(&at_rest), seed(&at_rest), self.options);
         let (mut server, _) = opened.map_err(|error| format!("it cannot be opened: {error}"))?;
         let found = self.find(&observe(&mut server, &at_rest));
         let found = found.ok_or_else(|| format!("not a state since {:?}", self.durable))?;

@@ -7,7 +7,7 @@ use tidelog_journal::FRAME_HEADER_SIZE;
 use tidelog_pages::{Append, StorageEntry, StoreRequest, Ticket, TimelineFrame, Urgency};
 use tidelog_types::limits::PAGE_SIZE;
 use tidelog_types::{
-    CallId, Chain, DocumentKey, JournalId, Lsn, LsnRange, Page, PageSet, Pgid, Position,
+    CallId, Chain, DocumentKey, JournalId, Life, Lsn, LsnRange, Page, PageSet, Pgid, Position,
 };
 
 use super::Compaction;
@@ -98,7 +98,18 @@ impl Workload {
         });
         let journal = held.map_or(JournalId([9; 16]), |position| position.journal);
         let urgency = Urgency::Background;
-        (StoreRequest::SyncPrepare { request, urgency, document, journal, since }, answer)
+        (
+            StoreRequest::SyncPrepare {
+                request,
+                urgency,
+                document,
+                journal,
+                since,
+                from: Pgid(1),
+                pages_max: u32::MAX,
+            },
+            answer,
+        )
     }
 
     /// The next request, where the log ends there.
@@ -168,7 +179,8 @@ impl Workload {
         let journal = JournalId(self.rng.bytes16());
         let range = LsnRange::one(Lsn::FIRST);
         let chain = Chain::default();
-        let position = Position { journal, next: range.end(), chain };
+        let life = Life(journal.0);
+        let position = Position { journal, life, next: range.end(), chain };
         append.begin_storage = Some(journal);
         let set = PageSet { db_pages, pages };
         append.storage = vec![StorageEntry { range, position, calls: Vec::new(), set }];
@@ -231,6 +243,9 @@ impl Workload {
             let range = LsnRange::new(position.next, end);
             let mut chain = Chain::default();
             chain.0[..16].copy_from_slice(&rng.bytes16());
+            if chain.0[0].is_multiple_of(3) {
+                position.life = Life(chain.0[..16].try_into().expect("16 bytes"));
+            }
             position = Position { next: end, chain, ..position };
             let calls =
                 (0..rng.below(3)).map(|n| (CallId(rng.bytes16()), range.start().plus(n as u64)));

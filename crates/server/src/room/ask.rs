@@ -1,14 +1,13 @@
 //! What somebody who is no client wants of a document.
 
-use tidelog_sync::{FromServer, Refusal};
+use tidelog_sync::{FromRoom, Refusal};
 
-use super::guest::Seat;
 use super::outbox::After;
 use super::{Answer, Ask, Halt, Room, RoomEffect, Service, State};
 
 impl Room {
     pub(super) fn answer(&mut self, request: u64, ask: Ask) -> Result<(), Halt> {
-        let guests_count = self.guests.len();
+        let subscribers_count = self.subscribers.len();
         let is_damaged = self.settings.is_damaged;
         let State::Open(document) = &mut self.state else {
             let reason = "the store is damaged, and this document is not among what is left of it";
@@ -24,7 +23,7 @@ impl Room {
                 let answer = Answer::Description {
                     position: document.durable,
                     db_pages: document.authority.view().base_db_pages(),
-                    guests_count,
+                    subscribers_count,
                     doctype: document
                         .record
                         .newest()
@@ -49,10 +48,9 @@ impl Room {
 
     pub(super) fn destroy(&mut self, request: u64) {
         self.commit();
-        for guest in std::mem::take(&mut self.guests).into_values() {
-            let Seat { conn, channel } = guest.seat;
-            let message = FromServer::Refused { channel, refusal: Refusal::Missing };
-            self.outbox.after(After::TellConn(conn, message));
+        for channel_id in self.vacate_all() {
+            let refused = FromRoom::Refused(Refusal::Missing);
+            self.outbox.after(After::TellChannel(channel_id, refused));
         }
         self.outbox.after(After::Answer(request, Answer::Destroyed));
         self.effects.push(RoomEffect::Store(self.outbox.destroy()));

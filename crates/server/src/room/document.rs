@@ -2,13 +2,23 @@
 
 use std::collections::BTreeMap;
 
-use tidelog_document::Authority;
+use tidelog_document::{AppliedTimeline, Authority};
 use tidelog_sqlite::View;
-use tidelog_types::limits::ENTRIES_IN_FLIGHT_MAX;
-use tidelog_types::{Chain, JournalId, Lsn, Position};
+use tidelog_types::{Chain, JournalId, Life, Lineage, Lsn, Position};
 
 use super::record::RoomRecord;
 use super::{Halt, ran};
+
+/// How a local document that is offered stands to the one that is here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Offered {
+    /// All of it is here.
+    Held,
+    /// What is here is an earlier state of it: its client was not heard to have gone on.
+    Beyond,
+    /// It is another one, or somebody has written here since.
+    Other,
+}
 
 /// The document as a room holds it while it is open.
 pub(super) struct Document {
@@ -18,8 +28,8 @@ pub(super) struct Document {
     pub(super) durable: Position,
     /// The chain at each of the latest LSNs, to notice a client whose journal went another way.
     pub(super) recent: BTreeMap<Lsn, Chain>,
-    /// First LSN that is not applied, of those timelines that were asked for.
-    pub(super) wanted: BTreeMap<JournalId, Lsn>,
+    /// How much is applied of those timelines that were asked for.
+    applied: BTreeMap<JournalId, AppliedTimeline>,
     /// Something of it is lost, or nothing proves that it is whole.
     pub(super) is_incomplete: bool,
 }
@@ -30,13 +40,14 @@ impl Document {
         position: Position,
         record: RoomRecord,
         durable: Position,
+        life: Life,
     ) -> Self {
         Self {
-            authority: Authority::new(view, position),
+            authority: Authority::new(view, position, record.lives.clone(), life),
             record,
             durable,
             recent: BTreeMap::from([(position.next, position.chain)]),
-            wanted: BTreeMap::new(),
+            applied: BTreeMap::new(),
             is_incomplete: false,
         }
     }
@@ -45,18 +56,43 @@ impl Document {
     pub(super) fn moved_on(&mut self) {
         let position = self.authority.position();
         self.recent.insert(position.next, position.chain);
-        while self.recent.len() as u64 > ENTRIES_IN_FLIGHT_MAX {
+        while self.recent.len() as u64 > self.authority.view().limits().entries_in_flight_max {
             self.recent.pop_first();
         }
     }
 
-    pub(super) fn wanted(&mut self, timeline: JournalId) -> Result<Lsn, Halt> {
-        if let Some(wanted) = self.wanted.get(&timeline) {
-            return Ok(*wanted);
+    pub(super) fn applied(&mut self, timeline: JournalId) -> Result<&mut AppliedTimeline, Halt> {
+        if !self.applied.contains_key(&timeline) {
+            let applied = ran(self.authority.applied(timeline))?;
+            self.applied.insert(timeline, applied);
         }
-        let wanted = ran(self.authority.wanted(timeline))?;
-        self.wanted.insert(timeline, wanted);
-        Ok(wanted)
+        Ok(self.applied.get_mut(&timeline).expect("BUG: it is there by now"))
+    }
+
+    /// Whether all that is held at this position is here: whoever holds it goes on from there.
+    /// Otherwise it is a history that was lost here, in a restore, or that never was.
+    pub(super) fn has(&self, held: &Position) -> bool {
+        let head = self.authority.position();
+        let lives = self.authority.lives();
+        let common = lives.common_with_position(head.next, held.life, held.next);
+        let chain = self.recent.get(&held.next);
+        held.journal == head.journal
+            && common == Some(held.next)
+            && chain.is_none_or(|chain| *chain == held.chain)
+    }
+
+    /// Compares a local document that is offered, whose storage journal stands at `offered` and was
+    /// written by `lives`.
+    pub(super) fn compare_offer(&self, offered: &Position, lives: &Lineage) -> Offered {
+        let head = self.authority.position();
+        let common = self.authority.lives().common_prefix(head.next, lives, offered.next);
+        let is_untouched = self.record.seeded.is_some_and(|seeded| seeded.next == head.next);
+        match common {
+            _ if offered.journal != head.journal => Offered::Other,
+            Some(common) if common == offered.next => Offered::Held,
+            Some(common) if common == head.next && is_untouched => Offered::Beyond,
+            _ => Offered::Other,
+        }
     }
 
     pub(super) fn need_all_pages(&self) -> Result<(), Halt> {

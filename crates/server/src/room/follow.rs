@@ -1,194 +1,289 @@
 //! The storage journal's way to those who follow the document.
 
-use tidelog_pages::{StoreRequest, Urgency};
-use tidelog_sync::{EntryPart, FollowerStep, FromServer, Origin};
-use tidelog_types::limits::MESSAGE_PAGES_MAX;
-use tidelog_types::{JournalId, Lsn, LsnRange, Page, PageSet, Pgid, Position};
+use tidelog_document::hash_part;
+use tidelog_pages::{StorageEntry, StoreRequest, Urgency};
+use tidelog_sync::{EntryPart, FollowerStep, FromRoom, Origin};
+use tidelog_types::limits::{ENTRY_PAGES_MAX, Limits};
+use tidelog_types::{EntryHash, JournalId, Lsn, LsnRange, Page, Pgid, Position};
 
-use super::guest::{GuestId, Seat, parts};
-use super::{Room, RoomEffect, State};
+use super::outlets::{entry_size, size_of_entry};
+use super::subscriber::{ChannelId, SubscriberId, parts};
+use super::{ConnId, Room, RoomEffect, State};
 
-/// What a guest lacks, on its way from the store to the guest, a part at a time.
+/// What a subscriber lacks, on its way from the store to the subscriber, a chunk at a time.
+///
+/// A chunk is read when there is room for it on the way, so that a client which does not read costs
+/// no more than one. Meanwhile the document moves on: what changed during one pass over its pages
+/// is sent by another pass, and the pass during which nothing changed is the last one. Passes get
+/// larger chunks each time, and a pass of one chunk is the last in any case: so there is an end.
 pub(super) struct CatchUp {
-    guest: GuestId,
-    /// The storage journal that the guest holds, and its next LSN.
+    channel_id: ChannelId,
+    /// The storage journal that the subscriber holds, and its next LSN.
     journal: JournalId,
     since: Lsn,
-    /// Where the storage journal stood when the store was asked; `None` before its first answer.
-    position: Option<Position>,
-    db_pages: u32,
-    /// Pages that came and were not sent yet.
-    pages: Vec<(Pgid, Page)>,
-    pages_sent: usize,
-    /// Whether all have come.
-    is_whole: bool,
+    /// Pages that changed at or after this LSN are read in this pass.
+    pass_since: Lsn,
+    /// Where the storage journal stood at its first chunk; `None` before that.
+    pass_began: Option<Position>,
+    passes_count: u32,
+    /// The next page of it.
+    from: Pgid,
+    step: Step,
+    /// What is reserved on the way for the chunk.
+    reserved: usize,
+    sent_size: usize,
+    /// Over what was sent.
+    hash: EntryHash,
+}
+
+/// How far a chunk has come.
+enum Step {
+    /// There was no room for it.
+    Waits,
+    /// The store reads it; this much has come.
+    Read(Option<Chunk>),
+    /// It is here, and may not be durable yet.
+    Here(Chunk),
+}
+
+/// Some of the pages that a subscriber lacks.
+pub(super) struct Chunk {
+    /// Where the storage journal stood when they were asked for, and the size of the database then.
+    pub(super) position: Position,
+    pub(super) db_pages: u32,
+    pub(super) pages: Vec<(Pgid, Page)>,
+    /// The first page that is not among them.
+    pub(super) next: Option<Pgid>,
 }
 
 impl Room {
-    pub(super) fn on_received(&mut self, seat: Seat, next: Lsn) {
-        let State::Open(document) = &self.state else { return };
-        let durable = document.durable.next;
-        let Some(id) = self.guest_at(seat) else { return };
-        let Some(guest) = self.guests.get_mut(&id) else { return };
-        guest.on_received(next);
-        let step = guest.next_step(durable);
-        self.follow_up(id, step);
+    pub(super) fn on_received(&mut self, channel_id: ChannelId, next: Lsn) {
+        let Some(id) = self.subscriber_at(channel_id) else { return };
+        if let Some(subscriber) = self.subscribers.get_mut(&id) {
+            subscriber.on_received(next);
+        }
+        self.follow_up(id);
     }
 
-    pub(super) fn begin_following(
-        &mut self,
-        id: GuestId,
-        storage: Position,
-        wanted: Lsn,
-        from: Lsn,
-    ) {
-        let State::Open(document) = &self.state else { return };
-        let durable = document.durable.next;
-        let Some(guest) = self.guests.get_mut(&id) else { return };
-        let channel = guest.seat.channel;
-        guest.follow(from);
-        let step = guest.next_step(durable);
-        self.tell(id, FromServer::Opened { channel, storage, wanted });
-        self.follow_up(id, step);
-    }
-
-    pub(super) fn broadcast(
-        &mut self,
-        range: LsnRange,
-        position: Position,
-        set: &PageSet,
-        origin: Option<Origin>,
-    ) {
-        let ids: Vec<GuestId> = self.guests.keys().copied().collect();
-        for id in ids {
-            let Some(guest) = self.guests.get_mut(&id) else { continue };
-            match guest.on_entry(range, set.pages.len()) {
-                FollowerStep::SendEntry => self.send_entry(id, range, position, set, origin),
-                step => self.follow_up(id, step),
+    /// There is room on a connection again, or may be.
+    pub(super) fn on_writable(&mut self, conn: ConnId) {
+        for channel_id in self.channels_of(conn) {
+            let Some(id) = self.subscriber_at(channel_id) else { continue };
+            match self.catch_ups.get(&id) {
+                Some(CatchUp { step: Step::Waits, .. }) => self.read_chunk(id),
+                Some(_) => {}
+                None => self.follow_up(id),
             }
         }
     }
 
-    pub(super) fn send_entry(
-        &mut self,
-        id: GuestId,
-        range: LsnRange,
-        position: Position,
-        set: &PageSet,
-        origin: Option<Origin>,
-    ) {
-        let Some(guest) = self.guests.get(&id) else { return };
-        let Seat { conn, channel } = guest.seat;
-        self.effects.extend(
-            parts(range, position, set, origin).into_iter().map(|part| RoomEffect::Send {
-                conn,
-                message: FromServer::Entry { channel, part },
-            }),
-        );
+    pub(super) fn begin_following(&mut self, id: SubscriberId, from: Lsn, opened: FromRoom) {
+        let Some(subscriber) = self.subscribers.get_mut(&id) else { return };
+        subscriber.follow(from, &self.settings.limits);
+        self.tell(id, opened);
+        self.follow_up(id);
     }
 
-    pub(super) fn follow_up(&mut self, id: GuestId, step: FollowerStep) {
-        let (FollowerStep::CatchUp(since), State::Open(document)) = (step, &self.state) else {
-            return;
-        };
-        let journal = document.authority.position().journal;
-        // What was appended must be there before it is read.
-        if let Some(request) = self.outbox.commit() {
-            self.effects.push(RoomEffect::Store(request));
+    pub(super) fn broadcast(&mut self, entry: &StorageEntry, origin: Option<Origin>) {
+        let limits = self.settings.limits;
+        let size = size_of_entry(entry.set.pages.len(), limits.message_pages_max);
+        let mut lagging = Vec::new();
+        for (id, subscriber) in &mut self.subscribers {
+            let channel_id = subscriber.channel_id;
+            let reserve = || self.outlets.reserve(channel_id.conn, size);
+            match subscriber.on_entry(entry.range, size, reserve) {
+                FollowerStep::SendEntry => {
+                    let parts = parts(entry.range, entry.position, &entry.set, origin, &limits);
+                    let parts = parts.into_iter();
+                    self.effects.extend(parts.map(|part| channel_id.say(FromRoom::Entry(part))));
+                }
+                FollowerStep::CatchUp(since) => lagging.push((*id, since)),
+                FollowerStep::Rest => {}
+            }
         }
-        let request = self.next_request();
-        self.catch_ups.insert(request, CatchUp::new(id, journal, since));
-        self.ask_for_catch_up(request);
+        for (id, since) in lagging {
+            self.begin_catching_up(id, since);
+        }
     }
 
-    pub(super) fn ask_for_catch_up(&mut self, request: u64) {
-        let Some(CatchUp { journal, since, .. }) = self.catch_ups.get(&request) else { return };
+    /// Sends a subscriber what it lacks, if it lacks anything and may be sent it.
+    fn follow_up(&mut self, id: SubscriberId) {
+        let State::Open(document) = &self.state else { return };
+        let Some(subscriber) = self.subscribers.get_mut(&id) else { return };
+        if let FollowerStep::CatchUp(since) = subscriber.next_step(document.durable.next) {
+            self.begin_catching_up(id, since);
+        }
+    }
+
+    fn begin_catching_up(&mut self, id: SubscriberId, since: Lsn) {
+        let State::Open(document) = &self.state else { return };
+        let Some(subscriber) = self.subscribers.get(&id) else { return };
+        let journal = document.authority.position().journal;
+        self.catch_ups.insert(id, CatchUp::new(subscriber.channel_id, journal, since));
+        self.read_chunk(id);
+    }
+
+    /// Forgets what is on its way to the subscriber.
+    pub(super) fn stop_catching_up(&mut self, id: SubscriberId) {
+        if let Some(catch_up) = self.catch_ups.remove(&id) {
+            self.outlets.release(catch_up.channel_id.conn, catch_up.reserved);
+        }
+        self.undurable.remove(&id);
+    }
+
+    /// Asks for the next chunk, if there is room for it.
+    fn read_chunk(&mut self, id: SubscriberId) {
+        let limits = self.settings.limits;
+        let Some(catch_up) = self.catch_ups.get_mut(&id) else { return };
+        let size = size_of_entry(catch_up.chunk_pages(&limits), limits.message_pages_max);
+        if !self.outlets.reserve(catch_up.channel_id.conn, size) {
+            catch_up.step = Step::Waits;
+            return;
+        }
+        catch_up.reserved = size;
+        catch_up.step = Step::Read(None);
+        // What was appended must be there before it is read.
+        self.commit();
+        let request = self.next_request();
+        self.reads.insert(request, id);
+        self.ask_for_chunk(request);
+    }
+
+    pub(super) fn ask_for_chunk(&mut self, request: u64) {
+        let catch_up = self.reads.get(&request).and_then(|id| self.catch_ups.get(id));
+        let Some(catch_up) = catch_up else { return };
+        let pages_max = catch_up.chunk_pages(&self.settings.limits);
         self.effects.push(RoomEffect::Store(StoreRequest::SyncPrepare {
             request,
             urgency: Urgency::Background,
             document: self.document.clone(),
-            journal: *journal,
-            since: *since,
+            journal: catch_up.journal,
+            since: catch_up.pass_since,
+            from: catch_up.from,
+            pages_max: u32::try_from(pages_max).unwrap_or(u32::MAX),
         }));
     }
 
-    /// The store has read a part of what a guest lacks.
-    pub(super) fn on_sync_part(
-        &mut self,
-        request: u64,
-        position: Position,
-        db_pages: u32,
-        mut pages: Vec<(Pgid, Page)>,
-        last: bool,
-    ) {
-        let Some(catch_up) = self.catch_ups.get_mut(&request) else { return };
-        catch_up.position = Some(position);
-        catch_up.db_pages = db_pages;
-        catch_up.pages.append(&mut pages);
-        catch_up.is_whole = last;
-        self.send_catch_ups();
+    /// The store has read a part of a chunk.
+    pub(super) fn on_sync_part(&mut self, request: u64, mut part: Chunk, last: bool) {
+        let Some(id) = self.reads.get(&request).copied() else { return };
+        if last {
+            self.reads.remove(&request);
+        }
+        let Some(catch_up) = self.catch_ups.get_mut(&id) else { return };
+        let Step::Read(chunk) = &mut catch_up.step else { return };
+        if let Some(before) = chunk.take() {
+            part.pages.splice(..0, before.pages);
+        }
+        if last {
+            catch_up.step = Step::Here(part);
+            self.send_chunk(id);
+        } else {
+            *chunk = Some(part);
+        }
     }
 
-    /// Sends of what guests lack what has come from the store, if it is durable by now.
-    pub(super) fn send_catch_ups(&mut self) {
+    pub(super) fn send_what_became_durable(&mut self) {
+        for id in std::mem::take(&mut self.undurable) {
+            self.send_chunk(id);
+        }
+    }
+
+    /// Sends a chunk that has come, if it is durable by now.
+    fn send_chunk(&mut self, id: SubscriberId) {
         let State::Open(document) = &self.state else { return };
         let durable = document.durable;
-        let requests: Vec<u64> = self.catch_ups.keys().copied().collect();
-        for request in requests {
-            let Some(catch_up) = self.catch_ups.get_mut(&request) else { continue };
-            let Some(guest) = self.guests.get_mut(&catch_up.guest) else {
-                self.catch_ups.remove(&request);
-                continue;
-            };
-            let is_durable = |position: &Position| {
-                position.journal == durable.journal && position.next <= durable.next
-            };
-            let Some(position) = catch_up.position.filter(is_durable) else { continue };
-            let Seat { conn, channel } = guest.seat;
-            self.effects.extend(catch_up.take_parts(position).into_iter().map(|part| {
-                RoomEffect::Send { conn, message: FromServer::Entry { channel, part } }
-            }));
-            if catch_up.is_whole {
-                let id = catch_up.guest;
-                guest.caught_up(position.next.max(catch_up.since), catch_up.pages_sent);
-                let step = guest.next_step(durable.next);
-                self.catch_ups.remove(&request);
-                self.follow_up(id, step);
-            }
+        let Some(catch_up) = self.catch_ups.get_mut(&id) else { return };
+        let Step::Here(chunk) = &mut catch_up.step else { return };
+        let position = chunk.position;
+        if position.journal != durable.journal || position.next > durable.next {
+            self.undurable.insert(id);
+            return;
         }
+        let began = *catch_up.pass_began.get_or_insert(position);
+        let is_whole = chunk.next.is_none() && position.next == began.next;
+        let next = chunk.next;
+        let (channel_id, since) = (catch_up.channel_id, catch_up.since);
+        let parts = chunk.take_parts(since, is_whole, &mut catch_up.hash, &self.settings.limits);
+        let sent_size = parts.iter().map(entry_size).sum();
+        let parts = parts.into_iter();
+        self.effects.extend(parts.map(|part| channel_id.say(FromRoom::Entry(part))));
+        let unused = catch_up.reserved.checked_sub(sent_size);
+        self.outlets.release(channel_id.conn, unused.expect("BUG: more was sent than asked for"));
+        catch_up.reserved = 0;
+        catch_up.sent_size += sent_size;
+        if is_whole {
+            let sent_size = catch_up.sent_size;
+            self.catch_ups.remove(&id);
+            if let Some(subscriber) = self.subscribers.get_mut(&id) {
+                subscriber.caught_up(position.next, sent_size);
+            }
+            return self.follow_up(id);
+        }
+        match next {
+            Some(next) => catch_up.from = next,
+            None => catch_up.begin_pass(began.next),
+        }
+        self.read_chunk(id);
     }
 }
 
 impl CatchUp {
-    fn new(guest: GuestId, journal: JournalId, since: Lsn) -> Self {
+    fn new(channel_id: ChannelId, journal: JournalId, since: Lsn) -> Self {
         Self {
-            guest,
+            channel_id,
             journal,
             since,
-            position: None,
-            db_pages: 0,
-            pages: Vec::new(),
-            pages_sent: 0,
-            is_whole: false,
+            pass_since: since,
+            pass_began: None,
+            passes_count: 0,
+            from: Pgid(1),
+            step: Step::Waits,
+            reserved: 0,
+            sent_size: 0,
+            hash: EntryHash::default(),
         }
     }
 
-    /// The parts of the entry that fill a message, and at the end what is left.
-    fn take_parts(&mut self, position: Position) -> Vec<EntryPart> {
+    /// Goes over what has changed since the last pass began.
+    fn begin_pass(&mut self, since: Lsn) {
+        self.pass_since = since;
+        self.pass_began = None;
+        self.passes_count += 1;
+        self.from = Pgid(1);
+    }
+
+    /// How many pages a chunk has at most.
+    fn chunk_pages(&self, limits: &Limits) -> usize {
+        let pages = limits.catch_up_pages.checked_shl(self.passes_count);
+        pages.map_or(ENTRY_PAGES_MAX, |pages| pages.clamp(1, ENTRY_PAGES_MAX))
+    }
+}
+
+impl Chunk {
+    /// The pages in parts that fit into messages. If there are none, and it is not the end, there
+    /// is nothing to send. `hash` is that of the entry so far.
+    fn take_parts(
+        &mut self,
+        since: Lsn,
+        is_whole: bool,
+        hash: &mut EntryHash,
+        limits: &Limits,
+    ) -> Vec<EntryPart> {
+        let range = LsnRange::new(since, self.position.next.max(since));
+        let (position, db_pages) = (self.position, self.db_pages);
+        let mut part = |pages: &[(Pgid, Page)], is_last| {
+            *hash = hash_part(*hash, pages.iter().map(|(pgid, page)| (*pgid, page)), db_pages);
+            let pages = pages.iter().map(|page| page.clone().into()).collect();
+            EntryPart { range, position, db_pages, origin: None, pages, hash: *hash, is_last }
+        };
+        let mut chunks = self.pages.chunks(limits.message_pages_max).peekable();
         let mut parts = Vec::new();
-        if position.next <= self.since {
-            return parts;
+        while let Some(pages) = chunks.next() {
+            parts.push(part(pages, is_whole && chunks.peek().is_none()));
         }
-        let (range, db_pages) = (LsnRange::new(self.since, position.next), self.db_pages);
-        while self.pages.len() > MESSAGE_PAGES_MAX || self.is_whole {
-            let count = self.pages.len().min(MESSAGE_PAGES_MAX);
-            let pages: Vec<_> = self.pages.drain(..count).collect();
-            self.pages_sent += count;
-            let last = self.is_whole && self.pages.is_empty();
-            parts.push(EntryPart { range, position, db_pages, origin: None, pages, last });
-            if last {
-                break;
-            }
+        if is_whole && parts.is_empty() {
+            parts.push(part(&[], true));
         }
         parts
     }

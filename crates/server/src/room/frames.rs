@@ -3,18 +3,23 @@
 use std::collections::VecDeque;
 
 use tidelog_document::{Applied, Mutation, Verdict};
-use tidelog_sync::{FromServer, Origin, Refusal, WireFrame};
-use tidelog_types::{JournalId, Lsn};
+use tidelog_sync::{FromRoom, Origin, Refusal, WireFrame};
+use tidelog_types::limits::TIMELINE_LIVES_KEPT_MAX;
+use tidelog_types::{Budget, Life, Lsn};
 
 use super::document::Document;
-use super::guest::{GuestId, Seat};
 use super::outbox::After;
+use super::refusal::shortened;
+use super::subscriber::{ChannelId, SubscriberId};
 use super::{Halt, Room, State, ran};
+
+/// What a frame costs at least, in steps, one that came before too.
+const FRAME_STEPS: u64 = 50;
 
 /// What became of one frame.
 enum Fate {
     /// It has its verdict.
-    Decided(Origin, Applied),
+    Decided(Applied),
     /// It had it before.
     Repeated,
     /// Nobody here knows its doctype.
@@ -22,32 +27,43 @@ enum Fate {
 }
 
 impl Room {
-    /// Takes the frames in their order, each out of `frames` when it is done with.
+    /// Takes the frames in their order, each out of `frames` when it is done with, for as long as
+    /// the step may go on.
     pub(super) fn frames(
         &mut self,
-        seat: Seat,
+        channel_id: ChannelId,
+        life: Life,
         first: &mut Lsn,
         frames: &mut VecDeque<WireFrame>,
+        budget: &mut Budget,
     ) -> Result<(), Halt> {
-        // A guest who was refused, or has closed the channel, may still have had some on the way.
-        let Some(id) = self.guest_at(seat) else { return Ok(()) };
-        let guest = &self.guests[&id];
-        let timeline = guest.timeline;
-        if guest.undecided.is_some_and(|undecided| *first >= undecided) {
+        // One who was refused, or has closed the channel, may still have had some on the way.
+        let Some(id) = self.subscriber_at(channel_id) else { return Ok(()) };
+        let subscriber = &self.subscribers[&id];
+        let timeline = subscriber.timeline;
+        if subscriber.undecided.is_some_and(|undecided| *first >= undecided) {
             return Ok(());
         }
         while let Some(frame) = frames.front() {
+            if budget.is_spent() || self.is_full() {
+                return Err(Halt::Pause);
+            }
+            budget.spend_steps(FRAME_STEPS);
+            budget.spend_bytes(frame.body.len() as u64);
             let State::Open(document) = &mut self.state else { return Ok(()) };
             if self.settings.is_damaged {
                 return Err(Halt::Refuse(Refusal::Damaged));
             }
-            match document.decide(timeline, *first, frame)? {
+            let origin = Origin { timeline, life, lsn: *first };
+            match document.decide(origin, frame)? {
                 Fate::Repeated => {}
-                Fate::Decided(origin, applied) => {
+                Fate::Decided(applied) => {
                     match applied.verdict {
                         Verdict::Applied => self.counts.applied += 1,
                         Verdict::Rejected { .. } => self.counts.rejected += 1,
                     }
+                    budget.spend_steps(document.authority.steps());
+                    budget.spend_pages(applied.entry.set.pages.len() as u64);
                     self.outbox.entry(applied.entry, Some(origin));
                     self.settled();
                 }
@@ -60,38 +76,44 @@ impl Room {
             *first = first.next();
         }
         let State::Open(document) = &mut self.state else { return Ok(()) };
-        let next = document.wanted(timeline)?;
-        let acked = FromServer::Acked { channel: seat.channel, next };
+        let acked = FromRoom::Acked { next: document.applied(timeline)?.wanted };
         self.outbox.after(After::Tell(id, acked));
         Ok(())
     }
 
-    fn stop_timeline(&mut self, id: GuestId, lsn: Lsn, reason: String) {
-        let Some(guest) = self.guests.get_mut(&id) else { return };
-        guest.undecided = Some(lsn);
-        let channel = guest.seat.channel;
-        self.outbox.after(After::Tell(id, FromServer::Undecided { channel, lsn, reason }));
+    fn stop_timeline(&mut self, id: SubscriberId, lsn: Lsn, reason: String) {
+        let Some(subscriber) = self.subscribers.get_mut(&id) else { return };
+        subscriber.undecided = Some(lsn);
+        self.outbox.after(After::Tell(id, FromRoom::Undecided { lsn, reason }));
     }
 }
 
 impl Document {
-    fn decide(&mut self, timeline: JournalId, lsn: Lsn, frame: &WireFrame) -> Result<Fate, Halt> {
-        let wanted = self.wanted(timeline)?;
-        if lsn < wanted {
-            return Ok(Fate::Repeated);
-        }
-        if lsn > wanted {
-            let reason = format!("frame {lsn} came where {wanted} was wanted");
+    fn decide(&mut self, origin: Origin, frame: &WireFrame) -> Result<Fate, Halt> {
+        let Origin { timeline, life, lsn } = origin;
+        let known = self.applied(timeline)?;
+        if lsn > known.wanted {
+            let reason = format!("frame {lsn} came where {} was wanted", known.wanted);
             return Err(Halt::Refuse(Refusal::Protocol { reason }));
         }
-        let origin = Origin { timeline, lsn };
+        // A life does not come back once another one has gone on in the timeline, and an LSN is not
+        // given twice: then there are two copies of the client.
+        let is_repeat = lsn < known.wanted;
+        let writer = known.lives.life_at(lsn);
+        let has_left = known.lives.begin_of(life).is_some() && writer != Some(life);
+        if has_left || (is_repeat && writer != Some(life)) {
+            return Err(Halt::Refuse(Refusal::Parted));
+        }
+        if is_repeat {
+            return Ok(Fate::Repeated);
+        }
         let applied = match Mutation::decode(&frame.body) {
             Ok(mutation) => {
                 let Some(doctype) = self.record.find(mutation.doctype) else {
-                    let reason = format!(
+                    let reason = shortened(format!(
                         "doctype {} of mutation {} is not known to the server",
                         mutation.doctype, mutation.name
-                    );
+                    ));
                     return Ok(Fate::Undecided { reason });
                 };
                 let run = self.authority.apply(origin, &mutation, &doctype);
@@ -100,20 +122,47 @@ impl Document {
             // It will never be a mutation: rejected in its place, it holds nobody up.
             Err(error) => ran(self.authority.reject(origin, &error.to_string()))?,
         };
-        self.wanted.insert(timeline, lsn.next());
+        let known = self.applied(timeline)?;
+        known.wanted = lsn.next();
+        known.lives.note(life, lsn);
+        known.lives.forget(TIMELINE_LIVES_KEPT_MAX, lsn);
         self.moved_on();
-        Ok(Fate::Decided(origin, applied))
+        Ok(Fate::Decided(applied))
     }
 
-    /// What fails even as a rejection is rejected without having been run.
+    /// What fails even as a rejection is rejected without having been run, unless that is for want
+    /// of something that may be there the next time.
     fn or_reject(
         &mut self,
         origin: Origin,
         applied: Result<Applied, Halt>,
     ) -> Result<Applied, Halt> {
         match applied {
-            Err(Halt::Failed(failure)) => ran(self.authority.reject(origin, &failure.to_string())),
+            Err(Halt::Failed(failure)) if !failure.is_passing() => {
+                ran(self.authority.reject(origin, &failure.to_string()))
+            }
             other => other,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tidelog_sqlite::{Failure, View};
+    use tidelog_types::{JournalId, Life, Position};
+
+    use super::*;
+    use crate::room::record::RoomRecord;
+
+    #[test]
+    fn a_shortage_is_no_verdict() {
+        let journal = JournalId([1; 16]);
+        let start = Position::start_of(journal);
+        let view = View::new(8, 0);
+        let mut document = Document::new(view, start, RoomRecord::default(), start, Life::NONE);
+        let origin = Origin { timeline: journal, life: Life::NONE, lsn: Lsn::FIRST };
+        let shortage = Failure::Shortage { what: "memory".to_owned() };
+        let fate = document.or_reject(origin, Err(Halt::Failed(shortage.clone())));
+        assert!(matches!(fate, Err(Halt::Failed(failure)) if failure == shortage));
     }
 }

@@ -1,8 +1,9 @@
 //! What happens to a room, and what it wants done.
 
 use tidelog_pages::{StoreReply, StoreRequest};
-use tidelog_sync::{FromServer, ToServer};
+use tidelog_sync::{Channel, FromServer, ToRoom};
 use tidelog_types::Position;
+use tidelog_types::limits::Limits;
 
 /// The shell's number for a connection, never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -15,14 +16,23 @@ pub enum RoomInput {
     Message {
         /// On which connection.
         conn: ConnId,
-        /// What; one of those that carry a channel.
-        message: ToServer,
+        /// Under which number it knows the document there.
+        channel: Channel,
+        /// What.
+        message: ToRoom,
     },
     /// A connection is gone.
     Left {
         /// Which.
         conn: ConnId,
     },
+    /// There may be room for entries again on a connection where there was none.
+    Writable {
+        /// Which.
+        conn: ConnId,
+    },
+    /// The step before was cut short: see [`Room::wants_step`](super::Room::wants_step).
+    GoOn,
     /// The store answers.
     Store(StoreReply),
     /// The shell asks, for somebody who is no client.
@@ -70,7 +80,7 @@ pub enum Answer {
         /// Its size in pages.
         db_pages: u32,
         /// How many clients follow it.
-        guests_count: usize,
+        subscribers_count: usize,
         /// The newest doctype's name.
         doctype: String,
         /// What can be done with it.
@@ -106,11 +116,6 @@ pub enum RoomEffect {
         /// The answer.
         answer: Answer,
     },
-    /// Close the connection: its client must come back and compare positions anew.
-    Disconnect {
-        /// Which.
-        conn: ConnId,
-    },
 }
 
 /// How a room is to behave.
@@ -120,6 +125,8 @@ pub struct RoomSettings {
     pub dev: bool,
     /// The store is damaged: it can be read, and nothing is written to it.
     pub is_damaged: bool,
+    /// How much it keeps, runs and sends.
+    pub limits: Limits,
 }
 
 /// What a room has done since it was made.

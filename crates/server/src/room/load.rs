@@ -3,36 +3,32 @@
 use std::collections::VecDeque;
 
 use tidelog_pages::{AppendError, OpenedDocument, StoreReply};
-use tidelog_sqlite::View;
-use tidelog_sync::{FromServer, Refusal};
-use tidelog_types::limits::POOL_PAGES_MAX;
-use tidelog_types::{Page, Pgid};
+use tidelog_sync::{FromRoom, Refusal};
+use tidelog_types::{Life, Page, Pgid};
 
 use super::document::Document;
-use super::guest::Seat;
+use super::follow::Chunk;
 use super::record::RoomRecord;
+use super::refusal::brief;
 use super::{Answer, Fetch, Room, RoomEffect, State, Work};
 
 impl Room {
     pub(super) fn on_store(&mut self, reply: StoreReply) {
         match reply {
-            StoreReply::Opened { state, .. } => self.on_opened(state),
+            StoreReply::Opened { life, state, .. } => self.on_opened(life, state),
             StoreReply::Durable { ticket } => {
-                self.settles_at = self.settles_at.filter(|last| *last > ticket);
                 self.outbox.on_durable(ticket);
                 self.commit();
             }
             StoreReply::AppendFailed { ticket, error } => {
                 self.settings.is_damaged |= error == AppendError::Damaged;
-                if self.outbox.waits_for(ticket) {
-                    self.settles_at = self.outbox.last_before(ticket);
-                    self.poison(&error.to_string());
+                if let Some(lost) = self.outbox.on_failed(ticket) {
+                    self.poison(&error.to_string(), lost);
                 }
-                self.settles_at = self.settles_at.filter(|last| *last != ticket);
             }
             StoreReply::Broken { error } => {
-                self.settles_at = None;
-                self.poison(&error.to_string());
+                let lost = self.outbox.reset();
+                self.poison(&error.to_string(), lost);
             }
             StoreReply::Pages { request, pages, last, .. } => {
                 self.on_pages(request, pages, last);
@@ -40,15 +36,25 @@ impl Room {
                     self.ask_again();
                 }
             }
-            StoreReply::SyncPart { request, position, db_pages, pages, last, .. } => {
-                self.on_sync_part(request, position, db_pages, pages, last);
+            StoreReply::SyncPart { request, position, db_pages, pages, next, last, .. } => {
+                self.on_sync_part(request, Chunk { position, db_pages, pages, next }, last);
                 if last {
                     self.ask_again();
                 }
             }
             // The document is another by now: those who followed the one before were let go.
             StoreReply::Unrelated { request, .. } => {
-                self.catch_ups.remove(&request);
+                if let Some(id) = self.reads.remove(&request) {
+                    self.stop_catching_up(id);
+                }
+            }
+            StoreReply::Damaged { pgids, .. } => {
+                let lost = self.outbox.forget_draft();
+                let reason = match pgids.first() {
+                    Some(pgid) => format!("page {pgid} is damaged"),
+                    None => "the document is damaged".to_owned(),
+                };
+                self.poison(&reason, lost);
             }
             StoreReply::Busy { request, .. } => {
                 self.refused.insert(request);
@@ -61,10 +67,11 @@ impl Room {
         }
     }
 
-    pub(super) fn on_opened(&mut self, opened: Option<Box<OpenedDocument>>) {
+    pub(super) fn on_opened(&mut self, life: Life, opened: Option<Box<OpenedDocument>>) {
         if !matches!(self.state, State::Opening) {
             return;
         }
+        self.life = life;
         let Some(opened) = opened else {
             self.state = State::Absent;
             return;
@@ -80,12 +87,13 @@ impl Room {
                 return self.poison(
                     "the document was written by a release of the server that this one cannot \
                      read: run the newer one; nothing was touched",
+                    Vec::new(),
                 );
             }
         };
-        let view = View::new(POOL_PAGES_MAX, opened.db_pages);
+        let view = self.new_view(opened.db_pages, 0);
         view.fill(opened.first_page.map(|page| (Pgid(1), page)).into_iter().collect());
-        let mut document = Document::new(view, position, record, position);
+        let mut document = Document::new(view, position, record, position, life);
         document.is_incomplete = opened.is_incomplete;
         self.settings.is_damaged |= opened.is_incomplete;
         self.state = State::Open(Box::new(document));
@@ -107,41 +115,43 @@ impl Room {
         // Running again would ask for it again, for ever.
         let absent = asked.into_iter().find(|pgid| view.base_page(*pgid).is_none());
         if let Some(absent) = absent {
-            self.settles_at = self.outbox.last_in_flight();
-            self.poison(&format!("page {absent} is not in the store"));
+            let lost = self.outbox.forget_draft();
+            self.poison(&format!("page {absent} is not in the store"), lost);
         }
     }
 
     /// The store has answered a read, so it may take in those that it had no room for.
     fn ask_again(&mut self) {
         for request in std::mem::take(&mut self.refused) {
-            if self.catch_ups.contains_key(&request) {
-                self.ask_for_catch_up(request);
+            if self.reads.contains_key(&request) {
+                self.ask_for_chunk(request);
             } else if self.fetch.as_ref().is_some_and(|fetch| fetch.request == request) {
                 self.ask_for_pages();
             }
         }
     }
 
-    /// The state here is not what is on the disk: everybody is told, and the next message opens
-    /// the document anew.
-    pub(super) fn poison(&mut self, reason: &str) {
-        let mut seats: Vec<Seat> =
-            std::mem::take(&mut self.guests).into_values().map(|guest| guest.seat).collect();
-        let mut requests = self.outbox.reset();
+    /// The state here is not what is on the disk: everybody is told, those whose questions are lost
+    /// too, and the next message opens the document anew.
+    pub(super) fn poison(&mut self, reason: &str, lost: Vec<u64>) {
+        // What is durable is so whatever else is lost.
+        while let Some(after) = self.outbox.next_ready() {
+            self.carry_out(after);
+        }
+        let mut channel_ids = self.vacate_all();
+        let mut requests = lost;
         let mut left = VecDeque::new();
         for work in std::mem::take(&mut self.queue) {
             match work {
-                Work::Open(seat, _) => seats.push(seat),
+                Work::Open(channel_id, _) => channel_ids.push(channel_id),
                 Work::Ask(request, _) => requests.push(request),
                 Work::Left(conn) => left.push_back(Work::Left(conn)),
                 Work::Frames { .. } | Work::Seed { .. } | Work::Probe(..) | Work::Close(_) => {}
             }
         }
-        let refusal = Refusal::Storage { reason: reason.to_owned() };
-        for Seat { conn, channel } in seats {
-            let message = FromServer::Refused { channel, refusal: refusal.clone() };
-            self.effects.push(RoomEffect::Send { conn, message });
+        let refusal = brief(Refusal::Storage { reason: reason.to_owned() });
+        for channel_id in channel_ids {
+            self.effects.push(channel_id.say(FromRoom::Refused(refusal.clone())));
         }
         for request in requests {
             let answer = Answer::Failed { reason: reason.to_owned() };
@@ -150,7 +160,7 @@ impl Room {
         self.queue = left;
         self.fetch = None;
         self.faults_count = 0;
-        self.catch_ups.clear();
+        self.refused.clear();
         self.state = State::Closed;
     }
 }

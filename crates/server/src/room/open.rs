@@ -1,44 +1,49 @@
 //! How a client gets into a room: document, doctype and positions are compared.
 
-use tidelog_document::{Doctype, DoctypeError, check};
-use tidelog_pages::StorageEntry;
-use tidelog_sqlite::View;
-use tidelog_sync::{FromServer, Intent, Refusal, codec};
-use tidelog_types::limits::{DOCTYPE_SIZE_MAX, POOL_PAGES_MAX};
-use tidelog_types::{Chain, Lsn, LsnRange, PageSet, Pgid, Position};
+use tidelog_document::{AppliedTimeline, Doctype, DoctypeError, check};
+use tidelog_sync::{FromRoom, Intent, Refusal, codec};
+use tidelog_types::limits::{DOCTYPE_SIZE_MAX, DOCTYPES_MAX};
+use tidelog_types::{Lsn, Position};
 
-use super::document::Document;
-use super::guest::{Guest, GuestId, Seat, Seed, Wish};
+use super::document::{Document, Offered};
 use super::outbox::After;
 use super::record::RoomRecord;
-use super::{Halt, Room, RoomEffect, State, ran};
+use super::subscriber::{ChannelId, OpenRequest, Seed, Subscriber, SubscriberId};
+use super::{Halt, Room, State, Work, ran};
 
 impl Room {
     /// Can be begun again at any point: each step finds out whether it was taken before.
-    pub(super) fn open(&mut self, seat: Seat, wish: &Wish) -> Result<(), Halt> {
-        let doctype = decode_doctype(&wish.doctype)?;
-        self.check_damage(wish, &doctype)?;
+    pub(super) fn open(&mut self, channel_id: ChannelId, open: &OpenRequest) -> Result<(), Halt> {
+        let doctype = decode_doctype(&open.doctype)?;
+        self.check_damage(open, &doctype)?;
         if matches!(self.state, State::Absent) {
-            match (wish.intent, wish.have) {
-                (Intent::Offer, _) => {
-                    self.want_seed(seat, wish, doctype);
+            match (&open.intent, open.have) {
+                (Intent::Offer { .. }, _) => {
+                    self.want_seed(channel_id, open, doctype);
                     return Ok(());
                 }
                 (Intent::Follow, Some(_)) => return Err(Halt::Refuse(Refusal::Missing)),
                 (Intent::Follow, None) => self.create(&doctype)?,
             }
-        } else if wish.intent == Intent::Offer && !self.is_same_journal(wish.have) {
-            return Err(Halt::Refuse(Refusal::Exists));
+        } else if let (Intent::Offer { lives }, State::Open(document)) = (&open.intent, &self.state)
+        {
+            match open.have.map(|have| document.compare_offer(&have, lives)) {
+                Some(Offered::Held) => {}
+                Some(Offered::Beyond) => {
+                    self.want_seed(channel_id, open, doctype);
+                    return Ok(());
+                }
+                Some(Offered::Other) | None => return Err(Halt::Refuse(Refusal::Exists)),
+            }
         }
         self.admit(doctype)?;
-        self.compare(wish.have)?;
-        self.welcome(seat, wish)
+        self.welcome(channel_id, open)
     }
 
     /// A damaged store is only read. A document of which something may be lost is not served at
     /// all: a client could be sent pages that are older than what was confirmed to it. Nor is one
     /// called missing whose name may be what was lost.
-    fn check_damage(&self, wish: &Wish, doctype: &Doctype) -> Result<(), Halt> {
+    fn check_damage(&self, open: &OpenRequest, doctype: &Doctype) -> Result<(), Halt> {
         if !self.settings.is_damaged {
             return Ok(());
         }
@@ -46,37 +51,36 @@ impl Room {
             return Err(Halt::Refuse(Refusal::Damaged));
         };
         let is_known = document.record.find(doctype.hash()).is_some();
-        if document.is_incomplete || !is_known || wish.intent == Intent::Offer {
+        if document.is_incomplete || !is_known || open.intent != Intent::Follow {
             return Err(Halt::Refuse(Refusal::Damaged));
         }
         Ok(())
     }
 
-    fn is_same_journal(&self, have: Option<Position>) -> bool {
-        let State::Open(document) = &self.state else { return false };
-        have.is_some_and(|have| have.journal == document.authority.position().journal)
-    }
-
-    fn want_seed(&mut self, seat: Seat, wish: &Wish, doctype: Doctype) {
-        let id = self.seat(seat, wish);
-        if let Some(guest) = self.guests.get_mut(&id) {
-            guest.seed = Some(Seed {
-                doctype,
-                position: None,
-                db_pages: 0,
-                pages: std::collections::BTreeMap::new(),
-            });
+    /// One offer at a time: whoever comes second is answered when it is known what became of the
+    /// first.
+    fn want_seed(&mut self, channel_id: ChannelId, open: &OpenRequest, doctype: Doctype) {
+        if self.seeding.is_some() && self.seeding != self.subscriber_at(channel_id) {
+            self.offers.push_back(Work::Open(channel_id, open.clone()));
+            return;
         }
-        let message = FromServer::SeedWanted { channel: seat.channel };
-        self.effects.push(RoomEffect::Send { conn: seat.conn, message });
+        let id = self.subscribe(channel_id, open);
+        self.seeding = Some(id);
+        if let (Some(subscriber), Intent::Offer { lives }) =
+            (self.subscribers.get_mut(&id), &open.intent)
+        {
+            let (lives, pages) = (lives.clone(), Vec::new());
+            subscriber.seed = Some(Seed { doctype, lives, position: None, pages });
+        }
+        self.effects.push(channel_id.say(FromRoom::SeedWanted));
     }
 
     fn create(&mut self, doctype: &Doctype) -> Result<(), Halt> {
         self.check_new(doctype)?;
         let start = Position::start_of(self.next_journal_id());
-        let view = View::new(POOL_PAGES_MAX, 0);
+        let view = self.new_view(0, 0);
         let record = RoomRecord::of(doctype.clone());
-        let mut document = Document::new(view, start, record, start);
+        let mut document = Document::new(view, start, record, start, self.life);
         let migrated = ran(document.authority.migrate(doctype)).map_err(invalid_migration)?;
         document.moved_on();
         self.commit();
@@ -119,6 +123,10 @@ impl Room {
             );
             return Err(Halt::Refuse(Refusal::DoctypeMismatch { reason }));
         }
+        if document.record.len() >= DOCTYPES_MAX {
+            let reason = format!("the document has {DOCTYPES_MAX} doctypes already");
+            return Err(Halt::Refuse(Refusal::DoctypeMismatch { reason }));
+        }
         self.check_new(&doctype)?;
         let State::Open(document) = &mut self.state else { unreachable!("BUG: it was open") };
         if is_newer {
@@ -135,77 +143,43 @@ impl Room {
         Ok(())
     }
 
-    /// A client that holds what we never had shows that we lost some: our folder was restored
-    /// from a backup. From then on the journal is another one.
-    fn compare(&mut self, have: Option<Position>) -> Result<(), Halt> {
-        let State::Open(document) = &self.state else { return Ok(()) };
-        let head = document.authority.position();
-        let Some(have) = have.filter(|have| have.journal == head.journal) else {
-            return Ok(());
-        };
-        let diverged = document.recent.get(&have.next).is_some_and(|chain| *chain != have.chain);
-        if have.next > head.next || diverged {
-            if self.settings.is_damaged {
-                return Err(Halt::Refuse(Refusal::Damaged));
-            }
-            self.begin_other_journal()?;
-        }
-        Ok(())
-    }
-
-    fn begin_other_journal(&mut self) -> Result<(), Halt> {
-        let State::Open(document) = &self.state else { return Ok(()) };
-        document.need_all_pages()?;
-        let view = document.authority.view().clone();
-        let head = document.authority.position().next;
-        let record = document.record.clone();
-        let journal = self.next_journal_id();
-        self.commit();
-
-        let start = Position::start_of(journal);
-        let range = LsnRange::new(Lsn::FIRST, head);
-        let set = all_pages(&view);
-        let mut position = start;
-        if !range.is_empty() {
-            let chain = tidelog_document::chain_of(Chain::default(), range, &set);
-            position = Position { journal, next: head, chain };
-        }
-        self.outbox.begin_storage(journal);
-        if !range.is_empty() {
-            self.outbox.entry(StorageEntry { range, position, calls: Vec::new(), set }, None);
-        }
-        self.state = State::Open(Box::new(Document::new(view, position, record, start)));
-        self.catch_ups.clear();
-        // The others hold the old journal: they must compare anew.
-        for guest in std::mem::take(&mut self.guests).into_values() {
-            self.effects.push(RoomEffect::Disconnect { conn: guest.seat.conn });
-        }
-        Ok(())
-    }
-
-    pub(super) fn welcome(&mut self, seat: Seat, wish: &Wish) -> Result<(), Halt> {
+    pub(super) fn welcome(
+        &mut self,
+        channel_id: ChannelId,
+        open: &OpenRequest,
+    ) -> Result<(), Halt> {
         let State::Open(document) = &mut self.state else {
             unreachable!("BUG: no document to be welcome to")
         };
-        let wanted = document.wanted(wish.timeline)?;
+        let AppliedTimeline { wanted, lives } = document.applied(open.timeline)?.clone();
         let storage = document.authority.position();
-        let same = wish.have.filter(|have| have.journal == storage.journal);
-        let from = same.map_or(Lsn::FIRST, |have| have.next);
-        let guest = self.seat(seat, wish);
-        if wish.intent == Intent::Offer {
-            let message = FromServer::Seeded { channel: seat.channel };
-            self.outbox.after(After::Tell(guest, message));
+        let seeded = document.record.seeded;
+        // Of what is offered it is known by now.
+        let is_offered = open.intent != Intent::Follow;
+        let held = open.have.filter(|have| is_offered || document.has(have));
+        let from = held.map_or(Lsn::FIRST, |held| held.next);
+        // What is left may be older than what its client was told.
+        if self.settings.is_damaged && held.is_none() && open.have.is_some() {
+            return Err(Halt::Refuse(Refusal::Damaged));
         }
-        self.outbox.after(After::Follow { guest, storage, wanted, from });
+        let subscriber = self.subscribe(channel_id, open);
+        if let (true, Some(held)) = (is_offered, held) {
+            let position = seeded.filter(|seeded| seeded.next == held.next).unwrap_or(held);
+            self.outbox.after(After::Tell(subscriber, FromRoom::Seeded { position }));
+        }
+        let opened = FromRoom::Opened { storage, from, wanted, lives };
+        self.outbox.after(After::Follow { subscriber, from, opened });
         Ok(())
     }
 
-    /// Gives the client its seat; who sat there before is gone.
-    fn seat(&mut self, seat: Seat, wish: &Wish) -> GuestId {
-        self.guests.retain(|_, guest| guest.seat != seat);
-        self.guests_ever += 1;
-        let id = GuestId(self.guests_ever);
-        self.guests.insert(id, Guest::new(seat, wish.timeline));
+    /// Puts the client on its channel; who was there before is gone.
+    fn subscribe(&mut self, channel_id: ChannelId, open: &OpenRequest) -> SubscriberId {
+        self.vacate(channel_id);
+        self.subscribers_ever += 1;
+        let id = SubscriberId(self.subscribers_ever);
+        let subscriber = Subscriber::new(channel_id, open.timeline, &self.settings.limits);
+        self.subscribers.insert(id, subscriber);
+        self.channels.insert(channel_id, id);
         id
     }
 }
@@ -221,19 +195,10 @@ fn decode_doctype(bytes: &[u8]) -> Result<Doctype, Halt> {
 /// A migration that fails is the doctype's fault, whoever finds out.
 pub(super) fn invalid_migration(halt: Halt) -> Halt {
     match halt {
-        Halt::Failed(failure) => {
+        Halt::Failed(failure) if !failure.is_passing() => {
             let reason = format!("its migrations do not run: {failure}");
             Halt::Refuse(Refusal::DoctypeInvalid { reason })
         }
         other => other,
     }
-}
-
-fn all_pages(view: &View) -> PageSet {
-    let db_pages = view.base_db_pages();
-    let page = |number| {
-        let page = view.base_page(Pgid(number)).expect("BUG: no page is missing");
-        (Pgid(number), page)
-    };
-    PageSet { db_pages, pages: (1..=db_pages).map(page).collect() }
 }

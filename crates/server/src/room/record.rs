@@ -5,23 +5,34 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use tidelog_document::{Doctype, DoctypeHash};
 use tidelog_sync::codec::{self, DecodeError};
+use tidelog_types::{Lineage, Position};
 
 /// The doctypes under which the document may be used; the last one is the newest, whose version
 /// the document has.
 #[derive(Clone, Debug, Default)]
 pub(super) struct RoomRecord {
     doctypes: Vec<(DoctypeHash, Arc<Doctype>)>,
+    /// Who wrote the storage journal.
+    pub(super) lives: Lineage,
+    /// Where the journal stood when a local document had become this one. As long as it stands
+    /// there, nobody has written here since.
+    pub(super) seeded: Option<Position>,
 }
 
 /// What is written down. Append fields at the end only with a new variant.
 #[derive(Serialize, Deserialize)]
 enum Written {
-    V1 { doctypes: Vec<Doctype> },
+    V1 { doctypes: Vec<Doctype>, lives: Lineage, seeded: Option<Position> },
 }
 
 impl RoomRecord {
     pub(super) fn of(doctype: Doctype) -> Self {
-        Self { doctypes: vec![(doctype.hash(), Arc::new(doctype))] }
+        Self { doctypes: vec![(doctype.hash(), Arc::new(doctype))], ..Self::default() }
+    }
+
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.doctypes.len()
     }
 
     pub(super) fn find(&self, hash: DoctypeHash) -> Option<Arc<Doctype>> {
@@ -44,13 +55,13 @@ impl RoomRecord {
 
     pub(super) fn encode(&self) -> Vec<u8> {
         let doctypes = self.doctypes.iter().map(|(_, it)| Doctype::clone(it)).collect();
-        codec::encode(&Written::V1 { doctypes })
+        codec::encode(&Written::V1 { doctypes, lives: self.lives.clone(), seeded: self.seeded })
     }
 
     pub(super) fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        let Written::V1 { doctypes } = codec::decode(bytes)?;
+        let Written::V1 { doctypes, lives, seeded } = codec::decode(bytes)?;
         let doctypes = doctypes.into_iter().map(|it| (it.hash(), Arc::new(it))).collect();
-        Ok(Self { doctypes })
+        Ok(Self { doctypes, lives, seeded })
     }
 }
 
@@ -58,6 +69,8 @@ impl RoomRecord {
 mod tests {
     use std::fs;
     use std::path::{Path, PathBuf};
+
+    use tidelog_types::{Chain, JournalId, Life, Lsn};
 
     use super::*;
 
@@ -74,6 +87,10 @@ mod tests {
     fn record() -> RoomRecord {
         let mut record = RoomRecord::of(doctype(1));
         record.add_newest(doctype(2));
+        record.lives.note(Life([3; 16]), Lsn::FIRST);
+        let (journal, chain) = (JournalId([1; 16]), Chain([2; 32]));
+        let (life, next) = (Life([3; 16]), Lsn::FIRST.plus(8));
+        record.seeded = Some(Position { journal, life, next, chain });
         record
     }
 

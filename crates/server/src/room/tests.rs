@@ -1,18 +1,22 @@
 //! Stories of one room over a real page server on a disk in memory.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+mod positions;
 
-use tidelog_disk::{MemoryDisk, StoreFiles};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::{Arc, Mutex};
+
+use tidelog_disk::{CrashDevice, CrashDisk, StoreFiles};
 use tidelog_document::{Doctype, Mutation, MutationDefinition, Param, ParamKind};
-use tidelog_pages::{AppendError, OwnerId, PageServer, StoreReply};
-use tidelog_sync::{Intent, codec};
-use tidelog_types::limits::{MESSAGE_PAGES_MAX, OWNER_READS_MAX, READ_CHUNK_PAGES};
-use tidelog_types::{CallId, Chain, ClientId, Value};
+use tidelog_pages::{AppendError, OwnerId, PageServer, Seed, StoreOptions, StoreReply};
+use tidelog_sync::{Channel, FromServer, Intent, codec};
+use tidelog_types::limits::Limits;
+use tidelog_types::{CallId, ClientId, Value};
 
 use super::*;
 
 const ANN: ConnId = ConnId(1);
 const BOB: ConnId = ConnId(2);
+const CHANNEL: Channel = Channel(7);
 
 fn lsn(number: u64) -> Lsn {
     Lsn::new(number).expect("not 0")
@@ -67,43 +71,108 @@ fn add(id: &str) -> WireFrame {
     frame(&notes(), "add", &[("id", id), ("body", "text")])
 }
 
+/// The life of a client's core.
+fn life_of(conn: ConnId) -> Life {
+    Life([100 + u8::try_from(conn.0).expect("few"); 16])
+}
+
 /// A room, its store, and what its clients were told.
 struct Scene {
     room: Room,
-    store: PageServer<MemoryDisk>,
+    ways: Arc<Ways>,
+    device: CrashDevice,
+    /// How often the store was opened: each time it is another life.
+    openings: u8,
+    store: PageServer<CrashDisk>,
     owner: OwnerId,
     /// Which replies are held back.
     waits: fn(&StoreReply) -> bool,
     held: VecDeque<StoreReply>,
-    told: BTreeMap<ConnId, Vec<FromServer>>,
+    told: BTreeMap<ConnId, Vec<FromRoom>>,
     answers: Vec<Answer>,
-    disconnected: Vec<ConnId>,
 }
 
-fn room(seed: u8) -> Room {
+fn open_store(device: &CrashDevice, opening: u8) -> PageServer<CrashDisk> {
+    let files = StoreFiles::open_each(|name| Ok::<_, ()>(device.file(name))).expect("no errors");
+    let options = StoreOptions { life: Life([opening; 16]), ..StoreOptions::default() };
+    PageServer::open_with(files, Seed(opening.into()), options).expect("a store").0
+}
+
+/// The ways to clients: as much as a connection takes at once, or nothing more.
+#[derive(Default)]
+struct Ways(Mutex<BTreeMap<ConnId, Way>>);
+
+#[derive(Default)]
+struct Way {
+    reserved: usize,
+    is_blocked: bool,
+}
+
+impl Ways {
+    fn of<T>(&self, conn: ConnId, look: impl FnOnce(&mut Way) -> T) -> T {
+        look(self.0.lock().expect("no panic").entry(conn).or_default())
+    }
+}
+
+impl Outlets for Ways {
+    fn reserve(&self, conn: ConnId, size: usize) -> bool {
+        self.of(conn, |way| {
+            way.reserved += if way.is_blocked { 0 } else { size };
+            !way.is_blocked
+        })
+    }
+
+    fn release(&self, conn: ConnId, size: usize) {
+        self.of(conn, |way| way.reserved = way.reserved.checked_sub(size).expect("it was taken"));
+    }
+}
+
+fn room(seed: u8, ways: &Arc<Ways>) -> Room {
     let document = DocumentKey::new("notebook", "").expect("a name");
-    Room::new(document, RoomSettings { dev: true, ..RoomSettings::default() }, [seed; 32])
+    let settings = RoomSettings { dev: true, ..RoomSettings::default() };
+    Room::new(document, settings, [seed; 32], Arc::clone(ways) as Arc<dyn Outlets>)
 }
 
 impl Scene {
     fn new() -> Self {
-        let (store, _) = PageServer::open(StoreFiles::in_memory()).expect("an empty store");
+        Self::of(1)
+    }
+
+    /// A server that draws other ids and lives than others.
+    fn of(number: u8) -> Self {
+        let device = CrashDevice::new();
+        let ways = Arc::new(Ways::default());
         Self {
-            room: room(1),
-            store,
+            room: room(number, &ways),
+            ways,
+            store: open_store(&device, number),
+            device,
+            openings: number,
             owner: OwnerId(1),
             waits: |_| false,
             held: VecDeque::new(),
             told: BTreeMap::new(),
             answers: Vec::new(),
-            disconnected: Vec::new(),
         }
     }
 
     /// The server process begins anew over the same disk.
     fn restart(&mut self) {
+        self.restore(&self.backup());
+    }
+
+    /// The store's files as they are now.
+    fn backup(&self) -> CrashDevice {
+        self.device.kill()
+    }
+
+    /// The server process begins anew over these files.
+    fn restore(&mut self, files: &CrashDevice) {
+        self.device = files.kill();
+        self.openings += 1;
+        self.store = open_store(&self.device, self.openings);
         self.owner = OwnerId(self.owner.0 + 1);
-        self.room = room(u8::try_from(self.owner.0).expect("few restarts"));
+        self.room = room(u8::try_from(self.owner.0).expect("few restarts"), &self.ways);
         self.told.clear();
     }
 
@@ -113,12 +182,21 @@ impl Scene {
             for effect in std::mem::take(&mut effects) {
                 match effect {
                     RoomEffect::Send { conn, message } => {
-                        self.told.entry(conn).or_default().push(message);
+                        let FromServer::About { channel: CHANNEL, body } = message else {
+                            panic!("of no document: {message:?}")
+                        };
+                        if let FromRoom::Entry(part) = &body {
+                            self.ways.release(conn, entry_size(part));
+                        }
+                        self.told.entry(conn).or_default().push(body);
                     }
                     RoomEffect::Store(request) => self.store.serve(self.owner, request),
                     RoomEffect::Answer { answer, .. } => self.answers.push(answer),
-                    RoomEffect::Disconnect { conn } => self.disconnected.push(conn),
                 }
+            }
+            if self.room.wants_step() {
+                effects.extend(self.room.step(RoomInput::GoOn));
+                continue;
             }
             self.store.flush();
             while self.store.wants_poll() || effects.is_empty() {
@@ -139,7 +217,7 @@ impl Scene {
 
     /// Asks the store for as much as it takes in.
     fn crowd_store(&mut self) {
-        for request in 0..OWNER_READS_MAX as u64 {
+        for request in 0..Limits::DEFAULT.owner_reads_max as u64 {
             let document = DocumentKey::new("notebook", "").expect("a good name");
             let (request, urgency) = (u64::MAX - request, Urgency::User);
             let read = StoreRequest::Read { request, urgency, document, pgids: Vec::new() };
@@ -159,8 +237,8 @@ impl Scene {
         }
     }
 
-    fn say(&mut self, conn: ConnId, message: ToServer) {
-        self.step(RoomInput::Message { conn, message });
+    fn say(&mut self, conn: ConnId, message: ToRoom) {
+        self.step(RoomInput::Message { conn, channel: CHANNEL, message });
     }
 
     fn open_as(
@@ -169,11 +247,10 @@ impl Scene {
         doctype: &Doctype,
         have: Option<Position>,
         intent: Intent,
-    ) -> Vec<FromServer> {
+    ) -> Vec<FromRoom> {
         self.say(
             conn,
-            ToServer::Open {
-                channel: 7,
+            ToRoom::Open {
                 document: "notebook".to_owned(),
                 doctype: codec::encode(doctype),
                 timeline: JournalId([u8::try_from(conn.0).expect("few"); 16]),
@@ -184,16 +261,26 @@ impl Scene {
         self.heard(conn)
     }
 
-    fn open(&mut self, conn: ConnId, have: Option<Position>) -> Vec<FromServer> {
+    fn open(&mut self, conn: ConnId, have: Option<Position>) -> Vec<FromRoom> {
         self.open_as(conn, &notes(), have, Intent::Follow)
     }
 
-    fn frames(&mut self, conn: ConnId, first: u64, frames: Vec<WireFrame>) -> Vec<FromServer> {
-        self.say(conn, ToServer::Frames { channel: 7, first: lsn(first), frames });
+    fn frames(&mut self, conn: ConnId, first: u64, frames: Vec<WireFrame>) -> Vec<FromRoom> {
+        self.frames_of(conn, life_of(conn), first, frames)
+    }
+
+    fn frames_of(
+        &mut self,
+        conn: ConnId,
+        life: Life,
+        first: u64,
+        frames: Vec<WireFrame>,
+    ) -> Vec<FromRoom> {
+        self.say(conn, ToRoom::Frames { life, first: lsn(first), frames });
         self.heard(conn)
     }
 
-    fn heard(&mut self, conn: ConnId) -> Vec<FromServer> {
+    fn heard(&mut self, conn: ConnId) -> Vec<FromRoom> {
         self.told.remove(&conn).unwrap_or_default()
     }
 
@@ -213,25 +300,24 @@ impl Scene {
 }
 
 /// The messages in a short form.
-fn brief(messages: &[FromServer]) -> Vec<String> {
-    let brief = |message: &FromServer| match message {
-        FromServer::Opened { storage, wanted, .. } => {
+fn brief(messages: &[FromRoom]) -> Vec<String> {
+    let brief = |message: &FromRoom| match message {
+        FromRoom::Opened { storage, wanted, .. } => {
             format!("opened {} wanted {wanted}", storage.next)
         }
-        FromServer::Entry { part, .. } => {
+        FromRoom::Entry(part) => {
             let origin = part.origin.map_or(String::new(), |it| format!(" of {}", it.lsn));
             format!("entry {}{origin}", part.range)
         }
-        FromServer::Acked { next, .. } => format!("acked {next}"),
-        FromServer::Undecided { lsn, .. } => format!("undecided {lsn}"),
-        FromServer::Refused { refusal, .. } => {
+        FromRoom::Acked { next } => format!("acked {next}"),
+        FromRoom::Undecided { lsn, .. } => format!("undecided {lsn}"),
+        FromRoom::Refused(refusal) => {
             let text = format!("{refusal:?}");
             format!("refused {}", text.split(' ').next().unwrap_or_default())
         }
-        FromServer::SeedWanted { .. } => "seed wanted".to_owned(),
-        FromServer::Seeded { .. } => "seeded".to_owned(),
-        FromServer::Probed { next, .. } => format!("probed {next}"),
-        other => format!("{other:?}"),
+        FromRoom::SeedWanted => "seed wanted".to_owned(),
+        FromRoom::Seeded { .. } => "seeded".to_owned(),
+        FromRoom::Probed { next, .. } => format!("probed {next}"),
     };
     messages.iter().map(brief).collect()
 }
@@ -241,7 +327,10 @@ fn the_first_client_creates_the_document_and_gets_it() {
     let mut scene = Scene::new();
     let heard = scene.open(ANN, None);
     assert_eq!(brief(&heard), ["opened 2 wanted 1", "entry 1..2"]);
-    assert_eq!(scene.room.to_string(), "notebook head 2 durable 2 | guests 1 queued 0 appends 0");
+    assert_eq!(
+        scene.room.to_string(),
+        "notebook head 2 durable 2 | subscribers 1 queued 0 appends 0"
+    );
 }
 
 #[test]
@@ -338,7 +427,7 @@ fn nothing_leaves_before_it_is_durable() {
     scene.waits = |reply| matches!(reply, StoreReply::Durable { .. });
     assert!(scene.frames(ANN, 1, vec![add("a")]).is_empty());
     assert!(scene.open(BOB, None).is_empty());
-    scene.say(BOB, ToServer::Probe { channel: 7, request: 1 });
+    scene.say(BOB, ToRoom::Probe { probe: ProbeId(1) });
     scene.release();
     assert_eq!(brief(&scene.heard(ANN)), ["entry 2..3 of 1", "acked 2"]);
     assert_eq!(brief(&scene.heard(BOB)), ["opened 3 wanted 1", "probed 3", "entry 1..3"]);
@@ -370,14 +459,14 @@ fn one_who_comes_late_gets_one_entry_in_parts() {
     let parts: Vec<_> = heard
         .iter()
         .filter_map(|message| match message {
-            FromServer::Entry { part, .. } => Some(part),
+            FromRoom::Entry(part) => Some(part),
             _ => None,
         })
         .collect();
     assert!(parts.len() > 1, "more pages than one message takes");
     let (last, others) = parts.split_last().expect("some");
-    assert!(last.last && others.iter().all(|part| !part.last));
-    assert!(others.iter().all(|part| part.pages.len() == MESSAGE_PAGES_MAX));
+    assert!(last.is_last && others.iter().all(|part| !part.is_last));
+    assert!(others.iter().all(|part| part.pages.len() == Limits::DEFAULT.message_pages_max));
     assert_eq!(last.range.to_string(), "1..4");
 }
 
@@ -389,13 +478,13 @@ fn the_parts_of_an_entry_are_sent_as_they_are_read_and_to_nobody_who_opened_anew
     let db_pages = scene.position_and_size().1;
     scene.waits = |reply| matches!(reply, StoreReply::SyncPart { .. });
     assert_eq!(brief(&scene.open(BOB, None)), ["opened 4 wanted 1"]);
-    let turns = MESSAGE_PAGES_MAX / READ_CHUNK_PAGES;
-    (0..turns).for_each(|_| scene.release_one());
-    assert!(scene.heard(BOB).is_empty(), "whether it is the last part is not known yet");
+    let turns = Limits::DEFAULT.catch_up_pages / Limits::DEFAULT.read_chunk_pages;
+    (1..turns).for_each(|_| scene.release_one());
+    assert!(scene.heard(BOB).is_empty(), "the chunk is not whole");
     scene.release_one();
     let heard = scene.heard(BOB);
-    let [FromServer::Entry { part, .. }] = heard.as_slice() else { panic!("{heard:?}") };
-    assert!(part.pages.len() == MESSAGE_PAGES_MAX && !part.last);
+    let [FromRoom::Entry(part)] = heard.as_slice() else { panic!("{heard:?}") };
+    assert!(part.pages.len() == Limits::DEFAULT.catch_up_pages && !part.is_last);
     // Nothing of another entry comes between.
     scene.frames(ANN, 3, vec![add("b")]);
     assert!(scene.heard(BOB).is_empty());
@@ -405,14 +494,15 @@ fn the_parts_of_an_entry_are_sent_as_they_are_read_and_to_nobody_who_opened_anew
     let mut pages = BTreeSet::new();
     let heard = scene.heard(BOB);
     for (index, message) in heard.iter().enumerate() {
-        let FromServer::Entry { part, .. } = message else { panic!("{message:?}") };
+        let FromRoom::Entry(part) = message else { panic!("{message:?}") };
         assert_eq!(
-            (part.range.to_string().as_str(), part.last),
+            (part.range.to_string().as_str(), part.is_last),
             ("1..5", index + 1 == heard.len())
         );
-        pages.extend(part.pages.iter().map(|(pgid, _)| *pgid));
+        pages.extend(part.pages.iter().map(|page| page.pgid));
     }
     assert_eq!(pages.len(), db_pages as usize);
+    assert_eq!(scene.ways.of(BOB, |way| way.reserved), 0, "all that was reserved was given back");
 }
 
 #[test]
@@ -437,38 +527,14 @@ fn one_who_does_not_read_is_sent_no_more_and_then_one_entry() {
     scene.open(BOB, None);
     let State::Open(document) = &scene.room.state else { panic!("open") };
     let durable = document.durable.next;
-    let id = scene.room.guest_at(Seat { conn: BOB, channel: 7 }).expect("there");
-    let guest = scene.room.guests.get_mut(&id).expect("there");
-    guest.caught_up(durable, 4096);
+    let id = scene.room.subscriber_at(ChannelId { conn: BOB, channel: CHANNEL }).expect("there");
+    let subscriber = scene.room.subscribers.get_mut(&id).expect("there");
+    subscriber.caught_up(durable, Limits::DEFAULT.entries_in_flight_size_max);
     let heard = scene.frames(ANN, 1, vec![add("a"), add("b")]);
     assert_eq!(brief(&heard).last().map(String::as_str), Some("acked 3"));
     assert!(scene.heard(BOB).is_empty(), "there is no room for more");
-    scene.say(BOB, ToServer::Received { channel: 7, next: durable });
+    scene.say(BOB, ToRoom::Received { next: durable });
     assert_eq!(brief(&scene.heard(BOB)), ["entry 2..4"]);
-}
-
-#[test]
-fn a_server_restored_from_a_backup_begins_another_journal() {
-    let mut scene = Scene::new();
-    scene.open(ANN, None);
-    scene.open(BOB, None);
-    scene.frames(ANN, 1, vec![add("a")]);
-    let old = scene.position();
-    scene.restart();
-    scene.open(BOB, Some(old));
-    let ahead = Position { next: lsn(9), chain: Chain([3; 32]), ..old };
-    let heard = scene.open(ANN, Some(ahead));
-    assert_eq!(brief(&heard), ["opened 3 wanted 2", "entry 1..3"]);
-    let new = scene.position();
-    assert_ne!(new.journal, old.journal);
-    assert_eq!(scene.disconnected, [BOB]);
-
-    let other_chain = Position { chain: Chain([4; 32]), ..new };
-    let heard = scene.open(BOB, Some(other_chain));
-    assert_eq!(brief(&heard), ["opened 3 wanted 1", "entry 1..3"]);
-    assert_ne!(scene.position().journal, new.journal);
-    scene.restart();
-    assert_eq!(brief(&scene.open(ANN, Some(new))), ["opened 3 wanted 2", "entry 1..3"]);
 }
 
 #[test]
@@ -477,7 +543,8 @@ fn a_store_that_fails_closes_the_room_and_the_next_message_opens_it() {
     scene.open(ANN, None);
     let input = RoomInput::Message {
         conn: ANN,
-        message: ToServer::Frames { channel: 7, first: lsn(1), frames: vec![add("a")] },
+        channel: CHANNEL,
+        message: ToRoom::Frames { life: life_of(ANN), first: lsn(1), frames: vec![add("a")] },
     };
     let lost = scene.room.step(input);
     let Some(RoomEffect::Store(StoreRequest::Append { ticket, .. })) = lost.first() else {
@@ -489,38 +556,6 @@ fn a_store_that_fails_closes_the_room_and_the_next_message_opens_it() {
     assert_eq!(brief(&scene.open(ANN, None)), ["opened 2 wanted 1", "entry 1..2"]);
     let heard = scene.frames(ANN, 1, vec![add("a")]);
     assert_eq!(brief(&heard), ["entry 2..3 of 1", "acked 2"]);
-}
-
-#[test]
-fn a_local_document_becomes_the_servers_once() {
-    // The seed is what another room holds.
-    let mut local = Scene::new();
-    local.open(ANN, None);
-    local.frames(ANN, 1, vec![frame(&notes(), "fill", &[])]);
-    let position = local.position();
-    let State::Open(document) = &local.room.state else { panic!("open") };
-    let view = document.authority.view();
-    let db_pages = view.base_db_pages();
-    let pages: Vec<_> = (1..=db_pages)
-        .map(|number| (Pgid(number), view.base_page(Pgid(number)).expect("all here")))
-        .collect();
-
-    let mut scene = Scene::new();
-    let offer = |scene: &mut Scene, position| {
-        brief(&scene.open_as(ANN, &notes(), Some(position), Intent::Offer))
-    };
-    assert_eq!(offer(&mut scene, position), ["seed wanted"]);
-    let (first, second) = pages.split_at(10);
-    for (pages, last) in [(first, false), (second, true)] {
-        let pages = pages.to_vec();
-        scene.say(ANN, ToServer::Seed { channel: 7, position, db_pages, pages, last });
-    }
-    assert_eq!(brief(&scene.heard(ANN)), ["seeded", "opened 3 wanted 2"]);
-    assert_eq!(offer(&mut scene, position), ["seeded", "opened 3 wanted 2"]);
-    let other = Position { journal: JournalId([5; 16]), ..position };
-    assert_eq!(offer(&mut scene, other), ["refused Exists"]);
-    scene.restart();
-    assert_eq!(brief(&scene.open(BOB, None))[0], "opened 3 wanted 1");
 }
 
 #[test]
@@ -541,7 +576,7 @@ fn a_room_that_everybody_left_is_at_rest() {
     scene.open(ANN, None);
     scene.open(BOB, None);
     assert!(!scene.room.is_at_rest());
-    scene.say(ANN, ToServer::Close { channel: 7 });
+    scene.say(ANN, ToRoom::Close);
     scene.step(RoomInput::Left { conn: BOB });
     assert!(scene.room.is_at_rest(), "{}", scene.room);
 }
@@ -564,7 +599,7 @@ fn an_incomplete_document_is_served_to_nobody() {
     scene.release_one();
     assert_eq!(brief(&scene.heard(ANN)), ["refused Damaged"]);
     assert_eq!(brief(&scene.open(BOB, None)), ["refused Damaged"]);
-    assert!(scene.frames(ANN, 2, vec![add("b")]).is_empty(), "it has no seat");
+    assert!(scene.frames(ANN, 2, vec![add("b")]).is_empty(), "it has no channel_id");
     let described = scene.ask(Ask::Describe);
     assert!(matches!(described, Answer::Description { service: Service::None, .. }));
     assert!(matches!(scene.ask(Ask::Export), Answer::File(_)));
@@ -592,8 +627,8 @@ fn in_a_damaged_store_who_writes_is_refused_and_who_reads_stays() {
     assert!(brief(&scene.open(ANN, None))[0].starts_with("opened"));
     assert_eq!(brief(&scene.frames(ANN, 2, vec![add("b")])), ["refused Damaged"]);
     assert!(scene.heard(BOB).is_empty(), "it hears nothing of that");
-    scene.say(BOB, ToServer::Probe { channel: 7, request: 1 });
-    assert!(matches!(scene.heard(BOB)[..], [FromServer::Probed { .. }]));
+    scene.say(BOB, ToRoom::Probe { probe: ProbeId(1) });
+    assert!(matches!(scene.heard(BOB)[..], [FromRoom::Probed { .. }]));
     let described = scene.ask(Ask::Describe);
     assert!(matches!(described, Answer::Description { service: Service::ReadOnly, .. }));
 }

@@ -11,15 +11,16 @@ use std::time::Duration;
 use futures_util::{SinkExt, StreamExt};
 use tidelog_document::{Doctype, Mutation, MutationDefinition, Param, ParamKind};
 use tidelog_sync::{
-    EntryPart, FromServer, Intent, ToServer, WireFrame, codec, decode_message, encode_message,
+    Channel, CodedPage, EntryPart, FromRoom, FromServer, Intent, ProbeId, ToRoom, ToServer,
+    WireFrame, codec, decode_message, encode_message,
 };
-use tidelog_types::{CallId, ClientId, JournalId, Lsn, Page, Pgid, Position, Value};
+use tidelog_types::{CallId, ClientId, JournalId, Life, Lsn, Page, Pgid, Position, Value};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
-pub const CHANNEL: u32 = 3;
+pub const CHANNEL: Channel = Channel(3);
 const PATIENCE: Duration = Duration::from_secs(20);
 
 pub fn lsn(number: u64) -> Lsn {
@@ -76,14 +77,10 @@ impl Copy {
     /// Takes a whole entry, whose parts come in one after another.
     pub fn take(&mut self, part: EntryPart) {
         let next = self.position.map_or(Lsn::FIRST, |it| it.next);
-        let known = self.position.is_some_and(|it| it.journal == part.position.journal);
-        if known {
-            assert_eq!(part.range.start(), next, "entries follow one another");
-        } else {
-            assert_eq!(part.range.start(), Lsn::FIRST, "another journal is sent whole");
-        }
-        self.pages.extend(part.pages);
-        if part.last {
+        let follows = part.range.start() == next;
+        assert!(follows || part.range.start() == Lsn::FIRST, "{} at {next}", part.range);
+        self.pages.extend(part.pages.into_iter().map(CodedPage::decoded));
+        if part.is_last {
             self.position = Some(part.position);
             self.db_pages = part.db_pages;
             self.pages.retain(|pgid, _| pgid.0 <= part.db_pages);
@@ -99,6 +96,8 @@ impl Copy {
 /// One connection.
 pub struct Client {
     socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    /// Who writes its frames: with each timeline another one.
+    life: Life,
 }
 
 impl Client {
@@ -113,11 +112,16 @@ impl Client {
     pub async fn connect_silently(address: SocketAddr) -> Option<Self> {
         let url = format!("ws://{address}/v1/sync");
         let (socket, _) = tokio_tungstenite::connect_async(url).await.ok()?;
-        Some(Self { socket })
+        Some(Self { socket, life: Life::NONE })
     }
 
     pub async fn say(&mut self, message: &ToServer) -> Option<()> {
         self.say_bytes(encode_message(message)).await
+    }
+
+    /// Says something of the document.
+    pub async fn tell(&mut self, body: ToRoom) -> Option<()> {
+        self.say(&ToServer::About { channel: CHANNEL, body }).await
     }
 
     pub async fn say_bytes(&mut self, bytes: Vec<u8>) -> Option<()> {
@@ -138,6 +142,14 @@ impl Client {
         }
     }
 
+    /// The next message about the document, of which alone messages come.
+    pub async fn hear_of(&mut self) -> Option<FromRoom> {
+        match self.hear().await? {
+            FromServer::About { body, .. } => Some(body),
+            other => panic!("unexpected: {other:?}"),
+        }
+    }
+
     pub async fn open(
         &mut self,
         document: &str,
@@ -154,8 +166,8 @@ impl Client {
         timeline: u8,
         have: Option<Position>,
     ) -> Option<()> {
-        self.say(&ToServer::Open {
-            channel: CHANNEL,
+        self.life = Life([timeline; 16]);
+        self.tell(ToRoom::Open {
             document: document.to_owned(),
             doctype: codec::encode(doctype),
             timeline: JournalId([timeline; 16]),
@@ -166,19 +178,19 @@ impl Client {
     }
 
     pub async fn frames(&mut self, first: u64, frames: Vec<WireFrame>) -> Option<()> {
-        self.say(&ToServer::Frames { channel: CHANNEL, first: lsn(first), frames }).await
+        let life = self.life;
+        self.tell(ToRoom::Frames { life, first: lsn(first), frames }).await
     }
 
     /// Takes entries into `copy` until the server says something else; gives that.
-    pub async fn follow(&mut self, copy: &mut Copy) -> Option<FromServer> {
+    pub async fn follow(&mut self, copy: &mut Copy) -> Option<FromRoom> {
         loop {
-            match self.hear().await? {
-                FromServer::Entry { part, .. } => {
-                    let last = part.last;
+            match self.hear_of().await? {
+                FromRoom::Entry(part) => {
+                    let last = part.is_last;
                     copy.take(part);
                     if let Some(position) = copy.position.filter(|_| last) {
-                        let next = position.next;
-                        self.say(&ToServer::Received { channel: CHANNEL, next }).await?;
+                        self.tell(ToRoom::Received { next: position.next }).await?;
                     }
                 }
                 other => return Some(other),
@@ -190,8 +202,8 @@ impl Client {
     pub async fn acked(&mut self, copy: &mut Copy, next: u64) -> Option<()> {
         loop {
             match self.follow(copy).await? {
-                FromServer::Acked { next: acked, .. } if acked >= lsn(next) => return Some(()),
-                FromServer::Acked { .. } => {}
+                FromRoom::Acked { next: acked } if acked >= lsn(next) => return Some(()),
+                FromRoom::Acked { .. } => {}
                 other => panic!("unexpected: {other:?}"),
             }
         }
@@ -199,16 +211,16 @@ impl Client {
 
     /// Follows until all that the server has now is here.
     pub async fn sync(&mut self, copy: &mut Copy) -> Option<()> {
-        self.say(&ToServer::Probe { channel: CHANNEL, request: 1 }).await?;
+        self.tell(ToRoom::Probe { probe: ProbeId(1) }).await?;
         let end = loop {
             match self.follow(copy).await? {
-                FromServer::Probed { next, .. } => break next,
-                FromServer::Acked { .. } => {}
+                FromRoom::Probed { next, .. } => break next,
+                FromRoom::Acked { .. } => {}
                 other => panic!("unexpected: {other:?}"),
             }
         };
         while copy.position.is_none_or(|position| position.next < end) {
-            let FromServer::Entry { part, .. } = self.hear().await? else { continue };
+            let FromRoom::Entry(part) = self.hear_of().await? else { continue };
             copy.take(part);
         }
         Some(())
@@ -253,7 +265,19 @@ pub struct Process {
 
 impl Process {
     pub fn start(data: &Path) -> Self {
-        let mut child = command()
+        Self::start_by(command(), data)
+    }
+
+    /// By a shell that may have only few files open, and lets everybody read its own.
+    pub fn start_with_few_files(data: &Path) -> Self {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "umask 000; ulimit -S -n 256; exec \"$0\" \"$@\""]);
+        shell.arg(env!("CARGO_BIN_EXE_tidelog")).env("RUST_LOG", "warn");
+        Self::start_by(shell, data)
+    }
+
+    fn start_by(mut command: Command, data: &Path) -> Self {
+        let mut child = command
             .args(["serve", "--dev", "--listen", "127.0.0.1:0", "--data"])
             .arg(data)
             .stdout(Stdio::piped())
@@ -264,6 +288,10 @@ impl Process {
         BufReader::new(stdout).read_line(&mut line).expect("it says where it listens");
         let address = line.trim().strip_prefix("listening on http://").expect("an address");
         Self { child, address: address.parse().expect("an address") }
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// SIGKILL.

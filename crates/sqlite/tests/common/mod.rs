@@ -103,15 +103,15 @@ impl Document {
     }
 
     pub fn query(&mut self, sql: &str) -> Vec<Vec<Value>> {
-        self.reader.query(sql, &Params::None).unwrap().decode()
+        self.reader.query(sql, &Params::NONE).unwrap().decode()
     }
 
     pub fn query_failure(&mut self, sql: &str) -> Failure {
-        failure(self.reader.query(sql, &Params::None))
+        failure(self.reader.query(sql, &Params::NONE))
     }
 
     pub fn watch(&mut self, sql: &str) -> (Rows, ReadSet) {
-        self.reader.watch(sql, &Params::None).unwrap()
+        self.reader.watch(sql, &Params::NONE).unwrap()
     }
 }
 

@@ -34,10 +34,10 @@ fn a_page_that_is_not_in_memory_is_a_fault() {
     let view = document.store.view(16);
     let mut reader = Reader::new(&view);
     let sql = "select count(*), sum(length(body)) from note";
-    assert_eq!(reader.query(sql, &Params::None), Run::Fault(Pgid(1)));
-    let (rows, runs) = document.store.serve(&view, || reader.query(sql, &Params::None));
+    assert_eq!(reader.query(sql, &Params::NONE), Run::Fault(Pgid(1)));
+    let (rows, runs) = document.store.serve(&view, || reader.query(sql, &Params::NONE));
     let mut all_here = Reader::new(&document.view);
-    assert_eq!(rows.unwrap(), all_here.query(sql, &Params::None).unwrap());
+    assert_eq!(rows.unwrap(), all_here.query(sql, &Params::NONE).unwrap());
     assert!(runs > 2, "{runs} runs");
 }
 
@@ -55,17 +55,17 @@ fn deep_statements_do_not_overflow_the_stack_of_a_worker() {
     let mut document = Document::new();
     document.query(&format!("select {}1", "1 + ".repeat(490)));
     let sql = format!("select {}1{}", "abs(".repeat(490), ")".repeat(490));
-    let _ = document.reader.query(&sql, &Params::None);
+    let _ = document.reader.query(&sql, &Params::NONE);
     for (open, close) in [("(select ", ")"), ("(", ")"), ("case when 1 then ", " end")] {
         for depth in [10, 50, 100, 200, 400, 2000] {
             let sql = format!("select {}1{}", open.repeat(depth), close.repeat(depth));
-            let _ = document.reader.query(&sql, &Params::None);
+            let _ = document.reader.query(&sql, &Params::NONE);
         }
     }
     for depth in [10, 50, 80, 100, 160, 240, 2000] {
         let nested = "select * from (".repeat(depth);
         let sql = format!("{nested}select 1{}", ")".repeat(depth));
-        let _ = document.reader.query(&sql, &Params::None);
+        let _ = document.reader.query(&sql, &Params::NONE);
     }
     let json = format!("select json('{}{}')", "[".repeat(1000), "]".repeat(1000));
     document.query(&json);

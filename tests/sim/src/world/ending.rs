@@ -1,27 +1,50 @@
-//! The end of a run: all settles, and all sides are compared.
+//! The end of a run: all settles, all sides are compared, and work goes on.
 
 use std::fmt::Write as _;
 
-use tidelog_client::{Handle, TabId};
+use tidelog_client::TabId;
+use tidelog_types::DocumentKey;
 
 use super::{DEVICES, SETTLE_MS, World};
-use crate::tab::SHARED;
+use crate::app::Wish;
+use crate::docs::Doc;
 
 /// How often all sides are compared before they are said to differ.
-const COMPARISONS_MAX: u32 = 3;
+const COMPARISONS_MAX: u32 = 5;
+/// How often a local document is handed over before that is said not to work.
+const HAND_OVERS_MAX: u32 = 5;
+/// Simulated milliseconds in which nothing happens, when nobody does anything.
+const REST_MS: u64 = 60_000;
+/// Messages over the net that this may take, other than signs of life.
+const REST_MESSAGES_MAX: u64 = 60;
 
 impl World {
+    pub(super) fn end(&mut self) -> Result<(), String> {
+        self.heal()?;
+        self.hand_over_all()?;
+        self.converge("after the faults")?;
+        self.go_on()?;
+        self.rest()?;
+        // What converged must also be what is on the disks.
+        for device in 0..DEVICES {
+            self.note(&format!("device {device}: power cut at the end"));
+            self.trouble(device);
+            self.cut_sockets(device);
+            self.devices[device].cut_power(&mut self.rng);
+            self.start_device(device)?;
+        }
+        self.converge("after a last power cut")?;
+        self.judge_all()
+    }
+
     /// Lets everything settle and compares all sides byte for byte.
     ///
-    /// A device may learn only now that its disk had no room a while ago: then it takes back what
-    /// it had shown and fetches it again, so they are compared once more.
-    pub(super) fn converge(&mut self, when: &str) -> Result<Vec<u8>, String> {
+    /// More than once: a device may bring in the first round what others see in the second, or
+    /// learn only now that its disk had no room a while ago, and fetch again what it had shown.
+    fn converge(&mut self, when: &str) -> Result<(), String> {
         let mut compared = Err(String::new());
         for _ in 0..COMPARISONS_MAX {
-            // Twice: a device may bring in the first round what others have to see in the second.
-            for _ in 0..2 {
-                self.sync_all(when)?;
-            }
+            self.sync_all(when)?;
             compared = self.compare(when);
             if compared.is_ok() {
                 break;
@@ -30,54 +53,153 @@ impl World {
         compared
     }
 
-    fn sync_all(&mut self, when: &str) -> Result<(), String> {
+    /// The server that has a document now.
+    fn host_of(&self, doc: Doc) -> Option<usize> {
+        let spec = self.docs.spec(doc);
+        let is_moved = || self.devices.iter().any(|device| device.moved.contains(&doc));
+        spec.host.or(spec.moves_to.filter(|_| is_moved()))
+    }
+
+    fn devices_of(&self, doc: Doc) -> Vec<usize> {
+        (0..DEVICES).filter(|device| self.docs.of(*device).contains(&doc)).collect()
+    }
+
+    /// What somebody began to hand over is handed over.
+    fn hand_over_all(&mut self) -> Result<(), String> {
+        self.settle("after the faults")?;
+        let docs = self.docs.clone();
         for device in 0..DEVICES {
-            let tab = self.any_tab(device)?;
-            let here = self.devices[device].tabs.get_mut(&tab).expect("BUG: found");
-            let sync = here.sync();
-            self.send_to_core(device, tab, vec![sync]);
+            for doc in self.devices[device].offered.clone() {
+                for _ in 0..HAND_OVERS_MAX {
+                    if self.devices[device].moved.contains(&doc) {
+                        break;
+                    }
+                    let tab = self.any_tab(device)?;
+                    let now_ms = self.now_ms;
+                    let open = self.tab(device, tab).hand_over(&docs, doc, now_ms);
+                    self.send_to_core(device, tab, vec![open]);
+                    self.settle("when a document was to be handed over")?;
+                }
+                if !self.devices[device].moved.contains(&doc) {
+                    return Err(format!("device {device} cannot hand {doc:?} over"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn sync_all(&mut self, when: &str) -> Result<(), String> {
+        for doc in self.docs.all() {
+            if self.host_of(doc).is_none() {
+                continue;
+            }
+            for device in self.devices_of(doc) {
+                let tab = self.any_tab(device)?;
+                let (must, now_ms) = (self.judge.confirmed(doc), self.now_ms);
+                let sync = self.tab(device, tab).sync(doc, must, now_ms);
+                self.send_to_core(device, tab, vec![sync]);
+            }
         }
         self.settle(when)
     }
 
-    fn compare(&mut self, when: &str) -> Result<Vec<u8>, String> {
-        let theirs = self.export_host(when)?;
-        for device in 0..DEVICES {
-            let ours = self.export(device, SHARED, when)?;
-            if ours != theirs {
-                let first = ours.iter().zip(&theirs).position(|(a, b)| a != b);
-                return Err(format!(
-                    "{when}, device {device} differs from the server: {} and {} bytes, first \
-                     difference at {first:?}",
-                    ours.len(),
-                    theirs.len(),
-                ));
+    fn compare(&mut self, when: &str) -> Result<(), String> {
+        for doc in self.docs.all() {
+            let Some(host) = self.host_of(doc) else { continue };
+            let theirs = self.export_host(host, doc, when)?;
+            for device in self.devices_of(doc) {
+                let ours = self.export(device, doc, when)?;
+                if ours != theirs {
+                    let first = ours.iter().zip(&theirs).position(|(a, b)| a != b);
+                    return Err(format!(
+                        "{when}, device {device} differs from the server in {}: {} and {} bytes, \
+                         first difference at {first:?}",
+                        self.docs.spec(doc).name,
+                        ours.len(),
+                        theirs.len(),
+                    ));
+                }
             }
         }
-        Ok(theirs)
+        Ok(())
     }
 
-    pub(super) fn export(
-        &mut self,
-        device: usize,
-        handle: Handle,
-        when: &str,
-    ) -> Result<Vec<u8>, String> {
+    /// When all is well again, work goes on: what tabs issue is confirmed.
+    fn go_on(&mut self) -> Result<(), String> {
+        self.note("work goes on");
+        let mut names = Vec::new();
+        for device in 0..DEVICES {
+            let tab = self.any_tab(device)?;
+            for doc in self.docs.of(device) {
+                for mutation in ["fold", "add"] {
+                    self.last_name += 1;
+                    let name = format!("m{}", self.last_name);
+                    let wish = Wish::new(mutation, &name, self.rng.next());
+                    let message = self.issue(device, tab, doc, wish, &name);
+                    self.send_to_core(device, tab, vec![message]);
+                    names.push(name);
+                }
+            }
+        }
+        self.converge("when work went on")?;
+        match names.iter().find(|name| !self.judge.is_confirmed(name)) {
+            Some(name) => Err(format!("{name} was issued when all was well, and is not confirmed")),
+            None => Ok(()),
+        }
+    }
+
+    /// When nobody does anything, nothing is sent to and fro.
+    fn rest(&mut self) -> Result<(), String> {
+        let before = self.net_messages;
+        self.pass(REST_MS)?;
+        let sent = self.net_messages - before;
+        if sent > REST_MESSAGES_MAX {
+            return Err(format!("{sent} messages went over the net, and nobody did anything"));
+        }
+        Ok(())
+    }
+
+    fn judge_all(&mut self) -> Result<(), String> {
+        for doc in self.docs.all() {
+            let host = self.host_of(doc);
+            let devices = self.devices_of(doc);
+            let file = match (host, devices.first()) {
+                (Some(host), _) => self.export_host(host, doc, "at the end")?,
+                (None, Some(device)) => self.export(*device, doc, "at the end")?,
+                (None, None) => continue,
+            };
+            let names = self.judge.judge_end(doc, host.is_none(), &file)?;
+            for device in devices {
+                for tab in self.devices[device].tabs.values() {
+                    self.judge.judge_rejections(device, doc, &tab.told_rejections)?;
+                    if tab.live.get(&doc).is_some_and(|live| *live != names) {
+                        return Err(format!(
+                            "a live query of device {device} shows other rows of {doc:?} than \
+                             there are",
+                        ));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn export(&mut self, device: usize, doc: Doc, when: &str) -> Result<Vec<u8>, String> {
         let tab = self.any_tab(device)?;
-        let here = self.devices[device].tabs.get_mut(&tab).expect("BUG: found");
-        let export = here.export(handle);
+        let now_ms = self.now_ms;
+        let export = self.tab(device, tab).export(doc, now_ms);
         self.send_to_core(device, tab, vec![export]);
         self.settle(when)?;
-        let file = self.devices[device].tabs[&tab].exported.clone();
+        let file = self.tab(device, tab).exported.get(&doc).cloned();
         file.ok_or_else(|| format!("{when}, device {device} gives no file"))
     }
 
-    pub(super) fn any_tab(&self, device: usize) -> Result<TabId, String> {
+    fn any_tab(&self, device: usize) -> Result<TabId, String> {
         let mut tabs = self.devices[device].tabs.keys();
         tabs.next().copied().ok_or_else(|| format!("device {device} has no tab"))
     }
 
-    pub(super) fn settle(&mut self, when: &str) -> Result<(), String> {
+    fn settle(&mut self, when: &str) -> Result<(), String> {
         let deadline = self.now_ms + SETTLE_MS;
         while !self.is_settled() {
             if self.now_ms > deadline || self.queue.is_empty() {
@@ -88,38 +210,35 @@ impl World {
         Ok(())
     }
 
-    pub(super) fn is_settled(&self) -> bool {
+    fn is_settled(&self) -> bool {
         let mut tabs = self.devices.iter().flat_map(|device| device.tabs.values());
         tabs.all(|tab| tab.unsettled.is_empty() && tab.confirming.is_empty())
     }
 
-    pub(super) fn unsettled(&self) -> String {
+    fn unsettled(&self) -> String {
         let mut text = String::new();
         for (device, here) in self.devices.iter().enumerate() {
             for (id, tab) in &here.tabs {
-                if !tab.unsettled.is_empty() || !tab.confirming.is_empty() {
-                    let _ = write!(
-                        text,
-                        "[device {device} tab {}: {:?} {:?}]",
-                        id.0,
-                        tab.unsettled.values().collect::<Vec<_>>(),
-                        tab.confirming.values().collect::<Vec<_>>()
-                    );
+                for asked in tab.unsettled.values() {
+                    let message = format!("{:?}", asked.message);
+                    let message: String = message.chars().take(60).collect();
+                    let _ = write!(text, "[device {device} tab {}: {message}]", id.0);
                 }
             }
         }
         text
     }
 
-    pub(super) fn export_host(&mut self, when: &str) -> Result<Vec<u8>, String> {
-        let mut done = self.host.export();
-        for _ in 0..10_000 {
-            if let Some(file) = done.exported.take() {
-                return Ok(file);
-            }
-            self.host_did(done);
-            done = self.host.flushed();
+    fn export_host(&mut self, host: usize, doc: Doc, when: &str) -> Result<Vec<u8>, String> {
+        let name = &self.docs.spec(doc).name;
+        let document = DocumentKey::new(name, "").map_err(|error| error.to_string())?;
+        self.exported = None;
+        let done = self.hosts[host].export(&document);
+        self.host_did(host, done);
+        let deadline = self.now_ms + SETTLE_MS;
+        while self.exported.is_none() && self.now_ms < deadline {
+            self.next_event()?;
         }
-        Err(format!("{when}, the server gives no file"))
+        self.exported.take().ok_or_else(|| format!("{when}, server {host} gives no file"))
     }
 }

@@ -1,22 +1,48 @@
-//! The net between the devices and the server.
+//! The net between the devices and the servers.
 
 use tidelog_client::{Input, SocketId};
 use tidelog_server::ConnId;
-use tidelog_sync::{decode_message, encode_message};
+use tidelog_sync::{FromRoom, FromServer, ToRoom, ToServer, decode_message, encode_message};
 
-use super::{Conn, Event, Wire, World, short};
-use crate::host::Done;
+use super::event::{Event, Wire};
+use super::{World, short};
+use crate::docs::url;
+
+/// One WebSocket.
+pub(super) struct Conn {
+    pub(super) device: usize,
+    pub(super) life: u64,
+    pub(super) socket: SocketId,
+    pub(super) host: usize,
+    host_life: u64,
+    /// What is sent up or down is lost, and nobody is told.
+    pub(super) silent_up: bool,
+    pub(super) silent_down: bool,
+    /// Milliseconds after which the client reads what has come.
+    pub(super) read_after_ms: u64,
+}
 
 impl World {
-    pub(super) fn open_socket(&mut self, device: usize, socket: SocketId) {
+    pub(super) fn open_socket(&mut self, device: usize, socket: SocketId, address: &str) {
         let life = self.devices[device].life;
-        if !self.host.is_up() || (self.faults && self.rng.once_in(5)) {
+        let host = (0..self.hosts.len()).find(|host| address.starts_with(&url(*host)));
+        let host = host.expect("BUG: no such server");
+        if !self.hosts[host].is_up() || (self.faults && self.rng.once_in(5)) {
             return self.schedule(20, Event::SocketDown { device, life, socket });
         }
         self.last_conn += 1;
         let conn = self.last_conn;
-        let host_life = self.host.life;
-        self.conns.insert(conn, Conn { device, life, socket, host_life, silent: false });
+        let here = Conn {
+            device,
+            life,
+            socket,
+            host,
+            host_life: self.hosts[host].life,
+            silent_up: false,
+            silent_down: false,
+            read_after_ms: 0,
+        };
+        self.conns.insert(conn, here);
         self.devices[device].sockets.insert(socket, conn);
         let delay = self.rng.below(60);
         self.schedule(delay, Event::SocketUp { conn });
@@ -30,68 +56,97 @@ impl World {
         }
     }
 
-    /// Sends over the net, where a message may come twice.
-    pub(super) fn carry_far(
-        &mut self,
-        conn: u64,
-        wire: Wire,
-        bytes: &[u8],
-        event: impl Fn(Vec<u8>) -> Event,
-    ) {
-        if self.conns.get(&conn).is_none_or(|conn| conn.silent) {
+    /// How often a message arrives: over the net it may come twice. What makes a document does not,
+    /// since no connection brings a message twice, and nobody repeats that one on another.
+    fn times(&mut self) -> u32 {
+        if self.faults && self.rng.once_in(20) { 2 } else { 1 }
+    }
+
+    pub(super) fn send_up(&mut self, conn: u64, bytes: &[u8]) {
+        if self.conns.get(&conn).is_none_or(|conn| conn.silent_up) {
             return;
         }
-        let times = if self.faults && self.rng.once_in(20) { 2 } else { 1 };
-        for _ in 0..times {
-            self.carry(wire, self.net_ms_max, event(bytes.to_vec()));
+        let is_seed =
+            matches!(decode_message(bytes), Ok(ToServer::About { body: ToRoom::Seed { .. }, .. }));
+        for _ in 0..if is_seed { 1 } else { self.times() } {
+            let event = Event::ToServer { conn, bytes: bytes.to_vec() };
+            self.carry(Wire::ToServer(conn), self.swarm.net_ms_max, event);
+        }
+    }
+
+    pub(super) fn send_down(
+        &mut self,
+        host: usize,
+        sent: Vec<(ConnId, FromServer)>,
+        closed: Vec<ConnId>,
+    ) {
+        for (ConnId(conn), message) in sent {
+            let Some(to) = self.conns.get(&conn) else { continue };
+            if to.silent_down || to.host_life != self.hosts[host].life {
+                continue;
+            }
+            let slow = to.read_after_ms;
+            let bytes = encode_message(&message);
+            self.net_messages += u64::from(!matches!(message, FromServer::Pong));
+            let is_seed = matches!(message, FromServer::About { body: FromRoom::SeedWanted, .. });
+            for _ in 0..if is_seed { 1 } else { self.times() } {
+                let delay = slow + self.rng.below(self.swarm.net_ms_max + 1);
+                let event = Event::FromServer { conn, bytes: bytes.clone() };
+                self.carry_in(Wire::FromServer(conn), delay, event);
+            }
+        }
+        for ConnId(conn) in closed {
+            self.cut(conn);
         }
     }
 
     pub(super) fn cut(&mut self, conn: u64) {
         let Some(cut) = self.conns.remove(&conn) else { return };
-        self.devices[cut.device].sockets.remove(&cut.socket);
-        self.schedule(
-            1,
-            Event::SocketDown { device: cut.device, life: cut.life, socket: cut.socket },
-        );
-        self.schedule(1, Event::HostLeft { conn });
+        let Conn { device, life, socket, host, .. } = cut;
+        self.devices[device].sockets.remove(&socket);
+        self.schedule(1, Event::SocketDown { device, life, socket });
+        self.schedule(1, Event::HostLeft { host, conn });
+    }
+
+    /// A device closes a connection, or is gone.
+    pub(super) fn hang_up(&mut self, conn: u64) {
+        if let Some(Conn { host, .. }) = self.conns.remove(&conn) {
+            self.schedule(1, Event::HostLeft { host, conn });
+        }
     }
 
     pub(super) fn cut_sockets(&mut self, device: usize) {
-        for (_, conn) in std::mem::take(&mut self.devices[device].sockets) {
-            self.conns.remove(&conn);
-            self.schedule(1, Event::HostLeft { conn });
+        for conn in std::mem::take(&mut self.devices[device].sockets).into_values() {
+            self.hang_up(conn);
         }
     }
 
     pub(super) fn host_hears(&mut self, conn: u64, bytes: &[u8]) {
-        let Some(from) = self.conns.get(&conn).filter(|from| !from.silent) else { return };
-        if from.host_life != self.host.life {
+        let Some(from) = self.conns.get(&conn).filter(|from| !from.silent_up) else { return };
+        let host = from.host;
+        if from.host_life != self.hosts[host].life {
             return;
         }
-        let Ok(message) = decode_message(bytes) else {
+        let Ok(message) = decode_message::<ToServer>(bytes) else {
             return self.note(&format!("connection {conn}: not a message"));
         };
-        self.note(&short(&format!("server hears {conn} {message:?}")));
-        let done = self.host.hear(ConnId(conn), message);
-        self.host_did(done);
+        self.net_messages += u64::from(!matches!(message, ToServer::Ping));
+        self.note(&format!("server {host} hears {conn} {}", short(&message)));
+        let done = self.hosts[host].hear(ConnId(conn), message);
+        self.host_did(host, done);
     }
 
-    pub(super) fn host_did(&mut self, done: Done) {
-        for (ConnId(conn), message) in done.sent {
-            let bytes = encode_message(&message);
-            self.carry_far(conn, Wire::FromServer(conn), &bytes, |bytes| Event::FromServer {
-                conn,
-                bytes,
-            });
+    pub(super) fn device_hears(&mut self, conn: u64, bytes: Vec<u8>) {
+        let Some(to) = self.conns.get(&conn).filter(|to| !to.silent_down) else { return };
+        let (device, socket, life) = (to.device, to.socket, to.life);
+        if self.devices[device].life != life {
+            return;
         }
-        for ConnId(conn) in done.closed {
-            self.cut(conn);
+        if self.verbose {
+            let message = decode_message::<FromServer>(&bytes);
+            let message = message.map(|message| short(&message));
+            self.note(&format!("{device} hears {message:?}"));
         }
-        if done.flushes {
-            let delay = self.flush_ms();
-            let life = self.host.life;
-            self.schedule(delay, Event::HostFlushed { life });
-        }
+        self.step_core(device, Input::FromServer { socket, bytes });
     }
 }

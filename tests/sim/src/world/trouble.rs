@@ -1,221 +1,205 @@
-//! What tabs do, and what goes wrong meanwhile.
+//! What goes wrong.
 
-use tidelog_client::{Input, TabId};
+use tidelog_client::TabId;
 
-use super::{DEVICES, Event, World};
-use crate::judge::Document;
-use crate::tab::{OWN, SHARED};
+use super::event::Event;
+use super::{DEVICES, World};
+use crate::device::fail_soon;
+use crate::swarm::Trouble;
 
 impl World {
-    pub(super) fn act(&mut self) -> Result<(), String> {
-        let device = usize::try_from(self.rng.below(DEVICES as u64)).expect("BUG: small");
-        if self.rng.once_in(4) {
-            return self.go_wrong(device);
-        }
-        let tabs: Vec<TabId> = self.devices[device].tabs.keys().copied().collect();
-        if let Some(tab) = self.rng.pick(&tabs) {
-            self.ask(device, tab);
-        }
-        Ok(())
+    /// Something has just gone wrong on a device.
+    pub(super) fn trouble(&mut self, device: usize) {
+        self.trouble_for(device, 0);
     }
 
-    /// A tab asks for this and that.
-    fn ask(&mut self, device: usize, tab: TabId) {
-        let mut messages = Vec::new();
-        for _ in 0..=self.rng.below(3) {
-            let what = self.rng.below(10);
-            let connected = self.rng.once_in(2);
-            let name = format!("m{}", self.last_name + 1);
-            let claim = self.rng.below(12);
-            let own = self.rng.once_in(4);
-            let (handle, document) =
-                if own { (OWN, Document::Own) } else { (SHARED, Document::Shared) };
-            let now_ms = self.now_ms;
-            let tab = self.devices[device].tabs.get_mut(&tab).expect("BUG: listed");
-            let mutation = match what {
-                0..=2 => "add",
-                3 | 4 => "bump",
-                5 | 6 => "claim",
-                7 => {
-                    messages.push(tab.query(handle));
-                    continue;
-                }
-                8 => {
-                    messages.push(tab.sync());
-                    continue;
-                }
-                _ => {
-                    messages.push(tab.set_connected(connected));
-                    continue;
-                }
-            };
-            messages.push(tab.mutate(handle, mutation, &name, claim, now_ms));
-            self.last_name += 1;
-            self.judge.issued(&name, device, document, mutation == "bump");
-        }
-        self.send_to_core(device, tab, messages);
+    fn trouble_for(&mut self, device: usize, ms: u64) {
+        let here = &mut self.devices[device];
+        here.trouble_ms = here.trouble_ms.max(self.now_ms + ms);
     }
 
     pub(super) fn go_wrong(&mut self, device: usize) -> Result<(), String> {
-        match self.rng.below(10) {
-            9 if self.devices[device].is_open() => {
-                self.note(&format!("device {device}: the disk is full"));
-                self.devices[device].fill_disk();
-                let (life, delay) = (self.devices[device].life, self.rng.below(5_000));
-                self.schedule(delay, Event::RoomAgain { device, life });
-            }
-            0 => {
+        let host = self.rng.index(self.hosts.len());
+        let trouble = self.rng.pick(&self.swarm.troubles).expect("BUG: time always passes");
+        match trouble {
+            Trouble::OpenTab => {
                 self.note(&format!("device {device}: a tab more"));
                 self.open_tab(device);
             }
-            1 => self.close_tab(device),
-            2 => {
-                // Most cores shall leave something on its way.
-                let tabs: Vec<TabId> = self.devices[device].tabs.keys().copied().collect();
-                tabs.into_iter().for_each(|tab| self.ask(device, tab));
-                for _ in 0..self.rng.below(30) {
-                    self.next_event()?;
-                }
-                self.note(&format!("device {device}: the core is killed"));
-                self.kill_core(device);
+            Trouble::CloseTab => {
+                self.trouble(device);
+                self.close_tab(device);
             }
-            3 => {
+            Trouble::KillCore => self.let_core_die(device, false)?,
+            Trouble::SecondCore => self.let_core_die(device, true)?,
+            Trouble::PowerCut => {
                 self.note(&format!("device {device}: power cut"));
+                self.trouble(device);
                 self.cut_sockets(device);
                 self.devices[device].cut_power(&mut self.rng);
                 let delay = self.rng.below(3_000);
                 self.schedule(delay, Event::StartDevice { device });
             }
-            4 if self.host.is_up() => {
-                self.note("server: power cut");
-                self.host.cut_power(&mut self.rng);
-                let conns: Vec<u64> = self.conns.keys().copied().collect();
-                for conn in conns {
+            Trouble::DeviceFull if self.devices[device].is_open() => {
+                self.note(&format!("device {device}: the disk is full"));
+                let (life, delay) = (self.devices[device].life, self.rng.below(5_000));
+                self.trouble_for(device, delay);
+                self.devices[device].fill_disk();
+                self.schedule(delay, Event::RoomAgain { device, life });
+            }
+            Trouble::DeviceFails if self.devices[device].is_open() => {
+                self.note(&format!("device {device}: the disk fails soon"));
+                fail_soon(&self.devices[device].disk, &mut self.rng);
+            }
+            Trouble::FrozenLender if self.devices[device].page_server.is_some() => {
+                let delay = self.rng.below(20_000);
+                self.note(&format!("device {device}: the lender is frozen for {delay} ms"));
+                self.trouble_for(device, delay);
+                let here = &mut self.devices[device];
+                here.frozen_until_ms = here.frozen_until_ms.max(self.now_ms + delay);
+                self.schedule(delay, Event::Thaw { device });
+            }
+            Trouble::ServerPowerCut if self.hosts[host].is_up() => {
+                self.note(&format!("server {host}: power cut"));
+                self.hosts[host].cut_power(&mut self.rng);
+                for conn in self.conns_of(host) {
                     self.cut(conn);
                 }
                 let delay = self.rng.below(3_000);
-                self.schedule(delay, Event::StartHost);
+                self.schedule(delay, Event::StartHost { host });
             }
-            5 | 6 => {
-                let conns: Vec<u64> = self.conns.keys().copied().collect();
-                if let Some(conn) = self.rng.pick(&conns) {
+            Trouble::ServerFull if self.hosts[host].is_up() => {
+                self.note(&format!("server {host}: the disk is full"));
+                self.hosts[host].disk.set_full(true);
+                let (life, delay) = (self.hosts[host].life, self.rng.below(5_000));
+                self.schedule(delay, Event::HostHasRoom { host, life });
+            }
+            Trouble::ServerFails if self.hosts[host].is_up() => {
+                self.note(&format!("server {host}: the disk fails soon"));
+                fail_soon(&self.hosts[host].disk, &mut self.rng);
+            }
+            Trouble::Retire => {
+                let nth = self.rng.index(3);
+                if self.hosts[host].retire(nth) {
+                    self.note(&format!("server {host}: a room is empty and leaves"));
+                }
+            }
+            Trouble::Cut => {
+                if let Some(conn) = self.any_conn() {
                     self.note(&format!("connection {conn} is cut"));
                     self.cut(conn);
                 }
             }
-            7 => {
-                let conns: Vec<u64> = self.conns.keys().copied().collect();
-                if let Some(conn) = self.rng.pick(&conns) {
-                    self.note(&format!("connection {conn} falls silent"));
-                    self.conns.get_mut(&conn).expect("BUG: listed").silent = true;
+            Trouble::Silence | Trouble::OneWaySilence => {
+                let (up, down) = match (trouble, self.rng.once_in(2)) {
+                    (Trouble::Silence, _) => (true, true),
+                    (_, up) => (up, !up),
+                };
+                if let Some(conn) = self.any_conn() {
+                    self.note(&format!("connection {conn} falls silent: {up} {down}"));
+                    let here = self.conns.get_mut(&conn).expect("BUG: listed");
+                    here.silent_up |= up;
+                    here.silent_down |= down;
+                }
+            }
+            Trouble::SlowReader => {
+                let delay = self.rng.below(3_000);
+                if let Some(conn) = self.any_conn() {
+                    self.note(&format!("connection {conn} is read {delay} ms late"));
+                    self.conns.get_mut(&conn).expect("BUG: listed").read_after_ms = delay;
                 }
             }
             _ => {
                 let jump = self.rng.below(40_000);
                 self.note(&format!("{jump} ms pass"));
-                let until = self.now_ms + jump;
-                while self.next_at().is_some_and(|at| at <= until) {
-                    self.next_event()?;
-                }
-                self.now_ms = self.now_ms.max(until);
+                self.pass(jump)?;
             }
         }
         Ok(())
     }
 
-    pub(super) fn close_tab(&mut self, device: usize) {
-        let tabs: Vec<TabId> = self.devices[device].tabs.keys().copied().collect();
-        let Some(tab) = self.rng.pick(&tabs) else { return };
-        self.note(&format!("device {device}: tab {} is closed", tab.0));
-        self.devices[device].tabs.remove(&tab);
-        if self.devices[device].tabs.is_empty() {
-            // The core goes with its last tab; a new one opens the app again later.
-            self.cut_sockets(device);
-            let here = &mut self.devices[device];
-            here.core = None;
-            here.life += 1;
-            here.drop_page_server();
-            let delay = self.rng.below(2_000);
-            self.schedule(delay, Event::StartDevice { device });
-            return;
-        }
-        self.step_core(device, Input::TabClosed { tab });
-        if self.devices[device].page_server.as_ref().is_some_and(|lent| lent.tab == tab) {
-            self.devices[device].drop_page_server();
-            let life = self.devices[device].life;
-            let delay = 5 + self.rng.below(25);
-            self.schedule(delay, Event::Lend { device, life });
-        }
+    fn any_conn(&mut self) -> Option<u64> {
+        let conns: Vec<u64> = self.conns.keys().copied().collect();
+        self.rng.pick(&conns)
     }
 
-    pub(super) fn kill_core(&mut self, device: usize) {
-        if self.devices[device].core.is_none() {
-            return;
+    fn conns_of(&self, host: usize) -> Vec<u64> {
+        let of_host = self.conns.iter().filter(|(_, conn)| conn.host == host);
+        of_host.map(|(conn, _)| *conn).collect()
+    }
+
+    /// The core is killed; or another one takes over while the page server lives on and still has
+    /// what the first one asked on its way.
+    fn let_core_die(&mut self, device: usize, page_server_lives: bool) -> Result<(), String> {
+        // Most cores shall leave something on its way.
+        let tabs: Vec<TabId> = self.devices[device].tabs.keys().copied().collect();
+        tabs.into_iter().for_each(|tab| self.ask(device, tab));
+        for _ in 0..self.rng.below(30) {
+            self.next_event()?;
         }
+        if self.devices[device].core.is_none() {
+            return Ok(());
+        }
+        self.note(&format!("device {device}: the core is killed"));
+        self.trouble(device);
         self.cut_sockets(device);
-        self.devices[device].drop_page_server();
+        if !page_server_lives {
+            self.devices[device].drop_page_server();
+        }
         self.devices[device].start_core(&mut self.rng);
         let life = self.devices[device].life;
         let tabs: Vec<TabId> = self.devices[device].tabs.keys().copied().collect();
         for tab in tabs {
-            let here = self.devices[device].tabs.get_mut(&tab).expect("BUG: listed");
-            here.is_unaware = true;
+            self.tab(device, tab).port.is_dead = true;
             // Each sees it in its own time: a busy one long after the others have gone on.
             let delay_max = if self.rng.once_in(2) { 4_000 } else { 50 };
             let delay = self.rng.below(delay_max);
             self.schedule(delay, Event::TabNotices { device, life, tab });
         }
-    }
-
-    pub(super) fn tab_notices(&mut self, device: usize, life: u64, tab: TabId) {
-        let here = &mut self.devices[device];
-        let Some(unaware) = here.tabs.get_mut(&tab).filter(|_| here.life == life) else { return };
-        unaware.is_unaware = false;
-        let messages = unaware.open_again();
-        self.send_to_core(device, tab, messages);
-        self.reach(device, tab);
-        let delay = self.rng.below(50);
-        self.schedule(delay, Event::Lend { device, life });
-    }
-
-    pub(super) fn start_device(&mut self, device: usize) -> Result<(), String> {
-        if self.devices[device].core.is_some() {
-            return Ok(());
+        if let Some((server, _)) = self.devices[device].take_page_server_over() {
+            self.lent(device, server);
         }
-        self.devices[device].start_core(&mut self.rng);
-        self.open_tab(device);
-        let life = self.devices[device].life;
-        self.schedule(1, Event::Lend { device, life });
         Ok(())
     }
 
-    pub(super) fn open_tab(&mut self, device: usize) {
-        if self.devices[device].core.is_none() {
-            return;
-        }
-        let prefix = (device as u64) << 16 | self.devices[device].life;
-        let tab = self.devices[device].new_tab(prefix, self.release);
-        let messages = self.devices[device].tabs.get_mut(&tab).expect("BUG: made it").open();
-        self.send_to_core(device, tab, messages);
-        // Every tab offers to lend. Others may have closed before they saw that a core had died.
-        let life = self.devices[device].life;
-        self.schedule(50, Event::Lend { device, life });
-    }
-
+    /// Nothing goes wrong any more: all are back, and reach each other.
     pub(super) fn heal(&mut self) -> Result<(), String> {
         self.note("nothing goes wrong any more");
-        if !self.host.is_up() {
-            self.host.start(&mut self.rng)?;
+        self.faults = false;
+        for host in 0..self.hosts.len() {
+            self.hosts[host].disk.set_full(false);
+            if !self.hosts[host].is_up() {
+                self.hosts[host].start(&mut self.rng)?;
+            }
+        }
+        for conn in self.conns.values_mut() {
+            conn.read_after_ms = 0;
         }
         for device in 0..DEVICES {
             self.start_device(device)?;
-            self.devices[device].disk.set_capacity(None);
-            let tabs: Vec<TabId> = self.devices[device].tabs.keys().copied().collect();
-            for tab in tabs {
-                let back = self.devices[device].tabs[&tab].set_connected(true);
-                self.send_to_core(device, tab, vec![back]);
-            }
+            self.devices[device].disk.set_full(false);
+            self.devices[device].frozen_until_ms = 0;
+            self.thaw(device);
+            self.open_all(device);
         }
         Ok(())
+    }
+
+    /// Every tab has every document of its device open, and wants to be connected.
+    fn open_all(&mut self, device: usize) {
+        let (docs, now_ms) = (self.docs.clone(), self.now_ms);
+        let tabs: Vec<TabId> = self.devices[device].tabs.keys().copied().collect();
+        for tab in tabs {
+            let mut messages = Vec::new();
+            for doc in docs.of(device) {
+                let online = self.devices[device].moved.contains(&doc);
+                let here = self.tab(device, tab);
+                if !here.held.contains_key(&doc) {
+                    messages.extend(here.open(&docs, doc, online, now_ms));
+                }
+                messages.extend(self.tab(device, tab).set_connected(doc, true));
+            }
+            self.send_to_core(device, tab, messages);
+        }
     }
 }

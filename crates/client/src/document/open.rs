@@ -1,0 +1,264 @@
+//! A document that is there: which side this device is for it, and its record.
+
+use tidelog_document::{Authority, Doctype, DoctypeHash, OwnTimeline, Replica};
+use tidelog_pages::OpenedDocument;
+use tidelog_sqlite::{Reader, View};
+use tidelog_sync::{Sender, codec};
+use tidelog_types::limits::Limits;
+use tidelog_types::{ErrorCode, JournalId, Life, Lineage, Lsn, Pgid, Position};
+
+use super::{Context, Document, State};
+use crate::protocol::CallFailure;
+use crate::record::Record;
+
+/// A document that is there.
+pub(super) struct Open {
+    pub role: Role,
+    pub record: Record,
+    /// Whether it was read anew, and may have forgotten doctypes of tabs that hold it. With the
+    /// next request that is mended: what could not be written is not tried over and over by
+    /// itself.
+    pub is_unadopted: bool,
+    /// Something of this copy is lost, or nothing proves that it is whole.
+    pub is_incomplete: bool,
+    /// Storage entries before this LSN are on the disk.
+    pub storage_durable: Lsn,
+}
+
+/// Which side this device is for the document.
+pub(super) enum Role {
+    /// There is no server: this device decides.
+    Local(Box<Authority>),
+    /// A server decides.
+    Synced(Box<Synced>),
+}
+
+/// The side that follows, and how far its timeline has come.
+pub(super) struct Synced {
+    pub replica: Replica,
+    /// Timeline frames before this LSN are on the disk.
+    pub durable: Lsn,
+    pub sender: Sender,
+}
+
+impl Synced {
+    /// A replica whose timeline is on the disk up to `durable`.
+    pub fn new(replica: Replica, durable: Lsn) -> Self {
+        let sender = Sender::new(replica.undecided().start());
+        Self { replica, durable, sender }
+    }
+
+    /// Another timeline took the place of the one before: nothing of it is on the disk.
+    pub fn begin_timeline(&mut self) {
+        self.durable = Lsn::FIRST;
+        self.sender = Sender::new(Lsn::FIRST);
+    }
+}
+
+impl Open {
+    /// A document as the store has it.
+    pub fn from_store(
+        state: OpenedDocument,
+        life: Life,
+        limits: &Limits,
+    ) -> Result<Self, CallFailure> {
+        let record = match codec::decode::<Record>(&state.record) {
+            Ok(record) => record,
+            Err(_) if state.is_incomplete => return Err(CallFailure::damaged_copy()),
+            Err(_) => {
+                return Err(CallFailure::new(
+                    ErrorCode::NewerFormat,
+                    "this copy was written by a release that this one cannot read: load the \
+                     newer release of the app; nothing was touched",
+                ));
+            }
+        };
+        let view = new_view(state.db_pages, limits);
+        view.fill(state.first_page.into_iter().map(|page| (Pgid(1), page)).collect());
+        let role = match (&record.server, state.timeline, state.storage) {
+            (None, _, Some(position)) => {
+                let lives = record.lives.clone();
+                Role::Local(Box::new(Authority::new(view, position, lives, life)))
+            }
+            (Some(_), Some(timeline), base) => {
+                let head = timeline.range.end();
+                let (journal, lives) = (timeline.journal, record.lives.clone());
+                let replica = Replica::open(
+                    view,
+                    base,
+                    OwnTimeline { journal, head, lives, life },
+                    timeline.frames,
+                    record.kept,
+                    record.doctypes_by_hash(),
+                    record.newest,
+                );
+                Role::Synced(Box::new(Synced::new(replica, head)))
+            }
+            _ => {
+                assert!(state.is_incomplete, "BUG: a document without its journals");
+                return Err(CallFailure::damaged_copy());
+            }
+        };
+        Ok(Self {
+            role,
+            record,
+            is_unadopted: true,
+            is_incomplete: state.is_incomplete,
+            storage_durable: state.storage.map_or(Lsn::FIRST, |position| position.next),
+        })
+    }
+
+    /// A document that begins, local or not as its record says, with this journal.
+    pub fn begin(record: Record, journal: JournalId, life: Life, limits: &Limits) -> Self {
+        let view = new_view(0, limits);
+        let role = if record.server.is_none() {
+            let (start, lives) = (Position::start_of(journal), Lineage::default());
+            Role::Local(Box::new(Authority::new(view, start, lives, life)))
+        } else {
+            Role::Synced(Box::new(Synced::begin(view, None, &record, journal, life)))
+        };
+        Self {
+            role,
+            record,
+            is_unadopted: false,
+            is_incomplete: false,
+            storage_durable: Lsn::FIRST,
+        }
+    }
+
+    pub fn view(&self) -> &View {
+        match &self.role {
+            Role::Local(authority) => authority.view(),
+            Role::Synced(synced) => synced.replica.view(),
+        }
+    }
+
+    /// The connection for queries, which see this time as now.
+    pub fn reader_at(&mut self, now_ms: u64) -> &mut Reader {
+        self.view().set_now(now_ms);
+        match &mut self.role {
+            Role::Local(authority) => authority.reader(),
+            Role::Synced(synced) => synced.replica.reader(),
+        }
+    }
+
+    /// Who wrote the journal that this device writes.
+    pub fn lives(&self) -> &Lineage {
+        match &self.role {
+            Role::Local(authority) => authority.lives(),
+            Role::Synced(synced) => synced.replica.lives(),
+        }
+    }
+
+    /// What is visible of the storage journal; `None` before the first entry of a server.
+    pub fn base(&self) -> Option<Position> {
+        match &self.role {
+            Role::Local(authority) => Some(authority.position()),
+            Role::Synced(synced) => synced.replica.base(),
+        }
+    }
+
+    /// The first storage LSN that is not visible.
+    pub fn visible(&self) -> Lsn {
+        self.base().map_or(Lsn::FIRST, |position| position.next)
+    }
+
+    pub fn synced_mut(&mut self) -> Option<&mut Synced> {
+        match &mut self.role {
+            Role::Synced(synced) => Some(synced),
+            Role::Local(_) => None,
+        }
+    }
+
+    /// Keeps the doctypes that are needed in the record, no more: the newest, those of frames and
+    /// handles. Says whether that changed it.
+    pub fn record_doctype(&mut self, doctype: &Doctype, held: &[DoctypeHash]) -> bool {
+        let record = &mut self.record;
+        let before = record.clone();
+        let newest = record.doctype(record.newest).expect("BUG: a record without its doctype");
+        if doctype.succeeds(newest) {
+            record.newest = doctype.hash();
+        }
+        if record.doctype(doctype.hash()).is_none() {
+            record.doctypes.push(doctype.clone());
+        }
+        let mut needed = match &self.role {
+            Role::Synced(synced) => synced.replica.doctypes_in_use(),
+            Role::Local(_) => Vec::new(),
+        };
+        needed.push(record.newest);
+        needed.extend(held);
+        needed.push(doctype.hash());
+        record.doctypes.retain(|doctype| needed.contains(&doctype.hash()));
+        *record != before
+    }
+}
+
+impl Synced {
+    /// A replica over these pages with a timeline that begins here.
+    pub fn begin(
+        view: View,
+        base: Option<Position>,
+        record: &Record,
+        journal: JournalId,
+        life: Life,
+    ) -> Self {
+        let (head, lives) = (Lsn::FIRST, Lineage::default());
+        let start = OwnTimeline { journal, head, lives, life };
+        let (doctypes, newest) = (record.doctypes_by_hash(), record.newest);
+        let replica = Replica::open(view, base, start, Vec::new(), Lsn::FIRST, doctypes, newest);
+        Self::new(replica, Lsn::FIRST)
+    }
+}
+
+/// A view of a base of `db_pages` pages, none of them in memory yet.
+fn new_view(db_pages: u32, limits: &Limits) -> View {
+    View::new(limits.pool_pages_max, db_pages).with_limits(*limits)
+}
+
+impl Document {
+    pub(super) fn open_mut(&mut self) -> Option<&mut Open> {
+        match &mut self.state {
+            State::Open(open) => Some(open),
+            _ => None,
+        }
+    }
+
+    pub(super) fn synced(&self) -> Option<&Synced> {
+        match &self.open()?.role {
+            Role::Synced(synced) => Some(synced),
+            Role::Local(_) => None,
+        }
+    }
+
+    pub(super) fn replica(&self) -> Option<&Replica> {
+        self.synced().map(|synced| &synced.replica)
+    }
+
+    /// The store says where the document stands.
+    pub(crate) fn opened(&mut self, state: Option<OpenedDocument>, ctx: &Context<'_>) {
+        if self.is_loaded() {
+            return;
+        }
+        let Some(mut state) = state else {
+            self.state = State::Absent;
+            return;
+        };
+        self.recorded.extend(std::mem::take(&mut state.calls));
+        let frames = state.timeline.iter().flat_map(|timeline| &timeline.frames);
+        self.recorded.extend(frames.map(|frame| (frame.call, frame.lsn)));
+        self.state = match Open::from_store(state, ctx.life, &ctx.settings.limits) {
+            Ok(mut open) => {
+                if open.is_incomplete {
+                    self.error = Some(CallFailure::damaged_copy());
+                }
+                if let Role::Synced(synced) = &mut open.role {
+                    let doctypes = self.doctypes_of_handles();
+                    doctypes.into_iter().for_each(|doctype| synced.replica.learn(doctype));
+                }
+                State::Open(Box::new(open))
+            }
+            Err(failure) => State::Broken(failure),
+        };
+    }
+}

@@ -1,0 +1,165 @@
+//! Pages on their way from the page server, and who waits for them.
+
+use std::collections::BTreeSet;
+
+use tidelog_pages::{StorageEntry, StoreRequest, Urgency};
+use tidelog_sqlite::View;
+use tidelog_types::{DocumentKey, Page, Pgid, SortedMap};
+
+use super::Context;
+
+/// Reads that the page server has not answered, and the faults that wait for them.
+#[derive(Default)]
+pub(super) struct Reads {
+    front: Option<Fault>,
+    back: Option<Fault>,
+    under_way: SortedMap<u64, Read>,
+    /// Pages that this device has lost.
+    damaged: BTreeSet<Pgid>,
+}
+
+/// Who waits for pages.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum For {
+    /// The request at the front of the queue.
+    Front,
+    /// What nobody waits for in particular.
+    Background,
+}
+
+/// A page that somebody waits for.
+struct Fault {
+    request: u64,
+    /// Which fault of one run it is, from 0.
+    kth: u32,
+}
+
+struct Read {
+    urgency: Urgency,
+    pgids: Vec<Pgid>,
+    /// The page server had too much of ours to do: it is to be asked again.
+    is_refused: bool,
+    /// Pages that were written meanwhile: what is on its way may be older.
+    stale: BTreeSet<Pgid>,
+}
+
+impl Read {
+    fn ask(&self, request: u64, document: &DocumentKey) -> StoreRequest {
+        let (document, pgids) = (document.clone(), self.pgids.clone());
+        StoreRequest::Read { request, urgency: self.urgency, document, pgids }
+    }
+}
+
+impl Reads {
+    fn fault(&mut self, who: For) -> &mut Option<Fault> {
+        match who {
+            For::Front => &mut self.front,
+            For::Background => &mut self.back,
+        }
+    }
+
+    /// Whether anybody's run met a fault and is to be run again.
+    pub fn has_faults(&self) -> bool {
+        self.front.is_some() || self.back.is_some()
+    }
+
+    /// How many faults the run has met so far; `None` while its pages are on their way.
+    pub fn faults_met(&mut self, who: For) -> Option<u32> {
+        match self.fault(who) {
+            Some(Fault { request, kth }) => {
+                let (request, kth) = (*request, *kth);
+                (!self.under_way.contains_key(&request)).then_some(kth + 1)
+            }
+            None => Some(0),
+        }
+    }
+
+    /// The run is over, or begins anew.
+    pub fn forget_fault(&mut self, who: For) {
+        *self.fault(who) = None;
+    }
+
+    /// Asks for the pages around the `kth` fault of a run. Says no if nothing of it can be had.
+    pub fn fetch(
+        &mut self,
+        who: For,
+        pgids: Vec<Pgid>,
+        kth: u32,
+        document: &DocumentKey,
+        ctx: &mut Context<'_>,
+    ) -> bool {
+        if pgids.is_empty() {
+            return false;
+        }
+        let urgency = match who {
+            For::Front => Urgency::User,
+            For::Background => Urgency::Background,
+        };
+        let request = ctx.store.next_request();
+        let read = Read { urgency, pgids, is_refused: false, stale: BTreeSet::new() };
+        ctx.store.ask(read.ask(request, document), ctx.out);
+        self.under_way.insert(request, read);
+        *self.fault(who) = Some(Fault { request, kth });
+        true
+    }
+
+    /// Pages that were asked for: those that are still what was asked for go into `view`.
+    pub fn came(
+        &mut self,
+        request: u64,
+        pages: Vec<(Pgid, Page)>,
+        last: bool,
+        view: Option<&View>,
+    ) {
+        let Some(read) = self.under_way.get(&request) else { return };
+        let fresh = pages.into_iter().filter(|(pgid, _)| !read.stale.contains(pgid)).collect();
+        if let Some(view) = view {
+            view.fill(fresh);
+        }
+        if last {
+            self.under_way.remove(&request);
+        }
+    }
+
+    /// A read has ended, since these pages are damaged.
+    pub fn damaged(&mut self, request: u64, pgids: &[Pgid]) {
+        self.under_way.remove(&request);
+        self.damaged.extend(pgids);
+    }
+
+    /// Whether one of these pages is lost on this device.
+    pub fn has_lost(&self, pgids: &[Pgid]) -> bool {
+        pgids.iter().any(|pgid| self.damaged.contains(pgid))
+    }
+
+    /// These pages are written: what is on its way of them is old.
+    pub fn written(&mut self, entry: &StorageEntry) {
+        for read in self.under_way.values_mut() {
+            read.stale.extend(entry.set.pages.keys());
+        }
+        self.damaged.retain(|pgid| !entry.set.pages.contains_key(pgid));
+    }
+
+    /// The page server does not take this read in before it has answered another one.
+    pub fn refused(&mut self, request: u64) {
+        if let Some(read) = self.under_way.get_mut(&request) {
+            read.is_refused = true;
+        }
+    }
+
+    /// The page server has answered another read: asks again for those that were refused.
+    pub fn ask_refused_again(&mut self, document: &DocumentKey, ctx: &mut Context<'_>) {
+        for (request, read) in self.under_way.iter_mut().filter(|(_, read)| read.is_refused) {
+            read.is_refused = false;
+            ctx.store.ask(read.ask(*request, document), ctx.out);
+        }
+    }
+
+    /// Another page server is there: asks it for all that the last one has not answered.
+    pub fn ask_all_again(&mut self, document: &DocumentKey, ctx: &mut Context<'_>) {
+        for (request, read) in self.under_way.iter_mut() {
+            read.is_refused = false;
+            ctx.out.ask_store(read.ask(*request, document));
+        }
+    }
+}

@@ -1,0 +1,352 @@
+//! Requests of tabs, carried out in the order in which they were made; `opening.rs` has the first
+//! of them.
+
+use tidelog_document::Mutation;
+use tidelog_sqlite::Run;
+use tidelog_types::limits::MUTATION_SIZE_MAX;
+use tidelog_types::{Budget, CallId, ErrorCode, Lsn, Outcome, Pgid, Value};
+
+use super::storing::Settle;
+use super::watches::Watch;
+use super::{Attempt, Context, Document, For, PIECE_STEPS, Role, State, SyncWait, Then};
+use crate::effect::TabId;
+use crate::outbox::Outbox;
+use crate::protocol::{Call, CallFailure, FromCore, Handle, Mutate, Query, Request};
+use crate::record::KeptRejection;
+
+/// Times that one request may wait for pages before something must be wrong with them.
+const FAULTS_MAX: u32 = 4096;
+
+/// A request that waits for its turn.
+pub(crate) struct Ask {
+    pub(crate) tab: TabId,
+    pub(crate) call: Call,
+    pub(crate) handle: Handle,
+    pub(crate) request: Request,
+}
+
+/// How a run of the request in front ended.
+pub(super) enum Ran {
+    Done,
+    Fault(Pgid),
+    /// Several pages are needed, none in particular.
+    Needs(Vec<Pgid>),
+    Waits,
+    Failed(CallFailure),
+}
+
+impl Ask {
+    /// Tells the tab that nothing comes of it. Of a mutation that another core was handed nobody
+    /// knows that before it was looked for.
+    pub(crate) fn fail(self, mut failure: CallFailure, out: &mut Outbox) {
+        if let Request::Mutate(Mutate { again: Some(_), .. }) = self.request {
+            failure.outcome = Outcome::Unknown;
+        }
+        out.tell(self.tab, FromCore::Failed { call: self.call, failure });
+    }
+
+    /// It was looked for, and was not recorded.
+    fn make_first(&mut self) {
+        if let Request::Mutate(mutate) = &mut self.request {
+            mutate.again = None;
+        }
+    }
+
+    pub(super) fn is_watch(&self, tab: TabId, call: Call) -> bool {
+        self.tab == tab && self.call == call && matches!(self.request, Request::Watch(_))
+    }
+}
+
+impl Document {
+    /// Runs the request in front.
+    pub(super) fn run_front(&mut self, budget: &mut Budget, ctx: &mut Context<'_>) -> Attempt {
+        let Some(kth) = self.reads.faults_met(For::Front) else { return Attempt::Waits };
+        if !self.is_loaded() {
+            return Attempt::Waits;
+        }
+        if self.waits_for_the_disk(ctx) {
+            return Attempt::Waits;
+        }
+        let Some(mut ask) = self.queue.pop_front() else { return Attempt::Idle };
+        budget.spend_steps(PIECE_STEPS);
+        let pgids = match self.run(&mut ask, budget, ctx) {
+            Ran::Done => {
+                self.reads.forget_fault(For::Front);
+                return Attempt::Done;
+            }
+            Ran::Failed(failure) => {
+                ask.fail(failure, ctx.out);
+                self.reads.forget_fault(For::Front);
+                return Attempt::Done;
+            }
+            Ran::Waits => {
+                self.queue.push_front(ask);
+                return Attempt::Waits;
+            }
+            Ran::Fault(pgid) if self.reads.has_lost(&[pgid]) => Err(()),
+            Ran::Fault(pgid) => Ok(self.to_fetch(pgid, kth)),
+            Ran::Needs(pgids) if self.reads.has_lost(&pgids) => Err(()),
+            Ran::Needs(pgids) => Ok(pgids),
+        };
+        let Ok(pgids) = pgids else {
+            ask.fail(CallFailure::damaged_copy(), ctx.out);
+            self.reads.forget_fault(For::Front);
+            return Attempt::Done;
+        };
+        if kth < FAULTS_MAX && self.reads.fetch(For::Front, pgids, kth, &self.key, ctx) {
+            self.queue.push_front(ask);
+            return Attempt::Waits;
+        }
+        ask.fail(CallFailure::absent_page(), ctx.out);
+        self.reads.forget_fault(For::Front);
+        Attempt::Done
+    }
+
+    /// Whether the mutation in front waits until others of this document are durable: a core that
+    /// dies leaves no more calls behind than the store remembers, so the next one recognises each
+    /// of them. Without a page server none can become durable, and all of them are run again.
+    fn waits_for_the_disk(&self, ctx: &Context<'_>) -> bool {
+        let is_mutation =
+            self.queue.front().is_some_and(|ask| matches!(ask.request, Request::Mutate(_)));
+        is_mutation && self.settling >= ctx.settings.limits.calls_kept_max && ctx.store.is_ready()
+    }
+
+    pub(super) fn to_fetch(&self, pgid: Pgid, kth: u32) -> Vec<Pgid> {
+        self.open().map(|open| open.view().to_fetch(pgid, kth)).unwrap_or_default()
+    }
+
+    fn run(&mut self, ask: &mut Ask, budget: &mut Budget, ctx: &mut Context<'_>) -> Ran {
+        if let Request::Open(request) = &ask.request {
+            return self.run_open(ask, request, ctx);
+        }
+        if !self.handles.contains_key(&(ask.tab, ask.handle)) {
+            return match ask.request {
+                Request::Close => self.close(ask, ctx),
+                _ => Ran::Failed(CallFailure::closed()),
+            };
+        }
+        if let State::Absent = self.state {
+            self.create_again(ctx);
+        }
+        match self.adopt_handles(ctx) {
+            Ran::Done => {}
+            ran => return ran,
+        }
+        if self.replica().is_some_and(|replica| !replica.is_built()) {
+            return Ran::Waits;
+        }
+        if let Request::Mutate(mutate) = &mut ask.request
+            && let Some(durable) = mutate.again
+        {
+            let (id, durable) = (mutate.id, Lsn::new(durable));
+            if self.settle_again(ask, id, durable, ctx) {
+                return Ran::Done;
+            }
+            // It was not recorded: from here on it is a mutation like any other.
+            ask.make_first();
+        }
+        match &ask.request {
+            Request::Open(_) => unreachable!("BUG: opened above"),
+            Request::Mutate(mutate) => self.run_mutate(ask, mutate, budget),
+            Request::Query(query) => self.run_query(ask, query, budget, ctx),
+            Request::Watch(query) => self.run_watch(ask, query, ctx),
+            Request::Sync => self.run_sync(ask, ctx),
+            Request::Export => self.run_export(ask, ctx),
+            Request::Close => self.close(ask, ctx),
+        }
+    }
+
+    fn close(&mut self, ask: &Ask, ctx: &mut Context<'_>) -> Ran {
+        self.handles.remove(&(ask.tab, ask.handle));
+        self.listeners.remove(&(ask.tab, ask.handle));
+        self.syncs.retain(|sync| {
+            let is_its = (sync.tab, sync.handle) == (ask.tab, ask.handle);
+            if is_its {
+                let failure = CallFailure::closed();
+                ctx.out.tell(sync.tab, FromCore::Failed { call: sync.call, failure });
+            }
+            !is_its
+        });
+        ctx.out.tell(ask.tab, FromCore::Done { call: ask.call });
+        Ran::Done
+    }
+
+    // --- mutate --------------------------------------------------------------------------------
+
+    #[inline(never)]
+    fn run_mutate(&mut self, ask: &Ask, mutate: &Mutate, budget: &mut Budget) -> Ran {
+        let State::Open(open) = &mut self.state else { unreachable!("BUG: not open") };
+        let Mutate { id, name, args, now_ms, .. } = mutate;
+        let handle = &self.handles[&(ask.tab, ask.handle)];
+        let Some(definition) = handle.doctype.mutation(name) else {
+            return Ran::Failed(CallFailure::unknown_mutation(name, &handle.doctype.name));
+        };
+        let args = match definition.bind(args) {
+            Ok(args) => args,
+            Err(error) => return Ran::Failed(CallFailure::argument(name, &error)),
+        };
+        let mutation = Mutation {
+            doctype: handle.hash,
+            name: name.clone(),
+            args,
+            now_ms: *now_ms,
+            client: open.record.client,
+            kept_rejections: open.record.kept,
+        };
+        if size_of_args(&mutation) > MUTATION_SIZE_MAX {
+            return Ran::Failed(CallFailure::new(
+                ErrorCode::MutationArgument,
+                format!("the arguments of {name} are over {MUTATION_SIZE_MAX} bytes"),
+            ));
+        }
+        let run = match &mut open.role {
+            Role::Local(authority) => authority
+                .apply_local(*id, &mutation, &handle.doctype)
+                .map(|applied| (applied.lsn, applied.changed)),
+            Role::Synced(synced) => synced.replica.issue(*id, mutation).map(|issued| {
+                let lsn = issued.frame.lsn;
+                let draft = self.ledger.draft();
+                draft.timeline_id = Some(synced.replica.timeline());
+                draft.timeline.push(issued.frame);
+                self.confirming.insert(*id, (ask.tab, ask.call));
+                (lsn, issued.changed)
+            }),
+        };
+        match run {
+            Run::Done((lsn, changed)) => {
+                budget.spend_pages(changed.len() as u64);
+                self.watches.mark(&changed, open.view());
+                self.settle(ask, *id, lsn);
+                Ran::Done
+            }
+            Run::Fault(pgid) => Ran::Fault(pgid),
+            Run::Failed(failure) => Ran::Failed(CallFailure::of_mutation(name, &failure)),
+        }
+    }
+
+    /// The caller is told once what has been gathered is durable.
+    fn settle(&mut self, ask: &Ask, id: CallId, lsn: Lsn) {
+        self.recorded.insert(id, lsn);
+        self.settling += 1;
+        let (tab, call, is_noticed) = (ask.tab, ask.call, false);
+        let is_confirmed = self.synced().is_none();
+        self.ledger.after(Then::Settle(Settle { tab, call, id, lsn, is_confirmed, is_noticed }));
+    }
+
+    /// A tab asks again, of another core or on another port: says what became of the call, if it
+    /// was recorded. `durable` is what the tab was told of it.
+    fn settle_again(
+        &mut self,
+        ask: &Ask,
+        id: CallId,
+        durable: Option<Lsn>,
+        ctx: &mut Context<'_>,
+    ) -> bool {
+        let (tab, call) = (ask.tab, ask.call);
+        let State::Open(open) = &self.state else { unreachable!("BUG: not open") };
+        if let Role::Synced(synced) = &open.role
+            && let Some(lsn) = synced.replica.find_call(id)
+        {
+            let is_durable = lsn < synced.durable;
+            self.confirming.insert(id, (tab, call));
+            if is_durable {
+                ctx.out.tell(tab, FromCore::Durable { call, lsn: lsn.get() });
+            } else {
+                self.settle(ask, id, lsn);
+            }
+            return true;
+        }
+        // By its name: LSNs count per timeline, and these may be of several.
+        let rejected = open.record.rejections.iter().find(|rejection| rejection.call == id);
+        if let Some(KeptRejection { lsn, mutation, reason, .. }) = rejected {
+            let failure = CallFailure::rejected(mutation, reason);
+            ctx.out.tell(tab, FromCore::Durable { call, lsn: lsn.get() });
+            ctx.out.tell(tab, FromCore::Rejected { call, failure });
+            return true;
+        }
+        let Some(lsn) = durable.or(self.recorded.get(id)) else { return false };
+        if matches!(open.role, Role::Local(_)) && lsn >= open.storage_durable {
+            self.settle(ask, id, lsn);
+            return true;
+        }
+        ctx.out.tell(tab, FromCore::Durable { call, lsn: lsn.get() });
+        ctx.out.tell(tab, FromCore::Confirmed { call, lsn: open.visible().get() - 1 });
+        true
+    }
+
+    // --- query, watch, sync, export -------------------------------------------------------------
+
+    fn run_query(
+        &mut self,
+        ask: &Ask,
+        query: &Query,
+        budget: &mut Budget,
+        ctx: &mut Context<'_>,
+    ) -> Ran {
+        let State::Open(open) = &mut self.state else { unreachable!("BUG: not open") };
+        match open.reader_at(ctx.now_ms).query(&query.sql, &query.params) {
+            Run::Done(rows) => {
+                budget.spend_bytes(rows.cells.len() as u64);
+                ctx.out.tell(ask.tab, FromCore::Rows { call: ask.call, rows });
+                Ran::Done
+            }
+            Run::Fault(pgid) => Ran::Fault(pgid),
+            Run::Failed(failure) => Ran::Failed(CallFailure::of_query(&failure)),
+        }
+    }
+
+    fn run_watch(&mut self, ask: &Ask, query: &Query, ctx: &mut Context<'_>) -> Ran {
+        let State::Open(open) = &mut self.state else { unreachable!("BUG: not open") };
+        let mut watch = Watch::new(query.clone());
+        let ran = match watch.look(open, ctx.now_ms) {
+            Run::Done(news) => {
+                if let Some(rows) = news {
+                    ctx.out.tell(ask.tab, FromCore::Rows { call: ask.call, rows });
+                }
+                Ran::Done
+            }
+            Run::Fault(pgid) => return Ran::Fault(pgid),
+            Run::Failed(failure) => Ran::Failed(CallFailure::of_query(&failure)),
+        };
+        self.watches.insert(ask.tab, ask.call, watch);
+        ran
+    }
+
+    fn run_sync(&mut self, ask: &Ask, ctx: &mut Context<'_>) -> Ran {
+        let Some(replica) = self.replica() else {
+            ctx.out.tell(ask.tab, FromCore::Done { call: ask.call });
+            return Ran::Done;
+        };
+        let mut sync = SyncWait {
+            tab: ask.tab,
+            handle: ask.handle,
+            call: ask.call,
+            timeline: replica.head(),
+            storage: None,
+            probe: None,
+        };
+        self.probe(&mut sync, ctx);
+        self.syncs.push(sync);
+        Ran::Done
+    }
+
+    fn run_export(&mut self, ask: &Ask, ctx: &mut Context<'_>) -> Ran {
+        let State::Open(open) = &self.state else { unreachable!("BUG: not open") };
+        match open.view().image() {
+            Some(file) => {
+                ctx.out.tell(ask.tab, FromCore::Exported { call: ask.call, file });
+                Ran::Done
+            }
+            None => Ran::Needs(open.view().missing()),
+        }
+    }
+}
+
+fn size_of_args(mutation: &Mutation) -> usize {
+    let size = |value: &Value| match value {
+        Value::Text(text) => text.len(),
+        Value::Blob(bytes) => bytes.len(),
+        _ => 8,
+    };
+    mutation.args.iter().map(|(name, value)| name.len() + size(value) + 32).sum()
+}

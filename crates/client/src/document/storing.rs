@@ -1,0 +1,236 @@
+//! The document's way to the disk.
+
+use tidelog_pages::{AppendError, StorageEntry, StoreRequest, Ticket};
+use tidelog_sync::codec;
+use tidelog_types::{CallId, JournalId, Lsn, Page, Pgid, SortedMap};
+
+use super::open::Role;
+use super::{Context, Document, Reads, State};
+use crate::effect::{Notice, TabId};
+use crate::protocol::{Call, CallFailure, FromCore};
+
+/// What follows when an append is durable.
+pub(super) enum Then {
+    /// Tell the caller.
+    Settle(Settle),
+    /// Frames of this timeline before this LSN are durable.
+    Timeline(JournalId, Lsn),
+    /// Storage entries before this are durable.
+    Storage(Lsn),
+}
+
+/// A mutation whose caller waits for the disk.
+pub(super) struct Settle {
+    pub tab: TabId,
+    pub call: Call,
+    pub id: CallId,
+    pub lsn: Lsn,
+    /// Whether this device decides, so that it is confirmed as well.
+    pub is_confirmed: bool,
+    /// Whether the page server's host tells the tab.
+    pub is_noticed: bool,
+}
+
+impl Settle {
+    fn messages(&self) -> Vec<FromCore> {
+        let (call, lsn) = (self.call, self.lsn.get());
+        let mut messages = vec![FromCore::Durable { call, lsn }];
+        if self.is_confirmed {
+            messages.push(FromCore::Confirmed { call, lsn });
+        }
+        messages
+    }
+}
+
+impl Document {
+    /// Asks the store where the document stands, once it has answered for all that it was handed:
+    /// what it still has in hand could be read, and sent to a server, and then fail.
+    pub(super) fn ask_where_it_stands(&self, ctx: &mut Context<'_>) {
+        // It is asked for once it is gone.
+        if ctx.store.destroys(&self.key) {
+            return;
+        }
+        if !self.ledger.is_settled() {
+            return;
+        }
+        ctx.store.ask(StoreRequest::Open { document: self.key.clone() }, ctx.out);
+    }
+
+    /// The document that had this name before is destroyed, or is to stay.
+    pub(crate) fn name_is_settled(&self, ctx: &mut Context<'_>) {
+        if !self.is_loaded() {
+            self.ask_where_it_stands(ctx);
+        }
+    }
+
+    /// A page server has let us in: asks again what the last one has not answered.
+    pub(crate) fn store_ready(&mut self, ctx: &mut Context<'_>) {
+        if !self.is_loaded() {
+            self.ask_where_it_stands(ctx);
+        }
+        // Its host knows nothing of what an earlier one was to tell.
+        for then in self.ledger.waiting_mut() {
+            if let Then::Settle(settle) = then {
+                settle.is_noticed = false;
+            }
+        }
+        self.reads.ask_all_again(&self.key, ctx);
+    }
+
+    /// Pages that were asked for.
+    pub(crate) fn pages(&mut self, request: u64, pages: Vec<(Pgid, Page)>, last: bool) {
+        let view = match &self.state {
+            State::Open(open) => Some(open.view()),
+            _ => None,
+        };
+        self.reads.came(request, pages, last, view);
+    }
+
+    /// What was asked for is damaged: whoever needs these pages fails, and nobody else. Where the
+    /// document was to be opened, it cannot be.
+    pub(crate) fn damaged(&mut self, request: u64, pgids: &[Pgid]) {
+        if let State::Asking = self.state {
+            self.state = State::Broken(CallFailure::damaged_copy());
+        }
+        self.reads.damaged(request, pgids);
+    }
+
+    /// The page server does not take this read in before it has answered another one.
+    pub(crate) fn read_refused(&mut self, request: u64) {
+        self.reads.refused(request);
+    }
+
+    /// The page server has answered another read.
+    pub(crate) fn ask_again(&mut self, ctx: &mut Context<'_>) {
+        self.reads.ask_refused_again(&self.key, ctx);
+    }
+
+    /// Everything up to `ticket` is on the disk.
+    pub(crate) fn store_durable(&mut self, ticket: Ticket, ctx: &mut Context<'_>) {
+        let was_settled = self.ledger.is_settled();
+        self.ledger.on_durable(ticket);
+        self.do_what_is_ready(ctx);
+        if !was_settled && !self.is_loaded() {
+            self.ask_where_it_stands(ctx);
+        }
+    }
+
+    fn do_what_is_ready(&mut self, ctx: &mut Context<'_>) {
+        while let Some(then) = self.ledger.next_ready() {
+            match (then, self.open_mut()) {
+                (Then::Settle(settle), _) => {
+                    self.settling -= 1;
+                    if !settle.is_noticed {
+                        for message in settle.messages() {
+                            ctx.out.tell(settle.tab, message);
+                        }
+                    }
+                }
+                (Then::Timeline(journal, lsn), Some(open)) => {
+                    // Another timeline may have taken its place meanwhile.
+                    if let Role::Synced(synced) = &mut open.role
+                        && synced.replica.timeline() == journal
+                    {
+                        synced.durable = synced.durable.max(lsn);
+                    }
+                }
+                (Then::Storage(lsn), Some(open)) => {
+                    open.storage_durable = open.storage_durable.max(lsn);
+                }
+                (Then::Timeline(..) | Then::Storage(_), None) => {}
+            }
+        }
+    }
+
+    /// An append left nothing behind: what was issued from there on is taken back, its callers are
+    /// told, and the document is read anew from the disk. The page server refuses what follows a
+    /// failed append until the document is opened again, and that waits for all older appends: so
+    /// what a caller was told left nothing behind never becomes durable.
+    #[inline(never)]
+    pub(crate) fn append_failed(
+        &mut self,
+        ticket: Ticket,
+        error: &AppendError,
+        ctx: &mut Context<'_>,
+    ) {
+        let Some(lost) = self.ledger.on_failed(ticket) else { return };
+        let failure = CallFailure::of_append(error);
+        for then in lost {
+            if let Then::Settle(Settle { tab, call, id, .. }) = then {
+                self.settling -= 1;
+                self.confirming.remove(&id);
+                self.recorded.remove(id);
+                ctx.out.tell(tab, FromCore::Failed { call, failure: failure.clone() });
+            }
+        }
+        ctx.store.give_up(&self.key, ticket);
+        self.reload(ctx);
+        self.follow_later(&failure, ctx);
+        self.error = Some(failure);
+    }
+
+    /// Drops what is in memory and reads the document anew.
+    fn reload(&mut self, ctx: &mut Context<'_>) {
+        self.leave_server(ctx);
+        self.state = State::Asking;
+        self.reads = Reads::default();
+        self.watches.mark_all();
+        self.ask_where_it_stands(ctx);
+    }
+
+    pub(super) fn flush_append(&mut self, ctx: &mut Context<'_>) {
+        self.seal();
+        self.note_lives();
+        let draft = self.ledger.draft();
+        let timeline = draft.timeline.last().zip(draft.timeline_id);
+        let timeline = timeline.map(|(frame, id)| Then::Timeline(id, frame.lsn.next()));
+        let storage = draft.storage.last().map(|entry| Then::Storage(entry.range.end()));
+        for then in timeline.into_iter().chain(storage) {
+            self.ledger.after(then);
+        }
+        let committed = self.ledger.commit(|append| ctx.store.append(append, ctx.out));
+        let Some((ticket, waiting)) = committed else { return self.do_what_is_ready(ctx) };
+        let mut noticed: SortedMap<TabId, Vec<FromCore>> = SortedMap::new();
+        for then in waiting {
+            if let Then::Settle(settle) = then
+                && ctx.store.reaches(settle.tab)
+            {
+                settle.is_noticed = true;
+                noticed.get_or_insert_with(settle.tab, Vec::new).extend(settle.messages());
+            }
+        }
+        for (tab, messages) in noticed {
+            ctx.out.notice(Notice { ticket, tab, messages });
+        }
+    }
+
+    /// Who wrote what is gathered goes to the disk with it.
+    fn note_lives(&mut self) {
+        if let State::Open(open) = &mut self.state
+            && open.record.lives != *open.lives()
+        {
+            open.record.lives = open.lives().clone();
+            self.append_record();
+        }
+    }
+
+    /// Where this device decides, what it has applied becomes an entry.
+    pub(super) fn seal(&mut self) {
+        if let State::Open(open) = &mut self.state
+            && let Role::Local(authority) = &mut open.role
+            && let Some(entry) = authority.seal()
+        {
+            self.append_storage(entry);
+        }
+    }
+
+    pub(super) fn append_storage(&mut self, entry: StorageEntry) {
+        self.reads.written(&entry);
+        self.ledger.draft().storage.push(entry);
+    }
+
+    pub(super) fn append_record(&mut self) {
+        let State::Open(open) = &self.state else { unreachable!("BUG: no record to write") };
+        self.ledger.draft().record = Some(codec::encode(&open.record).into());
+    }
+}

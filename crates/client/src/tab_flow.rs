@@ -1,0 +1,94 @@
+//! How much each tab was told that it has not heard yet.
+//!
+//! Answers are bounded by what tabs ask. What they did not ask for, the rows of live queries and
+//! the status, is held back from a tab that is busy or hidden: only the newest counts anyway.
+
+use std::collections::VecDeque;
+
+use tidelog_types::SortedMap;
+use tidelog_types::limits::TAB_UNHEARD_SIZE_MAX;
+
+use crate::effect::TabId;
+use crate::protocol::FromCore;
+
+/// Bytes that a message counts beside its rows.
+const MESSAGE_SIZE: usize = 256;
+
+/// What is on its way to all tabs.
+#[derive(Debug, Default)]
+pub(crate) struct TabFlow(SortedMap<TabId, Unheard>);
+
+/// What one tab was told.
+#[derive(Debug, Default)]
+struct Unheard {
+    /// Bytes of each list of messages, oldest first.
+    lists: VecDeque<usize>,
+    /// Bytes that are to go in the next list.
+    next: usize,
+    /// Bytes in all of them.
+    size: usize,
+}
+
+impl TabFlow {
+    /// This message goes to a tab.
+    pub(crate) fn tell(&mut self, tab: TabId, message: &FromCore) {
+        let rows = match message {
+            FromCore::Rows { rows, .. } => rows.cells.len(),
+            _ => 0,
+        };
+        let unheard = self.0.get_or_insert_with(tab, Unheard::default);
+        unheard.next += rows + MESSAGE_SIZE;
+        unheard.size += rows + MESSAGE_SIZE;
+    }
+
+    /// What a tab was told since the last list is a list.
+    pub(crate) fn end_list(&mut self, tab: TabId) {
+        if let Some(unheard) = self.0.get_mut(&tab) {
+            unheard.lists.push_back(std::mem::take(&mut unheard.next));
+        }
+    }
+
+    /// A tab has heard so many lists more.
+    pub(crate) fn heard(&mut self, tab: TabId, lists: u32) {
+        let Some(unheard) = self.0.get_mut(&tab) else { return };
+        for _ in 0..lists {
+            let Some(size) = unheard.lists.pop_front() else { break };
+            unheard.size -= size;
+        }
+    }
+
+    /// The tab is gone.
+    pub(crate) fn forget(&mut self, tab: TabId) {
+        self.0.remove(&tab);
+    }
+
+    /// Whether a tab has more to hear than it should be told on top of.
+    pub(crate) fn is_behind(&self, tab: TabId) -> bool {
+        self.0.get(&tab).is_some_and(|unheard| unheard.size >= TAB_UNHEARD_SIZE_MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::Call;
+
+    const TAB: TabId = TabId(1);
+
+    #[test]
+    fn a_tab_is_behind_until_it_has_heard_enough() {
+        let mut flow = TabFlow::default();
+        let lists = TAB_UNHEARD_SIZE_MAX / MESSAGE_SIZE;
+        for _ in 0..lists {
+            assert!(!flow.is_behind(TAB));
+            flow.tell(TAB, &FromCore::Done { call: Call(1) });
+            flow.end_list(TAB);
+        }
+        assert!(flow.is_behind(TAB));
+        assert!(!flow.is_behind(TabId(2)));
+        flow.heard(TAB, 1);
+        assert!(!flow.is_behind(TAB));
+        flow.heard(TAB, u32::MAX);
+        assert_eq!(flow.0[&TAB].size, 0);
+    }
+}

@@ -1,0 +1,131 @@
+//! What follows when appends fail.
+
+mod common;
+
+use common::core::{Core, key};
+use common::{HANDLE, OTHER_TAB, TAB, call_id};
+use tidelog_client::{Call, FromCore, Input, Mutate, Request};
+use tidelog_pages::StoreReply;
+use tidelog_types::{Life, Outcome};
+
+/// Goal: what a caller was told left nothing behind can never become durable. Method: of two
+/// appends in flight the younger is refused first, since the page server has yet to find out that
+/// there is no room for the older one. Until both are answered the document is not opened again,
+/// so the page server takes in nothing that builds on what is gone.
+#[test]
+fn a_younger_failure_does_not_overtake_an_older_one() {
+    let mut core = Core::open();
+    let older = core.add(Call(2), "milk");
+    let younger = core.add(Call(3), "bread");
+    core.fail(younger);
+    assert!(core.has_failed(Call(3)));
+    assert!(!core.has_failed(Call(2)), "nothing is known of it yet");
+    assert_eq!(core.opens(), 1, "it may yet be durable, or fail");
+    core.fail(older);
+    assert!(core.has_failed(Call(2)));
+    assert_eq!(core.opens(), 2, "now what the store has is all there is");
+}
+
+#[test]
+fn what_is_older_than_a_failure_is_durable_before_the_document_is_read_again() {
+    let mut core = Core::open();
+    let older = core.add(Call(2), "milk");
+    let younger = core.add(Call(3), "bread");
+    core.fail(younger);
+    assert_eq!(core.opens(), 1);
+    core.reply(StoreReply::Durable { ticket: older });
+    assert!(core.told.iter().any(|it| matches!(it, FromCore::Durable { call: Call(2), .. })));
+    assert_eq!(core.opens(), 2);
+}
+
+/// Goal: no outcome is told that nobody knows. Method: a tab asks a new core for two mutations, one
+/// of which the core before was handed as well; the store cannot be opened to look for it.
+#[test]
+fn what_another_core_was_handed_may_be_recorded_when_it_cannot_be_looked_for() {
+    let mut core = Core::new();
+    core.ask_to_open(TAB, Call(1), HANDLE, "list", None);
+    for (call, again) in [(Call(2), Some(0)), (Call(3), None)] {
+        let (id, name, args) = (call_id(call), "add".to_owned(), Vec::new());
+        core.ask(call, HANDLE, Request::Mutate(Mutate { id, name, args, now_ms: 1_000, again }));
+    }
+    core.lose_storage();
+    let outcome = |call| core.failure_of(call).expect("it failed").outcome;
+    assert_eq!(outcome(Call(2)), Outcome::Unknown);
+    assert_eq!(outcome(Call(3)), Outcome::None);
+}
+
+#[test]
+fn a_call_that_was_looked_for_and_not_found_fails_like_any_other() {
+    let mut core = Core::open();
+    let (id, name, args) = (call_id(Call(2)), "no such mutation".to_owned(), Vec::new());
+    let again = Mutate { id, name, args, now_ms: 1_000, again: Some(0) };
+    core.ask(Call(2), HANDLE, Request::Mutate(again));
+    assert_eq!(core.failure_of(Call(2)).expect("it failed").outcome, Outcome::None);
+}
+
+/// Goal: what a document is told to be durable is not taken along by the destruction of the one
+/// that had its name before, where both are handed over again. Method: a document is opened anew
+/// while that is on its way to the disk.
+#[test]
+fn a_document_begins_anew_only_when_the_one_before_it_is_gone() {
+    let mut core = Core::open();
+    core.ask(Call(2), HANDLE, Request::Close);
+    core.destroy(Call(3), "list");
+    core.reply(StoreReply::Opened { document: key("list"), life: Life::NONE, state: None });
+    let ticket = core.last_destroy();
+    let opens = core.opens();
+    core.ask_to_open(TAB, Call(4), HANDLE, "list", None);
+    assert_eq!(core.opens(), opens, "nothing is to come behind it");
+    core.reply(StoreReply::Durable { ticket });
+    assert!(core.is_done(Call(3)));
+    assert_eq!(core.opens(), opens + 1);
+}
+
+/// Goal: as above, and nobody waits for ever. Method: the tab that destroys the document is closed
+/// before the disk has answered; another tab has asked for the document by then.
+#[test]
+fn a_document_begins_anew_when_the_tab_that_destroyed_the_one_before_it_is_gone() {
+    let mut core = Core::open();
+    core.ask(Call(2), HANDLE, Request::Close);
+    core.destroy(Call(3), "list");
+    core.reply(StoreReply::Opened { document: key("list"), life: Life::NONE, state: None });
+    let ticket = core.last_destroy();
+    let opens = core.opens();
+    core.ask_to_open(OTHER_TAB, Call(4), HANDLE, "list", None);
+    core.step(Input::TabClosed { tab: TAB });
+    core.reply(StoreReply::Durable { ticket });
+    assert_eq!(core.opens(), opens + 1);
+}
+
+/// Goal: whoever destroys a document is answered, also when another call has just destroyed it.
+/// Method: both ask while the page server is frozen.
+#[test]
+fn a_document_that_is_destroyed_twice_at_once_is_gone_for_both() {
+    let mut core = Core::open();
+    core.ask(Call(2), HANDLE, Request::Close);
+    for call in [Call(3), Call(4)] {
+        core.destroy(call, "list");
+    }
+    for call in [Call(3), Call(4)] {
+        assert!(!core.is_done(call));
+        core.reply(StoreReply::Opened { document: key("list"), life: Life::NONE, state: None });
+        core.reply(StoreReply::Durable { ticket: core.last_destroy() });
+        assert!(core.is_done(call));
+    }
+}
+
+/// Goal: as above, where the disk could not destroy it for the first one.
+#[test]
+fn a_document_that_one_call_could_not_destroy_is_destroyed_by_the_next() {
+    let mut core = Core::open();
+    core.ask(Call(2), HANDLE, Request::Close);
+    for call in [Call(3), Call(4)] {
+        core.destroy(call, "list");
+    }
+    core.reply(StoreReply::Opened { document: key("list"), life: Life::NONE, state: None });
+    core.fail(core.last_destroy());
+    assert!(core.has_failed(Call(3)));
+    core.reply(StoreReply::Opened { document: key("list"), life: Life::NONE, state: None });
+    core.reply(StoreReply::Durable { ticket: core.last_destroy() });
+    assert!(core.is_done(Call(4)));
+}

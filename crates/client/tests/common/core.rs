@@ -1,0 +1,207 @@
+//! A core between a page server and servers that are played by hand, message by message.
+
+use std::collections::BTreeMap;
+
+use tidelog_client::{
+    Call, CallFailure, Client, Effect, FromCore, Handle, Input, Mutate, OpenRequest,
+    PageServerFailure, PageServerId, Request, SocketId, Storage, TabId, ToCore,
+};
+use tidelog_pages::{AppendError, StoreReply, StoreRequest, Ticket};
+use tidelog_sync::{FromServer, ToServer, decode_message, encode_message};
+use tidelog_types::{DocumentKey, Epoch, Life};
+
+use super::{HANDLE, TAB, call_id, text, todos};
+
+const LENT: PageServerId = PageServerId(1);
+
+/// A core, and what it has asked and said so far.
+pub struct Core {
+    client: Client,
+    pub asked: Vec<StoreRequest>,
+    pub told: Vec<FromCore>,
+    /// What was sent, and where to.
+    pub sent: Vec<(String, ToServer)>,
+    sockets: BTreeMap<SocketId, String>,
+    now_ms: u64,
+}
+
+impl Core {
+    /// A core whose tab has a local document open, durable.
+    pub fn open() -> Self {
+        let mut core = Self::new();
+        core.open_new(Call(1), HANDLE, "list", None);
+        core
+    }
+
+    /// A core with a page server.
+    pub fn new() -> Self {
+        let mut core = Self {
+            client: Client::new([1; 32]),
+            asked: Vec::new(),
+            told: Vec::new(),
+            sent: Vec::new(),
+            sockets: BTreeMap::new(),
+            now_ms: 1_000,
+        };
+        let (server, storage) = (LENT, Storage::Opfs);
+        core.step(Input::PageServerLent { server, settled_at_ms: 0, storage });
+        core.reply(StoreReply::Ready { epoch: Epoch(1) });
+        core
+    }
+
+    /// The first tab opens a document that the store does not have.
+    pub fn open_new(&mut self, call: Call, handle: Handle, document: &str, server: Option<&str>) {
+        self.ask_to_open(TAB, call, handle, document, server);
+        self.reply(StoreReply::Opened { document: key(document), life: Life::NONE, state: None });
+        self.reply(StoreReply::Durable { ticket: self.last_ticket() });
+    }
+
+    pub fn ask_to_open(
+        &mut self,
+        tab: TabId,
+        call: Call,
+        handle: Handle,
+        document: &str,
+        server: Option<&str>,
+    ) {
+        let request = Request::Open(Box::new(OpenRequest {
+            document: document.to_owned(),
+            user: String::new(),
+            server: server.map(str::to_owned),
+            doctype: todos(),
+            has_token: false,
+        }));
+        self.step(Input::FromTab { tab, messages: vec![ToCore::Ask { call, handle, request }] });
+    }
+
+    pub fn step(&mut self, input: Input) {
+        for effect in self.client.step(self.now_ms, input) {
+            match effect {
+                Effect::ToPageServer { requests, .. } => self.asked.extend(requests),
+                Effect::ToTab { messages, .. } => self.told.extend(messages),
+                Effect::OpenSocket { socket, url } => {
+                    let server = url.trim_end_matches("/v1/sync").to_owned();
+                    self.sockets.insert(socket, server);
+                }
+                Effect::ToServer { socket, bytes } => {
+                    let message = decode_message(&bytes).expect("a message of ours");
+                    self.sent.push((self.sockets[&socket].clone(), message));
+                }
+                Effect::CloseSocket { socket } => drop(self.sockets.remove(&socket)),
+                Effect::WakeAt { .. } => {}
+            }
+        }
+    }
+
+    /// Time goes by.
+    pub fn pass(&mut self, ms: u64) {
+        self.now_ms += ms;
+        self.step(Input::Wake);
+    }
+
+    pub fn ask(&mut self, call: Call, handle: Handle, request: Request) {
+        self.say(ToCore::Ask { call, handle, request });
+    }
+
+    pub fn say(&mut self, message: ToCore) {
+        self.step(Input::FromTab { tab: TAB, messages: vec![message] });
+    }
+
+    /// The connection that was asked for is there, and the server lets the core in.
+    pub fn welcome(&mut self, server: &str) {
+        let socket = self.socket_of(server);
+        self.step(Input::SocketOpened { socket });
+        self.hear(server, &FromServer::Welcome);
+    }
+
+    pub fn hear(&mut self, server: &str, message: &FromServer) {
+        let (socket, bytes) = (self.socket_of(server), encode_message(message));
+        self.step(Input::FromServer { socket, bytes });
+    }
+
+    fn socket_of(&self, server: &str) -> SocketId {
+        let found = self.sockets.iter().find(|(_, url)| *url == server);
+        *found.expect("the core wanted a connection").0
+    }
+
+    pub fn reply(&mut self, reply: StoreReply) {
+        self.step(Input::FromPageServer { server: LENT, replies: vec![reply] });
+    }
+
+    /// Adds a todo, and gives the ticket of its append.
+    pub fn add(&mut self, call: Call, id: &str) -> Ticket {
+        self.add_to(HANDLE, call, id)
+    }
+
+    pub fn add_to(&mut self, handle: Handle, call: Call, id: &str) -> Ticket {
+        let args = vec![("id".to_owned(), text(id)), ("title".to_owned(), text(id))];
+        self.ask(
+            call,
+            handle,
+            Request::Mutate(Mutate {
+                id: call_id(call),
+                name: "add".to_owned(),
+                args,
+                now_ms: 1_000,
+                again: None,
+            }),
+        );
+        self.last_ticket()
+    }
+
+    pub fn last_ticket(&self) -> Ticket {
+        let ticket = |request: &StoreRequest| match request {
+            StoreRequest::Append { ticket, .. } => Some(*ticket),
+            _ => None,
+        };
+        self.asked.iter().rev().find_map(ticket).expect("an append")
+    }
+
+    /// The first tab destroys a document, whatever is pending.
+    pub fn destroy(&mut self, call: Call, document: &str) {
+        let (document, user) = (document.to_owned(), String::new());
+        self.say(ToCore::Destroy { call, document, user, force: true });
+    }
+
+    pub fn last_destroy(&self) -> Ticket {
+        let ticket = |request: &StoreRequest| match request {
+            StoreRequest::Destroy { ticket, .. } => Some(*ticket),
+            _ => None,
+        };
+        self.asked.iter().rev().find_map(ticket).expect("a document is to be destroyed")
+    }
+
+    /// The page server's worker cannot open its files.
+    pub fn lose_storage(&mut self) {
+        let failure = PageServerFailure::Unavailable { reason: "none".to_owned() };
+        self.step(Input::PageServerFailed { server: LENT, failure });
+    }
+
+    /// How a call failed, if it did.
+    pub fn failure_of(&self, call: Call) -> Option<&CallFailure> {
+        self.told.iter().find_map(|it| match it {
+            FromCore::Failed { call: failed, failure } if *failed == call => Some(failure),
+            _ => None,
+        })
+    }
+
+    pub fn is_done(&self, call: Call) -> bool {
+        self.told.iter().any(|it| matches!(it, FromCore::Done { call: done } if *done == call))
+    }
+
+    pub fn fail(&mut self, ticket: Ticket) {
+        self.reply(StoreReply::AppendFailed { ticket, error: AppendError::Full });
+    }
+
+    pub fn opens(&self) -> usize {
+        self.asked.iter().filter(|it| matches!(it, StoreRequest::Open { .. })).count()
+    }
+
+    pub fn has_failed(&self, call: Call) -> bool {
+        self.failure_of(call).is_some()
+    }
+}
+
+pub fn key(document: &str) -> DocumentKey {
+    DocumentKey::new(document, "").expect("a good name")
+}

@@ -1,0 +1,312 @@
+//! Copies that part: a server that is restored, profiles that are cloned or restored, an offer
+//! whose answer is lost.
+
+mod common;
+
+use common::core::Core;
+use common::server::{Server, talk};
+use common::*;
+use tidelog_client::{Call, Connection, FromCore, Request, ToCore};
+use tidelog_document::{Authority, hash_of};
+use tidelog_pages::{StorageEntry, StoreReply};
+use tidelog_sqlite::View;
+use tidelog_sync::{EntryPart, FromRoom, FromServer, Origin, ToRoom, ToServer};
+use tidelog_types::{JournalId, Life, Lineage, Lsn, Position};
+
+fn add(device: &mut Device, id: &str) -> Call {
+    device.mutate("add", &[("id", text(id)), ("title", text(id))])
+}
+
+fn connect(device: &mut Device, server: &mut Server) {
+    device.server_is_up = true;
+    device.start_open(TAB, Some(SERVER), &todos());
+    device.pass(15_000);
+    talk(server, &mut [device]);
+    assert_eq!(device.status().connection, Connection::Online, "{:?}", device.status());
+}
+
+fn online(seed: u8, server: &mut Server) -> Device {
+    let mut device = Device::new(seed);
+    connect(&mut device, server);
+    device
+}
+
+fn ids(device: &mut Device) -> String {
+    let rows = device.query("select id from todo order by id");
+    let id = |row: Vec<tidelog_types::Value>| match &row[0] {
+        tidelog_types::Value::Text(id) => id.clone(),
+        other => panic!("{other:?}"),
+    };
+    rows.into_iter().map(id).collect::<Vec<_>>().join(" ")
+}
+
+fn image(device: &mut Device) -> Vec<u8> {
+    let export = device.next_call();
+    device.ask(TAB, vec![ToCore::Ask { call: export, handle: HANDLE, request: Request::Export }]);
+    let FromCore::Exported { file, .. } = device.answer(export) else { panic!() };
+    file.clone()
+}
+
+/// All of them have what the server has, nothing is pending, and nobody complains.
+#[track_caller]
+fn agree(server: &mut Server, devices: &mut [&mut Device], expected: &str) {
+    for device in devices.iter_mut() {
+        device.pass(15_000);
+    }
+    talk(server, devices);
+    for device in devices {
+        assert_eq!(ids(device), expected, "device {}", device.number);
+        assert!(image(device) == server.image(), "device {}", device.number);
+        let status = device.status();
+        assert_eq!((status.pending, &status.error), (0, &None), "device {}", device.number);
+    }
+}
+
+/// Goal: nothing that either copy issued is lost, applied twice, or called confirmed without having
+/// been sent. Method: a profile with an undecided mutation is copied while closed; both copies go
+/// on, offline, and come back one after the other.
+#[test]
+fn what_each_copy_of_a_cloned_profile_issued_is_applied_once() {
+    let mut server = Server::new();
+    let mut first = online(1, &mut server);
+    add(&mut first, "a");
+    talk(&mut server, &mut [&mut first]);
+    first.server_is_up = false;
+    first.lose_socket();
+    add(&mut first, "both");
+    let mut second = first.clone_profile(2);
+    for id in ["f1", "f2"] {
+        add(&mut first, id);
+    }
+    second.start_open(TAB, Some(SERVER), &todos());
+    let theirs = ["s1", "s2", "s3", "s4"].map(|id| add(&mut second, id));
+    connect(&mut first, &mut server);
+    assert_eq!(ids(&mut first), "a both f1 f2");
+
+    connect(&mut second, &mut server);
+    agree(&mut server, &mut [&mut first, &mut second], "a both f1 f2 s1 s2 s3 s4");
+    for call in theirs {
+        assert!(matches!(second.answers(call).last(), Some(FromCore::Confirmed { .. })));
+    }
+    // And it lasts.
+    second.kill_core();
+    connect(&mut second, &mut server);
+    add(&mut second, "s5");
+    agree(&mut server, &mut [&mut first, &mut second], "a both f1 f2 s1 s2 s3 s4 s5");
+}
+
+/// The same while both copies are connected all the time: the second one's frames come where the
+/// first one's are.
+#[test]
+fn two_copies_of_a_profile_can_be_online_at_once() {
+    let mut server = Server::new();
+    let mut first = online(1, &mut server);
+    add(&mut first, "a");
+    talk(&mut server, &mut [&mut first]);
+    let mut second = first.clone_profile(2);
+    connect(&mut second, &mut server);
+    first.take_sent();
+    for round in 0..4 {
+        add(&mut first, &format!("f{round}"));
+        add(&mut second, &format!("s{round}"));
+        talk(&mut server, &mut [&mut first, &mut second]);
+    }
+    agree(&mut server, &mut [&mut first, &mut second], "a f0 f1 f2 f3 s0 s1 s2 s3");
+}
+
+/// Goal: what a profile issued after the backup it was restored from stays, and what it issues now
+/// is not taken for that. Method: the disk is put back to where a mutation was undecided.
+#[test]
+fn a_restored_profile_issues_nothing_under_an_lsn_that_was_given() {
+    for issued_offline in [0, 1, 5] {
+        let mut server = Server::new();
+        let mut device = online(1, &mut server);
+        device.server_is_up = false;
+        device.lose_socket();
+        add(&mut device, "a");
+        let backup = device.disk.kill();
+        add(&mut device, "b");
+        add(&mut device, "c");
+        connect(&mut device, &mut server);
+
+        device.restore_profile(&backup);
+        device.server_is_up = false;
+        device.start_open(TAB, Some(SERVER), &todos());
+        for number in 0..issued_offline {
+            add(&mut device, &format!("x{number}"));
+        }
+        connect(&mut device, &mut server);
+        add(&mut device, "y");
+        let offline: Vec<String> = (0..issued_offline).map(|n| format!("x{n} ")).collect();
+        agree(&mut server, &mut [&mut device], &format!("a b c {}y", offline.concat()));
+    }
+}
+
+/// Goal: who had seen what a restored server lost takes what it has now, and loses nothing that was
+/// not confirmed; who had not goes on. Method: two devices, one of which saw a mutation that the
+/// server loses, and has others that are undecided.
+#[test]
+fn after_a_restore_of_the_server_everybody_goes_on_from_what_is_left() {
+    let mut server = Server::new();
+    let (mut ahead, mut behind) = (online(1, &mut server), online(2, &mut server));
+    add(&mut ahead, "a");
+    talk(&mut server, &mut [&mut ahead, &mut behind]);
+    let backup = server.position().next;
+    behind.server_is_up = false;
+    behind.lose_socket();
+    add(&mut ahead, "lost");
+    talk(&mut server, &mut [&mut ahead]);
+    ahead.server_is_up = false;
+    ahead.lose_socket();
+    add(&mut ahead, "x");
+    add(&mut behind, "y");
+    server.restore(backup);
+
+    connect(&mut behind, &mut server);
+    assert_eq!(ids(&mut behind), "a y");
+    // By now other entries stand where the lost one stood.
+    add(&mut behind, "z");
+    talk(&mut server, &mut [&mut behind]);
+    connect(&mut ahead, &mut server);
+    agree(&mut server, &mut [&mut ahead, &mut behind], "a x y z");
+    // What is on the disk is that too.
+    ahead.kill_core();
+    connect(&mut ahead, &mut server);
+    agree(&mut server, &mut [&mut ahead, &mut behind], "a x y z");
+}
+
+/// Goal: what went on locally, since nobody heard that the server has the document, is not lost.
+/// Method: the answer to the seed is not delivered, the offer fails, the device goes on and offers
+/// again.
+#[test]
+fn work_after_a_lost_answer_to_an_offer_is_the_servers_too() {
+    let mut server = Server::new();
+    let mut device = Device::new(1);
+    device.open(&todos());
+    add(&mut device, "a");
+    device.server_is_up = true;
+    device.start_open(OTHER_TAB, Some(SERVER), &todos());
+    while server.document.is_none() {
+        for message in device.take_sent() {
+            // The last answers come from the seed: nobody hears them.
+            let answers = server.hear(device.number, message);
+            if server.document.is_none() {
+                answers.iter().for_each(|answer| device.hear_server(answer));
+            }
+        }
+    }
+    device.server_is_up = false;
+    device.lose_socket();
+    server.forget(device.number);
+    device.pass(20_000);
+    assert_eq!(device.status().connection, Connection::Local, "the offer has failed");
+    add(&mut device, "b");
+    device.kill_core();
+    device.open(&todos());
+    add(&mut device, "c");
+    device.server_is_up = true;
+    device.start_open(TAB, Some(SERVER), &todos());
+    talk(&mut server, &mut [&mut device]);
+    assert_eq!(server.position().next, Lsn::FIRST.plus(4));
+    add(&mut device, "d");
+    agree(&mut server, &mut [&mut device], "a b c d");
+}
+
+/// A server of one document that is told by hand what to do, before a core.
+struct Played {
+    core: Core,
+    authority: Authority,
+}
+
+impl Played {
+    /// The core follows a document that the server has just made.
+    fn new() -> Self {
+        let mut core = Core::new();
+        core.open_new(Call(1), HANDLE, "list", Some(SERVER));
+        core.welcome(SERVER);
+        let start = Position::start_of(JournalId([9; 16]));
+        let view = View::new(usize::MAX, 0);
+        let authority = Authority::new(view, start, Lineage::default(), Life([77; 16]));
+        let mut played = Self { core, authority };
+        let created = played.authority.migrate(&todos()).unwrap().expect("it was empty");
+        played.opened(Lsn::FIRST);
+        played.entry(created, None);
+        played
+    }
+
+    fn tell(&mut self, body: FromRoom) {
+        let opened = self.core.sent.iter().rev().find_map(|(_, message)| match message {
+            ToServer::About { channel, body: ToRoom::Open { .. } } => Some(*channel),
+            _ => None,
+        });
+        let channel = opened.expect("it has opened the document");
+        self.core.hear(SERVER, &FromServer::About { channel, body });
+    }
+
+    /// Answers the last `Open`: of the timeline that it names nothing is applied.
+    fn opened(&mut self, from: Lsn) {
+        let (storage, wanted) = (self.authority.position(), Lsn::FIRST);
+        self.tell(FromRoom::Opened { storage, from, wanted, lives: Lineage::default() });
+    }
+
+    fn entry(&mut self, entry: StorageEntry, origin: Option<Origin>) {
+        let StorageEntry { range, position, set, .. } = entry;
+        let (db_pages, hash) = (set.db_pages, hash_of(&set));
+        let pages = set.pages.into_iter().map(Into::into).collect();
+        let is_last = true;
+        let part = EntryPart { range, position, db_pages, origin, pages, hash, is_last };
+        self.tell(FromRoom::Entry(part));
+    }
+
+    /// First LSN and writer of the frames that were sent since somebody looked last.
+    fn frames(&mut self) -> Vec<(u64, Life)> {
+        let sent = std::mem::take(&mut self.core.sent);
+        let frames = sent.iter().filter_map(|(_, message)| match message {
+            ToServer::About { body: ToRoom::Frames { life, first, .. }, .. } => {
+                Some((first.get(), *life))
+            }
+            _ => None,
+        });
+        frames.collect()
+    }
+}
+
+/// Goal: what becomes durable of a timeline says nothing of the one that took its place. Method:
+/// while a mutation is on its way to the disk, the server tells that another copy of the profile
+/// has gone on in the timeline; the older append becomes durable before the one that begins the
+/// other.
+#[test]
+fn what_is_durable_of_a_timeline_is_not_durable_of_the_one_behind_it() {
+    let mut it = Played::new();
+    let timeline = it.core.sent.iter().find_map(|(_, message)| match message {
+        ToServer::About { body: ToRoom::Open { timeline, .. }, .. } => Some(*timeline),
+        _ => None,
+    });
+    let timeline = timeline.expect("it has opened the document");
+    let open = it.core.sent.clone();
+    for number in 1..4 {
+        let ticket = it.core.add(Call(number + 1), &number.to_string());
+        it.core.reply(StoreReply::Durable { ticket });
+        let frames = it.frames();
+        let [(lsn, life)] = frames.as_slice() else { panic!("{frames:?}") };
+        let origin = Origin { timeline, life: *life, lsn: Lsn::new(*lsn).expect("an LSN") };
+        let applied = it.authority.reject(origin, "not today").unwrap();
+        it.core.sent.clone_from(&open);
+        it.entry(applied.entry, Some(origin));
+        it.core.sent.clear();
+    }
+    let before = it.core.add(Call(9), "in flight");
+    let origin = Origin { timeline, life: Life([8; 16]), lsn: Lsn::FIRST.plus(3) };
+    let theirs = it.authority.reject(origin, "of the other copy").unwrap();
+    it.core.sent.clone_from(&open);
+    it.entry(theirs.entry, Some(origin));
+    let after = it.core.last_ticket();
+    assert!(after > before, "it goes on in another timeline");
+    it.opened(it.authority.position().next);
+    it.frames();
+    it.core.reply(StoreReply::Durable { ticket: before });
+    assert_eq!(it.frames(), []);
+    it.core.reply(StoreReply::Durable { ticket: after });
+    let firsts: Vec<u64> = it.frames().into_iter().map(|(first, _)| first).collect();
+    assert_eq!(firsts, [1]);
+}

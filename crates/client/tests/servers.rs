@@ -1,0 +1,186 @@
+//! Several servers, and channels that belong to one of them.
+
+mod common;
+
+use common::core::Core;
+use common::*;
+use tidelog_client::{Call, Handle, Request, ToCore};
+use tidelog_document::{chain_of, hash_of};
+use tidelog_pages::StoreReply;
+use tidelog_sync::{Channel, EntryPart, FromRoom, FromServer, ToRoom, ToServer};
+use tidelog_types::{ErrorCode, JournalId, Lineage, Lsn, LsnRange, Page, PageSet, Pgid, Position};
+
+const X: &str = "ws://x";
+const Y: &str = "ws://y";
+const OTHER: Handle = Handle(2);
+
+/// A core that follows `list` at X and another document at Y, on a channel of the same number. A
+/// third document keeps the connection to X open.
+fn following_two() -> Core {
+    let mut core = Core::new();
+    core.open_new(Call(1), HANDLE, "list", Some(X));
+    core.welcome(X);
+    opened(&mut core, X, 1);
+    core.open_new(Call(2), OTHER, "other", Some(Y));
+    core.welcome(Y);
+    opened(&mut core, Y, 1);
+    core.open_new(Call(3), Handle(3), "third", Some(X));
+    opened(&mut core, X, 2);
+    core.sent.clear();
+    core
+}
+
+fn opened(core: &mut Core, server: &str, channel: u32) {
+    let storage = Position::start_of(JournalId([9; 16]));
+    let (from, wanted, lives) = (Lsn::FIRST, Lsn::FIRST, Lineage::default());
+    let body = FromRoom::Opened { storage, from, wanted, lives };
+    core.hear(server, &FromServer::About { channel: Channel(channel), body });
+}
+
+fn close(channel: u32) -> ToServer {
+    ToServer::About { channel: Channel(channel), body: ToRoom::Close }
+}
+
+/// Entry 1 of the journal at which [`opened`] stands: one page that is no database.
+fn rubbish() -> EntryPart {
+    let range = LsnRange::one(Lsn::FIRST);
+    let pages = vec![(Pgid(1), Page::zeroed().with(0, b"this is no database"))];
+    let set = PageSet { db_pages: 1, pages: pages.iter().cloned().collect() };
+    let start = Position::start_of(JournalId([9; 16]));
+    let position =
+        Position { next: range.end(), chain: chain_of(start.chain, range, &set), ..start };
+    let (hash, pages) = (hash_of(&set), pages.into_iter().map(Into::into).collect());
+    EntryPart { range, position, db_pages: 1, origin: None, pages, hash, is_last: true }
+}
+
+fn frames_sent(core: &Core) -> Vec<(&str, u32, u64)> {
+    core.sent
+        .iter()
+        .filter_map(|(server, message)| match message {
+            ToServer::About { channel, body: ToRoom::Frames { first, .. } } => {
+                Some((server.as_str(), channel.0, first.get()))
+            }
+            _ => None,
+        })
+        .collect()
+}
+
+/// Goal: what is issued to one document never arrives in another. Method: a document moves to a
+/// server at which another document has a channel of the number that it had at its old one.
+#[test]
+fn a_document_that_moves_to_another_server_takes_no_channel_along() {
+    let mut core = following_two();
+    core.ask_to_open(OTHER_TAB, Call(4), HANDLE, "list", Some(Y));
+    assert!(core.sent.contains(&(X.to_owned(), close(1))));
+    let ticket = core.add(Call(5), "milk");
+    core.reply(StoreReply::Durable { ticket });
+    assert_eq!(frames_sent(&core), [], "its channel at Y is not open yet");
+    opened(&mut core, Y, 2);
+    assert_eq!(frames_sent(&core), [(Y, 2, 1)]);
+}
+
+#[test]
+fn closing_a_document_at_one_server_closes_no_other_at_another() {
+    let mut core = following_two();
+    core.ask(Call(4), HANDLE, Request::Close);
+    assert!(!core.sent.iter().any(|(server, _)| server == Y), "{:?}", core.sent);
+    let ticket = core.add_to(OTHER, Call(5), "milk");
+    core.reply(StoreReply::Durable { ticket });
+    assert_eq!(frames_sent(&core), [(Y, 1, 1)], "it is followed as before");
+}
+
+#[test]
+fn a_document_that_stays_away_says_so_to_its_server() {
+    let mut core = following_two();
+    core.say(ToCore::SetConnected { handle: HANDLE, connected: false });
+    assert_eq!(core.sent, [(X.to_owned(), close(1))]);
+}
+
+/// Goal: no frame counts as sent that was not. Method: the first of two mutations becomes durable
+/// while nobody holds the document, the second once somebody does again.
+#[test]
+fn what_becomes_durable_while_nobody_holds_the_document_is_sent_later() {
+    let mut core = following_two();
+    let first = core.add(Call(5), "milk");
+    let second = core.add(Call(6), "bread");
+    core.ask(Call(7), HANDLE, Request::Close);
+    core.reply(StoreReply::Durable { ticket: first });
+    core.sent.clear();
+    core.ask_to_open(TAB, Call(8), HANDLE, "list", Some(X));
+    let channel = core.sent.iter().find_map(|(_, message)| match message {
+        ToServer::About { channel, body: ToRoom::Open { document, .. } } if document == "list" => {
+            Some(channel.0)
+        }
+        _ => None,
+    });
+    opened(&mut core, X, channel.expect("a channel of its own"));
+    core.reply(StoreReply::Durable { ticket: second });
+    let firsts: Vec<u64> = frames_sent(&core).into_iter().map(|(.., first)| first).collect();
+    assert_eq!(firsts, [1, 2]);
+}
+
+/// Goal: what a rebase failed over is not forgotten. Method: the server sends an entry that no
+/// SQLite can read; after a pause it is asked for again, from what is held.
+#[test]
+fn entries_that_cannot_be_taken_in_are_asked_for_again() {
+    let mut core = following_two();
+    let body = FromRoom::Entry(rubbish());
+    core.hear(X, &FromServer::About { channel: Channel(1), body });
+    assert_eq!(core.sent, [(X.to_owned(), close(1))]);
+    core.sent.clear();
+    for _ in 0..4 {
+        core.pass(10_000);
+        core.hear(X, &FromServer::Pong);
+    }
+    let have = core.sent.iter().find_map(|(_, message)| match message {
+        ToServer::About { body: ToRoom::Open { document, have, .. }, .. } if document == "list" => {
+            Some(*have)
+        }
+        _ => None,
+    });
+    assert_eq!(have, Some(None), "{:?}", core.sent);
+}
+
+/// Goal: `sync()` waits for all that was confirmed before it was called. Method: it is called while
+/// the server's word of where the document stands is on its way, which says nothing of a commit
+/// that somebody else had confirmed since.
+#[test]
+fn a_sync_asks_what_there_is_after_it_was_called() {
+    let mut core = Core::new();
+    core.open_new(Call(1), HANDLE, "list", Some(X));
+    core.welcome(X);
+    core.ask(Call(2), HANDLE, Request::Sync);
+    opened(&mut core, X, 1);
+    assert!(!core.is_done(Call(2)), "it is at what there was before");
+    let request = core.sent.iter().find_map(|(_, message)| match message {
+        ToServer::About { body: ToRoom::Probe { probe }, .. } => Some(*probe),
+        _ => None,
+    });
+    let probe = request.expect("the server is asked");
+    let body = FromRoom::Probed { probe, next: Lsn::FIRST };
+    core.hear(X, &FromServer::About { channel: Channel(1), body });
+    assert!(core.is_done(Call(2)));
+}
+
+#[test]
+fn a_sync_of_a_document_that_is_closed_is_answered() {
+    let mut core = following_two();
+    core.ask(Call(4), HANDLE, Request::Sync);
+    core.ask(Call(5), HANDLE, Request::Close);
+    assert_eq!(core.failure_of(Call(4)).map(|it| it.code), Some(ErrorCode::DocumentClosed));
+}
+
+/// Goal: no call is dropped unanswered. Method: a document is to be destroyed while an open waits,
+/// for a server that does not answer.
+#[test]
+fn a_document_that_is_about_to_be_opened_is_not_destroyed() {
+    let mut core = Core::open();
+    core.add(Call(2), "milk");
+    core.ask(Call(3), HANDLE, Request::Close);
+    core.ask_to_open(TAB, Call(4), HANDLE, "list", Some(X));
+    core.destroy(Call(5), "list");
+    assert_eq!(core.failure_of(Call(5)).map(|it| it.code), Some(ErrorCode::InvalidOption));
+    assert_eq!(core.failure_of(Call(4)), None);
+    core.pass(60_000);
+    assert_eq!(core.failure_of(Call(4)).map(|it| it.code), Some(ErrorCode::ServerUnreachable));
+}

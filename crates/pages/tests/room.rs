@@ -1,0 +1,193 @@
+//! What a store takes of its device, and what it does when that is full.
+
+mod common;
+#[path = "common/make.rs"]
+#[allow(dead_code, reason = "each test file uses its part of it")]
+mod make;
+
+use common::{OWNER, Server, ask, files, open_document, poll_all, seed, settle};
+use make::{durable, entry, key, page, read_of, request, storage, timeline};
+use tidelog_disk::CrashDevice;
+use tidelog_pages::{
+    Append, AppendError, OwnerId, PageServer, StagedPage, StoreOptions, StoreReply, StoreRequest,
+    Ticket,
+};
+use tidelog_types::limits::{Limits, PAGE_SIZE};
+use tidelog_types::{BudgetLimits, Epoch, Pgid};
+
+const KIB: u64 = 1024;
+
+fn sizes() -> StoreOptions {
+    let limits =
+        Limits { slice: BudgetLimits { pages: 64, ..Limits::DEFAULT.slice }, ..Limits::DEFAULT };
+    StoreOptions { log_size_max: 48 * KIB, limits, ..StoreOptions::default() }
+}
+
+fn open(device: &CrashDevice) -> Server {
+    PageServer::open_with(files(device), seed(device), sizes()).expect("a store").0
+}
+
+fn size(device: &CrashDevice, file: &str) -> u64 {
+    device.bytes_of(file).map_or(0, |bytes| bytes.len() as u64)
+}
+
+fn append(server: &mut Server, device: &CrashDevice, ticket: u64, of: Append) -> bool {
+    server.serve(OWNER, request(ticket, of));
+    server.flush();
+    match settle(server, device).as_slice() {
+        [reply] if *reply == durable(ticket) => true,
+        [StoreReply::AppendFailed { error: AppendError::Full, .. }] => false,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn destroy(server: &mut Server, device: &CrashDevice, ticket: u64, name: &str) {
+    server.serve(OWNER, StoreRequest::Destroy { ticket: Ticket(ticket), document: key(name) });
+    server.flush();
+    assert_eq!(settle(server, device), [durable(ticket)], "room is made on a full device too");
+}
+
+/// Goal: whoever has filled the device can open the store, read, destroy a document, and then write
+/// again. Method: documents of eight pages, until none fits; nothing is given from outside.
+#[test]
+fn a_device_that_the_store_has_filled_can_be_read_and_heals_once_something_is_destroyed() {
+    let device = CrashDevice::new();
+    let mut server = open(&device);
+    device.set_capacity(Some(1600 * KIB));
+    let pages: Vec<(u32, u8)> = (1..=8).map(|pgid| (pgid, pgid as u8)).collect();
+    let document = |number: u64| storage(&format!("d{number}"), [entry(1, 2, 8, &pages)]);
+    let mut count = 0;
+    while append(&mut server, &device, count + 1, document(count + 1)) {
+        count += 1;
+    }
+    assert!(count > 30, "only {count} documents");
+    for size in [4000, 400, 4] {
+        let mut notes = Append::to(key("notes"));
+        loop {
+            notes.record = Some(vec![notes.record.map_or(0, |old| old[0] ^ 1); size].into());
+            open_document(&mut server, &device, &key("notes"));
+            if !append(&mut server, &device, 900, notes.clone()) {
+                break;
+            }
+        }
+    }
+    drop(server);
+    for opening in 0..10 {
+        let mut server = open(&device);
+        server.serve(OWNER, StoreRequest::Hello { epoch: Epoch(1) });
+        server.flush();
+        let replies = settle(&mut server, &device);
+        assert!(matches!(replies.as_slice(), [StoreReply::Ready { .. }]), "opening {opening}");
+        let read = ask(&mut server, &device, read_of(1, "d1", [8]));
+        let [StoreReply::Pages { pages, .. }] = read.as_slice() else { panic!("{read:?}") };
+        assert_eq!(*pages, [(Pgid(8), page(8))]);
+        assert!(open_document(&mut server, &device, &key(&format!("d{}", count + 1))).is_none());
+        assert!(!append(&mut server, &device, 1000, document(count + 1)), "opening {opening}");
+    }
+    let mut server = open(&device);
+    for number in 1..=count / 2 {
+        destroy(&mut server, &device, 2000 + number, &format!("d{number}"));
+    }
+    for number in count + 1..=count + count / 4 {
+        assert!(append(&mut server, &device, 3000 + number, document(number)), "{number}");
+    }
+}
+
+#[test]
+fn a_full_device_has_room_again_where_the_log_is_full_of_what_nobody_needs() {
+    let device = CrashDevice::new();
+    let options = StoreOptions { log_size_max: 1024 * KIB, ..sizes() };
+    let opened = PageServer::open_with(files(&device), seed(&device), options);
+    let mut server = opened.expect("a store").0;
+    device.set_capacity(Some(300 * KIB));
+    let mut failed = 0;
+    for ticket in 1..200 {
+        let mut notes = Append::to(key("notes"));
+        notes.record = Some(vec![ticket as u8; 8000].into());
+        if !append(&mut server, &device, ticket, notes) {
+            failed += 1;
+            open_document(&mut server, &device, &key("notes"));
+        }
+    }
+    assert!((1..20).contains(&failed), "{failed} of 199 appends failed");
+}
+
+#[test]
+fn files_shrink_again() {
+    let device = CrashDevice::new();
+    let mut server = open(&device);
+    let pages: Vec<(u32, u8)> = (1..=2000).map(|pgid| (pgid, 1)).collect();
+    assert!(append(&mut server, &device, 1, storage("large", [entry(1, 2, 2000, &pages)])));
+    let filler = |fill: u8| {
+        let mut filler = timeline("filler", []);
+        filler.record = Some(vec![fill; 50_000].into());
+        filler
+    };
+    assert!(append(&mut server, &device, 2, filler(1)));
+    let logs = size(&device, "log-a") + size(&device, "log-b");
+    assert!(logs < 500 * KIB, "an import of 8 MiB leaves logs of {logs}");
+    assert!(size(&device, "pages") > 2000 * PAGE_SIZE as u64);
+    destroy(&mut server, &device, 3, "large");
+    for ticket in 4..12 {
+        assert!(append(&mut server, &device, ticket, filler(ticket as u8)));
+    }
+    let left = size(&device, "pages");
+    assert!(left < 16 * KIB, "a page file of {left} bytes for no page");
+    drop(server);
+    assert!(open_document(&mut open(&device), &device, &key("filler")).is_some());
+}
+
+/// How many pages are in the replies of one poll.
+fn pages_polled(server: &mut Server) -> usize {
+    let pages = server.poll().into_iter().map(|(_, reply)| match reply {
+        StoreReply::Pages { pages, .. } => pages.len(),
+        _ => 0,
+    });
+    pages.sum()
+}
+
+/// Goal: a poll takes a bounded time, whatever it is that waits for reads. Method: a read of two
+/// thousand pages is asked for, and then a change-over has to wait for it, or appends that are
+/// taken back.
+#[test]
+fn a_poll_serves_only_so_many_pages_though_reads_hold_something_up() {
+    let most = 64 + Limits::DEFAULT.read_chunk_pages * 2;
+    for is_full in [false, true] {
+        let device = CrashDevice::new();
+        let mut server = open(&device);
+        let pages: Vec<(u32, u8)> = (1..=2000).map(|pgid| (pgid, 1)).collect();
+        assert!(append(&mut server, &device, 1, storage("a", [entry(1, 2, 2000, &pages)])));
+        server.serve(OwnerId(2), read_of(1, "a", 1..=2000));
+        if is_full {
+            device.set_capacity(Some(0));
+        }
+        let mut filler = timeline("filler", []);
+        filler.record = Some(vec![1; 20_000_000].into());
+        server.serve(OWNER, request(2, filler));
+        server.flush();
+        let mut polled = Vec::new();
+        while server.wants_poll() {
+            polled.push(pages_polled(&mut server));
+        }
+        assert_eq!(polled.iter().sum::<usize>(), 2000);
+        assert!(polled.iter().all(|count| *count <= most), "{is_full}: {polled:?}");
+        assert!(polled.contains(&64), "{is_full}: it was held up");
+    }
+}
+
+#[test]
+fn nothing_of_an_owner_stays_in_memory_once_another_one_has_said_hello() {
+    let device = CrashDevice::new();
+    let mut server = open(&device);
+    let pages: Vec<(u32, u8)> = (1..=100).map(|pgid| (pgid, 1)).collect();
+    assert!(append(&mut server, &device, 1, storage("a", [entry(1, 2, 100, &pages)])));
+    let staged = (1..=50).map(|pgid| StagedPage { entry: 0, pgid: Pgid(pgid), page: page(1) });
+    server.serve(OWNER, StoreRequest::Stage { ticket: Ticket(2), pages: staged.collect() });
+    server.serve(OWNER, read_of(1, "a", 1..=100));
+    assert!(server.to_string().ends_with("reads 1 staged 50"), "{server}");
+    server.serve(OwnerId(2), StoreRequest::Hello { epoch: Epoch(1) });
+    assert!(server.to_string().ends_with("reads 0 staged 0"), "{server}");
+    server.flush();
+    let ready = StoreReply::Ready { epoch: Epoch(1) };
+    assert_eq!(poll_all(&mut server), [ready]);
+}

@@ -1,0 +1,45 @@
+//! Whether there is room on the ways to clients.
+
+use tidelog_sync::EntryPart;
+use tidelog_types::limits::PAGE_SIZE;
+
+use super::ConnId;
+
+/// Bytes of an entry's part besides its pages, and of a page besides its bytes.
+const HEAD_SIZE: usize = 192;
+const PAGE_HEAD_SIZE: usize = 16;
+
+/// The connections of a room, as far as it has to know them: whether they take storage entries.
+///
+/// An implementation keeps these rules:
+///
+/// 1. What was reserved on a connection and not given back is bounded, but for a reservation that
+///    was made when there was no other.
+/// 2. A reservation ends once: the room [releases](Self::release) it, or it sends an entry of that
+///    [size](entry_size), and it ends when the entry is on its way.
+/// 3. A room that was refused is told [`RoomInput::Writable`](super::RoomInput::Writable) when
+///    there is room again. It may be told so without a reason.
+pub trait Outlets: Send + Sync {
+    /// Reserves so many bytes on a connection; false if there is no room for them now.
+    fn reserve(&self, conn: ConnId, size: usize) -> bool;
+
+    /// Gives back what was reserved and is not needed.
+    fn release(&self, conn: ConnId, size: usize);
+}
+
+/// What has to be reserved for a part of an entry.
+#[must_use]
+pub fn entry_size(part: &EntryPart) -> usize {
+    size_of_part(part.pages.len())
+}
+
+/// The same of a part with so many pages.
+pub(super) fn size_of_part(pages_count: usize) -> usize {
+    HEAD_SIZE + pages_count * (PAGE_SIZE + PAGE_HEAD_SIZE)
+}
+
+/// The same of an entry with so many pages, in parts of `part_pages_max`.
+pub(super) fn size_of_entry(pages_count: usize, part_pages_max: usize) -> usize {
+    let parts_count = pages_count.div_ceil(part_pages_max).max(1);
+    parts_count * HEAD_SIZE + pages_count * (PAGE_SIZE + PAGE_HEAD_SIZE)
+}

@@ -1,0 +1,172 @@
+//! One client's presence in a room.
+
+use std::collections::VecDeque;
+
+use tidelog_document::{Doctype, hash_part};
+use tidelog_sync::{
+    Channel, EntryPart, Follower, FollowerStep, FromRoom, FromServer, Intent, Origin,
+};
+use tidelog_types::limits::Limits;
+use tidelog_types::{EntryHash, JournalId, Lineage, Lsn, LsnRange, Page, PageSet, Pgid, Position};
+
+use super::{ConnId, RoomEffect};
+
+/// A room's number for a client that is here; never reused, so that what was meant for one that
+/// left and came back does not reach it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct SubscriberId(pub u64);
+
+/// Where a client sits: on which connection, under which number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct ChannelId {
+    pub(super) conn: ConnId,
+    pub(super) channel: Channel,
+}
+
+impl ChannelId {
+    /// Tells the client.
+    pub(super) fn say(self, body: FromRoom) -> RoomEffect {
+        let message = FromServer::About { channel: self.channel, body };
+        RoomEffect::Send { conn: self.conn, message }
+    }
+}
+
+/// What a client said when it opened the document.
+#[derive(Clone, Debug)]
+pub(super) struct OpenRequest {
+    pub(super) doctype: Vec<u8>,
+    pub(super) timeline: JournalId,
+    pub(super) have: Option<Position>,
+    pub(super) intent: Intent,
+}
+
+/// One client that has opened the document.
+pub(super) struct Subscriber {
+    pub(super) channel_id: ChannelId,
+    pub(super) timeline: JournalId,
+    /// Frames from here on stay undecided until the client opens the document anew.
+    pub(super) undecided: Option<Lsn>,
+    /// The local document that it is handing over.
+    pub(super) seed: Option<Seed>,
+    /// `None` until it has been told that the document is open.
+    follower: Option<Follower>,
+    /// Sizes in bytes of what it was sent and has not received, each with the LSN after it.
+    in_flight: VecDeque<(Lsn, usize)>,
+    in_flight_size: usize,
+    in_flight_size_max: usize,
+}
+
+/// A local document on its way to become the server's.
+pub(super) struct Seed {
+    pub(super) doctype: Doctype,
+    /// Who wrote it.
+    pub(super) lives: Lineage,
+    pub(super) position: Option<Position>,
+    /// In their order, from the first on.
+    pub(super) pages: Vec<Page>,
+}
+
+impl Subscriber {
+    pub(super) fn new(channel_id: ChannelId, timeline: JournalId, limits: &Limits) -> Self {
+        Self {
+            channel_id,
+            timeline,
+            undecided: None,
+            seed: None,
+            follower: None,
+            in_flight: VecDeque::new(),
+            in_flight_size: 0,
+            in_flight_size_max: limits.entries_in_flight_size_max,
+        }
+    }
+
+    pub(super) fn follow(&mut self, from: Lsn, limits: &Limits) {
+        self.follower = Some(Follower::new(from, limits.entries_in_flight_max));
+        self.in_flight.clear();
+        self.in_flight_size = 0;
+    }
+
+    /// The entry of `range` may leave. `reserve` says whether there is room for it on the way; if
+    /// not, the follower lags from now on.
+    pub(super) fn on_entry(
+        &mut self,
+        range: LsnRange,
+        size: usize,
+        reserve: impl FnOnce() -> bool,
+    ) -> FollowerStep {
+        if !self.has_room() {
+            return FollowerStep::Rest;
+        }
+        let Some(follower) = &mut self.follower else { return FollowerStep::Rest };
+        let mut after = follower.clone();
+        let step = after.on_entry(range);
+        if step == FollowerStep::SendEntry {
+            if !reserve() {
+                return FollowerStep::Rest;
+            }
+            self.in_flight.push_back((range.end(), size));
+            self.in_flight_size += size;
+        }
+        *follower = after;
+        step
+    }
+
+    /// What to do, given that everything before `durable` may leave.
+    pub(super) fn next_step(&mut self, durable: Lsn) -> FollowerStep {
+        let has_room = self.has_room();
+        match &mut self.follower {
+            Some(follower) if has_room => follower.next_step(durable),
+            _ => FollowerStep::Rest,
+        }
+    }
+
+    pub(super) fn on_received(&mut self, next: Lsn) {
+        if let Some(follower) = &mut self.follower {
+            follower.on_received(next);
+        }
+        while let Some((_, size)) = self.in_flight.pop_front_if(|(end, _)| *end <= next) {
+            self.in_flight_size -= size;
+        }
+    }
+
+    pub(super) fn caught_up(&mut self, end: Lsn, size: usize) {
+        if let Some(follower) = &mut self.follower {
+            follower.caught_up(end);
+            self.in_flight.push_back((end, size));
+            self.in_flight_size += size;
+        }
+    }
+
+    /// A client that says nothing of what it has received is sent no more than this, and later one
+    /// entry for the rest: so what it has not read yet is a bounded amount of its memory.
+    fn has_room(&self) -> bool {
+        self.in_flight_size < self.in_flight_size_max
+    }
+}
+
+/// An entry as it travels: in parts that fit into messages.
+pub(super) fn parts(
+    range: LsnRange,
+    position: Position,
+    set: &PageSet,
+    origin: Option<Origin>,
+    limits: &Limits,
+) -> Vec<EntryPart> {
+    let db_pages = set.db_pages;
+    let pages: Vec<_> = set.pages.iter().collect();
+    let mut hash = EntryHash::default();
+    let mut part = |pages: &[(&Pgid, &Page)], is_last| {
+        hash = hash_part(hash, pages.iter().map(|(pgid, page)| (**pgid, *page)), db_pages);
+        let pages = pages.iter().map(|(pgid, page)| (**pgid, (*page).clone()).into()).collect();
+        EntryPart { range, position, db_pages, origin, pages, hash, is_last }
+    };
+    let mut chunks = pages.chunks(limits.message_pages_max).peekable();
+    let mut parts = Vec::new();
+    while let Some(pages) = chunks.next() {
+        parts.push(part(pages, chunks.peek().is_none()));
+    }
+    if parts.is_empty() {
+        parts.push(part(&[], true));
+    }
+    parts
+}

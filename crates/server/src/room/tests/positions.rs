@@ -1,0 +1,242 @@
+//! Who holds which history: restores, clones, and offers that were not answered.
+
+use tidelog_document::ArrivingEntry;
+use tidelog_types::{Chain, Lineage};
+
+use super::*;
+
+/// From which LSN on a client that has opened is sent what it lacks.
+fn from_of(heard: &[FromRoom]) -> u64 {
+    match heard.first() {
+        Some(FromRoom::Opened { from, .. }) => from.get(),
+        other => panic!("not opened: {other:?}"),
+    }
+}
+
+fn lives_of(heard: &[FromRoom]) -> String {
+    match heard.first() {
+        Some(FromRoom::Opened { lives, .. }) => lives.to_string(),
+        other => panic!("not opened: {other:?}"),
+    }
+}
+
+#[test]
+fn who_saw_what_a_restored_server_lost_is_sent_all_anew_and_the_others_go_on() {
+    let mut scene = Scene::new();
+    scene.open(ANN, None);
+    scene.frames(ANN, 1, vec![add("a")]);
+    let (before, backup) = (scene.position(), scene.backup());
+    scene.frames(ANN, 2, vec![add("lost"), add("lost too")]);
+    let after = scene.position();
+
+    scene.restore(&backup);
+    let heard = scene.open(BOB, Some(before));
+    assert_eq!((from_of(&heard), brief(&heard)), (3, vec!["opened 3 wanted 1".to_owned()]));
+    // Past the end of what is left, and then at an LSN that has another content by now.
+    let heard = scene.open(ANN, Some(after));
+    assert_eq!((from_of(&heard), brief(&heard)[1].as_str()), (1, "entry 1..3"));
+    scene.frames(BOB, 1, vec![add("b"), add("c"), add("d")]);
+    assert_eq!(scene.position().next, lsn(6));
+    scene.heard(ANN);
+    let heard = scene.open(ANN, Some(after));
+    assert_eq!((from_of(&heard), brief(&heard)[1].as_str()), (1, "entry 1..6"));
+    assert_eq!(scene.position().journal, before.journal, "nobody else is concerned");
+    // Who had not seen what was lost is within, also later and after another restart.
+    scene.restart();
+    let heard = scene.open(BOB, Some(before));
+    assert_eq!((from_of(&heard), brief(&heard)[1].as_str()), (3, "entry 3..6"));
+}
+
+#[test]
+fn no_word_of_a_client_changes_the_journal_or_sends_anybody_away() {
+    let mut scene = Scene::new();
+    scene.open(ANN, None);
+    scene.open(BOB, None);
+    scene.frames(ANN, 1, vec![add("a")]);
+    let truth = scene.position();
+    scene.heard(BOB);
+    let claims = [
+        Position { next: lsn(900), ..truth },
+        Position { chain: Chain([4; 32]), ..truth },
+        Position { life: Life([9; 16]), ..truth },
+        Position { life: Life::NONE, next: lsn(2), ..truth },
+        Position { journal: JournalId([9; 16]), ..truth },
+    ];
+    for claim in claims {
+        let heard = scene.open(ANN, Some(claim));
+        assert_eq!((from_of(&heard), brief(&heard)[1].as_str()), (1, "entry 1..3"), "{claim}");
+    }
+    assert_eq!(scene.position(), truth);
+    assert!(scene.heard(BOB).is_empty());
+    scene.frames(ANN, 2, vec![add("b")]);
+    assert_eq!(brief(&scene.heard(BOB)), ["entry 3..4 of 2"], "it has followed all the time");
+}
+
+#[test]
+fn where_the_machine_was_rolled_back_the_chain_tells() {
+    let mut scene = Scene::new();
+    scene.open(ANN, None);
+    scene.frames(ANN, 1, vec![add("a")]);
+    let backup = scene.backup();
+    scene.frames(ANN, 2, vec![add("lost")]);
+    let lost = scene.position();
+    // The same opening of the store goes on from an earlier state of itself.
+    scene.openings -= 1;
+    scene.restore(&backup);
+    scene.open(BOB, None);
+    scene.frames(BOB, 1, vec![add("b")]);
+    assert_eq!((scene.position().life, scene.position().next), (lost.life, lost.next));
+    assert_eq!(from_of(&scene.open(ANN, Some(lost))), 1);
+}
+
+#[test]
+fn frames_of_a_clone_are_not_taken_for_repeats() {
+    let mut scene = Scene::new();
+    scene.open(ANN, None);
+    let (shared, clone) = (life_of(ANN), Life([7; 16]));
+    scene.frames(ANN, 1, vec![add("a"), add("b")]);
+    scene.frames_of(ANN, clone, 3, vec![add("c")]);
+    // One frame of its own where another copy's is, and one behind that copy's.
+    for (life, first) in [(Life([8; 16]), 3), (shared, 3), (shared, 4)] {
+        let heard = scene.frames_of(ANN, life, first, vec![add("d")]);
+        assert_eq!(brief(&heard), ["refused Parted"], "{life} at {first}");
+        let heard = scene.open(ANN, Some(scene.position()));
+        assert_eq!(lives_of(&heard), "lives 6565@1 0707@3");
+    }
+    let heard = scene.frames_of(ANN, shared, 1, vec![add("a"), add("b")]);
+    assert_eq!(brief(&heard), ["acked 4"], "what both have is a repeat");
+    assert_eq!(scene.room.counts().applied, 3);
+}
+
+/// A local document: what another room holds.
+struct Local(Scene);
+
+impl Local {
+    fn new(number: u8) -> Self {
+        let mut scene = Scene::of(number);
+        scene.open(ANN, None);
+        Self(scene)
+    }
+
+    fn write(&mut self, first: u64, id: &str) {
+        self.0.frames(ANN, first, vec![add(id)]);
+    }
+
+    fn lives(&self) -> Lineage {
+        let State::Open(document) = &self.0.room.state else { panic!("open") };
+        document.authority.lives().clone()
+    }
+
+    /// Offers it to a server.
+    fn offer(&self, server: &mut Scene, conn: ConnId) -> Vec<FromRoom> {
+        let intent = Intent::Offer { lives: self.lives() };
+        server.open_as(conn, &notes(), Some(self.0.position()), intent)
+    }
+
+    /// Sends what a server wants of it.
+    fn seed(&self, server: &mut Scene, conn: ConnId) -> Vec<FromRoom> {
+        let (position, db_pages) = self.0.position_and_size();
+        let State::Open(document) = &self.0.room.state else { panic!("open") };
+        let view = document.authority.view();
+        let page = |number| (Pgid(number), view.base_page(Pgid(number)).expect("all here")).into();
+        let pages: Vec<CodedPage> = (1..=db_pages).map(page).collect();
+        let (first, second) = pages.split_at(2);
+        for (pages, last) in [(first, false), (second, true)] {
+            let pages = pages.to_vec();
+            server.say(conn, ToRoom::Seed { position, db_pages, pages, last });
+        }
+        server.heard(conn)
+    }
+}
+
+#[test]
+fn a_local_document_becomes_the_servers_once() {
+    let (mut scene, mut local) = (Scene::new(), Local::new(50));
+    local.write(1, "a");
+    assert_eq!(brief(&local.offer(&mut scene, ANN)), ["seed wanted"]);
+    assert_eq!(brief(&local.seed(&mut scene, ANN)), ["seeded", "opened 3 wanted 2"]);
+    assert_eq!(brief(&local.offer(&mut scene, ANN)), ["seeded", "opened 3 wanted 2"], "a repeat");
+    let mut other = Local::new(60);
+    other.write(1, "other");
+    assert_eq!(brief(&other.offer(&mut scene, BOB)), ["refused Exists"]);
+    scene.restart();
+    assert_eq!(brief(&scene.open(BOB, None))[0], "opened 3 wanted 1");
+    assert_eq!(brief(&local.offer(&mut scene, ANN))[0], "seeded");
+}
+
+#[test]
+fn what_went_on_locally_after_a_lost_answer_is_seeded_again() {
+    let (mut scene, mut local) = (Scene::new(), Local::new(50));
+    local.write(1, "a");
+    local.offer(&mut scene, ANN);
+    // Nobody hears the answer.
+    local.seed(&mut scene, ANN);
+    let seeded = scene.position();
+    let follower = scene.open(BOB, Some(seeded));
+    assert_eq!(from_of(&follower), 3);
+    local.write(2, "b");
+    local.write(3, "c");
+    scene.restart();
+    assert_eq!(brief(&local.offer(&mut scene, ANN)), ["seed wanted"]);
+    let heard = local.seed(&mut scene, ANN);
+    assert_eq!(brief(&heard), ["seeded", "opened 5 wanted 4"]);
+    let FromRoom::Seeded { position } = heard[0] else { panic!("{heard:?}") };
+    assert_eq!(position, scene.position());
+    // Who follows, the offerer too, goes on from where it is.
+    assert_eq!(from_of(&scene.open(ANN, Some(position))), 5);
+    let heard = scene.open(BOB, Some(seeded));
+    assert_eq!((from_of(&heard), brief(&heard)[1].as_str()), (3, "entry 3..5"));
+}
+
+#[test]
+fn once_somebody_has_written_an_offer_beyond_the_seed_is_another_document() {
+    let (mut scene, mut local) = (Scene::new(), Local::new(50));
+    local.write(1, "a");
+    local.offer(&mut scene, ANN);
+    local.seed(&mut scene, ANN);
+    scene.open(BOB, None);
+    scene.frames(BOB, 1, vec![add("theirs")]);
+    scene.heard(ANN);
+    let truth = scene.position();
+    assert_eq!(brief(&local.offer(&mut scene, ANN))[0], "seeded", "all of it is here");
+    local.write(2, "b");
+    assert_eq!(brief(&local.offer(&mut scene, ANN)), ["refused Exists"]);
+    assert_eq!(scene.position(), truth);
+}
+
+#[test]
+fn a_merged_entry_is_proven_by_its_own_hash() {
+    let mut scene = Scene::new();
+    scene.open(ANN, None);
+    scene.frames(ANN, 1, vec![frame(&notes(), "fill", &[]), add("a")]);
+    let parts = |heard: &[FromRoom]| {
+        let part = |message: &FromRoom| match message {
+            FromRoom::Entry(part) => Some(part.clone()),
+            _ => None,
+        };
+        heard.iter().filter_map(part).collect::<Vec<_>>()
+    };
+    let parts = parts(&scene.open(BOB, None));
+    assert!(parts.len() > 1);
+    let take = |parts: &[tidelog_sync::EntryPart]| {
+        let mut arriving = ArrivingEntry::default();
+        let (last, others) = parts.split_last().expect("some");
+        for part in others {
+            assert!(arriving.take(part.clone())?.is_none(), "the last part is still to come");
+        }
+        arriving.take(last.clone())
+    };
+    let entry = take(&parts).expect("as it was sent").expect("the last part has come");
+    assert_eq!(entry.set.pages.len(), scene.position_and_size().1 as usize);
+    let mut without_one = parts.clone();
+    without_one[0].pages.pop();
+    assert!(take(&without_one).is_err());
+    let repeated: Vec<_> = parts.iter().flat_map(|part| [part.clone(), part.clone()]).collect();
+    let mut arriving = ArrivingEntry::default();
+    let taken: Vec<_> =
+        repeated.into_iter().filter_map(|part| arriving.take(part).expect("as sent")).collect();
+    assert!(taken.len() == 1 && taken[0].set == entry.set, "what comes twice is known");
+    let mut without_the_first = parts;
+    without_the_first.remove(0);
+    assert!(take(&without_the_first).is_err());
+}

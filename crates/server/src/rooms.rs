@@ -1,0 +1,369 @@
+//! All rooms: each has one task that owns it, and a fixed number of threads runs them in turn.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tidelog_pages::StoreReply;
+use tidelog_sync::{Channel, FromRoom, FromServer, ToRoom};
+use tidelog_types::DocumentKey;
+use tidelog_types::limits::ROOMS_MAX;
+use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::task::yield_now;
+use tokio::time::timeout;
+use tracing::{debug, error, info};
+
+use crate::connection::{Connection, Ending};
+use crate::counters::{Counters, add};
+use crate::room::{Answer, Ask, ConnId, Outlets, Room, RoomEffect, RoomInput, RoomSettings};
+use crate::store::{StoreHandle, StoreOwner};
+
+/// After which time a room in which nobody is gives its memory back.
+const EMPTY_ROOM_STAYS: Duration = Duration::from_secs(60);
+/// Within which time a question is answered, or whoever asked is told that it is not.
+const ANSWER_TAKES: Duration = Duration::from_secs(10);
+
+/// The way to a room's task. It is bounded by those who send: see [`RoomMail::Message`].
+pub(crate) type RoomSender = mpsc::UnboundedSender<RoomMail>;
+/// The same, for those for whom the room need not stay.
+pub(crate) type WeakRoomSender = mpsc::WeakUnboundedSender<RoomMail>;
+
+/// What a room's task is sent.
+pub(crate) enum RoomMail {
+    /// The permit is what the connection may say before it is listened to again: it is given back
+    /// when the room has worked the message off.
+    Message {
+        connection: Connection,
+        channel: Channel,
+        message: ToRoom,
+        permit: OwnedSemaphorePermit,
+    },
+    Left {
+        conn: ConnId,
+    },
+    Writable {
+        conn: ConnId,
+    },
+    Ask {
+        ask: Ask,
+        answer: oneshot::Sender<Answer>,
+    },
+}
+
+/// The threads on which rooms are run, and nothing else: however much rooms have to do, the rest of
+/// the server goes on. A room gives its thread back after each step.
+pub(crate) struct RoomThreads(Option<Runtime>);
+
+impl RoomThreads {
+    pub(crate) fn start() -> std::io::Result<Self> {
+        let threads = std::thread::available_parallelism().map_or(2, |count| count.get());
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(threads)
+            .thread_name("rooms")
+            .enable_time()
+            .build()?;
+        Ok(Self(Some(runtime)))
+    }
+
+    pub(crate) fn handle(&self) -> Handle {
+        self.0.as_ref().expect("BUG: taken only when dropped").handle().clone()
+    }
+}
+
+impl Drop for RoomThreads {
+    /// Nobody waits for a step that is under way.
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// Where rooms are found and made.
+pub(crate) struct Rooms {
+    rooms: Mutex<HashMap<DocumentKey, RoomSender>>,
+    store: StoreHandle,
+    settings: RoomSettings,
+    counters: Arc<Counters>,
+    threads: Handle,
+}
+
+impl Rooms {
+    pub(crate) fn new(
+        store: StoreHandle,
+        settings: RoomSettings,
+        counters: Arc<Counters>,
+        threads: Handle,
+    ) -> Arc<Self> {
+        Arc::new(Self { rooms: Mutex::default(), store, settings, counters, threads })
+    }
+
+    /// The room of `document`, made if there is none; `None` if there are as many as may be. It
+    /// stays for as long as the sender is kept.
+    pub(crate) fn room(self: &Arc<Self>, document: &DocumentKey) -> Option<RoomSender> {
+        let mut rooms = self.rooms();
+        if let Some(room) = rooms.get(document).filter(|room| !room.is_closed()) {
+            return Some(room.clone());
+        }
+        if rooms.len() >= ROOMS_MAX {
+            return None;
+        }
+        let (sender, inbox) = mpsc::unbounded_channel();
+        rooms.insert(document.clone(), sender.clone());
+        let mut seed = [0; 32];
+        getrandom::fill(&mut seed).expect("the system gives random bytes");
+        let settings = RoomSettings { is_damaged: self.store.damage().is_some(), ..self.settings };
+        let ways = Arc::new(Ways {
+            document: document.clone(),
+            room: sender.downgrade(),
+            connections: Mutex::default(),
+        });
+        let outlets = Arc::clone(&ways) as Arc<dyn Outlets>;
+        let task = RoomTask {
+            room: Room::new(document.clone(), settings, seed, outlets),
+            document: document.clone(),
+            rooms: Arc::clone(self),
+            owner: self.store.owner(),
+            ways,
+            waiting: VecDeque::new(),
+            permits: Vec::new(),
+            answers: BTreeMap::new(),
+            asked: 0,
+        };
+        self.threads.spawn(task.run(inbox));
+        Some(sender)
+    }
+
+    /// Asks the room of `document`.
+    pub(crate) async fn ask(self: &Arc<Self>, document: &DocumentKey, ask: Ask) -> Answer {
+        let failed = |reason: &str| Answer::Failed { reason: reason.to_owned() };
+        let Some(room) = self.room(document) else {
+            return failed("too many documents are open");
+        };
+        let (answer, answered) = oneshot::channel();
+        // A room that is gone drops the question, which is an answer.
+        let _ = room.send(RoomMail::Ask { ask, answer });
+        match timeout(ANSWER_TAKES, answered).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) => failed("the room has closed"),
+            Err(_) => failed("the document has too much to do"),
+        }
+    }
+
+    fn rooms(&self) -> MutexGuard<'_, HashMap<DocumentKey, RoomSender>> {
+        self.rooms.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the room out, unless somebody has just come.
+    fn retire(&self, document: &DocumentKey, inbox: &mpsc::UnboundedReceiver<RoomMail>) -> bool {
+        let mut rooms = self.rooms();
+        if inbox.sender_strong_count() > 1 || !inbox.is_empty() {
+            return false;
+        }
+        rooms.remove(document);
+        // What a crowd has taken is given back when it has left.
+        if rooms.len() < rooms.capacity() / 4 {
+            rooms.shrink_to_fit();
+        }
+        true
+    }
+}
+
+/// The connections of those who are in a room.
+struct Ways {
+    document: DocumentKey,
+    room: WeakRoomSender,
+    connections: Mutex<BTreeMap<ConnId, Connection>>,
+}
+
+impl Ways {
+    fn to(&self, conn: ConnId) -> Option<Connection> {
+        self.connections().get(&conn).cloned()
+    }
+
+    fn connections(&self) -> MutexGuard<'_, BTreeMap<ConnId, Connection>> {
+        self.connections.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Outlets for Ways {
+    fn reserve(&self, conn: ConnId, size: usize) -> bool {
+        self.to(conn).is_some_and(|to| to.reserve(size, &self.document, &self.room))
+    }
+
+    fn release(&self, conn: ConnId, size: usize) {
+        if let Some(to) = self.to(conn) {
+            to.release(size);
+        }
+    }
+}
+
+struct RoomTask {
+    room: Room,
+    document: DocumentKey,
+    rooms: Arc<Rooms>,
+    owner: StoreOwner,
+    ways: Arc<Ways>,
+    /// What clients said while the room worked on something else.
+    waiting: VecDeque<RoomMail>,
+    /// Of the messages that the room works on.
+    permits: Vec<OwnedSemaphorePermit>,
+    answers: BTreeMap<u64, oneshot::Sender<Answer>>,
+    asked: u64,
+}
+
+impl RoomTask {
+    async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<RoomMail>) {
+        add(&self.rooms.counters.rooms, 1);
+        debug!(document = %self.document, "room opened");
+        while let Some(input) = self.next_input(&mut inbox).await {
+            self.step(input);
+            if self.room.takes_messages() {
+                self.permits.clear();
+            }
+            // Other rooms have their turns.
+            yield_now().await;
+        }
+        debug!(document = %self.document, "room closed");
+    }
+
+    /// `None` once nobody needs the room any more.
+    async fn next_input(
+        &mut self,
+        inbox: &mut mpsc::UnboundedReceiver<RoomMail>,
+    ) -> Option<RoomInput> {
+        loop {
+            if self.room.takes_messages()
+                && let Some(mail) = self.waiting.pop_front()
+            {
+                return Some(self.input(mail));
+            }
+            let is_at_rest = self.room.is_at_rest();
+            tokio::select! {
+                biased;
+                Some(reply) = self.owner.replies.recv() => return Some(RoomInput::Store(reply)),
+                mail = inbox.recv() => match mail? {
+                    RoomMail::Writable { conn } => return Some(RoomInput::Writable { conn }),
+                    mail => self.waiting.push_back(mail),
+                },
+                () = std::future::ready(()), if self.room.wants_step() => {
+                    return Some(RoomInput::GoOn);
+                }
+                () = tokio::time::sleep(EMPTY_ROOM_STAYS), if is_at_rest => {
+                    if self.rooms.retire(&self.document, inbox) {
+                        return None;
+                    }
+                }
+            }
+        }
+    }
+
+    fn input(&mut self, mail: RoomMail) -> RoomInput {
+        match mail {
+            RoomMail::Message { connection, channel, message, permit } => {
+                let conn = connection.id();
+                self.ways.connections().insert(conn, connection);
+                self.permits.push(permit);
+                RoomInput::Message { conn, channel, message }
+            }
+            RoomMail::Left { conn } => RoomInput::Left { conn },
+            RoomMail::Writable { conn } => RoomInput::Writable { conn },
+            RoomMail::Ask { ask, answer } => {
+                self.asked += 1;
+                self.answers.insert(self.asked, answer);
+                RoomInput::Ask { request: self.asked, ask }
+            }
+        }
+    }
+
+    fn step(&mut self, input: RoomInput) {
+        let counters = Arc::clone(&self.rooms.counters);
+        if let RoomInput::Store(
+            StoreReply::AppendFailed { error, .. } | StoreReply::Broken { error },
+        ) = &input
+        {
+            error!(document = %self.document, %error, "the store failed");
+            add(&counters.store_failures, 1);
+        }
+        if matches!(input, RoomInput::Store(StoreReply::Broken { .. })) {
+            // It answers this owner no more.
+            self.owner = self.rooms.store.owner();
+        }
+        let left = match input {
+            RoomInput::Left { conn } => Some(conn),
+            _ => None,
+        };
+        let before = self.room.counts();
+        let effects = self.room.step(input);
+        let after = self.room.counts();
+        add(&counters.applied, after.applied - before.applied);
+        add(&counters.rejected, after.rejected - before.rejected);
+        for effect in effects {
+            self.carry_out(effect);
+        }
+        // Only now: the room has given back what it had reserved there.
+        if let Some(conn) = left {
+            self.ways.connections().remove(&conn);
+        }
+    }
+
+    fn carry_out(&mut self, effect: RoomEffect) {
+        match effect {
+            RoomEffect::Send { conn, message } => {
+                if let FromServer::About { body: FromRoom::Refused(refusal), .. } = &message {
+                    info!(document = %self.document, conn = conn.0, ?refusal, "refused");
+                    add(&self.rooms.counters.refusals, 1);
+                }
+                if let Some(connection) = self.ways.to(conn) {
+                    connection.send(message);
+                }
+            }
+            RoomEffect::Store(request) => self.owner.ask(request),
+            RoomEffect::Answer { request, answer } => {
+                if let Some(waiting) = self.answers.remove(&request) {
+                    // Who asked may have gone meanwhile.
+                    let _ = waiting.send(answer);
+                }
+            }
+        }
+    }
+}
+
+impl Drop for RoomTask {
+    /// Also after a panic: a room that broke its promises takes nobody along, and whoever was in
+    /// it comes back to a new one.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            add(&self.rooms.counters.room_panics, 1);
+        }
+        for connection in self.ways.connections().values() {
+            connection.end(Ending::Quiet);
+        }
+        self.rooms.counters.rooms.fetch_sub(1, Ordering::Relaxed);
+        add(&self.rooms.counters.gone, 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Store;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_question_to_a_room_that_has_too_much_to_do_is_answered() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = Store::open(folder.path(), Arc::default()).expect("a store");
+        let threads = RoomThreads::start().expect("threads");
+        let settings = RoomSettings::default();
+        let rooms = Rooms::new(store.handle(), settings, Arc::default(), threads.handle());
+        let document = DocumentKey::new("list", "").expect("a name");
+        let (busy, _mail) = mpsc::unbounded_channel();
+        rooms.rooms().insert(document.clone(), busy);
+        let answer = timeout(2 * ANSWER_TAKES, rooms.ask(&document, Ask::Describe)).await;
+        let answer = answer.expect("an answer, whatever it is");
+        assert!(matches!(answer, Answer::Failed { .. }), "{answer:?}");
+        store.close();
+    }
+}

@@ -1,0 +1,571 @@
+//! Clients that want more of the server than is theirs.
+//!
+//! Goal: nobody makes the server hold or do more than `types/limits.rs` allows, and nobody else
+//! notices. Method: a room over a store in memory, whose steps, pages and bytes are counted; and
+//! the server over real sockets, where only the order of answers is looked at.
+
+mod common;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use common::{CHANNEL, Client, Copy, Process, frame, http, lsn, notes};
+use tidelog_disk::{MemoryDisk, StoreFiles};
+use tidelog_document::{Doctype, MutationDefinition};
+use tidelog_pages::{OwnerId, PageServer, Seed, StoreReply, StoreRequest};
+use tidelog_server::{
+    Answer, Ask, ConnId, Outlets, Room, RoomEffect, RoomInput, RoomSettings, ServeSettings, Server,
+    entry_size,
+};
+use tidelog_sync::{
+    Channel, FromRoom, FromServer, Intent, Refusal, ToRoom, ToServer, WireFrame, codec,
+};
+use tidelog_types::limits::{
+    CONNECTION_CHANNELS_MAX, ENTRY_PAGES_MAX, HELLO_SIZE_MAX, LSN_MAX, Limits, PAGE_SIZE,
+};
+use tidelog_types::{
+    BudgetLimits, DocumentKey, JournalId, Life, Lineage, Lsn, Page, Pgid, Position,
+};
+
+const ANN: ConnId = ConnId(1);
+const BOB: ConnId = ConnId(2);
+
+// --- a room, and what it asks of its store and says to its clients -----------------------------
+
+/// The ways to clients: each takes so many bytes until they are read.
+struct Ways {
+    size_max: usize,
+    reserved: Mutex<BTreeMap<ConnId, usize>>,
+}
+
+impl Ways {
+    fn reserved(&self, conn: ConnId) -> usize {
+        self.reserved.lock().expect("no panic").get(&conn).copied().unwrap_or(0)
+    }
+}
+
+impl Outlets for Ways {
+    fn reserve(&self, conn: ConnId, size: usize) -> bool {
+        let mut reserved = self.reserved.lock().expect("no panic");
+        let before = reserved.entry(conn).or_default();
+        let fits = *before == 0 || *before + size <= self.size_max;
+        *before += if fits { size } else { 0 };
+        fits
+    }
+
+    fn release(&self, conn: ConnId, size: usize) {
+        let mut reserved = self.reserved.lock().expect("no panic");
+        let before = reserved.get_mut(&conn).expect("it was reserved");
+        *before = before.checked_sub(size).expect("it was reserved");
+    }
+}
+
+struct Scene {
+    room: Room,
+    ways: Arc<Ways>,
+    store: PageServer<MemoryDisk>,
+    /// Whether the store keeps to itself what is durable.
+    holds_durable: bool,
+    held: Vec<StoreReply>,
+    /// What is on its way to clients, unread.
+    unread: BTreeMap<ConnId, VecDeque<FromRoom>>,
+    answers: Vec<Answer>,
+    /// Pages that were appended, by the step that did it.
+    appended: Vec<usize>,
+}
+
+impl Scene {
+    fn new(limits: Limits, way_size_max: usize) -> Self {
+        let (store, _) =
+            PageServer::open(StoreFiles::in_memory(), Seed(1)).expect("an empty store");
+        let ways = Arc::new(Ways { size_max: way_size_max, reserved: Mutex::default() });
+        let document = DocumentKey::new("notebook", "").expect("a name");
+        let settings = RoomSettings { dev: true, limits, ..RoomSettings::default() };
+        let outlets = Arc::clone(&ways) as Arc<dyn Outlets>;
+        Self {
+            room: Room::new(document, settings, [1; 32], outlets),
+            ways,
+            store,
+            holds_durable: false,
+            held: Vec::new(),
+            unread: BTreeMap::new(),
+            answers: Vec::new(),
+            appended: Vec::new(),
+        }
+    }
+
+    fn step(&mut self, input: RoomInput) {
+        let mut appended = 0;
+        for effect in self.room.step(input) {
+            match effect {
+                RoomEffect::Send { conn, message } => {
+                    let FromServer::About { body, .. } = message else {
+                        panic!("of no document: {message:?}")
+                    };
+                    self.unread.entry(conn).or_default().push_back(body);
+                }
+                RoomEffect::Store(request) => {
+                    if let StoreRequest::Append { append, .. } = &request {
+                        let pages = append.storage.iter().map(|entry| entry.set.pages.len());
+                        appended += pages.sum::<usize>();
+                    }
+                    self.store.serve(OwnerId(1), request);
+                }
+                RoomEffect::Answer { answer, .. } => self.answers.push(answer),
+            }
+        }
+        self.appended.push(appended);
+    }
+
+    /// Takes a step, and then all that follow by themselves.
+    fn settle(&mut self, input: RoomInput) {
+        self.step(input);
+        loop {
+            if self.room.wants_step() {
+                self.step(RoomInput::GoOn);
+                continue;
+            }
+            self.store.flush();
+            let replies = self.store.poll();
+            if replies.is_empty() && !self.store.wants_poll() {
+                return;
+            }
+            for (_, reply) in replies {
+                if self.holds_durable && matches!(reply, StoreReply::Durable { .. }) {
+                    self.held.push(reply);
+                } else {
+                    self.step(RoomInput::Store(reply));
+                }
+            }
+        }
+    }
+
+    fn say(&mut self, conn: ConnId, message: ToRoom) {
+        self.say_on(conn, CHANNEL, message);
+    }
+
+    fn say_on(&mut self, conn: ConnId, channel: Channel, message: ToRoom) {
+        self.settle(RoomInput::Message { conn, channel, message });
+    }
+
+    fn open_on(&mut self, conn: ConnId, channel: Channel, intent: Intent) {
+        self.say_on(conn, channel, open("notebook", conn.0 as u8, intent));
+    }
+
+    fn open(&mut self, conn: ConnId) {
+        self.open_on(conn, CHANNEL, Intent::Follow);
+    }
+
+    fn frames(&mut self, conn: ConnId, first: u64, frames: Vec<WireFrame>) {
+        self.say(conn, ToRoom::Frames { life: LIFE, first: lsn(first), frames });
+    }
+
+    /// The client reads the next message.
+    fn read(&mut self, conn: ConnId) -> Option<FromRoom> {
+        let message = self.unread.get_mut(&conn)?.pop_front()?;
+        if let FromRoom::Entry(part) = &message {
+            self.ways.release(conn, entry_size(part));
+            self.settle(RoomInput::Writable { conn });
+        }
+        Some(message)
+    }
+
+    /// It reads all there is, and takes the entries into `copy`. Gives the others.
+    fn read_all(&mut self, conn: ConnId, copy: &mut Copy) -> Vec<FromRoom> {
+        let mut others = Vec::new();
+        while let Some(message) = self.read(conn) {
+            match message {
+                FromRoom::Entry(part) => copy.take(part),
+                other => others.push(other),
+            }
+        }
+        others
+    }
+
+    /// Bytes of entries that wait to be read.
+    fn unread_size(&self, conn: ConnId) -> usize {
+        let unread = self.unread.get(&conn).into_iter().flatten();
+        let sizes = unread.filter_map(|message| match message {
+            FromRoom::Entry(part) => Some(entry_size(part)),
+            _ => None,
+        });
+        sizes.sum()
+    }
+
+    fn export(&mut self) -> Vec<u8> {
+        self.settle(RoomInput::Ask { request: 1, ask: Ask::Export });
+        match self.answers.pop() {
+            Some(Answer::File(file)) => file,
+            other => panic!("unexpected: {other:?}"),
+        }
+    }
+}
+
+fn open(document: &str, timeline: u8, intent: Intent) -> ToRoom {
+    ToRoom::Open {
+        document: document.to_owned(),
+        doctype: codec::encode(&notes()),
+        timeline: JournalId([timeline; 16]),
+        have: None,
+        intent,
+    }
+}
+
+/// Who writes the frames.
+const LIFE: Life = Life([7; 16]);
+
+fn offer() -> Intent {
+    Intent::Offer { lives: Lineage::default() }
+}
+
+fn adds(count: u64) -> Vec<WireFrame> {
+    (0..count).map(|number| frame(&notes(), "log", &number.to_string())).collect()
+}
+
+/// A document of about 2 MiB.
+fn with_bulk(scene: &mut Scene) {
+    scene.open(ANN);
+    let bulk = |number: u64| frame(&notes(), "bulk", &number.to_string());
+    scene.frames(ANN, 1, (0..2).map(bulk).collect());
+    scene.read_all(ANN, &mut Copy::default());
+}
+
+fn refusal(heard: &[FromRoom]) -> &Refusal {
+    match heard {
+        [.., FromRoom::Refused(refusal)] => refusal,
+        other => panic!("unexpected: {other:?}"),
+    }
+}
+
+// --- V3, D15: one message is many steps --------------------------------------------------------
+
+#[test]
+fn a_long_message_is_worked_off_in_many_steps() {
+    let slice = BudgetLimits { pages: 8, ..Limits::DEFAULT.slice };
+    let mut scene = Scene::new(Limits { slice, ..Limits::DEFAULT }, usize::MAX);
+    scene.open(ANN);
+    scene.appended.clear();
+    scene.frames(ANN, 1, adds(300));
+    let most = scene.appended.iter().max().copied().expect("steps");
+    assert!(most <= 8 + 8, "{most} pages in one step");
+    assert_eq!(scene.room.counts().applied, 300);
+    let heard = scene.read_all(ANN, &mut Copy::default());
+    assert!(matches!(heard.last(), Some(FromRoom::Acked { next }) if *next == lsn(301)));
+}
+
+#[test]
+fn frames_that_cost_nothing_but_their_number_end_a_step_too() {
+    let slice = BudgetLimits { steps: 1_000, ..Limits::DEFAULT.slice };
+    let mut scene = Scene::new(Limits { slice, ..Limits::DEFAULT }, usize::MAX);
+    scene.open(ANN);
+    scene.frames(ANN, 1, adds(1_000));
+    scene.appended.clear();
+    scene.frames(ANN, 1, adds(1_000));
+    assert_eq!(scene.room.counts().applied, 1_000, "they came before");
+    assert!(scene.appended.len() >= 50, "{} steps", scene.appended.len());
+}
+
+#[test]
+fn what_is_not_durable_holds_up_what_comes_after_it() {
+    let limits = Limits { room_pages_in_flight_max: 40, ..Limits::DEFAULT };
+    let mut scene = Scene::new(limits, usize::MAX);
+    scene.open(ANN);
+    scene.appended.clear();
+    scene.holds_durable = true;
+    scene.frames(ANN, 1, adds(300));
+    let held: usize = scene.appended.iter().sum();
+    assert!((1..=40 + 8).contains(&held), "{held} pages");
+    assert!(!scene.room.takes_messages(), "the rest of the message waits in the room");
+    scene.holds_durable = false;
+    for reply in std::mem::take(&mut scene.held) {
+        scene.settle(RoomInput::Store(reply));
+    }
+    assert_eq!(scene.room.counts().applied, 300);
+    assert!(scene.room.takes_messages());
+}
+
+// --- V4, D14: entries are made where there is room for them ------------------------------------
+
+#[test]
+fn a_client_that_reads_nothing_is_sent_no_more_than_there_is_room_for() {
+    let room_for = 600 * 1024;
+    let mut scene = Scene::new(Limits::DEFAULT, room_for);
+    with_bulk(&mut scene);
+    for channel in (1..=12).map(Channel) {
+        scene.open_on(BOB, channel, Intent::Follow);
+        let next = Lsn::new(LSN_MAX).expect("an LSN");
+        scene.say_on(BOB, channel, ToRoom::Received { next });
+    }
+    assert!(scene.unread_size(BOB) > 0);
+    assert!(scene.unread_size(BOB) <= room_for, "{} bytes", scene.unread_size(BOB));
+    // Nor is it more when the document moves on.
+    scene.frames(ANN, 3, adds(200));
+    assert!(scene.unread_size(BOB) <= room_for, "{} bytes", scene.unread_size(BOB));
+    // It costs nothing once it has left.
+    scene.unread.remove(&BOB);
+    let unread = scene.ways.reserved(BOB);
+    scene.settle(RoomInput::Left { conn: BOB });
+    assert!(scene.ways.reserved(BOB) <= unread);
+}
+
+#[test]
+fn a_catch_up_ends_though_the_document_moves_on_with_each_part() {
+    let limits = Limits { catch_up_pages: 8, message_pages_max: 8, ..Limits::DEFAULT };
+    let mut scene = Scene::new(limits, 64 * 1024);
+    with_bulk(&mut scene);
+    scene.open(BOB);
+    let (mut copy, mut parts, mut next, mut changed) = (Copy::default(), 0, 3, false);
+    let end = loop {
+        // Three mutations each time it reads one message, for as long as it has nothing whole.
+        if copy.position.is_none() {
+            scene.frames(ANN, next, adds(3));
+            next += 3;
+        }
+        // One that changes a page which was sent already, and which none of the others changes.
+        if parts == 2 && !changed {
+            changed = true;
+            scene.frames(ANN, next, vec![frame(&notes(), "add", "once")]);
+            next += 1;
+        }
+        while scene.read(ANN).is_some() {}
+        match scene.read(BOB) {
+            Some(FromRoom::Entry(part)) => {
+                parts += 1;
+                copy.take(part);
+                if let Some(position) = copy.position {
+                    let next = position.next;
+                    scene.say(BOB, ToRoom::Received { next });
+                }
+            }
+            Some(_) => {}
+            None => break copy.position.expect("it came to an end"),
+        }
+        assert!(parts < 2_000, "it does not come to an end");
+    };
+    assert!(copy.image() == scene.export(), "the same bytes on both sides at {}", end.next);
+}
+
+// --- V5: a seed is one document, once ----------------------------------------------------------
+
+fn seed(pages: &[u32], db_pages: u32) -> ToRoom {
+    let journal = JournalId([9; 16]);
+    ToRoom::Seed {
+        position: Position { next: lsn(5), ..Position::start_of(journal) },
+        db_pages,
+        pages: pages.iter().map(|number| (Pgid(*number), Page::zeroed()).into()).collect(),
+        last: false,
+    }
+}
+
+#[test]
+fn a_seed_is_its_pages_in_their_order_and_no_more() {
+    for (message, why) in [
+        (seed(&[2], 9), "not from the first page on"),
+        (seed(&[1, 2, 3], 2), "more than it says"),
+        (seed(&[1], ENTRY_PAGES_MAX as u32 + 1), "more than a document may have"),
+    ] {
+        let mut scene = Scene::new(Limits::DEFAULT, usize::MAX);
+        scene.open_on(ANN, CHANNEL, offer());
+        scene.say(ANN, message);
+        let heard = scene.read_all(ANN, &mut Copy::default());
+        assert!(matches!(refusal(&heard), Refusal::Protocol { .. }), "{why}: {heard:?}");
+    }
+    let mut scene = Scene::new(Limits::DEFAULT, usize::MAX);
+    scene.open_on(ANN, CHANNEL, offer());
+    scene.say(ANN, seed(&[1, 2], 9));
+    scene.say(ANN, seed(&[2], 9));
+    let heard = scene.read_all(ANN, &mut Copy::default());
+    assert!(matches!(refusal(&heard), Refusal::Protocol { .. }), "the same again: {heard:?}");
+}
+
+#[test]
+fn one_local_document_is_handed_over_at_a_time() {
+    let mut scene = Scene::new(Limits::DEFAULT, usize::MAX);
+    scene.open_on(ANN, CHANNEL, offer());
+    assert!(matches!(scene.read(ANN), Some(FromRoom::SeedWanted)));
+    scene.open_on(BOB, CHANNEL, offer());
+    assert_eq!(scene.read(BOB), None, "it is not known what becomes of the first");
+    scene.settle(RoomInput::Left { conn: ANN });
+    assert!(matches!(scene.read(BOB), Some(FromRoom::SeedWanted)));
+}
+
+/// The database of a new document, with what this SQL has done to it, as a seed.
+fn seed_after(sql: &str) -> ToRoom {
+    let mut scene = Scene::new(Limits::DEFAULT, usize::MAX);
+    scene.open(ANN);
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("local.sqlite");
+    std::fs::write(&path, scene.export()).expect("written");
+    let database = rusqlite::Connection::open(&path).expect("a database");
+    database.execute_batch(sql).expect("it runs");
+    drop(database);
+    let file = std::fs::read(&path).expect("a file");
+    let pages: Vec<(Pgid, Page)> = (1..)
+        .map(Pgid)
+        .zip(file.chunks(PAGE_SIZE).map(|bytes| Page::new(bytes).expect("a page")))
+        .collect();
+    ToRoom::Seed {
+        position: Position { next: lsn(5), life: LIFE, ..Position::start_of(JournalId([9; 16])) },
+        db_pages: u32::try_from(pages.len()).expect("few"),
+        pages: pages.into_iter().map(Into::into).collect(),
+        last: true,
+    }
+}
+
+fn planted(sql: &str) -> Vec<FromRoom> {
+    let mut scene = Scene::new(Limits::DEFAULT, usize::MAX);
+    let mut lives = Lineage::default();
+    lives.note(LIFE, Lsn::FIRST);
+    scene.open_on(ANN, CHANNEL, Intent::Offer { lives });
+    scene.say(ANN, seed_after(sql));
+    scene.read_all(ANN, &mut Copy::default())
+}
+
+/// V15.
+#[test]
+fn a_seed_has_the_schema_of_its_doctype_and_nothing_else() {
+    let heard = planted("insert into note values ('mine')");
+    let is_taken = matches!(heard[..], [.., FromRoom::Seeded { .. }, FromRoom::Opened { .. }]);
+    assert!(is_taken, "{heard:?}");
+    for sql in [
+        "create trigger spy after insert on _tidelog_timeline begin delete from note; end",
+        "create view extra as select 1",
+        "drop table log",
+        "pragma writable_schema = on; update sqlite_schema set sql = 'create nonsense'",
+    ] {
+        let heard = planted(sql);
+        let is_refused =
+            matches!(refusal(&heard), Refusal::Protocol { .. } | Refusal::DoctypeInvalid { .. });
+        assert!(is_refused, "{sql}: {heard:?}");
+    }
+}
+
+// --- over real sockets -------------------------------------------------------------------------
+
+async fn start(data: &Path) -> Server {
+    let listen = "127.0.0.1:0".parse().expect("an address");
+    let settings = ServeSettings { data: data.to_owned(), listen, dev: true, serve: None };
+    Server::start(&settings).await.expect("a server")
+}
+
+/// With a mutation that takes a while.
+fn burner() -> Doctype {
+    let mut doctype = notes();
+    let sql = "insert into log (id) select 'burnt' from
+               (with recursive c (x) as (select 1 union all select x + 1 from c where x < 1500000)
+                select max(x) as most from c) where most > 1";
+    doctype.mutations.push(MutationDefinition {
+        name: "burn".to_owned(),
+        params: doctype.mutations[0].params.clone(),
+        sql: vec![sql.to_owned()],
+    });
+    doctype
+}
+
+/// V10, V18. On one thread: a room that ran there would let nothing else happen meanwhile.
+#[tokio::test(flavor = "current_thread")]
+async fn a_room_that_is_busy_holds_up_neither_the_server_nor_its_own_connection() {
+    let data = tempfile::tempdir().expect("a folder");
+    let server = start(data.path()).await;
+    let mut client = Client::connect(server.address()).await.expect("up");
+    client.open_as("list", &burner(), 1, None).await.expect("up");
+    assert!(matches!(client.hear_of().await, Some(FromRoom::Opened { .. })));
+    let burn = |number: u64| frame(&burner(), "burn", &number.to_string());
+    client.frames(1, (0..4).map(burn).collect()).await.expect("up");
+    client.say(&ToServer::Ping).await.expect("up");
+    let (status, _) = http(server.address(), "GET", "/healthz", "").await;
+    assert_eq!(status, 200);
+    let mut copy = Copy::default();
+    loop {
+        match client.hear().await.expect("up") {
+            FromServer::Pong => break,
+            FromServer::About { body: FromRoom::Entry(part), .. } => copy.take(part),
+            FromServer::About { body: FromRoom::Acked { .. }, .. } => {
+                panic!("Ping was answered after the frames")
+            }
+            _ => {}
+        }
+    }
+    client.acked(&mut copy, 5).await.expect("acknowledged");
+    server.stop().await;
+}
+
+/// V12.
+#[tokio::test]
+async fn what_is_no_hello_is_not_taken() {
+    let data = tempfile::tempdir().expect("a folder");
+    let server = start(data.path()).await;
+    let mut client = Client::connect_silently(server.address()).await.expect("up");
+    // Where it is cut off, it may not be possible to say all of it.
+    let _ = client.say_bytes(vec![0; 64 * HELLO_SIZE_MAX as usize]).await;
+    assert_eq!(client.hear().await, None, "it was not even looked at");
+    server.stop().await;
+}
+
+/// V13.
+#[tokio::test]
+async fn the_documents_of_a_connection_are_bounded() {
+    let data = tempfile::tempdir().expect("a folder");
+    let server = start(data.path()).await;
+    let mut client = Client::connect(server.address()).await.expect("up");
+    let channels_max = CONNECTION_CHANNELS_MAX as u32;
+    for channel in 1..=channels_max + 1 {
+        let body = open("list", 1, Intent::Follow);
+        let message = ToServer::About { channel: Channel(channel), body };
+        client.say(&message).await.expect("up");
+    }
+    let (mut opened, mut refused) = (0, Vec::new());
+    while opened + refused.len() <= channels_max as usize {
+        match client.hear().await.expect("up") {
+            FromServer::About { body: FromRoom::Opened { .. }, .. } => opened += 1,
+            FromServer::About { channel, body: FromRoom::Refused(_) } => refused.push(channel.0),
+            _ => {}
+        }
+    }
+    assert_eq!(refused, [channels_max + 1]);
+    server.stop().await;
+}
+
+/// V23.
+#[tokio::test]
+async fn what_goes_wrong_is_counted() {
+    let data = tempfile::tempdir().expect("a folder");
+    let server = start(data.path()).await;
+    let mut client = Client::connect(server.address()).await.expect("up");
+    let broken = Doctype { migrations: vec!["create nonsense".to_owned()], ..notes() };
+    client.open_as("list", &broken, 1, None).await.expect("up");
+    assert!(matches!(client.hear_of().await, Some(FromRoom::Refused(_))));
+    client.say_bytes(vec![1, 0, 9, 9, 9, 9]).await.expect("up");
+    assert!(matches!(client.hear().await, Some(FromServer::Bye { .. })));
+    assert_eq!(client.hear().await, None);
+    let (_, metrics) = http(server.address(), "GET", "/metrics", "").await;
+    let metrics = String::from_utf8(metrics).expect("text");
+    for line in ["tidelog_refusals_total 1", "tidelog_byes_total 1", "tidelog_room_panics_total 0"]
+    {
+        assert!(metrics.lines().any(|it| it == line), "{line} in {metrics}");
+    }
+    server.stop().await;
+}
+
+/// V25.
+#[cfg(target_os = "linux")]
+#[test]
+fn files_are_for_their_owner_and_as_many_may_be_open_as_the_system_allows() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let folder = tempfile::tempdir().expect("a folder");
+    let data = folder.path().join("data");
+    let process = Process::start_with_few_files(&data);
+    let mode = |path: &Path| path.metadata().expect("it is there").permissions().mode() & 0o777;
+    assert_eq!(mode(&data), 0o700);
+    for file in std::fs::read_dir(&data).expect("a folder") {
+        assert_eq!(mode(&file.expect("a file").path()), 0o600);
+    }
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", process.id()));
+    let limits = limits.expect("it runs");
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"));
+    let mut numbers = line.expect("a line").split_whitespace();
+    assert_eq!(numbers.next(), numbers.next(), "soft and hard");
+    assert_eq!(process.terminate(), Some(0));
+}

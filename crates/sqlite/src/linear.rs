@@ -1,0 +1,139 @@
+//! What `instr`, `replace` and `trim` answer, in time that grows with the lengths of their
+//! arguments and not with the product of them.
+//!
+//! SQLite's own compare at each place, within one step of its virtual machine: for two values of
+//! some megabytes that takes hours, and nothing can end it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Where `needle` is in `hay`, from one end of a find to the next.
+pub(crate) fn find_all<'a>(hay: &'a [u8], needle: &'a [u8]) -> impl Iterator<Item = usize> + 'a {
+    let borders = borders(needle);
+    let (mut at, mut matched) = (0, 0);
+    std::iter::from_fn(move || {
+        while at < hay.len() && !needle.is_empty() {
+            while matched > 0 && hay[at] != needle[matched] {
+                matched = borders[matched - 1];
+            }
+            matched += usize::from(hay[at] == needle[matched]);
+            at += 1;
+            if matched == needle.len() {
+                matched = 0;
+                return Some(at - needle.len());
+            }
+        }
+        None
+    })
+}
+
+/// Of each beginning of `needle`: the length of the longest shorter beginning that it ends with.
+fn borders(needle: &[u8]) -> Vec<usize> {
+    let mut borders = vec![0; needle.len()];
+    let mut length = 0;
+    for index in 1..needle.len() {
+        while length > 0 && needle[index] != needle[length] {
+            length = borders[length - 1];
+        }
+        length += usize::from(needle[index] == needle[length]);
+        borders[index] = length;
+    }
+    borders
+}
+
+/// `instr` of two blobs: from 1, and 0 if it is not there.
+pub(crate) fn byte_place(hay: &[u8], needle: &[u8]) -> usize {
+    match needle {
+        [] => 1,
+        _ => find_all(hay, needle).next().map_or(0, |at| at + 1),
+    }
+}
+
+/// `instr` of two texts: the same in characters. What begins within a character is none.
+pub(crate) fn char_place(hay: &[u8], needle: &[u8]) -> usize {
+    match needle {
+        [] => 1,
+        [first, ..] if is_continuation(*first) => usize::from(hay.starts_with(needle)),
+        _ => find_all(hay, needle).next().map_or(0, |at| {
+            1 + hay[1..].iter().take(at).filter(|byte| !is_continuation(**byte)).count()
+        }),
+    }
+}
+
+fn is_continuation(byte: u8) -> bool {
+    byte & 0xc0 == 0x80
+}
+
+/// `replace`; `None` if that has more than `size_max` bytes.
+pub(crate) fn replaced(
+    hay: &[u8],
+    needle: &[u8],
+    other: &[u8],
+    size_max: usize,
+) -> Option<Vec<u8>> {
+    let count = find_all(hay, needle).count();
+    let size = hay.len() - count * needle.len() + count.checked_mul(other.len())?;
+    if size > size_max {
+        return None;
+    }
+    let (mut result, mut end) = (Vec::with_capacity(size), 0);
+    for at in find_all(hay, needle) {
+        result.extend_from_slice(&hay[end..at]);
+        result.extend_from_slice(other);
+        end = at + needle.len();
+    }
+    result.extend_from_slice(&hay[end..]);
+    Some(result)
+}
+
+/// The characters of a text, by which another is trimmed.
+pub(crate) struct Chars<'a> {
+    /// Each with its place. Of several that match, which only broken texts have, the first counts.
+    places: BTreeMap<&'a [u8], usize>,
+    /// Their lengths, each once.
+    sizes: BTreeSet<usize>,
+}
+
+impl<'a> Chars<'a> {
+    /// Up to the first zero byte, as SQLite reads it.
+    pub fn of(text: &'a [u8]) -> Self {
+        let (mut places, mut sizes) = (BTreeMap::new(), BTreeSet::new());
+        let mut rest = text.split(|byte| *byte == 0).next().unwrap_or_default();
+        while let Some(first) = rest.first() {
+            let more = rest[1..].iter().take_while(|byte| is_continuation(**byte)).count();
+            let (char, after) = rest.split_at(if *first >= 0xc0 { 1 + more } else { 1 });
+            let place = places.len();
+            places.entry(char).or_insert(place);
+            sizes.insert(char.len());
+            rest = after;
+        }
+        Self { places, sizes }
+    }
+
+    /// How many lengths they have.
+    pub fn sizes_count(&self) -> usize {
+        self.sizes.len()
+    }
+
+    pub fn trim_start<'t>(&self, mut text: &'t [u8]) -> &'t [u8] {
+        while let Some(size) = self.first_of(|size| text.get(..size)) {
+            text = &text[size..];
+        }
+        text
+    }
+
+    pub fn trim_end<'t>(&self, mut text: &'t [u8]) -> &'t [u8] {
+        while let Some(size) = self.first_of(|size| text.get(text.len().checked_sub(size)?..)) {
+            text = &text[..text.len() - size];
+        }
+        text
+    }
+
+    /// The length of the first of them that is what `part` gives for its length.
+    fn first_of<'t>(&self, part: impl Fn(usize) -> Option<&'t [u8]>) -> Option<usize> {
+        let found = self.sizes.iter().filter_map(|size| {
+            let place = self.places.get(part(*size)?)?;
+            Some((*place, *size))
+        });
+        found.min().map(|(_, size)| size)
+    }
+}

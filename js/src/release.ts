@@ -1,0 +1,11 @@
+/** Which of two releases is the newer one. */
+
+/** Whether the first of two texts that end in a release, as `1.2.3` or `1.2.3+build`, is newer. */
+export function isNewer(one: string, other: string): boolean {
+  const [mine, theirs] = [numbersOf(one), numbersOf(other)];
+  const differs = mine.findIndex((number, index) => number !== theirs[index]);
+  return differs >= 0 && mine[differs]! > theirs[differs]!;
+}
+
+const numbersOf = (text: string): number[] =>
+  (/(\d+)\.(\d+)\.(\d+)/.exec(text) ?? [0, 0, 0, 0]).slice(1).map(Number);

@@ -1,0 +1,29 @@
+import { afterEach, expect, test, vi } from 'vitest';
+import { destroyAll } from '../src/destroy-all.js';
+import { StorageError } from '../src/errors.js';
+
+afterEach(() => vi.unstubAllGlobals());
+
+/** A browser whose files answer the wish to remove them so. */
+function browserThatSays(name: string): void {
+  const removeEntry = async (): Promise<void> => {
+    throw Object.assign(new Error(name), { name });
+  };
+  vi.stubGlobal('navigator', { storage: { getDirectory: async () => ({ removeEntry }) } });
+  const deleteDatabase = (): object => {
+    const deleting = { onsuccess: () => {} };
+    queueMicrotask(() => deleting.onsuccess());
+    return deleting;
+  };
+  vi.stubGlobal('indexedDB', { deleteDatabase });
+}
+
+test('W20: what is not known to be gone is not said to be gone', async () => {
+  browserThatSays('UnknownError');
+  await expect(destroyAll()).rejects.toBeInstanceOf(StorageError);
+});
+
+test('a site that keeps nothing has nothing to remove', async () => {
+  browserThatSays('NotFoundError');
+  await expect(destroyAll()).resolves.toBeUndefined();
+});

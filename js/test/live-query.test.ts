@@ -1,0 +1,35 @@
+import { expect, test } from 'vitest';
+import type { TidelogError } from '../src/errors.js';
+import { LiveQuery } from '../src/live-query.js';
+import type { Answer } from '../src/messages.js';
+
+const NO_ROWS: Answer = {
+  type: 'rows',
+  rows: { columns: [], count: 0, cells: new Uint8Array(0) },
+};
+
+function watched(): { query: LiveQuery; isStopped: () => boolean } {
+  let take: ((answer: Answer | TidelogError) => void) | undefined;
+  let stopped = false;
+  const query = new LiveQuery((taker) => {
+    take = taker;
+    return () => {
+      stopped = true;
+    };
+  });
+  take!(NO_ROWS);
+  return { query, isStopped: () => stopped };
+}
+
+test('W13: a loop that is left ends the watch', async () => {
+  const { query, isStopped } = watched();
+  for await (const _ of query) break;
+  expect(isStopped()).toBe(true);
+});
+
+test('W13: unless somebody else listens', async () => {
+  const { query, isStopped } = watched();
+  query.subscribe(() => {});
+  for await (const _ of query) break;
+  expect(isStopped()).toBe(false);
+});

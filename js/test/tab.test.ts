@@ -1,0 +1,450 @@
+import { expect, test } from 'vitest';
+import { EngineError, RejectedError, StorageError } from '../src/errors.js';
+import type { Answer, ToCore } from '../src/messages.js';
+import type { Status } from '../src/status.js';
+import { type CallKind, type Effect, type Input, Tab } from '../src/tab.js';
+
+const STATUS = {} as Status;
+
+/** A tab with a clock, and what it did. */
+class Stage {
+  readonly tab = new Tab();
+  now = 1000;
+  alarm = Number.POSITIVE_INFINITY;
+  core = 0;
+  worker = 0;
+  log: Effect[] = [];
+
+  step(input: Input): Effect[] {
+    const effects = [...this.tab.step(this.now, input)];
+    for (const effect of effects) {
+      if (effect.type === 'wake') this.alarm = effect.at;
+      if (effect.type === 'connect') this.core = effect.core;
+      if (effect.type === 'spawn') this.worker = effect.worker;
+    }
+    this.log.push(...effects);
+    return effects;
+  }
+
+  /** Lets time pass, with a timer that comes when it was asked for. */
+  pass(ms: number): Effect[] {
+    const from = this.log.length;
+    const until = this.now + ms;
+    while (this.alarm <= until) {
+      this.now = Math.max(this.now, this.alarm);
+      this.alarm = Number.POSITIVE_INFINITY;
+      this.step({ type: 'wake' });
+    }
+    this.now = until;
+    return this.log.slice(from);
+  }
+
+  call<Kind extends CallKind>(kind: Kind, message: object, limited = true): number {
+    const call = this.tab.newCall();
+    const whole = { ...message, call } as ToCore[CallKind];
+    this.step({ type: 'call', kind, message: whole, limited });
+    return call;
+  }
+
+  answer(call: number, answer: Answer): Effect[] {
+    return this.step({ type: 'answer', call, answer });
+  }
+
+  connect(): Effect[] {
+    return this.step({ type: 'connected', core: this.core });
+  }
+
+  /** A core greets, and a page server is at hand. */
+  work(): this {
+    this.connect();
+    this.step({ type: 'welcome', core: this.core, lock: `lock ${this.core}` });
+    this.step({ type: 'reach', core: this.core, server: 1 });
+    return this;
+  }
+
+  /** The core dies, and another one is there. */
+  survive(): this {
+    this.die();
+    return this.work();
+  }
+
+  die(): void {
+    this.step({ type: 'gone', core: this.core });
+    this.pass(600);
+  }
+
+  /** A document is open. */
+  open(): number {
+    const handle = this.tab.newHandle();
+    const call = this.call('open', { handle });
+    if (this.posted('open').length === 0) this.work();
+    this.answer(call, { type: 'opened', status: STATUS });
+    return handle;
+  }
+
+  /** The core opens again what it was asked to. */
+  reopen(): void {
+    const [open] = this.posted('open').slice(-1);
+    this.answer(open!.call as number, { type: 'opened', status: STATUS });
+  }
+
+  of<Type extends Effect['type']>(type: Type): Extract<Effect, { type: Type }>[] {
+    return this.log.filter((it) => it.type === type) as Extract<Effect, { type: Type }>[];
+  }
+
+  posted(kind: keyof ToCore): Record<string, unknown>[] {
+    const posts = this.of('post').filter((it) => it.kind === kind);
+    return posts.map(({ message }) => message as Record<string, unknown>);
+  }
+
+  /** The errors that a call was told, and whether each was the last word. */
+  errors(call: number): { code: string; outcome: string; last: boolean }[] {
+    return this.of('settle').flatMap((it) => {
+      if (it.call !== call || !('error' in it.answer)) return [];
+      const { code, outcome } = it.answer.error;
+      return [{ code, outcome, last: it.last }];
+    });
+  }
+}
+
+const opened = (): { stage: Stage; handle: number } => {
+  const stage = new Stage();
+  const handle = stage.open();
+  return { stage, handle };
+};
+
+/** Turns of a page server's worker up to the one in which it serves. */
+const serve = (stage: Stage): void => {
+  stage.step({ type: 'turn' });
+  stage.step({ type: 'loaded', worker: stage.worker });
+  stage.step({ type: 'serves', worker: stage.worker });
+};
+
+const types = (effects: readonly Effect[]): string[] => effects.map(({ type }) => type);
+
+// --- page server ---------------------------------------------------------------------------------
+
+test('W2: a script that does not load gives up the turn, and pauses grow', () => {
+  const { stage } = opened();
+  for (const pauseMs of [500, 1000, 2000, 4000, 8000, 8000]) {
+    stage.step({ type: 'turn' });
+    const failed = stage.step({ type: 'unloaded', worker: stage.worker, reason: '404' });
+    expect(types(failed)).toEqual(expect.arrayContaining(['cannotLend', 'end', 'endTurn']));
+    expect(types(stage.pass(pauseMs - 1))).not.toContain('queue');
+    expect(types(stage.pass(1))).toContain('queue');
+  }
+});
+
+test('W2: a script that never comes gives up the turn too, and has more time the next time', () => {
+  const { stage } = opened();
+  for (const limitMs of [10_000, 20_000, 40_000, 60_000, 60_000]) {
+    stage.step({ type: 'turn' });
+    expect(types(stage.pass(limitMs - 1))).not.toContain('end');
+    expect(types(stage.pass(10_000))).toEqual(expect.arrayContaining(['end', 'endTurn', 'queue']));
+  }
+});
+
+test('M4: the turn ends when the store is had, so that the next one can wait loaded', () => {
+  const { stage } = opened();
+  expect(types(stage.step({ type: 'turn' }))).toContain('spawn');
+  expect(types(stage.step({ type: 'loaded', worker: stage.worker }))).toEqual([]);
+  const had = stage.step({ type: 'serves', worker: stage.worker });
+  expect(types(had)).toEqual(['endTurn', 'lend']);
+});
+
+test('a page server outlives the core, and is lent to the next one', () => {
+  const { stage } = opened();
+  serve(stage);
+  stage.die();
+  const lent = stage.connect().filter(({ type }) => type === 'lend');
+  expect(lent).toEqual([{ type: 'lend', worker: stage.worker }]);
+});
+
+test('one that breaks is replaced, and what it says afterwards is not believed', () => {
+  const { stage } = opened();
+  serve(stage);
+  const { worker } = stage;
+  expect(types(stage.step({ type: 'broke', worker }))).toContain('end');
+  expect(stage.step({ type: 'serves', worker })).toEqual([]);
+  expect(types(stage.pass(500))).toContain('queue');
+});
+
+// --- live queries and documents -----------------------------------------------------------------
+
+test('W3: a live query outlives an engine that cannot start, and starts it again', () => {
+  const { stage, handle } = opened();
+  const watch = stage.call('watch', { handle, sql: '' });
+  stage.die();
+  stage.step({ type: 'refused', core: stage.core, reason: '404', joining: undefined });
+  expect(stage.errors(watch)).toEqual([{ code: 'engine', outcome: 'none', last: false }]);
+  const before = stage.core;
+  stage.pass(500);
+  expect(stage.core).toBe(before + 1);
+  stage.work().reopen();
+  expect(stage.posted('watch').filter(({ call }) => call === watch)).toHaveLength(2);
+});
+
+test('W3: a live query that failed for want of storage is asked again', () => {
+  const { stage, handle } = opened();
+  const watch = stage.call('watch', { handle, sql: '' });
+  stage.answer(watch, { type: 'failed', error: new StorageError('a page is missing') });
+  stage.pass(500);
+  expect(stage.posted('watch')).toHaveLength(2);
+});
+
+test('W4: an open that fails after a restart is repeated until it succeeds', () => {
+  const { stage, handle } = opened();
+  const query = stage.call('query', { handle, sql: '' });
+  stage.survive();
+  const failed: Answer = { type: 'failed', error: new StorageError('not now') };
+  for (const pauseMs of [500, 1000, 2000]) {
+    const [open] = stage.posted('open').slice(-1);
+    stage.answer(open!.call as number, failed);
+    expect(stage.of('lost').at(-1)).toMatchObject({ handle, error: { code: 'storage' } });
+    const count = stage.posted('open').length;
+    stage.pass(pauseMs);
+    expect(stage.posted('open')).toHaveLength(count + 1);
+  }
+  expect(stage.posted('query')).toHaveLength(1);
+  stage.reopen();
+  expect(stage.posted('query').map(({ call }) => call)).toEqual([query, query]);
+});
+
+test('W5: who listens for rejections does so at every core, once the document is open', () => {
+  const { stage, handle } = opened();
+  stage.step({ type: 'tell', kind: 'listenRejections', message: { handle } });
+  expect(stage.posted('listenRejections')).toHaveLength(1);
+  for (const times of [2, 3]) {
+    stage.survive();
+    expect(stage.posted('listenRejections')).toHaveLength(times - 1);
+    stage.reopen();
+    expect(stage.posted('listenRejections')).toHaveLength(times);
+  }
+});
+
+test('calls wait for their document to be open again, and keep their order', () => {
+  const { stage, handle } = opened();
+  const first = stage.call('mutate', { handle, name: 'm' });
+  stage.survive();
+  const second = stage.call('query', { handle });
+  expect(stage.posted('mutate')).toHaveLength(1);
+  stage.reopen();
+  const sent = stage.of('post').slice(-2);
+  expect(sent.map(({ message }) => (message as { call: number }).call)).toEqual([first, second]);
+  expect(sent[0]!.message).toMatchObject({ again: 0 });
+});
+
+test('who stays away from the server says so with the open', () => {
+  const { stage, handle } = opened();
+  stage.step({ type: 'tell', kind: 'setConnected', message: { handle, connected: false } });
+  stage.survive();
+  const kinds = stage.of('post').map(({ kind }) => kind);
+  expect(kinds.slice(kinds.lastIndexOf('open'))).toEqual(['open', 'setConnected']);
+});
+
+// --- outcomes -----------------------------------------------------------------------------------
+
+test('W6: `unknown` where a dead core was handed the mutation, `none` where none was', () => {
+  const { stage, handle } = opened();
+  const handed = stage.call('mutate', { handle, name: 'm' });
+  stage.die();
+  const kept = stage.call('mutate', { handle, name: 'm' });
+  const query = stage.call('query', { handle });
+  stage.step({ type: 'refused', core: stage.core, reason: '404', joining: undefined });
+  expect(stage.errors(handed)).toEqual([{ code: 'engine', outcome: 'unknown', last: true }]);
+  expect(stage.errors(kept)).toEqual([{ code: 'engine', outcome: 'none', last: true }]);
+  expect(stage.errors(query)).toEqual([{ code: 'engine', outcome: 'none', last: true }]);
+});
+
+test('W6: what kills three cores is given up, with nothing known of a mutation', () => {
+  const { stage, handle } = opened();
+  const call = stage.call('mutate', { handle, name: 'm' });
+  for (let death = 0; death < 3; death++) {
+    stage.step({ type: 'gone', core: stage.core });
+    stage.pass(8_100);
+    stage.work().reopen();
+  }
+  expect(stage.errors(call).at(-1)).toEqual({ code: 'engine', outcome: 'unknown', last: true });
+});
+
+test('W6: a second core that cannot look says nothing of what the first one did', () => {
+  const { stage, handle } = opened();
+  const [one, two] = [0, 1].map(() => stage.call('mutate', { handle, name: 'm' }));
+  stage.survive().reopen();
+  stage.answer(one!, { type: 'failed', error: new StorageError('cannot look') });
+  stage.answer(two!, { type: 'failed', error: new RejectedError('no') });
+  expect(stage.errors(one!)).toEqual([{ code: 'storage', outcome: 'unknown', last: true }]);
+  expect(stage.errors(two!)).toEqual([{ code: 'rejected', outcome: 'none', last: true }]);
+});
+
+test('a durable mutation waits for its verdict, whatever becomes of the engine', () => {
+  const { stage, handle } = opened();
+  const call = stage.call('mutate', { handle, name: 'm' });
+  stage.answer(call, { type: 'durable', lsn: 7 });
+  stage.die();
+  stage.step({ type: 'refused', core: stage.core, reason: '404', joining: undefined });
+  stage.pass(500);
+  stage.work().reopen();
+  expect(stage.errors(call)).toEqual([]);
+  expect(stage.posted('mutate').at(-1)).toMatchObject({ call, again: 7 });
+});
+
+// --- time ---------------------------------------------------------------------------------------
+
+test('W14: a slow first download fails nobody after ten seconds', () => {
+  const stage = new Stage();
+  const call = stage.call('open', { handle: stage.tab.newHandle() });
+  stage.connect();
+  stage.pass(30_000);
+  expect(stage.errors(call)).toEqual([]);
+  stage.work();
+  stage.pass(9_000);
+  expect(stage.errors(call)).toEqual([]);
+  stage.pass(1_000);
+  expect(stage.errors(call)).toEqual([{ code: 'engine', outcome: 'none', last: true }]);
+});
+
+test('W14: a download that never ends fails the call at last', () => {
+  const stage = new Stage();
+  const call = stage.call('open', { handle: stage.tab.newHandle() });
+  stage.connect();
+  stage.pass(60_000);
+  expect(stage.errors(call)).toEqual([{ code: 'engine', outcome: 'none', last: true }]);
+});
+
+test('W14: an open that was given up leaves no handle behind in the core', () => {
+  const stage = new Stage();
+  const handle = stage.tab.newHandle();
+  stage.call('open', { handle });
+  stage.work();
+  stage.pass(10_000);
+  expect(stage.posted('close')).toMatchObject([{ handle }]);
+});
+
+test('W17: what is due is found at any input, however late the timers of a hidden tab come', () => {
+  const { stage, handle } = opened();
+  const call = stage.call('query', { handle });
+  stage.pass(9_000);
+  stage.now += 600;
+  stage.step({ type: 'news', handle, news: { type: 'status', status: STATUS } });
+  expect(stage.errors(call)).toEqual([{ code: 'engine', outcome: 'none', last: true }]);
+});
+
+test('W17: who was suspended hears what came meanwhile before anything is given up', () => {
+  const { stage, handle } = opened();
+  const [told, silent] = [0, 1].map(() => stage.call('query', { handle }));
+  stage.now += 60_000;
+  stage.step({ type: 'wake' });
+  stage.answer(told!, { type: 'done' });
+  expect(stage.errors(told!)).toEqual([]);
+  // Only once, however long its timers take.
+  stage.now += 60_000;
+  stage.step({ type: 'wake' });
+  expect(stage.errors(silent!)).toEqual([{ code: 'engine', outcome: 'none', last: true }]);
+});
+
+test('a mutation that is not durable in time may still become so', () => {
+  const { stage, handle } = opened();
+  const call = stage.call('mutate', { handle, name: 'm' });
+  stage.pass(10_000);
+  expect(stage.errors(call)).toEqual([
+    { code: 'not-durable-yet', outcome: 'unknown', last: false },
+  ]);
+  stage.answer(call, { type: 'confirmed', lsn: 3 });
+  expect(stage.of('settle').at(-1)).toMatchObject({ answer: { type: 'confirmed' }, last: true });
+});
+
+test('a timer that comes a little too early is set anew', () => {
+  const { stage, handle } = opened();
+  stage.call('query', { handle });
+  const at = stage.alarm;
+  stage.now = at - 0.1;
+  expect(stage.step({ type: 'wake' })).toEqual([{ type: 'wake', at }]);
+});
+
+test('a tab in which nothing happens sets no timer for ever', () => {
+  const { stage } = opened();
+  stage.pass(600_000);
+  expect(stage.alarm).toBe(Number.POSITIVE_INFINITY);
+});
+
+// --- the core -----------------------------------------------------------------------------------
+
+test('a core that says nothing is asked again on a new port', () => {
+  const stage = new Stage();
+  stage.call('open', { handle: stage.tab.newHandle() });
+  stage.connect();
+  expect(types(stage.pass(3_000))).toEqual(expect.arrayContaining(['leave', 'connect']));
+});
+
+test('what an earlier core says is not believed, but for its answers', () => {
+  const { stage } = opened();
+  const before = stage.core;
+  stage.survive();
+  expect(stage.step({ type: 'gone', core: before })).toEqual([]);
+  expect(stage.step({ type: 'elsewhere', core: before })).toEqual([]);
+});
+
+test('one that cannot be joined is replaced by ours, unless it is at work', () => {
+  const stage = new Stage();
+  const call = stage.call('open', { handle: stage.tab.newHandle() });
+  stage.step({ type: 'refused', core: stage.core, reason: '404', joining: 'a' });
+  expect(stage.of('connect').at(-1)).toMatchObject({ unjoinable: 'a' });
+  stage.connect();
+  stage.step({ type: 'elsewhere', core: stage.core });
+  expect(stage.errors(call)).toEqual([{ code: 'engine', outcome: 'none', last: true }]);
+});
+
+test('W7: a core that gives way ends our page server, and is sought again', () => {
+  const { stage, handle } = opened();
+  serve(stage);
+  const replaced = stage.step({ type: 'replaced', core: stage.core });
+  expect(types(replaced)).toEqual(expect.arrayContaining(['leave', 'end']));
+  expect(stage.of('lost').at(-1)).toMatchObject({ handle, error: expect.any(EngineError) });
+  expect(types(stage.pass(500))).toContain('connect');
+});
+
+test('W22: in the back/forward cache nothing is held; then all is asked again', () => {
+  const { stage, handle } = opened();
+  serve(stage);
+  const call = stage.call('mutate', { handle, name: 'm' });
+  expect(types(stage.step({ type: 'hide' }))).toEqual(['leave', 'end', 'letGo']);
+  stage.step({ type: 'show' });
+  stage.work().reopen();
+  expect(stage.posted('mutate').map((it) => it.call)).toEqual([call, call]);
+});
+
+test('M6: a tab that is looked at again tries at once what waits for a pause to end', () => {
+  const { stage } = opened();
+  stage.die();
+  stage.step({ type: 'refused', core: stage.core, reason: '404', joining: undefined });
+  expect(types(stage.step({ type: 'nudge' }))).toContain('connect');
+});
+
+test('M6: and tells the core, which looks after its servers', () => {
+  const { stage } = opened();
+  stage.step({ type: 'nudge' });
+  expect(stage.posted('nudge')).toHaveLength(1);
+});
+
+test('W16: the core is told of what was heard, now and then', () => {
+  const { stage } = opened();
+  const heard = (size: number) => stage.step({ type: 'heard', core: stage.core, size });
+  for (let list = 0; list < 16; list++) heard(100);
+  expect(stage.posted('heard')).toEqual([{ lists: 16 }]);
+  heard(100);
+  heard(70_000);
+  expect(stage.posted('heard').slice(1)).toEqual([{ lists: 2 }]);
+});
+
+test('a document that is closed ends what was asked of it', () => {
+  const { stage, handle } = opened();
+  const watch = stage.call('watch', { handle });
+  const close = stage.call('close', { handle });
+  stage.answer(close, { type: 'done' });
+  expect(stage.errors(watch)).toEqual([
+    { code: 'document-closed', outcome: 'unknown', last: true },
+  ]);
+  stage.survive();
+  expect(stage.posted('open')).toHaveLength(1);
+});

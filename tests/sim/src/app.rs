@@ -1,0 +1,137 @@
+//! The app that the tabs run: one doctype, in two releases, whose every mutation leaves a row with
+//! its own name, so that a second run or a lost one would show.
+
+use tidelog_document::{Doctype, MutationDefinition, Param, ParamKind};
+use tidelog_types::Value;
+
+/// What the app's releases know the documents by: the second succeeds the first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Release {
+    First,
+    Second,
+}
+
+/// What tabs read, once and live: the names of all mutations that were applied, in their order.
+pub(crate) const ENTRIES: &str = "select id from entry order by seq";
+
+const FIRST: &str = "
+    create table entry (seq integer primary key, id text not null, at integer not null, body blob)
+    strict;
+    create table claim (name text primary key, id text not null) strict;
+    create table total (
+        one integer primary key, bumps integer not null, digest integer not null,
+        entries integer not null
+    ) strict;
+    insert into total values (1, 0, 7, 0);
+    create table part (entry integer not null references entry (seq), n integer not null) strict;
+    create trigger counted after insert on entry begin
+        update total set entries = entries + 1;
+        insert into part select new.seq, value from (select 1 as value union all select 2)
+        where new.seq % 3 = 0;
+    end;";
+
+const SECOND: &str = "
+    create table mark (id text not null, entries integer not null) strict;
+    insert into mark select 'the release', count(*) from entry;
+    create index entry_at on entry (at, id);";
+
+/// The doctype of all documents.
+pub(crate) fn doctype(release: Release) -> Doctype {
+    let text = |name: &str| param(name, ParamKind::Text);
+    let mut doctype = Doctype {
+        name: "ledger".to_owned(),
+        migrations: vec![FIRST.to_owned()],
+        mutations: vec![
+            define("add", vec![], &[ENTRY]),
+            define("bump", vec![], &["update total set bumps = bumps + 1", ENTRY]),
+            define(
+                "fold",
+                vec![param("n", ParamKind::Integer)],
+                &["update total set digest = (digest * 31 + :n) % 1000003", ENTRY],
+            ),
+            define(
+                "claim",
+                vec![text("name")],
+                &[
+                    "select reject('taken') where exists (select 1 from claim where name = :name)",
+                    "insert into claim values (:name, :id)",
+                    ENTRY,
+                ],
+            ),
+            define(
+                "large",
+                vec![param("body", ParamKind::Blob)],
+                &["insert into entry (id, at, body) values (:id, :now, :body)"],
+            ),
+            define(
+                "prune",
+                vec![],
+                &[
+                    "delete from part where entry % 2 = 0",
+                    "update entry set body = null where seq % 2 = 0",
+                    ENTRY,
+                ],
+            ),
+            define(
+                "heavy",
+                vec![param("n", ParamKind::Integer)],
+                &["with recursive count (x) as (
+                       select 1 union all select x + 1 from count where x < :n
+                   )
+                   insert into entry (id, at) select :id, :now + max(x) * 0 from count"],
+            ),
+        ],
+    };
+    if release == Release::Second {
+        doctype.migrations.push(SECOND.to_owned());
+        let bump = doctype.mutations.iter_mut().find(|mutation| mutation.name == "bump");
+        bump.expect("BUG: it bumps")
+            .sql
+            .push("insert into mark select :id, count(*) from entry".to_owned());
+    }
+    doctype
+}
+
+const ENTRY: &str = "insert into entry (id, at) values (:id, :now)";
+
+fn define(name: &str, more: Vec<Param>, sql: &[&str]) -> MutationDefinition {
+    let params = [vec![param("id", ParamKind::Text)], more].concat();
+    MutationDefinition {
+        name: name.to_owned(),
+        params,
+        sql: sql.iter().map(ToString::to_string).collect(),
+    }
+}
+
+fn param(name: &str, kind: ParamKind) -> Param {
+    Param { name: name.to_owned(), kind, optional: false }
+}
+
+/// A mutation as a tab issues it.
+#[derive(Clone, Debug)]
+pub(crate) struct Wish {
+    pub(crate) mutation: &'static str,
+    pub(crate) args: Vec<(String, Value)>,
+}
+
+impl Wish {
+    /// `name` is its own, `number` stands for whatever else it wants.
+    pub(crate) fn new(mutation: &'static str, name: &str, number: u64) -> Self {
+        let integer = |number: u64| Value::Integer(i64::try_from(number).expect("BUG: small"));
+        let mut args = vec![("id".to_owned(), Value::Text(name.to_owned()))];
+        match mutation {
+            "claim" => {
+                args.push(("name".to_owned(), Value::Text(format!("name-{}", number % 12))));
+            }
+            "fold" => args.push(("n".to_owned(), integer(number % 1_000))),
+            "heavy" => args.push(("n".to_owned(), integer(1 + number % 6_000))),
+            "large" => {
+                let size = usize::try_from(1 + number % 120_000).expect("BUG: small");
+                let byte = u8::try_from(number % 251).expect("BUG: below 251");
+                args.push(("body".to_owned(), Value::Blob(vec![byte; size])));
+            }
+            _ => {}
+        }
+        Self { mutation, args }
+    }
+}

@@ -1,0 +1,54 @@
+//! The documents of a world.
+
+/// A document, by its place among those of its world.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Doc(pub(crate) usize);
+
+/// What a document is to those who open it.
+#[derive(Clone, Debug)]
+pub(crate) struct Spec {
+    pub(crate) name: String,
+    /// The server that everybody opens it with; none for a local one.
+    pub(crate) host: Option<usize>,
+    /// The only device that has it.
+    pub(crate) device: Option<usize>,
+    /// A local one that its device hands to a server some time: that one.
+    pub(crate) moves_to: Option<usize>,
+}
+
+/// All of them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Docs(pub(crate) Vec<Spec>);
+
+impl Docs {
+    /// One that everybody has.
+    pub(crate) fn share(&mut self, name: &str, host: usize) {
+        let name = name.to_owned();
+        self.0.push(Spec { name, host: Some(host), device: None, moves_to: None });
+    }
+
+    /// A local one of a device.
+    pub(crate) fn keep(&mut self, name: &str, device: usize, moves_to: Option<usize>) {
+        let name = format!("{name}-{device}");
+        self.0.push(Spec { name, host: None, device: Some(device), moves_to });
+    }
+
+    pub(crate) fn all(&self) -> impl Iterator<Item = Doc> + use<> {
+        (0..self.0.len()).map(Doc)
+    }
+
+    /// Those that a device has.
+    pub(crate) fn of(&self, device: usize) -> Vec<Doc> {
+        let has = |doc: &Doc| self.spec(*doc).device.is_none_or(|only| only == device);
+        self.all().filter(has).collect()
+    }
+
+    pub(crate) fn spec(&self, doc: Doc) -> &Spec {
+        &self.0[doc.0]
+    }
+}
+
+/// The address of a server.
+pub(crate) fn url(host: usize) -> String {
+    format!("ws://server-{host}")
+}

@@ -1,0 +1,345 @@
+//! Between a simulated app and the core: the shipped `js/src/tab.ts` decides what is said when.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use serde_json::{Value, json};
+use tidelog_client::{Call, CallFailure, FromCore, Handle, Request, ToCore};
+use tidelog_tab::{Answer, Effect, Error, Input, Machine};
+use tidelog_types::{ErrorCode, Outcome};
+
+/// A tab's way to its core, whichever core that is.
+pub(crate) struct Port {
+    machine: Machine,
+    /// What was asked, by its call.
+    asked: BTreeMap<Call, ToCore>,
+    /// How each document was opened.
+    opens: BTreeMap<Handle, Request>,
+    /// Those that were open at least once, and what their apps want of them as soon as they are.
+    opened: BTreeSet<Handle>,
+    early: BTreeMap<Handle, bool>,
+    /// What else was last told of each.
+    told: BTreeMap<(Handle, &'static str), ToCore>,
+    /// The core that it is connected to, by the number that it gave it.
+    core: u32,
+    /// Whether that core is gone: what is said to it is lost.
+    pub(crate) is_dead: bool,
+    /// When it wants to be woken: a later wish replaces an earlier one.
+    wake_at_ms: Option<u64>,
+}
+
+/// What follows from something that happened to a tab.
+#[derive(Default)]
+pub(crate) struct Followed {
+    /// For the core.
+    pub(crate) posts: Vec<ToCore>,
+    /// For the app, each with whether it is the last word of a call.
+    pub(crate) told: Vec<(FromCore, bool)>,
+    /// When it wants to be woken, if that has changed.
+    pub(crate) wake_at_ms: Option<u64>,
+    /// Whether there is another core now.
+    pub(crate) is_connected: bool,
+}
+
+impl Port {
+    pub(crate) fn new() -> Self {
+        Self {
+            machine: Machine::new(),
+            asked: BTreeMap::new(),
+            opens: BTreeMap::new(),
+            opened: BTreeSet::new(),
+            early: BTreeMap::new(),
+            told: BTreeMap::new(),
+            core: 0,
+            is_dead: false,
+            wake_at_ms: None,
+        }
+    }
+
+    pub(crate) fn new_call(&self) -> Call {
+        Call(self.machine.new_call())
+    }
+
+    pub(crate) fn new_handle(&self) -> Handle {
+        Handle(self.machine.new_handle())
+    }
+
+    /// The app says something.
+    pub(crate) fn say(&mut self, now_ms: u64, message: ToCore) -> Followed {
+        let input = match &message {
+            ToCore::Ask { call, handle, request } => {
+                if let Request::Open(_) = request {
+                    self.opens.insert(*handle, request.clone());
+                }
+                let name = match request {
+                    Request::Mutate(mutate) => mutate.name.as_str(),
+                    _ => "",
+                };
+                let content = json!({ "call": call.0, "handle": handle.0, "name": name });
+                let limited = !matches!(request, Request::Sync);
+                Input::Call { kind: kind_of(&message), message: content, limited }
+            }
+            ToCore::Destroy { call, .. } => {
+                let content = json!({ "call": call.0 });
+                Input::Call { kind: "destroy", message: content, limited: true }
+            }
+            ToCore::Unwatch { call } => Input::Unwatch { call: call.0 },
+            ToCore::SetConnected { handle, connected } if self.opened.contains(handle) => {
+                connect(*handle, *connected)
+            }
+            // An app has nothing to say it with before its document is open.
+            ToCore::SetConnected { handle, connected } => {
+                self.early.insert(*handle, *connected);
+                return Followed::default();
+            }
+            ToCore::ListenRejections { handle }
+            | ToCore::RejectionHandled { handle, .. }
+            | ToCore::Token { handle, .. } => {
+                self.told.insert((*handle, kind_of(&message)), message.clone());
+                Input::Tell { kind: kind_of(&message), message: json!({ "handle": handle.0 }) }
+            }
+            ToCore::Device { .. } | ToCore::Nudge | ToCore::Heard { .. } => {
+                unreachable!("BUG: the tab says that by itself")
+            }
+        };
+        if let ToCore::Ask { call, .. } | ToCore::Destroy { call, .. } = &message {
+            self.asked.insert(*call, message);
+        }
+        self.step(now_ms, &input, None)
+    }
+
+    /// The core, or the page server past it, says something.
+    pub(crate) fn hear(&mut self, now_ms: u64, message: FromCore) -> Followed {
+        match answer_of(&message) {
+            Some((call, answer)) => {
+                let input = Input::Answer { call: call.0, answer };
+                self.step(now_ms, &input, Some(message))
+            }
+            // What is said of a document goes to it as it is.
+            None => Followed { told: vec![(message, true)], ..Followed::default() },
+        }
+    }
+
+    /// A list of messages of the core was heard.
+    pub(crate) fn heard_list(&mut self, now_ms: u64) -> Followed {
+        let input = Input::Heard { core: self.core, size: 1024 };
+        self.step(now_ms, &input, None)
+    }
+
+    /// The core that it knew is gone, and it notices.
+    pub(crate) fn core_is_gone(&mut self, now_ms: u64) -> Followed {
+        let input = Input::Gone { core: self.core };
+        self.step(now_ms, &input, None)
+    }
+
+    /// This time has come, for which it asked once.
+    pub(crate) fn wake(&mut self, at_ms: u64, now_ms: u64) -> Followed {
+        if self.wake_at_ms != Some(at_ms) {
+            return Followed::default();
+        }
+        self.wake_at_ms = None;
+        self.step(now_ms, &Input::Wake, None)
+    }
+
+    /// What follows from one effect comes after all effects before it.
+    fn step(&mut self, now_ms: u64, input: &Input, mut heard: Option<FromCore>) -> Followed {
+        let mut followed = Followed::default();
+        let mut due = VecDeque::from(self.machine.step(now_ms, input));
+        while let Some(effect) = due.pop_front() {
+            match effect {
+                // A core is there whenever a tab wants one, and has a page server soon.
+                Effect::Connect { core } => {
+                    self.core = core;
+                    self.is_dead = false;
+                    followed.is_connected = true;
+                    for input in [
+                        Input::Connected { core },
+                        Input::Welcome { core, lock: String::new() },
+                        Input::Reach { core, server: 1 },
+                    ] {
+                        due.extend(self.machine.step(now_ms, &input));
+                    }
+                }
+                Effect::Post { .. } if self.is_dead => {}
+                Effect::Post { kind, message } => followed.posts.push(self.post(&kind, &message)),
+                Effect::Settle { call, answer, last } => {
+                    let call = Call(call);
+                    if let (Answer::Opened { .. }, Some(ToCore::Ask { handle, .. })) =
+                        (&answer, self.asked.get(&call))
+                    {
+                        self.opened.insert(*handle);
+                        if let Some(connected) = self.early.remove(handle) {
+                            due.extend(self.machine.step(now_ms, &connect(*handle, connected)));
+                        }
+                    }
+                    followed.told.push((settled(call, &answer, &mut heard), last));
+                    if last {
+                        self.asked.remove(&call);
+                    }
+                }
+                #[expect(clippy::cast_possible_truncation, reason = "simulated times are small")]
+                #[expect(clippy::cast_sign_loss, reason = "simulated times are small")]
+                Effect::Wake { at } => {
+                    self.wake_at_ms = Some(at.ceil() as u64);
+                    followed.wake_at_ms = self.wake_at_ms;
+                }
+                // The world lends by itself; an open document has its status from elsewhere.
+                Effect::Leave { .. }
+                | Effect::WatchLock { .. }
+                | Effect::Reach { .. }
+                | Effect::Queue
+                | Effect::EndTurn
+                | Effect::LetGo
+                | Effect::Spawn { .. }
+                | Effect::End { .. }
+                | Effect::Lend { .. }
+                | Effect::CannotLend { .. }
+                | Effect::News { .. }
+                | Effect::Lost { .. }
+                | Effect::Look => {}
+            }
+        }
+        followed
+    }
+
+    /// What the tab wants said, as the core understands it.
+    fn post(&self, kind: &str, message: &Value) -> ToCore {
+        let number = |name: &str| {
+            let number = message[name].as_u64().and_then(|number| u32::try_from(number).ok());
+            number.unwrap_or_else(|| panic!("BUG: {kind} without {name}: {message}"))
+        };
+        match kind {
+            "open" => {
+                let (call, handle) = (Call(number("call")), Handle(number("handle")));
+                ToCore::Ask { call, handle, request: self.opens[&handle].clone() }
+            }
+            "close" => ToCore::Ask {
+                call: Call(number("call")),
+                handle: Handle(number("handle")),
+                request: Request::Close,
+            },
+            "unwatch" => ToCore::Unwatch { call: Call(number("call")) },
+            "setConnected" => ToCore::SetConnected {
+                handle: Handle(number("handle")),
+                connected: message["connected"] == true,
+            },
+            "listenRejections" => ToCore::ListenRejections { handle: Handle(number("handle")) },
+            "rejectionHandled" | "token" => {
+                let handle = Handle(number("handle"));
+                let said = self.told.iter().find(|((of, name), _)| *of == handle && *name == kind);
+                said.expect("BUG: nobody said that").1.clone()
+            }
+            "nudge" => ToCore::Nudge,
+            "heard" => ToCore::Heard { lists: number("lists") },
+            _ => {
+                let mut asked = self.asked[&Call(number("call"))].clone();
+                if let ToCore::Ask { request: Request::Mutate(mutate), .. } = &mut asked {
+                    mutate.again = message["again"].as_u64();
+                }
+                asked
+            }
+        }
+    }
+}
+
+fn connect(handle: Handle, connected: bool) -> Input {
+    let message = json!({ "handle": handle.0, "connected": connected });
+    Input::Tell { kind: "setConnected", message }
+}
+
+fn kind_of(message: &ToCore) -> &'static str {
+    match message {
+        ToCore::Ask { request, .. } => match request {
+            Request::Open(_) => "open",
+            Request::Mutate(_) => "mutate",
+            Request::Query(_) => "query",
+            Request::Watch(_) => "watch",
+            Request::Sync => "sync",
+            Request::Export => "export",
+            Request::Close => "close",
+        },
+        ToCore::Unwatch { .. } => "unwatch",
+        ToCore::Destroy { .. } => "destroy",
+        ToCore::SetConnected { .. } => "setConnected",
+        ToCore::ListenRejections { .. } => "listenRejections",
+        ToCore::RejectionHandled { .. } => "rejectionHandled",
+        ToCore::Token { .. } => "token",
+        ToCore::Device { .. } => "device",
+        ToCore::Nudge => "nudge",
+        ToCore::Heard { .. } => "heard",
+    }
+}
+
+/// What a message says of a call, as far as the tab looks at it.
+fn answer_of(message: &FromCore) -> Option<(Call, Answer)> {
+    Some(match message {
+        FromCore::Opened { call, .. } => (*call, Answer::Opened { status: json!({}) }),
+        FromCore::Failed { call, failure } => (*call, Answer::Failed { error: error(failure) }),
+        FromCore::Rejected { call, failure } => (*call, Answer::Rejected { error: error(failure) }),
+        FromCore::Durable { call, lsn } => (*call, Answer::Durable { lsn: *lsn }),
+        FromCore::Confirmed { call, lsn } => (*call, Answer::Confirmed { lsn: *lsn }),
+        FromCore::Rows { call, .. } => (*call, Answer::Rows),
+        FromCore::Exported { call, .. } => (*call, Answer::Exported),
+        FromCore::Done { call } => (*call, Answer::Done),
+        FromCore::Status { .. } | FromCore::RejectionNews { .. } | FromCore::TokenWanted { .. } => {
+            return None;
+        }
+    })
+}
+
+/// The message that the app is told: the one that was heard, unless the tab says it by itself.
+fn settled(call: Call, answer: &Answer, heard: &mut Option<FromCore>) -> FromCore {
+    let is_own = heard.as_ref().and_then(answer_of).is_none_or(|(of, _)| of != call);
+    match (heard.take_if(|_| !is_own), answer) {
+        (Some(FromCore::Failed { call, failure }), Answer::Failed { error }) => {
+            FromCore::Failed { call, failure: CallFailure { outcome: outcome(error), ..failure } }
+        }
+        (Some(message), _) => message,
+        (None, Answer::Failed { error }) => FromCore::Failed {
+            call,
+            failure: CallFailure {
+                code: code(&error.code),
+                outcome: outcome(error),
+                message: error.message.clone(),
+                mutation: None,
+                reason: None,
+                remedy: code(&error.code).remedy(),
+            },
+        },
+        (None, answer) => panic!("BUG: a tab made {answer:?} up"),
+    }
+}
+
+/// Codes that travel to the tab and back, by the names that they have there.
+const CODES: [(ErrorCode, &str); 12] = [
+    (ErrorCode::Rejected, "rejected"),
+    (ErrorCode::ServerUnreachable, "server-unreachable"),
+    (ErrorCode::Pending, "pending"),
+    (ErrorCode::NotDurableYet, "not-durable-yet"),
+    (ErrorCode::StorageFull, "storage-full"),
+    (ErrorCode::Storage, "storage"),
+    (ErrorCode::DocumentClosed, "document-closed"),
+    (ErrorCode::InvalidOption, "invalid-option"),
+    (ErrorCode::DocumentExists, "document-exists"),
+    (ErrorCode::DocumentReplaced, "document-replaced"),
+    (ErrorCode::Protocol, "protocol"),
+    (ErrorCode::Engine, "engine"),
+];
+
+fn error(failure: &CallFailure) -> Error {
+    let known = CODES.iter().find(|(code, _)| *code == failure.code);
+    Error {
+        // Others pass through as what the tab treats in the same way.
+        code: known.map_or("query", |(_, name)| name).to_owned(),
+        outcome: if failure.outcome == Outcome::None { "none" } else { "unknown" }.to_owned(),
+        message: failure.message.clone(),
+    }
+}
+
+fn code(name: &str) -> ErrorCode {
+    let known = CODES.iter().find(|(_, known)| *known == name);
+    known.unwrap_or_else(|| panic!("BUG: a tab says {name}")).0
+}
+
+fn outcome(error: &Error) -> Outcome {
+    if error.outcome == "none" { Outcome::None } else { Outcome::Unknown }
+}

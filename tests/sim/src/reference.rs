@@ -1,0 +1,189 @@
+//! The reference: what was accepted, run through plain SQLite in the order in which it was
+//! accepted, has to give the rows that are there in the end.
+
+use std::collections::BTreeMap;
+
+use rusqlite::functions::FunctionFlags;
+use rusqlite::types::Value as Sql;
+use rusqlite::{Connection, Error};
+use tidelog_types::Value;
+
+use crate::app::{Release, Wish, doctype};
+
+/// A mutation that was issued.
+#[derive(Clone, Debug)]
+pub(crate) struct Issued {
+    pub(crate) wish: Wish,
+    pub(crate) now_ms: u64,
+    pub(crate) release: Release,
+}
+
+/// A file that was exported, opened by a SQLite that knows nothing of Tidelog.
+pub(crate) struct Found {
+    connection: Connection,
+    /// The names of the mutations that were applied, in their order.
+    pub(crate) names: Vec<String>,
+    /// Who has which claim.
+    pub(crate) claims: BTreeMap<String, String>,
+    _file: tempfile::NamedTempFile,
+}
+
+impl Found {
+    /// # Errors
+    ///
+    /// If it is no whole database of the app.
+    pub(crate) fn open(file: &[u8]) -> Result<Self, String> {
+        let at = tempfile::NamedTempFile::new().map_err(|error| error.to_string())?;
+        std::fs::write(at.path(), file).map_err(|error| error.to_string())?;
+        let open = || -> rusqlite::Result<_> {
+            let connection = Connection::open(at.path())?;
+            let check: String =
+                connection.query_row("pragma integrity_check", [], |row| row.get(0))?;
+            let names = connection
+                .prepare("select id from entry order by seq")?
+                .query_map([], |row| row.get(0))?
+                .collect::<rusqlite::Result<Vec<String>>>()?;
+            let claims = connection
+                .prepare("select name, id from claim")?
+                .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+                .collect::<rusqlite::Result<BTreeMap<String, String>>>()?;
+            Ok((connection, check, names, claims))
+        };
+        let (connection, check, names, claims) =
+            open().map_err(|error| format!("the file: {error}"))?;
+        if check != "ok" {
+            return Err(format!("the file is not whole: {check}"));
+        }
+        Ok(Self { connection, names, claims, _file: at })
+    }
+
+    /// Whether running what was accepted gives these rows. `issued` knows every mutation.
+    ///
+    /// # Errors
+    ///
+    /// What differs.
+    pub(crate) fn compare<'i>(
+        &self,
+        issued: impl Fn(&str) -> Option<&'i Issued>,
+    ) -> Result<(), String> {
+        let released_after = self.released_after().map_err(|error| error.to_string())?;
+        let replayed = self.replay(released_after, issued).map_err(|e| format!("replay: {e}"))?;
+        let (theirs, ours) = (dump(&self.connection), dump(&replayed));
+        let (theirs, ours) = (theirs.map_err(text)?, ours.map_err(text)?);
+        if theirs.len() != ours.len() {
+            return Err(format!("tables {:?}, and {:?}", theirs.keys(), ours.keys()));
+        }
+        for (table, rows) in &ours {
+            let found = &theirs[table];
+            if found != rows {
+                let at = found.iter().zip(rows).position(|(a, b)| a != b);
+                return Err(format!(
+                    "{table} is not what its mutations make of it: {} rows instead of {}, first \
+                     other row at {at:?}: {:?} instead of {:?}",
+                    found.len(),
+                    rows.len(),
+                    at.map(|at| &found[at]),
+                    at.map(|at| &rows[at]),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// How many entries there were when the second release came, if it did.
+    fn released_after(&self) -> rusqlite::Result<Option<usize>> {
+        let has_mark = "select count(*) from sqlite_schema where name = 'mark'";
+        if self.connection.query_row(has_mark, [], |row| row.get::<_, i64>(0))? == 0 {
+            return Ok(None);
+        }
+        let at = "select entries from mark where id = 'the release'";
+        let entries: i64 = self.connection.query_row(at, [], |row| row.get(0))?;
+        Ok(usize::try_from(entries).ok())
+    }
+
+    fn replay<'i>(
+        &self,
+        released_after: Option<usize>,
+        issued: impl Fn(&str) -> Option<&'i Issued>,
+    ) -> rusqlite::Result<Connection> {
+        let connection = Connection::open_in_memory()?;
+        connection.pragma_update(None, "foreign_keys", true)?;
+        connection.create_scalar_function("reject", 1, FunctionFlags::SQLITE_UTF8, |context| {
+            let reason: String = context.get(0)?;
+            Err::<i64, _>(Error::UserFunctionError(reason.into()))
+        })?;
+        let migrations = doctype(Release::Second).migrations;
+        connection.execute_batch(&migrations[0])?;
+        for (index, name) in self.names.iter().enumerate() {
+            if released_after == Some(index) {
+                connection.execute_batch(&migrations[1])?;
+            }
+            if let Some(issued) = issued(name) {
+                run(&connection, issued)?;
+            }
+        }
+        if released_after == Some(self.names.len()) {
+            connection.execute_batch(&migrations[1])?;
+        }
+        Ok(connection)
+    }
+}
+
+fn text(error: Error) -> String {
+    error.to_string()
+}
+
+fn run(connection: &Connection, issued: &Issued) -> rusqlite::Result<()> {
+    let doctype = doctype(issued.release);
+    let definition = doctype.mutation(issued.wish.mutation).expect("BUG: the app's own mutation");
+    let now = Value::Integer(i64::try_from(issued.now_ms).expect("BUG: this century"));
+    let args = issued.wish.args.iter().map(|(name, value)| (name.as_str(), value));
+    let args: Vec<(&str, &Value)> = args.chain([("now", &now)]).collect();
+    for sql in &definition.sql {
+        let mut statement = connection.prepare(sql)?;
+        for (name, value) in &args {
+            if let Some(index) = statement.parameter_index(&format!(":{name}"))? {
+                statement.raw_bind_parameter(index, to_sql(value))?;
+            }
+        }
+        let mut rows = statement.raw_query();
+        while rows.next()?.is_some() {}
+    }
+    Ok(())
+}
+
+fn to_sql(value: &Value) -> Sql {
+    match value {
+        Value::Null => Sql::Null,
+        Value::Integer(number) => Sql::Integer(*number),
+        Value::Real(number) => Sql::Real(*number),
+        Value::Text(text) => Sql::Text(text.clone()),
+        Value::Blob(bytes) => Sql::Blob(bytes.clone()),
+    }
+}
+
+type Tables = BTreeMap<String, Vec<Vec<Sql>>>;
+
+/// All rows of all tables of the app, and what the schema says.
+fn dump(connection: &Connection) -> rusqlite::Result<Tables> {
+    let of_app = "from sqlite_schema where name not like '\\_tidelog%' escape '\\'
+                  and name not like 'sqlite%'";
+    let schema = format!("select name, type, sql {of_app} order by name");
+    let tables = format!("select name {of_app} and type = 'table'");
+    let names: Vec<String> = connection
+        .prepare(&tables)?
+        .query_map([], |row| row.get(0))?
+        .collect::<rusqlite::Result<_>>()?;
+    let mut dump = Tables::from([("the schema".to_owned(), rows(connection, &schema)?)]);
+    for name in names {
+        let all = rows(connection, &format!("select * from {name} order by rowid"))?;
+        dump.insert(name, all);
+    }
+    Ok(dump)
+}
+
+fn rows(connection: &Connection, sql: &str) -> rusqlite::Result<Vec<Vec<Sql>>> {
+    let mut statement = connection.prepare(sql)?;
+    let columns = statement.column_count();
+    statement.query_map([], |row| (0..columns).map(|column| row.get(column)).collect())?.collect()
+}

@@ -1,0 +1,164 @@
+//! What a world is made of: which of all the things that may go wrong do so in it, and how little
+//! its parts can hold.
+//!
+//! A world in which everything happens hides what needs a few things undisturbed, so each seed
+//! draws its own subset (Groce et al., *Swarm Testing*, 2012).
+
+use tidelog_types::BudgetLimits;
+use tidelog_types::limits::Limits;
+
+use crate::rng::Rng;
+
+/// The features of one world.
+#[derive(Clone, Debug)]
+pub(crate) struct Swarm {
+    pub(crate) limits: Limits,
+    pub(crate) log_size_max: u64,
+    /// Pages in the buffer pools of stores.
+    pub(crate) store_pool_pages: usize,
+    /// Bytes of entries that may wait for one connection.
+    pub(crate) way_size_max: usize,
+    /// Milliseconds that a message over the net takes at most.
+    pub(crate) net_ms_max: u64,
+    /// A second document on the first server, and one on a server of its own.
+    pub(crate) second_document: bool,
+    pub(crate) second_server: bool,
+    /// Local documents that are opened with a server later.
+    pub(crate) drafts: bool,
+    /// Handles are closed and opened again.
+    pub(crate) closing: bool,
+    /// Local copies are deleted.
+    pub(crate) destroying: bool,
+    /// The action before which a new release of the app comes.
+    pub(crate) release_at: Option<u64>,
+    /// Mutations with large bodies, and such as meet the budgets.
+    pub(crate) large: bool,
+    pub(crate) heavy: bool,
+    /// Tabs can be asked for a token.
+    pub(crate) tokens: bool,
+    /// Stores answer late and a slice at a time.
+    pub(crate) late_stores: bool,
+    /// Flushes are complete when they return, as on the files of a browser.
+    pub(crate) flushes_at_once: bool,
+    /// The devices' clocks go wrong by so much at most, in milliseconds.
+    pub(crate) skew_ms_max: u64,
+    /// What goes wrong, each as often as it stands here.
+    pub(crate) troubles: Vec<Trouble>,
+}
+
+/// Something that goes wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Trouble {
+    OpenTab,
+    CloseTab,
+    KillCore,
+    /// A second core takes the page server over while the first one still has requests under way.
+    SecondCore,
+    PowerCut,
+    DeviceFull,
+    /// A call of the device's disk fails, once.
+    DeviceFails,
+    /// The tab that lends the page server is frozen.
+    FrozenLender,
+    ServerPowerCut,
+    ServerFull,
+    ServerFails,
+    /// A room in which nobody is leaves the memory.
+    Retire,
+    Cut,
+    Silence,
+    OneWaySilence,
+    SlowReader,
+    TimePasses,
+}
+
+/// Whatever may go wrong at all.
+const TROUBLES: [Trouble; 17] = [
+    Trouble::OpenTab,
+    Trouble::CloseTab,
+    Trouble::KillCore,
+    Trouble::SecondCore,
+    Trouble::PowerCut,
+    Trouble::DeviceFull,
+    Trouble::DeviceFails,
+    Trouble::FrozenLender,
+    Trouble::ServerPowerCut,
+    Trouble::ServerFull,
+    Trouble::ServerFails,
+    Trouble::Retire,
+    Trouble::Cut,
+    Trouble::Silence,
+    Trouble::OneWaySilence,
+    Trouble::SlowReader,
+    Trouble::TimePasses,
+];
+
+/// Local documents are not handed to servers yet: see the header of the crate.
+const DRAFTS: bool = false;
+
+impl Swarm {
+    pub(crate) fn draw(rng: &mut Rng, actions: u64) -> Self {
+        let limits = if rng.once_in(3) { Limits::DEFAULT } else { shrunk(rng) };
+        let mut troubles = vec![Trouble::TimePasses];
+        for trouble in TROUBLES {
+            if rng.once_in(2) {
+                let times = 1 + rng.below(3);
+                troubles.extend((0..times).map(|_| trouble));
+            }
+        }
+        Self {
+            limits,
+            log_size_max: [16 << 20, 128 << 10, 48 << 10][rng.index(3)],
+            store_pool_pages: [8, 1024][rng.index(2)],
+            way_size_max: [usize::MAX, 24 * 1024][rng.index(2)],
+            net_ms_max: [3, 80, 400][rng.index(3)],
+            second_document: rng.once_in(3),
+            second_server: rng.once_in(3),
+            drafts: rng.once_in(3) && DRAFTS,
+            closing: rng.once_in(3),
+            destroying: rng.once_in(4),
+            release_at: if rng.once_in(2) { Some(rng.below(actions)) } else { None },
+            large: rng.once_in(3),
+            heavy: rng.once_in(3),
+            tokens: rng.once_in(4),
+            late_stores: rng.once_in(2),
+            flushes_at_once: rng.once_in(4),
+            skew_ms_max: if rng.once_in(3) { 3_600_000 } else { 0 },
+            troubles,
+        }
+    }
+}
+
+/// So little of some things that a short run meets the bound.
+fn shrunk(rng: &mut Rng) -> Limits {
+    let mut limits = Limits::DEFAULT;
+    let mut some = |bound: &mut usize, small: &[usize]| {
+        if rng.once_in(2) {
+            *bound = small[rng.index(small.len())];
+        }
+    };
+    some(&mut limits.pool_pages_max, &[0, 4]);
+    some(&mut limits.fault_pages_max, &[1, 4]);
+    some(&mut limits.mutation_pages_max, &[24]);
+    some(&mut limits.layers_max, &[1, 3]);
+    some(&mut limits.message_pages_max, &[1, 3]);
+    some(&mut limits.append_part_pages_max, &[1, 5]);
+    some(&mut limits.frames_in_flight_size_max, &[1, 300]);
+    some(&mut limits.entries_in_flight_size_max, &[1, 20_000]);
+    some(&mut limits.read_chunk_pages, &[1, 3]);
+    some(&mut limits.owner_reads_max, &[1, 2]);
+    some(&mut limits.owner_read_pages_max, &[1, 8]);
+    some(&mut limits.frame_pages_max, &[1, 3]);
+    some(&mut limits.room_pages_in_flight_max, &[1, 8]);
+    some(&mut limits.catch_up_pages, &[1, 3]);
+    if rng.once_in(2) {
+        limits.entries_in_flight_max = 1 + rng.below(3);
+    }
+    if rng.once_in(3) {
+        limits.statement_steps_max = 20_000;
+    }
+    if rng.once_in(2) {
+        limits.slice = BudgetLimits::SMALLEST;
+    }
+    limits
+}

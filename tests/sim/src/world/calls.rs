@@ -1,0 +1,279 @@
+//! What tabs do, and whether they are answered in time.
+
+use tidelog_client::{Input, TabId, ToCore};
+use tidelog_types::limits::CALL_SETTLES_MS;
+
+use super::event::Event;
+use super::{DEVICES, World};
+use crate::app::Wish;
+use crate::docs::Doc;
+use crate::judge::Origin;
+use crate::reference::Issued;
+
+/// How often calls are looked at.
+const LOOK_EVERY_MS: u64 = 1_000;
+
+impl World {
+    pub(super) fn act(&mut self) -> Result<(), String> {
+        let device = self.rng.index(DEVICES);
+        if self.rng.once_in(4) {
+            return self.go_wrong(device);
+        }
+        let tabs: Vec<TabId> = self.devices[device].tabs.keys().copied().collect();
+        if let Some(tab) = self.rng.pick(&tabs) {
+            if self.rng.once_in(6) {
+                self.rearrange(device, tab);
+            } else {
+                self.ask(device, tab);
+            }
+        }
+        Ok(())
+    }
+
+    /// A tab asks for this and that.
+    pub(super) fn ask(&mut self, device: usize, tab: TabId) {
+        let mut messages = Vec::new();
+        for _ in 0..=self.rng.below(3) {
+            let held: Vec<Doc> = self.devices[device].tabs[&tab].held.keys().copied().collect();
+            let Some(doc) = self.rng.pick(&held) else { return };
+            match self.rng.below(12) {
+                0..=8 => messages.push(self.mutate(device, tab, doc)),
+                9 => {
+                    let must = self.judge.own(self.origin(device, tab, doc));
+                    let now_ms = self.now_ms;
+                    messages.push(self.tab(device, tab).query(doc, must, now_ms));
+                }
+                10 => {
+                    let must = self.judge.confirmed(doc);
+                    let now_ms = self.now_ms;
+                    messages.push(self.tab(device, tab).sync(doc, must, now_ms));
+                }
+                _ => {
+                    let connected = self.rng.once_in(2);
+                    messages.extend(self.tab(device, tab).set_connected(doc, connected));
+                }
+            }
+        }
+        self.send_to_core(device, tab, messages);
+    }
+
+    pub(super) fn mutate(&mut self, device: usize, tab: TabId, doc: Doc) -> ToCore {
+        self.last_name += 1;
+        let name = format!("m{}", self.last_name);
+        let mutation = match self.rng.below(14) {
+            0..=3 => "add",
+            4 | 5 => "bump",
+            6 | 7 => "claim",
+            8..=10 => "fold",
+            11 | 12 if self.swarm.large => "large",
+            13 if self.swarm.heavy => "heavy",
+            _ => "prune",
+        };
+        let wish = Wish::new(mutation, &name, self.rng.next());
+        self.issue(device, tab, doc, wish, &name)
+    }
+
+    pub(super) fn issue(
+        &mut self,
+        device: usize,
+        tab: TabId,
+        doc: Doc,
+        wish: Wish,
+        name: &str,
+    ) -> ToCore {
+        let (now_ms, skew_ms) = (self.now_ms, self.devices[device].skew_ms);
+        let origin = self.origin(device, tab, doc);
+        let release = self.devices[device].tabs[&tab].release;
+        let issued = Issued { wish: wish.clone(), now_ms: now_ms + skew_ms, release };
+        self.judge.issued(name, origin, issued);
+        self.tab(device, tab).mutate(doc, wish, name, now_ms, skew_ms)
+    }
+
+    pub(super) fn tab(&mut self, device: usize, tab: TabId) -> &mut crate::tab::Tab {
+        self.devices[device].tabs.get_mut(&tab).expect("BUG: no such tab")
+    }
+
+    fn origin(&self, device: usize, tab: TabId, doc: Doc) -> Origin {
+        Origin { doc, device, tab: self.devices[device].tabs[&tab].id_prefix }
+    }
+
+    /// A tab opens, closes, hands over or deletes a document.
+    fn rearrange(&mut self, device: usize, tab: TabId) {
+        let now_ms = self.now_ms;
+        let docs = self.docs.clone();
+        let of_device = docs.of(device);
+        let Some(doc) = self.rng.pick(&of_device) else { return };
+        let is_held = self.devices[device].tabs[&tab].held.contains_key(&doc);
+        let is_moved = self.devices[device].moved.contains(&doc);
+        match self.rng.below(3) {
+            0 if self.swarm.drafts => {
+                let drafts: Vec<Doc> = of_device
+                    .into_iter()
+                    .filter(|doc| docs.spec(*doc).moves_to.is_some())
+                    .filter(|doc| self.devices[device].tabs[&tab].held.contains_key(doc))
+                    .collect();
+                if let Some(draft) = drafts.first().filter(|_| !is_moved) {
+                    let open = self.tab(device, tab).hand_over(&docs, *draft, now_ms);
+                    self.devices[device].offered.insert(*draft);
+                    self.send_to_core(device, tab, vec![open]);
+                }
+            }
+            1 if self.swarm.closing && is_held => {
+                let messages = self.tab(device, tab).close(doc, now_ms).unwrap_or_default();
+                self.send_to_core(device, tab, messages);
+            }
+            1 if self.swarm.closing => {
+                let messages = self.tab(device, tab).open(&docs, doc, is_moved, now_ms);
+                self.send_to_core(device, tab, messages);
+            }
+            _ if self.swarm.destroying && self.rng.once_in(3) => {
+                self.destroy(device, tab, doc);
+            }
+            _ => {}
+        }
+    }
+
+    /// All tabs let go of a document, and one deletes the device's copy.
+    fn destroy(&mut self, device: usize, tab: TabId, doc: Doc) {
+        let now_ms = self.now_ms;
+        let docs = self.docs.clone();
+        let tabs: Vec<TabId> = self.devices[device].tabs.keys().copied().collect();
+        // What is being handed over stays.
+        if docs.spec(doc).moves_to.is_some() {
+            return;
+        }
+        let mut all = Vec::new();
+        for other in tabs {
+            if let Some(messages) = self.tab(device, other).close(doc, now_ms) {
+                all.push((other, messages));
+            }
+        }
+        for (other, messages) in all {
+            self.send_to_core(device, other, messages);
+        }
+        let force = self.rng.once_in(2);
+        // From when it is asked until it is said, what is not decided may go or stay.
+        let destroy = self.tab(device, tab).destroy(&docs, doc, force, now_ms);
+        self.judge.dropped(doc, device, docs.spec(doc).host.is_none());
+        self.send_to_core(device, tab, vec![destroy]);
+    }
+
+    pub(super) fn destroyed(&mut self, device: usize, document: &str) {
+        let all: Vec<Doc> = self.docs.all().collect();
+        let doc = all.into_iter().find(|doc| self.docs.spec(*doc).name == document);
+        if let Some(doc) = doc {
+            self.note(&format!("device {device}: {document} is deleted"));
+            self.judge.dropped(doc, device, self.docs.spec(doc).host.is_none());
+        }
+    }
+
+    /// A tab asks once more what failed for the moment.
+    pub(super) fn ask_again(&mut self, device: usize, tab: TabId, message: ToCore) {
+        let now_ms = self.now_ms;
+        let Some(here) = self.devices[device].tabs.get_mut(&tab) else { return };
+        let same = |asked: &&mut crate::tab::Asked| asked.message == message;
+        if let Some(asked) = here.unsettled.values_mut().find(same) {
+            asked.at_ms = now_ms;
+            self.send_to_core(device, tab, vec![message]);
+        }
+    }
+
+    /// Every call settles within ten seconds of what went wrong last, but for those that wait for
+    /// a server.
+    pub(super) fn look_at_calls(&mut self) -> Result<(), String> {
+        if self.now_ms < self.next_look_ms {
+            return Ok(());
+        }
+        self.next_look_ms = self.now_ms + LOOK_EVERY_MS;
+        for (device, here) in self.devices.iter().enumerate() {
+            for (id, tab) in &here.tabs {
+                let late = tab.unsettled.iter().find(|(call, asked)| {
+                    let waits_for_server =
+                        asked.is_sync() || asked.is_late || tab.confirming.contains_key(call);
+                    let since_ms = asked.at_ms.max(here.trouble_ms);
+                    !waits_for_server && self.now_ms > since_ms + CALL_SETTLES_MS
+                });
+                if let Some((_, asked)) = late {
+                    return Err(format!(
+                        "device {device} tab {} has waited for {} ms: {}",
+                        id.0,
+                        self.now_ms - asked.at_ms,
+                        super::short(&asked.message),
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn tab_notices(
+        &mut self,
+        device: usize,
+        life: u64,
+        tab: TabId,
+    ) -> Result<(), String> {
+        self.trouble(device);
+        let now_ms = self.now_ms;
+        let here = &mut self.devices[device];
+        let unaware = here.tabs.get_mut(&tab).filter(|tab| here.life == life && tab.port.is_dead);
+        let Some(unaware) = unaware else { return Ok(()) };
+        let followed = unaware.port.core_is_gone(now_ms);
+        let told = self.follow(device, tab, followed);
+        self.tell_app(device, tab, told)
+    }
+
+    pub(super) fn start_device(&mut self, device: usize) -> Result<(), String> {
+        if self.devices[device].core.is_some() {
+            return Ok(());
+        }
+        self.trouble(device);
+        self.devices[device].start_core(&mut self.rng);
+        self.open_tab(device);
+        let life = self.devices[device].life;
+        self.schedule(1, Event::Lend { device, life });
+        Ok(())
+    }
+
+    pub(super) fn open_tab(&mut self, device: usize) {
+        if self.devices[device].core.is_none() {
+            return;
+        }
+        let (docs, now_ms) = (self.docs.clone(), self.now_ms);
+        let prefix = (device as u64) << 16 | self.devices[device].life;
+        let tab = self.devices[device].new_tab(prefix, self.release);
+        let mut messages = Vec::new();
+        for doc in docs.of(device) {
+            let online = self.devices[device].moved.contains(&doc);
+            messages.extend(self.tab(device, tab).open(&docs, doc, online, now_ms));
+        }
+        self.send_to_core(device, tab, messages);
+        // Every tab offers to lend. Others may have closed before they saw that a core had died.
+        let life = self.devices[device].life;
+        self.schedule(50, Event::Lend { device, life });
+    }
+
+    pub(super) fn close_tab(&mut self, device: usize) {
+        let tabs: Vec<TabId> = self.devices[device].tabs.keys().copied().collect();
+        let Some(tab) = self.rng.pick(&tabs) else { return };
+        self.note(&format!("device {device}: tab {} is closed", tab.0));
+        self.devices[device].tabs.remove(&tab);
+        if self.devices[device].tabs.is_empty() {
+            // The core goes with its last tab; a new one opens the app again later.
+            self.cut_sockets(device);
+            let here = &mut self.devices[device];
+            here.core = None;
+            here.life += 1;
+            here.drop_page_server();
+            let delay = self.rng.below(2_000);
+            self.schedule(delay, Event::StartDevice { device });
+            return;
+        }
+        self.step_core(device, Input::TabClosed { tab });
+        if self.devices[device].page_server.as_ref().is_some_and(|lent| lent.tab == tab) {
+            self.devices[device].drop_page_server();
+            let life = self.devices[device].life;
+            let delay = 5 + self.rng.below(25);
+            self.schedule(delay, Event::Lend { device, life });
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! What happens, and to whom.
+
+use tidelog_client::{FromCore, Input, PageServerId, SocketId, TabId, ToCore};
+use tidelog_pages::{OwnerId, StoreReply};
+use tidelog_server::ConnId;
+
+use super::World;
+use crate::device::ForPageServer;
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Wire {
+    TabToCore(usize, TabId),
+    CoreToTab(usize, TabId),
+    ToPageServer(usize),
+    FromPageServer(usize),
+    PageServerToTab(usize, TabId),
+    ToServer(u64),
+    FromServer(u64),
+    ToRooms(usize),
+}
+
+pub(super) enum Event {
+    TabToCore {
+        device: usize,
+        life: u64,
+        tab: TabId,
+        messages: Vec<ToCore>,
+    },
+    CoreToTab {
+        device: usize,
+        life: u64,
+        tab: TabId,
+        messages: Vec<FromCore>,
+    },
+    /// A tab asks once more what failed for the moment.
+    AskAgain {
+        device: usize,
+        life: u64,
+        tab: TabId,
+        message: ToCore,
+    },
+    ToPageServer {
+        device: usize,
+        worker: u32,
+        what: ForPageServer,
+    },
+    /// A frozen tab goes on.
+    Thaw {
+        device: usize,
+    },
+    TabReached {
+        device: usize,
+        life: u64,
+        tab: TabId,
+        server: PageServerId,
+    },
+    FromPageServer {
+        device: usize,
+        life: u64,
+        server: PageServerId,
+        replies: Vec<StoreReply>,
+    },
+    Lend {
+        device: usize,
+        life: u64,
+    },
+    SocketUp {
+        conn: u64,
+    },
+    ToServer {
+        conn: u64,
+        bytes: Vec<u8>,
+    },
+    FromServer {
+        conn: u64,
+        bytes: Vec<u8>,
+    },
+    SocketDown {
+        device: usize,
+        life: u64,
+        socket: SocketId,
+    },
+    HostLeft {
+        host: usize,
+        conn: u64,
+    },
+    HostFlushed {
+        host: usize,
+        life: u64,
+    },
+    HostRound {
+        host: usize,
+        life: u64,
+    },
+    HostAnswers {
+        host: usize,
+        life: u64,
+        owner: OwnerId,
+        reply: StoreReply,
+    },
+    HostReopens {
+        host: usize,
+        life: u64,
+    },
+    HostHasRoom {
+        host: usize,
+        life: u64,
+    },
+    Wake {
+        device: usize,
+        life: u64,
+    },
+    RoomAgain {
+        device: usize,
+        life: u64,
+    },
+    /// A tab sees that the core of the life before is gone.
+    TabNotices {
+        device: usize,
+        life: u64,
+        tab: TabId,
+    },
+    /// The time has come that a tab asked for.
+    TabWakes {
+        device: usize,
+        tab: TabId,
+        at_ms: u64,
+    },
+    /// A tab tells its app something.
+    TabTells {
+        device: usize,
+        tab: TabId,
+        told: Vec<(FromCore, bool)>,
+    },
+    StartHost {
+        host: usize,
+    },
+    StartDevice {
+        device: usize,
+    },
+}
+
+impl World {
+    pub(super) fn happen(&mut self, event: Event) -> Result<(), String> {
+        let lives = |world: &Self, device: usize, life: u64| world.devices[device].life == life;
+        match event {
+            Event::TabToCore { device, life, tab, messages } => {
+                if lives(self, device, life) {
+                    self.note(&format!("{device}.{} asks {}", tab.0, super::short(&messages)));
+                    self.step_core(device, Input::FromTab { tab, messages });
+                }
+            }
+            Event::CoreToTab { device, life, tab, messages } => {
+                if lives(self, device, life) {
+                    self.tab_hears(device, tab, messages)?;
+                }
+            }
+            Event::AskAgain { device, life, tab, message } => {
+                if lives(self, device, life) {
+                    self.ask_again(device, tab, message);
+                }
+            }
+            Event::ToPageServer { device, worker, what } => {
+                self.page_server_gets(device, worker, what);
+            }
+            Event::Thaw { device } => self.thaw(device),
+            Event::TabReached { device, life, tab, server } => {
+                if lives(self, device, life) {
+                    self.step_core(device, Input::TabReached { tab, server });
+                }
+            }
+            Event::FromPageServer { device, life, server, replies } => {
+                if lives(self, device, life) {
+                    self.step_core(device, Input::FromPageServer { server, replies });
+                }
+            }
+            Event::Lend { device, life } => self.lend(device, life)?,
+            Event::SocketUp { conn } => self.socket_up(conn),
+            Event::ToServer { conn, bytes } => self.host_hears(conn, &bytes),
+            Event::FromServer { conn, bytes } => self.device_hears(conn, bytes),
+            Event::SocketDown { device, life, socket } => {
+                if lives(self, device, life) {
+                    self.step_core(device, Input::SocketClosed { socket });
+                }
+            }
+            Event::HostLeft { host, conn } => {
+                let done = self.hosts[host].left(ConnId(conn));
+                self.host_did(host, done);
+            }
+            Event::HostFlushed { host, life } => {
+                if self.hosts[host].life == life {
+                    self.hosts[host].flushed();
+                    self.host_round(host);
+                }
+            }
+            Event::HostRound { host, life } => {
+                if self.hosts[host].life == life {
+                    self.host_round(host);
+                }
+            }
+            Event::HostAnswers { host, life, owner, reply } => {
+                if self.hosts[host].life == life {
+                    let done = self.hosts[host].answered(owner, reply);
+                    self.host_did(host, done);
+                }
+            }
+            Event::HostReopens { host, life } => self.host_reopens(host, life)?,
+            Event::HostHasRoom { host, life } => {
+                if self.hosts[host].life == life {
+                    self.hosts[host].disk.set_full(false);
+                }
+            }
+            Event::Wake { device, life } => {
+                // A later wish has replaced an earlier one.
+                let here = &mut self.devices[device];
+                if here.life == life && here.wake_at_ms.is_some_and(|at| at <= self.now_ms) {
+                    here.wake_at_ms = None;
+                    self.step_core(device, Input::Wake);
+                }
+            }
+            Event::RoomAgain { device, life } => {
+                if lives(self, device, life) {
+                    self.devices[device].disk.set_full(false);
+                }
+            }
+            Event::TabNotices { device, life, tab } => self.tab_notices(device, life, tab)?,
+            Event::TabWakes { device, tab, at_ms } => {
+                let now_ms = self.now_ms;
+                if let Some(here) = self.devices[device].tabs.get_mut(&tab) {
+                    let followed = here.port.wake(at_ms, now_ms);
+                    let told = self.follow(device, tab, followed);
+                    self.tell_app(device, tab, told)?;
+                }
+            }
+            Event::TabTells { device, tab, told } => self.tell_app(device, tab, told)?,
+            Event::StartHost { host } => {
+                if !self.hosts[host].is_up() {
+                    self.note(&format!("server {host}: starts"));
+                    self.hosts[host].start(&mut self.rng)?;
+                }
+            }
+            Event::StartDevice { device } => self.start_device(device)?,
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,180 @@
+// Messages, doctypes and mutations as `crates/sync/PROTOCOL.md` draws them.
+
+import { blake3 } from '@noble/hashes/blake3.js';
+import { Reader, Writer } from './bytes.mjs';
+
+export const VERSION = 1;
+export const PAGE_SIZE = 4096;
+
+/** BLAKE3 of all that is given, one after another. */
+export const hash = (...parts) => Buffer.from(blake3(Buffer.concat(parts)));
+
+const u32 = (value) => new Writer().u32(value).done();
+const u64 = (value) => new Writer().u64(value).done();
+
+// --- what a client says ---------------------------------------------------------------------
+
+const message = () => new Writer().u16(VERSION);
+const about = (channel, number) => message().u32(2).u32(channel).u32(number);
+
+function position(w, { journal, life, next, chain }) {
+  w.bytes(journal).bytes(life).u64(next).bytes(chain);
+}
+
+function lives(w, list) {
+  w.list(list, ({ life, first }) => w.bytes(life).u64(first));
+}
+
+export function hello(client, token = null) {
+  const w = message().u32(0).bytes(client);
+  return w.optional(token, w.text).done();
+}
+
+export const ping = () => message().u32(1).done();
+
+/** `offered`: the lives of a local document that is to become the server's. */
+export function open(channel, { document, doctype, timeline, have = null, offered = null }) {
+  const w = about(channel, 0).text(document).blob(doctype).bytes(timeline);
+  w.optional(have, (held) => position(w, held));
+  if (offered) lives(w.u32(1), offered);
+  else w.u32(0);
+  return w.done();
+}
+
+export function frames(channel, life, first, list) {
+  const w = about(channel, 1).bytes(life).u64(first);
+  return w.list(list, ({ call, mutation }) => w.bytes(call).blob(mutation)).done();
+}
+
+export function seed(channel, at, pages, last) {
+  const w = about(channel, 2);
+  position(w, at.position);
+  w.u32(at.dbPages);
+  w.list(pages, ({ pgid, bytes }) => w.u32(pgid).u32(0).blob(bytes));
+  return w.bool(last).done();
+}
+
+export const received = (channel, next) => about(channel, 3).u64(next).done();
+export const probe = (channel, question) => about(channel, 4).u32(question).done();
+export const close = (channel) => about(channel, 5).done();
+
+// --- what a server says ---------------------------------------------------------------------
+
+/** The message in the bytes: what it says of a document is under `body`. */
+export function decode(bytes) {
+  const r = new Reader(bytes);
+  const version = r.u16();
+  if (version !== VERSION) throw new Error(`the server speaks version ${version}`);
+  const said = r.choice([
+    ['Welcome'],
+    ['Pong'],
+    ['Bye', () => ({ reason: byeReason(r) })],
+    ['About', () => ({ channel: r.u32(), body: body(r) })],
+  ]);
+  r.end();
+  return said;
+}
+
+const withReason = (r) => () => ({ reason: r.text() });
+
+const byeReason = (r) =>
+  r.choice([['Version'], ['Shutdown'], ['Unauthenticated'], ['Protocol', withReason(r)], ['Slow']]);
+
+const body = (r) =>
+  r.choice([
+    [
+      'Opened',
+      () => ({ storage: readPosition(r), from: r.lsn(), wanted: r.lsn(), lives: readLives(r) }),
+    ],
+    ['SeedWanted'],
+    ['Seeded', () => ({ position: readPosition(r) })],
+    ['Entry', () => entryPart(r)],
+    ['Acked', () => ({ next: r.lsn() })],
+    ['Undecided', () => ({ lsn: r.lsn(), reason: r.text() })],
+    ['Probed', () => ({ question: r.u32(), next: r.lsn() })],
+    ['Refused', () => ({ refusal: refusal(r) })],
+  ]);
+
+const readPosition = (r) => ({ journal: r.id(), life: r.id(), next: r.lsn(), chain: r.hash() });
+const readLives = (r) => r.list(() => ({ life: r.id(), first: r.lsn() }));
+
+const entryPart = (r) => ({
+  start: r.lsn(),
+  end: r.lsn(),
+  position: readPosition(r),
+  dbPages: r.u32(),
+  origin: r.optional(() => ({ timeline: r.id(), life: r.id(), lsn: r.lsn() })),
+  pages: r.list(() => page(r)),
+  hash: r.hash(),
+  isLast: r.bool(),
+});
+
+function page(r) {
+  const pgid = r.u32();
+  const { bytes } = r.choice([['Whole', () => ({ bytes: r.blob() })]]);
+  if (bytes.length !== PAGE_SIZE) throw new Error(`a page of ${bytes.length} bytes`);
+  return { pgid, bytes };
+}
+
+const refusal = (r) =>
+  r.choice([
+    ['Missing'],
+    ['Exists'],
+    ['DoctypeMismatch', withReason(r)],
+    ['DoctypeInvalid', withReason(r)],
+    ['Access', withReason(r)],
+    ['Protocol', withReason(r)],
+    ['Storage', withReason(r)],
+    ['Parted'],
+    ['Damaged'],
+  ]);
+
+// --- doctypes and mutations -----------------------------------------------------------------
+
+const KINDS = ['text', 'integer', 'real', 'blob', 'boolean', 'json'];
+
+/** A doctype's bytes. A kind that ends in `?` may be left out. */
+export function doctype({ name, migrations, mutations }) {
+  const w = new Writer().text(name);
+  w.list(migrations, (sql) => w.text(sql));
+  const sorted = Object.entries(mutations).sort(([a], [b]) => Buffer.compare(utf8(a), utf8(b)));
+  w.list(sorted, ([name, { params, sql }]) => {
+    w.text(name);
+    w.list(Object.entries(params), ([name, kind]) => {
+      w.text(name).u32(KINDS.indexOf(kind.replace('?', '')));
+      w.bool(kind.endsWith('?'));
+    });
+    w.list(sql, (statement) => w.text(statement));
+  });
+  return w.done();
+}
+
+const utf8 = (text) => Buffer.from(text);
+
+/** A frame's body. */
+export function mutation({ doctype, name, args, now, client, kept = 1 }) {
+  const w = new Writer().bytes(hash(doctype)).text(name);
+  w.list(Object.entries(args), ([name, value]) => writeValue(w.text(name), value));
+  return w.u64(now).bytes(client).u64(kept).done();
+}
+
+function writeValue(w, value) {
+  if (value === null) w.u32(0);
+  else if (typeof value === 'boolean') w.u32(1).i64(value ? 1 : 0);
+  else if (Number.isInteger(value)) w.u32(1).i64(value);
+  else if (typeof value === 'number') w.u32(2).f64(value);
+  else if (typeof value === 'string') w.u32(3).text(value);
+  else w.u32(4).blob(value);
+}
+
+// --- hashes ---------------------------------------------------------------------------------
+
+/** The hash of an entry up to a part with these pages in this order. */
+export const partHash = (before, pages, dbPages) =>
+  hash(before, ...pages.flatMap(({ pgid, bytes }) => [u32(pgid), hash(bytes)]), u32(dbPages));
+
+/** The same of an entry in one part. */
+export const entryHash = (pages, dbPages) => partHash(Buffer.alloc(32), pages, dbPages);
+
+/** The chain behind an entry whose range ends there. */
+export const chainAfter = (before, end, ofEntry) => hash(before, u64(end), ofEntry);

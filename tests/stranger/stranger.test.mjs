@@ -1,0 +1,371 @@
+// A client that knows the protocol's paper alone gets along with the server.
+
+import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
+import { mkdtempSync, rmSync } from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
+import { after, before, test } from 'node:test';
+import { prepareServer } from '../browser/harness/tidelog-server.mjs';
+import { fileOfSql, queryFile } from '../browser/harness.mjs';
+import { CHANNEL, localPosition, Stranger } from './client.mjs';
+import * as wire from './messages.mjs';
+
+const STOCK = {
+  name: 'stock',
+  migrations: [
+    `create table part (name text primary key, count integer not null check (count >= 0),
+       weight real, image blob) strict`,
+  ],
+  mutations: {
+    take: {
+      params: { name: 'text', count: 'integer' },
+      sql: ['update part set count = count - :count where name = :name'],
+    },
+    add: {
+      params: { name: 'text', count: 'integer', weight: 'real?', image: 'blob?' },
+      sql: ['insert into part values (:name, :count, :weight, :image)'],
+    },
+    refuse: { params: { why: 'text' }, sql: ['select reject(:why)'] },
+    fill: {
+      params: { pages: 'integer' },
+      sql: [
+        `with recursive n(i) as (select 1 union all select i + 1 from n where i < :pages)
+         insert into part select 'filler ' || i, i, null, zeroblob(4000) from n`,
+      ],
+    },
+    clear: { params: {}, sql: [`delete from part where name glob 'filler*'`] },
+  },
+};
+
+let server;
+let folder;
+let names = 0;
+
+before(async () => {
+  folder = mkdtempSync(path.join(os.tmpdir(), 'tidelog-stranger-'));
+  server = await prepareServer();
+  await server.start();
+});
+
+after(async () => {
+  await server.dispose();
+  rmSync(folder, { recursive: true, force: true });
+});
+
+function newDocument() {
+  names += 1;
+  return `stranger-${names}`;
+}
+
+/** A client that is not connected yet. */
+function stranger(t, document, doctype = STOCK) {
+  const file = path.join(folder, randomBytes(8).toString('hex'));
+  const client = new Stranger({ document, doctype, file });
+  t.after(() => client.cut());
+  return client;
+}
+
+const started = (t, document, doctype) => stranger(t, document, doctype).start(server.ws);
+
+/** The copy is the server's, byte for byte, and a sound database. */
+async function isTheServers(client, document) {
+  const theirs = await server.export(document);
+  assert.ok(Buffer.from(client.copy.bytes()).equals(Buffer.from(theirs)), 'byte for byte');
+  assert.deepEqual(queryFile(theirs, 'pragma integrity_check'), [{ integrity_check: 'ok' }]);
+}
+
+const rows = (client, sql) => queryFile(client.copy.bytes(), sql);
+
+test('it makes a document, and another one follows it', async (t) => {
+  const document = newDocument();
+  const client = await started(t, document);
+  await client.sync();
+  await isTheServers(client, document);
+  client.mutate('add', { name: 'bolt', count: 12 });
+  client.mutate('add', { name: 'nut', count: 7, weight: 0.5, image: Buffer.from([1, 0, 255]) });
+  client.mutate('take', { name: 'bolt', count: 2 });
+  await client.sync();
+  await isTheServers(client, document);
+  assert.deepEqual(rows(client, 'select name, count, weight, hex(image) as image from part'), [
+    { name: 'bolt', count: 10, weight: null, image: '' },
+    { name: 'nut', count: 7, weight: 0.5, image: '0100FF' },
+  ]);
+
+  const other = await started(t, document);
+  await other.sync();
+  await isTheServers(other, document);
+  other.mutate('take', { name: 'nut', count: 7 });
+  await other.sync();
+  await client.sync();
+  assert.deepEqual(rows(client, `select count from part where name = 'nut'`), [{ count: 0 }]);
+  await isTheServers(client, document);
+  assert.ok(client.copy.chainsChecked >= 4, 'each entry of one LSN follows on its chain');
+});
+
+test('a document of many pages travels in parts, and stays the same file', async (t) => {
+  const document = newDocument();
+  const client = await started(t, document);
+  client.mutate('fill', { pages: 700 });
+  await client.sync();
+  await isTheServers(client, document);
+  const other = await started(t, document);
+  await other.sync();
+  await isTheServers(other, document);
+  assert.ok(other.copy.partsMax >= 3, 'no message has more than 256 pages');
+  client.mutate('clear', {});
+  client.mutate('add', { name: 'bolt', count: 1 });
+  for (const each of [client, other]) {
+    await each.sync();
+    await isTheServers(each, document);
+  }
+});
+
+test('a rejection is a row, and goes when it was kept', async (t) => {
+  const document = newDocument();
+  const client = await started(t, document);
+  const rejected = client.mutate('refuse', { why: 'out of stock' });
+  client.mutate('add', { name: 'bolt', count: 1 });
+  const broken = client.mutate('take', { name: 'bolt', count: 2 });
+  await client.sync();
+  const rejections = 'select timeline, lsn, mutation, reason from _tidelog_rejection order by lsn';
+  const found = rows(client, rejections);
+  assert.deepEqual(
+    found.map(({ timeline, lsn, mutation }) => [Buffer.from(timeline), lsn, mutation]),
+    [
+      [client.timeline, rejected, 'refuse'],
+      [client.timeline, broken, 'take'],
+    ],
+  );
+  assert.equal(found[0].reason, 'out of stock');
+  assert.match(found[1].reason, /CHECK constraint/);
+  assert.deepEqual(rows(client, 'select name, count from part'), [{ name: 'bolt', count: 1 }]);
+
+  client.kept = broken + 1;
+  const last = client.mutate('take', { name: 'bolt', count: 1 });
+  await client.sync();
+  assert.deepEqual(rows(client, rejections), []);
+  const [{ wanted, lives }] = rows(client, 'select wanted, lives from _tidelog_timeline');
+  assert.equal(wanted, last + 1);
+  const first = Buffer.alloc(8);
+  first.writeBigUInt64LE(1n);
+  assert.deepEqual(Buffer.from(lives), Buffer.concat([client.life, first]));
+});
+
+test('bytes that are no mutation hold nobody up', async (t) => {
+  const document = newDocument();
+  const client = await started(t, document);
+  client.frames.push({ call: randomBytes(16), mutation: Buffer.from('no mutation') });
+  client.sendFrames(1);
+  client.mutate('add', { name: 'bolt', count: 1 });
+  await client.sync();
+  const found = rows(client, 'select lsn, mutation from _tidelog_rejection');
+  assert.deepEqual(found, [{ lsn: 1, mutation: '' }]);
+  assert.equal(rows(client, 'select * from part').length, 1);
+});
+
+test('a frame of a doctype that is not known is left alone until it is brought', async (t) => {
+  const document = newDocument();
+  const client = await started(t, document);
+  const next = { ...STOCK, migrations: [...STOCK.migrations, 'create table shelf (name text)'] };
+  const later = stranger(t, document, next);
+  later.mutate('add', { name: 'bolt', count: 1 });
+  client.frames.push(later.frames[0]);
+  client.sendFrames(1);
+  const { lsn } = await client.hears('Undecided');
+  assert.equal(lsn, 1);
+  client.open({ doctype: wire.doctype(next) });
+  await client.until('the frame to be taken', () => client.acked === 2);
+  await client.sync();
+  assert.equal(rows(client, 'select * from part').length, 1);
+  assert.deepEqual(rows(client, 'select value from _tidelog_meta'), [{ value: 2 }]);
+  await isTheServers(client, document);
+});
+
+test('what is refused is refused by name, and the channel is free again', async (t) => {
+  const document = newDocument();
+  const client = await started(t, document);
+  await client.sync();
+  const refused = async (what, options) => {
+    client.said = [];
+    client.open(options);
+    const { refusal } = await client.hears('Refused');
+    assert.equal(refusal.type, what);
+  };
+  const other = { ...STOCK, name: 'another' };
+  await refused('DoctypeMismatch', { doctype: wire.doctype(other) });
+  const broken = { ...STOCK, migrations: [...STOCK.migrations, 'create nonsense'] };
+  await refused('DoctypeInvalid', { doctype: wire.doctype(broken) });
+  const { position } = localPosition([], 0);
+  await refused('Exists', { have: position, offered: [{ life: position.life, first: 1 }] });
+
+  client.said = [];
+  client.open();
+  await client.hears('Opened');
+  client.sendFrames(3, [{ call: randomBytes(16), mutation: Buffer.alloc(1) }]);
+  const { refusal } = await client.hears('Refused');
+  assert.equal(refusal.type, 'Protocol');
+
+  const lost = stranger(t, newDocument());
+  await lost.connect(server.ws);
+  lost.send(wire.hello(lost.client));
+  lost.open({ have: client.copy.position });
+  const missing = await lost.hears('Refused');
+  assert.equal(missing.refusal.type, 'Missing');
+
+  client.said = [];
+  client.open();
+  await client.hears('Opened');
+  client.mutate('add', { name: 'bolt', count: 1 });
+  await client.sync();
+  await isTheServers(client, document);
+});
+
+test('a connection that breaks the rules hears why, and is closed', async (t) => {
+  const client = stranger(t, newDocument());
+  const hearsBye = async (...messages) => {
+    await client.connect(server.ws);
+    for (const bytes of messages) client.send(bytes);
+    const { reason } = await client.hears('Bye');
+    await client.hears('closed');
+    return reason.type;
+  };
+  assert.equal(await hearsBye(wire.ping()), 'Protocol', 'the first message is Hello');
+  assert.equal(await hearsBye(Buffer.from([1, 0, 99, 0, 0, 0])), 'Protocol', 'no such message');
+  const left = Buffer.concat([wire.hello(client.client), Buffer.alloc(1)]);
+  assert.equal(await hearsBye(left), 'Protocol', 'a byte is left over');
+  assert.equal(await hearsBye(Buffer.from([9, 0])), 'Version');
+  assert.equal(await hearsBye('text'), 'Protocol', 'a text message');
+  const behind = Array.from({ length: 2_000 }, () => wire.ping());
+  assert.equal(await hearsBye(...behind), 'Protocol', 'also where more was on its way');
+
+  await client.connect(server.ws);
+  client.send(wire.hello(client.client));
+  client.send(wire.ping());
+  await client.hears('Pong');
+});
+
+test('after a cut, and after a kill of the server, it goes on from its position', async (t) => {
+  const document = newDocument();
+  const [client, other] = [await started(t, document), await started(t, document)];
+  client.mutate('add', { name: 'bolt', count: 100 });
+  await client.sync();
+  await other.sync();
+
+  // What was sent may have arrived or not: it is sent again, and applied once.
+  client.mutate('take', { name: 'bolt', count: 1 });
+  client.cut();
+  client.mutate('take', { name: 'bolt', count: 10 });
+  other.mutate('take', { name: 'bolt', count: 5 });
+  await other.sync();
+  await client.start(server.ws);
+  await client.sync();
+  assert.deepEqual(rows(client, 'select count from part'), [{ count: 84 }]);
+  await isTheServers(client, document);
+
+  await server.kill();
+  await client.hears('closed');
+  client.mutate('take', { name: 'bolt', count: 4 });
+  await server.start();
+  await client.start(server.ws);
+  await client.sync();
+  assert.deepEqual(rows(client, 'select count from part'), [{ count: 80 }]);
+  await isTheServers(client, document);
+
+  await server.stop();
+  const { reason } = await client.hears('Bye');
+  assert.equal(reason.type, 'Shutdown');
+  await server.start();
+  const held = client.copy.position.next;
+  await client.start(server.ws);
+  const { from, storage } = await client.hears('Opened');
+  assert.deepEqual([from, storage.next], [held, held], 'there is nothing to send');
+  await isTheServers(client, document);
+});
+
+test('who holds what the server does not have gets the whole document', async (t) => {
+  const document = newDocument();
+  const client = await started(t, document);
+  client.mutate('add', { name: 'bolt', count: 1 });
+  await client.sync();
+  client.cut();
+  client.copy.position = { ...client.copy.position, life: randomBytes(16) };
+  await client.start(server.ws);
+  assert.equal((await client.hears('Opened')).from, 1);
+  await client.sync();
+  await isTheServers(client, document);
+});
+
+/** What the paper says of the system tables, in a document that has seen the one migration. */
+const SYSTEM_TABLES = `
+  create table _tidelog_meta (key text primary key, value any not null) strict, without rowid;
+  create table _tidelog_timeline (timeline blob primary key, wanted integer not null,
+     lives blob not null) strict, without rowid;
+  create table _tidelog_rejection (timeline blob not null, lsn integer not null,
+     mutation text not null, reason text not null, primary key (timeline, lsn))
+     strict, without rowid;
+  insert into _tidelog_meta values ('version', 1);`;
+
+/** A client that offers the database that this SQL makes, and has sent all of it. */
+async function offering(t, document, sql) {
+  const file = fileOfSql(`${SYSTEM_TABLES} ${STOCK.migrations[0]}; ${sql}`);
+  const pages = [];
+  for (let pgid = 1; pgid * wire.PAGE_SIZE <= file.length; pgid += 1) {
+    const end = pgid * wire.PAGE_SIZE;
+    pages.push({ pgid, bytes: file.subarray(end - wire.PAGE_SIZE, end) });
+  }
+  const local = localPosition(pages, pages.length);
+  const client = stranger(t, document);
+  await client.connect(server.ws);
+  client.send(wire.hello(client.client));
+  const offered = [{ life: local.position.life, first: 1 }];
+  client.open({ have: local.position, offered });
+  await client.hears('SeedWanted');
+  client.send(wire.seed(CHANNEL, local, pages.slice(0, 1), false));
+  client.send(wire.seed(CHANNEL, local, pages.slice(1), true));
+  return { client, local };
+}
+
+test('a local database becomes the server’s, if it is of its doctype', async (t) => {
+  const document = newDocument();
+  const stray = await offering(t, document, 'create table more (x)');
+  const { refusal } = await stray.client.hears('Refused');
+  assert.equal(refusal.type, 'Protocol');
+
+  const row = `insert into part values ('bolt', 3, null, null)`;
+  const { client, local } = await offering(t, document, row);
+  const { position } = await client.hears('Seeded');
+  assert.deepEqual(position, local.position, 'it is the same journal, with the same chain');
+  const other = await started(t, document);
+  other.mutate('take', { name: 'bolt', count: 1 });
+  await other.sync();
+  assert.deepEqual(rows(other, 'select name, count from part'), [{ name: 'bolt', count: 2 }]);
+  await isTheServers(other, document);
+});
+
+test('two copies of one client are told where they part', async (t) => {
+  const document = newDocument();
+  const client = await started(t, document);
+  client.mutate('add', { name: 'bolt', count: 9 });
+  await client.sync();
+  const clone = stranger(t, document);
+  clone.timeline = client.timeline;
+  clone.life = randomBytes(16);
+  clone.frames = [...client.frames];
+  client.mutate('take', { name: 'bolt', count: 1 });
+  await client.sync();
+  await clone.start(server.ws);
+  // It wrote LSN 2 too, and its own is another one.
+  clone.mutate('take', { name: 'bolt', count: 2 });
+  clone.sendFrames(2);
+  const { refusal } = await clone.hears('Refused');
+  assert.equal(refusal.type, 'Parted');
+  clone.said = [];
+  clone.open();
+  const { wanted, lives } = await clone.hears('Opened');
+  assert.equal(wanted, 3);
+  assert.deepEqual(
+    lives.map(({ life }) => life),
+    [client.life],
+  );
+});

@@ -1,0 +1,219 @@
+//! What a tab decides: the shipped `js/src/tab.ts`, in an engine that has nothing of a browser.
+//!
+//! An [`Input`] goes in, [`Effect`]s come out, as JSON: both sides name them alike, and here stand
+//! those that a test has a use for. `tests/` lets tabs live through the deaths of their cores.
+//!
+//! # What this crate does not know
+//!
+//! What a core makes of what a tab tells it.
+
+#![expect(missing_docs, reason = "the fields are those of tab.ts, where they are explained")]
+
+use std::cell::{Cell, RefCell};
+
+use rquickjs::function::Args;
+use rquickjs::loader::{BuiltinLoader, BuiltinResolver};
+use rquickjs::{CatchResultExt, Context, FromJs, Function, Module, Runtime};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// The compiled modules, by the names by which they import each other.
+const MODULES: [(&str, &str); 2] = [
+    ("js/errors.js", include_str!(concat!(env!("OUT_DIR"), "/js/errors.js"))),
+    ("js/tab.js", include_str!(concat!(env!("OUT_DIR"), "/js/tab.js"))),
+];
+
+/// Something that happened: `Input` of `tab.ts`.
+#[derive(Clone, Debug, Serialize)]
+#[serde(tag = "type", rename_all = "camelCase")]
+pub enum Input {
+    /// The app asks something.
+    Call { kind: &'static str, message: Value, limited: bool },
+    /// A live query was closed.
+    Unwatch { call: u32 },
+    /// Something that is not answered.
+    Tell { kind: &'static str, message: Value },
+    /// A core was told hello.
+    Connected { core: u32 },
+    /// The core works.
+    Welcome { core: u32, lock: String },
+    /// The core's lock came free.
+    Gone { core: u32 },
+    /// The core wants its page server to have a way to the tab.
+    Reach { core: u32, server: u32 },
+    /// An answer to a call.
+    Answer { call: u32, answer: Answer },
+    /// All of a list of messages from the core was heard.
+    Heard { core: u32, size: usize },
+    /// The tab is looked at again.
+    Nudge,
+    /// The time has come that was asked for.
+    Wake,
+}
+
+/// What the core says about a call, as far as the tab looks at it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "camelCase")]
+pub enum Answer {
+    /// The document is open.
+    Opened { status: Value },
+    /// It failed.
+    Failed { error: Error },
+    /// The server rejected it.
+    Rejected { error: Error },
+    /// It is on the disk.
+    Durable { lsn: u64 },
+    /// It was applied.
+    Confirmed { lsn: u64 },
+    /// Rows.
+    Rows,
+    /// A file.
+    Exported,
+    /// It is done.
+    Done,
+}
+
+/// A `TidelogError`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Error {
+    pub code: String,
+    pub outcome: String,
+    pub message: String,
+}
+
+/// Something to be done: `Effect` of `tab.ts`.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(tag = "type", rename_all = "camelCase")]
+pub enum Effect {
+    /// Find or start a core and say hello.
+    Connect { core: u32 },
+    /// Nothing more is expected of this core.
+    Leave { core: u32 },
+    /// Say when this lock comes free.
+    WatchLock { core: u32, lock: String },
+    /// Tell the core.
+    Post { kind: String, message: Value },
+    /// Give this page server a way to the tab.
+    Reach { server: u32 },
+    /// Say when no other tab has a page server waiting.
+    Queue,
+    /// Give that up.
+    EndTurn,
+    /// Let go of the tab's lock.
+    LetGo,
+    /// Start a page server's worker.
+    Spawn { worker: u32 },
+    /// End it.
+    End { worker: u32 },
+    /// Connect it with the core.
+    Lend { worker: u32 },
+    /// Tell the core why the tab cannot lend.
+    CannotLend { reason: String },
+    /// Tell the caller.
+    Settle { call: u32, answer: Answer, last: bool },
+    /// Tell the document.
+    News { handle: u32 },
+    /// Tell the document what is wrong.
+    Lost { handle: u32, error: Error },
+    /// Look at the device.
+    Look,
+    /// Come back at this time.
+    Wake { at: f64 },
+}
+
+/// One tab.
+#[derive(Debug)]
+pub struct Machine {
+    number: u32,
+}
+
+impl Machine {
+    /// A tab in which nothing has happened.
+    #[must_use]
+    #[expect(clippy::new_without_default, reason = "no two are the same")]
+    pub fn new() -> Self {
+        let number = LAST.get() + 1;
+        LAST.set(number);
+        Self { number }
+    }
+
+    /// A number for a call.
+    #[must_use]
+    pub fn new_call(&self) -> u32 {
+        engine(|context| call(context, "number", (self.number, "call")))
+    }
+
+    /// A number for a document.
+    #[must_use]
+    pub fn new_handle(&self) -> u32 {
+        engine(|context| call(context, "number", (self.number, "handle")))
+    }
+
+    /// Takes what happened at `now_ms`, and says what is to be done.
+    ///
+    /// # Panics
+    ///
+    /// If the tab throws, or wants what is not known here.
+    #[must_use]
+    pub fn step(&self, now_ms: u64, input: &Input) -> Vec<Effect> {
+        let input = serde_json::to_string(input).expect("BUG: inputs are JSON");
+        #[expect(clippy::cast_precision_loss, reason = "simulated times are small")]
+        let now = now_ms as f64;
+        let effects: String =
+            engine(|context| call(context, "step", (self.number, now, input.as_str())));
+        serde_json::from_str(&effects)
+            .unwrap_or_else(|error| panic!("BUG: a tab wants {effects}: {error}"))
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        let _: bool = engine(|context| call(context, "forget", (self.number,)));
+    }
+}
+
+thread_local! {
+    static LAST: Cell<u32> = const { Cell::new(0) };
+    static ENGINE: RefCell<Option<(Runtime, Context)>> = const { RefCell::new(None) };
+}
+
+fn engine<T>(work: impl FnOnce(&rquickjs::Ctx<'_>) -> T) -> T {
+    ENGINE.with_borrow_mut(|engine| {
+        let (_, context) = engine.get_or_insert_with(start);
+        context.with(|context| work(&context))
+    })
+}
+
+/// An engine with the modules loaded.
+fn start() -> (Runtime, Context) {
+    let runtime = Runtime::new().expect("BUG: no memory for an engine");
+    let mut resolver = BuiltinResolver::default();
+    let mut loader = BuiltinLoader::default();
+    for (name, source) in MODULES {
+        resolver.add_module(name);
+        loader.add_module(name, source);
+    }
+    runtime.set_loader(resolver, loader);
+    let context = Context::full(&runtime).expect("BUG: no memory for an engine");
+    context.with(|context| {
+        let glue = include_str!("machine.js");
+        let loaded = Module::evaluate(context.clone(), "js/machine.js", glue)
+            .and_then(|module| module.finish::<()>());
+        loaded.catch(&context).unwrap_or_else(|error| panic!("BUG: tab.ts: {error}"));
+    });
+    (runtime, context)
+}
+
+fn call<'js, T: FromJs<'js>>(
+    context: &rquickjs::Ctx<'js>,
+    name: &str,
+    args: impl rquickjs::function::IntoArgs<'js>,
+) -> T {
+    let run = || {
+        let function: Function<'js> = context.globals().get(name)?;
+        let mut list = Args::new(context.clone(), args.num_args());
+        args.into_args(&mut list)?;
+        function.call_arg(list)
+    };
+    run().catch(context).unwrap_or_else(|error| panic!("BUG: a tab threw: {error}"))
+}

@@ -1,0 +1,35 @@
+// Between the simulator, which speaks JSON, and the tabs that it runs.
+
+import * as errors from './errors.js';
+import { Tab } from './tab.js';
+
+const tabs = new Map();
+
+const classes = new Map(
+  Object.values(errors)
+    .filter((it) => it.prototype instanceof errors.TidelogError)
+    .map((Class) => [Class.prototype.code, Class]),
+);
+
+/** Takes a JSON input, in which an error is its code, outcome and message. */
+globalThis.step = (tab, now, json) => {
+  const machine = tabs.get(tab) ?? new Tab();
+  tabs.set(tab, machine);
+  const input = JSON.parse(json);
+  const { error } = input.answer ?? {};
+  if (error) input.answer.error = new (classes.get(error.code))(error.message, error);
+  return JSON.stringify(machine.step(now, input), (_, value) =>
+    value instanceof errors.TidelogError
+      ? { code: value.code, outcome: value.outcome, message: value.message }
+      : value,
+  );
+};
+
+/** What the app is given to name a call, or a document. */
+globalThis.number = (tab, kind) => {
+  const machine = tabs.get(tab) ?? new Tab();
+  tabs.set(tab, machine);
+  return kind === 'call' ? machine.newCall() : machine.newHandle();
+};
+
+globalThis.forget = (tab) => tabs.delete(tab);
