@@ -1,6 +1,6 @@
 /** The ports, locks and workers through which a tab reaches the core. It decides nothing. */
 
-import { LendingWorker } from './lender.js';
+import { LendingWorker } from './lending-worker.js';
 import { type Bytes, type FromTab, type ToTab, transferOf, type WorkerPlaces } from './ports.js';
 import { isNewer } from './release.js';
 import { type Effect, type Input, REPLACED } from './tab.js';

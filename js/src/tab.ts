@@ -16,18 +16,15 @@ import {
   NotDurableYetError,
   type TidelogError,
 } from './errors.js';
+import { Lending, type LendingEffect, type LendingInput, type LendingNews } from './lending.js';
 import type { Answer, News, ToCore } from './messages.js';
+import { NEVER, pause } from './time.js';
 
 /** Milliseconds after which a call is given up: just under ten seconds. */
 const CALL_MS = 9_500;
 
 /** The same while the engine's files may still be on their way to this tab. */
 const DOWNLOAD_MS = 60_000;
-
-/**
- * How long a page server's worker may load at first; Firefox does not always say that it cannot.
- */
-const LOAD_MS = 10_000;
 
 /** A timer that comes so late tells that the tab was suspended: answers may wait in its queue. */
 const SUSPENDED_MS = 2_000;
@@ -47,18 +44,9 @@ const WELCOME_ANEW_MS = 1_000;
 /** What a core said last may still be on its way when its end is noticed. */
 const LAST_WORDS_MS = 25;
 
-/**
- * Pauses before a page server, a core, an open or a live query is tried again double up to this.
- */
-const PAUSE_MS = 500;
-const PAUSE_MS_MAX = 8_000;
-
 /** Lists of messages and bytes from the core after which it is told that they were heard. */
 const UNTOLD_LISTS_MAX = 16;
 const UNTOLD_SIZE_MAX = 65_536;
-
-/** One that worked for so long did not fail for the reason of those before it. */
-const STEADY_MS = 60_000;
 
 /** Why a tab has no engine while another release has the store. */
 export const REPLACED = 'another release of the app is at work in another tab: load this page anew';
@@ -68,8 +56,9 @@ export type CallKind = {
   [Kind in keyof ToCore]: ToCore[Kind] extends { readonly call: number } ? Kind : never;
 }[keyof ToCore];
 
-/** Something that happened. `core` and `worker` are numbers from the effects that began them. */
+/** Something that happened. `core` is the number of the effect that began it. */
 export type Input =
+  | LendingNews
   /** The app asks something. Only calls that are `limited` have to settle in ten seconds. */
   | {
       readonly type: 'call';
@@ -106,12 +95,6 @@ export type Input =
   | { readonly type: 'news'; readonly handle: number; readonly news: News }
   /** All of a list of messages from the core was heard, so many bytes. */
   | { readonly type: 'heard'; readonly core: number; readonly size: number }
-  /** It is our turn to have a page server at hand. */
-  | { readonly type: 'turn' }
-  /** Our page server's worker is loaded and waits in line; has the store; cannot go on. */
-  | { readonly type: 'loaded' | 'serves' | 'broke'; readonly worker: number }
-  /** It cannot load what it needs. */
-  | { readonly type: 'unloaded'; readonly worker: number; readonly reason: string }
   /** The tab is looked at again, or there is a network again. */
   | { readonly type: 'nudge' }
   /** The page goes into the back/forward cache, where it can hold nothing; comes back from it. */
@@ -121,6 +104,7 @@ export type Input =
 
 /** Something to be done. */
 export type Effect =
+  | LendingEffect
   /**
    * Find a core, unless it is the one that cannot be joined, or start one; then say hello, with the
    * tab's lock held: `connected` or `refused`.
@@ -134,12 +118,8 @@ export type Effect =
   | { readonly type: 'post'; readonly kind: keyof ToCore; readonly message: object }
   /** Give this page server a way to us. */
   | { readonly type: 'reach'; readonly server: number }
-  /** `turn` when no other tab has a page server waiting; give that up; let go of the tab's lock. */
-  | { readonly type: 'queue' | 'endTurn' | 'letGo' }
-  /** Start a page server's worker; end it; connect it with the core. */
-  | { readonly type: 'spawn' | 'end' | 'lend'; readonly worker: number }
-  /** Tell the core why we cannot lend. */
-  | { readonly type: 'cannotLend'; readonly reason: string }
+  /** Let go of the tab's lock. */
+  | { readonly type: 'letGo' }
   /** Tell the caller; it is forgotten if this is the `last` word. */
   | {
       readonly type: 'settle';
@@ -192,11 +172,6 @@ interface Document {
   listens: boolean;
 }
 
-const NEVER = Number.POSITIVE_INFINITY;
-
-/** The first pause and its doubles. */
-const pause = (tries: number): number => Math.min(PAUSE_MS * 2 ** tries, PAUSE_MS_MAX);
-
 /** Whether what failed so can be had later, by asking again. */
 const isPassing = ({ code }: TidelogError): boolean =>
   /^(storage|engine|document-closed)/.test(code);
@@ -224,7 +199,7 @@ export class Tab {
   #refusals = 0;
   #deaths = 0;
   #welcomedAt = 0;
-  /** Whether the files of a page server are here, or do not come. */
+  /** Whether some tab's page server is at work. */
   #hasServer = false;
   /** Whether nothing that the engine needs is still being downloaded. */
   #isDownloaded = false;
@@ -233,11 +208,7 @@ export class Tab {
   #untoldLists = 0;
   #untoldSize = 0;
 
-  #lending: 'idle' | 'queued' | 'loading' | 'waiting' | 'serving' | 'pausing' = 'idle';
-  #worker = 0;
-  #lendAt: number = NEVER;
-  #lendTries = 0;
-  #servesSince = 0;
+  readonly #lending = new Lending();
 
   /** A number for a call. */
   newCall(): number {
@@ -321,7 +292,7 @@ export class Tab {
         break;
       case 'hide':
         this.#leave();
-        this.#stopLending();
+        this.#lend({ type: 'stop' });
         this.#stage = 'hidden';
         this.#emit({ type: 'letGo' });
         break;
@@ -337,7 +308,7 @@ export class Tab {
         }
         break;
       default:
-        this.#takeOfLending(input);
+        this.#lend(input);
         break;
     }
   }
@@ -559,8 +530,7 @@ export class Tab {
     if (this.#device) this.#post('device', this.#device);
     for (const document of this.#documents.values()) this.#reopen(document);
     this.#askHeldBack();
-    if (this.#lending === 'serving') this.#emit({ type: 'lend', worker: this.#worker });
-    else if (this.#lending === 'idle') this.#queue();
+    this.#lend({ type: 'wanted' });
     this.#emit({ type: 'look' });
   }
 
@@ -592,6 +562,7 @@ export class Tab {
     if (this.#stage !== 'off') this.#emit({ type: 'leave', core: this.#core });
     this.#stage = 'off';
     this.#againAt = NEVER;
+    this.#lend({ type: 'unwanted' });
   }
 
   /** There is no core for us now. What has to last waits for the next one. */
@@ -599,7 +570,7 @@ export class Tab {
     this.#leave();
     this.#unjoinable = undefined;
     // Another tab may have better luck with its core, which then needs somebody to lend.
-    this.#stopLending();
+    this.#lend({ type: 'stop' });
     const error = new EngineError(reason);
     for (const document of this.#documents.values()) document.state = 'shut';
     this.#tellLost(error);
@@ -633,7 +604,8 @@ export class Tab {
 
   /** The ten seconds of a call begin when nothing has to be downloaded any more. */
   #lookAtDownload(): void {
-    if (this.#isDownloaded || this.#stage !== 'works' || !this.#hasServer) return;
+    if (this.#isDownloaded || this.#stage !== 'works') return;
+    if (!this.#hasServer && !this.#lending.hasTried) return;
     this.#isDownloaded = true;
     for (const call of this.#calls.values()) {
       if (call.until === NEVER) continue;
@@ -642,68 +614,10 @@ export class Tab {
     }
   }
 
-  // --- the page server -----------------------------------------------------------------------
-
-  /**
-   * The worker that serves holds the lock of the store, and the next one waits for it, loaded. Of
-   * the tabs one at a time has such a worker waiting: that is its turn.
-   */
-  #queue(): void {
-    this.#lending = 'queued';
-    this.#emit({ type: 'queue' });
-  }
-
-  #takeOfLending(input: Input): void {
-    if (input.type === 'turn') this.#spawn();
-    if (!('worker' in input) || input.worker !== this.#worker) return;
-    if (input.type === 'loaded') {
-      this.#lending = 'waiting';
-      this.#lendAt = NEVER;
-      this.#hasServer = true;
-      this.#lookAtDownload();
-    } else if (input.type === 'serves') {
-      this.#lending = 'serving';
-      this.#servesSince = this.#now;
-      this.#emit({ type: 'endTurn' });
-      if (this.#isConnected()) this.#emit({ type: 'lend', worker: this.#worker });
-    } else if (input.type === 'unloaded') this.#workerFailed(input.reason);
-    else this.#pauseLending();
-  }
-
-  #spawn(): void {
-    if (this.#lending !== 'queued') {
-      this.#emit({ type: 'endTurn' });
-      return;
-    }
-    this.#lending = 'loading';
-    this.#lendAt = this.#now + Math.min(LOAD_MS * 2 ** this.#lendTries, DOWNLOAD_MS);
-    this.#wakeAt(this.#lendAt);
-    this.#emit({ type: 'spawn', worker: ++this.#worker });
-  }
-
-  #workerFailed(reason: string): void {
-    if (this.#isConnected()) this.#emit({ type: 'cannotLend', reason });
-    this.#hasServer = true;
+  #lend(input: LendingInput): void {
+    this.#out.push(...this.#lending.step(this.#now, input));
+    this.#wakeAt(this.#lending.dueAt);
     this.#lookAtDownload();
-    this.#pauseLending();
-  }
-
-  /** Other tabs have their turn, and then we have another one. */
-  #pauseLending(): void {
-    const wasSteady = this.#now - this.#servesSince > STEADY_MS;
-    if (this.#lending === 'serving' && wasSteady) this.#lendTries = 0;
-    this.#stopLending();
-    this.#lending = 'pausing';
-    this.#lendAt = this.#now + pause(this.#lendTries++);
-    this.#wakeAt(this.#lendAt);
-  }
-
-  #stopLending(): void {
-    const had = this.#lending;
-    this.#lending = 'idle';
-    this.#lendAt = NEVER;
-    if (/loading|waiting|serving/.test(had)) this.#emit({ type: 'end', worker: this.#worker++ });
-    if (/queued|loading|waiting/.test(had)) this.#emit({ type: 'endTurn' });
   }
 
   // --- time ----------------------------------------------------------------------------------
@@ -725,12 +639,7 @@ export class Tab {
     const wasSuspended = now - this.#alarm > SUSPENDED_MS;
     this.#alarm = NEVER;
     if (this.#againAt <= now) this.#restart();
-    if (this.#lendAt <= now) {
-      this.#lendAt = NEVER;
-      if (this.#lending === 'loading') this.#workerFailed('its files do not arrive');
-      else if (this.#isConnected()) this.#queue();
-      else this.#stopLending();
-    }
+    this.#lend({ type: 'wake' });
     for (const document of this.#documents.values()) {
       if (document.againAt > now) continue;
       if (this.#isConnected()) this.#reopen(document);
@@ -751,7 +660,7 @@ export class Tab {
   }
 
   #wakeAtNext(): void {
-    this.#wakeAt(Math.min(this.#againAt, this.#lendAt));
+    this.#wakeAt(Math.min(this.#againAt, this.#lending.dueAt));
     for (const { againAt } of this.#documents.values()) this.#wakeAt(againAt);
     for (const { againAt, until } of this.#calls.values()) this.#wakeAt(Math.min(againAt, until));
   }

@@ -19,7 +19,7 @@ test('bundlers find the workers in the literal form that they look for', () => {
   expect(compact(read('../src/engine.ts'))).toContain(
     `new SharedWorker(new URL('./worker/worker.js', import.meta.url), { type: 'module',`,
   );
-  expect(compact(read('../src/lender.ts'))).toContain(
+  expect(compact(read('../src/lending-worker.ts'))).toContain(
     `new Worker(new URL('./worker/worker.js', import.meta.url), { type: 'module',`,
   );
 });

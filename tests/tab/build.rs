@@ -5,7 +5,7 @@ use std::process::Command;
 use std::{env, fs};
 
 /// What runs in a simulated tab.
-const MODULES: [&str; 2] = ["errors", "tab"];
+const MODULES: [&str; 4] = ["errors", "time", "lending", "tab"];
 
 fn main() {
     let here = PathBuf::from(variable("CARGO_MANIFEST_DIR"));

@@ -18,8 +18,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 /// The compiled modules, by the names by which they import each other.
-const MODULES: [(&str, &str); 2] = [
+const MODULES: [(&str, &str); 4] = [
     ("js/errors.js", include_str!(concat!(env!("OUT_DIR"), "/js/errors.js"))),
+    ("js/time.js", include_str!(concat!(env!("OUT_DIR"), "/js/time.js"))),
+    ("js/lending.js", include_str!(concat!(env!("OUT_DIR"), "/js/lending.js"))),
     ("js/tab.js", include_str!(concat!(env!("OUT_DIR"), "/js/tab.js"))),
 ];
 

@@ -1,0 +1,180 @@
+/**
+ * When a tab lends a page server: a part of {@link Tab}, and a machine like it.
+ *
+ * Two locks, which it does not see, let all tabs of a site agree. The worker that serves holds that
+ * of the store; one more worker waits for it with everything loaded, and its tab has the *turn*. A
+ * script that does not load never holds the store, and gives up the turn.
+ *
+ * ```text
+ *          a core wants one        turn         loaded         serves
+ *   idle ──────────────────▶ queued ──▶ loading ──▶ waiting ──▶ serving
+ *    ▲                          ▲          └──────┬─────┴─────────┘
+ *    │ no core                  │ the time has    ▼ failed
+ *    └──────────────────────────┴──────────── pausing
+ * ```
+ */
+
+import { NEVER, pause } from './time.js';
+
+/**
+ * How long a page server's worker may load at first; Firefox does not always say that it cannot.
+ */
+const LOAD_MS = 10_000;
+
+/** The longest that it may. */
+const LOAD_MS_MAX = 60_000;
+
+/** A worker that served for so long did not fail for the reason of those before it. */
+const STEADY_MS = 60_000;
+
+/** Something that happened to a tab's page server. `worker` is the number it was spawned by. */
+export type LendingNews =
+  /** It is our turn to have a page server at hand. */
+  | { readonly type: 'turn' }
+  /** Our page server's worker is loaded and waits in line; has the store; cannot go on. */
+  | { readonly type: 'loaded' | 'serves' | 'broke'; readonly worker: number }
+  /** It cannot load what it needs. */
+  | { readonly type: 'unloaded'; readonly worker: number; readonly reason: string };
+
+/** All that lending is told. */
+export type LendingInput =
+  | LendingNews
+  /** There is a core, to which a page server can be lent; there is none any more. */
+  | { readonly type: 'wanted' | 'unwanted' }
+  /** Nothing may be held any more. */
+  | { readonly type: 'stop' }
+  /** Time has passed. */
+  | { readonly type: 'wake' };
+
+/** Something to be done. */
+export type LendingEffect =
+  /** `turn` when no other tab has a page server waiting; give that up. */
+  | { readonly type: 'queue' | 'endTurn' }
+  /** Start a page server's worker; end it; connect it with the core. */
+  | { readonly type: 'spawn' | 'end' | 'lend'; readonly worker: number }
+  /** Tell the core why we cannot lend. */
+  | { readonly type: 'cannotLend'; readonly reason: string };
+
+/** How far a tab is. */
+type State = 'idle' | 'queued' | 'loading' | 'waiting' | 'serving' | 'pausing';
+
+/** One tab's part in lending. */
+export class Lending {
+  #state: State = 'idle';
+  #isWanted = false;
+  #hasTried = false;
+  /** The newest worker; what earlier ones say is not believed. */
+  #worker = 0;
+  #servesSince = 0;
+  /** Workers that failed one after another. */
+  #failures = 0;
+  #dueAt: number = NEVER;
+  #now = 0;
+  #out: LendingEffect[] = [];
+
+  /** When `wake` is wanted. */
+  get dueAt(): number {
+    return this.#dueAt;
+  }
+
+  /** Whether the files of a page server are here, or could not be had. */
+  get hasTried(): boolean {
+    return this.#hasTried;
+  }
+
+  /** Takes what happened at `now`. */
+  step(now: number, input: LendingInput): readonly LendingEffect[] {
+    this.#now = now;
+    if (!('worker' in input) || input.worker === this.#worker) this.#take(input);
+    const out = this.#out;
+    this.#out = [];
+    return out;
+  }
+
+  #take(input: LendingInput): void {
+    switch (input.type) {
+      case 'wanted':
+        this.#isWanted = true;
+        if (this.#state === 'idle') this.#queue();
+        else if (this.#state === 'serving') this.#lend();
+        break;
+      case 'unwanted':
+        // The page server outlives the core, and is lent to the next one.
+        this.#isWanted = false;
+        break;
+      case 'turn':
+        this.#spawn();
+        break;
+      case 'loaded':
+        this.#enter('waiting', NEVER);
+        this.#hasTried = true;
+        break;
+      case 'serves':
+        this.#enter('serving', NEVER);
+        this.#servesSince = this.#now;
+        this.#emit({ type: 'endTurn' });
+        if (this.#isWanted) this.#lend();
+        break;
+      case 'unloaded':
+        this.#cannotLoad(input.reason);
+        break;
+      case 'broke':
+        if (this.#state === 'serving' && this.#now - this.#servesSince > STEADY_MS) {
+          this.#failures = 0;
+        }
+        this.#pause();
+        break;
+      case 'stop':
+        this.#stop();
+        break;
+      case 'wake':
+        if (this.#dueAt > this.#now) break;
+        if (this.#state === 'loading') this.#cannotLoad('its files do not arrive');
+        else if (this.#isWanted) this.#queue();
+        else this.#stop();
+        break;
+    }
+  }
+
+  #enter(state: State, dueAt: number): void {
+    this.#state = state;
+    this.#dueAt = dueAt;
+  }
+
+  #queue(): void {
+    this.#enter('queued', NEVER);
+    this.#emit({ type: 'queue' });
+  }
+
+  #spawn(): void {
+    this.#enter('loading', this.#now + Math.min(LOAD_MS * 2 ** this.#failures, LOAD_MS_MAX));
+    this.#emit({ type: 'spawn', worker: ++this.#worker });
+  }
+
+  #lend(): void {
+    this.#emit({ type: 'lend', worker: this.#worker });
+  }
+
+  #cannotLoad(reason: string): void {
+    this.#hasTried = true;
+    if (this.#isWanted) this.#emit({ type: 'cannotLend', reason });
+    this.#pause();
+  }
+
+  /** Other tabs have their turn, and then we have another one. */
+  #pause(): void {
+    this.#stop();
+    this.#enter('pausing', this.#now + pause(this.#failures++));
+  }
+
+  #stop(): void {
+    const had = this.#state;
+    this.#enter('idle', NEVER);
+    if (/loading|waiting|serving/.test(had)) this.#emit({ type: 'end', worker: this.#worker++ });
+    if (/queued|loading|waiting/.test(had)) this.#emit({ type: 'endTurn' });
+  }
+
+  #emit(effect: LendingEffect): void {
+    this.#out.push(effect);
+  }
+}
