@@ -10,8 +10,8 @@ use tidelog_client::{Call, Connection, FromCore, Request, ToCore};
 use tidelog_document::{Authority, hash_of};
 use tidelog_pages::{StorageEntry, StoreReply};
 use tidelog_sqlite::View;
-use tidelog_sync::{EntryPart, FromRoom, FromServer, Origin, ToRoom, ToServer};
-use tidelog_types::{JournalId, Life, Lineage, Lsn, Position};
+use tidelog_sync::{EntryPart, FromRoom, FromServer, ToRoom, ToServer};
+use tidelog_types::{EntryId, JournalId, Life, Lineage, Lsn, Position};
 
 fn add(device: &mut Device, id: &str) -> Call {
     device.mutate("add", &[("id", text(id)), ("title", text(id))])
@@ -249,7 +249,7 @@ impl Played {
         self.tell(FromRoom::Opened { storage, from, wanted, lives: Lineage::default() });
     }
 
-    fn entry(&mut self, entry: StorageEntry, origin: Option<Origin>) {
+    fn entry(&mut self, entry: StorageEntry, origin: Option<EntryId>) {
         let StorageEntry { range, position, set, .. } = entry;
         let (db_pages, hash) = (set.db_pages, hash_of(&set));
         let pages = set.pages.into_iter().map(Into::into).collect();
@@ -289,14 +289,15 @@ fn what_is_durable_of_a_timeline_is_not_durable_of_the_one_behind_it() {
         it.core.reply(StoreReply::Durable { ticket });
         let frames = it.frames();
         let [(lsn, life)] = frames.as_slice() else { panic!("{frames:?}") };
-        let origin = Origin { timeline, life: *life, lsn: Lsn::new(*lsn).expect("an LSN") };
+        let origin =
+            EntryId { journal: timeline, life: *life, lsn: Lsn::new(*lsn).expect("an LSN") };
         let applied = it.authority.reject(origin, "not today").unwrap();
         it.core.sent.clone_from(&open);
         it.entry(applied.entry, Some(origin));
         it.core.sent.clear();
     }
     let before = it.core.add(Call(9), "in flight");
-    let origin = Origin { timeline, life: Life([8; 16]), lsn: Lsn::FIRST.plus(3) };
+    let origin = EntryId { journal: timeline, life: Life([8; 16]), lsn: Lsn::FIRST.plus(3) };
     let theirs = it.authority.reject(origin, "of the other copy").unwrap();
     it.core.sent.clone_from(&open);
     it.entry(theirs.entry, Some(origin));

@@ -4,9 +4,8 @@ use std::collections::BTreeSet;
 
 use tidelog_pages::StorageEntry;
 use tidelog_sqlite::{Reader, Run, View, Writer};
-use tidelog_sync::Origin;
 use tidelog_types::{
-    CallId, JournalId, Life, Lineage, Lsn, LsnRange, PageSet, Pgid, Position, Value,
+    CallId, EntryId, JournalId, Life, Lineage, Lsn, LsnRange, PageSet, Pgid, Position, Value,
 };
 
 use crate::program::{self, AppliedTimeline, done};
@@ -125,7 +124,7 @@ impl Authority {
     /// is the one under which it was issued.
     pub fn apply(
         &mut self,
-        origin: Origin,
+        origin: EntryId,
         mutation: &Mutation,
         doctype: &Doctype,
     ) -> Run<Applied> {
@@ -135,7 +134,7 @@ impl Authority {
     }
 
     /// Rejects one timeline frame without running it: bytes that are no mutation.
-    pub fn reject(&mut self, origin: Origin, reason: &str) -> Run<Applied> {
+    pub fn reject(&mut self, origin: EntryId, reason: &str) -> Run<Applied> {
         let (verdict, set) = done!(program::reject_frame(
             &mut self.writer,
             origin,

@@ -11,9 +11,8 @@
 //! ```
 
 use tidelog_sqlite::{Failure, Reader, Run, Transaction, Writer};
-use tidelog_sync::Origin;
 use tidelog_types::limits::TIMELINE_LIVES_KEPT_MAX;
-use tidelog_types::{JournalId, Life, Lineage, Lsn, PageSet, Value};
+use tidelog_types::{EntryId, JournalId, Life, Lineage, Lsn, PageSet, Value};
 
 use crate::{Doctype, Mutation, MutationDefinition, Verdict};
 
@@ -139,7 +138,7 @@ pub(crate) fn begin_document(transaction: &Transaction<'_>) -> Result<(), Failur
 /// where this host has no verdict, and then nothing has changed.
 pub(crate) fn run_frame(
     writer: &mut Writer,
-    origin: Origin,
+    origin: EntryId,
     mutation: &Mutation,
     doctype: Option<&Doctype>,
 ) -> Run<(Verdict, PageSet)> {
@@ -166,7 +165,7 @@ pub(crate) fn run_frame(
 /// Writes down that a frame is rejected, without running it.
 pub(crate) fn reject_frame(
     writer: &mut Writer,
-    origin: Origin,
+    origin: EntryId,
     name: &str,
     kept: Lsn,
     reason: String,
@@ -176,7 +175,7 @@ pub(crate) fn reject_frame(
         transaction.run_system(
             "insert into _tidelog_rejection values (?1, ?2, ?3, ?4)",
             &[
-                timeline_value(origin.timeline),
+                timeline_value(origin.journal),
                 lsn_value(origin.lsn),
                 Value::Text(name.to_owned()),
                 Value::Text(reason.clone()),
@@ -240,8 +239,8 @@ fn run_statements(
     definition.sql.iter().try_for_each(|sql| transaction.run_app(sql, &args))
 }
 
-fn begin_frame(transaction: &Transaction<'_>, origin: Origin, kept: Lsn) -> Result<(), Failure> {
-    let timeline = timeline_value(origin.timeline);
+fn begin_frame(transaction: &Transaction<'_>, origin: EntryId, kept: Lsn) -> Result<(), Failure> {
+    let timeline = timeline_value(origin.journal);
     let rows = transaction.run_system(FIND_TIMELINE, std::slice::from_ref(&timeline))?;
     let mut lives = AppliedTimeline::of_rows(&rows).lives.before(origin.lsn);
     lives.note(origin.life, origin.lsn);

@@ -3,8 +3,7 @@
 use std::collections::BTreeSet;
 
 use tidelog_sqlite::{Failure, Reader, Run, View, Writer};
-use tidelog_sync::Origin;
-use tidelog_types::{Budget, JournalId, Lineage, Lsn, PageSet, Pgid, Position};
+use tidelog_types::{Budget, EntryId, JournalId, Lineage, Lsn, PageSet, Pgid, Position};
 
 use crate::Mutation;
 use crate::Verdict;
@@ -153,7 +152,7 @@ impl Rebase {
             let doctype = replica.doctypes.get(&undecided.mutation.doctype);
             let ran = if moves {
                 let (timeline, lsn) = (self.new_timeline, Lsn::FIRST.plus(index));
-                let origin = Origin { timeline, life: replica.life, lsn };
+                let origin = EntryId { journal: timeline, life: replica.life, lsn };
                 let mutation = moved(&undecided.mutation);
                 program::run_frame(&mut self.writer, origin, &mutation, doctype)
             } else {

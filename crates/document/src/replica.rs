@@ -5,11 +5,10 @@ use std::fmt;
 
 use tidelog_pages::{StorageEntry, TimelineFrame};
 use tidelog_sqlite::{Failure, Reader, Run, View, Writer};
-use tidelog_sync::Origin;
 use tidelog_types::limits::TIMELINE_LIVES_KEPT_MAX;
 use tidelog_types::{
-    Budget, CallId, EntryHash, JournalId, Life, Lineage, Lsn, LsnRange, PageSet, Pgid, Position,
-    SortedMap,
+    Budget, CallId, EntryHash, EntryId, JournalId, Life, Lineage, Lsn, LsnRange, PageSet, Pgid,
+    Position, SortedMap,
 };
 
 use crate::pending::Pending;
@@ -84,7 +83,7 @@ pub struct ServerEntry {
     /// Where the storage journal stands after it.
     pub position: Position,
     /// The frame that it applies or rejects, if it stands for just one.
-    pub origin: Option<Origin>,
+    pub origin: Option<EntryId>,
     /// What changed.
     pub set: PageSet,
     /// The hash of that.
@@ -249,9 +248,9 @@ impl Replica {
 
     /// The mutation at `lsn` by its place and writer.
     #[must_use]
-    pub fn origin(&self, lsn: Lsn) -> Origin {
+    pub fn origin(&self, lsn: Lsn) -> EntryId {
         let life = self.lives.life_at(lsn).unwrap_or(Life::NONE);
-        Origin { timeline: self.timeline, life, lsn }
+        EntryId { journal: self.timeline, life, lsn }
     }
 
     /// The LSNs of the mutations without a verdict.
@@ -336,7 +335,7 @@ impl Replica {
     /// Runs a mutation on what is visible. `Failed` leaves nothing behind: the caller is told, and
     /// nothing is recorded.
     pub fn issue(&mut self, call: CallId, mutation: Mutation) -> Run<Issued> {
-        let origin = Origin { timeline: self.timeline, life: self.life, lsn: self.head };
+        let origin = EntryId { journal: self.timeline, life: self.life, lsn: self.head };
         let doctype = self.doctypes.get(&mutation.doctype);
         let (verdict, set) = match program::run_frame(&mut self.writer, origin, &mutation, doctype)
         {

@@ -6,9 +6,8 @@ use common::*;
 use tidelog_document::{Doctype, Replica, ReplicaError, ServerEntry, Verdict};
 use tidelog_pages::TimelineFrame;
 use tidelog_sqlite::Failure;
-use tidelog_sync::Origin;
 use tidelog_types::limits::Limits;
-use tidelog_types::{CallId, Life, LsnRange, Value};
+use tidelog_types::{CallId, EntryId, Life, LsnRange, Value};
 
 fn add(device: &mut Device, doctype: &Doctype, id: &str, n: i64) -> TimelineFrame {
     device.issue(doctype, "add", &[("id", text(id)), ("n", integer(n))])
@@ -584,7 +583,7 @@ fn a_mutation_whose_verdict_nobody_can_tell_is_reported() {
     }
     let timeline = device.replica.timeline();
     for (number, frame) in (100..).zip(&device.frames[..18]) {
-        server.take(Origin { timeline, life: Life([number; 16]), lsn: frame.lsn }, frame);
+        server.take(EntryId { journal: timeline, life: Life([number; 16]), lsn: frame.lsn }, frame);
     }
     follow(&server, &mut device);
     assert_reported(&device, 1..19);

@@ -31,7 +31,7 @@ mod sender;
 
 pub use follower::{Follower, FollowerStep};
 pub use message::{
-    ByeReason, Channel, CodedPage, EntryPart, FromRoom, FromServer, Intent, MessageError, Origin,
+    ByeReason, Channel, CodedPage, EntryPart, FromRoom, FromServer, Intent, MessageError,
     PROTOCOL_VERSION, PageCoding, ProbeId, Refusal, ToRoom, ToServer, WireFrame, decode_message,
     encode_message,
 };

@@ -18,7 +18,8 @@ use serde::de::{Error as _, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use tidelog_types::limits::{MESSAGE_FRAMES_MAX, MESSAGE_SIZE_MAX};
 use tidelog_types::{
-    CallId, ClientId, EntryHash, JournalId, Life, Lineage, Lsn, LsnRange, Page, Pgid, Position,
+    CallId, ClientId, EntryHash, EntryId, JournalId, Life, Lineage, Lsn, LsnRange, Page, Pgid,
+    Position,
 };
 
 use crate::codec;
@@ -265,7 +266,7 @@ pub struct EntryPart {
     /// Size of the database after it, in pages.
     pub db_pages: u32,
     /// The timeline frame that it applies or rejects, if it stands for just one.
-    pub origin: Option<Origin>,
+    pub origin: Option<EntryId>,
     /// Pages of this part.
     pub pages: Vec<CodedPage>,
     /// The hash of the entry up to here, this part included. An entry of one LSN is proven by its
@@ -273,17 +274,6 @@ pub struct EntryPart {
     pub hash: EntryHash,
     /// Whether this is the entry's last part.
     pub is_last: bool,
-}
-
-/// A frame, by its place.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Origin {
-    /// Which timeline.
-    pub timeline: JournalId,
-    /// Who wrote the frame.
-    pub life: Life,
-    /// Which of its frames.
-    pub lsn: Lsn,
 }
 
 /// Why a server does not serve a document to a client. Nothing changed on either side.

@@ -9,14 +9,14 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tidelog_sync::{
-    ByeReason, Channel, CodedPage, EntryPart, FromRoom, FromServer, Intent, MessageError, Origin,
+    ByeReason, Channel, CodedPage, EntryPart, FromRoom, FromServer, Intent, MessageError,
     PROTOCOL_VERSION, ProbeId, Refusal, ToRoom, ToServer, WireFrame, decode_message,
     encode_message,
 };
 use tidelog_types::limits::PAGE_SIZE;
 use tidelog_types::{
-    CallId, Chain, ClientId, EntryHash, JournalId, Life, Lineage, Lsn, LsnRange, Page, Pgid,
-    Position,
+    CallId, Chain, ClientId, EntryHash, EntryId, JournalId, Life, Lineage, Lsn, LsnRange, Page,
+    Pgid, Position,
 };
 
 fn file(version: u16) -> PathBuf {
@@ -75,7 +75,7 @@ fn to_server() -> Vec<(&'static str, ToServer)> {
 fn from_server() -> Vec<(&'static str, FromServer)> {
     let about = |body| FromServer::About { channel: Channel(5), body };
     let reason = || "why".to_owned();
-    let origin = Origin { timeline: JournalId([1; 16]), life: Life([4; 16]), lsn: lsn(14) };
+    let origin = EntryId { journal: JournalId([1; 16]), life: Life([4; 16]), lsn: lsn(14) };
     let part = |origin, is_last| {
         about(FromRoom::Entry(EntryPart {
             range: LsnRange::new(lsn(42), lsn(43)),

@@ -16,6 +16,7 @@
 //! Anything else.
 
 mod budget;
+mod entry_id;
 mod error_code;
 mod ids;
 pub mod limits;
@@ -27,6 +28,7 @@ mod sorted_map;
 mod value;
 
 pub use budget::{Budget, BudgetLimits};
+pub use entry_id::EntryId;
 pub use error_code::{ErrorCode, Outcome, Remedy};
 pub use ids::{CallId, ClientId, DocumentKey, Epoch, InvalidDocumentKey, JournalId, Life};
 pub use lineage::{ImpossibleLineage, Lineage};

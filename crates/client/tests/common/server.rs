@@ -8,17 +8,16 @@ use tidelog_document::{
 use tidelog_pages::StorageEntry;
 use tidelog_sqlite::View;
 use tidelog_sync::{
-    Channel, CodedPage, EntryPart, FromRoom, FromServer, Intent, Origin, Refusal, ToRoom, ToServer,
-    codec,
+    Channel, CodedPage, EntryPart, FromRoom, FromServer, Intent, Refusal, ToRoom, ToServer, codec,
 };
-use tidelog_types::{JournalId, Life, Lineage, Lsn, PageSet, Pgid, Position};
+use tidelog_types::{EntryId, JournalId, Life, Lineage, Lsn, PageSet, Pgid, Position};
 
 use super::Device;
 
 pub struct Server {
     pub document: Option<Authority>,
     doctypes: BTreeMap<DoctypeHash, Doctype>,
-    entries: Vec<(StorageEntry, Option<Origin>)>,
+    entries: Vec<(StorageEntry, Option<EntryId>)>,
     guests: BTreeMap<usize, Guest>,
     seed: PageSet,
     journal: u8,
@@ -107,7 +106,7 @@ impl Server {
                 let timeline = self.guests[&device].timeline;
                 let mut lsn = first;
                 for frame in frames {
-                    if !self.take(Origin { timeline, life, lsn }, &frame.body) {
+                    if !self.take(EntryId { journal: timeline, life, lsn }, &frame.body) {
                         self.guests.remove(&device);
                         return vec![FromRoom::Refused(Refusal::Parted)];
                     }
@@ -200,9 +199,9 @@ impl Server {
     }
 
     /// Applies a frame, or says no if it is another copy's.
-    fn take(&mut self, origin: Origin, body: &[u8]) -> bool {
+    fn take(&mut self, origin: EntryId, body: &[u8]) -> bool {
         let authority = self.document.as_mut().expect("a document");
-        let applied = authority.applied(origin.timeline).unwrap();
+        let applied = authority.applied(origin.journal).unwrap();
         if origin.lsn < applied.wanted {
             return applied.lives.life_at(origin.lsn) == Some(origin.life);
         }

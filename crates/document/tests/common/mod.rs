@@ -11,11 +11,10 @@ use tidelog_document::{
 };
 use tidelog_pages::{StorageEntry, TimelineFrame};
 use tidelog_sqlite::{Failure, Params, Run, View};
-use tidelog_sync::Origin;
 use tidelog_types::limits::{Limits, PAGE_SIZE};
 use tidelog_types::{
-    Budget, BudgetLimits, CallId, Chain, ClientId, JournalId, Life, Lineage, Lsn, LsnRange, Page,
-    PageSet, Pgid, Position, Value,
+    Budget, BudgetLimits, CallId, Chain, ClientId, EntryId, JournalId, Life, Lineage, Lsn,
+    LsnRange, Page, PageSet, Pgid, Position, Value,
 };
 
 /// Sizes of the buffer pool under which every scenario has to give the same: all in memory, a few
@@ -98,9 +97,9 @@ impl Server {
     }
 
     /// Decides a frame in its place, and gives the entry that says so.
-    pub fn take(&mut self, origin: Origin, frame: &TimelineFrame) -> (Verdict, ServerEntry) {
+    pub fn take(&mut self, origin: EntryId, frame: &TimelineFrame) -> (Verdict, ServerEntry) {
         let view = self.authority.view().clone();
-        let applied = self.rest.serve(&view, || self.authority.applied(origin.timeline));
+        let applied = self.rest.serve(&view, || self.authority.applied(origin.journal));
         assert_eq!(applied.expect("it reads").wanted, frame.lsn, "a frame out of place");
         let applied = match Mutation::decode(&frame.body) {
             Ok(mutation) => {
@@ -113,7 +112,7 @@ impl Server {
         (verdict, self.keep(entry, Some(origin)))
     }
 
-    fn keep(&mut self, entry: StorageEntry, origin: Option<Origin>) -> ServerEntry {
+    fn keep(&mut self, entry: StorageEntry, origin: Option<EntryId>) -> ServerEntry {
         self.rest.0.absorb(&entry.set);
         let StorageEntry { range, position, set, .. } = entry;
         let hash = hash_of(&set);

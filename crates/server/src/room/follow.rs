@@ -2,9 +2,9 @@
 
 use tidelog_document::hash_part;
 use tidelog_pages::{StorageEntry, StoreRequest, Urgency};
-use tidelog_sync::{EntryPart, FollowerStep, FromRoom, Origin};
+use tidelog_sync::{EntryPart, FollowerStep, FromRoom};
 use tidelog_types::limits::{ENTRY_PAGES_MAX, Limits};
-use tidelog_types::{EntryHash, JournalId, Lsn, LsnRange, Page, Pgid, Position};
+use tidelog_types::{EntryHash, EntryId, JournalId, Lsn, LsnRange, Page, Pgid, Position};
 
 use super::outlets::{entry_size, size_of_entry};
 use super::subscriber::{ChannelId, SubscriberId, parts};
@@ -84,7 +84,7 @@ impl Room {
         self.follow_up(id);
     }
 
-    pub(super) fn broadcast(&mut self, entry: &StorageEntry, origin: Option<Origin>) {
+    pub(super) fn broadcast(&mut self, entry: &StorageEntry, origin: Option<EntryId>) {
         let limits = self.settings.limits;
         let size = size_of_entry(entry.set.pages.len(), limits.message_pages_max);
         let mut lagging = Vec::new();

@@ -3,9 +3,9 @@
 use std::collections::VecDeque;
 
 use tidelog_document::{Applied, Mutation, Verdict};
-use tidelog_sync::{FromRoom, Origin, Refusal, WireFrame};
+use tidelog_sync::{FromRoom, Refusal, WireFrame};
 use tidelog_types::limits::TIMELINE_LIVES_KEPT_MAX;
-use tidelog_types::{Budget, Life, Lsn};
+use tidelog_types::{Budget, EntryId, Life, Lsn};
 
 use super::document::Document;
 use super::outbox::After;
@@ -54,7 +54,7 @@ impl Room {
             if self.settings.is_damaged {
                 return Err(Halt::Refuse(Refusal::Damaged));
             }
-            let origin = Origin { timeline, life, lsn: *first };
+            let origin = EntryId { journal: timeline, life, lsn: *first };
             match document.decide(origin, frame)? {
                 Fate::Repeated => {}
                 Fate::Decided(applied) => {
@@ -89,8 +89,8 @@ impl Room {
 }
 
 impl Document {
-    fn decide(&mut self, origin: Origin, frame: &WireFrame) -> Result<Fate, Halt> {
-        let Origin { timeline, life, lsn } = origin;
+    fn decide(&mut self, origin: EntryId, frame: &WireFrame) -> Result<Fate, Halt> {
+        let EntryId { journal: timeline, life, lsn } = origin;
         let known = self.applied(timeline)?;
         if lsn > known.wanted {
             let reason = format!("frame {lsn} came where {} was wanted", known.wanted);
@@ -134,7 +134,7 @@ impl Document {
     /// of something that may be there the next time.
     fn or_reject(
         &mut self,
-        origin: Origin,
+        origin: EntryId,
         applied: Result<Applied, Halt>,
     ) -> Result<Applied, Halt> {
         match applied {
@@ -160,7 +160,7 @@ mod tests {
         let start = Position::start_of(journal);
         let view = View::new(8, 0);
         let mut document = Document::new(view, start, RoomRecord::default(), start, Life::NONE);
-        let origin = Origin { timeline: journal, life: Life::NONE, lsn: Lsn::FIRST };
+        let origin = EntryId { journal, life: Life::NONE, lsn: Lsn::FIRST };
         let shortage = Failure::Shortage { what: "memory".to_owned() };
         let fate = document.or_reject(origin, Err(Halt::Failed(shortage.clone())));
         assert!(matches!(fate, Err(Halt::Failed(failure)) if failure == shortage));

@@ -2,8 +2,8 @@
 
 use serde_bytes::ByteBuf;
 use tidelog_pages::{AppendLedger, StorageEntry, StoreRequest, Ticket};
-use tidelog_sync::{FromRoom, Origin};
-use tidelog_types::{DocumentKey, JournalId, Lsn};
+use tidelog_sync::FromRoom;
+use tidelog_types::{DocumentKey, EntryId, JournalId, Lsn};
 
 use super::Answer;
 use super::subscriber::{ChannelId, SubscriberId};
@@ -18,7 +18,7 @@ pub(super) enum After {
     /// The subscriber is followed from now on, from this LSN, and told so.
     Follow { subscriber: SubscriberId, from: Lsn, opened: FromRoom },
     /// This entry may leave.
-    Entry(StorageEntry, Option<Origin>),
+    Entry(StorageEntry, Option<EntryId>),
     /// Answer the shell.
     Answer(u64, Answer),
 }
@@ -55,7 +55,7 @@ impl Outbox {
         draft.begin_storage = Some(journal);
     }
 
-    pub(super) fn entry(&mut self, entry: StorageEntry, origin: Option<Origin>) {
+    pub(super) fn entry(&mut self, entry: StorageEntry, origin: Option<EntryId>) {
         self.draft_pages += entry.set.pages.len();
         self.pages_count += entry.set.pages.len();
         self.ledger.draft().storage.push(entry.clone());

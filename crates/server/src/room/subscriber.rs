@@ -3,11 +3,11 @@
 use std::collections::VecDeque;
 
 use tidelog_document::{Doctype, hash_part};
-use tidelog_sync::{
-    Channel, EntryPart, Follower, FollowerStep, FromRoom, FromServer, Intent, Origin,
-};
+use tidelog_sync::{Channel, EntryPart, Follower, FollowerStep, FromRoom, FromServer, Intent};
 use tidelog_types::limits::Limits;
-use tidelog_types::{EntryHash, JournalId, Lineage, Lsn, LsnRange, Page, PageSet, Pgid, Position};
+use tidelog_types::{
+    EntryHash, EntryId, JournalId, Lineage, Lsn, LsnRange, Page, PageSet, Pgid, Position,
+};
 
 use super::{ConnId, RoomEffect};
 
@@ -149,7 +149,7 @@ pub(super) fn parts(
     range: LsnRange,
     position: Position,
     set: &PageSet,
-    origin: Option<Origin>,
+    origin: Option<EntryId>,
     limits: &Limits,
 ) -> Vec<EntryPart> {
     let db_pages = set.db_pages;
