@@ -27,6 +27,7 @@ mod counters;
 mod gate;
 mod http;
 mod loopback;
+mod marks;
 mod room;
 mod rooms;
 mod server;
@@ -35,8 +36,8 @@ mod socket;
 mod store;
 
 pub use room::{
-    Answer, Ask, ConnId, Outlets, Room, RoomCounts, RoomEffect, RoomInput, RoomSettings, Service,
-    entry_size,
+    Answer, Ask, Caution, ConnId, ENDED_THE_SERVER, Outlets, Room, RoomCounts, RoomEffect,
+    RoomInput, RoomSettings, Service, Suspect, entry_size,
 };
 pub use server::{Server, ServerError};
 pub use settings::{Serve, ServeSettings, SettingsError};

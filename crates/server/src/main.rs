@@ -39,12 +39,14 @@ fn main() -> ExitCode {
         Err(error) => return report(&error, FAILED),
     };
     let code = runtime.block_on(async {
+        // From here on: whoever stops a server that has just begun means the same.
+        let stop = stop_signal();
         let server = match Server::start(&settings).await {
             Ok(server) => server,
             Err(error) => return report(&error, FAILED),
         };
         println!("listening on http://{}", server.address());
-        stop_signal().await;
+        stop.await;
         server.stop().await;
         ExitCode::SUCCESS
     });
@@ -79,21 +81,25 @@ fn report(error: &dyn std::error::Error, code: u8) -> ExitCode {
     ExitCode::from(code)
 }
 
+/// Completes when the process is told to stop, at any time since this was called.
 #[cfg(unix)]
-async fn stop_signal() {
-    let mut terminate = match signal::unix::signal(signal::unix::SignalKind::terminate()) {
-        Ok(terminate) => terminate,
-        Err(_) => {
-            let _ = signal::ctrl_c().await;
-            return;
+fn stop_signal() -> impl Future<Output = ()> {
+    use signal::unix::{SignalKind, signal};
+
+    let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
+    async move {
+        match signals {
+            (Ok(mut terminate), Ok(mut interrupt)) => tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            },
+            // The system ends the process then, as it would without us.
+            _ => std::future::pending().await,
         }
-    };
-    tokio::select! {
-        _ = signal::ctrl_c() => {}
-        _ = terminate.recv() => {}
     }
 }
 
+/// Completes when the process is told to stop.
 #[cfg(not(unix))]
 async fn stop_signal() {
     let _ = signal::ctrl_c().await;

@@ -24,6 +24,7 @@
 //! Sockets, tasks, time. Randomness is a seed that it is given.
 
 mod ask;
+mod caution;
 mod document;
 mod follow;
 mod frames;
@@ -48,6 +49,8 @@ use tidelog_sqlite::{Failure, Run, View};
 use tidelog_sync::{Channel, CodedPage, FromRoom, ProbeId, Refusal, ToRoom, WireFrame};
 use tidelog_types::{Budget, DocumentKey, JournalId, Life, Lsn, Page, Pgid, Position};
 
+use caution::NoCaution;
+pub use caution::{Caution, ENDED_THE_SERVER, Suspect};
 use document::Document;
 use follow::CatchUp;
 pub use io::{Answer, Ask, ConnId, RoomCounts, RoomEffect, RoomInput, RoomSettings, Service};
@@ -75,6 +78,7 @@ pub struct Room {
     channels: BTreeMap<ChannelId, SubscriberId>,
     subscribers_ever: u64,
     outlets: Arc<dyn Outlets>,
+    caution: Arc<dyn Caution>,
     /// Who is handing a local document over: one at a time.
     seeding: Option<SubscriberId>,
     /// Those who would like to, once it is known what became of that.
@@ -192,6 +196,7 @@ impl Room {
             channels: BTreeMap::new(),
             subscribers_ever: 0,
             outlets,
+            caution: Arc::new(NoCaution),
             seeding: None,
             offers: VecDeque::new(),
             requests_ever: 0,
@@ -202,6 +207,13 @@ impl Room {
             counts: RoomCounts::default(),
             effects: Vec::new(),
         }
+    }
+
+    /// Runs what clients send with this caution, and not without any.
+    #[must_use]
+    pub fn with_caution(mut self, caution: Arc<dyn Caution>) -> Self {
+        self.caution = caution;
+        self
     }
 
     /// Takes what happened, says what is to be done.

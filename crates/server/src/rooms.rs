@@ -17,7 +17,9 @@ use tracing::{debug, error, info};
 
 use crate::connection::{Connection, Ending};
 use crate::counters::{Counters, add};
-use crate::room::{Answer, Ask, ConnId, Outlets, Room, RoomEffect, RoomInput, RoomSettings};
+use crate::room::{
+    Answer, Ask, Caution, ConnId, Outlets, Room, RoomEffect, RoomInput, RoomSettings,
+};
 use crate::store::{StoreHandle, StoreOwner};
 
 /// After which time a room in which nobody is gives its memory back.
@@ -86,6 +88,7 @@ pub(crate) struct Rooms {
     rooms: Mutex<HashMap<DocumentKey, RoomSender>>,
     store: StoreHandle,
     settings: RoomSettings,
+    caution: Arc<dyn Caution>,
     counters: Arc<Counters>,
     threads: Handle,
 }
@@ -94,10 +97,11 @@ impl Rooms {
     pub(crate) fn new(
         store: StoreHandle,
         settings: RoomSettings,
+        caution: Arc<dyn Caution>,
         counters: Arc<Counters>,
         threads: Handle,
     ) -> Arc<Self> {
-        Arc::new(Self { rooms: Mutex::default(), store, settings, counters, threads })
+        Arc::new(Self { rooms: Mutex::default(), store, settings, caution, counters, threads })
     }
 
     /// The room of `document`, made if there is none; `None` if there are as many as may be. It
@@ -122,7 +126,8 @@ impl Rooms {
         });
         let outlets = Arc::clone(&ways) as Arc<dyn Outlets>;
         let task = RoomTask {
-            room: Room::new(document.clone(), settings, seed, outlets),
+            room: Room::new(document.clone(), settings, seed, outlets)
+                .with_caution(Arc::clone(&self.caution)),
             document: document.clone(),
             rooms: Arc::clone(self),
             owner: self.store.owner(),
@@ -349,6 +354,7 @@ impl Drop for RoomTask {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::marks::Marks;
     use crate::store::Store;
 
     #[tokio::test(start_paused = true)]
@@ -357,7 +363,8 @@ mod tests {
         let store = Store::open(folder.path(), Arc::default()).expect("a store");
         let threads = RoomThreads::start().expect("threads");
         let settings = RoomSettings::default();
-        let rooms = Rooms::new(store.handle(), settings, Arc::default(), threads.handle());
+        let caution = Arc::new(Marks::open(folder.path()));
+        let rooms = Rooms::new(store.handle(), settings, caution, Arc::default(), threads.handle());
         let document = DocumentKey::new("list", "").expect("a name");
         let (busy, _mail) = mpsc::unbounded_channel();
         rooms.rooms().insert(document.clone(), busy);

@@ -19,7 +19,8 @@ use tracing::{debug, info, warn};
 use crate::connection::{Connection, Ending};
 use crate::counters::Counters;
 use crate::http;
-use crate::room::{ConnId, RoomSettings};
+use crate::marks::Marks;
+use crate::room::{Caution, ConnId, RoomSettings};
 use crate::rooms::{RoomThreads, Rooms};
 use crate::settings::ServeSettings;
 use crate::store::{OpenStoreError, Store, StoreHandle};
@@ -75,6 +76,7 @@ pub struct Server {
     address: SocketAddr,
     shared: Arc<Shared>,
     store: Store,
+    marks: Arc<Marks>,
     stop: watch::Sender<bool>,
     accepting: JoinHandle<()>,
     _threads: RoomThreads,
@@ -115,9 +117,12 @@ impl Server {
         let limits = Limits { pool_pages_max: ROOM_POOL_PAGES, ..Limits::DEFAULT };
         let rooms = RoomSettings { dev: settings.dev, limits, ..RoomSettings::default() };
         let threads = RoomThreads::start().map_err(|source| ServerError::Threads { source })?;
+        let marks = Arc::new(Marks::open(&settings.data));
+        let caution = Arc::clone(&marks) as Arc<dyn Caution>;
+        let (store_handle, room_threads) = (handle.clone(), threads.handle());
         let shared = Arc::new(Shared {
             dev: settings.dev,
-            rooms: Rooms::new(handle.clone(), rooms, Arc::clone(&counters), threads.handle()),
+            rooms: Rooms::new(store_handle, rooms, caution, Arc::clone(&counters), room_threads),
             store: handle,
             counters,
             connections_ever: AtomicU64::new(1),
@@ -147,7 +152,7 @@ impl Server {
             }
         });
         info!(%address, data = %settings.data.display(), dev = settings.dev, "serving");
-        Ok(Self { address, shared, store, stop, accepting, _threads: threads })
+        Ok(Self { address, shared, store, marks, stop, accepting, _threads: threads })
     }
 
     /// The address that it listens on.
@@ -180,6 +185,7 @@ impl Server {
         if timeout(STORE_TAKES, closed).await.is_err() {
             warn!("the store does not close");
         }
+        self.marks.close();
         info!("stopped");
     }
 }

@@ -5,8 +5,9 @@ use std::collections::VecDeque;
 use tidelog_document::{Applied, Mutation, Verdict};
 use tidelog_sync::{FromRoom, Refusal, WireFrame};
 use tidelog_types::limits::TIMELINE_LIVES_KEPT_MAX;
-use tidelog_types::{Budget, EntryId, Life, Lsn};
+use tidelog_types::{Budget, DocumentKey, EntryId, Life, Lsn};
 
+use super::caution::{Caution, ENDED_THE_SERVER, Suspect, cautiously};
 use super::document::Document;
 use super::outbox::After;
 use super::refusal::shortened;
@@ -55,7 +56,7 @@ impl Room {
                 return Err(Halt::Refuse(Refusal::Damaged));
             }
             let origin = EntryId { journal: timeline, life, lsn: *first };
-            match document.decide(origin, frame)? {
+            match document.decide(&self.document, origin, frame, &*self.caution)? {
                 Fate::Repeated => {}
                 Fate::Decided(applied) => {
                     match applied.verdict {
@@ -89,7 +90,13 @@ impl Room {
 }
 
 impl Document {
-    fn decide(&mut self, origin: EntryId, frame: &WireFrame) -> Result<Fate, Halt> {
+    fn decide(
+        &mut self,
+        key: &DocumentKey,
+        origin: EntryId,
+        frame: &WireFrame,
+        caution: &dyn Caution,
+    ) -> Result<Fate, Halt> {
         let EntryId { journal: timeline, life, lsn } = origin;
         let known = self.applied(timeline)?;
         if lsn > known.wanted {
@@ -116,8 +123,11 @@ impl Document {
                     ));
                     return Ok(Fate::Undecided { reason });
                 };
-                let run = self.authority.apply(origin, &mutation, &doctype);
-                self.or_reject(origin, ran(run))?
+                let run = || self.authority.apply(origin, &mutation, &doctype);
+                match cautiously(caution, || Suspect::frame(key, origin), run) {
+                    Some(run) => self.or_reject(origin, ran(run))?,
+                    None => ran(self.authority.reject(origin, ENDED_THE_SERVER))?,
+                }
             }
             // It will never be a mutation: rejected in its place, it holds nobody up.
             Err(error) => ran(self.authority.reject(origin, &error.to_string()))?,

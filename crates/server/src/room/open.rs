@@ -1,10 +1,12 @@
 //! How a client gets into a room: document, doctype and positions are compared.
 
 use tidelog_document::{AppliedTimeline, Doctype, DoctypeError, check};
+use tidelog_pages::StorageEntry;
 use tidelog_sync::{FromRoom, Intent, Refusal, codec};
 use tidelog_types::limits::{DOCTYPE_SIZE_MAX, DOCTYPES_MAX};
-use tidelog_types::{Lsn, Position};
+use tidelog_types::{DocumentKey, Lsn, Position};
 
+use super::caution::{Caution, Suspect, cautiously};
 use super::document::{Document, Offered};
 use super::outbox::After;
 use super::record::RoomRecord;
@@ -81,8 +83,7 @@ impl Room {
         let view = self.new_view(0, 0);
         let record = RoomRecord::of(doctype.clone());
         let mut document = Document::new(view, start, record, start, self.life);
-        let migrated = ran(document.authority.migrate(doctype)).map_err(invalid_migration)?;
-        document.moved_on();
+        let migrated = document.migrate(&self.document, doctype, &*self.caution)?;
         self.commit();
         self.outbox.record(document.record.encode());
         self.outbox.begin_storage(start.journal);
@@ -130,8 +131,7 @@ impl Room {
         self.check_new(&doctype)?;
         let State::Open(document) = &mut self.state else { unreachable!("BUG: it was open") };
         if is_newer {
-            let entry = ran(document.authority.migrate(&doctype)).map_err(invalid_migration)?;
-            document.moved_on();
+            let entry = document.migrate(&self.document, &doctype, &*self.caution)?;
             if let Some(entry) = entry {
                 self.outbox.entry(entry, None);
             }
@@ -192,8 +192,28 @@ fn decode_doctype(bytes: &[u8]) -> Result<Doctype, Halt> {
     codec::decode(bytes).map_err(|error| invalid(error.to_string()))
 }
 
+impl Document {
+    /// Brings the document to the doctype's version, if it is not there or beyond.
+    pub(super) fn migrate(
+        &mut self,
+        key: &DocumentKey,
+        doctype: &Doctype,
+        caution: &dyn Caution,
+    ) -> Result<Option<StorageEntry>, Halt> {
+        let run = || self.authority.migrate(doctype);
+        let run =
+            cautiously(caution, || Suspect::migrations(key, doctype), run).ok_or_else(|| {
+                let reason = "the server crashed each time it ran its migrations".to_owned();
+                Halt::Refuse(Refusal::DoctypeInvalid { reason })
+            })?;
+        let migrated = ran(run).map_err(invalid_migration)?;
+        self.moved_on();
+        Ok(migrated)
+    }
+}
+
 /// A migration that fails is the doctype's fault, whoever finds out.
-pub(super) fn invalid_migration(halt: Halt) -> Halt {
+fn invalid_migration(halt: Halt) -> Halt {
     match halt {
         Halt::Failed(failure) if !failure.is_passing() => {
             let reason = format!("its migrations do not run: {failure}");

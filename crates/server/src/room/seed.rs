@@ -7,7 +7,6 @@ use tidelog_types::limits::ENTRY_PAGES_MAX;
 use tidelog_types::{Lsn, LsnRange, Page, PageSet, Pgid, Position};
 
 use super::document::{Document, Offered};
-use super::open::invalid_migration;
 use super::record::RoomRecord;
 use super::subscriber::{ChannelId, OpenRequest, Seed};
 use super::{Halt, Room, State, ran};
@@ -105,8 +104,7 @@ impl Room {
         };
         record.seeded = Some(position);
         let mut document = Document::new(view, position, record, durable, self.life);
-        let migrated = ran(document.authority.migrate(&doctype)).map_err(invalid_migration)?;
-        document.moved_on();
+        let migrated = document.migrate(&self.document, &doctype, &*self.caution)?;
         inspect(&mut document, &doctype)?;
 
         self.commit();

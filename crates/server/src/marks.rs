@@ -1,0 +1,342 @@
+//! Which mutation was being run when the server died.
+//!
+//! A mutation that kills the process is sent again by its client, and would kill the next one. So
+//! there is a file beside the store that says whether the server that wrote it was stopped. If
+//! not, the next server is *careful* for a while: it runs one thing at a time, and names it in the
+//! file, flushed, before it does. What was named when two servers died is not run a third time. One
+//! death alone says little: somebody may have killed the server, or the machine lost its power,
+//! while something innocent was being run.
+//!
+//! A server that was stopped is followed by one that names nothing: so no mutation costs a second
+//! flush but after a crash.
+//!
+//! The file is one line of JSON, and whatever is left behind it of a longer line before. A power
+//! cut can tear it: then nothing is known but that the server was not stopped.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+use tracing::{error, warn};
+
+use crate::room::{Caution, Suspect};
+
+const FILE_NAME: &str = "marks";
+/// How long a server is careful. Clients come back within seconds.
+const CAREFUL_FOR: Duration = Duration::from_secs(120);
+/// Deaths after which something is not run again.
+const DEATHS_MAX: u32 = 2;
+/// How many deaths are remembered; the oldest are forgotten first.
+const DEATHS_KEPT_MAX: usize = 64;
+
+/// The marks of one server.
+pub(crate) struct Marks {
+    careful_until: Instant,
+    has_condemned: bool,
+    notes: Mutex<Notes>,
+}
+
+struct Notes {
+    /// `None` if it cannot be used: nothing is marked then.
+    file: Option<File>,
+    written: Written,
+    /// What the file names for certain, whatever happens to the machine.
+    flushed: Option<Suspect>,
+}
+
+/// What stands in the file.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Written {
+    /// Whether the server that wrote it was stopped.
+    is_stopped: bool,
+    running: Option<Suspect>,
+    /// Oldest first.
+    deaths: Vec<Death>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Death {
+    suspect: Suspect,
+    count: u32,
+}
+
+impl Death {
+    fn condemns(&self) -> bool {
+        self.count >= DEATHS_MAX
+    }
+}
+
+impl Written {
+    /// What a server has to know that comes after the one that wrote this.
+    fn inherited(mut self) -> Self {
+        if let Some(suspect) = self.running.take() {
+            error!(%suspect, "the server died while it ran this");
+            match self.deaths.iter_mut().find(|death| death.suspect == suspect) {
+                Some(death) => death.count += 1,
+                None => self.deaths.push(Death { suspect, count: 1 }),
+            }
+        }
+        let oldest = self.deaths.len().saturating_sub(DEATHS_KEPT_MAX);
+        self.deaths.drain(..oldest);
+        self
+    }
+}
+
+impl Marks {
+    /// Reads what the last server in this folder has left, and says that there is another one.
+    pub(crate) fn open(folder: &Path) -> Self {
+        Self::open_for(folder, CAREFUL_FOR)
+    }
+
+    fn open_for(folder: &Path, careful_for: Duration) -> Self {
+        let (file, before) = match open_file(folder) {
+            Ok((file, before)) => (Some(file), before),
+            Err(error) => {
+                warn!(%error, "what crashes the server cannot be marked");
+                (None, Written { is_stopped: true, ..Written::default() })
+            }
+        };
+        let mut careful_until = Instant::now();
+        if !before.is_stopped {
+            warn!("the server was not stopped: for a while, it runs one mutation at a time");
+            careful_until += careful_for;
+        }
+        let written = Written { is_stopped: false, ..before.inherited() };
+        let has_condemned = written.deaths.iter().any(Death::condemns);
+        let mut notes = Notes { file, written, flushed: None };
+        notes.write(true);
+        Self { careful_until, has_condemned, notes: Mutex::new(notes) }
+    }
+
+    /// The server is stopped, and was not killed by anything.
+    pub(crate) fn close(&self) {
+        let mut notes = self.notes();
+        notes.written.is_stopped = true;
+        notes.written.deaths.retain(Death::condemns);
+        notes.write(true);
+    }
+
+    fn is_careful(&self) -> bool {
+        Instant::now() < self.careful_until
+    }
+
+    fn notes(&self) -> MutexGuard<'_, Notes> {
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Caution for Marks {
+    fn run(&self, suspect: &dyn Fn() -> Suspect, run: &mut dyn FnMut()) -> bool {
+        if !self.has_condemned && !self.is_careful() {
+            run();
+            return true;
+        }
+        let mut notes = self.notes();
+        let suspect = suspect();
+        let mut deaths = notes.written.deaths.iter();
+        if deaths.any(|death| death.condemns() && death.suspect == suspect) {
+            warn!(%suspect, "not run: the server died each time");
+            return false;
+        }
+        if !self.is_careful() {
+            drop(notes);
+            run();
+            return true;
+        }
+        // Whoever else wants to run something waits.
+        let _marked = Marked::new(&mut notes, suspect);
+        run();
+        true
+    }
+}
+
+/// While it is there, the file names what is run. A panic ends a room, and not the process.
+struct Marked<'n>(&'n mut Notes);
+
+impl<'n> Marked<'n> {
+    fn new(notes: &'n mut Notes, suspect: Suspect) -> Self {
+        let is_new = notes.flushed.as_ref() != Some(&suspect);
+        notes.written.running = Some(suspect);
+        notes.write(is_new);
+        Self(notes)
+    }
+}
+
+impl Drop for Marked<'_> {
+    /// Without a flush: whoever dies leaves to the system what it has written, and only together
+    /// with the machine it is lost.
+    fn drop(&mut self) {
+        self.0.written.running = None;
+        self.0.write(false);
+    }
+}
+
+impl Notes {
+    /// Writes the file anew. What cannot be marked is run all the same.
+    fn write(&mut self, is_flushed: bool) {
+        let Some(file) = &mut self.file else { return };
+        match write(file, &self.written, is_flushed) {
+            Ok(()) if is_flushed => self.flushed = self.written.running.clone(),
+            Ok(()) => {}
+            Err(error) => warn!(%error, "what is run could not be marked"),
+        }
+    }
+}
+
+fn write(file: &mut File, written: &Written, is_flushed: bool) -> io::Result<()> {
+    let mut line = serde_json::to_vec(written)?;
+    line.push(b'\n');
+    file.seek(SeekFrom::Start(0))?;
+    file.write_all(&line)?;
+    if is_flushed { file.sync_data() } else { Ok(()) }
+}
+
+/// The file, made if it is not there, and what stands in it.
+fn open_file(folder: &Path) -> io::Result<(File, Written)> {
+    let path = folder.join(FILE_NAME);
+    let is_new = !path.exists();
+    let mut file =
+        OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+    if is_new {
+        if cfg!(unix) {
+            File::open(folder)?.sync_all()?;
+        }
+        return Ok((file, Written { is_stopped: true, ..Written::default() }));
+    }
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    let line = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    Ok((file, serde_json::from_slice(line).unwrap_or_default()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn suspect(number: u64) -> Suspect {
+        Suspect { document: "list".to_owned(), what: format!("frame {number}") }
+    }
+
+    /// Runs it, or is denied it.
+    fn run(marks: &Marks, number: u64) -> bool {
+        let mut is_run = false;
+        let answer = marks.run(&|| suspect(number), &mut || is_run = true);
+        assert_eq!(answer, is_run);
+        is_run
+    }
+
+    /// The server dies while it runs this.
+    fn die(folder: &Path, number: u64) {
+        let marks = Marks::open(folder);
+        marks.run(&|| suspect(number), &mut || {
+            let left = folder.with_extension("left");
+            std::fs::copy(folder.join(FILE_NAME), left).expect("copied");
+        });
+        drop(marks);
+        std::fs::rename(folder.with_extension("left"), folder.join(FILE_NAME)).expect("as it was");
+    }
+
+    fn folder() -> tempfile::TempDir {
+        tempfile::tempdir().expect("a folder")
+    }
+
+    fn named(folder: &Path) -> String {
+        std::fs::read_to_string(folder.join(FILE_NAME)).expect("text")
+    }
+
+    #[test]
+    fn what_two_careful_servers_died_of_is_not_run_again() {
+        let folder = folder();
+        let folder = folder.path();
+        for _ in 0..DEATHS_MAX {
+            assert!(run(&Marks::open(folder), 1), "it is not known to be bad");
+            die(folder, 1);
+        }
+        let marks = Marks::open(folder);
+        assert!(!run(&marks, 1));
+        assert!(run(&marks, 2), "the others are run");
+        marks.close();
+        let marks = Marks::open(folder);
+        assert!(!run(&marks, 1), "never again");
+        assert!(run(&marks, 2));
+    }
+
+    #[test]
+    fn something_innocent_survives_that_the_server_is_killed() {
+        let folder = folder();
+        let folder = folder.path();
+        for number in 0..20 {
+            die(folder, number);
+        }
+        let marks = Marks::open(folder);
+        assert!((0..20).all(|number| run(&marks, number)));
+    }
+
+    #[test]
+    fn nothing_is_named_behind_a_server_that_was_stopped() {
+        let folder = folder();
+        let folder = folder.path();
+        Marks::open(folder).close();
+        let marks = Marks::open(folder);
+        marks.run(&|| panic!("nobody asks for its name"), &mut || {
+            assert!(!named(folder).contains("frame 1"));
+        });
+        drop(marks);
+        let marks = Marks::open(folder);
+        let seen = |number| {
+            let mut line = String::new();
+            marks.run(&|| suspect(number), &mut || line = named(folder));
+            line
+        };
+        assert!(seen(1).contains("frame 1"), "and behind one that was not, it is");
+        assert!(seen(2).contains("frame 2"));
+        assert!(!named(folder).lines().next().expect("a line").contains("frame"));
+    }
+
+    #[test]
+    fn a_server_calms_down() {
+        let folder = folder();
+        let folder = folder.path();
+        drop(Marks::open(folder));
+        let marks = Marks::open_for(folder, Duration::ZERO);
+        marks.run(&|| panic!("nobody asks for its name"), &mut || {});
+    }
+
+    #[test]
+    fn a_torn_file_says_that_the_server_was_not_stopped() {
+        let folder = folder();
+        let folder = folder.path();
+        Marks::open(folder).close();
+        std::fs::write(folder.join(FILE_NAME), "{\"is_stopp\0\0\0\0").expect("written");
+        assert!(Marks::open(folder).is_careful());
+    }
+
+    #[test]
+    fn one_thing_is_run_at_a_time_behind_a_crash() {
+        let folder = folder();
+        drop(Marks::open(folder.path()));
+        let marks = Marks::open(folder.path());
+        let most = Mutex::new((0, 0));
+        std::thread::scope(|scope| {
+            for thread in 0..4 {
+                let (marks, most) = (&marks, &most);
+                scope.spawn(move || {
+                    for number in 0..20 {
+                        marks.run(&|| suspect(thread * 100 + number), &mut || {
+                            let mut now = most.lock().expect("no panic");
+                            now.0 += 1;
+                            now.1 = now.1.max(now.0);
+                            drop(now);
+                            std::thread::yield_now();
+                            most.lock().expect("no panic").0 -= 1;
+                        });
+                    }
+                });
+            }
+        });
+        assert_eq!(most.into_inner().expect("no panic"), (0, 1));
+    }
+}
