@@ -3,6 +3,7 @@
 use tidelog_document::DoctypeHash;
 use tidelog_pages::{AppendError, StoreReply, Ticket};
 use tidelog_sync::{ToRoom, ToServer};
+use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{ClientId, DocumentKey, ErrorCode, Life, SortedMap};
 
 use crate::document::{Ask, Context, Document, Surroundings};
@@ -370,6 +371,7 @@ impl Client {
     fn destroyed(&mut self, durable: Ticket, out: &mut Outbox) {
         self.destroying.retain(|destroy| match destroy.stage {
             DestroyStage::Told(ticket) if ticket <= durable => {
+                reached(Probe::CopyDestroyed);
                 out.tell(destroy.tab, FromCore::Done { call: destroy.call });
                 false
             }

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use tidelog_document::{Doctype, DoctypeHash};
 use tidelog_types::limits::Limits;
+use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{CallId, ClientId, Lineage, Lsn, SortedMap, Value};
 
 /// The client's notes about one document, in the store as one opaque record.
@@ -68,6 +69,9 @@ impl Record {
                 break;
             }
             count += 1;
+        }
+        if count < self.rejections.len() {
+            reached(Probe::RejectionDropped);
         }
         self.rejections.drain(..self.rejections.len() - count);
     }

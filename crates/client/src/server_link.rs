@@ -3,6 +3,7 @@
 use tidelog_sync::{
     ByeReason, Channel, FromRoom, FromServer, MessageError, ToServer, decode_message,
 };
+use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{ClientId, DocumentKey, SortedMap};
 
 use crate::effect::SocketId;
@@ -180,6 +181,7 @@ impl ServerLink {
                 };
                 let broken_at_ms = pinged_at_ms + self.answer_ms(is_soon || self.is_doubted);
                 if now_ms >= broken_at_ms {
+                    reached(Probe::SilentLinkGivenUp);
                     return true;
                 }
                 out.wake_at(broken_at_ms);
@@ -226,6 +228,9 @@ impl ServerLink {
 
     pub(crate) fn hello(&mut self, token: Option<String>, out: &mut Outbox) {
         self.stage = Stage::Connecting;
+        if token.is_some() {
+            reached(Probe::TokenSent);
+        }
         if let Some(socket) = self.socket {
             out.send(socket, &ToServer::Hello { client: self.client, token });
         }

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use tidelog_pages::{Append, StoreRequest, Ticket};
+use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{DocumentKey, Epoch};
 
 use crate::effect::{PageServerFailure, PageServerId, TabId};
@@ -106,6 +107,7 @@ impl StoreLink {
         self.ready = true;
         self.failure = None;
         for (_, request) in &self.pending {
+            reached(Probe::HandedOverAgain);
             out.ask_store(request.clone());
         }
         true
@@ -172,6 +174,7 @@ impl StoreLink {
             *pending == ticket && matches!(request, StoreRequest::Destroy { .. })
         };
         let (_, request) = self.pending.remove(self.pending.iter().position(is_it)?)?;
+        reached(Probe::DestroyFailed);
         destroyed_by(request)
     }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use tidelog_sqlite::{Failure, Reader, Run, View, Writer};
+use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{Budget, EntryId, JournalId, Lineage, Lsn, PageSet, Pgid, Position};
 
 use crate::Mutation;
@@ -59,7 +60,10 @@ impl Verdicts {
         // what we have written since can have been written before, or not.
         let went_back = *wanted > head && lives.life_at(head) == Some(replica.life);
         let (decided, known) = match common {
-            Some(_) if went_back => (replica.lives.begin_of(replica.life).unwrap_or(head), head),
+            Some(_) if went_back => {
+                reached(Probe::WentBack);
+                (replica.lives.begin_of(replica.life).unwrap_or(head), head)
+            }
             Some(common) => (common, common),
             None => (first, *wanted),
         };
@@ -187,6 +191,7 @@ impl Rebase {
         if self.ran.len() < layers_max {
             self.ran.push((verdict, Some(set)));
         } else {
+            reached(Probe::LayerSharedInRebase);
             self.ran.push((verdict, None));
             self.shared.get_or_insert_default().absorb(&set);
         }
@@ -202,6 +207,7 @@ impl Rebase {
         if program::is_behind(version, newest) {
             match program::migrate(&mut self.writer, newest, version) {
                 Run::Done(set) => {
+                    reached(Probe::MigratedAhead);
                     self.view.push(&set);
                     self.migration = Some(set);
                 }
@@ -227,8 +233,14 @@ impl Rebase {
             let undecided = replica.undecided.pop_oldest().expect("BUG: decided beyond the head");
             while rejected.next_if(|rejection| rejection.lsn < lsn).is_some() {}
             let verdict = match rejected.next_if(|rejection| rejection.lsn == lsn) {
-                _ if lsn >= decided => Verdict::Rejected { reason: UNKNOWN.to_owned() },
-                Some(Rejection { reason, .. }) => Verdict::Rejected { reason },
+                _ if lsn >= decided => {
+                    reached(Probe::FateUnknown);
+                    Verdict::Rejected { reason: UNKNOWN.to_owned() }
+                }
+                Some(Rejection { reason, .. }) => {
+                    reached(Probe::RejectionFound);
+                    Verdict::Rejected { reason }
+                }
                 None => Verdict::Applied,
             };
             let (call, mutation) = (undecided.call, undecided.mutation);
@@ -237,6 +249,7 @@ impl Rebase {
         }
 
         if self.replaced {
+            reached(Probe::BaseReplaced);
             replica.view.reset_base(0);
         }
         if self.replaced || replica.base.is_none() {
@@ -263,6 +276,7 @@ impl Rebase {
         replica.reader.refresh();
 
         if moves {
+            reached(Probe::TimelineMoved);
             advance.begin_timeline = Some(begin_timeline(replica, self.new_timeline));
         } else if !advance.decided.is_empty() {
             advance.trim = Some(known);

@@ -6,6 +6,7 @@ use std::fmt;
 use tidelog_pages::{StorageEntry, TimelineFrame};
 use tidelog_sqlite::{Failure, Reader, Run, View, Writer};
 use tidelog_types::limits::TIMELINE_LIVES_KEPT_MAX;
+use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{
     Budget, CallId, EntryHash, EntryId, JournalId, Life, Lineage, Lsn, LsnRange, PageSet, Pgid,
     Position, SortedMap,
@@ -355,6 +356,9 @@ impl Replica {
         self.lives.forget(TIMELINE_LIVES_KEPT_MAX, self.first());
         self.head = self.head.next();
         let layer = (self.undecided.len() < self.view.limits().layers_max).then_some(set);
+        if layer.is_none() {
+            reached(Probe::LayerShared);
+        }
         let predicted = Some(Verdict::Applied);
         self.undecided.push(Undecided { call, mutation, body, layer, predicted });
         Run::Done(Issued { frame, changed })
@@ -376,6 +380,7 @@ impl Replica {
             return Ok(None);
         }
         if entry.range.start() != expected {
+            reached(Probe::EntryLeftGap);
             return Err(ReplicaError::Gap { range: entry.range, expected });
         }
         if entry.range.count() == 1 {
@@ -432,11 +437,13 @@ impl Replica {
         };
         match rebase.step(self, budget) {
             Run::Done(RebaseStep::More) => {
+                reached(Probe::RebaseSliced);
                 self.rebase = Some(rebase);
                 Run::Done(None)
             }
             Run::Done(RebaseStep::Complete) => Run::Done(Some(rebase.complete(self))),
             Run::Fault(pgid) => {
+                reached(Probe::RebaseFaulted);
                 self.rebase = Some(rebase);
                 Run::Fault(pgid)
             }
@@ -479,6 +486,7 @@ impl Replica {
 
     fn abandon_rebase(&mut self) {
         if let Some(rebase) = self.rebase.take() {
+            reached(Probe::RebaseAbandoned);
             for entry in rebase.into_entries().into_iter().rev() {
                 self.staged.push_front(entry);
             }
@@ -515,6 +523,7 @@ impl Replica {
         }
         let lowest = self.undecided.oldest().expect("BUG: decides nothing");
         if lowest.layer.is_none() {
+            reached(Probe::SharedLayerFolded);
             let origin = self.origin(self.first());
             let doctype = self.doctypes.get(&lowest.mutation.doctype);
             let mut writer = Writer::new(&self.view.fork());

@@ -7,6 +7,7 @@
 //! ```
 
 use tidelog_disk::{Disk, DiskError, FlushId};
+use tidelog_types::probe::{Probe, reached};
 
 use crate::frame;
 use crate::header::{Header, Salt};
@@ -138,6 +139,9 @@ impl<D: Disk> Log<D> {
         let durable = writer.durable;
         let old = std::mem::replace(&mut self.writer, writer);
         let held = held_frames(self.header.salt, old.written, &old.buffer);
+        if !held.is_empty() {
+            reached(Probe::BatchesHeld);
+        }
         self.header = header;
         self.active = self.active.other();
         self.previous = (!held.is_empty()).then_some(old);

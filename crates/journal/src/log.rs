@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::fmt;
 
 use tidelog_disk::{Disk, DiskError, FlushId};
+use tidelog_types::probe::{Probe, reached};
 
 use crate::header::{Header, HeaderArea, LOG_START, Seed};
 use crate::read::BatchPart;
@@ -132,6 +133,7 @@ impl<D: Disk> Log<D> {
             at += count as u64;
         }
         if found.cut.is_some() {
+            reached(Probe::TornTailCut);
             // The first frame of the tail may lack a sector which the same batch, appended again,
             // would put there: together with the old header that frame would be whole, and what
             // follows it back. So it goes before anything is written over it.

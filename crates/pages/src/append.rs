@@ -5,6 +5,7 @@ use tidelog_journal::{BatchPart, FoundFrame, FrameHead, FramePlace, Log};
 use tidelog_types::limits::{
     DOCUMENT_NAME_SIZE_MAX, ENTRY_PAGES_MAX, FRAME_BODY_SIZE_MAX, PAGE_SIZE,
 };
+use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{DocumentKey, Epoch, JournalId, Life, Lsn, LsnRange, Page, Pgid};
 
 use crate::catalog::Catalog;
@@ -100,6 +101,7 @@ fn decide_timeline<'a>(
     if let (Some(document), Some(named)) = (document, named)
         && document.former_timelines.contains(&named)
     {
+        reached(Probe::FormerTimeline);
         // It is handed over again, though another timeline has taken the place of this one since:
         // what was undecided has moved there, in an append behind this one.
         return Ok(());
@@ -124,6 +126,7 @@ fn decide_timeline<'a>(
             steps.push(Step::TimelineEntry(journal, frame));
             continue;
         }
+        reached(Probe::TimelineEntryRepeated);
         let held = known.and_then(|timeline| timeline.held(frame.lsn));
         if held.is_some_and(|held| held.call != frame.call) {
             return Err(out_of_place(format!("another call is at {}", frame.lsn)));
@@ -160,6 +163,7 @@ fn decide_storage<'a>(
             return Err(out_of_place(format!("entry {range} says that it is at {position}")));
         }
         if range.end() <= head.next {
+            reached(Probe::EntryRepeated);
             let held = known.and_then(|document| document.storage_at(range.end()));
             if held.is_some_and(|held| held != position) {
                 return Err(out_of_place(format!("another entry is at {range}")));

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use tidelog_disk::{Disk, FlushId};
 use tidelog_journal::{BatchPart, Found, FoundFrame, FrameHead, LOG_START, Log};
+use tidelog_types::probe::{Probe, reached};
 
 use crate::catalog::{Catalog, PagePlace};
 use crate::error::Fault;
@@ -183,6 +184,7 @@ impl<D: Disk> Store<D> {
         let size = SLICE_SIZE.max(2 * appended);
         match change_over.advance(self, size) {
             Ok(true) => {
+                reached(Probe::ChangedOver);
                 change_over.switch(self)?;
                 Ok(true)
             }
@@ -192,6 +194,7 @@ impl<D: Disk> Store<D> {
             }
             // Once sealed, which file is the active one is settled by a flush and nothing else.
             Err(fault) if fault.is_full() && !change_over.is_sealing() => {
+                reached(Probe::ChangeOverGivenUp);
                 self.log.abort_copy();
                 self.change_over_at = self.log.size() + self.options.log_size_max / 4;
                 self.room.given_up();
@@ -218,6 +221,7 @@ impl<D: Disk> Store<D> {
         let is_idle = self.change_over.is_none() && !self.log.is_damaged();
         let is_known = is_idle && self.log.is_found_durable();
         if is_known && self.room.is_to_be_shed() && !self.has_old_readers() {
+            reached(Probe::FilesShed);
             self.log.resize_other(STATE_RESERVE_SIZE.max(2 * self.log.state_size()))?;
             self.pages.shed(self.catalog.extents.count())?;
             self.room = Room::Plenty { is_shed: true };
@@ -270,7 +274,11 @@ impl ChangeOver {
             Stage::Fold => self.fold(&store.log, size)?,
             Stage::Settle => {
                 store.log.poll_flushed()?;
-                if store.log.durable_size() < self.point || store.has_old_readers() {
+                let has_readers = store.has_old_readers();
+                if has_readers {
+                    reached(Probe::ChangeOverWaitedForReads);
+                }
+                if store.log.durable_size() < self.point || has_readers {
                     return Ok(Step::Wait);
                 }
                 let places = self.assign_slots(&store.log);

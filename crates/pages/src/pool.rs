@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{Lsn, Page, Pgid};
 
 /// Uses that are remembered of a page at most.
@@ -113,7 +114,11 @@ impl Pool {
         while self.frames.len() >= self.pages_max {
             self.evict();
         }
-        let queue = if self.ghosts.take(&id) { &mut self.main } else { &mut self.small };
+        let is_back = self.ghosts.take(&id);
+        if is_back {
+            reached(Probe::PoolGhostReturned);
+        }
+        let queue = if is_back { &mut self.main } else { &mut self.small };
         queue.push_back(id);
         self.frames.insert(id, Frame { lsn, page, uses: 0 });
     }
@@ -132,6 +137,7 @@ impl Pool {
             frame.uses -= 1;
             self.main.push_back(id);
         } else {
+            reached(Probe::PoolEvicted);
             self.frames.remove(&id);
             if from_small {
                 self.ghosts.add(id, self.pages_max);

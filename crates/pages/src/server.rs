@@ -6,6 +6,7 @@ use std::fmt;
 use tidelog_disk::{Disk, StoreFiles};
 use tidelog_journal::{Cut, Damage, Seed};
 use tidelog_types::limits::Limits;
+use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{Budget, DocumentKey, Epoch, JournalId, SortedMap};
 
 use crate::append;
@@ -141,6 +142,7 @@ impl<D: Disk> PageServer<D> {
         if let Some(error) = &self.broken {
             self.replies.push((owner, StoreReply::Broken { error: error.clone() }));
         } else if let Some(waiting) = &mut self.taking_back {
+            reached(Probe::WaitedForTakingBack);
             waiting.push_back((owner, request));
         } else {
             self.carry_out(owner, request);
@@ -239,7 +241,12 @@ impl<D: Disk> PageServer<D> {
     fn keep_promises(&mut self) -> Result<(), Fault> {
         self.look_at_flushes()?;
         // What had to wait until a torn tail was gone for good.
-        if self.store.log.owes_flush() { self.flush_now() } else { Ok(()) }
+        if self.store.log.owes_flush() {
+            reached(Probe::WroteAfterCut);
+            self.flush_now()
+        } else {
+            Ok(())
+        }
     }
 
     /// Writes all that may be written, asks for a flush, and says what is durable: of some disks a
@@ -265,6 +272,7 @@ impl<D: Disk> PageServer<D> {
             _ => self.owners.admit(owner, self.epoch()),
         };
         if let Err(error) = admitted {
+            reached(Probe::OwnerFenced);
             self.replies.push((owner, refusal(&request, error)));
             return;
         }
@@ -277,6 +285,7 @@ impl<D: Disk> PageServer<D> {
             StoreRequest::Open { document } => self.open_document(owner, document)?,
             StoreRequest::Append { ticket, append } => self.append(owner, ticket, append)?,
             StoreRequest::Stage { ticket, pages } => {
+                reached(Probe::PagesSentAhead);
                 self.staged.get_or_insert_with(owner, || Staged::of(ticket)).add(ticket, pages);
             }
             StoreRequest::Read { request, urgency, document, pgids } => {
@@ -387,6 +396,7 @@ impl<D: Disk> PageServer<D> {
         if !self.refused.is_empty()
             && let Some(error) = self.refused.get(&(owner, document.clone()))
         {
+            reached(Probe::AppendBehindFailure);
             return Some(error.clone());
         }
         if self.store.log.is_damaged() {
@@ -451,6 +461,7 @@ impl<D: Disk> PageServer<D> {
             let _era = self.store.era.clone();
             self.reads.push(ActiveRead { owner, urgency, request, document, plan, _era });
         } else {
+            reached(Probe::OwnerBusy);
             self.replies.push((owner, StoreReply::Busy { request, document }));
         }
     }
@@ -475,6 +486,7 @@ impl<D: Disk> PageServer<D> {
             read.serve_chunk(&mut self.store, pages_max)?;
         self.replies.extend(replies.into_iter().map(|reply| (owner, reply)));
         if !is_done {
+            reached(Probe::ReadSliced);
             self.reads.put_back(read);
         }
         Ok(pages_count)
@@ -499,6 +511,7 @@ impl<D: Disk> PageServer<D> {
     /// What was appended and not written is taken back. Reads that were asked for before that was
     /// known are answered first, from the buffer, and nothing else is served meanwhile.
     fn take_back(&mut self) -> Result<(), Fault> {
+        reached(Probe::TakenBack);
         self.taking_back.get_or_insert_default();
         Ok(())
     }

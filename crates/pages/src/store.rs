@@ -7,6 +7,7 @@ use tidelog_journal::{BatchNumber, Damage, Log, LogReport, Seed};
 use tidelog_types::limits::{
     LOG_BUFFER_SIZE_MAX, LOG_SIZE_MAX, Limits, PAGE_SIZE, STORE_POOL_PAGES_MAX,
 };
+use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{Epoch, Life, Page};
 
 use crate::append::{Recorder, Step};
@@ -113,6 +114,7 @@ impl<D: Disk> Store<D> {
         let (frames, size) = sizes.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
         let mut recorder = self.recorder(document, self.catalog.epoch);
         if size > recorder.buffer_size_max {
+            reached(Probe::BatchWrittenInParts);
             recorder.parts = Some((0, frames));
         }
         steps.iter().for_each(|step| recorder.step(step));
@@ -278,6 +280,7 @@ impl PagePlace {
         if crc32c::crc32c(bytes) == self.checksum {
             return Ok(());
         }
+        reached(Probe::PageRotten);
         let pgid = self.key.pgid;
         let what = match self.at {
             PageAt::Log(file, offset) => format!("page {pgid} at {offset} of {file}"),

@@ -47,6 +47,7 @@ use std::sync::Arc;
 use tidelog_pages::{StoreRequest, Urgency};
 use tidelog_sqlite::{Failure, Run, View};
 use tidelog_sync::{Channel, CodedPage, FromRoom, ProbeId, Refusal, ToRoom, WireFrame};
+use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{Budget, DocumentKey, JournalId, Life, Lsn, Page, Pgid, Position};
 
 use caution::NoCaution;
@@ -386,6 +387,7 @@ impl Room {
         let asked = match halt {
             Halt::Pause => return self.queue.push_front(work),
             Halt::Fault(pgid) => {
+                reached(Probe::RoomFaulted);
                 let State::Open(document) = &self.state else {
                     unreachable!("BUG: a fault without a document")
                 };

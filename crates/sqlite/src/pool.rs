@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{Page, PageSet, Pgid};
 
 /// Base pages in memory, and how many there are in all.
@@ -78,6 +79,7 @@ impl Pool {
         if self.pages.len() <= self.pages_max {
             return;
         }
+        reached(Probe::BasePagesEvicted);
         let keep = self.pages_max - self.pages_max / 8;
         let mut uses: Vec<u64> = self.pages.values().map(|slot| slot.used).collect();
         let drop = uses.len() - keep;

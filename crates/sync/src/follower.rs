@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{Lsn, LsnRange};
 
 /// What one client holds of the storage journal, and what it was sent.
@@ -62,7 +63,11 @@ impl Follower {
 
     /// What to do, given that everything before `durable` may leave.
     pub fn next_step(&mut self, durable: Lsn) -> FollowerStep {
-        if self.catching_up || self.sent >= durable || !self.has_room() {
+        if self.catching_up || self.sent >= durable {
+            return FollowerStep::Rest;
+        }
+        if !self.has_room() {
+            reached(Probe::FollowerHeldBack);
             return FollowerStep::Rest;
         }
         self.catching_up = true;

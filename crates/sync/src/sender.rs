@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 
+use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{Lsn, LsnRange};
 
 /// Says which timeline frames to send next.
@@ -89,6 +90,7 @@ impl Sender {
             let size = size_of(end);
             // One frame always fits, however large: else it would never go.
             if in_flight > 0 && in_flight + size > in_flight_size_max {
+                reached(Probe::FrameWindowFull);
                 break;
             }
             in_flight += size;

@@ -10,6 +10,7 @@
 //! - [`Lineage`]: who wrote a journal, by which two sides find where their histories part.
 //! - [`Page`] and [`PageSet`]: what SQLite reads, and what one commit changed.
 //! - [`limits`]: every bound, with its unit; [`Budget`]: what one slice of work may cost.
+//! - [`probe`]: rare branches, which the simulator has to reach.
 //!
 //! # What this crate does not know
 //!
@@ -24,6 +25,7 @@ mod lineage;
 mod lsn;
 mod page;
 mod position;
+pub mod probe;
 mod sorted_map;
 mod value;
 

@@ -41,6 +41,9 @@
 //! run through plain SQLite in the order in which it was accepted, gives the same rows
 //! (`reference.rs`).
 //!
+//! Rare branches of the product count how often they are entered (`tidelog_types::probe`), and each
+//! run says which were not.
+//!
 //! # Where to start reading
 //!
 //! [`World::run`], then `world/trouble.rs`, `world/calls.rs`, `device.rs` and `host.rs`. That a run

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, bail};
 use tidelog_planted::Hunt;
 use tidelog_sim::World;
+use tidelog_types::probe::{self, Probe};
 
 const USAGE: &str = "\
 usage: tidelog-sim --seed N [--verbose]           one world, and its trace hash
@@ -44,6 +45,7 @@ fn parse_range(text: &str) -> anyhow::Result<Range<u64>> {
 fn one(seed: u64, verbose: bool) -> bool {
     println!("seeds {seed}..{}", seed + 1);
     let failed = !run(seed, verbose);
+    say_probes();
     println!("{} passed, {} failed", u8::from(!failed), u8::from(failed));
     !failed
 }
@@ -64,8 +66,20 @@ fn range(seeds: Range<u64>, until_failure: bool) -> bool {
     if !failed.is_empty() {
         println!("failed seeds: {failed:?}; replay one with: npm run sim -- --seed N --verbose");
     }
+    say_probes();
     println!("{passed} passed, {} failed", failed.len());
     failed.is_empty()
+}
+
+/// Says how often each rare branch was entered.
+fn say_probes() {
+    let (reached, unreached): (Vec<_>, Vec<_>) =
+        probe::counts().into_iter().partition(|(_, count)| *count > 0);
+    let reached: Vec<String> =
+        reached.iter().map(|(probe, count)| format!("{probe:?} {count}")).collect();
+    let unreached: Vec<Probe> = unreached.into_iter().map(|(probe, _)| probe).collect();
+    println!("reached: {}", reached.join(", "));
+    println!("not reached: {unreached:?}");
 }
 
 /// Runs one world and tells all about it.

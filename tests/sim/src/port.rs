@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use serde_json::{Value, json};
 use tidelog_client::{Call, CallFailure, FromCore, Handle, Request, ToCore};
 use tidelog_tab::{Answer, Effect, Error, Input, Machine};
+use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{ErrorCode, Outcome};
 
 /// A tab's way to its core, whichever core that is.
@@ -234,6 +235,9 @@ impl Port {
                 let mut asked = self.asked[&Call(number("call"))].clone();
                 if let ToCore::Ask { request: Request::Mutate(mutate), .. } = &mut asked {
                     mutate.again = message["again"].as_u64();
+                    if mutate.again.is_some() {
+                        reached(Probe::TabAskedAgain);
+                    }
                 }
                 asked
             }
@@ -294,17 +298,20 @@ fn settled(call: Call, answer: &Answer, heard: &mut Option<FromCore>) -> FromCor
             FromCore::Failed { call, failure: CallFailure { outcome: outcome(error), ..failure } }
         }
         (Some(message), _) => message,
-        (None, Answer::Failed { error }) => FromCore::Failed {
-            call,
-            failure: CallFailure {
-                code: code(&error.code),
-                outcome: outcome(error),
-                message: error.message.clone(),
-                mutation: None,
-                reason: None,
-                remedy: code(&error.code).remedy(),
-            },
-        },
+        (None, Answer::Failed { error }) => {
+            reached(Probe::TabGaveCallUp);
+            FromCore::Failed {
+                call,
+                failure: CallFailure {
+                    code: code(&error.code),
+                    outcome: outcome(error),
+                    message: error.message.clone(),
+                    mutation: None,
+                    reason: None,
+                    remedy: code(&error.code).remedy(),
+                },
+            }
+        }
         (None, answer) => panic!("BUG: a tab made {answer:?} up"),
     }
 }

@@ -5,6 +5,7 @@ use tidelog_sync::{
     Channel, CodedPage, EntryPart, FromRoom, Intent, ProbeId, Refusal, ToRoom, ToServer, WireFrame,
     codec,
 };
+use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{ErrorCode, JournalId, Lineage, Lsn, Pgid, Position, SortedMap};
 
 use super::open::Synced;
@@ -83,6 +84,9 @@ impl Offer {
     /// Why it came to nothing, if it did.
     pub(super) fn outcome(&self, now_ms: u64) -> Option<CallFailure> {
         let late = now_ms >= self.deadline_ms;
+        if late && self.failure.is_none() {
+            reached(Probe::OfferLate);
+        }
         self.failure.clone().or_else(|| late.then(|| CallFailure::unreachable(&self.url)))
     }
 }
@@ -195,6 +199,7 @@ impl Document {
             && self.following.offer.is_none()
             && ctx.now_ms >= silent_until_ms
         {
+            reached(Probe::SilentChannelLeft);
             self.leave_server(ctx);
         }
     }
@@ -358,6 +363,7 @@ impl Document {
             open.is_incomplete.then(CallFailure::damaged_copy)
         };
         if is_lost {
+            reached(Probe::RestoreFound);
             replica.forget_staged();
             replica.follow_anew();
         }
@@ -369,6 +375,8 @@ impl Document {
         } else if from == storage.next {
             // Pages that are held already cannot tell of a timeline that parted later.
             return self.break_off("the server has no pages that go with its timelines", ctx);
+        } else {
+            reached(Probe::TimelinesParted);
         }
         // Otherwise its pages tell what became of our frames, and the others then go on in a
         // timeline of their own. What the server said here may be older than some of those who wait
@@ -385,6 +393,7 @@ impl Document {
         let Some(offer) = self.following.offer.take() else { return };
         let State::Open(open) = &mut self.state else { return };
         let Role::Local(authority) = &open.role else { return };
+        reached(Probe::DraftSeeded);
         let view = authority.view().clone();
         let timeline = ctx.rng.journal();
         open.record.server = Some(offer.url);
@@ -404,7 +413,7 @@ impl Document {
         let Role::Synced(synced) = &mut open.role else { return };
         let replica = &mut synced.replica;
         let arrived = match arrived {
-            Ok(None) => return,
+            Ok(None) => return reached(Probe::EntryInParts),
             Ok(Some(entry)) => Ok(entry),
             Err(error) => Err(error),
         };
@@ -420,6 +429,7 @@ impl Document {
                 self.following.restarted = false;
                 // It was sent anew to a channel that was opened anew, and counts until we say so.
                 if is_repeat {
+                    reached(Probe::RepeatedEntryAcked);
                     self.say_received(ctx);
                 }
             }
@@ -428,6 +438,7 @@ impl Document {
                 self.advance(advance, ctx);
             }
             Err(error) => {
+                reached(Probe::EntriesAskedAnew);
                 replica.forget_staged();
                 let message = error.to_string();
                 if std::mem::replace(&mut self.following.restarted, true) {
@@ -440,6 +451,7 @@ impl Document {
     }
 
     fn on_refused(&mut self, refusal: &Refusal, ctx: &mut Context<'_>) {
+        reached(Probe::DocumentRefused);
         let failure = CallFailure::of_refusal(&self.key.document, refusal);
         self.refuse(failure, ctx);
     }

@@ -24,6 +24,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use tidelog_document::{Doctype, DoctypeHash};
 use tidelog_pages::AppendLedger;
 use tidelog_sync::ProbeId;
+use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{Budget, CallId, DocumentKey, Life, Lsn, SortedMap};
 
 use following::Following;
@@ -163,6 +164,7 @@ impl Document {
         let mut budget = Budget::new(ctx.settings.limits.slice);
         loop {
             if budget.is_spent() {
+                reached(Probe::DocumentSliceSpent);
                 // Other inputs have their turn, and what was done so far goes to the disk.
                 ctx.out.wake_at(ctx.now_ms);
                 break;

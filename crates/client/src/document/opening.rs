@@ -3,6 +3,7 @@
 use tidelog_document::{Doctype, check};
 use tidelog_sqlite::Run;
 use tidelog_types::limits::CALL_SETTLES_MS;
+use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{Lineage, Lsn};
 
 use super::following::Offer;
@@ -123,6 +124,7 @@ impl Document {
     pub(super) fn create_again(&mut self, ctx: &mut Context<'_>) {
         let newest = self.handles.values().max_by_key(|handle| handle.doctype.migrations.len());
         let Some(doctype) = newest.map(|handle| handle.doctype.clone()) else { return };
+        reached(Probe::DocumentMadeAgain);
         let server = self.handles.values().find_map(|handle| handle.server.clone());
         self.create(&doctype, server, ctx);
         if let State::Open(open) = &mut self.state {
@@ -180,6 +182,7 @@ impl Document {
     fn run_offer(&mut self, ask: &Ask, request: &OpenRequest, ctx: &mut Context<'_>) -> Ran {
         match self.following.offer.take() {
             None => {
+                reached(Probe::DraftOffered);
                 let url = request.server.clone().expect("BUG: an offer to nobody");
                 let deadline_ms = ctx.now_ms + CALL_SETTLES_MS * 8 / 10;
                 let token_from = request.has_token.then_some((ask.tab, ask.handle));

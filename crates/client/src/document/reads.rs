@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use tidelog_pages::{StorageEntry, StoreRequest, Urgency};
 use tidelog_sqlite::View;
+use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{DocumentKey, Page, Pgid, SortedMap};
 
 use super::Context;
@@ -112,6 +113,9 @@ impl Reads {
         view: Option<&View>,
     ) {
         let Some(read) = self.under_way.get(&request) else { return };
+        if pages.iter().any(|(pgid, _)| read.stale.contains(pgid)) {
+            reached(Probe::PageCameStale);
+        }
         let fresh = pages.into_iter().filter(|(pgid, _)| !read.stale.contains(pgid)).collect();
         if let Some(view) = view {
             view.fill(fresh);
@@ -123,6 +127,7 @@ impl Reads {
 
     /// A read has ended, since these pages are damaged.
     pub fn damaged(&mut self, request: u64, pgids: &[Pgid]) {
+        reached(Probe::PagesDamaged);
         self.under_way.remove(&request);
         self.damaged.extend(pgids);
     }
@@ -143,6 +148,7 @@ impl Reads {
     /// The page server does not take this read in before it has answered another one.
     pub fn refused(&mut self, request: u64) {
         if let Some(read) = self.under_way.get_mut(&request) {
+            reached(Probe::ReadRefused);
             read.is_refused = true;
         }
     }
@@ -158,6 +164,7 @@ impl Reads {
     /// Another page server is there: asks it for all that the last one has not answered.
     pub fn ask_all_again(&mut self, document: &DocumentKey, ctx: &mut Context<'_>) {
         for (request, read) in self.under_way.iter_mut() {
+            reached(Probe::ReadAskedOfNext);
             read.is_refused = false;
             ctx.out.ask_store(read.ask(*request, document));
         }

@@ -4,6 +4,7 @@
 use tidelog_document::Mutation;
 use tidelog_sqlite::Run;
 use tidelog_types::limits::MUTATION_SIZE_MAX;
+use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{Budget, CallId, ErrorCode, Lsn, Outcome, Pgid, Value};
 
 use super::storing::Settle;
@@ -108,7 +109,13 @@ impl Document {
     fn waits_for_the_disk(&self, ctx: &Context<'_>) -> bool {
         let is_mutation =
             self.queue.front().is_some_and(|ask| matches!(ask.request, Request::Mutate(_)));
-        is_mutation && self.settling >= ctx.settings.limits.calls_kept_max && ctx.store.is_ready()
+        let waits = is_mutation
+            && self.settling >= ctx.settings.limits.calls_kept_max
+            && ctx.store.is_ready();
+        if waits {
+            reached(Probe::MutationWaitedForDisk);
+        }
+        waits
     }
 
     pub(super) fn to_fetch(&self, pgid: Pgid, kth: u32) -> Vec<Pgid> {
@@ -142,6 +149,7 @@ impl Document {
             if self.settle_again(ask, id, durable, ctx) {
                 return Ran::Done;
             }
+            reached(Probe::CallNotFound);
             // It was not recorded: from here on it is a mutation like any other.
             ask.make_first();
         }
@@ -247,6 +255,7 @@ impl Document {
         if let Role::Synced(synced) = &open.role
             && let Some(lsn) = synced.replica.find_call(id)
         {
+            reached(Probe::CallFoundUndecided);
             let is_durable = lsn < synced.durable;
             self.confirming.insert(id, (tab, call));
             if is_durable {
@@ -259,12 +268,14 @@ impl Document {
         // By its name: LSNs count per timeline, and these may be of several.
         let rejected = open.record.rejections.iter().find(|rejection| rejection.call == id);
         if let Some(KeptRejection { lsn, mutation, reason, .. }) = rejected {
+            reached(Probe::CallFoundRejected);
             let failure = CallFailure::rejected(mutation, reason);
             ctx.out.tell(tab, FromCore::Durable { call, lsn: lsn.get() });
             ctx.out.tell(tab, FromCore::Rejected { call, failure });
             return true;
         }
         let Some(lsn) = durable.or(self.recorded.get(id)) else { return false };
+        reached(Probe::CallFoundDecided);
         if matches!(open.role, Role::Local(_)) && lsn >= open.storage_durable {
             self.settle(ask, id, lsn);
             return true;

@@ -2,6 +2,7 @@
 
 use tidelog_pages::{AppendError, StorageEntry, StoreRequest, Ticket};
 use tidelog_sync::codec;
+use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{CallId, JournalId, Lsn, Page, Pgid, SortedMap};
 
 use super::open::Role;
@@ -51,6 +52,7 @@ impl Document {
             return;
         }
         if !self.ledger.is_settled() {
+            reached(Probe::OpenWaitedForAppends);
             return;
         }
         ctx.store.ask(StoreRequest::Open { document: self.key.clone() }, ctx.out);
@@ -71,6 +73,9 @@ impl Document {
         // Its host knows nothing of what an earlier one was to tell.
         for then in self.ledger.waiting_mut() {
             if let Then::Settle(settle) = then {
+                if settle.is_noticed {
+                    reached(Probe::NoticeLost);
+                }
                 settle.is_noticed = false;
             }
         }
@@ -154,6 +159,7 @@ impl Document {
         ctx: &mut Context<'_>,
     ) {
         let Some(lost) = self.ledger.on_failed(ticket) else { return };
+        reached(Probe::AppendFailedAndReloaded);
         let failure = CallFailure::of_append(error);
         for then in lost {
             if let Then::Settle(Settle { tab, call, id, .. }) = then {

@@ -4,6 +4,7 @@ use tidelog_document::hash_part;
 use tidelog_pages::{StorageEntry, StoreRequest, Urgency};
 use tidelog_sync::{EntryPart, FollowerStep, FromRoom};
 use tidelog_types::limits::{ENTRY_PAGES_MAX, Limits};
+use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{EntryHash, EntryId, JournalId, Lsn, LsnRange, Page, Pgid, Position};
 
 use super::outlets::{entry_size, size_of_entry};
@@ -137,6 +138,7 @@ impl Room {
         let Some(catch_up) = self.catch_ups.get_mut(&id) else { return };
         let size = size_of_entry(catch_up.chunk_pages(&limits), limits.message_pages_max);
         if !self.outlets.reserve(catch_up.channel_id.conn, size) {
+            reached(Probe::CatchUpWaited);
             catch_up.step = Step::Waits;
             return;
         }
@@ -197,6 +199,7 @@ impl Room {
         let Step::Here(chunk) = &mut catch_up.step else { return };
         let position = chunk.position;
         if position.journal != durable.journal || position.next > durable.next {
+            reached(Probe::ChunkNotDurable);
             self.undurable.insert(id);
             return;
         }
@@ -213,6 +216,9 @@ impl Room {
         catch_up.reserved = 0;
         catch_up.sent_size += sent_size;
         if is_whole {
+            if position.next.get() > since.get() + 1 {
+                reached(Probe::EntryMerged);
+            }
             let sent_size = catch_up.sent_size;
             self.catch_ups.remove(&id);
             if let Some(subscriber) = self.subscribers.get_mut(&id) {
@@ -222,7 +228,10 @@ impl Room {
         }
         match next {
             Some(next) => catch_up.from = next,
-            None => catch_up.begin_pass(began.next),
+            None => {
+                reached(Probe::CatchUpPassedAgain);
+                catch_up.begin_pass(began.next);
+            }
         }
         self.read_chunk(id);
     }

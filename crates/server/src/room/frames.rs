@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use tidelog_document::{Applied, Mutation, Verdict};
 use tidelog_sync::{FromRoom, Refusal, WireFrame};
 use tidelog_types::limits::TIMELINE_LIVES_KEPT_MAX;
+use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{Budget, DocumentKey, EntryId, Life, Lsn};
 
 use super::caution::{Caution, ENDED_THE_SERVER, Suspect, cautiously};
@@ -46,7 +47,12 @@ impl Room {
             return Ok(());
         }
         while let Some(frame) = frames.front() {
-            if budget.is_spent() || self.is_full() {
+            if self.is_full() {
+                reached(Probe::RoomWaitedForDisk);
+                return Err(Halt::Pause);
+            }
+            if budget.is_spent() {
+                reached(Probe::RoomSliceSpent);
                 return Err(Halt::Pause);
             }
             budget.spend_steps(FRAME_STEPS);
@@ -57,7 +63,7 @@ impl Room {
             }
             let origin = EntryId { journal: timeline, life, lsn: *first };
             match document.decide(&self.document, origin, frame, &*self.caution)? {
-                Fate::Repeated => {}
+                Fate::Repeated => reached(Probe::FrameRepeated),
                 Fate::Decided(applied) => {
                     match applied.verdict {
                         Verdict::Applied => self.counts.applied += 1,
@@ -109,6 +115,7 @@ impl Document {
         let writer = known.lives.life_at(lsn);
         let has_left = known.lives.begin_of(life).is_some() && writer != Some(life);
         if has_left || (is_repeat && writer != Some(life)) {
+            reached(Probe::FramesParted);
             return Err(Halt::Refuse(Refusal::Parted));
         }
         if is_repeat {
@@ -149,6 +156,7 @@ impl Document {
     ) -> Result<Applied, Halt> {
         match applied {
             Err(Halt::Failed(failure)) if !failure.is_passing() => {
+                reached(Probe::RejectedUnrun);
                 ran(self.authority.reject(origin, &failure.to_string()))
             }
             other => other,

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use tidelog_pages::{AppendError, OpenedDocument, StoreReply};
 use tidelog_sync::{FromRoom, Refusal};
+use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{Life, Page, Pgid};
 
 use super::document::Document;
@@ -134,6 +135,7 @@ impl Room {
     /// The state here is not what is on the disk: everybody is told, those whose questions are lost
     /// too, and the next message opens the document anew.
     pub(super) fn poison(&mut self, reason: &str, lost: Vec<u64>) {
+        reached(Probe::RoomPoisoned);
         // What is durable is so whatever else is lost.
         while let Some(after) = self.outbox.next_ready() {
             self.carry_out(after);

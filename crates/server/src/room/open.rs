@@ -4,6 +4,7 @@ use tidelog_document::{AppliedTimeline, Doctype, DoctypeError, check};
 use tidelog_pages::StorageEntry;
 use tidelog_sync::{FromRoom, Intent, Refusal, codec};
 use tidelog_types::limits::{DOCTYPE_SIZE_MAX, DOCTYPES_MAX};
+use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{DocumentKey, Lsn, Position};
 
 use super::caution::{Caution, Suspect, cautiously};
@@ -24,18 +25,25 @@ impl Room {
                     self.want_seed(channel_id, open, doctype);
                     return Ok(());
                 }
-                (Intent::Follow, Some(_)) => return Err(Halt::Refuse(Refusal::Missing)),
+                (Intent::Follow, Some(_)) => {
+                    reached(Probe::DocumentMissing);
+                    return Err(Halt::Refuse(Refusal::Missing));
+                }
                 (Intent::Follow, None) => self.create(&doctype)?,
             }
         } else if let (Intent::Offer { lives }, State::Open(document)) = (&open.intent, &self.state)
         {
             match open.have.map(|have| document.compare_offer(&have, lives)) {
-                Some(Offered::Held) => {}
+                Some(Offered::Held) => reached(Probe::OfferHeld),
                 Some(Offered::Beyond) => {
+                    reached(Probe::OfferBeyond);
                     self.want_seed(channel_id, open, doctype);
                     return Ok(());
                 }
-                Some(Offered::Other) | None => return Err(Halt::Refuse(Refusal::Exists)),
+                Some(Offered::Other) | None => {
+                    reached(Probe::OfferRefused);
+                    return Err(Halt::Refuse(Refusal::Exists));
+                }
             }
         }
         self.admit(doctype)?;
@@ -63,6 +71,7 @@ impl Room {
     /// first.
     fn want_seed(&mut self, channel_id: ChannelId, open: &OpenRequest, doctype: Doctype) {
         if self.seeding.is_some() && self.seeding != self.subscriber_at(channel_id) {
+            reached(Probe::OfferWaited);
             self.offers.push_back(Work::Open(channel_id, open.clone()));
             return;
         }
@@ -131,6 +140,7 @@ impl Room {
         self.check_new(&doctype)?;
         let State::Open(document) = &mut self.state else { unreachable!("BUG: it was open") };
         if is_newer {
+            reached(Probe::DoctypeAdmitted);
             let entry = document.migrate(&self.document, &doctype, &*self.caution)?;
             if let Some(entry) = entry {
                 self.outbox.entry(entry, None);
@@ -158,6 +168,9 @@ impl Room {
         let is_offered = open.intent != Intent::Follow;
         let held = open.have.filter(|have| is_offered || document.has(have));
         let from = held.map_or(Lsn::FIRST, |held| held.next);
+        if held.is_none() && open.have.is_some() {
+            reached(Probe::HeldIsLost);
+        }
         // What is left may be older than what its client was told.
         if self.settings.is_damaged && held.is_none() && open.have.is_some() {
             return Err(Halt::Refuse(Refusal::Damaged));

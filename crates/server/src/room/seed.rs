@@ -4,6 +4,7 @@ use tidelog_document::{Doctype, DoctypeError, chain_of, schema_of};
 use tidelog_pages::StorageEntry;
 use tidelog_sync::{Intent, Refusal};
 use tidelog_types::limits::ENTRY_PAGES_MAX;
+use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{Lsn, LsnRange, Page, PageSet, Pgid, Position};
 
 use super::document::{Document, Offered};
@@ -107,6 +108,7 @@ impl Room {
         let migrated = document.migrate(&self.document, &doctype, &*self.caution)?;
         inspect(&mut document, &doctype)?;
 
+        reached(Probe::SeedPlanted);
         self.commit();
         self.outbox.record(document.record.encode());
         if !matches!(self.state, State::Open(_)) {

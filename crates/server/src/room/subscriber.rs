@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use tidelog_document::{Doctype, hash_part};
 use tidelog_sync::{Channel, EntryPart, Follower, FollowerStep, FromRoom, FromServer, Intent};
 use tidelog_types::limits::Limits;
+use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{
     EntryHash, EntryId, JournalId, Lineage, Lsn, LsnRange, Page, PageSet, Pgid, Position,
 };
@@ -102,6 +103,7 @@ impl Subscriber {
         let step = after.on_entry(range);
         if step == FollowerStep::SendEntry {
             if !reserve() {
+                reached(Probe::OutletFull);
                 return FollowerStep::Rest;
             }
             self.in_flight.push_back((range.end(), size));

@@ -1,0 +1,256 @@
+//! Rare branches of the product, which long simulations have to reach.
+//!
+//! A simulation that never fails proves little of a branch that it never entered. So such branches
+//! call [`reached`], and the simulator's long runs fail where one was not. Anywhere else the crate
+//! is built without its feature `probes`, and a call is no code at all.
+
+/// Declares the probes and the list of them.
+macro_rules! probes {
+    ($($(#[doc = $doc:literal])+ $name:ident,)+) => {
+        /// A branch that is entered rarely.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum Probe {
+            $($(#[doc = $doc])+ $name,)+
+        }
+
+        impl Probe {
+            /// Each of them.
+            pub const ALL: &[Self] = &[$(Self::$name,)+];
+        }
+    };
+}
+
+probes! {
+    // --- tabs ------------------------------------------------------------------------------------
+    /// A tab asks another core what it had asked the one before.
+    TabAskedAgain,
+    /// A tab ends a call by itself.
+    TabGaveCallUp,
+    // --- core: calls -----------------------------------------------------------------------------
+    /// A core finds a repeated call among the undecided mutations.
+    CallFoundUndecided,
+    /// A core finds a repeated call among the rejections.
+    CallFoundRejected,
+    /// A core finds a repeated call among those that are decided.
+    CallFoundDecided,
+    /// A core does not find a repeated call, and runs it.
+    CallNotFound,
+    /// A mutation waits until earlier ones are durable, so that all of them can be recognised.
+    MutationWaitedForDisk,
+    /// A step of a document stops with work left, since it has cost enough.
+    DocumentSliceSpent,
+    /// A rejection is forgotten, since too many are kept.
+    RejectionDropped,
+    // --- core: store -----------------------------------------------------------------------------
+    /// An append failed: its document is read anew.
+    AppendFailedAndReloaded,
+    /// A document is not read anew before earlier appends are answered.
+    OpenWaitedForAppends,
+    /// A document that tabs hold was never durable, and is made again.
+    DocumentMadeAgain,
+    /// What is not durable is handed to the next page server.
+    HandedOverAgain,
+    /// The next page server is asked for what the one before has not answered.
+    ReadAskedOfNext,
+    /// A page server was to tell a tab of an append, and was gone before.
+    NoticeLost,
+    /// A page came that was written meanwhile.
+    PageCameStale,
+    /// The page server did not take a read in.
+    ReadRefused,
+    /// The page server says that pages are damaged.
+    PagesDamaged,
+    /// A copy was destroyed.
+    CopyDestroyed,
+    /// A copy could not be destroyed, and stays.
+    DestroyFailed,
+    // --- core: server ----------------------------------------------------------------------------
+    /// A local document is offered to a server.
+    DraftOffered,
+    /// An offer was not answered in time.
+    OfferLate,
+    /// What was offered is the server's.
+    DraftSeeded,
+    /// The server has lost what is held here: the whole document comes anew.
+    RestoreFound,
+    /// What the server has of the timeline is not a part of it.
+    TimelinesParted,
+    /// An entry comes in parts.
+    EntryInParts,
+    /// An entry comes that is held already, and is acknowledged again.
+    RepeatedEntryAcked,
+    /// Entries that do not fit are asked for anew.
+    EntriesAskedAnew,
+    /// A server that says nothing of a document is asked on another channel.
+    SilentChannelLeft,
+    /// A server refuses a document.
+    DocumentRefused,
+    /// A connection on which nothing is heard is given up.
+    SilentLinkGivenUp,
+    /// A server is told a token.
+    TokenSent,
+    /// The window of frames in flight is full.
+    FrameWindowFull,
+    // --- replica ---------------------------------------------------------------------------------
+    /// A mutation shares a layer with others.
+    LayerShared,
+    /// Mutations share a layer in a rebase.
+    LayerSharedInRebase,
+    /// A mutation that shares a layer is run once more to see whether its entry was predicted.
+    SharedLayerFolded,
+    /// A rebase goes on in another slice.
+    RebaseSliced,
+    /// A rebase waits for a page.
+    RebaseFaulted,
+    /// A rebase begins anew, for a newer doctype or other entries.
+    RebaseAbandoned,
+    /// The whole document takes the place of the one that was held.
+    BaseReplaced,
+    /// Undecided mutations go on in another timeline.
+    TimelineMoved,
+    /// Nobody can tell what became of a mutation.
+    FateUnknown,
+    /// A device went back to an earlier state of its own timeline.
+    WentBack,
+    /// A device is ahead of the server's migrations.
+    MigratedAhead,
+    /// A rejection is found in the server's tables.
+    RejectionFound,
+    /// An entry does not follow on the one before.
+    EntryLeftGap,
+    /// Base pages leave the memory.
+    BasePagesEvicted,
+    // --- room ------------------------------------------------------------------------------------
+    /// A room stops with work left, since the step has cost enough.
+    RoomSliceSpent,
+    /// A room runs no more until what it ran is durable.
+    RoomWaitedForDisk,
+    /// A run in a room waits for a page.
+    RoomFaulted,
+    /// A frame comes that was decided before.
+    FrameRepeated,
+    /// Frames come of a life that is not the timeline's any more.
+    FramesParted,
+    /// A room's state is not what is on the disk: everybody is sent away.
+    RoomPoisoned,
+    /// A mutation that fails even as a rejection is rejected without having been run.
+    RejectedUnrun,
+    /// A client holds what was lost here.
+    HeldIsLost,
+    /// A client holds a document that is not here.
+    DocumentMissing,
+    /// Another document of that name is here.
+    OfferRefused,
+    /// An offer waits until it is known what became of another one.
+    OfferWaited,
+    /// What is offered is here already: the answer was lost.
+    OfferHeld,
+    /// What is offered has gone on since the answer to an earlier offer was lost.
+    OfferBeyond,
+    /// A seed becomes the server's document.
+    SeedPlanted,
+    /// A newer doctype comes to a document.
+    DoctypeAdmitted,
+    /// There is no room for an entry on a connection.
+    OutletFull,
+    /// There is no room for a chunk of a catch-up on a connection.
+    CatchUpWaited,
+    /// A document moved on while a follower caught up.
+    CatchUpPassedAgain,
+    /// A chunk of a catch-up waits until it is durable.
+    ChunkNotDurable,
+    /// A follower is sent one entry for several LSNs.
+    EntryMerged,
+    /// A follower has not acknowledged enough to be sent more.
+    FollowerHeldBack,
+    // --- store -----------------------------------------------------------------------------------
+    /// A storage entry is in the log already.
+    EntryRepeated,
+    /// A timeline entry is in the log already.
+    TimelineEntryRepeated,
+    /// An append is about a timeline that another one has replaced.
+    FormerTimeline,
+    /// An append behind one that failed is refused.
+    AppendBehindFailure,
+    /// Appends found no room, and are taken back.
+    TakenBack,
+    /// A request waits until appends are taken back.
+    WaitedForTakingBack,
+    /// An owner is fenced off.
+    OwnerFenced,
+    /// An owner has more outstanding than it may.
+    OwnerBusy,
+    /// A read goes on in another turn.
+    ReadSliced,
+    /// Pages of an append are sent ahead.
+    PagesSentAhead,
+    /// A batch is written as it is put together.
+    BatchWrittenInParts,
+    /// A page leaves a store's pool.
+    PoolEvicted,
+    /// A page comes back to a store's pool soon after it left.
+    PoolGhostReturned,
+    /// A page is not what was written.
+    PageRotten,
+    // --- log -------------------------------------------------------------------------------------
+    /// A torn tail is cut off.
+    TornTailCut,
+    /// What waited until a torn tail was gone for good is written.
+    WroteAfterCut,
+    /// A change-over has ended.
+    ChangedOver,
+    /// A change-over is given up for want of room.
+    ChangeOverGivenUp,
+    /// A change-over waits for reads.
+    ChangeOverWaitedForReads,
+    /// Batches were held while the log changed over.
+    BatchesHeld,
+    /// Files shrink.
+    FilesShed,
+}
+
+/// Notes that a branch was entered.
+#[cfg(not(feature = "probes"))]
+#[inline(always)]
+pub fn reached(_: Probe) {}
+
+#[cfg(feature = "probes")]
+pub use counting::{counts, reached};
+
+#[cfg(feature = "probes")]
+mod counting {
+    use std::cell::RefCell;
+
+    use super::Probe;
+
+    thread_local! {
+        static COUNTS: RefCell<[u64; Probe::ALL.len()]> =
+            const { RefCell::new([0; Probe::ALL.len()]) };
+    }
+
+    /// Notes that a branch was entered.
+    pub fn reached(probe: Probe) {
+        COUNTS.with_borrow_mut(|counts| counts[probe as usize] += 1);
+    }
+
+    /// How often each branch was entered on this thread.
+    #[must_use]
+    pub fn counts() -> Vec<(Probe, u64)> {
+        COUNTS.with_borrow(|counts| Probe::ALL.iter().copied().zip(*counts).collect())
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+
+        #[test]
+        fn each_branch_has_a_count_of_its_own() {
+            let (first, last) = (Probe::ALL[0], *Probe::ALL.last().expect("some"));
+            reached(last);
+            reached(last);
+            let counts = counts();
+            assert_eq!(counts.first(), Some(&(first, 0)));
+            assert_eq!(counts.last(), Some(&(last, 2)));
+        }
+    }
+}
