@@ -83,7 +83,7 @@ pub struct Room {
     /// Who is handing a local document over: one at a time.
     seeding: Option<SubscriberId>,
     /// Those who would like to, once it is known what became of that.
-    offers: VecDeque<Work>,
+    offers: BTreeMap<ChannelId, OpenRequest>,
     outbox: Outbox,
     requests_ever: u64,
     /// What is being read for subscribers who lag.
@@ -199,7 +199,7 @@ impl Room {
             outlets,
             caution: Arc::new(NoCaution),
             seeding: None,
-            offers: VecDeque::new(),
+            offers: BTreeMap::new(),
             requests_ever: 0,
             catch_ups: BTreeMap::new(),
             reads: BTreeMap::new(),
@@ -374,6 +374,7 @@ impl Room {
                 Ok(())
             }
             Work::Left(conn) => {
+                self.offers.retain(|waiting, _| waiting.conn != *conn);
                 for channel_id in self.channels_of(*conn) {
                     self.vacate(channel_id);
                 }
@@ -521,8 +522,9 @@ impl Room {
         own.map(|(id, _)| *id).collect()
     }
 
-    /// Whoever is on that channel is there no longer.
+    /// Whoever is on that channel, or waits there, is there no longer.
     fn vacate(&mut self, channel_id: ChannelId) {
+        self.offers.remove(&channel_id);
         let Some(id) = self.channels.remove(&channel_id) else { return };
         self.stop_catching_up(id);
         self.subscribers.remove(&id);

@@ -12,7 +12,10 @@ use super::document::{Document, Offered};
 use super::outbox::After;
 use super::record::RoomRecord;
 use super::subscriber::{ChannelId, OpenRequest, Seed, Subscriber, SubscriberId};
-use super::{Halt, Room, State, Work, ran};
+use super::{Halt, Room, State, ran};
+
+/// Bytes of the offers that wait at most: a few, since a doctype has some kilobytes.
+const OFFERS_SIZE_MAX: usize = 64 * 1024;
 
 impl Room {
     /// Can be begun again at any point: each step finds out whether it was taken before.
@@ -22,8 +25,7 @@ impl Room {
         if matches!(self.state, State::Absent) {
             match (&open.intent, open.have) {
                 (Intent::Offer { .. }, _) => {
-                    self.want_seed(channel_id, open, doctype);
-                    return Ok(());
+                    return self.want_seed(channel_id, open, doctype);
                 }
                 (Intent::Follow, Some(_)) => {
                     reached(Probe::DocumentMissing);
@@ -37,8 +39,7 @@ impl Room {
                 Some(Offered::Held) => reached(Probe::OfferHeld),
                 Some(Offered::Beyond) => {
                     reached(Probe::OfferBeyond);
-                    self.want_seed(channel_id, open, doctype);
-                    return Ok(());
+                    return self.want_seed(channel_id, open, doctype);
                 }
                 Some(Offered::Other) | None => {
                     reached(Probe::OfferRefused);
@@ -69,11 +70,15 @@ impl Room {
 
     /// One offer at a time: whoever comes second is answered when it is known what became of the
     /// first.
-    fn want_seed(&mut self, channel_id: ChannelId, open: &OpenRequest, doctype: Doctype) {
+    fn want_seed(
+        &mut self,
+        channel_id: ChannelId,
+        open: &OpenRequest,
+        doctype: Doctype,
+    ) -> Result<(), Halt> {
         if self.seeding.is_some() && self.seeding != self.subscriber_at(channel_id) {
             reached(Probe::OfferWaited);
-            self.offers.push_back(Work::Open(channel_id, open.clone()));
-            return;
+            return self.let_wait(channel_id, open);
         }
         let id = self.subscribe(channel_id, open);
         self.seeding = Some(id);
@@ -84,6 +89,18 @@ impl Room {
             subscriber.seed = Some(Seed { doctype, lives, position: None, pages });
         }
         self.effects.push(channel_id.say(FromRoom::SeedWanted));
+        Ok(())
+    }
+
+    /// Remembers an offer until it is known what became of the one before it. What waits is
+    /// bounded, since nothing else holds up its clients meanwhile.
+    fn let_wait(&mut self, channel_id: ChannelId, open: &OpenRequest) -> Result<(), Halt> {
+        self.offers.insert(channel_id, open.clone());
+        if self.offers.values().map(OpenRequest::size).sum::<usize>() <= OFFERS_SIZE_MAX {
+            return Ok(());
+        }
+        let reason = "others are handing over a document of that name".to_owned();
+        Err(Halt::Refuse(Refusal::Storage { reason }))
     }
 
     fn create(&mut self, doctype: &Doctype) -> Result<(), Halt> {

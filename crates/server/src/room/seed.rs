@@ -10,7 +10,7 @@ use tidelog_types::{Lsn, LsnRange, Page, PageSet, Pgid, Position};
 use super::document::{Document, Offered};
 use super::record::RoomRecord;
 use super::subscriber::{ChannelId, OpenRequest, Seed};
-use super::{Halt, Room, State, ran};
+use super::{Halt, Room, State, Work, ran};
 
 impl Room {
     pub(super) fn seed(
@@ -63,7 +63,10 @@ impl Room {
     /// Whoever waited to hand over another local document is answered now.
     pub(super) fn end_seeding(&mut self) {
         self.seeding = None;
-        self.queue.append(&mut self.offers);
+        // They came before all that is in the queue, which may say that they have gone.
+        for (channel_id, open) in std::mem::take(&mut self.offers).into_iter().rev() {
+            self.queue.push_front(Work::Open(channel_id, open));
+        }
     }
 
     /// Makes the seed the document's first entry, or the next one of the same local document.

@@ -7,7 +7,7 @@ use tidelog_sync::{Channel, EntryPart, Follower, FollowerStep, FromRoom, FromSer
 use tidelog_types::limits::Limits;
 use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{
-    EntryHash, EntryId, JournalId, Lineage, Lsn, LsnRange, Page, PageSet, Pgid, Position,
+    EntryHash, EntryId, JournalId, Life, Lineage, Lsn, LsnRange, Page, PageSet, Pgid, Position,
 };
 
 use super::{ConnId, RoomEffect};
@@ -39,6 +39,17 @@ pub(super) struct OpenRequest {
     pub(super) timeline: JournalId,
     pub(super) have: Option<Position>,
     pub(super) intent: Intent,
+}
+
+impl OpenRequest {
+    /// About how many bytes it takes.
+    pub(super) fn size(&self) -> usize {
+        let lives_count = match &self.intent {
+            Intent::Offer { lives } => lives.lives().count(),
+            Intent::Follow => 0,
+        };
+        size_of::<Self>() + self.doctype.len() + lives_count * size_of::<(Life, Lsn)>()
+    }
 }
 
 /// One client that has opened the document.

@@ -1,5 +1,6 @@
 //! Stories of one room over a real page server on a disk in memory.
 
+mod bounds;
 mod positions;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};

@@ -1,0 +1,91 @@
+//! What a room holds for its clients is bounded, and ends with them.
+
+use tidelog_types::Lineage;
+
+use super::*;
+
+fn offer() -> Intent {
+    Intent::Offer { lives: Lineage::default() }
+}
+
+impl Scene {
+    fn offer(&mut self, conn: ConnId) -> Vec<String> {
+        brief(&self.open_as(conn, &notes(), None, offer()))
+    }
+}
+
+/// Goal: an offer that nobody stands behind any more blocks no other one. Method: the client that
+/// waits goes, in each of the ways to go, before the one that hands over does.
+#[test]
+fn an_offer_that_waits_ends_with_its_client() {
+    for go in [RoomInput::Left { conn: BOB }, close(BOB)] {
+        let mut scene = Scene::new();
+        assert_eq!(scene.offer(ANN), ["seed wanted"]);
+        assert!(scene.offer(BOB).is_empty(), "it is not known what becomes of the first");
+        scene.step(go);
+        scene.step(RoomInput::Left { conn: ANN });
+        assert!(scene.heard(BOB).is_empty(), "nobody is there");
+        assert!(scene.room.is_at_rest(), "{}", scene.room);
+        assert_eq!(scene.offer(ANN), ["seed wanted"]);
+    }
+}
+
+#[test]
+fn whoever_leaves_leaves_its_waiting_offers_too() {
+    let mut scene = Scene::new();
+    let open = |channel| RoomInput::Message {
+        conn: ANN,
+        channel,
+        message: ToRoom::Open {
+            document: "notebook".to_owned(),
+            doctype: codec::encode(&notes()),
+            timeline: JournalId([1; 16]),
+            have: None,
+            intent: offer(),
+        },
+    };
+    let effects = scene.room.step(open(CHANNEL));
+    assert!(matches!(effects[..], [RoomEffect::Store(StoreRequest::Open { .. })]));
+    // All of it is said before the store has answered.
+    for input in [open(Channel(8)), RoomInput::Left { conn: ANN }] {
+        assert!(scene.room.step(input).is_empty());
+    }
+    let opened = StoreReply::Opened {
+        document: DocumentKey::new("notebook", "").expect("a name"),
+        life: Life([1; 16]),
+        state: None,
+    };
+    scene.step(RoomInput::Store(opened));
+    assert!(scene.room.is_at_rest(), "{}", scene.room);
+    assert_eq!(scene.offer(BOB), ["seed wanted"]);
+}
+
+fn close(conn: ConnId) -> RoomInput {
+    RoomInput::Message { conn, channel: CHANNEL, message: ToRoom::Close }
+}
+
+#[test]
+fn offers_that_wait_take_a_bounded_amount_of_memory() {
+    let mut scene = Scene::new();
+    scene.offer(ANN);
+    let mut lives = Lineage::default();
+    for number in 1..=1000 {
+        lives.note(Life(u128::from(number).to_le_bytes()), lsn(number));
+    }
+    let (mut waiting, mut refused) = (0, 0);
+    for conn in 10..60 {
+        // Who offers again has one offer.
+        for _ in 0..2 {
+            let intent = Intent::Offer { lives: lives.clone() };
+            match brief(&scene.open_as(ConnId(conn), &notes(), None, intent)).as_slice() {
+                [] => waiting += 1,
+                [said] if said == "refused Storage" => refused += 1,
+                said => panic!("{said:?}"),
+            }
+        }
+    }
+    assert_eq!((waiting, refused), (4, 96));
+    assert_eq!(scene.room.offers.len(), 2);
+    scene.step(RoomInput::Left { conn: ANN });
+    assert_eq!(brief(&scene.heard(ConnId(10))), ["seed wanted"], "who waited has its turn");
+}
