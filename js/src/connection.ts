@@ -1,5 +1,6 @@
 /** Carries out what {@link Tab} decides: messages, callers, documents and the clock of one tab. */
 
+import { callBack } from './call-back.js';
 import { Reader, Writer } from './codec.js';
 import { Engine } from './engine.js';
 import type { TidelogError } from './errors.js';
@@ -119,7 +120,9 @@ export class Connection {
     this.#due.push(...this.#tab.step(performance.now(), input));
     if (this.#isBusy) return;
     this.#isBusy = true;
-    for (let effect = this.#due.shift(); effect; effect = this.#due.shift()) this.#perform(effect);
+    for (let effect = this.#due.shift(); effect; effect = this.#due.shift()) {
+      callBack(() => this.#perform(effect));
+    }
     this.#isBusy = false;
   }
 
@@ -131,14 +134,14 @@ export class Connection {
       case 'settle': {
         const caller = this.#callers.get(effect.call);
         if (effect.last) this.#callers.delete(effect.call);
-        guard(() => caller?.(effect.answer, effect.last));
+        caller?.(effect.answer, effect.last);
         break;
       }
       case 'news':
-        guard(() => this.#documents.get(effect.handle)?.news(effect.news));
+        this.#documents.get(effect.handle)?.news(effect.news);
         break;
       case 'lost':
-        guard(() => this.#documents.get(effect.handle)?.lost(effect.error));
+        this.#documents.get(effect.handle)?.lost(effect.error);
         break;
       case 'look':
         void this.#lookAtDevice();
@@ -182,11 +185,15 @@ export class Connection {
     const { storage } = navigator;
     // WebKit on Linux has no such thing.
     if (!storage) return;
-    const [persisted, { usage = 0, quota = 0 }] = await Promise.all([
-      isPersisted(),
-      storage.estimate(),
-    ]);
-    this.tell('device', { persisted, usage, quota });
+    try {
+      const [persisted, { usage = 0, quota = 0 }] = await Promise.all([
+        isPersisted(),
+        storage.estimate(),
+      ]);
+      this.tell('device', { persisted, usage, quota });
+    } catch {
+      // Some windows are told nothing: the status says 0 there.
+    }
   }
 }
 
@@ -201,13 +208,4 @@ function isPersisted(): Promise<boolean> {
   if (asked || !('userAgentData' in navigator)) return storage.persisted();
   asked = true;
   return storage.persist();
-}
-
-/** What is wrong with one message keeps no other from being heard. */
-function guard(work: () => void): void {
-  try {
-    work();
-  } catch (error) {
-    reportError(error);
-  }
 }

@@ -1,5 +1,6 @@
 /** A document as an app sees it. */
 
+import { callBack } from './call-back.js';
 import type { Value } from './codec.js';
 import type { Connection } from './connection.js';
 import {
@@ -19,7 +20,7 @@ import {
   type TidelogError,
   UnknownMutationError,
 } from './errors.js';
-import { callBack, LiveQuery } from './live-query.js';
+import { LiveQuery } from './live-query.js';
 import type { Answer, News, Params, QueryParams, ToCore } from './messages.js';
 import { issue, type Receipt } from './receipt.js';
 import { decodeRows, type Row } from './rows.js';

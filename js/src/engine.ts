@@ -76,7 +76,7 @@ export class Engine {
         this.#endTurn?.abort();
         break;
       case 'spawn':
-        this.#worker = new LendingWorker(this.#places, effect.worker, this.#hear);
+        this.#spawn(effect.worker);
         break;
       case 'end':
         this.#worker?.terminate();
@@ -93,6 +93,15 @@ export class Engine {
       case 'letGo':
         this.#held?.then((letGo) => letGo());
         this.#held = undefined;
+    }
+  }
+
+  #spawn(worker: number): void {
+    try {
+      this.#worker = new LendingWorker(this.#places, worker, this.#hear);
+    } catch (error) {
+      // Of another origin, or against the page's policy.
+      this.#hear({ type: 'unloaded', worker, reason: `${error}` });
     }
   }
 
@@ -152,9 +161,10 @@ export class Engine {
     const ended = new AbortController();
     this.#endTurn = ended;
     const { signal } = ended;
-    const turn = (): Promise<void> => {
+    const turn = async (): Promise<void> => {
+      const end = new Promise((resolve) => signal.addEventListener('abort', resolve));
       this.#hear({ type: 'turn' });
-      return new Promise((resolve) => signal.addEventListener('abort', () => resolve()));
+      await end;
     };
     navigator.locks.request(TURN_LOCK, { signal }, turn).catch(() => {});
   }

@@ -1,5 +1,6 @@
 /** A query that reports again when its pages change. */
 
+import { callBack } from './call-back.js';
 import type { TidelogError } from './errors.js';
 import type { Answer } from './messages.js';
 import { Answered, type Row } from './rows.js';
@@ -100,16 +101,5 @@ export class LiveQuery<R = Row> implements AsyncIterable<readonly R[]> {
     } else this.#error = answer;
     this.#wake();
     for (const tell of this.#listeners) callBack(tell);
-  }
-}
-
-/** Calls what an app gave us: what it throws is reported, and harms nobody else. */
-export function callBack(listener: () => void): boolean {
-  try {
-    listener();
-    return true;
-  } catch (error) {
-    reportError(error);
-    return false;
   }
 }

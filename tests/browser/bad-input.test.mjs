@@ -7,6 +7,7 @@ import {
   atLeast,
   both,
   freePort,
+  INSECURE_HOST,
   mutateIn,
   openIn,
   rowsIn,
@@ -306,6 +307,21 @@ both('a core that cannot be started is said, and stands in nobody’s way', asyn
   await assertStillThere(other);
 });
 
+both('an address that is no secure context is said to be the reason', async (stage) => {
+  // W10: over http to another machine half of what a page may use is not there.
+  const url = new URL('/app.html', stage.site.origin);
+  url.hostname = INSECURE_HOST;
+  const tab = await stage.tab(url.href);
+  assert.equal(await tab.evaluate(() => isSecureContext), false);
+  assertError(
+    await tryOpen(tab, 'list', { document: 'fine' }),
+    'EngineError',
+    /https or localhost/,
+  );
+  const { error } = await tab.evaluate(() => outcome(() => tidelog.destroy('fine')));
+  assertError(error, 'EngineError', /https or localhost/);
+});
+
 both('calls of a wrong shape are refused, and harm no call beside them', async (stage) => {
   const tab = await withRow(stage);
   const { wrong, right, event, live } = await tab.evaluate(async () => {
@@ -340,4 +356,4 @@ both('calls of a wrong shape are refused, and harm no call beside them', async (
   await assertStillThere(tab);
 });
 
-atLeast(14);
+atLeast(15);

@@ -357,20 +357,28 @@ both(
   inProc,
 );
 
-/** The package as its next release would be: with a higher number in its place. */
-function nextRelease(stage) {
+/** The release and build that stand in the package's files. */
+const RELEASE = /0\.1\.0\+([0-9a-f]{8})/g;
+
+/** The package as it would be with another release and build in their place. */
+function packageOf(stage, release) {
   const folder = mkdtempSync(path.join(tmpdir(), 'tidelog-next-'));
   stage.onEnd(() => rmSync(folder, { recursive: true }));
   cpSync(inRoot('js/dist'), path.join(folder, 'dist'), { recursive: true });
   for (const file of ['engine.js', 'worker/core.js']) {
     const name = path.join(folder, 'dist', file);
-    writeFileSync(name, readFileSync(name, 'utf8').replaceAll('0.1.0+', '0.2.0+'));
+    const text = readFileSync(name, 'utf8');
+    const builds = [...text.matchAll(RELEASE)].map(([, build]) => build);
+    assert.ok(builds.length > 0, `${file} names its release`);
+    assert.ok(!builds.includes('00000000'), `${file} names its build`);
+    writeFileSync(name, text.replace(RELEASE, release));
   }
   return folder;
 }
 
-both('a newer release takes the store over, and older tabs say what to do', async (stage) => {
-  const site = await stage.ownSite({ folders: { '/next/': nextRelease(stage) } });
+/** A tab with the package as it is, and one that loads this release of it, which takes over. */
+async function testTakeOver(stage, release) {
+  const site = await stage.ownSite({ folders: { '/next/': packageOf(stage, release) } });
   const [older, newer] = [
     await stage.tab(site.url('app.html')),
     await stage.tab(site.url('app.html')),
@@ -394,6 +402,14 @@ both('a newer release takes the store over, and older tabs say what to do', asyn
   assert.equal(error?.name, 'EngineError');
   assert.equal(error.outcome, 'none');
   assert.equal((await coresIn(newer)).atWork.length, 1, 'the older one does not come back');
-});
+}
 
-atLeast(existsSync('/proc') ? 5 : 2);
+both('a newer release takes the store over, and older tabs say what to do', (stage) =>
+  testTakeOver(stage, '0.2.0+00000001'),
+);
+
+both('two builds of one release share no core: the later one takes the store over', (stage) =>
+  testTakeOver(stage, '0.1.0+00000001'),
+);
+
+atLeast(existsSync('/proc') ? 6 : 3);

@@ -14,6 +14,7 @@ import { startSite } from './harness/site.mjs';
 import { prepareServer } from './harness/tidelog-server.mjs';
 import { eventually } from './harness/time.mjs';
 
+export { INSECURE_HOST } from './harness/device.mjs';
 export * from './harness/in-page.mjs';
 export { inRoot, realData } from './harness/places.mjs';
 export { tabWithRoom } from './harness/room.mjs';

@@ -1,8 +1,11 @@
 // The to-do list, as a user sees it: only what is on the page is read.
 
 import assert from 'node:assert/strict';
+import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
 import { at, click, examplesServer, press, statusIs } from './harness/example-page.mjs';
-import { atLeast, both, eventually } from './harness.mjs';
+import { atLeast, both, eventually, inRoot } from './harness.mjs';
 
 /** The titles on the page, those checked off in brackets. */
 const shownIn = (page) =>
@@ -201,4 +204,31 @@ both('what two offline lists both took is refused to the second, which is told',
   assert.match(await told.evaluate((toast) => toast.textContent), /bread.*on this list already/);
 });
 
-atLeast(6);
+/** The page of the example, with a doctype that refuses to check anything off. */
+function stubbornPage(stage) {
+  const folder = mkdtempSync(path.join(tmpdir(), 'tidelog-todo-'));
+  stage.onEnd(() => rmSync(folder, { recursive: true }));
+  cpSync(inRoot('examples/todo/dist'), folder, { recursive: true });
+  const [, script] = /src="(.*?)"/.exec(readFileSync(path.join(folder, 'index.html'), 'utf8'));
+  const file = path.join(folder, script);
+  const text = readFileSync(file, 'utf8');
+  const stubborn = text.replace(
+    'update todo set done = :done where id = :id',
+    `select reject('not today') where :done is not null`,
+  );
+  assert.notEqual(stubborn, text);
+  writeFileSync(file, stubborn);
+  return folder;
+}
+
+both('a box whose check was refused shows what the list holds', async (stage) => {
+  const site = await stage.ownSite({ folders: { '/todo/': stubbornPage(stage) } });
+  const page = await stage.tab(site.url(`/todo/?server=none&list=${stage.document}`));
+  await add(page, 'bread');
+  await shows(page, 'bread');
+  await click(page, 'item-done');
+  await page.waitForSelector(`${at('toast')}[data-kind="rejected"]`);
+  await shows(page, 'bread');
+});
+
+atLeast(7);

@@ -8,7 +8,11 @@ import puppeteer from 'puppeteer-core';
 import { browsers } from './places.mjs';
 import { sleep } from './time.mjs';
 
+/** Another name of loopback, which is no secure context over http. */
+export const INSECURE_HOST = 'insecure.test';
+
 const CHROMIUM_FLAGS = [
+  `--host-resolver-rules=MAP ${INSECURE_HOST} 127.0.0.1`,
   '--no-sandbox',
   '--disable-gpu',
   '--disable-quic',
@@ -30,6 +34,7 @@ const FIREFOX_PREFS = {
   'network.connectivity-service.enabled': false,
   // A process for each tab, as in Chromium.
   'dom.ipc.processCount.webIsolated': 16,
+  'network.dns.localDomains': INSECURE_HOST,
 };
 
 /** Every process below `pid`, by asking the kernel; empty where there is no /proc. */

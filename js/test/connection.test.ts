@@ -1,0 +1,120 @@
+import { afterEach, beforeEach, expect, test, vi } from 'vitest';
+import { Connection } from '../src/connection.js';
+import { doctype } from '../src/doctype.js';
+import { open } from '../src/open.js';
+
+const NOWHERE = { workerUrl: undefined, coreWasmUrl: undefined, pageServerWasmUrl: undefined };
+const KIND = doctype({ name: 'a', migrations: [], mutations: {} });
+
+/** What a tab says to a core, which greets it at once. */
+class Core {
+  static started: Core[] = [];
+  readonly said: unknown[] = [];
+  readonly port = {
+    onmessage: (_: unknown) => {},
+    postMessage: (message: { type?: string }) => {
+      this.said.push(message);
+      const welcome = { type: 'welcome', lock: 'of the core' };
+      if (message.type === 'hello') queueMicrotask(() => this.port.onmessage({ data: welcome }));
+    },
+    close: () => {},
+  };
+  readonly url: string;
+
+  constructor(url: string | URL) {
+    this.url = String(url);
+    Core.started.push(this);
+  }
+}
+
+/** Every lock is free but those of cores, which somebody holds. */
+const locks = {
+  query: async () => ({ held: [] }),
+  request: async (name: string, ...rest: unknown[]) => {
+    if (name === 'of the core') return;
+    const granted = rest.at(-1) as () => unknown;
+    await granted();
+  },
+};
+
+const storage = {
+  estimate: vi.fn(async () => ({ usage: 1, quota: 2 })),
+  persist: vi.fn(async () => true),
+  persisted: vi.fn(async () => true),
+};
+
+beforeEach(() => {
+  Core.started = [];
+  vi.stubGlobal('navigator', { locks, storage, userAgentData: {} });
+  vi.stubGlobal('location', { href: 'https://app.example/' });
+  vi.stubGlobal('SharedWorker', Core);
+});
+
+afterEach(() => {
+  vi.unstubAllGlobals();
+  vi.useRealTimers();
+  vi.clearAllMocks();
+});
+
+/** Lets all that is due in this turn of the event loop happen. */
+const settled = (): Promise<void> => new Promise((resolve) => setTimeout(resolve));
+
+/** Lists of messages that were posted. */
+const listsTo = (core: Core | undefined): unknown[] =>
+  core!.said.filter((message) => message instanceof Uint8Array);
+
+const ask = (connection: Connection): number =>
+  connection.call('query', { handle: 1, sql: '', params: [] }, () => {});
+
+test('W21: the browser is asked once to keep the data, and often whether it does', async () => {
+  vi.useFakeTimers();
+  const connection = new Connection(NOWHERE);
+  const document = { news: () => {}, lost: () => {} };
+  for (const handle of [1, 2]) connection.attach(handle, document);
+  await vi.advanceTimersByTimeAsync(300_000);
+  expect(storage.persist).toHaveBeenCalledTimes(1);
+  expect(storage.persisted).toHaveBeenCalledTimes(10);
+});
+
+test('W25: each set of addresses is used, and one set by one connection', async () => {
+  for (const name of ['one', 'two', 'one', 'two']) {
+    const workerUrl = `/${name}.js`;
+    void open(KIND, { document: 'd', workerUrl }).catch(() => {});
+  }
+  await settled();
+  expect(Core.started.map(({ url }) => url)).toEqual([
+    'https://app.example/one.js',
+    'https://app.example/two.js',
+  ]);
+});
+
+test('a worker that may not even be asked for is no page server, and harms nothing', async () => {
+  vi.stubGlobal(
+    'Worker',
+    class {
+      constructor() {
+        throw new DOMException('of another origin', 'SecurityError');
+      }
+    },
+  );
+  const connection = new Connection(NOWHERE);
+  ask(connection);
+  await settled();
+  const [core] = Core.started;
+  expect(core!.said).toContainEqual(expect.objectContaining({ type: 'lendFailed' }));
+  const before = listsTo(core).length;
+  ask(connection);
+  await settled();
+  expect(listsTo(core)).toHaveLength(before + 1);
+});
+
+test('a browser that does not say how much room there is is not asked in vain', async () => {
+  const unhandled = vi.fn();
+  process.on('unhandledRejection', unhandled);
+  storage.estimate.mockRejectedValue(new TypeError('not here'));
+  new Connection(NOWHERE).attach(1, { news: () => {}, lost: () => {} });
+  await settled();
+  await settled();
+  process.off('unhandledRejection', unhandled);
+  expect(unhandled).not.toHaveBeenCalled();
+});
