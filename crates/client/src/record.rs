@@ -20,8 +20,6 @@ pub(crate) struct Record {
     /// Who wrote the journal that this device writes: its timeline, or the storage journal of a
     /// local document.
     pub(crate) lives: Lineage,
-    /// The rejections of the timeline before this LSN are in here.
-    pub(crate) kept: Lsn,
     /// Rejections, oldest first: those for which no listener has returned, and the latest others.
     pub(crate) rejections: Vec<KeptRejection>,
 }
@@ -141,7 +139,6 @@ mod tests {
             newest: doctype.hash(),
             doctypes: vec![doctype],
             lives: Lineage::try_from(vec![(Life([5; 16]), Lsn::FIRST)]).expect("one life"),
-            kept: Lsn::FIRST.plus(7),
             rejections: vec![rejection],
         }
     }

@@ -21,7 +21,7 @@ pub struct Mutation {
     /// The copy that issued it: `:client`.
     pub client: ClientId,
     /// The client has the rejections of its timeline before this LSN on its disk, so that the
-    /// authority need not keep them.
+    /// authority need not keep them. [`Replica::issue`](crate::Replica::issue) says which.
     pub kept_rejections: Lsn,
 }
 

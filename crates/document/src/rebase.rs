@@ -137,8 +137,8 @@ impl Rebase {
     pub(crate) fn step(&mut self, replica: &mut Replica, budget: &mut Budget) -> Run<RebaseStep> {
         if self.verdicts.is_none() {
             let applied = done!(program::applied(&mut self.reader, replica.timeline));
-            let rejected =
-                done!(program::rejections(&mut self.reader, replica.timeline, replica.kept));
+            let (timeline, first) = (replica.timeline, replica.first());
+            let rejected = done!(program::rejections(&mut self.reader, timeline, first));
             self.verdicts = Some(Verdicts::of(replica, &applied, rejected));
         }
         if !self.migrated {
@@ -312,7 +312,6 @@ fn begin_timeline(
     timeline: JournalId,
 ) -> (JournalId, Vec<tidelog_pages::TimelineFrame>) {
     replica.timeline = timeline;
-    replica.kept = Lsn::FIRST;
     replica.head = Lsn::FIRST.plus(replica.undecided.len() as u64);
     replica.lives = Lineage::default();
     if !replica.undecided.is_empty() {

@@ -40,8 +40,6 @@ pub struct Replica {
     /// What is held of the storage journal is not what the authority has: its next entry is the
     /// whole document, and takes the place of all that is held.
     anew: bool,
-    /// This device has the rejections before this LSN on its disk.
-    pub(crate) kept: Lsn,
     pub(crate) doctypes: SortedMap<DoctypeHash, Doctype>,
     /// The newest doctype in use: what the document is migrated to, here if need be.
     pub(crate) newest: DoctypeHash,
@@ -181,7 +179,6 @@ impl Replica {
         base: Option<Position>,
         OwnTimeline { journal: timeline, head, lives, life }: OwnTimeline,
         frames: Vec<TimelineFrame>,
-        kept: Lsn,
         doctypes: SortedMap<DoctypeHash, Doctype>,
         newest: DoctypeHash,
     ) -> Self {
@@ -198,7 +195,6 @@ impl Replica {
             lives,
             life,
             anew: false,
-            kept,
             doctypes,
             newest,
             migration: None,
@@ -321,21 +317,13 @@ impl Replica {
         self.built
     }
 
-    /// This device has the rejections before `kept` on its disk, or will have them before
-    /// anything that is issued from now on.
-    pub fn keep_rejections(&mut self, kept: Lsn) {
-        self.kept = self.kept.max(kept);
-    }
-
-    /// What `:kept` a mutation that is issued now is given.
-    #[must_use]
-    pub fn kept(&self) -> Lsn {
-        self.kept
-    }
-
     /// Runs a mutation on what is visible. `Failed` leaves nothing behind: the caller is told, and
     /// nothing is recorded.
+    ///
+    /// Whoever appends an [`Advance`] appends its rejections too, at once. So the mutation, which
+    /// comes later, says that those of all that is decided are kept.
     pub fn issue(&mut self, call: CallId, mutation: Mutation) -> Run<Issued> {
+        let mutation = Mutation { kept_rejections: self.first(), ..mutation };
         let origin = EntryId { journal: self.timeline, life: self.life, lsn: self.head };
         let doctype = self.doctypes.get(&mutation.doctype);
         let (verdict, set) = match program::run_frame(&mut self.writer, origin, &mutation, doctype)

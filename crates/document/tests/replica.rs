@@ -428,23 +428,19 @@ fn a_rejection_that_the_client_has_kept_is_removed_by_its_next_mutation() {
     with_items(|doctype, mut server, mut first, mut second| {
         let theirs = bump(&mut second, &doctype, 90);
         bump(&mut first, &doctype, 20);
+        // Issued before the client knew, so it says nothing of that.
+        bump(&mut first, &doctype, 1);
         server.take(second.replica.origin(theirs.lsn), &theirs);
         follow(&server, &mut second);
         converge(&mut server, &mut first);
         let rejections = "select lsn from _tidelog_rejection";
         assert_eq!(server.query_system(rejections), [[integer(41)]]);
-
-        // Not before this device has it on its disk.
-        bump(&mut first, &doctype, 1);
-        converge(&mut server, &mut first);
-        assert_eq!(server.query_system(rejections), [[integer(41)]]);
-        // Nor by a mutation of somebody else.
+        // Nor does a mutation of somebody else.
         bump(&mut second, &doctype, 1);
         converge(&mut server, &mut second);
         follow(&server, &mut first);
         assert_eq!(server.query_system(rejections), [[integer(41)]]);
 
-        first.replica.keep_rejections(lsn(42));
         bump(&mut first, &doctype, 1);
         converge(&mut server, &mut first);
         assert_eq!(server.query_system(rejections), [] as [[Value; 1]; 0]);
@@ -611,4 +607,31 @@ fn what_a_machine_that_was_rolled_back_wrote_again_is_reported() {
     assert_reported(&device, 1..3);
     assert_ne!(device.replica.timeline(), timeline);
     converge(&mut server, &mut device);
+}
+
+/// Goal: a verdict is that of its own timeline. Method: mutations of a timeline end as rejections
+/// together with it, and one of the next timeline, with an LSN among theirs, is rejected too.
+#[test]
+fn what_is_rejected_in_the_next_timeline_is_told_though_the_last_one_had_rejections() {
+    let doctype = items();
+    let mut server = Server::new(1, usize::MAX, &doctype);
+    let mut device = Device::following(1, usize::MAX, &doctype, &server);
+    let mut before = Device::following(1, usize::MAX, &doctype, &server);
+    for _ in 0..5 {
+        let frame = bump(&mut before, &doctype, 1);
+        server.take(before.replica.origin(frame.lsn), &frame);
+    }
+    bump(&mut device, &doctype, 2);
+    bump(&mut device, &doctype, 2);
+    follow(&server, &mut device);
+    assert_reported(&device, 1..3);
+    device.decided.clear();
+
+    let mut other = Device::following(2, usize::MAX, &doctype, &server);
+    let theirs = bump(&mut other, &doctype, 60);
+    server.take(other.replica.origin(theirs.lsn), &theirs);
+    let ours = bump(&mut device, &doctype, 50);
+    assert_eq!(ours.lsn, lsn(1));
+    converge(&mut server, &mut device);
+    assert_eq!(device.verdicts(), [rejected(1, "CHECK constraint failed: count < 99")]);
 }

@@ -118,7 +118,6 @@ impl Document {
         }
         if let Some((timeline, frames)) = advance.begin_timeline {
             let State::Open(open) = &mut self.state else { unreachable!("BUG: not open") };
-            open.record.kept = Lsn::FIRST;
             if let Some(synced) = open.synced_mut() {
                 synced.begin_timeline();
             }
@@ -186,13 +185,7 @@ impl Document {
         }
         let State::Open(open) = &mut self.state else { unreachable!("BUG: not open") };
         let record = &mut open.record;
-        if let Some(last) = rejections.last() {
-            record.kept = record.kept.max(last.lsn.next());
-        }
         record.keep_rejections(rejections, &ctx.settings.limits);
-        if let Role::Synced(synced) = &mut open.role {
-            synced.replica.keep_rejections(record.kept);
-        }
         self.append_record();
     }
 }

@@ -397,7 +397,6 @@ impl Document {
         let view = authority.view().clone();
         let timeline = ctx.rng.journal();
         open.record.server = Some(offer.url);
-        open.record.kept = Lsn::FIRST;
         let synced = Synced::begin(view, Some(position), &open.record, timeline, ctx.life);
         open.role = Role::Synced(Box::new(synced));
         self.append_record();

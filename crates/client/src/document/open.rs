@@ -88,7 +88,6 @@ impl Open {
                     base,
                     OwnTimeline { journal, head, lives, life },
                     timeline.frames,
-                    record.kept,
                     record.doctypes_by_hash(),
                     record.newest,
                 );
@@ -206,7 +205,7 @@ impl Synced {
         let (head, lives) = (Lsn::FIRST, Lineage::default());
         let start = OwnTimeline { journal, head, lives, life };
         let (doctypes, newest) = (record.doctypes_by_hash(), record.newest);
-        let replica = Replica::open(view, base, start, Vec::new(), Lsn::FIRST, doctypes, newest);
+        let replica = Replica::open(view, base, start, Vec::new(), doctypes, newest);
         Self::new(replica, Lsn::FIRST)
     }
 }

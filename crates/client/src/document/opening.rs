@@ -107,7 +107,6 @@ impl Document {
             doctypes: vec![doctype.clone()],
             newest: doctype.hash(),
             lives: Lineage::default(),
-            kept: Lsn::FIRST,
             rejections: Vec::new(),
         };
         let journal = ctx.rng.journal();

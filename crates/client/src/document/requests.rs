@@ -199,7 +199,7 @@ impl Document {
             args,
             now_ms: *now_ms,
             client: open.record.client,
-            kept_rejections: open.record.kept,
+            kept_rejections: Lsn::FIRST,
         };
         if size_of_args(&mutation) > MUTATION_SIZE_MAX {
             return Ran::Failed(CallFailure::new(

@@ -183,7 +183,6 @@ impl Device {
                 life: Life([number; 16]),
             },
             Vec::new(),
-            Lsn::FIRST,
             [(doctype.hash(), doctype.clone())].into(),
             doctype.hash(),
         );
@@ -232,7 +231,6 @@ impl Device {
                 life: self.life,
             },
             self.frames.clone(),
-            self.replica.kept(),
             doctypes.iter().map(|doctype| (doctype.hash(), (*doctype).clone())).collect(),
             newest,
         );
@@ -245,7 +243,7 @@ impl Device {
             args: args.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect(),
             now_ms: 1_000 + u64::from(self.calls),
             client: ClientId([self.number; 16]),
-            kept_rejections: self.replica.kept(),
+            kept_rejections: Lsn::FIRST,
         }
     }
 
