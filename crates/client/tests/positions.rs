@@ -175,6 +175,33 @@ fn after_a_restore_of_the_server_everybody_goes_on_from_what_is_left() {
     agree(&mut server, &mut [&mut ahead, &mut behind], "a x y z");
 }
 
+/// Goal: an acknowledgement holds as long as the server has what it acknowledged. Method: the
+/// acknowledgement of a mutation comes, its entry does not, and the server is restored to before it.
+#[test]
+fn what_a_restored_server_had_acknowledged_and_lost_is_sent_again() {
+    let mut server = Server::new();
+    let mut device = online(1, &mut server);
+    add(&mut device, "a");
+    talk(&mut server, &mut [&mut device]);
+    let backup = server.position().next;
+    add(&mut device, "b");
+    let mut acks = 0;
+    for message in device.take_sent() {
+        for answer in server.hear(device.number, message) {
+            if let FromServer::About { body: FromRoom::Acked { .. }, .. } = answer {
+                acks += 1;
+                device.hear_server(&answer);
+            }
+        }
+    }
+    assert_eq!((acks, device.status().pending), (1, 1));
+    device.server_is_up = false;
+    device.lose_socket();
+    server.restore(backup);
+    connect(&mut device, &mut server);
+    agree(&mut server, &mut [&mut device], "a b");
+}
+
 /// Goal: what went on locally, since nobody heard that the server has the document, is not lost.
 /// Method: the answer to the seed is not delivered, the offer fails, the device goes on and offers
 /// again.

@@ -58,7 +58,8 @@ impl Sender {
         self.in_flight_size = 0;
     }
 
-    /// The server says which frame it wants next.
+    /// The server says which frame it wants next. That can be one that it has acknowledged: then it
+    /// was restored to before that, and is sent it again.
     ///
     /// # Errors
     ///
@@ -67,8 +68,8 @@ impl Sender {
         if wanted > durable {
             return Err(PeerAhead { wanted, durable });
         }
-        self.acked = self.acked.max(wanted);
-        self.sent = Some(self.acked);
+        self.acked = wanted;
+        self.sent = Some(wanted);
         self.forget_in_flight();
         Ok(())
     }
@@ -164,6 +165,18 @@ mod tests {
         sender.disconnected();
         sender.connected(lsn(4), lsn(6)).expect("known");
         assert_eq!(sender.next_to_send(lsn(6), WINDOW, |_| 1).to_string(), "4..6");
+    }
+
+    #[test]
+    fn a_server_that_lost_what_it_had_acknowledged_is_sent_it_again() {
+        let mut sender = Sender::new(lsn(1));
+        sender.connected(lsn(1), lsn(6)).expect("known");
+        assert_eq!(sender.next_to_send(lsn(6), WINDOW, |_| 1).to_string(), "1..6");
+        sender.on_acked(lsn(6), lsn(6)).expect("known");
+        sender.disconnected();
+        sender.connected(lsn(3), lsn(6)).expect("known");
+        assert_eq!(sender.acked(), lsn(3));
+        assert_eq!(sender.next_to_send(lsn(6), WINDOW, |_| 1).to_string(), "3..6");
     }
 
     #[test]
