@@ -264,8 +264,7 @@ impl World {
                 self.destroyed(device, &document);
             }
             for message in heard.again {
-                let life = self.devices[device].life;
-                self.schedule(500, Event::AskAgain { device, life, tab, message });
+                self.schedule(500, Event::AskAgain { device, tab, message });
             }
         }
         if !answers.is_empty() {

@@ -35,7 +35,6 @@ pub(super) enum Event {
     /// A tab asks once more what failed for the moment.
     AskAgain {
         device: usize,
-        life: u64,
         tab: TabId,
         message: ToCore,
     },
@@ -155,11 +154,7 @@ impl World {
                     self.tab_hears(device, tab, messages)?;
                 }
             }
-            Event::AskAgain { device, life, tab, message } => {
-                if lives(self, device, life) {
-                    self.ask_again(device, tab, message);
-                }
-            }
+            Event::AskAgain { device, tab, message } => self.ask_again(device, tab, message),
             Event::ToPageServer { device, worker, what } => {
                 self.page_server_gets(device, worker, what);
             }
