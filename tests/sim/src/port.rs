@@ -1,6 +1,6 @@
 //! Between a simulated app and the core: the shipped `js/src/tab.ts` decides what is said when.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use serde_json::{Value, json};
 use tidelog_client::{Call, CallFailure, FromCore, Handle, Request, ToCore};
@@ -15,9 +15,6 @@ pub(crate) struct Port {
     asked: BTreeMap<Call, ToCore>,
     /// How each document was opened.
     opens: BTreeMap<Handle, Request>,
-    /// Those that were open at least once, and what their apps want of them as soon as they are.
-    opened: BTreeSet<Handle>,
-    early: BTreeMap<Handle, bool>,
     /// What else was last told of each.
     told: BTreeMap<(Handle, &'static str), ToCore>,
     /// The core that it is connected to, by the number that it gave it.
@@ -47,8 +44,6 @@ impl Port {
             machine: Machine::new(),
             asked: BTreeMap::new(),
             opens: BTreeMap::new(),
-            opened: BTreeSet::new(),
-            early: BTreeMap::new(),
             told: BTreeMap::new(),
             core: 0,
             is_dead: false,
@@ -84,13 +79,9 @@ impl Port {
                 Input::Call { kind: "destroy", message: content, limited: true }
             }
             ToCore::Unwatch { call } => Input::Unwatch { call: call.0 },
-            ToCore::SetConnected { handle, connected } if self.opened.contains(handle) => {
-                connect(*handle, *connected)
-            }
-            // An app has nothing to say it with before its document is open.
             ToCore::SetConnected { handle, connected } => {
-                self.early.insert(*handle, *connected);
-                return Followed::default();
+                let message = json!({ "handle": handle.0, "connected": connected });
+                Input::Tell { kind: "setConnected", message }
             }
             ToCore::ListenRejections { handle }
             | ToCore::RejectionHandled { handle, .. }
@@ -164,14 +155,6 @@ impl Port {
                 Effect::Post { kind, message } => followed.posts.push(self.post(&kind, &message)),
                 Effect::Settle { call, answer, last } => {
                     let call = Call(call);
-                    if let (Answer::Opened { .. }, Some(ToCore::Ask { handle, .. })) =
-                        (&answer, self.asked.get(&call))
-                    {
-                        self.opened.insert(*handle);
-                        if let Some(connected) = self.early.remove(handle) {
-                            due.extend(self.machine.step(now_ms, &connect(*handle, connected)));
-                        }
-                    }
                     followed.told.push((settled(call, &answer, &mut heard), last));
                     if last {
                         self.asked.remove(&call);
@@ -243,11 +226,6 @@ impl Port {
             }
         }
     }
-}
-
-fn connect(handle: Handle, connected: bool) -> Input {
-    let message = json!({ "handle": handle.0, "connected": connected });
-    Input::Tell { kind: "setConnected", message }
 }
 
 fn kind_of(message: &ToCore) -> &'static str {

@@ -19,7 +19,7 @@ pub(crate) struct Tab {
     pub(crate) id_prefix: u64,
     /// Its way to the core.
     pub(crate) port: Port,
-    /// The documents that it holds, and by which handle.
+    /// The documents that it was given, and by which handle: no app can ask anything of others.
     pub(crate) held: BTreeMap<Doc, Handle>,
     /// Handles that it ever had.
     docs: BTreeMap<Handle, Doc>,
@@ -110,15 +110,20 @@ impl Tab {
         }
     }
 
-    /// The first words about a document: open it and watch it. Listens once it is open.
-    pub(crate) fn open(&mut self, docs: &Docs, doc: Doc, online: bool, now_ms: u64) -> Vec<ToCore> {
+    /// The first word about a document. Watches and listens once it is open.
+    pub(crate) fn open(&mut self, docs: &Docs, doc: Doc, online: bool, now_ms: u64) -> ToCore {
         if online {
             self.online.insert(doc);
         }
         let handle = self.port.new_handle();
-        self.held.insert(doc, handle);
         self.docs.insert(handle, doc);
-        vec![self.open_as(docs, doc, handle, now_ms), self.watch(doc, handle)]
+        self.open_as(docs, doc, handle, now_ms)
+    }
+
+    /// Whether it holds a document, or waits for it.
+    pub(crate) fn wants(&self, doc: Doc) -> bool {
+        let mut opens = self.unsettled.values().filter(|asked| asked.is_open());
+        self.held.contains_key(&doc) || opens.any(|open| self.doc_of(open) == Some(doc))
     }
 
     /// A local document, which this tab may hold already, is opened with its server.
@@ -304,16 +309,16 @@ impl Tab {
         let doc = self.docs[&handle];
         heard.answers.push(ToCore::ListenRejections { handle });
         if self.handing_over.remove(&handle) {
-            // It was handed over: from now on it is used by this handle.
             self.online.insert(doc);
             heard.moved = Some(doc);
-            if let Some(local) = self.held.insert(doc, handle) {
-                let call = self.next_call();
-                let close = ToCore::Ask { call, handle: local, request: Request::Close };
-                heard.answers.push(self.ask(call, close, now_ms, BTreeSet::new()));
-            }
-            heard.answers.push(self.watch(doc, handle));
         }
+        // One that was handed over is used by this handle from now on.
+        if let Some(local) = self.held.insert(doc, handle) {
+            let call = self.next_call();
+            let close = ToCore::Ask { call, handle: local, request: Request::Close };
+            heard.answers.push(self.ask(call, close, now_ms, BTreeSet::new()));
+        }
+        heard.answers.push(self.watch(doc, handle));
     }
 
     /// A live query failed for now, or a mutation takes its time.
@@ -387,11 +392,6 @@ impl Tab {
                 Ok(())
             }
             _ if full => {
-                // The tab gave the open up, and closes what may come of it. No app waits for what
-                // it asked of a document that it was never given.
-                if matches!(request, Request::Open(_)) && failure.code == ErrorCode::Engine {
-                    self.let_go(handle, heard);
-                }
                 heard.again.push(asked.message.clone());
                 self.unsettled.insert(call, asked);
                 Ok(())

@@ -122,9 +122,9 @@ impl World {
                 let messages = self.tab(device, tab).close(doc, now_ms).unwrap_or_default();
                 self.send_to_core(device, tab, messages);
             }
-            1 if self.swarm.closing => {
-                let messages = self.tab(device, tab).open(&docs, doc, is_moved, now_ms);
-                self.send_to_core(device, tab, messages);
+            1 if self.swarm.closing && !self.tab(device, tab).wants(doc) => {
+                let open = self.tab(device, tab).open(&docs, doc, is_moved, now_ms);
+                self.send_to_core(device, tab, vec![open]);
             }
             _ if self.swarm.destroying && self.rng.once_in(3) => {
                 self.destroy(device, tab, doc);
@@ -244,7 +244,7 @@ impl World {
         let mut messages = Vec::new();
         for doc in docs.of(device) {
             let online = self.devices[device].moved.contains(&doc);
-            messages.extend(self.tab(device, tab).open(&docs, doc, online, now_ms));
+            messages.push(self.tab(device, tab).open(&docs, doc, online, now_ms));
         }
         self.send_to_core(device, tab, messages);
         // Every tab offers to lend. Others may have closed before they saw that a core had died.

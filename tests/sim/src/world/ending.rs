@@ -42,6 +42,8 @@ impl World {
     /// More than once: a device may bring in the first round what others see in the second, or
     /// learn only now that its disk had no room a while ago, and fetch again what it had shown.
     fn converge(&mut self, when: &str) -> Result<(), String> {
+        // Every tab is given its documents before it asks anything of them.
+        self.settle(when)?;
         let mut compared = Err(String::new());
         for _ in 0..COMPARISONS_MAX {
             self.sync_all(when)?;

@@ -194,8 +194,8 @@ impl World {
             for doc in docs.of(device) {
                 let online = self.devices[device].moved.contains(&doc);
                 let here = self.tab(device, tab);
-                if !here.held.contains_key(&doc) {
-                    messages.extend(here.open(&docs, doc, online, now_ms));
+                if !here.wants(doc) {
+                    messages.push(here.open(&docs, doc, online, now_ms));
                 }
                 messages.extend(self.tab(device, tab).set_connected(doc, true));
             }
