@@ -329,7 +329,7 @@ impl Room {
 
     /// Whether so much is not durable yet that nothing more is run before some of it is.
     fn is_full(&self) -> bool {
-        self.outbox.pages_count() >= self.settings.limits.room_pages_in_flight_max
+        self.outbox.held() >= self.settings.limits.room_pages_in_flight_max
     }
 
     /// Works off the queue until it is empty, waits for the store, or has cost enough.
@@ -527,7 +527,12 @@ impl Room {
         self.offers.remove(&channel_id);
         let Some(id) = self.channels.remove(&channel_id) else { return };
         self.stop_catching_up(id);
-        self.subscribers.remove(&id);
+        if let (Some(subscriber), State::Open(document)) =
+            (self.subscribers.remove(&id), &mut self.state)
+        {
+            // Another one of the same timeline reads it again.
+            document.timelines.remove(&subscriber.timeline);
+        }
         if self.seeding == Some(id) {
             self.end_seeding();
         }

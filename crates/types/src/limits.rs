@@ -87,6 +87,9 @@ pub const MESSAGE_FRAMES_MAX: usize = 128 * 1024;
 /// Doctypes under which one document may be used on a server.
 pub const DOCTYPES_MAX: usize = 256;
 
+/// Bytes of those doctypes in all: they stand in one frame of the log.
+pub const DOCTYPES_SIZE_MAX: usize = 16 * 1024 * 1024;
+
 /// Bytes that a tab was told and has not said that it heard, beyond which it is told nothing that
 /// it did not ask for. Far more than a tab hears before it says so.
 pub const TAB_UNHEARD_SIZE_MAX: usize = 1024 * 1024;
@@ -125,7 +128,7 @@ pub struct Limits {
     /// Bytes of those, not counting the newest: they are written anew with each further one.
     pub rejections_kept_size_max: usize,
     /// Pages of entries that a room has on their way to the disk before it runs no more, not
-    /// counting the entry that passes the bound.
+    /// counting the entry that passes the bound; each answer that waits with them counts as one.
     pub room_pages_in_flight_max: usize,
     /// Pages that a room reads at once for a follower who lags.
     pub catch_up_pages: usize,

@@ -28,8 +28,8 @@ pub(super) struct Document {
     pub(super) durable: Position,
     /// The chain at each of the latest LSNs, to notice a client whose journal went another way.
     pub(super) recent: BTreeMap<Lsn, Chain>,
-    /// How much is applied of those timelines that were asked for.
-    applied: BTreeMap<JournalId, AppliedTimeline>,
+    /// How much is applied of the timelines of those who are here, read from the pages.
+    pub(super) timelines: BTreeMap<JournalId, AppliedTimeline>,
     /// Something of it is lost, or nothing proves that it is whole.
     pub(super) is_incomplete: bool,
 }
@@ -47,7 +47,7 @@ impl Document {
             record,
             durable,
             recent: BTreeMap::from([(position.next, position.chain)]),
-            applied: BTreeMap::new(),
+            timelines: BTreeMap::new(),
             is_incomplete: false,
         }
     }
@@ -62,11 +62,11 @@ impl Document {
     }
 
     pub(super) fn applied(&mut self, timeline: JournalId) -> Result<&mut AppliedTimeline, Halt> {
-        if !self.applied.contains_key(&timeline) {
+        if !self.timelines.contains_key(&timeline) {
             let applied = ran(self.authority.applied(timeline))?;
-            self.applied.insert(timeline, applied);
+            self.timelines.insert(timeline, applied);
         }
-        Ok(self.applied.get_mut(&timeline).expect("BUG: it is there by now"))
+        Ok(self.timelines.get_mut(&timeline).expect("BUG: it is there by now"))
     }
 
     /// Whether all that is held at this position is here: whoever holds it goes on from there.

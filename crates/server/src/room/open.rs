@@ -3,7 +3,7 @@
 use tidelog_document::{AppliedTimeline, Doctype, DoctypeError, check};
 use tidelog_pages::StorageEntry;
 use tidelog_sync::{FromRoom, Intent, Refusal, codec};
-use tidelog_types::limits::{DOCTYPE_SIZE_MAX, DOCTYPES_MAX};
+use tidelog_types::limits::DOCTYPE_SIZE_MAX;
 use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{DocumentKey, Lsn, Position};
 
@@ -104,7 +104,7 @@ impl Room {
     }
 
     fn create(&mut self, doctype: &Doctype) -> Result<(), Halt> {
-        self.check_new(doctype)?;
+        self.check_new(doctype, &RoomRecord::default())?;
         let start = Position::start_of(self.next_journal_id());
         let view = self.new_view(0, 0);
         let record = RoomRecord::of(doctype.clone());
@@ -120,10 +120,14 @@ impl Room {
         Ok(())
     }
 
-    /// A doctype that nobody has brought here before, and that could be used.
-    pub(super) fn check_new(&self, doctype: &Doctype) -> Result<(), Halt> {
+    /// A doctype that nobody has brought here before, and that could be used beside the others.
+    pub(super) fn check_new(&self, doctype: &Doctype, known: &RoomRecord) -> Result<(), Halt> {
         if !self.settings.dev {
             let reason = format!("doctype {} is not deployed on this server", doctype.name);
+            return Err(Halt::Refuse(Refusal::DoctypeMismatch { reason }));
+        }
+        if !known.has_room_for(doctype) {
+            let reason = "the document has as many doctypes as it may".to_owned();
             return Err(Halt::Refuse(Refusal::DoctypeMismatch { reason }));
         }
         check(doctype).map_err(|error: DoctypeError| {
@@ -150,11 +154,7 @@ impl Room {
             );
             return Err(Halt::Refuse(Refusal::DoctypeMismatch { reason }));
         }
-        if document.record.len() >= DOCTYPES_MAX {
-            let reason = format!("the document has {DOCTYPES_MAX} doctypes already");
-            return Err(Halt::Refuse(Refusal::DoctypeMismatch { reason }));
-        }
-        self.check_new(&doctype)?;
+        self.check_new(&doctype, &document.record)?;
         let State::Open(document) = &mut self.state else { unreachable!("BUG: it was open") };
         if is_newer {
             reached(Probe::DoctypeAdmitted);

@@ -29,8 +29,8 @@ pub(super) struct Outbox {
     document: DocumentKey,
     last: Ticket,
     draft_pages: usize,
-    /// Pages of entries that were taken in and have not left.
-    pages_count: usize,
+    /// What was taken in and has not left, as [`held_of`] counts it.
+    held: usize,
 }
 
 impl Outbox {
@@ -40,7 +40,7 @@ impl Outbox {
             document,
             last: Ticket(0),
             draft_pages: 0,
-            pages_count: 0,
+            held: 0,
         }
     }
 
@@ -57,12 +57,12 @@ impl Outbox {
 
     pub(super) fn entry(&mut self, entry: StorageEntry, origin: Option<EntryId>) {
         self.draft_pages += entry.set.pages.len();
-        self.pages_count += entry.set.pages.len();
         self.ledger.draft().storage.push(entry.clone());
-        self.ledger.after(After::Entry(entry, origin));
+        self.after(After::Entry(entry, origin));
     }
 
     pub(super) fn after(&mut self, after: After) {
+        self.held += held_of(&after);
         self.ledger.after(after);
     }
 
@@ -116,7 +116,7 @@ impl Outbox {
     /// The next thing that may be done now.
     pub(super) fn next_ready(&mut self) -> Option<After> {
         let ready = self.ledger.next_ready()?;
-        self.pages_count -= pages_of(&ready);
+        self.held -= held_of(&ready);
         Some(ready)
     }
 
@@ -125,9 +125,9 @@ impl Outbox {
         self.ledger.has_ready()
     }
 
-    /// How many pages of entries are held until they may leave.
-    pub(super) fn pages_count(&self) -> usize {
-        self.pages_count
+    /// How much is held until it may leave: pages of entries, and one for each thing to be said.
+    pub(super) fn held(&self) -> usize {
+        self.held
     }
 
     /// Forgets what was gathered and not handed over. Gives the numbers of the shell's questions
@@ -147,7 +147,7 @@ impl Outbox {
     }
 
     fn questions(&mut self, lost: Vec<After>) -> Vec<u64> {
-        self.pages_count -= lost.iter().map(pages_of).sum::<usize>();
+        self.held -= lost.iter().map(held_of).sum::<usize>();
         let question = |after| match after {
             After::Answer(request, _) => Some(request),
             _ => None,
@@ -160,9 +160,9 @@ impl Outbox {
     }
 }
 
-fn pages_of(after: &After) -> usize {
+fn held_of(after: &After) -> usize {
     match after {
-        After::Entry(entry, _) => entry.set.pages.len(),
-        _ => 0,
+        After::Entry(entry, _) => 1 + entry.set.pages.len(),
+        _ => 1,
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use tidelog_document::{Doctype, DoctypeHash};
 use tidelog_sync::codec::{self, DecodeError};
+use tidelog_types::limits::{DOCTYPES_MAX, DOCTYPES_SIZE_MAX};
 use tidelog_types::{Lineage, Position};
 
 /// The doctypes under which the document may be used; the last one is the newest, whose version
@@ -30,9 +31,11 @@ impl RoomRecord {
         Self { doctypes: vec![(doctype.hash(), Arc::new(doctype))], ..Self::default() }
     }
 
-    /// How many there are.
-    pub(super) fn len(&self) -> usize {
-        self.doctypes.len()
+    /// Whether the document may be used under this doctype too.
+    pub(super) fn has_room_for(&self, doctype: &Doctype) -> bool {
+        let known = self.doctypes.iter().map(|(_, known)| &**known);
+        let sizes = known.chain([doctype]).map(|doctype| codec::encode(doctype).len());
+        self.doctypes.len() < DOCTYPES_MAX && sizes.sum::<usize>() <= DOCTYPES_SIZE_MAX
     }
 
     pub(super) fn find(&self, hash: DoctypeHash) -> Option<Arc<Doctype>> {

@@ -88,7 +88,7 @@ impl Room {
             return Err(broken_protocol("a seed with pages missing"));
         }
         if record.find(doctype.hash()).is_none() {
-            self.check_new(&doctype)?;
+            self.check_new(&doctype, &record)?;
             if record.newest().is_some_and(|newest| !doctype.succeeds(&newest)) {
                 return Err(Halt::Refuse(Refusal::Exists));
             }

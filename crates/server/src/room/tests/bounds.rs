@@ -89,3 +89,65 @@ fn offers_that_wait_take_a_bounded_amount_of_memory() {
     scene.step(RoomInput::Left { conn: ANN });
     assert_eq!(brief(&scene.heard(ConnId(10))), ["seed wanted"], "who waited has its turn");
 }
+
+#[test]
+fn answers_that_wait_for_the_disk_take_a_bounded_amount_of_memory() {
+    let mut scene = Scene::new();
+    scene.open(ANN, None);
+    scene.waits = |reply| matches!(reply, StoreReply::Durable { .. });
+    scene.frames(ANN, 1, vec![add("a")]);
+    let held_max = Limits::DEFAULT.room_pages_in_flight_max;
+    for _ in 0..2 * held_max {
+        scene.say(ANN, ToRoom::Probe { probe: ProbeId(1) });
+    }
+    assert!(scene.room.outbox.held() <= held_max, "{}", scene.room.outbox.held());
+    assert!(!scene.room.takes_messages(), "so its clients are listened to no longer");
+    scene.release();
+    let probed = scene.heard(ANN).into_iter().filter(|it| matches!(it, FromRoom::Probed { .. }));
+    assert_eq!(probed.count(), 2 * held_max, "each is answered when there is room again");
+}
+
+#[test]
+fn timelines_of_those_who_have_left_are_forgotten() {
+    let mut scene = Scene::new();
+    for number in 1..=50 {
+        let conn = ConnId(number);
+        scene.open(conn, None);
+        scene.frames(conn, 1, vec![add(&number.to_string())]);
+        if number % 2 == 0 {
+            scene.step(RoomInput::Left { conn });
+        }
+    }
+    // Each time with another timeline on the same channel.
+    for timeline in 1..=50 {
+        let open = ToRoom::Open {
+            document: "notebook".to_owned(),
+            doctype: codec::encode(&notes()),
+            timeline: JournalId([timeline; 16]),
+            have: None,
+            intent: Intent::Follow,
+        };
+        scene.say(BOB, open);
+    }
+    let State::Open(document) = &scene.room.state else { panic!("open") };
+    assert!(document.timelines.len() <= 26, "{} timelines", document.timelines.len());
+    let heard = scene.frames(ConnId(3), 1, vec![add("3"), add("more")]);
+    assert_eq!(brief(&heard).last().map(String::as_str), Some("acked 3"), "and read again");
+}
+
+/// Goal: no doctype makes a record that the store does not take. Method: versions of a doctype
+/// whose name alone has 3.5 MiB.
+#[test]
+fn the_doctypes_of_a_document_are_bounded_in_bytes() {
+    let mut scene = Scene::new();
+    let mut said = Vec::new();
+    for version in 1..=6 {
+        let mut doctype = doctype(&["create table note (id text primary key, body text) strict"]);
+        doctype.name = "x".repeat(7 << 19);
+        doctype.mutations.truncate(1);
+        doctype.mutations[0].name = format!("add{version}");
+        said.push(brief(&scene.open_as(ANN, &doctype, None, Intent::Follow))[0].clone());
+    }
+    assert!(said[..4].iter().all(|said| said.starts_with("opened")), "{said:?}");
+    assert!(said[4..].iter().all(|said| said == "refused DoctypeMismatch"), "{said:?}");
+}
