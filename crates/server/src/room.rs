@@ -112,6 +112,8 @@ enum State {
 struct Fetch {
     request: u64,
     pages: Vec<(Pgid, Page)>,
+    /// What cannot be done without; the others are only near it.
+    needed: Vec<Pgid>,
     asked: Vec<Pgid>,
 }
 
@@ -385,7 +387,7 @@ impl Room {
     }
 
     fn on_halt(&mut self, work: Work, halt: Halt) {
-        let asked = match halt {
+        let (needed, asked) = match halt {
             Halt::Pause => return self.queue.push_front(work),
             Halt::Fault(pgid) => {
                 reached(Probe::RoomFaulted);
@@ -398,9 +400,9 @@ impl Room {
                     pgids.sort_unstable();
                 }
                 self.faults_count += 1;
-                pgids
+                (vec![pgid], pgids)
             }
-            Halt::Missing(pgids) => pgids,
+            Halt::Missing(pgids) => (pgids.clone(), pgids),
             Halt::Refuse(refusal) => return self.refuse(&work, refusal),
             Halt::Failed(failure) => {
                 return self.give_up(work, &format!("SQLite failed: {failure}"));
@@ -411,7 +413,7 @@ impl Room {
         self.commit();
         self.queue.push_front(work);
         let request = self.next_request();
-        self.fetch = Some(Fetch { request, pages: Vec::new(), asked });
+        self.fetch = Some(Fetch { request, pages: Vec::new(), needed, asked });
         self.ask_for_pages();
     }
 

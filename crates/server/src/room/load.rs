@@ -49,13 +49,9 @@ impl Room {
                     self.stop_catching_up(id);
                 }
             }
-            StoreReply::Damaged { pgids, .. } => {
-                let lost = self.outbox.forget_draft();
-                let reason = match pgids.first() {
-                    Some(pgid) => format!("page {pgid} is damaged"),
-                    None => "the document is damaged".to_owned(),
-                };
-                self.poison(&reason, lost);
+            StoreReply::Damaged { request, pgids, .. } => {
+                self.on_damaged(request, &pgids);
+                self.ask_again();
             }
             StoreReply::Busy { request, .. } => {
                 self.refused.insert(request);
@@ -119,6 +115,41 @@ impl Room {
             let lost = self.outbox.forget_draft();
             self.poison(&format!("page {absent} is not in the store"), lost);
         }
+    }
+
+    /// These pages are no longer what was written. Whoever cannot do without them is told, and
+    /// everybody else goes on.
+    fn on_damaged(&mut self, request: u64, pgids: &[Pgid]) {
+        if let Some(id) = self.reads.remove(&request) {
+            if let Some(channel_id) = self.subscribers.get(&id).map(|it| it.channel_id) {
+                self.vacate(channel_id);
+                self.effects.push(channel_id.say(FromRoom::Refused(Refusal::Damaged)));
+            }
+            return;
+        }
+        let damaged = || match pgids.first() {
+            Some(pgid) => format!("page {pgid} is damaged"),
+            None => "the document is damaged".to_owned(),
+        };
+        if matches!(self.state, State::Opening) {
+            return self.poison(&damaged(), Vec::new());
+        }
+        let Some(fetch) = self.fetch.take_if(|fetch| fetch.request == request) else { return };
+        if let State::Open(document) = &self.state {
+            document.authority.view().fill(fetch.pages);
+        }
+        if !fetch.needed.iter().any(|pgid| pgids.contains(pgid)) {
+            return;
+        }
+        match self.queue.pop_front() {
+            Some(Work::Ask(request, _)) => {
+                let answer = Answer::Failed { reason: damaged() };
+                self.effects.push(RoomEffect::Answer { request, answer });
+            }
+            Some(work) => self.refuse(&work, Refusal::Damaged),
+            None => unreachable!("BUG: pages for nobody"),
+        }
+        self.settled();
     }
 
     /// The store has answered a read, so it may take in those that it had no room for.

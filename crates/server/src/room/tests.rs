@@ -1,6 +1,7 @@
 //! Stories of one room over a real page server on a disk in memory.
 
 mod bounds;
+mod damage;
 mod positions;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};

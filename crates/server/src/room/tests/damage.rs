@@ -1,0 +1,84 @@
+//! Pages that rotted in the store, and who is concerned.
+
+use super::*;
+
+impl Scene {
+    /// Gives a held reply to the room as if these of its pages had been found damaged.
+    fn find_damaged(&mut self, is_damaged: impl Fn(Pgid) -> bool) {
+        let reply = self.held.pop_front().expect("one is held");
+        let (StoreReply::Pages { request, document, pages, last: true }
+        | StoreReply::SyncPart { request, document, pages, last: true, .. }) = reply
+        else {
+            panic!("all of a read: {reply:?}")
+        };
+        let (damaged, intact): (Vec<_>, Vec<_>) =
+            pages.into_iter().partition(|(pgid, _)| is_damaged(*pgid));
+        let pgids = damaged.into_iter().map(|(pgid, _)| pgid).collect();
+        self.waits = |_| false;
+        let pages =
+            StoreReply::Pages { request, document: document.clone(), pages: intact, last: false };
+        self.step(RoomInput::Store(pages));
+        self.step(RoomInput::Store(StoreReply::Damaged { request, document, pgids }));
+    }
+
+    /// With two clients that are up to date, the room's memory empty, and its store's replies to
+    /// reads held back.
+    fn with_pages_to_read() -> (Self, Position) {
+        let mut scene = Self::new();
+        scene.open(ANN, None);
+        scene.frames(ANN, 1, vec![frame(&notes(), "fill", &[]), add("a")]);
+        let have = scene.position();
+        scene.restart();
+        scene.waits = |reply| matches!(reply, StoreReply::Pages { .. });
+        (scene, have)
+    }
+}
+
+#[test]
+fn one_who_lags_is_told_of_a_damaged_page_and_nobody_else() {
+    let mut scene = Scene::new();
+    scene.open(ANN, None);
+    scene.waits = |reply| matches!(reply, StoreReply::SyncPart { .. });
+    assert_eq!(brief(&scene.open(BOB, None)), ["opened 2 wanted 1"]);
+    scene.find_damaged(|pgid| pgid == Pgid(2));
+    assert_eq!(brief(&scene.heard(BOB)), ["refused Damaged"]);
+    assert_eq!(scene.ways.of(BOB, |way| way.reserved), 0, "all that was reserved was given back");
+    assert_eq!(brief(&scene.frames(ANN, 1, vec![add("a")])), ["entry 2..3 of 1", "acked 2"]);
+}
+
+#[test]
+fn a_run_that_needs_a_damaged_page_is_refused_and_others_go_on() {
+    let (mut scene, have) = Scene::with_pages_to_read();
+    assert!(scene.open(ANN, Some(have)).is_empty(), "pages are read");
+    let needed = scene.room.fetch.as_ref().expect("a fault").needed[0];
+    scene.find_damaged(|pgid| pgid == needed);
+    assert_eq!(brief(&scene.heard(ANN)), ["refused Damaged"]);
+    assert_eq!(brief(&scene.open(BOB, Some(have))), ["opened 4 wanted 1"], "nobody was sent away");
+}
+
+#[test]
+fn a_damaged_page_beside_the_one_that_is_needed_concerns_nobody() {
+    let (mut scene, have) = Scene::with_pages_to_read();
+    scene.waits = |reply| matches!(reply, StoreReply::Pages { pages, .. } if pages.len() > 1);
+    scene.open(ANN, Some(have));
+    scene.frames(ANN, 3, vec![add("b")]);
+    let needed = scene.room.fetch.as_ref().expect("a fault").needed[0];
+    scene.find_damaged(|pgid| pgid != needed);
+    let heard = brief(&scene.heard(ANN));
+    assert_eq!(heard.last().map(String::as_str), Some("acked 4"), "{heard:?}");
+}
+
+#[test]
+fn an_export_that_lacks_a_page_fails_alone() {
+    let (mut scene, have) = Scene::with_pages_to_read();
+    scene.waits = |_| false;
+    scene.open(ANN, Some(have));
+    scene.waits = |reply| matches!(reply, StoreReply::Pages { .. });
+    scene.step(RoomInput::Ask { request: 1, ask: Ask::Export });
+    while let Some(StoreReply::Pages { last: false, .. }) = scene.held.front() {
+        scene.release_one();
+    }
+    scene.find_damaged(|_| true);
+    assert!(matches!(scene.answers[..], [Answer::Failed { .. }]), "{:?}", scene.answers);
+    assert!(scene.heard(ANN).iter().all(|said| !matches!(said, FromRoom::Refused(_))));
+}
