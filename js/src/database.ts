@@ -248,8 +248,9 @@ export class Database<Defined extends Mutations = Mutations> {
     };
     this.#connection.call('mutate', message, (answer, last) => {
       if (answer.type === 'durable') {
-        this.#countDurable(answer.lsn);
-        issued.durable({ lsn: answer.lsn });
+        const { lsn } = answer.entry;
+        this.#countDurable(lsn);
+        issued.durable({ lsn });
       } else if (answer.type === 'confirmed') {
         issued.durable({ lsn: answer.lsn });
         issued.confirmed({ lsn: answer.lsn });
@@ -299,10 +300,10 @@ export class Database<Defined extends Mutations = Mutations> {
     if (news.type === 'status') this.#setStatus(news.status);
     else if (news.type === 'tokenWanted') void this.#giveToken();
     else {
-      const { mutation, reason, lsn } = news;
+      const { id, mutation, reason, lsn } = news;
       const args = unbindArguments(this.#doctype.mutations[mutation]?.params, news.args);
       if (this.#emit('rejected', { mutation, args, reason, lsn })) {
-        this.#connection.tell('rejectionHandled', { handle: this.#handle, lsn });
+        this.#connection.tell('rejectionHandled', { handle: this.#handle, id });
       }
     }
   }

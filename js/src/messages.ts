@@ -18,6 +18,19 @@ export type QueryParams =
   | readonly Value[]
   | { readonly named: readonly (readonly [string, Value])[] };
 
+/** One entry of a journal; see `entry_id.rs` in crate `types`. */
+export interface EntryId {
+  readonly journal: Uint8Array;
+  readonly life: Uint8Array;
+  readonly lsn: number;
+}
+
+/** What a tab knows of a mutation that it asks anew. */
+export interface Again {
+  /** What it was told is durable. */
+  readonly durable: EntryId | undefined;
+}
+
 /** Every message to the core. `call` is the tab's number for what gets an answer. */
 export interface ToCore {
   open: {
@@ -36,8 +49,8 @@ export interface ToCore {
     readonly name: string;
     readonly args: readonly (readonly [string, Value])[];
     readonly now: number;
-    /** Set if an earlier core was asked: the LSN at which it was durable there, 0 if not known. */
-    readonly again: number | undefined;
+    /** Set if an earlier core was asked. */
+    readonly again: Again | undefined;
   };
   query: {
     readonly call: number;
@@ -58,7 +71,7 @@ export interface ToCore {
   };
   setConnected: { readonly handle: number; readonly connected: boolean };
   listenRejections: { readonly handle: number };
-  rejectionHandled: { readonly handle: number; readonly lsn: number };
+  rejectionHandled: { readonly handle: number; readonly id: Uint8Array };
   token: { readonly handle: number; readonly token: string | null };
   device: { readonly persisted: boolean; readonly usage: number; readonly quota: number };
   nudge: Readonly<Record<never, never>>;
@@ -81,6 +94,14 @@ function writeQuery(w: Writer, { sql, params }: ToCore['query']): void {
   }
 }
 
+function writeEntryId(w: Writer, { journal, life, lsn }: EntryId): void {
+  w.raw(journal);
+  w.raw(life);
+  w.u64(lsn);
+}
+
+const readId = (r: Reader): Uint8Array => r.view(16).slice();
+
 /** What follows the kind, the call and the handle; in the order of `Request`'s variants. */
 const REQUESTS: Pick<Encoders, Request> = {
   open(w, { document, user, server, doctype, hasToken }) {
@@ -95,7 +116,7 @@ const REQUESTS: Pick<Encoders, Request> = {
     w.text(name);
     w.named(args);
     w.u64(now);
-    w.option(again, (lsn) => w.u64(lsn));
+    w.option(again, ({ durable }) => w.option(durable, (entry) => writeEntryId(w, entry)));
   },
   query: writeQuery,
   watch: writeQuery,
@@ -118,9 +139,9 @@ const OTHERS: Omit<Encoders, Request> = {
     w.u8(connected);
   },
   listenRejections: (w, { handle }) => w.u32(handle),
-  rejectionHandled(w, { handle, lsn }) {
+  rejectionHandled(w, { handle, id }) {
     w.u32(handle);
-    w.u64(lsn);
+    w.raw(id);
   },
   token(w, { handle, token }) {
     w.u32(handle);
@@ -163,7 +184,8 @@ export function writeToCore<Kind extends keyof ToCore>(
 export type Answer =
   | { readonly type: 'opened'; readonly status: Status }
   | { readonly type: 'failed' | 'rejected'; readonly error: TidelogError }
-  | { readonly type: 'durable' | 'confirmed'; readonly lsn: number }
+  | { readonly type: 'durable'; readonly entry: EntryId }
+  | { readonly type: 'confirmed'; readonly lsn: number }
   | { readonly type: 'rows'; readonly rows: RowBytes }
   | { readonly type: 'exported'; readonly file: Uint8Array<ArrayBuffer> }
   | { readonly type: 'done' };
@@ -173,6 +195,7 @@ export type News =
   | { readonly type: 'status'; readonly status: Status }
   | {
       readonly type: 'rejection';
+      readonly id: Uint8Array;
       readonly mutation: string;
       readonly args: Record<string, Value>;
       readonly reason: string;
@@ -195,7 +218,10 @@ type NewsDecoder = (r: Reader) => News;
 const ANSWERS: readonly AnswerDecoder[] = [
   (r) => ({ type: 'opened', status: readStatus(r) }),
   (r) => ({ type: 'failed', error: readFailure(r) }),
-  (r) => ({ type: 'durable', lsn: r.u64() }),
+  (r) => ({
+    type: 'durable',
+    entry: { journal: readId(r), life: readId(r), lsn: r.u64() },
+  }),
   (r) => ({ type: 'confirmed', lsn: r.u64() }),
   (r) => ({ type: 'rejected', error: readFailure(r) }),
   (r) => ({ type: 'rows', rows: readRowBytes(r) }),
@@ -206,6 +232,7 @@ const NEWS: readonly NewsDecoder[] = [
   (r) => ({ type: 'status', status: readStatus(r) }),
   (r) => ({
     type: 'rejection',
+    id: readId(r),
     mutation: r.text(),
     args: r.named(),
     reason: r.text(),

@@ -17,7 +17,7 @@ import {
   type TidelogError,
 } from './errors.js';
 import { Lending, type LendingEffect, type LendingInput, type LendingNews } from './lending.js';
-import type { Answer, News, ToCore } from './messages.js';
+import type { Answer, EntryId, News, ToCore } from './messages.js';
 import { NEVER, pause } from './time.js';
 
 /** Milliseconds after which a call is given up: just under ten seconds. */
@@ -150,8 +150,8 @@ interface Call {
   sent: boolean;
   /** Cores that died since the last answer. */
   deaths: number;
-  /** The LSN at which a mutation is durable; 0 before that. */
-  durable: number;
+  /** As what a mutation is durable. */
+  durable: EntryId | undefined;
   /** When a live query that failed for a passing reason is tried again, and how often it was. */
   againAt: number;
   tries: number;
@@ -325,7 +325,7 @@ export class Tab {
       cores: 0,
       sent: false,
       deaths: 0,
-      durable: 0,
+      durable: undefined,
       againAt: NEVER,
       tries: 0,
     };
@@ -352,7 +352,7 @@ export class Tab {
       this.#fail(number, call, new EngineError('the engine died each time it was asked this'));
       return;
     }
-    const again = call.cores > 0 ? call.durable : undefined;
+    const again = call.cores > 0 ? { durable: call.durable } : undefined;
     call.cores++;
     call.sent = true;
     call.againAt = NEVER;
@@ -395,7 +395,7 @@ export class Tab {
       call.until = NEVER;
       call.deaths = 0;
       call.tries = 0;
-      if (answer.type === 'durable') call.durable = answer.lsn;
+      if (answer.type === 'durable') call.durable = answer.entry;
     }
     if (answer.type === 'opened') this.#opened(call.message as ToCore['open']);
     this.#settle(number, answer, isLast);

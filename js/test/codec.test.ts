@@ -23,6 +23,12 @@ const kinds = doctype({
   },
 });
 
+const entry = {
+  journal: new Uint8Array(16).fill(5),
+  life: new Uint8Array(16).fill(6),
+  lsn: 14,
+};
+
 /** The messages of `crates/browser/tests/golden.rs`, in the same order. */
 function messages(): readonly { [Kind in keyof ToCore]: [Kind, ToCore[Kind]] }[keyof ToCore][] {
   const [call, handle] = [7, 3];
@@ -51,6 +57,30 @@ function messages(): readonly { [Kind in keyof ToCore]: [Kind, ToCore[Kind]] }[k
         again: undefined,
       },
     ],
+    [
+      'mutate',
+      {
+        call,
+        handle,
+        id: new Uint8Array(16).fill(8),
+        name: 'none',
+        args: [],
+        now: 0,
+        again: { durable: undefined },
+      },
+    ],
+    [
+      'mutate',
+      {
+        call,
+        handle,
+        id: new Uint8Array(16).fill(8),
+        name: 'none',
+        args: [],
+        now: 0,
+        again: { durable: entry },
+      },
+    ],
     ['query', { call, handle, sql: 'select ?', params: values }],
     ['watch', { call, handle, sql: 'select :a', params: { named: [['a', 1]] } }],
     ['unwatch', { call }],
@@ -60,7 +90,7 @@ function messages(): readonly { [Kind in keyof ToCore]: [Kind, ToCore[Kind]] }[k
     ['destroy', { call, document: 'd', user: '', force: true }],
     ['setConnected', { handle, connected: false }],
     ['listenRejections', { handle }],
-    ['rejectionHandled', { handle, lsn: 12 }],
+    ['rejectionHandled', { handle, id: new Uint8Array(16).fill(9) }],
     ['token', { handle, token: null }],
     ['token', { handle, token: 't' }],
     ['device', { persisted: true, usage: 2 ** 33, quota: 2 ** 34 }],
@@ -118,7 +148,7 @@ test('what the core tells is read as Rust wrote it', () => {
   expect(answers[1]).toMatchObject({
     error: { outcome: 'unknown', mutation: 'add', reason: 'no' },
   });
-  expect(answers[2]).toEqual({ type: 'durable', lsn: 14 });
+  expect(answers[2]).toEqual({ type: 'durable', entry });
   expect(answers[6]).toEqual({ type: 'exported', file: new Uint8Array([83, 81]) });
   // W19: nothing but the file is in its buffer.
   expect(answers[6]).toHaveProperty('file.buffer.byteLength', 2);
@@ -130,7 +160,14 @@ test('what the core tells is read as Rust wrote it', () => {
   ]);
   expect(news).toEqual([
     { type: 'status', status: { ...status, error } },
-    { type: 'rejection', mutation: 'add', args: { a: 'b' }, reason: 'why', lsn: 16 },
+    {
+      type: 'rejection',
+      id: new Uint8Array(16).fill(9),
+      mutation: 'add',
+      args: { a: 'b' },
+      reason: 'why',
+      lsn: 16,
+    },
     { type: 'tokenWanted' },
   ]);
 });

@@ -1,10 +1,12 @@
 import { expect, test } from 'vitest';
 import { EngineError, RejectedError, StorageError } from '../src/errors.js';
-import type { Answer, ToCore } from '../src/messages.js';
+import type { Answer, EntryId, ToCore } from '../src/messages.js';
 import type { Status } from '../src/status.js';
 import { type CallKind, type Effect, type Input, Tab } from '../src/tab.js';
 
 const STATUS = {} as Status;
+
+const entry: EntryId = { journal: new Uint8Array(16), life: new Uint8Array(16).fill(1), lsn: 7 };
 
 /** A tab with a clock, and what it did. */
 class Stage {
@@ -231,7 +233,8 @@ test('calls wait for their document to be open again, and keep their order', () 
   stage.reopen();
   const sent = stage.of('post').slice(-2);
   expect(sent.map(({ message }) => (message as { call: number }).call)).toEqual([first, second]);
-  expect(sent[0]!.message).toMatchObject({ again: 0 });
+  expect(sent[0]!.message).toMatchObject({ again: { durable: undefined } });
+  expect(stage.posted('mutate')[0]!.again).toBeUndefined();
 });
 
 test('who stays away from the server says so with the open', () => {
@@ -277,16 +280,26 @@ test('W6: a second core that cannot look says nothing of what the first one did'
   expect(stage.errors(two!)).toEqual([{ code: 'rejected', outcome: 'none', last: true }]);
 });
 
+test('D10: what the next core says of a durable mutation that it does not have is the last word', () => {
+  const { stage, handle } = opened();
+  const call = stage.call('mutate', { handle, name: 'm' });
+  stage.answer(call, { type: 'durable', entry });
+  stage.survive().reopen();
+  expect(stage.posted('mutate').at(-1)).toMatchObject({ again: { durable: entry } });
+  stage.answer(call, { type: 'failed', error: new StorageError('gone', { outcome: 'unknown' }) });
+  expect(stage.errors(call)).toEqual([{ code: 'storage', outcome: 'unknown', last: true }]);
+});
+
 test('a durable mutation waits for its verdict, whatever becomes of the engine', () => {
   const { stage, handle } = opened();
   const call = stage.call('mutate', { handle, name: 'm' });
-  stage.answer(call, { type: 'durable', lsn: 7 });
+  stage.answer(call, { type: 'durable', entry });
   stage.die();
   stage.step({ type: 'refused', core: stage.core, reason: '404', joining: undefined });
   stage.pass(500);
   stage.work().reopen();
   expect(stage.errors(call)).toEqual([]);
-  expect(stage.posted('mutate').at(-1)).toMatchObject({ call, again: 7 });
+  expect(stage.posted('mutate').at(-1)).toMatchObject({ call, again: { durable: entry } });
 });
 
 // --- time ---------------------------------------------------------------------------------------

@@ -5,12 +5,14 @@
 use std::collections::BTreeMap;
 
 use tidelog_client::{
-    Call, CallFailure, Connection, FromCore, Handle, Mutate, OpenRequest, Params, Query, Request,
-    Status, Storage, ToCore,
+    Again, Call, CallFailure, Connection, FromCore, Handle, Mutate, OpenRequest, Params, Query,
+    Request, Status, Storage, ToCore,
 };
 use tidelog_document::{Doctype, MutationDefinition, Param, ParamKind};
 use tidelog_sync::codec;
-use tidelog_types::{CallId, ErrorCode, Outcome, Remedy, Rows, Value, ValueRef};
+use tidelog_types::{
+    CallId, EntryId, ErrorCode, JournalId, Life, Lsn, Outcome, Remedy, Rows, Value, ValueRef,
+};
 
 fn golden() -> BTreeMap<String, String> {
     serde_json::from_str(include_str!("../../../js/test/golden.json")).expect("JSON")
@@ -92,6 +94,19 @@ fn status(error: Option<CallFailure>) -> Status {
     }
 }
 
+fn entry() -> EntryId {
+    let lsn = Lsn::new(14).expect("not 0");
+    EntryId { journal: JournalId([5; 16]), life: Life([6; 16]), lsn }
+}
+
+fn again(durable: Option<EntryId>) -> ToCore {
+    let (call, handle) = (Call(7), Handle(3));
+    let (id, name, args) = (CallId([8; 16]), "none".to_owned(), Vec::new());
+    let again = Some(Again { durable });
+    let request = Request::Mutate(Mutate { id, name, args, now_ms: 0, again });
+    ToCore::Ask { call, handle, request }
+}
+
 #[test]
 fn what_a_tab_asks_is_written_as_typescript_writes_it() {
     let (call, handle) = (Call(7), Handle(3));
@@ -119,6 +134,8 @@ fn what_a_tab_asks_is_written_as_typescript_writes_it() {
                 again: None,
             }),
         },
+        again(None),
+        again(Some(entry())),
         ToCore::Ask {
             call,
             handle,
@@ -142,7 +159,7 @@ fn what_a_tab_asks_is_written_as_typescript_writes_it() {
         ToCore::Destroy { call, document: "d".to_owned(), user: String::new(), force: true },
         ToCore::SetConnected { handle, connected: false },
         ToCore::ListenRejections { handle },
-        ToCore::RejectionHandled { handle, lsn: 12 },
+        ToCore::RejectionHandled { handle, id: CallId([9; 16]) },
         ToCore::Token { handle, token: None },
         ToCore::Token { handle, token: Some("t".to_owned()) },
         ToCore::Device { persisted: true, usage: 1 << 33, quota: 1 << 34 },
@@ -162,7 +179,7 @@ fn what_the_core_tells_is_written_as_typescript_reads_it() {
     let messages = vec![
         FromCore::Opened { call, status: status(None) },
         FromCore::Failed { call, failure: failure() },
-        FromCore::Durable { call, lsn: 14 },
+        FromCore::Durable { call, entry: entry() },
         FromCore::Confirmed { call, lsn: 15 },
         FromCore::Rejected { call, failure: failure() },
         FromCore::Rows { call, rows },
@@ -171,6 +188,7 @@ fn what_the_core_tells_is_written_as_typescript_reads_it() {
         FromCore::Status { handle, status: status(Some(failure())) },
         FromCore::RejectionNews {
             handle,
+            id: CallId([9; 16]),
             mutation: "add".to_owned(),
             args: vec![("a".to_owned(), text("b"))],
             reason: "why".to_owned(),

@@ -225,9 +225,9 @@ impl Client {
                 let Some(key) = self.key_of(tab, handle) else { return };
                 self.with(&key, out, |document, ctx| document.listen(tab, handle, ctx.out));
             }
-            ToCore::RejectionHandled { handle, lsn } => {
+            ToCore::RejectionHandled { handle, id } => {
                 let Some(key) = self.key_of(tab, handle) else { return };
-                self.with(&key, out, |document, _| document.rejection_handled(lsn));
+                self.with(&key, out, |document, _| document.rejection_handled(id));
             }
             ToCore::Token { handle, token } => {
                 let Some(key) = self.key_of(tab, handle) else { return };

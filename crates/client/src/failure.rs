@@ -133,6 +133,30 @@ impl CallFailure {
         .until_mended()
     }
 
+    /// A mutation that was durable, or may have been, and of which nothing is left here.
+    pub(crate) fn lost() -> Self {
+        Self {
+            outcome: Outcome::Unknown,
+            ..Self::new(
+                ErrorCode::Storage,
+                "it was issued on data of this site that were cleared or put back since: nobody \
+                 can tell what became of it; look before it is issued again",
+            )
+        }
+    }
+
+    /// A mutation that has its verdict, which is so old that it was forgotten.
+    pub(crate) fn forgotten() -> Self {
+        Self {
+            outcome: Outcome::Unknown,
+            ..Self::new(
+                ErrorCode::Engine,
+                "the server has decided it, and so much since that its verdict is not kept any \
+                 more: look whether it was applied",
+            )
+        }
+    }
+
     pub(crate) fn of_append(error: &AppendError) -> Self {
         match error {
             AppendError::Damaged => Self::new(

@@ -7,7 +7,7 @@
 
 use serde::{Deserialize, Serialize};
 use tidelog_document::Doctype;
-use tidelog_types::{CallId, ErrorCode, Outcome, Params, Remedy, Rows, Value};
+use tidelog_types::{CallId, EntryId, ErrorCode, Outcome, Params, Remedy, Rows, Value};
 
 /// A tab's number for one of its calls, from 1, never reused by that tab.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -63,8 +63,8 @@ pub enum ToCore {
     RejectionHandled {
         /// Which document.
         handle: Handle,
-        /// Its LSN.
-        lsn: u64,
+        /// The call that was rejected.
+        id: CallId,
     },
     /// The answer to `TokenWanted`. Not answered.
     Token {
@@ -139,9 +139,15 @@ pub struct Mutate {
     pub args: Vec<(String, Value)>,
     /// When it was issued, milliseconds since the epoch.
     pub now_ms: u64,
-    /// Set if an earlier core was asked already: the LSN at which it said that the mutation is
-    /// durable, 0 if it has not said so.
-    pub again: Option<u64>,
+    /// Set if an earlier core was asked already.
+    pub again: Option<Again>,
+}
+
+/// What a tab knows of a mutation that it asks anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Again {
+    /// What it was told is durable.
+    pub durable: Option<EntryId>,
 }
 
 /// One statement that reads, and its parameters.
@@ -174,8 +180,8 @@ pub enum FromCore {
     Durable {
         /// The call.
         call: Call,
-        /// Its timeline LSN (its storage LSN in a local document).
-        lsn: u64,
+        /// Its entry in the timeline (in the storage journal of a local document).
+        entry: EntryId,
     },
     /// The mutation was applied by the authority.
     Confirmed {
@@ -222,13 +228,15 @@ pub enum FromCore {
     RejectionNews {
         /// Which document.
         handle: Handle,
+        /// The call that issued it, to tell repeats.
+        id: CallId,
         /// Which mutation.
         mutation: String,
         /// Its arguments.
         args: Vec<(String, Value)>,
         /// Why.
         reason: String,
-        /// Its timeline LSN, to tell repeats.
+        /// Its timeline LSN.
         lsn: u64,
     },
     /// The server wants to know who this is.

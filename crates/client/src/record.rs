@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use tidelog_document::{Doctype, DoctypeHash};
 use tidelog_types::limits::Limits;
 use tidelog_types::probe::{Probe, reached};
-use tidelog_types::{CallId, ClientId, Lineage, Lsn, SortedMap, Value};
+use tidelog_types::{CallId, ClientId, EntryId, JournalId, Lineage, SortedMap, Value};
 
 /// The client's notes about one document, in the store as one opaque record.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -22,14 +22,16 @@ pub(crate) struct Record {
     pub(crate) lives: Lineage,
     /// Rejections, oldest first: those for which no listener has returned, and the latest others.
     pub(crate) rejections: Vec<KeptRejection>,
+    /// The youngest rejection that is not among them any more.
+    pub(crate) forgotten: Option<EntryId>,
 }
 
 /// A rejection that an app has not dealt with yet.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct KeptRejection {
-    /// The call that issued it: other than its LSN it is the same in every timeline.
+    /// The call that issued it: other than its entry it is the same in every timeline.
     pub(crate) call: CallId,
-    pub(crate) lsn: Lsn,
+    pub(crate) entry: EntryId,
     pub(crate) mutation: String,
     pub(crate) args: Vec<(String, Value)>,
     pub(crate) reason: String,
@@ -55,8 +57,13 @@ impl KeptRejection {
 
 impl Record {
     /// Keeps a few more rejections, and forgets the oldest beyond what may be kept. The record is
-    /// written as a whole, so what is in it has to stay small.
-    pub(crate) fn keep_rejections(&mut self, rejections: Vec<KeptRejection>, limits: &Limits) {
+    /// written as a whole, so what is in it has to stay small. New frames go to `timeline`.
+    pub(crate) fn keep_rejections(
+        &mut self,
+        rejections: Vec<KeptRejection>,
+        timeline: JournalId,
+        limits: &Limits,
+    ) {
         self.rejections.extend(rejections);
         let (mut count, mut size) = (0, 0);
         for rejection in self.rejections.iter().rev() {
@@ -68,21 +75,54 @@ impl Record {
             }
             count += 1;
         }
-        if count < self.rejections.len() {
+        let mut surplus = self.rejections.len() - count;
+        if surplus > 0 {
             reached(Probe::RejectionDropped);
         }
-        self.rejections.drain(..self.rejections.len() - count);
+        self.forget(timeline, |_| {
+            let forget = surplus > 0;
+            surplus = surplus.saturating_sub(1);
+            forget
+        });
     }
 
     /// Forgets the oldest of those that were handled, beyond a few.
-    pub(crate) fn forget_handled(&mut self) {
+    pub(crate) fn forget_handled(&mut self, timeline: JournalId) {
         let handled = self.rejections.iter().filter(|rejection| rejection.handled).count();
         let mut surplus = handled.saturating_sub(HANDLED_KEPT_MAX);
-        self.rejections.retain(|rejection| {
+        self.forget(timeline, |rejection| {
             let forget = rejection.handled && surplus > 0;
             surplus -= usize::from(forget);
+            forget
+        });
+    }
+
+    fn forget(&mut self, timeline: JournalId, mut which: impl FnMut(&KeptRejection) -> bool) {
+        let forgotten = &mut self.forgotten;
+        self.rejections.retain(|rejection| {
+            let forget = which(rejection);
+            // Of those of former timelines any one stands for all.
+            let is_younger = |known: EntryId| {
+                let entry = rejection.entry;
+                entry.journal == timeline && (known.journal != timeline || known.lsn < entry.lsn)
+            };
+            if forget && forgotten.is_none_or(is_younger) {
+                *forgotten = Some(rejection.entry);
+            }
             !forget
         });
+    }
+
+    /// Whether a mutation that has its verdict, and is not among the rejections, was applied:
+    /// nobody knows of one that may have been forgotten. New frames go to `timeline`.
+    pub(crate) fn is_applied(&self, entry: EntryId, timeline: JournalId) -> bool {
+        match self.forgotten {
+            None => true,
+            Some(forgotten) => {
+                let is_older = forgotten.journal != timeline || forgotten.lsn < entry.lsn;
+                entry.journal == timeline && is_older
+            }
+        }
     }
 
     /// All of them.
@@ -105,9 +145,16 @@ mod tests {
 
     use tidelog_document::{MutationDefinition, Param, ParamKind};
     use tidelog_sync::codec;
-    use tidelog_types::Life;
+    use tidelog_types::{Life, Lsn};
 
     use super::*;
+
+    const TIMELINE: JournalId = JournalId([3; 16]);
+    const FORMER: JournalId = JournalId([2; 16]);
+
+    fn entry(journal: JournalId, lsn: u64) -> EntryId {
+        EntryId { journal, life: Life([5; 16]), lsn: Lsn::new(lsn).expect("not 0") }
+    }
 
     fn file() -> PathBuf {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/client-record-v1")
@@ -127,7 +174,7 @@ mod tests {
         };
         let rejection = KeptRejection {
             call: CallId([4; 16]),
-            lsn: Lsn::FIRST.plus(6),
+            entry: entry(TIMELINE, 7),
             mutation: "add".to_owned(),
             args: vec![("id".to_owned(), Value::Text("a".to_owned()))],
             reason: "no".to_owned(),
@@ -140,13 +187,14 @@ mod tests {
             doctypes: vec![doctype],
             lives: Lineage::try_from(vec![(Life([5; 16]), Lsn::FIRST)]).expect("one life"),
             rejections: vec![rejection],
+            forgotten: Some(entry(TIMELINE, 3)),
         }
     }
 
     fn rejection(lsn: u64, size: usize) -> KeptRejection {
         KeptRejection {
             call: CallId([1; 16]),
-            lsn: Lsn::new(lsn).expect("not 0"),
+            entry: entry(TIMELINE, lsn),
             mutation: "add".to_owned(),
             args: vec![("id".to_owned(), Value::Blob(vec![0; size]))],
             reason: "no".to_owned(),
@@ -155,18 +203,18 @@ mod tests {
     }
 
     fn kept(record: &Record) -> Vec<u64> {
-        record.rejections.iter().map(|rejection| rejection.lsn.get()).collect()
+        record.rejections.iter().map(|rejection| rejection.entry.lsn.get()).collect()
     }
 
     #[test]
     fn rejections_are_bounded_in_bytes_and_the_newest_is_always_kept() {
         let limits = Limits { rejections_kept_size_max: 2000, ..Limits::DEFAULT };
         let mut record = Record { rejections: Vec::new(), ..record() };
-        record.keep_rejections((1..9).map(|lsn| rejection(lsn, 500)).collect(), &limits);
+        record.keep_rejections((1..9).map(|lsn| rejection(lsn, 500)).collect(), TIMELINE, &limits);
         assert_eq!(kept(&record), [6, 7, 8]);
-        record.keep_rejections(vec![rejection(9, 1 << 20)], &limits);
+        record.keep_rejections(vec![rejection(9, 1 << 20)], TIMELINE, &limits);
         assert_eq!(kept(&record), [9], "what a listener may still want to know");
-        record.keep_rejections(vec![rejection(10, 0)], &limits);
+        record.keep_rejections(vec![rejection(10, 0)], TIMELINE, &limits);
         assert_eq!(kept(&record), [10]);
     }
 
@@ -174,8 +222,31 @@ mod tests {
     fn rejections_are_bounded_in_number() {
         let limits = Limits { rejections_kept_max: 3, ..Limits::DEFAULT };
         let mut record = Record { rejections: Vec::new(), ..record() };
-        record.keep_rejections((1..9).map(|lsn| rejection(lsn, 0)).collect(), &limits);
+        record.keep_rejections((1..9).map(|lsn| rejection(lsn, 0)).collect(), TIMELINE, &limits);
         assert_eq!(kept(&record), [6, 7, 8]);
+    }
+
+    #[test]
+    fn the_youngest_forgotten_rejection_bounds_what_is_known_to_be_applied() {
+        let limits = Limits { rejections_kept_max: 2, ..Limits::DEFAULT };
+        let mut record = Record { rejections: Vec::new(), forgotten: None, ..record() };
+        let of_former = |lsn| KeptRejection { entry: entry(FORMER, lsn), ..rejection(lsn, 0) };
+        let own = |record: &Record| {
+            let lsns = (1..9).filter(|lsn| record.is_applied(entry(TIMELINE, *lsn), TIMELINE));
+            lsns.collect::<Vec<_>>()
+        };
+        record.keep_rejections(vec![of_former(8), of_former(9)], FORMER, &limits);
+        assert!(record.is_applied(entry(FORMER, 1), TIMELINE), "none was forgotten");
+        record.keep_rejections(vec![rejection(3, 0)], TIMELINE, &limits);
+        assert!(!record.is_applied(entry(FORMER, 9), TIMELINE), "any may be");
+        assert_eq!(own(&record), [1, 2, 3, 4, 5, 6, 7, 8]);
+        record.keep_rejections(vec![rejection(5, 0), rejection(6, 0)], TIMELINE, &limits);
+        assert_eq!(own(&record), [4, 5, 6, 7, 8]);
+        assert!(!record.is_applied(entry(FORMER, 9), TIMELINE));
+        // What is younger and handled may go before what is older.
+        record.rejections.insert(0, of_former(7));
+        record.forget(TIMELINE, |_| true);
+        assert_eq!(own(&record), [7, 8]);
     }
 
     #[test]

@@ -4,31 +4,11 @@ mod common;
 
 use common::server::{Server, talk};
 use common::*;
-use tidelog_client::{
-    Call, FromCore, Input, Mutate, PageServerFailure, PageServerId, Request, Storage, ToCore,
-};
+use tidelog_client::{Call, FromCore, Input, PageServerFailure, PageServerId, Storage};
 use tidelog_types::ErrorCode;
 
 fn add(device: &mut Device, id: &str) -> Call {
     device.mutate("add", &[("id", text(id)), ("title", text(&format!("title of {id}")))])
-}
-
-/// The same call, as a tab asks it of the next core.
-fn again(device: &Device, call: Call, id: &str, durable: u64) -> ToCore {
-    ToCore::Ask {
-        call,
-        handle: HANDLE,
-        request: Request::Mutate(Mutate {
-            id: call_id(call),
-            name: "add".to_owned(),
-            args: vec![
-                ("id".to_owned(), text(id)),
-                ("title".to_owned(), text(&format!("title of {id}"))),
-            ],
-            now_ms: device.now_ms,
-            again: Some(durable),
-        }),
-    }
 }
 
 #[test]
@@ -158,19 +138,13 @@ fn calls_of_a_killed_core_are_settled_by_the_next_one_and_run_once() {
     device.disk.hold_flushes(true);
     let written = add(&mut device, "written");
     device.disk.hold_flushes(false);
-    let never = device.next_call();
-    let failed = device.next_call();
+    let [never, failed] = ["never", "written"]
+        .map(|id| device.mutation("add", &[("id", text(id)), ("title", text("new"))]).0);
 
     device.kill_core();
     device.open(&todos());
-    let messages = vec![
-        again(&device, told, "told", 2),
-        again(&device, written, "written", 0),
-        again(&device, never, "never", 0),
-        // It failed, and so it does again.
-        again(&device, failed, "written", 0),
-    ];
-    device.ask(TAB, messages);
+    // The last one failed, and so it does again.
+    device.ask_again(&[told, written, never, failed]);
     assert_eq!(device.fate(told), "durable 2, confirmed 3");
     assert_eq!(device.fate(written), "durable 3, confirmed 3");
     assert_eq!(device.fate(never), "durable 4, confirmed 4");
@@ -186,8 +160,7 @@ fn a_call_that_the_power_cut_took_is_run_again() {
     let lost = add(&mut device, "lost");
     device.cut_power();
     device.open(&todos());
-    let message = again(&device, lost, "lost", 0);
-    device.ask(TAB, vec![message]);
+    device.ask_again(&[lost]);
     assert_eq!(device.fate(lost), "durable 2, confirmed 2");
 }
 

@@ -3,7 +3,7 @@
 mod common;
 
 use common::*;
-use tidelog_client::{Connection, FromCore, Input, Request, ToCore};
+use tidelog_client::{Again, Connection, FromCore, Input, Request, ToCore};
 use tidelog_pages::StoreRequest;
 use tidelog_types::ErrorCode;
 use tidelog_types::limits::Limits;
@@ -58,7 +58,7 @@ fn a_tab_that_asks_the_same_core_again_is_answered_and_nothing_runs_twice() {
     device.start_open(OTHER_TAB, None, &todos());
     let mut again = message;
     if let ToCore::Ask { request: Request::Mutate(mutate), .. } = &mut again {
-        mutate.again = Some(0);
+        mutate.again = Some(Again { durable: None });
     }
     device.told.clear();
     device.ask(OTHER_TAB, vec![again]);
@@ -216,14 +216,8 @@ fn die_and_ask_again(device: &mut Device, calls: &[(tidelog_client::Call, ToCore
     device.disk.hold_flushes(false);
     device.kill_core();
     device.open(&todos());
-    let again = calls.iter().map(|(_, message)| {
-        let mut again = message.clone();
-        if let ToCore::Ask { request: Request::Mutate(mutate), .. } = &mut again {
-            mutate.again = Some(0);
-        }
-        again
-    });
-    device.ask(TAB, again.collect());
+    let asked: Vec<_> = calls.iter().map(|(call, _)| *call).collect();
+    device.ask_again(&asked);
     for (call, _) in calls {
         assert!(device.fate(*call).starts_with("durable"), "{}", device.fate(*call));
     }

@@ -4,7 +4,7 @@ mod common;
 
 use common::server::{Server, talk};
 use common::*;
-use tidelog_client::{Call, Connection, FromCore, Mutate, Request, ToCore};
+use tidelog_client::{Call, Connection, FromCore, Request, ToCore};
 use tidelog_document::hash_part;
 use tidelog_sync::{ByeReason, CodedPage, EntryPart, FromRoom, FromServer, ToRoom, ToServer};
 use tidelog_types::{EntryHash, ErrorCode, Lineage, Lsn, Pgid};
@@ -109,7 +109,7 @@ fn what_the_server_rejects_is_gone_and_told_until_a_listener_has_returned() {
     first.ask(TAB, vec![open, ToCore::ListenRejections { handle: HANDLE }]);
     first.opened(call);
     assert_eq!(first.rejections(TAB), [1]);
-    first.ask(TAB, vec![ToCore::RejectionHandled { handle: HANDLE, lsn: 1 }]);
+    first.ask(TAB, vec![ToCore::RejectionHandled { handle: HANDLE, id: call_id(refused) }]);
     first.cut_power();
     let call = first.start_open(TAB, Some(SERVER), &todos());
     first.opened(call);
@@ -295,21 +295,6 @@ fn a_document_is_not_destroyed_while_mutations_are_pending_unless_by_force() {
     assert_eq!(count(&mut device), [[integer(0)]]);
 }
 
-/// What a tab says to the next core; `lsn` is what it knows.
-fn again(call: Call, id: &str, lsn: u64) -> ToCore {
-    ToCore::Ask {
-        call,
-        handle: HANDLE,
-        request: Request::Mutate(Mutate {
-            id: call_id(call),
-            name: "add".to_owned(),
-            args: vec![("id".to_owned(), text(id)), ("title".to_owned(), text(id))],
-            now_ms: 0,
-            again: Some(lsn),
-        }),
-    }
-}
-
 #[test]
 fn a_killed_core_leaves_undecided_calls_to_the_next_one() {
     let mut server = Server::new();
@@ -321,7 +306,7 @@ fn a_killed_core_leaves_undecided_calls_to_the_next_one() {
     device.kill_core();
     let call = device.start_open(TAB, Some(SERVER), &todos());
     device.opened(call);
-    device.ask(TAB, vec![again(decided, "decided", 1), again(undecided, "undecided", 2)]);
+    device.ask_again(&[decided, undecided]);
     assert_eq!(device.fate(decided), "durable 1, confirmed 2");
     assert_eq!(device.fate(undecided), "durable 2");
     back_online(&mut server, &mut device);
@@ -341,14 +326,14 @@ fn a_call_that_was_decided_before_its_tab_asks_again_is_not_run_again() {
     back_online(&mut server, &mut device);
     let call = device.start_open(TAB, Some(SERVER), &todos());
     assert_eq!(device.opened(call).pending, 0);
-    device.ask(TAB, vec![again(milk, "milk", 0)]);
+    device.ask_again(&[milk]);
     assert_eq!(device.fate(milk), "durable 1, confirmed 2");
     assert_eq!(count(&mut device), [[integer(1)]]);
     // So does one that greets the same core once more, on a port of its own.
     let bread = add(&mut device, "bread");
     talk(&mut server, &mut [&mut device]);
     device.told.clear();
-    device.ask(TAB, vec![again(bread, "bread", 0)]);
+    device.ask_again(&[bread]);
     assert_eq!(device.fate(bread), "durable 2, confirmed 3");
     assert_eq!(count(&mut device), [[integer(2)]]);
 }

@@ -168,6 +168,14 @@ impl Authority {
         self.position.next.plus(self.unsealed.calls.len() as u64)
     }
 
+    /// The entry at `lsn`, sealed or not.
+    #[must_use]
+    pub fn entry_id(&self, lsn: Lsn) -> EntryId {
+        let sealed = (lsn < self.position.next).then(|| self.lives.life_at(lsn));
+        let life = sealed.map_or(self.life, |life| life.unwrap_or(Life::NONE));
+        EntryId { journal: self.position.journal, life, lsn }
+    }
+
     /// One entry for all local mutations since the last one, for the store: what they changed is
     /// hashed and written once, however often they changed it.
     pub fn seal(&mut self) -> Option<StorageEntry> {

@@ -230,6 +230,7 @@ impl Rebase {
         let mut rejected = rejected.into_iter().peekable();
         let mut lsn = replica.first();
         while lsn < known {
+            let entry = replica.origin(lsn);
             let undecided = replica.undecided.pop_oldest().expect("BUG: decided beyond the head");
             while rejected.next_if(|rejection| rejection.lsn < lsn).is_some() {}
             let verdict = match rejected.next_if(|rejection| rejection.lsn == lsn) {
@@ -244,7 +245,7 @@ impl Rebase {
                 None => Verdict::Applied,
             };
             let (call, mutation) = (undecided.call, undecided.mutation);
-            advance.decided.push(Decided { lsn, call, mutation, verdict });
+            advance.decided.push(Decided { entry, call, mutation, verdict });
             lsn = lsn.next();
         }
 

@@ -114,8 +114,8 @@ pub struct Issued {
 /// A mutation that has its verdict.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Decided {
-    /// Its LSN in the timeline under which it was sent.
-    pub lsn: Lsn,
+    /// Its entry in the timeline under which it was sent.
+    pub entry: EntryId,
     /// The call that issued it.
     pub call: CallId,
     /// What it asked.
@@ -534,7 +534,9 @@ impl Replica {
     /// The lowest layer becomes the entry: what is seen stays as it is.
     fn fold_lowest(&mut self, entry: ServerEntry) -> Advance {
         let lsn = self.first();
+        let own = self.origin(lsn);
         let lowest = self.undecided.pop_oldest().expect("BUG: predicted by nothing");
+        let (call, mutation) = (lowest.call, lowest.mutation);
         self.base = Some(entry.position);
         self.view.advance_base(&entry.set);
         if self.undecided.is_empty() {
@@ -544,7 +546,7 @@ impl Replica {
         Advance {
             entries: vec![entry.into_storage()],
             trim: Some(lsn.next()),
-            decided: vec![Decided { lsn, call: lowest.call, mutation: lowest.mutation, verdict }],
+            decided: vec![Decided { entry: own, call, mutation, verdict }],
             ..Advance::default()
         }
     }

@@ -558,7 +558,7 @@ fn a_replica_is_shown_in_one_line() {
 /// All verdicts so far say that nobody can tell.
 #[track_caller]
 fn assert_reported(device: &Device, lsns: std::ops::Range<u64>) {
-    let decided: Vec<u64> = device.decided.iter().map(|it| it.lsn.get()).collect();
+    let decided: Vec<u64> = device.decided.iter().map(|it| it.entry.lsn.get()).collect();
     assert_eq!(decided, lsns.collect::<Vec<_>>());
     let is_reported = |verdict: &Verdict| match verdict {
         Verdict::Rejected { reason } => reason.starts_with("nobody can tell"),

@@ -54,6 +54,11 @@ id_of_16_bytes! {
     CallId
 }
 
+impl JournalId {
+    /// No journal's.
+    pub const NONE: Self = Self([0; 16]);
+}
+
 impl Life {
     /// Nobody's: the life of a journal's start, before its first entry.
     pub const NONE: Self = Self([0; 16]);

@@ -217,7 +217,8 @@ impl Port {
             _ => {
                 let mut asked = self.asked[&Call(number("call"))].clone();
                 if let ToCore::Ask { request: Request::Mutate(mutate), .. } = &mut asked {
-                    mutate.again = message["again"].as_u64();
+                    let again = serde_json::from_value(message["again"].clone());
+                    mutate.again = again.expect("BUG: no word about it");
                     if mutate.again.is_some() {
                         reached(Probe::TabAskedAgain);
                     }
@@ -257,7 +258,7 @@ fn answer_of(message: &FromCore) -> Option<(Call, Answer)> {
         FromCore::Opened { call, .. } => (*call, Answer::Opened { status: json!({}) }),
         FromCore::Failed { call, failure } => (*call, Answer::Failed { error: error(failure) }),
         FromCore::Rejected { call, failure } => (*call, Answer::Rejected { error: error(failure) }),
-        FromCore::Durable { call, lsn } => (*call, Answer::Durable { lsn: *lsn }),
+        FromCore::Durable { call, entry } => (*call, Answer::Durable { entry: json!(entry) }),
         FromCore::Confirmed { call, lsn } => (*call, Answer::Confirmed { lsn: *lsn }),
         FromCore::Rows { call, .. } => (*call, Answer::Rows),
         FromCore::Exported { call, .. } => (*call, Answer::Exported),

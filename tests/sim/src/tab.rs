@@ -244,10 +244,10 @@ impl Tab {
             FromCore::Opened { call, .. } => self.opened(call, &mut heard, now_ms),
             FromCore::Failed { call, failure } if !last => self.late(call, &failure)?,
             FromCore::Failed { call, failure } => self.failed(call, failure, &mut heard)?,
-            FromCore::Durable { call, lsn } => {
+            FromCore::Durable { call, entry } => {
                 // The page server's word may come after the core's verdict.
                 if self.unsettled.contains_key(&call) {
-                    self.confirming.insert(call, lsn);
+                    self.confirming.insert(call, entry.lsn.get());
                 }
                 heard.news.push(News::Durable(self.name(call)?));
             }
@@ -282,7 +282,7 @@ impl Tab {
                     return Err(format!("the status says {failure:?}"));
                 }
             }
-            FromCore::RejectionNews { handle, args, lsn, reason, .. } => {
+            FromCore::RejectionNews { handle, id, args, lsn, reason, .. } => {
                 let Some((_, Value::Text(name))) = args.first() else {
                     return Err(format!("news of a rejection without a name: {args:?}"));
                 };
@@ -291,7 +291,7 @@ impl Tab {
                 if lsn % 3 == 0
                     && self.docs.get(&handle).is_some_and(|doc| self.held.get(doc) == Some(&handle))
                 {
-                    heard.answers.push(ToCore::RejectionHandled { handle, lsn });
+                    heard.answers.push(ToCore::RejectionHandled { handle, id });
                     heard.news.push(News::Handled(name.clone()));
                 }
             }

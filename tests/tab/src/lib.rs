@@ -64,7 +64,7 @@ pub enum Answer {
     /// The server rejected it.
     Rejected { error: Error },
     /// It is on the disk.
-    Durable { lsn: u64 },
+    Durable { entry: Value },
     /// It was applied.
     Confirmed { lsn: u64 },
     /// Rows.

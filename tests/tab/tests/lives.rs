@@ -202,7 +202,10 @@ impl World {
     }
 
     fn tell_durable(&mut self, life: u64, call: u32) {
-        self.later(9, Event::ToTab { life, call, answer: Answer::Durable { lsn: 1 } });
+        self.later(
+            9,
+            Event::ToTab { life, call, answer: Answer::Durable { entry: json!({ "lsn": 1 }) } },
+        );
         self.later(300, Event::ToTab { life, call, answer: Answer::Confirmed { lsn: 1 } });
     }
 

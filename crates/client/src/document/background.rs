@@ -1,6 +1,7 @@
 //! What nobody waits for in particular: rebase, the seed of an offer, live queries.
 
 use tidelog_document::{Advance, Decided, Verdict};
+use tidelog_pages::TimelineFrame;
 use tidelog_sqlite::Run;
 use tidelog_types::{Budget, ErrorCode, Lsn, Pgid};
 
@@ -121,6 +122,8 @@ impl Document {
             if let Some(synced) = open.synced_mut() {
                 synced.begin_timeline();
             }
+            let entry = |frame: &TimelineFrame| (frame.call, open.entry_id(frame.lsn));
+            self.recorded.extend(frames.iter().map(entry));
             for sync in &mut self.syncs {
                 sync.timeline = Lsn::FIRST.plus(frames.len() as u64);
             }
@@ -165,7 +168,7 @@ impl Document {
                 }
                 Some(KeptRejection {
                     call: decided.call,
-                    lsn: decided.lsn,
+                    entry: decided.entry,
                     mutation: decided.mutation.name,
                     args: decided.mutation.args,
                     reason,
@@ -185,7 +188,10 @@ impl Document {
         }
         let State::Open(open) = &mut self.state else { unreachable!("BUG: not open") };
         let record = &mut open.record;
-        record.keep_rejections(rejections, &ctx.settings.limits);
+        if let Role::Synced(synced) = &open.role {
+            let timeline = synced.replica.timeline();
+            record.keep_rejections(rejections, timeline, &ctx.settings.limits);
+        }
         self.append_record();
     }
 }

@@ -146,9 +146,8 @@ impl Document {
         let Some(open) = self.open() else { return };
         let (doctypes, timeline, have, intent) = match (&open.role, &self.following.offer) {
             (Role::Local(authority), Some(offer)) => {
-                let none = JournalId([0; 16]);
                 let intent = Intent::Offer { lives: authority.lives().clone() };
-                (vec![&offer.doctype], none, Some(authority.position()), intent)
+                (vec![&offer.doctype], JournalId::NONE, Some(authority.position()), intent)
             }
             (Role::Synced(synced), _) => {
                 let (record, replica) = (&open.record, &synced.replica);

@@ -5,7 +5,7 @@ use tidelog_pages::OpenedDocument;
 use tidelog_sqlite::{Reader, View};
 use tidelog_sync::{Sender, codec};
 use tidelog_types::limits::Limits;
-use tidelog_types::{ErrorCode, JournalId, Life, Lineage, Lsn, Pgid, Position};
+use tidelog_types::{CallId, EntryId, ErrorCode, JournalId, Life, Lineage, Lsn, Pgid, Position};
 
 use super::{Context, Document, State};
 use crate::protocol::CallFailure;
@@ -149,6 +149,46 @@ impl Open {
         }
     }
 
+    /// The entry at `lsn` of the journal that this device writes.
+    pub fn entry_id(&self, lsn: Lsn) -> EntryId {
+        match &self.role {
+            Role::Local(authority) => authority.entry_id(lsn),
+            Role::Synced(synced) => synced.replica.origin(lsn),
+        }
+    }
+
+    /// Whether this entry is in the journal that this device writes, and has its verdict.
+    pub fn has_decided(&self, entry: EntryId) -> bool {
+        let decided = match &self.role {
+            Role::Local(authority) => authority.head(),
+            Role::Synced(synced) => synced.replica.undecided().start(),
+        };
+        entry.lsn < decided && entry.life != Life::NONE && self.entry_id(entry.lsn) == entry
+    }
+
+    /// Whether a mutation that has its verdict was applied, as far as is known.
+    pub fn is_applied(&self, entry: EntryId) -> bool {
+        match &self.role {
+            Role::Local(_) => true,
+            Role::Synced(synced) => self.record.is_applied(entry, synced.replica.timeline()),
+        }
+    }
+
+    /// The entries of calls that the store remembers, oldest first, given their LSNs: the youngest
+    /// are of the journal that this device writes, up to where its decided entries end.
+    pub fn entries_of(&self, calls: Vec<(CallId, Lsn)>) -> Vec<(CallId, EntryId)> {
+        let own_count = match &self.role {
+            Role::Local(_) => calls.len() as u64,
+            Role::Synced(synced) => synced.replica.undecided().start().get() - 1,
+        };
+        let others_count = (calls.len() as u64).saturating_sub(own_count);
+        let entries = (0..).zip(calls).map(|(nth, (call, lsn))| match nth < others_count {
+            true => (call, EntryId { journal: JournalId::NONE, life: Life::NONE, lsn }),
+            false => (call, self.entry_id(lsn)),
+        });
+        entries.collect()
+    }
+
     /// What is visible of the storage journal; `None` before the first entry of a server.
     pub fn base(&self) -> Option<Position> {
         match &self.role {
@@ -243,11 +283,14 @@ impl Document {
             self.state = State::Absent;
             return;
         };
-        self.recorded.extend(std::mem::take(&mut state.calls));
+        let calls = std::mem::take(&mut state.calls);
         let frames = state.timeline.iter().flat_map(|timeline| &timeline.frames);
-        self.recorded.extend(frames.map(|frame| (frame.call, frame.lsn)));
+        let frames: Vec<_> = frames.map(|frame| (frame.call, frame.lsn)).collect();
         self.state = match Open::from_store(state, ctx.life, &ctx.settings.limits) {
             Ok(mut open) => {
+                self.recorded.extend(open.entries_of(calls));
+                let entry = |(call, lsn)| (call, open.entry_id(lsn));
+                self.recorded.extend(frames.into_iter().map(entry));
                 if open.is_incomplete {
                     self.error = Some(CallFailure::damaged_copy());
                 }

@@ -108,6 +108,7 @@ impl Document {
             newest: doctype.hash(),
             lives: Lineage::default(),
             rejections: Vec::new(),
+            forgotten: None,
         };
         let journal = ctx.rng.journal();
         let open = Open::begin(record, journal, ctx.life, &ctx.settings.limits);

@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use tidelog_types::{CallId, Lsn};
+use tidelog_types::{CallId, EntryId};
 
-/// The newest calls and their LSNs, in the journal that holds them.
+/// The newest calls and their entries.
 pub(super) struct Recorded {
-    lsns: BTreeMap<CallId, Lsn>,
+    entries: BTreeMap<CallId, EntryId>,
     /// Oldest first. A call that was taken back may still stand here.
     order: VecDeque<CallId>,
     calls_max: usize,
@@ -15,45 +15,49 @@ pub(super) struct Recorded {
 impl Recorded {
     /// None yet, of which it will keep so many.
     pub(super) fn new(calls_max: usize) -> Self {
-        Self { lsns: BTreeMap::new(), order: VecDeque::new(), calls_max }
+        Self { entries: BTreeMap::new(), order: VecDeque::new(), calls_max }
     }
 
-    pub(super) fn insert(&mut self, call: CallId, lsn: Lsn) {
-        if self.lsns.insert(call, lsn).is_none() {
+    pub(super) fn insert(&mut self, call: CallId, entry: EntryId) {
+        if self.entries.insert(call, entry).is_none() {
             self.order.push_back(call);
         }
         while self.order.len() > self.calls_max {
             if let Some(oldest) = self.order.pop_front() {
-                self.lsns.remove(&oldest);
+                self.entries.remove(&oldest);
             }
         }
     }
 
-    pub(super) fn extend(&mut self, calls: impl IntoIterator<Item = (CallId, Lsn)>) {
-        calls.into_iter().for_each(|(call, lsn)| self.insert(call, lsn));
+    pub(super) fn extend(&mut self, calls: impl IntoIterator<Item = (CallId, EntryId)>) {
+        calls.into_iter().for_each(|(call, entry)| self.insert(call, entry));
     }
 
     /// It was taken back.
     pub(super) fn remove(&mut self, call: CallId) {
-        self.lsns.remove(&call);
+        self.entries.remove(&call);
     }
 
-    pub(super) fn get(&self, call: CallId) -> Option<Lsn> {
-        self.lsns.get(&call).copied()
+    pub(super) fn get(&self, call: CallId) -> Option<EntryId> {
+        self.entries.get(&call).copied()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use tidelog_types::{JournalId, Life, Lsn};
+
     use super::*;
 
     #[test]
     fn the_oldest_calls_are_forgotten_first() {
-        let call = |n: usize| CallId((n as u128).to_be_bytes());
+        let call = |n: u64| CallId(u128::from(n).to_be_bytes());
+        let entry =
+            |n| EntryId { journal: JournalId([1; 16]), life: Life::NONE, lsn: Lsn::FIRST.plus(n) };
         let mut recorded = Recorded::new(8);
-        recorded.extend((0..=8).map(|n| (call(n), Lsn::FIRST.plus(n as u64))));
+        recorded.extend((0..=8).map(|n| (call(n), entry(n))));
         assert_eq!(recorded.get(call(0)), None);
-        assert_eq!(recorded.get(call(1)), Some(Lsn::FIRST.plus(1)));
+        assert_eq!(recorded.get(call(1)), Some(entry(1)));
         recorded.remove(call(1));
         assert_eq!(recorded.get(call(1)), None);
     }

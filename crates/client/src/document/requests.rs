@@ -5,7 +5,7 @@ use tidelog_document::Mutation;
 use tidelog_sqlite::Run;
 use tidelog_types::limits::MUTATION_SIZE_MAX;
 use tidelog_types::probe::{Probe, reached};
-use tidelog_types::{Budget, CallId, ErrorCode, Lsn, Outcome, Pgid, Value};
+use tidelog_types::{Budget, CallId, EntryId, ErrorCode, Lsn, Outcome, Pgid, Value};
 
 use super::storing::Settle;
 use super::watches::Watch;
@@ -143,10 +143,10 @@ impl Document {
             return Ran::Waits;
         }
         if let Request::Mutate(mutate) = &mut ask.request
-            && let Some(durable) = mutate.again
+            && let Some(again) = mutate.again
         {
-            let (id, durable) = (mutate.id, Lsn::new(durable));
-            if self.settle_again(ask, id, durable, ctx) {
+            let id = mutate.id;
+            if self.settle_again(ask, id, again.durable, ctx) {
                 return Ran::Done;
             }
             reached(Probe::CallNotFound);
@@ -224,7 +224,8 @@ impl Document {
             Run::Done((lsn, changed)) => {
                 budget.spend_pages(changed.len() as u64);
                 self.watches.mark(&changed, open.view());
-                self.settle(ask, *id, lsn);
+                let entry = open.entry_id(lsn);
+                self.settle(ask, *id, entry);
                 Ran::Done
             }
             Run::Fault(pgid) => Ran::Fault(pgid),
@@ -233,21 +234,22 @@ impl Document {
     }
 
     /// The caller is told once what has been gathered is durable.
-    fn settle(&mut self, ask: &Ask, id: CallId, lsn: Lsn) {
-        self.recorded.insert(id, lsn);
+    fn settle(&mut self, ask: &Ask, id: CallId, entry: EntryId) {
+        self.recorded.insert(id, entry);
         self.settling += 1;
         let (tab, call, is_noticed) = (ask.tab, ask.call, false);
         let is_confirmed = self.synced().is_none();
-        self.ledger.after(Then::Settle(Settle { tab, call, id, lsn, is_confirmed, is_noticed }));
+        self.ledger.after(Then::Settle(Settle { tab, call, id, entry, is_confirmed, is_noticed }));
     }
 
     /// A tab asks again, of another core or on another port: says what became of the call, if it
-    /// was recorded. `durable` is what the tab was told of it.
+    /// was recorded. `told` is what the tab was told is durable: it may be of other data than
+    /// these, if they were cleared, put back, or given another timeline.
     fn settle_again(
         &mut self,
         ask: &Ask,
         id: CallId,
-        durable: Option<Lsn>,
+        told: Option<EntryId>,
         ctx: &mut Context<'_>,
     ) -> bool {
         let (tab, call) = (ask.tab, ask.call);
@@ -256,32 +258,42 @@ impl Document {
             && let Some(lsn) = synced.replica.find_call(id)
         {
             reached(Probe::CallFoundUndecided);
-            let is_durable = lsn < synced.durable;
+            let (entry, is_durable) = (open.entry_id(lsn), lsn < synced.durable);
             self.confirming.insert(id, (tab, call));
             if is_durable {
-                ctx.out.tell(tab, FromCore::Durable { call, lsn: lsn.get() });
+                ctx.out.tell(tab, FromCore::Durable { call, entry });
             } else {
-                self.settle(ask, id, lsn);
+                self.settle(ask, id, entry);
             }
             return true;
         }
         // By its name: LSNs count per timeline, and these may be of several.
         let rejected = open.record.rejections.iter().find(|rejection| rejection.call == id);
-        if let Some(KeptRejection { lsn, mutation, reason, .. }) = rejected {
+        if let Some(KeptRejection { entry, mutation, reason, .. }) = rejected {
             reached(Probe::CallFoundRejected);
             let failure = CallFailure::rejected(mutation, reason);
-            ctx.out.tell(tab, FromCore::Durable { call, lsn: lsn.get() });
+            ctx.out.tell(tab, FromCore::Durable { call, entry: *entry });
             ctx.out.tell(tab, FromCore::Rejected { call, failure });
             return true;
         }
-        let Some(lsn) = durable.or(self.recorded.get(id)) else { return false };
+        let here = told.filter(|told| open.has_decided(*told)).or(self.recorded.get(id));
+        let Some(entry) = here else {
+            if told.is_some() {
+                ctx.out.tell(tab, FromCore::Failed { call, failure: CallFailure::lost() });
+            }
+            return told.is_some();
+        };
         reached(Probe::CallFoundDecided);
-        if matches!(open.role, Role::Local(_)) && lsn >= open.storage_durable {
-            self.settle(ask, id, lsn);
+        if matches!(open.role, Role::Local(_)) && entry.lsn >= open.storage_durable {
+            self.settle(ask, id, entry);
             return true;
         }
-        ctx.out.tell(tab, FromCore::Durable { call, lsn: lsn.get() });
-        ctx.out.tell(tab, FromCore::Confirmed { call, lsn: open.visible().get() - 1 });
+        let verdict = match open.is_applied(entry) {
+            true => FromCore::Confirmed { call, lsn: open.visible().get() - 1 },
+            false => FromCore::Failed { call, failure: CallFailure::forgotten() },
+        };
+        ctx.out.tell(tab, FromCore::Durable { call, entry });
+        ctx.out.tell(tab, verdict);
         true
     }
 

@@ -1,6 +1,6 @@
 //! How a document stands, for those who look.
 
-use tidelog_types::{ErrorCode, Lsn};
+use tidelog_types::{CallId, ErrorCode, Lsn};
 
 use super::open::{Open, Role};
 use super::{Context, Document};
@@ -160,14 +160,12 @@ impl Document {
     }
 
     /// A listener has dealt with a rejection.
-    pub(crate) fn rejection_handled(&mut self, lsn: u64) {
-        let Some(open) = self.open_mut() else { return };
-        let record = &mut open.record;
-        let open =
-            |rejection: &&mut KeptRejection| rejection.lsn.get() == lsn && !rejection.handled;
+    pub(crate) fn rejection_handled(&mut self, id: CallId) {
+        let Some(Open { record, role: Role::Synced(synced), .. }) = self.open_mut() else { return };
+        let open = |rejection: &&mut KeptRejection| rejection.call == id && !rejection.handled;
         let Some(rejection) = record.rejections.iter_mut().find(open) else { return };
         rejection.handled = true;
-        record.forget_handled();
+        record.forget_handled(synced.replica.timeline());
         self.append_record();
     }
 }
@@ -191,10 +189,11 @@ impl KeptRejection {
     pub(super) fn news(&self, handle: Handle) -> FromCore {
         FromCore::RejectionNews {
             handle,
+            id: self.call,
             mutation: self.mutation.clone(),
             args: self.args.clone(),
             reason: self.reason.clone(),
-            lsn: self.lsn.get(),
+            lsn: self.entry.lsn.get(),
         }
     }
 }

@@ -3,7 +3,7 @@
 use tidelog_pages::{AppendError, StorageEntry, StoreRequest, Ticket};
 use tidelog_sync::codec;
 use tidelog_types::probe::{Probe, reached};
-use tidelog_types::{CallId, JournalId, Lsn, Page, Pgid, SortedMap};
+use tidelog_types::{CallId, EntryId, JournalId, Lsn, Page, Pgid, SortedMap};
 
 use super::open::Role;
 use super::{Context, Document, Reads, State};
@@ -25,7 +25,7 @@ pub(super) struct Settle {
     pub tab: TabId,
     pub call: Call,
     pub id: CallId,
-    pub lsn: Lsn,
+    pub entry: EntryId,
     /// Whether this device decides, so that it is confirmed as well.
     pub is_confirmed: bool,
     /// Whether the page server's host tells the tab.
@@ -34,10 +34,10 @@ pub(super) struct Settle {
 
 impl Settle {
     fn messages(&self) -> Vec<FromCore> {
-        let (call, lsn) = (self.call, self.lsn.get());
-        let mut messages = vec![FromCore::Durable { call, lsn }];
+        let (call, entry) = (self.call, self.entry);
+        let mut messages = vec![FromCore::Durable { call, entry }];
         if self.is_confirmed {
-            messages.push(FromCore::Confirmed { call, lsn });
+            messages.push(FromCore::Confirmed { call, lsn: entry.lsn.get() });
         }
         messages
     }

@@ -6,10 +6,10 @@
 pub mod core;
 pub mod server;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use tidelog_client::{
-    Call, CallFailure, Client, ClientSettings, Effect, FromCore, Handle, Input, Mutate,
+    Again, Call, CallFailure, Client, ClientSettings, Effect, FromCore, Handle, Input, Mutate,
     OpenRequest, PageServerId, Params, Query, Request, SocketId, Status, Storage, TabId, ToCore,
 };
 use tidelog_disk::{CrashDevice, CrashDisk, StoreFiles};
@@ -17,7 +17,7 @@ use tidelog_document::{Doctype, MutationDefinition, Param, ParamKind};
 use tidelog_pages::{Append, OwnerId, PageServer, Seed, StoreReply, StoreRequest, Ticket, Urgency};
 use tidelog_sync::{FromServer, ToServer, decode_message, encode_message};
 use tidelog_types::limits::Limits;
-use tidelog_types::{CallId, DocumentKey, ErrorCode, Value};
+use tidelog_types::{CallId, DocumentKey, EntryId, ErrorCode, Value};
 
 pub const TAB: TabId = TabId(1);
 pub const OTHER_TAB: TabId = TabId(2);
@@ -46,6 +46,9 @@ pub struct Device {
     /// What was sent and nobody has taken.
     pub sent: Vec<ToServer>,
     calls: u32,
+    /// What tabs have issued, and as what they were told it is durable: they outlive their cores.
+    issued: BTreeMap<Call, ToCore>,
+    durable: BTreeMap<Call, EntryId>,
     settings: ClientSettings,
     /// Which device it is, for a server.
     pub number: usize,
@@ -59,7 +62,11 @@ impl Device {
 
     /// A device whose client keeps few pages in memory.
     pub fn with_pool(seed: u8, pool_pages_max: usize) -> Self {
-        let settings = ClientSettings { limits: Limits { pool_pages_max, ..Limits::DEFAULT } };
+        Self::with_limits(seed, Limits { pool_pages_max, ..Limits::DEFAULT })
+    }
+
+    pub fn with_limits(seed: u8, limits: Limits) -> Self {
+        let settings = ClientSettings { limits };
         let mut device = Self {
             client: Client::with_settings([seed; 32], settings),
             disk: CrashDevice::new(),
@@ -75,6 +82,8 @@ impl Device {
             socket: None,
             sent: Vec::new(),
             calls: 0,
+            issued: BTreeMap::new(),
+            durable: BTreeMap::new(),
             settings,
             number: usize::from(seed),
             seed,
@@ -156,6 +165,13 @@ impl Device {
         self.lend();
     }
 
+    /// The data of the site are cleared, and the core dies.
+    pub fn clear_site(&mut self) {
+        self.page_server = None;
+        self.disk = CrashDevice::new();
+        self.start_core();
+    }
+
     /// The flushes that were held back are complete.
     pub fn flushed(&mut self) {
         self.disk.complete_flushes();
@@ -208,7 +224,12 @@ impl Device {
                     let messages = vec![ToCore::Heard { lists: 1 }];
                     self.inputs.push_back(Input::FromTab { tab, messages });
                 }
-                self.told.extend(messages.into_iter().map(|message| (tab, message)));
+                for message in messages {
+                    if let FromCore::Durable { call, entry } = &message {
+                        self.durable.insert(*call, *entry);
+                    }
+                    self.told.push((tab, message));
+                }
             }
             Effect::ToPageServer { server, requests, .. } => {
                 self.asked.extend(requests.iter().cloned());
@@ -343,6 +364,7 @@ impl Device {
             handle: HANDLE,
             request: Request::Mutate(Mutate { id, name, args, now_ms: self.now_ms, again: None }),
         };
+        self.issued.insert(call, message.clone());
         (call, message)
     }
 
@@ -350,6 +372,21 @@ impl Device {
         let (call, message) = self.mutation(name, args);
         self.ask(TAB, vec![message]);
         call
+    }
+
+    /// The same, as its tab asks it of the next core.
+    pub fn again(&self, call: Call) -> ToCore {
+        let mut message = self.issued[&call].clone();
+        if let ToCore::Ask { request: Request::Mutate(mutate), .. } = &mut message {
+            mutate.again = Some(Again { durable: self.durable.get(&call).copied() });
+        }
+        message
+    }
+
+    /// Tabs ask the core for these, which an earlier one was handed.
+    pub fn ask_again(&mut self, calls: &[Call]) {
+        let messages = calls.iter().map(|call| self.again(*call)).collect();
+        self.ask(TAB, messages);
     }
 
     pub fn query_message(&mut self, sql: &str) -> (Call, ToCore) {
@@ -449,7 +486,7 @@ impl Device {
     /// What became of a mutation, in a few words.
     pub fn fate(&self, call: Call) -> String {
         let words = self.answers(call).into_iter().map(|answer| match answer {
-            FromCore::Durable { lsn, .. } => format!("durable {lsn}"),
+            FromCore::Durable { entry, .. } => format!("durable {}", entry.lsn),
             FromCore::Confirmed { lsn, .. } => format!("confirmed {lsn}"),
             FromCore::Rejected { failure, .. } => {
                 format!("rejected: {}", failure.reason.as_deref().unwrap_or_default())

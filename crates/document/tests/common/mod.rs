@@ -361,7 +361,7 @@ impl Device {
     }
 
     pub fn verdicts(&self) -> Vec<(u64, Verdict)> {
-        let verdict = |decided: &Decided| (decided.lsn.get(), decided.verdict.clone());
+        let verdict = |decided: &Decided| (decided.entry.lsn.get(), decided.verdict.clone());
         self.decided.iter().map(verdict).collect()
     }
 }

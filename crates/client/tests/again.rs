@@ -1,0 +1,211 @@
+//! What a tab is told of a mutation that it was told before is durable, where the data it is asked
+//! of are not those it was recorded in any more: never that it was applied, unless it was.
+
+mod common;
+
+use common::server::{Server, talk};
+use common::*;
+use tidelog_client::{Call, Connection, FromCore, ToCore};
+use tidelog_types::limits::Limits;
+use tidelog_types::{ErrorCode, Outcome};
+
+fn add(device: &mut Device, id: &str) -> Call {
+    titled(device, id, id)
+}
+
+fn titled(device: &mut Device, id: &str, title: &str) -> Call {
+    device.mutate("add", &[("id", text(id)), ("title", text(title))])
+}
+
+fn connect(device: &mut Device, server: &mut Server) {
+    device.server_is_up = true;
+    device.start_open(TAB, Some(SERVER), &todos());
+    device.pass(15_000);
+    talk(server, &mut [device]);
+    assert_eq!(device.status().connection, Connection::Online, "{:?}", device.status());
+}
+
+fn online(seed: u8, server: &mut Server) -> Device {
+    let mut device = Device::new(seed);
+    connect(&mut device, server);
+    device
+}
+
+fn offline(device: &mut Device) {
+    device.server_is_up = false;
+    device.lose_socket();
+}
+
+/// Nobody can tell what became of it, and that is what its tab is told.
+#[track_caller]
+fn nobody_knows(device: &Device, call: Call, code: ErrorCode) {
+    let last = device.answers(call).pop().expect("an answer");
+    let FromCore::Failed { failure, .. } = last else { panic!("{last:?}") };
+    assert_eq!((failure.code, failure.outcome), (code, Outcome::Unknown));
+}
+
+fn is_confirmed(device: &Device, call: Call) -> bool {
+    matches!(device.answers(call).last(), Some(FromCore::Confirmed { .. }))
+}
+
+#[test]
+fn what_was_durable_before_the_data_of_the_site_were_cleared_is_not_called_confirmed() {
+    let mut server = Server::new();
+    let mut device = online(1, &mut server);
+    offline(&mut device);
+    let lost = add(&mut device, "lost");
+    assert_eq!(device.fate(lost), "durable 1");
+    device.clear_site();
+    connect(&mut device, &mut server);
+    let other = add(&mut device, "other");
+    talk(&mut server, &mut [&mut device]);
+    assert_eq!(device.fate(other), "durable 1, confirmed 2", "it has the LSN of the lost one");
+    device.ask_again(&[lost]);
+    nobody_knows(&device, lost, ErrorCode::Storage);
+    assert_eq!(device.query("select id from todo"), [[text("other")]]);
+}
+
+#[test]
+fn what_was_durable_in_a_local_document_that_was_cleared_is_not_called_confirmed() {
+    let mut device = Device::new(1);
+    device.open(&todos());
+    let lost = add(&mut device, "lost");
+    device.clear_site();
+    device.open(&todos());
+    add(&mut device, "other");
+    device.ask_again(&[lost]);
+    nobody_knows(&device, lost, ErrorCode::Storage);
+}
+
+/// Goal: an LSN that was given to something else says nothing. Method: the disk is put back to
+/// before a mutation, and another one takes its LSN and is applied.
+#[test]
+fn what_a_restored_profile_has_lost_is_not_called_confirmed() {
+    let mut server = Server::new();
+    let mut device = online(1, &mut server);
+    let kept = add(&mut device, "kept");
+    talk(&mut server, &mut [&mut device]);
+    let backup = device.disk.kill();
+    offline(&mut device);
+    let lost = add(&mut device, "lost");
+    device.restore_profile(&backup);
+    connect(&mut device, &mut server);
+    let other = add(&mut device, "other");
+    talk(&mut server, &mut [&mut device]);
+    assert_eq!((device.fate(other).as_str(), lost), ("durable 2, confirmed 3", Call(3)));
+    device.ask_again(&[kept, lost]);
+    assert!(is_confirmed(&device, kept));
+    nobody_knows(&device, lost, ErrorCode::Storage);
+}
+
+/// Two copies of a profile, of which the second has gone on in a timeline of its own: what it
+/// issued before, that was rejected there, and after.
+fn parted(server: &mut Server) -> (Device, [Call; 3], [Call; 2]) {
+    let mut first = online(1, server);
+    titled(&mut first, "taken", "taken");
+    talk(server, &mut [&mut first]);
+    let mut second = first.clone_profile(2);
+    add(&mut first, "theirs");
+    talk(server, &mut [&mut first]);
+    // A call of the first one's tab is not one of the second one's.
+    while second.next_call() < Call(9) {}
+    second.start_open(TAB, Some(SERVER), &todos());
+    let before =
+        [("a", "theirs"), ("b", "b"), ("c", "c")].map(|(id, t)| titled(&mut second, id, t));
+    connect(&mut second, server);
+    talk(server, &mut [&mut second]);
+    offline(&mut first);
+    let mut other = online(3, server);
+    offline(&mut second);
+    titled(&mut other, "other", "d");
+    talk(server, &mut [&mut other]);
+    let after = [("d", "d"), ("e", "e")].map(|(id, t)| titled(&mut second, id, t));
+    second.pass(15_000);
+    second.server_is_up = true;
+    second.pass(15_000);
+    talk(server, &mut [&mut second]);
+    (second, before, after)
+}
+
+#[test]
+fn what_became_of_a_call_is_known_though_its_timeline_was_left() {
+    let mut server = Server::new();
+    let (mut device, before, after) = parted(&mut server);
+    let calls: Vec<Call> = before.into_iter().chain(after).collect();
+    let fates = |device: &Device| -> Vec<bool> {
+        let rejected = |call: &Call| {
+            let last = device.answers(*call).pop().expect("an answer");
+            assert!(matches!(last, FromCore::Confirmed { .. } | FromCore::Rejected { .. }));
+            matches!(last, FromCore::Rejected { .. })
+        };
+        calls.iter().map(rejected).collect()
+    };
+    let told = fates(&device);
+    assert_eq!(told, [true, false, false, true, false]);
+    device.kill_core();
+    connect(&mut device, &mut server);
+    device.ask_again(&calls);
+    assert_eq!(fates(&device), told);
+}
+
+/// Goal: a listener that has dealt with one rejection is still told the other. Method: the two
+/// have the same LSN, in timelines of which one took the place of the other.
+#[test]
+fn rejections_of_two_timelines_are_told_apart() {
+    let mut server = Server::new();
+    let (mut first, mut other) = (online(1, &mut server), online(2, &mut server));
+    offline(&mut first);
+    titled(&mut other, "x", "x");
+    talk(&mut server, &mut [&mut other]);
+    let not_handled = titled(&mut first, "mine", "x");
+    connect(&mut first, &mut server);
+    let mut second = first.clone_profile(3);
+    add(&mut first, "theirs");
+    talk(&mut server, &mut [&mut first]);
+    while second.next_call() < Call(9) {}
+    second.start_open(TAB, Some(SERVER), &todos());
+    let refused = titled(&mut second, "mine too", "x");
+    assert_eq!(second.fate(refused), "failed: Rejected", "it is seen to be taken");
+    let handled = titled(&mut second, "mine too", "theirs");
+    connect(&mut second, &mut server);
+    second.ask(TAB, vec![ToCore::ListenRejections { handle: HANDLE }]);
+    assert_eq!(second.rejections(TAB), [1, 1]);
+    second.ask(TAB, vec![ToCore::RejectionHandled { handle: HANDLE, id: call_id(handled) }]);
+    second.kill_core();
+    connect(&mut second, &mut server);
+    second.ask(TAB, vec![ToCore::ListenRejections { handle: HANDLE }]);
+    let news = second.told.iter().filter_map(|(_, message)| match message {
+        FromCore::RejectionNews { id, .. } => Some(*id),
+        _ => None,
+    });
+    assert_eq!(news.collect::<Vec<_>>(), [call_id(not_handled)]);
+}
+
+/// Goal: a mutation is called confirmed only while it is known not to have been rejected. Method:
+/// of two rejections one alone is kept, with mutations that were applied before, between and after.
+#[test]
+fn a_verdict_that_was_forgotten_is_not_taken_for_a_good_one() {
+    let mut server = Server::new();
+    let limits = Limits { rejections_kept_max: 1, ..Limits::DEFAULT };
+    let mut device = Device::with_limits(1, limits);
+    connect(&mut device, &mut server);
+    offline(&mut device);
+    let mut other = online(2, &mut server);
+    for id in ["x", "y"] {
+        titled(&mut other, id, id);
+    }
+    talk(&mut server, &mut [&mut other]);
+    let [before, x, between, y, after] = ["a", "x", "b", "y", "c"].map(|title| {
+        let id = format!("mine {title}");
+        titled(&mut device, &id, title)
+    });
+    connect(&mut device, &mut server);
+    device.kill_core();
+    connect(&mut device, &mut server);
+    device.ask_again(&[before, x, between, y, after]);
+    for forgotten in [before, x] {
+        nobody_knows(&device, forgotten, ErrorCode::Engine);
+    }
+    assert!(is_confirmed(&device, between) && is_confirmed(&device, after));
+    assert!(matches!(device.answers(y).last(), Some(FromCore::Rejected { .. })));
+}
