@@ -70,7 +70,7 @@ impl Room {
         }
     }
 
-    /// A change-over found no room.
+    /// A change-over was given up.
     fn given_up(&mut self) {
         let times = match *self {
             Self::Plenty { .. } => 1,
@@ -204,6 +204,7 @@ impl<D: Disk> Store<D> {
             Err(Fault::Damaged { .. }) if !change_over.is_sealing() => {
                 self.log.abort_copy();
                 self.change_over_at = u64::MAX;
+                self.room.given_up();
                 Ok(true)
             }
             Err(fault) => Err(fault),

@@ -7,7 +7,7 @@ mod make;
 
 use common::{OWNER, Server, ask, files, open_document, poll_all, seed, settle};
 use make::{durable, entry, key, page, read_of, request, storage, timeline};
-use tidelog_disk::CrashDevice;
+use tidelog_disk::{CrashDevice, Disk};
 use tidelog_pages::{
     Append, AppendError, OwnerId, PageServer, StagedPage, StoreOptions, StoreReply, StoreRequest,
     Ticket,
@@ -110,6 +110,40 @@ fn a_full_device_has_room_again_where_the_log_is_full_of_what_nobody_needs() {
         }
     }
     assert!((1..20).contains(&failed), "{failed} of 199 appends failed");
+}
+
+/// Goal: a change-over that can never succeed is not tried for ever. Method: one is given up for
+/// want of room, what it would read rots, and something is destroyed, so that it is tried again.
+#[test]
+fn a_change_over_that_meets_damage_is_not_begun_again_at_once() {
+    let device = CrashDevice::new();
+    let mut server = open(&device);
+    for ticket in 1..=6 {
+        let of = storage(&format!("d{ticket}"), [entry(1, 2, 1, &[(1, 0xA0 + ticket as u8)])]);
+        assert!(append(&mut server, &device, ticket, of));
+    }
+    let used: u64 = ["log-a", "log-b", "pages"].iter().map(|file| size(&device, file)).sum();
+    device.set_capacity(Some(used));
+    let mut large = Append::to(key("large"));
+    large.record = Some(vec![1; 100_000].into());
+    assert!(!append(&mut server, &device, 7, large));
+    let log = device.bytes_of("log-a").expect("a file");
+    let at = log.windows(PAGE_SIZE).position(|run| run.iter().all(|byte| *byte == 0xA2));
+    let at = at.expect("the page lies there") as u64 + 100;
+    device.file("log-a").write_at(at, &[0xAA]).expect("room");
+    device.set_capacity(None);
+    let ticket = Ticket(8);
+    server.serve(OWNER, StoreRequest::Destroy { ticket, document: key("d1") });
+    server.flush();
+    let (mut polls, mut replies) = (0, Vec::new());
+    while server.wants_poll() {
+        polls += 1;
+        assert!(polls < 1000, "it has something to do for ever");
+        replies.extend(server.poll().into_iter().map(|(_, reply)| reply));
+    }
+    assert_eq!(replies, [durable(8)]);
+    let read = ask(&mut server, &device, read_of(1, "d4", [1]));
+    assert!(matches!(read.as_slice(), [StoreReply::Pages { pages, .. }] if pages.len() == 1));
 }
 
 #[test]
