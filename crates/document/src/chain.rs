@@ -11,14 +11,40 @@ pub fn hash_part<'p>(
     pages: impl IntoIterator<Item = (Pgid, &'p Page)>,
     db_pages: u32,
 ) -> EntryHash {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(&before.0);
-    for (pgid, page) in pages {
-        hasher.update(&pgid.0.to_le_bytes());
-        hasher.update(blake3::hash(page.bytes()).as_bytes());
+    let mut hasher = EntryHasher::behind(before);
+    pages.into_iter().for_each(|(pgid, page)| hasher.page(pgid, page));
+    hasher.finish(db_pages)
+}
+
+/// Makes the hash of an entry of which not all pages are there at once.
+#[derive(Clone, Debug)]
+pub struct EntryHasher(blake3::Hasher);
+
+impl EntryHasher {
+    fn behind(before: EntryHash) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&before.0);
+        Self(hasher)
     }
-    hasher.update(&db_pages.to_le_bytes());
-    EntryHash(*hasher.finalize().as_bytes())
+
+    /// Takes in the next page.
+    pub fn page(&mut self, pgid: Pgid, page: &Page) {
+        self.0.update(&pgid.0.to_le_bytes());
+        self.0.update(blake3::hash(page.bytes()).as_bytes());
+    }
+
+    /// The hash of an entry that has the pages so far, as one part, over a database of this size.
+    #[must_use]
+    pub fn finish(mut self, db_pages: u32) -> EntryHash {
+        self.0.update(&db_pages.to_le_bytes());
+        EntryHash(*self.0.finalize().as_bytes())
+    }
+}
+
+impl Default for EntryHasher {
+    fn default() -> Self {
+        Self::behind(EntryHash::default())
+    }
 }
 
 /// The hash of an entry as one part.

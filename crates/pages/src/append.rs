@@ -27,6 +27,9 @@ pub(crate) enum Step<'a> {
     /// The entry that follows is of another life than the one before.
     StorageLife(JournalId, Life),
     StorageEntry(&'a StorageEntry),
+    /// Pages of an entry that a later append ends.
+    StoragePages(&'a StorageEntry),
+    TakeName(&'a DocumentKey),
 }
 
 impl Step<'_> {
@@ -35,6 +38,11 @@ impl Step<'_> {
         match self {
             Self::Record(record) => (1, record.len()),
             Self::TimelineEntry(_, frame) => (1, frame.body.len()),
+            Self::StoragePages(entry) => {
+                let pages = entry.set.pages.len();
+                let frames = u32::try_from(pages.div_ceil(frame_pages_max));
+                (frames.expect("BUG: an entry of 2^32 frames"), pages * PAGE_SIZE)
+            }
             Self::StorageEntry(entry) => {
                 let pages = entry.set.pages.len();
                 let frames = pages.div_ceil(frame_pages_max).max(1);
@@ -71,10 +79,7 @@ pub(crate) fn decide<'a>(
 ) -> Result<Vec<Step<'a>>, AppendError> {
     let mut steps = Vec::new();
     if document.is_none() {
-        let names = [&append.document.document, &append.document.user];
-        if names.iter().any(|name| name.len() > DOCUMENT_NAME_SIZE_MAX) {
-            return Err(out_of_place("the document's name is too long"));
-        }
+        check_name(&append.document)?;
         steps.push(Step::Create(&append.document));
     }
     if let Some(record) = &append.record {
@@ -88,7 +93,16 @@ pub(crate) fn decide<'a>(
     let mut heads = document.map(StoredDocument::heads).unwrap_or_default();
     decide_timeline(append, document, &mut heads, &mut steps)?;
     decide_storage(append, document, &mut heads, &mut steps)?;
+    if let Some(name) = append.take_name.as_ref().filter(|name| **name != append.document) {
+        check_name(name)?;
+        steps.push(Step::TakeName(name));
+    }
     Ok(steps)
+}
+
+fn check_name(key: &DocumentKey) -> Result<(), AppendError> {
+    let is_too_long = [&key.document, &key.user].iter().any(|it| it.len() > DOCUMENT_NAME_SIZE_MAX);
+    if is_too_long { Err(out_of_place("the document's name is too long")) } else { Ok(()) }
 }
 
 fn decide_timeline<'a>(
@@ -156,7 +170,8 @@ fn decide_storage<'a>(
         // Of a journal that begins here nothing can be in the log already.
         known = None;
     }
-    for entry in &append.storage {
+    let cut = append.storage.len().checked_sub(1).filter(|_| append.is_cut);
+    for (index, entry) in append.storage.iter().enumerate() {
         let (range, position) = (entry.range, entry.position);
         let head = heads.storage.ok_or_else(|| out_of_place("there is no storage journal"))?;
         if position.journal != head.journal || position.next != range.end() {
@@ -179,6 +194,10 @@ fn decide_storage<'a>(
         heads::calls(&entry.calls).map_err(out_of_place)?;
         if position.life != head.life {
             steps.push(Step::StorageLife(head.journal, position.life));
+        }
+        if cut == Some(index) {
+            steps.push(Step::StoragePages(entry));
+            continue;
         }
         heads.extend_storage(position);
         steps.push(Step::StorageEntry(entry));
@@ -231,6 +250,13 @@ impl<D: Disk> Recorder<'_, D> {
                 self.frame(head, &[&life.0]);
             }
             Step::StorageEntry(entry) => self.storage_entry(entry),
+            Step::StoragePages(entry) => {
+                let pages: Vec<(Pgid, &Page)> = pages_of(entry);
+                self.storage_pages(entry, &pages);
+            }
+            Step::TakeName(key) => {
+                self.frame(self.head(Kind::TakeName), &[&encode_key(key)]);
+            }
         }
     }
 
@@ -273,18 +299,14 @@ impl<D: Disk> Recorder<'_, D> {
     }
 
     fn storage_entry(&mut self, entry: &StorageEntry) {
-        let pages: Vec<(Pgid, &Page)> =
-            entry.set.pages.iter().map(|(pgid, page)| (*pgid, page)).collect();
+        let pages = pages_of(entry);
         let last_size = match pages.len() % self.frame_pages_max {
             0 => pages.len().min(self.frame_pages_max),
             size => size,
         };
         let (before, last) = pages.split_at(pages.len() - last_size);
         let (journal, lsns) = (entry.position.journal, Some(entry.range));
-        for pages in before.chunks(self.frame_pages_max) {
-            let head = FrameHead { journal, lsns, ..self.head(Kind::StoragePages) };
-            self.pages_frame(head, entry.set.db_pages, pages);
-        }
+        self.storage_pages(entry, before);
         let mut call = entry.calls.first().map(|(call, _)| *call);
         if has_calls_frame(entry) {
             let head = FrameHead { journal, lsns, ..self.head(Kind::Calls) };
@@ -296,6 +318,14 @@ impl<D: Disk> Recorder<'_, D> {
         self.pages_frame(head, entry.set.db_pages, last);
     }
 
+    fn storage_pages(&mut self, entry: &StorageEntry, pages: &[(Pgid, &Page)]) {
+        let (journal, lsns) = (entry.position.journal, Some(entry.range));
+        for pages in pages.chunks(self.frame_pages_max) {
+            let head = FrameHead { journal, lsns, ..self.head(Kind::StoragePages) };
+            self.pages_frame(head, entry.set.db_pages, pages);
+        }
+    }
+
     fn pages_frame(&mut self, head: FrameHead, db_pages: u32, pages: &[(Pgid, &Page)]) {
         let list = PageList::of(db_pages, pages.iter().copied()).encode();
         let mut body: Vec<&[u8]> = Vec::with_capacity(1 + pages.len());
@@ -303,4 +333,8 @@ impl<D: Disk> Recorder<'_, D> {
         body.extend(pages.iter().map(|(_, page)| page.bytes()));
         self.frame(head, &body);
     }
+}
+
+fn pages_of(entry: &StorageEntry) -> Vec<(Pgid, &Page)> {
+    entry.set.pages.iter().map(|(pgid, page)| (*pgid, page)).collect()
 }

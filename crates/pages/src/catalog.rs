@@ -114,16 +114,13 @@ impl Catalog {
         }
         match kind {
             Kind::Document => {}
-            Kind::Destroy => {
-                let gone = self.documents.remove(&head.document).expect("BUG: just counted");
-                self.numbers.remove(&gone.key);
-                self.release(gone.pages);
-            }
+            Kind::Destroy => self.forget(head.document),
             Kind::StorageBegin => {
                 let incarnation = self.new_incarnation();
                 let gone = self.document(head.document).begin_storage(head.journal, incarnation);
                 self.release(gone);
             }
+            Kind::TakeName => self.take_name(head.document, frame.body)?,
             Kind::PageTable => self.take_table(head.document, frame.body)?,
             _ => self.document(head.document).apply(kind, frame)?,
         }
@@ -132,6 +129,26 @@ impl Catalog {
 
     fn document(&mut self, number: u64) -> &mut StoredDocument {
         self.documents.get_mut(&number).expect("BUG: its frame was just counted")
+    }
+
+    fn forget(&mut self, number: u64) {
+        let gone = self.documents.remove(&number).expect("BUG: no such document");
+        self.numbers.remove(&gone.key);
+        self.release(gone.pages);
+    }
+
+    /// The document has this name from now on; the one that had it is forgotten.
+    fn take_name(&mut self, number: u64, body: &[u8]) -> Result<(), String> {
+        let key = decode_key(body).ok_or("a document without a name")?;
+        match self.numbers.get(&key).copied() {
+            Some(before) if before == number => return Err(format!("{key} has its name already")),
+            Some(before) => self.forget(before),
+            None => {}
+        }
+        let former = std::mem::replace(&mut self.document(number).key, key.clone());
+        self.numbers.remove(&former);
+        self.numbers.insert(key, number);
+        Ok(())
     }
 
     /// Frees the slots of pages that nobody asks for any more.
@@ -147,11 +164,10 @@ impl Catalog {
     fn create(&mut self, number: u64, body: &[u8]) -> Result<(), String> {
         let key = decode_key(body).ok_or("a document without a name")?;
         if self.is_damaged
-            && let Some(before) = self.numbers.remove(&key)
+            && let Some(before) = self.numbers.get(&key).copied()
         {
             // What said that it was destroyed is lost.
-            let gone = self.documents.remove(&before).expect("BUG: a name of no document");
-            self.release(gone.pages);
+            self.forget(before);
         }
         if self.documents.contains_key(&number) || self.numbers.contains_key(&key) {
             return Err(format!("document {number} begins twice"));

@@ -23,10 +23,11 @@ pub(crate) enum Kind {
     PageTable = 12,
     Calls = 13,
     StorageLife = 14,
+    TakeName = 15,
 }
 
 impl Kind {
-    const ALL: [Self; 14] = [
+    const ALL: [Self; 15] = [
         Self::Epoch,
         Self::Document,
         Self::Destroy,
@@ -41,6 +42,7 @@ impl Kind {
         Self::PageTable,
         Self::Calls,
         Self::StorageLife,
+        Self::TakeName,
     ];
 
     pub fn of(number: u8) -> Option<Self> {
@@ -274,10 +276,10 @@ mod tests {
 
     #[test]
     fn every_kind_is_found_by_its_number() {
-        for number in 1..=14 {
+        for number in 1..=15 {
             assert_eq!(Kind::of(number).map(|kind| kind as u8), Some(number));
         }
         assert_eq!(Kind::of(0), None);
-        assert_eq!(Kind::of(15), None);
+        assert_eq!(Kind::of(16), None);
     }
 }

@@ -189,6 +189,11 @@ pub struct Append {
     pub is_anew: bool,
     /// Entries for the end of the storage journal, in order.
     pub storage: Vec<StorageEntry>,
+    /// The last of them is not whole: the next append goes on with it, and until one has ended it,
+    /// the storage journal stands where it stood. Its pages can be read.
+    pub is_cut: bool,
+    /// In the end the document has this name, in place of the one that has it now.
+    pub take_name: Option<DocumentKey>,
 }
 
 impl Append {
@@ -205,6 +210,8 @@ impl Append {
             begin_storage: None,
             is_anew: false,
             storage: Vec::new(),
+            is_cut: false,
+            take_name: None,
         }
     }
 }

@@ -120,8 +120,13 @@ impl<D: Disk> Store<D> {
         steps.iter().for_each(|step| recorder.step(step));
         recorder.commit()?;
         for step in steps {
-            if let Step::StorageEntry(entry) = step {
-                self.pool_pages(document, &entry.set.pages);
+            match step {
+                Step::StorageEntry(entry) | Step::StoragePages(entry) => {
+                    self.pool_pages(document, &entry.set.pages);
+                }
+                // Of the document that had the name before.
+                Step::TakeName(_) => self.room.more(),
+                _ => {}
             }
         }
         Ok(())

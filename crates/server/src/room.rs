@@ -58,6 +58,7 @@ pub use io::{Answer, Ask, ConnId, RoomCounts, RoomEffect, RoomInput, RoomSetting
 use outbox::{After, Outbox};
 pub use outlets::{Outlets, entry_size};
 use refusal::brief;
+pub(crate) use seed::STAGED;
 use subscriber::{ChannelId, OpenRequest, Subscriber, SubscriberId};
 
 /// One document on the server.
@@ -84,6 +85,8 @@ pub struct Room {
     seeding: Option<SubscriberId>,
     /// Those who would like to, once it is known what became of that.
     offers: BTreeMap<ChannelId, OpenRequest>,
+    /// Pages are staged in the store that nobody goes on with.
+    has_abandoned: bool,
     outbox: Outbox,
     requests_ever: u64,
     /// What is being read for subscribers who lag.
@@ -111,6 +114,7 @@ enum State {
 
 struct Fetch {
     request: u64,
+    document: DocumentKey,
     pages: Vec<(Pgid, Page)>,
     /// What cannot be done without; the others are only near it.
     needed: Vec<Pgid>,
@@ -202,6 +206,7 @@ impl Room {
             caution: Arc::new(NoCaution),
             seeding: None,
             offers: BTreeMap::new(),
+            has_abandoned: false,
             requests_ever: 0,
             catch_ups: BTreeMap::new(),
             reads: BTreeMap::new(),
@@ -235,15 +240,16 @@ impl Room {
         self.tell_what_is_durable(&mut budget);
         self.work(&mut budget);
         self.commit();
+        self.give_back_staged();
         self.tell_what_is_durable(&mut budget);
         self.check();
         std::mem::take(&mut self.effects)
     }
 
-    /// A view of a base of `db_pages` pages, with room for so many at least.
-    fn new_view(&self, db_pages: u32, pages_count: usize) -> View {
+    /// A view of a base of `db_pages` pages.
+    fn new_view(&self, db_pages: u32) -> View {
         let limits = self.settings.limits;
-        View::new(limits.pool_pages_max.max(pages_count), db_pages).with_limits(limits)
+        View::new(limits.pool_pages_max, db_pages).with_limits(limits)
     }
 
     /// Whether it stopped only since the step had cost enough: step it again, by
@@ -391,10 +397,8 @@ impl Room {
             Halt::Pause => return self.queue.push_front(work),
             Halt::Fault(pgid) => {
                 reached(Probe::RoomFaulted);
-                let State::Open(document) = &self.state else {
-                    unreachable!("BUG: a fault without a document")
-                };
-                let mut pgids = document.authority.view().to_fetch(pgid, self.faults_count);
+                let (_, view) = self.read_by(&work).expect("BUG: a fault without a document");
+                let mut pgids = view.to_fetch(pgid, self.faults_count);
                 if !pgids.contains(&pgid) {
                     pgids.insert(0, pgid);
                     pgids.sort_unstable();
@@ -409,20 +413,32 @@ impl Room {
             }
             Halt::Broken(reason) => return self.give_up(work, &reason),
         };
+        let (document, _) = self.read_by(&work).expect("BUG: pages of no document");
         // What was appended must be there before it is read.
         self.commit();
         self.queue.push_front(work);
         let request = self.next_request();
-        self.fetch = Some(Fetch { request, pages: Vec::new(), needed, asked });
+        self.fetch = Some(Fetch { request, document, pages: Vec::new(), needed, asked });
         self.ask_for_pages();
     }
 
+    /// Which document of the store this work reads, and by which view.
+    fn read_by(&self, work: &Work) -> Option<(DocumentKey, &View)> {
+        if let Some(candidate) = self.candidate_of(work) {
+            return Some((self.staging_key(), candidate.document.authority.view()));
+        }
+        match &self.state {
+            State::Open(document) => Some((self.document.clone(), document.authority.view())),
+            _ => None,
+        }
+    }
+
     fn ask_for_pages(&mut self) {
-        let Some(Fetch { request, asked, .. }) = &self.fetch else { return };
+        let Some(Fetch { request, document, asked, .. }) = &self.fetch else { return };
         self.effects.push(RoomEffect::Store(StoreRequest::Read {
             request: *request,
             urgency: Urgency::User,
-            document: self.document.clone(),
+            document: document.clone(),
             pgids: asked.clone(),
         }));
     }
@@ -497,15 +513,30 @@ impl Room {
                 self.begin_following(subscriber, from, opened);
             }
             After::Entry(entry, origin) => {
-                let State::Open(document) = &mut self.state else { return };
-                if document.authority.position().journal != entry.position.journal {
-                    return;
+                if self.is_durable_at(entry.position) {
+                    self.broadcast(&entry, origin);
+                    self.send_what_became_durable();
                 }
-                document.durable = entry.position;
-                self.broadcast(&entry, origin);
-                self.send_what_became_durable();
             }
+            After::Planted(position) => {
+                if self.is_durable_at(position) {
+                    let ids: Vec<SubscriberId> = self.subscribers.keys().copied().collect();
+                    ids.into_iter().for_each(|id| self.follow_up(id));
+                    self.send_what_became_durable();
+                }
+            }
+            After::Staged(_) => {}
         }
+    }
+
+    /// The document is durable up to there; false if it is another one by now.
+    fn is_durable_at(&mut self, position: Position) -> bool {
+        let State::Open(document) = &mut self.state else { return false };
+        let is_same = document.authority.position().journal == position.journal;
+        if is_same {
+            document.durable = position;
+        }
+        is_same
     }
 
     fn tell(&mut self, id: SubscriberId, message: FromRoom) {
@@ -529,11 +560,11 @@ impl Room {
         self.offers.remove(&channel_id);
         let Some(id) = self.channels.remove(&channel_id) else { return };
         self.stop_catching_up(id);
-        if let (Some(subscriber), State::Open(document)) =
-            (self.subscribers.remove(&id), &mut self.state)
-        {
+        let Some(gone) = self.subscribers.remove(&id) else { return };
+        self.has_abandoned |= gone.seed.is_some_and(|seed| seed.is_staged());
+        if let State::Open(document) = &mut self.state {
             // Another one of the same timeline reads it again.
-            document.timelines.remove(&subscriber.timeline);
+            document.timelines.remove(&gone.timeline);
         }
         if self.seeding == Some(id) {
             self.end_seeding();

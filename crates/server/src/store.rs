@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use tidelog_disk::{DiskError, NativeDisk, StoreFiles};
 use tidelog_pages::{
     AppendError, OpenError, OwnerId, PageServer, Seed, StoreOptions, StoreReply, StoreRequest,
+    Ticket,
 };
 use tidelog_types::{DocumentKey, Life};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -19,6 +20,7 @@ use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
 use crate::counters::{Counters, add};
+use crate::room::STAGED;
 
 /// After which time a store that failed is opened anew.
 const REOPEN_AFTER: Duration = Duration::from_secs(1);
@@ -78,7 +80,8 @@ pub(crate) struct StoreOwner {
 impl Store {
     /// Opens the store in `folder` and starts its thread.
     pub(crate) fn open(folder: &Path, counters: Arc<Counters>) -> Result<Self, OpenStoreError> {
-        let (server, found) = open_page_server(folder)?;
+        let (mut server, found) = open_page_server(folder)?;
+        give_back_staged(&mut server);
         let damage = Arc::new(Mutex::new(found));
         let (mail, inbox) = mpsc::channel();
         let thread = StoreThread {
@@ -132,14 +135,17 @@ impl StoreHandle {
         StoreOwner { owner, mail: self.mail.clone(), replies }
     }
 
-    /// The names of all documents; `None` if the store does not answer.
+    /// The names of all documents, without what is staged; `None` if the store does not answer.
     pub(crate) async fn documents(&self) -> Option<Vec<DocumentKey>> {
         let mut owner = self.owner();
         owner.ask(StoreRequest::List { request: 1 });
         let answered = async {
             loop {
                 match owner.replies.recv().await? {
-                    StoreReply::Documents { documents, .. } => return Some(documents),
+                    StoreReply::Documents { mut documents, .. } => {
+                        documents.retain(|key| key.user != STAGED);
+                        return Some(documents);
+                    }
                     StoreReply::Broken { .. } => return None,
                     _ => {}
                 }
@@ -309,6 +315,29 @@ impl StoreThread {
     }
 }
 
+/// Has the store forget the local documents that were being handed over when the last server ended.
+fn give_back_staged(server: &mut PageServer<NativeDisk>) {
+    let owner = OwnerId(0);
+    server.serve(owner, StoreRequest::List { request: 1 });
+    let replies = server.poll().into_iter().filter(|(to, _)| *to == owner);
+    let listed = replies.filter_map(|(_, reply)| match reply {
+        StoreReply::Documents { documents, .. } => Some(documents),
+        _ => None,
+    });
+    let staged = listed.flatten().filter(|key| key.user == STAGED);
+    let staged: Vec<DocumentKey> = staged.collect();
+    if staged.is_empty() {
+        return;
+    }
+    for (document, ticket) in staged.into_iter().zip(1..) {
+        info!(%document, "what was staged of it is given back");
+        server.serve(owner, StoreRequest::Destroy { ticket: Ticket(ticket), document });
+    }
+    // Nobody waits for it: if it fails, they are given back the next time.
+    server.flush();
+    server.forget_owner(owner);
+}
+
 /// The store in `folder`, and what is wrong with it if it is damaged.
 fn open_page_server(
     folder: &Path,
@@ -358,6 +387,8 @@ fn open_page_server(
 
 #[cfg(test)]
 mod tests {
+    use tidelog_pages::Append;
+
     use super::*;
 
     #[test]
@@ -403,6 +434,32 @@ mod tests {
         }
         assert!(thread.reopen().is_none());
         assert!(matches!(answers.try_recv(), Ok(StoreReply::Broken { .. })), "nobody waits");
+    }
+
+    #[test]
+    fn what_was_staged_when_the_server_ended_is_given_back() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let documents = |server: &mut PageServer<NativeDisk>| {
+            server.serve(OwnerId(1), StoreRequest::List { request: 1 });
+            let mut replies = server.poll();
+            replies.retain(|(_, reply)| matches!(reply, StoreReply::Documents { .. }));
+            let Some((_, StoreReply::Documents { documents, .. })) = replies.pop() else {
+                panic!("a list")
+            };
+            documents.into_iter().map(|key| key.to_string()).collect::<Vec<_>>()
+        };
+        let (mut server, _) = open_page_server(folder.path()).expect("a store");
+        for (user, ticket) in ["", STAGED].into_iter().zip(1..) {
+            let mut append = Append::to(DocumentKey::new("list", user).expect("a name"));
+            append.record = Some(vec![1].into());
+            server.serve(OwnerId(1), StoreRequest::Append { ticket: Ticket(ticket), append });
+        }
+        server.flush();
+        assert_eq!(documents(&mut server).len(), 2);
+        drop(server);
+        Store::open(folder.path(), Arc::default()).expect("a store").close();
+        let (mut server, _) = open_page_server(folder.path()).expect("a store");
+        assert_eq!(documents(&mut server), ["list"]);
     }
 
     #[test]

@@ -193,6 +193,17 @@ impl Scene {
         sizes.sum()
     }
 
+    /// What the store has, with what is staged there.
+    fn documents(&mut self) -> Vec<String> {
+        self.store.serve(OwnerId(2), StoreRequest::List { request: 1 });
+        match self.store.poll().pop() {
+            Some((_, StoreReply::Documents { documents, .. })) => {
+                documents.iter().map(ToString::to_string).collect()
+            }
+            other => panic!("unexpected: {other:?}"),
+        }
+    }
+
     fn export(&mut self) -> Vec<u8> {
         self.settle(RoomInput::Ask { request: 1, ask: Ask::Export });
         match self.answers.pop() {
@@ -377,6 +388,94 @@ fn a_seed_is_its_pages_in_their_order_and_no_more() {
     scene.say(ANN, seed(&[2], 9));
     let heard = scene.read_all(ANN, &mut Copy::default());
     assert!(matches!(refusal(&heard), Refusal::Protocol { .. }), "the same again: {heard:?}");
+}
+
+/// A document of about 2 MiB, in parts of so many pages.
+fn large_seed(part_pages: usize) -> (Vec<u8>, Vec<ToRoom>) {
+    let mut scene = Scene::new(Limits::DEFAULT, usize::MAX);
+    with_bulk(&mut scene);
+    let file = scene.export();
+    let position = Position { next: lsn(5), life: LIFE, ..Position::start_of(JournalId([9; 16])) };
+    let db_pages = u32::try_from(file.len() / PAGE_SIZE).expect("few");
+    let pages: Vec<(Pgid, Page)> = (1..)
+        .map(Pgid)
+        .zip(file.chunks(PAGE_SIZE).map(|bytes| Page::new(bytes).expect("a page")))
+        .collect();
+    let parts = pages.chunks(part_pages).map(|part| {
+        let last = part.last().is_some_and(|(pgid, _)| pgid.0 == db_pages);
+        let pages = part.iter().cloned().map(Into::into).collect();
+        ToRoom::Seed { position, db_pages, pages, last }
+    });
+    let parts = parts.collect();
+    (file, parts)
+}
+
+fn offer_of_a_life() -> Intent {
+    let mut lives = Lineage::default();
+    lives.note(LIFE, Lsn::FIRST);
+    Intent::Offer { lives }
+}
+
+#[test]
+fn a_seed_is_in_the_store_part_by_part_and_takes_its_place_as_a_whole() {
+    let (file, parts) = large_seed(8);
+    // The room has to fetch what it looks at: it keeps nothing.
+    let limits = Limits { pool_pages_max: 4, fault_pages_max: 2, ..Limits::DEFAULT };
+    let mut scene = Scene::new(limits, usize::MAX);
+    scene.open_on(ANN, CHANNEL, offer_of_a_life());
+    scene.appended.clear();
+    let count = parts.len();
+    for (part, index) in parts.into_iter().zip(1..) {
+        scene.say(ANN, part);
+        let staged: usize = scene.appended.iter().sum();
+        assert_eq!(staged, (8 * index).min(file.len() / PAGE_SIZE));
+        assert_eq!(
+            scene.documents(),
+            if index < count { ["notebook@staged"] } else { ["notebook"] }
+        );
+    }
+    let heard = scene.read_all(ANN, &mut Copy::default());
+    let is_taken = matches!(heard[..], [.., FromRoom::Seeded { .. }, FromRoom::Opened { .. }]);
+    assert!(is_taken, "{heard:?}");
+    assert!(scene.export() == file);
+    // Whoever comes later is sent the same.
+    let mut copy = Copy::default();
+    scene.open(BOB);
+    scene.read_all(BOB, &mut copy);
+    assert!(copy.image() == file);
+}
+
+#[test]
+fn a_seed_that_is_not_gone_on_with_is_given_back() {
+    let (_, parts) = large_seed(8);
+    let out_of_order = parts[0].clone();
+    for end in [
+        RoomInput::Left { conn: ANN },
+        RoomInput::Message { conn: ANN, channel: CHANNEL, message: ToRoom::Close },
+        RoomInput::Message { conn: ANN, channel: CHANNEL, message: out_of_order },
+    ] {
+        let mut scene = Scene::new(Limits::DEFAULT, usize::MAX);
+        scene.open_on(ANN, CHANNEL, offer_of_a_life());
+        scene.say(ANN, parts[0].clone());
+        assert_eq!(scene.documents(), ["notebook@staged"]);
+        scene.settle(end.clone());
+        assert_eq!(scene.documents(), [""; 0], "{end:?}");
+    }
+}
+
+#[test]
+fn who_hands_over_faster_than_the_disk_takes_waits() {
+    let limits = Limits { room_pages_in_flight_max: 16, ..Limits::DEFAULT };
+    let (_, parts) = large_seed(8);
+    let mut scene = Scene::new(limits, usize::MAX);
+    scene.open_on(ANN, CHANNEL, offer_of_a_life());
+    scene.appended.clear();
+    scene.holds_durable = true;
+    for part in parts.into_iter().take(9) {
+        scene.say(ANN, part);
+    }
+    assert_eq!(scene.appended.iter().sum::<usize>(), 16);
+    assert!(!scene.room.takes_messages(), "its connection is not read");
 }
 
 #[test]

@@ -53,7 +53,7 @@ impl Room {
             self.outbox.after(After::TellChannel(channel_id, refused));
         }
         self.outbox.after(After::Answer(request, Answer::Destroyed));
-        self.effects.push(RoomEffect::Store(self.outbox.destroy()));
+        self.effects.push(RoomEffect::Store(self.outbox.destroy(self.document.clone())));
         self.state = State::Absent;
     }
 }

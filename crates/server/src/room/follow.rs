@@ -108,7 +108,7 @@ impl Room {
     }
 
     /// Sends a subscriber what it lacks, if it lacks anything and may be sent it.
-    fn follow_up(&mut self, id: SubscriberId) {
+    pub(super) fn follow_up(&mut self, id: SubscriberId) {
         let State::Open(document) = &self.state else { return };
         let Some(subscriber) = self.subscribers.get_mut(&id) else { return };
         if let FollowerStep::CatchUp(since) = subscriber.next_step(document.durable.next) {

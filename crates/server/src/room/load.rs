@@ -16,7 +16,11 @@ use super::{Answer, Fetch, Room, RoomEffect, State, Work};
 impl Room {
     pub(super) fn on_store(&mut self, reply: StoreReply) {
         match reply {
-            StoreReply::Opened { life, state, .. } => self.on_opened(life, state),
+            StoreReply::Opened { document, life, state } => {
+                if document == self.document {
+                    self.on_opened(life, state);
+                }
+            }
             StoreReply::Durable { ticket } => {
                 self.outbox.on_durable(ticket);
                 self.commit();
@@ -88,7 +92,7 @@ impl Room {
                 );
             }
         };
-        let view = self.new_view(opened.db_pages, 0);
+        let view = self.new_view(opened.db_pages);
         view.fill(opened.first_page.map(|page| (Pgid(1), page)).into_iter().collect());
         let mut document = Document::new(view, position, record, position, life);
         document.is_incomplete = opened.is_incomplete;
@@ -106,8 +110,9 @@ impl Room {
             return;
         }
         let Some(Fetch { pages, asked, .. }) = self.fetch.take() else { return };
-        let State::Open(document) = &self.state else { return };
-        let view = document.authority.view();
+        let Some((_, view)) = self.queue.front().and_then(|work| self.read_by(work)) else {
+            return;
+        };
         view.fill(pages);
         // Running again would ask for it again, for ever.
         let absent = asked.into_iter().find(|pgid| view.base_page(*pgid).is_none());

@@ -85,8 +85,7 @@ impl Room {
         if let (Some(subscriber), Intent::Offer { lives }) =
             (self.subscribers.get_mut(&id), &open.intent)
         {
-            let (lives, pages) = (lives.clone(), Vec::new());
-            subscriber.seed = Some(Seed { doctype, lives, position: None, pages });
+            subscriber.seed = Some(Seed::new(doctype, lives.clone()));
         }
         self.effects.push(channel_id.say(FromRoom::SeedWanted));
         Ok(())
@@ -106,7 +105,7 @@ impl Room {
     fn create(&mut self, doctype: &Doctype) -> Result<(), Halt> {
         self.check_new(doctype, &RoomRecord::default())?;
         let start = Position::start_of(self.next_journal_id());
-        let view = self.new_view(0, 0);
+        let view = self.new_view(0);
         let record = RoomRecord::of(doctype.clone());
         let mut document = Document::new(view, start, record, start, self.life);
         let migrated = document.migrate(&self.document, doctype, &*self.caution)?;

@@ -1,9 +1,9 @@
 //! What a room hands to the store, and what it says once that is durable.
 
 use serde_bytes::ByteBuf;
-use tidelog_pages::{AppendLedger, StorageEntry, StoreRequest, Ticket};
+use tidelog_pages::{Append, AppendLedger, StorageEntry, StoreRequest, Ticket};
 use tidelog_sync::FromRoom;
-use tidelog_types::{DocumentKey, EntryId, JournalId, Lsn};
+use tidelog_types::{DocumentKey, EntryId, JournalId, Lsn, Position};
 
 use super::Answer;
 use super::subscriber::{ChannelId, SubscriberId};
@@ -19,6 +19,10 @@ pub(super) enum After {
     Follow { subscriber: SubscriberId, from: Lsn, opened: FromRoom },
     /// This entry may leave.
     Entry(StorageEntry, Option<EntryId>),
+    /// The storage journal stands here: what was staged is the document's.
+    Planted(Position),
+    /// So many pages that were staged are on the disk.
+    Staged(usize),
     /// Answer the shell.
     Answer(u64, Answer),
 }
@@ -26,7 +30,6 @@ pub(super) enum After {
 /// What the room hands to the store, with what waits for it.
 pub(super) struct Outbox {
     ledger: AppendLedger<After>,
-    document: DocumentKey,
     last: Ticket,
     draft_pages: usize,
     /// What was taken in and has not left, as [`held_of`] counts it.
@@ -35,13 +38,7 @@ pub(super) struct Outbox {
 
 impl Outbox {
     pub(super) fn new(document: DocumentKey) -> Self {
-        Self {
-            ledger: AppendLedger::new(document.clone()),
-            document,
-            last: Ticket(0),
-            draft_pages: 0,
-            held: 0,
-        }
+        Self { ledger: AppendLedger::new(document), last: Ticket(0), draft_pages: 0, held: 0 }
     }
 
     pub(super) fn record(&mut self, record: Vec<u8>) {
@@ -94,11 +91,24 @@ impl Outbox {
         request
     }
 
-    /// A ticket for the destruction of the document; nothing may be left to commit.
-    pub(super) fn destroy(&mut self) -> StoreRequest {
+    /// The destruction of this document, or of what is staged for it; nothing may be left to
+    /// commit.
+    pub(super) fn destroy(&mut self, document: DocumentKey) -> StoreRequest {
         self.last = Ticket(self.last.0 + 1);
         self.ledger.in_flight_as(self.last);
-        StoreRequest::Destroy { ticket: self.last, document: self.document.clone() }
+        StoreRequest::Destroy { ticket: self.last, document }
+    }
+
+    /// An append to what is staged, and what follows it; nothing may be left to commit.
+    pub(super) fn stage(
+        &mut self,
+        append: Append,
+        after: impl IntoIterator<Item = After>,
+    ) -> StoreRequest {
+        self.last = Ticket(self.last.0 + 1);
+        after.into_iter().for_each(|after| self.after(after));
+        self.ledger.in_flight_as(self.last);
+        StoreRequest::Append { ticket: self.last, append }
     }
 
     /// All appends up to this one are durable.
@@ -163,6 +173,7 @@ impl Outbox {
 fn held_of(after: &After) -> usize {
     match after {
         After::Entry(entry, _) => 1 + entry.set.pages.len(),
+        After::Staged(pages_count) => 1 + pages_count,
         _ => 1,
     }
 }

@@ -1,16 +1,27 @@
 //! A local document becomes the server's.
+//!
+//! Its pages may be many: they are staged in the store as they come, under a name of their own,
+//! and are read from there like those of any document. When all are there and nothing about them
+//! forbids it, the staged document takes the name of the real one, in one append.
 
-use tidelog_document::{Doctype, DoctypeError, chain_of, schema_of};
-use tidelog_pages::StorageEntry;
+use std::collections::BTreeMap;
+
+use tidelog_document::{Doctype, DoctypeError, chain_after, schema_of};
+use tidelog_pages::{Append, StorageEntry, StoreRequest};
 use tidelog_sync::{Intent, Refusal};
 use tidelog_types::limits::ENTRY_PAGES_MAX;
 use tidelog_types::probe::{Probe, reached};
-use tidelog_types::{Lsn, LsnRange, Page, PageSet, Pgid, Position};
+use tidelog_types::{DocumentKey, JournalId, Lsn, LsnRange, Page, PageSet, Pgid, Position};
 
 use super::document::{Document, Offered};
+use super::outbox::After;
 use super::record::RoomRecord;
-use super::subscriber::{ChannelId, OpenRequest, Seed};
-use super::{Halt, Room, State, Work, ran};
+use super::subscriber::{Candidate, ChannelId, OpenRequest, Seed};
+use super::{Halt, Room, RoomEffect, State, Work, ran};
+
+/// The other half of the name under which the pages of a local document are staged in the store,
+/// until all are there. A server's own documents have no user.
+pub(crate) const STAGED: &str = "staged";
 
 impl Room {
     pub(super) fn seed(
@@ -21,43 +32,103 @@ impl Room {
         pages: &mut Vec<(Pgid, Page)>,
         last: bool,
     ) -> Result<(), Halt> {
-        let subscriber =
-            self.subscriber_at(channel_id).and_then(|id| self.subscribers.get_mut(&id));
-        let Some(subscriber) = subscriber else { return Ok(()) };
+        let Some(id) = self.subscriber_at(channel_id) else { return Ok(()) };
+        let subscriber = self.subscribers.get_mut(&id).expect("BUG: nobody on a channel");
         let timeline = subscriber.timeline;
-        let Some(seed) = &mut subscriber.seed else {
+        let Some(mut seed) = subscriber.seed.take() else {
             return Err(broken_protocol("a seed that nobody asked for"));
         };
+        let mut taken = self.stage(&mut seed, position, db_pages, std::mem::take(pages));
+        if taken.is_ok() && last {
+            taken = self.end_seed(&mut seed, timeline, position, db_pages);
+        }
+        if taken.is_err() || !last {
+            // It is gone on with, or given back.
+            let subscriber = self.subscribers.get_mut(&id).expect("BUG: it was there");
+            subscriber.seed = Some(seed);
+            return taken;
+        }
+        let (doctype, intent) = (Vec::new(), Intent::Offer { lives: seed.lives });
+        let open = OpenRequest { doctype, timeline, have: Some(position), intent };
+        self.welcome(channel_id, &open)
+    }
+
+    /// Takes in some pages, and hands them to the store.
+    fn stage(
+        &mut self,
+        seed: &mut Seed,
+        position: Position,
+        db_pages: u32,
+        pages: Vec<(Pgid, Page)>,
+    ) -> Result<(), Halt> {
         if *seed.position.get_or_insert(position) != position {
             return Err(broken_protocol("two seeds at once"));
         }
         if db_pages as usize > ENTRY_PAGES_MAX {
             return Err(broken_protocol("a seed with more pages than a document may have"));
         }
-        for (pgid, page) in pages.drain(..) {
-            if pgid.0 as usize != seed.pages.len() + 1 || pgid.0 > db_pages {
-                return Err(broken_protocol("a seed with pages out of order"));
-            }
-            seed.pages.push(page);
+        let is_in_order = (seed.pages_count + 1..=db_pages)
+            .zip(&pages)
+            .filter(|(number, (pgid, _))| pgid.0 == *number)
+            .count();
+        if is_in_order != pages.len() {
+            return Err(broken_protocol("a seed with pages out of order"));
         }
-        if !last {
+        if pages.is_empty() {
             return Ok(());
         }
-        let Some(seed) = subscriber.seed.take() else { return Ok(()) };
-        let lives = seed.lives.clone();
+        if position.next == Lsn::FIRST {
+            return Err(broken_protocol("a seed with pages that nobody wrote"));
+        }
+        self.commit();
+        let is_first = !seed.is_staged();
+        if is_first {
+            // Nothing is left of what was staged before, nor of whether that failed.
+            self.has_abandoned = false;
+            let document = self.staging_key();
+            self.effects.push(RoomEffect::Store(StoreRequest::Open { document }));
+        }
+        pages.iter().for_each(|(pgid, page)| seed.hasher.page(*pgid, page));
+        let pages_count = pages.len();
+        seed.pages_count += u32::try_from(pages_count).expect("BUG: they are at most db_pages");
+        let set = PageSet { db_pages, pages: pages.into_iter().collect() };
+        let append = Append {
+            begin_storage: is_first.then_some(position.journal),
+            is_anew: is_first,
+            is_cut: true,
+            storage: vec![whole(position, set)],
+            ..Append::to(self.staging_key())
+        };
+        let request = self.outbox.stage(append, [After::Staged(pages_count)]);
+        self.effects.push(RoomEffect::Store(request));
+        Ok(())
+    }
+
+    /// All pages are there: they become the document, if they still may.
+    fn end_seed(
+        &mut self,
+        seed: &mut Seed,
+        timeline: JournalId,
+        position: Position,
+        db_pages: u32,
+    ) -> Result<(), Halt> {
         // It may have changed since the seed was asked for.
-        let compared = match &self.state {
-            State::Open(document) => document.compare_offer(&position, &lives),
+        let compared = match &mut self.state {
+            State::Open(document) => {
+                // Its client is welcomed without a further look at the pages.
+                document.applied(timeline)?;
+                document.compare_offer(&position, &seed.lives)
+            }
             _ => Offered::Beyond,
         };
         match compared {
-            Offered::Held => {}
-            Offered::Beyond => self.plant(seed, position, db_pages)?,
-            Offered::Other => return Err(Halt::Refuse(Refusal::Exists)),
+            Offered::Held => {
+                self.has_abandoned |= seed.is_staged();
+                Ok(())
+            }
+            Offered::Beyond => self.plant(seed, timeline, position, db_pages),
+            Offered::Other => Err(Halt::Refuse(Refusal::Exists)),
         }
-        let (doctype, intent) = (Vec::new(), Intent::Offer { lives });
-        let open = OpenRequest { doctype, timeline, have: Some(position), intent };
-        self.welcome(channel_id, &open)
     }
 
     /// Whoever waited to hand over another local document is answered now.
@@ -69,26 +140,85 @@ impl Room {
         }
     }
 
-    /// Makes the seed the document's first entry, or the next one of the same local document.
-    fn plant(&mut self, seed: Seed, position: Position, db_pages: u32) -> Result<(), Halt> {
-        let Seed { doctype, mut lives, pages, .. } = seed;
-        let (start, durable, mut record) = match &self.state {
-            State::Open(document) => {
-                (document.authority.position(), document.durable, document.record.clone())
-            }
-            _ => {
-                let start = Position::start_of(position.journal);
-                (start, start, RoomRecord::default())
-            }
+    pub(super) fn staging_key(&self) -> DocumentKey {
+        DocumentKey { user: STAGED.to_owned(), ..self.document.clone() }
+    }
+
+    /// What a seed that ends would be, while it is looked at.
+    pub(super) fn candidate_of(&self, work: &Work) -> Option<&Candidate> {
+        let Work::Seed { channel_id, .. } = work else { return None };
+        let subscriber = self.subscribers.get(&self.subscriber_at(*channel_id)?)?;
+        subscriber.seed.as_ref()?.candidate.as_deref()
+    }
+
+    /// Has the store forget what is staged and not gone on with.
+    pub(super) fn give_back_staged(&mut self) {
+        if std::mem::take(&mut self.has_abandoned) {
+            let request = self.outbox.destroy(self.staging_key());
+            self.effects.push(RoomEffect::Store(request));
+        }
+    }
+
+    /// Makes the seed the document, or its next state. Can be begun again after a fault.
+    fn plant(
+        &mut self,
+        seed: &mut Seed,
+        timeline: JournalId,
+        position: Position,
+        db_pages: u32,
+    ) -> Result<(), Halt> {
+        let mut candidate = match seed.candidate.take() {
+            Some(candidate) => candidate,
+            None => Box::new(self.candidate(seed, position, db_pages)?),
+        };
+        if let Err(halt) = self.look_at(&mut candidate, &seed.doctype, timeline) {
+            seed.candidate = Some(candidate);
+            return Err(halt);
+        }
+        reached(Probe::SeedPlanted);
+        self.commit();
+        let Candidate { mut document, migrated } = *candidate;
+        document.record.lives = document.authority.lives().clone();
+        let mut append = Append {
+            record: Some(document.record.encode().into()),
+            take_name: Some(self.document.clone()),
+            ..Append::to(self.staging_key())
+        };
+        let mut after = Vec::new();
+        if let Some(planted) = document.record.seeded.filter(|_| seed.is_staged()) {
+            let rest = PageSet { db_pages, pages: BTreeMap::new() };
+            append.storage.push(whole(planted, rest));
+            after.push(After::Planted(planted));
+        } else {
+            append.begin_storage = Some(position.journal);
+            append.is_anew = true;
+        }
+        if let Some(entry) = migrated {
+            append.storage.push(entry.clone());
+            after.push(After::Entry(entry, None));
+        }
+        let request = self.outbox.stage(append, after);
+        self.effects.push(RoomEffect::Store(request));
+        self.state = State::Open(Box::new(document));
+        Ok(())
+    }
+
+    /// The document that the staged pages are, as far as that can be told without them.
+    fn candidate(&self, seed: &Seed, position: Position, db_pages: u32) -> Result<Candidate, Halt> {
+        let (doctype, mut lives) = (&seed.doctype, seed.lives.clone());
+        let start = Position::start_of(position.journal);
+        let (durable, mut record) = match &self.state {
+            State::Open(document) => (document.durable, document.record.clone()),
+            _ => (start, RoomRecord::default()),
         };
         let is_last = Some(position.next)
             == lives.common_with_position(position.next, position.life, position.next);
         let is_empty = position.next == Lsn::FIRST;
-        if pages.len() != db_pages as usize || !is_last || is_empty != (db_pages == 0) {
+        if seed.pages_count != db_pages || !is_last || is_empty != (db_pages == 0) {
             return Err(broken_protocol("a seed with pages missing"));
         }
         if record.find(doctype.hash()).is_none() {
-            self.check_new(&doctype, &record)?;
+            self.check_new(doctype, &record)?;
             if record.newest().is_some_and(|newest| !doctype.succeeds(&newest)) {
                 return Err(Halt::Refuse(Refusal::Exists));
             }
@@ -96,36 +226,40 @@ impl Room {
         }
         lives.forget(self.settings.limits.lives_kept_max, position.next);
         record.lives = lives;
-        let range = LsnRange::new(start.next, position.next);
-        let pages: Vec<(Pgid, Page)> = (1..).map(Pgid).zip(pages).collect();
-        let view = self.new_view(db_pages, pages.len());
-        view.fill(pages.clone());
-        let set = PageSet { db_pages, pages: pages.into_iter().collect() };
+        let range = LsnRange::new(Lsn::FIRST, position.next);
         let position = if range.is_empty() {
             start
         } else {
-            Position { chain: chain_of(start.chain, range, &set), ..position }
+            let hash = seed.hasher.clone().finish(db_pages);
+            Position { chain: chain_after(start.chain, range, hash), ..position }
         };
         record.seeded = Some(position);
-        let mut document = Document::new(view, position, record, durable, self.life);
-        let migrated = document.migrate(&self.document, &doctype, &*self.caution)?;
-        inspect(&mut document, &doctype)?;
-
-        reached(Probe::SeedPlanted);
-        self.commit();
-        self.outbox.record(document.record.encode());
-        if !matches!(self.state, State::Open(_)) {
-            self.outbox.begin_storage(position.journal);
-        }
-        if !range.is_empty() {
-            self.outbox.entry(StorageEntry { range, position, calls: Vec::new(), set }, None);
-        }
-        if let Some(entry) = migrated {
-            self.outbox.entry(entry, None);
-        }
-        self.state = State::Open(Box::new(document));
-        Ok(())
+        let view = self.new_view(db_pages);
+        let document = Document::new(view, position, record, durable, self.life);
+        Ok(Candidate { document, migrated: None })
     }
+
+    /// Brings a candidate to its doctype's version, and makes sure that it is of that doctype.
+    fn look_at(
+        &self,
+        candidate: &mut Candidate,
+        doctype: &Doctype,
+        timeline: JournalId,
+    ) -> Result<(), Halt> {
+        let Candidate { document, migrated } = candidate;
+        if let Some(entry) = document.migrate(&self.document, doctype, &*self.caution)? {
+            *migrated = Some(entry);
+        }
+        inspect(document, doctype)?;
+        // Its client is welcomed without a further look at the pages.
+        document.applied(timeline).map(drop)
+    }
+}
+
+/// The one entry that a local document is, with some of its pages.
+fn whole(position: Position, set: PageSet) -> StorageEntry {
+    let range = LsnRange::new(Lsn::FIRST, position.next);
+    StorageEntry { range, position, calls: Vec::new(), set }
 }
 
 /// Nothing is taken over but what the doctype's migrations make: no trigger on the system tables,

@@ -2,7 +2,8 @@
 
 use std::collections::VecDeque;
 
-use tidelog_document::{Doctype, hash_part};
+use tidelog_document::{Doctype, EntryHasher, hash_part};
+use tidelog_pages::StorageEntry;
 use tidelog_sync::{Channel, EntryPart, Follower, FollowerStep, FromRoom, FromServer, Intent};
 use tidelog_types::limits::Limits;
 use tidelog_types::probe::{Probe, reached};
@@ -10,6 +11,7 @@ use tidelog_types::{
     EntryHash, EntryId, JournalId, Life, Lineage, Lsn, LsnRange, Page, PageSet, Pgid, Position,
 };
 
+use super::document::Document;
 use super::{ConnId, RoomEffect};
 
 /// A room's number for a client that is here; never reused, so that what was meant for one that
@@ -74,8 +76,30 @@ pub(super) struct Seed {
     /// Who wrote it.
     pub(super) lives: Lineage,
     pub(super) position: Option<Position>,
-    /// In their order, from the first on.
-    pub(super) pages: Vec<Page>,
+    /// How many of its pages have come, in their order: they are staged in the store.
+    pub(super) pages_count: u32,
+    pub(super) hasher: EntryHasher,
+    /// The document that it will be, once all pages are there.
+    pub(super) candidate: Option<Box<Candidate>>,
+}
+
+/// A document that reads staged pages.
+pub(super) struct Candidate {
+    pub(super) document: Document,
+    /// What its migrations have changed.
+    pub(super) migrated: Option<StorageEntry>,
+}
+
+impl Seed {
+    pub(super) fn new(doctype: Doctype, lives: Lineage) -> Self {
+        let hasher = EntryHasher::default();
+        Self { doctype, lives, position: None, pages_count: 0, hasher, candidate: None }
+    }
+
+    /// Whether the store has pages of it.
+    pub(super) fn is_staged(&self) -> bool {
+        self.pages_count > 0
+    }
 }
 
 impl Subscriber {

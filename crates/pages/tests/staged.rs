@@ -1,0 +1,156 @@
+//! An entry that comes in many appends, of a document that then takes the place of another one.
+//!
+//! Goal: nobody sees a part of it as a whole, whatever happens in between. Method: a document is
+//! replaced by one that was put together under another name, through change-overs, and with the
+//! power cut after each disk call.
+
+mod common;
+#[path = "common/make.rs"]
+#[allow(dead_code, reason = "each test file uses its part of it")]
+mod make;
+
+use common::{OWNER, Server, ask, changes, open, open_document, settle};
+use make::{durable, entry, key, lsn, page, read_of, request, storage};
+use tidelog_disk::CrashDevice;
+use tidelog_pages::{Append, StoreReply, StoreRequest};
+use tidelog_types::{Lsn, Pgid};
+
+const PART_PAGES: u32 = 5;
+const PARTS: u32 = 6;
+const PAGES: u32 = PART_PAGES * PARTS;
+
+/// What is at the name before.
+fn old() -> Append {
+    storage("list", [entry(1, 2, 3, &[(1, 101), (2, 102), (3, 103)])])
+}
+
+fn fill(number: u32) -> u8 {
+    u8::try_from(number).expect("few")
+}
+
+fn part(index: u32) -> Append {
+    let pages: Vec<(u32, u8)> =
+        (1..=PART_PAGES).map(|n| index * PART_PAGES + n).map(|n| (n, fill(n))).collect();
+    let mut entry = entry(1, 9, PAGES, &pages);
+    entry.calls.clear();
+    Append { is_cut: true, ..storage("staged", [entry]) }
+}
+
+/// What ends the entry.
+fn end() -> Append {
+    let mut rest = entry(1, 9, PAGES, &[]);
+    rest.calls.clear();
+    let entries = [rest, entry(9, 10, PAGES, &[(2, 99)])];
+    Append { take_name: Some(key("list")), ..storage("staged", entries) }
+}
+
+fn script() -> Vec<StoreRequest> {
+    let appends = [old()].into_iter().chain((0..PARTS).map(part)).chain([end()]);
+    appends.zip(1..).map(|(append, ticket)| request(ticket, append)).collect()
+}
+
+fn names(server: &mut Server, device: &CrashDevice) -> Vec<String> {
+    match ask(server, device, StoreRequest::List { request: 1 }).as_slice() {
+        [StoreReply::Documents { documents, .. }] => {
+            documents.iter().map(|key| key.document.clone()).collect()
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Whether the document is the new one, and whole; otherwise it is the old one, and whole.
+fn is_new(server: &mut Server, device: &CrashDevice) -> bool {
+    let opened = open_document(server, device, &key("list")).expect("it is one of the two");
+    let set = changes(server, device, &key("list"), Lsn::FIRST);
+    assert_eq!(opened.db_pages, set.db_pages);
+    let fills: Vec<u8> = set.pages.values().map(|page| page.bytes()[0]).collect();
+    let next = opened.storage.expect("it was begun").next;
+    if next == lsn(2) {
+        assert_eq!(fills, [101, 102, 103]);
+        return false;
+    }
+    assert_eq!(next, lsn(10));
+    let expected = (1..=PAGES).map(|number| if number == 2 { 99 } else { fill(number) });
+    assert_eq!(fills, expected.collect::<Vec<_>>());
+    true
+}
+
+#[test]
+fn an_entry_comes_in_many_appends_and_its_document_takes_the_place_of_another() {
+    let device = CrashDevice::new();
+    let mut server = open(&device);
+    let mut requests = script();
+    let last = requests.pop().expect("the end");
+    for request in requests {
+        server.serve(OWNER, request);
+        server.flush();
+        settle(&mut server, &device);
+    }
+    for _ in 0..2 {
+        let staged = open_document(&mut server, &device, &key("staged")).expect("it has begun");
+        assert_eq!(staged.storage.map(|it| (it.next, staged.db_pages)), Some((Lsn::FIRST, 0)));
+        let replies = ask(&mut server, &device, read_of(7, "staged", [1, PAGES]));
+        let [StoreReply::Pages { pages, .. }] = replies.as_slice() else { panic!("{replies:?}") };
+        assert_eq!(pages[..], [(Pgid(1), page(1)), (Pgid(PAGES), page(fill(PAGES)))]);
+        assert!(!is_new(&mut server, &device));
+        drop(server);
+        server = open(&device);
+    }
+    server.serve(OWNER, last);
+    server.flush();
+    let replies = settle(&mut server, &device);
+    assert_eq!(replies, [durable(u64::from(PARTS) + 2)]);
+    for _ in 0..2 {
+        assert!(is_new(&mut server, &device));
+        assert_eq!(names(&mut server, &device), ["list"]);
+        drop(server);
+        server = open(&device);
+    }
+}
+
+#[test]
+fn a_power_cut_leaves_one_document_or_the_other() {
+    let whole = CrashDevice::new();
+    let run = |device: &CrashDevice, cut: u64| {
+        device.power_off_after(cut);
+        let mut server = open(device);
+        let mut heard = Vec::new();
+        for request in script() {
+            server.serve(OWNER, request);
+            server.flush();
+            heard.extend(settle(&mut server, device));
+        }
+        heard.contains(&durable(u64::from(PARTS) + 2))
+    };
+    assert!(run(&whole, u64::MAX));
+    let first = CrashDevice::new();
+    drop(open(&first));
+    let mut seen = [0, 0];
+    for cut in whole.changing_calls().into_iter().filter(|call| *call > first.calls()) {
+        for choice in 0..3_usize {
+            let device = CrashDevice::new();
+            let is_told = run(&device, cut);
+            let left = device.crash(&mut |versions| choice.min(versions - 1));
+            let mut server = open(&left);
+            if open_document(&mut server, &left, &key("list")).is_none() {
+                assert!(!is_told);
+                continue;
+            }
+            let is_new_now = is_new(&mut server, &left);
+            assert!(is_new_now || !is_told, "call {cut}: what was durable is gone");
+            seen[usize::from(is_new_now)] += 1;
+            // It can be done again over what is left.
+            let mut again = script();
+            if let Some(StoreRequest::Append { append, .. }) = again.get_mut(1) {
+                append.is_anew = true;
+            }
+            for request in again.into_iter().skip(1) {
+                server.serve(OWNER, request);
+                server.flush();
+                settle(&mut server, &left);
+            }
+            assert!(is_new(&mut server, &left), "call {cut}");
+        }
+    }
+    assert!(seen.iter().all(|count| *count > 0), "{seen:?}");
+}
