@@ -12,7 +12,7 @@
 
 use tidelog_sqlite::{Failure, Reader, Run, Transaction, Writer};
 use tidelog_types::limits::TIMELINE_LIVES_KEPT_MAX;
-use tidelog_types::{EntryId, JournalId, Life, Lineage, Lsn, PageSet, Value};
+use tidelog_types::{EntryId, JournalId, Life, Lineage, Lsn, PageSet, Value, shortened};
 
 use crate::{Doctype, Mutation, MutationDefinition, Verdict};
 
@@ -135,7 +135,8 @@ pub(crate) fn begin_document(transaction: &Transaction<'_>) -> Result<(), Failur
 }
 
 /// Runs a frame in its place in the order: applied or rejected, the pages say which. Fails only
-/// where this host has no verdict, and then nothing has changed.
+/// where this host has no verdict, and then nothing has changed: it is short of memory, or the
+/// document so full that there is no room even for one more rejection.
 pub(crate) fn run_frame(
     writer: &mut Writer,
     origin: EntryId,
@@ -162,7 +163,8 @@ pub(crate) fn run_frame(
     reject_frame(writer, origin, &mutation.name, mutation.kept_rejections, reason)
 }
 
-/// Writes down that a frame is rejected, without running it.
+/// Writes down that a frame is rejected, without running it. A transaction of our own statements
+/// has no budget, and what is written down is short, so no mutation is too much to be rejected.
 pub(crate) fn reject_frame(
     writer: &mut Writer,
     origin: EntryId,
@@ -170,6 +172,7 @@ pub(crate) fn reject_frame(
     kept: Lsn,
     reason: String,
 ) -> Run<(Verdict, PageSet)> {
+    let (name, reason) = (shortened(name.to_owned()), shortened(reason));
     let run = writer.write(&mut |transaction| {
         begin_frame(transaction, origin, kept)?;
         transaction.run_system(
@@ -177,7 +180,7 @@ pub(crate) fn reject_frame(
             &[
                 timeline_value(origin.journal),
                 lsn_value(origin.lsn),
-                Value::Text(name.to_owned()),
+                Value::Text(name.clone()),
                 Value::Text(reason.clone()),
             ],
         )

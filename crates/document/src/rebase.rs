@@ -167,8 +167,7 @@ impl Rebase {
                 Run::Done(ran) => ran,
                 Run::Fault(pgid) => return Run::Fault(pgid),
                 // Not shown for now; what becomes of it is for the authority to say.
-                Run::Failed(failure) if failure.is_passing() => self.nothing(&failure),
-                Run::Failed(failure) => return Run::Failed(failure),
+                Run::Failed(failure) => self.nothing(&failure),
             };
             budget.spend_pages(set.pages.len() as u64);
             budget.spend_bytes(undecided.body.len() as u64);
@@ -181,7 +180,7 @@ impl Rebase {
         }
     }
 
-    /// What stands for a mutation that this device was too short of memory to run.
+    /// What stands for a mutation that this device can neither apply nor reject.
     fn nothing(&self, failure: &Failure) -> (Verdict, PageSet) {
         let set = PageSet { db_pages: self.view.db_pages(), ..PageSet::default() };
         (Verdict::Rejected { reason: failure.to_string() }, set)

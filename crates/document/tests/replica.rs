@@ -3,10 +3,10 @@
 mod common;
 
 use common::*;
-use tidelog_document::{Doctype, Replica, ReplicaError, ServerEntry, Verdict};
+use tidelog_document::{Doctype, MutationDefinition, Replica, ReplicaError, ServerEntry, Verdict};
 use tidelog_pages::TimelineFrame;
 use tidelog_sqlite::Failure;
-use tidelog_types::limits::Limits;
+use tidelog_types::limits::{Limits, REASON_SIZE_MAX};
 use tidelog_types::{CallId, EntryId, Life, LsnRange, Value};
 
 fn add(device: &mut Device, doctype: &Doctype, id: &str, n: i64) -> TimelineFrame {
@@ -530,6 +530,69 @@ fn layers_are_shared_while_a_rebase_is_under_way_too() {
         converge(&mut server, &mut first);
         assert_eq!(first.query("select count from total"), [[integer(45)]]);
     });
+}
+
+/// Goal: what is wrong with mutations never keeps an authority from its verdicts, nor a device from
+/// taking them in. Method: a full document, to which a device that did not know it adds far more
+/// than the pages of the rejections have room for; then the device runs them again itself.
+#[test]
+fn a_full_document_rejects_what_there_is_no_room_for_and_holds_nobody_up() {
+    let doctype = items();
+    let limits = Limits { document_pages_max: 14, ..Limits::DEFAULT };
+    let mut server = Server::with_limits(1, usize::MAX, &doctype, limits);
+    let mut first = Device::following(1, usize::MAX, &doctype, &server);
+    let mut second = Device::following(2, usize::MAX, &doctype, &server);
+    for n in 0..200 {
+        add(&mut first, &doctype, &format!("{n} {}", "long ".repeat(30)), n);
+    }
+    let smaller = first.issue(&doctype, "remove", &[("id", text("nobody"))]);
+    second.limits.document_pages_max = 14;
+    second.reopen(&[&doctype]);
+    while add_unless_full(&mut second, &doctype) {}
+    bump(&mut second, &doctype, 1);
+    for frame in second.frames.clone() {
+        let (verdict, _) = server.take(second.replica.origin(frame.lsn), &frame);
+        assert_eq!(verdict, Verdict::Applied);
+    }
+
+    first.limits.document_pages_max = 14;
+    first.reopen(&[&doctype]);
+    follow(&server, &mut first);
+    assert_eq!(first.query("select count from total"), [[integer(1)]]);
+    converge(&mut server, &mut first);
+    let reason = "over the budget of 14 pages in a document";
+    assert_eq!(first.verdicts()[7], rejected(8, reason));
+    assert_eq!(first.verdicts().last(), Some(&applied(smaller.lsn.get())));
+    follow(&server, &mut second);
+    assert_same(&server, &second);
+    assert!(server.rest.0.db_pages > 14, "the rejections had room all the same");
+}
+
+fn add_unless_full(device: &mut Device, doctype: &Doctype) -> bool {
+    let id = format!("full {}", device.frames.len());
+    device.try_issue(doctype, "add", &[("id", text(&id)), ("n", integer(1))]).is_ok()
+}
+
+/// The same of a reason that is as long as a value may be: what is written down of it is short.
+#[test]
+fn a_reason_that_is_too_long_is_shortened_on_either_side() {
+    let mut doctype = items();
+    doctype.mutations.push(MutationDefinition {
+        name: "refuse".to_owned(),
+        params: Vec::new(),
+        sql: vec!["select reject(hex(zeroblob(8388600))) from total where count > 50".to_owned()],
+    });
+    let mut server = Server::new(1, usize::MAX, &doctype);
+    let mut first = Device::following(1, usize::MAX, &doctype, &server);
+    let mut second = Device::following(2, usize::MAX, &doctype, &server);
+    first.issue(&doctype, "refuse", &[]);
+    let theirs = bump(&mut second, &doctype, 60);
+    let (_, entry) = server.take(second.replica.origin(theirs.lsn), &theirs);
+    first.hear(entry);
+    first.settle();
+    converge(&mut server, &mut first);
+    let reason = format!("{} ...", "0".repeat(REASON_SIZE_MAX));
+    assert_eq!(first.verdicts(), [rejected(1, &reason)]);
 }
 
 #[test]

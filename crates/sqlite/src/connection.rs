@@ -84,9 +84,6 @@ impl Connection {
         }
         if writes {
             functions::add_to(self.db, &self.state)?;
-            let pages_max = lock(&self.state).view.limits().document_pages_max;
-            let bound = format!("pragma max_page_count = {pages_max}");
-            self.run(Origin::System, &bound, &no_values, &mut |_| Ok(()))?;
         } else {
             self.run(Origin::System, "pragma query_only = on", &no_values, &mut |_| Ok(()))?;
         }
@@ -154,10 +151,7 @@ impl Connection {
 
     /// Marks what follows as run for `origin`, until the result is dropped.
     pub fn begin_as(&self, origin: Origin) -> Running {
-        let mut state = lock(&self.state);
-        state.origin = origin;
-        state.start_statement();
-        drop(state);
+        lock(&self.state).begin_as(origin);
         Running::new(&self.state)
     }
 
@@ -193,10 +187,6 @@ impl Connection {
     pub fn failure(&self, code: c_int) -> Failure {
         if let Some(noted) = lock(&self.state).noted() {
             return noted;
-        }
-        if code & 0xff == ffi::SQLITE_FULL {
-            let pages_max = lock(&self.state).view.limits().document_pages_max;
-            return Failure::budget(format!("{pages_max} pages in a document"));
         }
         failure_of(code, || self.message())
     }

@@ -84,10 +84,7 @@ impl Guard {
         state.count_steps(PROGRESS_STEPS);
         // What fills the cache beyond what was read was written. Rough, but before the memory is
         // gone; the exact count is taken at the commit.
-        let pages_max = state.view.limits().mutation_pages_max;
-        if state.writes && cache_pages > state.reads.count() + pages_max + WARM_PAGES {
-            state.fail(Failure::budget(format!("{pages_max} changed pages")));
-        }
+        state.check_cache(cache_pages, WARM_PAGES);
         state.noted().is_none()
     }
 }

@@ -8,7 +8,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tidelog_types::limits::PAGE_SIZE;
+use tidelog_types::limits::{PAGE_SIZE, VERDICT_PAGES};
 use tidelog_types::{Page, PageSet, Pgid, SortedMap};
 
 use crate::failure::Failure;
@@ -59,6 +59,8 @@ pub(crate) struct State {
     /// Steps that the running transaction has taken, and what its allocations count for; those of
     /// the running statement alone in a migration, which may go over all rows with each.
     pub steps: u64,
+    /// Whether the transaction has run a statement of an app. Ours alone have no budget.
+    is_apps: bool,
     /// Whether the app has changed anything in this transaction, for `changes()`.
     pub app_changed: bool,
 }
@@ -77,6 +79,7 @@ impl State {
             fault: None,
             failure: None,
             steps: 0,
+            is_apps: false,
             app_changed: false,
         }
     }
@@ -90,7 +93,15 @@ impl State {
         self.fault = None;
         self.failure = None;
         self.steps = 0;
+        self.is_apps = false;
         self.app_changed = false;
+    }
+
+    /// What follows is prepared and run for `origin`.
+    pub fn begin_as(&mut self, origin: Origin) {
+        self.origin = origin;
+        self.is_apps |= origin != Origin::System;
+        self.start_statement();
     }
 
     /// Counts steps and bytes from here on for another statement.
@@ -106,7 +117,7 @@ impl State {
     pub fn count_steps(&mut self, steps: u64) {
         self.steps += steps + memory::take_allocated() / BYTES_PER_STEP;
         let steps_max = self.view.limits().statement_steps_max;
-        if self.steps > steps_max {
+        if self.is_apps && self.steps > steps_max {
             self.fail(Failure::budget(format!("{steps_max} steps")));
         }
     }
@@ -147,7 +158,7 @@ impl State {
         if pgid != Pgid(1) || out.len() == PAGE_SIZE {
             self.reads.insert(pgid);
             let pages = self.reads.count();
-            if pages > self.view.limits().read_set_pages_max {
+            if self.is_apps && pages > self.view.limits().read_set_pages_max {
                 self.fail(Failure::ReadSetTooLarge { pages });
                 return Read::Failed;
             }
@@ -170,12 +181,25 @@ impl State {
         }
         self.written.insert(pgid, page);
         self.db_pages = self.db_pages.max(pgid.0);
-        let pages_max = self.view.limits().mutation_pages_max;
-        if self.written.len() > pages_max {
-            self.fail(Failure::budget(format!("{pages_max} changed pages")));
-            return false;
+        let limits = self.view.limits();
+        let (changed_max, pages_max) = (limits.mutation_pages_max, limits.document_pages_max);
+        let verdict_pages = if self.is_apps { 0 } else { VERDICT_PAGES };
+        let has_grown = self.db_pages > self.db_pages_before;
+        if has_grown && self.db_pages as usize > pages_max + verdict_pages {
+            self.fail(Failure::budget(format!("{pages_max} pages in a document")));
+        } else if self.is_apps && self.written.len() > changed_max {
+            self.fail(Failure::budget(format!("{changed_max} changed pages")));
         }
-        true
+        self.failure.is_none()
+    }
+
+    /// Whether the transaction changes more than it may, if that is so many pages, some of which
+    /// were read only.
+    pub fn check_cache(&mut self, pages: usize, spare: usize) {
+        let pages_max = self.view.limits().mutation_pages_max;
+        if self.writes && self.is_apps && pages > self.reads.count() + pages_max + spare {
+            self.fail(Failure::budget(format!("{pages_max} changed pages")));
+        }
     }
 
     pub fn truncate(&mut self, db_pages: u32) {

@@ -234,6 +234,24 @@ fn a_document_stops_growing_where_one_entry_could_not_carry_it() {
     assert_eq!(document.app_failure(&add(40)), over);
     document.app(&add(2)).unwrap();
     assert_eq!(document.query("select count(*) from todo"), [[Value::Integer(3)]]);
+
+    // What is ours has room beyond that, and what takes no more room is the app's as before.
+    let ours =
+        |count: u32| add(count).replace("|| x", "|| 'ours' || x").replace("insert", "replace");
+    document.write(&mut |tx| tx.run_system(&ours(40), &[]).map(drop)).unwrap();
+    assert!(document.store.db_pages > 40);
+    document.app("update todo set at = 'x'").unwrap();
+    assert_eq!(document.app_failure(&add(40).replace("|| x", "|| 'more' || x")), over);
+    let beyond = document.write(&mut |tx| tx.run_system(&ours(4000), &[]).map(drop));
+    assert_eq!(failure(beyond), over);
+}
+
+#[test]
+fn a_table_that_is_full_says_nothing_of_the_document() {
+    let mut document = todos();
+    document.migrate("create table log (id integer primary key autoincrement)");
+    document.app("insert into log values (9223372036854775807)").unwrap();
+    assert!(is_sql(&document.app_failure("insert into log values (null)"), "is full"));
 }
 
 #[test]

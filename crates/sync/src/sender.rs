@@ -69,7 +69,7 @@ impl Sender {
             return Err(PeerAhead { wanted, durable });
         }
         self.acked = wanted;
-        self.sent = Some(wanted);
+        self.sent = Some(self.acked);
         self.forget_in_flight();
         Ok(())
     }

@@ -26,6 +26,7 @@ mod lsn;
 mod page;
 mod position;
 pub mod probe;
+mod shortened;
 mod sorted_map;
 mod value;
 
@@ -37,5 +38,6 @@ pub use lineage::{ImpossibleLineage, Lineage};
 pub use lsn::{Lsn, LsnRange, NoLsn};
 pub use page::{Page, PageSet, Pgid};
 pub use position::{Chain, EntryHash, Position};
+pub use shortened::shortened;
 pub use sorted_map::SortedMap;
 pub use value::{Params, Rows, Value, ValueRef};

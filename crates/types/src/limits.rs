@@ -37,6 +37,9 @@ pub const MUTATION_SIZE_MAX: usize = 16 * 1024 * 1024;
 /// Bytes of one message on the wire.
 pub const MESSAGE_SIZE_MAX: usize = 24 * 1024 * 1024;
 
+/// Bytes of the reason of a rejection, as it is written down and told. A longer one is shortened.
+pub const REASON_SIZE_MAX: usize = 4096;
+
 /// Bytes of a document's name, and of a user's.
 pub const DOCUMENT_NAME_SIZE_MAX: usize = 512;
 
@@ -49,8 +52,12 @@ pub const CALL_SETTLES_MS: u64 = 10_000;
 /// Pages that a page server's buffer pool keeps.
 pub const STORE_POOL_PAGES_MAX: usize = 1024;
 
-/// Pages that one storage entry may change: it is put together in memory.
+/// Pages that one storage entry may change: it is put together in memory. No document has more,
+/// since whoever comes to it is sent all of it as one entry.
 pub const ENTRY_PAGES_MAX: usize = 131_072;
+
+/// Pages of those that verdicts alone may fill, so that mutations of a full document can be rejected.
+pub const VERDICT_PAGES: usize = 1024;
 
 /// Pages that one append may change in all its entries: what an owner may have sent ahead of it.
 pub const APPEND_PAGES_MAX: usize = 2 * ENTRY_PAGES_MAX;
@@ -111,7 +118,7 @@ pub struct Limits {
     pub statement_steps_max: u64,
     /// Pages that one mutation may change.
     pub mutation_pages_max: usize,
-    /// Pages that a document may have: whoever comes to it is sent all of them as one entry.
+    /// Pages that mutations may make a document grow to. Verdicts may take [`VERDICT_PAGES`] more.
     pub document_pages_max: usize,
     /// Bytes of the encoded rows that one query may answer with.
     pub rows_size_max: usize,
@@ -165,7 +172,7 @@ impl Limits {
         fault_pages_max: 256,
         statement_steps_max: 40_000_000,
         mutation_pages_max: 16_384,
-        document_pages_max: ENTRY_PAGES_MAX,
+        document_pages_max: ENTRY_PAGES_MAX - VERDICT_PAGES,
         rows_size_max: 256 * 1024 * 1024,
         layers_max: 1024,
         slice: BudgetLimits { pages: 1024, steps: 2_000_000, bytes: 1024 * 1024 },

@@ -133,8 +133,6 @@ probes! {
     FramesParted,
     /// A room's state is not what is on the disk: everybody is sent away.
     RoomPoisoned,
-    /// A mutation that fails even as a rejection is rejected without having been run.
-    RejectedUnrun,
     /// A client holds what was lost here.
     HeldIsLost,
     /// A client holds a document that is not here.

@@ -74,9 +74,14 @@ pub struct Server {
 
 impl Server {
     pub fn new(journal: u8, pool: usize, doctype: &Doctype) -> Self {
+        Self::with_limits(journal, pool, doctype, Limits::DEFAULT)
+    }
+
+    pub fn with_limits(journal: u8, pool: usize, doctype: &Doctype, limits: Limits) -> Self {
         let position = Position::start_of(JournalId([journal; 16]));
+        let view = View::new(pool, 0).with_limits(limits);
         let mut server = Self {
-            authority: Authority::new(View::new(pool, 0), position, Lineage::default(), SERVER),
+            authority: Authority::new(view, position, Lineage::default(), SERVER),
             rest: Rest::default(),
             doctypes: BTreeMap::new(),
             entries: Vec::new(),

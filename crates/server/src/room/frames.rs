@@ -6,12 +6,11 @@ use tidelog_document::{Applied, Mutation, Verdict};
 use tidelog_sync::{FromRoom, Refusal, WireFrame};
 use tidelog_types::limits::TIMELINE_LIVES_KEPT_MAX;
 use tidelog_types::probe::{Probe, reached};
-use tidelog_types::{Budget, DocumentKey, EntryId, Life, Lsn};
+use tidelog_types::{Budget, DocumentKey, EntryId, Life, Lsn, shortened};
 
 use super::caution::{Caution, ENDED_THE_SERVER, Suspect, cautiously};
 use super::document::Document;
 use super::outbox::After;
-use super::refusal::shortened;
 use super::subscriber::{ChannelId, SubscriberId};
 use super::{Halt, Room, State, ran};
 
@@ -132,7 +131,7 @@ impl Document {
                 };
                 let run = || self.authority.apply(origin, &mutation, &doctype);
                 match cautiously(caution, || Suspect::frame(key, origin), run) {
-                    Some(run) => self.or_reject(origin, ran(run))?,
+                    Some(run) => ran(run)?,
                     None => ran(self.authority.reject(origin, ENDED_THE_SERVER))?,
                 }
             }
@@ -145,42 +144,5 @@ impl Document {
         known.lives.forget(TIMELINE_LIVES_KEPT_MAX, lsn);
         self.moved_on();
         Ok(Fate::Decided(applied))
-    }
-
-    /// What fails even as a rejection is rejected without having been run, unless that is for want
-    /// of something that may be there the next time.
-    fn or_reject(
-        &mut self,
-        origin: EntryId,
-        applied: Result<Applied, Halt>,
-    ) -> Result<Applied, Halt> {
-        match applied {
-            Err(Halt::Failed(failure)) if !failure.is_passing() => {
-                reached(Probe::RejectedUnrun);
-                ran(self.authority.reject(origin, &failure.to_string()))
-            }
-            other => other,
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use tidelog_sqlite::{Failure, View};
-    use tidelog_types::{JournalId, Life, Position};
-
-    use super::*;
-    use crate::room::record::RoomRecord;
-
-    #[test]
-    fn a_shortage_is_no_verdict() {
-        let journal = JournalId([1; 16]);
-        let start = Position::start_of(journal);
-        let view = View::new(8, 0);
-        let mut document = Document::new(view, start, RoomRecord::default(), start, Life::NONE);
-        let origin = EntryId { journal, life: Life::NONE, lsn: Lsn::FIRST };
-        let shortage = Failure::Shortage { what: "memory".to_owned() };
-        let fate = document.or_reject(origin, Err(Halt::Failed(shortage.clone())));
-        assert!(matches!(fate, Err(Halt::Failed(failure)) if failure == shortage));
     }
 }
