@@ -7,6 +7,8 @@ import { readFailure, type TidelogError } from './errors.js';
 export interface Status {
   /** The way to the server; `local` where there is none. */
   readonly connection: 'local' | 'connecting' | 'online' | 'offline';
+  /** Whether the app stays away from the server: `disconnect` was called last, in any tab. */
+  readonly away: boolean;
   /** What is wrong and belongs to no call, while it lasts. */
   readonly error: TidelogError | null;
   /** Mutations without a verdict of the server. */
@@ -43,6 +45,7 @@ const STORAGES = ['opfs', 'indexeddb', 'memory', 'waiting'] as const;
 export function readStatus(r: Reader): Status {
   return {
     connection: CONNECTIONS[r.u32()]!,
+    away: r.flag(),
     error: r.option(() => readFailure(r)),
     pending: r.u64(),
     confirmedLsn: r.u64(),

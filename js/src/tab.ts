@@ -18,6 +18,7 @@ import {
 } from './errors.js';
 import { Lending, type LendingEffect, type LendingInput, type LendingNews } from './lending.js';
 import type { Answer, EntryId, News, ToCore } from './messages.js';
+import type { Status } from './status.js';
 import { NEVER, pause } from './time.js';
 
 /** Milliseconds after which a call is given up: just under ten seconds. */
@@ -168,7 +169,8 @@ interface Document {
   error: TidelogError | undefined;
   againAt: number;
   tries: number;
-  connected: boolean;
+  /** Whether the next core is told that the app stays away from the server. */
+  away: boolean;
   listens: boolean;
 }
 
@@ -282,7 +284,7 @@ export class Tab {
         this.#answer(input.call, input.answer);
         break;
       case 'news':
-        if (this.#documents.has(input.handle)) this.#emit(input);
+        this.#news(input);
         break;
       case 'heard':
         this.#heard(input.size);
@@ -363,7 +365,7 @@ export class Tab {
     const { handle, connected } = message as { handle?: number; connected?: boolean };
     if (kind === 'device') this.#device = message;
     const document = this.#documents.get(handle!);
-    if (document && connected !== undefined) document.connected = connected;
+    if (document && connected !== undefined) document.away = !connected;
     if (document && kind === 'listenRejections') document.listens = true;
     // What is not said now is said when the document is open again, or need not be.
     const isEarly = document?.state === 'opening' && kind !== 'setConnected';
@@ -397,7 +399,7 @@ export class Tab {
       call.tries = 0;
       if (answer.type === 'durable') call.durable = answer.entry;
     }
-    if (answer.type === 'opened') this.#opened(call.message as ToCore['open']);
+    if (answer.type === 'opened') this.#opened(call.message as ToCore['open'], answer.status);
     this.#settle(number, answer, isLast);
     if (call.kind === 'close') this.#drop((call.message as ToCore['close']).handle);
   }
@@ -455,7 +457,7 @@ export class Tab {
 
   // --- documents -----------------------------------------------------------------------------
 
-  #opened(open: ToCore['open']): void {
+  #opened(open: ToCore['open'], { away }: Status): void {
     this.#documents.set(open.handle, {
       open,
       state: 'open',
@@ -463,9 +465,18 @@ export class Tab {
       error: undefined,
       againAt: NEVER,
       tries: 0,
-      connected: true,
+      away,
       listens: false,
     });
+  }
+
+  /** What another tab has said of the server since holds, and not what this one said before. */
+  #news(input: Extract<Input, { type: 'news' }>): void {
+    const { handle, news } = input;
+    const document = this.#documents.get(handle);
+    if (!document) return;
+    if (news.type === 'status') document.away = news.status.away;
+    this.#emit(input);
   }
 
   #reopen(document: Document): void {
@@ -474,7 +485,9 @@ export class Tab {
     document.call = this.newCall();
     const { handle } = document.open;
     this.#post('open', { ...document.open, call: document.call });
-    if (!document.connected) this.#post('setConnected', { handle, connected: false });
+    if (document.away && !this.#isClosing(handle)) {
+      this.#post('setConnected', { handle, connected: false });
+    }
   }
 
   #answerToReopening(number: number, answer: Answer): void {
@@ -495,6 +508,14 @@ export class Tab {
         this.#askHeldBack();
       }
     }
+  }
+
+  /** Whether the app wants nothing of a document any more, of the server neither. */
+  #isClosing(handle: number): boolean {
+    const calls = [...this.#calls.values()];
+    return calls.some(
+      ({ kind, message }) => kind === 'close' && (message as ToCore['close']).handle === handle,
+    );
   }
 
   /** In the order in which they were made. */

@@ -120,6 +120,7 @@ test('what the core tells is read as Rust wrote it', () => {
   });
   const status = {
     connection: 'offline',
+    away: true,
     error: null,
     pending: 3,
     confirmedLsn: 2 ** 40,

@@ -4,7 +4,7 @@ import type { Answer, EntryId, ToCore } from '../src/messages.js';
 import type { Status } from '../src/status.js';
 import { type CallKind, type Effect, type Input, Tab } from '../src/tab.js';
 
-const STATUS = {} as Status;
+const STATUS = { away: false } as Status;
 
 const entry: EntryId = { journal: new Uint8Array(16), life: new Uint8Array(16).fill(1), lsn: 7 };
 
@@ -243,6 +243,30 @@ test('who stays away from the server says so with the open', () => {
   stage.survive();
   const kinds = stage.of('post').map(({ kind }) => kind);
   expect(kinds.slice(kinds.lastIndexOf('open'))).toEqual(['open', 'setConnected']);
+});
+
+test('who was called back to the server by another tab does not say so', () => {
+  const { stage, handle } = opened();
+  stage.step({ type: 'tell', kind: 'setConnected', message: { handle, connected: false } });
+  const status = { ...STATUS, away: false };
+  stage.step({ type: 'news', handle, news: { type: 'status', status } });
+  stage.survive();
+  expect(stage.posted('setConnected')).toHaveLength(1);
+});
+
+test('who was sent away from the server by another tab says so with the open', () => {
+  const { stage, handle } = opened();
+  stage.step({ type: 'news', handle, news: { type: 'status', status: { ...STATUS, away: true } } });
+  stage.survive();
+  expect(stage.posted('setConnected')).toEqual([{ handle, connected: false }]);
+});
+
+test('a document that is being closed keeps nobody away from the server any more', () => {
+  const { stage, handle } = opened();
+  stage.step({ type: 'tell', kind: 'setConnected', message: { handle, connected: false } });
+  stage.call('close', { handle });
+  stage.survive();
+  expect(stage.posted('setConnected')).toHaveLength(1);
 });
 
 // --- outcomes -----------------------------------------------------------------------------------

@@ -81,6 +81,7 @@ fn failure() -> CallFailure {
 fn status(error: Option<CallFailure>) -> Status {
     Status {
         connection: Connection::Offline,
+        away: true,
         error,
         pending: 3,
         confirmed_lsn: 1 << 40,

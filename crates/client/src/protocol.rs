@@ -269,6 +269,8 @@ pub struct CallFailure {
 pub struct Status {
     /// The way to the server.
     pub connection: Connection,
+    /// Whether the app stays away from the server: so did the last tab want it that said anything.
+    pub away: bool,
     /// What is wrong, while it lasts.
     pub error: Option<CallFailure>,
     /// Mutations without a verdict.

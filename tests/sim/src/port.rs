@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use serde_json::{Value, json};
-use tidelog_client::{Call, CallFailure, FromCore, Handle, Request, ToCore};
+use tidelog_client::{Call, CallFailure, FromCore, Handle, Request, Status, ToCore};
 use tidelog_tab::{Answer, Effect, Error, Input, Machine};
 use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{ErrorCode, Outcome};
@@ -107,7 +107,14 @@ impl Port {
                 self.step(now_ms, &input, Some(message))
             }
             // What is said of a document goes to it as it is.
-            None => Followed { told: vec![(message, true)], ..Followed::default() },
+            None => {
+                let mut followed = match news_of(&message) {
+                    Some(news) => self.step(now_ms, &news, None),
+                    None => Followed::default(),
+                };
+                followed.told.push((message, true));
+                followed
+            }
         }
     }
 
@@ -255,7 +262,7 @@ fn kind_of(message: &ToCore) -> &'static str {
 /// What a message says of a call, as far as the tab looks at it.
 fn answer_of(message: &FromCore) -> Option<(Call, Answer)> {
     Some(match message {
-        FromCore::Opened { call, .. } => (*call, Answer::Opened { status: json!({}) }),
+        FromCore::Opened { call, status } => (*call, Answer::Opened { status: stands(status) }),
         FromCore::Failed { call, failure } => (*call, Answer::Failed { error: error(failure) }),
         FromCore::Rejected { call, failure } => (*call, Answer::Rejected { error: error(failure) }),
         FromCore::Durable { call, entry } => (*call, Answer::Durable { entry: json!(entry) }),
@@ -267,6 +274,17 @@ fn answer_of(message: &FromCore) -> Option<(Call, Answer)> {
             return None;
         }
     })
+}
+
+/// News of a document, as far as the tab looks at them.
+fn news_of(message: &FromCore) -> Option<Input> {
+    let FromCore::Status { handle, status } = message else { return None };
+    let news = json!({ "type": "status", "status": stands(status) });
+    Some(Input::News { handle: handle.0, news })
+}
+
+fn stands(status: &Status) -> Value {
+    json!({ "away": status.away })
 }
 
 /// The message that the app is told: the one that was heard, unless the tab says it by itself.

@@ -61,6 +61,7 @@ impl Document {
         let device = around.store.failure.as_ref().map(CallFailure::of_page_server);
         Status {
             connection,
+            away: self.following.away,
             error: device.or_else(|| self.error.clone()).or(failure),
             pending,
             confirmed_lsn: storage[1].get() - 1,
