@@ -21,6 +21,8 @@ const REST_MESSAGES_MAX: u64 = 60;
 impl World {
     pub(super) fn end(&mut self) -> Result<(), String> {
         self.heal()?;
+        self.settle("after the faults")?;
+        self.connect_all();
         self.hand_over_all()?;
         self.converge("after the faults")?;
         self.go_on()?;
@@ -68,7 +70,6 @@ impl World {
 
     /// What somebody began to hand over is handed over.
     fn hand_over_all(&mut self) -> Result<(), String> {
-        self.settle("after the faults")?;
         let docs = self.docs.clone();
         for device in 0..DEVICES {
             for doc in self.devices[device].offered.clone() {

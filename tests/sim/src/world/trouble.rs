@@ -182,10 +182,24 @@ impl World {
             self.thaw(device);
             self.open_all(device);
         }
+        self.connect_all();
         Ok(())
     }
 
-    /// Every tab has every document of its device open, and wants to be connected.
+    /// Every tab calls the documents that it has back to their servers.
+    pub(super) fn connect_all(&mut self) {
+        for device in 0..DEVICES {
+            let tabs: Vec<TabId> = self.devices[device].tabs.keys().copied().collect();
+            for tab in tabs {
+                let docs = self.docs.of(device).into_iter();
+                let here = self.tab(device, tab);
+                let messages = docs.filter_map(|doc| here.set_connected(doc, true)).collect();
+                self.send_to_core(device, tab, messages);
+            }
+        }
+    }
+
+    /// Every tab has every document of its device open.
     fn open_all(&mut self, device: usize) {
         let (docs, now_ms) = (self.docs.clone(), self.now_ms);
         let tabs: Vec<TabId> = self.devices[device].tabs.keys().copied().collect();
@@ -197,7 +211,6 @@ impl World {
                 if !here.wants(doc) {
                     messages.push(here.open(&docs, doc, online, now_ms));
                 }
-                messages.extend(self.tab(device, tab).set_connected(doc, true));
             }
             self.send_to_core(device, tab, messages);
         }
