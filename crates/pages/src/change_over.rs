@@ -35,10 +35,7 @@ const ROUNDS_MAX: u32 = 3;
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Room {
     /// As far as is known.
-    Plenty {
-        /// Whether what the store does not need any more was given back.
-        is_shed: bool,
-    },
+    Plenty,
     /// It had none: so many times since the last change-over.
     Short { times: u32, wants_change_over: bool },
 }
@@ -48,15 +45,11 @@ impl Room {
         matches!(self, Self::Short { wants_change_over: true, .. })
     }
 
-    fn is_to_be_shed(self) -> bool {
-        matches!(self, Self::Plenty { is_shed: false })
-    }
-
     /// An append found no room. A change-over makes some; if it cannot, it is tried again, but not
     /// for each append that fails.
     pub fn missing(&mut self) {
         let times = match *self {
-            Self::Plenty { .. } => 1,
+            Self::Plenty => 1,
             Self::Short { times, .. } => times.saturating_add(1),
         };
         let is_due = times.is_power_of_two() || times.is_multiple_of(SHORTAGES_BETWEEN_TRIES);
@@ -73,7 +66,7 @@ impl Room {
     /// A change-over was given up.
     fn given_up(&mut self) {
         let times = match *self {
-            Self::Plenty { .. } => 1,
+            Self::Plenty => 1,
             Self::Short { times, .. } => times,
         };
         *self = Self::Short { times, wants_change_over: false };
@@ -195,20 +188,24 @@ impl<D: Disk> Store<D> {
             // Once sealed, which file is the active one is settled by a flush and nothing else.
             Err(fault) if fault.is_full() && !change_over.is_sealing() => {
                 reached(Probe::ChangeOverGivenUp);
-                self.log.abort_copy();
-                self.change_over_at = self.log.size() + self.options.log_size_max / 4;
-                self.room.given_up();
+                self.give_up(self.log.size() + self.options.log_size_max / 4);
                 Ok(true)
             }
             // What is damaged cannot be copied. Everything else goes on, with a log that grows.
             Err(Fault::Damaged { .. }) if !change_over.is_sealing() => {
-                self.log.abort_copy();
-                self.change_over_at = u64::MAX;
-                self.room.given_up();
+                self.give_up(u64::MAX);
                 Ok(true)
             }
             Err(fault) => Err(fault),
         }
+    }
+
+    /// The change-over cannot go on; the next is begun once the log is this large.
+    fn give_up(&mut self, next_at: u64) {
+        self.log.abort_copy();
+        self.change_over_at = next_at;
+        self.room.given_up();
+        self.is_shed = false;
     }
 
     /// Reads that are asked for from now on are told apart from those before.
@@ -217,15 +214,16 @@ impl<D: Disk> Store<D> {
         self.readers.push(era);
     }
 
-    /// Gives back room on the device that the last change-over has left, once nobody reads there.
+    /// Gives back room on the device that the last change-over has left, or has taken in vain, once
+    /// nobody reads there.
     pub fn shed(&mut self) -> Result<(), Fault> {
         let is_idle = self.change_over.is_none() && !self.log.is_damaged();
         let is_known = is_idle && self.log.is_found_durable();
-        if is_known && self.room.is_to_be_shed() && !self.has_old_readers() {
+        if is_known && !self.is_shed && !self.has_old_readers() {
             reached(Probe::FilesShed);
             self.log.resize_other(STATE_RESERVE_SIZE.max(2 * self.log.state_size()))?;
             self.pages.shed(self.catalog.extents.count())?;
-            self.room = Room::Plenty { is_shed: true };
+            self.is_shed = true;
         }
         Ok(())
     }
@@ -438,7 +436,8 @@ impl ChangeOver {
         store.catalog = self.next;
         store.change_over_at = store.options.log_size_max.max(2 * store.log.state_size());
         store.begin_era();
-        store.room = Room::Plenty { is_shed: false };
+        store.room = Room::Plenty;
+        store.is_shed = false;
         Ok(())
     }
 }

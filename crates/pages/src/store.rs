@@ -63,6 +63,8 @@ pub(crate) struct Store<D> {
     /// Size of the log at which to change over.
     pub change_over_at: u64,
     pub room: Room,
+    /// Whether what the files do not need any more was given back to the device.
+    pub is_shed: bool,
     /// Held by every read until it ends; another one since each begin and end of a change-over.
     pub era: Arc<()>,
     /// Of earlier eras, those that may still be held.
@@ -94,7 +96,8 @@ impl<D: Disk> Store<D> {
             options,
             change_over: None,
             change_over_at,
-            room: Room::Plenty { is_shed: false },
+            room: Room::Plenty,
+            is_shed: false,
             era: Arc::new(()),
             readers: Vec::new(),
         };

@@ -146,6 +146,27 @@ fn a_change_over_that_meets_damage_is_not_begun_again_at_once() {
     assert!(matches!(read.as_slice(), [StoreReply::Pages { pages, .. }] if pages.len() == 1));
 }
 
+/// Goal: a change-over that is given up leaves no less room than there was. Method: one that has
+/// room to grow the page file, which it does first, and none for the rest.
+#[test]
+fn a_change_over_that_is_given_up_gives_back_what_it_took() {
+    let device = CrashDevice::new();
+    let mut server = open(&device);
+    assert!(append(&mut server, &device, 1, storage("d", [entry(1, 2, 1, &[(1, 1)])])));
+    let free = 1750 * KIB;
+    let used = || ["log-a", "log-b", "pages"].iter().map(|file| size(&device, file)).sum::<u64>();
+    device.set_capacity(Some(used() + free));
+    let notes = |size: u64| {
+        let mut notes = Append::to(key("notes"));
+        notes.record = Some(vec![1; usize::try_from(size).expect("small")].into());
+        notes
+    };
+    assert!(append(&mut server, &device, 2, notes(300 * KIB)));
+    let log = size(&device, "log-a");
+    assert!(used() < log + 100 * KIB, "a change-over was begun and took {} bytes", used() - log);
+    assert!(append(&mut server, &device, 3, notes(500 * KIB)), "there is room in the log");
+}
+
 #[test]
 fn files_shrink_again() {
     let device = CrashDevice::new();
