@@ -120,6 +120,12 @@ impl Authority {
         Run::Done(Some(self.commit(set)))
     }
 
+    /// Gives back what its connections keep for the next run, which opens others.
+    pub fn rest(&mut self) {
+        self.writer.refresh();
+        self.reader.refresh();
+    }
+
     /// Applies or rejects one timeline frame, whose LSN must be the one that is wanted. `doctype`
     /// is the one under which it was issued.
     pub fn apply(

@@ -453,6 +453,14 @@ pub enum AppendError {
         /// How many pages it changes.
         pages: usize,
     },
+    /// It would begin a document, and there are as many as may be ([`Limits::documents_max`]).
+    ///
+    /// [`Limits::documents_max`]: tidelog_types::limits::Limits::documents_max
+    #[error("there are {documents_max} documents, and no more may be")]
+    TooManyDocuments {
+        /// How many may be.
+        documents_max: usize,
+    },
     /// It does not start at the journal's head, or a part of it is over its limit.
     #[error("append out of place: {reason}")]
     OutOfPlace {

@@ -402,6 +402,10 @@ impl<D: Disk> PageServer<D> {
         if self.store.log.is_damaged() {
             return Some(AppendError::Damaged);
         }
+        let (numbers, documents_max) = (&self.store.catalog.numbers, self.limits().documents_max);
+        if numbers.len() >= documents_max && !numbers.contains_key(document) {
+            return Some(AppendError::TooManyDocuments { documents_max });
+        }
         self.is_full_of(owner).then_some(AppendError::Busy)
     }
 

@@ -2,7 +2,7 @@
 //!
 //! Run by hand: `cargo bench -p tidelog-server --bench hostile -- [NAME]`. For each attack of
 //! `tests/hostile.rs` that is about memory: what the process had before it, at most meanwhile, and
-//! a minute after it, in MiB.
+//! a minute after it, in MiB. And how long `/healthz` takes while rooms are busy.
 
 #[path = "../tests/common/mod.rs"]
 mod common;
@@ -11,9 +11,9 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use common::{Client, Copy, Process, frame, http, lsn, notes};
+use common::{Client, Copy, Process, burner, frame, http, lsn, notes};
 use tidelog_sync::{Channel, FromRoom, Intent, ToRoom, ToServer, WireFrame, codec};
 use tidelog_types::limits::{LSN_MAX, MESSAGE_FRAMES_MAX};
 use tidelog_types::{CallId, JournalId, Lineage, Lsn, Page, Pgid, Position};
@@ -35,6 +35,9 @@ async fn main() {
     }
     if is_wanted("seed") {
         run("seed", |_| async {}, seed).await;
+    }
+    if is_wanted("rooms") {
+        run("rooms", |_| async {}, rooms).await;
     }
     if is_wanted("crowd") {
         run("crowd", |_| async {}, crowd).await;
@@ -170,6 +173,30 @@ async fn seed(at: SocketAddr) {
         }
     }
     tokio::time::sleep(Duration::from_secs(2)).await;
+}
+
+/// V10: many documents whose rooms have work for long. How long does `/healthz` take meanwhile?
+async fn rooms(at: SocketAddr) {
+    let mut clients = Vec::new();
+    for number in 0..64 {
+        let mut client = Client::connect(at).await.expect("up");
+        client.open_as(&format!("list {number}"), &burner(), 1, None).await.expect("up");
+        while !matches!(client.hear_of().await.expect("up"), FromRoom::Opened { .. }) {}
+        clients.push(client);
+    }
+    for client in &mut clients {
+        let burn = |number: u64| frame(&burner(), "burn", &number.to_string());
+        client.frames(1, (0..200).map(burn).collect()).await.expect("up");
+    }
+    let mut took = Vec::new();
+    for _ in 0..200 {
+        let began = Instant::now();
+        assert_eq!(http(at, "GET", "/healthz", "").await.0, 200);
+        took.push(began.elapsed());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    took.sort();
+    println!("rooms: /healthz took {:?} at the median, {:?} at most", took[100], took[199]);
 }
 
 /// V19: connections that come, open a document of their own each tenth time, and leave.

@@ -18,7 +18,7 @@ pub(crate) struct Counters {
     pub(crate) byes: AtomicU64,
     pub(crate) store_failures: AtomicU64,
     pub(crate) room_panics: AtomicU64,
-    /// Connections and rooms that are gone: their memory can be given back.
+    /// Connections and rooms that are gone or at rest: their memory can be given back.
     pub(crate) gone: AtomicU64,
 }
 

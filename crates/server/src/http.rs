@@ -56,16 +56,18 @@ async fn sync(State(shared): Ours, mut request: Request) -> Response {
     if shared.is_stopping() {
         return (StatusCode::SERVICE_UNAVAILABLE, "the server goes down\n").into_response();
     }
-    if shared.is_full() {
-        return failed("too many connections");
-    }
     let Some(accept) = accepted(request.headers()) else {
         return (StatusCode::BAD_REQUEST, "a WebSocket handshake is expected\n").into_response();
     };
     let Some(upgrade) = request.extensions_mut().remove::<OnUpgrade>() else {
         return (StatusCode::UPGRADE_REQUIRED, "this connection stays HTTP\n").into_response();
     };
+    // Taken before the connection is: a crowd that comes at once is no larger than any other.
+    let Ok(seat) = Arc::clone(&shared.seats).try_acquire_owned() else {
+        return failed("too many connections");
+    };
     tokio::spawn(async move {
+        let _seat = seat;
         // A client that is gone already is nobody to serve.
         if let Ok(upgraded) = upgrade.await {
             socket::serve(upgraded, shared).await;

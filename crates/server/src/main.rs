@@ -28,6 +28,7 @@ fn main() -> ExitCode {
     let Command::Serve(flags) = Cli::parse().command;
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tidelog_sqlite::give_back_large_blocks();
     #[cfg(unix)]
     prepare_process();
     let settings = match flags.resolve() {

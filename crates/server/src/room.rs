@@ -265,6 +265,14 @@ impl Room {
         self.queue.is_empty()
     }
 
+    /// Gives back what is kept for the next message, since none has come for a while: the
+    /// connections to the database take more than all else.
+    pub fn rest(&mut self) {
+        if let State::Open(document) = &mut self.state {
+            document.authority.rest();
+        }
+    }
+
     /// Whether nobody is here and nothing is under way: it may be dropped.
     #[must_use]
     pub fn is_at_rest(&self) -> bool {

@@ -24,6 +24,8 @@ use crate::store::{StoreHandle, StoreOwner};
 
 /// After which time a room in which nobody is gives its memory back.
 const EMPTY_ROOM_STAYS: Duration = Duration::from_secs(60);
+/// After which time a room in which nothing happens gives back what it keeps for the next message.
+const QUIET_ROOM_RESTS: Duration = Duration::from_millis(500);
 /// Within which time a question is answered, or whoever asked is told that it is not.
 const ANSWER_TAKES: Duration = Duration::from_secs(10);
 
@@ -136,6 +138,7 @@ impl Rooms {
             permits: Vec::new(),
             answers: BTreeMap::new(),
             asked: 0,
+            is_resting: true,
         };
         self.threads.spawn(task.run(inbox));
         Some(sender)
@@ -217,6 +220,8 @@ struct RoomTask {
     permits: Vec<OwnedSemaphorePermit>,
     answers: BTreeMap<u64, oneshot::Sender<Answer>>,
     asked: u64,
+    /// Whether nothing has happened since it gave back what it can.
+    is_resting: bool,
 }
 
 impl RoomTask {
@@ -224,6 +229,7 @@ impl RoomTask {
         add(&self.rooms.counters.rooms, 1);
         debug!(document = %self.document, "room opened");
         while let Some(input) = self.next_input(&mut inbox).await {
+            self.is_resting = false;
             self.step(input);
             if self.room.takes_messages() {
                 self.permits.clear();
@@ -255,6 +261,11 @@ impl RoomTask {
                 },
                 () = std::future::ready(()), if self.room.wants_step() => {
                     return Some(RoomInput::GoOn);
+                }
+                () = tokio::time::sleep(QUIET_ROOM_RESTS), if !self.is_resting => {
+                    self.is_resting = true;
+                    self.room.rest();
+                    add(&self.rooms.counters.gone, 1);
                 }
                 () = tokio::time::sleep(EMPTY_ROOM_STAYS), if is_at_rest => {
                     if self.rooms.retire(&self.document, inbox) {
@@ -354,13 +365,15 @@ impl Drop for RoomTask {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tidelog_types::limits::Limits;
+
     use crate::marks::Marks;
     use crate::store::Store;
 
     #[tokio::test(start_paused = true)]
     async fn a_question_to_a_room_that_has_too_much_to_do_is_answered() {
         let folder = tempfile::tempdir().expect("a folder");
-        let store = Store::open(folder.path(), Arc::default()).expect("a store");
+        let store = Store::open(folder.path(), Limits::DEFAULT, Arc::default()).expect("a store");
         let threads = RoomThreads::start().expect("threads");
         let settings = RoomSettings::default();
         let caution = Arc::new(Marks::open(folder.path()));

@@ -7,11 +7,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use axum::serve::ListenerExt;
+use axum::serve::{Listener, ListenerExt};
 use tidelog_sync::ByeReason;
-use tidelog_types::limits::{CONNECTIONS_MAX, Limits};
-use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tidelog_types::limits::Limits;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, info, warn};
@@ -91,6 +91,8 @@ pub(crate) struct Shared {
     pub(crate) connections_ever: AtomicU64,
     pub(crate) stopping: AtomicBool,
     pub(crate) slow_after: Duration,
+    /// One for each connection that there may be.
+    pub(crate) seats: Arc<Semaphore>,
     connections: Mutex<HashMap<ConnId, Connection>>,
 }
 
@@ -102,19 +104,21 @@ impl Server {
     /// [`ServerError`]; nothing is left running then.
     pub async fn start(settings: &ServeSettings) -> Result<Self, ServerError> {
         let counters = Arc::new(Counters::default());
-        let store = Store::open(&settings.data, Arc::clone(&counters)).map_err(|error| {
-            let data = settings.data.clone();
-            match error {
-                OpenStoreError::InUse => ServerError::InUse { data },
-                OpenStoreError::Failed { reason } => ServerError::Store { data, reason },
-            }
-        })?;
+        let limits = Limits { documents_max: settings.documents_max, ..Limits::DEFAULT };
+        let store =
+            Store::open(&settings.data, limits, Arc::clone(&counters)).map_err(|error| {
+                let data = settings.data.clone();
+                match error {
+                    OpenStoreError::InUse => ServerError::InUse { data },
+                    OpenStoreError::Failed { reason } => ServerError::Store { data, reason },
+                }
+            })?;
         let listen_error = |source| ServerError::Listen { listen: settings.listen, source };
         let listener = TcpListener::bind(settings.listen).await.map_err(listen_error)?;
         let address = listener.local_addr().map_err(listen_error)?;
 
         let handle = store.handle();
-        let limits = Limits { pool_pages_max: ROOM_POOL_PAGES, ..Limits::DEFAULT };
+        let limits = Limits { pool_pages_max: ROOM_POOL_PAGES, ..limits };
         let rooms = RoomSettings { dev: settings.dev, limits, ..RoomSettings::default() };
         let threads = RoomThreads::start().map_err(|source| ServerError::Threads { source })?;
         let marks = Arc::new(Marks::open(&settings.data));
@@ -128,6 +132,7 @@ impl Server {
             connections_ever: AtomicU64::new(1),
             stopping: AtomicBool::new(false),
             slow_after: SLOW_AFTER,
+            seats: Arc::new(Semaphore::new(settings.connections_max.min(Semaphore::MAX_PERMITS))),
             connections: Mutex::default(),
         });
         if !settings.dev {
@@ -141,13 +146,9 @@ impl Server {
                 // The sender going away means stop as well.
                 let _ = stopped.wait_for(|stop| *stop).await;
             };
-            // What is said is said whole: nothing is gained by waiting for more of it.
-            let listener = listener.tap_io(|stream| {
-                if let Err(error) = stream.set_nodelay(true) {
-                    debug!(%error, "a connection is gone already");
-                }
-            });
-            if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(stop).await {
+            if let Err(error) =
+                axum::serve(at_once(listener), router).with_graceful_shutdown(stop).await
+            {
                 tracing::error!(%error, "cannot accept connections");
             }
         });
@@ -190,6 +191,15 @@ impl Server {
     }
 }
 
+/// What is said is said whole: nothing is gained by waiting for more of it.
+fn at_once(listener: TcpListener) -> impl Listener<Io = TcpStream, Addr = SocketAddr> {
+    listener.tap_io(|stream| {
+        if let Err(error) = stream.set_nodelay(true) {
+            debug!(%error, "a connection is gone already");
+        }
+    })
+}
+
 /// What those who are gone have taken is the system's again soon after.
 async fn give_back_memory(counters: Arc<Counters>, mut stopped: watch::Receiver<bool>) {
     let mut gone_before = 0;
@@ -222,12 +232,21 @@ impl Shared {
         }
     }
 
-    /// Whether there are as many connections as may be.
-    pub(crate) fn is_full(&self) -> bool {
-        self.counters.connections.load(Ordering::Relaxed) >= CONNECTIONS_MAX
-    }
-
     fn connections(&self) -> MutexGuard<'_, HashMap<ConnId, Connection>> {
         self.connections.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn no_message_waits_for_the_one_behind_it() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let _client = TcpStream::connect(address).await.expect("it listens");
+        let (stream, _) = at_once(listener).accept().await;
+        assert!(stream.nodelay().expect("an option"));
     }
 }

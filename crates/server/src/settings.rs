@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use clap::builder::BoolishValueParser;
 use serde::Deserialize;
+use tidelog_types::limits::{CONNECTIONS_MAX, Limits};
 
 /// Flags of `tidelog serve`. Each can be set in the environment too, as TIDELOG_ and its name, and
 /// in the file that --config names; flags win over the environment, and that over the file.
@@ -33,6 +34,14 @@ pub struct Serve {
     )]
     pub dev: Option<bool>,
 
+    /// Documents that there may be; who would begin another one is refused [default: 100000]
+    #[arg(long, env = "TIDELOG_DOCUMENTS_MAX", value_name = "COUNT")]
+    pub documents_max: Option<usize>,
+
+    /// Connections that there may be at once [default: 100000]
+    #[arg(long, env = "TIDELOG_CONNECTIONS_MAX", value_name = "COUNT")]
+    pub connections_max: Option<usize>,
+
     /// Also serve the built examples of this folder: DIR/NAME/dist as /NAME/
     #[arg(long, env = "TIDELOG_SERVE", value_name = "DIR")]
     pub serve: Option<PathBuf>,
@@ -50,6 +59,8 @@ struct SettingsFile {
     listen: Option<SocketAddr>,
     dev: Option<bool>,
     serve: Option<PathBuf>,
+    documents_max: Option<usize>,
+    connections_max: Option<usize>,
 }
 
 /// The settings in force.
@@ -63,6 +74,10 @@ pub struct ServeSettings {
     pub dev: bool,
     /// Folder of the examples to serve.
     pub serve: Option<PathBuf>,
+    /// Documents that there may be.
+    pub documents_max: usize,
+    /// Connections that there may be at once.
+    pub connections_max: usize,
 }
 
 /// Why settings cannot be used. All of them are wrong usage.
@@ -116,6 +131,14 @@ impl Serve {
                 .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8787))),
             dev: self.dev.or(file.dev).unwrap_or(false),
             serve: self.serve.or(file.serve),
+            documents_max: self
+                .documents_max
+                .or(file.documents_max)
+                .unwrap_or(Limits::DEFAULT.documents_max),
+            connections_max: self
+                .connections_max
+                .or(file.connections_max)
+                .unwrap_or(CONNECTIONS_MAX),
         };
         if settings.dev && !settings.listen.ip().is_loopback() {
             return Err(SettingsError::DevBeyondLoopback { listen: settings.listen });

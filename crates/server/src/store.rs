@@ -14,6 +14,7 @@ use tidelog_pages::{
     AppendError, OpenError, OwnerId, PageServer, Seed, StoreOptions, StoreReply, StoreRequest,
     Ticket,
 };
+use tidelog_types::limits::Limits;
 use tidelog_types::{DocumentKey, Life};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
@@ -79,13 +80,18 @@ pub(crate) struct StoreOwner {
 
 impl Store {
     /// Opens the store in `folder` and starts its thread.
-    pub(crate) fn open(folder: &Path, counters: Arc<Counters>) -> Result<Self, OpenStoreError> {
-        let (mut server, found) = open_page_server(folder)?;
+    pub(crate) fn open(
+        folder: &Path,
+        limits: Limits,
+        counters: Arc<Counters>,
+    ) -> Result<Self, OpenStoreError> {
+        let (mut server, found) = open_page_server(folder, limits)?;
         give_back_staged(&mut server);
         let damage = Arc::new(Mutex::new(found));
         let (mail, inbox) = mpsc::channel();
         let thread = StoreThread {
             folder: folder.to_owned(),
+            limits,
             inbox,
             needs_flush: false,
             owners: HashMap::new(),
@@ -181,6 +187,7 @@ impl Drop for StoreOwner {
 
 struct StoreThread {
     folder: PathBuf,
+    limits: Limits,
     inbox: mpsc::Receiver<StoreMail>,
     needs_flush: bool,
     owners: HashMap<OwnerId, UnboundedSender<StoreReply>>,
@@ -274,7 +281,7 @@ impl StoreThread {
     fn reopen(&mut self) -> Option<PageServer<NativeDisk>> {
         loop {
             let again_at = Instant::now() + REOPEN_AFTER;
-            match open_page_server(&self.folder) {
+            match open_page_server(&self.folder, self.limits) {
                 Ok((server, damage)) => {
                     *self.damage.lock().unwrap_or_else(PoisonError::into_inner) = damage;
                     return Some(server);
@@ -341,6 +348,7 @@ fn give_back_staged(server: &mut PageServer<NativeDisk>) {
 /// The store in `folder`, and what is wrong with it if it is damaged.
 fn open_page_server(
     folder: &Path,
+    limits: Limits,
 ) -> Result<(PageServer<NativeDisk>, Option<String>), OpenStoreError> {
     let failed = |error: &dyn std::error::Error| {
         let mut reason = error.to_string();
@@ -359,7 +367,7 @@ fn open_page_server(
     let seed = Seed(getrandom::u64().expect("the system gives random bytes"));
     let mut life = Life::NONE;
     getrandom::fill(&mut life.0).expect("the system gives random bytes");
-    let options = StoreOptions { life, ..StoreOptions::default() };
+    let options = StoreOptions { life, limits, ..StoreOptions::default() };
     let (server, found) =
         PageServer::open_with(files, seed, options).map_err(|error: OpenError| failed(&error))?;
     if let Some(cut) = &found.cut {
@@ -417,6 +425,7 @@ mod tests {
         let (mail, inbox) = mpsc::channel();
         let mut thread = StoreThread {
             folder: no_folder,
+            limits: Limits::DEFAULT,
             inbox,
             needs_flush: false,
             owners: HashMap::new(),
@@ -448,7 +457,7 @@ mod tests {
             };
             documents.into_iter().map(|key| key.to_string()).collect::<Vec<_>>()
         };
-        let (mut server, _) = open_page_server(folder.path()).expect("a store");
+        let (mut server, _) = open_page_server(folder.path(), Limits::DEFAULT).expect("a store");
         for (user, ticket) in ["", STAGED].into_iter().zip(1..) {
             let mut append = Append::to(DocumentKey::new("list", user).expect("a name"));
             append.record = Some(vec![1].into());
@@ -457,8 +466,8 @@ mod tests {
         server.flush();
         assert_eq!(documents(&mut server).len(), 2);
         drop(server);
-        Store::open(folder.path(), Arc::default()).expect("a store").close();
-        let (mut server, _) = open_page_server(folder.path()).expect("a store");
+        Store::open(folder.path(), Limits::DEFAULT, Arc::default()).expect("a store").close();
+        let (mut server, _) = open_page_server(folder.path(), Limits::DEFAULT).expect("a store");
         assert_eq!(documents(&mut server), ["list"]);
     }
 

@@ -9,23 +9,10 @@ mod common;
 use std::path::Path;
 use std::time::Duration;
 
-use common::{Client, Copy, Process, frame, http, notes, texts};
-use tidelog_document::{Doctype, MutationDefinition};
+use common::{Client, Copy, Process, burner, frame, http, texts};
 use tidelog_server::ENDED_THE_SERVER;
 use tidelog_sync::{FromRoom, WireFrame};
 use tidelog_types::Lsn;
-
-/// With a mutation that takes a while.
-fn doctype() -> Doctype {
-    let mut doctype = notes();
-    let sql = "insert into log (id) select :id from
-               (with recursive c (x) as (select 1 union all select x + 1 from c where x < 1500000)
-                select max(x) as most from c) where most > 1";
-    let params = doctype.mutations[0].params.clone();
-    let sql = vec![sql.to_owned()];
-    doctype.mutations.push(MutationDefinition { name: "burn".to_owned(), params, sql });
-    doctype
-}
 
 /// What the server says that it runs.
 fn named(data: &Path) -> Option<String> {
@@ -36,14 +23,14 @@ fn named(data: &Path) -> Option<String> {
 
 async fn connect(process: &Process, document: &str, timeline: u8) -> (Client, Lsn, Copy) {
     let mut client = Client::connect(process.address).await.expect("up");
-    client.open_as(document, &doctype(), timeline, None).await.expect("up");
+    client.open_as(document, &burner(), timeline, None).await.expect("up");
     let Some(FromRoom::Opened { wanted, .. }) = client.hear_of().await else { panic!("opened") };
     (client, wanted, Copy::default())
 }
 
 /// What the client sends whenever it comes back: one that ends the server, and one behind it.
 fn sent_again(wanted: Lsn) -> Vec<WireFrame> {
-    let all = [frame(&doctype(), "burn", "bad"), frame(&doctype(), "log", "behind")];
+    let all = [frame(&burner(), "burn", "bad"), frame(&burner(), "log", "behind")];
     all.into_iter().skip(wanted.get() as usize - 1).collect()
 }
 
@@ -58,7 +45,7 @@ async fn a_mutation_that_ends_the_server_is_rejected_in_the_end() {
         let process = Process::start(data.path());
         let (mut other, wanted, mut copy) = connect(&process, "other", 1).await;
         let number = wanted.get();
-        let innocent = frame(&doctype(), "log", &number.to_string());
+        let innocent = frame(&burner(), "log", &number.to_string());
         other.frames(number, vec![innocent]).await.expect("up");
         other.acked(&mut copy, number + 1).await.expect("innocent ones are applied");
 

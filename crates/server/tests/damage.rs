@@ -5,16 +5,14 @@ mod common;
 use std::net::SocketAddr;
 use std::path::Path;
 
-use common::{Client, Copy, frame, http, notes, texts};
+use common::{Client, Copy, frame, http, notes, settings, texts};
 use tidelog_document::Doctype;
-use tidelog_server::{ServeSettings, Server};
+use tidelog_server::Server;
 use tidelog_sync::{FromRoom, Intent, Refusal, ToRoom, codec};
 use tidelog_types::{JournalId, Lineage};
 
 async fn start(data: &Path) -> Server {
-    let listen = "127.0.0.1:0".parse().expect("an address");
-    let settings = ServeSettings { data: data.to_owned(), listen, dev: true, serve: None };
-    Server::start(&settings).await.expect("a server")
+    Server::start(&settings(data)).await.expect("a server")
 }
 
 /// A client with these notes in a document of its own, all acknowledged.

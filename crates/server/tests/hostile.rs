@@ -8,18 +8,20 @@ mod common;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use common::{CHANNEL, Client, Copy, Process, frame, http, lsn, notes};
+use common::{CHANNEL, Client, Copy, Process, burner, frame, http, lsn, notes, settings};
 use tidelog_disk::{MemoryDisk, StoreFiles};
-use tidelog_document::{Doctype, MutationDefinition};
+use tidelog_document::Doctype;
 use tidelog_pages::{OwnerId, PageServer, Seed, StoreReply, StoreRequest};
 use tidelog_server::{
     Answer, Ask, ConnId, Outlets, Room, RoomEffect, RoomInput, RoomSettings, ServeSettings, Server,
     entry_size,
 };
 use tidelog_sync::{
-    Channel, FromRoom, FromServer, Intent, Refusal, ToRoom, ToServer, WireFrame, codec,
+    Channel, FromRoom, FromServer, Intent, ProbeId, Refusal, ToRoom, ToServer, WireFrame, codec,
 };
 use tidelog_types::limits::{
     CONNECTION_CHANNELS_MAX, ENTRY_PAGES_MAX, HELLO_SIZE_MAX, LSN_MAX, Limits, PAGE_SIZE,
@@ -37,6 +39,8 @@ const BOB: ConnId = ConnId(2);
 struct Ways {
     size_max: usize,
     reserved: Mutex<BTreeMap<ConnId, usize>>,
+    /// How often they were looked at.
+    looks: AtomicUsize,
 }
 
 impl Ways {
@@ -47,6 +51,7 @@ impl Ways {
 
 impl Outlets for Ways {
     fn reserve(&self, conn: ConnId, size: usize) -> bool {
+        self.looks.fetch_add(1, Ordering::Relaxed);
         let mut reserved = self.reserved.lock().expect("no panic");
         let before = reserved.entry(conn).or_default();
         let fits = *before == 0 || *before + size <= self.size_max;
@@ -79,7 +84,11 @@ impl Scene {
     fn new(limits: Limits, way_size_max: usize) -> Self {
         let (store, _) =
             PageServer::open(StoreFiles::in_memory(), Seed(1)).expect("an empty store");
-        let ways = Arc::new(Ways { size_max: way_size_max, reserved: Mutex::default() });
+        let ways = Arc::new(Ways {
+            size_max: way_size_max,
+            reserved: Mutex::default(),
+            looks: AtomicUsize::new(0),
+        });
         let document = DocumentKey::new("notebook", "").expect("a name");
         let settings = RoomSettings { dev: true, limits, ..RoomSettings::default() };
         let outlets = Arc::clone(&ways) as Arc<dyn Outlets>;
@@ -540,26 +549,64 @@ fn a_seed_has_the_schema_of_its_doctype_and_nothing_else() {
     }
 }
 
+// --- V19, V21: a room costs what happens in it -------------------------------------------------
+
+#[test]
+fn a_room_that_rested_goes_on_as_if_it_had_not() {
+    let images = [false, true].map(|rests| {
+        let mut scene = Scene::new(Limits::DEFAULT, usize::MAX);
+        scene.open(ANN);
+        for number in 1..=20 {
+            if rests {
+                scene.room.rest();
+            }
+            scene.frames(ANN, number, vec![frame(&notes(), "log", &number.to_string())]);
+        }
+        assert_eq!(scene.room.counts().applied, 20);
+        scene.export()
+    });
+    assert!(images[0] == images[1]);
+}
+
+/// What one client says costs the same however many others are there, and each entry one look at
+/// the way to each of them.
+#[test]
+fn work_grows_with_those_whom_it_is_for() {
+    let looks_with = |others: u64| {
+        // What they are sent fills their ways: all but one of them lag from then on.
+        let mut scene = Scene::new(Limits::DEFAULT, 16 * 1024);
+        scene.open(ANN);
+        let mut copy = Copy::default();
+        scene.read_all(ANN, &mut copy);
+        for conn in (1..=others).map(|number| ConnId(10 + number)) {
+            scene.open(conn);
+        }
+        let looks = |scene: &Scene| scene.ways.looks.swap(0, Ordering::Relaxed);
+        looks(&scene);
+        for number in 1..=10 {
+            scene.frames(ANN, number, vec![frame(&notes(), "log", &number.to_string())]);
+            scene.read_all(ANN, &mut copy);
+        }
+        let of_entries = looks(&scene);
+        // Those of one client alone.
+        for number in 11..=20 {
+            let next = copy.position.expect("it follows").next;
+            scene.say(ANN, ToRoom::Received { next });
+            scene.say(ANN, ToRoom::Probe { probe: ProbeId(number) });
+            scene.settle(RoomInput::Writable { conn: ANN });
+        }
+        (of_entries, looks(&scene))
+    };
+    let (alone, own_alone) = looks_with(1);
+    let (crowded, own_crowded) = looks_with(1_000);
+    assert_eq!(own_alone, own_crowded, "of what concerns one client");
+    assert!(crowded <= 1_000 * alone, "{alone} with one, {crowded} with a thousand");
+}
+
 // --- over real sockets -------------------------------------------------------------------------
 
 async fn start(data: &Path) -> Server {
-    let listen = "127.0.0.1:0".parse().expect("an address");
-    let settings = ServeSettings { data: data.to_owned(), listen, dev: true, serve: None };
-    Server::start(&settings).await.expect("a server")
-}
-
-/// With a mutation that takes a while.
-fn burner() -> Doctype {
-    let mut doctype = notes();
-    let sql = "insert into log (id) select 'burnt' from
-               (with recursive c (x) as (select 1 union all select x + 1 from c where x < 1500000)
-                select max(x) as most from c) where most > 1";
-    doctype.mutations.push(MutationDefinition {
-        name: "burn".to_owned(),
-        params: doctype.mutations[0].params.clone(),
-        sql: vec![sql.to_owned()],
-    });
-    doctype
+    Server::start(&settings(data)).await.expect("a server")
 }
 
 /// V10, V18. On one thread: a room that ran there would let nothing else happen meanwhile.
@@ -624,6 +671,120 @@ async fn the_documents_of_a_connection_are_bounded() {
     }
     assert_eq!(refused, [channels_max + 1]);
     server.stop().await;
+}
+
+/// V13.
+#[tokio::test]
+async fn the_documents_of_a_store_are_bounded() {
+    let data = tempfile::tempdir().expect("a folder");
+    let settings = ServeSettings { documents_max: 2, ..settings(data.path()) };
+    let server = Server::start(&settings).await.expect("a server");
+    let mut client = Client::connect(server.address()).await.expect("up");
+    let mut answers = Vec::new();
+    for (name, number) in ["one", "two", "three"].into_iter().zip(1..) {
+        let message =
+            ToServer::About { channel: Channel(number), body: open(name, 1, Intent::Follow) };
+        client.say(&message).await.expect("up");
+        while answers.len() < number as usize {
+            match client.hear().await.expect("up") {
+                FromServer::About { body: FromRoom::Opened { .. }, .. } => answers.push(None),
+                FromServer::About { body: FromRoom::Refused(refusal), .. } => {
+                    answers.push(Some(refusal));
+                }
+                _ => {}
+            }
+        }
+    }
+    let reason = "there are 2 documents, and no more may be".to_owned();
+    assert_eq!(answers, [None, None, Some(Refusal::Storage { reason })]);
+    // The others go on, and one that is gone makes room.
+    let mut other = Client::connect(server.address()).await.expect("up");
+    other.open("two", 2, None).await.expect("up");
+    assert!(matches!(other.hear_of().await, Some(FromRoom::Opened { .. })));
+    assert_eq!(http(server.address(), "DELETE", "/v1/documents/one", "").await.0, 204);
+    let mut third = Client::connect(server.address()).await.expect("up");
+    third.open("three", 3, None).await.expect("up");
+    assert!(matches!(third.hear_of().await, Some(FromRoom::Opened { .. })));
+    server.stop().await;
+}
+
+/// V12.
+#[tokio::test]
+async fn there_are_only_so_many_connections() {
+    let data = tempfile::tempdir().expect("a folder");
+    let settings = ServeSettings { connections_max: 2, ..settings(data.path()) };
+    let server = Server::start(&settings).await.expect("a server");
+    let at = server.address();
+    let first = Client::connect(at).await.expect("there is room");
+    // One that has not said Hello counts as well.
+    let _second = Client::connect_silently(at).await.expect("there is room");
+    assert!(Client::connect_silently(at).await.is_none(), "there is none");
+    drop(first);
+    let mut tries = 0;
+    while Client::connect_silently(at).await.is_none() {
+        tries += 1;
+        assert!(tries < 1_000, "there is room again");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    server.stop().await;
+}
+
+/// V12.
+#[tokio::test(start_paused = true)]
+async fn pings_do_not_renew_the_time_for_a_hello() {
+    let data = tempfile::tempdir().expect("a folder");
+    let server = start(data.path()).await;
+    let mut client = Client::connect_silently(server.address()).await.expect("up");
+    let began = tokio::time::Instant::now();
+    while client.ping().await.is_some() {
+        // The client's half hears what ends the connection.
+        let next = tokio::time::timeout(Duration::from_secs(1), client.hear()).await;
+        match next {
+            Ok(Some(FromServer::Bye { .. }) | None) => break,
+            Ok(Some(other)) => panic!("unexpected: {other:?}"),
+            Err(_) => assert!(began.elapsed() < Duration::from_secs(60), "it pings for ever"),
+        }
+    }
+    assert!(began.elapsed() >= Duration::from_secs(9), "it was given time");
+    assert!(began.elapsed() < Duration::from_secs(20), "after {:?}", began.elapsed());
+    server.stop().await;
+}
+
+/// V11.
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_is_told_to_stop_does_within_ten_seconds() {
+    let data = tempfile::tempdir().expect("a folder");
+    for _ in 0..3 {
+        assert_eq!(Process::start(data.path()).terminate(), Some(0), "as soon as it listens");
+    }
+    let process = Process::start(data.path());
+    let mut clients = Vec::new();
+    // More rooms than threads, each with work for long; nobody reads what is said.
+    for number in 0..8 {
+        let mut client = Client::connect(process.address).await.expect("up");
+        client.open_as(&format!("list {number}"), &burner(), 1, None).await.expect("up");
+        assert!(matches!(client.hear_of().await, Some(FromRoom::Opened { .. })));
+        clients.push(client);
+    }
+    // A local document half handed over, and one who has not said Hello.
+    let (_, mut parts) = large_seed(64);
+    parts.pop();
+    let mut seeder = Client::connect(process.address).await.expect("up");
+    seeder.tell(open("seed", 9, offer_of_a_life())).await.expect("up");
+    for part in parts {
+        seeder.tell(part).await.expect("up");
+    }
+    let silent = Client::connect_silently(process.address).await.expect("up");
+    for client in &mut clients {
+        let burn = |number: u64| frame(&burner(), "burn", &number.to_string());
+        client.frames(1, (0..200).map(burn).collect()).await.expect("up");
+    }
+    let began = std::time::Instant::now();
+    let ended = tokio::task::spawn_blocking(move || process.terminate()).await.expect("it ends");
+    assert_eq!(ended, Some(0));
+    assert!(began.elapsed() < Duration::from_secs(10), "it took {:?}", began.elapsed());
+    drop((clients, seeder, silent));
 }
 
 /// V23.

@@ -5,22 +5,13 @@ mod common;
 use std::path::Path;
 use std::time::Duration;
 
-use common::{Client, Copy, Process, command, frame, http, lsn, notes, texts};
+use common::{Client, Copy, Process, command, frame, http, lsn, notes, settings, texts};
 use tidelog_server::{ServeSettings, Server, ServerError};
 use tidelog_sync::{
     ByeReason, Channel, FromRoom, FromServer, PROTOCOL_VERSION, Refusal, ToRoom, ToServer,
     encode_message,
 };
 use tidelog_types::{ClientId, JournalId, Life, Position};
-
-fn settings(data: &Path) -> ServeSettings {
-    ServeSettings {
-        data: data.to_owned(),
-        listen: "127.0.0.1:0".parse().expect("an address"),
-        dev: true,
-        serve: None,
-    }
-}
 
 async fn start(data: &Path) -> Server {
     Server::start(&settings(data)).await.expect("a server")

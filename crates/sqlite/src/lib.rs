@@ -50,7 +50,7 @@ mod view;
 mod writer;
 
 pub use failure::{Failure, Run};
-pub use memory::give_back_memory;
+pub use memory::{give_back_large_blocks, give_back_memory};
 pub use read_set::ReadSet;
 pub use reader::Reader;
 pub use tidelog_types::Params;

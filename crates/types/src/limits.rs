@@ -82,8 +82,8 @@ pub const CONNECTION_ENTRIES_SIZE_MAX: usize = 1024 * 1024;
 /// Documents that one connection may have open.
 pub const CONNECTION_CHANNELS_MAX: usize = 1024;
 
-/// Connections to one server.
-pub const CONNECTIONS_MAX: u64 = 100_000;
+/// Connections to one server, unless its settings say otherwise.
+pub const CONNECTIONS_MAX: usize = 100_000;
 
 /// Documents of one server that are open at once.
 pub const ROOMS_MAX: usize = 50_000;
@@ -162,6 +162,8 @@ pub struct Limits {
     pub owner_appends_max: usize,
     /// Pages in one frame of the log: entries with more take several.
     pub frame_pages_max: usize,
+    /// Documents of one store: each costs memory for as long as it is there.
+    pub documents_max: usize,
 }
 
 impl Limits {
@@ -193,6 +195,7 @@ impl Limits {
         owner_read_pages_max: 256 * 1024,
         owner_appends_max: 64 * 1024,
         frame_pages_max: 256,
+        documents_max: 100_000,
     };
 }
 

@@ -10,10 +10,12 @@ use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
 use tidelog_document::{Doctype, Mutation, MutationDefinition, Param, ParamKind};
+use tidelog_server::ServeSettings;
 use tidelog_sync::{
     Channel, CodedPage, EntryPart, FromRoom, FromServer, Intent, ProbeId, ToRoom, ToServer,
     WireFrame, codec, decode_message, encode_message,
 };
+use tidelog_types::limits::{CONNECTIONS_MAX, Limits};
 use tidelog_types::{CallId, ClientId, JournalId, Life, Lsn, Page, Pgid, Position, Value};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -22,6 +24,18 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
 pub const CHANNEL: Channel = Channel(3);
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A development server on a port of its own.
+pub fn settings(data: &Path) -> ServeSettings {
+    ServeSettings {
+        data: data.to_owned(),
+        listen: "127.0.0.1:0".parse().expect("an address"),
+        dev: true,
+        serve: None,
+        documents_max: Limits::DEFAULT.documents_max,
+        connections_max: CONNECTIONS_MAX,
+    }
+}
 
 pub fn lsn(number: u64) -> Lsn {
     Lsn::new(number).expect("not 0")
@@ -51,6 +65,20 @@ pub fn notes() -> Doctype {
             mutation("log", "insert into log (id) values (:id)"),
         ],
     }
+}
+
+/// With a mutation that takes a while.
+pub fn burner() -> Doctype {
+    let mut doctype = notes();
+    let sql = "insert into log (id) select 'burnt' from
+               (with recursive c (x) as (select 1 union all select x + 1 from c where x < 1500000)
+                select max(x) as most from c) where most > 1";
+    doctype.mutations.push(MutationDefinition {
+        name: "burn".to_owned(),
+        params: doctype.mutations[0].params.clone(),
+        sql: vec![sql.to_owned()],
+    });
+    doctype
 }
 
 pub fn frame(doctype: &Doctype, name: &str, id: &str) -> WireFrame {
@@ -126,6 +154,11 @@ impl Client {
 
     pub async fn say_bytes(&mut self, bytes: Vec<u8>) -> Option<()> {
         self.socket.send(Message::Binary(bytes.into())).await.ok()
+    }
+
+    /// A ping of the transport, which is no message.
+    pub async fn ping(&mut self) -> Option<()> {
+        self.socket.send(Message::Ping(Vec::new().into())).await.ok()
     }
 
     /// The next message; `None` once the connection is gone.
