@@ -98,11 +98,10 @@ impl Authority {
         self.reader.query_system(sql, &[])
     }
 
-    /// Steps of SQLite's virtual machine that the last mutation took, and what its allocations
-    /// count for.
-    #[must_use]
-    pub fn steps(&self) -> u64 {
-        self.writer.steps()
+    /// Steps of SQLite's virtual machine that mutations took since this was last called, and what
+    /// their allocations count for. Those that were rejected, and runs that faulted, count too.
+    pub fn take_steps(&mut self) -> u64 {
+        self.writer.take_steps()
     }
 
     /// How much of that timeline is applied.

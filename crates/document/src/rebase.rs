@@ -170,6 +170,7 @@ impl Rebase {
                 Run::Failed(failure) => self.nothing(&failure),
             };
             budget.spend_pages(set.pages.len() as u64);
+            budget.spend_steps(self.writer.take_steps());
             budget.spend_bytes(undecided.body.len() as u64);
             replica.runs_again += 1;
             self.view.push(&set);

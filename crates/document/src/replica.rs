@@ -518,6 +518,7 @@ impl Replica {
             let (verdict, set) =
                 done!(program::run_frame(&mut writer, origin, &lowest.mutation, doctype));
             budget.spend_pages(set.pages.len() as u64);
+            budget.spend_steps(writer.take_steps());
             self.runs_again += 1;
             let lowest = self.undecided.oldest_mut().expect("BUG: looked at it just now");
             if lowest.predicted != Some(verdict) {

@@ -2,10 +2,13 @@
 
 mod common;
 
-use common::{POOLS, Rest, SERVER, integer, items, items_with_tags, text};
-use tidelog_document::{Authority, Mutation, chain_of};
+use common::{POOLS, Rest, SERVER, integer, items, items_with_tags, spin, text};
+use tidelog_document::{Applied, Authority, Mutation, Verdict, chain_of};
 use tidelog_sqlite::{Failure, Params, Run, View};
-use tidelog_types::{CallId, Chain, ClientId, JournalId, Lineage, Lsn, LsnRange, Position, Value};
+use tidelog_types::limits::Limits;
+use tidelog_types::{
+    CallId, Chain, ClientId, EntryId, JournalId, Lineage, Lsn, LsnRange, Position, Value,
+};
 
 fn mutation(name: &str, args: &[(&str, Value)]) -> Mutation {
     Mutation {
@@ -84,4 +87,27 @@ fn a_migration_that_fails_leaves_the_older_version() {
     assert!(matches!(authority.migrate(&newer), Run::Failed(Failure::Sql { .. })));
     assert_eq!(authority.position(), before);
     assert_eq!(authority.version(), Run::Done(1));
+}
+
+/// Whoever gives an authority its time has to know what a mutation took, whatever became of it.
+#[test]
+fn what_a_mutation_took_is_counted_also_if_it_was_rejected() {
+    let mut doctype = items();
+    doctype.mutations.push(spin());
+    let limits = Limits { statement_steps_max: 200_000, ..Limits::DEFAULT };
+    let view = View::new(usize::MAX, 0).with_limits(limits);
+    let start = Position::start_of(JournalId([1; 16]));
+    let mut authority = Authority::new(view, start, Lineage::default(), SERVER);
+    assert!(authority.migrate(&doctype).unwrap().is_some());
+    authority.take_steps();
+    let mut took = |name: &str, args: &[(&str, Value)], lsn: Lsn| {
+        let origin = EntryId { journal: JournalId([2; 16]), life: SERVER, lsn };
+        let mutation = Mutation { doctype: doctype.hash(), ..mutation(name, args) };
+        let Applied { verdict, .. } = authority.apply(origin, &mutation, &doctype).unwrap();
+        (verdict == Verdict::Applied, authority.take_steps())
+    };
+    let (is_applied, steps) = took("spin", &[("times", integer(1 << 40))], Lsn::FIRST);
+    assert!(!is_applied && steps > 200_000, "{steps}");
+    let (is_applied, steps) = took("bump", &[("by", integer(1))], Lsn::FIRST.next());
+    assert!(is_applied && steps < 20_000, "{steps}");
 }

@@ -595,6 +595,27 @@ fn a_reason_that_is_too_long_is_shortened_on_either_side() {
     assert_eq!(first.verdicts(), [rejected(1, &reason)]);
 }
 
+/// Goal: a slice of a rebase is short also where mutations change little and take long. Method:
+/// such mutations are run again when their device opens.
+#[test]
+fn a_slice_of_a_rebase_is_bounded_in_steps() {
+    let mut doctype = items();
+    doctype.mutations.push(spin());
+    let server = Server::new(1, usize::MAX, &doctype);
+    let mut device = Device::following(1, usize::MAX, &doctype, &server);
+    for _ in 0..12 {
+        device.issue(&doctype, "spin", &[("times", integer(10_000))]);
+    }
+    device.limits.slice.steps = 200_000;
+    device.begin_to_reopen(&[&doctype]);
+    let mut slices = 0;
+    while !device.replica.is_settled() {
+        device.step();
+        slices += 1;
+    }
+    assert!((4..=13).contains(&slices), "{slices} slices");
+}
+
 #[test]
 fn a_call_is_found_in_its_place_until_it_is_decided() {
     let doctype = items();

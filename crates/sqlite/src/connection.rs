@@ -120,11 +120,10 @@ impl Connection {
         arrange: &Arrange<'_, '_>,
         row: &mut dyn FnMut(&Stepping<'_>) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
-        lock(&self.state).start_statement();
         let values = arrange(statement.names())?;
         let read_only = statement.is_read_only();
-        let mut stepping = statement.start(&values).map_err(|code| self.failure(code))?;
-        while stepping.step().map_err(|code| self.failure(code))? {
+        let mut stepping = statement.start(&values).map_err(|code| self.refused(code))?;
+        while stepping.step().map_err(|code| self.refused(code))? {
             row(&stepping)?;
         }
         // What came since the guard last looked.
@@ -134,6 +133,13 @@ impl Connection {
         state.count_steps(steps);
         state.app_changed |= !read_only && origin.is_deterministic();
         state.noted().map_or(Ok(()), Err)
+    }
+
+    /// What went wrong while SQLite ran, given its code.
+    pub fn refused(&self, code: c_int) -> Failure {
+        // What it was not given counts, and tells why it was not.
+        lock(&self.state).count_steps(0);
+        self.failure(code)
     }
 
     /// Prepares every statement of `sql` without running it.
@@ -163,13 +169,21 @@ impl Connection {
         sql: &str,
     ) -> Result<bool, Failure> {
         while script.statements.len() <= index {
-            let rest = &sql[script.prepared_size..];
-            if rest.is_empty() {
+            if script.prepared_size == sql.len() {
+                script.unprepared = Vec::new();
                 return Ok(false);
             }
+            if script.unprepared.is_empty() {
+                script.unprepared = [sql.as_bytes(), b"\0"].concat();
+            }
+            lock(&self.state).start_statement();
+            let rest = &script.unprepared[script.prepared_size..];
             // SAFETY: the connection is open, and drops its statements before it closes.
             let prepared = unsafe { Statement::prepare(self.db, rest) };
-            let noted = lock(&self.state).noted();
+            let mut state = lock(&self.state);
+            state.count_steps(0);
+            let noted = state.noted();
+            drop(state);
             let (statement, used) = match noted {
                 Some(failure) => return Err(failure),
                 None => prepared.map_err(|code| self.failure(code))?,
@@ -184,7 +198,7 @@ impl Connection {
     }
 
     /// What went wrong, given SQLite's code for it. What the state has noted goes first.
-    pub fn failure(&self, code: c_int) -> Failure {
+    fn failure(&self, code: c_int) -> Failure {
         if let Some(noted) = lock(&self.state).noted() {
             return noted;
         }
@@ -261,6 +275,9 @@ pub(crate) struct Script {
     pub statements: Vec<Statement>,
     /// Bytes of the text that they came from.
     prepared_size: usize,
+    /// The text with a zero byte behind it, as long as some of it is not prepared: without one
+    /// SQLite copies all that is left for each statement.
+    unprepared: Vec<u8>,
     used: u64,
 }
 

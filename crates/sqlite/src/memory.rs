@@ -1,7 +1,8 @@
-//! What SQLite allocates, counted per thread.
+//! What SQLite allocates, counted and bounded per thread.
 //!
-//! Steps alone are no measure of work: one step can make a value of sixteen megabytes. Allocated
-//! bytes tell about those, so the budget counts them as well.
+//! Steps alone are no measure of work: one step can make a value of sixteen megabytes, and what is
+//! prepared takes none. Allocated bytes tell about those, so the budget counts them as well, and
+//! what is over it is not allocated: SQLite then ends the statement wherever it is.
 
 use std::cell::Cell;
 use std::ffi::{c_int, c_void};
@@ -11,6 +12,13 @@ use rusqlite::ffi;
 
 thread_local! {
     static ALLOCATED: Cell<u64> = const { Cell::new(0) };
+    static ALLOWED: Cell<u64> = const { Cell::new(u64::MAX) };
+}
+
+/// Lets SQLite allocate so many bytes on this thread, counted from when it was last asked what it
+/// has allocated.
+pub(crate) fn allow(bytes: u64) {
+    ALLOWED.set(bytes);
 }
 
 /// Bytes that this thread has allocated through SQLite since it last asked.
@@ -18,8 +26,11 @@ pub(crate) fn take_allocated() -> u64 {
     ALLOCATED.take()
 }
 
-fn count(size: c_int) {
-    ALLOCATED.set(ALLOCATED.get().saturating_add(u64::try_from(size).unwrap_or(0)));
+/// Counts so many bytes more; false if they are not allowed.
+fn count(size: c_int) -> bool {
+    let allocated = ALLOCATED.get().saturating_add(u64::try_from(size).unwrap_or(0));
+    ALLOCATED.set(allocated);
+    allocated <= ALLOWED.get()
 }
 
 /// Has the allocator give large blocks back as soon as they are freed: that of glibc, if left alone,
@@ -89,14 +100,18 @@ fn original() -> &'static ffi::sqlite3_mem_methods {
 }
 
 unsafe extern "C" fn malloc(size: c_int) -> *mut c_void {
-    count(size);
+    if !count(size) {
+        return std::ptr::null_mut();
+    }
     let malloc = original().xMalloc.expect("BUG: an allocator allocates");
     // SAFETY: called as SQLite calls us.
     unsafe { malloc(size) }
 }
 
 unsafe extern "C" fn realloc(old: *mut c_void, size: c_int) -> *mut c_void {
-    count(size);
+    if !count(size) {
+        return std::ptr::null_mut();
+    }
     let realloc = original().xRealloc.expect("BUG: an allocator reallocates");
     // SAFETY: called as SQLite calls us, and `old` came from the allocator under ours.
     unsafe { realloc(old, size) }

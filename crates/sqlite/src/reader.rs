@@ -107,9 +107,9 @@ fn step_through(
         return Err(Failure::ReadOnly);
     }
     let values = arrange(params, statement.names())?;
-    let mut stepping = statement.start(&values).map_err(|code| connection.failure(code))?;
+    let mut stepping = statement.start(&values).map_err(|code| connection.refused(code))?;
     let mut rows = Rows::default();
-    let mut more = stepping.step().map_err(|code| connection.failure(code))?;
+    let mut more = stepping.step().map_err(|code| connection.refused(code))?;
     // Only now: the first step prepares the statement anew if the schema has changed.
     rows.columns = stepping.column_names();
     while more {
@@ -117,7 +117,7 @@ fn step_through(
         if rows.cells.len() > rows_size_max {
             return Err(Failure::budget(format!("{rows_size_max} bytes of rows")));
         }
-        more = stepping.step().map_err(|code| connection.failure(code))?;
+        more = stepping.step().map_err(|code| connection.refused(code))?;
     }
     Ok(rows)
 }

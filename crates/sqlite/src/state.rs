@@ -56,9 +56,12 @@ pub(crate) struct State {
     fault: Option<Pgid>,
     /// The first failure of a callback. It outranks what SQLite says.
     failure: Option<Failure>,
-    /// Steps that the running transaction has taken, and what its allocations count for; those of
-    /// the running statement alone in a migration, which may go over all rows with each.
-    pub steps: u64,
+    /// Steps that the app's statements have taken in the running transaction, and what their
+    /// allocations count for; those of the running statement alone in a migration, which may go
+    /// over all rows with each.
+    steps: u64,
+    /// The same of all statements of all transactions, since somebody last asked.
+    pub steps_taken: u64,
     /// Whether the transaction has run a statement of an app. Ours alone have no budget.
     is_apps: bool,
     /// Whether the app has changed anything in this transaction, for `changes()`.
@@ -79,6 +82,7 @@ impl State {
             fault: None,
             failure: None,
             steps: 0,
+            steps_taken: 0,
             is_apps: false,
             app_changed: false,
         }
@@ -101,25 +105,34 @@ impl State {
     pub fn begin_as(&mut self, origin: Origin) {
         self.origin = origin;
         self.is_apps |= origin != Origin::System;
+        memory::take_allocated();
         self.start_statement();
     }
 
-    /// Counts steps and bytes from here on for another statement.
+    /// Another statement is prepared and run.
     pub fn start_statement(&mut self) {
         if self.origin == Origin::Migration {
             self.steps = 0;
         }
-        memory::take_allocated();
+        self.count_steps(0);
     }
 
-    /// The running statement has taken so many steps more. With what it has allocated meanwhile
-    /// they count towards the budget of its transaction.
+    /// The running statement has taken so many steps more. With what was allocated for it meanwhile
+    /// they count towards the budget of its transaction, and what is left of that may be allocated.
     pub fn count_steps(&mut self, steps: u64) {
-        self.steps += steps + memory::take_allocated() / BYTES_PER_STEP;
+        let steps = steps + memory::take_allocated() / BYTES_PER_STEP;
+        self.steps_taken += steps;
+        if self.origin != Origin::System {
+            self.steps += steps;
+        }
         let steps_max = self.view.limits().statement_steps_max;
-        if self.is_apps && self.steps > steps_max {
+        if self.steps > steps_max {
             self.fail(Failure::budget(format!("{steps_max} steps")));
         }
+        // One step more than is left: whatever is refused is over the budget.
+        let left = steps_max.saturating_sub(self.steps).saturating_add(1);
+        let is_ours = self.origin == Origin::System;
+        memory::allow(if is_ours { u64::MAX } else { left.saturating_mul(BYTES_PER_STEP) });
     }
 
     pub fn fault(&self) -> Option<Pgid> {
@@ -274,6 +287,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
+        memory::allow(u64::MAX);
         RUNNING.set(self.0.take());
     }
 }

@@ -18,24 +18,25 @@ pub(crate) struct Statement {
 }
 
 impl Statement {
-    /// Prepares the first statement of `sql`. Gives it (`None` if there was nothing but space and
-    /// comments) and how many bytes of `sql` it took.
+    /// Prepares the first statement of `sql`, which ends with a zero byte. Gives it (`None` if there
+    /// was nothing but space and comments) and how many bytes of `sql` it took.
     ///
     /// # Safety
     ///
     /// `db` is an open connection that is not closed before the statement is dropped.
     pub unsafe fn prepare(
         db: *mut ffi::sqlite3,
-        sql: &str,
+        sql: &[u8],
     ) -> Result<(Option<Self>, usize), c_int> {
         let mut raw = ptr::null_mut();
         let mut tail: *const c_char = ptr::null();
+        assert_eq!(sql.last(), Some(&0), "BUG: SQL without a zero byte behind it");
         let start = sql.as_ptr().cast::<c_char>();
         let Ok(size) = c_int::try_from(sql.len()) else {
             return Err(ffi::SQLITE_TOOBIG);
         };
         let persistent = ffi::SQLITE_PREPARE_PERSISTENT as _;
-        // SAFETY: `db` is open; `start` has `size` bytes; the outputs are ours.
+        // SAFETY: `db` is open; `start` has `size` bytes, the last one zero; the outputs are ours.
         let code = unsafe {
             ffi::sqlite3_prepare_v3(db, start, size, persistent, &raw mut raw, &raw mut tail)
         };
@@ -43,7 +44,7 @@ impl Statement {
             return Err(code);
         }
         let used = match tail.is_null() {
-            true => sql.len(),
+            true => sql.len() - 1,
             false => tail as usize - start as usize,
         };
         if raw.is_null() {

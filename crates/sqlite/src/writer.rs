@@ -41,11 +41,10 @@ impl Writer {
         }
     }
 
-    /// Steps of SQLite's virtual machine that the last transaction took, and what its allocations
-    /// count for.
-    #[must_use]
-    pub fn steps(&self) -> u64 {
-        lock(self.connection.state()).steps
+    /// Steps of SQLite's virtual machine that all transactions took since this was last called, and
+    /// what their allocations count for. Those that failed count too.
+    pub fn take_steps(&mut self) -> u64 {
+        std::mem::take(&mut lock(self.connection.state()).steps_taken)
     }
 
     fn take_written(&mut self) -> PageSet {

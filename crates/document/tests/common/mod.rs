@@ -472,6 +472,20 @@ pub fn items() -> Doctype {
     }
 }
 
+/// A mutation that takes long and changes nothing.
+pub fn spin() -> MutationDefinition {
+    let kind = ParamKind::Integer;
+    MutationDefinition {
+        name: "spin".to_owned(),
+        params: vec![Param { name: "times".to_owned(), kind, optional: false }],
+        sql: vec![
+            "with recursive c (n) as (select 1 union all select n + 1 from c where n < :times)
+             select max(n) from c"
+                .to_owned(),
+        ],
+    }
+}
+
 /// A successor of [`items`] with one more migration and one more mutation.
 pub fn items_with_tags() -> Doctype {
     let mut doctype = items();

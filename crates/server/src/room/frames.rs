@@ -68,7 +68,7 @@ impl Room {
                         Verdict::Applied => self.counts.applied += 1,
                         Verdict::Rejected { .. } => self.counts.rejected += 1,
                     }
-                    budget.spend_steps(document.authority.steps());
+                    budget.spend_steps(document.authority.take_steps());
                     budget.spend_pages(applied.entry.set.pages.len() as u64);
                     self.outbox.entry(applied.entry, Some(origin));
                     self.settled();
