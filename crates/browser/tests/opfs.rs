@@ -12,7 +12,9 @@ use tidelog_disk::{CrashDevice, Disk, DiskError, StoreFiles, conformance};
 use tidelog_pages::{Append, StorageEntry, StoreReply, StoreRequest, Ticket, Urgency};
 use tidelog_sync::codec;
 use tidelog_types::limits::Limits;
-use tidelog_types::{DocumentKey, Epoch, JournalId, Lsn, LsnRange, Page, PageSet, Pgid, Position};
+use tidelog_types::{
+    DocumentKey, Epoch, JournalId, Life, Lsn, LsnRange, Page, PageSet, Pgid, Position,
+};
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::JsFuture;
 use wasm_bindgen_test::*;
@@ -148,7 +150,7 @@ async fn what_was_called_durable_is_found_by_the_next_page_server() {
     append.record = Some(b"notes".to_vec().into());
     let (mut server, heard) = page_server(&folder).await.expect("a store");
     let requests = [
-        StoreRequest::Hello { epoch: Epoch(1) },
+        StoreRequest::Hello { epoch: Epoch(1), life: Life::NONE },
         StoreRequest::Append { ticket: Ticket(1), append },
     ];
     assert_eq!(ask(&mut server, 0, &requests), Left::Nothing);
@@ -162,7 +164,7 @@ async fn what_was_called_durable_is_found_by_the_next_page_server() {
 
     let (mut server, heard) = page_server(&folder).await.expect("a store");
     let requests = [
-        StoreRequest::Hello { epoch: Epoch(1) },
+        StoreRequest::Hello { epoch: Epoch(1), life: Life::NONE },
         StoreRequest::Open { document: document.clone() },
     ];
     assert_eq!(ask(&mut server, 0, &requests), Left::Nothing);
@@ -178,7 +180,7 @@ async fn what_was_called_durable_is_found_by_the_next_page_server() {
     assert!(granted > Some(epoch), "each page server grants a higher epoch");
 
     // A core that was replaced is told so, and the store goes on.
-    ask(&mut server, 1, &[StoreRequest::Hello { epoch: Epoch(1) }]);
+    ask(&mut server, 1, &[StoreRequest::Hello { epoch: Epoch(1), life: Life::NONE }]);
     heard.borrow_mut().clear();
     assert_eq!(ask(&mut server, 0, &[StoreRequest::Open { document }]), Left::Nothing);
     assert!(matches!(heard.borrow().as_slice(), [(0, StoreReply::Broken { .. })]));
@@ -196,7 +198,7 @@ async fn a_tab_is_told_what_is_durable_and_nothing_of_an_append_that_failed() {
     };
     let notice = |ticket, tab| (Ticket(ticket), tab, b"it is on disk".to_vec().into());
     let (mut server, heard) = page_server(&folder).await.expect("a store");
-    let hello = StoreRequest::Hello { epoch: Epoch(1) };
+    let hello = StoreRequest::Hello { epoch: Epoch(1), life: Life::NONE };
     ask_noting(&mut server, 0, &[hello, append(1, None)], vec![notice(1, 7), notice(3, 7)]);
     // There is no timeline to trim.
     ask_noting(&mut server, 0, &[append(2, Lsn::new(9))], vec![notice(2, 8)]);
@@ -291,7 +293,11 @@ async fn after_the_data_were_cleared_appends_fail_and_reads_do_not() {
         StoreRequest::Append { ticket: Ticket(ticket), append }
     };
     let (mut server, heard) = page_server(&folder).await.expect("a store");
-    ask(&mut server, 0, &[StoreRequest::Hello { epoch: Epoch(0) }, append(1, b"kept")]);
+    ask(
+        &mut server,
+        0,
+        &[StoreRequest::Hello { epoch: Epoch(0), life: Life::NONE }, append(1, b"kept")],
+    );
     server.lose();
     heard.borrow_mut().clear();
     let notice = (Ticket(2), 7, b"it is on disk".to_vec().into());

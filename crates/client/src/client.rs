@@ -119,7 +119,7 @@ impl Client {
             }
             Input::PageServerLent { server, settled_at_ms, storage } => {
                 self.store.settled_at_ms = settled_at_ms;
-                self.store.lent(server, storage, out);
+                self.store.lent(server, storage, self.life, out);
             }
             Input::TabReached { tab, server } => self.store.reached(tab, server),
             Input::FromPageServer { server, replies } => {

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use tidelog_pages::{Append, StoreRequest, Ticket};
 use tidelog_types::probe::{Probe, reached};
-use tidelog_types::{DocumentKey, Epoch};
+use tidelog_types::{DocumentKey, Epoch, Life};
 
 use crate::effect::{PageServerFailure, PageServerId, TabId};
 use crate::outbox::Outbox;
@@ -68,14 +68,20 @@ impl StoreLink {
     }
 
     /// Another page server is at hand.
-    pub(crate) fn lent(&mut self, server: PageServerId, kept_in: Storage, out: &mut Outbox) {
+    pub(crate) fn lent(
+        &mut self,
+        server: PageServerId,
+        kept_in: Storage,
+        life: Life,
+        out: &mut Outbox,
+    ) {
         if self.is_lost() {
             return;
         }
         self.gone();
         self.server = Some(server);
         self.kept_in = Some(kept_in);
-        out.ask_store(StoreRequest::Hello { epoch: self.epoch });
+        out.ask_store(StoreRequest::Hello { epoch: self.epoch, life });
     }
 
     pub(crate) fn gone(&mut self) {

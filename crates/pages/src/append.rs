@@ -12,7 +12,8 @@ use crate::catalog::Catalog;
 use crate::document::StoredDocument;
 use crate::error::Fault;
 use crate::heads::{self, Heads};
-use crate::kind::{Kind, PageList, encode_calls, encode_key};
+use crate::kind::{Kind, PageList, encode_append_id, encode_calls, encode_key};
+use crate::protocol::AppendId;
 use crate::{Append, AppendError, StorageEntry, TimelineFrame};
 
 /// One thing that an append changes. What is in the log already is not among them.
@@ -30,6 +31,8 @@ pub(crate) enum Step<'a> {
     /// Pages of an entry that a later append ends.
     StoragePages(&'a StorageEntry),
     TakeName(&'a DocumentKey),
+    /// All before it are of this append.
+    Handed(AppendId),
 }
 
 impl Step<'_> {
@@ -73,11 +76,25 @@ fn no_timeline() -> AppendError {
 }
 
 /// What is to be done for `append`, given where the document stands; nothing is changed.
+///
+/// What is in the log already is known by its place; but an append that puts something in the
+/// place of something else would do so again, over what came behind it. That is known by its `id`,
+/// which the document keeps, and so are those before it: those that failed were answered before
+/// anything else was appended.
 pub(crate) fn decide<'a>(
     append: &'a Append,
+    id: Option<AppendId>,
     document: Option<&StoredDocument>,
 ) -> Result<Vec<Step<'a>>, AppendError> {
     let mut steps = Vec::new();
+    let last = document.and_then(|document| document.handed);
+    if let (Some(id), Some(last)) = (id, last)
+        && id.life == last.life
+        && id.ticket <= last.ticket
+    {
+        reached(Probe::AppendRepeated);
+        return Ok(steps);
+    }
     if document.is_none() {
         check_name(&append.document)?;
         steps.push(Step::Create(&append.document));
@@ -97,6 +114,11 @@ pub(crate) fn decide<'a>(
         check_name(name)?;
         steps.push(Step::TakeName(name));
     }
+    let replaces = |step: &Step<'_>| {
+        matches!(step, Step::Record(_) | Step::TimelineBegin(..) | Step::StorageBegin(_))
+    };
+    let id = id.filter(|_| steps.iter().any(replaces));
+    steps.extend(id.map(Step::Handed));
     Ok(steps)
 }
 
@@ -112,14 +134,6 @@ fn decide_timeline<'a>(
     steps: &mut Vec<Step<'a>>,
 ) -> Result<(), AppendError> {
     let named = append.begin_timeline.map(|(journal, _)| journal).or(append.timeline_id);
-    if let (Some(document), Some(named)) = (document, named)
-        && document.former_timelines.contains(&named)
-    {
-        reached(Probe::FormerTimeline);
-        // It is handed over again, though another timeline has taken the place of this one since:
-        // what was undecided has moved there, in an append behind this one.
-        return Ok(());
-    }
     let mut known = document.and_then(|document| document.timeline.as_ref());
     if let Some((journal, start)) = append.begin_timeline
         && known.is_none_or(|timeline| timeline.journal != journal)
@@ -256,6 +270,9 @@ impl<D: Disk> Recorder<'_, D> {
             }
             Step::TakeName(key) => {
                 self.frame(self.head(Kind::TakeName), &[&encode_key(key)]);
+            }
+            Step::Handed(id) => {
+                self.frame(self.head(Kind::Handed), &[&encode_append_id(*id)]);
             }
         }
     }

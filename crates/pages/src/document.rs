@@ -7,17 +7,18 @@ use tidelog_types::{CallId, Chain, DocumentKey, JournalId, Life, Lsn, LsnRange, 
 
 use crate::catalog::{PageAt, PagePlace};
 use crate::heads::Heads;
-use crate::kind::{Kind, PageList, decode_calls, decode_life, decode_storage_at};
+use crate::kind::{Kind, PageList, decode_append_id, decode_calls, decode_life, decode_storage_at};
 use crate::page_table::{Lies, PageTable, PageVersion};
 use crate::pool::PoolKey;
+use crate::protocol::AppendId;
 
 #[derive(Debug)]
 pub(crate) struct StoredDocument {
     pub key: DocumentKey,
     pub record: Vec<u8>,
     pub timeline: Option<StoredTimeline>,
-    /// Those whose place others have taken since the last change-over.
-    pub former_timelines: Vec<JournalId>,
+    /// The last append that put something in the place of something else.
+    pub handed: Option<AppendId>,
     pub storage: Option<Position>,
     pub db_pages: u32,
     pub pages: PageTable,
@@ -117,7 +118,7 @@ impl StoredDocument {
             key,
             record: Vec::new(),
             timeline: None,
-            former_timelines: Vec::new(),
+            handed: None,
             storage: None,
             db_pages: 0,
             pages: PageTable::default(),
@@ -175,6 +176,9 @@ impl StoredDocument {
     pub fn apply(&mut self, kind: Kind, frame: &FoundFrame<'_>) -> Result<(), String> {
         match kind {
             Kind::Record => self.record = frame.body.to_vec(),
+            Kind::Handed => {
+                self.handed = Some(decode_append_id(frame.body).ok_or("an append cut short")?);
+            }
             Kind::TimelineBegin | Kind::TimelineEntry | Kind::TimelineTrim => {
                 self.apply_to_timeline(kind, frame)?;
             }
@@ -231,8 +235,7 @@ impl StoredDocument {
                 heads.begin_timeline(journal, place)?;
                 let entries = VecDeque::new();
                 let timeline = StoredTimeline { journal, start: place, entries };
-                let former = self.timeline.replace(timeline);
-                self.former_timelines.extend(former.map(|timeline| timeline.journal));
+                self.timeline = Some(timeline);
             }
             _ => return Err(format!("no timeline {journal}")),
         }

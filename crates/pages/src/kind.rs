@@ -3,7 +3,9 @@
 use tidelog_types::limits::{Limits, PAGE_SIZE};
 use tidelog_types::{CallId, DocumentKey, Life, Lsn, Page, Pgid};
 
+use crate::Ticket;
 use crate::page_file::Slot;
+use crate::protocol::AppendId;
 
 /// What a frame's body is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,10 +26,11 @@ pub(crate) enum Kind {
     Calls = 13,
     StorageLife = 14,
     TakeName = 15,
+    Handed = 16,
 }
 
 impl Kind {
-    const ALL: [Self; 15] = [
+    const ALL: [Self; 16] = [
         Self::Epoch,
         Self::Document,
         Self::Destroy,
@@ -43,6 +46,7 @@ impl Kind {
         Self::Calls,
         Self::StorageLife,
         Self::TakeName,
+        Self::Handed,
     ];
 
     pub fn of(number: u8) -> Option<Self> {
@@ -175,6 +179,20 @@ pub(crate) fn decode_life(body: &[u8]) -> Option<Life> {
     body.try_into().map(Life).ok()
 }
 
+/// Whose append it is, and its ticket.
+pub(crate) fn encode_append_id(id: AppendId) -> [u8; 24] {
+    let mut body = [0; 24];
+    body[..16].copy_from_slice(&id.life.0);
+    body[16..].copy_from_slice(&id.ticket.0.to_le_bytes());
+    body
+}
+
+pub(crate) fn decode_append_id(body: &[u8]) -> Option<AppendId> {
+    let (life, ticket) = body.split_first_chunk::<16>()?;
+    let ticket = Ticket(u64::from_le_bytes(ticket.try_into().ok()?));
+    Some(AppendId { life: Life(*life), ticket })
+}
+
 /// What copied state says of a storage journal: the database's size, and who wrote last.
 pub(crate) fn encode_storage_at(db_pages: u32, life: Life) -> [u8; 20] {
     let mut body = [0; 20];
@@ -239,6 +257,9 @@ mod tests {
 
         let life = Life([6; 16]);
         assert_eq!(decode_storage_at(&encode_storage_at(7, life)), Some((7, life)));
+
+        let id = AppendId { life, ticket: Ticket(1 << 40) };
+        assert_eq!(decode_append_id(&encode_append_id(id)), Some(id));
     }
 
     /// A change of these bytes is a change of the format.
@@ -272,14 +293,15 @@ mod tests {
         assert_eq!(decode_calls(&[0; 23]), None);
         assert_eq!(decode_life(&[0; 15]), None);
         assert_eq!(decode_storage_at(&[0; 19]), None);
+        assert_eq!(decode_append_id(&[0; 23]), None);
     }
 
     #[test]
     fn every_kind_is_found_by_its_number() {
-        for number in 1..=15 {
+        for number in 1..=16 {
             assert_eq!(Kind::of(number).map(|kind| kind as u8), Some(number));
         }
         assert_eq!(Kind::of(0), None);
-        assert_eq!(Kind::of(16), None);
+        assert_eq!(Kind::of(17), None);
     }
 }

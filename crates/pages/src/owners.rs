@@ -1,6 +1,6 @@
 //! Who may ask.
 
-use tidelog_types::{Epoch, SortedMap};
+use tidelog_types::{Epoch, Life, SortedMap};
 
 use crate::AppendError;
 
@@ -14,7 +14,7 @@ pub struct OwnerId(pub u64);
 pub(crate) struct Owners {
     known: SortedMap<OwnerId, Standing>,
     /// The one that said hello last: from then on nobody else is served.
-    holder: Option<OwnerId>,
+    holder: Option<(OwnerId, Life)>,
 }
 
 #[derive(Debug, Default)]
@@ -28,13 +28,18 @@ impl Owners {
     pub fn admit(&mut self, owner: OwnerId, epoch: Epoch) -> Result<(), AppendError> {
         self.known.get_or_insert_with(owner, Standing::default);
         match self.holder {
-            Some(holder) if holder != owner => Err(AppendError::Fenced { current: epoch }),
+            Some((holder, _)) if holder != owner => Err(AppendError::Fenced { current: epoch }),
             _ => Ok(()),
         }
     }
 
     /// Gives the store to `owner` alone, unless it was fenced off before.
-    pub fn take_over(&mut self, owner: OwnerId, epoch: Epoch) -> Result<(), AppendError> {
+    pub fn take_over(
+        &mut self,
+        owner: OwnerId,
+        life: Life,
+        epoch: Epoch,
+    ) -> Result<(), AppendError> {
         let standing = self.known.get_or_insert_with(owner, Standing::default);
         if standing.fenced {
             return Err(AppendError::Fenced { current: epoch });
@@ -42,8 +47,13 @@ impl Owners {
         for (known, standing) in self.known.iter_mut() {
             standing.fenced |= *known != owner;
         }
-        self.holder = Some(owner);
+        self.holder = Some((owner, life));
         Ok(())
+    }
+
+    /// Who counts the tickets of those that are served, if their appends can come again.
+    pub fn life(&self) -> Option<Life> {
+        self.holder.map(|(_, life)| life).filter(|life| *life != Life::NONE)
     }
 
     /// Forgets an owner that went away.
@@ -68,7 +78,7 @@ mod tests {
         let mut owners = Owners::default();
         assert_eq!(owners.admit(OwnerId(1), EPOCH), Ok(()));
         assert_eq!(owners.admit(OwnerId(2), EPOCH), Ok(()));
-        assert_eq!(owners.take_over(OwnerId(3), EPOCH), Ok(()));
+        assert_eq!(owners.take_over(OwnerId(3), Life::NONE, EPOCH), Ok(()));
         assert_eq!(owners.admit(OwnerId(1), EPOCH), FENCED);
         assert_eq!(owners.admit(OwnerId(3), EPOCH), Ok(()));
     }
@@ -76,9 +86,13 @@ mod tests {
     #[test]
     fn an_owner_that_was_fenced_off_cannot_come_back() {
         let mut owners = Owners::default();
-        assert_eq!(owners.take_over(OwnerId(1), EPOCH), Ok(()));
-        assert_eq!(owners.take_over(OwnerId(2), EPOCH), Ok(()));
-        assert_eq!(owners.take_over(OwnerId(1), EPOCH), FENCED);
-        assert_eq!(owners.take_over(OwnerId(2), EPOCH), Ok(()), "the holder may ask again");
+        assert_eq!(owners.take_over(OwnerId(1), Life::NONE, EPOCH), Ok(()));
+        assert_eq!(owners.take_over(OwnerId(2), Life::NONE, EPOCH), Ok(()));
+        assert_eq!(owners.take_over(OwnerId(1), Life::NONE, EPOCH), FENCED);
+        assert_eq!(
+            owners.take_over(OwnerId(2), Life::NONE, EPOCH),
+            Ok(()),
+            "the holder may ask again"
+        );
     }
 }

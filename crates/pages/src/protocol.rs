@@ -5,7 +5,8 @@
 //! that is to last goes through [`StoreRequest::Append`]; an owner keeps each append until it is
 //! told that its ticket is durable, and hands it over again to the next page server if this one
 //! goes away. The page server skips what it finds in its log already, so handing over twice is
-//! harmless.
+//! harmless: entries are known by their places, and an append that puts something in the place of
+//! something else by its owner's life and its ticket, which lie in the log with it.
 
 use serde::{Deserialize, Serialize};
 use tidelog_types::limits::ENTRY_PAGES_MAX;
@@ -16,6 +17,14 @@ use tidelog_types::{
 /// An owner's number for one of its appends; counts up from 1 and is never reused by that owner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Ticket(pub u64);
+
+/// An append, wherever it is handed over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct AppendId {
+    /// Whose.
+    pub life: Life,
+    pub ticket: Ticket,
+}
 
 /// Who waits for the answer to a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -35,6 +44,9 @@ pub enum StoreRequest {
     Hello {
         /// At least this epoch is wanted; the page server grants a higher one than it ever did.
         epoch: Epoch,
+        /// Who counts the tickets, the same at each page server; [`Life::NONE`] for an owner that
+        /// hands nothing over again.
+        life: Life,
     },
     /// Where does this document stand? Answered by [`StoreReply::Opened`]. Creates nothing.
     Open {

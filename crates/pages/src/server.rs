@@ -14,7 +14,7 @@ use crate::error::Fault;
 use crate::owners::{OwnerId, Owners};
 use crate::parts::Staged;
 use crate::promises::Promises;
-use crate::protocol::Urgency;
+use crate::protocol::{AppendId, Urgency};
 use crate::reads::{ActiveRead, Answer, Plan, Served};
 use crate::store::{Store, StoreOptions};
 use crate::turns::Turns;
@@ -268,7 +268,7 @@ impl<D: Disk> PageServer<D> {
 
     fn carry_out(&mut self, owner: OwnerId, request: StoreRequest) {
         let admitted = match request {
-            StoreRequest::Hello { .. } => self.owners.take_over(owner, self.epoch()),
+            StoreRequest::Hello { life, .. } => self.owners.take_over(owner, life, self.epoch()),
             _ => self.owners.admit(owner, self.epoch()),
         };
         if let Err(error) = admitted {
@@ -281,7 +281,7 @@ impl<D: Disk> PageServer<D> {
 
     fn carry_out_admitted(&mut self, owner: OwnerId, request: StoreRequest) -> Result<(), Fault> {
         match request {
-            StoreRequest::Hello { epoch } => self.hello(owner, epoch)?,
+            StoreRequest::Hello { epoch, .. } => self.hello(owner, epoch)?,
             StoreRequest::Open { document } => self.open_document(owner, document)?,
             StoreRequest::Append { ticket, append } => self.append(owner, ticket, append)?,
             StoreRequest::Stage { ticket, pages } => {
@@ -373,8 +373,10 @@ impl<D: Disk> PageServer<D> {
         let joined = staged.map_or(Ok(()), |staged| staged.join(ticket, &mut append));
         let decided = match self.refusal_of(owner, &append.document) {
             Some(error) => Err(error),
-            None => joined
-                .and_then(|()| append::decide(&append, self.store.catalog.documents.get(&number))),
+            None => joined.and_then(|()| {
+                let id = self.owners.life().map(|life| AppendId { life, ticket });
+                append::decide(&append, id, self.store.catalog.documents.get(&number))
+            }),
         };
         match decided {
             Ok(steps) => {

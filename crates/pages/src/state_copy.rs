@@ -7,12 +7,14 @@ use tidelog_types::{LsnRange, Pgid};
 use crate::catalog::Catalog;
 use crate::change_over::apply;
 use crate::error::Fault;
-use crate::kind::{Kind, TABLE_FRAME_ENTRIES, encode_calls, encode_key, encode_storage_at};
+use crate::kind::{
+    Kind, TABLE_FRAME_ENTRIES, encode_append_id, encode_calls, encode_key, encode_storage_at,
+};
 
 /// What comes next of the first document that is left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Part {
-    /// Its name, its record, its calls and the begin of its timeline.
+    /// Its name, its record, its last append, its calls and the begin of its timeline.
     Head,
     /// Its timeline's entries from this index on.
     Timeline(usize),
@@ -98,6 +100,9 @@ impl StateCopy {
                 copier.copy(head(Kind::Document), &encode_key(&document.key))?;
                 if !document.record.is_empty() {
                     copier.copy(head(Kind::Record), &document.record)?;
+                }
+                if let Some(id) = document.handed {
+                    copier.copy(head(Kind::Handed), &encode_append_id(id))?;
                 }
                 let forgotten = document.calls.len().saturating_sub(self.calls_max);
                 if !document.calls.is_empty() {

@@ -15,7 +15,7 @@ use tidelog_pages::{
     Append, AppendError, DamageReport, OpenError, PageServer, RecoveryReport, StoreReply,
     StoreRequest, Ticket,
 };
-use tidelog_types::{Epoch, Pgid};
+use tidelog_types::{Epoch, Life, Pgid};
 
 /// Where the frames of a log file begin.
 const LOG_START: u64 = tidelog_journal::LOG_START;
@@ -119,7 +119,7 @@ fn nothing_is_written_to_a_damaged_store_and_everything_asked_for_is_answered() 
     let bytes = || ["log-a", "log-b", "pages"].map(|name| device.bytes_of(name));
     let before = bytes();
     let (mut server, report) = open_damaged(&device);
-    server.serve(OWNER, StoreRequest::Hello { epoch: Epoch(4) });
+    server.serve(OWNER, StoreRequest::Hello { epoch: Epoch(4), life: Life::NONE });
     server.flush();
     assert_eq!(settle(&mut server, &device), [StoreReply::Ready { epoch: Epoch(4) }]);
     assert_eq!(server.epoch(), Epoch(4));
@@ -262,7 +262,7 @@ fn a_newer_format_and_an_unknown_kind_are_refused_and_left_untouched() {
 
     let device = CrashDevice::new();
     let mut server = open(&device);
-    server.serve(OWNER, StoreRequest::Hello { epoch: Epoch(4) });
+    server.serve(OWNER, StoreRequest::Hello { epoch: Epoch(4), life: Life::NONE });
     server.flush();
     settle(&mut server, &device);
     let scene = Scene { device, states: Vec::new(), ends: Vec::new() };

@@ -78,7 +78,10 @@ fn check(run: &Run, what: &str) {
         let found = run.find(&observed);
         assert!(found.is_some(), "{what}, image {image}: not a state since {:?}", run.durable);
         // Whoever is told that it is let in may rely on what it found.
-        server.serve(OWNER, StoreRequest::Hello { epoch: run.granted });
+        server.serve(
+            OWNER,
+            StoreRequest::Hello { epoch: run.granted, life: tidelog_types::Life::NONE },
+        );
         server.flush();
         let replies = settle(&mut server, &left);
         assert!(matches!(replies.as_slice(), [StoreReply::Ready { .. }]), "{what}: {replies:?}");

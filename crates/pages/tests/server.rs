@@ -219,33 +219,62 @@ fn what_is_handed_over_again_is_skipped_and_what_is_out_of_place_refused() {
     assert_eq!(open_document(&mut server, &device, &key("c")), None, "and nothing was made");
 }
 
-/// Goal: nothing is appended twice, and no append that was written is called failed, where an
-/// owner's page server is lost between two appends of which the second begins another timeline.
-/// Method: both are handed over again, and then one that is about a timeline that never was.
+/// Goal: what is handed over again is neither appended twice nor refused, whatever has taken its
+/// place since, and however long that is ago. Method: all appends of a core are handed over again,
+/// of which the first begins a timeline, the third another one and takes the storage journal anew,
+/// and each but the last has a record; right away, and after a change-over.
 #[test]
-fn what_is_about_a_timeline_that_was_replaced_since_is_a_repeat() {
-    let (device, mut server) = new();
-    let mut before = timeline("a", 1..4);
-    before.timeline_id = Some(TIMELINE);
-    let mut after = timeline("a", 1..3);
+fn what_is_handed_over_again_changes_nothing_however_late_it_comes() {
+    let core = Life([9; 16]);
+    let hello = |server: &mut Server, device: &CrashDevice, life: Life| {
+        server.serve(OWNER, StoreRequest::Hello { epoch: Epoch(1), life });
+        server.flush();
+        assert!(matches!(settle(server, device).as_slice(), [StoreReply::Ready { .. }]));
+    };
     let other = JournalId([77; 16]);
-    after.begin_timeline = Some((other, Lsn::FIRST));
-    after.timeline_id = Some(other);
-    append(&mut server, &device, 1, before.clone());
-    let mut more = timeline("a", 4..5);
-    (more.begin_timeline, more.timeline_id) = (None, Some(TIMELINE));
-    append(&mut server, &device, 2, more.clone());
-    append(&mut server, &device, 3, after.clone());
-    let opened = open_document(&mut server, &device, &key("a"));
-    drop(server);
-    let mut server = open(&device);
-    for (ticket, again) in [(1, before), (2, more), (3, after)] {
-        assert_eq!(append(&mut server, &device, ticket, again), [durable(ticket)]);
+    let mut appends = vec![timeline("a", 1..4), timeline("a", 4..5), timeline("a", 1..3)];
+    for (number, append) in appends.iter_mut().enumerate() {
+        append.record = Some(vec![number as u8; 9].into());
+        append.timeline_id = Some(if number == 2 { other } else { TIMELINE });
     }
-    assert_eq!(open_document(&mut server, &device, &key("a")), opened);
-    let mut nobodys = timeline("a", 3..4);
-    (nobodys.begin_timeline, nobodys.timeline_id) = (None, Some(JournalId([78; 16])));
-    assert!(is_out_of_place(&append(&mut server, &device, 4, nobodys)));
+    appends[0].begin_storage = Some(STORAGE);
+    appends[0].storage = vec![entry(1, 4, 1, &[(1, 1)])];
+    appends[1].begin_timeline = None;
+    appends[2].begin_timeline = Some((other, Lsn::FIRST));
+    (appends[2].begin_storage, appends[2].is_anew) = (Some(STORAGE), true);
+    appends[2].storage = vec![entry(1, 9, 1, &[(1, 2)])];
+    let mut last = timeline("a", 3..5);
+    (last.begin_timeline, last.timeline_id) = (None, Some(other));
+    last.storage = vec![entry(9, 10, 1, &[(1, 3)])];
+    appends.push(last);
+
+    for fillers in [0, 5] {
+        let (device, mut server) = new();
+        hello(&mut server, &device, core);
+        let hand_over = |server: &mut Server| {
+            for (ticket, again) in (1..).zip(&appends) {
+                assert_eq!(append(server, &device, ticket, again.clone()), [durable(ticket)]);
+            }
+        };
+        hand_over(&mut server);
+        let opened = open_document(&mut server, &device, &key("a"));
+        for ticket in 10..10 + fillers {
+            let mut filler = Append::to(key("filler"));
+            filler.record = Some(vec![ticket as u8; 4 << 20].into());
+            append(&mut server, &device, ticket, filler);
+        }
+        assert_eq!(server.to_string().contains("generation 1"), fillers == 0, "{server}");
+        drop(server);
+        let mut server = open(&device);
+        hello(&mut server, &device, core);
+        hand_over(&mut server);
+        assert_eq!(open_document(&mut server, &device, &key("a")), opened);
+        // Tickets of another core say nothing.
+        hello(&mut server, &device, Life([8; 16]));
+        let mut nobodys = timeline("a", 3..4);
+        (nobodys.begin_timeline, nobodys.timeline_id) = (None, Some(JournalId([78; 16])));
+        assert!(is_out_of_place(&append(&mut server, &device, 2, nobodys)));
+    }
 }
 
 #[test]
@@ -441,7 +470,7 @@ fn hello_is_answered_after_a_torn_tail_whenever_flushes_complete() {
         left.hold_flushes(holds_flushes);
         let (mut server, report) = PageServer::open(files(&left), seed(&left)).expect("no damage");
         assert!(report.cut.is_some(), "the tail is torn");
-        server.serve(OWNER, StoreRequest::Hello { epoch: Epoch(1) });
+        server.serve(OWNER, StoreRequest::Hello { epoch: Epoch(1), life: Life::NONE });
         server.flush();
         let replies = settle(&mut server, &left);
         assert!(matches!(replies.as_slice(), [StoreReply::Ready { .. }]), "{replies:?}");
@@ -452,7 +481,7 @@ fn hello_is_answered_after_a_torn_tail_whenever_flushes_complete() {
 fn a_new_epoch_fences_off_the_owners_before_it() {
     let (device, mut server) = new();
     let hello = |server: &mut Server, owner: u64, epoch: u64| {
-        server.serve(OwnerId(owner), StoreRequest::Hello { epoch: Epoch(epoch) });
+        server.serve(OwnerId(owner), StoreRequest::Hello { epoch: Epoch(epoch), life: Life::NONE });
         assert_eq!(server.poll(), [], "not durable yet");
         server.flush();
         server.poll()
@@ -465,7 +494,7 @@ fn a_new_epoch_fences_off_the_owners_before_it() {
     let error = AppendError::Fenced { current: Epoch(6) };
     let failed = StoreReply::AppendFailed { ticket: Ticket(2), error: error.clone() };
     assert_eq!(server.poll(), [(OWNER, failed)]);
-    server.serve(OWNER, StoreRequest::Hello { epoch: Epoch(100) });
+    server.serve(OWNER, StoreRequest::Hello { epoch: Epoch(100), life: Life::NONE });
     assert_eq!(server.poll(), [(OWNER, StoreReply::Broken { error })]);
     drop(server);
     let mut server = open(&device);

@@ -166,8 +166,8 @@ probes! {
     EntryRepeated,
     /// A timeline entry is in the log already.
     TimelineEntryRepeated,
-    /// An append is about a timeline that another one has replaced.
-    FormerTimeline,
+    /// An append comes again that others have followed.
+    AppendRepeated,
     /// An append behind one that failed is refused.
     AppendBehindFailure,
     /// Appends found no room, and are taken back.

@@ -11,7 +11,7 @@ use tidelog_disk::{Disk, DiskError, StoreFiles, conformance};
 use tidelog_pages::{Append, StoreReply, StoreRequest, Ticket};
 use tidelog_sync::codec;
 use tidelog_types::limits::BLOCK_STORE_SIZE_MAX;
-use tidelog_types::{DocumentKey, Epoch};
+use tidelog_types::{DocumentKey, Epoch, Life};
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::JsFuture;
 use wasm_bindgen_test::*;
@@ -260,7 +260,7 @@ async fn a_page_server_says_durable_when_the_transaction_is_complete_and_not_bef
     let document = DocumentKey::new("groceries", "").expect("a name");
     let mut append = Append::to(document.clone());
     append.record = Some(b"notes".to_vec().into());
-    let hello = StoreRequest::Hello { epoch: Epoch(0) };
+    let hello = StoreRequest::Hello { epoch: Epoch(0), life: Life::NONE };
     let append = StoreRequest::Append { ticket: Ticket(1), append };
     let ask = |server: &mut PageServerHost, requests: &[StoreRequest]| {
         let notices: Vec<(Ticket, u32, serde_bytes::ByteBuf)> = vec![];

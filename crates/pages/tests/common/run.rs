@@ -6,7 +6,7 @@ use tidelog_disk::{CrashDevice, Fault};
 use tidelog_pages::{
     Append, AppendError, OpenError, PageServer, StoreOptions, StoreReply, StoreRequest, Ticket,
 };
-use tidelog_types::{DocumentKey, Epoch};
+use tidelog_types::{DocumentKey, Epoch, Life};
 
 use super::model::{Model, is_same};
 use super::workload::{Shape, Workload};
@@ -72,7 +72,8 @@ impl Run {
     pub fn open(&mut self) -> Option<Server> {
         match PageServer::open_with(files(&self.device), seed(&self.device), self.options) {
             Ok((mut server, _)) => {
-                server.serve(OWNER, StoreRequest::Hello { epoch: self.granted });
+                server
+                    .serve(OWNER, StoreRequest::Hello { epoch: self.granted, life: Life([1; 16]) });
                 self.is_asking = true;
                 Some(server)
             }
