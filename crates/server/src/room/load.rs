@@ -3,9 +3,10 @@
 use std::collections::VecDeque;
 
 use tidelog_pages::{AppendError, OpenedDocument, StoreReply};
+use tidelog_sqlite::View;
 use tidelog_sync::{FromRoom, Refusal};
 use tidelog_types::probe::{Probe, reached};
-use tidelog_types::{Life, Page, Pgid};
+use tidelog_types::{DocumentKey, Life, Page, Pgid};
 
 use super::document::Document;
 use super::follow::Chunk;
@@ -109,10 +110,8 @@ impl Room {
         if !last {
             return;
         }
-        let Some(Fetch { pages, asked, .. }) = self.fetch.take() else { return };
-        let Some((_, view)) = self.queue.front().and_then(|work| self.read_by(work)) else {
-            return;
-        };
+        let Some(Fetch { document, pages, asked, .. }) = self.fetch.take() else { return };
+        let Some(view) = self.view_of(&document) else { return };
         view.fill(pages);
         // Running again would ask for it again, for ever.
         let absent = asked.into_iter().find(|pgid| view.base_page(*pgid).is_none());
@@ -120,6 +119,12 @@ impl Room {
             let lost = self.outbox.forget_draft();
             self.poison(&format!("page {absent} is not in the store"), lost);
         }
+    }
+
+    /// By which view the work at the front of the queue reads this document of the store.
+    fn view_of(&self, document: &DocumentKey) -> Option<&View> {
+        let (read, view) = self.read_by(self.queue.front()?)?;
+        (read == *document).then_some(view)
     }
 
     /// These pages are no longer what was written. Whoever cannot do without them is told, and
@@ -140,8 +145,8 @@ impl Room {
             return self.poison(&damaged(), Vec::new());
         }
         let Some(fetch) = self.fetch.take_if(|fetch| fetch.request == request) else { return };
-        if let State::Open(document) = &self.state {
-            document.authority.view().fill(fetch.pages);
+        if let Some(view) = self.view_of(&fetch.document) {
+            view.fill(fetch.pages);
         }
         if !fetch.needed.iter().any(|pgid| pgids.contains(pgid)) {
             return;

@@ -4,7 +4,7 @@ use super::*;
 
 impl Scene {
     /// Gives a held reply to the room as if these of its pages had been found damaged.
-    fn find_damaged(&mut self, is_damaged: impl Fn(Pgid) -> bool) {
+    pub(super) fn find_damaged(&mut self, is_damaged: impl Fn(Pgid) -> bool) {
         let reply = self.held.pop_front().expect("one is held");
         let (StoreReply::Pages { request, document, pages, last: true }
         | StoreReply::SyncPart { request, document, pages, last: true, .. }) = reply

@@ -188,6 +188,32 @@ fn what_went_on_locally_after_a_lost_answer_is_seeded_again() {
     assert_eq!((from_of(&heard), brief(&heard)[1].as_str()), (3, "entry 3..5"));
 }
 
+/// Goal: what is staged is never taken for a part of the document. Method: a page that is read of
+/// it is damaged, the others come.
+#[test]
+fn pages_of_an_offer_that_is_damaged_are_not_the_documents() {
+    let (mut scene, mut local) = (Scene::new(), Local::new(50));
+    local.0.frames(ANN, 1, vec![frame(&notes(), "fill", &[])]);
+    local.offer(&mut scene, ANN);
+    local.seed(&mut scene, ANN);
+    local.write(2, "b");
+    scene.restart();
+    assert_eq!(brief(&local.offer(&mut scene, ANN)), ["seed wanted"]);
+    scene.waits = |reply| match reply {
+        StoreReply::Pages { document, pages, .. } => document.user == STAGED && pages.len() > 1,
+        _ => false,
+    };
+    assert!(local.seed(&mut scene, ANN).is_empty(), "it is looked at");
+    let needed = scene.room.fetch.as_ref().expect("pages of it are read").needed[0];
+    let State::Open(document) = &scene.room.state else { panic!("open") };
+    let view = document.authority.view().clone();
+    view.reset_base(view.base_db_pages());
+    let missing = view.missing();
+    scene.find_damaged(|pgid| pgid == needed);
+    assert_eq!(brief(&scene.heard(ANN)), ["refused Damaged"]);
+    assert!(view.missing() == missing, "a page of the offer is among those of the document");
+}
+
 #[test]
 fn once_somebody_has_written_an_offer_beyond_the_seed_is_another_document() {
     let (mut scene, mut local) = (Scene::new(), Local::new(50));
