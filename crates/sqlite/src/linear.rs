@@ -71,7 +71,8 @@ pub(crate) fn replaced(
     size_max: usize,
 ) -> Option<Vec<u8>> {
     let count = find_all(hay, needle).count();
-    let size = hay.len() - count * needle.len() + count.checked_mul(other.len())?;
+    let rest_size = hay.len() - count * needle.len();
+    let size = rest_size.checked_add(count.checked_mul(other.len())?)?;
     if size > size_max {
         return None;
     }

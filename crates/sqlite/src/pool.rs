@@ -37,8 +37,9 @@ impl Pool {
         self.pages.len()
     }
 
-    pub fn contains(&self, pgid: Pgid) -> bool {
-        self.pages.contains_key(&pgid)
+    /// The pages in memory from `first` on.
+    pub fn from(&self, first: Pgid) -> impl Iterator<Item = Pgid> + '_ {
+        self.pages.range(first..).map(|(pgid, _)| *pgid)
     }
 
     pub fn get(&mut self, pgid: Pgid) -> Option<&Page> {
@@ -109,9 +110,9 @@ mod tests {
         pool.get(Pgid(1));
         pool.evict();
         assert_eq!(pool.len(), 4);
-        assert!(pool.contains(Pgid(1)));
-        assert!(!pool.contains(Pgid(2)));
-        assert!(!pool.contains(Pgid(3)));
+        assert!(pool.pages.contains_key(&Pgid(1)));
+        assert!(!pool.pages.contains_key(&Pgid(2)));
+        assert!(!pool.pages.contains_key(&Pgid(3)));
     }
 
     #[test]
@@ -130,7 +131,7 @@ mod tests {
         let set = PageSet { db_pages: 2, pages: [(Pgid(1), page(9))].into() };
         pool.advance(&set);
         assert_eq!(pool.db_pages(), 2);
-        assert!(!pool.contains(Pgid(3)));
+        assert!(!pool.pages.contains_key(&Pgid(3)));
         assert_eq!(pool.get(Pgid(1)), Some(&page(9)));
     }
 }

@@ -154,11 +154,14 @@ impl View {
         let overlay = lock(&self.overlay);
         let base = lock(&self.base);
         let end = base.pool.db_pages().min(overlay.db_pages.unwrap_or(u32::MAX));
-        (first.max(1)..=end)
-            .map(Pgid)
-            .filter(|pgid| !overlay.pages.contains_key(pgid) && !base.pool.contains(*pgid))
-            .take(count)
-            .collect()
+        let first = first.max(1);
+        let mut in_overlay = overlay.pages.range(Pgid(first)..).map(|(pgid, _)| *pgid).peekable();
+        let mut in_pool = base.pool.from(Pgid(first)).peekable();
+        let is_absent = |pgid: &Pgid| {
+            let is_over = in_overlay.next_if_eq(pgid).is_some();
+            in_pool.next_if_eq(pgid).is_none() && !is_over
+        };
+        (first..=end).map(Pgid).filter(is_absent).take(count).collect()
     }
 
     /// The page as readers see it; `None` if it is not in memory, or beyond the database.
@@ -188,6 +191,10 @@ impl View {
     /// What readers see as a SQLite file; `None` while a page of it is not in memory.
     #[must_use]
     pub fn image(&self) -> Option<Vec<u8>> {
+        // Whoever asks again and again until all is there, copies it once.
+        if !self.absent(1, 1).is_empty() {
+            return None;
+        }
         let db_pages = self.db_pages();
         let mut image = Vec::with_capacity(db_pages as usize * PAGE_SIZE);
         for pgid in 1..=db_pages {
@@ -266,6 +273,15 @@ mod tests {
         view.push(&set(1, &[]));
         assert_eq!(view.page(Pgid(3)), None);
         assert_eq!(view.page(Pgid(4)), None);
+    }
+
+    #[test]
+    fn an_image_that_cannot_be_whole_is_not_begun() {
+        let view = View::new(8, u32::MAX);
+        view.fill(vec![(Pgid(1), page(1))]);
+        assert_eq!(view.image(), None, "there would be no room for the half of it");
+        view.push(&set(2, &[(2, 2)]));
+        assert_eq!(view.image().map(|image| image.len()), Some(2 * PAGE_SIZE));
     }
 
     #[test]
