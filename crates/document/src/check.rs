@@ -1,6 +1,7 @@
 //! Whether a doctype can work at all, found out before any document is touched.
 
 use tidelog_sqlite::{Failure, Run, Transaction, View, Writer};
+use tidelog_types::limits::{MUTATION_PARAMS_MAX, MUTATION_STATEMENTS_MAX};
 use tidelog_types::{JournalId, Life, Lineage, Position, Value};
 
 use crate::program;
@@ -107,6 +108,12 @@ fn check_mutation(
     transaction: &Transaction<'_>,
     definition: &MutationDefinition,
 ) -> Result<(), String> {
+    if definition.params.len() > MUTATION_PARAMS_MAX {
+        return Err(format!("it has more than {MUTATION_PARAMS_MAX} parameters"));
+    }
+    if definition.sql.len() > MUTATION_STATEMENTS_MAX {
+        return Err(format!("it has more than {MUTATION_STATEMENTS_MAX} statements"));
+    }
     let taken = |name: &str| name == "now" || name == "client";
     if let Some(param) = definition.params.iter().find(|param| taken(&param.name)) {
         return Err(format!("a parameter cannot be named {}", param.name));

@@ -87,6 +87,12 @@ pub enum ArgumentError {
         /// The argument.
         name: String,
     },
+    /// A second argument for a parameter.
+    #[error("argument {name} is given twice")]
+    Repeated {
+        /// The parameter.
+        name: String,
+    },
     /// An argument of another type.
     #[error("argument {name} is not of type {kind:?}")]
     Type {
@@ -125,18 +131,23 @@ impl MutationDefinition {
     ///
     /// [`ArgumentError`] for the first that does not fit.
     pub fn bind(&self, args: &[(String, Value)]) -> Result<Vec<(String, Value)>, ArgumentError> {
-        if let Some((name, _)) =
-            args.iter().find(|(name, _)| !self.params.iter().any(|param| param.name == *name))
-        {
-            return Err(ArgumentError::Unknown { name: name.clone() });
+        // No more are looked at than there are parameters, and one.
+        let mut given: Vec<Option<&Value>> = vec![None; self.params.len()];
+        for (name, value) in args {
+            let place = self.params.iter().position(|param| param.name == *name);
+            match place.map(|place| given[place].replace(value)) {
+                Some(None) => {}
+                None => return Err(ArgumentError::Unknown { name: name.clone() }),
+                Some(Some(_)) => return Err(ArgumentError::Repeated { name: name.clone() }),
+            }
         }
-        self.params.iter().map(|param| Ok((param.name.clone(), param.bind(args)?))).collect()
+        let bound = self.params.iter().zip(given);
+        bound.map(|(param, given)| Ok((param.name.clone(), param.bind(given)?))).collect()
     }
 }
 
 impl Param {
-    fn bind(&self, args: &[(String, Value)]) -> Result<Value, ArgumentError> {
-        let given = args.iter().find(|(name, _)| *name == self.name).map(|(_, value)| value);
+    fn bind(&self, given: Option<&Value>) -> Result<Value, ArgumentError> {
         let missing = || ArgumentError::Missing { name: self.name.clone() };
         match (given, self.kind) {
             (None | Some(Value::Null), _) if self.optional => Ok(Value::Null),
@@ -199,5 +210,21 @@ mod tests {
         assert!(matches!(wrong, Err(ArgumentError::Type { .. })));
         let unknown = add.bind(&[arg("id", text("x")), arg("nope", Value::Null)]);
         assert!(matches!(unknown, Err(ArgumentError::Unknown { .. })));
+        let twice = add.bind(&[arg("id", text("x")), arg("id", text("y"))]);
+        assert!(matches!(twice, Err(ArgumentError::Repeated { .. })));
+    }
+
+    #[test]
+    fn arguments_beyond_the_parameters_are_not_looked_at() {
+        let param =
+            |n: usize| Param { name: format!("{n:04}"), kind: ParamKind::Integer, optional: true };
+        let definition = MutationDefinition {
+            name: "wide".to_owned(),
+            params: (0..1000).map(param).collect(),
+            sql: Vec::new(),
+        };
+        let args = vec![("0999".to_owned(), Value::Null); 1_000_000];
+        let bound = definition.bind(&args);
+        assert_eq!(bound, Err(ArgumentError::Repeated { name: "0999".to_owned() }));
     }
 }

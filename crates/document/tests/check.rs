@@ -84,3 +84,24 @@ fn a_migration_that_does_not_run_is_named_by_its_number() {
     let broken = refusal(&["create temp table t (x)"], &[]);
     assert!(broken.contains("not allowed"), "{broken}");
 }
+
+/// Goal: a doctype of a few megabytes takes neither hours nor gigabytes. Method: what is allowed
+/// at most, and one more; and far more than that.
+#[test]
+fn a_mutation_has_a_bounded_number_of_parameters_and_statements() {
+    let select = |count: usize| "select :id;".repeat(count);
+    assert_eq!(check(&doctype(&[NOTE], &[&select(1000)])), Ok(()));
+    assert_refused(&select(1001), "more than 1000 statements");
+    assert_refused(&select(300_000), "more than 1000 statements");
+    let many: Vec<&str> = vec!["select 1"; 1001];
+    let broken = refusal(&[NOTE], &many);
+    assert!(broken.contains("more than 1000 statements"), "{broken}");
+    let mut wide = doctype(&[NOTE], &["select 1"]);
+    let param = wide.mutations[0].params[0].clone();
+    wide.mutations[0].params =
+        (0..1001).map(|n| Param { name: format!("p{n}"), ..param.clone() }).collect();
+    let broken = check(&wide).expect_err("too many").to_string();
+    assert!(broken.contains("more than 1000 parameters"), "{broken}");
+    let names: String = (0..30_000).map(|n| format!("select :n{n};")).collect();
+    assert_refused(&names, "more than 1000 statements");
+}

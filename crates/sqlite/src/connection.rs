@@ -15,8 +15,8 @@ use crate::statement::{Statement, Stepping};
 use crate::view::View;
 use crate::{flags, functions, vfs};
 
-/// Scripts whose statements a connection keeps prepared.
-const SCRIPTS_MAX: usize = 64;
+/// Bytes of scripts that a connection keeps prepared, statements and texts.
+const SCRIPTS_SIZE_MAX: usize = 1024 * 1024;
 
 /// An open connection.
 #[derive(Debug)]
@@ -105,7 +105,11 @@ impl Connection {
         let mut index = 0;
         while self.prepare_up_to(index, &mut script, sql)? {
             self.run_statement(origin, &mut script.statements[index], arrange, row)?;
-            index += 1;
+            // One that is run once is not kept.
+            match origin {
+                Origin::Migration => script.statements.clear(),
+                Origin::System | Origin::App | Origin::Query => index += 1,
+            }
         }
         if origin != Origin::Migration {
             self.scripts.keep(origin, sql, script);
@@ -148,6 +152,21 @@ impl Connection {
         let mut script = self.scripts.take(origin, sql);
         while self.prepare_up_to(script.statements.len(), &mut script, sql)? {}
         Ok(script)
+    }
+
+    /// Prepares every statement of `sql`, shows it to `look` and drops it.
+    pub fn prepare_each(
+        &mut self,
+        origin: Origin,
+        sql: &str,
+        look: &mut dyn FnMut(&Statement) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let _running = self.begin_as(origin);
+        let mut script = Script::default();
+        while self.prepare_up_to(0, &mut script, sql)? {
+            script.statements.drain(..).try_for_each(|statement| look(&statement))?;
+        }
+        Ok(())
     }
 
     /// Keeps what [`prepare`](Self::prepare) gave for the next time.
@@ -279,6 +298,8 @@ pub(crate) struct Script {
     /// SQLite copies all that is left for each statement.
     unprepared: Vec<u8>,
     used: u64,
+    /// Bytes of the statements and the text, once it is kept.
+    size: usize,
 }
 
 /// Scripts kept prepared, the least recently used out first. By origin, since what an origin may do
@@ -286,26 +307,33 @@ pub(crate) struct Script {
 #[derive(Debug, Default)]
 struct Scripts {
     scripts: SortedMap<Origin, SortedMap<Box<str>, Script>>,
-    count: usize,
+    /// Bytes of all of them.
+    size: usize,
     clock: u64,
 }
 
 impl Scripts {
     fn take(&mut self, origin: Origin, sql: &str) -> Script {
         let script = self.scripts.get_mut(&origin).and_then(|scripts| scripts.remove(sql));
-        self.count -= usize::from(script.is_some());
-        script.unwrap_or_default()
+        let script = script.unwrap_or_default();
+        self.size -= script.size;
+        script
     }
 
     fn keep(&mut self, origin: Origin, sql: &str, mut script: Script) {
-        if self.count >= SCRIPTS_MAX {
-            self.drop_oldest();
+        script.size = sql.len() + script.statements.iter().map(Statement::size).sum::<usize>();
+        if script.size > SCRIPTS_SIZE_MAX {
+            return;
         }
+        // The same text may have been prepared twice.
+        drop(self.take(origin, sql));
         self.clock += 1;
         script.used = self.clock;
-        let replaced =
-            self.scripts.get_or_insert_with(origin, SortedMap::new).insert(sql.into(), script);
-        self.count += usize::from(replaced.is_none());
+        self.size += script.size;
+        self.scripts.get_or_insert_with(origin, SortedMap::new).insert(sql.into(), script);
+        while self.size > SCRIPTS_SIZE_MAX {
+            self.drop_oldest();
+        }
     }
 
     fn drop_oldest(&mut self) {
@@ -316,10 +344,8 @@ impl Scripts {
                 Some((script.used, sql.clone(), scripts))
             })
             .min_by_key(|(used, ..)| *used);
-        if let Some((_, sql, scripts)) = oldest {
-            scripts.remove(&sql);
-            self.count -= 1;
-        }
+        let oldest = oldest.and_then(|(_, sql, scripts)| scripts.remove(&sql));
+        self.size -= oldest.expect("BUG: bytes of no script").size;
     }
 }
 

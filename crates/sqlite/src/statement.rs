@@ -64,6 +64,13 @@ impl Statement {
         self.read_only
     }
 
+    /// Bytes of memory that SQLite has for it.
+    pub fn size(&self) -> usize {
+        // SAFETY: `raw` is a prepared statement.
+        let size = unsafe { ffi::sqlite3_stmt_status(self.raw, ffi::SQLITE_STMTSTATUS_MEMUSED, 0) };
+        usize::try_from(size).unwrap_or(0)
+    }
+
     /// Binds `values` to the parameters, in their order. They stay borrowed until the run is
     /// dropped, since SQLite does not copy them.
     pub fn start<'v>(&'v mut self, values: &[&'v Value]) -> Result<Stepping<'v>, c_int> {

@@ -1,14 +1,16 @@
 //! What the work of one transaction can do.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 
 use tidelog_types::Value;
+use tidelog_types::limits::MUTATION_STATEMENTS_MAX;
 
 use crate::connection::Connection;
 use crate::failure::Failure;
 use crate::scan;
 use crate::state::Origin;
-use crate::statement::{Stepping, to_value};
+use crate::statement::{Statement, Stepping, to_value};
 
 /// A running transaction of a [`Writer`](crate::Writer).
 ///
@@ -87,34 +89,34 @@ impl<'c> Transaction<'c> {
     }
 
     /// Prepares the statements of a mutation without running them; gives the names of their
-    /// parameters, without prefix, each once, in the order in which they are first mentioned.
+    /// parameters, without prefix, each once.
     ///
     /// # Errors
     ///
     /// What can be seen to fail without running: syntax, unknown tables and functions, what is not
-    /// allowed or not deterministic. Unless that is a fault, the transaction goes on.
+    /// allowed or not deterministic, too many statements. Unless that is a fault, the transaction
+    /// goes on.
     pub fn check_app(&self, sql: &str) -> Result<Vec<String>, Failure> {
         let mut connection = self.connection.borrow_mut();
-        let prepared = scan::check(sql).and_then(|()| connection.prepare(Origin::App, sql));
-        let script = match prepared {
-            Ok(script) => script,
-            Err(failure) => {
-                connection.forgive();
-                return Err(failure);
+        let (mut names, mut count) = (BTreeSet::new(), 0);
+        let mut look = |statement: &Statement| {
+            count += 1;
+            if count > MUTATION_STATEMENTS_MAX {
+                let what = format!("more than {MUTATION_STATEMENTS_MAX} statements");
+                return Err(Failure::sql(what));
             }
+            for name in statement.names() {
+                names.insert(named(name.as_deref())?.to_owned());
+            }
+            Ok(())
         };
-        let mut names: Vec<String> = Vec::new();
-        for name in script.statements.iter().flat_map(|statement| statement.names()) {
-            let name = name.as_ref().ok_or_else(|| {
-                Failure::sql("a parameter without a name: arguments are passed by name")
-            })?;
-            let name = name[1..].to_owned();
-            if !names.contains(&name) {
-                names.push(name);
-            }
+        let prepared =
+            scan::check(sql).and_then(|()| connection.prepare_each(Origin::App, sql, &mut look));
+        if let Err(failure) = prepared {
+            connection.forgive();
+            return Err(failure);
         }
-        connection.keep(Origin::App, sql, script);
-        Ok(names)
+        Ok(names.into_iter().collect())
     }
 
     fn run(&self, run: impl FnOnce(&mut Connection) -> Result<(), Failure>) -> Result<(), Failure> {
@@ -133,9 +135,13 @@ impl<'c> Transaction<'c> {
 }
 
 fn argument<'v>(name: Option<&str>, args: &[(&str, &'v Value)]) -> Result<&'v Value, Failure> {
-    let Some(name) = name else {
-        return Err(Failure::sql("a parameter without a name: arguments are passed by name"));
-    };
-    let found = args.iter().find(|(given, _)| *given == &name[1..]);
-    found.map(|(_, value)| *value).ok_or_else(|| Failure::sql(format!("no value for {name}")))
+    let known = named(name)?;
+    let found = args.iter().find(|(given, _)| *given == known);
+    found.map(|(_, value)| *value).ok_or_else(|| Failure::sql(format!("no value for :{known}")))
+}
+
+/// The name of a parameter without its prefix.
+fn named(name: Option<&str>) -> Result<&str, Failure> {
+    let name = name.map(|name| &name[1..]);
+    name.ok_or_else(|| Failure::sql("a parameter without a name: arguments are passed by name"))
 }

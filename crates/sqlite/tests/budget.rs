@@ -28,6 +28,15 @@ fn what_takes_much_between_two_looks_at_the_budget_ends() {
     assert!(most < 100 << 20, "{most} bytes were allocated");
     assert_eq!(document.app_failure(&many), over);
     assert_eq!(document.query("select 1"), [[Value::Integer(1)]]);
+
+    // What is kept prepared is bounded by its bytes.
+    for n in 0..100 {
+        let list = format!("{n}, ").repeat(10_000);
+        document.query(&format!("select 1 where {n} in ({list} 0)"));
+    }
+    // SAFETY: as above.
+    let allocated = unsafe { rusqlite::ffi::sqlite3_memory_used() };
+    assert!(allocated < 8 << 20, "{allocated} bytes are kept");
     // Each statement of a migration has a budget of its own.
     document.migrate(&many);
 }

@@ -233,7 +233,7 @@ fn checking_tells_which_parameters_there_are_and_what_is_wrong() {
         .write(&mut |tx| {
             let sql = "insert into todo values (:id, :title, :id);
                        update todo set at = $now where id = @id; -- that is all";
-            assert_eq!(tx.check_app(sql)?, ["id", "title", "now"]);
+            assert_eq!(tx.check_app(sql)?, ["id", "now", "title"]);
             assert_eq!(tx.check_app("")?, Vec::<String>::new());
             for sql in [
                 "insert into absent values (1)",

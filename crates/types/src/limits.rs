@@ -34,6 +34,12 @@ pub const SQL_VALUE_SIZE_MAX: usize = 16 * 1024 * 1024;
 /// Bytes of one encoded mutation, its arguments included.
 pub const MUTATION_SIZE_MAX: usize = 16 * 1024 * 1024;
 
+/// Statements in one SQL text of a mutation, and texts in a mutation.
+pub const MUTATION_STATEMENTS_MAX: usize = 1000;
+
+/// Parameters of a mutation.
+pub const MUTATION_PARAMS_MAX: usize = 1000;
+
 /// Bytes of one message on the wire.
 pub const MESSAGE_SIZE_MAX: usize = 24 * 1024 * 1024;
 
