@@ -190,6 +190,11 @@ impl<D: Disk> PageServer<D> {
         self.replies.retain(|(to, _)| *to != owner);
     }
 
+    /// Gives back what is kept in memory for the next reads.
+    pub fn rest(&mut self) {
+        self.store.pool.clear();
+    }
+
     /// Whether the store has to be opened anew: nobody is served any more.
     #[must_use]
     pub fn is_broken(&self) -> bool {

@@ -31,7 +31,8 @@ pub(crate) struct Connection(Arc<Shared>);
 
 struct Shared {
     id: ConnId,
-    queue: mpsc::UnboundedSender<FromServer>,
+    /// In boxes, since a queue makes room for some messages ahead.
+    queue: mpsc::UnboundedSender<Box<FromServer>>,
     ending: watch::Sender<Option<Ending>>,
     /// Bytes in the queue that are not of entries.
     waiting: watch::Sender<usize>,
@@ -48,7 +49,7 @@ struct Entries {
 
 /// The other end, for the connection's own writer.
 pub(crate) struct ConnectionEnd {
-    pub(crate) queue: mpsc::UnboundedReceiver<FromServer>,
+    pub(crate) queue: mpsc::UnboundedReceiver<Box<FromServer>>,
     pub(crate) ending: watch::Receiver<Option<Ending>>,
 }
 
@@ -75,7 +76,7 @@ impl Connection {
             self.0.waiting.send_modify(|size| *size += SMALL_MESSAGE_SIZE);
         }
         // A connection whose writer has ended has nobody to tell.
-        let _ = self.0.queue.send(message);
+        let _ = self.0.queue.send(Box::new(message));
     }
 
     /// The message is out of the queue, and no more of it than the socket takes is in memory.

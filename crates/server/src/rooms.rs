@@ -41,7 +41,7 @@ pub(crate) enum RoomMail {
     Message {
         connection: Connection,
         channel: Channel,
-        message: ToRoom,
+        message: Box<ToRoom>,
         permit: OwnedSemaphorePermit,
     },
     Left {
@@ -254,7 +254,7 @@ impl RoomTask {
             let is_at_rest = self.room.is_at_rest();
             tokio::select! {
                 biased;
-                Some(reply) = self.owner.replies.recv() => return Some(RoomInput::Store(reply)),
+                Some(reply) = self.owner.replies.recv() => return Some(RoomInput::Store(*reply)),
                 mail = inbox.recv() => match mail? {
                     RoomMail::Writable { conn } => return Some(RoomInput::Writable { conn }),
                     mail => self.waiting.push_back(mail),
@@ -282,7 +282,7 @@ impl RoomTask {
                 let conn = connection.id();
                 self.ways.connections().insert(conn, connection);
                 self.permits.push(permit);
-                RoomInput::Message { conn, channel, message }
+                RoomInput::Message { conn, channel, message: *message }
             }
             RoomMail::Left { conn } => RoomInput::Left { conn },
             RoomMail::Writable { conn } => RoomInput::Writable { conn },

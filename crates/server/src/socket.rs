@@ -246,6 +246,7 @@ impl Reader {
             return Flow::Continue(());
         };
         let connection = self.connection.clone();
+        let message = Box::new(message);
         let mail = RoomMail::Message { connection, channel, message, permit };
         if room.send(mail).is_err() {
             return Flow::Break(Ending::Quiet);
@@ -367,8 +368,8 @@ async fn write(
 /// Sends this, or a ping, and what else waits, as far as it fits into the buffer: with one flush.
 async fn burst<S: Sink<Message> + Unpin>(
     sink: &mut S,
-    first: Option<FromServer>,
-    queue: &mut UnboundedReceiver<FromServer>,
+    first: Option<Box<FromServer>>,
+    queue: &mut UnboundedReceiver<Box<FromServer>>,
     connection: &Connection,
     counters: &Counters,
 ) -> Result<(), S::Error> {
@@ -378,7 +379,7 @@ async fn burst<S: Sink<Message> + Unpin>(
     }
     let mut size = 0;
     while let Some(message) = next {
-        let bytes = encode_message(&message);
+        let bytes = encode_message(&*message);
         size += bytes.len();
         sink.feed(Message::Binary(bytes.into())).await?;
         connection.sent(&message);
@@ -417,7 +418,7 @@ mod tests {
         tokio::pin!(waits);
         tokio::select! {
             _ = &mut waits => panic!("there is no room"),
-            message = end.queue.recv() => assert_eq!(message, Some(FromServer::Pong)),
+            message = end.queue.recv() => assert_eq!(message.as_deref(), Some(&FromServer::Pong)),
             () = tokio::time::sleep(3 * BUSY_EVERY) => panic!("it hears nothing"),
         }
         drop(all);

@@ -27,6 +27,8 @@ use crate::room::STAGED;
 const REOPEN_AFTER: Duration = Duration::from_secs(1);
 /// Within which time a store that is alive says so: a round of its thread takes less.
 const BEAT_TAKES: Duration = Duration::from_secs(2);
+/// After which time a store that nobody asks anything gives back the pages that it keeps.
+const QUIET_STORE_RESTS: Duration = Duration::from_secs(10);
 /// Within which time a question to the store is answered, unless it is in trouble.
 const ANSWER_TAKES: Duration = Duration::from_secs(10);
 
@@ -43,7 +45,7 @@ pub(crate) enum OpenStoreError {
 enum StoreMail {
     Enter {
         owner: OwnerId,
-        replies: UnboundedSender<StoreReply>,
+        replies: UnboundedSender<Box<StoreReply>>,
     },
     Leave {
         owner: OwnerId,
@@ -75,7 +77,8 @@ pub(crate) struct StoreHandle {
 pub(crate) struct StoreOwner {
     owner: OwnerId,
     mail: mpsc::Sender<StoreMail>,
-    pub(crate) replies: UnboundedReceiver<StoreReply>,
+    /// In boxes, since a queue makes room for some ahead.
+    pub(crate) replies: UnboundedReceiver<Box<StoreReply>>,
 }
 
 impl Store {
@@ -147,7 +150,7 @@ impl StoreHandle {
         owner.ask(StoreRequest::List { request: 1 });
         let answered = async {
             loop {
-                match owner.replies.recv().await? {
+                match *owner.replies.recv().await? {
                     StoreReply::Documents { mut documents, .. } => {
                         documents.retain(|key| key.user != STAGED);
                         return Some(documents);
@@ -190,7 +193,7 @@ struct StoreThread {
     limits: Limits,
     inbox: mpsc::Receiver<StoreMail>,
     needs_flush: bool,
-    owners: HashMap<OwnerId, UnboundedSender<StoreReply>>,
+    owners: HashMap<OwnerId, UnboundedSender<Box<StoreReply>>>,
     damage: Arc<Mutex<Option<String>>>,
     counters: Arc<Counters>,
 }
@@ -221,9 +224,17 @@ impl StoreThread {
     fn round(&mut self, server: &mut PageServer<NativeDisk>) -> Round {
         // What is under way is carried on with; otherwise nothing happens until somebody asks.
         if !server.wants_poll() {
-            match self.inbox.recv() {
-                Ok(StoreMail::Stop) | Err(_) => return Round::Stop,
-                Ok(mail) => self.take(server, mail),
+            let mail = match self.inbox.recv_timeout(QUIET_STORE_RESTS) {
+                Err(RecvTimeoutError::Timeout) => {
+                    server.rest();
+                    add(&self.counters.gone, 1);
+                    self.inbox.recv().ok()
+                }
+                mail => mail.ok(),
+            };
+            match mail {
+                Some(StoreMail::Stop) | None => return Round::Stop,
+                Some(mail) => self.take(server, mail),
             }
         }
         // All that waits goes down together.
@@ -241,7 +252,7 @@ impl StoreThread {
         for (owner, reply) in server.poll() {
             if let Some(replies) = self.owners.get(&owner) {
                 // The owner may be gone.
-                let _ = replies.send(reply);
+                let _ = replies.send(Box::new(reply));
             }
         }
         if stop {
@@ -313,7 +324,7 @@ impl StoreThread {
                 let reply = StoreReply::Broken { error: AppendError::Device { reason } };
                 if let Some(replies) = self.owners.get(&owner) {
                     // The owner may be gone.
-                    let _ = replies.send(reply);
+                    let _ = replies.send(Box::new(reply));
                 }
             }
             // Dropped: it is not alive.
@@ -442,7 +453,8 @@ mod tests {
             mail.send(mail_item).expect("the thread is there");
         }
         assert!(thread.reopen().is_none());
-        assert!(matches!(answers.try_recv(), Ok(StoreReply::Broken { .. })), "nobody waits");
+        let answer = answers.try_recv().map(|reply| *reply);
+        assert!(matches!(answer, Ok(StoreReply::Broken { .. })), "nobody waits");
     }
 
     #[test]
