@@ -24,6 +24,7 @@
 
 mod connection;
 mod counters;
+mod cpu_time;
 mod gate;
 mod http;
 mod loopback;

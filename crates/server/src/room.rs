@@ -45,7 +45,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use tidelog_pages::{StoreRequest, Urgency};
-use tidelog_sqlite::{Failure, Run, View};
+use tidelog_sqlite::{Failure, Run, Stopwatch, View};
 use tidelog_sync::{Channel, CodedPage, FromRoom, ProbeId, Refusal, ToRoom, WireFrame};
 use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{Budget, DocumentKey, JournalId, Life, Lsn, Page, Pgid, Position};
@@ -81,6 +81,7 @@ pub struct Room {
     subscribers_ever: u64,
     outlets: Arc<dyn Outlets>,
     caution: Arc<dyn Caution>,
+    stopwatch: Option<Arc<dyn Stopwatch>>,
     /// Who is handing a local document over: one at a time.
     seeding: Option<SubscriberId>,
     /// Those who would like to, once it is known what became of that.
@@ -204,6 +205,7 @@ impl Room {
             subscribers_ever: 0,
             outlets,
             caution: Arc::new(NoCaution),
+            stopwatch: None,
             seeding: None,
             offers: BTreeMap::new(),
             has_abandoned: false,
@@ -221,6 +223,13 @@ impl Room {
     #[must_use]
     pub fn with_caution(mut self, caution: Arc<dyn Caution>) -> Self {
         self.caution = caution;
+        self
+    }
+
+    /// Ends what takes longer than this allows.
+    #[must_use]
+    pub fn with_stopwatch(mut self, stopwatch: Arc<dyn Stopwatch>) -> Self {
+        self.stopwatch = Some(stopwatch);
         self
     }
 
@@ -249,7 +258,11 @@ impl Room {
     /// A view of a base of `db_pages` pages.
     fn new_view(&self, db_pages: u32) -> View {
         let limits = self.settings.limits;
-        View::new(limits.pool_pages_max, db_pages).with_limits(limits)
+        let view = View::new(limits.pool_pages_max, db_pages).with_limits(limits);
+        match &self.stopwatch {
+            Some(stopwatch) => view.with_stopwatch(Arc::clone(stopwatch)),
+            None => view,
+        }
     }
 
     /// Whether it stopped only since the step had cost enough: step it again, by

@@ -17,6 +17,7 @@ use tracing::{debug, error, info};
 
 use crate::connection::{Connection, Ending};
 use crate::counters::{Counters, add};
+use crate::cpu_time::CpuTime;
 use crate::room::{
     Answer, Ask, Caution, ConnId, Outlets, Room, RoomEffect, RoomInput, RoomSettings,
 };
@@ -129,7 +130,8 @@ impl Rooms {
         let outlets = Arc::clone(&ways) as Arc<dyn Outlets>;
         let task = RoomTask {
             room: Room::new(document.clone(), settings, seed, outlets)
-                .with_caution(Arc::clone(&self.caution)),
+                .with_caution(Arc::clone(&self.caution))
+                .with_stopwatch(Arc::new(CpuTime::default())),
             document: document.clone(),
             rooms: Arc::clone(self),
             owner: self.store.owner(),

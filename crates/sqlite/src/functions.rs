@@ -27,8 +27,11 @@ const FUNCTIONS: [(&CStr, c_int, Function); 7] = [
 ];
 
 /// The same of those that always answer the same.
-const LINEAR: [(&CStr, c_int, Function); 5] = [
+const LINEAR: [(&CStr, c_int, Function); 8] = [
+    (c"glob", 2, glob),
     (c"instr", 2, instr),
+    (c"like", 2, like),
+    (c"like", 3, like),
     (c"replace", 3, replace),
     (c"trim", 2, trim),
     (c"ltrim", 2, ltrim),
@@ -205,6 +208,85 @@ unsafe fn answer(context: *mut ffi::sqlite3_context, text: &[u8]) {
     let (copy, encoding) = (ffi::SQLITE_TRANSIENT(), ffi::SQLITE_UTF8 as _);
     // SAFETY: by contract of this function; SQLite copies the text.
     unsafe { ffi::sqlite3_result_text64(context, start, size, copy, encoding) };
+}
+
+/// Whether a pattern may be compared with a text; counts what that costs at most. Both end with a
+/// zero byte, if they are not null.
+///
+/// # Safety
+///
+/// `context` is that of a function added by [`add_to`], and the values are its arguments.
+unsafe fn may_compare(
+    context: *mut ffi::sqlite3_context,
+    pattern: *mut ffi::sqlite3_value,
+    text: *mut ffi::sqlite3_value,
+) -> bool {
+    // SAFETY: by contract of this function.
+    unsafe {
+        let (Some(pattern), Some(text)) = (bytes_of(pattern, false), bytes_of(text, false)) else {
+            return false;
+        };
+        let database = ffi::sqlite3_context_db_handle(context);
+        let size_max = ffi::sqlite3_limit(database, ffi::SQLITE_LIMIT_LIKE_PATTERN_LENGTH, -1);
+        if pattern.len() > usize::try_from(size_max).unwrap_or(0) {
+            let message = c"LIKE or GLOB pattern too complex";
+            ffi::sqlite3_result_error(context, message.as_ptr(), -1);
+            return false;
+        }
+        // Behind something that stands for any text, the rest is looked for at each place.
+        let is_anywhere = pattern.iter().any(|byte| matches!(byte, b'%' | b'*'));
+        let times = if is_anywhere { pattern.len() } else { 1 };
+        may_look_at(context, text.len().saturating_mul(times))
+    }
+}
+
+/// Does what SQLite's does, but that the character which escapes is none that stands for others.
+unsafe extern "C" fn like(
+    context: *mut ffi::sqlite3_context,
+    count: c_int,
+    arguments: *mut *mut ffi::sqlite3_value,
+) {
+    // SAFETY: there are so many arguments, and it is this function's context. The texts end with
+    // zero bytes, and are there until this returns.
+    unsafe {
+        let [pattern, text] = [*arguments, *arguments.add(1)];
+        let mut escape = 0;
+        if count == 3 {
+            let Some(bytes) = bytes_of(*arguments.add(2), false) else { return };
+            let mut chars = str::from_utf8(bytes).unwrap_or_default().chars();
+            escape = match (chars.next(), chars.next()) {
+                (Some(char), None) if !matches!(char, '%' | '_') => u32::from(char),
+                _ => {
+                    let message = c"ESCAPE expression must be a single character, not % or _";
+                    return ffi::sqlite3_result_error(context, message.as_ptr(), -1);
+                }
+            };
+        }
+        if may_compare(context, pattern, text) {
+            let pattern = ffi::sqlite3_value_text(pattern).cast();
+            let text = ffi::sqlite3_value_text(text).cast();
+            let differs = ffi::sqlite3_strlike(pattern, text, escape);
+            ffi::sqlite3_result_int(context, c_int::from(differs == 0));
+        }
+    }
+}
+
+unsafe extern "C" fn glob(
+    context: *mut ffi::sqlite3_context,
+    _: c_int,
+    arguments: *mut *mut ffi::sqlite3_value,
+) {
+    // SAFETY: there are two arguments, and it is this function's context. The texts end with zero
+    // bytes, and are there until this returns.
+    unsafe {
+        let [pattern, text] = [*arguments, *arguments.add(1)];
+        if may_compare(context, pattern, text) {
+            let pattern = ffi::sqlite3_value_text(pattern).cast();
+            let text = ffi::sqlite3_value_text(text).cast();
+            let differs = ffi::sqlite3_strglob(pattern, text);
+            ffi::sqlite3_result_int(context, c_int::from(differs == 0));
+        }
+    }
 }
 
 unsafe extern "C" fn instr(

@@ -1,7 +1,7 @@
 //! What SQL may do, and for how long.
 //!
 //! SQLite asks [`authorize`] about each thing that a statement does while it prepares it, triggers
-//! included, and calls [`progress`] every thousand steps while it runs.
+//! included, and calls [`progress`] every few hundred steps while it runs.
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::sync::Arc;
@@ -10,6 +10,7 @@ use rusqlite::ffi;
 
 use crate::failure::Failure;
 use crate::state::{Origin, SharedState, lock};
+use crate::view::Stopwatch;
 
 /// Tables, indexes, triggers and views whose names begin so are ours.
 pub(crate) const SYSTEM_PREFIX: &str = "_tidelog_";
@@ -31,7 +32,7 @@ const QUERY_PRAGMAS: [&str; 6] =
     ["table_info", "table_xinfo", "table_list", "index_list", "index_info", "foreign_key_list"];
 
 /// Steps of SQLite's virtual machine between two looks at the budget.
-pub(crate) const PROGRESS_STEPS: u64 = 1000;
+pub(crate) const PROGRESS_STEPS: u64 = 250;
 
 /// Bytes of memory that a page takes in SQLite's cache, at most.
 const CACHED_PAGE_SIZE: usize = 4608;
@@ -85,6 +86,9 @@ impl Guard {
         // What fills the cache beyond what was read was written. Rough, but before the memory is
         // gone; the exact count is taken at the commit.
         state.check_cache(cache_pages, WARM_PAGES);
+        if state.view.stopwatch().is_some_and(Stopwatch::is_over) {
+            state.fail(Failure::budget("time"));
+        }
         state.noted().is_none()
     }
 }

@@ -55,5 +55,5 @@ pub use read_set::ReadSet;
 pub use reader::Reader;
 pub use tidelog_types::Params;
 pub use transaction::Transaction;
-pub use view::View;
+pub use view::{Stopwatch, View};
 pub use writer::Writer;

@@ -90,6 +90,9 @@ impl State {
 
     /// Forgets the transaction before, and looks at the view anew.
     pub fn begin(&mut self) {
+        if let Some(stopwatch) = self.view.stopwatch() {
+            stopwatch.start();
+        }
         self.written.clear();
         self.db_pages_before = self.view.db_pages();
         self.db_pages = self.db_pages_before;

@@ -1,6 +1,7 @@
 //! What the connections of one document read.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tidelog_types::limits::{Limits, PAGE_SIZE};
@@ -18,6 +19,17 @@ pub struct View {
     base: Arc<Mutex<Base>>,
     overlay: Arc<Mutex<Overlay>>,
     limits: Limits,
+    stopwatch: Option<Arc<dyn Stopwatch>>,
+}
+
+/// Measures how long a transaction runs, for a host that is not to be kept busy for long. Steps do
+/// not tell: some take a nanosecond and some a millisecond.
+pub trait Stopwatch: fmt::Debug + Send + Sync {
+    /// A transaction begins, on this thread.
+    fn start(&self);
+
+    /// Whether it has taken longer than it may.
+    fn is_over(&self) -> bool;
 }
 
 #[derive(Debug)]
@@ -56,13 +68,24 @@ impl View {
     #[must_use]
     pub fn new(pool_pages_max: usize, db_pages: u32) -> Self {
         let base = Base { pool: Pool::new(pool_pages_max, db_pages), now_ms: 0 };
-        Self { base: Arc::new(Mutex::new(base)), overlay: Arc::default(), limits: Limits::DEFAULT }
+        let (base, overlay) = (Arc::new(Mutex::new(base)), Arc::default());
+        Self { base, overlay, limits: Limits::DEFAULT, stopwatch: None }
     }
 
     /// The same view for connections with other limits.
     #[must_use]
     pub fn with_limits(self, limits: Limits) -> Self {
         Self { limits, ..self }
+    }
+
+    /// The same view for connections whose transactions are measured.
+    #[must_use]
+    pub fn with_stopwatch(self, stopwatch: Arc<dyn Stopwatch>) -> Self {
+        Self { stopwatch: Some(stopwatch), ..self }
+    }
+
+    pub(crate) fn stopwatch(&self) -> Option<&dyn Stopwatch> {
+        self.stopwatch.as_deref()
     }
 
     /// How much connections may take, and whoever keeps something beside them.
@@ -74,7 +97,7 @@ impl View {
     /// Another view over the same base, with an empty overlay of its own.
     #[must_use]
     pub fn fork(&self) -> Self {
-        Self { base: Arc::clone(&self.base), overlay: Arc::default(), limits: self.limits }
+        Self { overlay: Arc::default(), ..self.clone() }
     }
 
     /// Size of the database as readers see it, in pages.

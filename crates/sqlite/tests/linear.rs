@@ -6,8 +6,11 @@
 
 mod common;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use common::{Document, Numbers};
-use tidelog_sqlite::{Failure, View};
+use tidelog_sqlite::{Failure, Stopwatch, View};
 use tidelog_types::Value;
 use tidelog_types::limits::Limits;
 
@@ -27,8 +30,19 @@ fn value(numbers: &mut Numbers) -> String {
     }
 }
 
-const CALLS: [&str; 5] =
-    ["instr(x, y)", "replace(x, y, z)", "trim(x, y)", "ltrim(x, y)", "rtrim(x, y)"];
+const CALLS: [&str; 11] = [
+    "instr(x, y)",
+    "replace(x, y, z)",
+    "trim(x, y)",
+    "ltrim(x, y)",
+    "rtrim(x, y)",
+    "x like y",
+    "x like y escape 'a'",
+    "x like upper(y) || '%' || z",
+    "x like '%' || y || '_' || z || '%' escape '\u{e9}'",
+    "x glob y || '*[^b]' || z",
+    "x glob '*' || y || '?' || z",
+];
 
 #[test]
 fn mutations_and_queries_get_the_same_answers() {
@@ -45,17 +59,18 @@ fn mutations_and_queries_get_the_same_answers() {
         document.app(&format!("insert into given values {}", rows.join(","))).unwrap();
     }
     for call in CALLS {
-        let sql = format!("insert into got select '{call}', rowid, {call} from given");
+        let name = call.replace('\'', "''");
+        let sql = format!("insert into got select '{name}', rowid, {call} from given");
         document.app(&sql).unwrap();
         let compare = format!(
             "select hex(x), typeof(x), hex(y), typeof(y), hex(z), answer, {call}
              from given join got on id = given.rowid
-             where call = '{call}'
-               and (answer is not {call} or typeof(answer) is not typeof({call})) limit 3"
+             where call = '{name}'
+               and (answer is not ({call}) or typeof(answer) is not typeof({call})) limit 3"
         );
         assert_eq!(document.query(&compare), [[Value::Null; 0]; 0], "{call}");
     }
-    assert_eq!(document.query("select count(*) from got"), [[Value::Integer(20_000)]]);
+    assert_eq!(document.query("select count(*) from got"), [[Value::Integer(44_000)]]);
 }
 
 #[test]
@@ -82,4 +97,56 @@ fn what_they_look_at_counts() {
     document.app(look).unwrap();
     let over = Failure::Budget { what: "100000 steps".into() };
     assert_eq!(document.app_failure(&look.repeat(4)), over);
+}
+
+#[test]
+fn patterns_that_nearly_match_everywhere_are_over_the_budget() {
+    let mut document = Document::new();
+    document.migrate("create table got (answer)");
+    let text = "(select replace(hex(zeroblob(4000000)), '0', 'a'))";
+    let pattern = "(select '%' || substr(replace(hex(zeroblob(500)), '0', 'a'), 1, 900) || 'b')";
+    for call in ["like", "glob"] {
+        let pattern = if call == "glob" { pattern.replace('%', "*") } else { pattern.to_owned() };
+        let sql = format!("insert into got select {text} {call} {pattern}");
+        assert!(matches!(document.app_failure(&sql), Failure::Budget { .. }), "{call}");
+    }
+}
+
+/// Over after so many looks.
+#[derive(Debug, Default)]
+struct Looks {
+    left: AtomicUsize,
+    starts: AtomicUsize,
+}
+
+impl Stopwatch for Looks {
+    fn start(&self) {
+        self.starts.fetch_add(1, Ordering::Relaxed);
+        self.left.store(100, Ordering::Relaxed);
+    }
+
+    fn is_over(&self) -> bool {
+        let take_one = |left: usize| Some(left.saturating_sub(1));
+        let left = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take_one);
+        left == Ok(0)
+    }
+}
+
+#[test]
+fn a_transaction_that_takes_too_long_ends_though_its_steps_are_few() {
+    let looks = Arc::new(Looks::default());
+    let view = View::new(1000, 0).with_stopwatch(Arc::clone(&looks) as Arc<dyn Stopwatch>);
+    let mut document = Document::on(view);
+    document.migrate("create table got (answer)");
+    let count = |rows: u64| {
+        format!(
+            "insert into got with recursive c (x) as
+             (select 1 union all select x + 1 from c where x < {rows}) select max(length(x)) from c"
+        )
+    };
+    let over = Failure::Budget { what: "time".into() };
+    assert_eq!(document.app_failure(&count(1_000_000)), over);
+    let starts = looks.starts.load(Ordering::Relaxed);
+    document.app(&count(100)).unwrap();
+    assert!(looks.starts.load(Ordering::Relaxed) > starts);
 }
