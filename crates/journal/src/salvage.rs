@@ -44,8 +44,8 @@ fn resume<D: Disk>(
     durable: u64,
     visit: &mut Visit<'_>,
 ) -> Result<Option<Scanned>, RecoverError> {
-    let mut tell = |offset, document| {
-        let lost = Found::Lost { offset, document };
+    let mut tell = |offset, head| {
+        let lost = Found::Lost { offset, head };
         visit(lost).map_err(|reason| RecoverError::Malformed { offset, reason })
     };
     let mut at = from.end;
@@ -64,7 +64,7 @@ fn resume<D: Disk>(
             return Ok(Some(here));
         }
         if at < durable {
-            tell(at, Some(frame.head.document))?;
+            tell(at, Some(frame.head))?;
         }
         at += frame.size();
     }

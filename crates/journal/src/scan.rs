@@ -5,7 +5,7 @@ use tidelog_disk::{Disk, DiskError};
 use crate::frame::{self, FRAME_ALIGNMENT, FRAME_HEADER_SIZE, Frame};
 use crate::header::{Header, LOG_START, LogFile};
 use crate::window::{FoundFrame, Window};
-use crate::{RecoverError, salvage};
+use crate::{FrameHead, RecoverError, salvage};
 
 /// Bytes read at once.
 const WINDOW_SIZE: usize = 1024 * 1024;
@@ -56,8 +56,9 @@ pub enum Found<'a> {
     Lost {
         /// Where it begins.
         offset: u64,
-        /// Whose it is; `None` if that is damaged too, and then there may be any number of them.
-        document: Option<u64>,
+        /// What it says beside its body; `None` if that is damaged too, and then there may be any
+        /// number of them.
+        head: Option<FrameHead>,
     },
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use tidelog_journal::{Found, FoundFrame, LogFile};
+use tidelog_journal::{Found, FoundFrame, FrameHead, LogFile};
 use tidelog_types::{DocumentKey, Epoch, Pgid, SortedMap};
 
 use crate::document::{Standing, StoredDocument};
@@ -78,8 +78,8 @@ impl Catalog {
     pub fn take_in(&mut self, found: Found<'_>) -> Result<(), String> {
         let frame = match found {
             Found::Frame(frame) => frame,
-            Found::Lost { document, .. } => {
-                self.lose(document);
+            Found::Lost { head, .. } => {
+                self.lose(head);
                 return Ok(());
             }
         };
@@ -110,7 +110,7 @@ impl Catalog {
             _ => {}
         }
         if !self.count(kind, head.document, head.nth)? {
-            return Ok(());
+            return if kind == Kind::TakeName { self.lose_name(frame.body) } else { Ok(()) };
         }
         match kind {
             Kind::Document => {}
@@ -207,22 +207,32 @@ impl Catalog {
         Ok(is_destroy)
     }
 
-    /// Frames of this document, or of nobody knows which, are lost.
-    fn lose(&mut self, document: Option<u64>) {
+    /// A frame is lost, or nobody knows how many.
+    fn lose(&mut self, head: Option<FrameHead>) {
         self.is_damaged = true;
-        match document.map(|number| (number, self.documents.get_mut(&number))) {
-            Some((_, Some(document))) => document.standing = Standing::Broken,
-            Some((number, None)) if number > 0 => {
-                self.nameless.insert(number, ());
-            }
-            Some(_) => {}
-            None => {
-                let documents = self.documents.values_mut();
-                documents
-                    .filter(|document| document.standing == Standing::Whole)
-                    .for_each(|document| document.standing = Standing::Doubtful);
+        if let Some(number) = head.map(|head| head.document).filter(|number| *number > 0) {
+            match self.documents.get_mut(&number) {
+                Some(document) => document.standing = Standing::Broken,
+                None => {
+                    self.nameless.insert(number, ());
+                }
             }
         }
+        // Whose name was taken stands in what is lost.
+        if head.is_none_or(|head| head.kind == Kind::TakeName as u8) {
+            let documents = self.documents.values_mut();
+            documents
+                .filter(|document| document.standing == Standing::Whole)
+                .for_each(|document| document.standing = Standing::Doubtful);
+        }
+    }
+
+    /// A document of which frames are lost took the place of the one of this name.
+    fn lose_name(&mut self, body: &[u8]) -> Result<(), String> {
+        let key = decode_key(body).ok_or("a document without a name")?;
+        let before = self.numbers.get(&key).and_then(|before| self.documents.get_mut(before));
+        before.into_iter().for_each(|before| before.standing = Standing::Broken);
+        Ok(())
     }
 
     fn take_table(&mut self, number: u64, body: &[u8]) -> Result<(), String> {

@@ -9,10 +9,12 @@ mod common;
 #[allow(dead_code, reason = "each test file uses its part of it")]
 mod make;
 
-use common::{OWNER, Server, ask, changes, open, open_document, settle};
+use common::{
+    OWNER, Server, ask, changes, files, log_end, open, open_document, seed, settle, small_log,
+};
 use make::{durable, entry, key, lsn, page, read_of, request, storage};
-use tidelog_disk::CrashDevice;
-use tidelog_pages::{Append, StoreReply, StoreRequest};
+use tidelog_disk::{CrashDevice, Disk};
+use tidelog_pages::{Append, PageServer, StoreOptions, StoreReply, StoreRequest};
 use tidelog_types::{Lsn, Pgid};
 
 const PART_PAGES: u32 = 5;
@@ -153,4 +155,38 @@ fn a_power_cut_leaves_one_document_or_the_other() {
         }
     }
     assert!(seen.iter().all(|count| *count > 0), "{seen:?}");
+}
+
+/// Goal: a document that was replaced is never taken for the newest state, whatever of its successor
+/// has rotted. Method: bytes of the log change, one at a time.
+#[test]
+fn a_document_whose_successor_is_damaged_is_in_doubt() {
+    let open = |device: &CrashDevice| {
+        let options = StoreOptions { log_size_max: 1024 * 1024, ..small_log() };
+        PageServer::open_with(files(device), seed(device), options).expect("it can be read")
+    };
+    let device = CrashDevice::new();
+    let mut server = open(&device).0;
+    let others = (1..=2).map(|ticket| request(100 + ticket, storage(&format!("o{ticket}"), [])));
+    let mut ends = Vec::new();
+    for request in script().into_iter().chain(others) {
+        server.serve(OWNER, request);
+        server.flush();
+        settle(&mut server, &device);
+        ends.push(log_end(&server));
+    }
+    drop(server);
+    let (start, end) = (ends[0], ends[usize::try_from(PARTS).expect("few") + 1]);
+    for at in (start..end).step_by(193) {
+        let device = device.kill();
+        let byte = device.bytes_of("log-a").expect("a file")[usize::try_from(at).expect("small")];
+        device.file("log-a").write_at(at, &[byte ^ 4]).expect("room");
+        let (mut server, report) = open(&device);
+        assert!(report.damage.is_some(), "{at}");
+        let opened = open_document(&mut server, &device, &key("list")).expect("it is there");
+        assert_eq!(opened.storage.map(|position| position.next), Some(lsn(2)));
+        assert!(opened.is_incomplete, "a byte at {at} changed: it is older than what was durable");
+        let other = open_document(&mut server, &device, &key("o1")).expect("it is there");
+        assert!(!other.is_incomplete, "a byte at {at} changed");
+    }
 }

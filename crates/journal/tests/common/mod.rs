@@ -31,8 +31,8 @@ pub fn recover<D: Disk>(files: [D; 2]) -> Result<(Log<D>, LogReport, Bodies), Re
 pub fn lost<D: Disk>(files: [D; 2]) -> Vec<(u64, Option<u64>)> {
     let mut lost = Vec::new();
     let answer = Log::recover(files, seed(), &mut |found| {
-        if let Found::Lost { offset, document } = found {
-            lost.push((offset, document));
+        if let Found::Lost { offset, head } = found {
+            lost.push((offset, head.map(|head| head.document)));
         }
         Ok(())
     });
