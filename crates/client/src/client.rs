@@ -294,6 +294,7 @@ impl Client {
 
     #[inline(never)]
     fn hear_store(&mut self, reply: StoreReply, out: &mut Outbox) {
+        let has_room = reply.ends_a_read();
         match reply {
             StoreReply::Ready { epoch } => {
                 if self.store.granted(epoch, out) {
@@ -321,9 +322,6 @@ impl Client {
             }
             StoreReply::Pages { request, document, pages, last } => {
                 self.with(&document, out, |document, _| document.pages(request, pages, last));
-                if last && self.store.take_refused() {
-                    self.with_each(out, Document::ask_again);
-                }
             }
             StoreReply::Damaged { request, document, pgids } => {
                 self.with(&document, out, |document, _| document.damaged(request, &pgids));
@@ -345,6 +343,9 @@ impl Client {
             | StoreReply::Frames { .. }
             | StoreReply::Trimmed { .. }
             | StoreReply::Documents { .. } => {}
+        }
+        if has_room && self.store.take_refused() {
+            self.with_each(out, Document::ask_again);
         }
     }
 

@@ -4,7 +4,9 @@ mod common;
 
 use common::*;
 use tidelog_client::FromCore;
-use tidelog_types::Value;
+use tidelog_pages::{Append, StoreRequest, TimelineFrame, Urgency};
+use tidelog_types::limits::{Limits, PAGE_SIZE};
+use tidelog_types::{CallId, DocumentKey, JournalId, Lsn, Value};
 
 fn workload(device: &mut Device) -> Vec<Vec<Vec<Value>>> {
     let mut seen = Vec::new();
@@ -50,17 +52,46 @@ fn the_todo_workload_gives_the_same_rows_with_a_pool_of_16_pages() {
     assert!(small.reads().0 > 10 * large.reads().0.max(1), "nothing was ever evicted");
 }
 
-#[test]
-fn a_read_that_the_page_server_has_no_room_for_is_asked_for_again() {
-    let mut device = Device::new(1);
+/// Whether a device reads while its page server has as much to do as it takes in.
+fn read_in_a_crowd(mut device: Device, ask: impl Fn(DocumentKey, u64) -> StoreRequest) {
     device.open(&todos());
     device.mutate("add", &[("id", text("a")), ("title", text("milk"))]);
     device.kill_core();
     device.open(&todos());
     device.asked.clear();
-    device.crowd_page_server();
+    device.crowd_page_server(ask);
     assert_eq!(device.query("select title from todo"), [[text("milk")]]);
     assert!(device.reads().0 > 1, "it was taken in at once");
+}
+
+#[test]
+fn a_read_that_the_page_server_has_no_room_for_is_asked_for_again() {
+    read_in_a_crowd(Device::new(1), |document, request| {
+        let (urgency, pgids) = (Urgency::User, Vec::new());
+        StoreRequest::Read { request, urgency, document, pgids }
+    });
+}
+
+#[test]
+fn a_read_that_openings_leave_no_room_for_is_asked_for_again() {
+    let limits = Limits { read_chunk_pages: 1, owner_reads_max: 2, ..Limits::DEFAULT };
+    let mut device = Device::with_limits(1, limits);
+    // One with a timeline of several chunks.
+    let long = DocumentKey::new("long", "").expect("a good name");
+    let journal = JournalId([7; 16]);
+    let frame = |lsn| TimelineFrame {
+        lsn: Lsn::new(lsn).expect("from 1"),
+        call: CallId([7; 16]),
+        body: vec![7; PAGE_SIZE],
+    };
+    let mut append = Append::to(long.clone());
+    append.record = Some(vec![7].into());
+    append.begin_timeline = Some((journal, Lsn::FIRST));
+    append.timeline_id = Some(journal);
+    append.timeline = (1..9).map(frame).collect();
+    device.append_past_the_core(append);
+    device.kill_core();
+    read_in_a_crowd(device, |_, _| StoreRequest::Open { document: long.clone() });
 }
 
 /// Goal: a scan of a document that is not in memory faults seldom. Method: 20 MiB, a new core, one

@@ -385,7 +385,7 @@ pub enum StoreReply {
     },
     /// This read was not taken in: its owner has as much outstanding as it may
     /// ([`Limits::owner_reads_max`], [`Limits::owner_read_pages_max`]). Ask again when one of the
-    /// others is answered.
+    /// others has ended: [`StoreReply::ends_a_read`].
     ///
     /// [`Limits::owner_reads_max`]: tidelog_types::limits::Limits::owner_reads_max
     /// [`Limits::owner_read_pages_max`]: tidelog_types::limits::Limits::owner_read_pages_max
@@ -408,6 +408,30 @@ pub enum StoreReply {
         /// Why.
         error: AppendError,
     },
+}
+
+impl StoreReply {
+    /// Whether something that was outstanding has ended with this, an opening too: there may be
+    /// room for what was [`Busy`](Self::Busy).
+    #[must_use]
+    pub fn ends_a_read(&self) -> bool {
+        match self {
+            Self::Opened { .. }
+            | Self::Unrelated { .. }
+            | Self::Trimmed { .. }
+            | Self::Damaged { .. } => true,
+            Self::Pages { last, .. }
+            | Self::SyncPart { last, .. }
+            | Self::Entries { last, .. }
+            | Self::Frames { last, .. } => *last,
+            Self::Ready { .. }
+            | Self::Durable { .. }
+            | Self::AppendFailed { .. }
+            | Self::Busy { .. }
+            | Self::Documents { .. }
+            | Self::Broken { .. } => false,
+        }
+    }
 }
 
 /// Where a document stood when it was opened.

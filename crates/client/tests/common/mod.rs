@@ -14,7 +14,9 @@ use tidelog_client::{
 };
 use tidelog_disk::{CrashDevice, CrashDisk, StoreFiles};
 use tidelog_document::{Doctype, MutationDefinition, Param, ParamKind};
-use tidelog_pages::{Append, OwnerId, PageServer, Seed, StoreReply, StoreRequest, Ticket, Urgency};
+use tidelog_pages::{
+    Append, OwnerId, PageServer, Seed, StoreOptions, StoreReply, StoreRequest, Ticket,
+};
 use tidelog_sync::{FromServer, ToServer, decode_message, encode_message};
 use tidelog_types::limits::Limits;
 use tidelog_types::{CallId, DocumentKey, EntryId, ErrorCode, Value};
@@ -102,8 +104,9 @@ impl Device {
     /// The same in this kind of storage, which a power cut can take until then.
     pub fn lend_in(&mut self, storage: Storage, settled_at_ms: u64) {
         let files = StoreFiles::open_each(|name| Ok::<_, ()>(self.disk.file(name)));
-        let (server, _) =
-            PageServer::open(files.expect("no errors"), Seed(self.disk.seed())).expect("it opens");
+        let (files, seed) = (files.expect("no errors"), Seed(self.disk.seed()));
+        let options = StoreOptions { limits: self.settings.limits, ..StoreOptions::default() };
+        let (server, _) = PageServer::open_with(files, seed, options).expect("it opens");
         self.page_servers += 1;
         let id = PageServerId(self.page_servers);
         self.page_server = Some((id, server));
@@ -281,13 +284,11 @@ impl Device {
     }
 
     /// Asks the page server for as much as it takes in, and does not wait for the answers.
-    pub fn crowd_page_server(&mut self) {
+    pub fn crowd_page_server(&mut self, ask: impl Fn(DocumentKey, u64) -> StoreRequest) {
         let (_, page_server) = self.page_server.as_mut().expect("there is one");
-        let document = DocumentKey::new("document", "").expect("a good name");
-        for request in 0..Limits::DEFAULT.owner_reads_max as u64 {
-            let (document, pgids) = (document.clone(), Vec::new());
-            let (request, urgency) = (u64::MAX - request, Urgency::User);
-            page_server.serve(CORE, StoreRequest::Read { request, urgency, document, pgids });
+        let document = DocumentKey::new("list", "").expect("a good name");
+        for request in 0..self.settings.limits.owner_reads_max as u64 {
+            page_server.serve(CORE, ask(document.clone(), u64::MAX - request));
         }
     }
 

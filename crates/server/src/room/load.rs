@@ -16,6 +16,7 @@ use super::{Answer, Fetch, Room, RoomEffect, State, Work};
 
 impl Room {
     pub(super) fn on_store(&mut self, reply: StoreReply) {
+        let has_room = reply.ends_a_read();
         match reply {
             StoreReply::Opened { document, life, state } => {
                 if document == self.document {
@@ -38,15 +39,9 @@ impl Room {
             }
             StoreReply::Pages { request, pages, last, .. } => {
                 self.on_pages(request, pages, last);
-                if last {
-                    self.ask_again();
-                }
             }
             StoreReply::SyncPart { request, position, db_pages, pages, next, last, .. } => {
                 self.on_sync_part(request, Chunk { position, db_pages, pages, next }, last);
-                if last {
-                    self.ask_again();
-                }
             }
             // The document is another by now: those who followed the one before were let go.
             StoreReply::Unrelated { request, .. } => {
@@ -56,7 +51,6 @@ impl Room {
             }
             StoreReply::Damaged { request, pgids, .. } => {
                 self.on_damaged(request, &pgids);
-                self.ask_again();
             }
             StoreReply::Busy { request, .. } => {
                 self.refused.insert(request);
@@ -66,6 +60,9 @@ impl Room {
             | StoreReply::Frames { .. }
             | StoreReply::Trimmed { .. }
             | StoreReply::Documents { .. } => {}
+        }
+        if has_room {
+            self.ask_again();
         }
     }
 
