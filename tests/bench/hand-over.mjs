@@ -1,9 +1,12 @@
 // The longest that a writer waits when the tab that lends the page server is closed.
 //
-// Goal: what a user of another tab feels of it. Method: a chain of tabs; each time the newest
-// writes one durable row after the other while the oldest, which lends, is closed.
+// Goal: what a user of another tab feels of it, and how much of that is the browser's own. Method:
+// two chains of tabs that take turns, one of Tidelog and one with no more than a lock and files
+// (`site/hand-over`); each time the newest tab writes one durable row after the other while the
+// oldest, which lends, is closed.
 
 import { Device } from '../browser/harness/device.mjs';
+import { inRoot } from '../browser/harness/places.mjs';
 import { startSite } from '../browser/harness/site.mjs';
 import { eventually, sleep } from '../browser/harness/time.mjs';
 import { median, printColumns } from './table.mjs';
@@ -14,16 +17,25 @@ const GOALS = { Chromium: 60, Firefox: 100 };
 /** How long the next page server may take to load. */
 const LOADED_MS = 700;
 
+const SYSTEMS = ['tidelog', 'bare'];
+
 /**
  * Writes until told to stop; `stallMs` is the longest that it waited for one row since it was set.
  */
-async function startWriting(prefix) {
-  const db = await tidelog.open(doctypes.list, { document: 'hand-over' });
+async function startWriting([system, prefix]) {
+  let write;
+  if (system === 'tidelog') {
+    const db = await tidelog.open(doctypes.list, { document: 'hand-over' });
+    write = (id) => db.mutate.add({ id, title: id });
+  } else {
+    const bare = await import('/bare/bare.mjs');
+    kept.worker = bare.lend();
+    write = bare.write;
+  }
   const run = { rows: 0, stallMs: 0, stop: false };
   run.ended = (async () => {
     for (let last = performance.now(); !run.stop; ) {
-      const id = `${prefix}-${run.rows}`;
-      await db.mutate.add({ id, title: id });
+      await write(`${prefix}-${run.rows}`);
       const now = performance.now();
       run.stallMs = Math.max(run.stallMs, now - last);
       run.rows += 1;
@@ -39,71 +51,91 @@ async function stopWriting() {
   return kept.run.stallMs;
 }
 
-/** One device's stalls, milliseconds. */
+/** Tabs of one system, of which the newest outlives the one before it. */
+class Chain {
+  #open;
+  #lending;
+  #tabs = 0;
+  stalls = [];
+
+  constructor(device, site, system) {
+    this.#open = async () => {
+      const page = await device.open(site.url('app.html'));
+      await eventually(() => page.evaluate(() => globalThis.ready === true).catch(() => false));
+      this.#tabs += 1;
+      await page.evaluate(startWriting, [system, `${system}-${this.#tabs}`]);
+      return page;
+    };
+  }
+
+  async close() {
+    this.#lending ??= await this.#open();
+    await this.#lending.evaluate(stopWriting);
+    const page = await this.#open();
+    const rows = () => page.evaluate(() => kept.run.rows);
+    await sleep(LOADED_MS);
+    const before = await page.evaluate(() => {
+      kept.run.stallMs = 0;
+      return kept.run.rows;
+    });
+    await eventually(async () => (await rows()) > before + 10);
+    await this.#lending.close();
+    const closed = await rows();
+    await eventually(async () => (await rows()) > closed + 50, { what: 'writing again' });
+    this.stalls.push(await page.evaluate(stopWriting));
+    this.#lending = page;
+  }
+}
+
+/** One device's stalls by system, milliseconds. */
 async function stallsIn(browser, site, closings) {
   const device = await new Device(browser).launch();
-  const open = async (name) => {
-    const page = await device.open(site.url('app.html'));
-    await eventually(() => page.evaluate(() => globalThis.ready === true).catch(() => false));
-    await page.evaluate(startWriting, name);
-    return page;
-  };
-  const rowsOf = (page) => page.evaluate(() => kept.run.rows);
-  const stalls = [];
+  const chains = SYSTEMS.map((system) => new Chain(device, site, system));
   try {
-    let lending = await open('first');
-    for (let number = 1; number <= closings; number += 1) {
-      await lending.evaluate(stopWriting);
-      const page = await open(`tab${number}`);
-      await sleep(LOADED_MS);
-      const before = await page.evaluate(() => {
-        kept.run.stallMs = 0;
-        return kept.run.rows;
-      });
-      await eventually(async () => (await rowsOf(page)) > before + 10);
-      await lending.close();
-      const closed = await rowsOf(page);
-      await eventually(async () => (await rowsOf(page)) > closed + 50, { what: 'writing again' });
-      stalls.push(await page.evaluate(() => kept.run.stallMs));
-      lending = page;
+    for (let closing = 0; closing < closings; closing += 1) {
+      for (const chain of chains) await chain.close();
     }
   } finally {
     await device.dispose();
   }
-  return stalls;
+  return chains.map(({ stalls }) => stalls.sort((a, b) => a - b));
 }
+
+/** What so much of a hundred stalls is no longer than. */
+const percentile = (sorted, percent) => sorted[Math.ceil((sorted.length * percent) / 100) - 1];
 
 /** Measures it in these browsers, prints a table and gives rows for `bench.json`. */
 export async function benchHandOver(browsers, quick) {
   const closings = quick ? 5 : 50;
-  const site = await startSite();
+  const site = await startSite({ folders: { '/bare/': inRoot('tests/bench/site/hand-over') } });
   const rows = [];
   try {
     for (const browser of browsers) {
-      const stalls = (await stallsIn(browser, site, closings)).sort((a, b) => a - b);
-      const p99 = stalls[Math.ceil(stalls.length * 0.99) - 1];
-      for (const [name, value] of [
-        ['hand-over, median stall', median(stalls)],
-        ['hand-over, p99 stall', p99],
+      const [stalls, bare] = await stallsIn(browser, site, closings);
+      for (const [name, of] of [
+        ['median', median],
+        ['p99', (sorted) => percentile(sorted, 99)],
       ]) {
-        const measure = `${name}, ${browser}`;
-        rows.push({
-          measure,
-          system: 'tidelog',
-          median: value,
-          runs: stalls,
-          unit: 'ms',
-          ratio: value / GOALS[browser],
-        });
+        const measure = `hand-over, ${name} stall, ${browser}`;
+        const row = { measure, unit: 'ms' };
+        rows.push({ ...row, system: 'bare', median: of(bare), runs: bare, ratio: null });
+        const ratio = of(stalls) / of(bare);
+        rows.push({ ...row, system: 'tidelog', median: of(stalls), runs: stalls, ratio });
       }
     }
   } finally {
     await site.close();
   }
   console.log(`\nmilliseconds that a writer waits when the lending tab closes, of ${closings}`);
+  console.log(`goal: p99 of ${GOALS.Chromium} in Chromium and ${GOALS.Firefox} in Firefox`);
   printColumns([
-    ['', 'stall', 'of goal'],
-    ...rows.map((row) => [row.measure, row.median.toFixed(1), row.ratio.toFixed(2)]),
+    ['', '', 'stall', 'of bare'],
+    ...rows.map(({ measure, system, median, ratio }) => [
+      measure,
+      system,
+      median.toFixed(1),
+      ratio?.toFixed(2) ?? '',
+    ]),
   ]);
   return rows;
 }

@@ -8,6 +8,7 @@ import { type Keep, Unopened } from './store-host.js';
 const NAMES = ['log-a', 'log-b', 'pages', 'spare'];
 
 type Handle = FileSystemSyncAccessHandle;
+type Handles = [Handle, Handle, Handle, Handle];
 
 /** The longest wait between two tries to open a file that another worker still holds. */
 const BUSY_MS_MAX = 200;
@@ -15,20 +16,37 @@ const BUSY_MS_MAX = 200;
 /** Between two looks at whether the files still exist. */
 const LOOK_MS = 2_000;
 
+/** The files, found and not opened. */
+export interface Found {
+  readonly folder: FileSystemDirectoryHandle;
+  readonly files: readonly FileSystemFileHandle[];
+  readonly madeAt: number;
+}
+
+/**
+ * Looks for the files. Whoever has the store can have them made, and nobody else: it would no
+ * longer notice that its own were cleared away.
+ */
+export async function findFiles(create: boolean): Promise<Found> {
+  const root = await rootFolder();
+  const folder = await root.getDirectoryHandle('tidelog', { create });
+  const files = await Promise.all(NAMES.map((name) => folder.getFileHandle(name, { create })));
+  // The spare one is never written.
+  const { lastModified } = await files[3]!.getFile();
+  return { folder, files, madeAt: lastModified };
+}
+
 /**
  * Opens the files, which are made at first use. Waits for as long as another worker has them.
+ * `found` are those that were there a while ago.
  *
  * After the site's data were cleared, Chromium goes on to write into files that are gone: `lost` is
  * called soon after that.
  */
-export async function openFiles(lost: () => void): Promise<Keep> {
-  const root = await rootFolder();
+export async function openFiles(found: Found | undefined, lost: () => void): Promise<Keep> {
   try {
-    const folder = await root.getDirectoryHandle('tidelog', { create: true });
-    const [madeAt, ...handles] = await Promise.all([
-      age(folder),
-      ...NAMES.map((name) => openFile(folder, name)),
-    ]);
+    const atHand = found && (await openAll(found).catch(() => undefined));
+    const { folder, madeAt, handles } = atHand ?? (await openAll(await findFiles(true)));
     const look = setInterval(async () => {
       const found = NAMES.map((name) => folder.getFileHandle(name));
       if ((await Promise.allSettled(found)).every(({ status }) => status === 'fulfilled')) return;
@@ -38,7 +56,7 @@ export async function openFiles(lost: () => void): Promise<Keep> {
     return {
       inBlocks: false,
       settledAt: settledAt(madeAt),
-      open: (host) => store.openFiles(...(handles as [Handle, Handle, Handle, Handle]), host),
+      open: (host) => store.openFiles(...handles, host),
     };
   } catch (error) {
     throw (error as Error).name === 'QuotaExceededError' ? new Unopened(FULL, error) : error;
@@ -58,14 +76,20 @@ async function rootFolder(): Promise<FileSystemDirectoryHandle> {
   throw new Unopened(NO_FILES, 'no files');
 }
 
-/** When the files were made: the spare one is never written. */
-async function age(folder: FileSystemDirectoryHandle): Promise<number> {
-  const spare = await folder.getFileHandle(NAMES[3], { create: true });
-  return (await spare.getFile()).lastModified;
+/** Opens all of them, or none. */
+async function openAll(found: Found): Promise<Found & { readonly handles: Handles }> {
+  const opening = found.files.map(openFile);
+  try {
+    return { ...found, handles: (await Promise.all(opening)) as Handles };
+  } catch (error) {
+    for (const opened of await Promise.allSettled(opening)) {
+      if (opened.status === 'fulfilled') opened.value.close();
+    }
+    throw error;
+  }
 }
 
-async function openFile(folder: FileSystemDirectoryHandle, name: string): Promise<Handle> {
-  const file = await folder.getFileHandle(name, { create: true });
+async function openFile(file: FileSystemFileHandle): Promise<Handle> {
   for (let wait = 2; ; wait = Math.min(wait * 1.2, BUSY_MS_MAX)) {
     try {
       return await file.createSyncAccessHandle();

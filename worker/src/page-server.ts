@@ -1,13 +1,13 @@
 /**
  * The dedicated worker that owns the store's files and serves requests for their pages.
  *
- * A tab lends it. It loads all that it needs, waits in line for the store, and has it until it
- * ends: then the next one needs only the files and what their log says. A core asks on a port; when
+ * A tab lends it. It loads all that it needs and finds the files, waits in line for the store, and
+ * has it until it ends: then the next one needs only to open them and what their log says. A core asks on a port; when
  * that core dies, the next one gets a port to the same page server.
  */
 
 import type { FromPageServer, Prepare, Serve } from '../../js/dist/ports.js';
-import { openFiles } from './files.js';
+import { findFiles, openFiles } from './files.js';
 import { hold } from './shared.js';
 import { loadStore, StoreHost } from './store-host.js';
 
@@ -32,6 +32,7 @@ export function runPageServer(): void {
 }
 
 async function prepare(host: StoreHost, wasm: string | undefined): Promise<void> {
+  const finding = findFiles(false).catch(() => undefined);
   await loadStore(wasm);
   tell({ type: 'loaded' });
   await hold(STORE_LOCK);
@@ -41,5 +42,5 @@ async function prepare(host: StoreHost, wasm: string | undefined): Promise<void>
     host.lost();
     tell({ type: 'broke' });
   };
-  await host.start(openFiles(() => host.lost()));
+  await host.start(openFiles(await finding, () => host.lost()));
 }
