@@ -163,8 +163,17 @@ export class Device {
   }
 
   /** A tab at an address whose module has run: it says so by `globalThis.ready`. */
-  async open(url) {
-    const page = await this.#browser.newPage();
+  open(url) {
+    return this.#openIn(this.#browser, url);
+  }
+
+  /** The same in a context of its own, which shares nothing with the others: as on another device. */
+  async openApart(url) {
+    return this.#openIn(await this.#browser.createBrowserContext(), url);
+  }
+
+  async #openIn(context, url) {
+    const page = await context.newPage();
     page.on('pageerror', (error) => {
       page.failure ??= error;
     });
