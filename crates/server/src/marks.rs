@@ -3,9 +3,13 @@
 //! A mutation that kills the process is sent again by its client, and would kill the next one. So
 //! there is a file beside the store that says whether the server that wrote it was stopped. If
 //! not, the next server is *careful* for a while: it runs one thing at a time, and names it in the
-//! file, flushed, before it does. What was named when two servers died is not run a third time. One
-//! death alone says little: somebody may have killed the server, or the machine lost its power,
-//! while something innocent was being run.
+//! file, flushed, before it does. What two servers died of is not run a third time. One death alone
+//! says little: somebody may have killed the server while something innocent was being run.
+//!
+//! A flush may take far longer than what is run after it, so most of those who are killed by
+//! somebody are killed there. That it is being run is therefore said once more behind the flush,
+//! and without another: whoever dies leaves to the system what it has written. If the machine dies
+//! as well, the name alone is left, and tells less.
 //!
 //! A server that was stopped is followed by one that names nothing: so no mutation costs a second
 //! flush but after a crash.
@@ -27,8 +31,11 @@ use crate::room::{Caution, Suspect};
 const FILE_NAME: &str = "marks";
 /// How long a server is careful. Clients come back within seconds.
 const CAREFUL_FOR: Duration = Duration::from_secs(120);
-/// Deaths after which something is not run again.
-const DEATHS_MAX: u32 = 2;
+/// What a death tells about what was being run, or was only named.
+const POINTS_OF_RUN: u32 = 3;
+const POINTS_OF_NAME: u32 = 1;
+/// What so much was told about is not run again.
+const POINTS_MAX: u32 = 2 * POINTS_OF_RUN;
 /// How many deaths are remembered; the oldest are forgotten first.
 const DEATHS_KEPT_MAX: usize = 64;
 
@@ -52,7 +59,9 @@ struct Notes {
 struct Written {
     /// Whether the server that wrote it was stopped.
     is_stopped: bool,
-    running: Option<Suspect>,
+    /// What is about to be run, or is.
+    named: Option<Suspect>,
+    is_running: bool,
     /// Oldest first.
     deaths: Vec<Death>,
 }
@@ -60,23 +69,25 @@ struct Written {
 #[derive(Debug, Serialize, Deserialize)]
 struct Death {
     suspect: Suspect,
-    count: u32,
+    points: u32,
 }
 
 impl Death {
     fn condemns(&self) -> bool {
-        self.count >= DEATHS_MAX
+        self.points >= POINTS_MAX
     }
 }
 
 impl Written {
     /// What a server has to know that comes after the one that wrote this.
     fn inherited(mut self) -> Self {
-        if let Some(suspect) = self.running.take() {
-            error!(%suspect, "the server died while it ran this");
+        let was_running = std::mem::take(&mut self.is_running);
+        if let Some(suspect) = self.named.take() {
+            error!(%suspect, was_running, "the server died when it was at this");
+            let points = if was_running { POINTS_OF_RUN } else { POINTS_OF_NAME };
             match self.deaths.iter_mut().find(|death| death.suspect == suspect) {
-                Some(death) => death.count += 1,
-                None => self.deaths.push(Death { suspect, count: 1 }),
+                Some(death) => death.points += points,
+                None => self.deaths.push(Death { suspect, points }),
             }
         }
         let oldest = self.deaths.len().saturating_sub(DEATHS_KEPT_MAX);
@@ -159,17 +170,18 @@ struct Marked<'n>(&'n mut Notes);
 impl<'n> Marked<'n> {
     fn new(notes: &'n mut Notes, suspect: Suspect) -> Self {
         let is_new = notes.flushed.as_ref() != Some(&suspect);
-        notes.written.running = Some(suspect);
+        notes.written.named = Some(suspect);
         notes.write(is_new);
+        notes.written.is_running = true;
+        notes.write(false);
         Self(notes)
     }
 }
 
 impl Drop for Marked<'_> {
-    /// Without a flush: whoever dies leaves to the system what it has written, and only together
-    /// with the machine it is lost.
     fn drop(&mut self) {
-        self.0.written.running = None;
+        self.0.written.named = None;
+        self.0.written.is_running = false;
         self.0.write(false);
     }
 }
@@ -179,7 +191,7 @@ impl Notes {
     fn write(&mut self, is_flushed: bool) {
         let Some(file) = &mut self.file else { return };
         match write(file, &self.written, is_flushed) {
-            Ok(()) if is_flushed => self.flushed = self.written.running.clone(),
+            Ok(()) if is_flushed => self.flushed = self.written.named.clone(),
             Ok(()) => {}
             Err(error) => warn!(%error, "what is run could not be marked"),
         }
@@ -251,7 +263,7 @@ mod tests {
     fn what_two_careful_servers_died_of_is_not_run_again() {
         let folder = folder();
         let folder = folder.path();
-        for _ in 0..DEATHS_MAX {
+        for _ in 0..2 {
             assert!(run(&Marks::open(folder), 1), "it is not known to be bad");
             die(folder, 1);
         }
@@ -262,6 +274,26 @@ mod tests {
         let marks = Marks::open(folder);
         assert!(!run(&marks, 1), "never again");
         assert!(run(&marks, 2));
+    }
+
+    /// The machine dies while this is run: what was not flushed is lost.
+    fn lose_power(folder: &Path, number: u64) {
+        die(folder, number);
+        let line = named(folder).replace("\"is_running\":true", "\"is_running\":false");
+        std::fs::write(folder.join(FILE_NAME), line).expect("written");
+    }
+
+    #[test]
+    fn what_was_named_alone_tells_less() {
+        let folder = folder();
+        let folder = folder.path();
+        for _ in 0..5 {
+            assert!(run(&Marks::open(folder), 1));
+            lose_power(folder, 1);
+        }
+        assert!(run(&Marks::open(folder), 1));
+        lose_power(folder, 1);
+        assert!(!run(&Marks::open(folder), 1), "but it tells something");
     }
 
     #[test]

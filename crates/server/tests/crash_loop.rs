@@ -14,11 +14,12 @@ use tidelog_server::ENDED_THE_SERVER;
 use tidelog_sync::{FromRoom, WireFrame};
 use tidelog_types::Lsn;
 
-/// What the server says that it runs.
+/// What the server says that it is running.
 fn named(data: &Path) -> Option<String> {
     let file = std::fs::read_to_string(data.join("marks")).ok()?;
     let marks: serde_json::Value = serde_json::from_str(file.lines().next()?).ok()?;
-    Some(marks["running"]["what"].as_str()?.to_owned())
+    let what = marks["named"]["what"].as_str().filter(|_| marks["is_running"] == true)?;
+    Some(what.to_owned())
 }
 
 async fn connect(process: &Process, document: &str, timeline: u8) -> (Client, Lsn, Copy) {

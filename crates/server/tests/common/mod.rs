@@ -260,6 +260,80 @@ impl Client {
     }
 }
 
+/// Frames that a writer has under way at once.
+const WINDOW: u64 = 20;
+
+/// A client that writes, and follows.
+pub struct Writer {
+    pub timeline: u8,
+    /// All frames before this were acknowledged.
+    pub acked: u64,
+    pub copy: Copy,
+}
+
+impl Writer {
+    pub fn new(timeline: u8) -> Self {
+        Self { timeline, acked: 1, copy: Copy::default() }
+    }
+
+    /// Writes until the connection is gone.
+    pub async fn write(&mut self, address: SocketAddr) -> Option<()> {
+        let mut client = Client::connect(address).await?;
+        client.open("shared", self.timeline, self.copy.position).await?;
+        let FromRoom::Opened { storage, wanted, .. } = client.hear_of().await? else {
+            panic!("opened")
+        };
+        if let Some(have) = self.copy.position {
+            assert_eq!(storage.journal, have.journal, "the server still knows what it sent");
+            assert!(storage.next >= have.next, "what was sent was durable");
+        }
+        assert!(wanted >= lsn(self.acked), "what was acknowledged is there");
+        self.acked = wanted.get();
+        let doctype = notes();
+        // Some of what is applied already is sent again, as after a break that both sides missed.
+        let mut sent = self.acked.saturating_sub(5).max(1);
+        loop {
+            while sent < self.acked + WINDOW {
+                let id = format!("{} {sent}", self.timeline);
+                client.frames(sent, vec![frame(&doctype, "log", &id)]).await?;
+                sent += 1;
+            }
+            if let FromRoom::Acked { next } = client.follow(&mut self.copy).await? {
+                self.acked = self.acked.max(next.get());
+            }
+        }
+    }
+}
+
+/// All that was acknowledged to the writers is in the document, each once and in order, and each of
+/// them can follow to the same bytes.
+pub async fn check_writers(address: SocketAddr, writers: &mut [Writer]) {
+    let (status, file) = http(address, "GET", "/v1/documents/shared/export", "").await;
+    assert_eq!(status, 200);
+    let mut applied = texts(&file, "select id from log order by number");
+    for writer in writers.iter() {
+        let of_this: Vec<&String> =
+            applied.iter().filter(|id| id.starts_with(&format!("{} ", writer.timeline))).collect();
+        let expected: Vec<String> =
+            (1..=of_this.len()).map(|number| format!("{} {number}", writer.timeline)).collect();
+        // The lists are long: only say that they differ.
+        assert!(of_this == expected.iter().collect::<Vec<_>>(), "each once, in order");
+        assert!(of_this.len() as u64 >= writer.acked - 1, "all that was acknowledged");
+    }
+    let total = applied.len();
+    applied.sort();
+    applied.dedup();
+    assert_eq!(applied.len(), total);
+
+    for writer in writers {
+        let mut client = Client::connect(address).await.expect("the server runs");
+        client.open("shared", writer.timeline, writer.copy.position).await.expect("it runs");
+        assert!(matches!(client.hear_of().await, Some(FromRoom::Opened { .. })));
+        client.sync(&mut writer.copy).await.expect("it runs");
+        assert!(writer.copy.image() == file, "the same bytes on both sides");
+    }
+}
+
 /// Asks over HTTP; gives the status and the body.
 pub async fn http(address: SocketAddr, method: &str, path: &str, extra: &str) -> (u16, Vec<u8>) {
     let mut stream = TcpStream::connect(address).await.expect("the server listens");
