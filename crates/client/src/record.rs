@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use tidelog_document::{Doctype, DoctypeHash};
 use tidelog_types::limits::Limits;
 use tidelog_types::probe::{Probe, reached};
-use tidelog_types::{CallId, ClientId, EntryId, JournalId, Lineage, SortedMap, Value};
+use tidelog_types::{CallId, ClientId, EntryId, JournalId, Lineage, Position, SortedMap, Value};
 
 /// The client's notes about one document, in the store as one opaque record.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -20,6 +20,9 @@ pub(crate) struct Record {
     /// Who wrote the journal that this device writes: its timeline, or the storage journal of a
     /// local document.
     pub(crate) lives: Lineage,
+    /// Where the server's storage journal stood when the server took this document over. The chain
+    /// there is of one entry for all; that in the store is of the entries that were written here.
+    pub(crate) seeded: Option<Position>,
     /// Rejections, oldest first: those for which no listener has returned, and the latest others.
     pub(crate) rejections: Vec<KeptRejection>,
     /// The youngest rejection that is not among them any more.
@@ -125,6 +128,13 @@ impl Record {
         }
     }
 
+    /// What is held of the storage journal, where the store has it up to `stored`.
+    pub(crate) fn base(&self, stored: Option<Position>) -> Option<Position> {
+        let place = |position: &Position| (position.journal, position.next);
+        let is_it = |seeded: &Position| stored.as_ref().map(place) == Some(place(seeded));
+        self.seeded.filter(is_it).or(stored)
+    }
+
     /// All of them.
     pub(crate) fn doctypes_by_hash(&self) -> SortedMap<DoctypeHash, Doctype> {
         let mut doctypes = SortedMap::new();
@@ -145,7 +155,7 @@ mod tests {
 
     use tidelog_document::{MutationDefinition, Param, ParamKind};
     use tidelog_sync::codec;
-    use tidelog_types::{Life, Lsn};
+    use tidelog_types::{Chain, Life, Lsn};
 
     use super::*;
 
@@ -186,6 +196,12 @@ mod tests {
             newest: doctype.hash(),
             doctypes: vec![doctype],
             lives: Lineage::try_from(vec![(Life([5; 16]), Lsn::FIRST)]).expect("one life"),
+            seeded: Some(Position {
+                journal: JournalId([2; 16]),
+                life: Life([5; 16]),
+                next: Lsn::FIRST.plus(3),
+                chain: Chain([7; 32]),
+            }),
             rejections: vec![rejection],
             forgotten: Some(entry(TIMELINE, 3)),
         }

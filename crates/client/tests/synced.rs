@@ -6,8 +6,10 @@ use common::server::{Server, talk};
 use common::*;
 use tidelog_client::{Call, Connection, FromCore, Request, ToCore};
 use tidelog_document::hash_part;
-use tidelog_sync::{ByeReason, CodedPage, EntryPart, FromRoom, FromServer, ToRoom, ToServer};
-use tidelog_types::{EntryHash, ErrorCode, Lineage, Lsn, Pgid};
+use tidelog_sync::{
+    ByeReason, CodedPage, EntryPart, FromRoom, FromServer, ToRoom, ToServer, codec,
+};
+use tidelog_types::{EntryHash, ErrorCode, Lineage, Lsn, Pgid, Position};
 
 fn add(device: &mut Device, id: &str) -> Call {
     device.mutate("add", &[("id", text(id)), ("title", text(&format!("title of {id}")))])
@@ -218,6 +220,89 @@ fn a_local_document_becomes_the_servers() {
     let status = device.open(&todos());
     assert_eq!(status.connection, Connection::Offline);
     assert_eq!(count(&mut device), [[integer(31)]]);
+}
+
+/// What a device says that it holds.
+fn held(message: &ToServer) -> Option<Option<Position>> {
+    match message {
+        ToServer::About { body: ToRoom::Open { have, .. }, .. } => Some(*have),
+        _ => None,
+    }
+}
+
+/// A server makes one entry of all that it is handed, so the chain there is not that of the entries
+/// which were written here.
+#[test]
+fn a_core_knows_where_the_server_stood_when_it_took_the_document_over() {
+    let mut server = Server::new();
+    let mut device = Device::new(1);
+    device.open(&todos());
+    add(&mut device, "a");
+    add(&mut device, "b");
+    device.server_is_up = true;
+    let call = device.start_open(TAB, Some(SERVER), &todos());
+    talk(&mut server, &mut [&mut device]);
+    device.opened(call);
+
+    device.kill_core();
+    server.forget(device.number);
+    device.take_sent();
+    device.start_open(TAB, Some(SERVER), &todos());
+    let mut have = None;
+    while have.is_none() {
+        for message in device.take_sent() {
+            have = have.or(held(&message));
+            for answer in server.hear(device.number, message) {
+                device.hear_server(&answer);
+            }
+        }
+    }
+    assert_eq!(have, Some(Some(server.position())));
+    add(&mut device, "c");
+    talk(&mut server, &mut [&mut device]);
+    assert!(server.image() == image(&mut device), "the two sides differ");
+}
+
+/// The pages that are handed over are those of the newest release, whichever offers them.
+#[test]
+fn a_document_is_offered_by_the_newest_doctype_that_it_has() {
+    let mut device = Device::new(1);
+    let mut newer = todos();
+    newer.migrations.push("alter table todo add column star integer".to_owned());
+    device.open(&newer);
+    device.server_is_up = true;
+    device.start_open(OTHER_TAB, Some(SERVER), &todos());
+    device.pass(100);
+    device.hear_server(&FromServer::Welcome);
+    let offered = device.take_sent().into_iter().find_map(|message| match message {
+        ToServer::About { body: ToRoom::Open { doctype, .. }, .. } => Some(doctype),
+        _ => None,
+    });
+    assert!(offered == Some(codec::encode(&newer)), "by an older one, or not at all");
+}
+
+/// Until the disk says so, a power cut or a full disk would make it a local one again.
+#[test]
+fn a_document_is_the_servers_only_once_that_is_durable() {
+    let mut server = Server::new();
+    let mut device = Device::new(1);
+    device.open(&todos());
+    add(&mut device, "a");
+    device.server_is_up = true;
+    let call = device.start_open(OTHER_TAB, Some(SERVER), &todos());
+    device.fill_disk();
+    talk(&mut server, &mut [&mut device]);
+    assert!(server.document.is_some(), "it was handed over");
+    assert_eq!(device.answers(call).len(), 0, "and could not be written down");
+    device.disk.set_full(false);
+    for _ in 0..5 {
+        device.pass(1_000);
+        talk(&mut server, &mut [&mut device]);
+    }
+    device.opened(call);
+    add(&mut device, "b");
+    talk(&mut server, &mut [&mut device]);
+    assert!(server.image() == image(&mut device), "the two sides differ");
 }
 
 fn image(device: &mut Device) -> Vec<u8> {

@@ -9,6 +9,7 @@ use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{ErrorCode, JournalId, Lineage, Lsn, Pgid, Position, SortedMap};
 
 use super::open::Synced;
+use super::storing::Then;
 use super::{Context, Document, Role, State, SyncWait};
 use crate::effect::TabId;
 use crate::protocol::{CallFailure, FromCore, Handle};
@@ -147,7 +148,12 @@ impl Document {
         let (doctypes, timeline, have, intent) = match (&open.role, &self.following.offer) {
             (Role::Local(authority), Some(offer)) => {
                 let intent = Intent::Offer { lives: authority.lives().clone() };
-                (vec![&offer.doctype], JournalId::NONE, Some(authority.position()), intent)
+                // Its pages may be of a newer release than whoever offers it.
+                let record = &open.record;
+                let newest = record.doctype(record.newest).expect("BUG: no newest doctype");
+                let is_newer = newest.migrations.len() > offer.doctype.migrations.len();
+                let doctype = if is_newer { newest } else { &offer.doctype };
+                (vec![doctype], JournalId::NONE, Some(authority.position()), intent)
             }
             (Role::Synced(synced), _) => {
                 let (record, replica) = (&open.record, &synced.replica);
@@ -396,10 +402,14 @@ impl Document {
         let view = authority.view().clone();
         let timeline = ctx.rng.journal();
         open.record.server = Some(offer.url);
-        let synced = Synced::begin(view, Some(position), &open.record, timeline, ctx.life);
+        open.record.seeded = Some(position);
+        let mut synced = Synced::begin(view, Some(position), &open.record, timeline, ctx.life);
+        // An app that was told before could find a local document again.
+        synced.is_recorded = false;
         open.role = Role::Synced(Box::new(synced));
         self.append_record();
         self.ledger.draft().begin_timeline = Some((timeline, Lsn::FIRST));
+        self.ledger.after(Then::Recorded);
         // The server knows no timeline of this client yet: greet it anew with this one.
         self.leave_server(ctx);
     }
@@ -484,7 +494,7 @@ impl Document {
         }
         let State::Open(open) = &mut self.state else { return };
         let Role::Synced(synced) = &mut open.role else { return };
-        let Synced { replica, durable, sender } = &mut **synced;
+        let Synced { replica, durable, sender, .. } = &mut **synced;
         let size_of =
             |lsn: Lsn| replica.undecided_at(lsn).map_or(0, |undecided| undecided.body.len() + 64);
         let window = ctx.settings.limits.frames_in_flight_size_max;

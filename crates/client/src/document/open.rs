@@ -39,13 +39,15 @@ pub(super) struct Synced {
     /// Timeline frames before this LSN are on the disk.
     pub durable: Lsn,
     pub sender: Sender,
+    /// Whether the disk says so: what the server has just taken over is local there.
+    pub is_recorded: bool,
 }
 
 impl Synced {
     /// A replica whose timeline is on the disk up to `durable`.
     pub fn new(replica: Replica, durable: Lsn) -> Self {
         let sender = Sender::new(replica.undecided().start());
-        Self { replica, durable, sender }
+        Self { replica, durable, sender, is_recorded: true }
     }
 
     /// Another timeline took the place of the one before: nothing of it is on the disk.
@@ -80,7 +82,8 @@ impl Open {
                 let lives = record.lives.clone();
                 Role::Local(Box::new(Authority::new(view, position, lives, life)))
             }
-            (Some(_), Some(timeline), base) => {
+            (Some(_), Some(timeline), stored) => {
+                let base = record.base(stored);
                 let head = timeline.range.end();
                 let (journal, lives) = (timeline.journal, record.lives.clone());
                 let replica = Replica::open(

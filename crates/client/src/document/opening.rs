@@ -46,6 +46,7 @@ impl Document {
         let ready = match &mut open.role {
             Role::Local(_) if request.server.is_some() => self.run_offer(ask, request, ctx),
             Role::Local(_) => self.migrate(doctype),
+            Role::Synced(synced) if !synced.is_recorded => Ran::Waits,
             Role::Synced(synced) => {
                 let replica = &mut synced.replica;
                 replica.learn(doctype.clone());
@@ -107,6 +108,7 @@ impl Document {
             doctypes: vec![doctype.clone()],
             newest: doctype.hash(),
             lives: Lineage::default(),
+            seeded: None,
             rejections: Vec::new(),
             forgotten: None,
         };

@@ -18,6 +18,8 @@ pub(super) enum Then {
     Timeline(JournalId, Lsn),
     /// Storage entries before this are durable.
     Storage(Lsn),
+    /// The record that says that a server decides.
+    Recorded,
 }
 
 /// A mutation whose caller waits for the disk.
@@ -142,7 +144,12 @@ impl Document {
                 (Then::Storage(lsn), Some(open)) => {
                     open.storage_durable = open.storage_durable.max(lsn);
                 }
-                (Then::Timeline(..) | Then::Storage(_), None) => {}
+                (Then::Recorded, Some(open)) => {
+                    if let Some(synced) = open.synced_mut() {
+                        synced.is_recorded = true;
+                    }
+                }
+                (Then::Timeline(..) | Then::Storage(_) | Then::Recorded, None) => {}
             }
         }
     }

@@ -3,14 +3,16 @@
 use std::collections::BTreeMap;
 
 use tidelog_document::{
-    Applied, AppliedTimeline, Authority, Doctype, DoctypeHash, Mutation, hash_of,
+    Applied, AppliedTimeline, Authority, Doctype, DoctypeHash, Mutation, chain_of, hash_of,
 };
 use tidelog_pages::StorageEntry;
 use tidelog_sqlite::View;
 use tidelog_sync::{
     Channel, CodedPage, EntryPart, FromRoom, FromServer, Intent, Refusal, ToRoom, ToServer, codec,
 };
-use tidelog_types::{EntryId, JournalId, Life, Lineage, Lsn, PageSet, Pgid, Position};
+use tidelog_types::{
+    Chain, EntryId, JournalId, Life, Lineage, Lsn, LsnRange, PageSet, Pgid, Position,
+};
 
 use super::Device;
 
@@ -179,7 +181,9 @@ impl Server {
         let authority = self.document.as_mut().expect("a document");
         let is_held = |have: &Position| {
             let common = authority.lives().common_with_position(storage.next, have.life, have.next);
-            have.journal == storage.journal && common == Some(have.next)
+            let is_known = have.next == storage.next;
+            let is_same = !is_known || have.chain == storage.chain;
+            have.journal == storage.journal && common == Some(have.next) && is_same
         };
         let from = have.filter(is_held).map_or(Lsn::FIRST, |have| have.next);
         let AppliedTimeline { wanted, lives } = authority.applied(timeline).unwrap();
@@ -190,8 +194,12 @@ impl Server {
     fn seeded(&mut self, device: usize, channel: Channel, position: Position) -> Vec<FromRoom> {
         let seed = std::mem::take(&mut self.seed);
         let view = View::new(usize::MAX, seed.db_pages);
-        view.fill(seed.pages.into_iter().collect::<Vec<(Pgid, _)>>());
+        view.fill(seed.pages.clone().into_iter().collect::<Vec<(Pgid, _)>>());
         let lives = Lineage::try_from(vec![(position.life, Lsn::FIRST)]).expect("one life");
+        // One entry stands for all that was written there.
+        let range = LsnRange::new(Lsn::FIRST, position.next);
+        let chain = chain_of(Chain::default(), range, &seed);
+        let position = Position { chain, ..position };
         self.document = Some(Authority::new(view, position, lives, Life([self.lives; 16])));
         let mut answers = vec![FromRoom::Seeded { position }];
         answers.extend(self.welcome(device, channel, JournalId([0; 16]), Some(position)));
