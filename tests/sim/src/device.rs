@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use tidelog_client::{Client, ClientSettings, Notice, PageServerId, SocketId, TabId};
-use tidelog_disk::{CrashDevice, CrashDisk, Fault, StoreFiles};
+use tidelog_disk::{CrashDevice, CrashDisk, Disk as _, Fault, StoreFiles};
 use tidelog_pages::{
-    AppendError, OwnerId, PageServer, Seed, StoreOptions, StoreReply, StoreRequest,
+    AppendError, OwnerId, PageServer, Seed, StoreOptions, StoreReply, StoreRequest, Urgency,
 };
-
-use tidelog_types::Life;
+use tidelog_types::limits::PAGE_SIZE;
+use tidelog_types::{DocumentKey, Life, Page, Pgid};
 
 use crate::app::Release;
 use crate::docs::Doc;
@@ -149,7 +149,7 @@ impl Device {
         self.last_tab += 1;
         let tab = TabId(self.last_tab);
         let prefix = prefix << 32 | u64::from(self.last_tab);
-        self.tabs.insert(tab, Tab::new(prefix, release, self.swarm.tokens));
+        self.tabs.insert(tab, Tab::new(prefix, release, &self.swarm));
         tab
     }
 
@@ -233,6 +233,71 @@ pub(crate) fn open_store(
         Err(error) => Err(format!("the store does not open: {error:?}")),
     }
 }
+
+/// A document as it lies in the store on a disk: its file, which is empty if it is not there.
+/// `None` if part of it cannot be read.
+///
+/// # Errors
+///
+/// If the store does not open.
+pub(crate) fn file_in(
+    disk: &CrashDevice,
+    document: &DocumentKey,
+    swarm: &Swarm,
+) -> Result<Option<Vec<u8>>, String> {
+    let disk = disk.kill();
+    disk.hold_flushes(false);
+    let mut server = open_store(&disk, Life::NONE, swarm)?;
+    let owner = OwnerId(1);
+    server.serve(owner, StoreRequest::Open { document: document.clone() });
+    let mut pages = BTreeMap::new();
+    let mut is_whole = false;
+    loop {
+        for (_, reply) in server.poll() {
+            match reply {
+                StoreReply::Opened { state: None, .. } => return Ok(Some(Vec::new())),
+                StoreReply::Opened { state: Some(state), .. } => {
+                    let pgids = (1..=state.db_pages).map(Pgid).collect();
+                    let (document, urgency) = (document.clone(), Urgency::User);
+                    let read = StoreRequest::Read { request: 1, urgency, document, pgids };
+                    server.serve(owner, read);
+                }
+                StoreReply::Pages { pages: some, last, .. } => {
+                    pages.extend(some);
+                    is_whole |= last;
+                }
+                StoreReply::Damaged { .. } => return Ok(None),
+                _ => {}
+            }
+        }
+        if !server.wants_poll() {
+            break;
+        }
+    }
+    let bytes = pages.values().flat_map(|page: &Page| page.bytes().iter().copied());
+    Ok(is_whole.then(|| bytes.collect()))
+}
+
+/// A page that was written to its place long ago is another one. Says whether there is one.
+pub(crate) fn rot(disk: &CrashDevice, rng: &mut Rng) -> bool {
+    let mut file = disk.file(PAGE_FILE);
+    let slots = file.size() / PAGE_SIZE as u64;
+    // The first is the file's header.
+    if slots < 2 {
+        return false;
+    }
+    let at = (1 + rng.below(slots - 1)) * PAGE_SIZE as u64 + rng.below(PAGE_SIZE as u64);
+    let mut byte = [0];
+    let is_changed = file.read_at(at, &mut byte).and_then(|()| {
+        file.write_at(at, &[!byte[0]])?;
+        file.request_flush()
+    });
+    disk.complete_flushes();
+    is_changed.is_ok()
+}
+
+/// The file of a store that has its pages.
+const PAGE_FILE: &str = StoreFiles::<CrashDisk>::NAMES[2];
 
 /// One of the next calls of this disk fails.
 pub(crate) fn fail_soon(disk: &CrashDevice, rng: &mut Rng) {

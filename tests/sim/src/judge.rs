@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::docs::Doc;
 use crate::reference::{Found, Issued};
 use crate::tab::News;
+use crate::world::Applied;
 
 /// What was said of every mutation that any tab ever issued.
 #[derive(Default)]
@@ -12,6 +13,10 @@ pub(crate) struct Judge {
     fates: BTreeMap<String, Fate>,
     /// How many were issued.
     count: u64,
+    /// Claims that were taken in a history which was lost since.
+    lost_claims: BTreeMap<Doc, BTreeSet<String>>,
+    /// Whether there are several states of one device.
+    devices_part: bool,
 }
 
 /// Who issued a mutation, and where.
@@ -41,9 +46,19 @@ struct Fate {
     dropped: bool,
     /// Whether its device has deleted its copy since: it comes back from the server.
     deleted: bool,
+    /// Its server went back to a time at which it had no verdict: it may get another one.
+    reopened: bool,
 }
 
+/// The reason with which a mutation is rejected whose fate nobody can know.
+const UNKNOWN: &str = "nobody can tell";
+
 impl Judge {
+    /// `devices_part` where there are several states of one device.
+    pub(crate) fn new(devices_part: bool) -> Self {
+        Self { devices_part, ..Self::default() }
+    }
+
     pub(crate) fn issued(&mut self, name: &str, origin: Origin, issued: Issued) {
         self.count += 1;
         let fate = Fate {
@@ -57,6 +72,7 @@ impl Judge {
             failed: false,
             dropped: false,
             deleted: false,
+            reopened: false,
         };
         let known = self.fates.insert(name.to_owned(), fate);
         assert!(known.is_none(), "BUG: {name} was issued twice by the simulator");
@@ -76,16 +92,23 @@ impl Judge {
             }
             News::Confirmed(name) => {
                 let fate = self.fate(&name)?;
-                if fate.failed || fate.rejected.is_some() {
+                if fate.failed || (fate.rejected.is_some() && !fate.reopened) {
                     return Err(format!("{name} is confirmed after its end: {fate:?}"));
                 }
+                fate.dropped |= fate.rejected.is_some();
                 fate.confirmed = true;
             }
             News::Rejected(name, reason) => {
+                let devices_part = self.devices_part;
                 let fate = self.fate(&name)?;
-                if fate.failed || fate.confirmed {
+                if devices_part && reason.starts_with(UNKNOWN) {
+                    fate.dropped = true;
+                    return Ok(());
+                }
+                if fate.failed || (fate.confirmed && !fate.reopened) {
                     return Err(format!("{name} is rejected after its end: {fate:?}"));
                 }
+                fate.dropped |= fate.confirmed;
                 fate.rejected = Some(reason);
             }
             News::Handled(name) => self.fate(&name)?.handled = true,
@@ -148,6 +171,46 @@ impl Judge {
             // Nobody can tell of it any more.
             fate.handled |= here;
             fate.deleted |= here;
+        }
+    }
+
+    /// How many were issued so far.
+    pub(crate) fn issued_count(&self) -> u64 {
+        self.count
+    }
+
+    /// A server has gone back from one state of a document to an earlier one: what was applied
+    /// since then may be lost, and comes back where a device still has it. Whatever had no verdict
+    /// then may get another one. `None` stands for what nobody can read.
+    pub(crate) fn went_back(&mut self, doc: Doc, before: Option<Applied>, after: &Option<Applied>) {
+        let is_in = |state: &Option<Applied>, name: &String, else_is: bool| {
+            state.as_ref().map_or(else_is, |state| state.names.contains(name))
+        };
+        for (name, fate) in self.fates.iter_mut().filter(|(_, fate)| fate.origin.doc == doc) {
+            if !is_in(after, name, false) {
+                fate.dropped |= is_in(&before, name, true);
+                fate.reopened = true;
+            }
+        }
+        let claims = before.map(|state| state.claims).unwrap_or_default();
+        self.lost_claims.entry(doc).or_default().extend(claims);
+    }
+
+    /// A device has gone back to where it was when so many mutations had been issued. Of what it
+    /// issued since, only what is applied at a server is sure to be there. What it was told of
+    /// rejections since is forgotten.
+    pub(crate) fn rolled_back(
+        &mut self,
+        device: usize,
+        issued: u64,
+        applied: &BTreeMap<Doc, BTreeSet<String>>,
+    ) {
+        for (name, fate) in self.fates.iter_mut().filter(|(_, it)| it.origin.device == device) {
+            let is_applied =
+                applied.get(&fate.origin.doc).is_some_and(|names| names.contains(name));
+            fate.dropped |= fate.nth > issued && !is_applied;
+            fate.handled = true;
+            fate.deleted = true;
         }
     }
 
@@ -224,7 +287,7 @@ impl Judge {
         }
         for (name, fate) in &fates {
             judge_one(name, fate, rows.get(name).copied().unwrap_or(0))?;
-            judge_rejection(name, fate, is_local, &found)?;
+            judge_rejection(name, fate, is_local, &found, self.lost_claims.get(&doc))?;
         }
         self.judge_order(&found.names)?;
         found
@@ -253,7 +316,7 @@ fn judge_one(name: &str, fate: &Fate, rows: u32) -> Result<(), String> {
         0 if fate.confirmed => "was confirmed and is not there",
         0 if fate.durable && fate.rejected.is_none() => "was durable and is gone without a word",
         0 => return Ok(()),
-        1 if fate.rejected.is_some() => "was rejected and is there",
+        1 if fate.rejected.is_some() && !fate.dropped => "was rejected and is there",
         1 if fate.failed => "failed and is there",
         1 => return Ok(()),
         _ => "was applied more than once",
@@ -262,7 +325,13 @@ fn judge_one(name: &str, fate: &Fate, rows: u32) -> Result<(), String> {
 }
 
 /// A rejection has its reason: whoever was told that a claim is taken, of a claim that is.
-fn judge_rejection(name: &str, fate: &Fate, is_local: bool, found: &Found) -> Result<(), String> {
+fn judge_rejection(
+    name: &str,
+    fate: &Fate,
+    is_local: bool,
+    found: &Found,
+    lost_claims: Option<&BTreeSet<String>>,
+) -> Result<(), String> {
     let Some(reason) = &fate.rejected else { return Ok(()) };
     if is_local {
         return Err(format!("{name} was rejected after it was durable: {fate:?}"));
@@ -271,8 +340,12 @@ fn judge_rejection(name: &str, fate: &Fate, is_local: bool, found: &Found) -> Re
         tidelog_types::Value::Text(text) if arg == "name" => Some(text),
         _ => None,
     });
+    let is_taken = |claimed: &String| {
+        let was_taken = lost_claims.is_some_and(|claims| claims.contains(claimed));
+        found.claims.contains_key(claimed) || was_taken
+    };
     let is_just = match reason.as_str() {
-        "taken" => claimed.is_some_and(|claimed| found.claims.contains_key(claimed)),
+        "taken" => claimed.is_some_and(is_taken),
         // The budgets of small worlds.
         reason => reason.contains("steps") || reason.contains("pages"),
     };

@@ -18,16 +18,18 @@
 //!   and with it any of its un-flushed sectors.
 //! - A flush takes its time, or is complete when it returns. Stores answer late, a slice at a time.
 //!   A disk is full for a while, or one of its calls fails.
-//! - Documents are closed and opened again, and local copies deleted; a new release of the app
-//!   comes, with a successor of the doctype; an empty room leaves a server's memory; devices'
-//!   clocks differ.
+//! - Documents are closed and opened again, and local copies deleted; local documents are handed
+//!   to a server; a new release of the app comes, with a successor of the doctype; an empty room
+//!   leaves a server's memory; devices' clocks differ.
+//! - A server is restored from a backup, or begins anew with an empty store; a device's store is
+//!   cloned, or goes back to an earlier state; a page rots.
 //!
 //! Ports within a browser lose nothing while both ends live, and a power cut does not damage
 //! sectors that were flushed: the design does not promise to survive more, so no more is injected
 //! here.
 //!
-//! What it promises and does not keep yet is written and switched off in `swarm.rs`: local
-//! documents that are handed to a server (`DRAFTS`).
+//! What is promised and not kept yet is left out: a local document is handed to a server that wants
+//! a token (`js/src/tab.ts` knows no document before it is open, so nobody is asked for one).
 //!
 //! # What has to hold
 //!

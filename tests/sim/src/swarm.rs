@@ -44,6 +44,28 @@ pub(crate) struct Swarm {
     pub(crate) skew_ms_max: u64,
     /// What goes wrong, each as often as it stands here.
     pub(crate) troubles: Vec<Trouble>,
+    /// What happens to whole stores, each before an action.
+    pub(crate) history: Vec<(u64, History)>,
+}
+
+/// Something that happens to a whole store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum History {
+    /// A copy of a server's store is made. The store may rot right after that.
+    BackUpServer {
+        rots: bool,
+    },
+    /// The copy takes the place of the store.
+    RestoreServer,
+    /// A server's store is lost: an empty one takes its place.
+    ReplaceServer,
+    /// The same with the store of a device.
+    CopyDevice,
+    RollDeviceBack,
+    /// Another device begins with a copy of a device's store.
+    CloneDevice,
+    /// A page on a device is not what was written.
+    RotDevice,
 }
 
 /// Something that goes wrong.
@@ -93,11 +115,8 @@ const TROUBLES: [Trouble; 17] = [
     Trouble::TimePasses,
 ];
 
-/// Local documents are not handed to servers yet: see the header of the crate.
-const DRAFTS: bool = false;
-
 impl Swarm {
-    pub(crate) fn draw(rng: &mut Rng, actions: u64) -> Self {
+    pub(crate) fn draw(rng: &mut Rng, seed: u64, actions: u64) -> Self {
         let limits = if rng.once_in(3) { Limits::DEFAULT } else { shrunk(rng) };
         let mut troubles = vec![Trouble::TimePasses];
         for trouble in TROUBLES {
@@ -106,7 +125,7 @@ impl Swarm {
                 troubles.extend((0..times).map(|_| trouble));
             }
         }
-        Self {
+        let mut swarm = Self {
             limits,
             log_size_max: [16 << 20, 128 << 10, 48 << 10][rng.index(3)],
             store_pool_pages: [8, 1024][rng.index(2)],
@@ -114,7 +133,7 @@ impl Swarm {
             net_ms_max: [3, 80, 400][rng.index(3)],
             second_document: rng.once_in(3),
             second_server: rng.once_in(3),
-            drafts: rng.once_in(3) && DRAFTS,
+            drafts: rng.once_in(3),
             closing: rng.once_in(3),
             destroying: rng.once_in(4),
             release_at: if rng.once_in(2) { Some(rng.below(actions)) } else { None },
@@ -125,8 +144,50 @@ impl Swarm {
             flushes_at_once: rng.once_in(4),
             skew_ms_max: if rng.once_in(3) { 3_600_000 } else { 0 },
             troubles,
+            history: history(&mut Rng::new(!seed), actions),
+        };
+        // A tab cannot be asked for the token of a document that it is handing over.
+        swarm.drafts &= !swarm.tokens;
+        swarm
+    }
+
+    /// Whether a server may lose what it had confirmed.
+    pub(crate) fn servers_go_back(&self) -> bool {
+        let goes_back =
+            |it: &History| matches!(it, History::RestoreServer | History::ReplaceServer);
+        self.history.iter().any(|(_, it)| goes_back(it))
+    }
+
+    /// Whether there are several states of one device.
+    pub(crate) fn devices_part(&self) -> bool {
+        let parts = |it: &History| matches!(it, History::RollDeviceBack | History::CloneDevice);
+        self.history.iter().any(|(_, it)| parts(it))
+    }
+}
+
+/// What happens to stores: nothing in most worlds, and seldom more than one thing.
+fn history(rng: &mut Rng, actions: u64) -> Vec<(u64, History)> {
+    let mut history = Vec::new();
+    let mut twice = |rng: &mut Rng, first, second| {
+        let at = rng.below(actions - 1);
+        history.push((at, first));
+        history.push((at + 1 + rng.below(actions - 1 - at), second));
+    };
+    if rng.once_in(6) {
+        let rots = rng.once_in(3);
+        twice(rng, History::BackUpServer { rots }, History::RestoreServer);
+    }
+    if rng.once_in(8) {
+        twice(rng, History::CopyDevice, History::RollDeviceBack);
+    }
+    let singles =
+        [(8, History::CloneDevice), (12, History::RotDevice), (12, History::ReplaceServer)];
+    for (times, single) in singles {
+        if rng.once_in(times) {
+            history.push((rng.below(actions), single));
         }
     }
+    history
 }
 
 /// So little of some things that a short run meets the bound.

@@ -10,11 +10,14 @@ use tidelog_types::{CallId, ErrorCode, Outcome, Rows, Value};
 use crate::app::{ENTRIES, Release, Wish, doctype};
 use crate::docs::{Doc, Docs, url};
 use crate::port::Port;
+use crate::swarm::Swarm;
 
 /// A tab of a device.
 pub(crate) struct Tab {
     pub(crate) release: Release,
     has_token: bool,
+    /// Whether servers may lose what they had confirmed.
+    servers_go_back: bool,
     /// The device's share of call ids, so that no two calls ever have the same.
     pub(crate) id_prefix: u64,
     /// Its way to the core.
@@ -89,10 +92,11 @@ pub(crate) struct Heard {
 }
 
 impl Tab {
-    pub(crate) fn new(id_prefix: u64, release: Release, has_token: bool) -> Self {
+    pub(crate) fn new(id_prefix: u64, release: Release, swarm: &Swarm) -> Self {
         Self {
             release,
-            has_token,
+            has_token: swarm.tokens,
+            servers_go_back: swarm.servers_go_back(),
             id_prefix,
             port: Port::new(),
             held: BTreeMap::new(),
@@ -272,11 +276,14 @@ impl Tab {
                 if !ordered {
                     return Err(format!("watermarks out of order: {status:?}"));
                 }
-                let passes = |code: ErrorCode| {
-                    matches!(
-                        code,
-                        ErrorCode::ServerUnreachable | ErrorCode::StorageFull | ErrorCode::Storage
-                    )
+                let passes = |code: ErrorCode| match code {
+                    ErrorCode::ServerUnreachable | ErrorCode::StorageFull | ErrorCode::Storage => {
+                        true
+                    }
+                    ErrorCode::DocumentReplaced | ErrorCode::DocumentMissing => {
+                        self.servers_go_back
+                    }
+                    _ => false,
                 };
                 if let Some(failure) = status.error.filter(|failure| !passes(failure.code)) {
                     return Err(format!("the status says {failure:?}"));

@@ -3,14 +3,18 @@
 mod calls;
 mod ending;
 mod event;
+mod history;
 mod sockets;
 mod stores;
 mod trouble;
 
-use std::collections::BTreeMap;
+pub(crate) use history::Applied;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use tidelog_client::{Effect, FromCore, Input, TabId, ToCore};
+use tidelog_disk::CrashDevice;
 
 use crate::app::Release;
 use crate::device::Device;
@@ -21,6 +25,7 @@ use crate::port::Followed;
 use crate::rng::Rng;
 use crate::swarm::Swarm;
 use event::{Event, Wire};
+use history::DeviceCopy;
 use sockets::Conn;
 
 const DEVICES: usize = 3;
@@ -58,6 +63,12 @@ pub struct World {
     release: Release,
     /// Whether something may still go wrong.
     faults: bool,
+    /// Copies of the stores of a server and of a device.
+    backup: Option<(usize, CrashDevice)>,
+    device_copy: Option<DeviceCopy>,
+    /// Servers that have lost what came last, and devices with a page that has rotted.
+    went_back: BTreeSet<usize>,
+    rotten: BTreeSet<usize>,
     /// What a server gave out last.
     exported: Option<Vec<u8>>,
     /// Messages over the net so far, but for those that only say that somebody is there.
@@ -82,7 +93,7 @@ impl World {
     #[must_use]
     pub fn new(seed: u64, verbose: bool) -> Self {
         let mut rng = Rng::new(seed);
-        let swarm = Swarm::draw(&mut rng, ACTIONS);
+        let swarm = Swarm::draw(&mut rng, seed, ACTIONS);
         let mut docs = Docs::default();
         docs.share("ledger", 0);
         if swarm.second_document {
@@ -109,11 +120,15 @@ impl World {
             conns: BTreeMap::new(),
             last_conn: 0,
             last_name: 0,
-            judge: Judge::default(),
+            judge: Judge::new(swarm.devices_part()),
             trace: blake3::Hasher::new(),
             verbose,
             release: Release::First,
             faults: true,
+            backup: None,
+            device_copy: None,
+            went_back: BTreeSet::new(),
+            rotten: BTreeSet::new(),
             exported: None,
             net_messages: 0,
             in_a_row: 0,
@@ -142,6 +157,7 @@ impl World {
                 self.note("a release of the app");
                 self.release = Release::Second;
             }
+            self.make_history(action)?;
             for _ in 0..self.rng.below(40) {
                 self.next_event()?;
             }

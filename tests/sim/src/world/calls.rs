@@ -3,8 +3,8 @@
 use tidelog_client::{Input, TabId, ToCore};
 use tidelog_types::limits::CALL_SETTLES_MS;
 
+use super::World;
 use super::event::Event;
-use super::{DEVICES, World};
 use crate::app::Wish;
 use crate::docs::Doc;
 use crate::judge::Origin;
@@ -15,7 +15,7 @@ const LOOK_EVERY_MS: u64 = 1_000;
 
 impl World {
     pub(super) fn act(&mut self) -> Result<(), String> {
-        let device = self.rng.index(DEVICES);
+        let device = self.rng.index(self.devices.len());
         if self.rng.once_in(4) {
             return self.go_wrong(device);
         }
@@ -126,22 +126,23 @@ impl World {
                 let open = self.tab(device, tab).open(&docs, doc, is_moved, now_ms);
                 self.send_to_core(device, tab, vec![open]);
             }
-            _ if self.swarm.destroying && self.rng.once_in(3) => {
-                self.destroy(device, tab, doc);
+            // What is being handed over stays.
+            _ if self.swarm.destroying
+                && self.rng.once_in(3)
+                && docs.spec(doc).moves_to.is_none() =>
+            {
+                let force = self.rng.once_in(2);
+                self.destroy(device, tab, doc, force);
             }
             _ => {}
         }
     }
 
     /// All tabs let go of a document, and one deletes the device's copy.
-    fn destroy(&mut self, device: usize, tab: TabId, doc: Doc) {
+    pub(super) fn destroy(&mut self, device: usize, tab: TabId, doc: Doc, force: bool) {
         let now_ms = self.now_ms;
         let docs = self.docs.clone();
         let tabs: Vec<TabId> = self.devices[device].tabs.keys().copied().collect();
-        // What is being handed over stays.
-        if docs.spec(doc).moves_to.is_some() {
-            return;
-        }
         let mut all = Vec::new();
         for other in tabs {
             if let Some(messages) = self.tab(device, other).close(doc, now_ms) {
@@ -151,10 +152,9 @@ impl World {
         for (other, messages) in all {
             self.send_to_core(device, other, messages);
         }
-        let force = self.rng.once_in(2);
         // From when it is asked until it is said, what is not decided may go or stay.
         let destroy = self.tab(device, tab).destroy(&docs, doc, force, now_ms);
-        self.judge.dropped(doc, device, docs.spec(doc).host.is_none());
+        self.judge.dropped(doc, device, self.host_of(doc).is_none());
         self.send_to_core(device, tab, vec![destroy]);
     }
 
@@ -163,7 +163,7 @@ impl World {
         let doc = all.into_iter().find(|doc| self.docs.spec(*doc).name == document);
         if let Some(doc) = doc {
             self.note(&format!("device {device}: {document} is deleted"));
-            self.judge.dropped(doc, device, self.docs.spec(doc).host.is_none());
+            self.judge.dropped(doc, device, self.host_of(doc).is_none());
         }
     }
 

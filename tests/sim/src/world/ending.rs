@@ -5,14 +5,22 @@ use std::fmt::Write as _;
 use tidelog_client::TabId;
 use tidelog_types::DocumentKey;
 
-use super::{DEVICES, SETTLE_MS, World};
+use super::{SETTLE_MS, World};
 use crate::app::Wish;
+use crate::device::Device;
 use crate::docs::Doc;
+use crate::tab::Asked;
 
 /// How often all sides are compared before they are said to differ.
 const COMPARISONS_MAX: u32 = 5;
 /// How often a local document is handed over before that is said not to work.
 const HAND_OVERS_MAX: u32 = 5;
+/// How often copies of a document that its server has lost are deleted.
+const DELETIONS_MAX: u32 = 5;
+/// Simulated milliseconds in which that is done, and the document made again.
+const BEGIN_ANEW_MS: u64 = 15_000;
+/// Simulated milliseconds after which a server that has refused a document is asked again.
+const ASKED_AGAIN_MS: u64 = 31_000;
 /// Simulated milliseconds in which nothing happens, when nobody does anything.
 const REST_MS: u64 = 60_000;
 /// Messages over the net that this may take, other than signs of life.
@@ -21,14 +29,16 @@ const REST_MESSAGES_MAX: u64 = 60;
 impl World {
     pub(super) fn end(&mut self) -> Result<(), String> {
         self.heal()?;
-        self.settle("after the faults")?;
+        self.begin_anew()?;
+        self.settle_opens("after the faults")?;
         self.connect_all();
         self.hand_over_all()?;
+        self.settle("after the faults")?;
         self.converge("after the faults")?;
         self.go_on()?;
         self.rest()?;
         // What converged must also be what is on the disks.
-        for device in 0..DEVICES {
+        for device in 0..self.devices.len() {
             self.note(&format!("device {device}: power cut at the end"));
             self.trouble(device);
             self.cut_sockets(device);
@@ -57,21 +67,54 @@ impl World {
         compared
     }
 
+    /// Where a server has lost a document, and nobody has brought it along since, a device deletes
+    /// its copy, so that it can be made again: nothing else does that.
+    fn begin_anew(&mut self) -> Result<(), String> {
+        let went_back = std::mem::take(&mut self.went_back);
+        if went_back.is_empty() {
+            return Ok(());
+        }
+        self.pass(BEGIN_ANEW_MS)?;
+        self.connect_all();
+        for host in went_back {
+            for doc in self.docs_of_host(host) {
+                if self.host_of(doc) != Some(host) {
+                    continue;
+                }
+                for _ in 0..DELETIONS_MAX {
+                    if self.is_on_server(host, doc)? {
+                        break;
+                    }
+                    let devices = self.devices_of(doc);
+                    let device = self.rng.pick(&devices).expect("BUG: a document of nobody");
+                    let tab = self.any_tab(device)?;
+                    self.note(&format!("device {device}: begins {doc:?} anew"));
+                    self.destroy(device, tab, doc, true);
+                    self.pass(BEGIN_ANEW_MS)?;
+                    self.open_all(device);
+                    self.pass(BEGIN_ANEW_MS)?;
+                }
+            }
+        }
+        // Those who were refused ask again after a while.
+        self.pass(ASKED_AGAIN_MS)
+    }
+
     /// The server that has a document now.
-    fn host_of(&self, doc: Doc) -> Option<usize> {
+    pub(super) fn host_of(&self, doc: Doc) -> Option<usize> {
         let spec = self.docs.spec(doc);
         let is_moved = || self.devices.iter().any(|device| device.moved.contains(&doc));
         spec.host.or(spec.moves_to.filter(|_| is_moved()))
     }
 
     fn devices_of(&self, doc: Doc) -> Vec<usize> {
-        (0..DEVICES).filter(|device| self.docs.of(*device).contains(&doc)).collect()
+        (0..self.devices.len()).filter(|device| self.docs.of(*device).contains(&doc)).collect()
     }
 
     /// What somebody began to hand over is handed over.
     fn hand_over_all(&mut self) -> Result<(), String> {
         let docs = self.docs.clone();
-        for device in 0..DEVICES {
+        for device in 0..self.devices.len() {
             for doc in self.devices[device].offered.clone() {
                 for _ in 0..HAND_OVERS_MAX {
                     if self.devices[device].moved.contains(&doc) {
@@ -81,7 +124,7 @@ impl World {
                     let now_ms = self.now_ms;
                     let open = self.tab(device, tab).hand_over(&docs, doc, now_ms);
                     self.send_to_core(device, tab, vec![open]);
-                    self.settle("when a document was to be handed over")?;
+                    self.settle_opens("when a document was to be handed over")?;
                 }
                 if !self.devices[device].moved.contains(&doc) {
                     return Err(format!("device {device} cannot hand {doc:?} over"));
@@ -131,7 +174,7 @@ impl World {
     fn go_on(&mut self) -> Result<(), String> {
         self.note("work goes on");
         let mut names = Vec::new();
-        for device in 0..DEVICES {
+        for device in 0..self.devices.len() {
             let tab = self.any_tab(device)?;
             for doc in self.docs.of(device) {
                 for mutation in ["fold", "add"] {
@@ -207,6 +250,23 @@ impl World {
         while !self.is_settled() {
             if self.now_ms > deadline || self.queue.is_empty() {
                 return Err(format!("{when}, something is stuck: {}", self.unsettled()));
+            }
+            self.next_event()?;
+        }
+        Ok(())
+    }
+
+    /// The same of what has to be open. What waits for a verdict of a document that is the server's
+    /// by now, and that nobody knows to be, waits until it is handed over once more.
+    fn settle_opens(&mut self, when: &str) -> Result<(), String> {
+        let deadline = self.now_ms + SETTLE_MS;
+        let opens = |device: &Device| {
+            let mut tabs = device.tabs.values();
+            tabs.any(|tab| tab.unsettled.values().any(Asked::is_open))
+        };
+        while self.devices.iter().any(opens) {
+            if self.now_ms > deadline || self.queue.is_empty() {
+                return Err(format!("{when}, something is not open: {}", self.unsettled()));
             }
             self.next_event()?;
         }

@@ -2,7 +2,9 @@
 
 use tidelog_client::{Input, SocketId};
 use tidelog_server::ConnId;
-use tidelog_sync::{FromRoom, FromServer, ToRoom, ToServer, decode_message, encode_message};
+use tidelog_sync::{
+    FromRoom, FromServer, Intent, ToRoom, ToServer, decode_message, encode_message,
+};
 
 use super::event::{Event, Wire};
 use super::{World, short};
@@ -66,9 +68,7 @@ impl World {
         if self.conns.get(&conn).is_none_or(|conn| conn.silent_up) {
             return;
         }
-        let is_seed =
-            matches!(decode_message(bytes), Ok(ToServer::About { body: ToRoom::Seed { .. }, .. }));
-        for _ in 0..if is_seed { 1 } else { self.times() } {
+        for _ in 0..if makes_document(bytes) { 1 } else { self.times() } {
             let event = Event::ToServer { conn, bytes: bytes.to_vec() };
             self.carry(Wire::ToServer(conn), self.swarm.net_ms_max, event);
         }
@@ -148,5 +148,14 @@ impl World {
             self.note(&format!("{device} hears {message:?}"));
         }
         self.step_core(device, Input::FromServer { socket, bytes });
+    }
+}
+
+/// Whether it offers a local document, or hands one over.
+fn makes_document(bytes: &[u8]) -> bool {
+    match decode_message(bytes) {
+        Ok(ToServer::About { body: ToRoom::Open { intent, .. }, .. }) => intent != Intent::Follow,
+        Ok(ToServer::About { body: ToRoom::Seed { .. }, .. }) => true,
+        _ => false,
     }
 }

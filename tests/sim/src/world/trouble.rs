@@ -2,8 +2,8 @@
 
 use tidelog_client::TabId;
 
+use super::World;
 use super::event::Event;
-use super::{DEVICES, World};
 use crate::device::fail_soon;
 use crate::swarm::Trouble;
 
@@ -34,11 +34,7 @@ impl World {
             Trouble::SecondCore => self.let_core_die(device, true)?,
             Trouble::PowerCut => {
                 self.note(&format!("device {device}: power cut"));
-                self.trouble(device);
-                self.cut_sockets(device);
-                self.devices[device].cut_power(&mut self.rng);
-                let delay = self.rng.below(3_000);
-                self.schedule(delay, Event::StartDevice { device });
+                self.cut_power_of(device);
             }
             Trouble::DeviceFull if self.devices[device].is_open() => {
                 self.note(&format!("device {device}: the disk is full"));
@@ -61,12 +57,7 @@ impl World {
             }
             Trouble::ServerPowerCut if self.hosts[host].is_up() => {
                 self.note(&format!("server {host}: power cut"));
-                self.hosts[host].cut_power(&mut self.rng);
-                for conn in self.conns_of(host) {
-                    self.cut(conn);
-                }
-                let delay = self.rng.below(3_000);
-                self.schedule(delay, Event::StartHost { host });
+                self.cut_power_of_server(host);
             }
             Trouble::ServerFull if self.hosts[host].is_up() => {
                 self.note(&format!("server {host}: the disk is full"));
@@ -118,6 +109,25 @@ impl World {
         Ok(())
     }
 
+    /// The power of a device goes, and comes back a while later.
+    pub(super) fn cut_power_of(&mut self, device: usize) {
+        self.trouble(device);
+        self.cut_sockets(device);
+        self.devices[device].cut_power(&mut self.rng);
+        let delay = self.rng.below(3_000);
+        self.schedule(delay, Event::StartDevice { device });
+    }
+
+    /// The same of a server.
+    pub(super) fn cut_power_of_server(&mut self, host: usize) {
+        self.hosts[host].cut_power(&mut self.rng);
+        for conn in self.conns_of(host) {
+            self.cut(conn);
+        }
+        let delay = self.rng.below(3_000);
+        self.schedule(delay, Event::StartHost { host });
+    }
+
     fn any_conn(&mut self) -> Option<u64> {
         let conns: Vec<u64> = self.conns.keys().copied().collect();
         self.rng.pick(&conns)
@@ -166,6 +176,7 @@ impl World {
     pub(super) fn heal(&mut self) -> Result<(), String> {
         self.note("nothing goes wrong any more");
         self.faults = false;
+        self.restore_server()?;
         for host in 0..self.hosts.len() {
             self.hosts[host].disk.set_full(false);
             if !self.hosts[host].is_up() {
@@ -175,7 +186,8 @@ impl World {
         for conn in self.conns.values_mut() {
             conn.read_after_ms = 0;
         }
-        for device in 0..DEVICES {
+        self.clear_rotten()?;
+        for device in 0..self.devices.len() {
             self.start_device(device)?;
             self.devices[device].disk.set_full(false);
             self.devices[device].frozen_until_ms = 0;
@@ -188,7 +200,7 @@ impl World {
 
     /// Every tab calls the documents that it has back to their servers.
     pub(super) fn connect_all(&mut self) {
-        for device in 0..DEVICES {
+        for device in 0..self.devices.len() {
             let tabs: Vec<TabId> = self.devices[device].tabs.keys().copied().collect();
             for tab in tabs {
                 let docs = self.docs.of(device).into_iter();
@@ -200,7 +212,7 @@ impl World {
     }
 
     /// Every tab has every document of its device open.
-    fn open_all(&mut self, device: usize) {
+    pub(super) fn open_all(&mut self, device: usize) {
         let (docs, now_ms) = (self.docs.clone(), self.now_ms);
         let tabs: Vec<TabId> = self.devices[device].tabs.keys().copied().collect();
         for tab in tabs {

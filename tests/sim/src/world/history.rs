@@ -1,0 +1,189 @@
+//! Stores that go back to an earlier state, are copied, rot, or begin anew.
+//!
+//! What a store has lost then may be gone, and what another copy of it has gone on with is not: the
+//! judge is told of each mutation that was there before and is not there after.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tidelog_disk::CrashDevice;
+use tidelog_types::DocumentKey;
+
+use super::event::Event;
+use super::{DEVICES, World};
+use crate::device::{Device, crash, file_in, kill, rot};
+use crate::docs::Doc;
+use crate::reference::Found;
+use crate::swarm::History;
+
+/// A copy of a device's store, and how many mutations had been issued when it was made.
+pub(super) struct DeviceCopy {
+    device: usize,
+    disk: CrashDevice,
+    issued: u64,
+}
+
+impl World {
+    /// What is due before this action.
+    pub(super) fn make_history(&mut self, action: u64) -> Result<(), String> {
+        for (at, history) in self.swarm.history.clone() {
+            if at == action {
+                self.happen_to_store(history)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn happen_to_store(&mut self, history: History) -> Result<(), String> {
+        match history {
+            History::BackUpServer { rots } => self.back_up_server(rots),
+            History::RestoreServer => self.restore_server()?,
+            History::ReplaceServer => {
+                let host = self.rng.index(self.hosts.len());
+                self.note(&format!("server {host}: begins anew with an empty store"));
+                self.give_server(host, CrashDevice::new())?;
+            }
+            History::CopyDevice => {
+                let device = self.rng.index(DEVICES);
+                self.note(&format!("device {device}: its store is copied"));
+                self.cut_power_of(device);
+                let disk = kill(&self.devices[device].disk, &self.swarm);
+                let issued = self.judge.issued_count();
+                self.device_copy = Some(DeviceCopy { device, disk, issued });
+            }
+            History::RollDeviceBack => self.roll_device_back()?,
+            History::CloneDevice => {
+                let device = self.rng.index(DEVICES);
+                let clone = self.devices.len();
+                self.note(&format!("device {device}: its store is cloned as device {clone}"));
+                self.cut_power_of(device);
+                let mut other = Device::new(&self.swarm, &mut self.rng);
+                other.disk = kill(&self.devices[device].disk, &self.swarm);
+                self.devices.push(other);
+                let delay = self.rng.below(3_000);
+                self.schedule(delay, Event::StartDevice { device: clone });
+            }
+            History::RotDevice => {
+                let device = self.rng.index(DEVICES);
+                self.cut_power_of(device);
+                if rot(&self.devices[device].disk, &mut self.rng) {
+                    self.note(&format!("device {device}: a page rots"));
+                    self.rotten.insert(device);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    // --- servers -------------------------------------------------------------------------------
+
+    fn back_up_server(&mut self, rots: bool) {
+        let host = self.rng.index(self.hosts.len());
+        self.note(&format!("server {host}: is backed up"));
+        let backup = crash(&self.hosts[host].disk, &self.swarm, &mut self.rng);
+        if rots && self.hosts[host].is_up() {
+            self.cut_power_of_server(host);
+            if rot(&self.hosts[host].disk, &mut self.rng) {
+                self.note(&format!("server {host}: a page rots"));
+            }
+        }
+        self.backup = Some((host, backup));
+    }
+
+    /// Puts the backup into the place of a server's store.
+    pub(super) fn restore_server(&mut self) -> Result<(), String> {
+        let Some((host, backup)) = self.backup.take() else { return Ok(()) };
+        self.note(&format!("server {host}: is restored"));
+        self.give_server(host, backup)
+    }
+
+    /// Another store takes the place of a server's: what is not in that is lost.
+    fn give_server(&mut self, host: usize, disk: CrashDevice) -> Result<(), String> {
+        for doc in self.docs_of_host(host) {
+            let before = self.names_on(&self.hosts[host].disk, doc)?;
+            let after = self.names_on(&disk, doc)?;
+            self.judge.went_back(doc, before, &after);
+        }
+        self.went_back.insert(host);
+        self.cut_power_of_server(host);
+        self.hosts[host].disk = kill(&disk, &self.swarm);
+        Ok(())
+    }
+
+    pub(super) fn docs_of_host(&self, host: usize) -> Vec<Doc> {
+        let is_there = |doc: &Doc| {
+            let spec = self.docs.spec(*doc);
+            spec.host == Some(host) || spec.moves_to == Some(host)
+        };
+        self.docs.all().filter(is_there).collect()
+    }
+
+    /// Whether there is such a document in a server's store.
+    pub(super) fn is_on_server(&self, host: usize, doc: Doc) -> Result<bool, String> {
+        let applied = self.names_on(&self.hosts[host].disk, doc)?;
+        Ok(applied.is_none_or(|applied| applied.is_there))
+    }
+
+    /// The mutations that are applied in a document as it lies on a disk, and who has which claim;
+    /// nothing if it cannot be read, since something has rotted.
+    fn names_on(&self, disk: &CrashDevice, doc: Doc) -> Result<Option<Applied>, String> {
+        let name = &self.docs.spec(doc).name;
+        let document = DocumentKey::new(name, "").map_err(|error| error.to_string())?;
+        let Some(file) = file_in(disk, &document, &self.swarm)? else { return Ok(None) };
+        if file.is_empty() {
+            return Ok(Some(Applied::default()));
+        }
+        let found = Found::open(&file)?;
+        let claims = found.claims.keys().cloned().collect();
+        let names = found.names.iter().cloned().collect();
+        Ok(Some(Applied { is_there: true, names, claims }))
+    }
+
+    // --- devices -------------------------------------------------------------------------------
+
+    fn roll_device_back(&mut self) -> Result<(), String> {
+        let Some(DeviceCopy { device, disk, issued }) = self.device_copy.take() else {
+            return Ok(());
+        };
+        self.note(&format!("device {device}: goes back to the copy of its store"));
+        self.cut_power_of(device);
+        let applied = self.applied_at_servers()?;
+        self.judge.rolled_back(device, issued, &applied);
+        self.devices[device].disk = kill(&disk, &self.swarm);
+        Ok(())
+    }
+
+    /// Whoever has a rotten page begins with nothing in the end.
+    pub(super) fn clear_rotten(&mut self) -> Result<(), String> {
+        for device in std::mem::take(&mut self.rotten) {
+            self.note(&format!("device {device}: its data are cleared"));
+            self.cut_power_of(device);
+            let applied = self.applied_at_servers()?;
+            self.judge.rolled_back(device, 0, &applied);
+            self.devices[device].disk = CrashDevice::new();
+            self.devices[device].disk.hold_flushes(!self.swarm.flushes_at_once);
+        }
+        Ok(())
+    }
+
+    fn applied_at_servers(&self) -> Result<BTreeMap<Doc, BTreeSet<String>>, String> {
+        let mut applied = BTreeMap::new();
+        for host in 0..self.hosts.len() {
+            for doc in self.docs_of_host(host) {
+                // What is not flushed could still be lost there too.
+                let durable = self.hosts[host].disk.crash(&mut |_| 0);
+                if let Some(there) = self.names_on(&durable, doc)? {
+                    applied.insert(doc, there.names);
+                }
+            }
+        }
+        Ok(applied)
+    }
+}
+
+/// What is applied in a document.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Applied {
+    is_there: bool,
+    pub(crate) names: BTreeSet<String>,
+    pub(crate) claims: BTreeSet<String>,
+}
