@@ -93,6 +93,10 @@ pub(crate) fn install() {
         ffi::sqlite3_mem_methods { xMalloc: Some(malloc), xRealloc: Some(realloc), ..*original };
     // SAFETY: this operation copies complete methods, and refuses once SQLite runs.
     unsafe { ffi::sqlite3_config(ffi::SQLITE_CONFIG_MALLOC, &raw const counting) };
+    // Else each connection begins with room for twenty pages, most of which many never use.
+    let (nowhere, none): (*mut c_void, c_int) = (std::ptr::null_mut(), 0);
+    // SAFETY: this operation takes memory, the size of a page in it and their number.
+    unsafe { ffi::sqlite3_config(ffi::SQLITE_CONFIG_PAGECACHE, nowhere, none, none) };
 }
 
 fn original() -> &'static ffi::sqlite3_mem_methods {
