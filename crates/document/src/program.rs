@@ -7,6 +7,7 @@
 //! _tidelog_meta       key -> value        'version': how many migrations have run
 //! _tidelog_timeline   timeline -> wanted  first LSN of that timeline that is not applied,
 //!                              -> lives   and who wrote those that are: life, LSN; oldest first
+//!                              -> forgotten  rejections before this LSN were kept and are gone
 //! _tidelog_rejection  timeline, lsn -> mutation, reason    until its client has kept it
 //! ```
 
@@ -19,7 +20,7 @@ use crate::{Doctype, Mutation, MutationDefinition, Verdict};
 const SYSTEM_TABLES: [&str; 3] = [
     "create table _tidelog_meta (key text primary key, value any not null) strict, without rowid",
     "create table _tidelog_timeline (timeline blob primary key, wanted integer not null,
-     lives blob not null) strict, without rowid",
+     lives blob not null, forgotten integer not null) strict, without rowid",
     "create table _tidelog_rejection (timeline blob not null, lsn integer not null,
      mutation text not null, reason text not null, primary key (timeline, lsn))
      strict, without rowid",
@@ -27,7 +28,8 @@ const SYSTEM_TABLES: [&str; 3] = [
 
 const HAS_SYSTEM_TABLES: &str = "select 1 from sqlite_schema where name = '_tidelog_meta'";
 
-const FIND_TIMELINE: &str = "select wanted, lives from _tidelog_timeline where timeline = ?1";
+const FIND_TIMELINE: &str =
+    "select wanted, lives, forgotten from _tidelog_timeline where timeline = ?1";
 
 /// How much of a timeline is in a document's pages.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +38,8 @@ pub struct AppliedTimeline {
     pub wanted: Lsn,
     /// Who wrote what is.
     pub lives: Lineage,
+    /// Rejections before this LSN are gone, since a copy of the client has kept them.
+    pub forgotten: Lsn,
 }
 
 /// A rejection as its row says it.
@@ -96,9 +100,7 @@ pub(crate) fn rejections(
         &[timeline_value(timeline), lsn_value(since)],
     ));
     let rejections = rows.into_iter().filter_map(|row| match row.as_slice() {
-        [Value::Integer(lsn), Value::Text(reason)] => {
-            Some(Rejection { lsn: Lsn::new(u64::try_from(*lsn).ok()?)?, reason: reason.clone() })
-        }
+        [lsn, Value::Text(reason)] => Some(Rejection { lsn: lsn_of(lsn)?, reason: reason.clone() }),
         _ => None,
     });
     Run::Done(rejections.collect())
@@ -245,17 +247,22 @@ fn run_statements(
 fn begin_frame(transaction: &Transaction<'_>, origin: EntryId, kept: Lsn) -> Result<(), Failure> {
     let timeline = timeline_value(origin.journal);
     let rows = transaction.run_system(FIND_TIMELINE, std::slice::from_ref(&timeline))?;
-    let mut lives = AppliedTimeline::of_rows(&rows).lives.before(origin.lsn);
+    let AppliedTimeline { lives, mut forgotten, .. } = AppliedTimeline::of_rows(&rows);
+    let mut lives = lives.before(origin.lsn);
     lives.note(origin.life, origin.lsn);
     lives.forget(TIMELINE_LIVES_KEPT_MAX, origin.lsn);
-    transaction.run_system(
-        "insert into _tidelog_timeline values (?1, ?2, ?3)
-         on conflict (timeline) do update set wanted = excluded.wanted, lives = excluded.lives",
-        &[timeline.clone(), lsn_value(origin.lsn.next()), lives_value(&lives)],
+    let removed = transaction.run_system(
+        "delete from _tidelog_rejection where timeline = ?1 and lsn < ?2 returning lsn",
+        &[timeline.clone(), lsn_value(kept.min(origin.lsn))],
     )?;
+    for lsn in removed.iter().filter_map(|row| lsn_of(row.first()?)) {
+        forgotten = forgotten.max(lsn.next());
+    }
     transaction.run_system(
-        "delete from _tidelog_rejection where timeline = ?1 and lsn < ?2",
-        &[timeline, lsn_value(kept.min(origin.lsn))],
+        "insert into _tidelog_timeline values (?1, ?2, ?3, ?4)
+         on conflict (timeline) do update
+         set wanted = excluded.wanted, lives = excluded.lives, forgotten = excluded.forgotten",
+        &[timeline, lsn_value(origin.lsn.next()), lives_value(&lives), lsn_value(forgotten)],
     )?;
     Ok(())
 }
@@ -263,18 +270,18 @@ fn begin_frame(transaction: &Transaction<'_>, origin: EntryId, kept: Lsn) -> Res
 impl AppliedTimeline {
     /// What the row of a timeline says, if there is one. Of lives that cannot be, none is known.
     fn of_rows(rows: &[Vec<Value>]) -> Self {
-        let Some([Value::Integer(wanted), Value::Blob(lives)]) = rows.first().map(Vec::as_slice)
-        else {
+        let Some([wanted, Value::Blob(lives), forgotten]) = rows.first().map(Vec::as_slice) else {
             return Self::default();
         };
-        let wanted = u64::try_from(*wanted).ok().and_then(Lsn::new).unwrap_or(Lsn::FIRST);
-        Self { wanted, lives: lives_of(lives).unwrap_or_default().before(wanted) }
+        let [wanted, forgotten] = [wanted, forgotten].map(|it| lsn_of(it).unwrap_or(Lsn::FIRST));
+        let lives = lives_of(lives).unwrap_or_default().before(wanted);
+        Self { wanted, lives, forgotten }
     }
 }
 
 impl Default for AppliedTimeline {
     fn default() -> Self {
-        Self { wanted: Lsn::FIRST, lives: Lineage::default() }
+        Self { wanted: Lsn::FIRST, lives: Lineage::default(), forgotten: Lsn::FIRST }
     }
 }
 
@@ -305,6 +312,13 @@ fn timeline_value(timeline: JournalId) -> Value {
 
 fn lsn_value(lsn: Lsn) -> Value {
     Value::Integer(i64::try_from(lsn.get()).expect("BUG: an LSN beyond 63 bits"))
+}
+
+fn lsn_of(value: &Value) -> Option<Lsn> {
+    match value {
+        Value::Integer(number) => Lsn::new(u64::try_from(*number).ok()?),
+        _ => None,
+    }
 }
 
 fn single_integer(rows: &[Vec<Value>]) -> Option<i64> {

@@ -45,6 +45,8 @@ struct Verdicts {
     known: Lsn,
     /// Those rejected before it, as far as this device has not kept them.
     rejected: Vec<Rejection>,
+    /// Rejections before this LSN are gone: what is undecided here is another copy's to know.
+    forgotten: Lsn,
     /// What is undecided goes on in another timeline: another copy of this device has gone on in
     /// this one, or the authority has lost what it had decided.
     moves: bool,
@@ -52,7 +54,7 @@ struct Verdicts {
 
 impl Verdicts {
     fn of(replica: &Replica, applied: &AppliedTimeline, rejected: Vec<Rejection>) -> Self {
-        let AppliedTimeline { wanted, lives } = applied;
+        let AppliedTimeline { wanted, lives, forgotten } = applied;
         let (first, head) = (replica.first(), replica.head);
         let common = replica.lives.common_prefix(head, lives, *wanted);
         let moves = common != Some(*wanted) || *wanted < first;
@@ -68,7 +70,7 @@ impl Verdicts {
             None => (first, *wanted),
         };
         let [decided, known] = [decided, known].map(|lsn| lsn.clamp(first, head));
-        Self { decided, known, rejected, moves }
+        Self { decided, known, rejected, forgotten: *forgotten, moves }
     }
 }
 
@@ -222,7 +224,7 @@ impl Rebase {
     /// Makes the new layers the replica's, in one step.
     pub(crate) fn complete(self, replica: &mut Replica) -> Advance {
         let changed = self.changed(replica);
-        let Verdicts { decided, known, rejected, moves } =
+        let Verdicts { decided, known, rejected, forgotten, moves } =
             self.verdicts.expect("BUG: completed before it began");
         let mut advance = Advance { changed, ..Advance::default() };
 
@@ -234,15 +236,15 @@ impl Rebase {
             let undecided = replica.undecided.pop_oldest().expect("BUG: decided beyond the head");
             while rejected.next_if(|rejection| rejection.lsn < lsn).is_some() {}
             let verdict = match rejected.next_if(|rejection| rejection.lsn == lsn) {
-                _ if lsn >= decided => {
-                    reached(Probe::FateUnknown);
-                    Verdict::Rejected { reason: UNKNOWN.to_owned() }
-                }
-                Some(Rejection { reason, .. }) => {
+                Some(Rejection { reason, .. }) if lsn < decided => {
                     reached(Probe::RejectionFound);
                     Verdict::Rejected { reason }
                 }
-                None => Verdict::Applied,
+                None if lsn < decided && lsn >= forgotten => Verdict::Applied,
+                _ => {
+                    reached(Probe::FateUnknown);
+                    Verdict::Rejected { reason: UNKNOWN.to_owned() }
+                }
             };
             let (call, mutation) = (undecided.call, undecided.mutation);
             advance.decided.push(Decided { entry, call, mutation, verdict });

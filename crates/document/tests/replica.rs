@@ -719,3 +719,33 @@ fn what_is_rejected_in_the_next_timeline_is_told_though_the_last_one_had_rejecti
     converge(&mut server, &mut device);
     assert_eq!(device.verdicts(), [rejected(1, "CHECK constraint failed: count < 99")]);
 }
+
+/// Goal: a copy of a profile does not take for applied what was rejected and told to another copy,
+/// which then let go of it. Method: a profile is restored to before the verdict of a mutation, and
+/// opened once the rejection is gone.
+#[test]
+fn what_was_rejected_and_kept_by_another_copy_is_not_called_applied() {
+    let doctype = items();
+    let mut server = Server::new(1, usize::MAX, &doctype);
+    let mut device = Device::following(1, usize::MAX, &doctype, &server);
+    let mut backup = Device::following(1, usize::MAX, &doctype, &server);
+    let mut other = Device::following(2, usize::MAX, &doctype, &server);
+    let theirs = bump(&mut other, &doctype, 60);
+    for copy in [&mut device, &mut backup] {
+        bump(copy, &doctype, 50);
+    }
+    server.take(other.replica.origin(theirs.lsn), &theirs);
+    converge(&mut server, &mut device);
+    assert_eq!(device.verdicts(), [rejected(1, "CHECK constraint failed: count < 99")]);
+    bump(&mut device, &doctype, 1);
+    bump(&mut device, &doctype, 1);
+    converge(&mut server, &mut device);
+    assert_eq!(server.query_system("select lsn from _tidelog_rejection"), [] as [[Value; 1]; 0]);
+
+    backup.reopen(&[&doctype]);
+    let mine = bump(&mut backup, &doctype, 2);
+    follow(&server, &mut backup);
+    assert_reported(&backup, 1..2);
+    assert_eq!(backup.frames[0].call, mine.call, "what was issued since goes on");
+    converge(&mut server, &mut backup);
+}

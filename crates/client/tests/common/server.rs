@@ -186,7 +186,7 @@ impl Server {
             have.journal == storage.journal && common == Some(have.next) && is_same
         };
         let from = have.filter(is_held).map_or(Lsn::FIRST, |have| have.next);
-        let AppliedTimeline { wanted, lives } = authority.applied(timeline).unwrap();
+        let AppliedTimeline { wanted, lives, .. } = authority.applied(timeline).unwrap();
         self.guests.insert(device, Guest { channel, timeline, next: from });
         vec![FromRoom::Opened { storage, from, wanted, lives }]
     }

@@ -177,7 +177,7 @@ impl Room {
         let State::Open(document) = &mut self.state else {
             unreachable!("BUG: no document to be welcome to")
         };
-        let AppliedTimeline { wanted, lives } = document.applied(open.timeline)?.clone();
+        let AppliedTimeline { wanted, lives, .. } = document.applied(open.timeline)?.clone();
         let storage = document.authority.position();
         let seeded = document.record.seeded;
         // Of what is offered it is known by now.
