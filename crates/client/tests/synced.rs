@@ -164,6 +164,52 @@ fn a_document_made_offline_is_the_servers_once_it_is_there() {
     );
 }
 
+/// Goal: where many mutations are pending, what others do causes few of them to be run again, and
+/// shows all the same. Method: nothing of ours reaches the server, where another device goes on: its
+/// changes are seen after as many milliseconds as there are mutations to run again, the server is
+/// told that they have come, and a second tab need not wait for that.
+#[test]
+fn changes_of_others_show_though_many_mutations_are_pending() {
+    let mut server = Server::new();
+    let (mut first, mut second) = (online(1, &mut server), online(2, &mut server));
+    offline(&mut first);
+    for n in 0..60 {
+        add(&mut first, &n.to_string());
+    }
+    first.server_is_up = true;
+    first.pass(1_000);
+    let is_frames =
+        |it: &ToServer| matches!(it, ToServer::About { body: ToRoom::Frames { .. }, .. });
+    while first.sent.first().is_some_and(|message| !is_frames(message)) {
+        let message = first.sent.remove(0);
+        server.hear(1, message).iter().for_each(|answer| first.hear_server(answer));
+    }
+    first.sent.clear();
+    let mut theirs = |id: &str, server: &mut Server, first: &mut Device| {
+        add(&mut second, id);
+        talk(server, &mut [&mut second]);
+        server.news(1).iter().for_each(|news| first.hear_server(news));
+    };
+    theirs("theirs", &mut server, &mut first);
+    theirs("theirs too", &mut server, &mut first);
+    assert_eq!(count(&mut first), [[integer(60)]]);
+    let mut received = first.sent.iter().filter_map(|message| match message {
+        ToServer::About { body: ToRoom::Received { next }, .. } => Some(*next),
+        _ => None,
+    });
+    assert_eq!(received.next_back(), Some(server.position().next));
+    let tab = first.start_open(OTHER_TAB, Some(SERVER), &todos());
+    first.opened(tab);
+    first.pass(59);
+    assert_eq!(count(&mut first), [[integer(60)]]);
+    first.pass(1);
+    assert_eq!(count(&mut first), [[integer(62)]]);
+    assert_eq!(first.status().pending, 60);
+    offline(&mut first);
+    back_online(&mut server, &mut first);
+    assert_eq!((first.status().pending, count(&mut first)), (0, vec![vec![integer(62)]]));
+}
+
 #[test]
 fn sync_waits_for_every_verdict_and_for_what_the_server_has() {
     let mut server = Server::new();

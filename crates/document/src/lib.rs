@@ -45,6 +45,6 @@ pub use doctype::{ArgumentError, Doctype, DoctypeHash, MutationDefinition, Param
 pub use mutation::{Mutation, Verdict};
 pub use program::AppliedTimeline;
 pub use replica::{
-    Advance, Decided, Issued, OwnTimeline, Replica, ReplicaError, ServerEntry, Undecided,
+    Advance, Decided, Issued, OwnTimeline, PutOff, Replica, ReplicaError, ServerEntry, Undecided,
 };
 pub use warm_up::warm_up;

@@ -59,6 +59,19 @@ pub struct Replica {
     pub(crate) runs_again: u64,
 }
 
+/// Mutations that one LSN of the authority's may cause to be run again: with more of them over it,
+/// a rebase waits for more to come. So draining any number of them is linear work.
+const RUNS_PER_LSN: u64 = 4;
+
+/// A rebase that is not worth its work yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PutOff {
+    /// How many mutations it would run again.
+    pub runs: u64,
+    /// Whether entries were joined since somebody asked last: all that has come is held in one.
+    pub has_joined: bool,
+}
+
 /// A mutation that has no verdict yet.
 #[derive(Clone, Debug)]
 pub struct Undecided {
@@ -310,6 +323,38 @@ impl Replica {
         self.rebase.is_none() && self.staged.is_empty() && !self.stale
     }
 
+    /// Whether all that is left to do is a rebase that can wait for more entries, as there are few
+    /// for the many mutations that it would run again. Those that have come are then held as one.
+    /// How long it waits at most is for the caller to say, who [steps](Self::step) all the same.
+    pub fn put_off(&mut self) -> Option<PutOff> {
+        let front = self.staged.front()?;
+        // The first entry of all, and one that takes the place of all before it, are no small part.
+        let can_wait = self.rebase.is_none() && !self.stale && front.range.start() != Lsn::FIRST;
+        let lsns = self.staged.iter().map(|entry| entry.range.count()).sum::<u64>();
+        let runs = self.undecided.len() as u64;
+        if !can_wait || runs <= lsns.saturating_mul(RUNS_PER_LSN) || self.can_fold() {
+            return None;
+        }
+        let has_joined = self.staged.len() > 1;
+        self.join_staged();
+        Some(PutOff { runs, has_joined })
+    }
+
+    /// Makes one entry of all that are staged, up to one that takes the place of those before it.
+    fn join_staged(&mut self) {
+        let first = self.staged.pop_front();
+        let Some(mut joined) = first else { return };
+        while let Some(next) = self.staged.pop_front_if(|next| next.range.start() != Lsn::FIRST) {
+            joined.range = LsnRange::new(joined.range.start(), next.range.end());
+            joined.position = next.position;
+            joined.origin = None;
+            joined.set.absorb(&next.set);
+        }
+        // Nobody checks it again: each was found to be what was sent when it came.
+        joined.hash = EntryHash::default();
+        self.staged.push_front(joined);
+    }
+
     /// Whether readers see the undecided mutations, at the newest doctype's version: not before the
     /// first rebase.
     #[must_use]
@@ -410,8 +455,14 @@ impl Replica {
     /// tells); an [`Advance`] means that the new pages are visible now.
     ///
     /// `new_timeline` is the id of the one that undecided mutations go on in if they cannot in
-    /// this one; another at each call.
-    pub fn step(&mut self, new_timeline: JournalId, budget: &mut Budget) -> Run<Option<Advance>> {
+    /// this one; another at each call. A rebase that can be [put off](Self::put_off) is begun
+    /// unless it `may_wait`.
+    pub fn step(
+        &mut self,
+        new_timeline: JournalId,
+        may_wait: bool,
+        budget: &mut Budget,
+    ) -> Run<Option<Advance>> {
         if self.is_settled() {
             return Run::Done(None);
         }
@@ -420,6 +471,7 @@ impl Replica {
             None => match self.fold_staged(budget) {
                 Run::Done(Some(advance)) => return Run::Done(Some(advance)),
                 Run::Fault(pgid) => return Run::Fault(pgid),
+                Run::Done(None) if may_wait && self.put_off().is_some() => return Run::Done(None),
                 Run::Done(None) | Run::Failed(_) => Rebase::begin(self, new_timeline),
             },
         };
@@ -502,6 +554,14 @@ impl Replica {
             && !self.undecided.is_empty()
     }
 
+    /// Whether the oldest staged entry may be what the lowest undecided mutation does to the base.
+    fn can_fold(&self) -> bool {
+        self.staged.front().is_some_and(|entry| {
+            let lowest = self.undecided.oldest().and_then(|lowest| lowest.layer.as_ref());
+            self.decides_lowest(entry) && lowest.is_none_or(|layer| *layer == entry.set)
+        })
+    }
+
     /// Makes the oldest staged entry visible without a rebase, if it is what the lowest undecided
     /// mutation does to the base. One that shares a layer with others is run once for this: so each
     /// is, at most, however many are behind it.
@@ -523,6 +583,7 @@ impl Replica {
             let lowest = self.undecided.oldest_mut().expect("BUG: looked at it just now");
             if lowest.predicted != Some(verdict) {
                 // Those above it were built on something else: it was left out for want of memory.
+                self.stale = true;
                 return Run::Done(None);
             }
             lowest.layer = Some(set);

@@ -46,12 +46,15 @@ impl Document {
     }
 
     fn run_piece(&mut self, budget: &mut Budget, ctx: &mut Context<'_>) -> Run<Attempt> {
+        let is_put_off = self.puts_rebase_off(ctx);
         let State::Open(open) = &mut self.state else { return Run::Done(Attempt::Idle) };
         if let Role::Synced(synced) = &mut open.role
             && !synced.replica.is_settled()
+            && !is_put_off
         {
             let new_timeline = ctx.rng.journal();
-            return synced.replica.step(new_timeline, budget).map(|advance| {
+            let may_wait = self.following.put_off_since_ms.is_none();
+            return synced.replica.step(new_timeline, may_wait, budget).map(|advance| {
                 if let Some(advance) = advance {
                     self.advance(advance, ctx);
                 }

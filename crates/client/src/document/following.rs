@@ -1,6 +1,6 @@
 //! The document's way to its server.
 
-use tidelog_document::{ArrivingEntry, Doctype, ServerEntry};
+use tidelog_document::{ArrivingEntry, Doctype, PutOff, ServerEntry};
 use tidelog_sync::{
     Channel, CodedPage, EntryPart, FromRoom, Intent, ProbeId, Refusal, ToRoom, ToServer, WireFrame,
     codec,
@@ -35,6 +35,8 @@ pub(crate) struct Following {
     refused: bool,
     /// The document is synced elsewhere than it was.
     moved: bool,
+    /// Since when a rebase is put off.
+    pub(super) put_off_since_ms: Option<u64>,
     /// Entries that did not fit were asked for anew; twice in a row is an error.
     restarted: bool,
     next_probe: u32,
@@ -519,9 +521,39 @@ impl Document {
     }
 
     pub(super) fn say_received(&mut self, ctx: &mut Context<'_>) {
-        if let (true, Some(base)) = (self.is_online(), self.open().and_then(|open| open.base())) {
-            self.say(ToRoom::Received { next: base.next }, ctx);
+        if let Some(base) = self.open().and_then(|open| open.base()) {
+            self.say_held(base, ctx);
         }
+    }
+
+    /// All before this position is held in a bounded room.
+    fn say_held(&mut self, held: Position, ctx: &mut Context<'_>) {
+        if self.is_online() {
+            self.say(ToRoom::Received { next: held.next }, ctx);
+        }
+    }
+
+    /// Whether a rebase waits for more entries: so many milliseconds at most as it would run
+    /// mutations again, so that others' changes show though ours are not decided, and most of the
+    /// time is left for other work.
+    pub(super) fn puts_rebase_off(&mut self, ctx: &mut Context<'_>) -> bool {
+        let synced = self.open_mut().and_then(|open| open.synced_mut());
+        let replica = synced.map(|synced| &mut synced.replica);
+        let put_off =
+            replica.and_then(|replica| Some((replica.put_off()?, replica.sync_request()?)));
+        let Some((PutOff { runs, has_joined }, held)) = put_off else {
+            self.following.put_off_since_ms = None;
+            return false;
+        };
+        if has_joined {
+            self.say_held(held, ctx);
+        }
+        let until_ms = *self.following.put_off_since_ms.get_or_insert(ctx.now_ms) + runs;
+        if ctx.now_ms >= until_ms {
+            return false;
+        }
+        ctx.out.wake_at(until_ms);
+        true
     }
 
     pub(super) fn seed_is_wanted(&self) -> bool {

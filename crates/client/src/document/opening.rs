@@ -51,7 +51,7 @@ impl Document {
                 let replica = &mut synced.replica;
                 replica.learn(doctype.clone());
                 match replica.migration_failure(hash) {
-                    _ if !replica.is_settled() => Ran::Waits,
+                    _ if !replica.is_built() => Ran::Waits,
                     Some(failure) => Ran::Failed(CallFailure::of_migration(failure)),
                     None => Ran::Done,
                 }

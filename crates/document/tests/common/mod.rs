@@ -166,6 +166,8 @@ pub struct Device {
     /// Pages that were told to look different, since somebody last asked.
     pub changed: Vec<Pgid>,
     pub number: u8,
+    /// Whether it puts rebases off.
+    pub is_patient: bool,
     /// Who writes its timeline; another one each time that it is opened.
     pub life: Life,
     calls: u32,
@@ -200,6 +202,7 @@ impl Device {
             decided: Vec::new(),
             changed: Vec::new(),
             number,
+            is_patient: false,
             life: Life([number; 16]),
             calls: 0,
             timelines: 0,
@@ -303,7 +306,7 @@ impl Device {
         let advance = loop {
             let mut budget = Budget::new(self.replica.view().limits().slice);
             budget.spend_steps(steps);
-            match self.replica.step(next, &mut budget) {
+            match self.replica.step(next, self.is_patient, &mut budget) {
                 Run::Done(advance) => break advance,
                 Run::Failed(failure) => panic!("the rebase failed: {failure}"),
                 Run::Fault(pgid) => {
