@@ -31,6 +31,9 @@
 //! What is promised and not kept yet is left out: a local document is handed to a server that wants
 //! a token (`js/src/tab.ts` knows no document before it is open, so nobody is asked for one).
 //!
+//! Nor is a server taken back in a world in which there are two states of a device: what it has
+//! lost goes on in another timeline on each, and would be applied twice.
+//!
 //! # What has to hold
 //!
 //! While it runs: every query shows each mutation once, none that failed, and all that its tab

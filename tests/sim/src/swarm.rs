@@ -115,6 +115,16 @@ const TROUBLES: [Trouble; 17] = [
     Trouble::TimePasses,
 ];
 
+impl History {
+    fn takes_server_back(self) -> bool {
+        matches!(self, Self::RestoreServer | Self::ReplaceServer)
+    }
+
+    fn parts_device(self) -> bool {
+        matches!(self, Self::RollDeviceBack | Self::CloneDevice)
+    }
+}
+
 impl Swarm {
     pub(crate) fn draw(rng: &mut Rng, seed: u64, actions: u64) -> Self {
         let limits = if rng.once_in(3) { Limits::DEFAULT } else { shrunk(rng) };
@@ -153,15 +163,12 @@ impl Swarm {
 
     /// Whether a server may lose what it had confirmed.
     pub(crate) fn servers_go_back(&self) -> bool {
-        let goes_back =
-            |it: &History| matches!(it, History::RestoreServer | History::ReplaceServer);
-        self.history.iter().any(|(_, it)| goes_back(it))
+        self.history.iter().any(|(_, it)| it.takes_server_back())
     }
 
     /// Whether there are several states of one device.
     pub(crate) fn devices_part(&self) -> bool {
-        let parts = |it: &History| matches!(it, History::RollDeviceBack | History::CloneDevice);
-        self.history.iter().any(|(_, it)| parts(it))
+        self.history.iter().any(|(_, it)| it.parts_device())
     }
 }
 
@@ -186,6 +193,10 @@ fn history(rng: &mut Rng, actions: u64) -> Vec<(u64, History)> {
         if rng.once_in(times) {
             history.push((rng.below(actions), single));
         }
+    }
+    if history.iter().any(|(_, it)| it.takes_server_back()) {
+        // Two states of a device each send what a server has lost, and no longer as one timeline.
+        history.retain(|(_, it)| !it.parts_device());
     }
     history
 }
