@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use axum::extract::{Path as UrlPath, Request, State};
+use axum::extract::{ConnectInfo, Path as UrlPath, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware;
 use axum::response::{Html, IntoResponse, Redirect, Response};
@@ -19,6 +19,7 @@ use tower_http::cors::{AllowOrigin, CorsLayer};
 use tower_http::services::ServeDir;
 use tower_http::set_header::SetResponseHeaderLayer;
 
+use crate::door::Upgrade;
 use crate::room::{Answer, Ask, Service};
 use crate::server::Shared;
 use crate::{loopback, socket};
@@ -52,7 +53,11 @@ pub(crate) fn router(shared: Arc<Shared>, examples: Option<&Path>) -> Router {
     router
 }
 
-async fn sync(State(shared): Ours, mut request: Request) -> Response {
+async fn sync(
+    State(shared): Ours,
+    ConnectInfo(connection): ConnectInfo<Upgrade>,
+    mut request: Request,
+) -> Response {
     if shared.is_stopping() {
         return (StatusCode::SERVICE_UNAVAILABLE, "the server goes down\n").into_response();
     }
@@ -70,6 +75,7 @@ async fn sync(State(shared): Ours, mut request: Request) -> Response {
         let _seat = seat;
         // A client that is gone already is nobody to serve.
         if let Ok(upgraded) = upgrade.await {
+            connection.done();
             socket::serve(upgraded, shared).await;
         }
     });

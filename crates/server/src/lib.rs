@@ -25,6 +25,7 @@
 mod connection;
 mod counters;
 mod cpu_time;
+mod door;
 mod gate;
 mod http;
 mod loopback;

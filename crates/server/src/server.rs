@@ -7,17 +7,17 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use axum::serve::{Listener, ListenerExt};
 use tidelog_sync::ByeReason;
 use tidelog_types::limits::Limits;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 use crate::connection::{Connection, Ending};
 use crate::counters::Counters;
+use crate::door::{Door, Upgrade};
 use crate::http;
 use crate::marks::Marks;
 use crate::room::{Caution, ConnId, RoomSettings};
@@ -146,8 +146,9 @@ impl Server {
                 // The sender going away means stop as well.
                 let _ = stopped.wait_for(|stop| *stop).await;
             };
+            let service = router.into_make_service_with_connect_info::<Upgrade>();
             if let Err(error) =
-                axum::serve(at_once(listener), router).with_graceful_shutdown(stop).await
+                axum::serve(Door(listener), service).with_graceful_shutdown(stop).await
             {
                 tracing::error!(%error, "cannot accept connections");
             }
@@ -191,15 +192,6 @@ impl Server {
     }
 }
 
-/// What is said is said whole: nothing is gained by waiting for more of it.
-fn at_once(listener: TcpListener) -> impl Listener<Io = TcpStream, Addr = SocketAddr> {
-    listener.tap_io(|stream| {
-        if let Err(error) = stream.set_nodelay(true) {
-            debug!(%error, "a connection is gone already");
-        }
-    })
-}
-
 /// What those who are gone have taken is the system's again soon after.
 async fn give_back_memory(counters: Arc<Counters>, mut stopped: watch::Receiver<bool>) {
     let mut gone_before = 0;
@@ -234,19 +226,5 @@ impl Shared {
 
     fn connections(&self) -> MutexGuard<'_, HashMap<ConnId, Connection>> {
         self.connections.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn no_message_waits_for_the_one_behind_it() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let address = listener.local_addr().expect("an address");
-        let _client = TcpStream::connect(address).await.expect("it listens");
-        let (stream, _) = at_once(listener).accept().await;
-        assert!(stream.nodelay().expect("an option"));
     }
 }
