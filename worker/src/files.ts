@@ -18,7 +18,6 @@ const LOOK_MS = 2_000;
 
 /** The files, found and not opened. */
 export interface Found {
-  readonly folder: FileSystemDirectoryHandle;
   readonly files: readonly FileSystemFileHandle[];
   readonly madeAt: number;
 }
@@ -33,7 +32,17 @@ export async function findFiles(create: boolean): Promise<Found> {
   const files = await Promise.all(NAMES.map((name) => folder.getFileHandle(name, { create })));
   // The spare one is never written.
   const { lastModified } = await files[3]!.getFile();
-  return { folder, files, madeAt: lastModified };
+  return { files, madeAt: lastModified };
+}
+
+/** Whether the files that were made then are still those that anybody finds. */
+async function areThere(madeAt: number): Promise<boolean> {
+  try {
+    return (await findFiles(false)).madeAt === madeAt;
+  } catch (error) {
+    // Whatever else is wrong says nothing of the files.
+    return (error as Error).name !== 'NotFoundError';
+  }
 }
 
 /**
@@ -46,10 +55,9 @@ export async function findFiles(create: boolean): Promise<Found> {
 export async function openFiles(found: Found | undefined, lost: () => void): Promise<Keep> {
   try {
     const atHand = found && (await openAll(found).catch(() => undefined));
-    const { folder, madeAt, handles } = atHand ?? (await openAll(await findFiles(true)));
+    const { madeAt, handles } = atHand ?? (await openAll(await findFiles(true)));
     const look = setInterval(async () => {
-      const found = NAMES.map((name) => folder.getFileHandle(name));
-      if ((await Promise.allSettled(found)).every(({ status }) => status === 'fulfilled')) return;
+      if (await areThere(madeAt)) return;
       clearInterval(look);
       lost();
     }, LOOK_MS);

@@ -2,17 +2,23 @@ import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 
 vi.mock('../wasm/page_server.js', () => ({}));
 
-class NotFound extends Error {
-  override name = 'NotFoundError';
+interface How {
+  readonly create?: boolean;
 }
+
+const notFound = (name: string): Error => new DOMException(name, 'NotFoundError');
 
 /** An origin private file system of one folder. */
 class Disk {
   /** The names that were made, until they are cleared away. */
   made = new Set<string>();
+  madeAt = 7;
   /** Handles that are open. */
   open = 0;
-  refuses = (_: string): boolean => false;
+  /** What cannot be opened. */
+  refused = '';
+  /** What is said to whoever looks for a file. */
+  trouble: Error | undefined;
 
   get root(): object {
     return { getDirectoryHandle: async (name: string, how: How) => this.#folder(name, how) };
@@ -23,26 +29,23 @@ class Disk {
     return { getFileHandle: async (file: string, how: How) => this.#file(file, how) };
   }
 
-  #file(name: string, how: How = {}): object {
+  #file(name: string, how: How): object {
     this.#make(name, how);
     return {
-      getFile: async () => ({ lastModified: 7 }),
+      getFile: async () => ({ lastModified: this.madeAt }),
       createSyncAccessHandle: async () => {
-        if (!this.made.has(name) || this.refuses(name)) throw new NotFound(name);
+        if (!this.made.has(name) || name === this.refused) throw notFound(name);
         this.open += 1;
-        return { name, close: () => (this.open -= 1) };
+        return { close: () => (this.open -= 1) };
       },
     };
   }
 
   #make(name: string, { create = false }: How): void {
-    if (!create && !this.made.has(name)) throw new NotFound(name);
+    if (this.trouble) throw this.trouble;
+    if (!create && !this.made.has(name)) throw notFound(name);
     this.made.add(name);
   }
-}
-
-interface How {
-  readonly create?: boolean;
 }
 
 let disk: Disk;
@@ -64,24 +67,49 @@ afterEach(() => {
 
 const { findFiles, openFiles } = await import('../src/files.js');
 
-test('who only waits for the store makes no files, so that who has it notices when they go', async () => {
+const open = (found?: Awaited<ReturnType<typeof findFiles>>) => openFiles(found, () => {});
+
+test('who only waits for the store makes no files, whose want is how a loss is noticed', async () => {
   await expect(findFiles(false)).rejects.toThrow();
   expect(disk.made.size).toBe(0);
 });
 
-test('files that were found before are opened, and made anew where they are gone by then', async () => {
-  await openFiles(undefined, () => {});
-  expect(disk.open).toBe(4);
+test('files found before are opened, and made anew where they are gone by then', async () => {
+  await findFiles(true);
   const found = await findFiles(false);
+  await open(found);
+  expect(disk.open).toBe(4);
   disk.open = 0;
   disk.made.clear();
-  await openFiles(found, () => {});
+  await open(found);
   expect(disk.open).toBe(4);
   expect(disk.made.size).toBe(5);
 });
 
 test('where one file cannot be opened, none stays open', async () => {
-  disk.refuses = (name) => name === 'pages';
-  await expect(openFiles(undefined, () => {})).rejects.toThrow('pages');
+  const found = await findFiles(true);
+  disk.refused = 'pages';
+  await expect(open(found)).rejects.toThrow('pages');
   expect(disk.open).toBe(0);
+});
+
+test('S11: files that are gone, or are others, are missed; what cannot be told is not', async () => {
+  const look = () => vi.advanceTimersByTimeAsync(5_000);
+  const lost = vi.fn();
+  await openFiles(undefined, lost);
+  await look();
+  disk.trouble = new DOMException('busy', 'UnknownError');
+  await look();
+  disk.trouble = undefined;
+  await look();
+  expect(lost).not.toHaveBeenCalled();
+  disk.madeAt += 1;
+  await look();
+  expect(lost).toHaveBeenCalledTimes(1);
+
+  const gone = vi.fn();
+  await openFiles(undefined, gone);
+  disk.made.clear();
+  await look();
+  expect(gone).toHaveBeenCalledTimes(1);
 });
