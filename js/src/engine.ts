@@ -58,6 +58,7 @@ export class Engine {
         });
         break;
       case 'leave':
+        this.#core = 0;
         this.#port?.close();
         this.#port = undefined;
         break;

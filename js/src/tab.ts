@@ -296,6 +296,8 @@ export class Tab {
         this.#leave();
         this.#lend({ type: 'stop' });
         this.#stage = 'hidden';
+        // What comes late of this core is of no use any more.
+        this.#core++;
         this.#emit({ type: 'letGo' });
         break;
       case 'show':

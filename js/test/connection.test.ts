@@ -32,10 +32,14 @@ const locks = {
   query: async () => ({ held: [] }),
   request: async (name: string, ...rest: unknown[]) => {
     if (name === 'of the core') return;
+    await held;
     const granted = rest.at(-1) as () => unknown;
     await granted();
   },
 };
+
+/** Until then no lock is granted. */
+let held: Promise<unknown> | undefined;
 
 const storage = {
   estimate: vi.fn(async () => ({ usage: 1, quota: 2 })),
@@ -45,6 +49,7 @@ const storage = {
 
 beforeEach(() => {
   Core.started = [];
+  held = undefined;
   vi.stubGlobal('navigator', { locks, storage, userAgentData: {} });
   vi.stubGlobal('location', { href: 'https://app.example/' });
   vi.stubGlobal('SharedWorker', Core);
@@ -117,4 +122,24 @@ test('a browser that does not say how much room there is is not asked in vain', 
   await settled();
   process.off('unhandledRejection', unhandled);
   expect(unhandled).not.toHaveBeenCalled();
+});
+
+test('W22: a page that is put aside while it looks for a core says hello to none', async () => {
+  const listeners: Record<string, (event: object) => void> = {};
+  const addEventListener = (type: string, listener: (event: object) => void): void => {
+    listeners[type] = listener;
+  };
+  vi.stubGlobal('addEventListener', addEventListener);
+  vi.stubGlobal('document', { visibilityState: 'hidden', addEventListener });
+  let grant = (_?: unknown): void => {};
+  held = new Promise((resolve) => {
+    grant = resolve;
+  });
+  ask(new Connection(NOWHERE));
+  await settled();
+  listeners.pagehide!({ persisted: true });
+  listeners.visibilitychange!({});
+  grant();
+  await settled();
+  expect(Core.started.flatMap(({ said }) => said)).toEqual([]);
 });

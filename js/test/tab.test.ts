@@ -451,6 +451,16 @@ test('W22: in the back/forward cache nothing is held; then all is asked again', 
   expect(stage.posted('mutate').map((it) => it.call)).toEqual([call, call]);
 });
 
+test('W22: what comes late of a core that was left does not bring the tab back', () => {
+  const stage = new Stage();
+  stage.call('open', { handle: stage.tab.newHandle() });
+  stage.step({ type: 'hide' });
+  const { core } = stage;
+  stage.step({ type: 'refused', core, reason: '404', joining: undefined });
+  expect(types(stage.pass(20_000))).not.toContain('connect');
+  expect(types(stage.step({ type: 'show' }))).toContain('connect');
+});
+
 test('M6: a tab that is looked at again tries at once what waits for a pause to end', () => {
   const { stage } = opened();
   stage.die();
