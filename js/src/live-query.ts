@@ -57,21 +57,36 @@ export class LiveQuery<R = Row> implements AsyncIterable<readonly R[]> {
    * Each newest answer; those that come while the loop is busy are passed over. A loop that is left
    * closes the query, unless somebody else listens to it.
    */
-  async *[Symbol.asyncIterator](): AsyncGenerator<readonly R[], void> {
+  [Symbol.asyncIterator](): AsyncIterator<readonly R[], undefined> {
     let seen: readonly R[] | undefined;
+    let isOver = false;
     this.#loops++;
-    try {
-      while (!this.#closed) {
-        if (this.#error) throw this.#error;
-        const { rows } = this;
-        if (rows && rows !== seen) {
-          seen = rows;
-          yield rows;
-        } else await new Promise<void>((resolve) => this.#waiting.push(resolve));
-      }
-    } finally {
-      if (--this.#loops + this.#listeners.size === 0) this.close();
-    }
+    const end = (): IteratorReturnResult<undefined> => {
+      if (!isOver) this.#loops--;
+      isOver = true;
+      if (this.#loops + this.#listeners.size === 0) this.close();
+      this.#wake();
+      return { done: true, value: undefined };
+    };
+    return {
+      next: async () => {
+        while (!isOver && !this.#closed) {
+          if (this.#error) {
+            end();
+            throw this.#error;
+          }
+          const { rows } = this;
+          if (rows && rows !== seen) {
+            seen = rows;
+            return { done: false, value: rows };
+          }
+          await new Promise<void>((resolve) => this.#waiting.push(resolve));
+        }
+        return end();
+      },
+      // Unlike that of a generator it does not wait for rows that may never come.
+      return: async () => end(),
+    };
   }
 
   #waiting: (() => void)[] = [];

@@ -27,6 +27,16 @@ test('W13: a loop that is left ends the watch', async () => {
   expect(isStopped()).toBe(true);
 });
 
+test('an iterator that waits for rows can be given up', async () => {
+  const { query, isStopped } = watched();
+  const rows = query[Symbol.asyncIterator]();
+  expect(await rows.next()).toEqual({ done: false, value: [] });
+  const waiting = rows.next();
+  expect(await rows.return?.()).toEqual({ done: true, value: undefined });
+  expect(await waiting).toEqual({ done: true, value: undefined });
+  expect(isStopped()).toBe(true);
+});
+
 test('W13: unless somebody else listens', async () => {
   const { query, isStopped } = watched();
   query.subscribe(() => {});
