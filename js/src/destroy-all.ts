@@ -30,11 +30,24 @@ export async function destroyAll(): Promise<void> {
   } finally {
     holders.close();
   }
-  await new Promise<void>((resolve, reject) => {
-    const deleting = indexedDB.deleteDatabase('tidelog');
-    deleting.onsuccess = () => resolve();
-    deleting.onerror = () => reject(new StorageError(`${deleting.error}; try again`));
+  await removeBlocks();
+}
+
+function removeBlocks(): Promise<void> {
+  return new Promise((resolve, reject) => {
+    try {
+      const deleting = indexedDB.deleteDatabase('tidelog');
+      deleting.onsuccess = () => resolve();
+      deleting.onerror = () => reject(unremoved(deleting.error));
+    } catch (error) {
+      if ((error as Error).name === 'SecurityError') resolve();
+      else reject(unremoved(error));
+    }
   });
+}
+
+function unremoved(error: unknown): StorageError {
+  return new StorageError(`the data could not be removed (${error}): try again`);
 }
 
 /** Removes the files; false if somebody has them open. */
@@ -47,7 +60,7 @@ async function isRemoved(): Promise<boolean> {
     if (name === 'NoModificationAllowedError') return false;
     // There are none, or this window is given none.
     if (!/^(NotFound|Security|Type|NotSupported)Error$/.test(name)) {
-      throw new StorageError(`the data could not be removed (${error}): try again`);
+      throw unremoved(error);
     }
   }
   return true;

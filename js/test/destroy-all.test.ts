@@ -23,6 +23,15 @@ test('W20: what is not known to be gone is not said to be gone', async () => {
   await expect(destroyAll()).rejects.toBeInstanceOf(StorageError);
 });
 
+test('a window that may keep nothing has nothing to remove', async () => {
+  browserThatSays('SecurityError');
+  const deleteDatabase = (): never => {
+    throw new DOMException('not here', 'SecurityError');
+  };
+  vi.stubGlobal('indexedDB', { deleteDatabase });
+  await expect(destroyAll()).resolves.toBeUndefined();
+});
+
 test('a site that keeps nothing has nothing to remove', async () => {
   browserThatSays('NotFoundError');
   await expect(destroyAll()).resolves.toBeUndefined();
