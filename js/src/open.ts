@@ -26,6 +26,9 @@ export interface DestroyOptions extends WorkerUrls {
   readonly force?: boolean | undefined;
 }
 
+/** All options, of either call: who destroys what was opened may give the same ones. */
+const OPTIONS = /^(document|server|token|user|force|(worker|coreWasm|pageServerWasm)Url)$/;
+
 /** One connection for each set of addresses, which is nearly always one. */
 const connections = new Map<string, Connection>();
 
@@ -104,6 +107,7 @@ function wrong(what: string): never {
 function checkOptions<Options extends WorkerUrls>(options: Options): Options {
   if (Object(options) !== options) wrong('the options have to be an object');
   for (const [name, url] of Object.entries(options)) {
+    if (!OPTIONS.test(name)) wrong(`there is no option ${name}`);
     if (/Url$/.test(name) && url !== undefined && !URL.canParse(String(url), location.href)) {
       wrong(`${name} is no address`);
     }

@@ -71,6 +71,11 @@ const listsTo = (core: Core | undefined): unknown[] =>
 const ask = (connection: Connection): number =>
   connection.call('query', { handle: 1, sql: '', params: [] }, () => {});
 
+test('an option that is misspelled is not left out in silence', async () => {
+  const options = { document: 'd', sever: 'wss://sync.example' };
+  await expect(open(KIND, options)).rejects.toThrow('there is no option sever');
+});
+
 test('W21: the browser is asked once to keep the data, and often whether it does', async () => {
   vi.useFakeTimers();
   const connection = new Connection(NOWHERE);

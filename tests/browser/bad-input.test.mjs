@@ -275,6 +275,8 @@ both('options that cannot be used are refused', async (stage) => {
       'a number for a user': () => tidelog.open(list, { ...fine, user: 7 }),
       'null for a server': () => tidelog.open(list, { ...fine, server: null }),
       'text for a token': () => tidelog.open(list, { ...fine, token: 'secret' }),
+      'an option that is misspelled': () =>
+        tidelog.open(list, { ...fine, sever: 'ws://a.example' }),
       'a worker at no address': () => tidelog.open(list, { ...fine, workerUrl: 'http://[' }),
       'nothing to destroy': () => tidelog.destroy(),
       'null for the options of destroy': () => tidelog.destroy('fine', null),
