@@ -82,10 +82,13 @@ impl CallFailure {
     }
 
     pub(crate) fn of_doctype(error: &DoctypeError) -> Self {
-        Self::new(
-            ErrorCode::Doctype,
-            format!("{error}; correct the doctype, nothing was opened or changed"),
-        )
+        let (code, advice) = match error {
+            DoctypeError::Unchecked { .. } => {
+                (ErrorCode::Engine, "try again once other tabs are closed")
+            }
+            _ => (ErrorCode::Doctype, "correct the doctype"),
+        };
+        Self::new(code, format!("{error}; {advice}, nothing was opened or changed"))
     }
 
     pub(crate) fn of_migration(failure: &Failure) -> Self {

@@ -7,9 +7,17 @@ use tidelog_types::{JournalId, Life, Lineage, Position, Value};
 use crate::program;
 use crate::{Authority, Doctype, MutationDefinition};
 
-/// Why a doctype cannot work.
+/// Why a doctype cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DoctypeError {
+    /// Nothing is known to be wrong with it: this host was too short of memory to find out.
+    #[error("doctype {doctype} cannot be checked: {failure}")]
+    Unchecked {
+        /// The doctype's name.
+        doctype: String,
+        /// What the host was short of.
+        failure: Failure,
+    },
     /// A migration that does not run on an empty document.
     #[error("migration {number} of doctype {doctype} does not run: {reason}")]
     Migration {
@@ -32,11 +40,47 @@ pub enum DoctypeError {
     },
 }
 
+/// What is wrong with a doctype, or why that cannot be told.
+enum Flaw {
+    Known(String),
+    Unknown(Failure),
+}
+
+impl From<String> for Flaw {
+    fn from(reason: String) -> Self {
+        Self::Known(reason)
+    }
+}
+
+impl From<Failure> for Flaw {
+    fn from(failure: Failure) -> Self {
+        if failure.is_passing() { Self::Unknown(failure) } else { Self::Known(failure.to_string()) }
+    }
+}
+
+impl Flaw {
+    fn of_migration(self, doctype: &Doctype, number: usize) -> DoctypeError {
+        let doctype = doctype.name.clone();
+        match self {
+            Self::Known(reason) => DoctypeError::Migration { doctype, number, reason },
+            Self::Unknown(failure) => DoctypeError::Unchecked { doctype, failure },
+        }
+    }
+
+    fn of_mutation(self, doctype: &Doctype, mutation: &str) -> DoctypeError {
+        let (doctype, mutation) = (doctype.name.clone(), mutation.to_owned());
+        match self {
+            Self::Known(reason) => DoctypeError::Mutation { doctype, mutation, reason },
+            Self::Unknown(failure) => DoctypeError::Unchecked { doctype, failure },
+        }
+    }
+}
+
 /// Runs the migrations on an empty scratch document and prepares every mutation there.
 ///
 /// # Errors
 ///
-/// [`DoctypeError`] for the first that cannot work.
+/// [`DoctypeError`] for the first that cannot work, or where this host could not find out.
 pub fn check(doctype: &Doctype) -> Result<(), DoctypeError> {
     let mut failed = None;
     let mut writer = Writer::new(&View::new(usize::MAX, 0));
@@ -49,11 +93,9 @@ pub fn check(doctype: &Doctype) -> Result<(), DoctypeError> {
     match (failed, run) {
         (Some(error), _) => Err(error),
         (None, Run::Done(_)) => Ok(()),
-        (None, Run::Failed(failure)) => Err(DoctypeError::Migration {
-            doctype: doctype.name.clone(),
-            number: doctype.migrations.len(),
-            reason: failure.to_string(),
-        }),
+        (None, Run::Failed(failure)) => {
+            Err(Flaw::from(failure).of_migration(doctype, doctype.migrations.len()))
+        }
         (None, Run::Fault(_)) => unreachable!("BUG: a scratch document has no absent pages"),
     }
 }
@@ -75,31 +117,22 @@ pub fn schema_of(doctype: &Doctype) -> Result<Vec<Vec<Value>>, DoctypeError> {
     };
     match run {
         Run::Done(schema) => Ok(schema),
-        Run::Failed(failure) => Err(DoctypeError::Migration {
-            doctype: doctype.name.clone(),
-            number: doctype.migrations.len(),
-            reason: failure.to_string(),
-        }),
+        Run::Failed(failure) => {
+            Err(Flaw::from(failure).of_migration(doctype, doctype.migrations.len()))
+        }
         Run::Fault(_) => unreachable!("BUG: a scratch document has no absent pages"),
     }
 }
 
 fn check_in(transaction: &Transaction<'_>, doctype: &Doctype) -> Result<(), DoctypeError> {
-    let migration = |number: usize, failure: &Failure| DoctypeError::Migration {
-        doctype: doctype.name.clone(),
-        number,
-        reason: failure.to_string(),
-    };
-    program::begin_document(transaction).map_err(|failure| migration(0, &failure))?;
+    let migration = |number| move |failure| Flaw::from(failure).of_migration(doctype, number);
+    program::begin_document(transaction).map_err(migration(0))?;
     for (number, sql) in doctype.migrations.iter().enumerate() {
-        transaction.run_migration(sql).map_err(|failure| migration(number, &failure))?;
+        transaction.run_migration(sql).map_err(migration(number))?;
     }
     for definition in &doctype.mutations {
-        check_mutation(transaction, definition).map_err(|reason| DoctypeError::Mutation {
-            doctype: doctype.name.clone(),
-            mutation: definition.name.clone(),
-            reason,
-        })?;
+        check_mutation(transaction, definition)
+            .map_err(|flaw| flaw.of_mutation(doctype, &definition.name))?;
     }
     Ok(())
 }
@@ -107,25 +140,44 @@ fn check_in(transaction: &Transaction<'_>, doctype: &Doctype) -> Result<(), Doct
 fn check_mutation(
     transaction: &Transaction<'_>,
     definition: &MutationDefinition,
-) -> Result<(), String> {
+) -> Result<(), Flaw> {
     if definition.params.len() > MUTATION_PARAMS_MAX {
-        return Err(format!("it has more than {MUTATION_PARAMS_MAX} parameters"));
+        return Err(format!("it has more than {MUTATION_PARAMS_MAX} parameters").into());
     }
     if definition.sql.len() > MUTATION_STATEMENTS_MAX {
-        return Err(format!("it has more than {MUTATION_STATEMENTS_MAX} statements"));
+        return Err(format!("it has more than {MUTATION_STATEMENTS_MAX} statements").into());
     }
     let taken = |name: &str| name == "now" || name == "client";
     if let Some(param) = definition.params.iter().find(|param| taken(&param.name)) {
-        return Err(format!("a parameter cannot be named {}", param.name));
+        return Err(format!("a parameter cannot be named {}", param.name).into());
     }
     for sql in &definition.sql {
-        let mentioned = transaction.check_app(sql).map_err(|failure| failure.to_string())?;
+        let mentioned = transaction.check_app(sql)?;
         let unknown = mentioned
             .iter()
             .find(|name| !taken(name) && !definition.params.iter().any(|p| p.name == **name));
         if let Some(name) = unknown {
-            return Err(format!("it mentions :{name}, which is no parameter"));
+            return Err(format!("it mentions :{name}, which is no parameter").into());
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn want_of_memory_is_no_flaw_of_a_doctype() {
+        let doctype =
+            Doctype { name: "notes".to_owned(), migrations: Vec::new(), mutations: Vec::new() };
+        let failure = Failure::Shortage { what: "memory".to_owned() };
+        let unchecked =
+            DoctypeError::Unchecked { doctype: "notes".to_owned(), failure: failure.clone() };
+        assert_eq!(Flaw::from(failure.clone()).of_migration(&doctype, 0), unchecked);
+        assert_eq!(Flaw::from(failure).of_mutation(&doctype, "write"), unchecked);
+        let budget = Flaw::from(Failure::Budget { what: "9 steps".to_owned() });
+        let flawed = budget.of_mutation(&doctype, "write");
+        assert!(matches!(flawed, DoctypeError::Mutation { .. }), "{flawed}");
+    }
 }

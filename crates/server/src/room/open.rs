@@ -129,9 +129,7 @@ impl Room {
             let reason = "the document has as many doctypes as it may".to_owned();
             return Err(Halt::Refuse(Refusal::DoctypeMismatch { reason }));
         }
-        check(doctype).map_err(|error: DoctypeError| {
-            Halt::Refuse(Refusal::DoctypeInvalid { reason: error.to_string() })
-        })
+        check(doctype).map_err(unusable_doctype)
     }
 
     /// Finds the doctype among those of the document, or registers it and migrates.
@@ -238,6 +236,14 @@ impl Document {
         let migrated = ran(run).map_err(invalid_migration)?;
         self.moved_on();
         Ok(migrated)
+    }
+}
+
+/// A doctype that cannot be used is its client's fault, unless this host cannot tell.
+pub(super) fn unusable_doctype(error: DoctypeError) -> Halt {
+    match error {
+        DoctypeError::Unchecked { failure, .. } => Halt::Failed(failure),
+        flawed => Halt::Refuse(Refusal::DoctypeInvalid { reason: flawed.to_string() }),
     }
 }
 

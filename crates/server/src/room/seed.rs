@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use tidelog_document::{Doctype, DoctypeError, chain_after, schema_of};
+use tidelog_document::{Doctype, chain_after, schema_of};
 use tidelog_pages::{Append, StorageEntry, StoreRequest};
 use tidelog_sync::{Intent, Refusal};
 use tidelog_types::limits::ENTRY_PAGES_MAX;
@@ -14,6 +14,7 @@ use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{DocumentKey, JournalId, Lsn, LsnRange, Page, PageSet, Pgid, Position};
 
 use super::document::{Document, Offered};
+use super::open::unusable_doctype;
 use super::outbox::After;
 use super::record::RoomRecord;
 use super::subscriber::{Candidate, ChannelId, OpenRequest, Seed};
@@ -265,9 +266,7 @@ fn whole(position: Position, set: PageSet) -> StorageEntry {
 /// Nothing is taken over but what the doctype's migrations make: no trigger on the system tables,
 /// no view in place of a table, no file that is no database.
 fn inspect(document: &mut Document, doctype: &Doctype) -> Result<(), Halt> {
-    let expected = schema_of(doctype).map_err(|error: DoctypeError| {
-        Halt::Refuse(Refusal::DoctypeInvalid { reason: error.to_string() })
-    })?;
+    let expected = schema_of(doctype).map_err(unusable_doctype)?;
     match ran(document.authority.schema()) {
         Ok(schema) if schema == expected => Ok(()),
         Ok(_) => Err(broken_protocol("a seed whose schema is not that of its doctype")),
