@@ -20,7 +20,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -43,6 +43,7 @@ const DEATHS_KEPT_MAX: usize = 64;
 pub(crate) struct Marks {
     careful_until: Instant,
     has_condemned: bool,
+    turns: Turns,
     notes: Mutex<Notes>,
 }
 
@@ -119,7 +120,7 @@ impl Marks {
         let has_condemned = written.deaths.iter().any(Death::condemns);
         let mut notes = Notes { file, written, flushed: None };
         notes.write(true);
-        Self { careful_until, has_condemned, notes: Mutex::new(notes) }
+        Self { careful_until, has_condemned, turns: Turns::default(), notes: Mutex::new(notes) }
     }
 
     /// The server is stopped, and was not killed by anything.
@@ -145,6 +146,8 @@ impl Caution for Marks {
             run();
             return true;
         }
+        // Whoever else wants to run something waits, and comes next.
+        let turn = self.turns.enter();
         let mut notes = self.notes();
         let suspect = suspect();
         let mut deaths = notes.written.deaths.iter();
@@ -153,14 +156,43 @@ impl Caution for Marks {
             return false;
         }
         if !self.is_careful() {
-            drop(notes);
+            drop((notes, turn));
             run();
             return true;
         }
-        // Whoever else wants to run something waits.
         let _marked = Marked::new(&mut notes, suspect);
         run();
         true
+    }
+}
+
+/// One at a time, in the order in which they came: with a mutex alone, a document with much to do
+/// would keep all others waiting.
+#[derive(Default)]
+struct Turns {
+    /// The number that the next one draws, and the one whose turn it is.
+    numbers: Mutex<(u64, u64)>,
+    moved_on: Condvar,
+}
+
+struct Turn<'t>(&'t Turns);
+
+impl Turns {
+    fn enter(&self) -> Turn<'_> {
+        let mut numbers = self.numbers.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = numbers.0;
+        numbers.0 += 1;
+        while numbers.1 != own {
+            numbers = self.moved_on.wait(numbers).unwrap_or_else(PoisonError::into_inner);
+        }
+        Turn(self)
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.0.numbers.lock().unwrap_or_else(PoisonError::into_inner).1 += 1;
+        self.0.moved_on.notify_all();
     }
 }
 
@@ -344,6 +376,26 @@ mod tests {
         Marks::open(folder).close();
         std::fs::write(folder.join(FILE_NAME), "{\"is_stopp\0\0\0\0").expect("written");
         assert!(Marks::open(folder).is_careful());
+    }
+
+    #[test]
+    fn who_came_first_is_next() {
+        let (turns, order) = (Turns::default(), Mutex::new(Vec::new()));
+        let busy = turns.enter();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let _turn = turns.enter();
+                order.lock().expect("no panic").push("the one who waited");
+            });
+            while turns.numbers.lock().expect("no panic").0 < 2 {
+                std::thread::yield_now();
+            }
+            drop(busy);
+            let _turn = turns.enter();
+            order.lock().expect("no panic").push("the busy one again");
+        });
+        let order = order.into_inner().expect("no panic");
+        assert_eq!(order, ["the one who waited", "the busy one again"]);
     }
 
     #[test]
