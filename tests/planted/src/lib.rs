@@ -1,38 +1,36 @@
 //! Faults planted into a copy of the product, each of which its tests have to notice.
 //!
 //! A simulator, or a sweep, that never fails proves little unless it is known to fail. Each file in
-//! a folder `planted/` says which lines of the product to break; the copy is built with that one
-//! change, and its own program runs until something fails.
+//! a folder `planted/` says which lines of the product to break. One copy is built with all of
+//! them, each behind a [switch](switches) that is off; then the copy's own program runs once with
+//! each of them on, until something fails.
 //!
 //! # What this crate does not know
 //!
 //! What is looked for, and how: it starts a program, and reads a line.
 
-use std::ffi::OsString;
+mod copy;
+pub mod switches;
+
+use std::collections::{BTreeMap, VecDeque};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use serde::Deserialize;
 
-/// What of the repository goes into the copy.
-const COPIED: [&str; 8] = [
-    "crates",
-    "tests",
-    "js/src",
-    "js/package.json",
-    "js/tsconfig.json",
-    "Cargo.toml",
-    "Cargo.lock",
-    ".cargo",
-];
+use crate::copy::Copied;
+
+/// Says in the environment of a program of the copy which fault is switched on, by its name.
+pub const VARIABLE: &str = "TIDELOG_PLANTED";
 
 /// Who looks for the faults.
 #[derive(Clone, Copy, Debug)]
 pub struct Hunt<'a> {
-    /// The folder of the package with the program and its folder `planted/`, from the root of the
-    /// repository.
+    /// The folder in `tests/` of the package with the program and its folder `planted/`.
     pub folder: &'a str,
     /// The package, and its program of the same name.
     pub package: &'a str,
@@ -42,157 +40,101 @@ pub struct Hunt<'a> {
 }
 
 /// A change that breaks the product.
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Fault {
+pub struct Fault {
     /// Where, from the root of the repository.
-    file: String,
+    pub file: String,
     /// What is there, exactly once.
-    from: String,
+    pub from: String,
     /// What stands there instead.
-    to: String,
+    pub to: String,
 }
+
+/// The faults of all hunts, by their names: `FOLDER/FILE`. They are in one copy, so that all hunts
+/// share it.
+pub(crate) type Faults = BTreeMap<String, Fault>;
 
 impl Hunt<'_> {
-    /// Plants the named faults, or all, one after the other. Says whether each was noticed.
+    /// Looks for the named faults, or for all. Says whether each was noticed.
     ///
     /// # Errors
     ///
-    /// If there is no such fault, or nothing can be planted here.
+    /// If there is no such fault, or the copy cannot be built.
     pub fn check(&self, names: &[&str]) -> Result<bool> {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize()?;
-        // This program is <target>/release/<name>.
-        let program = std::env::current_exe()?;
-        let target = program.parent().and_then(Path::parent).context("no target folder")?;
-        let copy = target.join("planted/src");
-        let ground = Ground { hunt: *self, copy, target: target.join("planted/target") };
+        let faults = faults(&root.join("tests"))?;
+        let wanted = self.wanted(&faults, names)?;
+        let copied = copy::build(&root, self.package, &faults)?;
 
-        let faults = faults(&root.join(self.folder).join("planted"), names)?;
-        let mut unnoticed = 0;
-        for (name, fault) in &faults {
-            println!("{name}: one fault in {}", fault.file);
-            if let Err(error) = ground.is_noticed(&root, fault) {
-                unnoticed += 1;
-                println!("{name}: FAILED: {error:#}");
+        let (count, unnoticed) = (wanted.len(), AtomicUsize::new(0));
+        let queue = Mutex::new(wanted);
+        let next = || queue.lock().expect("BUG: a thread panicked").pop_front();
+        let look = || {
+            while let Some(name) = next() {
+                match self.look_for(name, &copied) {
+                    Ok(noticed) => println!("{name}: {noticed}"),
+                    Err(error) => {
+                        unnoticed.fetch_add(1, Ordering::Relaxed);
+                        println!("{name}: FAILED: {error:#}");
+                    }
+                }
             }
-        }
-        println!("{} passed, {unnoticed} failed", faults.len() - unnoticed);
+        };
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(look))));
+        let unnoticed = unnoticed.into_inner();
+        println!("{} passed, {unnoticed} failed", count - unnoticed);
         Ok(unnoticed == 0)
     }
-}
 
-/// The faults in `folder`, sorted by the files that they change, so that little is built again.
-fn faults(folder: &Path, names: &[&str]) -> Result<Vec<(String, Fault)>> {
-    let mut faults: Vec<(String, Fault)> = Vec::new();
-    for entry in fs::read_dir(folder)? {
-        let path = entry?.path();
-        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        if names.is_empty() || names.contains(&name.as_str()) {
-            let text = fs::read_to_string(&path)?;
-            let fault = toml::from_str(&text).with_context(|| path.display().to_string())?;
-            faults.push((name, fault));
-        }
+    fn wanted<'a>(&self, faults: &'a Faults, names: &[&str]) -> Result<VecDeque<&'a str>> {
+        let prefix = format!("{}/", self.folder);
+        let of_this = faults.keys().filter_map(|name| Some((name, name.strip_prefix(&prefix)?)));
+        let wanted = of_this.filter(|(_, short)| names.is_empty() || names.contains(short));
+        let wanted: VecDeque<&str> = wanted.map(|(name, _)| name.as_str()).collect();
+        let is_all = names.is_empty() || wanted.len() == names.len();
+        ensure!(is_all && !wanted.is_empty(), "no such fault in tests/{prefix}planted");
+        Ok(wanted)
     }
-    ensure!(!faults.is_empty(), "no such fault in {}", folder.display());
-    faults.sort_by(|(a, left), (b, right)| (&left.file, a).cmp(&(&right.file, b)));
-    Ok(faults)
-}
 
-/// Where faults are planted.
-struct Ground<'a> {
-    hunt: Hunt<'a>,
-    copy: PathBuf,
-    target: PathBuf,
-}
-
-impl Ground<'_> {
+    /// Says how it is noticed.
+    ///
     /// # Errors
     ///
-    /// If it is not noticed, or cannot be planted any more.
-    fn is_noticed(&self, root: &Path, fault: &Fault) -> Result<()> {
-        let product = fs::read_to_string(root.join(&fault.file)).context(fault.file.clone())?;
-        let found = product.matches(&fault.from).count();
-        ensure!(found == 1, "{} has its lines {found} times: adapt the fault", fault.file);
-        let broken = product.replacen(&fault.from, &fault.to, 1);
-
-        for name in COPIED {
-            self.copy_newer(root, Path::new(name), Some((Path::new(&fault.file), &broken)))?;
+    /// If it is not, or cannot be planted any more.
+    fn look_for(&self, name: &str, copied: &Copied) -> Result<String> {
+        if let Some(why) = copied.outdated.get(name) {
+            bail!("{why}: adapt the fault");
         }
-        self.build(root)?;
-
-        let Hunt { package, args, .. } = self.hunt;
-        let mut program = Command::new(self.target.join("release").join(package));
-        let output = program.args(args).output()?;
+        let Hunt { package, args, .. } = self;
+        let output = Command::new(&copied.program).args(*args).env(VARIABLE, name).output()?;
         let text = String::from_utf8_lossy(&output.stdout);
-        let failure = text.lines().find(|line| line.contains(" FAILED: "));
-        match failure {
-            Some(line) => {
-                println!("    noticed: {}", line.chars().take(150).collect::<String>());
-                println!("    {}", text.lines().last().unwrap_or_default());
-            }
+        match text.lines().find(|line| line.contains(" FAILED: ")) {
+            Some(line) => Ok(format!(
+                "{}\n    {}",
+                line.chars().take(150).collect::<String>(),
+                text.lines().last().unwrap_or_default()
+            )),
             None if output.status.success() => bail!("{package} {args:?} did not notice it"),
             None => bail!("{package} ended with {} and no word", output.status),
         }
-        Ok(())
-    }
-
-    /// Makes `name` in the copy what it is in the repository, but for the broken file. What is the
-    /// same already is left alone, so that cargo need not build it again.
-    fn copy_newer(&self, root: &Path, name: &Path, broken: Option<(&Path, &str)>) -> Result<()> {
-        let (from, to) = (root.join(name), self.copy.join(name));
-        if from.is_dir() {
-            fs::create_dir_all(&to)?;
-            for entry in fs::read_dir(&to)? {
-                let entry = entry?.file_name();
-                if !from.join(&entry).exists() {
-                    remove(&to.join(&entry))?;
-                }
-            }
-            for entry in fs::read_dir(&from)? {
-                let entry = entry?.file_name();
-                if entry != "node_modules" {
-                    self.copy_newer(root, &name.join(entry), broken)?;
-                }
-            }
-            return Ok(());
-        }
-        let content = match broken {
-            Some((file, broken)) if file == name => broken.as_bytes().to_vec(),
-            _ => fs::read(&from)?,
-        };
-        if fs::read(&to).ok().as_ref() != Some(&content) {
-            fs::write(&to, content).with_context(|| to.display().to_string())?;
-        }
-        Ok(())
-    }
-
-    fn build(&self, root: &Path) -> Result<()> {
-        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
-        let mut build = Command::new(cargo);
-        // What `cargo run` told this program about itself would make build scripts run again.
-        for (name, _) in std::env::vars_os() {
-            let text = name.to_string_lossy();
-            let of_cargo_run = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_"];
-            if of_cargo_run.iter().any(|prefix| text.starts_with(prefix)) {
-                build.env_remove(&name);
-            }
-        }
-        build
-            .current_dir(&self.copy)
-            .args(["build", "--quiet", "--release", "--package", self.hunt.package])
-            // Building it takes longer than running it.
-            .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1")
-            .env("CARGO_INCREMENTAL", "1")
-            .env("CARGO_TARGET_DIR", &self.target)
-            .env("TIDELOG_TSC", root.join("node_modules/.bin/tsc"))
-            // A planted fault may leave something unused.
-            .env("RUSTFLAGS", "--cap-lints=allow");
-        ensure!(build.status()?.success(), "the copy does not compile with it");
-        Ok(())
     }
 }
 
-fn remove(path: &Path) -> Result<()> {
-    let removed = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
-    removed.with_context(|| path.display().to_string())
+fn faults(tests: &Path) -> Result<Faults> {
+    let mut faults = Faults::new();
+    for folder in fs::read_dir(tests)? {
+        let folder = folder?.path();
+        let Ok(planted) = fs::read_dir(folder.join("planted")) else { continue };
+        for entry in planted {
+            let path = entry?.path();
+            let names = [&folder, &path].map(|it| it.file_stem().unwrap_or_default());
+            let [folder, name] = names.map(|it| it.to_string_lossy());
+            let text = fs::read_to_string(&path)?;
+            let fault = toml::from_str(&text).with_context(|| path.display().to_string())?;
+            faults.insert(format!("{folder}/{name}"), fault);
+        }
+    }
+    Ok(faults)
 }

@@ -15,11 +15,8 @@ usage: tidelog-sim --seed N [--verbose]           one world, and its trace hash
 
 /// Seeds within which a planted fault has to be noticed. None of them fails without one: the first
 /// that does (396) would be taken for the fault.
-const HUNT: Hunt<'_> = Hunt {
-    folder: "tests/sim",
-    package: "tidelog-sim",
-    args: &["--seeds", "0..390", "--until-failure"],
-};
+const HUNT: Hunt<'_> =
+    Hunt { folder: "sim", package: "tidelog-sim", args: &["--seeds", "0..390", "--until-failure"] };
 
 fn main() -> anyhow::Result<ExitCode> {
     let args: Vec<String> = std::env::args().skip(1).collect();

@@ -200,6 +200,9 @@ fn start() -> (Runtime, Context) {
     runtime.set_loader(resolver, loader);
     let context = Context::full(&runtime).expect("BUG: no memory for an engine");
     context.with(|context| {
+        // Whether a fault that was planted in `tab.ts` is switched on.
+        let planted = std::env::var("TIDELOG_PLANTED").unwrap_or_default();
+        context.globals().set("planted", planted).expect("BUG: no memory for a name");
         let glue = include_str!("machine.js");
         let loaded = Module::evaluate(context.clone(), "js/machine.js", glue)
             .and_then(|module| module.finish::<()>());
