@@ -4,6 +4,9 @@ import type { Bytes, Ready, TabPort, Unserved } from '../../js/dist/ports.js';
 import * as store from '../wasm/page_server.js';
 import { compile, FULL, LOST, transferOf, UNAVAILABLE } from './shared.js';
 
+/** Nothing was asked for so long: then the log is marked as being at rest. */
+const REST_MS = 1_000;
+
 /** What a store is kept in, open. Nobody else has it. */
 export interface Keep {
   /** Whether that is IndexedDB, and not files. */
@@ -48,6 +51,7 @@ export class StoreHost {
   /** Whether the next slice is on its way: were there one for each message that left something to
    * do, whoever asks would wait for as many slices. */
   #isSliceDue = false;
+  #rest: ReturnType<typeof setTimeout> | undefined;
 
   /** `again` is called when another page server should take the place of this one. */
   constructor(again: () => void) {
@@ -127,14 +131,17 @@ export class StoreHost {
   /** Serves, and does what is left to be done; see `Left` of crate `browser`. */
   #work(run: () => number): void {
     if (!this.#works) return;
-    const [MORE, BROKEN] = [1, 2];
+    const [NOTHING, MORE, BROKEN] = [0, 1, 2];
     let left = BROKEN;
     try {
       left = run();
     } catch (error) {
       console.error(error);
     }
-    if (left === MORE) this.#goOn();
+    clearTimeout(this.#rest);
+    if (left === NOTHING && run !== store.rest) {
+      this.#rest = setTimeout(() => this.#work(store.rest), REST_MS);
+    } else if (left === MORE) this.#goOn();
     else if (left === BROKEN) {
       this.#works = false;
       this.#again();

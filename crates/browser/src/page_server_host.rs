@@ -212,6 +212,14 @@ impl PageServerHost {
         }
     }
 
+    /// Nobody has asked for anything for a while.
+    pub fn rest(&mut self) -> Left {
+        if !self.is_lost {
+            self.server.mark_durable();
+        }
+        self.proceed()
+    }
+
     /// What is to be said now; where it is pages, those of a few turns, since between two slices
     /// the worker waits for a message of its own.
     fn polled(&mut self) -> Vec<(OwnerId, StoreReply)> {
@@ -306,6 +314,12 @@ pub fn serve(owner: u32, requests: &[u8]) -> u32 {
 #[wasm_bindgen]
 pub fn proceed() -> u32 {
     with_server(PageServerHost::proceed)
+}
+
+/// Nobody has asked for anything for a while. Gives a [`Left`].
+#[wasm_bindgen]
+pub fn rest() -> u32 {
+    with_server(PageServerHost::rest)
 }
 
 /// The data of this site were cleared: from now on what is to be appended fails.

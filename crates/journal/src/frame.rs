@@ -70,6 +70,11 @@ impl Frame {
         frame_size(self.body_size) as u64
     }
 
+    /// Whether it is none of a batch, but says at the end of a log how much is durable.
+    pub fn is_durable_mark(&self) -> bool {
+        self.ties.count == 0
+    }
+
     /// Whether its bytes behind the header, padding included, are the ones that were written.
     pub fn has_body(&self, frame: &[u8]) -> bool {
         crc32c::crc32c(&frame[FRAME_HEADER_SIZE..]) == self.body_checksum

@@ -356,6 +356,23 @@ impl<D: Disk> Log<D> {
         self.writer.durable = offset;
     }
 
+    /// Says at the end of the log that all of it is durable, if it is: what rots there later is not
+    /// taken for a tail that a power cut tore. For when nothing else is to be done. The next flush
+    /// makes it durable too, and the next batch is written over it.
+    ///
+    /// # Errors
+    ///
+    /// As [`write`](Self::write), but for a device that is full: then there is none.
+    pub fn mark_durable(&mut self) -> Result<(), DiskError> {
+        if self.is_damaged || self.is_held || !self.is_settled() {
+            return Ok(());
+        }
+        match self.writer.write_durable_mark(&mut self.files[self.active.index()]) {
+            Err(error) if error.is_full() => Ok(()),
+            written => written.map(|is_written| self.is_dirty |= is_written),
+        }
+    }
+
     /// Whether what was found when the log was opened has been flushed since, and with it that a
     /// torn tail was cut off.
     #[must_use]

@@ -144,9 +144,11 @@ struct Leftovers {
 
 impl Leftovers {
     fn note(&mut self, offset: u64, frame: &Frame) {
-        self.end = self.end.max(offset + frame.size());
         self.durable = self.durable.max(frame.ties.durable);
         self.attempt = self.attempt.max(frame.ties.attempt);
+        if !frame.is_durable_mark() {
+            self.end = self.end.max(offset + frame.size());
+        }
     }
 }
 
@@ -246,7 +248,8 @@ fn cut_at<D: Disk>(
         Some(bytes) => bytes.iter().all(|byte| *byte == 0),
         None => true,
     };
-    if has_end_mark && leftovers_end <= end {
+    let is_marked = window.header(end)?.is_some_and(|frame| frame.is_durable_mark());
+    if (has_end_mark || is_marked) && leftovers_end <= end {
         return Ok(None);
     }
     let bytes = window.get(end, FRAME_HEADER_SIZE)?;

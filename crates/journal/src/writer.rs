@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use tidelog_disk::{Disk, DiskError};
+use tidelog_types::Epoch;
 
 use crate::frame::{self, FRAME_ALIGNMENT, FRAME_HEADER_SIZE, FrameHead, Ties};
 use crate::header::{Header, Salt};
@@ -49,6 +50,8 @@ pub(crate) struct Writer {
     pub attempt: u32,
     /// Everything before this offset is flushed.
     pub durable: u64,
+    /// Where the last durable mark stands; 0 if there is none.
+    marked: u64,
 }
 
 impl Writer {
@@ -67,6 +70,7 @@ impl Writer {
             whole: (written, link),
             attempt,
             durable: 0,
+            marked: 0,
         }
     }
 
@@ -127,16 +131,14 @@ impl Writer {
     }
 
     fn tie(&mut self, frame: Range<usize>, index: u32, count: u32) {
-        let ties = Ties {
-            generation: self.generation,
-            durable: self.durable,
-            link: self.link,
-            attempt: self.attempt,
-            index,
-            count,
-        };
         let offset = self.written + frame.start as u64;
+        let ties = self.ties(index, count);
         self.link = frame::finish(&mut self.buffer[frame], self.salt, offset, &ties);
+    }
+
+    fn ties(&self, index: u32, count: u32) -> Ties {
+        let Self { generation, durable, link, attempt, .. } = *self;
+        Ties { generation, durable, link, attempt, index, count }
     }
 
     /// Writes the buffer with one write. After an error it is as it was.
@@ -166,6 +168,7 @@ impl Writer {
         self.buffer.truncate(size);
         answer?;
         self.written += size as u64;
+        self.marked = 0;
         self.whole = if self.parts_left == 0 { (self.written, self.link) } else { self.began };
         self.buffer.clear();
         self.buffer.shrink_to(IDLE_BUFFER_SIZE);
@@ -187,8 +190,26 @@ impl Writer {
         self.write_end_mark(disk)
     }
 
+    /// Says at the end, in place of an end mark, that everything before it is durable. Not where
+    /// that would make the file longer, and not twice. Says whether it was written.
+    pub fn write_durable_mark<D: Disk>(&mut self, disk: &mut D) -> Result<bool, DiskError> {
+        assert!(self.buffer.is_empty(), "BUG: a durable mark over batches");
+        let has_room = self.written + FRAME_HEADER_SIZE as u64 <= disk.size();
+        if self.durable != self.written || self.marked == self.written || !has_room {
+            return Ok(false);
+        }
+        let mut mark = Vec::new();
+        frame::encode(&FrameHead::new(0, 0, Epoch(0)), &[], &mut mark);
+        let ties = self.ties(0, 0);
+        frame::finish(&mut mark, self.salt, self.written, &ties);
+        disk.write_at(self.written, &mark)?;
+        self.marked = self.written;
+        Ok(true)
+    }
+
     /// Cuts off what stands behind the end.
     pub fn write_end_mark<D: Disk>(&mut self, disk: &mut D) -> Result<(), DiskError> {
+        self.marked = 0;
         assert!(self.buffer.is_empty(), "BUG: an end mark over batches");
         // No more than is there: the device may be full.
         let there = disk.size().saturating_sub(self.written).min(END_MARK_SIZE as u64);

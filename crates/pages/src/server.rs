@@ -159,6 +159,15 @@ impl<D: Disk> PageServer<D> {
         }
     }
 
+    /// Says in the log that all of it is durable, if it is, without a flush: what rots there later
+    /// is then told from a tail that a power cut tore. For a host that stops, or that nobody has
+    /// asked for anything for a while.
+    pub fn mark_durable(&mut self) {
+        if self.broken.is_none() {
+            self.or_break(|server| Ok(server.store.log.mark_durable()?));
+        }
+    }
+
     /// Does what can be done now, a chunk of each read among it, and gives the replies.
     pub fn poll(&mut self) -> Vec<(OwnerId, StoreReply)> {
         if self.broken.is_none() {

@@ -210,7 +210,11 @@ impl StoreThread {
         loop {
             match self.round(&mut server) {
                 Round::GoOn => {}
-                Round::Stop => return,
+                Round::Stop => {
+                    server.mark_durable();
+                    server.flush();
+                    return;
+                }
                 Round::Broken => {
                     // It holds the files.
                     drop(server);
@@ -227,6 +231,7 @@ impl StoreThread {
             let mail = match self.inbox.recv_timeout(QUIET_STORE_RESTS) {
                 Err(RecvTimeoutError::Timeout) => {
                     server.rest();
+                    server.mark_durable();
                     add(&self.counters.gone, 1);
                     self.inbox.recv().ok()
                 }

@@ -114,6 +114,20 @@ async fn an_incomplete_document_is_refused_and_the_others_are_read() {
     assert!(std::fs::read(data.path().join("log-a")).expect("a log") == log, "nothing was written");
 }
 
+/// A server that was stopped has said at the end of its log that all of it is durable.
+#[tokio::test(flavor = "multi_thread")]
+async fn rot_in_the_last_batch_is_not_taken_for_a_torn_tail() {
+    let data = tempfile::tempdir().expect("a folder");
+    let server = start(data.path()).await;
+    let hurt = with_notes(server.address(), "hurt", 1, &["hurt-a", "hurt-b"]).await;
+    server.stop().await;
+    flip(data.path(), "hurt-b");
+    let server = start(data.path()).await;
+    assert_eq!(open(server.address(), "hurt", &hurt).await.1, DAMAGED);
+    assert_eq!(get(server.address(), "/readyz").await.0, 503);
+    server.stop().await;
+}
+
 fn more() -> String {
     "create table more (id text primary key) strict".to_owned()
 }

@@ -273,5 +273,9 @@ impl<'a> Cut<'a> {
 
 fn open(image: &CrashDevice, sizes: StoreOptions) -> Result<Server, String> {
     let opened = PageServer::open_with(files(image), seed(image), sizes);
-    opened.map(|(server, _)| server).map_err(|error| format!("it cannot be opened: {error}"))
+    match opened {
+        Ok((server, report)) if report.damage.is_none() => Ok(server),
+        Ok((_, report)) => Err(format!("a sound device is said to be damaged: {report:?}")),
+        Err(error) => Err(format!("it cannot be opened: {error}")),
+    }
 }

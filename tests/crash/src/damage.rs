@@ -192,7 +192,8 @@ impl Rest {
         let doubtful_max = if is_in_body { 1 } else { usize::MAX };
         let image = self.image();
         flip(&image, self.active, bit)?;
-        self.judge(&image, Allowed { doubtful_max, ..Allowed::default() })
+        // A mark at its end says that all of it is durable.
+        self.judge(&image, Allowed { doubtful_max, is_all_durable: true, ..Allowed::default() })
     }
 
     /// With one bit of a file flipped.
@@ -229,6 +230,9 @@ impl Rest {
                 return Ok((Outcome::Refused, true));
             };
             let was_told = report.cut.is_some() || report.damage.is_some();
+            if allowed.is_all_durable && report.cut.is_some() && report.damage.is_none() {
+                return Err(format!("rot is taken for a torn tail: {:?}", report.cut));
+            }
             let believed = match &report.damage {
                 Some(damage) => {
                     check_report(damage, &answers)?;
@@ -334,11 +338,13 @@ struct Allowed {
     may_be_earlier: bool,
     /// Documents that are incomplete, or whose names are lost.
     doubtful_max: usize,
+    /// Nothing of it was torn, and it knows that.
+    is_all_durable: bool,
 }
 
 impl Default for Allowed {
     fn default() -> Self {
-        Self { may_be_earlier: false, doubtful_max: usize::MAX }
+        Self { may_be_earlier: false, doubtful_max: usize::MAX, is_all_durable: false }
     }
 }
 

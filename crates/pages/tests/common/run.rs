@@ -170,6 +170,9 @@ impl Run {
             // One that asks for nothing else is answered too.
             server.flush();
             self.take_in(&settle(server, &self.device));
+            server.mark_durable();
+            server.flush();
+            self.take_in(&settle(server, &self.device));
             let may_wait = self.is_broken || self.device.is_off();
             assert!(may_wait || !self.is_asking, "a hello was never answered: {server}");
         }
@@ -203,6 +206,9 @@ impl Run {
         while self.device.has_held_flushes() && !rng.one_in(4) {
             self.device.complete_flushes_of_one(&mut |count| rng.below(count));
             replies.extend(poll_all(server));
+        }
+        if rng.one_in(3) {
+            server.mark_durable();
         }
         if self.was_full() {
             self.full_at = None;
