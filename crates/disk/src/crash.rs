@@ -74,6 +74,8 @@ struct Device {
     changing_calls: Vec<u64>,
     /// Whether a flush was completed since the last call.
     has_completed: bool,
+    /// The file whose flushes take longer than those of all others.
+    lagging: Option<String>,
     /// How often its owner was killed or its power cut.
     lives: u64,
 }
@@ -164,17 +166,27 @@ impl CrashDevice {
         }
     }
 
-    /// Completes flushes that were requested of one file, if there are any. Of several files
-    /// `choose(n)` says which, since disks need not finish in the order in which they were asked;
-    /// and of several flushes up to which.
+    /// Lets the flushes of one file take longer than those of all others.
+    pub fn let_lag(&self, name: Option<&str>) {
+        self.lock().lagging = name.map(str::to_owned);
+    }
+
+    /// Completes flushes that were requested of one file, if there are any; of one that
+    /// [lags](Self::let_lag) once there are no others. Of several files `choose(n)` says which,
+    /// since disks need not finish in the order in which they were asked; and of several flushes
+    /// up to which.
     pub fn complete_flushes_of_one(&self, choose: &mut dyn FnMut(usize) -> usize) {
         let mut device = self.lock();
         if device.is_off() {
             return;
         }
         device.has_completed = true;
-        let waiting = device.files.iter_mut().filter(|file| !file.requested.is_empty());
+        let Device { files, lagging, .. } = &mut *device;
+        let waiting = files.iter_mut().filter(|file| !file.requested.is_empty());
         let mut waiting: Vec<&mut FileState> = waiting.collect();
+        if waiting.len() > 1 {
+            waiting.retain(|file| lagging.as_ref() != Some(&file.name));
+        }
         if !waiting.is_empty() {
             let chosen = choose(waiting.len());
             let last = match waiting[chosen].requested.len() {

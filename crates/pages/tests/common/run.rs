@@ -70,6 +70,8 @@ impl Run {
 
     /// Opens the store and says hello, unless its device fails.
     pub fn open(&mut self) -> Option<Server> {
+        let lagging = [Some("log-a"), Some("log-b"), Some("pages"), None];
+        self.device.let_lag(lagging[self.workload.rng.below(lagging.len())]);
         match PageServer::open_with(files(&self.device), seed(&self.device), self.options) {
             Ok((mut server, _)) => {
                 server
