@@ -63,6 +63,8 @@ struct Device {
     files: Vec<FileState>,
     /// Reads, writes, changes of size and flush requests so far, over all files.
     calls: u64,
+    /// Bytes read so far, over all files.
+    read: u64,
     power_off_after: Option<u64>,
     fault: Option<(u64, Fault)>,
     capacity: Option<u64>,
@@ -107,6 +109,12 @@ impl CrashDevice {
     #[must_use]
     pub fn calls(&self) -> u64 {
         self.lock().calls
+    }
+
+    /// Bytes read so far.
+    #[must_use]
+    pub fn bytes_read(&self) -> u64 {
+        self.lock().read
     }
 
     /// A number that is another one for each opening of the files, and the same in each run: what a

@@ -7,10 +7,10 @@ mod make;
 
 use std::collections::BTreeMap;
 
-use common::{OWNER, Rng, Server, observe, open, open_document, settle};
+use common::{OWNER, Rng, Server, files, observe, open, open_document, seed, settle};
 use make::{durable, entry, key, page, read_of, request, storage, timeline};
 use tidelog_disk::{CrashDevice, Fault};
-use tidelog_pages::{OwnerId, StoreReply, StoreRequest, Ticket};
+use tidelog_pages::{OwnerId, PageServer, StoreOptions, StoreReply, StoreRequest, Ticket};
 use tidelog_types::limits::Limits;
 use tidelog_types::{Page, Pgid};
 
@@ -261,4 +261,35 @@ fn check_generations(device: &CrashDevice) {
             assert!(!is_frame || Some(number(&bytes[at + 24..at + 32])) <= told, "at {at}");
         }
     }
+}
+
+/// Goal: to open costs what the log has, and not what its files have been used for. Method: each
+/// file is in use three times, and the log is opened at every size that it then has. What is read
+/// beside twice the log are headers, and the room that is kept for the next change-over.
+#[test]
+fn opening_reads_at_most_twice_the_log_though_its_files_were_used_before() {
+    const HEADERS_AND_ROOM: u64 = 96 * 1024;
+    let device = CrashDevice::new();
+    let options = StoreOptions { log_size_max: 256 * 1024, ..StoreOptions::default() };
+    let opened = PageServer::open_with(files(&device), seed(&device), options);
+    let (mut server, _) = opened.expect("empty files");
+    let mut sizes = Vec::new();
+    for lsn in 1.. {
+        let all: Vec<(u32, u8)> = (1..=3).map(|pgid| (pgid, lsn as u8)).collect();
+        server.serve(OWNER, request(lsn, storage("a", [entry(lsn, lsn + 1, 3, &all)])));
+        server.flush();
+        settle(&mut server, &device);
+        match generation(&server) {
+            0..7 => continue,
+            7 => {}
+            _ => break,
+        }
+        let image = device.crash(&mut |versions| versions - 1);
+        let opened = PageServer::open_with(files(&image), seed(&image), options);
+        let (_, report) = opened.expect("a whole store");
+        sizes.push(report.log_size);
+        let (read, size) = (image.bytes_read(), report.log_size);
+        assert!(read <= 2 * size + HEADERS_AND_ROOM, "{read} bytes read of {size}");
+    }
+    assert!(sizes.len() > 10 && sizes.iter().any(|size| *size > 200 * 1024), "{sizes:?}");
 }

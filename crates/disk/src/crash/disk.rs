@@ -24,6 +24,7 @@ impl Disk for CrashDisk {
         let now = &device.files[self.file].now;
         let range = range_within(now.len(), offset, buf.len())?;
         buf.copy_from_slice(&now[range]);
+        device.read += buf.len() as u64;
         Ok(())
     }
 
