@@ -242,7 +242,6 @@ for (const [file, magic] of [
     await adds(tab, 'a');
     await reload(tab);
     const before = (await readStore(tab))[file];
-    // There is no page file before the first checkpoint.
     const header = magic ? Buffer.from(magic.padEnd(512, '\0')) : before.subarray(0, 512);
     for (const at of [0, 4096]) await writeStore(tab, file, at, newer(header));
     await refusesNewer(tab, options);

@@ -26,6 +26,16 @@ pub struct CrashDisk {
     file: usize,
 }
 
+/// What stands in the part of a file that became longer before a power cut, where nothing of what
+/// was written there survived.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Grown {
+    /// Zeros, as a read saw before.
+    Zeros,
+    /// What the device had there before: the new size was durable before the bytes were.
+    Garbage,
+}
+
 /// How a call fails that was told to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
@@ -234,7 +244,7 @@ impl CrashDevice {
             choices.push(versions);
             versions - 1
         };
-        self.lock().files.iter().for_each(|file| drop(file.crash(choose)));
+        self.lock().files.iter().for_each(|file| drop(file.crash(choose, Grown::Zeros)));
         choices
     }
 
@@ -245,8 +255,14 @@ impl CrashDevice {
     /// difference are not asked for: those behind the end that was chosen.
     #[must_use]
     pub fn crash(&self, choose: &mut dyn FnMut(usize) -> usize) -> Self {
+        self.crash_with(Grown::Zeros, choose)
+    }
+
+    /// The same where files that became longer hold this.
+    #[must_use]
+    pub fn crash_with(&self, grown: Grown, choose: &mut dyn FnMut(usize) -> usize) -> Self {
         let device = self.lock();
-        let files = device.files.iter().map(|file| file.crash(choose)).collect();
+        let files = device.files.iter().map(|file| file.crash(choose, grown)).collect();
         let lives = device.lives + 1;
         Self(Arc::new(Mutex::new(Device { files, lives, ..Device::default() })))
     }
@@ -262,6 +278,13 @@ impl CrashDevice {
         Self(Arc::new(Mutex::new(device)))
     }
 
+    /// Takes a file away, as a power cut does whose name was not durable.
+    pub fn lose(&self, name: &str) {
+        let mut device = self.lock();
+        let lost = device.files.iter_mut().find(|file| file.name == name);
+        lost.into_iter().for_each(|file| *file = FileState::new(name));
+    }
+
     /// The bytes of a file as a read sees them.
     #[must_use]
     pub fn bytes_of(&self, name: &str) -> Option<Vec<u8>> {
@@ -273,7 +296,7 @@ impl CrashDisk {
     /// What is left of this file after a power cut now; `choose` as in [`CrashDevice::crash`].
     #[must_use]
     pub fn crash(&self, choose: &mut dyn FnMut(usize) -> usize) -> Vec<u8> {
-        self.device.lock().files[self.file].crash(choose).now.to_vec()
+        self.device.lock().files[self.file].crash(choose, Grown::Zeros).now.to_vec()
     }
 
     /// The device that this file is on.

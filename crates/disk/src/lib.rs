@@ -27,7 +27,7 @@ mod memory;
 mod native;
 mod store_files;
 
-pub use crash::{CrashDevice, CrashDisk, Fault};
+pub use crash::{CrashDevice, CrashDisk, Fault, Grown};
 pub use disk::{Disk, FlushId, SECTOR_SIZE};
 pub use error::DiskError;
 pub use memory::MemoryDisk;

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use table::Table;
 use tempfile::TempDir;
 use tidelog_disk::NativeDisk;
-use tidelog_journal::{FrameHead, Log, Seed};
+use tidelog_journal::{FrameHead, Log, Seed, Witness};
 use tidelog_types::Epoch;
 
 /// Bytes of one small mutation.
@@ -28,7 +28,8 @@ fn folder() -> TempDir {
 fn open(folder: &Path) -> Log<NativeDisk> {
     let file = |name| NativeDisk::open(&folder.join(name)).expect("a new file");
     let (mut log, _) =
-        Log::recover([file("a"), file("b")], Seed(1), &mut |_| Ok(())).expect("empty files");
+        Log::recover([file("a"), file("b")], Witness::None, Seed(1), &mut |_| Ok(()))
+            .expect("empty files");
     log.request_flush().expect("healthy");
     log
 }

@@ -23,6 +23,9 @@ pub enum RecoverError {
         /// Which file.
         file: LogFile,
     },
+    /// The file with the log is gone, or what says that it is one.
+    #[error("the log is gone")]
+    Lost,
     /// Whole frames that say something impossible.
     #[error("the log makes no sense at offset {offset}: {reason}")]
     Malformed {

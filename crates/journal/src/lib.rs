@@ -33,6 +33,7 @@ mod salvage;
 mod scan;
 mod successor;
 mod window;
+mod witness;
 mod writer;
 
 pub use change_over::HeldFrame;
@@ -43,4 +44,5 @@ pub use log::{BatchNumber, Log};
 pub use read::{BatchPart, FrameAt};
 pub use scan::{Cut, Damage, Found, LogReport};
 pub use window::FoundFrame;
+pub use witness::Witness;
 pub use writer::FramePlace;

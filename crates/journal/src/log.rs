@@ -11,7 +11,7 @@ use crate::read::BatchPart;
 use crate::scan::{self, Recovered, Visit};
 use crate::successor::Successor;
 use crate::writer::Writer;
-use crate::{FrameHead, FramePlace, LogFile, LogReport, RecoverError};
+use crate::{FrameHead, FramePlace, LogFile, LogReport, RecoverError, Witness};
 
 /// Bytes that are written again at once when a log is opened.
 const PIECE_SIZE: usize = 256 * 1024;
@@ -74,8 +74,8 @@ pub struct Log<D> {
 
 impl<D: Disk> Log<D> {
     /// Opens the log in these two files, telling `visit` of every frame that is believed, in
-    /// order. If there is none, one is begun. What is found may not be flushed yet: flush before
-    /// saying that it is durable.
+    /// order. If there is none, and [was none](Witness), one is begun. What is found may not be
+    /// flushed yet: flush before saying that it is durable.
     ///
     /// If durable bytes have changed, `visit` is told what is lost, the report says where, and the
     /// log can be read, and not be appended to.
@@ -85,12 +85,13 @@ impl<D: Disk> Log<D> {
     /// [`RecoverError`]; the files then hold what they did.
     pub fn recover(
         files: [D; 2],
+        witness: Witness,
         seed: Seed,
         visit: &mut Visit<'_>,
     ) -> Result<(Self, LogReport), RecoverError> {
         let areas = [Header::read(&files[0])?, Header::read(&files[1])?];
         let headers = areas.map(HeaderArea::whole);
-        let Some(active) = active_of(areas)? else { return Self::create(files, seed) };
+        let Some(active) = active_of(areas, witness)? else { return Self::create(files, seed) };
         let header = headers[active.index()].expect("BUG: the active file is sealed");
         let found = scan::recover(&files[active.index()], active, header, visit)?;
         let report = LogReport {
@@ -452,20 +453,22 @@ impl<D: Disk> Log<D> {
     }
 }
 
-/// Which file is active, `None` if neither was ever used.
+/// Which file is active, `None` if neither was ever used, as far as the witness knows.
 ///
 /// A file is said not to be in use once the other one is sealed, and only then is anything behind
 /// the seal called durable. So beside a file that is sealed, one whose header is damaged has
 /// nothing that is not in the sealed one.
-fn active_of(areas: [HeaderArea; 2]) -> Result<Option<LogFile>, RecoverError> {
+fn active_of(areas: [HeaderArea; 2], witness: Witness) -> Result<Option<LogFile>, RecoverError> {
     let sealed = areas.map(|area| area.whole().filter(|header| header.is_sealed()));
     match sealed {
         [Some(a), Some(b)] if b.generation > a.generation => Ok(Some(LogFile::B)),
         [Some(_), _] => Ok(Some(LogFile::A)),
         [None, Some(_)] => Ok(Some(LogFile::B)),
+        [None, None] if witness == Witness::Unused => Ok(None),
         [None, None] => match areas {
             [HeaderArea::Damaged, _] => Err(RecoverError::DamagedHeader { file: LogFile::A }),
             [_, HeaderArea::Damaged] => Err(RecoverError::DamagedHeader { file: LogFile::B }),
+            _ if witness == Witness::Used => Err(RecoverError::Lost),
             _ => Ok(None),
         },
     }

@@ -4,7 +4,7 @@ mod common;
 
 use common::{append, head, memory, recover, written};
 use tidelog_disk::{CrashDevice, CrashDisk, Disk};
-use tidelog_journal::{FrameHead, LOG_START, Log, ReadError, Seed};
+use tidelog_journal::{FrameHead, LOG_START, Log, ReadError, Seed, Witness};
 use tidelog_types::{CallId, Chain, Epoch, JournalId, Lsn, LsnRange};
 
 #[test]
@@ -95,7 +95,8 @@ fn a_frame_that_rots_while_the_log_is_open_is_not_handed_out() {
 fn the_bytes_of_a_frame_are_the_ones_in_the_format() {
     let device = CrashDevice::new();
     let files = [device.file("a"), device.file("b")];
-    let (mut log, _) = Log::recover(files, Seed(1), &mut |_| Ok(())).expect("empty files");
+    let (mut log, _) =
+        Log::recover(files, Witness::None, Seed(1), &mut |_| Ok(())).expect("empty files");
     let head = FrameHead {
         kind: 6,
         document: 0x0102,

@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 
 use runs::{Rng, runs};
 use tidelog_disk::{CrashDevice, CrashDisk, Fault, SECTOR_SIZE};
-use tidelog_journal::{BatchNumber, FRAME_HEADER_SIZE, Found, FrameHead, Log, Seed};
+use tidelog_journal::{BatchNumber, FRAME_HEADER_SIZE, Found, FrameHead, Log, Seed, Witness};
 use tidelog_types::{CallId, Chain, Epoch, JournalId, LsnRange};
 
 /// Bytes of log after which it changes over.
@@ -87,7 +87,7 @@ struct Scene<'r> {
 fn open(device: &CrashDevice) -> (Log<CrashDisk>, Vec<Frame>, bool) {
     let mut frames = Vec::new();
     let files = [device.file("a"), device.file("b")];
-    let (log, report) = Log::recover(files, Seed(device.seed()), &mut |found| {
+    let (log, report) = Log::recover(files, Witness::None, Seed(device.seed()), &mut |found| {
         let Found::Frame(found) = found else { panic!("nothing was damaged: {found:?}") };
         let (place, body) = (found.place.frame, found.body.to_vec());
         frames.push(Frame { place, head: found.head, body });

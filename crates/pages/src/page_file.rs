@@ -3,6 +3,7 @@
 use std::num::NonZeroU32;
 
 use tidelog_disk::{Disk, DiskError, FlushId, SECTOR_SIZE};
+use tidelog_journal::Witness;
 use tidelog_types::limits::{EXTENT_PAGES, PAGE_SIZE};
 
 use crate::OpenError;
@@ -39,11 +40,21 @@ impl Slot {
 #[derive(Debug)]
 pub(crate) struct PageFile<D> {
     disk: D,
-    /// A header that is not whole counts as none, which matters only if pages lie behind it.
-    has_header: bool,
-    /// Whether it was written since the file was opened: one that was found may be known to a cache
-    /// of the system alone, if a flush has failed.
+    header: Header,
+    /// Whether the header was written since the file was opened: one that was found may be known to
+    /// a cache of the system alone, if a flush has failed.
     is_header_written: bool,
+}
+
+/// What there is of the header. It says not only that pages may lie behind it, but also that there
+/// is a log, in which something was durable when it was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Header {
+    /// There is none, or none that is whole.
+    Missing,
+    /// It was written, and is being flushed.
+    Flushing(FlushId),
+    Whole,
 }
 
 impl<D: Disk> PageFile<D> {
@@ -59,13 +70,45 @@ impl<D: Disk> PageFile<D> {
             Some(found) if found > FORMAT_VERSION => {
                 Err(OpenError::NewerFormat { found, known: FORMAT_VERSION })
             }
-            version => Ok(Self { disk, has_header: version.is_some(), is_header_written: false }),
+            version => {
+                let header = if version.is_some() { Header::Whole } else { Header::Missing };
+                Ok(Self { disk, header, is_header_written: false })
+            }
         }
     }
 
     /// Whether the header is missing or damaged, so that the file must not be relied on.
     pub fn is_unusable(&self) -> bool {
-        !self.has_header
+        self.header == Header::Missing
+    }
+
+    /// What the file says of the log.
+    pub fn witness(&self) -> Witness {
+        if self.is_unusable() { Witness::Unused } else { Witness::Used }
+    }
+
+    /// Says durably that there is a log, which has to be flushed by now. Answers whether that is
+    /// done. Where the device is full, it is left for the next checkpoint.
+    pub fn attest(&mut self) -> Result<bool, DiskError> {
+        if self.header == Header::Missing {
+            match self.write_header() {
+                Err(error) if error.is_full() => return Ok(true),
+                written => written?,
+            }
+            self.header = Header::Flushing(self.disk.request_flush()?);
+        }
+        if let Header::Flushing(id) = self.header
+            && self.disk.flushed()? >= Some(id)
+        {
+            self.header = Header::Whole;
+        }
+        Ok(self.header == Header::Whole)
+    }
+
+    fn write_header(&mut self) -> Result<(), DiskError> {
+        self.disk.write_at(0, &header())?;
+        self.is_header_written = true;
+        Ok(())
     }
 
     /// How many slots the file has.
@@ -77,8 +120,8 @@ impl<D: Disk> PageFile<D> {
     /// Makes room for this many extents, and writes the header.
     pub fn prepare(&mut self, extents: usize) -> Result<(), DiskError> {
         if !self.is_header_written {
-            self.disk.write_at(0, &header())?;
-            (self.has_header, self.is_header_written) = (true, true);
+            self.write_header()?;
+            self.header = Header::Whole;
         }
         let size = size_of(extents);
         if self.disk.size() < size { self.disk.set_size(size) } else { Ok(()) }

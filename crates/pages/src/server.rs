@@ -274,7 +274,7 @@ impl<D: Disk> PageServer<D> {
     fn look_at_flushes(&mut self) -> Result<(), Fault> {
         let durable = self.store.log.poll_flushed()?;
         // What was found at opening is durable only since the first flush after it.
-        if self.store.log.is_found_durable() {
+        if self.store.log.is_found_durable() && self.store.is_attested()? {
             self.promises.keep(durable, &mut self.replies);
         }
         Ok(())

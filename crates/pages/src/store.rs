@@ -80,8 +80,9 @@ impl<D: Disk> Store<D> {
         let StoreFiles { log_a, log_b, pages, spare } = files;
         let pages = PageFile::open(pages)?;
         let mut catalog = Catalog::new(pages.slots());
-        let (log, report) =
-            Log::recover([log_a, log_b], seed, &mut |found| catalog.take_in(found))?;
+        let (log, report) = Log::recover([log_a, log_b], pages.witness(), seed, &mut |found| {
+            catalog.take_in(found)
+        })?;
         if pages.is_unusable() && catalog.extents.count() > 0 {
             return Err(OpenError::DamagedPageFile);
         }
@@ -102,6 +103,12 @@ impl<D: Disk> Store<D> {
             readers: Vec::new(),
         };
         Ok((store, report))
+    }
+
+    /// Whether the page file says that there is a log: before anything in that is called durable, so
+    /// that it cannot get lost and be taken for one that never was.
+    pub fn is_attested(&mut self) -> Result<bool, Fault> {
+        Ok(self.log.is_damaged() || self.pages.attest()?)
     }
 
     /// Adds what was decided to the log, as one batch, and to the catalog. A batch that is larger

@@ -10,7 +10,8 @@ use common::{
     small_log,
 };
 use make::{durable, entry, key, lsn, page, request, storage, timeline};
-use tidelog_disk::CrashDevice;
+use tidelog_disk::{CrashDevice, Grown};
+use tidelog_journal::RecoverError;
 use tidelog_pages::{
     Append, AppendError, DamageReport, OpenError, PageServer, RecoveryReport, StoreReply,
     StoreRequest, Ticket,
@@ -282,4 +283,48 @@ fn a_newer_format_and_an_unknown_kind_are_refused_and_left_untouched() {
     assert_eq!(with(1), Ok(()));
     let unknown = with(200);
     assert!(matches!(unknown, Err(OpenError::Log(_))), "{unknown:?}");
+}
+
+/// The page file says that there was a log, though it has no page yet.
+#[test]
+fn a_log_that_is_gone_is_not_taken_for_one_that_never_was() {
+    let scene = Scene::new();
+    let device = scene.device.crash(&mut |_| 0);
+    device.lose("log-a");
+    let opened = PageServer::open_with(files(&device), seed(&device), small_log());
+    let error = opened.map(|(_, report)| report).expect_err("three documents");
+    assert_eq!(error, OpenError::Log(RecoverError::Lost));
+    assert_eq!(device.bytes_of("log-a"), Some(Vec::new()), "nothing was written");
+}
+
+/// A power cut at the first opening may leave a file that is as long as its header, and garbage in
+/// place of that.
+#[test]
+fn a_store_can_be_begun_where_a_power_cut_has_left_garbage() {
+    for cut in 1..40 {
+        let device = CrashDevice::new();
+        device.hold_flushes(true);
+        device.power_off_after(cut);
+        if let Ok((mut server, _)) =
+            PageServer::open_with(files(&device), seed(&device), small_log())
+        {
+            server.serve(OWNER, StoreRequest::Hello { epoch: Epoch(0), life: Life::NONE });
+            server.flush();
+            settle(&mut server, &device);
+        }
+        for survives in 0..8 {
+            // Sizes are chosen before the sectors.
+            let mut nth = 0;
+            let image = device.crash_with(Grown::Garbage, &mut |versions| {
+                nth += 1;
+                if nth <= survives { versions - 1 } else { 0 }
+            });
+            let opened = PageServer::open_with(files(&image), seed(&image), small_log());
+            let (mut server, report) = opened.unwrap_or_else(|error| {
+                panic!("cut after call {cut}, {survives} survive: {error:?}")
+            });
+            assert_eq!(report.damage, None);
+            assert_eq!(observe(&mut server, &image), Model::default());
+        }
+    }
 }

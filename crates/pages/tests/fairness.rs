@@ -138,8 +138,10 @@ fn an_owner_that_asks_for_too_much_is_told_so_and_others_are_served() {
 #[test]
 fn an_owner_has_only_so_many_appends_that_are_not_durable() {
     let device = CrashDevice::new();
-    device.hold_flushes(true);
     let mut server = open(&device, 8);
+    // Nothing is left of what a new store has to say before all else.
+    assert_eq!(server.poll(), []);
+    device.hold_flushes(true);
     let append = |ticket: u64| {
         let mut append = Append::to(key(["a", "b"][ticket as usize % 2]));
         append.record = Some(vec![ticket as u8].into());

@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use tidelog_disk::CrashDevice;
+use tidelog_disk::{CrashDevice, Grown};
 use tidelog_pages::{Append, PageServer, StoreOptions, StoreRequest, Ticket};
 use tidelog_types::DocumentKey;
 
@@ -85,7 +85,8 @@ impl<'a> Cut<'a> {
     ) -> Result<u64, (ImageName, String)> {
         let mut count = 0;
         for number in 0.. {
-            let image = self.run.device.crash(&mut |versions| combinations.choose(versions));
+            let choose = &mut |versions| combinations.choose(versions);
+            let image = self.run.device.crash_with(grown(number), choose);
             let name = ImageName::Combination(number);
             count += self.check(number, &image).map_err(|what| (name, what))?;
             if !combinations.advance() {
@@ -164,8 +165,8 @@ impl<'a> Cut<'a> {
                         return Err("there is no such image".to_owned());
                     }
                 }
-                let image = self.run.device.crash(&mut |versions| combinations.choose(versions));
-                (number, image)
+                let choose = &mut |versions| combinations.choose(versions);
+                (number, self.run.device.crash_with(grown(number), choose))
             }
         };
         self.check(number, &image).map(|_| ())
@@ -182,7 +183,7 @@ impl<'a> Cut<'a> {
 
     fn by_chance(&self, number: u64) -> CrashDevice {
         let seed = (self.script.seed() << 40) ^ (self.call << 16) ^ number;
-        self.run.device.crash(&mut by_chance(&mut Rng::new(seed), number))
+        self.run.device.crash_with(grown(number), &mut by_chance(&mut Rng::new(seed), number))
     }
 
     /// Checks an image, and those that it leads to if it is gone on with. Gives how many.
@@ -269,6 +270,11 @@ impl<'a> Cut<'a> {
         }
         Ok(count)
     }
+}
+
+/// What stands in files that became longer before this image was left.
+fn grown(number: u64) -> Grown {
+    if number % 3 == 1 { Grown::Garbage } else { Grown::Zeros }
 }
 
 fn open(image: &CrashDevice, sizes: StoreOptions) -> Result<Server, String> {

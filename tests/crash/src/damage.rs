@@ -9,7 +9,7 @@ use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use tidelog_disk::{CrashDevice, Disk};
-use tidelog_journal::{Found, Log, Seed};
+use tidelog_journal::{Found, Log, Seed, Witness};
 use tidelog_pages::{
     Append, AppendError, DamageReport, OpenError, PageServer, RecoveryReport, StoreOptions,
     StoreReply, StoreRequest, Ticket,
@@ -135,7 +135,8 @@ impl Rest {
         let image = device.crash(&mut |versions| versions - 1);
         let store = files(&image);
         let mut frames = Vec::new();
-        let (log, report) = Log::recover([store.log_a, store.log_b], Seed(0), &mut |found| {
+        let logs = [store.log_a, store.log_b];
+        let (log, report) = Log::recover(logs, Witness::Used, Seed(0), &mut |found| {
             if let Found::Frame(frame) = found {
                 let body = frame.place.body..frame.place.body + frame.body.len() as u64;
                 frames.push(FrameAt { frame: frame.place.frame, body });
@@ -204,6 +205,17 @@ impl Rest {
     pub fn flip_in(&self, name: &str, bit: u64) -> Result<Outcome, String> {
         let image = self.image();
         flip(&image, name, bit)?;
+        self.judge(&image, Allowed::default())
+    }
+
+    /// Without one of its files.
+    ///
+    /// # Errors
+    ///
+    /// What does not hold.
+    pub fn lose(&self, name: &str) -> Result<Outcome, String> {
+        let image = self.image();
+        image.lose(name);
         self.judge(&image, Allowed::default())
     }
 

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use cap::Cap;
 use tidelog_crash::damage::{Rest, Tally};
+use tidelog_disk::StoreFiles;
 
 #[global_allocator]
 static ALLOCATOR: Cap<System> = Cap::new(System, usize::MAX);
@@ -16,7 +17,7 @@ fn main() -> ExitCode {
     let rest = Rest::new(|| ALLOCATOR.total_allocated());
     println!("a log of {} bytes", rest.size());
     let swept = every_bit(&rest).and_then(|()| every_tail(&rest));
-    match swept.and_then(|()| other_files(&rest)) {
+    match swept.and_then(|()| other_files(&rest)).and_then(|()| lost_files(&rest)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(what) => {
             println!("FAILED: {what}");
@@ -42,6 +43,16 @@ fn every_tail(rest: &Rest) -> Result<(), String> {
         tally.note(outcome.map_err(|what| format!("cut off at {size}: {what}"))?);
     }
     println!("cut off at every byte of its last three frames: {tally}");
+    Ok(())
+}
+
+fn lost_files(rest: &Rest) -> Result<(), String> {
+    let mut tally = Tally::default();
+    for name in StoreFiles::<()>::NAMES {
+        let outcome = rest.lose(name);
+        tally.note(outcome.map_err(|what| format!("{name} lost: {what}"))?);
+    }
+    println!("each file lost: {tally}");
     Ok(())
 }
 

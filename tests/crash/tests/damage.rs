@@ -4,6 +4,7 @@ use std::alloc::System;
 
 use cap::Cap;
 use tidelog_crash::damage::{Outcome, Rest, Tally};
+use tidelog_disk::StoreFiles;
 
 #[global_allocator]
 static ALLOCATOR: Cap<System> = Cap::new(System, usize::MAX);
@@ -28,5 +29,9 @@ fn damage_gives_no_wrong_answer_no_panic_and_no_large_allocation() {
             note(name, bit, rest.flip_in(name, bit));
         }
     }
+    for (nth, name) in (0..).zip(StoreFiles::<()>::NAMES) {
+        note("lost", nth, rest.lose(name));
+    }
+    assert!(tally.refused >= 2, "without its log or its pages: {tally}");
     assert!(tally.whole > 10 && tally.reported > 300, "{tally}");
 }

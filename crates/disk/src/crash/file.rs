@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::Grown;
 use crate::memory::{resize, write_growing};
 use crate::{DiskError, FlushId, SECTOR_SIZE};
 
@@ -136,12 +137,17 @@ impl FileState {
         }
     }
 
-    /// The file after a power cut, at rest.
-    pub fn crash(&self, choose: &mut dyn FnMut(usize) -> usize) -> Self {
+    /// The file after a power cut, at rest. What became longer, and did not get what was written
+    /// there, holds zeros or what the device had there before.
+    pub fn crash(&self, choose: &mut dyn FnMut(usize) -> usize, grown: Grown) -> Self {
         let mut image: Arc<Vec<u8>> = self.durable.clone();
         let choice = if self.sizes.is_empty() { 0 } else { choose(self.sizes.len() + 1) };
         let sizes = &self.sizes[..choice];
         sizes.iter().for_each(|(_, size)| Arc::make_mut(&mut image).resize(*size, 0));
+        if grown == Grown::Garbage && image.len() > self.durable.len() {
+            let first = self.durable.len().next_multiple_of(SECTOR_SIZE).min(image.len());
+            fill_with_garbage(&mut Arc::make_mut(&mut image)[first..]);
+        }
         for (sector, versions) in &self.unflushed {
             if sector * SECTOR_SIZE >= image.len() {
                 // It lies behind the end of this image, whatever became of it.
@@ -172,6 +178,13 @@ impl FileState {
             ..Self::default()
         }
     }
+}
+
+/// Nothing that anybody would write, and no zeros.
+fn fill_with_garbage(bytes: &mut [u8]) {
+    (0..)
+        .zip(bytes)
+        .for_each(|(at, byte): (u32, &mut u8)| *byte = (at.wrapping_mul(167) >> 3) as u8 | 1);
 }
 
 /// When these changes of the size have cut this sector off last; 0 if never. What it was before is

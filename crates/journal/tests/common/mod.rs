@@ -5,7 +5,9 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tidelog_disk::{CrashDevice, CrashDisk, Disk, MemoryDisk};
-use tidelog_journal::{FRAME_HEADER_SIZE, Found, FrameHead, Log, LogReport, RecoverError, Seed};
+use tidelog_journal::{
+    FRAME_HEADER_SIZE, Found, FrameHead, Log, LogReport, RecoverError, Seed, Witness,
+};
 use tidelog_types::Epoch;
 
 pub type Bodies = Vec<Vec<u8>>;
@@ -18,7 +20,7 @@ pub fn seed() -> Seed {
 
 pub fn recover<D: Disk>(files: [D; 2]) -> Result<(Log<D>, LogReport, Bodies), RecoverError> {
     let mut bodies = Vec::new();
-    let (log, report) = Log::recover(files, seed(), &mut |found| {
+    let (log, report) = Log::recover(files, Witness::None, seed(), &mut |found| {
         if let Found::Frame(frame) = found {
             bodies.push(frame.body.to_vec());
         }
@@ -30,7 +32,7 @@ pub fn recover<D: Disk>(files: [D; 2]) -> Result<(Log<D>, LogReport, Bodies), Re
 /// What is lost of a damaged log: where, and whose it is.
 pub fn lost<D: Disk>(files: [D; 2]) -> Vec<(u64, Option<u64>)> {
     let mut lost = Vec::new();
-    let answer = Log::recover(files, seed(), &mut |found| {
+    let answer = Log::recover(files, Witness::None, seed(), &mut |found| {
         if let Found::Lost { offset, head } = found {
             lost.push((offset, head.map(|head| head.document)));
         }
