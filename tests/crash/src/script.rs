@@ -106,6 +106,8 @@ impl Script {
             log_size_max,
             pool_pages_max: 8,
             log_buffer_size_max,
+            // A read takes many turns, and goes on while other things happen.
+            limits: Limits { read_chunk_pages: 1, ..Limits::DEFAULT },
             ..StoreOptions::default()
         }
     }

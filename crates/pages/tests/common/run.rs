@@ -1,6 +1,6 @@
 //! A workload on a device that may fail, and what became of it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use tidelog_disk::{CrashDevice, Fault};
 use tidelog_pages::{
@@ -231,7 +231,11 @@ impl Run {
         if !has_failed {
             let refused = std::mem::take(&mut self.refused);
             let lost = self.requests.iter().filter(|it| refused.contains(&ticket_of(it)));
-            let lost = lost.cloned().collect();
+            let mut lost: VecDeque<_> = lost.cloned().collect();
+            if self.workload.shape == Shape::Sectors {
+                // The first one is appended just as it was. What stood behind it must not follow.
+                lost.truncate(1);
+            }
             let model = self.history.last().expect("the empty state").1.clone();
             self.workload.go_back_to(model, lost);
         }
