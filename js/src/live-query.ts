@@ -46,7 +46,7 @@ export class LiveQuery<R = Row> implements AsyncIterable<readonly R[]> {
     let due = true;
     const tell = (): void => {
       due = false;
-      if (this.#listeners.has(tell)) listener(this.rows, this.#error);
+      if (this.#listeners.has(tell) && !this.#closed) listener(this.rows, this.#error);
     };
     this.#listeners.add(tell);
     if (this.#answered || this.#error) queueMicrotask(() => due && tell());
@@ -62,10 +62,11 @@ export class LiveQuery<R = Row> implements AsyncIterable<readonly R[]> {
     let isOver = false;
     this.#loops++;
     const end = (): IteratorReturnResult<undefined> => {
-      if (!isOver) this.#loops--;
-      isOver = true;
-      if (this.#loops + this.#listeners.size === 0) this.close();
-      this.#wake();
+      if (!isOver) {
+        isOver = true;
+        if (--this.#loops + this.#listeners.size === 0) this.close();
+        this.#wake();
+      }
       return { done: true, value: undefined };
     };
     return {

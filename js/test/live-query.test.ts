@@ -37,9 +37,24 @@ test('an iterator that waits for rows can be given up', async () => {
   expect(isStopped()).toBe(true);
 });
 
+test('nobody is called once it is closed, whenever they began to listen', async () => {
+  const { query } = watched();
+  const heard: unknown[] = [];
+  query.subscribe((rows) => heard.push(rows));
+  query.close();
+  query.subscribe((rows) => heard.push(rows));
+  await new Promise((resolve) => setTimeout(resolve));
+  expect(heard).toEqual([]);
+});
+
 test('W13: unless somebody else listens', async () => {
   const { query, isStopped } = watched();
-  query.subscribe(() => {});
+  const stop = query.subscribe(() => {});
   for await (const _ of query) break;
+  expect(isStopped()).toBe(false);
+  const rows = query[Symbol.asyncIterator]();
+  await rows.return?.();
+  stop();
+  await rows.return?.();
   expect(isStopped()).toBe(false);
 });
