@@ -57,26 +57,26 @@ pub enum Failure {
     /// A query wanted to write.
     #[error("a query cannot write")]
     ReadOnly,
-    /// It took more than one statement or mutation may.
+    /// The statement or mutation took more than one may.
     #[error("over the budget of {what}")]
     Budget {
-        /// What there was too much of, with the limit.
+        /// The limit that was passed, with its unit.
         what: String,
     },
     /// This device ran short of something that it may have again: another run can succeed. Never
     /// a reason to reject a mutation.
     #[error("this device is short of {what}")]
     Shortage {
-        /// Of what.
+        /// What the device is short of.
         what: String,
     },
-    /// It read more pages than a transaction can hold in memory at once.
-    #[error("more pages read than one transaction may: {pages}")]
+    /// The transaction read more pages than can be held in memory at once.
+    #[error("{pages} pages read, more than one transaction may")]
     ReadSetTooLarge {
         /// How many it had read when it was stopped.
         pages: usize,
     },
-    /// It asked for something that another run would answer differently.
+    /// The SQL asked for something that another run would answer differently.
     #[error("not deterministic: {what}")]
     Nondeterministic {
         /// The function or literal at fault.

@@ -40,18 +40,18 @@ pub struct ProbeId(pub u32);
 pub enum ToServer {
     /// The first message of a connection.
     Hello {
-        /// Which client; a name for logs and histories, no credential.
+        /// The client's name for logs and histories; no credential.
         client: ClientId,
-        /// What proves who it is; absent on a development server.
+        /// The client's credential; absent on a development server.
         token: Option<String>,
     },
-    /// Answered by [`FromServer::Pong`]: is anybody there?
+    /// A sign of life is asked for. Answered by [`FromServer::Pong`].
     Ping,
-    /// About one document.
+    /// A message about one document.
     About {
-        /// Which.
+        /// The document's channel.
         channel: Channel,
-        /// What is said of it.
+        /// The message.
         body: ToRoom,
     },
 }
@@ -70,16 +70,16 @@ pub enum ToRoom {
         timeline: JournalId,
         /// What the client holds of the storage journal; `None` if nothing.
         have: Option<Position>,
-        /// What it wants.
+        /// What the client wants of the document.
         intent: Intent,
     },
     /// Timeline frames `first..first + frames.len()`, durable at the client.
     Frames {
-        /// Who wrote them: frames of two lives travel in two messages.
+        /// The life that wrote the frames; those of two lives travel in two messages.
         life: Life,
         /// LSN of the first frame.
         first: Lsn,
-        /// The frames, so many at most: [`MESSAGE_FRAMES_MAX`].
+        /// The frames, at most [`MESSAGE_FRAMES_MAX`].
         #[serde(deserialize_with = "frames")]
         frames: Vec<WireFrame>,
     },
@@ -91,7 +91,7 @@ pub enum ToRoom {
         db_pages: u32,
         /// Some of its pages.
         pages: Vec<CodedPage>,
-        /// Whether these are the last.
+        /// Whether these are the last pages of the document.
         last: bool,
     },
     /// The client holds all storage entries before `next`.
@@ -99,7 +99,7 @@ pub enum ToRoom {
         /// The first LSN that it lacks.
         next: Lsn,
     },
-    /// Where does the storage journal stand? Answered by [`FromRoom::Probed`].
+    /// A question for the end of the storage journal. Answered by [`FromRoom::Probed`].
     Probe {
         /// Echoed in the answer.
         probe: ProbeId,
@@ -108,8 +108,8 @@ pub enum ToRoom {
     Close,
 }
 
-/// Frames of few bytes take more room in memory than in a message, so their number has a bound of
-/// its own, which is looked at while they are read.
+/// Reads frames, at most [`MESSAGE_FRAMES_MAX`]. The size of a message does not bound their number
+/// enough: small frames take more room in memory than in the message.
 fn frames<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<WireFrame>, D::Error> {
     struct Frames;
     impl<'de> Visitor<'de> for Frames {
@@ -138,10 +138,10 @@ fn frames<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<WireFrame>, 
 pub enum Intent {
     /// Follow it, creating it if neither side ever had it.
     Follow,
-    /// Make the client's local copy the server's, if what the server has of that name is nothing,
-    /// or an earlier state of that copy.
+    /// Make the client's local copy the server's, if the server has no document of that name or an
+    /// earlier state of that copy.
     Offer {
-        /// Who wrote the copy's storage journal.
+        /// The lives that wrote the copy's storage journal.
         lives: Lineage,
     },
 }
@@ -159,16 +159,16 @@ pub struct WireFrame {
 /// A page on its way.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CodedPage {
-    /// Which page.
+    /// The page's number.
     pub pgid: Pgid,
-    /// What it is.
+    /// The page's bytes, coded.
     pub coding: PageCoding,
 }
 
 /// How a page travels.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PageCoding {
-    /// As it is.
+    /// All bytes of the page.
     Whole(Page),
 }
 
@@ -196,14 +196,14 @@ pub enum FromServer {
     Pong,
     /// The server closes the connection.
     Bye {
-        /// Why.
+        /// Why the server closes it.
         reason: ByeReason,
     },
-    /// About one document.
+    /// A message about one document.
     About {
-        /// Which.
+        /// The document's channel.
         channel: Channel,
-        /// What is said of it.
+        /// The message.
         body: FromRoom,
     },
 }
@@ -215,12 +215,12 @@ pub enum FromRoom {
     Opened {
         /// Where the server's storage journal stands.
         storage: Position,
-        /// The entries that follow begin here: where the client's position is, if the server has
-        /// it, and else at the first LSN.
+        /// The LSN at which the entries begin that follow: the client's position if the server has
+        /// it, else the first LSN.
         from: Lsn,
         /// The first LSN of the client's timeline that the server has not applied.
         wanted: Lsn,
-        /// Who wrote what the server has applied of it.
+        /// The lives that wrote the frames of the client's timeline that the server has applied.
         lives: Lineage,
     },
     /// The server has no such document, or an earlier state of it, and would take the client's:
@@ -228,28 +228,29 @@ pub enum FromRoom {
     SeedWanted,
     /// What the client offered is the server's, on its disk. Opened follows.
     Seeded {
-        /// Where its storage journal stands: what was offered, with the chain that it has here.
+        /// Where the server's storage journal stands: the offered position, with the chain that it
+        /// has on the server.
         position: Position,
     },
     /// A storage entry, or a part of one, on the server's disk.
     Entry(EntryPart),
     /// All timeline frames before `next` are on the server's disk.
     Acked {
-        /// The first that is not.
+        /// The first frame that is not.
         next: Lsn,
     },
     /// The frames from `lsn` on stay undecided for now.
     Undecided {
-        /// The first of them.
+        /// The first undecided frame.
         lsn: Lsn,
-        /// Why, for a person to read.
+        /// Why they stay undecided, for a person to read.
         reason: String,
     },
     /// Where the storage journal stands, on the server's disk.
     Probed {
-        /// The question's number.
+        /// The number of the [`ToRoom::Probe`] that this answers.
         probe: ProbeId,
-        /// The next LSN.
+        /// The storage journal's next LSN.
         next: Lsn,
     },
     /// The server will not serve this document; the channel is closed.
@@ -265,12 +266,12 @@ pub struct EntryPart {
     pub position: Position,
     /// Size of the database after it, in pages.
     pub db_pages: u32,
-    /// The timeline frame that it applies or rejects, if it stands for just one.
+    /// The timeline frame that the entry applies or rejects, if it decides a single one.
     pub origin: Option<EntryId>,
     /// Pages of this part.
     pub pages: Vec<CodedPage>,
-    /// The hash of the entry up to here, this part included. An entry of one LSN is proven by its
-    /// chain too, but one that stands for several by this alone.
+    /// The hash of the entry up to this part, included. An entry of one LSN is proven by its chain
+    /// too; an entry of several LSNs by this hash alone.
     pub hash: EntryHash,
     /// Whether this is the entry's last part.
     pub is_last: bool,
@@ -283,54 +284,54 @@ pub enum Refusal {
     Missing,
     /// A document of that name exists, and the client offered another one.
     Exists,
-    /// The client's doctype is none that the server's document can be used by.
+    /// The server's document cannot be used by the client's doctype.
     DoctypeMismatch {
-        /// For a person to read.
+        /// The reason, for a person to read.
         reason: String,
     },
-    /// The doctype cannot work.
+    /// The client's doctype cannot work.
     DoctypeInvalid {
-        /// For a person to read.
+        /// The reason, for a person to read.
         reason: String,
     },
-    /// The client may not.
+    /// The client has no access to the document.
     Access {
-        /// For a person to read.
+        /// The reason, for a person to read.
         reason: String,
     },
     /// The client broke the protocol.
     Protocol {
-        /// For a person to read.
+        /// The reason, for a person to read.
         reason: String,
     },
     /// The server's own disk failed; trying again later may help.
     Storage {
-        /// For a person to read.
+        /// The reason, for a person to read.
         reason: String,
     },
-    /// The frames are not those of this timeline that the server has applied: another copy of the
-    /// client has written on. Open again: `Opened` tells where the two part.
+    /// The server has applied other frames of this timeline: another copy of the client has written
+    /// on. The client opens again, and [`FromRoom::Opened`] tells where the two copies part.
     Parted,
-    /// What the server has on its disk is damaged: until somebody has mended it, it does not serve
-    /// this document, or takes no frames for it.
+    /// Data on the server's disk are damaged. Until its operator has mended that, the server does
+    /// not serve this document, or takes no frames for it.
     Damaged,
 }
 
 /// Why a server closes a connection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ByeReason {
-    /// It speaks another version than the client.
+    /// The server speaks another version of the protocol than the client.
     Version,
-    /// It goes down; come back later.
+    /// The server goes down; the client may come back later.
     Shutdown,
     /// The token is missing, wrong or expired.
     Unauthenticated,
     /// The client broke the protocol.
     Protocol {
-        /// For a person to read.
+        /// The reason, for a person to read.
         reason: String,
     },
-    /// The client does not read what it is sent.
+    /// The client does not read its messages.
     Slow,
 }
 
@@ -340,16 +341,16 @@ pub enum MessageError {
     /// Longer than any message may be.
     #[error("message of {size} bytes is over the limit of {MESSAGE_SIZE_MAX} bytes")]
     TooLarge {
-        /// Its size.
+        /// The message's size.
         size: usize,
     },
     /// The other side speaks another version.
     #[error("the other side speaks protocol version {theirs}, we speak {PROTOCOL_VERSION}")]
     Version {
-        /// Theirs.
+        /// The other side's version.
         theirs: u16,
     },
-    /// Not a message.
+    /// The bytes are no message.
     #[error("not a message")]
     Malformed(#[source] Option<codec::DecodeError>),
 }
@@ -366,7 +367,7 @@ pub fn encode_message<T: Serialize>(message: &T) -> Vec<u8> {
 ///
 /// # Errors
 ///
-/// [`MessageError`] if they are none of this version.
+/// [`MessageError`] if the bytes are no message of this version.
 pub fn decode_message<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, MessageError> {
     if bytes.len() > MESSAGE_SIZE_MAX {
         return Err(MessageError::TooLarge { size: bytes.len() });

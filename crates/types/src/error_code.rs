@@ -23,11 +23,11 @@ pub enum ErrorCode {
     ReadSetTooLarge,
     /// The doctype cannot work: SQL that does not prepare, or that two runs would answer otherwise.
     Doctype,
-    /// Another doctype of that name is open, and neither succeeds the other.
+    /// The document is of another doctype, and neither of the two succeeds the other.
     DoctypeMismatch,
-    /// A local document was to become the server's, which has one of that name already.
+    /// A local document was to become the server's, and the server has one of its name already.
     DocumentExists,
-    /// The server has another document of that name now.
+    /// The server has another document under the document's name now.
     DocumentReplaced,
     /// The server no longer has the document.
     DocumentMissing,
@@ -55,7 +55,7 @@ pub enum ErrorCode {
     Engine,
 }
 
-/// What helps against an error: the one answer to whether trying again can.
+/// What helps against an error. Nowhere else is decided whether trying again can.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Remedy {
     /// Trying again, which happens by itself where nobody called.
@@ -103,6 +103,6 @@ impl ErrorCode {
 pub enum Outcome {
     /// Nothing was recorded.
     None,
-    /// It is visible, and may yet become durable and confirmed: do not issue it again.
+    /// The mutation is visible, and may yet become durable and confirmed: do not issue it again.
     Unknown,
 }

@@ -45,8 +45,8 @@ id_of_16_bytes! {
     ClientId
 }
 id_of_16_bytes! {
-    /// One writer that inherited one prefix of a journal: a core, or one opening of a server's
-    /// store. Drawn at random for each, so that within a life every LSN was given once.
+    /// One writer of a journal, who inherited one prefix of it: a core, or one opening of a
+    /// server's store. Drawn at random for each, so that a life gives each LSN once.
     Life
 }
 id_of_16_bytes! {
@@ -60,7 +60,7 @@ impl JournalId {
 }
 
 impl Life {
-    /// Nobody's: the life of a journal's start, before its first entry.
+    /// The life of a journal's start, before its first entry: nobody's.
     pub const NONE: Self = Self([0; 16]);
 }
 
@@ -76,14 +76,14 @@ impl fmt::Display for Epoch {
     }
 }
 
-/// The name of a document within one store: its id, and whose copy it is.
+/// The name of a document within one store: the document's id, and the user whose copy it is.
 ///
-/// Neither part is empty of meaning: `user` is empty where the copy is the device's own.
+/// `user` is empty for the device's own copy.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct DocumentKey {
     /// The document's id, as the app named it: 1 to [`DOCUMENT_NAME_SIZE_MAX`] bytes.
     pub document: String,
-    /// Whose copy it is; empty for the device's own, and always on a server.
+    /// The user whose copy it is; empty for the device's own copy, and always on a server.
     pub user: String,
 }
 

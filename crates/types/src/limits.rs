@@ -6,7 +6,7 @@
 
 use crate::BudgetLimits;
 
-/// The highest LSN that is taken from outside.
+/// The highest LSN that is accepted from a peer or a disk.
 pub const LSN_MAX: u64 = 1 << 62;
 
 /// Lives that a document's pages remember of each timeline that was applied to it, the same on
@@ -22,7 +22,7 @@ pub const EXTENT_PAGES: u32 = 256;
 /// Bytes of log after which the store checkpoints and changes over to the other log file.
 pub const LOG_SIZE_MAX: u64 = 16 * 1024 * 1024;
 
-/// The same in a browser, where the log is read by WebAssembly while a page waits.
+/// [`LOG_SIZE_MAX`] in a browser, where the log is read by WebAssembly while a page waits.
 pub const BROWSER_LOG_SIZE_MAX: u64 = 4 * 1024 * 1024;
 
 /// Bytes of one frame's body in the log.
@@ -52,7 +52,7 @@ pub const DOCUMENT_NAME_SIZE_MAX: usize = 512;
 /// Bytes of an encoded doctype.
 pub const DOCTYPE_SIZE_MAX: usize = 4 * 1024 * 1024;
 
-/// Milliseconds after which a call of a tab has settled, one way or the other.
+/// Milliseconds within which a call of a tab settles, with a result or an error.
 pub const CALL_SETTLES_MS: u64 = 10_000;
 
 /// Pages that a page server's buffer pool keeps.
@@ -62,7 +62,7 @@ pub const STORE_POOL_PAGES_MAX: usize = 1024;
 /// since whoever comes to it is sent all of it as one entry.
 pub const ENTRY_PAGES_MAX: usize = 131_072;
 
-/// Pages of those that verdicts alone may fill, so that mutations of a full document can be rejected.
+/// Pages of a document that verdicts alone may fill, so that a full document can reject mutations.
 pub const VERDICT_PAGES: usize = 1024;
 
 /// Pages that one append may change in all its entries: what an owner may have sent ahead of it.
@@ -100,7 +100,7 @@ pub const MESSAGE_FRAMES_MAX: usize = 128 * 1024;
 /// Doctypes under which one document may be used on a server.
 pub const DOCTYPES_MAX: usize = 256;
 
-/// Bytes of those doctypes in all: they stand in one frame of the log.
+/// Bytes of all doctypes of a document: they stand in one frame of the log.
 pub const DOCTYPES_SIZE_MAX: usize = 16 * 1024 * 1024;
 
 /// Bytes that a tab was told and has not said that it heard, beyond which it is told nothing that
@@ -113,7 +113,7 @@ pub const BLOCK_STORE_SIZE_MAX: u64 = 256 * 1024 * 1024;
 /// Bounds that a host hands to what it starts, so that a test may shrink them until each is met.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Pages that a buffer pool keeps when nothing pins more.
+    /// Pages that a buffer pool keeps, unless a running transaction needs more.
     pub pool_pages_max: usize,
     /// Pages that one transaction may read before it fails.
     pub read_set_pages_max: usize,
@@ -138,7 +138,7 @@ pub struct Limits {
     pub calls_kept_max: usize,
     /// Rejections that a client keeps for a listener; the oldest go first.
     pub rejections_kept_max: usize,
-    /// Bytes of those, not counting the newest: they are written anew with each further one.
+    /// Bytes of the kept rejections without the newest: all are written anew with each further one.
     pub rejections_kept_size_max: usize,
     /// Pages of entries that a room has on their way to the disk before it runs no more, not
     /// counting the entry that passes the bound; each answer that waits with them counts as one.
@@ -162,7 +162,7 @@ pub struct Limits {
     pub read_chunk_pages: usize,
     /// Reads that one owner of a page server may have outstanding.
     pub owner_reads_max: usize,
-    /// Pages that those may be about in all. A single one may be about more.
+    /// Pages that an owner's outstanding reads may ask for in all. A single read may ask for more.
     pub owner_read_pages_max: usize,
     /// Appends of one owner of a page server that may wait to become durable.
     pub owner_appends_max: usize,
@@ -173,7 +173,7 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// What everybody uses who has no reason to do otherwise.
+    /// The limits of the product; tests and simulated worlds shrink them.
     pub const DEFAULT: Self = Self {
         pool_pages_max: 8192,
         read_set_pages_max: 32_768,
