@@ -338,3 +338,42 @@ fn what_is_durable_of_a_timeline_is_not_durable_of_the_one_behind_it() {
     let firsts: Vec<u64> = it.frames().into_iter().map(|(first, _)| first).collect();
     assert_eq!(firsts, [1]);
 }
+
+/// Goal: a server that goes on where another copy of the profile has, is not taken for one that
+/// breaks the protocol. Method: what tells of the other copy has come, but many mutations are
+/// pending and the rebase over it is put off, when the server is asked anew where it stands.
+#[test]
+fn pages_that_are_held_and_not_visible_yet_tell_where_timelines_part() {
+    let mut it = Played::new();
+    let timelines = |it: &Played| -> Vec<JournalId> {
+        let opens = it.core.sent.iter().filter_map(|(_, message)| match message {
+            ToServer::About { body: ToRoom::Open { timeline, .. }, .. } => Some(*timeline),
+            _ => None,
+        });
+        opens.collect()
+    };
+    let [timeline] = timelines(&it)[..] else { panic!("it has opened the document once") };
+    for number in 2..22 {
+        let ticket = it.core.add(Call(number), &number.to_string());
+        it.core.reply(StoreReply::Durable { ticket });
+    }
+    let origin = EntryId { journal: timeline, life: Life([8; 16]), lsn: Lsn::FIRST };
+    let theirs = it.authority.reject(origin, "of the other copy").unwrap();
+    it.entry(theirs.entry, Some(origin));
+    for connected in [false, true] {
+        it.core.say(ToCore::SetConnected { handle: HANDLE, connected });
+    }
+    it.core.welcome(SERVER);
+    let (storage, wanted) = (it.authority.position(), Lsn::FIRST.next());
+    let mut lives = Lineage::default();
+    lives.note(origin.life, origin.lsn);
+    it.tell(FromRoom::Opened { storage, from: storage.next, wanted, lives });
+    it.core.pass(50);
+    it.core.reply(StoreReply::Durable { ticket: it.core.last_ticket() });
+    let errors = it.core.told.iter().filter_map(|message| match message {
+        FromCore::Status { status, .. } => status.error.clone(),
+        _ => None,
+    });
+    assert_eq!(errors.collect::<Vec<_>>(), []);
+    assert_ne!(timelines(&it).last(), Some(&timeline), "it goes on in a timeline of its own");
+}

@@ -379,8 +379,8 @@ impl Document {
             if let Err(error) = synced.sender.connected(wanted, synced.durable) {
                 return self.break_off(&error.to_string(), ctx);
             }
-        } else if from == storage.next {
-            // Pages that are held already cannot tell of a timeline that parted later.
+        } else if from == storage.next && replica.is_settled() {
+            // Pages that are visible already cannot tell of a timeline that parted later.
             return self.break_off("the server has no pages that go with its timelines", ctx);
         } else {
             reached(Probe::TimelinesParted);
