@@ -546,7 +546,6 @@ impl Room {
                     self.send_what_became_durable();
                 }
             }
-            After::Staged(_) => {}
         }
     }
 

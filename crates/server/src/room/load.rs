@@ -29,7 +29,9 @@ impl Room {
             }
             StoreReply::AppendFailed { ticket, error } => {
                 self.settings.is_damaged |= error == AppendError::Damaged;
-                if let Some(lost) = self.outbox.on_failed(ticket) {
+                if self.outbox.on_staging_failed(ticket) {
+                    self.refuse_seed(&error);
+                } else if let Some(lost) = self.outbox.on_failed(ticket) {
                     self.poison(&error.to_string(), lost);
                 }
             }

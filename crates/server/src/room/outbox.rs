@@ -21,8 +21,6 @@ pub(super) enum After {
     Entry(StorageEntry, Option<EntryId>),
     /// The storage journal stands here: what was staged is the document's.
     Planted(Position),
-    /// So many pages that were staged are on the disk.
-    Staged(usize),
     /// Answer the shell.
     Answer(u64, Answer),
 }
@@ -30,6 +28,9 @@ pub(super) enum After {
 /// What the room hands to the store, with what waits for it.
 pub(super) struct Outbox {
     ledger: AppendLedger<After>,
+    /// What is staged for the document, with how much of that is held: if it fails, the document is
+    /// what it was.
+    staging: AppendLedger<usize>,
     last: Ticket,
     draft_pages: usize,
     /// What was taken in and has not left, as [`held_of`] counts it.
@@ -38,7 +39,13 @@ pub(super) struct Outbox {
 
 impl Outbox {
     pub(super) fn new(document: DocumentKey) -> Self {
-        Self { ledger: AppendLedger::new(document), last: Ticket(0), draft_pages: 0, held: 0 }
+        Self {
+            staging: AppendLedger::new(document.clone()),
+            ledger: AppendLedger::new(document),
+            last: Ticket(0),
+            draft_pages: 0,
+            held: 0,
+        }
     }
 
     pub(super) fn record(&mut self, record: Vec<u8>) {
@@ -70,7 +77,7 @@ impl Outbox {
 
     /// Whether nothing is on its way or waits to go.
     pub(super) fn is_empty(&self) -> bool {
-        self.ledger.is_empty()
+        self.ledger.is_empty() && self.staging.is_empty()
     }
 
     /// Whether the store has answered for all that it was handed.
@@ -91,16 +98,16 @@ impl Outbox {
         request
     }
 
-    /// The destruction of this document, or of what is staged for it; nothing may be left to
-    /// commit.
+    /// The destruction of the document; nothing may be left to commit.
     pub(super) fn destroy(&mut self, document: DocumentKey) -> StoreRequest {
         self.last = Ticket(self.last.0 + 1);
         self.ledger.in_flight_as(self.last);
         StoreRequest::Destroy { ticket: self.last, document }
     }
 
-    /// An append to what is staged, and what follows it; nothing may be left to commit.
-    pub(super) fn stage(
+    /// The append by which what is staged becomes the document, and what follows it; nothing may be
+    /// left to commit.
+    pub(super) fn plant(
         &mut self,
         append: Append,
         after: impl IntoIterator<Item = After>,
@@ -111,9 +118,37 @@ impl Outbox {
         StoreRequest::Append { ticket: self.last, append }
     }
 
+    /// Stages so many pages.
+    pub(super) fn stage(&mut self, append: Append, pages_count: usize) -> StoreRequest {
+        let ticket = self.staging_ticket(1 + pages_count);
+        StoreRequest::Append { ticket, append }
+    }
+
+    /// The destruction of what is staged.
+    pub(super) fn unstage(&mut self, document: DocumentKey) -> StoreRequest {
+        StoreRequest::Destroy { ticket: self.staging_ticket(1), document }
+    }
+
+    fn staging_ticket(&mut self, held: usize) -> Ticket {
+        self.last = Ticket(self.last.0 + 1);
+        self.held += held;
+        self.staging.after(held);
+        self.staging.in_flight_as(self.last);
+        self.last
+    }
+
     /// All appends up to this one are durable.
     pub(super) fn on_durable(&mut self, ticket: Ticket) {
         self.ledger.on_durable(ticket);
+        self.staging.on_durable(ticket);
+        self.held -= std::iter::from_fn(|| self.staging.next_ready()).sum::<usize>();
+    }
+
+    /// Whether this append was to what is staged. It left nothing behind.
+    pub(super) fn on_staging_failed(&mut self, ticket: Ticket) -> bool {
+        let lost = self.staging.on_failed(ticket);
+        self.held -= lost.iter().flatten().sum::<usize>();
+        lost.is_some()
     }
 
     /// This append left nothing behind. Gives the numbers of the shell's questions that waited for
@@ -152,6 +187,7 @@ impl Outbox {
     /// that waited. Tickets are not used again.
     pub(super) fn reset(&mut self) -> Vec<u64> {
         self.draft_pages = 0;
+        self.held -= self.staging.reset().iter().sum::<usize>();
         let lost = self.ledger.reset();
         self.questions(lost)
     }
@@ -166,14 +202,13 @@ impl Outbox {
     }
 
     pub(super) fn in_flight_count(&self) -> usize {
-        self.ledger.in_flight_count()
+        self.ledger.in_flight_count() + self.staging.in_flight_count()
     }
 }
 
 fn held_of(after: &After) -> usize {
     match after {
         After::Entry(entry, _) => 1 + entry.set.pages.len(),
-        After::Staged(pages_count) => 1 + pages_count,
         _ => 1,
     }
 }

@@ -7,8 +7,8 @@
 use std::collections::BTreeMap;
 
 use tidelog_document::{Doctype, chain_after, schema_of};
-use tidelog_pages::{Append, StorageEntry, StoreRequest};
-use tidelog_sync::{Intent, Refusal};
+use tidelog_pages::{Append, AppendError, StorageEntry, StoreRequest};
+use tidelog_sync::{FromRoom, Intent, Refusal};
 use tidelog_types::limits::ENTRY_PAGES_MAX;
 use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{DocumentKey, JournalId, Lsn, LsnRange, Page, PageSet, Pgid, Position};
@@ -17,6 +17,7 @@ use super::document::{Document, Offered};
 use super::open::unusable_doctype;
 use super::outbox::After;
 use super::record::RoomRecord;
+use super::refusal::brief;
 use super::subscriber::{Candidate, ChannelId, OpenRequest, Seed};
 use super::{Halt, Room, RoomEffect, State, Work, ran};
 
@@ -100,7 +101,7 @@ impl Room {
             storage: vec![whole(position, set)],
             ..Append::to(self.staging_key())
         };
-        let request = self.outbox.stage(append, [After::Staged(pages_count)]);
+        let request = self.outbox.stage(append, pages_count);
         self.effects.push(RoomEffect::Store(request));
         Ok(())
     }
@@ -132,6 +133,16 @@ impl Room {
         }
     }
 
+    /// There was no room for what was to be staged: whoever hands it over is told.
+    pub(super) fn refuse_seed(&mut self, error: &AppendError) {
+        let seeding = self.seeding.and_then(|id| self.subscribers.get(&id));
+        if let Some(channel_id) = seeding.map(|subscriber| subscriber.channel_id) {
+            self.vacate(channel_id);
+            let refusal = brief(Refusal::Storage { reason: error.to_string() });
+            self.effects.push(channel_id.say(FromRoom::Refused(refusal)));
+        }
+    }
+
     /// Whoever waited to hand over another local document is answered now.
     pub(super) fn end_seeding(&mut self) {
         self.seeding = None;
@@ -155,7 +166,7 @@ impl Room {
     /// Has the store forget what is staged and not gone on with.
     pub(super) fn give_back_staged(&mut self) {
         if std::mem::take(&mut self.has_abandoned) {
-            let request = self.outbox.destroy(self.staging_key());
+            let request = self.outbox.unstage(self.staging_key());
             self.effects.push(RoomEffect::Store(request));
         }
     }
@@ -198,7 +209,7 @@ impl Room {
             append.storage.push(entry.clone());
             after.push(After::Entry(entry, None));
         }
-        let request = self.outbox.stage(append, after);
+        let request = self.outbox.plant(append, after);
         self.effects.push(RoomEffect::Store(request));
         self.state = State::Open(Box::new(document));
         Ok(())

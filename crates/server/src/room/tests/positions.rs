@@ -133,18 +133,23 @@ impl Local {
         server.open_as(conn, &notes(), Some(self.0.position()), intent)
     }
 
-    /// Sends what a server wants of it.
-    fn seed(&self, server: &mut Scene, conn: ConnId) -> Vec<FromRoom> {
+    /// What a server wants of it, in two parts.
+    fn seeds(&self) -> [ToRoom; 2] {
         let (position, db_pages) = self.0.position_and_size();
         let State::Open(document) = &self.0.room.state else { panic!("open") };
         let view = document.authority.view();
         let page = |number| (Pgid(number), view.base_page(Pgid(number)).expect("all here")).into();
         let pages: Vec<CodedPage> = (1..=db_pages).map(page).collect();
         let (first, second) = pages.split_at(2);
-        for (pages, last) in [(first, false), (second, true)] {
+        [(first, false), (second, true)].map(|(pages, last)| {
             let pages = pages.to_vec();
-            server.say(conn, ToRoom::Seed { position, db_pages, pages, last });
-        }
+            ToRoom::Seed { position, db_pages, pages, last }
+        })
+    }
+
+    /// Sends what a server wants of it.
+    fn seed(&self, server: &mut Scene, conn: ConnId) -> Vec<FromRoom> {
+        self.seeds().into_iter().for_each(|part| server.say(conn, part));
         server.heard(conn)
     }
 }
@@ -212,6 +217,27 @@ fn pages_of_an_offer_that_is_damaged_are_not_the_documents() {
     scene.find_damaged(|pgid| pgid == needed);
     assert_eq!(brief(&scene.heard(ANN)), ["refused Damaged"]);
     assert!(view.missing() == missing, "a page of the offer is among those of the document");
+}
+
+#[test]
+fn an_offer_that_finds_no_room_on_the_disk_sends_nobody_else_away() {
+    let (mut scene, mut local) = (Scene::new(), Local::new(50));
+    local.write(1, "a");
+    local.offer(&mut scene, ANN);
+    local.seed(&mut scene, ANN);
+    local.write(2, "b");
+    let seeded = scene.position();
+    scene.open(BOB, Some(seeded));
+    assert_eq!(brief(&local.offer(&mut scene, ANN)), ["seed wanted"]);
+    scene.waits = |reply| matches!(reply, StoreReply::Durable { .. });
+    let [first, _] = local.seeds();
+    scene.say(ANN, first);
+    let Some(StoreReply::Durable { ticket }) = scene.held.pop_front() else { panic!("staged") };
+    scene.waits = |_| false;
+    let failed = |ticket| StoreReply::AppendFailed { ticket, error: AppendError::Full };
+    scene.step(RoomInput::Store(failed(ticket)));
+    assert_eq!(brief(&scene.heard(ANN)), ["refused Storage"]);
+    assert_eq!(brief(&scene.frames(BOB, 1, vec![add("theirs")])), ["entry 3..4 of 1", "acked 2"]);
 }
 
 #[test]
