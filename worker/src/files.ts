@@ -14,7 +14,10 @@ type Handles = [Handle, Handle, Handle, Handle];
 const BUSY_MS_MAX = 200;
 
 /** Between two looks at whether the files still exist. */
-const LOOK_MS = 2_000;
+const LOOK_MS = 1_000;
+
+/** How many looks in a row have to miss the files before they count as gone. */
+const MISSES = 2;
 
 /** The files, found and not opened. */
 export interface Found {
@@ -56,8 +59,10 @@ export async function openFiles(found: Found | undefined, lost: () => void): Pro
   try {
     const atHand = found && (await openAll(found).catch(() => undefined));
     const { madeAt, handles } = atHand ?? (await openAll(await findFiles(true)));
+    let misses = 0;
     const look = setInterval(async () => {
-      if (await areThere(madeAt)) return;
+      misses = (await areThere(madeAt)) ? 0 : misses + 1;
+      if (misses < MISSES) return;
       clearInterval(look);
       lost();
     }, LOOK_MS);

@@ -102,6 +102,10 @@ test('S11: files that are gone, or are others, are missed; what cannot be told i
   await look();
   disk.trouble = undefined;
   await look();
+  disk.made.delete('pages');
+  await vi.advanceTimersByTimeAsync(1_000);
+  disk.made.add('pages');
+  await look();
   expect(lost).not.toHaveBeenCalled();
   disk.madeAt += 1;
   await look();
