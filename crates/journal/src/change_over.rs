@@ -10,9 +10,9 @@ use tidelog_disk::{Disk, DiskError, FlushId};
 use tidelog_types::probe::{Probe, reached};
 
 use crate::frame;
+use crate::frame::BatchPart;
 use crate::header::{Header, Salt};
 use crate::log::Retiring;
-use crate::read::BatchPart;
 use crate::successor::Successor;
 use crate::{FrameHead, FramePlace, Log};
 

@@ -3,14 +3,15 @@
 use tidelog_types::limits::FRAME_BODY_SIZE_MAX;
 use tidelog_types::{CallId, Chain, Epoch, JournalId, LsnRange};
 
-use crate::header::{GENERATION_MAX, Salt};
+use crate::header::{FRAME_ALIGNMENT, GENERATION_MAX, Salt};
 
 /// Bytes of a frame before its body.
 pub const FRAME_HEADER_SIZE: usize = 160;
 
-/// Frames begin at multiples of this.
-pub(crate) const FRAME_ALIGNMENT: usize = 8;
 const FLAG_CALL: u8 = 1;
+
+/// A frame's index in its batch, and how many frames that has.
+pub type BatchPart = (u32, u32);
 
 /// What a frame says beside its body. Fields that its kind has no use for are zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

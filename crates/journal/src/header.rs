@@ -1,15 +1,14 @@
 //! The header of a log file, which is also its seal.
 
-use std::fmt;
-
 use tidelog_disk::{Disk, DiskError, SECTOR_SIZE};
 
 use crate::RecoverError;
-use crate::frame::FRAME_ALIGNMENT;
 
 /// Where the frames of a log file begin.
 pub const LOG_START: u64 = 2 * BLOCK_SIZE;
 
+/// Frames begin at multiples of this.
+pub(crate) const FRAME_ALIGNMENT: usize = 8;
 const MAGIC: [u8; 8] = *b"TIDELOG1";
 const FORMAT_VERSION: u32 = 1;
 /// Bytes that some devices write as one though a sector is smaller: what is damaged together.
@@ -29,40 +28,6 @@ const AREA_SIZE: usize = LOG_START as usize;
 /// comes from it, so that the same calls give the same bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seed(pub u64);
-
-/// One of the two files of a log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum LogFile {
-    /// The first.
-    A,
-    /// The second.
-    B,
-}
-
-impl LogFile {
-    pub(crate) fn other(self) -> Self {
-        match self {
-            Self::A => Self::B,
-            Self::B => Self::A,
-        }
-    }
-
-    pub(crate) fn index(self) -> usize {
-        match self {
-            Self::A => 0,
-            Self::B => 1,
-        }
-    }
-}
-
-impl fmt::Display for LogFile {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::A => "log-a",
-            Self::B => "log-b",
-        })
-    }
-}
 
 /// What a header says. See `FORMAT.md` for the drawing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

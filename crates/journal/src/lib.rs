@@ -16,7 +16,7 @@
 //!
 //! - `FORMAT.md`: the bytes, and what is believed after a crash.
 //! - [`Log`]: append, flush, read, change over.
-//! - `frame.rs`: the codec; `writer.rs`: batches; `scan.rs`: what a reader believes;
+//! - `frame.rs`: the codec; `writer.rs`: batches; `recovery.rs`: what a reader believes;
 //!   `salvage.rs`: what of a damaged log; `change_over.rs`: going over to the other file.
 //!
 //! # What this crate does not know
@@ -28,7 +28,9 @@ mod error;
 mod frame;
 mod header;
 mod log;
+mod log_file;
 mod read;
+mod recovery;
 mod salvage;
 mod scan;
 mod successor;
@@ -38,10 +40,11 @@ mod writer;
 
 pub use change_over::HeldFrame;
 pub use error::{ReadError, RecoverError};
-pub use frame::{FRAME_HEADER_SIZE, FrameHead};
-pub use header::{LOG_START, LogFile, Seed};
+pub use frame::{BatchPart, FRAME_HEADER_SIZE, FrameHead};
+pub use header::{LOG_START, Seed};
 pub use log::{BatchNumber, Log};
-pub use read::{BatchPart, FrameAt};
+pub use log_file::LogFile;
+pub use read::FrameAt;
 pub use scan::{Cut, Damage, Found, LogReport};
 pub use window::FoundFrame;
 pub use witness::Witness;

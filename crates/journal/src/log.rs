@@ -6,9 +6,10 @@ use std::fmt;
 use tidelog_disk::{Disk, DiskError, FlushId};
 use tidelog_types::probe::{Probe, reached};
 
+use crate::frame::BatchPart;
 use crate::header::{Header, HeaderArea, LOG_START, Seed};
-use crate::read::BatchPart;
-use crate::scan::{self, Recovered, Visit};
+use crate::recovery::{self, Recovered};
+use crate::scan::{self, Visit};
 use crate::successor::Successor;
 use crate::writer::Writer;
 use crate::{FrameHead, FramePlace, LogFile, LogReport, RecoverError, Witness};
@@ -93,7 +94,7 @@ impl<D: Disk> Log<D> {
         let headers = areas.map(HeaderArea::whole);
         let Some(active) = active_of(areas, witness)? else { return Self::create(files, seed) };
         let header = headers[active.index()].expect("BUG: the active file is sealed");
-        let found = scan::recover(&files[active.index()], active, header, visit)?;
+        let found = recovery::recover(&files[active.index()], active, header, visit)?;
         let report = LogReport {
             is_new: false,
             generation: header.generation,

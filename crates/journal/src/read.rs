@@ -2,7 +2,7 @@
 
 use tidelog_disk::{Disk, DiskError};
 
-use crate::frame::{self, FRAME_HEADER_SIZE};
+use crate::frame::{self, BatchPart, FRAME_HEADER_SIZE};
 use crate::header::{Header, Salt};
 use crate::window::{FoundFrame, Window};
 use crate::writer::Writer;
@@ -10,9 +10,6 @@ use crate::{FrameHead, Log, LogFile, ReadError};
 
 /// Bytes read at first to get one frame.
 const FIRST_READ_SIZE: u64 = 1024;
-
-/// A frame's index in its batch, and how many frames that has.
-pub type BatchPart = (u32, u32);
 
 /// Where a frame stands, whichever file is active when it is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,8 +8,7 @@
 use tidelog_disk::Disk;
 
 use crate::RecoverError;
-use crate::frame::FRAME_ALIGNMENT;
-use crate::header::Header;
+use crate::header::{FRAME_ALIGNMENT, Header};
 use crate::scan::{Found, Scanned, Visit, scan};
 use crate::window::Window;
 

@@ -3,8 +3,8 @@
 use tidelog_disk::{Disk, DiskError};
 
 use crate::FramePlace;
-use crate::frame::{self, FRAME_ALIGNMENT, FRAME_HEADER_SIZE, Frame, FrameHead};
-use crate::header::Header;
+use crate::frame::{self, FRAME_HEADER_SIZE, Frame, FrameHead};
+use crate::header::{FRAME_ALIGNMENT, Header};
 
 /// A frame that is what was written.
 #[derive(Clone, Copy, Debug)]

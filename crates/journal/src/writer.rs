@@ -5,8 +5,8 @@ use std::ops::Range;
 use tidelog_disk::{Disk, DiskError};
 use tidelog_types::Epoch;
 
-use crate::frame::{self, FRAME_ALIGNMENT, FRAME_HEADER_SIZE, FrameHead, Ties};
-use crate::header::{Header, Salt};
+use crate::frame::{self, FRAME_HEADER_SIZE, FrameHead, Ties};
+use crate::header::{FRAME_ALIGNMENT, Header, Salt};
 
 /// Bytes of zeros behind the last batch of each write.
 const END_MARK_SIZE: usize = 8;
