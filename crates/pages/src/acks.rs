@@ -1,4 +1,4 @@
-//! What is to be said once a batch is durable.
+//! Replies that wait until a batch is durable.
 
 use std::collections::VecDeque;
 
@@ -9,36 +9,36 @@ use crate::{AppendError, OwnerId, StoreReply, Ticket};
 
 /// Replies that wait for a flush, in the order of the batches that they are about.
 #[derive(Debug, Default)]
-pub(crate) struct Promises {
-    queue: VecDeque<Promise>,
+pub(crate) struct Acks {
+    queue: VecDeque<Ack>,
     waiting: SortedMap<OwnerId, Waiting>,
 }
 
 /// One who waits.
 #[derive(Debug, Default)]
 struct Waiting {
-    /// For how many promises.
+    /// For how many acks.
     count: usize,
     /// The highest ticket that is durable and was not told yet.
     durable: Option<Ticket>,
 }
 
 #[derive(Debug)]
-struct Promise {
+struct Ack {
     batch: BatchNumber,
     owner: OwnerId,
-    what: Promised,
+    reply: Reply,
 }
 
 #[derive(Debug)]
-enum Promised {
+enum Reply {
     Durable(Ticket, DocumentKey),
     Ready(Epoch),
     /// There was no room. Said only when nothing of it can be found again.
     Failed(StoreReply),
 }
 
-impl Promises {
+impl Acks {
     pub fn durable(
         &mut self,
         batch: BatchNumber,
@@ -46,42 +46,42 @@ impl Promises {
         ticket: Ticket,
         document: DocumentKey,
     ) {
-        self.push(Promise { batch, owner, what: Promised::Durable(ticket, document) });
+        self.push(Ack { batch, owner, reply: Reply::Durable(ticket, document) });
     }
 
     pub fn ready(&mut self, batch: BatchNumber, owner: OwnerId, epoch: Epoch) {
-        self.push(Promise { batch, owner, what: Promised::Ready(epoch) });
+        self.push(Ack { batch, owner, reply: Reply::Ready(epoch) });
     }
 
-    fn push(&mut self, promise: Promise) {
+    fn push(&mut self, ack: Ack) {
         let last = self.queue.back().map_or(BatchNumber(0), |last| last.batch);
-        assert!(last <= promise.batch, "BUG: promises out of order");
-        self.waiting.get_or_insert_with(promise.owner, Waiting::default).count += 1;
-        self.queue.push_back(promise);
+        assert!(last <= ack.batch, "BUG: acks out of order");
+        self.waiting.get_or_insert_with(ack.owner, Waiting::default).count += 1;
+        self.queue.push_back(ack);
     }
 
     fn count_off(&mut self, owner: OwnerId) -> &mut Waiting {
-        let waiting = self.waiting.get_mut(&owner).expect("BUG: a promise nobody counted");
+        let waiting = self.waiting.get_mut(&owner).expect("BUG: an ack nobody counted");
         waiting.count -= 1;
         waiting
     }
 
     /// Takes out what may be said now that everything up to this batch is durable; of the tickets
     /// of one owner only the highest.
-    pub fn keep(&mut self, durable: BatchNumber, replies: &mut Vec<(OwnerId, StoreReply)>) {
-        let count = self.queue.partition_point(|promise| promise.batch <= durable);
+    pub fn release(&mut self, durable: BatchNumber, replies: &mut Vec<(OwnerId, StoreReply)>) {
+        let count = self.queue.partition_point(|ack| ack.batch <= durable);
         if count == 0 {
             return;
         }
         let later = self.queue.split_off(count);
-        for Promise { owner, what, .. } in std::mem::replace(&mut self.queue, later) {
+        for Ack { owner, reply, .. } in std::mem::replace(&mut self.queue, later) {
             let waiting = self.count_off(owner);
-            match what {
-                Promised::Durable(ticket, _) => {
+            match reply {
+                Reply::Durable(ticket, _) => {
                     waiting.durable = waiting.durable.max(Some(ticket));
                 }
-                Promised::Ready(epoch) => replies.push((owner, StoreReply::Ready { epoch })),
-                Promised::Failed(reply) => replies.push((owner, reply)),
+                Reply::Ready(epoch) => replies.push((owner, StoreReply::Ready { epoch })),
+                Reply::Failed(reply) => replies.push((owner, reply)),
             }
         }
         self.waiting.retain(|owner, waiting| {
@@ -91,33 +91,33 @@ impl Promises {
         });
     }
 
-    /// Turns what was promised for batches after `written` into failures, told when `batch` is
-    /// durable. Gives whose appends to which documents they were.
+    /// Turns acks for batches after `written` into failures, told when `batch` is durable. Gives
+    /// whose appends to which documents they were.
     pub fn take_back(
         &mut self,
         written: BatchNumber,
         batch: BatchNumber,
     ) -> Vec<(OwnerId, DocumentKey)> {
-        let first = self.queue.partition_point(|promise| promise.batch <= written);
+        let first = self.queue.partition_point(|ack| ack.batch <= written);
         let mut documents = Vec::new();
-        for Promise { owner, what, .. } in self.queue.split_off(first) {
+        for Ack { owner, reply, .. } in self.queue.split_off(first) {
             self.count_off(owner);
             let error = AppendError::Full;
-            let reply = match what {
-                Promised::Durable(ticket, document) => {
+            let reply = match reply {
+                Reply::Durable(ticket, document) => {
                     documents.push((owner, document));
                     StoreReply::AppendFailed { ticket, error }
                 }
-                Promised::Ready(_) => StoreReply::Broken { error },
-                Promised::Failed(reply) => reply,
+                Reply::Ready(_) => StoreReply::Broken { error },
+                Reply::Failed(reply) => reply,
             };
-            self.push(Promise { batch, owner, what: Promised::Failed(reply) });
+            self.push(Ack { batch, owner, reply: Reply::Failed(reply) });
         }
         documents
     }
 
     pub fn forget(&mut self, owner: OwnerId) {
-        self.queue.retain(|promise| promise.owner != owner);
+        self.queue.retain(|ack| ack.owner != owner);
         self.waiting.remove(&owner);
     }
 

@@ -11,8 +11,8 @@ use tidelog_types::{DocumentKey, Epoch, JournalId, Life, Lsn, LsnRange, Page, Pg
 use crate::catalog::Catalog;
 use crate::document::StoredDocument;
 use crate::error::Fault;
+use crate::frame_body::{Kind, PageList, encode_append_id, encode_calls, encode_key};
 use crate::heads::{self, Heads};
-use crate::kind::{Kind, PageList, encode_append_id, encode_calls, encode_key};
 use crate::protocol::AppendId;
 use crate::{Append, AppendError, StorageEntry, TimelineFrame};
 

@@ -2,15 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use tidelog_journal::{Found, FoundFrame, FrameHead, LogFile};
+use tidelog_journal::{Found, FoundFrame, FrameHead};
 use tidelog_types::{DocumentKey, Epoch, Pgid, SortedMap};
 
 use crate::document::{Standing, StoredDocument};
 use crate::extents::Extents;
-use crate::kind::{Kind, PageList, TableEntry, decode_key};
-use crate::page_file::Slot;
+use crate::frame_body::{Kind, PageList, TableEntry, decode_key};
 use crate::page_table::PageTable;
-use crate::pool::PoolKey;
 
 /// All documents of a store and where their pages lie.
 ///
@@ -30,21 +28,6 @@ pub(crate) struct Catalog {
     is_damaged: bool,
     /// Documents of which frames were found and their names were not.
     pub nameless: SortedMap<u64, ()>,
-}
-
-/// One version of a page and where it lies, for as long as the log does not change over twice.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct PagePlace {
-    pub key: PoolKey,
-    pub checksum: u32,
-    pub at: PageAt,
-}
-
-/// Ordered as they lie in their file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum PageAt {
-    Log(LogFile, u64),
-    Slot(Slot),
 }
 
 impl Catalog {
@@ -125,6 +108,11 @@ impl Catalog {
             _ => self.document(head.document).apply(kind, frame)?,
         }
         Ok(())
+    }
+
+    /// Takes a frame into account that was just copied from an equal catalog's log.
+    pub fn apply_copied(&mut self, frame: &FoundFrame<'_>) {
+        self.apply(frame).expect("BUG: a frame was copied that cannot follow");
     }
 
     fn document(&mut self, number: u64) -> &mut StoredDocument {

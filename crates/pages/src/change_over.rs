@@ -12,9 +12,10 @@ use tidelog_disk::{Disk, FlushId};
 use tidelog_journal::{BatchPart, Found, FoundFrame, FrameHead, LOG_START, Log};
 use tidelog_types::probe::{Probe, reached};
 
-use crate::catalog::{Catalog, PagePlace};
+use crate::catalog::Catalog;
 use crate::error::Fault;
 use crate::page_file::Slot;
+use crate::place::PagePlace;
 use crate::state_copy::StateCopy;
 use crate::store::Store;
 
@@ -413,7 +414,7 @@ impl ChangeOver {
             for (head, body, part) in frames {
                 let head = FrameHead { nth: self.next.nth(head.document), ..head };
                 let place = log.copy_part(&head, &[&body], part)?;
-                apply(&mut self.next, &FoundFrame { place, head, body: &body });
+                self.next.apply_copied(&FoundFrame { place, head, body: &body });
             }
             left = left.saturating_sub(read - self.read);
             self.read = read;
@@ -427,7 +428,7 @@ impl ChangeOver {
             let (head, body) = (frame.head, frame.body);
             let head = FrameHead { nth: self.next.nth(head.document), ..head };
             let place = store.log.push(&head, &[&body]);
-            apply(&mut self.next, &FoundFrame { place, head, body: &body });
+            self.next.apply_copied(&FoundFrame { place, head, body: &body });
             if frame.ends_batch {
                 store.log.commit();
             }
@@ -440,11 +441,6 @@ impl ChangeOver {
         store.is_shed = false;
         Ok(())
     }
-}
-
-/// Takes a frame into account that was just copied.
-pub(crate) fn apply(next: &mut Catalog, frame: &FoundFrame<'_>) {
-    next.apply(frame).expect("BUG: a frame was copied that cannot follow");
 }
 
 /// Writes pages to their slots, of at least one run and of about `size` bytes.

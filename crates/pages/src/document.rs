@@ -5,10 +5,12 @@ use std::collections::VecDeque;
 use tidelog_journal::{FoundFrame, FrameHead, LogFile};
 use tidelog_types::{CallId, Chain, DocumentKey, JournalId, Life, Lsn, LsnRange, Pgid, Position};
 
-use crate::catalog::{PageAt, PagePlace};
+use crate::frame_body::{
+    Kind, PageList, decode_append_id, decode_calls, decode_life, decode_storage_at,
+};
 use crate::heads::Heads;
-use crate::kind::{Kind, PageList, decode_append_id, decode_calls, decode_life, decode_storage_at};
 use crate::page_table::{Lies, PageTable, PageVersion};
+use crate::place::{PageAt, PagePlace};
 use crate::pool::PoolKey;
 use crate::protocol::AppendId;
 

@@ -6,7 +6,7 @@
 use tidelog_types::limits::FRAME_BODY_SIZE_MAX;
 use tidelog_types::{CallId, JournalId, Lsn, LsnRange, Pgid, Position};
 
-use crate::kind::CALL_SIZE;
+use crate::frame_body::CALL_SIZE;
 
 /// Where the journals of one document stand.
 #[derive(Clone, Copy, Debug, Default)]

@@ -17,38 +17,40 @@
 //! - [`PageServer`]: the queue, and what becomes durable when.
 //! - `catalog.rs`: what the store holds, as a fold over frames.
 //! - `change_over.rs` and `FORMAT.md`: the checkpoint, and why it can be cut short anywhere.
-//! - `turns.rs`: whose read is served next; `pool.rs`: which pages stay in memory.
+//! - `read_queue.rs`: whose read is served next; `pool.rs`: which pages stay in memory.
 //! - `page_table.rs` and `history.rs`: where each version of a page lies, and reading what was.
 //!
 //! # What this crate does not know
 //!
 //! SQLite, networks, and what a page, a mutation or a record says.
 
+mod acks;
 mod append;
 mod catalog;
 mod change_over;
 mod document;
 mod error;
 mod extents;
+mod frame_body;
 mod heads;
 mod history;
-mod kind;
 mod ledger;
 mod owners;
 mod page_file;
 mod page_table;
-mod parts;
+mod place;
 mod pool;
-mod promises;
 mod protocol;
+mod read_queue;
 mod reads;
+mod report;
 #[cfg(test)]
 #[path = "../../journal/tests/common/runs.rs"]
 mod runs;
 mod server;
+mod staging;
 mod state_copy;
 mod store;
-mod turns;
 
 pub use error::OpenError;
 pub use ledger::AppendLedger;
@@ -57,6 +59,7 @@ pub use protocol::{
     Append, AppendError, Cursor, Direction, OpenedDocument, StagedPage, StorageEntry, StoreReply,
     StoreRequest, Ticket, TimelineFrame, TimelineState, Urgency,
 };
-pub use server::{DamageReport, PageServer, RecoveryReport};
+pub use report::{DamageReport, RecoveryReport};
+pub use server::PageServer;
 pub use store::StoreOptions;
 pub use tidelog_journal::{Cut, Damage, Seed};

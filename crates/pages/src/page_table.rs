@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 
 use tidelog_types::{Lsn, LsnRange, Pgid, SortedMap};
 
-use crate::kind::TableEntry;
+use crate::frame_body::TableEntry;
 use crate::page_file::Slot;
 
 /// The page table of a document: of each page the version that the last checkpoint left in the

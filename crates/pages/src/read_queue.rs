@@ -23,7 +23,7 @@ const USER_TURNS: u32 = 7;
 
 /// The reads that wait, and the order in which they are served.
 #[derive(Debug, Default)]
-pub(crate) struct Turns {
+pub(crate) struct ReadQueue {
     user: Ring,
     background: Ring,
     /// Turns for users since the last one in the background.
@@ -48,7 +48,7 @@ struct Ring {
     old: VecDeque<OwnerId>,
 }
 
-impl Turns {
+impl ReadQueue {
     /// Whether a read of so many pages can be taken in: its owner may have only so much
     /// outstanding. One that has nothing else outstanding may ask for any number of pages.
     pub fn has_room(&self, owner: OwnerId, pages: usize, limits: &Limits) -> bool {

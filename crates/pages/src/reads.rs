@@ -10,8 +10,8 @@ use tidelog_types::{
     CallId, DocumentKey, JournalId, Life, Lsn, LsnRange, Page, PageSet, Pgid, Position,
 };
 
-use crate::catalog::{PageAt, PagePlace};
 use crate::error::Fault;
+use crate::place::PagePlace;
 use crate::protocol::Urgency;
 use crate::store::Store;
 use crate::{OpenedDocument, OwnerId, StorageEntry, StoreReply, TimelineFrame};
@@ -284,16 +284,3 @@ impl<D: Disk> Store<D> {
 
 /// Pages, and the numbers of those that are damaged.
 type Fetched = (Vec<(Pgid, Page)>, Vec<Pgid>);
-
-impl PageAt {
-    /// Whether it is the place right behind another one.
-    pub fn follows(self, before: Self) -> bool {
-        match (before, self) {
-            (Self::Log(file, before), Self::Log(same, offset)) => {
-                file == same && offset == before + PAGE_SIZE as u64
-            }
-            (Self::Slot(before), Self::Slot(slot)) => slot.number() == before.number() + 1,
-            _ => false,
-        }
-    }
-}

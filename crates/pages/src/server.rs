@@ -4,55 +4,21 @@ use std::collections::VecDeque;
 use std::fmt;
 
 use tidelog_disk::{Disk, StoreFiles};
-use tidelog_journal::{Cut, Damage, Seed};
+use tidelog_journal::Seed;
 use tidelog_types::limits::Limits;
 use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{Budget, DocumentKey, Epoch, JournalId, SortedMap};
 
+use crate::acks::Acks;
 use crate::append;
 use crate::error::Fault;
 use crate::owners::{OwnerId, Owners};
-use crate::parts::Staged;
-use crate::promises::Promises;
 use crate::protocol::{AppendId, Urgency};
+use crate::read_queue::ReadQueue;
 use crate::reads::{ActiveRead, Answer, Plan, Served};
+use crate::staging::Staged;
 use crate::store::{Store, StoreOptions};
-use crate::turns::Turns;
-use crate::{Append, AppendError, OpenError, StoreReply, StoreRequest, Ticket};
-
-/// What was found when a store was opened.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RecoveryReport {
-    /// Whether the files held no store before.
-    pub is_new: bool,
-    /// How many documents there are.
-    pub documents: usize,
-    /// Generation of the active log file: goes up by one with each change-over.
-    pub generation: u64,
-    /// Bytes of log that were read.
-    pub log_size: u64,
-    /// Batches appended since the last change-over.
-    pub batches: u64,
-    /// The highest epoch ever granted.
-    pub epoch: Epoch,
-    /// The torn tail of the log that was cut, if there was one.
-    pub cut: Option<Cut>,
-    /// What is lost because durable bytes of the log have changed. The store can then be read, and
-    /// every append is refused.
-    pub damage: Option<DamageReport>,
-}
-
-/// What damage to the log means for a store.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DamageReport {
-    /// Where durable bytes have changed, in the order of the file.
-    pub places: Vec<Damage>,
-    /// The documents of which something is lost, or of which nothing proves that it is not. They
-    /// are as they were before; all others are whole.
-    pub incomplete: Vec<DocumentKey>,
-    /// How many documents there are signs of whose names are lost.
-    pub nameless: usize,
-}
+use crate::{Append, AppendError, OpenError, RecoveryReport, StoreReply, StoreRequest, Ticket};
 
 /// A store and the queue before it.
 ///
@@ -75,13 +41,13 @@ pub struct DamageReport {
 pub struct PageServer<D> {
     store: Store<D>,
     owners: Owners,
-    promises: Promises,
+    acks: Acks,
     /// Documents of which an append of this owner failed, until it opens them anew.
     refused: SortedMap<(OwnerId, DocumentKey), AppendError>,
     /// Of each owner, the pages of an append that is still to come.
     staged: SortedMap<OwnerId, Staged>,
     /// Served a chunk each in turn.
-    reads: Turns,
+    reads: ReadQueue,
     /// Appends that found no room are being taken back: requests wait until that is done.
     taking_back: Option<VecDeque<(OwnerId, StoreRequest)>>,
     broken: Option<AppendError>,
@@ -126,10 +92,10 @@ impl<D: Disk> PageServer<D> {
         let server = Self {
             store,
             owners: Owners::default(),
-            promises: Promises::default(),
+            acks: Acks::default(),
             refused: SortedMap::new(),
             staged: SortedMap::new(),
-            reads: Turns::default(),
+            reads: ReadQueue::default(),
             taking_back: None,
             broken: None,
             replies: Vec::new(),
@@ -190,7 +156,7 @@ impl<D: Disk> PageServer<D> {
     pub fn forget_owner(&mut self, owner: OwnerId) {
         self.owners.forget(owner);
         self.reads.forget(owner);
-        self.promises.forget(owner);
+        self.acks.forget(owner);
         self.staged.remove(&owner);
         if let Some(waiting) = &mut self.taking_back {
             waiting.retain(|(from, _)| *from != owner);
@@ -231,7 +197,7 @@ impl<D: Disk> PageServer<D> {
     }
 
     fn work(&mut self) -> Result<(), Fault> {
-        self.keep_promises()?;
+        self.send_acks()?;
         let mut budget = Budget::new(self.limits().slice);
         budget.spend_pages(self.serve_turn()?);
         if self.taking_back.is_some() {
@@ -252,7 +218,7 @@ impl<D: Disk> PageServer<D> {
     }
 
     /// Says what is durable by now.
-    fn keep_promises(&mut self) -> Result<(), Fault> {
+    fn send_acks(&mut self) -> Result<(), Fault> {
         self.look_at_flushes()?;
         // What had to wait until a torn tail was gone for good.
         if self.store.log.owes_flush() {
@@ -275,7 +241,7 @@ impl<D: Disk> PageServer<D> {
         let durable = self.store.log.poll_flushed()?;
         // What was found at opening is durable only since the first flush after it.
         if self.store.log.is_found_durable() && self.store.is_attested()? {
-            self.promises.keep(durable, &mut self.replies);
+            self.acks.release(durable, &mut self.replies);
         }
         Ok(())
     }
@@ -355,7 +321,7 @@ impl<D: Disk> PageServer<D> {
         let epoch = wanted.max(Epoch(self.epoch().0.saturating_add(1)));
         self.store.record_epoch(epoch)?;
         let batch = self.store.log.committed();
-        self.promises.ready(batch, owner, epoch);
+        self.acks.ready(batch, owner, epoch);
         Ok(())
     }
 
@@ -396,7 +362,7 @@ impl<D: Disk> PageServer<D> {
             Ok(steps) => {
                 let recorded = self.store.record(number, &steps);
                 drop(steps);
-                self.promise(owner, ticket, append.document);
+                self.ack(owner, ticket, append.document);
                 self.or_take_back(recorded)?;
             }
             Err(error) => {
@@ -432,7 +398,7 @@ impl<D: Disk> PageServer<D> {
 
     fn is_full_of(&self, owner: OwnerId) -> bool {
         let appends_max = self.limits().owner_appends_max;
-        self.promises.count() >= appends_max && self.promises.count_of(owner) >= appends_max
+        self.acks.count() >= appends_max && self.acks.count_of(owner) >= appends_max
     }
 
     fn destroy(
@@ -451,12 +417,12 @@ impl<D: Disk> PageServer<D> {
         if let Some(number) = self.store.catalog.numbers.get(&document).copied() {
             self.store.record_destroy(number);
         }
-        self.promise(owner, ticket, document);
+        self.ack(owner, ticket, document);
         Ok(())
     }
 
-    fn promise(&mut self, owner: OwnerId, ticket: Ticket, document: DocumentKey) {
-        self.promises.durable(self.store.log.committed(), owner, ticket, document);
+    fn ack(&mut self, owner: OwnerId, ticket: Ticket, document: DocumentKey) {
+        self.acks.durable(self.store.log.committed(), owner, ticket, document);
     }
 
     fn trimmed(&mut self, owner: OwnerId, request: u64, document: DocumentKey, journal: JournalId) {
@@ -546,7 +512,7 @@ impl<D: Disk> PageServer<D> {
         }
         let written = self.store.log.written();
         let batch = self.store.discard()?;
-        for key in self.promises.take_back(written, batch) {
+        for key in self.acks.take_back(written, batch) {
             self.refused.insert(key, AppendError::Full);
         }
         self.store.log.request_flush()?;
@@ -572,8 +538,8 @@ impl<D: Disk> fmt::Display for PageServer<D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let documents = self.store.catalog.documents.len();
         write!(f, "documents {documents} epoch {} | {}", self.epoch(), self.store.log)?;
-        let (promises, reads) = (self.promises.count(), self.reads.len());
+        let (acks, reads) = (self.acks.count(), self.reads.len());
         let staged: usize = self.staged.values().map(Staged::count).sum();
-        write!(f, " | promises {promises} reads {reads} staged {staged}")
+        write!(f, " | acks {acks} reads {reads} staged {staged}")
     }
 }

@@ -5,9 +5,8 @@ use tidelog_journal::{FoundFrame, FrameHead, Log};
 use tidelog_types::{LsnRange, Pgid};
 
 use crate::catalog::Catalog;
-use crate::change_over::apply;
 use crate::error::Fault;
-use crate::kind::{
+use crate::frame_body::{
     Kind, TABLE_FRAME_ENTRIES, encode_append_id, encode_calls, encode_key, encode_storage_at,
 };
 
@@ -44,7 +43,7 @@ impl<D: Disk> Copier<'_, D> {
     fn copy(&mut self, head: FrameHead, body: &[u8]) -> Result<(), Fault> {
         let head = FrameHead { nth: self.next.nth(head.document), ..head };
         let place = self.log.copy(&head, &[body])?;
-        apply(self.next, &FoundFrame { place, head, body });
+        self.next.apply_copied(&FoundFrame { place, head, body });
         let size = tidelog_journal::FRAME_HEADER_SIZE + body.len();
         self.left = self.left.saturating_sub(size as u64);
         Ok(())

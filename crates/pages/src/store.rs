@@ -11,15 +11,16 @@ use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{Epoch, Life, Page};
 
 use crate::append::{Recorder, Step};
-use crate::catalog::{Catalog, PageAt, PagePlace};
+use crate::catalog::Catalog;
 use crate::change_over::{ChangeOver, Room};
 use crate::document::Standing;
 use crate::error::Fault;
-use crate::kind::Kind;
+use crate::frame_body::Kind;
 use crate::page_file::PageFile;
+use crate::place::{PageAt, PagePlace};
 use crate::pool::{Pool, PoolKey};
 use crate::reads::{Answer, Plan};
-use crate::server::DamageReport;
+use crate::report::DamageReport;
 use crate::{OpenError, OpenedDocument, TimelineState};
 
 /// What may differ from one host of a store to another.
@@ -281,26 +282,5 @@ impl<D: Disk> Store<D> {
             first_page => first_page?,
         };
         Ok(Plan::of_frames(frames, Answer::Opened { life: self.options.life, state: Some(state) }))
-    }
-}
-
-impl PagePlace {
-    /// These bytes as a page, if they are what was written.
-    pub fn checked(&self, bytes: &[u8]) -> Result<Page, Fault> {
-        self.check(bytes)?;
-        Ok(Page::new(bytes).expect("BUG: a page has the size of a page"))
-    }
-
-    fn check(&self, bytes: &[u8]) -> Result<(), Fault> {
-        if crc32c::crc32c(bytes) == self.checksum {
-            return Ok(());
-        }
-        reached(Probe::PageRotten);
-        let pgid = self.key.pgid;
-        let what = match self.at {
-            PageAt::Log(file, offset) => format!("page {pgid} at {offset} of {file}"),
-            PageAt::Slot(slot) => format!("page {pgid} in slot {}", slot.number()),
-        };
-        Err(Fault::Damaged { what })
     }
 }

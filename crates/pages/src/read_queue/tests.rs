@@ -6,8 +6,8 @@ use std::sync::Arc;
 use tidelog_types::{DocumentKey, Lsn, Pgid};
 
 use super::*;
-use crate::catalog::{PageAt, PagePlace};
 use crate::page_file::Slot;
+use crate::place::{PageAt, PagePlace};
 use crate::pool::PoolKey;
 use crate::reads::{Answer, Plan};
 use crate::runs::{Rng, runs};
@@ -29,7 +29,7 @@ fn read(owner: u64, urgency: Urgency, request: u64, pages: usize) -> ActiveRead 
 }
 
 /// Serves one turn as the page server does. Gives whose it was, and the requests that it ended.
-fn turn(turns: &mut Turns) -> Option<(Urgency, u64, Vec<u64>)> {
+fn turn(turns: &mut ReadQueue) -> Option<(Urgency, u64, Vec<u64>)> {
     let (urgency, owner) = turns.next()?;
     let (mut left, mut ended) = (CHUNK, Vec::new());
     while left > 0
@@ -46,13 +46,13 @@ fn turn(turns: &mut Turns) -> Option<(Urgency, u64, Vec<u64>)> {
     Some((urgency, owner.0, ended))
 }
 
-fn owners(turns: &mut Turns, count: usize) -> Vec<u64> {
+fn owners(turns: &mut ReadQueue, count: usize) -> Vec<u64> {
     (0..count).map_while(|_| turn(turns)).map(|(_, owner, _)| owner).collect()
 }
 
 #[test]
 fn an_owner_with_a_thousand_reads_does_not_hold_up_one_with_a_single_read() {
-    let mut turns = Turns::default();
+    let mut turns = ReadQueue::default();
     for request in 0..1000 {
         turns.push(read(1, Urgency::User, request, CHUNK));
     }
@@ -66,7 +66,7 @@ fn an_owner_with_a_thousand_reads_does_not_hold_up_one_with_a_single_read() {
 
 #[test]
 fn coming_back_all_the_time_does_not_help() {
-    let mut turns = Turns::default();
+    let mut turns = ReadQueue::default();
     turns.push(read(1, Urgency::User, 1, 1000));
     let mut served = Vec::new();
     for request in 0..10 {
@@ -78,7 +78,7 @@ fn coming_back_all_the_time_does_not_help() {
 
 #[test]
 fn within_an_owner_a_long_read_holds_up_no_other_that_somebody_waits_for() {
-    let mut turns = Turns::default();
+    let mut turns = ReadQueue::default();
     turns.push(read(1, Urgency::User, 1, 100 * CHUNK));
     turns.push(read(1, Urgency::User, 2, 1));
     turns.push(read(1, Urgency::Background, 3, 2 * CHUNK));
@@ -90,7 +90,7 @@ fn within_an_owner_a_long_read_holds_up_no_other_that_somebody_waits_for() {
 
 #[test]
 fn what_a_user_waits_for_goes_first_and_the_rest_is_not_starved() {
-    let mut turns = Turns::default();
+    let mut turns = ReadQueue::default();
     turns.push(read(1, Urgency::Background, 1, 1000));
     turns.push(read(2, Urgency::User, 1, 1000));
     let served = owners(&mut turns, 24);
@@ -102,7 +102,7 @@ fn what_a_user_waits_for_goes_first_and_the_rest_is_not_starved() {
 
 #[test]
 fn an_owner_has_no_more_outstanding_than_it_may() {
-    let mut turns = Turns::default();
+    let mut turns = ReadQueue::default();
     let whole = 4 * Limits::DEFAULT.owner_read_pages_max;
     assert!(turns.has_room(OwnerId(1), whole, &Limits::DEFAULT), "a single one may be large");
     turns.push(read(1, Urgency::User, 1, whole));
@@ -129,7 +129,7 @@ fn an_owner_has_no_more_outstanding_than_it_may() {
 fn turns_agree_with_a_plain_model() {
     runs("model of the turns", 40_000, |rng: &mut Rng| {
         let operations = 5_000;
-        let mut turns = Turns::default();
+        let mut turns = ReadQueue::default();
         let mut waiting: BTreeMap<(Urgency, u64), BTreeMap<u64, usize>> = BTreeMap::new();
         // Who was served since each of those who wait was served or came.
         let mut passed: BTreeMap<(Urgency, u64), Vec<u64>> = BTreeMap::new();
