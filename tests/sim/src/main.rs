@@ -13,8 +13,8 @@ usage: tidelog-sim --seed N [--verbose]           one world, and its trace hash
        tidelog-sim --seeds A..B [--until-failure] a range of worlds, up to the first failure
        tidelog-sim --planted [NAME..]             every planted fault must be noticed, or these";
 
-/// Seeds within which a planted fault has to be noticed. None of them fails without one: the first
-/// that does (396) would be taken for the fault.
+/// Seeds within which a planted fault has to be noticed. One that fails without a fault would be
+/// taken for it.
 const HUNT: Hunt<'_> =
     Hunt { folder: "sim", package: "tidelog-sim", args: &["--seeds", "0..390", "--until-failure"] };
 
