@@ -59,10 +59,6 @@ pub struct Replica {
     pub(crate) runs_again: u64,
 }
 
-/// Mutations that one LSN of the authority's may cause to be run again: with more of them over it,
-/// a rebase waits for more to come. So draining any number of them is linear work.
-const RUNS_PER_LSN: u64 = 4;
-
 /// A rebase that is not worth its work yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PutOff {
@@ -332,10 +328,14 @@ impl Replica {
         let can_wait = self.rebase.is_none() && !self.stale && front.range.start() != Lsn::FIRST;
         let lsns = self.staged.iter().map(|entry| entry.range.count()).sum::<u64>();
         let runs = self.undecided.len() as u64;
-        if !can_wait || runs <= lsns.saturating_mul(RUNS_PER_LSN) || self.can_fold() {
+        if !can_wait
+            || runs <= lsns.saturating_mul(self.view.limits().runs_per_lsn)
+            || self.can_fold()
+        {
             return None;
         }
         let has_joined = self.staged.len() > 1;
+        reached(Probe::RebasePutOff);
         self.join_staged();
         Some(PutOff { runs, has_joined })
     }

@@ -130,6 +130,9 @@ pub struct Limits {
     pub rows_size_max: usize,
     /// Undecided mutations that have a layer of their own; younger ones share one.
     pub layers_max: usize,
+    /// Mutations that one LSN of the authority's may cause to be run again: with more of them over
+    /// it, a rebase waits for more to come. So draining any number of them is linear work.
+    pub runs_per_lsn: u64,
     /// What one slice of work may cost, not counting the piece of work that passes the bound.
     pub slice: BudgetLimits,
     /// Calls of a document that a core remembers, for tabs that ask again.
@@ -183,6 +186,7 @@ impl Limits {
         document_pages_max: ENTRY_PAGES_MAX - VERDICT_PAGES,
         rows_size_max: 256 * 1024 * 1024,
         layers_max: 1024,
+        runs_per_lsn: 4,
         slice: BudgetLimits { pages: 1024, steps: 2_000_000, bytes: 1024 * 1024 },
         calls_remembered_max: 16 * 1024,
         calls_kept_max: 1024,

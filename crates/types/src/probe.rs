@@ -102,6 +102,8 @@ probes! {
     RebaseSliced,
     /// A rebase waits for a page.
     RebaseFaulted,
+    /// A rebase waits for more entries.
+    RebasePutOff,
     /// A rebase begins anew, for a newer doctype or other entries.
     RebaseAbandoned,
     /// The whole document takes the place of the one that was held.

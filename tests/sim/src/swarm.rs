@@ -223,6 +223,10 @@ fn shrunk(rng: &mut Rng) -> Limits {
     some(&mut limits.frame_pages_max, &[1, 3]);
     some(&mut limits.room_pages_in_flight_max, &[1, 8]);
     some(&mut limits.catch_up_pages, &[1, 3]);
+    // Where layers are few, rebases wait.
+    if limits.layers_max < Limits::DEFAULT.layers_max {
+        limits.runs_per_lsn = limits.layers_max as u64 / 2;
+    }
     if rng.once_in(2) {
         limits.entries_in_flight_max = 1 + rng.below(3);
     }
