@@ -11,7 +11,7 @@ use tidelog_document::{Authority, hash_of};
 use tidelog_pages::{StorageEntry, StoreReply};
 use tidelog_sqlite::View;
 use tidelog_sync::{EntryPart, FromRoom, FromServer, ToRoom, ToServer};
-use tidelog_types::{EntryId, JournalId, Life, Lineage, Lsn, Position};
+use tidelog_types::{EntryId, ErrorCode, JournalId, Life, Lineage, Lsn, Position};
 
 fn add(device: &mut Device, id: &str) -> Call {
     device.mutate("add", &[("id", text(id)), ("title", text(id))])
@@ -112,6 +112,48 @@ fn two_copies_of_a_profile_can_be_online_at_once() {
         talk(&mut server, &mut [&mut first, &mut second]);
     }
     agree(&mut server, &mut [&mut first, &mut second], "a f0 f1 f2 f3 s0 s1 s2 s3");
+}
+
+/// Goal: an acknowledgement of a frame that two copies have, which is one of all that the other copy
+/// has sent since, ends nothing. Method: the first copy's frame is held back until the second one's
+/// are applied.
+#[test]
+fn an_acknowledgement_of_another_copys_frames_breaks_no_protocol() {
+    let mut server = Server::new();
+    let mut first = online(1, &mut server);
+    first.server_is_up = false;
+    first.lose_socket();
+    add(&mut first, "both");
+    let mut second = first.clone_profile(2);
+    first.server_is_up = true;
+    first.pass(15_000);
+    let mut held = Vec::new();
+    while held.is_empty() {
+        for message in first.take_sent() {
+            if matches!(message, ToServer::About { body: ToRoom::Frames { .. }, .. }) {
+                held.push(message);
+                continue;
+            }
+            for answer in server.hear(first.number, message) {
+                first.hear_server(&answer);
+            }
+        }
+    }
+    second.start_open(TAB, Some(SERVER), &todos());
+    for id in ["s1", "s2"] {
+        add(&mut second, id);
+    }
+    connect(&mut second, &mut server);
+    for message in held {
+        for answer in server.hear(first.number, message) {
+            first.hear_server(&answer);
+        }
+    }
+    let error = first.status().error.clone();
+    assert!(error.is_none_or(|error| error.code != ErrorCode::Protocol));
+    add(&mut first, "f");
+    first.pass(5_000);
+    agree(&mut server, &mut [&mut first, &mut second], "both f s1 s2");
 }
 
 /// Goal: what a profile issued after the backup it was restored from stays, and what it issues now

@@ -2,8 +2,8 @@
 
 use tidelog_document::{ArrivingEntry, Doctype, PutOff, ServerEntry};
 use tidelog_sync::{
-    Channel, CodedPage, EntryPart, FromRoom, Intent, ProbeId, Refusal, ToRoom, ToServer, WireFrame,
-    codec,
+    Channel, CodedPage, EntryPart, FromRoom, Intent, PeerAhead, ProbeId, Refusal, ToRoom, ToServer,
+    WireFrame, codec,
 };
 use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{ErrorCode, JournalId, Lineage, Lsn, Pgid, Position, SortedMap};
@@ -322,8 +322,9 @@ impl Document {
             FromRoom::Acked { next } => {
                 let synced = self.open_mut().and_then(|open| open.synced_mut());
                 let acked = synced.map(|synced| synced.sender.on_acked(next, synced.durable));
-                if let Some(Err(error)) = acked {
-                    self.break_off(&error.to_string(), ctx);
+                // Another copy of this device's data has gone on in the timeline.
+                if let Some(Err(PeerAhead { .. })) = acked {
+                    self.on_refused(&Refusal::Parted, ctx);
                 }
             }
             FromRoom::Probed { probe, next } => {

@@ -114,7 +114,10 @@ impl Server {
                     }
                     lsn = lsn.next();
                 }
-                vec![FromRoom::Acked { next: lsn }]
+                // All that there is of the timeline, whichever copy of the device sent it.
+                let document = self.document.as_mut().expect("a document");
+                let AppliedTimeline { wanted, .. } = document.applied(timeline).unwrap();
+                vec![FromRoom::Acked { next: wanted }]
             }
             ToRoom::Seed { position, db_pages, pages, last } => {
                 self.seed.db_pages = db_pages;
