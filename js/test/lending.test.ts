@@ -9,7 +9,7 @@ import {
 const SEEDS = 100;
 const ACTIONS = 120;
 
-/** By when somebody serves, once every script loads: a pause, a load that hangs, and another one. */
+/** By when somebody serves, once scripts load: a pause, a load that hangs, and another one. */
 const SERVED_MS = 80_000;
 
 /** How long a message of a worker, or a lock, may take to reach its tab. */

@@ -304,7 +304,7 @@ test('W6: a second core that cannot look says nothing of what the first one did'
   expect(stage.errors(two!)).toEqual([{ code: 'rejected', outcome: 'none', last: true }]);
 });
 
-test('D10: what the next core says of a durable mutation that it does not have is the last word', () => {
+test('D10: what a core says of a durable mutation that it lacks is the last word', () => {
   const { stage, handle } = opened();
   const call = stage.call('mutate', { handle, name: 'm' });
   stage.answer(call, { type: 'durable', entry });

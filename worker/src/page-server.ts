@@ -2,8 +2,8 @@
  * The dedicated worker that owns the store's files and serves requests for their pages.
  *
  * A tab lends it. It loads all that it needs and finds the files, waits in line for the store, and
- * has it until it ends: then the next one needs only to open them and what their log says. A core asks on a port; when
- * that core dies, the next one gets a port to the same page server.
+ * has it until it ends: then the next one needs only to open them and what their log says. A core
+ * asks on a port; when that core dies, the next one gets a port to the same page server.
  */
 
 import type { FromPageServer, Prepare, Serve } from '../../js/dist/ports.js';

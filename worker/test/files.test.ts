@@ -69,7 +69,7 @@ const { findFiles, openFiles } = await import('../src/files.js');
 
 const open = (found?: Awaited<ReturnType<typeof findFiles>>) => openFiles(found, () => {});
 
-test('who only waits for the store makes no files, whose want is how a loss is noticed', async () => {
+test('who only waits for the store makes no files: their want shows a loss', async () => {
   await expect(findFiles(false)).rejects.toThrow();
   expect(disk.made.size).toBe(0);
 });
@@ -93,7 +93,7 @@ test('where one file cannot be opened, none stays open', async () => {
   expect(disk.open).toBe(0);
 });
 
-test('S11: files that are gone, or are others, are missed; what cannot be told is not', async () => {
+test('S11: files gone or replaced are missed; what cannot be told is not', async () => {
   const look = () => vi.advanceTimersByTimeAsync(5_000);
   const lost = vi.fn();
   await openFiles(undefined, lost);

@@ -114,9 +114,9 @@ fn two_copies_of_a_profile_can_be_online_at_once() {
     agree(&mut server, &mut [&mut first, &mut second], "a f0 f1 f2 f3 s0 s1 s2 s3");
 }
 
-/// Goal: an acknowledgement of a frame that two copies have, which is one of all that the other copy
-/// has sent since, ends nothing. Method: the first copy's frame is held back until the second one's
-/// are applied.
+/// Goal: an acknowledgement of a frame that two copies have, which is one of all that the other
+/// copy has sent since, ends nothing. Method: the first copy's frame is held back until the second
+/// one's are applied.
 #[test]
 fn an_acknowledgement_of_another_copys_frames_breaks_no_protocol() {
     let mut server = Server::new();
@@ -218,7 +218,8 @@ fn after_a_restore_of_the_server_everybody_goes_on_from_what_is_left() {
 }
 
 /// Goal: an acknowledgement holds as long as the server has what it acknowledged. Method: the
-/// acknowledgement of a mutation comes, its entry does not, and the server is restored to before it.
+/// acknowledgement of a mutation comes, its entry does not, and the server is restored to before
+/// it.
 #[test]
 fn what_a_restored_server_had_acknowledged_and_lost_is_sent_again() {
     let mut server = Server::new();

@@ -165,9 +165,9 @@ fn a_document_made_offline_is_the_servers_once_it_is_there() {
 }
 
 /// Goal: where many mutations are pending, what others do causes few of them to be run again, and
-/// shows all the same. Method: nothing of ours reaches the server, where another device goes on: its
-/// changes are seen after as many milliseconds as there are mutations to run again, the server is
-/// told that they have come, and a second tab need not wait for that.
+/// shows all the same. Method: nothing of ours reaches the server, where another device goes on:
+/// its changes are seen after as many milliseconds as there are mutations to run again, the server
+/// is told that they have come, and a second tab need not wait for that.
 #[test]
 fn changes_of_others_show_though_many_mutations_are_pending() {
     let mut server = Server::new();

@@ -106,8 +106,8 @@ impl<D: Disk> Store<D> {
         Ok((store, report))
     }
 
-    /// Whether the page file says that there is a log: before anything in that is called durable, so
-    /// that it cannot get lost and be taken for one that never was.
+    /// Whether the page file says that there is a log: before anything in that is called durable,
+    /// so that it cannot get lost and be taken for one that never was.
     pub fn is_attested(&mut self) -> Result<bool, Fault> {
         Ok(self.log.is_damaged() || self.pages.attest()?)
     }

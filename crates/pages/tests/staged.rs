@@ -157,8 +157,8 @@ fn a_power_cut_leaves_one_document_or_the_other() {
     assert!(seen.iter().all(|count| *count > 0), "{seen:?}");
 }
 
-/// Goal: a document that was replaced is never taken for the newest state, whatever of its successor
-/// has rotted. Method: bytes of the log change, one at a time.
+/// Goal: a document that was replaced is never taken for the newest state, whatever of its
+/// successor has rotted. Method: bytes of the log change, one at a time.
 #[test]
 fn a_document_whose_successor_is_damaged_is_in_doubt() {
     let open = |device: &CrashDevice| {

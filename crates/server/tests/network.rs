@@ -3,8 +3,8 @@
 //! Goal: nothing that was acknowledged is lost, nothing is applied twice or out of order, and every
 //! client ends with the server's pages, whatever the network does, as in `kill.rs` whatever happens
 //! to the server. Method: rooms, the store's thread and sockets as they are, behind a proxy that
-//! tears what it forwards into pieces at any byte, holds them up for a while or for ever, one way or
-//! both, and cuts. What it does follows from a seed; when threads run does not, so a run that
+//! tears what it forwards into pieces at any byte, holds them up for a while or for ever, one way
+//! or both, and cuts. What it does follows from a seed; when threads run does not, so a run that
 //! failed is not repeated exactly. (A simulated network, as of turmoil, has a clock that does not
 //! wait for threads, and rooms and store have threads of their own.)
 

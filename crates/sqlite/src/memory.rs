@@ -33,8 +33,9 @@ fn count(size: c_int) -> bool {
     allocated <= ALLOWED.get()
 }
 
-/// Has the allocator give large blocks back as soon as they are freed: that of glibc, if left alone,
-/// keeps ever larger ones once it has seen some. To be called before there are other threads.
+/// Has the allocator give large blocks back as soon as they are freed: that of glibc, if left
+/// alone, keeps ever larger ones once it has seen some. To be called before there are other
+/// threads.
 pub fn give_back_large_blocks() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {

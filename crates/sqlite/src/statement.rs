@@ -18,8 +18,8 @@ pub(crate) struct Statement {
 }
 
 impl Statement {
-    /// Prepares the first statement of `sql`, which ends with a zero byte. Gives it (`None` if there
-    /// was nothing but space and comments) and how many bytes of `sql` it took.
+    /// Prepares the first statement of `sql`, which ends with a zero byte. Gives it (`None` if
+    /// there was nothing but space and comments) and how many bytes of `sql` it took.
     ///
     /// # Safety
     ///

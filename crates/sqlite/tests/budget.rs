@@ -1,5 +1,5 @@
-//! What takes much before SQLite looks at its budget. A process of its own: what SQLite allocates is
-//! counted for all of it.
+//! What takes much before SQLite looks at its budget. A process of its own: what SQLite allocates
+//! is counted for all of it.
 
 #![cfg(not(target_arch = "wasm32"))]
 

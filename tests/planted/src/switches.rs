@@ -224,8 +224,8 @@ impl Log {
 
     #[test]
     fn a_method_of_a_class_is_chosen_likewise() {
-        let text = "export class Tab {\n  #count = 0;\n\n  step(\n    now: number,\n  ): number {\n    \
-                    if (now > 1) {\n      return 1;\n    }\n    return 2;\n  }\n}\n";
+        let text = "export class Tab {\n  #count = 0;\n\n  step(\n    now: number,\n  ): number {\n\
+                    \x20   if (now > 1) {\n      return 1;\n    }\n    return 2;\n  }\n}\n";
         let woven = woven("tab.ts", text, &[("return 1;", "return 3;")]).expect("a method");
         let lines = lines_of(&woven);
         assert_eq!(lines[5], "): number {");

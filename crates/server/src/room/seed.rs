@@ -133,8 +133,11 @@ impl Room {
         }
     }
 
-    /// There was no room for what was to be staged: whoever hands it over is told.
+    /// There was no room for what was to be staged: whoever hands it over is told. The store
+    /// answers no read behind an append that failed, so none is waited for.
     pub(super) fn refuse_seed(&mut self, error: &AppendError) {
+        let staged = self.staging_key();
+        self.fetch.take_if(|fetch| fetch.document == staged);
         let seeding = self.seeding.and_then(|id| self.subscribers.get(&id));
         if let Some(channel_id) = seeding.map(|subscriber| subscriber.channel_id) {
             self.vacate(channel_id);

@@ -241,6 +241,29 @@ fn an_offer_that_finds_no_room_on_the_disk_sends_nobody_else_away() {
 }
 
 #[test]
+fn pages_of_an_offer_that_found_no_room_are_waited_for_by_nobody() {
+    let (mut scene, mut local) = (Scene::new(), Local::new(50));
+    local.write(1, "a");
+    assert_eq!(brief(&local.offer(&mut scene, ANN)), ["seed wanted"]);
+    scene.waits = |reply| matches!(reply, StoreReply::Durable { .. } | StoreReply::Pages { .. });
+    for seed in local.seeds() {
+        scene.say(ANN, seed);
+    }
+    let ticket = scene.held.iter().find_map(|reply| match reply {
+        StoreReply::Durable { ticket } => Some(*ticket),
+        _ => None,
+    });
+    assert!(scene.held.iter().any(|reply| matches!(reply, StoreReply::Pages { .. })));
+    // Nothing is read behind an append that failed.
+    scene.held.clear();
+    scene.waits = |_| false;
+    let failed = |ticket| StoreReply::AppendFailed { ticket, error: AppendError::Full };
+    scene.step(RoomInput::Store(failed(ticket.expect("staged"))));
+    assert_eq!(brief(&scene.heard(ANN)), ["refused Storage"]);
+    assert_eq!(brief(&local.offer(&mut scene, ANN)), ["seed wanted"]);
+}
+
+#[test]
 fn once_somebody_has_written_an_offer_beyond_the_seed_is_another_document() {
     let (mut scene, mut local) = (Scene::new(), Local::new(50));
     local.write(1, "a");
