@@ -161,6 +161,13 @@ impl World {
             self.judge.rolled_back(device, 0, &applied);
             self.devices[device].disk = CrashDevice::new();
             self.devices[device].disk.hold_flushes(!self.swarm.flushes_at_once);
+            // What a server took over, though nobody here heard of that, is opened from there.
+            for doc in self.devices[device].offered.clone() {
+                let host = self.docs.spec(doc).moves_to.expect("BUG: offered to nobody");
+                if self.is_on_server(host, doc)? {
+                    self.devices[device].moved.insert(doc);
+                }
+            }
         }
         Ok(())
     }
