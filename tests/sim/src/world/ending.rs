@@ -15,6 +15,8 @@ use crate::tab::Asked;
 const COMPARISONS_MAX: u32 = 5;
 /// How often a local document is handed over before that is said not to work.
 const HAND_OVERS_MAX: u32 = 5;
+/// Simulated milliseconds between that: a device whose disk has just failed needs some.
+const HAND_OVER_MS: u64 = 1_000;
 /// How often copies of a document that its server has lost are deleted.
 const DELETIONS_MAX: u32 = 5;
 /// Simulated milliseconds in which that is done, and the document made again.
@@ -125,6 +127,7 @@ impl World {
                     let open = self.tab(device, tab).hand_over(&docs, doc, now_ms);
                     self.send_to_core(device, tab, vec![open]);
                     self.settle_opens("when a document was to be handed over")?;
+                    self.pass(HAND_OVER_MS)?;
                 }
                 if !self.devices[device].moved.contains(&doc) {
                     return Err(format!("device {device} cannot hand {doc:?} over"));
