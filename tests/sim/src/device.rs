@@ -224,8 +224,8 @@ pub(crate) fn open_store(
         life,
         log_size_max: swarm.log_size_max,
         pool_pages_max: swarm.store_pool_pages,
+        log_buffer_size_max: swarm.log_buffer_size_max,
         limits: swarm.limits,
-        ..StoreOptions::default()
     };
     match PageServer::open_with(files, Seed(disk.seed()), options) {
         Ok((server, report)) if report.damage.is_none() => Ok(server),

@@ -28,8 +28,7 @@ impl Docs {
     }
 
     /// A local one of a device.
-    pub(crate) fn keep(&mut self, name: &str, device: usize, moves_to: Option<usize>) {
-        let name = format!("{name}-{device}");
+    pub(crate) fn keep(&mut self, name: String, device: usize, moves_to: Option<usize>) {
         self.0.push(Spec { name, host: None, device: Some(device), moves_to });
     }
 

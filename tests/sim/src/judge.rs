@@ -2,8 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use tidelog_types::limits::Limits;
+
 use crate::docs::Doc;
 use crate::reference::{Found, Issued};
+use crate::swarm::Swarm;
 use crate::tab::News;
 use crate::world::Applied;
 
@@ -17,6 +20,8 @@ pub(crate) struct Judge {
     lost_claims: BTreeMap<Doc, BTreeSet<String>>,
     /// Whether there are several states of one device.
     devices_part: bool,
+    /// Whether so few rejections are kept that some are forgotten.
+    forgets_rejections: bool,
 }
 
 /// Who issued a mutation, and where.
@@ -54,9 +59,11 @@ struct Fate {
 const UNKNOWN: &str = "nobody can tell";
 
 impl Judge {
-    /// `devices_part` where there are several states of one device.
-    pub(crate) fn new(devices_part: bool) -> Self {
-        Self { devices_part, ..Self::default() }
+    /// Of a world of these features.
+    pub(crate) fn new(swarm: &Swarm) -> Self {
+        let forgets_rejections =
+            swarm.limits.rejections_kept_max < Limits::DEFAULT.rejections_kept_max;
+        Self { devices_part: swarm.devices_part(), forgets_rejections, ..Self::default() }
     }
 
     pub(crate) fn issued(&mut self, name: &str, origin: Origin, issued: Issued) {
@@ -253,6 +260,9 @@ impl Judge {
         doc: Doc,
         told: &BTreeSet<String>,
     ) -> Result<(), String> {
+        if self.forgets_rejections {
+            return Ok(());
+        }
         let open = |fate: &Fate| {
             let here = fate.origin.device == device && fate.origin.doc == doc;
             here && fate.rejected.is_some() && !fate.handled && !fate.dropped

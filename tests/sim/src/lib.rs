@@ -21,6 +21,7 @@
 //! - Documents are closed and opened again, and local copies deleted; local documents are handed
 //!   to a server; a new release of the app comes, with a successor of the doctype; an empty room
 //!   leaves a server's memory; devices' clocks differ.
+//! - When all is well again, one device is cut off for a while longer.
 //! - A server is restored from a backup, or begins anew with an empty store; a device's store is
 //!   cloned, or goes back to an earlier state; a page rots.
 //!
@@ -30,6 +31,7 @@
 //!
 //! What is promised and not kept yet is left out: a local document is handed to a server that wants
 //! a token (`js/src/tab.ts` knows no document before it is open, so nobody is asked for one).
+//! Drafts of several devices under one name (`RIVALS` in `swarm.rs`) are written and switched off.
 //!
 //! Nor is a server taken back in a world in which there are two states of a device: what it has
 //! lost goes on in another timeline on each, and would be applied twice.

@@ -5,7 +5,7 @@
 //! draws its own subset (Groce et al., *Swarm Testing*, 2012).
 
 use tidelog_types::BudgetLimits;
-use tidelog_types::limits::Limits;
+use tidelog_types::limits::{LOG_BUFFER_SIZE_MAX, Limits};
 
 use crate::rng::Rng;
 
@@ -44,6 +44,12 @@ pub(crate) struct Swarm {
     pub(crate) skew_ms_max: u64,
     /// What goes wrong, each as often as it stands here.
     pub(crate) troubles: Vec<Trouble>,
+    /// Bytes of appends that a store keeps in memory before it writes them out.
+    pub(crate) log_buffer_size_max: usize,
+    /// Every device's draft has the same name: one of them becomes the server's.
+    pub(crate) rivals: bool,
+    /// When nothing goes wrong any more, one device is cut off for a while longer.
+    pub(crate) heals_late: bool,
     /// What happens to whole stores, each before an action.
     pub(crate) history: Vec<(u64, History)>,
 }
@@ -115,6 +121,9 @@ const TROUBLES: [Trouble; 17] = [
     Trouble::TimePasses,
 ];
 
+/// Off until a long run has shown what it finds.
+const RIVALS: bool = false;
+
 impl History {
     fn takes_server_back(self) -> bool {
         matches!(self, Self::RestoreServer | Self::ReplaceServer)
@@ -135,6 +144,10 @@ impl Swarm {
                 troubles.extend((0..times).map(|_| trouble));
             }
         }
+        // Drawn apart: worlds without any of this are what they were.
+        let mut apart = Rng::new(!seed);
+        let history = history(&mut apart, actions);
+        let limits = if apart.once_in(6) { shrunk_more(limits, &mut apart) } else { limits };
         let mut swarm = Self {
             limits,
             log_size_max: [16 << 20, 128 << 10, 48 << 10][rng.index(3)],
@@ -154,8 +167,13 @@ impl Swarm {
             flushes_at_once: rng.once_in(4),
             skew_ms_max: if rng.once_in(3) { 3_600_000 } else { 0 },
             troubles,
-            history: history(&mut Rng::new(!seed), actions),
+            log_buffer_size_max: if apart.once_in(6) { 16 << 10 } else { LOG_BUFFER_SIZE_MAX },
+            rivals: apart.once_in(3) && RIVALS,
+            heals_late: apart.once_in(4),
+            history,
         };
+        // Who lost it would be issued anew what another draft had.
+        swarm.rivals &= !swarm.servers_go_back();
         // A tab cannot be asked for the token of a document that it is handing over.
         swarm.drafts &= !swarm.tokens;
         swarm
@@ -199,6 +217,13 @@ fn history(rng: &mut Rng, actions: u64) -> Vec<(u64, History)> {
         history.retain(|(_, it)| !it.parts_device());
     }
     history
+}
+
+/// The same of what is remembered.
+fn shrunk_more(limits: Limits, rng: &mut Rng) -> Limits {
+    let calls_kept_max = [1, 3, limits.calls_kept_max][rng.index(3)];
+    let rejections_kept_max = [1, limits.rejections_kept_max][rng.index(2)];
+    Limits { calls_kept_max, rejections_kept_max, ..limits }
 }
 
 /// So little of some things that a short run meets the bound.

@@ -16,6 +16,8 @@ use crate::swarm::Swarm;
 pub(crate) struct Tab {
     pub(crate) release: Release,
     has_token: bool,
+    /// Whether drafts of several devices have one name.
+    has_rivals: bool,
     /// Whether servers may lose what they had confirmed.
     servers_go_back: bool,
     /// The device's share of call ids, so that no two calls ever have the same.
@@ -96,6 +98,7 @@ impl Tab {
         Self {
             release,
             has_token: swarm.tokens,
+            has_rivals: swarm.rivals,
             servers_go_back: swarm.servers_go_back(),
             id_prefix,
             port: Port::new(),
@@ -390,7 +393,8 @@ impl Tab {
             Request::Sync => Ok(()),
             // A document that could not be handed over is tried again, by whoever wants that.
             Request::Open(_) if self.handing_over.remove(&handle) => {
-                let expected = full || failure.code == ErrorCode::ServerUnreachable;
+                let is_taken = self.has_rivals && failure.code == ErrorCode::DocumentExists;
+                let expected = full || is_taken || failure.code == ErrorCode::ServerUnreachable;
                 if expected { Ok(()) } else { Err(format!("not handed over: {failure:?}")) }
             }
             Request::Open(_) if failure.code == ErrorCode::ServerUnreachable => {

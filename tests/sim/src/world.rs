@@ -69,6 +69,8 @@ pub struct World {
     /// Servers that have lost what came last, and devices with a page that has rotted.
     went_back: BTreeSet<usize>,
     rotten: BTreeSet<usize>,
+    /// A device that reaches no server.
+    cut_off: Option<usize>,
     /// What a server gave out last.
     exported: Option<Vec<u8>>,
     /// Messages over the net so far, but for those that only say that somebody is there.
@@ -103,9 +105,11 @@ impl World {
             docs.share("far", 1);
         }
         for device in 0..DEVICES {
-            docs.keep("diary", device, None);
+            docs.keep(format!("diary-{device}"), device, None);
             if swarm.drafts {
-                docs.keep("draft", device, Some(0));
+                let draft =
+                    if swarm.rivals { "draft".to_owned() } else { format!("draft-{device}") };
+                docs.keep(draft, device, Some(0));
             }
         }
         let mut world = Self {
@@ -120,7 +124,7 @@ impl World {
             conns: BTreeMap::new(),
             last_conn: 0,
             last_name: 0,
-            judge: Judge::new(swarm.devices_part()),
+            judge: Judge::new(&swarm),
             trace: blake3::Hasher::new(),
             verbose,
             release: Release::First,
@@ -129,6 +133,7 @@ impl World {
             device_copy: None,
             went_back: BTreeSet::new(),
             rotten: BTreeSet::new(),
+            cut_off: None,
             exported: None,
             net_messages: 0,
             in_a_row: 0,

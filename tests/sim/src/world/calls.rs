@@ -159,7 +159,7 @@ impl World {
     }
 
     pub(super) fn destroyed(&mut self, device: usize, document: &str) {
-        let all: Vec<Doc> = self.docs.all().collect();
+        let all = self.docs.of(device);
         let doc = all.into_iter().find(|doc| self.docs.spec(*doc).name == document);
         if let Some(doc) = doc {
             self.note(&format!("device {device}: {document} is deleted"));

@@ -17,6 +17,8 @@ const COMPARISONS_MAX: u32 = 5;
 const HAND_OVERS_MAX: u32 = 5;
 /// Simulated milliseconds between that: a device whose disk has just failed needs some.
 const HAND_OVER_MS: u64 = 1_000;
+/// Mutations that are issued while one device is cut off still.
+const WORK_MAX: u32 = 12;
 /// How often copies of a document that its server has lost are deleted.
 const DELETIONS_MAX: u32 = 5;
 /// Simulated milliseconds in which that is done, and the document made again.
@@ -35,6 +37,9 @@ impl World {
         self.settle_opens("after the faults")?;
         self.connect_all();
         self.hand_over_all()?;
+        if self.swarm.heals_late {
+            self.heal_all_but_one()?;
+        }
         self.settle("after the faults")?;
         self.converge("after the faults")?;
         self.go_on()?;
@@ -102,6 +107,32 @@ impl World {
         self.pass(ASKED_AGAIN_MS)
     }
 
+    /// One device is cut off still. The others come together without it, and it works on for
+    /// itself.
+    fn heal_all_but_one(&mut self) -> Result<(), String> {
+        let cut_off = self.rng.index(self.devices.len());
+        self.note(&format!("device {cut_off}: is cut off still"));
+        self.cut_off = Some(cut_off);
+        let conns = self.conns.iter().filter(|(_, conn)| conn.device == cut_off);
+        let conns: Vec<u64> = conns.map(|(conn, _)| *conn).collect();
+        conns.into_iter().for_each(|conn| self.cut(conn));
+        for _ in 0..WORK_MAX {
+            let device = self.rng.index(self.devices.len());
+            let tab = self.any_tab(device)?;
+            let held: Vec<Doc> = self.tab(device, tab).held.keys().copied().collect();
+            if let Some(doc) = self.rng.pick(&held) {
+                let message = self.mutate(device, tab, doc);
+                self.send_to_core(device, tab, vec![message]);
+            }
+            for _ in 0..self.rng.below(30) {
+                self.next_event()?;
+            }
+        }
+        self.converge("while a device is cut off")?;
+        self.cut_off = None;
+        Ok(())
+    }
+
     /// The server that has a document now.
     pub(super) fn host_of(&self, doc: Doc) -> Option<usize> {
         let spec = self.docs.spec(doc);
@@ -113,13 +144,19 @@ impl World {
         (0..self.devices.len()).filter(|device| self.docs.of(*device).contains(&doc)).collect()
     }
 
+    fn connected_devices_of(&self, doc: Doc) -> Vec<usize> {
+        let mut devices = self.devices_of(doc);
+        devices.retain(|device| self.cut_off != Some(*device));
+        devices
+    }
+
     /// What somebody began to hand over is handed over.
     fn hand_over_all(&mut self) -> Result<(), String> {
         let docs = self.docs.clone();
         for device in 0..self.devices.len() {
             for doc in self.devices[device].offered.clone() {
                 for _ in 0..HAND_OVERS_MAX {
-                    if self.devices[device].moved.contains(&doc) {
+                    if self.is_moved(doc) {
                         break;
                     }
                     let tab = self.any_tab(device)?;
@@ -129,7 +166,7 @@ impl World {
                     self.settle_opens("when a document was to be handed over")?;
                     self.pass(HAND_OVER_MS)?;
                 }
-                if !self.devices[device].moved.contains(&doc) {
+                if !self.is_moved(doc) {
                     return Err(format!("device {device} cannot hand {doc:?} over"));
                 }
             }
@@ -137,12 +174,19 @@ impl World {
         Ok(())
     }
 
+    /// Whether a draft, or another one of its name, is the server's.
+    fn is_moved(&self, doc: Doc) -> bool {
+        let name = &self.docs.spec(doc).name;
+        let mut moved = self.devices.iter().flat_map(|device| &device.moved);
+        moved.any(|moved| self.docs.spec(*moved).name == *name)
+    }
+
     fn sync_all(&mut self, when: &str) -> Result<(), String> {
         for doc in self.docs.all() {
             if self.host_of(doc).is_none() {
                 continue;
             }
-            for device in self.devices_of(doc) {
+            for device in self.connected_devices_of(doc) {
                 let tab = self.any_tab(device)?;
                 let (must, now_ms) = (self.judge.confirmed(doc), self.now_ms);
                 let sync = self.tab(device, tab).sync(doc, must, now_ms);
@@ -156,7 +200,7 @@ impl World {
         for doc in self.docs.all() {
             let Some(host) = self.host_of(doc) else { continue };
             let theirs = self.export_host(host, doc, when)?;
-            for device in self.devices_of(doc) {
+            for device in self.connected_devices_of(doc) {
                 let ours = self.export(device, doc, when)?;
                 if ours != theirs {
                     let first = ours.iter().zip(&theirs).position(|(a, b)| a != b);
@@ -277,7 +321,9 @@ impl World {
     }
 
     fn is_settled(&self) -> bool {
-        let mut tabs = self.devices.iter().flat_map(|device| device.tabs.values());
+        let devices = self.devices.iter().enumerate();
+        let connected = devices.filter(|(device, _)| self.cut_off != Some(*device));
+        let mut tabs = connected.flat_map(|(_, device)| device.tabs.values());
         tabs.all(|tab| tab.unsettled.is_empty() && tab.confirming.is_empty())
     }
 

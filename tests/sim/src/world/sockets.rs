@@ -29,7 +29,8 @@ impl World {
         let life = self.devices[device].life;
         let host = (0..self.hosts.len()).find(|host| address.starts_with(&url(*host)));
         let host = host.expect("BUG: no such server");
-        if !self.hosts[host].is_up() || (self.faults && self.rng.once_in(5)) {
+        let is_cut_off = self.cut_off == Some(device);
+        if is_cut_off || !self.hosts[host].is_up() || (self.faults && self.rng.once_in(5)) {
             return self.schedule(20, Event::SocketDown { device, life, socket });
         }
         self.last_conn += 1;
