@@ -33,6 +33,9 @@ export function serve(owner: number, requests: Uint8Array): number;
 /** Goes on with what is left. */
 export function proceed(): number;
 
+/** Nobody has asked for anything for a while. Says what is left. */
+export function rest(): number;
+
 /** The data of this site were cleared: from now on what is to be appended fails. */
 export function lose(): void;
 

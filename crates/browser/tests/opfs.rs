@@ -262,15 +262,26 @@ async fn bytes_that_are_no_requests_break_the_page_server() {
 }
 
 #[wasm_bindgen_test]
-async fn files_that_are_no_store_are_left_alone() {
+async fn files_that_are_no_store_any_more_are_left_alone() {
     let folder = folder("foreign").await;
-    let mut disk = disk_in(&folder, "log-a").await;
-    disk.write_at(0, &[7; 10_000]).expect("room");
-    drop(disk);
+    let (mut server, heard) = page_server(&folder).await.expect("a store");
+    let mut append = Append::to(DocumentKey::new("groceries", "").expect("a name"));
+    append.record = Some(b"notes".to_vec().into());
+    let hello = StoreRequest::Hello { epoch: Epoch(0), life: Life::NONE };
+    let append = StoreRequest::Append { ticket: Ticket(1), append };
+    ask(&mut server, 0, &[hello, append]);
+    let is_durable = |(_, reply): &(u32, _)| matches!(reply, StoreReply::Durable { .. });
+    assert!(heard.borrow().iter().any(is_durable), "{heard:?}");
+    drop(server);
+    for name in ["log-a", "log-b"] {
+        let mut disk = disk_in(&folder, name).await;
+        disk.write_at(0, &[7; 10_000]).expect("room");
+    }
     let refused = page_server(&folder).await.err().expect("no store");
     assert_eq!(refused.kind, UnopenedKind::Damaged, "{refused:?}");
-    let disk = disk_in(&folder, "log-a").await;
-    assert_eq!(disk.size(), 10_000);
+    let mut start = vec![0; 10_000];
+    disk_in(&folder, "log-a").await.read_at(0, &mut start).expect("bytes");
+    assert_eq!(start, [7; 10_000]);
 }
 
 #[wasm_bindgen_test]

@@ -272,6 +272,9 @@ async fn a_page_server_says_durable_when_the_transaction_is_complete_and_not_bef
     assert!(heard.borrow().is_empty(), "a transaction takes its time: {heard:?}");
     ended(&database_1).await;
     assert_eq!(server.proceed(), Left::Nothing);
+    assert!(heard.borrow().is_empty(), "first the pages' blocks say that there is a log");
+    ended(&database_1).await;
+    assert_eq!(server.proceed(), Left::Nothing);
     let replies = heard.take();
     let epoch = match replies.as_slice() {
         [StoreReply::Ready { epoch }, StoreReply::Durable { ticket: Ticket(1) }] => *epoch,
