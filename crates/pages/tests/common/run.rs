@@ -229,9 +229,7 @@ impl Run {
         }
         let has_failed = self.take_in(&settle(server, &self.device));
         if !has_failed {
-            let refused = std::mem::take(&mut self.refused);
-            let lost = self.requests.iter().filter(|it| refused.contains(&ticket_of(it)));
-            let mut lost: VecDeque<_> = lost.cloned().collect();
+            let mut lost = self.take_refused();
             if self.workload.shape == Shape::Sectors {
                 // The first one is appended just as it was. What stood behind it must not follow.
                 lost.truncate(1);
@@ -240,6 +238,25 @@ impl Run {
             self.workload.go_back_to(model, lost);
         }
         has_failed
+    }
+
+    /// The requests that were refused, without appends that a later destroy has made void: that
+    /// needs no room, so it may have been carried out though they were not, and nothing of the
+    /// document that they build on is there any more.
+    fn take_refused(&mut self) -> VecDeque<StoreRequest> {
+        let refused = std::mem::take(&mut self.refused);
+        let mut lost = VecDeque::new();
+        for request in &self.requests {
+            let ticket = ticket_of(request);
+            if refused.contains(&ticket) {
+                lost.push_back(request.clone());
+            } else if let StoreRequest::Destroy { document, .. } = request
+                && !self.failed.contains(&ticket)
+            {
+                lost.retain(|it| !is_append_to(it, document));
+            }
+        }
+        lost
     }
 
     /// Goes on with the store on this device, as it was left behind: after a power cut, or after
@@ -315,6 +332,10 @@ pub fn ticket_of(request: &StoreRequest) -> Ticket {
         StoreRequest::Append { ticket, .. } | StoreRequest::Destroy { ticket, .. } => *ticket,
         other => panic!("{other:?} has no ticket"),
     }
+}
+
+fn is_append_to(request: &StoreRequest, document: &DocumentKey) -> bool {
+    matches!(request, StoreRequest::Append { append, .. } if append.document == *document)
 }
 
 /// Polls so many times at most.
