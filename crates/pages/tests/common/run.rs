@@ -74,8 +74,11 @@ impl Run {
         self.device.let_lag(lagging[self.workload.rng.below(lagging.len())]);
         match PageServer::open_with(files(&self.device), seed(&self.device), self.options) {
             Ok((mut server, _)) => {
-                server
-                    .serve(OWNER, StoreRequest::Hello { epoch: self.granted, life: Life([1; 16]) });
+                // Appends of an owner without a life carry no id: one that a power cut tore can be
+                // appended again byte for byte, and records end with their sector.
+                let is_without = self.workload.shape == Shape::Sectors;
+                let life = if is_without { Life::NONE } else { Life([1; 16]) };
+                server.serve(OWNER, StoreRequest::Hello { epoch: self.granted, life });
                 self.is_asking = true;
                 Some(server)
             }
