@@ -394,6 +394,55 @@ fn a_local_document_stays_local_where_no_server_answers_within_ten_seconds() {
     assert_eq!(count(&mut device), [[integer(1)]]);
 }
 
+/// How many whole seeds a device hands over.
+fn seeds(sent: &[ToServer]) -> usize {
+    let ends_seed = |message: &&ToServer| {
+        matches!(message, ToServer::About { body: ToRoom::Seed { last: true, .. }, .. })
+    };
+    sent.iter().filter(ends_seed).count()
+}
+
+/// Offers the device's document on its connection, and has the server ask for the seed.
+fn want_seed(server: &mut Server, device: &mut Device) {
+    let sent = device.take_sent();
+    assert!(sent.iter().any(|message| held(message).is_some()), "it was not offered");
+    for message in sent {
+        for answer in server.hear(device.number, message) {
+            device.hear_server(&answer);
+        }
+    }
+}
+
+/// Goal: a seed is handed over on the connection on which it is wanted, and once for each time.
+/// Method: a connection is lost after the server wanted the seed and before its pages were read;
+/// they are there when the document is offered again.
+#[test]
+fn a_seed_that_was_wanted_on_a_lost_connection_is_not_handed_over_on_the_next_one() {
+    let mut server = Server::new();
+    let mut device = Device::new(1);
+    device.open(&todos());
+    add(&mut device, "milk");
+    // The next core has read none of its pages.
+    device.kill_core();
+    device.server_is_up = true;
+    let call = device.start_open(TAB, Some(SERVER), &todos());
+    device.hear_server(&FromServer::Welcome);
+    device.lose_page_server();
+    want_seed(&mut server, &mut device);
+    assert_eq!(seeds(&device.sent), 0, "its pages are not there");
+
+    device.lose_socket();
+    device.pass(5_000);
+    device.hear_server(&FromServer::Welcome);
+    device.lend();
+    assert_eq!(seeds(&device.sent), 0, "nobody wants it on this connection yet");
+    want_seed(&mut server, &mut device);
+    assert_eq!(seeds(&device.sent), 1);
+    talk(&mut server, &mut [&mut device]);
+    device.opened(call);
+    assert!(server.image() == image(&mut device), "the two sides differ");
+}
+
 #[test]
 fn an_offer_whose_tab_is_gone_does_not_fail_the_next_one() {
     let mut server = Server::new();

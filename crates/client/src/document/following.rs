@@ -59,6 +59,8 @@ struct Joined {
     asked_at_ms: u64,
     /// Whether the server has said where it stands.
     is_open: bool,
+    /// Whether the server waits for the seed of what is offered on it.
+    seed_wanted: bool,
     /// An entry of which some parts have come.
     arriving: ArrivingEntry,
 }
@@ -70,7 +72,6 @@ pub(super) struct Offer {
     /// The tab that can be asked for a token.
     token_from: Option<(TabId, Handle)>,
     deadline_ms: u64,
-    seed_wanted: bool,
     failure: Option<CallFailure>,
 }
 
@@ -81,7 +82,7 @@ impl Offer {
         token_from: Option<(TabId, Handle)>,
         deadline_ms: u64,
     ) -> Self {
-        Self { url, doctype, token_from, deadline_ms, seed_wanted: false, failure: None }
+        Self { url, doctype, token_from, deadline_ms, failure: None }
     }
 
     /// Why it came to nothing, if it did.
@@ -183,8 +184,15 @@ impl Document {
             .collect();
         let asked_at_ms = ctx.now_ms;
         let (server, arriving) = (server.to_owned(), ArrivingEntry::default());
-        self.following.channel =
-            Some(Joined { server, id: channel, have, asked_at_ms, is_open: false, arriving });
+        self.following.channel = Some(Joined {
+            server,
+            id: channel,
+            have,
+            asked_at_ms,
+            is_open: false,
+            seed_wanted: false,
+            arriving,
+        });
         for message in messages {
             self.say(message, ctx);
         }
@@ -313,8 +321,8 @@ impl Document {
                 self.on_opened(storage, from, (wanted, &lives), ctx);
             }
             FromRoom::SeedWanted => {
-                if let Some(offer) = &mut self.following.offer {
-                    offer.seed_wanted = true;
+                if let Some(channel) = &mut self.following.channel {
+                    channel.seed_wanted = true;
                 }
             }
             FromRoom::Seeded { position } => self.on_seeded(position, ctx),
@@ -558,8 +566,8 @@ impl Document {
     }
 
     pub(super) fn seed_is_wanted(&self) -> bool {
-        let wanted = self.following.offer.as_ref().is_some_and(|offer| offer.seed_wanted);
-        wanted && self.following.channel.is_some()
+        let wanted = self.following.channel.as_ref().is_some_and(|channel| channel.seed_wanted);
+        wanted && self.following.offer.is_some()
     }
 
     pub(super) fn send_seed(&mut self, ctx: &mut Context<'_>) {
@@ -575,8 +583,8 @@ impl Document {
             let last = parts.peek().is_none();
             self.say(ToRoom::Seed { position, db_pages, pages, last }, ctx);
         }
-        if let Some(offer) = &mut self.following.offer {
-            offer.seed_wanted = false;
+        if let Some(channel) = &mut self.following.channel {
+            channel.seed_wanted = false;
         }
     }
 
