@@ -38,6 +38,8 @@ export async function openBlocks(lost: () => void): Promise<Keep> {
   return {
     inBlocks: true,
     settledAt: settledAt(await result(made)),
+    // The database says itself when it is cleared.
+    isThere: async () => true,
     open: (host) => store.openBlocks(database, host),
   };
 }

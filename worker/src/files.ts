@@ -69,6 +69,7 @@ export async function openFiles(found: Found | undefined, lost: () => void): Pro
     return {
       inBlocks: false,
       settledAt: settledAt(madeAt),
+      isThere: () => areThere(madeAt),
       open: (host) => store.openFiles(...handles, host),
     };
   } catch (error) {

@@ -13,6 +13,8 @@ export interface Keep {
   readonly inBlocks: boolean;
   /** Until when a power cut could still lose it, milliseconds since the epoch. */
   readonly settledAt: number;
+  /** Whether that is still what anybody finds. */
+  isThere(): Promise<boolean>;
   /** Opens the store in it, which calls the host. */
   open(host: store.ReplyHost): void;
 }
@@ -52,6 +54,7 @@ export class StoreHost {
    * do, whoever asks would wait for as many slices. */
   #isSliceDue = false;
   #rest: ReturnType<typeof setTimeout> | undefined;
+  #isThere: Keep['isThere'] = async () => false;
 
   /** `again` is called when another page server should take the place of this one. */
   constructor(again: () => void) {
@@ -82,6 +85,7 @@ export class StoreHost {
   async start(keeping: Promise<Keep>): Promise<void> {
     try {
       const keep = await keeping;
+      this.#isThere = keep.isThere;
       keep.open(this.#replyHost(keep));
     } catch (error) {
       this.#fail(error instanceof Unopened ? error.kind : UNAVAILABLE, String(error));
@@ -128,6 +132,11 @@ export class StoreHost {
     if (kind === FULL || kind === UNAVAILABLE) this.#again();
   }
 
+  /** Nothing is written into what was cleared: that it was would be told as a failure to write. */
+  async #comeToRest(): Promise<void> {
+    if (await this.#isThere()) this.#work(store.rest);
+  }
+
   /** Serves, and does what is left to be done; see `Left` of crate `browser`. */
   #work(run: () => number): void {
     if (!this.#works) return;
@@ -140,7 +149,7 @@ export class StoreHost {
     }
     clearTimeout(this.#rest);
     if (left === NOTHING && run !== store.rest) {
-      this.#rest = setTimeout(() => this.#work(store.rest), REST_MS);
+      this.#rest = setTimeout(() => this.#comeToRest(), REST_MS);
     } else if (left === MORE) this.#goOn();
     else if (left === BROKEN) {
       this.#works = false;

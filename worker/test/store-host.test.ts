@@ -12,7 +12,14 @@ const store = vi.hoisted(() => ({
 }));
 vi.mock('../wasm/page_server.js', () => store);
 
-afterEach(() => void vi.useRealTimers());
+/** Whether what the store is kept in is still there. */
+let isThere = true;
+
+afterEach(() => {
+  vi.useRealTimers();
+  store.rest.mockClear();
+  isThere = true;
+});
 
 /** A channel whose messages are counted, and come when the test says so. */
 class Channel {
@@ -34,7 +41,8 @@ async function served() {
   const port = { onmessage: (_: unknown) => {}, postMessage: () => {} };
   host.serve(port as unknown as MessagePort);
   const open = (replies: { opened(): void }) => replies.opened();
-  await host.start(Promise.resolve({ inBlocks: false, settledAt: 0, open }));
+  const keep = { inBlocks: false, settledAt: 0, isThere: async () => isThere, open };
+  await host.start(Promise.resolve(keep));
   return () => port.onmessage({ data: new Uint8Array(1) });
 }
 
@@ -44,11 +52,21 @@ test('a store rests once, a while after the last request', async () => {
   const ask = await served();
   for (let nth = 0; nth < 3; nth += 1) {
     ask();
-    vi.advanceTimersByTime(900);
+    await vi.advanceTimersByTimeAsync(900);
     expect(store.rest).not.toHaveBeenCalled();
   }
-  vi.advanceTimersByTime(20_000);
+  await vi.advanceTimersByTimeAsync(20_000);
   expect(store.rest).toHaveBeenCalledTimes(1);
+});
+
+test('a store whose files were cleared writes nothing when it rests', async () => {
+  vi.useFakeTimers();
+  store.left = NOTHING;
+  isThere = false;
+  const ask = await served();
+  ask();
+  await vi.advanceTimersByTimeAsync(20_000);
+  expect(store.rest).not.toHaveBeenCalled();
 });
 
 test('one slice is on its way at a time, however many messages left something to do', async () => {
