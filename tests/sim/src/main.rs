@@ -15,8 +15,11 @@ usage: tidelog-sim --seed N [--verbose]           one world, and its trace hash
 
 /// Seeds within which a planted fault has to be noticed. One that fails without a fault would be
 /// taken for it.
-const HUNT: Hunt<'_> =
-    Hunt { folder: "sim", package: "tidelog-sim", args: &["--seeds", "0..390", "--until-failure"] };
+const HUNT: Hunt<'_> = Hunt {
+    folder: "sim",
+    package: "tidelog-sim",
+    args: &["--seeds", "0..1600", "--until-failure"],
+};
 
 fn main() -> anyhow::Result<ExitCode> {
     let args: Vec<String> = std::env::args().skip(1).collect();
