@@ -51,7 +51,7 @@ pub(crate) fn build(root: &Path, package: &str, faults: &Faults) -> Result<Copie
 }
 
 /// The files with faults in them, and why some faults are in none.
-fn broken(
+pub(crate) fn broken(
     root: &Path,
     faults: &Faults,
 ) -> Result<(BTreeMap<PathBuf, String>, BTreeMap<String, String>)> {

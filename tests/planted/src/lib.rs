@@ -14,7 +14,7 @@ pub mod switches;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -62,7 +62,7 @@ impl Hunt<'_> {
     ///
     /// If there is no such fault, or the copy cannot be built.
     pub fn check(&self, names: &[&str]) -> Result<bool> {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize()?;
+        let root = root()?;
         let faults = faults(&root.join("tests"))?;
         let wanted = self.wanted(&faults, names)?;
         let copied = copy::build(&root, self.package, &faults)?;
@@ -122,6 +122,11 @@ impl Hunt<'_> {
     }
 }
 
+/// The repository.
+fn root() -> Result<PathBuf> {
+    Ok(Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize()?)
+}
+
 fn faults(tests: &Path) -> Result<Faults> {
     let mut faults = Faults::new();
     for folder in fs::read_dir(tests)? {
@@ -137,4 +142,18 @@ fn faults(tests: &Path) -> Result<Faults> {
         }
     }
     Ok(faults)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_fault_can_be_planted() {
+        let root = root().expect("a repository");
+        let faults = faults(&root.join("tests")).expect("faults");
+        assert!(!faults.is_empty());
+        let (_, outdated) = copy::broken(&root, &faults).expect("their files");
+        assert!(outdated.is_empty(), "adapt these: {outdated:?}");
+    }
 }
