@@ -16,9 +16,9 @@
 //! - [`StoreRequest`] and [`StoreReply`]: what owners of documents ask, and what they are told.
 //! - [`PageServer`]: the queue, and what becomes durable when.
 //! - `catalog.rs`: what the store holds, as a fold over frames.
-//! - `change_over.rs` and `FORMAT.md`: the checkpoint, and why it can be cut short anywhere.
+//! - `store/change_over.rs` and `FORMAT.md`: the checkpoint, and why it can be cut short anywhere.
 //! - `read_queue.rs`: whose read is served next; `pool.rs`: which pages stay in memory.
-//! - `page_table.rs` and `history.rs`: where each version of a page lies, and reading what was.
+//! - `page_table.rs`, `store/history.rs`: where each version of a page lies, and reading what was.
 //!
 //! # What this crate does not know
 //!
@@ -27,18 +27,17 @@
 mod acks;
 mod append;
 mod catalog;
-mod change_over;
 mod document;
 mod error;
 mod extents;
 mod frame_body;
 mod heads;
-mod history;
 mod ledger;
 mod owners;
 mod page_file;
 mod page_table;
 mod place;
+mod plan;
 mod pool;
 mod protocol;
 mod read_queue;
@@ -48,8 +47,8 @@ mod report;
 #[path = "../../journal/tests/common/runs.rs"]
 mod runs;
 mod server;
+mod space;
 mod staging;
-mod state_copy;
 mod store;
 
 pub use error::OpenError;

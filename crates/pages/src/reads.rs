@@ -4,17 +4,16 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use tidelog_disk::Disk;
-use tidelog_journal::{FRAME_HEADER_SIZE, FrameAt};
+use tidelog_journal::FRAME_HEADER_SIZE;
 use tidelog_types::limits::PAGE_SIZE;
-use tidelog_types::{
-    CallId, DocumentKey, JournalId, Life, Lsn, LsnRange, Page, PageSet, Pgid, Position,
-};
+use tidelog_types::{DocumentKey, LsnRange, Page, PageSet, Pgid};
 
 use crate::error::Fault;
 use crate::place::PagePlace;
+use crate::plan::{Answer, LoggedFrame, Plan};
 use crate::protocol::Urgency;
 use crate::store::Store;
-use crate::{OpenedDocument, OwnerId, StorageEntry, StoreReply, TimelineFrame};
+use crate::{OwnerId, StorageEntry, StoreReply, TimelineFrame};
 
 /// A request for pages or frames, with the places where they lay when it was made: what is
 /// appended later does not change its answer.
@@ -29,61 +28,12 @@ pub(crate) struct ActiveRead {
     pub _era: Arc<()>,
 }
 
-/// What is still to be read for an answer, and how it is put together.
-#[derive(Debug)]
-pub(crate) struct Plan {
-    pub pages: VecDeque<PagePlace>,
-    pub frames: VecDeque<LoggedFrame>,
-    pub answer: Answer,
-}
-
-/// A timeline entry in the log.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct LoggedFrame {
-    pub lsn: Lsn,
-    pub call: CallId,
-    pub at: FrameAt,
-}
-
-/// How it is answered.
-#[derive(Debug)]
-pub(crate) enum Answer {
-    /// Each chunk by itself, and at the end those that are damaged.
-    Pages { damaged: Vec<Pgid> },
-    /// Likewise, of pages whose slots may have been written over since: then they are gone.
-    PagesAt { journal: JournalId },
-    /// Each chunk by itself.
-    Sync { position: Position, db_pages: u32, next: Option<Pgid> },
-    /// Each chunk by itself. So many pages are left of the first, and so many of each of the
-    /// others.
-    Entries { entries: VecDeque<(StorageEntry, usize)> },
-    /// Each chunk by itself.
-    Frames,
-    /// All at once, when all of its timeline is read.
-    Opened { life: Life, state: Option<Box<OpenedDocument>> },
-}
-
 /// What came of one chunk.
 pub(crate) struct Served {
     pub replies: Vec<StoreReply>,
     /// What was read, in pages; at least one, since a read that finds nothing has to end too.
     pub pages_count: usize,
     pub is_done: bool,
-}
-
-impl Plan {
-    pub fn of_pages(pages: VecDeque<PagePlace>, answer: Answer) -> Self {
-        Self { pages, frames: VecDeque::new(), answer }
-    }
-
-    pub fn of_frames(frames: VecDeque<LoggedFrame>, answer: Answer) -> Self {
-        Self { pages: VecDeque::new(), frames, answer }
-    }
-
-    /// How many pages and frames are still to be read.
-    pub fn left(&self) -> usize {
-        self.pages.len() + self.frames.len()
-    }
 }
 
 impl ActiveRead {
@@ -181,7 +131,7 @@ impl Plan {
         while size < size_max
             && let Some(LoggedFrame { lsn, call, at }) = self.frames.pop_front()
         {
-            let (head, body) = store.log.read_frame(at)?;
+            let (head, body) = store.read_frame(at)?;
             if head.lsns != Some(LsnRange::one(lsn)) || head.call != Some(call) {
                 return Err(Fault::Damaged { what: format!("timeline entry {lsn}") });
             }
@@ -216,71 +166,3 @@ fn fill(
     }
     (parts, false)
 }
-
-impl<D: Disk> Store<D> {
-    /// Where these pages of a document lie now, as far as they are here.
-    pub fn places(&self, document: &DocumentKey, pgids: &[Pgid]) -> VecDeque<PagePlace> {
-        let active = self.log.active();
-        let Some(document) = self.catalog.get(document) else { return VecDeque::new() };
-        pgids.iter().filter_map(|pgid| document.place(*pgid, active)).collect()
-    }
-
-    /// What a follower lacks that holds everything of this storage journal before `since`: the
-    /// pages whose newest version is not older, so many of them at most, from `from` on. `Err`
-    /// says where the storage journal stands if that is not a place in it.
-    pub fn sync_prepare(
-        &self,
-        key: &DocumentKey,
-        (journal, since): (JournalId, Lsn),
-        from: Pgid,
-        pages_max: u32,
-    ) -> Result<Plan, Option<Position>> {
-        let document = self.catalog.get(key).ok_or(None)?;
-        let position = document.storage.ok_or(None)?;
-        if position.journal != journal || position.next < since {
-            return Err(Some(position));
-        }
-        let active = self.log.active();
-        let mut changed = document.pages.since(since, from);
-        let pages = changed.by_ref().take(pages_max as usize);
-        let pages = pages.map(|page| document.place_of(page, active)).collect();
-        let next = changed.next().map(|page| page.pgid);
-        let db_pages = document.db_pages;
-        Ok(Plan::of_pages(pages, Answer::Sync { position, db_pages, next }))
-    }
-
-    /// Gives the pages in these places, and the numbers of those that are not what was written.
-    /// Those that lie side by side on the device are read with one call.
-    fn fetch_all(&mut self, places: &[PagePlace]) -> Result<Fetched, Fault> {
-        let mut found: Vec<Option<Page>> =
-            places.iter().map(|place| self.pool.get(place.key)).collect();
-        let mut missing: Vec<usize> =
-            (0..places.len()).filter(|index| found[*index].is_none()).collect();
-        missing.sort_unstable_by_key(|index| places[*index].at);
-        for run in missing.chunk_by(|one, next| places[*next].at.follows(places[*one].at)) {
-            let mut bytes = vec![0; run.len() * PAGE_SIZE];
-            self.read_at(places[run[0]].at, &mut bytes)?;
-            for (index, bytes) in run.iter().zip(bytes.chunks_exact(PAGE_SIZE)) {
-                match places[*index].checked(bytes) {
-                    Err(Fault::Damaged { .. }) => {}
-                    page => {
-                        let page = page?;
-                        self.pool.insert(places[*index].key, page.clone());
-                        found[*index] = Some(page);
-                    }
-                }
-            }
-        }
-        let (mut pages, mut damaged) = (Vec::with_capacity(places.len()), Vec::new());
-        for (place, page) in places.iter().zip(found) {
-            match page {
-                Some(page) => pages.push((place.key.pgid, page)),
-                None => damaged.push(place.key.pgid),
-            }
-        }
-        Ok((pages, damaged))
-    }
-}
-
-/// Pages, and the numbers of those that are damaged.
-type Fetched = (Vec<(Pgid, Page)>, Vec<Pgid>);

@@ -13,10 +13,12 @@ use crate::acks::Acks;
 use crate::append;
 use crate::error::Fault;
 use crate::owners::{OwnerId, Owners};
+use crate::plan::{Answer, Plan};
 use crate::protocol::{AppendId, Urgency};
 use crate::read_queue::ReadQueue;
-use crate::reads::{ActiveRead, Answer, Plan, Served};
+use crate::reads::{ActiveRead, Served};
 use crate::staging::Staged;
+use crate::store::change_over::ChangeOvers;
 use crate::store::{Store, StoreOptions};
 use crate::{Append, AppendError, OpenError, RecoveryReport, StoreReply, StoreRequest, Ticket};
 
@@ -40,6 +42,7 @@ use crate::{Append, AppendError, OpenError, RecoveryReport, StoreReply, StoreReq
 #[derive(Debug)]
 pub struct PageServer<D> {
     store: Store<D>,
+    change_overs: ChangeOvers,
     owners: Owners,
     acks: Acks,
     /// Documents of which an append of this owner failed, until it opens them anew.
@@ -75,21 +78,9 @@ impl<D: Disk> PageServer<D> {
         seed: Seed,
         options: StoreOptions,
     ) -> Result<(Self, RecoveryReport), OpenError> {
-        let (mut store, log) = Store::open(files, seed, options)?;
-        // What was found may still be in the caches of the system, where a killed process left
-        // it.
-        store.log.request_flush()?;
-        let report = RecoveryReport {
-            is_new: log.is_new,
-            documents: store.catalog.documents.len(),
-            generation: log.generation,
-            log_size: log.size,
-            batches: log.batches,
-            epoch: store.catalog.epoch,
-            cut: log.cut,
-            damage: store.damage_report(log.damage),
-        };
+        let (store, report) = Store::open(files, seed, options)?;
         let server = Self {
+            change_overs: ChangeOvers::of(&store),
             store,
             owners: Owners::default(),
             acks: Acks::default(),
@@ -120,7 +111,7 @@ impl<D: Disk> PageServer<D> {
         if self.broken.is_none() {
             self.or_break(|server| {
                 server.write_log()?;
-                Ok(server.store.log.request_flush()?)
+                server.store.request_flush()
             });
         }
     }
@@ -130,7 +121,7 @@ impl<D: Disk> PageServer<D> {
     /// asked for anything for a while.
     pub fn mark_durable(&mut self) {
         if self.broken.is_none() {
-            self.or_break(|server| Ok(server.store.log.mark_durable()?));
+            self.or_break(|server| server.store.mark_durable());
         }
     }
 
@@ -146,8 +137,8 @@ impl<D: Disk> PageServer<D> {
     /// completing.
     #[must_use]
     pub fn wants_poll(&self) -> bool {
-        let changes_over = self.store.wants_change_over() || self.store.can_advance();
-        let is_behind = self.taking_back.is_some() || self.store.log.owes_flush();
+        let changes_over = self.change_overs.is_due(&self.store) || self.change_overs.can_advance();
+        let is_behind = self.taking_back.is_some() || self.store.owes_flush();
         let can_work = !self.reads.is_empty() || changes_over || is_behind;
         !self.replies.is_empty() || (self.broken.is_none() && can_work)
     }
@@ -167,7 +158,7 @@ impl<D: Disk> PageServer<D> {
 
     /// Gives back what is kept in memory for the next reads.
     pub fn rest(&mut self) {
-        self.store.pool.clear();
+        self.store.clear_pool();
     }
 
     /// Whether the store has to be opened anew: nobody is served any more.
@@ -179,11 +170,11 @@ impl<D: Disk> PageServer<D> {
     /// The highest epoch granted.
     #[must_use]
     pub fn epoch(&self) -> Epoch {
-        self.store.catalog.epoch
+        self.store.catalog().epoch
     }
 
     fn limits(&self) -> &Limits {
-        &self.store.options.limits
+        &self.store.options().limits
     }
 
     fn or_break(&mut self, work: impl FnOnce(&mut Self) -> Result<(), Fault>) {
@@ -204,24 +195,24 @@ impl<D: Disk> PageServer<D> {
             return self.go_on_taking_back(&mut budget);
         }
         // A busy store must not put a change-over off for ever.
-        while self.store.is_held_up_by_reads() && !budget.is_spent() {
+        while self.change_overs.is_held_up_by_reads(&mut self.store) && !budget.is_spent() {
             budget.spend_pages(self.serve_turn()?);
         }
-        if self.store.wants_change_over() {
-            self.store.begin_change_over()?;
+        if self.change_overs.is_due(&self.store) {
+            self.change_overs.begin(&mut self.store)?;
         }
-        if self.store.advance()? {
+        if self.change_overs.advance(&mut self.store)? {
             // What was appended while batches were held.
             self.flush_now()?;
         }
-        self.store.shed()
+        self.change_overs.shed(&mut self.store)
     }
 
     /// Says what is durable by now.
     fn send_acks(&mut self) -> Result<(), Fault> {
         self.look_at_flushes()?;
         // What had to wait until a torn tail was gone for good.
-        if self.store.log.owes_flush() {
+        if self.store.owes_flush() {
             reached(Probe::WroteAfterCut);
             self.flush_now()
         } else {
@@ -233,14 +224,12 @@ impl<D: Disk> PageServer<D> {
     /// flush is complete once it was asked for, and nobody would come to look at it later.
     fn flush_now(&mut self) -> Result<(), Fault> {
         self.write_log()?;
-        self.store.log.request_flush()?;
+        self.store.request_flush()?;
         self.look_at_flushes()
     }
 
     fn look_at_flushes(&mut self) -> Result<(), Fault> {
-        let durable = self.store.log.poll_flushed()?;
-        // What was found at opening is durable only since the first flush after it.
-        if self.store.log.is_found_durable() && self.store.is_attested()? {
+        if let Some(durable) = self.store.poll_durable()? {
             self.acks.release(durable, &mut self.replies);
         }
         Ok(())
@@ -289,7 +278,8 @@ impl<D: Disk> PageServer<D> {
                 }
             },
             StoreRequest::ReadAt { request, urgency, document, pgids, journal, at } => {
-                match self.store.places_at(&document, &pgids, journal, at) {
+                let is_changing_over = self.change_overs.is_going_on();
+                match self.store.places_at(&document, &pgids, journal, at, is_changing_over) {
                     Some(plan) => self.read(owner, urgency, request, document, plan),
                     None => self.trimmed(owner, request, document, journal),
                 }
@@ -302,11 +292,11 @@ impl<D: Disk> PageServer<D> {
             }
             StoreRequest::Destroy { ticket, document } => self.destroy(owner, ticket, document)?,
             StoreRequest::List { request } => {
-                let documents = self.store.catalog.numbers.keys().cloned().collect();
+                let documents = self.store.catalog().numbers.keys().cloned().collect();
                 self.replies.push((owner, StoreReply::Documents { request, documents }));
             }
         }
-        if self.store.log.buffered() > self.store.options.log_buffer_size_max {
+        if self.store.is_buffer_full() {
             self.write_log()?;
         }
         Ok(())
@@ -320,7 +310,7 @@ impl<D: Disk> PageServer<D> {
         }
         let epoch = wanted.max(Epoch(self.epoch().0.saturating_add(1)));
         self.store.record_epoch(epoch)?;
-        let batch = self.store.log.committed();
+        let batch = self.store.committed();
         self.acks.ready(batch, owner, epoch);
         Ok(())
     }
@@ -333,14 +323,14 @@ impl<D: Disk> PageServer<D> {
             return Ok(());
         }
         self.refused.remove(&(owner, document.clone()));
-        let number = self.store.catalog.numbers.get(&document).copied();
+        let number = self.store.catalog().numbers.get(&document).copied();
         let Some(number) = number else {
-            let life = self.store.options.life;
+            let life = self.store.options().life;
             self.replies.push((owner, StoreReply::Opened { document, life, state: None }));
             return Ok(());
         };
         let plan = self.store.opened(number)?;
-        let (urgency, request, _era) = (Urgency::User, 0, self.store.era.clone());
+        let (urgency, request, _era) = (Urgency::User, 0, self.store.reader());
         let read = ActiveRead { owner, urgency, request, document, plan, _era };
         // Most timelines are short: then there is nothing to wait for.
         self.serve_chunk(read, self.limits().read_chunk_pages).map(drop)
@@ -348,14 +338,14 @@ impl<D: Disk> PageServer<D> {
 
     fn append(&mut self, owner: OwnerId, ticket: Ticket, mut append: Append) -> Result<(), Fault> {
         self.make_room(owner)?;
-        let number = self.store.catalog.number_for(&append.document);
+        let number = self.store.catalog().number_for(&append.document);
         let staged = self.staged.remove(&owner);
         let joined = staged.map_or(Ok(()), |staged| staged.join(ticket, &mut append));
         let decided = match self.refusal_of(owner, &append.document) {
             Some(error) => Err(error),
             None => joined.and_then(|()| {
                 let id = self.owners.life().map(|life| AppendId { life, ticket });
-                append::decide(&append, id, self.store.catalog.documents.get(&number))
+                append::decide(&append, id, self.store.catalog().documents.get(&number))
             }),
         };
         match decided {
@@ -381,10 +371,10 @@ impl<D: Disk> PageServer<D> {
             reached(Probe::AppendBehindFailure);
             return Some(error.clone());
         }
-        if self.store.log.is_damaged() {
+        if self.store.is_damaged() {
             return Some(AppendError::Damaged);
         }
-        let (numbers, documents_max) = (&self.store.catalog.numbers, self.limits().documents_max);
+        let (numbers, documents_max) = (&self.store.catalog().numbers, self.limits().documents_max);
         if numbers.len() >= documents_max && !numbers.contains_key(document) {
             return Some(AppendError::TooManyDocuments { documents_max });
         }
@@ -408,13 +398,13 @@ impl<D: Disk> PageServer<D> {
         document: DocumentKey,
     ) -> Result<(), Fault> {
         self.make_room(owner)?;
-        let is_damaged = self.store.log.is_damaged();
+        let is_damaged = self.store.is_damaged();
         if is_damaged || self.is_full_of(owner) {
             let error = if is_damaged { AppendError::Damaged } else { AppendError::Busy };
             self.replies.push((owner, StoreReply::AppendFailed { ticket, error }));
             return Ok(());
         }
-        if let Some(number) = self.store.catalog.numbers.get(&document).copied() {
+        if let Some(number) = self.store.catalog().numbers.get(&document).copied() {
             self.store.record_destroy(number);
         }
         self.ack(owner, ticket, document);
@@ -422,7 +412,7 @@ impl<D: Disk> PageServer<D> {
     }
 
     fn ack(&mut self, owner: OwnerId, ticket: Ticket, document: DocumentKey) {
-        self.acks.durable(self.store.log.committed(), owner, ticket, document);
+        self.acks.durable(self.store.committed(), owner, ticket, document);
     }
 
     fn trimmed(&mut self, owner: OwnerId, request: u64, document: DocumentKey, journal: JournalId) {
@@ -444,7 +434,7 @@ impl<D: Disk> PageServer<D> {
             return;
         }
         if self.reads.has_room(owner, plan.left(), self.limits()) {
-            let _era = self.store.era.clone();
+            let _era = self.store.reader();
             self.reads.push(ActiveRead { owner, urgency, request, document, plan, _era });
         } else {
             reached(Probe::OwnerBusy);
@@ -483,7 +473,7 @@ impl<D: Disk> PageServer<D> {
         if self.taking_back.is_some() {
             return Ok(());
         }
-        let written = self.store.log.write().map_err(Fault::from);
+        let written = self.store.write();
         self.or_take_back(written)
     }
 
@@ -510,12 +500,12 @@ impl<D: Disk> PageServer<D> {
         if !self.reads.is_empty() {
             return Ok(());
         }
-        let written = self.store.log.written();
+        let written = self.store.written();
         let batch = self.store.discard()?;
         for key in self.acks.take_back(written, batch) {
             self.refused.insert(key, AppendError::Full);
         }
-        self.store.log.request_flush()?;
+        self.store.request_flush()?;
         for (owner, request) in self.taking_back.take().unwrap_or_default() {
             self.serve(owner, request);
         }
@@ -536,10 +526,8 @@ fn refusal(request: &StoreRequest, error: AppendError) -> StoreReply {
 
 impl<D: Disk> fmt::Display for PageServer<D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let documents = self.store.catalog.documents.len();
-        write!(f, "documents {documents} epoch {} | {}", self.epoch(), self.store.log)?;
         let (acks, reads) = (self.acks.count(), self.reads.len());
         let staged: usize = self.staged.values().map(Staged::count).sum();
-        write!(f, " | acks {acks} reads {reads} staged {staged}")
+        write!(f, "{} | acks {acks} reads {reads} staged {staged}", self.store)
     }
 }

@@ -1,27 +1,32 @@
 //! The log, the page file and what is known of them.
 
+pub(crate) mod change_over;
+mod fetch;
+mod history;
+mod lookups;
+mod readers;
+mod state_copy;
+
+use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 
 use tidelog_disk::{Disk, StoreFiles};
 use tidelog_journal::{BatchNumber, Damage, Log, LogReport, Seed};
-use tidelog_types::limits::{
-    LOG_BUFFER_SIZE_MAX, LOG_SIZE_MAX, Limits, PAGE_SIZE, STORE_POOL_PAGES_MAX,
-};
+use tidelog_types::limits::{LOG_BUFFER_SIZE_MAX, LOG_SIZE_MAX, Limits, STORE_POOL_PAGES_MAX};
 use tidelog_types::probe::{Probe, reached};
-use tidelog_types::{Epoch, Life, Page};
+use tidelog_types::{Epoch, Life, Page, Pgid};
 
 use crate::append::{Recorder, Step};
 use crate::catalog::Catalog;
-use crate::change_over::{ChangeOver, Room};
 use crate::document::Standing;
 use crate::error::Fault;
 use crate::frame_body::Kind;
 use crate::page_file::PageFile;
-use crate::place::{PageAt, PagePlace};
 use crate::pool::{Pool, PoolKey};
-use crate::reads::{Answer, Plan};
-use crate::report::DamageReport;
-use crate::{OpenError, OpenedDocument, TimelineState};
+use crate::space::Space;
+use crate::store::readers::Readers;
+use crate::{DamageReport, OpenError, RecoveryReport};
 
 /// What may differ from one host of a store to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,23 +58,15 @@ impl Default for StoreOptions {
 /// The store at rest, without the queue before it: see [`PageServer`](crate::PageServer).
 #[derive(Debug)]
 pub(crate) struct Store<D> {
-    pub log: Log<D>,
-    pub pages: PageFile<D>,
+    log: Log<D>,
+    pages: PageFile<D>,
     /// Open so that nobody else has it.
     _spare: D,
-    pub catalog: Catalog,
-    pub pool: Pool,
-    pub options: StoreOptions,
-    pub change_over: Option<ChangeOver>,
-    /// Size of the log at which to change over.
-    pub change_over_at: u64,
-    pub room: Room,
-    /// Whether what the files do not need any more was given back to the device.
-    pub is_shed: bool,
-    /// Held by every read until it ends; another one since each begin and end of a change-over.
-    pub era: Arc<()>,
-    /// Of earlier eras, those that may still be held.
-    pub readers: Vec<Arc<()>>,
+    catalog: Catalog,
+    pool: Pool,
+    options: StoreOptions,
+    space: Space,
+    readers: Readers,
 }
 
 impl<D: Disk> Store<D> {
@@ -77,7 +74,7 @@ impl<D: Disk> Store<D> {
         files: StoreFiles<D>,
         seed: Seed,
         options: StoreOptions,
-    ) -> Result<(Self, LogReport), OpenError> {
+    ) -> Result<(Self, RecoveryReport), OpenError> {
         let StoreFiles { log_a, log_b, pages, spare } = files;
         let pages = PageFile::open(pages)?;
         let mut catalog = Catalog::new(pages.slots());
@@ -87,28 +84,104 @@ impl<D: Disk> Store<D> {
         if pages.is_unusable() && catalog.extents.count() > 0 {
             return Err(OpenError::DamagedPageFile);
         }
-        let change_over_at = options.log_size_max.max(2 * log.state_size());
         let pool = Pool::new(options.pool_pages_max);
-        let store = Self {
+        let mut store = Self {
             log,
             pages,
             _spare: spare,
             catalog,
             pool,
             options,
-            change_over: None,
-            change_over_at,
-            room: Room::Plenty,
-            is_shed: false,
-            era: Arc::new(()),
-            readers: Vec::new(),
+            space: Space::Plenty,
+            readers: Readers::default(),
         };
+        // What was found may still be in the caches of the system, where a killed process left
+        // it.
+        store.log.request_flush()?;
+        let report = store.recovery_report(report);
         Ok((store, report))
+    }
+
+    fn recovery_report(&self, log: LogReport) -> RecoveryReport {
+        RecoveryReport {
+            is_new: log.is_new,
+            documents: self.catalog.documents.len(),
+            generation: log.generation,
+            log_size: log.size,
+            batches: log.batches,
+            epoch: self.catalog.epoch,
+            cut: log.cut,
+            damage: self.damage_report(log.damage),
+        }
+    }
+
+    pub fn catalog(&self) -> &Catalog {
+        &self.catalog
+    }
+
+    pub fn options(&self) -> &StoreOptions {
+        &self.options
+    }
+
+    /// Whether nothing can be appended, since durable bytes of the log have changed.
+    pub fn is_damaged(&self) -> bool {
+        self.log.is_damaged()
+    }
+
+    /// The last batch that was appended.
+    pub fn committed(&self) -> BatchNumber {
+        self.log.committed()
+    }
+
+    /// The last batch that was written.
+    pub fn written(&self) -> BatchNumber {
+        self.log.written()
+    }
+
+    /// Whether as much was appended and not written as may be kept in memory.
+    pub fn is_buffer_full(&self) -> bool {
+        self.log.buffered() > self.options.log_buffer_size_max
+    }
+
+    /// Writes what was appended.
+    pub fn write(&mut self) -> Result<(), Fault> {
+        Ok(self.log.write()?)
+    }
+
+    pub fn request_flush(&mut self) -> Result<(), Fault> {
+        Ok(self.log.request_flush()?)
+    }
+
+    /// Whether batches that had to wait may be written and flushed now.
+    pub fn owes_flush(&self) -> bool {
+        self.log.owes_flush()
+    }
+
+    pub fn mark_durable(&mut self) -> Result<(), Fault> {
+        Ok(self.log.mark_durable()?)
+    }
+
+    /// The last batch that is durable; `None` as long as not even what was found at opening is.
+    pub fn poll_durable(&mut self) -> Result<Option<BatchNumber>, Fault> {
+        let durable = self.log.poll_flushed()?;
+        // What was found at opening is durable only since the first flush after it.
+        let is_known = self.log.is_found_durable() && self.is_attested()?;
+        Ok(is_known.then_some(durable))
+    }
+
+    /// Held by a read until it ends: nothing is written over the places that it knows.
+    pub fn reader(&self) -> Arc<()> {
+        self.readers.era()
+    }
+
+    /// Gives back what is kept in memory for the next reads.
+    pub fn clear_pool(&mut self) {
+        self.pool.clear();
     }
 
     /// Whether the page file says that there is a log: before anything in that is called durable,
     /// so that it cannot get lost and be taken for one that never was.
-    pub fn is_attested(&mut self) -> Result<bool, Fault> {
+    fn is_attested(&mut self) -> Result<bool, Fault> {
         Ok(self.log.is_damaged() || self.pages.attest()?)
     }
 
@@ -136,7 +209,7 @@ impl<D: Disk> Store<D> {
                     self.pool_pages(document, &entry.set.pages);
                 }
                 // Of the document that had the name before.
-                Step::TakeName(_) => self.room.more(),
+                Step::TakeName(_) => self.space.more(),
                 _ => {}
             }
         }
@@ -164,7 +237,7 @@ impl<D: Disk> Store<D> {
         recorder.frame(recorder.head(Kind::Destroy), &[]);
         // It makes room.
         self.log.commit_from_reserve();
-        self.room.more();
+        self.space.more();
     }
 
     fn recorder(&mut self, document: u64, epoch: Epoch) -> Recorder<'_, D> {
@@ -181,11 +254,7 @@ impl<D: Disk> Store<D> {
     }
 
     /// What was just appended is read back soon, by the followers of the document.
-    fn pool_pages(
-        &mut self,
-        number: u64,
-        pages: &std::collections::BTreeMap<tidelog_types::Pgid, Page>,
-    ) {
+    fn pool_pages(&mut self, number: u64, pages: &BTreeMap<Pgid, Page>) {
         let Some(document) = self.catalog.documents.get(&number) else { return };
         for (pgid, page) in pages {
             if let Some(version) = document.pages.newest(*pgid) {
@@ -199,7 +268,7 @@ impl<D: Disk> Store<D> {
     /// given number is durable they will never be found again.
     pub fn discard(&mut self) -> Result<BatchNumber, Fault> {
         let number = self.log.discard()?;
-        self.room.missing();
+        self.space.missing();
         self.pool.clear();
         let mut catalog = Catalog::new(self.pages.slots());
         self.log.replay(&mut |found| catalog.take_in(found)).map_err(Fault::Log)?;
@@ -207,45 +276,8 @@ impl<D: Disk> Store<D> {
         Ok(number)
     }
 
-    /// Reads a page and makes sure that it is what was written.
-    pub fn fetch(&mut self, place: &PagePlace) -> Result<Page, Fault> {
-        if let Some(page) = self.pool.get(place.key) {
-            return Ok(page);
-        }
-        let mut bytes = [0; PAGE_SIZE];
-        self.read_at(place.at, &mut bytes)?;
-        let page = place.checked(&bytes)?;
-        self.pool.insert(place.key, page.clone());
-        Ok(page)
-    }
-
-    /// Reads pages past the pool, those that lie side by side with one call: in some browsers a
-    /// call takes as long for one page as for many.
-    pub fn read_pages(&self, places: &[PagePlace]) -> Result<Vec<u8>, Fault> {
-        let mut bytes = vec![0; places.len() * PAGE_SIZE];
-        let mut rest = bytes.as_mut_slice();
-        for run in places.chunk_by(|one, next| next.at.follows(one.at)) {
-            let (pages, after) = rest.split_at_mut(run.len() * PAGE_SIZE);
-            self.read_at(run[0].at, pages)?;
-            for (place, page) in run.iter().zip(pages.chunks_exact(PAGE_SIZE)) {
-                place.check(page)?;
-            }
-            rest = after;
-        }
-        Ok(bytes)
-    }
-
-    /// Fills `bytes` from a place on, whatever is there.
-    pub fn read_at(&self, at: PageAt, bytes: &mut [u8]) -> Result<(), Fault> {
-        match at {
-            PageAt::Log(file, offset) => self.log.read_at(file, offset, bytes)?,
-            PageAt::Slot(slot) => self.pages.read(slot, bytes)?,
-        }
-        Ok(())
-    }
-
     /// What this damage to the log means.
-    pub fn damage_report(&self, places: Vec<Damage>) -> Option<DamageReport> {
+    fn damage_report(&self, places: Vec<Damage>) -> Option<DamageReport> {
         if places.is_empty() {
             return None;
         }
@@ -255,32 +287,11 @@ impl<D: Disk> Store<D> {
         incomplete.sort_unstable();
         Some(DamageReport { places, incomplete, nameless: self.catalog.nameless.len() })
     }
+}
 
-    /// Where a document stands; its timeline is to be read back from the log.
-    pub fn opened(&mut self, number: u64) -> Result<Plan, Fault> {
-        let document = self.catalog.documents.get(&number).expect("BUG: a number in use");
-        let timeline = document.timeline.as_ref();
-        let frames = timeline.map(|timeline| self.timeline(timeline)).unwrap_or_default();
-        let timeline = timeline.map(|timeline| TimelineState {
-            journal: timeline.journal,
-            range: timeline.range(),
-            frames: Vec::with_capacity(frames.len()),
-        });
-        let first = document.place(tidelog_types::Pgid(1), self.log.active());
-        let mut state = Box::new(OpenedDocument {
-            record: document.record.clone(),
-            timeline,
-            storage: document.storage,
-            db_pages: document.db_pages,
-            calls: document.calls.iter().copied().collect(),
-            first_page: None,
-            is_incomplete: document.standing != Standing::Whole,
-        });
-        state.first_page = match first.map(|place| self.fetch(&place)).transpose() {
-            // Whoever needs it asks for it, and is told.
-            Err(Fault::Damaged { .. }) => None,
-            first_page => first_page?,
-        };
-        Ok(Plan::of_frames(frames, Answer::Opened { life: self.options.life, state: Some(state) }))
+impl<D: Disk> fmt::Display for Store<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Catalog { documents, epoch, .. } = &self.catalog;
+        write!(f, "documents {} epoch {epoch} | {}", documents.len(), self.log)
     }
 }

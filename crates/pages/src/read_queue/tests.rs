@@ -8,8 +8,8 @@ use tidelog_types::{DocumentKey, Lsn, Pgid};
 use super::*;
 use crate::page_file::Slot;
 use crate::place::{PageAt, PagePlace};
+use crate::plan::{Answer, Plan};
 use crate::pool::PoolKey;
-use crate::reads::{Answer, Plan};
 use crate::runs::{Rng, runs};
 
 const URGENCIES: [Urgency; 2] = [Urgency::User, Urgency::Background];

@@ -6,18 +6,18 @@
 //! shares nothing with the catalog of the running store but the files.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 
 use tidelog_disk::{Disk, FlushId};
 use tidelog_journal::{BatchPart, Found, FoundFrame, FrameHead, LOG_START, Log};
 use tidelog_types::probe::{Probe, reached};
 
+use super::Store;
+use super::state_copy::StateCopy;
 use crate::catalog::Catalog;
 use crate::error::Fault;
 use crate::page_file::Slot;
 use crate::place::PagePlace;
-use crate::state_copy::StateCopy;
-use crate::store::Store;
+use crate::space::Space;
 
 /// Bytes that are read or written in one slice, unless more than that is appended meanwhile.
 const SLICE_SIZE: u64 = 256 * 1024;
@@ -32,54 +32,19 @@ const STATE_RESERVE_SIZE: u64 = 64 * 1024;
 /// How often what was appended meanwhile is copied and flushed before batches are held.
 const ROUNDS_MAX: u32 = 3;
 
-/// Whether the device has room for the store.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Room {
-    /// As far as is known.
-    Plenty,
-    /// It had none: so many times since the last change-over.
-    Short { times: u32, wants_change_over: bool },
+/// The change-over that goes on, if one does, and when the next is due.
+#[derive(Debug)]
+pub(crate) struct ChangeOvers {
+    current: Option<ChangeOver>,
+    /// Size of the log at which the next one begins.
+    next_at: u64,
+    /// Whether what the files do not need any more was given back to the device.
+    is_shed: bool,
 }
-
-impl Room {
-    fn wants_change_over(self) -> bool {
-        matches!(self, Self::Short { wants_change_over: true, .. })
-    }
-
-    /// An append found no room. A change-over makes some; if it cannot, it is tried again, but not
-    /// for each append that fails.
-    pub fn missing(&mut self) {
-        let times = match *self {
-            Self::Plenty => 1,
-            Self::Short { times, .. } => times.saturating_add(1),
-        };
-        let is_due = times.is_power_of_two() || times.is_multiple_of(SHORTAGES_BETWEEN_TRIES);
-        *self = Self::Short { times, wants_change_over: is_due };
-    }
-
-    /// Something was forgotten: a change-over may now have the room that it lacked.
-    pub fn more(&mut self) {
-        if let Self::Short { wants_change_over, .. } = self {
-            *wants_change_over = true;
-        }
-    }
-
-    /// A change-over was given up.
-    fn given_up(&mut self) {
-        let times = match *self {
-            Self::Plenty => 1,
-            Self::Short { times, .. } => times,
-        };
-        *self = Self::Short { times, wants_change_over: false };
-    }
-}
-
-/// Appends without room after which a change-over is tried once more, whatever came of the last.
-const SHORTAGES_BETWEEN_TRIES: u32 = 64;
 
 /// How far a change-over has come.
 #[derive(Debug)]
-pub(crate) struct ChangeOver {
+struct ChangeOver {
     stage: Stage,
     /// The state is that of the old log up to here.
     point: u64,
@@ -95,7 +60,7 @@ pub(crate) struct ChangeOver {
     /// Bytes written since a flush of them was asked for.
     unflushed: u64,
     /// Whether it waits for a flush, or for reads.
-    pub is_waiting: bool,
+    is_waiting: bool,
 }
 
 #[derive(Debug)]
@@ -136,31 +101,41 @@ enum Step {
     Sealed,
 }
 
-impl<D: Disk> Store<D> {
-    /// Whether the log has grown long enough.
-    pub fn wants_change_over(&self) -> bool {
-        let is_idle = self.change_over.is_none() && !self.log.is_damaged();
-        is_idle && (self.log.size() >= self.change_over_at || self.room.wants_change_over())
+impl ChangeOvers {
+    /// For a store that was just opened.
+    pub fn of<D: Disk>(store: &Store<D>) -> Self {
+        Self { current: None, next_at: usual_size(store), is_shed: false }
     }
 
-    /// Whether there is something to do for a change-over that goes on, without any flush
-    /// completing or read ending.
+    /// Whether one goes on.
+    pub fn is_going_on(&self) -> bool {
+        self.current.is_some()
+    }
+
+    /// Whether the log has grown long enough for the next.
+    pub fn is_due<D: Disk>(&self, store: &Store<D>) -> bool {
+        let is_idle = self.current.is_none() && !store.log.is_damaged();
+        is_idle && (store.log.size() >= self.next_at || store.space.wants_change_over())
+    }
+
+    /// Whether there is something to do for one that goes on, without any flush completing or
+    /// read ending.
     pub fn can_advance(&self) -> bool {
-        self.change_over.as_ref().is_some_and(|change_over| !change_over.is_waiting)
+        self.current.as_ref().is_some_and(|change_over| !change_over.is_waiting)
     }
 
-    /// Begins a change-over. Everything goes on as before.
-    pub fn begin_change_over(&mut self) -> Result<(), Fault> {
-        assert!(self.change_over.is_none(), "BUG: two change-overs at once");
-        self.log.request_flush()?;
-        self.begin_era();
-        self.change_over = Some(ChangeOver {
+    /// Begins one. Everything goes on as before.
+    pub fn begin<D: Disk>(&mut self, store: &mut Store<D>) -> Result<(), Fault> {
+        assert!(self.current.is_none(), "BUG: two change-overs at once");
+        store.log.request_flush()?;
+        store.readers.begin_era();
+        self.current = Some(ChangeOver {
             stage: Stage::Fold,
-            point: self.log.written_size(),
+            point: store.log.written_size(),
             read: LOG_START,
-            folded: Catalog::new(self.pages.slots()),
+            folded: Catalog::new(store.pages.slots()),
             next: Catalog::default(),
-            log_size: self.log.size(),
+            log_size: store.log.size(),
             rounds: 0,
             unflushed: 0,
             is_waiting: false,
@@ -168,80 +143,74 @@ impl<D: Disk> Store<D> {
         Ok(())
     }
 
-    /// Does a slice of the change-over, if one is going on. Answers whether it has ended: then
+    /// Does a slice of the one that goes on, if there is one. Answers whether it has ended: then
     /// what was appended last may have to be written and flushed.
-    pub fn advance(&mut self) -> Result<bool, Fault> {
-        let Some(mut change_over) = self.change_over.take() else { return Ok(false) };
+    pub fn advance<D: Disk>(&mut self, store: &mut Store<D>) -> Result<bool, Fault> {
+        let Some(mut change_over) = self.current.take() else { return Ok(false) };
         // What is left shrinks though appends go on.
-        let appended = self.log.size().saturating_sub(change_over.log_size);
-        change_over.log_size = self.log.size();
+        let appended = store.log.size().saturating_sub(change_over.log_size);
+        change_over.log_size = store.log.size();
         let size = SLICE_SIZE.max(2 * appended);
-        match change_over.advance(self, size) {
+        match change_over.advance(store, size) {
             Ok(true) => {
                 reached(Probe::ChangedOver);
-                change_over.switch(self)?;
+                change_over.switch(store)?;
+                self.next_at = usual_size(store);
+                self.is_shed = false;
                 Ok(true)
             }
             Ok(false) => {
-                self.change_over = Some(change_over);
+                self.current = Some(change_over);
                 Ok(false)
             }
             // Once sealed, which file is the active one is settled by a flush and nothing else.
             Err(fault) if fault.is_full() && !change_over.is_sealing() => {
                 reached(Probe::ChangeOverGivenUp);
-                self.give_up(self.log.size() + self.options.log_size_max / 4);
+                let next_at = store.log.size() + store.options.log_size_max / 4;
+                self.give_up(store, next_at);
                 Ok(true)
             }
             // What is damaged cannot be copied. Everything else goes on, with a log that grows.
             Err(Fault::Damaged { .. }) if !change_over.is_sealing() => {
-                self.give_up(u64::MAX);
+                self.give_up(store, u64::MAX);
                 Ok(true)
             }
             Err(fault) => Err(fault),
         }
     }
 
-    /// The change-over cannot go on; the next is begun once the log is this large.
-    fn give_up(&mut self, next_at: u64) {
-        self.log.abort_copy();
-        self.change_over_at = next_at;
-        self.room.given_up();
+    /// The current one cannot go on; the next is begun once the log is this large.
+    fn give_up<D: Disk>(&mut self, store: &mut Store<D>, next_at: u64) {
+        store.log.abort_copy();
+        store.space.given_up();
+        self.next_at = next_at;
         self.is_shed = false;
-    }
-
-    /// Reads that are asked for from now on are told apart from those before.
-    fn begin_era(&mut self) {
-        let era = std::mem::take(&mut self.era);
-        self.readers.push(era);
     }
 
     /// Gives back room on the device that the last change-over has left, or has taken in vain, once
     /// nobody reads there.
-    pub fn shed(&mut self) -> Result<(), Fault> {
-        let is_idle = self.change_over.is_none() && !self.log.is_damaged();
-        let is_known = is_idle && self.log.is_found_durable();
-        if is_known && !self.is_shed && !self.has_old_readers() {
+    pub fn shed<D: Disk>(&mut self, store: &mut Store<D>) -> Result<(), Fault> {
+        let is_idle = self.current.is_none() && !store.log.is_damaged();
+        let is_known = is_idle && store.log.is_found_durable();
+        if is_known && !self.is_shed && !store.readers.has_earlier() {
             reached(Probe::FilesShed);
-            self.log.resize_other(STATE_RESERVE_SIZE.max(2 * self.log.state_size()))?;
-            self.pages.shed(self.catalog.extents.count())?;
+            store.log.resize_other(STATE_RESERVE_SIZE.max(2 * store.log.state_size()))?;
+            store.pages.shed(store.catalog.extents.count())?;
             self.is_shed = true;
         }
         Ok(())
     }
 
-    /// Whether reads go on that began before the change-over did.
-    fn has_old_readers(&mut self) -> bool {
-        self.readers.retain(|era| Arc::strong_count(era) > 1);
-        !self.readers.is_empty()
+    /// Whether the current one waits for reads that began before it did, and has done so for long.
+    pub fn is_held_up_by_reads<D: Disk>(&self, store: &mut Store<D>) -> bool {
+        let settles = matches!(&self.current, Some(it) if matches!(it.stage, Stage::Settle));
+        settles && store.log.size() >= self.next_at.saturating_mul(2) && store.readers.has_earlier()
     }
+}
 
-    /// Whether the change-over waits for such reads, and has done so for long.
-    pub fn is_held_up_by_reads(&mut self) -> bool {
-        let settles = matches!(&self.change_over, Some(it) if matches!(it.stage, Stage::Settle));
-        settles
-            && self.log.size() >= self.change_over_at.saturating_mul(2)
-            && self.has_old_readers()
-    }
+/// Size of the log at which a change-over begins, if there is room for it to grow.
+fn usual_size<D: Disk>(store: &Store<D>) -> u64 {
+    store.options.log_size_max.max(2 * store.log.state_size())
 }
 
 impl ChangeOver {
@@ -274,7 +243,7 @@ impl ChangeOver {
             Stage::Fold => self.fold(&store.log, size)?,
             Stage::Settle => {
                 store.log.poll_flushed()?;
-                let has_readers = store.has_old_readers();
+                let has_readers = store.readers.has_earlier();
                 if has_readers {
                     reached(Probe::ChangeOverWaitedForReads);
                 }
@@ -435,10 +404,8 @@ impl ChangeOver {
         }
         self.next.take_over(&store.catalog);
         store.catalog = self.next;
-        store.change_over_at = store.options.log_size_max.max(2 * store.log.state_size());
-        store.begin_era();
-        store.room = Room::Plenty;
-        store.is_shed = false;
+        store.readers.begin_era();
+        store.space = Space::Plenty;
         Ok(())
     }
 }

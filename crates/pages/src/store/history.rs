@@ -5,10 +5,10 @@ use std::collections::VecDeque;
 use tidelog_disk::Disk;
 use tidelog_types::{DocumentKey, JournalId, Lsn, LsnRange, PageSet, Pgid, Position, SortedMap};
 
+use super::Store;
 use crate::document::{LoggedEntry, StoredDocument, StoredTimeline};
 use crate::page_table::Lies;
-use crate::reads::{Answer, LoggedFrame, Plan};
-use crate::store::Store;
+use crate::plan::{Answer, LoggedFrame, Plan};
 use crate::{Cursor, Direction, StorageEntry};
 
 impl<D: Disk> Store<D> {
@@ -23,13 +23,14 @@ impl<D: Disk> Store<D> {
     }
 
     /// Where these pages lay when this storage journal stood at `at`; `None` if that is not known
-    /// any more.
+    /// any more. During a change-over pages are written over that have a newer version.
     pub fn places_at(
         &self,
         document: &DocumentKey,
         pgids: &[Pgid],
         journal: JournalId,
         at: Lsn,
+        is_changing_over: bool,
     ) -> Option<Plan> {
         let document = self.catalog.get(document)?;
         document.storage.filter(|position| position.journal == journal)?;
@@ -40,7 +41,7 @@ impl<D: Disk> Store<D> {
             let Some(page) = document.pages.before(*pgid, at) else { continue };
             let is_superseded =
                 matches!(page.lies, Lies::InSlot(_)) && document.pages.is_logged(*pgid);
-            if is_superseded && self.change_over.is_some() {
+            if is_superseded && is_changing_over {
                 return None;
             }
             places.push_back(document.place_of(page, active));
@@ -110,7 +111,7 @@ impl<D: Disk> Store<D> {
     }
 
     /// Where all entries of a timeline lie.
-    pub fn timeline(&self, timeline: &StoredTimeline) -> VecDeque<LoggedFrame> {
+    pub(super) fn timeline(&self, timeline: &StoredTimeline) -> VecDeque<LoggedFrame> {
         (0..timeline.entries.len()).map(|index| self.logged(timeline, index)).collect()
     }
 

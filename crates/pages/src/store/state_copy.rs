@@ -25,7 +25,7 @@ enum Part {
 
 /// How far the copying of a state has come. Documents that are copied leave the catalog.
 #[derive(Debug)]
-pub(crate) struct StateCopy {
+pub(super) struct StateCopy {
     part: Part,
     /// Calls of a document that are copied, the newest ones.
     calls_max: usize,

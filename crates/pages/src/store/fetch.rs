@@ -1,0 +1,89 @@
+//! Reading pages and frames from where they lie.
+
+use tidelog_disk::Disk;
+use tidelog_journal::{FrameAt, FrameHead};
+use tidelog_types::limits::PAGE_SIZE;
+use tidelog_types::{Page, Pgid};
+
+use super::Store;
+use crate::error::Fault;
+use crate::place::{PageAt, PagePlace};
+
+/// Pages, and the numbers of those that are damaged.
+pub(crate) type Fetched = (Vec<(Pgid, Page)>, Vec<Pgid>);
+
+impl<D: Disk> Store<D> {
+    /// Reads a page and makes sure that it is what was written.
+    pub(super) fn fetch(&mut self, place: &PagePlace) -> Result<Page, Fault> {
+        if let Some(page) = self.pool.get(place.key) {
+            return Ok(page);
+        }
+        let mut bytes = [0; PAGE_SIZE];
+        self.read_at(place.at, &mut bytes)?;
+        let page = place.checked(&bytes)?;
+        self.pool.insert(place.key, page.clone());
+        Ok(page)
+    }
+
+    /// Reads pages past the pool, those that lie side by side with one call: in some browsers a
+    /// call takes as long for one page as for many.
+    pub(super) fn read_pages(&self, places: &[PagePlace]) -> Result<Vec<u8>, Fault> {
+        let mut bytes = vec![0; places.len() * PAGE_SIZE];
+        let mut rest = bytes.as_mut_slice();
+        for run in places.chunk_by(|one, next| next.at.follows(one.at)) {
+            let (pages, after) = rest.split_at_mut(run.len() * PAGE_SIZE);
+            self.read_at(run[0].at, pages)?;
+            for (place, page) in run.iter().zip(pages.chunks_exact(PAGE_SIZE)) {
+                place.check(page)?;
+            }
+            rest = after;
+        }
+        Ok(bytes)
+    }
+
+    /// Reads a frame of the log, whatever it is.
+    pub fn read_frame(&self, at: FrameAt) -> Result<(FrameHead, Vec<u8>), Fault> {
+        Ok(self.log.read_frame(at)?)
+    }
+
+    /// Fills `bytes` from a place on, whatever is there.
+    fn read_at(&self, at: PageAt, bytes: &mut [u8]) -> Result<(), Fault> {
+        match at {
+            PageAt::Log(file, offset) => self.log.read_at(file, offset, bytes)?,
+            PageAt::Slot(slot) => self.pages.read(slot, bytes)?,
+        }
+        Ok(())
+    }
+
+    /// Gives the pages in these places, and the numbers of those that are not what was written.
+    /// Those that lie side by side on the device are read with one call.
+    pub fn fetch_all(&mut self, places: &[PagePlace]) -> Result<Fetched, Fault> {
+        let mut found: Vec<Option<Page>> =
+            places.iter().map(|place| self.pool.get(place.key)).collect();
+        let mut missing: Vec<usize> =
+            (0..places.len()).filter(|index| found[*index].is_none()).collect();
+        missing.sort_unstable_by_key(|index| places[*index].at);
+        for run in missing.chunk_by(|one, next| places[*next].at.follows(places[*one].at)) {
+            let mut bytes = vec![0; run.len() * PAGE_SIZE];
+            self.read_at(places[run[0]].at, &mut bytes)?;
+            for (index, bytes) in run.iter().zip(bytes.chunks_exact(PAGE_SIZE)) {
+                match places[*index].checked(bytes) {
+                    Err(Fault::Damaged { .. }) => {}
+                    page => {
+                        let page = page?;
+                        self.pool.insert(places[*index].key, page.clone());
+                        found[*index] = Some(page);
+                    }
+                }
+            }
+        }
+        let (mut pages, mut damaged) = (Vec::with_capacity(places.len()), Vec::new());
+        for (place, page) in places.iter().zip(found) {
+            match page {
+                Some(page) => pages.push((place.key.pgid, page)),
+                None => damaged.push(place.key.pgid),
+            }
+        }
+        Ok((pages, damaged))
+    }
+}
