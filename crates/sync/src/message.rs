@@ -234,9 +234,9 @@ pub enum FromRoom {
     },
     /// A storage entry, or a part of one, on the server's disk.
     Entry(EntryPart),
-    /// All timeline frames before `next` are on the server's disk.
+    /// The timeline frames that this client has sent before `next` are on the server's disk.
     Acked {
-        /// The first frame that is not.
+        /// The first frame of which that is not said.
         next: Lsn,
     },
     /// The frames from `lsn` on stay undecided for now.

@@ -82,8 +82,9 @@ impl Room {
             *first = first.next();
         }
         let State::Open(document) = &mut self.state else { return Ok(()) };
-        let acked = FromRoom::Acked { next: document.applied(timeline)?.wanted };
-        self.outbox.after(After::Tell(id, acked));
+        // What is applied behind these frames can be another copy's.
+        let next = document.applied(timeline)?.wanted.min(*first);
+        self.outbox.after(After::Tell(id, FromRoom::Acked { next }));
         Ok(())
     }
 
