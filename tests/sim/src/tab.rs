@@ -133,6 +133,11 @@ impl Tab {
         self.held.contains_key(&doc) || opens.any(|open| self.doc_of(open) == Some(doc))
     }
 
+    /// Whether it holds a document as a local one.
+    pub(crate) fn holds_locally(&self, doc: Doc) -> bool {
+        self.held.contains_key(&doc) && !self.online.contains(&doc)
+    }
+
     /// A local document, which this tab may hold already, is opened with its server.
     pub(crate) fn hand_over(&mut self, docs: &Docs, doc: Doc, now_ms: u64) -> ToCore {
         let handle = self.port.new_handle();

@@ -149,7 +149,7 @@ impl World {
         let applied = self.applied_at_servers()?;
         self.judge.rolled_back(device, issued, &applied);
         self.devices[device].disk = kill(&disk, &self.swarm);
-        Ok(())
+        self.note_what_moved(device)
     }
 
     /// Whoever has a rotten page begins with nothing in the end.
@@ -161,12 +161,17 @@ impl World {
             self.judge.rolled_back(device, 0, &applied);
             self.devices[device].disk = CrashDevice::new();
             self.devices[device].disk.hold_flushes(!self.swarm.flushes_at_once);
-            // What a server took over, though nobody here heard of that, is opened from there.
-            for doc in self.devices[device].offered.clone() {
-                let host = self.docs.spec(doc).moves_to.expect("BUG: offered to nobody");
-                if self.is_on_server(host, doc)? {
-                    self.devices[device].moved.insert(doc);
-                }
+            self.note_what_moved(device)?;
+        }
+        Ok(())
+    }
+
+    /// What a server took over, though nobody here heard of that, is opened from there.
+    fn note_what_moved(&mut self, device: usize) -> Result<(), String> {
+        for doc in self.devices[device].offered.clone() {
+            let host = self.docs.spec(doc).moves_to.expect("BUG: offered to nobody");
+            if self.is_on_server(host, doc)? {
+                self.devices[device].moved.insert(doc);
             }
         }
         Ok(())

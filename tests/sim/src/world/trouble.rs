@@ -211,7 +211,8 @@ impl World {
         }
     }
 
-    /// Every tab has every document of its device open.
+    /// Every tab has every document of its device open, with its server: one that another tab has
+    /// handed over stays offline otherwise.
     pub(super) fn open_all(&mut self, device: usize) {
         let (docs, now_ms) = (self.docs.clone(), self.now_ms);
         let tabs: Vec<TabId> = self.devices[device].tabs.keys().copied().collect();
@@ -222,6 +223,8 @@ impl World {
                 let here = self.tab(device, tab);
                 if !here.wants(doc) {
                     messages.push(here.open(&docs, doc, online, now_ms));
+                } else if online && here.holds_locally(doc) {
+                    messages.push(here.hand_over(&docs, doc, now_ms));
                 }
             }
             self.send_to_core(device, tab, messages);
