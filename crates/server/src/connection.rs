@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tidelog_room::{ConnId, entry_size};
 use tidelog_sync::{ByeReason, FromRoom, FromServer};
 use tidelog_types::DocumentKey;
 use tidelog_types::limits::{CONNECTION_ENTRIES_SIZE_MAX, CONNECTION_OUT_SIZE_MAX};
 use tokio::sync::{mpsc, watch};
 
-use crate::room::{ConnId, entry_size};
 use crate::rooms::{RoomMail, WeakRoomSender};
 
 /// What a message that is no entry counts for in bytes; reasons in it are short.

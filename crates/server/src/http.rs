@@ -12,6 +12,7 @@ use axum::routing::get;
 use axum::{Json, Router};
 use hyper::upgrade::OnUpgrade;
 use serde_json::json;
+use tidelog_room::{Answer, Ask, Service};
 use tidelog_types::DocumentKey;
 use tidelog_types::limits::PAGE_SIZE;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
@@ -20,7 +21,6 @@ use tower_http::services::ServeDir;
 use tower_http::set_header::SetResponseHeaderLayer;
 
 use crate::door::Upgrade;
-use crate::room::{Answer, Ask, Service};
 use crate::server::Shared;
 use crate::{loopback, socket};
 

@@ -1,4 +1,5 @@
-//! The sync server: rooms, sockets and settings; the binary `tidelog` is a few lines over it.
+//! The sync server: tasks, sockets and settings around rooms; the binary `tidelog` is a few lines
+//! over it.
 //!
 //! ```text
 //! WebSocket ──▶ connection ──▶ room task ──▶ store thread
@@ -7,20 +8,20 @@
 //!                                            one flush for all that waits
 //! ```
 //!
-//! Each document has one room, and each room one task that owns it. The room decides (`room.rs`)
-//! and does nothing; its task carries out what it decided. All rooms share one store, which has a
-//! thread of its own, and so share each flush.
+//! Each document has one [room](tidelog_room::Room), and each room one task that owns it. The room
+//! decides and does nothing; its task carries out what it decided. All rooms share one store, which
+//! has a thread of its own, and so share each flush.
 //!
 //! # Where to start reading
 //!
-//! - [`Room`]: what the server decides, without I/O; the simulator runs it too.
+//! - `rooms.rs`: a room's task, and what it does with what the room decided.
 //! - `store.rs`: how many rooms share one page server.
 //! - `socket.rs`: a connection's life.
 //! - `settings.rs`: flags, environment, file.
 //!
 //! # What this crate does not know
 //!
-//! Browsers; what a mutation means; what the bytes of the store look like.
+//! Browsers; what a room decides, and what a mutation means; what the bytes of the store look like.
 
 mod connection;
 mod counters;
@@ -30,16 +31,11 @@ mod gate;
 mod http;
 mod loopback;
 mod marks;
-mod room;
 mod rooms;
 mod server;
 mod settings;
 mod socket;
 mod store;
 
-pub use room::{
-    Answer, Ask, Caution, ConnId, ENDED_THE_SERVER, Outlets, Room, RoomCounts, RoomEffect,
-    RoomInput, RoomSettings, Service, Suspect, entry_size,
-};
 pub use server::{Server, ServerError};
 pub use settings::{Serve, ServeSettings, SettingsError};

@@ -24,9 +24,8 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
+use tidelog_room::{Caution, Suspect};
 use tracing::{error, warn};
-
-use crate::room::{Caution, Suspect};
 
 const FILE_NAME: &str = "marks";
 /// How long a server is careful. Clients come back within seconds.

@@ -6,6 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tidelog_pages::StoreReply;
+use tidelog_room::{
+    Answer, Ask, Caution, ConnId, Outlets, Room, RoomEffect, RoomInput, RoomSettings,
+};
 use tidelog_sync::{Channel, FromRoom, FromServer, ToRoom};
 use tidelog_types::DocumentKey;
 use tidelog_types::limits::ROOMS_MAX;
@@ -18,9 +21,6 @@ use tracing::{debug, error, info};
 use crate::connection::{Connection, Ending};
 use crate::counters::{Counters, add};
 use crate::cpu_time::CpuTime;
-use crate::room::{
-    Answer, Ask, Caution, ConnId, Outlets, Room, RoomEffect, RoomInput, RoomSettings,
-};
 use crate::store::{StoreHandle, StoreOwner};
 
 /// After which time a room in which nobody is gives its memory back.

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tidelog_room::{Caution, ConnId, RoomSettings};
 use tidelog_sync::ByeReason;
 use tidelog_types::limits::Limits;
 use tokio::net::TcpListener;
@@ -20,7 +21,6 @@ use crate::counters::Counters;
 use crate::door::{Door, Upgrade};
 use crate::http;
 use crate::marks::Marks;
-use crate::room::{Caution, ConnId, RoomSettings};
 use crate::rooms::{RoomThreads, Rooms};
 use crate::settings::ServeSettings;
 use crate::store::{OpenStoreError, Store, StoreHandle};

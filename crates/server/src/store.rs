@@ -14,6 +14,7 @@ use tidelog_pages::{
     AppendError, OpenError, OwnerId, PageServer, Seed, StoreOptions, StoreReply, StoreRequest,
     Ticket,
 };
+use tidelog_room::STAGED;
 use tidelog_types::limits::Limits;
 use tidelog_types::{DocumentKey, Life};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -21,7 +22,6 @@ use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
 use crate::counters::{Counters, add};
-use crate::room::STAGED;
 
 /// After which time a store that failed is opened anew.
 const REOPEN_AFTER: Duration = Duration::from_secs(1);

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use common::{Client, Copy, Process, burner, frame, http, texts};
-use tidelog_server::ENDED_THE_SERVER;
+use tidelog_room::ENDED_THE_SERVER;
 use tidelog_sync::{FromRoom, WireFrame};
 use tidelog_types::Lsn;
 

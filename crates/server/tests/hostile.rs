@@ -16,10 +16,10 @@ use common::{CHANNEL, Client, Copy, Process, burner, frame, http, lsn, notes, se
 use tidelog_disk::{MemoryDisk, StoreFiles};
 use tidelog_document::Doctype;
 use tidelog_pages::{OwnerId, PageServer, Seed, StoreReply, StoreRequest};
-use tidelog_server::{
-    Answer, Ask, ConnId, Outlets, Room, RoomEffect, RoomInput, RoomSettings, ServeSettings, Server,
-    entry_size,
+use tidelog_room::{
+    Answer, Ask, ConnId, Outlets, Room, RoomEffect, RoomInput, RoomSettings, entry_size,
 };
+use tidelog_server::{ServeSettings, Server};
 use tidelog_sync::{
     Channel, FromRoom, FromServer, Intent, ProbeId, Refusal, ToRoom, ToServer, WireFrame, codec,
 };

@@ -34,7 +34,7 @@ pub fn golden(repo: &Repo) -> Result<()> {
         ("tidelog-pages", &["--test", "golden"]),
         ("tidelog-sync", &["--test", "golden"]),
         ("tidelog-client", &["--lib"]),
-        ("tidelog-server", &["--lib"]),
+        ("tidelog-room", &["--lib"]),
         ("tidelog-crash", &["--test", "corpus"]),
     ];
     for (package, tests) in writers {

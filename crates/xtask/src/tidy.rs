@@ -11,8 +11,8 @@ use crate::run;
 const COLUMNS_MAX: usize = 100;
 
 /// Crates in which one seed replays everything.
-const PURE: [&str; 8] =
-    ["types", "disk", "journal", "pages", "sync", "sqlite", "document", "client"];
+const PURE: [&str; 9] =
+    ["types", "disk", "journal", "pages", "sync", "sqlite", "document", "client", "room"];
 
 /// Clocks, chance, and orders that differ between two runs.
 const IMPURE: [&str; 7] =

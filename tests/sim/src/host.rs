@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tidelog_disk::{CrashDevice, CrashDisk};
 use tidelog_pages::{OwnerId, PageServer, StoreReply, StoreRequest};
-use tidelog_server::{
+use tidelog_room::{
     Answer, Ask, ConnId, Outlets, Room, RoomEffect, RoomInput, RoomSettings, entry_size,
 };
 use tidelog_sync::{Channel, FromRoom, FromServer, Refusal, ToRoom, ToServer};

@@ -2,7 +2,7 @@
 
 use tidelog_client::{FromCore, Input, PageServerId, SocketId, TabId, ToCore};
 use tidelog_pages::{OwnerId, StoreReply};
-use tidelog_server::ConnId;
+use tidelog_room::ConnId;
 
 use super::World;
 use crate::device::ForPageServer;

@@ -1,7 +1,7 @@
 //! The net between the devices and the servers.
 
 use tidelog_client::{Input, SocketId};
-use tidelog_server::ConnId;
+use tidelog_room::ConnId;
 use tidelog_sync::{
     FromRoom, FromServer, Intent, ToRoom, ToServer, decode_message, encode_message,
 };

@@ -58,7 +58,7 @@ pub use io::{Answer, Ask, ConnId, RoomCounts, RoomEffect, RoomInput, RoomSetting
 use outbox::{After, Outbox};
 pub use outlets::{Outlets, entry_size};
 use refusal::brief;
-pub(crate) use seed::STAGED;
+pub use seed::STAGED;
 use subscriber::{ChannelId, OpenRequest, Subscriber, SubscriberId};
 
 /// One document on the server.

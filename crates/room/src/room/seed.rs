@@ -23,7 +23,7 @@ use super::{Halt, Room, RoomEffect, State, Work, ran};
 
 /// The other half of the name under which the pages of a local document are staged in the store,
 /// until all are there. A server's own documents have no user.
-pub(crate) const STAGED: &str = "staged";
+pub const STAGED: &str = "staged";
 
 impl Room {
     pub(super) fn seed(
