@@ -14,10 +14,13 @@ const DEVICE_MS = 30_000;
 /** Takes the answers to a call, and whether this is the last. */
 export type Caller = (answer: Answer, last: boolean) => void;
 
+/** Gives the token for a server. */
+export type GetToken = () => Promise<string> | string;
+
 /** A document that is open in this tab. */
 export interface OpenDocument {
   /** Takes news of it. */
-  news(news: News): void;
+  news(news: Exclude<News, { readonly type: 'tokenWanted' }>): void;
   /** Something is wrong with it. */
   lost(error: TidelogError): void;
 }
@@ -28,6 +31,8 @@ export class Connection {
   readonly #engine: Engine;
   readonly #callers = new Map<number, Caller>();
   readonly #documents = new Map<number, OpenDocument>();
+  /** By document, also before it is open. */
+  readonly #getToken = new Map<number, GetToken | undefined>();
   /** What is still to be done: what an app does when it is called back comes after that. */
   readonly #due: Effect[] = [];
   #isBusy = false;
@@ -102,6 +107,20 @@ export class Connection {
     this.#run({ type: 'tell', kind, message });
   }
 
+  /** Opens a document, for whose server this gives the token. */
+  open(
+    message: Omit<ToCore['open'], 'call' | 'hasToken'>,
+    getToken: GetToken | undefined,
+    caller: Caller,
+  ): void {
+    this.#getToken.set(message.handle, getToken);
+    const hasToken = getToken !== undefined;
+    this.call('open', { ...message, hasToken }, (answer, last) => {
+      if (answer.type === 'failed') this.detach(message.handle);
+      caller(answer, last);
+    });
+  }
+
   /** A document is open: its news go there from now on. */
   attach(handle: number, document: OpenDocument): void {
     this.#documents.set(handle, document);
@@ -114,6 +133,7 @@ export class Connection {
   /** A document is closed. */
   detach(handle: number): void {
     this.#documents.delete(handle);
+    this.#getToken.delete(handle);
   }
 
   #run(input: Input): void {
@@ -138,7 +158,8 @@ export class Connection {
         break;
       }
       case 'news':
-        this.#documents.get(effect.handle)?.news(effect.news);
+        if (effect.news.type === 'tokenWanted') void this.#giveToken(effect.handle);
+        else this.#documents.get(effect.handle)?.news(effect.news);
         break;
       case 'lost':
         this.#documents.get(effect.handle)?.lost(effect.error);
@@ -179,6 +200,18 @@ export class Connection {
       answer: (call, answer) => this.#run({ type: 'answer', call, answer }),
       news: (handle, news) => this.#run({ type: 'news', handle, news }),
     });
+  }
+
+  /** Without one the core asks again, after a while. */
+  async #giveToken(handle: number): Promise<void> {
+    let token: string | null = null;
+    try {
+      const given = await this.#getToken.get(handle)?.();
+      if (typeof given === 'string') token = given;
+    } catch (error) {
+      reportError(error);
+    }
+    this.tell('token', { handle, token });
   }
 
   async #lookAtDevice(): Promise<void> {

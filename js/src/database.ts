@@ -2,7 +2,7 @@
 
 import { callBack } from './call-back.js';
 import type { Value } from './codec.js';
-import type { Connection } from './connection.js';
+import type { Connection, OpenDocument } from './connection.js';
 import {
   type Arguments,
   argumentBinder,
@@ -21,7 +21,7 @@ import {
   UnknownMutationError,
 } from './errors.js';
 import { LiveQuery } from './live-query.js';
-import type { Answer, News, Params, QueryParams, ToCore } from './messages.js';
+import type { Answer, Params, QueryParams, ToCore } from './messages.js';
 import { issue, type Receipt } from './receipt.js';
 import { decodeRows, type Row } from './rows.js';
 import type { Status } from './status.js';
@@ -67,7 +67,6 @@ export class Database<Defined extends Mutations = Mutations> {
   readonly #connection: Connection;
   readonly #doctype: DoctypeDefinition;
   readonly #handle: number;
-  readonly #getToken: (() => Promise<string> | string) | undefined;
   readonly #listeners: Listeners = { status: new Set(), error: new Set(), rejected: new Set() };
   readonly #live = new Set<{ close(): void }>();
   #status: Status;
@@ -76,15 +75,13 @@ export class Database<Defined extends Mutations = Mutations> {
   /** @internal */
   constructor(
     connection: Connection,
-    message: Omit<ToCore['open'], 'call'>,
+    { handle, doctype }: Pick<ToCore['open'], 'handle' | 'doctype'>,
     status: Status,
-    getToken: (() => Promise<string> | string) | undefined,
   ) {
     this.#connection = connection;
-    this.#doctype = message.doctype;
-    this.#handle = message.handle;
+    this.#doctype = doctype;
+    this.#handle = handle;
     this.#status = status;
-    this.#getToken = getToken;
     this.mutate = this.#mutations() as Mutate<Defined>;
     connection.attach(this.#handle, {
       news: (news) => this.#news(news),
@@ -296,9 +293,8 @@ export class Database<Defined extends Mutations = Mutations> {
     });
   }
 
-  #news(news: News): void {
+  #news(news: Parameters<OpenDocument['news']>[0]): void {
     if (news.type === 'status') this.#setStatus(news.status);
-    else if (news.type === 'tokenWanted') void this.#giveToken();
     else {
       const { id, mutation, reason, lsn } = news;
       const args = unbindArguments(this.#doctype.mutations[mutation]?.params, news.args);
@@ -306,18 +302,6 @@ export class Database<Defined extends Mutations = Mutations> {
         this.#connection.tell('rejectionHandled', { handle: this.#handle, id });
       }
     }
-  }
-
-  /** Without one the core asks again, after a while. */
-  async #giveToken(): Promise<void> {
-    let token: string | null = null;
-    try {
-      const given = await this.#getToken?.();
-      if (typeof given === 'string') token = given;
-    } catch (error) {
-      reportError(error);
-    }
-    this.#connection.tell('token', { handle: this.#handle, token });
   }
 
   /** The page server can tell of a mutation before the core's status that counts it is here. */

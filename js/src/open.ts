@@ -1,6 +1,6 @@
 /** Opening and deleting documents. */
 
-import { Connection } from './connection.js';
+import { Connection, type GetToken } from './connection.js';
 import { Database } from './database.js';
 import { type Doctype, isDoctype, type Mutations } from './doctype.js';
 import { InvalidOptionError } from './errors.js';
@@ -13,7 +13,7 @@ export interface OpenOptions extends WorkerUrls {
   /** Address of the server, `ws://` or `wss://`. Absent: the document is purely local. */
   readonly server?: string | URL | undefined;
   /** Gives the token for the server whenever it is asked for. */
-  readonly token?: (() => Promise<string> | string) | undefined;
+  readonly token?: GetToken | undefined;
   /** Whose copy this is on a shared device. Absent: the device's. */
   readonly user?: string | undefined;
 }
@@ -69,12 +69,11 @@ export function open<const Defined extends Mutations>(
       user: checkText('user', user),
       server: server === undefined ? undefined : socketAddress(server),
       doctype,
-      hasToken: token !== undefined,
     };
-    connection.call('open', message, (answer) => {
+    connection.open(message, token, (answer) => {
       if (answer.type === 'failed') reject(answer.error);
       else if (answer.type === 'opened') {
-        resolve(new Database<Defined>(connection, message, answer.status, token));
+        resolve(new Database<Defined>(connection, message, answer.status));
       }
     });
   });

@@ -369,10 +369,12 @@ export class Tab {
     const document = this.#documents.get(handle!);
     if (document && connected !== undefined) document.away = !connected;
     if (document && kind === 'listenRejections') document.listens = true;
+    // A core that hands a local document over wants the token before it is open.
+    const isOfUse = kind === 'token' || handle === undefined;
     // What is not said now is said when the document is open again, or need not be.
     const isEarly = document?.state === 'opening' && kind !== 'setConnected';
-    const isThere = handle === undefined || (document && document.state !== 'shut' && !isEarly);
-    if (isThere && this.#isConnected()) this.#post(kind, message);
+    const isThere = document && document.state !== 'shut' && !isEarly;
+    if ((isOfUse || isThere) && this.#isConnected()) this.#post(kind, message);
   }
 
   #answer(number: number, answer: Answer): void {
@@ -476,9 +478,9 @@ export class Tab {
   #news(input: Extract<Input, { type: 'news' }>): void {
     const { handle, news } = input;
     const document = this.#documents.get(handle);
-    if (!document) return;
-    if (news.type === 'status') document.away = news.status.away;
-    this.#emit(input);
+    if (document && news.type === 'status') document.away = news.status.away;
+    // The token alone is wanted before that.
+    if (document || news.type === 'tokenWanted') this.#emit(input);
   }
 
   #reopen(document: Document): void {

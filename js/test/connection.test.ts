@@ -1,4 +1,5 @@
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
+import { Writer } from '../src/codec.js';
 import { Connection } from '../src/connection.js';
 import { doctype } from '../src/doctype.js';
 import { open } from '../src/open.js';
@@ -96,6 +97,22 @@ test('W25: each set of addresses is used, and one set by one connection', async 
     'https://app.example/one.js',
     'https://app.example/two.js',
   ]);
+});
+
+test('a token is asked for before its document is open', async () => {
+  const token = vi.fn(async () => 'a secret');
+  void open(KIND, { document: 'd', server: 'wss://sync.example', token, workerUrl: '/token.js' });
+  await settled();
+  const [core] = Core.started;
+  const wanted = new Writer();
+  wanted.u64(1);
+  // After eight kinds of answers and two of other news; of the first handle.
+  wanted.u32(10);
+  wanted.u32(1);
+  core!.port.onmessage({ data: wanted.take() });
+  await settled();
+  const said = new TextDecoder().decode(listsTo(core).at(-1) as Uint8Array);
+  expect([token.mock.calls.length, said]).toEqual([1, expect.stringContaining('a secret')]);
 });
 
 test('a worker that may not even be asked for is no page server, and harms nothing', async () => {

@@ -269,6 +269,36 @@ test('a document that is being closed keeps nobody away from the server any more
   expect(stage.posted('setConnected')).toHaveLength(1);
 });
 
+test('a token is given before its document is open, as where a local one is handed over', () => {
+  const stage = new Stage();
+  const handle = stage.tab.newHandle();
+  stage.call('open', { handle });
+  stage.work();
+  const news = { type: 'tokenWanted' } as const;
+  expect(types(stage.step({ type: 'news', handle, news }))).toEqual(['news']);
+  stage.step({ type: 'tell', kind: 'token', message: { handle, token: 'secret' } });
+  expect(stage.posted('token')).toEqual([{ handle, token: 'secret' }]);
+});
+
+test('a token is given to a core that has the document still to open anew', () => {
+  const { stage, handle } = opened();
+  stage.survive();
+  stage.step({ type: 'tell', kind: 'token', message: { handle, token: 'secret' } });
+  expect(stage.posted('token')).toHaveLength(1);
+});
+
+test('nothing else is said of a document that is not open', () => {
+  const stage = new Stage();
+  const handle = stage.tab.newHandle();
+  stage.call('open', { handle });
+  stage.work();
+  expect(stage.step({ type: 'news', handle, news: { type: 'status', status: STATUS } })).toEqual(
+    [],
+  );
+  stage.step({ type: 'tell', kind: 'listenRejections', message: { handle } });
+  expect(stage.posted('listenRejections')).toEqual([]);
+});
+
 // --- outcomes -----------------------------------------------------------------------------------
 
 test('W6: `unknown` where a dead core was handed the mutation, `none` where none was', () => {

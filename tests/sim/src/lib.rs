@@ -29,8 +29,6 @@
 //! sectors that were flushed: the design does not promise to survive more, so no more is injected
 //! here.
 //!
-//! What is promised and not kept yet is left out: a local document is handed to a server that wants
-//! a token (`js/src/tab.ts` knows no document before it is open, so nobody is asked for one).
 //! Drafts of several devices under one name (`RIVALS` in `swarm.rs`) are written and switched off.
 //!
 //! Nor is a server taken back in a world in which there are two states of a device: what it has

@@ -106,14 +106,9 @@ impl Port {
                 let input = Input::Answer { call: call.0, answer };
                 self.step(now_ms, &input, Some(message))
             }
-            // What is said of a document goes to it as it is.
             None => {
-                let mut followed = match news_of(&message) {
-                    Some(news) => self.step(now_ms, &news, None),
-                    None => Followed::default(),
-                };
-                followed.told.push((message, true));
-                followed
+                let news = news_of(&message);
+                self.step(now_ms, &news, Some(message))
             }
         }
     }
@@ -173,6 +168,11 @@ impl Port {
                     self.wake_at_ms = Some(at.ceil() as u64);
                     followed.wake_at_ms = self.wake_at_ms;
                 }
+                // That a document is open anew is no news to its app.
+                Effect::News { .. } => {
+                    let news = heard.take_if(|message| answer_of(message).is_none());
+                    followed.told.extend(news.map(|message| (message, true)));
+                }
                 // The world lends by itself; an open document has its status from elsewhere.
                 Effect::Leave { .. }
                 | Effect::WatchLock { .. }
@@ -184,7 +184,6 @@ impl Port {
                 | Effect::End { .. }
                 | Effect::Lend { .. }
                 | Effect::CannotLend { .. }
-                | Effect::News { .. }
                 | Effect::Lost { .. }
                 | Effect::Look => {}
             }
@@ -277,10 +276,16 @@ fn answer_of(message: &FromCore) -> Option<(Call, Answer)> {
 }
 
 /// News of a document, as far as the tab looks at them.
-fn news_of(message: &FromCore) -> Option<Input> {
-    let FromCore::Status { handle, status } = message else { return None };
-    let news = json!({ "type": "status", "status": stands(status) });
-    Some(Input::News { handle: handle.0, news })
+fn news_of(message: &FromCore) -> Input {
+    let (handle, news) = match message {
+        FromCore::Status { handle, status } => {
+            (handle, json!({ "type": "status", "status": stands(status) }))
+        }
+        FromCore::RejectionNews { handle, .. } => (handle, json!({ "type": "rejection" })),
+        FromCore::TokenWanted { handle } => (handle, json!({ "type": "tokenWanted" })),
+        _ => unreachable!("BUG: the answer to a call"),
+    };
+    Input::News { handle: handle.0, news }
 }
 
 fn stands(status: &Status) -> Value {

@@ -174,8 +174,6 @@ impl Swarm {
         };
         // Who lost it would be issued anew what another draft had.
         swarm.rivals &= !swarm.servers_go_back();
-        // A tab cannot be asked for the token of a document that it is handing over.
-        swarm.drafts &= !swarm.tokens;
         swarm
     }
 

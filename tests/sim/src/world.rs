@@ -109,7 +109,8 @@ impl World {
             if swarm.drafts {
                 let draft =
                     if swarm.rivals { "draft".to_owned() } else { format!("draft-{device}") };
-                docs.keep(draft, device, Some(0));
+                // At the first server the token was given already, for the documents there.
+                docs.keep(draft, device, Some(usize::from(swarm.tokens)));
             }
         }
         let mut world = Self {
