@@ -211,8 +211,8 @@ export class EngineError extends TidelogError {
 /** A class of error, as the core names it by its place. */
 type ErrorClass = new (message: string, details?: ErrorDetails) => TidelogError;
 
-/** The classes in the order of `ErrorCode`. */
-const ERROR_CLASSES: readonly ErrorClass[] = [
+/** The classes in the order of `ErrorCode` in crate `types`. */
+export const ERROR_CLASSES: readonly ErrorClass[] = [
   MutationArgumentError,
   UnknownMutationError,
   RejectedError,

@@ -103,11 +103,22 @@ export interface Ready {
   readonly inBlocks: boolean;
 }
 
+/**
+ * Why a page server does not serve; see `UnservedKind` in crate `types`. With `no-files` the core's
+ * worker keeps the store elsewhere.
+ */
+export type UnservedKind =
+  | 'newer-format'
+  | 'unavailable'
+  | 'damaged'
+  | 'full'
+  | 'lost'
+  | 'no-files';
+
 /** Why a page server cannot serve or go on. */
 export interface Unserved {
   readonly type: 'failed';
-  /** Counts the variants of `PageServerFailure` in crate `client`; see `worker/src/shared.ts`. */
-  readonly kind: number;
+  readonly kind: UnservedKind;
   readonly reason: string;
 }
 

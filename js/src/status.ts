@@ -38,8 +38,10 @@ export interface Status {
   readonly journal: { readonly durable: number; readonly visible: number };
 }
 
-const CONNECTIONS = ['local', 'connecting', 'online', 'offline'] as const;
-const STORAGES = ['opfs', 'indexeddb', 'memory', 'waiting'] as const;
+/** In the order of `Connection` in crate `client`. */
+export const CONNECTIONS = ['local', 'connecting', 'online', 'offline'] as const;
+/** In the order of `Storage` in crate `client`. */
+export const STORAGES = ['opfs', 'indexeddb', 'memory', 'waiting'] as const;
 
 /** Reads a `Status`. */
 export function readStatus(r: Reader): Status {

@@ -1,9 +1,11 @@
 import { describe, expect, test } from 'vitest';
+import { UNSERVED_KINDS } from '../../worker/src/shared.js';
 import { Reader, type Value, Writer } from '../src/codec.js';
 import { doctype, mutation } from '../src/doctype.js';
-import { EngineError, RejectedError, readFailure } from '../src/errors.js';
+import { ERROR_CLASSES, RejectedError } from '../src/errors.js';
 import { type Answer, type News, readFromCore, type ToCore, writeToCore } from '../src/messages.js';
 import { decodeRows } from '../src/rows.js';
+import { CONNECTIONS, STORAGES } from '../src/status.js';
 import golden from './golden.json' with { type: 'json' };
 
 const bytesOf = (hex: string): Uint8Array<ArrayBuffer> => new Uint8Array(Buffer.from(hex, 'hex'));
@@ -173,9 +175,14 @@ test('what the core tells is read as Rust wrote it', () => {
   ]);
 });
 
-test('the last error code has the last class', () => {
-  const failure = `${golden.lastErrorCode}00000000${'00'.repeat(8)}0000`;
-  expect(readFailure(new Reader(bytesOf(failure)))).toBeInstanceOf(EngineError);
+test('what counts is in the same order in Rust', () => {
+  const names = (kinds: readonly string[]) => kinds.map((kind) => kind.replaceAll('-', ''));
+  const inRust = (kinds: string) => kinds.toLowerCase().split(' ');
+  const classes = golden.errorCodes.split(' ').map((code) => `${code}Error`);
+  expect(ERROR_CLASSES.map((Class) => Class.name)).toEqual(classes);
+  expect(names(CONNECTIONS)).toEqual(inRust(golden.connections));
+  expect(names(STORAGES)).toEqual(inRust(golden.storages));
+  expect(names(UNSERVED_KINDS)).toEqual(inRust(golden.unservedKinds));
 });
 
 describe('values', () => {

@@ -1,7 +1,7 @@
 /** The store in IndexedDB, for windows without files. Crate `browser`'s `FORMAT.md` draws it. */
 
 import * as store from '../wasm/page_server.js';
-import { hold, NEWER_FORMAT, settledAt } from './shared.js';
+import { hold, settledAt } from './shared.js';
 import { type Keep, Unopened } from './store-host.js';
 
 const VERSION = 1;
@@ -27,7 +27,7 @@ export async function openBlocks(lost: () => void): Promise<Keep> {
     opening.result.createObjectStore('blocks').put(Date.now(), MADE);
   };
   const database = await result(opening).catch((error) => {
-    throw error.name === 'VersionError' ? new Unopened(NEWER_FORMAT, error) : error;
+    throw error.name === 'VersionError' ? new Unopened('newer-format', error) : error;
   });
   database.onclose = lost;
   database.onversionchange = () => {

@@ -14,10 +14,11 @@ import type {
   TabPort,
   ToTab,
   Unserved,
+  UnservedKind,
 } from '../../js/dist/ports.js';
 import * as core from '../wasm/core.js';
 import { openBlocks } from './blocks.js';
-import { compile, hold, NO_FILES, transferOf, UNAVAILABLE } from './shared.js';
+import { compile, hold, transferOf, UNSERVED_KINDS } from './shared.js';
 import { loadStore, StoreHost } from './store-host.js';
 
 declare const self: SharedWorkerGlobalScope;
@@ -240,7 +241,7 @@ function receive(tab: Tab, message: FromTab): void {
     step(core.tabReached, tab.number, message.server);
   } else if (message.type === 'lendFailed' && !pageServer) {
     // Whoever waits for one is told; other tabs are next in line.
-    failed({ number: ++lastNumber }, UNAVAILABLE, message.reason);
+    failed({ number: ++lastNumber }, 'unavailable', message.reason);
   }
 }
 
@@ -255,13 +256,14 @@ function use(server: PageServer): void {
       step(core.pageServerLent, number, data.settledAt, data.inBlocks);
       server.ready = true;
       tabs.forEach(reach);
-    } else if (data.kind === NO_FILES) serveHere();
+    } else if (data.kind === 'no-files') serveHere();
     else failed(server, data.kind, data.reason);
   };
 }
 
-function failed({ number }: Pick<PageServer, 'number'>, kind: number, reason: string): void {
-  step(core.pageServerFailed, number, kind, new TextEncoder().encode(reason));
+function failed({ number }: Pick<PageServer, 'number'>, kind: UnservedKind, reason: string): void {
+  const place = UNSERVED_KINDS.indexOf(kind);
+  step(core.pageServerFailed, number, place, new TextEncoder().encode(reason));
 }
 
 /** The browser gives no files to this window's workers: keeps the store in IndexedDB, here. */

@@ -1,7 +1,7 @@
 /** The four files of the store in the origin private file system. */
 
 import * as store from '../wasm/page_server.js';
-import { FULL, NO_FILES, settledAt } from './shared.js';
+import { settledAt } from './shared.js';
 import { type Keep, Unopened } from './store-host.js';
 
 /** In the order of `StoreFiles::NAMES` of crate `disk`. */
@@ -73,7 +73,7 @@ export async function openFiles(found: Found | undefined, lost: () => void): Pro
       open: (host) => store.openFiles(...handles, host),
     };
   } catch (error) {
-    throw (error as Error).name === 'QuotaExceededError' ? new Unopened(FULL, error) : error;
+    throw (error as Error).name === 'QuotaExceededError' ? new Unopened('full', error) : error;
   }
 }
 
@@ -87,7 +87,7 @@ async function rootFolder(): Promise<FileSystemDirectoryHandle> {
     const { name } = error as Error;
     if (!/^(Security|Type|Reference|NotSupported)Error$/.test(name)) throw error;
   }
-  throw new Unopened(NO_FILES, 'no files');
+  throw new Unopened('no-files', 'no files');
 }
 
 /** Opens all of them, or none. */

@@ -1,12 +1,16 @@
 /** What both workers need. */
 
-/** Why a page server does not serve: these count the variants of `PageServerFailure`. */
-export const NEWER_FORMAT = 0;
-export const UNAVAILABLE = 1;
-export const FULL = 3;
-export const LOST = 4;
-/** The browser gives this window no files: the core's worker keeps the store elsewhere. */
-export const NO_FILES = 5;
+import type { UnservedKind } from '../../js/dist/ports.js';
+
+/** All kinds, as both modules number them: in the order of `UnservedKind` in crate `types`. */
+export const UNSERVED_KINDS: readonly UnservedKind[] = [
+  'newer-format',
+  'unavailable',
+  'damaged',
+  'full',
+  'lost',
+  'no-files',
+];
 
 /**
  * Chromium never syncs the names of files: a power cut that comes sooner than this after they were

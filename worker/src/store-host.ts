@@ -1,8 +1,8 @@
 /** Serves a store to cores and tabs, wherever the store is kept. */
 
-import type { Bytes, Ready, TabPort, Unserved } from '../../js/dist/ports.js';
+import type { Bytes, Ready, TabPort, Unserved, UnservedKind } from '../../js/dist/ports.js';
 import * as store from '../wasm/page_server.js';
-import { compile, FULL, LOST, transferOf, UNAVAILABLE } from './shared.js';
+import { compile, transferOf, UNSERVED_KINDS } from './shared.js';
 
 /** Nothing was asked for so long: then the log is marked as being at rest. */
 const REST_MS = 1_000;
@@ -19,11 +19,11 @@ export interface Keep {
   open(host: store.ReplyHost): void;
 }
 
-/** Why there is nothing to keep a store in: one of the numbers in `shared.ts`. */
+/** There is nothing to keep a store in. */
 export class Unopened extends Error {
-  readonly kind: number;
+  readonly kind: UnservedKind;
 
-  constructor(kind: number, reason: unknown) {
+  constructor(kind: UnservedKind, reason: unknown) {
     super(String(reason));
     this.kind = kind;
   }
@@ -88,7 +88,7 @@ export class StoreHost {
       this.#isThere = keep.isThere;
       keep.open(this.#replyHost(keep));
     } catch (error) {
-      this.#fail(error instanceof Unopened ? error.kind : UNAVAILABLE, String(error));
+      this.#fail(error instanceof Unopened ? error.kind : 'unavailable', String(error));
     }
   }
 
@@ -98,7 +98,7 @@ export class StoreHost {
         this.#works = true;
         this.#tell({ type: 'ready', settledAt, inBlocks });
       },
-      failed: (kind, reason) => this.#fail(kind, reason),
+      failed: (kind, reason) => this.#fail(UNSERVED_KINDS[kind]!, reason),
       flushed: () => this.#work(store.proceed),
       reply: (owner, replies) => this.#owners[owner].postMessage(replies, transferOf(replies)),
       tell: (owner, tab, messages) => {
@@ -113,7 +113,7 @@ export class StoreHost {
     if (!this.#works || this.#isLost) return;
     this.#isLost = true;
     store.lose();
-    this.#tell({ type: 'failed', kind: LOST, reason: '' });
+    this.#tell({ type: 'failed', kind: 'lost', reason: '' });
   }
 
   /** Lets go of the store, so that it can be opened anew. */
@@ -127,9 +127,9 @@ export class StoreHost {
     for (const owner of this.#owners) owner.postMessage(news);
   }
 
-  #fail(kind: number, reason: string): void {
+  #fail(kind: UnservedKind, reason: string): void {
     this.#tell({ type: 'failed', kind, reason });
-    if (kind === FULL || kind === UNAVAILABLE) this.#again();
+    if (kind === 'full' || kind === 'unavailable') this.#again();
   }
 
   /** Nothing is written into what was cleared: that it was would be told as a failure to write. */

@@ -8,7 +8,7 @@ use tidelog_client::{
     SocketId, Storage, TabId,
 };
 use tidelog_sync::codec;
-use tidelog_types::{ErrorCode, Outcome};
+use tidelog_types::{ErrorCode, Outcome, UnservedKind};
 use wasm_bindgen::prelude::*;
 
 use crate::{EncodedNotice, panics};
@@ -71,7 +71,7 @@ impl Core {
         let input = match codec::decode(replies) {
             Ok(replies) => Input::FromPageServer { server, replies },
             Err(error) => {
-                let failure = PageServerFailure::Damaged { reason: error.to_string() };
+                let failure = PageServerFailure::new(UnservedKind::Damaged, error.to_string());
                 Input::PageServerFailed { server, failure }
             }
         };
@@ -185,17 +185,12 @@ pub fn page_server_gone(now_ms: f64, server: u32) {
     step(now_ms, Input::PageServerGone { server: PageServerId(server) });
 }
 
-/// A page server cannot serve or go on; `kind` counts the variants of [`PageServerFailure`].
+/// A page server cannot serve or go on; `kind` is the number of an [`UnservedKind`].
 #[wasm_bindgen(js_name = pageServerFailed)]
 pub fn page_server_failed(now_ms: f64, server: u32, kind: u32, reason: &[u8]) {
     let reason = String::from_utf8_lossy(reason).into_owned();
-    let failure = match kind {
-        0 => PageServerFailure::NewerFormat,
-        1 => PageServerFailure::Unavailable { reason },
-        2 => PageServerFailure::Damaged { reason },
-        3 => PageServerFailure::Full,
-        _ => PageServerFailure::Lost,
-    };
+    let kind = UnservedKind::of(kind).expect("BUG: a kind that shared.ts does not list");
+    let failure = PageServerFailure { kind, reason };
     step(now_ms, Input::PageServerFailed { server: PageServerId(server), failure });
 }
 

@@ -51,4 +51,4 @@ pub use idb_disk::IdbDisk;
 #[cfg(feature = "page-server")]
 pub use opfs_disk::OpfsDisk;
 #[cfg(feature = "page-server")]
-pub use page_server_host::{Left, PageServerHost, ReplyHost, Unopened, UnopenedKind};
+pub use page_server_host::{Left, PageServerHost, ReplyHost, Unopened};

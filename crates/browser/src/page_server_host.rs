@@ -9,6 +9,7 @@ use tidelog_pages::{
     Ticket,
 };
 use tidelog_sync::codec;
+use tidelog_types::UnservedKind;
 use tidelog_types::limits::BROWSER_LOG_SIZE_MAX;
 use wasm_bindgen::prelude::*;
 use web_sys::FileSystemSyncAccessHandle;
@@ -61,28 +62,17 @@ pub enum Left {
 #[derive(Clone, Debug)]
 pub struct Unopened {
     /// What kind of failure.
-    pub kind: UnopenedKind,
+    pub kind: UnservedKind,
     /// What was found.
     pub reason: String,
-}
-
-/// Kinds of failures, numbered as the variants of `PageServerFailure` in crate `client`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum UnopenedKind {
-    /// A newer release wrote the files.
-    NewerFormat = 0,
-    /// They are damaged, or the device failed.
-    Damaged = 2,
-    /// There is no room for a store to begin with.
-    Full = 3,
 }
 
 impl From<OpenError> for Unopened {
     fn from(error: OpenError) -> Self {
         let kind = match &error {
-            OpenError::NewerFormat { .. } => UnopenedKind::NewerFormat,
-            OpenError::Disk(error) if error.is_full() => UnopenedKind::Full,
-            _ => UnopenedKind::Damaged,
+            OpenError::NewerFormat { .. } => UnservedKind::NewerFormat,
+            OpenError::Disk(error) if error.is_full() => UnservedKind::Full,
+            _ => UnservedKind::Damaged,
         };
         Self { kind, reason: reasons(&error) }
     }
@@ -300,7 +290,7 @@ fn open<D: Disk + 'static>(files: Result<StoreFiles<D>, DiskError>, host: ReplyH
             SERVER.set(Some(server));
             host.opened();
         }
-        Err(Unopened { kind, reason }) => host.failed(kind as u32, &reason),
+        Err(Unopened { kind, reason }) => host.failed(kind.number(), &reason),
     }
 }
 

@@ -3,7 +3,9 @@
 #![cfg(not(target_arch = "wasm32"))]
 
 use std::collections::BTreeMap;
+use std::fmt::Debug;
 
+use serde::de::DeserializeOwned;
 use tidelog_client::{
     Again, Call, CallFailure, Connection, FromCore, Handle, Mutate, OpenRequest, Params, Query,
     Request, Status, Storage, ToCore,
@@ -11,7 +13,8 @@ use tidelog_client::{
 use tidelog_document::{Doctype, MutationDefinition, Param, ParamKind};
 use tidelog_sync::codec;
 use tidelog_types::{
-    CallId, EntryId, ErrorCode, JournalId, Life, Lsn, Outcome, Remedy, Rows, Value, ValueRef,
+    CallId, EntryId, ErrorCode, JournalId, Life, Lsn, Outcome, Remedy, Rows, UnservedKind, Value,
+    ValueRef,
 };
 
 fn golden() -> BTreeMap<String, String> {
@@ -200,7 +203,19 @@ fn what_the_core_tells_is_written_as_typescript_reads_it() {
     check("fromCore", &codec::encode(&messages));
 }
 
+/// The names of what counts, in the order of its numbers.
+fn names<T: DeserializeOwned + Debug>() -> String {
+    let numbered = (0u32..).map_while(|number| codec::decode::<T>(&number.to_le_bytes()).ok());
+    numbered.map(|it| format!("{it:?}")).collect::<Vec<_>>().join(" ")
+}
+
 #[test]
-fn error_codes_have_their_place_in_typescript() {
-    check("lastErrorCode", &codec::encode(&ErrorCode::Engine));
+fn what_counts_is_in_the_same_order_in_typescript() {
+    let golden = golden();
+    let check = |name: &str, names: String| assert_eq!(golden.get(name), Some(&names), "{name}");
+    check("errorCodes", names::<ErrorCode>());
+    check("connections", names::<Connection>());
+    check("storages", names::<Storage>());
+    check("unservedKinds", names::<UnservedKind>());
+    assert_eq!(names::<UnservedKind>(), UnservedKind::ALL.map(|it| format!("{it:?}")).join(" "));
 }

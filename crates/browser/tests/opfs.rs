@@ -7,13 +7,13 @@ use std::rc::Rc;
 
 use js_sys::{Object, Reflect, Uint8Array};
 use serde_bytes::ByteBuf;
-use tidelog_browser::{Left, OpfsDisk, PageServerHost, ReplyHost, Unopened, UnopenedKind};
+use tidelog_browser::{Left, OpfsDisk, PageServerHost, ReplyHost, Unopened};
 use tidelog_disk::{CrashDevice, Disk, DiskError, StoreFiles, conformance};
 use tidelog_pages::{Append, StorageEntry, StoreReply, StoreRequest, Ticket, Urgency};
 use tidelog_sync::codec;
 use tidelog_types::limits::Limits;
 use tidelog_types::{
-    DocumentKey, Epoch, JournalId, Life, Lsn, LsnRange, Page, PageSet, Pgid, Position,
+    DocumentKey, Epoch, JournalId, Life, Lsn, LsnRange, Page, PageSet, Pgid, Position, UnservedKind,
 };
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::JsFuture;
@@ -278,7 +278,7 @@ async fn files_that_are_no_store_any_more_are_left_alone() {
         disk.write_at(0, &[7; 10_000]).expect("room");
     }
     let refused = page_server(&folder).await.err().expect("no store");
-    assert_eq!(refused.kind, UnopenedKind::Damaged, "{refused:?}");
+    assert_eq!(refused.kind, UnservedKind::Damaged, "{refused:?}");
     let mut start = vec![0; 10_000];
     disk_in(&folder, "log-a").await.read_at(0, &mut start).expect("bytes");
     assert_eq!(start, [7; 10_000]);
@@ -291,7 +291,7 @@ async fn a_device_without_room_for_a_store_is_told_from_a_damaged_one() {
     let files = StoreFiles::open_each(|name| Ok::<_, ()>(device.file(name))).expect("no errors");
     let host = Object::new().unchecked_into::<ReplyHost>();
     let refused = PageServerHost::open(files, host).err().expect("no room");
-    assert_eq!(refused.kind, UnopenedKind::Full, "{refused:?}");
+    assert_eq!(refused.kind, UnservedKind::Full, "{refused:?}");
 }
 
 #[wasm_bindgen_test]

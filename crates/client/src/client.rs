@@ -4,7 +4,7 @@ use tidelog_document::DoctypeHash;
 use tidelog_pages::{AppendError, StoreReply, Ticket};
 use tidelog_sync::{ToRoom, ToServer};
 use tidelog_types::probe::{Probe, reached};
-use tidelog_types::{ClientId, DocumentKey, ErrorCode, Life, SortedMap};
+use tidelog_types::{ClientId, DocumentKey, ErrorCode, Life, SortedMap, UnservedKind};
 
 use crate::document::{Ask, Context, Document, Surroundings};
 use crate::effect::{Effect, Input, PageServerFailure, SocketId, TabId};
@@ -331,10 +331,11 @@ impl Client {
                 self.with(&document, out, |document, _| document.read_refused(request));
             }
             StoreReply::Broken { error } => {
-                self.store.failed(match error {
-                    AppendError::Full => PageServerFailure::Full,
-                    other => PageServerFailure::Damaged { reason: other.to_string() },
-                });
+                let kind = match error {
+                    AppendError::Full => UnservedKind::Full,
+                    _ => UnservedKind::Damaged,
+                };
+                self.store.failed(PageServerFailure::new(kind, error.to_string()));
                 self.fail_opens(out);
             }
             StoreReply::SyncPart { .. }

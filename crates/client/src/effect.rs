@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use tidelog_pages::{StoreReply, StoreRequest, Ticket};
+use tidelog_types::UnservedKind;
 
 use crate::protocol::{FromCore, Storage, ToCore};
 
@@ -89,26 +90,21 @@ pub enum Input {
     Wake,
 }
 
-/// Why a page server could not start, or cannot go on.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum PageServerFailure {
-    /// The files are of a newer format; they were left untouched.
-    NewerFormat,
-    /// The browser gives no files to this window.
-    Unavailable {
-        /// What it said.
-        reason: String,
-    },
-    /// The store is damaged or the device failed.
-    Damaged {
-        /// What was found.
-        reason: String,
-    },
-    /// The device has no room for the little that every start writes. Tried again by itself.
-    Full,
-    /// The data of this site were cleared under the store. The page server still answers reads,
-    /// as far as its files do, and fails what it is to append.
-    Lost,
+/// A page server could not start, or cannot go on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PageServerFailure {
+    /// Why.
+    pub kind: UnservedKind,
+    /// What it said, for people.
+    pub reason: String,
+}
+
+impl PageServerFailure {
+    /// A failure of this kind.
+    #[must_use]
+    pub fn new(kind: UnservedKind, reason: impl Into<String>) -> Self {
+        Self { kind, reason: reason.into() }
+    }
 }
 
 /// What a page server's host tells a tab by itself, past the core, as soon as an append is durable:

@@ -4,7 +4,7 @@ use tidelog_document::{ArgumentError, DoctypeError};
 use tidelog_pages::AppendError;
 use tidelog_sqlite::Failure;
 use tidelog_sync::{ByeReason, Refusal};
-use tidelog_types::{ErrorCode, Outcome, Remedy};
+use tidelog_types::{ErrorCode, Outcome, Remedy, UnservedKind};
 
 use crate::effect::PageServerFailure;
 use crate::protocol::CallFailure;
@@ -179,31 +179,32 @@ impl CallFailure {
     }
 
     pub(crate) fn of_page_server(failure: &PageServerFailure) -> Self {
-        match failure {
-            PageServerFailure::NewerFormat => Self::new(
+        let PageServerFailure { kind, reason } = failure;
+        match kind {
+            UnservedKind::NewerFormat => Self::new(
                 ErrorCode::NewerFormat,
                 "the data on this device are of a newer format: load the newer release of the \
                  app; nothing was touched",
             ),
-            PageServerFailure::Unavailable { reason } => Self::new(
+            UnservedKind::Unavailable | UnservedKind::NoFiles => Self::new(
                 ErrorCode::Storage,
                 format!(
                     "this window has nothing to keep data in ({reason}): it is tried again by \
                          itself; if it stays so, open the app in an ordinary window"
                 ),
             ),
-            PageServerFailure::Full => Self::new(
+            UnservedKind::Full => Self::new(
                 ErrorCode::StorageFull,
                 "the device has no more room for this site: free some, and it goes on by itself; \
                  until then what is issued is kept in memory only",
             ),
-            PageServerFailure::Lost => Self::new(
+            UnservedKind::Lost => Self::new(
                 ErrorCode::Storage,
                 "the data of this site were cleared while they were in use: what is shown is in \
                  memory only, and nothing more can be kept; export what is needed, then load the \
                  page anew in every tab",
             ),
-            PageServerFailure::Damaged { reason } => Self::new(
+            UnservedKind::Damaged => Self::new(
                 ErrorCode::Storage,
                 format!(
                     "the data on this device cannot be read ({reason}): they were left as they \

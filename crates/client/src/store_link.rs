@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use tidelog_pages::{Append, StoreRequest, Ticket};
 use tidelog_types::probe::{Probe, reached};
-use tidelog_types::{DocumentKey, Epoch, Life};
+use tidelog_types::{DocumentKey, Epoch, Life, UnservedKind};
 
 use crate::effect::{PageServerFailure, PageServerId, TabId};
 use crate::outbox::Outbox;
@@ -52,7 +52,7 @@ impl StoreLink {
     /// Whether the data were cleared under us. What is in memory then has nothing to go on from:
     /// another store would take it for something else. So this is the end of this core's writing.
     pub(crate) fn is_lost(&self) -> bool {
-        self.failure == Some(PageServerFailure::Lost)
+        self.failure.as_ref().is_some_and(|failure| failure.kind == UnservedKind::Lost)
     }
 
     /// The page server can tell this tab by itself.
@@ -92,7 +92,7 @@ impl StoreLink {
     }
 
     pub(crate) fn failed(&mut self, failure: PageServerFailure) {
-        if failure != PageServerFailure::Lost {
+        if failure.kind != UnservedKind::Lost {
             self.gone();
         }
         if !self.is_lost() {
@@ -106,7 +106,7 @@ impl StoreLink {
     pub(crate) fn granted(&mut self, epoch: Epoch, out: &mut Outbox) -> bool {
         if epoch <= self.epoch {
             self.gone();
-            self.failure = Some(PageServerFailure::Lost);
+            self.failure = Some(PageServerFailure::new(UnservedKind::Lost, "another store"));
             return false;
         }
         self.epoch = epoch;

@@ -5,7 +5,7 @@ mod common;
 use common::server::{Server, talk};
 use common::*;
 use tidelog_client::{Call, FromCore, Input, PageServerFailure, PageServerId, Storage};
-use tidelog_types::ErrorCode;
+use tidelog_types::{ErrorCode, UnservedKind};
 
 fn add(device: &mut Device, id: &str) -> Call {
     device.mutate("add", &[("id", text(id)), ("title", text(&format!("title of {id}")))])
@@ -169,7 +169,7 @@ fn a_page_server_that_cannot_start_fails_what_waits_for_it_with_the_reason() {
     let mut device = Device::new(1);
     device.lose_page_server();
     let waiting = device.start_open(TAB, None, &todos());
-    let failure = PageServerFailure::NewerFormat;
+    let failure = PageServerFailure::new(UnservedKind::NewerFormat, "");
     device.step(Input::PageServerFailed { server: PageServerId(2), failure });
     assert_eq!(device.code(waiting), ErrorCode::NewerFormat);
     let later = device.start_open(TAB, None, &todos());

@@ -9,8 +9,8 @@ use tidelog_client::{
 };
 use tidelog_disk::{CrashDevice, Disk};
 use tidelog_pages::StoreRequest;
-use tidelog_types::ErrorCode;
 use tidelog_types::limits::Limits;
+use tidelog_types::{ErrorCode, UnservedKind};
 
 fn add(device: &mut Device, id: &str) -> Call {
     device.mutate("add", &[("id", text(id)), ("title", text(&format!("title of {id}")))])
@@ -101,7 +101,7 @@ fn a_page_server_that_found_no_room_for_its_files_is_a_full_disk() {
     let mut device = Device::new(1);
     device.open(&todos());
     device.lose_page_server();
-    let failure = PageServerFailure::Full;
+    let failure = PageServerFailure::new(UnservedKind::Full, "");
     device.step(Input::PageServerFailed { server: PageServerId(2), failure });
     assert_eq!(error(&device), Some(ErrorCode::StorageFull));
     device.lend();
@@ -151,7 +151,8 @@ fn a_store_whose_data_were_cleared_is_read_and_not_replaced() {
         add(&mut device, &n.to_string());
     }
     let server = PageServerId(1);
-    device.step(Input::PageServerFailed { server, failure: PageServerFailure::Lost });
+    let failure = PageServerFailure::new(UnservedKind::Lost, "");
+    device.step(Input::PageServerFailed { server, failure });
     assert_eq!(error(&device), Some(ErrorCode::Storage));
     assert!(device.status().error.as_ref().is_some_and(|it| it.message.contains("cleared")));
     assert_eq!(device.status().storage, Storage::Waiting);

@@ -28,6 +28,7 @@ mod position;
 pub mod probe;
 mod shortened;
 mod sorted_map;
+mod unserved;
 mod value;
 
 pub use budget::{Budget, BudgetLimits};
@@ -40,4 +41,5 @@ pub use page::{Page, PageSet, Pgid};
 pub use position::{Chain, EntryHash, Position};
 pub use shortened::shortened;
 pub use sorted_map::SortedMap;
+pub use unserved::UnservedKind;
 pub use value::{Params, Rows, Value, ValueRef};

@@ -8,7 +8,7 @@ use tidelog_client::{
 };
 use tidelog_pages::{AppendError, StoreReply, StoreRequest, Ticket};
 use tidelog_sync::{FromServer, ToServer, decode_message, encode_message};
-use tidelog_types::{DocumentKey, Epoch, Life};
+use tidelog_types::{DocumentKey, Epoch, Life, UnservedKind};
 
 use super::{HANDLE, TAB, call_id, text, todos};
 
@@ -173,7 +173,7 @@ impl Core {
 
     /// The page server's worker cannot open its files.
     pub fn lose_storage(&mut self) {
-        let failure = PageServerFailure::Unavailable { reason: "none".to_owned() };
+        let failure = PageServerFailure::new(UnservedKind::Unavailable, "none");
         self.step(Input::PageServerFailed { server: LENT, failure });
     }
 
