@@ -11,6 +11,11 @@ const classes = new Map(
     .map((Class) => [Class.prototype.code, Class]),
 );
 
+// A replacer would be called for every value.
+errors.TidelogError.prototype.toJSON = function () {
+  return { code: this.code, outcome: this.outcome, message: this.message };
+};
+
 /** Takes a JSON input, in which an error is its code, outcome and message. */
 globalThis.step = (tab, now, json) => {
   const machine = tabs.get(tab) ?? new Tab();
@@ -18,11 +23,7 @@ globalThis.step = (tab, now, json) => {
   const input = JSON.parse(json);
   const { error } = input.answer ?? {};
   if (error) input.answer.error = new (classes.get(error.code))(error.message, error);
-  return JSON.stringify(machine.step(now, input), (_, value) =>
-    value instanceof errors.TidelogError
-      ? { code: value.code, outcome: value.outcome, message: value.message }
-      : value,
-  );
+  return JSON.stringify(machine.step(now, input));
 };
 
 /** What the app is given to name a call, or a document. */
