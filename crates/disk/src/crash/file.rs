@@ -38,6 +38,7 @@ impl FileState {
     }
 
     fn note_sectors(&mut self, clock: u64, start: usize, end: usize) {
+        let cuts = Cuts::of(&self.sizes);
         for sector in start / SECTOR_SIZE..end.div_ceil(SECTOR_SIZE) {
             let from = (sector * SECTOR_SIZE).min(self.now.len());
             let to = (from + SECTOR_SIZE).min(self.now.len());
@@ -45,7 +46,7 @@ impl FileState {
             content.resize(SECTOR_SIZE, 0);
             let versions = self.unflushed.entry(sector).or_default();
             // The same again makes no image that was not there without it.
-            let gone = cut_off(&self.sizes, sector);
+            let gone = cuts.last_of(sector);
             let is_new = match versions.last().filter(|(at, _)| *at > gone) {
                 Some((at, last)) => *at == CLEAN || *last != content,
                 None if gone > 0 => content.iter().any(|byte| *byte != 0),
@@ -116,8 +117,9 @@ impl FileState {
         let count = self.sizes.iter().take_while(|(at, _)| *at <= clock).count();
         let durable = Arc::make_mut(&mut self.durable);
         self.sizes[..count].iter().for_each(|(_, size)| durable.resize(*size, 0));
+        let cuts = Cuts::of(&self.sizes[..count]);
         for (sector, versions) in &mut self.unflushed {
-            let gone = cut_off(&self.sizes[..count], *sector);
+            let gone = cuts.last_of(*sector);
             let covered = versions.iter().rposition(|(at, _)| *at <= clock && *at > gone);
             if let Some(covered) = covered {
                 lay(durable, *sector, &versions[covered].1);
@@ -148,12 +150,13 @@ impl FileState {
             let first = self.durable.len().next_multiple_of(SECTOR_SIZE).min(image.len());
             fill_with_garbage(&mut Arc::make_mut(&mut image)[first..]);
         }
+        let cuts = Cuts::of(sizes);
         for (sector, versions) in &self.unflushed {
             if sector * SECTOR_SIZE >= image.len() {
                 // It lies behind the end of this image, whatever became of it.
                 continue;
             }
-            let gone = cut_off(sizes, *sector);
+            let gone = cuts.last_of(*sector);
             let versions = &versions[versions.partition_point(|(at, _)| *at <= gone)..];
             if versions.is_empty() {
                 continue;
@@ -187,11 +190,28 @@ fn fill_with_garbage(bytes: &mut [u8]) {
         .for_each(|(at, byte): (u32, &mut u8)| *byte = (at.wrapping_mul(167) >> 3) as u8 | 1);
 }
 
-/// When these changes of the size have cut this sector off last; 0 if never. What it was before is
-/// gone with them.
-fn cut_off(sizes: &[(u64, usize)], sector: usize) -> u64 {
-    let cut = sizes.iter().rfind(|(_, size)| *size <= sector * SECTOR_SIZE);
-    cut.map_or(0, |(clock, _)| *clock)
+/// Changes of a file's size, looked at as what they cut off.
+struct Cuts<'a> {
+    sizes: &'a [(u64, usize)],
+    /// The least of them: in a file that only grows none is looked for.
+    least: usize,
+}
+
+impl<'a> Cuts<'a> {
+    fn of(sizes: &'a [(u64, usize)]) -> Self {
+        let least = sizes.iter().map(|(_, size)| *size).min().unwrap_or(usize::MAX);
+        Self { sizes, least }
+    }
+
+    /// When this sector was cut off last; 0 if never. What it was before is gone with that.
+    fn last_of(&self, sector: usize) -> u64 {
+        let start = sector * SECTOR_SIZE;
+        if self.least > start {
+            return 0;
+        }
+        let cut = self.sizes.iter().rfind(|(_, size)| *size <= start);
+        cut.map_or(0, |(clock, _)| *clock)
+    }
 }
 
 /// Whether a sector would read like this if it survived as it was; behind the end as zeros.
