@@ -1,6 +1,6 @@
 //! What the client notes about a document beside its journals.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tidelog_document::{Doctype, DoctypeHash};
 use tidelog_types::limits::Limits;
 use tidelog_types::probe::{Probe, reached};
@@ -14,7 +14,7 @@ pub(crate) struct Record {
     /// Where the document is synced; `None` for a local one.
     pub(crate) server: Option<String>,
     /// The doctypes that are needed: the newest, and those that undecided frames name.
-    pub(crate) doctypes: Vec<Doctype>,
+    pub(crate) doctypes: Vec<HashedDoctype>,
     /// The newest of them.
     pub(crate) newest: DoctypeHash,
     /// Who wrote the journal that this device writes: its timeline, or the storage journal of a
@@ -27,6 +27,31 @@ pub(crate) struct Record {
     pub(crate) rejections: Vec<KeptRejection>,
     /// The youngest rejection that is not among them any more.
     pub(crate) forgotten: Option<EntryId>,
+}
+
+/// A doctype with its hash, which is not stored.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct HashedDoctype {
+    pub(crate) hash: DoctypeHash,
+    pub(crate) doctype: Doctype,
+}
+
+impl HashedDoctype {
+    pub(crate) fn new(doctype: Doctype) -> Self {
+        Self { hash: doctype.hash(), doctype }
+    }
+}
+
+impl Serialize for HashedDoctype {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.doctype.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for HashedDoctype {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Doctype::deserialize(deserializer).map(Self::new)
+    }
 }
 
 /// A rejection that an app has not dealt with yet.
@@ -138,13 +163,13 @@ impl Record {
     /// All of them.
     pub(crate) fn doctypes_by_hash(&self) -> SortedMap<DoctypeHash, Doctype> {
         let mut doctypes = SortedMap::new();
-        doctypes.extend(self.doctypes.iter().map(|doctype| (doctype.hash(), doctype.clone())));
+        doctypes.extend(self.doctypes.iter().map(|known| (known.hash, known.doctype.clone())));
         doctypes
     }
 
     /// The doctype with this hash.
     pub(crate) fn doctype(&self, hash: DoctypeHash) -> Option<&Doctype> {
-        self.doctypes.iter().find(|doctype| doctype.hash() == hash)
+        self.doctypes.iter().find(|known| known.hash == hash).map(|known| &known.doctype)
     }
 }
 
@@ -194,7 +219,7 @@ mod tests {
             client: ClientId([9; 16]),
             server: Some("wss://example.org".to_owned()),
             newest: doctype.hash(),
-            doctypes: vec![doctype],
+            doctypes: vec![HashedDoctype::new(doctype)],
             lives: Lineage::try_from(vec![(Life([5; 16]), Lsn::FIRST)]).expect("one life"),
             seeded: Some(Position {
                 journal: JournalId([2; 16]),

@@ -13,6 +13,7 @@ use super::storing::Then;
 use super::{Context, Document, Role, State, SyncWait};
 use crate::effect::TabId;
 use crate::protocol::{CallFailure, FromCore, Handle};
+use crate::record::HashedDoctype;
 
 /// Milliseconds after which a server that refused the document for now is asked again.
 const RETRY_MS: u64 = 1_000;
@@ -162,9 +163,9 @@ impl Document {
                 let (record, replica) = (&open.record, &synced.replica);
                 // A frame may name any of them; each succeeds those before it.
                 let mut doctypes = SortedMap::new();
-                for doctype in &record.doctypes {
-                    let hash = doctype.hash();
-                    let place = (doctype.migrations.len(), hash == record.newest, hash);
+                for HashedDoctype { hash, doctype } in &record.doctypes {
+                    let is_newest = *hash == record.newest;
+                    let place = (doctype.migrations.len(), is_newest, *hash);
                     doctypes.insert(place, doctype);
                 }
                 let doctypes = doctypes.into_iter().map(|(_, doctype)| doctype).collect();

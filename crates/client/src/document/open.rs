@@ -9,7 +9,7 @@ use tidelog_types::{CallId, EntryId, ErrorCode, JournalId, Life, Lineage, Lsn, P
 
 use super::{Context, Document, State};
 use crate::protocol::CallFailure;
-use crate::record::Record;
+use crate::record::{HashedDoctype, Record};
 
 /// A document that is there.
 pub(super) struct Open {
@@ -216,13 +216,17 @@ impl Open {
     /// handles. Says whether that changed it.
     pub fn record_doctype(&mut self, doctype: &Doctype, held: &[DoctypeHash]) -> bool {
         let record = &mut self.record;
-        let before = record.clone();
+        let hashes = |record: &Record| -> Vec<_> {
+            let hashes = record.doctypes.iter().map(|known| known.hash);
+            hashes.chain([record.newest]).collect()
+        };
+        let (hash, before) = (doctype.hash(), hashes(record));
         let newest = record.doctype(record.newest).expect("BUG: a record without its doctype");
         if doctype.succeeds(newest) {
-            record.newest = doctype.hash();
+            record.newest = hash;
         }
-        if record.doctype(doctype.hash()).is_none() {
-            record.doctypes.push(doctype.clone());
+        if record.doctype(hash).is_none() {
+            record.doctypes.push(HashedDoctype { hash, doctype: doctype.clone() });
         }
         let mut needed = match &self.role {
             Role::Synced(synced) => synced.replica.doctypes_in_use(),
@@ -230,9 +234,9 @@ impl Open {
         };
         needed.push(record.newest);
         needed.extend(held);
-        needed.push(doctype.hash());
-        record.doctypes.retain(|doctype| needed.contains(&doctype.hash()));
-        *record != before
+        needed.push(hash);
+        record.doctypes.retain(|known| needed.contains(&known.hash));
+        hashes(record) != before
     }
 }
 

@@ -10,7 +10,7 @@ use super::following::Offer;
 use super::requests::{Ask, Ran};
 use super::{Context, Document, HandleState, Open, Role, State};
 use crate::protocol::{CallFailure, FromCore, OpenRequest};
-use crate::record::Record;
+use crate::record::{HashedDoctype, Record};
 
 impl Document {
     #[inline(never)]
@@ -105,8 +105,8 @@ impl Document {
         let record = Record {
             client: ctx.rng.client(),
             server,
-            doctypes: vec![doctype.clone()],
             newest: doctype.hash(),
+            doctypes: vec![HashedDoctype::new(doctype.clone())],
             lives: Lineage::default(),
             seeded: None,
             rejections: Vec::new(),
