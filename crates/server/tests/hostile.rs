@@ -15,7 +15,7 @@ use std::time::Duration;
 use common::{CHANNEL, Client, Copy, Process, burner, frame, http, lsn, notes, settings};
 use tidelog_disk::{MemoryDisk, StoreFiles};
 use tidelog_document::Doctype;
-use tidelog_pages::{OwnerId, PageServer, Seed, StoreReply, StoreRequest};
+use tidelog_pages::{OwnerId, PageServer, Seed, StoreOptions, StoreReply, StoreRequest};
 use tidelog_room::{
     Answer, Ask, ConnId, Outlets, Room, RoomEffect, RoomInput, RoomSettings, entry_size,
 };
@@ -82,8 +82,9 @@ struct Scene {
 
 impl Scene {
     fn new(limits: Limits, way_size_max: usize) -> Self {
-        let (store, _) =
-            PageServer::open(StoreFiles::in_memory(), Seed(1)).expect("an empty store");
+        let options = StoreOptions { limits, ..StoreOptions::default() };
+        let (store, _) = PageServer::open_with(StoreFiles::in_memory(), Seed(1), options)
+            .expect("an empty store");
         let ways = Arc::new(Ways {
             size_max: way_size_max,
             reserved: Mutex::default(),
@@ -496,6 +497,40 @@ fn one_local_document_is_handed_over_at_a_time() {
     assert_eq!(scene.read(BOB), None, "it is not known what becomes of the first");
     scene.settle(RoomInput::Left { conn: ANN });
     assert!(matches!(scene.read(BOB), Some(FromRoom::SeedWanted)));
+}
+
+/// Where the storage journal of a local document stands at `next`.
+fn local(next: u64) -> Position {
+    Position { next: lsn(next), life: LIFE, ..Position::start_of(JournalId([9; 16])) }
+}
+
+fn open_from(have: Option<Position>, intent: Intent) -> ToRoom {
+    ToRoom::Open {
+        document: "notebook".to_owned(),
+        doctype: codec::encode(&notes()),
+        timeline: JournalId([1; 16]),
+        have,
+        intent,
+    }
+}
+
+/// V13. The client was not heard when it was told that its document was taken over, and went on.
+#[test]
+fn a_full_store_takes_a_further_state_of_a_document_that_it_has() {
+    let (_, parts) = large_seed(64);
+    let mut scene = Scene::new(Limits { documents_max: 1, ..Limits::DEFAULT }, usize::MAX);
+    for next in [5, 6] {
+        scene.say(ANN, open_from(Some(local(next)), offer_of_a_life()));
+        assert!(matches!(scene.read(ANN), Some(FromRoom::SeedWanted)), "at {next}");
+        for part in parts.clone() {
+            let ToRoom::Seed { db_pages, pages, last, .. } = part else { panic!("a seed") };
+            scene.say(ANN, ToRoom::Seed { position: local(next), db_pages, pages, last });
+        }
+        let heard = scene.read_all(ANN, &mut Copy::default());
+        let is_taken = matches!(heard[..], [.., FromRoom::Seeded { .. }, FromRoom::Opened { .. }]);
+        assert!(is_taken, "at {next}: {heard:?}");
+        scene.say(ANN, ToRoom::Close);
+    }
 }
 
 /// The database of a new document, with what this SQL has done to it, as a seed.
