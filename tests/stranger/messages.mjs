@@ -90,7 +90,7 @@ const body = (r) =>
     ['Seeded', () => ({ position: readPosition(r) })],
     ['Entry', () => entryPart(r)],
     ['Acked', () => ({ next: r.lsn() })],
-    ['Undecided', () => ({ lsn: r.lsn(), reason: r.text() })],
+    ['Undecided', () => ({ lsn: r.lsn(), why: undecidedReason(r) })],
     ['Probed', () => ({ question: r.u32(), next: r.lsn() })],
     ['Refused', () => ({ refusal: refusal(r) })],
   ]);
@@ -115,6 +115,12 @@ function page(r) {
   if (bytes.length !== PAGE_SIZE) throw new Error(`a page of ${bytes.length} bytes`);
   return { pgid, bytes };
 }
+
+const undecidedReason = (r) =>
+  r.choice([
+    ['UnknownDoctype', withReason(r)],
+    ['NoRoomForVerdict', withReason(r)],
+  ]);
 
 const refusal = (r) =>
   r.choice([

@@ -172,8 +172,8 @@ test('a frame of a doctype that is not known is left alone until it is brought',
   later.mutate('add', { name: 'bolt', count: 1 });
   client.frames.push(later.frames[0]);
   client.sendFrames(1);
-  const { lsn } = await client.hears('Undecided');
-  assert.equal(lsn, 1);
+  const { lsn, why } = await client.hears('Undecided');
+  assert.deepEqual([lsn, why.type], [1, 'UnknownDoctype']);
   client.open({ doctype: wire.doctype(next) });
   await client.until('the frame to be taken', () => client.acked === 2);
   await client.sync();

@@ -3,7 +3,7 @@
 use tidelog_document::{ArgumentError, DoctypeError};
 use tidelog_pages::AppendError;
 use tidelog_sqlite::Failure;
-use tidelog_sync::{ByeReason, Refusal};
+use tidelog_sync::{ByeReason, Refusal, UndecidedReason};
 use tidelog_types::{ErrorCode, Outcome, Remedy, UnservedKind};
 
 use crate::effect::PageServerFailure;
@@ -309,6 +309,21 @@ impl CallFailure {
                 ),
             )
             .until_mended(),
+        }
+    }
+
+    pub(crate) fn of_undecided(document: &str, why: &UndecidedReason) -> Self {
+        match why {
+            UndecidedReason::UnknownDoctype { reason } => {
+                Self::new(ErrorCode::Doctype, reason.clone())
+            }
+            UndecidedReason::NoRoomForVerdict { reason } => Self::new(
+                ErrorCode::BudgetExceeded,
+                format!(
+                    "the server has no room left in {document} ({reason}): mutations wait safely \
+                     on this device until something is deleted there"
+                ),
+            ),
         }
     }
 

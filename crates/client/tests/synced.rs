@@ -725,3 +725,23 @@ fn a_document_that_is_damaged_on_the_server_waits_offline_and_goes_on() {
         assert!(device.fate(call).contains("confirmed"), "{}", device.fate(call));
     }
 }
+
+/// The server's document is full, even of rejections, until somebody else deletes something.
+#[test]
+fn mutations_without_room_for_their_verdicts_wait_and_are_sent_again_later() {
+    let mut server = Server::new();
+    let mut device = online(1, &mut server);
+    server.is_full = true;
+    let milk = add(&mut device, "milk");
+    talk(&mut server, &mut [&mut device]);
+    let status = device.status().clone();
+    assert_eq!((status.connection, status.pending), (Connection::Online, 1), "it follows on");
+    let error = status.error.expect("an error");
+    assert_eq!(error.code, ErrorCode::BudgetExceeded);
+    assert!(error.message.contains("wait safely"), "{}", error.message);
+    server.is_full = false;
+    device.pass(30_000);
+    talk(&mut server, &mut [&mut device]);
+    assert_eq!((&device.status().error, device.status().pending), (&None, 0));
+    assert!(device.fate(milk).contains("confirmed"), "{}", device.fate(milk));
+}

@@ -178,7 +178,8 @@ pub(crate) fn reject_frame(
     let run = writer.write(&mut |transaction| {
         begin_frame(transaction, origin, kept)?;
         transaction.run_system(
-            "insert into _tidelog_rejection values (?1, ?2, ?3, ?4)",
+            // A document that was taken over may have had a row there.
+            "insert or replace into _tidelog_rejection values (?1, ?2, ?3, ?4)",
             &[
                 timeline_value(origin.journal),
                 lsn_value(origin.lsn),

@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tidelog_room::{ConnId, entry_size};
-use tidelog_sync::{ByeReason, FromRoom, FromServer};
+use tidelog_sync::{ByeReason, FromRoom, FromServer, Refusal, UndecidedReason};
 use tidelog_types::DocumentKey;
 use tidelog_types::limits::{CONNECTION_ENTRIES_SIZE_MAX, CONNECTION_OUT_SIZE_MAX};
 use tokio::sync::{mpsc, watch};
 
 use crate::rooms::{RoomMail, WeakRoomSender};
 
-/// What a message that is no entry counts for in bytes; reasons in it are short.
+/// What a message that is no entry counts for in bytes, without the reason in it.
 const SMALL_MESSAGE_SIZE: usize = 256;
 
 /// How a connection ends, from our side.
@@ -73,7 +73,7 @@ impl Connection {
 
     pub(crate) fn send(&self, message: FromServer) {
         if entry_size_of(&message).is_none() {
-            self.0.waiting.send_modify(|size| *size += SMALL_MESSAGE_SIZE);
+            self.0.waiting.send_modify(|size| *size += small_size_of(&message));
         }
         // A connection whose writer has ended has nobody to tell.
         let _ = self.0.queue.send(Box::new(message));
@@ -83,7 +83,7 @@ impl Connection {
     pub(crate) fn sent(&self, message: &FromServer) {
         match entry_size_of(message) {
             Some(size) => self.release(size),
-            None => self.0.waiting.send_modify(|size| *size -= SMALL_MESSAGE_SIZE),
+            None => self.0.waiting.send_modify(|size| *size -= small_size_of(message)),
         }
     }
 
@@ -155,8 +155,30 @@ fn entry_size_of(message: &FromServer) -> Option<usize> {
     }
 }
 
+/// What a message that is no entry counts for.
+fn small_size_of(message: &FromServer) -> usize {
+    let reason = match message {
+        FromServer::About { body: FromRoom::Undecided { why, .. }, .. } => match why {
+            UndecidedReason::UnknownDoctype { reason }
+            | UndecidedReason::NoRoomForVerdict { reason } => reason.as_str(),
+        },
+        FromServer::About { body: FromRoom::Refused(refusal), .. } => match refusal {
+            Refusal::DoctypeMismatch { reason }
+            | Refusal::DoctypeInvalid { reason }
+            | Refusal::Access { reason }
+            | Refusal::Protocol { reason }
+            | Refusal::Storage { reason } => reason.as_str(),
+            Refusal::Missing | Refusal::Exists | Refusal::Parted | Refusal::Damaged => "",
+        },
+        _ => "",
+    };
+    SMALL_MESSAGE_SIZE + reason.len()
+}
+
 #[cfg(test)]
 mod tests {
+    use tidelog_sync::{Channel, encode_message};
+
     use super::*;
 
     fn document() -> DocumentKey {
@@ -191,5 +213,17 @@ mod tests {
         let message = end.queue.recv().await.expect("it was sent");
         connection.sent(&message);
         room.await;
+    }
+
+    #[test]
+    fn a_message_counts_for_what_it_says() {
+        let (connection, _end) = Connection::new(ConnId(7));
+        let reason = "x".repeat(4_000);
+        let body = FromRoom::Refused(Refusal::Protocol { reason });
+        let message = FromServer::About { channel: Channel(1), body };
+        connection.send(message.clone());
+        assert!(*connection.0.waiting.borrow() >= encode_message(&message).len());
+        connection.sent(&message);
+        assert_eq!(*connection.0.waiting.borrow(), 0);
     }
 }

@@ -21,7 +21,8 @@ use tidelog_room::{
 };
 use tidelog_server::{ServeSettings, Server};
 use tidelog_sync::{
-    Channel, FromRoom, FromServer, Intent, ProbeId, Refusal, ToRoom, ToServer, WireFrame, codec,
+    Channel, FromRoom, FromServer, Intent, ProbeId, Refusal, ToRoom, ToServer, UndecidedReason,
+    WireFrame, codec,
 };
 use tidelog_types::limits::{
     CONNECTION_CHANNELS_MAX, ENTRY_PAGES_MAX, HELLO_SIZE_MAX, LSN_MAX, Limits, PAGE_SIZE,
@@ -365,6 +366,47 @@ fn a_catch_up_ends_though_the_document_moves_on_with_each_part() {
         assert!(parts < 2_000, "it does not come to an end");
     };
     assert!(copy.image() == scene.export(), "the same bytes on both sides at {}", end.next);
+}
+
+// --- V8: a document that is full, even of verdicts -----------------------------------------------
+
+#[test]
+fn who_has_filled_a_document_with_rejections_waits_for_room_and_nobody_else_does() {
+    let limits = Limits { document_pages_max: 20, verdict_pages_max: 8, ..Limits::DEFAULT };
+    let mut scene = Scene::new(limits, usize::MAX);
+    scene.open(ANN);
+    scene.open(BOB);
+    let mut copy = Copy::default();
+    scene.read_all(BOB, &mut copy);
+    let log = |size| frame(&notes(), "log", &"x".repeat(size));
+    scene.frames(BOB, 1, (0..8).map(|_| log(4_000)).collect());
+    // None of them is a mutation of the doctype, and the reason says so at length.
+    let nonsense = |_| frame(&notes(), &"nonsense ".repeat(1_000), "");
+    scene.frames(ANN, 1, (0..40).map(nonsense).collect());
+    let mut own = Copy::default();
+    let heard = scene.read_all(ANN, &mut own);
+    let waits = heard.iter().find_map(|message| match message {
+        FromRoom::Undecided { lsn, why: UndecidedReason::NoRoomForVerdict { .. } } => Some(*lsn),
+        FromRoom::Refused(refusal) => panic!("{refusal:?}"),
+        _ => None,
+    });
+    let waits = waits.expect("there is no room for forty of them");
+    assert!(matches!(heard.last(), Some(FromRoom::Acked { next }) if *next == waits));
+    let rejected = scene.room.counts().rejected;
+    assert_eq!(rejected, waits.get() - 1);
+
+    scene.frames(BOB, 9, vec![frame(&notes(), "keep", "nothing")]);
+    let heard = scene.read_all(BOB, &mut copy);
+    assert!(matches!(heard.last(), Some(FromRoom::Acked { next }) if *next == lsn(10)));
+    assert_eq!(scene.room.counts().rejected, rejected, "Bob's were applied");
+    assert!(copy.image() == scene.export());
+
+    // There is room again.
+    scene.read_all(ANN, &mut own);
+    scene.open(ANN);
+    scene.frames(ANN, waits.get(), vec![nonsense(0)]);
+    let heard = scene.read_all(ANN, &mut Copy::default());
+    assert!(matches!(heard.last(), Some(FromRoom::Acked { next }) if *next == waits.next()));
 }
 
 // --- V5: a seed is one document, once ----------------------------------------------------------

@@ -8,7 +8,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tidelog_types::limits::{PAGE_SIZE, VERDICT_PAGES};
+use tidelog_types::limits::PAGE_SIZE;
 use tidelog_types::{Page, PageSet, Pgid, SortedMap};
 
 use crate::failure::Failure;
@@ -199,7 +199,7 @@ impl State {
         self.db_pages = self.db_pages.max(pgid.0);
         let limits = self.view.limits();
         let (changed_max, pages_max) = (limits.mutation_pages_max, limits.document_pages_max);
-        let verdict_pages = if self.is_apps { 0 } else { VERDICT_PAGES };
+        let verdict_pages = if self.is_apps { 0 } else { limits.verdict_pages_max };
         let has_grown = self.db_pages > self.db_pages_before;
         if has_grown && self.db_pages as usize > pages_max + verdict_pages {
             self.fail(Failure::budget(format!("{pages_max} pages in a document")));

@@ -32,7 +32,7 @@ mod sender;
 pub use follower::{Follower, FollowerStep};
 pub use message::{
     ByeReason, Channel, CodedPage, EntryPart, FromRoom, FromServer, Intent, MessageError,
-    PROTOCOL_VERSION, PageCoding, ProbeId, Refusal, ToRoom, ToServer, WireFrame, decode_message,
-    encode_message,
+    PROTOCOL_VERSION, PageCoding, ProbeId, Refusal, ToRoom, ToServer, UndecidedReason, WireFrame,
+    decode_message, encode_message,
 };
 pub use sender::{PeerAhead, Sender};

@@ -243,8 +243,8 @@ pub enum FromRoom {
     Undecided {
         /// The first undecided frame.
         lsn: Lsn,
-        /// Why they stay undecided, for a person to read.
-        reason: String,
+        /// Why they stay undecided.
+        why: UndecidedReason,
     },
     /// Where the storage journal stands, on the server's disk.
     Probed {
@@ -275,6 +275,21 @@ pub struct EntryPart {
     pub hash: EntryHash,
     /// Whether this is the entry's last part.
     pub is_last: bool,
+}
+
+/// Why a frame stays undecided, and all behind it. Opening the document again asks anew.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum UndecidedReason {
+    /// The server does not know the frame's doctype.
+    UnknownDoctype {
+        /// The reason, for a person to read.
+        reason: String,
+    },
+    /// The frame's verdict cannot be written into the document, which is full.
+    NoRoomForVerdict {
+        /// The reason, for a person to read.
+        reason: String,
+    },
 }
 
 /// Why a server does not serve a document to a client. Nothing changed on either side.

@@ -10,8 +10,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tidelog_sync::{
     ByeReason, Channel, CodedPage, EntryPart, FromRoom, FromServer, Intent, MessageError,
-    PROTOCOL_VERSION, ProbeId, Refusal, ToRoom, ToServer, WireFrame, decode_message,
-    encode_message,
+    PROTOCOL_VERSION, ProbeId, Refusal, ToRoom, ToServer, UndecidedReason, WireFrame,
+    decode_message, encode_message,
 };
 use tidelog_types::limits::PAGE_SIZE;
 use tidelog_types::{
@@ -90,7 +90,9 @@ fn from_server() -> Vec<(&'static str, FromServer)> {
     let refused = |refusal| about(FromRoom::Refused(refusal));
     let bye = |reason| FromServer::Bye { reason };
     let (storage, wanted) = (position(), lsn(14));
-    let undecided = FromRoom::Undecided { lsn: lsn(14), reason: reason() };
+    let undecided = |why| about(FromRoom::Undecided { lsn: lsn(14), why });
+    let unknown = UndecidedReason::UnknownDoctype { reason: reason() };
+    let no_room = UndecidedReason::NoRoomForVerdict { reason: reason() };
     vec![
         ("welcome", FromServer::Welcome),
         ("pong", FromServer::Pong),
@@ -105,7 +107,8 @@ fn from_server() -> Vec<(&'static str, FromServer)> {
         ("entry, a part", part(None, false)),
         ("entry, whole", part(Some(origin), true)),
         ("acked", about(FromRoom::Acked { next: lsn(15) })),
-        ("undecided", about(undecided)),
+        ("undecided: unknown doctype", undecided(unknown)),
+        ("undecided: no room for the verdict", undecided(no_room)),
         ("probed", about(FromRoom::Probed { probe: ProbeId(77), next: lsn(43) })),
         ("refused: missing", refused(Refusal::Missing)),
         ("refused: exists", refused(Refusal::Exists)),

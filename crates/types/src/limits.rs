@@ -62,8 +62,8 @@ pub const STORE_POOL_PAGES_MAX: usize = 1024;
 /// since whoever comes to it is sent all of it as one entry.
 pub const ENTRY_PAGES_MAX: usize = 131_072;
 
-/// Pages of a document that verdicts alone may fill, so that a full document can reject mutations.
-pub const VERDICT_PAGES: usize = 1024;
+/// Pages of a document that verdicts alone may fill, unless a test shrinks them.
+const VERDICT_PAGES: usize = 1024;
 
 /// Pages that one append may change in all its entries: what an owner may have sent ahead of it.
 pub const APPEND_PAGES_MAX: usize = 2 * ENTRY_PAGES_MAX;
@@ -124,8 +124,11 @@ pub struct Limits {
     pub statement_steps_max: u64,
     /// Pages that one mutation may change.
     pub mutation_pages_max: usize,
-    /// Pages that mutations may make a document grow to. Verdicts may take [`VERDICT_PAGES`] more.
+    /// Pages that mutations may make a document grow to.
     pub document_pages_max: usize,
+    /// Pages beyond those that verdicts alone may fill, so that a full document can reject
+    /// mutations.
+    pub verdict_pages_max: usize,
     /// Bytes of the encoded rows that one query may answer with.
     pub rows_size_max: usize,
     /// Undecided mutations that have a layer of their own; younger ones share one.
@@ -184,6 +187,7 @@ impl Limits {
         statement_steps_max: 40_000_000,
         mutation_pages_max: 16_384,
         document_pages_max: ENTRY_PAGES_MAX - VERDICT_PAGES,
+        verdict_pages_max: VERDICT_PAGES,
         rows_size_max: 256 * 1024 * 1024,
         layers_max: 1024,
         runs_per_lsn: 4,

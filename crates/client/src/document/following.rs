@@ -3,10 +3,10 @@
 use tidelog_document::{ArrivingEntry, Doctype, PutOff, ServerEntry};
 use tidelog_sync::{
     Channel, CodedPage, EntryPart, FromRoom, Intent, PeerAhead, ProbeId, Refusal, ToRoom, ToServer,
-    WireFrame, codec,
+    UndecidedReason, WireFrame, codec,
 };
 use tidelog_types::probe::{Probe, reached};
-use tidelog_types::{ErrorCode, JournalId, Lineage, Lsn, Pgid, Position, SortedMap};
+use tidelog_types::{JournalId, Lineage, Lsn, Pgid, Position, SortedMap};
 
 use super::open::Synced;
 use super::storing::Then;
@@ -60,6 +60,8 @@ struct Joined {
     asked_at_ms: u64,
     /// Whether the server has said where it stands.
     is_open: bool,
+    /// When the server is asked anew, since it had no room for a verdict.
+    ask_again_at_ms: Option<u64>,
     /// Whether the server waits for the seed of what is offered on it.
     seed_wanted: bool,
     /// An entry of which some parts have come.
@@ -101,6 +103,10 @@ impl Following {
     fn silent_until_ms(&self) -> Option<u64> {
         let silent = self.channel.as_ref().filter(|channel| !channel.is_open);
         silent.map(|channel| channel.asked_at_ms + CHANNEL_MS)
+    }
+
+    fn ask_again_at_ms(&self) -> Option<u64> {
+        self.channel.as_ref()?.ask_again_at_ms
     }
 }
 
@@ -191,6 +197,7 @@ impl Document {
             have,
             asked_at_ms,
             is_open: false,
+            ask_again_at_ms: None,
             seed_wanted: false,
             arriving,
         });
@@ -220,11 +227,19 @@ impl Document {
         }
     }
 
+    /// Asks anew for verdicts that the server could not give.
+    pub(super) fn ask_for_verdicts(&mut self, ctx: &mut Context<'_>) {
+        if self.following.ask_again_at_ms().is_some_and(|at_ms| ctx.now_ms >= at_ms) {
+            self.leave_server(ctx);
+        }
+    }
+
     /// Asks to be woken for whatever waits for a time.
     pub(super) fn ask_to_be_woken(&self, ctx: &mut Context<'_>) {
         let following = &self.following;
         let times = [
             following.silent_until_ms(),
+            following.ask_again_at_ms(),
             following.offer.as_ref().map(|offer| offer.deadline_ms),
             Some(following.retry_at_ms),
         ];
@@ -344,8 +359,13 @@ impl Document {
                 }
             }
             FromRoom::Refused(refusal) => self.on_refused(&refusal, ctx),
-            FromRoom::Undecided { reason, .. } => {
-                self.error = Some(CallFailure::new(ErrorCode::Doctype, reason));
+            FromRoom::Undecided { why, .. } => {
+                if let (Some(channel), UndecidedReason::NoRoomForVerdict { .. }) =
+                    (&mut self.following.channel, &why)
+                {
+                    channel.ask_again_at_ms.get_or_insert(ctx.now_ms + RETRY_FINAL_MS);
+                }
+                self.error = Some(CallFailure::of_undecided(&self.key.document, &why));
             }
         }
     }

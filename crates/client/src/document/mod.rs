@@ -185,6 +185,7 @@ impl Document {
         self.flush_append(ctx);
         self.leave_unwanted_server(ctx);
         self.give_up_silent_channel(ctx);
+        self.ask_for_verdicts(ctx);
         self.send_frames(ctx);
         self.settle_syncs(ctx);
         self.ask_to_be_woken(ctx);

@@ -8,7 +8,8 @@ use tidelog_document::{
 use tidelog_pages::StorageEntry;
 use tidelog_sqlite::View;
 use tidelog_sync::{
-    Channel, CodedPage, EntryPart, FromRoom, FromServer, Intent, Refusal, ToRoom, ToServer, codec,
+    Channel, CodedPage, EntryPart, FromRoom, FromServer, Intent, Refusal, ToRoom, ToServer,
+    UndecidedReason, codec,
 };
 use tidelog_types::{
     Chain, EntryId, JournalId, Life, Lineage, Lsn, LsnRange, PageSet, Pgid, Position,
@@ -27,6 +28,8 @@ pub struct Server {
     lives: u8,
     /// It refuses its document.
     pub is_damaged: bool,
+    /// Its document has no room for a verdict.
+    pub is_full: bool,
 }
 
 struct Guest {
@@ -47,6 +50,7 @@ impl Server {
             journal: 1,
             lives: 77,
             is_damaged: false,
+            is_full: false,
         }
     }
 
@@ -103,6 +107,10 @@ impl Server {
                 let doctype: Doctype = codec::decode(&doctype).expect("a doctype");
                 self.doctypes.insert(doctype.hash(), doctype.clone());
                 self.open(device, channel, &doctype, timeline, have, &intent)
+            }
+            ToRoom::Frames { first, .. } if self.is_full => {
+                let why = UndecidedReason::NoRoomForVerdict { reason: "full".to_owned() };
+                vec![FromRoom::Undecided { lsn: first, why }]
             }
             ToRoom::Frames { life, first, frames } => {
                 let timeline = self.guests[&device].timeline;

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use tidelog_document::{Applied, Mutation, Verdict};
-use tidelog_sync::{FromRoom, Refusal, WireFrame};
+use tidelog_sync::{FromRoom, Refusal, UndecidedReason, WireFrame};
 use tidelog_types::limits::TIMELINE_LIVES_KEPT_MAX;
 use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{Budget, DocumentKey, EntryId, Life, Lsn, shortened};
@@ -23,8 +23,8 @@ enum Fate {
     Decided(Applied),
     /// It had it before.
     Repeated,
-    /// Nobody here knows its doctype.
-    Undecided { reason: String },
+    /// There is no verdict for now, and nothing has changed.
+    Undecided(UndecidedReason),
 }
 
 impl Room {
@@ -61,20 +61,21 @@ impl Room {
                 return Err(Halt::Refuse(Refusal::Damaged));
             }
             let origin = EntryId { journal: timeline, life, lsn: *first };
-            match document.decide(&self.document, origin, frame, &*self.caution)? {
+            let fate = document.decide(&self.document, origin, frame, &*self.caution);
+            budget.spend_steps(document.authority.take_steps());
+            match fate? {
                 Fate::Repeated => reached(Probe::FrameRepeated),
                 Fate::Decided(applied) => {
                     match applied.verdict {
                         Verdict::Applied => self.counts.applied += 1,
                         Verdict::Rejected { .. } => self.counts.rejected += 1,
                     }
-                    budget.spend_steps(document.authority.take_steps());
                     budget.spend_pages(applied.entry.set.pages.len() as u64);
                     self.outbox.entry(applied.entry, Some(origin));
                     self.settled();
                 }
-                Fate::Undecided { reason } => {
-                    self.stop_timeline(id, *first, reason);
+                Fate::Undecided(why) => {
+                    self.stop_timeline(id, *first, why);
                     break;
                 }
             }
@@ -88,10 +89,10 @@ impl Room {
         Ok(())
     }
 
-    fn stop_timeline(&mut self, id: SubscriberId, lsn: Lsn, reason: String) {
+    fn stop_timeline(&mut self, id: SubscriberId, lsn: Lsn, why: UndecidedReason) {
         let Some(subscriber) = self.subscribers.get_mut(&id) else { return };
         subscriber.undecided = Some(lsn);
-        self.outbox.after(After::Tell(id, FromRoom::Undecided { lsn, reason }));
+        self.outbox.after(After::Tell(id, FromRoom::Undecided { lsn, why }));
     }
 }
 
@@ -121,23 +122,30 @@ impl Document {
         if is_repeat {
             return Ok(Fate::Repeated);
         }
-        let applied = match Mutation::decode(&frame.body) {
+        let run = match Mutation::decode(&frame.body) {
             Ok(mutation) => {
                 let Some(doctype) = self.record.find(mutation.doctype) else {
                     let reason = shortened(format!(
                         "doctype {} of mutation {} is not known to the server",
                         mutation.doctype, mutation.name
                     ));
-                    return Ok(Fate::Undecided { reason });
+                    return Ok(Fate::Undecided(UndecidedReason::UnknownDoctype { reason }));
                 };
                 let run = || self.authority.apply(origin, &mutation, &doctype);
-                match cautiously(caution, || Suspect::frame(key, origin), run) {
-                    Some(run) => ran(run)?,
-                    None => ran(self.authority.reject(origin, ENDED_THE_SERVER))?,
-                }
+                cautiously(caution, || Suspect::frame(key, origin), run)
+                    .unwrap_or_else(|| self.authority.reject(origin, ENDED_THE_SERVER))
             }
             // It will never be a mutation: rejected in its place, it holds nobody up.
-            Err(error) => ran(self.authority.reject(origin, &error.to_string()))?,
+            Err(error) => self.authority.reject(origin, &error.to_string()),
+        };
+        let applied = match ran(run) {
+            Ok(applied) => applied,
+            // It was not applied, and there is no room to say so. Others may make some.
+            Err(Halt::Failed(failure)) if !failure.is_passing() => {
+                let reason = shortened(format!("the document takes no verdict: {failure}"));
+                return Ok(Fate::Undecided(UndecidedReason::NoRoomForVerdict { reason }));
+            }
+            Err(halt) => return Err(halt),
         };
         let known = self.applied(timeline)?;
         known.wanted = lsn.next();

@@ -63,6 +63,7 @@ pub fn notes() -> Doctype {
                  insert into log (id) select :id || hex(zeroblob(1500)) from n",
             ),
             mutation("log", "insert into log (id) values (:id)"),
+            mutation("keep", "delete from log where id <> :id"),
         ],
     }
 }
