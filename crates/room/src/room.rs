@@ -58,7 +58,7 @@ pub use io::{Answer, Ask, ConnId, RoomCounts, RoomEffect, RoomInput, RoomSetting
 use outbox::{After, Outbox};
 pub use outlets::{Outlets, entry_size};
 use refusal::brief;
-pub use seed::STAGED;
+pub use seed::{AwaitedSeed, STAGED};
 use subscriber::{ChannelId, OpenRequest, Subscriber, SubscriberId};
 
 /// One document on the server.
@@ -243,6 +243,7 @@ impl Room {
             RoomInput::Store(reply) => self.on_store(reply),
             RoomInput::Ask { request, ask } => self.queue.push_back(Work::Ask(request, ask)),
             RoomInput::Writable { conn } => self.on_writable(conn),
+            RoomInput::SeedOverdue => self.end_overdue_seed(),
             RoomInput::GoOn => {}
         }
         let mut budget = Budget::new(self.settings.limits.slice);

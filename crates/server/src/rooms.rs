@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tidelog_pages::StoreReply;
 use tidelog_room::{
-    Answer, Ask, Caution, ConnId, Outlets, Room, RoomEffect, RoomInput, RoomSettings,
+    Answer, Ask, AwaitedSeed, Caution, ConnId, Outlets, Room, RoomEffect, RoomInput, RoomSettings,
 };
 use tidelog_sync::{Channel, FromRoom, FromServer, ToRoom};
 use tidelog_types::DocumentKey;
@@ -15,7 +15,7 @@ use tidelog_types::limits::ROOMS_MAX;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::task::yield_now;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{debug, error, info};
 
 use crate::connection::{Connection, Ending};
@@ -27,6 +27,9 @@ use crate::store::{StoreHandle, StoreOwner};
 const EMPTY_ROOM_STAYS: Duration = Duration::from_secs(60);
 /// After which time a room in which nothing happens gives back what it keeps for the next message.
 const QUIET_ROOM_RESTS: Duration = Duration::from_millis(500);
+/// After which silence of one who hands a document over the next one may, if there is one: sooner
+/// than that one gives up.
+const SILENT_SEED_ENDS: Duration = Duration::from_secs(5);
 /// Within which time a question is answered, or whoever asked is told that it is not.
 const ANSWER_TAKES: Duration = Duration::from_secs(10);
 
@@ -141,6 +144,7 @@ impl Rooms {
             answers: BTreeMap::new(),
             asked: 0,
             is_resting: true,
+            awaited_seed: None,
         };
         self.threads.spawn(task.run(inbox));
         Some(sender)
@@ -224,6 +228,8 @@ struct RoomTask {
     asked: u64,
     /// Whether nothing has happened since it gave back what it can.
     is_resting: bool,
+    /// For what others wait, and since when that has not changed.
+    awaited_seed: Option<(AwaitedSeed, Instant)>,
 }
 
 impl RoomTask {
@@ -254,6 +260,7 @@ impl RoomTask {
                 return Some(self.input(mail));
             }
             let is_at_rest = self.room.is_at_rest();
+            let overdue_at = self.seed_overdue_at();
             tokio::select! {
                 biased;
                 Some(reply) = self.owner.replies.recv() => return Some(RoomInput::Store(*reply)),
@@ -263,6 +270,10 @@ impl RoomTask {
                 },
                 () = std::future::ready(()), if self.room.wants_step() => {
                     return Some(RoomInput::GoOn);
+                }
+                () = sleep_until(overdue_at), if self.awaited_seed.is_some() => {
+                    self.awaited_seed = None;
+                    return Some(RoomInput::SeedOverdue);
                 }
                 () = tokio::time::sleep(QUIET_ROOM_RESTS), if !self.is_resting => {
                     self.is_resting = true;
@@ -276,6 +287,14 @@ impl RoomTask {
                 }
             }
         }
+    }
+
+    /// Until when something has to come of what is handed over, if others wait.
+    fn seed_overdue_at(&mut self) -> Instant {
+        let (now, awaited) = (Instant::now(), self.room.awaited_seed());
+        let since = self.awaited_seed.filter(|(before, _)| Some(*before) == awaited);
+        self.awaited_seed = since.or_else(|| Some((awaited?, now)));
+        self.awaited_seed.map_or(now, |(_, since)| since) + SILENT_SEED_ENDS
     }
 
     fn input(&mut self, mail: RoomMail) -> RoomInput {

@@ -541,6 +541,49 @@ fn one_local_document_is_handed_over_at_a_time() {
     assert!(matches!(scene.read(BOB), Some(FromRoom::SeedWanted)));
 }
 
+/// V5.
+#[tokio::test]
+async fn one_who_hands_nothing_over_is_not_waited_for() {
+    let data = tempfile::tempdir().expect("a folder");
+    let server = start(data.path()).await;
+    let mut ann = Client::connect(server.address()).await.expect("up");
+    ann.tell(open("list", 1, offer_of_a_life())).await.expect("up");
+    assert_eq!(ann.hear_of().await, Some(FromRoom::SeedWanted));
+    let (_, parts) = large_seed(64);
+    ann.tell(parts[0].clone()).await.expect("up");
+    let mut bob = Client::connect(server.address()).await.expect("up");
+    bob.tell(open("list", 2, offer_of_a_life())).await.expect("up");
+    // Whoever offers gives up after ten seconds.
+    let wanted = tokio::time::timeout(Duration::from_secs(9), bob.hear_of()).await;
+    assert_eq!(wanted.expect("its turn"), Some(FromRoom::SeedWanted));
+    assert!(matches!(ann.hear_of().await, Some(FromRoom::Refused(Refusal::Storage { .. }))));
+    for part in parts {
+        bob.tell(part).await.expect("up");
+    }
+    assert!(matches!(bob.hear_of().await, Some(FromRoom::Seeded { .. })));
+    server.stop().await;
+}
+
+#[test]
+fn one_who_hands_over_is_waited_for_as_long_as_something_comes() {
+    let (_, parts) = large_seed(64);
+    let mut scene = Scene::new(Limits::DEFAULT, usize::MAX);
+    scene.open_on(ANN, CHANNEL, offer_of_a_life());
+    scene.say(ANN, parts[0].clone());
+    assert_eq!(scene.room.awaited_seed(), None, "nobody waits");
+    scene.settle(RoomInput::SeedOverdue);
+    scene.open_on(BOB, CHANNEL, offer());
+    let before = scene.room.awaited_seed();
+    assert!(before.is_some());
+    scene.say(ANN, parts[1].clone());
+    let after = scene.room.awaited_seed();
+    assert!(after.is_some() && after != before, "{after:?}");
+    scene.settle(RoomInput::SeedOverdue);
+    let heard = scene.read_all(ANN, &mut Copy::default());
+    assert!(matches!(heard[..], [FromRoom::SeedWanted, FromRoom::Refused(_)]), "{heard:?}");
+    assert_eq!(scene.read(BOB), Some(FromRoom::SeedWanted));
+}
+
 /// Where the storage journal of a local document stands at `next`.
 fn local(next: u64) -> Position {
     Position { next: lsn(next), life: LIFE, ..Position::start_of(JournalId([9; 16])) }

@@ -31,6 +31,9 @@ pub enum RoomInput {
         /// Which.
         conn: ConnId,
     },
+    /// Nothing has come for long of the document that is handed over while others wait with theirs:
+    /// see [`Room::awaited_seed`](super::Room::awaited_seed).
+    SeedOverdue,
     /// The step before was cut short: see [`Room::wants_step`](super::Room::wants_step).
     GoOn,
     /// The store answers.

@@ -25,6 +25,13 @@ use super::{Halt, Room, RoomEffect, State, Work, ran};
 /// until all are there. A server's own documents have no user.
 pub const STAGED: &str = "staged";
 
+/// How far a document has come for which others wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AwaitedSeed {
+    subscriber: u64,
+    pages_count: u32,
+}
+
 impl Room {
     pub(super) fn seed(
         &mut self,
@@ -138,12 +145,7 @@ impl Room {
     pub(super) fn refuse_seed(&mut self, error: &AppendError) {
         let staged = self.staging_key();
         self.fetch.take_if(|fetch| fetch.document == staged);
-        let seeding = self.seeding.and_then(|id| self.subscribers.get(&id));
-        if let Some(channel_id) = seeding.map(|subscriber| subscriber.channel_id) {
-            self.vacate(channel_id);
-            let refusal = brief(Refusal::Storage { reason: error.to_string() });
-            self.effects.push(channel_id.say(FromRoom::Refused(refusal)));
-        }
+        self.refuse_seeding(&error.to_string());
     }
 
     /// Whoever waited to hand over another local document is answered now.
@@ -152,6 +154,31 @@ impl Room {
         // They came before all that is in the queue, which may say that they have gone.
         for (channel_id, open) in std::mem::take(&mut self.offers).into_iter().rev() {
             self.queue.push_front(Work::Open(channel_id, open));
+        }
+    }
+
+    /// Who is handing a document over while others wait with theirs, and how much of it has come.
+    /// If that stays the same for too long, they wait for somebody who is silent.
+    #[must_use]
+    pub fn awaited_seed(&self) -> Option<AwaitedSeed> {
+        let id = self.seeding.filter(|_| !self.offers.is_empty() && self.takes_messages())?;
+        let pages_count = self.subscribers.get(&id)?.seed.as_ref()?.pages_count;
+        Some(AwaitedSeed { subscriber: id.0, pages_count })
+    }
+
+    /// Lets the next one hand over.
+    pub(super) fn end_overdue_seed(&mut self) {
+        if self.awaited_seed().is_some() {
+            self.refuse_seeding("nothing came of the document, and others wait with theirs");
+        }
+    }
+
+    fn refuse_seeding(&mut self, reason: &str) {
+        let seeding = self.seeding.and_then(|id| self.subscribers.get(&id));
+        if let Some(channel_id) = seeding.map(|subscriber| subscriber.channel_id) {
+            self.vacate(channel_id);
+            let refusal = brief(Refusal::Storage { reason: reason.to_owned() });
+            self.effects.push(channel_id.say(FromRoom::Refused(refusal)));
         }
     }
 
