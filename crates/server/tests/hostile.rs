@@ -42,6 +42,8 @@ struct Ways {
     reserved: Mutex<BTreeMap<ConnId, usize>>,
     /// How often they were looked at.
     looks: AtomicUsize,
+    /// The most that was reserved on one.
+    most: AtomicUsize,
 }
 
 impl Ways {
@@ -57,6 +59,7 @@ impl Outlets for Ways {
         let before = reserved.entry(conn).or_default();
         let fits = *before == 0 || *before + size <= self.size_max;
         *before += if fits { size } else { 0 };
+        self.most.fetch_max(*before, Ordering::Relaxed);
         fits
     }
 
@@ -90,6 +93,7 @@ impl Scene {
             size_max: way_size_max,
             reserved: Mutex::default(),
             looks: AtomicUsize::new(0),
+            most: AtomicUsize::new(0),
         });
         let document = DocumentKey::new("notebook", "").expect("a name");
         let settings = RoomSettings { dev: true, limits, ..RoomSettings::default() };
@@ -192,6 +196,21 @@ impl Scene {
             }
         }
         others
+    }
+
+    /// It reads and takes in all there is. Gives the frames that the entries are of.
+    fn read_origins(&mut self, conn: ConnId, copy: &mut Copy) -> Vec<Option<Lsn>> {
+        let mut origins = Vec::new();
+        while let Some(message) = self.read(conn) {
+            let FromRoom::Entry(part) = message else { continue };
+            let end = part.is_last.then_some((part.position.next, part.origin));
+            copy.take(part);
+            if let Some((next, origin)) = end {
+                origins.push(origin.map(|origin| origin.lsn));
+                self.say(conn, ToRoom::Received { next });
+            }
+        }
+        origins
     }
 
     /// Bytes of entries that wait to be read.
@@ -366,6 +385,61 @@ fn a_catch_up_ends_though_the_document_moves_on_with_each_part() {
         assert!(parts < 2_000, "it does not come to an end");
     };
     assert!(copy.image() == scene.export(), "the same bytes on both sides at {}", end.next);
+}
+
+#[test]
+fn an_entry_of_any_size_costs_a_client_that_reads_nothing_no_more_than_a_chunk() {
+    let limits = Limits { catch_up_pages: 8, catch_up_pages_max: 32, ..Limits::DEFAULT };
+    let mut scene = Scene::new(limits, 64 * 1024);
+    scene.open(ANN);
+    scene.open(BOB);
+    let (mut own, mut copy) = (Copy::default(), Copy::default());
+    scene.read_all(ANN, &mut own);
+    scene.read_all(BOB, &mut copy);
+    for number in 1..=4 {
+        // Some 300 pages each.
+        scene.frames(ANN, number, vec![frame(&notes(), "bulk", &number.to_string())]);
+        let origins = scene.read_origins(ANN, &mut own);
+        assert_eq!(origins, [Some(lsn(number))], "it is known as Ann's own");
+        // Bob reads one part each time.
+        match scene.read(BOB) {
+            Some(FromRoom::Entry(part)) => copy.take(part),
+            other => panic!("unexpected: {other:?}"),
+        }
+    }
+    // All pages change again while he is sent them.
+    scene.frames(ANN, 5, vec![frame(&notes(), "keep", "nothing")]);
+    let most = scene.ways.most.load(Ordering::Relaxed);
+    assert!(most <= 33 * 4200, "{most} bytes");
+    scene.read_all(BOB, &mut copy);
+    assert!(copy.image() == scene.export());
+}
+
+#[test]
+fn a_client_that_reads_slower_than_others_write_is_sent_no_larger_chunks() {
+    let limits = Limits { catch_up_pages: 2, catch_up_pages_max: 4, ..Limits::DEFAULT };
+    let mut scene = Scene::new(limits, 16 * 1024);
+    scene.open(ANN);
+    let (mut own, mut copy) = (Copy::default(), Copy::default());
+    scene.frames(ANN, 1, vec![frame(&notes(), "bulk", "1")]);
+    scene.read_origins(ANN, &mut own);
+    scene.open(BOB);
+    assert!(matches!(scene.read(BOB), Some(FromRoom::Opened { .. })));
+    for number in 2..=40 {
+        for _ in 0..10 {
+            if let Some(FromRoom::Entry(part)) = scene.read(BOB) {
+                copy.take(part);
+            }
+        }
+        // Each page of the document is another one.
+        scene.frames(ANN, number, vec![frame(&notes(), "touch", "x")]);
+        scene.read_origins(ANN, &mut own);
+    }
+    assert_eq!(copy.position, None, "he has come to no end");
+    let most = scene.ways.most.load(Ordering::Relaxed);
+    assert!(most <= 5 * 4200, "{most} bytes");
+    scene.read_all(BOB, &mut copy);
+    assert!(copy.image() == scene.export(), "now that they pause");
 }
 
 // --- V8: a document that is full, even of verdicts -----------------------------------------------

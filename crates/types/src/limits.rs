@@ -149,8 +149,11 @@ pub struct Limits {
     /// Pages of entries that a room has on their way to the disk before it runs no more, not
     /// counting the entry that passes the bound; each answer that waits with them counts as one.
     pub room_pages_in_flight_max: usize,
-    /// Pages that a room reads at once for a follower who lags.
+    /// Pages that a room reads at once for a follower who lags, at first.
     pub catch_up_pages: usize,
+    /// Pages that a room sends one follower at once, or reads for it, unless the one before is
+    /// more. Larger entries are read from the store, as those are that a follower lacks.
+    pub catch_up_pages_max: usize,
     /// Lives that a document's authority remembers of its storage journal; older ones are unknown.
     pub lives_kept_max: usize,
     /// Pages in one message on the wire: entries with more travel in parts.
@@ -198,6 +201,7 @@ impl Limits {
         rejections_kept_size_max: 1024 * 1024,
         room_pages_in_flight_max: 1024,
         catch_up_pages: 64,
+        catch_up_pages_max: 256,
         lives_kept_max: 64,
         message_pages_max: 64,
         append_part_pages_max: 256,

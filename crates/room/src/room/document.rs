@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use tidelog_document::{AppliedTimeline, Authority};
 use tidelog_sqlite::View;
-use tidelog_types::{Chain, JournalId, Life, Lineage, Lsn, Position};
+use tidelog_types::{Chain, EntryId, JournalId, Life, Lineage, Lsn, LsnRange, Position};
 
 use super::record::RoomRecord;
 use super::{Halt, ran};
@@ -26,12 +26,20 @@ pub(super) struct Document {
     pub(super) record: RoomRecord,
     /// Where the part of the storage journal ends that is on the disk.
     pub(super) durable: Position,
-    /// The chain at each of the latest LSNs, to notice a client whose journal went another way.
-    pub(super) recent: BTreeMap<Lsn, Chain>,
+    /// The latest entries, by the LSNs behind them.
+    pub(super) recent: BTreeMap<Lsn, RecentEntry>,
     /// How much is applied of the timelines of those who are here, read from the pages.
     pub(super) timelines: BTreeMap<JournalId, AppliedTimeline>,
     /// Something of it is lost, or nothing proves that it is whole.
     pub(super) is_incomplete: bool,
+}
+
+/// What is remembered of an entry.
+pub(super) struct RecentEntry {
+    /// The chain behind it, to notice a client whose journal went another way.
+    chain: Chain,
+    /// The frame that it decided.
+    origin: Option<EntryId>,
 }
 
 impl Document {
@@ -46,19 +54,28 @@ impl Document {
             authority: Authority::new(view, position, record.lives.clone(), life),
             record,
             durable,
-            recent: BTreeMap::from([(position.next, position.chain)]),
+            recent: BTreeMap::from([(
+                position.next,
+                RecentEntry { chain: position.chain, origin: None },
+            )]),
             timelines: BTreeMap::new(),
             is_incomplete: false,
         }
     }
 
-    /// Remembers where the journal stands now.
-    pub(super) fn moved_on(&mut self) {
+    /// Remembers where the journal stands now, and the frame of which that came.
+    pub(super) fn moved_on(&mut self, origin: Option<EntryId>) {
         let position = self.authority.position();
-        self.recent.insert(position.next, position.chain);
+        self.recent.insert(position.next, RecentEntry { chain: position.chain, origin });
         while self.recent.len() as u64 > self.authority.view().limits().entries_in_flight_max {
             self.recent.pop_first();
         }
+    }
+
+    /// The frame that these LSNs decided, if they are one that is remembered.
+    pub(super) fn origin_of(&self, range: LsnRange) -> Option<EntryId> {
+        let is_one = range == LsnRange::one(range.start());
+        self.recent.get(&range.end()).filter(|_| is_one)?.origin
     }
 
     pub(super) fn applied(&mut self, timeline: JournalId) -> Result<&mut AppliedTimeline, Halt> {
@@ -75,10 +92,10 @@ impl Document {
         let head = self.authority.position();
         let lives = self.authority.lives();
         let common = lives.common_with_position(head.next, held.life, held.next);
-        let chain = self.recent.get(&held.next);
+        let recent = self.recent.get(&held.next);
         held.journal == head.journal
             && common == Some(held.next)
-            && chain.is_none_or(|chain| *chain == held.chain)
+            && recent.is_none_or(|recent| recent.chain == held.chain)
     }
 
     /// Compares a local document that is offered, whose storage journal stands at `offered` and was

@@ -3,7 +3,7 @@
 use tidelog_document::hash_part;
 use tidelog_pages::{StorageEntry, StoreRequest, Urgency};
 use tidelog_sync::{EntryPart, FollowerStep, FromRoom};
-use tidelog_types::limits::{ENTRY_PAGES_MAX, Limits};
+use tidelog_types::limits::Limits;
 use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{EntryHash, EntryId, JournalId, Lsn, LsnRange, Page, Pgid, Position};
 
@@ -16,7 +16,9 @@ use super::{ConnId, Room, RoomEffect, State};
 /// A chunk is read when there is room for it on the way, so that a client which does not read costs
 /// no more than one. Meanwhile the document moves on: what changed during one pass over its pages
 /// is sent by another pass, and the pass during which nothing changed is the last one. Passes get
-/// larger chunks each time, and a pass of one chunk is the last in any case: so there is an end.
+/// larger chunks each time, and a pass of one chunk is the last in any case. So there is an end
+/// wherever less changes than is read meanwhile, or no more than one chunk holds; a client that
+/// reads slower than others write in more of the document than that gets there once they pause.
 pub(super) struct CatchUp {
     channel_id: ChannelId,
     /// The storage journal that the subscriber holds, and its next LSN.
@@ -87,10 +89,18 @@ impl Room {
 
     pub(super) fn broadcast(&mut self, entry: &StorageEntry, origin: Option<EntryId>) {
         let limits = self.settings.limits;
-        let size = size_of_entry(entry.set.pages.len(), limits.message_pages_max);
+        let pages_count = entry.set.pages.len();
+        let size = size_of_entry(pages_count, limits.message_pages_max);
+        let is_large = pages_count > limits.catch_up_pages.max(limits.catch_up_pages_max);
         let mut lagging = Vec::new();
         for (id, subscriber) in &mut self.subscribers {
             let channel_id = subscriber.channel_id;
+            if is_large {
+                if let FollowerStep::CatchUp(since) = subscriber.next_step(entry.range.end()) {
+                    lagging.push((*id, since));
+                }
+                continue;
+            }
             let reserve = || self.outlets.reserve(channel_id.conn, size);
             match subscriber.on_entry(entry.range, size, reserve) {
                 FollowerStep::SendEntry => {
@@ -207,7 +217,9 @@ impl Room {
         let is_whole = chunk.next.is_none() && position.next == began.next;
         let next = chunk.next;
         let (channel_id, since) = (catch_up.channel_id, catch_up.since);
-        let parts = chunk.take_parts(since, is_whole, &mut catch_up.hash, &self.settings.limits);
+        let origin = document.origin_of(LsnRange::new(since, position.next.max(since)));
+        let limits = &self.settings.limits;
+        let parts = chunk.take_parts(since, is_whole, origin, &mut catch_up.hash, limits);
         let sent_size = parts.iter().map(entry_size).sum();
         let parts = parts.into_iter();
         self.effects.extend(parts.map(|part| channel_id.say(FromRoom::Entry(part))));
@@ -264,8 +276,9 @@ impl CatchUp {
 
     /// How many pages a chunk has at most.
     fn chunk_pages(&self, limits: &Limits) -> usize {
+        let pages_max = limits.catch_up_pages_max.max(limits.catch_up_pages).max(1);
         let pages = limits.catch_up_pages.checked_shl(self.passes_count);
-        pages.map_or(ENTRY_PAGES_MAX, |pages| pages.clamp(1, ENTRY_PAGES_MAX))
+        pages.map_or(pages_max, |pages| pages.clamp(1, pages_max))
     }
 }
 
@@ -276,6 +289,7 @@ impl Chunk {
         &mut self,
         since: Lsn,
         is_whole: bool,
+        origin: Option<EntryId>,
         hash: &mut EntryHash,
         limits: &Limits,
     ) -> Vec<EntryPart> {
@@ -284,7 +298,7 @@ impl Chunk {
         let mut part = |pages: &[(Pgid, Page)], is_last| {
             *hash = hash_part(*hash, pages.iter().map(|(pgid, page)| (*pgid, page)), db_pages);
             let pages = pages.iter().map(|page| page.clone().into()).collect();
-            EntryPart { range, position, db_pages, origin: None, pages, hash: *hash, is_last }
+            EntryPart { range, position, db_pages, origin, pages, hash: *hash, is_last }
         };
         let mut chunks = self.pages.chunks(limits.message_pages_max).peekable();
         let mut parts = Vec::new();

@@ -151,7 +151,7 @@ impl Document {
         known.wanted = lsn.next();
         known.lives.note(life, lsn);
         known.lives.forget(TIMELINE_LIVES_KEPT_MAX, lsn);
-        self.moved_on();
+        self.moved_on(Some(origin));
         Ok(Fate::Decided(applied))
     }
 }

@@ -234,7 +234,7 @@ impl Document {
                 Halt::Refuse(Refusal::DoctypeInvalid { reason })
             })?;
         let migrated = ran(run).map_err(invalid_migration)?;
-        self.moved_on();
+        self.moved_on(None);
         Ok(migrated)
     }
 }

@@ -64,6 +64,7 @@ pub fn notes() -> Doctype {
             ),
             mutation("log", "insert into log (id) values (:id)"),
             mutation("keep", "delete from log where id <> :id"),
+            mutation("touch", "update log set id = substr(id, 2) || :id"),
         ],
     }
 }
