@@ -2,9 +2,11 @@
 
 mod common;
 
+use common::core::Core;
 use common::*;
-use tidelog_client::{FromCore, ToCore};
-use tidelog_types::ErrorCode;
+use tidelog_client::{Call, FromCore, Input, Mutate, Query, Request, ToCore};
+use tidelog_types::limits::Limits;
+use tidelog_types::{BudgetLimits, ErrorCode, Params};
 
 fn open() -> Device {
     let mut device = Device::new(1);
@@ -107,4 +109,38 @@ fn a_watch_that_fails_says_so_and_goes_on_once_it_can() {
     device.opened(opened);
     let answers = device.answers(stars);
     assert!(matches!(answers[1], FromCore::Rows { rows, .. } if rows.count == 1), "{answers:?}");
+}
+
+/// Goal: what one document has to do keeps no other waiting for long. Method: two requests in one
+/// message, each of which takes all steps that it may, far more than a step of the core.
+#[test]
+fn requests_that_take_long_are_carried_out_in_steps_of_their_own() {
+    for server in [None, Some("https://one.example")] {
+        let limits = Limits {
+            statement_steps_max: 200_000,
+            slice: BudgetLimits { steps: 100_000, ..Limits::DEFAULT.slice },
+            ..Limits::DEFAULT
+        };
+        let mut core = Core::with_limits(limits);
+        core.open_new(Call(1), HANDLE, "list", server);
+        let endless = |call| {
+            let (id, name, args) = (call_id(call), "endless".to_owned(), Vec::new());
+            Request::Mutate(Mutate { id, name, args, now_ms: 1_000, again: None })
+        };
+        let query = |_| {
+            let sql = "with recursive c (n) as (select 1 union all select n + 1 from c)
+                       select n from c where n < 0";
+            Request::Query(Query { sql: sql.to_owned(), params: Params::Positional(Vec::new()) })
+        };
+        let kinds: [&dyn Fn(Call) -> Request; 2] = [&endless, &query];
+        for (request, first) in kinds.into_iter().zip([2, 4]) {
+            let calls = [Call(first), Call(first + 1)];
+            let ask = |call| ToCore::Ask { call, handle: HANDLE, request: request(call) };
+            core.step(Input::FromTab { tab: TAB, messages: calls.map(ask).to_vec() });
+            let failed = |core: &Core| calls.map(|call| core.has_failed(call));
+            assert_eq!(failed(&core), [true, false], "one in a step");
+            core.pass(0);
+            assert_eq!(failed(&core), [true, true]);
+        }
+    }
 }

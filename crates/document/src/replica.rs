@@ -228,6 +228,13 @@ impl Replica {
         &mut self.reader
     }
 
+    /// Steps of SQLite's virtual machine that mutations and queries took since this was last called,
+    /// and what their allocations count for: those of a [`step`](Self::step) count there. Those that
+    /// failed, and runs that faulted, count too.
+    pub fn take_steps(&mut self) -> u64 {
+        self.writer.take_steps() + self.reader.take_steps()
+    }
+
     /// What is visible of the storage journal; `None` before the first entry.
     #[must_use]
     pub fn base(&self) -> Option<Position> {

@@ -29,6 +29,12 @@ impl Reader {
         self.connection.refresh();
     }
 
+    /// Steps of SQLite's virtual machine that all queries took since this was last called, and what
+    /// their allocations count for. Those that failed count too.
+    pub fn take_steps(&mut self) -> u64 {
+        std::mem::take(&mut lock(self.connection.state()).steps_taken)
+    }
+
     /// Answers one query of an app.
     pub fn query(&mut self, sql: &str, params: &Params) -> Run<Rows> {
         let limit = self.view.limits().rows_size_max;

@@ -19,7 +19,9 @@ impl Document {
             return Attempt::Idle;
         }
         budget.spend_steps(PIECE_STEPS);
-        match self.run_piece(budget, ctx) {
+        let ran = self.run_piece(budget, ctx);
+        budget.spend_steps(self.take_steps());
+        match ran {
             Run::Done(attempt) => attempt,
             Run::Fault(pgid) => self.wait_for(pgid, kth, ctx),
             Run::Failed(failure) => {

@@ -144,6 +144,14 @@ impl Open {
         }
     }
 
+    /// What mutations and queries have cost since this was last called, in steps.
+    pub fn take_steps(&mut self) -> u64 {
+        match &mut self.role {
+            Role::Local(authority) => authority.take_steps(),
+            Role::Synced(synced) => synced.replica.take_steps(),
+        }
+    }
+
     /// Who wrote the journal that this device writes.
     pub fn lives(&self) -> &Lineage {
         match &self.role {

@@ -70,7 +70,9 @@ impl Document {
         }
         let Some(mut ask) = self.queue.pop_front() else { return Attempt::Idle };
         budget.spend_steps(PIECE_STEPS);
-        let pgids = match self.run(&mut ask, budget, ctx) {
+        let ran = self.run(&mut ask, budget, ctx);
+        budget.spend_steps(self.take_steps());
+        let pgids = match ran {
             Ran::Done => {
                 self.reads.forget_fault(For::Front);
                 return Attempt::Done;
@@ -101,6 +103,14 @@ impl Document {
         ask.fail(CallFailure::absent_page(), ctx.out);
         self.reads.forget_fault(For::Front);
         Attempt::Done
+    }
+
+    /// What SQLite has done for the document since this was last called.
+    pub(super) fn take_steps(&mut self) -> u64 {
+        match &mut self.state {
+            State::Open(open) => open.take_steps(),
+            _ => 0,
+        }
     }
 
     /// Whether the mutation in front waits until others of this document are durable: a core that

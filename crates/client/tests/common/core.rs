@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use tidelog_client::{
-    Call, CallFailure, Client, Effect, FromCore, Handle, Input, Mutate, OpenRequest,
-    PageServerFailure, PageServerId, Request, SocketId, Storage, TabId, ToCore,
+    Call, CallFailure, Client, ClientSettings, Effect, FromCore, Handle, Input, Mutate,
+    OpenRequest, PageServerFailure, PageServerId, Request, SocketId, Storage, TabId, ToCore,
 };
 use tidelog_pages::{AppendError, StoreReply, StoreRequest, Ticket};
 use tidelog_sync::{FromServer, ToServer, decode_message, encode_message};
+use tidelog_types::limits::Limits;
 use tidelog_types::{DocumentKey, Epoch, Life, UnservedKind};
 
 use super::{HANDLE, TAB, call_id, text, todos};
@@ -35,8 +36,12 @@ impl Core {
 
     /// A core with a page server.
     pub fn new() -> Self {
+        Self::with_limits(Limits::DEFAULT)
+    }
+
+    pub fn with_limits(limits: Limits) -> Self {
         let mut core = Self {
-            client: Client::new([1; 32]),
+            client: Client::with_settings([1; 32], ClientSettings { limits }),
             asked: Vec::new(),
             told: Vec::new(),
             sent: Vec::new(),
