@@ -299,6 +299,10 @@ fn lives_value(lives: &Lineage) -> Value {
 
 fn lives_of(bytes: &[u8]) -> Option<Lineage> {
     let (lives, rest) = bytes.as_chunks::<LIFE_SIZE>();
+    if lives.len() > TIMELINE_LIVES_KEPT_MAX {
+        // More than anybody writes: a document brought it along when it was taken over.
+        return None;
+    }
     let life = |bytes: &[u8; LIFE_SIZE]| {
         let (life, begin) = bytes.split_first_chunk::<16>()?;
         Some((Life(*life), Lsn::new(u64::from_le_bytes(begin.try_into().ok()?))?))

@@ -743,6 +743,40 @@ fn a_seed_has_the_schema_of_its_doctype_and_nothing_else() {
     }
 }
 
+/// A row of the client's timeline that names more lives than anybody remembers.
+#[test]
+fn what_a_client_is_told_when_it_opens_is_short_whatever_the_pages_say() {
+    let timeline = "x'0101010101010101' || x'0101010101010101'";
+    // Each of 24 bytes: an id, and an LSN that rises. 64 KiB of it are SQL's to repeat.
+    let rows = (1..=2_000_u64).map(|number| {
+        let id = format!("{number:032x}");
+        format!("{id}{}", hex(&number.to_le_bytes()))
+    });
+    let lives: String = rows.collect();
+    let heard = planted(&format!(
+        "insert into _tidelog_timeline values (cast({timeline} as blob), 9999, x'{lives}', 1)"
+    ));
+    let [.., FromRoom::Opened { wanted, lives, .. }] = &heard[..] else { panic!("{heard:?}") };
+    assert_eq!(*wanted, lsn(9999), "the row is its own");
+    assert_eq!(lives.lives().count(), 0, "none of them is known");
+}
+
+#[test]
+fn an_offer_names_no_more_lives_than_are_kept() {
+    let mut lives = Lineage::default();
+    for number in 1..=65 {
+        lives.note(Life([number; 16]), lsn(u64::from(number)));
+    }
+    let mut scene = Scene::new(Limits::DEFAULT, usize::MAX);
+    scene.open_on(ANN, CHANNEL, Intent::Offer { lives });
+    let heard = scene.read_all(ANN, &mut Copy::default());
+    assert!(matches!(refusal(&heard), Refusal::Protocol { .. }), "{heard:?}");
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 // --- V19, V21: a room costs what happens in it -------------------------------------------------
 
 #[test]

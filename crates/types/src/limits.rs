@@ -13,6 +13,9 @@ pub const LSN_MAX: u64 = 1 << 62;
 /// every side.
 pub const TIMELINE_LIVES_KEPT_MAX: usize = 16;
 
+/// Lives that a local document may name which is offered to a server: as many as one remembers.
+pub const OFFER_LIVES_MAX: usize = 64;
+
 /// Bytes in a page: the unit SQLite reads and we ship.
 pub const PAGE_SIZE: usize = 4096;
 
@@ -202,7 +205,7 @@ impl Limits {
         room_pages_in_flight_max: 1024,
         catch_up_pages: 64,
         catch_up_pages_max: 256,
-        lives_kept_max: 64,
+        lives_kept_max: OFFER_LIVES_MAX,
         message_pages_max: 64,
         append_part_pages_max: 256,
         frames_in_flight_size_max: 4 * 1024 * 1024,

@@ -3,7 +3,7 @@
 use tidelog_document::{AppliedTimeline, Doctype, DoctypeError, check};
 use tidelog_pages::StorageEntry;
 use tidelog_sync::{FromRoom, Intent, Refusal, codec};
-use tidelog_types::limits::DOCTYPE_SIZE_MAX;
+use tidelog_types::limits::{DOCTYPE_SIZE_MAX, OFFER_LIVES_MAX};
 use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{DocumentKey, Lsn, Position};
 
@@ -21,6 +21,12 @@ impl Room {
     /// Can be begun again at any point: each step finds out whether it was taken before.
     pub(super) fn open(&mut self, channel_id: ChannelId, open: &OpenRequest) -> Result<(), Halt> {
         let doctype = decode_doctype(&open.doctype)?;
+        if let Intent::Offer { lives } = &open.intent
+            && lives.lives().count() > OFFER_LIVES_MAX
+        {
+            let reason = format!("a document by more than {OFFER_LIVES_MAX} lives");
+            return Err(Halt::Refuse(Refusal::Protocol { reason }));
+        }
         self.check_damage(open, &doctype)?;
         if matches!(self.state, State::Absent) {
             match (&open.intent, open.have) {

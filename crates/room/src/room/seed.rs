@@ -294,7 +294,7 @@ impl Room {
         }
         inspect(document, doctype)?;
         // Its client is welcomed without a further look at the pages.
-        document.applied(timeline).map(drop)
+        document.applied(timeline).map(drop).map_err(unreadable)
     }
 }
 
@@ -311,10 +311,17 @@ fn inspect(document: &mut Document, doctype: &Doctype) -> Result<(), Halt> {
     match ran(document.authority.schema()) {
         Ok(schema) if schema == expected => Ok(()),
         Ok(_) => Err(broken_protocol("a seed whose schema is not that of its doctype")),
-        Err(Halt::Failed(failure)) if !failure.is_passing() => {
-            Err(broken_protocol(&format!("a seed that cannot be read: {failure}")))
+        Err(halt) => Err(unreadable(halt)),
+    }
+}
+
+/// What fails to read what came is its client's fault, unless this host cannot tell.
+fn unreadable(halt: Halt) -> Halt {
+    match halt {
+        Halt::Failed(failure) if !failure.is_passing() => {
+            broken_protocol(&format!("a seed that cannot be read: {failure}"))
         }
-        Err(halt) => Err(halt),
+        halt => halt,
     }
 }
 
