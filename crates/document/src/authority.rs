@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use tidelog_pages::StorageEntry;
-use tidelog_sqlite::{Reader, Run, View, Writer};
+use tidelog_sqlite::{CONNECTION_SIZE, Reader, Run, View, Writer};
+use tidelog_types::limits::PAGE_SIZE;
 use tidelog_types::{
     CallId, EntryId, JournalId, Life, Lineage, Lsn, LsnRange, PageSet, Pgid, Position, Value,
 };
@@ -123,6 +124,14 @@ impl Authority {
     pub fn rest(&mut self) {
         self.writer.refresh();
         self.reader.refresh();
+    }
+
+    /// About how many bytes its connections and the pages of its view take.
+    #[must_use]
+    pub fn kept_size(&self) -> usize {
+        let connections = [self.writer.is_open(), self.reader.is_open()];
+        let connections_count = connections.into_iter().filter(|is_open| *is_open).count();
+        connections_count * CONNECTION_SIZE + self.view.pool_pages() * PAGE_SIZE
     }
 
     /// Applies or rejects one timeline frame, whose LSN must be the one that is wanted. `doctype`

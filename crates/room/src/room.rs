@@ -287,6 +287,27 @@ impl Room {
         }
     }
 
+    /// Gives back the pages as well, which the store has. Not between two runs of one transaction,
+    /// which needs them.
+    pub fn rest_deeply(&mut self) {
+        self.rest();
+        if let State::Open(document) = &self.state
+            && self.fetch.is_none()
+            && self.faults_count == 0
+        {
+            document.authority.view().rest();
+        }
+    }
+
+    /// About how many bytes it keeps for the next message.
+    #[must_use]
+    pub fn kept_size(&self) -> usize {
+        match &self.state {
+            State::Open(document) => document.authority.kept_size(),
+            _ => 0,
+        }
+    }
+
     /// Whether nobody is here and nothing is under way: it may be dropped.
     #[must_use]
     pub fn is_at_rest(&self) -> bool {

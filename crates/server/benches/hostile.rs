@@ -13,10 +13,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
+
 use common::{Client, Copy, Process, burner, frame, http, lsn, notes};
 use tidelog_sync::{Channel, FromRoom, Intent, ToRoom, ToServer, WireFrame, codec};
 use tidelog_types::limits::{LSN_MAX, MESSAGE_FRAMES_MAX};
-use tidelog_types::{CallId, JournalId, Lineage, Lsn, Page, Pgid, Position};
+use tidelog_types::{CallId, JournalId, Life, Lineage, Lsn, Page, Pgid, Position};
 
 /// How often memory is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
@@ -38,6 +40,9 @@ async fn main() {
     }
     if is_wanted("rooms") {
         run("rooms", |_| async {}, rooms).await;
+    }
+    if is_wanted("documents") {
+        run("documents", |_| async {}, documents).await;
     }
     if is_wanted("crowd") {
         run("crowd", |_| async {}, crowd).await;
@@ -197,6 +202,45 @@ async fn rooms(at: SocketAddr) {
     }
     took.sort();
     println!("rooms: /healthz took {:?} at the median, {:?} at most", took[100], took[199]);
+}
+
+/// V13: many documents, in each of which something happens again and again.
+async fn documents(at: SocketAddr) {
+    const CONNECTIONS: u32 = 20;
+    const CHANNELS: u32 = 1_000;
+    let clients = (0..CONNECTIONS).map(|conn| async move {
+        let mut client = Client::connect(at).await.expect("up");
+        for channel in (1..=CHANNELS).map(Channel) {
+            let body = ToRoom::Open {
+                document: format!("list {conn} {}", channel.0),
+                doctype: codec::encode(&notes()),
+                timeline: JournalId([7; 16]),
+                have: None,
+                intent: Intent::Follow,
+            };
+            client.say(&ToServer::About { channel, body }).await.expect("up");
+            while !matches!(
+                client.hear_of().await.expect("up"),
+                FromRoom::Entry(_) | FromRoom::Refused(_)
+            ) {}
+        }
+        for number in 1..=3 {
+            for channel in (1..=CHANNELS).map(Channel) {
+                let frames = vec![frame(&notes(), "log", "x")];
+                let body = ToRoom::Frames { life: Life::NONE, first: lsn(number), frames };
+                client.say(&ToServer::About { channel, body }).await.expect("up");
+            }
+            let mut acked = 0;
+            while acked < CHANNELS {
+                let heard = client.hear_of().await.expect("up");
+                acked += u32::from(matches!(heard, FromRoom::Acked { .. }));
+            }
+        }
+        client
+    });
+    let clients = join_all(clients.map(tokio::spawn)).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    drop(clients);
 }
 
 /// V19: connections that come, open a document of their own each tenth time, and leave.

@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub(crate) struct Counters {
     pub(crate) connections: AtomicU64,
     pub(crate) rooms: AtomicU64,
+    /// Bytes that rooms keep for their next messages, about.
+    pub(crate) rooms_kept_size: AtomicU64,
     pub(crate) messages_in: AtomicU64,
     pub(crate) messages_out: AtomicU64,
     pub(crate) applied: AtomicU64,
@@ -32,6 +34,7 @@ impl Counters {
         let rows = [
             ("connections", "gauge", "Connections that are open.", &self.connections),
             ("rooms", "gauge", "Documents that have a room now.", &self.rooms),
+            ("rooms_kept_bytes", "gauge", "Kept for next messages, about.", &self.rooms_kept_size),
             ("messages_in_total", "counter", "Messages from clients.", &self.messages_in),
             ("messages_out_total", "counter", "Messages to clients.", &self.messages_out),
             ("mutations_applied_total", "counter", "Mutations applied.", &self.applied),

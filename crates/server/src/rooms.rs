@@ -145,6 +145,7 @@ impl Rooms {
             asked: 0,
             is_resting: true,
             awaited_seed: None,
+            kept_size: 0,
         };
         self.threads.spawn(task.run(inbox));
         Some(sender)
@@ -230,6 +231,8 @@ struct RoomTask {
     is_resting: bool,
     /// For what others wait, and since when that has not changed.
     awaited_seed: Option<(AwaitedSeed, Instant)>,
+    /// What it has a part in of what all rooms keep.
+    kept_size: u64,
 }
 
 impl RoomTask {
@@ -239,6 +242,10 @@ impl RoomTask {
         while let Some(input) = self.next_input(&mut inbox).await {
             self.is_resting = false;
             self.step(input);
+            if self.keep() > self.kept_size_max() {
+                self.room.rest_deeply();
+                self.keep();
+            }
             if self.room.takes_messages() {
                 self.permits.clear();
             }
@@ -277,7 +284,12 @@ impl RoomTask {
                 }
                 () = tokio::time::sleep(QUIET_ROOM_RESTS), if !self.is_resting => {
                     self.is_resting = true;
-                    self.room.rest();
+                    // Where there is room for them, the pages stay.
+                    match self.keep() > self.kept_size_max() / 2 {
+                        true => self.room.rest_deeply(),
+                        false => self.room.rest(),
+                    }
+                    self.keep();
                     add(&self.rooms.counters.gone, 1);
                 }
                 () = tokio::time::sleep(EMPTY_ROOM_STAYS), if is_at_rest => {
@@ -286,6 +298,21 @@ impl RoomTask {
                     }
                 }
             }
+        }
+    }
+
+    fn kept_size_max(&self) -> u64 {
+        self.rooms.settings.limits.rooms_kept_size_max
+    }
+
+    /// Counts what the room keeps now. Gives what all rooms do.
+    fn keep(&mut self) -> u64 {
+        let (before, now) = (self.kept_size, self.room.kept_size() as u64);
+        self.kept_size = now;
+        let all = &self.rooms.counters.rooms_kept_size;
+        match now.checked_sub(before) {
+            Some(more) => all.fetch_add(more, Ordering::Relaxed) + more,
+            None => all.fetch_sub(before - now, Ordering::Relaxed) - (before - now),
         }
     }
 
@@ -379,6 +406,7 @@ impl Drop for RoomTask {
             connection.end(Ending::Quiet);
         }
         self.rooms.counters.rooms.fetch_sub(1, Ordering::Relaxed);
+        self.rooms.counters.rooms_kept_size.fetch_sub(self.kept_size, Ordering::Relaxed);
         add(&self.rooms.counters.gone, 1);
     }
 }
@@ -386,7 +414,11 @@ impl Drop for RoomTask {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tidelog_document::Doctype;
+    use tidelog_sync::{Intent, codec};
+    use tidelog_types::JournalId;
     use tidelog_types::limits::Limits;
+    use tokio::sync::Semaphore;
 
     use crate::marks::Marks;
     use crate::store::Store;
@@ -406,5 +438,56 @@ mod tests {
         let answer = answer.expect("an answer, whatever it is");
         assert!(matches!(answer, Answer::Failed { .. }), "{answer:?}");
         store.close();
+    }
+
+    #[tokio::test]
+    async fn a_room_keeps_nothing_where_all_rooms_keep_as_much_as_they_may() {
+        for (rooms_kept_size_max, keeps) in [(u64::MAX, true), (1, false)] {
+            let folder = tempfile::tempdir().expect("a folder");
+            let limits = Limits { rooms_kept_size_max, ..Limits::DEFAULT };
+            let store = Store::open(folder.path(), limits, Arc::default()).expect("a store");
+            let threads = RoomThreads::start().expect("threads");
+            let settings = RoomSettings { dev: true, limits, ..RoomSettings::default() };
+            let (caution, counters) = (Arc::new(Marks::open(folder.path())), Arc::default());
+            let rooms = Rooms::new(
+                store.handle(),
+                settings,
+                caution,
+                Arc::clone(&counters),
+                threads.handle(),
+            );
+            let document = DocumentKey::new("list", "").expect("a name");
+            let room = rooms.room(&document).expect("there is room");
+            let (connection, mut end) = Connection::new(ConnId(1));
+            let permit = Arc::new(Semaphore::new(1)).acquire_owned().await.expect("a permit");
+            let doctype = Doctype {
+                name: "list".to_owned(),
+                migrations: vec!["create table item (id text primary key) strict".to_owned()],
+                mutations: Vec::new(),
+            };
+            let message = ToRoom::Open {
+                document: "list".to_owned(),
+                doctype: codec::encode(&doctype),
+                timeline: JournalId([1; 16]),
+                have: None,
+                intent: Intent::Follow,
+            };
+            let channel = Channel(1);
+            let mail =
+                RoomMail::Message { connection, channel, message: Box::new(message), permit };
+            room.send(mail).expect("it is there");
+            let entry = async {
+                loop {
+                    let message = *end.queue.recv().await.expect("it is there");
+                    if let FromServer::About { body: FromRoom::Entry(_), .. } = message {
+                        break;
+                    }
+                }
+            };
+            timeout(ANSWER_TAKES, entry).await.expect("the document");
+            assert_eq!(counters.rooms_kept_size.load(Ordering::Relaxed) > 0, keeps);
+            assert_eq!(rooms.ask(&document, Ask::Destroy).await, Answer::Destroyed);
+            store.close();
+        }
     }
 }

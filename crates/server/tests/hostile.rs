@@ -796,6 +796,36 @@ fn a_room_that_rested_goes_on_as_if_it_had_not() {
     assert!(images[0] == images[1]);
 }
 
+#[test]
+fn a_room_that_gave_all_back_goes_on_as_if_it_had_not() {
+    let mut scene = Scene::new(Limits::DEFAULT, usize::MAX);
+    with_bulk(&mut scene);
+    assert!(scene.room.kept_size() > 1024 * 1024);
+    for number in 3..=6 {
+        scene.room.rest_deeply();
+        assert_eq!(scene.room.kept_size(), 0);
+        scene.step(RoomInput::Message {
+            conn: ANN,
+            channel: CHANNEL,
+            message: ToRoom::Frames {
+                life: LIFE,
+                first: lsn(number),
+                frames: vec![frame(&notes(), "touch", "x")],
+            },
+        });
+        // Not between two runs of one mutation.
+        let (kept, waits) = (scene.room.kept_size(), !scene.room.takes_messages());
+        scene.room.rest_deeply();
+        assert!(!waits || kept == 0 || scene.room.kept_size() > 0);
+        scene.settle(RoomInput::GoOn);
+    }
+    assert_eq!(scene.room.counts().applied, 6);
+    let mut copy = Copy::default();
+    scene.open(BOB);
+    scene.read_all(BOB, &mut copy);
+    assert!(copy.image() == scene.export());
+}
+
 /// What one client says costs the same however many others are there, and each entry one look at
 /// the way to each of them.
 #[test]

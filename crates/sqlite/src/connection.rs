@@ -349,6 +349,9 @@ impl Scripts {
     }
 }
 
+/// About how many bytes a connection takes that was used.
+pub const CONNECTION_SIZE: usize = 96 * 1024;
+
 /// A connection that is opened when it is needed, and dropped when it is not to be trusted.
 #[derive(Debug)]
 pub(crate) struct Lazy {
@@ -377,6 +380,10 @@ impl Lazy {
 
     pub fn refresh(&mut self) {
         self.connection = None;
+    }
+
+    pub fn is_open(&self) -> bool {
+        self.connection.is_some()
     }
 
     /// How the transaction that began with [`begin`](Self::begin) ended. A fault that was raised

@@ -49,6 +49,7 @@ mod vfs;
 mod view;
 mod writer;
 
+pub use connection::CONNECTION_SIZE;
 pub use failure::{Failure, Run};
 pub use memory::{give_back_large_blocks, give_back_memory};
 pub use read_set::ReadSet;

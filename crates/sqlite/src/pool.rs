@@ -68,6 +68,11 @@ impl Pool {
         self.pages.split_off(&Pgid(set.db_pages.saturating_add(1)));
     }
 
+    /// Forgets all pages, of which no transaction may need any.
+    pub fn clear(&mut self) {
+        self.pages.clear();
+    }
+
     pub fn reset(&mut self, db_pages: u32) {
         self.pages.clear();
         self.db_pages = db_pages;

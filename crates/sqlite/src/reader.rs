@@ -29,6 +29,14 @@ impl Reader {
         self.connection.refresh();
     }
 
+    /// Whether it has a connection open, which takes about [`CONNECTION_SIZE`] bytes.
+    ///
+    /// [`CONNECTION_SIZE`]: crate::CONNECTION_SIZE
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.connection.is_open()
+    }
+
     /// Steps of SQLite's virtual machine that all queries took since this was last called, and what
     /// their allocations count for. Those that failed count too.
     pub fn take_steps(&mut self) -> u64 {

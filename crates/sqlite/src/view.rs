@@ -150,6 +150,11 @@ impl View {
         lock(&self.base).pool.evict();
     }
 
+    /// Drops all base pages. Not while a transaction waits for a fault, as above.
+    pub fn rest(&self) {
+        lock(&self.base).pool.clear();
+    }
+
     /// The pages to fetch for the `kth` fault (from 0) of a transaction: from `fault` on, up to
     /// 2^`kth` of those that are not in memory, so that a scan faults seldom.
     #[must_use]

@@ -27,6 +27,14 @@ impl Writer {
         self.connection.refresh();
     }
 
+    /// Whether it has a connection open, which takes about [`CONNECTION_SIZE`] bytes.
+    ///
+    /// [`CONNECTION_SIZE`]: crate::CONNECTION_SIZE
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.connection.is_open()
+    }
+
     /// Runs `work` as one transaction and gives what its commit wrote. The view stays as it is:
     /// the caller pushes the page set, or refreshes the writer.
     pub fn write<T>(

@@ -152,6 +152,8 @@ pub struct Limits {
     /// Pages of entries that a room has on their way to the disk before it runs no more, not
     /// counting the entry that passes the bound; each answer that waits with them counts as one.
     pub room_pages_in_flight_max: usize,
+    /// Bytes that all rooms of a server together keep in memory for their next messages.
+    pub rooms_kept_size_max: u64,
     /// Pages that a room reads at once for a follower who lags, at first.
     pub catch_up_pages: usize,
     /// Pages that a room sends one follower at once, or reads for it, unless the one before is
@@ -203,6 +205,7 @@ impl Limits {
         rejections_kept_max: 4096,
         rejections_kept_size_max: 1024 * 1024,
         room_pages_in_flight_max: 1024,
+        rooms_kept_size_max: 256 * 1024 * 1024,
         catch_up_pages: 64,
         catch_up_pages_max: 256,
         lives_kept_max: OFFER_LIVES_MAX,
