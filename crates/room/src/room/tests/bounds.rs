@@ -1,6 +1,7 @@
 //! What a room holds for its clients is bounded, and ends with them.
 
 use tidelog_types::Lineage;
+use tidelog_types::limits::OFFER_LIVES_MAX;
 
 use super::*;
 
@@ -69,7 +70,7 @@ fn offers_that_wait_take_a_bounded_amount_of_memory() {
     let mut scene = Scene::new();
     scene.offer(ANN);
     let mut lives = Lineage::default();
-    for number in 1..=1000 {
+    for number in 1..=OFFER_LIVES_MAX as u64 {
         lives.note(Life(u128::from(number).to_le_bytes()), lsn(number));
     }
     let (mut waiting, mut refused) = (0, 0);
@@ -84,8 +85,8 @@ fn offers_that_wait_take_a_bounded_amount_of_memory() {
             }
         }
     }
-    assert_eq!((waiting, refused), (4, 96));
-    assert_eq!(scene.room.offers.len(), 2);
+    assert_eq!((waiting, refused), (62, 38));
+    assert_eq!(scene.room.offers.len(), 31);
     scene.step(RoomInput::Left { conn: ANN });
     assert_eq!(brief(&scene.heard(ConnId(10))), ["seed wanted"], "who waited has its turn");
 }
