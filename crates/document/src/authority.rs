@@ -99,8 +99,9 @@ impl Authority {
         self.reader.query_system(sql, &[])
     }
 
-    /// Steps of SQLite's virtual machine that mutations and queries took since this was last called,
-    /// and what their allocations count for. Those that failed, and runs that faulted, count too.
+    /// Steps of SQLite's virtual machine that mutations and queries took since this was last
+    /// called, and what their allocations count for. Those that failed, and runs that faulted,
+    /// count too.
     pub fn take_steps(&mut self) -> u64 {
         self.writer.take_steps() + self.reader.take_steps()
     }
