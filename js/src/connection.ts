@@ -109,13 +109,13 @@ export class Connection {
 
   /** Opens a document, for whose server this gives the token. */
   open(
-    message: Omit<ToCore['open'], 'call' | 'hasToken'>,
+    message: Omit<ToCore['open'], 'call' | 'hasToken' | 'word'>,
     getToken: GetToken | undefined,
     caller: Caller,
   ): void {
     this.#getToken.set(message.handle, getToken);
     const hasToken = getToken !== undefined;
-    this.call('open', { ...message, hasToken }, (answer, last) => {
+    this.call('open', { ...message, hasToken, word: 0 }, (answer, last) => {
       if (answer.type === 'failed') this.detach(message.handle);
       caller(answer, last);
     });

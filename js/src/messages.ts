@@ -25,10 +25,20 @@ export interface EntryId {
   readonly lsn: number;
 }
 
+/** What a tab keeps of a document for the next core. */
+export interface Memo {
+  /** What apps have said of the server, counted: odd to stay away from it, even to go there. */
+  readonly word: number;
+  /** The copy that is on the disk. */
+  readonly copy: Uint8Array | undefined;
+}
+
 /** What a tab knows of a mutation that it asks anew. */
 export interface Again {
   /** What it was told is durable. */
   readonly durable: EntryId | undefined;
+  /** The copy that was on the disk when it was handed over first. */
+  readonly copy: Uint8Array | undefined;
 }
 
 /** Every message to the core. `call` is the tab's number for what gets an answer. */
@@ -41,6 +51,7 @@ export interface ToCore {
     readonly server: string | undefined;
     readonly doctype: DoctypeDefinition;
     readonly hasToken: boolean;
+    readonly word: number;
   };
   mutate: {
     readonly call: number;
@@ -102,21 +113,30 @@ function writeEntryId(w: Writer, { journal, life, lsn }: EntryId): void {
 
 const readId = (r: Reader): Uint8Array => r.view(16).slice();
 
+const readStanding = (r: Reader): { status: Status; memo: Memo } => ({
+  status: readStatus(r),
+  memo: { word: r.u64(), copy: r.option(() => readId(r)) ?? undefined },
+});
+
 /** What follows the kind, the call and the handle; in the order of `Request`'s variants. */
 const REQUESTS: Pick<Encoders, Request> = {
-  open(w, { document, user, server, doctype, hasToken }) {
+  open(w, { document, user, server, doctype, hasToken, word }) {
     w.text(document);
     w.text(user);
     w.option(server, (it) => w.text(it));
     writeDoctype(w, doctype);
     w.u8(hasToken);
+    w.u64(word);
   },
   mutate(w, { id, name, args, now, again }) {
     w.raw(id);
     w.text(name);
     w.named(args);
     w.u64(now);
-    w.option(again, ({ durable }) => w.option(durable, (entry) => writeEntryId(w, entry)));
+    w.option(again, ({ durable, copy }) => {
+      w.option(durable, (entry) => writeEntryId(w, entry));
+      w.option(copy, (id) => w.raw(id));
+    });
   },
   query: writeQuery,
   watch: writeQuery,
@@ -182,7 +202,7 @@ export function writeToCore<Kind extends keyof ToCore>(
 
 /** What the core says about a call. */
 export type Answer =
-  | { readonly type: 'opened'; readonly status: Status }
+  | { readonly type: 'opened'; readonly status: Status; readonly memo: Memo }
   | { readonly type: 'failed' | 'rejected'; readonly error: TidelogError }
   | { readonly type: 'durable'; readonly entry: EntryId }
   | { readonly type: 'confirmed'; readonly lsn: number }
@@ -192,7 +212,7 @@ export type Answer =
 
 /** What the core says about a document. */
 export type News =
-  | { readonly type: 'status'; readonly status: Status }
+  | { readonly type: 'status'; readonly status: Status; readonly memo: Memo }
   | {
       readonly type: 'rejection';
       readonly id: Uint8Array;
@@ -216,7 +236,7 @@ type NewsDecoder = (r: Reader) => News;
 
 /** In the order of `FromCore`'s variants: first those of calls, then those of documents. */
 const ANSWERS: readonly AnswerDecoder[] = [
-  (r) => ({ type: 'opened', status: readStatus(r) }),
+  (r) => ({ type: 'opened', ...readStanding(r) }),
   (r) => ({ type: 'failed', error: readFailure(r) }),
   (r) => ({
     type: 'durable',
@@ -229,7 +249,7 @@ const ANSWERS: readonly AnswerDecoder[] = [
   () => ({ type: 'done' }),
 ];
 const NEWS: readonly NewsDecoder[] = [
-  (r) => ({ type: 'status', status: readStatus(r) }),
+  (r) => ({ type: 'status', ...readStanding(r) }),
   (r) => ({
     type: 'rejection',
     id: readId(r),

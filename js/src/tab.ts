@@ -17,8 +17,7 @@ import {
   type TidelogError,
 } from './errors.js';
 import { Lending, type LendingEffect, type LendingInput, type LendingNews } from './lending.js';
-import type { Answer, EntryId, News, ToCore } from './messages.js';
-import type { Status } from './status.js';
+import type { Answer, EntryId, Memo, News, ToCore } from './messages.js';
 import { NEVER, pause } from './time.js';
 
 /** Milliseconds after which a call is given up: just under ten seconds. */
@@ -153,6 +152,8 @@ interface Call {
   deaths: number;
   /** As what a mutation is durable. */
   durable: EntryId | undefined;
+  /** The copy that was on the disk when the first core was handed it. */
+  copy: Uint8Array | undefined;
   /** When a live query that failed for a passing reason is tried again, and how often it was. */
   againAt: number;
   tries: number;
@@ -169,8 +170,8 @@ interface Document {
   error: TidelogError | undefined;
   againAt: number;
   tries: number;
-  /** Whether the next core is told that the app stays away from the server. */
-  away: boolean;
+  /** What the next core is told. */
+  memo: Memo;
   listens: boolean;
 }
 
@@ -330,6 +331,7 @@ export class Tab {
       sent: false,
       deaths: 0,
       durable: undefined,
+      copy: undefined,
       againAt: NEVER,
       tries: 0,
     };
@@ -341,10 +343,12 @@ export class Tab {
   }
 
   /** Whether the present core knows the document that this is about. */
-  #canAsk({ message }: Call): boolean {
-    if (!this.#isConnected()) return false;
-    const document = 'handle' in message ? this.#documents.get(message.handle) : undefined;
-    return document === undefined || document.state === 'open';
+  #canAsk(call: Call): boolean {
+    return this.#isConnected() && (this.#documentOf(call)?.state ?? 'open') === 'open';
+  }
+
+  #documentOf({ message }: Call): Document | undefined {
+    return 'handle' in message ? this.#documents.get(message.handle) : undefined;
   }
 
   #isConnected(): boolean {
@@ -356,7 +360,9 @@ export class Tab {
       this.#fail(number, call, new EngineError('the engine died each time it was asked this'));
       return;
     }
-    const again = call.cores > 0 ? { durable: call.durable } : undefined;
+    if (call.cores === 0) call.copy = this.#documentOf(call)?.memo.copy;
+    const { durable, copy } = call;
+    const again = call.cores > 0 ? { durable, copy } : undefined;
     call.cores++;
     call.sent = true;
     call.againAt = NEVER;
@@ -367,7 +373,11 @@ export class Tab {
     const { handle, connected } = message as { handle?: number; connected?: boolean };
     if (kind === 'device') this.#device = message;
     const document = this.#documents.get(handle!);
-    if (document && connected !== undefined) document.away = !connected;
+    if (document && connected !== undefined) {
+      const next = document.memo.word + 1;
+      const word = (next % 2 === 0) === connected ? next : next + 1;
+      document.memo = { ...document.memo, word };
+    }
     if (document && kind === 'listenRejections') document.listens = true;
     // A core that hands a local document over wants the token before it is open.
     const isOfUse = kind === 'token' || handle === undefined;
@@ -403,7 +413,7 @@ export class Tab {
       call.tries = 0;
       if (answer.type === 'durable') call.durable = answer.entry;
     }
-    if (answer.type === 'opened') this.#opened(call.message as ToCore['open'], answer.status);
+    if (answer.type === 'opened') this.#opened(call.message as ToCore['open'], answer.memo);
     this.#settle(number, answer, isLast);
     if (call.kind === 'close') this.#drop((call.message as ToCore['close']).handle);
   }
@@ -454,14 +464,14 @@ export class Tab {
       );
       this.#settle(number, { type: 'failed', error }, false);
     } else {
-      const why = 'handle' in message ? this.#documents.get(message.handle)?.error : undefined;
+      const why = this.#documentOf(call)?.error;
       this.#fail(number, call, why ?? new EngineError('the engine gave no answer in time'));
     }
   }
 
   // --- documents -----------------------------------------------------------------------------
 
-  #opened(open: ToCore['open'], { away }: Status): void {
+  #opened(open: ToCore['open'], memo: Memo): void {
     this.#documents.set(open.handle, {
       open,
       state: 'open',
@@ -469,29 +479,30 @@ export class Tab {
       error: undefined,
       againAt: NEVER,
       tries: 0,
-      away,
+      memo,
       listens: false,
     });
   }
 
-  /** What another tab has said of the server since holds, and not what this one said before. */
   #news(input: Extract<Input, { type: 'news' }>): void {
     const { handle, news } = input;
     const document = this.#documents.get(handle);
-    if (document && news.type === 'status') document.away = news.status.away;
+    if (document && news.type === 'status') this.#note(document, news.memo);
     // The token alone is wanted before that.
     if (document || news.type === 'tokenWanted') this.#emit(input);
+  }
+
+  /** Of the server holds what was said last, here or in another tab. */
+  #note(document: Document, { word, copy }: Memo): void {
+    document.memo = { word: Math.max(word, document.memo.word), copy };
   }
 
   #reopen(document: Document): void {
     document.state = 'opening';
     document.againAt = NEVER;
     document.call = this.newCall();
-    const { handle } = document.open;
-    this.#post('open', { ...document.open, call: document.call });
-    if (document.away && !this.#isClosing(handle)) {
-      this.#post('setConnected', { handle, connected: false });
-    }
+    const word = this.#isClosing(document.open.handle) ? 0 : document.memo.word;
+    this.#post('open', { ...document.open, call: document.call, word });
   }
 
   #answerToReopening(number: number, answer: Answer): void {
@@ -507,7 +518,8 @@ export class Tab {
         document.state = 'open';
         document.error = undefined;
         document.tries = 0;
-        this.#emit({ type: 'news', handle, news: { type: 'status', status: answer.status } });
+        this.#note(document, answer.memo);
+        this.#emit({ type: 'news', handle, news: { ...answer, type: 'status' } });
         if (document.listens) this.#post('listenRejections', { handle });
         this.#askHeldBack();
       }

@@ -31,6 +31,8 @@ const entry = {
   lsn: 14,
 };
 
+const copy = new Uint8Array(16).fill(4);
+
 /** The messages of `crates/browser/tests/golden.rs`, in the same order. */
 function messages(): readonly { [Kind in keyof ToCore]: [Kind, ToCore[Kind]] }[keyof ToCore][] {
   const [call, handle] = [7, 3];
@@ -45,6 +47,7 @@ function messages(): readonly { [Kind in keyof ToCore]: [Kind, ToCore[Kind]] }[k
         server: 'ws://localhost:1',
         doctype: kinds,
         hasToken: true,
+        word: 3,
       },
     ],
     [
@@ -68,7 +71,7 @@ function messages(): readonly { [Kind in keyof ToCore]: [Kind, ToCore[Kind]] }[k
         name: 'none',
         args: [],
         now: 0,
-        again: { durable: undefined },
+        again: { durable: undefined, copy: undefined },
       },
     ],
     [
@@ -80,7 +83,7 @@ function messages(): readonly { [Kind in keyof ToCore]: [Kind, ToCore[Kind]] }[k
         name: 'none',
         args: [],
         now: 0,
-        again: { durable: entry },
+        again: { durable: entry, copy },
       },
     ],
     ['query', { call, handle, sql: 'select ?', params: values }],
@@ -146,7 +149,8 @@ test('what the core tells is read as Rust wrote it', () => {
     'exported',
     'done',
   ]);
-  expect(answers[0]).toEqual({ type: 'opened', status });
+  const memo = { word: 3, copy };
+  expect(answers[0]).toEqual({ type: 'opened', status, memo });
   expect(answers[1]).toEqual({ type: 'failed', error });
   expect(answers[1]).toMatchObject({
     error: { outcome: 'unknown', mutation: 'add', reason: 'no' },
@@ -162,7 +166,7 @@ test('what the core tells is read as Rust wrote it', () => {
     { a: new Uint8Array([1, 2]), ü: -1 },
   ]);
   expect(news).toEqual([
-    { type: 'status', status: { ...status, error } },
+    { type: 'status', status: { ...status, error }, memo: { word: 0, copy: undefined } },
     {
       type: 'rejection',
       id: new Uint8Array(16).fill(9),

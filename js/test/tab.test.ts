@@ -1,10 +1,20 @@
 import { expect, test } from 'vitest';
 import { EngineError, RejectedError, StorageError } from '../src/errors.js';
-import type { Answer, EntryId, ToCore } from '../src/messages.js';
+import type { Answer, EntryId, Memo, News, ToCore } from '../src/messages.js';
 import type { Status } from '../src/status.js';
 import { type CallKind, type Effect, type Input, Tab } from '../src/tab.js';
 
-const STATUS = { away: false } as Status;
+const STATUS = {} as Status;
+
+const COPY = new Uint8Array(16).fill(2);
+
+/** What a core says of a document with this memo. */
+const standing = (memo: Partial<Memo>) => ({
+  status: STATUS,
+  memo: { word: 0, copy: COPY, ...memo },
+});
+const opens = (memo: Partial<Memo> = {}): Answer => ({ type: 'opened', ...standing(memo) });
+const stands = (memo: Partial<Memo> = {}): News => ({ type: 'status', ...standing(memo) });
 
 const entry: EntryId = { journal: new Uint8Array(16), life: new Uint8Array(16).fill(1), lsn: 7 };
 
@@ -70,6 +80,13 @@ class Stage {
     return this.work();
   }
 
+  /** The page is put aside, and there is another core when it comes back. */
+  comeBack(): this {
+    this.step({ type: 'hide' });
+    this.step({ type: 'show' });
+    return this.work();
+  }
+
   die(): void {
     this.step({ type: 'gone', core: this.core });
     this.pass(600);
@@ -80,14 +97,14 @@ class Stage {
     const handle = this.tab.newHandle();
     const call = this.call('open', { handle });
     if (this.posted('open').length === 0) this.work();
-    this.answer(call, { type: 'opened', status: STATUS });
+    this.answer(call, opens());
     return handle;
   }
 
   /** The core opens again what it was asked to. */
-  reopen(): void {
+  reopen(memo?: Partial<Memo>): void {
     const [open] = this.posted('open').slice(-1);
-    this.answer(open!.call as number, { type: 'opened', status: STATUS });
+    this.answer(open!.call as number, opens(memo));
   }
 
   of<Type extends Effect['type']>(type: Type): Extract<Effect, { type: Type }>[] {
@@ -237,36 +254,51 @@ test('calls wait for their document to be open again, and keep their order', () 
   expect(stage.posted('mutate')[0]!.again).toBeUndefined();
 });
 
+/** What the last `open` says of the server. */
+const saidOf = (stage: Stage): unknown => stage.posted('open').at(-1)!.word;
+
+const setConnected = (stage: Stage, handle: number, connected: boolean): void => {
+  stage.step({ type: 'tell', kind: 'setConnected', message: { handle, connected } });
+};
+
 test('who stays away from the server says so with the open', () => {
   const { stage, handle } = opened();
-  stage.step({ type: 'tell', kind: 'setConnected', message: { handle, connected: false } });
+  setConnected(stage, handle, false);
   stage.survive();
-  const kinds = stage.of('post').map(({ kind }) => kind);
-  expect(kinds.slice(kinds.lastIndexOf('open'))).toEqual(['open', 'setConnected']);
+  expect(saidOf(stage)).toBe(1);
 });
 
-test('who was called back to the server by another tab does not say so', () => {
+test('what is said of the server counts on from what any tab has said', () => {
   const { stage, handle } = opened();
-  stage.step({ type: 'tell', kind: 'setConnected', message: { handle, connected: false } });
-  const status = { ...STATUS, away: false };
-  stage.step({ type: 'news', handle, news: { type: 'status', status } });
-  stage.survive();
-  expect(stage.posted('setConnected')).toHaveLength(1);
+  stage.step({ type: 'news', handle, news: stands({ word: 7 }) });
+  stage.comeBack().reopen({ word: 7 });
+  expect(saidOf(stage)).toBe(7);
+  for (const [connected, word] of [
+    [false, 9],
+    [true, 10],
+    [true, 12],
+    [false, 13],
+  ] as const) {
+    setConnected(stage, handle, connected);
+    stage.comeBack().reopen({ word });
+    expect(saidOf(stage)).toBe(word);
+  }
 });
 
-test('who was sent away from the server by another tab says so with the open', () => {
+test('a status that was under way when the app spoke does not take its word back', () => {
   const { stage, handle } = opened();
-  stage.step({ type: 'news', handle, news: { type: 'status', status: { ...STATUS, away: true } } });
+  setConnected(stage, handle, false);
+  stage.step({ type: 'news', handle, news: stands({ word: 0 }) });
   stage.survive();
-  expect(stage.posted('setConnected')).toEqual([{ handle, connected: false }]);
+  expect(saidOf(stage)).toBe(1);
 });
 
 test('a document that is being closed keeps nobody away from the server any more', () => {
   const { stage, handle } = opened();
-  stage.step({ type: 'tell', kind: 'setConnected', message: { handle, connected: false } });
+  setConnected(stage, handle, false);
   stage.call('close', { handle });
   stage.survive();
-  expect(stage.posted('setConnected')).toHaveLength(1);
+  expect(saidOf(stage)).toBe(0);
 });
 
 test('a token is given before its document is open, as where a local one is handed over', () => {
@@ -292,9 +324,7 @@ test('nothing else is said of a document that is not open', () => {
   const handle = stage.tab.newHandle();
   stage.call('open', { handle });
   stage.work();
-  expect(stage.step({ type: 'news', handle, news: { type: 'status', status: STATUS } })).toEqual(
-    [],
-  );
+  expect(stage.step({ type: 'news', handle, news: stands() })).toEqual([]);
   stage.step({ type: 'tell', kind: 'listenRejections', message: { handle } });
   expect(stage.posted('listenRejections')).toEqual([]);
 });
@@ -342,6 +372,19 @@ test('D10: what a core says of a durable mutation that it lacks is the last word
   expect(stage.posted('mutate').at(-1)).toMatchObject({ again: { durable: entry } });
   stage.answer(call, { type: 'failed', error: new StorageError('gone', { outcome: 'unknown' }) });
   expect(stage.errors(call)).toEqual([{ code: 'storage', outcome: 'unknown', last: true }]);
+});
+
+test('D10: a mutation is asked again of the copy that it was handed over to', () => {
+  const { stage, handle } = opened();
+  const call = stage.call('mutate', { handle, name: 'm' });
+  for (const fill of [3, 4]) {
+    stage.comeBack().reopen({ copy: new Uint8Array(16).fill(fill) });
+    expect(stage.posted('mutate').at(-1)).toMatchObject({ call, again: { copy: COPY } });
+  }
+  const younger = stage.call('mutate', { handle, name: 'm' });
+  stage.comeBack().reopen();
+  const copy = new Uint8Array(16).fill(4);
+  expect(stage.posted('mutate').at(-1)).toMatchObject({ call: younger, again: { copy } });
 });
 
 test('a durable mutation waits for its verdict, whatever becomes of the engine', () => {
@@ -393,7 +436,7 @@ test('W17: what is due is found at any input, however late the timers of a hidde
   const call = stage.call('query', { handle });
   stage.pass(9_000);
   stage.now += 600;
-  stage.step({ type: 'news', handle, news: { type: 'status', status: STATUS } });
+  stage.step({ type: 'news', handle, news: stands() });
   expect(stage.errors(call)).toEqual([{ code: 'engine', outcome: 'none', last: true }]);
 });
 

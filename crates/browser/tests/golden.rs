@@ -7,15 +7,17 @@ use std::fmt::Debug;
 
 use serde::de::DeserializeOwned;
 use tidelog_client::{
-    Again, Call, CallFailure, Connection, FromCore, Handle, Mutate, OpenRequest, Params, Query,
-    Request, Status, Storage, ToCore,
+    Again, Call, CallFailure, Connection, FromCore, Handle, Memo, Mutate, OpenRequest, Params,
+    Query, Request, Status, Storage, ToCore,
 };
 use tidelog_document::{Doctype, MutationDefinition, Param, ParamKind};
 use tidelog_sync::codec;
 use tidelog_types::{
-    CallId, EntryId, ErrorCode, JournalId, Life, Lsn, Outcome, Remedy, Rows, UnservedKind, Value,
-    ValueRef,
+    CallId, ClientId, EntryId, ErrorCode, JournalId, Life, Lsn, Outcome, Remedy, Rows,
+    UnservedKind, Value, ValueRef,
 };
+
+const COPY: ClientId = ClientId([4; 16]);
 
 fn golden() -> BTreeMap<String, String> {
     serde_json::from_str(include_str!("../../../js/test/golden.json")).expect("JSON")
@@ -106,7 +108,7 @@ fn entry() -> EntryId {
 fn again(durable: Option<EntryId>) -> ToCore {
     let (call, handle) = (Call(7), Handle(3));
     let (id, name, args) = (CallId([8; 16]), "none".to_owned(), Vec::new());
-    let again = Some(Again { durable });
+    let again = Some(Again { durable, copy: durable.map(|_| COPY) });
     let request = Request::Mutate(Mutate { id, name, args, now_ms: 0, again });
     ToCore::Ask { call, handle, request }
 }
@@ -125,6 +127,7 @@ fn what_a_tab_asks_is_written_as_typescript_writes_it() {
                 server: Some("ws://localhost:1".to_owned()),
                 doctype: doctype(),
                 has_token: true,
+                word: 3,
             })),
         },
         ToCore::Ask {
@@ -176,12 +179,13 @@ fn what_a_tab_asks_is_written_as_typescript_writes_it() {
 #[test]
 fn what_the_core_tells_is_written_as_typescript_reads_it() {
     let (call, handle) = (Call(7), Handle(3));
+    let memo = Memo { word: 3, copy: Some(COPY) };
     let mut rows = Rows { columns: vec!["a".to_owned(), "ü".to_owned()], ..Rows::default() };
     rows.push([ValueRef::Null, ValueRef::Integer(1 << 53)]);
     rows.push([ValueRef::Real(-0.5), ValueRef::Text("grün, and rather long".as_bytes())]);
     rows.push([ValueRef::Blob(&[1, 2]), ValueRef::Integer(-1)]);
     let messages = vec![
-        FromCore::Opened { call, status: status(None) },
+        FromCore::Opened { call, status: status(None), memo },
         FromCore::Failed { call, failure: failure() },
         FromCore::Durable { call, entry: entry() },
         FromCore::Confirmed { call, lsn: 15 },
@@ -189,7 +193,7 @@ fn what_the_core_tells_is_written_as_typescript_reads_it() {
         FromCore::Rows { call, rows },
         FromCore::Exported { call, file: vec![83, 81] },
         FromCore::Done { call },
-        FromCore::Status { handle, status: status(Some(failure())) },
+        FromCore::Status { handle, status: status(Some(failure())), memo: Memo::default() },
         FromCore::RejectionNews {
             handle,
             id: CallId([9; 16]),

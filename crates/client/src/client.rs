@@ -270,6 +270,8 @@ impl Client {
             let handles = self.tabs.get_or_insert_with(ask.tab, SortedMap::new);
             handles.insert(ask.handle, key.clone());
             self.ensure(&key, out);
+            let word = request.word;
+            self.with(&key, out, |document, _| document.recall_word(word));
         }
         let key = self.key_of(ask.tab, ask.handle);
         match key.and_then(|key| self.documents.get_mut(&key)) {

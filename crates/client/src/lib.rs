@@ -39,8 +39,8 @@ mod tab_flow;
 pub use client::Client;
 pub use effect::{Effect, Input, Notice, PageServerFailure, PageServerId, SocketId, TabId};
 pub use protocol::{
-    Again, Call, CallFailure, Connection, FromCore, Handle, Mutate, OpenRequest, Query, Request,
-    Status, Storage, ToCore,
+    Again, Call, CallFailure, Connection, FromCore, Handle, Memo, Mutate, OpenRequest, Query,
+    Request, Status, Storage, ToCore,
 };
 pub use settings::ClientSettings;
 pub use tidelog_document::warm_up;

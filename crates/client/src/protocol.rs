@@ -7,7 +7,7 @@
 
 use serde::{Deserialize, Serialize};
 use tidelog_document::Doctype;
-use tidelog_types::{CallId, EntryId, ErrorCode, Outcome, Params, Remedy, Rows, Value};
+use tidelog_types::{CallId, ClientId, EntryId, ErrorCode, Outcome, Params, Remedy, Rows, Value};
 
 /// A tab's number for one of its calls, from 1, never reused by that tab.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -126,6 +126,19 @@ pub struct OpenRequest {
     pub doctype: Doctype,
     /// Whether the tab can be asked for a token.
     pub has_token: bool,
+    /// [`Memo::word`], as an earlier core told it or the app has said it since; 0 at first.
+    pub word: u64,
+}
+
+/// What a tab keeps of a document for the next core.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Memo {
+    /// What apps have said of the server, counted: odd to stay away from it, even to go there. Of
+    /// two words the higher one is the last, whichever tab it was said in.
+    pub word: u64,
+    /// The copy that is on the disk. What is handed over from now on is recorded in it, or not at
+    /// all.
+    pub copy: Option<ClientId>,
 }
 
 /// A mutation as its tab issues it.
@@ -148,6 +161,8 @@ pub struct Mutate {
 pub struct Again {
     /// What it was told is durable.
     pub durable: Option<EntryId>,
+    /// [`Memo::copy`] when it was handed over first.
+    pub copy: Option<ClientId>,
 }
 
 /// One statement that reads, and its parameters.
@@ -168,6 +183,8 @@ pub enum FromCore {
         call: Call,
         /// How it stands.
         status: Status,
+        /// For the next core.
+        memo: Memo,
     },
     /// The call failed.
     Failed {
@@ -223,6 +240,8 @@ pub enum FromCore {
         handle: Handle,
         /// How it stands.
         status: Status,
+        /// For the next core.
+        memo: Memo,
     },
     /// A mutation of this client was rejected by the server.
     RejectionNews {

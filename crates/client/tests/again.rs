@@ -3,11 +3,13 @@
 
 mod common;
 
+use common::core::{Core, key};
 use common::server::{Server, talk};
 use common::*;
 use tidelog_client::{Call, Connection, FromCore, ToCore};
+use tidelog_pages::StoreReply;
 use tidelog_types::limits::Limits;
-use tidelog_types::{ErrorCode, Outcome};
+use tidelog_types::{ErrorCode, Life, Outcome};
 
 fn add(device: &mut Device, id: &str) -> Call {
     titled(device, id, id)
@@ -75,6 +77,50 @@ fn what_was_durable_in_a_local_document_that_was_cleared_is_not_called_confirmed
     add(&mut device, "other");
     device.ask_again(&[lost]);
     nobody_knows(&device, lost, ErrorCode::Storage);
+}
+
+/// Goal: what the server has applied is not run once more because the device knows nothing of it
+/// any more. Method: it is recorded and sent, and no tab hears of that before the data are cleared.
+#[test]
+fn what_was_recorded_and_told_to_nobody_is_not_run_on_data_that_begin_anew() {
+    let mut server = Server::new();
+    let mut device = online(1, &mut server);
+    let applied = device.mutate("note", &[("title", text("once"))]);
+    talk(&mut server, &mut [&mut device]);
+    device.never_told(&[applied]);
+    device.clear_site();
+    connect(&mut device, &mut server);
+    device.told.clear();
+    device.ask_again(&[applied]);
+    nobody_knows(&device, applied, ErrorCode::Storage);
+    talk(&mut server, &mut [&mut device]);
+    assert_eq!(device.query("select text from note"), [[text("once")]]);
+}
+
+#[test]
+fn what_was_told_to_nobody_is_found_where_the_data_are_what_they_were() {
+    let mut device = Device::new(1);
+    device.open(&todos());
+    let notes = ["a", "b"].map(|title| device.mutate("note", &[("title", text(title))]));
+    device.never_told(&notes);
+    device.kill_core();
+    device.open(&todos());
+    device.told.clear();
+    device.ask_again(&notes);
+    assert!(notes.iter().all(|note| is_confirmed(&device, *note)));
+    assert_eq!(device.query("select text from note"), ["a", "b"].map(|note| [text(note)]));
+}
+
+/// What begins here and is not on the disk yet leaves nothing behind: what was handed over to it
+/// runs in whatever begins next.
+#[test]
+fn a_copy_has_a_name_once_it_is_on_the_disk() {
+    let mut core = Core::new();
+    core.ask_to_open(TAB, Call(1), HANDLE, "list", None);
+    core.reply(StoreReply::Opened { document: key("list"), life: Life::NONE, state: None });
+    assert_eq!(core.memo().copy, None);
+    core.reply(StoreReply::Durable { ticket: core.last_ticket() });
+    assert!(core.memo().copy.is_some());
 }
 
 /// Goal: an LSN that was given to something else says nothing. Method: the disk is put back to

@@ -2,8 +2,9 @@
 
 mod common;
 
+use common::core::Core;
 use common::*;
-use tidelog_client::{FromCore, ToCore};
+use tidelog_client::{Call, FromCore, Handle, ToCore};
 use tidelog_types::Value;
 use tidelog_types::limits::TAB_UNHEARD_SIZE_MAX;
 
@@ -47,4 +48,45 @@ fn a_tab_that_is_behind_is_told_only_the_newest_rows_once_it_has_heard() {
     let newest = rows_told(&device, live);
     assert_eq!(newest.len(), told.len() + 1, "those between are passed over");
     assert_eq!(newest.last(), Some(&vec![vec![text("last")]]));
+}
+
+/// Two tabs come back to a new core, the one with this word on the server and then the other.
+fn come_back(words: [u64; 2]) -> Core {
+    let mut core = Core::new();
+    for (nth, word) in (1..).zip(words) {
+        core.word = word;
+        core.open_new(Call(nth), Handle(nth), "list", Some(SERVER));
+    }
+    core
+}
+
+fn set_connected(core: &mut Core, connected: bool) -> u64 {
+    core.say(ToCore::SetConnected { handle: HANDLE, connected });
+    core.memo().word
+}
+
+#[test]
+fn of_two_tabs_that_contradict_each_other_the_last_word_holds_in_whichever_order_they_come() {
+    for (a, b) in [(3, 2), (4, 3), (0, 1), (6, 1), (5, 5)] {
+        for words in [[a, b], [b, a]] {
+            assert_eq!(come_back(words).memo().word, a.max(b), "{words:?}");
+        }
+    }
+}
+
+/// A tab that was frozen when another one was called back to the server comes late.
+#[test]
+fn what_an_app_says_to_a_core_is_not_taken_back_by_a_tab_that_comes_to_it_later() {
+    let mut core = come_back([1, 1]);
+    assert_eq!(set_connected(&mut core, true), 2);
+    core.word = 1;
+    core.open_new(Call(9), Handle(9), "list", Some(SERVER));
+    assert_eq!(core.memo().word, 2);
+}
+
+#[test]
+fn what_an_app_says_holds_whatever_it_knew() {
+    let mut core = come_back([6, 0]);
+    let said = [false, false, true, true].map(|connected| set_connected(&mut core, connected));
+    assert_eq!(said, [7, 9, 10, 12]);
 }

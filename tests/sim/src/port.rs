@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use serde_json::{Value, json};
-use tidelog_client::{Call, CallFailure, FromCore, Handle, Request, Status, ToCore};
+use tidelog_client::{Call, CallFailure, FromCore, Handle, Request, ToCore};
 use tidelog_tab::{Answer, Effect, Error, Input, Machine};
 use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{ErrorCode, Outcome};
@@ -200,7 +200,12 @@ impl Port {
         match kind {
             "open" => {
                 let (call, handle) = (Call(number("call")), Handle(number("handle")));
-                ToCore::Ask { call, handle, request: self.opens[&handle].clone() }
+                let mut request = self.opens[&handle].clone();
+                if let (Request::Open(open), Some(word)) = (&mut request, message["word"].as_u64())
+                {
+                    open.word = word;
+                }
+                ToCore::Ask { call, handle, request }
             }
             "close" => ToCore::Ask {
                 call: Call(number("call")),
@@ -261,7 +266,7 @@ fn kind_of(message: &ToCore) -> &'static str {
 /// What a message says of a call, as far as the tab looks at it.
 fn answer_of(message: &FromCore) -> Option<(Call, Answer)> {
     Some(match message {
-        FromCore::Opened { call, status } => (*call, Answer::Opened { status: stands(status) }),
+        FromCore::Opened { call, memo, .. } => (*call, Answer::Opened { memo: json!(memo) }),
         FromCore::Failed { call, failure } => (*call, Answer::Failed { error: error(failure) }),
         FromCore::Rejected { call, failure } => (*call, Answer::Rejected { error: error(failure) }),
         FromCore::Durable { call, entry } => (*call, Answer::Durable { entry: json!(entry) }),
@@ -278,18 +283,14 @@ fn answer_of(message: &FromCore) -> Option<(Call, Answer)> {
 /// News of a document, as far as the tab looks at them.
 fn news_of(message: &FromCore) -> Input {
     let (handle, news) = match message {
-        FromCore::Status { handle, status } => {
-            (handle, json!({ "type": "status", "status": stands(status) }))
+        FromCore::Status { handle, memo, .. } => {
+            (handle, json!({ "type": "status", "memo": memo }))
         }
         FromCore::RejectionNews { handle, .. } => (handle, json!({ "type": "rejection" })),
         FromCore::TokenWanted { handle } => (handle, json!({ "type": "tokenWanted" })),
         _ => unreachable!("BUG: the answer to a call"),
     };
     Input::News { handle: handle.0, news }
-}
-
-fn stands(status: &Status) -> Value {
-    json!({ "away": status.away })
 }
 
 /// The message that the app is told: the one that was heard, unless the tab says it by itself.

@@ -159,6 +159,7 @@ impl Tab {
             server: host.map(url),
             doctype: doctype(self.release),
             has_token: self.has_token,
+            word: 0,
         }));
         self.ask(call, ToCore::Ask { call, handle, request: open }, now_ms, BTreeSet::new())
     }

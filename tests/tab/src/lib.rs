@@ -60,7 +60,7 @@ pub enum Input {
 #[serde(tag = "type", rename_all = "camelCase")]
 pub enum Answer {
     /// The document is open.
-    Opened { status: Value },
+    Opened { memo: Value },
     /// It failed.
     Failed { error: Error },
     /// The server rejected it.

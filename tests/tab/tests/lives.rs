@@ -179,7 +179,11 @@ impl World {
                 self.is_open = true;
                 self.later(
                     9,
-                    Event::ToTab { life, call, answer: Answer::Opened { status: json!({}) } },
+                    Event::ToTab {
+                        life,
+                        call,
+                        answer: Answer::Opened { memo: json!({ "word": 0 }) },
+                    },
                 );
             }
             "query" => {

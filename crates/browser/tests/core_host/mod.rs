@@ -117,6 +117,7 @@ fn open() -> ToCore {
                 mutations: vec![add],
             },
             has_token: false,
+            word: 0,
         })),
     }
 }

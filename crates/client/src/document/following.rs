@@ -27,8 +27,8 @@ const CHANNEL_MS: u64 = 10_000;
 #[derive(Default)]
 pub(crate) struct Following {
     channel: Option<Joined>,
-    /// The app wants to stay away from the server.
-    pub(super) away: bool,
+    /// What apps have said of the server; see `Memo`.
+    pub(super) word: u64,
     /// The server would not have this document, or it could not be kept: asked again no earlier
     /// than this.
     retry_at_ms: u64,
@@ -99,6 +99,11 @@ impl Offer {
 }
 
 impl Following {
+    /// Whether the app stays away from the server.
+    pub(super) fn is_away(&self) -> bool {
+        self.word % 2 == 1
+    }
+
     /// Until when the server may be silent about where the document stands.
     fn silent_until_ms(&self) -> Option<u64> {
         let silent = self.channel.as_ref().filter(|channel| !channel.is_open);
@@ -122,8 +127,8 @@ impl Document {
             return Some(&offer.url);
         }
         let open = self.open().filter(|open| matches!(open.role, Role::Synced(_)))?;
-        let wanted =
-            !self.following.away && self.handles.values().any(|handle| handle.server.is_some());
+        let wanted = !self.following.is_away()
+            && self.handles.values().any(|handle| handle.server.is_some());
         if wanted { open.record.server.as_deref() } else { None }
     }
 
@@ -302,10 +307,17 @@ impl Document {
         self.following.channel.as_ref().is_some_and(|channel| channel.is_open)
     }
 
-    /// The app goes away from the server, or back to it.
+    /// The app goes away from the server, or back to it: what is said last holds.
     pub(crate) fn set_connected(&mut self, connected: bool) {
-        self.following.away = !connected;
+        let next = self.following.word + 1;
+        let is_meant = (next % 2 == 0) == connected;
+        self.following.word = if is_meant { next } else { next + 1 };
         self.following.retry_at_ms = 0;
+    }
+
+    /// What was said before there was this core, as far as one of the tabs knows.
+    pub(crate) fn recall_word(&mut self, word: u64) {
+        self.following.word = self.following.word.max(word);
     }
 
     /// The document is synced at this address.

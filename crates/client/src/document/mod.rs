@@ -38,7 +38,7 @@ use watches::Watches;
 
 use crate::effect::TabId;
 use crate::outbox::Outbox;
-use crate::protocol::{Call, CallFailure, Handle, Request, Status};
+use crate::protocol::{Call, CallFailure, Handle, Memo, Request, Status};
 use crate::rng::Rng;
 use crate::settings::ClientSettings;
 use crate::store_link::StoreLink;
@@ -102,7 +102,7 @@ struct HandleState {
     hash: DoctypeHash,
     has_token: bool,
     /// What the tab was told of the document last, and when.
-    told: Option<Status>,
+    told: Option<(Status, Memo)>,
     told_at_ms: u64,
 }
 

@@ -15,6 +15,8 @@ use crate::record::{HashedDoctype, Record};
 pub(super) struct Open {
     pub role: Role,
     pub record: Record,
+    /// Whether the disk has it: what begins is there once its first append is.
+    pub is_kept: bool,
     /// Whether it was read anew, and may have forgotten doctypes of tabs that hold it. With the
     /// next request that is mended: what could not be written is not tried over and over by
     /// itself.
@@ -104,6 +106,7 @@ impl Open {
         Ok(Self {
             role,
             record,
+            is_kept: true,
             is_unadopted: true,
             is_incomplete: state.is_incomplete,
             storage_durable: state.storage.map_or(Lsn::FIRST, |position| position.next),
@@ -122,6 +125,7 @@ impl Open {
         Self {
             role,
             record,
+            is_kept: false,
             is_unadopted: false,
             is_incomplete: false,
             storage_durable: Lsn::FIRST,

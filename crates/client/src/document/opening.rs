@@ -8,6 +8,7 @@ use tidelog_types::{Lineage, Lsn};
 
 use super::following::Offer;
 use super::requests::{Ask, Ran};
+use super::storing::Then;
 use super::{Context, Document, HandleState, Open, Role, State};
 use crate::protocol::{CallFailure, FromCore, OpenRequest};
 use crate::record::{HashedDoctype, Record};
@@ -79,7 +80,7 @@ impl Document {
             self.note_server(server);
         }
         let status = self.status(ctx);
-        ctx.out.tell(ask.tab, FromCore::Opened { call: ask.call, status });
+        ctx.out.tell(ask.tab, FromCore::Opened { call: ask.call, status, memo: self.memo() });
         self.tell_rejections(ask.tab, ask.handle, ctx.out);
         Ran::Done
     }
@@ -120,6 +121,7 @@ impl Document {
         }
         self.state = State::Open(Box::new(open));
         self.append_record();
+        self.ledger.after(Then::Kept);
     }
 
     /// The store has lost what was never durable: the document begins anew for those who hold it.

@@ -12,7 +12,7 @@ use super::watches::Watch;
 use super::{Attempt, Context, Document, For, PIECE_STEPS, Role, State, SyncWait, Then};
 use crate::effect::TabId;
 use crate::outbox::Outbox;
-use crate::protocol::{Call, CallFailure, FromCore, Handle, Mutate, Query, Request};
+use crate::protocol::{Again, Call, CallFailure, FromCore, Handle, Mutate, Query, Request};
 use crate::record::KeptRejection;
 
 /// Times that one request may wait for pages before something must be wrong with them.
@@ -156,7 +156,7 @@ impl Document {
             && let Some(again) = mutate.again
         {
             let id = mutate.id;
-            if self.settle_again(ask, id, again.durable, ctx) {
+            if self.settle_again(ask, id, again, ctx) {
                 return Ran::Done;
             }
             reached(Probe::CallNotFound);
@@ -253,13 +253,13 @@ impl Document {
     }
 
     /// A tab asks again, of another core or on another port: says what became of the call, if it
-    /// was recorded. `told` is what the tab was told is durable: it may be of other data than
-    /// these, if they were cleared, put back, or given another timeline.
+    /// was recorded. What the tab was told is durable, and the copy that it was recorded in if at
+    /// all, may be of other data than these: they were cleared, put back, or have another timeline.
     fn settle_again(
         &mut self,
         ask: &Ask,
         id: CallId,
-        told: Option<EntryId>,
+        Again { durable: told, copy }: Again,
         ctx: &mut Context<'_>,
     ) -> bool {
         let (tab, call) = (ask.tab, ask.call);
@@ -288,10 +288,11 @@ impl Document {
         }
         let here = told.filter(|told| open.has_decided(*told)).or(self.recorded.get(id));
         let Some(entry) = here else {
-            if told.is_some() {
+            let is_lost = told.is_some() || copy.is_some_and(|copy| copy != open.record.client);
+            if is_lost {
                 ctx.out.tell(tab, FromCore::Failed { call, failure: CallFailure::lost() });
             }
-            return told.is_some();
+            return is_lost;
         };
         reached(Probe::CallFoundDecided);
         if matches!(open.role, Role::Local(_)) && entry.lsn >= open.storage_durable {

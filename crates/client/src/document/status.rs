@@ -5,7 +5,7 @@ use tidelog_types::{CallId, ErrorCode, Lsn};
 use super::open::{Open, Role};
 use super::{Context, Document};
 use crate::effect::TabId;
-use crate::protocol::{CallFailure, Connection, FromCore, Handle, Status};
+use crate::protocol::{CallFailure, Connection, FromCore, Handle, Memo, Status};
 use crate::record::KeptRejection;
 use crate::server_link::{ServerLink, Stage};
 use crate::store_link::StoreLink;
@@ -61,7 +61,7 @@ impl Document {
         let device = around.store.failure.as_ref().map(CallFailure::of_page_server);
         Status {
             connection,
-            away: self.following.away,
+            away: self.following.is_away(),
             error: device.or_else(|| self.error.clone()).or(failure),
             pending,
             confirmed_lsn: storage[1].get() - 1,
@@ -73,6 +73,12 @@ impl Document {
             timeline,
             storage_lsns: storage.map(Lsn::get),
         }
+    }
+
+    /// What tabs keep for the next core.
+    pub(super) fn memo(&self) -> Memo {
+        let kept = self.open().filter(|open| open.is_kept);
+        Memo { word: self.following.word, copy: kept.map(|open| open.record.client) }
     }
 
     fn connection(&self, link: Option<&ServerLink>) -> (Connection, Option<CallFailure>) {
@@ -105,19 +111,24 @@ impl Document {
         if self.handles.is_empty() || self.open().is_none() {
             return;
         }
-        let status = self.status_in(around);
+        let told = (self.status_in(around), self.memo());
         if around.now_ms < around.store.settled_at_ms {
             out.wake_at(around.store.settled_at_ms);
         }
         for ((tab, handle), state) in self.handles.iter_mut() {
-            if state.told.as_ref() == Some(&status) || out.flow.is_behind(*tab) {
+            if state.told.as_ref() == Some(&told) || out.flow.is_behind(*tab) {
                 continue;
             }
-            let urgent = state.told.as_ref().is_none_or(|told| !told.differs_in_numbers(&status));
+            let (status, memo) = &told;
+            let is_urgent = |(before, known): &(Status, Memo)| {
+                known != memo || !before.differs_in_numbers(status)
+            };
+            let urgent = state.told.as_ref().is_none_or(is_urgent);
             let pause_ends_ms = state.told_at_ms + NUMBERS_PAUSE_MS;
             if urgent || out.has_news_for(*tab) || around.now_ms >= pause_ends_ms {
-                out.tell(*tab, FromCore::Status { handle: *handle, status: status.clone() });
-                state.told = Some(status.clone());
+                let (handle, status, memo) = (*handle, status.clone(), *memo);
+                out.tell(*tab, FromCore::Status { handle, status, memo });
+                state.told = Some(told.clone());
                 state.told_at_ms = around.now_ms;
             } else {
                 out.wake_at(pause_ends_ms);

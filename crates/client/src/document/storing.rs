@@ -20,6 +20,8 @@ pub(super) enum Then {
     Storage(Lsn),
     /// The record that says that a server decides.
     Recorded,
+    /// The document itself.
+    Kept,
 }
 
 /// A mutation whose caller waits for the disk.
@@ -149,7 +151,8 @@ impl Document {
                         synced.is_recorded = true;
                     }
                 }
-                (Then::Timeline(..) | Then::Storage(_) | Then::Recorded, None) => {}
+                (Then::Kept, Some(open)) => open.is_kept = true,
+                (Then::Timeline(..) | Then::Storage(_) | Then::Recorded | Then::Kept, None) => {}
             }
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use tidelog_client::{
-    Call, CallFailure, Client, ClientSettings, Effect, FromCore, Handle, Input, Mutate,
+    Call, CallFailure, Client, ClientSettings, Effect, FromCore, Handle, Input, Memo, Mutate,
     OpenRequest, PageServerFailure, PageServerId, Request, SocketId, Storage, TabId, ToCore,
 };
 use tidelog_pages::{AppendError, StoreReply, StoreRequest, Ticket};
@@ -24,6 +24,8 @@ pub struct Core {
     pub sent: Vec<(String, ToServer)>,
     sockets: BTreeMap<SocketId, String>,
     now_ms: u64,
+    /// What tabs that open a document know to be said of its server.
+    pub word: u64,
 }
 
 impl Core {
@@ -47,6 +49,7 @@ impl Core {
             sent: Vec::new(),
             sockets: BTreeMap::new(),
             now_ms: 1_000,
+            word: 0,
         };
         let (server, storage) = (LENT, Storage::Opfs);
         core.step(Input::PageServerLent { server, settled_at_ms: 0, storage });
@@ -75,6 +78,7 @@ impl Core {
             server: server.map(str::to_owned),
             doctype: todos(),
             has_token: false,
+            word: self.word,
         }));
         self.step(Input::FromTab { tab, messages: vec![ToCore::Ask { call, handle, request }] });
     }
@@ -180,6 +184,15 @@ impl Core {
     pub fn lose_storage(&mut self) {
         let failure = PageServerFailure::new(UnservedKind::Unavailable, "none");
         self.step(Input::PageServerFailed { server: LENT, failure });
+    }
+
+    /// What a tab was told last to keep for the next core.
+    pub fn memo(&self) -> Memo {
+        let memo = self.told.iter().rev().find_map(|it| match it {
+            FromCore::Opened { memo, .. } | FromCore::Status { memo, .. } => Some(*memo),
+            _ => None,
+        });
+        memo.expect("a document was opened")
     }
 
     /// How a call failed, if it did.

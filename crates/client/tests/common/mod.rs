@@ -9,8 +9,9 @@ pub mod server;
 use std::collections::{BTreeMap, VecDeque};
 
 use tidelog_client::{
-    Again, Call, CallFailure, Client, ClientSettings, Effect, FromCore, Handle, Input, Mutate,
-    OpenRequest, PageServerId, Params, Query, Request, SocketId, Status, Storage, TabId, ToCore,
+    Again, Call, CallFailure, Client, ClientSettings, Effect, FromCore, Handle, Input, Memo,
+    Mutate, OpenRequest, PageServerId, Params, Query, Request, SocketId, Status, Storage, TabId,
+    ToCore,
 };
 use tidelog_disk::{CrashDevice, CrashDisk, StoreFiles};
 use tidelog_document::{Doctype, MutationDefinition, Param, ParamKind};
@@ -19,7 +20,7 @@ use tidelog_pages::{
 };
 use tidelog_sync::{FromServer, ToServer, decode_message, encode_message};
 use tidelog_types::limits::Limits;
-use tidelog_types::{CallId, DocumentKey, EntryId, ErrorCode, Value};
+use tidelog_types::{CallId, ClientId, DocumentKey, EntryId, ErrorCode, Value};
 
 pub const TAB: TabId = TabId(1);
 pub const OTHER_TAB: TabId = TabId(2);
@@ -48,9 +49,11 @@ pub struct Device {
     /// What was sent and nobody has taken.
     pub sent: Vec<ToServer>,
     calls: u32,
-    /// What tabs have issued, and as what they were told it is durable: they outlive their cores.
+    /// What tabs have issued, and as what they were told it is durable, and in which copy that can
+    /// be: they outlive their cores.
     issued: BTreeMap<Call, ToCore>,
     durable: BTreeMap<Call, EntryId>,
+    copies: BTreeMap<Call, Option<ClientId>>,
     settings: ClientSettings,
     /// Which device it is, for a server.
     pub number: usize,
@@ -86,6 +89,7 @@ impl Device {
             calls: 0,
             issued: BTreeMap::new(),
             durable: BTreeMap::new(),
+            copies: BTreeMap::new(),
             settings,
             number: usize::from(seed),
             seed,
@@ -337,6 +341,7 @@ impl Device {
                 server: server.map(str::to_owned),
                 doctype: doctype.clone(),
                 has_token: false,
+                word: 0,
             })),
         };
         (call, open)
@@ -366,6 +371,7 @@ impl Device {
             request: Request::Mutate(Mutate { id, name, args, now_ms: self.now_ms, again: None }),
         };
         self.issued.insert(call, message.clone());
+        self.copies.insert(call, self.memo().copy);
         (call, message)
     }
 
@@ -379,9 +385,15 @@ impl Device {
     pub fn again(&self, call: Call) -> ToCore {
         let mut message = self.issued[&call].clone();
         if let ToCore::Ask { request: Request::Mutate(mutate), .. } = &mut message {
-            mutate.again = Some(Again { durable: self.durable.get(&call).copied() });
+            let durable = self.durable.get(&call).copied();
+            mutate.again = Some(Again { durable, copy: self.copies[&call] });
         }
         message
+    }
+
+    /// What was said of these reached no tab.
+    pub fn never_told(&mut self, calls: &[Call]) {
+        self.durable.retain(|call, _| !calls.contains(call));
     }
 
     /// Tabs ask the core for these, which an earlier one was handed.
@@ -498,13 +510,24 @@ impl Device {
         words.collect::<Vec<_>>().join(", ")
     }
 
-    /// The last status that the first tab was told.
-    #[track_caller]
     /// Whether the core says that it can keep nothing more.
     pub fn is_lost(&self) -> bool {
         self.client.is_lost()
     }
 
+    /// What the first tab keeps for the next core.
+    pub fn memo(&self) -> Memo {
+        let memo = self.told.iter().rev().find_map(|(tab, message)| match message {
+            FromCore::Status { memo, .. } | FromCore::Opened { memo, .. } if *tab == TAB => {
+                Some(*memo)
+            }
+            _ => None,
+        });
+        memo.unwrap_or_default()
+    }
+
+    /// The last status that the first tab was told.
+    #[track_caller]
     pub fn status(&self) -> &Status {
         let status = self.told.iter().rev().find_map(|(tab, message)| match message {
             FromCore::Status { status, .. } | FromCore::Opened { status, .. } if *tab == TAB => {
