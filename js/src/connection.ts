@@ -6,7 +6,8 @@ import { Engine } from './engine.js';
 import type { TidelogError } from './errors.js';
 import { type Answer, type News, readFromCore, type ToCore, writeToCore } from './messages.js';
 import type { Bytes, WorkerPlaces } from './ports.js';
-import { type CallKind, type Effect, type Input, Tab } from './tab.js';
+import type { CallKind, Effect, Input } from './step.js';
+import { Tab } from './tab.js';
 
 /** Between two looks at the device. */
 const DEVICE_MS = 30_000;

@@ -25,7 +25,7 @@ import type { Answer, Params, QueryParams, ToCore } from './messages.js';
 import { issue, type Receipt } from './receipt.js';
 import { decodeRows, type Row } from './rows.js';
 import type { Status } from './status.js';
-import type { CallKind } from './tab.js';
+import type { CallKind } from './step.js';
 
 /** The mutations of a doctype as functions. */
 export type Mutate<Defined extends Mutations> = {

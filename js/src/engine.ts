@@ -3,7 +3,8 @@
 import { LendingWorker } from './lending-worker.js';
 import { type Bytes, type FromTab, type ToTab, transferOf, type WorkerPlaces } from './ports.js';
 import { isNewer } from './release.js';
-import { type Effect, type Input, REPLACED } from './tab.js';
+import type { Effect, Input } from './step.js';
+import { REPLACED } from './tab.js';
 
 /** What the lock of a core of this release begins with; its kind and its address follow. */
 const CORE_LOCK = 'tidelog-core:0.1.0+00000000';
@@ -141,13 +142,9 @@ export class Engine {
     if (data instanceof Uint8Array) {
       this.#receive(data);
       this.#hear({ type: 'heard', core, size: data.length });
-    } else if (data.type === 'welcome') this.#hear({ type: 'welcome', core, lock: data.lock });
-    else if (data.type === 'reach') this.#hear({ type: 'reach', core, server: data.server });
-    else if (data.type === 'elsewhere') this.#hear({ type: 'elsewhere', core });
-    else if (data.type === 'died') this.#hear({ type: 'died', core, reason: data.message });
-    else {
-      this.#yields = true;
-      this.#hear({ type: 'replaced', core });
+    } else {
+      this.#yields ||= data.type === 'replaced';
+      this.#hear({ ...data, core });
     }
   }
 
@@ -214,7 +211,7 @@ function joinCore({ url, kind }: CorePlace): SharedWorker {
 /** The literal form is what bundlers look for; some make a classic worker of it. */
 function startCore(url: string | undefined): SharedWorker {
   return url
-    ? new SharedWorker(url, { type: 'module', name: 'tidelog-core-0.1.0+00000000' })
+    ? joinCore({ url, kind: 'module' })
     : new SharedWorker(new URL('./worker/worker.js', import.meta.url), {
         type: 'module',
         name: 'tidelog-core-0.1.0+00000000',

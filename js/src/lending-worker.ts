@@ -1,7 +1,7 @@
 /** The worker in which a tab has a page server, which a SharedWorker cannot start by itself. */
 
 import type { FromPageServer, Prepare, Serve, WorkerPlaces } from './ports.js';
-import type { Input } from './tab.js';
+import type { Input } from './step.js';
 
 /** A page server of this tab: loaded, waiting in line for the store, or serving. */
 export class LendingWorker {

@@ -62,7 +62,7 @@ export type ToTab =
   /** Another core is at work, to which the tab shall go. */
   | { readonly type: 'elsewhere' }
   /** The core cannot go on. */
-  | { readonly type: 'died'; readonly message: string };
+  | { readonly type: 'died'; readonly reason: string };
 
 /** What a page server's worker is told first: to load what it needs, and to wait in line. */
 export interface Prepare {

@@ -2,7 +2,8 @@ import { expect, test } from 'vitest';
 import { EngineError, RejectedError, StorageError } from '../src/errors.js';
 import type { Answer, EntryId, Memo, News, ToCore } from '../src/messages.js';
 import type { Status } from '../src/status.js';
-import { type CallKind, type Effect, type Input, Tab } from '../src/tab.js';
+import type { CallKind, Effect, Input } from '../src/step.js';
+import { Tab } from '../src/tab.js';
 
 const STATUS = {} as Status;
 

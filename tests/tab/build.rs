@@ -5,7 +5,8 @@ use std::process::Command;
 use std::{env, fs};
 
 /// What runs in a simulated tab.
-const MODULES: [&str; 4] = ["errors", "time", "lending", "tab"];
+const MODULES: [&str; 8] =
+    ["errors", "time", "call", "document", "core-link", "hearing", "lending", "tab"];
 
 fn main() {
     let here = PathBuf::from(variable("CARGO_MANIFEST_DIR"));

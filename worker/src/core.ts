@@ -333,8 +333,8 @@ function step<Args extends unknown[]>(
 }
 
 /** Ends this worker, so that the tabs start another one. */
-function die(message: string): void {
-  end({ type: 'died', message });
+function die(reason: string): void {
+  end({ type: 'died', reason });
 }
 
 function end(last: ToTab): void {

@@ -7,7 +7,7 @@
 //!
 //! What a core makes of what a tab tells it.
 
-#![expect(missing_docs, reason = "the fields are those of tab.ts, where they are explained")]
+#![expect(missing_docs, reason = "the fields are those of step.ts, where they are explained")]
 
 use std::cell::{Cell, RefCell};
 
@@ -18,14 +18,18 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 /// The compiled modules, by the names by which they import each other.
-const MODULES: [(&str, &str); 4] = [
+const MODULES: [(&str, &str); 8] = [
     ("js/errors.js", include_str!(concat!(env!("OUT_DIR"), "/js/errors.js"))),
     ("js/time.js", include_str!(concat!(env!("OUT_DIR"), "/js/time.js"))),
+    ("js/call.js", include_str!(concat!(env!("OUT_DIR"), "/js/call.js"))),
+    ("js/document.js", include_str!(concat!(env!("OUT_DIR"), "/js/document.js"))),
+    ("js/core-link.js", include_str!(concat!(env!("OUT_DIR"), "/js/core-link.js"))),
+    ("js/hearing.js", include_str!(concat!(env!("OUT_DIR"), "/js/hearing.js"))),
     ("js/lending.js", include_str!(concat!(env!("OUT_DIR"), "/js/lending.js"))),
     ("js/tab.js", include_str!(concat!(env!("OUT_DIR"), "/js/tab.js"))),
 ];
 
-/// Something that happened: `Input` of `tab.ts`.
+/// Something that happened: `Input` of `step.ts`.
 #[derive(Clone, Debug, Serialize)]
 #[serde(tag = "type", rename_all = "camelCase")]
 pub enum Input {
@@ -85,7 +89,7 @@ pub struct Error {
     pub message: String,
 }
 
-/// Something to be done: `Effect` of `tab.ts`.
+/// Something to be done: `Effect` of `step.ts`.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(tag = "type", rename_all = "camelCase")]
 pub enum Effect {

@@ -1,0 +1,81 @@
+/** What a tab knows of a call that has not had its last answer, and what its caller is told. */
+
+import { NotDurableYetError, type TidelogError } from './errors.js';
+import type { EntryId, ToCore } from './messages.js';
+import type { CallKind } from './step.js';
+import { NEVER, pause } from './time.js';
+
+/** One call. */
+export interface Call {
+  readonly kind: CallKind;
+  readonly message: ToCore[CallKind];
+  /** When it is given up; infinite once only the server can settle it. */
+  until: number;
+  /** Whether it was spared once, since the tab was suspended. */
+  spared: boolean;
+  /** Cores that were handed it. */
+  cores: number;
+  /** Whether the present core was. */
+  sent: boolean;
+  /** Cores that died since the last answer. */
+  deaths: number;
+  /** As what a mutation is durable. */
+  durable: EntryId | undefined;
+  /** The copy that was on the disk when the first core was handed it. */
+  copy: Uint8Array | undefined;
+  /** When a live query that failed for a passing reason is tried again, and how often it was. */
+  againAt: number;
+  tries: number;
+}
+
+/** A call that nobody was handed yet, and that is given up at `until`. */
+export function newCall(kind: CallKind, message: ToCore[CallKind], until: number): Call {
+  return {
+    kind,
+    message,
+    until,
+    spared: false,
+    cores: 0,
+    sent: false,
+    deaths: 0,
+    durable: undefined,
+    copy: undefined,
+    againAt: NEVER,
+    tries: 0,
+  };
+}
+
+/** Whether what failed so can be had later, by asking again. */
+const isPassing = ({ code }: TidelogError): boolean =>
+  /^(storage|engine|document-closed)/.test(code);
+
+/** A live query has failed: it is tried again if that can help. */
+export function tryLater(call: Call, error: TidelogError, now: number): void {
+  if (!isPassing(error)) return;
+  call.sent = false;
+  call.againAt = now + pause(call.tries++);
+}
+
+/**
+ * The last that the caller is told. Whoever asked must not ask anew while something may still come
+ * of it: `none` is said where no core was handed the call, or where one core has had it and says so.
+ */
+export function asTold(
+  { kind, cores }: Call,
+  error: TidelogError,
+  isAnswer: boolean,
+): TidelogError {
+  const isKnown = isAnswer && (cores < 2 || !isPassing(error));
+  const mayBeDone = (kind === 'mutate' || kind === 'destroy') && cores > 0 && !isKnown;
+  if (!mayBeDone) return error;
+  const Class = error.constructor as new (message: string, details: object) => TidelogError;
+  return new Class(error.message, { ...error, outcome: 'unknown' });
+}
+
+/** What the caller of a mutation is told that takes its time. */
+export function late({ message }: Call): TidelogError {
+  const { name } = message as ToCore['mutate'];
+  return new NotDurableYetError(`${name} is not on disk after 10 seconds; it may still become so`, {
+    outcome: 'unknown',
+  });
+}

@@ -1,0 +1,116 @@
+/**
+ * A tab's way to the core, whichever is alive: a part of {@link Tab}.
+ *
+ * ```text
+ * off ──▶ connecting ──▶ greeting ──▶ works ──▶ off
+ *            shell: finds or starts the core    its lock came free
+ * ```
+ *
+ * In the back/forward cache it is `hidden`, and no core is looked for.
+ */
+
+import type { Effect } from './step.js';
+import { NEVER, pause } from './time.js';
+
+/** A core that says nothing for so long is asked again on a new port. */
+const WELCOME_MS = 3_000;
+
+/** The same where another core has just died: the port may have gone to that one. */
+const WELCOME_ANEW_MS = 1_000;
+
+/** What a core said last may still be on its way when its end is noticed. */
+const LAST_WORDS_MS = 25;
+
+/** A core that has worked for so long did not die for the reason of those before it. */
+const STEADY_MS = 9_500;
+
+/** The way to one core after the other. */
+export class CoreLink {
+  readonly #emit: (effect: Effect) => void;
+  stage: 'off' | 'connecting' | 'greeting' | 'works' | 'hidden' = 'off';
+  /** A core that this tab could not join, and perhaps as what. */
+  #unjoinable: string | undefined;
+  /** Tries that were refused, and cores that died soon, one after another. */
+  #refusals = 0;
+  #deaths = 0;
+  #welcomedAt = 0;
+  /** The core that is, or was last, our own; each try has a number of its own. */
+  core = 0;
+  /** When the engine is tried anew: after a silence, a death or a refusal. */
+  dueAt: number = NEVER;
+
+  constructor(emit: (effect: Effect) => void) {
+    this.#emit = emit;
+  }
+
+  /** Whether the core has been told hello. */
+  get isConnected(): boolean {
+    return /greeting|works/.test(this.stage);
+  }
+
+  start(): void {
+    this.stage = 'connecting';
+    this.dueAt = NEVER;
+    this.#emit({ type: 'connect', core: ++this.core, unjoinable: this.#unjoinable });
+  }
+
+  /** A core was told hello. Says whether that is news. */
+  connected(now: number): boolean {
+    if (this.stage !== 'connecting') return false;
+    this.stage = 'greeting';
+    this.dueAt = now + (this.#deaths > 0 ? WELCOME_ANEW_MS : WELCOME_MS);
+    return true;
+  }
+
+  welcomed(now: number, lock: string): void {
+    if (this.stage !== 'greeting') return;
+    this.stage = 'works';
+    this.dueAt = NEVER;
+    this.#unjoinable = undefined;
+    this.#refusals = 0;
+    this.#welcomedAt = now;
+    this.#emit({ type: 'watchLock', core: this.core, lock });
+  }
+
+  /** No core can be reached, or not that one. Says why to give up; else another one is tried. */
+  refused(reason: string, joining: string | undefined): string | undefined {
+    // Whatever is wrong with that one, ours may do: its address may be of an older deployment.
+    this.#unjoinable = joining;
+    return joining ? undefined : reason;
+  }
+
+  /** Another core is at work. Says the same. */
+  elsewhere(): string | undefined {
+    return this.#unjoinable && `the core at ${this.#unjoinable} cannot be joined`;
+  }
+
+  /** The core's lock came free. */
+  lost(now: number): void {
+    if (now - this.#welcomedAt > STEADY_MS) this.#deaths = 0;
+    const pauseMs = this.#deaths > 0 ? pause(this.#deaths - 1) : 0;
+    this.#deaths++;
+    this.dueAt = now + LAST_WORDS_MS + pauseMs;
+  }
+
+  leave(): void {
+    if (this.stage !== 'off') this.#emit({ type: 'leave', core: this.core });
+    this.stage = 'off';
+    this.dueAt = NEVER;
+  }
+
+  /** There is no core for us now. It is tried again if somebody `waits`. */
+  giveUp(now: number, waits: boolean): void {
+    this.#unjoinable = undefined;
+    if (waits) this.dueAt = now + pause(this.#refusals++);
+  }
+
+  /** What comes late of the present core is of no use any more. */
+  hide(): void {
+    this.stage = 'hidden';
+    this.core++;
+  }
+
+  show(): void {
+    if (this.stage === 'hidden') this.start();
+  }
+}

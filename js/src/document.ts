@@ -1,0 +1,60 @@
+/** What a tab knows of a document that it has open, and what it tells the next core of it. */
+
+import type { TidelogError } from './errors.js';
+import type { Memo, ToCore } from './messages.js';
+import { NEVER } from './time.js';
+
+/** One document. */
+export interface Document {
+  readonly open: Omit<ToCore['open'], 'call'>;
+  /** Whether the present core has it open. Calls are held back until it has. */
+  state: 'open' | 'opening' | 'shut';
+  /** The call by which the present core was asked to open it again. */
+  call: number;
+  /** Why it could not. */
+  error: TidelogError | undefined;
+  againAt: number;
+  tries: number;
+  /** What the next core is told. */
+  memo: Memo;
+  listens: boolean;
+}
+
+/** A document that a core has just opened. */
+export function newDocument(open: Document['open'], memo: Memo): Document {
+  return {
+    open,
+    state: 'open',
+    call: 0,
+    error: undefined,
+    againAt: NEVER,
+    tries: 0,
+    memo,
+    listens: false,
+  };
+}
+
+/** A core has told how the document stands: of the server holds what was said last in any tab. */
+export function note(document: Document, { word, copy }: Memo): void {
+  document.memo = { word: Math.max(word, document.memo.word), copy };
+}
+
+/** The app has said something about the document. */
+export function remember(document: Document, kind: keyof ToCore, message: object): void {
+  if (kind === 'listenRejections') document.listens = true;
+  if (kind !== 'setConnected') return;
+  const { connected } = message as ToCore['setConnected'];
+  const next = document.memo.word + 1;
+  const word = (next % 2 === 0) === connected ? next : next + 1;
+  document.memo = { ...document.memo, word };
+}
+
+/**
+ * Whether the present core is told this of the document now. What is not is said when it is open
+ * again, or need not be.
+ */
+export function isToldNow(document: Document | undefined, kind: keyof ToCore): boolean {
+  // A core that hands a local document over wants the token before it is open.
+  if (kind === 'token') return true;
+  return document?.state === 'open' || (document?.state === 'opening' && kind === 'setConnected');
+}

@@ -1,0 +1,27 @@
+/** How much of what the core said was heard: it holds back what nobody waits for until it knows. */
+
+/** Lists of messages and bytes from the core after which it is told that they were heard. */
+const UNTOLD_LISTS_MAX = 16;
+const UNTOLD_SIZE_MAX = 65_536;
+
+/** Counts what was heard and not told yet. */
+export class Hearing {
+  #lists = 0;
+  #size = 0;
+
+  /** A list of so many bytes was heard. Gives how many lists the core is told of now, if any. */
+  heard(size: number): number {
+    this.#lists++;
+    this.#size += size;
+    if (this.#lists < UNTOLD_LISTS_MAX && this.#size < UNTOLD_SIZE_MAX) return 0;
+    const lists = this.#lists;
+    this.reset();
+    return lists;
+  }
+
+  /** Another core knows nothing of it. */
+  reset(): void {
+    this.#lists = 0;
+    this.#size = 0;
+  }
+}
