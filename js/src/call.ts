@@ -58,7 +58,8 @@ export function tryLater(call: Call, error: TidelogError, now: number): void {
 
 /**
  * The last that the caller is told. Whoever asked must not ask anew while something may still come
- * of it: `none` is said where no core was handed the call, or where one core has had it and says so.
+ * of it: `none` is said where no core was handed the call, or where one core has had it and says
+ * so.
  */
 export function asTold(
   { kind, cores }: Call,

@@ -3,8 +3,8 @@
  *
  * It knows no promise, clock, port, lock or worker: `connection.ts` brings the inputs and carries
  * the effects out. So the simulator runs this very code. What can be said of one call stands in
- * `call.ts`, of one document in `document.ts`; when a core is sought and given up in `core-link.ts`,
- * and when a page server is lent in `lending.ts`.
+ * `call.ts`, of one document in `document.ts`; when a core is sought and given up in
+ * `core-link.ts`, and when a page server is lent in `lending.ts`.
  */
 
 import { asTold, type Call, late, newCall, tryLater } from './call.js';

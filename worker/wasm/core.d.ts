@@ -1,4 +1,4 @@
-/** What crate `browser` exports with its feature `core`; made by wasm-bindgen into js/dist/wasm. */
+/** Made by `cargo xtask wasm` of what crate `browser` exports. */
 
 /** What the core wants done. The shell does it and decides nothing. */
 export interface Host {
@@ -10,32 +10,92 @@ export interface Host {
   wakeAt(ms: number): void;
 }
 
-export function initSync(options: { module: WebAssembly.Module }): unknown;
+/**
+ * Whether the data of this site were cleared under this core, which can keep nothing more.
+ */
+export function isLost(): boolean;
 
-/** Starts the core; each function below is one step of it, and calls the host. */
-export function start(seed: Uint8Array, host: Host): void;
-export function warmUp(): void;
-export function tabMessages(nowMs: number, tab: number, messages: Uint8Array): void;
-export function tabClosed(nowMs: number, tab: number): void;
-export function pageServerLent(
-  nowMs: number,
-  server: number,
-  settledAtMs: number,
-  inBlocks: boolean,
-): void;
-export function tabReached(nowMs: number, tab: number, server: number): void;
-export function pageServerReplies(nowMs: number, server: number, replies: Uint8Array): void;
-export function pageServerGone(nowMs: number, server: number): void;
+/**
+ * A page server cannot serve or go on; `kind` is the number of an [`UnservedKind`].
+ */
 export function pageServerFailed(
-  nowMs: number,
+  now_ms: number,
   server: number,
   kind: number,
-  reason: Uint8Array,
+  reason: Uint8Array | number[],
 ): void;
-export function socketOpened(nowMs: number, socket: number): void;
-export function socketMessage(nowMs: number, socket: number, message: Uint8Array): void;
-export function socketClosed(nowMs: number, socket: number): void;
-export function wake(nowMs: number): void;
 
-/** Whether the data of this site were cleared under this core, which can keep nothing more. */
-export function isLost(): boolean;
+/**
+ * A page server is gone.
+ */
+export function pageServerGone(now_ms: number, server: number): void;
+
+/**
+ * A page server is at hand, whose files can be lost by a power cut until `settled_at_ms`.
+ */
+export function pageServerLent(
+  now_ms: number,
+  server: number,
+  settled_at_ms: number,
+  in_blocks: boolean,
+): void;
+
+/**
+ * A page server sent a list of replies.
+ */
+export function pageServerReplies(
+  now_ms: number,
+  server: number,
+  replies: Uint8Array | number[],
+): void;
+
+/**
+ * A socket is closed, or could not be connected.
+ */
+export function socketClosed(now_ms: number, socket: number): void;
+
+/**
+ * A socket brought a message.
+ */
+export function socketMessage(now_ms: number, socket: number, message: Uint8Array | number[]): void;
+
+/**
+ * A socket is connected.
+ */
+export function socketOpened(now_ms: number, socket: number): void;
+
+/**
+ * Starts the core of this worker.
+ *
+ * # Panics
+ *
+ * Unless `seed` has 32 bytes.
+ */
+export function start(seed: Uint8Array | number[], host: Host): void;
+
+/**
+ * A tab is gone.
+ */
+export function tabClosed(now_ms: number, tab: number): void;
+
+/**
+ * A tab sent a list of messages.
+ */
+export function tabMessages(now_ms: number, tab: number, messages: Uint8Array | number[]): void;
+
+/**
+ * A tab has a port to the page server.
+ */
+export function tabReached(now_ms: number, tab: number, server: number): void;
+
+/**
+ * The time has come that [`Effect::WakeAt`] asked for.
+ */
+export function wake(now_ms: number): void;
+
+/**
+ * Uses a wait for the disk: see [`tidelog_client::warm_up`].
+ */
+export function warmUp(): void;
+
+export function initSync(options: { module: WebAssembly.Module }): unknown;

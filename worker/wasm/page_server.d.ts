@@ -1,4 +1,4 @@
-/** What crate `browser` exports with its feature `page-server`; made by wasm-bindgen. */
+/** Made by `cargo xtask wasm` of what crate `browser` exports. */
 
 /** Who hands over what the page server answers. */
 export interface ReplyHost {
@@ -13,31 +13,45 @@ export interface ReplyHost {
   tell(owner: number, tab: number, messages: Uint8Array<ArrayBuffer>): void;
 }
 
-export function initSync(options: { module: WebAssembly.Module }): unknown;
+/**
+ * Lets go of the files.
+ */
+export function close(): void;
 
-/** Opens the store in these files, and tells the host whether that went well. */
+/**
+ * The data of this site were cleared: from now on what is to be appended fails.
+ */
+export function lose(): void;
+
+/**
+ * Opens the store in this database. The host is told whether that went well.
+ */
+export function openBlocks(database: IDBDatabase, host: ReplyHost): void;
+
+/**
+ * Opens the store in the files behind these handles. The host is told whether that went well.
+ */
 export function openFiles(
-  logA: FileSystemSyncAccessHandle,
-  logB: FileSystemSyncAccessHandle,
+  log_a: FileSystemSyncAccessHandle,
+  log_b: FileSystemSyncAccessHandle,
   pages: FileSystemSyncAccessHandle,
   spare: FileSystemSyncAccessHandle,
   host: ReplyHost,
 ): void;
 
-/** Opens the store in this database, and tells the host whether that went well. */
-export function openBlocks(database: IDBDatabase, host: ReplyHost): void;
-
-/** Serves a list of requests, flushing once for all of them. Says what is left. */
-export function serve(owner: number, requests: Uint8Array): number;
-
-/** Goes on with what is left. */
+/**
+ * Goes on with what is left. Gives a [`Left`].
+ */
 export function proceed(): number;
 
-/** Nobody has asked for anything for a while. Says what is left. */
+/**
+ * Nobody has asked for anything for a while. Gives a [`Left`].
+ */
 export function rest(): number;
 
-/** The data of this site were cleared: from now on what is to be appended fails. */
-export function lose(): void;
+/**
+ * Serves a list of requests, flushing once for all of them. Gives a [`Left`].
+ */
+export function serve(owner: number, requests: Uint8Array | number[]): number;
 
-/** Lets go of the files. */
-export function close(): void;
+export function initSync(options: { module: WebAssembly.Module }): unknown;

@@ -13,10 +13,24 @@ use wasm_bindgen::prelude::*;
 
 use crate::{EncodedNotice, panics};
 
+/// [`Host`] as TypeScript sees it.
+#[wasm_bindgen(typescript_custom_section)]
+const HOST: &str = r"
+/** What the core wants done. The shell does it and decides nothing. */
+export interface Host {
+  toTab(tab: number, messages: Uint8Array<ArrayBuffer>): void;
+  toPageServer(server: number, requests: Uint8Array<ArrayBuffer>): void;
+  openSocket(socket: number, url: string): void;
+  toServer(socket: number, message: Uint8Array<ArrayBuffer>): void;
+  closeSocket(socket: number): void;
+  wakeAt(ms: number): void;
+}";
+
 #[wasm_bindgen]
 extern "C" {
     /// Who carries out what the core wants done; see `worker/src/core.ts`.
     #[derive(Debug)]
+    #[wasm_bindgen(typescript_type = "Host")]
     pub type Host;
 
     #[wasm_bindgen(method, js_name = toTab)]

@@ -15,7 +15,7 @@ const STORE: &str = "blocks";
 #[wasm_bindgen]
 extern "C" {
     /// An open database with an object store `blocks`, whose keys are given with each record.
-    #[wasm_bindgen(js_name = IDBDatabase)]
+    #[wasm_bindgen(js_name = IDBDatabase, typescript_type = "IDBDatabase")]
     pub type IdbDatabase;
     #[wasm_bindgen(method, catch)]
     fn transaction(
@@ -119,7 +119,8 @@ impl Database {
     /// A listener that may outlive the disks: what was begun ends by itself.
     fn listener(this: &Rc<Self>, hear: impl Fn(&Self, &Event) + 'static) -> JsValue {
         let this: Weak<Self> = Rc::downgrade(this);
-        let listener = Closure::<dyn Fn(Event)>::new(move |event: Event| {
+        // Not `Fn`, though it could be: the script for the other kind would be downloaded too.
+        let listener = Closure::<dyn FnMut(Event)>::new(move |event: Event| {
             if let Some(database) = this.upgrade() {
                 hear(&database, &event);
                 (database.notify)();

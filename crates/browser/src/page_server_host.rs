@@ -19,6 +19,22 @@ use crate::idb_disk::IdbDisk;
 use crate::opfs_disk::OpfsDisk;
 use crate::{EncodedNotice, panics};
 
+/// [`ReplyHost`] as TypeScript sees it.
+#[wasm_bindgen(typescript_custom_section)]
+const REPLY_HOST: &str = r"
+/** Who hands over what the page server answers. */
+export interface ReplyHost {
+  /** The store is open. */
+  opened(): void;
+  /** It cannot be opened. `kind` is a place in `UNSERVED_KINDS`. */
+  failed(kind: number, reason: string): void;
+  /** A flush has ended later than it was asked for: `proceed` has something to do. */
+  flushed(): void;
+  reply(owner: number, replies: Uint8Array<ArrayBuffer>): void;
+  /** Tells a tab of that owner a list of messages. */
+  tell(owner: number, tab: number, messages: Uint8Array<ArrayBuffer>): void;
+}";
+
 #[wasm_bindgen]
 extern "C" {
     #[wasm_bindgen(js_namespace = crypto, js_name = getRandomValues)]
@@ -26,6 +42,7 @@ extern "C" {
 
     /// Who hands over what the page server answers; see `worker/src/store-host.ts`.
     #[derive(Clone, Debug)]
+    #[wasm_bindgen(typescript_type = "ReplyHost")]
     pub type ReplyHost;
 
     #[wasm_bindgen(method)]

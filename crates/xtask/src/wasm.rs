@@ -66,6 +66,7 @@ pub fn build(repo: &Repo, size: Size) -> Result<()> {
         let compiled = built.with_file_name(format!("{feature}.wasm"));
         fs::copy(&built, &compiled)?;
         finish(repo, size, &compiled, &folder, name)?;
+        declare(repo, &folder, name)?;
     }
     sources.save()
 }
@@ -81,7 +82,7 @@ pub fn build_bench(repo: &Repo) -> Result<()> {
 /// Makes what is published of a compiled module, unless that is there.
 fn finish(repo: &Repo, size: Size, compiled: &Path, folder: &Path, name: &str) -> Result<()> {
     let stamp = Stamp::new(repo, &format!("wasm-{name}"))
-        .text(&format!("{size:?} {WASM_FEATURES:?} {SHRINK:?} {}", env!("CARGO_PKG_VERSION")))
+        .text(&format!("{} {}", settings(size), env!("CARGO_PKG_VERSION")))
         .path(compiled)?;
     let module = folder.join(format!("{name}_bg.wasm"));
     let bindings = folder.join(format!("{name}.js"));
@@ -98,11 +99,41 @@ fn finish(repo: &Repo, size: Size, compiled: &Path, folder: &Path, name: &str) -
     Ok(())
 }
 
+/// What comes first in a declaration that is kept.
+const DECLARED: &str = "/** Made by `cargo xtask wasm` of what crate `browser` exports. */\n";
+
+/// In what a worker calls, this takes the place of all that begins with the other: each worker
+/// compiles its module itself.
+const INIT: [&str; 2] = [
+    "export type InitInput",
+    "export function initSync(options: { module: WebAssembly.Module }): unknown;\n",
+];
+
+/// Keeps the types of what a module exports among the sources of the workers, so that those can be
+/// checked where the module is not built.
+fn declare(repo: &Repo, folder: &Path, name: &str) -> Result<()> {
+    let made = fs::read_to_string(folder.join(format!("{name}.d.ts")))?;
+    let (_, made) = made.split_once("/* eslint-disable */").context("not of wasm-bindgen")?;
+    let (exports, _) = made.split_once(INIT[0]).context("nothing initialises the module")?;
+    let kept = repo.root.join(format!("worker/wasm/{name}.d.ts"));
+    let before = fs::read_to_string(&kept).ok();
+    fs::write(&kept, [DECLARED, exports, INIT[1]].concat())?;
+    run::succeed(
+        run::program(repo.npm_bin("biome"), &repo.root)
+            .args(["format", "--write", "--log-level=error"])
+            .arg(&kept),
+    )?;
+    if before != Some(fs::read_to_string(&kept)?) {
+        println!("    worker/wasm/{name}.d.ts has changed");
+    }
+    Ok(())
+}
+
 /// Everything that the modules are made from.
 fn sources(repo: &Repo, size: Size) -> Result<Stamp> {
     let compiler = run::stdout_of(run::program("rustc", &repo.root).arg("-vV"));
     let mut stamp = Stamp::new(repo, "wasm")
-        .text(&format!("{size:?} {WASM_FEATURES:?} {SHRINK:?} {compiler:?}"))
+        .text(&format!("{} {compiler:?}", settings(size)))
         .path(&repo.root.join("Cargo.toml"))?
         .path(&repo.root.join("Cargo.lock"))?
         .path(&repo.root.join(".cargo/config.toml"))?;
@@ -117,6 +148,11 @@ fn sources(repo: &Repo, size: Size) -> Result<Stamp> {
         }
     }
     Ok(stamp)
+}
+
+/// What else the modules depend on.
+fn settings(size: Size) -> String {
+    format!("{size:?} {WASM_FEATURES:?} {SHRINK:?} {UNUSED:?}")
 }
 
 fn compile(repo: &Repo, package: &str, features: &[&str]) -> Result<PathBuf> {
@@ -164,9 +200,28 @@ fn bind(compiled: &Path, folder: &Path, name: &str) -> Result<()> {
     .with_context(|| format!("wasm-bindgen failed on {compiled:?}"))
 }
 
-/// What a script says to those who call it in a way that we do not.
-const DEPRECATED: &str =
-    "console.warn('using deprecated parameters for `initSync()`; pass a single object instead')";
+/// What a script has for those who call it in a way that we do not, and what is enough for us.
+const UNUSED: [(&str, &str); 4] = [
+    (
+        "console.warn('using deprecated parameters for `initSync()`; \
+         pass a single object instead')",
+        "",
+    ),
+    ("Object.getPrototypeOf(module) === Object.prototype", "true"),
+    (
+        "    if (!(module instanceof WebAssembly.Module)) {\n        \
+         module = new WebAssembly.Module(module);\n    }\n",
+        "",
+    ),
+    // Safari's decoder is worn out after 2 GiB: ours decodes a few names and addresses.
+    (
+        "    numBytesDecoded += bytes.length;\n    \
+         if (numBytesDecoded >= MAX_SAFARI_DECODE_BYTES) {\n        \
+         cachedTextDecoder = new TextDecoder('utf-8', { ignoreBOM: true });\n        \
+         cachedTextDecoder.decode();\n        numBytesDecoded = bytes.length;\n    }\n",
+        "",
+    ),
+];
 
 /// See [`imports`]: in the module and in the script that gives it what it imports.
 fn shorten_imports(module: &Path, bindings: &Path) -> Result<()> {
@@ -176,8 +231,12 @@ fn shorten_imports(module: &Path, bindings: &Path) -> Result<()> {
         ensure!(script.contains(&long), "{bindings:?} does not know {long}");
         script = script.replace(&long, &short);
     }
+    for (unused, enough) in UNUSED {
+        ensure!(script.contains(unused), "{bindings:?} has no {unused}");
+        script = script.replacen(unused, enough, 1);
+    }
     fs::write(module, shorter)?;
-    Ok(fs::write(bindings, script.replace(DEPRECATED, ""))?)
+    Ok(fs::write(bindings, script)?)
 }
 
 fn shrink(repo: &Repo, module: &Path) -> Result<()> {
