@@ -101,7 +101,7 @@ impl Offer {
 impl Following {
     /// Whether the app stays away from the server.
     pub(super) fn is_away(&self) -> bool {
-        self.word % 2 == 1
+        !self.word.is_multiple_of(2)
     }
 
     /// Until when the server may be silent about where the document stands.
@@ -310,7 +310,7 @@ impl Document {
     /// The app goes away from the server, or back to it: what is said last holds.
     pub(crate) fn set_connected(&mut self, connected: bool) {
         let next = self.following.word + 1;
-        let is_meant = (next % 2 == 0) == connected;
+        let is_meant = next.is_multiple_of(2) == connected;
         self.following.word = if is_meant { next } else { next + 1 };
         self.following.retry_at_ms = 0;
     }
