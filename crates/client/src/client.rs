@@ -411,16 +411,12 @@ impl Client {
 
     fn socket_opened(&mut self, socket: SocketId, out: &mut Outbox) {
         let Some(url) = self.url_of(socket) else { return };
-        let holder = self
-            .documents
-            .values()
-            .filter(|document| document.wanted_server() == Some(&url))
-            .find_map(Document::token_holder);
+        let wants = |document: &&Document| document.wanted_server() == Some(&url);
+        let at_server = self.documents.values().filter(wants);
+        let mut holders: Vec<_> = at_server.flat_map(Document::token_holders).collect();
+        holders.sort_unstable();
         let link = self.servers.get_mut(&url).expect("BUG: found just now");
-        link.opened(self.now_ms, holder.is_some(), out);
-        if let Some((tab, handle)) = holder {
-            out.tell(tab, FromCore::TokenWanted { handle });
-        }
+        link.opened(self.now_ms, &holders, out);
     }
 
     #[inline(never)]

@@ -6,9 +6,9 @@ use tidelog_sync::{
 use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{ClientId, DocumentKey, SortedMap};
 
-use crate::effect::SocketId;
+use crate::effect::{SocketId, TabId};
 use crate::outbox::Outbox;
-use crate::protocol::CallFailure;
+use crate::protocol::{CallFailure, FromCore, Handle};
 use crate::rng::Rng;
 
 /// Milliseconds without a word from the server after which it is asked for one, and the same while
@@ -53,6 +53,9 @@ pub(crate) enum Need {
     Soon,
 }
 
+/// A tab that can be asked for a token, by a document that it holds.
+pub(crate) type TokenHolder = (TabId, Handle);
+
 /// The way to one server.
 #[derive(Debug)]
 pub(crate) struct ServerLink {
@@ -70,6 +73,9 @@ pub(crate) struct ServerLink {
     is_doubted: bool,
     /// Bytes that were sent since the server was heard.
     unheard_size: u64,
+    /// Who was asked for a token last, and whether no good one came of it.
+    asked_for_token: Option<TokenHolder>,
+    has_no_token: bool,
     next_channel: u32,
     channels: SortedMap<Channel, DocumentKey>,
     /// Why it is not there, while it is not.
@@ -104,6 +110,8 @@ impl ServerLink {
             pinged_at_ms: None,
             is_doubted: false,
             unheard_size: 0,
+            asked_for_token: None,
+            has_no_token: false,
             next_channel: 1,
             channels: SortedMap::new(),
             failure: None,
@@ -216,19 +224,27 @@ impl ServerLink {
         }
     }
 
-    /// The socket is open: say who we are, or ask for a token first.
-    pub(crate) fn opened(&mut self, now_ms: u64, needs_token: bool, out: &mut Outbox) {
+    /// The socket is open: say who we are, or ask one of those for a token first who can give one.
+    /// Whoever gave none, or was silent, bars no other one.
+    pub(crate) fn opened(&mut self, now_ms: u64, holders: &[TokenHolder], out: &mut Outbox) {
         self.heard_at_ms = now_ms;
-        if needs_token {
-            self.stage = Stage::WantsToken;
-        } else {
-            self.hello(None, out);
-        }
+        let asked = self.asked_for_token;
+        let is_next = |holder: &&TokenHolder| match self.has_no_token {
+            true => asked < Some(**holder),
+            false => asked == Some(**holder),
+        };
+        let holder = holders.iter().find(is_next).or(holders.first());
+        let Some((tab, handle)) = holder.copied() else { return self.hello(None, out) };
+        self.asked_for_token = Some((tab, handle));
+        self.has_no_token = true;
+        self.stage = Stage::WantsToken;
+        out.tell(tab, FromCore::TokenWanted { handle });
     }
 
     pub(crate) fn hello(&mut self, token: Option<String>, out: &mut Outbox) {
         self.stage = Stage::Connecting;
         if token.is_some() {
+            self.has_no_token = false;
             reached(Probe::TokenSent);
         }
         if let Some(socket) = self.socket {
@@ -258,6 +274,7 @@ impl ServerLink {
             FromServer::Pong => Heard::Nothing,
             FromServer::Bye { reason } => {
                 self.failure = CallFailure::of_bye(&self.url, &reason);
+                self.has_no_token |= matches!(reason, ByeReason::Unauthenticated);
                 self.barred = matches!(reason, ByeReason::Version | ByeReason::Unauthenticated);
                 Heard::Broken
             }
@@ -337,7 +354,7 @@ mod tests {
         fn welcomed() -> Self {
             let mut stage = Self::new();
             stage.tick(Need::Some);
-            stage.link.opened(stage.now_ms, false, &mut Outbox::default());
+            stage.link.opened(stage.now_ms, &[], &mut Outbox::default());
             stage.hear(&FromServer::Welcome);
             stage
         }

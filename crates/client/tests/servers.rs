@@ -7,7 +7,7 @@ use common::*;
 use tidelog_client::{Call, Handle, Request, ToCore};
 use tidelog_document::{chain_of, hash_of};
 use tidelog_pages::StoreReply;
-use tidelog_sync::{Channel, EntryPart, FromRoom, FromServer, ToRoom, ToServer};
+use tidelog_sync::{ByeReason, Channel, EntryPart, FromRoom, FromServer, ToRoom, ToServer};
 use tidelog_types::{ErrorCode, JournalId, Lineage, Lsn, LsnRange, Page, PageSet, Pgid, Position};
 
 const X: &str = "ws://x";
@@ -183,4 +183,61 @@ fn a_document_that_is_about_to_be_opened_is_not_destroyed() {
     assert_eq!(core.failure_of(Call(4)), None);
     core.pass(60_000);
     assert_eq!(core.failure_of(Call(4)).map(|it| it.code), Some(ErrorCode::ServerUnreachable));
+}
+
+/// A core at which two tabs hold a document of a server, and can both be asked for a token.
+fn with_tokens() -> Core {
+    let mut core = Core::new();
+    core.has_token = true;
+    core.open_new(Call(1), HANDLE, "list", Some(X));
+    core.ask_to_open(OTHER_TAB, Call(1), HANDLE, "list", Some(X));
+    core.socket_opens(X);
+    core
+}
+
+/// The connection is lost, and opened again after a while.
+fn connect_again(core: &mut Core) {
+    core.pass(8_000);
+    core.pass(2_000);
+    core.socket_opens(X);
+}
+
+#[test]
+fn a_tab_that_gives_no_token_bars_no_other_one() {
+    let mut core = with_tokens();
+    core.say(ToCore::Token { handle: HANDLE, token: None });
+    connect_again(&mut core);
+    assert_eq!(core.tokens_wanted, [TAB, OTHER_TAB]);
+}
+
+#[test]
+fn a_tab_that_is_silent_when_it_is_asked_for_a_token_bars_no_other_one() {
+    let mut core = with_tokens();
+    for asked in [vec![TAB, OTHER_TAB], vec![TAB, OTHER_TAB, TAB]] {
+        connect_again(&mut core);
+        assert_eq!(core.tokens_wanted, asked);
+    }
+}
+
+#[test]
+fn a_tab_that_gave_a_token_is_asked_again() {
+    let mut core = with_tokens();
+    connect_again(&mut core);
+    for _ in 0..2 {
+        core.say_from(OTHER_TAB, ToCore::Token { handle: HANDLE, token: Some("it".to_owned()) });
+        core.hear(X, &FromServer::Welcome);
+        core.lose(X);
+        connect_again(&mut core);
+    }
+    assert_eq!(core.tokens_wanted, [TAB, OTHER_TAB, OTHER_TAB, OTHER_TAB]);
+}
+
+#[test]
+fn a_tab_whose_token_is_refused_bars_no_other_one() {
+    let mut core = with_tokens();
+    core.say(ToCore::Token { handle: HANDLE, token: Some("too old".to_owned()) });
+    core.hear(X, &FromServer::Bye { reason: ByeReason::Unauthenticated });
+    core.say_from(OTHER_TAB, ToCore::SetConnected { handle: HANDLE, connected: true });
+    core.socket_opens(X);
+    assert_eq!(core.tokens_wanted, [TAB, OTHER_TAB]);
 }

@@ -11,9 +11,9 @@ use tidelog_types::{JournalId, Lineage, Lsn, Pgid, Position, SortedMap};
 use super::open::Synced;
 use super::storing::Then;
 use super::{Context, Document, Role, State, SyncWait};
-use crate::effect::TabId;
-use crate::protocol::{CallFailure, FromCore, Handle};
+use crate::protocol::{CallFailure, FromCore};
 use crate::record::HashedDoctype;
+use crate::server_link::TokenHolder;
 
 /// Milliseconds after which a server that refused the document for now is asked again.
 const RETRY_MS: u64 = 1_000;
@@ -73,7 +73,7 @@ pub(super) struct Offer {
     url: String,
     doctype: Doctype,
     /// The tab that can be asked for a token.
-    token_from: Option<(TabId, Handle)>,
+    token_from: Option<TokenHolder>,
     deadline_ms: u64,
     failure: Option<CallFailure>,
 }
@@ -82,7 +82,7 @@ impl Offer {
     pub(super) fn new(
         url: String,
         doctype: Doctype,
-        token_from: Option<(TabId, Handle)>,
+        token_from: Option<TokenHolder>,
         deadline_ms: u64,
     ) -> Self {
         Self { url, doctype, token_from, deadline_ms, failure: None }
@@ -132,11 +132,11 @@ impl Document {
         if wanted { open.record.server.as_deref() } else { None }
     }
 
-    /// A tab that can be asked for a token.
-    pub(crate) fn token_holder(&self) -> Option<(TabId, Handle)> {
+    /// The tabs that can be asked for a token.
+    pub(crate) fn token_holders(&self) -> Vec<TokenHolder> {
         let offering = self.following.offer.as_ref().and_then(|offer| offer.token_from);
-        let open = || self.handles.iter().find(|(_, handle)| handle.has_token);
-        offering.or_else(|| open().map(|(key, _)| *key))
+        let open = self.handles.iter().filter(|(_, handle)| handle.has_token);
+        offering.into_iter().chain(open.map(|(key, _)| *key)).collect()
     }
 
     /// Nobody waits any more for the document to become the server's.

@@ -26,6 +26,10 @@ pub struct Core {
     now_ms: u64,
     /// What tabs that open a document know to be said of its server.
     pub word: u64,
+    /// Whether they can be asked for a token.
+    pub has_token: bool,
+    /// Who was asked for one.
+    pub tokens_wanted: Vec<TabId>,
 }
 
 impl Core {
@@ -50,6 +54,8 @@ impl Core {
             sockets: BTreeMap::new(),
             now_ms: 1_000,
             word: 0,
+            has_token: false,
+            tokens_wanted: Vec::new(),
         };
         let (server, storage) = (LENT, Storage::Opfs);
         core.step(Input::PageServerLent { server, settled_at_ms: 0, storage });
@@ -77,7 +83,7 @@ impl Core {
             user: String::new(),
             server: server.map(str::to_owned),
             doctype: todos(),
-            has_token: false,
+            has_token: self.has_token,
             word: self.word,
         }));
         self.step(Input::FromTab { tab, messages: vec![ToCore::Ask { call, handle, request }] });
@@ -87,7 +93,11 @@ impl Core {
         for effect in self.client.step(self.now_ms, input) {
             match effect {
                 Effect::ToPageServer { requests, .. } => self.asked.extend(requests),
-                Effect::ToTab { messages, .. } => self.told.extend(messages),
+                Effect::ToTab { tab, messages } => {
+                    let wants = |it: &FromCore| matches!(it, FromCore::TokenWanted { .. });
+                    self.tokens_wanted.extend(messages.iter().filter(|it| wants(it)).map(|_| tab));
+                    self.told.extend(messages);
+                }
                 Effect::OpenSocket { socket, url } => {
                     let server = url.trim_end_matches("/v1/sync").to_owned();
                     self.sockets.insert(socket, server);
@@ -113,14 +123,28 @@ impl Core {
     }
 
     pub fn say(&mut self, message: ToCore) {
-        self.step(Input::FromTab { tab: TAB, messages: vec![message] });
+        self.say_from(TAB, message);
+    }
+
+    pub fn say_from(&mut self, tab: TabId, message: ToCore) {
+        self.step(Input::FromTab { tab, messages: vec![message] });
     }
 
     /// The connection that was asked for is there, and the server lets the core in.
     pub fn welcome(&mut self, server: &str) {
+        self.socket_opens(server);
+        self.hear(server, &FromServer::Welcome);
+    }
+
+    pub fn socket_opens(&mut self, server: &str) {
         let socket = self.socket_of(server);
         self.step(Input::SocketOpened { socket });
-        self.hear(server, &FromServer::Welcome);
+    }
+
+    /// The connection is gone.
+    pub fn lose(&mut self, server: &str) {
+        let socket = self.socket_of(server);
+        self.step(Input::SocketClosed { socket });
     }
 
     pub fn hear(&mut self, server: &str, message: &FromServer) {
