@@ -274,9 +274,14 @@ impl Rebase {
             undecided.predicted = Some(verdict);
             undecided.layer = layer;
         }
-        // SQLite's own caches must not outlive what they were read from.
-        replica.writer.refresh();
-        replica.reader.refresh();
+        // SQLite's own caches must not outlive what they were read from. Those of the rebase were
+        // read from what the replica shows now; they stay open where others were.
+        if replica.writer.is_open() {
+            replica.writer = self.writer.go_on_with(&replica.view);
+        }
+        if replica.reader.is_open() {
+            replica.reader = self.reader.go_on_with(&replica.view);
+        }
 
         if moves {
             reached(Probe::TimelineMoved);

@@ -386,6 +386,13 @@ impl Lazy {
         self.connection.is_some()
     }
 
+    /// Goes on with another view, in which every page is what it was in this one.
+    pub fn go_on_with(&mut self, view: &View) {
+        let mut state = lock(&self.state);
+        state.view = view.clone();
+        state.steps_taken = 0;
+    }
+
     /// How the transaction that began with [`begin`](Self::begin) ended. A fault that was raised
     /// outranks every result, since SQLite swallows some.
     pub fn end<T>(&mut self, result: Result<T, Failure>) -> Run<T> {

@@ -24,7 +24,8 @@ impl Reader {
         Self { view: view.clone(), connection: Lazy::new(view, false) }
     }
 
-    /// Begins with a fresh connection next time: after every rebase.
+    /// Begins with a fresh connection next time: when the view was changed otherwise than by what
+    /// was pushed.
     pub fn refresh(&mut self) {
         self.connection.refresh();
     }
@@ -41,6 +42,15 @@ impl Reader {
     /// their allocations count for. Those that failed count too.
     pub fn take_steps(&mut self) -> u64 {
         std::mem::take(&mut lock(self.connection.state()).steps_taken)
+    }
+
+    /// A reader on another view, in which every page is what it was in this one: what SQLite holds
+    /// of it stays true.
+    #[must_use]
+    pub fn go_on_with(mut self, view: &View) -> Self {
+        self.connection.go_on_with(view);
+        self.view = view.clone();
+        self
     }
 
     /// Answers one query of an app.

@@ -21,8 +21,9 @@ impl Writer {
         Self { connection: Lazy::new(view, true) }
     }
 
-    /// Begins with a fresh connection next time: after every rebase, and when a page set that
-    /// [`write`](Self::write) gave is not pushed to the view, since SQLite still holds it.
+    /// Begins with a fresh connection next time: when the view was changed otherwise, and when a
+    /// page set that [`write`](Self::write) gave is not pushed to the view, since SQLite still
+    /// holds it.
     pub fn refresh(&mut self) {
         self.connection.refresh();
     }
@@ -33,6 +34,14 @@ impl Writer {
     #[must_use]
     pub fn is_open(&self) -> bool {
         self.connection.is_open()
+    }
+
+    /// A writer on another view, in which every page is what it was in this one: what SQLite holds
+    /// of it stays true.
+    #[must_use]
+    pub fn go_on_with(mut self, view: &View) -> Self {
+        self.connection.go_on_with(view);
+        self
     }
 
     /// Runs `work` as one transaction and gives what its commit wrote. The view stays as it is:
