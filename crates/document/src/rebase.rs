@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use tidelog_sqlite::{Failure, Reader, Run, View, Writer};
-use tidelog_types::probe::{Probe, reached};
+use tidelog_types::probe::{Probe, ran_again, reached};
 use tidelog_types::{Budget, EntryId, JournalId, Lineage, Lsn, PageSet, Pgid, Position};
 
 use crate::Mutation;
@@ -62,10 +62,7 @@ impl Verdicts {
         // what we have written since can have been written before, or not.
         let went_back = *wanted > head && lives.life_at(head) == Some(replica.life);
         let (decided, known) = match common {
-            Some(_) if went_back => {
-                reached(Probe::WentBack);
-                (replica.lives.begin_of(replica.life).unwrap_or(head), head)
-            }
+            Some(_) if went_back => (replica.lives.begin_of(replica.life).unwrap_or(head), head),
             Some(common) => (common, common),
             None => (first, *wanted),
         };
@@ -174,6 +171,7 @@ impl Rebase {
             budget.spend_pages(set.pages.len() as u64);
             budget.spend_steps(self.writer.take_steps());
             budget.spend_bytes(undecided.body.len() as u64);
+            ran_again(undecided.call);
             replica.runs_again += 1;
             self.view.push(&set);
             self.keep(verdict, set, replica.view.limits().layers_max);

@@ -112,8 +112,6 @@ probes! {
     TimelineMoved,
     /// Nobody can tell what became of a mutation.
     FateUnknown,
-    /// A device went back to an earlier state of its own timeline.
-    WentBack,
     /// A device is ahead of the server's migrations.
     MigratedAhead,
     /// A rejection is found in the server's tables.
@@ -214,18 +212,26 @@ probes! {
 #[inline(always)]
 pub fn reached(_: Probe) {}
 
+/// Notes that an undecided mutation was run again.
+#[cfg(not(feature = "probes"))]
+#[inline(always)]
+pub fn ran_again(_: crate::CallId) {}
+
 #[cfg(feature = "probes")]
-pub use counting::{counts, reached};
+pub use counting::{counts, ran_again, reached, take_runs};
 
 #[cfg(feature = "probes")]
 mod counting {
     use std::cell::RefCell;
+    use std::collections::BTreeMap;
 
     use super::Probe;
+    use crate::CallId;
 
     thread_local! {
         static COUNTS: RefCell<[u64; Probe::ALL.len()]> =
             const { RefCell::new([0; Probe::ALL.len()]) };
+        static RUNS: RefCell<BTreeMap<CallId, u64>> = const { RefCell::new(BTreeMap::new()) };
     }
 
     /// Notes that a branch was entered.
@@ -237,6 +243,17 @@ mod counting {
     #[must_use]
     pub fn counts() -> Vec<(Probe, u64)> {
         COUNTS.with_borrow(|counts| Probe::ALL.iter().copied().zip(*counts).collect())
+    }
+
+    /// Notes that an undecided mutation was run again.
+    pub fn ran_again(call: CallId) {
+        RUNS.with_borrow_mut(|runs| *runs.entry(call).or_default() += 1);
+    }
+
+    /// How often each mutation was run again on this thread, since this was last asked.
+    #[must_use]
+    pub fn take_runs() -> BTreeMap<CallId, u64> {
+        RUNS.take()
     }
 
     #[cfg(test)]

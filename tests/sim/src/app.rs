@@ -121,7 +121,7 @@ impl Wish {
         let mut args = vec![("id".to_owned(), Value::Text(name.to_owned()))];
         match mutation {
             "claim" => {
-                args.push(("name".to_owned(), Value::Text(format!("name-{}", number % 12))));
+                args.push(("name".to_owned(), Value::Text(format!("name-{number}"))));
             }
             "fold" => args.push(("n".to_owned(), integer(number % 1_000))),
             "heavy" => args.push(("n".to_owned(), integer(1 + number % 6_000))),

@@ -189,11 +189,6 @@ impl Device {
         self.page_server.is_some() && !unsettled.any(|asked| asked.is_open())
     }
 
-    /// From now on nothing more fits on the disk.
-    pub(crate) fn fill_disk(&self) {
-        self.disk.set_full(true);
-    }
-
     /// The worker of the page server is gone; what it wrote is seen by the next, un-flushed or not.
     pub(crate) fn drop_page_server(&mut self) {
         self.page_server = None;
@@ -278,7 +273,7 @@ pub(crate) fn file_in(
     Ok(is_whole.then(|| bytes.collect()))
 }
 
-/// A page that was written to its place long ago is another one. Says whether there is one.
+/// Some pages that were written to their places long ago are others. Says whether there are any.
 pub(crate) fn rot(disk: &CrashDevice, rng: &mut Rng) -> bool {
     let mut file = disk.file(PAGE_FILE);
     let slots = file.size() / PAGE_SIZE as u64;
@@ -286,15 +281,20 @@ pub(crate) fn rot(disk: &CrashDevice, rng: &mut Rng) -> bool {
     if slots < 2 {
         return false;
     }
-    let at = (1 + rng.below(slots - 1)) * PAGE_SIZE as u64 + rng.below(PAGE_SIZE as u64);
-    let mut byte = [0];
-    let is_changed = file.read_at(at, &mut byte).and_then(|()| {
-        file.write_at(at, &[!byte[0]])?;
-        file.request_flush()
-    });
+    let mut flip = |at| {
+        let mut byte = [0];
+        file.read_at(at, &mut byte)?;
+        file.write_at(at, &[!byte[0]])
+    };
+    let mut places = (0..ROTTEN_PAGES)
+        .map(|_| (1 + rng.below(slots - 1)) * PAGE_SIZE as u64 + rng.below(PAGE_SIZE as u64));
+    let is_changed = places.try_for_each(&mut flip).and_then(|()| file.request_flush());
     disk.complete_flushes();
     is_changed.is_ok()
 }
+
+/// How many pages rot at once.
+const ROTTEN_PAGES: u32 = 4;
 
 /// The file of a store that has its pages.
 const PAGE_FILE: &str = StoreFiles::<CrashDisk>::NAMES[2];

@@ -326,7 +326,10 @@ fn judge_one(name: &str, fate: &Fate, rows: u32) -> Result<(), String> {
         0 if fate.confirmed => "was confirmed and is not there",
         0 if fate.durable && fate.rejected.is_none() => "was durable and is gone without a word",
         0 => return Ok(()),
-        1 if fate.rejected.is_some() && !fate.dropped => "was rejected and is there",
+        // Another verdict may have come when nobody listened any more.
+        1 if fate.rejected.is_some() && !fate.dropped && !fate.reopened => {
+            "was rejected and is there"
+        }
         1 if fate.failed => "failed and is there",
         1 => return Ok(()),
         _ => "was applied more than once",

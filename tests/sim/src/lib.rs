@@ -29,8 +29,6 @@
 //! sectors that were flushed: the design does not promise to survive more, so no more is injected
 //! here.
 //!
-//! Drafts of several devices under one name (`RIVALS` in `swarm.rs`) are written and switched off.
-//!
 //! Nor is a server taken back in a world in which there are two states of a device: what it has
 //! lost goes on in another timeline on each, and would be applied twice.
 //!
@@ -46,8 +44,8 @@
 //! run through plain SQLite in the order in which it was accepted, gives the same rows
 //! (`reference.rs`).
 //!
-//! Rare branches of the product count how often they are entered (`tidelog_types::probe`), and each
-//! run says which were not.
+//! Rare branches of the product count how often they are entered (`tidelog_types::probe`). Each run
+//! says which were not, and a run of 2,000 worlds or more fails if there are any.
 //!
 //! # Where to start reading
 //!

@@ -46,6 +46,10 @@ fn parse_range(text: &str) -> anyhow::Result<Range<u64>> {
     Ok(start.parse()?..end.parse()?)
 }
 
+/// Worlds that have to enter each rare branch. Faults are looked for in fewer: none is noticed by
+/// that.
+const LONG_RUN: u64 = 2_000;
+
 fn one(seed: u64, verbose: bool) -> bool {
     println!("seeds {seed}..{}", seed + 1);
     let failed = !run(seed, verbose);
@@ -58,7 +62,7 @@ fn range(seeds: Range<u64>, until_failure: bool) -> bool {
     println!("seeds {}..{}", seeds.start, seeds.end);
     let (mut passed, mut failed) = (0_u64, Vec::new());
     for seed in seeds {
-        if holds(seed) {
+        if outcome(seed, false).is_some() {
             passed += 1;
         } else {
             failed.push(seed);
@@ -71,8 +75,18 @@ fn range(seeds: Range<u64>, until_failure: bool) -> bool {
         println!("failed seeds: {failed:?}; replay one with: npm run sim -- --seed N --verbose");
     }
     say_probes();
+    let never = never_reached(passed + failed.len() as u64, &probe::counts());
+    if !never.is_empty() {
+        println!("FAILED: a run of so many worlds has to reach {never:?}");
+    }
     println!("{passed} passed, {} failed", failed.len());
-    failed.is_empty()
+    failed.is_empty() && never.is_empty()
+}
+
+/// The rare branches that so many worlds had to enter, and did not.
+fn never_reached(worlds: u64, counts: &[(Probe, u64)]) -> Vec<Probe> {
+    let never = counts.iter().filter(|(_, count)| *count == 0).map(|(probe, _)| *probe);
+    if worlds < LONG_RUN { Vec::new() } else { never.collect() }
 }
 
 /// Says how often each rare branch was entered.
@@ -95,10 +109,6 @@ fn run(seed: u64, verbose: bool) -> bool {
     outcome.is_some()
 }
 
-fn holds(seed: u64) -> bool {
-    outcome(seed, false).is_some()
-}
-
 /// How a world ended, or nothing once it was said what did not hold.
 fn outcome(seed: u64, verbose: bool) -> Option<tidelog_sim::Outcome> {
     let what = match std::panic::catch_unwind(|| World::new(seed, verbose).run()) {
@@ -109,4 +119,23 @@ fn outcome(seed: u64, verbose: bool) -> Option<tidelog_sim::Outcome> {
     let what: String = what.chars().take(700).collect();
     println!("seed {seed} FAILED: {what}");
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_run_has_to_reach_every_rare_branch() {
+        let counts = [(Probe::TornTailCut, 3), (Probe::FilesShed, 0), (Probe::PageRotten, 1)];
+        assert_eq!(never_reached(LONG_RUN, &counts), [Probe::FilesShed]);
+        assert_eq!(never_reached(LONG_RUN - 1, &counts), []);
+        assert_eq!(never_reached(LONG_RUN, &[counts[0], counts[2]]), []);
+    }
+
+    #[test]
+    fn faults_are_looked_for_in_less_than_a_long_run() {
+        let seeds = parse_range(HUNT.args[1]).expect("a range");
+        assert!(seeds.end - seeds.start < LONG_RUN);
+    }
 }

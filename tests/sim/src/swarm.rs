@@ -48,8 +48,12 @@ pub(crate) struct Swarm {
     pub(crate) log_buffer_size_max: usize,
     /// Every device's draft has the same name: one of them becomes the server's.
     pub(crate) rivals: bool,
+    /// Many mutations claim what others claim at that time.
+    pub(crate) contended: bool,
     /// When nothing goes wrong any more, one device is cut off for a while longer.
     pub(crate) heals_late: bool,
+    /// That device has much to send when it comes back, one by one, and the others go on meanwhile.
+    pub(crate) drains: bool,
     /// What happens to whole stores, each before an action.
     pub(crate) history: Vec<(u64, History)>,
 }
@@ -121,12 +125,13 @@ const TROUBLES: [Trouble; 17] = [
     Trouble::TimePasses,
 ];
 
-/// Off until a long run has shown what it finds.
-const RIVALS: bool = false;
-
 impl History {
     fn takes_server_back(self) -> bool {
         matches!(self, Self::RestoreServer | Self::ReplaceServer)
+    }
+
+    fn rots(self) -> bool {
+        matches!(self, Self::RotDevice | Self::BackUpServer { rots: true })
     }
 
     fn parts_device(self) -> bool {
@@ -167,13 +172,25 @@ impl Swarm {
             flushes_at_once: rng.once_in(4),
             skew_ms_max: if rng.once_in(3) { 3_600_000 } else { 0 },
             troubles,
-            log_buffer_size_max: if apart.once_in(6) { 16 << 10 } else { LOG_BUFFER_SIZE_MAX },
-            rivals: apart.once_in(3) && RIVALS,
+            log_buffer_size_max: if apart.once_in(3) { 16 << 10 } else { LOG_BUFFER_SIZE_MAX },
+            rivals: apart.once_in(3),
             heals_late: apart.once_in(4),
+            contended: apart.once_in(3),
+            drains: apart.once_in(8),
             history,
         };
-        // Who lost it would be issued anew what another draft had.
-        swarm.rivals &= !swarm.servers_go_back();
+        if swarm.history.iter().any(|(_, it)| it.rots()) {
+            // Only what left the log and the memory can rot unseen.
+            (swarm.log_size_max, swarm.store_pool_pages) = (48 << 10, 8);
+        }
+        swarm.drains &= swarm.heals_late;
+        if swarm.drains {
+            // Where waiting is short, a rebase is put off until it is worth its runs.
+            swarm.limits.frames_in_flight_size_max = 1;
+            (swarm.net_ms_max, swarm.flushes_at_once, swarm.late_stores) = (3, true, false);
+        }
+        // What a store goes back to is no draft of anybody where the server has one of that name.
+        swarm.rivals &= swarm.history.is_empty();
         swarm
     }
 

@@ -10,6 +10,10 @@ use crate::docs::Doc;
 use crate::judge::Origin;
 use crate::reference::Issued;
 
+/// Names that are claimed at any time.
+const CLAIMS: u64 = 12;
+/// Mutations in a row that claim one name, where they contend for it.
+const CONTENDERS: u64 = 8;
 /// How often calls are looked at.
 const LOOK_EVERY_MS: u64 = 1_000;
 
@@ -60,7 +64,9 @@ impl World {
     pub(super) fn mutate(&mut self, device: usize, tab: TabId, doc: Doc) -> ToCore {
         self.last_name += 1;
         let name = format!("m{}", self.last_name);
+        let contended = self.swarm.contended;
         let mutation = match self.rng.below(14) {
+            0..=3 if contended => "claim",
             0..=3 => "add",
             4 | 5 => "bump",
             6 | 7 => "claim",
@@ -69,8 +75,20 @@ impl World {
             13 if self.swarm.heavy => "heavy",
             _ => "prune",
         };
-        let wish = Wish::new(mutation, &name, self.rng.next());
+        let number = match (mutation, self.rng.next()) {
+            // A name of its own for each few mutations, wherever they are issued.
+            ("claim", _) if contended => CLAIMS + self.last_name / CONTENDERS,
+            ("claim", number) => number % CLAIMS,
+            (_, number) => number,
+        };
+        let wish = Wish::new(mutation, &name, number);
         self.issue(device, tab, doc, wish, &name)
+    }
+
+    pub(super) fn claim(&mut self, device: usize, tab: TabId, doc: Doc, number: u64) -> ToCore {
+        self.last_name += 1;
+        let name = format!("m{}", self.last_name);
+        self.issue(device, tab, doc, Wish::new("claim", &name, number), &name)
     }
 
     pub(super) fn issue(
@@ -133,9 +151,23 @@ impl World {
             {
                 let force = self.rng.once_in(2);
                 self.destroy(device, tab, doc, force);
+                if self.rng.once_in(2) {
+                    self.make_again(device, tab, doc);
+                }
             }
             _ => {}
         }
+    }
+
+    /// A tab opens what was just deleted, and there may be no room for it.
+    fn make_again(&mut self, device: usize, tab: TabId, doc: Doc) {
+        if self.rng.once_in(2) && self.devices[device].page_server.is_some() {
+            self.fill_disk(device);
+        }
+        let (docs, now_ms) = (self.docs.clone(), self.now_ms);
+        let is_moved = self.devices[device].moved.contains(&doc);
+        let open = self.tab(device, tab).open(&docs, doc, is_moved, now_ms);
+        self.send_to_core(device, tab, vec![open]);
     }
 
     /// All tabs let go of a document, and one deletes the device's copy.

@@ -19,6 +19,10 @@ const HAND_OVERS_MAX: u32 = 5;
 const HAND_OVER_MS: u64 = 1_000;
 /// Mutations that are issued while one device is cut off still.
 const WORK_MAX: u32 = 12;
+/// Mutations that a device has to send when it comes back.
+const DRAINED: usize = 60;
+/// Simulated milliseconds in which it is rid of one of them.
+const DRAIN_MS: u64 = 4;
 /// How often copies of a document that its server has lost are deleted.
 const DELETIONS_MAX: u32 = 5;
 /// Simulated milliseconds in which that is done, and the document made again.
@@ -129,7 +133,38 @@ impl World {
             }
         }
         self.converge("while a device is cut off")?;
+        if self.swarm.drains {
+            for _ in 0..DRAINED {
+                self.add(cut_off)?;
+            }
+        }
         self.cut_off = None;
+        if self.swarm.drains { self.drain(cut_off) } else { Ok(()) }
+    }
+
+    /// The device that was cut off has much to send, and the others go on while it drains.
+    fn drain(&mut self, device: usize) -> Result<(), String> {
+        let is_back = |world: &Self| {
+            let mut conns = world.conns.values();
+            conns.any(|conn| conn.device == device && conn.host == 0)
+        };
+        while !is_back(self) && !self.queue.is_empty() {
+            self.next_event()?;
+        }
+        for nth in 0..DRAINED {
+            self.add((device + 1 + nth % (self.devices.len() - 1)) % self.devices.len())?;
+            self.pass(DRAIN_MS)?;
+        }
+        Ok(())
+    }
+
+    /// A device adds to the document that everybody has.
+    fn add(&mut self, device: usize) -> Result<(), String> {
+        let tab = self.any_tab(device)?;
+        self.last_name += 1;
+        let name = format!("m{}", self.last_name);
+        let message = self.issue(device, tab, Doc(0), Wish::new("add", &name, 0), &name);
+        self.send_to_core(device, tab, vec![message]);
         Ok(())
     }
 
@@ -150,28 +185,34 @@ impl World {
         devices
     }
 
-    /// What somebody began to hand over is handed over.
+    /// What somebody began to hand over is handed over, by somebody: the server may have taken
+    /// a draft whose device does not know that yet, and refuse the others of its name.
     fn hand_over_all(&mut self) -> Result<(), String> {
-        let docs = self.docs.clone();
-        for device in 0..self.devices.len() {
-            for doc in self.devices[device].offered.clone() {
-                for _ in 0..HAND_OVERS_MAX {
-                    if self.is_moved(doc) {
-                        break;
-                    }
-                    let tab = self.any_tab(device)?;
-                    let now_ms = self.now_ms;
-                    let open = self.tab(device, tab).hand_over(&docs, doc, now_ms);
-                    self.send_to_core(device, tab, vec![open]);
-                    self.settle_opens("when a document was to be handed over")?;
-                    self.pass(HAND_OVER_MS)?;
+        for _ in 0..HAND_OVERS_MAX {
+            for (device, doc) in self.not_handed_over().collect::<Vec<_>>() {
+                if self.is_moved(doc) {
+                    continue;
                 }
-                if !self.is_moved(doc) {
-                    return Err(format!("device {device} cannot hand {doc:?} over"));
-                }
+                let tab = self.any_tab(device)?;
+                let (docs, now_ms) = (self.docs.clone(), self.now_ms);
+                let open = self.tab(device, tab).hand_over(&docs, doc, now_ms);
+                self.send_to_core(device, tab, vec![open]);
+                self.settle_opens("when a document was to be handed over")?;
+                self.pass(HAND_OVER_MS)?;
             }
         }
-        Ok(())
+        match self.not_handed_over().next() {
+            Some((device, doc)) => Err(format!("device {device} cannot hand {doc:?} over")),
+            None => Ok(()),
+        }
+    }
+
+    /// What somebody began to hand over, and nobody of that name has.
+    fn not_handed_over(&self) -> impl Iterator<Item = (usize, Doc)> + '_ {
+        let offered = self.devices.iter().enumerate();
+        let offered =
+            offered.flat_map(|(device, it)| it.offered.iter().map(move |doc| (device, *doc)));
+        offered.filter(|(_, doc)| !self.is_moved(*doc))
     }
 
     /// Whether a draft, or another one of its name, is the server's.

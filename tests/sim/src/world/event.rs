@@ -11,7 +11,8 @@ use crate::device::ForPageServer;
 pub(super) enum Wire {
     TabToCore(usize, TabId),
     CoreToTab(usize, TabId),
-    ToPageServer(usize),
+    /// Each core has a port of its own: what two of them ask has no order.
+    ToPageServer(usize, OwnerId),
     FromPageServer(usize),
     PageServerToTab(usize, TabId),
     ToServer(u64),

@@ -15,6 +15,9 @@ use crate::docs::Doc;
 use crate::reference::Found;
 use crate::swarm::History;
 
+/// Names from here on are claimed in one moment only.
+const CLAIMED_ONCE: u64 = 1_000_000;
+
 /// A copy of a device's store, and how many mutations had been issued when it was made.
 pub(super) struct DeviceCopy {
     device: usize,
@@ -43,6 +46,7 @@ impl World {
                 self.give_server(host, CrashDevice::new())?;
             }
             History::CopyDevice => {
+                self.contend()?;
                 let device = self.rng.index(DEVICES);
                 self.note(&format!("device {device}: its store is copied"));
                 self.cut_power_of(device);
@@ -53,12 +57,16 @@ impl World {
             History::RollDeviceBack => self.roll_device_back()?,
             History::CloneDevice => {
                 let device = self.rng.index(DEVICES);
+                self.contend()?;
                 let clone = self.devices.len();
                 self.note(&format!("device {device}: its store is cloned as device {clone}"));
                 self.cut_power_of(device);
                 let mut other = Device::new(&self.swarm, &mut self.rng);
                 other.disk = kill(&self.devices[device].disk, &self.swarm);
                 self.devices.push(other);
+                if self.rotten.contains(&device) {
+                    self.rotten.insert(clone);
+                }
                 let delay = self.rng.below(3_000);
                 self.schedule(delay, Event::StartDevice { device: clone });
             }
@@ -70,6 +78,25 @@ impl World {
                     self.rotten.insert(device);
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// Every device claims one name: one that is copied now may have a mutation under way that is
+    /// rejected later, of which only one of its two copies is told.
+    fn contend(&mut self) -> Result<(), String> {
+        let name = CLAIMED_ONCE + self.last_name;
+        for device in 0..self.devices.len() {
+            let doc = Doc(0);
+            let mut tabs = self.devices[device].tabs.iter();
+            let tab = tabs.find(|(_, tab)| tab.held.contains_key(&doc)).map(|(tab, _)| *tab);
+            if let Some(tab) = tab {
+                let claim = self.claim(device, tab, doc, name);
+                self.send_to_core(device, tab, vec![claim]);
+            }
+        }
+        for _ in 0..self.rng.below(40) {
+            self.next_event()?;
         }
         Ok(())
     }

@@ -55,7 +55,7 @@ impl World {
             let (worker, owner) = (lent.worker, lent.owner);
             let what = ForPageServer::Requests { owner, requests, notices };
             let event = Event::ToPageServer { device, worker, what };
-            self.carry(Wire::ToPageServer(device), 3, event);
+            self.carry(Wire::ToPageServer(device, owner), 3, event);
         }
     }
 

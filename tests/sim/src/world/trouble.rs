@@ -37,11 +37,7 @@ impl World {
                 self.cut_power_of(device);
             }
             Trouble::DeviceFull if self.devices[device].is_open() => {
-                self.note(&format!("device {device}: the disk is full"));
-                let (life, delay) = (self.devices[device].life, self.rng.below(5_000));
-                self.trouble_for(device, delay);
-                self.devices[device].fill_disk();
-                self.schedule(delay, Event::RoomAgain { device, life });
+                self.fill_disk(device);
             }
             Trouble::DeviceFails if self.devices[device].is_open() => {
                 self.note(&format!("device {device}: the disk fails soon"));
@@ -107,6 +103,15 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    /// For a while nothing more fits on the disk of a device.
+    pub(super) fn fill_disk(&mut self, device: usize) {
+        self.note(&format!("device {device}: the disk is full"));
+        let (life, delay) = (self.devices[device].life, self.rng.below(5_000));
+        self.trouble_for(device, delay);
+        self.devices[device].disk.set_full(true);
+        self.schedule(delay, Event::RoomAgain { device, life });
     }
 
     /// The power of a device goes, and comes back a while later.
