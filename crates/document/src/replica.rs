@@ -6,7 +6,7 @@ use std::fmt;
 use tidelog_pages::{StorageEntry, TimelineFrame};
 use tidelog_sqlite::{Failure, Reader, Run, View, Writer};
 use tidelog_types::limits::TIMELINE_LIVES_KEPT_MAX;
-use tidelog_types::probe::{Probe, reached};
+use tidelog_types::probe::{Probe, ran_again, reached};
 use tidelog_types::{
     Budget, CallId, EntryHash, EntryId, JournalId, Life, Lineage, Lsn, LsnRange, PageSet, Pgid,
     Position, SortedMap,
@@ -586,6 +586,7 @@ impl Replica {
                 done!(program::run_frame(&mut writer, origin, &lowest.mutation, doctype));
             budget.spend_pages(set.pages.len() as u64);
             budget.spend_steps(writer.take_steps());
+            ran_again(lowest.call);
             self.runs_again += 1;
             let lowest = self.undecided.oldest_mut().expect("BUG: looked at it just now");
             if lowest.predicted != Some(verdict) {

@@ -1,7 +1,9 @@
 //! What has to hold: while a world runs, and when everything is over.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
+use tidelog_types::Value;
 use tidelog_types::limits::Limits;
 
 use crate::docs::Doc;
@@ -53,6 +55,49 @@ struct Fate {
     deleted: bool,
     /// Its server went back to a time at which it had no verdict: it may get another one.
     reopened: bool,
+}
+
+/// How often a device runs one undecided mutation again at most.
+const RUNS_AGAIN_MAX: u64 = 40;
+/// Bytes over the net at most: of a world in which nothing is issued, for each mutation, and for
+/// each byte that apps put into one.
+const NET_SIZE_MAX: u64 = 2 << 20;
+const NET_SIZE_PER_MUTATION_MAX: u64 = 150_000;
+const NET_SIZE_PER_BYTE_MAX: u64 = 40;
+
+/// How much work a world took.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Work {
+    /// How often one undecided mutation was run again at most.
+    pub runs_again: u64,
+    /// Bytes over the net in hundredths of what they may be.
+    pub net_percent: u64,
+}
+
+impl Work {
+    /// The most of both.
+    #[must_use]
+    pub fn max(self, other: Self) -> Self {
+        Self {
+            runs_again: self.runs_again.max(other.runs_again),
+            net_percent: self.net_percent.max(other.net_percent),
+        }
+    }
+
+    /// # Errors
+    ///
+    /// If it is out of proportion.
+    fn judge(self) -> Result<Self, String> {
+        let is_in_proportion = self.runs_again <= RUNS_AGAIN_MAX && self.net_percent <= 100;
+        if is_in_proportion { Ok(self) } else { Err(format!("work is out of proportion: {self}")) }
+    }
+}
+
+impl fmt::Display for Work {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { runs_again, net_percent } = self;
+        write!(f, "a mutation run again {runs_again} times, {net_percent} % of the bytes sent")
+    }
 }
 
 /// The reason with which a mutation is rejected whose fate nobody can know.
@@ -130,6 +175,21 @@ impl Judge {
             News::Rows { doc, names, must, tab } => self.judge_rows(doc, &names, &must, tab)?,
         }
         Ok(())
+    }
+
+    /// Whether work stayed in proportion to what was issued.
+    pub(crate) fn judge_work(&self, runs_again: u64, net_size: u64) -> Result<Work, String> {
+        let body = |fate: &Fate| {
+            let sizes = fate.issued.wish.args.iter().map(|(_, value)| match value {
+                Value::Blob(bytes) => bytes.len() as u64,
+                _ => 0,
+            });
+            sizes.sum::<u64>()
+        };
+        let bodies: u64 = self.fates.values().map(body).sum();
+        let net_size_max =
+            NET_SIZE_MAX + NET_SIZE_PER_MUTATION_MAX * self.count + NET_SIZE_PER_BYTE_MAX * bodies;
+        Work { runs_again, net_percent: net_size * 100 / net_size_max }.judge()
     }
 
     fn fate(&mut self, name: &str) -> Result<&mut Fate, String> {
@@ -350,7 +410,7 @@ fn judge_rejection(
         return Err(format!("{name} was rejected after it was durable: {fate:?}"));
     }
     let claimed = fate.issued.wish.args.iter().find_map(|(arg, value)| match value {
-        tidelog_types::Value::Text(text) if arg == "name" => Some(text),
+        Value::Text(text) if arg == "name" => Some(text),
         _ => None,
     });
     let is_taken = |claimed: &String| {

@@ -21,7 +21,8 @@
 //! - Documents are closed and opened again, and local copies deleted; local documents are handed
 //!   to a server; a new release of the app comes, with a successor of the doctype; an empty room
 //!   leaves a server's memory; devices' clocks differ.
-//! - When all is well again, one device is cut off for a while longer.
+//! - When all is well again, one device is cut off for a while longer, and may have much to send
+//!   when it comes back.
 //! - A server is restored from a backup, or begins anew with an empty store; a device's store is
 //!   cloned, or goes back to an earlier state; a page rots.
 //!
@@ -42,7 +43,8 @@
 //! rejected once and for a reason, one that was called confirmed was applied once, one that failed
 //! left nothing, and what one tab issued was applied in its order (`judge.rs`). What was accepted,
 //! run through plain SQLite in the order in which it was accepted, gives the same rows
-//! (`reference.rs`).
+//! (`reference.rs`). No device runs an undecided mutation again and again, and what goes over the
+//! net stays in proportion to what was issued (`Work`).
 //!
 //! Rare branches of the product count how often they are entered (`tidelog_types::probe`). Each run
 //! says which were not, and a run of 2,000 worlds or more fails if there are any.
@@ -65,4 +67,5 @@ mod swarm;
 mod tab;
 mod world;
 
+pub use judge::Work;
 pub use world::{Outcome, World};

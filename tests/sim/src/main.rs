@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
 use tidelog_planted::Hunt;
-use tidelog_sim::World;
+use tidelog_sim::{Work, World};
 use tidelog_types::probe::{self, Probe};
 
 #[cfg(not(target_family = "wasm"))]
@@ -60,10 +60,11 @@ fn one(seed: u64, verbose: bool) -> bool {
 
 fn range(seeds: Range<u64>, until_failure: bool) -> bool {
     println!("seeds {}..{}", seeds.start, seeds.end);
-    let (mut passed, mut failed) = (0_u64, Vec::new());
+    let (mut passed, mut failed, mut most) = (0_u64, Vec::new(), Work::default());
     for seed in seeds {
-        if outcome(seed, false).is_some() {
+        if let Some(outcome) = outcome(seed, false) {
             passed += 1;
+            most = most.max(outcome.work);
         } else {
             failed.push(seed);
             if until_failure {
@@ -74,6 +75,7 @@ fn range(seeds: Range<u64>, until_failure: bool) -> bool {
     if !failed.is_empty() {
         println!("failed seeds: {failed:?}; replay one with: npm run sim -- --seed N --verbose");
     }
+    println!("most work: {most}");
     say_probes();
     let never = never_reached(passed + failed.len() as u64, &probe::counts());
     if !never.is_empty() {

@@ -15,12 +15,13 @@ use std::fmt::Write as _;
 
 use tidelog_client::{Effect, FromCore, Input, TabId, ToCore};
 use tidelog_disk::CrashDevice;
+use tidelog_types::probe;
 
 use crate::app::Release;
 use crate::device::Device;
 use crate::docs::Docs;
 use crate::host::Host;
-use crate::judge::Judge;
+use crate::judge::{Judge, Work};
 use crate::port::Followed;
 use crate::rng::Rng;
 use crate::swarm::Swarm;
@@ -30,7 +31,7 @@ use sockets::Conn;
 
 const DEVICES: usize = 3;
 /// Actions of tabs in the first part of a run, in which things go wrong.
-const ACTIONS: u64 = 50;
+const ACTIONS: u64 = 40;
 /// Simulated milliseconds in which all has to settle once nothing goes wrong any more.
 const SETTLE_MS: u64 = 300_000;
 /// Events at one time before it is said that they have no end.
@@ -75,6 +76,8 @@ pub struct World {
     exported: Option<Vec<u8>>,
     /// Messages over the net so far, but for those that only say that somebody is there.
     net_messages: u64,
+    /// Bytes of all messages over the net, each counted once.
+    net_size: u64,
     /// Events since time passed last.
     in_a_row: u32,
     /// When the calls of tabs are looked at next.
@@ -88,6 +91,8 @@ pub struct Outcome {
     pub trace: String,
     /// What the run was made of, for a person.
     pub summary: String,
+    /// How much work it took.
+    pub work: Work,
 }
 
 impl World {
@@ -137,6 +142,7 @@ impl World {
             cut_off: None,
             exported: None,
             net_messages: 0,
+            net_size: 0,
             in_a_row: 0,
             next_look_ms: START_MS,
             swarm,
@@ -152,6 +158,8 @@ impl World {
     ///
     /// A sentence that says what did not hold.
     pub fn run(mut self) -> Result<Outcome, String> {
+        // Those of a world before on this thread.
+        drop(probe::take_runs());
         for host in &mut self.hosts {
             host.start(&mut self.rng)?;
         }
@@ -170,14 +178,17 @@ impl World {
             self.act()?;
         }
         self.end()?;
+        let runs_again = probe::take_runs().into_values().max().unwrap_or(0);
+        let work = self.judge.judge_work(runs_again, self.net_size)?;
         let (durable, confirmed, rejected) = self.judge.counts();
         Ok(Outcome {
             trace: self.trace.finalize().to_hex()[..16].to_owned(),
             summary: format!(
                 "seed {}: {} events, {} mutations, {durable} durable, {confirmed} confirmed, \
-                 {rejected} rejected",
+                 {rejected} rejected; {work}",
                 self.seed, self.last_event, self.last_name
             ),
+            work,
         })
     }
 

@@ -69,6 +69,7 @@ impl World {
         if self.conns.get(&conn).is_none_or(|conn| conn.silent_up) {
             return;
         }
+        self.net_size += bytes.len() as u64;
         for _ in 0..if makes_document(bytes) { 1 } else { self.times() } {
             let event = Event::ToServer { conn, bytes: bytes.to_vec() };
             self.carry(Wire::ToServer(conn), self.swarm.net_ms_max, event);
@@ -89,6 +90,7 @@ impl World {
             let slow = to.read_after_ms;
             let bytes = encode_message(&message);
             self.net_messages += u64::from(!matches!(message, FromServer::Pong));
+            self.net_size += bytes.len() as u64;
             let is_seed = matches!(message, FromServer::About { body: FromRoom::SeedWanted, .. });
             for _ in 0..if is_seed { 1 } else { self.times() } {
                 let delay = slow + self.rng.below(self.swarm.net_ms_max + 1);
