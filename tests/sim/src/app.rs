@@ -14,6 +14,9 @@ pub(crate) enum Release {
 /// What tabs read, once and live: the names of all mutations that were applied, in their order.
 pub(crate) const ENTRIES: &str = "select id from entry order by seq";
 
+/// What some tabs read live besides: pages that most mutations leave alone.
+pub(crate) const CLAIMS: &str = "select name || ' ' || id from claim order by name";
+
 const FIRST: &str = "
     create table entry (seq integer primary key, id text not null, at integer not null, body blob)
     strict;

@@ -37,6 +37,8 @@ pub(crate) struct Device {
     /// Local documents that somebody wanted to hand to a server, and those that were.
     pub(crate) offered: BTreeSet<Doc>,
     pub(crate) moved: BTreeSet<Doc>,
+    /// The life in which the core had lost its data.
+    pub(crate) lost_in_life: u64,
     last_tab: u32,
     last_page_server: u32,
 }
@@ -131,6 +133,7 @@ impl Device {
             trouble_ms: 0,
             offered: BTreeSet::new(),
             moved: BTreeSet::new(),
+            lost_in_life: 0,
             last_tab: 0,
             last_page_server: 0,
             swarm: swarm.clone(),

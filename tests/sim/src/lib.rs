@@ -24,7 +24,7 @@
 //! - When all is well again, one device is cut off for a while longer, and may have much to send
 //!   when it comes back.
 //! - A server is restored from a backup, or begins anew with an empty store; a device's store is
-//!   cloned, or goes back to an earlier state; a page rots.
+//!   cloned, cleared under its core, or goes back to an earlier state; a page rots.
 //!
 //! Ports within a browser lose nothing while both ends live, and a power cut does not damage
 //! sectors that were flushed: the design does not promise to survive more, so no more is injected

@@ -50,6 +50,10 @@ pub(crate) struct Swarm {
     pub(crate) rivals: bool,
     /// Many mutations claim what others claim at that time.
     pub(crate) contended: bool,
+    /// Whenever something is confirmed on one device, others want to see it at once.
+    pub(crate) syncs_at_once: bool,
+    /// Tabs have a second live query, of rows that seldom change.
+    pub(crate) watches_claims: bool,
     /// When nothing goes wrong any more, one device is cut off for a while longer.
     pub(crate) heals_late: bool,
     /// That device has much to send when it comes back, one by one, and the others go on meanwhile.
@@ -76,6 +80,8 @@ pub(crate) enum History {
     CloneDevice,
     /// A page on a device is not what was written.
     RotDevice,
+    /// The data of a device are cleared while its tabs and its core live.
+    ClearDevice,
 }
 
 /// Something that goes wrong.
@@ -152,6 +158,7 @@ impl Swarm {
         // Drawn apart: worlds without any of this are what they were.
         let mut apart = Rng::new(!seed);
         let history = history(&mut apart, actions);
+        let mut aside = Rng::new(seed.rotate_left(32) ^ !seed);
         let limits = if apart.once_in(6) { shrunk_more(limits, &mut apart) } else { limits };
         let mut swarm = Self {
             limits,
@@ -174,11 +181,17 @@ impl Swarm {
             troubles,
             log_buffer_size_max: if apart.once_in(3) { 16 << 10 } else { LOG_BUFFER_SIZE_MAX },
             rivals: apart.once_in(3),
+            syncs_at_once: aside.once_in(3),
+            watches_claims: aside.once_in(3),
             heals_late: apart.once_in(4),
             contended: apart.once_in(3),
             drains: apart.once_in(8),
             history,
         };
+        // A tab would hold a local document that its server has taken over and nobody knows of.
+        if aside.once_in(8) && !swarm.drafts {
+            swarm.history.push((aside.below(actions), History::ClearDevice));
+        }
         if swarm.history.iter().any(|(_, it)| it.rots()) {
             // Only what left the log and the memory can rot unseen.
             (swarm.log_size_max, swarm.store_pool_pages) = (48 << 10, 8);

@@ -3,14 +3,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use tidelog_client::{
-    Call, CallFailure, FromCore, Handle, Mutate, OpenRequest, Params, Query, Request, ToCore,
+    Call, CallFailure, Connection, FromCore, Handle, Mutate, OpenRequest, Params, Query, Request,
+    ToCore,
 };
 use tidelog_types::{CallId, ErrorCode, Outcome, Rows, Value};
 
-use crate::app::{ENTRIES, Release, Wish, doctype};
+use crate::app::{CLAIMS, ENTRIES, Release, Wish, doctype};
 use crate::docs::{Doc, Docs, url};
 use crate::port::Port;
 use crate::swarm::Swarm;
+
+/// Milliseconds after which a core has heard its tabs, and they have heard of that.
+const HEARD_MS: u64 = 1_000;
 
 /// A tab of a device.
 pub(crate) struct Tab {
@@ -28,8 +32,9 @@ pub(crate) struct Tab {
     pub(crate) held: BTreeMap<Doc, Handle>,
     /// Handles that it ever had.
     docs: BTreeMap<Handle, Doc>,
-    /// Documents that it opens with their servers.
+    /// Documents that it opens with their servers, and those that were never local.
     online: BTreeSet<Doc>,
+    shared: BTreeSet<Doc>,
     /// Handles of local documents that are being handed to a server.
     handing_over: BTreeSet<Handle>,
     /// Calls that have not settled, in their order, as they would be asked again.
@@ -39,12 +44,26 @@ pub(crate) struct Tab {
     names: BTreeMap<Call, String>,
     /// Calls about documents that were closed: what is still said of them is not listened to.
     let_go: BTreeSet<Call>,
-    watches: BTreeMap<Call, Doc>,
-    /// What the live query of each document showed last.
-    pub(crate) live: BTreeMap<Doc, Vec<String>>,
+    watches: BTreeMap<Call, (Doc, Live)>,
+    /// Whether it watches claims too.
+    watches_claims: bool,
+    /// What the live queries of each document showed last.
+    pub(crate) live: BTreeMap<(Doc, Live), Vec<String>>,
+    /// Documents that the app wants to stay away from their servers, and since when it is sure that
+    /// its core knows.
+    away: BTreeMap<Doc, u64>,
+    /// When another tab has last called a document back to its server.
+    called_back: BTreeMap<Doc, u64>,
     /// Mutations of whose rejection a listener was told.
     pub(crate) told_rejections: BTreeSet<String>,
     pub(crate) exported: BTreeMap<Doc, Vec<u8>>,
+}
+
+/// What a live query shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Live {
+    Entries,
+    Claims,
 }
 
 /// A call that has not settled.
@@ -54,6 +73,8 @@ pub(crate) struct Asked {
     pub(crate) at_ms: u64,
     /// What a query has to show; what has to be shown right after a `sync`.
     must: BTreeSet<String>,
+    /// Mutations that have to have their verdict by then.
+    before: BTreeSet<Call>,
     /// Whether that is so only if nothing went wrong on the device since.
     is_fragile: bool,
     /// Whether it was said that it takes its time.
@@ -105,13 +126,17 @@ impl Tab {
             held: BTreeMap::new(),
             docs: BTreeMap::new(),
             online: BTreeSet::new(),
+            shared: BTreeSet::new(),
             handing_over: BTreeSet::new(),
             unsettled: BTreeMap::new(),
             confirming: BTreeMap::new(),
             names: BTreeMap::new(),
             let_go: BTreeSet::new(),
             watches: BTreeMap::new(),
+            watches_claims: swarm.watches_claims,
             live: BTreeMap::new(),
+            away: BTreeMap::new(),
+            called_back: BTreeMap::new(),
             told_rejections: BTreeSet::new(),
             exported: BTreeMap::new(),
         }
@@ -152,6 +177,9 @@ impl Tab {
     fn open_as(&mut self, docs: &Docs, doc: Doc, handle: Handle, now_ms: u64) -> ToCore {
         let call = self.next_call();
         let spec = docs.spec(doc);
+        if spec.host.is_some() {
+            self.shared.insert(doc);
+        }
         let host = spec.host.or(spec.moves_to.filter(|_| self.online.contains(&doc)));
         let open = Request::Open(Box::new(OpenRequest {
             document: spec.name.clone(),
@@ -164,11 +192,15 @@ impl Tab {
         self.ask(call, ToCore::Ask { call, handle, request: open }, now_ms, BTreeSet::new())
     }
 
-    fn watch(&mut self, doc: Doc, handle: Handle) -> ToCore {
+    fn watch(&mut self, doc: Doc, live: Live, handle: Handle) -> ToCore {
         let call = self.next_call();
-        self.watches.retain(|_, watched| *watched != doc);
-        self.watches.insert(call, doc);
-        ToCore::Ask { call, handle, request: Request::Watch(entries()) }
+        self.watches.retain(|_, watched| *watched != (doc, live));
+        self.watches.insert(call, (doc, live));
+        let sql = match live {
+            Live::Entries => ENTRIES,
+            Live::Claims => CLAIMS,
+        };
+        ToCore::Ask { call, handle, request: Request::Watch(query(sql)) }
     }
 
     pub(crate) fn mutate(
@@ -197,14 +229,19 @@ impl Tab {
 
     pub(crate) fn query(&mut self, doc: Doc, must: BTreeSet<String>, now_ms: u64) -> ToCore {
         let call = self.next_call();
-        let (handle, request) = (self.held[&doc], Request::Query(entries()));
+        let (handle, request) = (self.held[&doc], Request::Query(query(ENTRIES)));
         self.ask(call, ToCore::Ask { call, handle, request }, now_ms, must)
     }
 
     pub(crate) fn sync(&mut self, doc: Doc, must: BTreeSet<String>, now_ms: u64) -> ToCore {
         let call = self.next_call();
         let (handle, request) = (self.held[&doc], Request::Sync);
-        self.ask(call, ToCore::Ask { call, handle, request }, now_ms, must)
+        let is_before = |it: &Asked| it.is_mutate() && handle_of(&it.message) == Some(handle);
+        let before = self.unsettled.iter().filter(|(_, it)| is_before(it));
+        let before: BTreeSet<Call> = before.map(|(call, _)| *call).collect();
+        let message = self.ask(call, ToCore::Ask { call, handle, request }, now_ms, must);
+        self.unsettled.get_mut(&call).expect("BUG: asked just now").before = before;
+        message
     }
 
     pub(crate) fn export(&mut self, doc: Doc, now_ms: u64) -> ToCore {
@@ -217,11 +254,12 @@ impl Tab {
     /// Lets go of a document: nothing more is asked of it.
     pub(crate) fn close(&mut self, doc: Doc, now_ms: u64) -> Option<Vec<ToCore>> {
         let handle = self.held.remove(&doc)?;
-        self.live.remove(&doc);
-        let watches = self.watches.iter().filter(|(_, watched)| **watched == doc);
+        self.live.retain(|(of, _), _| *of != doc);
+        self.away.remove(&doc);
+        let watches = self.watches.iter().filter(|(_, (watched, _))| *watched == doc);
         let mut messages: Vec<ToCore> =
             watches.map(|(call, _)| ToCore::Unwatch { call: *call }).collect();
-        self.watches.retain(|_, watched| *watched != doc);
+        self.watches.retain(|_, (watched, _)| *watched != doc);
         let call = self.next_call();
         let close = ToCore::Ask { call, handle, request: Request::Close };
         messages.push(self.ask(call, close, now_ms, BTreeSet::new()));
@@ -238,6 +276,25 @@ impl Tab {
     pub(crate) fn set_connected(&self, doc: Doc, connected: bool) -> Option<ToCore> {
         let handle = *self.held.get(&doc)?;
         Some(ToCore::SetConnected { handle, connected })
+    }
+
+    /// Some tab of the device has said of a document whether it is to stay away, this one or
+    /// another: the last word counts.
+    pub(crate) fn note_connected(&mut self, doc: Doc, connected: bool, is_own: bool, now_ms: u64) {
+        self.away.remove(&doc);
+        if connected && !is_own {
+            self.called_back.insert(doc, now_ms);
+        }
+        // What two tabs say at the same time may arrive in any order.
+        let is_last = self.called_back.get(&doc).is_none_or(|at_ms| at_ms + HEARD_MS < now_ms);
+        if is_own && !connected && is_last && self.shared.contains(&doc) {
+            self.away.insert(doc, now_ms + HEARD_MS);
+        }
+    }
+
+    /// Something goes wrong on the device: what its core has not heard by now, it may never hear.
+    pub(crate) fn note_trouble(&mut self, now_ms: u64) {
+        self.away.retain(|_, known_ms| *known_ms <= now_ms);
     }
 
     /// Takes what the core says, and whether it is the last word of a call.
@@ -279,8 +336,17 @@ impl Tab {
                     self.exported.insert(doc, file);
                 }
             }
-            FromCore::Done { call } => self.done(call, &mut heard, now_ms, trouble_ms),
-            FromCore::Status { status, .. } => {
+            FromCore::Done { call } => self.done(call, &mut heard, now_ms, trouble_ms)?,
+            FromCore::Status { handle, status, .. } => {
+                let doc = self.docs.get(&handle);
+                let away_ms = doc.and_then(|doc| self.away.get(doc));
+                if status.connection == Connection::Online
+                    && let Some(away_ms) = away_ms
+                    && now_ms >= *away_ms
+                    && now_ms >= trouble_ms + HEARD_MS
+                {
+                    return Err(format!("{doc:?} is online, and is to stay away since {away_ms}"));
+                }
                 let ordered = status.timeline.windows(2).all(|pair| pair[0] <= pair[1]);
                 if !ordered {
                     return Err(format!("watermarks out of order: {status:?}"));
@@ -334,7 +400,10 @@ impl Tab {
             let close = ToCore::Ask { call, handle: local, request: Request::Close };
             heard.answers.push(self.ask(call, close, now_ms, BTreeSet::new()));
         }
-        heard.answers.push(self.watch(doc, handle));
+        heard.answers.push(self.watch(doc, Live::Entries, handle));
+        if self.watches_claims {
+            heard.answers.push(self.watch(doc, Live::Claims, handle));
+        }
     }
 
     /// A live query failed for now, or a mutation takes its time.
@@ -434,18 +503,33 @@ impl Tab {
             if let Some(doc) = self.doc_of(&asked) {
                 heard.news.push(News::Rows { doc, names, must: asked.must, tab: self.id_prefix });
             }
-        } else if let Some(doc) = self.watches.get(&call).copied() {
-            self.live.insert(doc, names.clone());
+        } else if let Some((doc, live)) = self.watches.get(&call).copied() {
+            self.live.insert((doc, live), names.clone());
+            if live == Live::Claims {
+                return;
+            }
             heard.news.push(News::Rows { doc, names, must: BTreeSet::new(), tab: self.id_prefix });
         }
     }
 
-    fn done(&mut self, call: Call, heard: &mut Heard, now_ms: u64, trouble_ms: u64) {
-        let Some(asked) = self.unsettled.remove(&call) else { return };
+    fn done(
+        &mut self,
+        call: Call,
+        heard: &mut Heard,
+        now_ms: u64,
+        trouble_ms: u64,
+    ) -> Result<(), String> {
+        let Some(asked) = self.unsettled.remove(&call) else { return Ok(()) };
         match &asked.message {
             // What was confirmed before is visible now.
             ToCore::Ask { handle, request: Request::Sync, .. } => {
                 let doc = self.docs[handle];
+                let mut before = asked.before.iter();
+                if let Some(open) = before.find(|call| self.unsettled.contains_key(call))
+                    && self.shared.contains(&doc)
+                {
+                    return Err(format!("all is in step, but for {}", self.name(*open)?));
+                }
                 let is_held = self.held.get(&doc) == Some(handle);
                 if is_held && asked.at_ms > trouble_ms {
                     let query = self.query(doc, asked.must, now_ms);
@@ -457,6 +541,7 @@ impl Tab {
             ToCore::Destroy { document, .. } => heard.destroyed = Some(document.clone()),
             _ => {}
         }
+        Ok(())
     }
 
     /// Nothing more is expected of a document that was closed.
@@ -499,7 +584,14 @@ impl Tab {
     fn ask(&mut self, call: Call, message: ToCore, at_ms: u64, must: BTreeSet<String>) -> ToCore {
         self.unsettled.insert(
             call,
-            Asked { message: message.clone(), at_ms, must, is_fragile: false, is_late: false },
+            Asked {
+                message: message.clone(),
+                at_ms,
+                must,
+                before: BTreeSet::new(),
+                is_fragile: false,
+                is_late: false,
+            },
         );
         message
     }
@@ -520,8 +612,8 @@ impl Asked {
     }
 }
 
-fn entries() -> Query {
-    Query { sql: ENTRIES.to_owned(), params: Params::NONE }
+fn query(sql: &str) -> Query {
+    Query { sql: sql.to_owned(), params: Params::NONE }
 }
 
 fn handle_of(message: &ToCore) -> Option<Handle> {

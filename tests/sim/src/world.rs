@@ -13,7 +13,7 @@ pub(crate) use history::Applied;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
-use tidelog_client::{Effect, FromCore, Input, TabId, ToCore};
+use tidelog_client::{Client, Effect, FromCore, Input, TabId, ToCore};
 use tidelog_disk::CrashDevice;
 use tidelog_types::probe;
 
@@ -25,6 +25,7 @@ use crate::judge::{Judge, Work};
 use crate::port::Followed;
 use crate::rng::Rng;
 use crate::swarm::Swarm;
+use crate::tab::News;
 use event::{Event, Wire};
 use history::DeviceCopy;
 use sockets::Conn;
@@ -250,6 +251,19 @@ impl World {
                 }
             }
         }
+        self.look_at_loss(device);
+    }
+
+    /// A core that has lost its data lives until a page is loaded anew.
+    fn look_at_loss(&mut self, device: usize) {
+        let here = &mut self.devices[device];
+        let life = here.life;
+        if here.core.as_ref().is_some_and(Client::is_lost) && here.lost_in_life != life {
+            here.lost_in_life = life;
+            let delay = 50 + self.rng.below(3_000);
+            self.note(&format!("device {device}: the core has lost its data"));
+            self.schedule(delay, Event::LostCoreEnds { device, life });
+        }
     }
 
     fn tab_hears(
@@ -289,7 +303,11 @@ impl World {
             self.note(&text);
             let heard = heard.map_err(|what| format!("device {device}: {what}"))?;
             for news in heard.news {
+                let is_confirmed = matches!(news, News::Confirmed(_));
                 self.judge.hear(news).map_err(|what| format!("device {device}: {what}"))?;
+                if is_confirmed && self.swarm.syncs_at_once && self.faults {
+                    self.sync_elsewhere(device);
+                }
             }
             self.devices[device].moved.extend(heard.moved);
             answers.extend(heard.answers);

@@ -54,11 +54,42 @@ impl World {
                 }
                 _ => {
                     let connected = self.rng.once_in(2);
-                    messages.extend(self.tab(device, tab).set_connected(doc, connected));
+                    messages.extend(self.set_connected(device, tab, doc, connected));
                 }
             }
         }
         self.send_to_core(device, tab, messages);
+    }
+
+    /// A tab of another device asks for all that was confirmed by now, whatever it still waits for.
+    pub(super) fn sync_elsewhere(&mut self, device: usize) {
+        let other = (device + 1 + self.rng.index(self.devices.len() - 1)) % self.devices.len();
+        let tabs: Vec<TabId> = self.devices[other].tabs.keys().copied().collect();
+        let Some(tab) = self.rng.pick(&tabs) else { return };
+        let mut messages = Vec::new();
+        for doc in self.tab(other, tab).held.keys().copied().collect::<Vec<Doc>>() {
+            if self.docs.spec(doc).host.is_some() {
+                let (must, now_ms) = (self.judge.confirmed(doc), self.now_ms);
+                messages.push(self.tab(other, tab).sync(doc, must, now_ms));
+            }
+        }
+        self.send_to_core(other, tab, messages);
+    }
+
+    /// A tab wants a document to go away from its server, or back.
+    pub(super) fn set_connected(
+        &mut self,
+        device: usize,
+        tab: TabId,
+        doc: Doc,
+        connected: bool,
+    ) -> Option<ToCore> {
+        let message = self.tab(device, tab).set_connected(doc, connected)?;
+        let now_ms = self.now_ms;
+        for (id, other) in &mut self.devices[device].tabs {
+            other.note_connected(doc, connected, *id == tab, now_ms);
+        }
+        Some(message)
     }
 
     pub(super) fn mutate(&mut self, device: usize, tab: TabId, doc: Doc) -> ToCore {

@@ -9,7 +9,8 @@ use super::{SETTLE_MS, World};
 use crate::app::Wish;
 use crate::device::Device;
 use crate::docs::Doc;
-use crate::tab::Asked;
+use crate::reference::Found;
+use crate::tab::{Asked, Live};
 
 /// How often all sides are compared before they are said to differ.
 const COMPARISONS_MAX: u32 = 5;
@@ -41,6 +42,8 @@ impl World {
         self.settle_opens("after the faults")?;
         self.connect_all();
         self.hand_over_all()?;
+        // Of what was handed over, its device may have heard only now.
+        self.begin_anew()?;
         if self.swarm.heals_late {
             self.heal_all_but_one()?;
         }
@@ -81,7 +84,7 @@ impl World {
     /// Where a server has lost a document, and nobody has brought it along since, a device deletes
     /// its copy, so that it can be made again: nothing else does that.
     fn begin_anew(&mut self) -> Result<(), String> {
-        let went_back = std::mem::take(&mut self.went_back);
+        let went_back = self.went_back.clone();
         if went_back.is_empty() {
             return Ok(());
         }
@@ -254,6 +257,29 @@ impl World {
                     ));
                 }
             }
+            self.compare_live(doc, &theirs, when)?;
+        }
+        Ok(())
+    }
+
+    /// What live queries show is what there is, but in tabs that do not know yet that their core is
+    /// gone.
+    fn compare_live(&self, doc: Doc, file: &[u8], when: &str) -> Result<(), String> {
+        let found = Found::open(file)?;
+        let claims = found.claims.iter().map(|(name, id)| format!("{name} {id}"));
+        let there = [(Live::Entries, found.names.clone()), (Live::Claims, claims.collect())];
+        for device in self.connected_devices_of(doc) {
+            let tabs = self.devices[device].tabs.values();
+            for tab in tabs.filter(|tab| !tab.port.is_dead) {
+                for (live, rows) in &there {
+                    if tab.live.get(&(doc, *live)).is_some_and(|shown| shown != rows) {
+                        return Err(format!(
+                            "{when}, a live query of device {device} shows other {live:?} of \
+                             {doc:?} than there are",
+                        ));
+                    }
+                }
+            }
         }
         Ok(())
     }
@@ -306,7 +332,8 @@ impl World {
             for device in devices {
                 for tab in self.devices[device].tabs.values() {
                     self.judge.judge_rejections(device, doc, &tab.told_rejections)?;
-                    if tab.live.get(&doc).is_some_and(|live| *live != names) {
+                    let live = tab.live.get(&(doc, Live::Entries));
+                    if live.is_some_and(|live| *live != names) {
                         return Err(format!(
                             "a live query of device {device} shows other rows of {doc:?} than \
                              there are",

@@ -132,6 +132,15 @@ pub(super) enum Event {
         tab: TabId,
         told: Vec<(FromCore, bool)>,
     },
+    /// A core whose data were cleared has noticed that by now.
+    LooksCleared {
+        device: usize,
+        life: u64,
+    },
+    LostCoreEnds {
+        device: usize,
+        life: u64,
+    },
     StartHost {
         host: usize,
     },
@@ -229,6 +238,8 @@ impl World {
                 }
             }
             Event::TabTells { device, tab, told } => self.tell_app(device, tab, told)?,
+            Event::LooksCleared { device, life } => self.looks_cleared(device, life)?,
+            Event::LostCoreEnds { device, life } => self.lost_core_ends(device, life),
             Event::StartHost { host } => {
                 if !self.hosts[host].is_up() {
                     self.note(&format!("server {host}: starts"));

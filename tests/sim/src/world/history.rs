@@ -18,6 +18,9 @@ use crate::swarm::History;
 /// Names from here on are claimed in one moment only.
 const CLAIMED_ONCE: u64 = 1_000_000;
 
+/// Milliseconds in which a core notices that its data were cleared, once it has a page server.
+const CLEARED_KNOWN_MS: u64 = 5_000;
+
 /// A copy of a device's store, and how many mutations had been issued when it was made.
 pub(super) struct DeviceCopy {
     device: usize,
@@ -70,6 +73,7 @@ impl World {
                 let delay = self.rng.below(3_000);
                 self.schedule(delay, Event::StartDevice { device: clone });
             }
+            History::ClearDevice => self.clear_device()?,
             History::RotDevice => {
                 let device = self.rng.index(DEVICES);
                 self.cut_power_of(device);
@@ -177,6 +181,49 @@ impl World {
         self.judge.rolled_back(device, issued, &applied);
         self.devices[device].disk = kill(&disk, &self.swarm);
         self.note_what_moved(device)
+    }
+
+    /// A device's data are cleared while it is used. Its core cannot go on with what it remembers,
+    /// and another one begins anew.
+    fn clear_device(&mut self) -> Result<(), String> {
+        let device = self.rng.index(DEVICES);
+        let is_frozen = self.devices[device].frozen_until_ms > self.now_ms;
+        if self.devices[device].core.is_none() || !self.devices[device].is_open() || is_frozen {
+            return Ok(());
+        }
+        self.note(&format!("device {device}: its data are cleared under it"));
+        self.trouble(device);
+        let applied = self.applied_at_servers()?;
+        self.judge.rolled_back(device, 0, &applied);
+        let here = &mut self.devices[device];
+        here.drop_page_server();
+        here.disk = CrashDevice::new();
+        here.disk.hold_flushes(!self.swarm.flushes_at_once);
+        let life = here.life;
+        let delay = 5 + self.rng.below(200);
+        self.schedule(delay, Event::Lend { device, life });
+        self.schedule(delay + CLEARED_KNOWN_MS, Event::LooksCleared { device, life });
+        Ok(())
+    }
+
+    /// The core whose data were cleared has noticed that.
+    pub(super) fn looks_cleared(&mut self, device: usize, life: u64) -> Result<(), String> {
+        let here = &self.devices[device];
+        let is_quiet = here.trouble_ms + CLEARED_KNOWN_MS / 2 < self.now_ms;
+        let goes_on = here.core.as_ref().is_some_and(|core| !core.is_lost());
+        if here.life == life && here.page_server.is_some() && is_quiet && goes_on {
+            return Err(format!("device {device} works on over data that were cleared"));
+        }
+        Ok(())
+    }
+
+    /// A page was loaded anew: the core whose data were cleared ends. What it has decided since, it
+    /// could not write down.
+    pub(super) fn lost_core_ends(&mut self, device: usize, life: u64) {
+        if self.devices[device].life == life && self.devices[device].core.is_some() {
+            self.judge.rolled_back(device, u64::MAX, &BTreeMap::new());
+            self.start_another_core(device, false);
+        }
     }
 
     /// Whoever has a rotten page begins with nothing in the end.

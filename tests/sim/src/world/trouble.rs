@@ -16,6 +16,7 @@ impl World {
     fn trouble_for(&mut self, device: usize, ms: u64) {
         let here = &mut self.devices[device];
         here.trouble_ms = here.trouble_ms.max(self.now_ms + ms);
+        here.tabs.values_mut().for_each(|tab| tab.note_trouble(self.now_ms));
     }
 
     pub(super) fn go_wrong(&mut self, device: usize) -> Result<(), String> {
@@ -155,6 +156,12 @@ impl World {
         if self.devices[device].core.is_none() {
             return Ok(());
         }
+        self.start_another_core(device, page_server_lives);
+        Ok(())
+    }
+
+    /// The core ends, and its tabs go to another one.
+    pub(super) fn start_another_core(&mut self, device: usize, page_server_lives: bool) {
         self.note(&format!("device {device}: the core is killed"));
         self.trouble(device);
         self.cut_sockets(device);
@@ -174,7 +181,6 @@ impl World {
         if let Some((server, _)) = self.devices[device].take_page_server_over() {
             self.lent(device, server);
         }
-        Ok(())
     }
 
     /// Nothing goes wrong any more: all are back, and reach each other.
@@ -209,8 +215,8 @@ impl World {
             let tabs: Vec<TabId> = self.devices[device].tabs.keys().copied().collect();
             for tab in tabs {
                 let docs = self.docs.of(device).into_iter();
-                let here = self.tab(device, tab);
-                let messages = docs.filter_map(|doc| here.set_connected(doc, true)).collect();
+                let messages =
+                    docs.filter_map(|doc| self.set_connected(device, tab, doc, true)).collect();
                 self.send_to_core(device, tab, messages);
             }
         }
