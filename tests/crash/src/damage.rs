@@ -8,7 +8,7 @@ use std::fmt;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use tidelog_disk::{CrashDevice, Disk};
+use tidelog_disk::{CrashDevice, Disk, StoreFiles};
 use tidelog_journal::{Found, Log, Seed, Witness};
 use tidelog_pages::{
     Append, AppendError, DamageReport, OpenError, PageServer, RecoveryReport, StoreOptions,
@@ -24,6 +24,11 @@ use crate::common::{
 const LOG_SIZE: Range<u64> = 64 * 1024..68 * 1024;
 /// Bytes of log at which it would change over.
 const CHANGE_OVER_SIZE: u64 = 80 * 1024;
+/// Where the second copy of a header stands in any file, and how long each is.
+const HEADER_COPY_AT: u64 = 4096;
+const HEADER_SIZE: u64 = 512;
+/// One bit in so many of it is flipped.
+const HEADER_BITS_STEP: usize = 31;
 /// Frames at whose every byte the log is cut.
 const TAIL_FRAMES: usize = 3;
 
@@ -217,6 +222,31 @@ impl Rest {
         let image = self.image();
         image.lose(name);
         self.judge(&image, Allowed::default())
+    }
+
+    /// With one of the two copies of a file's header damaged, by every few bits of it. Nothing
+    /// comes of that: the other copy is whole.
+    ///
+    /// # Errors
+    ///
+    /// What does not hold.
+    pub fn flip_headers(&self) -> Result<Tally, String> {
+        let mut tally = Tally::default();
+        let names = StoreFiles::<()>::NAMES.into_iter().take(3);
+        for (name, copy) in names.flat_map(|name| [(name, 0), (name, HEADER_COPY_AT)]) {
+            for bit in (copy * 8..(copy + HEADER_SIZE) * 8).step_by(HEADER_BITS_STEP) {
+                if bit / 8 >= self.device.file(name).size() {
+                    break;
+                }
+                let outcome = self.flip_in(name, bit);
+                let outcome = outcome.map_err(|what| format!("bit {bit} of {name}: {what}"))?;
+                if outcome != Outcome::Whole {
+                    return Err(format!("bit {bit} of {name}: a lost copy is {outcome:?}"));
+                }
+                tally.note(outcome);
+            }
+        }
+        Ok(tally)
     }
 
     /// With the log cut off at this size.

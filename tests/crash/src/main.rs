@@ -8,13 +8,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use anyhow::{Context as _, bail};
+use tidelog_crash::damage::Rest;
 use tidelog_crash::{Contents, ImageName, Script};
 use tidelog_planted::Hunt;
 
 const USAGE: &str = "\
 usage: tidelog-crash                         all scripts
        tidelog-crash --seeds A..B            these scripts
-       tidelog-crash --few                   all scripts, and few images of each cut
+       tidelog-crash --few                   damaged headers, and all scripts with few images
        tidelog-crash --replay SEED:CUT:IMAGE one image
        tidelog-crash --replay SEED           one script, without a cut
        tidelog-crash --planted [NAME..]      every planted fault must be found, or these";
@@ -36,7 +37,7 @@ fn main() -> anyhow::Result<ExitCode> {
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     let holds = match words.as_slice() {
         [] => sweep(SEEDS, u64::MAX, IMAGES_MIN),
-        ["--few"] => sweep(SEEDS, FEW, 1),
+        ["--few"] => headers() && sweep(SEEDS, FEW, 1),
         ["--seeds", seeds] => {
             let (start, end) = seeds.split_once("..").context(USAGE)?;
             sweep(start.parse()?..end.parse()?, u64::MAX, 1)
@@ -46,6 +47,18 @@ fn main() -> anyhow::Result<ExitCode> {
         _ => bail!(USAGE),
     };
     Ok(if holds { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// A store at rest is whole without one of the copies of a header.
+fn headers() -> bool {
+    match Rest::new(|| 0).flip_headers() {
+        Ok(tally) => println!("damaged headers: {tally}"),
+        Err(what) => {
+            println!("headers FAILED: {what}");
+            return false;
+        }
+    }
+    true
 }
 
 /// The script of a seed, or what does not hold of it even without another cut.
