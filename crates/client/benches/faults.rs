@@ -6,13 +6,11 @@
 
 #[path = "../tests/common/mod.rs"]
 mod common;
-#[path = "../../journal/benches/common/table.rs"]
-mod table;
 
 use std::time::{Duration, Instant};
 
 use common::{Device, shelves};
-use table::{Table, median};
+use tidelog_testing::table::{Table, median};
 
 /// Cold starts that are measured.
 const ROUNDS: usize = 9;

@@ -3,18 +3,15 @@
 //! `cargo bench -p tidelog-journal` prints a table at the end: our time, that of the raw calls
 //! for the same bytes in the same run, and how many times as long ours is.
 
-#[path = "common/table.rs"]
-mod table;
-
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use table::Table;
 use tempfile::TempDir;
 use tidelog_disk::NativeDisk;
 use tidelog_journal::{FrameHead, Log, Seed, Witness};
+use tidelog_testing::table::{self, Table};
 use tidelog_types::Epoch;
 
 /// Bytes of one small mutation.

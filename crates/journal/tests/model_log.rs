@@ -5,14 +5,11 @@
 //! random operations on a log and on lists of frames, compared at every step that shows something.
 //! `common/runs.rs` says how to do many and how to replay one.
 
-#[path = "common/runs.rs"]
-mod runs;
-
 use std::collections::VecDeque;
 
-use runs::{Rng, runs};
 use tidelog_disk::{CrashDevice, CrashDisk, Fault, SECTOR_SIZE};
 use tidelog_journal::{BatchNumber, FRAME_HEADER_SIZE, Found, FrameHead, Log, Seed, Witness};
+use tidelog_testing::{Rng, runs};
 use tidelog_types::{CallId, Chain, Epoch, JournalId, LsnRange};
 
 /// Bytes of log after which it changes over.
@@ -412,7 +409,7 @@ impl<'r> Scene<'r> {
         for frame in self.model.batches.iter_mut().flat_map(|batch| &mut batch.frames) {
             frame.place = places.pop_front().expect("it was copied");
         }
-        assert_eq!(places, []);
+        assert!(places.is_empty(), "{places:?}");
         self.device.complete_flushes();
         self.log.poll_flushed().expect("healthy");
         self.model.flushes.clear();

@@ -43,9 +43,6 @@ mod protocol;
 mod read_queue;
 mod reads;
 mod report;
-#[cfg(test)]
-#[path = "../../journal/tests/common/runs.rs"]
-mod runs;
 mod server;
 mod space;
 mod staging;

@@ -1,16 +1,14 @@
 //! The change-over as its owners notice it: not at all.
 
-mod common;
-#[path = "common/make.rs"]
-#[allow(dead_code, reason = "each test file uses its part of it")]
-mod make;
-
 use std::collections::BTreeMap;
 
-use common::{OWNER, Rng, Server, files, observe, open, open_document, seed, settle};
-use make::{durable, entry, key, page, read_of, request, storage, timeline};
 use tidelog_disk::{CrashDevice, Fault};
 use tidelog_pages::{OwnerId, PageServer, StoreOptions, StoreReply, StoreRequest, Ticket};
+use tidelog_testing::Rng;
+use tidelog_testing::store::make::{
+    durable, entry, key, page, read_of, request, storage, timeline,
+};
+use tidelog_testing::store::{OWNER, Server, files, observe, open, open_document, seed, settle};
 use tidelog_types::limits::Limits;
 use tidelog_types::{Page, Pgid};
 

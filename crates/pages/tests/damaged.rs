@@ -1,20 +1,17 @@
 //! A store whose durable bytes have changed: what is left of it, and what is said about it.
 
-mod common;
-#[path = "common/make.rs"]
-#[allow(dead_code, reason = "each test file uses its part of it")]
-mod make;
-
-use common::{
-    Model, OWNER, Server, ask, files, log_end, observe, open, open_document, plain, seed, settle,
-    small_log,
-};
-use make::{durable, entry, key, lsn, page, request, storage, timeline};
 use tidelog_disk::{CrashDevice, Grown};
 use tidelog_journal::RecoverError;
 use tidelog_pages::{
     Append, AppendError, DamageReport, OpenError, PageServer, RecoveryReport, StoreReply,
     StoreRequest, Ticket,
+};
+use tidelog_testing::store::make::{
+    self, durable, entry, key, lsn, page, request, storage, timeline,
+};
+use tidelog_testing::store::{
+    Model, OWNER, Server, ask, files, log_end, observe, open, open_document, plain, seed, settle,
+    small_log,
 };
 use tidelog_types::{Epoch, Life, Pgid};
 

@@ -1,16 +1,14 @@
 //! Many owners at one page server: whose turn it is, what each may have outstanding, and what one
 //! read costs the device.
 
-mod common;
-
 use std::collections::BTreeMap;
 
-use common::{OWNER, Server, files, poll_all, seed, settle};
 use tidelog_disk::CrashDevice;
 use tidelog_pages::{
     Append, AppendError, OwnerId, PageServer, StorageEntry, StoreOptions, StoreReply, StoreRequest,
     Ticket, Urgency,
 };
+use tidelog_testing::store::{OWNER, Server, files, poll_all, seed, settle};
 use tidelog_types::limits::{Limits, PAGE_SIZE};
 use tidelog_types::{DocumentKey, JournalId, Lsn, LsnRange, Page, PageSet, Pgid, Position};
 

@@ -4,11 +4,10 @@
 //! afterwards with everything that was called durable. Method: one run for each call; then some of
 //! the un-flushed sectors are lost, and the store is opened.
 
-mod common;
-
-use common::{OWNER, Rng, Run, files, observe, open, run_with, seed, settle};
 use tidelog_disk::{CrashDevice, Fault};
 use tidelog_pages::{PageServer, StoreOptions, StoreReply, StoreRequest};
+use tidelog_testing::Rng;
+use tidelog_testing::store::{OWNER, Run, files, observe, open, run_with, seed, settle};
 
 const TURNS: usize = 9;
 const SEED: u64 = 3;

@@ -1,14 +1,11 @@
 //! Stores of every format version, as they lie in `tests/golden`: each opens and holds what was
 //! put into it. `cargo xtask golden` writes the ones of the present version anew.
 
-mod common;
-
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
-use common::{OWNER, changes, files, open, open_document, seed, settle};
 use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
@@ -17,6 +14,7 @@ use tidelog_pages::{
     Append, OpenError, PageServer, StorageEntry, StoreOptions, StoreReply, StoreRequest, Ticket,
     TimelineFrame,
 };
+use tidelog_testing::store::{OWNER, changes, files, open, open_document, seed, settle};
 use tidelog_types::limits::{EXTENT_PAGES, PAGE_SIZE};
 use tidelog_types::{
     CallId, Chain, DocumentKey, Epoch, JournalId, Life, Lsn, LsnRange, Page, PageSet, Pgid,
@@ -109,7 +107,8 @@ fn write_store(device: &CrashDevice) {
 fn check_content(device: &CrashDevice) {
     let mut server = open(device);
     assert_eq!(server.epoch(), Epoch(7));
-    let listed = common::ask(&mut server, device, StoreRequest::List { request: 1 });
+    let listed =
+        tidelog_testing::store::ask(&mut server, device, StoreRequest::List { request: 1 });
     let documents = vec![key("filler", ""), key("groceries", "ada")];
     assert_eq!(listed, [StoreReply::Documents { request: 1, documents }]);
     let filler = open_document(&mut server, device, &key("filler", "")).expect("it is there");

@@ -1,20 +1,18 @@
 //! Reading what was: single storage entries, and pages as of an LSN.
 
-mod common;
-#[path = "common/make.rs"]
-#[allow(dead_code, reason = "each test file uses its part of it")]
-mod make;
-
 use std::collections::BTreeMap;
 
-use common::{OWNER, Rng, Server, ask, changes, open, settle};
-use make::{STORAGE, TIMELINE, durable, entry, frame, key, lsn, page, request, storage, timeline};
 use tidelog_disk::CrashDevice;
 use tidelog_pages::Direction::{Backwards, Forwards};
 use tidelog_pages::{
     Append, AppendError, Cursor, Direction, OwnerId, StorageEntry, StoreReply, StoreRequest,
     Ticket, TimelineFrame, Urgency,
 };
+use tidelog_testing::Rng;
+use tidelog_testing::store::make::{
+    STORAGE, TIMELINE, durable, entry, frame, key, lsn, page, request, storage, timeline,
+};
+use tidelog_testing::store::{OWNER, Server, ask, changes, open, settle};
 use tidelog_types::limits::{ENTRY_PAGES_MAX, Limits};
 use tidelog_types::{CallId, JournalId, LsnRange, Page, Pgid};
 

@@ -4,19 +4,17 @@
 //! is appended, destroyed and checkpointed meanwhile; nobody is answered after it went; while an
 //! owner waits each other one has one turn at most; what nobody waits for is not starved. Method:
 //! random requests, polls and flushes in any order, and beside them what each answer has to be.
-//! `crates/journal/tests/common/runs.rs` says how to do many and how to replay one.
-
-mod common;
+//! `tests/testing/src/runs.rs` says how to do many and how to replay one.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use common::runs::{self, Rng};
-use common::{Compaction, Parts, Server, files, seed};
 use tidelog_disk::CrashDevice;
 use tidelog_pages::{
     Append, OwnerId, PageServer, StorageEntry, StoreOptions, StoreReply, StoreRequest, Ticket,
     Urgency,
 };
+use tidelog_testing::store::{Compaction, Parts, Server, files, seed};
+use tidelog_testing::{Rng, runs};
 use tidelog_types::limits::{Limits, PAGE_SIZE};
 use tidelog_types::{Chain, DocumentKey, JournalId, Lsn, LsnRange, Page, PageSet, Pgid, Position};
 
@@ -333,7 +331,7 @@ fn open(device: &CrashDevice, options: StoreOptions) -> Server {
 
 #[test]
 fn a_page_server_with_many_owners_agrees_with_a_plain_model() {
-    runs::runs("model of the page server", 20_000, |rng| {
+    runs("model of the page server", 20_000, |rng| {
         let mut scene = Scene::new(rng);
         for _ in 0..OPERATIONS {
             scene.step();

@@ -4,20 +4,18 @@
 //! order, the store says what a few maps say, and after a power cut it holds a state that it had,
 //! at or after the last that was called durable. Method: random operations of one owner on a
 //! store with a small log, compared piece by piece, and as a whole now and then.
-//! `crates/journal/tests/common/runs.rs` says how to do many and how to replay one.
-
-mod common;
+//! `tests/testing/src/runs.rs` says how to do many and how to replay one.
 
 use std::collections::{BTreeMap, VecDeque};
 
-use common::runs;
-use common::{
-    Model, ModelDocument, OWNER, Server, Workload, ask, files, is_same, observe, plain, seed, whole,
-};
 use tidelog_disk::CrashDevice;
 use tidelog_pages::{
     Cursor, Direction, PageServer, StoreOptions, StoreReply, StoreRequest, Ticket, Urgency,
 };
+use tidelog_testing::store::{
+    Model, ModelDocument, OWNER, Server, Workload, ask, files, is_same, observe, plain, seed, whole,
+};
+use tidelog_testing::{Rng, runs};
 use tidelog_types::{DocumentKey, JournalId, Lsn, Page, Pgid};
 
 const OPERATIONS: u64 = 1_000;
@@ -30,7 +28,7 @@ struct Past {
 }
 
 struct Scene {
-    rng: runs::Rng,
+    rng: Rng,
     device: CrashDevice,
     server: Server,
     workload: Workload,
@@ -50,7 +48,7 @@ fn open(device: &CrashDevice, options: StoreOptions) -> Server {
 }
 
 impl Scene {
-    fn new(mut rng: runs::Rng) -> Self {
+    fn new(mut rng: Rng) -> Self {
         let device = CrashDevice::new();
         let log_size_max = (16 * 1024) << rng.below(4);
         let options = StoreOptions {
@@ -90,7 +88,7 @@ impl Scene {
 
     fn append(&mut self) {
         let request = self.workload.next();
-        self.states.push((common::ticket_of(&request), self.model().clone()));
+        self.states.push((tidelog_testing::store::ticket_of(&request), self.model().clone()));
         self.server.serve(OWNER, request);
         self.remember();
     }
@@ -144,7 +142,7 @@ impl Scene {
         self.server.flush();
         let last = self.states.last().expect("the first one").0;
         let mut durable = self.states[0].0;
-        for reply in common::settle(&mut self.server, &self.device) {
+        for reply in tidelog_testing::store::settle(&mut self.server, &self.device) {
             let StoreReply::Durable { ticket } = reply else { panic!("unasked: {reply:?}") };
             durable = ticket;
         }
@@ -294,7 +292,7 @@ impl Scene {
         self.states = vec![(ticket, model)];
         // What was found is durable with the next flush, and only then.
         self.server.flush();
-        let replies = common::settle(&mut self.server, &self.device);
+        let replies = tidelog_testing::store::settle(&mut self.server, &self.device);
         assert_eq!(replies, [], "nobody of this life has asked for anything");
     }
 
@@ -319,8 +317,8 @@ impl Scene {
 #[test]
 fn a_store_agrees_with_a_plain_model() {
     let mut answered_from_past = 0;
-    runs::runs("model of the store", 20_000, |rng| {
-        let mut scene = Scene::new(runs::Rng::new(rng.next()));
+    runs("model of the store", 20_000, |rng| {
+        let mut scene = Scene::new(Rng::new(rng.next()));
         for _ in 0..OPERATIONS {
             scene.step();
         }

@@ -1,14 +1,10 @@
 //! Appends that arrive in parts.
 
-mod common;
-#[path = "common/make.rs"]
-#[allow(dead_code, reason = "each test file uses its part of it")]
-mod make;
-
-use common::{OWNER, Rng, Server, ask, changes, open, open_document, settle};
-use make::{durable, entry, key, lsn, request, storage};
 use tidelog_disk::CrashDevice;
 use tidelog_pages::{Append, AppendError, OwnerId, StagedPage, StoreReply, StoreRequest, Ticket};
+use tidelog_testing::Rng;
+use tidelog_testing::store::make::{self, durable, entry, key, lsn, request, storage};
+use tidelog_testing::store::{OWNER, Server, ask, changes, open, open_document, settle};
 use tidelog_types::Pgid;
 use tidelog_types::limits::{APPEND_PAGES_MAX, Limits};
 

@@ -1,17 +1,14 @@
 //! What a store takes of its device, and what it does when that is full.
 
-mod common;
-#[path = "common/make.rs"]
-#[allow(dead_code, reason = "each test file uses its part of it")]
-mod make;
-
-use common::{OWNER, Server, ask, files, open_document, poll_all, seed, settle};
-use make::{durable, entry, key, page, read_of, request, storage, timeline};
 use tidelog_disk::{CrashDevice, Disk};
 use tidelog_pages::{
     Append, AppendError, OwnerId, PageServer, StagedPage, StoreOptions, StoreReply, StoreRequest,
     Ticket,
 };
+use tidelog_testing::store::make::{
+    durable, entry, key, page, read_of, request, storage, timeline,
+};
+use tidelog_testing::store::{OWNER, Server, ask, files, open_document, poll_all, seed, settle};
 use tidelog_types::limits::{Limits, PAGE_SIZE};
 use tidelog_types::{BudgetLimits, Epoch, Life, Pgid};
 

@@ -4,17 +4,12 @@
 //! replaced by one that was put together under another name, through change-overs, and with the
 //! power cut after each disk call.
 
-mod common;
-#[path = "common/make.rs"]
-#[allow(dead_code, reason = "each test file uses its part of it")]
-mod make;
-
-use common::{
-    OWNER, Server, ask, changes, files, log_end, open, open_document, seed, settle, small_log,
-};
-use make::{durable, entry, key, lsn, page, read_of, request, storage};
 use tidelog_disk::{CrashDevice, Disk};
 use tidelog_pages::{Append, PageServer, StoreOptions, StoreReply, StoreRequest};
+use tidelog_testing::store::make::{durable, entry, key, lsn, page, read_of, request, storage};
+use tidelog_testing::store::{
+    OWNER, Server, ask, changes, files, log_end, open, open_document, seed, settle, small_log,
+};
 use tidelog_types::{Lsn, Pgid};
 
 const PART_PAGES: u32 = 5;

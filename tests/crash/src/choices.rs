@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use tidelog_disk::CrashDevice;
 
-use crate::common::Rng;
+use tidelog_testing::Rng;
 
 /// Which image of a cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,11 +7,12 @@ use tidelog_pages::{Append, PageServer, StoreOptions, StoreRequest, Ticket};
 use tidelog_types::DocumentKey;
 
 use crate::choices::{Combinations, by_chance};
-use crate::common::{
-    Model, OWNER, Rng, Run, Server, files, observe, plain, poll_all, seed, settle, ticket_of,
+use crate::{ImageName, Script};
+use tidelog_testing::Rng;
+use tidelog_testing::store::{
+    Model, OWNER, Run, Server, files, observe, plain, poll_all, seed, settle, ticket_of,
     with_ticket,
 };
-use crate::{ImageName, Script};
 
 /// Un-flushed sectors up to which every combination is an image.
 const SECTORS_MAX: usize = 16;

@@ -16,7 +16,7 @@ use tidelog_pages::{
 };
 use tidelog_types::{DocumentKey, Position};
 
-use crate::common::{
+use tidelog_testing::store::{
     Answer, ModelDocument, Run, Server, ask, files, plain, run_with, seed, settle, try_observe,
 };
 

@@ -17,8 +17,8 @@
 //! - `planted/`: faults that the sweep has to find (`npm run crash -- --planted`).
 //! - [`damage`]: bits flipped and tails cut, instead of lost sectors.
 //! - `main.rs`: `npm run crash`, all of it, and the replay of one image.
-//! - `crates/pages/tests/common`: the model, the workload and the driver, shared with the tests
-//!   of that crate.
+//! - `store.rs` of crate `testing`: the model, the workload and the driver, shared with the tests
+//!   of crate `pages`.
 
 mod choices;
 mod cut;
@@ -26,8 +26,6 @@ pub mod damage;
 mod script;
 
 // Not a dependency: tests of crate `pages` cannot depend on what depends on it.
-#[path = "../../../crates/pages/tests/common/mod.rs"]
-mod common;
 
 pub use choices::ImageName;
 pub use cut::Cut;

@@ -8,8 +8,9 @@ use tidelog_disk::CrashDevice;
 use tidelog_pages::{Append, PageServer, StorageEntry, StoreOptions, StoreRequest};
 use tidelog_types::limits::Limits;
 
-use crate::common::{Rng, Run, Shape, files, observe, seed};
 use crate::cut::Cut;
+use tidelog_testing::Rng;
+use tidelog_testing::store::{Run, Shape, files, observe, seed};
 
 /// Lives of a store, one after the other on the same device: each but the last ends with its
 /// owner killed or the power cut.

@@ -1,11 +1,10 @@
 //! The corpus of the fuzz targets in `tests/fuzz`, without libFuzzer: what was ever of interest
 //! there is tried with every change.
 
-#[path = "../../fuzz/decoders.rs"]
-mod decoders;
-
 use std::fs;
 use std::path::{Path, PathBuf};
+
+use tidelog_testing::decoders;
 
 fn tests() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")

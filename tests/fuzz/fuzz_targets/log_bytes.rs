@@ -1,6 +1,5 @@
 #![no_main]
 
-#[path = "../decoders.rs"]
-mod decoders;
+use tidelog_testing::decoders;
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| decoders::log_bytes(data));

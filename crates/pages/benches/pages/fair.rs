@@ -9,8 +9,8 @@ use tidelog_pages::{OwnerId, StoreReply, StoreRequest};
 use tidelog_types::limits::LOG_SIZE_MAX;
 
 use crate::stores::{Server, folder, open_with};
-use crate::table::{Table, quantile};
-use crate::workload::{fill, options, read};
+use tidelog_testing::table::{Table, quantile};
+use tidelog_testing::timed::{fill, options, read};
 
 const PAGES: u32 = 10_000;
 /// One-page reads of which the quantile is taken.

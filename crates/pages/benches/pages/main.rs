@@ -3,28 +3,25 @@
 //! `cargo bench -p tidelog-pages` prints a table at the end: our time, that of the raw calls in the
 //! same run, and how many times as long ours is. `-- append read open checkpoint fair memory`
 //! chooses; the last one writes 1 GiB and is left out unless it is asked for. What is done with a
-//! store (`workload.rs`) is done on the files of a browser too: `npm run bench -- --storage`.
-
-#[path = "../../../journal/benches/common/table.rs"]
-mod table;
+//! store (`timed.rs` of crate `testing`) is done on the files of a browser too:
+//! `npm run bench -- --storage`.
 
 mod fair;
 mod memory;
 mod stores;
-mod workload;
 
 use std::hint::black_box;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use stores::{RawFile, folder, open_with};
-use table::{Table, criterion};
-use tidelog_types::Lsn;
-use tidelog_types::limits::{LOG_SIZE_MAX, PAGE_SIZE};
-use workload::{
+use tidelog_testing::table::{Table, criterion, quantile};
+use tidelog_testing::timed::{
     commit, fill, fill_document, fill_until_change_over, log_size, options, read_all,
     small_requests,
 };
+use tidelog_types::Lsn;
+use tidelog_types::limits::{LOG_SIZE_MAX, PAGE_SIZE};
 
 /// Pages of the document that is read.
 const PAGES: u32 = 10_000;
@@ -164,7 +161,7 @@ fn checkpoint(table: &mut Table) {
     };
     let mut criterion = criterion().sample_size(10);
     table.compare(&mut criterion, "checkpoint of 16 MiB", None, ours, || raw.rewrite(&bytes));
-    let slice = table::quantile(&mut slices, 0.5);
+    let slice = quantile(&mut slices, 0.5);
     let longest = slices.last().copied().unwrap_or_default();
     println!("a slice of it takes {slice:.2?}, the longest of {} took {longest:.2?}", slices.len());
 }

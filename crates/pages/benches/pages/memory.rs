@@ -6,8 +6,8 @@ use std::process::Command;
 use tidelog_types::limits::{LOG_SIZE_MAX, PAGE_SIZE, STORE_POOL_PAGES_MAX};
 
 use crate::stores::{folder, open_with};
-use crate::table::Table;
-use crate::workload::{fill, options, read_all};
+use tidelog_testing::table::Table;
+use tidelog_testing::timed::{fill, options, read_all};
 
 const PAGES: u32 = 256 * 1024;
 /// What a process is told that is to be measured.

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use tidelog_disk::{NativeDisk, StoreFiles};
 use tidelog_pages::{PageServer, StoreOptions};
 
-use crate::workload;
+use tidelog_testing::timed;
 
 pub type Server = PageServer<NativeDisk>;
 
@@ -20,7 +20,7 @@ pub fn folder() -> TempDir {
 
 /// A store that is open, and what was found in it flushed.
 pub fn open_with(folder: &Path, options: StoreOptions) -> Server {
-    workload::open(StoreFiles::in_folder(folder).expect("files"), options)
+    timed::open(StoreFiles::in_folder(folder).expect("files"), options)
 }
 
 /// Writes bytes at the end of a file, and flushes it.

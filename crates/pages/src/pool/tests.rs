@@ -1,7 +1,7 @@
 //! The pool against a plain model, and what a scan leaves behind.
 
 use super::*;
-use crate::runs::{Rng, runs};
+use tidelog_testing::{Rng, runs};
 
 fn key(pgid: u32, lsn: u64) -> PoolKey {
     PoolKey { incarnation: 1, pgid: Pgid(pgid), lsn: Lsn::new(lsn).expect("from 1") }

@@ -10,7 +10,7 @@ use crate::page_file::Slot;
 use crate::place::{PageAt, PagePlace};
 use crate::plan::{Answer, Plan};
 use crate::pool::PoolKey;
-use crate::runs::{Rng, runs};
+use tidelog_testing::{Rng, runs};
 
 const URGENCIES: [Urgency; 2] = [Urgency::User, Urgency::Background];
 const CHUNK: usize = 8;

@@ -13,12 +13,11 @@
 //! Clocks, and what comes out.
 
 mod port;
-#[path = "../../../../crates/pages/benches/pages/workload.rs"]
-mod workload;
 
 use tidelog_browser::OpfsDisk;
 use tidelog_disk::{Disk, StoreFiles};
 use tidelog_pages::{OwnerId, PageServer, StoreRequest};
+use tidelog_testing::timed;
 use tidelog_types::Lsn;
 use wasm_bindgen::prelude::*;
 use web_sys::FileSystemSyncAccessHandle;
@@ -63,37 +62,37 @@ impl Store {
     ) -> Self {
         let [log_a, log_b, pages, spare] = [log_a, log_b, pages, spare].map(disk);
         let files = StoreFiles { log_a, log_b, pages, spare };
-        let options = workload::options(log_size_max as u64, pool_pages_max);
-        let server = workload::open(files, options);
+        let options = timed::options(log_size_max as u64, pool_pages_max);
+        let server = timed::open(files, options);
         Self { server, prepared: Vec::new(), lsn: Lsn::FIRST }
     }
 
     /// Makes the appends of a commit: so many small ones of each of so many owners.
     pub fn prepare(&mut self, owners: u32, calls: u32) {
-        self.prepared = workload::small_requests(owners.into(), calls.into(), self.lsn);
+        self.prepared = timed::small_requests(owners.into(), calls.into(), self.lsn);
         self.lsn = self.lsn.plus(calls.into());
     }
 
     /// Makes them durable. Gives how many owners were told so.
     pub fn commit(&mut self) -> usize {
-        workload::commit(&mut self.server, std::mem::take(&mut self.prepared))
+        timed::commit(&mut self.server, std::mem::take(&mut self.prepared))
     }
 
     /// Bytes of log.
     #[wasm_bindgen(js_name = logSize)]
     pub fn log_size(&self) -> f64 {
-        workload::log_size(&self.server) as f64
+        timed::log_size(&self.server) as f64
     }
 
     /// Writes the first pages of a document, and lets everything come to rest.
     pub fn fill(&mut self, document: &str, pages: u32) {
-        workload::fill_document(&mut self.server, document, pages);
+        timed::fill_document(&mut self.server, document, pages);
     }
 
     /// Appends as much as makes a log of this size change over, and does not yet let it.
     #[wasm_bindgen(js_name = fillLog)]
     pub fn fill_log(&mut self, log_size_max: f64) {
-        workload::fill_until_change_over(&mut self.server, log_size_max as u64);
+        timed::fill_until_change_over(&mut self.server, log_size_max as u64);
     }
 
     /// Does what can be done now. Says whether there is more.
@@ -104,7 +103,7 @@ impl Store {
 
     /// Reads these pages of document `a`. Gives how many there are.
     pub fn read(&mut self, first: u32, last: u32) -> usize {
-        workload::read_all(&mut self.server, first..=last)
+        timed::read_all(&mut self.server, first..=last)
     }
 }
 

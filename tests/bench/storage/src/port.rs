@@ -5,7 +5,7 @@ use tidelog_sync::codec;
 use tidelog_types::Lsn;
 use wasm_bindgen::prelude::*;
 
-use crate::workload;
+use tidelog_testing::timed;
 
 /// A list of requests with no notices for tabs beside it.
 fn encode(requests: Vec<StoreRequest>) -> Vec<u8> {
@@ -17,7 +17,7 @@ fn encode(requests: Vec<StoreRequest>) -> Vec<u8> {
 pub fn encode_appends(documents: u32, nth: u32) -> Vec<u8> {
     let lsn = Lsn::new(nth.into()).expect("counted from 1");
     let first = u64::from(documents) * u64::from(nth - 1) + 1;
-    let appends = workload::small_appends(documents.into(), 1, lsn).zip(first..);
+    let appends = timed::small_appends(documents.into(), 1, lsn).zip(first..);
     let append = |((_, append), ticket)| StoreRequest::Append { ticket: Ticket(ticket), append };
     encode(appends.map(append).collect())
 }
@@ -25,13 +25,13 @@ pub fn encode_appends(documents: u32, nth: u32) -> Vec<u8> {
 /// The `nth` message, from 0, of those that write so many pages of document `a`.
 #[wasm_bindgen(js_name = encodeFill)]
 pub fn encode_fill(pages: u32, nth: usize) -> Option<Vec<u8>> {
-    workload::first_appends("a", pages).nth(nth).map(|append| encode(vec![append]))
+    timed::first_appends("a", pages).nth(nth).map(|append| encode(vec![append]))
 }
 
 /// Asks for these pages of document `a`.
 #[wasm_bindgen(js_name = encodeRead)]
 pub fn encode_read(first: u32, last: u32) -> Vec<u8> {
-    encode(vec![workload::read(first..=last)])
+    encode(vec![timed::read(first..=last)])
 }
 
 fn decode(replies: &[u8]) -> Vec<StoreReply> {

@@ -1,8 +1,6 @@
 //! What a decoder must keep, whatever bytes it is given: no panic, and a value that was read is
 //! written as it was. Called by libFuzzer, and by `tests/crash/tests/corpus.rs` with the corpus.
 
-#![allow(dead_code, reason = "each fuzz target calls one of them")]
-
 use tidelog_client::{FromCore, ToCore};
 use tidelog_disk::{CrashDevice, Disk, StoreFiles};
 use tidelog_document::Doctype;

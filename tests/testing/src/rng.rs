@@ -1,6 +1,4 @@
-//! Numbers by chance, for tests of several crates.
-
-#![allow(dead_code, reason = "each test file uses its part of it")]
+//! Numbers by chance.
 
 /// Numbers from a seed, the same each time (SplitMix64).
 pub struct Rng(u64);
@@ -10,6 +8,7 @@ impl Rng {
         Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ 0xD1B5_4A32_D192_ED03)
     }
 
+    #[expect(clippy::should_implement_trait, reason = "it never ends")]
     pub fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut mixed = self.0;

@@ -1,7 +1,5 @@
 //! What a bench prints: our time beside that of the raw calls, measured in turn.
 
-#![allow(dead_code, reason = "each bench uses its part of it")]
-
 use std::time::Duration;
 
 use criterion::Criterion;

@@ -1,8 +1,6 @@
 //! Stores with documents of some size, and what is asked of them, whatever disk they are on: native
 //! files here, and those of a browser in `tests/bench/storage`.
 
-#![allow(dead_code, reason = "each bench uses its part of it")]
-
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 

@@ -3,10 +3,7 @@
 //! `TIDELOG_OPERATIONS=1000000 cargo test --release ... model` does that many operations a test
 //! instead of a few; `TIDELOG_SEED=n` does the one run of that seed.
 
-#[path = "rng.rs"]
-mod rng;
-
-pub use rng::Rng;
+use crate::Rng;
 
 /// Says which run it was, if it panics.
 struct Running {

@@ -1,12 +1,9 @@
 //! A plain model of a store, a workload, and a driver that compares the two; here, how a store is
 //! opened and asked.
 
-#![allow(dead_code, reason = "each test file uses its part of it")]
-
+pub mod make;
 mod model;
 mod run;
-#[path = "../../../journal/tests/common/runs.rs"]
-pub mod runs;
 mod workload;
 
 use std::collections::BTreeMap;
@@ -17,13 +14,9 @@ use tidelog_pages::{
 };
 use tidelog_types::{DocumentKey, JournalId, Lsn, PageSet, Pgid, Position};
 
-#[allow(unused_imports, reason = "each test file uses its part of it")]
-pub use {
-    model::{Model, ModelDocument, is_same, plain},
-    run::{Run, run, run_with, ticket_of},
-    runs::Rng,
-    workload::{Shape, Workload, with_ticket},
-};
+pub use model::{Model, ModelDocument, is_same, plain};
+pub use run::{Run, run, run_with, ticket_of};
+pub use workload::{Shape, Workload, with_ticket};
 
 pub type Server = PageServer<CrashDisk>;
 

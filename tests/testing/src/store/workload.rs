@@ -12,7 +12,7 @@ use tidelog_types::{
 
 use super::Compaction;
 use super::model::{Model, ModelDocument};
-use super::runs::Rng;
+use crate::Rng;
 
 impl Rng {
     fn bytes16(&mut self) -> [u8; 16] {
@@ -131,6 +131,7 @@ impl Workload {
         }
     }
 
+    #[expect(clippy::should_implement_trait, reason = "it never ends")]
     pub fn next(&mut self) -> StoreRequest {
         let document = self.document();
         if self.may_destroy && self.rng.one_in(25) {

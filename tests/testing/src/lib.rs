@@ -1,0 +1,30 @@
+//! What the tests and benches of several crates share.
+//!
+//! # Where to start reading
+//!
+//! - [`runs`]: random operations against a plain model, and how to replay a run.
+//! - `store.rs`: a store on a device that can fail, its model and its workloads; `store/make.rs`:
+//!   requests in few words; `timed.rs`: what benches do with a store, on any disk.
+//! - `decoders.rs`: what a decoder must keep, whatever bytes it is given.
+//! - `table.rs`: what a bench prints.
+//!
+//! # What this crate does not know
+//!
+//! What is tested. No product code depends on it, and everything beyond chance is a feature, so
+//! that tests of a crate build no more than they need.
+
+#![allow(missing_docs, reason = "helpers of tests, with names that say it all")]
+
+#[cfg(feature = "decoders")]
+pub mod decoders;
+mod rng;
+mod runs;
+#[cfg(feature = "store")]
+pub mod store;
+#[cfg(feature = "table")]
+pub mod table;
+#[cfg(feature = "store")]
+pub mod timed;
+
+pub use rng::Rng;
+pub use runs::runs;
