@@ -113,6 +113,7 @@ mod tests {
         assert!(!may_depend("tidelog-server", "tidelog-browser"));
         assert!(!may_depend("xtask", "tidelog-types"));
         assert!(!may_depend("tidelog-client", "tidelog-sim"));
+        assert!(!may_depend("tidelog-pages", TESTING), "only its tests may");
     }
 
     #[test]
