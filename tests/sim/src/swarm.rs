@@ -164,7 +164,7 @@ impl Swarm {
             limits,
             log_size_max: [16 << 20, 128 << 10, 48 << 10][rng.index(3)],
             store_pool_pages: [8, 1024][rng.index(2)],
-            way_size_max: [usize::MAX, 24 * 1024][rng.index(2)],
+            way_size_max: [1 << 30, 24 * 1024][rng.index(2)],
             net_ms_max: [3, 80, 400][rng.index(3)],
             second_document: rng.once_in(3),
             second_server: rng.once_in(3),

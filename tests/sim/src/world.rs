@@ -88,7 +88,8 @@ pub struct World {
 /// How a run ended.
 #[derive(Clone, Debug)]
 pub struct Outcome {
-    /// Hash over everything that happened, in its order.
+    /// Hash over everything that happened, in its order: what was said in a browser and between
+    /// browsers and servers, and the files that came of it.
     pub trace: String,
     /// What the run was made of, for a person.
     pub summary: String,
@@ -382,10 +383,19 @@ impl World {
     }
 
     fn note(&mut self, text: &str) {
+        self.note_bytes(text.as_bytes());
+        self.tell(|| text.to_owned());
+    }
+
+    /// What is too long to be told.
+    fn note_bytes(&mut self, bytes: &[u8]) {
         self.trace.update(&self.now_ms.to_le_bytes());
-        self.trace.update(text.as_bytes());
+        self.trace.update(bytes);
+    }
+
+    fn tell(&self, text: impl FnOnce() -> String) {
         if self.verbose {
-            println!("{:>9} {text}", self.now_ms - START_MS);
+            println!("{:>9} {}", self.now_ms - START_MS, text());
         }
     }
 }

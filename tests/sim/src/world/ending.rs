@@ -244,6 +244,7 @@ impl World {
         for doc in self.docs.all() {
             let Some(host) = self.host_of(doc) else { continue };
             let theirs = self.export_host(host, doc, when)?;
+            self.note_bytes(&theirs);
             for device in self.connected_devices_of(doc) {
                 let ours = self.export(device, doc, when)?;
                 if ours != theirs {

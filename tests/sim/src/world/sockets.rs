@@ -134,7 +134,8 @@ impl World {
             return self.note(&format!("connection {conn}: not a message"));
         };
         self.net_messages += u64::from(!matches!(message, ToServer::Ping));
-        self.note(&format!("server {host} hears {conn} {}", short(&message)));
+        self.note_bytes(bytes);
+        self.tell(|| format!("server {host} hears {conn} {}", short(&message)));
         let done = self.hosts[host].hear(ConnId(conn), message);
         self.host_did(host, done);
     }
@@ -145,11 +146,11 @@ impl World {
         if self.devices[device].life != life {
             return;
         }
-        if self.verbose {
+        self.note_bytes(&bytes);
+        self.tell(|| {
             let message = decode_message::<FromServer>(&bytes);
-            let message = message.map(|message| short(&message));
-            self.note(&format!("{device} hears {message:?}"));
-        }
+            format!("{device} hears {:?}", message.map(|message| short(&message)))
+        });
         self.step_core(device, Input::FromServer { socket, bytes });
     }
 }
