@@ -38,6 +38,8 @@ mod linear;
 mod local_time;
 mod memory;
 mod params;
+#[cfg(all(target_arch = "wasm32", feature = "plain-files"))]
+pub mod plain_files;
 mod pool;
 mod read_set;
 mod reader;

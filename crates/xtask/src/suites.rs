@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 use std::{env, fs};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::repo::Repo;
 use crate::report::{self, Report, Tally};
@@ -19,6 +19,12 @@ pub const NAMES: [&str; 8] =
 
 /// Crates with tests that run inside browsers' workers.
 const BROWSER_CRATES: [&str; 2] = ["tidelog-sqlite", "tidelog-browser"];
+
+/// The package whose tests in browsers compare what seeds give there with what they give natively.
+const SIMULATOR: &str = "tidelog-sim";
+
+/// So many of the simulator's seeds, from the first.
+const COMPARED_SEEDS: u64 = 100;
 
 /// The seeds of each run, the same each time; TIDELOG_SIM_SEEDS asks for so many fresh ones.
 const SIM_SEEDS: Range<u64> = 60_000..60_500;
@@ -69,39 +75,72 @@ pub fn test(repo: &Repo, names: &[&str]) -> Result<()> {
 /// Rust's own tests in both browsers; each test binary says in which kind of worker it runs.
 fn wasm(repo: &Repo, report: &mut Report) {
     for package in BROWSER_CRATES {
-        let compiled = report.step(&format!("{package} for browsers"), || {
-            run::succeed(cargo_test(repo, package)?.arg("--no-run"))
+        in_workers(repo, report, package, || {
+            let mut cargo = cargo_test(repo, package)?;
+            cargo.args(["--lib", "--tests"]);
+            Ok(cargo)
         });
-        if !compiled {
-            continue;
-        }
-        for browser in ["Chromium", "Firefox"] {
-            report.suite(&format!("{package} in workers of {browser}"), || {
-                wasm_in(repo, package, browser)
-            });
-        }
+    }
+    let mut traces = String::new();
+    let is_known = report.step("traces of the simulator", || {
+        traces = native_traces(repo)?;
+        Ok(())
+    });
+    if is_known {
+        in_workers(repo, report, SIMULATOR, || {
+            let mut cargo = cargo_test(repo, SIMULATOR)?;
+            // Compiled as what browsers download.
+            cargo.args(["--test", "browser", "--profile", "wasm"]);
+            cargo.env("TIDELOG_SIM_TRACES", &traces);
+            Ok(cargo)
+        });
     }
 }
 
-fn wasm_in(repo: &Repo, package: &str, browser: &str) -> Result<Tally> {
-    let mut cargo = cargo_test(repo, package)?;
-    if browser == "Firefox" {
-        let driver = setup::geckodriver(repo).context("geckodriver is missing")?;
-        cargo.env("GECKODRIVER", driver).env_remove("CHROMEDRIVER");
-    } else {
-        let driver = env::var_os("CHROMEDRIVER").unwrap_or_else(|| "chromedriver".into());
-        cargo.env("CHROMEDRIVER", driver).env_remove("GECKODRIVER");
+/// Lines of a seed and the hash of all that happened in its world.
+fn native_traces(repo: &Repo) -> Result<String> {
+    let Range { start, .. } = SIM_SEEDS;
+    let seeds = format!("{start}..{}", start + COMPARED_SEEDS);
+    let mut simulator = start::simulator(repo);
+    let traces = run::stdout_of(simulator.args(["--traces", &seeds]));
+    let traces =
+        traces.with_context(|| format!("one of the seeds {seeds} fails: npm test -- sim"))?;
+    ensure!(traces.lines().count() as u64 == COMPARED_SEEDS, "not a line for each of {seeds}");
+    Ok(traces)
+}
+
+fn in_workers(
+    repo: &Repo,
+    report: &mut Report,
+    package: &str,
+    tests: impl Fn() -> Result<Command>,
+) {
+    let compiled =
+        report.step(&format!("{package} for browsers"), || run::succeed(tests()?.arg("--no-run")));
+    if !compiled {
+        return;
     }
-    let (succeeded, lines) = run::lines_of(&mut cargo)?;
-    report::judge(succeeded, report::count_cargo_tests(&lines))
+    for browser in ["Chromium", "Firefox"] {
+        report.suite(&format!("{package} in workers of {browser}"), || {
+            let mut cargo = tests()?;
+            if browser == "Firefox" {
+                let driver = setup::geckodriver(repo).context("geckodriver is missing")?;
+                cargo.env("GECKODRIVER", driver).env_remove("CHROMEDRIVER");
+            } else {
+                let driver = env::var_os("CHROMEDRIVER").unwrap_or_else(|| "chromedriver".into());
+                cargo.env("CHROMEDRIVER", driver).env_remove("GECKODRIVER");
+            }
+            let (succeeded, lines) = run::lines_of(&mut cargo)?;
+            report::judge(succeeded, report::count_cargo_tests(&lines))
+        });
+    }
 }
 
 fn cargo_test(repo: &Repo, package: &str) -> Result<Command> {
     let runner = format!("{} test-runner", env::current_exe()?.display());
     let mut cargo = run::cargo(&repo.root, "test");
     cargo
-        .args(["--no-fail-fast", "--lib", "--tests"])
-        .args(["--target", "wasm32-unknown-unknown", "--package", package])
+        .args(["--no-fail-fast", "--target", "wasm32-unknown-unknown", "--package", package])
         .env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUNNER", runner)
         .env("WASM_BINDGEN_TEST_WEBDRIVER_JSON", repo.root.join("tests/webdriver.json"))
         // Most pages are not cross-origin isolated, so neither are the tests.

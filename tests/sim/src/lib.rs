@@ -2,10 +2,10 @@
 //!
 //! Three devices (tabs, core, page server, disk) and two servers with their disks, all of them the
 //! shipped crates, and what a tab decides the shipped `js/src/tab.ts` (`port.rs`); only what
-//! carries messages, keeps time and wants something is made here. One seed decides
-//! everything: the same seed gives the same trace hash. It also draws what its world is made of
-//! (`swarm.rs`): which documents and servers, which troubles and how often, and limits that are
-//! shrunk until a short run meets them.
+//! carries messages, keeps time and wants something is made here. One seed decides everything: the
+//! same seed gives the same trace hash, natively and in a browser (`tests/browser.rs`). It also
+//! draws what its world is made of (`swarm.rs`): which documents and servers, which troubles and
+//! how often, and limits that are shrunk until a short run meets them.
 //!
 //! # What may go wrong
 //!
@@ -60,9 +60,11 @@ mod device;
 mod docs;
 mod host;
 mod judge;
+mod plain_file;
 mod port;
 mod reference;
 mod rng;
+mod say;
 mod swarm;
 mod tab;
 mod world;

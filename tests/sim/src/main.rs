@@ -8,13 +8,14 @@ use tidelog_planted::Hunt;
 use tidelog_sim::{Work, World};
 use tidelog_types::probe::{self, Probe};
 
-#[cfg(not(target_family = "wasm"))]
+#[cfg(not(target_arch = "wasm32"))]
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const USAGE: &str = "\
 usage: tidelog-sim --seed N [--verbose]           one world, and its trace hash
        tidelog-sim --seeds A..B [--until-failure] a range of worlds, up to the first failure
+       tidelog-sim --traces A..B                  their trace hashes alone
        tidelog-sim --planted [NAME..]             every planted fault must be noticed, or these";
 
 /// Seeds within which a planted fault has to be noticed. One that fails without a fault would be
@@ -35,6 +36,7 @@ fn main() -> anyhow::Result<ExitCode> {
         ["--seeds", seeds, rest @ ..] if matches!(rest, [] | ["--until-failure"]) => {
             range(parse_range(seeds)?, !rest.is_empty())
         }
+        ["--traces", seeds] => traces(parse_range(seeds)?),
         ["--planted", names @ ..] => HUNT.check(names)?,
         _ => bail!(USAGE),
     };
@@ -89,6 +91,14 @@ fn range(seeds: Range<u64>, until_failure: bool) -> bool {
 fn never_reached(worlds: u64, counts: &[(Probe, u64)]) -> Vec<Probe> {
     let never = counts.iter().filter(|(_, count)| *count == 0).map(|(probe, _)| *probe);
     if worlds < LONG_RUN { Vec::new() } else { never.collect() }
+}
+
+/// Prints a line of seed and trace of each, up to the first failure.
+fn traces(mut seeds: Range<u64>) -> bool {
+    seeds.all(|seed| {
+        let outcome = outcome(seed, false);
+        outcome.inspect(|outcome| println!("{seed} {}", outcome.trace)).is_some()
+    })
 }
 
 /// Says how often each rare branch was entered.

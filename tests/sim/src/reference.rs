@@ -9,6 +9,7 @@ use rusqlite::{Connection, Error};
 use tidelog_types::Value;
 
 use crate::app::{Release, Wish, doctype};
+use crate::plain_file::PlainFile;
 
 /// A mutation that was issued.
 #[derive(Clone, Debug)]
@@ -25,7 +26,7 @@ pub(crate) struct Found {
     pub(crate) names: Vec<String>,
     /// Who has which claim.
     pub(crate) claims: BTreeMap<String, String>,
-    _file: tempfile::NamedTempFile,
+    _file: PlainFile,
 }
 
 impl Found {
@@ -33,10 +34,9 @@ impl Found {
     ///
     /// If it is no whole database of the app.
     pub(crate) fn open(file: &[u8]) -> Result<Self, String> {
-        let at = tempfile::NamedTempFile::new().map_err(|error| error.to_string())?;
-        std::fs::write(at.path(), file).map_err(|error| error.to_string())?;
+        let file = PlainFile::new(file)?;
         let open = || -> rusqlite::Result<_> {
-            let connection = Connection::open(at.path())?;
+            let connection = Connection::open(file.path())?;
             let check: String =
                 connection.query_row("pragma integrity_check", [], |row| row.get(0))?;
             let names = connection
@@ -54,7 +54,7 @@ impl Found {
         if check != "ok" {
             return Err(format!("the file is not whole: {check}"));
         }
-        Ok(Self { connection, names, claims, _file: at })
+        Ok(Self { connection, names, claims, _file: file })
     }
 
     /// Whether running what was accepted gives these rows. `issued` knows every mutation.

@@ -24,6 +24,7 @@ use crate::host::Host;
 use crate::judge::{Judge, Work};
 use crate::port::Followed;
 use crate::rng::Rng;
+use crate::say::say;
 use crate::swarm::Swarm;
 use crate::tab::News;
 use event::{Event, Wire};
@@ -395,7 +396,7 @@ impl World {
 
     fn tell(&self, text: impl FnOnce() -> String) {
         if self.verbose {
-            println!("{:>9} {}", self.now_ms - START_MS, text());
+            say(&format!("{:>9} {}", self.now_ms - START_MS, text()));
         }
     }
 }

@@ -1,5 +1,7 @@
 //! The simulator itself: one seed is one run, and seeds differ.
 
+#![cfg(not(target_arch = "wasm32"))]
+
 use tidelog_sim::World;
 
 fn trace(seed: u64) -> String {

@@ -1,7 +1,9 @@
-//! What a tab decides: the shipped `js/src/tab.ts`, in an engine that has nothing of a browser.
+//! What a tab decides: the shipped `js/src/tab.ts`, without anything of a browser.
 //!
 //! An [`Input`] goes in, [`Effect`]s come out, as JSON: both sides name them alike, and here stand
-//! those that a test has a use for. `tests/` lets tabs live through the deaths of their cores.
+//! those that a test has a use for. Natively QuickJS runs it (`quick_js.rs`), in WebAssembly the
+//! engine that runs the WebAssembly (`browser.rs`). `tests/` lets tabs live through the deaths of
+//! their cores.
 //!
 //! # What this crate does not know
 //!
@@ -9,24 +11,34 @@
 
 #![expect(missing_docs, reason = "the fields are those of step.ts, where they are explained")]
 
-use std::cell::{Cell, RefCell};
+#[cfg(target_arch = "wasm32")]
+mod browser;
+#[cfg(not(target_arch = "wasm32"))]
+mod quick_js;
 
-use rquickjs::function::Args;
-use rquickjs::loader::{BuiltinLoader, BuiltinResolver};
-use rquickjs::{CatchResultExt, Context, FromJs, Function, Module, Runtime};
+use std::cell::Cell;
+
+#[cfg(target_arch = "wasm32")]
+use browser as engine;
+#[cfg(target_arch = "wasm32")]
+pub use browser::load;
+#[cfg(not(target_arch = "wasm32"))]
+use quick_js as engine;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// The compiled modules, by the names by which they import each other.
-const MODULES: [(&str, &str); 8] = [
-    ("js/errors.js", include_str!(concat!(env!("OUT_DIR"), "/js/errors.js"))),
-    ("js/time.js", include_str!(concat!(env!("OUT_DIR"), "/js/time.js"))),
-    ("js/call.js", include_str!(concat!(env!("OUT_DIR"), "/js/call.js"))),
-    ("js/document.js", include_str!(concat!(env!("OUT_DIR"), "/js/document.js"))),
-    ("js/core-link.js", include_str!(concat!(env!("OUT_DIR"), "/js/core-link.js"))),
-    ("js/hearing.js", include_str!(concat!(env!("OUT_DIR"), "/js/hearing.js"))),
-    ("js/lending.js", include_str!(concat!(env!("OUT_DIR"), "/js/lending.js"))),
-    ("js/tab.js", include_str!(concat!(env!("OUT_DIR"), "/js/tab.js"))),
+/// The compiled modules, by the names by which they import each other, and each after those that
+/// it imports.
+const MODULES: [(&str, &str); 9] = [
+    ("errors.js", include_str!(concat!(env!("OUT_DIR"), "/js/errors.js"))),
+    ("time.js", include_str!(concat!(env!("OUT_DIR"), "/js/time.js"))),
+    ("call.js", include_str!(concat!(env!("OUT_DIR"), "/js/call.js"))),
+    ("document.js", include_str!(concat!(env!("OUT_DIR"), "/js/document.js"))),
+    ("core-link.js", include_str!(concat!(env!("OUT_DIR"), "/js/core-link.js"))),
+    ("hearing.js", include_str!(concat!(env!("OUT_DIR"), "/js/hearing.js"))),
+    ("lending.js", include_str!(concat!(env!("OUT_DIR"), "/js/lending.js"))),
+    ("tab.js", include_str!(concat!(env!("OUT_DIR"), "/js/tab.js"))),
+    ("machine.js", include_str!("machine.js")),
 ];
 
 /// Something that happened: `Input` of `step.ts`.
@@ -148,13 +160,13 @@ impl Machine {
     /// A number for a call.
     #[must_use]
     pub fn new_call(&self) -> u32 {
-        engine(|context| call(context, "number", (self.number, "call")))
+        engine::number(self.number, "call")
     }
 
     /// A number for a document.
     #[must_use]
     pub fn new_handle(&self) -> u32 {
-        engine(|context| call(context, "number", (self.number, "handle")))
+        engine::number(self.number, "handle")
     }
 
     /// Takes what happened at `now_ms`, and says what is to be done.
@@ -167,8 +179,7 @@ impl Machine {
         let input = serde_json::to_string(input).expect("BUG: inputs are JSON");
         #[expect(clippy::cast_precision_loss, reason = "simulated times are small")]
         let now = now_ms as f64;
-        let effects: String =
-            engine(|context| call(context, "step", (self.number, now, input.as_str())));
+        let effects = engine::step(self.number, now, &input);
         serde_json::from_str(&effects)
             .unwrap_or_else(|error| panic!("BUG: a tab wants {effects}: {error}"))
     }
@@ -176,55 +187,10 @@ impl Machine {
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        let _: bool = engine(|context| call(context, "forget", (self.number,)));
+        engine::forget(self.number);
     }
 }
 
 thread_local! {
     static LAST: Cell<u32> = const { Cell::new(0) };
-    static ENGINE: RefCell<Option<(Runtime, Context)>> = const { RefCell::new(None) };
-}
-
-fn engine<T>(work: impl FnOnce(&rquickjs::Ctx<'_>) -> T) -> T {
-    ENGINE.with_borrow_mut(|engine| {
-        let (_, context) = engine.get_or_insert_with(start);
-        context.with(|context| work(&context))
-    })
-}
-
-/// An engine with the modules loaded.
-fn start() -> (Runtime, Context) {
-    let runtime = Runtime::new().expect("BUG: no memory for an engine");
-    let mut resolver = BuiltinResolver::default();
-    let mut loader = BuiltinLoader::default();
-    for (name, source) in MODULES {
-        resolver.add_module(name);
-        loader.add_module(name, source);
-    }
-    runtime.set_loader(resolver, loader);
-    let context = Context::full(&runtime).expect("BUG: no memory for an engine");
-    context.with(|context| {
-        // Whether a fault that was planted in `tab.ts` is switched on.
-        let planted = std::env::var("TIDELOG_PLANTED").unwrap_or_default();
-        context.globals().set("planted", planted).expect("BUG: no memory for a name");
-        let glue = include_str!("machine.js");
-        let loaded = Module::evaluate(context.clone(), "js/machine.js", glue)
-            .and_then(|module| module.finish::<()>());
-        loaded.catch(&context).unwrap_or_else(|error| panic!("BUG: tab.ts: {error}"));
-    });
-    (runtime, context)
-}
-
-fn call<'js, T: FromJs<'js>>(
-    context: &rquickjs::Ctx<'js>,
-    name: &str,
-    args: impl rquickjs::function::IntoArgs<'js>,
-) -> T {
-    let run = || {
-        let function: Function<'js> = context.globals().get(name)?;
-        let mut list = Args::new(context.clone(), args.num_args());
-        args.into_args(&mut list)?;
-        function.call_arg(list)
-    };
-    run().catch(context).unwrap_or_else(|error| panic!("BUG: a tab threw: {error}"))
 }
