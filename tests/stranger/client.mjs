@@ -169,7 +169,7 @@ export class Stranger {
   }
 
   /** Issues a mutation: gives its LSN. It is sent at once if the server has said what it wants. */
-  mutate(name, args) {
+  mutate(name, args, movedFrom = null) {
     this.frames.push({
       call: randomBytes(16),
       mutation: wire.mutation({
@@ -179,6 +179,7 @@ export class Stranger {
         now: Date.now(),
         client: this.client,
         kept: this.kept,
+        movedFrom,
       }),
     });
     const lsn = this.frames.length;

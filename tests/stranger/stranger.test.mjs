@@ -152,6 +152,39 @@ test('a rejection is a row, and goes when it was kept', async (t) => {
   assert.deepEqual(Buffer.from(lives), Buffer.concat([client.life, first]));
 });
 
+test('a frame that has moved has the verdict of the one that it was', async (t) => {
+  const document = newDocument();
+  const client = await started(t, document);
+  const other = await started(t, document);
+  client.mutate('add', { name: 'bolt', count: 9 });
+  const taken = client.mutate('take', { name: 'bolt', count: 1 });
+  const refused = client.mutate('refuse', { why: 'out of stock' });
+  await client.sync();
+  const issuedAs = (lsn) => ({ timeline: client.timeline, life: client.life, lsn });
+  const theirs = { timeline: randomBytes(16), life: randomBytes(16), lsn: 7 };
+  other.mutate('take', { name: 'bolt', count: 1 }, issuedAs(taken));
+  const again = other.mutate('refuse', { why: 'out of stock' }, issuedAs(refused));
+  other.mutate('take', { name: 'bolt', count: 2 }, theirs);
+  other.mutate('take', { name: 'bolt', count: 2 }, theirs);
+  await other.sync();
+  assert.deepEqual(rows(other, 'select count from part'), [{ count: 6 }]);
+  const rejections = rows(other, 'select timeline, lsn, reason from _tidelog_rejection');
+  const reason = 'out of stock';
+  const ours = rejections.filter(({ timeline }) => other.timeline.equals(timeline));
+  assert.deepEqual(
+    ours.map(({ lsn, reason }) => ({ lsn, reason })),
+    [{ lsn: again, reason }],
+  );
+  const moved = rows(other, 'select timeline, lsn, reason from _tidelog_moved order by lsn');
+  assert.deepEqual(
+    moved.map(({ timeline, lsn, reason }) => [Buffer.from(timeline), lsn, reason]),
+    [
+      [client.timeline, refused, reason],
+      [theirs.timeline, theirs.lsn, null],
+    ],
+  );
+});
+
 test('bytes that are no mutation hold nobody up', async (t) => {
   const document = newDocument();
   const client = await started(t, document);
@@ -303,6 +336,9 @@ const SYSTEM_TABLES = `
      lives blob not null, forgotten integer not null) strict, without rowid;
   create table _tidelog_rejection (timeline blob not null, lsn integer not null,
      mutation text not null, reason text not null, primary key (timeline, lsn))
+     strict, without rowid;
+  create table _tidelog_moved (timeline blob not null, lsn integer not null,
+     life blob not null, reason text, primary key (timeline, lsn, life))
      strict, without rowid;
   insert into _tidelog_meta values ('version', 1);`;
 

@@ -155,6 +155,7 @@ impl Authority {
             origin,
             "",
             Lsn::FIRST,
+            None,
             reason.to_owned()
         ));
         Run::Done(Applied { entry: self.commit(set), verdict })

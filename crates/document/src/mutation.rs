@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use tidelog_sync::codec::{self, DecodeError};
-use tidelog_types::{ClientId, Lsn, Value};
+use tidelog_types::{ClientId, EntryId, Lsn, Value};
 
 use crate::DoctypeHash;
 
@@ -23,6 +23,9 @@ pub struct Mutation {
     /// The client has the rejections of its timeline before this LSN on its disk, so that the
     /// authority need not keep them. [`Replica::issue`](crate::Replica::issue) says which.
     pub kept_rejections: Lsn,
+    /// The entry as which it was issued, if it has moved to another timeline since. Another copy
+    /// of the client can have the same mutation, there or in a third one: it is applied once.
+    pub moved_from: Option<EntryId>,
 }
 
 impl Mutation {
@@ -50,6 +53,7 @@ impl Mutation {
             now_ms: 0,
             client: ClientId([0; 16]),
             kept_rejections: Lsn::FIRST,
+            moved_from: None,
         }
     }
 }

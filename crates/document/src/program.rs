@@ -9,20 +9,30 @@
 //!                              -> lives   and who wrote those that are: life, LSN; oldest first
 //!                              -> forgotten  rejections before this LSN were kept and are gone
 //! _tidelog_rejection  timeline, lsn -> mutation, reason    until its client has kept it
+//! _tidelog_moved      timeline, lsn, life -> reason    the verdict that this frame has got in
+//!                                                      another timeline: no reason if applied
 //! ```
+//!
+//! A row of what has moved stays: nobody knows whether another copy of its client has that frame
+//! still. There are as many as there were undecided mutations when a client was found to be a clone
+//! or restored, or a server.
 
 use tidelog_sqlite::{Failure, Reader, Run, Transaction, Writer};
 use tidelog_types::limits::TIMELINE_LIVES_KEPT_MAX;
+use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{EntryId, JournalId, Life, Lineage, Lsn, PageSet, Value, shortened};
 
 use crate::{Doctype, Mutation, MutationDefinition, Verdict};
 
-const SYSTEM_TABLES: [&str; 3] = [
+const SYSTEM_TABLES: [&str; 4] = [
     "create table _tidelog_meta (key text primary key, value any not null) strict, without rowid",
     "create table _tidelog_timeline (timeline blob primary key, wanted integer not null,
      lives blob not null, forgotten integer not null) strict, without rowid",
     "create table _tidelog_rejection (timeline blob not null, lsn integer not null,
      mutation text not null, reason text not null, primary key (timeline, lsn))
+     strict, without rowid",
+    "create table _tidelog_moved (timeline blob not null, lsn integer not null,
+     life blob not null, reason text, primary key (timeline, lsn, life))
      strict, without rowid",
 ];
 
@@ -30,6 +40,10 @@ const HAS_SYSTEM_TABLES: &str = "select 1 from sqlite_schema where name = '_tide
 
 const FIND_TIMELINE: &str =
     "select wanted, lives, forgotten from _tidelog_timeline where timeline = ?1";
+
+/// Why a mutation is reported as rejected whose verdict nobody can know.
+pub(crate) const UNKNOWN: &str = "nobody can tell whether this was applied: this device's data \
+                                  were cloned or restored, and the other copy has gone on";
 
 /// How much of a timeline is in a document's pages.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -149,6 +163,14 @@ pub(crate) fn run_frame(
         Ok((definition, args)) => {
             let run = writer.write(&mut |transaction| {
                 begin_frame(transaction, origin, mutation.kept_rejections)?;
+                match earlier_verdict(transaction, origin, mutation.moved_from)? {
+                    Some(Verdict::Applied) => return Ok(()),
+                    Some(Verdict::Rejected { reason }) => {
+                        return Err(Failure::Rejected { reason });
+                    }
+                    None => {}
+                }
+                note_moved(transaction, mutation.moved_from, Value::Null)?;
                 run_statements(transaction, definition, &args)
             });
             match run {
@@ -162,7 +184,8 @@ pub(crate) fn run_frame(
         }
         Err(reason) => reason,
     };
-    reject_frame(writer, origin, &mutation.name, mutation.kept_rejections, reason)
+    let Mutation { name, kept_rejections, moved_from, .. } = mutation;
+    reject_frame(writer, origin, name, *kept_rejections, *moved_from, reason)
 }
 
 /// Writes down that a frame is rejected, without running it. A transaction of our own statements
@@ -172,11 +195,13 @@ pub(crate) fn reject_frame(
     origin: EntryId,
     name: &str,
     kept: Lsn,
+    moved_from: Option<EntryId>,
     reason: String,
 ) -> Run<(Verdict, PageSet)> {
     let (name, reason) = (shortened(name.to_owned()), shortened(reason));
     let run = writer.write(&mut |transaction| {
         begin_frame(transaction, origin, kept)?;
+        note_moved(transaction, moved_from, Value::Text(reason.clone()))?;
         transaction.run_system(
             // A document that was taken over may have had a row there.
             "insert or replace into _tidelog_rejection values (?1, ?2, ?3, ?4)",
@@ -268,6 +293,62 @@ fn begin_frame(transaction: &Transaction<'_>, origin: EntryId, kept: Lsn) -> Res
     Ok(())
 }
 
+/// The verdict that the mutation at `origin` has got already, brought by another copy of its
+/// client: in the timeline in which it was issued, or in one to which it has moved.
+fn earlier_verdict(
+    transaction: &Transaction<'_>,
+    origin: EntryId,
+    moved_from: Option<EntryId>,
+) -> Result<Option<Verdict>, Failure> {
+    let issued = moved_from.unwrap_or(origin);
+    let rows = transaction.run_system(
+        "select reason from _tidelog_moved where timeline = ?1 and lsn = ?2 and life = ?3",
+        &entry_values(issued),
+    )?;
+    if let Some(reason) = rows.into_iter().next().and_then(|row| row.into_iter().next()) {
+        reached(Probe::MovedFrameRepeated);
+        return Ok(Some(match reason {
+            Value::Text(reason) => Verdict::Rejected { reason },
+            _ => Verdict::Applied,
+        }));
+    }
+    if moved_from.is_none() {
+        return Ok(None);
+    }
+    let [timeline, lsn, _] = entry_values(issued);
+    let rows = transaction.run_system(FIND_TIMELINE, std::slice::from_ref(&timeline))?;
+    let AppliedTimeline { wanted, lives, forgotten } = AppliedTimeline::of_rows(&rows);
+    let writer = lives.life_at(issued.lsn);
+    if issued.lsn >= wanted || writer.is_some_and(|writer| writer != issued.life) {
+        return Ok(None);
+    }
+    reached(Probe::MovedFrameRepeated);
+    let rows = transaction.run_system(
+        "select reason from _tidelog_rejection where timeline = ?1 and lsn = ?2",
+        &[timeline, lsn],
+    )?;
+    Ok(Some(match rows.first().and_then(|row| row.first()) {
+        Some(Value::Text(reason)) => Verdict::Rejected { reason: reason.clone() },
+        _ if writer.is_some() && issued.lsn >= forgotten => Verdict::Applied,
+        _ => Verdict::Rejected { reason: UNKNOWN.to_owned() },
+    }))
+}
+
+/// Writes down what becomes of a mutation that was issued as this entry, if it has moved.
+fn note_moved(
+    transaction: &Transaction<'_>,
+    moved_from: Option<EntryId>,
+    reason: Value,
+) -> Result<(), Failure> {
+    let Some(issued) = moved_from else { return Ok(()) };
+    let [timeline, lsn, life] = entry_values(issued);
+    transaction.run_system(
+        "insert into _tidelog_moved values (?1, ?2, ?3, ?4) on conflict do nothing",
+        &[timeline, lsn, life, reason],
+    )?;
+    Ok(())
+}
+
 impl AppliedTimeline {
     /// What the row of a timeline says, if there is one. Of lives that cannot be, none is known.
     fn of_rows(rows: &[Vec<Value>]) -> Self {
@@ -309,6 +390,11 @@ fn lives_of(bytes: &[u8]) -> Option<Lineage> {
     };
     let lives = lives.iter().map(life).collect::<Option<Vec<_>>>()?;
     rest.is_empty().then(|| Lineage::try_from(lives).ok())?
+}
+
+fn entry_values(entry: EntryId) -> [Value; 3] {
+    let life = Value::Blob(entry.life.0.to_vec());
+    [timeline_value(entry.journal), lsn_value(entry.lsn), life]
 }
 
 fn timeline_value(timeline: JournalId) -> Value {

@@ -8,7 +8,7 @@ use tidelog_types::{Budget, EntryId, JournalId, Lineage, Lsn, PageSet, Pgid, Pos
 
 use crate::Mutation;
 use crate::Verdict;
-use crate::program::{self, AppliedTimeline, Rejection, done};
+use crate::program::{self, AppliedTimeline, Rejection, UNKNOWN, done};
 use crate::replica::{Advance, Decided, Replica, ServerEntry};
 
 /// A rebase under way: a view of its own, in which the entries are the lowest layers.
@@ -70,10 +70,6 @@ impl Verdicts {
         Self { decided, known, rejected, forgotten: *forgotten, moves }
     }
 }
-
-/// Why a mutation is reported as rejected whose verdict nobody can know.
-const UNKNOWN: &str = "nobody can tell whether this was applied: this device's data were cloned or \
-                       restored, and the other copy has gone on";
 
 /// How far a rebase has come.
 pub(crate) enum RebaseStep {
@@ -154,9 +150,9 @@ impl Rebase {
             };
             let doctype = replica.doctypes.get(&undecided.mutation.doctype);
             let ran = if moves {
-                let (timeline, lsn) = (self.new_timeline, Lsn::FIRST.plus(index));
-                let origin = EntryId { journal: timeline, life: replica.life, lsn };
-                let mutation = moved(&undecided.mutation);
+                let (journal, life) = (self.new_timeline, replica.life);
+                let origin = EntryId { journal, life, lsn: Lsn::FIRST.plus(index) };
+                let mutation = moved(&undecided.mutation, replica.origin(lsn));
                 program::run_frame(&mut self.writer, origin, &mutation, doctype)
             } else {
                 let origin = replica.origin(lsn);
@@ -306,9 +302,10 @@ impl Rebase {
     }
 }
 
-/// A mutation as it goes on in a timeline of which no rejection is kept yet.
-fn moved(mutation: &Mutation) -> Mutation {
-    Mutation { kept_rejections: Lsn::FIRST, ..mutation.clone() }
+/// The mutation at `place` as it goes on in another timeline, of which no rejection is kept yet.
+fn moved(mutation: &Mutation, place: EntryId) -> Mutation {
+    let moved_from = mutation.moved_from.or(Some(place));
+    Mutation { kept_rejections: Lsn::FIRST, moved_from, ..mutation.clone() }
 }
 
 /// Undecided mutations go on in a timeline of their own, so that an LSN which an authority has
@@ -317,16 +314,18 @@ fn begin_timeline(
     replica: &mut Replica,
     timeline: JournalId,
 ) -> (JournalId, Vec<tidelog_pages::TimelineFrame>) {
+    let (first, count) = (replica.first(), replica.undecided.len() as u64);
+    let places: Vec<EntryId> = (0..count).map(|nth| replica.origin(first.plus(nth))).collect();
     replica.timeline = timeline;
-    replica.head = Lsn::FIRST.plus(replica.undecided.len() as u64);
+    replica.head = Lsn::FIRST.plus(count);
     replica.lives = Lineage::default();
-    if !replica.undecided.is_empty() {
+    if count > 0 {
         replica.lives.note(replica.life, Lsn::FIRST);
     }
-    let mut frames = Vec::with_capacity(replica.undecided.len());
+    let mut frames = Vec::with_capacity(places.len());
     let mut lsn = Lsn::FIRST;
-    for undecided in replica.undecided.iter_mut() {
-        undecided.mutation = moved(&undecided.mutation);
+    for (undecided, place) in replica.undecided.iter_mut().zip(places) {
+        undecided.mutation = moved(&undecided.mutation, place);
         undecided.body = undecided.mutation.encode();
         frames.push(undecided.frame(lsn));
         lsn = lsn.next();

@@ -18,6 +18,7 @@ fn mutation(name: &str, args: &[(&str, Value)]) -> Mutation {
         now_ms: 5,
         client: ClientId([7; 16]),
         kept_rejections: Lsn::FIRST,
+        moved_from: None,
     }
 }
 

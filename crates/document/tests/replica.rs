@@ -7,7 +7,7 @@ use tidelog_document::{Doctype, MutationDefinition, Replica, ReplicaError, Serve
 use tidelog_pages::TimelineFrame;
 use tidelog_sqlite::Failure;
 use tidelog_types::limits::{Limits, REASON_SIZE_MAX};
-use tidelog_types::{CallId, EntryId, Life, LsnRange, Value};
+use tidelog_types::{CallId, EntryId, JournalId, Life, LsnRange, Value};
 
 fn add(device: &mut Device, doctype: &Doctype, id: &str, n: i64) -> TimelineFrame {
     device.issue(doctype, "add", &[("id", text(id)), ("n", integer(n))])
@@ -783,4 +783,107 @@ fn what_was_rejected_and_kept_by_another_copy_is_not_called_applied() {
     assert_reported(&backup, 1..2);
     assert_eq!(backup.frames[0].call, mine.call, "what was issued since goes on");
     converge(&mut server, &mut backup);
+}
+
+/// Three states of one profile with the same undecided mutations. The first goes on in their
+/// timeline before the others meet the server, so that those have to move.
+fn parted(doctype: &Doctype, server: &mut Server, by: &[i64]) -> [Device; 2] {
+    let mut copies = [(); 3].map(|()| Device::following(1, usize::MAX, doctype, server));
+    for copy in &mut copies[1..] {
+        for by in by {
+            bump(copy, doctype, *by);
+        }
+    }
+    let [clone, device, backup] = &mut copies;
+    clone.life = Life([7; 16]);
+    clone.reopen(&[doctype]);
+    bump(clone, doctype, 30);
+    converge(server, clone);
+    (device.timelines, backup.timelines) = (0, 10);
+    let [_, device, backup] = copies;
+    [device, backup]
+}
+
+/// Goal: a mutation that has moved to another timeline is applied once, whichever copies of the
+/// profile bring it. Method: two copies move the same mutations, each to a timeline of its own.
+#[test]
+fn what_two_copies_of_a_profile_move_is_applied_once() {
+    let doctype = items();
+    let mut server = Server::new(1, usize::MAX, &doctype);
+    let copies = parted(&doctype, &mut server, &[1, 70, 9]);
+    let mut timelines = Vec::new();
+    for mut copy in copies {
+        follow(&server, &mut copy);
+        assert_eq!(copy.replica.undecided().to_string(), "1..4", "they have moved");
+        assert_eq!(copy.query("select count from total"), [[integer(40)]], "shown once");
+        timelines.push(copy.replica.timeline());
+        converge(&mut server, &mut copy);
+        let full = "CHECK constraint failed: count < 99";
+        assert_eq!(copy.verdicts(), [applied(1), rejected(2, full), applied(3)]);
+    }
+    assert_ne!(timelines[0], timelines[1]);
+    assert_eq!(server.query("select count from total"), [[integer(40)]]);
+}
+
+/// The same where what has moved once moves again.
+#[test]
+fn what_moves_twice_is_applied_once() {
+    let doctype = items();
+    let mut server = Server::new(1, usize::MAX, &doctype);
+    let [mut device, mut backup] = parted(&doctype, &mut server, &[1]);
+    follow(&server, &mut device);
+    // A copy of the profile that has moved it: it goes on in the other timeline.
+    let moved = EntryId { life: Life([8; 16]), ..device.replica.origin(lsn(1)) };
+    let mut other = Device::following(2, usize::MAX, &doctype, &server);
+    let theirs = bump(&mut other, &doctype, 5);
+    server.take(moved, &theirs);
+    follow(&server, &mut device);
+    assert_eq!(device.replica.timeline(), JournalId([201; 16]), "it has moved again");
+    converge(&mut server, &mut device);
+    follow(&server, &mut backup);
+    converge(&mut server, &mut backup);
+    assert_eq!(server.query("select count from total"), [[integer(36)]]);
+    assert_eq!((device.verdicts(), backup.verdicts()), (vec![applied(1)], vec![applied(1)]));
+}
+
+/// Goal: the same holds where a server lost what it had confirmed, and one copy can go on in the
+/// timeline that the other has to leave. Method: either copy comes first.
+#[test]
+fn what_moves_away_from_a_timeline_that_another_copy_goes_on_in_is_applied_once() {
+    for the_one_that_moves_is_first in [true, false] {
+        let doctype = items();
+        let mut lost = Server::new(1, usize::MAX, &doctype);
+        let mut device = Device::following(1, usize::MAX, &doctype, &lost);
+        let mut backup = Device::following(1, usize::MAX, &doctype, &lost);
+        for copy in [&mut device, &mut backup] {
+            for by in [1, 2, 4, 60] {
+                bump(copy, &doctype, by);
+            }
+        }
+        for frame in &device.frames[..2] {
+            lost.take(device.replica.origin(frame.lsn), frame);
+        }
+        follow(&lost, &mut device);
+        assert_eq!(device.replica.undecided().to_string(), "3..5");
+
+        let mut server = Server::new(2, usize::MAX, &doctype);
+        let mut other = Device::following(2, usize::MAX, &doctype, &server);
+        let theirs = bump(&mut other, &doctype, 36);
+        server.take(other.replica.origin(theirs.lsn), &theirs);
+        let mut copies = [device, backup];
+        if !the_one_that_moves_is_first {
+            copies.reverse();
+        }
+        for mut copy in copies {
+            copy.replica.follow_anew();
+            follow(&server, &mut copy);
+            converge(&mut server, &mut copy);
+            let full = "CHECK constraint failed: count < 99";
+            let verdicts: Vec<Verdict> = copy.verdicts().into_iter().map(|it| it.1).collect();
+            let is_full = Verdict::Rejected { reason: full.to_owned() };
+            let applied = || Verdict::Applied;
+            assert_eq!(verdicts, [applied(), applied(), applied(), is_full]);
+        }
+        assert_eq!(server.query("select count from total"), [[integer(43)]]);
+    }
 }

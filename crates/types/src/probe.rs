@@ -110,6 +110,8 @@ probes! {
     BaseReplaced,
     /// Undecided mutations go on in another timeline.
     TimelineMoved,
+    /// A frame that was moved, or its copy that was not, finds its verdict there.
+    MovedFrameRepeated,
     /// Nobody can tell what became of a mutation.
     FateUnknown,
     /// A device is ahead of the server's migrations.
@@ -143,6 +145,8 @@ probes! {
     OfferWaited,
     /// What is offered is here already: the answer was lost.
     OfferHeld,
+    /// What is offered is an earlier state of what was handed over.
+    OfferOutdated,
     /// What is offered has gone on since the answer to an earlier offer was lost.
     OfferBeyond,
     /// A seed becomes the server's document.

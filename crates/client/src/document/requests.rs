@@ -210,6 +210,7 @@ impl Document {
             now_ms: *now_ms,
             client: open.record.client,
             kept_rejections: Lsn::FIRST,
+            moved_from: None,
         };
         if size_of_args(&mutation) > MUTATION_SIZE_MAX {
             return Ran::Failed(CallFailure::new(

@@ -171,7 +171,8 @@ pub struct Device {
     /// Who writes its timeline; another one each time that it is opened.
     pub life: Life,
     calls: u32,
-    timelines: u8,
+    /// Timelines that it has begun; two copies of a profile never draw the same id.
+    pub timelines: u8,
 }
 
 impl Device {
@@ -252,6 +253,7 @@ impl Device {
             now_ms: 1_000 + u64::from(self.calls),
             client: ClientId([self.number; 16]),
             kept_rejections: Lsn::FIRST,
+            moved_from: None,
         }
     }
 

@@ -91,6 +91,7 @@ pub fn frame(doctype: &Doctype, name: &str, id: &str) -> WireFrame {
         now_ms: 1,
         client: ClientId([1; 16]),
         kept_rejections: Lsn::FIRST,
+        moved_from: None,
     };
     WireFrame { call: CallId([0; 16]), body: mutation.encode() }
 }
