@@ -5,7 +5,7 @@ use tidelog_pages::StorageEntry;
 use tidelog_sync::{FromRoom, Intent, Refusal, codec};
 use tidelog_types::limits::{DOCTYPE_SIZE_MAX, OFFER_LIVES_MAX};
 use tidelog_types::probe::{Probe, reached};
-use tidelog_types::{DocumentKey, Lsn, Position};
+use tidelog_types::{DocumentKey, Life, Lsn, Position};
 
 use super::caution::{Caution, Suspect, cautiously};
 use super::document::{Document, Offered};
@@ -197,7 +197,16 @@ impl Room {
         }
         let subscriber = self.subscribe(channel_id, open);
         if let (true, Some(held)) = (is_offered, held) {
-            let position = seeded.filter(|seeded| seeded.next == held.next).unwrap_or(held);
+            let position = match seeded {
+                Some(seeded) if held.next == seeded.next => seeded,
+                // Its chain is that of entries which are not here: nothing can follow on it, and
+                // its client asks for the whole document.
+                Some(seeded) if held.next < seeded.next => {
+                    reached(Probe::OfferOutdated);
+                    Position { life: Life::NONE, ..held }
+                }
+                _ => held,
+            };
             self.outbox.after(After::Tell(subscriber, FromRoom::Seeded { position }));
         }
         let opened = FromRoom::Opened { storage, from, wanted, lives };

@@ -193,6 +193,25 @@ fn what_went_on_locally_after_a_lost_answer_is_seeded_again() {
     assert_eq!((from_of(&heard), brief(&heard)[1].as_str()), (3, "entry 3..5"));
 }
 
+/// Goal: an earlier state of what was taken over follows with all that was. Method: a device that
+/// was put back to before it handed its document over offers it again. Its chain is that of its
+/// own entries, of which the server has only the pages that they came to.
+#[test]
+fn an_earlier_state_of_what_was_handed_over_is_sent_the_whole_document() {
+    let (mut scene, mut local) = (Scene::new(), Local::new(50));
+    local.write(1, "a");
+    let (position, lives) = (local.0.position(), local.lives());
+    local.write(2, "b");
+    local.offer(&mut scene, ANN);
+    local.seed(&mut scene, ANN);
+
+    let heard = scene.open_as(ANN, &notes(), Some(position), Intent::Offer { lives });
+    let FromRoom::Seeded { position: held } = heard[0] else { panic!("{heard:?}") };
+    assert_eq!(held.next, position.next);
+    let heard = scene.open(ANN, Some(held));
+    assert_eq!((from_of(&heard), brief(&heard)[1].as_str()), (1, "entry 1..4"));
+}
+
 /// Goal: what is staged is never taken for a part of the document. Method: a page that is read of
 /// it is damaged, the others come.
 #[test]
