@@ -30,9 +30,6 @@
 //! sectors that were flushed: the design does not promise to survive more, so no more is injected
 //! here.
 //!
-//! Nor is a server taken back in a world in which there are two states of a device: what it has
-//! lost goes on in another timeline on each, and would be applied twice.
-//!
 //! # What has to hold
 //!
 //! While it runs: every query shows each mutation once, none that failed, and all that its tab

@@ -240,10 +240,6 @@ fn history(rng: &mut Rng, actions: u64) -> Vec<(u64, History)> {
             history.push((rng.below(actions), single));
         }
     }
-    if history.iter().any(|(_, it)| it.takes_server_back()) {
-        // Two states of a device each send what a server has lost, and no longer as one timeline.
-        history.retain(|(_, it)| !it.parts_device());
-    }
     history
 }
 

@@ -24,6 +24,8 @@ pub(crate) struct Tab {
     has_rivals: bool,
     /// Whether servers may lose what they had confirmed.
     servers_go_back: bool,
+    /// Whether there may be several states of one device.
+    devices_part: bool,
     /// The device's share of call ids, so that no two calls ever have the same.
     pub(crate) id_prefix: u64,
     /// Its way to the core.
@@ -121,6 +123,7 @@ impl Tab {
             has_token: swarm.tokens,
             has_rivals: swarm.rivals,
             servers_go_back: swarm.servers_go_back(),
+            devices_part: swarm.devices_part(),
             id_prefix,
             port: Port::new(),
             held: BTreeMap::new(),
@@ -355,9 +358,9 @@ impl Tab {
                     ErrorCode::ServerUnreachable | ErrorCode::StorageFull | ErrorCode::Storage => {
                         true
                     }
-                    ErrorCode::DocumentReplaced | ErrorCode::DocumentMissing => {
-                        self.servers_go_back
-                    }
+                    // One that went back may offer what it has handed over already.
+                    ErrorCode::DocumentReplaced => self.servers_go_back || self.devices_part,
+                    ErrorCode::DocumentMissing => self.servers_go_back,
                     _ => false,
                 };
                 if let Some(failure) = status.error.filter(|failure| !passes(failure.code)) {
