@@ -5,7 +5,7 @@ mod common;
 use common::server::{Server, talk};
 use common::*;
 use tidelog_client::{Call, FromCore, Input, PageServerFailure, PageServerId, Storage};
-use tidelog_types::{ErrorCode, UnservedKind};
+use tidelog_types::{ErrorCode, UnservedKind, Value};
 
 fn add(device: &mut Device, id: &str) -> Call {
     device.mutate("add", &[("id", text(id)), ("title", text(&format!("title of {id}")))])
@@ -224,6 +224,27 @@ fn calls_wait_for_the_layers_after_a_failed_append() {
         talk(&mut server, &mut [&mut device]);
         assert!(matches!(device.answer(sync), FromCore::Done { .. }));
         assert_eq!(device.status().pending, 0);
+    }
+}
+
+/// A document that was never durable is made again by the next tab that opens it, which may be of
+/// another release than those that hold it.
+#[test]
+fn a_document_that_another_release_makes_again_knows_the_doctypes_of_its_tabs() {
+    for url in [None, Some(SERVER)] {
+        let mut device = Device::new(1);
+        device.fill_disk();
+        let call = device.start_open(TAB, url, &todos());
+        device.opened(call);
+        device.disk.set_full(false);
+
+        let mut newer = todos();
+        newer.migrations.push("alter table todo add column star integer".to_owned());
+        let call = device.start_open(OTHER_TAB, url, &newer);
+        device.opened(call);
+        let milk = add(&mut device, "milk");
+        assert!(device.fate(milk).starts_with("durable"), "{}", device.fate(milk));
+        assert_eq!(device.query("select id, star from todo"), [[text("milk"), Value::Null]]);
     }
 }
 

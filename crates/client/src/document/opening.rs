@@ -114,7 +114,9 @@ impl Document {
             forgotten: None,
         };
         let journal = ctx.rng.journal();
-        let open = Open::begin(record, journal, ctx.life, &ctx.settings.limits);
+        let mut open = Open::begin(record, journal, ctx.life, &ctx.settings.limits);
+        // Whoever holds it may do so by another doctype.
+        open.is_unadopted = !self.handles.is_empty();
         match &open.role {
             Role::Local(_) => self.ledger.draft().begin_storage = Some(journal),
             Role::Synced(_) => self.ledger.draft().begin_timeline = Some((journal, Lsn::FIRST)),
@@ -131,9 +133,6 @@ impl Document {
         reached(Probe::DocumentMadeAgain);
         let server = self.handles.values().find_map(|handle| handle.server.clone());
         self.create(&doctype, server, ctx);
-        if let State::Open(open) = &mut self.state {
-            open.is_unadopted = true;
-        }
     }
 
     /// Where the document was read anew while tabs hold it, it has to know their doctypes again.
