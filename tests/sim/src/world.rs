@@ -229,6 +229,10 @@ impl World {
         for effect in effects {
             match effect {
                 Effect::ToTab { tab, messages } => {
+                    let is_verdict = |it: &FromCore| matches!(it, FromCore::Rejected { .. });
+                    if messages.iter().any(is_verdict) && self.may_interrupt() {
+                        self.schedule(0, Event::KillCore { device, life });
+                    }
                     let event = Event::CoreToTab { device, life, tab, messages };
                     self.carry(Wire::CoreToTab(device, tab), 3, event);
                 }
@@ -266,6 +270,11 @@ impl World {
             self.note(&format!("device {device}: the core has lost its data"));
             self.schedule(delay, Event::LostCoreEnds { device, life });
         }
+    }
+
+    /// Whether a core dies before what it has just said is heard.
+    fn may_interrupt(&mut self) -> bool {
+        self.faults && self.swarm.contended && self.rng.once_in(4)
     }
 
     fn tab_hears(

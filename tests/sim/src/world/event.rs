@@ -114,6 +114,11 @@ pub(super) enum Event {
         device: usize,
         life: u64,
     },
+    /// A core dies, and its page server goes on.
+    KillCore {
+        device: usize,
+        life: u64,
+    },
     /// A tab sees that the core of the life before is gone.
     TabNotices {
         device: usize,
@@ -226,6 +231,11 @@ impl World {
             Event::RoomAgain { device, life } => {
                 if lives(self, device, life) {
                     self.devices[device].disk.set_full(false);
+                }
+            }
+            Event::KillCore { device, life } => {
+                if lives(self, device, life) {
+                    self.kill_core(device, true);
                 }
             }
             Event::TabNotices { device, life, tab } => self.tab_notices(device, life, tab)?,

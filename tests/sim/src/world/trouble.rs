@@ -153,11 +153,16 @@ impl World {
         for _ in 0..self.rng.below(30) {
             self.next_event()?;
         }
+        self.kill_core(device, page_server_lives);
+        Ok(())
+    }
+
+    /// The same without more ado, unless there is none.
+    pub(super) fn kill_core(&mut self, device: usize, page_server_lives: bool) {
         if self.devices[device].core.is_none() {
-            return Ok(());
+            return;
         }
         self.start_another_core(device, page_server_lives);
-        Ok(())
     }
 
     /// The core ends, and its tabs go to another one.
