@@ -168,6 +168,25 @@ export async function reload(page) {
   await ready(page);
 }
 
+/** What browsers report that nobody drives. */
+export class Reports {
+  #arrived = () => {};
+
+  /** Takes a report, for a site. */
+  onReport = (report) => this.#arrived(report);
+
+  /** The report of a browser on this address, however long its start takes. */
+  async of(device, url) {
+    const arrived = new Promise((resolve) => {
+      this.#arrived = resolve;
+    });
+    const ended = device.launchAt(url).then(() => {
+      throw new Error('the browser ended before it reported anything');
+    });
+    return Promise.race([arrived, ended]);
+  }
+}
+
 /** Registers one test for each browser. `body` gets a `Stage`. */
 export function both(name, body, { timeout = TEST_TIMEOUT_MS, skip = false } = {}) {
   for (const kind of wanted) {

@@ -10,6 +10,7 @@ import {
   mutateIn,
   openIn,
   queryFile,
+  Reports,
   reload,
   rowsIn,
   sleep,
@@ -38,25 +39,15 @@ both(
     // has not met its server. Method: the page reports when both receipts are there; the report's
     // arrival is the kill. What each start finds is compared with all that was reported before.
     const began = performance.now();
-    let arrived = () => {};
-    const site = await stage.ownSite({ onReport: (report) => arrived(report) });
+    const reports = new Reports();
+    const site = await stage.ownSite(reports);
     const server = await stage.stoppedServer();
     const device = stage.ownDevice();
     const query = { document: stage.document, server: server.ws };
     const expected = [];
     for (let round = 1; round <= KILLS; round += 1) {
-      const reported = new Promise((resolve, reject) => {
-        const timer = setTimeout(
-          () => reject(new Error(`round ${round} reported nothing`)),
-          30_000,
-        );
-        arrived = (report) => {
-          clearTimeout(timer);
-          resolve(report);
-        };
-      });
-      device.launchAt(site.url(`kill.html?${new URLSearchParams({ ...query, round })}`));
-      const report = await reported;
+      const url = site.url(`kill.html?${new URLSearchParams({ ...query, round })}`);
+      const report = await reports.of(device, url);
       await device.kill();
       assert.equal(report.error, undefined, `round ${round}: ${report.error}`);
       assert.deepEqual(report.found, [expected, expected], `round ${round} finds all before it`);

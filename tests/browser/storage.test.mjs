@@ -10,6 +10,7 @@ import {
   freePort,
   mutateIn,
   openIn,
+  Reports,
   reload,
   rowsIn,
   sleep,
@@ -100,21 +101,25 @@ both('a store in IndexedDB outgrows its log and is found again', async (stage) =
   assert.equal(whole, 24);
 });
 
-both('SIGKILL of the whole browser keeps what was durable in IndexedDB', async (stage) => {
-  const reports = [];
-  const site = await stage.ownSite({ onReport: (report) => reports.push(report) });
+const keepsBlocks = async (stage) => {
+  const reports = new Reports();
+  const site = await stage.ownSite(reports);
   const device = stage.ownDevice();
   const server = `ws://127.0.0.1:${await freePort()}`;
   const expected = [];
   for (let round = 1; round <= 8; round += 1) {
     const query = { document: stage.document, server, round, worker: NO_FILES.workerUrl };
-    device.launchAt(site.url(`kill.html?${new URLSearchParams(query)}`));
-    const report = await eventually(() => reports.shift(), { everyMs: 1, what: 'a report' });
+    const url = site.url(`kill.html?${new URLSearchParams(query)}`);
+    const report = await reports.of(device, url);
     await device.kill();
     assert.equal(report.error, undefined, `round ${round}: ${report.error}`);
     assert.deepEqual(report.found, [expected, expected], `round ${round} finds all before it`);
     expected.push(`round ${round}`);
   }
+};
+
+both('SIGKILL of the whole browser keeps what was durable in IndexedDB', keepsBlocks, {
+  timeout: 400_000,
 });
 
 both(

@@ -153,13 +153,18 @@ export class Device {
     return this;
   }
 
-  /** Starts the browser on an address, driven by nobody: the quickest start there is. */
+  /**
+   * Starts the browser on an address, driven by nobody: the quickest start there is. Resolves when
+   * it has ended, killed or not.
+   */
   launchAt(url) {
     const args =
       this.#kind === 'Firefox'
         ? ['--headless', '--no-remote', '--profile', this.#profile, url]
         : ['--headless', ...CHROMIUM_FLAGS, `--user-data-dir=${this.#profile}`, url];
-    this.#child = spawn(browsers[this.#kind], args, { stdio: 'ignore' });
+    const child = spawn(browsers[this.#kind], args, { stdio: 'ignore' });
+    this.#child = child;
+    return new Promise((resolve) => child.once('exit', resolve));
   }
 
   /** A tab at an address whose module has run: it says so by `globalThis.ready`. */
