@@ -1,7 +1,7 @@
 /** What a tab knows of a call that has not had its last answer, and what its caller is told. */
 
 import { NotDurableYetError, type TidelogError } from './errors.js';
-import type { EntryId, ToCore } from './messages.js';
+import type { EntryId, Memo, ToCore } from './messages.js';
 import type { CallKind } from './step.js';
 import { NEVER, pause } from './time.js';
 
@@ -21,8 +21,8 @@ export interface Call {
   deaths: number;
   /** As what a mutation is durable. */
   durable: EntryId | undefined;
-  /** The copy that was on the disk when the first core was handed it. */
-  copy: Uint8Array | undefined;
+  /** How its document stood when the first core was handed it. */
+  memo: Memo | undefined;
   /** When a live query that failed for a passing reason is tried again, and how often it was. */
   againAt: number;
   tries: number;
@@ -39,7 +39,7 @@ export function newCall(kind: CallKind, message: ToCore[CallKind], until: number
     sent: false,
     deaths: 0,
     durable: undefined,
-    copy: undefined,
+    memo: undefined,
     againAt: NEVER,
     tries: 0,
   };

@@ -1,7 +1,7 @@
 /** What a tab knows of a document that it has open, and what it tells the next core of it. */
 
 import type { TidelogError } from './errors.js';
-import type { Memo, ToCore } from './messages.js';
+import type { EntryId, Memo, ToCore } from './messages.js';
 import { NEVER } from './time.js';
 
 /** One document. */
@@ -18,6 +18,8 @@ export interface Document {
   /** What the next core is told. */
   memo: Memo;
   listens: boolean;
+  /** The youngest mutation that was told to be durable: its call, and as what. */
+  durable: { readonly call: number; readonly entry: EntryId } | undefined;
 }
 
 /** A document that a core has just opened. */
@@ -31,12 +33,13 @@ export function newDocument(open: Document['open'], memo: Memo): Document {
     tries: 0,
     memo,
     listens: false,
+    durable: undefined,
   };
 }
 
 /** A core has told how the document stands: of the server holds what was said last in any tab. */
-export function note(document: Document, { word, copy }: Memo): void {
-  document.memo = { word: Math.max(word, document.memo.word), copy };
+export function note(document: Document, memo: Memo): void {
+  document.memo = { ...memo, word: Math.max(memo.word, document.memo.word) };
 }
 
 /** The app has said something about the document. */

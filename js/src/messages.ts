@@ -31,6 +31,8 @@ export interface Memo {
   readonly word: number;
   /** The copy that is on the disk. */
   readonly copy: Uint8Array | undefined;
+  /** The entry that is written next to it. */
+  readonly head: EntryId | undefined;
 }
 
 /** What a tab knows of a mutation that it asks anew. */
@@ -39,6 +41,8 @@ export interface Again {
   readonly durable: EntryId | undefined;
   /** The copy that was on the disk when it was handed over first. */
   readonly copy: Uint8Array | undefined;
+  /** No entry before these can be its own. */
+  readonly since: readonly [EntryId | undefined, EntryId | undefined];
 }
 
 /** Every message to the core. `call` is the tab's number for what gets an answer. */
@@ -113,9 +117,19 @@ function writeEntryId(w: Writer, { journal, life, lsn }: EntryId): void {
 
 const readId = (r: Reader): Uint8Array => r.view(16).slice();
 
+const readEntryId = (r: Reader): EntryId => ({
+  journal: readId(r),
+  life: readId(r),
+  lsn: r.u64(),
+});
+
 const readStanding = (r: Reader): { status: Status; memo: Memo } => ({
   status: readStatus(r),
-  memo: { word: r.u64(), copy: r.option(() => readId(r)) ?? undefined },
+  memo: {
+    word: r.u64(),
+    copy: r.option(() => readId(r)) ?? undefined,
+    head: r.option(() => readEntryId(r)) ?? undefined,
+  },
 });
 
 /** What follows the kind, the call and the handle; in the order of `Request`'s variants. */
@@ -133,9 +147,11 @@ const REQUESTS: Pick<Encoders, Request> = {
     w.text(name);
     w.named(args);
     w.u64(now);
-    w.option(again, ({ durable, copy }) => {
-      w.option(durable, (entry) => writeEntryId(w, entry));
+    w.option(again, ({ durable, copy, since }) => {
+      const entry = (it: EntryId): void => writeEntryId(w, it);
+      w.option(durable, entry);
       w.option(copy, (id) => w.raw(id));
+      for (const it of since) w.option(it, entry);
     });
   },
   query: writeQuery,
@@ -238,10 +254,7 @@ type NewsDecoder = (r: Reader) => News;
 const ANSWERS: readonly AnswerDecoder[] = [
   (r) => ({ type: 'opened', ...readStanding(r) }),
   (r) => ({ type: 'failed', error: readFailure(r) }),
-  (r) => ({
-    type: 'durable',
-    entry: { journal: readId(r), life: readId(r), lsn: r.u64() },
-  }),
+  (r) => ({ type: 'durable', entry: readEntryId(r) }),
   (r) => ({ type: 'confirmed', lsn: r.u64() }),
   (r) => ({ type: 'rejected', error: readFailure(r) }),
   (r) => ({ type: 'rows', rows: readRowBytes(r) }),

@@ -185,9 +185,13 @@ export class Tab {
       this.#fail(number, call, new EngineError('the engine died each time it was asked this'));
       return;
     }
-    if (call.cores === 0) call.copy = this.#documentOf(call)?.memo.copy;
-    const { durable, copy } = call;
-    const again = call.cores > 0 ? { durable, copy } : undefined;
+    const document = this.#documentOf(call);
+    if (call.cores === 0) call.memo = document?.memo;
+    const { durable, memo } = call;
+    // Calls of one tab are recorded in their order.
+    const earlier = document?.durable;
+    const since = [memo?.head, earlier && earlier.call < number ? earlier.entry : undefined];
+    const again = call.cores > 0 ? { durable, copy: memo?.copy, since } : undefined;
     call.cores++;
     call.sent = true;
     call.againAt = NEVER;
@@ -222,7 +226,12 @@ export class Tab {
       call.until = NEVER;
       call.deaths = 0;
       call.tries = 0;
-      if (answer.type === 'durable') call.durable = answer.entry;
+      if (answer.type === 'durable') {
+        const { entry } = answer;
+        call.durable = entry;
+        const document = this.#documentOf(call);
+        if (document) document.durable = { call: number, entry };
+      }
     }
     if (answer.type === 'opened') {
       const open = call.message as ToCore['open'];

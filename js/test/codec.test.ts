@@ -71,7 +71,7 @@ function messages(): readonly { [Kind in keyof ToCore]: [Kind, ToCore[Kind]] }[k
         name: 'none',
         args: [],
         now: 0,
-        again: { durable: undefined, copy: undefined },
+        again: { durable: undefined, copy: undefined, since: [undefined, undefined] },
       },
     ],
     [
@@ -83,7 +83,7 @@ function messages(): readonly { [Kind in keyof ToCore]: [Kind, ToCore[Kind]] }[k
         name: 'none',
         args: [],
         now: 0,
-        again: { durable: entry, copy },
+        again: { durable: entry, copy, since: [entry, undefined] },
       },
     ],
     ['query', { call, handle, sql: 'select ?', params: values }],
@@ -149,7 +149,7 @@ test('what the core tells is read as Rust wrote it', () => {
     'exported',
     'done',
   ]);
-  const memo = { word: 3, copy };
+  const memo = { word: 3, copy, head: entry };
   expect(answers[0]).toEqual({ type: 'opened', status, memo });
   expect(answers[1]).toEqual({ type: 'failed', error });
   expect(answers[1]).toMatchObject({
@@ -166,7 +166,11 @@ test('what the core tells is read as Rust wrote it', () => {
     { a: new Uint8Array([1, 2]), ü: -1 },
   ]);
   expect(news).toEqual([
-    { type: 'status', status: { ...status, error }, memo: { word: 0, copy: undefined } },
+    {
+      type: 'status',
+      status: { ...status, error },
+      memo: { word: 0, copy: undefined, head: undefined },
+    },
     {
       type: 'rejection',
       id: new Uint8Array(16).fill(9),

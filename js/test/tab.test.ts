@@ -12,7 +12,7 @@ const COPY = new Uint8Array(16).fill(2);
 /** What a core says of a document with this memo. */
 const standing = (memo: Partial<Memo>) => ({
   status: STATUS,
-  memo: { word: 0, copy: COPY, ...memo },
+  memo: { word: 0, copy: COPY, head: undefined, ...memo },
 });
 const opens = (memo: Partial<Memo> = {}): Answer => ({ type: 'opened', ...standing(memo) });
 const stands = (memo: Partial<Memo> = {}): News => ({ type: 'status', ...standing(memo) });
@@ -386,6 +386,20 @@ test('D10: a mutation is asked again of the copy that it was handed over to', ()
   stage.comeBack().reopen();
   const copy = new Uint8Array(16).fill(4);
   expect(stage.posted('mutate').at(-1)).toMatchObject({ call: younger, again: { copy } });
+});
+
+test('a mutation that is asked again says from where on it can have been recorded', () => {
+  const { stage, handle } = opened();
+  stage.step({ type: 'news', handle, news: stands({ head: { ...entry, lsn: 4 } }) });
+  const calls = [0, 1, 2].map(() => stage.call('mutate', { handle, name: 'm' }));
+  stage.answer(calls[1]!, { type: 'durable', entry });
+  stage.answer(calls[1]!, { type: 'confirmed', lsn: 1 });
+  stage.comeBack().reopen({ head: { ...entry, lsn: 9 } });
+  const since = stage.posted('mutate').slice(-2) as { again: { since: (EntryId | undefined)[] } }[];
+  expect(since.map(({ again }) => again.since.map((it) => it?.lsn))).toEqual([
+    [4, undefined],
+    [4, 7],
+  ]);
 });
 
 test('a durable mutation waits for its verdict, whatever becomes of the engine', () => {

@@ -108,7 +108,7 @@ fn entry() -> EntryId {
 fn again(durable: Option<EntryId>) -> ToCore {
     let (call, handle) = (Call(7), Handle(3));
     let (id, name, args) = (CallId([8; 16]), "none".to_owned(), Vec::new());
-    let again = Some(Again { durable, copy: durable.map(|_| COPY) });
+    let again = Some(Again { durable, copy: durable.map(|_| COPY), since: [durable, None] });
     let request = Request::Mutate(Mutate { id, name, args, now_ms: 0, again });
     ToCore::Ask { call, handle, request }
 }
@@ -179,7 +179,7 @@ fn what_a_tab_asks_is_written_as_typescript_writes_it() {
 #[test]
 fn what_the_core_tells_is_written_as_typescript_reads_it() {
     let (call, handle) = (Call(7), Handle(3));
-    let memo = Memo { word: 3, copy: Some(COPY) };
+    let memo = Memo { word: 3, copy: Some(COPY), head: Some(entry()) };
     let mut rows = Rows { columns: vec!["a".to_owned(), "ü".to_owned()], ..Rows::default() };
     rows.push([ValueRef::Null, ValueRef::Integer(1 << 53)]);
     rows.push([ValueRef::Real(-0.5), ValueRef::Text("grün, and rather long".as_bytes())]);

@@ -160,6 +160,18 @@ impl CallFailure {
         }
     }
 
+    /// A mutation of which nobody knows whether it was recorded.
+    pub(crate) fn unremembered() -> Self {
+        Self {
+            outcome: Outcome::Unknown,
+            ..Self::new(
+                ErrorCode::Engine,
+                "so much was recorded since it was issued that nobody can tell whether it was: \
+                 look before it is issued again",
+            )
+        }
+    }
+
     pub(crate) fn of_append(error: &AppendError) -> Self {
         match error {
             AppendError::Damaged => Self::new(

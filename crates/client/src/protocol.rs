@@ -139,6 +139,8 @@ pub struct Memo {
     /// The copy that is on the disk. What is handed over from now on is recorded in it, or not at
     /// all.
     pub copy: Option<ClientId>,
+    /// The entry that is written next, of no life yet.
+    pub head: Option<EntryId>,
 }
 
 /// A mutation as its tab issues it.
@@ -163,6 +165,9 @@ pub struct Again {
     pub durable: Option<EntryId>,
     /// [`Memo::copy`] when it was handed over first.
     pub copy: Option<ClientId>,
+    /// No entry before these can be its own: [`Memo::head`] when it was handed over first, and the
+    /// entry of a call that the tab made before it.
+    pub since: [Option<EntryId>; 2],
 }
 
 /// One statement that reads, and its parameters.

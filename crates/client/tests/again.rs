@@ -255,3 +255,39 @@ fn a_verdict_that_was_forgotten_is_not_taken_for_a_good_one() {
     assert!(is_confirmed(&device, between) && is_confirmed(&device, after));
     assert!(matches!(device.answers(y).last(), Some(FromCore::Rejected { .. })));
 }
+
+/// Goal: a call that was recorded is not run again however much was recorded since. Method: a page
+/// that was put aside heard nothing of it, and others have gone on.
+#[test]
+fn what_so_much_was_recorded_after_that_it_is_forgotten_is_not_run_again() {
+    let limits = Limits { calls_remembered_max: 2, calls_kept_max: 1, ..Limits::DEFAULT };
+    let mut device = Device::with_limits(1, limits);
+    device.open(&todos());
+    let recorded = device.mutate("note", &[("title", text("once"))]);
+    for n in 0..4 {
+        add(&mut device, &n.to_string());
+    }
+    device.never_told(&[recorded]);
+    device.told.clear();
+    device.ask_again(&[recorded]);
+    nobody_knows(&device, recorded, ErrorCode::Engine);
+    assert_eq!(device.query("select text from note"), [[text("once")]]);
+}
+
+#[test]
+fn what_was_issued_last_is_run_though_older_calls_are_forgotten() {
+    let limits = Limits { calls_remembered_max: 2, calls_kept_max: 1, ..Limits::DEFAULT };
+    let mut device = Device::with_limits(1, limits);
+    device.open(&todos());
+    for n in 0..4 {
+        add(&mut device, &n.to_string());
+    }
+    device.pass(50);
+    // Its core died before it heard of this one.
+    let (late, _) = device.mutation("note", &[("title", text("once"))]);
+    device.kill_core();
+    device.open(&todos());
+    device.ask_again(&[late]);
+    assert!(is_confirmed(&device, late), "{}", device.fate(late));
+    assert_eq!(device.query("select text from note"), [[text("once")]]);
+}

@@ -44,7 +44,9 @@ fn what_is_older_than_a_failure_is_durable_before_the_document_is_read_again() {
 fn what_another_core_was_handed_may_be_recorded_when_it_cannot_be_looked_for() {
     let mut core = Core::new();
     core.ask_to_open(TAB, Call(1), HANDLE, "list", None);
-    for (call, again) in [(Call(2), Some(Again { durable: None, copy: None })), (Call(3), None)] {
+    for (call, again) in
+        [(Call(2), Some(Again { durable: None, copy: None, since: [None; 2] })), (Call(3), None)]
+    {
         let (id, name, args) = (call_id(call), "add".to_owned(), Vec::new());
         core.ask(call, HANDLE, Request::Mutate(Mutate { id, name, args, now_ms: 1_000, again }));
     }
@@ -58,8 +60,13 @@ fn what_another_core_was_handed_may_be_recorded_when_it_cannot_be_looked_for() {
 fn a_call_that_was_looked_for_and_not_found_fails_like_any_other() {
     let mut core = Core::open();
     let (id, name, args) = (call_id(Call(2)), "no such mutation".to_owned(), Vec::new());
-    let again =
-        Mutate { id, name, args, now_ms: 1_000, again: Some(Again { durable: None, copy: None }) };
+    let again = Mutate {
+        id,
+        name,
+        args,
+        now_ms: 1_000,
+        again: Some(Again { durable: None, copy: None, since: [None; 2] }),
+    };
     core.ask(Call(2), HANDLE, Request::Mutate(again));
     assert_eq!(core.failure_of(Call(2)).expect("it failed").outcome, Outcome::None);
 }

@@ -58,7 +58,7 @@ fn a_tab_that_asks_the_same_core_again_is_answered_and_nothing_runs_twice() {
     device.start_open(OTHER_TAB, None, &todos());
     let mut again = message;
     if let ToCore::Ask { request: Request::Mutate(mutate), .. } = &mut again {
-        mutate.again = Some(Again { durable: None, copy: None });
+        mutate.again = Some(Again { durable: None, copy: None, since: [None; 2] });
     }
     device.told.clear();
     device.ask(OTHER_TAB, vec![again]);

@@ -172,6 +172,15 @@ impl Open {
         }
     }
 
+    /// The entry that is written next to the journal that this device writes, of no life yet.
+    pub fn head(&self) -> EntryId {
+        let (journal, lsn) = match &self.role {
+            Role::Local(authority) => (authority.position().journal, authority.head()),
+            Role::Synced(synced) => (synced.replica.timeline(), synced.replica.head()),
+        };
+        EntryId { journal, life: Life::NONE, lsn }
+    }
+
     /// Whether this entry is in the journal that this device writes, and has its verdict.
     pub fn has_decided(&self, entry: EntryId) -> bool {
         let decided = match &self.role {
@@ -303,10 +312,13 @@ impl Document {
             return;
         };
         let calls = std::mem::take(&mut state.calls);
+        // The store keeps at least as many.
+        let has_forgotten = calls.len() >= ctx.settings.limits.calls_kept_max;
         let frames = state.timeline.iter().flat_map(|timeline| &timeline.frames);
         let frames: Vec<_> = frames.map(|frame| (frame.call, frame.lsn)).collect();
         self.state = match Open::from_store(state, ctx.life, &ctx.settings.limits) {
             Ok(mut open) => {
+                self.recorded.has_forgotten |= has_forgotten;
                 self.recorded.extend(open.entries_of(calls));
                 let entry = |(call, lsn)| (call, open.entry_id(lsn));
                 self.recorded.extend(frames.into_iter().map(entry));

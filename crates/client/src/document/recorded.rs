@@ -10,12 +10,15 @@ pub(super) struct Recorded {
     /// Oldest first. A call that was taken back may still stand here.
     order: VecDeque<CallId>,
     calls_max: usize,
+    /// Whether there may have been older ones.
+    pub(super) has_forgotten: bool,
 }
 
 impl Recorded {
     /// None yet, of which it will keep so many.
     pub(super) fn new(calls_max: usize) -> Self {
-        Self { entries: BTreeMap::new(), order: VecDeque::new(), calls_max }
+        let (entries, order) = (BTreeMap::new(), VecDeque::new());
+        Self { entries, order, calls_max, has_forgotten: false }
     }
 
     pub(super) fn insert(&mut self, call: CallId, entry: EntryId) {
@@ -25,6 +28,7 @@ impl Recorded {
         while self.order.len() > self.calls_max {
             if let Some(oldest) = self.order.pop_front() {
                 self.entries.remove(&oldest);
+                self.has_forgotten = true;
             }
         }
     }
@@ -36,6 +40,13 @@ impl Recorded {
     /// It was taken back.
     pub(super) fn remove(&mut self, call: CallId) {
         self.entries.remove(&call);
+    }
+
+    /// Whether no call is forgotten whose entry is this one or follows it, in the journal that is
+    /// written now.
+    pub(super) fn knows_all_since(&self, since: EntryId) -> bool {
+        let oldest = self.order.iter().find_map(|call| self.entries.get(call));
+        oldest.is_some_and(|oldest| oldest.journal != since.journal || oldest.lsn <= since.lsn)
     }
 
     pub(super) fn get(&self, call: CallId) -> Option<EntryId> {

@@ -260,7 +260,7 @@ impl Document {
         &mut self,
         ask: &Ask,
         id: CallId,
-        Again { durable: told, copy }: Again,
+        Again { durable: told, copy, since }: Again,
         ctx: &mut Context<'_>,
     ) -> bool {
         let (tab, call) = (ask.tab, ask.call);
@@ -290,10 +290,18 @@ impl Document {
         let here = told.filter(|told| open.has_decided(*told)).or(self.recorded.get(id));
         let Some(entry) = here else {
             let is_lost = told.is_some() || copy.is_some_and(|copy| copy != open.record.client);
-            if is_lost {
-                ctx.out.tell(tab, FromCore::Failed { call, failure: CallFailure::lost() });
-            }
-            return is_lost;
+            let journal = open.head().journal;
+            let mut since = since.into_iter().flatten().filter(|since| since.journal == journal);
+            let recorded = &self.recorded;
+            let is_known =
+                !recorded.has_forgotten || since.any(|since| recorded.knows_all_since(since));
+            let failure = match (is_lost, is_known) {
+                (true, _) => CallFailure::lost(),
+                (false, false) => CallFailure::unremembered(),
+                (false, true) => return false,
+            };
+            ctx.out.tell(tab, FromCore::Failed { call, failure });
+            return true;
         };
         reached(Probe::CallFoundDecided);
         if matches!(open.role, Role::Local(_)) && entry.lsn >= open.storage_durable {

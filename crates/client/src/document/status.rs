@@ -78,7 +78,11 @@ impl Document {
     /// What tabs keep for the next core.
     pub(super) fn memo(&self) -> Memo {
         let kept = self.open().filter(|open| open.is_kept);
-        Memo { word: self.following.word, copy: kept.map(|open| open.record.client) }
+        Memo {
+            word: self.following.word,
+            copy: kept.map(|open| open.record.client),
+            head: kept.map(Open::head),
+        }
     }
 
     fn connection(&self, link: Option<&ServerLink>) -> (Connection, Option<CallFailure>) {
@@ -121,7 +125,8 @@ impl Document {
             }
             let (status, memo) = &told;
             let is_urgent = |(before, known): &(Status, Memo)| {
-                known != memo || !before.differs_in_numbers(status)
+                (known.word, known.copy) != (memo.word, memo.copy)
+                    || !before.differs_in_numbers(status)
             };
             let urgent = state.told.as_ref().is_none_or(is_urgent);
             let pause_ends_ms = state.told_at_ms + NUMBERS_PAUSE_MS;

@@ -20,7 +20,7 @@ use tidelog_pages::{
 };
 use tidelog_sync::{FromServer, ToServer, decode_message, encode_message};
 use tidelog_types::limits::Limits;
-use tidelog_types::{CallId, ClientId, DocumentKey, EntryId, ErrorCode, Value};
+use tidelog_types::{CallId, DocumentKey, EntryId, ErrorCode, Value};
 
 pub const TAB: TabId = TabId(1);
 pub const OTHER_TAB: TabId = TabId(2);
@@ -53,7 +53,7 @@ pub struct Device {
     /// be: they outlive their cores.
     issued: BTreeMap<Call, ToCore>,
     durable: BTreeMap<Call, EntryId>,
-    copies: BTreeMap<Call, Option<ClientId>>,
+    memos: BTreeMap<Call, Memo>,
     settings: ClientSettings,
     /// Which device it is, for a server.
     pub number: usize,
@@ -89,7 +89,7 @@ impl Device {
             calls: 0,
             issued: BTreeMap::new(),
             durable: BTreeMap::new(),
-            copies: BTreeMap::new(),
+            memos: BTreeMap::new(),
             settings,
             number: usize::from(seed),
             seed,
@@ -371,7 +371,7 @@ impl Device {
             request: Request::Mutate(Mutate { id, name, args, now_ms: self.now_ms, again: None }),
         };
         self.issued.insert(call, message.clone());
-        self.copies.insert(call, self.memo().copy);
+        self.memos.insert(call, self.memo());
         (call, message)
     }
 
@@ -386,7 +386,9 @@ impl Device {
         let mut message = self.issued[&call].clone();
         if let ToCore::Ask { request: Request::Mutate(mutate), .. } = &mut message {
             let durable = self.durable.get(&call).copied();
-            mutate.again = Some(Again { durable, copy: self.copies[&call] });
+            let Memo { copy, head, .. } = self.memos[&call];
+            let earlier = self.durable.range(..call).next_back().map(|(_, entry)| *entry);
+            mutate.again = Some(Again { durable, copy, since: [head, earlier] });
         }
         message
     }
