@@ -70,6 +70,8 @@ impl Connection {
             (ffi::SQLITE_LIMIT_ATTACHED, 0),
             (ffi::SQLITE_LIMIT_WORKER_THREADS, 0),
             (ffi::SQLITE_LIMIT_LIKE_PATTERN_LENGTH, 1000),
+            // Each path of `json_set` is looked for in all of a value.
+            (ffi::SQLITE_LIMIT_FUNCTION_ARG, 127),
             // Depth is stack, and a worker has one megabyte of it.
             (ffi::SQLITE_LIMIT_EXPR_DEPTH, 500),
             (ffi::SQLITE_LIMIT_PARSER_DEPTH, 500),

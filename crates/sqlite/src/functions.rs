@@ -8,6 +8,7 @@ use rusqlite::ffi;
 use tidelog_types::limits::SQL_VALUE_SIZE_MAX;
 
 use crate::failure::Failure;
+use crate::guard::QUADRATIC_FORBIDDEN;
 use crate::linear::{self, Chars};
 use crate::state::{SharedState, lock};
 
@@ -16,7 +17,7 @@ type Function =
 
 /// Name, number of arguments, function. They replace SQLite's own of the same name, also where a
 /// column's default or a trigger calls them, which the authorizer does not always see.
-const FUNCTIONS: [(&CStr, c_int, Function); 7] = [
+const FUNCTIONS: [(&CStr, c_int, Function); 9] = [
     (c"reject", 1, reject),
     (c"changes", 0, changes),
     (c"random", 0, random),
@@ -24,6 +25,8 @@ const FUNCTIONS: [(&CStr, c_int, Function); 7] = [
     (c"total_changes", 0, total_changes),
     (c"sqlite_compileoption_get", 1, compile_option),
     (c"sqlite_compileoption_used", 1, compile_option),
+    (c"json_patch", 2, json_patch),
+    (c"jsonb_patch", 2, json_patch),
 ];
 
 /// The same of those that always answer the same.
@@ -154,6 +157,15 @@ unsafe extern "C" fn compile_option(
 ) {
     // SAFETY: it is this function's context.
     unsafe { fail(context, Failure::nondeterministic("sqlite_compileoption()")) };
+}
+
+unsafe extern "C" fn json_patch(
+    context: *mut ffi::sqlite3_context,
+    _: c_int,
+    _: *mut *mut ffi::sqlite3_value,
+) {
+    // SAFETY: it is this function's context.
+    unsafe { fail(context, Failure::forbidden(QUADRATIC_FORBIDDEN)) };
 }
 
 /// An argument's bytes as a text, or as they are if it is a blob and `as_blob`; `None` if it is

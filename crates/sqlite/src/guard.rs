@@ -27,6 +27,13 @@ pub(crate) const NONDETERMINISTIC: [&str; 8] = [
     "sqlite_compileoption_used",
 ];
 
+/// Functions that compare each member of one argument with each of the other within one step: two
+/// objects of 1.6 MB take five minutes, which nothing can end.
+const QUADRATIC: [&str; 2] = ["json_patch", "jsonb_patch"];
+/// What is said of them.
+pub(crate) const QUADRATIC_FORBIDDEN: &str =
+    "json_patch() in a mutation, since its time cannot be bounded: use json_set()";
+
 /// Pragmas that a query may use: they only tell about the schema.
 const QUERY_PRAGMAS: [&str; 6] =
     ["table_info", "table_xinfo", "table_list", "index_list", "index_info", "foreign_key_list"];
@@ -226,6 +233,11 @@ fn judge(
             if NONDETERMINISTIC.iter().any(|name| name.eq_ignore_ascii_case(second)) =>
         {
             Err(Failure::nondeterministic(format!("{second}()")))
+        }
+        (Deed::Function, Origin::App | Origin::Migration)
+            if QUADRATIC.iter().any(|name| name.eq_ignore_ascii_case(second)) =>
+        {
+            Err(Failure::forbidden(QUADRATIC_FORBIDDEN))
         }
         _ => Ok(()),
     }

@@ -9,7 +9,7 @@ mod common;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use common::{Document, Numbers};
+use common::{Document, Numbers, failure};
 use tidelog_sqlite::{Failure, Stopwatch, View};
 use tidelog_types::Value;
 use tidelog_types::limits::Limits;
@@ -86,6 +86,28 @@ fn values_that_nearly_match_everywhere_take_no_longer() {
     }
     let zero = Value::Integer(0);
     assert_eq!(document.query("select answer from got"), [[zero.clone()], [zero]]);
+}
+
+#[test]
+fn what_takes_the_product_of_its_arguments_is_not_there() {
+    let mut document = Document::new();
+    document.migrate("create table got (answer)");
+    for call in ["json_patch('{}', '{}')", "hex(jsonb_patch('{}', '{}'))", "JSON_Patch('{}', '{}')"]
+    {
+        let insert = format!("insert into got select {call}");
+        let refused = document.app_failure(&insert);
+        assert!(matches!(refused, Failure::Forbidden { .. }), "{call}: {refused}");
+        assert_eq!(document.query(&format!("select {call} is null")), [[Value::Integer(0)]]);
+    }
+    // Where SQLite does not say what is called.
+    let migration = "create table later (a, b default (json_patch('{}', '{}')));
+                     insert into later (a) values (1)";
+    let refused = failure(document.write(&mut |transaction| transaction.run_migration(migration)));
+    assert!(matches!(refused, Failure::Forbidden { .. }), "{refused}");
+    // Each of them would be looked for in all of the value.
+    let paths: String = (0..100).map(|number| format!(", '$.a{number}', 1")).collect();
+    let refused = document.app_failure(&format!("insert into got select json_set('{{}}'{paths})"));
+    assert!(matches!(refused, Failure::Sql { .. }), "{refused}");
 }
 
 #[test]
