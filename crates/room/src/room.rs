@@ -118,7 +118,7 @@ struct Fetch {
     document: DocumentKey,
     pages: Vec<(Pgid, Page)>,
     /// What cannot be done without; the others are only near it.
-    needed: Vec<Pgid>,
+    needed: Pgid,
     asked: Vec<Pgid>,
 }
 
@@ -151,14 +151,10 @@ enum Halt {
     Pause,
     /// A run needs a page.
     Fault(Pgid),
-    /// These pages are needed.
-    Missing(Vec<Pgid>),
     /// The client cannot be served.
     Refuse(Refusal),
     /// SQLite failed where it should not.
     Failed(Failure),
-    /// The state here is not to be trusted any more.
-    Broken(String),
 }
 
 impl Work {
@@ -431,32 +427,30 @@ impl Room {
                 }
                 Ok(())
             }
-            Work::Ask(request, ask) => self.answer(*request, *ask),
+            Work::Ask(request, ask) => {
+                self.answer(*request, *ask);
+                Ok(())
+            }
         }
     }
 
     fn on_halt(&mut self, work: Work, halt: Halt) {
-        let (needed, asked) = match halt {
+        let needed = match halt {
             Halt::Pause => return self.queue.push_front(work),
-            Halt::Fault(pgid) => {
-                reached(Probe::RoomFaulted);
-                let (_, view) = self.read_by(&work).expect("BUG: a fault without a document");
-                let mut pgids = view.to_fetch(pgid, self.faults_count);
-                if !pgids.contains(&pgid) {
-                    pgids.insert(0, pgid);
-                    pgids.sort_unstable();
-                }
-                self.faults_count += 1;
-                (vec![pgid], pgids)
-            }
-            Halt::Missing(pgids) => (pgids.clone(), pgids),
+            Halt::Fault(pgid) => pgid,
             Halt::Refuse(refusal) => return self.refuse(&work, refusal),
             Halt::Failed(failure) => {
                 return self.give_up(work, &format!("SQLite failed: {failure}"));
             }
-            Halt::Broken(reason) => return self.give_up(work, &reason),
         };
-        let (document, _) = self.read_by(&work).expect("BUG: pages of no document");
+        reached(Probe::RoomFaulted);
+        let (document, view) = self.read_by(&work).expect("BUG: a fault without a document");
+        let mut asked = view.to_fetch(needed, self.faults_count);
+        if !asked.contains(&needed) {
+            asked.insert(0, needed);
+            asked.sort_unstable();
+        }
+        self.faults_count += 1;
         // What was appended must be there before it is read.
         self.commit();
         self.queue.push_front(work);

@@ -41,6 +41,9 @@ async fn main() {
     if is_wanted("rooms") {
         run("rooms", |_| async {}, rooms).await;
     }
+    if is_wanted("export") {
+        run("export", write_much, export).await;
+    }
     if is_wanted("documents") {
         run("documents", |_| async {}, documents).await;
     }
@@ -202,6 +205,15 @@ async fn rooms(at: SocketAddr) {
     }
     took.sort();
     println!("rooms: /healthz took {:?} at the median, {:?} at most", took[100], took[199]);
+}
+
+/// V19: a document as a file, four times at once.
+async fn export(at: SocketAddr) {
+    let files = (0..4).map(|_| tokio::spawn(http(at, "GET", "/v1/documents/list/export", "")));
+    for file in join_all(files).await {
+        let (status, file) = file.expect("it came");
+        println!("export: status {status}, {} MiB", file.len() >> 20);
+    }
 }
 
 /// V13: many documents, in each of which something happens again and again.

@@ -4,12 +4,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use axum::body::Body;
 use axum::extract::{ConnectInfo, Path as UrlPath, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware;
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use axum::routing::get;
 use axum::{Json, Router};
+use futures_util::stream;
 use hyper::upgrade::OnUpgrade;
 use serde_json::json;
 use tidelog_room::{Answer, Ask, Service};
@@ -22,7 +24,7 @@ use tower_http::set_header::SetResponseHeaderLayer;
 
 use crate::door::Upgrade;
 use crate::server::Shared;
-use crate::{loopback, socket};
+use crate::{export, loopback, socket};
 
 type Ours = State<Arc<Shared>>;
 
@@ -137,7 +139,28 @@ async fn describe(State(shared): Ours, UrlPath(id): UrlPath<String>) -> Response
 }
 
 async fn export(State(shared): Ours, UrlPath(id): UrlPath<String>) -> Response {
-    ask(&shared, &id, Ask::Export).await
+    if !shared.dev {
+        return unauthenticated();
+    }
+    let Ok(document) = DocumentKey::new(&id, "") else { return no_name() };
+    let Ok(turn) = Arc::clone(&shared.exports).try_acquire_owned() else {
+        return failed("too many documents are being exported");
+    };
+    let exported = match export::export(&shared, &document).await {
+        Ok(exported) => exported,
+        Err(answer) => return answered(&id, answer),
+    };
+    let headers = [
+        (header::CONTENT_TYPE, HeaderValue::from_static("application/vnd.sqlite3")),
+        (header::CONTENT_LENGTH, HeaderValue::from(exported.size)),
+    ];
+    // It is an export until its last piece has been taken.
+    let pieces = stream::try_unfold((exported, turn), |(exported, turn)| async move {
+        let (piece, exported) = exported.read().await?;
+        let more = (!piece.is_empty()).then_some((piece, (exported, turn)));
+        Ok::<_, std::io::Error>(more)
+    });
+    (headers, Body::from_stream(pieces)).into_response()
 }
 
 async fn destroy(State(shared): Ours, UrlPath(id): UrlPath<String>) -> Response {
@@ -148,10 +171,16 @@ async fn ask(shared: &Arc<Shared>, id: &str, ask: Ask) -> Response {
     if !shared.dev {
         return unauthenticated();
     }
-    let Ok(document) = DocumentKey::new(id, "") else {
-        return (StatusCode::BAD_REQUEST, "no document can have that name\n").into_response();
-    };
-    match shared.rooms.ask(&document, ask).await {
+    let Ok(document) = DocumentKey::new(id, "") else { return no_name() };
+    answered(id, shared.rooms.ask(&document, ask).await)
+}
+
+fn no_name() -> Response {
+    (StatusCode::BAD_REQUEST, "no document can have that name\n").into_response()
+}
+
+fn answered(id: &str, answer: Answer) -> Response {
+    match answer {
         Answer::Missing => (StatusCode::NOT_FOUND, "no such document\n").into_response(),
         Answer::Description { position, db_pages, subscribers_count, doctype, service } => {
             Json(json!({
@@ -169,10 +198,7 @@ async fn ask(shared: &Arc<Shared>, id: &str, ask: Ask) -> Response {
             }))
             .into_response()
         }
-        Answer::File(bytes) => {
-            ([(header::CONTENT_TYPE, "application/vnd.sqlite3")], bytes).into_response()
-        }
-        Answer::Destroyed => StatusCode::NO_CONTENT.into_response(),
+        Answer::Exporting | Answer::Destroyed => StatusCode::NO_CONTENT.into_response(),
         Answer::Failed { reason } => failed(&reason),
     }
 }

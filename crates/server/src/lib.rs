@@ -27,6 +27,7 @@ mod connection;
 mod counters;
 mod cpu_time;
 mod door;
+mod export;
 mod gate;
 mod http;
 mod loopback;

@@ -33,6 +33,9 @@ const SILENT_SEED_ENDS: Duration = Duration::from_secs(5);
 /// Within which time a question is answered, or whoever asked is told that it is not.
 const ANSWER_TAKES: Duration = Duration::from_secs(10);
 
+/// Why somebody who asks is not answered.
+pub(crate) const TOO_MANY_ROOMS: &str = "too many documents are open";
+
 /// The way to a room's task. It is bounded by those who send: see [`RoomMail::Message`].
 pub(crate) type RoomSender = mpsc::UnboundedSender<RoomMail>;
 /// The same, for those for whom the room need not stay.
@@ -56,6 +59,11 @@ pub(crate) enum RoomMail {
     },
     Ask {
         ask: Ask,
+        answer: oneshot::Sender<Answer>,
+    },
+    /// The document is to come on this connection.
+    Export {
+        connection: Connection,
         answer: oneshot::Sender<Answer>,
     },
 }
@@ -153,13 +161,22 @@ impl Rooms {
 
     /// Asks the room of `document`.
     pub(crate) async fn ask(self: &Arc<Self>, document: &DocumentKey, ask: Ask) -> Answer {
+        match self.room(document) {
+            Some(room) => self.ask_by(&room, |answer| RoomMail::Ask { ask, answer }).await,
+            None => Answer::Failed { reason: TOO_MANY_ROOMS.to_owned() },
+        }
+    }
+
+    /// Asks a room by this mail.
+    pub(crate) async fn ask_by(
+        &self,
+        room: &RoomSender,
+        mail: impl FnOnce(oneshot::Sender<Answer>) -> RoomMail,
+    ) -> Answer {
         let failed = |reason: &str| Answer::Failed { reason: reason.to_owned() };
-        let Some(room) = self.room(document) else {
-            return failed("too many documents are open");
-        };
         let (answer, answered) = oneshot::channel();
         // A room that is gone drops the question, which is an answer.
-        let _ = room.send(RoomMail::Ask { ask, answer });
+        let _ = room.send(mail(answer));
         match timeout(ANSWER_TAKES, answered).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) => failed("the room has closed"),
@@ -338,6 +355,13 @@ impl RoomTask {
                 self.asked += 1;
                 self.answers.insert(self.asked, answer);
                 RoomInput::Ask { request: self.asked, ask }
+            }
+            RoomMail::Export { connection, answer } => {
+                self.asked += 1;
+                self.answers.insert(self.asked, answer);
+                let conn = connection.id();
+                self.ways.connections().insert(conn, connection);
+                RoomInput::Ask { request: self.asked, ask: Ask::Export { conn } }
             }
         }
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tidelog_room::{Caution, ConnId, RoomSettings};
 use tidelog_sync::ByeReason;
-use tidelog_types::limits::Limits;
+use tidelog_types::limits::{EXPORTS_MAX, Limits};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
@@ -91,6 +91,10 @@ pub(crate) struct Shared {
     pub(crate) connections_ever: AtomicU64,
     pub(crate) stopping: AtomicBool,
     pub(crate) slow_after: Duration,
+    /// The store's folder.
+    pub(crate) data: PathBuf,
+    /// One for each export that there may be at once: each takes room on the disk.
+    pub(crate) exports: Arc<Semaphore>,
     /// One for each connection that there may be.
     pub(crate) seats: Arc<Semaphore>,
     connections: Mutex<HashMap<ConnId, Connection>>,
@@ -132,6 +136,8 @@ impl Server {
             connections_ever: AtomicU64::new(1),
             stopping: AtomicBool::new(false),
             slow_after: SLOW_AFTER,
+            data: settings.data.clone(),
+            exports: Arc::new(Semaphore::new(EXPORTS_MAX)),
             seats: Arc::new(Semaphore::new(settings.connections_max.min(Semaphore::MAX_PERMITS))),
             connections: Mutex::default(),
         });

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use common::{CHANNEL, Client, Copy, Process, burner, frame, http, lsn, notes, settings};
+use common::{CHANNEL, Client, Copy, Process, burner, frame, http, lsn, notes, settings, texts};
 use tidelog_disk::{MemoryDisk, StoreFiles};
 use tidelog_document::Doctype;
 use tidelog_pages::{OwnerId, PageServer, Seed, StoreOptions, StoreReply, StoreRequest};
@@ -235,11 +235,13 @@ impl Scene {
     }
 
     fn export(&mut self) -> Vec<u8> {
-        self.settle(RoomInput::Ask { request: 1, ask: Ask::Export });
-        match self.answers.pop() {
-            Some(Answer::File(file)) => file,
-            other => panic!("unexpected: {other:?}"),
-        }
+        let conn = ConnId(1_000);
+        self.settle(RoomInput::Ask { request: 1, ask: Ask::Export { conn } });
+        assert_eq!(self.answers.pop(), Some(Answer::Exporting));
+        let mut copy = Copy::default();
+        self.read_all(conn, &mut copy);
+        self.settle(RoomInput::Left { conn });
+        copy.image()
     }
 }
 
@@ -440,6 +442,63 @@ fn a_client_that_reads_slower_than_others_write_is_sent_no_larger_chunks() {
     assert!(most <= 5 * 4200, "{most} bytes");
     scene.read_all(BOB, &mut copy);
     assert!(copy.image() == scene.export(), "now that they pause");
+}
+
+/// Whoever asks for a document as a file follows it like a client.
+#[test]
+fn an_export_takes_no_more_memory_than_a_chunk() {
+    let limits = Limits { catch_up_pages: 8, pool_pages_max: 8, ..Limits::DEFAULT };
+    let mut scene = Scene::new(limits, 64 * 1024);
+    with_bulk(&mut scene);
+    scene.room.rest();
+    let kept = scene.room.kept_size();
+    let conn = ConnId(1_000);
+    scene.settle(RoomInput::Ask { request: 1, ask: Ask::Export { conn } });
+    assert!(scene.unread_size(conn) > 0);
+    let mut copy = Copy::default();
+    while let Some(message) = scene.read(conn) {
+        assert!(scene.unread_size(conn) <= 64 * 1024, "{} bytes", scene.unread_size(conn));
+        assert_eq!(scene.room.kept_size(), kept, "it comes from the store");
+        if let FromRoom::Entry(part) = message {
+            copy.take(part);
+        }
+    }
+    assert!(copy.db_pages > 500);
+    scene.settle(RoomInput::Left { conn });
+    let mut other = Copy::default();
+    scene.open(BOB);
+    scene.read_all(BOB, &mut other);
+    assert!(copy.image() == other.image());
+}
+
+/// What is exported while others write is a state that the document had.
+#[tokio::test]
+async fn a_document_is_exported_whole_while_others_write() {
+    let data = tempfile::tempdir().expect("a folder");
+    let server = start(data.path()).await;
+    let at = server.address();
+    let (status, _) = http(at, "GET", "/v1/documents/list/export", "").await;
+    assert_eq!(status, 404);
+    let mut client = Client::connect(at).await.expect("up");
+    client.open("list", 1, None).await.expect("up");
+    assert!(matches!(client.hear_of().await, Some(FromRoom::Opened { .. })));
+    let mut copy = Copy::default();
+    client.frames(1, vec![frame(&notes(), "bulk", "x")]).await.expect("up");
+    client.acked(&mut copy, 2).await.expect("up");
+    let writes = tokio::spawn(async move {
+        for number in 2..=60 {
+            client.frames(number, vec![frame(&notes(), "touch", "y")]).await.expect("up");
+            client.acked(&mut copy, number + 1).await.expect("up");
+        }
+    });
+    for _ in 0..10 {
+        let (status, file) = http(at, "GET", "/v1/documents/list/export", "").await;
+        assert_eq!(status, 200);
+        assert_eq!(texts(&file, "select count(distinct substr(id, -60)) || '' from log"), ["1"]);
+        assert_eq!(texts(&file, "pragma integrity_check"), ["ok"]);
+    }
+    writes.await.expect("it wrote");
+    server.stop().await;
 }
 
 // --- V8: a document that is full, even of verdicts -----------------------------------------------

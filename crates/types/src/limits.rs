@@ -94,6 +94,9 @@ pub const CONNECTION_CHANNELS_MAX: usize = 1024;
 /// Connections to one server, unless its settings say otherwise.
 pub const CONNECTIONS_MAX: usize = 100_000;
 
+/// Documents of one server that are exported at once.
+pub const EXPORTS_MAX: usize = 8;
+
 /// Documents of one server that are open at once.
 pub const ROOMS_MAX: usize = 50_000;
 

@@ -8,11 +8,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tidelog_disk::{CrashDevice, CrashDisk};
 use tidelog_pages::{OwnerId, PageServer, StoreReply, StoreRequest};
-use tidelog_room::{
-    Answer, Ask, ConnId, Outlets, Room, RoomEffect, RoomInput, RoomSettings, entry_size,
-};
-use tidelog_sync::{Channel, FromRoom, FromServer, Refusal, ToRoom, ToServer};
-use tidelog_types::{DocumentKey, Life};
+use tidelog_room::{Ask, ConnId, Outlets, Room, RoomEffect, RoomInput, RoomSettings, entry_size};
+use tidelog_sync::{Channel, CodedPage, FromRoom, FromServer, Refusal, ToRoom, ToServer};
+use tidelog_types::limits::PAGE_SIZE;
+use tidelog_types::{DocumentKey, Life, Page, Pgid};
 
 use crate::device::{crash, kill, open_store};
 use crate::rng::Rng;
@@ -40,7 +39,12 @@ struct Running {
     inbox: VecDeque<(OwnerId, StoreRequest)>,
     ways: Arc<Ways>,
     seed: Rng,
+    /// What has come of the document that is exported.
+    export: BTreeMap<Pgid, Page>,
 }
+
+/// Whoever exports, for the server itself.
+const EXPORTER: ConnId = ConnId(u64::MAX);
 
 struct RoomHere {
     room: Room,
@@ -143,6 +147,7 @@ impl Host {
             inbox: VecDeque::new(),
             ways: Arc::new(Ways { size_max: self.swarm.way_size_max, taken: Mutex::default() }),
             seed: Rng::new(rng.next()),
+            export: BTreeMap::new(),
         });
         Ok(())
     }
@@ -217,7 +222,8 @@ impl Host {
     pub(crate) fn export(&mut self, document: &DocumentKey) -> Done {
         let mut done = Done::default();
         if let Some(running) = &mut self.running {
-            let ask = RoomInput::Ask { request: 1, ask: Ask::Export };
+            let ask = RoomInput::Ask { request: 1, ask: Ask::Export { conn: EXPORTER } };
+            running.export = BTreeMap::new();
             running.tell(document, ask, &self.swarm, &mut done);
         }
         done
@@ -351,6 +357,22 @@ impl Running {
         let Some(here) = self.rooms.get_mut(document) else { return };
         for effect in here.room.step(input) {
             match effect {
+                RoomEffect::Send { conn: EXPORTER, message } => {
+                    let FromServer::About { body: FromRoom::Entry(part), .. } = message else {
+                        continue;
+                    };
+                    self.ways.release(EXPORTER, entry_size(&part));
+                    self.export.extend(part.pages.into_iter().map(CodedPage::decoded));
+                    if part.is_last {
+                        here.inbox.push_back(RoomInput::Left { conn: EXPORTER });
+                        let page = |number| self.export.get(&Pgid(number));
+                        let bytes = (1..=part.db_pages).flat_map(|number| match page(number) {
+                            Some(page) => page.bytes().to_vec(),
+                            None => vec![0; PAGE_SIZE],
+                        });
+                        done.exported = Some(bytes.collect());
+                    }
+                }
                 RoomEffect::Send { conn, message } => {
                     if let FromServer::About { body: FromRoom::Entry(part), .. } = &message {
                         self.ways.release(conn, entry_size(part));
@@ -358,9 +380,6 @@ impl Running {
                     done.sent.push((conn, message));
                 }
                 RoomEffect::Store(request) => self.inbox.push_back((here.owner, request)),
-                RoomEffect::Answer { answer: Answer::File(file), .. } => {
-                    done.exported = Some(file);
-                }
                 RoomEffect::Answer { .. } => {}
             }
         }

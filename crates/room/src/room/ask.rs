@@ -1,12 +1,14 @@
 //! What somebody who is no client wants of a document.
 
-use tidelog_sync::{FromRoom, Refusal};
+use tidelog_sync::{Channel, FromRoom, Intent, Refusal};
+use tidelog_types::{JournalId, Lineage, Lsn};
 
 use super::outbox::After;
-use super::{Answer, Ask, Halt, Room, RoomEffect, Service, State};
+use super::subscriber::{ChannelId, OpenRequest};
+use super::{Answer, Ask, Room, RoomEffect, Service, State};
 
 impl Room {
-    pub(super) fn answer(&mut self, request: u64, ask: Ask) -> Result<(), Halt> {
+    pub(super) fn answer(&mut self, request: u64, ask: Ask) {
         let subscribers_count = self.subscribers.len();
         let is_damaged = self.settings.is_damaged;
         let State::Open(document) = &mut self.state else {
@@ -16,7 +18,7 @@ impl Room {
                 false => Answer::Missing,
             };
             self.effects.push(RoomEffect::Answer { request, answer });
-            return Ok(());
+            return;
         };
         match ask {
             Ask::Describe => {
@@ -36,14 +38,20 @@ impl Room {
                 };
                 self.effects.push(RoomEffect::Answer { request, answer });
             }
-            Ask::Export => {
-                let file = document.whole_image()?;
+            Ask::Export { conn } => {
+                let storage = document.authority.position();
+                let (from, wanted, lives) = (Lsn::FIRST, Lsn::FIRST, Lineage::default());
+                let (timeline, intent) = (JournalId::NONE, Intent::Follow);
+                let open = OpenRequest { doctype: Vec::new(), timeline, have: None, intent };
+                let subscriber = self.subscribe(ChannelId { conn, channel: Channel(0) }, &open);
+                let answer = Answer::Exporting;
+                self.effects.push(RoomEffect::Answer { request, answer });
                 // Nothing leaves that could still be lost.
-                self.outbox.after(After::Answer(request, Answer::File(file)));
+                let opened = FromRoom::Opened { storage, from, wanted, lives };
+                self.outbox.after(After::Follow { subscriber, from, opened });
             }
             Ask::Destroy => self.destroy(request),
         }
-        Ok(())
     }
 
     pub(super) fn destroy(&mut self, request: u64) {

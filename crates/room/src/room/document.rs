@@ -111,15 +111,4 @@ impl Document {
             _ => Offered::Other,
         }
     }
-
-    pub(super) fn need_all_pages(&self) -> Result<(), Halt> {
-        let missing = self.authority.view().missing();
-        if missing.is_empty() { Ok(()) } else { Err(Halt::Missing(missing)) }
-    }
-
-    pub(super) fn whole_image(&self) -> Result<Vec<u8>, Halt> {
-        self.need_all_pages()?;
-        let broken = || Halt::Broken("pages are missing of which none is missing".to_owned());
-        self.authority.view().image().ok_or_else(broken)
-    }
 }

@@ -52,8 +52,12 @@ pub enum RoomInput {
 pub enum Ask {
     /// How does it stand?
     Describe,
-    /// All of it, as a SQLite file.
-    Export,
+    /// All of it, as one entry that comes in parts on this connection, as to one who follows the
+    /// document and has nothing: until the connection [leaves](RoomInput::Left).
+    Export {
+        /// A connection of the shell's own.
+        conn: ConnId,
+    },
     /// Forget the document, for good.
     Destroy,
 }
@@ -89,8 +93,8 @@ pub enum Answer {
         /// What can be done with it.
         service: Service,
     },
-    /// A SQLite file.
-    File(Vec<u8>),
+    /// The document is on its way.
+    Exporting,
     /// The document is forgotten.
     Destroyed,
     /// It could not be done.

@@ -147,14 +147,10 @@ impl Room {
         if let Some(view) = self.view_of(&fetch.document) {
             view.fill(fetch.pages);
         }
-        if !fetch.needed.iter().any(|pgid| pgids.contains(pgid)) {
+        if !pgids.contains(&fetch.needed) {
             return;
         }
         match self.queue.pop_front() {
-            Some(Work::Ask(request, _)) => {
-                let answer = Answer::Failed { reason: damaged() };
-                self.effects.push(RoomEffect::Answer { request, answer });
-            }
             Some(work) => self.refuse(&work, Refusal::Damaged),
             None => unreachable!("BUG: pages for nobody"),
         }

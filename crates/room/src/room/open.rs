@@ -215,7 +215,7 @@ impl Room {
     }
 
     /// Puts the client on its channel; who was there before is gone.
-    fn subscribe(&mut self, channel_id: ChannelId, open: &OpenRequest) -> SubscriberId {
+    pub(super) fn subscribe(&mut self, channel_id: ChannelId, open: &OpenRequest) -> SubscriberId {
         self.vacate(channel_id);
         self.subscribers_ever += 1;
         let id = SubscriberId(self.subscribers_ever);

@@ -50,7 +50,7 @@ fn one_who_lags_is_told_of_a_damaged_page_and_nobody_else() {
 fn a_run_that_needs_a_damaged_page_is_refused_and_others_go_on() {
     let (mut scene, have) = Scene::with_pages_to_read();
     assert!(scene.open(ANN, Some(have)).is_empty(), "pages are read");
-    let needed = scene.room.fetch.as_ref().expect("a fault").needed[0];
+    let needed = scene.room.fetch.as_ref().expect("a fault").needed;
     scene.find_damaged(|pgid| pgid == needed);
     assert_eq!(brief(&scene.heard(ANN)), ["refused Damaged"]);
     assert_eq!(brief(&scene.open(BOB, Some(have))), ["opened 4 wanted 1"], "nobody was sent away");
@@ -62,7 +62,7 @@ fn a_damaged_page_beside_the_one_that_is_needed_concerns_nobody() {
     scene.waits = |reply| matches!(reply, StoreReply::Pages { pages, .. } if pages.len() > 1);
     scene.open(ANN, Some(have));
     scene.frames(ANN, 3, vec![add("b")]);
-    let needed = scene.room.fetch.as_ref().expect("a fault").needed[0];
+    let needed = scene.room.fetch.as_ref().expect("a fault").needed;
     scene.find_damaged(|pgid| pgid != needed);
     let heard = brief(&scene.heard(ANN));
     assert_eq!(heard.last().map(String::as_str), Some("acked 4"), "{heard:?}");
@@ -73,12 +73,15 @@ fn an_export_that_lacks_a_page_fails_alone() {
     let (mut scene, have) = Scene::with_pages_to_read();
     scene.waits = |_| false;
     scene.open(ANN, Some(have));
-    scene.waits = |reply| matches!(reply, StoreReply::Pages { .. });
-    scene.step(RoomInput::Ask { request: 1, ask: Ask::Export });
-    while let Some(StoreReply::Pages { last: false, .. }) = scene.held.front() {
-        scene.release_one();
-    }
-    scene.find_damaged(|_| true);
-    assert!(matches!(scene.answers[..], [Answer::Failed { .. }]), "{:?}", scene.answers);
+    scene.waits = |reply| matches!(reply, StoreReply::SyncPart { .. });
+    scene.step(RoomInput::Ask { request: 1, ask: Ask::Export { conn: EXPORTER } });
+    let Some(StoreReply::SyncPart { request, document, .. }) = scene.held.pop_front() else {
+        panic!("the store was asked")
+    };
+    scene.held.clear();
+    let damaged = StoreReply::Damaged { request, document, pgids: vec![Pgid(1)] };
+    scene.step(RoomInput::Store(damaged));
+    let heard = scene.heard(EXPORTER);
+    assert_eq!(brief(&heard).last().map(String::as_str), Some("refused Damaged"));
     assert!(scene.heard(ANN).iter().all(|said| !matches!(said, FromRoom::Refused(_))));
 }

@@ -228,7 +228,7 @@ fn pages_of_an_offer_that_is_damaged_are_not_the_documents() {
         _ => false,
     };
     assert!(local.seed(&mut scene, ANN).is_empty(), "it is looked at");
-    let needed = scene.room.fetch.as_ref().expect("pages of it are read").needed[0];
+    let needed = scene.room.fetch.as_ref().expect("pages of it are read").needed;
     let State::Open(document) = &scene.room.state else { panic!("open") };
     let view = document.authority.view().clone();
     view.reset_base(view.base_db_pages());
