@@ -57,6 +57,9 @@ enum StoreMail {
     /// Answered at once, or dropped while the store cannot be opened.
     Beat(oneshot::Sender<()>),
     Stop,
+    /// A promise of the store's is broken.
+    #[cfg(test)]
+    Panic,
 }
 
 /// The store and its thread.
@@ -290,6 +293,8 @@ impl StoreThread {
                 let _ = beat.send(());
             }
             StoreMail::Stop => {}
+            #[cfg(test)]
+            StoreMail::Panic => panic!("BUG: planted by a test"),
         }
     }
 
@@ -334,6 +339,8 @@ impl StoreThread {
             }
             // Dropped: it is not alive.
             StoreMail::Beat(_) | StoreMail::Stop => {}
+            #[cfg(test)]
+            StoreMail::Panic => panic!("BUG: planted by a test"),
         }
     }
 }
@@ -422,6 +429,34 @@ mod tests {
         let thread = spawn(|| panic!("BUG: planted by a test"), end).expect("a thread");
         heard.recv().expect("the process would have ended");
         thread.join().expect("the panic went no further");
+    }
+
+    /// A process of its own, by this very binary: `Store::open` says how it ends.
+    #[cfg(unix)]
+    #[test]
+    fn a_process_whose_store_thread_is_dead_is_aborted() {
+        use std::os::unix::process::ExitStatusExt as _;
+
+        const FOLDER: &str = "TIDELOG_TEST_STORE_FOLDER";
+        let own = "store::tests::a_process_whose_store_thread_is_dead_is_aborted";
+        if let Some(folder) = std::env::var_os(FOLDER) {
+            let folder = PathBuf::from(folder);
+            let store = Store::open(&folder, Limits::DEFAULT, Arc::default()).expect("a store");
+            store.handle.mail.send(StoreMail::Panic).expect("it is there");
+            std::thread::sleep(Duration::from_secs(20));
+            return;
+        }
+        let folder = tempfile::tempdir().expect("a folder");
+        let binary = std::env::current_exe().expect("this one");
+        let began = Instant::now();
+        let child = std::process::Command::new(binary)
+            .args(["--exact", own])
+            .env(FOLDER, folder.path())
+            .output();
+        let status = child.expect("it runs").status;
+        assert_eq!(status.signal(), Some(6), "{status}: it aborts");
+        assert!(began.elapsed() < Duration::from_secs(10));
+        Store::open(folder.path(), Limits::DEFAULT, Arc::default()).expect("another").close();
     }
 
     #[tokio::test]

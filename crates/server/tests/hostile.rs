@@ -17,7 +17,8 @@ use tidelog_disk::{MemoryDisk, StoreFiles};
 use tidelog_document::Doctype;
 use tidelog_pages::{OwnerId, PageServer, Seed, StoreOptions, StoreReply, StoreRequest};
 use tidelog_room::{
-    Answer, Ask, ConnId, Outlets, Room, RoomEffect, RoomInput, RoomSettings, entry_size,
+    Answer, Ask, Caution, ConnId, Outlets, Room, RoomEffect, RoomInput, RoomSettings, Suspect,
+    entry_size,
 };
 use tidelog_server::{ServeSettings, Server};
 use tidelog_sync::{
@@ -818,6 +819,45 @@ fn what_a_client_is_told_when_it_opens_is_short_whatever_the_pages_say() {
     let [.., FromRoom::Opened { wanted, lives, .. }] = &heard[..] else { panic!("{heard:?}") };
     assert_eq!(*wanted, lsn(9999), "the row is its own");
     assert_eq!(lives.lives().count(), 0, "none of them is known");
+}
+
+/// What servers before this one have died of, and what is run now.
+#[derive(Default)]
+struct Deaths {
+    denied: Vec<Suspect>,
+    run: Mutex<Vec<Suspect>>,
+}
+
+impl Caution for Deaths {
+    fn run(&self, suspect: &dyn Fn() -> Suspect, run: &mut dyn FnMut()) -> bool {
+        let suspect = suspect();
+        let is_run = !self.denied.contains(&suspect);
+        self.run.lock().expect("no panic").push(suspect);
+        if is_run {
+            run();
+        }
+        is_run
+    }
+}
+
+/// V9. The same document is known by its name when it comes again, whoever opened the store.
+#[test]
+fn a_seed_that_ended_the_server_is_not_looked_at_for_ever() {
+    let (_, parts) = large_seed(64);
+    let hand_over = |denied: Vec<Suspect>| {
+        let deaths = Arc::new(Deaths { denied, ..Deaths::default() });
+        let mut scene = Scene::new(Limits::DEFAULT, usize::MAX);
+        scene.room = scene.room.with_caution(Arc::clone(&deaths) as Arc<dyn Caution>);
+        scene.open_on(ANN, CHANNEL, offer_of_a_life());
+        parts.iter().for_each(|part| scene.say(ANN, part.clone()));
+        let heard = scene.read_all(ANN, &mut Copy::default());
+        (heard, deaths.run.lock().expect("no panic").pop().expect("it was looked at"))
+    };
+    let (heard, last) = hand_over(Vec::new());
+    assert!(heard.iter().any(|said| matches!(said, FromRoom::Seeded { .. })), "{heard:?}");
+    let (heard, again) = hand_over(vec![last.clone()]);
+    assert_eq!(last, again);
+    assert!(matches!(refusal(&heard), Refusal::Protocol { .. }), "{heard:?}");
 }
 
 #[test]

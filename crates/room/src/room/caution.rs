@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use tidelog_document::Doctype;
-use tidelog_types::{DocumentKey, EntryId};
+use tidelog_types::{DocumentKey, EntryId, Position};
 
 /// The reason that a mutation is rejected with which has ended the server.
 pub const ENDED_THE_SERVER: &str =
@@ -24,6 +24,12 @@ impl Suspect {
     pub(super) fn frame(document: &DocumentKey, origin: EntryId) -> Self {
         let EntryId { journal: timeline, life, lsn } = origin;
         let what = format!("frame {lsn} of timeline {timeline} by life {life}");
+        Self { document: document.document.clone(), what }
+    }
+
+    pub(super) fn seed(document: &DocumentKey, position: Position) -> Self {
+        let Position { journal, life, next, .. } = position;
+        let what = format!("document {journal} at {next} by life {life}, handed over");
         Self { document: document.document.clone(), what }
     }
 

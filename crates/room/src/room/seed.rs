@@ -13,6 +13,7 @@ use tidelog_types::limits::ENTRY_PAGES_MAX;
 use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{DocumentKey, JournalId, Lsn, LsnRange, Page, PageSet, Pgid, Position};
 
+use super::caution::{Suspect, cautiously};
 use super::document::{Document, Offered};
 use super::open::unusable_doctype;
 use super::outbox::After;
@@ -292,9 +293,17 @@ impl Room {
         if let Some(entry) = document.migrate(&self.document, doctype, &*self.caution)? {
             *migrated = Some(entry);
         }
-        inspect(document, doctype)?;
-        // Its client is welcomed without a further look at the pages.
-        document.applied(timeline).map(drop).map_err(unreadable)
+        // What the pages say is anybody's, and SQLite reads them.
+        let position = document.record.seeded.unwrap_or(document.authority.position());
+        let look = || {
+            inspect(document, doctype)?;
+            // Its client is welcomed without a further look at the pages.
+            document.applied(timeline).map(drop).map_err(unreadable)
+        };
+        let suspect = || Suspect::seed(&self.document, position);
+        cautiously(&*self.caution, suspect, look).unwrap_or_else(|| {
+            Err(broken_protocol("a seed at which the server crashed each time it looked at it"))
+        })
     }
 }
 
