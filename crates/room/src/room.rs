@@ -287,11 +287,11 @@ impl Room {
     /// which needs them.
     pub fn rest_deeply(&mut self) {
         self.rest();
-        if let State::Open(document) = &self.state
+        if let State::Open(document) = &mut self.state
             && self.fetch.is_none()
             && self.faults_count == 0
         {
-            document.authority.view().rest();
+            document.rest_deeply();
         }
     }
 
@@ -299,7 +299,7 @@ impl Room {
     #[must_use]
     pub fn kept_size(&self) -> usize {
         match &self.state {
-            State::Open(document) => document.authority.kept_size(),
+            State::Open(document) => document.kept_size(),
             _ => 0,
         }
     }

@@ -72,6 +72,19 @@ impl Document {
         }
     }
 
+    /// Gives back the pages, and what is remembered of entries but the last one.
+    pub(super) fn rest_deeply(&mut self) {
+        self.authority.view().rest();
+        let newest = self.recent.pop_last();
+        self.recent = newest.into_iter().collect();
+    }
+
+    /// About how many bytes it keeps that could be given back.
+    pub(super) fn kept_size(&self) -> usize {
+        let entries_count = self.recent.len().saturating_sub(1);
+        self.authority.kept_size() + entries_count * size_of::<(Lsn, RecentEntry)>()
+    }
+
     /// The frame that these LSNs decided, if they are one that is remembered.
     pub(super) fn origin_of(&self, range: LsnRange) -> Option<EntryId> {
         let is_one = range == LsnRange::one(range.start());
