@@ -192,6 +192,18 @@ fn opening_on_a_full_disk_says_so_and_works_once_there_is_room() {
     assert_eq!(device.query("select id from todo"), [[text("milk")]]);
 }
 
+/// Goal: no `sync` waits for a document that there is no longer. Method: the disk has no room for
+/// what makes the document, and nobody asks for it after that.
+#[test]
+fn who_waits_for_a_document_that_the_disk_had_no_room_for_is_told() {
+    let mut device = Device::new(1);
+    device.fill_disk();
+    let call = device.start_open(TAB, Some(SERVER), &todos());
+    device.opened(call);
+    let sync = device.sync();
+    assert_eq!(device.code(sync), ErrorCode::StorageFull);
+}
+
 #[test]
 fn calls_wait_for_the_layers_after_a_failed_append() {
     // Nothing of the document was ever durable, or only some of what is undecided.

@@ -11,6 +11,7 @@ use tidelog_types::{JournalId, Lineage, Lsn, Pgid, Position, SortedMap};
 use super::open::Synced;
 use super::storing::Then;
 use super::{Context, Document, Role, State, SyncWait};
+use crate::outbox::Outbox;
 use crate::protocol::{CallFailure, FromCore};
 use crate::record::HashedDoctype;
 use crate::server_link::TokenHolder;
@@ -658,9 +659,14 @@ impl Document {
         if let Some(offer) = &mut self.following.offer {
             offer.failure = Some(failure.clone());
         }
+        self.fail_syncs(failure, ctx.out);
+    }
+
+    /// Tells those who wait until all is in step that it does not get there.
+    pub(super) fn fail_syncs(&mut self, failure: &CallFailure, out: &mut Outbox) {
         for sync in std::mem::take(&mut self.syncs) {
             let failure = failure.clone();
-            ctx.out.tell(sync.tab, FromCore::Failed { call: sync.call, failure });
+            out.tell(sync.tab, FromCore::Failed { call: sync.call, failure });
         }
     }
 

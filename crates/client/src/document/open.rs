@@ -303,12 +303,16 @@ impl Document {
     }
 
     /// The store says where the document stands.
-    pub(crate) fn opened(&mut self, state: Option<OpenedDocument>, ctx: &Context<'_>) {
+    pub(crate) fn opened(&mut self, state: Option<OpenedDocument>, ctx: &mut Context<'_>) {
         if self.is_loaded() {
             return;
         }
         let Some(mut state) = state else {
             self.state = State::Absent;
+            // It is made again with the next request: until then no server is asked for it.
+            if let Some(failure) = self.error.clone() {
+                self.fail_syncs(&failure, ctx.out);
+            }
             return;
         };
         let calls = std::mem::take(&mut state.calls);
