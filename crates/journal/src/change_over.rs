@@ -100,6 +100,7 @@ impl<D: Disk> Log<D> {
     /// They can be committed meanwhile, and read.
     pub fn hold(&mut self) {
         assert!(self.written == self.committed, "BUG: held with batches that are not copied");
+        assert!(!self.is_amid_parts(), "BUG: held amid a batch");
         self.is_held = true;
     }
 

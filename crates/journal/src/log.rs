@@ -228,7 +228,7 @@ impl<D: Disk> Log<D> {
     ///
     /// # Errors
     ///
-    /// As [`write`](Self::write). The batch can be put together to its end all the same.
+    /// As [`write`](Self::write). The batch has to be [given up](Self::give_up_parts).
     pub fn write_parts(&mut self) -> Result<(), DiskError> {
         assert!(self.writer.parts_left > 0, "BUG: parts of no batch");
         if self.may_write() {
@@ -247,6 +247,18 @@ impl<D: Disk> Log<D> {
         self.committed
     }
 
+    /// A batch is not put together to its end, or not at all, since there is no room: it counts as
+    /// committed until it is [discarded](Self::discard).
+    pub fn give_up_parts(&mut self) {
+        self.committed.0 += 1;
+    }
+
+    /// Whether parts are still to come of a batch.
+    #[must_use]
+    pub fn is_amid_parts(&self) -> bool {
+        self.writer.parts_left > 0
+    }
+
     /// Writes all committed batches with one write; nothing while they are [held](Self::hold), or
     /// while a torn tail that was cut off at opening [could come back](Self::is_found_durable).
     ///
@@ -263,7 +275,10 @@ impl<D: Disk> Log<D> {
         Ok(())
     }
 
-    fn may_write(&self) -> bool {
+    /// Whether something may be written now: batches are not [held](Self::hold), and no torn tail
+    /// that was cut off at opening [could come back](Self::is_found_durable).
+    #[must_use]
+    pub fn may_write(&self) -> bool {
         !self.is_held && (self.is_found_durable || !self.has_cut)
     }
 
@@ -382,11 +397,12 @@ impl<D: Disk> Log<D> {
         self.is_found_durable
     }
 
-    /// Whether all that was committed is durable.
+    /// Whether all that was committed is durable, and nothing is under way.
     #[must_use]
     pub fn is_settled(&self) -> bool {
         let is_flushed = self.flushes.is_empty() && self.retiring.is_none();
-        !self.is_dirty && is_flushed && self.written == self.committed
+        let is_written = self.written == self.committed && !self.is_amid_parts();
+        !self.is_dirty && is_flushed && is_written
     }
 
     /// The last batch that was committed.

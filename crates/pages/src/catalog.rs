@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use tidelog_journal::{Found, FoundFrame, FrameHead};
-use tidelog_types::{DocumentKey, Epoch, Pgid, SortedMap};
+use tidelog_types::{Budget, DocumentKey, Epoch, Pgid, SortedMap};
 
 use crate::document::{Standing, StoredDocument};
 use crate::extents::Extents;
@@ -21,7 +21,6 @@ pub(crate) struct Catalog {
     pub numbers: BTreeMap<DocumentKey, u64>,
     pub extents: Extents,
     next_number: u64,
-    next_incarnation: u64,
     /// Slots that the page file had when the log was opened: no table may speak of more.
     slots_max: u32,
     /// Whether frames are lost.
@@ -33,7 +32,7 @@ pub(crate) struct Catalog {
 impl Catalog {
     /// An empty one, for a page file of this many slots.
     pub fn new(slots_max: u32) -> Self {
-        Self { slots_max, next_number: 1, next_incarnation: 1, ..Self::default() }
+        Self { slots_max, next_number: 1, ..Self::default() }
     }
 
     pub fn get(&self, key: &DocumentKey) -> Option<&StoredDocument> {
@@ -99,8 +98,8 @@ impl Catalog {
             Kind::Document => {}
             Kind::Destroy => self.forget(head.document),
             Kind::StorageBegin => {
-                let incarnation = self.new_incarnation();
-                let gone = self.document(head.document).begin_storage(head.journal, incarnation);
+                let begun = head.lsns.ok_or("a storage journal that nobody counted")?.start();
+                let gone = self.document(head.document).begin_storage(head.journal, begun.get());
                 self.release(gone);
             }
             Kind::TakeName => self.take_name(head.document, frame.body)?,
@@ -144,11 +143,6 @@ impl Catalog {
         gone.settled_from(Pgid(1)).iter().for_each(|entry| self.extents.release(entry.slot));
     }
 
-    fn new_incarnation(&mut self) -> u64 {
-        self.next_incarnation += 1;
-        self.next_incarnation
-    }
-
     fn create(&mut self, number: u64, body: &[u8]) -> Result<(), String> {
         let key = decode_key(body).ok_or("a document without a name")?;
         if self.is_damaged
@@ -160,9 +154,8 @@ impl Catalog {
         if self.documents.contains_key(&number) || self.numbers.contains_key(&key) {
             return Err(format!("document {number} begins twice"));
         }
-        let incarnation = self.new_incarnation();
         self.numbers.insert(key.clone(), number);
-        self.documents.insert(number, StoredDocument::new(key, incarnation));
+        self.documents.insert(number, StoredDocument::new(number, key));
         self.next_number = self.next_number.max(number.saturating_add(1));
         Ok(())
     }
@@ -240,17 +233,37 @@ impl Catalog {
     /// Goes on where an equal catalog was, whose places are in the other log file: numbers that
     /// were given out stay what they were.
     pub fn take_over(&mut self, before: &Self) {
-        assert!(self.numbers == before.numbers, "BUG: a change-over changed the documents");
-        for (number, document) in &mut self.documents {
-            let before = &before.documents[number];
-            let is_same = document.storage == before.storage
-                && document.db_pages == before.db_pages
-                && document.timeline.as_ref().map(|it| (it.journal, it.range()))
-                    == before.timeline.as_ref().map(|it| (it.journal, it.range()));
-            assert!(is_same, "BUG: a change-over changed document {number}");
-            document.incarnation = before.incarnation;
+        assert!(
+            self.documents.len() == before.documents.len(),
+            "BUG: a change-over lost documents"
+        );
+        if cfg!(debug_assertions) {
+            self.check_against(before);
         }
-        self.next_incarnation = before.next_incarnation;
         self.next_number = before.next_number;
+    }
+
+    /// Makes sure that a change-over has changed nothing. It takes as long as there are documents.
+    fn check_against(&self, before: &Self) {
+        assert!(self.numbers == before.numbers, "BUG: a change-over changed the documents");
+        let timeline =
+            |it: &StoredDocument| it.timeline.as_ref().map(|it| (it.journal, it.range()));
+        for (document, before) in self.documents.values().zip(before.documents.values()) {
+            let is_same = document.storage == before.storage
+                && document.begun == before.begun
+                && document.db_pages == before.db_pages
+                && timeline(document) == timeline(before);
+            assert!(is_same, "BUG: a change-over changed document {}", document.number);
+        }
+    }
+
+    /// Forgets some of what it holds, which nobody asks for any more.
+    pub fn forget_some(&mut self, budget: &mut Budget) {
+        while !budget.is_spent() {
+            let Some((_, document)) = self.documents.pop_first() else { break };
+            self.numbers.remove(&document.key);
+            budget.spend_steps(1);
+            budget.spend_bytes((size_of::<StoredDocument>() + document.pages.size()) as u64);
+        }
     }
 }

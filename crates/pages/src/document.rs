@@ -2,9 +2,11 @@
 
 use std::collections::VecDeque;
 
-use tidelog_journal::{FoundFrame, FrameHead, LogFile};
+use tidelog_disk::Disk;
+use tidelog_journal::{FoundFrame, FrameHead, Log, LogFile};
 use tidelog_types::{CallId, Chain, DocumentKey, JournalId, Life, Lsn, LsnRange, Pgid, Position};
 
+use crate::error::Fault;
 use crate::frame_body::{
     Kind, PageList, decode_append_id, decode_calls, decode_life, decode_storage_at,
 };
@@ -14,10 +16,16 @@ use crate::place::{PageAt, PagePlace};
 use crate::pool::PoolKey;
 use crate::protocol::AppendId;
 
+/// Calls in one frame from which on they are read from there.
+const MANY_CALLS: usize = 16;
+
 #[derive(Debug)]
 pub(crate) struct StoredDocument {
+    /// Its number in this store.
+    pub number: u64,
     pub key: DocumentKey,
-    pub record: Vec<u8>,
+    /// `None` if there are no notes.
+    pub record: Option<StoredRecord>,
     pub timeline: Option<StoredTimeline>,
     /// The last append that put something in the place of something else.
     pub handed: Option<AppendId>,
@@ -27,9 +35,10 @@ pub(crate) struct StoredDocument {
     /// The storage entries that are still in the log.
     pub history: History,
     /// Calls of storage entries, and of timeline entries that were trimmed, oldest first.
-    pub calls: VecDeque<(CallId, Lsn)>,
-    /// Of its storage journal: a number that no other one has had since the store was opened.
-    pub incarnation: u64,
+    pub calls: Vec<StoredCalls>,
+    /// How often a storage journal was begun for it: this one's pages are told by that from those
+    /// of the ones before.
+    pub begun: u64,
     /// How many of its frames were found in the log file.
     pub frames: u64,
     pub standing: Standing,
@@ -44,6 +53,42 @@ pub(crate) enum Standing {
     Doubtful,
     /// Frames of it are lost: what was found behind them is not used.
     Broken,
+}
+
+/// The owner's notes about a document: they stay in the log, and only where is known here.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct StoredRecord {
+    /// Offset of its frame in the active log file.
+    frame: u64,
+    size: usize,
+    checksum: u32,
+}
+
+impl StoredRecord {
+    /// Whether it is worth a look if these are the same notes.
+    pub fn is_likely(&self, record: &[u8]) -> bool {
+        self.size == record.len() && self.checksum == crc32c::crc32c(record)
+    }
+}
+
+/// A call and its LSN, or many of them, which stay in the log.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum StoredCalls {
+    One(CallId, Lsn),
+    /// Those of the frame at this offset of the active log file.
+    Many {
+        frame: u64,
+        count: usize,
+    },
+}
+
+impl StoredCalls {
+    fn count(self) -> usize {
+        match self {
+            Self::One(..) => 1,
+            Self::Many { count, .. } => count,
+        }
+    }
 }
 
 /// A timeline: its entries stay in the log, and only where is known here.
@@ -80,7 +125,7 @@ pub(crate) struct History {
     start: Lsn,
     pub entries: VecDeque<LoggedEntry>,
     /// Calls of an entry that has not been seen yet.
-    pending: Vec<(CallId, Lsn)>,
+    pending: Vec<StoredCalls>,
 }
 
 /// A storage entry in the log.
@@ -91,7 +136,7 @@ pub(crate) struct LoggedEntry {
     /// Who wrote it.
     pub life: Life,
     pub db_pages: u32,
-    pub calls: Vec<(CallId, Lsn)>,
+    pub calls: Vec<StoredCalls>,
 }
 
 impl History {
@@ -115,18 +160,19 @@ impl History {
 }
 
 impl StoredDocument {
-    pub fn new(key: DocumentKey, incarnation: u64) -> Self {
+    pub fn new(number: u64, key: DocumentKey) -> Self {
         Self {
+            number,
             key,
-            record: Vec::new(),
+            record: None,
             timeline: None,
             handed: None,
             storage: None,
             db_pages: 0,
             pages: PageTable::default(),
             history: History::starting_at(Lsn::FIRST),
-            calls: VecDeque::new(),
-            incarnation,
+            calls: Vec::new(),
+            begun: 0,
             frames: 0,
             standing: Standing::Whole,
         }
@@ -144,7 +190,7 @@ impl StoredDocument {
             Lies::InLog(offset) => PageAt::Log(active, offset),
             Lies::InSlot(slot) => PageAt::Slot(slot),
         };
-        let key = PoolKey { incarnation: self.incarnation, pgid, lsn };
+        let key = PoolKey { document: self.number, begun: self.begun, pgid, lsn };
         PagePlace { key, checksum, at }
     }
 
@@ -165,9 +211,57 @@ impl StoredDocument {
         Some(Position { journal: head.journal, life, next, chain })
     }
 
+    /// The owner's notes, empty if there are none.
+    pub fn read_record<D: Disk>(&self, log: &Log<D>) -> Result<Vec<u8>, Fault> {
+        self.record.map_or(Ok(Vec::new()), |record| self.read(log, record.frame, Kind::Record))
+    }
+
+    /// These calls of it, in their order.
+    pub fn read_calls<D: Disk>(
+        &self,
+        log: &Log<D>,
+        stored: &[StoredCalls],
+    ) -> Result<Vec<(CallId, Lsn)>, Fault> {
+        let mut calls = Vec::with_capacity(stored.iter().map(|calls| calls.count()).sum());
+        for stored in stored {
+            match *stored {
+                StoredCalls::One(call, lsn) => calls.push((call, lsn)),
+                StoredCalls::Many { frame, .. } => {
+                    let body = self.read(log, frame, Kind::Calls)?;
+                    calls.extend(decode_calls(&body).ok_or_else(|| damaged(frame))?);
+                }
+            }
+        }
+        Ok(calls)
+    }
+
+    /// Its latest calls, so many of them if there are as many, oldest first.
+    pub fn latest_calls<D: Disk>(
+        &self,
+        log: &Log<D>,
+        count_max: usize,
+    ) -> Result<Vec<(CallId, Lsn)>, Fault> {
+        let mut count = 0;
+        let is_wanted = |calls: &&StoredCalls| {
+            let is_wanted = count < count_max;
+            count += calls.count();
+            is_wanted
+        };
+        let wanted = self.calls.iter().rev().take_while(is_wanted).count();
+        let mut calls = self.read_calls(log, &self.calls[self.calls.len() - wanted..])?;
+        calls.drain(..calls.len().saturating_sub(count_max));
+        Ok(calls)
+    }
+
+    fn read<D: Disk>(&self, log: &Log<D>, frame: u64, kind: Kind) -> Result<Vec<u8>, Fault> {
+        let (head, body) = log.read_frame(log.frame_at(frame))?;
+        let is_it = head.kind == kind as u8 && head.document == self.number;
+        if is_it { Ok(body) } else { Err(damaged(frame)) }
+    }
+
     /// Begins this storage journal in place of any other one, and gives the pages of that.
-    pub fn begin_storage(&mut self, journal: JournalId, incarnation: u64) -> PageTable {
-        self.incarnation = incarnation;
+    pub fn begin_storage(&mut self, journal: JournalId, begun: u64) -> PageTable {
+        self.begun = begun;
         self.storage = Some(Position::start_of(journal));
         self.db_pages = 0;
         self.history = History::starting_at(Lsn::FIRST);
@@ -177,7 +271,11 @@ impl StoredDocument {
     /// Takes in a frame of a kind that concerns nothing but this document.
     pub fn apply(&mut self, kind: Kind, frame: &FoundFrame<'_>) -> Result<(), String> {
         match kind {
-            Kind::Record => self.record = frame.body.to_vec(),
+            Kind::Record => {
+                let (size, checksum) = (frame.body.len(), crc32c::crc32c(frame.body));
+                let record = StoredRecord { frame: frame.place.frame, size, checksum };
+                self.record = (size > 0).then_some(record);
+            }
             Kind::Handed => {
                 self.handed = Some(decode_append_id(frame.body).ok_or("an append cut short")?);
             }
@@ -204,11 +302,16 @@ impl StoredDocument {
             }
             Kind::Calls => {
                 let calls = decode_calls(frame.body).ok_or("a call cut short")?;
+                let stored = if calls.len() < MANY_CALLS {
+                    calls.into_iter().map(|(call, lsn)| StoredCalls::One(call, lsn)).collect()
+                } else {
+                    vec![StoredCalls::Many { frame: frame.place.frame, count: calls.len() }]
+                };
                 if frame.head.lsns.is_some() {
                     // They are those of the entry that follows.
-                    self.history.pending.extend(&calls);
+                    self.history.pending.extend(&stored);
                 }
-                self.calls.extend(calls);
+                self.calls.extend(stored);
             }
             _ => unreachable!("BUG: it concerns more than the document"),
         }
@@ -229,7 +332,7 @@ impl StoredDocument {
                 heads.trim_timeline(journal, place)?;
                 while timeline.start < place {
                     let entry = timeline.entries.pop_front().expect("BUG: trimmed past its end");
-                    self.calls.push_back((entry.call, timeline.start));
+                    self.calls.push(StoredCalls::One(entry.call, timeline.start));
                     timeline.start = timeline.start.next();
                 }
             }
@@ -265,7 +368,7 @@ impl StoredDocument {
         let life = self.storage.map_or(Life::NONE, |position| position.life);
         self.storage = Some(Position { journal, life, next: range.end(), chain });
         let before = std::mem::replace(&mut self.db_pages, db_pages);
-        let call = call.map(|call| (call, range.start()));
+        let call = call.map(|call| StoredCalls::One(call, range.start()));
         self.calls.extend(call);
         self.pages.shrink(before, db_pages, lsn);
         let mut calls = std::mem::take(&mut self.history.pending);
@@ -274,6 +377,10 @@ impl StoredDocument {
         self.history.entries.push_back(entry);
         Ok(())
     }
+}
+
+fn damaged(frame: u64) -> Fault {
+    Fault::Damaged { what: format!("the frame at {frame} of the log") }
 }
 
 fn place_of(head: &FrameHead) -> Result<Lsn, String> {

@@ -66,6 +66,11 @@ fn settled_page(entry: &TableEntry) -> PageVersion {
 }
 
 impl PageTable {
+    /// About how many bytes of memory it takes.
+    pub fn size(&self) -> usize {
+        self.settled.len() * size_of::<TableEntry>() + self.logged.len() * size_of::<Vec<Logged>>()
+    }
+
     /// Takes in what a checkpoint said. Fails if it is not about a later page than before.
     pub fn settle(&mut self, entry: TableEntry) -> bool {
         let is_next = self.settled.last().is_none_or(|last| last.pgid < entry.pgid);

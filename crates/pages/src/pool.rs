@@ -12,17 +12,19 @@ const USES_WANTED: u8 = 2;
 /// The small queue's share of the pool is one in this many pages.
 const SMALL_SHARE: usize = 10;
 
-/// One version of one page. A storage journal that is begun anew is another incarnation, so a key
+/// One version of one page. Each storage journal that is begun for a document is counted, so a key
 /// never means two contents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct PoolKey {
-    pub incarnation: u64,
+    pub document: u64,
+    /// Which of its storage journals.
+    pub begun: u64,
     pub pgid: Pgid,
     pub lsn: Lsn,
 }
 
 /// A page, whatever its version.
-type Id = (u64, Pgid);
+type Id = (u64, u64, Pgid);
 
 /// A buffer pool that a scan passes through without evicting what is wanted.
 ///
@@ -93,7 +95,7 @@ impl Pool {
 
     /// This version of a page, if it is here. Counts as a use.
     pub fn get(&mut self, key: PoolKey) -> Option<Page> {
-        let frame = self.frames.get_mut(&(key.incarnation, key.pgid))?;
+        let frame = self.frames.get_mut(&(key.document, key.begun, key.pgid))?;
         if frame.lsn != key.lsn {
             return None;
         }
@@ -103,8 +105,8 @@ impl Pool {
 
     /// Takes a version of a page in, unless a newer one is here.
     pub fn insert(&mut self, key: PoolKey, page: Page) {
-        let PoolKey { incarnation, pgid, lsn } = key;
-        let id = (incarnation, pgid);
+        let PoolKey { document, begun, pgid, lsn } = key;
+        let id = (document, begun, pgid);
         if let Some(frame) = self.frames.get_mut(&id) {
             if lsn >= frame.lsn {
                 (frame.lsn, frame.page) = (lsn, page);

@@ -19,6 +19,7 @@ use crate::read_queue::ReadQueue;
 use crate::reads::{ActiveRead, Served};
 use crate::staging::Staged;
 use crate::store::change_over::ChangeOvers;
+use crate::store::recording::Recording;
 use crate::store::{Store, StoreOptions};
 use crate::{Append, AppendError, OpenError, RecoveryReport, StoreReply, StoreRequest, Ticket};
 
@@ -30,9 +31,9 @@ use crate::{Append, AppendError, OpenError, RecoveryReport, StoreReply, StoreReq
 /// flush of one of the disks has completed, where that is later.
 ///
 /// Each poll serves at most [`Limits::read_chunk_pages`], or where reads hold something else up as
-/// many as fit into one [slice](Limits::slice), so that it takes a bounded time. Owners take turns;
-/// see [`Urgency`] for who goes first, and [`StoreReply::Busy`] for what one may
-/// have outstanding.
+/// many as fit into one [slice](Limits::slice), so that it takes a bounded time; and an append that
+/// costs more than a slice is recorded in several. Owners take turns; see [`Urgency`] for who goes
+/// first, and [`StoreReply::Busy`] for what one may have outstanding.
 ///
 /// Requests take effect in the order in which they are served. A read sees what was appended
 /// before it, durable or not, and nothing that was appended later, however many turns it takes.
@@ -51,10 +52,28 @@ pub struct PageServer<D> {
     staged: SortedMap<OwnerId, Staged>,
     /// Served a chunk each in turn.
     reads: ReadQueue,
-    /// Appends that found no room are being taken back: requests wait until that is done.
-    taking_back: Option<VecDeque<(OwnerId, StoreRequest)>>,
+    /// An append that is being recorded: requests wait until that is done.
+    recording: Option<Recorded>,
+    /// Whether appends that found no room are being taken back: requests wait until that is done.
+    is_taking_back: bool,
+    /// In the order in which they came.
+    waiting: VecDeque<(OwnerId, Waiting)>,
     broken: Option<AppendError>,
     replies: Vec<(OwnerId, StoreReply)>,
+}
+
+/// What waits for its turn: a request, or `None` where its owner went away behind its last one and
+/// is told nothing any more.
+type Waiting = Option<StoreRequest>;
+
+/// What is being recorded, and who waits for it.
+#[derive(Debug)]
+struct Recorded {
+    recording: Recording,
+    /// Nobody, if the owner went away.
+    owner: Option<OwnerId>,
+    ticket: Ticket,
+    document: DocumentKey,
 }
 
 impl<D: Disk> PageServer<D> {
@@ -87,7 +106,9 @@ impl<D: Disk> PageServer<D> {
             refused: SortedMap::new(),
             staged: SortedMap::new(),
             reads: ReadQueue::default(),
-            taking_back: None,
+            recording: None,
+            is_taking_back: false,
+            waiting: VecDeque::new(),
             broken: None,
             replies: Vec::new(),
         };
@@ -98,12 +119,19 @@ impl<D: Disk> PageServer<D> {
     pub fn serve(&mut self, owner: OwnerId, request: StoreRequest) {
         if let Some(error) = &self.broken {
             self.replies.push((owner, StoreReply::Broken { error: error.clone() }));
-        } else if let Some(waiting) = &mut self.taking_back {
-            reached(Probe::WaitedForTakingBack);
-            waiting.push_back((owner, request));
+        } else if self.is_held_up() || !self.waiting.is_empty() {
+            if self.is_taking_back {
+                reached(Probe::WaitedForTakingBack);
+            }
+            self.waiting.push_back((owner, Some(request)));
         } else {
             self.carry_out(owner, request);
         }
+    }
+
+    /// Whether requests have to wait.
+    fn is_held_up(&self) -> bool {
+        self.recording.is_some() || self.is_taking_back
     }
 
     /// Writes what was appended and asks for one flush of all of it.
@@ -130,6 +158,10 @@ impl<D: Disk> PageServer<D> {
         if self.broken.is_none() {
             self.or_break(Self::work);
         }
+        if !self.waiting.is_empty() {
+            let waiting = &self.waiting;
+            self.replies.retain(|(to, _)| !is_leaving(waiting, *to));
+        }
         std::mem::take(&mut self.replies)
     }
 
@@ -138,20 +170,31 @@ impl<D: Disk> PageServer<D> {
     #[must_use]
     pub fn wants_poll(&self) -> bool {
         let changes_over = self.change_overs.is_due(&self.store) || self.change_overs.can_advance();
-        let is_behind = self.taking_back.is_some() || self.store.owes_flush();
+        let recording = self.recording.as_ref();
+        let records = recording.is_some_and(|it| it.recording.can_go_on(&self.store));
+        let is_served = !self.waiting.is_empty() && !self.is_held_up();
+        let is_behind = self.is_taking_back || self.store.owes_flush() || records || is_served;
         let can_work = !self.reads.is_empty() || changes_over || is_behind;
         !self.replies.is_empty() || (self.broken.is_none() && can_work)
     }
 
     /// Forgets an owner that went away, and what it asked for. What it appended stays.
     pub fn forget_owner(&mut self, owner: OwnerId) {
+        if let Some(recorded) = &mut self.recording {
+            recorded.owner = recorded.owner.filter(|from| *from != owner);
+        }
+        if self.waiting.iter().any(|(from, _)| *from == owner) {
+            self.waiting.push_back((owner, None));
+        } else {
+            self.forget(owner);
+        }
+    }
+
+    fn forget(&mut self, owner: OwnerId) {
         self.owners.forget(owner);
         self.reads.forget(owner);
         self.acks.forget(owner);
         self.staged.remove(&owner);
-        if let Some(waiting) = &mut self.taking_back {
-            waiting.retain(|(from, _)| *from != owner);
-        }
         self.refused.retain(|(from, _), _| *from != owner);
         self.replies.retain(|(to, _)| *to != owner);
     }
@@ -191,8 +234,14 @@ impl<D: Disk> PageServer<D> {
         self.send_acks()?;
         let mut budget = Budget::new(self.limits().slice);
         budget.spend_pages(self.serve_turn()?);
-        if self.taking_back.is_some() {
+        if self.is_taking_back {
             return self.go_on_taking_back(&mut budget);
+        }
+        if let Some(recorded) = self.recording.take() {
+            self.record(recorded, &mut budget)?;
+            self.serve_waiting(&mut budget)?;
+        } else if !self.waiting.is_empty() {
+            self.serve_waiting(&mut budget)?;
         }
         // A busy store must not put a change-over off for ever.
         while self.change_overs.is_held_up_by_reads(&mut self.store) && !budget.is_spent() {
@@ -206,6 +255,28 @@ impl<D: Disk> PageServer<D> {
             self.flush_now()?;
         }
         self.change_overs.shed(&mut self.store)
+    }
+
+    /// Carries out what had to wait, until something holds it up again or the budget is spent.
+    fn serve_waiting(&mut self, budget: &mut Budget) -> Result<(), Fault> {
+        if self.is_held_up() {
+            return Ok(());
+        }
+        while !self.is_held_up()
+            && !budget.is_spent()
+            && self.broken.is_none()
+            && let Some((owner, waiting)) = self.waiting.pop_front()
+        {
+            let before = self.store.log_size();
+            match waiting {
+                Some(request) => self.carry_out(owner, request),
+                None => self.forget(owner),
+            }
+            budget.spend_steps(1);
+            budget.spend_bytes(self.store.log_size().saturating_sub(before));
+        }
+        // Whoever asked for a flush did so long ago.
+        self.flush_now()
     }
 
     /// Says what is durable by now.
@@ -286,8 +357,11 @@ impl<D: Disk> PageServer<D> {
             }
             StoreRequest::Entries { request, urgency, document, cursor, count } => {
                 match self.store.entries(&document, cursor, count) {
-                    Some(plan) => self.read(owner, urgency, request, document, plan),
-                    None => self.trimmed(owner, request, document, cursor.journal),
+                    Err(Fault::Damaged { .. }) => self.damaged(owner, request, document),
+                    plan => match plan? {
+                        Some(plan) => self.read(owner, urgency, request, document, plan),
+                        None => self.trimmed(owner, request, document, cursor.journal),
+                    },
                 }
             }
             StoreRequest::Destroy { ticket, document } => self.destroy(owner, ticket, document)?,
@@ -309,7 +383,7 @@ impl<D: Disk> PageServer<D> {
             self.reads.forget(earlier);
         }
         let epoch = wanted.max(Epoch(self.epoch().0.saturating_add(1)));
-        self.store.record_epoch(epoch)?;
+        self.store.record_epoch(epoch);
         let batch = self.store.committed();
         self.acks.ready(batch, owner, epoch);
         Ok(())
@@ -318,8 +392,9 @@ impl<D: Disk> PageServer<D> {
     fn open_document(&mut self, owner: OwnerId, document: DocumentKey) -> Result<(), Fault> {
         // Write first, so a full device is reported before we say where the document stands.
         self.write_log()?;
-        if let Some(waiting) = &mut self.taking_back {
-            waiting.push_back((owner, StoreRequest::Open { document }));
+        if self.is_taking_back {
+            let request = Some(StoreRequest::Open { document });
+            self.waiting.push_back((owner, request));
             return Ok(());
         }
         self.refused.remove(&(owner, document.clone()));
@@ -329,7 +404,13 @@ impl<D: Disk> PageServer<D> {
             self.replies.push((owner, StoreReply::Opened { document, life, state: None }));
             return Ok(());
         };
-        let plan = self.store.opened(number)?;
+        let plan = match self.store.opened(number) {
+            Err(Fault::Damaged { .. }) => {
+                self.damaged(owner, 0, document);
+                return Ok(());
+            }
+            plan => plan?,
+        };
         let (urgency, request, _era) = (Urgency::User, 0, self.store.reader());
         let read = ActiveRead { owner, urgency, request, document, plan, _era };
         // Most timelines are short: then there is nothing to wait for.
@@ -338,29 +419,50 @@ impl<D: Disk> PageServer<D> {
 
     fn append(&mut self, owner: OwnerId, ticket: Ticket, mut append: Append) -> Result<(), Fault> {
         self.make_room(owner)?;
-        let number = self.store.catalog().number_for(&append.document);
+        let document = append.document.clone();
+        let number = self.store.catalog().number_for(&document);
         let staged = self.staged.remove(&owner);
         let joined = staged.map_or(Ok(()), |staged| staged.join(ticket, &mut append));
-        let decided = match self.refusal_of(owner, &append.document) {
+        let decided = match self.refusal_of(owner, &document) {
             Some(error) => Err(error),
             None => joined.and_then(|()| {
                 let id = self.owners.life().map(|life| AppendId { life, ticket });
-                append::decide(&append, id, self.store.catalog().documents.get(&number))
+                let store = &self.store;
+                let known = store.catalog().documents.get(&number);
+                let is_noted = |record: &[u8]| known.is_some_and(|it| store.is_noted(it, record));
+                append::decide(append, id, known, &is_noted)
             }),
         };
         match decided {
             Ok(steps) => {
-                let recorded = self.store.record(number, &steps);
-                drop(steps);
-                self.ack(owner, ticket, append.document);
-                self.or_take_back(recorded)?;
+                let recording = self.store.begin_recording(number, steps);
+                let recorded = Recorded { recording, owner: Some(owner), ticket, document };
+                self.record(recorded, &mut Budget::new(self.limits().slice))?;
             }
             Err(error) => {
-                self.refused.insert((owner, append.document), error.clone());
+                self.refused.insert((owner, document), error.clone());
                 self.replies.push((owner, StoreReply::AppendFailed { ticket, error }));
             }
         }
         Ok(())
+    }
+
+    /// Goes on with an append until it is recorded or the budget is spent.
+    fn record(&mut self, mut recorded: Recorded, budget: &mut Budget) -> Result<(), Fault> {
+        let went = match recorded.recording.can_go_on(&self.store) {
+            true => self.store.record(&mut recorded.recording, budget),
+            false => Ok(false),
+        };
+        if matches!(went, Ok(false)) {
+            self.recording = Some(recorded);
+            return Ok(());
+        }
+        self.ack_recorded(recorded);
+        self.or_take_back(went.map(drop))
+    }
+
+    fn ack_recorded(&mut self, Recorded { owner, ticket, document, .. }: Recorded) {
+        owner.into_iter().for_each(|owner| self.ack(owner, ticket, document.clone()));
     }
 
     /// Why nothing is appended to this document, whatever it is.
@@ -420,6 +522,12 @@ impl<D: Disk> PageServer<D> {
         self.acks.durable(self.store.committed(), owner, ticket, document);
     }
 
+    /// What the log has of a document is not what was written.
+    fn damaged(&mut self, owner: OwnerId, request: u64, document: DocumentKey) {
+        let reply = StoreReply::Damaged { request, document, pgids: Vec::new() };
+        self.replies.push((owner, reply));
+    }
+
     fn trimmed(&mut self, owner: OwnerId, request: u64, document: DocumentKey, journal: JournalId) {
         let history = self.store.history(&document, journal);
         self.replies.push((owner, StoreReply::Trimmed { request, document, history }));
@@ -475,7 +583,7 @@ impl<D: Disk> PageServer<D> {
 
     /// Writes what was appended. If there is no room for it, it is as if it had never been.
     fn write_log(&mut self) -> Result<(), Fault> {
-        if self.taking_back.is_some() {
+        if self.is_taking_back {
             return Ok(());
         }
         let written = self.store.write();
@@ -484,17 +592,24 @@ impl<D: Disk> PageServer<D> {
 
     fn or_take_back(&mut self, written: Result<(), Fault>) -> Result<(), Fault> {
         match written {
-            Err(fault) if fault.is_full() => self.take_back(),
+            Err(fault) if fault.is_full() => {
+                self.take_back();
+                Ok(())
+            }
             written => written,
         }
     }
 
     /// What was appended and not written is taken back. Reads that were asked for before that was
     /// known are answered first, from the buffer, and nothing else is served meanwhile.
-    fn take_back(&mut self) -> Result<(), Fault> {
+    fn take_back(&mut self) {
         reached(Probe::TakenBack);
-        self.taking_back.get_or_insert_default();
-        Ok(())
+        self.is_taking_back = true;
+        // It was decided on what is taken back.
+        if let Some(recorded) = self.recording.take() {
+            self.store.give_up();
+            self.ack_recorded(recorded);
+        }
     }
 
     /// Goes on with that, and once it is done, with what had to wait.
@@ -511,11 +626,14 @@ impl<D: Disk> PageServer<D> {
             self.refused.insert(key, AppendError::Full);
         }
         self.store.request_flush()?;
-        for (owner, request) in self.taking_back.take().unwrap_or_default() {
-            self.serve(owner, request);
-        }
-        self.flush_now()
+        self.is_taking_back = false;
+        self.serve_waiting(budget)
     }
+}
+
+/// Whether an owner went away and is still waited for.
+fn is_leaving(waiting: &VecDeque<(OwnerId, Waiting)>, owner: OwnerId) -> bool {
+    waiting.iter().any(|(from, it)| *from == owner && it.is_none())
 }
 
 /// How a request of an owner that is not served is answered.

@@ -5,25 +5,22 @@ mod fetch;
 mod history;
 mod lookups;
 mod readers;
+pub(crate) mod recording;
 mod state_copy;
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
 use tidelog_disk::{Disk, StoreFiles};
 use tidelog_journal::{BatchNumber, Damage, Log, LogReport, Seed};
+use tidelog_types::Life;
 use tidelog_types::limits::{LOG_BUFFER_SIZE_MAX, LOG_SIZE_MAX, Limits, STORE_POOL_PAGES_MAX};
-use tidelog_types::probe::{Probe, reached};
-use tidelog_types::{Epoch, Life, Page, Pgid};
 
-use crate::append::{Recorder, Step};
 use crate::catalog::Catalog;
 use crate::document::Standing;
 use crate::error::Fault;
-use crate::frame_body::Kind;
 use crate::page_file::PageFile;
-use crate::pool::{Pool, PoolKey};
+use crate::pool::Pool;
 use crate::space::Space;
 use crate::store::readers::Readers;
 use crate::{DamageReport, OpenError, RecoveryReport};
@@ -138,6 +135,11 @@ impl<D: Disk> Store<D> {
         self.log.written()
     }
 
+    /// Bytes of the log up to its end, what is not written included.
+    pub fn log_size(&self) -> u64 {
+        self.log.size()
+    }
+
     /// Whether as much was appended and not written as may be kept in memory.
     pub fn is_buffer_full(&self) -> bool {
         self.log.buffered() > self.options.log_buffer_size_max
@@ -183,85 +185,6 @@ impl<D: Disk> Store<D> {
     /// so that it cannot get lost and be taken for one that never was.
     fn is_attested(&mut self) -> Result<bool, Fault> {
         Ok(self.log.is_damaged() || self.pages.attest()?)
-    }
-
-    /// Adds what was decided to the log, as one batch, and to the catalog. A batch that is larger
-    /// than what is kept in memory is written as it is put together.
-    ///
-    /// # Errors
-    ///
-    /// Part of it could not be written. It is in memory all the same, as after any append whose
-    /// write fails.
-    pub fn record(&mut self, document: u64, steps: &[Step<'_>]) -> Result<(), Fault> {
-        let pages_max = self.options.limits.frame_pages_max;
-        let sizes = steps.iter().map(|step| step.size(pages_max));
-        let (frames, size) = sizes.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
-        let mut recorder = self.recorder(document, self.catalog.epoch);
-        if size > recorder.buffer_size_max {
-            reached(Probe::BatchWrittenInParts);
-            recorder.parts = Some((0, frames));
-        }
-        steps.iter().for_each(|step| recorder.step(step));
-        recorder.commit()?;
-        for step in steps {
-            match step {
-                Step::StorageEntry(entry) | Step::StoragePages(entry) => {
-                    self.pool_pages(document, &entry.set.pages);
-                }
-                // Of the document that had the name before.
-                Step::TakeName(_) => self.space.more(),
-                _ => {}
-            }
-        }
-        Ok(())
-    }
-
-    /// Adds a grant of this epoch to the log. Where nothing can be written, nobody can be fenced
-    /// off either, and the epoch counts as long as the store is open.
-    pub fn record_epoch(&mut self, epoch: Epoch) -> Result<(), Fault> {
-        assert!(epoch > self.catalog.epoch, "BUG: an epoch granted twice");
-        if self.log.is_damaged() {
-            self.catalog.epoch = epoch;
-            return Ok(());
-        }
-        let mut recorder = self.recorder(0, epoch);
-        recorder.frame(recorder.head(Kind::Epoch), &[]);
-        // Without an epoch nobody could even read.
-        self.log.commit_from_reserve();
-        Ok(())
-    }
-
-    /// Adds to the log that a document is forgotten.
-    pub fn record_destroy(&mut self, document: u64) {
-        let mut recorder = self.recorder(document, self.catalog.epoch);
-        recorder.frame(recorder.head(Kind::Destroy), &[]);
-        // It makes room.
-        self.log.commit_from_reserve();
-        self.space.more();
-    }
-
-    fn recorder(&mut self, document: u64, epoch: Epoch) -> Recorder<'_, D> {
-        Recorder {
-            log: &mut self.log,
-            catalog: &mut self.catalog,
-            document,
-            epoch,
-            buffer_size_max: self.options.log_buffer_size_max,
-            frame_pages_max: self.options.limits.frame_pages_max,
-            parts: None,
-            written: Ok(()),
-        }
-    }
-
-    /// What was just appended is read back soon, by the followers of the document.
-    fn pool_pages(&mut self, number: u64, pages: &BTreeMap<Pgid, Page>) {
-        let Some(document) = self.catalog.documents.get(&number) else { return };
-        for (pgid, page) in pages {
-            if let Some(version) = document.pages.newest(*pgid) {
-                let (incarnation, lsn) = (document.incarnation, version.lsn);
-                self.pool.insert(PoolKey { incarnation, pgid: *pgid, lsn }, page.clone());
-            }
-        }
     }
 
     /// Forgets the batches that could not be written, in the log and in the catalog. Once the

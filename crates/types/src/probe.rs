@@ -188,6 +188,8 @@ probes! {
     PagesSentAhead,
     /// A batch is written as it is put together.
     BatchWrittenInParts,
+    /// An append was recorded in several slices, and what came behind it waited.
+    AppendSliced,
     /// A page leaves a store's pool.
     PoolEvicted,
     /// A page comes back to a store's pool soon after it left.

@@ -4,7 +4,7 @@ use super::*;
 use tidelog_testing::{Rng, runs};
 
 fn key(pgid: u32, lsn: u64) -> PoolKey {
-    PoolKey { incarnation: 1, pgid: Pgid(pgid), lsn: Lsn::new(lsn).expect("from 1") }
+    PoolKey { document: 1, begun: 1, pgid: Pgid(pgid), lsn: Lsn::new(lsn).expect("from 1") }
 }
 
 fn page(tag: u64) -> Page {
@@ -80,7 +80,7 @@ fn a_newer_version_takes_the_place_of_an_older_one_and_not_the_other_way() {
     assert_eq!(pool.get(key(1, 6)), None);
     assert_eq!(pool.get(key(1, 7)), Some(page(7)));
     assert_eq!(pool.frames.len(), 1);
-    let other = PoolKey { incarnation: 2, ..key(1, 1) };
+    let other = PoolKey { begun: 2, ..key(1, 1) };
     pool.insert(other, page(1));
     assert_eq!(pool.get(other), Some(page(1)), "another journal");
 }
@@ -100,13 +100,13 @@ fn a_pool_agrees_with_a_plain_model() {
             if rng.one_in(2) {
                 pgid /= 4;
             }
-            let incarnation = rng.below(2) as u64;
-            let found = newest.get(&(incarnation, pgid)).copied();
+            let begun = rng.below(2) as u64;
+            let found = newest.get(&(begun, pgid)).copied();
             let lsn = match found {
                 Some((lsn, _)) if !rng.one_in(8) => lsn,
                 _ => 1 + rng.below(50) as u64,
             };
-            let key = PoolKey { incarnation, ..key(pgid, lsn) };
+            let key = PoolKey { begun, ..key(pgid, lsn) };
             match rng.below(100) {
                 0 => {
                     pool.clear();
@@ -119,10 +119,10 @@ fn a_pool_agrees_with_a_plain_model() {
                     }
                 }
                 _ => {
-                    let is_here = pool.frames.contains_key(&(incarnation, Pgid(pgid)));
+                    let is_here = pool.frames.contains_key(&(1, begun, Pgid(pgid)));
                     pool.insert(key, page(operation));
                     if !is_here || found.is_none_or(|(newest, _)| lsn >= newest) {
-                        newest.insert((incarnation, pgid), (lsn, operation));
+                        newest.insert((begun, pgid), (lsn, operation));
                         assert_eq!(pool.get(key), Some(page(operation)), "just inserted");
                     }
                 }

@@ -5,21 +5,26 @@
 //! page file and the other log file, and then copies what was appended behind the point. So it
 //! shares nothing with the catalog of the running store but the files.
 
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
+use std::ops::Bound;
 
 use tidelog_disk::{Disk, FlushId};
 use tidelog_journal::{BatchPart, Found, FoundFrame, FrameHead, LOG_START, Log};
+use tidelog_types::Budget;
+use tidelog_types::limits::PAGE_SIZE;
 use tidelog_types::probe::{Probe, reached};
 
 use super::Store;
 use super::state_copy::StateCopy;
 use crate::catalog::Catalog;
+use crate::document::StoredDocument;
 use crate::error::Fault;
 use crate::page_file::Slot;
 use crate::place::PagePlace;
 use crate::space::Space;
 
-/// Bytes that are read or written in one slice, unless more than that is appended meanwhile.
+/// Bytes that are read or written in one slice, unless a host wants smaller ones, or more than that
+/// is appended meanwhile.
 const SLICE_SIZE: u64 = 256 * 1024;
 /// Bytes that are written before they are flushed: one flush of everything would hold up those of
 /// others.
@@ -40,6 +45,8 @@ pub(crate) struct ChangeOvers {
     next_at: u64,
     /// Whether what the files do not need any more was given back to the device.
     is_shed: bool,
+    /// What was known before the last one, forgotten a piece at a time.
+    former: Catalog,
 }
 
 /// How far a change-over has come.
@@ -70,8 +77,10 @@ enum Stage {
     /// Waits until the old log is durable up to the point, and nobody reads from a slot that may
     /// be overwritten.
     Settle,
-    /// Pages are written to their slots.
-    Pages(VecDeque<(Slot, PagePlace)>),
+    /// Every page in the log is given a slot: of the documents up to this number that is done.
+    Slots { done: u64, places: BTreeMap<Slot, PagePlace> },
+    /// Pages are written to their slots, in the order of these.
+    Pages(BTreeMap<Slot, PagePlace>),
     /// They are flushed.
     PagesFlush(FlushId),
     /// The header of the other log file is flushed: so its generation is not used again.
@@ -82,7 +91,9 @@ enum Stage {
     Tail,
     /// All that was copied is flushed.
     TailFlush(FlushId),
-    /// What was appended during that is flushed; batches are held.
+    /// Batches are held, and what was appended during that is copied.
+    LastTail,
+    /// That is flushed.
     LastFlush(FlushId),
     /// The seal is flushed.
     Seal(FlushId),
@@ -104,7 +115,8 @@ enum Step {
 impl ChangeOvers {
     /// For a store that was just opened.
     pub fn of<D: Disk>(store: &Store<D>) -> Self {
-        Self { current: None, next_at: usual_size(store), is_shed: false }
+        let (next_at, former) = (usual_size(store), Catalog::default());
+        Self { current: None, next_at, is_shed: false, former }
     }
 
     /// Whether one goes on.
@@ -118,10 +130,11 @@ impl ChangeOvers {
         is_idle && (store.log.size() >= self.next_at || store.space.wants_change_over())
     }
 
-    /// Whether there is something to do for one that goes on, without any flush completing or
-    /// read ending.
+    /// Whether there is something to do for one that goes on or has ended, without any flush
+    /// completing or read ending.
     pub fn can_advance(&self) -> bool {
-        self.current.as_ref().is_some_and(|change_over| !change_over.is_waiting)
+        let is_left = !self.former.documents.is_empty();
+        is_left || self.current.as_ref().is_some_and(|change_over| !change_over.is_waiting)
     }
 
     /// Begins one. Everything goes on as before.
@@ -150,11 +163,11 @@ impl ChangeOvers {
         // What is left shrinks though appends go on.
         let appended = store.log.size().saturating_sub(change_over.log_size);
         change_over.log_size = store.log.size();
-        let size = SLICE_SIZE.max(2 * appended);
+        let size = SLICE_SIZE.min(store.options.limits.slice.bytes).max(2 * appended);
         match change_over.advance(store, size) {
             Ok(true) => {
                 reached(Probe::ChangedOver);
-                change_over.switch(store)?;
+                self.former = change_over.switch(store)?;
                 self.next_at = usual_size(store);
                 self.is_shed = false;
                 Ok(true)
@@ -187,9 +200,10 @@ impl ChangeOvers {
         self.is_shed = false;
     }
 
-    /// Gives back room on the device that the last change-over has left, or has taken in vain, once
-    /// nobody reads there.
+    /// Gives back what the last change-over has left: memory, and room on the device, or room that
+    /// it has taken in vain, once nobody reads there.
     pub fn shed<D: Disk>(&mut self, store: &mut Store<D>) -> Result<(), Fault> {
+        self.former.forget_some(&mut Budget::new(store.options.limits.slice));
         let is_idle = self.current.is_none() && !store.log.is_damaged();
         let is_known = is_idle && store.log.is_found_durable();
         if is_known && !self.is_shed && !store.readers.has_earlier() {
@@ -250,11 +264,17 @@ impl ChangeOver {
                 if store.log.durable_size() < self.point || has_readers {
                     return Ok(Step::Wait);
                 }
-                let places = self.assign_slots(&store.log);
+                Step::Next(Stage::Slots { done: 0, places: BTreeMap::new() })
+            }
+            Stage::Slots { done, places } => {
+                if assign_slots(&mut self.folded, &store.log, done, places, size) {
+                    return Ok(Step::Slice(None));
+                }
+                let places = std::mem::take(places);
                 if !places.is_empty() {
                     store.pages.prepare(self.folded.extents.count())?;
                 }
-                Step::Next(Stage::Pages(places))
+                Step::Slice(Some(Stage::Pages(places)))
             }
             Stage::Pages(places) => {
                 write_pages(store, places, size)?;
@@ -308,13 +328,23 @@ impl ChangeOver {
                 if !store.log.is_copy_flushed(*id)? {
                     return Ok(Step::Wait);
                 }
+                // Who records an append in slices is polled until all of it is there.
+                if store.log.is_amid_parts() {
+                    return Ok(Step::Wait);
+                }
                 self.rounds += 1;
                 if store.log.written_size() - self.read >= SLICE_SIZE && self.rounds < ROUNDS_MAX {
                     return Ok(Step::Next(Stage::Tail));
                 }
                 store.log.write()?;
                 store.log.hold();
-                self.copy_tail(&mut store.log, u64::MAX)?;
+                Step::Next(Stage::LastTail)
+            }
+            Stage::LastTail => {
+                self.copy_tail(&mut store.log, size)?;
+                if self.read < store.log.written_size() {
+                    return Ok(Step::Slice(None));
+                }
                 Step::Next(Stage::LastFlush(store.log.flush_copy()?))
             }
             Stage::LastFlush(id) => {
@@ -354,20 +384,6 @@ impl ChangeOver {
         Ok(Step::Slice((self.read == self.point).then_some(Stage::Settle)))
     }
 
-    /// Gives every page in the log a slot. Gives their places, in the order of the slots.
-    fn assign_slots<D: Disk>(&mut self, log: &Log<D>) -> VecDeque<(Slot, PagePlace)> {
-        let mut places = Vec::new();
-        let Catalog { documents, extents, .. } = &mut self.folded;
-        for (number, document) in documents {
-            let db_pages = document.db_pages;
-            let moved = document.pages.checkpoint(|| extents.allocate(*number, db_pages));
-            let moved = moved.into_iter();
-            places.extend(moved.map(|(slot, page)| (slot, document.place_of(page, log.active()))));
-        }
-        places.sort_unstable_by_key(|(slot, _)| *slot);
-        places.into()
-    }
-
     /// Copies a slice of what was appended to the old log behind the point.
     fn copy_tail<D: Disk>(&mut self, log: &mut Log<D>, size: u64) -> Result<(), Fault> {
         let end = log.written_size();
@@ -392,7 +408,8 @@ impl ChangeOver {
     }
 
     /// The new log is sealed: goes over to it, with what was appended while batches were held.
-    fn switch<D: Disk>(mut self, store: &mut Store<D>) -> Result<(), Fault> {
+    /// Gives what was known before.
+    fn switch<D: Disk>(mut self, store: &mut Store<D>) -> Result<Catalog, Fault> {
         for frame in store.log.switch()? {
             let (head, body) = (frame.head, frame.body);
             let head = FrameHead { nth: self.next.nth(head.document), ..head };
@@ -403,30 +420,54 @@ impl ChangeOver {
             }
         }
         self.next.take_over(&store.catalog);
-        store.catalog = self.next;
         store.readers.begin_era();
         store.space = Space::Plenty;
-        Ok(())
+        Ok(std::mem::replace(&mut store.catalog, self.next))
     }
+}
+
+/// Gives every page in the log a slot, of the documents behind `done`, until that has taken about
+/// as long as `size` bytes. Answers whether there are more.
+fn assign_slots<D: Disk>(
+    folded: &mut Catalog,
+    log: &Log<D>,
+    done: &mut u64,
+    places: &mut BTreeMap<Slot, PagePlace>,
+    size: u64,
+) -> bool {
+    let Catalog { documents, extents, .. } = folded;
+    let mut spent = 0;
+    for (number, document) in documents.range_mut((Bound::Excluded(*done), Bound::Unbounded)) {
+        if spent >= size {
+            return true;
+        }
+        spent += (size_of::<StoredDocument>() + document.pages.size()) as u64;
+        let db_pages = document.db_pages;
+        let moved = document.pages.checkpoint(|| extents.allocate(*number, db_pages));
+        let moved = moved.into_iter();
+        places.extend(moved.map(|(slot, page)| (slot, document.place_of(page, log.active()))));
+        *done = *number;
+    }
+    false
 }
 
 /// Writes pages to their slots, of at least one run and of about `size` bytes.
 fn write_pages<D: Disk>(
     store: &mut Store<D>,
-    places: &mut VecDeque<(Slot, PagePlace)>,
+    places: &mut BTreeMap<Slot, PagePlace>,
     size: u64,
 ) -> Result<(), Fault> {
+    let run_max = RUN_PAGES.min(to_usize(size / PAGE_SIZE as u64)).max(1);
     let mut written = 0;
     while written < size
-        && let Some((first, _)) = places.front().copied()
+        && let Some((&first, _)) = places.first_key_value()
     {
         let mut run: Vec<PagePlace> = Vec::new();
-        while run.len() < RUN_PAGES
-            && let Some((slot, place)) = places.front()
-            && slot.number() as usize == first.number() as usize + run.len()
+        while run.len() < run_max
+            && let Some(entry) = places.first_entry()
+            && entry.key().number() as usize == first.number() as usize + run.len()
         {
-            run.push(*place);
-            places.pop_front();
+            run.push(entry.remove());
         }
         let run = store.read_pages(&run)?;
         store.pages.write(first, &run)?;

@@ -7,6 +7,7 @@ use tidelog_types::{DocumentKey, JournalId, Lsn, LsnRange, PageSet, Pgid, Positi
 
 use super::Store;
 use crate::document::{LoggedEntry, StoredDocument, StoredTimeline};
+use crate::error::Fault;
 use crate::page_table::Lies;
 use crate::plan::{Answer, LoggedFrame, Plan};
 use crate::{Cursor, Direction, StorageEntry};
@@ -51,17 +52,26 @@ impl<D: Disk> Store<D> {
 
     /// Where the next entries from a cursor on lie, at most `count` of them; `None` if no entry
     /// begins there.
-    pub fn entries(&self, document: &DocumentKey, cursor: Cursor, count: u32) -> Option<Plan> {
-        let document = self.catalog.get(document)?;
+    ///
+    /// # Errors
+    ///
+    /// [`Fault::Damaged`] if what the log has of them is not what was written.
+    pub fn entries(
+        &self,
+        document: &DocumentKey,
+        cursor: Cursor,
+        count: u32,
+    ) -> Result<Option<Plan>, Fault> {
+        let Some(document) = self.catalog.get(document) else { return Ok(None) };
         let count = usize::try_from(count).unwrap_or(usize::MAX);
         match (document.storage, &document.timeline) {
             (Some(position), _) if position.journal == cursor.journal => {
                 self.storage_entries(document, position, cursor, count)
             }
             (_, Some(timeline)) if timeline.journal == cursor.journal => {
-                self.timeline_entries(timeline, cursor, count)
+                Ok(self.timeline_entries(timeline, cursor, count))
             }
-            _ => None,
+            _ => Ok(None),
         }
     }
 
@@ -71,10 +81,11 @@ impl<D: Disk> Store<D> {
         Position { journal, .. }: Position,
         cursor: Cursor,
         count: usize,
-    ) -> Option<Plan> {
-        let logged = &document.history.entries;
-        let before = document.history.count_before(cursor.at)?;
-        let taken = taken(cursor, document.history.range(), before, logged.len(), count)?;
+    ) -> Result<Option<Plan>, Fault> {
+        let (logged, history) = (&document.history.entries, document.history.range());
+        let before = document.history.count_before(cursor.at);
+        let taken = before.and_then(|before| taken(cursor, history, before, logged.len(), count));
+        let Some(taken) = taken else { return Ok(None) };
         let mut pages = match (taken.iter().min(), taken.iter().max()) {
             (Some(first), Some(last)) => {
                 let (start, end) = (logged[*first].range.start(), logged[*last].range.end());
@@ -89,11 +100,11 @@ impl<D: Disk> Store<D> {
             let LoggedEntry { range, chain, life, .. } = *entry;
             let position = Position { journal, life, next: range.end(), chain };
             let set = PageSet { db_pages: entry.db_pages, ..PageSet::default() };
-            let calls = entry.calls.clone();
+            let calls = document.read_calls(&self.log, &entry.calls)?;
             entries.push_back((StorageEntry { range, position, calls, set }, pages.len()));
             places.extend(pages.iter().map(|page| document.place_of(*page, self.log.active())));
         }
-        Some(Plan::of_pages(places, Answer::Entries { entries }))
+        Ok(Some(Plan::of_pages(places, Answer::Entries { entries })))
     }
 
     fn timeline_entries(

@@ -6,7 +6,7 @@ use tidelog_disk::Disk;
 use tidelog_types::{DocumentKey, JournalId, Lsn, Pgid, Position};
 
 use super::Store;
-use crate::document::Standing;
+use crate::document::{Standing, StoredDocument};
 use crate::error::Fault;
 use crate::place::PagePlace;
 use crate::plan::{Answer, Plan};
@@ -44,7 +44,18 @@ impl<D: Disk> Store<D> {
         Ok(Plan::of_pages(pages, Answer::Sync { position, db_pages, next }))
     }
 
+    /// Whether the record of a document is this one. One that cannot be read is another one.
+    pub fn is_noted(&self, document: &StoredDocument, record: &[u8]) -> bool {
+        let is_likely = document.record.is_some_and(|noted| noted.is_likely(record));
+        (is_likely || record.is_empty())
+            && document.read_record(&self.log).is_ok_and(|noted| noted == record)
+    }
+
     /// Where a document stands; its timeline is to be read back from the log.
+    ///
+    /// # Errors
+    ///
+    /// [`Fault::Damaged`] if what the log has of it is not what was written.
     pub fn opened(&mut self, number: u64) -> Result<Plan, Fault> {
         let document = self.catalog.documents.get(&number).expect("BUG: a number in use");
         let timeline = document.timeline.as_ref();
@@ -56,11 +67,11 @@ impl<D: Disk> Store<D> {
         });
         let first = document.place(Pgid(1), self.log.active());
         let mut state = Box::new(OpenedDocument {
-            record: document.record.clone(),
+            record: document.read_record(&self.log)?,
             timeline,
             storage: document.storage,
             db_pages: document.db_pages,
-            calls: document.calls.iter().copied().collect(),
+            calls: document.read_calls(&self.log, &document.calls)?,
             first_page: None,
             is_incomplete: document.standing != Standing::Whole,
         });

@@ -2,7 +2,7 @@
 
 use tidelog_disk::Disk;
 use tidelog_journal::{FoundFrame, FrameHead, Log};
-use tidelog_types::{LsnRange, Pgid};
+use tidelog_types::{Lsn, LsnRange, Pgid};
 
 use crate::catalog::Catalog;
 use crate::error::Fault;
@@ -77,7 +77,8 @@ impl StateCopy {
             match self.copy_part(&mut copier, folded, number)? {
                 Some(part) => self.part = part,
                 None => {
-                    folded.documents.pop_first();
+                    let copied = folded.documents.remove(&number).expect("BUG: it is the first");
+                    folded.numbers.remove(&copied.key);
                     self.part = Part::Head;
                 }
             }
@@ -97,16 +98,16 @@ impl StateCopy {
         match self.part {
             Part::Head => {
                 copier.copy(head(Kind::Document), &encode_key(&document.key))?;
-                if !document.record.is_empty() {
-                    copier.copy(head(Kind::Record), &document.record)?;
+                let record = document.read_record(copier.log)?;
+                if !record.is_empty() {
+                    copier.copy(head(Kind::Record), &record)?;
                 }
                 if let Some(id) = document.handed {
                     copier.copy(head(Kind::Handed), &encode_append_id(id))?;
                 }
-                let forgotten = document.calls.len().saturating_sub(self.calls_max);
-                if !document.calls.is_empty() {
-                    let calls = encode_calls(document.calls.iter().skip(forgotten));
-                    copier.copy(head(Kind::Calls), &calls)?;
+                let calls = document.latest_calls(copier.log, self.calls_max)?;
+                if !calls.is_empty() {
+                    copier.copy(head(Kind::Calls), &encode_calls(calls.iter()))?;
                 }
                 let Some(timeline) = &document.timeline else { return Ok(Some(Part::Storage)) };
                 let lsns = Some(LsnRange::empty_at(timeline.start));
@@ -126,7 +127,9 @@ impl StateCopy {
             Part::Storage => {
                 let Some(position) = document.storage else { return Ok(None) };
                 let (journal, chain) = (position.journal, position.chain);
-                copier.copy(FrameHead { journal, ..head(Kind::StorageBegin) }, &[])?;
+                let begun = Lsn::new(document.begun).expect("BUG: it was counted");
+                let lsns = Some(LsnRange::empty_at(begun));
+                copier.copy(FrameHead { journal, lsns, ..head(Kind::StorageBegin) }, &[])?;
                 let lsns = Some(LsnRange::empty_at(position.next));
                 let at = FrameHead { journal, lsns, chain, ..head(Kind::StorageAt) };
                 copier.copy(at, &encode_storage_at(document.db_pages, position.life))?;

@@ -1,0 +1,283 @@
+//! What one call of a page server costs at most.
+//!
+//! Goal: no poll does work in proportion to the documents, the pages or the log of a store, and no
+//! append is put together in memory, whatever its size. Method: disks that count their calls and
+//! bytes, and slices of one piece of work.
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+use tidelog_disk::{CrashDevice, CrashDisk, Disk, DiskError, FlushId, StoreFiles};
+use tidelog_pages::{Append, OwnerId, PageServer, StoreOptions, StoreReply, TimelineFrame};
+use tidelog_testing::store::make::{
+    self, durable, entry, frame, key, page, read_of, request, storage,
+};
+use tidelog_testing::store::{OWNER, seed};
+use tidelog_types::limits::{Limits, PAGE_SIZE};
+use tidelog_types::{BudgetLimits, CallId, Lsn, Pgid};
+
+/// What was asked of all files of a store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Counts {
+    calls: u64,
+    read: u64,
+    written: u64,
+}
+
+#[derive(Debug)]
+struct Counted {
+    disk: CrashDisk,
+    counts: Rc<Cell<Counts>>,
+}
+
+impl Counted {
+    fn count(&self, read: usize, written: usize) {
+        let Counts { calls, read: before, written: written_before } = self.counts.get();
+        let (read, written) = (before + read as u64, written_before + written as u64);
+        self.counts.set(Counts { calls: calls + 1, read, written });
+    }
+}
+
+impl Disk for Counted {
+    fn size(&self) -> u64 {
+        self.disk.size()
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), DiskError> {
+        self.count(buf.len(), 0);
+        self.disk.read_at(offset, buf)
+    }
+
+    fn write_at(&mut self, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
+        // Without the zeros that are written ahead, which no work was done for.
+        self.count(0, bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1));
+        self.disk.write_at(offset, bytes)
+    }
+
+    fn set_size(&mut self, size: u64) -> Result<(), DiskError> {
+        self.count(0, 0);
+        self.disk.set_size(size)
+    }
+
+    fn request_flush(&mut self) -> Result<FlushId, DiskError> {
+        self.count(0, 0);
+        self.disk.request_flush()
+    }
+
+    fn flushed(&mut self) -> Result<Option<FlushId>, DiskError> {
+        self.disk.flushed()
+    }
+}
+
+struct Store {
+    server: PageServer<Counted>,
+    counts: Rc<Cell<Counts>>,
+    device: CrashDevice,
+}
+
+impl Store {
+    fn open(device: &CrashDevice, options: StoreOptions) -> Self {
+        let counts = Rc::<Cell<Counts>>::default();
+        let open = |name| {
+            let disk = device.file(name);
+            Ok::<_, ()>(Counted { disk, counts: counts.clone() })
+        };
+        let files = StoreFiles::open_each(open).expect("no errors");
+        let (server, _) = PageServer::open_with(files, seed(device), options).expect("a store");
+        Self { server, counts, device: device.clone() }
+    }
+
+    /// What something costs.
+    fn cost<A>(&mut self, work: impl FnOnce(&mut PageServer<Counted>) -> A) -> (A, Counts) {
+        let before = self.counts.get();
+        let answer = work(&mut self.server);
+        let after = self.counts.get();
+        let (calls, read) = (after.calls - before.calls, after.read - before.read);
+        (answer, Counts { calls, read, written: after.written - before.written })
+    }
+
+    fn settle(&mut self) -> Vec<StoreReply> {
+        let mut replies = Vec::new();
+        loop {
+            replies.extend(self.server.poll().into_iter().map(|(_, reply)| reply));
+            if !self.server.wants_poll() {
+                return replies;
+            }
+        }
+    }
+
+    fn shown(&self, what: &str) -> u64 {
+        let text = self.server.to_string();
+        let number = text.split(what).nth(1).and_then(|rest| rest.trim().split(' ').next());
+        number.and_then(|number| number.parse().ok()).expect("it is displayed")
+    }
+}
+
+/// A document with notes, three mutations that are not confirmed, and a page.
+fn document(number: u64) -> Append {
+    let mut append = storage(&format!("document-{number}"), [entry(1, 2, 1, &[(1, 7)])]);
+    append.begin_timeline = Some((make::TIMELINE, Lsn::FIRST));
+    let call =
+        |it: u64| CallId(std::array::from_fn(|at| (number.to_le_bytes()[at % 8]) ^ it as u8));
+    append.timeline = (1..=3).map(|it| TimelineFrame { call: call(it), ..frame(it) }).collect();
+    append.record = Some(vec![3; 900].into());
+    append
+}
+
+/// The most that one poll costs while a store of so many documents changes over.
+fn most_of_a_change_over(documents: u64) -> Counts {
+    let device = CrashDevice::new();
+    let options = StoreOptions { log_size_max: 1 << 30, ..StoreOptions::default() };
+    let mut store = Store::open(&device, options);
+    for number in 1..=documents {
+        store.server.serve(OWNER, request(number, document(number)));
+    }
+    store.server.flush();
+    store.settle();
+    drop(store);
+    let limits = Limits { slice: BudgetLimits::SMALLEST, ..Limits::DEFAULT };
+    let options = StoreOptions { log_size_max: 1, limits, ..StoreOptions::default() };
+    let mut store = Store::open(&device, options);
+    let mut most = Counts::default();
+    let mut polls = 0;
+    while store.server.wants_poll() {
+        let ((), cost) = store.cost(|server| drop(server.poll()));
+        most.calls = most.calls.max(cost.calls);
+        most.read = most.read.max(cost.read);
+        most.written = most.written.max(cost.written);
+        polls += 1;
+    }
+    assert_eq!(store.shown("generation "), 2, "it has changed over");
+    assert!(polls > documents, "in {polls} slices");
+    assert_eq!(store.shown("documents "), documents);
+    most
+}
+
+#[test]
+fn no_poll_of_a_change_over_does_more_for_a_larger_store() {
+    for documents in [300, 1200] {
+        let most = most_of_a_change_over(documents);
+        assert!(most.calls <= 8, "of {documents} documents: {most:?}");
+        assert!(most.read <= 2 * PAGE_SIZE as u64, "of {documents} documents: {most:?}");
+        // The other log is written in chunks.
+        assert!(most.written <= 280 * 1024, "of {documents} documents: {most:?}");
+    }
+}
+
+const PAGES: u32 = 96;
+const READER: OwnerId = OwnerId(2);
+
+/// Four pages a slice, two in each frame.
+fn in_slices() -> StoreOptions {
+    let slice = BudgetLimits { pages: 4, ..Limits::DEFAULT.slice };
+    let limits = Limits { slice, frame_pages_max: 2, read_chunk_pages: 1, ..Limits::DEFAULT };
+    StoreOptions { log_buffer_size_max: 8 * 1024, limits, ..StoreOptions::default() }
+}
+
+fn large(fill: u8) -> Append {
+    let pages: Vec<(u32, u8)> = (1..=PAGES).map(|pgid| (pgid, fill)).collect();
+    storage("large", [entry(1, 2, PAGES, &pages)])
+}
+
+fn fills(replies: &[(OwnerId, StoreReply)]) -> Vec<u8> {
+    let pages = replies.iter().filter_map(|(_, reply)| match reply {
+        StoreReply::Pages { pages, .. } => Some(pages),
+        _ => None,
+    });
+    pages.flatten().map(|(_, page)| page.bytes()[0]).collect()
+}
+
+#[test]
+fn a_large_append_is_recorded_in_slices_while_earlier_reads_are_served() {
+    let mut store = Store::open(&CrashDevice::new(), in_slices());
+    let small: Vec<(u32, u8)> = (1..=20).map(|pgid| (pgid, 1)).collect();
+    store.server.serve(OWNER, request(1, storage("small", [entry(1, 2, 20, &small)])));
+    store.server.flush();
+    store.settle();
+    store.server.serve(READER, read_of(1, "small", 1..=20));
+    let slice_max = (4 + 2) * (PAGE_SIZE as u64 + 200);
+    let ((), cost) = store.cost(|server| server.serve(OWNER, request(2, large(9))));
+    assert!(cost.written < slice_max, "{cost:?}");
+    // It waits, and so is told of all of it.
+    store.server.serve(READER, read_of(2, "large", [1, PAGES]));
+    store.server.flush();
+    let (mut polls, mut earlier, mut later, mut durable_at) = (0, 0, Vec::new(), 0);
+    while store.server.wants_poll() {
+        let (replies, cost) = store.cost(PageServer::poll);
+        assert!(cost.written < slice_max, "poll {polls}: {cost:?}");
+        polls += 1;
+        let read = fills(&replies);
+        earlier += read.iter().filter(|fill| **fill == 1).count();
+        if polls == 5 {
+            assert!(earlier > 0, "a read that was asked for before is served meanwhile");
+        }
+        later.extend(read.into_iter().filter(|fill| *fill != 1));
+        if replies.contains(&(OWNER, durable(2))) {
+            durable_at = polls;
+        }
+    }
+    assert!(durable_at > PAGES as usize / 4 - 2, "after {durable_at} of {polls} polls");
+    assert_eq!((earlier, later), (20, vec![9, 9]));
+    let mut store = Store::open(&store.device, in_slices());
+    store.server.serve(READER, read_of(3, "large", 1..=PAGES));
+    assert_eq!(store.settle().len(), PAGES as usize, "and it is there");
+}
+
+#[test]
+fn a_large_append_of_an_owner_that_went_away_stays() {
+    let mut store = Store::open(&CrashDevice::new(), in_slices());
+    store.server.serve(OWNER, request(1, large(9)));
+    let mut notes = Append::to(key("notes"));
+    notes.record = Some(vec![5; 50].into());
+    store.server.serve(OWNER, request(2, notes));
+    store.server.flush();
+    store.server.forget_owner(OWNER);
+    assert_eq!(store.settle(), [], "nobody is told");
+    let mut store = Store::open(&store.device, in_slices());
+    assert_eq!(store.shown("documents "), 2);
+    store.server.serve(READER, read_of(1, "large", [PAGES]));
+    let [StoreReply::Pages { pages, .. }] = &store.settle()[..] else { panic!("no page") };
+    assert_eq!(pages[..], [(Pgid(PAGES), page(9))]);
+}
+
+/// Wherever a change-over waits for a flush, a large append that comes then takes little memory.
+#[test]
+fn a_large_append_that_comes_while_batches_are_held_waits() {
+    let mut longest = 0;
+    for flushes in 0..12 {
+        let device = CrashDevice::new();
+        let options = StoreOptions { log_size_max: 16 * 1024, ..in_slices() };
+        let mut store = Store::open(&device, options);
+        store.settle();
+        device.hold_flushes(true);
+        let mut notes = Append::to(key("notes"));
+        notes.record = Some(vec![5; 20_000].into());
+        store.server.serve(OWNER, request(1, notes));
+        store.server.flush();
+        store.settle();
+        for _ in 0..flushes {
+            device.complete_flushes_of_one(&mut |_| 0);
+            store.settle();
+        }
+        let before = store.shown(" size ");
+        let ((), mut cost) = store.cost(|server| {
+            server.serve(OWNER, request(2, large(9)));
+            server.flush();
+        });
+        while store.server.wants_poll() {
+            let (_, more) = store.cost(|server| drop(server.poll()));
+            cost.written += more.written;
+        }
+        let in_memory = store.shown(" size ").saturating_sub(before + cost.written);
+        assert!(in_memory < 32 * 1024, "{in_memory} bytes after {flushes} flushes");
+        longest += u64::from(cost.written == 0);
+        while device.has_held_flushes() {
+            device.complete_flushes();
+            store.settle();
+        }
+        let mut store = Store::open(&device, in_slices());
+        store.server.serve(READER, read_of(1, "large", [1, PAGES]));
+        assert_eq!(store.settle().len(), 2, "after {flushes} flushes");
+    }
+    assert!(longest > 0, "batches were never held");
+}
