@@ -281,3 +281,39 @@ fn a_large_append_that_comes_while_batches_are_held_waits() {
     }
     assert!(longest > 0, "batches were never held");
 }
+
+/// The first part of an entry that comes in several appends.
+fn cut(fill: u8) -> Append {
+    let pages: Vec<(u32, u8)> = (1..=PAGES).map(|pgid| (pgid, fill)).collect();
+    let mut entry = entry(1, 2, PAGES, &pages);
+    entry.calls.clear();
+    Append { is_cut: true, ..storage("cut", [entry]) }
+}
+
+/// Wherever a change-over is, an append that leaves an entry cut is recorded whole before batches
+/// are held, or after.
+#[test]
+fn an_append_that_cuts_an_entry_is_not_torn_by_a_change_over() {
+    for polls in 0..80 {
+        let device = CrashDevice::new();
+        let options = StoreOptions { log_size_max: 16 * 1024, ..in_slices() };
+        let mut store = Store::open(&device, options);
+        let mut notes = Append::to(key("notes"));
+        notes.record = Some(vec![5; 20_000].into());
+        store.server.serve(OWNER, request(1, notes));
+        store.server.flush();
+        for _ in 0..polls {
+            store.server.poll();
+        }
+        store.server.serve(OWNER, request(2, cut(9)));
+        let mut end = entry(1, 2, PAGES, &[]);
+        end.calls.clear();
+        store.server.serve(OWNER, request(3, storage("cut", [end])));
+        store.server.flush();
+        store.settle();
+        let mut store = Store::open(&device, in_slices());
+        store.server.serve(READER, read_of(1, "cut", 1..=PAGES));
+        let pages = store.settle();
+        assert_eq!(pages.len(), PAGES as usize, "after {polls} polls");
+    }
+}

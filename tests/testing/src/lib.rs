@@ -2,7 +2,7 @@
 //!
 //! # Where to start reading
 //!
-//! - [`runs`]: random operations against a plain model, and how to replay a run.
+//! - [`runs()`]: random operations against a plain model, and how to replay a run.
 //! - `store.rs`: a store on a device that can fail, its model and its workloads; `store/make.rs`:
 //!   requests in few words; `timed.rs`: what benches do with a store, on any disk.
 //! - `decoders.rs`: what a decoder must keep, whatever bytes it is given.

@@ -95,7 +95,8 @@ impl<D: Disk> Store<D> {
             budget.spend_steps(1);
             budget.spend_pages(cost.pages as u64);
             budget.spend_bytes(cost.bytes as u64);
-            if budget.is_spent() && !recording.steps.is_empty() {
+            // A batch of which all is there is ended at once, before anything is held.
+            if is_amid && budget.is_spent() {
                 reached(Probe::AppendSliced);
                 return Ok(false);
             }
