@@ -437,6 +437,16 @@ impl Tab {
         let full =
             matches!(failure.code, ErrorCode::StorageFull | ErrorCode::Storage | ErrorCode::Engine);
         let closed = failure.code == ErrorCode::DocumentClosed;
+        // A live query that cores died of, as it seems: what it showed grows old from here on, and
+        // it is asked anew.
+        if failure.code == ErrorCode::Engine
+            && let Some((doc, live)) = self.watches.get(&call).copied()
+            && let Some(handle) = self.held.get(&doc).copied()
+        {
+            self.live.remove(&(doc, live));
+            heard.answers.push(self.watch(doc, live, handle));
+            return Ok(());
+        }
         let Some(asked) = self.unsettled.remove(&call) else {
             // A live query whose document was closed, or what is not listened to.
             let is_expected =
