@@ -263,7 +263,7 @@ impl Catalog {
             let Some((_, document)) = self.documents.pop_first() else { break };
             self.numbers.remove(&document.key);
             budget.spend_steps(1);
-            budget.spend_bytes((size_of::<StoredDocument>() + document.pages.size()) as u64);
+            budget.spend_bytes(document.size() as u64);
         }
     }
 }

@@ -18,6 +18,8 @@ use crate::protocol::AppendId;
 
 /// Calls in one frame from which on they are read from there.
 const MANY_CALLS: usize = 16;
+/// About how many bytes of memory a document takes without its pages.
+const DOCUMENT_SIZE: usize = 512;
 
 #[derive(Debug)]
 pub(crate) struct StoredDocument {
@@ -160,6 +162,11 @@ impl History {
 }
 
 impl StoredDocument {
+    /// About how many bytes of memory it takes, the same on every machine.
+    pub fn size(&self) -> usize {
+        DOCUMENT_SIZE + self.pages.size()
+    }
+
     pub fn new(number: u64, key: DocumentKey) -> Self {
         Self {
             number,

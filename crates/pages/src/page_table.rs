@@ -8,6 +8,9 @@ use tidelog_types::{Lsn, LsnRange, Pgid, SortedMap};
 use crate::frame_body::TableEntry;
 use crate::page_file::Slot;
 
+/// About how many bytes of memory an entry takes.
+const ENTRY_SIZE: usize = 24;
+
 /// The page table of a document: of each page the version that the last checkpoint left in the
 /// page file, and those that lie in the log since.
 ///
@@ -66,9 +69,10 @@ fn settled_page(entry: &TableEntry) -> PageVersion {
 }
 
 impl PageTable {
-    /// About how many bytes of memory it takes.
+    /// About how many bytes of memory it takes. Slices are cut by it, so it is the same on every
+    /// machine.
     pub fn size(&self) -> usize {
-        self.settled.len() * size_of::<TableEntry>() + self.logged.len() * size_of::<Vec<Logged>>()
+        (self.settled.len() + self.logged.len()) * ENTRY_SIZE
     }
 
     /// Takes in what a checkpoint said. Fails if it is not about a later page than before.

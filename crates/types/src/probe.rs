@@ -145,8 +145,6 @@ probes! {
     OfferWaited,
     /// What is offered is here already: the answer was lost.
     OfferHeld,
-    /// What is offered is an earlier state of what was handed over.
-    OfferOutdated,
     /// What is offered has gone on since the answer to an earlier offer was lost.
     OfferBeyond,
     /// A seed becomes the server's document.

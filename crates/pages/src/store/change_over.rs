@@ -17,7 +17,6 @@ use tidelog_types::probe::{Probe, reached};
 use super::Store;
 use super::state_copy::StateCopy;
 use crate::catalog::Catalog;
-use crate::document::StoredDocument;
 use crate::error::Fault;
 use crate::page_file::Slot;
 use crate::place::PagePlace;
@@ -441,7 +440,7 @@ fn assign_slots<D: Disk>(
         if spent >= size {
             return true;
         }
-        spent += (size_of::<StoredDocument>() + document.pages.size()) as u64;
+        spent += document.size() as u64;
         let db_pages = document.db_pages;
         let moved = document.pages.checkpoint(|| extents.allocate(*number, db_pages));
         let moved = moved.into_iter();

@@ -9,6 +9,9 @@ use tidelog_types::{Chain, EntryId, JournalId, Life, Lineage, Lsn, LsnRange, Pos
 use super::record::RoomRecord;
 use super::{Halt, ran};
 
+/// About how many bytes it takes to remember an entry.
+const RECENT_ENTRY_SIZE: usize = 128;
+
 /// How a local document that is offered stands to the one that is here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Offered {
@@ -82,7 +85,7 @@ impl Document {
     /// About how many bytes it keeps that could be given back.
     pub(super) fn kept_size(&self) -> usize {
         let entries_count = self.recent.len().saturating_sub(1);
-        self.authority.kept_size() + entries_count * size_of::<(Lsn, RecentEntry)>()
+        self.authority.kept_size() + entries_count * RECENT_ENTRY_SIZE
     }
 
     /// The frame that these LSNs decided, if they are one that is remembered.

@@ -201,10 +201,7 @@ impl Room {
                 Some(seeded) if held.next == seeded.next => seeded,
                 // Its chain is that of entries which are not here: nothing can follow on it, and
                 // its client asks for the whole document.
-                Some(seeded) if held.next < seeded.next => {
-                    reached(Probe::OfferOutdated);
-                    Position { life: Life::NONE, ..held }
-                }
+                Some(seeded) if held.next < seeded.next => Position { life: Life::NONE, ..held },
                 _ => held,
             };
             self.outbox.after(After::Tell(subscriber, FromRoom::Seeded { position }));
