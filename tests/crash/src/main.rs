@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 use std::ops::Range;
+use std::panic::catch_unwind;
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -51,7 +52,8 @@ fn main() -> anyhow::Result<ExitCode> {
 
 /// A store at rest is whole without one of the copies of a header.
 fn headers() -> bool {
-    match Rest::new(|| 0).flip_headers() {
+    let judged = catch_unwind(|| Rest::new(|| 0).flip_headers());
+    match judged.unwrap_or_else(|_| Err("it panicked".to_owned())) {
         Ok(tally) => println!("damaged headers: {tally}"),
         Err(what) => {
             println!("headers FAILED: {what}");
