@@ -166,8 +166,8 @@ impl CallFailure {
             outcome: Outcome::Unknown,
             ..Self::new(
                 ErrorCode::Engine,
-                "so much was recorded since it was issued that nobody can tell whether it was: \
-                 look before it is issued again",
+                "so much has happened since it was issued that nobody can tell whether it was \
+                 recorded: look before it is issued again",
             )
         }
     }

@@ -111,6 +111,36 @@ fn what_was_told_to_nobody_is_found_where_the_data_are_what_they_were() {
     assert_eq!(device.query("select text from note"), ["a", "b"].map(|note| [text(note)]));
 }
 
+/// Goal: what another copy of the profile has brought to the server is not run once more by this
+/// one. Method: it gets its verdict as this copy leaves their timeline, and then the core dies.
+#[test]
+fn what_was_decided_as_its_timeline_was_left_is_not_run_again() {
+    let mut server = Server::new();
+    let mut device = online(1, &mut server);
+    talk(&mut server, &mut [&mut device]);
+    offline(&mut device);
+    let once = device.mutate("note", &[("title", text("once"))]);
+    let mut clone = device.clone_profile(2);
+    device.never_told(&[once]);
+    // A call of the one's tab is not one of the other's.
+    while clone.next_call() < Call(9) {}
+    connect(&mut clone, &mut server);
+    clone.mutate("note", &[("title", text("theirs"))]);
+    talk(&mut server, &mut [&mut clone]);
+    server.join(2);
+    device.server_is_up = true;
+    device.pass(15_000);
+    talk(&mut server, &mut [&mut device]);
+    let notes = [[text("once")], [text("theirs")]];
+    assert_eq!(device.query("select text from note"), notes);
+    device.kill_core();
+    connect(&mut device, &mut server);
+    device.ask_again(&[once]);
+    talk(&mut server, &mut [&mut device]);
+    assert_eq!(device.query("select text from note"), notes);
+    nobody_knows(&device, once, ErrorCode::Engine);
+}
+
 /// What begins here and is not on the disk yet leaves nothing behind: what was handed over to it
 /// runs in whatever begins next.
 #[test]

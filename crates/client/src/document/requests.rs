@@ -291,10 +291,16 @@ impl Document {
         let Some(entry) = here else {
             let is_lost = told.is_some() || copy.is_some_and(|copy| copy != open.record.client);
             let journal = open.head().journal;
+            // The store does not keep the calls that had their verdict as a timeline was left. A
+            // journal that is the server's now was no timeline.
+            let is_left = since[0].is_some_and(|head| {
+                head.journal != journal && open.base().is_none_or(|at| at.journal != head.journal)
+            });
             let mut since = since.into_iter().flatten().filter(|since| since.journal == journal);
             let recorded = &self.recorded;
-            let is_known =
+            let remembers =
                 !recorded.has_forgotten || since.any(|since| recorded.knows_all_since(since));
+            let is_known = remembers && !is_left;
             let failure = match (is_lost, is_known) {
                 (true, _) => CallFailure::lost(),
                 (false, false) => CallFailure::unremembered(),

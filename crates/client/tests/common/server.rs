@@ -254,6 +254,18 @@ impl Server {
         news
     }
 
+    /// One entry stands for the latest ones, as for those who lag.
+    pub fn join(&mut self, count: usize) {
+        let latest = self.entries.split_off(self.entries.len() - count);
+        let joined = latest.into_iter().map(|(entry, _)| entry).reduce(|mut joined, entry| {
+            joined.range = LsnRange::new(joined.range.start(), entry.range.end());
+            joined.position = entry.position;
+            joined.set.absorb(&entry.set);
+            joined
+        });
+        self.entries.extend(joined.map(|entry| (entry, None)));
+    }
+
     pub fn forget(&mut self, device: usize) {
         self.guests.remove(&device);
     }
