@@ -1,6 +1,6 @@
 //! The queue before a store: requests in, replies out.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 
 use tidelog_disk::{Disk, StoreFiles};
@@ -129,6 +129,13 @@ impl<D: Disk> PageServer<D> {
         }
     }
 
+    /// Whether something that it was asked for waits until another [`poll`](Self::poll) carries it
+    /// out, an append that is being recorded among it.
+    #[must_use]
+    pub fn is_behind(&self) -> bool {
+        self.broken.is_none() && (self.is_held_up() || !self.waiting.is_empty())
+    }
+
     /// Whether requests have to wait.
     fn is_held_up(&self) -> bool {
         self.recording.is_some() || self.is_taking_back
@@ -223,7 +230,9 @@ impl<D: Disk> PageServer<D> {
     fn or_break(&mut self, work: impl FnOnce(&mut Self) -> Result<(), Fault>) {
         if let Err(fault) = work(self) {
             let error = fault.to_append_error();
-            for owner in self.owners.known() {
+            // Of some all that they asked for waits.
+            let waiting = self.waiting.iter().map(|(owner, _)| *owner);
+            for owner in self.owners.known().chain(waiting).collect::<BTreeSet<_>>() {
                 self.replies.push((owner, StoreReply::Broken { error: error.clone() }));
             }
             self.broken = Some(error);
@@ -394,7 +403,8 @@ impl<D: Disk> PageServer<D> {
         self.write_log()?;
         if self.is_taking_back {
             let request = Some(StoreRequest::Open { document });
-            self.waiting.push_back((owner, request));
+            // Before what its owner did later.
+            self.waiting.push_front((owner, request));
             return Ok(());
         }
         self.refused.remove(&(owner, document.clone()));

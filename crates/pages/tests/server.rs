@@ -430,6 +430,31 @@ fn nobody_reads_behind_a_failed_append_before_it_is_told() {
     assert_eq!(read(&mut server, &device, "a", &[1]), [(Pgid(1), page(1))]);
 }
 
+/// There is no room twice, and in between a document was to be opened.
+#[test]
+fn an_owner_that_went_away_is_told_nothing_of_what_waited_twice() {
+    const GONE: OwnerId = OwnerId(2);
+    let (device, mut server) = new();
+    append(&mut server, &device, 1, timeline("a", [1]));
+    device.set_full(true);
+    server.serve(OWNER, request(2, timeline("a", [2])));
+    server.flush();
+    server.serve(OWNER, request(3, timeline("b", [1])));
+    server.serve(GONE, StoreRequest::Open { document: key("a") });
+    server.forget_owner(GONE);
+    let mut replies = Vec::new();
+    while server.wants_poll() {
+        replies.extend(server.poll());
+    }
+    let failed = replies.iter().filter(|(_, reply)| is_failure(reply)).count();
+    assert_eq!(failed, 2, "{replies:?}");
+    assert!(replies.iter().all(|(owner, _)| *owner == OWNER), "{replies:?}");
+}
+
+fn is_failure(reply: &StoreReply) -> bool {
+    matches!(reply, StoreReply::AppendFailed { .. })
+}
+
 #[test]
 fn a_failed_flush_breaks_the_server_for_everybody() {
     let (device, mut server) = new();

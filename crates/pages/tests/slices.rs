@@ -7,7 +7,7 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
-use tidelog_disk::{CrashDevice, CrashDisk, Disk, DiskError, FlushId, StoreFiles};
+use tidelog_disk::{CrashDevice, CrashDisk, Disk, DiskError, Fault, FlushId, StoreFiles};
 use tidelog_pages::{Append, OwnerId, PageServer, StoreOptions, StoreReply, TimelineFrame};
 use tidelog_testing::store::make::{
     self, durable, entry, frame, key, page, read_of, request, storage,
@@ -316,4 +316,40 @@ fn an_append_that_cuts_an_entry_is_not_torn_by_a_change_over() {
         let pages = store.settle();
         assert_eq!(pages.len(), PAGES as usize, "after {polls} polls");
     }
+}
+
+/// A host that stops says what is durable, whatever was being recorded.
+#[test]
+fn nothing_is_called_durable_amid_an_append() {
+    let options = StoreOptions { log_buffer_size_max: 1 << 20, ..in_slices() };
+    let mut store = Store::open(&CrashDevice::new(), options);
+    store.server.flush();
+    store.settle();
+    store.server.serve(OWNER, request(1, cut(9)));
+    store.server.mark_durable();
+    let mut replies = Vec::new();
+    while store.server.wants_poll() {
+        replies.extend(store.server.poll());
+        store.server.mark_durable();
+    }
+    assert_eq!(replies, [(OWNER, durable(1))]);
+}
+
+#[test]
+fn whoever_waits_behind_an_append_is_told_that_the_server_is_broken() {
+    let mut store = Store::open(&CrashDevice::new(), in_slices());
+    store.server.flush();
+    store.settle();
+    store.server.serve(OWNER, request(1, large(9)));
+    store.server.serve(READER, read_of(1, "large", [1]));
+    store.server.flush();
+    store.device.fail_call(store.device.calls() + 1, Fault::Device);
+    let replies = store.server.poll();
+    let told = |owner| {
+        let is_told = |(to, reply): &&(OwnerId, StoreReply)| {
+            *to == owner && matches!(reply, StoreReply::Broken { .. })
+        };
+        replies.iter().filter(is_told).count()
+    };
+    assert_eq!((told(OWNER), told(READER)), (1, 1), "{replies:?}");
 }
