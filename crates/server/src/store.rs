@@ -214,6 +214,9 @@ impl StoreThread {
             match self.round(&mut server) {
                 Round::GoOn => {}
                 Round::Stop => {
+                    while server.is_behind() && server.wants_poll() {
+                        self.answer(&mut server);
+                    }
                     server.mark_durable();
                     server.flush();
                     return;
@@ -257,18 +260,23 @@ impl StoreThread {
             server.flush();
             add(&self.counters.flushes, 1);
         }
-        for (owner, reply) in server.poll() {
-            if let Some(replies) = self.owners.get(&owner) {
-                // The owner may be gone.
-                let _ = replies.send(Box::new(reply));
-            }
-        }
+        self.answer(server);
         if stop {
             Round::Stop
         } else if server.is_broken() {
             Round::Broken
         } else {
             Round::GoOn
+        }
+    }
+
+    /// Lets the store do what it can do now, and passes on what it says.
+    fn answer(&self, server: &mut PageServer<NativeDisk>) {
+        for (owner, reply) in server.poll() {
+            if let Some(replies) = self.owners.get(&owner) {
+                // The owner may be gone.
+                let _ = replies.send(Box::new(reply));
+            }
         }
     }
 
@@ -418,7 +426,8 @@ fn open_page_server(
 
 #[cfg(test)]
 mod tests {
-    use tidelog_pages::Append;
+    use tidelog_pages::{Append, TimelineFrame};
+    use tidelog_types::{BudgetLimits, CallId, JournalId, Lsn};
 
     use super::*;
 
@@ -521,6 +530,31 @@ mod tests {
         Store::open(folder.path(), Limits::DEFAULT, Arc::default()).expect("a store").close();
         let (mut server, _) = open_page_server(folder.path(), Limits::DEFAULT).expect("a store");
         assert_eq!(documents(&mut server), ["list"]);
+    }
+
+    #[test]
+    fn a_store_that_stops_carries_out_what_waits_behind_a_large_append() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let slice = BudgetLimits { bytes: 1024, ..Limits::DEFAULT.slice };
+        let limits = Limits { slice, ..Limits::DEFAULT };
+        let store = Store::open(folder.path(), limits, Arc::default()).expect("a store");
+        let owner = store.handle().owner();
+        for ticket in 1..=2 {
+            let key = DocumentKey::new(&format!("list-{ticket}"), "").expect("a name");
+            let mut append = Append::to(key);
+            append.begin_timeline = Some((JournalId([1; 16]), Lsn::FIRST));
+            append.timeline = (1..=100)
+                .map(|number| TimelineFrame {
+                    lsn: Lsn::new(number).expect("from 1"),
+                    call: CallId([u8::try_from(number).expect("few"); 16]),
+                    body: vec![7; 500],
+                })
+                .collect();
+            owner.ask(StoreRequest::Append { ticket: Ticket(ticket), append });
+        }
+        store.close();
+        let (server, _) = open_page_server(folder.path(), Limits::DEFAULT).expect("a store");
+        assert!(server.to_string().starts_with("documents 2 "), "{server}");
     }
 
     #[test]
