@@ -141,6 +141,39 @@ fn what_was_decided_as_its_timeline_was_left_is_not_run_again() {
     nobody_knows(&device, once, ErrorCode::Engine);
 }
 
+/// Goal: a power cut amid the leaving of a timeline makes nobody believe that its frames are of
+/// others. Method: the frame of one copy is brought to the server by another one, and the power
+/// goes after each append with which the first goes over to a timeline of its own.
+#[test]
+fn what_another_copy_has_brought_is_not_run_again_however_far_the_leaving_of_a_timeline_came() {
+    for appends in 0..4 {
+        let mut server = Server::new();
+        let mut device = online(1, &mut server);
+        talk(&mut server, &mut [&mut device]);
+        offline(&mut device);
+        device.mutate("note", &[("title", text("once"))]);
+        let mut clone = device.clone_profile(2);
+        // What follows is of another life than what the other copy brings.
+        device.kill_core();
+        device.start_open(TAB, Some(SERVER), &todos());
+        device.mutate("note", &[("title", text("ours"))]);
+        while clone.next_call() < Call(9) {}
+        connect(&mut clone, &mut server);
+        clone.mutate("note", &[("title", text("theirs"))]);
+        talk(&mut server, &mut [&mut clone]);
+        server.join(2);
+        device.appends_left = appends;
+        device.server_is_up = true;
+        device.pass(15_000);
+        talk(&mut server, &mut [&mut device]);
+        device.cut_power();
+        connect(&mut device, &mut server);
+        talk(&mut server, &mut [&mut device]);
+        let notes = [[text("once")], [text("theirs")], [text("ours")]];
+        assert_eq!(device.query("select text from note"), notes, "after {appends} appends");
+    }
+}
+
 /// What begins here and is not on the disk yet leaves nothing behind: what was handed over to it
 /// runs in whatever begins next.
 #[test]

@@ -100,7 +100,7 @@ impl Document {
     pub(super) fn advance(&mut self, advance: Advance, ctx: &mut Context<'_>) {
         if advance.begin_timeline.is_some() || advance.begin_storage.is_some() {
             // An append begins its journals first: what belongs to the old ones goes before.
-            self.flush_append(ctx);
+            self.flush_gathered(ctx);
         }
         self.ledger.draft().begin_storage = advance.begin_storage;
         self.ledger.draft().is_anew = advance.begin_storage.is_some();

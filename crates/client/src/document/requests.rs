@@ -237,6 +237,7 @@ impl Document {
                 self.watches.mark(&changed, open.view());
                 let entry = open.entry_id(lsn);
                 self.settle(ask, *id, entry);
+                self.note_lives();
                 Ran::Done
             }
             Run::Fault(pgid) => Ran::Fault(pgid),

@@ -197,6 +197,12 @@ impl Document {
     pub(super) fn flush_append(&mut self, ctx: &mut Context<'_>) {
         self.seal();
         self.note_lives();
+        self.flush_gathered(ctx);
+    }
+
+    /// The same of what was gathered before the document went on in other journals, whose writers
+    /// are none of its.
+    pub(super) fn flush_gathered(&mut self, ctx: &mut Context<'_>) {
         let draft = self.ledger.draft();
         let timeline = draft.timeline.last().zip(draft.timeline_id);
         let timeline = timeline.map(|(frame, id)| Then::Timeline(id, frame.lsn.next()));
@@ -221,7 +227,7 @@ impl Document {
     }
 
     /// Who wrote what is gathered goes to the disk with it.
-    fn note_lives(&mut self) {
+    pub(super) fn note_lives(&mut self) {
         if let State::Open(open) = &mut self.state
             && open.record.lives != *open.lives()
         {

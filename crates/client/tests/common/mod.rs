@@ -48,6 +48,8 @@ pub struct Device {
     pub socket: Option<SocketId>,
     /// What was sent and nobody has taken.
     pub sent: Vec<ToServer>,
+    /// Appends that the page server still carries out; then it takes nothing more.
+    pub appends_left: usize,
     calls: u32,
     /// What tabs have issued, and as what they were told it is durable, and in which copy that can
     /// be: they outlive their cores.
@@ -86,6 +88,7 @@ impl Device {
             tabs_hear: true,
             socket: None,
             sent: Vec::new(),
+            appends_left: usize::MAX,
             calls: 0,
             issued: BTreeMap::new(),
             durable: BTreeMap::new(),
@@ -167,6 +170,7 @@ impl Device {
         self.told.clear();
         self.asked.clear();
         self.sent.clear();
+        self.appends_left = usize::MAX;
         self.socket = None;
         self.wake_at_ms = None;
         self.lend();
@@ -242,7 +246,13 @@ impl Device {
                 self.asked.extend(requests.iter().cloned());
                 let Some((id, page_server)) = &mut self.page_server else { return };
                 if *id == server {
-                    requests.into_iter().for_each(|request| page_server.serve(CORE, request));
+                    for request in requests {
+                        if matches!(request, StoreRequest::Append { .. }) {
+                            let Some(left) = self.appends_left.checked_sub(1) else { break };
+                            self.appends_left = left;
+                        }
+                        page_server.serve(CORE, request);
+                    }
                     page_server.flush();
                     self.poll();
                 }
