@@ -190,6 +190,15 @@ impl CallFailure {
         }
     }
 
+    pub(crate) fn data_cleared() -> Self {
+        Self::new(
+            ErrorCode::Storage,
+            "the data of this site were cleared while they were in use: what is shown is in \
+             memory only, and nothing more can be kept; export what is needed, then load the page \
+             anew in every tab",
+        )
+    }
+
     pub(crate) fn of_page_server(failure: &PageServerFailure) -> Self {
         let PageServerFailure { kind, reason } = failure;
         match kind {
@@ -210,12 +219,7 @@ impl CallFailure {
                 "the device has no more room for this site: free some, and it goes on by itself; \
                  until then what is issued is kept in memory only",
             ),
-            UnservedKind::Lost => Self::new(
-                ErrorCode::Storage,
-                "the data of this site were cleared while they were in use: what is shown is in \
-                 memory only, and nothing more can be kept; export what is needed, then load the \
-                 page anew in every tab",
-            ),
+            UnservedKind::Lost => Self::data_cleared(),
             UnservedKind::Damaged => Self::new(
                 ErrorCode::Storage,
                 format!(

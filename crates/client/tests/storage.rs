@@ -10,7 +10,7 @@ use tidelog_client::{
 use tidelog_disk::{CrashDevice, Disk};
 use tidelog_pages::StoreRequest;
 use tidelog_types::limits::Limits;
-use tidelog_types::{ErrorCode, UnservedKind};
+use tidelog_types::{ErrorCode, Outcome, UnservedKind};
 
 fn add(device: &mut Device, id: &str) -> Call {
     device.mutate("add", &[("id", text(id)), ("title", text(&format!("title of {id}")))])
@@ -124,14 +124,15 @@ fn another_store_in_place_of_ours_is_noticed_and_gets_nothing() {
         assert_eq!(device.status().storage, Storage::Waiting);
     }
     assert!(device.is_lost());
-    add(&mut device, "later");
+    let later = add(&mut device, "later");
+    assert_eq!(device.code(later), ErrorCode::Storage, "it is refused at once");
     assert!(
         matches!(device.asked.as_slice(), [StoreRequest::Hello { .. }]),
         "nothing but one greeting: {:?}",
         device.asked
     );
     assert_eq!(device.fate(late), "", "it never is durable");
-    assert_eq!(device.query("select count(*) from todo"), [[integer(3)]], "nothing is taken away");
+    assert_eq!(device.query("select count(*) from todo"), [[integer(2)]], "nothing is taken away");
     let refused = device.start_open(OTHER_TAB, None, &todos());
     assert_eq!(device.code(refused), ErrorCode::Storage);
 
@@ -161,6 +162,17 @@ fn a_store_whose_data_were_cleared_is_read_and_not_replaced() {
     assert_eq!(device.query("select count(*) from todo"), [[integer(50)]]);
     let is_read = |request: &StoreRequest| matches!(request, StoreRequest::Read { .. });
     assert!(device.asked.iter().any(is_read), "what is not in memory is still read");
+    device.asked.clear();
+    let late = add(&mut device, "late");
+    assert_eq!(
+        (device.code(late), device.failure(late).outcome),
+        (ErrorCode::Storage, Outcome::None)
+    );
+    assert_eq!(device.query("select count(*) from todo"), [[integer(50)]]);
+    let reads_anew = |request: &StoreRequest| {
+        matches!(request, StoreRequest::Append { .. } | StoreRequest::Open { .. })
+    };
+    assert!(!device.asked.iter().any(reads_anew), "what is shown is left alone");
     device.asked.clear();
     device.lend();
     assert!(device.asked.is_empty(), "another store is not asked for anything: {:?}", device.asked);

@@ -165,6 +165,9 @@ impl Document {
         }
         match &ask.request {
             Request::Open(_) => unreachable!("BUG: opened above"),
+            // What is shown stays as it is: to take back what cannot be kept, it would have to be
+            // read from files that may not be there.
+            Request::Mutate(_) if ctx.store.is_lost() => Ran::Failed(CallFailure::data_cleared()),
             Request::Mutate(mutate) => self.run_mutate(ask, mutate, budget),
             Request::Query(query) => self.run_query(ask, query, budget, ctx),
             Request::Watch(query) => self.run_watch(ask, query, ctx),

@@ -48,6 +48,8 @@ impl World {
             self.heal_all_but_one()?;
         }
         self.settle("after the faults")?;
+        // A document that was opened anew meanwhile is away if it was when it was left.
+        self.connect_all();
         self.converge("after the faults")?;
         self.go_on()?;
         self.rest()?;
