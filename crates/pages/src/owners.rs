@@ -1,54 +1,51 @@
 //! Who may ask.
 
-use tidelog_types::{Epoch, Life, SortedMap};
+use std::collections::BTreeSet;
+
+use tidelog_types::{Epoch, Life};
 
 use crate::AppendError;
 
-/// One client of a page server: a core, or a room. The host numbers them and never reuses a
-/// number.
+/// One client of a page server: a core, or a room. The host numbers them in the order in which it
+/// gave them a way to ask, and never reuses a number: so a core has a higher one than those that it
+/// came after.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct OwnerId(pub u64);
 
 /// The owners that have asked for something, and who of them may go on.
 #[derive(Debug, Default)]
 pub(crate) struct Owners {
-    known: SortedMap<OwnerId, Standing>,
-    /// The one that said hello last: from then on nobody else is served.
+    known: BTreeSet<OwnerId>,
+    /// The newest that said hello: from then on nobody else is served.
     holder: Option<(OwnerId, Life)>,
-}
-
-#[derive(Debug, Default)]
-struct Standing {
-    /// It said hello or was there before another one did, and is not the holder any more.
-    fenced: bool,
 }
 
 impl Owners {
     /// Notes that `owner` is there. Says why it is not served, if it is not.
     pub fn admit(&mut self, owner: OwnerId, epoch: Epoch) -> Result<(), AppendError> {
-        self.known.get_or_insert_with(owner, Standing::default);
+        self.known.insert(owner);
         match self.holder {
             Some((holder, _)) if holder != owner => Err(AppendError::Fenced { current: epoch }),
             _ => Ok(()),
         }
     }
 
-    /// Gives the store to `owner` alone, unless it was fenced off before.
+    /// Gives the store to `owner` alone, unless a newer one has it: what a dead core said can come
+    /// after what its successor said, even if it is its first word.
     pub fn take_over(
         &mut self,
         owner: OwnerId,
         life: Life,
         epoch: Epoch,
     ) -> Result<(), AppendError> {
-        let standing = self.known.get_or_insert_with(owner, Standing::default);
-        if standing.fenced {
-            return Err(AppendError::Fenced { current: epoch });
+        self.known.insert(owner);
+        match self.holder {
+            Some((holder, _)) if holder > owner => Err(AppendError::Fenced { current: epoch }),
+            _ => {
+                self.holder = Some((owner, life));
+                Ok(())
+            }
         }
-        for (known, standing) in self.known.iter_mut() {
-            standing.fenced |= *known != owner;
-        }
-        self.holder = Some((owner, life));
-        Ok(())
     }
 
     /// Who counts the tickets of those that are served, if their appends can come again.
@@ -62,7 +59,7 @@ impl Owners {
     }
 
     pub fn known(&self) -> impl Iterator<Item = OwnerId> + '_ {
-        self.known.keys().copied()
+        self.known.iter().copied()
     }
 }
 
@@ -94,5 +91,13 @@ mod tests {
             Ok(()),
             "the holder may ask again"
         );
+    }
+
+    #[test]
+    fn the_first_hello_of_an_older_owner_takes_nothing_from_a_newer_one() {
+        let mut owners = Owners::default();
+        assert_eq!(owners.take_over(OwnerId(2), Life::NONE, EPOCH), Ok(()));
+        assert_eq!(owners.take_over(OwnerId(1), Life::NONE, EPOCH), FENCED);
+        assert_eq!(owners.admit(OwnerId(2), EPOCH), Ok(()));
     }
 }

@@ -529,6 +529,23 @@ fn a_new_epoch_fences_off_the_owners_before_it() {
 }
 
 #[test]
+fn the_late_hello_of_a_dead_core_takes_nothing_from_its_successor() {
+    let (device, mut server) = new();
+    let hello = || StoreRequest::Hello { epoch: Epoch(0), life: Life::NONE };
+    let successor = OwnerId(2);
+    server.serve(successor, hello());
+    server.flush();
+    assert_eq!(server.poll(), [(successor, StoreReply::Ready { epoch: Epoch(1) })]);
+    server.serve(OWNER, hello());
+    let error = AppendError::Fenced { current: Epoch(1) };
+    assert_eq!(server.poll(), [(OWNER, StoreReply::Broken { error })]);
+    server.serve(successor, request(1, timeline("a", [1])));
+    server.flush();
+    assert_eq!(settle(&mut server, &device), [durable(1)]);
+    assert_eq!(server.epoch(), Epoch(1), "nothing was granted meanwhile");
+}
+
+#[test]
 fn a_long_read_is_served_in_turn_with_others_and_sees_one_state() {
     let (device, mut server) = new();
     let count = 10 * Limits::DEFAULT.read_chunk_pages as u32;
