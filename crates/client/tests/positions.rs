@@ -361,14 +361,14 @@ fn what_is_durable_of_a_timeline_is_not_durable_of_the_one_behind_it() {
         let [(lsn, life)] = frames.as_slice() else { panic!("{frames:?}") };
         let origin =
             EntryId { journal: timeline, life: *life, lsn: Lsn::new(*lsn).expect("an LSN") };
-        let applied = it.authority.reject(origin, "not today").unwrap();
+        let applied = it.authority.reject(origin, None, "not today").unwrap();
         it.core.sent.clone_from(&open);
         it.entry(applied.entry, Some(origin));
         it.core.sent.clear();
     }
     let before = it.core.add(Call(9), "in flight");
     let origin = EntryId { journal: timeline, life: Life([8; 16]), lsn: Lsn::FIRST.plus(3) };
-    let theirs = it.authority.reject(origin, "of the other copy").unwrap();
+    let theirs = it.authority.reject(origin, None, "of the other copy").unwrap();
     it.core.sent.clone_from(&open);
     it.entry(theirs.entry, Some(origin));
     let after = it.core.last_ticket();
@@ -401,7 +401,7 @@ fn pages_that_are_held_and_not_visible_yet_tell_where_timelines_part() {
         it.core.reply(StoreReply::Durable { ticket });
     }
     let origin = EntryId { journal: timeline, life: Life([8; 16]), lsn: Lsn::FIRST };
-    let theirs = it.authority.reject(origin, "of the other copy").unwrap();
+    let theirs = it.authority.reject(origin, None, "of the other copy").unwrap();
     it.entry(theirs.entry, Some(origin));
     for connected in [false, true] {
         it.core.say(ToCore::SetConnected { handle: HANDLE, connected });

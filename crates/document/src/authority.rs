@@ -148,16 +148,18 @@ impl Authority {
         Run::Done(Applied { entry: self.commit(set), verdict })
     }
 
-    /// Rejects one timeline frame without running it: bytes that are no mutation.
-    pub fn reject(&mut self, origin: EntryId, reason: &str) -> Run<Applied> {
-        let (verdict, set) = done!(program::reject_frame(
-            &mut self.writer,
-            origin,
-            "",
-            Lsn::FIRST,
-            None,
-            reason.to_owned()
-        ));
+    /// Rejects one timeline frame without running it; `None` stands for bytes that are no mutation.
+    /// A mutation that has its verdict already, in another timeline, has the same one here.
+    pub fn reject(
+        &mut self,
+        origin: EntryId,
+        mutation: Option<&Mutation>,
+        reason: &str,
+    ) -> Run<Applied> {
+        let unreadable = Mutation::unreadable();
+        let mutation = mutation.unwrap_or(&unreadable);
+        let (verdict, set) =
+            done!(program::reject_frame(&mut self.writer, origin, mutation, reason.to_owned()));
         Run::Done(Applied { entry: self.commit(set), verdict })
     }
 

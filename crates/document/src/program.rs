@@ -184,24 +184,28 @@ pub(crate) fn run_frame(
         }
         Err(reason) => reason,
     };
-    let Mutation { name, kept_rejections, moved_from, .. } = mutation;
-    reject_frame(writer, origin, name, *kept_rejections, *moved_from, reason)
+    reject_frame(writer, origin, mutation, reason)
 }
 
-/// Writes down that a frame is rejected, without running it. A transaction of our own statements
-/// has no budget, and what is written down is short, so no mutation is too much to be rejected.
+/// Writes down that a frame is rejected, without running it; one that has its verdict already keeps
+/// that. A transaction of our own statements has no budget, and what is written down is short, so
+/// no mutation is too much to be rejected.
 pub(crate) fn reject_frame(
     writer: &mut Writer,
     origin: EntryId,
-    name: &str,
-    kept: Lsn,
-    moved_from: Option<EntryId>,
+    mutation: &Mutation,
     reason: String,
 ) -> Run<(Verdict, PageSet)> {
-    let (name, reason) = (shortened(name.to_owned()), shortened(reason));
-    let run = writer.write(&mut |transaction| {
-        begin_frame(transaction, origin, kept)?;
-        note_moved(transaction, moved_from, Value::Text(reason.clone()))?;
+    let Mutation { name, kept_rejections, moved_from, .. } = mutation;
+    let (name, reason) = (shortened(name.clone()), shortened(reason));
+    writer.write(&mut |transaction| {
+        begin_frame(transaction, origin, *kept_rejections)?;
+        let reason = match earlier_verdict(transaction, origin, *moved_from)? {
+            Some(Verdict::Applied) => return Ok(Verdict::Applied),
+            Some(Verdict::Rejected { reason: earlier }) => earlier,
+            None => reason.clone(),
+        };
+        note_moved(transaction, *moved_from, Value::Text(reason.clone()))?;
         transaction.run_system(
             // A document that was taken over may have had a row there.
             "insert or replace into _tidelog_rejection values (?1, ?2, ?3, ?4)",
@@ -211,10 +215,9 @@ pub(crate) fn reject_frame(
                 Value::Text(name.clone()),
                 Value::Text(reason.clone()),
             ],
-        )
-    });
-    let (_, set) = done!(run);
-    Run::Done((Verdict::Rejected { reason }, set))
+        )?;
+        Ok(Verdict::Rejected { reason })
+    })
 }
 
 /// Runs a mutation where there is no timeline: this device decides, and a failure leaves nothing.

@@ -112,3 +112,41 @@ fn what_a_mutation_took_is_counted_also_if_it_was_rejected() {
     let (is_applied, steps) = took("bump", &[("by", integer(1))], Lsn::FIRST.next());
     assert!(is_applied && steps < 20_000, "{steps}");
 }
+
+/// Goal: a mutation that was rejected unrun has that verdict under its other names too,
+/// and one that was applied under another name is not called rejected. Method: the same mutation
+/// as two entries to which it has moved, and as the one that it was, whichever comes first.
+#[test]
+fn what_is_rejected_unrun_has_one_verdict_under_all_its_names() {
+    let doctype = items();
+    let [issued, moved, moved_too] =
+        [2, 3, 4].map(|id| EntryId { journal: JournalId([id; 16]), life: SERVER, lsn: Lsn::FIRST });
+    let named = |origin: EntryId| {
+        let moved_from = (origin != issued).then_some(issued);
+        Mutation { moved_from, ..mutation("bump", &[("by", integer(1))]) }
+    };
+    for [rejected, run] in [[moved, moved_too], [moved, issued], [issued, moved]] {
+        for is_run_first in [false, true] {
+            let start = Position::start_of(JournalId([1; 16]));
+            let mut authority = open(&Rest::default(), start, usize::MAX);
+            assert!(authority.migrate(&doctype).unwrap().is_some());
+            let mut verdicts = Vec::new();
+            for is_run in [is_run_first, !is_run_first] {
+                let origin = if is_run { run } else { rejected };
+                let applied = match is_run {
+                    true => authority.apply(origin, &named(origin), &doctype),
+                    false => authority.reject(origin, Some(&named(origin)), "it ends the server"),
+                };
+                verdicts.push(applied.unwrap().verdict);
+            }
+            let first = match is_run_first {
+                true => Verdict::Applied,
+                false => Verdict::Rejected { reason: "it ends the server".to_owned() },
+            };
+            assert_eq!(verdicts, [first.clone(), first], "{rejected:?} {run:?} {is_run_first}");
+            let query = "select count from total";
+            let count = authority.reader().query(query, &Params::NONE).unwrap().decode();
+            assert_eq!(count, [[integer(i64::from(is_run_first))]]);
+        }
+    }
+}

@@ -111,7 +111,7 @@ impl Server {
                 let doctype = &self.doctypes[&mutation.doctype];
                 self.rest.serve(&view, || self.authority.apply(origin, &mutation, doctype))
             }
-            Err(_) => self.rest.serve(&view, || self.authority.reject(origin, "unreadable")),
+            Err(_) => self.rest.serve(&view, || self.authority.reject(origin, None, "unreadable")),
         };
         let Applied { entry, verdict } = applied.expect("every frame has a verdict");
         (verdict, self.keep(entry, Some(origin)))

@@ -132,11 +132,12 @@ impl Document {
                     return Ok(Fate::Undecided(UndecidedReason::UnknownDoctype { reason }));
                 };
                 let run = || self.authority.apply(origin, &mutation, &doctype);
-                cautiously(caution, || Suspect::frame(key, origin), run)
-                    .unwrap_or_else(|| self.authority.reject(origin, ENDED_THE_SERVER))
+                cautiously(caution, || Suspect::frame(key, origin), run).unwrap_or_else(|| {
+                    self.authority.reject(origin, Some(&mutation), ENDED_THE_SERVER)
+                })
             }
             // It will never be a mutation: rejected in its place, it holds nobody up.
-            Err(error) => self.authority.reject(origin, &error.to_string()),
+            Err(error) => self.authority.reject(origin, None, &error.to_string()),
         };
         let applied = match ran(run) {
             Ok(applied) => applied,

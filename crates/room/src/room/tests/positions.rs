@@ -1,7 +1,9 @@
 //! Who holds which history: restores, clones, and offers that were not answered.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use tidelog_document::ArrivingEntry;
-use tidelog_types::{Chain, Lineage};
+use tidelog_types::{Chain, EntryId, Lineage};
 
 use super::*;
 
@@ -333,4 +335,42 @@ fn a_merged_entry_is_proven_by_its_own_hash() {
     let mut without_the_first = parts;
     without_the_first.remove(0);
     assert!(take(&without_the_first).is_err());
+}
+
+/// Denies everything that is to be run in a document while it is switched on.
+#[derive(Default)]
+struct DeniesAll(AtomicBool);
+
+impl Caution for DeniesAll {
+    fn run(&self, _: &dyn Fn() -> Suspect, run: &mut dyn FnMut()) -> bool {
+        let is_denied = self.0.load(Ordering::Relaxed);
+        if !is_denied {
+            run();
+        }
+        !is_denied
+    }
+}
+
+/// Goal: a mutation that ended the server is not run under another name. Method: two copies of a
+/// client move it, each to a timeline of its own, and then it comes as the frame that it was.
+#[test]
+fn what_ended_the_server_is_rejected_under_all_its_names() {
+    let issued = EntryId { journal: JournalId([3; 16]), life: Life([103; 16]), lsn: lsn(1) };
+    let moved = |call: WireFrame| {
+        let mutation = Mutation::decode(&call.body).expect("a mutation");
+        let body = Mutation { moved_from: Some(issued), ..mutation }.encode();
+        WireFrame { body, ..call }
+    };
+    let denies = Arc::new(DeniesAll::default());
+    let mut scene = Scene::new();
+    scene.room = room(1, &scene.ways).with_caution(Arc::clone(&denies) as Arc<dyn Caution>);
+    for conn in [ANN, BOB, ConnId(3)] {
+        scene.open(conn, None);
+    }
+    denies.0.store(true, Ordering::Relaxed);
+    scene.frames(ANN, 1, vec![moved(add("a"))]);
+    denies.0.store(false, Ordering::Relaxed);
+    scene.frames(BOB, 1, vec![moved(add("a"))]);
+    scene.frames(ConnId(3), 1, vec![add("a")]);
+    assert_eq!(scene.room.counts(), RoomCounts { applied: 0, rejected: 3 });
 }
