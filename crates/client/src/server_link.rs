@@ -21,6 +21,8 @@ const ANSWER_MS: u64 = 15_000;
 /// that carry less are slower to be believed dead.
 const ANSWER_SOON_MS: u64 = 6_000;
 const UPLINK_BYTES_PER_MS: u64 = 64;
+/// How often the time for an answer doubles at most: one message can take a slow line minutes.
+const DOUBLINGS_MAX: u32 = 6;
 /// Milliseconds that connecting may take, up to the server's welcome.
 const CONNECT_MS: u64 = 8_000;
 /// Milliseconds before the second try; doubles with each, up to the longest, and while something
@@ -73,6 +75,10 @@ pub(crate) struct ServerLink {
     is_doubted: bool,
     /// Bytes that were sent since the server was heard.
     unheard_size: u64,
+    /// Connections given up for want of an answer, less the answers that came in time since. A line
+    /// that takes longer for one message than an answer may take would never get it through: so
+    /// from the second one on, each doubles the time.
+    given_up: u32,
     /// Who was asked for a token last, and whether no good one came of it.
     asked_for_token: Option<TokenHolder>,
     has_no_token: bool,
@@ -110,6 +116,7 @@ impl ServerLink {
             pinged_at_ms: None,
             is_doubted: false,
             unheard_size: 0,
+            given_up: 0,
             asked_for_token: None,
             has_no_token: false,
             next_channel: 1,
@@ -151,6 +158,7 @@ impl ServerLink {
             self.barred = false;
             self.tries = 0;
             self.pause_ms = 0;
+            self.given_up = 0;
             return was_open;
         }
         let is_soon = need == Need::Soon;
@@ -190,6 +198,7 @@ impl ServerLink {
                 let broken_at_ms = pinged_at_ms + self.answer_ms(is_soon || self.is_doubted);
                 if now_ms >= broken_at_ms {
                     reached(Probe::SilentLinkGivenUp);
+                    self.given_up = (self.given_up + 1).min(DOUBLINGS_MAX + 1);
                     return true;
                 }
                 out.wake_at(broken_at_ms);
@@ -205,7 +214,8 @@ impl ServerLink {
 
     fn answer_ms(&self, is_soon: bool) -> u64 {
         let uplink_ms = self.unheard_size / UPLINK_BYTES_PER_MS;
-        if is_soon { (ANSWER_SOON_MS + uplink_ms).min(ANSWER_MS) } else { ANSWER_MS }
+        let once_ms = if is_soon { (ANSWER_SOON_MS + uplink_ms).min(ANSWER_MS) } else { ANSWER_MS };
+        once_ms << self.given_up.saturating_sub(1)
     }
 
     /// The server was heard, or nothing was sent yet.
@@ -255,6 +265,9 @@ impl ServerLink {
     /// What the server said.
     pub(crate) fn hear(&mut self, now_ms: u64, bytes: &[u8]) -> Heard {
         self.heard_at_ms = now_ms;
+        if self.pinged_at_ms.is_some_and(|at_ms| now_ms < at_ms + ANSWER_SOON_MS) {
+            self.given_up = self.given_up.saturating_sub(1);
+        }
         self.believe();
         let message = match decode_message::<FromServer>(bytes) {
             Ok(message) => message,
@@ -406,6 +419,30 @@ mod tests {
         stage.acts_after(Need::Soon);
         stage.link.unheard_size = u64::MAX;
         assert_eq!(stage.acts_after(Need::Soon), ANSWER_MS);
+    }
+
+    #[test]
+    fn a_line_that_takes_minutes_for_one_message_gets_it_through() {
+        let mut stage = Stage::welcomed();
+        let mut waited_ms = Vec::new();
+        for _ in 0..9 {
+            stage.acts_after(Need::Soon);
+            stage.link.unheard_size = u64::MAX;
+            waited_ms.push(stage.acts_after(Need::Soon));
+            stage.lose();
+            stage.acts_after(Need::Soon);
+            stage.link.opened(stage.now_ms, &[], &mut Outbox::default());
+            stage.hear(&FromServer::Welcome);
+        }
+        let times = waited_ms.iter().map(|ms| ms / ANSWER_MS).collect::<Vec<_>>();
+        assert_eq!(times, [1, 1, 2, 4, 8, 16, 32, 64, 64]);
+        // Answers in time: a dead connection is noticed soon again.
+        for _ in 0..=DOUBLINGS_MAX {
+            stage.acts_after(Need::Soon);
+            stage.hear(&FromServer::Pong);
+        }
+        stage.acts_after(Need::Soon);
+        assert_eq!(stage.acts_after(Need::Soon), ANSWER_SOON_MS);
     }
 
     #[test]

@@ -78,6 +78,32 @@ fn a_mutation_is_sent_only_once_it_is_durable_here() {
     );
 }
 
+/// The server answers each message, which shows that the line carries something: however much
+/// waits, no message takes long.
+#[test]
+fn what_waits_for_the_server_comes_in_messages_of_a_bounded_size() {
+    let mut server = Server::new();
+    let mut device = online(1, &mut server);
+    offline(&mut device);
+    for id in 0..10 {
+        titled(&mut device, &id.to_string(), &id.to_string().repeat(60_000));
+    }
+    titled(&mut device, "large", &"x".repeat(600_000));
+    device.server_is_up = true;
+    device.pass(15_000);
+    let mut sent = Vec::new();
+    while !device.sent.is_empty() {
+        sent.extend(frames(&device));
+        for message in device.take_sent() {
+            let answers = server.hear(device.number, message);
+            answers.iter().for_each(|answer| device.hear_server(answer));
+        }
+    }
+    assert_eq!(sent, [4, 4, 2, 1]);
+    talk(&mut server, &mut [&mut device]);
+    assert_eq!(count(&mut device), [[tidelog_types::Value::Integer(11)]]);
+}
+
 #[test]
 fn what_the_server_rejects_is_gone_and_told_until_a_listener_has_returned() {
     let mut server = Server::new();

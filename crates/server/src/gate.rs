@@ -1,4 +1,5 @@
-//! A transport that takes only so much from a client until it is opened.
+//! A transport that takes only so much from a client until it is opened, and that counts what
+//! passes: a message that takes a slow line minutes is no silence.
 
 use std::io::{Error, ErrorKind, Result};
 use std::pin::Pin;
@@ -10,12 +11,30 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 const OPEN: u64 = u64::MAX;
 
-/// Opens a [`Gated`] transport.
-pub(crate) struct Gate(Arc<AtomicU64>);
+/// Opens a [`Gated`] transport, and knows what has passed it.
+#[derive(Clone)]
+pub(crate) struct Gate(Arc<Passed>);
+
+struct Passed {
+    /// Bytes that may still be read, or [`OPEN`].
+    left: AtomicU64,
+    read: AtomicU64,
+    written: AtomicU64,
+}
 
 impl Gate {
     pub(crate) fn open(&self) {
-        self.0.store(OPEN, Ordering::Relaxed);
+        self.0.left.store(OPEN, Ordering::Relaxed);
+    }
+
+    /// Bytes that came from the client so far.
+    pub(crate) fn read_size(&self) -> u64 {
+        self.0.read.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that the system took for the client so far.
+    pub(crate) fn written_size(&self) -> u64 {
+        self.0.written.load(Ordering::Relaxed)
     }
 }
 
@@ -23,13 +42,14 @@ impl Gate {
 /// passes the bound.
 pub(crate) struct Gated<S> {
     inner: S,
-    left: Arc<AtomicU64>,
+    passed: Arc<Passed>,
 }
 
 impl<S> Gated<S> {
     pub(crate) fn new(inner: S, size_max: u64) -> (Self, Gate) {
-        let left = Arc::new(AtomicU64::new(size_max));
-        (Self { inner, left: Arc::clone(&left) }, Gate(left))
+        let left = AtomicU64::new(size_max);
+        let passed = Arc::new(Passed { left, read: AtomicU64::new(0), written: AtomicU64::new(0) });
+        (Self { inner, passed: Arc::clone(&passed) }, Gate(passed))
     }
 }
 
@@ -39,16 +59,17 @@ impl<S: AsyncRead + Unpin> AsyncRead for Gated<S> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<Result<()>> {
-        let left = self.left.load(Ordering::Relaxed);
+        let left = self.passed.left.load(Ordering::Relaxed);
         if left == 0 {
             let why = "more than a Hello was said before it";
             return Poll::Ready(Err(Error::new(ErrorKind::InvalidData, why)));
         }
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.inner).poll_read(context, buffer);
+        let size = (buffer.filled().len() - before) as u64;
+        self.passed.read.fetch_add(size, Ordering::Relaxed);
         if left != OPEN {
-            let size = (buffer.filled().len() - before) as u64;
-            self.left.store(left.saturating_sub(size), Ordering::Relaxed);
+            self.passed.left.store(left.saturating_sub(size), Ordering::Relaxed);
         }
         read
     }
@@ -60,7 +81,11 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Gated<S> {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<Result<usize>> {
-        Pin::new(&mut self.inner).poll_write(context, bytes)
+        let written = Pin::new(&mut self.inner).poll_write(context, bytes);
+        if let Poll::Ready(Ok(size)) = written {
+            self.passed.written.fetch_add(size as u64, Ordering::Relaxed);
+        }
+        written
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<()>> {
@@ -87,5 +112,6 @@ mod tests {
         assert_eq!(refused.kind(), ErrorKind::InvalidData);
         gate.open();
         gated.read_exact(&mut bytes).await.expect("open");
+        assert_eq!(gate.read_size(), 32);
     }
 }

@@ -85,7 +85,7 @@ pub(crate) async fn serve(upgraded: Upgraded, shared: Arc<Shared>) {
         drop(reader);
         connection.end(ending);
     };
-    let (ending, ()) = join!(write(sink, end, &connection, &shared), reads);
+    let (ending, ()) = join!(write(sink, end, &connection, &shared, &gate), reads);
     if let Ending::Bye(reason) = ending {
         info!(conn = id.0, ?reason, "said Bye");
         add(&shared.counters.byes, 1);
@@ -163,7 +163,7 @@ impl Reader {
         loop {
             let next = tokio::select! {
                 _ = ended.wait_for(Option::is_some) => return Ending::Quiet,
-                next = self.next(stream) => next,
+                next = self.next(stream, gate) => next,
             };
             if let Flow::Break(ending) = next {
                 return ending;
@@ -172,15 +172,17 @@ impl Reader {
     }
 
     /// Listens to one message, once there is room for what it brings and for the answers.
-    async fn next(&mut self, stream: &mut SplitStream<Socket>) -> Flow {
+    async fn next(&mut self, stream: &mut SplitStream<Socket>, gate: &Gate) -> Flow {
         self.connection.has_room().await;
         drop(permit(&self.permits, 0, &self.connection).await);
         let bytes = match self.early.take() {
             Some(bytes) => bytes,
-            None => match timeout(SILENCE_ENDS, self.hear(stream)).await {
-                Ok(bytes) => bytes?,
-                Err(_) => return Flow::Break(Ending::Quiet),
-            },
+            None => {
+                match unless_stuck(SILENCE_ENDS, || gate.read_size(), self.hear(stream)).await {
+                    Some(bytes) => bytes?,
+                    None => return Flow::Break(Ending::Quiet),
+                }
+            }
         };
         if bytes.len() >= LARGE_MESSAGE_SIZE {
             // The stream would keep a buffer that nobody else has a part in. So it looks for what
@@ -329,6 +331,7 @@ async fn write(
     mut end: ConnectionEnd,
     connection: &Connection,
     shared: &Shared,
+    gate: &Gate,
 ) -> Ending {
     let mut pings = interval(PING_EVERY);
     pings.reset();
@@ -344,12 +347,12 @@ async fn write(
         let burst = burst(&mut sink, first, &mut end.queue, connection, &shared.counters);
         let sent = tokio::select! {
             ending = ended(&mut end.ending) => break ending,
-            sent = timeout(shared.slow_after, burst) => sent,
+            sent = unless_stuck(shared.slow_after, || gate.written_size(), burst) => sent,
         };
         match sent {
-            Ok(Ok(())) => {}
-            Ok(Err(_)) => break Ending::Quiet,
-            Err(_) => break Ending::Bye(ByeReason::Slow),
+            Some(Ok(())) => {}
+            Some(Err(_)) => break Ending::Quiet,
+            None => break Ending::Bye(ByeReason::Slow),
         }
     };
     connection.end(ending.clone());
@@ -392,6 +395,27 @@ async fn burst<S: Sink<Message> + Unpin>(
     sink.flush().await
 }
 
+/// What comes of `work`, which is given up once nothing has passed for so long: whoever reads or
+/// writes little at a time gets through.
+async fn unless_stuck<T>(
+    after: Duration,
+    passed: impl Fn() -> u64,
+    work: impl Future<Output = T>,
+) -> Option<T> {
+    tokio::pin!(work);
+    let mut before = passed();
+    loop {
+        if let Ok(done) = timeout(after, &mut work).await {
+            return Some(done);
+        }
+        let now = passed();
+        if now == before {
+            return None;
+        }
+        before = now;
+    }
+}
+
 async fn ended(ending: &mut watch::Receiver<Option<Ending>>) -> Ending {
     match ending.wait_for(Option::is_some).await {
         Ok(ending) => ending.clone().unwrap_or(Ending::Quiet),
@@ -423,6 +447,43 @@ mod tests {
         }
         drop(all);
         drop(waits.await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_gets_on_slowly_gets_through_and_who_is_stuck_is_let_go() {
+        let after = Duration::from_secs(30);
+        let passed = std::cell::Cell::new(0);
+        let slowly = async {
+            for _ in 0..20 {
+                tokio::time::sleep(after * 2 / 3).await;
+                passed.set(passed.get() + 1);
+            }
+        };
+        assert_eq!(unless_stuck(after, || passed.get(), slowly).await, Some(()));
+        let stuck = std::future::pending::<()>();
+        assert_eq!(unless_stuck(after, || passed.get(), stuck).await, None);
+    }
+
+    #[tokio::test]
+    async fn a_message_that_comes_bit_by_bit_is_counted_as_it_comes() {
+        use tokio::io::AsyncWriteExt;
+
+        let (mut client, server) = tokio::io::duplex(64 * 1024);
+        let (transport, gate) = Gated::new(server, u64::MAX);
+        let mut socket = WebSocketStream::from_raw_socket(transport, Role::Server, None).await;
+        // A binary message of 1,000 bytes, under a mask of zeros.
+        client.write_all(&[0x82, 0xfe, 3, 232, 0, 0, 0, 0]).await.expect("there is room");
+        for size in [500, 499] {
+            let before = gate.read_size();
+            client.write_all(&vec![7; size]).await.expect("there is room");
+            assert!(socket.next().now_or_never().is_none(), "there is more of it");
+            assert!(gate.read_size() >= before + size as u64);
+        }
+        client.write_all(&[7]).await.expect("there is room");
+        assert!(matches!(socket.next().await, Some(Ok(Message::Binary(_)))));
+        let before = gate.written_size();
+        socket.send(Message::Binary(vec![7; 1_000].into())).await.expect("there is room");
+        assert!(gate.written_size() >= before + 1_000);
     }
 
     #[test]

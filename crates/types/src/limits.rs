@@ -168,6 +168,9 @@ pub struct Limits {
     pub message_pages_max: usize,
     /// Pages in one message of an append to a page server: those of a larger one are sent ahead.
     pub append_part_pages_max: usize,
+    /// Bytes of timeline frames in one message on the wire, unless it is a single one: what the
+    /// server says to each shows that the line carries something.
+    pub message_frames_size_max: usize,
     /// Bytes of timeline frames that are on their way to the server at once.
     pub frames_in_flight_size_max: usize,
     /// Storage entries that a follower may have been sent and not yet acknowledged.
@@ -214,6 +217,7 @@ impl Limits {
         lives_kept_max: OFFER_LIVES_MAX,
         message_pages_max: 64,
         append_part_pages_max: 256,
+        message_frames_size_max: 256 * 1024,
         frames_in_flight_size_max: 4 * 1024 * 1024,
         entries_in_flight_max: 1024,
         entries_in_flight_size_max: 8 * 1024 * 1024,

@@ -272,6 +272,10 @@ fn shrunk(rng: &mut Rng) -> Limits {
     some(&mut limits.frame_pages_max, &[1, 3]);
     some(&mut limits.room_pages_in_flight_max, &[1, 8]);
     some(&mut limits.catch_up_pages, &[1, 3]);
+    // Where little is on its way at once, messages are small.
+    if limits.frames_in_flight_size_max < limits.message_frames_size_max {
+        limits.message_frames_size_max = limits.frames_in_flight_size_max / 2;
+    }
     // Where layers are few, rebases wait.
     if limits.layers_max < Limits::DEFAULT.layers_max {
         limits.runs_per_lsn = limits.layers_max as u64 / 2;

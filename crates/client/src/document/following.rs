@@ -544,16 +544,24 @@ impl Document {
             |lsn: Lsn| replica.undecided_at(lsn).map_or(0, |undecided| undecided.body.len() + 64);
         let window = ctx.settings.limits.frames_in_flight_size_max;
         let range = sender.next_to_send(*durable, window, size_of);
+        let message_size_max = ctx.settings.limits.message_frames_size_max;
         let mut messages: Vec<ToRoom> = Vec::new();
+        let mut message_size = 0;
         let mut lsn = range.start();
         while lsn < range.end() {
             let undecided = replica.undecided_at(lsn).expect("BUG: sending what is decided");
             let frame = WireFrame { call: undecided.call, body: undecided.body.clone() };
             let writer = replica.origin(lsn).life;
+            message_size += size_of(lsn);
             match messages.last_mut() {
-                Some(ToRoom::Frames { life, frames, .. }) if *life == writer => frames.push(frame),
+                Some(ToRoom::Frames { life, frames, .. })
+                    if *life == writer && message_size <= message_size_max =>
+                {
+                    frames.push(frame);
+                }
                 _ => {
-                    messages.push(ToRoom::Frames { life: writer, first: lsn, frames: vec![frame] })
+                    message_size = size_of(lsn);
+                    messages.push(ToRoom::Frames { life: writer, first: lsn, frames: vec![frame] });
                 }
             }
             lsn = lsn.next();
