@@ -32,11 +32,16 @@ pub(crate) struct Device {
     pub(crate) skew_ms: u64,
     /// The tab that lends is frozen until then.
     pub(crate) frozen_until_ms: u64,
+    /// Of those that somebody wanted to hand over, which a server may have taken as they were
+    /// before the data here went back, or begun anew: what is here now is another document.
+    pub(crate) parted: BTreeSet<Doc>,
     /// When something went wrong here last.
     pub(crate) trouble_ms: u64,
     /// Local documents that somebody wanted to hand to a server, and those that were.
     pub(crate) offered: BTreeSet<Doc>,
     pub(crate) moved: BTreeSet<Doc>,
+    /// The life in which the data were cleared under the core, if they were.
+    pub(crate) cleared_in_life: Option<u64>,
     /// The life in which the core had lost its data.
     pub(crate) lost_in_life: u64,
     last_tab: u32,
@@ -133,6 +138,8 @@ impl Device {
             trouble_ms: 0,
             offered: BTreeSet::new(),
             moved: BTreeSet::new(),
+            parted: BTreeSet::new(),
+            cleared_in_life: None,
             lost_in_life: 0,
             last_tab: 0,
             last_page_server: 0,
@@ -173,6 +180,18 @@ impl Device {
             frozen: VecDeque::new(),
         });
         Ok(id)
+    }
+
+    /// The data are others from now on: a draft that is on its way to its server goes there as it
+    /// was, and may change here before the server has it.
+    pub(crate) fn part(&mut self) {
+        self.parted.extend(self.offered.difference(&self.moved));
+    }
+
+    /// What it had is gone: queries that were asked before that may be answered by a core that
+    /// begins with nothing.
+    pub(crate) fn owes_queries_nothing(&mut self) {
+        self.tabs.values_mut().for_each(Tab::owes_queries_nothing);
     }
 
     /// Another core of this device takes the page server over, on a port of its own.

@@ -21,7 +21,6 @@ pub(crate) struct Tab {
     pub(crate) release: Release,
     has_token: bool,
     /// Whether drafts of several devices have one name.
-    has_rivals: bool,
     /// Whether servers may lose what they had confirmed.
     servers_go_back: bool,
     /// Whether there may be several states of one device.
@@ -112,6 +111,8 @@ pub(crate) struct Heard {
     pub(crate) again: Vec<ToCore>,
     /// A document that is synced from now on.
     pub(crate) moved: Option<Doc>,
+    /// A document that its server has already, and another one as it says.
+    pub(crate) taken: Option<Doc>,
     /// A document whose copy was deleted.
     pub(crate) destroyed: Option<String>,
 }
@@ -121,7 +122,6 @@ impl Tab {
         Self {
             release,
             has_token: swarm.tokens,
-            has_rivals: swarm.rivals,
             servers_go_back: swarm.servers_go_back(),
             devices_part: swarm.devices_part(),
             id_prefix,
@@ -481,7 +481,8 @@ impl Tab {
             Request::Sync => Ok(()),
             // A document that could not be handed over is tried again, by whoever wants that.
             Request::Open(_) if self.handing_over.remove(&handle) => {
-                let is_taken = self.has_rivals && failure.code == ErrorCode::DocumentExists;
+                let is_taken = failure.code == ErrorCode::DocumentExists;
+                heard.taken = self.docs.get(&handle).copied().filter(|_| is_taken);
                 let expected = full || is_taken || failure.code == ErrorCode::ServerUnreachable;
                 if expected { Ok(()) } else { Err(format!("not handed over: {failure:?}")) }
             }
@@ -592,6 +593,12 @@ impl Tab {
 
     fn next_call(&mut self) -> Call {
         self.port.new_call()
+    }
+
+    /// What its device had is gone, and comes back with the next `sync` only.
+    pub(crate) fn owes_queries_nothing(&mut self) {
+        let asked = self.unsettled.values_mut();
+        asked.filter(|asked| !asked.is_sync()).for_each(|asked| asked.must.clear());
     }
 
     fn ask(&mut self, call: Call, message: ToCore, at_ms: u64, must: BTreeSet<String>) -> ToCore {

@@ -19,7 +19,7 @@ use tidelog_types::probe;
 
 use crate::app::Release;
 use crate::device::Device;
-use crate::docs::Docs;
+use crate::docs::{Doc, Docs};
 use crate::host::Host;
 use crate::judge::{Judge, Work};
 use crate::port::Followed;
@@ -322,6 +322,9 @@ impl World {
             }
             self.devices[device].moved.extend(heard.moved);
             answers.extend(heard.answers);
+            if let Some(doc) = heard.taken {
+                self.taken(device, doc)?;
+            }
             if let Some(document) = heard.destroyed {
                 self.destroyed(device, &document);
             }
@@ -331,6 +334,18 @@ impl World {
         }
         if !answers.is_empty() {
             self.send_to_core(device, tab, answers);
+        }
+        Ok(())
+    }
+
+    /// What was to be handed over is at its server already, as another document.
+    fn taken(&mut self, device: usize, doc: Doc) -> Result<(), String> {
+        let here = &mut self.devices[device];
+        if here.parted.contains(&doc) {
+            // It stays what it is here: a local document.
+            here.offered.remove(&doc);
+        } else if !self.swarm.rivals {
+            return Err(format!("device {device}: {doc:?} is at its server, and is another one"));
         }
         Ok(())
     }

@@ -38,6 +38,7 @@ const REST_MESSAGES_MAX: u64 = 60;
 impl World {
     pub(super) fn end(&mut self) -> Result<(), String> {
         self.heal()?;
+        self.load_cleared_anew()?;
         self.begin_anew()?;
         self.settle_opens("after the faults")?;
         self.connect_all();

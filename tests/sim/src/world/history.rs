@@ -20,6 +20,8 @@ const CLAIMED_ONCE: u64 = 1_000_000;
 
 /// Milliseconds in which a core notices that its data were cleared, once it has a page server.
 const CLEARED_KNOWN_MS: u64 = 5_000;
+/// Milliseconds after which a page is loaded anew whose core has noticed that, at most.
+const LOADED_ANEW_MS: u64 = 3_050;
 
 /// A copy of a device's store, and how many mutations had been issued when it was made.
 pub(super) struct DeviceCopy {
@@ -199,10 +201,13 @@ impl World {
         let applied = self.applied_at_servers()?;
         self.judge.rolled_back(device, 0, &applied);
         let here = &mut self.devices[device];
+        here.owes_queries_nothing();
+        here.part();
         here.drop_page_server();
         here.disk = CrashDevice::new();
         here.disk.hold_flushes(!self.swarm.flushes_at_once);
         let life = here.life;
+        here.cleared_in_life = Some(life);
         let delay = 5 + self.rng.below(200);
         self.schedule(delay, Event::Lend { device, life });
         self.schedule(delay + CLEARED_KNOWN_MS, Event::LooksCleared { device, life });
@@ -220,11 +225,23 @@ impl World {
         Ok(())
     }
 
+    /// Waits until pages are loaded anew where data were cleared: before that nothing can be kept
+    /// there.
+    pub(super) fn load_cleared_anew(&mut self) -> Result<(), String> {
+        let until = self.now_ms + CLEARED_KNOWN_MS + LOADED_ANEW_MS;
+        let is_cleared = |here: &Device| here.cleared_in_life == Some(here.life);
+        while self.devices.iter().any(is_cleared) && self.next_at().is_some_and(|at| at <= until) {
+            self.next_event()?;
+        }
+        Ok(())
+    }
+
     /// A page was loaded anew: the core whose data were cleared ends. What it has decided since, it
     /// could not write down.
     pub(super) fn lost_core_ends(&mut self, device: usize, life: u64) {
         if self.devices[device].life == life && self.devices[device].core.is_some() {
             self.judge.rolled_back(device, u64::MAX, &BTreeMap::new());
+            self.devices[device].owes_queries_nothing();
             self.start_another_core(device, false);
         }
     }
@@ -251,6 +268,7 @@ impl World {
                 self.devices[device].moved.insert(doc);
             }
         }
+        self.devices[device].part();
         Ok(())
     }
 
