@@ -337,6 +337,28 @@ fn what_so_much_was_recorded_after_that_it_is_forgotten_is_not_run_again() {
     assert_eq!(device.query("select text from note"), [[text("once")]]);
 }
 
+/// Goal: the same where the next core knows no more than what its store has kept. Method: the log
+/// changes over after a mutation that is durable and of which its tab heard nothing.
+#[test]
+fn what_the_store_has_forgotten_is_not_run_again_by_the_next_core() {
+    let limits = Limits { calls_kept_max: 1, ..Limits::DEFAULT };
+    let mut device = Device::with_limits(1, limits);
+    device.log_size_max = 1;
+    device.kill_core();
+    device.open(&todos());
+    let recorded = device.mutate("note", &[("title", text("once"))]);
+    let last = (0..20).map(|n| add(&mut device, &n.to_string())).last().expect("some");
+    device.never_told(&[recorded, last]);
+    device.kill_core();
+    device.open(&todos());
+    device.told.clear();
+    device.ask_again(&[recorded, last]);
+    nobody_knows(&device, recorded, ErrorCode::Engine);
+    assert!(is_confirmed(&device, last), "the store keeps that one");
+    assert_eq!(device.query("select text from note"), [[text("once")]]);
+    assert_eq!(device.query("select count(*) from todo"), [[integer(20)]]);
+}
+
 #[test]
 fn what_was_issued_last_is_run_though_older_calls_are_forgotten() {
     let limits = Limits { calls_remembered_max: 2, calls_kept_max: 1, ..Limits::DEFAULT };

@@ -56,6 +56,8 @@ pub struct Device {
     issued: BTreeMap<Call, ToCore>,
     durable: BTreeMap<Call, EntryId>,
     memos: BTreeMap<Call, Memo>,
+    /// The size at which the next page server changes its log over.
+    pub log_size_max: u64,
     settings: ClientSettings,
     /// Which device it is, for a server.
     pub number: usize,
@@ -93,6 +95,7 @@ impl Device {
             issued: BTreeMap::new(),
             durable: BTreeMap::new(),
             memos: BTreeMap::new(),
+            log_size_max: StoreOptions::default().log_size_max,
             settings,
             number: usize::from(seed),
             seed,
@@ -112,7 +115,8 @@ impl Device {
     pub fn lend_in(&mut self, storage: Storage, settled_at_ms: u64) {
         let files = StoreFiles::open_each(|name| Ok::<_, ()>(self.disk.file(name)));
         let (files, seed) = (files.expect("no errors"), Seed(self.disk.seed()));
-        let options = StoreOptions { limits: self.settings.limits, ..StoreOptions::default() };
+        let (limits, log_size_max) = (self.settings.limits, self.log_size_max);
+        let options = StoreOptions { limits, log_size_max, ..StoreOptions::default() };
         let (server, _) = PageServer::open_with(files, seed, options).expect("it opens");
         self.page_servers += 1;
         let id = PageServerId(self.page_servers);
