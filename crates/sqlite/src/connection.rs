@@ -27,6 +27,8 @@ pub(crate) struct Connection {
     state: Arc<SharedState>,
     /// Called back by SQLite until the connection is closed.
     guard: Box<Guard>,
+    /// The cookie of the schema that SQLite has read without a fault when it was opened.
+    schema_cookie: Option<u32>,
 }
 
 // SAFETY: SQLite is compiled thread-safe wherever there are threads, and a connection, its
@@ -54,10 +56,16 @@ impl Connection {
             return Err(Failure::shortage("memory"));
         }
         let guard = Guard::new(state, db);
-        let mut connection =
-            Self { scripts: Scripts::default(), db, state: Arc::clone(state), guard };
+        let mut connection = Self {
+            scripts: Scripts::default(),
+            db,
+            state: Arc::clone(state),
+            guard,
+            schema_cookie: None,
+        };
         connection.check(code)?;
         connection.set_up()?;
+        connection.schema_cookie = lock(state).view.schema_cookie();
         Ok(connection)
     }
 
@@ -104,17 +112,29 @@ impl Connection {
     ) -> Result<(), Failure> {
         let _running = self.begin_as(origin);
         let mut script = self.scripts.take(origin, sql);
+        let result = self.run_script(origin, &mut script, sql, arrange, row);
+        // One that is run once is not kept.
+        if origin != Origin::Migration && matches!(result, Ok(()) | Err(Failure::Faulted)) {
+            self.scripts.keep(origin, sql, script);
+        }
+        result
+    }
+
+    fn run_script(
+        &mut self,
+        origin: Origin,
+        script: &mut Script,
+        sql: &str,
+        arrange: &Arrange<'_, '_>,
+        row: &mut dyn FnMut(&Stepping<'_>) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
         let mut index = 0;
-        while self.prepare_up_to(index, &mut script, sql)? {
+        while self.prepare_up_to(index, script, sql)? {
             self.run_statement(origin, &mut script.statements[index], arrange, row)?;
-            // One that is run once is not kept.
             match origin {
                 Origin::Migration => script.statements.clear(),
                 Origin::System | Origin::App | Origin::Query => index += 1,
             }
-        }
-        if origin != Origin::Migration {
-            self.scripts.keep(origin, sql, script);
         }
         Ok(())
     }
@@ -129,7 +149,7 @@ impl Connection {
         let values = arrange(statement.names())?;
         let read_only = statement.is_read_only();
         let mut stepping = statement.start(&values).map_err(|code| self.refused(code))?;
-        while stepping.step().map_err(|code| self.refused(code))? {
+        while self.step(&mut stepping)? {
             row(&stepping)?;
         }
         // What came since the guard last looked.
@@ -139,6 +159,14 @@ impl Connection {
         state.count_steps(steps);
         state.app_changed |= !read_only && origin.is_deterministic();
         state.noted().map_or(Ok(()), Err)
+    }
+
+    /// Runs a statement to its next row; false at the end.
+    pub fn step(&self, stepping: &mut Stepping<'_>) -> Result<bool, Failure> {
+        lock(&self.state).steps_now = true;
+        let result = stepping.step();
+        lock(&self.state).steps_now = false;
+        result.map_err(|code| self.refused(code))
     }
 
     /// What went wrong while SQLite ran, given its code.
@@ -267,6 +295,32 @@ impl Connection {
         lock(&self.state).reads.clear();
     }
 
+    /// Another transaction begins. Where the schema is another one by now, SQLite reads that; where
+    /// page 1 is not in memory, it comes no further than there.
+    fn look_at_schema(&self) {
+        let mut state = lock(&self.state);
+        let cookie = state.view.schema_cookie();
+        if cookie.is_some() && cookie != self.schema_cookie {
+            state.doubt_schema();
+        }
+    }
+
+    /// After a fault: rolls back, and lets go of all pages, as if it had been opened just now.
+    /// False if it is not to be trusted any more.
+    fn recover(&mut self) -> bool {
+        if !lock(&self.state).has_whole_schema() {
+            return false;
+        }
+        lock(&self.state).forget_fault();
+        if self.in_transaction()
+            && self.run(Origin::System, "rollback", &no_values, &mut |_| Ok(())).is_err()
+        {
+            return false;
+        }
+        self.drop_page_cache();
+        true
+    }
+
     /// Empties SQLite's page cache. The schema stays.
     pub fn drop_page_cache(&self) {
         // SAFETY: the connection is open.
@@ -374,8 +428,9 @@ impl Lazy {
     /// Begins a transaction's worth of reading, on a connection that is open.
     pub fn begin(&mut self) -> Result<&mut Connection, Failure> {
         lock(&self.state).begin();
-        if self.connection.is_none() {
-            self.connection = Some(Connection::open(&self.state)?);
+        match &self.connection {
+            Some(connection) => connection.look_at_schema(),
+            None => self.connection = Some(Connection::open(&self.state)?),
         }
         Ok(self.connection.as_mut().expect("BUG: opened above"))
     }
@@ -403,7 +458,9 @@ impl Lazy {
         let writes = state.writes;
         drop(state);
         if let Some(pgid) = fault {
-            self.refresh();
+            if !self.connection.as_mut().is_some_and(Connection::recover) {
+                self.refresh();
+            }
             return Run::Fault(pgid);
         }
         let failure = match (noted, result) {

@@ -123,6 +123,9 @@ unsafe extern "C" fn authorize(
     // SAFETY: null or ending with a zero byte, for as long as this call.
     let (first, second, database) = unsafe { (text(first), text(second), text(database)) };
     let mut state = lock(&guard.state);
+    if matches!(deed(action), Deed::Schema | Deed::Upkeep) {
+        state.doubt_schema();
+    }
     match judge(state.origin, action, [first, second], database) {
         Ok(()) => ffi::SQLITE_OK,
         Err(failure) => {

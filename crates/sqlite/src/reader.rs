@@ -109,7 +109,7 @@ fn answer(
     let mut script = connection.prepare(Origin::Query, sql)?;
     before(connection);
     let result = step_through(connection, &mut script, params, rows_size_max);
-    if result.is_ok() {
+    if matches!(result, Ok(_) | Err(Failure::Faulted)) {
         connection.keep(Origin::Query, sql, script);
     }
     result
@@ -133,7 +133,7 @@ fn step_through(
     let values = arrange(params, statement.names())?;
     let mut stepping = statement.start(&values).map_err(|code| connection.refused(code))?;
     let mut rows = Rows::default();
-    let mut more = stepping.step().map_err(|code| connection.refused(code))?;
+    let mut more = connection.step(&mut stepping)?;
     // Only now: the first step prepares the statement anew if the schema has changed.
     rows.columns = stepping.column_names();
     while more {
@@ -141,7 +141,7 @@ fn step_through(
         if rows.cells.len() > rows_size_max {
             return Err(Failure::budget(format!("{rows_size_max} bytes of rows")));
         }
-        more = stepping.step().map_err(|code| connection.refused(code))?;
+        more = connection.step(&mut stepping)?;
     }
     Ok(rows)
 }

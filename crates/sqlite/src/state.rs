@@ -54,6 +54,11 @@ pub(crate) struct State {
     pub reads: PageBits,
     /// The first page that was needed and not in memory. While it is set, every read fails.
     fault: Option<Pgid>,
+    /// Whether a statement is run rather than prepared.
+    pub steps_now: bool,
+    /// Whether SQLite may have read some of a schema and gone on without the rest: it swallows
+    /// faults while it reads one.
+    schema_in_doubt: bool,
     /// The first failure of a callback. It outranks what SQLite says.
     failure: Option<Failure>,
     /// Steps that the app's statements have taken in the running transaction, and what their
@@ -80,6 +85,8 @@ impl State {
             db_pages,
             reads: PageBits::default(),
             fault: None,
+            steps_now: false,
+            schema_in_doubt: false,
             failure: None,
             steps: 0,
             steps_taken: 0,
@@ -98,6 +105,8 @@ impl State {
         self.db_pages = self.db_pages_before;
         self.reads.clear();
         self.fault = None;
+        self.steps_now = false;
+        self.schema_in_doubt = false;
         self.failure = None;
         self.steps = 0;
         self.is_apps = false;
@@ -147,6 +156,22 @@ impl State {
         self.fault.map(|_| Failure::Faulted).or_else(|| self.failure.clone())
     }
 
+    /// In this transaction SQLite reads the schema anew, or changes it.
+    pub fn doubt_schema(&mut self) {
+        self.schema_in_doubt = true;
+    }
+
+    /// Whether nothing but pages can be wrong in what SQLite holds after a fault.
+    pub fn has_whole_schema(&self) -> bool {
+        !self.schema_in_doubt
+    }
+
+    /// Goes on after a fault: the next run fetches what it lacked.
+    pub fn forget_fault(&mut self) {
+        self.fault = None;
+        self.failure = None;
+    }
+
     /// Notes a failure; the first one stays.
     pub fn fail(&mut self, failure: Failure) {
         self.failure.get_or_insert(failure);
@@ -184,6 +209,7 @@ impl State {
             copy(page);
         } else if self.view.with_page(pgid, copy).is_none() {
             self.fault = Some(pgid);
+            self.schema_in_doubt |= !self.steps_now;
             return Read::Failed;
         }
         Read::Copied

@@ -131,6 +131,60 @@ fn a_fault_that_sqlite_swallows_is_noticed() {
 }
 
 #[test]
+fn a_connection_lives_through_the_faults_of_what_it_runs() {
+    let mut document = Document::new();
+    document.migrate("create table t (id integer primary key, body blob)");
+    document.app("insert into t values (1, zeroblob(9000)), (2, zeroblob(9000))").unwrap();
+    let view = document.store.view(100);
+    view.fill(document.store.fetch(vec![Pgid(1)]));
+    let (mut writer, mut reader) = (Writer::new(&view), Reader::new(&view));
+    let sql = "select sum(length(body)) from t";
+    assert!(matches!(reader.query(sql, &Params::NONE), Run::Fault(_)));
+    assert!(reader.is_open());
+    let (changed, runs) = document.store.serve(&view, || {
+        let run = writer.write(&mut |tx| {
+            tx.run_app("insert into t values (3, zeroblob(5))", &[])?;
+            tx.run_app("update t set body = zeroblob(9) where length(body) > 9", &[])
+        });
+        assert!(writer.is_open());
+        run
+    });
+    assert!(runs > 1, "no fault");
+    // Nothing is left of what had run before the faults.
+    let changed = changed.unwrap().1;
+    let expected = document.write(&mut |tx| {
+        tx.run_app("insert into t values (3, zeroblob(5))", &[])?;
+        tx.run_app("update t set body = zeroblob(9) where length(body) > 9", &[])
+    });
+    assert_eq!(changed, expected.unwrap());
+    view.push(&changed);
+    let (rows, _) = document.store.serve(&view, || reader.query(sql, &Params::NONE));
+    assert_eq!(rows.unwrap().decode(), [[Value::Integer(23)]]);
+}
+
+/// What SQLite makes of a schema that it could not read to its end is not known.
+#[test]
+fn a_connection_ends_with_a_fault_in_a_schema() {
+    let mut document = Document::new();
+    document.migrate("create table t (a, b); create index t_a on t (a); create index t_b on t (b)");
+    document.app("insert into t values (1, 2), (3, 4), (5, 6)").unwrap();
+    let sql = "select b from t where a = 3";
+    // SQLite prepares it anew while it runs, and would go on without the statistics.
+    let mut reader = Reader::new(&document.view);
+    reader.query(sql, &Params::NONE).unwrap();
+    document.migrate("analyze");
+    let stat = root(&mut document, "sqlite_stat1");
+    let Document { view, store, .. } = document;
+    view.set_overlay([]);
+    view.reset_base(store.db_pages);
+    let all = (1..=store.db_pages).map(Pgid).filter(|pgid| *pgid != stat);
+    view.fill(store.fetch(all.collect()));
+    assert!(reader.is_open());
+    assert_eq!(reader.query(sql, &Params::NONE), Run::Fault(stat));
+    assert!(!reader.is_open());
+}
+
+#[test]
 fn a_check_that_faults_is_a_fault_of_the_transaction() {
     let document = run_script(1, 5);
     let view = document.store.view(100);
