@@ -2,7 +2,7 @@
  * When a tab lends a page server: a part of {@link Tab}, and a machine like it.
  *
  * Two locks, which it does not see, let all tabs of a site agree. The worker that serves holds that
- * of the store; one more worker waits for it with everything loaded, and its tab has the *turn*. A
+ * of the store; one more worker waits for it, loaded and warm, and its tab has the *turn*. A
  * script that does not load never holds the store, and gives up the turn.
  *
  * ```text

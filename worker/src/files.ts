@@ -7,8 +7,11 @@ import { type Keep, Unopened } from './store-host.js';
 /** In the order of `StoreFiles::NAMES` of crate `disk`. */
 const NAMES = ['log-a', 'log-b', 'pages', 'spare'];
 
+/** How many of them are opened: all but the spare one, which is never written. */
+const OPENED = 3;
+
 type Handle = FileSystemSyncAccessHandle;
-type Handles = [Handle, Handle, Handle, Handle];
+type Handles = [Handle, Handle, Handle];
 
 /** The longest wait between two tries to open a file that another worker still holds. */
 const BUSY_MS_MAX = 200;
@@ -33,7 +36,7 @@ export async function findFiles(create: boolean): Promise<Found> {
   const root = await rootFolder();
   const folder = await root.getDirectoryHandle('tidelog', { create });
   const files = await Promise.all(NAMES.map((name) => folder.getFileHandle(name, { create })));
-  // The spare one is never written.
+  // The spare one, which nobody writes.
   const { lastModified } = await files[3]!.getFile();
   return { files, madeAt: lastModified };
 }
@@ -90,9 +93,9 @@ async function rootFolder(): Promise<FileSystemDirectoryHandle> {
   throw new Unopened('no-files', 'no files');
 }
 
-/** Opens all of them, or none. */
+/** Opens those that are opened, or none. */
 async function openAll(found: Found): Promise<Found & { readonly handles: Handles }> {
-  const opening = found.files.map(openFile);
+  const opening = found.files.slice(0, OPENED).map(openFile);
   try {
     return { ...found, handles: (await Promise.all(opening)) as Handles };
   } catch (error) {

@@ -9,12 +9,15 @@
 import type { FromPageServer, Prepare, Serve } from '../../js/dist/ports.js';
 import { findFiles, openFiles } from './files.js';
 import { hold } from './shared.js';
-import { loadStore, StoreHost } from './store-host.js';
+import { loadStore, StoreHost, warmUp } from './store-host.js';
 
 declare const self: DedicatedWorkerGlobalScope;
 
 /** Held by the worker that has the store. Shared by all releases, since they share the files. */
 const STORE_LOCK = 'tidelog-lend';
+
+/** Whoever waits for the store for so long waits for another tab to close. */
+const WARM_UP_AFTER_MS = 100;
 
 const tell = (message: FromPageServer): void => self.postMessage(message);
 
@@ -35,7 +38,9 @@ async function prepare(host: StoreHost, wasm: string | undefined): Promise<void>
   const finding = findFiles(false).catch(() => undefined);
   await loadStore(wasm);
   tell({ type: 'loaded' });
+  const warmingUp = setTimeout(warmUp, WARM_UP_AFTER_MS);
   await hold(STORE_LOCK);
+  clearTimeout(warmingUp);
   tell({ type: 'serves' });
   // Somebody wants the files removed: they are free once another worker is in place of this one.
   new BroadcastChannel('tidelog-destroy').onmessage = () => {

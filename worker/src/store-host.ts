@@ -35,6 +35,12 @@ export async function loadStore(wasm: string | undefined): Promise<void> {
   store.initSync({ module: await compile(url) });
 }
 
+/** Uses the wait for the store, whose code is loaded: it opens sooner then. */
+export function warmUp(): void {
+  const pass = (): void => {};
+  store.warmUpStore({ opened: pass, failed: pass, flushed: pass, reply: pass, tell: pass });
+}
+
 /** One page server: opens the store and serves those who have a port to it. */
 export class StoreHost {
   /** The ways to the cores that were served, by number; the last is the living one's. */

@@ -30,12 +30,14 @@ export function openBlocks(database: IDBDatabase, host: ReplyHost): void;
 
 /**
  * Opens the store in the files behind these handles. The host is told whether that went well.
+ *
+ * The spare file is there and not open: nothing is ever written to it, and a tab that takes the
+ * store over waits for every file that one worker closes and another one opens.
  */
 export function openFiles(
   log_a: FileSystemSyncAccessHandle,
   log_b: FileSystemSyncAccessHandle,
   pages: FileSystemSyncAccessHandle,
-  spare: FileSystemSyncAccessHandle,
   host: ReplyHost,
 ): void;
 
@@ -53,5 +55,14 @@ export function rest(): number;
  * Serves a list of requests, flushing once for all of them. Gives a [`Left`].
  */
 export function serve(owner: number, requests: Uint8Array | number[]): number;
+
+/**
+ * Opens a store in memory and is served by it, as the first core is by the store in the files.
+ *
+ * A browser compiles a function of a WebAssembly module when it is first called, and optimizes it
+ * when it was called often. A tab that takes the page server over waits for none of that. The host
+ * is told what concerns nobody.
+ */
+export function warmUpStore(host: ReplyHost): void;
 
 export function initSync(options: { module: WebAssembly.Module }): unknown;

@@ -15,7 +15,8 @@
 //! # Where to start reading
 //!
 //! - [`Core`]: steps of the core, and one function for each thing that can happen to it.
-//! - [`PageServerHost`]: the store; [`OpfsDisk`] and [`IdbDisk`]: what it is kept in.
+//! - [`PageServerHost`]: the store; [`OpfsDisk`] and [`IdbDisk`]: what it is kept in; [`warm_up`]:
+//!   what a page server does while it waits for another one to end.
 //!
 //! # What this crate does not know
 //!
@@ -34,6 +35,8 @@ mod page_server_host;
 mod panics;
 #[cfg(feature = "page-server")]
 mod thrown;
+#[cfg(feature = "page-server")]
+mod warm_up;
 
 use serde_bytes::ByteBuf;
 use tidelog_pages::Ticket;
@@ -52,3 +55,5 @@ pub use idb_disk::IdbDisk;
 pub use opfs_disk::OpfsDisk;
 #[cfg(feature = "page-server")]
 pub use page_server_host::{Left, PageServerHost, ReplyHost, Unopened};
+#[cfg(feature = "page-server")]
+pub use warm_up::warm_up;

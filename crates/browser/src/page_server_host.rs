@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 
 use js_sys::Uint8Array;
-use tidelog_disk::{Disk, DiskError, StoreFiles};
+use tidelog_disk::{Disk, DiskError, MemoryDisk, StoreFiles};
 use tidelog_pages::{
     AppendError, OpenError, OwnerId, PageServer, Seed, StoreOptions, StoreReply, StoreRequest,
     Ticket,
@@ -279,17 +279,23 @@ fn with_server(work: impl FnOnce(&mut PageServerHost) -> Left) -> u32 {
 // spares the page a good part of wasm-bindgen's glue.
 
 /// Opens the store in the files behind these handles. The host is told whether that went well.
+///
+/// The spare file is there and not open: nothing is ever written to it, and a tab that takes the
+/// store over waits for every file that one worker closes and another one opens.
 #[wasm_bindgen(js_name = openFiles)]
 pub fn open_files(
     log_a: FileSystemSyncAccessHandle,
     log_b: FileSystemSyncAccessHandle,
     pages: FileSystemSyncAccessHandle,
-    spare: FileSystemSyncAccessHandle,
     host: ReplyHost,
 ) {
     panics::print_to_console();
-    let mut handles = [log_a, log_b, pages, spare].into_iter();
-    open(StoreFiles::open_each(|_| OpfsDisk::new(handles.next().expect("BUG: four"))), host);
+    let boxed = |handle| Ok::<Box<dyn Disk>, DiskError>(Box::new(OpfsDisk::new(handle)?));
+    let files = || {
+        let (log_a, log_b, pages) = (boxed(log_a)?, boxed(log_b)?, boxed(pages)?);
+        Ok(StoreFiles { log_a, log_b, pages, spare: Box::new(MemoryDisk::default()) })
+    };
+    open(files(), host);
 }
 
 /// Opens the store in this database. The host is told whether that went well.

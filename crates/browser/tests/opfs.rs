@@ -99,16 +99,8 @@ thread_local! {
     static TOLD: RefCell<Vec<(u32, u32, Vec<u8>)>> = const { RefCell::new(Vec::new()) };
 }
 
-/// A page server on the files in `folder`, and what it answers.
-async fn page_server(
-    folder: &FileSystemDirectoryHandle,
-) -> Result<(PageServerHost, Heard), Unopened> {
-    let files = StoreFiles {
-        log_a: disk_in(folder, "log-a").await,
-        log_b: disk_in(folder, "log-b").await,
-        pages: disk_in(folder, "pages").await,
-        spare: disk_in(folder, "spare").await,
-    };
+/// A host, and what is answered through it.
+fn listener() -> (ReplyHost, Heard) {
     let heard = Heard::default();
     let told = Rc::clone(&heard);
     let reply = Closure::<dyn Fn(u32, Uint8Array)>::new(move |owner, bytes: Uint8Array| {
@@ -121,8 +113,42 @@ async fn page_server(
     let host = Object::new();
     Reflect::set(&host, &"tell".into(), &tell.into_js_value()).expect("an object");
     Reflect::set(&host, &"reply".into(), &reply.into_js_value()).expect("an object");
-    let server = PageServerHost::open(files, host.unchecked_into::<ReplyHost>())?;
-    Ok((server, heard))
+    (host.unchecked_into(), heard)
+}
+
+/// A page server on the files in `folder`, and what it answers.
+async fn page_server(
+    folder: &FileSystemDirectoryHandle,
+) -> Result<(PageServerHost, Heard), Unopened> {
+    let files = StoreFiles {
+        log_a: disk_in(folder, "log-a").await,
+        log_b: disk_in(folder, "log-b").await,
+        pages: disk_in(folder, "pages").await,
+        spare: disk_in(folder, "spare").await,
+    };
+    let (host, heard) = listener();
+    Ok((PageServerHost::open(files, host)?, heard))
+}
+
+/// Goal: nothing that a hand-over needs is run for the first time then. Method: whoever warms up is
+/// let in and told durable at each opening, also of what the log held already.
+#[wasm_bindgen_test]
+fn a_warm_up_serves_what_a_hand_over_asks_for() {
+    let (host, heard) = listener();
+    tidelog_browser::warm_up(&host);
+    let heard = heard.borrow();
+    let ready = heard.iter().filter(|(_, reply)| matches!(reply, StoreReply::Ready { .. })).count();
+    let durable: Vec<Ticket> = heard.iter().filter_map(|(_, reply)| durable_of(reply)).collect();
+    assert!(ready > 1, "{heard:?}");
+    assert_eq!(durable, vec![durable[0]; ready], "{heard:?}");
+    assert_eq!(heard.len(), 2 * ready, "nothing fails: {heard:?}");
+}
+
+fn durable_of(reply: &StoreReply) -> Option<Ticket> {
+    match reply {
+        StoreReply::Durable { ticket } => Some(*ticket),
+        _ => None,
+    }
 }
 
 fn ask(server: &mut PageServerHost, owner: u32, requests: &[StoreRequest]) -> Left {

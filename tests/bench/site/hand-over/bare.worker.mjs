@@ -1,7 +1,7 @@
-// The least that can take a store over: a lock, four files, and a row written and flushed in one of
-// them. What it needs beside these is at hand before it waits.
+// The least that can take a store over: a lock, three files, and a row written and flushed in one
+// of them. What it needs beside these is at hand before it waits.
 
-const NAMES = ['a', 'b', 'c', 'd'];
+const NAMES = ['a', 'b', 'c'];
 const SIZE = 200;
 
 const rows = new BroadcastChannel('bare');
