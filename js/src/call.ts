@@ -21,7 +21,8 @@ export interface Call {
   deaths: number;
   /** As what a mutation is durable. */
   durable: EntryId | undefined;
-  /** How its document stood when the first core was handed it. */
+  /** How its document stood when the first core was handed it; its head as far back as any of the
+   * cores began. */
   memo: Memo | undefined;
   /** When a live query that failed for a passing reason is tried again, and how often it was. */
   againAt: number;
@@ -44,6 +45,18 @@ export function newCall(kind: CallKind, message: ToCore[CallKind], until: number
     tries: 0,
   };
 }
+
+/** Another core is handed the call, and its document stands like this. */
+export function handOver(call: Call, memo: Memo | undefined): void {
+  if (call.cores++ === 0) call.memo = memo;
+  const [first, now] = [call.memo?.head, memo?.head];
+  // What a core counted and did not get to the disk is lost with it: the next one begins before.
+  if (first && now && now.lsn < first.lsn && isSame(now.journal, first.journal)) {
+    call.memo = { ...call.memo!, head: now };
+  }
+}
+
+const isSame = (a: Uint8Array, b: Uint8Array): boolean => a.every((byte, at) => byte === b[at]);
 
 /** Whether what failed so can be had later, by asking again. */
 const isPassing = ({ code }: TidelogError): boolean =>

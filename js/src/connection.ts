@@ -48,7 +48,7 @@ export class Connection {
     this.#engine = new Engine(
       places,
       (input) => this.#run(input),
-      (bytes) => this.#receive(bytes),
+      (bytes, core) => this.#receive(bytes, core),
     );
     if (typeof document !== 'undefined') this.#watchPage();
   }
@@ -196,10 +196,10 @@ export class Connection {
     this.#engine.send(bytes);
   }
 
-  #receive(bytes: Bytes): void {
+  #receive(bytes: Bytes, core: number): void {
     readFromCore(new Reader(bytes), {
       answer: (call, answer) => this.#run({ type: 'answer', call, answer }),
-      news: (handle, news) => this.#run({ type: 'news', handle, news }),
+      news: (handle, news) => this.#run({ type: 'news', core, handle, news }),
     });
   }
 

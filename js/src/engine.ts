@@ -27,7 +27,7 @@ function whatIsMissing(): string | undefined {
 export class Engine {
   readonly #places: WorkerPlaces;
   readonly #hear: (input: Input) => void;
-  readonly #receive: (bytes: Bytes) => void;
+  readonly #receive: (bytes: Bytes, core: number) => void;
   /** Held for as long as this tab has a core. `crypto.randomUUID` is for https alone. */
   readonly #lock = `tidelog-tab:${crypto.getRandomValues(new Uint32Array(4)).join('-')}`;
   #held: Promise<() => void> | undefined;
@@ -38,7 +38,12 @@ export class Engine {
   /** A core that was replaced by one of another release: its tabs do not ask for the store back. */
   #yields = false;
 
-  constructor(places: WorkerPlaces, hear: (input: Input) => void, receive: (bytes: Bytes) => void) {
+  /** `receive` takes lists of messages, and which core they are from. */
+  constructor(
+    places: WorkerPlaces,
+    hear: (input: Input) => void,
+    receive: (bytes: Bytes, core: number) => void,
+  ) {
     this.#places = places;
     this.#hear = hear;
     this.#receive = receive;
@@ -140,7 +145,7 @@ export class Engine {
 
   #take(core: number, data: ToTab): void {
     if (data instanceof Uint8Array) {
-      this.#receive(data);
+      this.#receive(data, core);
       this.#hear({ type: 'heard', core, size: data.length });
     } else {
       this.#yields ||= data.type === 'replaced';
@@ -151,7 +156,8 @@ export class Engine {
   /** The page server tells us by itself what is durable: whatever becomes of the core, it is so. */
   #reach(server: number): void {
     const { port1, port2 } = new MessageChannel();
-    port1.onmessage = ({ data }: MessageEvent<Bytes>) => this.#receive(data);
+    const core = this.#core;
+    port1.onmessage = ({ data }: MessageEvent<Bytes>) => this.#receive(data, core);
     this.#post({ type: 'reach', server, port: port2 }, [port2]);
   }
 

@@ -45,7 +45,7 @@ export type Input =
   /** An answer to a call, from the core, or from the page server past it. */
   | { readonly type: 'answer'; readonly call: number; readonly answer: Answer }
   /** News of a document. */
-  | { readonly type: 'news'; readonly handle: number; readonly news: News }
+  | { readonly type: 'news'; readonly core: number; readonly handle: number; readonly news: News }
   /** All of a list of messages from the core was heard, so many bytes. */
   | { readonly type: 'heard'; readonly core: number; readonly size: number }
   /** The tab is looked at again, or there is a network again. */

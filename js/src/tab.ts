@@ -7,7 +7,7 @@
  * `core-link.ts`, and when a page server is lent in `lending.ts`.
  */
 
-import { asTold, type Call, late, newCall, tryLater } from './call.js';
+import { asTold, type Call, handOver, late, newCall, tryLater } from './call.js';
 import { CoreLink } from './core-link.js';
 import { type Document, isToldNow, newDocument, note, remember } from './document.js';
 import { DocumentClosedError, EngineError, type TidelogError } from './errors.js';
@@ -186,13 +186,12 @@ export class Tab {
       return;
     }
     const document = this.#documentOf(call);
-    if (call.cores === 0) call.memo = document?.memo;
+    handOver(call, document?.memo);
     const { durable, memo } = call;
     // Calls of one tab are recorded in their order.
     const earlier = document?.durable;
     const since = [memo?.head, earlier && earlier.call < number ? earlier.entry : undefined];
-    const again = call.cores > 0 ? { durable, copy: memo?.copy, since } : undefined;
-    call.cores++;
+    const again = call.cores > 1 ? { durable, copy: memo?.copy, since } : undefined;
     call.sent = true;
     call.againAt = NEVER;
     this.#post(call.kind, { ...call.message, again });
@@ -284,7 +283,7 @@ export class Tab {
     const document = this.#documents.get(handle);
     if (document && news.type === 'status') note(document, news.memo);
     // The token alone is wanted before that.
-    if (document || news.type === 'tokenWanted') this.#emit(input);
+    if (document || news.type === 'tokenWanted') this.#emit({ type: 'news', handle, news });
   }
 
   #reopen(document: Document): void {

@@ -63,6 +63,11 @@ class Stage {
     return this.step({ type: 'answer', call, answer });
   }
 
+  /** The core tells news of a document; `core` if it is not the present one. */
+  news(input: { handle: number; news: News; core?: number }): Effect[] {
+    return this.step({ type: 'news', core: this.core, ...input });
+  }
+
   connect(): Effect[] {
     return this.step({ type: 'connected', core: this.core });
   }
@@ -271,7 +276,7 @@ test('who stays away from the server says so with the open', () => {
 
 test('what is said of the server counts on from what any tab has said', () => {
   const { stage, handle } = opened();
-  stage.step({ type: 'news', handle, news: stands({ word: 7 }) });
+  stage.news({ handle, news: stands({ word: 7 }) });
   stage.comeBack().reopen({ word: 7 });
   expect(saidOf(stage)).toBe(7);
   for (const [connected, word] of [
@@ -289,7 +294,7 @@ test('what is said of the server counts on from what any tab has said', () => {
 test('a status that was under way when the app spoke does not take its word back', () => {
   const { stage, handle } = opened();
   setConnected(stage, handle, false);
-  stage.step({ type: 'news', handle, news: stands({ word: 0 }) });
+  stage.news({ handle, news: stands({ word: 0 }) });
   stage.survive();
   expect(saidOf(stage)).toBe(1);
 });
@@ -308,7 +313,7 @@ test('a token is given before its document is open, as where a local one is hand
   stage.call('open', { handle });
   stage.work();
   const news = { type: 'tokenWanted' } as const;
-  expect(types(stage.step({ type: 'news', handle, news }))).toEqual(['news']);
+  expect(types(stage.news({ handle, news }))).toEqual(['news']);
   stage.step({ type: 'tell', kind: 'token', message: { handle, token: 'secret' } });
   expect(stage.posted('token')).toEqual([{ handle, token: 'secret' }]);
 });
@@ -325,7 +330,7 @@ test('nothing else is said of a document that is not open', () => {
   const handle = stage.tab.newHandle();
   stage.call('open', { handle });
   stage.work();
-  expect(stage.step({ type: 'news', handle, news: stands() })).toEqual([]);
+  expect(stage.news({ handle, news: stands() })).toEqual([]);
   stage.step({ type: 'tell', kind: 'listenRejections', message: { handle } });
   expect(stage.posted('listenRejections')).toEqual([]);
 });
@@ -390,7 +395,7 @@ test('D10: a mutation is asked again of the copy that it was handed over to', ()
 
 test('a mutation that is asked again says from where on it can have been recorded', () => {
   const { stage, handle } = opened();
-  stage.step({ type: 'news', handle, news: stands({ head: { ...entry, lsn: 4 } }) });
+  stage.news({ handle, news: stands({ head: { ...entry, lsn: 4 } }) });
   const calls = [0, 1, 2].map(() => stage.call('mutate', { handle, name: 'm' }));
   stage.answer(calls[1]!, { type: 'durable', entry });
   stage.answer(calls[1]!, { type: 'confirmed', lsn: 1 });
@@ -400,6 +405,43 @@ test('a mutation that is asked again says from where on it can have been recorde
     [4, undefined],
     [4, 7],
   ]);
+});
+
+/** From where on the call that was asked last can have been recorded, as the core is told. */
+const since = (stage: Stage): (number | undefined)[] => {
+  const { again } = stage.posted('mutate').at(-1) as unknown as ToCore['mutate'];
+  return again!.since.map((it) => it?.lsn);
+};
+
+test('what a core did not get to the disk is lost: the next one may record before it', () => {
+  const { stage, handle } = opened();
+  stage.news({ handle, news: stands({ head: { ...entry, lsn: 9 } }) });
+  stage.call('mutate', { handle, name: 'm' });
+  stage.survive().reopen({ head: { ...entry, lsn: 4 } });
+  stage.survive().reopen({ head: { ...entry, lsn: 5 } });
+  expect(since(stage)).toEqual([4, undefined]);
+});
+
+test('a head of another journal says nothing of where a call can have been recorded', () => {
+  const { stage, handle } = opened();
+  stage.news({ handle, news: stands({ head: { ...entry, lsn: 9 } }) });
+  stage.call('mutate', { handle, name: 'm' });
+  stage.survive().reopen({ head: { ...entry, journal: COPY, lsn: 4 } });
+  expect(since(stage)).toEqual([9, undefined]);
+});
+
+test('late news of a core that died say nothing of the next one', () => {
+  const { stage, handle } = opened();
+  const dead = stage.core;
+  stage.survive().reopen({ head: { ...entry, lsn: 4 } });
+  const copy = new Uint8Array(16).fill(9);
+  const news = stands({ copy, head: { ...entry, lsn: 9 }, word: 7 });
+  expect(stage.news({ core: dead, handle, news })).toEqual([]);
+  stage.call('mutate', { handle, name: 'm' });
+  stage.survive().reopen({ head: { ...entry, lsn: 9 } });
+  expect(since(stage)).toEqual([4, undefined]);
+  expect(stage.posted('mutate').at(-1)).toMatchObject({ again: { copy: COPY } });
+  expect(saidOf(stage)).toBe(0);
 });
 
 test('a durable mutation waits for its verdict, whatever becomes of the engine', () => {
@@ -451,7 +493,7 @@ test('W17: what is due is found at any input, however late the timers of a hidde
   const call = stage.call('query', { handle });
   stage.pass(9_000);
   stage.now += 600;
-  stage.step({ type: 'news', handle, news: stands() });
+  stage.news({ handle, news: stands() });
   expect(stage.errors(call)).toEqual([{ code: 'engine', outcome: 'none', last: true }]);
 });
 

@@ -107,7 +107,7 @@ impl Port {
                 self.step(now_ms, &input, Some(message))
             }
             None => {
-                let news = news_of(&message);
+                let news = news_of(self.core, &message);
                 self.step(now_ms, &news, Some(message))
             }
         }
@@ -281,7 +281,7 @@ fn answer_of(message: &FromCore) -> Option<(Call, Answer)> {
 }
 
 /// News of a document, as far as the tab looks at them.
-fn news_of(message: &FromCore) -> Input {
+fn news_of(core: u32, message: &FromCore) -> Input {
     let (handle, news) = match message {
         FromCore::Status { handle, memo, .. } => {
             (handle, json!({ "type": "status", "memo": memo }))
@@ -290,7 +290,7 @@ fn news_of(message: &FromCore) -> Input {
         FromCore::TokenWanted { handle } => (handle, json!({ "type": "tokenWanted" })),
         _ => unreachable!("BUG: the answer to a call"),
     };
-    Input::News { handle: handle.0, news }
+    Input::News { core, handle: handle.0, news }
 }
 
 /// The message that the app is told: the one that was heard, unless the tab says it by itself.

@@ -62,7 +62,7 @@ pub enum Input {
     /// An answer to a call.
     Answer { call: u32, answer: Answer },
     /// News of a document.
-    News { handle: u32, news: Value },
+    News { core: u32, handle: u32, news: Value },
     /// All of a list of messages from the core was heard.
     Heard { core: u32, size: usize },
     /// The tab is looked at again.
