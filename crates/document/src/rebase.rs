@@ -325,8 +325,11 @@ fn begin_timeline(
     let mut frames = Vec::with_capacity(places.len());
     let mut lsn = Lsn::FIRST;
     for (undecided, place) in replica.undecided.iter_mut().zip(places) {
-        undecided.mutation = moved(&undecided.mutation, place);
-        undecided.body = undecided.mutation.encode();
+        // What this release cannot read goes on byte for byte: another one may know what it asks.
+        if Mutation::decode(&undecided.body).is_ok() {
+            undecided.mutation = moved(&undecided.mutation, place);
+            undecided.body = undecided.mutation.encode();
+        }
         frames.push(undecided.frame(lsn));
         lsn = lsn.next();
     }

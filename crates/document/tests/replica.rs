@@ -383,6 +383,29 @@ fn a_frame_that_cannot_be_read_is_rejected_in_its_place() {
 }
 
 #[test]
+fn a_frame_that_cannot_be_read_moves_to_another_timeline_as_it_is() {
+    with_items(|doctype, _, mut device, _| {
+        add(&mut device, &doctype, "before", 1);
+        add(&mut device, &doctype, "of a later release", 1);
+        let body = b"no mutation of this release".to_vec();
+        device.frames[1].body = body.clone();
+        device.reopen(&[&doctype]);
+        let mut other = Server::new(2, device.pool, &doctype);
+        let mut stranger = Device::following(3, device.pool, &doctype, &other);
+        add(&mut stranger, &doctype, "strange", 2);
+        converge(&mut other, &mut stranger);
+        let old = device.replica.timeline();
+        device.hear(other.coalesced(lsn(1)));
+        device.settle();
+        assert_ne!(device.replica.timeline(), old);
+        let is_same: Vec<bool> = device.frames.iter().map(|frame| frame.body == body).collect();
+        assert_eq!(is_same, [false, true]);
+        converge(&mut other, &mut device);
+        assert_eq!(device.verdicts(), [applied(1), rejected(2, "unreadable")]);
+    });
+}
+
+#[test]
 fn an_opened_replica_shows_what_it_showed_before() {
     with_items(|doctype, mut server, mut device, mut other| {
         add(&mut device, &doctype, "one", 1);
