@@ -162,6 +162,7 @@ impl Client {
             rng: &mut self.rng,
             life: self.life,
             store: &mut self.store,
+            servers: &self.servers,
             out,
             checked: &mut self.checked,
         };

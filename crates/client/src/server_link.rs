@@ -299,8 +299,15 @@ impl ServerLink {
         }
     }
 
+    /// Why documents cannot follow this server at present, where that is known.
+    pub(crate) fn trouble(&self) -> Option<CallFailure> {
+        let waits = self.stage == Stage::WantsToken;
+        self.failure.clone().or_else(|| waits.then(|| CallFailure::no_token(&self.url)))
+    }
+
     /// The connection is gone: try again later, a little longer each time.
     pub(crate) fn lost(&mut self, now_ms: u64, rng: &mut Rng, out: &mut Outbox) {
+        self.failure = self.trouble();
         self.drop_socket(out);
         self.stage = Stage::Idle;
         if self.barred {

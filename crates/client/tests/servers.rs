@@ -185,6 +185,28 @@ fn a_document_that_is_about_to_be_opened_is_not_destroyed() {
     assert_eq!(core.failure_of(Call(4)).map(|it| it.code), Some(ErrorCode::ServerUnreachable));
 }
 
+/// Goal: whoever hands a local document over is told what is wrong, and not that the server is.
+/// Method: the server answers at once, and the tab's token function gives none, or nothing at all.
+#[test]
+fn an_offer_without_a_token_says_that_the_server_wants_one() {
+    for answers in [true, false] {
+        let mut core = Core::open();
+        core.add(Call(2), "milk");
+        core.ask(Call(3), HANDLE, Request::Close);
+        core.has_token = true;
+        core.ask_to_open(TAB, Call(4), HANDLE, "list", Some(X));
+        core.socket_opens(X);
+        assert_eq!(core.tokens_wanted, [TAB]);
+        if answers {
+            core.say(ToCore::Token { handle: HANDLE, token: None });
+        }
+        core.pass(10_000);
+        let failure = core.failure_of(Call(4)).expect("it is not handed over");
+        assert_eq!(failure.code, ErrorCode::ServerUnreachable);
+        assert!(failure.message.contains("wants a token"), "{answers}: {failure:?}");
+    }
+}
+
 /// A core at which two tabs hold a document of a server, and can both be asked for a token.
 fn with_tokens() -> Core {
     let mut core = Core::new();

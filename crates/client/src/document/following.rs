@@ -14,7 +14,7 @@ use super::{Context, Document, Role, State, SyncWait};
 use crate::outbox::Outbox;
 use crate::protocol::{CallFailure, FromCore};
 use crate::record::HashedDoctype;
-use crate::server_link::TokenHolder;
+use crate::server_link::{ServerLink, TokenHolder};
 
 /// Milliseconds after which a server that refused the document for now is asked again.
 const RETRY_MS: u64 = 1_000;
@@ -90,12 +90,13 @@ impl Offer {
     }
 
     /// Why it came to nothing, if it did.
-    pub(super) fn outcome(&self, now_ms: u64) -> Option<CallFailure> {
-        let late = now_ms >= self.deadline_ms;
-        if late && self.failure.is_none() {
-            reached(Probe::OfferLate);
+    pub(super) fn outcome(&self, ctx: &Context<'_>) -> Option<CallFailure> {
+        if self.failure.is_some() || ctx.now_ms < self.deadline_ms {
+            return self.failure.clone();
         }
-        self.failure.clone().or_else(|| late.then(|| CallFailure::unreachable(&self.url)))
+        reached(Probe::OfferLate);
+        let trouble = ctx.servers.get(&self.url).and_then(ServerLink::trouble);
+        Some(trouble.unwrap_or_else(|| CallFailure::unreachable(&self.url)))
     }
 }
 

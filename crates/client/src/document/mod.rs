@@ -40,6 +40,7 @@ use crate::effect::TabId;
 use crate::outbox::Outbox;
 use crate::protocol::{Call, CallFailure, Handle, Memo, Request, Status};
 use crate::rng::Rng;
+use crate::server_link::ServerLink;
 use crate::settings::ClientSettings;
 use crate::store_link::StoreLink;
 
@@ -51,6 +52,8 @@ pub(crate) struct Context<'c> {
     /// What is written now, this life writes.
     pub(crate) life: Life,
     pub(crate) store: &'c mut StoreLink,
+    /// By address.
+    pub(crate) servers: &'c SortedMap<String, ServerLink>,
     pub(crate) out: &'c mut Outbox,
     /// Doctypes that were found to work.
     pub(crate) checked: &'c mut Vec<DoctypeHash>,

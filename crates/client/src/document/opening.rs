@@ -193,7 +193,7 @@ impl Document {
                 self.following.offer = Some(Offer::new(url, doctype, token_from, deadline_ms));
                 Ran::Waits
             }
-            Some(offer) => match offer.outcome(ctx.now_ms) {
+            Some(offer) => match offer.outcome(ctx) {
                 None => {
                     self.following.offer = Some(offer);
                     Ran::Waits
