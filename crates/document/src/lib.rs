@@ -12,7 +12,8 @@
 //! Both run the same program (`program.rs`) for the same frame, so that the pages which a replica
 //! predicts can equal the authority's byte for byte. A replica's view is the authority's pages
 //! under one layer for each mutation that has no verdict yet; when the authority's pages move on,
-//! a rebase runs those mutations again (`rebase.rs`). A local document is an authority alone.
+//! a rebase runs those mutations again (`replica/rebase.rs`). A local document is an authority
+//! alone.
 //!
 //! # Where to start reading
 //!
@@ -33,7 +34,6 @@ mod doctype;
 mod mutation;
 mod pending;
 mod program;
-mod rebase;
 mod replica;
 mod warm_up;
 

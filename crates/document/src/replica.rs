@@ -1,5 +1,7 @@
 //! The side that follows.
 
+mod rebase;
+
 use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 
@@ -12,9 +14,10 @@ use tidelog_types::{
     Position, SortedMap,
 };
 
+use rebase::{Rebase, RebaseStep};
+
 use crate::pending::Pending;
 use crate::program::{self, done};
-use crate::rebase::{Rebase, RebaseStep};
 use crate::{Doctype, DoctypeHash, Mutation, Verdict, chain_after};
 
 /// One document on the side that follows: the authority's pages under a layer for each mutation
@@ -25,38 +28,38 @@ use crate::{Doctype, DoctypeHash, Mutation, Verdict, chain_after};
 /// visible, and are handed out for the store, only when a rebase over them is complete
 /// ([`step`](Self::step)); until then readers see the old pages.
 pub struct Replica {
-    pub(crate) view: View,
-    pub(crate) writer: Writer,
-    pub(crate) reader: Reader,
+    view: View,
+    writer: Writer,
+    reader: Reader,
     /// What is visible of the storage journal. `None` until the first entry.
-    pub(crate) base: Option<Position>,
-    pub(crate) timeline: JournalId,
+    base: Option<Position>,
+    timeline: JournalId,
     /// The LSN that the next mutation gets.
-    pub(crate) head: Lsn,
+    head: Lsn,
     /// Who wrote the timeline.
-    pub(crate) lives: Lineage,
+    lives: Lineage,
     /// Who writes it now.
-    pub(crate) life: Life,
+    life: Life,
     /// What is held of the storage journal is not what the authority has: its next entry is the
     /// whole document, and takes the place of all that is held.
     anew: bool,
-    pub(crate) doctypes: SortedMap<DoctypeHash, Doctype>,
+    doctypes: SortedMap<DoctypeHash, Doctype>,
     /// The newest doctype in use: what the document is migrated to, here if need be.
-    pub(crate) newest: DoctypeHash,
+    newest: DoctypeHash,
     /// The lowest layer, where this side is ahead of the authority's migrations.
-    pub(crate) migration: Option<PageSet>,
+    migration: Option<PageSet>,
     /// Why there is none although this side is ahead.
-    pub(crate) migration_failure: Option<Failure>,
+    migration_failure: Option<Failure>,
     /// Mutations without a verdict, at LSNs `head - len .. head`.
-    pub(crate) undecided: Pending,
+    undecided: Pending,
     /// Entries that are not visible yet, in order.
-    pub(crate) staged: VecDeque<ServerEntry>,
-    pub(crate) rebase: Option<Rebase>,
+    staged: VecDeque<ServerEntry>,
+    rebase: Option<Rebase>,
     /// Whether layers have to be built anew although no entry came: at open, or for a new doctype.
-    pub(crate) stale: bool,
+    stale: bool,
     /// Whether the layers have been built since it was opened, or learnt of a newer doctype.
-    pub(crate) built: bool,
-    pub(crate) runs_again: u64,
+    built: bool,
+    runs_again: u64,
 }
 
 /// A rebase that is not worth its work yet.
@@ -78,9 +81,9 @@ pub struct Undecided {
     /// Its body as it is written down.
     pub body: Vec<u8>,
     /// What its run here changed; `None` where it shares a layer with others.
-    pub(crate) layer: Option<PageSet>,
+    layer: Option<PageSet>,
     /// What its run here said.
-    pub(crate) predicted: Option<Verdict>,
+    predicted: Option<Verdict>,
 }
 
 /// A whole entry of the authority's storage journal.
@@ -527,7 +530,7 @@ impl Replica {
         own + self.rebase.as_ref().map_or(0, Rebase::layers_count)
     }
 
-    pub(crate) fn first(&self) -> Lsn {
+    fn first(&self) -> Lsn {
         Lsn::new(self.head.get() - self.undecided.len() as u64).expect("BUG: LSNs start at 1")
     }
 
@@ -638,7 +641,7 @@ impl Undecided {
 }
 
 impl ServerEntry {
-    pub(crate) fn into_storage(self) -> StorageEntry {
+    fn into_storage(self) -> StorageEntry {
         StorageEntry {
             range: self.range,
             position: self.position,

@@ -6,16 +6,15 @@ use tidelog_sqlite::{Failure, Reader, Run, View, Writer};
 use tidelog_types::probe::{Probe, ran_again, reached};
 use tidelog_types::{Budget, EntryId, JournalId, Lineage, Lsn, PageSet, Pgid, Position};
 
-use crate::Mutation;
-use crate::Verdict;
+use super::{Advance, Decided, Replica, ServerEntry};
 use crate::program::{self, AppliedTimeline, Rejection, UNKNOWN, done};
-use crate::replica::{Advance, Decided, Replica, ServerEntry};
+use crate::{Mutation, Verdict};
 
 /// A rebase under way: a view of its own, in which the entries are the lowest layers.
 ///
 /// Readers see the old view until [`complete`](Self::complete). A mutation that is issued
 /// meanwhile runs on the old view and joins the end of what is run again here.
-pub(crate) struct Rebase {
+pub(super) struct Rebase {
     entries: Vec<ServerEntry>,
     /// Whether the entries take the place of the pages held so far.
     replaced: bool,
@@ -72,7 +71,7 @@ impl Verdicts {
 }
 
 /// How far a rebase has come.
-pub(crate) enum RebaseStep {
+pub(super) enum RebaseStep {
     /// There is more to run.
     More,
     /// All was run again: make it visible.
@@ -81,7 +80,7 @@ pub(crate) enum RebaseStep {
 
 impl Rebase {
     /// Begins with all entries that are staged, up to one that takes the place of all before it.
-    pub(crate) fn begin(replica: &mut Replica, new_timeline: JournalId) -> Self {
+    pub(super) fn begin(replica: &mut Replica, new_timeline: JournalId) -> Self {
         replica.stale = false;
         let is_first = |entry: &ServerEntry| entry.range.start() == Lsn::FIRST;
         let holds_some = replica.base.is_some_and(|base| base.next > Lsn::FIRST);
@@ -113,23 +112,23 @@ impl Rebase {
         }
     }
 
-    pub(crate) fn into_entries(self) -> Vec<ServerEntry> {
+    pub(super) fn into_entries(self) -> Vec<ServerEntry> {
         self.entries
     }
 
-    pub(crate) fn last_position(&self) -> Option<Position> {
+    pub(super) fn last_position(&self) -> Option<Position> {
         self.entries.last().map(|entry| entry.position)
     }
 
     /// What its runs read.
-    pub(crate) fn view(&self) -> &View {
+    pub(super) fn view(&self) -> &View {
         &self.view
     }
 
     /// Runs a slice, one mutation of it at least: the budget may be spent on other work before, and
     /// whoever has none left has to get on all the same. A fault leaves everything that was run
     /// before it in place.
-    pub(crate) fn step(&mut self, replica: &mut Replica, budget: &mut Budget) -> Run<RebaseStep> {
+    pub(super) fn step(&mut self, replica: &mut Replica, budget: &mut Budget) -> Run<RebaseStep> {
         if self.verdicts.is_none() {
             let applied = done!(program::applied(&mut self.reader, replica.timeline));
             let (timeline, first) = (replica.timeline, replica.first());
@@ -193,7 +192,7 @@ impl Rebase {
         }
     }
 
-    pub(crate) fn layers_count(&self) -> usize {
+    pub(super) fn layers_count(&self) -> usize {
         self.ran.iter().filter(|(_, layer)| layer.is_some()).count()
     }
 
@@ -216,7 +215,7 @@ impl Rebase {
     }
 
     /// Makes the new layers the replica's, in one step.
-    pub(crate) fn complete(self, replica: &mut Replica) -> Advance {
+    pub(super) fn complete(self, replica: &mut Replica) -> Advance {
         let changed = self.changed(replica);
         let Verdicts { decided, known, rejected, forgotten, moves } =
             self.verdicts.expect("BUG: completed before it began");
