@@ -9,12 +9,15 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use futures_util::stream::{self, Stream};
 use tidelog_room::{Answer, ConnId, entry_size};
 use tidelog_sync::{EntryPart, FromRoom, FromServer};
 use tidelog_types::limits::PAGE_SIZE;
 use tidelog_types::{DocumentKey, Lsn};
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::task::spawn_blocking;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
+use tracing::info;
 
 use crate::connection::Connection;
 use crate::rooms::{RoomMail, RoomSender, TOO_MANY_ROOMS};
@@ -22,8 +25,14 @@ use crate::server::Shared;
 
 /// Within which time the next part of a document comes.
 const PART_TAKES: Duration = Duration::from_secs(10);
-/// Bytes of the file that are in memory while it is sent.
+/// Bytes of the file that are in memory while it is sent, twice: one piece is on its way, and the
+/// next one waits.
 const PIECE_SIZE: usize = 256 * 1024;
+/// Bytes of the file in a second that its reader takes at least, on average. Whoever takes fewer
+/// would keep others from exporting.
+const READER_RATE_MIN: f64 = 65_536.0;
+/// How far the reader may fall behind that.
+const READER_PAUSES_MAX: Duration = Duration::from_secs(30);
 
 /// A document that was put together.
 pub(crate) struct Exported {
@@ -32,8 +41,40 @@ pub(crate) struct Exported {
 }
 
 impl Exported {
+    /// Its pieces, for somebody who takes them fast enough: otherwise they end too early, and the
+    /// file and its turn are given back, whether somebody looks for the next piece or not.
+    pub(crate) fn pieces(
+        self,
+        turn: OwnedSemaphorePermit,
+    ) -> impl Stream<Item = io::Result<Vec<u8>>> {
+        let (sender, mut receiver) = mpsc::channel(1);
+        tokio::spawn(async move {
+            let _turn = turn;
+            let mut due = Instant::now() + READER_PAUSES_MAX;
+            let mut rest = Some(self);
+            while let Some(file) = rest.take() {
+                let read = file.read().await;
+                let piece = match read {
+                    Ok((piece, _)) if piece.is_empty() => return,
+                    Ok((piece, file)) => {
+                        rest = Some(file);
+                        Ok(piece)
+                    }
+                    Err(error) => Err(error),
+                };
+                let size = piece.as_ref().map_or(0, Vec::len);
+                match timeout_at(due, sender.send(piece)).await {
+                    Ok(Ok(())) => due += Duration::from_secs_f64(size as f64 / READER_RATE_MIN),
+                    Ok(Err(_)) => return,
+                    Err(_) => return info!("an export was read too slowly"),
+                }
+            }
+        });
+        stream::poll_fn(move |context| receiver.poll_recv(context))
+    }
+
     /// The next piece of it; empty at its end.
-    pub(crate) async fn read(mut self) -> io::Result<(Vec<u8>, Self)> {
+    async fn read(mut self) -> io::Result<(Vec<u8>, Self)> {
         spawn_blocking(move || {
             let mut piece = Vec::with_capacity(PIECE_SIZE);
             Read::by_ref(&mut self.file).take(PIECE_SIZE as u64).read_to_end(&mut piece)?;
@@ -127,4 +168,59 @@ async fn blocking<T: Send + 'static>(
 
 fn failed(reason: &str) -> Answer {
     Answer::Failed { reason: reason.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::sync::Arc;
+
+    use futures_util::StreamExt;
+    use tokio::sync::Semaphore;
+    use tokio::time::sleep;
+
+    use super::*;
+
+    const PIECES: usize = 64;
+
+    fn exported() -> Exported {
+        let mut file = tempfile::tempfile().expect("a file");
+        file.write_all(&vec![7; PIECES * PIECE_SIZE]).expect("written");
+        file.rewind().expect("at its start");
+        Exported { file, size: (PIECES * PIECE_SIZE) as u64 }
+    }
+
+    /// How much somebody gets who pauses so long before each piece, and when its turn ends.
+    async fn read(pause: Duration) -> (usize, Duration) {
+        let turns = Arc::new(Semaphore::new(1));
+        let turn = Arc::clone(&turns).try_acquire_owned().expect("one");
+        let began = Instant::now();
+        let given_back = tokio::spawn(async move {
+            turns.acquire().await.expect("never closed").forget();
+            began.elapsed()
+        });
+        let mut pieces = pin!(exported().pieces(turn));
+        let mut size = 0;
+        loop {
+            sleep(pause).await;
+            let Some(piece) = pieces.next().await else { break };
+            size += piece.expect("it can be read").len();
+        }
+        (size, given_back.await.expect("no panic"))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_hardly_reads_an_export_keeps_nobody_else_from_one() {
+        let (size, took) = read(Duration::from_secs(60)).await;
+        assert!(size < 4 * PIECE_SIZE, "{size}");
+        assert!(took <= READER_PAUSES_MAX + Duration::from_secs(10), "{took:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_reads_an_export_at_the_least_rate_gets_all_of_it() {
+        let pause = Duration::from_secs_f64(PIECE_SIZE as f64 / READER_RATE_MIN);
+        let (size, took) = read(pause).await;
+        assert_eq!(size, PIECES * PIECE_SIZE);
+        assert!(took > pause * 60, "{took:?}");
+    }
 }

@@ -11,7 +11,6 @@ use axum::middleware;
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use futures_util::stream;
 use hyper::upgrade::OnUpgrade;
 use serde_json::json;
 use tidelog_room::{Answer, Ask, Service};
@@ -155,12 +154,7 @@ async fn export(State(shared): Ours, UrlPath(id): UrlPath<String>) -> Response {
         (header::CONTENT_LENGTH, HeaderValue::from(exported.size)),
     ];
     // It is an export until its last piece has been taken.
-    let pieces = stream::try_unfold((exported, turn), |(exported, turn)| async move {
-        let (piece, exported) = exported.read().await?;
-        let more = (!piece.is_empty()).then_some((piece, (exported, turn)));
-        Ok::<_, std::io::Error>(more)
-    });
-    (headers, Body::from_stream(pieces)).into_response()
+    (headers, Body::from_stream(exported.pieces(turn))).into_response()
 }
 
 async fn destroy(State(shared): Ours, UrlPath(id): UrlPath<String>) -> Response {
