@@ -120,6 +120,7 @@ const undecidedReason = (r) =>
   r.choice([
     ['UnknownDoctype', withReason(r)],
     ['NoRoomForVerdict', withReason(r)],
+    ['VerdictFailed', withReason(r)],
   ]);
 
 const refusal = (r) =>

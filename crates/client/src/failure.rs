@@ -340,6 +340,13 @@ impl CallFailure {
                      on this device until something is deleted there"
                 ),
             ),
+            UndecidedReason::VerdictFailed { reason } => Self::new(
+                ErrorCode::Storage,
+                format!(
+                    "the server cannot write into {document} ({reason}): mutations wait safely on \
+                     this device until its operator has mended that"
+                ),
+            ),
         }
     }
 

@@ -7,7 +7,7 @@ use common::*;
 use tidelog_client::{Call, Connection, FromCore, Request, ToCore};
 use tidelog_document::hash_part;
 use tidelog_sync::{
-    ByeReason, CodedPage, EntryPart, FromRoom, FromServer, ToRoom, ToServer, codec,
+    ByeReason, CodedPage, EntryPart, FromRoom, FromServer, ToRoom, ToServer, UndecidedReason, codec,
 };
 use tidelog_types::{EntryHash, ErrorCode, Lineage, Lsn, Pgid, Position};
 
@@ -752,22 +752,31 @@ fn a_document_that_is_damaged_on_the_server_waits_offline_and_goes_on() {
     }
 }
 
-/// The server's document is full, even of rejections, until somebody else deletes something.
+/// The server's document is full, even of rejections, until somebody else deletes something; or it
+/// is not what it should be, until its operator mends it.
 #[test]
-fn mutations_without_room_for_their_verdicts_wait_and_are_sent_again_later() {
-    let mut server = Server::new();
-    let mut device = online(1, &mut server);
-    server.is_full = true;
-    let milk = add(&mut device, "milk");
-    talk(&mut server, &mut [&mut device]);
-    let status = device.status().clone();
-    assert_eq!((status.connection, status.pending), (Connection::Online, 1), "it follows on");
-    let error = status.error.expect("an error");
-    assert_eq!(error.code, ErrorCode::BudgetExceeded);
-    assert!(error.message.contains("wait safely"), "{}", error.message);
-    server.is_full = false;
-    device.pass(30_000);
-    talk(&mut server, &mut [&mut device]);
-    assert_eq!((&device.status().error, device.status().pending), (&None, 0));
-    assert!(device.fate(milk).contains("confirmed"), "{}", device.fate(milk));
+fn mutations_whose_verdict_cannot_be_written_wait_and_are_sent_again_later() {
+    let reason = "nothing goes in".to_owned();
+    for (why, code) in [
+        (UndecidedReason::NoRoomForVerdict { reason: reason.clone() }, ErrorCode::BudgetExceeded),
+        (UndecidedReason::VerdictFailed { reason: reason.clone() }, ErrorCode::Storage),
+    ] {
+        let mut server = Server::new();
+        let mut device = online(1, &mut server);
+        server.no_verdict = Some(why);
+        let milk = add(&mut device, "milk");
+        talk(&mut server, &mut [&mut device]);
+        let status = device.status().clone();
+        assert_eq!((status.connection, status.pending), (Connection::Online, 1), "it follows on");
+        let error = status.error.expect("an error");
+        assert_eq!(error.code, code);
+        for part in ["wait safely", &reason] {
+            assert!(error.message.contains(part), "{}", error.message);
+        }
+        server.no_verdict = None;
+        device.pass(30_000);
+        talk(&mut server, &mut [&mut device]);
+        assert_eq!((&device.status().error, device.status().pending), (&None, 0));
+        assert!(device.fate(milk).contains("confirmed"), "{}", device.fate(milk));
+    }
 }

@@ -160,7 +160,8 @@ fn small_size_of(message: &FromServer) -> usize {
     let reason = match message {
         FromServer::About { body: FromRoom::Undecided { why, .. }, .. } => match why {
             UndecidedReason::UnknownDoctype { reason }
-            | UndecidedReason::NoRoomForVerdict { reason } => reason.as_str(),
+            | UndecidedReason::NoRoomForVerdict { reason }
+            | UndecidedReason::VerdictFailed { reason } => reason.as_str(),
         },
         FromServer::About { body: FromRoom::Refused(refusal), .. } => match refusal {
             Refusal::DoctypeMismatch { reason }

@@ -290,6 +290,11 @@ pub enum UndecidedReason {
         /// The reason, for a person to read.
         reason: String,
     },
+    /// The frame's verdict cannot be written into the document, which is not what it should be.
+    VerdictFailed {
+        /// The reason, for a person to read.
+        reason: String,
+    },
 }
 
 /// Why a server does not serve a document to a client. Nothing changed on either side.

@@ -93,6 +93,7 @@ fn from_server() -> Vec<(&'static str, FromServer)> {
     let undecided = |why| about(FromRoom::Undecided { lsn: lsn(14), why });
     let unknown = UndecidedReason::UnknownDoctype { reason: reason() };
     let no_room = UndecidedReason::NoRoomForVerdict { reason: reason() };
+    let failed = UndecidedReason::VerdictFailed { reason: reason() };
     vec![
         ("welcome", FromServer::Welcome),
         ("pong", FromServer::Pong),
@@ -109,6 +110,7 @@ fn from_server() -> Vec<(&'static str, FromServer)> {
         ("acked", about(FromRoom::Acked { next: lsn(15) })),
         ("undecided: unknown doctype", undecided(unknown)),
         ("undecided: no room for the verdict", undecided(no_room)),
+        ("undecided: the verdict failed", undecided(failed)),
         ("probed", about(FromRoom::Probed { probe: ProbeId(77), next: lsn(43) })),
         ("refused: missing", refused(Refusal::Missing)),
         ("refused: exists", refused(Refusal::Exists)),

@@ -374,9 +374,9 @@ impl Document {
             }
             FromRoom::Refused(refusal) => self.on_refused(&refusal, ctx),
             FromRoom::Undecided { why, .. } => {
-                if let (Some(channel), UndecidedReason::NoRoomForVerdict { .. }) =
-                    (&mut self.following.channel, &why)
-                {
+                // What this device brings along itself changes when it does.
+                let is_theirs = !matches!(why, UndecidedReason::UnknownDoctype { .. });
+                if let Some(channel) = self.following.channel.as_mut().filter(|_| is_theirs) {
                     channel.ask_again_at_ms.get_or_insert(ctx.now_ms + RETRY_FINAL_MS);
                 }
                 self.error = Some(CallFailure::of_undecided(&self.key.document, &why));

@@ -28,8 +28,8 @@ pub struct Server {
     lives: u8,
     /// It refuses its document.
     pub is_damaged: bool,
-    /// Its document has no room for a verdict.
-    pub is_full: bool,
+    /// Why its document takes no verdict.
+    pub no_verdict: Option<UndecidedReason>,
 }
 
 struct Guest {
@@ -50,7 +50,7 @@ impl Server {
             journal: 1,
             lives: 77,
             is_damaged: false,
-            is_full: false,
+            no_verdict: None,
         }
     }
 
@@ -108,11 +108,10 @@ impl Server {
                 self.doctypes.insert(doctype.hash(), doctype.clone());
                 self.open(device, channel, &doctype, timeline, have, &intent)
             }
-            ToRoom::Frames { first, .. } if self.is_full => {
-                let why = UndecidedReason::NoRoomForVerdict { reason: "full".to_owned() };
-                vec![FromRoom::Undecided { lsn: first, why }]
-            }
             ToRoom::Frames { life, first, frames } => {
+                if let Some(why) = self.no_verdict.clone() {
+                    return vec![FromRoom::Undecided { lsn: first, why }];
+                }
                 let timeline = self.guests[&device].timeline;
                 let mut lsn = first;
                 for frame in frames {

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use tidelog_document::{Applied, Mutation, Verdict};
+use tidelog_sqlite::Failure;
 use tidelog_sync::{FromRoom, Refusal, UndecidedReason, WireFrame};
 use tidelog_types::limits::TIMELINE_LIVES_KEPT_MAX;
 use tidelog_types::probe::{Probe, reached};
@@ -141,10 +142,9 @@ impl Document {
         };
         let applied = match ran(run) {
             Ok(applied) => applied,
-            // It was not applied, and there is no room to say so. Others may make some.
+            // It was not applied, and that could not be said either.
             Err(Halt::Failed(failure)) if !failure.is_passing() => {
-                let reason = shortened(format!("the document takes no verdict: {failure}"));
-                return Ok(Fate::Undecided(UndecidedReason::NoRoomForVerdict { reason }));
+                return Ok(Fate::Undecided(no_verdict(&failure)));
             }
             Err(halt) => return Err(halt),
         };
@@ -154,5 +154,15 @@ impl Document {
         known.lives.forget(TIMELINE_LIVES_KEPT_MAX, lsn);
         self.moved_on(Some(origin));
         Ok(Fate::Decided(applied))
+    }
+}
+
+/// Why a verdict could not be written down.
+fn no_verdict(failure: &Failure) -> UndecidedReason {
+    let reason = shortened(format!("the document takes no verdict: {failure}"));
+    match failure {
+        // Others may make room.
+        Failure::Budget { .. } => UndecidedReason::NoRoomForVerdict { reason },
+        _ => UndecidedReason::VerdictFailed { reason },
     }
 }

@@ -1,5 +1,8 @@
 //! Pages that rotted in the store, and who is concerned.
 
+use tidelog_sync::UndecidedReason;
+use tidelog_types::PageSet;
+
 use super::*;
 
 impl Scene {
@@ -84,4 +87,23 @@ fn an_export_that_lacks_a_page_fails_alone() {
     let heard = scene.heard(EXPORTER);
     assert_eq!(brief(&heard).last().map(String::as_str), Some("refused Damaged"));
     assert!(scene.heard(ANN).iter().all(|said| !matches!(said, FromRoom::Refused(_))));
+}
+
+/// Goal: nobody looks for something to delete where the document is at fault. Method: the system
+/// tables are zeros in the room's memory.
+#[test]
+fn a_verdict_that_cannot_be_written_is_not_taken_for_a_lack_of_room() {
+    let mut scene = Scene::new();
+    scene.open(ANN, None);
+    let State::Open(document) = &mut scene.room.state else { panic!("open") };
+    let db_pages = document.authority.view().base_db_pages();
+    let pages = (2..=db_pages).map(|number| (Pgid(number), Page::zeroed())).collect();
+    document.authority.view().advance_base(&PageSet { db_pages, pages });
+    document.authority.rest();
+    let heard = scene.frames(ANN, 1, vec![add("a")]);
+    let [FromRoom::Undecided { why, .. }, FromRoom::Acked { next }] = &heard[..] else {
+        panic!("{heard:?}")
+    };
+    assert!(matches!(why, UndecidedReason::VerdictFailed { .. }), "{why:?}");
+    assert_eq!(*next, Lsn::FIRST);
 }
