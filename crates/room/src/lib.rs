@@ -26,6 +26,6 @@
 mod room;
 
 pub use room::{
-    Answer, Ask, AwaitedSeed, Caution, ConnId, ENDED_THE_SERVER, Outlets, Room, RoomCounts,
-    RoomEffect, RoomInput, RoomSettings, STAGED, Service, Suspect, entry_size,
+    Answer, Ask, Caution, ConnId, ENDED_THE_SERVER, Outlets, Room, RoomCounts, RoomEffect,
+    RoomInput, RoomSettings, STAGED, Service, Suspect, entry_size,
 };

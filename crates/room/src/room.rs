@@ -58,7 +58,8 @@ pub use io::{Answer, Ask, ConnId, RoomCounts, RoomEffect, RoomInput, RoomSetting
 use outbox::{After, Outbox};
 pub use outlets::{Outlets, entry_size};
 use refusal::brief;
-pub use seed::{AwaitedSeed, STAGED};
+pub use seed::STAGED;
+use seed::SeedProgress;
 use subscriber::{ChannelId, OpenRequest, Subscriber, SubscriberId};
 
 /// One document on the server.
@@ -84,8 +85,13 @@ pub struct Room {
     stopwatch: Option<Arc<dyn Stopwatch>>,
     /// Who is handing a local document over: one at a time.
     seeding: Option<SubscriberId>,
-    /// Those who would like to, once it is known what became of that.
-    offers: BTreeMap<ChannelId, OpenRequest>,
+    /// How far that has come, and since when on the shell's clock.
+    seed_progress: Option<(SeedProgress, u64)>,
+    /// How often in a row nothing came of it for too long.
+    overdue_count: u32,
+    /// Those who would like to, once it is known what became of that, in the order in which they
+    /// came.
+    offers: VecDeque<(ChannelId, OpenRequest)>,
     /// Pages are staged in the store that nobody goes on with.
     has_abandoned: bool,
     outbox: Outbox,
@@ -203,7 +209,9 @@ impl Room {
             caution: Arc::new(NoCaution),
             stopwatch: None,
             seeding: None,
-            offers: BTreeMap::new(),
+            seed_progress: None,
+            overdue_count: 0,
+            offers: VecDeque::new(),
             has_abandoned: false,
             requests_ever: 0,
             catch_ups: BTreeMap::new(),
@@ -239,7 +247,7 @@ impl Room {
             RoomInput::Store(reply) => self.on_store(reply),
             RoomInput::Ask { request, ask } => self.queue.push_back(Work::Ask(request, ask)),
             RoomInput::Writable { conn } => self.on_writable(conn),
-            RoomInput::SeedOverdue => self.end_overdue_seed(),
+            RoomInput::SeedOverdue { now_ms } => self.end_overdue_seed(now_ms),
             RoomInput::GoOn => {}
         }
         let mut budget = Budget::new(self.settings.limits.slice);
@@ -421,7 +429,7 @@ impl Room {
                 Ok(())
             }
             Work::Left(conn) => {
-                self.offers.retain(|waiting, _| waiting.conn != *conn);
+                self.offers.retain(|(waiting, _)| waiting.conn != *conn);
                 for channel_id in self.channels_of(*conn) {
                     self.vacate(channel_id);
                 }
@@ -593,7 +601,7 @@ impl Room {
 
     /// Whoever is on that channel, or waits there, is there no longer.
     fn vacate(&mut self, channel_id: ChannelId) {
-        self.offers.remove(&channel_id);
+        self.offers.retain(|(waiting, _)| *waiting != channel_id);
         let Some(id) = self.channels.remove(&channel_id) else { return };
         self.stop_catching_up(id);
         let Some(gone) = self.subscribers.remove(&id) else { return };

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tidelog_pages::StoreReply;
 use tidelog_room::{
-    Answer, Ask, AwaitedSeed, Caution, ConnId, Outlets, Room, RoomEffect, RoomInput, RoomSettings,
+    Answer, Ask, Caution, ConnId, Outlets, Room, RoomEffect, RoomInput, RoomSettings,
 };
 use tidelog_sync::{Channel, FromRoom, FromServer, ToRoom};
 use tidelog_types::DocumentKey;
@@ -27,9 +27,6 @@ use crate::store::{StoreHandle, StoreOwner};
 const EMPTY_ROOM_STAYS: Duration = Duration::from_secs(60);
 /// After which time a room in which nothing happens gives back what it keeps for the next message.
 const QUIET_ROOM_RESTS: Duration = Duration::from_millis(500);
-/// After which silence of one who hands a document over the next one may, if there is one: sooner
-/// than that one gives up.
-const SILENT_SEED_ENDS: Duration = Duration::from_secs(5);
 /// Within which time a question is answered, or whoever asked is told that it is not.
 const ANSWER_TAKES: Duration = Duration::from_secs(10);
 
@@ -152,7 +149,7 @@ impl Rooms {
             answers: BTreeMap::new(),
             asked: 0,
             is_resting: true,
-            awaited_seed: None,
+            began: Instant::now(),
             kept_size: 0,
         };
         self.threads.spawn(task.run(inbox));
@@ -246,8 +243,8 @@ struct RoomTask {
     asked: u64,
     /// Whether nothing has happened since it gave back what it can.
     is_resting: bool,
-    /// For what others wait, and since when that has not changed.
-    awaited_seed: Option<(AwaitedSeed, Instant)>,
+    /// Where the room's clock begins.
+    began: Instant,
     /// What it has a part in of what all rooms keep.
     kept_size: u64,
 }
@@ -284,7 +281,8 @@ impl RoomTask {
                 return Some(self.input(mail));
             }
             let is_at_rest = self.room.is_at_rest();
-            let overdue_at = self.seed_overdue_at();
+            let overdue_at_ms = self.room.seed_overdue_at_ms(self.now_ms());
+            let overdue_at = self.began + Duration::from_millis(overdue_at_ms.unwrap_or(0));
             tokio::select! {
                 biased;
                 Some(reply) = self.owner.replies.recv() => return Some(RoomInput::Store(*reply)),
@@ -295,9 +293,8 @@ impl RoomTask {
                 () = std::future::ready(()), if self.room.wants_step() => {
                     return Some(RoomInput::GoOn);
                 }
-                () = sleep_until(overdue_at), if self.awaited_seed.is_some() => {
-                    self.awaited_seed = None;
-                    return Some(RoomInput::SeedOverdue);
+                () = sleep_until(overdue_at), if overdue_at_ms.is_some() => {
+                    return Some(RoomInput::SeedOverdue { now_ms: self.now_ms() });
                 }
                 () = tokio::time::sleep(QUIET_ROOM_RESTS), if !self.is_resting => {
                     self.is_resting = true;
@@ -333,12 +330,8 @@ impl RoomTask {
         }
     }
 
-    /// Until when something has to come of what is handed over, if others wait.
-    fn seed_overdue_at(&mut self) -> Instant {
-        let (now, awaited) = (Instant::now(), self.room.awaited_seed());
-        let since = self.awaited_seed.filter(|(before, _)| Some(*before) == awaited);
-        self.awaited_seed = since.or_else(|| Some((awaited?, now)));
-        self.awaited_seed.map_or(now, |(_, since)| since) + SILENT_SEED_ENDS
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
     fn input(&mut self, mail: RoomMail) -> RoomInput {

@@ -704,17 +704,19 @@ fn one_who_hands_over_is_waited_for_as_long_as_something_comes() {
     let mut scene = Scene::new(Limits::DEFAULT, usize::MAX);
     scene.open_on(ANN, CHANNEL, offer_of_a_life());
     scene.say(ANN, parts[0].clone());
-    assert_eq!(scene.room.awaited_seed(), None, "nobody waits");
-    scene.settle(RoomInput::SeedOverdue);
+    assert_eq!(scene.room.seed_overdue_at_ms(0), None, "nobody waits");
+    scene.settle(RoomInput::SeedOverdue { now_ms: 60_000 });
     scene.open_on(BOB, CHANNEL, offer());
-    let before = scene.room.awaited_seed();
-    assert!(before.is_some());
+    let due_ms = scene.room.seed_overdue_at_ms(1_000).expect("Bob waits");
+    assert!(due_ms < 10_000, "sooner than he gives up");
     scene.say(ANN, parts[1].clone());
-    let after = scene.room.awaited_seed();
-    assert!(after.is_some() && after != before, "{after:?}");
-    scene.settle(RoomInput::SeedOverdue);
+    let later_ms = scene.room.seed_overdue_at_ms(4_000).expect("Bob waits");
+    assert_eq!(later_ms - due_ms, 4_000);
+    scene.settle(RoomInput::SeedOverdue { now_ms: due_ms });
+    assert_eq!(scene.read_all(ANN, &mut Copy::default()), [FromRoom::SeedWanted]);
+    scene.settle(RoomInput::SeedOverdue { now_ms: later_ms });
     let heard = scene.read_all(ANN, &mut Copy::default());
-    assert!(matches!(heard[..], [FromRoom::SeedWanted, FromRoom::Refused(_)]), "{heard:?}");
+    assert!(matches!(heard[..], [FromRoom::Refused(_)]), "{heard:?}");
     assert_eq!(scene.read(BOB), Some(FromRoom::SeedWanted));
 }
 

@@ -32,8 +32,11 @@ pub enum RoomInput {
         conn: ConnId,
     },
     /// Nothing has come for long of the document that is handed over while others wait with theirs:
-    /// see [`Room::awaited_seed`](super::Room::awaited_seed).
-    SeedOverdue,
+    /// see [`Room::seed_overdue_at_ms`](super::Room::seed_overdue_at_ms).
+    SeedOverdue {
+        /// The time, on the same clock.
+        now_ms: u64,
+    },
     /// The step before was cut short: see [`Room::wants_step`](super::Room::wants_step).
     GoOn,
     /// The store answers.

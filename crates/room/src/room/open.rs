@@ -12,7 +12,7 @@ use super::document::{Document, Offered};
 use super::outbox::After;
 use super::record::RoomRecord;
 use super::subscriber::{ChannelId, OpenRequest, Seed, Subscriber, SubscriberId};
-use super::{Halt, Room, State, ran};
+use super::{Halt, Room, State, Work, ran};
 
 /// Bytes of the offers that wait at most: a few, since a doctype has some kilobytes.
 const OFFERS_SIZE_MAX: usize = 64 * 1024;
@@ -82,7 +82,16 @@ impl Room {
         open: &OpenRequest,
         doctype: Doctype,
     ) -> Result<(), Halt> {
-        if self.seeding.is_some() && self.seeding != self.subscriber_at(channel_id) {
+        if self.seeding.is_some() && self.seeding == self.subscriber_at(channel_id) {
+            // Whoever begins anew is behind those who wait, whose offers come next in the queue.
+            let waiting_count = self.offers.len();
+            self.vacate(channel_id);
+            if waiting_count > 0 {
+                self.queue.insert(waiting_count, Work::Open(channel_id, open.clone()));
+                return Ok(());
+            }
+        }
+        if self.seeding.is_some() {
             reached(Probe::OfferWaited);
             return self.let_wait(channel_id, open);
         }
@@ -100,8 +109,10 @@ impl Room {
     /// Remembers an offer until it is known what became of the one before it. What waits is
     /// bounded, since nothing else holds up its clients meanwhile.
     fn let_wait(&mut self, channel_id: ChannelId, open: &OpenRequest) -> Result<(), Halt> {
-        self.offers.insert(channel_id, open.clone());
-        if self.offers.values().map(OpenRequest::size).sum::<usize>() <= OFFERS_SIZE_MAX {
+        self.offers.retain(|(waiting, _)| *waiting != channel_id);
+        self.offers.push_back((channel_id, open.clone()));
+        let sizes = self.offers.iter().map(|(_, open)| open.size());
+        if sizes.sum::<usize>() <= OFFERS_SIZE_MAX {
             return Ok(());
         }
         let reason = "others are handing over a document of that name".to_owned();

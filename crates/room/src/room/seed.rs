@@ -19,17 +19,24 @@ use super::open::unusable_doctype;
 use super::outbox::After;
 use super::record::RoomRecord;
 use super::refusal::brief;
-use super::subscriber::{Candidate, ChannelId, OpenRequest, Seed};
+use super::subscriber::{Candidate, ChannelId, OpenRequest, Seed, SubscriberId};
 use super::{Halt, Room, RoomEffect, State, Work, ran};
 
 /// The other half of the name under which the pages of a local document are staged in the store,
 /// until all are there. A server's own documents have no user.
 pub const STAGED: &str = "staged";
 
-/// How far a document has come for which others wait.
+/// Milliseconds in which something has to come of a document that is handed over while others wait
+/// with theirs: fewer than after which those give up.
+const SEED_SILENT_MS: u64 = 5_000;
+/// How often that becomes twice as long, each time it was too short. Whoever is slow gets through,
+/// then, and whoever is silent is waited for no longer than this.
+const SEED_PATIENCE_MAX: u32 = 3;
+
+/// How far a document has come that is handed over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AwaitedSeed {
-    subscriber: u64,
+pub(super) struct SeedProgress {
+    subscriber: SubscriberId,
     pages_count: u32,
 }
 
@@ -153,23 +160,31 @@ impl Room {
     pub(super) fn end_seeding(&mut self) {
         self.seeding = None;
         // They came before all that is in the queue, which may say that they have gone.
-        for (channel_id, open) in std::mem::take(&mut self.offers).into_iter().rev() {
+        while let Some((channel_id, open)) = self.offers.pop_back() {
             self.queue.push_front(Work::Open(channel_id, open));
         }
     }
 
-    /// Who is handing a document over while others wait with theirs, and how much of it has come.
-    /// If that stays the same for too long, they wait for somebody who is silent.
-    #[must_use]
-    pub fn awaited_seed(&self) -> Option<AwaitedSeed> {
-        let id = self.seeding.filter(|_| !self.offers.is_empty() && self.takes_messages())?;
-        let pages_count = self.subscribers.get(&id)?.seed.as_ref()?.pages_count;
-        Some(AwaitedSeed { subscriber: id.0, pages_count })
+    /// When, on the clock of whoever asks, [`RoomInput::SeedOverdue`](super::RoomInput) is due:
+    /// nothing has come by then of the document that is handed over. `None` while nobody waits.
+    pub fn seed_overdue_at_ms(&mut self, now_ms: u64) -> Option<u64> {
+        let progress = self.seeding.and_then(|id| {
+            let pages_count = self.subscribers.get(&id)?.seed.as_ref()?.pages_count;
+            Some(SeedProgress { subscriber: id, pages_count })
+        });
+        // Since when is known, whoever came or went meanwhile.
+        if self.seed_progress.map(|(before, _)| before) != progress {
+            self.seed_progress = progress.map(|progress| (progress, now_ms));
+        }
+        let (_, since_ms) = self.seed_progress?;
+        let is_awaited = !self.offers.is_empty() && self.takes_messages();
+        is_awaited.then(|| since_ms + (SEED_SILENT_MS << self.overdue_count.min(SEED_PATIENCE_MAX)))
     }
 
     /// Lets the next one hand over.
-    pub(super) fn end_overdue_seed(&mut self) {
-        if self.awaited_seed().is_some() {
+    pub(super) fn end_overdue_seed(&mut self, now_ms: u64) {
+        if self.seed_overdue_at_ms(now_ms).is_some_and(|at_ms| at_ms <= now_ms) {
+            self.overdue_count += 1;
             self.refuse_seeding("nothing came of the document, and others wait with theirs");
         }
     }
@@ -219,6 +234,7 @@ impl Room {
             return Err(halt);
         }
         reached(Probe::SeedPlanted);
+        self.overdue_count = 0;
         self.commit();
         let Candidate { mut document, migrated } = *candidate;
         document.record.lives = document.authority.lives().clone();

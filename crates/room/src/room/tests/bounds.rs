@@ -152,3 +152,109 @@ fn the_doctypes_of_a_document_are_bounded_in_bytes() {
     assert!(said[..4].iter().all(|said| said.starts_with("opened")), "{said:?}");
     assert!(said[4..].iter().all(|said| said == "refused DoctypeMismatch"), "{said:?}");
 }
+
+const CAROL: ConnId = ConnId(3);
+
+impl Scene {
+    /// What is due by then happens; gives when that was.
+    fn pass(&mut self, until_ms: u64) -> Option<u64> {
+        let now_ms = self.room.seed_overdue_at_ms(until_ms).filter(|at_ms| *at_ms <= until_ms)?;
+        self.step(RoomInput::SeedOverdue { now_ms });
+        Some(now_ms)
+    }
+
+    /// One page of a document of so many.
+    fn seed_page(&mut self, conn: ConnId, number: u32, db_pages: u32) -> Vec<String> {
+        let position = Position { next: lsn(5), ..Position::start_of(JournalId([9; 16])) };
+        let pages = vec![(Pgid(number), Page::zeroed()).into()];
+        let last = number == db_pages;
+        self.say(conn, ToRoom::Seed { position, db_pages, pages, last });
+        brief(&self.heard(conn))
+    }
+}
+
+/// Goal: of those who are silent each has one turn before one of them has a second. Method: the one
+/// that came last is on the oldest connection.
+#[test]
+fn offers_have_their_turns_in_the_order_in_which_they_came() {
+    let mut scene = Scene::new();
+    assert_eq!(scene.offer(BOB), ["seed wanted"]);
+    assert!(scene.offer(CAROL).is_empty());
+    assert!(scene.offer(ANN).is_empty());
+    assert_eq!(scene.room.seed_overdue_at_ms(0), Some(5_000));
+    assert_eq!(scene.pass(5_000), Some(5_000));
+    assert_eq!(brief(&scene.heard(BOB)), ["refused Storage"]);
+    assert_eq!(brief(&scene.heard(CAROL)), ["seed wanted"]);
+    assert!(scene.heard(ANN).is_empty());
+}
+
+#[test]
+fn whoever_offers_anew_is_behind_those_who_wait() {
+    let mut scene = Scene::new();
+    assert_eq!(scene.offer(ANN), ["seed wanted"]);
+    assert_eq!(scene.offer(ANN), ["seed wanted"], "nobody waits");
+    assert!(scene.offer(CAROL).is_empty());
+    assert!(scene.offer(BOB).is_empty());
+    assert!(scene.offer(ANN).is_empty());
+    assert_eq!(brief(&scene.heard(CAROL)), ["seed wanted"]);
+    scene.step(RoomInput::Left { conn: CAROL });
+    assert_eq!(brief(&scene.heard(BOB)), ["seed wanted"]);
+    assert!(scene.heard(ANN).is_empty());
+}
+
+/// Goal: silence counts from its beginning. Method: whoever waits goes, and comes back, time and
+/// again.
+#[test]
+fn silence_is_no_shorter_for_those_who_come_and_go_meanwhile() {
+    let mut scene = Scene::new();
+    assert_eq!(scene.offer(ANN), ["seed wanted"]);
+    let mut now_ms = 0;
+    while scene.heard(ANN).is_empty() {
+        assert!(now_ms <= 6_000, "it is waited for for ever");
+        scene.room.seed_overdue_at_ms(now_ms);
+        scene.offer(BOB);
+        scene.pass(now_ms);
+        scene.step(RoomInput::Left { conn: BOB });
+        scene.room.seed_overdue_at_ms(now_ms);
+        now_ms += 1_000;
+    }
+}
+
+/// Goal: clients that are slow do not refuse one another for ever. Method: each page of a document
+/// takes longer than is waited for at first; whoever is refused comes again a second later.
+#[test]
+fn of_two_who_are_slow_one_gets_through() {
+    const PAGE_TAKES_MS: u64 = 17_000;
+    let mut scene = Scene::new();
+    // What each sends next, and when: 0 is its offer.
+    let mut plans = BTreeMap::from([(ANN, (0, 0)), (BOB, (0, 0))]);
+    for now_ms in (0..600_000).step_by(1_000) {
+        scene.pass(now_ms);
+        for (conn, (page, at_ms)) in &mut plans {
+            let heard = brief(&scene.heard(*conn));
+            match heard.last().map(String::as_str) {
+                Some("seed wanted") => (*page, *at_ms) = (1, now_ms + PAGE_TAKES_MS),
+                Some("refused Storage") => (*page, *at_ms) = (0, now_ms + 1_000),
+                _ => {}
+            }
+            if *at_ms != now_ms {
+                continue;
+            }
+            if *page == 3 {
+                // All have come. They are no database, and that is another matter.
+                assert_eq!(scene.seed_page(*conn, 3, 3), ["refused Protocol"]);
+                return;
+            }
+            let heard = match *page {
+                0 => scene.offer(*conn),
+                _ => scene.seed_page(*conn, *page, 3),
+            };
+            (*page, *at_ms) = match heard.first().map(String::as_str) {
+                Some("seed wanted") => (1, now_ms + PAGE_TAKES_MS),
+                _ if *page == 0 => (0, u64::MAX),
+                _ => (*page + 1, now_ms + PAGE_TAKES_MS),
+            };
+        }
+    }
+    panic!("they refuse one another for ever");
+}
