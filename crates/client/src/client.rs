@@ -228,7 +228,9 @@ impl Client {
             }
             ToCore::RejectionHandled { handle, id } => {
                 let Some(key) = self.key_of(tab, handle) else { return };
-                self.with(&key, out, |document, _| document.rejection_handled(id));
+                self.with(&key, out, |document, ctx| {
+                    document.rejection_handled(id, &ctx.settings.limits);
+                });
             }
             ToCore::Token { handle, token } => {
                 let Some(key) = self.key_of(tab, handle) else { return };

@@ -67,9 +67,6 @@ pub(crate) struct KeptRejection {
     pub(crate) handled: bool,
 }
 
-/// Rejections that stay in the record after they were handled.
-const HANDLED_KEPT_MAX: usize = 64;
-
 impl KeptRejection {
     /// About how many bytes it takes in the record.
     fn size(&self) -> usize {
@@ -115,9 +112,9 @@ impl Record {
     }
 
     /// Forgets the oldest of those that were handled, beyond a few.
-    pub(crate) fn forget_handled(&mut self, timeline: JournalId) {
+    pub(crate) fn forget_handled(&mut self, timeline: JournalId, limits: &Limits) {
         let handled = self.rejections.iter().filter(|rejection| rejection.handled).count();
-        let mut surplus = handled.saturating_sub(HANDLED_KEPT_MAX);
+        let mut surplus = handled.saturating_sub(limits.handled_rejections_kept_max);
         self.forget(timeline, |rejection| {
             let forget = rejection.handled && surplus > 0;
             surplus -= usize::from(forget);

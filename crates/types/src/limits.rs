@@ -152,6 +152,8 @@ pub struct Limits {
     pub rejections_kept_max: usize,
     /// Bytes of the kept rejections without the newest: all are written anew with each further one.
     pub rejections_kept_size_max: usize,
+    /// Rejections that it keeps after a listener has returned, for a tab that asks again.
+    pub handled_rejections_kept_max: usize,
     /// Pages of entries that a room has on their way to the disk before it runs no more, not
     /// counting the entry that passes the bound; each answer that waits with them counts as one.
     pub room_pages_in_flight_max: usize,
@@ -210,6 +212,7 @@ impl Limits {
         calls_kept_max: 1024,
         rejections_kept_max: 4096,
         rejections_kept_size_max: 1024 * 1024,
+        handled_rejections_kept_max: 64,
         room_pages_in_flight_max: 1024,
         rooms_kept_size_max: 256 * 1024 * 1024,
         catch_up_pages: 64,

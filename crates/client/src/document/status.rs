@@ -1,5 +1,6 @@
 //! How a document stands, for those who look.
 
+use tidelog_types::limits::Limits;
 use tidelog_types::{CallId, ErrorCode, Lsn};
 
 use super::open::{Open, Role};
@@ -177,12 +178,12 @@ impl Document {
     }
 
     /// A listener has dealt with a rejection.
-    pub(crate) fn rejection_handled(&mut self, id: CallId) {
+    pub(crate) fn rejection_handled(&mut self, id: CallId, limits: &Limits) {
         let Some(Open { record, role: Role::Synced(synced), .. }) = self.open_mut() else { return };
         let open = |rejection: &&mut KeptRejection| rejection.call == id && !rejection.handled;
         let Some(rejection) = record.rejections.iter_mut().find(open) else { return };
         rejection.handled = true;
-        record.forget_handled(synced.replica.timeline());
+        record.forget_handled(synced.replica.timeline(), limits);
         self.append_record();
     }
 }
