@@ -202,6 +202,19 @@ impl Rest {
         self.judge(&image, Allowed { doubtful_max, is_all_durable: true, ..Allowed::default() })
     }
 
+    /// With one bit of the log flipped, each in turn of every so many.
+    ///
+    /// # Errors
+    ///
+    /// What does not hold of the first that fails.
+    pub fn flip_each(&self, step: usize) -> Result<Tally, String> {
+        let mut tally = Tally::default();
+        for bit in (0..self.bits()).step_by(step) {
+            tally.note(self.flip(bit).map_err(|what| format!("bit {bit}: {what}"))?);
+        }
+        Ok(tally)
+    }
+
     /// With one bit of a file flipped.
     ///
     /// # Errors

@@ -27,12 +27,7 @@ fn main() -> ExitCode {
 }
 
 fn every_bit(rest: &Rest) -> Result<(), String> {
-    let mut tally = Tally::default();
-    for bit in 0..rest.bits() {
-        let outcome = rest.flip(bit);
-        tally.note(outcome.map_err(|what| format!("bit {bit}: {what}"))?);
-    }
-    println!("every bit of it flipped: {tally}");
+    println!("every bit of it flipped: {}", rest.flip_each(1)?);
     Ok(())
 }
 

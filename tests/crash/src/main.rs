@@ -16,7 +16,7 @@ use tidelog_planted::Hunt;
 const USAGE: &str = "\
 usage: tidelog-crash                         all scripts
        tidelog-crash --seeds A..B            these scripts
-       tidelog-crash --few                   damaged headers, and all scripts with few images
+       tidelog-crash --few                   some damage, and all scripts with few images
        tidelog-crash --replay SEED:CUT:IMAGE one image
        tidelog-crash --replay SEED           one script, without a cut
        tidelog-crash --planted [NAME..]      every planted fault must be found, or these";
@@ -30,6 +30,9 @@ const HUNT: Hunt<'_> = Hunt { folder: "crash", package: "tidelog-crash", args: &
 const IMAGES_MIN: u64 = 1_000_000;
 /// Images of a cut where only few are looked at.
 const FEW: u64 = 64;
+/// One bit of the log in so many is flipped where only few are: a prime, so that it is each of a
+/// byte in turn.
+const FEW_BITS_STEP: usize = 1009;
 /// Cuts between two lines that say how far it has come.
 const CUTS_A_LINE: usize = 200;
 
@@ -38,7 +41,7 @@ fn main() -> anyhow::Result<ExitCode> {
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     let holds = match words.as_slice() {
         [] => sweep(SEEDS, u64::MAX, IMAGES_MIN),
-        ["--few"] => headers() && sweep(SEEDS, FEW, 1),
+        ["--few"] => damage() && sweep(SEEDS, FEW, 1),
         ["--seeds", seeds] => {
             let (start, end) = seeds.split_once("..").context(USAGE)?;
             sweep(start.parse()?..end.parse()?, u64::MAX, 1)
@@ -50,13 +53,17 @@ fn main() -> anyhow::Result<ExitCode> {
     Ok(if holds { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// A store at rest is whole without one of the copies of a header.
-fn headers() -> bool {
-    let judged = catch_unwind(|| Rest::new(|| 0).flip_headers());
+/// A store at rest is whole without one of the copies of a header, and says what it lacks without a
+/// bit of its log.
+fn damage() -> bool {
+    let judged = catch_unwind(|| {
+        let rest = Rest::new(|| 0);
+        Ok((rest.flip_headers()?, rest.flip_each(FEW_BITS_STEP)?))
+    });
     match judged.unwrap_or_else(|_| Err("it panicked".to_owned())) {
-        Ok(tally) => println!("damaged headers: {tally}"),
+        Ok((headers, bits)) => println!("damaged headers: {headers}; bits of the log: {bits}"),
         Err(what) => {
-            println!("headers FAILED: {what}");
+            println!("damage FAILED: {what}");
             return false;
         }
     }
