@@ -14,6 +14,7 @@ use tidelog_types::limits::PAGE_SIZE;
 use tidelog_types::{DocumentKey, Life, Page, Pgid};
 
 use crate::device::{crash, kill, open_store};
+use crate::door::Door;
 use crate::rng::Rng;
 use crate::swarm::Swarm;
 
@@ -51,6 +52,7 @@ struct RoomHere {
     owner: OwnerId,
     /// What it has not taken in yet.
     inbox: VecDeque<RoomInput>,
+    door: Door,
 }
 
 impl RoomHere {
@@ -117,6 +119,8 @@ pub(crate) struct Done {
     pub(crate) replies: Vec<(OwnerId, StoreReply)>,
     /// The store failed and has to be opened anew.
     pub(crate) is_broken: bool,
+    /// A room has said what it may not.
+    pub(crate) wrong: Option<String>,
 }
 
 impl Host {
@@ -329,7 +333,8 @@ impl Running {
             let outlets = Arc::clone(&self.ways) as Arc<dyn Outlets>;
             let room = Room::new(document.clone(), settings, self.seed.seed(), outlets);
             let owner = self.new_owner(document);
-            self.rooms.insert(document.clone(), RoomHere { room, owner, inbox: VecDeque::new() });
+            let (inbox, door) = (VecDeque::new(), Door::default());
+            self.rooms.insert(document.clone(), RoomHere { room, owner, inbox, door });
         }
         let here = self.rooms.get_mut(document).expect("BUG: made above");
         here.inbox.push_back(input);
@@ -355,7 +360,9 @@ impl Running {
 
     fn step(&mut self, document: &DocumentKey, input: RoomInput, done: &mut Done) {
         let Some(here) = self.rooms.get_mut(document) else { return };
+        let mut wrong = here.door.comes(document, &input).err();
         for effect in here.room.step(input) {
+            wrong = wrong.or(here.door.leaves(&effect).err());
             match effect {
                 RoomEffect::Send { conn: EXPORTER, message } => {
                     let FromServer::About { body: FromRoom::Entry(part), .. } = message else {
@@ -383,6 +390,7 @@ impl Running {
                 RoomEffect::Answer { .. } => {}
             }
         }
+        done.wrong = done.wrong.take().or(wrong);
     }
 }
 

@@ -45,8 +45,12 @@ struct Fate {
     confirmed: bool,
     /// By the server, with this reason.
     rejected: Option<String>,
+    /// When a tab heard of that first.
+    rejected_ms: u64,
     /// A listener has returned for its rejection: nobody need be told again.
     handled: bool,
+    /// When, if its device has surely written that down, or does so now: nobody may be told again.
+    handled_ms: Option<u64>,
     /// It left nothing behind, its caller was told.
     failed: bool,
     /// Its copy was deleted before it was decided: it may be there or not.
@@ -57,6 +61,18 @@ struct Fate {
     reopened: bool,
 }
 
+/// Where and when something was heard, and when something went wrong there last.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct When {
+    pub(crate) device: usize,
+    pub(crate) now_ms: u64,
+    pub(crate) trouble_ms: u64,
+}
+
+/// Simulated milliseconds in which a device writes down what a tab has said, if nothing goes wrong.
+const WRITTEN_MS: u64 = 5_000;
+/// Simulated milliseconds within which two rejections may be told in another order than they came.
+const TOLD_MS: u64 = 5_000;
 /// How often a device runs one undecided mutation again at most.
 const RUNS_AGAIN_MAX: u64 = 40;
 /// Bytes over the net at most: of a world in which nothing is issued, for each mutation, and for
@@ -120,7 +136,9 @@ impl Judge {
             durable: false,
             confirmed: false,
             rejected: None,
+            rejected_ms: 0,
             handled: false,
+            handled_ms: None,
             failed: false,
             dropped: false,
             deleted: false,
@@ -133,7 +151,7 @@ impl Judge {
     /// # Errors
     ///
     /// If it cannot be true, after what was said before.
-    pub(crate) fn hear(&mut self, news: News) -> Result<(), String> {
+    pub(crate) fn hear(&mut self, news: News, when: When) -> Result<(), String> {
         match news {
             News::Durable(name) => {
                 let fate = self.fate(&name)?;
@@ -161,9 +179,24 @@ impl Judge {
                     return Err(format!("{name} is rejected after its end: {fate:?}"));
                 }
                 fate.dropped |= fate.confirmed;
-                fate.rejected = Some(reason);
+                if fate.rejected.replace(reason).is_none() {
+                    fate.rejected_ms = when.now_ms;
+                }
             }
-            News::Handled(name) => self.fate(&name)?.handled = true,
+            News::Kept(name) => {
+                let fate = self.fate(&name)?;
+                let is_late = |at_ms| when.now_ms > at_ms + WRITTEN_MS;
+                if fate.handled_ms.is_some_and(is_late) && fate.origin.device == when.device {
+                    return Err(format!("{name} was rejected and handled, and is told again"));
+                }
+            }
+            News::Handled(name) => {
+                let fate = self.fate(&name)?;
+                fate.handled = true;
+                if when.now_ms > when.trouble_ms && fate.origin.device == when.device {
+                    fate.handled_ms.get_or_insert(when.now_ms);
+                }
+            }
             News::Failed(name) => {
                 let fate = self.fate(&name)?;
                 if fate.durable || fate.confirmed || fate.rejected.is_some() {
@@ -205,6 +238,12 @@ impl Judge {
         self.fates.get(name).is_some_and(|fate| fate.confirmed)
     }
 
+    /// Whether a device has anything of its own in a document on its disk.
+    pub(crate) fn has_durable(&self, device: usize, doc: Doc) -> bool {
+        let is_it = |fate: &Fate| fate.origin.device == device && fate.origin.doc == doc;
+        self.fates.values().any(|fate| is_it(fate) && fate.durable)
+    }
+
     /// What whoever asks now, in this tab, has to see: what the tab issued itself, and what was
     /// confirmed on its device.
     pub(crate) fn own(&self, origin: Origin) -> BTreeSet<String> {
@@ -237,7 +276,15 @@ impl Judge {
             fate.dropped |= here && (is_local || !fate.confirmed);
             // Nobody can tell of it any more.
             fate.handled |= here;
+            fate.handled_ms.take_if(|_| here);
             fate.deleted |= here;
+        }
+    }
+
+    /// Something has gone wrong on a device: what it was told just now may not be written down.
+    pub(crate) fn note_trouble(&mut self, device: usize, now_ms: u64) {
+        for fate in self.fates.values_mut().filter(|fate| fate.origin.device == device) {
+            fate.handled_ms.take_if(|at_ms| now_ms < *at_ms + WRITTEN_MS);
         }
     }
 
@@ -257,6 +304,7 @@ impl Judge {
             if !is_in(after, name, false) {
                 fate.dropped |= is_in(&before, name, true);
                 fate.reopened = true;
+                fate.handled_ms = None;
             }
         }
         let claims = before.map(|state| state.claims).unwrap_or_default();
@@ -277,6 +325,7 @@ impl Judge {
                 applied.get(&fate.origin.doc).is_some_and(|names| names.contains(name));
             fate.dropped |= fate.nth > issued && !is_applied;
             fate.handled = true;
+            fate.handled_ms = None;
             fate.deleted = true;
         }
     }
@@ -320,14 +369,22 @@ impl Judge {
         doc: Doc,
         told: &BTreeSet<String>,
     ) -> Result<(), String> {
+        let is_here = |fate: &Fate| fate.origin.device == device && fate.origin.doc == doc;
+        let rejected = |fate: &Fate| is_here(fate) && fate.rejected.is_some();
+        let mut rejected = self.fates.iter().filter(|(_, fate)| rejected(fate));
+        let is_open = |fate: &Fate| !fate.handled && !fate.dropped;
         if self.forgets_rejections {
-            return Ok(());
+            let last_ms = rejected.clone().map(|(_, fate)| fate.rejected_ms).max().unwrap_or(0);
+            let mut newest = rejected.filter(|(_, fate)| fate.rejected_ms + TOLD_MS >= last_ms);
+            let is_lost = |(name, fate): (&String, &Fate)| is_open(fate) && !told.contains(name);
+            return match newest.next() {
+                Some(one) if is_lost(one) && newest.all(is_lost) => {
+                    Err(format!("device {device} forgot the newest rejections, {} too", one.0))
+                }
+                _ => Ok(()),
+            };
         }
-        let open = |fate: &Fate| {
-            let here = fate.origin.device == device && fate.origin.doc == doc;
-            here && fate.rejected.is_some() && !fate.handled && !fate.dropped
-        };
-        match self.fates.iter().find(|(name, fate)| open(fate) && !told.contains(*name)) {
+        match rejected.find(|(name, fate)| is_open(fate) && !told.contains(*name)) {
             Some((name, _)) => Err(format!("device {device} forgot that {name} was rejected")),
             None => Ok(()),
         }
@@ -366,11 +423,16 @@ impl Judge {
         Ok(found.names)
     }
 
-    /// What one tab issued was applied in the order in which it was issued.
+    /// What one tab issued was applied in the order in which it was issued, but for what a server
+    /// has forgotten that it had decided, and a copy of the device has brought again.
     fn judge_order(&self, names: &[String]) -> Result<(), String> {
         let mut last: BTreeMap<Origin, (u64, &str)> = BTreeMap::new();
         for name in names {
             let fate = &self.fates[name];
+            let was_decided = fate.dropped || fate.rejected.is_some();
+            if self.devices_part && fate.reopened && was_decided {
+                continue;
+            }
             let (nth, before) = last.insert(fate.origin, (fate.nth, name)).unwrap_or((0, ""));
             if nth > fate.nth {
                 return Err(format!("{before} was issued after {name} and applied before it"));

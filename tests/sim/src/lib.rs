@@ -23,8 +23,9 @@
 //!   leaves a server's memory; devices' clocks differ.
 //! - When all is well again, one device is cut off for a while longer, and may have much to send
 //!   when it comes back.
-//! - A server is restored from a backup, or begins anew with an empty store; a device's store is
-//!   cloned, cleared under its core, or goes back to an earlier state; a page rots.
+//! - A server is restored from a backup, twice in a row if need be, or begins anew with an empty
+//!   store; a device's store is cloned, cleared under its core, or goes back to an earlier state; a
+//!   page rots.
 //!
 //! Ports within a browser lose nothing while both ends live, and a power cut does not damage
 //! sectors that were flushed: the design does not promise to survive more, so no more is injected
@@ -33,8 +34,10 @@
 //! # What has to hold
 //!
 //! While it runs: every query shows each mutation once, none that failed, and all that its tab
-//! issued before; every mutation has one end; every call that need not wait for a server settles
-//! within ten seconds of what went wrong last. When the faults have stopped, all sides converge
+//! issued before, from pages of one state; every mutation has one end, and a rejection that was
+//! handled is told nobody again; every call that need not wait for a server settles within ten
+//! seconds of what went wrong last; no room tells what its disk may still lose, or hands its store
+//! what has no place there (`door.rs`). When the faults have stopped, all sides converge
 //! byte for byte, live queries show what there is, what is issued then is confirmed, and whoever
 //! has nothing to say is silent. Each mutation that was called durable was applied once or
 //! rejected once and for a reason, one that was called confirmed was applied once, one that failed
@@ -55,6 +58,7 @@
 mod app;
 mod device;
 mod docs;
+mod door;
 mod host;
 mod judge;
 mod plain_file;

@@ -82,6 +82,8 @@ pub(crate) enum History {
     RotDevice,
     /// The data of a device are cleared while its tabs and its core live.
     ClearDevice,
+    /// A server goes back twice while a device and its clone have something to send.
+    MoveTwice,
 }
 
 /// Something that goes wrong.
@@ -133,7 +135,7 @@ const TROUBLES: [Trouble; 17] = [
 
 impl History {
     fn takes_server_back(self) -> bool {
-        matches!(self, Self::RestoreServer | Self::ReplaceServer)
+        matches!(self, Self::RestoreServer | Self::ReplaceServer | Self::MoveTwice)
     }
 
     fn rots(self) -> bool {
@@ -141,7 +143,7 @@ impl History {
     }
 
     fn parts_device(self) -> bool {
-        matches!(self, Self::RollDeviceBack | Self::CloneDevice)
+        matches!(self, Self::RollDeviceBack | Self::CloneDevice | Self::MoveTwice)
     }
 }
 
@@ -160,6 +162,9 @@ impl Swarm {
         let history = history(&mut apart, actions);
         let mut aside = Rng::new(seed.rotate_left(32) ^ !seed);
         let limits = if apart.once_in(6) { shrunk_more(limits, &mut apart) } else { limits };
+        let mut beside = Rng::new(seed.rotate_left(16) ^ seed);
+        let is_forgetful = beside.once_in(4);
+        let limits = if is_forgetful { forgetful(limits, &mut beside) } else { limits };
         let mut swarm = Self {
             limits,
             log_size_max: [16 << 20, 128 << 10, 48 << 10][rng.index(3)],
@@ -184,13 +189,18 @@ impl Swarm {
             syncs_at_once: aside.once_in(3),
             watches_claims: aside.once_in(3),
             heals_late: apart.once_in(4),
-            contended: apart.once_in(3),
+            contended: apart.once_in(3) || is_forgetful,
             drains: apart.once_in(8),
             history,
         };
         // A tab would hold a local document that its server has taken over and nobody knows of.
         if aside.once_in(8) && !swarm.drafts {
             swarm.history.push((aside.below(actions), History::ClearDevice));
+        }
+        if beside.once_in(8) && swarm.history.is_empty() {
+            swarm.history.push((beside.below(actions), History::MoveTwice));
+            // One by one: some are decided before the server goes back again, and some are not.
+            swarm.limits.frames_in_flight_size_max = 1;
         }
         if swarm.history.iter().any(|(_, it)| it.rots()) {
             // Only what left the log and the memory can rot unseen.
@@ -204,6 +214,10 @@ impl Swarm {
         }
         // What a store goes back to is no draft of anybody where the server has one of that name.
         swarm.rivals &= swarm.history.is_empty();
+        if swarm.rivals && swarm.drafts {
+            // What they hand over at the same time comes in turns.
+            swarm.limits.message_pages_max = 1;
+        }
         swarm
     }
 
@@ -248,6 +262,16 @@ fn shrunk_more(limits: Limits, rng: &mut Rng) -> Limits {
     let calls_kept_max = [1, 3, limits.calls_kept_max][rng.index(3)];
     let rejections_kept_max = [1, limits.rejections_kept_max][rng.index(2)];
     Limits { calls_kept_max, rejections_kept_max, ..limits }
+}
+
+/// The same of what a core remembers of mutations that are decided.
+fn forgetful(limits: Limits, rng: &mut Rng) -> Limits {
+    Limits {
+        calls_remembered_max: [2, 8, limits.calls_remembered_max][rng.index(3)],
+        rejections_kept_max: [1, 2, limits.rejections_kept_max][rng.index(3)],
+        handled_rejections_kept_max: rng.index(2),
+        ..limits
+    }
 }
 
 /// So little of some things that a short run meets the bound.

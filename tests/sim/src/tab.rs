@@ -91,6 +91,8 @@ pub(crate) enum News {
     Failed(String),
     /// It may be recorded or not.
     Unknown(String),
+    /// A listener is told of its rejection, which its device keeps.
+    Kept(String),
     /// A listener has returned for it.
     Handled(String),
     /// A query was answered.
@@ -333,7 +335,7 @@ impl Tab {
                 let reason = failure.reason.unwrap_or(failure.message);
                 heard.news.push(News::Rejected(self.name(call)?, reason));
             }
-            FromCore::Rows { call, rows } => self.rows(call, &rows, &mut heard, trouble_ms),
+            FromCore::Rows { call, rows } => self.rows(call, &rows, &mut heard, trouble_ms)?,
             FromCore::Exported { call, file } => {
                 if let Some(doc) = self.unsettled.remove(&call).and_then(|it| self.doc_of(&it)) {
                     self.exported.insert(doc, file);
@@ -373,6 +375,7 @@ impl Tab {
                 };
                 self.told_rejections.insert(name.clone());
                 heard.news.push(News::Rejected(name.clone(), reason));
+                heard.news.push(News::Kept(name.clone()));
                 if lsn % 3 == 0
                     && self.docs.get(&handle).is_some_and(|doc| self.held.get(doc) == Some(&handle))
                 {
@@ -501,15 +504,28 @@ impl Tab {
         }
     }
 
-    fn rows(&mut self, call: Call, rows: &Rows, heard: &mut Heard, trouble_ms: u64) {
-        let names: Vec<String> = rows
-            .decode()
-            .into_iter()
-            .filter_map(|row| match row.into_iter().next() {
-                Some(Value::Text(name)) => Some(name),
+    fn rows(
+        &mut self,
+        call: Call,
+        rows: &Rows,
+        heard: &mut Heard,
+        trouble_ms: u64,
+    ) -> Result<(), String> {
+        let rows = rows.decode();
+        let (all, mut names) = (rows.len(), Vec::with_capacity(rows.len()));
+        for row in rows {
+            let mut row = row.into_iter();
+            let (name, count) = (row.next(), row.next());
+            names.extend(name.and_then(|name| match name {
+                Value::Text(name) => Some(name),
                 _ => None,
-            })
-            .collect();
+            }));
+            if let Some(Value::Integer(count)) = count
+                && usize::try_from(count) != Ok(all)
+            {
+                return Err(format!("a query shows {all} rows, and pages that tell of {count}"));
+            }
+        }
         if let Some(mut asked) = self.unsettled.remove(&call) {
             if asked.is_fragile && asked.at_ms <= trouble_ms {
                 asked.must.clear();
@@ -520,10 +536,11 @@ impl Tab {
         } else if let Some((doc, live)) = self.watches.get(&call).copied() {
             self.live.insert((doc, live), names.clone());
             if live == Live::Claims {
-                return;
+                return Ok(());
             }
             heard.news.push(News::Rows { doc, names, must: BTreeSet::new(), tab: self.id_prefix });
         }
+        Ok(())
     }
 
     fn done(

@@ -21,7 +21,7 @@ use crate::app::Release;
 use crate::device::Device;
 use crate::docs::{Doc, Docs};
 use crate::host::Host;
-use crate::judge::{Judge, Work};
+use crate::judge::{Judge, When, Work};
 use crate::port::Followed;
 use crate::rng::Rng;
 use crate::say::say;
@@ -29,7 +29,7 @@ use crate::swarm::Swarm;
 use crate::tab::News;
 use event::{Event, Wire};
 use history::DeviceCopy;
-use sockets::Conn;
+use sockets::{Conn, Muted};
 
 const DEVICES: usize = 3;
 /// Actions of tabs in the first part of a run, in which things go wrong.
@@ -72,8 +72,9 @@ pub struct World {
     /// Servers that have lost what came last, and devices with a page that has rotted.
     went_back: BTreeSet<usize>,
     rotten: BTreeSet<usize>,
-    /// A device that reaches no server.
-    cut_off: Option<usize>,
+    /// Devices that reach no server, and one that is heard of a while and then no more.
+    cut_off: BTreeSet<usize>,
+    muted: Option<Muted>,
     /// What a server gave out last.
     exported: Option<Vec<u8>>,
     /// Messages over the net so far, but for those that only say that somebody is there.
@@ -84,6 +85,8 @@ pub struct World {
     in_a_row: u32,
     /// When the calls of tabs are looked at next.
     next_look_ms: u64,
+    /// A promise that a server has broken.
+    wrong: Option<String>,
 }
 
 /// How a run ended.
@@ -142,12 +145,14 @@ impl World {
             device_copy: None,
             went_back: BTreeSet::new(),
             rotten: BTreeSet::new(),
-            cut_off: None,
+            cut_off: BTreeSet::new(),
+            muted: None,
             exported: None,
             net_messages: 0,
             net_size: 0,
             in_a_row: 0,
             next_look_ms: START_MS,
+            wrong: None,
             swarm,
             rng,
         };
@@ -207,6 +212,7 @@ impl World {
         }
         self.now_ms = self.now_ms.max(at);
         self.happen(event)?;
+        self.wrong.take().map_or(Ok(()), Err)?;
         self.look_at_calls()
     }
 
@@ -315,7 +321,8 @@ impl World {
             let heard = heard.map_err(|what| format!("device {device}: {what}"))?;
             for news in heard.news {
                 let is_confirmed = matches!(news, News::Confirmed(_));
-                self.judge.hear(news).map_err(|what| format!("device {device}: {what}"))?;
+                let when = When { device, now_ms: self.now_ms, trouble_ms };
+                self.judge.hear(news, when).map_err(|what| format!("device {device}: {what}"))?;
                 if is_confirmed && self.swarm.syncs_at_once && self.faults {
                     self.sync_elsewhere(device);
                 }

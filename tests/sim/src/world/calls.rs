@@ -165,6 +165,9 @@ impl World {
                     let open = self.tab(device, tab).hand_over(&docs, *draft, now_ms);
                     self.devices[device].offered.insert(*draft);
                     self.send_to_core(device, tab, vec![open]);
+                    if self.swarm.rivals {
+                        self.rival(device);
+                    }
                 }
             }
             1 if self.swarm.closing && is_held => {
@@ -187,6 +190,25 @@ impl World {
                 }
             }
             _ => {}
+        }
+    }
+
+    /// The other devices hand over their drafts of the same name, at the same time.
+    fn rival(&mut self, device: usize) {
+        let (docs, now_ms) = (self.docs.clone(), self.now_ms);
+        for other in (0..self.devices.len()).filter(|other| *other != device) {
+            let of_device = docs.of(other).into_iter();
+            let mut drafts = of_device.filter(|doc| docs.spec(*doc).moves_to.is_some());
+            let Some(draft) = drafts.next() else { continue };
+            // One that there was no room for would be opened from the server.
+            let is_own =
+                self.judge.has_durable(other, draft) && !self.devices[other].moved.contains(&draft);
+            let mut tabs = self.devices[other].tabs.iter();
+            let holds = tabs.find(|(_, tab)| tab.held.contains_key(&draft) && is_own);
+            let Some(tab) = holds.map(|(tab, _)| *tab) else { continue };
+            let open = self.tab(other, tab).hand_over(&docs, draft, now_ms);
+            self.devices[other].offered.insert(draft);
+            self.send_to_core(other, tab, vec![open]);
         }
     }
 

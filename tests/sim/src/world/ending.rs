@@ -54,6 +54,7 @@ impl World {
         self.converge("after the faults")?;
         self.go_on()?;
         self.rest()?;
+        self.judge_listeners()?;
         // What converged must also be what is on the disks.
         for device in 0..self.devices.len() {
             self.note(&format!("device {device}: power cut at the end"));
@@ -122,10 +123,7 @@ impl World {
     fn heal_all_but_one(&mut self) -> Result<(), String> {
         let cut_off = self.rng.index(self.devices.len());
         self.note(&format!("device {cut_off}: is cut off still"));
-        self.cut_off = Some(cut_off);
-        let conns = self.conns.iter().filter(|(_, conn)| conn.device == cut_off);
-        let conns: Vec<u64> = conns.map(|(conn, _)| *conn).collect();
-        conns.into_iter().for_each(|conn| self.cut(conn));
+        self.cut_device_off(cut_off);
         for _ in 0..WORK_MAX {
             let device = self.rng.index(self.devices.len());
             let tab = self.any_tab(device)?;
@@ -144,8 +142,16 @@ impl World {
                 self.add(cut_off)?;
             }
         }
-        self.cut_off = None;
+        self.cut_off.clear();
         if self.swarm.drains { self.drain(cut_off) } else { Ok(()) }
+    }
+
+    /// A device reaches no server from now on.
+    pub(super) fn cut_device_off(&mut self, device: usize) {
+        self.cut_off.insert(device);
+        let conns = self.conns.iter().filter(|(_, conn)| conn.device == device);
+        let conns: Vec<u64> = conns.map(|(conn, _)| *conn).collect();
+        conns.into_iter().for_each(|conn| self.cut(conn));
     }
 
     /// The device that was cut off has much to send, and the others go on while it drains.
@@ -187,7 +193,7 @@ impl World {
 
     fn connected_devices_of(&self, doc: Doc) -> Vec<usize> {
         let mut devices = self.devices_of(doc);
-        devices.retain(|device| self.cut_off != Some(*device));
+        devices.retain(|device| !self.cut_off.contains(device));
         devices
     }
 
@@ -323,6 +329,19 @@ impl World {
         Ok(())
     }
 
+    /// Whoever has listened all along was told of every rejection, whatever became of its cores.
+    fn judge_listeners(&self) -> Result<(), String> {
+        for doc in self.docs.all() {
+            for device in self.devices_of(doc) {
+                let tabs = self.devices[device].tabs.values();
+                for tab in tabs.filter(|tab| tab.held.contains_key(&doc) && !tab.port.is_dead) {
+                    self.judge.judge_rejections(device, doc, &tab.told_rejections)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn judge_all(&mut self) -> Result<(), String> {
         for doc in self.docs.all() {
             let host = self.host_of(doc);
@@ -394,7 +413,7 @@ impl World {
 
     fn is_settled(&self) -> bool {
         let devices = self.devices.iter().enumerate();
-        let connected = devices.filter(|(device, _)| self.cut_off != Some(*device));
+        let connected = devices.filter(|(device, _)| !self.cut_off.contains(device));
         let mut tabs = connected.flat_map(|(_, device)| device.tabs.values());
         tabs.all(|tab| tab.unsettled.is_empty() && tab.confirming.is_empty())
     }

@@ -9,6 +9,7 @@ use tidelog_disk::CrashDevice;
 use tidelog_types::DocumentKey;
 
 use super::event::Event;
+use super::sockets::Muted;
 use super::{DEVICES, World};
 use crate::device::{Device, crash, file_in, kill, rot};
 use crate::docs::Doc;
@@ -22,6 +23,13 @@ const CLAIMED_ONCE: u64 = 1_000_000;
 const CLEARED_KNOWN_MS: u64 = 5_000;
 /// Milliseconds after which a page is loaded anew whose core has noticed that, at most.
 const LOADED_ANEW_MS: u64 = 3_050;
+
+/// Mutations that a device issues before its server goes back, and those that it has to send then.
+const ISSUED: u32 = 3;
+/// Milliseconds in which they are decided, or kept, and in which all are back after a power cut.
+const DECIDED_MS: u64 = 2_000;
+const KEPT_MS: u64 = 800;
+const BACK_MS: u64 = 8_000;
 
 /// A copy of a device's store, and how many mutations had been issued when it was made.
 pub(super) struct DeviceCopy {
@@ -63,18 +71,9 @@ impl World {
             History::CloneDevice => {
                 let device = self.rng.index(DEVICES);
                 self.contend()?;
-                let clone = self.devices.len();
-                self.note(&format!("device {device}: its store is cloned as device {clone}"));
-                self.cut_power_of(device);
-                let mut other = Device::new(&self.swarm, &mut self.rng);
-                other.disk = kill(&self.devices[device].disk, &self.swarm);
-                self.devices.push(other);
-                if self.rotten.contains(&device) {
-                    self.rotten.insert(clone);
-                }
-                let delay = self.rng.below(3_000);
-                self.schedule(delay, Event::StartDevice { device: clone });
+                self.clone_device(device);
             }
+            History::MoveTwice => self.move_twice()?,
             History::ClearDevice => self.clear_device()?,
             History::RotDevice => {
                 let device = self.rng.index(DEVICES);
@@ -102,6 +101,61 @@ impl World {
             }
         }
         for _ in 0..self.rng.below(40) {
+            self.next_event()?;
+        }
+        Ok(())
+    }
+
+    /// Gives the number of the clone.
+    fn clone_device(&mut self, device: usize) -> usize {
+        let clone = self.devices.len();
+        self.note(&format!("device {device}: its store is cloned as device {clone}"));
+        self.cut_power_of(device);
+        let mut other = Device::new(&self.swarm, &mut self.rng);
+        other.disk = kill(&self.devices[device].disk, &self.swarm);
+        self.devices.push(other);
+        if self.rotten.contains(&device) {
+            self.rotten.insert(clone);
+        }
+        let delay = self.rng.below(3_000);
+        self.schedule(delay, Event::StartDevice { device: clone });
+        clone
+    }
+
+    /// A server is restored, and restored again when a device has just begun to send what it had to
+    /// send all along: so that moves to another timeline twice. A clone of the device, which comes
+    /// last, has it where it was first.
+    fn move_twice(&mut self) -> Result<(), String> {
+        let (host, device) = (0, self.rng.index(DEVICES));
+        self.note(&format!("device {device}: has something to send while its server goes back"));
+        let backup = crash(&self.hosts[host].disk, &self.swarm, &mut self.rng);
+        self.issue_some(device)?;
+        self.pass(DECIDED_MS)?;
+        self.cut_device_off(device);
+        self.issue_some(device)?;
+        self.pass(KEPT_MS)?;
+        let clone = self.clone_device(device);
+        self.cut_off.insert(clone);
+        self.give_server(host, kill(&backup, &self.swarm))?;
+        self.cut_off.remove(&device);
+        self.muted = Some(Muted { device, frames_left: 1 });
+        self.pass(BACK_MS)?;
+        self.give_server(host, kill(&backup, &self.swarm))?;
+        self.muted = None;
+        self.pass(BACK_MS)?;
+        self.cut_off.remove(&clone);
+        Ok(())
+    }
+
+    fn issue_some(&mut self, device: usize) -> Result<(), String> {
+        for _ in 0..ISSUED {
+            let doc = Doc(0);
+            let mut tabs = self.devices[device].tabs.iter();
+            let tab = tabs.find(|(_, tab)| tab.held.contains_key(&doc)).map(|(tab, _)| *tab);
+            if let Some(tab) = tab {
+                let message = self.mutate(device, tab, doc);
+                self.send_to_core(device, tab, vec![message]);
+            }
             self.next_event()?;
         }
         Ok(())

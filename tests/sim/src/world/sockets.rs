@@ -24,12 +24,18 @@ pub(super) struct Conn {
     pub(super) read_after_ms: u64,
 }
 
+/// A device whose connections fall silent once it has sent so many messages with frames.
+pub(super) struct Muted {
+    pub(super) device: usize,
+    pub(super) frames_left: u32,
+}
+
 impl World {
     pub(super) fn open_socket(&mut self, device: usize, socket: SocketId, address: &str) {
         let life = self.devices[device].life;
         let host = (0..self.hosts.len()).find(|host| address.starts_with(&url(*host)));
         let host = host.expect("BUG: no such server");
-        let is_cut_off = self.cut_off == Some(device);
+        let is_cut_off = self.cut_off.contains(&device);
         if is_cut_off || !self.hosts[host].is_up() || (self.faults && self.rng.once_in(5)) {
             return self.schedule(20, Event::SocketDown { device, life, socket });
         }
@@ -66,6 +72,7 @@ impl World {
     }
 
     pub(super) fn send_up(&mut self, conn: u64, bytes: &[u8]) {
+        self.mute(conn, bytes);
         if self.conns.get(&conn).is_none_or(|conn| conn.silent_up) {
             return;
         }
@@ -73,6 +80,14 @@ impl World {
         for _ in 0..if makes_document(bytes) { 1 } else { self.times() } {
             let event = Event::ToServer { conn, bytes: bytes.to_vec() };
             self.carry(Wire::ToServer(conn), self.swarm.net_ms_max, event);
+        }
+    }
+
+    fn mute(&mut self, conn: u64, bytes: &[u8]) {
+        let (Some(muted), Some(up)) = (&mut self.muted, self.conns.get_mut(&conn)) else { return };
+        if up.device == muted.device && has_frames(bytes) {
+            up.silent_up |= muted.frames_left == 0;
+            muted.frames_left = muted.frames_left.saturating_sub(1);
         }
     }
 
@@ -153,6 +168,11 @@ impl World {
         });
         self.step_core(device, Input::FromServer { socket, bytes });
     }
+}
+
+/// Whether it brings frames of a timeline.
+fn has_frames(bytes: &[u8]) -> bool {
+    matches!(decode_message(bytes), Ok(ToServer::About { body: ToRoom::Frames { .. }, .. }))
 }
 
 /// Whether it offers a local document, or hands one over.

@@ -151,6 +151,7 @@ impl World {
     // --- servers -------------------------------------------------------------------------------
 
     pub(super) fn host_did(&mut self, host: usize, done: Done) {
+        self.wrong = self.wrong.take().or(done.wrong);
         self.send_down(host, done.sent, done.closed);
         if done.exported.is_some() {
             self.exported = done.exported;
@@ -172,6 +173,7 @@ impl World {
         self.hosts[host].is_due = false;
         let done = self.hosts[host].round();
         let life = self.hosts[host].life;
+        self.wrong = self.wrong.take().or(done.wrong);
         self.send_down(host, done.sent, done.closed);
         if done.exported.is_some() {
             self.exported = done.exported;

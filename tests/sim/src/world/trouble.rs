@@ -17,6 +17,7 @@ impl World {
         let here = &mut self.devices[device];
         here.trouble_ms = here.trouble_ms.max(self.now_ms + ms);
         here.tabs.values_mut().for_each(|tab| tab.note_trouble(self.now_ms));
+        self.judge.note_trouble(device, self.now_ms);
     }
 
     pub(super) fn go_wrong(&mut self, device: usize) -> Result<(), String> {
@@ -192,6 +193,8 @@ impl World {
     pub(super) fn heal(&mut self) -> Result<(), String> {
         self.note("nothing goes wrong any more");
         self.faults = false;
+        self.cut_off.clear();
+        self.muted = None;
         self.restore_server()?;
         for host in 0..self.hosts.len() {
             self.hosts[host].disk.set_full(false);
