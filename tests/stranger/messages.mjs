@@ -93,6 +93,7 @@ const body = (r) =>
     ['Undecided', () => ({ lsn: r.lsn(), why: undecidedReason(r) })],
     ['Probed', () => ({ question: r.u32(), next: r.lsn() })],
     ['Refused', () => ({ refusal: refusal(r) })],
+    ['SeedTaken', () => ({ pagesCount: r.u32() })],
   ]);
 
 const readPosition = (r) => ({ journal: r.id(), life: r.id(), next: r.lsn(), chain: r.hash() });

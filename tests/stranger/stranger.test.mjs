@@ -358,6 +358,7 @@ async function offering(t, document, sql) {
   client.open({ have: local.position, offered });
   await client.hears('SeedWanted');
   client.send(wire.seed(CHANNEL, local, pages.slice(0, 1), false));
+  assert.equal((await client.hears('SeedTaken')).pagesCount, 1);
   client.send(wire.seed(CHANNEL, local, pages.slice(1), true));
   return { client, local };
 }

@@ -455,7 +455,7 @@ impl Client {
     /// Also those that nobody has open: they may be opened before they are forgotten.
     fn channels_lost(&mut self, url: &str, followers: &[DocumentKey], out: &mut Outbox) {
         for key in followers {
-            self.with(key, out, |document, _| document.server_lost(url));
+            self.with(key, out, |document, ctx| document.server_lost(url, ctx.now_ms));
         }
     }
 

@@ -9,6 +9,7 @@ use tidelog_document::hash_part;
 use tidelog_sync::{
     ByeReason, CodedPage, EntryPart, FromRoom, FromServer, ToRoom, ToServer, UndecidedReason, codec,
 };
+use tidelog_types::limits::Limits;
 use tidelog_types::{EntryHash, ErrorCode, Lineage, Lsn, Pgid, Position};
 
 fn add(device: &mut Device, id: &str) -> Call {
@@ -467,6 +468,66 @@ fn a_seed_that_was_wanted_on_a_lost_connection_is_not_handed_over_on_the_next_on
     talk(&mut server, &mut [&mut device]);
     device.opened(call);
     assert!(server.image() == image(&mut device), "the two sides differ");
+}
+
+/// Goal: a local document of any size gets over a line of any speed, and neither side holds much of
+/// it. Method: the server takes a part every five seconds, far longer than an offer may take.
+#[test]
+fn a_large_local_document_is_handed_over_as_fast_as_the_server_takes_it() {
+    let mut server = Server::new();
+    let limits = Limits {
+        pool_pages_max: 8,
+        fault_pages_max: 4,
+        message_pages_max: 4,
+        catch_up_pages_max: 8,
+        ..Limits::DEFAULT
+    };
+    let mut device = Device::with_limits(1, limits);
+    device.open(&shelves());
+    device.mutate("fill", &[("from", integer(0)), ("count", integer(300))]);
+    device.server_is_up = true;
+    let call = device.start_open(OTHER_TAB, Some(SERVER), &shelves());
+    let mut rounds = 0;
+    while device.answers(call).is_empty() {
+        let sent = device.take_sent();
+        let parts = sent
+            .iter()
+            .filter(|message| matches!(message, ToServer::About { body: ToRoom::Seed { .. }, .. }));
+        assert!(parts.count() <= 2, "more is on its way than the server has taken");
+        for message in sent {
+            device.now_ms += 5_000;
+            let answers = server.hear(device.number, message);
+            answers.iter().for_each(|answer| device.hear_server(answer));
+        }
+        rounds += 1;
+        assert!(rounds < 100, "it is not handed over");
+    }
+    device.opened(call);
+    assert!(rounds > 10, "it was small");
+    talk(&mut server, &mut [&mut device]);
+    assert!(server.image() == image(&mut device), "the two sides differ");
+}
+
+#[test]
+fn a_server_that_stops_taking_a_local_document_leaves_it_local() {
+    let mut server = Server::new();
+    let mut device = Device::new(1);
+    device.open(&shelves());
+    device.mutate("fill", &[("from", integer(0)), ("count", integer(2_000))]);
+    device.server_is_up = true;
+    let call = device.start_open(OTHER_TAB, Some(SERVER), &shelves());
+    device.hear_server(&FromServer::Welcome);
+    want_seed(&mut server, &mut device);
+    assert!(!device.take_sent().is_empty(), "no part of the seed");
+    let mut seconds = 0;
+    while device.answers(call).is_empty() {
+        device.hear_server(&FromServer::Pong);
+        device.pass(1_000);
+        seconds += 1;
+    }
+    assert_eq!(seconds, 60);
+    assert_eq!(device.code(call), ErrorCode::ServerUnreachable);
+    assert_eq!(device.status().connection, Connection::Local);
 }
 
 #[test]

@@ -690,11 +690,20 @@ async fn one_who_hands_nothing_over_is_not_waited_for() {
     // Whoever offers gives up after ten seconds.
     let wanted = tokio::time::timeout(Duration::from_secs(9), bob.hear_of()).await;
     assert_eq!(wanted.expect("its turn"), Some(FromRoom::SeedWanted));
+    assert!(matches!(ann.hear_of().await, Some(FromRoom::SeedTaken { .. })));
     assert!(matches!(ann.hear_of().await, Some(FromRoom::Refused(Refusal::Storage { .. }))));
     for part in parts {
         bob.tell(part).await.expect("up");
     }
-    assert!(matches!(bob.hear_of().await, Some(FromRoom::Seeded { .. })));
+    let heard = async {
+        loop {
+            match bob.hear_of().await {
+                Some(FromRoom::SeedTaken { .. }) => {}
+                other => return other,
+            }
+        }
+    };
+    assert!(matches!(heard.await, Some(FromRoom::Seeded { .. })));
     server.stop().await;
 }
 
@@ -713,7 +722,9 @@ fn one_who_hands_over_is_waited_for_as_long_as_something_comes() {
     let later_ms = scene.room.seed_overdue_at_ms(4_000).expect("Bob waits");
     assert_eq!(later_ms - due_ms, 4_000);
     scene.settle(RoomInput::SeedOverdue { now_ms: due_ms });
-    assert_eq!(scene.read_all(ANN, &mut Copy::default()), [FromRoom::SeedWanted]);
+    let heard = scene.read_all(ANN, &mut Copy::default());
+    let is_taken = |said: &FromRoom| matches!(said, FromRoom::SeedTaken { .. });
+    assert!(heard[0] == FromRoom::SeedWanted && heard[1..].iter().all(is_taken), "{heard:?}");
     scene.settle(RoomInput::SeedOverdue { now_ms: later_ms });
     let heard = scene.read_all(ANN, &mut Copy::default());
     assert!(matches!(heard[..], [FromRoom::Refused(_)]), "{heard:?}");

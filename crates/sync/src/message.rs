@@ -255,6 +255,11 @@ pub enum FromRoom {
     },
     /// The server will not serve this document; the channel is closed.
     Refused(Refusal),
+    /// So much of the seed was taken in: there is room for more.
+    SeedTaken {
+        /// Pages from the first one on.
+        pages_count: u32,
+    },
 }
 
 /// A storage entry, or a part of one that is too large for one message.

@@ -121,6 +121,7 @@ fn from_server() -> Vec<(&'static str, FromServer)> {
         ("refused: storage", refused(Refusal::Storage { reason: reason() })),
         ("refused: parted", refused(Refusal::Parted)),
         ("refused: damaged", refused(Refusal::Damaged)),
+        ("seed taken", about(FromRoom::SeedTaken { pages_count: 64 })),
     ]
 }
 

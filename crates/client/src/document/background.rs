@@ -63,13 +63,8 @@ impl Document {
                 Attempt::Done
             });
         }
-        if self.seed_is_wanted() {
-            let missing = self.open().map(|open| open.view().missing()).unwrap_or_default();
-            if let Some(pgid) = missing.first() {
-                return Run::Fault(*pgid);
-            }
-            self.send_seed(ctx);
-            return Run::Done(Attempt::Done);
+        if let Some(sent) = self.send_seed(budget, ctx) {
+            return sent.map(|()| Attempt::Done);
         }
         self.run_dirty_watch(ctx)
     }

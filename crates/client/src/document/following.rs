@@ -1,12 +1,14 @@
 //! The document's way to its server.
 
 use tidelog_document::{ArrivingEntry, Doctype, PutOff, ServerEntry};
+use tidelog_sqlite::Run;
 use tidelog_sync::{
     Channel, CodedPage, EntryPart, FromRoom, Intent, PeerAhead, ProbeId, Refusal, ToRoom, ToServer,
     UndecidedReason, WireFrame, codec,
 };
+use tidelog_types::limits::CALL_SETTLES_MS;
 use tidelog_types::probe::{Probe, reached};
-use tidelog_types::{JournalId, Lineage, Lsn, Pgid, Position, SortedMap};
+use tidelog_types::{Budget, JournalId, Lineage, Lsn, Pgid, Position, SortedMap};
 
 use super::open::Synced;
 use super::storing::Then;
@@ -23,6 +25,10 @@ const RETRY_FINAL_MS: u64 = 30_000;
 
 /// Milliseconds in which a server says where a document stands; then it is asked anew.
 const CHANNEL_MS: u64 = 10_000;
+/// Milliseconds that a server may take to say what it thinks of an offered document.
+const OFFER_MS: u64 = CALL_SETTLES_MS * 8 / 10;
+/// Milliseconds that the next pages of a seed may take, on a slow line too.
+const SEED_PART_MS: u64 = 60_000;
 
 /// What a document knows of its server.
 #[derive(Default)]
@@ -63,10 +69,18 @@ struct Joined {
     is_open: bool,
     /// When the server is asked anew, since it had no room for a verdict.
     ask_again_at_ms: Option<u64>,
-    /// Whether the server waits for the seed of what is offered on it.
-    seed_wanted: bool,
+    /// How far the seed has come that the server waits for.
+    seed: Option<Seeding>,
     /// An entry of which some parts have come.
     arriving: ArrivingEntry,
+}
+
+/// How many pages of an offered document were sent, and how many the server has taken.
+#[derive(Default)]
+struct Seeding {
+    sent: u32,
+    taken: u32,
+    is_all_sent: bool,
 }
 
 /// A local document that is to become the server's.
@@ -75,6 +89,7 @@ pub(super) struct Offer {
     doctype: Doctype,
     /// The tab that can be asked for a token.
     token_from: Option<TokenHolder>,
+    /// Put off while the server takes it in.
     deadline_ms: u64,
     failure: Option<CallFailure>,
 }
@@ -84,9 +99,9 @@ impl Offer {
         url: String,
         doctype: Doctype,
         token_from: Option<TokenHolder>,
-        deadline_ms: u64,
+        now_ms: u64,
     ) -> Self {
-        Self { url, doctype, token_from, deadline_ms, failure: None }
+        Self { url, doctype, token_from, deadline_ms: now_ms + OFFER_MS, failure: None }
     }
 
     /// Why it came to nothing, if it did.
@@ -205,7 +220,7 @@ impl Document {
             asked_at_ms,
             is_open: false,
             ask_again_at_ms: None,
-            seed_wanted: false,
+            seed: None,
             arriving,
         });
         for message in messages {
@@ -263,9 +278,12 @@ impl Document {
     }
 
     /// The connection to this server is gone.
-    pub(crate) fn server_lost(&mut self, server: &str) {
+    pub(crate) fn server_lost(&mut self, server: &str, now_ms: u64) {
         if self.is_channel_at(server) {
             self.forget_channel();
+        }
+        if let Some(offer) = &mut self.following.offer {
+            offer.deadline_ms = offer.deadline_ms.min(now_ms + OFFER_MS);
         }
     }
 
@@ -352,8 +370,16 @@ impl Document {
             }
             FromRoom::SeedWanted => {
                 if let Some(channel) = &mut self.following.channel {
-                    channel.seed_wanted = true;
+                    channel.seed = Some(Seeding::default());
                 }
+                self.seed_gets_on(ctx.now_ms);
+            }
+            FromRoom::SeedTaken { pages_count } => {
+                let channel = self.following.channel.as_mut();
+                if let Some(seed) = channel.and_then(|channel| channel.seed.as_mut()) {
+                    seed.taken = pages_count.min(seed.sent);
+                }
+                self.seed_gets_on(ctx.now_ms);
             }
             FromRoom::Seeded { position } => self.on_seeded(position, ctx),
             FromRoom::Entry(part) => self.on_entry(part, ctx),
@@ -608,27 +634,47 @@ impl Document {
         true
     }
 
-    pub(super) fn seed_is_wanted(&self) -> bool {
-        let wanted = self.following.channel.as_ref().is_some_and(|channel| channel.seed_wanted);
-        wanted && self.following.offer.is_some()
+    fn seed_gets_on(&mut self, now_ms: u64) {
+        if let Some(offer) = &mut self.following.offer {
+            offer.deadline_ms = now_ms + SEED_PART_MS;
+        }
     }
 
-    pub(super) fn send_seed(&mut self, ctx: &mut Context<'_>) {
-        let Some(open) = self.open() else { return };
-        let Role::Local(authority) = &open.role else { return };
-        let (view, position) = (authority.view().clone(), authority.position());
+    /// Sends the next pages of what is offered, if the server has taken enough of those before.
+    /// Nobody changes the document meanwhile: all that is asked of it waits behind the offer.
+    pub(super) fn send_seed(
+        &mut self,
+        budget: &mut Budget,
+        ctx: &mut Context<'_>,
+    ) -> Option<Run<()>> {
+        self.following.offer.as_ref()?;
+        let seed = self.following.channel.as_ref()?.seed.as_ref()?;
+        let Role::Local(authority) = &self.open()?.role else { return None };
+        let limits = &ctx.settings.limits;
+        let ahead_max = limits.catch_up_pages_max.max(limits.message_pages_max);
+        if seed.is_all_sent || (seed.sent - seed.taken) as usize >= ahead_max {
+            return None;
+        }
+        let (view, position) = (authority.view(), authority.position());
         let db_pages = view.db_pages();
-        let pgids: Vec<Pgid> = (1..=db_pages).map(Pgid).collect();
-        let mut parts = pgids.chunks(ctx.settings.limits.message_pages_max).peekable();
-        while let Some(part) = parts.next() {
-            let page = |pgid: &Pgid| Some(CodedPage::from((*pgid, view.page(*pgid)?)));
-            let pages = part.iter().filter_map(page).collect();
-            let last = parts.peek().is_none();
-            self.say(ToRoom::Seed { position, db_pages, pages, last }, ctx);
+        let pgids = (seed.sent + 1..=db_pages).map(Pgid).take(limits.message_pages_max);
+        let mut pages = Vec::new();
+        for pgid in pgids {
+            match view.page(pgid) {
+                Some(page) => pages.push(CodedPage::from((pgid, page))),
+                None => return Some(Run::Fault(pgid)),
+            }
         }
-        if let Some(channel) = &mut self.following.channel {
-            channel.seed_wanted = false;
+        budget.spend_pages(pages.len() as u64);
+        let sent = seed.sent + u32::try_from(pages.len()).expect("BUG: more than there are");
+        let last = sent == db_pages;
+        self.say(ToRoom::Seed { position, db_pages, pages, last }, ctx);
+        if let Some(channel) = &mut self.following.channel
+            && let Some(seed) = &mut channel.seed
+        {
+            (seed.sent, seed.is_all_sent) = (sent, last);
         }
+        Some(Run::Done(()))
     }
 
     pub(super) fn probe(&mut self, sync: &mut SyncWait, ctx: &mut Context<'_>) {

@@ -2,7 +2,6 @@
 
 use tidelog_document::{Doctype, check};
 use tidelog_sqlite::Run;
-use tidelog_types::limits::CALL_SETTLES_MS;
 use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{Lineage, Lsn};
 
@@ -187,10 +186,9 @@ impl Document {
             None => {
                 reached(Probe::DraftOffered);
                 let url = request.server.clone().expect("BUG: an offer to nobody");
-                let deadline_ms = ctx.now_ms + CALL_SETTLES_MS * 8 / 10;
                 let token_from = request.has_token.then_some((ask.tab, ask.handle));
                 let doctype = request.doctype.clone();
-                self.following.offer = Some(Offer::new(url, doctype, token_from, deadline_ms));
+                self.following.offer = Some(Offer::new(url, doctype, token_from, ctx.now_ms));
                 Ran::Waits
             }
             Some(offer) => match offer.outcome(ctx) {

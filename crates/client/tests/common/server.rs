@@ -131,7 +131,10 @@ impl Server {
                 self.seed.pages.extend(pages.into_iter().map(CodedPage::decoded));
                 match last {
                     true => self.seeded(device, channel, position),
-                    false => Vec::new(),
+                    false => {
+                        let pages_count = u32::try_from(self.seed.pages.len()).expect("few");
+                        vec![FromRoom::SeedTaken { pages_count }]
+                    }
                 }
             }
             ToRoom::Probe { probe } => {

@@ -62,7 +62,11 @@ impl Room {
         if taken.is_err() || !last {
             // It is gone on with, or given back.
             let subscriber = self.subscribers.get_mut(&id).expect("BUG: it was there");
+            let pages_count = seed.pages_count;
             subscriber.seed = Some(seed);
+            if taken.is_ok() {
+                self.effects.push(channel_id.say(FromRoom::SeedTaken { pages_count }));
+            }
             return taken;
         }
         let (doctype, intent) = (Vec::new(), Intent::Offer { lives: seed.lives });

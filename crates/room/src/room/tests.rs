@@ -338,6 +338,7 @@ fn brief(messages: &[FromRoom]) -> Vec<String> {
             format!("refused {}", text.split(' ').next().unwrap_or_default())
         }
         FromRoom::SeedWanted => "seed wanted".to_owned(),
+        FromRoom::SeedTaken { pages_count } => format!("seed taken {pages_count}"),
         FromRoom::Seeded { .. } => "seeded".to_owned(),
         FromRoom::Probed { next, .. } => format!("probed {next}"),
     };

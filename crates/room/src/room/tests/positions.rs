@@ -152,7 +152,9 @@ impl Local {
     /// Sends what a server wants of it.
     fn seed(&self, server: &mut Scene, conn: ConnId) -> Vec<FromRoom> {
         self.seeds().into_iter().for_each(|part| server.say(conn, part));
-        server.heard(conn)
+        let mut heard = server.heard(conn);
+        assert!(matches!(heard.remove(0), FromRoom::SeedTaken { .. }), "there is room for more");
+        heard
     }
 }
 
@@ -257,7 +259,7 @@ fn an_offer_that_finds_no_room_on_the_disk_sends_nobody_else_away() {
     scene.waits = |_| false;
     let failed = |ticket| StoreReply::AppendFailed { ticket, error: AppendError::Full };
     scene.step(RoomInput::Store(failed(ticket)));
-    assert_eq!(brief(&scene.heard(ANN)), ["refused Storage"]);
+    assert_eq!(brief(&scene.heard(ANN)), ["seed taken 2", "refused Storage"]);
     assert_eq!(brief(&scene.frames(BOB, 1, vec![add("theirs")])), ["entry 3..4 of 1", "acked 2"]);
 }
 
@@ -280,7 +282,7 @@ fn pages_of_an_offer_that_found_no_room_are_waited_for_by_nobody() {
     scene.waits = |_| false;
     let failed = |ticket| StoreReply::AppendFailed { ticket, error: AppendError::Full };
     scene.step(RoomInput::Store(failed(ticket.expect("staged"))));
-    assert_eq!(brief(&scene.heard(ANN)), ["refused Storage"]);
+    assert_eq!(brief(&scene.heard(ANN)), ["seed taken 2", "refused Storage"]);
     assert_eq!(brief(&local.offer(&mut scene, ANN)), ["seed wanted"]);
 }
 
