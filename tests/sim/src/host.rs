@@ -372,12 +372,13 @@ impl Running {
                     self.export.extend(part.pages.into_iter().map(CodedPage::decoded));
                     if part.is_last {
                         here.inbox.push_back(RoomInput::Left { conn: EXPORTER });
-                        let page = |number| self.export.get(&Pgid(number));
-                        let bytes = (1..=part.db_pages).flat_map(|number| match page(number) {
-                            Some(page) => page.bytes().to_vec(),
-                            None => vec![0; PAGE_SIZE],
-                        });
-                        done.exported = Some(bytes.collect());
+                        let mut file = vec![0; part.db_pages as usize * PAGE_SIZE];
+                        for (number, place) in (1..).zip(file.chunks_exact_mut(PAGE_SIZE)) {
+                            if let Some(page) = self.export.get(&Pgid(number)) {
+                                place.copy_from_slice(page.bytes());
+                            }
+                        }
+                        done.exported = Some(file);
                     }
                 }
                 RoomEffect::Send { conn, message } => {

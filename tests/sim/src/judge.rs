@@ -396,9 +396,8 @@ impl Judge {
         &self,
         doc: Doc,
         is_local: bool,
-        file: &[u8],
+        found: &Found,
     ) -> Result<Vec<String>, String> {
-        let found = Found::open(file).map_err(|what| format!("{doc:?}: {what}"))?;
         let fates: BTreeMap<&str, &Fate> = self
             .fates
             .iter()
@@ -414,13 +413,13 @@ impl Judge {
         }
         for (name, fate) in &fates {
             judge_one(name, fate, rows.get(name).copied().unwrap_or(0))?;
-            judge_rejection(name, fate, is_local, &found, self.lost_claims.get(&doc))?;
+            judge_rejection(name, fate, is_local, found, self.lost_claims.get(&doc))?;
         }
         self.judge_order(&found.names)?;
         found
             .compare(|name| fates.get(name).map(|fate| &fate.issued))
             .map_err(|what| format!("{doc:?}: {what}"))?;
-        Ok(found.names)
+        Ok(found.names.clone())
     }
 
     /// What one tab issued was applied in the order in which it was issued, but for what a server

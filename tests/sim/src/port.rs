@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use serde_json::{Value, json};
-use tidelog_client::{Call, CallFailure, FromCore, Handle, Request, ToCore};
+use tidelog_client::{Again, Call, CallFailure, FromCore, Handle, Memo, Request, ToCore};
 use tidelog_tab::{Answer, Effect, Error, Input, Machine};
 use tidelog_types::probe::{Probe, reached};
-use tidelog_types::{ErrorCode, Outcome};
+use tidelog_types::{ClientId, EntryId, ErrorCode, JournalId, Life, Lsn, Outcome};
 
 /// A tab's way to its core, whichever core that is.
 pub(crate) struct Port {
@@ -170,7 +170,7 @@ impl Port {
                 }
                 // That a document is open anew is no news to its app.
                 Effect::News { .. } => {
-                    let news = heard.take_if(|message| answer_of(message).is_none());
+                    let news = heard.take_if(|message| call_of(message).is_none());
                     followed.told.extend(news.map(|message| (message, true)));
                 }
                 // The world lends by itself; an open document has its status from elsewhere.
@@ -228,8 +228,7 @@ impl Port {
             _ => {
                 let mut asked = self.asked[&Call(number("call"))].clone();
                 if let ToCore::Ask { request: Request::Mutate(mutate), .. } = &mut asked {
-                    let again = serde_json::from_value(message["again"].clone());
-                    mutate.again = again.expect("BUG: no word about it");
+                    mutate.again = again_of(&message["again"]);
                     if mutate.again.is_some() {
                         reached(Probe::TabAskedAgain);
                     }
@@ -263,13 +262,30 @@ fn kind_of(message: &ToCore) -> &'static str {
     }
 }
 
+/// The call that a message answers.
+fn call_of(message: &FromCore) -> Option<Call> {
+    match message {
+        FromCore::Opened { call, .. }
+        | FromCore::Failed { call, .. }
+        | FromCore::Rejected { call, .. }
+        | FromCore::Durable { call, .. }
+        | FromCore::Confirmed { call, .. }
+        | FromCore::Rows { call, .. }
+        | FromCore::Exported { call, .. }
+        | FromCore::Done { call } => Some(*call),
+        FromCore::Status { .. } | FromCore::RejectionNews { .. } | FromCore::TokenWanted { .. } => {
+            None
+        }
+    }
+}
+
 /// What a message says of a call, as far as the tab looks at it.
 fn answer_of(message: &FromCore) -> Option<(Call, Answer)> {
     Some(match message {
-        FromCore::Opened { call, memo, .. } => (*call, Answer::Opened { memo: json!(memo) }),
+        FromCore::Opened { call, memo, .. } => (*call, Answer::Opened { memo: memo_text(memo) }),
         FromCore::Failed { call, failure } => (*call, Answer::Failed { error: error(failure) }),
         FromCore::Rejected { call, failure } => (*call, Answer::Rejected { error: error(failure) }),
-        FromCore::Durable { call, entry } => (*call, Answer::Durable { entry: json!(entry) }),
+        FromCore::Durable { call, entry } => (*call, Answer::Durable { entry: entry_text(entry) }),
         FromCore::Confirmed { call, lsn } => (*call, Answer::Confirmed { lsn: *lsn }),
         FromCore::Rows { call, .. } => (*call, Answer::Rows),
         FromCore::Exported { call, .. } => (*call, Answer::Exported),
@@ -284,7 +300,7 @@ fn answer_of(message: &FromCore) -> Option<(Call, Answer)> {
 fn news_of(core: u32, message: &FromCore) -> Input {
     let (handle, news) = match message {
         FromCore::Status { handle, memo, .. } => {
-            (handle, json!({ "type": "status", "memo": memo }))
+            (handle, json!({ "type": "status", "memo": memo_text(memo) }))
         }
         FromCore::RejectionNews { handle, .. } => (handle, json!({ "type": "rejection" })),
         FromCore::TokenWanted { handle } => (handle, json!({ "type": "tokenWanted" })),
@@ -293,9 +309,50 @@ fn news_of(core: u32, message: &FromCore) -> Input {
     Input::News { core, handle: handle.0, news }
 }
 
+// Of ids and entries the tab knows only that it hands them on. As texts they are short.
+
+fn id_text(id: [u8; 16]) -> String {
+    format!("{:x}", u128::from_be_bytes(id))
+}
+
+fn id_of(text: &str) -> [u8; 16] {
+    u128::from_str_radix(text, 16).expect("BUG: the tab has changed an id").to_be_bytes()
+}
+
+fn entry_text(entry: &EntryId) -> Value {
+    let EntryId { journal, life, lsn } = entry;
+    json!(format!("{} {} {lsn}", id_text(journal.0), id_text(life.0)))
+}
+
+fn entry_of(text: &str) -> EntryId {
+    let words: Vec<&str> = text.split(' ').collect();
+    let [journal, life, lsn] = words[..] else { panic!("BUG: the tab has changed {text}") };
+    let lsn = lsn.parse().ok().and_then(Lsn::new).expect("BUG: the tab has changed an LSN");
+    EntryId { journal: JournalId(id_of(journal)), life: Life(id_of(life)), lsn }
+}
+
+fn memo_text(memo: &Memo) -> Value {
+    let Memo { word, copy, head } = memo;
+    let (copy, head) = (copy.map(|copy| id_text(copy.0)), head.as_ref().map(entry_text));
+    json!({ "word": word, "copy": copy, "head": head })
+}
+
+/// What the tab knows of a mutation that it asks anew, if it does.
+fn again_of(again: &Value) -> Option<Again> {
+    if again.is_null() {
+        return None;
+    }
+    let entry = |value: &Value| value.as_str().map(entry_of);
+    Some(Again {
+        durable: entry(&again["durable"]),
+        copy: again["copy"].as_str().map(|copy| ClientId(id_of(copy))),
+        since: [entry(&again["since"][0]), entry(&again["since"][1])],
+    })
+}
+
 /// The message that the app is told: the one that was heard, unless the tab says it by itself.
 fn settled(call: Call, answer: &Answer, heard: &mut Option<FromCore>) -> FromCore {
-    let is_own = heard.as_ref().and_then(answer_of).is_none_or(|(of, _)| of != call);
+    let is_own = heard.as_ref().and_then(call_of) != Some(call);
     match (heard.take_if(|_| !is_own), answer) {
         (Some(FromCore::Failed { call, failure }), Answer::Failed { error }) => {
             FromCore::Failed { call, failure: CallFailure { outcome: outcome(error), ..failure } }

@@ -9,6 +9,7 @@ use rusqlite::{Connection, Error};
 use tidelog_types::Value;
 
 use crate::app::{Release, Wish, doctype};
+use crate::docs::Doc;
 use crate::plain_file::PlainFile;
 
 /// A mutation that was issued.
@@ -19,8 +20,25 @@ pub(crate) struct Issued {
     pub(crate) release: Release,
 }
 
+/// The last file of each document: most are looked at more than once.
+#[derive(Default)]
+pub(crate) struct FoundFiles(BTreeMap<Doc, Found>);
+
+impl FoundFiles {
+    /// # Errors
+    ///
+    /// If it is no whole database of the app.
+    pub(crate) fn open(&mut self, doc: Doc, file: &[u8]) -> Result<&Found, String> {
+        if self.0.get(&doc).is_none_or(|found| found.bytes != file) {
+            self.0.insert(doc, Found::open(file)?);
+        }
+        Ok(&self.0[&doc])
+    }
+}
+
 /// A file that was exported, opened by a SQLite that knows nothing of Tidelog.
 pub(crate) struct Found {
+    bytes: Vec<u8>,
     connection: Connection,
     /// The names of the mutations that were applied, in their order.
     pub(crate) names: Vec<String>,
@@ -33,8 +51,8 @@ impl Found {
     /// # Errors
     ///
     /// If it is no whole database of the app.
-    pub(crate) fn open(file: &[u8]) -> Result<Self, String> {
-        let file = PlainFile::new(file)?;
+    pub(crate) fn open(bytes: &[u8]) -> Result<Self, String> {
+        let file = PlainFile::new(bytes)?;
         let open = || -> rusqlite::Result<_> {
             let connection = Connection::open(file.path())?;
             let check: String =
@@ -54,7 +72,7 @@ impl Found {
         if check != "ok" {
             return Err(format!("the file is not whole: {check}"));
         }
-        Ok(Self { connection, names, claims, _file: file })
+        Ok(Self { bytes: bytes.to_vec(), connection, names, claims, _file: file })
     }
 
     /// Whether running what was accepted gives these rows. `issued` knows every mutation.

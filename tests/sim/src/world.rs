@@ -23,6 +23,7 @@ use crate::docs::{Doc, Docs};
 use crate::host::Host;
 use crate::judge::{Judge, When, Work};
 use crate::port::Followed;
+use crate::reference::FoundFiles;
 use crate::rng::Rng;
 use crate::say::say;
 use crate::swarm::Swarm;
@@ -77,6 +78,7 @@ pub struct World {
     muted: Option<Muted>,
     /// What a server gave out last.
     exported: Option<Vec<u8>>,
+    found: FoundFiles,
     /// Messages over the net so far, but for those that only say that somebody is there.
     net_messages: u64,
     /// Bytes of all messages over the net, each counted once.
@@ -148,6 +150,7 @@ impl World {
             cut_off: BTreeSet::new(),
             muted: None,
             exported: None,
+            found: FoundFiles::default(),
             net_messages: 0,
             net_size: 0,
             in_a_row: 0,
@@ -315,7 +318,7 @@ impl World {
             let here = &mut self.devices[device];
             let trouble_ms = here.trouble_ms;
             let Some(hearing) = here.tabs.get_mut(&tab) else { return Ok(()) };
-            let text = format!("{device}.{} hears {}", tab.0, short(&message));
+            let text = format!("{device}.{} hears {}", tab.0, said(&message));
             let heard = hearing.hear(message, last, self.now_ms, trouble_ms);
             self.note(&text);
             let heard = heard.map_err(|what| format!("device {device}: {what}"))?;
@@ -429,6 +432,18 @@ impl World {
         if self.verbose {
             say(&format!("{:>9} {}", self.now_ms - START_MS, text()));
         }
+    }
+}
+
+/// The beginning of a message.
+fn said(message: &FromCore) -> String {
+    match message {
+        // Of a file every byte would be formatted.
+        FromCore::Exported { call, file } => {
+            let file = file[..file.len().min(SHORT)].to_vec();
+            short(&FromCore::Exported { call: *call, file })
+        }
+        message => short(message),
     }
 }
 

@@ -11,6 +11,9 @@ use crate::{DiskError, FlushId, SECTOR_SIZE};
 /// un-flushed as before, and a later flush leaves it so unless it is written again.
 const CLEAN: u64 = u64::MAX;
 
+/// A sector that nobody has written.
+const ZEROS: [u8; SECTOR_SIZE] = [0; SECTOR_SIZE];
+
 #[derive(Clone, Debug, Default)]
 pub(super) struct FileState {
     pub name: String,
@@ -42,18 +45,18 @@ impl FileState {
         for sector in start / SECTOR_SIZE..end.div_ceil(SECTOR_SIZE) {
             let from = (sector * SECTOR_SIZE).min(self.now.len());
             let to = (from + SECTOR_SIZE).min(self.now.len());
-            let mut content = self.now[from..to].to_vec();
-            content.resize(SECTOR_SIZE, 0);
+            let mut content = ZEROS;
+            content[..to - from].copy_from_slice(&self.now[from..to]);
             let versions = self.unflushed.entry(sector).or_default();
             // The same again makes no image that was not there without it.
             let gone = cuts.last_of(sector);
             let is_new = match versions.last().filter(|(at, _)| *at > gone) {
                 Some((at, last)) => *at == CLEAN || *last != content,
-                None if gone > 0 => content.iter().any(|byte| *byte != 0),
+                None if gone > 0 => content != ZEROS,
                 None => !is_durable(&self.durable, sector, &content),
             };
             if is_new {
-                versions.push((clock, content));
+                versions.push((clock, content.to_vec()));
             } else if versions.is_empty() {
                 self.unflushed.remove(&sector);
             }
@@ -219,7 +222,7 @@ fn is_durable(durable: &[u8], sector: usize, content: &[u8]) -> bool {
     let start = (sector * SECTOR_SIZE).min(durable.len());
     let end = (start + SECTOR_SIZE).min(durable.len());
     let (there, behind) = content.split_at(end - start);
-    durable[start..end] == *there && behind.iter().all(|byte| *byte == 0)
+    durable[start..end] == *there && *behind == ZEROS[..behind.len()]
 }
 
 /// Puts a sector's content into an image, as far as the image reaches.

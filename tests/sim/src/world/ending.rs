@@ -9,7 +9,6 @@ use super::{SETTLE_MS, World};
 use crate::app::Wish;
 use crate::device::Device;
 use crate::docs::Doc;
-use crate::reference::Found;
 use crate::tab::{Asked, Live};
 
 /// How often all sides are compared before they are said to differ.
@@ -274,8 +273,8 @@ impl World {
 
     /// What live queries show is what there is, but in tabs that do not know yet that their core is
     /// gone.
-    fn compare_live(&self, doc: Doc, file: &[u8], when: &str) -> Result<(), String> {
-        let found = Found::open(file)?;
+    fn compare_live(&mut self, doc: Doc, file: &[u8], when: &str) -> Result<(), String> {
+        let found = self.found.open(doc, file)?;
         let claims = found.claims.iter().map(|(name, id)| format!("{name} {id}"));
         let there = [(Live::Entries, found.names.clone()), (Live::Claims, claims.collect())];
         for device in self.connected_devices_of(doc) {
@@ -351,7 +350,8 @@ impl World {
                 (None, Some(device)) => self.export(*device, doc, "at the end")?,
                 (None, None) => continue,
             };
-            let names = self.judge.judge_end(doc, host.is_none(), &file)?;
+            let found = self.found.open(doc, &file).map_err(|what| format!("{doc:?}: {what}"))?;
+            let names = self.judge.judge_end(doc, host.is_none(), found)?;
             for device in devices {
                 for tab in self.devices[device].tabs.values() {
                     self.judge.judge_rejections(device, doc, &tab.told_rejections)?;
