@@ -217,6 +217,80 @@ fn after_a_restore_of_the_server_everybody_goes_on_from_what_is_left() {
     agree(&mut server, &mut [&mut ahead, &mut behind], "a x y z");
 }
 
+/// Carries what a device says, and the answers, but no entries. Each answer may be changed.
+fn talk_without_entries(
+    server: &mut Server,
+    device: &mut Device,
+    change: &mut dyn FnMut(&mut FromServer),
+) {
+    loop {
+        let sent = device.take_sent();
+        if sent.is_empty() {
+            break;
+        }
+        for message in sent {
+            for mut answer in server.hear(device.number, message) {
+                change(&mut answer);
+                device.hear_server(&answer);
+            }
+        }
+    }
+}
+
+/// Goal: a `sync` that was asked for shows what the server has now, not what it has lost, however
+/// far that came. Method: a restored server has gone on to where it stood before, and its answers
+/// come before the document does.
+#[test]
+fn sync_waits_for_the_document_that_takes_the_place_of_a_lost_one() {
+    let mut server = Server::new();
+    let (mut ahead, mut behind) = (online(1, &mut server), online(2, &mut server));
+    let backup = server.position().next;
+    behind.server_is_up = false;
+    behind.lose_socket();
+    add(&mut ahead, "lost");
+    talk(&mut server, &mut [&mut ahead]);
+    ahead.server_is_up = false;
+    ahead.lose_socket();
+    server.restore(backup);
+    connect(&mut behind, &mut server);
+    add(&mut behind, "theirs");
+    talk(&mut server, &mut [&mut behind]);
+
+    let sync = ahead.sync();
+    ahead.server_is_up = true;
+    ahead.pass(15_000);
+    talk_without_entries(&mut server, &mut ahead, &mut |_| {});
+    assert_eq!(ahead.status().connection, Connection::Online);
+    assert_eq!((ahead.answers(sync).len(), ids(&mut ahead)), (0, "lost".to_owned()));
+    talk(&mut server, &mut [&mut ahead]);
+    assert!(matches!(ahead.answer(sync), FromCore::Done { .. }));
+    assert_eq!(ids(&mut ahead), "theirs");
+}
+
+/// Goal: a server that is put back, and forward again, is followed as if it had never been away.
+/// Method: it says that it has lost what the device holds, and goes before it sends what it has.
+#[test]
+fn a_server_that_has_again_what_it_had_lost_is_followed_on() {
+    let mut server = Server::new();
+    let (mut device, mut other) = (online(1, &mut server), online(2, &mut server));
+    add(&mut device, "a");
+    talk(&mut server, &mut [&mut device, &mut other]);
+    device.lose_socket();
+    device.pass(15_000);
+    talk_without_entries(&mut server, &mut device, &mut |answer| {
+        if let FromServer::About { body: FromRoom::Opened { from, .. }, .. } = answer {
+            *from = Lsn::FIRST;
+        }
+    });
+    let error = device.status().error.as_ref().map(|error| error.code);
+    assert_eq!(error, Some(ErrorCode::DocumentReplaced));
+    device.lose_socket();
+    device.pass(15_000);
+    talk(&mut server, &mut [&mut device, &mut other]);
+    add(&mut other, "b");
+    agree(&mut server, &mut [&mut other, &mut device], "a b");
+}
+
 /// Goal: an acknowledgement holds as long as the server has what it acknowledged. Method: the
 /// acknowledgement of a mutation comes, its entry does not, and the server is restored to before
 /// it.

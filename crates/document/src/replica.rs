@@ -440,9 +440,22 @@ impl Replica {
         Ok(None)
     }
 
-    /// The authority does not have what is held: its next entry is the whole document.
-    pub fn follow_anew(&mut self) {
-        self.anew = true;
+    /// The authority sends what follows on what is held, or the whole document, since it does not
+    /// have that.
+    pub fn follow(&mut self, anew: bool) {
+        if anew {
+            self.forget_staged();
+        }
+        self.anew = anew;
+    }
+
+    /// Whether what is visible is not the authority's: the whole document is to come, or waits for
+    /// a rebase. Its LSNs say nothing about those of the authority then.
+    #[must_use]
+    pub fn is_outdated(&self) -> bool {
+        let is_first = |entry: &ServerEntry| entry.range.start() == Lsn::FIRST;
+        let is_replaced = || self.rebase.as_ref().is_some_and(Rebase::is_replacing);
+        self.anew || is_replaced() || self.staged.iter().any(is_first)
     }
 
     /// Forgets entries that are not visible yet: what brought them was wrong about something.

@@ -898,7 +898,7 @@ fn what_moves_away_from_a_timeline_that_another_copy_goes_on_in_is_applied_once(
             copies.reverse();
         }
         for mut copy in copies {
-            copy.replica.follow_anew();
+            copy.replica.follow(true);
             follow(&server, &mut copy);
             converge(&mut server, &mut copy);
             let full = "CHECK constraint failed: count < 99";

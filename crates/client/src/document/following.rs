@@ -441,9 +441,8 @@ impl Document {
         };
         if is_lost {
             reached(Probe::RestoreFound);
-            replica.forget_staged();
-            replica.follow_anew();
         }
+        replica.follow(is_lost);
         let (first, head) = (replica.undecided().start(), replica.head());
         if replica.lives().common_prefix(head, lives, wanted) == Some(wanted) && first <= wanted {
             if let Err(error) = synced.sender.connected(wanted, synced.durable) {
@@ -692,11 +691,13 @@ impl Document {
         let Role::Synced(synced) = &open.role else { return };
         let replica = &synced.replica;
         let (first, head, visible) = (replica.undecided().start(), replica.head(), open.visible());
+        let is_outdated = replica.is_outdated();
         let failure = self.error.clone().filter(CallFailure::is_final);
         self.syncs.retain(|sync| {
             // The head goes back when mutations are taken back.
             let decided = first >= sync.timeline.min(head);
-            if decided && sync.storage.is_some_and(|storage| visible >= storage) {
+            let is_seen = !is_outdated && sync.storage.is_some_and(|storage| visible >= storage);
+            if decided && is_seen {
                 ctx.out.tell(sync.tab, FromCore::Done { call: sync.call });
                 return false;
             }

@@ -116,6 +116,11 @@ impl Rebase {
         self.entries
     }
 
+    /// Whether its entries take the place of the pages held so far.
+    pub(super) fn is_replacing(&self) -> bool {
+        self.replaced
+    }
+
     pub(super) fn last_position(&self) -> Option<Position> {
         self.entries.last().map(|entry| entry.position)
     }
