@@ -64,6 +64,9 @@ pub(crate) struct Store<D> {
     options: StoreOptions,
     space: Space,
     readers: Readers,
+    /// Whether a flush was asked for since the store was opened: what was found may still be in
+    /// the caches of the system, where a killed process left it.
+    is_found_flushed: bool,
 }
 
 impl<D: Disk> Store<D> {
@@ -91,10 +94,14 @@ impl<D: Disk> Store<D> {
             options,
             space: Space::Plenty,
             readers: Readers::default(),
+            is_found_flushed: false,
         };
-        // What was found may still be in the caches of the system, where a killed process left
-        // it.
-        store.log.request_flush()?;
+        // Nothing is written behind a torn tail before this. Else it is done with the first flush
+        // that anybody asks for: whoever takes the store over waits for one, and not for two.
+        if report.cut.is_some() {
+            store.log.request_flush()?;
+            store.is_found_flushed = true;
+        }
         let report = store.recovery_report(report);
         Ok((store, report))
     }
@@ -151,7 +158,9 @@ impl<D: Disk> Store<D> {
     }
 
     pub fn request_flush(&mut self) -> Result<(), Fault> {
-        Ok(self.log.request_flush()?)
+        self.log.request_flush()?;
+        self.is_found_flushed = true;
+        Ok(())
     }
 
     /// Whether batches that had to wait may be written and flushed now.
@@ -165,6 +174,10 @@ impl<D: Disk> Store<D> {
 
     /// The last batch that is durable; `None` as long as not even what was found at opening is.
     pub fn poll_durable(&mut self) -> Result<Option<BatchNumber>, Fault> {
+        // Whoever has appended something asks for a flush of it.
+        if !self.is_found_flushed && self.log.written() == self.log.committed() {
+            self.request_flush()?;
+        }
         let durable = self.log.poll_flushed()?;
         // What was found at opening is durable only since the first flush after it.
         let is_known = self.log.is_found_durable() && self.is_attested()?;

@@ -130,6 +130,8 @@ fn change_over(server: &mut Server, device: &CrashDevice, times: usize) {
 #[test]
 fn an_append_is_durable_only_once_its_flush_is_complete() {
     let (device, mut server) = new();
+    // The store is begun first.
+    assert_eq!(poll_all(&mut server), []);
     device.hold_flushes(true);
     server.serve(OWNER, request(1, timeline("a", 1..3)));
     assert_eq!(poll_all(&mut server), [], "not flushed");
@@ -153,6 +155,30 @@ fn many_appends_share_one_write_and_one_flush() {
     assert_eq!(device.calls() - calls, 2);
     let replies = server.poll();
     assert_eq!(replies, [(OWNER, durable(100)), (OwnerId(2), durable(100))]);
+}
+
+/// Goal: a tab that takes the store over waits for one flush. Method: flushes are held while it is
+/// opened, and the calls of the device counted until its first owner is let in.
+#[test]
+fn what_was_found_is_flushed_with_what_is_asked_first() {
+    let (device, mut server) = new();
+    append(&mut server, &device, 1, timeline("a", [1]));
+    drop(server);
+    device.hold_flushes(true);
+    let mut server = open(&device);
+    assert!(!device.has_held_flushes());
+    device.hold_flushes(false);
+    let calls = device.calls();
+    server.serve(OWNER, StoreRequest::Hello { epoch: Epoch(1), life: Life::NONE });
+    server.flush();
+    assert!(matches!(server.poll().as_slice(), [(OWNER, StoreReply::Ready { .. })]));
+    assert_eq!(device.calls() - calls, 2, "a write and a flush");
+    drop(server);
+    // Where nobody asks for anything, it is flushed by itself.
+    let mut server = open(&device);
+    device.hold_flushes(true);
+    assert_eq!(poll_all(&mut server), []);
+    assert!(device.has_held_flushes());
 }
 
 #[test]
