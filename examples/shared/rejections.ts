@@ -5,13 +5,13 @@ import type { AnyDatabase } from './status.ts';
 
 /**
  * Calls `listener` for every mutation of this device that the server rejected, also for those of
- * earlier visits. They are told at least once; their LSN tells repeats apart.
+ * earlier visits. They are told at least once; their id tells repeats apart.
  */
 export function onRejected(db: AnyDatabase, listener: (rejection: Rejection) => void): () => void {
-  const seen = new Set<number>();
+  const seen = new Set<string>();
   return db.on('rejected', (rejection) => {
-    if (seen.has(rejection.lsn)) return;
-    seen.add(rejection.lsn);
+    if (seen.has(rejection.id)) return;
+    seen.add(rejection.id);
     listener(rejection);
   });
 }

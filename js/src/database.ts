@@ -44,7 +44,9 @@ export interface Rejection {
   readonly args: Readonly<Record<string, unknown>>;
   /** Why. */
   readonly reason: string;
-  /** Its timeline LSN, which tells repeats apart. */
+  /** Tells repeats apart: no two mutations of any device have the same. */
+  readonly id: string;
+  /** Its LSN in the timeline in which it was rejected. */
   readonly lsn: number;
 }
 
@@ -296,10 +298,11 @@ export class Database<Defined extends Mutations = Mutations> {
   #news(news: Parameters<OpenDocument['news']>[0]): void {
     if (news.type === 'status') this.#setStatus(news.status);
     else {
-      const { id, mutation, reason, lsn } = news;
+      const { mutation, reason, lsn } = news;
       const args = unbindArguments(this.#doctype.mutations[mutation]?.params, news.args);
-      if (this.#emit('rejected', { mutation, args, reason, lsn })) {
-        this.#connection.tell('rejectionHandled', { handle: this.#handle, id });
+      const id = Array.from(news.id, (byte) => byte.toString(16).padStart(2, '0')).join('');
+      if (this.#emit('rejected', { mutation, args, reason, id, lsn })) {
+        this.#connection.tell('rejectionHandled', { handle: this.#handle, id: news.id });
       }
     }
   }

@@ -175,6 +175,7 @@ both('a rejection after a reload reaches a listener, however late one comes', as
   assert.deepEqual(rejection.args, { id: 'seat', by: 'loser' });
   assert.match(rejection.reason, /already taken/);
   assert.ok(rejection.lsn >= 1);
+  assert.match(rejection.id, /^[0-9a-f]{32}$/);
 });
 
 both('a local document opened with a server becomes the server’s', async (stage) => {
