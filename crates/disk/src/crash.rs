@@ -12,8 +12,9 @@ use crate::crash::file::FileState;
 ///
 /// What was written and not yet flushed is kept apart, sector by sector. [`CrashDevice::crash`]
 /// cuts the power: each such sector survives in one of its versions since the last flush, or as
-/// it was before, as the caller chooses. Nothing here is random by itself: the same calls and
-/// choices give the same bytes.
+/// it was before, as the caller chooses; and [`CrashDevice::tear`] damages the durable sectors
+/// beside them too. Nothing here is random by itself: the same calls and choices give the same
+/// bytes.
 ///
 /// Clones are handles on the same device.
 #[derive(Clone, Debug, Default)]
@@ -263,6 +264,20 @@ impl CrashDevice {
     pub fn crash_with(&self, grown: Grown, choose: &mut dyn FnMut(usize) -> usize) -> Self {
         let device = self.lock();
         let files = device.files.iter().map(|file| file.crash(choose, grown)).collect();
+        let lives = device.lives + 1;
+        Self(Arc::new(Mutex::new(Device { files, lives, ..Device::default() })))
+    }
+
+    /// What is left after a power cut now that tears blocks, as of a device that writes all of a
+    /// [`BLOCK_SIZE`](crate::BLOCK_SIZE) block where part of it is written: what was durable beside
+    /// a sector that is not may be damaged with it.
+    ///
+    /// `choose(3)` answers, once for each block with something un-flushed: 0 for what was durable,
+    /// 1 for garbage, 2 for the newest. Files have their newest sizes.
+    #[must_use]
+    pub fn tear(&self, choose: &mut dyn FnMut(usize) -> usize) -> Self {
+        let device = self.lock();
+        let files = device.files.iter().map(|file| file.tear(choose)).collect();
         let lives = device.lives + 1;
         Self(Arc::new(Mutex::new(Device { files, lives, ..Device::default() })))
     }

@@ -5,6 +5,10 @@ use crate::DiskError;
 /// Bytes that a device writes as one: a cut of the power leaves the old ones or the new ones.
 pub const SECTOR_SIZE: usize = 512;
 
+/// Bytes, aligned, that some devices write as one though a sector is smaller: where part of it is
+/// being written, a cut of the power may damage all of it.
+pub const BLOCK_SIZE: usize = 4096;
+
 /// A disk's number for one flush request; counts up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FlushId(pub u64);
@@ -17,7 +21,9 @@ pub struct FlushId(pub u64);
 ///    by growing, reads as zeros.
 /// 2. A flush is a request. Once [`flushed`](Self::flushed) answers its id or a later one, all
 ///    that was written before the request survives a power cut. Until then each [`SECTOR_SIZE`]
-///    block of a write, and each change of the size, may survive or not, in any order.
+///    block of a write, and each change of the size, may survive or not, in any order; and of a
+///    [`BLOCK_SIZE`] block in which bytes were changed nothing may survive. To write what is there
+///    already harms nothing.
 /// 3. A flush that failed, at the request or later, poisons the file: every later call but `size`
 ///    fails with [`DiskError::Poisoned`]. We do not try a failed flush again, because what it
 ///    covered may already have been dropped from the caches below.

@@ -28,7 +28,7 @@ mod native;
 mod store_files;
 
 pub use crash::{CrashDevice, CrashDisk, Fault, Grown};
-pub use disk::{Disk, FlushId, SECTOR_SIZE};
+pub use disk::{BLOCK_SIZE, Disk, FlushId, SECTOR_SIZE};
 pub use error::DiskError;
 pub use memory::MemoryDisk;
 #[cfg(not(target_arch = "wasm32"))]

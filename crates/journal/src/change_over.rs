@@ -6,7 +6,7 @@
 //! (the header)                                                flush_copy   seal   switch
 //! ```
 
-use tidelog_disk::{Disk, DiskError, FlushId};
+use tidelog_disk::{BLOCK_SIZE, Disk, DiskError, FlushId};
 use tidelog_types::probe::{Probe, reached};
 
 use crate::frame;
@@ -186,6 +186,10 @@ fn held_frames(salt: Salt, offset: u64, buffer: &[u8]) -> Vec<HeldFrame> {
     let mut at = 0;
     while at < buffer.len() {
         let bytes = &buffer[at..];
+        if bytes.starts_with(&[0; 4]) {
+            at = at.next_multiple_of(BLOCK_SIZE);
+            continue;
+        }
         let frame = frame::decode(bytes, salt, offset + at as u64).expect("BUG: put together here");
         let body = &bytes[frame::FRAME_HEADER_SIZE..][..frame.body_size];
         let ends_batch = frame.ties.index + 1 == frame.ties.count;

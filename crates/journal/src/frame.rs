@@ -142,6 +142,12 @@ fn checksum(header: &[u8], Salt(salt): Salt, offset: u64) -> u32 {
     crc32c::crc32c_append(place, &header[8..FRAME_HEADER_SIZE])
 }
 
+/// Whether these bytes, which are no whole header, seem to be what is left of one that was written
+/// at `offset` in this use of the file.
+pub(crate) fn is_remnant(header: &[u8], salt: Salt, offset: u64) -> bool {
+    header[0..4] == salt.mark() || checksum(header, salt, offset) == u32_at(header, 4)
+}
+
 /// Reads the header of the frame that was written at `offset` of a file with this salt from its
 /// first [`FRAME_HEADER_SIZE`] bytes, `None` if they are not what was written there.
 pub(crate) fn decode(header: &[u8], salt: Salt, offset: u64) -> Option<Frame> {

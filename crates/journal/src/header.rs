@@ -1,20 +1,18 @@
 //! The header of a log file, which is also its seal.
 
-use tidelog_disk::{Disk, DiskError, SECTOR_SIZE};
+use tidelog_disk::{BLOCK_SIZE, Disk, DiskError, SECTOR_SIZE};
 
 use crate::RecoverError;
 
 /// Where the frames of a log file begin.
-pub const LOG_START: u64 = 2 * BLOCK_SIZE;
+pub const LOG_START: u64 = 2 * BLOCK_SIZE as u64;
 
 /// Frames begin at multiples of this.
 pub(crate) const FRAME_ALIGNMENT: usize = 8;
 const MAGIC: [u8; 8] = *b"TIDELOG1";
 const FORMAT_VERSION: u32 = 1;
-/// Bytes that some devices write as one though a sector is smaller: what is damaged together.
-const BLOCK_SIZE: u64 = 4096;
 /// Where the copies of the header stand: each in a block of its own.
-const COPIES_AT: [usize; 2] = [0, BLOCK_SIZE as usize];
+const COPIES_AT: [usize; 2] = [0, BLOCK_SIZE];
 const CHECKSUM_AT: usize = SECTOR_SIZE - 4;
 /// No log changes over so often.
 pub(crate) const GENERATION_MAX: u64 = 1 << 62;

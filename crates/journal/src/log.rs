@@ -7,11 +7,11 @@ use tidelog_disk::{Disk, DiskError, FlushId};
 use tidelog_types::probe::{Probe, reached};
 
 use crate::frame::BatchPart;
-use crate::header::{Header, HeaderArea, LOG_START, Seed};
+use crate::header::{FRAME_ALIGNMENT, Header, HeaderArea, LOG_START, Seed};
 use crate::recovery::{self, Recovered};
 use crate::scan::{self, Visit};
 use crate::successor::Successor;
-use crate::writer::Writer;
+use crate::writer::{Writer, block_after};
 use crate::{FrameHead, FramePlace, LogFile, LogReport, RecoverError, Witness};
 
 /// Bytes that are written again at once when a log is opened.
@@ -95,16 +95,16 @@ impl<D: Disk> Log<D> {
         let Some(active) = active_of(areas, witness)? else { return Self::create(files, seed) };
         let header = headers[active.index()].expect("BUG: the active file is sealed");
         let found = recovery::recover(&files[active.index()], active, header, visit)?;
+        let (end, link) = (found.scanned.end, found.scanned.link);
+        let writer = Writer::new(header, end, link, found.attempt);
         let report = LogReport {
             is_new: false,
             generation: header.generation,
             batches: found.scanned.batches,
-            size: found.scanned.end,
+            size: writer.end(),
             cut: found.cut,
             damage: found.damage.clone(),
         };
-        let (end, link) = (found.scanned.end, found.scanned.link);
-        let writer = Writer::new(header, end, link, found.attempt);
         let mut log = Self::new(files, active, header, seed, writer);
         // A change-over may have been cut short in the other file: the next is another
         // generation.
@@ -125,11 +125,12 @@ impl<D: Disk> Log<D> {
         if !found.is_header_durable {
             self.header.write(file)?;
         }
-        let mut at = found.durable;
+        // So is what keeps bytes behind the end from coming back.
+        let mut at = block_after(found.durable);
+        let end = (self.writer.written + FRAME_ALIGNMENT as u64).min(file.size());
         let mut piece = vec![0; PIECE_SIZE];
-        while at < found.scanned.end {
-            let count =
-                PIECE_SIZE.min(usize::try_from(found.scanned.end - at).unwrap_or(PIECE_SIZE));
+        while at < end {
+            let count = PIECE_SIZE.min(usize::try_from(end - at).unwrap_or(PIECE_SIZE));
             file.read_at(at, &mut piece[..count])?;
             file.write_at(at, &piece[..count])?;
             at += count as u64;
@@ -139,7 +140,7 @@ impl<D: Disk> Log<D> {
             // The first frame of the tail may lack a sector which the same batch, appended again,
             // would put there: together with the old header that frame would be whole, and what
             // follows it back. So it goes before anything is written over it.
-            self.writer.write_end_mark(file)?;
+            self.writer.cut_tail(file)?;
             self.has_cut = true;
         }
         self.is_other_sealed = is_other_sealed;
@@ -220,6 +221,10 @@ impl<D: Disk> Log<D> {
     /// what is there can be [written](Self::write_parts) before the rest is: a batch of any size
     /// takes little memory.
     pub fn push_part(&mut self, head: &FrameHead, body: &[&[u8]], part: BatchPart) -> FramePlace {
+        if part.0 == 0 {
+            // If it is given up, it is cut off where it begins, and what is before it is durable.
+            self.writer.begin_block();
+        }
         self.writer.push_part(head, body, part)
     }
 
@@ -423,7 +428,7 @@ impl<D: Disk> Log<D> {
         self.writer.buffer.len()
     }
 
-    /// Bytes of the active file up to its end, the buffer included.
+    /// Bytes of the active file up to where the next frame will stand, the buffer included.
     #[must_use]
     pub fn size(&self) -> u64 {
         self.writer.end()

@@ -45,7 +45,7 @@ impl<D: Disk> Log<D> {
     fn left_from(&self, file: LogFile, offset: u64) -> Option<u64> {
         let end = match self.writer_of(file) {
             Some(writer) if offset >= writer.written => writer.end(),
-            Some(writer) => writer.written,
+            Some(writer) => writer.written.min(self.files[file.index()].size()),
             None => self.files[file.index()].size(),
         };
         end.checked_sub(offset)
@@ -125,10 +125,10 @@ impl<D: Disk> Log<D> {
         let mut window = Window::new(&self.files[self.active.index()], self.header, size);
         let mut at = offset;
         while at < limit && at - offset < size as u64 {
-            let frame = window.frame(at)?;
-            let frame = frame.ok_or(ReadError::Damaged { offset: at })?;
-            visit(window.found(at, &frame)?, (frame.ties.index, frame.ties.count));
-            at += frame.size();
+            let behind = window.frame_behind(at, |_| true)?;
+            let (place, frame) = behind.ok_or(ReadError::Damaged { offset: at })?;
+            visit(window.found(place, &frame)?, (frame.ties.index, frame.ties.count));
+            at = place + frame.size();
         }
         Ok(at)
     }

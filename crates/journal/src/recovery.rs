@@ -6,6 +6,7 @@ use crate::frame::{self, FRAME_HEADER_SIZE};
 use crate::header::{FRAME_ALIGNMENT, Header};
 use crate::scan::{Scanned, Visit, WINDOW_SIZE, scan};
 use crate::window::Window;
+use crate::writer::block_after;
 use crate::{Cut, Damage, LogFile, RecoverError, salvage};
 
 /// What recovery found in the active file.
@@ -62,7 +63,13 @@ fn cut_at<D: Disk>(
         None => true,
     };
     let is_marked = window.header(end)?.is_some_and(|frame| frame.is_durable_mark());
-    if (has_end_mark || is_marked) && leftovers_end <= end {
+    // Where the next write began there is no end mark: something from an earlier use may be there.
+    let next = block_after(end);
+    let is_begun = window.header(next)?.is_none()
+        && window
+            .get(next, FRAME_HEADER_SIZE)?
+            .is_some_and(|bytes| frame::is_remnant(bytes, header.salt, next));
+    if (has_end_mark || is_marked) && !is_begun && leftovers_end <= end {
         return Ok(None);
     }
     let bytes = window.get(end, FRAME_HEADER_SIZE)?;

@@ -11,6 +11,7 @@ use crate::RecoverError;
 use crate::header::{FRAME_ALIGNMENT, Header};
 use crate::scan::{Found, Scanned, Visit, scan};
 use crate::window::Window;
+use crate::writer::block_after;
 
 /// Goes on behind the whole batches that end at `scanned.end`, of a file that was durable up to
 /// `durable`. Gives how far that came, and where what is lost begins and how long it is.
@@ -24,7 +25,7 @@ pub(crate) fn salvage<D: Disk>(
     let mut lost = Vec::new();
     while scanned.end < durable {
         let start = scanned.end;
-        let found = resume(window, scanned, durable, visit)?;
+        let found = resume(window, header, scanned, durable, visit)?;
         scanned = found.unwrap_or(Scanned { end: durable, ..scanned });
         lost.push((start, scanned.end - start));
         if found.is_some() {
@@ -34,11 +35,12 @@ pub(crate) fn salvage<D: Disk>(
     Ok((scanned, lost))
 }
 
-/// The next whole batch that begins at `durable` or before: how far a scan would have come that
-/// is about to read it. What lies behind may be the leftovers of a tail that was cut. Tells
+/// The next whole batch that follows `durable` or begins before: how far a scan would have come
+/// that is about to read it. What lies behind may be the leftovers of a tail that was cut. Tells
 /// `visit` of the frames that are passed over.
 fn resume<D: Disk>(
     window: &mut Window<'_, D>,
+    header: Header,
     from: Scanned,
     durable: u64,
     visit: &mut Visit<'_>,
@@ -48,24 +50,34 @@ fn resume<D: Disk>(
         visit(lost).map_err(|reason| RecoverError::Malformed { offset, reason })
     };
     let mut at = from.end;
-    while at <= durable {
+    // What the next frame is linked to, if that is known: then nothing is lost in a gap before it.
+    let mut link = Some(from.link);
+    let mut places = Vec::new();
+    while at <= block_after(durable) {
+        if window.header(at)?.is_none()
+            && let Some(frame) = window.header(block_after(at))?
+            && link == Some(frame.ties.link)
+        {
+            at = block_after(at);
+        }
         let Some(frame) = window.header(at)? else {
             if at < durable {
                 tell(at, None)?;
             }
             let next = window.search(at + FRAME_ALIGNMENT as u64)?;
             let Some((next, _)) = next else { break };
-            at = next;
+            (at, link) = (next, None);
             continue;
         };
         let here = Scanned { end: at, link: frame.ties.link, ..from };
-        if window.batch(here)?.is_some() {
+        if window.batch(here, &mut places)?.is_some() {
             return Ok(Some(here));
         }
         if at < durable {
             tell(at, Some(frame.head))?;
         }
         at += frame.size();
+        link = Some(if at == header.state_end { header.seam() } else { frame.checksum });
     }
     Ok(None)
 }

@@ -84,18 +84,26 @@ impl Scanned {
 }
 
 impl<D: Disk> Window<'_, D> {
-    /// Goes past the batch at `from.end`, or answers `None` if no whole one stands there.
-    pub fn batch(&mut self, from: Scanned) -> Result<Option<Scanned>, DiskError> {
+    /// Goes past the batch behind `from.end`, or answers `None` if no whole one stands there. Says
+    /// in `places` where its frames stand.
+    pub fn batch(
+        &mut self,
+        from: Scanned,
+        places: &mut Vec<u64>,
+    ) -> Result<Option<Scanned>, DiskError> {
+        places.clear();
         let mut at = from;
         let mut expected = None;
         for index in 0.. {
-            let Some(frame) = self.frame(at.end)? else { return Ok(None) };
+            let behind = self.frame_behind(at.end, |frame| frame.ties.link == at.link)?;
+            let Some((place, frame)) = behind else { return Ok(None) };
             let ties = frame.ties;
             let count = *expected.get_or_insert(ties.count);
-            if ties.link != at.link || ties.index != index || ties.count != count || count == 0 {
+            if ties.index != index || ties.count != count || count == 0 {
                 return Ok(None);
             }
-            at.end += frame.size();
+            places.push(place);
+            at.end = place + frame.size();
             at.link = frame.checksum;
             at.attempt = at.attempt.max(ties.attempt);
             at.durable = at.durable.max(ties.durable);
@@ -107,15 +115,13 @@ impl<D: Disk> Window<'_, D> {
         Ok(Some(at))
     }
 
-    /// Tells `visit` of the frames from `start` to `end`, which are whole.
-    fn deliver(&mut self, start: u64, end: u64, visit: &mut Visit<'_>) -> Result<(), RecoverError> {
-        let mut at = start;
-        while at < end {
+    /// Tells `visit` of the frames that stand here, which are whole.
+    fn deliver(&mut self, places: &[u64], visit: &mut Visit<'_>) -> Result<(), RecoverError> {
+        for &at in places {
             let gone = || DiskError::Device { reason: "the log changed while read".to_owned() };
             let frame = self.header(at)?.ok_or_else(gone)?;
             let found = Found::Frame(self.found(at, &frame)?);
             visit(found).map_err(|reason| RecoverError::Malformed { offset: at, reason })?;
-            at += frame.size();
         }
         Ok(())
     }
@@ -179,6 +185,7 @@ pub(crate) fn scan<D: Disk>(
     visit: &mut Visit<'_>,
 ) -> Result<Scanned, RecoverError> {
     let mut scanned = start;
+    let mut places = Vec::new();
     loop {
         if scanned.end == header.state_end {
             scanned.link = header.seam();
@@ -187,11 +194,11 @@ pub(crate) fn scan<D: Disk>(
         if scanned.end >= limit {
             return Ok(scanned);
         }
-        let Some(next) = window.batch(scanned)? else { return Ok(scanned) };
+        let Some(next) = window.batch(scanned, &mut places)? else { return Ok(scanned) };
         if scanned.end < header.state_end && next.end > header.state_end {
             return Ok(scanned);
         }
-        window.deliver(scanned.end, next.end, visit)?;
+        window.deliver(&places, visit)?;
         scanned = next;
     }
 }

@@ -45,7 +45,7 @@ impl Successor {
     /// The state ends here, and what was appended since it was folded follows.
     pub fn end_state<D: Disk>(&mut self, disk: &mut D) -> Result<(), DiskError> {
         self.writer.write(disk)?;
-        self.header.state_end = self.writer.written;
+        self.header.state_end = self.writer.whole_end();
         self.writer.end_state(self.header.seam());
         Ok(())
     }
@@ -77,14 +77,14 @@ impl Successor {
     /// Seals the file, all of which is flushed.
     pub fn seal<D: Disk>(&mut self, disk: &mut D) -> Result<FlushId, DiskError> {
         assert!(self.writer.buffer.is_empty(), "BUG: sealed before all of it was written");
-        self.header.durable = self.writer.written;
+        self.header.durable = self.writer.whole_end();
         self.header.write(disk)?;
         disk.request_flush()
     }
 
     /// The header that was written, and where to go on.
     pub fn into_active(mut self) -> (Header, Writer) {
-        let is_whole = self.header.is_sealed() && self.header.durable == self.writer.written;
+        let is_whole = self.header.is_sealed() && self.header.durable == self.writer.whole_end();
         assert!(is_whole, "BUG: switched to a file that is not sealed");
         self.writer.durable = self.header.durable;
         (self.header, self.writer)

@@ -5,6 +5,7 @@ use tidelog_disk::{Disk, DiskError};
 use crate::FramePlace;
 use crate::frame::{self, FRAME_HEADER_SIZE, Frame, FrameHead};
 use crate::header::{FRAME_ALIGNMENT, Header};
+use crate::writer::block_after;
 
 /// A frame that is what was written.
 #[derive(Clone, Copy, Debug)]
@@ -80,6 +81,20 @@ impl<'a, D: Disk> Window<'a, D> {
         let Some(frame) = self.header(offset)? else { return Ok(None) };
         let bytes = self.get(offset, frame::frame_size(frame.body_size))?;
         Ok(bytes.filter(|bytes| frame.has_body(bytes)).map(|_| frame))
+    }
+
+    /// The whole frame behind one that ends at `end`: right there, or where another write began.
+    pub fn frame_behind(
+        &mut self,
+        end: u64,
+        fits: impl Fn(&Frame) -> bool,
+    ) -> Result<Option<(u64, Frame)>, DiskError> {
+        if let Some(frame) = self.frame(end)?.filter(&fits) {
+            return Ok(Some((end, frame)));
+        }
+        let next = block_after(end);
+        let frame = if next > end { self.frame(next)?.filter(&fits) } else { None };
+        Ok(frame.map(|frame| (next, frame)))
     }
 
     /// The same frame with its body.

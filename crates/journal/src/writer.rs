@@ -1,21 +1,28 @@
 //! Where batches are put together before they are written.
 
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 
-use tidelog_disk::{Disk, DiskError};
+use tidelog_disk::{BLOCK_SIZE, Disk, DiskError};
 use tidelog_types::Epoch;
 
 use crate::frame::{self, FRAME_HEADER_SIZE, FrameHead, Ties};
 use crate::header::{FRAME_ALIGNMENT, Header, Salt};
 
-/// Bytes of zeros behind the last batch of each write.
+/// Bytes of zeros behind the last batch of each write, at least.
 const END_MARK_SIZE: usize = 8;
 /// What a buffer may keep allocated while it is empty.
 const IDLE_BUFFER_SIZE: usize = 1024 * 1024;
-/// Zeros behind every batch that may not be the last thing to fit on the device.
-const RESERVE_SIZE: usize = 8 * 1024;
-/// Zeros that are written ahead of a log at most.
-const ROOM_SIZE_MAX: usize = 1024 * 1024;
+/// Zeros behind every batch that may not be the last thing to fit on the device: so many writes of
+/// a block each.
+const RESERVE_SIZE: usize = 32 * BLOCK_SIZE;
+/// Zeros that are written ahead of a log, unless the device is full.
+const ROOM_SIZES: RangeInclusive<usize> = 2 * BLOCK_SIZE..=256 * BLOCK_SIZE;
+
+/// Where a write begins that follows what ends here. What was written before may be durable: so
+/// each write has its blocks for itself.
+pub(crate) fn block_after(end: u64) -> u64 {
+    end.next_multiple_of(BLOCK_SIZE as u64)
+}
 
 /// Where a frame stands in its file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +39,7 @@ pub struct FramePlace {
 pub(crate) struct Writer {
     generation: u64,
     salt: Salt,
-    /// Offset at which the buffer will be written: the end of what is written.
+    /// Offset at which the buffer will be written: the first block behind what is written.
     pub written: u64,
     pub buffer: Vec<u8>,
     /// Whether something in the buffer must leave the reserve alone.
@@ -41,10 +48,10 @@ pub(crate) struct Writer {
     batch: Vec<usize>,
     /// Frames that are still to come of a batch whose parts are pushed one by one.
     pub parts_left: u32,
-    /// Where that batch begins, and the checksum of the frame before it.
+    /// Where the frame before that batch ends, and its checksum.
     began: (u64, u32),
-    /// Checksum of the last frame that is tied into a batch.
-    pub link: u32,
+    /// Where the last frame ends that is tied into a batch, and its checksum.
+    last: (u64, u32),
     /// Where the last batch ends of which all is written, and the checksum of its last frame.
     whole: (u64, u32),
     pub attempt: u32,
@@ -55,19 +62,20 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    pub fn new(header: Header, written: u64, link: u32, attempt: u32) -> Self {
-        assert!(written.is_multiple_of(FRAME_ALIGNMENT as u64), "BUG: frames are aligned");
+    /// For a file whose last frame ends at `end` and has the checksum `link`.
+    pub fn new(header: Header, end: u64, link: u32, attempt: u32) -> Self {
+        assert!(end.is_multiple_of(FRAME_ALIGNMENT as u64), "BUG: frames are aligned");
         Self {
             generation: header.generation,
             salt: header.salt,
-            written,
+            written: block_after(end),
             buffer: Vec::new(),
             needs_reserve: false,
             batch: Vec::new(),
             parts_left: 0,
-            began: (written, link),
-            link,
-            whole: (written, link),
+            began: (end, link),
+            last: (end, link),
+            whole: (end, link),
             attempt,
             durable: 0,
             marked: 0,
@@ -121,7 +129,7 @@ impl Writer {
         assert!(self.parts_left == if index == 0 { 0 } else { count - index }, "BUG: out of turn");
         self.needs_reserve = true;
         if index == 0 {
-            self.began = (self.end(), self.link);
+            self.began = self.last;
         }
         let place = self.push(head, body);
         let starts = std::mem::take(&mut self.batch);
@@ -133,22 +141,31 @@ impl Writer {
     fn tie(&mut self, frame: Range<usize>, index: u32, count: u32) {
         let offset = self.written + frame.start as u64;
         let ties = self.ties(index, count);
-        self.link = frame::finish(&mut self.buffer[frame], self.salt, offset, &ties);
+        let end = offset + frame.len() as u64;
+        self.last = (end, frame::finish(&mut self.buffer[frame], self.salt, offset, &ties));
+    }
+
+    /// The next frame stands in a block behind all others.
+    pub fn begin_block(&mut self) {
+        assert!(self.batch.is_empty(), "BUG: a gap in the middle of a batch");
+        let size = block_after(self.end()) - self.written;
+        self.buffer.resize(usize::try_from(size).expect("BUG: in memory"), 0);
     }
 
     fn ties(&self, index: u32, count: u32) -> Ties {
-        let Self { generation, durable, link, attempt, .. } = *self;
+        let Self { generation, durable, last: (_, link), attempt, .. } = *self;
         Ties { generation, durable, link, attempt, index, count }
     }
 
-    /// Writes the buffer with one write. After an error it is as it was.
+    /// Writes the buffer with one write, and zeros up to the end of a block. After an error it is
+    /// as it was.
     pub fn write<D: Disk>(&mut self, disk: &mut D) -> Result<(), DiskError> {
         assert!(self.batch.is_empty(), "BUG: written in the middle of a batch");
         if self.buffer.is_empty() {
             return Ok(());
         }
         let size = self.buffer.len();
-        let marked_size = size + END_MARK_SIZE;
+        let marked_size = (size + END_MARK_SIZE).next_multiple_of(BLOCK_SIZE);
         let reserve = if self.needs_reserve { RESERVE_SIZE } else { 0 };
         let room = usize::try_from(disk.size().saturating_sub(self.written)).unwrap_or(usize::MAX);
         let sizes = if room >= marked_size + reserve {
@@ -157,7 +174,7 @@ impl Writer {
             // To flush a file that has grown takes some devices twice as long, since its size has
             // to be made durable too. So it grows by as much as the log is long, as vectors do.
             let end = usize::try_from(self.written).unwrap_or(usize::MAX).saturating_add(size);
-            let ahead = end.clamp(RESERVE_SIZE, ROOM_SIZE_MAX);
+            let ahead = end.clamp(*ROOM_SIZES.start(), *ROOM_SIZES.end());
             [marked_size + reserve + ahead, marked_size + reserve]
         };
         self.buffer.resize(sizes[0], 0);
@@ -167,9 +184,9 @@ impl Writer {
         }
         self.buffer.truncate(size);
         answer?;
-        self.written += size as u64;
+        self.written = block_after(self.written + size as u64);
         self.marked = 0;
-        self.whole = if self.parts_left == 0 { (self.written, self.link) } else { self.began };
+        self.whole = if self.parts_left == 0 { self.last } else { self.began };
         self.buffer.clear();
         self.buffer.shrink_to(IDLE_BUFFER_SIZE);
         self.needs_reserve = self.parts_left > 0;
@@ -185,17 +202,18 @@ impl Writer {
         self.buffer.clear();
         self.parts_left = 0;
         self.needs_reserve = false;
-        (self.written, self.link) = self.whole;
+        self.last = self.whole;
+        self.written = block_after(self.whole_end());
         self.attempt += 1;
         self.write_end_mark(disk)
     }
 
-    /// Says at the end, in place of an end mark, that everything before it is durable. Not where
-    /// that would make the file longer, and not twice. Says whether it was written.
+    /// Says in the block behind the end that everything before that is durable. Not where that
+    /// would make the file longer, and not twice. Says whether it was written.
     pub fn write_durable_mark<D: Disk>(&mut self, disk: &mut D) -> Result<bool, DiskError> {
         assert!(self.buffer.is_empty(), "BUG: a durable mark over batches");
         let has_room = self.written + FRAME_HEADER_SIZE as u64 <= disk.size();
-        if self.durable != self.written || self.marked == self.written || !has_room {
+        if self.durable != self.whole_end() || self.marked == self.written || !has_room {
             return Ok(false);
         }
         let mut mark = Vec::new();
@@ -207,7 +225,21 @@ impl Writer {
         Ok(true)
     }
 
-    /// Cuts off what stands behind the end.
+    /// Cuts off the torn write that was found behind the end. That is in the block of the end if
+    /// the same write put there what is whole, and then nothing in that was durable.
+    pub fn cut_tail<D: Disk>(&mut self, disk: &mut D) -> Result<(), DiskError> {
+        let end = self.whole_end();
+        let mut there = [0; END_MARK_SIZE];
+        if end < self.written && end + END_MARK_SIZE as u64 <= disk.size() {
+            disk.read_at(end, &mut there)?;
+        }
+        if there != [0; END_MARK_SIZE] {
+            disk.write_at(end, &[0; END_MARK_SIZE])?;
+        }
+        self.write_end_mark(disk)
+    }
+
+    /// Cuts off what stands where the next write begins.
     pub fn write_end_mark<D: Disk>(&mut self, disk: &mut D) -> Result<(), DiskError> {
         self.marked = 0;
         assert!(self.buffer.is_empty(), "BUG: an end mark over batches");
@@ -220,7 +252,7 @@ impl Writer {
     /// Ends the copied state here: the next frame is linked to the header.
     pub fn end_state(&mut self, seam: u32) {
         assert!(self.buffer.is_empty(), "BUG: the state ends before it is written");
-        self.link = seam;
-        self.whole = (self.written, seam);
+        self.last.1 = seam;
+        self.whole = self.last;
     }
 }

@@ -3,8 +3,8 @@
 mod common;
 
 use common::{append, change_over, lost, memory, recover, written};
-use tidelog_disk::{CrashDevice, CrashDisk, MemoryDisk};
-use tidelog_journal::{Damage, FRAME_HEADER_SIZE, FrameHead, LOG_START, Log, LogFile};
+use tidelog_disk::{BLOCK_SIZE, CrashDevice, CrashDisk, MemoryDisk};
+use tidelog_journal::{Damage, FrameHead, LOG_START, Log, LogFile};
 use tidelog_types::Epoch;
 
 #[test]
@@ -12,26 +12,35 @@ fn a_flipped_bit_anywhere_is_noticed() {
     let batches: &[&[&[u8]]] = &[&[b"one"], &[b"two", b"three"], &[b"four"]];
     let whole = written(batches)[0].bytes().to_vec();
     let all = ["one", "two", "three", "four"].map(|body| body.as_bytes().to_vec());
-    let last_start = whole.len() - 8 - (FRAME_HEADER_SIZE + 8);
+    // Three writes, each with blocks of its own, of one, two and one frame of 168 bytes.
+    let [first, second, last] = [0, 1, 2].map(|nth| LOG_START as usize + nth * BLOCK_SIZE);
+    let is_gap =
+        |at: usize| (first + 168..second).contains(&at) || at >= second + 2 * 168 && at < last;
     for bit in 0..whole.len() * 8 {
-        let mut bytes = whole.clone();
-        bytes[bit / 8] ^= 1 << (bit % 8);
         let at = bit / 8;
+        if (at < LOG_START as usize || is_gap(at)) && !bit.is_multiple_of(13) {
+            continue;
+        }
+        let mut bytes = whole.clone();
+        bytes[at] ^= 1 << (bit % 8);
         match recover([MemoryDisk::holding(bytes), MemoryDisk::default()]) {
             // Each header copy is enough, and the rest of their sectors' area means nothing.
             Ok((_, report, bodies)) if at < LOG_START as usize => {
                 assert_eq!((bodies.as_slice(), report.cut), (all.as_slice(), None));
             }
+            Ok((_, report, bodies)) if is_gap(at) || at >= last + 168 + 8 => {
+                assert_eq!((bodies.as_slice(), report.damage.len()), (all.as_slice(), 0));
+            }
             // Of the last batch nothing says that it was durable: it can only be a torn tail.
-            Ok((_, report, bodies)) if at >= last_start => {
+            Ok((_, report, bodies)) if at >= last => {
                 assert!(report.cut.is_some(), "bit {bit} was not reported");
                 assert!(report.damage.is_empty(), "bit {bit}: {report:?}");
                 assert!(bodies.len() >= 3 && all.starts_with(&bodies), "bit {bit}");
             }
             Ok((log, report, bodies)) => {
                 let (start, size, left) = match at - LOG_START as usize {
-                    ..168 => (0, 168, &all[1..]),
-                    _ => (168, 2 * 168, &[all[0].clone(), all[3].clone()][..]),
+                    ..168 => (0, BLOCK_SIZE as u64, &all[1..]),
+                    _ => (168, 2 * BLOCK_SIZE as u64 - 168, &[all[0].clone(), all[3].clone()][..]),
                 };
                 let offset = LOG_START + start;
                 assert_eq!(report.damage, [Damage { file: LogFile::A, offset, size }], "bit {bit}");
@@ -68,7 +77,9 @@ fn what_was_sealed_was_durable_though_no_later_frame_says_so() {
     let [a, b] = memory(&device);
     for frame in 0..3 {
         let mut bytes = b.bytes().to_vec();
-        bytes[LOG_START as usize + 168 * frame + 165] ^= 4;
+        // The state is written by itself.
+        let at = [0, BLOCK_SIZE, BLOCK_SIZE + 168][frame];
+        bytes[LOG_START as usize + at + 165] ^= 4;
         let files = [a.clone(), MemoryDisk::holding(bytes)];
         let (_, report, bodies) = recover(files).expect("a damaged log can be read");
         let left = if frame == 0 { 2 } else { 1 };
@@ -95,11 +106,14 @@ fn a_damaged_body_is_lost_alone_and_its_header_says_whose_it_was() {
     }
     let [a, b] = memory(&device);
     let mut bytes = a.bytes().to_vec();
-    bytes[LOG_START as usize + 3 * 168 + 160] ^= 1;
+    bytes[LOG_START as usize + BLOCK_SIZE + 168 + 160] ^= 1;
     let files = || [MemoryDisk::holding(bytes.clone()), b.clone()];
     let (_, report, bodies) = recover(files()).expect("a damaged log can be read");
-    let at = LOG_START + 2 * 168;
-    assert_eq!(report.damage, [Damage { file: LogFile::A, offset: at, size: 2 * 168 }]);
+    // From the end of the batch before to the begin of the one behind.
+    let size = 2 * BLOCK_SIZE as u64 - 2 * 168;
+    let offset = LOG_START + 2 * 168;
+    assert_eq!(report.damage, [Damage { file: LogFile::A, offset, size }]);
     assert_eq!(bodies.len(), 4, "a batch is there whole or not at all");
+    let at = LOG_START + BLOCK_SIZE as u64;
     assert_eq!(lost(files()), [(at, Some(2)), (at + 168, Some(2))]);
 }

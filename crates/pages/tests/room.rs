@@ -17,7 +17,7 @@ const KIB: u64 = 1024;
 fn sizes() -> StoreOptions {
     let limits =
         Limits { slice: BudgetLimits { pages: 64, ..Limits::DEFAULT.slice }, ..Limits::DEFAULT };
-    StoreOptions { log_size_max: 48 * KIB, limits, ..StoreOptions::default() }
+    StoreOptions { log_size_max: 96 * KIB, limits, ..StoreOptions::default() }
 }
 
 fn open(device: &CrashDevice) -> Server {
@@ -96,7 +96,7 @@ fn a_full_device_has_room_again_where_the_log_is_full_of_what_nobody_needs() {
     let options = StoreOptions { log_size_max: 1024 * KIB, ..sizes() };
     let opened = PageServer::open_with(files(&device), seed(&device), options);
     let mut server = opened.expect("a store").0;
-    device.set_capacity(Some(300 * KIB));
+    device.set_capacity(Some(700 * KIB));
     let mut failed = 0;
     for ticket in 1..200 {
         let mut notes = Append::to(key("notes"));
@@ -160,7 +160,7 @@ fn a_change_over_that_is_given_up_gives_back_what_it_took() {
     };
     assert!(append(&mut server, &device, 2, notes(300 * KIB)));
     let log = size(&device, "log-a");
-    assert!(used() < log + 100 * KIB, "a change-over was begun and took {} bytes", used() - log);
+    assert!(used() < log + 230 * KIB, "a change-over was begun and took {} bytes", used() - log);
     assert!(append(&mut server, &device, 3, notes(500 * KIB)), "there is room in the log");
 }
 
@@ -177,7 +177,7 @@ fn files_shrink_again() {
     };
     assert!(append(&mut server, &device, 2, filler(1)));
     let logs = size(&device, "log-a") + size(&device, "log-b");
-    assert!(logs < 500 * KIB, "an import of 8 MiB leaves logs of {logs}");
+    assert!(logs < 700 * KIB, "an import of 8 MiB leaves logs of {logs}");
     assert!(size(&device, "pages") > 2000 * PAGE_SIZE as u64);
     destroy(&mut server, &device, 3, "large");
     for ticket in 4..12 {

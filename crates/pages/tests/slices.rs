@@ -7,13 +7,15 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
-use tidelog_disk::{CrashDevice, CrashDisk, Disk, DiskError, Fault, FlushId, StoreFiles};
+use tidelog_disk::{
+    BLOCK_SIZE, CrashDevice, CrashDisk, Disk, DiskError, Fault, FlushId, StoreFiles,
+};
 use tidelog_pages::{Append, OwnerId, PageServer, StoreOptions, StoreReply, TimelineFrame};
 use tidelog_testing::store::make::{
-    self, durable, entry, frame, key, page, read_of, request, storage,
+    self, durable, entry, frame, key, lsn, page, read_of, request, storage,
 };
 use tidelog_testing::store::{OWNER, seed};
-use tidelog_types::limits::{Limits, PAGE_SIZE};
+use tidelog_types::limits::{BROWSER_LOG_SIZE_MAX, Limits, PAGE_SIZE};
 use tidelog_types::{BudgetLimits, CallId, Lsn, Pgid};
 
 /// What was asked of all files of a store.
@@ -22,6 +24,9 @@ struct Counts {
     calls: u64,
     read: u64,
     written: u64,
+    /// Blocks that a device writes as one.
+    blocks: u64,
+    flushes: u64,
 }
 
 #[derive(Debug)]
@@ -32,9 +37,11 @@ struct Counted {
 
 impl Counted {
     fn count(&self, read: usize, written: usize) {
-        let Counts { calls, read: before, written: written_before } = self.counts.get();
-        let (read, written) = (before + read as u64, written_before + written as u64);
-        self.counts.set(Counts { calls: calls + 1, read, written });
+        let mut counts = self.counts.get();
+        counts.calls += 1;
+        counts.read += read as u64;
+        counts.written += written as u64;
+        self.counts.set(counts);
     }
 }
 
@@ -50,7 +57,12 @@ impl Disk for Counted {
 
     fn write_at(&mut self, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
         // Without the zeros that are written ahead, which no work was done for.
-        self.count(0, bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1));
+        let written = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+        self.count(0, written);
+        let mut counts = self.counts.get();
+        let end = offset + written as u64;
+        counts.blocks += end.div_ceil(BLOCK_SIZE as u64) - offset / BLOCK_SIZE as u64;
+        self.counts.set(counts);
         self.disk.write_at(offset, bytes)
     }
 
@@ -61,6 +73,7 @@ impl Disk for Counted {
 
     fn request_flush(&mut self) -> Result<FlushId, DiskError> {
         self.count(0, 0);
+        self.counts.set(Counts { flushes: self.counts.get().flushes + 1, ..self.counts.get() });
         self.disk.request_flush()
     }
 
@@ -93,7 +106,9 @@ impl Store {
         let answer = work(&mut self.server);
         let after = self.counts.get();
         let (calls, read) = (after.calls - before.calls, after.read - before.read);
-        (answer, Counts { calls, read, written: after.written - before.written })
+        let (written, blocks) = (after.written - before.written, after.blocks - before.blocks);
+        let flushes = after.flushes - before.flushes;
+        (answer, Counts { calls, read, written, blocks, flushes })
     }
 
     fn settle(&mut self) -> Vec<StoreReply> {
@@ -267,8 +282,10 @@ fn a_large_append_that_comes_while_batches_are_held_waits() {
         while store.server.wants_poll() {
             let (_, more) = store.cost(|server| drop(server.poll()));
             cost.written += more.written;
+            cost.blocks += more.blocks;
         }
-        let in_memory = store.shown(" size ").saturating_sub(before + cost.written);
+        let written = cost.blocks * BLOCK_SIZE as u64;
+        let in_memory = store.shown(" size ").saturating_sub(before + written);
         assert!(in_memory < 32 * 1024, "{in_memory} bytes after {flushes} flushes");
         longest += u64::from(cost.written == 0);
         while device.has_held_flushes() {
@@ -352,4 +369,75 @@ fn whoever_waits_behind_an_append_is_told_that_the_server_is_broken() {
         replies.iter().filter(is_told).count()
     };
     assert_eq!((told(OWNER), told(READER)), (1, 1), "{replies:?}");
+}
+
+/// What a thousand appends cost that are made durable one by one, and by how much the log grows.
+fn cost_of_a_thousand(append: impl Fn(u64) -> Append) -> (Counts, u64) {
+    let options = StoreOptions { log_size_max: 1 << 30, ..StoreOptions::default() };
+    let mut store = Store::open(&CrashDevice::new(), options);
+    store.server.serve(OWNER, request(1, document(1)));
+    store.server.flush();
+    store.settle();
+    let before = store.shown(" size ");
+    let mut cost = Counts::default();
+    for number in 0..1000 {
+        let ((), more) = store.cost(|server| {
+            server.serve(OWNER, request(2 + number, append(number)));
+            server.flush();
+        });
+        assert_eq!(store.settle(), [durable(2 + number)]);
+        cost.written += more.written;
+        cost.blocks += more.blocks;
+    }
+    (cost, store.shown(" size ") - before)
+}
+
+#[test]
+fn a_small_append_costs_one_block_more_than_its_pages() {
+    let mutation = |number: u64| {
+        let mut append = Append::to(key("document-1"));
+        append.timeline = vec![TimelineFrame { body: vec![7; 200], ..frame(4 + number) }];
+        append
+    };
+    let (cost, grown) = cost_of_a_thousand(mutation);
+    assert_eq!((cost.blocks, grown), (1000, 1000 * BLOCK_SIZE as u64), "{cost:?}");
+    let change =
+        |number: u64| storage("document-1", [entry(2 + number, 3 + number, 9, &[(1, 1), (2, 2)])]);
+    let (cost, grown) = cost_of_a_thousand(change);
+    assert_eq!((cost.blocks, grown), (3000, 3000 * BLOCK_SIZE as u64), "{cost:?}");
+}
+
+/// Where each append takes a block, the log of a browser is full after a thousand of them: that
+/// makes change-overs more frequent, and neither writes nor flushes many more.
+#[test]
+fn change_overs_cost_little_beside_the_appends_that_fill_the_log() {
+    const APPENDS: u64 = 4000;
+    let options = StoreOptions { log_size_max: BROWSER_LOG_SIZE_MAX, ..StoreOptions::default() };
+    let device = CrashDevice::new();
+    let mut store = Store::open(&device, options);
+    for number in 1..=100 {
+        store.server.serve(OWNER, request(number, document(number)));
+    }
+    store.server.flush();
+    store.settle();
+    let generation = || {
+        let of = |name| device.bytes_of(name).expect("a file")[16..24].try_into().expect("eight");
+        ["log-a", "log-b"].map(|name| u64::from_le_bytes(of(name))).into_iter().max()
+    };
+    let (before, generation_before) = (store.counts.get(), generation());
+    for number in 0..APPENDS {
+        let mut append = Append::to(key("document-1"));
+        append.timeline = vec![TimelineFrame { body: vec![7; 200], ..frame(4 + number) }];
+        append.trim_timeline = Some(lsn(1 + number));
+        store.server.serve(OWNER, request(101 + number, append));
+        store.server.flush();
+        assert!(store.settle().contains(&durable(101 + number)));
+    }
+    let after = store.counts.get();
+    let change_overs = generation().zip(generation_before).map(|(after, before)| after - before);
+    let flushes = after.flushes - before.flushes;
+    let blocks = after.blocks - before.blocks;
+    assert_eq!(change_overs, Some(4), "one for each 4 MiB");
+    assert!(flushes < APPENDS + APPENDS / 100, "{flushes} flushes");
+    assert!(blocks < APPENDS + APPENDS / 8, "{blocks} blocks");
 }

@@ -14,6 +14,8 @@ pub enum ImageName {
     Combination(u64),
     /// By its place among those made by chance, from 0.
     Chance(u64),
+    /// By its place among those in which blocks are torn, from 0.
+    Torn(u64),
     /// Those of the store whose owner was killed before the power was cut, and which was opened in
     /// between.
     Killed,
@@ -24,6 +26,7 @@ impl fmt::Display for ImageName {
         match self {
             Self::Combination(number) => write!(f, "c{number}"),
             Self::Chance(number) => write!(f, "r{number}"),
+            Self::Torn(number) => write!(f, "t{number}"),
             Self::Killed => f.write_str("k"),
         }
     }
@@ -36,10 +39,13 @@ impl FromStr for ImageName {
         if let Some(number) = text.strip_prefix('c') {
             return Ok(Self::Combination(number.parse()?));
         }
+        if let Some(number) = text.strip_prefix('t') {
+            return Ok(Self::Torn(number.parse()?));
+        }
         match text.strip_prefix('r') {
             Some(number) => Ok(Self::Chance(number.parse()?)),
             None if text == "k" => Ok(Self::Killed),
-            None => anyhow::bail!("an image is called cN, rN or k, not {text}"),
+            None => anyhow::bail!("an image is called cN, rN, tN or k, not {text}"),
         }
     }
 }
@@ -133,7 +139,8 @@ mod tests {
 
     #[test]
     fn a_name_is_read_as_it_is_written() {
-        for name in [ImageName::Combination(17), ImageName::Chance(3), ImageName::Killed] {
+        let (combination, chance) = (ImageName::Combination(17), ImageName::Chance(3));
+        for name in [combination, chance, ImageName::Torn(5), ImageName::Killed] {
             assert_eq!(name.to_string().parse::<ImageName>().expect("a name"), name);
         }
         assert!("17".parse::<ImageName>().is_err());

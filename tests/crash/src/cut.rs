@@ -21,6 +21,8 @@ const SECTORS_MAX: usize = 16;
 const COMBINATIONS_MAX: usize = 1 << SECTORS_MAX;
 /// Images by chance where there are more sectors.
 const CHANCES: u64 = 200;
+/// Images of a cut in which blocks are torn, at most.
+const TORN: u64 = 100;
 /// So many images of a cut, the first ones, are gone on with: appended to, and cut again.
 const GO_ON: u64 = 16;
 /// Of the others, one in so many.
@@ -62,7 +64,7 @@ impl<'a> Cut<'a> {
             Some(combinations) => self.check_combinations(combinations),
             None => self.check_some(CHANCES),
         };
-        Ok(killed + checked?)
+        Ok(killed + checked? + self.check_torn(TORN)?)
     }
 
     /// Checks every image where there are few, and else so many by chance.
@@ -77,7 +79,7 @@ impl<'a> Cut<'a> {
             Some(combinations) => self.check_combinations(combinations),
             None => self.check_some(few),
         };
-        Ok(killed + checked?)
+        Ok(killed + checked? + self.check_torn(few.min(TORN))?)
     }
 
     fn check_combinations(
@@ -105,6 +107,42 @@ impl<'a> Cut<'a> {
             checked += self.check(number, &image).map_err(|what| (name, what))?;
         }
         Ok(checked)
+    }
+
+    fn check_torn(&self, count_max: u64) -> Result<u64, (ImageName, String)> {
+        let mut checked = 0;
+        for number in 0..count_max {
+            let Some(image) = self.torn(number) else { break };
+            let name = ImageName::Torn(number);
+            checked += self.check(number, &image).map_err(|what| (name, what))?;
+        }
+        Ok(checked)
+    }
+
+    /// Blocks are torn in every combination where there are few, and by chance where there are
+    /// more.
+    fn torn(&self, number: u64) -> Option<CrashDevice> {
+        let mut choices = Vec::new();
+        drop(self.run.device.tear(&mut |versions| {
+            choices.push(versions);
+            versions - 1
+        }));
+        let count = choices.iter().fold(1, |count: u64, it| count.saturating_mul(*it as u64));
+        if count > TORN {
+            let mut rng = self.rng(number);
+            // All torn, then each by chance.
+            return Some(self.run.device.tear(&mut |versions| match number {
+                0 => 1,
+                _ => rng.below(versions),
+            }));
+        }
+        let mut rest = number;
+        let image = self.run.device.tear(&mut |versions| {
+            let choice = rest % versions as u64;
+            rest /= versions as u64;
+            usize::try_from(choice).expect("BUG: few versions")
+        });
+        (number < count).then_some(image)
     }
 
     /// The owner is killed while the power stays on, after a flush that failed or without one, and
@@ -139,12 +177,17 @@ impl<'a> Cut<'a> {
                     return Err(format!("survives {survives}: not a state since {durable:?}"));
                 }
             }
+            let torn = device.tear(&mut |_| 1);
+            let observed = observe(&mut open(&torn, StoreOptions::default())?, &torn);
+            if !self.states.contains(&observed) {
+                return Err(format!("torn: not a state since {:?}", self.run.durable));
+            }
             settle(&mut server, device);
             let left = device.crash(&mut |_| 0);
             if observe(&mut open(&left, StoreOptions::default())?, &left) != found {
                 return Err("what was flushed after a kill got lost".to_owned());
             }
-            Ok(4)
+            Ok(5)
         }));
         checked.unwrap_or_else(|_| Err("it panicked".to_owned()))
     }
@@ -158,6 +201,7 @@ impl<'a> Cut<'a> {
         let (number, image) = match name {
             ImageName::Killed => return self.check_killed().map(|_| ()),
             ImageName::Chance(number) => (number, self.by_chance(number)),
+            ImageName::Torn(number) => (number, self.torn(number).ok_or("there is no such image")?),
             ImageName::Combination(number) => {
                 let mut combinations = self.combinations().ok_or("too many sectors")?;
                 for _ in 0..number {
@@ -183,8 +227,12 @@ impl<'a> Cut<'a> {
     }
 
     fn by_chance(&self, number: u64) -> CrashDevice {
-        let seed = (self.script.seed() << 40) ^ (self.call << 16) ^ number;
-        self.run.device.crash_with(grown(number), &mut by_chance(&mut Rng::new(seed), number))
+        let rng = &mut self.rng(number);
+        self.run.device.crash_with(grown(number), &mut by_chance(rng, number))
+    }
+
+    fn rng(&self, number: u64) -> Rng {
+        Rng::new((self.script.seed() << 40) ^ (self.call << 16) ^ number)
     }
 
     /// Checks an image, and those that it leads to if it is gone on with. Gives how many.
@@ -258,6 +306,13 @@ impl<'a> Cut<'a> {
             if combinations.as_mut().is_some_and(|combinations| !combinations.advance()) {
                 break;
             }
+        }
+        // What was found was not called durable: it may lie in the block in which a torn tail was
+        // cut off.
+        let torn = image.tear(&mut |_| rng.below(3));
+        let observed = observe(&mut open(&torn, StoreOptions::default())?, &torn);
+        if observed != after && !self.states[..=found].contains(&observed) {
+            return Err("after a second cut that tore blocks: not what was there".to_owned());
         }
         settle(&mut server, image);
         drop(server);

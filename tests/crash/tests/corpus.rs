@@ -4,6 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use tidelog_disk::BLOCK_SIZE;
 use tidelog_testing::decoders;
 
 fn tests() -> PathBuf {
@@ -53,7 +54,14 @@ fn frames_of(log: &[u8]) -> Vec<u8> {
     let u32_at = |at: usize| u32::from_le_bytes(log[at..at + 4].try_into().expect("four bytes"));
     let u64_at = |at: usize| u64::from_le_bytes(log[at..at + 8].try_into().expect("eight bytes"));
     let (mut at, mut input, mut in_state) = (8192, vec![0, 0], 0);
-    while log.get(at..at + 4) == Some(&log[40..44]) {
+    loop {
+        let is_frame = |at: usize| log.get(at..at + 4) == Some(&log[40..44]);
+        if !is_frame(at) {
+            at = at.next_multiple_of(BLOCK_SIZE);
+        }
+        if !is_frame(at) {
+            break;
+        }
         in_state += u8::from((at as u64) < u64_at(24));
         let size = 160 + u32_at(at + 8) as usize;
         input.extend_from_slice(&log[at..at + size]);

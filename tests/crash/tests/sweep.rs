@@ -2,7 +2,7 @@
 //!
 //! Goal: what was called durable is never lost, nothing is invented, and what is found is a state
 //! that the store had, whole. Method: a script is carried out once; then once for each disk call,
-//! where the power goes off, and un-flushed sectors survive by chance.
+//! where the power goes off, and un-flushed sectors survive by chance, or their blocks are torn.
 
 use tidelog_crash::Script;
 
@@ -42,7 +42,7 @@ fn sectors_that_survive_alone_bring_nothing_back() {
 fn an_image_has_a_name_by_which_it_is_found_again() {
     let script = script(100);
     let cut = script.cut(40);
-    for name in ["c0", "r0", "r199", "k"] {
+    for name in ["c0", "r0", "r199", "t0", "k"] {
         cut.check_one(name.parse().expect("a name")).expect("a sound image");
     }
     let beyond = cut.check_one("c9999999".parse().expect("a name"));

@@ -33,7 +33,7 @@ pub fn seed(device: &CrashDevice) -> Seed {
 
 pub fn small_log() -> StoreOptions {
     StoreOptions {
-        log_size_max: 48 * 1024,
+        log_size_max: 96 * 1024,
         pool_pages_max: 8,
         log_buffer_size_max: 6 * 1024,
         ..StoreOptions::default()

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::Grown;
 use crate::memory::{resize, write_growing};
-use crate::{DiskError, FlushId, SECTOR_SIZE};
+use crate::{BLOCK_SIZE, DiskError, FlushId, SECTOR_SIZE};
 
 /// In place of the clock: a flush that failed has left the sector clean in the caches. It is as
 /// un-flushed as before, and a later flush leaves it so unless it is written again.
@@ -171,6 +171,36 @@ impl FileState {
         }
         let (name, now) = (self.name.clone(), image.clone());
         Self { name, durable: image, now, ..Self::default() }
+    }
+
+    /// The file, of its newest size, after a power cut that tears whole blocks: of each in which
+    /// something changed since it was durable 0 is what was durable, 1 garbage, and 2 the newest.
+    pub fn tear(&self, choose: &mut dyn FnMut(usize) -> usize) -> Self {
+        let mut image: Vec<u8> = self.durable.to_vec();
+        self.sizes.iter().for_each(|(_, size)| image.resize(*size, 0));
+        let cuts = Cuts::of(&self.sizes);
+        let is_there = |(sector, versions): &(&usize, &Vec<(u64, Vec<u8>)>)| {
+            let gone = cuts.last_of(**sector);
+            *sector * SECTOR_SIZE < image.len() && versions.last().is_some_and(|(at, _)| *at > gone)
+        };
+        let changed: Vec<_> = self.unflushed.iter().filter(is_there).collect();
+        let block_of = |sector: usize| sector * SECTOR_SIZE / BLOCK_SIZE;
+        for sectors in changed.chunk_by(|(one, _), (other, _)| block_of(**one) == block_of(**other))
+        {
+            match choose(3) {
+                0 => {}
+                1 => {
+                    let start = block_of(*sectors[0].0) * BLOCK_SIZE;
+                    let end = (start + BLOCK_SIZE).min(image.len());
+                    fill_with_garbage(&mut image[start..end]);
+                }
+                _ => sectors.iter().for_each(|(sector, versions)| {
+                    lay(&mut image, **sector, &versions[versions.len() - 1].1);
+                }),
+            }
+        }
+        let (name, durable) = (self.name.clone(), Arc::new(image));
+        Self { name, now: durable.clone(), durable, ..Self::default() }
     }
 
     /// The file after its owner was killed, for the next one.

@@ -36,6 +36,35 @@ fn each_unflushed_sector_survives_or_not() {
 }
 
 #[test]
+fn a_torn_block_takes_its_durable_sectors_along() {
+    let device = CrashDevice::new();
+    let mut disk = device.file("a");
+    disk.write_at(0, &[1; 3 * 4096]).expect("room");
+    disk.request_flush().expect("healthy");
+    // The same again harms nothing.
+    disk.write_at(0, &[1; 600]).expect("room");
+    disk.write_at(4096 + 600, &[2; 9]).expect("room");
+    for choice in 0..3 {
+        let mut asked = 0;
+        let left = device.tear(&mut |versions| {
+            asked += 1;
+            assert_eq!(versions, 3);
+            choice
+        });
+        assert_eq!(asked, 1, "one block has changed");
+        let left = read(&left.file("a"), 3 * 4096);
+        assert_eq!([&left[..4096], &left[8192..]].concat(), [1; 2 * 4096], "others are whole");
+        let is_durable = |byte: &u8| *byte == 1;
+        let block = &left[4096..8192];
+        match choice {
+            0 => assert!(block.iter().all(is_durable)),
+            1 => assert!(block.chunks(512).all(|sector| !sector.iter().all(is_durable))),
+            _ => assert_eq!(block[600..609], [2; 9]),
+        }
+    }
+}
+
+#[test]
 fn a_sector_written_twice_can_survive_in_either_version() {
     let device = CrashDevice::new();
     let mut disk = device.file("a");

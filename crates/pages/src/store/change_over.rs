@@ -32,7 +32,7 @@ const FLUSH_SIZE: u64 = 1024 * 1024;
 const RUN_PAGES: usize = 64;
 /// Bytes that the other log file has at least: on a full device a change-over makes room, and needs
 /// some itself.
-const STATE_RESERVE_SIZE: u64 = 64 * 1024;
+const STATE_RESERVE_SIZE: u64 = 192 * 1024;
 /// How often what was appended meanwhile is copied and flushed before batches are held.
 const ROUNDS_MAX: u32 = 3;
 

@@ -191,7 +191,8 @@ impl Run {
             self.history.push((ticket, self.workload.model.clone()));
             self.requests.push(request.clone());
             server.serve(OWNER, request);
-            if self.was_full() {
+            // Behind one that finds no room another would be carried out before that is known.
+            if self.full_at.is_some() && (self.was_full() || server.is_behind()) {
                 return;
             }
         }
@@ -214,6 +215,9 @@ impl Run {
         }
         if rng.one_in(3) {
             server.mark_durable();
+        }
+        if self.full_at.is_some() && server.is_behind() {
+            replies.extend(settle(server, &self.device));
         }
         if self.was_full() {
             self.full_at = None;
