@@ -224,7 +224,9 @@ export type Answer =
   | { readonly type: 'confirmed'; readonly lsn: number }
   | { readonly type: 'rows'; readonly rows: RowBytes }
   | { readonly type: 'exported'; readonly file: Uint8Array<ArrayBuffer> }
-  | { readonly type: 'done' };
+  | { readonly type: 'done' }
+  /** The server takes in the local document that an `open` offers it: no answer yet. */
+  | { readonly type: 'handingOver' };
 
 /** What the core says about a document. */
 export type News =
@@ -260,6 +262,7 @@ const ANSWERS: readonly AnswerDecoder[] = [
   (r) => ({ type: 'rows', rows: readRowBytes(r) }),
   (r) => ({ type: 'exported', file: r.bytes().slice() }),
   () => ({ type: 'done' }),
+  () => ({ type: 'handingOver' }),
 ];
 const NEWS: readonly NewsDecoder[] = [
   (r) => ({ type: 'status', ...readStanding(r) }),

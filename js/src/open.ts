@@ -52,7 +52,9 @@ function connectionTo(urls: WorkerUrls): Connection {
 /**
  * Opens a document, which every tab of this origin may do at once.
  *
- * Resolves as soon as the document can be read and changed here; the server need not be there.
+ * Resolves as soon as the document can be read and changed here; the server need not be there. A
+ * local document that is given a server is handed over first, which takes the time that the line
+ * needs.
  */
 export function open<const Defined extends Mutations>(
   doctype: Doctype<Defined>,

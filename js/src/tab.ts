@@ -23,6 +23,12 @@ const CALL_MS = 9_500;
 /** The same while the engine's files may still be on their way to this tab. */
 const DOWNLOAD_MS = 60_000;
 
+/**
+ * The same once a server takes in the local document that is opened, from one word of that to the
+ * next: the core gives it up after a minute, and shall be the one that says so.
+ */
+const HAND_OVER_MS = 65_000;
+
 /** A timer that comes so late tells that the tab was suspended: answers may wait in its queue. */
 const SUSPENDED_MS = 2_000;
 
@@ -207,6 +213,7 @@ export class Tab {
   #answer(number: number, answer: Answer): void {
     const call = this.#calls.get(number);
     if (!call) this.#answerToReopening(number, answer);
+    else if (answer.type === 'handingOver') this.#getsOn(call);
     else if (answer.type !== 'failed') this.#succeed(number, call, answer);
     else if (call.kind !== 'watch') this.#fail(number, call, answer.error, true);
     else {
@@ -214,6 +221,13 @@ export class Tab {
       this.#wakeAt(call.againAt);
       this.#settle(number, answer, false);
     }
+  }
+
+  /** It takes as long as the line to the server needs. */
+  #getsOn(call: Call): void {
+    call.until = this.#now + HAND_OVER_MS;
+    call.deaths = 0;
+    this.#wakeAt(call.until);
   }
 
   #succeed(number: number, call: Call, answer: Answer): void {

@@ -148,6 +148,7 @@ test('what the core tells is read as Rust wrote it', () => {
     'rows',
     'exported',
     'done',
+    'handingOver',
   ]);
   const memo = { word: 3, copy, head: entry };
   expect(answers[0]).toEqual({ type: 'opened', status, memo });

@@ -479,6 +479,32 @@ test('W14: a download that never ends fails the call at last', () => {
   expect(stage.errors(call)).toEqual([{ code: 'engine', outcome: 'none', last: true }]);
 });
 
+test('a local document takes the time that its server needs, while that takes something in', () => {
+  const stage = new Stage();
+  stage.work();
+  const call = stage.call('open', { handle: stage.tab.newHandle() });
+  for (let part = 0; part < 10; part++) {
+    stage.pass(9_000);
+    stage.answer(call, { type: 'handingOver' });
+    stage.pass(50_000);
+  }
+  expect(stage.of('settle')).toEqual([]);
+  stage.answer(call, opens());
+  expect(stage.of('settle')).toMatchObject([{ call, answer: { type: 'opened' }, last: true }]);
+});
+
+test('a hand-over of which the core says nothing more is given up', () => {
+  const stage = new Stage();
+  stage.work();
+  const call = stage.call('open', { handle: stage.tab.newHandle() });
+  stage.answer(call, { type: 'handingOver' });
+  // The core gives it up by itself after a minute.
+  stage.pass(62_000);
+  expect(stage.errors(call)).toEqual([]);
+  stage.pass(10_000);
+  expect(stage.errors(call)).toEqual([{ code: 'engine', outcome: 'none', last: true }]);
+});
+
 test('W14: an open that was given up leaves no handle behind in the core', () => {
   const stage = new Stage();
   const handle = stage.tab.newHandle();

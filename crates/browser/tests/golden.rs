@@ -193,6 +193,7 @@ fn what_the_core_tells_is_written_as_typescript_reads_it() {
         FromCore::Rows { call, rows },
         FromCore::Exported { call, file: vec![83, 81] },
         FromCore::Done { call },
+        FromCore::HandingOver { call },
         FromCore::Status { handle, status: status(Some(failure())), memo: Memo::default() },
         FromCore::RejectionNews {
             handle,

@@ -239,6 +239,12 @@ pub enum FromCore {
         /// The call.
         call: Call,
     },
+    /// The server takes in the local document that an `Open` offers it, which takes as long as the
+    /// line needs: an answer follows, or this again, within a minute.
+    HandingOver {
+        /// The call.
+        call: Call,
+    },
     /// How a document stands now.
     Status {
         /// Which document.

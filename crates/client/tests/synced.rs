@@ -487,7 +487,7 @@ fn a_large_local_document_is_handed_over_as_fast_as_the_server_takes_it() {
     device.mutate("fill", &[("from", integer(0)), ("count", integer(300))]);
     device.server_is_up = true;
     let call = device.start_open(OTHER_TAB, Some(SERVER), &shelves());
-    let mut rounds = 0;
+    let (mut rounds, mut taken) = (0, 0);
     while device.answers(call).is_empty() {
         let sent = device.take_sent();
         let parts = sent
@@ -498,12 +498,22 @@ fn a_large_local_document_is_handed_over_as_fast_as_the_server_takes_it() {
             device.now_ms += 5_000;
             let answers = server.hear(device.number, message);
             answers.iter().for_each(|answer| device.hear_server(answer));
+            let is_taken = |answer: &&FromServer| {
+                let FromServer::About { body, .. } = answer else { return false };
+                matches!(body, FromRoom::SeedWanted | FromRoom::SeedTaken { .. })
+            };
+            taken += answers.iter().filter(is_taken).count();
         }
         rounds += 1;
         assert!(rounds < 100, "it is not handed over");
     }
     device.opened(call);
     assert!(rounds > 10, "it was small");
+    // Its tab knows that it goes on, and waits.
+    let is_told = |(tab, message): &&(_, FromCore)| {
+        *tab == OTHER_TAB && *message == FromCore::HandingOver { call }
+    };
+    assert_eq!(device.told.iter().filter(is_told).count(), taken);
     talk(&mut server, &mut [&mut device]);
     assert!(server.image() == image(&mut device), "the two sides differ");
 }

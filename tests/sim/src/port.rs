@@ -272,7 +272,8 @@ fn call_of(message: &FromCore) -> Option<Call> {
         | FromCore::Confirmed { call, .. }
         | FromCore::Rows { call, .. }
         | FromCore::Exported { call, .. }
-        | FromCore::Done { call } => Some(*call),
+        | FromCore::Done { call }
+        | FromCore::HandingOver { call } => Some(*call),
         FromCore::Status { .. } | FromCore::RejectionNews { .. } | FromCore::TokenWanted { .. } => {
             None
         }
@@ -290,6 +291,7 @@ fn answer_of(message: &FromCore) -> Option<(Call, Answer)> {
         FromCore::Rows { call, .. } => (*call, Answer::Rows),
         FromCore::Exported { call, .. } => (*call, Answer::Exported),
         FromCore::Done { call } => (*call, Answer::Done),
+        FromCore::HandingOver { call } => (*call, Answer::HandingOver),
         FromCore::Status { .. } | FromCore::RejectionNews { .. } | FromCore::TokenWanted { .. } => {
             return None;
         }

@@ -15,6 +15,8 @@ use crate::swarm::Swarm;
 
 /// Milliseconds after which a core has heard its tabs, and they have heard of that.
 const HEARD_MS: u64 = 1_000;
+/// Milliseconds that a server may take for the next pages of a document that it takes in.
+const HAND_OVER_MS: u64 = 60_000;
 
 /// A tab of a device.
 pub(crate) struct Tab {
@@ -71,6 +73,7 @@ pub(crate) enum Live {
 #[derive(Clone, Debug)]
 pub(crate) struct Asked {
     pub(crate) message: ToCore,
+    /// When the time began in which it has to settle.
     pub(crate) at_ms: u64,
     /// What a query has to show; what has to be shown right after a `sync`.
     must: BTreeSet<String>,
@@ -302,6 +305,13 @@ impl Tab {
         self.away.retain(|_, known_ms| *known_ms <= now_ms);
     }
 
+    /// A server takes in the document that is offered to it: that may take a minute from now on.
+    pub(crate) fn gets_on(&mut self, call: Call, now_ms: u64) {
+        if let Some(asked) = self.unsettled.get_mut(&call) {
+            asked.at_ms = now_ms + HAND_OVER_MS;
+        }
+    }
+
     /// Takes what the core says, and whether it is the last word of a call.
     ///
     /// # Errors
@@ -342,6 +352,7 @@ impl Tab {
                 }
             }
             FromCore::Done { call } => self.done(call, &mut heard, now_ms, trouble_ms)?,
+            FromCore::HandingOver { .. } => unreachable!("BUG: the tab tells that nobody"),
             FromCore::Status { handle, status, .. } => {
                 let doc = self.docs.get(&handle);
                 let away_ms = doc.and_then(|doc| self.away.get(doc));

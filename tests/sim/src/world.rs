@@ -294,6 +294,9 @@ impl World {
     ) -> Result<(), String> {
         for message in messages {
             let Some(here) = self.devices[device].tabs.get_mut(&tab) else { return Ok(()) };
+            if let FromCore::HandingOver { call } = message {
+                here.gets_on(call, self.now_ms);
+            }
             let followed = here.port.hear(self.now_ms, message);
             let told = self.follow(device, tab, followed);
             self.tell_app(device, tab, told)?;

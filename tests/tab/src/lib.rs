@@ -91,6 +91,8 @@ pub enum Answer {
     Exported,
     /// It is done.
     Done,
+    /// A server takes a document in.
+    HandingOver,
 }
 
 /// A `TidelogError`.

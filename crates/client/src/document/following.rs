@@ -11,6 +11,7 @@ use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{Budget, JournalId, Lineage, Lsn, Pgid, Position, SortedMap};
 
 use super::open::Synced;
+use super::requests::Ask;
 use super::storing::Then;
 use super::{Context, Document, Role, State, SyncWait};
 use crate::outbox::Outbox;
@@ -27,7 +28,7 @@ const RETRY_FINAL_MS: u64 = 30_000;
 const CHANNEL_MS: u64 = 10_000;
 /// Milliseconds that a server may take to say what it thinks of an offered document.
 const OFFER_MS: u64 = CALL_SETTLES_MS * 8 / 10;
-/// Milliseconds that the next pages of a seed may take, on a slow line too.
+/// Milliseconds that the next pages of a seed may take, on a slow line too. Tabs wait a bit longer.
 const SEED_PART_MS: u64 = 60_000;
 
 /// What a document knows of its server.
@@ -372,14 +373,14 @@ impl Document {
                 if let Some(channel) = &mut self.following.channel {
                     channel.seed = Some(Seeding::default());
                 }
-                self.seed_gets_on(ctx.now_ms);
+                self.seed_gets_on(ctx);
             }
             FromRoom::SeedTaken { pages_count } => {
                 let channel = self.following.channel.as_mut();
                 if let Some(seed) = channel.and_then(|channel| channel.seed.as_mut()) {
                     seed.taken = pages_count.min(seed.sent);
                 }
-                self.seed_gets_on(ctx.now_ms);
+                self.seed_gets_on(ctx);
             }
             FromRoom::Seeded { position } => self.on_seeded(position, ctx),
             FromRoom::Entry(part) => self.on_entry(part, ctx),
@@ -633,9 +634,13 @@ impl Document {
         true
     }
 
-    fn seed_gets_on(&mut self, now_ms: u64) {
-        if let Some(offer) = &mut self.following.offer {
-            offer.deadline_ms = now_ms + SEED_PART_MS;
+    /// The server has begun to take in what is offered, or has taken in more of it.
+    fn seed_gets_on(&mut self, ctx: &mut Context<'_>) {
+        let Some(offer) = &mut self.following.offer else { return };
+        offer.deadline_ms = ctx.now_ms + SEED_PART_MS;
+        // Whoever offers it is in front.
+        if let Some(Ask { tab, call, .. }) = self.queue.front() {
+            ctx.out.tell(*tab, FromCore::HandingOver { call: *call });
         }
     }
 
