@@ -1,9 +1,9 @@
 //! What a tab decides: the shipped `js/src/tab.ts`, without anything of a browser.
 //!
-//! An [`Input`] goes in, [`Effect`]s come out, as JSON: both sides name them alike, and here stand
-//! those that a test has a use for. Natively QuickJS runs it (`quick_js.rs`), in WebAssembly the
-//! engine that runs the WebAssembly (`browser.rs`). `tests/` lets tabs live through the deaths of
-//! their cores.
+//! An [`Input`] goes in, [`Effect`]s come out, as what JSON can say: both sides name them alike,
+//! and here stand those that a test has a use for. Natively QuickJS runs it (`quick_js.rs`), in
+//! WebAssembly the engine that runs the WebAssembly (`browser.rs`). `tests/` lets tabs live through
+//! the deaths of their cores.
 //!
 //! # What this crate does not know
 //!
@@ -178,11 +178,11 @@ impl Machine {
     /// If the tab throws, or wants what is not known here.
     #[must_use]
     pub fn step(&self, now_ms: u64, input: &Input) -> Vec<Effect> {
-        let input = serde_json::to_string(input).expect("BUG: inputs are JSON");
+        let input = serde_json::to_value(input).expect("BUG: inputs are JSON");
         #[expect(clippy::cast_precision_loss, reason = "simulated times are small")]
         let now = now_ms as f64;
         let effects = engine::step(self.number, now, &input);
-        serde_json::from_str(&effects)
+        Deserialize::deserialize(&effects)
             .unwrap_or_else(|error| panic!("BUG: a tab wants {effects}: {error}"))
     }
 }

@@ -1,4 +1,4 @@
-// Between the simulator, which speaks JSON, and the tabs that it runs.
+// Between the simulator and the tabs that it runs.
 
 import * as errors from './errors.js';
 import { Tab } from './tab.js';
@@ -16,15 +16,17 @@ errors.TidelogError.prototype.toJSON = function () {
   return { code: this.code, outcome: this.outcome, message: this.message };
 };
 
-/** Takes a JSON input, in which an error is its code, outcome and message. */
-globalThis.step = (tab, now, json) => {
+/** Takes an input, in which an error is its code, outcome and message. */
+globalThis.step = (tab, now, input) => {
   const machine = tabs.get(tab) ?? new Tab();
   tabs.set(tab, machine);
-  const input = JSON.parse(json);
   const { error } = input.answer ?? {};
   if (error) input.answer.error = new (classes.get(error.code))(error.message, error);
-  return JSON.stringify(machine.step(now, input));
+  return machine.step(now, input);
 };
+
+/** The same in JSON. */
+globalThis.stepJson = (tab, now, json) => JSON.stringify(step(tab, now, JSON.parse(json)));
 
 /** What the app is given to name a call, or a document. */
 globalThis.number = (tab, kind) => {
