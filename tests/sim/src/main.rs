@@ -1,11 +1,14 @@
 //! The simulator's command line.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::process::ExitCode;
+use std::sync::Mutex;
+use std::thread;
 
 use anyhow::{Context as _, bail};
 use tidelog_planted::Hunt;
-use tidelog_sim::{Work, World};
+use tidelog_sim::{Outcome, Work, World};
 use tidelog_types::probe::{self, Probe};
 
 const USAGE: &str = "\
@@ -51,59 +54,92 @@ const LONG_RUN: u64 = 2_000;
 fn one(seed: u64, verbose: bool) -> bool {
     println!("seeds {seed}..{}", seed + 1);
     let failed = !run(seed, verbose);
-    say_probes();
+    say_probes(&probe::counts().into_iter().collect());
     println!("{} passed, {} failed", u8::from(!failed), u8::from(failed));
     !failed
 }
 
 fn range(seeds: Range<u64>, until_failure: bool) -> bool {
     println!("seeds {}..{}", seeds.start, seeds.end);
-    let (mut passed, mut failed, mut most) = (0_u64, Vec::new(), Work::default());
-    for seed in seeds {
-        if let Some(outcome) = outcome(seed, false) {
-            passed += 1;
-            most = most.max(outcome.work);
-        } else {
-            failed.push(seed);
-            if until_failure {
-                break;
-            }
-        }
-    }
+    let Worlds { outcomes, reached } = Worlds::run(seeds, until_failure);
+    let failed: Vec<u64> =
+        outcomes.iter().filter(|(_, outcome)| outcome.is_none()).map(|(seed, _)| *seed).collect();
     if !failed.is_empty() {
         println!("failed seeds: {failed:?}; replay one with: npm run sim -- --seed N --verbose");
     }
-    println!("most work: {most}");
-    say_probes();
-    let never = never_reached(passed + failed.len() as u64, &probe::counts());
+    let works = outcomes.values().flatten().map(|outcome| outcome.work);
+    println!("most work: {}", works.fold(Work::default(), Work::max));
+    say_probes(&reached);
+    let never = never_reached(outcomes.len() as u64, &reached);
     if !never.is_empty() {
         println!("FAILED: a run of so many worlds has to reach {never:?}");
     }
-    println!("{passed} passed, {} failed", failed.len());
+    println!("{} passed, {} failed", outcomes.len() - failed.len(), failed.len());
     failed.is_empty() && never.is_empty()
 }
 
+/// What became of each world, by its seed, and how often all of them entered each rare branch.
+struct Worlds {
+    outcomes: BTreeMap<u64, Option<Outcome>>,
+    reached: BTreeMap<Probe, u64>,
+}
+
+impl Worlds {
+    /// Runs them on all cores; up to the first failure on one, since whoever wants no more than
+    /// that may run many such searches at once.
+    fn run(seeds: Range<u64>, until_failure: bool) -> Self {
+        let seeds = Mutex::new(seeds);
+        let next = || seeds.lock().expect("BUG: a thread panicked").next();
+        let work = || {
+            let mut outcomes = Vec::new();
+            while let Some(seed) = next() {
+                let outcome = outcome(seed, false);
+                let ends = until_failure && outcome.is_none();
+                outcomes.push((seed, outcome));
+                if ends {
+                    break;
+                }
+            }
+            (outcomes, probe::counts())
+        };
+        let cores = thread::available_parallelism().map_or(1, usize::from);
+        let threads = if until_failure { 1 } else { cores };
+        let mut worlds = Self { outcomes: BTreeMap::new(), reached: BTreeMap::new() };
+        thread::scope(|scope| {
+            let threads: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+            for thread in threads {
+                let (outcomes, counts) = thread.join().expect("BUG: worlds panic for themselves");
+                worlds.outcomes.extend(outcomes);
+                counts.iter().for_each(|(probe, count)| {
+                    *worlds.reached.entry(*probe).or_default() += count;
+                });
+            }
+        });
+        worlds
+    }
+}
+
 /// The rare branches that so many worlds had to enter, and did not.
-fn never_reached(worlds: u64, counts: &[(Probe, u64)]) -> Vec<Probe> {
-    let never = counts.iter().filter(|(_, count)| *count == 0).map(|(probe, _)| *probe);
+fn never_reached(worlds: u64, reached: &BTreeMap<Probe, u64>) -> Vec<Probe> {
+    let never = reached.iter().filter(|(_, count)| **count == 0).map(|(probe, _)| *probe);
     if worlds < LONG_RUN { Vec::new() } else { never.collect() }
 }
 
-/// Prints a line of seed and trace of each, up to the first failure.
-fn traces(mut seeds: Range<u64>) -> bool {
-    seeds.all(|seed| {
-        let outcome = outcome(seed, false);
-        outcome.inspect(|outcome| println!("{seed} {}", outcome.trace)).is_some()
-    })
+/// Prints a line of seed and trace of each.
+fn traces(seeds: Range<u64>) -> bool {
+    let Worlds { outcomes, .. } = Worlds::run(seeds, false);
+    for (seed, outcome) in &outcomes {
+        outcome.iter().for_each(|outcome| println!("{seed} {}", outcome.trace));
+    }
+    outcomes.values().all(Option::is_some)
 }
 
 /// Says how often each rare branch was entered.
-fn say_probes() {
-    let (reached, unreached): (Vec<_>, Vec<_>) =
-        probe::counts().into_iter().partition(|(_, count)| *count > 0);
+fn say_probes(reached: &BTreeMap<Probe, u64>) {
+    let (reached, unreached): (Vec<_>, Vec<_>) = reached.iter().partition(|(_, count)| **count > 0);
     let reached: Vec<String> =
         reached.iter().map(|(probe, count)| format!("{probe:?} {count}")).collect();
-    let unreached: Vec<Probe> = unreached.into_iter().map(|(probe, _)| probe).collect();
+    let unreached: Vec<&Probe> = unreached.into_iter().map(|(probe, _)| probe).collect();
     println!("reached: {}", reached.join(", "));
     println!("not reached: {unreached:?}");
 }
@@ -118,7 +154,7 @@ fn run(seed: u64, verbose: bool) -> bool {
 }
 
 /// How a world ended, or nothing once it was said what did not hold.
-fn outcome(seed: u64, verbose: bool) -> Option<tidelog_sim::Outcome> {
+fn outcome(seed: u64, verbose: bool) -> Option<Outcome> {
     let what = match std::panic::catch_unwind(|| World::new(seed, verbose).run()) {
         Ok(Ok(outcome)) => return Some(outcome),
         Ok(Err(what)) => what,
@@ -136,9 +172,9 @@ mod tests {
     #[test]
     fn a_long_run_has_to_reach_every_rare_branch() {
         let counts = [(Probe::TornTailCut, 3), (Probe::FilesShed, 0), (Probe::PageRotten, 1)];
-        assert_eq!(never_reached(LONG_RUN, &counts), [Probe::FilesShed]);
-        assert_eq!(never_reached(LONG_RUN - 1, &counts), []);
-        assert_eq!(never_reached(LONG_RUN, &[counts[0], counts[2]]), []);
+        assert_eq!(never_reached(LONG_RUN, &counts.into()), [Probe::FilesShed]);
+        assert_eq!(never_reached(LONG_RUN - 1, &counts.into()), []);
+        assert_eq!(never_reached(LONG_RUN, &[counts[0], counts[2]].into()), []);
     }
 
     #[test]
