@@ -206,6 +206,10 @@ impl Swarm {
             // Only what left the log and the memory can rot unseen.
             (swarm.log_size_max, swarm.store_pool_pages) = (48 << 10, 8);
         }
+        if is_forgetful && beside.once_in(2) {
+            // A store forgets when its log changes over.
+            swarm.log_size_max = 48 << 10;
+        }
         swarm.drains &= swarm.heals_late;
         if swarm.drains {
             // Where waiting is short, a rebase is put off until it is worth its runs.
@@ -268,6 +272,7 @@ fn shrunk_more(limits: Limits, rng: &mut Rng) -> Limits {
 fn forgetful(limits: Limits, rng: &mut Rng) -> Limits {
     Limits {
         calls_remembered_max: [2, 8, limits.calls_remembered_max][rng.index(3)],
+        calls_kept_max: [1, 3, limits.calls_kept_max][rng.index(3)],
         rejections_kept_max: [1, 2, limits.rejections_kept_max][rng.index(3)],
         handled_rejections_kept_max: rng.index(2),
         ..limits
