@@ -85,6 +85,8 @@ probes! {
     SilentChannelLeft,
     /// A server refuses a document.
     DocumentRefused,
+    /// A server is asked anew for a verdict that it could not give.
+    VerdictAskedAgain,
     /// A connection on which nothing is heard is given up.
     SilentLinkGivenUp,
     /// A server is told a token.
@@ -151,6 +153,8 @@ probes! {
     SeedPlanted,
     /// A newer doctype comes to a document.
     DoctypeAdmitted,
+    /// A document has no room for a verdict.
+    VerdictWithoutRoom,
     /// There is no room for an entry on a connection.
     OutletFull,
     /// There is no room for a chunk of a catch-up on a connection.

@@ -67,6 +67,17 @@ pub(crate) fn doctype(release: Release) -> Doctype {
                 vec![param("body", ParamKind::Blob)],
                 &["insert into entry (id, at, body) values (:id, :now, :body)"],
             ),
+            // Whose rejection needs a page.
+            define(
+                "contest",
+                vec![text("name")],
+                &[
+                    "select reject('taken' || hex(zeroblob(1500)))
+                     where exists (select 1 from claim where name = :name)",
+                    "insert into claim values (:name, :id)",
+                    ENTRY,
+                ],
+            ),
             define(
                 "prune",
                 vec![],
@@ -76,6 +87,7 @@ pub(crate) fn doctype(release: Release) -> Doctype {
                     ENTRY,
                 ],
             ),
+            define("clear", vec![], &["update entry set body = null", ENTRY]),
             define(
                 "heavy",
                 vec![param("n", ParamKind::Integer)],
@@ -124,7 +136,7 @@ impl Wish {
         let integer = |number: u64| Value::Integer(i64::try_from(number).expect("BUG: small"));
         let mut args = vec![("id".to_owned(), Value::Text(name.to_owned()))];
         match mutation {
-            "claim" => {
+            "claim" | "contest" => {
                 args.push(("name".to_owned(), Value::Text(format!("name-{number}"))));
             }
             "fold" => args.push(("n".to_owned(), integer(number % 1_000))),

@@ -22,6 +22,8 @@ pub(crate) struct Judge {
     lost_claims: BTreeMap<Doc, BTreeSet<String>>,
     /// Whether there are several states of one device.
     devices_part: bool,
+    /// Whether any mutation may find its document full.
+    fills: bool,
     /// Whether so few rejections are kept that some are forgotten.
     forgets_rejections: bool,
 }
@@ -124,7 +126,12 @@ impl Judge {
     pub(crate) fn new(swarm: &Swarm) -> Self {
         let forgets_rejections =
             swarm.limits.rejections_kept_max < Limits::DEFAULT.rejections_kept_max;
-        Self { devices_part: swarm.devices_part(), forgets_rejections, ..Self::default() }
+        Self {
+            devices_part: swarm.devices_part(),
+            fills: swarm.fills,
+            forgets_rejections,
+            ..Self::default()
+        }
     }
 
     pub(crate) fn issued(&mut self, name: &str, origin: Origin, issued: Issued) {
@@ -244,6 +251,12 @@ impl Judge {
         self.fates.values().any(|fate| is_it(fate) && fate.durable)
     }
 
+    /// Whether its tab was told what became of it.
+    pub(crate) fn is_decided(&self, name: &str) -> bool {
+        let is_decided = |fate: &Fate| fate.confirmed || fate.rejected.is_some() || fate.failed;
+        self.fates.get(name).is_some_and(is_decided)
+    }
+
     /// What whoever asks now, in this tab, has to see: what the tab issued itself, and what was
     /// confirmed on its device.
     pub(crate) fn own(&self, origin: Origin) -> BTreeSet<String> {
@@ -251,8 +264,9 @@ impl Judge {
         self.names(|fate| {
             let of = fate.origin;
             // What the server has not decided may look rejected by now, if others were first.
-            let is_sure =
-                of.tab == tab && !["claim", "large", "heavy"].contains(&fate.issued.wish.mutation);
+            let may_fail = ["claim", "contest", "large", "heavy"];
+            let may_fail = self.fills || may_fail.contains(&fate.issued.wish.mutation);
+            let is_sure = of.tab == tab && !may_fail;
             let is_here = of.doc == doc && of.device == device && !fate.deleted;
             is_here && (is_sure || fate.confirmed)
         })
@@ -479,7 +493,7 @@ fn judge_rejection(
         found.claims.contains_key(claimed) || was_taken
     };
     let is_just = match reason.as_str() {
-        "taken" => claimed.is_some_and(is_taken),
+        reason if reason.starts_with("taken") => claimed.is_some_and(is_taken),
         // The budgets of small worlds.
         reason => reason.contains("steps") || reason.contains("pages"),
     };

@@ -21,6 +21,7 @@
 //! - Documents are closed and opened again, and local copies deleted; local documents are handed
 //!   to a server; a new release of the app comes, with a successor of the doctype; an empty room
 //!   leaves a server's memory; devices' clocks differ.
+//! - A document is so full that there is no room for verdicts, until somebody makes some.
 //! - When all is well again, one device is cut off for a while longer, and may have much to send
 //!   when it comes back.
 //! - A server is restored from a backup, twice in a row if need be, or begins anew with an empty
@@ -38,11 +39,12 @@
 //! handled is told nobody again; every call that need not wait for a server settles within ten
 //! seconds of what went wrong last; no room tells what its disk may still lose, or hands its store
 //! what has no place there (`door.rs`). When the faults have stopped, all sides converge
-//! byte for byte, live queries show what there is, what is issued then is confirmed, and whoever
-//! has nothing to say is silent. Each mutation that was called durable was applied once or
-//! rejected once and for a reason, one that was called confirmed was applied once, one that failed
-//! left nothing, and what one tab issued was applied in its order (`judge.rs`). What was accepted,
-//! run through plain SQLite in the order in which it was accepted, gives the same rows
+//! byte for byte, live queries show what there is, what is issued then is confirmed (in documents
+//! that may be full, decided), and whoever has nothing to say is silent. Each mutation that was
+//! called durable was applied once or rejected once and for a reason, one that was called confirmed
+//! was applied once, one that failed left nothing, and what one tab issued was applied in its order
+//! (`judge.rs`). What was accepted, run through plain SQLite in the order in which it was accepted,
+//! gives the same rows
 //! (`reference.rs`). No device runs an undecided mutation again and again, and what goes over the
 //! net stays in proportion to what was issued (`Work`).
 //!

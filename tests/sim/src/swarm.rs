@@ -58,6 +58,8 @@ pub(crate) struct Swarm {
     pub(crate) heals_late: bool,
     /// That device has much to send when it comes back, one by one, and the others go on meanwhile.
     pub(crate) drains: bool,
+    /// Documents are full, of verdicts too, after a few large mutations.
+    pub(crate) fills: bool,
     /// What happens to whole stores, each before an action.
     pub(crate) history: Vec<(u64, History)>,
 }
@@ -82,6 +84,8 @@ pub(crate) enum History {
     RotDevice,
     /// The data of a device are cleared while its tabs and its core live.
     ClearDevice,
+    /// A document becomes so full that there is no room for verdicts.
+    FillDocument,
     /// A server goes back twice while a device and its clone have something to send.
     MoveTwice,
 }
@@ -191,6 +195,7 @@ impl Swarm {
             heals_late: apart.once_in(4),
             contended: apart.once_in(3) || is_forgetful,
             drains: apart.once_in(8),
+            fills: false,
             history,
         };
         // A tab would hold a local document that its server has taken over and nobody knows of.
@@ -218,6 +223,16 @@ impl Swarm {
         }
         // What a store goes back to is no draft of anybody where the server has one of that name.
         swarm.rivals &= swarm.history.is_empty();
+        // What a full document has no room for is not a newer release, which all wait for.
+        swarm.fills = aside.once_in(3) && swarm.release_at.is_none();
+        if swarm.fills {
+            swarm.limits.document_pages_max = [32, 48][aside.index(2)];
+            // Whoever makes room may touch it all.
+            swarm.limits.mutation_pages_max = Limits::DEFAULT.mutation_pages_max;
+            swarm.limits.statement_steps_max = Limits::DEFAULT.statement_steps_max;
+            swarm.limits.verdict_pages_max = [0, 1][aside.index(2)];
+            swarm.history.push((aside.below(actions), History::FillDocument));
+        }
         if swarm.rivals && swarm.drafts {
             // What they hand over at the same time comes in turns.
             swarm.limits.message_pages_max = 1;

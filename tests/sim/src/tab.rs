@@ -22,9 +22,10 @@ const HAND_OVER_MS: u64 = 60_000;
 pub(crate) struct Tab {
     pub(crate) release: Release,
     has_token: bool,
-    /// Whether drafts of several devices have one name.
     /// Whether servers may lose what they had confirmed.
     servers_go_back: bool,
+    /// Whether documents may be so full that there is no room for verdicts.
+    fills: bool,
     /// Whether there may be several states of one device.
     devices_part: bool,
     /// The device's share of call ids, so that no two calls ever have the same.
@@ -128,6 +129,7 @@ impl Tab {
             release,
             has_token: swarm.tokens,
             servers_go_back: swarm.servers_go_back(),
+            fills: swarm.fills,
             devices_part: swarm.devices_part(),
             id_prefix,
             port: Port::new(),
@@ -374,6 +376,7 @@ impl Tab {
                     // One that went back may offer what it has handed over already.
                     ErrorCode::DocumentReplaced => self.servers_go_back || self.devices_part,
                     ErrorCode::DocumentMissing => self.servers_go_back,
+                    ErrorCode::BudgetExceeded => self.fills,
                     _ => false,
                 };
                 if let Some(failure) = status.error.filter(|failure| !passes(failure.code)) {

@@ -3,6 +3,7 @@
 mod calls;
 mod ending;
 mod event;
+mod filling;
 mod history;
 mod sockets;
 mod stores;

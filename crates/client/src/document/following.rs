@@ -253,6 +253,7 @@ impl Document {
     /// Asks anew for verdicts that the server could not give.
     pub(super) fn ask_for_verdicts(&mut self, ctx: &mut Context<'_>) {
         if self.following.ask_again_at_ms().is_some_and(|at_ms| ctx.now_ms >= at_ms) {
+            reached(Probe::VerdictAskedAgain);
             self.leave_server(ctx);
         }
     }

@@ -162,7 +162,10 @@ fn no_verdict(failure: &Failure) -> UndecidedReason {
     let reason = shortened(format!("the document takes no verdict: {failure}"));
     match failure {
         // Others may make room.
-        Failure::Budget { .. } => UndecidedReason::NoRoomForVerdict { reason },
+        Failure::Budget { .. } => {
+            reached(Probe::VerdictWithoutRoom);
+            UndecidedReason::NoRoomForVerdict { reason }
+        }
         _ => UndecidedReason::VerdictFailed { reason },
     }
 }

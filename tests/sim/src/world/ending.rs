@@ -44,6 +44,9 @@ impl World {
         self.hand_over_all()?;
         // Of what was handed over, its device may have heard only now.
         self.begin_anew()?;
+        if self.swarm.fills {
+            self.make_room()?;
+        }
         if self.swarm.heals_late {
             self.heal_all_but_one()?;
         }
@@ -293,7 +296,7 @@ impl World {
         Ok(())
     }
 
-    /// When all is well again, work goes on: what tabs issue is confirmed.
+    /// When all is well again, work goes on: what tabs issue is confirmed, or there is no room.
     fn go_on(&mut self) -> Result<(), String> {
         self.note("work goes on");
         let mut names = Vec::new();
@@ -311,7 +314,11 @@ impl World {
             }
         }
         self.converge("when work went on")?;
-        match names.iter().find(|name| !self.judge.is_confirmed(name)) {
+        let is_good = |name: &String| match self.swarm.fills {
+            true => self.judge.is_decided(name),
+            false => self.judge.is_confirmed(name),
+        };
+        match names.iter().find(|name| !is_good(name)) {
             Some(name) => Err(format!("{name} was issued when all was well, and is not confirmed")),
             None => Ok(()),
         }

@@ -73,6 +73,7 @@ impl World {
                 self.contend()?;
                 self.clone_device(device);
             }
+            History::FillDocument => self.fill_document()?,
             History::MoveTwice => self.move_twice()?,
             History::ClearDevice => self.clear_device()?,
             History::RotDevice => {

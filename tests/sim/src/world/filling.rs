@@ -1,0 +1,73 @@
+//! A document that is full, of verdicts too: those who come late wait there until others make room.
+
+use super::World;
+use crate::app::Wish;
+use crate::docs::Doc;
+
+/// Names from here on are contested in such a document only.
+const CONTESTED: u64 = 2_000_000;
+/// How many of them, and mutations that fill the document meanwhile.
+const CONTESTS: u64 = 4;
+const FILLERS: u64 = 16;
+/// Bytes of one of these at most: the last one that there is room for leaves little.
+const FILLER_SIZE_MAX: u64 = 20_000;
+/// Milliseconds in which all that is kept or decided, and in which all have come back.
+const APART_MS: u64 = 2_000;
+const TOGETHER_MS: u64 = 2_000;
+
+/// How often room is made.
+const CLEARED_TIMES: u32 = 2;
+/// Milliseconds after which a server is asked again for a verdict.
+const ASKED_AGAIN_MS: u64 = 31_000;
+
+impl World {
+    /// Devices that are apart claim the same names, and the one that reaches the server fills the
+    /// document. The verdicts of the others need more room than there is.
+    pub(super) fn fill_document(&mut self) -> Result<(), String> {
+        let doc = Doc(0);
+        let filler = self.rng.index(self.devices.len());
+        self.note(&format!("device {filler}: fills {doc:?}, and the others are cut off"));
+        let others: Vec<usize> = (0..self.devices.len()).filter(|it| *it != filler).collect();
+        others.iter().for_each(|device| self.cut_device_off(*device));
+        let first = CONTESTED + self.last_name;
+        for nth in 0..CONTESTS {
+            for device in 0..self.devices.len() {
+                self.wish(device, doc, "contest", first + nth);
+            }
+        }
+        for _ in 0..FILLERS {
+            let number = self.rng.below(FILLER_SIZE_MAX);
+            self.wish(filler, doc, "large", number);
+        }
+        self.pass(APART_MS)?;
+        for device in &others {
+            self.cut_off.remove(device);
+        }
+        self.pass(TOGETHER_MS)
+    }
+
+    /// Whoever can makes room in documents that are full.
+    pub(super) fn make_room(&mut self) -> Result<(), String> {
+        for _ in 0..CLEARED_TIMES {
+            for device in 0..self.devices.len() {
+                for doc in self.docs.of(device) {
+                    self.wish(device, doc, "clear", 0);
+                }
+            }
+            // Those who wait ask again after a while.
+            self.pass(ASKED_AGAIN_MS)?;
+        }
+        Ok(())
+    }
+
+    /// A tab that holds the document, if there is one, issues a mutation.
+    fn wish(&mut self, device: usize, doc: Doc, mutation: &'static str, number: u64) {
+        let mut tabs = self.devices[device].tabs.iter();
+        let tab = tabs.find(|(_, tab)| tab.held.contains_key(&doc)).map(|(tab, _)| *tab);
+        let Some(tab) = tab else { return };
+        self.last_name += 1;
+        let name = format!("m{}", self.last_name);
+        let message = self.issue(device, tab, doc, Wish::new(mutation, &name, number), &name);
+        self.send_to_core(device, tab, vec![message]);
+    }
+}
