@@ -161,7 +161,8 @@ impl World {
                     .filter(|doc| docs.spec(*doc).moves_to.is_some())
                     .filter(|doc| self.devices[device].tabs[&tab].held.contains_key(doc))
                     .collect();
-                if let Some(draft) = drafts.first().filter(|_| !is_moved) {
+                let may_go = |draft: &&Doc| !self.swarm.rivals || self.is_own(device, **draft);
+                if let Some(draft) = drafts.first().filter(|_| !is_moved).filter(may_go) {
                     let open = self.tab(device, tab).hand_over(&docs, *draft, now_ms);
                     self.devices[device].offered.insert(*draft);
                     self.send_to_core(device, tab, vec![open]);
@@ -200,9 +201,7 @@ impl World {
             let of_device = docs.of(other).into_iter();
             let mut drafts = of_device.filter(|doc| docs.spec(*doc).moves_to.is_some());
             let Some(draft) = drafts.next() else { continue };
-            // One that there was no room for would be opened from the server.
-            let is_own =
-                self.judge.has_durable(other, draft) && !self.devices[other].moved.contains(&draft);
+            let is_own = self.is_own(other, draft);
             let mut tabs = self.devices[other].tabs.iter();
             let holds = tabs.find(|(_, tab)| tab.held.contains_key(&draft) && is_own);
             let Some(tab) = holds.map(|(tab, _)| *tab) else { continue };
@@ -210,6 +209,12 @@ impl World {
             self.devices[other].offered.insert(draft);
             self.send_to_core(other, tab, vec![open]);
         }
+    }
+
+    /// Whether a draft is on its device's disk, and at no server. One that there was no room for
+    /// would be opened from the server, which may have a rival's.
+    fn is_own(&self, device: usize, draft: Doc) -> bool {
+        self.judge.has_durable(device, draft) && !self.devices[device].moved.contains(&draft)
     }
 
     /// A tab opens what was just deleted, and there may be no room for it.
