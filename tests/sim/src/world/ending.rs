@@ -40,6 +40,9 @@ impl World {
         self.load_cleared_anew()?;
         self.begin_anew()?;
         self.settle_opens("after the faults")?;
+        // A tab that closed a draft while it handed it over, in vain, does not hold it any more.
+        (0..self.devices.len()).for_each(|device| self.open_all(device));
+        self.settle_opens("when what was not handed over was opened")?;
         self.connect_all();
         self.hand_over_all()?;
         // Of what was handed over, its device may have heard only now.
