@@ -47,6 +47,7 @@ mod server;
 mod space;
 mod staging;
 mod store;
+mod waiting;
 
 pub use error::OpenError;
 pub use ledger::AppendLedger;

@@ -474,7 +474,7 @@ pub enum AppendError {
     /// The device has no more room.
     #[error("the device is full")]
     Full,
-    /// Too many appends of this owner wait for the device.
+    /// Too many appends of this owner wait for the device, or too much for its turn.
     #[error("too many appends are not durable yet")]
     Busy,
     /// A newer owner took over.

@@ -1,6 +1,6 @@
 //! The queue before a store: requests in, replies out.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::fmt;
 
 use tidelog_disk::{Disk, StoreFiles};
@@ -21,6 +21,7 @@ use crate::staging::Staged;
 use crate::store::change_over::ChangeOvers;
 use crate::store::recording::Recording;
 use crate::store::{Store, StoreOptions};
+use crate::waiting::{Waiting, WaitingLine};
 use crate::{Append, AppendError, OpenError, RecoveryReport, StoreReply, StoreRequest, Ticket};
 
 /// A store and the queue before it.
@@ -56,15 +57,10 @@ pub struct PageServer<D> {
     recording: Option<Recorded>,
     /// Whether appends that found no room are being taken back: requests wait until that is done.
     is_taking_back: bool,
-    /// In the order in which they came.
-    waiting: VecDeque<(OwnerId, Waiting)>,
+    waiting: WaitingLine,
     broken: Option<AppendError>,
     replies: Vec<(OwnerId, StoreReply)>,
 }
-
-/// What waits for its turn: a request, or `None` where its owner went away behind its last one and
-/// is told nothing any more.
-type Waiting = Option<StoreRequest>;
 
 /// What is being recorded, and who waits for it.
 #[derive(Debug)]
@@ -108,7 +104,7 @@ impl<D: Disk> PageServer<D> {
             reads: ReadQueue::default(),
             recording: None,
             is_taking_back: false,
-            waiting: VecDeque::new(),
+            waiting: WaitingLine::default(),
             broken: None,
             replies: Vec::new(),
         };
@@ -123,7 +119,11 @@ impl<D: Disk> PageServer<D> {
             if self.is_taking_back {
                 reached(Probe::WaitedForTakingBack);
             }
-            self.waiting.push_back((owner, Some(request)));
+            let limits = &self.store.options().limits;
+            if let Some(busy) = self.waiting.push(owner, request, limits) {
+                reached(Probe::OwnerBusy);
+                self.replies.push((owner, busy));
+            }
         } else {
             self.carry_out(owner, request);
         }
@@ -167,7 +167,7 @@ impl<D: Disk> PageServer<D> {
         }
         if !self.waiting.is_empty() {
             let waiting = &self.waiting;
-            self.replies.retain(|(to, _)| !is_leaving(waiting, *to));
+            self.replies.retain(|(to, _)| !waiting.is_leaving(*to));
         }
         std::mem::take(&mut self.replies)
     }
@@ -190,8 +190,8 @@ impl<D: Disk> PageServer<D> {
         if let Some(recorded) = &mut self.recording {
             recorded.owner = recorded.owner.filter(|from| *from != owner);
         }
-        if self.waiting.iter().any(|(from, _)| *from == owner) {
-            self.waiting.push_back((owner, None));
+        if self.waiting.has(owner) {
+            self.waiting.leave(owner);
         } else {
             self.forget(owner);
         }
@@ -231,7 +231,7 @@ impl<D: Disk> PageServer<D> {
         if let Err(fault) = work(self) {
             let error = fault.to_append_error();
             // Of some all that they asked for waits.
-            let waiting = self.waiting.iter().map(|(owner, _)| *owner);
+            let waiting = self.waiting.owners();
             for owner in self.owners.known().chain(waiting).collect::<BTreeSet<_>>() {
                 self.replies.push((owner, StoreReply::Broken { error: error.clone() }));
             }
@@ -274,12 +274,18 @@ impl<D: Disk> PageServer<D> {
         while !self.is_held_up()
             && !budget.is_spent()
             && self.broken.is_none()
-            && let Some((owner, waiting)) = self.waiting.pop_front()
+            && let Some((owner, waiting)) = self.waiting.pop()
         {
             let before = self.store.log_size();
             match waiting {
-                Some(request) => self.carry_out(owner, request),
-                None => self.forget(owner),
+                Waiting::Request(request) => self.carry_out(owner, *request),
+                Waiting::AppendRefused { ticket, document } => {
+                    self.refuse(owner, ticket, document);
+                }
+                Waiting::PagesRefused { ticket } => {
+                    self.staged.insert(owner, Staged::refused(ticket));
+                }
+                Waiting::Left => self.forget(owner),
             }
             budget.spend_steps(1);
             budget.spend_bytes(self.store.log_size().saturating_sub(before));
@@ -402,9 +408,8 @@ impl<D: Disk> PageServer<D> {
         // Write first, so a full device is reported before we say where the document stands.
         self.write_log()?;
         if self.is_taking_back {
-            let request = Some(StoreRequest::Open { document });
             // Before what its owner did later.
-            self.waiting.push_front((owner, request));
+            self.waiting.put_back(owner, StoreRequest::Open { document });
             return Ok(());
         }
         self.refused.remove(&(owner, document.clone()));
@@ -455,6 +460,20 @@ impl<D: Disk> PageServer<D> {
             }
         }
         Ok(())
+    }
+
+    /// An append that had no room where requests wait: nothing is left of it.
+    fn refuse(&mut self, owner: OwnerId, ticket: Ticket, document: DocumentKey) {
+        self.staged.remove(&owner);
+        let error = match self.owners.admit(owner, self.epoch()) {
+            Err(fenced) => fenced,
+            Ok(()) => {
+                let error = self.refusal_of(owner, &document).unwrap_or(AppendError::Busy);
+                self.refused.insert((owner, document), error.clone());
+                error
+            }
+        };
+        self.replies.push((owner, StoreReply::AppendFailed { ticket, error }));
     }
 
     /// Goes on with an append until it is recorded or the budget is spent.
@@ -641,11 +660,6 @@ impl<D: Disk> PageServer<D> {
     }
 }
 
-/// Whether an owner went away and is still waited for.
-fn is_leaving(waiting: &VecDeque<(OwnerId, Waiting)>, owner: OwnerId) -> bool {
-    waiting.iter().any(|(from, it)| *from == owner && it.is_none())
-}
-
 /// How a request of an owner that is not served is answered.
 fn refusal(request: &StoreRequest, error: AppendError) -> StoreReply {
     match (request, &error) {
@@ -661,6 +675,8 @@ impl<D: Disk> fmt::Display for PageServer<D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (acks, reads) = (self.acks.count(), self.reads.len());
         let staged: usize = self.staged.values().map(Staged::count).sum();
-        write!(f, "{} | acks {acks} reads {reads} staged {staged}", self.store)
+        let waiting = self.waiting.bytes();
+        write!(f, "{} | acks {acks} reads {reads} staged {staged} ", self.store)?;
+        write!(f, "waiting {waiting}")
     }
 }

@@ -36,14 +36,19 @@ impl StoreRequest {
 pub(crate) struct Staged {
     ticket: Ticket,
     pages: Vec<StagedPage>,
-    /// There were more than one append may have: none is kept, and the append will be refused.
-    are_too_many: bool,
+    /// Why none is kept and the append will be refused.
+    refusal: Option<AppendError>,
 }
 
 impl Staged {
     /// None yet, of this append.
     pub fn of(ticket: Ticket) -> Self {
-        Self { ticket, pages: Vec::new(), are_too_many: false }
+        Self { ticket, pages: Vec::new(), refusal: None }
+    }
+
+    /// None, nor will there be any: too much of their owner waited.
+    pub fn refused(ticket: Ticket) -> Self {
+        Self { ticket, pages: Vec::new(), refusal: Some(AppendError::Busy) }
     }
 
     /// How many pages there are.
@@ -57,8 +62,11 @@ impl Staged {
         if self.ticket != ticket {
             *self = Self::of(ticket);
         }
-        self.are_too_many |= self.pages.len() + pages.len() > APPEND_PAGES_MAX;
-        if self.are_too_many {
+        if self.pages.len() + pages.len() > APPEND_PAGES_MAX {
+            let reason = format!("more than {APPEND_PAGES_MAX} pages in one append");
+            self.refusal.get_or_insert(AppendError::OutOfPlace { reason });
+        }
+        if self.refusal.is_some() {
             self.pages = Vec::new();
         } else {
             self.pages.append(&mut pages);
@@ -69,14 +77,13 @@ impl Staged {
     ///
     /// # Errors
     ///
-    /// They are too many, or the append has no such entry.
+    /// They are too many, or waited beside too many others, or the append has no such entry.
     pub fn join(self, ticket: Ticket, append: &mut Append) -> Result<(), AppendError> {
         if self.ticket != ticket {
             return Ok(());
         }
-        if self.are_too_many {
-            let reason = format!("more than {APPEND_PAGES_MAX} pages in one append");
-            return Err(AppendError::OutOfPlace { reason });
+        if let Some(refusal) = self.refusal {
+            return Err(refusal);
         }
         for StagedPage { entry, pgid, page } in self.pages {
             let index = usize::try_from(entry).unwrap_or(usize::MAX);

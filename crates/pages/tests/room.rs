@@ -236,9 +236,9 @@ fn nothing_of_an_owner_stays_in_memory_once_another_one_has_said_hello() {
     let staged = (1..=50).map(|pgid| StagedPage { entry: 0, pgid: Pgid(pgid), page: page(1) });
     server.serve(OWNER, StoreRequest::Stage { ticket: Ticket(2), pages: staged.collect() });
     server.serve(OWNER, read_of(1, "a", 1..=100));
-    assert!(server.to_string().ends_with("reads 1 staged 50"), "{server}");
+    assert!(server.to_string().ends_with("reads 1 staged 50 waiting 0"), "{server}");
     server.serve(OwnerId(2), StoreRequest::Hello { epoch: Epoch(1), life: Life::NONE });
-    assert!(server.to_string().ends_with("reads 0 staged 0"), "{server}");
+    assert!(server.to_string().ends_with("reads 0 staged 0 waiting 0"), "{server}");
     server.flush();
     let ready = StoreReply::Ready { epoch: Epoch(1) };
     assert_eq!(poll_all(&mut server), [ready]);

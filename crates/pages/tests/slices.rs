@@ -10,7 +10,10 @@ use std::rc::Rc;
 use tidelog_disk::{
     BLOCK_SIZE, CrashDevice, CrashDisk, Disk, DiskError, Fault, FlushId, StoreFiles,
 };
-use tidelog_pages::{Append, OwnerId, PageServer, StoreOptions, StoreReply, TimelineFrame};
+use tidelog_pages::{
+    Append, AppendError, OwnerId, PageServer, StagedPage, StoreOptions, StoreReply, StoreRequest,
+    Ticket, TimelineFrame,
+};
 use tidelog_testing::store::make::{
     self, durable, entry, frame, key, lsn, page, read_of, request, storage,
 };
@@ -195,7 +198,11 @@ fn large(fill: u8) -> Append {
 }
 
 fn fills(replies: &[(OwnerId, StoreReply)]) -> Vec<u8> {
-    let pages = replies.iter().filter_map(|(_, reply)| match reply {
+    fills_of(replies.iter().map(|(_, reply)| reply))
+}
+
+fn fills_of<'a>(replies: impl IntoIterator<Item = &'a StoreReply>) -> Vec<u8> {
+    let pages = replies.into_iter().filter_map(|reply| match reply {
         StoreReply::Pages { pages, .. } => Some(pages),
         _ => None,
     });
@@ -440,4 +447,85 @@ fn change_overs_cost_little_beside_the_appends_that_fill_the_log() {
     assert_eq!(change_overs, Some(4), "one for each 4 MiB");
     assert!(flushes < APPENDS + APPENDS / 100, "{flushes} flushes");
     assert!(blocks < APPENDS + APPENDS / 8, "{blocks} blocks");
+}
+
+fn held_up(limits: Limits) -> Store {
+    let options = in_slices();
+    let limits = Limits { slice: options.limits.slice, frame_pages_max: 2, ..limits };
+    let mut store = Store::open(&CrashDevice::new(), StoreOptions { limits, ..options });
+    store.server.serve(OWNER, request(0, document(1)));
+    store.server.flush();
+    store.settle();
+    store.server.serve(OWNER, request(1, large(9)));
+    assert!(store.server.is_behind(), "it is recorded in several slices");
+    store
+}
+
+#[test]
+fn only_so_many_reads_of_an_owner_wait_behind_an_append() {
+    let limits = Limits { owner_reads_max: 3, owner_read_pages_max: 4, ..Limits::DEFAULT };
+    let busy = |request| (READER, StoreReply::Busy { request, document: key("large") });
+    let mut store = held_up(limits);
+    for request in 1..=5 {
+        store.server.serve(READER, read_of(request, "large", [1]));
+    }
+    store.server.serve(OWNER, read_of(6, "large", [1]));
+    assert_eq!(store.server.poll(), [busy(4), busy(5)], "the others wait for their turn");
+    let answered = |replies: &[StoreReply]| fills_of(replies).len();
+    assert_eq!(answered(&store.settle()), 4);
+
+    let mut store = held_up(limits);
+    store.server.serve(READER, read_of(1, "large", 1..=7));
+    store.server.serve(READER, read_of(2, "large", [1]));
+    assert_eq!(store.server.poll(), [busy(2)], "a single one may be large, and a second may not");
+    assert_eq!(answered(&store.settle()), 7);
+}
+
+/// What is refused is refused in its turn, and nothing of it is kept meanwhile. What makes room
+/// never is: to trim, and to destroy a document.
+#[test]
+fn only_so_much_of_what_an_owner_appends_waits_behind_an_append() {
+    const MAX: usize = 10 * PAGE_SIZE;
+    let mut store = held_up(Limits { owner_waiting_size_max: MAX, ..Limits::DEFAULT });
+    let change = |name: &str, count: u32| {
+        let pages: Vec<(u32, u8)> = (1..=count).map(|pgid| (pgid, 5)).collect();
+        storage(name, [entry(1, 2, PAGES, &pages)])
+    };
+    let ahead = |count: usize| {
+        let page = StagedPage { entry: 0, pgid: Pgid(1), page: page(5) };
+        StoreRequest::Stage { ticket: Ticket(4), pages: vec![page; count] }
+    };
+    store.server.serve(OWNER, request(2, change("first", 20)));
+    for ticket in 10..60 {
+        store.server.serve(OWNER, request(ticket, change("more", 20)));
+    }
+    for _ in 0..50 {
+        store.server.serve(OWNER, ahead(10));
+    }
+    store.server.serve(OWNER, request(4, change("ahead", 0)));
+    let mut trim = Append::to(key("document-1"));
+    trim.trim_timeline = Some(lsn(3));
+    store.server.serve(OWNER, request(5, trim));
+    store.server.serve(OWNER, StoreRequest::Destroy { ticket: Ticket(6), document: key("first") });
+    store.server.serve(READER, request(7, change("others", 20)));
+    assert_eq!(store.shown(" waiting "), 40 * PAGE_SIZE as u64, "what came first of each");
+    let failed =
+        |ticket: u64| StoreReply::AppendFailed { ticket: Ticket(ticket), error: AppendError::Busy };
+    let replies = store.settle();
+    let refused: Vec<_> = replies.iter().filter(|it| !is_durable(it)).cloned().collect();
+    let expected: Vec<_> = (10..60).chain([4]).map(failed).collect();
+    assert_eq!(refused, expected);
+    // The answer for 6 is that for 5 too.
+    let done = replies.iter().filter(|it| is_durable(it));
+    assert_eq!(done.cloned().collect::<Vec<_>>(), [1, 2, 6, 7].map(durable));
+    assert_eq!(store.shown(" waiting "), 0);
+
+    store.server.serve(OWNER, StoreRequest::Open { document: key("more") });
+    store.server.serve(OWNER, request(120, change("more", 2)));
+    store.server.flush();
+    assert!(store.settle().contains(&durable(120)), "there is room again");
+}
+
+fn is_durable(reply: &StoreReply) -> bool {
+    matches!(reply, StoreReply::Durable { .. })
 }

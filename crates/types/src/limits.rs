@@ -188,6 +188,9 @@ pub struct Limits {
     pub owner_read_pages_max: usize,
     /// Appends of one owner of a page server that may wait to become durable.
     pub owner_appends_max: usize,
+    /// Bytes of appends of one owner behind which no other begins to wait for its turn at a page
+    /// server. A single append may have more.
+    pub owner_waiting_size_max: usize,
     /// Pages in one frame of the log: entries with more take several.
     pub frame_pages_max: usize,
     /// Documents of one store: each costs memory for as long as it is there.
@@ -228,6 +231,7 @@ impl Limits {
         owner_reads_max: 1024,
         owner_read_pages_max: 256 * 1024,
         owner_appends_max: 64 * 1024,
+        owner_waiting_size_max: 256 * 1024 * 1024,
         frame_pages_max: 256,
         documents_max: 100_000,
     };
