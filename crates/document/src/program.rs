@@ -9,13 +9,14 @@
 //!                              -> lives   and who wrote those that are: life, LSN; oldest first
 //!                              -> forgotten  rejections before this LSN were kept and are gone
 //! _tidelog_rejection  timeline, lsn -> mutation, reason    until its client has kept it
-//! _tidelog_moved      timeline, lsn, life -> reason    the verdict that this frame has got in
-//!                                                      another timeline: no reason if applied
+//! _tidelog_moved      timeline, life, first   those frames, up to `last`, have got their verdicts
+//!                     -> last                 in another timeline: as the frames of `place` from
+//!                     -> place, place_first   `place_first` on
 //! ```
 //!
-//! A row of what has moved stays: nobody knows whether another copy of its client has that frame
-//! still. There are as many as there were undecided mutations when a client was found to be a clone
-//! or restored, or a server.
+//! A row of what has moved stays: nobody knows whether another copy of its client has those frames
+//! still. It stands for all that one copy has brought in a row, however much that was, and says
+//! where the verdicts are, which are bounded there by what that copy has kept.
 
 use tidelog_sqlite::{Failure, Reader, Run, Transaction, Writer};
 use tidelog_types::limits::TIMELINE_LIVES_KEPT_MAX;
@@ -31,8 +32,9 @@ const SYSTEM_TABLES: [&str; 4] = [
     "create table _tidelog_rejection (timeline blob not null, lsn integer not null,
      mutation text not null, reason text not null, primary key (timeline, lsn))
      strict, without rowid",
-    "create table _tidelog_moved (timeline blob not null, lsn integer not null,
-     life blob not null, reason text, primary key (timeline, lsn, life))
+    "create table _tidelog_moved (timeline blob not null, life blob not null,
+     first integer not null, last integer not null, place blob not null,
+     place_first integer not null, primary key (timeline, life, first))
      strict, without rowid",
 ];
 
@@ -40,6 +42,12 @@ const HAS_SYSTEM_TABLES: &str = "select 1 from sqlite_schema where name = '_tide
 
 const FIND_TIMELINE: &str =
     "select wanted, lives, forgotten from _tidelog_timeline where timeline = ?1";
+
+const FIND_REJECTION: &str =
+    "select reason from _tidelog_rejection where timeline = ?1 and lsn = ?2";
+
+const FIND_MOVED: &str = "select first, last, place, place_first from _tidelog_moved
+     where timeline = ?1 and life = ?2 and first <= ?3 order by first desc limit 1";
 
 /// Why a mutation is reported as rejected whose verdict nobody can know.
 pub(crate) const UNKNOWN: &str = "nobody can tell whether this was applied: this device's data \
@@ -170,7 +178,7 @@ pub(crate) fn run_frame(
                     }
                     None => {}
                 }
-                note_moved(transaction, mutation.moved_from, Value::Null)?;
+                note_moved(transaction, origin, mutation.moved_from)?;
                 run_statements(transaction, definition, &args)
             });
             match run {
@@ -203,9 +211,11 @@ pub(crate) fn reject_frame(
         let reason = match earlier_verdict(transaction, origin, *moved_from)? {
             Some(Verdict::Applied) => return Ok(Verdict::Applied),
             Some(Verdict::Rejected { reason: earlier }) => earlier,
-            None => reason.clone(),
+            None => {
+                note_moved(transaction, origin, *moved_from)?;
+                reason.clone()
+            }
         };
-        note_moved(transaction, *moved_from, Value::Text(reason.clone()))?;
         transaction.run_system(
             // A document that was taken over may have had a row there.
             "insert or replace into _tidelog_rejection values (?1, ?2, ?3, ?4)",
@@ -274,9 +284,8 @@ fn run_statements(
 }
 
 fn begin_frame(transaction: &Transaction<'_>, origin: EntryId, kept: Lsn) -> Result<(), Failure> {
+    let AppliedTimeline { lives, mut forgotten, .. } = find_timeline(transaction, origin.journal)?;
     let timeline = timeline_value(origin.journal);
-    let rows = transaction.run_system(FIND_TIMELINE, std::slice::from_ref(&timeline))?;
-    let AppliedTimeline { lives, mut forgotten, .. } = AppliedTimeline::of_rows(&rows);
     let mut lives = lives.before(origin.lsn);
     lives.note(origin.life, origin.lsn);
     lives.forget(TIMELINE_LIVES_KEPT_MAX, origin.lsn);
@@ -304,52 +313,108 @@ fn earlier_verdict(
     moved_from: Option<EntryId>,
 ) -> Result<Option<Verdict>, Failure> {
     let issued = moved_from.unwrap_or(origin);
-    let rows = transaction.run_system(
-        "select reason from _tidelog_moved where timeline = ?1 and lsn = ?2 and life = ?3",
-        &entry_values(issued),
-    )?;
-    if let Some(reason) = rows.into_iter().next().and_then(|row| row.into_iter().next()) {
-        reached(Probe::MovedFrameRepeated);
-        return Ok(Some(match reason {
-            Value::Text(reason) => Verdict::Rejected { reason },
-            _ => Verdict::Applied,
-        }));
-    }
-    if moved_from.is_none() {
-        return Ok(None);
-    }
-    let [timeline, lsn, _] = entry_values(issued);
-    let rows = transaction.run_system(FIND_TIMELINE, std::slice::from_ref(&timeline))?;
-    let AppliedTimeline { wanted, lives, forgotten } = AppliedTimeline::of_rows(&rows);
-    let writer = lives.life_at(issued.lsn);
-    if issued.lsn >= wanted || writer.is_some_and(|writer| writer != issued.life) {
-        return Ok(None);
-    }
+    let moved = find_moved(transaction, issued)?;
+    let (timeline, lsn, is_it) = match moved.and_then(|moved| moved.place_of(issued.lsn)) {
+        Some((timeline, lsn)) => (timeline, lsn, true),
+        None if moved_from.is_none() => return Ok(None),
+        None => {
+            let AppliedTimeline { wanted, lives, .. } = find_timeline(transaction, issued.journal)?;
+            let writer = lives.life_at(issued.lsn);
+            if issued.lsn >= wanted || writer.is_some_and(|writer| writer != issued.life) {
+                return Ok(None);
+            }
+            (issued.journal, issued.lsn, writer.is_some())
+        }
+    };
     reached(Probe::MovedFrameRepeated);
-    let rows = transaction.run_system(
-        "select reason from _tidelog_rejection where timeline = ?1 and lsn = ?2",
-        &[timeline, lsn],
-    )?;
+    let rows =
+        transaction.run_system(FIND_REJECTION, &[timeline_value(timeline), lsn_value(lsn)])?;
+    let forgotten = find_timeline(transaction, timeline)?.forgotten;
     Ok(Some(match rows.first().and_then(|row| row.first()) {
         Some(Value::Text(reason)) => Verdict::Rejected { reason: reason.clone() },
-        _ if writer.is_some() && issued.lsn >= forgotten => Verdict::Applied,
+        _ if is_it && lsn >= forgotten => Verdict::Applied,
         _ => Verdict::Rejected { reason: UNKNOWN.to_owned() },
     }))
 }
 
-/// Writes down what becomes of a mutation that was issued as this entry, if it has moved.
+/// Writes down that the mutation which has moved from there has its verdict here.
 fn note_moved(
     transaction: &Transaction<'_>,
+    origin: EntryId,
     moved_from: Option<EntryId>,
-    reason: Value,
 ) -> Result<(), Failure> {
     let Some(issued) = moved_from else { return Ok(()) };
-    let [timeline, lsn, life] = entry_values(issued);
-    transaction.run_system(
-        "insert into _tidelog_moved values (?1, ?2, ?3, ?4) on conflict do nothing",
-        &[timeline, lsn, life, reason],
-    )?;
+    let [timeline, life, lsn] = issued_values(issued);
+    let before = find_moved(transaction, issued)?;
+    if let Some(moved) = before.filter(|moved| moved.goes_on_with(issued.lsn, origin)) {
+        transaction.run_system(
+            "update _tidelog_moved set last = ?4 where timeline = ?1 and life = ?2 and first = ?3",
+            &[timeline, life, lsn_value(moved.first), lsn],
+        )?;
+    } else {
+        transaction.run_system(
+            // A document that was taken over may have had a row there.
+            "insert or replace into _tidelog_moved values (?1, ?2, ?3, ?4, ?5, ?6)",
+            &[
+                timeline,
+                life,
+                lsn.clone(),
+                lsn,
+                timeline_value(origin.journal),
+                lsn_value(origin.lsn),
+            ],
+        )?;
+    }
     Ok(())
+}
+
+/// Frames that were issued in one timeline, by one life, and have their verdicts in another one.
+#[derive(Clone, Copy, Debug)]
+struct Moved {
+    first: Lsn,
+    last: Lsn,
+    place: JournalId,
+    place_first: Lsn,
+}
+
+impl Moved {
+    /// What a row says. A document that was taken over may say what cannot be.
+    fn of_row(row: &[Value]) -> Option<Self> {
+        let [first, last, Value::Blob(place), place_first] = row else { return None };
+        let place = JournalId(place.as_slice().try_into().ok()?);
+        let [first, last, place_first] = [lsn_of(first)?, lsn_of(last)?, lsn_of(place_first)?];
+        Some(Self { first, last, place, place_first })
+    }
+
+    /// Where the frame that was issued at `lsn` has its verdict, if it is one of these.
+    fn place_of(&self, lsn: Lsn) -> Option<(JournalId, Lsn)> {
+        (lsn <= self.last).then(|| self.beside(lsn)).flatten()
+    }
+
+    /// Whether the frame that was issued at `lsn`, and is at `origin` now, follows on these.
+    fn goes_on_with(&self, lsn: Lsn, origin: EntryId) -> bool {
+        lsn == self.last.next() && self.beside(lsn) == Some((origin.journal, origin.lsn))
+    }
+
+    fn beside(&self, lsn: Lsn) -> Option<(JournalId, Lsn)> {
+        let distance = lsn.get().checked_sub(self.first.get())?;
+        let lsn = self.place_first.get().checked_add(distance)?;
+        Some((self.place, Lsn::new(lsn)?))
+    }
+}
+
+/// The last of those at or before `issued`.
+fn find_moved(transaction: &Transaction<'_>, issued: EntryId) -> Result<Option<Moved>, Failure> {
+    let rows = transaction.run_system(FIND_MOVED, &issued_values(issued))?;
+    Ok(rows.first().and_then(|row| Moved::of_row(row)))
+}
+
+fn find_timeline(
+    transaction: &Transaction<'_>,
+    timeline: JournalId,
+) -> Result<AppliedTimeline, Failure> {
+    let rows = transaction.run_system(FIND_TIMELINE, &[timeline_value(timeline)])?;
+    Ok(AppliedTimeline::of_rows(&rows))
 }
 
 impl AppliedTimeline {
@@ -395,9 +460,9 @@ fn lives_of(bytes: &[u8]) -> Option<Lineage> {
     rest.is_empty().then(|| Lineage::try_from(lives).ok())?
 }
 
-fn entry_values(entry: EntryId) -> [Value; 3] {
-    let life = Value::Blob(entry.life.0.to_vec());
-    [timeline_value(entry.journal), lsn_value(entry.lsn), life]
+fn issued_values(issued: EntryId) -> [Value; 3] {
+    let life = Value::Blob(issued.life.0.to_vec());
+    [timeline_value(issued.journal), life, lsn_value(issued.lsn)]
 }
 
 fn timeline_value(timeline: JournalId) -> Value {

@@ -150,3 +150,54 @@ fn what_is_rejected_unrun_has_one_verdict_under_all_its_names() {
         }
     }
 }
+
+/// Goal: however much a copy of a client moves, the document notes it in one row, and whichever
+/// other copy comes later has the same verdicts, until the first copy has kept what was rejected:
+/// then nobody can tell, and nothing is run again. Method: one copy moves mutations of which every
+/// fifth is rejected, and others bring them moved and unmoved.
+#[test]
+fn what_moves_together_is_noted_in_one_row_and_never_run_again() {
+    const MOVED: u64 = 50;
+    let doctype = items();
+    let start = Position::start_of(JournalId([1; 16]));
+    let mut authority = open(&Rest::default(), start, usize::MAX);
+    assert!(authority.migrate(&doctype).unwrap().is_some());
+    let entry = |timeline: u8, lsn: u64| {
+        let lsn = Lsn::FIRST.plus(lsn);
+        EntryId { journal: JournalId([timeline; 16]), life: SERVER, lsn }
+    };
+    let issued = |nth: u64| entry(2, 700 + nth);
+    let named = |nth: u64| match nth % 5 {
+        4 => mutation("bump", &[("by", integer(99))]),
+        _ => mutation("bump", &[("by", integer(1))]),
+    };
+    let mut decide = |origin: EntryId, moved_from: Option<EntryId>, nth: u64, kept: Lsn| {
+        let mutation = Mutation { moved_from, kept_rejections: kept, ..named(nth) };
+        authority.apply(origin, &mutation, &doctype).unwrap().verdict
+    };
+    let first: Vec<Verdict> =
+        (0..MOVED).map(|nth| decide(entry(3, nth), Some(issued(nth)), nth, Lsn::FIRST)).collect();
+    let is_rejected = |verdict: &&Verdict| matches!(verdict, Verdict::Rejected { .. });
+    assert_eq!(first.iter().filter(is_rejected).count(), 10);
+    for nth in 0..MOVED {
+        let verdict = first[nth as usize].clone();
+        assert_eq!(decide(entry(4, nth), Some(issued(nth)), nth, Lsn::FIRST), verdict, "{nth}");
+        assert_eq!(decide(issued(nth), None, nth, Lsn::FIRST), verdict, "{nth}");
+    }
+    // The first copy has kept the rejections before its 31st frame, and goes on.
+    let kept = entry(3, 30).lsn;
+    assert_eq!(decide(entry(3, MOVED), None, 0, kept), Verdict::Applied);
+    for nth in 0..MOVED {
+        let verdict = decide(entry(5, nth), Some(issued(nth)), nth, Lsn::FIRST);
+        if nth < 30 {
+            let Verdict::Rejected { reason } = verdict else { panic!("{nth} was run") };
+            assert!(reason.starts_with("nobody can tell"), "{nth}: {reason}");
+        } else {
+            assert_eq!(verdict, first[nth as usize], "{nth}");
+        }
+    }
+    let mut ask = |query: &str| authority.reader().query_system(query, &[]).unwrap();
+    assert_eq!(ask("select count from total"), [[integer(41)]]);
+    let rows = ask("select first, last, place_first from _tidelog_moved");
+    assert_eq!(rows, [[integer(701), integer(750), integer(1)]]);
+}
