@@ -1,17 +1,19 @@
 //! A store whose durable bytes have changed: what is left of it, and what is said about it.
 
+use std::collections::BTreeMap;
+
 use tidelog_disk::{BLOCK_SIZE, CrashDevice, Grown};
 use tidelog_journal::RecoverError;
 use tidelog_pages::{
-    Append, AppendError, DamageReport, OpenError, PageServer, RecoveryReport, StoreReply,
-    StoreRequest, Ticket,
+    Append, AppendError, DamageReport, OpenError, PageServer, RecoveryReport, StoreOptions,
+    StoreReply, StoreRequest, Ticket,
 };
 use tidelog_testing::store::make::{
     self, durable, entry, key, lsn, page, request, storage, timeline,
 };
 use tidelog_testing::store::{
     Model, OWNER, Server, ask, files, log_end, observe, open, open_document, plain, seed, settle,
-    small_log,
+    small_log, try_observe,
 };
 use tidelog_types::{Epoch, Life, Pgid};
 
@@ -224,6 +226,74 @@ fn whatever_bit_flips_no_document_is_what_it_never_was() {
         assert!(report.nameless <= missing, "byte {at}: {report:?}");
     }
     assert!(damaged > 4_000 && incomplete > 1_000 && gaps > 1_000, "{damaged} {incomplete} {gaps}");
+}
+
+/// Goal: records, calls, mutations and pages are read from the log again and again, and never are
+/// what nobody wrote. Method: each byte of both log files is damaged in turn under an open server,
+/// with all kinds of frames in copied state and behind it, and put right again.
+#[test]
+fn what_rots_under_an_open_server_is_refused_and_answered_once_it_is_whole_again() {
+    let device = CrashDevice::new();
+    let options = StoreOptions { log_size_max: 16 * 1024, pool_pages_max: 1, ..small_log() };
+    let opened = PageServer::open_with(files(&device), seed(&device), options);
+    let mut server = opened.expect("a new store").0;
+    let noted = |name: &str, record: &[u8]| {
+        let mut append = Append::to(key(name));
+        append.record = Some(record.to_vec().into());
+        append
+    };
+    let mut mutations = timeline("b", 1..5);
+    mutations.record = Some(vec![3; 700].into());
+    let mut trim = Append::to(key("b"));
+    trim.trim_timeline = Some(lsn(3));
+    let appends = [
+        storage("a", [entry(1, 2, 3, &[(1, 1), (2, 2)])]),
+        mutations,
+        noted("c", b"notes"),
+        storage("a", [entry(2, 5, 3, &[(2, 3)])]),
+        trim,
+        noted("a", b"of a"),
+        timeline("b", [5]),
+        storage("a", [entry(5, 6, 3, &[(1, 4), (3, 5)])]),
+    ];
+    for (ticket, append) in (1..).zip(appends) {
+        server.serve(OWNER, request(ticket, append));
+        server.flush();
+        assert_eq!(settle(&mut server, &device), [durable(ticket)]);
+    }
+    let whole = observe(&mut server, &device);
+    let mut refused = BTreeMap::<_, u32>::new();
+    let mut of_notes = None;
+    for name in ["log-a", "log-b"] {
+        let bytes = device.bytes_of(name).expect("a file");
+        let is_used = |at: &usize| bytes[at / 8 * 8..].iter().take(8).any(|byte| *byte != 0);
+        for at in (0..bytes.len()).filter(is_used) {
+            device.file(name).write_at_all(at as u64, bytes[at] ^ (1 << (at % 8)));
+            server.rest();
+            for (key, answer) in try_observe(&mut server, &device) {
+                match answer.document {
+                    Some(document) => assert_eq!(document, whole.0[&key], "{name} {at}"),
+                    None => {
+                        of_notes = of_notes.or((key.document == "c").then_some((name, at)));
+                        *refused.entry(key).or_default() += 1;
+                    }
+                }
+            }
+            device.file(name).write_at_all(at as u64, bytes[at]);
+        }
+    }
+    let counts: Vec<u32> = refused.into_values().collect();
+    assert!(counts.len() == 3 && counts.iter().all(|count| *count > 60), "{counts:?}");
+    assert_eq!(observe(&mut server, &device), whole);
+
+    // To note what was noted already is no reason to leave it rotten.
+    let (name, at) = of_notes.expect("its record is in the log");
+    let byte = device.bytes_of(name).expect("a file")[at];
+    device.file(name).write_at_all(at as u64, !byte);
+    server.serve(OWNER, request(9, noted("c", b"notes")));
+    server.flush();
+    assert_eq!(settle(&mut server, &device), [durable(9)]);
+    assert_eq!(observe(&mut server, &device), whole);
 }
 
 #[test]
