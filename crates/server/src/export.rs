@@ -21,7 +21,7 @@ use tracing::info;
 
 use crate::connection::Connection;
 use crate::rooms::{RoomMail, RoomSender, TOO_MANY_ROOMS};
-use crate::server::Shared;
+use crate::shared::Shared;
 
 /// Within which time the next part of a document comes.
 const PART_TAKES: Duration = Duration::from_secs(10);

@@ -2,7 +2,6 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use axum::body::Body;
 use axum::extract::{ConnectInfo, Path as UrlPath, Request, State};
@@ -22,7 +21,7 @@ use tower_http::services::ServeDir;
 use tower_http::set_header::SetResponseHeaderLayer;
 
 use crate::door::Upgrade;
-use crate::server::Shared;
+use crate::shared::Shared;
 use crate::{export, loopback, socket};
 
 type Ours = State<Arc<Shared>>;
@@ -239,10 +238,4 @@ fn examples_in(folder: &Path) -> Vec<String> {
         .collect();
     names.sort();
     names
-}
-
-impl Shared {
-    pub(crate) fn is_stopping(&self) -> bool {
-        self.stopping.load(Ordering::Relaxed)
-    }
 }

@@ -35,6 +35,7 @@ mod marks;
 mod rooms;
 mod server;
 mod settings;
+mod shared;
 mod socket;
 mod store;
 

@@ -1,13 +1,12 @@
 //! The server as a whole: started, stopped.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tidelog_room::{Caution, ConnId, RoomSettings};
+use tidelog_room::{Caution, RoomSettings};
 use tidelog_sync::ByeReason;
 use tidelog_types::limits::{EXPORTS_MAX, Limits};
 use tokio::net::TcpListener;
@@ -16,14 +15,15 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
-use crate::connection::{Connection, Ending};
+use crate::connection::Ending;
 use crate::counters::Counters;
 use crate::door::{Door, Upgrade};
 use crate::http;
 use crate::marks::Marks;
 use crate::rooms::{RoomThreads, Rooms};
 use crate::settings::ServeSettings;
-use crate::store::{OpenStoreError, Store, StoreHandle};
+use crate::shared::Shared;
+use crate::store::{OpenStoreError, Store};
 
 /// Within which time clients have to be gone when the server stops.
 const GOODBYES_TAKE: Duration = Duration::from_secs(4);
@@ -80,24 +80,6 @@ pub struct Server {
     stop: watch::Sender<bool>,
     accepting: JoinHandle<()>,
     _threads: RoomThreads,
-}
-
-/// What every connection and request has a part in.
-pub(crate) struct Shared {
-    pub(crate) dev: bool,
-    pub(crate) rooms: Arc<Rooms>,
-    pub(crate) store: StoreHandle,
-    pub(crate) counters: Arc<Counters>,
-    pub(crate) connections_ever: AtomicU64,
-    pub(crate) stopping: AtomicBool,
-    pub(crate) slow_after: Duration,
-    /// The store's folder.
-    pub(crate) data: PathBuf,
-    /// One for each export that there may be at once: each takes room on the disk.
-    pub(crate) exports: Arc<Semaphore>,
-    /// One for each connection that there may be.
-    pub(crate) seats: Arc<Semaphore>,
-    connections: Mutex<HashMap<ConnId, Connection>>,
 }
 
 impl Server {
@@ -209,28 +191,5 @@ async fn give_back_memory(counters: Arc<Counters>, mut stopped: watch::Receiver<
             // It takes some milliseconds, and has no result.
             let _ = tokio::task::spawn_blocking(tidelog_sqlite::give_back_memory).await;
         }
-    }
-}
-
-impl Shared {
-    /// Whoever comes too late to be found when the server stops finds that it does.
-    pub(crate) fn enter(&self, connection: Connection) {
-        self.connections().insert(connection.id(), connection.clone());
-        if self.is_stopping() {
-            connection.end(Ending::Bye(ByeReason::Shutdown));
-        }
-    }
-
-    pub(crate) fn exit(&self, id: ConnId) {
-        let mut connections = self.connections();
-        connections.remove(&id);
-        // What a crowd has taken is given back when it has left.
-        if connections.len() < connections.capacity() / 4 {
-            connections.shrink_to_fit();
-        }
-    }
-
-    fn connections(&self) -> MutexGuard<'_, HashMap<ConnId, Connection>> {
-        self.connections.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -31,7 +31,7 @@ use crate::connection::{Connection, ConnectionEnd, Ending};
 use crate::counters::{Counters, add};
 use crate::gate::{Gate, Gated};
 use crate::rooms::{RoomMail, RoomSender};
-use crate::server::Shared;
+use crate::shared::Shared;
 
 /// Within which time a client has to say Hello.
 const HELLO_TAKES: Duration = Duration::from_secs(10);

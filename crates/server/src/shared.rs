@@ -1,0 +1,61 @@
+//! What every connection and request has a part in.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tidelog_room::ConnId;
+use tidelog_sync::ByeReason;
+use tokio::sync::Semaphore;
+
+use crate::connection::{Connection, Ending};
+use crate::counters::Counters;
+use crate::rooms::Rooms;
+use crate::store::StoreHandle;
+
+/// The parts of a server that runs, for whoever serves a connection or a request.
+pub(crate) struct Shared {
+    pub(crate) dev: bool,
+    pub(crate) rooms: Arc<Rooms>,
+    pub(crate) store: StoreHandle,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) connections_ever: AtomicU64,
+    pub(crate) stopping: AtomicBool,
+    pub(crate) slow_after: Duration,
+    /// The store's folder.
+    pub(crate) data: PathBuf,
+    /// One for each export that there may be at once: each takes room on the disk.
+    pub(crate) exports: Arc<Semaphore>,
+    /// One for each connection that there may be.
+    pub(crate) seats: Arc<Semaphore>,
+    pub(crate) connections: Mutex<HashMap<ConnId, Connection>>,
+}
+
+impl Shared {
+    /// Whoever comes too late to be found when the server stops finds that it does.
+    pub(crate) fn enter(&self, connection: Connection) {
+        self.connections().insert(connection.id(), connection.clone());
+        if self.is_stopping() {
+            connection.end(Ending::Bye(ByeReason::Shutdown));
+        }
+    }
+
+    pub(crate) fn exit(&self, id: ConnId) {
+        let mut connections = self.connections();
+        connections.remove(&id);
+        // What a crowd has taken is given back when it has left.
+        if connections.len() < connections.capacity() / 4 {
+            connections.shrink_to_fit();
+        }
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn connections(&self) -> MutexGuard<'_, HashMap<ConnId, Connection>> {
+        self.connections.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
