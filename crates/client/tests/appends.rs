@@ -3,10 +3,11 @@
 mod common;
 
 use common::core::{Core, key};
-use common::{HANDLE, OTHER_TAB, TAB, call_id};
+use common::{HANDLE, OTHER_TAB, SERVER, TAB, call_id};
 use tidelog_client::{Again, Call, FromCore, Input, Mutate, Request};
 use tidelog_pages::StoreReply;
-use tidelog_types::{Life, Outcome};
+use tidelog_sync::{Channel, FromRoom, FromServer, Refusal, ToRoom, ToServer};
+use tidelog_types::{ErrorCode, Life, Outcome};
 
 /// Goal: what a caller was told left nothing behind can never become durable. Method: of two
 /// appends in flight the younger is refused first, since the page server has yet to find out that
@@ -136,4 +137,38 @@ fn a_document_that_one_call_could_not_destroy_is_destroyed_by_the_next() {
     core.reply(StoreReply::Opened { document: key("list"), life: Life::NONE, state: None });
     core.reply(StoreReply::Durable { ticket: core.last_destroy() });
     assert!(core.is_done(Call(4)));
+}
+
+/// Goal: who hands a local document over is told when there is no room for it, and nothing is left
+/// of the attempt. Method: its first append fails while it waits to be handed over; then it is
+/// opened from the server, which refuses it for now.
+#[test]
+fn a_document_that_was_never_kept_is_not_handed_over() {
+    let mut core = Core::new();
+    let (document, life) = (key("list"), Life::NONE);
+    core.ask_to_open(TAB, Call(1), HANDLE, "list", None);
+    core.reply(StoreReply::Opened { document: document.clone(), life, state: None });
+    let first = core.last_ticket();
+    core.ask_to_open(OTHER_TAB, Call(2), HANDLE, "list", Some(SERVER));
+    core.welcome(SERVER);
+    core.fail(first);
+    core.reply(StoreReply::Opened { document, life, state: None });
+    let failure = core.failure_of(Call(2)).expect("it is told");
+    assert_eq!(failure.code, ErrorCode::StorageFull);
+
+    core.ask_to_open(OTHER_TAB, Call(3), HANDLE, "list", Some(SERVER));
+    core.reply(StoreReply::Durable { ticket: core.last_ticket() });
+    core.welcome(SERVER);
+    let opens = |core: &Core| {
+        let is_open = |message: &ToServer| {
+            matches!(message, ToServer::About { body: ToRoom::Open { .. }, .. })
+        };
+        core.sent.iter().filter(|(_, message)| is_open(message)).count()
+    };
+    assert_eq!(opens(&core), 1);
+    let body = FromRoom::Refused(Refusal::Storage { reason: "full".to_owned() });
+    core.hear(SERVER, &FromServer::About { channel: Channel(1), body });
+    assert_eq!(opens(&core), 1, "it is asked again after a pause");
+    core.pass(1_000);
+    assert_eq!(opens(&core), 2);
 }
