@@ -226,7 +226,6 @@ export class Tab {
   /** It takes as long as the line to the server needs. */
   #getsOn(call: Call): void {
     call.until = this.#now + HAND_OVER_MS;
-    call.deaths = 0;
     this.#wakeAt(call.until);
   }
 

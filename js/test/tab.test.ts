@@ -505,6 +505,20 @@ test('a hand-over of which the core says nothing more is given up', () => {
   expect(stage.errors(call)).toEqual([{ code: 'engine', outcome: 'none', last: true }]);
 });
 
+test('W6: a hand-over that kills three cores is given up, however far they got', () => {
+  const stage = new Stage();
+  const call = stage.call('open', { handle: stage.tab.newHandle() });
+  stage.work();
+  for (let death = 0; death < 3; death++) {
+    expect(stage.errors(call)).toEqual([]);
+    stage.answer(call, { type: 'handingOver' });
+    stage.step({ type: 'gone', core: stage.core });
+    stage.pass(8_100);
+    stage.work();
+  }
+  expect(stage.errors(call)).toEqual([{ code: 'engine', outcome: 'none', last: true }]);
+});
+
 test('W14: an open that was given up leaves no handle behind in the core', () => {
   const stage = new Stage();
   const handle = stage.tab.newHandle();
