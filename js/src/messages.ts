@@ -225,7 +225,7 @@ export type Answer =
   | { readonly type: 'rows'; readonly rows: RowBytes }
   | { readonly type: 'exported'; readonly file: Uint8Array<ArrayBuffer> }
   | { readonly type: 'done' }
-  /** The server takes in the local document that an `open` offers it: no answer yet. */
+  /** The server takes in the local document that this `open` waits for: no answer yet. */
   | { readonly type: 'handingOver' };
 
 /** What the core says about a document. */

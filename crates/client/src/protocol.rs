@@ -239,8 +239,8 @@ pub enum FromCore {
         /// The call.
         call: Call,
     },
-    /// The server takes in the local document that an `Open` offers it, which takes as long as the
-    /// line needs: an answer follows, or this again, within a minute.
+    /// The server takes in the local document that an `Open` offers it, or that it waits for, which
+    /// takes as long as the line needs: an answer follows, or this again, within a minute.
     HandingOver {
         /// The call.
         call: Call,

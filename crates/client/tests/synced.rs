@@ -4,7 +4,8 @@ mod common;
 
 use common::server::{Server, talk};
 use common::*;
-use tidelog_client::{Call, Connection, FromCore, Request, ToCore};
+use tidelog_client::{Call, Connection, FromCore, Request, TabId, ToCore};
+use tidelog_disk::Disk;
 use tidelog_document::hash_part;
 use tidelog_sync::{
     ByeReason, CodedPage, EntryPart, FromRoom, FromServer, ToRoom, ToServer, UndecidedReason, codec,
@@ -487,6 +488,7 @@ fn a_large_local_document_is_handed_over_as_fast_as_the_server_takes_it() {
     device.mutate("fill", &[("from", integer(0)), ("count", integer(300))]);
     device.server_is_up = true;
     let call = device.start_open(OTHER_TAB, Some(SERVER), &shelves());
+    let other = device.start_open(TabId(3), Some(SERVER), &shelves());
     let (mut rounds, mut taken) = (0, 0);
     while device.answers(call).is_empty() {
         let sent = device.take_sent();
@@ -509,11 +511,12 @@ fn a_large_local_document_is_handed_over_as_fast_as_the_server_takes_it() {
     }
     device.opened(call);
     assert!(rounds > 10, "it was small");
-    // Its tab knows that it goes on, and waits.
-    let is_told = |(tab, message): &&(_, FromCore)| {
-        *tab == OTHER_TAB && *message == FromCore::HandingOver { call }
-    };
-    assert_eq!(device.told.iter().filter(is_told).count(), taken);
+    device.opened(other);
+    // Their tabs know that it goes on, and wait.
+    for (tab, call) in [(OTHER_TAB, call), (TabId(3), other)] {
+        let is_told = |told: &&(_, FromCore)| **told == (tab, FromCore::HandingOver { call });
+        assert_eq!(device.told.iter().filter(is_told).count(), taken);
+    }
     talk(&mut server, &mut [&mut device]);
     assert!(server.image() == image(&mut device), "the two sides differ");
 }
@@ -537,6 +540,33 @@ fn a_server_that_stops_taking_a_local_document_leaves_it_local() {
     }
     assert_eq!(seconds, 60);
     assert_eq!(device.code(call), ErrorCode::ServerUnreachable);
+    assert_eq!(device.status().connection, Connection::Local);
+}
+
+/// Goal: where a page is lost, whoever hands its document over is told so, and at once.
+#[test]
+fn a_local_document_with_a_damaged_page_is_not_handed_over_and_says_why() {
+    let mut server = Server::new();
+    let mut device = Device::new(1);
+    device.open(&todos());
+    for n in 0..500 {
+        titled(&mut device, &n.to_string(), &format!("title of {n}"));
+    }
+    device.kill_core();
+    device.open(&todos());
+    for file in ["log-a", "log-b", "pages"] {
+        let bytes = device.disk.bytes_of(file).expect("a file");
+        let is_there = |at: &usize| bytes[*at..].starts_with(b"title of 250");
+        for at in (0..bytes.len()).filter(is_there) {
+            device.disk.file(file).write_at(at as u64, b"?").expect("room");
+        }
+    }
+    device.server_is_up = true;
+    let call = device.start_open(OTHER_TAB, Some(SERVER), &todos());
+    device.hear_server(&FromServer::Welcome);
+    want_seed(&mut server, &mut device);
+    assert_eq!(device.code(call), ErrorCode::Storage);
+    assert!(device.failure(call).message.contains("damaged"));
     assert_eq!(device.status().connection, Connection::Local);
 }
 

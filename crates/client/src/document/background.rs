@@ -39,12 +39,19 @@ impl Document {
             Some(replica) if !replica.is_settled() => replica.to_fetch(pgid, kth),
             _ => self.to_fetch(pgid, kth),
         };
-        if self.reads.has_lost(&[pgid]) {
-            self.error = Some(CallFailure::damaged_copy());
+        let failure = if self.reads.has_lost(&[pgid]) {
+            CallFailure::damaged_copy()
         } else if !self.reads.fetch(For::Background, pgids, kth, &self.key, ctx) {
-            self.error = Some(CallFailure::absent_page());
+            CallFailure::absent_page()
+        } else {
+            return Attempt::Waits;
+        };
+        self.error = Some(failure.clone());
+        // Without that page nothing comes of an offer either.
+        match self.fail_offer(failure) {
+            true => Attempt::Done,
+            false => Attempt::Waits,
         }
-        Attempt::Waits
     }
 
     fn run_piece(&mut self, budget: &mut Budget, ctx: &mut Context<'_>) -> Run<Attempt> {

@@ -15,7 +15,7 @@ use super::requests::Ask;
 use super::storing::Then;
 use super::{Context, Document, Role, State, SyncWait};
 use crate::outbox::Outbox;
-use crate::protocol::{CallFailure, FromCore};
+use crate::protocol::{CallFailure, FromCore, Request};
 use crate::record::HashedDoctype;
 use crate::server_link::{ServerLink, TokenHolder};
 
@@ -163,6 +163,12 @@ impl Document {
             self.leave_server(ctx);
             self.following.offer = None;
         }
+    }
+
+    /// Nothing can come of what is offered. Says whether that is news.
+    pub(super) fn fail_offer(&mut self, failure: CallFailure) -> bool {
+        let offer = self.following.offer.as_mut().filter(|offer| offer.failure.is_none());
+        offer.map(|offer| offer.failure = Some(failure)).is_some()
     }
 
     /// Whether the server is to be told that we follow. What is offered to it is durable here.
@@ -639,9 +645,11 @@ impl Document {
     fn seed_gets_on(&mut self, ctx: &mut Context<'_>) {
         let Some(offer) = &mut self.following.offer else { return };
         offer.deadline_ms = ctx.now_ms + SEED_PART_MS;
-        // Whoever offers it is in front.
-        if let Some(Ask { tab, call, .. }) = self.queue.front() {
-            ctx.out.tell(*tab, FromCore::HandingOver { call: *call });
+        // Whoever offers it is in front; others who open it wait for that too.
+        for Ask { tab, call, request, .. } in &self.queue {
+            if matches!(request, Request::Open(_)) {
+                ctx.out.tell(*tab, FromCore::HandingOver { call: *call });
+            }
         }
     }
 
