@@ -240,6 +240,17 @@ impl CallFailure {
         )
     }
 
+    /// Nothing is tried again by itself: the document is as local as it was.
+    pub(crate) fn not_handed_over(server: &str) -> Self {
+        Self::new(
+            ErrorCode::ServerUnreachable,
+            format!(
+                "{server} has not taken the document over in time: it stays local, and can be \
+                     opened there again"
+            ),
+        )
+    }
+
     /// Passes: it is asked for again.
     pub(crate) fn no_token(server: &str) -> Self {
         Self::new(

@@ -418,6 +418,7 @@ fn a_local_document_stays_local_where_no_server_answers_within_ten_seconds() {
     assert_eq!(device.answers(call).len(), 0, "it may still come");
     device.pass(5_000);
     assert_eq!(device.code(call), ErrorCode::ServerUnreachable);
+    assert!(device.failure(call).message.contains("stays local"), "nothing goes on by itself");
     assert_eq!(device.open(&todos()).connection, Connection::Local);
     assert_eq!(count(&mut device), [[integer(1)]]);
 }

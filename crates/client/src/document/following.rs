@@ -112,7 +112,8 @@ impl Offer {
         }
         reached(Probe::OfferLate);
         let trouble = ctx.servers.get(&self.url).and_then(ServerLink::trouble);
-        Some(trouble.unwrap_or_else(|| CallFailure::unreachable(&self.url)))
+        let trouble = trouble.filter(|it| *it != CallFailure::unreachable(&self.url));
+        Some(trouble.unwrap_or_else(|| CallFailure::not_handed_over(&self.url)))
     }
 }
 
