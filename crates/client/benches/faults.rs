@@ -4,12 +4,9 @@
 //! `cargo bench -p tidelog-client`. The page server is the real one, on a disk in memory: what is
 //! measured is runs that end in faults, requests and copies, not a device.
 
-#[path = "../tests/common/mod.rs"]
-mod common;
-
 use std::time::{Duration, Instant};
 
-use common::{Device, shelves};
+use tidelog_testing::client::{Device, fill_shelves, integer, shelves};
 use tidelog_testing::table::{Table, median};
 
 /// Cold starts that are measured.
@@ -20,7 +17,7 @@ const BOOKS: u32 = 10_500;
 fn scan(device: &mut Device) -> Duration {
     let began = Instant::now();
     let rows = device.query("select count(*), sum(length(text)) from book");
-    assert_eq!(rows[0][0], common::integer(i64::from(BOOKS)));
+    assert_eq!(rows[0][0], integer(i64::from(BOOKS)));
     began.elapsed()
 }
 
@@ -36,7 +33,7 @@ fn look_up(device: &mut Device) -> Duration {
 
 fn compare(table: &mut Table, what: &str, mut run: impl FnMut(&mut Device) -> Duration) {
     let mut device = Device::new(1);
-    common::fill_shelves(&mut device, BOOKS);
+    fill_shelves(&mut device, BOOKS);
     let (mut cold, mut warm) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         device.kill_core();

@@ -1,13 +1,11 @@
 //! What a tab is told of a mutation that it was told before is durable, where the data it is asked
 //! of are not those it was recorded in any more: never that it was applied, unless it was.
 
-mod common;
-
-use common::core::{Core, key};
-use common::server::{Server, talk};
-use common::*;
 use tidelog_client::{Call, Connection, FromCore, ToCore};
 use tidelog_pages::StoreReply;
+use tidelog_testing::client::core::{Core, key};
+use tidelog_testing::client::server::{Server, talk};
+use tidelog_testing::client::*;
 use tidelog_types::limits::Limits;
 use tidelog_types::{ErrorCode, Life, Outcome};
 
@@ -52,7 +50,7 @@ fn is_confirmed(device: &Device, call: Call) -> bool {
 
 #[test]
 fn what_was_durable_before_the_data_of_the_site_were_cleared_is_not_called_confirmed() {
-    let mut server = Server::new();
+    let mut server = Server::default();
     let mut device = online(1, &mut server);
     offline(&mut device);
     let lost = add(&mut device, "lost");
@@ -83,7 +81,7 @@ fn what_was_durable_in_a_local_document_that_was_cleared_is_not_called_confirmed
 /// any more. Method: it is recorded and sent, and no tab hears of that before the data are cleared.
 #[test]
 fn what_was_recorded_and_told_to_nobody_is_not_run_on_data_that_begin_anew() {
-    let mut server = Server::new();
+    let mut server = Server::default();
     let mut device = online(1, &mut server);
     let applied = device.mutate("note", &[("title", text("once"))]);
     talk(&mut server, &mut [&mut device]);
@@ -115,7 +113,7 @@ fn what_was_told_to_nobody_is_found_where_the_data_are_what_they_were() {
 /// one. Method: it gets its verdict as this copy leaves their timeline, and then the core dies.
 #[test]
 fn what_was_decided_as_its_timeline_was_left_is_not_run_again() {
-    let mut server = Server::new();
+    let mut server = Server::default();
     let mut device = online(1, &mut server);
     talk(&mut server, &mut [&mut device]);
     offline(&mut device);
@@ -147,7 +145,7 @@ fn what_was_decided_as_its_timeline_was_left_is_not_run_again() {
 #[test]
 fn what_another_copy_has_brought_is_not_run_again_however_far_the_leaving_of_a_timeline_came() {
     for appends in 0..4 {
-        let mut server = Server::new();
+        let mut server = Server::default();
         let mut device = online(1, &mut server);
         talk(&mut server, &mut [&mut device]);
         offline(&mut device);
@@ -178,7 +176,7 @@ fn what_another_copy_has_brought_is_not_run_again_however_far_the_leaving_of_a_t
 /// runs in whatever begins next.
 #[test]
 fn a_copy_has_a_name_once_it_is_on_the_disk() {
-    let mut core = Core::new();
+    let mut core = Core::default();
     core.ask_to_open(TAB, Call(1), HANDLE, "list", None);
     core.reply(StoreReply::Opened { document: key("list"), life: Life::NONE, state: None });
     assert_eq!(core.memo().copy, None);
@@ -190,7 +188,7 @@ fn a_copy_has_a_name_once_it_is_on_the_disk() {
 /// before a mutation, and another one takes its LSN and is applied.
 #[test]
 fn what_a_restored_profile_has_lost_is_not_called_confirmed() {
-    let mut server = Server::new();
+    let mut server = Server::default();
     let mut device = online(1, &mut server);
     let kept = add(&mut device, "kept");
     talk(&mut server, &mut [&mut device]);
@@ -238,7 +236,7 @@ fn parted(server: &mut Server) -> (Device, [Call; 3], [Call; 2]) {
 
 #[test]
 fn what_became_of_a_call_is_known_though_its_timeline_was_left() {
-    let mut server = Server::new();
+    let mut server = Server::default();
     let (mut device, before, after) = parted(&mut server);
     let calls: Vec<Call> = before.into_iter().chain(after).collect();
     let fates = |device: &Device| -> Vec<bool> {
@@ -261,7 +259,7 @@ fn what_became_of_a_call_is_known_though_its_timeline_was_left() {
 /// have the same LSN, in timelines of which one took the place of the other.
 #[test]
 fn rejections_of_two_timelines_are_told_apart() {
-    let mut server = Server::new();
+    let mut server = Server::default();
     let (mut first, mut other) = (online(1, &mut server), online(2, &mut server));
     offline(&mut first);
     titled(&mut other, "x", "x");
@@ -294,7 +292,7 @@ fn rejections_of_two_timelines_are_told_apart() {
 /// of two rejections one alone is kept, with mutations that were applied before, between and after.
 #[test]
 fn a_verdict_that_was_forgotten_is_not_taken_for_a_good_one() {
-    let mut server = Server::new();
+    let mut server = Server::default();
     let limits = Limits { rejections_kept_max: 1, ..Limits::DEFAULT };
     let mut device = Device::with_limits(1, limits);
     connect(&mut device, &mut server);

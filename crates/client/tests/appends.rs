@@ -1,12 +1,10 @@
 //! What follows when appends fail.
 
-mod common;
-
-use common::core::{Core, key};
-use common::{HANDLE, OTHER_TAB, SERVER, TAB, call_id};
 use tidelog_client::{Again, Call, FromCore, Input, Mutate, Request};
 use tidelog_pages::StoreReply;
 use tidelog_sync::{Channel, FromRoom, FromServer, Refusal, ToRoom, ToServer};
+use tidelog_testing::client::core::{Core, key};
+use tidelog_testing::client::{HANDLE, OTHER_TAB, SERVER, TAB, call_id};
 use tidelog_types::{ErrorCode, Life, Outcome};
 
 /// Goal: what a caller was told left nothing behind can never become durable. Method: of two
@@ -43,7 +41,7 @@ fn what_is_older_than_a_failure_is_durable_before_the_document_is_read_again() {
 /// of which the core before was handed as well; the store cannot be opened to look for it.
 #[test]
 fn what_another_core_was_handed_may_be_recorded_when_it_cannot_be_looked_for() {
-    let mut core = Core::new();
+    let mut core = Core::default();
     core.ask_to_open(TAB, Call(1), HANDLE, "list", None);
     for (call, again) in
         [(Call(2), Some(Again { durable: None, copy: None, since: [None; 2] })), (Call(3), None)]
@@ -144,7 +142,7 @@ fn a_document_that_one_call_could_not_destroy_is_destroyed_by_the_next() {
 /// opened from the server, which refuses it for now.
 #[test]
 fn a_document_that_was_never_kept_is_not_handed_over() {
-    let mut core = Core::new();
+    let mut core = Core::default();
     let (document, life) = (key("list"), Life::NONE);
     core.ask_to_open(TAB, Call(1), HANDLE, "list", None);
     core.reply(StoreReply::Opened { document: document.clone(), life, state: None });

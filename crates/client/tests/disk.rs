@@ -1,10 +1,8 @@
 //! Page servers that come and go, disks that are full, cores that are killed.
 
-mod common;
-
-use common::server::{Server, talk};
-use common::*;
 use tidelog_client::{Call, FromCore, Input, PageServerFailure, PageServerId, Storage};
+use tidelog_testing::client::server::{Server, talk};
+use tidelog_testing::client::*;
 use tidelog_types::{ErrorCode, UnservedKind, Value};
 
 fn add(device: &mut Device, id: &str) -> Call {
@@ -230,7 +228,7 @@ fn calls_wait_for_the_layers_after_a_failed_append() {
         assert_eq!(device.fate(lost), "failed: StorageFull");
         assert_eq!(device.answers(count).len(), 1);
         assert_eq!(device.query("select count(*) from todo"), [[integer(kept)]]);
-        let mut server = Server::new();
+        let mut server = Server::default();
         device.server_is_up = true;
         device.pass(15_000);
         talk(&mut server, &mut [&mut device]);
@@ -279,7 +277,7 @@ fn a_release_that_found_the_disk_full_goes_on_once_there_is_room() {
         let (star, message) = device.mutation("star", &[]);
         device.ask(OTHER_TAB, vec![message]);
         assert!(device.fate(star).starts_with("durable"), "{}", device.fate(star));
-        let mut server = Server::new();
+        let mut server = Server::default();
         device.server_is_up = true;
         device.pass(15_000);
         talk(&mut server, &mut [&mut device]);
@@ -293,7 +291,7 @@ fn a_release_that_found_the_disk_full_goes_on_once_there_is_room() {
 
 #[test]
 fn a_release_that_found_the_disk_full_is_told_to_a_server_that_was_asked_before_there_was_room() {
-    let mut server = Server::new();
+    let mut server = Server::default();
     let mut device = Device::new(1);
     device.server_is_up = true;
     let call = device.start_open(TAB, Some(SERVER), &todos());

@@ -1,10 +1,8 @@
 //! A local document: this device decides.
 
-mod common;
-
-use common::*;
 use tidelog_client::{Again, Connection, FromCore, Input, Request, ToCore};
 use tidelog_pages::StoreRequest;
+use tidelog_testing::client::*;
 use tidelog_types::ErrorCode;
 use tidelog_types::limits::Limits;
 

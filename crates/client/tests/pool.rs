@@ -1,10 +1,8 @@
 //! Documents that do not fit into memory.
 
-mod common;
-
-use common::*;
 use tidelog_client::FromCore;
 use tidelog_pages::{Append, StoreRequest, TimelineFrame, Urgency};
+use tidelog_testing::client::*;
 use tidelog_types::limits::{Limits, PAGE_SIZE};
 use tidelog_types::{CallId, DocumentKey, JournalId, Lsn, Value};
 

@@ -1,16 +1,14 @@
 //! Copies that part: a server that is restored, profiles that are cloned or restored, an offer
 //! whose answer is lost.
 
-mod common;
-
-use common::core::Core;
-use common::server::{Server, talk};
-use common::*;
 use tidelog_client::{Call, Connection, FromCore, Request, ToCore};
 use tidelog_document::{Authority, hash_of};
 use tidelog_pages::{StorageEntry, StoreReply};
 use tidelog_sqlite::View;
 use tidelog_sync::{EntryPart, FromRoom, FromServer, ToRoom, ToServer};
+use tidelog_testing::client::core::Core;
+use tidelog_testing::client::server::{Server, talk};
+use tidelog_testing::client::*;
 use tidelog_types::{EntryId, ErrorCode, JournalId, Life, Lineage, Lsn, Position};
 
 fn add(device: &mut Device, id: &str) -> Call {
@@ -67,7 +65,7 @@ fn agree(server: &mut Server, devices: &mut [&mut Device], expected: &str) {
 /// on, offline, and come back one after the other.
 #[test]
 fn what_each_copy_of_a_cloned_profile_issued_is_applied_once() {
-    let mut server = Server::new();
+    let mut server = Server::default();
     let mut first = online(1, &mut server);
     add(&mut first, "a");
     talk(&mut server, &mut [&mut first]);
@@ -99,7 +97,7 @@ fn what_each_copy_of_a_cloned_profile_issued_is_applied_once() {
 /// first one's are.
 #[test]
 fn two_copies_of_a_profile_can_be_online_at_once() {
-    let mut server = Server::new();
+    let mut server = Server::default();
     let mut first = online(1, &mut server);
     add(&mut first, "a");
     talk(&mut server, &mut [&mut first]);
@@ -119,7 +117,7 @@ fn two_copies_of_a_profile_can_be_online_at_once() {
 /// one's are applied.
 #[test]
 fn an_acknowledgement_of_another_copys_frames_breaks_no_protocol() {
-    let mut server = Server::new();
+    let mut server = Server::default();
     let mut first = online(1, &mut server);
     first.server_is_up = false;
     first.lose_socket();
@@ -161,7 +159,7 @@ fn an_acknowledgement_of_another_copys_frames_breaks_no_protocol() {
 #[test]
 fn a_restored_profile_issues_nothing_under_an_lsn_that_was_given() {
     for issued_offline in [0, 1, 5] {
-        let mut server = Server::new();
+        let mut server = Server::default();
         let mut device = online(1, &mut server);
         device.server_is_up = false;
         device.lose_socket();
@@ -189,7 +187,7 @@ fn a_restored_profile_issues_nothing_under_an_lsn_that_was_given() {
 /// server loses, and has others that are undecided.
 #[test]
 fn after_a_restore_of_the_server_everybody_goes_on_from_what_is_left() {
-    let mut server = Server::new();
+    let mut server = Server::default();
     let (mut ahead, mut behind) = (online(1, &mut server), online(2, &mut server));
     add(&mut ahead, "a");
     talk(&mut server, &mut [&mut ahead, &mut behind]);
@@ -242,7 +240,7 @@ fn talk_without_entries(
 /// come before the document does.
 #[test]
 fn sync_waits_for_the_document_that_takes_the_place_of_a_lost_one() {
-    let mut server = Server::new();
+    let mut server = Server::default();
     let (mut ahead, mut behind) = (online(1, &mut server), online(2, &mut server));
     let backup = server.position().next;
     behind.server_is_up = false;
@@ -271,7 +269,7 @@ fn sync_waits_for_the_document_that_takes_the_place_of_a_lost_one() {
 /// Method: it says that it has lost what the device holds, and goes before it sends what it has.
 #[test]
 fn a_server_that_has_again_what_it_had_lost_is_followed_on() {
-    let mut server = Server::new();
+    let mut server = Server::default();
     let (mut device, mut other) = (online(1, &mut server), online(2, &mut server));
     add(&mut device, "a");
     talk(&mut server, &mut [&mut device, &mut other]);
@@ -296,7 +294,7 @@ fn a_server_that_has_again_what_it_had_lost_is_followed_on() {
 /// it.
 #[test]
 fn what_a_restored_server_had_acknowledged_and_lost_is_sent_again() {
-    let mut server = Server::new();
+    let mut server = Server::default();
     let mut device = online(1, &mut server);
     add(&mut device, "a");
     talk(&mut server, &mut [&mut device]);
@@ -324,7 +322,7 @@ fn what_a_restored_server_had_acknowledged_and_lost_is_sent_again() {
 /// again.
 #[test]
 fn work_after_a_lost_answer_to_an_offer_is_the_servers_too() {
-    let mut server = Server::new();
+    let mut server = Server::default();
     let mut device = Device::new(1);
     device.open(&todos());
     add(&mut device, "a");
@@ -365,7 +363,7 @@ struct Played {
 impl Played {
     /// The core follows a document that the server has just made.
     fn new() -> Self {
-        let mut core = Core::new();
+        let mut core = Core::default();
         core.open_new(Call(1), HANDLE, "list", Some(SERVER));
         core.welcome(SERVER);
         let start = Position::start_of(JournalId([9; 16]));

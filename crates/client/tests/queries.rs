@@ -1,10 +1,8 @@
 //! Queries, budgets and live queries.
 
-mod common;
-
-use common::core::Core;
-use common::*;
 use tidelog_client::{Call, FromCore, Input, Mutate, Query, Request, ToCore};
+use tidelog_testing::client::core::Core;
+use tidelog_testing::client::*;
 use tidelog_types::limits::Limits;
 use tidelog_types::{BudgetLimits, ErrorCode, Params};
 

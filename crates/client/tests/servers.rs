@@ -1,13 +1,11 @@
 //! Several servers, and channels that belong to one of them.
 
-mod common;
-
-use common::core::Core;
-use common::*;
 use tidelog_client::{Call, Handle, Request, ToCore};
 use tidelog_document::{chain_of, hash_of};
 use tidelog_pages::StoreReply;
 use tidelog_sync::{ByeReason, Channel, EntryPart, FromRoom, FromServer, ToRoom, ToServer};
+use tidelog_testing::client::core::Core;
+use tidelog_testing::client::*;
 use tidelog_types::{ErrorCode, JournalId, Lineage, Lsn, LsnRange, Page, PageSet, Pgid, Position};
 
 const X: &str = "ws://x";
@@ -17,7 +15,7 @@ const OTHER: Handle = Handle(2);
 /// A core that follows `list` at X and another document at Y, on a channel of the same number. A
 /// third document keeps the connection to X open.
 fn following_two() -> Core {
-    let mut core = Core::new();
+    let mut core = Core::default();
     core.open_new(Call(1), HANDLE, "list", Some(X));
     core.welcome(X);
     opened(&mut core, X, 1);
@@ -146,7 +144,7 @@ fn entries_that_cannot_be_taken_in_are_asked_for_again() {
 /// that somebody else had confirmed since.
 #[test]
 fn a_sync_asks_what_there_is_after_it_was_called() {
-    let mut core = Core::new();
+    let mut core = Core::default();
     core.open_new(Call(1), HANDLE, "list", Some(X));
     core.welcome(X);
     core.ask(Call(2), HANDLE, Request::Sync);
@@ -209,7 +207,7 @@ fn an_offer_without_a_token_says_that_the_server_wants_one() {
 
 /// A core at which two tabs hold a document of a server, and can both be asked for a token.
 fn with_tokens() -> Core {
-    let mut core = Core::new();
+    let mut core = Core::default();
     core.has_token = true;
     core.open_new(Call(1), HANDLE, "list", Some(X));
     core.ask_to_open(OTHER_TAB, Call(1), HANDLE, "list", Some(X));

@@ -1,14 +1,12 @@
 //! What a core says of the storage under it: where it is, how safe, full, or gone.
 
-mod common;
-
-use common::server::{Server, talk};
-use common::*;
 use tidelog_client::{
     Call, FromCore, Input, PageServerFailure, PageServerId, Request, Storage, ToCore,
 };
 use tidelog_disk::{CrashDevice, Disk};
 use tidelog_pages::StoreRequest;
+use tidelog_testing::client::server::{Server, talk};
+use tidelog_testing::client::*;
 use tidelog_types::limits::Limits;
 use tidelog_types::{ErrorCode, Outcome, UnservedKind};
 
@@ -75,7 +73,7 @@ fn a_full_disk_is_said_until_a_page_server_has_let_us_in() {
 /// Goal: a device without room does not fetch, all the time, what it cannot keep.
 #[test]
 fn what_a_full_disk_has_no_room_for_is_fetched_again_after_a_pause() {
-    let mut server = Server::new();
+    let mut server = Server::default();
     let mut online = |seed| {
         let mut device = Device::new(seed);
         device.server_is_up = true;

@@ -3,15 +3,13 @@
 //! Devices have names of one letter; only those are shown that have changed. After a change that
 //! is meant, `TIDELOG_UPDATE_SCRIPTS=1` writes what is seen into the scripts: read the difference.
 
-mod common;
-
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
-use common::server::{Server, talk};
-use common::*;
 use tidelog_client::{Call, Input, Storage};
+use tidelog_testing::client::server::{Server, talk};
+use tidelog_testing::client::*;
 
 struct Stage {
     server: Server,
@@ -29,7 +27,7 @@ struct Actor {
 
 impl Stage {
     fn new() -> Self {
-        Self { server: Server::new(), server_is_up: true, devices: BTreeMap::new() }
+        Self { server: Server::default(), server_is_up: true, devices: BTreeMap::new() }
     }
 
     fn act(&mut self, line: &str) {

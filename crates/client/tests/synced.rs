@@ -1,15 +1,13 @@
 //! A document that is synced with a server.
 
-mod common;
-
-use common::server::{Server, talk};
-use common::*;
 use tidelog_client::{Call, Connection, FromCore, Request, TabId, ToCore};
 use tidelog_disk::Disk;
 use tidelog_document::hash_part;
 use tidelog_sync::{
     ByeReason, CodedPage, EntryPart, FromRoom, FromServer, ToRoom, ToServer, UndecidedReason, codec,
 };
+use tidelog_testing::client::server::{Server, talk};
+use tidelog_testing::client::*;
 use tidelog_types::limits::Limits;
 use tidelog_types::{EntryHash, ErrorCode, Lineage, Lsn, Pgid, Position};
 
@@ -58,7 +56,7 @@ fn count(device: &mut Device) -> Vec<Vec<tidelog_types::Value>> {
 
 #[test]
 fn a_mutation_is_sent_only_once_it_is_durable_here() {
-    let mut server = Server::new();
+    let mut server = Server::default();
     let mut device = online(1, &mut server);
     device.disk.hold_flushes(true);
     let milk = add(&mut device, "milk");
@@ -84,7 +82,7 @@ fn a_mutation_is_sent_only_once_it_is_durable_here() {
 /// waits, no message takes long.
 #[test]
 fn what_waits_for_the_server_comes_in_messages_of_a_bounded_size() {
-    let mut server = Server::new();
+    let mut server = Server::default();
     let mut device = online(1, &mut server);
     offline(&mut device);
     for id in 0..10 {
@@ -108,7 +106,7 @@ fn what_waits_for_the_server_comes_in_messages_of_a_bounded_size() {
 
 #[test]
 fn what_the_server_rejects_is_gone_and_told_until_a_listener_has_returned() {
-    let mut server = Server::new();
+    let mut server = Server::default();
     let (mut first, mut second) = (online(1, &mut server), online(2, &mut server));
     first.ask(TAB, vec![ToCore::ListenRejections { handle: HANDLE }]);
     offline(&mut first);
@@ -149,7 +147,7 @@ fn what_the_server_rejects_is_gone_and_told_until_a_listener_has_returned() {
 
 #[test]
 fn mutations_go_on_without_a_server_and_survive_until_it_is_back() {
-    let mut server = Server::new();
+    let mut server = Server::default();
     let mut device = online(1, &mut server);
     add(&mut device, "before");
     talk(&mut server, &mut [&mut device]);
@@ -178,7 +176,7 @@ fn mutations_go_on_without_a_server_and_survive_until_it_is_back() {
 
 #[test]
 fn a_document_made_offline_is_the_servers_once_it_is_there() {
-    let mut server = Server::new();
+    let mut server = Server::default();
     let mut device = Device::new(1);
     let call = device.start_open(TAB, Some(SERVER), &todos());
     device.opened(call);
@@ -198,7 +196,7 @@ fn a_document_made_offline_is_the_servers_once_it_is_there() {
 /// is told that they have come, and a second tab need not wait for that.
 #[test]
 fn changes_of_others_show_though_many_mutations_are_pending() {
-    let mut server = Server::new();
+    let mut server = Server::default();
     let (mut first, mut second) = (online(1, &mut server), online(2, &mut server));
     offline(&mut first);
     for n in 0..60 {
@@ -240,7 +238,7 @@ fn changes_of_others_show_though_many_mutations_are_pending() {
 
 #[test]
 fn sync_waits_for_every_verdict_and_for_what_the_server_has() {
-    let mut server = Server::new();
+    let mut server = Server::default();
     let (mut first, mut second) = (online(1, &mut server), online(2, &mut server));
     offline(&mut second);
     let mine = add(&mut second, "mine");
@@ -256,7 +254,7 @@ fn sync_waits_for_every_verdict_and_for_what_the_server_has() {
 
 #[test]
 fn sync_fails_where_trying_again_cannot_help() {
-    let mut server = Server::new();
+    let mut server = Server::default();
     let mut device = online(1, &mut server);
     offline(&mut device);
     let sync = device.sync();
@@ -272,7 +270,7 @@ fn sync_fails_where_trying_again_cannot_help() {
 
 #[test]
 fn a_local_document_becomes_the_servers() {
-    let mut server = Server::new();
+    let mut server = Server::default();
     let mut device = Device::new(1);
     device.open(&todos());
     for n in 0..30 {
@@ -308,7 +306,7 @@ fn held(message: &ToServer) -> Option<Option<Position>> {
 /// which were written here.
 #[test]
 fn a_core_knows_where_the_server_stood_when_it_took_the_document_over() {
-    let mut server = Server::new();
+    let mut server = Server::default();
     let mut device = Device::new(1);
     device.open(&todos());
     add(&mut device, "a");
@@ -358,7 +356,7 @@ fn a_document_is_offered_by_the_newest_doctype_that_it_has() {
 /// Until the disk says so, a power cut or a full disk would make it a local one again.
 #[test]
 fn a_document_is_the_servers_only_once_that_is_durable() {
-    let mut server = Server::new();
+    let mut server = Server::default();
     let mut device = Device::new(1);
     device.open(&todos());
     add(&mut device, "a");
@@ -390,7 +388,7 @@ fn image(device: &mut Device) -> Vec<u8> {
 
 #[test]
 fn a_local_document_stays_local_where_the_server_has_another_one() {
-    let mut server = Server::new();
+    let mut server = Server::default();
     server.create(&todos());
     let mut device = Device::new(1);
     device.open(&todos());
@@ -447,7 +445,7 @@ fn want_seed(server: &mut Server, device: &mut Device) {
 /// they are there when the document is offered again.
 #[test]
 fn a_seed_that_was_wanted_on_a_lost_connection_is_not_handed_over_on_the_next_one() {
-    let mut server = Server::new();
+    let mut server = Server::default();
     let mut device = Device::new(1);
     device.open(&todos());
     add(&mut device, "milk");
@@ -476,7 +474,7 @@ fn a_seed_that_was_wanted_on_a_lost_connection_is_not_handed_over_on_the_next_on
 /// it. Method: the server takes a part every five seconds, far longer than an offer may take.
 #[test]
 fn a_large_local_document_is_handed_over_as_fast_as_the_server_takes_it() {
-    let mut server = Server::new();
+    let mut server = Server::default();
     let limits = Limits {
         pool_pages_max: 8,
         fault_pages_max: 4,
@@ -524,7 +522,7 @@ fn a_large_local_document_is_handed_over_as_fast_as_the_server_takes_it() {
 
 #[test]
 fn a_server_that_stops_taking_a_local_document_leaves_it_local() {
-    let mut server = Server::new();
+    let mut server = Server::default();
     let mut device = Device::new(1);
     device.open(&shelves());
     device.mutate("fill", &[("from", integer(0)), ("count", integer(2_000))]);
@@ -547,7 +545,7 @@ fn a_server_that_stops_taking_a_local_document_leaves_it_local() {
 /// Goal: where a page is lost, whoever hands its document over is told so, and at once.
 #[test]
 fn a_local_document_with_a_damaged_page_is_not_handed_over_and_says_why() {
-    let mut server = Server::new();
+    let mut server = Server::default();
     let mut device = Device::new(1);
     device.open(&todos());
     for n in 0..500 {
@@ -573,7 +571,7 @@ fn a_local_document_with_a_damaged_page_is_not_handed_over_and_says_why() {
 
 #[test]
 fn an_offer_whose_tab_is_gone_does_not_fail_the_next_one() {
-    let mut server = Server::new();
+    let mut server = Server::default();
     let mut device = Device::new(1);
     device.open(&todos());
     add(&mut device, "milk");
@@ -605,7 +603,7 @@ fn a_document_is_not_destroyed_while_mutations_are_pending_unless_by_force() {
 
 #[test]
 fn a_killed_core_leaves_undecided_calls_to_the_next_one() {
-    let mut server = Server::new();
+    let mut server = Server::default();
     let mut device = online(1, &mut server);
     let decided = add(&mut device, "decided");
     talk(&mut server, &mut [&mut device]);
@@ -624,7 +622,7 @@ fn a_killed_core_leaves_undecided_calls_to_the_next_one() {
 
 #[test]
 fn a_call_that_was_decided_before_its_tab_asks_again_is_not_run_again() {
-    let mut server = Server::new();
+    let mut server = Server::default();
     let mut device = online(1, &mut server);
     offline(&mut device);
     let milk = add(&mut device, "milk");
@@ -648,7 +646,7 @@ fn a_call_that_was_decided_before_its_tab_asks_again_is_not_run_again() {
 
 #[test]
 fn a_document_that_is_closed_with_something_on_its_way_and_opened_again_follows_the_server() {
-    let mut server = Server::new();
+    let mut server = Server::default();
     let mut device = online(1, &mut server);
     device.disk.hold_flushes(true);
     let milk = add(&mut device, "milk");
@@ -666,7 +664,7 @@ fn a_document_that_is_closed_with_something_on_its_way_and_opened_again_follows_
 
 #[test]
 fn a_replaced_document_takes_the_undecided_mutations_along() {
-    let mut server = Server::new();
+    let mut server = Server::default();
     let mut device = online(1, &mut server);
     add(&mut device, "old");
     talk(&mut server, &mut [&mut device]);
@@ -692,7 +690,7 @@ fn a_replaced_document_takes_the_undecided_mutations_along() {
 
 #[test]
 fn a_server_that_has_lost_the_document_changes_nothing_here() {
-    let mut server = Server::new();
+    let mut server = Server::default();
     let mut device = online(1, &mut server);
     add(&mut device, "milk");
     talk(&mut server, &mut [&mut device]);
@@ -707,7 +705,7 @@ fn a_server_that_has_lost_the_document_changes_nothing_here() {
 
 #[test]
 fn an_app_that_stays_away_keeps_its_mutations_until_it_goes_back() {
-    let mut server = Server::new();
+    let mut server = Server::default();
     let mut device = online(1, &mut server);
     device.ask(TAB, vec![ToCore::SetConnected { handle: HANDLE, connected: false }]);
     talk(&mut server, &mut [&mut device]);
@@ -722,7 +720,7 @@ fn an_app_that_stays_away_keeps_its_mutations_until_it_goes_back() {
 
 #[test]
 fn a_migration_that_fails_here_fails_its_tab_and_nobody_else() {
-    let mut server = Server::new();
+    let mut server = Server::default();
     let mut device = online(1, &mut server);
     for title in ["a", "b"] {
         device.mutate("note", &[("title", text(title))]);
@@ -745,7 +743,7 @@ fn a_migration_that_fails_here_fails_its_tab_and_nobody_else() {
 #[test]
 fn a_rebase_finds_pages_that_a_layer_covers_for_readers() {
     // With no page kept in memory, base pages under the layers are gone when a rebase needs them.
-    let mut server = Server::new();
+    let mut server = Server::default();
     let mut other = online(2, &mut server);
     let mut device = Device::with_pool(1, 0);
     device.server_is_up = true;
@@ -770,7 +768,7 @@ fn a_rebase_finds_pages_that_a_layer_covers_for_readers() {
 
 #[test]
 fn an_opening_between_two_parts_of_an_entry_lets_it_begin_anew() {
-    let mut server = Server::new();
+    let mut server = Server::default();
     let (mut writer, mut device) = (online(1, &mut server), online(2, &mut server));
     add(&mut writer, "milk");
     talk(&mut server, &mut [&mut writer]);
@@ -797,7 +795,7 @@ fn an_opening_between_two_parts_of_an_entry_lets_it_begin_anew() {
 /// anew, with a doctype more, gets again what was taken in before the answer came.
 #[test]
 fn an_entry_that_comes_again_is_acknowledged_again() {
-    let mut server = Server::new();
+    let mut server = Server::default();
     let (mut writer, mut device) = (online(1, &mut server), online(2, &mut server));
     add(&mut writer, "milk");
     talk(&mut server, &mut [&mut writer]);
@@ -826,7 +824,7 @@ fn an_entry_that_comes_again_is_acknowledged_again() {
 /// the document, and serves it again.
 #[test]
 fn a_document_that_is_damaged_on_the_server_waits_offline_and_goes_on() {
-    let mut server = Server::new();
+    let mut server = Server::default();
     let mut device = online(1, &mut server);
     let milk = add(&mut device, "milk");
     talk(&mut server, &mut [&mut device]);
@@ -863,7 +861,7 @@ fn mutations_whose_verdict_cannot_be_written_wait_and_are_sent_again_later() {
         (UndecidedReason::NoRoomForVerdict { reason: reason.clone() }, ErrorCode::BudgetExceeded),
         (UndecidedReason::VerdictFailed { reason: reason.clone() }, ErrorCode::Storage),
     ] {
-        let mut server = Server::new();
+        let mut server = Server::default();
         let mut device = online(1, &mut server);
         server.no_verdict = Some(why);
         let milk = add(&mut device, "milk");

@@ -1,10 +1,8 @@
 //! What tabs are told, and when.
 
-mod common;
-
-use common::core::Core;
-use common::*;
 use tidelog_client::{Call, FromCore, Handle, ToCore};
+use tidelog_testing::client::core::Core;
+use tidelog_testing::client::*;
 use tidelog_types::Value;
 use tidelog_types::limits::TAB_UNHEARD_SIZE_MAX;
 
@@ -52,7 +50,7 @@ fn a_tab_that_is_behind_is_told_only_the_newest_rows_once_it_has_heard() {
 
 /// Two tabs come back to a new core, the one with this word on the server and then the other.
 fn come_back(words: [u64; 2]) -> Core {
-    let mut core = Core::new();
+    let mut core = Core::default();
     for (nth, word) in (1..).zip(words) {
         core.word = word;
         core.open_new(Call(nth), Handle(nth), "list", Some(SERVER));

@@ -5,6 +5,8 @@
 //! - [`runs()`]: random operations against a plain model, and how to replay a run.
 //! - `store.rs`: a store on a device that can fail, its model and its workloads; `store/make.rs`:
 //!   requests in few words; `timed.rs`: what benches do with a store, on any disk.
+//! - `client.rs`: a device around a client; `client/server.rs`: a server for it;
+//!   `client/core.rs`: a core alone.
 //! - `decoders.rs`: what a decoder must keep, whatever bytes it is given.
 //! - `table.rs`: what a bench prints.
 //!
@@ -15,6 +17,8 @@
 
 #![allow(missing_docs, reason = "helpers of tests, with names that say it all")]
 
+#[cfg(feature = "client")]
+pub mod client;
 #[cfg(feature = "decoders")]
 pub mod decoders;
 mod rng;

@@ -39,8 +39,8 @@ struct Guest {
     next: Lsn,
 }
 
-impl Server {
-    pub fn new() -> Self {
+impl Default for Server {
+    fn default() -> Self {
         Self {
             document: None,
             doctypes: BTreeMap::new(),
@@ -53,10 +53,12 @@ impl Server {
             no_verdict: None,
         }
     }
+}
 
+impl Server {
     /// Loses everything; the next document is another one.
     pub fn lose_document(&mut self) {
-        *self = Self { journal: self.journal + 1, ..Self::new() };
+        *self = Self { journal: self.journal + 1, ..Self::default() };
     }
 
     /// Is put back to what it had before an LSN, and goes on as another life.

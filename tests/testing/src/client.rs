@@ -1,8 +1,6 @@
 //! A device around a client: the real page server on a disk that can be cut, tabs that only ask
 //! and listen, a clock that is moved by hand.
 
-#![allow(dead_code, reason = "no test uses all of it")]
-
 pub mod core;
 pub mod server;
 

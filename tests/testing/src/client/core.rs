@@ -32,17 +32,19 @@ pub struct Core {
     pub tokens_wanted: Vec<TabId>,
 }
 
+impl Default for Core {
+    /// A core with a page server.
+    fn default() -> Self {
+        Self::with_limits(Limits::DEFAULT)
+    }
+}
+
 impl Core {
     /// A core whose tab has a local document open, durable.
     pub fn open() -> Self {
-        let mut core = Self::new();
+        let mut core = Self::default();
         core.open_new(Call(1), HANDLE, "list", None);
         core
-    }
-
-    /// A core with a page server.
-    pub fn new() -> Self {
-        Self::with_limits(Limits::DEFAULT)
     }
 
     pub fn with_limits(limits: Limits) -> Self {
