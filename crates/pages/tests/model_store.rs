@@ -13,7 +13,8 @@ use tidelog_pages::{
     Cursor, Direction, PageServer, StoreOptions, StoreReply, StoreRequest, Ticket, Urgency,
 };
 use tidelog_testing::store::{
-    Model, ModelDocument, OWNER, Server, Workload, ask, files, is_same, observe, plain, seed, whole,
+    Model, ModelDocument, OWNER, Server, Shape, Workload, ask, files, is_same, observe, plain,
+    seed, whole,
 };
 use tidelog_testing::{Rng, runs};
 use tidelog_types::{DocumentKey, JournalId, Lsn, Page, Pgid};
@@ -58,7 +59,10 @@ impl Scene {
             ..StoreOptions::default()
         };
         let server = open(&device, options);
-        let workload = Workload::new(rng.next());
+        let mut workload = Workload::new(rng.next());
+        if rng.one_in(3) {
+            workload.shape = Shape::Staged;
+        }
         let states = vec![(Ticket(0), Model::default())];
         let past = BTreeMap::new();
         let answered_from_past = 0;
@@ -87,7 +91,7 @@ impl Scene {
     }
 
     fn append(&mut self) {
-        let request = self.workload.next();
+        let request = self.workload.next_at(0);
         self.states.push((tidelog_testing::store::ticket_of(&request), self.model().clone()));
         self.server.serve(OWNER, request);
         self.remember();

@@ -1,10 +1,10 @@
 //! The store after power cuts and damage, image by image.
 //!
-//! A script of appends, flushes, trims, compactions, destroyed and newly begun journals and
-//! change-overs runs once for each of its disk calls, and the power goes off after that call. Each
-//! way in which the un-flushed sectors can survive, or their blocks be torn, is an **image**; it
-//! is opened, and what it holds has to be a state of the script's history, whole, and none before
-//! the last that was called durable.
+//! A script of appends, flushes, trims, compactions, journals and documents destroyed, replaced and
+//! newly begun, and change-overs runs once for each of its disk calls, and the power goes off after
+//! that call. Each way in which the un-flushed sectors can survive, or their blocks be torn, is an
+//! **image**; it is opened, and what it holds has to be a state of the script's history, whole, and
+//! none before the last that was called durable.
 //!
 //! A store has several lives: within a script its owner is killed, with what it wrote still in the
 //! caches of the system, or the power is cut, or the device is full for a moment; the next owner

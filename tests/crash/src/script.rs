@@ -92,7 +92,8 @@ impl Script {
 
     fn shape(&self) -> Shape {
         match self.seed % 11 {
-            0..=5 => Shape::Mixed,
+            0..=4 => Shape::Mixed,
+            5 => Shape::Staged,
             6..=9 => Shape::Sectors,
             _ => Shape::Large,
         }
@@ -256,11 +257,13 @@ struct Lived {
 }
 
 /// What has to be in the scripts, in the order of the counts.
-const NAMES: [&str; 12] = [
+const NAMES: [&str; 14] = [
     "timeline entries",
     "trims",
     "storage entries",
     "entries of several frames",
+    "entries cut",
+    "names taken",
     "journals begun",
     "records",
     "documents destroyed",
@@ -291,6 +294,8 @@ impl Contents {
             sum(|append| usize::from(append.trim_timeline.is_some())),
             sum(|append| append.storage.len()),
             appends.iter().flat_map(|append| &append.storage).filter(is_large).count() as u64,
+            sum(|append| usize::from(append.is_cut)),
+            sum(|append| usize::from(append.take_name.is_some())),
             sum(|append| {
                 let begun = [append.begin_timeline.is_some(), append.begin_storage.is_some()];
                 begun.into_iter().filter(|begun| *begun).count()

@@ -4,7 +4,7 @@
 //! that the store had, whole. Method: a script is carried out once; then once for each disk call,
 //! where the power goes off, and un-flushed sectors survive by chance, or their blocks are torn.
 
-use tidelog_crash::Script;
+use tidelog_crash::{Contents, Script};
 
 const TURNS: usize = 4;
 const IMAGES_PER_CUT: u64 = 3;
@@ -13,7 +13,7 @@ fn script(seed: u64) -> Script {
     Script::new(seed, TURNS).expect("a script that holds without another cut")
 }
 
-fn sweep(seed: u64) {
+fn sweep(seed: u64) -> Contents {
     let script = script(seed);
     assert!(script.cuts().len() > 25, "too short to prove anything: {:?}", script.cuts());
     for call in script.cuts() {
@@ -21,6 +21,7 @@ fn sweep(seed: u64) {
             panic!("{seed}:{call}:{image}: {what}");
         }
     }
+    script.contents()
 }
 
 #[test]
@@ -47,4 +48,12 @@ fn an_image_has_a_name_by_which_it_is_found_again() {
     }
     let beyond = cut.check_one("c9999999".parse().expect("a name"));
     assert_eq!(beyond, Err("there is no such image".to_owned()));
+}
+
+#[test]
+fn parts_of_an_entry_and_the_name_that_its_document_takes_are_there_or_not() {
+    for seed in [104, 115] {
+        let contents = sweep(seed).to_string();
+        assert!(!contents.contains(" 0 names taken"), "{contents}");
+    }
 }

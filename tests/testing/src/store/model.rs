@@ -28,6 +28,11 @@ impl Model {
         match request {
             StoreRequest::Append { append, .. } => {
                 self.0.entry(append.document.clone()).or_default().append(append);
+                if let Some(name) = &append.take_name
+                    && let Some(document) = self.0.remove(&append.document)
+                {
+                    self.0.insert(name.clone(), document);
+                }
             }
             StoreRequest::Destroy { document, .. } => {
                 self.0.remove(document);
@@ -79,16 +84,19 @@ impl ModelDocument {
             self.db_pages = 0;
             self.pages.clear();
         }
-        for entry in &append.storage {
+        for (entry, left) in append.storage.iter().zip((0..append.storage.len()).rev()) {
             let position = self.storage.as_mut().expect("a storage journal");
             if entry.range.start() == position.next {
-                *position = entry.position;
-                self.calls.extend(&entry.calls);
-                self.db_pages = entry.set.db_pages;
                 let lsn = Lsn::new(entry.range.end().get() - 1).expect("not empty");
                 for (pgid, page) in &entry.set.pages {
                     self.pages.insert(*pgid, (lsn, page.clone()));
                 }
+                if append.is_cut && left == 0 {
+                    continue;
+                }
+                *position = entry.position;
+                self.calls.extend(&entry.calls);
+                self.db_pages = entry.set.db_pages;
                 self.pages.retain(|pgid, _| pgid.0 <= entry.set.db_pages);
             }
         }

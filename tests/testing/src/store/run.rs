@@ -9,7 +9,7 @@ use tidelog_pages::{
 use tidelog_types::{DocumentKey, Epoch, Life};
 
 use super::model::{Model, is_same};
-use super::workload::{Shape, Workload};
+use super::workload::{Shape, Workload, staged_key};
 use super::{Compaction, OWNER, Parts, Server};
 use super::{files, log_end, observe, poll_all, seed, settle, small_log};
 
@@ -234,6 +234,7 @@ impl Run {
             let document = DocumentKey::new(&name, "").expect("a good name");
             server.serve(OWNER, StoreRequest::Open { document });
         }
+        server.serve(OWNER, StoreRequest::Open { document: staged_key() });
         let has_failed = self.take_in(&settle(server, &self.device));
         if !has_failed {
             let mut lost = self.take_refused();
@@ -249,7 +250,7 @@ impl Run {
 
     /// The requests that were refused, without appends that a later destroy has made void: that
     /// needs no room, so it may have been carried out though they were not, and nothing of the
-    /// document that they build on is there any more.
+    /// document that they build on is there any more. So it is where another has taken its name.
     fn take_refused(&mut self) -> VecDeque<StoreRequest> {
         let refused = std::mem::take(&mut self.refused);
         let mut lost = VecDeque::new();
@@ -257,7 +258,11 @@ impl Run {
             let ticket = ticket_of(request);
             if refused.contains(&ticket) {
                 lost.push_back(request.clone());
-            } else if let StoreRequest::Destroy { document, .. } = request
+            } else if let StoreRequest::Destroy { document, .. }
+            | StoreRequest::Append {
+                append: Append { take_name: Some(document), .. },
+                ..
+            } = request
                 && !self.failed.contains(&ticket)
             {
                 lost.retain(|it| !is_append_to(it, document));
@@ -285,6 +290,7 @@ impl Run {
         if let Some(StoreRequest::Append { ticket, append }) = kept.last()
             && *ticket > self.durable
             && !self.failed.contains(ticket)
+            && append.take_name.is_none()
         {
             let append = Append { record: None, ..append.clone() };
             lost.insert(0, StoreRequest::Append { ticket: *ticket, append });

@@ -38,6 +38,9 @@ pub enum Shape {
     Sectors,
     /// Now and then an entry has more pages than go into one frame.
     Large,
+    /// Many are parts of an entry that comes in several appends, of a document that takes the place
+    /// of another one in the end.
+    Staged,
 }
 
 /// Makes requests that a store has to accept.
@@ -127,6 +130,7 @@ impl Workload {
         match self.shape {
             Shape::Sectors if !self.rng.one_in(6) => self.sectors(log_end),
             Shape::Large if self.ticket == 0 || self.rng.one_in(12) => self.large(),
+            Shape::Staged if !self.rng.one_in(3) => self.staged(),
             _ => self.next(),
         }
     }
@@ -186,6 +190,36 @@ impl Workload {
         let set = PageSet { db_pages, pages };
         append.storage = vec![StorageEntry { range, position, calls: Vec::new(), set }];
         self.request(append)
+    }
+
+    /// The next part of the document that is put together, or its end, or the name that it takes.
+    fn staged(&mut self) -> StoreRequest {
+        const DB_PAGES: usize = 12;
+        let mut append = Append::to(staged_key());
+        let before = self.model.0.get(&append.document).and_then(|document| document.storage);
+        let range = LsnRange::new(Lsn::FIRST, Lsn::FIRST.plus(8));
+        if before.is_none_or(|position| position.next == range.start()) {
+            let journal =
+                before.map_or_else(|| JournalId(self.rng.bytes16()), |position| position.journal);
+            append.begin_storage = before.is_none().then_some(journal);
+            append.is_cut = before.is_none() || !self.rng.one_in(3);
+            let mut set = PageSet { db_pages: DB_PAGES as u32, pages: BTreeMap::new() };
+            for _ in 0..self.rng.below(4) {
+                set.pages.insert(Pgid(1 + self.rng.below(DB_PAGES) as u32), self.rng.page());
+            }
+            let position = Position { next: range.end(), ..Position::start_of(journal) };
+            append.storage = vec![StorageEntry { range, position, calls: Vec::new(), set }];
+        }
+        if !append.is_cut && (append.storage.is_empty() || self.rng.one_in(2)) {
+            let name = self.document();
+            // Nothing that was said of either name can be said again.
+            self.recent.retain(|recent| recent.document != name);
+            append.take_name = Some(name);
+        }
+        self.ticket += 1;
+        let request = StoreRequest::Append { ticket: Ticket(self.ticket), append };
+        self.model.apply(&request);
+        request
     }
 
     fn append(&mut self, document: DocumentKey) -> Append {
@@ -254,6 +288,11 @@ impl Workload {
             append.storage.push(StorageEntry { range, position, calls, set });
         }
     }
+}
+
+/// The name of a document before it takes another one's.
+pub fn staged_key() -> DocumentKey {
+    DocumentKey::new("staged", "").expect("a good name")
 }
 
 /// The same request once more.
