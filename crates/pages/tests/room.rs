@@ -109,6 +109,36 @@ fn a_full_device_has_room_again_where_the_log_is_full_of_what_nobody_needs() {
     assert!((1..20).contains(&failed), "{failed} of 199 appends failed");
 }
 
+/// Goal: the other log file has room for a change-over on a full device, whatever the size of what
+/// is kept. Method: one change-over makes room for the next, and then the device is full: only what
+/// nobody needs any more can make room.
+#[test]
+fn a_full_device_has_room_for_a_change_over_whatever_is_kept() {
+    for kept in [1, 40, 60, 80, 100, 120, 150, 200, 300] {
+        let device = CrashDevice::new();
+        let options = StoreOptions { log_size_max: 700 * KIB, ..sizes() };
+        let opened = PageServer::open_with(files(&device), seed(&device), options);
+        let mut server = opened.expect("a store").0;
+        let mut large = Append::to(key("large"));
+        large.record = Some(vec![1; kept * 1024].into());
+        assert!(append(&mut server, &device, 1, large));
+        let mut failed = 0;
+        for ticket in 2..400 {
+            if ticket == 100 {
+                let used = ["log-a", "log-b", "pages"].iter().map(|file| size(&device, file));
+                device.set_capacity(Some(used.sum()));
+            }
+            let mut notes = Append::to(key("notes"));
+            notes.record = Some(vec![ticket as u8; 8000].into());
+            if !append(&mut server, &device, ticket, notes) {
+                failed += 1;
+                open_document(&mut server, &device, &key("notes"));
+            }
+        }
+        assert!(failed < 30, "{kept} KiB are kept: {failed} of 300 appends failed");
+    }
+}
+
 /// Goal: a change-over that can never succeed is not tried for ever. Method: one is given up for
 /// want of room, what it would read rots, and something is destroyed, so that it is tried again.
 #[test]

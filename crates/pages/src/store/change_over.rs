@@ -30,8 +30,8 @@ const SLICE_SIZE: u64 = 256 * 1024;
 const FLUSH_SIZE: u64 = 1024 * 1024;
 /// Pages written to the page file with one write, where they lie side by side.
 const RUN_PAGES: usize = 64;
-/// Bytes that the other log file has at least: on a full device a change-over makes room, and needs
-/// some itself.
+/// Bytes that the other log file has at least beside those of the copied state: on a full device a
+/// change-over makes room, and needs some itself, with the reserve behind it.
 const STATE_RESERVE_SIZE: u64 = 192 * 1024;
 /// How often what was appended meanwhile is copied and flushed before batches are held.
 const ROUNDS_MAX: u32 = 3;
@@ -207,7 +207,8 @@ impl ChangeOvers {
         let is_known = is_idle && store.log.is_found_durable();
         if is_known && !self.is_shed && !store.readers.has_earlier() {
             reached(Probe::FilesShed);
-            store.log.resize_other(STATE_RESERVE_SIZE.max(2 * store.log.state_size()))?;
+            let state = store.log.state_size();
+            store.log.resize_other(state + STATE_RESERVE_SIZE.max(state))?;
             store.pages.shed(store.catalog.extents.count())?;
             self.is_shed = true;
         }
