@@ -225,16 +225,17 @@ impl Writer {
         Ok(true)
     }
 
-    /// Cuts off the torn write that was found behind the end. That is in the block of the end if
-    /// the same write put there what is whole, and then nothing in that was durable.
+    /// Cuts off the torn write that was found behind the end. What of it is in the block of the end
+    /// was put there by the write that put there what is whole, so nothing in that was durable; and
+    /// nothing is ever written over it, so all of it goes.
     pub fn cut_tail<D: Disk>(&mut self, disk: &mut D) -> Result<(), DiskError> {
         let end = self.whole_end();
-        let mut there = [0; END_MARK_SIZE];
-        if end < self.written && end + END_MARK_SIZE as u64 <= disk.size() {
-            disk.read_at(end, &mut there)?;
-        }
-        if there != [0; END_MARK_SIZE] {
-            disk.write_at(end, &[0; END_MARK_SIZE])?;
+        let left = self.written.min(disk.size()).saturating_sub(end);
+        let mut rest = vec![0; usize::try_from(left).expect("BUG: less than a block")];
+        disk.read_at(end, &mut rest)?;
+        if rest.iter().any(|byte| *byte != 0) {
+            rest.fill(0);
+            disk.write_at(end, &rest)?;
         }
         self.write_end_mark(disk)
     }
