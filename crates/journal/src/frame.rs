@@ -3,7 +3,7 @@
 use tidelog_types::limits::FRAME_BODY_SIZE_MAX;
 use tidelog_types::{CallId, Chain, Epoch, JournalId, LsnRange};
 
-use crate::header::{FRAME_ALIGNMENT, GENERATION_MAX, Salt};
+use crate::header::{FRAME_ALIGNMENT, GENERATION_MAX, Salt, is_place};
 
 /// Bytes of a frame before its body.
 pub const FRAME_HEADER_SIZE: usize = 160;
@@ -159,8 +159,8 @@ pub(crate) fn decode(header: &[u8], salt: Salt, offset: u64) -> Option<Frame> {
     let lsns = if (start, end) == (0, 0) { None } else { Some(LsnRange::checked(start, end)?) };
     let body_size = u32_at(header, 8) as usize;
     let (generation, durable) = (u64_at(header, 24), u64_at(header, 32));
-    let is_place = durable.is_multiple_of(FRAME_ALIGNMENT as u64) && generation <= GENERATION_MAX;
-    if flags > FLAG_CALL || body_size > FRAME_BODY_SIZE_MAX || !is_place {
+    let is_possible = is_place(durable) && generation <= GENERATION_MAX;
+    if flags > FLAG_CALL || body_size > FRAME_BODY_SIZE_MAX || !is_possible {
         return None;
     }
     let call = CallId(header[112..128].try_into().expect("BUG: 16 bytes"));

@@ -16,6 +16,8 @@ const COPIES_AT: [usize; 2] = [0, BLOCK_SIZE];
 const CHECKSUM_AT: usize = SECTOR_SIZE - 4;
 /// No log changes over so often.
 pub(crate) const GENERATION_MAX: u64 = 1 << 62;
+/// No file is so long.
+const OFFSET_MAX: u64 = 1 << 62;
 /// Bytes of the header that the first appended frame is linked to: up to the state's end.
 const SEAM_SIZE: usize = 32;
 
@@ -157,7 +159,6 @@ impl Header {
 
     /// Whether anybody could have written it.
     fn is_possible(self) -> bool {
-        let is_place = |offset: u64| offset.is_multiple_of(FRAME_ALIGNMENT as u64);
         is_place(self.state_end) && is_place(self.durable) && self.generation <= GENERATION_MAX
     }
 
@@ -172,6 +173,11 @@ impl Header {
         let (state_end, durable) = (number(24), number(32));
         Ok(Self { generation: number(16), state_end, durable, salt: Salt(number(40)) })
     }
+}
+
+/// Whether a frame could end here.
+pub(crate) fn is_place(offset: u64) -> bool {
+    offset.is_multiple_of(FRAME_ALIGNMENT as u64) && offset <= OFFSET_MAX
 }
 
 fn is_whole(sector: &[u8]) -> bool {

@@ -4,7 +4,7 @@ mod common;
 
 use common::{SECTOR_BODY, append, change_over, head, lost, memory, recover, written};
 use tidelog_disk::{BLOCK_SIZE, CrashDevice, CrashDisk, Disk, MemoryDisk};
-use tidelog_journal::{Damage, FrameHead, LOG_START, Log, LogFile};
+use tidelog_journal::{Damage, FrameHead, LOG_START, Log, LogFile, RecoverError};
 use tidelog_types::Epoch;
 
 #[test]
@@ -150,4 +150,32 @@ fn what_was_cut_is_not_found_behind_damage() {
         recover([MemoryDisk::holding(bytes), b]).expect("a damaged log can be read");
     assert_eq!(bodies, [b"first".to_vec(), b"next".to_vec(), b"last".to_vec()]);
     assert_eq!(report.damage.len(), 1);
+}
+
+#[test]
+fn an_offset_that_no_file_has_is_not_believed() {
+    let whole = written(&[&[b"one"], &[b"two"]])[0].bytes().to_vec();
+    let absurd = (u64::MAX - 7).to_le_bytes();
+    let opened =
+        |bytes: &[u8]| recover([MemoryDisk::holding(bytes.to_vec()), MemoryDisk::default()]);
+    // The state end, and what was durable.
+    for at in [24, 32] {
+        let mut bytes = whole.clone();
+        for copy in [0, BLOCK_SIZE] {
+            bytes[copy + at..copy + at + 8].copy_from_slice(&absurd);
+            let checksum = crc32c::crc32c(&bytes[copy..copy + 508]).to_le_bytes();
+            bytes[copy + 508..copy + 512].copy_from_slice(&checksum);
+        }
+        assert_eq!(opened(&bytes).err(), Some(RecoverError::DamagedHeader { file: LogFile::A }));
+    }
+    // And what a frame says was durable.
+    let (mut bytes, salt) = (whole.clone(), &whole[40..48]);
+    let offset = LOG_START + BLOCK_SIZE as u64;
+    let frame = &mut bytes[usize::try_from(offset).expect("small")..];
+    frame[32..40].copy_from_slice(&absurd);
+    let place = crc32c::crc32c_append(crc32c::crc32c(salt), &offset.to_le_bytes());
+    let checksum = crc32c::crc32c_append(place, &frame[8..160]).to_le_bytes();
+    frame[4..8].copy_from_slice(&checksum);
+    let (_, report, bodies) = opened(&bytes).expect("a torn tail");
+    assert_eq!((bodies, report.damage.len()), (vec![b"one".to_vec()], 0));
 }
