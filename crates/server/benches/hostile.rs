@@ -4,9 +4,6 @@
 //! `tests/hostile.rs` that is about memory: what the process had before it, at most meanwhile, and
 //! a minute after it, in MiB. And how long `/healthz` takes while rooms are busy.
 
-#[path = "../tests/common/mod.rs"]
-mod common;
-
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,10 +12,13 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 
-use common::{Client, Copy, Process, burner, frame, http, lsn, notes};
 use tidelog_sync::{Channel, FromRoom, Intent, ToRoom, ToServer, WireFrame, codec};
+use tidelog_testing::server::{Client, Copy, Process, burner, frame, http, lsn, notes};
 use tidelog_types::limits::{LSN_MAX, MESSAGE_FRAMES_MAX};
 use tidelog_types::{CallId, JournalId, Life, Lineage, Lsn, Page, Pgid, Position};
+
+/// The binary.
+const TIDELOG: &str = env!("CARGO_BIN_EXE_tidelog");
 
 /// How often memory is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
@@ -59,8 +59,8 @@ async fn run<P: Future<Output = ()>, A: Future<Output = ()>>(
     attack: impl FnOnce(SocketAddr) -> A,
 ) {
     let data = tempfile::tempdir().expect("a folder");
-    Process::start(data.path()).terminate();
-    let process = Process::start(data.path());
+    Process::start(TIDELOG, data.path()).terminate();
+    let process = Process::start(TIDELOG, data.path());
     prepare(process.address).await;
     let id = process.id();
     let before = memory_mib(id);

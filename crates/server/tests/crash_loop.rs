@@ -4,15 +4,16 @@
 //! why. Method: the binary, and a mutation that takes a while; whenever the server has named it as
 //! what it runs, it gets SIGKILL, as from a system that is out of memory. Meanwhile others write.
 
-mod common;
-
 use std::path::Path;
 use std::time::Duration;
 
-use common::{Client, Copy, Process, burner, frame, http, texts};
 use tidelog_room::ENDED_THE_SERVER;
 use tidelog_sync::{FromRoom, WireFrame};
+use tidelog_testing::server::{Client, Copy, Process, burner, frame, http, texts};
 use tidelog_types::Lsn;
+
+/// The binary.
+const TIDELOG: &str = env!("CARGO_BIN_EXE_tidelog");
 
 /// What the server says that it is running.
 fn named(data: &Path) -> Option<String> {
@@ -40,10 +41,10 @@ async fn a_mutation_that_ends_the_server_is_rejected_in_the_end() {
     let data = tempfile::tempdir().expect("a folder");
     let is_burn = |what: String| what.starts_with("frame 1 of timeline 0707");
     // A server that was stopped names nothing, so that nothing costs a second flush.
-    assert_eq!(Process::start(data.path()).terminate(), Some(0));
+    assert_eq!(Process::start(TIDELOG, data.path()).terminate(), Some(0));
     let mut deaths = 0;
     let process = loop {
-        let process = Process::start(data.path());
+        let process = Process::start(TIDELOG, data.path());
         let (mut other, wanted, mut copy) = connect(&process, "other", 1).await;
         let number = wanted.get();
         let innocent = frame(&burner(), "log", &number.to_string());

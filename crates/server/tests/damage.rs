@@ -1,14 +1,12 @@
 //! A server whose log has rotted: what it still serves, what it refuses, and what it says.
 
-mod common;
-
 use std::net::SocketAddr;
 use std::path::Path;
 
-use common::{Client, Copy, frame, http, notes, settings, texts};
 use tidelog_document::Doctype;
 use tidelog_server::Server;
 use tidelog_sync::{FromRoom, Intent, Refusal, ToRoom, codec};
+use tidelog_testing::server::{Client, Copy, frame, http, notes, settings, texts};
 use tidelog_types::{JournalId, Lineage};
 
 async fn start(data: &Path) -> Server {

@@ -4,15 +4,12 @@
 //! notices. Method: a room over a store in memory, whose steps, pages and bytes are counted; and
 //! the server over real sockets, where only the order of answers is looked at.
 
-mod common;
-
 use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use common::{CHANNEL, Client, Copy, Process, burner, frame, http, lsn, notes, settings, texts};
 use tidelog_disk::{MemoryDisk, StoreFiles};
 use tidelog_document::Doctype;
 use tidelog_pages::{OwnerId, PageServer, Seed, StoreOptions, StoreReply, StoreRequest};
@@ -25,12 +22,18 @@ use tidelog_sync::{
     Channel, FromRoom, FromServer, Intent, ProbeId, Refusal, ToRoom, ToServer, UndecidedReason,
     WireFrame, codec,
 };
+use tidelog_testing::server::{
+    CHANNEL, Client, Copy, Process, burner, frame, http, lsn, notes, settings, texts,
+};
 use tidelog_types::limits::{
     CONNECTION_CHANNELS_MAX, ENTRY_PAGES_MAX, HELLO_SIZE_MAX, LSN_MAX, Limits, PAGE_SIZE,
 };
 use tidelog_types::{
     BudgetLimits, DocumentKey, JournalId, Life, Lineage, Lsn, Page, Pgid, Position,
 };
+
+/// The binary.
+const TIDELOG: &str = env!("CARGO_BIN_EXE_tidelog");
 
 const ANN: ConnId = ConnId(1);
 const BOB: ConnId = ConnId(2);
@@ -1126,9 +1129,13 @@ async fn pings_do_not_renew_the_time_for_a_hello() {
 async fn a_server_that_is_told_to_stop_does_within_ten_seconds() {
     let data = tempfile::tempdir().expect("a folder");
     for _ in 0..3 {
-        assert_eq!(Process::start(data.path()).terminate(), Some(0), "as soon as it listens");
+        assert_eq!(
+            Process::start(TIDELOG, data.path()).terminate(),
+            Some(0),
+            "as soon as it listens"
+        );
     }
-    let process = Process::start(data.path());
+    let process = Process::start(TIDELOG, data.path());
     let mut clients = Vec::new();
     // More rooms than threads, each with work for long; nobody reads what is said.
     for number in 0..8 {
@@ -1186,7 +1193,7 @@ fn files_are_for_their_owner_and_as_many_may_be_open_as_the_system_allows() {
 
     let folder = tempfile::tempdir().expect("a folder");
     let data = folder.path().join("data");
-    let process = Process::start_with_few_files(&data);
+    let process = Process::start_with_few_files(TIDELOG, &data);
     let mode = |path: &Path| path.metadata().expect("it is there").permissions().mode() & 0o777;
     assert_eq!(mode(&data), 0o700);
     for file in std::fs::read_dir(&data).expect("a folder") {

@@ -6,11 +6,12 @@
 //! positions exchanged. In the end the log of mutations in the document holds each exactly once,
 //! and each follower holds the server's pages byte for byte.
 
-mod common;
-
 use std::time::Duration;
 
-use common::{Process, Writer, check_writers};
+use tidelog_testing::server::{Process, Writer, check_writers};
+
+/// The binary.
+const TIDELOG: &str = env!("CARGO_BIN_EXE_tidelog");
 
 const CLIENTS: u8 = 3;
 const KILLS: u64 = 20;
@@ -20,7 +21,7 @@ async fn a_server_that_is_killed_loses_nothing_and_applies_nothing_twice() {
     let data = tempfile::tempdir().expect("a folder");
     let mut writers: Vec<Writer> = (1..=CLIENTS).map(Writer::new).collect();
     for round in 1..=KILLS {
-        let process = Process::start(data.path());
+        let process = Process::start(TIDELOG, data.path());
         let address = process.address;
         let tasks: Vec<_> = writers
             .into_iter()
@@ -42,7 +43,7 @@ async fn a_server_that_is_killed_loses_nothing_and_applies_nothing_twice() {
     let acked: u64 = writers.iter().map(|writer| writer.acked - 1).sum();
     assert!(acked > KILLS, "it did write: {acked}");
 
-    let process = Process::start(data.path());
+    let process = Process::start(TIDELOG, data.path());
     check_writers(process.address, &mut writers).await;
     assert_eq!(process.terminate(), Some(0));
 }

@@ -8,15 +8,13 @@
 //! failed is not repeated exactly. (A simulated network, as of turmoil, has a clock that does not
 //! wait for threads, and rooms and store have threads of their own.)
 
-mod common;
-
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use common::{Writer, check_writers, settings};
 use tidelog_server::Server;
+use tidelog_testing::server::{Writer, check_writers, settings};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};

@@ -1,17 +1,20 @@
 //! The server over a real socket.
 
-mod common;
-
 use std::path::Path;
 use std::time::Duration;
 
-use common::{Client, Copy, Process, command, frame, http, lsn, notes, settings, texts};
 use tidelog_server::{ServeSettings, Server, ServerError};
 use tidelog_sync::{
     ByeReason, Channel, FromRoom, FromServer, PROTOCOL_VERSION, Refusal, ToRoom, ToServer,
     encode_message,
 };
+use tidelog_testing::server::{
+    Client, Copy, Process, command, frame, http, lsn, notes, settings, texts,
+};
 use tidelog_types::{ClientId, JournalId, Life, Position};
+
+/// The binary.
+const TIDELOG: &str = env!("CARGO_BIN_EXE_tidelog");
 
 async fn start(data: &Path) -> Server {
     Server::start(&settings(data)).await.expect("a server")
@@ -188,7 +191,7 @@ async fn two_servers_cannot_share_a_folder() {
     let server = start(data.path()).await;
     let second = Server::start(&settings(data.path())).await.err().expect("refused");
     assert!(matches!(second, ServerError::InUse { .. }), "{second}");
-    let output = command()
+    let output = command(TIDELOG)
         .args(["serve", "--dev", "--listen", "127.0.0.1:0", "--data"])
         .arg(data.path())
         .output()
@@ -249,7 +252,7 @@ async fn a_development_server_answers_pages_of_this_machine_only() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stop_signal_says_goodbye_and_ends_with_0() {
     let data = tempfile::tempdir().expect("a folder");
-    let process = Process::start(data.path());
+    let process = Process::start(TIDELOG, data.path());
     let mut client = Client::connect(process.address).await.expect("up");
     let begun = std::time::Instant::now();
     let code = tokio::task::spawn_blocking(move || process.terminate());
@@ -266,7 +269,7 @@ fn wrong_usage_ends_with_2() {
         &["serve", "--config", "no/such/file.toml"],
         &[],
     ] {
-        let output = command().args(args).output().expect("it runs");
+        let output = command(TIDELOG).args(args).output().expect("it runs");
         assert_eq!(output.status.code(), Some(2), "{args:?}");
     }
 }

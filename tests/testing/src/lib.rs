@@ -7,6 +7,7 @@
 //!   requests in few words; `timed.rs`: what benches do with a store, on any disk.
 //! - `client.rs`: a device around a client; `client/server.rs`: a server for it;
 //!   `client/core.rs`: a core alone.
+//! - `server.rs`: a small client of a server, over a real socket, and a server process.
 //! - `decoders.rs`: what a decoder must keep, whatever bytes it is given.
 //! - `table.rs`: what a bench prints.
 //!
@@ -23,6 +24,8 @@ pub mod client;
 pub mod decoders;
 mod rng;
 mod runs;
+#[cfg(feature = "server")]
+pub mod server;
 #[cfg(feature = "store")]
 pub mod store;
 #[cfg(feature = "table")]

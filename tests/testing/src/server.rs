@@ -1,5 +1,4 @@
 //! A small client, and a server process, for tests over a real socket.
-#![allow(dead_code, reason = "each test file uses a part of it")]
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
@@ -374,15 +373,15 @@ pub struct Process {
 }
 
 impl Process {
-    pub fn start(data: &Path) -> Self {
-        Self::start_by(command(), data)
+    pub fn start(tidelog: &str, data: &Path) -> Self {
+        Self::start_by(command(tidelog), data)
     }
 
     /// By a shell that may have only few files open, and lets everybody read its own.
-    pub fn start_with_few_files(data: &Path) -> Self {
+    pub fn start_with_few_files(tidelog: &str, data: &Path) -> Self {
         let mut shell = Command::new("sh");
         shell.args(["-c", "umask 000; ulimit -S -n 256; exec \"$0\" \"$@\""]);
-        shell.arg(env!("CARGO_BIN_EXE_tidelog")).env("RUST_LOG", "warn");
+        shell.arg(tidelog).env("RUST_LOG", "warn");
         Self::start_by(shell, data)
     }
 
@@ -428,8 +427,8 @@ impl Drop for Process {
 }
 
 /// The binary, with none of the settings of whoever runs the tests.
-pub fn command() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tidelog"));
+pub fn command(tidelog: &str) -> Command {
+    let mut command = Command::new(tidelog);
     for name in ["DATA", "LISTEN", "DEV", "SERVE", "CONFIG"] {
         command.env_remove(format!("TIDELOG_{name}"));
     }
