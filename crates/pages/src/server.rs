@@ -230,6 +230,12 @@ impl<D: Disk> PageServer<D> {
     fn or_break(&mut self, work: impl FnOnce(&mut Self) -> Result<(), Fault>) {
         if let Err(fault) = work(self) {
             let error = fault.to_append_error();
+            if !self.store.is_found_durable() {
+                // What was found may be on no disk: nobody shall go on with it.
+                let is_failure =
+                    |reply: &StoreReply| matches!(reply, StoreReply::AppendFailed { .. });
+                self.replies.retain(|(_, reply)| is_failure(reply));
+            }
             // Of some all that they asked for waits.
             let waiting = self.waiting.owners();
             for owner in self.owners.known().chain(waiting).collect::<BTreeSet<_>>() {

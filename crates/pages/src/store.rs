@@ -132,6 +132,11 @@ impl<D: Disk> Store<D> {
         self.log.is_damaged()
     }
 
+    /// Whether all that was found at opening is on the disk.
+    pub fn is_found_durable(&self) -> bool {
+        self.log.is_found_durable()
+    }
+
     /// The last batch that was appended.
     pub fn committed(&self) -> BatchNumber {
         self.log.committed()

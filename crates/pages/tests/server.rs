@@ -181,6 +181,20 @@ fn what_was_found_is_flushed_with_what_is_asked_first() {
     assert!(device.has_held_flushes());
 }
 
+/// Goal: nobody goes on with what no disk may have. Method: the first flush after an opening fails,
+/// behind a document that was found and is to be told.
+#[test]
+fn what_was_found_is_told_to_nobody_if_it_cannot_be_flushed() {
+    let (device, mut server) = new();
+    append(&mut server, &device, 1, timeline("a", [1]));
+    drop(server);
+    let mut server = open(&device);
+    server.serve(OWNER, StoreRequest::Open { document: key("a") });
+    device.fail_call(device.calls() + 1, Fault::Device);
+    let replies = poll_all(&mut server);
+    assert!(matches!(replies.as_slice(), [StoreReply::Broken { .. }]), "{replies:?}");
+}
+
 #[test]
 fn a_document_comes_back_as_it_was_appended() {
     let (device, mut server) = new();
