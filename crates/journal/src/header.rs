@@ -113,6 +113,12 @@ impl Header {
         crc32c::crc32c(&self.sector()[..SEAM_SIZE])
     }
 
+    /// Whether what stands from `start` to `end` lies across the end of the copied state, as no
+    /// batch does.
+    pub fn is_crossed(self, start: u64, end: u64) -> bool {
+        start < self.state_end && self.state_end < end
+    }
+
     /// Writes both copies with one write.
     pub fn write<D: Disk>(self, disk: &mut D) -> Result<(), DiskError> {
         assert!(self.generation > 0, "BUG: generation 0 is none");

@@ -70,7 +70,11 @@ fn resume<D: Disk>(
             continue;
         };
         let here = Scanned { end: at, link: frame.ties.link, ..from };
-        if window.batch(here, &mut places)?.is_some() {
+        // One that stands here, and that a scan goes past: else this would be found for ever.
+        if let Some(next) = window.batch(here, &mut places)?
+            && places.first() == Some(&at)
+            && !header.is_crossed(at, next.end)
+        {
             return Ok(Some(here));
         }
         if at < durable {

@@ -194,10 +194,10 @@ pub(crate) fn scan<D: Disk>(
         if scanned.end >= limit {
             return Ok(scanned);
         }
-        let Some(next) = window.batch(scanned, &mut places)? else { return Ok(scanned) };
-        if scanned.end < header.state_end && next.end > header.state_end {
+        let next = window.batch(scanned, &mut places)?;
+        let Some(next) = next.filter(|next| !header.is_crossed(scanned.end, next.end)) else {
             return Ok(scanned);
-        }
+        };
         window.deliver(&places, visit)?;
         scanned = next;
     }

@@ -179,3 +179,20 @@ fn an_offset_that_no_file_has_is_not_believed() {
     let (_, report, bodies) = opened(&bytes).expect("a torn tail");
     assert_eq!((bodies, report.damage.len()), (vec![b"one".to_vec()], 0));
 }
+
+/// Goal: no file keeps a reader busy for ever. Method: the copied state of one ends in the middle
+/// of a batch.
+#[test]
+fn a_batch_across_the_end_of_the_state_is_lost() {
+    let mut bytes = written(&[&[b"one", b"two"]])[0].bytes().to_vec();
+    let state_end = LOG_START + 168;
+    for copy in [0, BLOCK_SIZE] {
+        bytes[copy + 24..copy + 32].copy_from_slice(&state_end.to_le_bytes());
+        let checksum = crc32c::crc32c(&bytes[copy..copy + 508]).to_le_bytes();
+        bytes[copy + 508..copy + 512].copy_from_slice(&checksum);
+    }
+    let (_, report, bodies) =
+        recover([MemoryDisk::holding(bytes), MemoryDisk::default()]).expect("a damaged log");
+    assert_eq!(bodies, Vec::<Vec<u8>>::new());
+    assert_eq!(report.damage.len(), 1);
+}
