@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, VecDeque};
 use tidelog_pages::{AppendError, StoreReply, StoreRequest, Ticket};
 use tidelog_room::{ConnId, RoomEffect, RoomInput};
 use tidelog_sync::{Channel, FromRoom, FromServer, ToRoom};
-use tidelog_types::{DocumentKey, JournalId, Lsn, Position};
+use tidelog_types::{CallId, DocumentKey, JournalId, Lsn, Position};
 
 /// What has come in to a room.
 #[derive(Default)]
@@ -18,8 +18,28 @@ pub(crate) struct Door {
     asked: VecDeque<(Ticket, Position)>,
     /// Where the part of each that is durable ends.
     durable: BTreeMap<JournalId, Lsn>,
-    /// Where the timeline frames end that have come on each channel.
-    frames: BTreeMap<(ConnId, Channel), Lsn>,
+    /// How often the store has said what it has on the disk.
+    answers_count: u64,
+    /// The timeline frames that have come on each channel.
+    frames: BTreeMap<(ConnId, Channel), Frames>,
+    /// How often the store had said that when each call first came, on whichever channel.
+    calls: BTreeMap<CallId, u64>,
+}
+
+/// What has come on one channel.
+struct Frames {
+    /// Where it ends.
+    end: Lsn,
+    /// The first frame that the room did not have when the channel was opened.
+    wanted: Lsn,
+    /// The calls of those that are not acknowledged.
+    calls: BTreeMap<Lsn, CallId>,
+}
+
+impl Default for Frames {
+    fn default() -> Self {
+        Self { end: Lsn::FIRST, wanted: Lsn::FIRST, calls: BTreeMap::new() }
+    }
 }
 
 impl Door {
@@ -31,10 +51,15 @@ impl Door {
     pub(crate) fn comes(&mut self, key: &DocumentKey, input: &RoomInput) -> Result<(), String> {
         match input {
             RoomInput::Message { conn, channel, message: ToRoom::Frames { first, frames, .. } } => {
-                let end = self.frames.entry((*conn, *channel)).or_insert(Lsn::FIRST);
-                *end = first.plus(frames.len() as u64).max(*end);
+                let come = self.frames.entry((*conn, *channel)).or_default();
+                come.end = first.plus(frames.len() as u64).max(come.end);
+                for (nth, frame) in (0..).zip(frames) {
+                    come.calls.insert(first.plus(nth), frame.call);
+                    self.calls.entry(frame.call).or_insert(self.answers_count);
+                }
             }
             RoomInput::Store(StoreReply::Durable { ticket }) => {
+                self.answers_count += 1;
                 while let Some((_, position)) = self.asked.pop_front_if(|(of, _)| *of <= *ticket) {
                     self.reach(position);
                 }
@@ -50,6 +75,7 @@ impl Door {
             RoomInput::Store(StoreReply::Opened { document, state: Some(state), .. })
                 if document == key =>
             {
+                self.answers_count += 1;
                 state.storage.into_iter().for_each(|position| self.reach(position));
             }
             _ => {}
@@ -82,17 +108,33 @@ impl Door {
         };
         match body {
             FromRoom::Entry(part) => self.must_be_durable(part.position),
-            FromRoom::Opened { storage, .. } => self.must_be_durable(*storage),
-            FromRoom::Seeded { position } => self.must_be_durable(*position),
-            FromRoom::Acked { next } => {
-                let end = self.frames.get(&to).copied().unwrap_or(Lsn::FIRST);
-                if *next <= end {
-                    return Ok(());
-                }
-                Err(format!("frames before {next} are acknowledged, those before {end} have come"))
+            FromRoom::Opened { storage, wanted, .. } => {
+                let come = self.frames.entry(to).or_default();
+                come.wanted = come.wanted.max(*wanted);
+                self.must_be_durable(*storage)
             }
+            FromRoom::Seeded { position } => self.must_be_durable(*position),
+            FromRoom::Acked { next } => self.may_be_acknowledged(to, *next),
             _ => Ok(()),
         }
+    }
+
+    /// Of frames that the room did not have before, its store has said something since they came.
+    fn may_be_acknowledged(&mut self, to: (ConnId, Channel), next: Lsn) -> Result<(), String> {
+        let come = self.frames.entry(to).or_default();
+        if next > come.end {
+            let end = come.end;
+            return Err(format!(
+                "frames before {next} are acknowledged, those before {end} have come"
+            ));
+        }
+        let later = come.calls.split_off(&next);
+        for (lsn, call) in std::mem::replace(&mut come.calls, later) {
+            if lsn >= come.wanted && self.calls[&call] == self.answers_count {
+                return Err(format!("frame {lsn} is acknowledged and not durable"));
+            }
+        }
+        Ok(())
     }
 
     fn must_be_durable(&self, position: Position) -> Result<(), String> {
