@@ -15,8 +15,8 @@
 //! # Where to start reading
 //!
 //! - [`Core`]: steps of the core, and one function for each thing that can happen to it.
-//! - [`PageServerHost`]: the store; [`OpfsDisk`] and [`IdbDisk`]: what it is kept in; [`warm_up()`]:
-//!   what a page server does while it waits for another one to end.
+//! - [`PageServerHost`]: the store; [`OpfsDisk`] and [`IdbDisk`]: what it is kept in;
+//!   [`warm_up()`]: what a page server does while it waits for another one to end.
 //!
 //! # What this crate does not know
 //!
