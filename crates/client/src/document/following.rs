@@ -1,23 +1,20 @@
 //! The document's way to its server.
 
-use tidelog_document::{ArrivingEntry, Doctype, PutOff, ServerEntry};
-use tidelog_sqlite::Run;
+use tidelog_document::{ArrivingEntry, PutOff, ServerEntry};
 use tidelog_sync::{
-    Channel, CodedPage, EntryPart, FromRoom, Intent, PeerAhead, ProbeId, Refusal, ToRoom, ToServer,
+    Channel, EntryPart, FromRoom, Intent, PeerAhead, ProbeId, Refusal, ToRoom, ToServer,
     UndecidedReason, WireFrame, codec,
 };
-use tidelog_types::limits::CALL_SETTLES_MS;
 use tidelog_types::probe::{Probe, reached};
-use tidelog_types::{Budget, JournalId, Lineage, Lsn, Pgid, Position, SortedMap};
+use tidelog_types::{JournalId, Lineage, Lsn, Position, SortedMap};
 
+use super::hand_over::{Offer, Seeding};
 use super::open::Synced;
-use super::requests::Ask;
-use super::storing::Then;
 use super::{Context, Document, Role, State, SyncWait};
 use crate::outbox::Outbox;
-use crate::protocol::{CallFailure, FromCore, Request};
+use crate::protocol::{CallFailure, FromCore};
 use crate::record::HashedDoctype;
-use crate::server_link::{ServerLink, TokenHolder};
+use crate::server_link::TokenHolder;
 
 /// Milliseconds after which a server that refused the document for now is asked again.
 const RETRY_MS: u64 = 1_000;
@@ -26,15 +23,11 @@ const RETRY_FINAL_MS: u64 = 30_000;
 
 /// Milliseconds in which a server says where a document stands; then it is asked anew.
 const CHANNEL_MS: u64 = 10_000;
-/// Milliseconds that a server may take to say what it thinks of an offered document.
-const OFFER_MS: u64 = CALL_SETTLES_MS * 8 / 10;
-/// Milliseconds that the next pages of a seed may take, on a slow line too. Tabs wait a bit longer.
-const SEED_PART_MS: u64 = 60_000;
 
 /// What a document knows of its server.
 #[derive(Default)]
 pub(crate) struct Following {
-    channel: Option<Joined>,
+    pub(super) channel: Option<Joined>,
     /// What apps have said of the server; see `Memo`.
     pub(super) word: u64,
     /// The server would not have this document, or it could not be kept: asked again no earlier
@@ -57,7 +50,7 @@ pub(crate) struct Following {
 
 /// The document on a connection to a server. Numbers count per connection, so a channel is told
 /// apart by both; it ends as soon as the document wants another server, or none.
-struct Joined {
+pub(super) struct Joined {
     /// The server's address.
     server: String,
     /// The document's number there.
@@ -70,51 +63,10 @@ struct Joined {
     is_open: bool,
     /// When the server is asked anew, since it had no room for a verdict.
     ask_again_at_ms: Option<u64>,
-    /// How far the seed has come that the server waits for.
-    seed: Option<Seeding>,
+    /// The seed that the server waits for, until all of it is sent.
+    pub(super) seed: Option<Seeding>,
     /// An entry of which some parts have come.
     arriving: ArrivingEntry,
-}
-
-/// How many pages of an offered document were sent, and how many the server has taken.
-#[derive(Default)]
-struct Seeding {
-    sent: u32,
-    taken: u32,
-    is_all_sent: bool,
-}
-
-/// A local document that is to become the server's.
-pub(super) struct Offer {
-    url: String,
-    doctype: Doctype,
-    /// The tab that can be asked for a token.
-    token_from: Option<TokenHolder>,
-    /// Put off while the server takes it in.
-    deadline_ms: u64,
-    failure: Option<CallFailure>,
-}
-
-impl Offer {
-    pub(super) fn new(
-        url: String,
-        doctype: Doctype,
-        token_from: Option<TokenHolder>,
-        now_ms: u64,
-    ) -> Self {
-        Self { url, doctype, token_from, deadline_ms: now_ms + OFFER_MS, failure: None }
-    }
-
-    /// Why it came to nothing, if it did.
-    pub(super) fn outcome(&self, ctx: &Context<'_>) -> Option<CallFailure> {
-        if self.failure.is_some() || ctx.now_ms < self.deadline_ms {
-            return self.failure.clone();
-        }
-        reached(Probe::OfferLate);
-        let trouble = ctx.servers.get(&self.url).and_then(ServerLink::trouble);
-        let trouble = trouble.filter(|it| *it != CallFailure::unreachable(&self.url));
-        Some(trouble.unwrap_or_else(|| CallFailure::not_handed_over(&self.url)))
-    }
 }
 
 impl Following {
@@ -156,20 +108,6 @@ impl Document {
         let offering = self.following.offer.as_ref().and_then(|offer| offer.token_from);
         let open = self.handles.iter().filter(|(_, handle)| handle.has_token);
         offering.into_iter().chain(open.map(|(key, _)| *key)).collect()
-    }
-
-    /// Nobody waits any more for the document to become the server's.
-    pub(super) fn give_up_offer(&mut self, ctx: &mut Context<'_>) {
-        if self.following.offer.is_some() {
-            self.leave_server(ctx);
-            self.following.offer = None;
-        }
-    }
-
-    /// Nothing can come of what is offered. Says whether that is news.
-    pub(super) fn fail_offer(&mut self, failure: CallFailure) -> bool {
-        let offer = self.following.offer.as_mut().filter(|offer| offer.failure.is_none());
-        offer.map(|offer| offer.failure = Some(failure)).is_some()
     }
 
     /// Whether the server is to be told that we follow. What is offered to it is durable here.
@@ -292,7 +230,7 @@ impl Document {
             self.forget_channel();
         }
         if let Some(offer) = &mut self.following.offer {
-            offer.deadline_ms = offer.deadline_ms.min(now_ms + OFFER_MS);
+            offer.server_lost(now_ms);
         }
     }
 
@@ -377,19 +315,8 @@ impl Document {
             FromRoom::Opened { storage, from, wanted, lives } => {
                 self.on_opened(storage, from, (wanted, &lives), ctx);
             }
-            FromRoom::SeedWanted => {
-                if let Some(channel) = &mut self.following.channel {
-                    channel.seed = Some(Seeding::default());
-                }
-                self.seed_gets_on(ctx);
-            }
-            FromRoom::SeedTaken { pages_count } => {
-                let channel = self.following.channel.as_mut();
-                if let Some(seed) = channel.and_then(|channel| channel.seed.as_mut()) {
-                    seed.taken = pages_count.min(seed.sent);
-                }
-                self.seed_gets_on(ctx);
-            }
+            FromRoom::SeedWanted => self.seed_wanted(ctx),
+            FromRoom::SeedTaken { pages_count } => self.seed_taken(pages_count, ctx),
             FromRoom::Seeded { position } => self.on_seeded(position, ctx),
             FromRoom::Entry(part) => self.on_entry(part, ctx),
             FromRoom::Acked { next } => {
@@ -473,27 +400,6 @@ impl Document {
         self.syncs = syncs;
     }
 
-    /// What was offered is the server's, whose storage journal then stands at `position`.
-    fn on_seeded(&mut self, position: Position, ctx: &mut Context<'_>) {
-        let Some(offer) = self.following.offer.take() else { return };
-        let State::Open(open) = &mut self.state else { return };
-        let Role::Local(authority) = &open.role else { return };
-        reached(Probe::DraftSeeded);
-        let view = authority.view().clone();
-        let timeline = ctx.rng.journal();
-        open.record.server = Some(offer.url);
-        open.record.seeded = Some(position);
-        let mut synced = Synced::begin(view, Some(position), &open.record, timeline, ctx.life);
-        // An app that was told before could find a local document again.
-        synced.is_recorded = false;
-        open.role = Role::Synced(Box::new(synced));
-        self.append_record();
-        self.ledger.draft().begin_timeline = Some((timeline, Lsn::FIRST));
-        self.ledger.after(Then::Recorded);
-        // The server knows no timeline of this client yet: greet it anew with this one.
-        self.leave_server(ctx);
-    }
-
     fn on_entry(&mut self, part: EntryPart, ctx: &mut Context<'_>) {
         let Some(channel) = &mut self.following.channel else { return };
         let arrived = channel.arriving.take(part);
@@ -555,8 +461,8 @@ impl Document {
 
     pub(super) fn refuse(&mut self, failure: CallFailure, ctx: &mut Context<'_>) {
         self.leave_server(ctx);
-        if let Some(offer) = &mut self.following.offer {
-            offer.failure = Some(failure);
+        if self.following.offer.is_some() {
+            self.fail_offer(failure);
             return;
         }
         self.follow_later(&failure, ctx);
@@ -642,55 +548,6 @@ impl Document {
         true
     }
 
-    /// The server has begun to take in what is offered, or has taken in more of it.
-    fn seed_gets_on(&mut self, ctx: &mut Context<'_>) {
-        let Some(offer) = &mut self.following.offer else { return };
-        offer.deadline_ms = ctx.now_ms + SEED_PART_MS;
-        // Whoever offers it is in front; others who open it wait for that too.
-        for Ask { tab, call, request, .. } in &self.queue {
-            if matches!(request, Request::Open(_)) {
-                ctx.out.tell(*tab, FromCore::HandingOver { call: *call });
-            }
-        }
-    }
-
-    /// Sends the next pages of what is offered, if the server has taken enough of those before.
-    /// Nobody changes the document meanwhile: all that is asked of it waits behind the offer.
-    pub(super) fn send_seed(
-        &mut self,
-        budget: &mut Budget,
-        ctx: &mut Context<'_>,
-    ) -> Option<Run<()>> {
-        self.following.offer.as_ref()?;
-        let seed = self.following.channel.as_ref()?.seed.as_ref()?;
-        let Role::Local(authority) = &self.open()?.role else { return None };
-        let limits = &ctx.settings.limits;
-        let ahead_max = limits.catch_up_pages_max.max(limits.message_pages_max);
-        if seed.is_all_sent || (seed.sent - seed.taken) as usize >= ahead_max {
-            return None;
-        }
-        let (view, position) = (authority.view(), authority.position());
-        let db_pages = view.db_pages();
-        let pgids = (seed.sent + 1..=db_pages).map(Pgid).take(limits.message_pages_max);
-        let mut pages = Vec::new();
-        for pgid in pgids {
-            match view.page(pgid) {
-                Some(page) => pages.push(CodedPage::from((pgid, page))),
-                None => return Some(Run::Fault(pgid)),
-            }
-        }
-        budget.spend_pages(pages.len() as u64);
-        let sent = seed.sent + u32::try_from(pages.len()).expect("BUG: more than there are");
-        let last = sent == db_pages;
-        self.say(ToRoom::Seed { position, db_pages, pages, last }, ctx);
-        if let Some(channel) = &mut self.following.channel
-            && let Some(seed) = &mut channel.seed
-        {
-            (seed.sent, seed.is_all_sent) = (sent, last);
-        }
-        Some(Run::Done(()))
-    }
-
     pub(super) fn probe(&mut self, sync: &mut SyncWait, ctx: &mut Context<'_>) {
         if self.is_online() {
             self.following.next_probe += 1;
@@ -727,9 +584,7 @@ impl Document {
 
     /// The way to the server is barred: who waits for it is told.
     pub(crate) fn server_barred(&mut self, failure: &CallFailure, ctx: &mut Context<'_>) {
-        if let Some(offer) = &mut self.following.offer {
-            offer.failure = Some(failure.clone());
-        }
+        self.fail_offer(failure.clone());
         self.fail_syncs(failure, ctx.out);
     }
 
@@ -742,7 +597,7 @@ impl Document {
     }
 
     /// Says something on the channel, if there is one.
-    fn say(&self, body: ToRoom, ctx: &mut Context<'_>) {
+    pub(super) fn say(&self, body: ToRoom, ctx: &mut Context<'_>) {
         if let Some(Joined { server, id, .. }) = &self.following.channel {
             ctx.out.say(server, ToServer::About { channel: *id, body });
         }

@@ -5,11 +5,13 @@
 //! `opening.rs` has the first of each tab); what nobody waits for, rebase, offering and live
 //! queries, is run when the queue rests (`background.rs`). Whatever needs a page that is not in
 //! memory stays where it is until the page has come (`reads.rs`). What is to last goes to the disk
-//! in `storing.rs`; what the server says is taken in by `following.rs`. `open.rs` is the document
-//! itself, once the store has said where it stands.
+//! in `storing.rs`; what the server says is taken in by `following.rs`, and a local document
+//! becomes the server's in `hand_over.rs`. `open.rs` is the document itself, once the store has
+//! said where it stands.
 
 mod background;
 mod following;
+mod hand_over;
 mod open;
 mod opening;
 mod reads;

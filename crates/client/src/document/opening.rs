@@ -1,11 +1,10 @@
-//! Opening a document: making it, bringing it to a doctype, handing it to a server.
+//! Opening a document: making it, and bringing it to a doctype.
 
 use tidelog_document::{Doctype, check};
 use tidelog_sqlite::Run;
 use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{Lineage, Lsn};
 
-use super::following::Offer;
 use super::requests::{Ask, Ran};
 use super::storing::Then;
 use super::{Context, Document, HandleState, Open, Role, State};
@@ -177,31 +176,6 @@ impl Document {
         if self.following.offer.is_none() {
             // The server has to know every doctype that frames may name.
             self.leave_server(ctx);
-        }
-    }
-
-    #[inline(never)]
-    fn run_offer(&mut self, ask: &Ask, request: &OpenRequest, ctx: &mut Context<'_>) -> Ran {
-        match self.following.offer.take() {
-            None => {
-                reached(Probe::DraftOffered);
-                let url = request.server.clone().expect("BUG: an offer to nobody");
-                let token_from = request.has_token.then_some((ask.tab, ask.handle));
-                let doctype = request.doctype.clone();
-                self.following.offer = Some(Offer::new(url, doctype, token_from, ctx.now_ms));
-                Ran::Waits
-            }
-            Some(offer) => match offer.outcome(ctx) {
-                None => {
-                    self.following.offer = Some(offer);
-                    Ran::Waits
-                }
-                Some(failure) => {
-                    self.following.offer = Some(offer);
-                    self.give_up_offer(ctx);
-                    Ran::Failed(failure)
-                }
-            },
         }
     }
 }

@@ -186,15 +186,6 @@ impl Document {
         self.error = Some(failure);
     }
 
-    /// What is to be handed over is not on the disk: whoever offers it is in front, and is told.
-    fn fail_handing_over(&mut self, failure: &CallFailure, ctx: &mut Context<'_>) {
-        if self.following.offer.is_some() {
-            self.give_up_offer(ctx);
-            let ask = self.queue.pop_front().expect("BUG: an offer that nobody makes");
-            ask.fail(failure.clone(), ctx.out);
-        }
-    }
-
     /// Drops what is in memory and reads the document anew.
     fn reload(&mut self, ctx: &mut Context<'_>) {
         self.leave_server(ctx);

@@ -1,0 +1,195 @@
+//! Handing a local document over to a server, whose it becomes.
+//!
+//! Whoever opens it with a server offers it; the server asks for its pages, the seed, takes them in
+//! parts, and says when the document is its own (`room/seed.rs` is its side).
+
+use tidelog_document::Doctype;
+use tidelog_sqlite::Run;
+use tidelog_sync::{CodedPage, ToRoom};
+use tidelog_types::limits::CALL_SETTLES_MS;
+use tidelog_types::probe::{Probe, reached};
+use tidelog_types::{Budget, Lsn, Pgid, Position};
+
+use super::open::Synced;
+use super::requests::{Ask, Ran};
+use super::storing::Then;
+use super::{Context, Document, Role, State};
+use crate::protocol::{CallFailure, FromCore, OpenRequest, Request};
+use crate::server_link::{ServerLink, TokenHolder};
+
+/// Milliseconds that a server may take to say what it thinks of an offered document.
+const OFFER_MS: u64 = CALL_SETTLES_MS * 8 / 10;
+/// Milliseconds that the next pages of a seed may take, on a slow line too. Tabs wait a bit longer.
+const SEED_PART_MS: u64 = 60_000;
+
+/// A local document that is to become the server's.
+pub(super) struct Offer {
+    pub(super) url: String,
+    pub(super) doctype: Doctype,
+    /// The tab that can be asked for a token.
+    pub(super) token_from: Option<TokenHolder>,
+    /// Put off while the server takes it in.
+    pub(super) deadline_ms: u64,
+    failure: Option<CallFailure>,
+}
+
+impl Offer {
+    fn new(url: String, doctype: Doctype, token_from: Option<TokenHolder>, now_ms: u64) -> Self {
+        Self { url, doctype, token_from, deadline_ms: now_ms + OFFER_MS, failure: None }
+    }
+
+    /// A lost connection is waited for no longer than a server that does not answer.
+    pub(super) fn server_lost(&mut self, now_ms: u64) {
+        self.deadline_ms = self.deadline_ms.min(now_ms + OFFER_MS);
+    }
+
+    /// Why it came to nothing, if it did.
+    fn outcome(&self, ctx: &Context<'_>) -> Option<CallFailure> {
+        if self.failure.is_some() || ctx.now_ms < self.deadline_ms {
+            return self.failure.clone();
+        }
+        reached(Probe::OfferLate);
+        let trouble = ctx.servers.get(&self.url).and_then(ServerLink::trouble);
+        let trouble = trouble.filter(|it| *it != CallFailure::unreachable(&self.url));
+        Some(trouble.unwrap_or_else(|| CallFailure::not_handed_over(&self.url)))
+    }
+}
+
+/// A seed of which the last part is still to be sent: how many pages were, and how many of them the
+/// server has taken.
+#[derive(Default)]
+pub(super) struct Seeding {
+    sent: u32,
+    taken: u32,
+}
+
+impl Document {
+    /// Offers the document, or sees what has become of that.
+    #[inline(never)]
+    pub(super) fn run_offer(
+        &mut self,
+        ask: &Ask,
+        request: &OpenRequest,
+        ctx: &mut Context<'_>,
+    ) -> Ran {
+        let Some(offer) = &self.following.offer else {
+            reached(Probe::DraftOffered);
+            let url = request.server.clone().expect("BUG: an offer to nobody");
+            let token_from = request.has_token.then_some((ask.tab, ask.handle));
+            let doctype = request.doctype.clone();
+            self.following.offer = Some(Offer::new(url, doctype, token_from, ctx.now_ms));
+            return Ran::Waits;
+        };
+        let Some(failure) = offer.outcome(ctx) else { return Ran::Waits };
+        self.give_up_offer(ctx);
+        Ran::Failed(failure)
+    }
+
+    /// Nobody waits any more for the document to become the server's.
+    pub(super) fn give_up_offer(&mut self, ctx: &mut Context<'_>) {
+        if self.following.offer.is_some() {
+            self.leave_server(ctx);
+            self.following.offer = None;
+        }
+    }
+
+    /// Nothing can come of what is offered. Says whether that is news.
+    pub(super) fn fail_offer(&mut self, failure: CallFailure) -> bool {
+        let offer = self.following.offer.as_mut().filter(|offer| offer.failure.is_none());
+        offer.map(|offer| offer.failure = Some(failure)).is_some()
+    }
+
+    /// What is to be handed over is not on the disk: whoever offers it is in front, and is told.
+    pub(super) fn fail_handing_over(&mut self, failure: &CallFailure, ctx: &mut Context<'_>) {
+        if self.following.offer.is_some() {
+            self.give_up_offer(ctx);
+            let ask = self.queue.pop_front().expect("BUG: an offer that nobody makes");
+            ask.fail(failure.clone(), ctx.out);
+        }
+    }
+
+    /// The server has no document of that name: it waits for the pages of this one.
+    pub(super) fn seed_wanted(&mut self, ctx: &mut Context<'_>) {
+        if let Some(channel) = &mut self.following.channel {
+            channel.seed = Some(Seeding::default());
+        }
+        self.seed_gets_on(ctx);
+    }
+
+    /// The server has taken in so many pages.
+    pub(super) fn seed_taken(&mut self, pages_count: u32, ctx: &mut Context<'_>) {
+        let channel = self.following.channel.as_mut();
+        if let Some(seed) = channel.and_then(|channel| channel.seed.as_mut()) {
+            seed.taken = pages_count.min(seed.sent);
+        }
+        self.seed_gets_on(ctx);
+    }
+
+    /// The server has begun to take in what is offered, or has taken in more of it.
+    fn seed_gets_on(&mut self, ctx: &mut Context<'_>) {
+        let Some(offer) = &mut self.following.offer else { return };
+        offer.deadline_ms = ctx.now_ms + SEED_PART_MS;
+        // Whoever offers it is in front; others who open it wait for that too.
+        for Ask { tab, call, request, .. } in &self.queue {
+            if matches!(request, Request::Open(_)) {
+                ctx.out.tell(*tab, FromCore::HandingOver { call: *call });
+            }
+        }
+    }
+
+    /// Sends the next pages of what is offered, if the server has taken enough of those before.
+    /// Nobody changes the document meanwhile: all that is asked of it waits behind the offer.
+    pub(super) fn send_seed(
+        &mut self,
+        budget: &mut Budget,
+        ctx: &mut Context<'_>,
+    ) -> Option<Run<()>> {
+        self.following.offer.as_ref()?;
+        let seed = self.following.channel.as_ref()?.seed.as_ref()?;
+        let Role::Local(authority) = &self.open()?.role else { return None };
+        let limits = &ctx.settings.limits;
+        let ahead_max = limits.catch_up_pages_max.max(limits.message_pages_max);
+        if (seed.sent - seed.taken) as usize >= ahead_max {
+            return None;
+        }
+        let (view, position) = (authority.view(), authority.position());
+        let db_pages = view.db_pages();
+        let pgids = (seed.sent + 1..=db_pages).map(Pgid).take(limits.message_pages_max);
+        let mut pages = Vec::new();
+        for pgid in pgids {
+            match view.page(pgid) {
+                Some(page) => pages.push(CodedPage::from((pgid, page))),
+                None => return Some(Run::Fault(pgid)),
+            }
+        }
+        budget.spend_pages(pages.len() as u64);
+        let sent = seed.sent + u32::try_from(pages.len()).expect("BUG: more than there are");
+        let (taken, last) = (seed.taken, sent == db_pages);
+        self.say(ToRoom::Seed { position, db_pages, pages, last }, ctx);
+        if let Some(channel) = &mut self.following.channel {
+            channel.seed = (!last).then_some(Seeding { sent, taken });
+        }
+        Some(Run::Done(()))
+    }
+
+    /// What was offered is the server's, whose storage journal then stands at `position`.
+    pub(super) fn on_seeded(&mut self, position: Position, ctx: &mut Context<'_>) {
+        let Some(offer) = self.following.offer.take() else { return };
+        let State::Open(open) = &mut self.state else { return };
+        let Role::Local(authority) = &open.role else { return };
+        reached(Probe::DraftSeeded);
+        let view = authority.view().clone();
+        let timeline = ctx.rng.journal();
+        open.record.server = Some(offer.url);
+        open.record.seeded = Some(position);
+        let mut synced = Synced::begin(view, Some(position), &open.record, timeline, ctx.life);
+        // An app that was told before could find a local document again.
+        synced.is_recorded = false;
+        open.role = Role::Synced(Box::new(synced));
+        self.append_record();
+        self.ledger.draft().begin_timeline = Some((timeline, Lsn::FIRST));
+        self.ledger.after(Then::Recorded);
+        // The server knows no timeline of this client yet: greet it anew with this one.
+        self.leave_server(ctx);
+    }
+}
