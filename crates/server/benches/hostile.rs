@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 
 use tidelog_sync::{Channel, FromRoom, Intent, ToRoom, ToServer, WireFrame, codec};
-use tidelog_testing::server::{Client, Copy, Process, burner, frame, http, lsn, notes};
+use tidelog_testing::room::{Copy, burner, frame, lsn, notes};
+use tidelog_testing::server::{Client, Process, http};
 use tidelog_types::limits::{LSN_MAX, MESSAGE_FRAMES_MAX};
 use tidelog_types::{CallId, JournalId, Life, Lineage, Lsn, Page, Pgid, Position};
 

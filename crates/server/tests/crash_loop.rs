@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use tidelog_room::ENDED_THE_SERVER;
 use tidelog_sync::{FromRoom, WireFrame};
-use tidelog_testing::server::{Client, Copy, Process, burner, frame, http, texts};
+use tidelog_testing::room::{Copy, burner, frame};
+use tidelog_testing::server::{Client, Process, http, texts};
 use tidelog_types::Lsn;
 
 /// The binary.

@@ -6,7 +6,8 @@ use std::path::Path;
 use tidelog_document::Doctype;
 use tidelog_server::Server;
 use tidelog_sync::{FromRoom, Intent, Refusal, ToRoom, codec};
-use tidelog_testing::server::{Client, Copy, frame, http, notes, settings, texts};
+use tidelog_testing::room::{Copy, frame, notes};
+use tidelog_testing::server::{Client, http, settings, texts};
 use tidelog_types::{JournalId, Lineage};
 
 async fn start(data: &Path) -> Server {

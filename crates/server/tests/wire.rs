@@ -1,20 +1,16 @@
 //! The server over a real socket.
 
 use std::path::Path;
-use std::time::Duration;
 
-use tidelog_server::{ServeSettings, Server, ServerError};
+use tidelog_document::Doctype;
+use tidelog_server::{ServeSettings, Server};
 use tidelog_sync::{
     ByeReason, Channel, FromRoom, FromServer, PROTOCOL_VERSION, Refusal, ToRoom, ToServer,
     encode_message,
 };
-use tidelog_testing::server::{
-    Client, Copy, Process, command, frame, http, lsn, notes, settings, texts,
-};
+use tidelog_testing::room::{Copy, frame, lsn, notes};
+use tidelog_testing::server::{Client, http, settings, texts};
 use tidelog_types::{ClientId, JournalId, Life, Position};
-
-/// The binary.
-const TIDELOG: &str = env!("CARGO_BIN_EXE_tidelog");
 
 async fn start(data: &Path) -> Server {
     Server::start(&settings(data)).await.expect("a server")
@@ -186,24 +182,6 @@ async fn a_client_that_does_not_read_holds_nobody_up() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_servers_cannot_share_a_folder() {
-    let data = tempfile::tempdir().expect("a folder");
-    let server = start(data.path()).await;
-    let second = Server::start(&settings(data.path())).await.err().expect("refused");
-    assert!(matches!(second, ServerError::InUse { .. }), "{second}");
-    let output = command(TIDELOG)
-        .args(["serve", "--dev", "--listen", "127.0.0.1:0", "--data"])
-        .arg(data.path())
-        .output()
-        .expect("it runs");
-    assert_eq!(output.status.code(), Some(1));
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(said.contains("another server has"), "{said}");
-    server.stop().await;
-    start(data.path()).await.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn without_dev_every_client_is_refused_for_now() {
     let data = tempfile::tempdir().expect("a folder");
     let settings = ServeSettings { dev: false, ..settings(data.path()) };
@@ -250,31 +228,6 @@ async fn a_development_server_answers_pages_of_this_machine_only() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stop_signal_says_goodbye_and_ends_with_0() {
-    let data = tempfile::tempdir().expect("a folder");
-    let process = Process::start(TIDELOG, data.path());
-    let mut client = Client::connect(process.address).await.expect("up");
-    let begun = std::time::Instant::now();
-    let code = tokio::task::spawn_blocking(move || process.terminate());
-    assert_eq!(client.hear().await, Some(FromServer::Bye { reason: ByeReason::Shutdown }));
-    assert_eq!(code.await.expect("it ended"), Some(0));
-    assert!(begun.elapsed() < Duration::from_secs(10));
-}
-
-#[test]
-fn wrong_usage_ends_with_2() {
-    for args in [
-        &["serve", "--dev", "--listen", "0.0.0.0:0"][..],
-        &["serve", "--no-such-flag"],
-        &["serve", "--config", "no/such/file.toml"],
-        &[],
-    ] {
-        let output = command(TIDELOG).args(args).output().expect("it runs");
-        assert_eq!(output.status.code(), Some(2), "{args:?}");
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn one_connection_follows_many_documents() {
     let data = tempfile::tempdir().expect("a folder");
     let server = start(data.path()).await;
@@ -302,5 +255,56 @@ async fn one_connection_follows_many_documents() {
     client.tell(ToRoom::Close).await.expect("up");
     client.say(&ToServer::Ping).await.expect("up");
     while client.hear().await.expect("up") != FromServer::Pong {}
+    server.stop().await;
+}
+
+/// What is exported while others write is a state that the document had.
+#[tokio::test]
+async fn a_document_is_exported_whole_while_others_write() {
+    let data = tempfile::tempdir().expect("a folder");
+    let server = start(data.path()).await;
+    let at = server.address();
+    let (status, _) = http(at, "GET", "/v1/documents/list/export", "").await;
+    assert_eq!(status, 404);
+    let mut client = Client::connect(at).await.expect("up");
+    client.open("list", 1, None).await.expect("up");
+    assert!(matches!(client.hear_of().await, Some(FromRoom::Opened { .. })));
+    let mut copy = Copy::default();
+    client.frames(1, vec![frame(&notes(), "bulk", "x")]).await.expect("up");
+    client.acked(&mut copy, 2).await.expect("up");
+    let writes = tokio::spawn(async move {
+        for number in 2..=60 {
+            client.frames(number, vec![frame(&notes(), "touch", "y")]).await.expect("up");
+            client.acked(&mut copy, number + 1).await.expect("up");
+        }
+    });
+    for _ in 0..10 {
+        let (status, file) = http(at, "GET", "/v1/documents/list/export", "").await;
+        assert_eq!(status, 200);
+        assert_eq!(texts(&file, "select count(distinct substr(id, -60)) || '' from log"), ["1"]);
+        assert_eq!(texts(&file, "pragma integrity_check"), ["ok"]);
+    }
+    writes.await.expect("it wrote");
+    server.stop().await;
+}
+
+/// V23.
+#[tokio::test]
+async fn what_goes_wrong_is_counted() {
+    let data = tempfile::tempdir().expect("a folder");
+    let server = start(data.path()).await;
+    let mut client = Client::connect(server.address()).await.expect("up");
+    let broken = Doctype { migrations: vec!["create nonsense".to_owned()], ..notes() };
+    client.open_as("list", &broken, 1, None).await.expect("up");
+    assert!(matches!(client.hear_of().await, Some(FromRoom::Refused(_))));
+    client.say_bytes(vec![1, 0, 9, 9, 9, 9]).await.expect("up");
+    assert!(matches!(client.hear().await, Some(FromServer::Bye { .. })));
+    assert_eq!(client.hear().await, None);
+    let (_, metrics) = http(server.address(), "GET", "/metrics", "").await;
+    let metrics = String::from_utf8(metrics).expect("text");
+    for line in ["tidelog_refusals_total 1", "tidelog_byes_total 1", "tidelog_room_panics_total 0"]
+    {
+        assert!(metrics.lines().any(|it| it == line), "{line} in {metrics}");
+    }
     server.stop().await;
 }

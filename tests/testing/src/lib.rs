@@ -7,6 +7,7 @@
 //!   requests in few words; `timed.rs`: what benches do with a store, on any disk.
 //! - `client.rs`: a device around a client; `client/server.rs`: a server for it;
 //!   `client/core.rs`: a core alone.
+//! - `room.rs`: a room alone, over a store in memory, and the notes that its clients write.
 //! - `server.rs`: a small client of a server, over a real socket, and a server process.
 //! - `decoders.rs`: what a decoder must keep, whatever bytes it is given.
 //! - `table.rs`: what a bench prints.
@@ -23,6 +24,8 @@ pub mod client;
 #[cfg(feature = "decoders")]
 pub mod decoders;
 mod rng;
+#[cfg(feature = "room")]
+pub mod room;
 mod runs;
 #[cfg(feature = "server")]
 pub mod server;

@@ -1,6 +1,5 @@
 //! A small client, and a server process, for tests over a real socket.
 
-use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::Path;
@@ -8,20 +7,21 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
-use tidelog_document::{Doctype, Mutation, MutationDefinition, Param, ParamKind};
+use tidelog_document::Doctype;
 use tidelog_server::ServeSettings;
 use tidelog_sync::{
-    Channel, CodedPage, EntryPart, FromRoom, FromServer, Intent, ProbeId, ToRoom, ToServer,
-    WireFrame, codec, decode_message, encode_message,
+    FromRoom, FromServer, Intent, ProbeId, ToRoom, ToServer, WireFrame, codec, decode_message,
+    encode_message,
 };
 use tidelog_types::limits::{CONNECTIONS_MAX, Limits};
-use tidelog_types::{CallId, ClientId, JournalId, Life, Lsn, Page, Pgid, Position, Value};
+use tidelog_types::{ClientId, JournalId, Life, Position};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
-pub const CHANNEL: Channel = Channel(3);
+use crate::room::{CHANNEL, Copy, frame, lsn, notes};
+
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A development server on a port of its own.
@@ -33,93 +33,6 @@ pub fn settings(data: &Path) -> ServeSettings {
         serve: None,
         documents_max: Limits::DEFAULT.documents_max,
         connections_max: CONNECTIONS_MAX,
-    }
-}
-
-pub fn lsn(number: u64) -> Lsn {
-    Lsn::new(number).expect("not 0")
-}
-
-/// Every mutation leaves a row; `note.id` is unique, `log` takes anything.
-pub fn notes() -> Doctype {
-    let id = Param { name: "id".to_owned(), kind: ParamKind::Text, optional: false };
-    let mutation = |name: &str, sql: &str| MutationDefinition {
-        name: name.to_owned(),
-        params: vec![id.clone()],
-        sql: vec![sql.to_owned()],
-    };
-    Doctype {
-        name: "notes".to_owned(),
-        migrations: vec![
-            "create table note (id text primary key) strict".to_owned(),
-            "create table log (number integer primary key, id text not null) strict".to_owned(),
-        ],
-        mutations: vec![
-            mutation("add", "insert into note values (:id)"),
-            mutation(
-                "bulk",
-                "with recursive n(i) as (values (1) union all select i + 1 from n where i < 300)
-                 insert into log (id) select :id || hex(zeroblob(1500)) from n",
-            ),
-            mutation("log", "insert into log (id) values (:id)"),
-            mutation("keep", "delete from log where id <> :id"),
-            mutation("touch", "update log set id = substr(id, 2) || :id"),
-        ],
-    }
-}
-
-/// With a mutation that takes a while.
-pub fn burner() -> Doctype {
-    let mut doctype = notes();
-    let sql = "insert into log (id) select 'burnt' from
-               (with recursive c (x) as (select 1 union all select x + 1 from c where x < 1500000)
-                select max(x) as most from c) where most > 1";
-    doctype.mutations.push(MutationDefinition {
-        name: "burn".to_owned(),
-        params: doctype.mutations[0].params.clone(),
-        sql: vec![sql.to_owned()],
-    });
-    doctype
-}
-
-pub fn frame(doctype: &Doctype, name: &str, id: &str) -> WireFrame {
-    let mutation = Mutation {
-        doctype: doctype.hash(),
-        name: name.to_owned(),
-        args: vec![("id".to_owned(), Value::Text(id.to_owned()))],
-        now_ms: 1,
-        client: ClientId([1; 16]),
-        kept_rejections: Lsn::FIRST,
-        moved_from: None,
-    };
-    WireFrame { call: CallId([0; 16]), body: mutation.encode() }
-}
-
-/// What a client holds of a document.
-#[derive(Clone, Debug, Default)]
-pub struct Copy {
-    pub position: Option<Position>,
-    pub db_pages: u32,
-    pub pages: BTreeMap<Pgid, Page>,
-}
-
-impl Copy {
-    /// Takes a whole entry, whose parts come in one after another.
-    pub fn take(&mut self, part: EntryPart) {
-        let next = self.position.map_or(Lsn::FIRST, |it| it.next);
-        let follows = part.range.start() == next;
-        assert!(follows || part.range.start() == Lsn::FIRST, "{} at {next}", part.range);
-        self.pages.extend(part.pages.into_iter().map(CodedPage::decoded));
-        if part.is_last {
-            self.position = Some(part.position);
-            self.db_pages = part.db_pages;
-            self.pages.retain(|pgid, _| pgid.0 <= part.db_pages);
-        }
-    }
-
-    /// The database as a file.
-    pub fn image(&self) -> Vec<u8> {
-        (1..=self.db_pages).flat_map(|number| self.pages[&Pgid(number)].bytes().to_vec()).collect()
     }
 }
 

@@ -1,0 +1,299 @@
+//! Local documents that are handed over: each is one document, once.
+//!
+//! Goal: no client makes the room, the store or those who wait hold more than one document that it
+//! hands over, nor makes the server take what is no document of its doctype. Method: a room over a
+//! store in memory, and what the store has staged.
+
+use std::sync::{Arc, Mutex};
+
+use tidelog_room::{Caution, RoomInput, Suspect};
+use tidelog_sync::{FromRoom, Intent, Refusal, ToRoom, codec};
+use tidelog_testing::room::*;
+use tidelog_types::limits::{ENTRY_PAGES_MAX, Limits, PAGE_SIZE};
+use tidelog_types::{JournalId, Life, Lineage, Lsn, Page, Pgid, Position};
+
+fn seed(pages: &[u32], db_pages: u32) -> ToRoom {
+    let journal = JournalId([9; 16]);
+    ToRoom::Seed {
+        position: Position { next: lsn(5), ..Position::start_of(journal) },
+        db_pages,
+        pages: pages.iter().map(|number| (Pgid(*number), Page::zeroed()).into()).collect(),
+        last: false,
+    }
+}
+
+#[test]
+fn a_seed_is_its_pages_in_their_order_and_no_more() {
+    for (message, why) in [
+        (seed(&[2], 9), "not from the first page on"),
+        (seed(&[1, 2, 3], 2), "more than it says"),
+        (seed(&[1], ENTRY_PAGES_MAX as u32 + 1), "more than a document may have"),
+    ] {
+        let mut scene = Scene::new(Limits::DEFAULT, usize::MAX);
+        scene.open_on(ANN, CHANNEL, offer());
+        scene.say(ANN, message);
+        let heard = scene.read_all(ANN, &mut Copy::default());
+        assert!(matches!(refusal(&heard), Refusal::Protocol { .. }), "{why}: {heard:?}");
+    }
+    let mut scene = Scene::new(Limits::DEFAULT, usize::MAX);
+    scene.open_on(ANN, CHANNEL, offer());
+    scene.say(ANN, seed(&[1, 2], 9));
+    scene.say(ANN, seed(&[2], 9));
+    let heard = scene.read_all(ANN, &mut Copy::default());
+    assert!(matches!(refusal(&heard), Refusal::Protocol { .. }), "the same again: {heard:?}");
+}
+
+#[test]
+fn a_seed_is_in_the_store_part_by_part_and_takes_its_place_as_a_whole() {
+    let (file, parts) = large_seed(8);
+    // The room has to fetch what it looks at: it keeps nothing.
+    let limits = Limits { pool_pages_max: 4, fault_pages_max: 2, ..Limits::DEFAULT };
+    let mut scene = Scene::new(limits, usize::MAX);
+    scene.open_on(ANN, CHANNEL, offer_of_a_life());
+    scene.appended.clear();
+    let count = parts.len();
+    for (part, index) in parts.into_iter().zip(1..) {
+        scene.say(ANN, part);
+        let staged: usize = scene.appended.iter().sum();
+        assert_eq!(staged, (8 * index).min(file.len() / PAGE_SIZE));
+        assert_eq!(
+            scene.documents(),
+            if index < count { ["notebook@staged"] } else { ["notebook"] }
+        );
+    }
+    let heard = scene.read_all(ANN, &mut Copy::default());
+    let is_taken = matches!(heard[..], [.., FromRoom::Seeded { .. }, FromRoom::Opened { .. }]);
+    assert!(is_taken, "{heard:?}");
+    assert!(scene.export() == file);
+    // Whoever comes later is sent the same.
+    let mut copy = Copy::default();
+    scene.open(BOB);
+    scene.read_all(BOB, &mut copy);
+    assert!(copy.image() == file);
+}
+
+#[test]
+fn a_seed_that_is_not_gone_on_with_is_given_back() {
+    let (_, parts) = large_seed(8);
+    let out_of_order = parts[0].clone();
+    for end in [
+        RoomInput::Left { conn: ANN },
+        RoomInput::Message { conn: ANN, channel: CHANNEL, message: ToRoom::Close },
+        RoomInput::Message { conn: ANN, channel: CHANNEL, message: out_of_order },
+    ] {
+        let mut scene = Scene::new(Limits::DEFAULT, usize::MAX);
+        scene.open_on(ANN, CHANNEL, offer_of_a_life());
+        scene.say(ANN, parts[0].clone());
+        assert_eq!(scene.documents(), ["notebook@staged"]);
+        scene.settle(end.clone());
+        assert_eq!(scene.documents(), [""; 0], "{end:?}");
+    }
+}
+
+#[test]
+fn who_hands_over_faster_than_the_disk_takes_waits() {
+    let limits = Limits { room_pages_in_flight_max: 16, ..Limits::DEFAULT };
+    let (_, parts) = large_seed(8);
+    let mut scene = Scene::new(limits, usize::MAX);
+    scene.open_on(ANN, CHANNEL, offer_of_a_life());
+    scene.appended.clear();
+    scene.holds_durable = true;
+    for part in parts.into_iter().take(9) {
+        scene.say(ANN, part);
+    }
+    assert_eq!(scene.appended.iter().sum::<usize>(), 16);
+    assert!(!scene.room.takes_messages(), "its connection is not read");
+}
+
+#[test]
+fn one_local_document_is_handed_over_at_a_time() {
+    let mut scene = Scene::new(Limits::DEFAULT, usize::MAX);
+    scene.open_on(ANN, CHANNEL, offer());
+    assert!(matches!(scene.read(ANN), Some(FromRoom::SeedWanted)));
+    scene.open_on(BOB, CHANNEL, offer());
+    assert_eq!(scene.read(BOB), None, "it is not known what becomes of the first");
+    scene.settle(RoomInput::Left { conn: ANN });
+    assert!(matches!(scene.read(BOB), Some(FromRoom::SeedWanted)));
+}
+
+#[test]
+fn one_who_hands_over_is_waited_for_as_long_as_something_comes() {
+    let (_, parts) = large_seed(64);
+    let mut scene = Scene::new(Limits::DEFAULT, usize::MAX);
+    scene.open_on(ANN, CHANNEL, offer_of_a_life());
+    scene.say(ANN, parts[0].clone());
+    assert_eq!(scene.room.seed_overdue_at_ms(0), None, "nobody waits");
+    scene.settle(RoomInput::SeedOverdue { now_ms: 60_000 });
+    scene.open_on(BOB, CHANNEL, offer());
+    let due_ms = scene.room.seed_overdue_at_ms(1_000).expect("Bob waits");
+    assert!(due_ms < 10_000, "sooner than he gives up");
+    scene.say(ANN, parts[1].clone());
+    let later_ms = scene.room.seed_overdue_at_ms(4_000).expect("Bob waits");
+    assert_eq!(later_ms - due_ms, 4_000);
+    scene.settle(RoomInput::SeedOverdue { now_ms: due_ms });
+    let heard = scene.read_all(ANN, &mut Copy::default());
+    let is_taken = |said: &FromRoom| matches!(said, FromRoom::SeedTaken { .. });
+    assert!(heard[0] == FromRoom::SeedWanted && heard[1..].iter().all(is_taken), "{heard:?}");
+    scene.settle(RoomInput::SeedOverdue { now_ms: later_ms });
+    let heard = scene.read_all(ANN, &mut Copy::default());
+    assert!(matches!(heard[..], [FromRoom::Refused(_)]), "{heard:?}");
+    assert_eq!(scene.read(BOB), Some(FromRoom::SeedWanted));
+}
+
+/// Where the storage journal of a local document stands at `next`.
+fn local(next: u64) -> Position {
+    Position { next: lsn(next), life: LIFE, ..Position::start_of(JournalId([9; 16])) }
+}
+
+fn open_from(have: Option<Position>, intent: Intent) -> ToRoom {
+    ToRoom::Open {
+        document: "notebook".to_owned(),
+        doctype: codec::encode(&notes()),
+        timeline: JournalId([1; 16]),
+        have,
+        intent,
+    }
+}
+
+/// V13. The client was not heard when it was told that its document was taken over, and went on.
+#[test]
+fn a_full_store_takes_a_further_state_of_a_document_that_it_has() {
+    let (_, parts) = large_seed(64);
+    let mut scene = Scene::new(Limits { documents_max: 1, ..Limits::DEFAULT }, usize::MAX);
+    for next in [5, 6] {
+        scene.say(ANN, open_from(Some(local(next)), offer_of_a_life()));
+        assert!(matches!(scene.read(ANN), Some(FromRoom::SeedWanted)), "at {next}");
+        for part in parts.clone() {
+            let ToRoom::Seed { db_pages, pages, last, .. } = part else { panic!("a seed") };
+            scene.say(ANN, ToRoom::Seed { position: local(next), db_pages, pages, last });
+        }
+        let heard = scene.read_all(ANN, &mut Copy::default());
+        let is_taken = matches!(heard[..], [.., FromRoom::Seeded { .. }, FromRoom::Opened { .. }]);
+        assert!(is_taken, "at {next}: {heard:?}");
+        scene.say(ANN, ToRoom::Close);
+    }
+}
+
+/// The database of a new document, with what this SQL has done to it, as a seed.
+fn seed_after(sql: &str) -> ToRoom {
+    let mut scene = Scene::new(Limits::DEFAULT, usize::MAX);
+    scene.open(ANN);
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("local.sqlite");
+    std::fs::write(&path, scene.export()).expect("written");
+    let database = rusqlite::Connection::open(&path).expect("a database");
+    database.execute_batch(sql).expect("it runs");
+    drop(database);
+    let file = std::fs::read(&path).expect("a file");
+    let pages: Vec<(Pgid, Page)> = (1..)
+        .map(Pgid)
+        .zip(file.chunks(PAGE_SIZE).map(|bytes| Page::new(bytes).expect("a page")))
+        .collect();
+    ToRoom::Seed {
+        position: Position { next: lsn(5), life: LIFE, ..Position::start_of(JournalId([9; 16])) },
+        db_pages: u32::try_from(pages.len()).expect("few"),
+        pages: pages.into_iter().map(Into::into).collect(),
+        last: true,
+    }
+}
+
+fn planted(sql: &str) -> Vec<FromRoom> {
+    let mut scene = Scene::new(Limits::DEFAULT, usize::MAX);
+    let mut lives = Lineage::default();
+    lives.note(LIFE, Lsn::FIRST);
+    scene.open_on(ANN, CHANNEL, Intent::Offer { lives });
+    scene.say(ANN, seed_after(sql));
+    scene.read_all(ANN, &mut Copy::default())
+}
+
+/// V15.
+#[test]
+fn a_seed_has_the_schema_of_its_doctype_and_nothing_else() {
+    let heard = planted("insert into note values ('mine')");
+    let is_taken = matches!(heard[..], [.., FromRoom::Seeded { .. }, FromRoom::Opened { .. }]);
+    assert!(is_taken, "{heard:?}");
+    for sql in [
+        "create trigger spy after insert on _tidelog_timeline begin delete from note; end",
+        "create view extra as select 1",
+        "drop table log",
+        "pragma writable_schema = on; update sqlite_schema set sql = 'create nonsense'",
+    ] {
+        let heard = planted(sql);
+        let is_refused =
+            matches!(refusal(&heard), Refusal::Protocol { .. } | Refusal::DoctypeInvalid { .. });
+        assert!(is_refused, "{sql}: {heard:?}");
+    }
+}
+
+/// A row of the client's timeline that names more lives than anybody remembers.
+#[test]
+fn what_a_client_is_told_when_it_opens_is_short_whatever_the_pages_say() {
+    let timeline = "x'0101010101010101' || x'0101010101010101'";
+    // Each of 24 bytes: an id, and an LSN that rises. 64 KiB of it are SQL's to repeat.
+    let rows = (1..=2_000_u64).map(|number| {
+        let id = format!("{number:032x}");
+        format!("{id}{}", hex(&number.to_le_bytes()))
+    });
+    let lives: String = rows.collect();
+    let heard = planted(&format!(
+        "insert into _tidelog_timeline values (cast({timeline} as blob), 9999, x'{lives}', 1)"
+    ));
+    let [.., FromRoom::Opened { wanted, lives, .. }] = &heard[..] else { panic!("{heard:?}") };
+    assert_eq!(*wanted, lsn(9999), "the row is its own");
+    assert_eq!(lives.lives().count(), 0, "none of them is known");
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// What servers before this one have died of, and what is run now.
+#[derive(Default)]
+struct Deaths {
+    denied: Vec<Suspect>,
+    run: Mutex<Vec<Suspect>>,
+}
+
+impl Caution for Deaths {
+    fn run(&self, suspect: &dyn Fn() -> Suspect, run: &mut dyn FnMut()) -> bool {
+        let suspect = suspect();
+        let is_run = !self.denied.contains(&suspect);
+        self.run.lock().expect("no panic").push(suspect);
+        if is_run {
+            run();
+        }
+        is_run
+    }
+}
+
+/// V9. The same document is known by its name when it comes again, whoever opened the store.
+#[test]
+fn a_seed_that_ended_the_server_is_not_looked_at_for_ever() {
+    let (_, parts) = large_seed(64);
+    let hand_over = |denied: Vec<Suspect>| {
+        let deaths = Arc::new(Deaths { denied, ..Deaths::default() });
+        let mut scene = Scene::new(Limits::DEFAULT, usize::MAX);
+        scene.room = scene.room.with_caution(Arc::clone(&deaths) as Arc<dyn Caution>);
+        scene.open_on(ANN, CHANNEL, offer_of_a_life());
+        parts.iter().for_each(|part| scene.say(ANN, part.clone()));
+        let heard = scene.read_all(ANN, &mut Copy::default());
+        (heard, deaths.run.lock().expect("no panic").pop().expect("it was looked at"))
+    };
+    let (heard, last) = hand_over(Vec::new());
+    assert!(heard.iter().any(|said| matches!(said, FromRoom::Seeded { .. })), "{heard:?}");
+    let (heard, again) = hand_over(vec![last.clone()]);
+    assert_eq!(last, again);
+    assert!(matches!(refusal(&heard), Refusal::Protocol { .. }), "{heard:?}");
+}
+
+#[test]
+fn an_offer_names_no_more_lives_than_are_kept() {
+    let mut lives = Lineage::default();
+    for number in 1..=65 {
+        lives.note(Life([number; 16]), lsn(u64::from(number)));
+    }
+    let mut scene = Scene::new(Limits::DEFAULT, usize::MAX);
+    scene.open_on(ANN, CHANNEL, Intent::Offer { lives });
+    let heard = scene.read_all(ANN, &mut Copy::default());
+    assert!(matches!(refusal(&heard), Refusal::Protocol { .. }), "{heard:?}");
+}

@@ -1,0 +1,178 @@
+//! What one message, and one step, may cost a room.
+//!
+//! Goal: nobody makes a room hold or do more at once than `types/limits.rs` allows, and nobody else
+//! notices. Method: a room over a store in memory, whose steps, pages and bytes are counted.
+
+use std::sync::atomic::Ordering;
+
+use tidelog_room::{ConnId, RoomInput};
+use tidelog_sync::{FromRoom, ProbeId, ToRoom, UndecidedReason};
+use tidelog_testing::room::*;
+use tidelog_types::BudgetLimits;
+use tidelog_types::limits::Limits;
+
+#[test]
+fn a_long_message_is_worked_off_in_many_steps() {
+    let slice = BudgetLimits { pages: 8, ..Limits::DEFAULT.slice };
+    let mut scene = Scene::new(Limits { slice, ..Limits::DEFAULT }, usize::MAX);
+    scene.open(ANN);
+    scene.appended.clear();
+    scene.frames(ANN, 1, adds(300));
+    let most = scene.appended.iter().max().copied().expect("steps");
+    assert!(most <= 8 + 8, "{most} pages in one step");
+    assert_eq!(scene.room.counts().applied, 300);
+    let heard = scene.read_all(ANN, &mut Copy::default());
+    assert!(matches!(heard.last(), Some(FromRoom::Acked { next }) if *next == lsn(301)));
+}
+
+#[test]
+fn frames_that_cost_nothing_but_their_number_end_a_step_too() {
+    let slice = BudgetLimits { steps: 1_000, ..Limits::DEFAULT.slice };
+    let mut scene = Scene::new(Limits { slice, ..Limits::DEFAULT }, usize::MAX);
+    scene.open(ANN);
+    scene.frames(ANN, 1, adds(1_000));
+    scene.appended.clear();
+    scene.frames(ANN, 1, adds(1_000));
+    assert_eq!(scene.room.counts().applied, 1_000, "they came before");
+    assert!(scene.appended.len() >= 50, "{} steps", scene.appended.len());
+}
+
+#[test]
+fn what_is_not_durable_holds_up_what_comes_after_it() {
+    let limits = Limits { room_pages_in_flight_max: 40, ..Limits::DEFAULT };
+    let mut scene = Scene::new(limits, usize::MAX);
+    scene.open(ANN);
+    scene.appended.clear();
+    scene.holds_durable = true;
+    scene.frames(ANN, 1, adds(300));
+    let held: usize = scene.appended.iter().sum();
+    assert!((1..=40 + 8).contains(&held), "{held} pages");
+    assert!(!scene.room.takes_messages(), "the rest of the message waits in the room");
+    scene.holds_durable = false;
+    for reply in std::mem::take(&mut scene.held) {
+        scene.settle(RoomInput::Store(reply));
+    }
+    assert_eq!(scene.room.counts().applied, 300);
+    assert!(scene.room.takes_messages());
+}
+
+#[test]
+fn who_has_filled_a_document_with_rejections_waits_for_room_and_nobody_else_does() {
+    let limits = Limits { document_pages_max: 20, verdict_pages_max: 8, ..Limits::DEFAULT };
+    let mut scene = Scene::new(limits, usize::MAX);
+    scene.open(ANN);
+    scene.open(BOB);
+    let mut copy = Copy::default();
+    scene.read_all(BOB, &mut copy);
+    let log = |size| frame(&notes(), "log", &"x".repeat(size));
+    scene.frames(BOB, 1, (0..8).map(|_| log(4_000)).collect());
+    // None of them is a mutation of the doctype, and the reason says so at length.
+    let nonsense = |_| frame(&notes(), &"nonsense ".repeat(1_000), "");
+    scene.frames(ANN, 1, (0..40).map(nonsense).collect());
+    let mut own = Copy::default();
+    let heard = scene.read_all(ANN, &mut own);
+    let waits = heard.iter().find_map(|message| match message {
+        FromRoom::Undecided { lsn, why: UndecidedReason::NoRoomForVerdict { .. } } => Some(*lsn),
+        FromRoom::Refused(refusal) => panic!("{refusal:?}"),
+        _ => None,
+    });
+    let waits = waits.expect("there is no room for forty of them");
+    assert!(matches!(heard.last(), Some(FromRoom::Acked { next }) if *next == waits));
+    let rejected = scene.room.counts().rejected;
+    assert_eq!(rejected, waits.get() - 1);
+
+    scene.frames(BOB, 9, vec![frame(&notes(), "keep", "nothing")]);
+    let heard = scene.read_all(BOB, &mut copy);
+    assert!(matches!(heard.last(), Some(FromRoom::Acked { next }) if *next == lsn(10)));
+    assert_eq!(scene.room.counts().rejected, rejected, "Bob's were applied");
+    assert!(copy.image() == scene.export());
+
+    // There is room again.
+    scene.read_all(ANN, &mut own);
+    scene.open(ANN);
+    scene.frames(ANN, waits.get(), vec![nonsense(0)]);
+    let heard = scene.read_all(ANN, &mut Copy::default());
+    assert!(matches!(heard.last(), Some(FromRoom::Acked { next }) if *next == waits.next()));
+}
+
+#[test]
+fn a_room_that_rested_goes_on_as_if_it_had_not() {
+    let images = [false, true].map(|rests| {
+        let mut scene = Scene::new(Limits::DEFAULT, usize::MAX);
+        scene.open(ANN);
+        for number in 1..=20 {
+            if rests {
+                scene.room.rest();
+            }
+            scene.frames(ANN, number, vec![frame(&notes(), "log", &number.to_string())]);
+        }
+        assert_eq!(scene.room.counts().applied, 20);
+        scene.export()
+    });
+    assert!(images[0] == images[1]);
+}
+
+#[test]
+fn a_room_that_gave_all_back_goes_on_as_if_it_had_not() {
+    let mut scene = Scene::new(Limits::DEFAULT, usize::MAX);
+    with_bulk(&mut scene);
+    assert!(scene.room.kept_size() > 1024 * 1024);
+    for number in 3..=6 {
+        scene.room.rest_deeply();
+        assert_eq!(scene.room.kept_size(), 0);
+        scene.step(RoomInput::Message {
+            conn: ANN,
+            channel: CHANNEL,
+            message: ToRoom::Frames {
+                life: LIFE,
+                first: lsn(number),
+                frames: vec![frame(&notes(), "touch", "x")],
+            },
+        });
+        // Not between two runs of one mutation.
+        let (kept, waits) = (scene.room.kept_size(), !scene.room.takes_messages());
+        scene.room.rest_deeply();
+        assert!(!waits || kept == 0 || scene.room.kept_size() > 0);
+        scene.settle(RoomInput::GoOn);
+    }
+    assert_eq!(scene.room.counts().applied, 6);
+    let mut copy = Copy::default();
+    scene.open(BOB);
+    scene.read_all(BOB, &mut copy);
+    assert!(copy.image() == scene.export());
+}
+
+/// What one client says costs the same however many others are there, and each entry one look at
+/// the way to each of them.
+#[test]
+fn work_grows_with_those_whom_it_is_for() {
+    let looks_with = |others: u64| {
+        // What they are sent fills their ways: all but one of them lag from then on.
+        let mut scene = Scene::new(Limits::DEFAULT, 16 * 1024);
+        scene.open(ANN);
+        let mut copy = Copy::default();
+        scene.read_all(ANN, &mut copy);
+        for conn in (1..=others).map(|number| ConnId(10 + number)) {
+            scene.open(conn);
+        }
+        let looks = |scene: &Scene| scene.ways.looks.swap(0, Ordering::Relaxed);
+        looks(&scene);
+        for number in 1..=10 {
+            scene.frames(ANN, number, vec![frame(&notes(), "log", &number.to_string())]);
+            scene.read_all(ANN, &mut copy);
+        }
+        let of_entries = looks(&scene);
+        // Those of one client alone.
+        for number in 11..=20 {
+            let next = copy.position.expect("it follows").next;
+            scene.say(ANN, ToRoom::Received { next });
+            scene.say(ANN, ToRoom::Probe { probe: ProbeId(number) });
+            scene.settle(RoomInput::Writable { conn: ANN });
+        }
+        (of_entries, looks(&scene))
+    };
+    let (alone, own_alone) = looks_with(1);
+    let (crowded, own_crowded) = looks_with(1_000);
+    assert_eq!(own_alone, own_crowded, "of what concerns one client");
+    assert!(crowded <= 1_000 * alone, "{alone} with one, {crowded} with a thousand");
+}

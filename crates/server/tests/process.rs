@@ -1,0 +1,118 @@
+//! The binary as a process: how it starts, what is its owner's alone, and how it ends.
+
+use std::path::Path;
+use std::time::Duration;
+
+use tidelog_server::{Server, ServerError};
+use tidelog_sync::{ByeReason, FromRoom, FromServer};
+use tidelog_testing::room::{burner, frame, large_seed, offer_of_a_life, open};
+use tidelog_testing::server::{Client, Process, command, settings};
+
+/// The binary.
+const TIDELOG: &str = env!("CARGO_BIN_EXE_tidelog");
+
+#[test]
+fn wrong_usage_ends_with_2() {
+    for args in [
+        &["serve", "--dev", "--listen", "0.0.0.0:0"][..],
+        &["serve", "--no-such-flag"],
+        &["serve", "--config", "no/such/file.toml"],
+        &[],
+    ] {
+        let output = command(TIDELOG).args(args).output().expect("it runs");
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_servers_cannot_share_a_folder() {
+    let data = tempfile::tempdir().expect("a folder");
+    let server = Server::start(&settings(data.path())).await.expect("a server");
+    let second = Server::start(&settings(data.path())).await.err().expect("refused");
+    assert!(matches!(second, ServerError::InUse { .. }), "{second}");
+    let output = command(TIDELOG)
+        .args(["serve", "--dev", "--listen", "127.0.0.1:0", "--data"])
+        .arg(data.path())
+        .output()
+        .expect("it runs");
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("another server has"), "{said}");
+    server.stop().await;
+    Server::start(&settings(data.path())).await.expect("it is free").stop().await;
+}
+
+/// V25.
+#[cfg(target_os = "linux")]
+#[test]
+fn files_are_for_their_owner_and_as_many_may_be_open_as_the_system_allows() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let folder = tempfile::tempdir().expect("a folder");
+    let data = folder.path().join("data");
+    let process = Process::start_with_few_files(TIDELOG, &data);
+    let mode = |path: &Path| path.metadata().expect("it is there").permissions().mode() & 0o777;
+    assert_eq!(mode(&data), 0o700);
+    for file in std::fs::read_dir(&data).expect("a folder") {
+        assert_eq!(mode(&file.expect("a file").path()), 0o600);
+    }
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", process.id()));
+    let limits = limits.expect("it runs");
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"));
+    let mut numbers = line.expect("a line").split_whitespace();
+    assert_eq!(numbers.next(), numbers.next(), "soft and hard");
+    assert_eq!(process.terminate(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_signal_says_goodbye_and_ends_with_0() {
+    let data = tempfile::tempdir().expect("a folder");
+    let process = Process::start(TIDELOG, data.path());
+    let mut client = Client::connect(process.address).await.expect("up");
+    let begun = std::time::Instant::now();
+    let code = tokio::task::spawn_blocking(move || process.terminate());
+    assert_eq!(client.hear().await, Some(FromServer::Bye { reason: ByeReason::Shutdown }));
+    assert_eq!(code.await.expect("it ended"), Some(0));
+    assert!(begun.elapsed() < Duration::from_secs(10));
+}
+
+/// V11.
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_is_told_to_stop_does_within_ten_seconds() {
+    let data = tempfile::tempdir().expect("a folder");
+    for _ in 0..3 {
+        assert_eq!(
+            Process::start(TIDELOG, data.path()).terminate(),
+            Some(0),
+            "as soon as it listens"
+        );
+    }
+    let process = Process::start(TIDELOG, data.path());
+    let mut clients = Vec::new();
+    // More rooms than threads, each with work for long; nobody reads what is said.
+    for number in 0..8 {
+        let mut client = Client::connect(process.address).await.expect("up");
+        client.open_as(&format!("list {number}"), &burner(), 1, None).await.expect("up");
+        assert!(matches!(client.hear_of().await, Some(FromRoom::Opened { .. })));
+        clients.push(client);
+    }
+    // A local document half handed over, and one who has not said Hello.
+    let (_, mut parts) = large_seed(64);
+    parts.pop();
+    let mut seeder = Client::connect(process.address).await.expect("up");
+    seeder.tell(open("seed", 9, offer_of_a_life())).await.expect("up");
+    for part in parts {
+        seeder.tell(part).await.expect("up");
+    }
+    let silent = Client::connect_silently(process.address).await.expect("up");
+    for client in &mut clients {
+        let burn = |number: u64| frame(&burner(), "burn", &number.to_string());
+        client.frames(1, (0..200).map(burn).collect()).await.expect("up");
+    }
+    let began = std::time::Instant::now();
+    let ended = tokio::task::spawn_blocking(move || process.terminate()).await.expect("it ends");
+    assert_eq!(ended, Some(0));
+    assert!(began.elapsed() < Duration::from_secs(10), "it took {:?}", began.elapsed());
+    drop((clients, seeder, silent));
+}
