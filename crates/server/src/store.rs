@@ -452,19 +452,17 @@ mod tests {
             let folder = PathBuf::from(folder);
             let store = Store::open(&folder, Limits::DEFAULT, Arc::default()).expect("a store");
             store.handle.mail.send(StoreMail::Panic).expect("it is there");
-            std::thread::sleep(Duration::from_secs(20));
+            std::thread::sleep(Duration::from_secs(60));
             return;
         }
         let folder = tempfile::tempdir().expect("a folder");
         let binary = std::env::current_exe().expect("this one");
-        let began = Instant::now();
         let child = std::process::Command::new(binary)
             .args(["--exact", own])
             .env(FOLDER, folder.path())
             .output();
         let status = child.expect("it runs").status;
         assert_eq!(status.signal(), Some(6), "{status}: it aborts");
-        assert!(began.elapsed() < Duration::from_secs(10));
         Store::open(folder.path(), Limits::DEFAULT, Arc::default()).expect("another").close();
     }
 

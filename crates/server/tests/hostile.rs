@@ -10,7 +10,7 @@ use std::time::Duration;
 use tidelog_server::{ServeSettings, Server};
 use tidelog_sync::{Channel, FromRoom, FromServer, Intent, Refusal, ToServer};
 use tidelog_testing::room::{Copy, burner, frame, large_seed, offer_of_a_life, open};
-use tidelog_testing::server::{Client, http, settings};
+use tidelog_testing::server::{Client, PATIENCE, http, settings};
 use tidelog_types::limits::{CONNECTION_CHANNELS_MAX, HELLO_SIZE_MAX};
 
 async fn start(data: &Path) -> Server {
@@ -29,9 +29,7 @@ async fn one_who_hands_nothing_over_is_not_waited_for() {
     ann.tell(parts[0].clone()).await.expect("up");
     let mut bob = Client::connect(server.address()).await.expect("up");
     bob.tell(open("list", 2, offer_of_a_life())).await.expect("up");
-    // Whoever offers gives up after ten seconds.
-    let wanted = tokio::time::timeout(Duration::from_secs(9), bob.hear_of()).await;
-    assert_eq!(wanted.expect("its turn"), Some(FromRoom::SeedWanted));
+    assert_eq!(bob.hear_of().await, Some(FromRoom::SeedWanted), "its turn");
     assert!(matches!(ann.hear_of().await, Some(FromRoom::SeedTaken { .. })));
     assert!(matches!(ann.hear_of().await, Some(FromRoom::Refused(Refusal::Storage { .. }))));
     for part in parts {
@@ -160,12 +158,12 @@ async fn there_are_only_so_many_connections() {
     let _second = Client::connect_silently(at).await.expect("there is room");
     assert!(Client::connect_silently(at).await.is_none(), "there is none");
     drop(first);
-    let mut tries = 0;
-    while Client::connect_silently(at).await.is_none() {
-        tries += 1;
-        assert!(tries < 1_000, "there is room again");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    let connected = async {
+        while Client::connect_silently(at).await.is_none() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, connected).await.expect("there is room again");
     server.stop().await;
 }
 

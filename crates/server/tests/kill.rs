@@ -6,9 +6,11 @@
 //! positions exchanged. In the end the log of mutations in the document holds each exactly once,
 //! and each follower holds the server's pages byte for byte.
 
-use std::time::Duration;
+use std::sync::Arc;
 
-use tidelog_testing::server::{Process, Writer, check_writers};
+use tidelog_testing::server::{PATIENCE, Process, Writer, check_writers};
+use tokio::sync::Notify;
+use tokio::time::timeout;
 
 /// The binary.
 const TIDELOG: &str = env!("CARGO_BIN_EXE_tidelog");
@@ -23,17 +25,28 @@ async fn a_server_that_is_killed_loses_nothing_and_applies_nothing_twice() {
     for round in 1..=KILLS {
         let process = Process::start(TIDELOG, data.path());
         let address = process.address;
+        let heard = Arc::new(Notify::new());
         let tasks: Vec<_> = writers
             .into_iter()
             .map(|mut writer| {
+                let heard = Arc::clone(&heard);
                 tokio::spawn(async move {
-                    writer.write(address).await;
+                    let hears = |_| {
+                        heard.notify_one();
+                        false
+                    };
+                    let _ = writer.write_until(address, hears).await;
                     writer
                 })
             })
             .collect();
         // Another point in the flow each time.
-        tokio::time::sleep(Duration::from_millis(60 + round * 37 % 190)).await;
+        let acks = async {
+            for _ in 0..10 + round * 37 % 50 {
+                heard.notified().await;
+            }
+        };
+        timeout(PATIENCE, acks).await.expect("they write");
         process.kill();
         writers = Vec::new();
         for task in tasks {
