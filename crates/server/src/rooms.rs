@@ -23,8 +23,9 @@ use crate::counters::{Counters, add};
 use crate::cpu_time::CpuTime;
 use crate::store::{StoreHandle, StoreOwner};
 
-/// After which time a room in which nobody is gives its memory back.
-const EMPTY_ROOM_STAYS: Duration = Duration::from_secs(60);
+/// After which time a room in which nobody is gives its memory back: a minute after a crowd has
+/// left, the server has what it had before.
+const EMPTY_ROOM_STAYS: Duration = Duration::from_secs(30);
 /// After which time a room in which nothing happens gives back what it keeps for the next message.
 const QUIET_ROOM_RESTS: Duration = Duration::from_millis(500);
 /// Within which time a question is answered, or whoever asked is told that it is not.
