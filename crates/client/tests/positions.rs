@@ -9,6 +9,7 @@ use tidelog_sync::{EntryPart, FromRoom, FromServer, ToRoom, ToServer};
 use tidelog_testing::client::core::Core;
 use tidelog_testing::client::server::{Server, talk};
 use tidelog_testing::client::*;
+use tidelog_types::limits::TIMELINE_LIVES_KEPT_MAX;
 use tidelog_types::{EntryId, ErrorCode, JournalId, Life, Lineage, Lsn, Position};
 
 fn add(device: &mut Device, id: &str) -> Call {
@@ -491,4 +492,26 @@ fn pages_that_are_held_and_not_visible_yet_tell_where_timelines_part() {
     });
     assert_eq!(errors.collect::<Vec<_>>(), []);
     assert_ne!(timelines(&it).last(), Some(&timeline), "it goes on in a timeline of its own");
+}
+
+/// Goal: whoever works offline for many sessions is followed on when the server is back. Method: so
+/// many cores issue one mutation each, none of which the server has seen, that a timeline remembers
+/// no more lives than theirs; nobody else has written meanwhile.
+#[test]
+fn what_many_cores_have_issued_offline_is_sent_when_the_server_is_back() {
+    let mut server = Server::default();
+    let mut device = online(1, &mut server);
+    add(&mut device, "0");
+    talk(&mut server, &mut [&mut device]);
+    device.server_is_up = false;
+    device.lose_socket();
+    for n in 1..=TIMELINE_LIVES_KEPT_MAX {
+        device.kill_core();
+        device.start_open(TAB, Some(SERVER), &todos());
+        add(&mut device, &n.to_string());
+    }
+    device.server_is_up = true;
+    device.pass(15_000);
+    talk(&mut server, &mut [&mut device]);
+    agree(&mut server, &mut [&mut device], "0 1 10 11 12 13 14 15 16 2 3 4 5 6 7 8 9");
 }

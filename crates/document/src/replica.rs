@@ -396,7 +396,9 @@ impl Replica {
         let body = mutation.encode();
         let frame = TimelineFrame { lsn: self.head, call, body: body.clone() };
         self.lives.note(self.life, self.head);
-        self.lives.forget(TIMELINE_LIVES_KEPT_MAX, self.first());
+        // The authority's word is compared by whoever wrote what it has decided last.
+        let decided_last = Lsn::new(self.first().get() - 1).unwrap_or(Lsn::FIRST);
+        self.lives.forget(TIMELINE_LIVES_KEPT_MAX, decided_last);
         self.head = self.head.next();
         let layer = (self.undecided.len() < self.view.limits().layers_max).then_some(set);
         if layer.is_none() {
