@@ -880,3 +880,38 @@ fn mutations_whose_verdict_cannot_be_written_wait_and_are_sent_again_later() {
         assert!(device.fate(milk).contains("confirmed"), "{}", device.fate(milk));
     }
 }
+
+/// Goal: a document that is asked for at another server is that server's only if it is the same
+/// one, however often the app comes back. Method: the other server has another one of that name;
+/// its address is that of the next opening too, and of the next core's.
+#[test]
+fn a_document_is_not_replaced_by_that_of_another_server_in_the_next_session_either() {
+    let mut server = Server::default();
+    let mut device = online(1, &mut server);
+    add(&mut device, "ours");
+    talk(&mut server, &mut [&mut device]);
+    offline(&mut device);
+    add(&mut device, "pending");
+    let mut other = Server::default();
+    other.lose_document();
+    other.create(&todos());
+    device.server_is_up = true;
+    for session in ["the first", "reopened", "another core"] {
+        match session {
+            "reopened" => device.close(TAB),
+            "another core" => device.kill_core(),
+            _ => {}
+        }
+        device.start_open(TAB, Some("ws://other"), &todos());
+        device.pass(40_000);
+        talk(&mut other, &mut [&mut device]);
+        let error = device.status().error.as_ref().map(|it| it.code);
+        assert_eq!(error, Some(ErrorCode::DocumentExists), "{session}");
+        assert_eq!(count(&mut device), [[integer(2)]], "{session}");
+    }
+    device.start_open(TAB, Some(SERVER), &todos());
+    device.pass(40_000);
+    talk(&mut server, &mut [&mut device]);
+    assert_eq!((device.status().pending, &device.status().error), (0, &None));
+    assert_eq!(count(&mut device), [[integer(2)]]);
+}

@@ -35,8 +35,9 @@ pub(crate) struct Following {
     retry_at_ms: u64,
     /// That was what the server said.
     refused: bool,
-    /// The document is synced elsewhere than it was.
-    moved: bool,
+    /// Where apps want the document synced, other than it was: the record says so only once that
+    /// server is known to have the same document.
+    moved: Option<String>,
     /// Since when a rebase is put off.
     pub(super) put_off_since_ms: Option<u64>,
     /// Entries that did not fit were asked for anew; twice in a row is an error.
@@ -100,7 +101,8 @@ impl Document {
         let open = self.open().filter(|open| matches!(open.role, Role::Synced(_)))?;
         let wanted = !self.following.is_away()
             && self.handles.values().any(|handle| handle.server.is_some());
-        if wanted { open.record.server.as_deref() } else { None }
+        let server = self.following.moved.as_ref().or(open.record.server.as_ref());
+        server.filter(|_| wanted).map(String::as_str)
     }
 
     /// The tabs that can be asked for a token.
@@ -287,16 +289,12 @@ impl Document {
         self.following.word = self.following.word.max(word);
     }
 
-    /// The document is synced at this address.
+    /// The document is wanted to be synced at this address.
     pub(super) fn note_server(&mut self, server: &str) {
-        let State::Open(open) = &mut self.state else { unreachable!("BUG: not open") };
-        let record = &mut open.record;
+        let State::Open(open) = &self.state else { unreachable!("BUG: not open") };
+        let is_elsewhere = open.record.server.as_deref() != Some(server);
+        self.following.moved = is_elsewhere.then(|| server.to_owned());
         self.following.retry_at_ms = 0;
-        if record.server.as_deref() != Some(server) {
-            record.server = Some(server.to_owned());
-            self.following.moved = true;
-            self.append_record();
-        }
     }
 
     /// What the server says of this document.
@@ -360,11 +358,14 @@ impl Document {
         let Some(channel) = &mut self.following.channel else { return };
         let replica = &mut synced.replica;
         let other = replica.base().is_some_and(|base| base.journal != storage.journal);
-        if other && self.following.moved {
+        if other && self.following.moved.is_some() {
             let failure = CallFailure::exists(&self.key.document);
             return self.refuse(failure, ctx);
         }
-        self.following.moved = false;
+        if let Some(server) = self.following.moved.take() {
+            open.record.server = Some(server);
+            self.ledger.draft().record = Some(codec::encode(&open.record).into());
+        }
         channel.is_open = true;
         // What was under way when this was asked for begins anew.
         channel.arriving = ArrivingEntry::default();
