@@ -14,6 +14,16 @@ fn add(device: &mut Device, id: &str) -> Call {
     device.mutate("add", &[("id", text(id)), ("title", text(&format!("title of {id}")))])
 }
 
+/// Each place where these bytes lie rots.
+fn rot(device: &Device, text: &[u8]) {
+    for file in ["log-a", "log-b", "pages"] {
+        let bytes = device.disk.bytes_of(file).expect("a file");
+        for at in (0..bytes.len()).filter(|at| bytes[*at..].starts_with(text)) {
+            device.disk.file(file).write_at(at as u64, b"?").expect("room");
+        }
+    }
+}
+
 fn error(device: &Device) -> Option<ErrorCode> {
     device.status().error.as_ref().map(|failure| failure.code)
 }
@@ -221,13 +231,7 @@ fn a_page_that_rotted_fails_the_calls_that_need_it_and_no_others() {
     }
     device.kill_core();
     device.open(&todos());
-    for file in ["log-a", "log-b", "pages"] {
-        let bytes = device.disk.bytes_of(file).expect("a file");
-        let is_there = |at: &usize| bytes[*at..].starts_with(b"title of 250");
-        for at in (0..bytes.len()).filter(is_there) {
-            device.disk.file(file).write_at(at as u64, b"?").expect("room");
-        }
-    }
+    rot(&device, b"title of 250");
     device.asked.clear();
     for _ in 0..3 {
         let failure = device.try_query("select count(title) from todo").expect_err("it is damaged");
@@ -239,6 +243,31 @@ fn a_page_that_rotted_fails_the_calls_that_need_it_and_no_others() {
     let butter = add(&mut device, "butter");
     assert_eq!(device.fate(butter), "durable 502, confirmed 502");
     assert_eq!(device.status().storage, Storage::Opfs, "the page server goes on");
+}
+
+/// Goal: a live query that needs a lost page is told so, and holds up no other one. Method: one of
+/// all rows and one of a single row, both of which a mutation changes; no page stays in memory.
+#[test]
+fn a_live_query_that_needs_a_lost_page_holds_up_no_other_one() {
+    let mut device = Device::with_pool(1, 0);
+    device.open(&todos());
+    for n in 0..500 {
+        add(&mut device, &n.to_string());
+    }
+    let all = device.watch("select sum(done), count(title) from todo");
+    let first = device.watch("select done from todo where rowid = 1");
+    device.lose_page_server();
+    device.lend();
+    rot(&device, b"title of 250");
+    device.mutate("toggle", &[("id", text("0"))]);
+    let [FromCore::Rows { .. }, FromCore::Failed { failure, .. }] = device.answers(all)[..] else {
+        panic!("{:?}", device.answers(all));
+    };
+    assert!(failure.message.contains("damaged"), "{failure:?}");
+    let [_, FromCore::Rows { rows, .. }] = device.answers(first)[..] else {
+        panic!("{:?}", device.answers(first));
+    };
+    assert_eq!(rows.decode(), [[integer(1)]]);
 }
 
 /// Goal: no message to the page server is large, whatever a mutation changes; and all of it is

@@ -915,3 +915,32 @@ fn a_document_is_not_replaced_by_that_of_another_server_in_the_next_session_eith
     assert_eq!((device.status().pending, &device.status().error), (0, &None));
     assert_eq!(count(&mut device), [[integer(2)]]);
 }
+
+/// Goal: a page that is lost holds nobody up: what needs it is told, the rest of the document is
+/// read. Method: an undecided mutation needs it to be run again as the document is opened.
+#[test]
+fn a_document_is_read_though_a_page_is_lost_that_a_pending_mutation_needs() {
+    let mut server = Server::default();
+    let mut device = online(1, &mut server);
+    for n in 0..500 {
+        titled(&mut device, &n.to_string(), &format!("title of {n}"));
+    }
+    talk(&mut server, &mut [&mut device]);
+    assert_eq!(device.status().pending, 0);
+    offline(&mut device);
+    device.mutate("toggle", &[("id", text("250"))]);
+    device.kill_core();
+    for file in ["log-a", "log-b", "pages"] {
+        let bytes = device.disk.bytes_of(file).expect("a file");
+        let is_there = |at: &usize| bytes[*at..].starts_with(b"title of 250");
+        for at in (0..bytes.len()).filter(is_there) {
+            device.disk.file(file).write_at(at as u64, b"?").expect("room");
+        }
+    }
+    let call = device.start_open(TAB, Some(SERVER), &todos());
+    device.pass(1_000);
+    assert_eq!(device.opened(call).pending, 1);
+    assert_eq!(device.query("select title from todo where rowid = 1"), [[text("title of 0")]]);
+    let error = device.status().error.as_ref().expect("it is said");
+    assert!(error.message.contains("damaged"), "{error:?}");
+}

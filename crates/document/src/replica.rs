@@ -513,13 +513,19 @@ impl Replica {
                 Run::Fault(pgid)
             }
             Run::Failed(failure) => {
-                // The old view stays; the caller says why, and follows anew from what is held.
-                self.staged.clear();
-                self.stale = false;
-                self.built = true;
+                self.give_up();
                 Run::Failed(failure)
             }
         }
+    }
+
+    /// Goes on with the view as it is, since what is due can not be run: the caller says why, and
+    /// follows anew from what is held.
+    pub fn give_up(&mut self) {
+        self.rebase = None;
+        self.staged.clear();
+        self.stale = false;
+        self.built = true;
     }
 
     /// The pages to fetch for the `kth` fault of [`step`](Self::step), from 0. A rebase may need

@@ -6,7 +6,7 @@ use tidelog_sqlite::Run;
 use tidelog_types::{Budget, ErrorCode, Lsn, Pgid};
 
 use super::{Attempt, Context, Document, For, PIECE_STEPS, Role, State};
-use crate::protocol::{CallFailure, FromCore};
+use crate::protocol::{CallFailure, FromCore, Request};
 use crate::record::KeptRejection;
 
 impl Document {
@@ -31,6 +31,27 @@ impl Document {
                 self.refuse(failure, ctx);
                 Attempt::Done
             }
+        }
+    }
+
+    /// A page is lost without which the layers cannot be built: the rest of the document is read
+    /// without them. Whoever opens it by a doctype that it may not be at is told that.
+    fn give_up_rebase(&mut self, ctx: &mut Context<'_>) {
+        let failure = CallFailure::damaged_copy();
+        if let Some(synced) = self.open_mut().and_then(|open| open.synced_mut()) {
+            synced.replica.give_up();
+        }
+        if self.is_opened_by_another_doctype() {
+            self.following.rebase_failure = Some(failure.clone());
+        }
+        self.refuse(failure, ctx);
+    }
+
+    fn is_opened_by_another_doctype(&self) -> bool {
+        let (Some(open), Some(ask)) = (self.open(), self.queue.front()) else { return false };
+        match &ask.request {
+            Request::Open(request) => open.record.doctype(request.doctype.hash()).is_none(),
+            _ => false,
         }
     }
 
@@ -63,12 +84,14 @@ impl Document {
         {
             let new_timeline = ctx.rng.journal();
             let may_wait = self.following.put_off_since_ms.is_none();
-            return synced.replica.step(new_timeline, may_wait, budget).map(|advance| {
-                if let Some(advance) = advance {
-                    self.advance(advance, ctx);
-                }
-                Attempt::Done
-            });
+            match synced.replica.step(new_timeline, may_wait, budget) {
+                Run::Done(Some(advance)) => self.advance(advance, ctx),
+                Run::Done(None) => {}
+                Run::Fault(pgid) if self.reads.has_lost(&[pgid]) => self.give_up_rebase(ctx),
+                Run::Fault(pgid) => return Run::Fault(pgid),
+                Run::Failed(failure) => return Run::Failed(failure),
+            }
+            return Run::Done(Attempt::Done);
         }
         if let Some(sent) = self.send_seed(budget, ctx) {
             return sent.map(|()| Attempt::Done);
@@ -82,18 +105,21 @@ impl Document {
         let Some((tab, call, watch)) = self.watches.next_dirty(is_behind) else {
             return Run::Done(Attempt::Idle);
         };
-        match watch.look(open, ctx.now_ms) {
+        let failure = match watch.look(open, ctx.now_ms) {
             Run::Done(news) => {
                 if let Some(rows) = news {
                     ctx.out.tell(tab, FromCore::Rows { call, rows });
                 }
+                return Run::Done(Attempt::Done);
+            }
+            Run::Fault(pgid) if self.reads.has_lost(&[pgid]) => {
+                watch.fail();
+                CallFailure::damaged_copy()
             }
             Run::Fault(pgid) => return Run::Fault(pgid),
-            Run::Failed(failure) => {
-                let failure = CallFailure::of_query(&failure);
-                ctx.out.tell(tab, FromCore::Failed { call, failure });
-            }
-        }
+            Run::Failed(failure) => CallFailure::of_query(&failure),
+        };
+        ctx.out.tell(tab, FromCore::Failed { call, failure });
         Run::Done(Attempt::Done)
     }
 

@@ -41,12 +41,17 @@ impl Watch {
             }
             Run::Fault(pgid) => Run::Fault(pgid),
             Run::Failed(failure) => {
-                self.read_set = None;
-                self.rows = None;
-                self.is_dirty = false;
+                self.fail();
                 Run::Failed(failure)
             }
         }
+    }
+
+    /// It has no answer at present, and is run again whatever changes.
+    pub fn fail(&mut self) {
+        self.read_set = None;
+        self.rows = None;
+        self.is_dirty = false;
     }
 }
 
