@@ -206,6 +206,10 @@ impl Client {
             ToCore::Destroy { call, document, user, force } => {
                 match DocumentKey::new(&document, &user) {
                     Ok(key) => {
+                        if let Some(failure) = &self.store.failure {
+                            let failure = CallFailure::of_page_server(failure);
+                            return out.tell(tab, FromCore::Failed { call, failure });
+                        }
                         let stage = DestroyStage::Asked { force };
                         self.destroying.push(Destroy { tab, call, key, stage });
                     }
@@ -293,6 +297,14 @@ impl Client {
                 document.fail_all(&failure, out);
             }
         }
+        self.destroying.retain(|destroy| match destroy.stage {
+            DestroyStage::Told(_) => true,
+            DestroyStage::Asked { .. } => {
+                let failure = failure.clone();
+                out.tell(destroy.tab, FromCore::Failed { call: destroy.call, failure });
+                false
+            }
+        });
     }
 
     // --- page server ---------------------------------------------------------------------------
@@ -366,9 +378,12 @@ impl Client {
                         out.tell(destroy.tab, FromCore::Failed { call: destroy.call, failure });
                         continue;
                     }
-                    let ticket = self.store.destroy(destroy.key.clone(), out);
-                    destroy.stage = DestroyStage::Told(ticket);
-                    self.documents.remove(&destroy.key);
+                    // Whoever waits for the disk is told first.
+                    if document.is_settled() {
+                        let ticket = self.store.destroy(destroy.key.clone(), out);
+                        destroy.stage = DestroyStage::Told(ticket);
+                        self.documents.remove(&destroy.key);
+                    }
                 }
             }
             self.destroying.push(destroy);

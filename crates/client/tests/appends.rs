@@ -170,3 +170,18 @@ fn a_document_that_was_never_kept_is_not_handed_over() {
     core.pass(1_000);
     assert_eq!(opens(&core), 2);
 }
+
+/// Goal: each call has its answer though its document is destroyed. Method: a mutation is on its
+/// way to the disk when its document is closed, and destroyed by the same tab.
+#[test]
+fn a_document_is_destroyed_only_when_what_was_issued_to_it_is_answered() {
+    let mut core = Core::open();
+    let milk = core.add(Call(5), "milk");
+    core.ask(Call(6), HANDLE, Request::Close);
+    core.destroy(Call(7), "list");
+    core.reply(StoreReply::Durable { ticket: milk });
+    let durable = |it: &FromCore| matches!(it, FromCore::Durable { call: Call(5), .. });
+    assert_eq!(core.told.iter().filter(|it| durable(it)).count(), 1);
+    core.reply(StoreReply::Durable { ticket: core.last_destroy() });
+    assert!(core.is_done(Call(7)));
+}

@@ -177,6 +177,21 @@ fn a_page_server_that_cannot_start_fails_what_waits_for_it_with_the_reason() {
 }
 
 #[test]
+fn a_page_server_that_cannot_start_fails_what_is_to_be_destroyed_with_the_reason() {
+    let mut device = Device::new(1);
+    device.lose_page_server();
+    let waiting = device.destroy(true);
+    let failure = PageServerFailure::new(UnservedKind::NewerFormat, "");
+    device.step(Input::PageServerFailed { server: PageServerId(2), failure });
+    assert_eq!(device.code(waiting), ErrorCode::NewerFormat);
+    let later = device.destroy(true);
+    assert_eq!(device.code(later), ErrorCode::NewerFormat);
+    device.lend();
+    let done = device.destroy(true);
+    assert!(matches!(device.answer(done), FromCore::Done { .. }));
+}
+
+#[test]
 fn opening_on_a_full_disk_says_so_and_works_once_there_is_room() {
     let mut device = Device::new(1);
     device.open(&todos());
