@@ -1,11 +1,14 @@
 //! What follows when appends fail.
 
-use tidelog_client::{Again, Call, FromCore, Input, Mutate, Request};
-use tidelog_pages::StoreReply;
+use std::collections::BTreeMap;
+
+use tidelog_client::{Again, Call, FromCore, Input, Mutate, Params, Query, Request};
+use tidelog_pages::{StoreReply, StoreRequest};
 use tidelog_sync::{Channel, FromRoom, FromServer, Refusal, ToRoom, ToServer};
 use tidelog_testing::client::core::{Core, key};
-use tidelog_testing::client::{HANDLE, OTHER_TAB, SERVER, TAB, call_id};
-use tidelog_types::{ErrorCode, Life, Outcome};
+use tidelog_testing::client::{HANDLE, OTHER_TAB, SERVER, TAB, call_id, text};
+use tidelog_types::limits::Limits;
+use tidelog_types::{ErrorCode, Life, Outcome, Page, Pgid};
 
 /// Goal: what a caller was told left nothing behind can never become durable. Method: of two
 /// appends in flight the younger is refused first, since the page server has yet to find out that
@@ -184,4 +187,48 @@ fn a_document_is_destroyed_only_when_what_was_issued_to_it_is_answered() {
     assert_eq!(core.told.iter().filter(|it| durable(it)).count(), 1);
     core.reply(StoreReply::Durable { ticket: core.last_destroy() });
     assert!(core.is_done(Call(7)));
+}
+
+/// Goal: one lost page does not lose its document. Method: a query is told of it only when an
+/// append has failed, and the document is being read anew.
+#[test]
+fn a_page_that_is_found_lost_while_the_document_is_read_anew_breaks_nothing() {
+    let mut core = Core::with_limits(Limits { pool_pages_max: 0, ..Limits::DEFAULT });
+    core.open_new(Call(1), HANDLE, "list", None);
+    let pages = pages_of(&core);
+    let args = ["id", "title"].map(|name| (name.to_owned(), text("milk"))).to_vec();
+    let (id, name) = (call_id(Call(2)), "add".to_owned());
+    let mutate = Mutate { id, name, args, now_ms: 1_000, again: None };
+    core.ask(Call(2), HANDLE, Request::Mutate(mutate));
+    while let Some((request, pgids)) = last_read(&core) {
+        let document = key("list");
+        let pages = pgids.iter().map(|pgid| (*pgid, pages[pgid].clone())).collect();
+        core.asked.clear();
+        core.reply(StoreReply::Pages { request, document, pages, last: true });
+    }
+    let milk = core.last_ticket();
+    let (sql, params) = ("select count(*) from todo".to_owned(), Params::NONE);
+    core.ask(Call(3), HANDLE, Request::Query(Query { sql, params }));
+    let (request, pgids) = last_read(&core).expect("no page is in memory");
+    core.fail(milk);
+    core.reply(StoreReply::Damaged { request, document: key("list"), pgids });
+    core.reply(StoreReply::Opened { document: key("list"), life: Life::NONE, state: None });
+    assert_eq!(core.failure_of(Call(3)), None);
+}
+
+/// The newest pages that were handed to the store.
+fn pages_of(core: &Core) -> BTreeMap<Pgid, Page> {
+    let appends = core.asked.iter().filter_map(|request| match request {
+        StoreRequest::Append { append, .. } => Some(append),
+        _ => None,
+    });
+    let entries = appends.flat_map(|append| &append.storage);
+    entries.flat_map(|entry| entry.set.pages.clone()).collect()
+}
+
+fn last_read(core: &Core) -> Option<(u64, Vec<Pgid>)> {
+    core.asked.iter().rev().find_map(|request| match request {
+        StoreRequest::Read { request, pgids, .. } => Some((*request, pgids.clone())),
+        _ => None,
+    })
 }

@@ -128,8 +128,9 @@ impl Reads {
     /// A read has ended, since these pages are damaged.
     pub fn damaged(&mut self, request: u64, pgids: &[Pgid]) {
         reached(Probe::PagesDamaged);
-        self.under_way.remove(&request);
-        self.damaged.extend(pgids);
+        // What was written since is whole, and what an earlier reading asked for is asked for anew.
+        let Some(Read { stale, .. }) = self.under_way.remove(&request) else { return };
+        self.damaged.extend(pgids.iter().filter(|pgid| !stale.contains(pgid)));
     }
 
     /// Whether one of these pages is lost on this device.
@@ -168,5 +169,28 @@ impl Reads {
             read.is_refused = false;
             ctx.out.ask_store(read.ask(*request, document));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tidelog_types::{JournalId, Lsn, LsnRange, PageSet, Position};
+
+    use super::*;
+
+    #[test]
+    fn a_page_that_was_written_since_it_was_asked_for_is_not_lost() {
+        let mut reads = Reads::default();
+        let (urgency, pgids) = (Urgency::User, vec![Pgid(1), Pgid(2)]);
+        let read =
+            Read { urgency, pgids: pgids.clone(), is_refused: false, stale: BTreeSet::new() };
+        reads.under_way.insert(7, read);
+        let set = PageSet { db_pages: 2, pages: [(Pgid(1), Page::zeroed())].into_iter().collect() };
+        let position = Position::start_of(JournalId([1; 16]));
+        let range = LsnRange::one(Lsn::FIRST);
+        reads.written(&StorageEntry { range, position, calls: Vec::new(), set });
+        reads.damaged(7, &pgids);
+        assert!(!reads.has_lost(&[Pgid(1)]));
+        assert!(reads.has_lost(&[Pgid(2)]));
     }
 }

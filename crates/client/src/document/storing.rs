@@ -98,7 +98,9 @@ impl Document {
     /// What was asked for is damaged: whoever needs these pages fails, and nobody else. Where the
     /// document was to be opened, it cannot be.
     pub(crate) fn damaged(&mut self, request: u64, pgids: &[Pgid]) {
-        if let State::Asking = self.state {
+        if request == 0
+            && let State::Asking = self.state
+        {
             self.state = State::Broken(CallFailure::damaged_copy());
         }
         self.reads.damaged(request, pgids);
