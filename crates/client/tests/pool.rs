@@ -1,7 +1,8 @@
 //! Documents that do not fit into memory.
 
-use tidelog_client::FromCore;
+use tidelog_client::{FromCore, Input};
 use tidelog_pages::{Append, StoreRequest, TimelineFrame, Urgency};
+use tidelog_testing::client::server::{Server, talk};
 use tidelog_testing::client::*;
 use tidelog_types::limits::{Limits, PAGE_SIZE};
 use tidelog_types::{CallId, DocumentKey, JournalId, Lsn, Value};
@@ -90,6 +91,34 @@ fn a_read_that_openings_leave_no_room_for_is_asked_for_again() {
     device.append_past_the_core(append);
     device.kill_core();
     read_in_a_crowd(device, |_, _| StoreRequest::Open { document: long.clone() });
+}
+
+/// Goal: memory stays bounded though nobody asks for anything any more. Method: a tab goes while
+/// its query waits for pages; a live query of another one keeps reading, and no page may stay.
+#[test]
+fn a_tab_that_goes_while_it_waits_for_pages_leaves_none_of_them_in_memory() {
+    let mut server = Server::default();
+    let [mut other, mut device] = [Device::new(2), Device::with_pool(1, 0)];
+    for device in [&mut other, &mut device] {
+        device.server_is_up = true;
+        device.start_open(TAB, Some(SERVER), &todos());
+        talk(&mut server, &mut [device]);
+    }
+    device.watch("select count(*) from todo");
+    device.start_open(OTHER_TAB, Some(SERVER), &todos());
+    device.lose_page_server();
+    let (_, query) = device.query_message("select * from note");
+    device.ask(OTHER_TAB, vec![query]);
+    device.step(Input::TabClosed { tab: OTHER_TAB });
+    device.lend();
+    for n in 0..4 {
+        let args = [("id", integer(n)), ("title", integer(n))];
+        let args = args.map(|(name, n)| (name, text(&format!("{n:?}"))));
+        other.mutate("add", &args);
+        device.asked.clear();
+        talk(&mut server, &mut [&mut other, &mut device]);
+        assert!(device.reads().0 > 0, "what it read before is still there");
+    }
 }
 
 /// Goal: a scan of a document that is not in memory faults seldom. Method: 20 MiB, a new core, one
