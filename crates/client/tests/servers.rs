@@ -1,10 +1,11 @@
 //! Several servers, and channels that belong to one of them.
 
-use tidelog_client::{Call, Handle, Request, ToCore};
+use tidelog_client::{Call, FromCore, Handle, Input, OpenRequest, Params, Query, Request, ToCore};
 use tidelog_document::{chain_of, hash_of};
-use tidelog_pages::StoreReply;
+use tidelog_pages::{StoreReply, StoreRequest};
 use tidelog_sync::{ByeReason, Channel, EntryPart, FromRoom, FromServer, ToRoom, ToServer};
 use tidelog_testing::client::core::Core;
+use tidelog_testing::client::server::Server;
 use tidelog_testing::client::*;
 use tidelog_types::{ErrorCode, JournalId, Lineage, Lsn, LsnRange, Page, PageSet, Pgid, Position};
 
@@ -137,6 +138,51 @@ fn entries_that_cannot_be_taken_in_are_asked_for_again() {
         _ => None,
     });
     assert_eq!(have, Some(None), "{:?}", core.sent);
+}
+
+/// Goal: the journal of an entry begins with it, whatever else is built in the same step. Method:
+/// the first entry of all comes while queries take long; behind them two releases open the
+/// document, for each of which its layers are built anew.
+#[test]
+fn a_journal_begins_with_its_first_entry_though_layers_are_built_anew_in_the_same_step() {
+    let mut core = Core::default();
+    core.open_new(Call(1), HANDLE, "list", Some(X));
+    core.welcome(X);
+    let mut server = Server::default();
+    for (_, message) in std::mem::take(&mut core.sent) {
+        server.hear(1, message).iter().for_each(|answer| core.hear(X, answer));
+    }
+    let long = "with recursive c(n) as (select 1 union all select n + 1 from c where n < 400000)
+                select count(*) from c";
+    let query = || Request::Query(Query { sql: long.to_owned(), params: Params::NONE });
+    let mut messages: Vec<_> = [Call(2), Call(3)]
+        .map(|call| ToCore::Ask { call, handle: HANDLE, request: query() })
+        .into();
+    let mut doctype = todos();
+    for number in 2..4 {
+        doctype.migrations.push(format!("create table release_{number} (n integer) strict"));
+        let request = Request::Open(Box::new(OpenRequest {
+            document: "list".to_owned(),
+            user: String::new(),
+            server: Some(X.to_owned()),
+            doctype: doctype.clone(),
+            has_token: false,
+            word: 0,
+        }));
+        messages.push(ToCore::Ask { call: Call(number + 2), handle: Handle(number), request });
+    }
+    core.asked.clear();
+    core.step(Input::FromTab { tab: TAB, messages });
+    server.news(1).iter().for_each(|news| core.hear(X, news));
+    core.pass(1);
+    let appends = core.asked.iter().filter_map(|request| match request {
+        StoreRequest::Append { append, .. } => Some(append),
+        _ => None,
+    });
+    let with_entry: Vec<_> = appends.filter(|append| !append.storage.is_empty()).collect();
+    let [append] = with_entry[..] else { panic!("{with_entry:?}") };
+    assert_eq!(append.begin_storage, Some(append.storage[0].position.journal));
+    assert!(core.told.iter().any(|it| matches!(it, FromCore::Opened { call: Call(5), .. })));
 }
 
 /// Goal: `sync()` waits for all that was confirmed before it was called. Method: it is called while

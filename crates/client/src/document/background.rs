@@ -130,8 +130,10 @@ impl Document {
             // An append begins its journals first: what belongs to the old ones goes before.
             self.flush_gathered(ctx);
         }
-        self.ledger.draft().begin_storage = advance.begin_storage;
-        self.ledger.draft().is_anew = advance.begin_storage.is_some();
+        if advance.begin_storage.is_some() {
+            self.ledger.draft().begin_storage = advance.begin_storage;
+            self.ledger.draft().is_anew = true;
+        }
         for entry in advance.entries {
             self.append_storage(entry);
         }
