@@ -313,7 +313,11 @@ impl ServerLink {
         if self.barred {
             return;
         }
-        let longest = (RETRY_FIRST_MS << self.tries.min(6)).min(RETRY_LONGEST_MS);
+        // What only a change at one of the ends helps against comes again with the next welcome.
+        let longest = match self.failure.as_ref().is_some_and(CallFailure::is_final) {
+            true => RETRY_LONGEST_MS,
+            false => (RETRY_FIRST_MS << self.tries.min(6)).min(RETRY_LONGEST_MS),
+        };
         self.tries += 1;
         self.lost_at_ms = now_ms;
         self.pause_ms = longest / 2 + rng.below(longest / 2 + 1);
@@ -459,6 +463,17 @@ mod tests {
         assert_eq!(stage.acts_after(Need::Some), 0);
         stage.hear(&FromServer::Pong);
         assert_eq!(stage.acts_after(Need::Some), PING_AFTER_MS);
+    }
+
+    #[test]
+    fn a_server_that_breaks_off_for_good_is_not_asked_many_times_a_second() {
+        for need in [Need::Some, Need::Soon] {
+            let mut stage = Stage::welcomed();
+            let reason = ByeReason::Protocol { reason: "no".to_owned() };
+            stage.hear(&FromServer::Bye { reason });
+            stage.lose();
+            assert!(stage.acts_after(need) >= RETRY_SOON_MS);
+        }
     }
 
     #[test]
