@@ -205,6 +205,26 @@ fn opening_on_a_full_disk_says_so_and_works_once_there_is_room() {
     assert_eq!(device.query("select id from todo"), [[text("milk")]]);
 }
 
+/// Goal: no live query goes on showing what its caller was told is not there. Method: the disk has
+/// no room for what makes the document, nor for a mutation of it; once it has, somebody asks for
+/// it.
+#[test]
+fn a_live_query_of_a_document_that_the_disk_had_no_room_for_is_told() {
+    let mut device = Device::new(1);
+    device.fill_disk();
+    device.open(&todos());
+    let count = device.watch("select count(*) from todo");
+    let lost = add(&mut device, "lost");
+    assert_eq!(device.code(lost), ErrorCode::StorageFull);
+    let said = *device.answers(count).last().expect("it is a live query");
+    assert!(matches!(said, FromCore::Failed { .. }), "{said:?}");
+    device.disk.set_full(false);
+    let told = device.answers(count).len();
+    assert_eq!(device.query("select count(*) from todo"), [[integer(0)]]);
+    let [FromCore::Rows { rows, .. }] = device.answers(count)[told..] else { panic!() };
+    assert_eq!(rows.decode(), [[integer(0)]]);
+}
+
 /// Goal: no `sync` waits for a document that there is no longer. Method: the disk has no room for
 /// what makes the document, and nobody asks for it after that.
 #[test]

@@ -941,6 +941,9 @@ fn a_document_is_read_though_a_page_is_lost_that_a_pending_mutation_needs() {
     device.pass(1_000);
     assert_eq!(device.opened(call).pending, 1);
     assert_eq!(device.query("select title from todo where rowid = 1"), [[text("title of 0")]]);
-    let error = device.status().error.as_ref().expect("it is said");
+    back_online(&mut server, &mut device);
+    device.pass(30_000);
+    talk(&mut server, &mut [&mut device]);
+    let error = device.status().error.as_ref().expect("it is said for as long as it lasts");
     assert!(error.message.contains("damaged"), "{error:?}");
 }

@@ -312,6 +312,7 @@ impl Document {
             // It is made again with the next request: until then no server is asked for it.
             if let Some(failure) = self.error.clone() {
                 self.fail_syncs(&failure, ctx.out);
+                self.watches.fail_all(&failure, ctx.out);
             }
             return;
         };

@@ -7,7 +7,8 @@ use tidelog_types::{Pgid, Rows, SortedMap};
 
 use super::open::Open;
 use crate::effect::TabId;
-use crate::protocol::{Call, Query};
+use crate::outbox::Outbox;
+use crate::protocol::{Call, CallFailure, FromCore, Query};
 
 /// The live queries of all tabs.
 #[derive(Default)]
@@ -87,6 +88,14 @@ impl Watches {
         for watch in self.0.values_mut() {
             let touched = |set: &ReadSet| set.touched_by_pages(changed, cookie);
             watch.is_dirty |= watch.read_set.as_ref().is_none_or(touched);
+        }
+    }
+
+    /// None of them has an answer at present: there is no document.
+    pub fn fail_all(&mut self, failure: &CallFailure, out: &mut Outbox) {
+        for ((tab, call), watch) in self.0.iter_mut() {
+            watch.fail();
+            out.tell(*tab, FromCore::Failed { call: *call, failure: failure.clone() });
         }
     }
 
