@@ -17,12 +17,17 @@ const PING_AFTER_MS: u64 = 15_000;
 const PING_SOON_AFTER_MS: u64 = 2_000;
 /// Milliseconds after that question after which the connection counts as broken.
 const ANSWER_MS: u64 = 15_000;
-/// The same while something waits, and how much of it what is still on its way up may take: lines
-/// that carry less are slower to be believed dead.
+/// The same while something waits.
 const ANSWER_SOON_MS: u64 = 6_000;
-const UPLINK_BYTES_PER_MS: u64 = 64;
+/// The answer comes behind what is still on its way up: it may take so much longer as a line of 64
+/// kbit/s takes for that, up to one message, since the server says something to each.
+const UPLINK_BYTES_PER_MS: u64 = 8;
+const UPLINK_MS_MAX: u64 = 40_000;
+/// Bytes on their way up after which the server is asked for a word behind them, so that no more of
+/// them are waited for than are on their way.
+const PING_AFTER_SIZE: u64 = 16 * 1024;
 /// How often the time for an answer doubles at most: one message can take a slow line minutes.
-const DOUBLINGS_MAX: u32 = 6;
+const DOUBLINGS_MAX: u32 = 5;
 /// Milliseconds that connecting may take, up to the server's welcome.
 const CONNECT_MS: u64 = 8_000;
 /// Milliseconds before the second try; doubles with each, up to the longest, and while something
@@ -70,14 +75,14 @@ pub(crate) struct ServerLink {
     lost_at_ms: u64,
     pause_ms: u64,
     heard_at_ms: u64,
-    pinged_at_ms: Option<u64>,
+    ping: Option<Ping>,
     /// Whether there is a reason to ask whether it is still there.
     is_doubted: bool,
-    /// Bytes that were sent since the server was heard.
-    unheard_size: u64,
-    /// Connections given up for want of an answer, less the answers that came in time since. A line
-    /// that takes longer for one message than an answer may take would never get it through: so
-    /// from the second one on, each doubles the time.
+    /// Bytes that were sent and may still be on their way: no ping behind them was answered.
+    unproved_size: u64,
+    /// Connections given up for want of an answer, less the pings that were answered in time since.
+    /// A line that takes longer for one message than an answer may take would never get it through:
+    /// so from the second one on, each doubles the time.
     given_up: u32,
     /// Who was asked for a token last, and whether no good one came of it.
     asked_for_token: Option<TokenHolder>,
@@ -88,6 +93,14 @@ pub(crate) struct ServerLink {
     pub(crate) failure: Option<CallFailure>,
     /// Whether trying again cannot help: another version, no access.
     pub(crate) barred: bool,
+}
+
+/// A question that the server has not answered yet. It says other things before it comes to that.
+#[derive(Debug)]
+struct Ping {
+    at_ms: u64,
+    /// Bytes sent up to it, itself included, that its answer proves to have come through.
+    size: u64,
 }
 
 /// What a message of a server is about.
@@ -113,9 +126,9 @@ impl ServerLink {
             lost_at_ms: 0,
             pause_ms: 0,
             heard_at_ms: 0,
-            pinged_at_ms: None,
+            ping: None,
             is_doubted: false,
-            unheard_size: 0,
+            unproved_size: 0,
             given_up: 0,
             asked_for_token: None,
             has_no_token: false,
@@ -138,7 +151,7 @@ impl ServerLink {
     /// Sends, if the server is there.
     pub(crate) fn send(&mut self, message: &ToServer, out: &mut Outbox) {
         if let (Some(socket), Stage::Welcomed) = (self.socket, self.stage) {
-            self.unheard_size += out.send(socket, message) as u64;
+            self.unproved_size += out.send(socket, message) as u64;
         }
     }
 
@@ -170,7 +183,7 @@ impl ServerLink {
                 self.socket = Some(socket);
                 self.stage = Stage::Connecting;
                 self.heard_at_ms = now_ms;
-                self.believe();
+                (self.ping, self.is_doubted, self.unproved_size) = (None, false, 0);
                 out.open_socket(socket, format!("{}/v1/sync", self.url.trim_end_matches('/')));
                 out.wake_at(now_ms + CONNECT_MS);
             }
@@ -182,20 +195,23 @@ impl ServerLink {
                 out.wake_at(self.heard_at_ms + CONNECT_MS);
             }
             Stage::Welcomed => {
-                let ping_at_ms = match (self.is_doubted, is_soon) {
-                    (true, _) => now_ms,
-                    (false, true) => self.heard_at_ms + PING_SOON_AFTER_MS,
-                    (false, false) => self.heard_at_ms + PING_AFTER_MS,
+                let silence_ms = match (self.is_doubted, is_soon) {
+                    (true, _) => 0,
+                    (false, true) => PING_SOON_AFTER_MS,
+                    (false, false) => PING_AFTER_MS,
                 };
-                if self.pinged_at_ms.is_none() && now_ms >= ping_at_ms {
-                    self.pinged_at_ms = Some(now_ms);
+                let ask_at_ms = self.heard_at_ms + silence_ms;
+                let is_due = now_ms >= ask_at_ms || self.unproved_size >= PING_AFTER_SIZE;
+                if self.ping.is_none() && is_due {
                     self.send(&ToServer::Ping, out);
+                    self.ping = Some(Ping { at_ms: now_ms, size: self.unproved_size });
                 }
-                let Some(pinged_at_ms) = self.pinged_at_ms else {
-                    out.wake_at(ping_at_ms);
+                let Some(ping) = &self.ping else {
+                    out.wake_at(ask_at_ms);
                     return false;
                 };
-                let broken_at_ms = pinged_at_ms + self.answer_ms(is_soon || self.is_doubted);
+                let asked_at_ms = ping.at_ms.max(ask_at_ms);
+                let broken_at_ms = asked_at_ms + self.answer_ms(is_soon || self.is_doubted);
                 if now_ms >= broken_at_ms {
                     reached(Probe::SilentLinkGivenUp);
                     self.given_up = (self.given_up + 1).min(DOUBLINGS_MAX + 1);
@@ -213,16 +229,19 @@ impl ServerLink {
     }
 
     fn answer_ms(&self, is_soon: bool) -> u64 {
-        let uplink_ms = self.unheard_size / UPLINK_BYTES_PER_MS;
-        let once_ms = if is_soon { (ANSWER_SOON_MS + uplink_ms).min(ANSWER_MS) } else { ANSWER_MS };
-        once_ms << self.given_up.saturating_sub(1)
+        let answer_ms = if is_soon { ANSWER_SOON_MS } else { ANSWER_MS };
+        let uplink_ms = (self.unproved_size / UPLINK_BYTES_PER_MS).min(UPLINK_MS_MAX);
+        (answer_ms + uplink_ms) << self.given_up.saturating_sub(1)
     }
 
-    /// The server was heard, or nothing was sent yet.
-    fn believe(&mut self) {
-        self.pinged_at_ms = None;
-        self.is_doubted = false;
-        self.unheard_size = 0;
+    /// The ping was answered: what was sent before it has come through. A server that has too much
+    /// to do to read on says so unasked, and then less of it is waited for than could be.
+    fn answered(&mut self, now_ms: u64) {
+        let Some(ping) = self.ping.take() else { return };
+        self.unproved_size -= ping.size;
+        if now_ms < ping.at_ms + ANSWER_SOON_MS {
+            self.given_up = self.given_up.saturating_sub(1);
+        }
     }
 
     /// The network has changed, or somebody looks again: an old connection may be dead.
@@ -265,10 +284,7 @@ impl ServerLink {
     /// What the server said.
     pub(crate) fn hear(&mut self, now_ms: u64, bytes: &[u8]) -> Heard {
         self.heard_at_ms = now_ms;
-        if self.pinged_at_ms.is_some_and(|at_ms| now_ms < at_ms + ANSWER_SOON_MS) {
-            self.given_up = self.given_up.saturating_sub(1);
-        }
-        self.believe();
+        self.is_doubted = false;
         let message = match decode_message::<FromServer>(bytes) {
             Ok(message) => message,
             Err(error) => {
@@ -284,7 +300,10 @@ impl ServerLink {
                 self.failure = None;
                 Heard::Welcome
             }
-            FromServer::Pong => Heard::Nothing,
+            FromServer::Pong => {
+                self.answered(now_ms);
+                Heard::Nothing
+            }
             FromServer::Bye { reason } => {
                 self.failure = CallFailure::of_bye(&self.url, &reason);
                 self.has_no_token |= matches!(reason, ByeReason::Unauthenticated);
@@ -422,32 +441,49 @@ mod tests {
 
     #[test]
     fn a_slow_line_is_given_time_for_what_is_on_its_way() {
+        let most = UPLINK_MS_MAX * UPLINK_BYTES_PER_MS;
+        for (size, uplink_ms) in [(2_000 * UPLINK_BYTES_PER_MS, 2_000), (2 * most, UPLINK_MS_MAX)] {
+            let mut stage = Stage::welcomed();
+            stage.acts_after(Need::Soon);
+            stage.link.unproved_size = size;
+            assert_eq!(stage.acts_after(Need::Soon), ANSWER_SOON_MS + uplink_ms);
+        }
+    }
+
+    /// Goal: what is still on its way is waited for, whatever the server says meanwhile; what has
+    /// come through is not. Method: a ping is answered between two messages of 80 KB.
+    #[test]
+    fn only_the_answer_to_a_ping_proves_what_was_sent_before_it() {
+        let uplink_ms = 80_000 / UPLINK_BYTES_PER_MS;
         let mut stage = Stage::welcomed();
-        stage.acts_after(Need::Soon);
-        stage.link.unheard_size = 2_000 * UPLINK_BYTES_PER_MS;
-        assert_eq!(stage.acts_after(Need::Soon), ANSWER_SOON_MS + 2_000);
-        let mut stage = Stage::welcomed();
-        stage.acts_after(Need::Soon);
-        stage.link.unheard_size = u64::MAX;
-        assert_eq!(stage.acts_after(Need::Soon), ANSWER_MS);
+        stage.link.unproved_size = 80_000;
+        assert_eq!(stage.acts_after(Need::Soon), 0, "so much is not left unproved");
+        stage.link.unproved_size += 80_000;
+        stage.hear(&FromServer::Welcome);
+        assert_eq!(stage.link.answer_ms(true), ANSWER_SOON_MS + 2 * uplink_ms);
+        stage.hear(&FromServer::Pong);
+        assert_eq!(stage.acts_after(Need::Soon), 0, "the second is behind the first ping");
+        let waits_ms = PING_SOON_AFTER_MS + ANSWER_SOON_MS + uplink_ms;
+        assert_eq!(stage.acts_after(Need::Soon), waits_ms);
     }
 
     #[test]
     fn a_line_that_takes_minutes_for_one_message_gets_it_through() {
         let mut stage = Stage::welcomed();
         let mut waited_ms = Vec::new();
-        for _ in 0..9 {
+        for _ in 0..8 {
             stage.acts_after(Need::Soon);
-            stage.link.unheard_size = u64::MAX;
+            stage.link.unproved_size = u64::MAX;
             waited_ms.push(stage.acts_after(Need::Soon));
             stage.lose();
             stage.acts_after(Need::Soon);
             stage.link.opened(stage.now_ms, &[], &mut Outbox::default());
             stage.hear(&FromServer::Welcome);
         }
-        let times = waited_ms.iter().map(|ms| ms / ANSWER_MS).collect::<Vec<_>>();
-        assert_eq!(times, [1, 1, 2, 4, 8, 16, 32, 64, 64]);
-        // Answers in time: a dead connection is noticed soon again.
+        let once_ms = ANSWER_SOON_MS + UPLINK_MS_MAX;
+        let times = waited_ms.iter().map(|ms| ms / once_ms).collect::<Vec<_>>();
+        assert_eq!(times, [1, 1, 2, 4, 8, 16, 32, 32]);
+        // Pings answered in time: a dead connection is noticed soon again.
         for _ in 0..=DOUBLINGS_MAX {
             stage.acts_after(Need::Soon);
             stage.hear(&FromServer::Pong);
