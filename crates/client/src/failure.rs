@@ -241,13 +241,10 @@ impl CallFailure {
     }
 
     /// Nothing is tried again by itself: the document is as local as it was.
-    pub(crate) fn not_handed_over(server: &str) -> Self {
+    pub(crate) fn not_handed_over(server: &str, why: &str) -> Self {
         Self::new(
             ErrorCode::ServerUnreachable,
-            format!(
-                "{server} has not taken the document over in time: it stays local, and can be \
-                     opened there again"
-            ),
+            format!("{server} {why}; the document stays local, and can be opened there again"),
         )
     }
 

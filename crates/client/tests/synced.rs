@@ -416,7 +416,9 @@ fn a_local_document_stays_local_where_no_server_answers_within_ten_seconds() {
     assert_eq!(device.answers(call).len(), 0, "it may still come");
     device.pass(5_000);
     assert_eq!(device.code(call), ErrorCode::ServerUnreachable);
-    assert!(device.failure(call).message.contains("stays local"), "nothing goes on by itself");
+    let message = &device.failure(call).message;
+    assert!(message.contains("stays local"), "nothing goes on by itself");
+    assert!(message.contains("does not answer"), "{message}");
     assert_eq!(device.open(&todos()).connection, Connection::Local);
     assert_eq!(count(&mut device), [[integer(1)]]);
 }
@@ -539,7 +541,44 @@ fn a_server_that_stops_taking_a_local_document_leaves_it_local() {
     }
     assert_eq!(seconds, 60);
     assert_eq!(device.code(call), ErrorCode::ServerUnreachable);
+    assert!(device.failure(call).message.contains("taken in no more"), "it says why");
     assert_eq!(device.status().connection, Connection::Local);
+}
+
+/// Goal: whoever waits for somebody else's hand-over in vain is told what it may have waited for.
+/// Method: the server says nothing to the offer, as to one that is behind another.
+#[test]
+fn an_offer_that_waits_for_another_one_in_vain_says_so() {
+    let mut device = Device::new(1);
+    device.open(&todos());
+    add(&mut device, "milk");
+    device.server_is_up = true;
+    let call = device.start_open(OTHER_TAB, Some(SERVER), &todos());
+    device.hear_server(&FromServer::Welcome);
+    while device.answers(call).is_empty() {
+        device.hear_server(&FromServer::Pong);
+        device.pass(1_000);
+    }
+    assert_eq!(device.code(call), ErrorCode::ServerUnreachable);
+    let message = &device.failure(call).message;
+    assert!(message.contains("may be handing over one of that name"), "{message}");
+    assert!(message.contains("stays local"), "{message}");
+}
+
+#[test]
+fn whoever_waits_behind_an_offer_in_vain_is_told_why_in_time() {
+    let mut device = Device::new(1);
+    device.open(&todos());
+    add(&mut device, "milk");
+    let first = device.start_open(OTHER_TAB, Some(SERVER), &todos());
+    device.pass(1_000);
+    let second = device.start_open(TabId(3), Some(SERVER), &todos());
+    let local = device.start_open(TabId(4), None, &todos());
+    device.pass(8_000);
+    for call in [first, second] {
+        assert!(device.failure(call).message.contains("does not answer"));
+    }
+    device.opened(local);
 }
 
 /// Goal: where a page is lost, whoever hands its document over is told so, and at once.

@@ -15,7 +15,7 @@ use super::requests::{Ask, Ran};
 use super::storing::Then;
 use super::{Context, Document, Role, State};
 use crate::protocol::{CallFailure, FromCore, OpenRequest, Request};
-use crate::server_link::{ServerLink, TokenHolder};
+use crate::server_link::{ServerLink, Stage, TokenHolder};
 
 /// Milliseconds that a server may take to say what it thinks of an offered document.
 const OFFER_MS: u64 = CALL_SETTLES_MS * 8 / 10;
@@ -30,12 +30,15 @@ pub(super) struct Offer {
     pub(super) token_from: Option<TokenHolder>,
     /// Put off while the server takes it in.
     pub(super) deadline_ms: u64,
+    /// The server has begun to take it in.
+    is_wanted: bool,
     failure: Option<CallFailure>,
 }
 
 impl Offer {
     fn new(url: String, doctype: Doctype, token_from: Option<TokenHolder>, now_ms: u64) -> Self {
-        Self { url, doctype, token_from, deadline_ms: now_ms + OFFER_MS, failure: None }
+        let deadline_ms = now_ms + OFFER_MS;
+        Self { url, doctype, token_from, deadline_ms, is_wanted: false, failure: None }
     }
 
     /// A lost connection is waited for no longer than a server that does not answer.
@@ -43,15 +46,34 @@ impl Offer {
         self.deadline_ms = self.deadline_ms.min(now_ms + OFFER_MS);
     }
 
+    /// Whether nobody has said anything against it, nor anything else, for too long.
+    fn is_late(&self, now_ms: u64) -> bool {
+        self.failure.is_none() && now_ms >= self.deadline_ms
+    }
+
     /// Why it came to nothing, if it did.
     fn outcome(&self, ctx: &Context<'_>) -> Option<CallFailure> {
-        if self.failure.is_some() || ctx.now_ms < self.deadline_ms {
+        if !self.is_late(ctx.now_ms) {
             return self.failure.clone();
         }
         reached(Probe::OfferLate);
+        let is_there = |link: &ServerLink| link.stage == Stage::Welcomed;
+        let why = match ctx.servers.get(&self.url).is_some_and(is_there) {
+            false => "does not answer",
+            true if self.is_wanted => "has taken in no more of the document for too long",
+            true => {
+                "has not taken the document over in time: another device or tab may be handing \
+                 over one of that name"
+            }
+        };
+        let late = || CallFailure::not_handed_over(&self.url, why);
+        Some(self.trouble(ctx).unwrap_or_else(late))
+    }
+
+    /// What is wrong with the way to the server beyond that there is none.
+    fn trouble(&self, ctx: &Context<'_>) -> Option<CallFailure> {
         let trouble = ctx.servers.get(&self.url).and_then(ServerLink::trouble);
-        let trouble = trouble.filter(|it| *it != CallFailure::unreachable(&self.url));
-        Some(trouble.unwrap_or_else(|| CallFailure::not_handed_over(&self.url)))
+        trouble.filter(|it| *it != CallFailure::unreachable(&self.url))
     }
 }
 
@@ -81,8 +103,26 @@ impl Document {
             return Ran::Waits;
         };
         let Some(failure) = offer.outcome(ctx) else { return Ran::Waits };
+        if offer.is_late(ctx.now_ms) && offer.trouble(ctx).is_none() {
+            let url = offer.url.clone();
+            self.fail_offers_behind(&url, &failure, ctx);
+        }
         self.give_up_offer(ctx);
         Ran::Failed(failure)
+    }
+
+    /// Others have waited for the same, and to begin with each anew would take them too long. Where
+    /// this one had no token, say, they have their turns.
+    fn fail_offers_behind(&mut self, url: &str, failure: &CallFailure, ctx: &mut Context<'_>) {
+        let queue = std::mem::take(&mut self.queue);
+        for ask in queue {
+            match &ask.request {
+                Request::Open(open) if open.server.as_deref() == Some(url) => {
+                    ask.fail(failure.clone(), ctx.out);
+                }
+                _ => self.queue.push_back(ask),
+            }
+        }
     }
 
     /// Nobody waits any more for the document to become the server's.
@@ -128,6 +168,7 @@ impl Document {
     /// The server has begun to take in what is offered, or has taken in more of it.
     fn seed_gets_on(&mut self, ctx: &mut Context<'_>) {
         let Some(offer) = &mut self.following.offer else { return };
+        offer.is_wanted = true;
         offer.deadline_ms = ctx.now_ms + SEED_PART_MS;
         // Whoever offers it is in front; others who open it wait for that too.
         for Ask { tab, call, request, .. } in &self.queue {
