@@ -33,6 +33,40 @@ fn a_full_disk_fails_the_call_takes_it_back_and_later_ones_work() {
     assert_eq!(device.query("select count(*) from todo"), [[integer(2)]]);
 }
 
+/// Goal: whoever hands a document over to a server is told that there is no room to write that
+/// down, and nothing is lost. Method: the disk is full from then on; once it is not, it is tried
+/// again.
+#[test]
+fn a_disk_that_stays_full_as_a_document_is_handed_over_fails_that_in_time() {
+    let (mut server, mut device) = (Server::default(), Device::new(1));
+    device.open(&todos());
+    add(&mut device, "milk");
+    device.server_is_up = true;
+    let first = device.start_open(OTHER_TAB, Some(SERVER), &todos());
+    device.fill_disk();
+    let start_ms = device.now_ms;
+    while device.answers(first).is_empty() {
+        talk(&mut server, &mut [&mut device]);
+        device.pass(500);
+        assert!(device.now_ms - start_ms < 10_000, "it has no answer");
+    }
+    assert!(server.document.is_some(), "it was handed over");
+    assert!(device.now_ms - start_ms > 5_000, "there may be room soon");
+    assert_eq!(device.code(first), ErrorCode::StorageFull);
+    assert_eq!(device.query("select id from todo"), [[text("milk")]]);
+
+    device.disk.set_full(false);
+    let second = device.start_open(OTHER_TAB, Some(SERVER), &todos());
+    for _ in 0..4 {
+        device.pass(1_000);
+        talk(&mut server, &mut [&mut device]);
+    }
+    device.opened(second);
+    let bread = add(&mut device, "bread");
+    talk(&mut server, &mut [&mut device]);
+    assert!(device.fate(bread).contains("confirmed"), "{}", device.fate(bread));
+}
+
 #[test]
 fn calls_behind_one_that_found_the_disk_full_are_told_too() {
     let mut device = Device::new(1);

@@ -8,7 +8,7 @@ use tidelog_sync::{
 use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{JournalId, Lineage, Lsn, Position, SortedMap};
 
-use super::hand_over::{Offer, Seeding};
+use super::hand_over::{Offer, Seeding, Unrecorded};
 use super::open::Synced;
 use super::{Context, Document, Role, State, SyncWait};
 use crate::outbox::Outbox;
@@ -45,6 +45,8 @@ pub(crate) struct Following {
     next_probe: u32,
     /// A local document that is to become the server's.
     pub(super) offer: Option<Offer>,
+    /// Whose was taken over and could not be written down the last time that this failed.
+    pub(super) unrecorded: Option<Unrecorded>,
     /// Why layers could not be built, until somebody was told.
     pub(super) rebase_failure: Option<CallFailure>,
 }

@@ -14,7 +14,8 @@ use super::open::Synced;
 use super::requests::{Ask, Ran};
 use super::storing::Then;
 use super::{Context, Document, Role, State};
-use crate::protocol::{CallFailure, FromCore, OpenRequest, Request};
+use crate::effect::TabId;
+use crate::protocol::{Call, CallFailure, FromCore, OpenRequest, Request};
 use crate::server_link::{ServerLink, Stage, TokenHolder};
 
 /// Milliseconds that a server may take to say what it thinks of an offered document.
@@ -33,6 +34,14 @@ pub(super) struct Offer {
     /// The server has begun to take it in.
     is_wanted: bool,
     failure: Option<CallFailure>,
+}
+
+/// A call whose document the server has taken over, while the disk has no room to say so.
+#[derive(Clone, Copy)]
+pub(super) struct Unrecorded {
+    tab: TabId,
+    call: Call,
+    since_ms: u64,
 }
 
 impl Offer {
@@ -139,13 +148,28 @@ impl Document {
         offer.map(|offer| offer.failure = Some(failure)).is_some()
     }
 
-    /// What is to be handed over is not on the disk: whoever offers it is in front, and is told.
+    /// What is to be handed over is not on the disk, or for too long that it was: whoever offers it
+    /// is in front, and is told.
     pub(super) fn fail_handing_over(&mut self, failure: &CallFailure, ctx: &mut Context<'_>) {
-        if self.following.offer.is_some() {
+        if self.following.offer.is_some() || self.is_unrecorded_for_long(ctx.now_ms) {
             self.give_up_offer(ctx);
             let ask = self.queue.pop_front().expect("BUG: an offer that nobody makes");
             ask.fail(failure.clone(), ctx.out);
         }
+    }
+
+    /// The disk has no room for what the server has just taken over: whoever offers it does so anew
+    /// until there is some. Says whether that has been so for too long.
+    fn is_unrecorded_for_long(&mut self, now_ms: u64) -> bool {
+        if self.synced().is_none_or(|synced| synced.is_recorded) {
+            return false;
+        }
+        let opens = |ask: &&Ask| matches!(ask.request, Request::Open(_));
+        let Some(&Ask { tab, call, .. }) = self.queue.front().filter(opens) else { return false };
+        let before = self.following.unrecorded.filter(|it| (it.tab, it.call) == (tab, call));
+        let unrecorded = before.unwrap_or(Unrecorded { tab, call, since_ms: now_ms });
+        self.following.unrecorded = Some(unrecorded);
+        now_ms >= unrecorded.since_ms + OFFER_MS
     }
 
     /// The server has no document of that name: it waits for the pages of this one.

@@ -288,7 +288,10 @@ pub fn talk(server: &mut Server, devices: &mut [&mut Device]) {
             for message in device.take_sent() {
                 quiet = false;
                 for answer in server.hear(number, message) {
-                    device.hear_server(&answer);
+                    // It may have gone at the one before.
+                    if device.socket.is_some() {
+                        device.hear_server(&answer);
+                    }
                 }
             }
             if device.socket.is_none() {
