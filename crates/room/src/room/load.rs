@@ -29,8 +29,8 @@ impl Room {
             }
             StoreReply::AppendFailed { ticket, error } => {
                 self.settings.is_damaged |= error == AppendError::Damaged;
-                if self.outbox.on_staging_failed(ticket) {
-                    self.refuse_seed(&error);
+                if let Some(staging) = self.outbox.on_staging_failed(ticket) {
+                    self.refuse_seed(staging.seeding, &error);
                 } else if let Some(lost) = self.outbox.on_failed(ticket) {
                     self.poison(&error.to_string(), lost);
                 }

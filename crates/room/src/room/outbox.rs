@@ -1,5 +1,7 @@
 //! What a room hands to the store, and what it says once that is durable.
 
+use std::collections::BTreeMap;
+
 use serde_bytes::ByteBuf;
 use tidelog_pages::{Append, AppendLedger, StorageEntry, StoreRequest, Ticket};
 use tidelog_sync::FromRoom;
@@ -28,19 +30,27 @@ pub(super) enum After {
 /// What the room hands to the store, with what waits for it.
 pub(super) struct Outbox {
     ledger: AppendLedger<After>,
-    /// What is staged for the document, with how much of that is held: if it fails, the document is
-    /// what it was.
-    staging: AppendLedger<usize>,
+    /// What is on its way to what is staged for the document: if it fails, the document is what it
+    /// was.
+    staging: BTreeMap<Ticket, Staging>,
     last: Ticket,
     draft_pages: usize,
     /// What was taken in and has not left, as [`held_of`] counts it.
     held: usize,
 }
 
+/// An append to what is staged, or its destruction.
+pub(super) struct Staging {
+    /// Whose it is; nobody's if it is destroyed.
+    pub(super) seeding: Option<SubscriberId>,
+    /// How much is held until it is durable.
+    held: usize,
+}
+
 impl Outbox {
     pub(super) fn new(document: DocumentKey) -> Self {
         Self {
-            staging: AppendLedger::new(document.clone()),
+            staging: BTreeMap::new(),
             ledger: AppendLedger::new(document),
             last: Ticket(0),
             draft_pages: 0,
@@ -118,37 +128,44 @@ impl Outbox {
         StoreRequest::Append { ticket: self.last, append }
     }
 
-    /// Stages so many pages.
-    pub(super) fn stage(&mut self, append: Append, pages_count: usize) -> StoreRequest {
-        let ticket = self.staging_ticket(1 + pages_count);
-        StoreRequest::Append { ticket, append }
+    /// Stages so many pages of what this one hands over.
+    pub(super) fn stage(
+        &mut self,
+        seeding: SubscriberId,
+        append: Append,
+        pages_count: usize,
+    ) -> StoreRequest {
+        let (seeding, held) = (Some(seeding), 1 + pages_count);
+        StoreRequest::Append { ticket: self.staging_ticket(Staging { seeding, held }), append }
     }
 
     /// The destruction of what is staged.
     pub(super) fn unstage(&mut self, document: DocumentKey) -> StoreRequest {
-        StoreRequest::Destroy { ticket: self.staging_ticket(1), document }
+        let ticket = self.staging_ticket(Staging { seeding: None, held: 1 });
+        StoreRequest::Destroy { ticket, document }
     }
 
-    fn staging_ticket(&mut self, held: usize) -> Ticket {
+    fn staging_ticket(&mut self, staging: Staging) -> Ticket {
         self.last = Ticket(self.last.0 + 1);
-        self.held += held;
-        self.staging.after(held);
-        self.staging.in_flight_as(self.last);
+        self.held += staging.held;
+        self.staging.insert(self.last, staging);
         self.last
     }
 
     /// All appends up to this one are durable.
     pub(super) fn on_durable(&mut self, ticket: Ticket) {
         self.ledger.on_durable(ticket);
-        self.staging.on_durable(ticket);
-        self.held -= std::iter::from_fn(|| self.staging.next_ready()).sum::<usize>();
+        while let Some(first) = self.staging.first_entry().filter(|it| *it.key() <= ticket) {
+            self.held -= first.remove().held;
+        }
     }
 
-    /// Whether this append was to what is staged. It left nothing behind.
-    pub(super) fn on_staging_failed(&mut self, ticket: Ticket) -> bool {
-        let lost = self.staging.on_failed(ticket);
-        self.held -= lost.iter().flatten().sum::<usize>();
-        lost.is_some()
+    /// What was to what is staged, if this was, and left nothing behind. What came after it is
+    /// answered by itself, since it may be somebody else's.
+    pub(super) fn on_staging_failed(&mut self, ticket: Ticket) -> Option<Staging> {
+        let failed = self.staging.remove(&ticket)?;
+        self.held -= failed.held;
+        Some(failed)
     }
 
     /// This append left nothing behind. Gives the numbers of the shell's questions that waited for
@@ -187,7 +204,8 @@ impl Outbox {
     /// that waited. Tickets are not used again.
     pub(super) fn reset(&mut self) -> Vec<u64> {
         self.draft_pages = 0;
-        self.held -= self.staging.reset().iter().sum::<usize>();
+        let staging = std::mem::take(&mut self.staging);
+        self.held -= staging.values().map(|staging| staging.held).sum::<usize>();
         let lost = self.ledger.reset();
         self.questions(lost)
     }
@@ -202,7 +220,7 @@ impl Outbox {
     }
 
     pub(super) fn in_flight_count(&self) -> usize {
-        self.ledger.in_flight_count() + self.staging.in_flight_count()
+        self.ledger.in_flight_count() + self.staging.len()
     }
 }
 

@@ -55,7 +55,7 @@ impl Room {
         let Some(mut seed) = subscriber.seed.take() else {
             return Err(broken_protocol("a seed that nobody asked for"));
         };
-        let mut taken = self.stage(&mut seed, position, db_pages, std::mem::take(pages));
+        let mut taken = self.stage(id, &mut seed, position, db_pages, std::mem::take(pages));
         if taken.is_ok() && last {
             taken = self.end_seed(&mut seed, timeline, position, db_pages);
         }
@@ -77,6 +77,7 @@ impl Room {
     /// Takes in some pages, and hands them to the store.
     fn stage(
         &mut self,
+        id: SubscriberId,
         seed: &mut Seed,
         position: Position,
         db_pages: u32,
@@ -120,7 +121,7 @@ impl Room {
             storage: vec![whole(position, set)],
             ..Append::to(self.staging_key())
         };
-        let request = self.outbox.stage(append, pages_count);
+        let request = self.outbox.stage(id, append, pages_count);
         self.effects.push(RoomEffect::Store(request));
         Ok(())
     }
@@ -152,9 +153,12 @@ impl Room {
         }
     }
 
-    /// There was no room for what was to be staged: whoever hands it over is told. The store
+    /// There was no room for what this one staged: it is told, if it still hands it over. The store
     /// answers no read behind an append that failed, so none is waited for.
-    pub(super) fn refuse_seed(&mut self, error: &AppendError) {
+    pub(super) fn refuse_seed(&mut self, seeding: Option<SubscriberId>, error: &AppendError) {
+        if self.seeding != seeding {
+            return;
+        }
         let staged = self.staging_key();
         self.fetch.take_if(|fetch| fetch.document == staged);
         self.refuse_seeding(&error.to_string());

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tidelog_document::ArrivingEntry;
+use tidelog_pages::Ticket;
 use tidelog_types::{Chain, EntryId, Lineage};
 
 use super::*;
@@ -284,6 +285,50 @@ fn pages_of_an_offer_that_found_no_room_are_waited_for_by_nobody() {
     scene.step(RoomInput::Store(failed(ticket.expect("staged"))));
     assert_eq!(brief(&scene.heard(ANN)), ["seed taken 2", "refused Storage"]);
     assert_eq!(brief(&local.offer(&mut scene, ANN)), ["seed wanted"]);
+}
+
+/// Goal: what becomes of an offer that was given up is nobody else's. Method: the store answers for
+/// what was staged of it, and for its destruction, when somebody else hands over; then the disk is
+/// full for that one too.
+#[test]
+fn an_offer_that_was_given_up_fails_no_other_one() {
+    let (mut scene, mut local) = (Scene::new(), Local::new(50));
+    local.write(1, "a");
+    assert_eq!(brief(&local.offer(&mut scene, ANN)), ["seed wanted"]);
+    scene.waits = |reply| matches!(reply, StoreReply::Durable { .. });
+    let [first, _] = local.seeds();
+    scene.say(ANN, first);
+    scene.step(RoomInput::Left { conn: ANN });
+    let given_up = tickets(&mut scene);
+    assert_eq!(given_up.len(), 2, "staged, and destroyed");
+    assert_eq!(brief(&local.offer(&mut scene, BOB)), ["seed wanted"]);
+    let [first, second] = local.seeds();
+    scene.say(BOB, first.clone());
+    let own = tickets(&mut scene);
+    let failed =
+        |ticket| RoomInput::Store(StoreReply::AppendFailed { ticket, error: AppendError::Full });
+    for ticket in given_up {
+        scene.step(failed(ticket));
+    }
+    assert_eq!(brief(&scene.heard(BOB)), ["seed taken 2"]);
+    scene.step(failed(own[0]));
+    assert_eq!(brief(&scene.heard(BOB)), ["refused Storage"]);
+    scene.waits = |_| false;
+    assert_eq!(brief(&local.offer(&mut scene, BOB)), ["seed wanted"]);
+    for seed in [first, second] {
+        scene.say(BOB, seed);
+    }
+    assert_eq!(brief(&scene.heard(BOB)), ["seed taken 2", "seeded", "opened 3 wanted 1"]);
+}
+
+/// What the store would say is durable, one ticket at a time; it is not said.
+fn tickets(scene: &mut Scene) -> Vec<Ticket> {
+    let held = std::mem::take(&mut scene.held);
+    let ticket = |reply| match reply {
+        StoreReply::Durable { ticket } => Some(ticket),
+        _ => None,
+    };
+    held.into_iter().filter_map(ticket).collect()
 }
 
 #[test]
