@@ -62,8 +62,8 @@ pub enum StoreRequest {
         append: Append,
     },
     /// Pages of an append that follows, which is too large for one message. Nothing is begun
-    /// before the append itself has come; if another comes, these are forgotten. Not answered:
-    /// if they are too many, the append fails.
+    /// before the append itself has come. Not answered: if they are too many, or another append
+    /// of the owner comes between, the append fails.
     /// [`StoreRequest::into_parts`] makes them.
     Stage {
         /// The number of that append.

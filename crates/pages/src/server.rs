@@ -442,8 +442,8 @@ impl<D: Disk> PageServer<D> {
         self.make_room(owner)?;
         let document = append.document.clone();
         let number = self.store.catalog().number_for(&document);
-        let staged = self.staged.remove(&owner);
-        let joined = staged.map_or(Ok(()), |staged| staged.join(ticket, &mut append));
+        let staged = self.take_staged(owner, ticket);
+        let joined = staged.map_or(Ok(()), |staged| staged.join(&mut append));
         let decided = match self.refusal_of(owner, &document) {
             Some(error) => Err(error),
             None => joined.and_then(|()| {
@@ -468,9 +468,20 @@ impl<D: Disk> PageServer<D> {
         Ok(())
     }
 
+    /// The pages that were sent ahead of this append. Of those of another one, which it has come
+    /// before, only that is kept.
+    fn take_staged(&mut self, owner: OwnerId, ticket: Ticket) -> Option<Staged> {
+        let staged = self.staged.remove(&owner)?;
+        if staged.is_of(ticket) {
+            return Some(staged);
+        }
+        self.staged.insert(owner, staged.overtaken());
+        None
+    }
+
     /// An append that had no room where requests wait: nothing is left of it.
     fn refuse(&mut self, owner: OwnerId, ticket: Ticket, document: DocumentKey) {
-        self.staged.remove(&owner);
+        self.take_staged(owner, ticket);
         let error = match self.owners.admit(owner, self.epoch()) {
             Err(fenced) => fenced,
             Ok(()) => {

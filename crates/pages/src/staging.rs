@@ -73,15 +73,25 @@ impl Staged {
         }
     }
 
-    /// Puts the pages where they belong, if the append is the one that they came for.
+    /// Whether this is the append that they come for.
+    pub fn is_of(&self, ticket: Ticket) -> bool {
+        self.ticket == ticket
+    }
+
+    /// Another append came between them and the one that they come for, which is refused.
+    pub fn overtaken(self) -> Self {
+        let reason = "another append came between its parts".to_owned();
+        let refusal = self.refusal.unwrap_or(AppendError::OutOfPlace { reason });
+        Self { pages: Vec::new(), refusal: Some(refusal), ..self }
+    }
+
+    /// Puts the pages where they belong, in the append that they came for.
     ///
     /// # Errors
     ///
-    /// They are too many, or waited beside too many others, or the append has no such entry.
-    pub fn join(self, ticket: Ticket, append: &mut Append) -> Result<(), AppendError> {
-        if self.ticket != ticket {
-            return Ok(());
-        }
+    /// They are too many, or waited beside too many others, or another append came between them, or
+    /// the append has no such entry.
+    pub fn join(self, append: &mut Append) -> Result<(), AppendError> {
         if let Some(refusal) = self.refusal {
             return Err(refusal);
         }

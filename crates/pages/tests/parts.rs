@@ -89,6 +89,25 @@ fn pages_whose_append_never_came_are_in_no_other() {
     assert_eq!(set.pages.len(), 0);
 }
 
+/// Goal: an append is all that was sent of it, or refused. Method: another one of its owner comes
+/// between its parts.
+#[test]
+fn an_append_between_whose_parts_another_came_is_refused() {
+    let device = CrashDevice::new();
+    let mut server = open(&device);
+    let (mut requests, append) = parts(1);
+    let other = request(2, storage("b", [entry(1, 2, 9, &[(1, 1)])]));
+    requests.insert(2, other);
+    requests.push(append);
+    let replies = serve(&mut server, &device, requests);
+    let [StoreReply::AppendFailed { ticket, error }, other] = replies.as_slice() else {
+        panic!("{replies:?}")
+    };
+    assert!(matches!(error, AppendError::OutOfPlace { .. }), "{error}");
+    assert_eq!((*ticket, other), (Ticket(1), &durable(2)));
+    assert_eq!(open_document(&mut server, &device, &key("a")), None);
+}
+
 #[test]
 fn a_page_of_an_entry_that_is_not_there_is_refused() {
     let device = CrashDevice::new();
