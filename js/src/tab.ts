@@ -262,8 +262,9 @@ export class Tab {
   #fail(number: number, call: Call, error: TidelogError, isAnswer = false): void {
     this.#settle(number, { type: 'failed', error: asTold(call, error, isAnswer) }, true);
     const { handle } = call.message as { handle: number };
-    // The core may open it yet, for nobody.
-    if (call.kind === 'open' && !isAnswer && call.sent && this.#link.isConnected) {
+    // The core has it open, or may open it yet, for nobody.
+    const isLeft = call.kind === 'open' ? call.sent : call.kind === 'close' && !call.sent;
+    if (isLeft && !isAnswer && this.#link.isConnected) {
       this.#post('close', { call: this.newCall(), handle });
     }
     if (call.kind === 'close') this.#drop(handle);

@@ -528,6 +528,16 @@ test('W14: an open that was given up leaves no handle behind in the core', () =>
   expect(stage.posted('close')).toMatchObject([{ handle }]);
 });
 
+test('a close that was given up leaves no handle behind in a core that opens anew', () => {
+  const { stage, handle } = opened();
+  stage.survive();
+  const close = stage.call('close', { handle });
+  expect(stage.posted('close')).toEqual([]);
+  stage.pass(10_000);
+  expect(stage.errors(close)).toMatchObject([{ code: 'engine', last: true }]);
+  expect(stage.posted('close')).toMatchObject([{ handle }]);
+});
+
 test('W17: what is due is found at any input, however late the timers of a hidden tab come', () => {
   const { stage, handle } = opened();
   const call = stage.call('query', { handle });
