@@ -238,4 +238,4 @@ class Site {
 
 test('whoever fails, hangs or leaves, one tab serves in the end and one more is ready', () => {
   for (let seed = 1; seed <= SEEDS; seed++) new Site(seed).run();
-});
+}, 60_000);
