@@ -16,6 +16,7 @@ import {
 import {
   DocumentClosedError,
   InvalidOptionError,
+  noRoomFor,
   QueryError,
   type TidelogError,
   UnknownMutationError,
@@ -170,7 +171,7 @@ export class Database<Defined extends Mutations = Mutations> {
     return this.#ask(
       'export',
       () => ({}),
-      (answer) => (answer.type === 'exported' ? answer.file : undefined),
+      (answer) => (answer.type === 'exported' ? answer.file.slice() : undefined),
     );
   }
 
@@ -289,7 +290,13 @@ export class Database<Defined extends Mutations = Mutations> {
       if (!whole) return;
       const take = (answer: Answer): void => {
         if (answer.type === 'failed') reject(answer.error);
-        else resolve(result(answer) as T);
+        else {
+          try {
+            resolve(result(answer) as T);
+          } catch (error) {
+            reject(noRoomFor(error));
+          }
+        }
       };
       this.#connection.call(kind, whole, take, limited);
     });

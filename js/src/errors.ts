@@ -208,6 +208,11 @@ export class EngineError extends TidelogError {
   }
 }
 
+/** The answer is here, and could not be made into what the caller wants of it. */
+export function noRoomFor(error: unknown): TidelogError {
+  return new EngineError(`this page cannot take the answer (${error}): ask for less at once`);
+}
+
 /** A class of error, as the core names it by its place. */
 type ErrorClass = new (message: string, details?: ErrorDetails) => TidelogError;
 

@@ -1,7 +1,7 @@
 /** A query that reports again when its pages change. */
 
 import { callBack } from './call-back.js';
-import type { TidelogError } from './errors.js';
+import { noRoomFor, type TidelogError } from './errors.js';
 import type { Answer } from './messages.js';
 import { Answered, type Row } from './rows.js';
 
@@ -108,13 +108,18 @@ export class LiveQuery<R = Row> implements AsyncIterable<readonly R[]> {
 
   #take(answer: Answer | TidelogError): void {
     if (this.#closed) return;
-    if ('type' in answer) {
-      if (answer.type !== 'rows') return;
-      const answered = new Answered(answer.rows, this.#answered);
-      if (answered.same && !this.#error) return;
-      this.#answered = answered;
-      this.#error = null;
-    } else this.#error = answer;
+    if (!('type' in answer)) this.#error = answer;
+    else if (answer.type !== 'rows') return;
+    else {
+      try {
+        const answered = new Answered(answer.rows, this.#answered);
+        if (answered.same && !this.#error) return;
+        this.#answered = answered;
+        this.#error = null;
+      } catch (error) {
+        this.#error = noRoomFor(error);
+      }
+    }
     this.#wake();
     for (const tell of this.#listeners) callBack(tell);
   }

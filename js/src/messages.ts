@@ -223,6 +223,7 @@ export type Answer =
   | { readonly type: 'durable'; readonly entry: EntryId }
   | { readonly type: 'confirmed'; readonly lsn: number }
   | { readonly type: 'rows'; readonly rows: RowBytes }
+  /** A view of the message: what can fail for want of memory is the caller's. */
   | { readonly type: 'exported'; readonly file: Uint8Array<ArrayBuffer> }
   | { readonly type: 'done' }
   /** The server takes in the local document that this `open` waits for: no answer yet. */
@@ -260,7 +261,7 @@ const ANSWERS: readonly AnswerDecoder[] = [
   (r) => ({ type: 'confirmed', lsn: r.u64() }),
   (r) => ({ type: 'rejected', error: readFailure(r) }),
   (r) => ({ type: 'rows', rows: readRowBytes(r) }),
-  (r) => ({ type: 'exported', file: r.bytes().slice() }),
+  (r) => ({ type: 'exported', file: r.bytes() }),
   () => ({ type: 'done' }),
   () => ({ type: 'handingOver' }),
 ];
