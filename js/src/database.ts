@@ -10,10 +10,13 @@ import {
   type DoctypeDefinition,
   type Mutation,
   type Mutations,
+  sizeOf,
   toValue,
   unbindArguments,
+  VALUES_SIZE_MAX,
 } from './doctype.js';
 import {
+  BudgetExceededError,
   DocumentClosedError,
   InvalidOptionError,
   noRoomFor,
@@ -356,6 +359,9 @@ function bindQuery(sql: string, params: Params | undefined): { sql: string; para
 
 function bindParams(params: Params): QueryParams {
   const bind = (value: unknown): Value => {
+    if (sizeOf(value) > VALUES_SIZE_MAX) {
+      throw new BudgetExceededError(`a parameter is over ${VALUES_SIZE_MAX} bytes`);
+    }
     const bound = toValue(value);
     if (bound === undefined) throw new QueryError(`SQL has no value for a ${typeof value}`);
     return bound;

@@ -143,11 +143,27 @@ export function toValue(value: unknown): Value | undefined {
   if (typeof value === 'boolean') return Number(value);
   if (typeof value === 'string' || typeof value === 'number') return value;
   if (typeof value === 'bigint') return BigInt.asIntN(64, value) === value ? value : undefined;
-  if (value instanceof ArrayBuffer) return new Uint8Array(value.slice());
-  if (ArrayBuffer.isView(value)) {
-    return new Uint8Array(value.buffer, value.byteOffset, value.byteLength).slice();
+  try {
+    if (value instanceof ArrayBuffer) return new Uint8Array(value.slice());
+    if (ArrayBuffer.isView(value)) {
+      return new Uint8Array(value.buffer, value.byteOffset, value.byteLength).slice();
+    }
+  } catch {
+    // They were given away to a worker.
   }
   return undefined;
+}
+
+/**
+ * Bytes of the arguments of one mutation, and of one parameter of a query: as `MUTATION_SIZE_MAX`
+ * and `SQL_VALUE_SIZE_MAX` in crate `types`. The core counts exactly, but a gigabyte would kill it.
+ */
+export const VALUES_SIZE_MAX: number = 16 * 1024 * 1024;
+
+/** The least number of bytes that a value takes where it travels. */
+export function sizeOf(value: unknown): number {
+  if (typeof value === 'string') return value.length;
+  return value instanceof ArrayBuffer || ArrayBuffer.isView(value) ? value.byteLength : 0;
 }
 
 /** For each kind whether a value is of it. JSON is made into text before. */
@@ -178,6 +194,7 @@ export function argumentBinder(mutation: string, types: ParamTypes): (args: unkn
     for (const name in given) {
       if (!Object.hasOwn(types, name)) fail(mutation, `there is no parameter ${name}`);
     }
+    let size = 0;
     return params.map(({ name, kind, optional }) => {
       let value = given[name];
       if (value === undefined || (value === null && (optional || kind !== 'json'))) {
@@ -185,6 +202,10 @@ export function argumentBinder(mutation: string, types: ParamTypes): (args: unkn
         return [name, null];
       }
       if (kind === 'json') value = toJson(value);
+      size += sizeOf(value);
+      if (size > VALUES_SIZE_MAX) {
+        fail(mutation, `its arguments are over ${VALUES_SIZE_MAX} bytes`);
+      }
       const bound = FITS[kind](value) ? toValue(value) : undefined;
       if (bound === undefined) fail(mutation, `argument ${name} is not of type ${kind}`);
       return [name, bound];

@@ -2,7 +2,7 @@ import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 import type { Caller, Connection } from '../src/connection.js';
 import { Database } from '../src/database.js';
 import { doctype, mutation } from '../src/doctype.js';
-import { EngineError } from '../src/errors.js';
+import { BudgetExceededError, EngineError, QueryError } from '../src/errors.js';
 import type { Answer } from '../src/messages.js';
 import type { Status } from '../src/status.js';
 
@@ -62,4 +62,22 @@ test('W19: nothing but the file is in the buffer of an export', async () => {
   const file = new Uint8Array(26).subarray(24);
   const { buffer } = await answeredBy({ type: 'exported', file }).export();
   expect(buffer.byteLength).toBe(2);
+});
+
+test('a value that no statement could hold is refused before it is copied', async () => {
+  const db = answeredBy({ type: 'done' });
+  const large = new ArrayBuffer(2 ** 24 + 1);
+  const copied = vi.spyOn(ArrayBuffer.prototype, 'slice');
+  expect(() => db.mutate.add({ b: large })).toThrow(/add: its arguments are over 16777216 bytes/);
+  await expect(db.query('select ?', [large])).rejects.toThrow(BudgetExceededError);
+  expect(copied).not.toHaveBeenCalled();
+});
+
+test('bytes that were given away are refused like any other wrong argument', async () => {
+  const db = answeredBy({ type: 'done' });
+  for (const bytes of [new Uint8Array(8), new ArrayBuffer(8)]) {
+    structuredClone(bytes, { transfer: [bytes instanceof ArrayBuffer ? bytes : bytes.buffer] });
+    expect(() => db.mutate.add({ b: bytes })).toThrow(/add: argument b is not of type blob/);
+    await expect(db.query('select ?', [bytes])).rejects.toThrow(QueryError);
+  }
 });
