@@ -57,11 +57,11 @@ export class Connection {
     addEventListener('online', () => this.#run({ type: 'nudge' }));
     let isLeaving = false;
     // A page that holds a lock is not kept for the way back. After `pagehide` comes the other
-    // event, so that apps can save something in both.
+    // event, so that apps can save something in both: it gets here behind an app's own listeners.
     addEventListener('pagehide', ({ persisted }) => {
       isLeaving = persisted;
     });
-    document.addEventListener('visibilitychange', () => {
+    addEventListener('visibilitychange', () => {
       if (document.visibilityState === 'visible') this.#run({ type: 'nudge' });
       else if (isLeaving) this.#run({ type: 'hide' });
     });

@@ -165,3 +165,31 @@ test('W22: a page that is put aside while it looks for a core says hello to none
   await settled();
   expect(Core.started.flatMap(({ said }) => said)).toEqual([]);
 });
+
+test('what an app saves when its page is hidden is said before the page is put aside', async () => {
+  type Listeners = Record<string, ((event: object) => void)[]>;
+  const [ofWindow, ofDocument]: [Listeners, Listeners] = [{}, {}];
+  const listening = (to: Listeners) => (type: string, listener: (event: object) => void) => {
+    to[type] = [...(to[type] ?? []), listener];
+  };
+  vi.stubGlobal('addEventListener', listening(ofWindow));
+  const page = { visibilityState: 'visible', addEventListener: listening(ofDocument) };
+  vi.stubGlobal('document', page);
+  const connection = new Connection(NOWHERE);
+  ask(connection);
+  await settled();
+  const [core] = Core.started;
+  const before = listsTo(core).length;
+  // An app registers this after it has opened its documents.
+  page.addEventListener('visibilitychange', () => ask(connection));
+
+  const tell = (to: Listeners, type: string, event: object): void => {
+    for (const listener of to[type] ?? []) listener(event);
+  };
+  tell(ofWindow, 'pagehide', { persisted: true });
+  page.visibilityState = 'hidden';
+  // It bubbles.
+  for (const target of [ofDocument, ofWindow]) tell(target, 'visibilitychange', {});
+  await settled();
+  expect(listsTo(core)).toHaveLength(before + 1);
+});
