@@ -2,7 +2,7 @@
 
 import { LendingWorker } from './lending-worker.js';
 import { type Bytes, type FromTab, type ToTab, transferOf, type WorkerPlaces } from './ports.js';
-import { isNewer } from './release.js';
+import { isNewer, winsOver } from './release.js';
 import type { Effect, Input } from './step.js';
 import { REPLACED } from './tab.js';
 
@@ -119,7 +119,8 @@ export class Engine {
   async #connect(core: number, unjoinable: string | undefined): Promise<void> {
     const missing = whatIsMissing();
     if (missing) throw new Error(missing);
-    const { found, replaces } = await this.#coresAtWork();
+    const { found, others } = await coresAtWork();
+    if (others.some((lock) => this.#yields || isNewer(lock, CORE_LOCK))) throw new Error(REPLACED);
     const joined = found && tryNext(found, unjoinable);
     const worker = joined ? joinCore(joined) : startCore(this.#places.workerUrl);
     worker.onerror = (event) => {
@@ -137,9 +138,11 @@ export class Engine {
     }
     this.#port = port;
     port.onmessage = ({ data }: MessageEvent<ToTab>) => {
-      if (port === this.#port) this.#take(core, data);
+      if (port !== this.#port) return;
+      this.#take(core, data);
+      if ('type' in data && data.type === 'welcome') void this.#takeOver(port, others);
     };
-    this.#post({ type: 'hello', lock: this.#lock, urls: this.#places, replaces }, []);
+    this.#post({ type: 'hello', lock: this.#lock, urls: this.#places }, []);
     this.#hear({ type: 'connected', core });
   }
 
@@ -174,20 +177,29 @@ export class Engine {
   }
 
   /**
-   * The core that is at work, if there is one: two apps of one site come with workers of their own,
-   * but the site has one store, and so one core. Also the locks of those whose place ours takes.
+   * Our core works: it takes the place of the others that `were` there before. Of those that have
+   * begun since then, at the same time as ours, one gives way. Whoever works holds its lock, so of
+   * any two the tabs of one at least find the other.
    */
-  async #coresAtWork(): Promise<{ found: CorePlace | undefined; replaces: string[] }> {
-    const { held = [] } = await navigator.locks.query().catch(() => ({}) as LockManagerSnapshot);
-    const names = held.map(({ name = '' }) => name.split(' ') as [string, WorkerType, string?]);
-    const cores = names.filter(([lock, , url]) => url && lock.startsWith('tidelog-core:'));
-    const ours = cores.find(([lock]) => lock === CORE_LOCK);
-    const replaces = cores.map(([lock]) => lock).filter((lock) => lock !== CORE_LOCK);
-    if (replaces.some((lock) => this.#yields || isNewer(lock, CORE_LOCK))) {
-      throw new Error(REPLACED);
-    }
-    return { found: ours && { kind: ours[1], url: ours[2]! }, replaces };
+  async #takeOver(port: MessagePort, were: readonly string[]): Promise<void> {
+    const { others } = await coresAtWork();
+    const isBeaten = others.some((lock) => !were.includes(lock) && winsOver(lock, CORE_LOCK));
+    const locks = isBeaten ? [CORE_LOCK] : others;
+    if (locks.length > 0 && port === this.#port) this.#post({ type: 'takeOver', locks }, []);
   }
+}
+
+/**
+ * The core that is at work, if there is one: two apps of one site come with workers of their own,
+ * but the site has one store, and so one core. Also the locks of those of other releases or builds.
+ */
+async function coresAtWork(): Promise<{ found: CorePlace | undefined; others: string[] }> {
+  const { held = [] } = await navigator.locks.query().catch(() => ({}) as LockManagerSnapshot);
+  const names = held.map(({ name = '' }) => name.split(' ') as [string, WorkerType, string?]);
+  const cores = names.filter(([lock, , url]) => url && lock.startsWith('tidelog-core:'));
+  const ours = cores.find(([lock]) => lock === CORE_LOCK);
+  const others = cores.map(([lock]) => lock).filter((lock) => lock !== CORE_LOCK);
+  return { found: ours && { kind: ours[1], url: ours[2]! }, others };
 }
 
 /** Where a core is, and what its worker has to be asked for as: bundlers make either of it. */

@@ -23,8 +23,13 @@ export interface Hello {
   readonly lock: string;
   /** The files of the workers, where they are not in their places. */
   readonly urls: WorkerPlaces;
-  /** Locks of cores of older releases, and of other builds, whose place this one takes. */
-  readonly replaces: readonly string[];
+}
+
+/** What a tab says of other releases and builds, once the core has welcomed it. */
+export interface TakeOver {
+  readonly type: 'takeOver';
+  /** Locks of the cores that have to give way: others, or this one. */
+  readonly locks: readonly string[];
 }
 
 /** A tab lends a page server: the other end of this port is in its worker. */
@@ -49,7 +54,7 @@ export interface Reach {
 }
 
 /** All that a tab says to the core. */
-export type FromTab = Bytes | Hello | Lend | LendFailed | Reach;
+export type FromTab = Bytes | Hello | TakeOver | Lend | LendFailed | Reach;
 
 /** All that the core says to a tab. */
 export type ToTab =

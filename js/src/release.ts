@@ -7,5 +7,10 @@ export function isNewer(one: string, other: string): boolean {
   return differs >= 0 && mine[differs]! > theirs[differs]!;
 }
 
+/** Which of two that began at the same time stays: the newer one, or one of two builds of it. */
+export function winsOver(one: string, other: string): boolean {
+  return isNewer(one, other) || (!isNewer(other, one) && one > other);
+}
+
 const numbersOf = (text: string): number[] =>
   (/(\d+)\.(\d+)\.(\d+)/.exec(text) ?? [0, 0, 0, 0]).slice(1).map(Number);

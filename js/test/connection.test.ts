@@ -1,8 +1,9 @@
-import { afterEach, beforeEach, expect, test, vi } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { Writer } from '../src/codec.js';
 import { Connection } from '../src/connection.js';
 import { doctype } from '../src/doctype.js';
 import { open } from '../src/open.js';
+import type { TakeOver } from '../src/ports.js';
 
 const NOWHERE = { workerUrl: undefined, coreWasmUrl: undefined, pageServerWasmUrl: undefined };
 const KIND = doctype({ name: 'a', migrations: [], mutations: {} });
@@ -192,4 +193,36 @@ test('what an app saves when its page is hidden is said before the page is put a
   for (const target of [ofDocument, ofWindow]) tell(target, 'visibilitychange', {});
   await settled();
   expect(listsTo(core)).toHaveLength(before + 1);
+});
+
+describe('of two cores that began at once one gives way', () => {
+  const OURS = 'tidelog-core:0.1.0+00000000';
+  const OLDER = 'tidelog-core:0.0.9+00000001';
+  const NEWER = 'tidelog-core:0.1.1+00000001';
+  const BUILD = 'tidelog-core:0.1.0+00000001';
+
+  /** The locks that a tab names which found these cores, and then these. */
+  async function namedBy(before: string[], then: string[]): Promise<unknown> {
+    const found = (names: string[]) => ({
+      held: names.map((name) => ({ name: `${name} module https://app.example/w.js 1` })),
+    });
+    const query = vi.fn().mockResolvedValueOnce(found(before)).mockResolvedValue(found(then));
+    vi.stubGlobal('navigator', { locks: { ...locks, query }, storage, userAgentData: {} });
+    ask(new Connection(NOWHERE));
+    await settled();
+    const said = Core.started[0]!.said as { type?: string }[];
+    return (said.find(({ type }) => type === 'takeOver') as TakeOver | undefined)?.locks;
+  }
+
+  test.each([
+    ['no other', [], [], undefined],
+    ['an older release that was there', [OLDER], [OLDER], [OLDER]],
+    ['another build that was there', [BUILD], [BUILD], [BUILD]],
+    ['an older release', [], [OLDER], [OLDER]],
+    ['a newer release', [], [NEWER], [OURS]],
+    ['one of two builds', [], [BUILD], [OURS]],
+    ['a newer release, of three', [OLDER], [OLDER, NEWER], [OURS]],
+  ])('%s', async (_, before, then, named) => {
+    expect(await namedBy(before, [OURS, ...then])).toEqual(named);
+  });
 });

@@ -34,7 +34,7 @@ const LOCK = `${CORE_LOCK} ${kind()} ${location.href} ${crypto.randomUUID()}`;
 
 /**
  * The core of a newer release, or of a later build, names here the locks of those that are to give
- * way, as its tabs tell it. All releases keep to this.
+ * way, as its tabs tell it once it works. All releases keep to this.
  */
 const takeOver = new BroadcastChannel('tidelog-take-over');
 
@@ -136,8 +136,7 @@ export function runCore(): void {
   };
 }
 
-function greet(port: MessagePort, { lock, urls, replaces }: Hello): Tab {
-  for (const other of replaces) takeOver.postMessage(other);
+function greet(port: MessagePort, { lock, urls }: Hello): Tab {
   const tab = { number: ++lastNumber, port };
   const before = tabsByLock.get(lock);
   if (before) gone(before);
@@ -199,10 +198,11 @@ async function becomeCore(): Promise<void> {
   }, LOOK_MS);
   await hold(CORE_LOCK);
   clearInterval(look);
-  await hold(LOCK);
+  // Whoever finds the second lock may name the first at once.
   takeOver.onmessage = ({ data }: MessageEvent<string>) => {
     if (data === CORE_LOCK) giveWay();
   };
+  await hold(LOCK);
 }
 
 /** A core of another release takes over. What tabs ask from now on is lost, as if this one died. */
@@ -239,6 +239,11 @@ function receive(tab: Tab, message: FromTab): void {
     const port = message.port!;
     pageServer.way.postMessage({ type: 'tab', tab: tab.number, port } satisfies TabPort, [port]);
     step(core.tabReached, tab.number, message.server);
+  } else if (message.type === 'takeOver') {
+    for (const lock of message.locks) {
+      if (lock === CORE_LOCK) giveWay();
+      else takeOver.postMessage(lock);
+    }
   } else if (message.type === 'lendFailed' && !pageServer) {
     // Whoever waits for one is told; other tabs are next in line.
     failed({ number: ++lastNumber }, 'unavailable', message.reason);

@@ -1,0 +1,93 @@
+import { afterEach, beforeEach, expect, test, vi } from 'vitest';
+import type { FromTab, ToTab } from '../../js/dist/ports.js';
+
+const core = vi.hoisted(() => ({
+  initSync: () => {},
+  start: () => {},
+  warmUp: () => {},
+  isLost: () => false,
+  tabClosed: vi.fn(),
+  pageServerLent: vi.fn(),
+  pageServerGone: vi.fn(),
+  pageServerFailed: vi.fn(),
+}));
+vi.mock('../wasm/core.js', () => core);
+vi.mock('../src/blocks.js', () => ({}));
+vi.mock('../src/store-host.js', () => ({}));
+vi.mock('../src/shared.js', () => ({
+  UNSERVED_KINDS: ['newer-format', 'unavailable'],
+  compile: async () => ({}),
+  hold: async () => {},
+  transferOf: () => [],
+}));
+
+/** One end of a channel: what the core says on it, and how to answer. */
+class Port {
+  onmessage = (_: { data: unknown }): void => {};
+  readonly said: ToTab[] = [];
+  postMessage(message: ToTab): void {
+    this.said.push(message);
+  }
+  close(): void {}
+}
+
+/** What is said on the channel of all releases. */
+let named: unknown[] = [];
+
+class Channel {
+  static last: Channel;
+  onmessage: ((event: { data: unknown }) => void) | undefined;
+  constructor() {
+    Channel.last = this;
+  }
+  postMessage(lock: unknown): void {
+    named.push(lock);
+  }
+}
+
+const self = { onconnect: (_: { ports: unknown[] }): void => {}, close: vi.fn() };
+
+beforeEach(() => {
+  named = [];
+  vi.resetModules();
+  vi.stubGlobal('self', self);
+  vi.stubGlobal('location', { href: 'https://app.example/worker.js' });
+  vi.stubGlobal('BroadcastChannel', Channel);
+  // A tab's lock is never had while it lives.
+  const request = () => new Promise(() => {});
+  vi.stubGlobal('navigator', { locks: { request, query: async () => ({}) } });
+});
+
+afterEach(() => {
+  vi.useRealTimers();
+  vi.unstubAllGlobals();
+  vi.clearAllMocks();
+});
+
+/** A core at work, to which tabs can come. */
+async function atWork() {
+  (await import('../src/core.js')).runCore();
+  return async (lock: string) => {
+    const port = new Port();
+    self.onconnect({ ports: [port] });
+    const say = (data: FromTab): void => port.onmessage({ data });
+    say({ type: 'hello', lock, urls: {} as never });
+    await vi.waitFor(() => expect(port.said[0]).toMatchObject({ type: 'welcome' }));
+    return { port, say };
+  };
+}
+
+test('a core names those that have to give way, and ends when it is named itself', async () => {
+  const enter = await atWork();
+  vi.useFakeTimers({ toFake: ['setTimeout'] });
+  const { port, say } = await enter('a');
+  say({ type: 'takeOver', locks: ['tidelog-core:0.0.9+00000001'] });
+  expect(named).toEqual(['tidelog-core:0.0.9+00000001']);
+  vi.advanceTimersByTime(1_000);
+  expect(self.close).not.toHaveBeenCalled();
+
+  say({ type: 'takeOver', locks: ['tidelog-core:0.1.0+00000000'] });
+  vi.advanceTimersByTime(1_000);
+  expect(port.said.at(-1)).toEqual({ type: 'replaced' });
+  expect(self.close).toHaveBeenCalled();
+});
