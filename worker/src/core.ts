@@ -244,9 +244,11 @@ function receive(tab: Tab, message: FromTab): void {
       if (lock === CORE_LOCK) giveWay();
       else takeOver.postMessage(lock);
     }
-  } else if (message.type === 'lendFailed' && !pageServer) {
-    // Whoever waits for one is told; other tabs are next in line.
-    failed({ number: ++lastNumber }, 'unavailable', message.reason);
+  } else if (message.type === 'lendFailed' && (!pageServer || pageServer.tab === tab.number)) {
+    // What this tab lent before has ended. Whoever waits is told; other tabs are next in line.
+    const server = pageServer ?? { number: ++lastNumber };
+    pageServer = undefined;
+    failed(server, 'unavailable', message.reason);
   }
 }
 

@@ -77,6 +77,22 @@ async function atWork() {
   };
 }
 
+test('whoever lent a page server and cannot lend another is heard by those who wait', async () => {
+  const enter = await atWork();
+  const [lender, other] = [await enter('a'), await enter('b')];
+  const way = new Port();
+  lender.say({ type: 'lend', port: way as unknown as MessagePort });
+  way.onmessage({ data: { type: 'ready', settledAt: 0, inBlocks: false } });
+  expect(core.pageServerLent).toHaveBeenCalledTimes(1);
+
+  other.say({ type: 'lendFailed', reason: '404' });
+  expect(core.pageServerFailed).not.toHaveBeenCalled();
+  lender.say({ type: 'lendFailed', reason: '404' });
+  const [, lent] = core.pageServerLent.mock.calls[0]!;
+  const reason = new TextEncoder().encode('404');
+  expect(core.pageServerFailed.mock.calls).toEqual([[expect.any(Number), lent, 1, reason]]);
+});
+
 test('a core names those that have to give way, and ends when it is named itself', async () => {
   const enter = await atWork();
   vi.useFakeTimers({ toFake: ['setTimeout'] });
