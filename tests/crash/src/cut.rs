@@ -35,22 +35,25 @@ pub struct Cut<'a> {
     script: &'a Script,
     call: u64,
     run: Run,
-    /// What may be found: the last durable state and those after it.
+    /// What may be found: the last state that somebody was told is durable, and those after it.
     states: Vec<Model>,
+    /// The first of them that may be found where no block is torn.
+    at_rest: usize,
     /// What led to the one behind each of them.
     requests: Vec<Option<StoreRequest>>,
 }
 
 impl<'a> Cut<'a> {
     pub(crate) fn new(script: &'a Script, call: u64, run: Run) -> Self {
-        let found = run.durable_or_later();
+        let found = run.told_or_later();
+        let at_rest = run.durable_or_later().start - found.start;
         let states = run.history[found.clone()].iter().map(|(_, model)| plain(model)).collect();
         let next = |index: usize| {
             let (ticket, _) = run.history.get(index + 1)?;
             run.requests.iter().find(|request| ticket_of(request) == *ticket).cloned()
         };
         let requests = found.map(next).collect();
-        Self { script, call, run, states, requests }
+        Self { script, call, run, states, at_rest, requests }
     }
 
     /// Checks every image, or gives the first that does not hold, and why.
@@ -91,7 +94,7 @@ impl<'a> Cut<'a> {
             let choose = &mut |versions| combinations.choose(versions);
             let image = self.run.device.crash_with(grown(number), choose);
             let name = ImageName::Combination(number);
-            count += self.check(number, &image).map_err(|what| (name, what))?;
+            count += self.check(number, &image, self.at_rest).map_err(|what| (name, what))?;
             if !combinations.advance() {
                 break;
             }
@@ -104,7 +107,7 @@ impl<'a> Cut<'a> {
         for number in 0..count {
             let name = ImageName::Chance(number);
             let image = self.by_chance(number);
-            checked += self.check(number, &image).map_err(|what| (name, what))?;
+            checked += self.check(number, &image, self.at_rest).map_err(|what| (name, what))?;
         }
         Ok(checked)
     }
@@ -114,7 +117,7 @@ impl<'a> Cut<'a> {
         for number in 0..count_max {
             let Some(image) = self.torn(number) else { break };
             let name = ImageName::Torn(number);
-            checked += self.check(number, &image).map_err(|what| (name, what))?;
+            checked += self.check(number, &image, 0).map_err(|what| (name, what))?;
         }
         Ok(checked)
     }
@@ -172,7 +175,7 @@ impl<'a> Cut<'a> {
                 if is_durable && observed != found {
                     return Err("what was found was called durable, and got lost".to_owned());
                 }
-                if !self.states.contains(&observed) {
+                if !self.states[self.at_rest..].contains(&observed) {
                     let durable = self.run.durable;
                     return Err(format!("survives {survives}: not a state since {durable:?}"));
                 }
@@ -198,10 +201,14 @@ impl<'a> Cut<'a> {
     ///
     /// What was found.
     pub fn check_one(&self, name: ImageName) -> Result<(), String> {
+        let mut first = self.at_rest;
         let (number, image) = match name {
             ImageName::Killed => return self.check_killed().map(|_| ()),
             ImageName::Chance(number) => (number, self.by_chance(number)),
-            ImageName::Torn(number) => (number, self.torn(number).ok_or("there is no such image")?),
+            ImageName::Torn(number) => {
+                first = 0;
+                (number, self.torn(number).ok_or("there is no such image")?)
+            }
             ImageName::Combination(number) => {
                 let mut combinations = self.combinations().ok_or("too many sectors")?;
                 for _ in 0..number {
@@ -214,7 +221,7 @@ impl<'a> Cut<'a> {
                 (number, self.run.device.crash_with(grown(number), choose))
             }
         };
-        self.check(number, &image).map(|_| ())
+        self.check(number, &image, first).map(|_| ())
     }
 
     /// All combinations, unless there are too many sectors.
@@ -235,8 +242,9 @@ impl<'a> Cut<'a> {
         Rng::new((self.script.seed() << 40) ^ (self.call << 16) ^ number)
     }
 
-    /// Checks an image, and those that it leads to if it is gone on with. Gives how many.
-    fn check(&self, number: u64, image: &CrashDevice) -> Result<u64, String> {
+    /// Checks an image, in which one of the states from `first` on has to be, and those that it
+    /// leads to if it is gone on with. Gives how many.
+    fn check(&self, number: u64, image: &CrashDevice, first: usize) -> Result<u64, String> {
         let checked = catch_unwind(AssertUnwindSafe(|| {
             let go_on = if self.script.is_large() { 2 } else { GO_ON };
             let goes_on = number < go_on || Rng::new(number).one_in(GOES_ON_ONE_IN);
@@ -248,7 +256,8 @@ impl<'a> Cut<'a> {
                 return Err(format!("epoch {} was granted, and is forgotten", self.run.granted));
             }
             let observed = observe(&mut server, image);
-            let Some(found) = self.states.iter().position(|state| *state == observed) else {
+            let mut allowed = self.states.iter().enumerate().skip(first);
+            let Some((found, _)) = allowed.find(|(_, state)| **state == observed) else {
                 return Err(format!("not a state since {:?}", self.run.durable));
             };
             if !goes_on {

@@ -1,6 +1,7 @@
 //! A workload on a device that may fail, and what became of it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Range;
 
 use tidelog_disk::{CrashDevice, Fault};
 use tidelog_pages::{
@@ -21,8 +22,10 @@ pub struct Run {
     /// The states that the requests led to, from the empty one on; a request that failed is not
     /// among them.
     pub history: Vec<(Ticket, Model)>,
-    /// The highest ticket called durable.
+    /// The highest ticket whose state is at rest on the device.
     pub durable: Ticket,
+    /// The highest ticket that somebody was told is durable.
+    told: Ticket,
     /// The highest epoch that was granted.
     pub granted: Epoch,
     /// Whether the last server was asked for an epoch, and has not answered.
@@ -54,6 +57,7 @@ impl Run {
             workload: Workload::new(seed),
             history: vec![(Ticket(0), Model::default())],
             durable: Ticket(0),
+            told: Ticket(0),
             granted: Epoch(0),
             is_asking: false,
             failed: BTreeSet::new(),
@@ -108,8 +112,19 @@ impl Run {
     }
 
     /// The states that may be found after a power cut at the end of the run.
-    pub fn durable_or_later(&self) -> std::ops::Range<usize> {
-        let first = self.history.iter().rposition(|(ticket, _)| *ticket <= self.durable);
+    pub fn durable_or_later(&self) -> Range<usize> {
+        self.since(self.durable)
+    }
+
+    /// The states that may be found after a power cut at the end of the run which tears blocks:
+    /// what was found after an earlier cut, and nobody was told of yet, may go with the torn tail
+    /// that stands in its block.
+    pub fn told_or_later(&self) -> Range<usize> {
+        self.since(self.told)
+    }
+
+    fn since(&self, ticket: Ticket) -> Range<usize> {
+        let first = self.history.iter().rposition(|(it, _)| *it <= ticket);
         first.expect("the empty state has ticket 0")..self.history.len()
     }
 
@@ -120,7 +135,7 @@ impl Run {
             match reply {
                 StoreReply::Durable { ticket } => {
                     assert!(*ticket >= self.durable, "durable went back");
-                    self.durable = *ticket;
+                    (self.durable, self.told) = (*ticket, *ticket);
                 }
                 StoreReply::AppendFailed { ticket, error } => {
                     assert_eq!(*error, AppendError::Full, "ticket {ticket:?}");
