@@ -227,14 +227,21 @@ impl Writer {
 
     /// Cuts off the torn write that was found behind the end. What of it is in the block of the end
     /// was put there by the write that put there what is whole, so nothing in that was durable; and
-    /// nothing is ever written over it, so all of it goes.
+    /// nothing is ever written over it, so it must not look like frames any more. No more of it is
+    /// changed: a frame that lacks a sector of zeros would be whole with one that is wiped, if its
+    /// other sectors come back.
     pub fn cut_tail<D: Disk>(&mut self, disk: &mut D) -> Result<(), DiskError> {
         let end = self.whole_end();
         let left = self.written.min(disk.size()).saturating_sub(end);
         let mut rest = vec![0; usize::try_from(left).expect("BUG: less than a block")];
         disk.read_at(end, &mut rest)?;
-        if rest.iter().any(|byte| *byte != 0) {
-            rest.fill(0);
+        let before = rest.clone();
+        for (nth, place) in rest.chunks_mut(FRAME_ALIGNMENT).enumerate() {
+            if nth == 0 || place.starts_with(&self.salt.mark()) {
+                place.fill(0);
+            }
+        }
+        if rest != before {
             disk.write_at(end, &rest)?;
         }
         self.write_end_mark(disk)

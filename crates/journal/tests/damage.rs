@@ -152,6 +152,40 @@ fn what_was_cut_is_not_found_behind_damage() {
     assert_eq!(report.damage.len(), 1);
 }
 
+/// Goal: what is cut off does not come back, whichever of its sectors a second power cut leaves.
+/// Method: a frame lacks a sector of zeros, in the place of which something else stands.
+#[test]
+fn what_was_cut_does_not_come_back_with_a_sector_of_zeros() {
+    let device = CrashDevice::new();
+    let (mut log, _, _) = recover([device.file("a"), device.file("b")]).expect("empty files");
+    append(&mut log, &[b"first"]);
+    log.poll_flushed().expect("healthy");
+    for body in [b"whole".as_slice(), &[0; 1500]] {
+        log.push(&head(1), &[body]);
+        log.commit();
+    }
+    log.write().expect("room");
+    drop(log);
+    let lacking = LOG_START + BLOCK_SIZE as u64 + 512;
+    device.file("a").write_at(lacking, &[7; 512]).expect("room");
+    device.file("a").request_flush().expect("healthy");
+    device.hold_flushes(true);
+    let (log, report, bodies) = recover([device.file("a"), device.file("b")]).expect("a torn tail");
+    assert_eq!((bodies.len(), report.cut.is_some()), (2, true));
+    drop(log);
+    for mix in 0..1 << device.unflushed_sectors() {
+        let mut left: u32 = mix;
+        let image = device.crash(&mut |versions| {
+            let newest = left & 1;
+            left >>= 1;
+            if newest == 1 { versions - 1 } else { 0 }
+        });
+        let (_, _, bodies) =
+            recover([image.file("a"), image.file("b")]).expect("whatever is left of the tail");
+        assert_eq!(bodies, [b"first".to_vec(), b"whole".to_vec()], "{mix:b}");
+    }
+}
+
 #[test]
 fn an_offset_that_no_file_has_is_not_believed() {
     let whole = written(&[&[b"one"], &[b"two"]])[0].bytes().to_vec();
