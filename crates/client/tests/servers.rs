@@ -40,12 +40,12 @@ fn close(channel: u32) -> ToServer {
     ToServer::About { channel: Channel(channel), body: ToRoom::Close }
 }
 
-/// Entry 1 of the journal at which [`opened`] stands: one page that is no database.
-fn rubbish() -> EntryPart {
+/// Entry 1 of this journal: one page that is no database.
+fn rubbish(journal: JournalId) -> EntryPart {
     let range = LsnRange::one(Lsn::FIRST);
     let pages = vec![(Pgid(1), Page::zeroed().with(0, b"this is no database"))];
     let set = PageSet { db_pages: 1, pages: pages.iter().cloned().collect() };
-    let start = Position::start_of(JournalId([9; 16]));
+    let start = Position::start_of(journal);
     let position =
         Position { next: range.end(), chain: chain_of(start.chain, range, &set), ..start };
     let (hash, pages) = (hash_of(&set), pages.into_iter().map(Into::into).collect());
@@ -123,7 +123,7 @@ fn what_becomes_durable_while_nobody_holds_the_document_is_sent_later() {
 #[test]
 fn entries_that_cannot_be_taken_in_are_asked_for_again() {
     let mut core = following_two();
-    let body = FromRoom::Entry(rubbish());
+    let body = FromRoom::Entry(rubbish(JournalId([9; 16])));
     core.hear(X, &FromServer::About { channel: Channel(1), body });
     assert_eq!(core.sent, [(X.to_owned(), close(1))]);
     core.sent.clear();
@@ -140,6 +140,37 @@ fn entries_that_cannot_be_taken_in_are_asked_for_again() {
     assert_eq!(have, Some(None), "{:?}", core.sent);
 }
 
+/// Goal: nobody is told of a failure that is over. Method: an entry cannot be read, the one that
+/// comes in its place can; then another tab opens the document.
+#[test]
+fn what_could_be_taken_in_at_last_fails_no_later_opening() {
+    let mut core = Core::default();
+    let mut server = Server::default();
+    core.open_new(Call(1), HANDLE, "list", Some(X));
+    core.welcome(X);
+    answer(&mut core, &mut server);
+    let journal = server.position().journal;
+    let body = FromRoom::Entry(rubbish(journal));
+    core.hear(X, &FromServer::About { channel: Channel(1), body });
+    for _ in 0..4 {
+        core.pass(10_000);
+        core.hear(X, &FromServer::Pong);
+    }
+    answer(&mut core, &mut server);
+    server.news(1).iter().for_each(|news| core.hear(X, news));
+    assert!(core.asked.iter().any(|it| matches!(it, StoreRequest::Append { append, .. }
+        if append.begin_storage == Some(journal))));
+    core.ask_to_open(OTHER_TAB, Call(2), HANDLE, "list", Some(X));
+    assert_eq!(core.failure_of(Call(2)), None);
+}
+
+/// The server answers what it was sent.
+fn answer(core: &mut Core, server: &mut Server) {
+    for (_, message) in std::mem::take(&mut core.sent) {
+        server.hear(1, message).iter().for_each(|answer| core.hear(X, answer));
+    }
+}
+
 /// Goal: the journal of an entry begins with it, whatever else is built in the same step. Method:
 /// the first entry of all comes while queries take long; behind them two releases open the
 /// document, for each of which its layers are built anew.
@@ -149,9 +180,7 @@ fn a_journal_begins_with_its_first_entry_though_layers_are_built_anew_in_the_sam
     core.open_new(Call(1), HANDLE, "list", Some(X));
     core.welcome(X);
     let mut server = Server::default();
-    for (_, message) in std::mem::take(&mut core.sent) {
-        server.hear(1, message).iter().for_each(|answer| core.hear(X, answer));
-    }
+    answer(&mut core, &mut server);
     let long = "with recursive c(n) as (select 1 union all select n + 1 from c where n < 400000)
                 select count(*) from c";
     let query = || Request::Query(Query { sql: long.to_owned(), params: Params::NONE });

@@ -174,6 +174,7 @@ impl Document {
         if self.error.as_ref().is_some_and(|e| e.code == ErrorCode::DocumentReplaced) {
             self.error = None;
         }
+        self.following.rebase_failure = None;
         self.say_received(ctx);
         if let State::Open(open) = &self.state {
             self.watches.mark(&advance.changed, open.view());
