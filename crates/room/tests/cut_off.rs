@@ -4,8 +4,8 @@
 //! position of the last whole one, holds the document's bytes at each position that it reaches:
 //! pages of an entry that broke off never outlive the next whole one. The same holds of an export
 //! amid it all. Method: random runs over a room with small limits, a store that says late what is
-//! durable, and clients that read now and then; a witness who misses nothing says what the document
-//! was like.
+//! durable, and clients that read now and then; a witness who is never cut off says what the
+//! document was like.
 
 use std::collections::BTreeMap;
 
@@ -140,9 +140,8 @@ impl Run {
             let copy = &mut self.readers[index].copy;
             copy.take(part);
             if let Some(position) = copy.position.filter(|_| is_last) {
-                let image = self.images.get(&position.next).expect("the witness was there");
-                assert!(copy.image() == *image, "a reader at {}", position.next);
-                self.compared += 1;
+                let image = copy.image();
+                self.compare(position.next, &image, "a reader");
                 self.scene.say(conn, ToRoom::Received { next: position.next });
                 self.look_on();
             }
@@ -171,7 +170,13 @@ impl Run {
         self.scene.unread.remove(&conn);
         self.look_on();
         let end = copy.position.expect("it is whole").next;
-        assert!(copy.image() == self.images[&end], "an export at {end}");
+        self.compare(end, &copy.image(), "an export");
+    }
+
+    /// The witness, too, is sent one entry for several where it lags: then nobody knows.
+    fn compare(&mut self, end: Lsn, image: &[u8], whose: &str) {
+        let Some(known) = self.images.get(&end) else { return };
+        assert!(known == image, "{whose} at {end}");
         self.compared += 1;
     }
 
