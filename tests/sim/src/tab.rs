@@ -204,7 +204,8 @@ impl Tab {
 
     fn watch(&mut self, doc: Doc, live: Live, handle: Handle) -> ToCore {
         let call = self.next_call();
-        self.watches.retain(|_, watched| *watched != (doc, live));
+        // The one of a handle that is about to be closed may be told something until then.
+        self.let_go.extend(self.watches.extract_if(.., |_, it| *it == (doc, live)).map(|it| it.0));
         self.watches.insert(call, (doc, live));
         let sql = match live {
             Live::Entries => ENTRIES,
