@@ -325,6 +325,16 @@ impl Judge {
         self.lost_claims.entry(doc).or_default().extend(claims);
     }
 
+    /// Of what is applied at servers that went back, something may have been rejected before: it has
+    /// another verdict now, and no device tells of the first one that has forgotten it.
+    pub(crate) fn decided_anew(&mut self, applied: &BTreeMap<Doc, BTreeSet<String>>) {
+        for (name, fate) in self.fates.iter_mut().filter(|(_, it)| it.reopened) {
+            let is_applied =
+                applied.get(&fate.origin.doc).is_some_and(|names| names.contains(name));
+            fate.dropped |= fate.rejected.is_some() && is_applied;
+        }
+    }
+
     /// A device has gone back to where it was when so many mutations had been issued. Of what it
     /// issued since, only what is applied at a server is sure to be there. What it was told of
     /// rejections since is forgotten.

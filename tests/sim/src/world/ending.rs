@@ -339,7 +339,11 @@ impl World {
     }
 
     /// Whoever has listened all along was told of every rejection, whatever became of its cores.
-    fn judge_listeners(&self) -> Result<(), String> {
+    fn judge_listeners(&mut self) -> Result<(), String> {
+        if self.swarm.servers_go_back() {
+            let applied = self.applied_at_servers()?;
+            self.judge.decided_anew(&applied);
+        }
         for doc in self.docs.all() {
             for device in self.devices_of(doc) {
                 let tabs = self.devices[device].tabs.values();

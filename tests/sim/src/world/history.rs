@@ -327,7 +327,7 @@ impl World {
         Ok(())
     }
 
-    fn applied_at_servers(&self) -> Result<BTreeMap<Doc, BTreeSet<String>>, String> {
+    pub(super) fn applied_at_servers(&self) -> Result<BTreeMap<Doc, BTreeSet<String>>, String> {
         let mut applied = BTreeMap::new();
         for host in 0..self.hosts.len() {
             for doc in self.docs_of_host(host) {
