@@ -89,6 +89,7 @@ impl From<OpenError> for Unopened {
         let kind = match &error {
             OpenError::NewerFormat { .. } => UnservedKind::NewerFormat,
             OpenError::Disk(error) if error.is_full() => UnservedKind::Full,
+            OpenError::Disk(_) => UnservedKind::Unavailable,
             _ => UnservedKind::Damaged,
         };
         Self { kind, reason: reasons(&error) }
@@ -345,4 +346,18 @@ pub fn lose() {
 #[wasm_bindgen]
 pub fn close() {
     SERVER.set(None);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_damaged_is_said_to_be() {
+        let kind_of = |error: OpenError| Unopened::from(error).kind;
+        assert_eq!(kind_of(OpenError::DamagedPageFile), UnservedKind::Damaged);
+        let failed = DiskError::Device { reason: "for now".to_owned() };
+        assert_eq!(kind_of(failed.into()), UnservedKind::Unavailable);
+        assert_eq!(kind_of(DiskError::Full.into()), UnservedKind::Full);
+    }
 }

@@ -348,9 +348,10 @@ impl Client {
                 self.with(&document, out, |document, _| document.read_refused(request));
             }
             StoreReply::Broken { error } => {
+                // The next page server looks whether anything is damaged.
                 let kind = match error {
                     AppendError::Full => UnservedKind::Full,
-                    _ => UnservedKind::Damaged,
+                    _ => UnservedKind::Unavailable,
                 };
                 self.store.failed(PageServerFailure::new(kind, error.to_string()));
                 self.fail_opens(out);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use tidelog_client::{Again, Call, FromCore, Input, Mutate, Params, Query, Request};
-use tidelog_pages::{StoreReply, StoreRequest};
+use tidelog_pages::{AppendError, StoreReply, StoreRequest};
 use tidelog_sync::{Channel, FromRoom, FromServer, Refusal, ToRoom, ToServer};
 use tidelog_testing::client::core::{Core, key};
 use tidelog_testing::client::{HANDLE, OTHER_TAB, SERVER, TAB, call_id, text};
@@ -231,4 +231,18 @@ fn last_read(core: &Core) -> Option<(u64, Vec<Pgid>)> {
         StoreRequest::Read { request, pgids, .. } => Some((*request, pgids.clone())),
         _ => None,
     })
+}
+
+/// Goal: nobody is advised to delete what a device still has that has failed once.
+#[test]
+fn a_page_server_that_breaks_is_not_called_damaged_data() {
+    let mut core = Core::open();
+    core.add(Call(2), "milk");
+    let error = AppendError::Device { reason: "not now".to_owned() };
+    core.reply(StoreReply::Broken { error });
+    core.ask_to_open(OTHER_TAB, Call(9), HANDLE, "another", None);
+    let failure = core.failure_of(Call(9)).expect("it is told at once");
+    assert_eq!(failure.code, ErrorCode::Storage);
+    assert!(failure.message.contains("tried again by itself"), "{}", failure.message);
+    assert!(!failure.message.contains("destroyAll"), "{}", failure.message);
 }

@@ -9,9 +9,10 @@ use serde::{Deserialize, Serialize};
 pub enum UnservedKind {
     /// The files are of a newer format; they were left untouched.
     NewerFormat,
-    /// Something else in the browser or the app's own set-up stands in the way.
+    /// The device failed, or something else in the browser or the app's own set-up stands in the
+    /// way: it is tried again.
     Unavailable,
-    /// The store is damaged, or the device failed.
+    /// The store is damaged.
     Damaged,
     /// The device has no room for the little that every start writes.
     Full,
