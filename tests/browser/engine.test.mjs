@@ -18,6 +18,7 @@ import {
   rowsIn,
   statusBecomes,
   syncIn,
+  tryOpen,
 } from './harness.mjs';
 
 /** The longest that a call may take, whatever happens. */
@@ -298,6 +299,15 @@ both('two apps with workers of their own that start at one moment share a core',
   stage.note(`opened after ${slowestMs} ms at most; ${[...wins.values()].join(' and ')} wins`);
 });
 
+/** What a tab sees that starts at the same moment as the others. */
+const seesNobodyAtFirst = (tab) =>
+  tab.evaluate(() => {
+    navigator.locks.query = async () => {
+      delete navigator.locks.query;
+      return {};
+    };
+  });
+
 /** A core that starts while another one is at work, and is alone once that one is killed. */
 async function testLateCore(stage, { lateUrls, waiting }) {
   const { site, urls } = await siteOfTwoApps(stage);
@@ -311,13 +321,7 @@ async function testLateCore(stage, { lateUrls, waiting }) {
   const pids = device.processesOf('core');
   const [one, late] = [await page(), await page()];
   await openDocuments(one, stage, server, urls[0]);
-  // What a tab sees that starts at the same moment as the others.
-  await late.evaluate(() => {
-    navigator.locks.query = async () => {
-      delete navigator.locks.query;
-      return {};
-    };
-  });
+  await seesNobodyAtFirst(late);
   await openDocuments(late, stage, server, lateUrls ?? urls[1]);
   assert.deepEqual(await coresIn(witness), { atWork: [urls[0].workerUrl], waiting });
   await startWriting(one, 'one');
@@ -412,4 +416,42 @@ both('two builds of one release share no core: the later one takes the store ove
   testTakeOver(stage, '0.1.0+00000001'),
 );
 
-atLeast(existsSync('/proc') ? 6 : 3);
+for (const [release, isNewerLate] of [
+  ['0.2.0+00000001', true],
+  ['0.2.0+00000001', false],
+  // Greater than any other build of hexadecimal digits.
+  ['0.1.0+zzzzzzzz', false],
+]) {
+  const late = isNewerLate ? 'newer' : 'older';
+  both(
+    `of two releases that start at once, ${release} stays, the ${late} one late`,
+    async (stage) => {
+      const site = await stage.ownSite({ folders: { '/next/': packageOf(stage, release) } });
+      const older = await stage.tab(site.url('app.html'));
+      const newer = await stage.tab(site.url('app.html'));
+      const openNewer = () =>
+        newer.evaluate(async (document) => {
+          const next = await import('/next/dist/index.js');
+          kept.db = await next.open(doctypes.list, { document });
+        }, stage.document);
+      const openOlder = () => tryOpen(older, 'list', { document: stage.document });
+      if (isNewerLate) {
+        await openOlder();
+        await seesNobodyAtFirst(newer);
+        await openNewer();
+      } else {
+        await openNewer();
+        await seesNobodyAtFirst(older);
+        await openOlder();
+      }
+      const { error } = await mutateIn(newer, 'add', { id: 'a', title: 'of the newer one' });
+      assert.equal(error, undefined);
+      const cores = () => coresIn(newer);
+      await eventually(async () => (await cores()).atWork.length === 1, { what: 'one core' });
+      const again = await tryOpen(older, 'list', { document: stage.document });
+      assert.match(again?.message ?? '', /load this page anew/);
+    },
+  );
+}
+
+atLeast(existsSync('/proc') ? 9 : 6);
