@@ -1,6 +1,6 @@
 //! Clients and servers in one process, from one seed, with everything going wrong that may.
 //!
-//! Three devices (tabs, core, page server, disk) and two servers with their disks, all of them the
+//! Two or three devices (tabs, core, page server, disk) and two servers with their disks, all the
 //! shipped crates, and what a tab decides the shipped `js/src/tab.ts` (`port.rs`); only what
 //! carries messages, keeps time and wants something is made here. One seed decides everything: the
 //! same seed gives the same trace hash, natively and in a browser (`tests/browser.rs`). It also

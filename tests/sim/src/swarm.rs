@@ -12,6 +12,15 @@ use crate::rng::Rng;
 /// The features of one world.
 #[derive(Clone, Debug)]
 pub(crate) struct Swarm {
+    /// Devices at the beginning, and actions of their tabs while things go wrong.
+    pub(crate) devices: usize,
+    pub(crate) actions: u64,
+    /// Each device has a local document that stays so.
+    pub(crate) diaries: bool,
+    /// When all is well again, work goes on.
+    pub(crate) goes_on: bool,
+    /// In the end the power of all devices is cut.
+    pub(crate) is_cut_last: bool,
     pub(crate) limits: Limits,
     pub(crate) log_size_max: u64,
     /// Pages in the buffer pools of stores.
@@ -152,7 +161,11 @@ impl History {
 }
 
 impl Swarm {
-    pub(crate) fn draw(rng: &mut Rng, seed: u64, actions: u64) -> Self {
+    pub(crate) fn draw(rng: &mut Rng, seed: u64) -> Self {
+        // Most worlds are small: many short runs find more than a few long ones.
+        let mut size = Rng::new(seed.rotate_left(48) ^ seed);
+        let actions = [4, 8, 8, 16, 16, 40][size.index(6)];
+        let devices = [2, 2, 3][size.index(3)];
         let limits = if rng.once_in(3) { Limits::DEFAULT } else { shrunk(rng) };
         let mut troubles = vec![Trouble::TimePasses];
         for trouble in TROUBLES {
@@ -170,16 +183,21 @@ impl Swarm {
         let is_forgetful = beside.once_in(4);
         let limits = if is_forgetful { forgetful(limits, &mut beside) } else { limits };
         let mut swarm = Self {
+            devices,
+            actions,
+            diaries: size.once_in(4),
+            goes_on: size.once_in(3),
+            is_cut_last: size.once_in(3),
             limits,
             log_size_max: [16 << 20, 128 << 10, 48 << 10][rng.index(3)],
             store_pool_pages: [8, 1024][rng.index(2)],
             way_size_max: [1 << 30, 24 * 1024][rng.index(2)],
             net_ms_max: [3, 80, 400][rng.index(3)],
-            second_document: rng.once_in(3),
-            second_server: rng.once_in(3),
-            drafts: rng.once_in(3),
+            second_document: rng.once_in(5),
+            second_server: rng.once_in(5),
+            drafts: rng.once_in(2),
             closing: rng.once_in(3),
-            destroying: rng.once_in(4),
+            destroying: rng.once_in(3),
             release_at: if rng.once_in(2) { Some(rng.below(actions)) } else { None },
             large: rng.once_in(3),
             heavy: rng.once_in(3),
@@ -215,6 +233,10 @@ impl Swarm {
             // A store forgets when its log changes over.
             swarm.log_size_max = 48 << 10;
         }
+        if swarm.destroying {
+            // A deletion seldom meets a disk that fails.
+            swarm.troubles.extend([Trouble::DeviceFails; 3]);
+        }
         swarm.drains &= swarm.heals_late;
         if swarm.drains {
             // Where waiting is short, a rebase is put off until it is worth its runs.
@@ -224,7 +246,7 @@ impl Swarm {
         // What a store goes back to is no draft of anybody where the server has one of that name.
         swarm.rivals &= swarm.history.is_empty();
         // What a full document has no room for is not a newer release, which all wait for.
-        swarm.fills = aside.once_in(3) && swarm.release_at.is_none();
+        swarm.fills = aside.once_in(4) && swarm.release_at.is_none();
         if swarm.fills {
             swarm.limits.document_pages_max = [32, 48][aside.index(2)];
             // Whoever makes room may touch it all.
@@ -232,6 +254,10 @@ impl Swarm {
             swarm.limits.statement_steps_max = Limits::DEFAULT.statement_steps_max;
             swarm.limits.verdict_pages_max = [0, 1][aside.index(2)];
             swarm.history.push((aside.below(actions), History::FillDocument));
+        }
+        if !swarm.history.is_empty() {
+            // So that there is something to lose, and to do with what is left.
+            swarm.actions = swarm.actions.max(16);
         }
         if swarm.rivals && swarm.drafts {
             // What they hand over at the same time comes in turns.

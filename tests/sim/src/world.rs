@@ -33,9 +33,6 @@ use event::{Event, Wire};
 use history::DeviceCopy;
 use sockets::{Conn, Muted};
 
-const DEVICES: usize = 3;
-/// Actions of tabs in the first part of a run, in which things go wrong.
-const ACTIONS: u64 = 40;
 /// Simulated milliseconds in which all has to settle once nothing goes wrong any more.
 const SETTLE_MS: u64 = 300_000;
 /// Events at one time before it is said that they have no end.
@@ -109,7 +106,7 @@ impl World {
     #[must_use]
     pub fn new(seed: u64, verbose: bool) -> Self {
         let mut rng = Rng::new(seed);
-        let swarm = Swarm::draw(&mut rng, seed, ACTIONS);
+        let swarm = Swarm::draw(&mut rng, seed);
         let mut docs = Docs::default();
         docs.share("ledger", 0);
         if swarm.second_document {
@@ -118,8 +115,10 @@ impl World {
         if swarm.second_server {
             docs.share("far", 1);
         }
-        for device in 0..DEVICES {
-            docs.keep(format!("diary-{device}"), device, None);
+        for device in 0..swarm.devices {
+            if swarm.diaries {
+                docs.keep(format!("diary-{device}"), device, None);
+            }
             if swarm.drafts {
                 let draft =
                     if swarm.rivals { "draft".to_owned() } else { format!("draft-{device}") };
@@ -134,7 +133,7 @@ impl World {
             queue: BTreeMap::new(),
             last_event: 0,
             wires: BTreeMap::new(),
-            devices: (0..DEVICES).map(|_| Device::new(&swarm, &mut rng)).collect(),
+            devices: (0..swarm.devices).map(|_| Device::new(&swarm, &mut rng)).collect(),
             hosts: (0..2).map(|_| Host::new(&swarm)).collect(),
             conns: BTreeMap::new(),
             last_conn: 0,
@@ -175,10 +174,10 @@ impl World {
         for host in &mut self.hosts {
             host.start(&mut self.rng)?;
         }
-        for device in 0..DEVICES {
+        for device in 0..self.devices.len() {
             self.start_device(device)?;
         }
-        for action in 0..ACTIONS {
+        for action in 0..self.swarm.actions {
             if self.swarm.release_at == Some(action) {
                 self.note("a release of the app");
                 self.release = Release::Second;

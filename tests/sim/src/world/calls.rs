@@ -20,7 +20,7 @@ const LOOK_EVERY_MS: u64 = 1_000;
 impl World {
     pub(super) fn act(&mut self) -> Result<(), String> {
         let device = self.rng.index(self.devices.len());
-        if self.rng.once_in(4) {
+        if self.rng.once_in(3) {
             return self.go_wrong(device);
         }
         let tabs: Vec<TabId> = self.devices[device].tabs.keys().copied().collect();

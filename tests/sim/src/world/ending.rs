@@ -57,10 +57,19 @@ impl World {
         // A document that was opened anew meanwhile is away if it was when it was left.
         self.connect_all();
         self.converge("after the faults")?;
-        self.go_on()?;
-        self.rest()?;
+        if self.swarm.goes_on {
+            self.go_on()?;
+            self.rest()?;
+        }
         self.judge_listeners()?;
-        // What converged must also be what is on the disks.
+        if self.swarm.is_cut_last {
+            self.cut_all()?;
+        }
+        self.judge_all()
+    }
+
+    /// What converged must also be what is on the disks.
+    fn cut_all(&mut self) -> Result<(), String> {
         for device in 0..self.devices.len() {
             self.note(&format!("device {device}: power cut at the end"));
             self.trouble(device);
@@ -68,8 +77,7 @@ impl World {
             self.devices[device].cut_power(&mut self.rng);
             self.start_device(device)?;
         }
-        self.converge("after a last power cut")?;
-        self.judge_all()
+        self.converge("after a last power cut")
     }
 
     /// Lets everything settle and compares all sides byte for byte.
@@ -211,6 +219,12 @@ impl World {
                     continue;
                 }
                 let tab = self.any_tab(device)?;
+                if self.rng.once_in(2) && self.tab(device, tab).held.contains_key(&doc) {
+                    // The server may have what it was at an earlier offer.
+                    let message = self.mutate(device, tab, doc);
+                    self.send_to_core(device, tab, vec![message]);
+                    self.pass(HAND_OVER_MS)?;
+                }
                 let (docs, now_ms) = (self.docs.clone(), self.now_ms);
                 let open = self.tab(device, tab).hand_over(&docs, doc, now_ms);
                 self.send_to_core(device, tab, vec![open]);

@@ -8,9 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use tidelog_disk::CrashDevice;
 use tidelog_types::DocumentKey;
 
+use super::World;
 use super::event::Event;
 use super::sockets::Muted;
-use super::{DEVICES, World};
 use crate::device::{Device, crash, file_in, kill, rot};
 use crate::docs::Doc;
 use crate::reference::Found;
@@ -60,7 +60,7 @@ impl World {
             }
             History::CopyDevice => {
                 self.contend()?;
-                let device = self.rng.index(DEVICES);
+                let device = self.rng.index(self.devices.len());
                 self.note(&format!("device {device}: its store is copied"));
                 self.cut_power_of(device);
                 let disk = kill(&self.devices[device].disk, &self.swarm);
@@ -69,7 +69,7 @@ impl World {
             }
             History::RollDeviceBack => self.roll_device_back()?,
             History::CloneDevice => {
-                let device = self.rng.index(DEVICES);
+                let device = self.rng.index(self.devices.len());
                 self.contend()?;
                 self.clone_device(device);
             }
@@ -77,7 +77,7 @@ impl World {
             History::MoveTwice => self.move_twice()?,
             History::ClearDevice => self.clear_device()?,
             History::RotDevice => {
-                let device = self.rng.index(DEVICES);
+                let device = self.rng.index(self.devices.len());
                 self.cut_power_of(device);
                 if rot(&self.devices[device].disk, &mut self.rng) {
                     self.note(&format!("device {device}: a page rots"));
@@ -127,7 +127,7 @@ impl World {
     /// send all along: so that moves to another timeline twice. A clone of the device, which comes
     /// last, has it where it was first.
     fn move_twice(&mut self) -> Result<(), String> {
-        let (host, device) = (0, self.rng.index(DEVICES));
+        let (host, device) = (0, self.rng.index(self.devices.len()));
         self.note(&format!("device {device}: has something to send while its server goes back"));
         let backup = crash(&self.hosts[host].disk, &self.swarm, &mut self.rng);
         self.issue_some(device)?;
@@ -243,7 +243,7 @@ impl World {
     /// A device's data are cleared while it is used. Its core cannot go on with what it remembers,
     /// and another one begins anew.
     fn clear_device(&mut self) -> Result<(), String> {
-        let device = self.rng.index(DEVICES);
+        let device = self.rng.index(self.devices.len());
         let is_frozen = self.devices[device].frozen_until_ms > self.now_ms;
         let here = &self.devices[device];
         // A core that was lent its page server just now may hold nothing that could be missing.
