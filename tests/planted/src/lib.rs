@@ -3,7 +3,7 @@
 //! A simulator, or a sweep, that never fails proves little unless it is known to fail. Each file in
 //! a folder `planted/` says which lines of the product to break. One copy is built with all of
 //! them, each behind a [switch](switches) that is off; then the copy's own program runs once with
-//! each of them on, until something fails.
+//! each of them on, until something fails, and once with none, which is to fail nowhere.
 //!
 //! # What this crate does not know
 //!
@@ -26,6 +26,9 @@ use crate::copy::Copied;
 
 /// Says in the environment of a program of the copy which fault is switched on, by its name.
 pub const VARIABLE: &str = "TIDELOG_PLANTED";
+
+/// Stands for the product as it is, where names of faults stand.
+const NO_FAULT: &str = "no fault";
 
 /// Who looks for the faults.
 #[derive(Clone, Copy, Debug)]
@@ -56,7 +59,8 @@ pub struct Fault {
 pub(crate) type Faults = BTreeMap<String, Fault>;
 
 impl Hunt<'_> {
-    /// Looks for the named faults, or for all. Says whether each was noticed.
+    /// Looks for the named faults, or for all, and then without a fault as well. Says whether each
+    /// was noticed, and nothing else.
     ///
     /// # Errors
     ///
@@ -64,10 +68,13 @@ impl Hunt<'_> {
     pub fn check(&self, names: &[&str]) -> Result<bool> {
         let root = root()?;
         let faults = faults(&root.join("tests"))?;
-        let wanted = self.wanted(&faults, names)?;
+        let mut wanted = self.wanted(&faults, names)?;
+        if names.is_empty() {
+            wanted.push_front(NO_FAULT);
+        }
         let copied = copy::build(&root, self.package, &faults)?;
 
-        let (count, unnoticed) = (wanted.len(), AtomicUsize::new(0));
+        let (count, failed) = (wanted.len(), AtomicUsize::new(0));
         let queue = Mutex::new(wanted);
         let next = || queue.lock().expect("BUG: a thread panicked").pop_front();
         let look = || {
@@ -75,7 +82,7 @@ impl Hunt<'_> {
                 match self.look_for(name, &copied) {
                     Ok(noticed) => println!("{name}: {noticed}"),
                     Err(error) => {
-                        unnoticed.fetch_add(1, Ordering::Relaxed);
+                        failed.fetch_add(1, Ordering::Relaxed);
                         println!("{name}: FAILED: {error:#}");
                     }
                 }
@@ -83,9 +90,9 @@ impl Hunt<'_> {
         };
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(look))));
-        let unnoticed = unnoticed.into_inner();
-        println!("{} passed, {unnoticed} failed", count - unnoticed);
-        Ok(unnoticed == 0)
+        let failed = failed.into_inner();
+        println!("{} passed, {failed} failed", count - failed);
+        Ok(failed == 0)
     }
 
     fn wanted<'a>(&self, faults: &'a Faults, names: &[&str]) -> Result<VecDeque<&'a str>> {
@@ -98,11 +105,11 @@ impl Hunt<'_> {
         Ok(wanted)
     }
 
-    /// Says how it is noticed.
+    /// Says how a fault is noticed, or [none](NO_FAULT) is not.
     ///
     /// # Errors
     ///
-    /// If it is not, or cannot be planted any more.
+    /// If it is not, or cannot be planted any more; or if something fails without a fault.
     fn look_for(&self, name: &str, copied: &Copied) -> Result<String> {
         if let Some(why) = copied.outdated.get(name) {
             bail!("{why}: adapt the fault");
@@ -111,6 +118,8 @@ impl Hunt<'_> {
         let output = Command::new(&copied.program).args(*args).env(VARIABLE, name).output()?;
         let text = String::from_utf8_lossy(&output.stdout);
         match text.lines().find(|line| line.contains(" FAILED: ")) {
+            None if name == NO_FAULT && output.status.success() => Ok("nothing fails".to_owned()),
+            Some(line) if name == NO_FAULT => bail!("{line}"),
             Some(line) => Ok(format!(
                 "{}\n    {}",
                 line.chars().take(150).collect::<String>(),
