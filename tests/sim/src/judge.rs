@@ -325,8 +325,8 @@ impl Judge {
         self.lost_claims.entry(doc).or_default().extend(claims);
     }
 
-    /// Of what is applied at servers that went back, something may have been rejected before: it has
-    /// another verdict now, and no device tells of the first one that has forgotten it.
+    /// Of what is applied at servers that went back, something may have been rejected before: it
+    /// has another verdict now, and no device tells of the first one that has forgotten it.
     pub(crate) fn decided_anew(&mut self, applied: &BTreeMap<Doc, BTreeSet<String>>) {
         for (name, fate) in self.fates.iter_mut().filter(|(_, it)| it.reopened) {
             let is_applied =
