@@ -37,7 +37,9 @@ function answeredBy(answer: Answer) {
 function callSafely(call: () => void): void {
   try {
     call();
-  } catch {}
+  } catch (error) {
+    reportError(error);
+  }
 }
 
 beforeEach(() => vi.stubGlobal('reportError', () => {}));

@@ -35,7 +35,7 @@ async fn a_server_that_is_killed_loses_nothing_and_applies_nothing_twice() {
                         heard.notify_one();
                         false
                     };
-                    let _ = writer.write_until(address, hears).await;
+                    assert!(writer.write_until(address, hears).await.is_none(), "it is killed");
                     writer
                 })
             })
