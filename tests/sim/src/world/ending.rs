@@ -298,13 +298,14 @@ impl World {
         let claims = found.claims.iter().map(|(name, id)| format!("{name} {id}"));
         let there = [(Live::Entries, found.names.clone()), (Live::Claims, claims.collect())];
         for device in self.connected_devices_of(doc) {
-            let tabs = self.devices[device].tabs.values();
-            for tab in tabs.filter(|tab| !tab.port.is_dead) {
+            let tabs = self.devices[device].tabs.iter();
+            for (tab, here) in tabs.filter(|(_, here)| !here.port.is_dead) {
                 for (live, rows) in &there {
-                    if tab.live.get(&(doc, *live)).is_some_and(|shown| shown != rows) {
+                    if let Some(shown) = here.live.get(&(doc, *live)).filter(|it| *it != rows) {
                         return Err(format!(
-                            "{when}, a live query of device {device} shows other {live:?} of \
-                             {doc:?} than there are",
+                            "{when}, a live query of {device}.{} shows {shown:?}, and {live:?} \
+                             of {doc:?} are {rows:?}",
+                            tab.0,
                         ));
                     }
                 }
@@ -381,13 +382,15 @@ impl World {
             let found = self.found.open(doc, &file).map_err(|what| format!("{doc:?}: {what}"))?;
             let names = self.judge.judge_end(doc, host.is_none(), found)?;
             for device in devices {
-                for tab in self.devices[device].tabs.values() {
-                    self.judge.judge_rejections(device, doc, &tab.told_rejections)?;
-                    let live = tab.live.get(&(doc, Live::Entries));
-                    if live.is_some_and(|live| *live != names) {
+                let tabs = self.devices[device].tabs.iter();
+                for (tab, here) in tabs.filter(|(_, here)| !here.port.is_dead) {
+                    self.judge.judge_rejections(device, doc, &here.told_rejections)?;
+                    let live = here.live.get(&(doc, Live::Entries));
+                    if let Some(shown) = live.filter(|live| **live != names) {
                         return Err(format!(
-                            "a live query of device {device} shows other rows of {doc:?} than \
-                             there are",
+                            "a live query of {device}.{} shows {shown:?}, and there are {names:?} \
+                             in {doc:?}",
+                            tab.0,
                         ));
                     }
                 }
