@@ -255,7 +255,10 @@ function receive(tab: Tab, message: FromTab): void {
 /** Waits for a page server to open the store, and then uses it in place of any other. */
 function use(server: PageServer): void {
   const { number, way } = server;
+  const before = pageServer;
   pageServer = server;
+  // It had the store until then: it has ended, and one that crashed did not say so.
+  if (before) step(core.pageServerGone, before.number);
   way.onmessage = ({ data }: MessageEvent<Bytes | Ready | Unserved>) => {
     if (server !== pageServer) return;
     if (data instanceof Uint8Array) step(core.pageServerReplies, number, data);

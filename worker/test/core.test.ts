@@ -93,6 +93,21 @@ test('whoever lent a page server and cannot lend another is heard by those who w
   expect(core.pageServerFailed.mock.calls).toEqual([[expect.any(Number), lent, 1, reason]]);
 });
 
+test('a page server has ended, said or not, where another one is lent', async () => {
+  const enter = await atWork();
+  const [first, second] = [await enter('a'), await enter('b')];
+  const [way, next] = [new Port(), new Port()];
+  first.say({ type: 'lend', port: way as unknown as MessagePort });
+  way.onmessage({ data: { type: 'ready', settledAt: 0, inBlocks: false } });
+  expect(core.pageServerGone).not.toHaveBeenCalled();
+
+  second.say({ type: 'lend', port: next as unknown as MessagePort });
+  const [, lent] = core.pageServerLent.mock.calls[0]!;
+  expect(core.pageServerGone.mock.calls).toEqual([[expect.any(Number), lent]]);
+  next.onmessage({ data: { type: 'failed', kind: 'unavailable', reason: 'no' } });
+  expect(core.pageServerFailed).toHaveBeenCalledTimes(1);
+});
+
 test('a core names those that have to give way, and ends when it is named itself', async () => {
   const enter = await atWork();
   vi.useFakeTimers({ toFake: ['setTimeout'] });
