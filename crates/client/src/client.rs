@@ -341,7 +341,7 @@ impl Client {
                 self.with(&document, out, |document, _| document.pages(request, pages, last));
             }
             StoreReply::Damaged { request, document, pgids } => {
-                self.with(&document, out, |document, _| document.damaged(request, &pgids));
+                self.with(&document, out, |document, ctx| document.damaged(request, &pgids, ctx));
             }
             StoreReply::Busy { request, document } => {
                 self.store.refused();

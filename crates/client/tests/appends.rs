@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use tidelog_client::{Again, Call, FromCore, Input, Mutate, Params, Query, Request};
+use tidelog_client::{Again, Call, FromCore, Handle, Input, Mutate, Params, Query, Request};
 use tidelog_pages::{AppendError, StoreReply, StoreRequest};
 use tidelog_sync::{Channel, FromRoom, FromServer, Refusal, ToRoom, ToServer};
 use tidelog_testing::client::core::{Core, key};
@@ -56,6 +56,50 @@ fn what_another_core_was_handed_may_be_recorded_when_it_cannot_be_looked_for() {
     let outcome = |call| core.failure_of(call).expect("it failed").outcome;
     assert_eq!(outcome(Call(2)), Outcome::Unknown);
     assert_eq!(outcome(Call(3)), Outcome::None);
+}
+
+/// A core with a live query of `list`, call 4, and a call that waits until that is in step, call 5.
+/// An append of it has just failed, and the store is asked where it stands.
+fn read_anew(mut core: Core) -> Core {
+    let (sql, params) = ("select count(*) from todo".to_owned(), Params::NONE);
+    core.ask(Call(4), HANDLE, Request::Watch(Query { sql, params }));
+    core.ask(Call(5), HANDLE, Request::Sync);
+    let ticket = core.add(Call(6), "milk");
+    core.fail(ticket);
+    assert!(core.has_failed(Call(6)));
+    core
+}
+
+/// Goal: whoever waits for a document that there is no longer is told, whatever else there is room
+/// for. Method: another document is written between the failure and what the store says.
+#[test]
+fn a_document_that_is_gone_is_told_though_another_one_is_written_meanwhile() {
+    let mut core = Core::default();
+    core.open_new(Call(1), Handle(2), "other", None);
+    core.ask_to_open(TAB, Call(2), HANDLE, "list", Some(SERVER));
+    core.reply(StoreReply::Opened { document: key("list"), life: Life::NONE, state: None });
+    let began = core.last_ticket();
+    let mut core = read_anew(core);
+    core.fail(began);
+    let ticket = core.add_to(Handle(2), Call(7), "bread");
+    core.reply(StoreReply::Durable { ticket });
+    core.reply(StoreReply::Opened { document: key("list"), life: Life::NONE, state: None });
+    for call in [Call(4), Call(5)] {
+        let code = core.failure_of(call).map(|it| it.code);
+        assert_eq!(code, Some(ErrorCode::StorageFull), "{call:?}");
+    }
+}
+
+/// Goal: as above, where the document cannot be read any more.
+#[test]
+fn a_document_that_is_found_damaged_as_it_is_read_anew_is_told() {
+    let mut core = Core::default();
+    core.open_new(Call(1), HANDLE, "list", Some(SERVER));
+    let mut core = read_anew(core);
+    core.reply(StoreReply::Damaged { request: 0, document: key("list"), pgids: Vec::new() });
+    for call in [Call(4), Call(5)] {
+        assert_eq!(core.failure_of(call).map(|it| it.code), Some(ErrorCode::Storage), "{call:?}");
+    }
 }
 
 #[test]

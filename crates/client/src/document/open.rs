@@ -8,6 +8,7 @@ use tidelog_types::limits::Limits;
 use tidelog_types::{CallId, EntryId, ErrorCode, JournalId, Life, Lineage, Lsn, Pgid, Position};
 
 use super::{Context, Document, State};
+use crate::outbox::Outbox;
 use crate::protocol::CallFailure;
 use crate::record::{HashedDoctype, Record};
 
@@ -311,8 +312,7 @@ impl Document {
             self.state = State::Absent;
             // It is made again with the next request: until then no server is asked for it.
             if let Some(failure) = self.error.clone() {
-                self.fail_syncs(&failure, ctx.out);
-                self.watches.fail_all(&failure, ctx.out);
+                self.fail_listeners(&failure, ctx.out);
             }
             return;
         };
@@ -321,7 +321,7 @@ impl Document {
         let has_forgotten = calls.len() >= ctx.settings.limits.calls_kept_max;
         let frames = state.timeline.iter().flat_map(|timeline| &timeline.frames);
         let frames: Vec<_> = frames.map(|frame| (frame.call, frame.lsn)).collect();
-        self.state = match Open::from_store(state, ctx.life, &ctx.settings.limits) {
+        match Open::from_store(state, ctx.life, &ctx.settings.limits) {
             Ok(mut open) => {
                 self.recorded.has_forgotten |= has_forgotten;
                 self.recorded.extend(open.entries_of(calls));
@@ -334,9 +334,21 @@ impl Document {
                     let doctypes = self.doctypes_of_handles();
                     doctypes.into_iter().for_each(|doctype| synced.replica.learn(doctype));
                 }
-                State::Open(Box::new(open))
+                self.state = State::Open(Box::new(open));
             }
-            Err(failure) => State::Broken(failure),
-        };
+            Err(failure) => self.break_down(failure, ctx.out),
+        }
+    }
+
+    /// It cannot be opened: calls are told when they are made, and those who have made theirs now.
+    pub(super) fn break_down(&mut self, failure: CallFailure, out: &mut Outbox) {
+        self.fail_listeners(&failure, out);
+        self.state = State::Broken(failure);
+    }
+
+    /// There is nothing to be told of the document at present.
+    fn fail_listeners(&mut self, failure: &CallFailure, out: &mut Outbox) {
+        self.fail_syncs(failure, out);
+        self.watches.fail_all(failure, out);
     }
 }

@@ -142,8 +142,12 @@ impl Document {
         }
     }
 
-    /// An append went through: the device has recovered.
+    /// An append went through: the device has recovered. What is being read anew may not be there
+    /// any more, and those who wait for it are to be told why.
     pub(crate) fn storage_works(&mut self) {
+        if !self.is_loaded() {
+            return;
+        }
         let of_storage = |failure: &CallFailure| {
             matches!(failure.code, ErrorCode::Storage | ErrorCode::StorageFull)
                 && !failure.is_final()

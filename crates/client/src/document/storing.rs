@@ -97,11 +97,11 @@ impl Document {
 
     /// What was asked for is damaged: whoever needs these pages fails, and nobody else. Where the
     /// document was to be opened, it cannot be.
-    pub(crate) fn damaged(&mut self, request: u64, pgids: &[Pgid]) {
+    pub(crate) fn damaged(&mut self, request: u64, pgids: &[Pgid], ctx: &mut Context<'_>) {
         if request == 0
             && let State::Asking = self.state
         {
-            self.state = State::Broken(CallFailure::damaged_copy());
+            self.break_down(CallFailure::damaged_copy(), ctx.out);
         }
         self.reads.damaged(request, pgids);
     }
