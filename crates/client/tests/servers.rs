@@ -78,6 +78,24 @@ fn a_document_that_moves_to_another_server_takes_no_channel_along() {
     assert_eq!(frames_sent(&core), [(Y, 2, 1)]);
 }
 
+/// Goal: a server that nobody asks for any more keeps no document from the one that it is synced
+/// with. Method: a tab opens it at another one, which says nothing, and is closed.
+#[test]
+fn a_document_goes_back_to_its_server_once_nobody_wants_it_elsewhere() {
+    let mut core = following_two();
+    core.ask_to_open(OTHER_TAB, Call(4), HANDLE, "list", Some(Y));
+    core.sent.clear();
+    core.step(Input::TabClosed { tab: OTHER_TAB });
+    let opens = |(server, message): &(String, ToServer)| match message {
+        ToServer::About { body: ToRoom::Open { document, .. }, .. } => {
+            server == X && document == "list"
+        }
+        _ => false,
+    };
+    assert!(core.sent.contains(&(Y.to_owned(), close(2))), "{:?}", core.sent);
+    assert!(core.sent.iter().any(opens), "{:?}", core.sent);
+}
+
 #[test]
 fn closing_a_document_at_one_server_closes_no_other_at_another() {
     let mut core = following_two();

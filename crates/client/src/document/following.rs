@@ -181,6 +181,7 @@ impl Document {
     /// Lets go of a channel at a server that the document does not want any more: it is synced
     /// elsewhere, stays away, or nobody holds it.
     pub(super) fn leave_unwanted_server(&mut self, ctx: &mut Context<'_>) {
+        self.stay_unless_moved();
         if let Some(channel) = &self.following.channel
             && self.wanted_server() != Some(&channel.server)
         {
@@ -297,6 +298,15 @@ impl Document {
         let is_elsewhere = open.record.server.as_deref() != Some(server);
         self.following.moved = is_elsewhere.then(|| server.to_owned());
         self.following.retry_at_ms = 0;
+    }
+
+    /// Where nobody wants it synced elsewhere any more, it stays at the server that it has.
+    fn stay_unless_moved(&mut self) {
+        let is_wanted =
+            |url: &mut String| self.handles.values().any(|it| it.server.as_ref() == Some(url));
+        if self.following.moved.take_if(|url| !is_wanted(url)).is_some() {
+            self.following.retry_at_ms = 0;
+        }
     }
 
     /// What the server says of this document.
