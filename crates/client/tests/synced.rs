@@ -545,6 +545,33 @@ fn a_server_that_stops_taking_a_local_document_leaves_it_local() {
     assert_eq!(device.status().connection, Connection::Local);
 }
 
+/// Goal: a server that wants a document and never takes any of it is not tried for ever. Method:
+/// the connection breaks at each first part, as where something on the way lets none that large
+/// pass.
+#[test]
+fn a_local_document_that_breaks_each_connection_stays_local() {
+    let mut server = Server::default();
+    let mut device = Device::new(1);
+    device.open(&shelves());
+    device.mutate("fill", &[("from", integer(0)), ("count", integer(2_000))]);
+    device.server_is_up = true;
+    let call = device.start_open(OTHER_TAB, Some(SERVER), &shelves());
+    device.hear_server(&FromServer::Welcome);
+    let start_ms = device.now_ms;
+    while device.answers(call).is_empty() {
+        want_seed(&mut server, &mut device);
+        device.lose_socket();
+        device.pass(5_000);
+        if device.answers(call).is_empty() {
+            device.hear_server(&FromServer::Welcome);
+        }
+        assert!(device.now_ms - start_ms < 70_000, "it has no answer");
+    }
+    assert!(device.now_ms - start_ms > 50_000, "a line may get better");
+    assert_eq!(device.code(call), ErrorCode::ServerUnreachable);
+    assert_eq!(device.status().connection, Connection::Local);
+}
+
 /// Goal: whoever waits for somebody else's hand-over in vain is told what it may have waited for.
 /// Method: the server says nothing to the offer, as to one that is behind another.
 #[test]

@@ -31,8 +31,11 @@ pub(super) struct Offer {
     pub(super) token_from: Option<TokenHolder>,
     /// Put off while the server takes it in.
     pub(super) deadline_ms: u64,
-    /// The server has begun to take it in.
-    is_wanted: bool,
+    /// Until when the server may take for more of it, on whichever connection; `None` before it
+    /// wanted any.
+    patience_ms: Option<u64>,
+    /// Whether it has taken any since it wanted it last.
+    is_taken: bool,
     failure: Option<CallFailure>,
 }
 
@@ -47,7 +50,27 @@ pub(super) struct Unrecorded {
 impl Offer {
     fn new(url: String, doctype: Doctype, token_from: Option<TokenHolder>, now_ms: u64) -> Self {
         let deadline_ms = now_ms + OFFER_MS;
-        Self { url, doctype, token_from, deadline_ms, is_wanted: false, failure: None }
+        let (patience_ms, is_taken) = (None, false);
+        Self { url, doctype, token_from, deadline_ms, patience_ms, is_taken, failure: None }
+    }
+
+    /// The server has begun to take it in. One that does so over and over and takes nothing, as
+    /// where each connection breaks at the first part, is not waited for any longer by that.
+    fn wanted(&mut self, now_ms: u64) {
+        let was_taken = std::mem::take(&mut self.is_taken);
+        let left_ms = self.patience_ms.filter(|_| !was_taken);
+        self.be_patient_until(left_ms.unwrap_or(now_ms + SEED_PART_MS));
+    }
+
+    /// The server has taken in more of it.
+    fn taken(&mut self, now_ms: u64) {
+        self.is_taken = true;
+        self.be_patient_until(now_ms + SEED_PART_MS);
+    }
+
+    fn be_patient_until(&mut self, at_ms: u64) {
+        self.patience_ms = Some(at_ms);
+        self.deadline_ms = at_ms;
     }
 
     /// A lost connection is waited for no longer than a server that does not answer.
@@ -69,7 +92,9 @@ impl Offer {
         let is_there = |link: &ServerLink| link.stage == Stage::Welcomed;
         let why = match ctx.servers.get(&self.url).is_some_and(is_there) {
             false => "does not answer",
-            true if self.is_wanted => "has taken in no more of the document for too long",
+            true if self.patience_ms.is_some() => {
+                "has taken in no more of the document for too long"
+            }
             true => {
                 "has not taken the document over in time: another device or tab may be handing \
                  over one of that name"
@@ -177,7 +202,7 @@ impl Document {
         if let Some(channel) = &mut self.following.channel {
             channel.seed = Some(Seeding::default());
         }
-        self.seed_gets_on(ctx);
+        self.seed_gets_on(Offer::wanted, ctx);
     }
 
     /// The server has taken in so many pages.
@@ -186,14 +211,13 @@ impl Document {
         if let Some(seed) = channel.and_then(|channel| channel.seed.as_mut()) {
             seed.taken = pages_count.min(seed.sent);
         }
-        self.seed_gets_on(ctx);
+        self.seed_gets_on(Offer::taken, ctx);
     }
 
     /// The server has begun to take in what is offered, or has taken in more of it.
-    fn seed_gets_on(&mut self, ctx: &mut Context<'_>) {
+    fn seed_gets_on(&mut self, how: fn(&mut Offer, u64), ctx: &mut Context<'_>) {
         let Some(offer) = &mut self.following.offer else { return };
-        offer.is_wanted = true;
-        offer.deadline_ms = ctx.now_ms + SEED_PART_MS;
+        how(offer, ctx.now_ms);
         // Whoever offers it is in front; others who open it wait for that too.
         for Ask { tab, call, request, .. } in &self.queue {
             if matches!(request, Request::Open(_)) {
