@@ -166,9 +166,13 @@ export function sizeOf(value: unknown): number {
   return value instanceof ArrayBuffer || ArrayBuffer.isView(value) ? value.byteLength : 0;
 }
 
+/** Whether it travels as it is: half a surrogate pair would become another character. */
+export const isText = (it: unknown): it is string =>
+  typeof it === 'string' && !/\p{Surrogate}/u.test(it);
+
 /** For each kind whether a value is of it. JSON is made into text before. */
 const FITS: { readonly [Kind in ArgumentKind]: (value: unknown) => boolean } = {
-  text: (it) => typeof it === 'string' && !/\p{Surrogate}/u.test(it),
+  text: isText,
   integer: (it) => typeof it === 'bigint' || Number.isSafeInteger(it),
   real: (it) => Number.isFinite(it),
   blob: (it) => it instanceof ArrayBuffer || it instanceof Uint8Array,

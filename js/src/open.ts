@@ -2,7 +2,7 @@
 
 import { Connection, type GetToken } from './connection.js';
 import { Database } from './database.js';
-import { type Doctype, isDoctype, type Mutations } from './doctype.js';
+import { type Doctype, isDoctype, isText, type Mutations } from './doctype.js';
 import { InvalidOptionError } from './errors.js';
 import type { WorkerUrls } from './ports.js';
 
@@ -117,7 +117,7 @@ function checkOptions<Options extends WorkerUrls>(options: Options): Options {
 }
 
 function checkText(name: string, text: string): string {
-  return typeof text === 'string' ? text : wrong(`${name} has to be a string`);
+  return isText(text) ? text : wrong(`${name} has to be a string of whole characters`);
 }
 
 function socketAddress(server: string | URL): string {

@@ -2,7 +2,8 @@ import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { Writer } from '../src/codec.js';
 import { Connection } from '../src/connection.js';
 import { doctype } from '../src/doctype.js';
-import { open } from '../src/open.js';
+import { InvalidOptionError } from '../src/errors.js';
+import { destroy, open } from '../src/open.js';
 import type { TakeOver } from '../src/ports.js';
 
 const NOWHERE = { workerUrl: undefined, coreWasmUrl: undefined, pageServerWasmUrl: undefined };
@@ -225,4 +226,14 @@ describe('of two cores that began at once one gives way', () => {
   ])('%s', async (_, before, then, named) => {
     expect(await namedBy(before, [OURS, ...then])).toEqual(named);
   });
+});
+
+test('names of which two would travel as the same one are refused', async () => {
+  for (const half of ['\ud800', 'a\udc00']) {
+    for (const names of [{ document: half }, { document: 'list', user: half }]) {
+      await expect(open(KIND, names)).rejects.toThrow(InvalidOptionError);
+      await expect(destroy(names.document, names)).rejects.toThrow(InvalidOptionError);
+    }
+  }
+  expect(Core.started).toEqual([]);
 });
