@@ -46,6 +46,8 @@ pub struct Replica {
     doctypes: SortedMap<DoctypeHash, Doctype>,
     /// The newest doctype in use: what the document is migrated to, here if need be.
     newest: DoctypeHash,
+    /// The one that the layers were built for last: it is the newest again if they cannot be.
+    built_for: DoctypeHash,
     /// The lowest layer, where this side is ahead of the authority's migrations.
     migration: Option<PageSet>,
     /// Why there is none although this side is ahead.
@@ -209,6 +211,7 @@ impl Replica {
             anew: false,
             doctypes,
             newest,
+            built_for: newest,
             migration: None,
             migration_failure: None,
             undecided,
@@ -300,14 +303,19 @@ impl Replica {
         in_use
     }
 
+    /// Whether a doctype has migrations that the newest one lacks.
+    #[must_use]
+    pub fn is_behind(&self, doctype: &Doctype) -> bool {
+        let newest = &self.doctypes[&self.newest];
+        doctype.succeeds(newest) && doctype.migrations.len() > newest.migrations.len()
+    }
+
     /// A doctype that mutations will name. If it succeeds the newest one, the document is migrated
     /// here by the next steps.
     pub fn learn(&mut self, doctype: Doctype) {
-        let hash = doctype.hash();
-        let newer = doctype.succeeds(&self.doctypes[&self.newest])
-            && doctype.migrations.len() > self.doctypes[&self.newest].migrations.len();
+        let (hash, is_behind) = (doctype.hash(), self.is_behind(&doctype));
         self.doctypes.insert(hash, doctype);
-        if newer {
+        if is_behind {
             self.newest = hash;
             self.stale = true;
             self.built = false;
@@ -520,8 +528,9 @@ impl Replica {
     }
 
     /// Goes on with the view as it is, since what is due can not be run: the caller says why, and
-    /// follows anew from what is held.
+    /// follows anew from what is held. What was to be migrated is when it is learnt of again.
     pub fn give_up(&mut self) {
+        self.newest = self.built_for;
         self.rebase = None;
         self.staged.clear();
         self.stale = false;

@@ -35,22 +35,22 @@ impl Document {
     }
 
     /// A page is lost without which the layers cannot be built: the rest of the document is read
-    /// without them. Whoever opens it by a doctype that it may not be at is told that.
+    /// without them. Whoever opens it by a doctype that it is not at is told that.
     fn give_up_rebase(&mut self, ctx: &mut Context<'_>) {
         let failure = CallFailure::damaged_copy();
         if let Some(synced) = self.open_mut().and_then(|open| open.synced_mut()) {
             synced.replica.give_up();
         }
-        if self.is_opened_by_another_doctype() {
+        if self.is_opened_by_newer_doctype() {
             self.following.rebase_failure = Some(failure.clone());
         }
         self.refuse(failure, ctx);
     }
 
-    fn is_opened_by_another_doctype(&self) -> bool {
-        let (Some(open), Some(ask)) = (self.open(), self.queue.front()) else { return false };
+    fn is_opened_by_newer_doctype(&self) -> bool {
+        let (Some(replica), Some(ask)) = (self.replica(), self.queue.front()) else { return false };
         match &ask.request {
-            Request::Open(request) => open.record.doctype(request.doctype.hash()).is_none(),
+            Request::Open(request) => replica.is_behind(&request.doctype),
             _ => false,
         }
     }

@@ -41,6 +41,10 @@ impl Document {
             }
             _ => self.create(doctype, request.server.clone(), ctx),
         }
+        // Before the layers would be built anew, which failed for that.
+        if let Some(failure) = self.following.rebase_failure.take() {
+            return Ran::Failed(failure);
+        }
         let State::Open(open) = &mut self.state else { unreachable!("BUG: created just now") };
         let ready = match &mut open.role {
             Role::Local(_) if request.server.is_some() => self.run_offer(ask, request, ctx),
@@ -58,9 +62,6 @@ impl Document {
         };
         if !matches!(ready, Ran::Done) {
             return ready;
-        }
-        if let Some(failure) = self.following.rebase_failure.take() {
-            return Ran::Failed(failure);
         }
         self.note_doctype(doctype, ctx);
         self.handles.insert(

@@ -265,7 +265,7 @@ impl Rebase {
         assert_eq!(self.ran.len(), replica.undecided.len(), "BUG: a mutation was not run again");
         let own = self.ran.iter().filter_map(|(_, layer)| layer.as_ref());
         replica.view.set_overlay(self.migration.iter().chain(own).chain(&self.shared));
-        replica.built = true;
+        (replica.built, replica.built_for) = (true, replica.newest);
         replica.migration = self.migration;
         replica.migration_failure = self.migration_failure;
         for (undecided, (verdict, layer)) in replica.undecided.iter_mut().zip(self.ran) {
