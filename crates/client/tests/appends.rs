@@ -102,6 +102,32 @@ fn a_document_that_is_found_damaged_as_it_is_read_anew_is_told() {
     }
 }
 
+/// Goal: what is closed is held by nobody, whatever has become of it. Method: it is closed while
+/// no page server can say where it stands, and once it is known to be damaged.
+#[test]
+fn a_document_that_cannot_be_read_can_be_closed() {
+    let mut core = Core::default();
+    core.open_new(Call(1), HANDLE, "list", None);
+    let ticket = core.add(Call(2), "milk");
+    core.fail(ticket);
+    core.ask(Call(3), HANDLE, Request::Close);
+    core.lose_storage();
+    assert!(core.is_done(Call(3)), "{:?}", core.failure_of(Call(3)));
+
+    let mut core = Core::default();
+    core.open_new(Call(1), HANDLE, "list", None);
+    let ticket = core.add(Call(2), "milk");
+    core.fail(ticket);
+    let damaged = || StoreReply::Damaged { request: 0, document: key("list"), pgids: Vec::new() };
+    core.reply(damaged());
+    core.ask(Call(3), HANDLE, Request::Close);
+    assert!(core.is_done(Call(3)), "{:?}", core.failure_of(Call(3)));
+    core.destroy(Call(4), "list");
+    core.reply(damaged());
+    core.reply(StoreReply::Durable { ticket: core.last_destroy() });
+    assert!(core.is_done(Call(4)));
+}
+
 #[test]
 fn a_call_that_was_looked_for_and_not_found_fails_like_any_other() {
     let mut core = Core::open();

@@ -196,10 +196,13 @@ impl Document {
         self.ask_to_be_woken(ctx);
     }
 
-    /// Fails every request that waits.
+    /// Fails every request that waits, but those who let go of it.
     pub(crate) fn fail_all(&mut self, failure: &CallFailure, out: &mut Outbox) {
         while let Some(ask) = self.queue.pop_front() {
-            ask.fail(failure.clone(), out);
+            match &ask.request {
+                Request::Close => self.close(&ask, out),
+                _ => ask.fail(failure.clone(), out),
+            }
         }
     }
 

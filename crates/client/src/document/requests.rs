@@ -137,14 +137,17 @@ impl Document {
     }
 
     fn run(&mut self, ask: &mut Ask, budget: &mut Budget, ctx: &mut Context<'_>) -> Ran {
-        if let Request::Open(request) = &ask.request {
-            return self.run_open(ask, request, ctx);
-        }
-        if !self.handles.contains_key(&(ask.tab, ask.handle)) {
-            return match ask.request {
-                Request::Close => self.close(ask, ctx),
-                _ => Ran::Failed(CallFailure::closed()),
-            };
+        match &ask.request {
+            Request::Open(request) => return self.run_open(ask, request, ctx),
+            // Whatever the document lacks, who lets go of it does not need it.
+            Request::Close => {
+                self.close(ask, ctx.out);
+                return Ran::Done;
+            }
+            _ if !self.handles.contains_key(&(ask.tab, ask.handle)) => {
+                return Ran::Failed(CallFailure::closed());
+            }
+            _ => {}
         }
         if let State::Absent = self.state {
             self.create_again(ctx);
@@ -168,7 +171,7 @@ impl Document {
             ask.make_first();
         }
         match &ask.request {
-            Request::Open(_) => unreachable!("BUG: opened above"),
+            Request::Open(_) | Request::Close => unreachable!("BUG: done above"),
             // What is shown stays as it is: to take back what cannot be kept, it would have to be
             // read from files that may not be there.
             Request::Mutate(_) if ctx.store.is_lost() => Ran::Failed(CallFailure::data_cleared()),
@@ -177,23 +180,21 @@ impl Document {
             Request::Watch(query) => self.run_watch(ask, query, ctx),
             Request::Sync => self.run_sync(ask, ctx),
             Request::Export => self.run_export(ask, ctx),
-            Request::Close => self.close(ask, ctx),
         }
     }
 
-    fn close(&mut self, ask: &Ask, ctx: &mut Context<'_>) -> Ran {
+    pub(super) fn close(&mut self, ask: &Ask, out: &mut Outbox) {
         self.handles.remove(&(ask.tab, ask.handle));
         self.listeners.remove(&(ask.tab, ask.handle));
         self.syncs.retain(|sync| {
             let is_its = (sync.tab, sync.handle) == (ask.tab, ask.handle);
             if is_its {
                 let failure = CallFailure::closed();
-                ctx.out.tell(sync.tab, FromCore::Failed { call: sync.call, failure });
+                out.tell(sync.tab, FromCore::Failed { call: sync.call, failure });
             }
             !is_its
         });
-        ctx.out.tell(ask.tab, FromCore::Done { call: ask.call });
-        Ran::Done
+        out.tell(ask.tab, FromCore::Done { call: ask.call });
     }
 
     // --- mutate --------------------------------------------------------------------------------
