@@ -151,6 +151,8 @@ probes! {
     OfferBeyond,
     /// A seed becomes the server's document.
     SeedPlanted,
+    /// Nothing came of a seed while others waited with theirs.
+    SeedOverdue,
     /// A newer doctype comes to a document.
     DoctypeAdmitted,
     /// A document has no room for a verdict.

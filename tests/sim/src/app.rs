@@ -14,6 +14,9 @@ pub(crate) enum Release {
 /// What tabs read, once and live: the names of all mutations that were applied, in their order, and
 /// how many there are as another table counts them.
 pub(crate) const ENTRIES: &str = "select id, (select entries from total) from entry order by seq";
+/// The same, once a release has made the table that it looks at.
+pub(crate) const MARKED: &str = "select id, (select entries from total) from entry, \
+     (select count(*) from mark) order by seq";
 
 /// What some tabs read live besides: pages that most mutations leave alone.
 pub(crate) const CLAIMS: &str = "select name || ' ' || id from claim order by name";

@@ -25,6 +25,8 @@ pub(crate) struct Host {
     running: Option<Running>,
     /// Whether the store's next round is due.
     pub(crate) is_due: bool,
+    /// When it next looks after documents that are handed over.
+    pub(crate) looks_at_ms: Option<u64>,
     swarm: Swarm,
 }
 
@@ -40,6 +42,8 @@ struct Running {
     inbox: VecDeque<(OwnerId, StoreRequest)>,
     ways: Arc<Ways>,
     seed: Rng,
+    /// Whether rooms give back what they can all the time.
+    rests: bool,
     /// What has come of the document that is exported.
     export: BTreeMap<Pgid, Page>,
 }
@@ -127,7 +131,14 @@ impl Host {
     pub(crate) fn new(swarm: &Swarm) -> Self {
         let disk = CrashDevice::new();
         disk.hold_flushes(!swarm.flushes_at_once);
-        Self { disk, life: 0, running: None, is_due: false, swarm: swarm.clone() }
+        Self {
+            disk,
+            life: 0,
+            running: None,
+            is_due: false,
+            looks_at_ms: None,
+            swarm: swarm.clone(),
+        }
     }
 
     pub(crate) fn is_up(&self) -> bool {
@@ -151,6 +162,7 @@ impl Host {
             inbox: VecDeque::new(),
             ways: Arc::new(Ways { size_max: self.swarm.way_size_max, taken: Mutex::default() }),
             seed: Rng::new(rng.next()),
+            rests: self.swarm.rooms_rest,
             export: BTreeMap::new(),
         });
         Ok(())
@@ -161,6 +173,20 @@ impl Host {
         self.life += 1;
         self.is_due = false;
         self.disk = crash(&self.disk, &self.swarm, rng);
+    }
+
+    /// The process ends: what it wrote is on the disk, flushed or not.
+    pub(crate) fn stop(&mut self) {
+        self.running = None;
+        self.life += 1;
+        self.is_due = false;
+        self.disk = kill(&self.disk, &self.swarm);
+    }
+
+    /// When a room looks after a document that is handed over, and of which nothing comes.
+    pub(crate) fn overdue_at_ms(&mut self, now_ms: u64) -> Option<u64> {
+        let rooms = self.running.as_mut()?.rooms.values_mut();
+        rooms.filter_map(|here| here.room.seed_overdue_at_ms(now_ms)).min()
     }
 
     /// The store's thread opens it anew after a failure.
@@ -244,9 +270,10 @@ impl Host {
     }
 
     /// All that waits goes down together.
-    pub(crate) fn round(&mut self) -> Done {
+    pub(crate) fn round(&mut self, now_ms: u64) -> Done {
         let mut done = Done::default();
         let Some(running) = &mut self.running else { return done };
+        running.end_overdue(now_ms, &mut done);
         running.work(&mut done);
         let Some(page_server) = &mut running.page_server else { return done };
         let mut has_writes = false;
@@ -358,6 +385,17 @@ impl Running {
         }
     }
 
+    /// Documents of which nothing comes while others wait with theirs.
+    fn end_overdue(&mut self, now_ms: u64, done: &mut Done) {
+        let is_overdue = |here: &mut RoomHere| {
+            here.room.seed_overdue_at_ms(now_ms).is_some_and(|at_ms| at_ms <= now_ms)
+        };
+        let rooms = self.rooms.iter_mut().filter_map(|(key, here)| is_overdue(here).then_some(key));
+        for document in rooms.cloned().collect::<Vec<_>>() {
+            self.step(&document, RoomInput::SeedOverdue { now_ms }, done);
+        }
+    }
+
     fn step(&mut self, document: &DocumentKey, input: RoomInput, done: &mut Done) {
         let Some(here) = self.rooms.get_mut(document) else { return };
         let mut wrong = here.door.comes(document, &input).err();
@@ -390,6 +428,10 @@ impl Running {
                 RoomEffect::Store(request) => self.inbox.push_back((here.owner, request)),
                 RoomEffect::Answer { .. } => {}
             }
+        }
+        // As in a server whose rooms keep more than they may together.
+        if self.rests && self.seed.once_in(3) {
+            here.room.rest_deeply();
         }
         done.wrong = done.wrong.take().or(wrong);
     }

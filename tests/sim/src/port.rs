@@ -119,6 +119,11 @@ impl Port {
         self.step(now_ms, &input, None)
     }
 
+    /// The device is online again, as the browser says.
+    pub(crate) fn nudge(&mut self, now_ms: u64) -> Followed {
+        self.step(now_ms, &Input::Nudge, None)
+    }
+
     /// The core that it knew is gone, and it notices.
     pub(crate) fn core_is_gone(&mut self, now_ms: u64) -> Followed {
         let input = Input::Gone { core: self.core };

@@ -71,6 +71,8 @@ pub(crate) struct Swarm {
     pub(crate) fills: bool,
     /// What happens to whole stores, each before an action.
     pub(crate) history: Vec<(u64, History)>,
+    /// Rooms give back what they can whenever they have done something.
+    pub(crate) rooms_rest: bool,
 }
 
 /// Something that happens to a whole store.
@@ -123,7 +125,19 @@ pub(crate) enum Trouble {
     OneWaySilence,
     SlowReader,
     TimePasses,
+    /// The page server's worker is gone, or cannot start, and the core is told.
+    PageServerGone,
+    /// A server goes down as an operator stops it, and says so.
+    ServerStops,
+    /// A tab thinks that its device has just come online.
+    Nudge,
+    /// A tab asks for what cannot be.
+    Mistake,
 }
+
+/// What was added when worlds were there already: it is drawn apart.
+const MORE_TROUBLES: [Trouble; 4] =
+    [Trouble::PageServerGone, Trouble::ServerStops, Trouble::Nudge, Trouble::Mistake];
 
 /// Whatever may go wrong at all.
 const TROUBLES: [Trouble; 17] = [
@@ -215,7 +229,15 @@ impl Swarm {
             drains: apart.once_in(8),
             fills: false,
             history,
+            rooms_rest: false,
         };
+        let mut askew = Rng::new(seed.rotate_left(8) ^ !seed);
+        swarm.rooms_rest = askew.once_in(3);
+        for trouble in MORE_TROUBLES {
+            if askew.once_in(4) {
+                swarm.troubles.extend([trouble; 2]);
+            }
+        }
         // A tab would hold a local document that its server has taken over and nobody knows of.
         if aside.once_in(8) && !swarm.drafts {
             swarm.history.push((aside.below(actions), History::ClearDevice));

@@ -8,7 +8,7 @@ use tidelog_client::{
 };
 use tidelog_types::{CallId, ErrorCode, Outcome, Rows, Value};
 
-use crate::app::{CLAIMS, ENTRIES, Release, Wish, doctype};
+use crate::app::{CLAIMS, ENTRIES, MARKED, Release, Wish, doctype};
 use crate::docs::{Doc, Docs, url};
 use crate::port::Port;
 use crate::swarm::Swarm;
@@ -84,7 +84,12 @@ pub(crate) struct Asked {
     is_fragile: bool,
     /// Whether it was said that it takes its time.
     pub(crate) is_late: bool,
+    /// Whether it asks for what cannot be.
+    is_mistake: bool,
 }
+
+/// How many kinds of mistakes apps make here.
+pub(crate) const MISTAKES: usize = 5;
 
 /// What a tab was told.
 pub(crate) enum News {
@@ -485,6 +490,20 @@ impl Tab {
             }
         };
         match request {
+            _ if asked.is_mistake => {
+                let is_told = matches!(
+                    failure.code,
+                    ErrorCode::Query
+                        | ErrorCode::ReadOnly
+                        | ErrorCode::UnknownMutation
+                        | ErrorCode::MutationArgument
+                );
+                let is_expected = is_told && failure.outcome == Outcome::None;
+                match is_expected || full || closed {
+                    true => Ok(()),
+                    false => Err(format!("a mistake is answered by {failure:?}")),
+                }
+            }
             Request::Mutate(_) => {
                 let name = self.name(call)?;
                 if !full && !closed && failure.code != ErrorCode::Rejected {
@@ -643,8 +662,36 @@ impl Tab {
                 before: BTreeSet::new(),
                 is_fragile: false,
                 is_late: false,
+                is_mistake: false,
             },
         );
+        message
+    }
+
+    /// Asks for what cannot be: the answer says so, and nothing else becomes of it.
+    pub(crate) fn mistake(&mut self, doc: Doc, nth: usize, now_ms: u64) -> ToCore {
+        let (call, handle) = (self.next_call(), self.held[&doc]);
+        let mut bytes = [0; 16];
+        bytes[..8].copy_from_slice(&self.id_prefix.to_le_bytes());
+        bytes[8..12].copy_from_slice(&call.0.to_le_bytes());
+        let mutate = |name: &str, args| {
+            let (id, name) = (CallId(bytes), name.to_owned());
+            Request::Mutate(Mutate { id, name, args, now_ms, again: None })
+        };
+        let request = match nth {
+            0 => Request::Query(query("select nothing from nowhere")),
+            1 => Request::Query(query("delete from entry")),
+            2 => mutate("nothing", Vec::new()),
+            3 => mutate("claim", vec![("id".to_owned(), Value::Integer(1))]),
+            _ => {
+                // It is answered once a release has made that table.
+                self.let_go.insert(call);
+                return ToCore::Ask { call, handle, request: Request::Watch(query(MARKED)) };
+            }
+        };
+        let message = ToCore::Ask { call, handle, request };
+        let message = self.ask(call, message, now_ms, BTreeSet::new());
+        self.unsettled.get_mut(&call).expect("BUG: asked just now").is_mistake = true;
         message
     }
 }

@@ -192,6 +192,7 @@ impl Room {
     /// Lets the next one hand over.
     pub(super) fn end_overdue_seed(&mut self, now_ms: u64) {
         if self.seed_overdue_at_ms(now_ms).is_some_and(|at_ms| at_ms <= now_ms) {
+            reached(Probe::SeedOverdue);
             self.overdue_count += 1;
             self.refuse_seeding("nothing came of the document, and others wait with theirs");
         }

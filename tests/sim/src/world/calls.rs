@@ -5,6 +5,7 @@ use tidelog_types::limits::CALL_SETTLES_MS;
 
 use super::World;
 use super::event::Event;
+use super::sockets::Muted;
 use crate::app::Wish;
 use crate::docs::Doc;
 use crate::judge::Origin;
@@ -168,6 +169,9 @@ impl World {
                     self.send_to_core(device, tab, vec![open]);
                     if self.swarm.rivals {
                         self.rival(device);
+                        // What it hands over may end amid its pages, and the others wait.
+                        let frames_left = [0, 1, 3][self.rng.index(3)];
+                        self.muted = Some(Muted { device, frames_left });
                     }
                 }
             }

@@ -24,7 +24,8 @@ pub(super) struct Conn {
     pub(super) read_after_ms: u64,
 }
 
-/// A device whose connections fall silent once it has sent so many messages with frames.
+/// A device whose connections fall silent once it has sent so many messages with frames, or with
+/// pages of a document that it hands over.
 pub(super) struct Muted {
     pub(super) device: usize,
     pub(super) frames_left: u32,
@@ -170,9 +171,10 @@ impl World {
     }
 }
 
-/// Whether it brings frames of a timeline.
+/// Whether it brings frames of a timeline, or pages of a document.
 fn has_frames(bytes: &[u8]) -> bool {
-    matches!(decode_message(bytes), Ok(ToServer::About { body: ToRoom::Frames { .. }, .. }))
+    let Ok(ToServer::About { body, .. }) = decode_message(bytes) else { return false };
+    matches!(body, ToRoom::Frames { .. } | ToRoom::Seed { .. })
 }
 
 /// Whether it offers a local document, or hands one over.

@@ -171,7 +171,8 @@ impl World {
 
     pub(super) fn host_round(&mut self, host: usize) {
         self.hosts[host].is_due = false;
-        let done = self.hosts[host].round();
+        let now_ms = self.now_ms;
+        let done = self.hosts[host].round(now_ms);
         let life = self.hosts[host].life;
         self.wrong = self.wrong.take().or(done.wrong);
         self.send_down(host, done.sent, done.closed);
@@ -190,6 +191,14 @@ impl World {
         if self.hosts[host].disk.has_held_flushes() {
             let delay = self.flush_ms();
             self.schedule(delay, Event::HostFlushed { host, life });
+        }
+        let overdue_at_ms = self.hosts[host].overdue_at_ms(now_ms);
+        if overdue_at_ms != self.hosts[host].looks_at_ms {
+            self.hosts[host].looks_at_ms = overdue_at_ms;
+            let delay = overdue_at_ms.map(|at_ms| at_ms.saturating_sub(now_ms));
+            delay
+                .into_iter()
+                .for_each(|delay| self.schedule(delay, Event::HostRound { host, life }));
         }
         self.host_works(host);
     }

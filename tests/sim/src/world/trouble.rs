@@ -1,11 +1,15 @@
 //! What goes wrong.
 
-use tidelog_client::TabId;
+use tidelog_client::{Input, PageServerFailure, TabId};
+use tidelog_sync::{ByeReason, FromServer, encode_message};
+use tidelog_types::UnservedKind;
 
 use super::World;
 use super::event::Event;
 use crate::device::fail_soon;
+use crate::docs::Doc;
 use crate::swarm::Trouble;
+use crate::tab::MISTAKES;
 
 impl World {
     /// Something has just gone wrong on a device.
@@ -98,6 +102,18 @@ impl World {
                     self.conns.get_mut(&conn).expect("BUG: listed").read_after_ms = delay;
                 }
             }
+            Trouble::PageServerGone => self.lose_page_server(device),
+            Trouble::ServerStops if self.hosts[host].is_up() => self.stop_server(host),
+            Trouble::Nudge => {
+                self.note(&format!("device {device}: comes online, it seems"));
+                let now_ms = self.now_ms;
+                for tab in self.devices[device].tabs.keys().copied().collect::<Vec<TabId>>() {
+                    let followed = self.tab(device, tab).port.nudge(now_ms);
+                    let told = self.follow(device, tab, followed);
+                    self.tell_app(device, tab, told)?;
+                }
+            }
+            Trouble::Mistake => self.make_mistakes(device),
             _ => {
                 let jump = self.rng.below(40_000);
                 self.note(&format!("{jump} ms pass"));
@@ -133,6 +149,50 @@ impl World {
         }
         let delay = self.rng.below(3_000);
         self.schedule(delay, Event::StartHost { host });
+    }
+
+    /// The core is told that its page server is gone, or that the next one cannot start.
+    fn lose_page_server(&mut self, device: usize) {
+        let here = &mut self.devices[device];
+        let Some(server) = here.page_server.as_ref().map(|lent| lent.id) else { return };
+        let life = here.life;
+        here.drop_page_server();
+        self.note(&format!("device {device}: page server {} is gone", server.0));
+        self.trouble(device);
+        self.step_core(device, Input::PageServerGone { server });
+        if self.rng.once_in(3) {
+            self.note(&format!("device {device}: no other page server starts"));
+            let kind = UnservedKind::Unavailable;
+            let failure = PageServerFailure::new(kind, "its script does not load");
+            self.step_core(device, Input::PageServerFailed { server, failure });
+        }
+        let delay = 5 + self.rng.below(500);
+        self.schedule(delay, Event::Lend { device, life });
+    }
+
+    /// A server says that it goes down, and comes back.
+    fn stop_server(&mut self, host: usize) {
+        self.note(&format!("server {host}: stops"));
+        let bye = encode_message(&FromServer::Bye { reason: ByeReason::Shutdown });
+        for conn in self.conns_of(host) {
+            self.device_hears(conn, bye.clone());
+            self.cut(conn);
+        }
+        self.hosts[host].stop();
+        let delay = self.rng.below(3_000);
+        self.schedule(delay, Event::StartHost { host });
+    }
+
+    /// Tabs ask for what no document has.
+    fn make_mistakes(&mut self, device: usize) {
+        let tabs: Vec<TabId> = self.devices[device].tabs.keys().copied().collect();
+        for tab in tabs {
+            let held: Vec<Doc> = self.tab(device, tab).held.keys().copied().collect();
+            let Some(doc) = self.rng.pick(&held) else { continue };
+            let (nth, now_ms) = (self.rng.index(MISTAKES), self.now_ms);
+            let message = self.tab(device, tab).mistake(doc, nth, now_ms);
+            self.send_to_core(device, tab, vec![message]);
+        }
     }
 
     fn any_conn(&mut self) -> Option<u64> {
