@@ -53,6 +53,8 @@ pub(crate) struct Tab {
     watches_claims: bool,
     /// What the live queries of each document showed last.
     pub(crate) live: BTreeMap<(Doc, Live), Vec<String>>,
+    /// Since when a live query has not shown what a query has.
+    outdated: BTreeMap<Doc, u64>,
     /// Documents that the app wants to stay away from their servers, and since when it is sure that
     /// its core knows.
     away: BTreeMap<Doc, u64>,
@@ -150,6 +152,7 @@ impl Tab {
             watches: BTreeMap::new(),
             watches_claims: swarm.watches_claims,
             live: BTreeMap::new(),
+            outdated: BTreeMap::new(),
             away: BTreeMap::new(),
             called_back: BTreeMap::new(),
             told_rejections: BTreeSet::new(),
@@ -267,10 +270,18 @@ impl Tab {
         self.ask(call, ToCore::Ask { call, handle, request }, now_ms, BTreeSet::new())
     }
 
+    /// Whoever is told that nothing came of a mutation looks at what there is.
+    fn look(&mut self, handle: Handle, now_ms: u64) -> Option<ToCore> {
+        let doc = self.docs.get(&handle).copied()?;
+        let is_held = self.held.get(&doc) == Some(&handle);
+        is_held.then(|| self.query(doc, BTreeSet::new(), now_ms))
+    }
+
     /// Lets go of a document: nothing more is asked of it.
     pub(crate) fn close(&mut self, doc: Doc, now_ms: u64) -> Option<Vec<ToCore>> {
         let handle = self.held.remove(&doc)?;
         self.live.retain(|(of, _), _| *of != doc);
+        self.outdated.remove(&doc);
         self.away.remove(&doc);
         let watches = self.watches.iter().filter(|(_, (watched, _))| *watched == doc);
         let mut messages: Vec<ToCore> =
@@ -336,7 +347,7 @@ impl Tab {
         match message {
             FromCore::Opened { call, .. } => self.opened(call, &mut heard, now_ms),
             FromCore::Failed { call, failure } if !last => self.late(call, &failure)?,
-            FromCore::Failed { call, failure } => self.failed(call, failure, &mut heard)?,
+            FromCore::Failed { call, failure } => self.failed(call, failure, &mut heard, now_ms)?,
             FromCore::Durable { call, entry } => {
                 // The page server's word may come after the core's verdict.
                 if self.unsettled.contains_key(&call) {
@@ -349,11 +360,17 @@ impl Tab {
                 heard.news.push(News::Confirmed(self.name(call)?));
             }
             FromCore::Rejected { call, failure } => {
+                let asked = self.unsettled.get(&call);
+                if let Some(handle) = asked.and_then(|asked| handle_of(&asked.message)) {
+                    heard.answers.extend(self.look(handle, now_ms));
+                }
                 self.end(call)?;
                 let reason = failure.reason.unwrap_or(failure.message);
                 heard.news.push(News::Rejected(self.name(call)?, reason));
             }
-            FromCore::Rows { call, rows } => self.rows(call, &rows, &mut heard, trouble_ms)?,
+            FromCore::Rows { call, rows } => {
+                self.rows(call, &rows, &mut heard, now_ms, trouble_ms)?;
+            }
             FromCore::Exported { call, file } => {
                 if let Some(doc) = self.unsettled.remove(&call).and_then(|it| self.doc_of(&it)) {
                     self.exported.insert(doc, file);
@@ -456,6 +473,7 @@ impl Tab {
         call: Call,
         failure: CallFailure,
         heard: &mut Heard,
+        now_ms: u64,
     ) -> Result<(), String> {
         let full =
             matches!(failure.code, ErrorCode::StorageFull | ErrorCode::Storage | ErrorCode::Engine);
@@ -467,6 +485,7 @@ impl Tab {
             && let Some(handle) = self.held.get(&doc).copied()
         {
             self.live.remove(&(doc, live));
+            self.outdated.remove(&doc);
             heard.answers.push(self.watch(doc, live, handle));
             return Ok(());
         }
@@ -513,6 +532,7 @@ impl Tab {
                     Outcome::None => News::Failed(name),
                     Outcome::Unknown => News::Unknown(name),
                 });
+                heard.answers.extend(self.look(handle, now_ms));
                 Ok(())
             }
             Request::Sync => Ok(()),
@@ -543,6 +563,7 @@ impl Tab {
         call: Call,
         rows: &Rows,
         heard: &mut Heard,
+        now_ms: u64,
         trouble_ms: u64,
     ) -> Result<(), String> {
         let rows = rows.decode();
@@ -565,6 +586,7 @@ impl Tab {
                 asked.must.clear();
             }
             if let Some(doc) = self.doc_of(&asked) {
+                self.compare_live(doc, &names, now_ms);
                 heard.news.push(News::Rows { doc, names, must: asked.must, tab: self.id_prefix });
             }
         } else if let Some((doc, live)) = self.watches.get(&call).copied() {
@@ -572,9 +594,27 @@ impl Tab {
             if live == Live::Claims {
                 return Ok(());
             }
+            self.outdated.remove(&doc);
             heard.news.push(News::Rows { doc, names, must: BTreeSet::new(), tab: self.id_prefix });
         }
         Ok(())
+    }
+
+    /// A query has shown this: its document's live query does too, or soon.
+    fn compare_live(&mut self, doc: Doc, names: &[String], now_ms: u64) {
+        match self.live.get(&(doc, Live::Entries)) {
+            Some(shown) if shown != names => {
+                self.outdated.entry(doc).or_insert(now_ms);
+            }
+            _ => drop(self.outdated.remove(&doc)),
+        }
+    }
+
+    /// A document whose live query still does not show what a query showed at that time.
+    pub(crate) fn outdated_since(&self, ms: u64) -> Option<Doc> {
+        let is_known = !self.port.is_dead;
+        let mut outdated = self.outdated.iter().filter(|(_, since_ms)| is_known && **since_ms < ms);
+        outdated.next().map(|(doc, _)| *doc)
     }
 
     fn done(

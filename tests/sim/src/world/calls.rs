@@ -15,6 +15,8 @@ use crate::reference::Issued;
 const CLAIMS: u64 = 12;
 /// Mutations in a row that claim one name, where they contend for it.
 const CONTENDERS: u64 = 8;
+/// Milliseconds in which a live query shows what a query has shown.
+const SHOWN_MS: u64 = 2_000;
 /// How often calls are looked at.
 const LOOK_EVERY_MS: u64 = 1_000;
 
@@ -273,7 +275,7 @@ impl World {
     }
 
     /// Every call settles within ten seconds of what went wrong last, but for those that wait for
-    /// a server.
+    /// a server, and live queries show what there is.
     pub(super) fn look_at_calls(&mut self) -> Result<(), String> {
         if self.now_ms < self.next_look_ms {
             return Ok(());
@@ -281,6 +283,15 @@ impl World {
         self.next_look_ms = self.now_ms + LOOK_EVERY_MS;
         for (device, here) in self.devices.iter().enumerate() {
             for (id, tab) in &here.tabs {
+                if self.now_ms > here.trouble_ms + SHOWN_MS
+                    && let Some(doc) = tab.outdated_since(self.now_ms - SHOWN_MS)
+                {
+                    return Err(format!(
+                        "device {device} tab {}: a live query of {doc:?} does not show what a \
+                         query has shown",
+                        id.0,
+                    ));
+                }
                 let late = tab.unsettled.iter().find(|(call, asked)| {
                     let waits_for_server =
                         asked.is_sync() || asked.is_late || tab.confirming.contains_key(call);
