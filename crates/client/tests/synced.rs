@@ -759,6 +759,23 @@ fn a_replaced_document_takes_the_undecided_mutations_along() {
 }
 
 #[test]
+fn no_more_of_a_replaced_document_is_called_durable_than_there_is() {
+    let mut server = Server::default();
+    let mut device = online(1, &mut server);
+    for id in ["milk", "bread", "salt"] {
+        add(&mut device, id);
+    }
+    talk(&mut server, &mut [&mut device]);
+    device.pass(1_000);
+    assert_eq!(device.status().storage_lsns, [5, 5]);
+    server.restore(Lsn::FIRST.plus(2));
+    offline(&mut device);
+    back_online(&mut server, &mut device);
+    device.pass(1_000);
+    assert_eq!(device.status().storage_lsns, [3, 3]);
+}
+
+#[test]
 fn a_server_that_has_lost_the_document_changes_nothing_here() {
     let mut server = Server::default();
     let mut device = online(1, &mut server);

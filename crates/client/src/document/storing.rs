@@ -145,9 +145,8 @@ impl Document {
                         synced.durable = synced.durable.max(lsn);
                     }
                 }
-                (Then::Storage(lsn), Some(open)) => {
-                    open.storage_durable = open.storage_durable.max(lsn);
-                }
+                // It goes back where the document is replaced.
+                (Then::Storage(lsn), Some(open)) => open.storage_durable = lsn,
                 (Then::Recorded, Some(open)) => {
                     if let Some(synced) = open.synced_mut() {
                         synced.is_recorded = true;
