@@ -1,6 +1,6 @@
 //! Page servers that come and go, disks that are full, cores that are killed.
 
-use tidelog_client::{Call, FromCore, Input, PageServerFailure, PageServerId, Storage};
+use tidelog_client::{Call, FromCore, Input, PageServerFailure, PageServerId, Storage, TabId};
 use tidelog_testing::client::server::{Server, talk};
 use tidelog_testing::client::*;
 use tidelog_types::{ErrorCode, UnservedKind, Value};
@@ -65,6 +65,23 @@ fn a_disk_that_stays_full_as_a_document_is_handed_over_fails_that_in_time() {
     let bread = add(&mut device, "bread");
     talk(&mut server, &mut [&mut device]);
     assert!(device.fate(bread).contains("confirmed"), "{}", device.fate(bread));
+}
+
+#[test]
+fn all_who_hand_a_document_over_are_told_in_time_that_the_disk_stays_full() {
+    let (mut server, mut device) = (Server::default(), Device::new(1));
+    device.open(&todos());
+    add(&mut device, "milk");
+    device.server_is_up = true;
+    let opens = [OTHER_TAB, TabId(3)].map(|tab| device.start_open(tab, Some(SERVER), &todos()));
+    let local = device.start_open(TabId(4), None, &todos());
+    device.fill_disk();
+    for _ in 0..20 {
+        talk(&mut server, &mut [&mut device]);
+        device.pass(500);
+    }
+    assert_eq!(opens.map(|call| device.code(call)), [ErrorCode::StorageFull; 2]);
+    device.opened(local);
 }
 
 #[test]

@@ -174,11 +174,16 @@ impl Document {
     }
 
     /// What is to be handed over is not on the disk, or for too long that it was: whoever offers it
-    /// is in front, and is told.
+    /// is in front, and is told, as are those who are about to.
     pub(super) fn fail_handing_over(&mut self, failure: &CallFailure, ctx: &mut Context<'_>) {
         if self.following.offer.is_some() || self.is_unrecorded_for_long(ctx.now_ms) {
             self.give_up_offer(ctx);
             let ask = self.queue.pop_front().expect("BUG: an offer that nobody makes");
+            if let Request::Open(open) = &ask.request
+                && let Some(url) = &open.server
+            {
+                self.fail_offers_behind(url, failure, ctx);
+            }
             ask.fail(failure.clone(), ctx.out);
         }
     }
