@@ -17,7 +17,8 @@ use tidelog_pages::{
 use tidelog_types::{DocumentKey, Position};
 
 use tidelog_testing::store::{
-    Answer, ModelDocument, Run, Server, ask, files, plain, run_with, seed, settle, try_observe,
+    Answer, ModelDocument, OWNER, Run, Server, ask, files, plain, run_with, seed, settle,
+    try_observe,
 };
 
 /// Bytes of log that the store to be damaged has.
@@ -110,7 +111,8 @@ impl Rest {
             log.is_some_and(|(_, size, _)| LOG_SIZE.contains(&size))
         };
         let runs = (20..80).map(|turns| run_with(CrashDevice::new(), 7, turns, options));
-        let run = runs.into_iter().find(fits).expect("a script that ends with such a log");
+        let mut run = runs.into_iter().find(fits).expect("a script that ends with such a log");
+        note_at_the_end(&mut run, options);
         let (active, size, frames) = Self::log_of(&run.device).expect("a log");
         let tail = frames[frames.len() - TAIL_FRAMES].frame;
         let bodies = frames.into_iter().map(|frame| frame.body).collect();
@@ -200,6 +202,26 @@ impl Rest {
         flip(&image, self.active, bit)?;
         // A mark at its end says that all of it is durable.
         self.judge(&image, Allowed { doubtful_max, is_all_durable: true, ..Allowed::default() })
+    }
+
+    /// With each bit of the last batches flipped in turn, as of a store that was never at rest:
+    /// nothing says that they were durable, so they may look like a torn tail, which is reported.
+    ///
+    /// # Errors
+    ///
+    /// What does not hold of the first that fails.
+    pub fn flip_unmarked(&self, step: usize) -> Result<Tally, String> {
+        let mut tally = Tally::default();
+        for bit in (self.tail * 8..self.size * 8).step_by(step) {
+            let image = self.image();
+            // The mark stands where the next batch would.
+            let erased = image.file(self.active).write_at(self.size, &[0; 8]);
+            erased.map_err(|error| error.to_string())?;
+            flip(&image, self.active, bit)?;
+            let outcome = self.judge(&image, Allowed::default());
+            tally.note(outcome.map_err(|what| format!("bit {bit} without a mark: {what}"))?);
+        }
+        Ok(tally)
     }
 
     /// With one bit of the log flipped, each in turn of every so many.
@@ -378,6 +400,25 @@ impl Rest {
         }
         Ok(outcome)
     }
+}
+
+/// Appends a batch of one frame, behind which no other says that it was ever there.
+fn note_at_the_end(run: &mut Run, options: StoreOptions) {
+    let (last, mut model) = run.history.last().expect("the empty state").clone();
+    let ticket = Ticket(last.0 + 1);
+    let mut append = Append::to(model.0.keys().next().expect("a document").clone());
+    append.record = Some(vec![7; 40].into());
+    let request = StoreRequest::Append { ticket, append };
+    model.apply(&request);
+    run.history.push((ticket, model));
+    let opened = PageServer::open_with(files(&run.device), seed(&run.device), options);
+    let mut server = opened.expect("a sound store").0;
+    server.serve(OWNER, request);
+    server.flush();
+    settle(&mut server, &run.device);
+    server.mark_durable();
+    server.flush();
+    settle(&mut server, &run.device);
 }
 
 /// Where a frame lies.

@@ -33,6 +33,8 @@ const FEW: u64 = 64;
 /// One bit of the log in so many is flipped where only few are: a prime, so that it is each of a
 /// byte in turn.
 const FEW_BITS_STEP: usize = 1009;
+/// And of its end without a mark.
+const FEW_TAIL_BITS_STEP: usize = 43;
 /// Cuts between two lines that say how far it has come.
 const CUTS_A_LINE: usize = 200;
 
@@ -58,10 +60,17 @@ fn main() -> anyhow::Result<ExitCode> {
 fn damage() -> bool {
     let judged = catch_unwind(|| {
         let rest = Rest::new(|| 0);
-        Ok((rest.flip_headers()?, rest.flip_each(FEW_BITS_STEP)?))
+        Ok((
+            rest.flip_headers()?,
+            rest.flip_each(FEW_BITS_STEP)?,
+            rest.flip_unmarked(FEW_TAIL_BITS_STEP)?,
+        ))
     });
     match judged.unwrap_or_else(|_| Err("it panicked".to_owned())) {
-        Ok((headers, bits)) => println!("damaged headers: {headers}; bits of the log: {bits}"),
+        Ok((headers, bits, unmarked)) => {
+            println!("damaged headers: {headers}; bits of the log: {bits}");
+            println!("bits of its end without a mark: {unmarked}");
+        }
         Err(what) => {
             println!("damage FAILED: {what}");
             return false;
