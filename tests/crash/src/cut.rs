@@ -23,12 +23,21 @@ const COMBINATIONS_MAX: usize = 1 << SECTORS_MAX;
 const CHANCES: u64 = 200;
 /// Images of a cut in which blocks are torn, at most.
 const TORN: u64 = 100;
-/// So many images of a cut, the first ones, are gone on with: appended to, and cut again.
-const GO_ON: u64 = 16;
 /// Of the others, one in so many.
 const GOES_ON_ONE_IN: usize = 24;
-/// Images of each second cut, at most: all combinations, or some by chance.
-const SECOND_CUTS: usize = 16;
+/// Where all images are looked at.
+const DEEP: Depth = Depth { go_on: 16, second_cuts: 16 };
+/// Where only few are.
+const SHALLOW: Depth = Depth { go_on: 6, second_cuts: 6 };
+
+/// How far images are gone on with: appended to, and cut again.
+#[derive(Clone, Copy, Debug)]
+struct Depth {
+    /// So many images of a cut, the first ones.
+    go_on: u64,
+    /// Images of each second cut, at most: all combinations, or some by chance.
+    second_cuts: usize,
+}
 
 /// A script whose power was cut.
 pub struct Cut<'a> {
@@ -41,6 +50,7 @@ pub struct Cut<'a> {
     at_rest: usize,
     /// What led to the one behind each of them.
     requests: Vec<Option<StoreRequest>>,
+    depth: Depth,
 }
 
 impl<'a> Cut<'a> {
@@ -53,7 +63,7 @@ impl<'a> Cut<'a> {
             run.requests.iter().find(|request| ticket_of(request) == *ticket).cloned()
         };
         let requests = found.map(next).collect();
-        Self { script, call, run, states, at_rest, requests }
+        Self { script, call, run, states, at_rest, requests, depth: DEEP }
     }
 
     /// Checks every image, or gives the first that does not hold, and why.
@@ -75,7 +85,8 @@ impl<'a> Cut<'a> {
     /// # Errors
     ///
     /// As [`check_all`](Self::check_all).
-    pub fn check_few(&self, few: u64) -> Result<u64, (ImageName, String)> {
+    pub fn check_few(mut self, few: u64) -> Result<u64, (ImageName, String)> {
+        self.depth = SHALLOW;
         let count_max = usize::try_from(few).unwrap_or(usize::MAX);
         let killed = self.check_killed().map_err(|what| (ImageName::Killed, what))?;
         let checked = match Combinations::of(&self.run.device, count_max) {
@@ -246,7 +257,7 @@ impl<'a> Cut<'a> {
     /// leads to if it is gone on with. Gives how many.
     fn check(&self, number: u64, image: &CrashDevice, first: usize) -> Result<u64, String> {
         let checked = catch_unwind(AssertUnwindSafe(|| {
-            let go_on = if self.script.is_large() { 2 } else { GO_ON };
+            let go_on = if self.script.is_large() { 2 } else { self.depth.go_on };
             let goes_on = number < go_on || Rng::new(number).one_in(GOES_ON_ONE_IN);
             // With the script's own sizes it may change over right away.
             let sizes = if goes_on { self.script.options() } else { StoreOptions::default() };
@@ -299,9 +310,10 @@ impl<'a> Cut<'a> {
         server.serve(OWNER, request);
         server.flush();
         let mut count = 1;
-        let mut combinations = Combinations::of(image, SECOND_CUTS);
+        let Depth { second_cuts, .. } = self.depth;
+        let mut combinations = Combinations::of(image, second_cuts);
         let mut rng = Rng::new(number);
-        for second in 0..SECOND_CUTS {
+        for second in 0..second_cuts {
             let left = match &mut combinations {
                 Some(combinations) => image.crash(&mut |versions| combinations.choose(versions)),
                 None => image.crash(&mut by_chance(&mut rng, second as u64)),

@@ -6,6 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use tidelog_disk::CrashDevice;
 use tidelog_pages::{Append, PageServer, StorageEntry, StoreOptions, StoreRequest};
+use tidelog_types::BudgetLimits;
 use tidelog_types::limits::Limits;
 
 use crate::cut::Cut;
@@ -91,11 +92,12 @@ impl Script {
     }
 
     fn shape(&self) -> Shape {
-        match self.seed % 11 {
+        match self.seed % 15 {
             0..=4 => Shape::Mixed,
             5 => Shape::Staged,
             6..=9 => Shape::Sectors,
-            _ => Shape::Large,
+            10 => Shape::Large,
+            _ => Shape::Parts,
         }
     }
 
@@ -104,26 +106,40 @@ impl Script {
         let log_size_max = [12, 20, 32][(self.seed / 2 % 3) as usize] * 1024;
         // Entries of two pages and more are written as they are put together.
         let log_buffer_size_max = if self.is_large() { 256 } else { 6 } * 1024;
+        // A read takes many turns, and goes on while other things happen.
+        let mut limits = Limits { read_chunk_pages: 1, ..Limits::DEFAULT };
+        if self.shape() == Shape::Parts {
+            // So do an entry and a change-over.
+            limits.frame_pages_max = 2;
+            limits.slice = BudgetLimits { pages: 3, bytes: 12 * 1024, ..limits.slice };
+        }
         StoreOptions {
             log_size_max,
             pool_pages_max: 8,
             log_buffer_size_max,
-            // A read takes many turns, and goes on while other things happen.
-            limits: Limits { read_chunk_pages: 1, ..Limits::DEFAULT },
+            limits,
             ..StoreOptions::default()
         }
     }
 
     /// In some lives, a call by chance at which a full device makes appends fail.
     fn find_full(&mut self, life: usize, before: u64) -> Result<(), String> {
-        let start = 3 + self.rng(life).next() % 30;
-        let is_each = self.shape() == Shape::Sectors && life > 0;
+        let chance = self.rng(life).next();
+        let mut start = 3 + chance % 30;
+        let is_each = matches!(self.shape(), Shape::Sectors | Shape::Parts) && life > 0;
         if !is_each && life % 2 == self.seed as usize / 2 % 2 {
             return Ok(());
         }
+        if self.shape() == Shape::Parts {
+            // It has room for the first parts.
+            self.lives[life].full_at = Some(u64::MAX);
+            let amid_parts = self.run(u64::MAX)?.run.amid_parts;
+            let count = amid_parts.len().max(1) as u64;
+            start = amid_parts.get((chance % count) as usize).map_or(start, |call| call + 1);
+        }
+        let refused = self.run(before)?.run.failed.len();
         for call in start..start + WITHIN {
             self.lives[life].full_at = Some(call);
-            let refused = self.run(before)?.run.failed.len();
             if self.run(before + call + WITHIN)?.run.failed.len() > refused {
                 return Ok(());
             }

@@ -176,8 +176,8 @@ impl FileState {
     /// The file, of its newest size, after a power cut that tears whole blocks: of each in which
     /// something changed since it was durable 0 is what was durable, 1 garbage, and 2 the newest.
     pub fn tear(&self, choose: &mut dyn FnMut(usize) -> usize) -> Self {
-        let mut image: Vec<u8> = self.durable.to_vec();
-        self.sizes.iter().for_each(|(_, size)| image.resize(*size, 0));
+        let mut image = self.durable.clone();
+        self.sizes.iter().for_each(|(_, size)| Arc::make_mut(&mut image).resize(*size, 0));
         let cuts = Cuts::of(&self.sizes);
         let is_there = |(sector, versions): &(&usize, &Vec<(u64, Vec<u8>)>)| {
             let gone = cuts.last_of(**sector);
@@ -192,15 +192,19 @@ impl FileState {
                 1 => {
                     let start = block_of(*sectors[0].0) * BLOCK_SIZE;
                     let end = (start + BLOCK_SIZE).min(image.len());
-                    fill_with_garbage(&mut image[start..end]);
+                    fill_with_garbage(&mut Arc::make_mut(&mut image)[start..end]);
                 }
                 _ => sectors.iter().for_each(|(sector, versions)| {
-                    lay(&mut image, **sector, &versions[versions.len() - 1].1);
+                    lay(
+                        &mut Arc::make_mut(&mut image)[..],
+                        **sector,
+                        &versions[versions.len() - 1].1,
+                    );
                 }),
             }
         }
-        let (name, durable) = (self.name.clone(), Arc::new(image));
-        Self { name, now: durable.clone(), durable, ..Self::default() }
+        let (name, now) = (self.name.clone(), image.clone());
+        Self { name, durable: image, now, ..Self::default() }
     }
 
     /// The file after its owner was killed, for the next one.

@@ -36,6 +36,8 @@ pub struct Run {
     refused: Vec<Ticket>,
     /// The call at which the device is full.
     full_at: Option<u64>,
+    /// The calls, since the store was opened, behind which an append was recorded in part.
+    pub amid_parts: Vec<u64>,
     pub is_broken: bool,
     /// What led to the history, and what failed.
     pub requests: Vec<StoreRequest>,
@@ -63,6 +65,7 @@ impl Run {
             failed: BTreeSet::new(),
             refused: Vec::new(),
             full_at: None,
+            amid_parts: Vec::new(),
             is_broken: false,
             requests: Vec::new(),
             compactions: BTreeMap::new(),
@@ -199,13 +202,17 @@ impl Run {
     }
 
     fn requests_of_a_turn(&mut self, server: &mut Server) {
-        let most = if self.workload.shape == Shape::Sectors { 6 } else { 3 };
+        let is_small = matches!(self.workload.shape, Shape::Sectors | Shape::Parts);
+        let most = if is_small { 6 } else { 3 };
         for _ in 0..=self.workload.rng.below(most) {
             let request = self.workload.next_at(log_end(server));
             let ticket = ticket_of(&request);
             self.history.push((ticket, self.workload.model.clone()));
             self.requests.push(request.clone());
             server.serve(OWNER, request);
+            if server.is_behind() {
+                self.amid_parts.push(self.device.calls());
+            }
             // Behind one that finds no room another would be carried out before that is known.
             if self.full_at.is_some() && (self.was_full() || server.is_behind()) {
                 return;
@@ -316,6 +323,7 @@ impl Run {
         self.parts = Parts::default();
         self.refused.clear();
         self.full_at = None;
+        self.amid_parts.clear();
         self.workload.go_back_to(model, lost.into());
         self.is_broken = false;
         self.device = device;

@@ -1,6 +1,7 @@
 //! Requests by a seed.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
 
 use tidelog_disk::SECTOR_SIZE;
 use tidelog_journal::FRAME_HEADER_SIZE;
@@ -38,6 +39,8 @@ pub enum Shape {
     Sectors,
     /// Now and then an entry has more pages than go into one frame.
     Large,
+    /// Small ones, and among them some that are written in parts.
+    Parts,
     /// Many are parts of an entry that comes in several appends, of a document that takes the place
     /// of another one in the end.
     Staged,
@@ -129,7 +132,9 @@ impl Workload {
         }
         match self.shape {
             Shape::Sectors if !self.rng.one_in(6) => self.sectors(log_end),
-            Shape::Large if self.ticket == 0 || self.rng.one_in(12) => self.large(),
+            Shape::Large if self.ticket == 0 || self.rng.one_in(12) => self.large(257..265),
+            Shape::Parts if self.rng.one_in(4) => self.large(5..11),
+            Shape::Parts if !self.rng.one_in(3) => self.notes(),
             Shape::Staged if !self.rng.one_in(3) => self.staged(),
             _ => self.next(),
         }
@@ -176,10 +181,17 @@ impl Workload {
         self.request(append)
     }
 
-    /// A new storage journal, whose first entry is one of several frames.
-    fn large(&mut self) -> StoreRequest {
+    /// A few bytes.
+    fn notes(&mut self) -> StoreRequest {
         let mut append = Append::to(self.document());
-        let db_pages = 257 + self.rng.below(8) as u32;
+        append.record = Some(vec![self.rng.next() as u8; 1 + self.rng.below(200)].into());
+        self.request(append)
+    }
+
+    /// A new storage journal, whose first entry is one of several frames.
+    fn large(&mut self, sizes: Range<u32>) -> StoreRequest {
+        let mut append = Append::to(self.document());
+        let db_pages = sizes.start + self.rng.below(sizes.len()) as u32;
         let pages = (1..=db_pages).map(|pgid| (Pgid(pgid), self.rng.page())).collect();
         let journal = JournalId(self.rng.bytes16());
         let range = LsnRange::one(Lsn::FIRST);
