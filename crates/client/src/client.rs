@@ -79,7 +79,7 @@ impl Client {
             destroying: Vec::new(),
             last_socket: 0,
             device: (false, 0, 0),
-            flow: TabFlow::default(),
+            flow: TabFlow::new(settings.limits.tab_unheard_size_max),
         }
     }
 

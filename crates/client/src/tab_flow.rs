@@ -6,7 +6,6 @@
 use std::collections::VecDeque;
 
 use tidelog_types::SortedMap;
-use tidelog_types::limits::TAB_UNHEARD_SIZE_MAX;
 
 use crate::effect::TabId;
 use crate::protocol::FromCore;
@@ -16,7 +15,11 @@ const MESSAGE_SIZE: usize = 256;
 
 /// What is on its way to all tabs.
 #[derive(Debug, Default)]
-pub(crate) struct TabFlow(SortedMap<TabId, Unheard>);
+pub(crate) struct TabFlow {
+    tabs: SortedMap<TabId, Unheard>,
+    /// Bytes that a tab has not heard, beyond which it is behind.
+    unheard_size_max: usize,
+}
 
 /// What one tab was told.
 #[derive(Debug, Default)]
@@ -30,27 +33,32 @@ struct Unheard {
 }
 
 impl TabFlow {
+    /// To no tab yet, each of which may have so much to hear.
+    pub(crate) fn new(unheard_size_max: usize) -> Self {
+        Self { tabs: SortedMap::new(), unheard_size_max }
+    }
+
     /// This message goes to a tab.
     pub(crate) fn tell(&mut self, tab: TabId, message: &FromCore) {
         let rows = match message {
             FromCore::Rows { rows, .. } => rows.cells.len(),
             _ => 0,
         };
-        let unheard = self.0.get_or_insert_with(tab, Unheard::default);
+        let unheard = self.tabs.get_or_insert_with(tab, Unheard::default);
         unheard.next += rows + MESSAGE_SIZE;
         unheard.size += rows + MESSAGE_SIZE;
     }
 
     /// What a tab was told since the last list is a list.
     pub(crate) fn end_list(&mut self, tab: TabId) {
-        if let Some(unheard) = self.0.get_mut(&tab) {
+        if let Some(unheard) = self.tabs.get_mut(&tab) {
             unheard.lists.push_back(std::mem::take(&mut unheard.next));
         }
     }
 
     /// A tab has heard so many lists more.
     pub(crate) fn heard(&mut self, tab: TabId, lists: u32) {
-        let Some(unheard) = self.0.get_mut(&tab) else { return };
+        let Some(unheard) = self.tabs.get_mut(&tab) else { return };
         for _ in 0..lists {
             let Some(size) = unheard.lists.pop_front() else { break };
             unheard.size -= size;
@@ -59,12 +67,12 @@ impl TabFlow {
 
     /// The tab is gone.
     pub(crate) fn forget(&mut self, tab: TabId) {
-        self.0.remove(&tab);
+        self.tabs.remove(&tab);
     }
 
     /// Whether a tab has more to hear than it should be told on top of.
     pub(crate) fn is_behind(&self, tab: TabId) -> bool {
-        self.0.get(&tab).is_some_and(|unheard| unheard.size >= TAB_UNHEARD_SIZE_MAX)
+        self.tabs.get(&tab).is_some_and(|unheard| unheard.size >= self.unheard_size_max)
     }
 }
 
@@ -74,12 +82,12 @@ mod tests {
     use crate::protocol::Call;
 
     const TAB: TabId = TabId(1);
+    const LISTS: usize = 5;
 
     #[test]
     fn a_tab_is_behind_until_it_has_heard_enough() {
-        let mut flow = TabFlow::default();
-        let lists = TAB_UNHEARD_SIZE_MAX / MESSAGE_SIZE;
-        for _ in 0..lists {
+        let mut flow = TabFlow::new(LISTS * MESSAGE_SIZE);
+        for _ in 0..LISTS {
             assert!(!flow.is_behind(TAB));
             flow.tell(TAB, &FromCore::Done { call: Call(1) });
             flow.end_list(TAB);
@@ -89,6 +97,6 @@ mod tests {
         flow.heard(TAB, 1);
         assert!(!flow.is_behind(TAB));
         flow.heard(TAB, u32::MAX);
-        assert_eq!(flow.0[&TAB].size, 0);
+        assert_eq!(flow.tabs[&TAB].size, 0);
     }
 }

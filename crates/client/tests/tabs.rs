@@ -4,7 +4,7 @@ use tidelog_client::{Call, FromCore, Handle, ToCore};
 use tidelog_testing::client::core::Core;
 use tidelog_testing::client::*;
 use tidelog_types::Value;
-use tidelog_types::limits::TAB_UNHEARD_SIZE_MAX;
+use tidelog_types::limits::Limits;
 
 /// Shows how large the newest of so many notes is.
 const NOTES: u32 = 40;
@@ -37,7 +37,8 @@ fn a_tab_that_is_behind_is_told_only_the_newest_rows_once_it_has_heard() {
         add_note(&mut device, number);
     }
     let told = rows_told(&device, live);
-    assert!(told.len() * NOTE_SIZE <= TAB_UNHEARD_SIZE_MAX + NOTE_SIZE, "{} times", told.len());
+    let unheard_size_max = Limits::DEFAULT.tab_unheard_size_max;
+    assert!(told.len() * NOTE_SIZE <= unheard_size_max + NOTE_SIZE, "{} times", told.len());
     let titles = "select count(*) from todo";
     assert_eq!(device.query(titles), [[integer(i64::from(NOTES))]], "what it asks is answered");
 

@@ -109,10 +109,6 @@ pub const DOCTYPES_MAX: usize = 256;
 /// Bytes of all doctypes of a document: they stand in one frame of the log.
 pub const DOCTYPES_SIZE_MAX: usize = 16 * 1024 * 1024;
 
-/// Bytes that a tab was told and has not said that it heard, beyond which it is told nothing that
-/// it did not ask for. Far more than a tab hears before it says so.
-pub const TAB_UNHEARD_SIZE_MAX: usize = 1024 * 1024;
-
 /// Bytes of a store in IndexedDB, all of which are in memory too while it is open.
 pub const BLOCK_STORE_SIZE_MAX: u64 = 256 * 1024 * 1024;
 
@@ -154,6 +150,9 @@ pub struct Limits {
     pub rejections_kept_size_max: usize,
     /// Rejections that it keeps after a listener has returned, for a tab that asks again.
     pub handled_rejections_kept_max: usize,
+    /// Bytes that a tab was told and has not said that it heard, beyond which it is told nothing
+    /// that it did not ask for. Far more than a tab hears before it says so.
+    pub tab_unheard_size_max: usize,
     /// Pages of entries that a room has on their way to the disk before it runs no more, not
     /// counting the entry that passes the bound; each answer that waits with them counts as one.
     pub room_pages_in_flight_max: usize,
@@ -216,6 +215,7 @@ impl Limits {
         rejections_kept_max: 4096,
         rejections_kept_size_max: 1024 * 1024,
         handled_rejections_kept_max: 64,
+        tab_unheard_size_max: 1024 * 1024,
         room_pages_in_flight_max: 1024,
         rooms_kept_size_max: 256 * 1024 * 1024,
         catch_up_pages: 64,
