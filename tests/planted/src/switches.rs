@@ -121,17 +121,16 @@ impl Language {
         if !line.ends_with('{') {
             return false;
         }
+        // What it belongs to may have begun some lines above.
+        let is_rest = |line: &str| line.starts_with([')', '{']) || line == "where";
+        let same = |above: &usize| indentation(lines[*above]) == indentation(lines[at]);
+        let mut head = (0..=at).rev().filter(same).map(|above| lines[above].trim());
+        let head = head.find(|line| !is_rest(line)).unwrap_or_default();
         match self {
-            Self::Rust => {
-                let is_rest = |line: &str| line.starts_with([')', '{']) || line == "where";
-                let same = |above: &usize| indentation(lines[*above]) == indentation(lines[at]);
-                let mut head = (0..=at).rev().filter(same).map(|above| lines[above].trim());
-                let head = head.find(|line| !is_rest(line));
-                head.is_some_and(|head| head.split(' ').any(|word| word == "fn"))
-            }
+            Self::Rust => head.split(' ').any(|word| word == "fn"),
             Self::TypeScript => match parent(lines, at) {
                 Some(parent) => lines[parent].split(' ').any(|word| word == "class"),
-                None => line.split(' ').any(|word| word == "function"),
+                None => head.split(' ').any(|word| word == "function"),
             },
         }
     }
@@ -231,6 +230,15 @@ impl Log {
         assert_eq!(lines[5], "): number {");
         assert!(lines[6].contains("planted === \"hunt/0\""), "{woven}");
         assert_eq!((lines[8], lines[13]), ("return 3;", "return 1;"));
+    }
+
+    #[test]
+    fn a_function_of_no_class_is_chosen_however_many_lines_its_head_takes() {
+        let text = "export function told(\n  error: Error,\n): Error {\n  return error;\n}\n";
+        let woven = woven("call.ts", text, &[("return error", "return none")]).expect("a function");
+        let lines = lines_of(&woven);
+        assert_eq!((lines[2], lines[4]), ("): Error {", "return none;"), "{woven}");
+        assert!(lines[3].contains("planted === \"hunt/0\""), "{woven}");
     }
 
     #[test]
