@@ -113,9 +113,9 @@ impl Port {
         }
     }
 
-    /// A list of messages of the core was heard.
-    pub(crate) fn heard_list(&mut self, now_ms: u64) -> Followed {
-        let input = Input::Heard { core: self.core, size: 1024 };
+    /// A list of messages of the core was heard, of so many bytes.
+    pub(crate) fn heard_list(&mut self, now_ms: u64, size: usize) -> Followed {
+        let input = Input::Heard { core: self.core, size };
         self.step(now_ms, &input, None)
     }
 
@@ -291,7 +291,7 @@ fn answer_of(message: &FromCore) -> Option<(Call, Answer)> {
         FromCore::Opened { call, memo, .. } => (*call, Answer::Opened { memo: memo_text(memo) }),
         FromCore::Failed { call, failure } => (*call, Answer::Failed { error: error(failure) }),
         FromCore::Rejected { call, failure } => (*call, Answer::Rejected { error: error(failure) }),
-        FromCore::Durable { call, entry } => (*call, Answer::Durable { entry: entry_text(entry) }),
+        FromCore::Durable { call, entry } => (*call, Answer::Durable { entry: entry_value(entry) }),
         FromCore::Confirmed { call, lsn } => (*call, Answer::Confirmed { lsn: *lsn }),
         FromCore::Rows { call, .. } => (*call, Answer::Rows),
         FromCore::Exported { call, .. } => (*call, Answer::Exported),
@@ -316,7 +316,7 @@ fn news_of(core: u32, message: &FromCore) -> Input {
     Input::News { core, handle: handle.0, news }
 }
 
-// Of ids and entries the tab knows only that it hands them on. As texts they are short.
+// Of ids the tab knows only whether they are the same, part by part. As one text they are short.
 
 fn id_text(id: [u8; 16]) -> String {
     format!("{:x}", u128::from_be_bytes(id))
@@ -326,21 +326,21 @@ fn id_of(text: &str) -> [u8; 16] {
     u128::from_str_radix(text, 16).expect("BUG: the tab has changed an id").to_be_bytes()
 }
 
-fn entry_text(entry: &EntryId) -> Value {
-    let EntryId { journal, life, lsn } = entry;
-    json!(format!("{} {} {lsn}", id_text(journal.0), id_text(life.0)))
+fn entry_value(EntryId { journal, life, lsn }: &EntryId) -> Value {
+    let (journal, life) = (id_text(journal.0), id_text(life.0));
+    json!({ "journal": [journal], "life": life, "lsn": lsn.get() })
 }
 
-fn entry_of(text: &str) -> EntryId {
-    let words: Vec<&str> = text.split(' ').collect();
-    let [journal, life, lsn] = words[..] else { panic!("BUG: the tab has changed {text}") };
-    let lsn = lsn.parse().ok().and_then(Lsn::new).expect("BUG: the tab has changed an LSN");
-    EntryId { journal: JournalId(id_of(journal)), life: Life(id_of(life)), lsn }
+fn entry_of(entry: &Value) -> Option<EntryId> {
+    let journal = id_of(entry.get("journal")?[0].as_str()?);
+    let life = id_of(entry["life"].as_str().expect("BUG: the tab has changed a life"));
+    let lsn = entry["lsn"].as_u64().and_then(Lsn::new).expect("BUG: the tab has changed an LSN");
+    Some(EntryId { journal: JournalId(journal), life: Life(life), lsn })
 }
 
 fn memo_text(memo: &Memo) -> Value {
     let Memo { word, copy, head } = memo;
-    let (copy, head) = (copy.map(|copy| id_text(copy.0)), head.as_ref().map(entry_text));
+    let (copy, head) = (copy.map(|copy| id_text(copy.0)), head.as_ref().map(entry_value));
     json!({ "word": word, "copy": copy, "head": head })
 }
 
@@ -349,11 +349,10 @@ fn again_of(again: &Value) -> Option<Again> {
     if again.is_null() {
         return None;
     }
-    let entry = |value: &Value| value.as_str().map(entry_of);
     Some(Again {
-        durable: entry(&again["durable"]),
+        durable: entry_of(&again["durable"]),
         copy: again["copy"].as_str().map(|copy| ClientId(id_of(copy))),
-        since: [entry(&again["since"][0]), entry(&again["since"][1])],
+        since: [entry_of(&again["since"][0]), entry_of(&again["since"][1])],
     })
 }
 
