@@ -44,6 +44,10 @@ pub(crate) struct Device {
     pub(crate) cleared_in_life: Option<u64>,
     /// The life in which the core had lost its data.
     pub(crate) lost_in_life: u64,
+    /// The chance that the core began with, and the one that the next core begins with, if that is
+    /// not to be another.
+    pub(crate) core_seed: [u8; 32],
+    pub(crate) next_core_seed: Option<[u8; 32]>,
     last_tab: u32,
     last_page_server: u32,
 }
@@ -141,6 +145,8 @@ impl Device {
             parted: BTreeSet::new(),
             cleared_in_life: None,
             lost_in_life: 0,
+            core_seed: [0; 32],
+            next_core_seed: None,
             last_tab: 0,
             last_page_server: 0,
             swarm: swarm.clone(),
@@ -152,7 +158,8 @@ impl Device {
         self.wake_at_ms = None;
         self.sockets.clear();
         let settings = ClientSettings { limits: self.swarm.limits };
-        self.core = Some(Client::with_settings(rng.seed(), settings));
+        self.core_seed = self.next_core_seed.take().unwrap_or_else(|| rng.seed());
+        self.core = Some(Client::with_settings(self.core_seed, settings));
     }
 
     pub(crate) fn new_tab(&mut self, prefix: u64, release: Release) -> TabId {

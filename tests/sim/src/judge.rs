@@ -20,6 +20,9 @@ pub(crate) struct Judge {
     count: u64,
     /// Claims that were taken in a history which was lost since.
     lost_claims: BTreeMap<Doc, BTreeSet<String>>,
+    /// What copies of documents hold that somebody wants deleted, and has not been told of, unless
+    /// that is not known for sure.
+    may_go: BTreeMap<(Doc, usize), Vec<String>>,
     /// Whether there are several states of one device.
     devices_part: bool,
     /// Whether any mutation may find its document full.
@@ -272,6 +275,12 @@ impl Judge {
         })
     }
 
+    /// How many of one device were, of those that were issued after so many.
+    pub(crate) fn confirmed_of(&self, doc: Doc, device: usize, issued: u64) -> u64 {
+        let is_it = |fate: &Fate| (fate.origin.doc, fate.origin.device) == (doc, device);
+        self.names(|fate| is_it(fate) && fate.nth > issued && fate.confirmed).len() as u64
+    }
+
     /// What was confirmed to anybody.
     pub(crate) fn confirmed(&self, doc: Doc) -> BTreeSet<String> {
         self.names(|fate| fate.origin.doc == doc && fate.confirmed)
@@ -282,9 +291,30 @@ impl Judge {
         found.map(|(name, _)| name.clone()).collect()
     }
 
+    /// A tab wants its device's copy of a document deleted, alone or while others do: what happens
+    /// when that is done may have happened from now on.
+    pub(crate) fn may_drop(&mut self, doc: Doc, device: usize, is_local: bool, is_alone: bool) {
+        let before = self.names(|fate| fate.dropped);
+        self.dropped(doc, device, is_local);
+        if is_alone {
+            let dropped = self.names(|fate| fate.dropped);
+            let may_go = dropped.difference(&before).cloned().collect();
+            self.may_go.insert((doc, device), may_go);
+        }
+    }
+
+    /// That has failed, and left everything behind.
+    pub(crate) fn stays(&mut self, doc: Doc, device: usize) {
+        for name in self.may_go.remove(&(doc, device)).unwrap_or_default() {
+            let fate = self.fates.get_mut(&name).expect("BUG: it was issued");
+            fate.dropped = false;
+        }
+    }
+
     /// A device has deleted its copy of a document: what was not decided may come to nothing. A
     /// local document is gone.
     pub(crate) fn dropped(&mut self, doc: Doc, device: usize, is_local: bool) {
+        self.may_go.remove(&(doc, device));
         for fate in self.fates.values_mut() {
             let here = fate.origin.doc == doc && fate.origin.device == device;
             fate.dropped |= here && (is_local || !fate.confirmed);
@@ -311,6 +341,7 @@ impl Judge {
     /// since then may be lost, and comes back where a device still has it. Whatever had no verdict
     /// then may get another one. `None` stands for what nobody can read.
     pub(crate) fn went_back(&mut self, doc: Doc, before: Option<Applied>, after: &Option<Applied>) {
+        self.may_go.clear();
         let is_in = |state: &Option<Applied>, name: &String, else_is: bool| {
             state.as_ref().map_or(else_is, |state| state.names.contains(name))
         };
@@ -344,6 +375,7 @@ impl Judge {
         issued: u64,
         applied: &BTreeMap<Doc, BTreeSet<String>>,
     ) {
+        self.may_go.clear();
         for (name, fate) in self.fates.iter_mut().filter(|(_, it)| it.origin.device == device) {
             let is_applied =
                 applied.get(&fate.origin.doc).is_some_and(|names| names.contains(name));

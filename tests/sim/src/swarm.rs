@@ -69,6 +69,8 @@ pub(crate) struct Swarm {
     pub(crate) drains: bool,
     /// Documents are full, of verdicts too, after a few large mutations.
     pub(crate) fills: bool,
+    /// What cores ask of a page server may be long under way, and some are killed at once.
+    pub(crate) hasty: bool,
     /// What happens to whole stores, each before an action.
     pub(crate) history: Vec<(u64, History)>,
     /// Rooms give back what they can whenever they have done something.
@@ -99,6 +101,14 @@ pub(crate) enum History {
     FillDocument,
     /// A server goes back twice while a device and its clone have something to send.
     MoveTwice,
+    /// A server goes back to before what it has acknowledged, and told nobody of.
+    LoseAcked,
+    /// A machine is put back while its core runs, which goes on as the same life.
+    PutMachineBack,
+    /// A tab asks again for what was recorded long ago.
+    ForgetCalls,
+    /// A tab asks again for a deletion.
+    DeleteTwice,
 }
 
 /// Something that goes wrong.
@@ -124,6 +134,8 @@ pub(crate) enum Trouble {
     Silence,
     OneWaySilence,
     SlowReader,
+    /// A tab hears nothing for a while, not even that its core is gone.
+    BusyTab,
     TimePasses,
     /// The page server's worker is gone, or cannot start, and the core is told.
     PageServerGone,
@@ -162,7 +174,10 @@ const TROUBLES: [Trouble; 17] = [
 
 impl History {
     fn takes_server_back(self) -> bool {
-        matches!(self, Self::RestoreServer | Self::ReplaceServer | Self::MoveTwice)
+        matches!(
+            self,
+            Self::RestoreServer | Self::ReplaceServer | Self::MoveTwice | Self::LoseAcked
+        )
     }
 
     fn rots(self) -> bool {
@@ -170,7 +185,10 @@ impl History {
     }
 
     fn parts_device(self) -> bool {
-        matches!(self, Self::RollDeviceBack | Self::CloneDevice | Self::MoveTwice)
+        matches!(
+            self,
+            Self::RollDeviceBack | Self::CloneDevice | Self::MoveTwice | Self::PutMachineBack
+        )
     }
 }
 
@@ -193,6 +211,7 @@ impl Swarm {
         let history = history(&mut apart, actions);
         let mut aside = Rng::new(seed.rotate_left(32) ^ !seed);
         let limits = if apart.once_in(6) { shrunk_more(limits, &mut apart) } else { limits };
+        let mut lives = Rng::new(seed.rotate_left(24) ^ !seed);
         let mut beside = Rng::new(seed.rotate_left(16) ^ seed);
         let is_forgetful = beside.once_in(4);
         let limits = if is_forgetful { forgetful(limits, &mut beside) } else { limits };
@@ -228,6 +247,7 @@ impl Swarm {
             contended: apart.once_in(3) || is_forgetful,
             drains: apart.once_in(8),
             fills: false,
+            hasty: lives.once_in(4),
             history,
             rooms_rest: false,
         };
@@ -281,11 +301,49 @@ impl Swarm {
             // So that there is something to lose, and to do with what is left.
             swarm.actions = swarm.actions.max(16);
         }
+        if swarm.history.is_empty() {
+            swarm.come_back(&mut lives);
+        }
+        if lives.once_in(4) {
+            swarm.troubles.extend([Trouble::BusyTab; 2]);
+        }
+        if lives.once_in(6) {
+            swarm.limits.tab_unheard_size_max = [4 << 10, 16 << 10][lives.index(2)];
+        }
         if swarm.rivals && swarm.drafts {
             // What they hand over at the same time comes in turns.
             swarm.limits.message_pages_max = 1;
         }
         swarm
+    }
+
+    /// Draws what somebody takes for something else, or does not remember, in few worlds.
+    fn come_back(&mut self, rng: &mut Rng) {
+        let history = match rng.below(16) {
+            0 => History::LoseAcked,
+            1 => History::PutMachineBack,
+            2 => History::ForgetCalls,
+            3 => History::DeleteTwice,
+            _ => return,
+        };
+        self.history.push((rng.below(self.actions), history));
+        // What is put back is no draft of anybody where the server has one of that name.
+        self.rivals = false;
+        match history {
+            History::LoseAcked => {
+                self.limits.entries_in_flight_max = 1;
+                self.net_ms_max = self.net_ms_max.min(80);
+            }
+            History::ForgetCalls => {
+                self.limits.calls_remembered_max = 2;
+                self.limits.calls_kept_max = Limits::DEFAULT.calls_kept_max;
+            }
+            // A core that dies before it has written down that nobody can tell leaves nothing to
+            // the next one by which that could.
+            History::PutMachineBack => self.contended = false,
+            History::DeleteTwice => self.diaries = true,
+            _ => {}
+        }
     }
 
     /// Whether a server may lose what it had confirmed.

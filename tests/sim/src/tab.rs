@@ -126,8 +126,9 @@ pub(crate) struct Heard {
     pub(crate) moved: Option<Doc>,
     /// A document that its server has already, and another one as it says.
     pub(crate) taken: Option<Doc>,
-    /// A document whose copy was deleted.
+    /// A document whose copy was deleted, and one of which nothing was.
     pub(crate) destroyed: Option<String>,
+    pub(crate) stays: Option<String>,
 }
 
 impl Tab {
@@ -174,6 +175,15 @@ impl Tab {
     pub(crate) fn wants(&self, doc: Doc) -> bool {
         let mut opens = self.unsettled.values().filter(|asked| asked.is_open());
         self.held.contains_key(&doc) || opens.any(|open| self.doc_of(open) == Some(doc))
+    }
+
+    /// Whether it waits for the copy of this document to be deleted.
+    pub(crate) fn deletes(&self, name: &str) -> bool {
+        let is_it = |asked: &Asked| match &asked.message {
+            ToCore::Destroy { document, .. } => document == name,
+            _ => false,
+        };
+        self.unsettled.values().any(is_it)
     }
 
     /// Whether it holds a document as a local one.
@@ -505,6 +515,11 @@ impl Tab {
             message => {
                 let held = matches!(failure.code, ErrorCode::Pending | ErrorCode::InvalidOption);
                 let expected = matches!(message, ToCore::Destroy { .. }) && (held || full);
+                if let ToCore::Destroy { document, .. } = message
+                    && failure.outcome == Outcome::None
+                {
+                    heard.stays = Some(document.clone());
+                }
                 return if expected { Ok(()) } else { Err(format!("not deleted: {failure:?}")) };
             }
         };

@@ -5,6 +5,7 @@ mod ending;
 mod event;
 mod filling;
 mod history;
+mod lives;
 mod sockets;
 mod stores;
 mod trouble;
@@ -14,7 +15,7 @@ pub(crate) use history::Applied;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
-use tidelog_client::{Client, Effect, FromCore, Input, TabId, ToCore};
+use tidelog_client::{Client, Effect, FromCore, Input, Request, TabId, ToCore};
 use tidelog_disk::CrashDevice;
 use tidelog_types::probe;
 
@@ -31,6 +32,7 @@ use crate::swarm::Swarm;
 use crate::tab::News;
 use event::{Event, Wire};
 use history::DeviceCopy;
+use lives::TabOf;
 use sockets::{Conn, Muted};
 
 /// Simulated milliseconds in which all has to settle once nothing goes wrong any more.
@@ -39,6 +41,9 @@ const SETTLE_MS: u64 = 300_000;
 const IN_A_ROW_MAX: u32 = 50_000;
 /// Bytes of a message that are noted.
 const SHORT: usize = 400;
+/// Bytes that a tab hears before it says so, and what it counts for a message beside its rows.
+const UNTOLD_SIZE_MAX: usize = 65_536;
+const MESSAGE_SIZE: usize = 256;
 /// When a world begins.
 const START_MS: u64 = 1_700_000_000_000;
 
@@ -74,6 +79,10 @@ pub struct World {
     /// Devices that reach no server, and one that is heard of a while and then no more.
     cut_off: BTreeSet<usize>,
     muted: Option<Muted>,
+    /// Tabs that hear nothing at the moment, with what waits for them, and one that will hear
+    /// nothing once it has asked for something.
+    busy: BTreeMap<TabOf, Vec<Event>>,
+    deaf_once_it_asked: Option<TabOf>,
     /// What a server gave out last.
     exported: Option<Vec<u8>>,
     found: FoundFiles,
@@ -149,6 +158,8 @@ impl World {
             rotten: BTreeSet::new(),
             cut_off: BTreeSet::new(),
             muted: None,
+            busy: BTreeMap::new(),
+            deaf_once_it_asked: None,
             exported: None,
             found: FoundFiles::default(),
             net_messages: 0,
@@ -301,12 +312,26 @@ impl World {
             let told = self.follow(device, tab, followed);
             self.tell_app(device, tab, told)?;
         }
-        if let Some(here) = self.devices[device].tabs.get_mut(&tab) {
-            let followed = here.port.heard_list(self.now_ms);
-            let told = self.follow(device, tab, followed);
-            self.tell_app(device, tab, told)?;
-        }
         Ok(())
+    }
+
+    /// A tab has heard a whole list of what its core says.
+    fn tab_heard_list(&mut self, device: usize, tab: TabId, size: usize) -> Result<(), String> {
+        let Some(here) = self.devices[device].tabs.get_mut(&tab) else { return Ok(()) };
+        let followed = here.port.heard_list(self.now_ms, size);
+        let told = self.follow(device, tab, followed);
+        self.tell_app(device, tab, told)
+    }
+
+    /// The bytes of a list as its tab counts them: it says that it has heard half of what a core
+    /// may tell it, wherever that bound is.
+    fn heard_size(&self, messages: &[FromCore]) -> usize {
+        let size_of = |message: &FromCore| match message {
+            FromCore::Rows { rows, .. } => MESSAGE_SIZE + rows.cells.len(),
+            _ => MESSAGE_SIZE,
+        };
+        let size: usize = messages.iter().map(size_of).sum();
+        size * UNTOLD_SIZE_MAX / (self.swarm.limits.tab_unheard_size_max / 2)
     }
 
     /// A tab's app is told something.
@@ -340,6 +365,9 @@ impl World {
             }
             if let Some(document) = heard.destroyed {
                 self.destroyed(device, &document);
+            }
+            if let Some(document) = heard.stays {
+                self.stays(device, &document);
             }
             for message in heard.again {
                 self.schedule(500, Event::AskAgain { device, tab, message });
@@ -380,6 +408,9 @@ impl World {
     fn follow(&mut self, device: usize, tab: TabId, followed: Followed) -> Vec<(FromCore, bool)> {
         let life = self.devices[device].life;
         if !followed.posts.is_empty() {
+            if self.deaf_once_it_asked == Some((device, tab)) && followed.posts.iter().any(asks) {
+                self.keep_busy((device, tab));
+            }
             let event = Event::TabToCore { device, life, tab, messages: followed.posts };
             self.carry(Wire::TabToCore(device, tab), 3, event);
         }
@@ -436,6 +467,11 @@ impl World {
             say(&format!("{:>9} {}", self.now_ms - START_MS, text()));
         }
     }
+}
+
+/// Whether it asks for what shall not happen twice.
+fn asks(message: &ToCore) -> bool {
+    matches!(message, ToCore::Destroy { .. } | ToCore::Ask { request: Request::Mutate(_), .. })
 }
 
 /// The beginning of a message.

@@ -249,8 +249,10 @@ impl World {
             self.send_to_core(device, other, messages);
         }
         // From when it is asked until it is said, what is not decided may go or stay.
+        let mut others = self.devices[device].tabs.values();
+        let is_alone = !others.any(|tab| tab.deletes(&docs.spec(doc).name));
         let destroy = self.tab(device, tab).destroy(&docs, doc, force, now_ms);
-        self.judge.dropped(doc, device, self.host_of(doc).is_none());
+        self.judge.may_drop(doc, device, self.host_of(doc).is_none(), is_alone);
         self.send_to_core(device, tab, vec![destroy]);
     }
 
@@ -260,6 +262,15 @@ impl World {
         if let Some(doc) = doc {
             self.note(&format!("device {device}: {document} is deleted"));
             self.judge.dropped(doc, device, self.host_of(doc).is_none());
+        }
+    }
+
+    /// A copy was not deleted, its tab was told, and nothing of it was.
+    pub(super) fn stays(&mut self, device: usize, document: &str) {
+        let all = self.docs.of(device);
+        let doc = all.into_iter().find(|doc| self.docs.spec(*doc).name == document);
+        if let Some(doc) = doc {
+            self.judge.stays(doc, device);
         }
     }
 

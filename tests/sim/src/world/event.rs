@@ -33,6 +33,13 @@ pub(super) enum Event {
         tab: TabId,
         messages: Vec<FromCore>,
     },
+    /// A page server tells a tab by itself what is durable.
+    PageServerToTab {
+        device: usize,
+        life: u64,
+        tab: TabId,
+        messages: Vec<FromCore>,
+    },
     /// A tab asks once more what failed for the moment.
     AskAgain {
         device: usize,
@@ -106,6 +113,11 @@ pub(super) enum Event {
         host: usize,
         life: u64,
     },
+    /// A tab that was busy hears again.
+    TabIsFree {
+        device: usize,
+        tab: TabId,
+    },
     Wake {
         device: usize,
         life: u64,
@@ -154,9 +166,24 @@ pub(super) enum Event {
     },
 }
 
+impl Event {
+    /// The tab that hears of it, if it is one.
+    pub(super) fn tab(&self) -> Option<(usize, TabId)> {
+        match self {
+            Self::CoreToTab { device, tab, .. }
+            | Self::PageServerToTab { device, tab, .. }
+            | Self::TabNotices { device, tab, .. }
+            | Self::TabWakes { device, tab, .. }
+            | Self::TabTells { device, tab, .. } => Some((*device, *tab)),
+            _ => None,
+        }
+    }
+}
+
 impl World {
     pub(super) fn happen(&mut self, event: Event) -> Result<(), String> {
         let lives = |world: &Self, device: usize, life: u64| world.devices[device].life == life;
+        let Some(event) = self.unless_busy(event) else { return Ok(()) };
         match event {
             Event::TabToCore { device, life, tab, messages } => {
                 if lives(self, device, life) {
@@ -166,9 +193,17 @@ impl World {
             }
             Event::CoreToTab { device, life, tab, messages } => {
                 if lives(self, device, life) {
+                    let size = self.heard_size(&messages);
+                    self.tab_hears(device, tab, messages)?;
+                    self.tab_heard_list(device, tab, size)?;
+                }
+            }
+            Event::PageServerToTab { device, life, tab, messages } => {
+                if lives(self, device, life) {
                     self.tab_hears(device, tab, messages)?;
                 }
             }
+            Event::TabIsFree { device, tab } => self.let_hear((device, tab))?,
             Event::AskAgain { device, tab, message } => self.ask_again(device, tab, message),
             Event::ToPageServer { device, worker, what } => {
                 self.page_server_gets(device, worker, what);

@@ -75,6 +75,10 @@ impl World {
             }
             History::FillDocument => self.fill_document()?,
             History::MoveTwice => self.move_twice()?,
+            History::LoseAcked => self.lose_acked()?,
+            History::PutMachineBack => self.put_machine_back()?,
+            History::ForgetCalls => self.forget_calls()?,
+            History::DeleteTwice => self.delete_twice()?,
             History::ClearDevice => self.clear_device()?,
             History::RotDevice => {
                 let device = self.rng.index(self.devices.len());
@@ -185,7 +189,7 @@ impl World {
     }
 
     /// Another store takes the place of a server's: what is not in that is lost.
-    fn give_server(&mut self, host: usize, disk: CrashDevice) -> Result<(), String> {
+    pub(super) fn give_server(&mut self, host: usize, disk: CrashDevice) -> Result<(), String> {
         for doc in self.docs_of_host(host) {
             let before = self.names_on(&self.hosts[host].disk, doc)?;
             let after = self.names_on(&disk, doc)?;
@@ -233,10 +237,20 @@ impl World {
             return Ok(());
         };
         self.note(&format!("device {device}: goes back to the copy of its store"));
+        self.put_store_back(device, issued, &disk)
+    }
+
+    /// A device's store is what it was when so many mutations had been issued.
+    pub(super) fn put_store_back(
+        &mut self,
+        device: usize,
+        issued: u64,
+        disk: &CrashDevice,
+    ) -> Result<(), String> {
         self.cut_power_of(device);
         let applied = self.applied_at_servers()?;
         self.judge.rolled_back(device, issued, &applied);
-        self.devices[device].disk = kill(&disk, &self.swarm);
+        self.devices[device].disk = kill(disk, &self.swarm);
         self.note_what_moved(device)
     }
 

@@ -55,7 +55,8 @@ impl World {
             let (worker, owner) = (lent.worker, lent.owner);
             let what = ForPageServer::Requests { owner, requests, notices };
             let event = Event::ToPageServer { device, worker, what };
-            self.carry(Wire::ToPageServer(device, owner), 3, event);
+            let delay_max = if self.swarm.hasty { 20 } else { 3 };
+            self.carry(Wire::ToPageServer(device, owner), delay_max, event);
         }
     }
 
@@ -127,7 +128,7 @@ impl World {
             self.schedule(delay, Event::ToPageServer { device, worker, what });
         }
         for Notice { tab, messages, .. } in told {
-            let event = Event::CoreToTab { device, life, tab, messages };
+            let event = Event::PageServerToTab { device, life, tab, messages };
             self.carry(Wire::PageServerToTab(device, tab), 3, event);
         }
         if self.devices[device].disk.has_held_flushes() {

@@ -11,6 +11,9 @@ use crate::docs::Doc;
 use crate::swarm::Trouble;
 use crate::tab::MISTAKES;
 
+/// Milliseconds for which a tab hears nothing, at most.
+const BUSY_MS_MAX: u64 = 4_000;
+
 impl World {
     /// Something has just gone wrong on a device.
     pub(super) fn trouble(&mut self, device: usize) {
@@ -51,11 +54,16 @@ impl World {
             }
             Trouble::FrozenLender if self.devices[device].page_server.is_some() => {
                 let delay = self.rng.below(20_000);
-                self.note(&format!("device {device}: the lender is frozen for {delay} ms"));
-                self.trouble_for(device, delay);
-                let here = &mut self.devices[device];
-                here.frozen_until_ms = here.frozen_until_ms.max(self.now_ms + delay);
-                self.schedule(delay, Event::Thaw { device });
+                self.freeze_lender(device, delay);
+            }
+            Trouble::BusyTab => {
+                let tabs: Vec<TabId> = self.devices[device].tabs.keys().copied().collect();
+                if let Some(tab) = self.rng.pick(&tabs) {
+                    let delay = self.rng.below(BUSY_MS_MAX);
+                    self.keep_busy((device, tab));
+                    self.trouble_for(device, delay);
+                    self.schedule(delay, Event::TabIsFree { device, tab });
+                }
             }
             Trouble::ServerPowerCut if self.hosts[host].is_up() => {
                 self.note(&format!("server {host}: power cut"));
@@ -121,6 +129,15 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    /// The tab that lends is frozen, and its page server with it.
+    pub(super) fn freeze_lender(&mut self, device: usize, delay: u64) {
+        self.note(&format!("device {device}: the lender is frozen for {delay} ms"));
+        self.trouble_for(device, delay);
+        let here = &mut self.devices[device];
+        here.frozen_until_ms = here.frozen_until_ms.max(self.now_ms + delay);
+        self.schedule(delay, Event::Thaw { device });
     }
 
     /// For a while nothing more fits on the disk of a device.
@@ -215,6 +232,11 @@ impl World {
             self.next_event()?;
         }
         self.kill_core(device, page_server_lives);
+        if page_server_lives && self.swarm.hasty && self.rng.once_in(2) {
+            // The one that has taken over is killed as soon, and its first word may come after that
+            // of the next one.
+            self.kill_core(device, true);
+        }
         Ok(())
     }
 
@@ -253,6 +275,7 @@ impl World {
     pub(super) fn heal(&mut self) -> Result<(), String> {
         self.note("nothing goes wrong any more");
         self.faults = false;
+        self.let_all_hear()?;
         self.cut_off.clear();
         self.muted = None;
         self.restore_server()?;

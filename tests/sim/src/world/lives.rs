@@ -1,0 +1,228 @@
+//! Who is who, and who remembers what: machines that are put back, tabs that hear late, servers
+//! that go back to before what they have just acknowledged.
+
+use tidelog_client::TabId;
+
+use super::World;
+use super::event::Event;
+use crate::app::Wish;
+use crate::device::{crash, kill};
+use crate::docs::Doc;
+
+/// Milliseconds in which a device is back after a power cut, and in which a tab more is open.
+const BACK_MS: u64 = 8_000;
+const OPEN_MS: u64 = 2_000;
+/// Milliseconds in which mutations are decided, or kept.
+const DECIDED_MS: u64 = 2_000;
+const KEPT_MS: u64 = 800;
+/// Mutations that a machine sends before it is put back, or has acknowledged and not decided.
+const SENT: u64 = 3;
+/// Milliseconds after which a device reads what its server says, and in which all else is done.
+const READ_AFTER_MS: u64 = 3_000;
+const DONE_MS: u64 = 1_000;
+/// Milliseconds in which tabs are told how their documents stand.
+const TOLD_MS: u64 = 200;
+/// Milliseconds for which a page server does nothing.
+const FROZEN_MS: u64 = 5_000;
+
+/// A tab of a device.
+pub(super) type TabOf = (usize, TabId);
+
+impl World {
+    // --- tabs that hear late ---------------------------------------------------------------------
+
+    /// Gives the event back, unless it is for a tab that is busy.
+    pub(super) fn unless_busy(&mut self, event: Event) -> Option<Event> {
+        let waiting = event.tab().and_then(|tab| self.busy.get_mut(&tab));
+        match waiting {
+            Some(waiting) => {
+                waiting.push(event);
+                None
+            }
+            None => Some(event),
+        }
+    }
+
+    /// From now on nothing that is said to a tab is heard.
+    pub(super) fn keep_busy(&mut self, tab: TabOf) {
+        self.note(&format!("device {}: tab {} is busy", tab.0, tab.1.0));
+        self.trouble(tab.0);
+        self.busy.entry(tab).or_default();
+    }
+
+    /// A tab hears all that was said to it meanwhile.
+    pub(super) fn let_hear(&mut self, tab: TabOf) -> Result<(), String> {
+        self.trouble(tab.0);
+        for event in self.busy.remove(&tab).unwrap_or_default() {
+            self.happen(event)?;
+        }
+        Ok(())
+    }
+
+    /// All hear what was said to them.
+    pub(super) fn let_all_hear(&mut self) -> Result<(), String> {
+        self.deaf_once_it_asked = None;
+        for tab in self.busy.keys().copied().collect::<Vec<TabOf>>() {
+            self.let_hear(tab)?;
+        }
+        Ok(())
+    }
+
+    /// Another core takes over, and one tab alone notices that.
+    fn hand_to_another_core(&mut self, tab: TabOf, page_server_lives: bool) -> Result<(), String> {
+        let device = tab.0;
+        let others: Vec<TabId> = self.devices[device].tabs.keys().copied().collect();
+        others.into_iter().for_each(|other| self.keep_busy((device, other)));
+        self.kill_core(device, page_server_lives);
+        self.notice_now(tab)
+    }
+
+    /// A tab hears again, first of all that its core is gone.
+    fn notice_now(&mut self, tab: TabOf) -> Result<(), String> {
+        self.let_hear(tab)?;
+        let life = self.devices[tab.0].life;
+        if self.devices[tab.0].tabs.contains_key(&tab.1) {
+            self.tab_notices(tab.0, life, tab.1)?;
+        }
+        Ok(())
+    }
+
+    /// A tab asks three cores in turn for one mutation, and hears of the third alone what became of
+    /// it: the second has recorded it, and the others have issued so many since that it is
+    /// forgotten. What the first one counted may never have come to the disk.
+    pub(super) fn forget_calls(&mut self) -> Result<(), String> {
+        let device = self.rng.index(self.devices.len());
+        self.open_tab(device);
+        self.pass(OPEN_MS)?;
+        let holders = self.holders(device, Doc(0));
+        let [late, other, ..] = holders[..] else { return Ok(()) };
+        let is_frozen = self.rng.once_in(2) && self.devices[device].page_server.is_some();
+        if is_frozen {
+            self.freeze_lender(device, FROZEN_MS);
+        }
+        for _ in 0..2 + self.rng.below(4) {
+            self.add_in((device, other), Doc(0));
+        }
+        self.pass(TOLD_MS)?;
+        self.deaf_once_it_asked = Some((device, late));
+        self.add_in((device, late), Doc(0));
+        let ms = self.rng.below(TOLD_MS);
+        self.pass(ms)?;
+        let lives = !is_frozen && self.rng.once_in(2);
+        self.hand_to_another_core((device, late), lives)?;
+        self.pass(DECIDED_MS)?;
+        self.notice_now((device, other))?;
+        for _ in 0..self.rng.below(2) {
+            self.add_in((device, other), Doc(0));
+        }
+        self.pass(DECIDED_MS)?;
+        self.deaf_once_it_asked = None;
+        let lives = self.rng.once_in(2);
+        self.hand_to_another_core((device, late), lives)?;
+        self.pass(DECIDED_MS)?;
+        self.let_all_hear()
+    }
+
+    /// A copy is deleted, and its tab does not hear of that; the next core, which it asks to delete
+    /// it once more, finds no room for that. Or there is none to begin with, and the copy stays.
+    pub(super) fn delete_twice(&mut self) -> Result<(), String> {
+        let device = self.rng.index(self.devices.len());
+        self.pass(OPEN_MS)?;
+        let is_diary = |doc: &Doc| {
+            let spec = self.docs.spec(*doc);
+            spec.device == Some(device) && spec.moves_to.is_none()
+        };
+        let Some(diary) = self.docs.of(device).into_iter().find(is_diary) else { return Ok(()) };
+        let Some(tab) = self.holders(device, diary).pop() else { return Ok(()) };
+        let tab = (device, tab);
+        (0..SENT).for_each(|_| self.add_in(tab, diary));
+        self.pass(DONE_MS)?;
+        if self.devices[device].page_server.is_none() {
+            return Ok(());
+        }
+        if self.rng.once_in(3) {
+            self.fill_disk(device);
+            self.destroy(device, tab.1, diary, true);
+            return self.pass(DONE_MS);
+        }
+        self.deaf_once_it_asked = Some(tab);
+        self.destroy(device, tab.1, diary, true);
+        self.pass(TOLD_MS)?;
+        self.deaf_once_it_asked = None;
+        self.hand_to_another_core(tab, true)?;
+        self.fill_disk(device);
+        self.pass(DONE_MS)?;
+        self.let_all_hear()
+    }
+
+    // --- what is the same, and is not ------------------------------------------------------------
+
+    /// A machine is put back, with its memory, to where its core had begun: the same life writes
+    /// others at the LSNs of those that its server has had of it. Where it wrote as many as the
+    /// server has, nobody could tell.
+    pub(super) fn put_machine_back(&mut self) -> Result<(), String> {
+        let device = self.rng.index(self.devices.len());
+        self.cut_power_of(device);
+        let disk = kill(&self.devices[device].disk, &self.swarm);
+        let issued = self.judge.issued_count();
+        self.pass(BACK_MS)?;
+        let (life, seed) = (self.devices[device].life, self.devices[device].core_seed);
+        self.add_some(device, SENT);
+        self.pass(DECIDED_MS)?;
+        let confirmed = self.judge.confirmed_of(Doc(0), device, issued);
+        if self.devices[device].life != life || confirmed < 2 {
+            return Ok(());
+        }
+        self.note(&format!("device {device}: the machine is put back"));
+        self.put_store_back(device, issued, &disk)?;
+        self.devices[device].next_core_seed = Some(seed);
+        self.cut_off.insert(device);
+        self.pass(BACK_MS)?;
+        self.add_some(device, confirmed - 1);
+        self.pass(KEPT_MS)?;
+        self.cut_off.remove(&device);
+        self.pass(BACK_MS)
+    }
+
+    /// A server goes back to before what it has acknowledged to a device that reads late: it was
+    /// sent nothing of that, since it has not said that it has what came before.
+    pub(super) fn lose_acked(&mut self) -> Result<(), String> {
+        let (host, device) = (0, self.rng.index(self.devices.len()));
+        let other = (device + 1) % self.devices.len();
+        self.pass(OPEN_MS)?;
+        self.note(&format!("device {device}: reads late what its server says"));
+        let conns = self.conns.values_mut();
+        conns
+            .filter(|conn| (conn.device, conn.host) == (device, host))
+            .for_each(|conn| conn.read_after_ms = READ_AFTER_MS);
+        self.add_some(other, 1);
+        self.pass(DONE_MS)?;
+        let backup = crash(&self.hosts[host].disk, &self.swarm, &mut self.rng);
+        self.add_some(device, SENT);
+        self.pass(READ_AFTER_MS + 3 * DONE_MS / 2)?;
+        self.give_server(host, kill(&backup, &self.swarm))?;
+        self.pass(BACK_MS)
+    }
+
+    // --- what is issued --------------------------------------------------------------------------
+
+    /// The tabs of a device that hold a document.
+    fn holders(&self, device: usize, doc: Doc) -> Vec<TabId> {
+        let tabs = self.devices[device].tabs.iter();
+        tabs.filter(|(_, tab)| tab.held.contains_key(&doc)).map(|(tab, _)| *tab).collect()
+    }
+
+    /// A device adds so many to the document that everybody has, if it is open there.
+    fn add_some(&mut self, device: usize, count: u64) {
+        if let Some(tab) = self.holders(device, Doc(0)).first() {
+            (0..count).for_each(|_| self.add_in((device, *tab), Doc(0)));
+        }
+    }
+
+    fn add_in(&mut self, (device, tab): TabOf, doc: Doc) {
+        self.last_name += 1;
+        let name = format!("m{}", self.last_name);
+        let message = self.issue(device, tab, doc, Wish::new("add", &name, 0), &name);
+        self.send_to_core(device, tab, vec![message]);
+    }
+}
