@@ -133,7 +133,7 @@ impl Script {
         if self.shape() == Shape::Parts {
             // It has room for the first parts.
             self.lives[life].full_at = Some(u64::MAX);
-            let amid_parts = self.run(u64::MAX)?.run.amid_parts;
+            let amid_parts = &self.run(u64::MAX)?.amid_parts[life];
             let count = amid_parts.len().max(1) as u64;
             start = amid_parts.get((chance % count) as usize).map_or(start, |call| call + 1);
         }
@@ -212,7 +212,7 @@ impl Script {
         device.hold_flushes(self.holds_flushes());
         let mut run = Run::new(device, self.seed, self.options());
         run.workload.shape = self.shape();
-        let (mut calls_before, mut cuts) = (0, vec![0]);
+        let (mut calls_before, mut cuts, mut amid_parts) = (0, vec![0], Vec::new());
         for life in 0.. {
             let known = self.lives.get(life);
             let end = known.map_or(u64::MAX, |known| known.end);
@@ -231,8 +231,9 @@ impl Script {
             cuts.push(calls_before + 1);
             let changing = run.device.changing_calls().into_iter().filter(|call| *call > 1);
             cuts.extend(changing.map(|call| calls_before + call));
+            amid_parts.push(std::mem::take(&mut run.amid_parts));
             if known.is_none() || cut <= calls {
-                return Ok(Lived { run, calls_before, cuts });
+                return Ok(Lived { run, calls_before, cuts, amid_parts });
             }
             calls_before = calls;
             let what = |what| format!("after call {calls}, at the end of a life: {what}");
@@ -270,6 +271,8 @@ struct Lived {
     calls_before: u64,
     /// Calls after which a power cut may leave something else than after the one before.
     cuts: Vec<u64>,
+    /// Of each life, the calls behind which an append was recorded in part.
+    amid_parts: Vec<Vec<u64>>,
 }
 
 /// What has to be in the scripts, in the order of the counts.

@@ -323,7 +323,6 @@ impl Run {
         self.parts = Parts::default();
         self.refused.clear();
         self.full_at = None;
-        self.amid_parts.clear();
         self.workload.go_back_to(model, lost.into());
         self.is_broken = false;
         self.device = device;
