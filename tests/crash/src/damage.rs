@@ -237,6 +237,23 @@ impl Rest {
         Ok(tally)
     }
 
+    /// With two bits of the log flipped that lie far apart, each in turn of every so many.
+    ///
+    /// # Errors
+    ///
+    /// What does not hold of the first that fails.
+    pub fn flip_pairs(&self, step: usize) -> Result<Tally, String> {
+        let mut tally = Tally::default();
+        for bit in (0..self.bits()).step_by(step) {
+            let image = self.image();
+            flip(&image, self.active, bit)?;
+            flip(&image, self.active, (bit + self.bits() / 3) % self.bits())?;
+            let judged = self.judge(&image, Allowed { is_all_durable: true, ..Allowed::default() });
+            tally.note(judged.map_err(|what| format!("bit {bit} and another: {what}"))?);
+        }
+        Ok(tally)
+    }
+
     /// With one bit of a file flipped.
     ///
     /// # Errors

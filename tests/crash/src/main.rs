@@ -63,12 +63,13 @@ fn damage() -> bool {
         Ok((
             rest.flip_headers()?,
             rest.flip_each(FEW_BITS_STEP)?,
+            rest.flip_pairs(FEW_BITS_STEP)?,
             rest.flip_unmarked(FEW_TAIL_BITS_STEP)?,
         ))
     });
     match judged.unwrap_or_else(|_| Err("it panicked".to_owned())) {
-        Ok((headers, bits, unmarked)) => {
-            println!("damaged headers: {headers}; bits of the log: {bits}");
+        Ok((headers, bits, pairs, unmarked)) => {
+            println!("damaged headers: {headers}; bits of the log: {bits}; two of them: {pairs}");
             println!("bits of its end without a mark: {unmarked}");
         }
         Err(what) => {
