@@ -21,15 +21,34 @@ pub(crate) const MARKED: &str = "select id, (select entries from total) from ent
 /// What some tabs read live besides: pages that most mutations leave alone.
 pub(crate) const CLAIMS: &str = "select name || ' ' || id from claim order by name";
 
+/// Rows that have a page each, so that most mutations leave most of them alone.
+pub(crate) const CELLS: u64 = 8;
+
+/// The first so many of them are watched.
+pub(crate) const WATCHED_CELLS: usize = 4;
+
+/// Those that are watched. Nothing else is read, so that nothing else makes this run again.
+pub(crate) const SOME_CELLS: &str =
+    "select n || ' ' || id || ' ' || puts from cell where n <= 4 order by n";
+
+/// All of them, and how many there are if they are as many times put as another table counts.
+pub(crate) const ALL_CELLS: &str = "
+    select n || ' ' || id || ' ' || puts, (
+        select iif(sum(puts) = (select puts from total), count(*), -1) from cell
+    ) from cell order by n";
+
 const FIRST: &str = "
     create table entry (seq integer primary key, id text not null, at integer not null, body blob)
     strict;
     create table claim (name text primary key, id text not null) strict;
     create table total (
         one integer primary key, bumps integer not null, digest integer not null,
-        entries integer not null
+        entries integer not null, puts integer not null
     ) strict;
-    insert into total values (1, 0, 7, 0);
+    insert into total values (1, 0, 7, 0, 0);
+    create table cell (
+        n integer primary key, id text not null, puts integer not null, rest blob not null
+    ) strict;
     create table part (entry integer not null references entry (seq), n integer not null) strict;
     create trigger counted after insert on entry begin
         update total set entries = entries + 1;
@@ -51,6 +70,7 @@ pub(crate) fn doctype(release: Release) -> Doctype {
         mutations: vec![
             define("add", vec![], &[ENTRY]),
             define("bump", vec![], &["update total set bumps = bumps + 1", ENTRY]),
+            define("put", vec![param("n", ParamKind::Integer)], &[LAY, PUT, COUNT_PUT, ENTRY]),
             define(
                 "fold",
                 vec![param("n", ParamKind::Integer)],
@@ -59,9 +79,18 @@ pub(crate) fn doctype(release: Release) -> Doctype {
             define(
                 "claim",
                 vec![text("name")],
+                &[UNLESS_TAKEN, "insert into claim values (:name, :id)", ENTRY],
+            ),
+            // Whoever is rejected had changed pages that nobody else has.
+            define(
+                "take",
+                vec![text("name"), param("n", ParamKind::Integer)],
                 &[
-                    "select reject('taken') where exists (select 1 from claim where name = :name)",
+                    UNLESS_TAKEN,
                     "insert into claim values (:name, :id)",
+                    LAY,
+                    PUT,
+                    COUNT_PUT,
                     ENTRY,
                 ],
             ),
@@ -113,6 +142,17 @@ pub(crate) fn doctype(release: Release) -> Doctype {
 
 const ENTRY: &str = "insert into entry (id, at) values (:id, :now)";
 
+const UNLESS_TAKEN: &str =
+    "select reject('taken') where exists (select 1 from claim where name = :name)";
+
+/// Whoever puts first makes all cells, each so large that no other fits on its page.
+const LAY: &str = "
+    insert into cell
+    with recursive number (n) as (select 1 union all select n + 1 from number where n < 8)
+    select n, '', 0, zeroblob(3000) from number where not exists (select 1 from cell)";
+const PUT: &str = "update cell set id = :id, puts = puts + 1 where n = :n";
+const COUNT_PUT: &str = "update total set puts = puts + 1";
+
 fn define(name: &str, more: Vec<Param>, sql: &[&str]) -> MutationDefinition {
     let params = [vec![param("id", ParamKind::Text)], more].concat();
     MutationDefinition {
@@ -139,9 +179,10 @@ impl Wish {
         let integer = |number: u64| Value::Integer(i64::try_from(number).expect("BUG: small"));
         let mut args = vec![("id".to_owned(), Value::Text(name.to_owned()))];
         match mutation {
-            "claim" | "contest" => {
+            "claim" | "contest" | "take" => {
                 args.push(("name".to_owned(), Value::Text(format!("name-{number}"))));
             }
+            "put" => args.push(("n".to_owned(), integer(1 + number % CELLS))),
             "fold" => args.push(("n".to_owned(), integer(number % 1_000))),
             "heavy" => args.push(("n".to_owned(), integer(1 + number % 6_000))),
             "large" => {
@@ -150,6 +191,11 @@ impl Wish {
                 args.push(("body".to_owned(), Value::Blob(vec![byte; size])));
             }
             _ => {}
+        }
+        if mutation == "take" {
+            // Those who want the same name put something into different cells.
+            let own = name.bytes().map(u64::from).sum::<u64>();
+            args.push(("n".to_owned(), integer(1 + own % CELLS)));
         }
         Self { mutation, args }
     }

@@ -267,7 +267,7 @@ impl Judge {
         self.names(|fate| {
             let of = fate.origin;
             // What the server has not decided may look rejected by now, if others were first.
-            let may_fail = ["claim", "contest", "large", "heavy"];
+            let may_fail = ["claim", "contest", "take", "large", "heavy"];
             let may_fail = self.fills || may_fail.contains(&fate.issued.wish.mutation);
             let is_sure = of.tab == tab && !may_fail;
             let is_here = of.doc == doc && of.device == device && !fate.deleted;

@@ -8,7 +8,7 @@ use rusqlite::types::Value as Sql;
 use rusqlite::{Connection, Error};
 use tidelog_types::Value;
 
-use crate::app::{Release, Wish, doctype};
+use crate::app::{ALL_CELLS, Release, Wish, doctype};
 use crate::docs::Doc;
 use crate::plain_file::PlainFile;
 
@@ -44,6 +44,8 @@ pub(crate) struct Found {
     pub(crate) names: Vec<String>,
     /// Who has which claim.
     pub(crate) claims: BTreeMap<String, String>,
+    /// What is in which cell.
+    pub(crate) cells: Vec<String>,
     _file: PlainFile,
 }
 
@@ -65,14 +67,18 @@ impl Found {
                 .prepare("select name, id from claim")?
                 .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
                 .collect::<rusqlite::Result<BTreeMap<String, String>>>()?;
-            Ok((connection, check, names, claims))
+            let cells = connection
+                .prepare(ALL_CELLS)?
+                .query_map([], |row| row.get(0))?
+                .collect::<rusqlite::Result<Vec<String>>>()?;
+            Ok((connection, check, names, claims, cells))
         };
-        let (connection, check, names, claims) =
+        let (connection, check, names, claims, cells) =
             open().map_err(|error| format!("the file: {error}"))?;
         if check != "ok" {
             return Err(format!("the file is not whole: {check}"));
         }
-        Ok(Self { bytes: bytes.to_vec(), connection, names, claims, _file: file })
+        Ok(Self { bytes: bytes.to_vec(), connection, names, claims, cells, _file: file })
     }
 
     /// Whether running what was accepted gives these rows. `issued` knows every mutation.

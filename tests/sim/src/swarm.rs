@@ -63,6 +63,8 @@ pub(crate) struct Swarm {
     pub(crate) syncs_at_once: bool,
     /// Tabs have a second live query, of rows that seldom change.
     pub(crate) watches_claims: bool,
+    /// Mutations write rows that lie far apart, and tabs have a live query of some of those.
+    pub(crate) cells: bool,
     /// When nothing goes wrong any more, one device is cut off for a while longer.
     pub(crate) heals_late: bool,
     /// That device has much to send when it comes back, one by one, and the others go on meanwhile.
@@ -213,6 +215,7 @@ impl Swarm {
         let limits = if apart.once_in(6) { shrunk_more(limits, &mut apart) } else { limits };
         let mut lives = Rng::new(seed.rotate_left(24) ^ !seed);
         let mut beside = Rng::new(seed.rotate_left(16) ^ seed);
+        let mut around = Rng::new(seed.rotate_left(56) ^ !seed);
         let is_forgetful = beside.once_in(4);
         let limits = if is_forgetful { forgetful(limits, &mut beside) } else { limits };
         let mut swarm = Self {
@@ -243,6 +246,7 @@ impl Swarm {
             rivals: apart.once_in(3),
             syncs_at_once: aside.once_in(3),
             watches_claims: aside.once_in(3),
+            cells: around.once_in(3),
             heals_late: apart.once_in(4),
             contended: apart.once_in(3) || is_forgetful,
             drains: apart.once_in(8),
@@ -288,7 +292,7 @@ impl Swarm {
         // What a store goes back to is no draft of anybody where the server has one of that name.
         swarm.rivals &= swarm.history.is_empty();
         // What a full document has no room for is not a newer release, which all wait for.
-        swarm.fills = aside.once_in(4) && swarm.release_at.is_none();
+        swarm.fills = aside.once_in(4) && swarm.release_at.is_none() && !swarm.cells;
         if swarm.fills {
             swarm.limits.document_pages_max = [32, 48][aside.index(2)];
             // Whoever makes room may touch it all.

@@ -8,7 +8,9 @@ use tidelog_client::{
 };
 use tidelog_types::{CallId, ErrorCode, Outcome, Rows, Value};
 
-use crate::app::{CLAIMS, ENTRIES, MARKED, Release, Wish, doctype};
+use crate::app::{
+    ALL_CELLS, CLAIMS, ENTRIES, MARKED, Release, SOME_CELLS, WATCHED_CELLS, Wish, doctype,
+};
 use crate::docs::{Doc, Docs, url};
 use crate::port::Port;
 use crate::swarm::Swarm;
@@ -49,12 +51,12 @@ pub(crate) struct Tab {
     /// Calls about documents that were closed: what is still said of them is not listened to.
     let_go: BTreeSet<Call>,
     watches: BTreeMap<Call, (Doc, Live)>,
-    /// Whether it watches claims too.
-    watches_claims: bool,
+    /// What it watches.
+    watched: Vec<Live>,
     /// What the live queries of each document showed last.
     pub(crate) live: BTreeMap<(Doc, Live), Vec<String>>,
-    /// Since when a live query has not shown what a query has.
-    outdated: BTreeMap<Doc, u64>,
+    /// Since when live queries have not shown what a query has.
+    outdated: BTreeMap<(Doc, Live), u64>,
     /// Documents that the app wants to stay away from their servers, and since when it is sure that
     /// its core knows.
     away: BTreeMap<Doc, u64>,
@@ -70,6 +72,39 @@ pub(crate) struct Tab {
 pub(crate) enum Live {
     Entries,
     Claims,
+    Cells,
+}
+
+impl Live {
+    fn sql(self) -> &'static str {
+        match self {
+            Self::Entries => ENTRIES,
+            Self::Claims => CLAIMS,
+            Self::Cells => SOME_CELLS,
+        }
+    }
+
+    /// A query by which an app looks at the same, and more.
+    fn look(self) -> &'static str {
+        match self {
+            Self::Cells => ALL_CELLS,
+            live => live.sql(),
+        }
+    }
+
+    /// What is looked at by a query.
+    fn of_look(message: &ToCore) -> Option<Self> {
+        let ToCore::Ask { request: Request::Query(query), .. } = message else { return None };
+        [Self::Entries, Self::Claims, Self::Cells].into_iter().find(|it| it.look() == query.sql)
+    }
+
+    /// What it has to show of what was found by looking.
+    pub(crate) fn part_of(self, names: &[String]) -> &[String] {
+        match self {
+            Self::Cells => &names[..names.len().min(WATCHED_CELLS)],
+            Self::Entries | Self::Claims => names,
+        }
+    }
 }
 
 /// A call that has not settled.
@@ -133,6 +168,9 @@ pub(crate) struct Heard {
 
 impl Tab {
     pub(crate) fn new(id_prefix: u64, release: Release, swarm: &Swarm) -> Self {
+        let mut watched = vec![Live::Entries];
+        watched.extend(swarm.watches_claims.then_some(Live::Claims));
+        watched.extend(swarm.cells.then_some(Live::Cells));
         Self {
             release,
             has_token: swarm.tokens,
@@ -151,7 +189,7 @@ impl Tab {
             names: BTreeMap::new(),
             let_go: BTreeSet::new(),
             watches: BTreeMap::new(),
-            watches_claims: swarm.watches_claims,
+            watched,
             live: BTreeMap::new(),
             outdated: BTreeMap::new(),
             away: BTreeMap::new(),
@@ -225,11 +263,7 @@ impl Tab {
         // The one of a handle that is about to be closed may be told something until then.
         self.let_go.extend(self.watches.extract_if(.., |_, it| *it == (doc, live)).map(|it| it.0));
         self.watches.insert(call, (doc, live));
-        let sql = match live {
-            Live::Entries => ENTRIES,
-            Live::Claims => CLAIMS,
-        };
-        ToCore::Ask { call, handle, request: Request::Watch(query(sql)) }
+        ToCore::Ask { call, handle, request: Request::Watch(query(live.sql())) }
     }
 
     pub(crate) fn mutate(
@@ -257,9 +291,19 @@ impl Tab {
     }
 
     pub(crate) fn query(&mut self, doc: Doc, must: BTreeSet<String>, now_ms: u64) -> ToCore {
+        self.query_for(Live::Entries, doc, must, now_ms)
+    }
+
+    fn query_for(&mut self, live: Live, doc: Doc, must: BTreeSet<String>, now_ms: u64) -> ToCore {
         let call = self.next_call();
-        let (handle, request) = (self.held[&doc], Request::Query(query(ENTRIES)));
+        let (handle, request) = (self.held[&doc], Request::Query(query(live.look())));
         self.ask(call, ToCore::Ask { call, handle, request }, now_ms, must)
+    }
+
+    /// Looks at all that it watches.
+    pub(crate) fn look_at(&mut self, doc: Doc, now_ms: u64) -> Vec<ToCore> {
+        let watched = self.watched.clone().into_iter();
+        watched.map(|live| self.query_for(live, doc, BTreeSet::new(), now_ms)).collect()
     }
 
     pub(crate) fn sync(&mut self, doc: Doc, must: BTreeSet<String>, now_ms: u64) -> ToCore {
@@ -281,17 +325,17 @@ impl Tab {
     }
 
     /// Whoever is told that nothing came of a mutation looks at what there is.
-    fn look(&mut self, handle: Handle, now_ms: u64) -> Option<ToCore> {
-        let doc = self.docs.get(&handle).copied()?;
-        let is_held = self.held.get(&doc) == Some(&handle);
-        is_held.then(|| self.query(doc, BTreeSet::new(), now_ms))
+    fn look(&mut self, handle: Handle, now_ms: u64) -> Vec<ToCore> {
+        let doc = self.docs.get(&handle).copied();
+        let held = doc.filter(|doc| self.held.get(doc) == Some(&handle));
+        held.map(|doc| self.look_at(doc, now_ms)).unwrap_or_default()
     }
 
     /// Lets go of a document: nothing more is asked of it.
     pub(crate) fn close(&mut self, doc: Doc, now_ms: u64) -> Option<Vec<ToCore>> {
         let handle = self.held.remove(&doc)?;
         self.live.retain(|(of, _), _| *of != doc);
-        self.outdated.remove(&doc);
+        self.outdated.retain(|(of, _), _| *of != doc);
         self.away.remove(&doc);
         let watches = self.watches.iter().filter(|(_, (watched, _))| *watched == doc);
         let mut messages: Vec<ToCore> =
@@ -453,9 +497,8 @@ impl Tab {
             let close = ToCore::Ask { call, handle: local, request: Request::Close };
             heard.answers.push(self.ask(call, close, now_ms, BTreeSet::new()));
         }
-        heard.answers.push(self.watch(doc, Live::Entries, handle));
-        if self.watches_claims {
-            heard.answers.push(self.watch(doc, Live::Claims, handle));
+        for live in self.watched.clone() {
+            heard.answers.push(self.watch(doc, live, handle));
         }
     }
 
@@ -495,7 +538,7 @@ impl Tab {
             && let Some(handle) = self.held.get(&doc).copied()
         {
             self.live.remove(&(doc, live));
-            self.outdated.remove(&doc);
+            self.outdated.remove(&(doc, live));
             heard.answers.push(self.watch(doc, live, handle));
             return Ok(());
         }
@@ -600,36 +643,39 @@ impl Tab {
             if asked.is_fragile && asked.at_ms <= trouble_ms {
                 asked.must.clear();
             }
-            if let Some(doc) = self.doc_of(&asked) {
-                self.compare_live(doc, &names, now_ms);
+            if let (Some(doc), Some(live)) = (self.doc_of(&asked), Live::of_look(&asked.message)) {
+                self.compare_live(doc, live, &names, now_ms);
+                if live != Live::Entries {
+                    return Ok(());
+                }
                 heard.news.push(News::Rows { doc, names, must: asked.must, tab: self.id_prefix });
             }
         } else if let Some((doc, live)) = self.watches.get(&call).copied() {
             self.live.insert((doc, live), names.clone());
-            if live == Live::Claims {
+            self.outdated.remove(&(doc, live));
+            if live != Live::Entries {
                 return Ok(());
             }
-            self.outdated.remove(&doc);
             heard.news.push(News::Rows { doc, names, must: BTreeSet::new(), tab: self.id_prefix });
         }
         Ok(())
     }
 
     /// A query has shown this: its document's live query does too, or soon.
-    fn compare_live(&mut self, doc: Doc, names: &[String], now_ms: u64) {
-        match self.live.get(&(doc, Live::Entries)) {
-            Some(shown) if shown != names => {
-                self.outdated.entry(doc).or_insert(now_ms);
+    fn compare_live(&mut self, doc: Doc, live: Live, names: &[String], now_ms: u64) {
+        match self.live.get(&(doc, live)) {
+            Some(shown) if shown != live.part_of(names) => {
+                self.outdated.entry((doc, live)).or_insert(now_ms);
             }
-            _ => drop(self.outdated.remove(&doc)),
+            _ => drop(self.outdated.remove(&(doc, live))),
         }
     }
 
     /// A document whose live query still does not show what a query showed at that time.
-    pub(crate) fn outdated_since(&self, ms: u64) -> Option<Doc> {
+    pub(crate) fn outdated_since(&self, ms: u64) -> Option<(Doc, Live)> {
         let is_known = !self.port.is_dead;
         let mut outdated = self.outdated.iter().filter(|(_, since_ms)| is_known && **since_ms < ms);
-        outdated.next().map(|(doc, _)| *doc)
+        outdated.next().map(|(which, _)| *which)
     }
 
     fn done(

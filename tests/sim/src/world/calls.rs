@@ -49,6 +49,9 @@ impl World {
                     let must = self.judge.own(self.origin(device, tab, doc));
                     let now_ms = self.now_ms;
                     messages.push(self.tab(device, tab).query(doc, must, now_ms));
+                    if self.swarm.cells {
+                        messages.extend(self.tab(device, tab).look_at(doc, now_ms));
+                    }
                 }
                 10 => {
                     let must = self.judge.confirmed(doc);
@@ -98,12 +101,14 @@ impl World {
     pub(super) fn mutate(&mut self, device: usize, tab: TabId, doc: Doc) -> ToCore {
         self.last_name += 1;
         let name = format!("m{}", self.last_name);
-        let contended = self.swarm.contended;
+        let (contended, cells) = (self.swarm.contended, self.swarm.cells);
+        let claim = if cells { "take" } else { "claim" };
         let mutation = match self.rng.below(14) {
-            0..=3 if contended => "claim",
+            0..=3 if contended => claim,
+            0..=3 if cells => "put",
             0..=3 => "add",
             4 | 5 => "bump",
-            6 | 7 => "claim",
+            6 | 7 => claim,
             8..=10 => "fold",
             11 | 12 if self.swarm.large => "large",
             13 if self.swarm.heavy => "heavy",
@@ -111,8 +116,8 @@ impl World {
         };
         let number = match (mutation, self.rng.next()) {
             // A name of its own for each few mutations, wherever they are issued.
-            ("claim", _) if contended => CLAIMS + self.last_name / CONTENDERS,
-            ("claim", number) => number % CLAIMS,
+            ("claim" | "take", _) if contended => CLAIMS + self.last_name / CONTENDERS,
+            ("claim" | "take", number) => number % CLAIMS,
             (_, number) => number,
         };
         let wish = Wish::new(mutation, &name, number);
@@ -295,11 +300,11 @@ impl World {
         for (device, here) in self.devices.iter().enumerate() {
             for (id, tab) in &here.tabs {
                 if self.now_ms > here.trouble_ms + SHOWN_MS
-                    && let Some(doc) = tab.outdated_since(self.now_ms - SHOWN_MS)
+                    && let Some((doc, live)) = tab.outdated_since(self.now_ms - SHOWN_MS)
                 {
                     return Err(format!(
-                        "device {device} tab {}: a live query of {doc:?} does not show what a \
-                         query has shown",
+                        "device {device} tab {}: a live query of {doc:?} does not show the \
+                         {live:?} that a query has shown",
                         id.0,
                     ));
                 }

@@ -296,7 +296,12 @@ impl World {
     fn compare_live(&mut self, doc: Doc, file: &[u8], when: &str) -> Result<(), String> {
         let found = self.found.open(doc, file)?;
         let claims = found.claims.iter().map(|(name, id)| format!("{name} {id}"));
-        let there = [(Live::Entries, found.names.clone()), (Live::Claims, claims.collect())];
+        let cells = Live::Cells.part_of(&found.cells).to_vec();
+        let there = [
+            (Live::Entries, found.names.clone()),
+            (Live::Claims, claims.collect()),
+            (Live::Cells, cells),
+        ];
         for device in self.connected_devices_of(doc) {
             let tabs = self.devices[device].tabs.iter();
             for (tab, here) in tabs.filter(|(_, here)| !here.port.is_dead) {
