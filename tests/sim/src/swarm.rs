@@ -111,6 +111,8 @@ pub(crate) enum History {
     ForgetCalls,
     /// A tab asks again for a deletion.
     DeleteTwice,
+    /// Copies of a device bring the same mutations in turns, each on a timeline of its own.
+    PartCopies,
 }
 
 /// Something that goes wrong.
@@ -189,7 +191,11 @@ impl History {
     fn parts_device(self) -> bool {
         matches!(
             self,
-            Self::RollDeviceBack | Self::CloneDevice | Self::MoveTwice | Self::PutMachineBack
+            Self::RollDeviceBack
+                | Self::CloneDevice
+                | Self::MoveTwice
+                | Self::PutMachineBack
+                | Self::PartCopies
         )
     }
 }
@@ -271,6 +277,11 @@ impl Swarm {
             // One by one: some are decided before the server goes back again, and some are not.
             swarm.limits.frames_in_flight_size_max = 1;
         }
+        let parts_copies = around.once_in(8) && swarm.history.is_empty();
+        if parts_copies {
+            swarm.history.push((around.below(actions), History::PartCopies));
+            swarm.limits.frames_in_flight_size_max = 1;
+        }
         if swarm.history.iter().any(|(_, it)| it.rots()) {
             // Only what left the log and the memory can rot unseen.
             (swarm.log_size_max, swarm.store_pool_pages) = (48 << 10, 8);
@@ -292,7 +303,8 @@ impl Swarm {
         // What a store goes back to is no draft of anybody where the server has one of that name.
         swarm.rivals &= swarm.history.is_empty();
         // What a full document has no room for is not a newer release, which all wait for.
-        swarm.fills = aside.once_in(4) && swarm.release_at.is_none() && !swarm.cells;
+        let is_narrow = swarm.release_at.is_none() && !swarm.cells && !parts_copies;
+        swarm.fills = aside.once_in(4) && is_narrow;
         if swarm.fills {
             swarm.limits.document_pages_max = [32, 48][aside.index(2)];
             // Whoever makes room may touch it all.

@@ -61,7 +61,7 @@ impl World {
     }
 
     /// A tab that holds the document, if there is one, issues a mutation.
-    fn wish(&mut self, device: usize, doc: Doc, mutation: &'static str, number: u64) {
+    pub(super) fn wish(&mut self, device: usize, doc: Doc, mutation: &'static str, number: u64) {
         let mut tabs = self.devices[device].tabs.iter();
         let tab = tabs.find(|(_, tab)| tab.held.contains_key(&doc)).map(|(tab, _)| *tab);
         let Some(tab) = tab else { return };

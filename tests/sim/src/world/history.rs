@@ -79,6 +79,7 @@ impl World {
             History::PutMachineBack => self.put_machine_back()?,
             History::ForgetCalls => self.forget_calls()?,
             History::DeleteTwice => self.delete_twice()?,
+            History::PartCopies => self.part_copies()?,
             History::ClearDevice => self.clear_device()?,
             History::RotDevice => {
                 let device = self.rng.index(self.devices.len());
@@ -149,6 +150,35 @@ impl World {
         self.muted = None;
         self.pass(BACK_MS)?;
         self.cut_off.remove(&clone);
+        Ok(())
+    }
+
+    /// A device and its clone go on apart: what the device has issued moves to another timeline,
+    /// and so does what a second clone has of it. The server hears the first of it from the device,
+    /// the rest from that clone, and then all of it once more. The first clone had claimed that.
+    fn part_copies(&mut self) -> Result<(), String> {
+        let device = self.rng.index(self.devices.len());
+        self.note(&format!("device {device}: its copies part"));
+        let claimant = self.clone_device(device);
+        self.cut_device_off(device);
+        self.pass(BACK_MS)?;
+        let first = CLAIMED_ONCE + self.last_name;
+        for claiming in [claimant, device] {
+            for nth in 0..u64::from(ISSUED) {
+                self.wish(claiming, Doc(0), "claim", first + nth);
+            }
+            self.pass(DECIDED_MS)?;
+        }
+        let clone = self.clone_device(device);
+        self.cut_off.insert(clone);
+        self.cut_off.remove(&device);
+        self.muted = Some(Muted { device, frames_left: 1 });
+        self.pass(BACK_MS)?;
+        self.muted = None;
+        self.cut_device_off(device);
+        self.cut_off.remove(&clone);
+        self.pass(BACK_MS)?;
+        self.cut_off.remove(&device);
         Ok(())
     }
 
