@@ -417,6 +417,13 @@ impl Judge {
         }
     }
 
+    /// A file that was taken out at any time: what it shows is what a query may show, and what its
+    /// mutations make of it.
+    pub(crate) fn judge_export(&self, doc: Doc, found: &Found, tab: u64) -> Result<(), String> {
+        self.judge_rows(doc, &found.names, &BTreeSet::new(), tab)?;
+        found.compare(|name| self.fates.get(name).map(|fate| &fate.issued))
+    }
+
     /// Whether a tab that listens only now has been told of every rejection of the document on its
     /// device for which no listener had returned.
     pub(crate) fn judge_rejections(

@@ -40,6 +40,8 @@ pub(crate) struct Swarm {
     pub(crate) destroying: bool,
     /// The action before which a new release of the app comes.
     pub(crate) release_at: Option<u64>,
+    /// Tabs take documents out as files while things change.
+    pub(crate) exports: bool,
     /// Mutations with large bodies, and such as meet the budgets.
     pub(crate) large: bool,
     pub(crate) heavy: bool,
@@ -241,6 +243,7 @@ impl Swarm {
             closing: rng.once_in(3),
             destroying: rng.once_in(3),
             release_at: if rng.once_in(2) { Some(rng.below(actions)) } else { None },
+            exports: around.once_in(3),
             large: rng.once_in(3),
             heavy: rng.once_in(3),
             tokens: rng.once_in(4),

@@ -161,6 +161,8 @@ pub(crate) struct Heard {
     pub(crate) moved: Option<Doc>,
     /// A document that its server has already, and another one as it says.
     pub(crate) taken: Option<Doc>,
+    /// A document that it was given as a file.
+    pub(crate) exported: Option<Doc>,
     /// A document whose copy was deleted, and one of which nothing was.
     pub(crate) destroyed: Option<String>,
     pub(crate) stays: Option<String>,
@@ -428,6 +430,7 @@ impl Tab {
             FromCore::Exported { call, file } => {
                 if let Some(doc) = self.unsettled.remove(&call).and_then(|it| self.doc_of(&it)) {
                     self.exported.insert(doc, file);
+                    heard.exported = Some(doc);
                 }
             }
             FromCore::Done { call } => self.done(call, &mut heard, now_ms, trouble_ms)?,

@@ -25,7 +25,7 @@ use crate::docs::{Doc, Docs};
 use crate::host::Host;
 use crate::judge::{Judge, When, Work};
 use crate::port::Followed;
-use crate::reference::FoundFiles;
+use crate::reference::{Found, FoundFiles};
 use crate::rng::Rng;
 use crate::say::say;
 use crate::swarm::Swarm;
@@ -360,6 +360,9 @@ impl World {
             }
             self.devices[device].moved.extend(heard.moved);
             answers.extend(heard.answers);
+            if let Some(doc) = heard.exported.filter(|_| self.faults) {
+                self.look_at_export(device, tab, doc)?;
+            }
             if let Some(doc) = heard.taken {
                 self.taken(device, doc)?;
             }
@@ -377,6 +380,14 @@ impl World {
             self.send_to_core(device, tab, answers);
         }
         Ok(())
+    }
+
+    /// A file that was taken out while things change shows one state, and nothing of any other.
+    fn look_at_export(&self, device: usize, tab: TabId, doc: Doc) -> Result<(), String> {
+        let Some(from) = self.devices[device].tabs.get(&tab) else { return Ok(()) };
+        let found = Found::open(&from.exported[&doc]);
+        let judged = found.and_then(|found| self.judge.judge_export(doc, &found, from.id_prefix));
+        judged.map_err(|what| format!("device {device} gives a file of {doc:?}: {what}"))
     }
 
     /// What was to be handed over is at its server already, as another document.

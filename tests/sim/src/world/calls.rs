@@ -49,6 +49,9 @@ impl World {
                     let must = self.judge.own(self.origin(device, tab, doc));
                     let now_ms = self.now_ms;
                     messages.push(self.tab(device, tab).query(doc, must, now_ms));
+                    if self.swarm.exports {
+                        messages.push(self.tab(device, tab).export(doc, now_ms));
+                    }
                     if self.swarm.cells {
                         messages.extend(self.tab(device, tab).look_at(doc, now_ms));
                     }
