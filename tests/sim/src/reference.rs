@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use rusqlite::functions::FunctionFlags;
 use rusqlite::types::Value as Sql;
 use rusqlite::{Connection, Error};
+use tidelog_document::Doctype;
 use tidelog_types::Value;
 
 use crate::app::{ALL_CELLS, Release, Wish, doctype};
@@ -136,14 +137,15 @@ impl Found {
             let reason: String = context.get(0)?;
             Err::<i64, _>(Error::UserFunctionError(reason.into()))
         })?;
-        let migrations = doctype(Release::Second).migrations;
+        let doctypes = [Release::First, Release::Second].map(doctype);
+        let migrations = &doctypes[1].migrations;
         connection.execute_batch(&migrations[0])?;
         for (index, name) in self.names.iter().enumerate() {
             if released_after == Some(index) {
                 connection.execute_batch(&migrations[1])?;
             }
             if let Some(issued) = issued(name) {
-                run(&connection, issued)?;
+                run(&connection, &doctypes[issued.release as usize], issued)?;
             }
         }
         if released_after == Some(self.names.len()) {
@@ -157,14 +159,13 @@ fn text(error: Error) -> String {
     error.to_string()
 }
 
-fn run(connection: &Connection, issued: &Issued) -> rusqlite::Result<()> {
-    let doctype = doctype(issued.release);
+fn run(connection: &Connection, doctype: &Doctype, issued: &Issued) -> rusqlite::Result<()> {
     let definition = doctype.mutation(issued.wish.mutation).expect("BUG: the app's own mutation");
     let now = Value::Integer(i64::try_from(issued.now_ms).expect("BUG: this century"));
     let args = issued.wish.args.iter().map(|(name, value)| (name.as_str(), value));
     let args: Vec<(&str, &Value)> = args.chain([("now", &now)]).collect();
     for sql in &definition.sql {
-        let mut statement = connection.prepare(sql)?;
+        let mut statement = connection.prepare_cached(sql)?;
         for (name, value) in &args {
             if let Some(index) = statement.parameter_index(&format!(":{name}"))? {
                 statement.raw_bind_parameter(index, to_sql(value))?;
