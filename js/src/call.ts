@@ -72,14 +72,15 @@ export function tryLater(call: Call, error: TidelogError, now: number): void {
 /**
  * The last that the caller is told. Whoever asked must not ask anew while something may still come
  * of it: `none` is said where no core was handed the call, or where one core has had it and says
- * so.
+ * so. A second one knows what became of a mutation, and nothing of a deletion.
  */
 export function asTold(
   { kind, cores }: Call,
   error: TidelogError,
   isAnswer: boolean,
 ): TidelogError {
-  const isKnown = isAnswer && (cores < 2 || !isPassing(error));
+  const knows = cores < 2 || (kind === 'mutate' && !isPassing(error));
+  const isKnown = isAnswer && knows;
   const mayBeDone = (kind === 'mutate' || kind === 'destroy') && cores > 0 && !isKnown;
   if (!mayBeDone) return error;
   const Class = error.constructor as new (message: string, details: object) => TidelogError;

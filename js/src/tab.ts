@@ -179,7 +179,16 @@ export class Tab {
 
   /** Whether the present core knows the document that this is about. */
   #canAsk(call: Call): boolean {
-    return this.#link.isConnected && (this.#documentOf(call)?.state ?? 'open') === 'open';
+    if (!this.#link.isConnected) return false;
+    if (call.kind === 'destroy') return !this.#isReopened(call.message as ToCore['destroy']);
+    return (this.#documentOf(call)?.state ?? 'open') === 'open';
+  }
+
+  /** Whether a document is being opened again: what is asked of it, closing it too, comes first. */
+  #isReopened({ document, user }: ToCore['destroy']): boolean {
+    const documents = [...this.#documents.values()];
+    const isIt = ({ open }: Document) => open.document === document && open.user === user;
+    return documents.some((it) => it.state === 'opening' && isIt(it));
   }
 
   #documentOf({ message }: Call): Document | undefined {
@@ -317,6 +326,7 @@ export class Tab {
         document.againAt = this.#now + pause(document.tries++);
         this.#wakeAt(document.againAt);
         this.#emit({ type: 'lost', handle, error: answer.error });
+        this.#askHeldBack();
       } else if (answer.type === 'opened') {
         document.state = 'open';
         document.error = undefined;

@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest';
-import { EngineError, RejectedError, StorageError } from '../src/errors.js';
+import { EngineError, InvalidOptionError, RejectedError, StorageError } from '../src/errors.js';
 import type { Answer, EntryId, Memo, News, ToCore } from '../src/messages.js';
 import type { Status } from '../src/status.js';
 import type { CallKind, Effect, Input } from '../src/step.js';
@@ -378,6 +378,47 @@ test('D10: what a core says of a durable mutation that it lacks is the last word
   expect(stage.posted('mutate').at(-1)).toMatchObject({ again: { durable: entry } });
   stage.answer(call, { type: 'failed', error: new StorageError('gone', { outcome: 'unknown' }) });
   expect(stage.errors(call)).toEqual([{ code: 'storage', outcome: 'unknown', last: true }]);
+});
+
+test('a deletion that another core refuses may have been carried out by the one before', () => {
+  const { stage } = opened();
+  const call = stage.call('destroy', { document: 'd', user: '', force: true });
+  stage.survive();
+  const error = new InvalidOptionError('the document is open', { outcome: 'none' });
+  stage.answer(call, { type: 'failed', error });
+  expect(stage.errors(call)).toEqual([{ code: 'invalid-option', outcome: 'unknown', last: true }]);
+});
+
+test('a document that is closed and deleted is closed by the next core before it is deleted', () => {
+  const stage = new Stage();
+  const handle = stage.tab.newHandle();
+  const open = stage.call('open', { handle, document: 'd', user: '' });
+  stage.work().answer(open, opens());
+  const close = stage.call('close', { handle });
+  const other = stage.call('destroy', { document: 'e', user: '', force: true });
+  const destroy = stage.call('destroy', { document: 'd', user: '', force: true });
+  stage.log = [];
+  stage.survive();
+  expect(stage.posted('destroy').map(({ call }) => call)).toEqual([other]);
+  stage.reopen();
+  const asked = stage.of('post').filter(({ kind }) => kind === 'close' || kind === 'destroy');
+  const calls = asked.map(({ message }) => (message as { call: number }).call);
+  expect(calls).toEqual([other, close, destroy]);
+});
+
+test('a document that cannot be opened again can be deleted', () => {
+  const stage = new Stage();
+  const handle = stage.tab.newHandle();
+  const open = stage.call('open', { handle, document: 'd', user: '' });
+  stage.work().answer(open, opens());
+  stage.call('close', { handle });
+  const destroy = stage.call('destroy', { document: 'd', user: '', force: true });
+  stage.log = [];
+  stage.survive();
+  const [again] = stage.posted('open');
+  const error = new StorageError('full', { outcome: 'none' });
+  stage.answer(again!.call as number, { type: 'failed', error });
+  expect(stage.posted('destroy').map(({ call }) => call)).toEqual([destroy]);
 });
 
 test('D10: a mutation is asked again of the copy that it was handed over to', () => {

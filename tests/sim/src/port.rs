@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use serde_json::{Value, json};
-use tidelog_client::{Again, Call, CallFailure, FromCore, Handle, Memo, Request, ToCore};
+use tidelog_client::{
+    Again, Call, CallFailure, FromCore, Handle, Memo, Mutate, OpenRequest, Request, ToCore,
+};
 use tidelog_tab::{Answer, Effect, Error, Input, Machine};
 use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{ClientId, EntryId, ErrorCode, JournalId, Life, Lsn, Outcome};
@@ -63,19 +65,23 @@ impl Port {
     pub(crate) fn say(&mut self, now_ms: u64, message: ToCore) -> Followed {
         let input = match &message {
             ToCore::Ask { call, handle, request } => {
-                if let Request::Open(_) = request {
-                    self.opens.insert(*handle, request.clone());
-                }
-                let name = match request {
-                    Request::Mutate(mutate) => mutate.name.as_str(),
-                    _ => "",
+                let (call, handle) = (call.0, handle.0);
+                let content = match request {
+                    Request::Open(open) => {
+                        self.opens.insert(Handle(handle), request.clone());
+                        let OpenRequest { document, user, .. } = &**open;
+                        json!({ "call": call, "handle": handle, "document": document, "user": user })
+                    }
+                    Request::Mutate(Mutate { name, .. }) => {
+                        json!({ "call": call, "handle": handle, "name": name })
+                    }
+                    _ => json!({ "call": call, "handle": handle }),
                 };
-                let content = json!({ "call": call.0, "handle": handle.0, "name": name });
                 let limited = !matches!(request, Request::Sync);
                 Input::Call { kind: kind_of(&message), message: content, limited }
             }
-            ToCore::Destroy { call, .. } => {
-                let content = json!({ "call": call.0 });
+            ToCore::Destroy { call, document, user, .. } => {
+                let content = json!({ "call": call.0, "document": document, "user": user });
                 Input::Call { kind: "destroy", message: content, limited: true }
             }
             ToCore::Unwatch { call } => Input::Unwatch { call: call.0 },
