@@ -70,7 +70,9 @@ impl Port {
                     Request::Open(open) => {
                         self.opens.insert(Handle(handle), request.clone());
                         let OpenRequest { document, user, .. } = &**open;
-                        json!({ "call": call, "handle": handle, "document": document, "user": user })
+                        json!({
+                            "call": call, "handle": handle, "document": document, "user": user,
+                        })
                     }
                     Request::Mutate(Mutate { name, .. }) => {
                         json!({ "call": call, "handle": handle, "name": name })
