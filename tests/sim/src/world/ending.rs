@@ -174,7 +174,11 @@ impl World {
             let mut conns = world.conns.values();
             conns.any(|conn| conn.device == device && conn.host == 0)
         };
+        let deadline = self.now_ms + SETTLE_MS;
         while !is_back(self) && !self.queue.is_empty() {
+            if self.now_ms > deadline {
+                return Err(format!("device {device} does not come back to its server"));
+            }
             self.next_event()?;
         }
         for nth in 0..DRAINED {
