@@ -341,8 +341,8 @@ impl Swarm {
         let history = match rng.below(16) {
             0 => History::LoseAcked,
             1 => History::PutMachineBack,
-            2 => History::ForgetCalls,
-            3 => History::DeleteTwice,
+            2..=4 => History::ForgetCalls,
+            5 => History::DeleteTwice,
             _ => return,
         };
         self.history.push((rng.below(self.actions), history));

@@ -15,6 +15,8 @@ const OPEN_MS: u64 = 2_000;
 /// Milliseconds in which mutations are decided, or kept.
 const DECIDED_MS: u64 = 2_000;
 const KEPT_MS: u64 = 800;
+/// Milliseconds in which a core that has just begun finds its server, and all is decided.
+const FOUND_MS: u64 = 4_000;
 /// Mutations that a machine sends before it is put back, or has acknowledged and not decided.
 const SENT: u64 = 3;
 /// Milliseconds after which a device reads what its server says, and in which all else is done.
@@ -115,7 +117,7 @@ impl World {
         for _ in 0..self.rng.below(2) {
             self.add_in((device, other), Doc(0));
         }
-        self.pass(DECIDED_MS)?;
+        self.pass(FOUND_MS)?;
         self.deaf_once_it_asked = None;
         let lives = self.rng.once_in(2);
         self.hand_to_another_core((device, late), lives)?;
