@@ -389,7 +389,7 @@ test('a deletion that another core refuses may have been carried out by the one 
   expect(stage.errors(call)).toEqual([{ code: 'invalid-option', outcome: 'unknown', last: true }]);
 });
 
-test('a document that is closed and deleted is closed by the next core before it is deleted', () => {
+test('what is closed and deleted is closed by the next core before it is deleted', () => {
   const stage = new Stage();
   const handle = stage.tab.newHandle();
   const open = stage.call('open', { handle, document: 'd', user: '' });
