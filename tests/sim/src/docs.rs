@@ -1,5 +1,7 @@
 //! The documents of a world.
 
+use std::collections::BTreeSet;
+
 /// A document, by its place among those of its world.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Doc(pub(crate) usize);
@@ -14,6 +16,8 @@ pub(crate) struct Spec {
     pub(crate) device: Option<usize>,
     /// A local one that its device hands to a server some time: that one.
     pub(crate) moves_to: Option<usize>,
+    /// Devices that have opened it since, at that server.
+    pub(crate) joined: BTreeSet<usize>,
 }
 
 /// All of them.
@@ -24,12 +28,14 @@ impl Docs {
     /// One that everybody has.
     pub(crate) fn share(&mut self, name: &str, host: usize) {
         let name = name.to_owned();
-        self.0.push(Spec { name, host: Some(host), device: None, moves_to: None });
+        let (device, moves_to, joined) = (None, None, BTreeSet::new());
+        self.0.push(Spec { name, host: Some(host), device, moves_to, joined });
     }
 
     /// A local one of a device.
     pub(crate) fn keep(&mut self, name: String, device: usize, moves_to: Option<usize>) {
-        self.0.push(Spec { name, host: None, device: Some(device), moves_to });
+        let joined = BTreeSet::new();
+        self.0.push(Spec { name, host: None, device: Some(device), moves_to, joined });
     }
 
     pub(crate) fn all(&self) -> impl Iterator<Item = Doc> + use<> {
@@ -38,8 +44,16 @@ impl Docs {
 
     /// Those that a device has.
     pub(crate) fn of(&self, device: usize) -> Vec<Doc> {
-        let has = |doc: &Doc| self.spec(*doc).device.is_none_or(|only| only == device);
+        let has = |doc: &Doc| {
+            let spec = self.spec(*doc);
+            spec.device.is_none_or(|first| first == device) || spec.joined.contains(&device)
+        };
         self.all().filter(has).collect()
+    }
+
+    /// One that was handed over is opened by another device too.
+    pub(crate) fn join(&mut self, doc: Doc, device: usize) {
+        self.0[doc.0].joined.insert(device);
     }
 
     pub(crate) fn spec(&self, doc: Doc) -> &Spec {

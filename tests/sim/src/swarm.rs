@@ -105,6 +105,12 @@ pub(crate) enum History {
     FillDocument,
     /// A server goes back twice while a device and its clone have something to send.
     MoveTwice,
+    /// A server goes back while a device is cut off, which wants to be in step when it is back.
+    SyncBehind,
+    /// A document is handed over, the answer is lost, and another device writes to it.
+    LoseSeeded,
+    /// Files are taken out while a log is changed over again and again.
+    ExportAmid,
     /// A server goes back to before what it has acknowledged, and told nobody of.
     LoseAcked,
     /// A machine is put back while its core runs, which goes on as the same life.
@@ -182,7 +188,11 @@ impl History {
     fn takes_server_back(self) -> bool {
         matches!(
             self,
-            Self::RestoreServer | Self::ReplaceServer | Self::MoveTwice | Self::LoseAcked
+            Self::RestoreServer
+                | Self::ReplaceServer
+                | Self::MoveTwice
+                | Self::LoseAcked
+                | Self::SyncBehind
         )
     }
 
@@ -323,6 +333,15 @@ impl Swarm {
         if swarm.history.is_empty() {
             swarm.come_back(&mut lives);
         }
+        let mut later = Rng::new(seed.rotate_left(24) ^ !seed);
+        if swarm.history.is_empty() {
+            swarm.meet(&mut later);
+        }
+        if later.once_in(4) {
+            // A document that is handed over waits for what the server has taken of it.
+            swarm.limits.catch_up_pages_max = swarm.limits.catch_up_pages.min(4 + later.index(8));
+            swarm.limits.message_pages_max = swarm.limits.message_pages_max.min(3);
+        }
         if lives.once_in(4) {
             swarm.troubles.extend([Trouble::BusyTab; 2]);
         }
@@ -362,6 +381,33 @@ impl Swarm {
             History::PutMachineBack => self.contended = false,
             History::DeleteTwice => self.diaries = true,
             _ => {}
+        }
+    }
+
+    /// Draws what happens only where a few things meet.
+    fn meet(&mut self, rng: &mut Rng) {
+        let history = match rng.below(8) {
+            0 => History::SyncBehind,
+            1 => History::LoseSeeded,
+            2 => History::ExportAmid,
+            _ => return,
+        };
+        self.history.push((rng.below(self.actions), history));
+        self.rivals = false;
+        match history {
+            // What a probe is answered with comes before the pages.
+            History::SyncBehind => {
+                (self.limits.catch_up_pages, self.limits.read_chunk_pages) = (1, 1);
+                (self.net_ms_max, self.late_stores) = (80, true);
+            }
+            History::LoseSeeded => self.drafts = true,
+            _ => {
+                (self.limits.pool_pages_max, self.limits.read_chunk_pages) = (4, 1);
+                self.limits.mutation_pages_max = Limits::DEFAULT.mutation_pages_max;
+                (self.log_size_max, self.store_pool_pages) = (48 << 10, 8);
+                // Who drains has enough to run again.
+                (self.late_stores, self.drains) = (true, false);
+            }
         }
     }
 

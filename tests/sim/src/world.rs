@@ -6,6 +6,7 @@ mod event;
 mod filling;
 mod history;
 mod lives;
+mod meeting;
 mod sockets;
 mod stores;
 mod trouble;

@@ -41,7 +41,8 @@ impl World {
     pub(super) fn ask(&mut self, device: usize, tab: TabId) {
         let mut messages = Vec::new();
         for _ in 0..=self.rng.below(3) {
-            let held: Vec<Doc> = self.devices[device].tabs[&tab].held.keys().copied().collect();
+            let mut held: Vec<Doc> = self.devices[device].tabs[&tab].held.keys().copied().collect();
+            held.retain(|doc| !self.is_elsewhere(device, *doc));
             let Some(doc) = self.rng.pick(&held) else { return };
             match self.rng.below(12) {
                 0..=8 => messages.push(self.mutate(device, tab, doc)),

@@ -220,11 +220,12 @@ impl World {
     fn hand_over_all(&mut self) -> Result<(), String> {
         for _ in 0..HAND_OVERS_MAX {
             for (device, doc) in self.not_handed_over().collect::<Vec<_>>() {
-                if self.is_moved(doc) {
+                if self.is_moved(doc) && !self.is_elsewhere(device, doc) {
                     continue;
                 }
                 let tab = self.any_tab(device)?;
-                if self.rng.once_in(2) && self.tab(device, tab).held.contains_key(&doc) {
+                let is_held = self.tab(device, tab).held.contains_key(&doc);
+                if self.rng.once_in(2) && is_held && !self.is_elsewhere(device, doc) {
                     // The server may have what it was at an earlier offer.
                     let message = self.mutate(device, tab, doc);
                     self.send_to_core(device, tab, vec![message]);
@@ -248,7 +249,7 @@ impl World {
         let offered = self.devices.iter().enumerate();
         let offered =
             offered.flat_map(|(device, it)| it.offered.iter().map(move |doc| (device, *doc)));
-        offered.filter(|(_, doc)| !self.is_moved(*doc))
+        offered.filter(|(device, doc)| !self.is_moved(*doc) || self.is_elsewhere(*device, *doc))
     }
 
     /// Whether a draft, or another one of its name, is the server's.

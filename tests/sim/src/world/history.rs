@@ -75,6 +75,9 @@ impl World {
             }
             History::FillDocument => self.fill_document()?,
             History::MoveTwice => self.move_twice()?,
+            History::SyncBehind => self.sync_behind()?,
+            History::LoseSeeded => self.lose_seeded()?,
+            History::ExportAmid => self.export_amid()?,
             History::LoseAcked => self.lose_acked()?,
             History::PutMachineBack => self.put_machine_back()?,
             History::ForgetCalls => self.forget_calls()?,

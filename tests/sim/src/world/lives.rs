@@ -206,10 +206,33 @@ impl World {
         self.pass(BACK_MS)
     }
 
+    /// A server goes back while a device is cut off that has sent it more; when it is back, the
+    /// server has something else of another one, and it wants to be in step.
+    pub(super) fn sync_behind(&mut self) -> Result<(), String> {
+        let (host, device) = (0, self.rng.index(self.devices.len()));
+        let other = (device + 1) % self.devices.len();
+        self.pass(OPEN_MS)?;
+        let backup = kill(&self.hosts[host].disk, &self.swarm);
+        self.add_some(device, SENT + 2);
+        self.pass(DECIDED_MS)?;
+        self.cut_device_off(device);
+        self.give_server(host, backup)?;
+        self.pass(BACK_MS)?;
+        self.add_some(other, 1);
+        self.pass(FOUND_MS)?;
+        self.cut_off.remove(&device);
+        let (must, now_ms) = (self.judge.confirmed(Doc(0)), self.now_ms);
+        for tab in self.holders(device, Doc(0)) {
+            let sync = self.tab(device, tab).sync(Doc(0), must.clone(), now_ms);
+            self.send_to_core(device, tab, vec![sync]);
+        }
+        self.pass(BACK_MS)
+    }
+
     // --- what is issued --------------------------------------------------------------------------
 
     /// The tabs of a device that hold a document.
-    fn holders(&self, device: usize, doc: Doc) -> Vec<TabId> {
+    pub(super) fn holders(&self, device: usize, doc: Doc) -> Vec<TabId> {
         let tabs = self.devices[device].tabs.iter();
         tabs.filter(|(_, tab)| tab.held.contains_key(&doc)).map(|(tab, _)| *tab).collect()
     }
@@ -221,7 +244,7 @@ impl World {
         }
     }
 
-    fn add_in(&mut self, (device, tab): TabOf, doc: Doc) {
+    pub(super) fn add_in(&mut self, (device, tab): TabOf, doc: Doc) {
         self.last_name += 1;
         let name = format!("m{}", self.last_name);
         let message = self.issue(device, tab, doc, Wish::new("add", &name, 0), &name);

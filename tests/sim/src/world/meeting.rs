@@ -1,0 +1,91 @@
+//! What goes wrong only where a few things meet.
+
+use super::World;
+use crate::app::Wish;
+use crate::docs::Doc;
+
+/// Milliseconds in which a tab is open, a mutation is recorded, and a device is back.
+const OPEN_MS: u64 = 2_000;
+const DONE_MS: u64 = 1_000;
+const BACK_MS: u64 = 8_000;
+/// Milliseconds in which a document is handed over, and after which the server is looked at again.
+const HANDED_OVER_MS: u64 = 1_000;
+const GLANCE_MS: u64 = 10;
+/// Mutations that are issued in a row.
+const SENT: u32 = 3;
+/// Files that are taken out, and bytes of what is written meanwhile.
+const EXPORTS: u32 = 4;
+const LARGE: u64 = 30_000;
+
+impl World {
+    /// A document is handed over, and the line breaks as the server has it; another device opens it
+    /// there and writes before it is offered again.
+    pub(super) fn lose_seeded(&mut self) -> Result<(), String> {
+        let device = self.rng.index(self.devices.len());
+        let other = (device + 1) % self.devices.len();
+        self.pass(OPEN_MS)?;
+        let is_draft = |doc: &Doc| {
+            let is_offered = self.devices[device].offered.contains(doc);
+            self.docs.spec(*doc).moves_to.is_some() && !is_offered
+        };
+        let Some(draft) = self.docs.of(device).into_iter().find(is_draft) else { return Ok(()) };
+        let Some(tab) = self.holders(device, draft).pop() else { return Ok(()) };
+        (0..SENT).for_each(|_| self.add_in((device, tab), draft));
+        self.pass(DONE_MS)?;
+        if !self.holders(device, draft).contains(&tab) {
+            return Ok(());
+        }
+        let (docs, now_ms) = (self.docs.clone(), self.now_ms);
+        let host = docs.spec(draft).moves_to.expect("BUG: a draft");
+        let open = self.tab(device, tab).hand_over(&docs, draft, now_ms);
+        self.devices[device].offered.insert(draft);
+        self.send_to_core(device, tab, vec![open]);
+        for _ in 0..HANDED_OVER_MS / GLANCE_MS {
+            self.pass(GLANCE_MS)?;
+            if self.is_on_server(host, draft)? {
+                break;
+            }
+        }
+        self.cut_device_off(device);
+        self.pass(DONE_MS)?;
+        if self.hosts[host].is_up() && self.is_on_server(host, draft)? {
+            self.note(&format!("device {other}: opens {draft:?} too"));
+            self.docs.join(draft, other);
+            self.devices[other].moved.insert(draft);
+            self.open_all(other);
+            self.pass(OPEN_MS)?;
+            let joined = self.holders(other, draft);
+            joined.into_iter().for_each(|tab| self.add_in((other, tab), draft));
+            self.pass(DONE_MS)?;
+        }
+        self.cut_off.remove(&device);
+        self.pass(BACK_MS)
+    }
+
+    /// Whether others write to a document of which this device does not know yet that it was handed
+    /// over: what it wrote itself would make another one of it.
+    pub(super) fn is_elsewhere(&self, device: usize, doc: Doc) -> bool {
+        !self.docs.spec(doc).joined.is_empty() && !self.devices[device].moved.contains(&doc)
+    }
+
+    /// A tab takes a document out as a file, again and again, while much is written.
+    pub(super) fn export_amid(&mut self) -> Result<(), String> {
+        let device = self.rng.index(self.devices.len());
+        self.pass(OPEN_MS)?;
+        for _ in 0..EXPORTS {
+            let Some(tab) = self.holders(device, Doc(0)).first().copied() else { return Ok(()) };
+            let now_ms = self.now_ms;
+            let export = self.tab(device, tab).export(Doc(0), now_ms);
+            self.send_to_core(device, tab, vec![export]);
+            for _ in 0..SENT {
+                self.last_name += 1;
+                let name = format!("m{}", self.last_name);
+                let wish = Wish::new("large", &name, LARGE + self.rng.below(LARGE));
+                let message = self.issue(device, tab, Doc(0), wish, &name);
+                self.send_to_core(device, tab, vec![message]);
+                self.pass(GLANCE_MS)?;
+            }
+        }
+        self.pass(DONE_MS)
+    }
+}
