@@ -211,7 +211,7 @@ impl ServerLink {
                     return false;
                 };
                 let asked_at_ms = ping.at_ms.max(ask_at_ms);
-                let broken_at_ms = asked_at_ms + self.answer_ms(is_soon || self.is_doubted);
+                let broken_at_ms = asked_at_ms + self.answer_ms(ping, is_soon || self.is_doubted);
                 if now_ms >= broken_at_ms {
                     reached(Probe::SilentLinkGivenUp);
                     self.given_up = (self.given_up + 1).min(DOUBLINGS_MAX + 1);
@@ -228,9 +228,10 @@ impl ServerLink {
         self.lost_at_ms + self.pause_ms.min(longest_ms)
     }
 
-    fn answer_ms(&self, is_soon: bool) -> u64 {
+    /// The answer waits for what was sent before the question, and for nothing that came behind it.
+    fn answer_ms(&self, ping: &Ping, is_soon: bool) -> u64 {
         let answer_ms = if is_soon { ANSWER_SOON_MS } else { ANSWER_MS };
-        let uplink_ms = (self.unproved_size / UPLINK_BYTES_PER_MS).min(UPLINK_MS_MAX);
+        let uplink_ms = (ping.size / UPLINK_BYTES_PER_MS).min(UPLINK_MS_MAX);
         (answer_ms + uplink_ms) << self.given_up.saturating_sub(1)
     }
 
@@ -444,9 +445,9 @@ mod tests {
         let most = UPLINK_MS_MAX * UPLINK_BYTES_PER_MS;
         for (size, uplink_ms) in [(2_000 * UPLINK_BYTES_PER_MS, 2_000), (2 * most, UPLINK_MS_MAX)] {
             let mut stage = Stage::welcomed();
-            stage.acts_after(Need::Soon);
             stage.link.unproved_size = size;
-            assert_eq!(stage.acts_after(Need::Soon), ANSWER_SOON_MS + uplink_ms);
+            let waited_ms = stage.acts_after(Need::Soon) + stage.acts_after(Need::Soon);
+            assert_eq!(waited_ms, PING_SOON_AFTER_MS + ANSWER_SOON_MS + uplink_ms);
         }
     }
 
@@ -460,11 +461,30 @@ mod tests {
         assert_eq!(stage.acts_after(Need::Soon), 0, "so much is not left unproved");
         stage.link.unproved_size += 80_000;
         stage.hear(&FromServer::Welcome);
-        assert_eq!(stage.link.answer_ms(true), ANSWER_SOON_MS + 2 * uplink_ms);
+        let waits_ms = PING_SOON_AFTER_MS + ANSWER_SOON_MS + uplink_ms;
+        assert_eq!(
+            stage.acts_after(Need::Soon),
+            waits_ms,
+            "what is behind a ping is not in its way"
+        );
+
+        let mut stage = Stage::welcomed();
+        stage.link.unproved_size = 80_000;
+        stage.acts_after(Need::Soon);
+        stage.link.unproved_size += 80_000;
         stage.hear(&FromServer::Pong);
         assert_eq!(stage.acts_after(Need::Soon), 0, "the second is behind the first ping");
-        let waits_ms = PING_SOON_AFTER_MS + ANSWER_SOON_MS + uplink_ms;
         assert_eq!(stage.acts_after(Need::Soon), waits_ms);
+    }
+
+    /// What is asked again and again on a dead line was once put on top of what it waited for.
+    #[test]
+    fn what_is_sent_behind_a_ping_gives_its_answer_no_more_time() {
+        let mut stage = Stage::welcomed();
+        stage.link.given_up = DOUBLINGS_MAX + 1;
+        stage.acts_after(Need::Soon);
+        stage.link.unproved_size += 4_000;
+        assert_eq!(stage.acts_after(Need::Soon), ANSWER_SOON_MS << DOUBLINGS_MAX);
     }
 
     #[test]
@@ -472,8 +492,8 @@ mod tests {
         let mut stage = Stage::welcomed();
         let mut waited_ms = Vec::new();
         for _ in 0..8 {
+            stage.link.unproved_size = 1 << 40;
             stage.acts_after(Need::Soon);
-            stage.link.unproved_size = u64::MAX;
             waited_ms.push(stage.acts_after(Need::Soon));
             stage.lose();
             stage.acts_after(Need::Soon);
