@@ -109,6 +109,8 @@ pub(crate) enum History {
     SyncBehind,
     /// A document is handed over, the answer is lost, and another device writes to it.
     LoseSeeded,
+    /// All hand over their documents of the same name.
+    Rivals,
     /// Files are taken out while a log is changed over again and again.
     ExportAmid,
     /// A server goes back to before what it has acknowledged, and told nobody of.
@@ -351,6 +353,9 @@ impl Swarm {
         if swarm.rivals && swarm.drafts {
             // What they hand over at the same time comes in turns.
             swarm.limits.message_pages_max = 1;
+            if later.once_in(2) {
+                swarm.history.push((later.below(swarm.actions), History::Rivals));
+            }
         }
         swarm
     }

@@ -5,7 +5,6 @@ use tidelog_types::limits::CALL_SETTLES_MS;
 
 use super::World;
 use super::event::Event;
-use super::sockets::Muted;
 use crate::app::Wish;
 use crate::docs::Doc;
 use crate::judge::Origin;
@@ -179,10 +178,7 @@ impl World {
                     self.devices[device].offered.insert(*draft);
                     self.send_to_core(device, tab, vec![open]);
                     if self.swarm.rivals {
-                        self.rival(device);
-                        // What it hands over may end amid its pages, and the others wait.
-                        let frames_left = [0, 1, 3][self.rng.index(3)];
-                        self.muted = Some(Muted { device, frames_left });
+                        self.rival(Some(device));
                     }
                 }
             }
@@ -209,10 +205,10 @@ impl World {
         }
     }
 
-    /// The other devices hand over their drafts of the same name, at the same time.
-    fn rival(&mut self, device: usize) {
+    /// All devices but one hand over their drafts of the same name, at the same time.
+    pub(super) fn rival(&mut self, device: Option<usize>) {
         let (docs, now_ms) = (self.docs.clone(), self.now_ms);
-        for other in (0..self.devices.len()).filter(|other| *other != device) {
+        for other in (0..self.devices.len()).filter(|other| Some(*other) != device) {
             let of_device = docs.of(other).into_iter();
             let mut drafts = of_device.filter(|doc| docs.spec(*doc).moves_to.is_some());
             let Some(draft) = drafts.next() else { continue };

@@ -77,6 +77,7 @@ impl World {
             History::MoveTwice => self.move_twice()?,
             History::SyncBehind => self.sync_behind()?,
             History::LoseSeeded => self.lose_seeded()?,
+            History::Rivals => self.hand_over_rivals()?,
             History::ExportAmid => self.export_amid()?,
             History::LoseAcked => self.lose_acked()?,
             History::PutMachineBack => self.put_machine_back()?,

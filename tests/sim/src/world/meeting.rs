@@ -1,6 +1,7 @@
 //! What goes wrong only where a few things meet.
 
 use super::World;
+use super::sockets::Muted;
 use crate::app::Wish;
 use crate::docs::Doc;
 
@@ -66,6 +67,26 @@ impl World {
     /// over: what it wrote itself would make another one of it.
     pub(super) fn is_elsewhere(&self, device: usize, doc: Doc) -> bool {
         !self.docs.spec(doc).joined.is_empty() && !self.devices[device].moved.contains(&doc)
+    }
+
+    /// Every device hands a document of the same name over. What one of them sends may end amid its
+    /// pages, and the others wait.
+    pub(super) fn hand_over_rivals(&mut self) -> Result<(), String> {
+        self.pass(OPEN_MS)?;
+        for device in 0..self.devices.len() {
+            let is_draft = |doc: &Doc| self.docs.spec(*doc).moves_to.is_some();
+            let Some(draft) = self.docs.of(device).into_iter().find(is_draft) else { continue };
+            let holders = self.holders(device, draft);
+            holders.into_iter().for_each(|tab| self.add_in((device, tab), draft));
+        }
+        self.pass(DONE_MS)?;
+        if self.rng.once_in(2) {
+            let (device, frames_left) = (self.rng.index(self.devices.len()), self.rng.index(6));
+            let frames_left = u32::try_from(frames_left).expect("BUG: below six");
+            self.muted = Some(Muted { device, frames_left });
+        }
+        self.rival(None);
+        Ok(())
     }
 
     /// A tab takes a document out as a file, again and again, while much is written.
