@@ -398,7 +398,8 @@ impl Swarm {
             _ => return,
         };
         self.history.push((rng.below(self.actions), history));
-        self.rivals = false;
+        // Who drains has enough to run again.
+        (self.rivals, self.drains) = (false, false);
         match history {
             // What a probe is answered with comes before the pages.
             History::SyncBehind => {
@@ -410,8 +411,7 @@ impl Swarm {
                 (self.limits.pool_pages_max, self.limits.read_chunk_pages) = (4, 1);
                 self.limits.mutation_pages_max = Limits::DEFAULT.mutation_pages_max;
                 (self.log_size_max, self.store_pool_pages) = (48 << 10, 8);
-                // Who drains has enough to run again.
-                (self.late_stores, self.drains) = (true, false);
+                self.late_stores = true;
             }
         }
     }
