@@ -55,8 +55,8 @@ pub(crate) struct Tab {
     watched: Vec<Live>,
     /// What the live queries of each document showed last.
     pub(crate) live: BTreeMap<(Doc, Live), Vec<String>>,
-    /// Since when live queries have not shown what a query has.
-    outdated: BTreeMap<(Doc, Live), u64>,
+    /// Live queries that have not shown what a query has.
+    outdated: BTreeMap<(Doc, Live), Outdated>,
     /// Documents that the app wants to stay away from their servers, and since when it is sure that
     /// its core knows.
     away: BTreeMap<Doc, u64>,
@@ -73,6 +73,22 @@ pub(crate) enum Live {
     Entries,
     Claims,
     Cells,
+}
+
+/// Since when a live query has not shown what a query did, and what is known of that.
+#[derive(Clone, Copy)]
+struct Outdated {
+    since_ms: u64,
+    looked: Looked,
+}
+
+/// How often a query showed what a live query did not.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Looked {
+    Once,
+    /// Once, and it was asked again.
+    Again,
+    Twice,
 }
 
 impl Live {
@@ -668,17 +684,40 @@ impl Tab {
     fn compare_live(&mut self, doc: Doc, live: Live, names: &[String], now_ms: u64) {
         match self.live.get(&(doc, live)) {
             Some(shown) if shown != live.part_of(names) => {
-                self.outdated.entry((doc, live)).or_insert(now_ms);
+                let first = Outdated { since_ms: now_ms, looked: Looked::Once };
+                let outdated = self.outdated.entry((doc, live)).or_insert(first);
+                if outdated.looked == Looked::Again {
+                    *outdated = Outdated { since_ms: now_ms, looked: Looked::Twice };
+                }
             }
             _ => drop(self.outdated.remove(&(doc, live))),
         }
     }
 
-    /// A document whose live query still does not show what a query showed at that time.
+    /// A document whose live query still does not show what a query showed at that time, and again
+    /// later.
     pub(crate) fn outdated_since(&self, ms: u64) -> Option<(Doc, Live)> {
+        self.outdated_for(Looked::Twice, ms).next()
+    }
+
+    /// Looks again where a live query does not show what a query did at that time: what went back,
+    /// as after a failed append, and came again was the same to who watches.
+    pub(crate) fn look_again(&mut self, ms: u64, now_ms: u64) -> Vec<ToCore> {
+        let outdated: Vec<(Doc, Live)> = self.outdated_for(Looked::Once, ms).collect();
+        let held = outdated.into_iter().filter(|(doc, _)| self.held.contains_key(doc));
+        let held: Vec<(Doc, Live)> = held.collect();
+        let mut asks = Vec::with_capacity(held.len());
+        for (doc, live) in held {
+            self.outdated.get_mut(&(doc, live)).expect("BUG: found above").looked = Looked::Again;
+            asks.push(self.query_for(live, doc, BTreeSet::new(), now_ms));
+        }
+        asks
+    }
+
+    fn outdated_for(&self, looked: Looked, ms: u64) -> impl Iterator<Item = (Doc, Live)> {
         let is_known = !self.port.is_dead;
-        let mut outdated = self.outdated.iter().filter(|(_, since_ms)| is_known && **since_ms < ms);
-        outdated.next().map(|(which, _)| *which)
+        let so = move |it: &Outdated| is_known && it.looked == looked && it.since_ms < ms;
+        self.outdated.iter().filter(move |(_, it)| so(it)).map(|(which, _)| *which)
     }
 
     fn done(

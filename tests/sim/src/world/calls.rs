@@ -297,6 +297,7 @@ impl World {
             return Ok(());
         }
         self.next_look_ms = self.now_ms + LOOK_EVERY_MS;
+        self.look_again();
         for (device, here) in self.devices.iter().enumerate() {
             for (id, tab) in &here.tabs {
                 if self.now_ms > here.trouble_ms + SHOWN_MS
@@ -325,6 +326,20 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    /// Tabs whose live queries do not show what a query did look once more.
+    fn look_again(&mut self) {
+        let now_ms = self.now_ms;
+        let mut asks = Vec::new();
+        for (device, here) in self.devices.iter_mut().enumerate() {
+            let shown_ms = now_ms.saturating_sub(SHOWN_MS);
+            let tabs = here.tabs.iter_mut();
+            asks.extend(tabs.map(|(id, tab)| (device, *id, tab.look_again(shown_ms, now_ms))));
+        }
+        for (device, tab, messages) in asks {
+            self.send_to_core(device, tab, messages);
+        }
     }
 
     pub(super) fn tab_notices(

@@ -13,9 +13,8 @@ use crate::tab::{Asked, Live};
 
 /// How often all sides are compared before they are said to differ.
 const COMPARISONS_MAX: u32 = 5;
-/// How often a local document is handed over before that is said not to work: a line that died as
-/// a part of it was on its way is noticed after 48 seconds, and each time takes ten at most.
-const HAND_OVERS_MAX: u32 = 8;
+/// How often a local document is handed over before that is said not to work.
+const HAND_OVERS_MAX: u32 = 5;
 /// Simulated milliseconds between that: a device whose disk has just failed needs some.
 const HAND_OVER_MS: u64 = 1_000;
 /// Mutations that are issued while one device is cut off still.
