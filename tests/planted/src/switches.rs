@@ -157,9 +157,11 @@ fn body_around(language: Language, lines: &[&str], change: &Range<usize>) -> Opt
             indentation(lines[*below]) == indentation(lines[at])
                 && lines[*below].trim_start().starts_with('}')
         };
-        let end = (at + 1..lines.len()).find(is_end)?;
-        let is_around = at < change.start && change.end <= end;
-        if is_around && language.opens_function(lines, at) {
+        // What a `case` begins has no end of its own.
+        let end = (at + 1..lines.len()).find(is_end);
+        if let Some(end) = end.filter(|end| at < change.start && change.end <= *end)
+            && language.opens_function(lines, at)
+        {
             return Some(at + 1..end);
         }
         opening = parent(lines, at);
@@ -219,6 +221,17 @@ impl Log {
         assert_eq!((at("size > 1"), at("size > 2")), (2, 1));
         assert_eq!((at("self.work();"), at("{")), (1, 1), "nothing else has changed");
         assert_eq!(woven.matches('{').count(), woven.matches('}').count());
+    }
+
+    #[test]
+    fn a_case_of_a_switch_is_in_the_function_around_that() {
+        let text = "export class Tab {\n  step(now: number): void {\n    switch (now) {\n\
+                    \x20     case 1:\n        this.#stop();\n        break;\n    }\n  }\n}\n";
+        let woven = woven("tab.ts", text, &[("this.#stop();", "")]).expect("a method");
+        let lines = lines_of(&woven);
+        assert_eq!(lines[1], "step(now: number): void {");
+        assert_eq!(lines.iter().filter(|line| **line == "switch (now) {").count(), 2);
+        assert_eq!(lines.iter().filter(|line| **line == "this.#stop();").count(), 1);
     }
 
     #[test]
