@@ -95,7 +95,7 @@ pub struct World {
     in_a_row: u32,
     /// When the calls of tabs are looked at next.
     next_look_ms: u64,
-    /// A promise that a server has broken.
+    /// A promise that was broken, and that nobody was told of yet.
     wrong: Option<String>,
 }
 
@@ -403,16 +403,18 @@ impl World {
         Ok(())
     }
 
-    /// A tab's app says something: what of it goes to the core, and when, the tab decides.
+    /// A tab's app says something: what of it goes to the core, and when, the tab decides. What it
+    /// says itself comes before all that waits to be heard.
     fn send_to_core(&mut self, device: usize, tab: TabId, messages: Vec<ToCore>) {
+        let mut told = Vec::new();
         for message in messages {
             let now_ms = self.now_ms;
             let Some(here) = self.devices[device].tabs.get_mut(&tab) else { return };
             let followed = here.port.say(now_ms, message);
-            let told = self.follow(device, tab, followed);
-            if !told.is_empty() {
-                self.schedule(0, Event::TabTells { device, tab, told });
-            }
+            told.extend(self.follow(device, tab, followed));
+        }
+        if let Err(what) = self.tell_app(device, tab, told) {
+            self.wrong.get_or_insert(what);
         }
     }
 

@@ -143,12 +143,6 @@ pub(super) enum Event {
         tab: TabId,
         at_ms: u64,
     },
-    /// A tab tells its app something.
-    TabTells {
-        device: usize,
-        tab: TabId,
-        told: Vec<(FromCore, bool)>,
-    },
     /// A core whose data were cleared has noticed that by now.
     LooksCleared {
         device: usize,
@@ -173,8 +167,7 @@ impl Event {
             Self::CoreToTab { device, tab, .. }
             | Self::PageServerToTab { device, tab, .. }
             | Self::TabNotices { device, tab, .. }
-            | Self::TabWakes { device, tab, .. }
-            | Self::TabTells { device, tab, .. } => Some((*device, *tab)),
+            | Self::TabWakes { device, tab, .. } => Some((*device, *tab)),
             _ => None,
         }
     }
@@ -282,7 +275,6 @@ impl World {
                     self.tell_app(device, tab, told)?;
                 }
             }
-            Event::TabTells { device, tab, told } => self.tell_app(device, tab, told)?,
             Event::LooksCleared { device, life } => self.looks_cleared(device, life)?,
             Event::LostCoreEnds { device, life } => self.lost_core_ends(device, life),
             Event::StartHost { host } => {
