@@ -15,6 +15,7 @@ use crate::docs::Doc;
 use crate::rng::Rng;
 use crate::swarm::Swarm;
 use crate::tab::Tab;
+use crate::world::{Lending, Worker};
 
 pub(crate) struct Device {
     swarm: Swarm,
@@ -48,22 +49,25 @@ pub(crate) struct Device {
     /// not to be another.
     pub(crate) core_seed: [u8; 32],
     pub(crate) next_core_seed: Option<[u8; 32]>,
+    /// What tabs have agreed on by the locks of the browser.
+    pub(crate) lending: Lending,
+    /// Whether the core is killed as soon as it is lent a page server.
+    pub(crate) ends_once_lent: bool,
     last_tab: u32,
     last_page_server: u32,
 }
 
-/// A page server, and the tab that lends it.
+/// A page server, and the worker that has the store.
 pub(crate) struct Lent {
+    /// What the core calls it that it was lent to last.
     pub(crate) id: PageServerId,
-    pub(crate) tab: TabId,
     pub(crate) server: PageServer<CrashDisk>,
-    /// Which worker of all that this device ever had.
-    pub(crate) worker: u32,
+    pub(crate) worker: Worker,
     /// What it is to tell tabs once it is durable, and on whose word.
     pub(crate) notices: Vec<(OwnerId, Notice)>,
     /// Whether a slice of its work is due.
     pub(crate) is_due: bool,
-    /// The core's port to it.
+    /// That core's port to it, which bears the number of its life.
     pub(crate) owner: OwnerId,
     /// What has come while its tab was frozen.
     pub(crate) frozen: VecDeque<ForPageServer>,
@@ -147,6 +151,8 @@ impl Device {
             lost_in_life: 0,
             core_seed: [0; 32],
             next_core_seed: None,
+            lending: Lending::default(),
+            ends_once_lent: false,
             last_tab: 0,
             last_page_server: 0,
             swarm: swarm.clone(),
@@ -156,6 +162,8 @@ impl Device {
     pub(crate) fn start_core(&mut self, rng: &mut Rng) {
         self.life += 1;
         self.wake_at_ms = None;
+        self.ends_once_lent = false;
+        self.lending.lent = None;
         self.sockets.clear();
         let settings = ClientSettings { limits: self.swarm.limits };
         self.core_seed = self.next_core_seed.take().unwrap_or_else(|| rng.seed());
@@ -170,23 +178,36 @@ impl Device {
         tab
     }
 
-    /// A tab lends a page server, opened on what is on the disk.
-    pub(crate) fn lend(&mut self, tab: TabId) -> Result<PageServerId, String> {
-        self.last_page_server += 1;
-        let id = PageServerId(self.last_page_server);
-        let server = open_store(&self.disk, Life::NONE, &self.swarm)?;
-        let owner = OwnerId(self.life);
+    /// A worker opens the store that is on the disk. No core was lent it yet.
+    pub(crate) fn open_store(&mut self, worker: Worker) -> Result<(), String> {
+        assert!(self.page_server.is_none(), "BUG: two workers have the store");
         self.page_server = Some(Lent {
-            id,
-            tab,
-            server,
-            worker: id.0,
+            id: PageServerId(0),
+            server: open_store(&self.disk, Life::NONE, &self.swarm)?,
+            worker,
             notices: Vec::new(),
             is_due: false,
-            owner,
+            owner: OwnerId(0),
             frozen: VecDeque::new(),
         });
-        Ok(id)
+        Ok(())
+    }
+
+    pub(crate) fn next_page_server(&mut self) -> PageServerId {
+        self.last_page_server += 1;
+        PageServerId(self.last_page_server)
+    }
+
+    /// The core is lent a worker's page server, on a port of its own. Says whether that has the
+    /// store.
+    pub(crate) fn lend(&mut self, worker: Worker) -> (PageServerId, bool) {
+        let id = self.next_page_server();
+        let lent = self.page_server.as_mut().filter(|lent| lent.worker == worker);
+        let is_there = lent.is_some();
+        if let Some(lent) = lent {
+            (lent.id, lent.owner) = (id, OwnerId(self.life));
+        }
+        (id, is_there)
     }
 
     /// The data are others from now on: a draft that is on its way to its server goes there as it
@@ -201,21 +222,15 @@ impl Device {
         self.tabs.values_mut().for_each(Tab::owes_queries_nothing);
     }
 
-    /// Another core of this device takes the page server over, on a port of its own.
-    pub(crate) fn take_page_server_over(&mut self) -> Option<(PageServerId, TabId)> {
-        self.last_page_server += 1;
-        let id = PageServerId(self.last_page_server);
-        let owner = OwnerId(self.life);
-        let lent = self.page_server.as_mut()?;
-        lent.id = id;
-        lent.owner = owner;
-        Some((id, lent.tab))
+    /// Whether the core has the page server.
+    pub(crate) fn is_lent(&self) -> bool {
+        self.page_server.as_ref().is_some_and(|lent| lent.owner == OwnerId(self.life))
     }
 
-    /// Whether the core has a page server, and all tabs have opened their documents.
+    /// Whether it has, and all tabs have opened their documents.
     pub(crate) fn is_open(&self) -> bool {
         let mut unsettled = self.tabs.values().flat_map(|tab| tab.unsettled.values());
-        self.page_server.is_some() && !unsettled.any(|asked| asked.is_open())
+        self.is_lent() && !unsettled.any(|asked| asked.is_open())
     }
 
     /// The worker of the page server is gone; what it wrote is seen by the next, un-flushed or not.
@@ -228,6 +243,7 @@ impl Device {
     /// The power goes: any un-flushed sector may be lost.
     pub(crate) fn cut_power(&mut self, rng: &mut Rng) {
         self.page_server = None;
+        self.lending = Lending::default();
         self.core = None;
         self.life += 1;
         self.frozen_until_ms = 0;

@@ -1,8 +1,9 @@
 //! Clients and servers in one process, from one seed, with everything going wrong that may.
 //!
 //! Two or three devices (tabs, core, page server, disk) and two servers with their disks, all the
-//! shipped crates, and what a tab decides the shipped `js/src/tab.ts` (`port.rs`); only what
-//! carries messages, keeps time and wants something is made here. One seed decides everything: the
+//! shipped crates, and what a tab decides the shipped `js/src/tab.ts`, down to when it seeks a core
+//! and lends a page server (`port.rs`, `world/lending.rs`); only what carries messages, grants
+//! locks, keeps time and wants something is made here. One seed decides everything: the
 //! same seed gives the same trace hash, natively and in a browser (`tests/browser.rs`). It also
 //! draws what its world is made of (`swarm.rs`): which documents and servers, which troubles and
 //! how often, and limits that are shrunk until a short run meets them.
@@ -16,6 +17,8 @@
 //!   its steps, or frozen; the core is killed, which its tabs see in their own time, alone or
 //!   while its page server lives on and still has what it asked; a device or a server loses power,
 //!   and with it any of its un-flushed sectors.
+//! - The worker of a page server breaks, does not load, or says nothing; a tab says hello to a core
+//!   that is about to die.
 //! - A flush takes its time, or is complete when it returns. Stores answer late, a slice at a time.
 //!   A disk is full for a while, or one of its calls fails.
 //! - Documents are closed and opened again, and local copies deleted; local documents are handed

@@ -1,6 +1,6 @@
 //! Between a simulated app and the core: the shipped `js/src/tab.ts` decides what is said when.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 use tidelog_client::{
@@ -19,10 +19,12 @@ pub(crate) struct Port {
     opens: BTreeMap<Handle, Request>,
     /// What else was last told of each.
     told: BTreeMap<(Handle, &'static str), ToCore>,
-    /// The core that it is connected to, by the number that it gave it.
-    core: u32,
-    /// Whether that core is gone: what is said to it is lost.
-    pub(crate) is_dead: bool,
+    /// The core that it is connected to, or looks for, by the number that it gave it.
+    pub(crate) core: u32,
+    /// Whether that core is there and was told hello: before and after that all is lost.
+    pub(crate) is_heard: bool,
+    /// Whether it is told of the end of that core.
+    pub(crate) is_watching: bool,
     /// When it wants to be woken: a later wish replaces an earlier one.
     wake_at_ms: Option<u64>,
 }
@@ -36,8 +38,8 @@ pub(crate) struct Followed {
     pub(crate) told: Vec<(FromCore, bool)>,
     /// When it wants to be woken, if that has changed.
     pub(crate) wake_at_ms: Option<u64>,
-    /// Whether there is another core now.
-    pub(crate) is_connected: bool,
+    /// What concerns ports, locks and workers, to be done after what is for the core was sent.
+    pub(crate) wants: Vec<Effect>,
 }
 
 impl Port {
@@ -48,7 +50,8 @@ impl Port {
             opens: BTreeMap::new(),
             told: BTreeMap::new(),
             core: 0,
-            is_dead: false,
+            is_heard: false,
+            is_watching: false,
             wake_at_ms: None,
         }
     }
@@ -124,18 +127,12 @@ impl Port {
     /// A list of messages of the core was heard, of so many bytes.
     pub(crate) fn heard_list(&mut self, now_ms: u64, size: usize) -> Followed {
         let input = Input::Heard { core: self.core, size };
-        self.step(now_ms, &input, None)
+        self.take(now_ms, &input)
     }
 
-    /// The device is online again, as the browser says.
-    pub(crate) fn nudge(&mut self, now_ms: u64) -> Followed {
-        self.step(now_ms, &Input::Nudge, None)
-    }
-
-    /// The core that it knew is gone, and it notices.
-    pub(crate) fn core_is_gone(&mut self, now_ms: u64) -> Followed {
-        let input = Input::Gone { core: self.core };
-        self.step(now_ms, &input, None)
+    /// The browser brings something.
+    pub(crate) fn take(&mut self, now_ms: u64, input: &Input) -> Followed {
+        self.step(now_ms, input, None)
     }
 
     /// This time has come, for which it asked once.
@@ -147,26 +144,11 @@ impl Port {
         self.step(now_ms, &Input::Wake, None)
     }
 
-    /// What follows from one effect comes after all effects before it.
     fn step(&mut self, now_ms: u64, input: &Input, mut heard: Option<FromCore>) -> Followed {
         let mut followed = Followed::default();
-        let mut due = VecDeque::from(self.machine.step(now_ms, input));
-        while let Some(effect) = due.pop_front() {
+        for effect in self.machine.step(now_ms, input) {
             match effect {
-                // A core is there whenever a tab wants one, and has a page server soon.
-                Effect::Connect { core } => {
-                    self.core = core;
-                    self.is_dead = false;
-                    followed.is_connected = true;
-                    for input in [
-                        Input::Connected { core },
-                        Input::Welcome { core, lock: String::new() },
-                        Input::Reach { core, server: 1 },
-                    ] {
-                        due.extend(self.machine.step(now_ms, &input));
-                    }
-                }
-                Effect::Post { .. } if self.is_dead => {}
+                Effect::Post { .. } if !self.is_heard => {}
                 Effect::Post { kind, message } => followed.posts.push(self.post(&kind, &message)),
                 Effect::Settle { call, answer, last } => {
                     let call = Call(call);
@@ -186,19 +168,9 @@ impl Port {
                     let news = heard.take_if(|message| call_of(message).is_none());
                     followed.told.extend(news.map(|message| (message, true)));
                 }
-                // The world lends by itself; an open document has its status from elsewhere.
-                Effect::Leave { .. }
-                | Effect::WatchLock { .. }
-                | Effect::Reach { .. }
-                | Effect::Queue
-                | Effect::EndTurn
-                | Effect::LetGo
-                | Effect::Spawn { .. }
-                | Effect::End { .. }
-                | Effect::Lend { .. }
-                | Effect::CannotLend { .. }
-                | Effect::Lost { .. }
-                | Effect::Look => {}
+                // An open document has its status from elsewhere.
+                Effect::Lost { .. } | Effect::Look => {}
+                effect => followed.wants.push(effect),
             }
         }
         followed

@@ -151,8 +151,8 @@ pub(crate) enum Trouble {
     /// A tab hears nothing for a while, not even that its core is gone.
     BusyTab,
     TimePasses,
-    /// The page server's worker is gone, or cannot start, and the core is told.
-    PageServerGone,
+    /// The page server's worker breaks, and others may not load.
+    WorkerBreaks,
     /// A server goes down as an operator stops it, and says so.
     ServerStops,
     /// A tab thinks that its device has just come online.
@@ -163,7 +163,7 @@ pub(crate) enum Trouble {
 
 /// What was added when worlds were there already: it is drawn apart.
 const MORE_TROUBLES: [Trouble; 4] =
-    [Trouble::PageServerGone, Trouble::ServerStops, Trouble::Nudge, Trouble::Mistake];
+    [Trouble::WorkerBreaks, Trouble::ServerStops, Trouble::Nudge, Trouble::Mistake];
 
 /// Whatever may go wrong at all.
 const TROUBLES: [Trouble; 17] = [

@@ -715,7 +715,7 @@ impl Tab {
     }
 
     fn outdated_for(&self, looked: Looked, ms: u64) -> impl Iterator<Item = (Doc, Live)> {
-        let is_known = !self.port.is_dead;
+        let is_known = self.port.is_heard;
         let so = move |it: &Outdated| is_known && it.looked == looked && it.since_ms < ms;
         self.outdated.iter().filter(move |(_, it)| so(it)).map(|(which, _)| *which)
     }

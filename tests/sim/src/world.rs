@@ -5,6 +5,7 @@ mod ending;
 mod event;
 mod filling;
 mod history;
+mod lending;
 mod lives;
 mod meeting;
 mod sockets;
@@ -12,12 +13,14 @@ mod stores;
 mod trouble;
 
 pub(crate) use history::Applied;
+pub(crate) use lending::{Lending, Worker};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use tidelog_client::{Client, Effect, FromCore, Input, Request, TabId, ToCore};
 use tidelog_disk::CrashDevice;
+use tidelog_tab::Input as ToTab;
 use tidelog_types::probe;
 
 use crate::app::Release;
@@ -316,6 +319,14 @@ impl World {
         Ok(())
     }
 
+    /// The browser brings something to a tab, if that is still there.
+    fn tab_takes(&mut self, device: usize, tab: TabId, input: &ToTab) -> Result<(), String> {
+        let Some(here) = self.devices[device].tabs.get_mut(&tab) else { return Ok(()) };
+        let followed = here.port.take(self.now_ms, input);
+        let told = self.follow(device, tab, followed);
+        self.tell_app(device, tab, told)
+    }
+
     /// A tab has heard a whole list of what its core says.
     fn tab_heard_list(&mut self, device: usize, tab: TabId, size: usize) -> Result<(), String> {
         let Some(here) = self.devices[device].tabs.get_mut(&tab) else { return Ok(()) };
@@ -432,11 +443,7 @@ impl World {
             let delay = at_ms.saturating_sub(self.now_ms);
             self.schedule(delay, Event::TabWakes { device, tab, at_ms });
         }
-        if followed.is_connected {
-            self.reach(device, tab);
-            let delay = self.rng.below(50);
-            self.schedule(delay, Event::Lend { device, life });
-        }
+        followed.wants.into_iter().for_each(|effect| self.carry_out(device, tab, effect));
         followed.told
     }
 

@@ -59,6 +59,16 @@ pub enum Input {
     Gone { core: u32 },
     /// The core wants its page server to have a way to the tab.
     Reach { core: u32, server: u32 },
+    /// It is the tab's turn to have a page server at hand.
+    Turn,
+    /// The page server's worker is loaded and waits in line.
+    Loaded { worker: u32 },
+    /// It has the store.
+    Serves { worker: u32 },
+    /// It cannot go on.
+    Broke { worker: u32 },
+    /// It cannot load what it needs.
+    Unloaded { worker: u32, reason: String },
     /// An answer to a call.
     Answer { call: u32, answer: Answer },
     /// News of a document.

@@ -1,10 +1,11 @@
 //! What tabs do, and whether they are answered in time.
 
-use tidelog_client::{Input, TabId, ToCore};
+use tidelog_client::{TabId, ToCore};
+use tidelog_tab::Input as ToTab;
 use tidelog_types::limits::CALL_SETTLES_MS;
 
-use super::World;
 use super::event::Event;
+use super::{Lending, World};
 use crate::app::Wish;
 use crate::docs::Doc;
 use crate::judge::Origin;
@@ -297,6 +298,11 @@ impl World {
             return Ok(());
         }
         self.next_look_ms = self.now_ms + LOOK_EVERY_MS;
+        for device in 0..self.devices.len() {
+            if self.devices[device].lending.hangs() {
+                self.trouble(device);
+            }
+        }
         self.look_again();
         for (device, here) in self.devices.iter().enumerate() {
             for (id, tab) in &here.tabs {
@@ -345,17 +351,11 @@ impl World {
     pub(super) fn tab_notices(
         &mut self,
         device: usize,
-        life: u64,
         tab: TabId,
+        core: u32,
     ) -> Result<(), String> {
         self.trouble(device);
-        let now_ms = self.now_ms;
-        let here = &mut self.devices[device];
-        let unaware = here.tabs.get_mut(&tab).filter(|tab| here.life == life && tab.port.is_dead);
-        let Some(unaware) = unaware else { return Ok(()) };
-        let followed = unaware.port.core_is_gone(now_ms);
-        let told = self.follow(device, tab, followed);
-        self.tell_app(device, tab, told)
+        self.tab_takes(device, tab, &ToTab::Gone { core })
     }
 
     pub(super) fn start_device(&mut self, device: usize) -> Result<(), String> {
@@ -365,8 +365,6 @@ impl World {
         self.trouble(device);
         self.devices[device].start_core(&mut self.rng);
         self.open_tab(device);
-        let life = self.devices[device].life;
-        self.schedule(1, Event::Lend { device, life });
         Ok(())
     }
 
@@ -383,9 +381,6 @@ impl World {
             messages.push(self.tab(device, tab).open(&docs, doc, online, now_ms));
         }
         self.send_to_core(device, tab, messages);
-        // Every tab offers to lend. Others may have closed before they saw that a core had died.
-        let life = self.devices[device].life;
-        self.schedule(50, Event::Lend { device, life });
     }
 
     pub(super) fn close_tab(&mut self, device: usize) {
@@ -399,17 +394,12 @@ impl World {
             let here = &mut self.devices[device];
             here.core = None;
             here.life += 1;
+            here.lending = Lending::default();
             here.drop_page_server();
             let delay = self.rng.below(2_000);
             self.schedule(delay, Event::StartDevice { device });
             return;
         }
-        self.step_core(device, Input::TabClosed { tab });
-        if self.devices[device].page_server.as_ref().is_some_and(|lent| lent.tab == tab) {
-            self.devices[device].drop_page_server();
-            let life = self.devices[device].life;
-            let delay = 5 + self.rng.below(25);
-            self.schedule(delay, Event::Lend { device, life });
-        }
+        self.tab_is_gone(device, tab);
     }
 }

@@ -309,7 +309,7 @@ impl World {
         ];
         for device in self.connected_devices_of(doc) {
             let tabs = self.devices[device].tabs.iter();
-            for (tab, here) in tabs.filter(|(_, here)| !here.port.is_dead) {
+            for (tab, here) in tabs.filter(|(_, here)| here.port.is_heard) {
                 for (live, rows) in &there {
                     if let Some(shown) = here.live.get(&(doc, *live)).filter(|it| *it != rows) {
                         return Err(format!(
@@ -372,7 +372,7 @@ impl World {
         for doc in self.docs.all() {
             for device in self.devices_of(doc) {
                 let tabs = self.devices[device].tabs.values();
-                for tab in tabs.filter(|tab| tab.held.contains_key(&doc) && !tab.port.is_dead) {
+                for tab in tabs.filter(|tab| tab.held.contains_key(&doc) && tab.port.is_heard) {
                     self.judge.judge_rejections(device, doc, &tab.told_rejections)?;
                 }
             }
@@ -393,7 +393,7 @@ impl World {
             let names = self.judge.judge_end(doc, host.is_none(), found)?;
             for device in devices {
                 let tabs = self.devices[device].tabs.iter();
-                for (tab, here) in tabs.filter(|(_, here)| !here.port.is_dead) {
+                for (tab, here) in tabs.filter(|(_, here)| here.port.is_heard) {
                     self.judge.judge_rejections(device, doc, &here.told_rejections)?;
                     let live = here.live.get(&(doc, Live::Entries));
                     if let Some(shown) = live.filter(|live| **live != names) {

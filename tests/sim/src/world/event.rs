@@ -3,8 +3,10 @@
 use tidelog_client::{FromCore, Input, PageServerId, SocketId, TabId, ToCore};
 use tidelog_pages::{OwnerId, StoreReply};
 use tidelog_room::ConnId;
+use tidelog_tab::Input as ToTab;
 
 use super::World;
+use super::lending::Worker;
 use crate::device::ForPageServer;
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -15,6 +17,7 @@ pub(super) enum Wire {
     ToPageServer(usize, OwnerId),
     FromPageServer(usize),
     PageServerToTab(usize, TabId),
+    WorkerToTab(usize, TabId),
     ToServer(u64),
     FromServer(u64),
     ToRooms(usize),
@@ -48,7 +51,7 @@ pub(super) enum Event {
     },
     ToPageServer {
         device: usize,
-        worker: u32,
+        worker: Worker,
         what: ForPageServer,
     },
     /// A frozen tab goes on.
@@ -67,9 +70,38 @@ pub(super) enum Event {
         server: PageServerId,
         replies: Vec<StoreReply>,
     },
-    Lend {
+    /// A tab has found its core and says hello; a core hears that.
+    TabConnects {
+        device: usize,
+        tab: TabId,
+        core: u32,
+    },
+    Hello {
         device: usize,
         life: u64,
+        tab: TabId,
+        core: u32,
+    },
+    /// A lock, a core or a worker says something to a tab.
+    ToTab {
+        device: usize,
+        tab: TabId,
+        input: ToTab,
+    },
+    WorkerLoaded {
+        device: usize,
+        worker: Worker,
+    },
+    WorkerServes {
+        device: usize,
+        worker: Worker,
+    },
+    /// A tab lends the core its worker of this number, or says why it cannot.
+    TabLends {
+        device: usize,
+        life: u64,
+        tab: TabId,
+        worker: Result<u32, String>,
     },
     SocketUp {
         conn: u64,
@@ -131,11 +163,11 @@ pub(super) enum Event {
         device: usize,
         life: u64,
     },
-    /// A tab sees that the core of the life before is gone.
+    /// A tab sees that the core which has this number there is gone.
     TabNotices {
         device: usize,
-        life: u64,
         tab: TabId,
+        core: u32,
     },
     /// The time has come that a tab asked for.
     TabWakes {
@@ -166,6 +198,8 @@ impl Event {
         match self {
             Self::CoreToTab { device, tab, .. }
             | Self::PageServerToTab { device, tab, .. }
+            | Self::TabConnects { device, tab, .. }
+            | Self::ToTab { device, tab, .. }
             | Self::TabNotices { device, tab, .. }
             | Self::TabWakes { device, tab, .. } => Some((*device, *tab)),
             _ => None,
@@ -212,7 +246,20 @@ impl World {
                     self.step_core(device, Input::FromPageServer { server, replies });
                 }
             }
-            Event::Lend { device, life } => self.lend(device, life)?,
+            Event::TabConnects { device, tab, core } => self.connect(device, tab, core)?,
+            Event::Hello { device, life, tab, core } => {
+                if lives(self, device, life) {
+                    self.welcome(device, tab, core);
+                }
+            }
+            Event::ToTab { device, tab, input } => self.tab_takes(device, tab, &input)?,
+            Event::WorkerLoaded { device, worker } => self.worker_loaded(device, worker),
+            Event::WorkerServes { device, worker } => self.worker_serves(device, worker)?,
+            Event::TabLends { device, life, tab, worker } => {
+                if lives(self, device, life) {
+                    self.tab_lends(device, tab, worker);
+                }
+            }
             Event::SocketUp { conn } => self.socket_up(conn),
             Event::ToServer { conn, bytes } => self.host_hears(conn, &bytes),
             Event::FromServer { conn, bytes } => self.device_hears(conn, bytes),
@@ -266,7 +313,7 @@ impl World {
                     self.kill_core(device, true);
                 }
             }
-            Event::TabNotices { device, life, tab } => self.tab_notices(device, life, tab)?,
+            Event::TabNotices { device, tab, core } => self.tab_notices(device, tab, core)?,
             Event::TabWakes { device, tab, at_ms } => {
                 let now_ms = self.now_ms;
                 if let Some(here) = self.devices[device].tabs.get_mut(&tab) {

@@ -21,6 +21,8 @@ const CLAIMED_ONCE: u64 = 1_000_000;
 
 /// Milliseconds in which a core notices that its data were cleared, once it has a page server.
 const CLEARED_KNOWN_MS: u64 = 5_000;
+/// Milliseconds in which a tab lends another page server, though some workers fail before.
+const LENT_AGAIN_MS: u64 = 20_000;
 /// Milliseconds after which a page is loaded anew whose core has noticed that, at most.
 const LOADED_ANEW_MS: u64 = 3_050;
 
@@ -306,14 +308,13 @@ impl World {
         let here = &mut self.devices[device];
         here.owes_queries_nothing();
         here.part();
-        here.drop_page_server();
+        self.break_worker(device);
+        let here = &mut self.devices[device];
         here.disk = CrashDevice::new();
         here.disk.hold_flushes(!self.swarm.flushes_at_once);
         let life = here.life;
         here.cleared_in_life = Some(life);
-        let delay = 5 + self.rng.below(200);
-        self.schedule(delay, Event::Lend { device, life });
-        self.schedule(delay + CLEARED_KNOWN_MS, Event::LooksCleared { device, life });
+        self.schedule(CLEARED_KNOWN_MS, Event::LooksCleared { device, life });
         Ok(())
     }
 
@@ -322,7 +323,7 @@ impl World {
         let here = &self.devices[device];
         let is_quiet = here.trouble_ms + CLEARED_KNOWN_MS / 2 < self.now_ms;
         let goes_on = here.core.as_ref().is_some_and(|core| !core.is_lost());
-        if here.life == life && here.page_server.is_some() && is_quiet && goes_on {
+        if here.life == life && here.is_lent() && is_quiet && goes_on {
             return Err(format!("device {device} works on over data that were cleared"));
         }
         Ok(())
@@ -331,7 +332,7 @@ impl World {
     /// Waits until pages are loaded anew where data were cleared: before that nothing can be kept
     /// there.
     pub(super) fn load_cleared_anew(&mut self) -> Result<(), String> {
-        let until = self.now_ms + CLEARED_KNOWN_MS + LOADED_ANEW_MS;
+        let until = self.now_ms + LENT_AGAIN_MS + CLEARED_KNOWN_MS + LOADED_ANEW_MS;
         let is_cleared = |here: &Device| here.cleared_in_life == Some(here.life);
         while self.devices.iter().any(is_cleared) && self.next_at().is_some_and(|at| at <= until) {
             self.next_event()?;

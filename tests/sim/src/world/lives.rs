@@ -82,11 +82,8 @@ impl World {
     /// A tab hears again, first of all that its core is gone.
     fn notice_now(&mut self, tab: TabOf) -> Result<(), String> {
         self.let_hear(tab)?;
-        let life = self.devices[tab.0].life;
-        if self.devices[tab.0].tabs.contains_key(&tab.1) {
-            self.tab_notices(tab.0, life, tab.1)?;
-        }
-        Ok(())
+        let Some(here) = self.devices[tab.0].tabs.get(&tab.1) else { return Ok(()) };
+        if here.port.is_heard { Ok(()) } else { self.tab_notices(tab.0, tab.1, here.port.core) }
     }
 
     /// A tab asks three cores in turn for one mutation, and hears of the third alone what became of

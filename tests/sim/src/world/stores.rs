@@ -1,48 +1,19 @@
 //! The stores of devices and servers, and those who work before them.
 
-use tidelog_client::{Input, Notice, PageServerId, Storage, TabId};
+use tidelog_client::{Notice, PageServerId};
 use tidelog_pages::StoreRequest;
 
 use super::event::{Event, Wire};
+use super::lending::Worker;
 use super::{World, short};
 use crate::device::ForPageServer;
 use crate::host::Done;
 
+/// Milliseconds that the first word of a core that dies after that is under way, at most: the next
+/// core may have said its own before.
+const LAST_WORDS_MS_MAX: u64 = 1_500;
+
 impl World {
-    pub(super) fn lend(&mut self, device: usize, life: u64) -> Result<(), String> {
-        let here = &self.devices[device];
-        let mut greeted = here.tabs.iter().filter(|(_, tab)| !tab.port.is_dead);
-        let Some(tab) = greeted.next().map(|(id, _)| *id) else { return Ok(()) };
-        if here.life != life || here.core.is_none() || here.page_server.is_some() {
-            return Ok(());
-        }
-        // Files are made and opened only where there is room.
-        self.devices[device].disk.set_full(false);
-        let server = self.devices[device].lend(tab)?;
-        self.note(&format!("device {device}: tab {} lends page server {}", tab.0, server.0));
-        self.trouble(device);
-        self.lent(device, server);
-        Ok(())
-    }
-
-    pub(super) fn lent(&mut self, device: usize, server: PageServerId) {
-        let storage = Storage::Opfs;
-        self.step_core(device, Input::PageServerLent { server, settled_at_ms: 0, storage });
-        let tabs: Vec<TabId> = self.devices[device].tabs.keys().copied().collect();
-        tabs.into_iter().for_each(|tab| self.reach(device, tab));
-    }
-
-    /// Some tabs are told of what is durable by the page server's host itself.
-    pub(super) fn reach(&mut self, device: usize, tab: TabId) {
-        let here = &self.devices[device];
-        let (Some(lent), life) = (&here.page_server, here.life) else { return };
-        let server = lent.id;
-        if tab.0.is_multiple_of(2) && !here.tabs[&tab].port.is_dead {
-            let delay = self.rng.below(40);
-            self.schedule(delay, Event::TabReached { device, life, tab, server });
-        }
-    }
-
     pub(super) fn ask_page_server(
         &mut self,
         device: usize,
@@ -55,13 +26,17 @@ impl World {
             let (worker, owner) = (lent.worker, lent.owner);
             let what = ForPageServer::Requests { owner, requests, notices };
             let event = Event::ToPageServer { device, worker, what };
-            let delay_max = if self.swarm.hasty { 20 } else { 3 };
+            let delay_max = match self.swarm.hasty {
+                true if self.devices[device].ends_once_lent => LAST_WORDS_MS_MAX,
+                true => 20,
+                false => 3,
+            };
             self.carry(Wire::ToPageServer(device, owner), delay_max, event);
         }
     }
 
     /// Something has come for a page server: at once, or when its tab is no longer frozen.
-    pub(super) fn page_server_gets(&mut self, device: usize, worker: u32, what: ForPageServer) {
+    pub(super) fn page_server_gets(&mut self, device: usize, worker: Worker, what: ForPageServer) {
         let here = &mut self.devices[device];
         let is_frozen = here.frozen_until_ms > self.now_ms;
         let Some(lent) = here.page_server.as_mut().filter(|lent| lent.worker == worker) else {
@@ -141,11 +116,7 @@ impl World {
             self.carry(Wire::FromPageServer(device), 3, event);
         }
         if is_broken {
-            self.note(&format!("device {device}: page server {} is broken", server.0));
-            self.trouble(device);
-            self.devices[device].drop_page_server();
-            let delay = 5 + self.rng.below(500);
-            self.schedule(delay, Event::Lend { device, life });
+            self.break_worker(device);
         }
     }
 

@@ -1,8 +1,8 @@
 //! What goes wrong.
 
-use tidelog_client::{Input, PageServerFailure, TabId};
+use tidelog_client::TabId;
 use tidelog_sync::{ByeReason, FromServer, encode_message};
-use tidelog_types::UnservedKind;
+use tidelog_tab::Input as ToTab;
 
 use super::World;
 use super::event::Event;
@@ -110,15 +110,12 @@ impl World {
                     self.conns.get_mut(&conn).expect("BUG: listed").read_after_ms = delay;
                 }
             }
-            Trouble::PageServerGone => self.lose_page_server(device),
+            Trouble::WorkerBreaks => self.break_worker(device),
             Trouble::ServerStops if self.hosts[host].is_up() => self.stop_server(host),
             Trouble::Nudge => {
                 self.note(&format!("device {device}: comes online, it seems"));
-                let now_ms = self.now_ms;
                 for tab in self.devices[device].tabs.keys().copied().collect::<Vec<TabId>>() {
-                    let followed = self.tab(device, tab).port.nudge(now_ms);
-                    let told = self.follow(device, tab, followed);
-                    self.tell_app(device, tab, told)?;
+                    self.tab_takes(device, tab, &ToTab::Nudge)?;
                 }
             }
             Trouble::Mistake => self.make_mistakes(device),
@@ -168,25 +165,6 @@ impl World {
         self.schedule(delay, Event::StartHost { host });
     }
 
-    /// The core is told that its page server is gone, or that the next one cannot start.
-    fn lose_page_server(&mut self, device: usize) {
-        let here = &mut self.devices[device];
-        let Some(server) = here.page_server.as_ref().map(|lent| lent.id) else { return };
-        let life = here.life;
-        here.drop_page_server();
-        self.note(&format!("device {device}: page server {} is gone", server.0));
-        self.trouble(device);
-        self.step_core(device, Input::PageServerGone { server });
-        if self.rng.once_in(3) {
-            self.note(&format!("device {device}: no other page server starts"));
-            let kind = UnservedKind::Unavailable;
-            let failure = PageServerFailure::new(kind, "its script does not load");
-            self.step_core(device, Input::PageServerFailed { server, failure });
-        }
-        let delay = 5 + self.rng.below(500);
-        self.schedule(delay, Event::Lend { device, life });
-    }
-
     /// A server says that it goes down, and comes back.
     fn stop_server(&mut self, host: usize) {
         self.note(&format!("server {host}: stops"));
@@ -232,10 +210,10 @@ impl World {
             self.next_event()?;
         }
         self.kill_core(device, page_server_lives);
-        if page_server_lives && self.swarm.hasty && self.rng.once_in(2) {
+        if page_server_lives && self.swarm.hasty {
             // The one that has taken over is killed as soon, and its first word may come after that
             // of the next one.
-            self.kill_core(device, true);
+            self.devices[device].ends_once_lent = true;
         }
         Ok(())
     }
@@ -254,21 +232,10 @@ impl World {
         self.trouble(device);
         self.cut_sockets(device);
         if !page_server_lives {
-            self.devices[device].drop_page_server();
+            self.break_worker(device);
         }
         self.devices[device].start_core(&mut self.rng);
-        let life = self.devices[device].life;
-        let tabs: Vec<TabId> = self.devices[device].tabs.keys().copied().collect();
-        for tab in tabs {
-            self.tab(device, tab).port.is_dead = true;
-            // Each sees it in its own time: a busy one long after the others have gone on.
-            let delay_max = if self.rng.once_in(2) { 4_000 } else { 50 };
-            let delay = self.rng.below(delay_max);
-            self.schedule(delay, Event::TabNotices { device, life, tab });
-        }
-        if let Some((server, _)) = self.devices[device].take_page_server_over() {
-            self.lent(device, server);
-        }
+        self.core_is_gone(device);
     }
 
     /// Nothing goes wrong any more: all are back, and reach each other.
@@ -292,6 +259,7 @@ impl World {
         for device in 0..self.devices.len() {
             self.start_device(device)?;
             self.devices[device].disk.set_full(false);
+            self.devices[device].lending.dying_until_ms = 0;
             self.devices[device].frozen_until_ms = 0;
             self.thaw(device);
             self.open_all(device);

@@ -1,0 +1,325 @@
+//! How tabs come to a core, and lend it a page server: the browser's part in what they decide.
+//!
+//! Two locks let the tabs of a device agree, as `js/src/lending.ts` says: that of the turn, which a
+//! tab has while it has a worker at hand, and that of the store, which the worker that serves has
+//! until it ends.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use tidelog_client::{Input, PageServerFailure, PageServerId, Storage, TabId};
+use tidelog_tab::{Effect, Input as ToTab};
+use tidelog_types::UnservedKind;
+
+use super::World;
+use super::event::{Event, Wire};
+use crate::swarm::Trouble;
+
+/// Milliseconds that a tab needs to find its core or to start one, and that a lock, a port and the
+/// messages of a worker take.
+const FOUND_MS: u64 = 8;
+const HOP_MS: u64 = 4;
+/// Milliseconds in which a worker has loaded.
+const LOADED_MS: u64 = 30;
+
+/// A page server's worker, by the number that its tab has given it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Worker {
+    pub(crate) tab: TabId,
+    pub(crate) number: u32,
+}
+
+/// What the tabs of a device have and want, and what the core knows of it.
+#[derive(Default)]
+pub(crate) struct Lending {
+    /// Tabs that wait for their turn. The first one has it.
+    turns: VecDeque<TabId>,
+    /// Workers that have not loaded.
+    loading: BTreeSet<Worker>,
+    /// Workers that wait for the store. The first one has it, until it ends.
+    line: VecDeque<Worker>,
+    /// What the core was lent last, and by which tab.
+    pub(crate) lent: Option<(PageServerId, TabId)>,
+    /// Until then a tab that looks for a core finds the one that has just died.
+    pub(super) dying_until_ms: u64,
+}
+
+impl Lending {
+    /// Whether all wait for a worker of which nothing is heard.
+    pub(super) fn hangs(&self) -> bool {
+        self.line.is_empty() && !self.loading.is_empty()
+    }
+}
+
+impl World {
+    /// Carries out what concerns ports, locks and workers.
+    pub(super) fn carry_out(&mut self, device: usize, tab: TabId, effect: Effect) {
+        let here = &mut self.devices[device];
+        let (life, lending) = (here.life, &mut here.lending);
+        match effect {
+            Effect::Connect { core } => {
+                let delay = self.rng.below(FOUND_MS);
+                self.schedule(delay, Event::TabConnects { device, tab, core });
+            }
+            Effect::WatchLock { core, .. } => {
+                let port = &mut self.tab(device, tab).port;
+                port.is_watching = true;
+                if !port.is_heard {
+                    self.schedule(0, Event::TabNotices { device, tab, core });
+                }
+            }
+            Effect::Reach { server } => self.reached(device, tab, PageServerId(server)),
+            Effect::Queue => {
+                lending.turns.push_back(tab);
+                if lending.turns.len() == 1 {
+                    self.begin_turn(device);
+                }
+            }
+            Effect::EndTurn => self.end_turn(device, tab),
+            Effect::Spawn { worker } => self.spawn(device, Worker { tab, number: worker }),
+            Effect::End { worker } => self.end_worker(device, Worker { tab, number: worker }),
+            Effect::Lend { worker } => {
+                let event = Event::TabLends { device, life, tab, worker: Ok(worker) };
+                self.say_to_core(device, tab, event);
+            }
+            Effect::CannotLend { reason } => {
+                let event = Event::TabLends { device, life, tab, worker: Err(reason) };
+                self.say_to_core(device, tab, event);
+            }
+            // A port that is left is replaced by the next one.
+            Effect::Leave { .. } => {}
+            effect => unreachable!("BUG: no tab wants {effect:?} here"),
+        }
+    }
+
+    /// What is said to a core that is gone is lost.
+    fn say_to_core(&mut self, device: usize, tab: TabId, event: Event) {
+        if self.tab(device, tab).port.is_heard {
+            self.carry(Wire::TabToCore(device, tab), 3, event);
+        }
+    }
+
+    // --- cores -----------------------------------------------------------------------------------
+
+    /// A tab has found its core, which may be about to die, and says hello.
+    pub(super) fn connect(&mut self, device: usize, tab: TabId, core: u32) -> Result<(), String> {
+        let here = &mut self.devices[device];
+        let (life, is_alive) = (here.life, here.lending.dying_until_ms <= self.now_ms);
+        let Some(port) = here.tabs.get_mut(&tab).map(|tab| &mut tab.port) else { return Ok(()) };
+        (port.core, port.is_heard, port.is_watching) = (core, is_alive, false);
+        self.say_to_core(device, tab, Event::Hello { device, life, tab, core });
+        self.tab_takes(device, tab, &ToTab::Connected { core })
+    }
+
+    /// A core welcomes a tab, and wants its page server to have a way to it.
+    pub(super) fn welcome(&mut self, device: usize, tab: TabId, core: u32) {
+        let input = ToTab::Welcome { core, lock: String::new() };
+        self.carry(Wire::CoreToTab(device, tab), 3, Event::ToTab { device, tab, input });
+        self.reach(device, tab);
+    }
+
+    /// Asks a tab for a way from the page server to it.
+    fn reach(&mut self, device: usize, tab: TabId) {
+        let here = &self.devices[device];
+        let lent = here.page_server.as_ref().filter(|_| here.is_lent());
+        let port = here.tabs.get(&tab).map(|tab| &tab.port).filter(|port| port.is_heard);
+        let (Some(lent), Some(port)) = (lent, port) else { return };
+        let input = ToTab::Reach { core: port.core, server: lent.id.0 };
+        self.carry(Wire::CoreToTab(device, tab), 3, Event::ToTab { device, tab, input });
+    }
+
+    /// Some tabs are told of what is durable by the page server's host itself.
+    fn reached(&mut self, device: usize, tab: TabId, server: PageServerId) {
+        let life = self.devices[device].life;
+        if tab.0.is_multiple_of(2) && self.tab(device, tab).port.is_heard {
+            let delay = self.rng.below(40);
+            self.schedule(delay, Event::TabReached { device, life, tab, server });
+        }
+    }
+
+    /// The core is gone. Each of its tabs sees that in its own time: a busy one long after the
+    /// others have gone on. Whoever looks for a core before that may find the dying one.
+    pub(super) fn core_is_gone(&mut self, device: usize) {
+        if self.faults && self.rng.once_in(2) {
+            let until_ms = self.now_ms + self.rng.below(500);
+            self.devices[device].lending.dying_until_ms = until_ms;
+        }
+        let tabs: Vec<TabId> = self.devices[device].tabs.keys().copied().collect();
+        for tab in tabs {
+            let port = &mut self.tab(device, tab).port;
+            let (core, is_told) = (port.core, port.is_heard && port.is_watching);
+            port.is_heard = false;
+            if is_told {
+                let delay_max = if self.rng.once_in(2) { 4_000 } else { 50 };
+                let delay = self.rng.below(delay_max);
+                self.schedule(delay, Event::TabNotices { device, tab, core });
+            }
+        }
+    }
+
+    // --- turns and workers -----------------------------------------------------------------------
+
+    fn begin_turn(&mut self, device: usize) {
+        if let Some(tab) = self.devices[device].lending.turns.front().copied() {
+            let delay = self.rng.below(HOP_MS);
+            self.schedule(delay, Event::ToTab { device, tab, input: ToTab::Turn });
+        }
+    }
+
+    /// A tab has its turn no longer, or does not wait for it any more.
+    fn end_turn(&mut self, device: usize, tab: TabId) {
+        let turns = &mut self.devices[device].lending.turns;
+        let Some(place) = turns.iter().rposition(|it| *it == tab) else { return };
+        turns.remove(place);
+        if place == 0 {
+            self.begin_turn(device);
+        }
+    }
+
+    fn spawn(&mut self, device: usize, worker: Worker) {
+        self.devices[device].lending.loading.insert(worker);
+        let Worker { tab, number } = worker;
+        let may_fail = self.faults && self.swarm.troubles.contains(&Trouble::WorkerBreaks);
+        match self.rng.below(8) {
+            0 if may_fail => {
+                self.note(&format!("device {device}: the worker of tab {} does not load", tab.0));
+                let reason = "its script does not load".to_owned();
+                self.worker_says(device, tab, ToTab::Unloaded { worker: number, reason });
+            }
+            1 if may_fail => {
+                self.note(&format!("device {device}: the worker of tab {} says nothing", tab.0));
+            }
+            _ => {
+                let delay = self.rng.below(LOADED_MS);
+                self.schedule(delay, Event::WorkerLoaded { device, worker });
+            }
+        }
+    }
+
+    fn worker_says(&mut self, device: usize, tab: TabId, input: ToTab) {
+        self.carry(Wire::WorkerToTab(device, tab), HOP_MS, Event::ToTab { device, tab, input });
+    }
+
+    /// A worker that nobody has ended has loaded, and waits in line for the store.
+    pub(super) fn worker_loaded(&mut self, device: usize, worker: Worker) {
+        let lending = &mut self.devices[device].lending;
+        if !lending.loading.remove(&worker) {
+            return;
+        }
+        lending.line.push_back(worker);
+        let is_first = lending.line.len() == 1;
+        let input = ToTab::Loaded { worker: worker.number };
+        self.worker_says(device, worker.tab, input);
+        if is_first {
+            self.next_worker(device);
+        }
+    }
+
+    fn next_worker(&mut self, device: usize) {
+        if let Some(worker) = self.devices[device].lending.line.front().copied() {
+            let delay = self.rng.below(HOP_MS);
+            self.schedule(delay, Event::WorkerServes { device, worker });
+        }
+    }
+
+    /// The store is free for the first worker in line, which opens it.
+    pub(super) fn worker_serves(&mut self, device: usize, worker: Worker) -> Result<(), String> {
+        let here = &mut self.devices[device];
+        if here.lending.line.front() != Some(&worker) {
+            return Ok(());
+        }
+        // Files are made and opened only where there is room.
+        here.disk.set_full(false);
+        here.open_store(worker)?;
+        self.note(&format!("device {device}: tab {} has the store", worker.tab.0));
+        self.worker_says(device, worker.tab, ToTab::Serves { worker: worker.number });
+        Ok(())
+    }
+
+    /// A worker ends, wherever it is.
+    fn end_worker(&mut self, device: usize, worker: Worker) {
+        let here = &mut self.devices[device];
+        here.lending.loading.remove(&worker);
+        let Some(place) = here.lending.line.iter().position(|it| *it == worker) else { return };
+        here.lending.line.remove(place);
+        if here.page_server.as_ref().is_some_and(|lent| lent.worker == worker) {
+            here.drop_page_server();
+        }
+        if place == 0 {
+            self.next_worker(device);
+        }
+    }
+
+    /// The page server cannot go on, as its worker says. Until that ends, no other has the store.
+    pub(super) fn break_worker(&mut self, device: usize) {
+        let here = &mut self.devices[device];
+        let Some(Worker { tab, number }) = here.page_server.as_ref().map(|lent| lent.worker) else {
+            return;
+        };
+        here.drop_page_server();
+        self.note(&format!("device {device}: the worker of tab {} breaks", tab.0));
+        self.trouble(device);
+        self.worker_says(device, tab, ToTab::Broke { worker: number });
+    }
+
+    /// A tab is gone, with its worker and its place wherever it waits, and the core sees that.
+    pub(super) fn tab_is_gone(&mut self, device: usize, tab: TabId) {
+        self.step_core(device, Input::TabClosed { tab });
+        if let Some((server, _)) = self.devices[device].lending.lent.take_if(|it| it.1 == tab) {
+            self.step_core(device, Input::PageServerGone { server });
+        }
+        let lending = &self.devices[device].lending;
+        let workers = lending.loading.iter().chain(&lending.line);
+        let workers: Vec<Worker> = workers.filter(|it| it.tab == tab).copied().collect();
+        workers.into_iter().for_each(|worker| self.end_worker(device, worker));
+        while self.devices[device].lending.turns.contains(&tab) {
+            self.end_turn(device, tab);
+        }
+    }
+
+    // --- what the core is lent -------------------------------------------------------------------
+
+    /// A core is lent the page server of a tab, or hears why it is not.
+    pub(super) fn tab_lends(&mut self, device: usize, tab: TabId, worker: Result<u32, String>) {
+        let here = &mut self.devices[device];
+        let before = here.lending.lent;
+        match worker {
+            Ok(number) => {
+                let (server, is_there) = here.lend(Worker { tab, number });
+                here.lending.lent = Some((server, tab));
+                self.note(&format!(
+                    "device {device}: tab {} lends page server {}",
+                    tab.0, server.0
+                ));
+                self.trouble(device);
+                if let Some((server, _)) = before {
+                    self.step_core(device, Input::PageServerGone { server });
+                }
+                if is_there {
+                    self.lent(device, server);
+                }
+            }
+            // What this tab lent before has ended.
+            Err(reason) if before.is_none_or(|(_, lender)| lender == tab) => {
+                let server = before.map_or_else(|| here.next_page_server(), |(server, _)| server);
+                here.lending.lent = None;
+                self.note(&format!("device {device}: tab {} cannot lend", tab.0));
+                self.trouble(device);
+                let failure = PageServerFailure::new(UnservedKind::Unavailable, reason);
+                self.step_core(device, Input::PageServerFailed { server, failure });
+            }
+            Err(_) => {}
+        }
+    }
+
+    fn lent(&mut self, device: usize, server: PageServerId) {
+        let storage = Storage::Opfs;
+        self.step_core(device, Input::PageServerLent { server, settled_at_ms: 0, storage });
+        let tabs: Vec<TabId> = self.devices[device].tabs.keys().copied().collect();
+        tabs.into_iter().for_each(|tab| self.reach(device, tab));
+        let here = &mut self.devices[device];
+        let life = here.life;
+        if std::mem::take(&mut here.ends_once_lent) && self.faults {
+            self.schedule(0, Event::KillCore { device, life });
+        }
+    }
+}
