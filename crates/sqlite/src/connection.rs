@@ -354,8 +354,9 @@ pub(crate) struct Script {
     /// SQLite copies all that is left for each statement.
     unprepared: Vec<u8>,
     used: u64,
-    /// Bytes of the statements and the text, once it is kept.
+    /// Bytes of the statements and the text, once it is kept, and how many statements that were.
     size: usize,
+    measured: usize,
 }
 
 /// Scripts kept prepared, the least recently used out first. By origin, since what an origin may do
@@ -377,7 +378,10 @@ impl Scripts {
     }
 
     fn keep(&mut self, origin: Origin, sql: &str, mut script: Script) {
-        script.size = sql.len() + script.statements.iter().map(Statement::size).sum::<usize>();
+        if script.measured != script.statements.len() {
+            script.measured = script.statements.len();
+            script.size = sql.len() + script.statements.iter().map(Statement::size).sum::<usize>();
+        }
         if script.size > SCRIPTS_SIZE_MAX {
             return;
         }
@@ -504,5 +508,24 @@ mod tests {
         for code in [ffi::SQLITE_TOOBIG, ffi::SQLITE_CONSTRAINT, ffi::SQLITE_CORRUPT] {
             assert!(!failure(code).is_passing(), "{code}: another run ends the same");
         }
+    }
+
+    #[test]
+    fn a_statement_is_prepared_once_whatever_it_is_given() {
+        let mut lazy = Lazy::new(&View::new(usize::MAX, 0), true);
+        let connection = lazy.begin().expect("opens");
+        let run = |connection: &mut Connection, sql: &str, values: &[Value]| {
+            let arrange = |_: &[Option<String>]| Ok(values.iter().collect());
+            connection.run(Origin::System, sql, &arrange, &mut |_| Ok(())).expect("runs");
+        };
+        run(connection, "create table t (a integer, b integer, c integer)", &[]);
+        run(connection, "create index t_a on t (a)", &[]);
+        let sql = "select c from t where a = ?1 and b = ?2 order by c limit ?3";
+        for (b, limit) in [(0, 1), (5, 100), (1, 7), (9, 0)] {
+            let values = [Value::Integer(b), Value::Integer(b), Value::Integer(limit)];
+            run(connection, sql, &values);
+        }
+        let kept = connection.scripts.take(Origin::System, sql);
+        assert_eq!(kept.statements.iter().map(Statement::reprepared).collect::<Vec<_>>(), [0]);
     }
 }

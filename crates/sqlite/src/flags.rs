@@ -21,6 +21,8 @@ pub const FLAGS: &[&str] = &[
     "-USQLITE_ENABLE_UNKNOWN_SQL_FUNCTION",
     // What plans the planner chooses.
     "-USQLITE_ENABLE_STAT4",
+    // A plan depends on no value, so that no statement is prepared anew for one.
+    "-DSQLITE_ENABLE_QPSG",
     "-DSQLITE_DEFAULT_CACHE_SIZE=-2000",
     // Nothing is on disk, so nothing is synced.
     "-DSQLITE_TEMP_STORE=3",
@@ -127,6 +129,7 @@ pub const COMPILE_OPTIONS: &[&str] = &[
     "DEFAULT_WORKER_THREADS=0",
     "DIRECT_OVERFLOW_READ",
     "DQS=0",
+    "ENABLE_QPSG",
     "MALLOC_SOFT_LIMIT=1024",
     "MAX_ATTACHED=10",
     "MAX_COLUMN=2000",

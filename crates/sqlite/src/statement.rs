@@ -71,6 +71,13 @@ impl Statement {
         usize::try_from(size).unwrap_or(0)
     }
 
+    /// How often SQLite has prepared it anew by itself.
+    #[cfg(test)]
+    pub fn reprepared(&self) -> c_int {
+        // SAFETY: `raw` is a prepared statement.
+        unsafe { ffi::sqlite3_stmt_status(self.raw, ffi::SQLITE_STMTSTATUS_REPREPARE, 0) }
+    }
+
     /// Binds `values` to the parameters, in their order. They stay borrowed until the run is
     /// dropped, since SQLite does not copy them.
     pub fn start<'v>(&'v mut self, values: &[&'v Value]) -> Result<Stepping<'v>, c_int> {
