@@ -78,4 +78,4 @@ mod tab;
 mod world;
 
 pub use judge::Work;
-pub use world::{Outcome, World};
+pub use world::{Outcome, Told, World};

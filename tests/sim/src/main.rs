@@ -8,7 +8,7 @@ use std::thread;
 
 use anyhow::{Context as _, bail};
 use tidelog_planted::Hunt;
-use tidelog_sim::{Outcome, Work, World};
+use tidelog_sim::{Outcome, Told, Work, World};
 use tidelog_types::probe::{self, Probe};
 
 const USAGE: &str = "\
@@ -30,7 +30,8 @@ fn main() -> anyhow::Result<ExitCode> {
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     let all_hold = match words.as_slice() {
         ["--seed", seed, rest @ ..] if matches!(rest, [] | ["--verbose"]) => {
-            one(seed.parse().context("--seed takes a number")?, !rest.is_empty())
+            let told = if rest.is_empty() { Told::Trace } else { Told::Everything };
+            one(seed.parse().context("--seed takes a number")?, told)
         }
         ["--seeds", seeds, rest @ ..] if matches!(rest, [] | ["--until-failure"]) => {
             range(parse_range(seeds)?, !rest.is_empty())
@@ -51,9 +52,9 @@ fn parse_range(text: &str) -> anyhow::Result<Range<u64>> {
 /// that.
 const LONG_RUN: u64 = 2_000;
 
-fn one(seed: u64, verbose: bool) -> bool {
+fn one(seed: u64, told: Told) -> bool {
     println!("seeds {seed}..{}", seed + 1);
-    let failed = !run(seed, verbose);
+    let failed = !run(seed, told);
     say_probes(&probe::counts().into_iter().collect());
     println!("{} passed, {} failed", u8::from(!failed), u8::from(failed));
     !failed
@@ -61,7 +62,7 @@ fn one(seed: u64, verbose: bool) -> bool {
 
 fn range(seeds: Range<u64>, until_failure: bool) -> bool {
     println!("seeds {}..{}", seeds.start, seeds.end);
-    let Worlds { outcomes, reached } = Worlds::run(seeds, until_failure);
+    let Worlds { outcomes, reached } = Worlds::run(seeds, until_failure, Told::Nothing);
     let failed: Vec<u64> =
         outcomes.iter().filter(|(_, outcome)| outcome.is_none()).map(|(seed, _)| *seed).collect();
     if !failed.is_empty() {
@@ -87,13 +88,13 @@ struct Worlds {
 impl Worlds {
     /// Runs them on all cores; up to the first failure on one, since whoever wants no more than
     /// that may run many such searches at once.
-    fn run(seeds: Range<u64>, until_failure: bool) -> Self {
+    fn run(seeds: Range<u64>, until_failure: bool, told: Told) -> Self {
         let seeds = Mutex::new(seeds);
         let next = || seeds.lock().expect("BUG: a thread panicked").next();
         let work = || {
             let mut outcomes = Vec::new();
             while let Some(seed) = next() {
-                let outcome = outcome(seed, false);
+                let outcome = outcome(seed, told);
                 let ends = until_failure && outcome.is_none();
                 outcomes.push((seed, outcome));
                 if ends {
@@ -127,7 +128,7 @@ fn never_reached(worlds: u64, reached: &BTreeMap<Probe, u64>) -> Vec<Probe> {
 
 /// Prints a line of seed and trace of each.
 fn traces(seeds: Range<u64>) -> bool {
-    let Worlds { outcomes, .. } = Worlds::run(seeds, false);
+    let Worlds { outcomes, .. } = Worlds::run(seeds, false, Told::Trace);
     for (seed, outcome) in &outcomes {
         outcome.iter().for_each(|outcome| println!("{seed} {}", outcome.trace));
     }
@@ -145,8 +146,8 @@ fn say_probes(reached: &BTreeMap<Probe, u64>) {
 }
 
 /// Runs one world and tells all about it.
-fn run(seed: u64, verbose: bool) -> bool {
-    let outcome = outcome(seed, verbose);
+fn run(seed: u64, told: Told) -> bool {
+    let outcome = outcome(seed, told);
     if let Some(outcome) = &outcome {
         println!("{}\ntrace {}", outcome.summary, outcome.trace);
     }
@@ -154,8 +155,8 @@ fn run(seed: u64, verbose: bool) -> bool {
 }
 
 /// How a world ended, or nothing once it was said what did not hold.
-fn outcome(seed: u64, verbose: bool) -> Option<Outcome> {
-    let what = match std::panic::catch_unwind(|| World::new(seed, verbose).run()) {
+fn outcome(seed: u64, told: Told) -> Option<Outcome> {
+    let what = match std::panic::catch_unwind(|| World::new(seed, told).run()) {
         Ok(Ok(outcome)) => return Some(outcome),
         Ok(Err(what)) => what,
         Err(_) => "it panicked".to_owned(),

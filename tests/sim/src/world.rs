@@ -68,8 +68,8 @@ pub struct World {
     last_conn: u64,
     last_name: u64,
     judge: Judge,
+    told: Told,
     trace: blake3::Hasher,
-    verbose: bool,
     /// What tabs that are opened now are of.
     release: Release,
     /// Whether something may still go wrong.
@@ -102,11 +102,22 @@ pub struct World {
     wrong: Option<String>,
 }
 
+/// What is told of a run beside how it ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Told {
+    /// Nothing, which takes least time.
+    Nothing,
+    /// A hash over everything that happened.
+    Trace,
+    /// Everything that happens is printed, too.
+    Everything,
+}
+
 /// How a run ended.
 #[derive(Clone, Debug)]
 pub struct Outcome {
     /// Hash over everything that happened, in its order: what was said in a browser and between
-    /// browsers and servers, and the files that came of it.
+    /// browsers and servers, and the files that came of it. Where nothing is told, that of nothing.
     pub trace: String,
     /// What the run was made of, for a person.
     pub summary: String,
@@ -115,9 +126,9 @@ pub struct Outcome {
 }
 
 impl World {
-    /// The world of this seed; `verbose` prints what happens.
+    /// The world of this seed.
     #[must_use]
-    pub fn new(seed: u64, verbose: bool) -> Self {
+    pub fn new(seed: u64, told: Told) -> Self {
         let mut rng = Rng::new(seed);
         let swarm = Swarm::draw(&mut rng, seed);
         let mut docs = Docs::default();
@@ -152,8 +163,8 @@ impl World {
             last_conn: 0,
             last_name: 0,
             judge: Judge::new(&swarm),
+            told,
             trace: blake3::Hasher::new(),
-            verbose,
             release: Release::First,
             faults: true,
             backup: None,
@@ -174,7 +185,8 @@ impl World {
             swarm,
             rng,
         };
-        world.note(&format!("{:?}", world.swarm.clone()));
+        let swarm = world.swarm.clone();
+        world.note_with(|| format!("{swarm:?}"));
         world
     }
 
@@ -358,9 +370,10 @@ impl World {
             let here = &mut self.devices[device];
             let trouble_ms = here.trouble_ms;
             let Some(hearing) = here.tabs.get_mut(&tab) else { return Ok(()) };
-            let text = format!("{device}.{} hears {}", tab.0, said(&message));
+            let is_noted = self.told > Told::Nothing;
+            let text = is_noted.then(|| format!("{device}.{} hears {}", tab.0, said(&message)));
             let heard = hearing.hear(message, last, self.now_ms, trouble_ms);
-            self.note(&text);
+            text.into_iter().for_each(|text| self.note(&text));
             let heard = heard.map_err(|what| format!("device {device}: {what}"))?;
             for news in heard.news {
                 let is_confirmed = matches!(news, News::Confirmed(_));
@@ -473,18 +486,29 @@ impl World {
     }
 
     fn note(&mut self, text: &str) {
+        self.note_with(|| text.to_owned());
+    }
+
+    fn note_with(&mut self, text: impl FnOnce() -> String) {
+        if self.told == Told::Nothing {
+            return;
+        }
+        let text = text();
         self.note_bytes(text.as_bytes());
-        self.tell(|| text.to_owned());
+        self.tell(|| text);
     }
 
     /// What is too long to be told.
     fn note_bytes(&mut self, bytes: &[u8]) {
+        if self.told == Told::Nothing {
+            return;
+        }
         self.trace.update(&self.now_ms.to_le_bytes());
         self.trace.update(bytes);
     }
 
     fn tell(&self, text: impl FnOnce() -> String) {
-        if self.verbose {
+        if self.told == Told::Everything {
             say(&format!("{:>9} {}", self.now_ms - START_MS, text()));
         }
     }

@@ -6,7 +6,7 @@
 
 #![cfg(target_arch = "wasm32")]
 
-use tidelog_sim::World;
+use tidelog_sim::{Told, World};
 use wasm_bindgen_test::{wasm_bindgen_test, wasm_bindgen_test_configure};
 
 wasm_bindgen_test_configure!(run_in_dedicated_worker);
@@ -22,16 +22,16 @@ async fn the_same_seeds_give_the_same_traces_as_natively() {
         (seed.parse::<u64>().expect("a number"), trace)
     });
     let differing: Vec<u64> = native
-        .filter(|(seed, trace)| run(*seed, false).as_deref() != Ok(*trace))
+        .filter(|(seed, trace)| run(*seed, Told::Trace).as_deref() != Ok(*trace))
         .map(|(seed, _)| seed)
         .collect();
     if let Some(seed) = differing.first() {
         // To be laid beside what `npm run sim -- --seed N --verbose` prints.
-        let _ = run(*seed, true);
+        let _ = run(*seed, Told::Everything);
     }
     assert!(differing.is_empty(), "these seeds gave another trace natively: {differing:?}");
 }
 
-fn run(seed: u64, verbose: bool) -> Result<String, String> {
-    World::new(seed, verbose).run().map(|outcome| outcome.trace)
+fn run(seed: u64, told: Told) -> Result<String, String> {
+    World::new(seed, told).run().map(|outcome| outcome.trace)
 }

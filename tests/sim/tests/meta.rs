@@ -2,10 +2,10 @@
 
 #![cfg(not(target_arch = "wasm32"))]
 
-use tidelog_sim::World;
+use tidelog_sim::{Told, World};
 
 fn trace(seed: u64) -> String {
-    World::new(seed, false).run().expect("the seed passes").trace
+    World::new(seed, Told::Trace).run().expect("the seed passes").trace
 }
 
 #[test]
@@ -21,7 +21,7 @@ fn two_seeds_give_two_traces() {
 #[test]
 fn twenty_seeds_pass() {
     for seed in 100..120 {
-        if let Err(what) = World::new(seed, false).run() {
+        if let Err(what) = World::new(seed, Told::Nothing).run() {
             panic!("seed {seed}: {what}");
         }
     }

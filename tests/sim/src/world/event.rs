@@ -214,7 +214,8 @@ impl World {
         match event {
             Event::TabToCore { device, life, tab, messages } => {
                 if lives(self, device, life) {
-                    self.note(&format!("{device}.{} asks {}", tab.0, super::short(&messages)));
+                    let asks = || format!("{device}.{} asks {}", tab.0, super::short(&messages));
+                    self.note_with(asks);
                     self.step_core(device, Input::FromTab { tab, messages });
                 }
             }

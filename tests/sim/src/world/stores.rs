@@ -50,13 +50,9 @@ impl World {
     }
 
     fn page_server_takes(&mut self, device: usize, what: ForPageServer) {
-        let text = match &what {
-            ForPageServer::Requests { requests, .. } => {
-                Some(format!("{device} store {}", short(requests)))
-            }
-            ForPageServer::Turn | ForPageServer::Flushed => None,
-        };
-        text.into_iter().for_each(|text| self.note(&text));
+        if let ForPageServer::Requests { requests, .. } = &what {
+            self.note_with(|| format!("{device} store {}", short(requests)));
+        }
         let here = &mut self.devices[device];
         let lent = here.page_server.as_mut().expect("BUG: it was there");
         match what {
