@@ -60,13 +60,13 @@ pub fn bench(repo: &Repo, args: &[String]) -> Result<()> {
 /// `cargo xtask sim`. Its tabs run what the package's tabs do, which has to be compiled.
 pub fn sim(repo: &Repo, args: &[String]) -> Result<()> {
     setup::setup(repo, Needs::Build)?;
-    become_program(simulator(repo).args(args))
+    become_program(simulator(repo, "long").args(args))
 }
 
-/// The simulator, to be given its arguments.
-pub fn simulator(repo: &Repo) -> Command {
+/// The simulator, built with this profile, to be given its arguments.
+pub fn simulator(repo: &Repo, profile: &str) -> Command {
     let mut cargo = run::cargo(&repo.root, "run");
-    cargo.args(["--quiet", "--release", "--package", "tidelog-sim", "--"]);
+    cargo.args(["--quiet", "--profile", profile, "--package", "tidelog-sim", "--"]);
     cargo
 }
 

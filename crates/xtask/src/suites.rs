@@ -49,7 +49,9 @@ pub fn test(repo: &Repo, names: &[&str]) -> Result<()> {
     }
     if wanted("sim") {
         report.suite("simulator", || sim(repo));
-        report.suite("faults planted for the simulator", || planted(start::simulator(repo)));
+        report.suite("faults planted for the simulator", || {
+            planted(start::simulator(repo, "release"))
+        });
     }
     if wanted("crash") {
         report.suite("faults planted for the crash sweep", || planted(crash::sweep(repo)));
@@ -101,7 +103,7 @@ fn wasm(repo: &Repo, report: &mut Report) {
 fn native_traces(repo: &Repo) -> Result<String> {
     let Range { start, .. } = SIM_SEEDS;
     let seeds = format!("{start}..{}", start + COMPARED_SEEDS);
-    let mut simulator = start::simulator(repo);
+    let mut simulator = start::simulator(repo, "release");
     let traces = run::stdout_of(simulator.args(["--traces", &seeds]));
     let traces =
         traces.with_context(|| format!("one of the seeds {seeds} fails: npm test -- sim"))?;
@@ -165,7 +167,7 @@ fn sim(repo: &Repo) -> Result<Tally> {
     };
     let seeds = format!("{start}..{end}");
     println!("    seeds {seeds}");
-    let mut simulator = start::simulator(repo);
+    let mut simulator = start::simulator(repo, "release");
     let (succeeded, lines) = run::lines_of(simulator.args(["--seeds", &seeds]))?;
     report::judge(succeeded, report::count_summary(&lines))
 }

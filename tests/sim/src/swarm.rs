@@ -218,7 +218,7 @@ impl Swarm {
     pub(crate) fn draw(rng: &mut Rng, seed: u64) -> Self {
         // Most worlds are small: many short runs find more than a few long ones.
         let mut size = Rng::new(seed.rotate_left(48) ^ seed);
-        let actions = [4, 8, 8, 16, 16, 40][size.index(6)];
+        let actions = [4, 8, 8, 16, 16, 24][size.index(6)];
         let devices = [2, 2, 3][size.index(3)];
         let limits = if rng.once_in(3) { Limits::DEFAULT } else { shrunk(rng) };
         let mut troubles = vec![Trouble::TimePasses];
@@ -242,15 +242,15 @@ impl Swarm {
             devices,
             actions,
             diaries: size.once_in(4),
-            goes_on: size.once_in(3),
-            is_cut_last: size.once_in(3),
+            goes_on: size.once_in(4),
+            is_cut_last: size.once_in(4),
             limits,
             log_size_max: [16 << 20, 128 << 10, 48 << 10][rng.index(3)],
             store_pool_pages: [8, 1024][rng.index(2)],
             way_size_max: [1 << 30, 24 * 1024][rng.index(2)],
             net_ms_max: [3, 80, 400][rng.index(3)],
             second_document: rng.once_in(5),
-            second_server: rng.once_in(5),
+            second_server: rng.once_in(8),
             drafts: rng.once_in(2),
             closing: rng.once_in(3),
             destroying: rng.once_in(3),
@@ -268,7 +268,7 @@ impl Swarm {
             syncs_at_once: aside.once_in(3),
             watches_claims: aside.once_in(3),
             cells: around.once_in(3),
-            heals_late: apart.once_in(4),
+            heals_late: apart.once_in(6),
             contended: apart.once_in(3) || is_forgetful,
             drains: apart.once_in(8),
             fills: false,

@@ -20,7 +20,7 @@ const HAND_OVER_MS: u64 = 1_000;
 /// Mutations that are issued while one device is cut off still.
 const WORK_MAX: u32 = 12;
 /// Mutations that a device has to send when it comes back.
-const DRAINED: usize = 60;
+const DRAINED: usize = 40;
 /// Simulated milliseconds in which it is rid of one of them.
 const DRAIN_MS: u64 = 4;
 /// How often copies of a document that its server has lost are deleted.
