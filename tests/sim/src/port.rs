@@ -1,6 +1,6 @@
 //! Between a simulated app and the core: the shipped `js/src/tab.ts` decides what is said when.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 use tidelog_client::{
@@ -19,6 +19,8 @@ pub(crate) struct Port {
     opens: BTreeMap<Handle, Request>,
     /// What else was last told of each.
     told: BTreeMap<(Handle, &'static str), ToCore>,
+    /// Documents that could not be opened anew, or have no core, as the app was told.
+    pub(crate) lost: BTreeSet<Handle>,
     /// The core that it is connected to, or looks for, by the number that it gave it.
     pub(crate) core: u32,
     /// Whether that core is there and was told hello: before and after that all is lost.
@@ -49,6 +51,7 @@ impl Port {
             asked: BTreeMap::new(),
             opens: BTreeMap::new(),
             told: BTreeMap::new(),
+            lost: BTreeSet::new(),
             core: 0,
             is_heard: false,
             is_watching: false,
@@ -164,12 +167,14 @@ impl Port {
                     followed.wake_at_ms = self.wake_at_ms;
                 }
                 // That a document is open anew is no news to its app.
-                Effect::News { .. } => {
+                Effect::News { handle } => {
+                    self.lost.remove(&Handle(handle));
                     let news = heard.take_if(|message| call_of(message).is_none());
                     followed.told.extend(news.map(|message| (message, true)));
                 }
+                Effect::Lost { handle, .. } => drop(self.lost.insert(Handle(handle))),
                 // An open document has its status from elsewhere.
-                Effect::Lost { .. } | Effect::Look => {}
+                Effect::Look => {}
                 effect => followed.wants.push(effect),
             }
         }

@@ -20,7 +20,7 @@ const HAND_OVER_MS: u64 = 1_000;
 /// Mutations that are issued while one device is cut off still.
 const WORK_MAX: u32 = 12;
 /// Mutations that a device has to send when it comes back.
-const DRAINED: usize = 40;
+const DRAINED: usize = 60;
 /// Simulated milliseconds in which it is rid of one of them.
 const DRAIN_MS: u64 = 4;
 /// How often copies of a document that its server has lost are deleted.
@@ -456,7 +456,10 @@ impl World {
         let devices = self.devices.iter().enumerate();
         let connected = devices.filter(|(device, _)| !self.cut_off.contains(device));
         let mut tabs = connected.flat_map(|(_, device)| device.tabs.values());
-        tabs.all(|tab| tab.unsettled.is_empty() && tab.confirming.is_empty())
+        tabs.all(|tab| {
+            let is_lost = tab.held.values().any(|handle| tab.port.lost.contains(handle));
+            !is_lost && tab.unsettled.is_empty() && tab.confirming.is_empty()
+        })
     }
 
     fn unsettled(&self) -> String {
@@ -467,6 +470,9 @@ impl World {
                     let message = format!("{:?}", asked.message);
                     let message: String = message.chars().take(60).collect();
                     let _ = write!(text, "[device {device} tab {}: {message}]", id.0);
+                }
+                for handle in &tab.port.lost {
+                    let _ = write!(text, "[device {device} tab {} lost {handle:?}]", id.0);
                 }
             }
         }
