@@ -38,6 +38,9 @@ const SPARED_MS = 1_000;
 /** Cores that may die over one call before it is taken for the cause. */
 const DEATHS_MAX = 3;
 
+/** Why a call is given up of which nothing was heard. */
+const LATE = 'the engine gave no answer in time';
+
 /** Why a tab has no engine while another release has the store. */
 export const REPLACED = 'another release of the app is at work in another tab: load this page anew';
 
@@ -200,6 +203,11 @@ export class Tab {
       this.#fail(number, call, new EngineError('the engine died each time it was asked this'));
       return;
     }
+    // It was to delete what there was: whoever was away for long may find what others made since.
+    if (call.kind === 'destroy' && call.spared && call.cores > 0) {
+      this.#fail(number, call, new EngineError(LATE));
+      return;
+    }
     const document = this.#documentOf(call);
     handOver(call, document?.memo);
     const { durable, memo } = call;
@@ -286,7 +294,7 @@ export class Tab {
       this.#settle(number, { type: 'failed', error: late(call) }, false);
     } else {
       const why = this.#documentOf(call)?.error;
-      this.#fail(number, call, why ?? new EngineError('the engine gave no answer in time'));
+      this.#fail(number, call, why ?? new EngineError(LATE));
     }
   }
 

@@ -421,6 +421,18 @@ test('a document that cannot be opened again can be deleted', () => {
   expect(stage.posted('destroy').map(({ call }) => call)).toEqual([destroy]);
 });
 
+test('a page that comes back after long does not delete what was written meanwhile', () => {
+  const { stage } = opened();
+  const call = stage.call('destroy', { document: 'd', user: '', force: true });
+  stage.log = [];
+  stage.step({ type: 'hide' });
+  stage.now += 3_600_000;
+  stage.step({ type: 'show' });
+  stage.work();
+  expect(stage.posted('destroy')).toEqual([]);
+  expect(stage.errors(call)).toEqual([{ code: 'engine', outcome: 'unknown', last: true }]);
+});
+
 test('D10: a mutation is asked again of the copy that it was handed over to', () => {
   const { stage, handle } = opened();
   const call = stage.call('mutate', { handle, name: 'm' });
