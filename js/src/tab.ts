@@ -178,6 +178,8 @@ export class Tab {
     // Who asks anew shall not wait for a pause to end.
     if (this.#link.stage === 'off') this.#link.start();
     else if (this.#canAsk(call)) this.#ask(message.call, call);
+    const document = this.#documentOf(call);
+    if (document && kind === 'close') this.#closeIfShut(document);
   }
 
   /** Whether the present core knows the document that this is about. */
@@ -334,6 +336,7 @@ export class Tab {
         document.againAt = this.#now + pause(document.tries++);
         this.#wakeAt(document.againAt);
         this.#emit({ type: 'lost', handle, error: answer.error });
+        this.#closeIfShut(document);
         this.#askHeldBack();
       } else if (answer.type === 'opened') {
         document.state = 'open';
@@ -344,6 +347,26 @@ export class Tab {
         if (document.listens) this.#post('listenRejections', { handle });
         this.#askHeldBack();
       }
+    }
+  }
+
+  /**
+   * What could not be opened again is not, just to be closed: nobody holds it. Where it is to be
+   * deleted nothing else is wanted of it either.
+   */
+  #closeIfShut({ state, open }: Document): void {
+    if (state !== 'shut') return;
+    const calls = [...this.#calls];
+    const isOfIt = ([, { kind, message }]: [number, Call]): boolean =>
+      kind !== 'watch' && (message as { handle?: number }).handle === open.handle;
+    const deletesIt = ([, { kind, message }]: [number, Call]): boolean => {
+      const { document, user } = message as ToCore['destroy'];
+      return kind === 'destroy' && document === open.document && user === open.user;
+    };
+    const own = calls.filter(isOfIt);
+    const close = own.find(([, { kind }]) => kind === 'close');
+    if (close && (own.length === 1 || calls.some(deletesIt))) {
+      this.#succeed(...close, { type: 'done' });
     }
   }
 
@@ -364,6 +387,7 @@ export class Tab {
         this.#settle(number, { type: 'failed', error }, true);
       }
     }
+    this.#askHeldBack();
   }
 
   #tellLost(error: TidelogError): void {

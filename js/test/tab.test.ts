@@ -421,6 +421,62 @@ test('a document that cannot be opened again can be deleted', () => {
   expect(stage.posted('destroy').map(({ call }) => call)).toEqual([destroy]);
 });
 
+test('what was deleted is not opened again to be closed', () => {
+  const stage = new Stage();
+  const handle = stage.tab.newHandle();
+  const open = stage.call('open', { handle, document: 'd', user: '' });
+  stage.work().answer(open, opens());
+  const close = stage.call('close', { handle });
+  const destroy = stage.call('destroy', { document: 'd', user: '', force: true });
+  stage.survive();
+  const [again] = stage.posted('open').slice(-1);
+  const error = new StorageError('damaged', { outcome: 'none' });
+  stage.answer(again!.call as number, { type: 'failed', error });
+  stage.answer(destroy, { type: 'done' });
+  const settled = stage.of('settle').slice(-2);
+  expect(settled.map(({ call, answer }) => [call, answer.type])).toEqual([
+    [close, 'done'],
+    [destroy, 'done'],
+  ]);
+  stage.log = [];
+  stage.pass(20_000);
+  expect(stage.posted('open')).toEqual([]);
+});
+
+test('what could not be opened again is closed at once, unless it is wanted for more', () => {
+  for (const isWanted of [false, true]) {
+    const { stage, handle } = opened();
+    if (isWanted) stage.call('query', { handle });
+    stage.call('watch', { handle });
+    stage.survive();
+    const [again] = stage.posted('open').slice(-1);
+    const error = new StorageError('damaged', { outcome: 'none' });
+    stage.answer(again!.call as number, { type: 'failed', error });
+    const close = stage.call('close', { handle });
+    const closed = stage.of('settle').filter(({ call }) => call === close);
+    expect(closed.map(({ answer }) => answer.type)).toEqual(isWanted ? [] : ['done']);
+    stage.log = [];
+    stage.pass(8_000);
+    expect(stage.posted('open').length > 0).toBe(isWanted);
+  }
+});
+
+test('a deletion waits no longer once its document is given up', () => {
+  const stage = new Stage();
+  const handle = stage.tab.newHandle();
+  const open = stage.call('open', { handle, document: 'd', user: '' });
+  stage.work().answer(open, opens());
+  stage.call('close', { handle });
+  stage.survive().pass(5_000);
+  const destroy = stage.call('destroy', { document: 'd', user: '', force: true });
+  expect(stage.posted('destroy')).toEqual([]);
+  stage.log = [];
+  stage.pass(5_000);
+  const asked = stage.of('post').filter(({ kind }) => kind === 'close' || kind === 'destroy');
+  expect(asked.map(({ kind }) => kind)).toEqual(['close', 'destroy']);
+  expect(stage.posted('destroy')[0]).toMatchObject({ call: destroy });
+});
+
 test('a page that comes back after long does not delete what was written meanwhile', () => {
   const { stage } = opened();
   const call = stage.call('destroy', { document: 'd', user: '', force: true });

@@ -363,6 +363,8 @@ fn settled(call: Call, answer: &Answer, heard: &mut Option<FromCore>) -> FromCor
                 },
             }
         }
+        // It closes what it could not open again.
+        (None, Answer::Done) => FromCore::Done { call },
         (None, answer) => panic!("BUG: a tab made {answer:?} up"),
     }
 }
