@@ -582,6 +582,42 @@ fn a_local_document_that_breaks_each_connection_stays_local() {
     assert_eq!(device.status().connection, Connection::Local);
 }
 
+/// Goal: a hand-over that never comes to its end is given up, however much of the document the
+/// server takes each time. Method: each connection breaks at the same place, as where something on
+/// the way lets none last.
+#[test]
+fn a_local_document_that_gets_no_further_on_any_connection_stays_local() {
+    let mut server = Server::default();
+    let limits = Limits { message_pages_max: 4, catch_up_pages_max: 8, ..Limits::DEFAULT };
+    let mut device = Device::with_limits(1, limits);
+    device.open(&shelves());
+    device.mutate("fill", &[("from", integer(0)), ("count", integer(2_000))]);
+    device.server_is_up = true;
+    let call = device.start_open(OTHER_TAB, Some(SERVER), &shelves());
+    device.hear_server(&FromServer::Welcome);
+    let start_ms = device.now_ms;
+    while device.answers(call).is_empty() {
+        want_seed(&mut server, &mut device);
+        for _ in 0..3 {
+            device.pass(5_000);
+            for message in device.take_sent() {
+                for answer in server.hear(device.number, message) {
+                    device.hear_server(&answer);
+                }
+            }
+        }
+        if device.answers(call).is_empty() {
+            device.lose_socket();
+            device.pass(5_000);
+            device.hear_server(&FromServer::Welcome);
+        }
+        assert!(device.now_ms - start_ms < 130_000, "it has no answer");
+    }
+    assert!(device.now_ms - start_ms > 60_000, "a line may get better");
+    assert_eq!(device.code(call), ErrorCode::ServerUnreachable);
+    assert_eq!(device.status().connection, Connection::Local);
+}
+
 /// Goal: whoever waits for somebody else's hand-over in vain is told what it may have waited for.
 /// Method: the server says nothing to the offer, as to one that is behind another.
 #[test]

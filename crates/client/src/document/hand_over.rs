@@ -34,8 +34,10 @@ pub(super) struct Offer {
     /// Until when the server may take for more of it, on whichever connection; `None` before it
     /// wanted any.
     patience_ms: Option<u64>,
-    /// Whether it has taken any since it wanted it last.
-    is_taken: bool,
+    /// Pages that it has taken at most, on whichever connection.
+    taken_max: u32,
+    /// How often it has wanted it since it took more than ever.
+    fruitless: u32,
     failure: Option<CallFailure>,
 }
 
@@ -50,25 +52,38 @@ pub(super) struct Unrecorded {
 impl Offer {
     fn new(url: String, doctype: Doctype, token_from: Option<TokenHolder>, now_ms: u64) -> Self {
         let deadline_ms = now_ms + OFFER_MS;
-        let (patience_ms, is_taken) = (None, false);
-        Self { url, doctype, token_from, deadline_ms, patience_ms, is_taken, failure: None }
+        Self {
+            url,
+            doctype,
+            token_from,
+            deadline_ms,
+            patience_ms: None,
+            taken_max: 0,
+            fruitless: 0,
+            failure: None,
+        }
     }
 
-    /// The server has begun to take it in. One that does so over and over and takes nothing, as
-    /// where each connection breaks at the first part, is not waited for any longer by that.
+    /// The server has begun to take it in, from its first page.
     fn wanted(&mut self, now_ms: u64) {
-        let was_taken = std::mem::take(&mut self.is_taken);
-        let left_ms = self.patience_ms.filter(|_| !was_taken);
-        self.be_patient_until(left_ms.unwrap_or(now_ms + SEED_PART_MS));
+        self.fruitless += 1;
+        self.gets_on(now_ms);
     }
 
-    /// The server has taken in more of it.
-    fn taken(&mut self, now_ms: u64) {
-        self.is_taken = true;
-        self.be_patient_until(now_ms + SEED_PART_MS);
+    /// The server has taken in so much of it.
+    fn taken(&mut self, pages_count: u32, now_ms: u64) {
+        if pages_count > self.taken_max {
+            self.taken_max = pages_count;
+            self.fruitless = 0;
+        }
+        self.gets_on(now_ms);
     }
 
-    fn be_patient_until(&mut self, at_ms: u64) {
+    /// One that begins over and over and gets no further, as where each connection breaks at the
+    /// same part, or before the first one, is not waited for any longer by that.
+    fn gets_on(&mut self, now_ms: u64) {
+        let left_ms = self.patience_ms.filter(|_| self.fruitless > 1);
+        let at_ms = left_ms.unwrap_or(now_ms + SEED_PART_MS);
         self.patience_ms = Some(at_ms);
         self.deadline_ms = at_ms;
     }
@@ -216,11 +231,11 @@ impl Document {
         if let Some(seed) = channel.and_then(|channel| channel.seed.as_mut()) {
             seed.taken = pages_count.min(seed.sent);
         }
-        self.seed_gets_on(Offer::taken, ctx);
+        self.seed_gets_on(|offer, now_ms| offer.taken(pages_count, now_ms), ctx);
     }
 
     /// The server has begun to take in what is offered, or has taken in more of it.
-    fn seed_gets_on(&mut self, how: fn(&mut Offer, u64), ctx: &mut Context<'_>) {
+    fn seed_gets_on(&mut self, how: impl FnOnce(&mut Offer, u64), ctx: &mut Context<'_>) {
         let Some(offer) = &mut self.following.offer else { return };
         how(offer, ctx.now_ms);
         // Whoever offers it is in front; others who open it wait for that too.

@@ -168,7 +168,10 @@ impl Server {
             return refused(Refusal::Damaged);
         }
         match (&mut self.document, intent, have) {
-            (None, Intent::Offer { .. }, _) => return vec![FromRoom::SeedWanted],
+            (None, Intent::Offer { .. }, _) => {
+                self.seed = PageSet::default();
+                return vec![FromRoom::SeedWanted];
+            }
             (None, Intent::Follow, Some(_)) => return refused(Refusal::Missing),
             (None, Intent::Follow, None) => self.create(doctype),
             // Of the same document a later state, as long as nobody has written here.
