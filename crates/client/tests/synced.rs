@@ -806,9 +806,16 @@ fn no_more_of_a_replaced_document_is_called_durable_than_there_is() {
     assert_eq!(device.status().storage_lsns, [5, 5]);
     server.restore(Lsn::FIRST.plus(2));
     offline(&mut device);
+    device.told.clear();
     back_online(&mut server, &mut device);
     device.pass(1_000);
     assert_eq!(device.status().storage_lsns, [3, 3]);
+    let lsns = device.told.iter().filter_map(|(_, message)| match message {
+        FromCore::Status { status, .. } => Some(status.storage_lsns),
+        _ => None,
+    });
+    let claims: Vec<_> = lsns.filter(|[durable, visible]| durable > visible).collect();
+    assert_eq!(claims, [[0; 2]; 0], "so long as it is not written down either");
 }
 
 #[test]

@@ -461,7 +461,7 @@ impl Tab {
                 {
                     return Err(format!("{doc:?} is online, and is to stay away since {away_ms}"));
                 }
-                let ordered = status.timeline.windows(2).all(|pair| pair[0] <= pair[1]);
+                let ordered = status.timeline.is_sorted() && status.storage_lsns.is_sorted();
                 if !ordered {
                     return Err(format!("watermarks out of order: {status:?}"));
                 }

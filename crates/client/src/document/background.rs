@@ -133,6 +133,7 @@ impl Document {
         if advance.begin_storage.is_some() {
             self.ledger.draft().begin_storage = advance.begin_storage;
             self.ledger.draft().is_anew = true;
+            self.forget_durable_storage();
         }
         for entry in advance.entries {
             self.append_storage(entry);

@@ -145,8 +145,9 @@ impl Document {
                         synced.durable = synced.durable.max(lsn);
                     }
                 }
-                // It goes back where the document is replaced.
-                (Then::Storage(lsn), Some(open)) => open.storage_durable = lsn,
+                (Then::Storage(lsn), Some(open)) => {
+                    open.storage_durable = open.storage_durable.max(lsn);
+                }
                 (Then::Recorded, Some(open)) => {
                     if let Some(synced) = open.synced_mut() {
                         synced.is_recorded = true;
@@ -245,6 +246,19 @@ impl Document {
             && let Some(entry) = authority.seal()
         {
             self.append_storage(entry);
+        }
+    }
+
+    /// The storage journal begins anew: what is on the disk of the one before, or on its way there,
+    /// says nothing of this one.
+    pub(super) fn forget_durable_storage(&mut self) {
+        for then in self.ledger.waiting_mut() {
+            if let Then::Storage(lsn) = then {
+                *lsn = Lsn::FIRST;
+            }
+        }
+        if let State::Open(open) = &mut self.state {
+            open.storage_durable = Lsn::FIRST;
         }
     }
 
