@@ -106,13 +106,20 @@ fn a_document_that_is_found_damaged_as_it_is_read_anew_is_told() {
 /// no page server can say where it stands, and once it is known to be damaged.
 #[test]
 fn a_document_that_cannot_be_read_can_be_closed() {
-    let mut core = Core::default();
-    core.open_new(Call(1), HANDLE, "list", None);
-    let ticket = core.add(Call(2), "milk");
-    core.fail(ticket);
-    core.ask(Call(3), HANDLE, Request::Close);
-    core.lose_storage();
-    assert!(core.is_done(Call(3)), "{:?}", core.failure_of(Call(3)));
+    for asks_first in [true, false] {
+        let mut core = Core::default();
+        core.open_new(Call(1), HANDLE, "list", None);
+        let ticket = core.add(Call(2), "milk");
+        core.fail(ticket);
+        if !asks_first {
+            core.lose_storage();
+        }
+        core.ask(Call(3), HANDLE, Request::Close);
+        if asks_first {
+            core.lose_storage();
+        }
+        assert!(core.is_done(Call(3)), "{:?}", core.failure_of(Call(3)));
+    }
 
     let mut core = Core::default();
     core.open_new(Call(1), HANDLE, "list", None);

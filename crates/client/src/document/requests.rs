@@ -62,7 +62,9 @@ impl Document {
     /// Runs the request in front.
     pub(super) fn run_front(&mut self, budget: &mut Budget, ctx: &mut Context<'_>) -> Attempt {
         let Some(kth) = self.reads.faults_met(For::Front) else { return Attempt::Waits };
-        if !self.is_loaded() {
+        // Whatever the document lacks, who lets go of it does not need it.
+        let lets_go = self.queue.front().is_some_and(|ask| matches!(ask.request, Request::Close));
+        if !self.is_loaded() && !lets_go {
             return Attempt::Waits;
         }
         if self.waits_for_the_disk(ctx) {
@@ -139,7 +141,6 @@ impl Document {
     fn run(&mut self, ask: &mut Ask, budget: &mut Budget, ctx: &mut Context<'_>) -> Ran {
         match &ask.request {
             Request::Open(request) => return self.run_open(ask, request, ctx),
-            // Whatever the document lacks, who lets go of it does not need it.
             Request::Close => {
                 self.close(ask, ctx.out);
                 return Ran::Done;
