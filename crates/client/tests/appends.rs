@@ -102,6 +102,23 @@ fn a_document_that_is_found_damaged_as_it_is_read_anew_is_told() {
     }
 }
 
+/// Goal: nobody waits for a verdict that cannot be read any more, and none is told that nothing
+/// came of what may have been applied. Method: of two mutations one is durable as the other fails,
+/// and the document is found to be damaged.
+#[test]
+fn who_waits_for_a_verdict_of_a_damaged_document_is_told_that_nobody_knows_it() {
+    let mut core = Core::default();
+    core.open_new(Call(1), HANDLE, "list", Some(SERVER));
+    let ticket = core.add(Call(2), "milk");
+    core.reply(StoreReply::Durable { ticket });
+    let ticket = core.add(Call(3), "bread");
+    core.fail(ticket);
+    core.reply(StoreReply::Damaged { request: 0, document: key("list"), pgids: Vec::new() });
+    let failure = core.failure_of(Call(2)).expect("it was told");
+    assert_eq!((failure.code, failure.outcome), (ErrorCode::Storage, Outcome::Unknown));
+    assert_eq!(core.failure_of(Call(3)).map(|it| it.outcome), Some(Outcome::None));
+}
+
 /// Goal: what is closed is held by nobody, whatever has become of it. Method: it is closed while
 /// no page server can say where it stands, and once it is known to be damaged.
 #[test]

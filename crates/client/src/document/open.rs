@@ -5,11 +5,13 @@ use tidelog_pages::OpenedDocument;
 use tidelog_sqlite::{Reader, View};
 use tidelog_sync::{Sender, codec};
 use tidelog_types::limits::Limits;
-use tidelog_types::{CallId, EntryId, ErrorCode, JournalId, Life, Lineage, Lsn, Pgid, Position};
+use tidelog_types::{
+    CallId, EntryId, ErrorCode, JournalId, Life, Lineage, Lsn, Outcome, Pgid, Position,
+};
 
 use super::{Context, Document, State};
 use crate::outbox::Outbox;
-use crate::protocol::CallFailure;
+use crate::protocol::{CallFailure, FromCore};
 use crate::record::{HashedDoctype, Record};
 
 /// A document that is there.
@@ -346,8 +348,12 @@ impl Document {
         self.state = State::Broken(failure);
     }
 
-    /// There is nothing to be told of the document at present.
+    /// There is nothing to be told of the document at present, nor of what may have been applied.
     fn fail_listeners(&mut self, failure: &CallFailure, out: &mut Outbox) {
+        for (tab, call) in std::mem::take(&mut self.confirming).into_values() {
+            let failure = CallFailure { outcome: Outcome::Unknown, ..failure.clone() };
+            out.tell(tab, FromCore::Failed { call, failure });
+        }
         self.fail_syncs(failure, out);
         self.watches.fail_all(failure, out);
     }
