@@ -83,7 +83,7 @@ export function open<const Defined extends Mutations>(
 
 /**
  * Deletes the local copy of a document. Refuses with `PendingError` while mutations are pending,
- * unless `force` is set.
+ * and where it cannot be read with the reason for that, unless `force` is set.
  */
 export function destroy(document: string, options: DestroyOptions = {}): Promise<void> {
   return new Promise((resolve, reject) => {

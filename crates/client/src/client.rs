@@ -579,6 +579,10 @@ fn refusal_to_destroy(document: &Document, force: bool) -> Option<CallFailure> {
     if pending > 0 && !force {
         return Some(CallFailure::pending(&document.key.document, pending));
     }
+    // Nobody can tell what is pending of it.
+    if let Some(failure) = document.why_broken().filter(|_| !force) {
+        return Some(failure.clone());
+    }
     document.is_in_use().then(|| {
         CallFailure::new(
             ErrorCode::InvalidOption,

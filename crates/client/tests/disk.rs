@@ -414,5 +414,9 @@ fn a_record_of_a_newer_release_is_left_alone() {
     device.kill_core();
     let refused = device.start_open(TAB, None, &todos());
     assert_eq!(device.code(refused), ErrorCode::NewerFormat);
+    let refused = device.destroy(false);
+    assert_eq!(device.code(refused), ErrorCode::NewerFormat, "mutations may be pending");
     assert_eq!(device.appends(), 0);
+    let destroyed = device.destroy(true);
+    assert!(matches!(device.answer(destroyed), FromCore::Done { .. }));
 }

@@ -162,8 +162,7 @@ impl Document {
     /// Runs what can be run now, and hands what it changed to the disk.
     #[inline(never)]
     pub(crate) fn pump(&mut self, ctx: &mut Context<'_>) {
-        if let State::Broken(failure) = &self.state {
-            let failure = failure.clone();
+        if let Some(failure) = self.why_broken().cloned() {
             self.fail_all(&failure, ctx.out);
         }
         let mut budget = Budget::new(ctx.settings.limits.slice);
@@ -230,6 +229,14 @@ impl Document {
     /// Mutations without a verdict.
     pub(crate) fn pending(&self) -> u64 {
         self.replica().map_or(0, |replica| replica.undecided().count())
+    }
+
+    /// Why it cannot be opened at all, if that is so.
+    pub(crate) fn why_broken(&self) -> Option<&CallFailure> {
+        match &self.state {
+            State::Broken(failure) => Some(failure),
+            _ => None,
+        }
     }
 
     /// Whether the store has said where it stands.
