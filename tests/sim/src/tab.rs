@@ -20,6 +20,9 @@ const HEARD_MS: u64 = 1_000;
 /// Milliseconds that a server may take for the next pages of a document that it takes in.
 const HAND_OVER_MS: u64 = 60_000;
 
+/// Cores that have to die over a live query before its tab gives it up.
+const DEATHS_MAX: u32 = 3;
+
 /// A tab of a device.
 pub(crate) struct Tab {
     pub(crate) release: Release,
@@ -51,6 +54,8 @@ pub(crate) struct Tab {
     /// Calls about documents that were closed: what is still said of them is not listened to.
     let_go: BTreeSet<Call>,
     watches: BTreeMap<Call, (Doc, Live)>,
+    /// The core that each live query was answered by last.
+    shown_by: BTreeMap<Call, u32>,
     /// What it watches.
     watched: Vec<Live>,
     /// What the live queries of each document showed last.
@@ -207,6 +212,7 @@ impl Tab {
             names: BTreeMap::new(),
             let_go: BTreeSet::new(),
             watches: BTreeMap::new(),
+            shown_by: BTreeMap::new(),
             watched,
             live: BTreeMap::new(),
             outdated: BTreeMap::new(),
@@ -556,6 +562,10 @@ impl Tab {
             && let Some((doc, live)) = self.watches.get(&call).copied()
             && let Some(handle) = self.held.get(&doc).copied()
         {
+            let died = self.shown_by.get(&call).map(|core| self.port.core - core);
+            if died.is_some_and(|died| died < DEATHS_MAX) {
+                return Err(format!("a live query of {doc:?} ends, and {died:?} cores died of it"));
+            }
             self.live.remove(&(doc, live));
             self.outdated.remove(&(doc, live));
             heard.answers.push(self.watch(doc, live, handle));
@@ -670,6 +680,7 @@ impl Tab {
                 heard.news.push(News::Rows { doc, names, must: asked.must, tab: self.id_prefix });
             }
         } else if let Some((doc, live)) = self.watches.get(&call).copied() {
+            self.shown_by.insert(call, self.port.core);
             self.live.insert((doc, live), names.clone());
             self.outdated.remove(&(doc, live));
             if live != Live::Entries {

@@ -355,7 +355,13 @@ impl World {
         core: u32,
     ) -> Result<(), String> {
         self.trouble(device);
-        self.tab_takes(device, tab, &ToTab::Gone { core })
+        let here = self.devices[device].tabs.get_mut(&tab);
+        let port = here.map(|tab| &mut tab.port).filter(|port| port.core == core);
+        // A lock comes free once.
+        if port.is_some_and(|port| std::mem::take(&mut port.is_watching)) {
+            self.tab_takes(device, tab, &ToTab::Gone { core })?;
+        }
+        Ok(())
     }
 
     pub(super) fn start_device(&mut self, device: usize) -> Result<(), String> {
