@@ -113,6 +113,8 @@ pub(crate) enum History {
     Rivals,
     /// Files are taken out while a log is changed over again and again.
     ExportAmid,
+    /// The tab that hands a document over is closed, and another one works on.
+    CloseOffering,
     /// A server goes back to before what it has acknowledged, and told nobody of.
     LoseAcked,
     /// A machine is put back while its core runs, which goes on as the same life.
@@ -391,10 +393,11 @@ impl Swarm {
 
     /// Draws what happens only where a few things meet.
     fn meet(&mut self, rng: &mut Rng) {
-        let history = match rng.below(8) {
+        let history = match rng.below(10) {
             0 => History::SyncBehind,
             1 => History::LoseSeeded,
             2 => History::ExportAmid,
+            3 => History::CloseOffering,
             _ => return,
         };
         self.history.push((rng.below(self.actions), history));
@@ -406,7 +409,7 @@ impl Swarm {
                 (self.limits.catch_up_pages, self.limits.read_chunk_pages) = (1, 1);
                 (self.net_ms_max, self.late_stores) = (80, true);
             }
-            History::LoseSeeded => self.drafts = true,
+            History::LoseSeeded | History::CloseOffering => self.drafts = true,
             _ => {
                 (self.limits.pool_pages_max, self.limits.read_chunk_pages) = (4, 1);
                 self.limits.mutation_pages_max = Limits::DEFAULT.mutation_pages_max;

@@ -391,7 +391,12 @@ impl World {
 
     pub(super) fn close_tab(&mut self, device: usize) {
         let tabs: Vec<TabId> = self.devices[device].tabs.keys().copied().collect();
-        let Some(tab) = self.rng.pick(&tabs) else { return };
+        if let Some(tab) = self.rng.pick(&tabs) {
+            self.close_this_tab(device, tab);
+        }
+    }
+
+    pub(super) fn close_this_tab(&mut self, device: usize, tab: TabId) {
         self.note(&format!("device {device}: tab {} is closed", tab.0));
         self.devices[device].tabs.remove(&tab);
         if self.devices[device].tabs.is_empty() {

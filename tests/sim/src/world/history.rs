@@ -81,6 +81,7 @@ impl World {
             History::LoseSeeded => self.lose_seeded()?,
             History::Rivals => self.hand_over_rivals()?,
             History::ExportAmid => self.export_amid()?,
+            History::CloseOffering => self.close_offering()?,
             History::LoseAcked => self.lose_acked()?,
             History::PutMachineBack => self.put_machine_back()?,
             History::ForgetCalls => self.forget_calls()?,

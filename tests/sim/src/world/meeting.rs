@@ -14,6 +14,9 @@ const HANDED_OVER_MS: u64 = 1_000;
 const GLANCE_MS: u64 = 10;
 /// Mutations that are issued in a row.
 const SENT: u32 = 3;
+/// Those of a tab while a document is handed over, and milliseconds between them.
+const WRITTEN: u32 = 12;
+const WRITTEN_MS: u64 = 20;
 /// Files that are taken out, and bytes of what is written meanwhile.
 const EXPORTS: u32 = 4;
 const LARGE: u64 = 30_000;
@@ -110,5 +113,39 @@ impl World {
             }
         }
         self.pass(DONE_MS)
+    }
+
+    /// The tab that hands a document over is closed amid that, while another one writes to it.
+    pub(super) fn close_offering(&mut self) -> Result<(), String> {
+        let device = self.rng.index(self.devices.len());
+        self.open_tab(device);
+        self.pass(OPEN_MS)?;
+        let is_draft = |doc: &Doc| {
+            let is_offered = self.devices[device].offered.contains(doc);
+            self.docs.spec(*doc).moves_to.is_some() && !is_offered
+        };
+        let Some(draft) = self.docs.of(device).into_iter().find(is_draft) else { return Ok(()) };
+        let [offering, other, ..] = self.holders(device, draft)[..] else { return Ok(()) };
+        (0..SENT).for_each(|_| self.add_in((device, other), draft));
+        self.pass(DONE_MS)?;
+        if self.holders(device, draft).len() < 2 {
+            return Ok(());
+        }
+        let (docs, now_ms) = (self.docs.clone(), self.now_ms);
+        let open = self.tab(device, offering).hand_over(&docs, draft, now_ms);
+        self.devices[device].offered.insert(draft);
+        self.send_to_core(device, offering, vec![open]);
+        let ms = self.rng.below(HANDED_OVER_MS);
+        self.pass(ms)?;
+        if self.devices[device].tabs.contains_key(&offering) {
+            self.close_this_tab(device, offering);
+        }
+        for _ in 0..WRITTEN {
+            if self.holders(device, draft).contains(&other) {
+                self.add_in((device, other), draft);
+            }
+            self.pass(WRITTEN_MS)?;
+        }
+        self.pass(BACK_MS)
     }
 }
