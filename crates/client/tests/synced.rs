@@ -536,11 +536,7 @@ fn a_large_local_document_is_handed_over_as_fast_as_the_server_takes_it() {
 fn a_server_that_stops_taking_a_local_document_leaves_it_local() {
     let mut server = Server::default();
     let mut device = Device::new(1);
-    device.open(&shelves());
-    device.mutate("fill", &[("from", integer(0)), ("count", integer(2_000))]);
-    device.server_is_up = true;
-    let call = device.start_open(OTHER_TAB, Some(SERVER), &shelves());
-    device.hear_server(&FromServer::Welcome);
+    let call = offer_much(&mut device);
     want_seed(&mut server, &mut device);
     assert!(!device.take_sent().is_empty(), "no part of the seed");
     let mut seconds = 0;
@@ -555,6 +551,16 @@ fn a_server_that_stops_taking_a_local_document_leaves_it_local() {
     assert_eq!(device.status().connection, Connection::Local);
 }
 
+/// A local document of many pages is offered to a server that has heard hello.
+fn offer_much(device: &mut Device) -> Call {
+    device.open(&shelves());
+    device.mutate("fill", &[("from", integer(0)), ("count", integer(2_000))]);
+    device.server_is_up = true;
+    let call = device.start_open(OTHER_TAB, Some(SERVER), &shelves());
+    device.hear_server(&FromServer::Welcome);
+    call
+}
+
 /// Goal: a server that wants a document and never takes any of it is not tried for ever. Method:
 /// the connection breaks at each first part, as where something on the way lets none that large
 /// pass.
@@ -562,11 +568,7 @@ fn a_server_that_stops_taking_a_local_document_leaves_it_local() {
 fn a_local_document_that_breaks_each_connection_stays_local() {
     let mut server = Server::default();
     let mut device = Device::new(1);
-    device.open(&shelves());
-    device.mutate("fill", &[("from", integer(0)), ("count", integer(2_000))]);
-    device.server_is_up = true;
-    let call = device.start_open(OTHER_TAB, Some(SERVER), &shelves());
-    device.hear_server(&FromServer::Welcome);
+    let call = offer_much(&mut device);
     let start_ms = device.now_ms;
     while device.answers(call).is_empty() {
         want_seed(&mut server, &mut device);
@@ -590,11 +592,7 @@ fn a_local_document_that_gets_no_further_on_any_connection_stays_local() {
     let mut server = Server::default();
     let limits = Limits { message_pages_max: 4, catch_up_pages_max: 8, ..Limits::DEFAULT };
     let mut device = Device::with_limits(1, limits);
-    device.open(&shelves());
-    device.mutate("fill", &[("from", integer(0)), ("count", integer(2_000))]);
-    device.server_is_up = true;
-    let call = device.start_open(OTHER_TAB, Some(SERVER), &shelves());
-    device.hear_server(&FromServer::Welcome);
+    let call = offer_much(&mut device);
     let start_ms = device.now_ms;
     while device.answers(call).is_empty() {
         want_seed(&mut server, &mut device);
