@@ -355,9 +355,7 @@ impl Swarm {
         if swarm.rivals && swarm.drafts {
             // What they hand over at the same time comes in turns.
             swarm.limits.message_pages_max = 1;
-            if later.once_in(2) {
-                swarm.history.push((later.below(swarm.actions), History::Rivals));
-            }
+            swarm.history.push((later.below(swarm.actions), History::Rivals));
         }
         swarm
     }

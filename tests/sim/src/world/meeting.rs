@@ -85,7 +85,7 @@ impl World {
             holders.into_iter().for_each(|tab| self.add_in((device, tab), draft));
         }
         self.pass(DONE_MS)?;
-        if self.rng.once_in(2) {
+        if !self.rng.once_in(4) {
             let (device, frames_left) = (self.rng.index(self.devices.len()), self.rng.index(6));
             let frames_left = u32::try_from(frames_left).expect("BUG: below six");
             self.muted = Some(Muted { device, frames_left });
