@@ -138,6 +138,15 @@ const opened = (): { stage: Stage; handle: number } => {
   return { stage, handle };
 };
 
+/** A document that has a name, so that it can be deleted by that. */
+const openedToDelete = (): { stage: Stage; handle: number } => {
+  const stage = new Stage();
+  const handle = stage.tab.newHandle();
+  const open = stage.call('open', { handle, document: 'd', user: '' });
+  stage.work().answer(open, opens());
+  return { stage, handle };
+};
+
 /** Turns of a page server's worker up to the one in which it serves. */
 const serve = (stage: Stage): void => {
   stage.step({ type: 'turn' });
@@ -390,10 +399,7 @@ test('a deletion that another core refuses may have been carried out by the one 
 });
 
 test('what is closed and deleted is closed by the next core before it is deleted', () => {
-  const stage = new Stage();
-  const handle = stage.tab.newHandle();
-  const open = stage.call('open', { handle, document: 'd', user: '' });
-  stage.work().answer(open, opens());
+  const { stage, handle } = openedToDelete();
   const close = stage.call('close', { handle });
   const other = stage.call('destroy', { document: 'e', user: '', force: true });
   const destroy = stage.call('destroy', { document: 'd', user: '', force: true });
@@ -407,10 +413,7 @@ test('what is closed and deleted is closed by the next core before it is deleted
 });
 
 test('a document that cannot be opened again can be deleted', () => {
-  const stage = new Stage();
-  const handle = stage.tab.newHandle();
-  const open = stage.call('open', { handle, document: 'd', user: '' });
-  stage.work().answer(open, opens());
+  const { stage, handle } = openedToDelete();
   stage.call('close', { handle });
   const destroy = stage.call('destroy', { document: 'd', user: '', force: true });
   stage.log = [];
@@ -422,10 +425,7 @@ test('a document that cannot be opened again can be deleted', () => {
 });
 
 test('what was deleted is not opened again to be closed', () => {
-  const stage = new Stage();
-  const handle = stage.tab.newHandle();
-  const open = stage.call('open', { handle, document: 'd', user: '' });
-  stage.work().answer(open, opens());
+  const { stage, handle } = openedToDelete();
   const close = stage.call('close', { handle });
   const destroy = stage.call('destroy', { document: 'd', user: '', force: true });
   stage.survive();
@@ -462,10 +462,7 @@ test('what could not be opened again is closed at once, unless it is wanted for 
 });
 
 test('a deletion waits no longer once its document is given up', () => {
-  const stage = new Stage();
-  const handle = stage.tab.newHandle();
-  const open = stage.call('open', { handle, document: 'd', user: '' });
-  stage.work().answer(open, opens());
+  const { stage, handle } = openedToDelete();
   stage.call('close', { handle });
   stage.survive().pass(5_000);
   const destroy = stage.call('destroy', { document: 'd', user: '', force: true });
