@@ -206,7 +206,8 @@ export class Tab {
       return;
     }
     // It was to delete what there was: whoever was away for long may find what others made since.
-    if (call.kind === 'destroy' && call.spared && call.cores > 0) {
+    // What has come meanwhile is taken in before anything is found to be late.
+    if (call.kind === 'destroy' && (call.spared || call.until <= this.#now)) {
       this.#fail(number, call, new EngineError(LATE));
       return;
     }

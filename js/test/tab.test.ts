@@ -486,6 +486,21 @@ test('a page that comes back after long does not delete what was written meanwhi
   expect(stage.errors(call)).toEqual([{ code: 'engine', outcome: 'unknown', last: true }]);
 });
 
+test('a tab that is frozen as it finds the next core does not delete what was written since', () => {
+  for (const wasAsked of [true, false]) {
+    const { stage } = opened();
+    if (!wasAsked) stage.die();
+    const call = stage.call('destroy', { document: 'd', user: '', force: true });
+    if (wasAsked) stage.die();
+    stage.log = [];
+    stage.now += 3_600_000;
+    stage.work();
+    expect(stage.posted('destroy')).toEqual([]);
+    const outcome = wasAsked ? 'unknown' : 'none';
+    expect(stage.errors(call)).toEqual([{ code: 'engine', outcome, last: true }]);
+  }
+});
+
 test('D10: a mutation is asked again of the copy that it was handed over to', () => {
   const { stage, handle } = opened();
   const call = stage.call('mutate', { handle, name: 'm' });
