@@ -55,6 +55,11 @@ impl StoreLink {
         self.failure.as_ref().is_some_and(|failure| failure.kind == UnservedKind::Lost)
     }
 
+    /// Whether they were, and nobody can read what there was either: no other page server is asked.
+    pub(crate) fn is_over(&self) -> bool {
+        self.is_lost() && self.server.is_none()
+    }
+
     /// The page server can tell this tab by itself.
     pub(crate) fn reached(&mut self, tab: TabId, server: PageServerId) {
         if self.server == Some(server) {

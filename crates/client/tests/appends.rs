@@ -340,3 +340,34 @@ fn a_page_server_that_breaks_is_not_called_damaged_data() {
     assert!(failure.message.contains("tried again by itself"), "{}", failure.message);
     assert!(!failure.message.contains("destroyAll"), "{}", failure.message);
 }
+
+/// Goal: nobody waits for a document that nobody can read any more, and all are told what helps.
+/// Method: a document is being read anew as another store takes the place of its own; some ask
+/// before that, and some only then.
+#[test]
+fn a_document_that_was_being_read_as_its_data_were_cleared_tells_all_who_ask() {
+    let mut core = Core::default();
+    core.open_new(Call(1), HANDLE, "list", Some(SERVER));
+    let ticket = core.add(Call(2), "bread");
+    core.reply(StoreReply::Durable { ticket });
+    let mut core = read_anew(core);
+    core.clear_storage();
+    for call in [Call(2), Call(4), Call(5)] {
+        let told = core.failure_of(call).map(|it| (it.code, it.outcome));
+        let outcome = if call == Call(2) { Outcome::Unknown } else { Outcome::None };
+        assert_eq!(told, Some((ErrorCode::Storage, outcome)), "{call:?}");
+    }
+    let (sql, params) = ("select count(*) from todo".to_owned(), Params::NONE);
+    let query = Query { sql, params };
+    core.ask(Call(7), HANDLE, Request::Query(query.clone()));
+    core.ask(Call(8), HANDLE, Request::Watch(query));
+    core.ask(Call(9), HANDLE, Request::Sync);
+    core.add(Call(10), "late");
+    for call in (7..=10).map(Call) {
+        let failure = core.failure_of(call).expect("it is told at once");
+        assert_eq!((failure.code, failure.outcome), (ErrorCode::Storage, Outcome::None));
+        assert!(failure.message.contains("cleared"), "{}", failure.message);
+    }
+    core.ask(Call(11), HANDLE, Request::Close);
+    assert!(core.is_done(Call(11)));
+}

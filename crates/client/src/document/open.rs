@@ -343,7 +343,7 @@ impl Document {
     }
 
     /// It cannot be opened: calls are told when they are made, and those who have made theirs now.
-    pub(super) fn break_down(&mut self, failure: CallFailure, out: &mut Outbox) {
+    pub(crate) fn break_down(&mut self, failure: CallFailure, out: &mut Outbox) {
         self.fail_listeners(&failure, out);
         self.state = State::Broken(failure);
     }

@@ -212,6 +212,13 @@ impl Core {
         self.step(Input::PageServerFailed { server: LENT, failure });
     }
 
+    /// Another page server is lent, whose store is not the one that was written to.
+    pub fn clear_storage(&mut self) {
+        let (server, storage) = (LENT, Storage::Opfs);
+        self.step(Input::PageServerLent { server, settled_at_ms: 0, storage });
+        self.reply(StoreReply::Ready { epoch: Epoch(1) });
+    }
+
     /// What a tab was told last to keep for the next core.
     pub fn memo(&self) -> Memo {
         let memo = self.told.iter().rev().find_map(|it| match it {
