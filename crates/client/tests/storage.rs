@@ -219,6 +219,32 @@ fn a_damaged_document_is_as_it_was_before_says_so_and_takes_no_more() {
     assert!(device.failure(refused).message.contains("destroyAll()"));
 }
 
+/// Goal: nobody waits for the verdict of what this device has lost. Method: a byte rots in the second
+/// of three durable mutations while nobody serves the store; a fourth one cannot be recorded, so
+/// the document is read anew.
+#[test]
+fn who_waits_for_a_verdict_of_what_was_lost_is_told_that_nobody_knows_it() {
+    let mut device = Device::new(1);
+    let open = device.start_open(TAB, Some(SERVER), &todos());
+    device.opened(open);
+    let milk = add(&mut device, "milk");
+    let lost = ["bread", "eggs"].map(|id| add(&mut device, id));
+    device.lose_page_server();
+    rot(&device, b"title of bread");
+    device.lend();
+    let refused = add(&mut device, "butter");
+    assert_eq!(device.failure(refused).outcome, Outcome::None);
+    assert_eq!(device.query("select id from todo"), [[text("milk")]]);
+    assert_eq!(device.fate(milk), "durable 1", "it may have one yet");
+    for call in lost {
+        let [FromCore::Durable { .. }, FromCore::Failed { failure, .. }] = device.answers(call)[..]
+        else {
+            panic!("{}", device.fate(call));
+        };
+        assert_eq!((failure.code, failure.outcome), (ErrorCode::Storage, Outcome::Unknown));
+    }
+}
+
 /// Goal: a page that rots while the store is open fails whoever needs it, with a word that can be
 /// understood, and nobody else; it is not asked for again and again. Method: each place where one
 /// row lies, among five hundred.

@@ -1,5 +1,7 @@
 //! A document that is there: which side this device is for it, and its record.
 
+use std::collections::BTreeMap;
+
 use tidelog_document::{Authority, Doctype, DoctypeHash, OwnTimeline, Replica};
 use tidelog_pages::OpenedDocument;
 use tidelog_sqlite::{Reader, View};
@@ -329,14 +331,17 @@ impl Document {
                 self.recorded.extend(open.entries_of(calls));
                 let entry = |(call, lsn)| (call, open.entry_id(lsn));
                 self.recorded.extend(frames.into_iter().map(entry));
-                if open.is_incomplete {
-                    self.error = Some(CallFailure::damaged_copy());
-                }
                 if let Role::Synced(synced) = &mut open.role {
                     let doctypes = self.doctypes_of_handles();
                     doctypes.into_iter().for_each(|doctype| synced.replica.learn(doctype));
                 }
+                let is_incomplete = open.is_incomplete;
                 self.state = State::Open(Box::new(open));
+                if is_incomplete {
+                    let failure = CallFailure::damaged_copy();
+                    self.fail_confirming(&failure, ctx.out);
+                    self.error = Some(failure);
+                }
             }
             Err(failure) => self.break_down(failure, ctx.out),
         }
@@ -348,13 +353,22 @@ impl Document {
         self.state = State::Broken(failure);
     }
 
-    /// There is nothing to be told of the document at present, nor of what may have been applied.
+    /// There is nothing to be told of the document at present.
     fn fail_listeners(&mut self, failure: &CallFailure, out: &mut Outbox) {
-        for (tab, call) in std::mem::take(&mut self.confirming).into_values() {
+        self.fail_confirming(failure, out);
+        self.fail_syncs(failure, out);
+        self.watches.fail_all(failure, out);
+    }
+
+    /// Tells who waits for a verdict of what is not here any more: it may have been applied.
+    fn fail_confirming(&mut self, failure: &CallFailure, out: &mut Outbox) {
+        let confirming = std::mem::take(&mut self.confirming);
+        let is_here = |id| self.replica().is_some_and(|replica| replica.find_call(id).is_some());
+        let (kept, lost) = confirming.into_iter().partition(|(id, _)| is_here(*id));
+        self.confirming = kept;
+        for (tab, call) in BTreeMap::into_values(lost) {
             let failure = CallFailure { outcome: Outcome::Unknown, ..failure.clone() };
             out.tell(tab, FromCore::Failed { call, failure });
         }
-        self.fail_syncs(failure, out);
-        self.watches.fail_all(failure, out);
     }
 }
