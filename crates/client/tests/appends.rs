@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use tidelog_client::{Again, Call, FromCore, Handle, Input, Mutate, Params, Query, Request};
+use tidelog_client::{
+    Again, Call, FromCore, Handle, Input, Mutate, Params, Query, Request, ToCore,
+};
 use tidelog_pages::{AppendError, StoreReply, StoreRequest};
 use tidelog_sync::{Channel, FromRoom, FromServer, Refusal, ToRoom, ToServer};
 use tidelog_testing::client::core::{Core, key};
@@ -150,6 +152,32 @@ fn a_document_that_cannot_be_read_can_be_closed() {
     core.reply(damaged());
     core.reply(StoreReply::Durable { ticket: core.last_destroy() });
     assert!(core.is_done(Call(4)));
+}
+
+/// Goal: nobody waits for a page that somebody needed who is gone. Method: a tab that opens the
+/// document is closed before its page has come, and so is a live query; then the document is
+/// closed.
+#[test]
+fn nobody_waits_for_a_page_that_is_not_needed_any_more() {
+    for closes_tab in [true, false] {
+        let mut core = Core::with_limits(Limits { pool_pages_max: 0, ..Limits::DEFAULT });
+        core.open_new(Call(1), HANDLE, "list", None);
+        if closes_tab {
+            core.ask_to_open(OTHER_TAB, Call(2), HANDLE, "list", None);
+        } else {
+            let (sql, params) = ("select count(*) from todo".to_owned(), Params::NONE);
+            core.ask(Call(2), HANDLE, Request::Watch(Query { sql, params }));
+        }
+        last_read(&core).expect("no page is in memory");
+        core.ask(Call(3), HANDLE, Request::Close);
+        assert!(!core.is_done(Call(3)), "it has its turn");
+        if closes_tab {
+            core.step(Input::TabClosed { tab: OTHER_TAB });
+        } else {
+            core.say(ToCore::Unwatch { call: Call(2) });
+        }
+        assert!(core.is_done(Call(3)));
+    }
 }
 
 #[test]

@@ -251,14 +251,22 @@ impl Document {
         }
         self.handles.retain(|(holder, _), _| *holder != tab);
         self.listeners.retain(|(holder, _)| *holder != tab);
-        self.queue.retain(|ask| ask.tab != tab);
+        self.drop_asks(|ask| ask.tab == tab);
         self.watches.drop_tab(tab);
         self.syncs.retain(|sync| sync.tab != tab);
     }
 
     pub(crate) fn unwatch(&mut self, tab: TabId, call: Call) {
         self.watches.remove(tab, call);
-        self.queue.retain(|ask| !ask.is_watch(tab, call));
+        self.drop_asks(|ask| ask.is_watch(tab, call));
+    }
+
+    /// Nobody waits for these requests any more, nor for the pages that the one in front needs.
+    fn drop_asks(&mut self, is_gone: impl Fn(&Ask) -> bool) {
+        if self.queue.front().is_some_and(&is_gone) {
+            self.reads.forget_fault(For::Front);
+        }
+        self.queue.retain(|ask| !is_gone(ask));
     }
 
     fn open(&self) -> Option<&Open> {

@@ -70,11 +70,7 @@ impl Document {
         if self.waits_for_the_disk(ctx) {
             return Attempt::Waits;
         }
-        let Some(mut ask) = self.queue.pop_front() else {
-            // Whoever waited for pages may be gone.
-            self.reads.forget_fault(For::Front);
-            return Attempt::Idle;
-        };
+        let Some(mut ask) = self.queue.pop_front() else { return Attempt::Idle };
         budget.spend_steps(PIECE_STEPS);
         let ran = self.run(&mut ask, budget, ctx);
         budget.spend_steps(self.take_steps());
