@@ -151,6 +151,26 @@ fn another_store_in_place_of_ours_is_noticed_and_gets_nothing() {
     assert!(!device.is_lost());
 }
 
+/// Goal: nobody waits for ever until all is in step. Method: a mutation can never be sent, since
+/// the store that was to keep it is gone; somebody waits for its verdict before that, and somebody
+/// only then.
+#[test]
+fn what_can_never_be_sent_is_waited_for_by_nobody() {
+    let mut device = Device::new(1);
+    let open = device.start_open(TAB, Some(SERVER), &todos());
+    device.opened(open);
+    device.lose_page_server();
+    add(&mut device, "late");
+    let before = device.sync();
+    device.disk = CrashDevice::new();
+    device.lend();
+    let after = device.sync();
+    for call in [before, after] {
+        assert_eq!(device.code(call), ErrorCode::Storage);
+        assert!(device.failure(call).message.contains("cleared"));
+    }
+}
+
 /// Its page server fails what it is to append: see crate `browser`.
 #[test]
 fn a_store_whose_data_were_cleared_is_read_and_not_replaced() {

@@ -578,16 +578,20 @@ impl Document {
         let (first, head, visible) = (replica.undecided().start(), replica.head(), open.visible());
         let is_outdated = replica.is_outdated();
         let failure = self.error.clone().filter(CallFailure::is_final);
+        let is_lost = ctx.store.is_lost();
         self.syncs.retain(|sync| {
             // The head goes back when mutations are taken back.
-            let decided = first >= sync.timeline.min(head);
+            let needed = sync.timeline.min(head);
+            let decided = first >= needed;
             let is_seen = !is_outdated && sync.storage.is_some_and(|storage| visible >= storage);
             if decided && is_seen {
                 ctx.out.tell(sync.tab, FromCore::Done { call: sync.call });
                 return false;
             }
-            if let Some(failure) = &failure {
-                let failure = failure.clone();
+            // What the disk can never have is never sent.
+            let is_stuck = is_lost && synced.durable < needed;
+            let cleared = || is_stuck.then(CallFailure::data_cleared);
+            if let Some(failure) = failure.clone().or_else(cleared) {
                 ctx.out.tell(sync.tab, FromCore::Failed { call: sync.call, failure });
                 return false;
             }
