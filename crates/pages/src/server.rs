@@ -1,6 +1,6 @@
 //! The queue before a store: requests in, replies out.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 
 use tidelog_disk::{Disk, StoreFiles};
@@ -444,17 +444,17 @@ impl<D: Disk> PageServer<D> {
         let number = self.store.catalog().number_for(&document);
         let staged = self.take_staged(owner, ticket);
         let joined = staged.map_or(Ok(()), |staged| staged.join(&mut append));
-        let decided = match self.refusal_of(owner, &document) {
-            Some(error) => Err(error),
-            None => joined.and_then(|()| {
-                let id = self.owners.life().map(|life| AppendId { life, ticket });
-                let store = &self.store;
-                let known = store.catalog().documents.get(&number);
-                let is_noted = |record: &[u8]| known.is_some_and(|it| store.is_noted(it, record));
-                append::decide(append, id, known, &is_noted)
-            }),
-        };
+        let decided = joined.and_then(|()| {
+            let id = self.owners.life().map(|life| AppendId { life, ticket });
+            let store = &self.store;
+            let known = store.catalog().documents.get(&number);
+            let is_noted = |record: &[u8]| known.is_some_and(|it| store.is_noted(it, record));
+            append::decide(append, id, known, &is_noted)
+        });
+        let is_new = !decided.as_ref().is_ok_and(VecDeque::is_empty);
+        let decided = self.refusal_of(owner, &document, is_new).map_or(decided, Err);
         match decided {
+            Ok(_) if !is_new => self.ack(owner, ticket, document),
             Ok(steps) => {
                 let recording = self.store.begin_recording(number, steps);
                 let recorded = Recorded { recording, owner: Some(owner), ticket, document };
@@ -485,7 +485,7 @@ impl<D: Disk> PageServer<D> {
         let error = match self.owners.admit(owner, self.epoch()) {
             Err(fenced) => fenced,
             Ok(()) => {
-                let error = self.refusal_of(owner, &document).unwrap_or(AppendError::Busy);
+                let error = self.refusal_of(owner, &document, true).unwrap_or(AppendError::Busy);
                 self.refused.insert((owner, document), error.clone());
                 error
             }
@@ -511,13 +511,22 @@ impl<D: Disk> PageServer<D> {
         owner.into_iter().for_each(|owner| self.ack(owner, ticket, document.clone()));
     }
 
-    /// Why nothing is appended to this document, whatever it is.
-    fn refusal_of(&self, owner: OwnerId, document: &DocumentKey) -> Option<AppendError> {
+    /// Why nothing is appended to this document, whatever it is. What is not `is_new`, but in the
+    /// log already, is refused only behind a failure, where there is no such thing.
+    fn refusal_of(
+        &self,
+        owner: OwnerId,
+        document: &DocumentKey,
+        is_new: bool,
+    ) -> Option<AppendError> {
         if !self.refused.is_empty()
             && let Some(error) = self.refused.get(&(owner, document.clone()))
         {
             reached(Probe::AppendBehindFailure);
             return Some(error.clone());
+        }
+        if !is_new {
+            return None;
         }
         if self.store.is_damaged() {
             return Some(AppendError::Damaged);
@@ -551,13 +560,14 @@ impl<D: Disk> PageServer<D> {
         document: DocumentKey,
     ) -> Result<(), Fault> {
         self.make_room(owner)?;
-        let is_damaged = self.store.is_damaged();
-        if is_damaged || self.is_full_of(owner) {
-            let error = if is_damaged { AppendError::Damaged } else { AppendError::Busy };
-            self.replies.push((owner, StoreReply::AppendFailed { ticket, error }));
-            return Ok(());
-        }
+        // Of one that is gone nothing is left to be done.
         if let Some(number) = self.store.catalog().numbers.get(&document).copied() {
+            let is_damaged = self.store.is_damaged();
+            if is_damaged || self.is_full_of(owner) {
+                let error = if is_damaged { AppendError::Damaged } else { AppendError::Busy };
+                self.replies.push((owner, StoreReply::AppendFailed { ticket, error }));
+                return Ok(());
+            }
             self.store.record_destroy(number);
         }
         self.ack(owner, ticket, document);

@@ -142,6 +142,35 @@ fn nothing_is_written_to_a_damaged_store_and_everything_asked_for_is_answered() 
     assert_eq!(open_damaged(&device).1, report, "it stays what it is");
 }
 
+/// Goal: nobody is told of an append that is in the log that nothing of it is recorded. Method: the
+/// page server before this one recorded all of them and told nobody; so did one that destroyed a
+/// document.
+#[test]
+fn what_a_damaged_store_has_is_durable_when_it_is_handed_over_again() {
+    let scene = Scene::new();
+    let hand_over = |server: &mut Server, request| {
+        server.serve(OWNER, request);
+        server.flush();
+        settle(server, &scene.device)
+    };
+    let destroy = || StoreRequest::Destroy { ticket: Ticket(7), document: key("c") };
+    assert_eq!(hand_over(&mut open(&scene.device), destroy()), [durable(7)]);
+    let device = scene.with("log-a", (scene.ends[2] + 1000) * 8);
+    let (mut server, report) = open_damaged(&device);
+    assert_eq!(report.damage.expect("it is damaged").incomplete, [key("a")]);
+    let mut answer = |ticket, append| hand_over(&mut server, request(ticket, append));
+    assert_eq!(answer(1, storage("a", [entry(1, 2, 3, &[(1, 1), (2, 2)])])), [durable(1)]);
+    assert_eq!(answer(6, timeline("b", [3])), [durable(6)]);
+    let refused = |ticket| {
+        let (ticket, error) = (Ticket(ticket), AppendError::Damaged);
+        [StoreReply::AppendFailed { ticket, error }]
+    };
+    assert_eq!(answer(5, storage("a", [entry(5, 6, 2, &[(1, 4)])])), refused(5), "it is lost");
+    assert_eq!(answer(8, timeline("b", [4])), refused(8), "it is new");
+    assert_eq!(answer(9, timeline("b", [3])), refused(9), "it comes behind what was refused");
+    assert_eq!(hand_over(&mut server, destroy()), [durable(7)]);
+}
+
 #[test]
 fn where_a_header_is_lost_too_only_what_is_found_later_proves_a_document_whole() {
     let scene = Scene::new();
