@@ -338,6 +338,43 @@ fn a_page_that_is_found_lost_while_the_document_is_read_anew_breaks_nothing() {
     assert_eq!(core.failure_of(Call(3)), None);
 }
 
+/// Goal: whoever needs a page that this device does not have is told that once it is known, and the
+/// page is not asked for again and again. Method: one of a document of which something is lost is
+/// answered without any, for a live query that has to run again; then a query needs it.
+#[test]
+fn a_page_that_the_store_does_not_have_is_lost() {
+    let mut core = Core::with_limits(Limits { pool_pages_max: 0, ..Limits::DEFAULT });
+    core.open_new(Call(1), HANDLE, "list", None);
+    let pages = pages_of(&core);
+    let (sql, params) = ("select count(*) from todo".to_owned(), Params::NONE);
+    let query = Query { sql, params };
+    core.ask(Call(2), HANDLE, Request::Watch(query.clone()));
+    let args = ["id", "title"].map(|name| (name.to_owned(), text("milk"))).to_vec();
+    let (id, name) = (call_id(Call(3)), "add".to_owned());
+    let mutate = Mutate { id, name, args, now_ms: 1_000, again: None };
+    core.ask(Call(3), HANDLE, Request::Mutate(mutate));
+    let reply = |core: &mut Core, pages: &dyn Fn(Pgid) -> Option<Page>| {
+        let Some((request, pgids)) = last_read(core) else { return false };
+        let document = key("list");
+        let pages = pgids.iter().filter_map(|pgid| Some((*pgid, pages(*pgid)?))).collect();
+        core.asked.clear();
+        core.reply(StoreReply::Pages { request, document, pages, last: true });
+        true
+    };
+    let is_written =
+        |core: &Core| core.asked.iter().any(|it| matches!(it, StoreRequest::Append { .. }));
+    while !is_written(&core) {
+        assert!(reply(&mut core, &|pgid| pages.get(&pgid).cloned()));
+    }
+    assert!(reply(&mut core, &|_| None), "no page is in memory");
+    core.ask(Call(4), HANDLE, Request::Query(query));
+    assert!(!reply(&mut core, &|_| None), "it is asked for again");
+    for call in [Call(2), Call(4)] {
+        let failure = core.failure_of(call).expect("it is told");
+        assert!(failure.message.contains("damaged"), "{failure:?}");
+    }
+}
+
 /// The newest pages that were handed to the store.
 fn pages_of(core: &Core) -> BTreeMap<Pgid, Page> {
     let appends = core.asked.iter().filter_map(|request| match request {

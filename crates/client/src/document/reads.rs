@@ -42,9 +42,16 @@ struct Read {
     is_refused: bool,
     /// Pages that were written meanwhile: what is on its way may be older.
     stale: BTreeSet<Pgid>,
+    /// Pages that have not come.
+    left: BTreeSet<Pgid>,
 }
 
 impl Read {
+    fn new(urgency: Urgency, pgids: Vec<Pgid>) -> Self {
+        let left = pgids.iter().copied().collect();
+        Self { urgency, pgids, is_refused: false, stale: BTreeSet::new(), left }
+    }
+
     fn ask(&self, request: u64, document: &DocumentKey) -> StoreRequest {
         let (document, pgids) = (document.clone(), self.pgids.clone());
         StoreRequest::Read { request, urgency: self.urgency, document, pgids }
@@ -97,7 +104,7 @@ impl Reads {
             For::Background => Urgency::Background,
         };
         let request = ctx.store.next_request();
-        let read = Read { urgency, pgids, is_refused: false, stale: BTreeSet::new() };
+        let read = Read::new(urgency, pgids);
         ctx.store.ask(read.ask(request, document), ctx.out);
         self.under_way.insert(request, read);
         *self.fault(who) = Some(Fault { request, kth });
@@ -112,7 +119,10 @@ impl Reads {
         last: bool,
         view: Option<&View>,
     ) {
-        let Some(read) = self.under_way.get(&request) else { return };
+        let Some(read) = self.under_way.get_mut(&request) else { return };
+        for (pgid, _) in &pages {
+            read.left.remove(pgid);
+        }
         if pages.iter().any(|(pgid, _)| read.stale.contains(pgid)) {
             reached(Probe::PageCameStale);
         }
@@ -121,13 +131,20 @@ impl Reads {
             view.fill(fresh);
         }
         if last {
-            self.under_way.remove(&request);
+            // Of a document of which something is lost the store may not have all of them.
+            let left: Vec<Pgid> = read.left.iter().copied().collect();
+            self.lost(request, &left);
         }
     }
 
     /// A read has ended, since these pages are damaged.
     pub fn damaged(&mut self, request: u64, pgids: &[Pgid]) {
         reached(Probe::PagesDamaged);
+        self.lost(request, pgids);
+    }
+
+    /// A read has ended, and these pages cannot be had.
+    fn lost(&mut self, request: u64, pgids: &[Pgid]) {
         // What was written since is whole, and what an earlier reading asked for is asked for anew.
         let Some(Read { stale, .. }) = self.under_way.remove(&request) else { return };
         self.damaged.extend(pgids.iter().filter(|pgid| !stale.contains(pgid)));
@@ -182,9 +199,7 @@ mod tests {
     fn a_page_that_was_written_since_it_was_asked_for_is_not_lost() {
         let mut reads = Reads::default();
         let (urgency, pgids) = (Urgency::User, vec![Pgid(1), Pgid(2)]);
-        let read =
-            Read { urgency, pgids: pgids.clone(), is_refused: false, stale: BTreeSet::new() };
-        reads.under_way.insert(7, read);
+        reads.under_way.insert(7, Read::new(urgency, pgids.clone()));
         let set = PageSet { db_pages: 2, pages: [(Pgid(1), Page::zeroed())].into_iter().collect() };
         let position = Position::start_of(JournalId([1; 16]));
         let range = LsnRange::one(Lsn::FIRST);
