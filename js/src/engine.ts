@@ -1,5 +1,6 @@
 /** The ports, locks and workers through which a tab reaches the core. It decides nothing. */
 
+import { sizeOf } from './hearing.js';
 import { LendingWorker } from './lending-worker.js';
 import { type Bytes, type FromTab, type ToTab, transferOf, type WorkerPlaces } from './ports.js';
 import { isNewer, winsOver } from './release.js';
@@ -149,7 +150,7 @@ export class Engine {
   #take(core: number, data: ToTab): void {
     if (data instanceof Uint8Array) {
       this.#receive(data, core);
-      this.#hear({ type: 'heard', core, size: data.length });
+      this.#hear({ type: 'heard', core, size: sizeOf(data) });
     } else {
       this.#yields ||= data.type === 'replaced';
       this.#hear({ ...data, core });

@@ -1,8 +1,19 @@
 /** How much of what the core said was heard: it holds back what nobody waits for until it knows. */
 
+import type { Bytes } from './ports.js';
+
+/** What the core counts for a message beside its rows; see `tab_flow.rs` in crate `client`. */
+const MESSAGE_SIZE = 256;
+
 /** Lists of messages and bytes from the core after which it is told that they were heard. */
 const UNTOLD_LISTS_MAX = 16;
 const UNTOLD_SIZE_MAX = 65_536;
+
+/** Bytes of a list of messages, at least as many as the core counts. */
+export function sizeOf(list: Bytes): number {
+  const count = new DataView(list.buffer, list.byteOffset).getUint32(0, true);
+  return list.length + count * MESSAGE_SIZE;
+}
 
 /** Counts what was heard and not told yet. */
 export class Hearing {

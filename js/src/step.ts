@@ -46,7 +46,7 @@ export type Input =
   | { readonly type: 'answer'; readonly call: number; readonly answer: Answer }
   /** News of a document. */
   | { readonly type: 'news'; readonly core: number; readonly handle: number; readonly news: News }
-  /** All of a list of messages from the core was heard, so many bytes. */
+  /** All of a list of messages from the core was heard, of this size as the core counts. */
   | { readonly type: 'heard'; readonly core: number; readonly size: number }
   /** The tab is looked at again, or there is a network again. */
   | { readonly type: 'nudge' }

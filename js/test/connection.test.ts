@@ -137,6 +137,24 @@ test('a worker that may not even be asked for is no page server, and harms nothi
   expect(listsTo(core)).toHaveLength(before + 1);
 });
 
+test('a core that counts each message of a long list of short ones is told that all were heard', async () => {
+  ask(new Connection(NOWHERE));
+  await settled();
+  const [core] = Core.started;
+  const before = listsTo(core).length;
+  // As many answers to `sync` as a core holds everything else back for.
+  const MESSAGES = 4_096;
+  const told = new Writer();
+  told.u64(MESSAGES);
+  for (let call = 1_000; call < 1_000 + MESSAGES; call++) {
+    told.u32(7);
+    told.u32(call);
+  }
+  core!.port.onmessage({ data: told.take() });
+  await settled();
+  expect(listsTo(core)).toHaveLength(before + 1);
+});
+
 test('a browser that does not say how much room there is is not asked in vain', async () => {
   const unhandled = vi.fn();
   process.on('unhandledRejection', unhandled);
