@@ -121,6 +121,8 @@ export class Engine {
     const missing = whatIsMissing();
     if (missing) throw new Error(missing);
     const { found, others } = await coresAtWork();
+    // The page was put aside meanwhile, where it may hold no lock.
+    if (core !== this.#core) return;
     if (others.some((lock) => this.#yields || isNewer(lock, CORE_LOCK))) throw new Error(REPLACED);
     const joined = found && tryNext(found, unjoinable);
     const worker = joined ? joinCore(joined) : startCore(this.#places.workerUrl);

@@ -37,9 +37,17 @@ const locks = {
     if (name === 'of the core') return;
     await held;
     const granted = rest.at(-1) as () => unknown;
+    taken.push(name);
     await granted();
+    taken.splice(taken.indexOf(name), 1);
   },
 };
+
+/** Names of the locks that are held. */
+let taken: string[] = [];
+
+/** Those of tabs. */
+const ofTabs = (): string[] => taken.filter((name) => name.startsWith('tidelog-tab:'));
 
 /** Until then no lock is granted. */
 let held: Promise<unknown> | undefined;
@@ -52,6 +60,7 @@ const storage = {
 
 beforeEach(() => {
   Core.started = [];
+  taken = [];
   held = undefined;
   vi.stubGlobal('navigator', { locks, storage, userAgentData: {} });
   vi.stubGlobal('location', { href: 'https://app.example/' });
@@ -66,6 +75,19 @@ afterEach(() => {
 
 /** Lets all that is due in this turn of the event loop happen. */
 const settled = (): Promise<void> => new Promise((resolve) => setTimeout(resolve));
+
+/** A page that tells what becomes of it. */
+function pageThatIs(visibilityState: DocumentVisibilityState) {
+  const target = new EventTarget();
+  const addEventListener = target.addEventListener.bind(target);
+  const tell = (type: string, details = {}): void => {
+    target.dispatchEvent(Object.assign(new Event(type), details));
+  };
+  const page = { visibilityState, addEventListener, tell };
+  vi.stubGlobal('addEventListener', addEventListener);
+  vi.stubGlobal('document', page);
+  return page;
+}
 
 /** Lists of messages that were posted. */
 const listsTo = (core: Core | undefined): unknown[] =>
@@ -153,6 +175,16 @@ test('a core that counts each message of a long list of short ones is told that 
   core!.port.onmessage({ data: told.take() });
   await settled();
   expect(listsTo(core)).toHaveLength(before + 1);
+});
+
+test('a page that is put aside before it has found a core takes no lock afterwards', async () => {
+  const page = pageThatIs('visible');
+  ask(new Connection(NOWHERE));
+  page.tell('pagehide', { persisted: true });
+  page.visibilityState = 'hidden';
+  page.tell('visibilitychange');
+  await settled();
+  expect(ofTabs()).toEqual([]);
 });
 
 test('a browser that does not say how much room there is is not asked in vain', async () => {
