@@ -54,16 +54,19 @@ export class Connection {
   }
 
   #watchPage(): void {
+    const hide = (): void => this.#run({ type: 'hide' });
     addEventListener('online', () => this.#run({ type: 'nudge' }));
     let isLeaving = false;
     // A page that holds a lock is not kept for the way back. After `pagehide` comes the other
     // event, so that apps can save something in both: it gets here behind an app's own listeners.
+    // Only a page that is hidden already has none to come.
     addEventListener('pagehide', ({ persisted }) => {
       isLeaving = persisted;
+      if (isLeaving && document.visibilityState === 'hidden') hide();
     });
     addEventListener('visibilitychange', () => {
       if (document.visibilityState === 'visible') this.#run({ type: 'nudge' });
-      else if (isLeaving) this.#run({ type: 'hide' });
+      else if (isLeaving) hide();
     });
     addEventListener('pageshow', ({ persisted }) => {
       isLeaving = false;

@@ -177,6 +177,15 @@ test('a core that counts each message of a long list of short ones is told that 
   expect(listsTo(core)).toHaveLength(before + 1);
 });
 
+test('a page that is put aside while it is hidden already holds nothing', async () => {
+  const page = pageThatIs('hidden');
+  ask(new Connection(NOWHERE));
+  await settled();
+  page.tell('pagehide', { persisted: true });
+  await settled();
+  expect(ofTabs()).toEqual([]);
+});
+
 test('a page that is put aside before it has found a core takes no lock afterwards', async () => {
   const page = pageThatIs('visible');
   ask(new Connection(NOWHERE));
