@@ -72,6 +72,9 @@ export class Connection {
       isLeaving = false;
       if (persisted) this.#run({ type: 'show' });
     });
+    // What a page lends is frozen with it, and other tabs would wait for it.
+    document.addEventListener('freeze', hide);
+    document.addEventListener('resume', () => this.#run({ type: 'show' }));
   }
 
   /** A number for a document that is about to be opened. */

@@ -6,7 +6,7 @@
  *            shell: finds or starts the core    its lock came free
  * ```
  *
- * In the back/forward cache it is `hidden`, and no core is looked for.
+ * Frozen, or in the back/forward cache, it is `hidden`, and no core is looked for.
  */
 
 import type { Effect } from './step.js';

@@ -50,7 +50,7 @@ export type Input =
   | { readonly type: 'heard'; readonly core: number; readonly size: number }
   /** The tab is looked at again, or there is a network again. */
   | { readonly type: 'nudge' }
-  /** The page goes into the back/forward cache, where it can hold nothing; comes back from it. */
+  /** The page is frozen, or put into the back/forward cache, and holds nothing there; goes on. */
   | { readonly type: 'hide' | 'show' }
   /** The time has come that `wake` asked for; harmless at any other. */
   | { readonly type: 'wake' };

@@ -177,6 +177,19 @@ test('a core that counts each message of a long list of short ones is told that 
   expect(listsTo(core)).toHaveLength(before + 1);
 });
 
+test('a page that is frozen holds nothing until it goes on', async () => {
+  const page = pageThatIs('hidden');
+  ask(new Connection(NOWHERE));
+  await settled();
+  expect(ofTabs()).toHaveLength(1);
+  page.tell('freeze');
+  await settled();
+  expect(ofTabs()).toEqual([]);
+  page.tell('resume');
+  await settled();
+  expect([Core.started.length, ofTabs().length]).toEqual([2, 1]);
+});
+
 test('a page that is put aside while it is hidden already holds nothing', async () => {
   const page = pageThatIs('hidden');
   ask(new Connection(NOWHERE));
