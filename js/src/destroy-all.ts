@@ -8,6 +8,8 @@ const AGAIN_MS = 100;
 /** Tries after which it is given up: just under ten seconds. */
 const TRIES_MAX = 90;
 
+const HELD = 'another tab holds on to the data: close it, and try again';
+
 /**
  * Deletes everything that Tidelog keeps on this device for this site: every document of every user,
  * and what the server has not seen yet. It needs no working engine, so it is the way out where the
@@ -22,7 +24,7 @@ export async function destroyAll(): Promise<void> {
   try {
     for (let tries = 0; !(await isRemoved()); tries += 1) {
       if (tries === TRIES_MAX) {
-        throw new StorageError('another tab holds on to the data: close it, and try again');
+        throw new StorageError(HELD);
       }
       holders.postMessage(null);
       await new Promise((resolve) => setTimeout(resolve, AGAIN_MS));
@@ -35,6 +37,8 @@ export async function destroyAll(): Promise<void> {
 
 function removeBlocks(): Promise<void> {
   return new Promise((resolve, reject) => {
+    // Whoever has it open is asked to close it, which a worker that is frozen does not hear.
+    setTimeout(() => reject(new StorageError(HELD)), AGAIN_MS * TRIES_MAX);
     try {
       const deleting = indexedDB.deleteDatabase('tidelog');
       deleting.onsuccess = () => resolve();

@@ -2,7 +2,10 @@ import { afterEach, expect, test, vi } from 'vitest';
 import { destroyAll } from '../src/destroy-all.js';
 import { StorageError } from '../src/errors.js';
 
-afterEach(() => vi.unstubAllGlobals());
+afterEach(() => {
+  vi.unstubAllGlobals();
+  vi.useRealTimers();
+});
 
 /** A browser whose files answer the wish to remove them so. */
 function browserThatSays(name: string): void {
@@ -35,4 +38,15 @@ test('a window that may keep nothing has nothing to remove', async () => {
 test('a site that keeps nothing has nothing to remove', async () => {
   browserThatSays('NotFoundError');
   await expect(destroyAll()).resolves.toBeUndefined();
+});
+
+test('a database that somebody holds on to is not waited for without end', async () => {
+  vi.useFakeTimers();
+  browserThatSays('NotFoundError');
+  vi.stubGlobal('indexedDB', { deleteDatabase: () => ({}) });
+  const destroyed = destroyAll().catch((error) => error);
+  await vi.advanceTimersByTimeAsync(10_000);
+  const within = new Promise((resolve) => setTimeout(resolve, 0, 'pending'));
+  await vi.advanceTimersByTimeAsync(0);
+  expect(await Promise.race([destroyed, within])).toBeInstanceOf(StorageError);
 });
