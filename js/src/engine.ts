@@ -198,7 +198,9 @@ export class Engine {
  */
 async function coresAtWork(): Promise<{ found: CorePlace | undefined; others: string[] }> {
   const { held = [] } = await navigator.locks.query().catch(() => ({}) as LockManagerSnapshot);
-  const names = held.map(({ name = '' }) => name.split(' ') as [string, WorkerType, string?]);
+  // A core has its lock alone; tabs share that of one that died, if only to hear of it.
+  const alone = held.filter(({ mode }) => mode === 'exclusive');
+  const names = alone.map(({ name = '' }) => name.split(' ') as [string, WorkerType, string?]);
   const cores = names.filter(([lock, , url]) => url && lock.startsWith('tidelog-core:'));
   const ours = cores.find(([lock]) => lock === CORE_LOCK);
   const others = cores.map(([lock]) => lock).filter((lock) => lock !== CORE_LOCK);

@@ -268,6 +268,16 @@ test('what an app saves when its page is hidden is said before the page is put a
   expect(listsTo(core)).toHaveLength(before + 1);
 });
 
+test('a lock of a core that has died is not taken for a core, whoever watched it', async () => {
+  const name = 'tidelog-core:0.1.1+00000001 module https://app.example/w.js 1';
+  const query = async () => ({ held: [{ name, mode: 'shared' }] });
+  vi.stubGlobal('navigator', { locks: { ...locks, query }, storage, userAgentData: {} });
+  const caller = vi.fn();
+  new Connection(NOWHERE).call('query', { handle: 1, sql: '', params: [] }, caller);
+  await settled();
+  expect([caller.mock.calls, Core.started.length]).toEqual([[], 1]);
+});
+
 describe('of two cores that began at once one gives way', () => {
   const OURS = 'tidelog-core:0.1.0+00000000';
   const OLDER = 'tidelog-core:0.0.9+00000001';
@@ -277,7 +287,10 @@ describe('of two cores that began at once one gives way', () => {
   /** The locks that a tab names which found these cores, and then these. */
   async function namedBy(before: string[], then: string[]): Promise<unknown> {
     const found = (names: string[]) => ({
-      held: names.map((name) => ({ name: `${name} module https://app.example/w.js 1` })),
+      held: names.map((name) => ({
+        name: `${name} module https://app.example/w.js 1`,
+        mode: 'exclusive',
+      })),
     });
     const query = vi.fn().mockResolvedValueOnce(found(before)).mockResolvedValue(found(then));
     vi.stubGlobal('navigator', { locks: { ...locks, query }, storage, userAgentData: {} });

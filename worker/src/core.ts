@@ -191,7 +191,9 @@ function gone({ number }: Tab): void {
 async function becomeCore(): Promise<void> {
   const look = setInterval(async () => {
     const { held = [] } = await navigator.locks.query();
-    const names = held.map(({ name = '' }) => name.split(' '));
+    // Tabs share the lock of a core that died, if only to hear of it.
+    const alone = held.filter(({ mode }) => mode === 'exclusive');
+    const names = alone.map(({ name = '' }) => name.split(' '));
     const at = names.find(([lock, , url]) => lock === CORE_LOCK && url)?.[2];
     // One at our own address has just been left by all, and is about to end.
     if (at && at !== location.href) end({ type: 'elsewhere' });

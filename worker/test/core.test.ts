@@ -1,4 +1,4 @@
-import { afterEach, beforeEach, expect, test, vi } from 'vitest';
+import { afterEach, beforeEach, expect, type Mock, test, vi } from 'vitest';
 import type { FromTab, ToTab } from '../../js/dist/ports.js';
 
 const core = vi.hoisted(() => ({
@@ -17,7 +17,7 @@ vi.mock('../src/store-host.js', () => ({}));
 vi.mock('../src/shared.js', () => ({
   UNSERVED_KINDS: ['newer-format', 'unavailable'],
   compile: async () => ({}),
-  hold: async () => {},
+  hold: vi.fn(async () => {}),
   transferOf: () => [],
 }));
 
@@ -121,4 +121,19 @@ test('a core names those that have to give way, and ends when it is named itself
   vi.advanceTimersByTime(1_000);
   expect(port.said.at(-1)).toEqual({ type: 'replaced' });
   expect(self.close).toHaveBeenCalled();
+});
+
+test('a core waits for its place whatever tabs share of a core that died elsewhere', async () => {
+  vi.useFakeTimers({ toFake: ['setInterval'] });
+  const { hold } = (await import('../src/shared.js')) as unknown as { hold: Mock };
+  hold.mockReturnValueOnce(new Promise(() => {}));
+  const name = 'tidelog-core:0.1.0+00000000 module https://app.example/other.js 1';
+  const query = async () => ({ held: [{ name, mode: 'shared' }] });
+  vi.stubGlobal('navigator', { locks: { query, request: () => new Promise(() => {}) } });
+  (await import('../src/core.js')).runCore();
+  const port = new Port();
+  self.onconnect({ ports: [port] });
+  port.onmessage({ data: { type: 'hello', lock: 'a', urls: {} } });
+  await vi.advanceTimersByTimeAsync(1_000);
+  expect(port.said).toEqual([]);
 });
