@@ -34,6 +34,7 @@ export class Engine {
   #held: Promise<() => void> | undefined;
   #core = 0;
   #port: MessagePort | undefined;
+  #watch: AbortController | undefined;
   #endTurn: AbortController | undefined;
   #worker: LendingWorker | undefined;
   /** A core that was replaced by one of another release: its tabs do not ask for the store back. */
@@ -65,14 +66,13 @@ export class Engine {
         });
         break;
       case 'leave':
+        this.#watch?.abort();
         this.#core = 0;
         this.#port?.close();
         this.#port = undefined;
         break;
       case 'watchLock':
-        navigator.locks.request(effect.lock, { mode: 'shared' }, () =>
-          this.#hear({ type: 'gone', core: effect.core }),
-        );
+        this.#watchLock(effect.core, effect.lock);
         break;
       case 'reach':
         this.#reach(effect.server);
@@ -102,6 +102,13 @@ export class Engine {
         this.#held?.then((letGo) => letGo());
         this.#held = undefined;
     }
+  }
+
+  #watchLock(core: number, lock: string): void {
+    this.#watch = new AbortController();
+    const { signal } = this.#watch;
+    const gone = (): void => this.#hear({ type: 'gone', core });
+    navigator.locks.request(lock, { mode: 'shared', signal }, gone).catch(() => {});
   }
 
   #spawn(worker: number): void {

@@ -34,7 +34,10 @@ class Core {
 const locks = {
   query: async () => ({ held: [] }),
   request: async (name: string, ...rest: unknown[]) => {
-    if (name === 'of the core') return;
+    if (name === 'of the core') {
+      watched.push(rest[0] as LockOptions);
+      return;
+    }
     await held;
     const granted = rest.at(-1) as () => unknown;
     taken.push(name);
@@ -46,7 +49,10 @@ const locks = {
 /** Names of the locks that are held. */
 let taken: string[] = [];
 
-/** Those of tabs. */
+/** How the locks of cores were asked for. */
+let watched: LockOptions[] = [];
+
+/** Those of tabs that are held. */
 const ofTabs = (): string[] => taken.filter((name) => name.startsWith('tidelog-tab:'));
 
 /** Until then no lock is granted. */
@@ -61,6 +67,7 @@ const storage = {
 beforeEach(() => {
   Core.started = [];
   taken = [];
+  watched = [];
   held = undefined;
   vi.stubGlobal('navigator', { locks, storage, userAgentData: {} });
   vi.stubGlobal('location', { href: 'https://app.example/' });
@@ -197,6 +204,16 @@ test('a page that is put aside while it is hidden already holds nothing', async 
   page.tell('pagehide', { persisted: true });
   await settled();
   expect(ofTabs()).toEqual([]);
+});
+
+test('a core that was left is not watched any more', async () => {
+  const page = pageThatIs('hidden');
+  ask(new Connection(NOWHERE));
+  await settled();
+  page.tell('pagehide', { persisted: true });
+  page.tell('pageshow', { persisted: true });
+  await settled();
+  expect(watched.map(({ signal }) => signal?.aborted)).toEqual([true, false]);
 });
 
 test('a page that is put aside before it has found a core takes no lock afterwards', async () => {
