@@ -118,7 +118,7 @@ export class Database<Defined extends Mutations = Mutations> {
   live<R = Row>(sql: string, params?: Params): LiveQuery<R> {
     const query: LiveQuery<R> = new LiveQuery((take) => {
       const message = this.#try(() => bindQuery(sql, params), take);
-      if (!message) return () => {};
+      if (!message) return () => this.#live.delete(query);
       const call = this.#connection.call('watch', message, (answer) =>
         take(answer.type === 'failed' ? answer.error : answer),
       );

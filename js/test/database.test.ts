@@ -3,6 +3,7 @@ import type { Caller, Connection } from '../src/connection.js';
 import { Database } from '../src/database.js';
 import { doctype, mutation } from '../src/doctype.js';
 import { BudgetExceededError, EngineError, QueryError } from '../src/errors.js';
+import { LiveQuery } from '../src/live-query.js';
 import type { Answer } from '../src/messages.js';
 import type { Status } from '../src/status.js';
 
@@ -22,6 +23,7 @@ const CUT_OFF: Answer = {
 function answeredBy(answer: Answer) {
   const connection = {
     attach: () => {},
+    detach: () => {},
     call: (_: unknown, __: unknown, caller: Caller) => {
       queueMicrotask(() => callSafely(() => caller(answer, true)));
       return 1;
@@ -58,6 +60,14 @@ test('a live query tells of an answer that this page cannot take', async () => {
   answeredBy(CUT_OFF).live('select a from b').subscribe(listener);
   await new Promise((resolve) => setTimeout(resolve));
   expect(listener.mock.calls).toEqual([[undefined, expect.any(EngineError)]]);
+});
+
+test('a document forgets a live query that was closed, also one that was never asked', async () => {
+  const db = answeredBy({ type: 'done' });
+  const close = vi.spyOn(LiveQuery.prototype, 'close');
+  for (const params of [[], [{}]]) db.live('select ?', params).close();
+  await db.close();
+  expect(close).toHaveBeenCalledTimes(2);
 });
 
 test('W19: nothing but the file is in the buffer of an export', async () => {
