@@ -337,6 +337,7 @@ export class Tab {
         document.againAt = this.#now + pause(document.tries++);
         this.#wakeAt(document.againAt);
         this.#emit({ type: 'lost', handle, error: answer.error });
+        this.#tellWatches(document, answer.error);
         this.#closeIfShut(document);
         this.#askHeldBack();
       } else if (answer.type === 'opened') {
@@ -348,6 +349,14 @@ export class Tab {
         if (document.listens) this.#post('listenRejections', { handle });
         this.#askHeldBack();
       }
+    }
+  }
+
+  /** Live queries show nothing new until the document is open again. */
+  #tellWatches(document: Document, error: TidelogError): void {
+    for (const [number, call] of this.#calls) {
+      if (call.kind !== 'watch' || this.#documentOf(call) !== document) continue;
+      this.#settle(number, { type: 'failed', error }, false);
     }
   }
 

@@ -226,6 +226,18 @@ test('W3: a live query that failed for want of storage is asked again', () => {
   expect(stage.posted('watch')).toHaveLength(2);
 });
 
+test('a live query is told why its document cannot be opened again, and goes on once it is', () => {
+  const { stage, handle } = opened();
+  const watch = stage.call('watch', { handle, sql: '' });
+  stage.survive();
+  const { call } = stage.posted('open').at(-1)!;
+  stage.answer(call, { type: 'failed', error: new StorageError('damaged') });
+  expect(stage.errors(watch)).toEqual([{ code: 'storage', outcome: 'none', last: false }]);
+  stage.pass(500);
+  stage.reopen();
+  expect(stage.posted('watch')).toHaveLength(2);
+});
+
 test('W4: an open that fails after a restart is repeated until it succeeds', () => {
   const { stage, handle } = opened();
   const query = stage.call('query', { handle, sql: '' });
