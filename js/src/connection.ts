@@ -12,6 +12,9 @@ import { Tab } from './tab.js';
 /** Between two looks at the device. */
 const DEVICE_MS = 30_000;
 
+/** A list of messages that is larger goes at once: its bytes are copied on their way, all of them. */
+const LIST_SIZE_MAX = 1 << 20;
+
 /** Takes the answers to a call, and whether this is the last. */
 export type Caller = (answer: Answer, last: boolean) => void;
 
@@ -192,6 +195,7 @@ export class Connection {
       queueMicrotask(() => this.#flush());
     }
     writeToCore(this.#outbox, kind, message);
+    if (this.#outbox.size > LIST_SIZE_MAX) this.#flush();
   }
 
   #flush(): void {

@@ -166,6 +166,21 @@ test('a worker that may not even be asked for is no page server, and harms nothi
   expect(listsTo(core)).toHaveLength(before + 1);
 });
 
+test('what is said in one turn travels in several lists where it is large', async () => {
+  const connection = new Connection(NOWHERE);
+  ask(connection);
+  await settled();
+  const before = listsTo(Core.started[0]).length;
+  const params = [new Uint8Array(2 ** 20)];
+  for (let nth = 0; nth < 6; nth++) {
+    connection.call('query', { handle: 1, sql: '', params }, () => {});
+  }
+  await settled();
+  const sizes = (listsTo(Core.started[0]) as Uint8Array[]).slice(before).map((it) => it.length);
+  expect(sizes.reduce((sum, size) => sum + size)).toBeGreaterThan(6 * 2 ** 20);
+  expect(Math.max(...sizes)).toBeLessThan(3 * 2 ** 20);
+});
+
 test('a core that counts each message of a long list of short ones is told that all were heard', async () => {
   ask(new Connection(NOWHERE));
   await settled();
