@@ -10,6 +10,7 @@ use tidelog_types::{DocumentKey, Life, Page, Pgid};
 
 use super::document::Document;
 use super::follow::Chunk;
+use super::outbox::Lost;
 use super::record::RoomRecord;
 use super::refusal::brief;
 use super::{Answer, Fetch, Room, RoomEffect, State, Work};
@@ -88,7 +89,7 @@ impl Room {
                 return self.poison(
                     "the document was written by a release of the server that this one cannot \
                      read: run the newer one; nothing was touched",
-                    Vec::new(),
+                    Lost::default(),
                 );
             }
         };
@@ -141,7 +142,7 @@ impl Room {
             None => "the document is damaged".to_owned(),
         };
         if matches!(self.state, State::Opening) {
-            return self.poison(&damaged(), Vec::new());
+            return self.poison(&damaged(), Lost::default());
         }
         let Some(fetch) = self.fetch.take_if(|fetch| fetch.request == request) else { return };
         if let Some(view) = self.view_of(&fetch.document) {
@@ -168,16 +169,16 @@ impl Room {
         }
     }
 
-    /// The state here is not what is on the disk: everybody is told, those whose questions are lost
-    /// too, and the next message opens the document anew.
-    pub(super) fn poison(&mut self, reason: &str, lost: Vec<u64>) {
+    /// The state here is not what is on the disk: everybody is told, those who waited for what is
+    /// lost too, and the next message opens the document anew.
+    pub(super) fn poison(&mut self, reason: &str, lost: Lost) {
         reached(Probe::RoomPoisoned);
         // What is durable is so whatever else is lost.
         while let Some(after) = self.outbox.next_ready() {
             self.carry_out(after);
         }
-        let mut channel_ids = self.vacate_all();
-        let mut requests = lost;
+        let Lost { questions: mut requests, mut channel_ids } = lost;
+        channel_ids.extend(self.vacate_all());
         let mut left = VecDeque::new();
         for work in std::mem::take(&mut self.queue) {
             match work {

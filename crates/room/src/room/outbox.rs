@@ -39,6 +39,15 @@ pub(super) struct Outbox {
     held: usize,
 }
 
+/// Those who waited for what is lost, and who are not found among the subscribers.
+#[derive(Debug, Default)]
+pub(super) struct Lost {
+    /// The numbers of the shell's questions.
+    pub(super) questions: Vec<u64>,
+    /// Where those are who were let go, and have not been told.
+    pub(super) channel_ids: Vec<ChannelId>,
+}
+
 /// An append to what is staged, or its destruction.
 pub(super) struct Staging {
     /// Whose it is; nobody's if it is destroyed.
@@ -168,11 +177,11 @@ impl Outbox {
         Some(failed)
     }
 
-    /// This append left nothing behind. Gives the numbers of the shell's questions that waited for
-    /// it and for those behind it; `None` if the room does not wait for it any more.
-    pub(super) fn on_failed(&mut self, ticket: Ticket) -> Option<Vec<u64>> {
+    /// This append left nothing behind. Gives who waited for it and for those behind it; `None` if
+    /// the room does not wait for it any more.
+    pub(super) fn on_failed(&mut self, ticket: Ticket) -> Option<Lost> {
         let lost = self.ledger.on_failed(ticket)?;
-        Some(self.questions(lost))
+        Some(self.lost(lost))
     }
 
     /// The next thing that may be done now.
@@ -192,31 +201,34 @@ impl Outbox {
         self.held
     }
 
-    /// Forgets what was gathered and not handed over. Gives the numbers of the shell's questions
-    /// that waited.
-    pub(super) fn forget_draft(&mut self) -> Vec<u64> {
+    /// Forgets what was gathered and not handed over. Gives who waited.
+    pub(super) fn forget_draft(&mut self) -> Lost {
         self.draft_pages = 0;
         let lost = self.ledger.forget_draft();
-        self.questions(lost)
+        self.lost(lost)
     }
 
-    /// Forgets everything, since the store lost it. Gives the numbers of the shell's questions
-    /// that waited. Tickets are not used again.
-    pub(super) fn reset(&mut self) -> Vec<u64> {
+    /// Forgets everything, since the store lost it. Gives who waited. Tickets are not used again.
+    pub(super) fn reset(&mut self) -> Lost {
         self.draft_pages = 0;
         let staging = std::mem::take(&mut self.staging);
         self.held -= staging.values().map(|staging| staging.held).sum::<usize>();
         let lost = self.ledger.reset();
-        self.questions(lost)
+        self.lost(lost)
     }
 
-    fn questions(&mut self, lost: Vec<After>) -> Vec<u64> {
-        self.held -= lost.iter().map(held_of).sum::<usize>();
-        let question = |after| match after {
-            After::Answer(request, _) => Some(request),
-            _ => None,
-        };
-        lost.into_iter().filter_map(question).collect()
+    fn lost(&mut self, afters: Vec<After>) -> Lost {
+        self.held -= afters.iter().map(held_of).sum::<usize>();
+        let mut lost = Lost::default();
+        for after in afters {
+            match after {
+                After::Answer(request, _) => lost.questions.push(request),
+                After::TellChannel(channel_id, _) => lost.channel_ids.push(channel_id),
+                // It is for subscribers.
+                After::Tell(..) | After::Follow { .. } | After::Entry(..) | After::Planted(_) => {}
+            }
+        }
+        lost
     }
 
     pub(super) fn in_flight_count(&self) -> usize {

@@ -593,6 +593,29 @@ fn a_destroyed_document_is_missing_to_those_who_had_it() {
     assert_eq!(brief(&scene.open(BOB, None))[0], "opened 2 wanted 1");
 }
 
+/// Goal: nobody waits for ever on a channel that the room has let go. Method: the store refuses to
+/// forget the document, or is gone before it could.
+#[test]
+fn those_who_had_a_document_that_could_not_be_destroyed_are_sent_away() {
+    for is_gone in [false, true] {
+        let mut scene = Scene::new();
+        scene.open(ANN, None);
+        let have = scene.position();
+        let effects = scene.room.step(RoomInput::Ask { request: 1, ask: Ask::Destroy });
+        let [RoomEffect::Store(StoreRequest::Destroy { ticket, .. })] = effects[..] else {
+            panic!("the store was asked: {effects:?}")
+        };
+        let error = AppendError::Full;
+        scene.step(RoomInput::Store(match is_gone {
+            true => StoreReply::Broken { error },
+            false => StoreReply::AppendFailed { ticket, error },
+        }));
+        assert!(matches!(scene.answers[..], [Answer::Failed { .. }]), "{:?}", scene.answers);
+        assert_eq!(brief(&scene.heard(ANN)), ["refused Storage"]);
+        assert_eq!(brief(&scene.open(ANN, Some(have))), ["opened 2 wanted 1"]);
+    }
+}
+
 #[test]
 fn a_room_that_everybody_left_is_at_rest() {
     let mut scene = Scene::new();
