@@ -289,6 +289,8 @@ impl StoreThread {
                 self.owners.remove(&owner);
                 server.forget_owner(owner);
             }
+            // What comes late of one who was turned away builds on what may be lost.
+            StoreMail::Ask { owner, .. } if !self.owners.contains_key(&owner) => {}
             StoreMail::Ask { owner, request } => {
                 let writes =
                     matches!(*request, StoreRequest::Append { .. } | StoreRequest::Destroy { .. });
@@ -306,8 +308,12 @@ impl StoreThread {
         }
     }
 
-    /// Opens the store anew as soon as that is possible; `None` if it is to stop before.
+    /// Opens the store anew as soon as that is possible; `None` if it is to stop before. Nobody is
+    /// served by it who was by the one before: everybody is told, and comes anew.
     fn reopen(&mut self) -> Option<PageServer<NativeDisk>> {
+        for owner in self.owners.keys().copied().collect::<Vec<_>>() {
+            self.turn_owner_away(owner);
+        }
         loop {
             let again_at = Instant::now() + REOPEN_AFTER;
             match open_page_server(&self.folder, self.limits) {
@@ -337,18 +343,21 @@ impl StoreThread {
             StoreMail::Leave { owner } => {
                 self.owners.remove(&owner);
             }
-            StoreMail::Ask { owner, .. } => {
-                let reason = "the store is being opened again".to_owned();
-                let reply = StoreReply::Broken { error: AppendError::Device { reason } };
-                if let Some(replies) = self.owners.get(&owner) {
-                    // The owner may be gone.
-                    let _ = replies.send(Box::new(reply));
-                }
-            }
+            StoreMail::Ask { owner, .. } => self.turn_owner_away(owner),
             // Dropped: it is not alive.
             StoreMail::Beat(_) | StoreMail::Stop => {}
             #[cfg(test)]
             StoreMail::Panic => panic!("BUG: planted by a test"),
+        }
+    }
+
+    /// Says that the store is gone, and serves this owner no more.
+    fn turn_owner_away(&mut self, owner: OwnerId) {
+        if let Some(replies) = self.owners.remove(&owner) {
+            let reason = "the store is being opened again".to_owned();
+            let reply = StoreReply::Broken { error: AppendError::Device { reason } };
+            // The owner may be gone.
+            let _ = replies.send(Box::new(reply));
         }
     }
 }
@@ -502,6 +511,35 @@ mod tests {
         assert!(thread.reopen().is_none());
         let answer = answers.try_recv().map(|reply| *reply);
         assert!(matches!(answer, Ok(StoreReply::Broken { .. })), "nobody waits");
+    }
+
+    /// Goal: nothing is built on an append that is lost. Method: a room has sent an append before
+    /// it heard that the store is gone, and the thread finds it when the store is open again.
+    #[test]
+    fn what_was_sent_to_a_store_that_is_gone_is_not_carried_out_by_the_next() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (mail, inbox) = mpsc::channel();
+        let (owner, (replies, mut answers)) = (OwnerId(1), unbounded_channel());
+        let mut thread = StoreThread {
+            folder: folder.path().to_owned(),
+            limits: Limits::DEFAULT,
+            inbox,
+            needs_flush: false,
+            owners: HashMap::from([(owner, replies)]),
+            damage: Arc::default(),
+            counters: Arc::default(),
+        };
+        let mut append = Append::to(DocumentKey::new("list", "").expect("a name"));
+        append.record = Some(vec![1].into());
+        let request = Box::new(StoreRequest::Append { ticket: Ticket(2), append });
+        mail.send(StoreMail::Ask { owner, request }).expect("the thread is there");
+        let mut server = thread.reopen().expect("nothing is in the way");
+        // There is something to hear, so the thread does not wait.
+        assert!(matches!(thread.round(&mut server), Round::GoOn));
+        assert!(server.to_string().starts_with("documents 0 "), "{server}");
+        let answer = answers.try_recv().map(|reply| *reply);
+        assert!(matches!(answer, Ok(StoreReply::Broken { .. })), "nobody waits");
+        assert!(answers.try_recv().is_err(), "nothing else is said to it");
     }
 
     #[test]
