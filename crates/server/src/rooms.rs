@@ -128,16 +128,19 @@ impl Rooms {
         }
         let (sender, inbox) = mpsc::unbounded_channel();
         rooms.insert(document.clone(), sender.clone());
+        self.threads.spawn(self.task(document, sender.downgrade()).run(inbox));
+        Some(sender)
+    }
+
+    /// What owns the room of `document`, to which this is the way.
+    fn task(self: &Arc<Self>, document: &DocumentKey, room: WeakRoomSender) -> RoomTask {
         let mut seed = [0; 32];
         getrandom::fill(&mut seed).expect("the system gives random bytes");
         let settings = RoomSettings { is_damaged: self.store.damage().is_some(), ..self.settings };
-        let ways = Arc::new(Ways {
-            document: document.clone(),
-            room: sender.downgrade(),
-            connections: Mutex::default(),
-        });
+        let ways =
+            Arc::new(Ways { document: document.clone(), room, connections: Mutex::default() });
         let outlets = Arc::clone(&ways) as Arc<dyn Outlets>;
-        let task = RoomTask {
+        RoomTask {
             room: Room::new(document.clone(), settings, seed, outlets)
                 .with_caution(Arc::clone(&self.caution))
                 .with_stopwatch(Arc::new(CpuTime::default())),
@@ -147,14 +150,13 @@ impl Rooms {
             ways,
             waiting: VecDeque::new(),
             permits: Vec::new(),
+            left: Vec::new(),
             answers: BTreeMap::new(),
             asked: 0,
             is_resting: true,
             began: Instant::now(),
             kept_size: 0,
-        };
-        self.threads.spawn(task.run(inbox));
-        Some(sender)
+        }
     }
 
     /// Asks the room of `document`.
@@ -240,6 +242,8 @@ struct RoomTask {
     waiting: VecDeque<RoomMail>,
     /// Of the messages that the room works on.
     permits: Vec<OwnedSemaphorePermit>,
+    /// Those of whom the room may not have worked off yet that they left.
+    left: Vec<ConnId>,
     answers: BTreeMap<u64, oneshot::Sender<Answer>>,
     asked: u64,
     /// Whether nothing has happened since it gave back what it can.
@@ -260,9 +264,6 @@ impl RoomTask {
             if self.keep() > self.kept_size_max() {
                 self.room.rest_deeply();
                 self.keep();
-            }
-            if self.room.takes_messages() {
-                self.permits.clear();
             }
             // Other rooms have their turns.
             yield_now().await;
@@ -373,10 +374,9 @@ impl RoomTask {
             // It answers this owner no more.
             self.owner = self.rooms.store.owner();
         }
-        let left = match input {
-            RoomInput::Left { conn } => Some(conn),
-            _ => None,
-        };
+        if let RoomInput::Left { conn } = input {
+            self.left.push(conn);
+        }
         let before = self.room.counts();
         let effects = self.room.step(input);
         let after = self.room.counts();
@@ -385,9 +385,12 @@ impl RoomTask {
         for effect in effects {
             self.carry_out(effect);
         }
-        // Only now: the room has given back what it had reserved there.
-        if let Some(conn) = left {
-            self.ways.connections().remove(&conn);
+        if self.room.takes_messages() {
+            self.permits.clear();
+            // Only now: the room has given back what it had reserved there.
+            for conn in self.left.drain(..) {
+                self.ways.connections().remove(&conn);
+            }
         }
     }
 
@@ -434,8 +437,8 @@ mod tests {
     use super::*;
     use tidelog_document::Doctype;
     use tidelog_sync::{Intent, codec};
-    use tidelog_types::JournalId;
     use tidelog_types::limits::Limits;
+    use tidelog_types::{BudgetLimits, JournalId};
     use tokio::sync::Semaphore;
 
     use crate::marks::Marks;
@@ -458,6 +461,76 @@ mod tests {
         store.close();
     }
 
+    fn message(connection: &Connection, body: ToRoom) -> RoomMail {
+        let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().expect("a permit");
+        let (connection, message) = (connection.clone(), Box::new(body));
+        RoomMail::Message { connection, channel: Channel(1), message, permit }
+    }
+
+    fn open() -> ToRoom {
+        let doctype = Doctype {
+            name: "list".to_owned(),
+            migrations: vec!["create table item (id text primary key) strict".to_owned()],
+            mutations: Vec::new(),
+        };
+        ToRoom::Open {
+            document: "list".to_owned(),
+            doctype: codec::encode(&doctype),
+            timeline: JournalId([1; 16]),
+            have: None,
+            intent: Intent::Follow,
+        }
+    }
+
+    /// Goal: a connection that has left one of its documents has all its room for the others.
+    /// Method: one leaves while a chunk is read for it, and the room has so much to tell that it
+    /// does not get to that in the same step.
+    #[tokio::test]
+    async fn who_leaves_a_busy_room_has_nothing_reserved_there() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let slice = BudgetLimits { steps: 1, ..Limits::DEFAULT.slice };
+        let limits = Limits { slice, ..Limits::DEFAULT };
+        let store = Store::open(folder.path(), limits, Arc::default()).expect("a store");
+        let threads = RoomThreads::start().expect("threads");
+        let settings = RoomSettings { dev: true, limits, ..RoomSettings::default() };
+        let caution = Arc::new(Marks::open(folder.path()));
+        let rooms = Rooms::new(store.handle(), settings, caution, Arc::default(), threads.handle());
+        let document = DocumentKey::new("list", "").expect("a name");
+        let (room, _mail) = mpsc::unbounded_channel();
+        let mut task = rooms.task(&document, room.downgrade());
+        let say = |task: &mut RoomTask, mail| {
+            let input = task.input(mail);
+            task.step(input);
+        };
+        let (leaver, _end) = Connection::new(ConnId(1));
+        let (stayer, _other_end) = Connection::new(ConnId(2));
+        let has_reserved = || {
+            let is_free = leaver.reserve(usize::MAX / 2, &document, &room.downgrade());
+            if is_free {
+                leaver.release(usize::MAX / 2);
+            }
+            !is_free
+        };
+
+        say(&mut task, message(&leaver, open()));
+        while !has_reserved() {
+            let input = match task.room.wants_step() {
+                true => RoomInput::GoOn,
+                false => RoomInput::Store(*task.owner.replies.recv().await.expect("an answer")),
+            };
+            task.step(input);
+        }
+        say(&mut task, message(&stayer, open()));
+        say(&mut task, RoomMail::Left { conn: leaver.id() });
+        assert!(task.room.wants_step(), "it has not left yet");
+        while task.room.wants_step() {
+            task.step(RoomInput::GoOn);
+        }
+        assert!(task.room.takes_messages());
+        assert!(!has_reserved());
+        store.close();
+    }
+
     #[tokio::test]
     async fn a_room_keeps_nothing_where_all_rooms_keep_as_much_as_they_may() {
         for (rooms_kept_size_max, keeps) in [(u64::MAX, true), (1, false)] {
@@ -477,23 +550,7 @@ mod tests {
             let document = DocumentKey::new("list", "").expect("a name");
             let room = rooms.room(&document).expect("there is room");
             let (connection, mut end) = Connection::new(ConnId(1));
-            let permit = Arc::new(Semaphore::new(1)).acquire_owned().await.expect("a permit");
-            let doctype = Doctype {
-                name: "list".to_owned(),
-                migrations: vec!["create table item (id text primary key) strict".to_owned()],
-                mutations: Vec::new(),
-            };
-            let message = ToRoom::Open {
-                document: "list".to_owned(),
-                doctype: codec::encode(&doctype),
-                timeline: JournalId([1; 16]),
-                have: None,
-                intent: Intent::Follow,
-            };
-            let channel = Channel(1);
-            let mail =
-                RoomMail::Message { connection, channel, message: Box::new(message), permit };
-            room.send(mail).expect("it is there");
+            room.send(message(&connection, open())).expect("it is there");
             let entry = async {
                 loop {
                     let message = *end.queue.recv().await.expect("it is there");
