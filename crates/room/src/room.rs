@@ -270,6 +270,12 @@ impl Room {
         }
     }
 
+    /// The store was found damaged when it was opened anew: it can be read, and nothing is written
+    /// to it.
+    pub fn note_damage(&mut self) {
+        self.settings.is_damaged = true;
+    }
+
     /// Whether it stopped only since the step had cost enough: step it again, by
     /// [`RoomInput::GoOn`].
     #[must_use]

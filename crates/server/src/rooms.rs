@@ -374,6 +374,10 @@ impl RoomTask {
             // It answers this owner no more.
             self.owner = self.rooms.store.owner();
         }
+        let is_opened = matches!(input, RoomInput::Store(StoreReply::Opened { .. }));
+        if is_opened && self.rooms.store.damage().is_some() {
+            self.room.note_damage();
+        }
         if let RoomInput::Left { conn } = input {
             self.left.push(conn);
         }

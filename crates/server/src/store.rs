@@ -435,8 +435,16 @@ fn open_page_server(
 
 #[cfg(test)]
 mod tests {
+    use tidelog_document::Doctype;
     use tidelog_pages::{Append, TimelineFrame};
-    use tidelog_types::{BudgetLimits, CallId, JournalId, Lsn};
+    use tidelog_room::{ConnId, RoomSettings};
+    use tidelog_sync::{Channel, FromRoom, FromServer, Intent, Refusal, ToRoom, codec};
+    use tidelog_types::{BudgetLimits, CallId, JournalId, Lsn, Position};
+    use tokio::sync::Semaphore;
+
+    use crate::connection::Connection;
+    use crate::marks::Marks;
+    use crate::rooms::{RoomMail, RoomThreads, Rooms};
 
     use super::*;
 
@@ -540,6 +548,69 @@ mod tests {
         let answer = answers.try_recv().map(|reply| *reply);
         assert!(matches!(answer, Ok(StoreReply::Broken { .. })), "nobody waits");
         assert!(answers.try_recv().is_err(), "nothing else is said to it");
+    }
+
+    /// Goal: a document is not called missing whose name may be what was lost. Method: the test is
+    /// the store's thread, whose store fails under a room and is found damaged.
+    #[tokio::test]
+    async fn a_room_hears_that_the_store_was_found_damaged_when_it_was_opened_anew() {
+        let (mail, inbox) = mpsc::channel();
+        let (owners_ever, damage) = (Arc::new(AtomicU64::new(1)), Arc::default());
+        let handle = StoreHandle { mail, owners_ever, damage: Arc::clone(&damage) };
+        let threads = RoomThreads::start().expect("threads");
+        let folder = tempfile::tempdir().expect("a folder");
+        let caution = Arc::new(Marks::open(folder.path()));
+        let settings = RoomSettings { dev: true, ..RoomSettings::default() };
+        let rooms = Rooms::new(handle, settings, caution, Arc::default(), threads.handle());
+        let document = DocumentKey::new("list", "").expect("a name");
+        let room = rooms.room(&document).expect("there is room");
+        let (connection, mut end) = Connection::new(ConnId(1));
+        let doctype = Doctype { name: "list".to_owned(), migrations: vec![], mutations: vec![] };
+        let open = ToRoom::Open {
+            document: "list".to_owned(),
+            doctype: codec::encode(&doctype),
+            timeline: JournalId([1; 16]),
+            have: Some(Position::start_of(JournalId([2; 16]))),
+            intent: Intent::Follow,
+        };
+        let mut refusals = Vec::new();
+        for is_open in [false, true] {
+            let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().expect("a permit");
+            let (connection, message) = (connection.clone(), Box::new(open.clone()));
+            let mail = RoomMail::Message { connection, channel: Channel(1), message, permit };
+            room.send(mail).expect("it is there");
+            let (mut room_replies, reply) = (
+                None,
+                match is_open {
+                    true => StoreReply::Opened {
+                        document: document.clone(),
+                        life: Life::NONE,
+                        state: None,
+                    },
+                    false => StoreReply::Broken { error: AppendError::Full },
+                },
+            );
+            loop {
+                match inbox.recv().expect("the room asks") {
+                    StoreMail::Enter { replies, .. } => room_replies = Some(replies),
+                    StoreMail::Ask { .. } => break,
+                    _ => {}
+                }
+            }
+            let replies = room_replies.expect("whoever asks has entered");
+            replies.send(Box::new(reply)).expect("it waits");
+            *damage.lock().expect("no panic") = Some("it rots".to_owned());
+            match *end.queue.recv().await.expect("it is there") {
+                FromServer::About { body: FromRoom::Refused(refusal), .. } => {
+                    refusals.push(refusal);
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(
+            matches!(refusals[..], [Refusal::Storage { .. }, Refusal::Damaged]),
+            "{refusals:?}"
+        );
     }
 
     #[test]
