@@ -317,7 +317,8 @@ impl StoreThread {
         loop {
             let again_at = Instant::now() + REOPEN_AFTER;
             match open_page_server(&self.folder, self.limits) {
-                Ok((server, damage)) => {
+                Ok((mut server, damage)) => {
+                    give_back_staged(&mut server);
                     *self.damage.lock().unwrap_or_else(PoisonError::into_inner) = damage;
                     return Some(server);
                 }
@@ -362,7 +363,8 @@ impl StoreThread {
     }
 }
 
-/// Has the store forget the local documents that were being handed over when the last server ended.
+/// Has the store forget the local documents that were being handed over when the last server ended,
+/// or the last store.
 fn give_back_staged(server: &mut PageServer<NativeDisk>) {
     let owner = OwnerId(0);
     server.serve(owner, StoreRequest::List { request: 1 });
@@ -448,6 +450,19 @@ mod tests {
 
     use super::*;
 
+    /// A store's thread that does not run.
+    fn thread(folder: &Path, inbox: mpsc::Receiver<StoreMail>) -> StoreThread {
+        StoreThread {
+            folder: folder.to_owned(),
+            limits: Limits::DEFAULT,
+            inbox,
+            needs_flush: false,
+            owners: HashMap::new(),
+            damage: Arc::default(),
+            counters: Arc::default(),
+        }
+    }
+
     #[test]
     fn a_store_thread_that_panics_ends_the_process() {
         let (ended, heard) = mpsc::channel();
@@ -498,15 +513,7 @@ mod tests {
         let no_folder = folder.path().join("file");
         std::fs::write(&no_folder, "in the way").expect("written");
         let (mail, inbox) = mpsc::channel();
-        let mut thread = StoreThread {
-            folder: no_folder,
-            limits: Limits::DEFAULT,
-            inbox,
-            needs_flush: false,
-            owners: HashMap::new(),
-            damage: Arc::default(),
-            counters: Arc::default(),
-        };
+        let mut thread = thread(&no_folder, inbox);
         let (owner, request) = (OwnerId(1), StoreRequest::List { request: 1 });
         let (replies, mut answers) = unbounded_channel();
         for mail_item in [
@@ -528,15 +535,8 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let (mail, inbox) = mpsc::channel();
         let (owner, (replies, mut answers)) = (OwnerId(1), unbounded_channel());
-        let mut thread = StoreThread {
-            folder: folder.path().to_owned(),
-            limits: Limits::DEFAULT,
-            inbox,
-            needs_flush: false,
-            owners: HashMap::from([(owner, replies)]),
-            damage: Arc::default(),
-            counters: Arc::default(),
-        };
+        let mut thread = thread(folder.path(), inbox);
+        thread.owners.insert(owner, replies);
         let mut append = Append::to(DocumentKey::new("list", "").expect("a name"));
         append.record = Some(vec![1].into());
         let request = Box::new(StoreRequest::Append { ticket: Ticket(2), append });
@@ -637,6 +637,21 @@ mod tests {
         Store::open(folder.path(), Limits::DEFAULT, Arc::default()).expect("a store").close();
         let (mut server, _) = open_page_server(folder.path(), Limits::DEFAULT).expect("a store");
         assert_eq!(documents(&mut server), ["list"]);
+    }
+
+    #[test]
+    fn what_was_staged_when_the_store_failed_is_given_back() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (mut server, _) = open_page_server(folder.path(), Limits::DEFAULT).expect("a store");
+        let mut append = Append::to(DocumentKey::new("list", STAGED).expect("a name"));
+        append.record = Some(vec![1].into());
+        server.serve(OwnerId(1), StoreRequest::Append { ticket: Ticket(1), append });
+        server.flush();
+        assert!(server.to_string().starts_with("documents 1 "), "{server}");
+        drop(server);
+        let (_mail, inbox) = mpsc::channel();
+        let server = thread(folder.path(), inbox).reopen().expect("nothing is in the way");
+        assert!(server.to_string().starts_with("documents 0 "), "{server}");
     }
 
     #[test]
