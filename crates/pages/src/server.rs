@@ -440,6 +440,11 @@ impl<D: Disk> PageServer<D> {
 
     fn append(&mut self, owner: OwnerId, ticket: Ticket, mut append: Append) -> Result<(), Fault> {
         self.make_room(owner)?;
+        if self.is_taking_back {
+            // It would be decided on what is taken back.
+            self.waiting.put_back(owner, StoreRequest::Append { ticket, append });
+            return Ok(());
+        }
         let document = append.document.clone();
         let number = self.store.catalog().number_for(&document);
         let staged = self.take_staged(owner, ticket);
@@ -560,6 +565,10 @@ impl<D: Disk> PageServer<D> {
         document: DocumentKey,
     ) -> Result<(), Fault> {
         self.make_room(owner)?;
+        if self.is_taking_back {
+            self.waiting.put_back(owner, StoreRequest::Destroy { ticket, document });
+            return Ok(());
+        }
         // Of one that is gone nothing is left to be done.
         if let Some(number) = self.store.catalog().numbers.get(&document).copied() {
             let is_damaged = self.store.is_damaged();

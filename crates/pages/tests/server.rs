@@ -14,8 +14,8 @@ use tidelog_testing::store::{
 };
 use tidelog_types::limits::{EXTENT_PAGES, LSN_MAX, Limits, PAGE_SIZE};
 use tidelog_types::{
-    CallId, Chain, DocumentKey, Epoch, JournalId, Life, Lsn, LsnRange, Page, PageSet, Pgid,
-    Position,
+    BudgetLimits, CallId, Chain, DocumentKey, Epoch, JournalId, Life, Lsn, LsnRange, Page, PageSet,
+    Pgid, Position,
 };
 
 const TIMELINE: JournalId = JournalId([1; 16]);
@@ -431,6 +431,41 @@ fn a_full_device_fails_the_append_and_leaves_nothing_behind() {
     assert_eq!(append(&mut server, &device, 3, timeline("a", [2])), [durable(3)]);
     let opened = open_document(&mut open(&device), &device, &key("a")).expect("it is there");
     assert_eq!(opened.timeline.map(|state| state.frames), Some(vec![frame(1), frame(2)]));
+}
+
+/// Goal: nothing is decided on what is about to be taken back. Method: an owner has as many appends
+/// outstanding as it may, some of them written, and comes with one that takes several slices: there
+/// is no room for what is not written.
+#[test]
+fn an_append_that_waits_for_room_in_vain_comes_after_what_is_taken_back() {
+    let device = CrashDevice::new();
+    let limits = Limits {
+        owner_appends_max: 3,
+        slice: BudgetLimits { pages: 1, ..Limits::DEFAULT.slice },
+        frame_pages_max: 1,
+        ..Limits::DEFAULT
+    };
+    let options = StoreOptions { log_buffer_size_max: 4096, limits, ..StoreOptions::default() };
+    let open = |device: &CrashDevice| {
+        PageServer::open_with(files(device), seed(device), options).expect("a store").0
+    };
+    let mut server = open(&device);
+    append(&mut server, &device, 1, storage("a", [entry(1, 2, 1, &[(1, 1)])]));
+    for ticket in [2, 3] {
+        let mut noted = timeline("b", [ticket - 1]);
+        noted.record = Some(vec![ticket as u8; 3000].into());
+        server.serve(OWNER, request(ticket, noted));
+    }
+    server.serve(OWNER, request(4, timeline("b", [3])));
+    device.fail_call(device.calls() + 1, Fault::Full);
+    let pages = [(1, 2), (2, 2), (3, 2), (4, 2)];
+    server.serve(OWNER, request(5, storage("a", [entry(2, 3, 4, &pages)])));
+    server.flush();
+    let failed = StoreReply::AppendFailed { ticket: Ticket(4), error: AppendError::Full };
+    let replies = settle(&mut server, &device);
+    assert_eq!(replies, [durable(3), failed, durable(5)]);
+    let expected = pages.map(|(pgid, fill)| (Pgid(pgid), page(fill)));
+    assert_eq!(read(&mut open(&device), &device, "a", &[1, 2, 3, 4]), expected);
 }
 
 #[test]
