@@ -12,7 +12,7 @@ use crate::failure::{Failure, Run};
 use crate::guard::{Guard, PROGRESS_STEPS};
 use crate::state::{Origin, Running, SharedState, State, announce, lock, opened};
 use crate::statement::{Statement, Stepping};
-use crate::view::View;
+use crate::view::{SchemaPages, View};
 use crate::{flags, functions, vfs};
 
 /// Bytes of scripts that a connection keeps prepared, statements and texts.
@@ -29,6 +29,8 @@ pub(crate) struct Connection {
     guard: Box<Guard>,
     /// The cookie of the schema that SQLite has read without a fault when it was opened.
     schema_cookie: Option<u32>,
+    /// What it read that schema from, as long as it has seen no other one.
+    schema_pages: Option<SchemaPages>,
 }
 
 // SAFETY: SQLite is compiled thread-safe wherever there are threads, and a connection, its
@@ -62,10 +64,14 @@ impl Connection {
             state: Arc::clone(state),
             guard,
             schema_cookie: None,
+            schema_pages: None,
         };
         connection.check(code)?;
         connection.set_up()?;
-        connection.schema_cookie = lock(state).view.schema_cookie();
+        let state = lock(state);
+        connection.schema_cookie = state.view.schema_cookie();
+        connection.schema_pages = SchemaPages::of(&state.view, state.reads.iter());
+        drop(state);
         Ok(connection)
     }
 
@@ -297,12 +303,21 @@ impl Connection {
 
     /// Another transaction begins. Where the schema is another one by now, SQLite reads that; where
     /// page 1 is not in memory, it comes no further than there.
-    fn look_at_schema(&self) {
+    fn look_at_schema(&mut self) {
         let mut state = lock(&self.state);
         let cookie = state.view.schema_cookie();
         if cookie.is_some() && cookie != self.schema_cookie {
             state.doubt_schema();
+            self.schema_pages = None;
         }
+    }
+
+    /// Whether SQLite holds the schema of `view`: it has seen but the one that it was opened with,
+    /// and that is in `view`. Cookies alone do not tell: two sides migrate a document differently.
+    fn has_schema_of(&self, view: &View) -> bool {
+        let cookies = [lock(&self.state).view.schema_cookie(), view.schema_cookie()];
+        cookies == [self.schema_cookie; 2]
+            && self.schema_pages.as_ref().is_some_and(|pages| pages.are_those_of(view))
     }
 
     /// After a fault: rolls back, and lets go of all pages, as if it had been opened just now.
@@ -432,7 +447,7 @@ impl Lazy {
     /// Begins a transaction's worth of reading, on a connection that is open.
     pub fn begin(&mut self) -> Result<&mut Connection, Failure> {
         lock(&self.state).begin();
-        match &self.connection {
+        match &mut self.connection {
             Some(connection) => connection.look_at_schema(),
             None => self.connection = Some(Connection::open(&self.state)?),
         }
@@ -452,6 +467,15 @@ impl Lazy {
         let mut state = lock(&self.state);
         state.view = view.clone();
         state.steps_taken = 0;
+    }
+
+    /// Goes on with another view, in which any page may be another one.
+    pub fn move_to(&mut self, view: &View) {
+        match &self.connection {
+            Some(connection) if connection.has_schema_of(view) => connection.drop_page_cache(),
+            _ => self.refresh(),
+        }
+        self.go_on_with(view);
     }
 
     /// How the transaction that began with [`begin`](Self::begin) ended. A fault that was raised

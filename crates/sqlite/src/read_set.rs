@@ -34,6 +34,12 @@ impl PageBits {
         self.count += usize::from(was != self.words[word]);
     }
 
+    /// The pages, ascending.
+    pub fn iter(&self) -> impl Iterator<Item = Pgid> + '_ {
+        let end = u32::try_from(self.words.len() * 64).unwrap_or(u32::MAX);
+        (0..end).map(Pgid).filter(|pgid| self.contains(*pgid))
+    }
+
     pub fn contains(&self, pgid: Pgid) -> bool {
         let word = self.words.get(pgid.0 as usize / 64);
         word.is_some_and(|word| word & (1 << (pgid.0 % 64)) != 0)

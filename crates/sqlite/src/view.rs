@@ -256,6 +256,32 @@ impl View {
     }
 }
 
+/// What SQLite made its schema of: the pages that it read for that.
+#[derive(Debug)]
+pub(crate) struct SchemaPages(Vec<(Pgid, Page)>);
+
+impl SchemaPages {
+    /// Those of `view`; `None` unless all are in memory.
+    pub fn of(view: &View, pgids: impl Iterator<Item = Pgid>) -> Option<Self> {
+        pgids.map(|pgid| Some((pgid, view.page(pgid)?))).collect::<Option<_>>().map(Self)
+    }
+
+    /// Whether another view has the same schema, seen without fetching a page.
+    pub fn are_those_of(&self, view: &View) -> bool {
+        let is_same = |(pgid, page): &(Pgid, Page)| match pgid {
+            // Every transaction counts itself in the header.
+            Pgid(1) => view.with_page(*pgid, |other| schema_part(other) == schema_part(page)),
+            _ => view.with_page(*pgid, |other| other == page),
+        };
+        self.0.iter().all(|page| is_same(page) == Some(true))
+    }
+}
+
+/// What page 1 says about the schema: its cookie and format, how text is encoded, and the tables.
+fn schema_part(page_1: &Page) -> (&[u8], &[u8]) {
+    (&page_1.bytes()[40..60], &page_1.bytes()[100..])
+}
+
 /// The schema cookie in the database header.
 pub(crate) fn schema_cookie(page_1: &Page) -> u32 {
     let bytes = page_1.bytes()[40..44].try_into().expect("BUG: a page has 4 bytes there");

@@ -1,6 +1,7 @@
 //! Building new layers over newer pages, in slices, beside the old ones.
 
 use std::collections::BTreeSet;
+use std::mem;
 
 use tidelog_sqlite::{Failure, Reader, Run, View, Writer};
 use tidelog_types::probe::{Probe, ran_again, reached};
@@ -19,8 +20,12 @@ pub(super) struct Rebase {
     /// Whether the entries take the place of the pages held so far.
     replaced: bool,
     view: View,
+    /// The connections that the replica had. It opens others if it is asked for something before
+    /// this is complete.
     writer: Writer,
     reader: Reader,
+    /// Whether they were open: for whom none was, none stays open.
+    were_open: [bool; 2],
     /// What the authority has decided; known once its tables were read.
     verdicts: Option<Verdicts>,
     /// Whether the migration, if one is needed, has run.
@@ -95,13 +100,16 @@ impl Rebase {
         for entry in &entries {
             view.push(&entry.set);
         }
-        let (writer, reader) = (Writer::new(&view), Reader::new(&view));
+        let were_open = [replica.writer.is_open(), replica.reader.is_open()];
+        let writer = mem::replace(&mut replica.writer, Writer::new(&replica.view)).move_to(&view);
+        let reader = mem::replace(&mut replica.reader, Reader::new(&replica.view)).move_to(&view);
         Self {
             entries,
             replaced,
             view,
             writer,
             reader,
+            were_open,
             verdicts: None,
             migrated: false,
             migration: None,
@@ -273,11 +281,12 @@ impl Rebase {
             undecided.layer = layer;
         }
         // SQLite's own caches must not outlive what they were read from. Those of the rebase were
-        // read from what the replica shows now; they stay open where others were.
-        if replica.writer.is_open() {
+        // read from what the replica shows now.
+        let [writer_was_open, reader_was_open] = self.were_open;
+        if writer_was_open || replica.writer.is_open() {
             replica.writer = self.writer.go_on_with(&replica.view);
         }
-        if replica.reader.is_open() {
+        if reader_was_open || replica.reader.is_open() {
             replica.reader = self.reader.go_on_with(&replica.view);
         }
 
