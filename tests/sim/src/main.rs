@@ -11,6 +11,11 @@ use tidelog_planted::Hunt;
 use tidelog_sim::{Outcome, Told, Work, World};
 use tidelog_types::probe::{self, Probe};
 
+/// A tenth of a world is spent in the allocator of the C library.
+#[cfg(not(target_arch = "wasm32"))]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const USAGE: &str = "\
 usage: tidelog-sim --seed N [--verbose]           one world, and its trace hash
        tidelog-sim --seeds A..B [--until-failure] a range of worlds, up to the first failure
