@@ -59,6 +59,8 @@ const FIRST: &str = "
 const SECOND: &str = "
     create table mark (id text not null, entries integer not null) strict;
     insert into mark select 'the release', count(*) from entry;
+    update cell set id = id || '!';
+    update claim set id = id || '!';
     create index entry_at on entry (at, id);";
 
 /// The doctype of all documents.

@@ -16,10 +16,12 @@
 //! - A tab is opened or closed; the tab that lends the page server is closed, between any two of
 //!   its steps, or frozen; the core is killed, which its tabs see in their own time, alone or
 //!   while its page server lives on and still has what it asked; a device or a server loses power,
-//!   and with it any of its un-flushed sectors.
+//!   and with it any of its un-flushed sectors, at any time or right after it has called something
+//!   done.
 //! - The worker of a page server breaks, does not load, or says nothing; a tab says hello to a core
 //!   that is about to die.
-//! - A flush takes its time, or is complete when it returns. Stores answer late, a slice at a time.
+//! - A flush takes its time, or is complete when it returns. Stores answer late, a slice at a time;
+//!   a slice of what a core has to do may take a while.
 //!   A disk is full for a while, or one of its calls fails.
 //! - Documents are closed and opened again, and local copies deleted; local documents are handed
 //!   to a server; a new release of the app comes, with a successor of the doctype; an empty room
@@ -49,8 +51,7 @@
 //! called durable was applied once or rejected once and for a reason, one that was called confirmed
 //! was applied once, one that failed left nothing, and what one tab issued was applied in its order
 //! (`judge.rs`). What was accepted, run through plain SQLite in the order in which it was accepted,
-//! gives the same rows
-//! (`reference.rs`). No device runs an undecided mutation again and again, and what goes over the
+//! gives the same rows (`reference.rs`). What everybody has closed can be deleted. No device runs an undecided mutation again and again, and what goes over the
 //! net stays in proportion to what was issued (`Work`).
 //!
 //! Rare branches of the product count how often they are entered (`tidelog_types::probe`). Each run

@@ -21,6 +21,8 @@ pub(crate) struct Swarm {
     pub(crate) goes_on: bool,
     /// In the end the power of all devices is cut.
     pub(crate) is_cut_last: bool,
+    /// At the very end everybody lets go of everything, and deletes it.
+    pub(crate) is_left_last: bool,
     pub(crate) limits: Limits,
     pub(crate) log_size_max: u64,
     /// Pages in the buffer pools of stores.
@@ -47,6 +49,8 @@ pub(crate) struct Swarm {
     pub(crate) heavy: bool,
     /// Tabs can be asked for a token.
     pub(crate) tokens: bool,
+    /// All tabs but a device's last are silent when they are.
+    pub(crate) silent_tabs: bool,
     /// Stores answer late and a slice at a time.
     pub(crate) late_stores: bool,
     /// Flushes are complete when they return, as on the files of a browser.
@@ -79,6 +83,11 @@ pub(crate) struct Swarm {
     pub(crate) history: Vec<(u64, History)>,
     /// Rooms give back what they can whenever they have done something.
     pub(crate) rooms_rest: bool,
+    /// Milliseconds that a core which has more to do needs for a slice of it, at most: something
+    /// else comes between.
+    pub(crate) core_slice_ms_max: u64,
+    /// How often the power goes as soon as something was called durable, confirmed or handed over.
+    pub(crate) cuts_at_word: u32,
 }
 
 /// Something that happens to a whole store.
@@ -115,6 +124,13 @@ pub(crate) enum History {
     ExportAmid,
     /// The tab that hands a document over is closed, and another one works on.
     CloseOffering,
+    /// A tab of a new release opens a document that is amid a rebase.
+    ReleaseAmid,
+    /// Tabs say in turns whether a document is to stay away from its server, and its core dies.
+    SayAgain,
+    /// There is no room for what one document wrote, and the page server goes before it has what
+    /// another one wrote after that.
+    FailAmid,
     /// A server goes back to before what it has acknowledged, and told nobody of.
     LoseAcked,
     /// A machine is put back while its core runs, which goes on as the same life.
@@ -246,6 +262,7 @@ impl Swarm {
             diaries: size.once_in(4),
             goes_on: size.once_in(4),
             is_cut_last: size.once_in(4),
+            is_left_last: size.once_in(2),
             limits,
             log_size_max: [16 << 20, 128 << 10, 48 << 10][rng.index(3)],
             store_pool_pages: [8, 1024][rng.index(2)],
@@ -277,9 +294,14 @@ impl Swarm {
             hasty: lives.once_in(4),
             history,
             rooms_rest: false,
+            silent_tabs: false,
+            core_slice_ms_max: 0,
+            cuts_at_word: 0,
         };
         let mut askew = Rng::new(seed.rotate_left(8) ^ !seed);
         swarm.rooms_rest = askew.once_in(3);
+        swarm.silent_tabs = swarm.tokens && askew.once_in(2);
+        swarm.core_slice_ms_max = [0, 4, 40, 150][askew.index(4)];
         for trouble in MORE_TROUBLES {
             if askew.once_in(4) {
                 swarm.troubles.extend([trouble; 2]);
@@ -346,6 +368,13 @@ impl Swarm {
             swarm.limits.catch_up_pages_max = swarm.limits.catch_up_pages.min(4 + later.index(8));
             swarm.limits.message_pages_max = swarm.limits.message_pages_max.min(3);
         }
+        // Those who meet, or come back, are to be there.
+        let may_go = |(_, it): &(u64, History)| {
+            matches!(it, History::LoseSeeded | History::CloseOffering | History::FailAmid)
+        };
+        if askew.once_in(3) && swarm.history.iter().all(may_go) {
+            swarm.cuts_at_word = 3;
+        }
         if lives.once_in(4) {
             swarm.troubles.extend([Trouble::BusyTab; 2]);
         }
@@ -396,9 +425,13 @@ impl Swarm {
             1 => History::LoseSeeded,
             2 => History::ExportAmid,
             3 => History::CloseOffering,
+            4 => History::FailAmid,
+            5 => History::ReleaseAmid,
+            6 => History::SayAgain,
             _ => return,
         };
-        self.history.push((rng.below(self.actions), history));
+        let at = rng.below(self.actions);
+        self.history.push((at, history));
         // Who drains has enough to run again.
         (self.rivals, self.drains) = (false, false);
         match history {
@@ -408,6 +441,13 @@ impl Swarm {
                 (self.net_ms_max, self.late_stores) = (80, true);
             }
             History::LoseSeeded | History::CloseOffering => self.drafts = true,
+            History::FailAmid => self.diaries = true,
+            // Slow slices of many mutations that are long under way.
+            History::ReleaseAmid => {
+                self.release_at = Some(at);
+                self.limits.slice = BudgetLimits::SMALLEST;
+                (self.net_ms_max, self.core_slice_ms_max) = (400, 150);
+            }
             _ => {
                 (self.limits.pool_pages_max, self.limits.read_chunk_pages) = (4, 1);
                 self.limits.mutation_pages_max = Limits::DEFAULT.mutation_pages_max;

@@ -70,6 +70,8 @@ pub(crate) struct Tab {
     /// Mutations of whose rejection a listener was told.
     pub(crate) told_rejections: BTreeSet<String>,
     pub(crate) exported: BTreeMap<Doc, Vec<u8>>,
+    /// Nobody on its device holds anything any more.
+    pub(crate) is_leaving: bool,
 }
 
 /// What a live query shows.
@@ -220,6 +222,7 @@ impl Tab {
             called_back: BTreeMap::new(),
             told_rejections: BTreeSet::new(),
             exported: BTreeMap::new(),
+            is_leaving: false,
         }
     }
 
@@ -237,6 +240,11 @@ impl Tab {
     pub(crate) fn wants(&self, doc: Doc) -> bool {
         let mut opens = self.unsettled.values().filter(|asked| asked.is_open());
         self.held.contains_key(&doc) || opens.any(|open| self.doc_of(open) == Some(doc))
+    }
+
+    /// The document that it has or had by this handle.
+    pub(crate) fn doc(&self, handle: Handle) -> Option<Doc> {
+        self.docs.get(&handle).copied()
     }
 
     /// Whether it waits for the copy of this document to be deleted.
@@ -403,9 +411,18 @@ impl Tab {
     }
 
     /// A server takes in the document that is offered to it: that may take a minute from now on.
-    pub(crate) fn gets_on(&mut self, call: Call, now_ms: u64) {
-        if let Some(asked) = self.unsettled.get_mut(&call) {
-            asked.at_ms = now_ms + HAND_OVER_MS;
+    ///
+    /// # Errors
+    ///
+    /// It has done so, and that was told.
+    pub(crate) fn gets_on(&mut self, call: Call, now_ms: u64) -> Result<(), String> {
+        let Some(asked) = self.unsettled.get_mut(&call) else { return Ok(()) };
+        asked.at_ms = now_ms + HAND_OVER_MS;
+        let handle = handle_of(&asked.message).filter(|handle| !self.handing_over.contains(handle));
+        let goes_back = self.servers_go_back || self.devices_part;
+        match handle.map(|handle| self.docs[&handle]).filter(|doc| self.online.contains(doc)) {
+            Some(doc) if !goes_back => Err(format!("{doc:?} is handed over, and once more")),
+            _ => Ok(()),
         }
     }
 
@@ -466,6 +483,14 @@ impl Tab {
                     && now_ms >= trouble_ms + HEARD_MS
                 {
                     return Err(format!("{doc:?} is online, and is to stay away since {away_ms}"));
+                }
+                if status.connection == Connection::Local
+                    && let Some(doc) = doc.filter(|doc| self.held.get(doc) == Some(&handle))
+                    && self.online.contains(doc)
+                    && !self.devices_part
+                    && !self.servers_go_back
+                {
+                    return Err(format!("{doc:?} is its server's, and local again"));
                 }
                 let ordered = status.timeline.is_sorted() && status.storage_lsns.is_sorted();
                 if !ordered {
@@ -586,7 +611,8 @@ impl Tab {
             ToCore::Ask { handle, request, .. } => (*handle, request),
             message => {
                 let held = matches!(failure.code, ErrorCode::Pending | ErrorCode::InvalidOption);
-                let expected = matches!(message, ToCore::Destroy { .. }) && (held || full);
+                let may_fail = full || held && !self.is_leaving;
+                let expected = matches!(message, ToCore::Destroy { .. }) && may_fail;
                 if let ToCore::Destroy { document, .. } = message
                     && failure.outcome == Outcome::None
                 {
@@ -633,6 +659,15 @@ impl Tab {
             Request::Open(_) if failure.code == ErrorCode::ServerUnreachable => {
                 heard.again.push(asked.message.clone());
                 self.unsettled.insert(call, asked);
+                Ok(())
+            }
+            // Whoever tries again asks for something new: the one before may still come about.
+            Request::Open(_) if full => {
+                let doc = self.docs[&handle];
+                let (call, handle) = (self.next_call(), self.port.new_handle());
+                self.docs.insert(handle, doc);
+                let message = ToCore::Ask { call, handle, request: request.clone() };
+                heard.again.push(self.ask(call, message, now_ms, BTreeSet::new()));
                 Ok(())
             }
             _ if full => {

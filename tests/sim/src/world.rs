@@ -33,7 +33,7 @@ use crate::reference::{Found, FoundFiles};
 use crate::rng::Rng;
 use crate::say::say;
 use crate::swarm::Swarm;
-use crate::tab::News;
+use crate::tab::{Heard, News, Tab};
 use event::{Event, Wire};
 use history::DeviceCopy;
 use lives::TabOf;
@@ -287,7 +287,10 @@ impl World {
                     }
                 }
                 Effect::WakeAt { at_ms } => {
-                    let delay = at_ms.saturating_sub(now_ms);
+                    let delay = match at_ms.saturating_sub(now_ms) {
+                        0 => self.rng.below(1 + self.swarm.core_slice_ms_max),
+                        delay => delay,
+                    };
                     self.devices[device].wake_at_ms = Some(self.now_ms + delay);
                     self.schedule(delay, Event::Wake { device, life });
                 }
@@ -322,7 +325,7 @@ impl World {
         for message in messages {
             let Some(here) = self.devices[device].tabs.get_mut(&tab) else { return Ok(()) };
             if let FromCore::HandingOver { call } = message {
-                here.gets_on(call, self.now_ms);
+                here.gets_on(call, self.now_ms)?;
             }
             let followed = here.port.hear(self.now_ms, message);
             let told = self.follow(device, tab, followed);
@@ -375,6 +378,7 @@ impl World {
             let heard = hearing.hear(message, last, self.now_ms, trouble_ms);
             text.into_iter().for_each(|text| self.note(&text));
             let heard = heard.map_err(|what| format!("device {device}: {what}"))?;
+            self.take_at_word(device, &heard);
             for news in heard.news {
                 let is_confirmed = matches!(news, News::Confirmed(_));
                 let when = When { device, now_ms: self.now_ms, trouble_ms };
@@ -384,7 +388,8 @@ impl World {
                 }
             }
             self.devices[device].moved.extend(heard.moved);
-            answers.extend(heard.answers);
+            let answered = heard.answers.into_iter();
+            answers.extend(answered.filter(|answer| !self.keeps_silent(device, tab, answer)));
             if let Some(doc) = heard.exported.filter(|_| self.faults) {
                 self.look_at_export(device, tab, doc)?;
             }
@@ -405,6 +410,41 @@ impl World {
             self.send_to_core(device, tab, answers);
         }
         Ok(())
+    }
+
+    /// Whether a tab leaves it to another one to answer for a token.
+    fn keeps_silent(&self, device: usize, tab: TabId, answer: &ToCore) -> bool {
+        let ToCore::Token { handle, .. } = answer else { return false };
+        let tabs = &self.devices[device].tabs;
+        let Some(host) = tabs[&tab].doc(*handle).map(|doc| self.host_of(doc)) else { return false };
+        let could = |other: &Tab| other.held.keys().any(|doc| self.host_of(*doc) == host);
+        let mut others = tabs.range(tab..).skip(1);
+        self.swarm.silent_tabs && others.any(|(_, other)| could(other))
+    }
+
+    /// What was called done is so: the power may go right after the word, of the device or of a
+    /// server that has said it too.
+    fn take_at_word(&mut self, device: usize, heard: &Heard) {
+        let is_durable = heard.news.iter().any(|it| matches!(it, News::Durable(_)));
+        let is_confirmed = heard.news.iter().any(|it| matches!(it, News::Confirmed(_)));
+        let is_by_server = is_confirmed || heard.moved.is_some();
+        let is_said = is_durable || is_by_server;
+        let is_seldom = heard.moved.is_some();
+        if !is_said || self.swarm.cuts_at_word == 0 || !self.faults {
+            return;
+        }
+        if !is_seldom && !self.rng.once_in(4) {
+            return;
+        }
+        self.swarm.cuts_at_word -= 1;
+        if is_by_server && self.rng.once_in(3) {
+            let host = self.rng.index(self.hosts.len());
+            let life = self.hosts[host].life;
+            self.schedule(0, Event::CutServer { host, life });
+        } else {
+            let life = self.devices[device].life;
+            self.schedule(0, Event::CutDevice { device, life });
+        }
     }
 
     /// A file that was taken out while things change shows one state, and nothing of any other.

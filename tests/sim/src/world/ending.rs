@@ -29,6 +29,8 @@ const DELETIONS_MAX: u32 = 5;
 const BEGIN_ANEW_MS: u64 = 15_000;
 /// Simulated milliseconds after which a server that has refused a document is asked again.
 const ASKED_AGAIN_MS: u64 = 31_000;
+/// Simulated milliseconds in which documents are closed, and their copies deleted.
+const LEFT_MS: u64 = 10_000;
 /// Simulated milliseconds in which nothing happens, when nobody does anything.
 const REST_MS: u64 = 60_000;
 /// Messages over the net that this may take, other than signs of life.
@@ -65,7 +67,42 @@ impl World {
         if self.swarm.is_cut_last {
             self.cut_all()?;
         }
-        self.judge_all()
+        self.judge_all()?;
+        if self.swarm.is_left_last { self.leave_all() } else { Ok(()) }
+    }
+
+    /// Whatever happened before, nobody holds what all have closed: its copy can be deleted.
+    fn leave_all(&mut self) -> Result<(), String> {
+        let everybody = |world: &Self, device: usize| -> Vec<TabId> {
+            world.devices[device].tabs.keys().copied().collect()
+        };
+        let now_ms = self.now_ms;
+        for device in 0..self.devices.len() {
+            for tab in everybody(self, device) {
+                for doc in self.docs.of(device) {
+                    let messages = self.tab(device, tab).close(doc, now_ms).unwrap_or_default();
+                    self.send_to_core(device, tab, messages);
+                }
+                self.tab(device, tab).is_leaving = true;
+            }
+        }
+        self.pass(LEFT_MS)?;
+        for device in 0..self.devices.len() {
+            for doc in self.docs.of(device) {
+                let tab = self.any_tab(device)?;
+                self.destroy(device, tab, doc, true);
+            }
+        }
+        self.pass(LEFT_MS)?;
+        for device in 0..self.devices.len() {
+            let tab = self.any_tab(device)?;
+            let names = self.docs.of(device).into_iter().map(|doc| &self.docs.spec(doc).name);
+            let mut left = names.filter(|name| self.devices[device].tabs[&tab].deletes(name));
+            if let Some(name) = left.next() {
+                return Err(format!("device {device}: {name} is not deleted"));
+            }
+        }
+        Ok(())
     }
 
     /// What converged must also be what is on the disks.

@@ -163,6 +163,15 @@ pub(super) enum Event {
         device: usize,
         life: u64,
     },
+    /// The power of a device, or of a server, goes as soon as something was called done.
+    CutDevice {
+        device: usize,
+        life: u64,
+    },
+    CutServer {
+        host: usize,
+        life: u64,
+    },
     /// A tab sees that the core which has this number there is gone.
     TabNotices {
         device: usize,
@@ -312,6 +321,18 @@ impl World {
             Event::KillCore { device, life } => {
                 if lives(self, device, life) {
                     self.kill_core(device, true);
+                }
+            }
+            Event::CutDevice { device, life } => {
+                if lives(self, device, life) && self.faults {
+                    self.note(&format!("device {device}: power cut at its word"));
+                    self.cut_power_of(device);
+                }
+            }
+            Event::CutServer { host, life } => {
+                if self.hosts[host].life == life && self.hosts[host].is_up() && self.faults {
+                    self.note(&format!("server {host}: power cut at its word"));
+                    self.cut_power_of_server(host);
                 }
             }
             Event::TabNotices { device, tab, core } => self.tab_notices(device, tab, core)?,

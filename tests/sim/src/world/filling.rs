@@ -1,7 +1,6 @@
 //! A document that is full, of verdicts too: those who come late wait there until others make room.
 
 use super::World;
-use crate::app::Wish;
 use crate::docs::Doc;
 
 /// Names from here on are contested in such a document only.
@@ -62,12 +61,8 @@ impl World {
 
     /// A tab that holds the document, if there is one, issues a mutation.
     pub(super) fn wish(&mut self, device: usize, doc: Doc, mutation: &'static str, number: u64) {
-        let mut tabs = self.devices[device].tabs.iter();
-        let tab = tabs.find(|(_, tab)| tab.held.contains_key(&doc)).map(|(tab, _)| *tab);
-        let Some(tab) = tab else { return };
-        self.last_name += 1;
-        let name = format!("m{}", self.last_name);
-        let message = self.issue(device, tab, doc, Wish::new(mutation, &name, number), &name);
-        self.send_to_core(device, tab, vec![message]);
+        if let Some(tab) = self.holders(device, doc).first() {
+            self.wish_in((device, *tab), doc, mutation, number);
+        }
     }
 }

@@ -241,10 +241,20 @@ impl World {
         }
     }
 
-    pub(super) fn add_in(&mut self, (device, tab): TabOf, doc: Doc) {
+    pub(super) fn add_in(&mut self, tab: TabOf, doc: Doc) {
+        self.wish_in(tab, doc, "add", 0);
+    }
+
+    pub(super) fn wish_in(
+        &mut self,
+        (device, tab): TabOf,
+        doc: Doc,
+        mutation: &'static str,
+        number: u64,
+    ) {
         self.last_name += 1;
         let name = format!("m{}", self.last_name);
-        let message = self.issue(device, tab, doc, Wish::new("add", &name, 0), &name);
+        let message = self.issue(device, tab, doc, Wish::new(mutation, &name, number), &name);
         self.send_to_core(device, tab, vec![message]);
     }
 }

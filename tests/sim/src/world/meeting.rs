@@ -1,8 +1,9 @@
 //! What goes wrong only where a few things meet.
 
+use tidelog_client::TabId;
+
 use super::World;
 use super::sockets::Muted;
-use crate::app::Wish;
 use crate::docs::Doc;
 
 /// Milliseconds in which a tab is open, a mutation is recorded, and a device is back.
@@ -17,6 +18,13 @@ const SENT: u32 = 3;
 /// Those of a tab while a document is handed over, and milliseconds between them.
 const WRITTEN: u32 = 12;
 const WRITTEN_MS: u64 = 20;
+/// How often what a document writes finds no room.
+const FAILURES: u32 = 3;
+/// How often tabs say whether they stay away before their core dies, how often that does, and
+/// milliseconds after which nobody takes one word for a later one.
+const WORDS: u32 = 4;
+const DEATHS: u32 = 3;
+const SAID_MS: u64 = 1_100;
 /// Files that are taken out, and bytes of what is written meanwhile.
 const EXPORTS: u32 = 4;
 const LARGE: u64 = 30_000;
@@ -104,11 +112,8 @@ impl World {
             let export = self.tab(device, tab).export(Doc(0), now_ms);
             self.send_to_core(device, tab, vec![export]);
             for _ in 0..SENT {
-                self.last_name += 1;
-                let name = format!("m{}", self.last_name);
-                let wish = Wish::new("large", &name, LARGE + self.rng.below(LARGE));
-                let message = self.issue(device, tab, Doc(0), wish, &name);
-                self.send_to_core(device, tab, vec![message]);
+                let size = LARGE + self.rng.below(LARGE);
+                self.wish(device, Doc(0), "large", size);
                 self.pass(GLANCE_MS)?;
             }
         }
@@ -147,5 +152,76 @@ impl World {
             self.pass(WRITTEN_MS)?;
         }
         self.pass(BACK_MS)
+    }
+
+    /// What a document writes finds no room, and the page server's worker breaks before what others
+    /// wrote after that is durable.
+    pub(super) fn fail_amid(&mut self) -> Result<(), String> {
+        let device = self.rng.index(self.devices.len());
+        self.pass(OPEN_MS)?;
+        for _ in 0..FAILURES {
+            let tabs: Vec<TabId> = self.devices[device].tabs.keys().copied().collect();
+            let Some(tab) = self.rng.pick(&tabs) else { return Ok(()) };
+            let held: Vec<Doc> = self.tab(device, tab).held.keys().copied().collect();
+            let Some(first) = self.rng.pick(&held) else { return Ok(()) };
+            self.fill_disk(device);
+            self.add_in((device, tab), first);
+            let ms = self.rng.below(GLANCE_MS);
+            self.pass(ms)?;
+            for doc in held.into_iter().filter(|doc| *doc != first) {
+                if self.holders(device, doc).contains(&tab) {
+                    self.add_in((device, tab), doc);
+                }
+            }
+            self.devices[device].disk.set_full(false);
+            let ms = self.rng.below(GLANCE_MS);
+            self.pass(ms)?;
+            self.break_worker(device);
+            self.pass(DONE_MS)?;
+        }
+        self.pass(BACK_MS)
+    }
+
+    /// A tab of a new release opens a document whose mutations are run again and again, since
+    /// another device writes to it too, and writes as soon as it may.
+    pub(super) fn release_amid(&mut self) -> Result<(), String> {
+        let device = self.rng.index(self.devices.len());
+        let other = (device + 1) % self.devices.len();
+        let opens_at = self.rng.below(u64::from(WRITTEN));
+        self.pass(OPEN_MS)?;
+        for nth in 0..2 * u64::from(WRITTEN) {
+            if nth == opens_at {
+                self.open_tab(device);
+            }
+            for writer in [device, other] {
+                // What the newest tab wants may need the new release.
+                if let Some(tab) = self.holders(writer, Doc(0)).pop() {
+                    self.wish_in((writer, tab), Doc(0), "bump", 0);
+                }
+            }
+            self.pass(WRITTEN_MS)?;
+        }
+        self.pass(BACK_MS)
+    }
+
+    /// Tabs say in turns, and again, whether a document is to stay away from its server; the next
+    /// core goes by the last word.
+    pub(super) fn say_again(&mut self) -> Result<(), String> {
+        let device = self.rng.index(self.devices.len());
+        self.open_tab(device);
+        self.pass(OPEN_MS)?;
+        for _ in 0..DEATHS {
+            for _ in 0..WORDS {
+                let Some(tab) = self.rng.pick(&self.holders(device, Doc(0))) else { return Ok(()) };
+                let connected = self.rng.once_in(2);
+                let word = self.set_connected(device, tab, Doc(0), connected);
+                self.send_to_core(device, tab, word.into_iter().collect());
+                self.pass(SAID_MS)?;
+            }
+            let page_server_lives = self.rng.once_in(2);
+            self.kill_core(device, page_server_lives);
+            self.pass(BACK_MS)?;
+        }
+        Ok(())
     }
 }

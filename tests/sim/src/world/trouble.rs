@@ -55,6 +55,10 @@ impl World {
             Trouble::FrozenLender if self.devices[device].page_server.is_some() => {
                 let delay = self.rng.below(20_000);
                 self.freeze_lender(device, delay);
+                if self.rng.once_in(2) {
+                    // Whoever opens something now waits, or gives it up.
+                    self.open_tab(device);
+                }
             }
             Trouble::BusyTab => {
                 let tabs: Vec<TabId> = self.devices[device].tabs.keys().copied().collect();
