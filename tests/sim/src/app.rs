@@ -83,6 +83,11 @@ pub(crate) fn doctype(release: Release) -> Doctype {
                 vec![text("name")],
                 &[UNLESS_TAKEN, "insert into claim values (:name, :id)", ENTRY],
             ),
+            define(
+                "renounce",
+                vec![text("name")],
+                &["delete from claim where name = :name", ENTRY],
+            ),
             // Whoever is rejected had changed pages that nobody else has.
             define(
                 "take",
@@ -175,14 +180,19 @@ pub(crate) struct Wish {
     pub(crate) args: Vec<(String, Value)>,
 }
 
+/// What is claimed, by its number.
+pub(crate) fn claim_name(number: u64) -> String {
+    format!("name-{number}")
+}
+
 impl Wish {
     /// `name` is its own, `number` stands for whatever else it wants.
     pub(crate) fn new(mutation: &'static str, name: &str, number: u64) -> Self {
         let integer = |number: u64| Value::Integer(i64::try_from(number).expect("BUG: small"));
         let mut args = vec![("id".to_owned(), Value::Text(name.to_owned()))];
         match mutation {
-            "claim" | "contest" | "take" => {
-                args.push(("name".to_owned(), Value::Text(format!("name-{number}"))));
+            "claim" | "contest" | "take" | "renounce" => {
+                args.push(("name".to_owned(), Value::Text(claim_name(number))));
             }
             "put" => args.push(("n".to_owned(), integer(1 + number % CELLS))),
             "fold" => args.push(("n".to_owned(), integer(number % 1_000))),

@@ -6,6 +6,7 @@ use std::fmt;
 use tidelog_types::Value;
 use tidelog_types::limits::Limits;
 
+use crate::app::claim_name;
 use crate::docs::Doc;
 use crate::reference::{Found, Issued};
 use crate::swarm::Swarm;
@@ -18,7 +19,7 @@ pub(crate) struct Judge {
     fates: BTreeMap<String, Fate>,
     /// How many were issued.
     count: u64,
-    /// Claims that were taken in a history which was lost since.
+    /// Claims that were taken in a history which was lost since, and those that were given up.
     lost_claims: BTreeMap<Doc, BTreeSet<String>>,
     /// What copies of documents hold that somebody wants deleted, and has not been told of, unless
     /// that is not known for sure.
@@ -354,6 +355,11 @@ impl Judge {
         }
         let claims = before.map(|state| state.claims).unwrap_or_default();
         self.lost_claims.entry(doc).or_default().extend(claims);
+    }
+
+    /// Somebody gives up a claim, so that others may have it.
+    pub(crate) fn gave_up(&mut self, doc: Doc, number: u64) {
+        self.lost_claims.entry(doc).or_default().insert(claim_name(number));
     }
 
     /// Of what is applied at servers that went back, something may have been rejected before: it

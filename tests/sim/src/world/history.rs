@@ -165,7 +165,8 @@ impl World {
 
     /// A device and its clone go on apart: what the device has issued moves to another timeline,
     /// and so does what a second clone has of it. The server hears the first of it from the device,
-    /// the rest from that clone, and then all of it once more. The first clone had claimed that.
+    /// the rest from that clone, and then all of it once more. The first clone had claimed that, and
+    /// may give it up amid all this.
     fn part_copies(&mut self) -> Result<(), String> {
         let device = self.rng.index(self.devices.len());
         self.note(&format!("device {device}: its copies part"));
@@ -186,6 +187,14 @@ impl World {
         self.pass(BACK_MS)?;
         self.muted = None;
         self.cut_device_off(device);
+        if self.rng.once_in(2) {
+            // What was rejected would be applied from now on.
+            for nth in 0..u64::from(ISSUED) {
+                self.judge.gave_up(Doc(0), first + nth);
+                self.wish(claimant, Doc(0), "renounce", first + nth);
+            }
+            self.pass(DECIDED_MS)?;
+        }
         self.cut_off.remove(&clone);
         self.pass(BACK_MS)?;
         self.cut_off.remove(&device);
