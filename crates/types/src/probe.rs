@@ -29,6 +29,8 @@ probes! {
     // --- core: calls -----------------------------------------------------------------------------
     /// A core finds a repeated call among the undecided mutations.
     CallFoundUndecided,
+    /// A core finds a repeated call among those of its own that are not durable yet.
+    CallFoundInFlight,
     /// A core finds a repeated call among the rejections.
     CallFoundRejected,
     /// A core finds a repeated call among those that are decided.

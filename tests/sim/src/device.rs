@@ -67,7 +67,8 @@ pub(crate) struct Lent {
     pub(crate) notices: Vec<(OwnerId, Notice)>,
     /// Whether a slice of its work is due.
     pub(crate) is_due: bool,
-    /// That core's port to it, which bears the number of its life.
+    /// The life of the core that has it, and its port there: each way that is lent is a new one.
+    pub(crate) life: u64,
     pub(crate) owner: OwnerId,
     /// What has come while its tab was frozen.
     pub(crate) frozen: VecDeque<ForPageServer>,
@@ -163,7 +164,7 @@ impl Device {
         self.life += 1;
         self.wake_at_ms = None;
         self.ends_once_lent = false;
-        self.lending.lent = None;
+        self.lending.core_is_new();
         self.sockets.clear();
         let settings = ClientSettings { limits: self.swarm.limits };
         self.core_seed = self.next_core_seed.take().unwrap_or_else(|| rng.seed());
@@ -187,6 +188,7 @@ impl Device {
             worker,
             notices: Vec::new(),
             is_due: false,
+            life: 0,
             owner: OwnerId(0),
             frozen: VecDeque::new(),
         });
@@ -205,7 +207,7 @@ impl Device {
         let lent = self.page_server.as_mut().filter(|lent| lent.worker == worker);
         let is_there = lent.is_some();
         if let Some(lent) = lent {
-            (lent.id, lent.owner) = (id, OwnerId(self.life));
+            (lent.id, lent.life, lent.owner) = (id, self.life, OwnerId(id.0.into()));
         }
         (id, is_there)
     }
@@ -224,7 +226,7 @@ impl Device {
 
     /// Whether the core has the page server.
     pub(crate) fn is_lent(&self) -> bool {
-        self.page_server.as_ref().is_some_and(|lent| lent.owner == OwnerId(self.life))
+        self.page_server.as_ref().is_some_and(|lent| lent.life == self.life)
     }
 
     /// Whether it has, and all tabs have opened their documents.

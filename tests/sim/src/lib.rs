@@ -18,6 +18,8 @@
 //!   while its page server lives on and still has what it asked; a device or a server loses power,
 //!   and with it any of its un-flushed sectors, at any time or right after it has called something
 //!   done.
+//! - A tab goes into the back/forward cache, where it can hold nothing, and comes back to the same
+//!   core.
 //! - The worker of a page server breaks, does not load, or says nothing; a tab says hello to a core
 //!   that is about to die.
 //! - A flush takes its time, or is complete when it returns. Stores answer late, a slice at a time;

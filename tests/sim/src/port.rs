@@ -21,8 +21,10 @@ pub(crate) struct Port {
     told: BTreeMap<(Handle, &'static str), ToCore>,
     /// Documents that could not be opened anew, or have no core, as the app was told.
     pub(crate) lost: BTreeSet<Handle>,
-    /// The core that it is connected to, or looks for, by the number that it gave it.
+    /// The core that it is connected to, by the number that it gave it, and the one that it looks
+    /// for, if it does.
     pub(crate) core: u32,
+    pub(crate) sought: Option<u32>,
     /// Whether that core is there and was told hello: before and after that all is lost.
     pub(crate) is_heard: bool,
     /// Whether it is told of the end of that core.
@@ -53,6 +55,7 @@ impl Port {
             told: BTreeMap::new(),
             lost: BTreeSet::new(),
             core: 0,
+            sought: None,
             is_heard: false,
             is_watching: false,
             wake_at_ms: None,

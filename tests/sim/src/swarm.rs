@@ -177,11 +177,18 @@ pub(crate) enum Trouble {
     Nudge,
     /// A tab asks for what cannot be.
     Mistake,
+    /// A tab goes where it can hold nothing, and comes back to the same core.
+    HideTab,
 }
 
 /// What was added when worlds were there already: it is drawn apart.
-const MORE_TROUBLES: [Trouble; 4] =
-    [Trouble::WorkerBreaks, Trouble::ServerStops, Trouble::Nudge, Trouble::Mistake];
+const MORE_TROUBLES: [Trouble; 5] = [
+    Trouble::WorkerBreaks,
+    Trouble::ServerStops,
+    Trouble::Nudge,
+    Trouble::Mistake,
+    Trouble::HideTab,
+];
 
 /// Whatever may go wrong at all.
 const TROUBLES: [Trouble; 17] = [
@@ -304,7 +311,9 @@ impl Swarm {
         swarm.core_slice_ms_max = [0, 4, 40, 150][askew.index(4)];
         for trouble in MORE_TROUBLES {
             if askew.once_in(4) {
-                swarm.troubles.extend([trouble; 2]);
+                // What is not durable yet is seldom met by what is hidden.
+                let times = if trouble == Trouble::HideTab { 5 } else { 2 };
+                swarm.troubles.extend(std::iter::repeat_n(trouble, times));
             }
         }
         // A tab would hold a local document that its server has taken over and nobody knows of.

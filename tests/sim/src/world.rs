@@ -87,6 +87,8 @@ pub struct World {
     /// nothing once it has asked for something.
     busy: BTreeMap<TabOf, Vec<Event>>,
     deaf_once_it_asked: Option<TabOf>,
+    /// Tabs that are where they can hold nothing.
+    hidden: BTreeSet<TabOf>,
     /// What a server gave out last.
     exported: Option<Vec<u8>>,
     found: FoundFiles,
@@ -175,6 +177,7 @@ impl World {
             muted: None,
             busy: BTreeMap::new(),
             deaf_once_it_asked: None,
+            hidden: BTreeSet::new(),
             exported: None,
             found: FoundFiles::default(),
             net_messages: 0,
@@ -264,13 +267,17 @@ impl World {
         let life = here.life;
         for effect in effects {
             match effect {
-                Effect::ToTab { tab, messages } => {
+                Effect::ToTab { tab: port, messages } => {
                     let is_verdict = |it: &FromCore| matches!(it, FromCore::Rejected { .. });
                     if messages.iter().any(is_verdict) && self.may_interrupt() {
                         self.schedule(0, Event::KillCore { device, life });
                     }
-                    let event = Event::CoreToTab { device, life, tab, messages };
-                    self.carry(Wire::CoreToTab(device, tab), 3, event);
+                    let (tab, core) = lending::tab_at(port);
+                    if let Some(what) = self.said_in_vain(device, port, &messages) {
+                        self.wrong.get_or_insert(what);
+                    }
+                    let event = Event::CoreToTab { device, life, tab, core, messages };
+                    self.carry(Wire::CoreToTab(device, port), 3, event);
                 }
                 Effect::ToPageServer { server, requests, notices } => {
                     self.ask_page_server(device, server, requests, notices);
@@ -297,6 +304,25 @@ impl World {
             }
         }
         self.look_at_loss(device);
+    }
+
+    /// A tab that has left is told what became of what it asked, and nothing that it did not ask
+    /// for.
+    fn said_in_vain(&self, device: usize, port: TabId, messages: &[FromCore]) -> Option<String> {
+        let is_of_use = |message: &FromCore| {
+            matches!(
+                message,
+                FromCore::Durable { .. }
+                    | FromCore::Confirmed { .. }
+                    | FromCore::Rejected { .. }
+                    | FromCore::Failed { .. }
+            )
+        };
+        if self.devices[device].lending.is_known(port) {
+            return None;
+        }
+        let message = messages.iter().find(|message| !is_of_use(message))?;
+        Some(format!("device {device}: a tab that has left is told {}", said(message)))
     }
 
     /// A core that has lost its data lives until a page is loaded anew.
@@ -489,8 +515,9 @@ impl World {
             if self.deaf_once_it_asked == Some((device, tab)) && followed.posts.iter().any(asks) {
                 self.keep_busy((device, tab));
             }
-            let event = Event::TabToCore { device, life, tab, messages: followed.posts };
-            self.carry(Wire::TabToCore(device, tab), 3, event);
+            let core = self.tab(device, tab).port.core;
+            let event = Event::TabToCore { device, life, tab, core, messages: followed.posts };
+            self.carry(Wire::TabToCore(device, lending::port_of(tab, core)), 3, event);
         }
         if let Some(at_ms) = followed.wake_at_ms {
             let delay = at_ms.saturating_sub(self.now_ms);

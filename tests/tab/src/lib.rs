@@ -77,6 +77,10 @@ pub enum Input {
     Heard { core: u32, size: usize },
     /// The tab is looked at again.
     Nudge,
+    /// The page goes where it can hold nothing.
+    Hide,
+    /// It comes back from there.
+    Show,
     /// The time has come that was asked for.
     Wake,
 }

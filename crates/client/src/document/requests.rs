@@ -280,6 +280,7 @@ impl Document {
             if is_durable {
                 ctx.out.tell(tab, FromCore::Durable { call, entry });
             } else {
+                reached(Probe::CallFoundInFlight);
                 self.settle(ask, id, entry);
             }
             return true;
@@ -317,6 +318,7 @@ impl Document {
         };
         reached(Probe::CallFoundDecided);
         if matches!(open.role, Role::Local(_)) && entry.lsn >= open.storage_durable {
+            reached(Probe::CallFoundInFlight);
             self.settle(ask, id, entry);
             return true;
         }

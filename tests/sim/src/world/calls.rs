@@ -411,6 +411,6 @@ impl World {
             self.schedule(delay, Event::StartDevice { device });
             return;
         }
-        self.tab_is_gone(device, tab);
+        self.tab_is_closed(device, tab);
     }
 }

@@ -6,11 +6,12 @@ use tidelog_room::ConnId;
 use tidelog_tab::Input as ToTab;
 
 use super::World;
-use super::lending::Worker;
+use super::lending::{Worker, port_of};
 use crate::device::ForPageServer;
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Wire {
+    // Each hello of a tab comes on a port of its own.
     TabToCore(usize, TabId),
     CoreToTab(usize, TabId),
     /// Each core has a port of its own: what two of them ask has no order.
@@ -24,16 +25,19 @@ pub(super) enum Wire {
 }
 
 pub(super) enum Event {
+    /// `core` is the tab's number for the core, as in all that goes over a port between the two.
     TabToCore {
         device: usize,
         life: u64,
         tab: TabId,
+        core: u32,
         messages: Vec<ToCore>,
     },
     CoreToTab {
         device: usize,
         life: u64,
         tab: TabId,
+        core: u32,
         messages: Vec<FromCore>,
     },
     /// A page server tells a tab by itself what is durable.
@@ -62,6 +66,7 @@ pub(super) enum Event {
         device: usize,
         life: u64,
         tab: TabId,
+        core: u32,
         server: PageServerId,
     },
     FromPageServer {
@@ -101,6 +106,7 @@ pub(super) enum Event {
         device: usize,
         life: u64,
         tab: TabId,
+        core: u32,
         worker: Result<u32, String>,
     },
     SocketUp {
@@ -144,6 +150,18 @@ pub(super) enum Event {
     HostHasRoom {
         host: usize,
         life: u64,
+    },
+    /// A tab's lock comes free, though it may come back.
+    TabLetsGo {
+        device: usize,
+        life: u64,
+        tab: TabId,
+        core: u32,
+    },
+    /// A tab that was hidden is shown again.
+    TabIsShown {
+        device: usize,
+        tab: TabId,
     },
     /// A tab that was busy hears again.
     TabIsFree {
@@ -221,15 +239,15 @@ impl World {
         let lives = |world: &Self, device: usize, life: u64| world.devices[device].life == life;
         let Some(event) = self.unless_busy(event) else { return Ok(()) };
         match event {
-            Event::TabToCore { device, life, tab, messages } => {
-                if lives(self, device, life) {
+            Event::TabToCore { device, life, tab, core, messages } => {
+                if lives(self, device, life) && self.is_known(device, tab, core) {
                     let asks = || format!("{device}.{} asks {}", tab.0, super::short(&messages));
                     self.note_with(asks);
-                    self.step_core(device, Input::FromTab { tab, messages });
+                    self.step_core(device, Input::FromTab { tab: port_of(tab, core), messages });
                 }
             }
-            Event::CoreToTab { device, life, tab, messages } => {
-                if lives(self, device, life) {
+            Event::CoreToTab { device, life, tab, core, messages } => {
+                if lives(self, device, life) && self.hears(device, tab, core) {
                     let size = self.heard_size(&messages);
                     self.tab_hears(device, tab, messages)?;
                     self.tab_heard_list(device, tab, size)?;
@@ -240,15 +258,21 @@ impl World {
                     self.tab_hears(device, tab, messages)?;
                 }
             }
+            Event::TabLetsGo { device, life, tab, core } => {
+                if lives(self, device, life) && self.is_known(device, tab, core) {
+                    self.tab_is_gone(device, tab);
+                }
+            }
+            Event::TabIsShown { device, tab } => self.show((device, tab))?,
             Event::TabIsFree { device, tab } => self.let_hear((device, tab))?,
             Event::AskAgain { device, tab, message } => self.ask_again(device, tab, message),
             Event::ToPageServer { device, worker, what } => {
                 self.page_server_gets(device, worker, what);
             }
             Event::Thaw { device } => self.thaw(device),
-            Event::TabReached { device, life, tab, server } => {
-                if lives(self, device, life) {
-                    self.step_core(device, Input::TabReached { tab, server });
+            Event::TabReached { device, life, tab, core, server } => {
+                if lives(self, device, life) && self.is_known(device, tab, core) {
+                    self.step_core(device, Input::TabReached { tab: port_of(tab, core), server });
                 }
             }
             Event::FromPageServer { device, life, server, replies } => {
@@ -265,8 +289,8 @@ impl World {
             Event::ToTab { device, tab, input } => self.tab_takes(device, tab, &input)?,
             Event::WorkerLoaded { device, worker } => self.worker_loaded(device, worker),
             Event::WorkerServes { device, worker } => self.worker_serves(device, worker)?,
-            Event::TabLends { device, life, tab, worker } => {
-                if lives(self, device, life) {
+            Event::TabLends { device, life, tab, core, worker } => {
+                if lives(self, device, life) && self.is_known(device, tab, core) {
                     self.tab_lends(device, tab, worker);
                 }
             }

@@ -4,7 +4,7 @@
 //! tab has while it has a worker at hand, and that of the store, which the worker that serves has
 //! until it ends.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use tidelog_client::{Input, PageServerFailure, PageServerId, Storage, TabId};
 use tidelog_tab::{Effect, Input as ToTab};
@@ -28,6 +28,20 @@ pub(crate) struct Worker {
     pub(crate) number: u32,
 }
 
+/// Tabs that a device ever has, at most.
+const TABS_MAX: u32 = 1 << 16;
+
+/// What a core calls a tab that has given it this number: each hello is another tab to it.
+pub(super) fn port_of(tab: TabId, core: u32) -> TabId {
+    assert!(tab.0 < TABS_MAX, "BUG: too many tabs");
+    TabId(core * TABS_MAX + tab.0)
+}
+
+/// The tab that a core calls so, and its number for the core.
+pub(super) fn tab_at(port: TabId) -> (TabId, u32) {
+    (TabId(port.0 % TABS_MAX), port.0 / TABS_MAX)
+}
+
 /// What the tabs of a device have and want, and what the core knows of it.
 #[derive(Default)]
 pub(crate) struct Lending {
@@ -39,11 +53,30 @@ pub(crate) struct Lending {
     line: VecDeque<Worker>,
     /// What the core was lent last, and by which tab.
     pub(crate) lent: Option<(PageServerId, TabId)>,
+    /// What the core calls each tab that has said hello.
+    known: BTreeMap<TabId, TabId>,
     /// Until then a tab that looks for a core finds the one that has just died.
     pub(super) dying_until_ms: u64,
 }
 
 impl Lending {
+    /// There is another core, which knows nobody yet.
+    pub(crate) fn core_is_new(&mut self) {
+        self.lent = None;
+        self.known.clear();
+    }
+
+    /// Whether a tab has a worker, or waits for its turn to have one.
+    pub(super) fn holds(&self, tab: TabId) -> bool {
+        let mut workers = self.loading.iter().chain(&self.line);
+        workers.any(|worker| worker.tab == tab) || self.turns.contains(&tab)
+    }
+
+    /// Whether a tab uses this port to the core at present.
+    pub(super) fn is_known(&self, port: TabId) -> bool {
+        self.known.get(&tab_at(port).0) == Some(&port)
+    }
+
     /// Whether all wait for a worker of which nothing is heard.
     pub(super) fn hangs(&self) -> bool {
         self.line.is_empty() && !self.loading.is_empty()
@@ -57,6 +90,7 @@ impl World {
         let (life, lending) = (here.life, &mut here.lending);
         match effect {
             Effect::Connect { core } => {
+                self.tab(device, tab).port.sought = Some(core);
                 let delay = self.rng.below(FOUND_MS);
                 self.schedule(delay, Event::TabConnects { device, tab, core });
             }
@@ -77,25 +111,44 @@ impl World {
             Effect::EndTurn => self.end_turn(device, tab),
             Effect::Spawn { worker } => self.spawn(device, Worker { tab, number: worker }),
             Effect::End { worker } => self.end_worker(device, Worker { tab, number: worker }),
-            Effect::Lend { worker } => {
-                let event = Event::TabLends { device, life, tab, worker: Ok(worker) };
-                self.say_to_core(device, tab, event);
+            Effect::Lend { worker } => self.lend_to_core(device, tab, Ok(worker)),
+            Effect::CannotLend { reason } => self.lend_to_core(device, tab, Err(reason)),
+            Effect::Leave { .. } => {
+                let port = &mut self.tab(device, tab).port;
+                (port.sought, port.is_heard, port.is_watching) = (None, false, false);
             }
-            Effect::CannotLend { reason } => {
-                let event = Event::TabLends { device, life, tab, worker: Err(reason) };
-                self.say_to_core(device, tab, event);
+            Effect::LetGo => {
+                let core = self.tab(device, tab).port.core;
+                let delay = self.rng.below(HOP_MS);
+                self.schedule(delay, Event::TabLetsGo { device, life, tab, core });
             }
-            // A port that is left is replaced by the next one.
-            Effect::Leave { .. } => {}
             effect => unreachable!("BUG: no tab wants {effect:?} here"),
         }
     }
 
     /// What is said to a core that is gone is lost.
     fn say_to_core(&mut self, device: usize, tab: TabId, event: Event) {
-        if self.tab(device, tab).port.is_heard {
-            self.carry(Wire::TabToCore(device, tab), 3, event);
+        let port = &self.tab(device, tab).port;
+        if port.is_heard {
+            let wire = Wire::TabToCore(device, port_of(tab, port.core));
+            self.carry(wire, 3, event);
         }
+    }
+
+    fn lend_to_core(&mut self, device: usize, tab: TabId, worker: Result<u32, String>) {
+        let (life, core) = (self.devices[device].life, self.tab(device, tab).port.core);
+        self.say_to_core(device, tab, Event::TabLends { device, life, tab, core, worker });
+    }
+
+    /// Whether the core knows a tab by this number.
+    pub(super) fn is_known(&self, device: usize, tab: TabId, core: u32) -> bool {
+        self.devices[device].lending.is_known(port_of(tab, core))
+    }
+
+    /// Whether a tab still listens to the core that it has given this number.
+    pub(super) fn hears(&self, device: usize, tab: TabId, core: u32) -> bool {
+        let port = self.devices[device].tabs.get(&tab).map(|tab| &tab.port);
+        port.is_some_and(|port| port.is_heard && port.core == core)
     }
 
     // --- cores -----------------------------------------------------------------------------------
@@ -105,15 +158,23 @@ impl World {
         let here = &mut self.devices[device];
         let (life, is_alive) = (here.life, here.lending.dying_until_ms <= self.now_ms);
         let Some(port) = here.tabs.get_mut(&tab).map(|tab| &mut tab.port) else { return Ok(()) };
+        // It may have gone away meanwhile.
+        if port.sought.take_if(|sought| *sought == core).is_none() {
+            return Ok(());
+        }
         (port.core, port.is_heard, port.is_watching) = (core, is_alive, false);
         self.say_to_core(device, tab, Event::Hello { device, life, tab, core });
         self.tab_takes(device, tab, &ToTab::Connected { core })
     }
 
-    /// A core welcomes a tab, and wants its page server to have a way to it.
+    /// A core welcomes a tab, and wants its page server to have a way to it. Of a tab that it has
+    /// welcomed before it takes leave first.
     pub(super) fn welcome(&mut self, device: usize, tab: TabId, core: u32) {
+        self.tab_is_gone(device, tab);
+        let port = port_of(tab, core);
+        self.devices[device].lending.known.insert(tab, port);
         let input = ToTab::Welcome { core, lock: String::new() };
-        self.carry(Wire::CoreToTab(device, tab), 3, Event::ToTab { device, tab, input });
+        self.carry(Wire::CoreToTab(device, port), 3, Event::ToTab { device, tab, input });
         self.reach(device, tab);
     }
 
@@ -123,16 +184,22 @@ impl World {
         let lent = here.page_server.as_ref().filter(|_| here.is_lent());
         let port = here.tabs.get(&tab).map(|tab| &tab.port).filter(|port| port.is_heard);
         let (Some(lent), Some(port)) = (lent, port) else { return };
+        if !self.is_known(device, tab, port.core) {
+            return;
+        }
         let input = ToTab::Reach { core: port.core, server: lent.id.0 };
-        self.carry(Wire::CoreToTab(device, tab), 3, Event::ToTab { device, tab, input });
+        let wire = Wire::CoreToTab(device, port_of(tab, port.core));
+        self.carry(wire, 3, Event::ToTab { device, tab, input });
     }
 
     /// Some tabs are told of what is durable by the page server's host itself.
     fn reached(&mut self, device: usize, tab: TabId, server: PageServerId) {
         let life = self.devices[device].life;
-        if tab.0.is_multiple_of(2) && self.tab(device, tab).port.is_heard {
+        let port = &self.tab(device, tab).port;
+        let core = port.core;
+        if tab.0.is_multiple_of(2) && port.is_heard {
             let delay = self.rng.below(40);
-            self.schedule(delay, Event::TabReached { device, life, tab, server });
+            self.schedule(delay, Event::TabReached { device, life, tab, core, server });
         }
     }
 
@@ -262,17 +329,26 @@ impl World {
     }
 
     /// A tab is gone, with its worker and its place wherever it waits, and the core sees that.
-    pub(super) fn tab_is_gone(&mut self, device: usize, tab: TabId) {
-        self.step_core(device, Input::TabClosed { tab });
-        if let Some((server, _)) = self.devices[device].lending.lent.take_if(|it| it.1 == tab) {
-            self.step_core(device, Input::PageServerGone { server });
-        }
+    pub(super) fn tab_is_closed(&mut self, device: usize, tab: TabId) {
+        self.tab_is_gone(device, tab);
         let lending = &self.devices[device].lending;
         let workers = lending.loading.iter().chain(&lending.line);
         let workers: Vec<Worker> = workers.filter(|it| it.tab == tab).copied().collect();
         workers.into_iter().for_each(|worker| self.end_worker(device, worker));
         while self.devices[device].lending.turns.contains(&tab) {
             self.end_turn(device, tab);
+        }
+    }
+
+    /// The core knows a tab no more, and uses nothing that it has lent.
+    pub(super) fn tab_is_gone(&mut self, device: usize, tab: TabId) {
+        let lending = &mut self.devices[device].lending;
+        let lent = lending.lent.take_if(|it| it.1 == tab);
+        if let Some(port) = lending.known.remove(&tab) {
+            self.step_core(device, Input::TabClosed { tab: port });
+        }
+        if let Some((server, _)) = lent {
+            self.step_core(device, Input::PageServerGone { server });
         }
     }
 

@@ -2,6 +2,7 @@
 //! that go back to before what they have just acknowledged.
 
 use tidelog_client::TabId;
+use tidelog_tab::Input as ToTab;
 
 use super::World;
 use super::event::Event;
@@ -68,6 +69,38 @@ impl World {
             self.let_hear(tab)?;
         }
         Ok(())
+    }
+
+    // --- tabs that go away and come back ---------------------------------------------------------
+
+    /// A tab lets go of its core, and of all that it holds, and nothing happens in it any more. Says
+    /// no of one that is away already, and of one that is busy.
+    pub(super) fn hide(&mut self, tab: TabOf) -> Result<bool, String> {
+        let is_there = self.devices[tab.0].tabs.contains_key(&tab.1);
+        if !is_there || self.busy.contains_key(&tab) || !self.hidden.insert(tab) {
+            return Ok(false);
+        }
+        self.note(&format!("device {}: tab {} is hidden", tab.0, tab.1.0));
+        self.tab_takes(tab.0, tab.1, &ToTab::Hide)?;
+        // What holds anything is not kept for the way back.
+        if self.devices[tab.0].lending.holds(tab.1) {
+            return Err(format!("device {}: tab {} is hidden with its worker", tab.0, tab.1.0));
+        }
+        self.keep_busy(tab);
+        Ok(true)
+    }
+
+    /// It is shown again, and hears before or after that what it can still hear.
+    pub(super) fn show(&mut self, tab: TabOf) -> Result<(), String> {
+        if !self.hidden.remove(&tab) {
+            return Ok(());
+        }
+        self.note(&format!("device {}: tab {} is shown again", tab.0, tab.1.0));
+        if self.rng.once_in(2) {
+            self.let_hear(tab)?;
+        }
+        self.tab_takes(tab.0, tab.1, &ToTab::Show)?;
+        self.let_hear(tab)
     }
 
     /// Another core takes over, and one tab alone notices that.

@@ -4,7 +4,7 @@ use tidelog_client::{Notice, PageServerId};
 use tidelog_pages::StoreRequest;
 
 use super::event::{Event, Wire};
-use super::lending::Worker;
+use super::lending::{Worker, tab_at};
 use super::{World, short};
 use crate::device::ForPageServer;
 use crate::host::Done;
@@ -98,9 +98,13 @@ impl World {
             let what = ForPageServer::Turn;
             self.schedule(delay, Event::ToPageServer { device, worker, what });
         }
-        for Notice { tab, messages, .. } in told {
-            let event = Event::PageServerToTab { device, life, tab, messages };
-            self.carry(Wire::PageServerToTab(device, tab), 3, event);
+        for Notice { tab: port, messages, .. } in told {
+            // The core has taken the ways of those back that have left it.
+            if self.devices[device].lending.is_known(port) {
+                let (tab, _) = tab_at(port);
+                let event = Event::PageServerToTab { device, life, tab, messages };
+                self.carry(Wire::PageServerToTab(device, tab), 3, event);
+            }
         }
         if self.devices[device].disk.has_held_flushes() {
             let delay = self.flush_ms();

@@ -13,6 +13,8 @@ use crate::tab::MISTAKES;
 
 /// Milliseconds for which a tab hears nothing, at most.
 const BUSY_MS_MAX: u64 = 4_000;
+/// Milliseconds for which a tab is hidden, at most.
+const HIDDEN_MS_MAX: u64 = 4_000;
 
 impl World {
     /// Something has just gone wrong on a device.
@@ -69,6 +71,7 @@ impl World {
                     self.schedule(delay, Event::TabIsFree { device, tab });
                 }
             }
+            Trouble::HideTab => self.hide_a_tab(device)?,
             Trouble::ServerPowerCut if self.hosts[host].is_up() => {
                 self.note(&format!("server {host}: power cut"));
                 self.cut_power_of_server(host);
@@ -139,6 +142,29 @@ impl World {
         let here = &mut self.devices[device];
         here.frozen_until_ms = here.frozen_until_ms.max(self.now_ms + delay);
         self.schedule(delay, Event::Thaw { device });
+    }
+
+    /// A tab goes where it can hold nothing, with something on its way, and comes back before or
+    /// after that has arrived.
+    fn hide_a_tab(&mut self, device: usize) -> Result<(), String> {
+        let here = &self.devices[device];
+        let lender = here.page_server.as_ref().map(|lent| lent.worker.tab);
+        let tabs: Vec<TabId> = here.tabs.keys().copied().collect();
+        let any = self.rng.pick(&tabs);
+        // Whatever is on its way to the disk waits for another worker then.
+        let Some(tab) = lender.filter(|_| self.rng.once_in(2)).or(any) else { return Ok(()) };
+        self.ask(device, tab);
+        self.ask(device, tab);
+        for _ in 0..self.rng.below(12) {
+            self.next_event()?;
+        }
+        let delay_max = [40, HIDDEN_MS_MAX][self.rng.index(2)];
+        let delay = self.rng.below(delay_max);
+        if self.hide((device, tab))? {
+            self.trouble_for(device, delay);
+            self.schedule(delay, Event::TabIsShown { device, tab });
+        }
+        Ok(())
     }
 
     /// For a while nothing more fits on the disk of a device.
@@ -246,6 +272,9 @@ impl World {
     pub(super) fn heal(&mut self) -> Result<(), String> {
         self.note("nothing goes wrong any more");
         self.faults = false;
+        for tab in self.hidden.clone() {
+            self.show(tab)?;
+        }
         self.let_all_hear()?;
         self.cut_off.clear();
         self.muted = None;
