@@ -20,8 +20,8 @@
 //!   done.
 //! - A tab goes into the back/forward cache, where it can hold nothing, and comes back to the same
 //!   core.
-//! - The worker of a page server breaks, does not load, or says nothing; a tab says hello to a core
-//!   that is about to die.
+//! - The worker of a page server breaks, does not load, or says nothing, and one that is ended has
+//!   said something just before; a tab says hello to a core that is about to die.
 //! - A flush takes its time, or is complete when it returns. Stores answer late, a slice at a time;
 //!   a slice of what a core has to do may take a while.
 //!   A disk is full for a while, or one of its calls fails.

@@ -110,7 +110,11 @@ impl World {
             }
             Effect::EndTurn => self.end_turn(device, tab),
             Effect::Spawn { worker } => self.spawn(device, Worker { tab, number: worker }),
-            Effect::End { worker } => self.end_worker(device, Worker { tab, number: worker }),
+            Effect::End { worker } => {
+                let worker = Worker { tab, number: worker };
+                self.let_have_a_last_word(device, worker);
+                self.end_worker(device, worker);
+            }
             Effect::Lend { worker } => self.lend_to_core(device, tab, Ok(worker)),
             Effect::CannotLend { reason } => self.lend_to_core(device, tab, Err(reason)),
             Effect::Leave { .. } => {
@@ -300,6 +304,21 @@ impl World {
         self.note(&format!("device {device}: tab {} has the store", worker.tab.0));
         self.worker_says(device, worker.tab, ToTab::Serves { worker: worker.number });
         Ok(())
+    }
+
+    /// What a worker has said just before its tab ends it is still on its way.
+    fn let_have_a_last_word(&mut self, device: usize, worker: Worker) {
+        if !self.faults || !self.rng.once_in(2) {
+            return;
+        }
+        let here = &self.devices[device];
+        let Worker { tab, number } = worker;
+        let serves = here.page_server.as_ref().is_some_and(|lent| lent.worker == worker);
+        if here.lending.loading.contains(&worker) {
+            self.worker_says(device, tab, ToTab::Loaded { worker: number });
+        } else if serves {
+            self.worker_says(device, tab, ToTab::Broke { worker: number });
+        }
     }
 
     /// A worker ends, wherever it is.
