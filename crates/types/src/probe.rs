@@ -85,6 +85,8 @@ probes! {
     EntriesAskedAnew,
     /// A server that says nothing of a document is asked on another channel.
     SilentChannelLeft,
+    /// A server that a tab names has another document of that name.
+    NamesakeMet,
     /// A server refuses a document.
     DocumentRefused,
     /// A server is asked anew for a verdict that it could not give.

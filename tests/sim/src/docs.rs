@@ -18,6 +18,8 @@ pub(crate) struct Spec {
     pub(crate) moves_to: Option<usize>,
     /// Devices that have opened it since, at that server.
     pub(crate) joined: BTreeSet<usize>,
+    /// Devices that have another one of that name.
+    pub(crate) strangers: BTreeSet<usize>,
 }
 
 /// All of them.
@@ -28,14 +30,30 @@ impl Docs {
     /// One that everybody has.
     pub(crate) fn share(&mut self, name: &str, host: usize) {
         let name = name.to_owned();
-        let (device, moves_to, joined) = (None, None, BTreeSet::new());
-        self.0.push(Spec { name, host: Some(host), device, moves_to, joined });
+        self.push(name, Some(host), None, None);
+    }
+
+    /// One that a device has at another server, instead of what the others have by that name.
+    pub(crate) fn share_namesake(&mut self, doc: Doc, host: usize, device: usize) -> Doc {
+        self.0[doc.0].strangers.insert(device);
+        self.push(self.spec(doc).name.clone(), Some(host), Some(device), None);
+        Doc(self.0.len() - 1)
     }
 
     /// A local one of a device.
     pub(crate) fn keep(&mut self, name: String, device: usize, moves_to: Option<usize>) {
-        let joined = BTreeSet::new();
-        self.0.push(Spec { name, host: None, device: Some(device), moves_to, joined });
+        self.push(name, None, Some(device), moves_to);
+    }
+
+    fn push(
+        &mut self,
+        name: String,
+        host: Option<usize>,
+        device: Option<usize>,
+        moves_to: Option<usize>,
+    ) {
+        let (joined, strangers) = (BTreeSet::new(), BTreeSet::new());
+        self.0.push(Spec { name, host, device, moves_to, joined, strangers });
     }
 
     pub(crate) fn all(&self) -> impl Iterator<Item = Doc> + use<> {
@@ -46,7 +64,8 @@ impl Docs {
     pub(crate) fn of(&self, device: usize) -> Vec<Doc> {
         let has = |doc: &Doc| {
             let spec = self.spec(*doc);
-            spec.device.is_none_or(|first| first == device) || spec.joined.contains(&device)
+            let is_its = spec.device.is_none_or(|first| first == device);
+            (is_its || spec.joined.contains(&device)) && !spec.strangers.contains(&device)
         };
         self.all().filter(has).collect()
     }

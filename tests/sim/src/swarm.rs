@@ -139,6 +139,8 @@ pub(crate) enum History {
     ForgetCalls,
     /// A tab asks again for a deletion.
     DeleteTwice,
+    /// A tab names another server, which has a document of that name too.
+    MeetNamesake,
     /// Copies of a device bring the same mutations in turns, each on a timeline of its own.
     PartCopies,
 }
@@ -437,6 +439,7 @@ impl Swarm {
             4 => History::FailAmid,
             5 => History::ReleaseAmid,
             6 => History::SayAgain,
+            7 => History::MeetNamesake,
             _ => return,
         };
         let at = rng.below(self.actions);
@@ -451,12 +454,15 @@ impl Swarm {
             }
             History::LoseSeeded | History::CloseOffering => self.drafts = true,
             History::FailAmid => self.diaries = true,
+            History::SayAgain => {}
             // Slow slices of many mutations that are long under way.
             History::ReleaseAmid => {
                 self.release_at = Some(at);
                 self.limits.slice = BudgetLimits::SMALLEST;
                 (self.net_ms_max, self.core_slice_ms_max) = (400, 150);
             }
+            // Whoever has deleted what it had takes what there is.
+            History::MeetNamesake => self.destroying = false,
             _ => {
                 (self.limits.pool_pages_max, self.limits.read_chunk_pages) = (4, 1);
                 self.limits.mutation_pages_max = Limits::DEFAULT.mutation_pages_max;
@@ -469,6 +475,11 @@ impl Swarm {
     /// Whether a server may lose what it had confirmed.
     pub(crate) fn servers_go_back(&self) -> bool {
         self.history.iter().any(|(_, it)| it.takes_server_back())
+    }
+
+    /// Whether an app may name a server that has another document of that name.
+    pub(crate) fn meets_namesakes(&self) -> bool {
+        self.history.iter().any(|(_, it)| *it == History::MeetNamesake)
     }
 
     /// Whether there are several states of one device.

@@ -33,6 +33,8 @@ pub(crate) struct Tab {
     fills: bool,
     /// Whether there may be several states of one device.
     devices_part: bool,
+    /// Whether an app may name a server that has another document of that name.
+    meets_namesakes: bool,
     /// The device's share of call ids, so that no two calls ever have the same.
     pub(crate) id_prefix: u64,
     /// Its way to the core.
@@ -202,6 +204,7 @@ impl Tab {
             servers_go_back: swarm.servers_go_back(),
             fills: swarm.fills,
             devices_part: swarm.devices_part(),
+            meets_namesakes: swarm.meets_namesakes(),
             id_prefix,
             port: Port::new(),
             held: BTreeMap::new(),
@@ -234,6 +237,13 @@ impl Tab {
         let handle = self.port.new_handle();
         self.docs.insert(handle, doc);
         self.open_as(docs, doc, handle, now_ms)
+    }
+
+    /// The same with a server that has another document of that name.
+    pub(crate) fn open_at(&mut self, docs: &Docs, doc: Doc, host: usize, now_ms: u64) -> ToCore {
+        let handle = self.port.new_handle();
+        self.docs.insert(handle, doc);
+        self.open_with(docs, doc, handle, Some(host), now_ms)
     }
 
     /// Whether it holds a document, or waits for it.
@@ -273,14 +283,25 @@ impl Tab {
     }
 
     fn open_as(&mut self, docs: &Docs, doc: Doc, handle: Handle, now_ms: u64) -> ToCore {
-        let call = self.next_call();
         let spec = docs.spec(doc);
         if spec.host.is_some() {
             self.shared.insert(doc);
         }
         let host = spec.host.or(spec.moves_to.filter(|_| self.online.contains(&doc)));
+        self.open_with(docs, doc, handle, host, now_ms)
+    }
+
+    fn open_with(
+        &mut self,
+        docs: &Docs,
+        doc: Doc,
+        handle: Handle,
+        host: Option<usize>,
+        now_ms: u64,
+    ) -> ToCore {
+        let call = self.next_call();
         let open = Request::Open(Box::new(OpenRequest {
-            document: spec.name.clone(),
+            document: docs.spec(doc).name.clone(),
             user: String::new(),
             server: host.map(url),
             doctype: doctype(self.release),
@@ -503,6 +524,7 @@ impl Tab {
                     // One that went back may offer what it has handed over already.
                     ErrorCode::DocumentReplaced => self.servers_go_back || self.devices_part,
                     ErrorCode::DocumentMissing => self.servers_go_back,
+                    ErrorCode::DocumentExists => self.meets_namesakes,
                     ErrorCode::BudgetExceeded => self.fills,
                     _ => false,
                 };

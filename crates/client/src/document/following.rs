@@ -371,6 +371,7 @@ impl Document {
         let replica = &mut synced.replica;
         let other = replica.base().is_some_and(|base| base.journal != storage.journal);
         if other && self.following.moved.is_some() {
+            reached(Probe::NamesakeMet);
             let failure = CallFailure::exists(&self.key.document);
             return self.refuse(failure, ctx);
         }

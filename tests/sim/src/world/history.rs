@@ -89,6 +89,7 @@ impl World {
             History::PutMachineBack => self.put_machine_back()?,
             History::ForgetCalls => self.forget_calls()?,
             History::DeleteTwice => self.delete_twice()?,
+            History::MeetNamesake => self.meet_namesake()?,
             History::PartCopies => self.part_copies()?,
             History::ClearDevice => self.clear_device()?,
             History::RotDevice => {
@@ -266,7 +267,7 @@ impl World {
 
     /// The mutations that are applied in a document as it lies on a disk, and who has which claim;
     /// nothing if it cannot be read, since something has rotted.
-    fn names_on(&self, disk: &CrashDevice, doc: Doc) -> Result<Option<Applied>, String> {
+    pub(super) fn names_on(&self, disk: &CrashDevice, doc: Doc) -> Result<Option<Applied>, String> {
         let name = &self.docs.spec(doc).name;
         let document = DocumentKey::new(name, "").map_err(|error| error.to_string())?;
         let Some(file) = file_in(disk, &document, &self.swarm)? else { return Ok(None) };

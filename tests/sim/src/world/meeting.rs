@@ -4,6 +4,8 @@ use tidelog_client::TabId;
 
 use super::World;
 use super::sockets::Muted;
+use crate::app::Wish;
+use crate::device::Device;
 use crate::docs::Doc;
 
 /// Milliseconds in which a tab is open, a mutation is recorded, and a device is back.
@@ -100,6 +102,48 @@ impl World {
         }
         self.rival(None);
         Ok(())
+    }
+
+    /// A tab opens what it has with another server, where somebody else has a document of that name:
+    /// it keeps what it has, and goes on with that once it names the right server.
+    pub(super) fn meet_namesake(&mut self) -> Result<(), String> {
+        let device = self.rng.index(self.devices.len());
+        let stranger = self.devices.len();
+        self.note(&format!("device {stranger}: has a document of a name that others use"));
+        let namesake = self.docs.share_namesake(Doc(0), 1, stranger);
+        self.devices.push(Device::new(&self.swarm, &mut self.rng));
+        self.start_device(stranger)?;
+        self.pass(OPEN_MS)?;
+        if let Some(tab) = self.holders(device, Doc(0)).pop() {
+            self.add_in((device, tab), Doc(0));
+        }
+        for tab in self.holders(stranger, namesake) {
+            (0..SENT).for_each(|_| self.add_in((stranger, tab), namesake));
+        }
+        self.pass(DONE_MS)?;
+        let Some(tab) = self.holders(device, Doc(0)).pop() else { return Ok(()) };
+        // Whoever has nothing of a server takes what another one has.
+        let durable = self.devices[device].disk.crash(&mut |_| 0);
+        let has = self.names_on(&durable, Doc(0))?;
+        if has.is_none_or(|has| has.names.is_empty()) {
+            return Ok(());
+        }
+        self.add_in((device, tab), Doc(0));
+        let (docs, now_ms) = (self.docs.clone(), self.now_ms);
+        let open = self.tab(device, tab).open_at(&docs, Doc(0), 1, now_ms);
+        self.send_to_core(device, tab, vec![open]);
+        let ms = self.rng.below(DONE_MS);
+        self.pass(ms)?;
+        if self.holders(device, Doc(0)).contains(&tab) {
+            self.add_in((device, tab), Doc(0));
+        }
+        self.pass(DONE_MS)?;
+        if self.devices[device].tabs.contains_key(&tab) {
+            let now_ms = self.now_ms;
+            let open = self.tab(device, tab).open(&docs, Doc(0), false, now_ms);
+            self.send_to_core(device, tab, vec![open]);
+        }
+        self.pass(BACK_MS)
     }
 
     /// A tab takes a document out as a file, again and again, while much is written.
