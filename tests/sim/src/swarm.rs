@@ -77,7 +77,7 @@ pub(crate) struct Swarm {
     pub(crate) drains: bool,
     /// Documents are full, of verdicts too, after a few large mutations.
     pub(crate) fills: bool,
-    /// What cores ask of a page server may be long under way, and some are killed at once.
+    /// What cores ask of a page server may be long under way, and many are killed, some at once.
     pub(crate) hasty: bool,
     /// What happens to whole stores, each before an action.
     pub(crate) history: Vec<(u64, History)>,
@@ -343,6 +343,10 @@ impl Swarm {
         if swarm.destroying {
             // A deletion seldom meets a disk that fails.
             swarm.troubles.extend([Trouble::DeviceFails; 3]);
+        }
+        if swarm.hasty {
+            // What one core says last meets what the next one says first.
+            swarm.troubles.extend([Trouble::SecondCore; 4]);
         }
         swarm.drains &= swarm.heals_late;
         if swarm.drains {

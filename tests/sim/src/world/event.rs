@@ -232,6 +232,14 @@ impl Event {
             _ => None,
         }
     }
+
+    /// Whether a core of this device asks its page server for something.
+    pub(super) fn asks_store_of(&self, of: usize) -> bool {
+        matches!(
+            self,
+            Self::ToPageServer { device, what: ForPageServer::Requests { .. }, .. } if *device == of
+        )
+    }
 }
 
 impl World {

@@ -9,8 +9,8 @@ use super::{World, short};
 use crate::device::ForPageServer;
 use crate::host::Done;
 
-/// Milliseconds that the first word of a core that dies after that is under way, at most: the next
-/// core may have said its own before.
+/// Milliseconds that what a core says before it dies is under way, at most: the next core may have
+/// said its first word before.
 const LAST_WORDS_MS_MAX: u64 = 1_500;
 
 impl World {
@@ -32,6 +32,16 @@ impl World {
                 false => 3,
             };
             self.carry(Wire::ToPageServer(device, owner), delay_max, event);
+        }
+    }
+
+    /// What a core that dies has asked its page server, and is still on its way, takes its time.
+    pub(super) fn hold_last_words_up(&mut self, device: usize) {
+        let delay = self.rng.below(LAST_WORDS_MS_MAX);
+        let last_words: Vec<_> =
+            self.queue.extract_if(.., |_, event| event.asks_store_of(device)).collect();
+        for ((at, number), event) in last_words {
+            self.queue.insert((at + delay, number), event);
         }
     }
 

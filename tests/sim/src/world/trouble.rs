@@ -235,6 +235,10 @@ impl World {
     fn let_core_die(&mut self, device: usize, page_server_lives: bool) -> Result<(), String> {
         // Most cores shall leave something on its way.
         let tabs: Vec<TabId> = self.devices[device].tabs.keys().copied().collect();
+        if self.swarm.hasty && tabs.len() < 2 {
+            // What two tabs have on its way may come in another order to the next core.
+            self.open_tab(device);
+        }
         tabs.into_iter().for_each(|tab| self.ask(device, tab));
         for _ in 0..self.rng.below(30) {
             self.next_event()?;
@@ -263,6 +267,9 @@ impl World {
         self.cut_sockets(device);
         if !page_server_lives {
             self.break_worker(device);
+        }
+        if self.swarm.hasty && self.rng.once_in(2) {
+            self.hold_last_words_up(device);
         }
         self.devices[device].start_core(&mut self.rng);
         self.core_is_gone(device);
