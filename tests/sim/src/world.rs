@@ -442,8 +442,11 @@ impl World {
     fn keeps_silent(&self, device: usize, tab: TabId, answer: &ToCore) -> bool {
         let ToCore::Token { handle, .. } = answer else { return false };
         let tabs = &self.devices[device].tabs;
-        let Some(host) = tabs[&tab].doc(*handle).map(|doc| self.host_of(doc)) else { return false };
+        let host = tabs[&tab].doc(*handle).and_then(|doc| self.host_of(doc));
         let could = |other: &Tab| other.held.keys().any(|doc| self.host_of(*doc) == host);
+        if host.is_none() {
+            return false;
+        }
         let mut others = tabs.range(tab..).skip(1);
         self.swarm.silent_tabs && others.any(|(_, other)| could(other))
     }

@@ -4,7 +4,6 @@ use tidelog_client::TabId;
 
 use super::World;
 use super::sockets::Muted;
-use crate::app::Wish;
 use crate::device::Device;
 use crate::docs::Doc;
 
