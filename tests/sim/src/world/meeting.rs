@@ -121,11 +121,12 @@ impl World {
         }
         self.pass(DONE_MS)?;
         let Some(tab) = self.holders(device, Doc(0)).pop() else { return Ok(()) };
-        // Whoever has nothing of a server takes what another one has.
-        let durable = self.devices[device].disk.crash(&mut |_| 0);
-        let has = self.names_on(&durable, Doc(0))?;
-        if has.is_none_or(|has| has.names.is_empty()) {
-            return Ok(());
+        // Whoever has nothing of a server takes what another one has, if that has anything.
+        for (disk, doc) in [(&self.devices[device].disk, Doc(0)), (&self.hosts[1].disk, namesake)] {
+            let durable = self.names_on(&disk.crash(&mut |_| 0), doc)?;
+            if durable.is_none_or(|durable| durable.names.is_empty()) {
+                return Ok(());
+            }
         }
         self.add_in((device, tab), Doc(0));
         let (docs, now_ms) = (self.docs.clone(), self.now_ms);
