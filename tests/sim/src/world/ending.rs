@@ -31,6 +31,8 @@ const BEGIN_ANEW_MS: u64 = 15_000;
 const ASKED_AGAIN_MS: u64 = 31_000;
 /// Simulated milliseconds in which documents are closed, and their copies deleted.
 const LEFT_MS: u64 = 10_000;
+/// Simulated milliseconds in which a tab that listens is told what there is.
+const LISTENED_MS: u64 = 1_000;
 /// Simulated milliseconds in which nothing happens, when nobody does anything.
 const REST_MS: u64 = 60_000;
 /// Messages over the net that this may take, other than signs of life.
@@ -402,6 +404,9 @@ impl World {
 
     /// Whoever has listened all along was told of every rejection, whatever became of its cores.
     fn judge_listeners(&mut self) -> Result<(), String> {
+        // A tab may have found its next core just now.
+        self.settle("before listeners are judged")?;
+        self.pass(LISTENED_MS)?;
         if self.swarm.servers_go_back() {
             let applied = self.applied_at_servers()?;
             self.judge.decided_anew(&applied);
