@@ -65,6 +65,8 @@ struct Fate {
     deleted: bool,
     /// Its server went back to a time at which it had no verdict: it may get another one.
     reopened: bool,
+    /// Its app closed the document meanwhile, and may have opened it again at once.
+    left: bool,
 }
 
 /// Where and when something was heard, and when something went wrong there last.
@@ -154,6 +156,7 @@ impl Judge {
             dropped: false,
             deleted: false,
             reopened: false,
+            left: false,
         };
         let known = self.fates.insert(name.to_owned(), fate);
         assert!(known.is_none(), "BUG: {name} was issued twice by the simulator");
@@ -216,6 +219,7 @@ impl Judge {
                 fate.failed = true;
             }
             News::Unknown(name) => self.fate(&name)?.dropped = true,
+            News::Left(name) => self.fate(&name)?.left = true,
             News::Rows { doc, names, must, tab } => self.judge_rows(doc, &names, &must, tab)?,
         }
         Ok(())
@@ -492,13 +496,14 @@ impl Judge {
     }
 
     /// What one tab issued was applied in the order in which it was issued, but for what a server
-    /// has forgotten that it had decided, and a copy of the device has brought again.
+    /// has forgotten that it had decided, and a copy of the device has brought again; and for what
+    /// its app did not wait for when it closed the document and opened it again.
     fn judge_order(&self, names: &[String]) -> Result<(), String> {
         let mut last: BTreeMap<Origin, (u64, &str)> = BTreeMap::new();
         for name in names {
             let fate = &self.fates[name];
             let was_decided = fate.dropped || fate.rejected.is_some();
-            if self.devices_part && fate.reopened && was_decided {
+            if fate.left || self.devices_part && fate.reopened && was_decided {
                 continue;
             }
             let (nth, before) = last.insert(fate.origin, (fate.nth, name)).unwrap_or((0, ""));

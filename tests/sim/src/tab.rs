@@ -162,6 +162,8 @@ pub(crate) enum News {
     Failed(String),
     /// It may be recorded or not.
     Unknown(String),
+    /// Its document was closed before this was said.
+    Left(String),
     /// A listener is told of its rejection, which its device keeps.
     Kept(String),
     /// A listener has returned for it.
@@ -462,16 +464,21 @@ impl Tab {
         let mut heard = Heard::default();
         match message {
             FromCore::Opened { call, .. } => self.opened(call, &mut heard, now_ms),
-            FromCore::Failed { call, failure } if !last => self.late(call, &failure)?,
+            FromCore::Failed { call, failure } if !last => {
+                heard.news.extend(self.left(call));
+                self.late(call, &failure)?;
+            }
             FromCore::Failed { call, failure } => self.failed(call, failure, &mut heard, now_ms)?,
             FromCore::Durable { call, entry } => {
                 // The page server's word may come after the core's verdict.
                 if self.unsettled.contains_key(&call) {
                     self.confirming.insert(call, entry.lsn.get());
                 }
+                heard.news.extend(self.left(call));
                 heard.news.push(News::Durable(self.name(call)?));
             }
             FromCore::Confirmed { call, .. } => {
+                heard.news.extend(self.left(call));
                 self.end(call)?;
                 heard.news.push(News::Confirmed(self.name(call)?));
             }
@@ -574,6 +581,14 @@ impl Tab {
         }
     }
 
+    /// Whether the document of a mutation was closed since it was issued.
+    fn left(&self, call: Call) -> Option<News> {
+        let asked = self.unsettled.get(&call)?;
+        let (handle, name) = (handle_of(&asked.message)?, self.names.get(&call)?);
+        let is_held = self.held.get(&self.docs[&handle]) == Some(&handle);
+        (!is_held).then(|| News::Left(name.clone()))
+    }
+
     /// A live query failed for now, or a mutation takes its time.
     fn late(&mut self, call: Call, failure: &CallFailure) -> Result<(), String> {
         let is_let_go = self.let_go.contains(&call);
@@ -663,6 +678,7 @@ impl Tab {
                 if !full && !closed && failure.code != ErrorCode::Rejected {
                     return Err(format!("{name} failed: {failure:?}"));
                 }
+                heard.news.extend(closed.then(|| News::Left(name.clone())));
                 heard.news.push(match failure.outcome {
                     Outcome::None => News::Failed(name),
                     Outcome::Unknown => News::Unknown(name),
@@ -826,6 +842,7 @@ impl Tab {
         let calls = self.unsettled.iter().filter(|(_, asked)| of_it(asked));
         let calls: Vec<Call> = calls.map(|(call, _)| *call).collect();
         for call in calls {
+            heard.news.extend(self.left(call));
             self.unsettled.remove(&call);
             let is_durable = self.confirming.remove(&call).is_some();
             if let Some(name) = self.names.get(&call).filter(|_| !is_durable) {
