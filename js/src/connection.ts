@@ -12,7 +12,7 @@ import { Tab } from './tab.js';
 /** Between two looks at the device. */
 const DEVICE_MS = 30_000;
 
-/** A list of messages that is larger goes at once: its bytes are copied on their way, all of them. */
+/** A list of messages that is larger goes at once: all of its bytes are copied on their way. */
 const LIST_SIZE_MAX = 1 << 20;
 
 /** Takes the answers to a call, and whether this is the last. */

@@ -181,7 +181,7 @@ test('what is said in one turn travels in several lists where it is large', asyn
   expect(Math.max(...sizes)).toBeLessThan(3 * 2 ** 20);
 });
 
-test('a core that counts each message of a long list of short ones is told that all were heard', async () => {
+test('a core that counts each message of a long list is told that all were heard', async () => {
   ask(new Connection(NOWHERE));
   await settled();
   const [core] = Core.started;

@@ -231,7 +231,7 @@ test('a live query is told why its document cannot be opened again, and goes on 
   const watch = stage.call('watch', { handle, sql: '' });
   stage.survive();
   const { call } = stage.posted('open').at(-1)!;
-  stage.answer(call, { type: 'failed', error: new StorageError('damaged') });
+  stage.answer(call as number, { type: 'failed', error: new StorageError('damaged') });
   expect(stage.errors(watch)).toEqual([{ code: 'storage', outcome: 'none', last: false }]);
   stage.pass(500);
   stage.reopen();
@@ -498,7 +498,7 @@ test('a page that comes back after long does not delete what was written meanwhi
   expect(stage.errors(call)).toEqual([{ code: 'engine', outcome: 'unknown', last: true }]);
 });
 
-test('a tab that is frozen as it finds the next core does not delete what was written since', () => {
+test('a tab that is frozen as it finds the next core deletes nothing written since', () => {
   for (const wasAsked of [true, false]) {
     const { stage } = opened();
     if (!wasAsked) stage.die();

@@ -239,9 +239,9 @@ fn a_damaged_document_is_as_it_was_before_says_so_and_takes_no_more() {
     assert!(device.failure(refused).message.contains("destroyAll()"));
 }
 
-/// Goal: nobody waits for the verdict of what this device has lost. Method: a byte rots in the second
-/// of three durable mutations while nobody serves the store; a fourth one cannot be recorded, so
-/// the document is read anew.
+/// Goal: nobody waits for the verdict of what this device has lost. Method: a byte rots in the
+/// second of three durable mutations while nobody serves the store; a fourth one cannot be
+/// recorded, so the document is read anew.
 #[test]
 fn who_waits_for_a_verdict_of_what_was_lost_is_told_that_nobody_knows_it() {
     let mut device = Device::new(1);

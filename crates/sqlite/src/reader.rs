@@ -53,8 +53,9 @@ impl Reader {
         self
     }
 
-    /// A reader on another view, whose pages may be others. If the schema is the same, the connection
-    /// stays open with all that is prepared, for half of a short transaction is to open one.
+    /// A reader on another view, whose pages may be others. If the schema is the same, the
+    /// connection stays open with all that is prepared, for half of a short transaction is to open
+    /// one.
     #[must_use]
     pub fn move_to(mut self, view: &View) -> Self {
         self.connection.move_to(view);

@@ -529,7 +529,10 @@ fn written(image: &CrashDevice) -> ([Option<Vec<u8>>; 2], u64) {
 
 /// Nothing is written to a damaged store.
 fn refuses_appends(server: &mut Server, image: &CrashDevice) -> Result<(), String> {
-    let append = Append::to(DocumentKey::new("document-0", "").expect("a good name"));
+    let document = DocumentKey::new("document-0", "").expect("a good name");
+    // Of nothing there is nothing to refuse.
+    let record = Some(b"of a later day".to_vec().into());
+    let append = Append { record, ..Append::to(document) };
     let mut replies = ask(server, image, StoreRequest::Append { ticket: Ticket(1), append });
     server.flush();
     replies.extend(settle(server, image));

@@ -54,8 +54,9 @@
 //! called durable was applied once or rejected once and for a reason, one that was called confirmed
 //! was applied once, one that failed left nothing, and what one tab issued was applied in its order
 //! (`judge.rs`). What was accepted, run through plain SQLite in the order in which it was accepted,
-//! gives the same rows (`reference.rs`). What everybody has closed can be deleted. No device runs an undecided mutation again and again, and what goes over the
-//! net stays in proportion to what was issued (`Work`).
+//! gives the same rows (`reference.rs`). What everybody has closed can be deleted. No device runs
+//! an undecided mutation again and again, and what goes over the net stays in proportion to what
+//! was issued (`Work`).
 //!
 //! Rare branches of the product count how often they are entered (`tidelog_types::probe`). Each run
 //! says which were not, and a run of 2,000 worlds or more fails if there are any.

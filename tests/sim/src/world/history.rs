@@ -166,8 +166,8 @@ impl World {
 
     /// A device and its clone go on apart: what the device has issued moves to another timeline,
     /// and so does what a second clone has of it. The server hears the first of it from the device,
-    /// the rest from that clone, and then all of it once more. The first clone had claimed that, and
-    /// may give it up amid all this.
+    /// the rest from that clone, and then all of it once more. The first clone had claimed that,
+    /// and may give it up amid all this.
     fn part_copies(&mut self) -> Result<(), String> {
         let device = self.rng.index(self.devices.len());
         self.note(&format!("device {device}: its copies part"));

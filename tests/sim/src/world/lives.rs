@@ -73,8 +73,8 @@ impl World {
 
     // --- tabs that go away and come back ---------------------------------------------------------
 
-    /// A tab lets go of its core, and of all that it holds, and nothing happens in it any more. Says
-    /// no of one that is away already, and of one that is busy.
+    /// A tab lets go of its core, and of all that it holds, and nothing happens in it any more.
+    /// Says no of one that is away already, and of one that is busy.
     pub(super) fn hide(&mut self, tab: TabOf) -> Result<bool, String> {
         let is_there = self.devices[tab.0].tabs.contains_key(&tab.1);
         if !is_there || self.busy.contains_key(&tab) || !self.hidden.insert(tab) {

@@ -103,8 +103,8 @@ impl World {
         Ok(())
     }
 
-    /// A tab opens what it has with another server, where somebody else has a document of that name:
-    /// it keeps what it has, and goes on with that once it names the right server.
+    /// A tab opens what it has with another server, where somebody else has a document of that
+    /// name: it keeps what it has, and goes on with that once it names the right server.
     pub(super) fn meet_namesake(&mut self) -> Result<(), String> {
         let device = self.rng.index(self.devices.len());
         let stranger = self.devices.len();
