@@ -382,6 +382,10 @@ impl Room {
         if !work.needs_document() {
             return true;
         }
+        // The document may still be what it was.
+        if self.outbox.is_planting() {
+            return false;
+        }
         // What the store still has in hand could be read before it is durable.
         let is_closed = matches!(self.state, State::Closed);
         let is_settled = self.outbox.is_settled() && !self.outbox.has_ready();

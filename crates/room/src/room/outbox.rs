@@ -34,6 +34,8 @@ pub(super) struct Outbox {
     /// was.
     staging: BTreeMap<Ticket, Staging>,
     last: Ticket,
+    /// Whether the store has not answered yet for what is staged becoming the document.
+    is_planting: bool,
     draft_pages: usize,
     /// What was taken in and has not left, as [`held_of`] counts it.
     held: usize,
@@ -62,6 +64,7 @@ impl Outbox {
             staging: BTreeMap::new(),
             ledger: AppendLedger::new(document),
             last: Ticket(0),
+            is_planting: false,
             draft_pages: 0,
             held: 0,
         }
@@ -104,6 +107,16 @@ impl Outbox {
         self.ledger.is_settled()
     }
 
+    /// Whether it is not known yet if what is staged is the document.
+    pub(super) fn is_planting(&self) -> bool {
+        self.is_planting
+    }
+
+    fn note_answer(&mut self) {
+        // Nothing comes behind it.
+        self.is_planting &= !self.is_settled();
+    }
+
     /// Closes the current append, if it says anything, and gives the request for it.
     pub(super) fn commit(&mut self) -> Option<StoreRequest> {
         let mut request = None;
@@ -125,7 +138,8 @@ impl Outbox {
     }
 
     /// The append by which what is staged becomes the document, and what follows it; nothing may be
-    /// left to commit.
+    /// left to commit, and nothing may be handed over behind it until it is answered. If it fails,
+    /// the document is what it was, and the store would note of that what was meant for the other.
     pub(super) fn plant(
         &mut self,
         append: Append,
@@ -134,6 +148,7 @@ impl Outbox {
         self.last = Ticket(self.last.0 + 1);
         after.into_iter().for_each(|after| self.after(after));
         self.ledger.in_flight_as(self.last);
+        self.is_planting = true;
         StoreRequest::Append { ticket: self.last, append }
     }
 
@@ -164,6 +179,7 @@ impl Outbox {
     /// All appends up to this one are durable.
     pub(super) fn on_durable(&mut self, ticket: Ticket) {
         self.ledger.on_durable(ticket);
+        self.note_answer();
         while let Some(first) = self.staging.first_entry().filter(|it| *it.key() <= ticket) {
             self.held -= first.remove().held;
         }
@@ -181,6 +197,7 @@ impl Outbox {
     /// the room does not wait for it any more.
     pub(super) fn on_failed(&mut self, ticket: Ticket) -> Option<Lost> {
         let lost = self.ledger.on_failed(ticket)?;
+        self.note_answer();
         Some(self.lost(lost))
     }
 
@@ -214,6 +231,7 @@ impl Outbox {
         let staging = std::mem::take(&mut self.staging);
         self.held -= staging.values().map(|staging| staging.held).sum::<usize>();
         let lost = self.ledger.reset();
+        self.note_answer();
         self.lost(lost)
     }
 

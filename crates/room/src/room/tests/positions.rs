@@ -321,6 +321,44 @@ fn an_offer_that_was_given_up_fails_no_other_one() {
     assert_eq!(brief(&scene.heard(BOB)), ["seed taken 2", "seeded", "opened 3 wanted 1"]);
 }
 
+/// Goal: nothing that is said of a document which is handed over becomes that of the one before.
+/// Method: a further state finds no room on the disk once all of it is there, and somebody brings
+/// a doctype before the room has heard of that.
+#[test]
+fn what_comes_behind_a_document_that_found_no_room_is_not_noted_of_the_one_before() {
+    let (mut scene, mut local) = (Scene::new(), Local::new(50));
+    local.write(1, "a");
+    local.offer(&mut scene, ANN);
+    local.seed(&mut scene, ANN);
+    let seeded = scene.position();
+    scene.restart();
+    local.0.restart();
+    local.0.open(ANN, None);
+    local.write(2, "b");
+    assert_eq!(brief(&local.offer(&mut scene, ANN)), ["seed wanted"]);
+    scene.waits = |reply| matches!(reply, StoreReply::Pages { .. });
+    local.seeds().into_iter().for_each(|part| scene.say(ANN, part));
+    assert_eq!(brief(&scene.heard(ANN)), ["seed taken 2"], "it is looked at");
+    let is_answer =
+        |reply: &_| matches!(reply, StoreReply::AppendFailed { .. } | StoreReply::Durable { .. });
+    scene.waits = is_answer;
+    scene.device.set_full(true);
+    scene.release_one();
+    assert!(matches!(scene.held.front(), Some(StoreReply::AppendFailed { .. })), "no room");
+    scene.device.set_full(false);
+    let mut newer = notes();
+    newer.mutations.pop();
+    let heard = scene.open_as(BOB, &newer, Some(seeded), Intent::Follow);
+    assert!(heard.is_empty(), "it is not known what the document is: {heard:?}");
+    scene.release();
+    assert_eq!(brief(&scene.heard(ANN)), ["refused Storage"]);
+    assert_eq!(brief(&scene.heard(BOB)), ["refused Storage"]);
+
+    scene.restart();
+    assert_eq!(brief(&scene.open(BOB, Some(seeded))), ["opened 3 wanted 1"]);
+    assert_eq!(brief(&scene.frames(BOB, 1, vec![add("theirs")])), ["entry 3..4 of 1", "acked 2"]);
+}
+
 /// What the store would say is durable, one ticket at a time; it is not said.
 fn tickets(scene: &mut Scene) -> Vec<Ticket> {
     let held = std::mem::take(&mut scene.held);
