@@ -177,7 +177,8 @@ impl Room {
         while let Some(after) = self.outbox.next_ready() {
             self.carry_out(after);
         }
-        let Lost { questions: mut requests, mut channel_ids } = lost;
+        let Lost { questions: mut requests, mut channel_ids, is_left_staged } = lost;
+        self.has_abandoned |= is_left_staged;
         channel_ids.extend(self.vacate_all());
         let mut left = VecDeque::new();
         for work in std::mem::take(&mut self.queue) {

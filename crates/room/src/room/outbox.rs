@@ -48,6 +48,8 @@ pub(super) struct Lost {
     pub(super) questions: Vec<u64>,
     /// Where those are who were let go, and have not been told.
     pub(super) channel_ids: Vec<ChannelId>,
+    /// Whether what is staged was to become the document, and is left as it is.
+    pub(super) is_left_staged: bool,
 }
 
 /// An append to what is staged, or its destruction.
@@ -112,11 +114,6 @@ impl Outbox {
         self.is_planting
     }
 
-    fn note_answer(&mut self) {
-        // Nothing comes behind it.
-        self.is_planting &= !self.is_settled();
-    }
-
     /// Closes the current append, if it says anything, and gives the request for it.
     pub(super) fn commit(&mut self) -> Option<StoreRequest> {
         let mut request = None;
@@ -179,7 +176,8 @@ impl Outbox {
     /// All appends up to this one are durable.
     pub(super) fn on_durable(&mut self, ticket: Ticket) {
         self.ledger.on_durable(ticket);
-        self.note_answer();
+        // Nothing was handed over behind it.
+        self.is_planting &= !self.ledger.is_settled();
         while let Some(first) = self.staging.first_entry().filter(|it| *it.key() <= ticket) {
             self.held -= first.remove().held;
         }
@@ -197,8 +195,7 @@ impl Outbox {
     /// the room does not wait for it any more.
     pub(super) fn on_failed(&mut self, ticket: Ticket) -> Option<Lost> {
         let lost = self.ledger.on_failed(ticket)?;
-        self.note_answer();
-        Some(self.lost(lost))
+        Some(self.lost_in_flight(lost))
     }
 
     /// The next thing that may be done now.
@@ -231,8 +228,13 @@ impl Outbox {
         let staging = std::mem::take(&mut self.staging);
         self.held -= staging.values().map(|staging| staging.held).sum::<usize>();
         let lost = self.ledger.reset();
-        self.note_answer();
-        self.lost(lost)
+        self.lost_in_flight(lost)
+    }
+
+    /// The youngest append is lost, and maybe others.
+    fn lost_in_flight(&mut self, afters: Vec<After>) -> Lost {
+        let is_left_staged = std::mem::take(&mut self.is_planting);
+        Lost { is_left_staged, ..self.lost(afters) }
     }
 
     fn lost(&mut self, afters: Vec<After>) -> Lost {

@@ -359,6 +359,25 @@ fn what_comes_behind_a_document_that_found_no_room_is_not_noted_of_the_one_befor
     assert_eq!(brief(&scene.frames(BOB, 1, vec![add("theirs")])), ["entry 3..4 of 1", "acked 2"]);
 }
 
+#[test]
+fn what_was_staged_of_a_document_that_found_no_room_in_the_end_is_given_back() {
+    let (mut scene, mut local) = (Scene::new(), Local::new(50));
+    local.write(1, "a");
+    assert_eq!(brief(&local.offer(&mut scene, ANN)), ["seed wanted"]);
+    scene.waits = |reply| matches!(reply, StoreReply::Pages { .. });
+    local.seeds().into_iter().for_each(|part| scene.say(ANN, part));
+    assert!(scene.store.to_string().starts_with("documents 1 "), "{}", scene.store);
+    scene.waits = |reply| matches!(reply, StoreReply::AppendFailed { .. });
+    scene.device.set_full(true);
+    scene.release_one();
+    scene.device.set_full(false);
+    scene.release();
+    assert_eq!(brief(&scene.heard(ANN)), ["seed taken 2", "refused Storage"]);
+    // Nobody comes back to hand it over.
+    scene.step(RoomInput::Left { conn: ANN });
+    assert!(scene.store.to_string().starts_with("documents 0 "), "{}", scene.store);
+}
+
 /// What the store would say is durable, one ticket at a time; it is not said.
 fn tickets(scene: &mut Scene) -> Vec<Ticket> {
     let held = std::mem::take(&mut scene.held);
