@@ -386,6 +386,11 @@ impl Room {
         if self.outbox.is_planting() {
             return false;
         }
+        // An append that fails takes along all who wait behind it, but no destruction: whoever
+        // asked for that would be told that the document is still there.
+        if matches!(work, Work::Ask(_, Ask::Destroy)) && !self.outbox.is_empty() {
+            return false;
+        }
         // What the store still has in hand could be read before it is durable.
         let is_closed = matches!(self.state, State::Closed);
         let is_settled = self.outbox.is_settled() && !self.outbox.has_ready();

@@ -616,6 +616,26 @@ fn those_who_had_a_document_that_could_not_be_destroyed_are_sent_away() {
     }
 }
 
+/// Goal: what was answered as not destroyed is there. Method: a mutation finds no room on the disk,
+/// and the document is to be destroyed before the room has heard of that.
+#[test]
+fn a_document_of_which_it_was_said_that_it_could_not_be_destroyed_is_there() {
+    let mut scene = Scene::new();
+    scene.open(ANN, None);
+    scene.waits =
+        |reply| matches!(reply, StoreReply::AppendFailed { .. } | StoreReply::Durable { .. });
+    scene.device.set_full(true);
+    scene.frames(ANN, 1, vec![add("a")]);
+    assert!(!scene.held.is_empty(), "there is no room");
+    scene.device.set_full(false);
+    scene.step(RoomInput::Ask { request: 1, ask: Ask::Destroy });
+    scene.release();
+    assert!(matches!(scene.answers[..], [Answer::Failed { .. }]), "{:?}", scene.answers);
+    assert!(matches!(scene.ask(Ask::Describe), Answer::Description { .. }));
+    scene.answers.clear();
+    assert_eq!(scene.ask(Ask::Destroy), Answer::Destroyed);
+}
+
 #[test]
 fn a_room_that_everybody_left_is_at_rest() {
     let mut scene = Scene::new();
