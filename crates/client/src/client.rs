@@ -549,9 +549,7 @@ impl Client {
 
     fn pump(&mut self, out: &mut Outbox) {
         if self.store.is_over() {
-            // Of what was being read anew nothing can be said any more.
-            let unread = self.documents.values_mut().filter(|document| !document.is_loaded());
-            unread.for_each(|document| document.break_down(CallFailure::data_cleared(), out));
+            self.documents.values_mut().for_each(|document| document.store_is_over(out));
         }
         self.with_each(out, Document::pump);
         let destroying = &self.destroying;

@@ -197,6 +197,7 @@ impl CallFailure {
              memory only, and nothing more can be kept; export what is needed, then load the page \
              anew in every tab",
         )
+        .until_mended()
     }
 
     pub(crate) fn of_page_server(failure: &PageServerFailure) -> Self {

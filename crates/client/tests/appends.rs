@@ -436,3 +436,34 @@ fn a_document_that_was_being_read_as_its_data_were_cleared_tells_all_who_ask() {
     core.ask(Call(11), HANDLE, Request::Close);
     assert!(core.is_done(Call(11)));
 }
+
+/// Goal: nobody waits for pages that nobody can read any more. Method: no page is in memory; the
+/// page server is replaced by one of another store while a live query and a query wait for some,
+/// or before anything is asked.
+#[test]
+fn pages_of_data_that_were_cleared_are_waited_for_by_nobody() {
+    for is_asked_before in [true, false] {
+        let mut core = Core::with_limits(Limits { pool_pages_max: 0, ..Limits::DEFAULT });
+        core.open_new(Call(1), HANDLE, "list", None);
+        let (sql, params) = ("select count(*) from todo".to_owned(), Params::NONE);
+        let query = Query { sql, params };
+        if !is_asked_before {
+            core.clear_storage();
+        }
+        core.ask(Call(2), HANDLE, Request::Watch(query.clone()));
+        core.ask(Call(3), HANDLE, Request::Query(query));
+        core.ask(Call(4), HANDLE, Request::Export);
+        core.add(Call(5), "late");
+        core.ask(Call(6), HANDLE, Request::Close);
+        if is_asked_before {
+            assert!(last_read(&core).is_some() && !core.has_failed(Call(2)), "its page may come");
+            core.clear_storage();
+        }
+        for call in (2..=5).map(Call) {
+            let failure = core.failure_of(call).unwrap_or_else(|| panic!("{call:?} waits"));
+            assert_eq!((failure.code, failure.outcome), (ErrorCode::Storage, Outcome::None));
+            assert!(failure.message.contains("cleared"), "{}", failure.message);
+        }
+        assert!(core.is_done(Call(6)));
+    }
+}

@@ -36,8 +36,7 @@ impl Document {
 
     /// A page is lost without which the layers cannot be built: the rest of the document is read
     /// without them. Whoever opens it by a doctype that it is not at is told that.
-    fn give_up_rebase(&mut self, ctx: &mut Context<'_>) {
-        let failure = CallFailure::damaged_copy();
+    fn give_up_rebase(&mut self, failure: CallFailure, ctx: &mut Context<'_>) {
         if let Some(synced) = self.open_mut().and_then(|open| open.synced_mut()) {
             synced.replica.give_up();
         }
@@ -60,8 +59,8 @@ impl Document {
             Some(replica) if !replica.is_settled() => replica.to_fetch(pgid, kth),
             _ => self.to_fetch(pgid, kth),
         };
-        let failure = if self.reads.has_lost(&[pgid]) {
-            CallFailure::damaged_copy()
+        let failure = if let Some(failure) = self.reads.why_lost(&[pgid], ctx.store) {
+            failure
         } else if !self.reads.fetch(For::Background, pgids, kth, &self.key, ctx) {
             CallFailure::absent_page()
         } else {
@@ -87,8 +86,10 @@ impl Document {
             match synced.replica.step(new_timeline, may_wait, budget) {
                 Run::Done(Some(advance)) => self.advance(advance, ctx),
                 Run::Done(None) => {}
-                Run::Fault(pgid) if self.reads.has_lost(&[pgid]) => self.give_up_rebase(ctx),
-                Run::Fault(pgid) => return Run::Fault(pgid),
+                Run::Fault(pgid) => match self.reads.why_lost(&[pgid], ctx.store) {
+                    Some(failure) => self.give_up_rebase(failure, ctx),
+                    None => return Run::Fault(pgid),
+                },
                 Run::Failed(failure) => return Run::Failed(failure),
             }
             return Run::Done(Attempt::Done);
@@ -112,11 +113,13 @@ impl Document {
                 }
                 return Run::Done(Attempt::Done);
             }
-            Run::Fault(pgid) if self.reads.has_lost(&[pgid]) => {
-                watch.fail();
-                CallFailure::damaged_copy()
-            }
-            Run::Fault(pgid) => return Run::Fault(pgid),
+            Run::Fault(pgid) => match self.reads.why_lost(&[pgid], ctx.store) {
+                None => return Run::Fault(pgid),
+                Some(failure) => {
+                    watch.fail();
+                    failure
+                }
+            },
             Run::Failed(failure) => CallFailure::of_query(&failure),
         };
         ctx.out.tell(tab, FromCore::Failed { call, failure });

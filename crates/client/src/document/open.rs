@@ -347,8 +347,16 @@ impl Document {
         }
     }
 
+    /// The data were cleared, and nobody reads any more what there was.
+    pub(crate) fn store_is_over(&mut self, out: &mut Outbox) {
+        self.reads.give_up();
+        if !self.is_loaded() {
+            self.break_down(CallFailure::data_cleared(), out);
+        }
+    }
+
     /// It cannot be opened: calls are told when they are made, and those who have made theirs now.
-    pub(crate) fn break_down(&mut self, failure: CallFailure, out: &mut Outbox) {
+    pub(super) fn break_down(&mut self, failure: CallFailure, out: &mut Outbox) {
         self.fail_listeners(&failure, out);
         self.state = State::Broken(failure);
     }

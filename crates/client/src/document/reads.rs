@@ -8,6 +8,8 @@ use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{DocumentKey, Page, Pgid, SortedMap};
 
 use super::Context;
+use crate::protocol::CallFailure;
+use crate::store_link::StoreLink;
 
 /// Reads that the page server has not answered, and the faults that wait for them.
 #[derive(Default)]
@@ -150,9 +152,18 @@ impl Reads {
         self.damaged.extend(pgids.iter().filter(|pgid| !stale.contains(pgid)));
     }
 
-    /// Whether one of these pages is lost on this device.
-    pub fn has_lost(&self, pgids: &[Pgid]) -> bool {
-        pgids.iter().any(|pgid| self.damaged.contains(pgid))
+    /// Nobody reads any more for this core.
+    pub fn give_up(&mut self) {
+        self.under_way.clear();
+    }
+
+    /// Why these pages cannot be had, if one of them is lost on this device.
+    pub fn why_lost(&self, pgids: &[Pgid], store: &StoreLink) -> Option<CallFailure> {
+        if store.is_over() {
+            return Some(CallFailure::data_cleared());
+        }
+        let is_lost = pgids.iter().any(|pgid| self.damaged.contains(pgid));
+        is_lost.then(CallFailure::damaged_copy)
     }
 
     /// These pages are written: what is on its way of them is old.
@@ -205,7 +216,8 @@ mod tests {
         let range = LsnRange::one(Lsn::FIRST);
         reads.written(&StorageEntry { range, position, calls: Vec::new(), set });
         reads.damaged(7, &pgids);
-        assert!(!reads.has_lost(&[Pgid(1)]));
-        assert!(reads.has_lost(&[Pgid(2)]));
+        let store = StoreLink::default();
+        assert_eq!(reads.why_lost(&[Pgid(1)], &store), None);
+        assert_eq!(reads.why_lost(&[Pgid(2)], &store), Some(CallFailure::damaged_copy()));
     }
 }

@@ -88,15 +88,22 @@ impl Document {
                 self.queue.push_front(ask);
                 return Attempt::Waits;
             }
-            Ran::Fault(pgid) if self.reads.has_lost(&[pgid]) => Err(()),
-            Ran::Fault(pgid) => Ok(self.to_fetch(pgid, kth)),
-            Ran::Needs(pgids) if self.reads.has_lost(&pgids) => Err(()),
-            Ran::Needs(pgids) => Ok(pgids),
+            Ran::Fault(pgid) => match self.reads.why_lost(&[pgid], ctx.store) {
+                None => Ok(self.to_fetch(pgid, kth)),
+                Some(failure) => Err(failure),
+            },
+            Ran::Needs(pgids) => match self.reads.why_lost(&pgids, ctx.store) {
+                None => Ok(pgids),
+                Some(failure) => Err(failure),
+            },
         };
-        let Ok(pgids) = pgids else {
-            ask.fail(CallFailure::damaged_copy(), ctx.out);
-            self.reads.forget_fault(For::Front);
-            return Attempt::Done;
+        let pgids = match pgids {
+            Ok(pgids) => pgids,
+            Err(failure) => {
+                ask.fail(failure, ctx.out);
+                self.reads.forget_fault(For::Front);
+                return Attempt::Done;
+            }
         };
         if kth < FAULTS_MAX && self.reads.fetch(For::Front, pgids, kth, &self.key, ctx) {
             self.queue.push_front(ask);
