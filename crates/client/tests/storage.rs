@@ -171,6 +171,25 @@ fn what_can_never_be_sent_is_waited_for_by_nobody() {
     }
 }
 
+/// Goal: nobody waits for ever for a document to be handed over. Method: the server has taken it
+/// over, and the store that was to keep that is gone.
+#[test]
+fn a_hand_over_that_can_never_be_written_down_is_waited_for_by_nobody() {
+    let (mut server, mut device) = (Server::default(), Device::new(1));
+    device.open(&todos());
+    add(&mut device, "milk");
+    device.server_is_up = true;
+    device.lose_page_server();
+    let first = device.start_open(OTHER_TAB, Some(SERVER), &todos());
+    talk(&mut server, &mut [&mut device]);
+    assert!(server.document.is_some() && device.answers(first).is_empty());
+    device.disk = CrashDevice::new();
+    device.lend();
+    assert_eq!(device.code(first), ErrorCode::Storage);
+    assert!(device.failure(first).message.contains("cleared"));
+    assert_eq!(device.query("select id from todo"), [[text("milk")]]);
+}
+
 /// Its page server fails what it is to append: see crate `browser`.
 #[test]
 fn a_store_whose_data_were_cleared_is_read_and_not_replaced() {

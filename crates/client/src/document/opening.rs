@@ -49,7 +49,11 @@ impl Document {
         let ready = match &mut open.role {
             Role::Local(_) if request.server.is_some() => self.run_offer(ask, request, ctx),
             Role::Local(_) => self.migrate(doctype),
-            Role::Synced(synced) if !synced.is_recorded => Ran::Waits,
+            // What the disk can never have is not waited for.
+            Role::Synced(synced) if !synced.is_recorded => match ctx.store.is_over() {
+                true => Ran::Failed(CallFailure::data_cleared()),
+                false => Ran::Waits,
+            },
             Role::Synced(synced) => {
                 let replica = &mut synced.replica;
                 replica.learn(doctype.clone());
