@@ -237,6 +237,7 @@ export class Tab {
     else if (answer.type !== 'failed') this.#succeed(number, call, answer);
     else if (call.kind !== 'watch') this.#fail(number, call, answer.error, true);
     else {
+      call.deaths = 0;
       tryLater(call, answer.error, this.#now);
       this.#wakeAt(call.againAt);
       this.#settle(number, answer, false);

@@ -1,5 +1,11 @@
 import { expect, test } from 'vitest';
-import { EngineError, InvalidOptionError, RejectedError, StorageError } from '../src/errors.js';
+import {
+  EngineError,
+  InvalidOptionError,
+  QueryError,
+  RejectedError,
+  StorageError,
+} from '../src/errors.js';
 import type { Answer, EntryId, Memo, News, ToCore } from '../src/messages.js';
 import type { Status } from '../src/status.js';
 import type { CallKind, Effect, Input } from '../src/step.js';
@@ -224,6 +230,18 @@ test('W3: a live query that failed for want of storage is asked again', () => {
   stage.answer(watch, { type: 'failed', error: new StorageError('a page is missing') });
   stage.pass(500);
   expect(stage.posted('watch')).toHaveLength(2);
+});
+
+test('a live query that fails at each core is not taken for what each of them died of', () => {
+  const { stage, handle } = opened();
+  const watch = stage.call('watch', { handle, sql: '' });
+  for (let cores = 1; cores <= 4; cores++) {
+    expect(stage.posted('watch')).toHaveLength(cores);
+    stage.answer(watch, { type: 'failed', error: new QueryError('no such table') });
+    stage.pass(10_000);
+    stage.survive().reopen();
+  }
+  expect(stage.errors(watch).filter(({ last }) => last)).toEqual([]);
 });
 
 test('a live query is told why its document cannot be opened again, and goes on once it is', () => {
