@@ -281,9 +281,12 @@ impl Client {
             self.with(&key, out, |document, _| document.recall_word(word));
         }
         let key = self.key_of(ask.tab, ask.handle);
-        match key.and_then(|key| self.documents.get_mut(&key)) {
-            Some(document) => document.push(ask),
-            None => ask.fail(CallFailure::closed(), out),
+        let Some(document) = key.and_then(|key| self.documents.get_mut(&key)) else {
+            return ask.fail(CallFailure::closed(), out);
+        };
+        document.push(ask);
+        if let Some(failure) = self.store.why_unserved().filter(|_| !document.is_loaded()) {
+            document.fail_all(&CallFailure::of_page_server(failure), out);
         }
     }
 

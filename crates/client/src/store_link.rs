@@ -60,6 +60,11 @@ impl StoreLink {
         self.is_lost() && self.server.is_none()
     }
 
+    /// Why nobody serves the store, where that is known: nobody knows when somebody will.
+    pub(crate) fn why_unserved(&self) -> Option<&PageServerFailure> {
+        self.failure.as_ref().filter(|_| self.server.is_none())
+    }
+
     /// The page server can tell this tab by itself.
     pub(crate) fn reached(&mut self, tab: TabId, server: PageServerId) {
         if self.server == Some(server) {

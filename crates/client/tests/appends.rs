@@ -154,6 +154,30 @@ fn a_document_that_cannot_be_read_can_be_closed() {
     assert!(core.is_done(Call(4)));
 }
 
+/// Goal: nobody waits for a document that cannot be read, as long as it is known that no page
+/// server can start, and who closes it waits for none of them. Method: it is to be read anew as
+/// the files cannot be opened; then everything is asked of it, and a page server comes at last.
+#[test]
+fn what_is_asked_of_a_document_that_no_page_server_can_read_is_answered_at_once() {
+    let mut core = Core::default();
+    core.open_new(Call(1), HANDLE, "list", Some(SERVER));
+    let ticket = core.add(Call(2), "milk");
+    core.fail(ticket);
+    core.lose_storage();
+    let (sql, params) = ("select count(*) from todo".to_owned(), Params::NONE);
+    let query = Query { sql, params };
+    core.ask(Call(3), HANDLE, Request::Query(query.clone()));
+    core.ask(Call(4), HANDLE, Request::Watch(query));
+    core.ask(Call(5), HANDLE, Request::Sync);
+    core.add(Call(6), "late");
+    for call in (3..=6).map(Call) {
+        let told = core.failure_of(call).map(|it| (it.code, it.outcome));
+        assert_eq!(told, Some((ErrorCode::Storage, Outcome::None)), "{call:?}");
+    }
+    core.ask(Call(7), HANDLE, Request::Close);
+    assert!(core.is_done(Call(7)));
+}
+
 /// Goal: nobody waits for a page that somebody needed who is gone. Method: a tab that opens the
 /// document is closed before its page has come, and so is a live query; then the document is
 /// closed.
