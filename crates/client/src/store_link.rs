@@ -205,7 +205,12 @@ impl StoreLink {
         if self.ready {
             out.ask_store(request.clone());
         }
-        self.pending.push_back((ticket, request));
+        if self.is_over() {
+            // No page server will be handed any of them.
+            self.pending.clear();
+        } else {
+            self.pending.push_back((ticket, request));
+        }
         ticket
     }
 }
@@ -214,5 +219,26 @@ fn destroyed_by(request: StoreRequest) -> Option<DocumentKey> {
     match request {
         StoreRequest::Destroy { document, .. } => Some(document),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: a core whose data were cleared does not grow with all that its servers go on to say.
+    #[test]
+    fn nothing_is_kept_for_a_page_server_that_cannot_come_any_more() {
+        let (mut store, out) = (StoreLink::default(), &mut Outbox::default());
+        let append = || Append::to(DocumentKey::new("list", "").expect("a good name"));
+        store.lent(PageServerId(1), Storage::Opfs, Life::NONE, out);
+        assert!(store.granted(Epoch(1), out));
+        store.gone();
+        store.append(append(), out);
+        assert_eq!(store.pending.len(), 1, "the next one is handed it");
+        store.lent(PageServerId(2), Storage::Opfs, Life::NONE, out);
+        assert!(!store.granted(Epoch(1), out), "it has another store");
+        store.append(append(), out);
+        assert!(store.pending.is_empty());
     }
 }
