@@ -142,3 +142,26 @@ fn requests_that_take_long_are_carried_out_in_steps_of_their_own() {
         }
     }
 }
+
+/// Goal: no live query waits for another one that has to run again and again. Method: a slice ends
+/// with the run of one of three, and by the next one all of them have to run again.
+#[test]
+fn live_queries_take_turns() {
+    let slice = BudgetLimits { pages: 1_000, steps: 6_000, bytes: 1_000_000 };
+    let mut core = Core::with_limits(Limits { slice, ..Limits::DEFAULT });
+    core.open_new(Call(1), HANDLE, "list", None);
+    let watches = [Call(2), Call(3), Call(4)];
+    for call in watches {
+        let (sql, params) = ("select count(*) from todo".to_owned(), Params::NONE);
+        core.ask(call, HANDLE, Request::Watch(Query { sql, params }));
+    }
+    let told = |core: &Core, watch: Call| {
+        let is_its = |it: &&FromCore| matches!(it, FromCore::Rows { call, .. } if *call == watch);
+        core.told.iter().filter(is_its).count()
+    };
+    assert_eq!(watches.map(|call| told(&core, call)), [1; 3]);
+    for call in 10..16 {
+        core.add(Call(call), &call.to_string());
+    }
+    assert_eq!(watches.map(|call| told(&core, call)), [3; 3]);
+}

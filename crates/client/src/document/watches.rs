@@ -12,7 +12,11 @@ use crate::protocol::{Call, CallFailure, FromCore, Query};
 
 /// The live queries of all tabs.
 #[derive(Default)]
-pub(super) struct Watches(SortedMap<(TabId, Call), Watch>);
+pub(super) struct Watches {
+    watches: SortedMap<(TabId, Call), Watch>,
+    /// How often pages have changed.
+    changes: u64,
+}
 
 /// One live query.
 pub(super) struct Watch {
@@ -20,12 +24,13 @@ pub(super) struct Watch {
     /// What its last run read; `None` if it has to run again whatever changes.
     read_set: Option<ReadSet>,
     rows: Option<Rows>,
-    is_dirty: bool,
+    /// The first change since its last run for which it has to run again.
+    dirty_since: Option<u64>,
 }
 
 impl Watch {
     pub fn new(query: Query) -> Self {
-        Self { query, read_set: None, rows: None, is_dirty: false }
+        Self { query, read_set: None, rows: None, dirty_since: None }
     }
 
     /// Runs the query once; says its rows if they are others than before.
@@ -33,7 +38,7 @@ impl Watch {
         match open.reader_at(now_ms).watch(&self.query.sql, &self.query.params) {
             Run::Done((rows, read_set)) => {
                 self.read_set = Some(read_set);
-                self.is_dirty = false;
+                self.dirty_since = None;
                 if self.rows.as_ref() == Some(&rows) {
                     return Run::Done(None);
                 }
@@ -52,30 +57,32 @@ impl Watch {
     pub fn fail(&mut self) {
         self.read_set = None;
         self.rows = None;
-        self.is_dirty = false;
+        self.dirty_since = None;
     }
 }
 
 impl Watches {
     pub fn insert(&mut self, tab: TabId, call: Call, watch: Watch) {
-        self.0.insert((tab, call), watch);
+        self.watches.insert((tab, call), watch);
     }
 
     pub fn remove(&mut self, tab: TabId, call: Call) {
-        self.0.remove(&(tab, call));
+        self.watches.remove(&(tab, call));
     }
 
     pub fn drop_tab(&mut self, tab: TabId) {
-        self.0.retain(|(holder, _), _| *holder != tab);
+        self.watches.retain(|(holder, _), _| *holder != tab);
     }
 
-    /// The next one that has to run again; one of a tab that `is_behind` waits until it is not.
+    /// The next one that has to run again: whichever has waited longest, since one run can be all
+    /// that is done between two changes. One of a tab that `is_behind` waits until it is not.
     pub fn next_dirty(
         &mut self,
         is_behind: impl Fn(TabId) -> bool,
     ) -> Option<(TabId, Call, &mut Watch)> {
-        let mut watches = self.0.iter_mut();
-        let (key, watch) = watches.find(|((tab, _), it)| it.is_dirty && !is_behind(*tab))?;
+        let watches = self.watches.iter_mut().filter(|((tab, _), _)| !is_behind(*tab));
+        let dirty = watches.filter_map(|(key, it)| Some((it.dirty_since?, key, it)));
+        let (_, key, watch) = dirty.min_by_key(|(since, ..)| *since)?;
         Some((key.0, key.1, watch))
     }
 
@@ -85,15 +92,15 @@ impl Watches {
             return;
         }
         let cookie = view.schema_cookie();
-        for watch in self.0.values_mut() {
+        self.mark_if(|watch| {
             let touched = |set: &ReadSet| set.touched_by_pages(changed, cookie);
-            watch.is_dirty |= watch.read_set.as_ref().is_none_or(touched);
-        }
+            watch.read_set.as_ref().is_none_or(touched)
+        });
     }
 
     /// None of them has an answer at present: there is no document.
     pub fn fail_all(&mut self, failure: &CallFailure, out: &mut Outbox) {
-        for ((tab, call), watch) in self.0.iter_mut() {
+        for ((tab, call), watch) in self.watches.iter_mut() {
             watch.fail();
             out.tell(*tab, FromCore::Failed { call: *call, failure: failure.clone() });
         }
@@ -101,6 +108,15 @@ impl Watches {
 
     /// All of them have to run again.
     pub fn mark_all(&mut self) {
-        self.0.values_mut().for_each(|watch| watch.is_dirty = true);
+        self.mark_if(|_| true);
+    }
+
+    fn mark_if(&mut self, is_touched: impl Fn(&Watch) -> bool) {
+        self.changes += 1;
+        for watch in self.watches.values_mut() {
+            if watch.dirty_since.is_none() && is_touched(watch) {
+                watch.dirty_since = Some(self.changes);
+            }
+        }
     }
 }
