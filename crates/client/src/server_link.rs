@@ -91,7 +91,8 @@ pub(crate) struct ServerLink {
     channels: SortedMap<Channel, DocumentKey>,
     /// Why it is not there, while it is not.
     pub(crate) failure: Option<CallFailure>,
-    /// Whether trying again cannot help: another version, no access.
+    /// Whether only a change at one of the ends helps: another version, no access. Nobody waits for
+    /// that, but it may come while a page stays open.
     pub(crate) barred: bool,
 }
 
@@ -176,7 +177,6 @@ impl ServerLink {
         }
         let is_soon = need == Need::Soon;
         match self.stage {
-            Stage::Idle if self.barred => {}
             Stage::Idle if now_ms >= self.retry_at_ms(is_soon) => {
                 *next_socket += 1;
                 let socket = SocketId(*next_socket);
@@ -248,10 +248,8 @@ impl ServerLink {
     /// The network has changed, or somebody looks again: an old connection may be dead.
     pub(crate) fn nudge(&mut self) {
         self.is_doubted = true;
-        if !self.barred {
-            self.pause_ms = 0;
-            self.tries = 0;
-        }
+        self.pause_ms = 0;
+        self.tries = 0;
     }
 
     /// The socket is open: say who we are, or ask one of those for a token first who can give one.
@@ -299,6 +297,7 @@ impl ServerLink {
                 self.stage = Stage::Welcomed;
                 self.tries = 0;
                 self.failure = None;
+                self.barred = false;
                 Heard::Welcome
             }
             FromServer::Pong => {
@@ -330,9 +329,6 @@ impl ServerLink {
         self.failure = self.trouble();
         self.drop_socket(out);
         self.stage = Stage::Idle;
-        if self.barred {
-            return;
-        }
         // What only a change at one of the ends helps against comes again with the next welcome.
         let longest = match self.failure.as_ref().is_some_and(CallFailure::is_final) {
             true => RETRY_LONGEST_MS,
@@ -529,6 +525,24 @@ mod tests {
             stage.hear(&FromServer::Bye { reason });
             stage.lose();
             assert!(stage.acts_after(need) >= RETRY_SOON_MS);
+        }
+    }
+
+    /// A server was once never asked again that had been stopped, put back to an older version and
+    /// brought up again while a page stayed open.
+    #[test]
+    fn a_server_that_lets_nobody_in_is_asked_again() {
+        for reason in [ByeReason::Version, ByeReason::Unauthenticated] {
+            let mut stage = Stage::welcomed();
+            stage.hear(&FromServer::Bye { reason });
+            stage.lose();
+            assert!(stage.link.barred);
+            let again = RETRY_LONGEST_MS / 2..=RETRY_LONGEST_MS;
+            assert!(again.contains(&stage.acts_after(Need::Some)));
+            stage.link.opened(stage.now_ms, &[], &mut Outbox::default());
+            assert!(stage.link.barred, "who comes to wait meanwhile is told");
+            stage.hear(&FromServer::Welcome);
+            assert!(!stage.link.barred);
         }
     }
 
