@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use tidelog_pages::{AppendError, StoreReply, StoreRequest, Ticket};
-use tidelog_room::{ConnId, RoomEffect, RoomInput};
+use tidelog_room::{Ask, ConnId, RoomEffect, RoomInput};
 use tidelog_sync::{Channel, FromRoom, FromServer, ToRoom};
 use tidelog_types::{CallId, DocumentKey, JournalId, Lsn, Position};
 
@@ -24,6 +24,8 @@ pub(crate) struct Door {
     frames: BTreeMap<(ConnId, Channel), Frames>,
     /// How often the store had said that when each call first came, on whichever channel.
     calls: BTreeMap<CallId, u64>,
+    /// How often each channel was opened, and not refused.
+    opened: BTreeMap<(ConnId, Channel), u32>,
 }
 
 /// What has come on one channel.
@@ -57,6 +59,12 @@ impl Door {
                     come.calls.insert(first.plus(nth), frame.call);
                     self.calls.entry(frame.call).or_insert(self.answers_count);
                 }
+            }
+            RoomInput::Message { conn, channel, message: ToRoom::Open { .. } } => {
+                *self.opened.entry((*conn, *channel)).or_default() += 1;
+            }
+            RoomInput::Ask { ask: Ask::Export { conn }, .. } => {
+                *self.opened.entry((*conn, Channel(0))).or_default() += 1;
             }
             RoomInput::Store(StoreReply::Durable { ticket }) => {
                 self.answers_count += 1;
@@ -106,6 +114,11 @@ impl Door {
             }
             _ => return Ok(()),
         };
+        let opened = self.opened.entry(to).or_default();
+        if *opened == 0 {
+            return Err(format!("something is said on a channel that was refused: {body:?}"));
+        }
+        *opened -= u32::from(matches!(body, FromRoom::Refused(_)));
         match body {
             FromRoom::Entry(part) => self.must_be_durable(part.position),
             FromRoom::Opened { storage, wanted, .. } => {
