@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use tidelog_client::{Client, ClientSettings, Notice, PageServerId, SocketId, TabId};
+use tidelog_client::{Call, Client, ClientSettings, Notice, PageServerId, SocketId, TabId};
 use tidelog_disk::{CrashDevice, CrashDisk, Disk as _, Fault, StoreFiles};
 use tidelog_pages::{
     AppendError, OwnerId, PageServer, Seed, StoreOptions, StoreReply, StoreRequest, Urgency,
@@ -51,6 +51,12 @@ pub(crate) struct Device {
     pub(crate) next_core_seed: Option<[u8; 32]>,
     /// What tabs have agreed on by the locks of the browser.
     pub(crate) lending: Lending,
+    /// Bytes of the lists that were told to each tab, and that it has not said to have heard.
+    unheard: BTreeMap<TabId, VecDeque<usize>>,
+    /// Calls that rows were told of.
+    pub(crate) rows_told: BTreeSet<(TabId, Call)>,
+    /// Whether something is wrong with the log of its store.
+    pub(crate) has_damaged_log: bool,
     /// Whether the core is killed as soon as it is lent a page server.
     pub(crate) ends_once_lent: bool,
     last_tab: u32,
@@ -153,6 +159,9 @@ impl Device {
             core_seed: [0; 32],
             next_core_seed: None,
             lending: Lending::default(),
+            unheard: BTreeMap::new(),
+            rows_told: BTreeSet::new(),
+            has_damaged_log: false,
             ends_once_lent: false,
             last_tab: 0,
             last_page_server: 0,
@@ -164,11 +173,33 @@ impl Device {
         self.life += 1;
         self.wake_at_ms = None;
         self.ends_once_lent = false;
+        self.unheard.clear();
+        self.rows_told.clear();
         self.lending.core_is_new();
         self.sockets.clear();
         let settings = ClientSettings { limits: self.swarm.limits };
         self.core_seed = self.next_core_seed.take().unwrap_or_else(|| rng.seed());
         self.core = Some(Client::with_settings(self.core_seed, settings));
+    }
+
+    /// A tab is told a list of messages: each with its bytes, and whether nobody asked for it. Says
+    /// whether there is one that had to wait, since the tab had enough to hear before.
+    pub(crate) fn tell(&mut self, port: TabId, list: &[(usize, bool)]) -> bool {
+        let lists = self.unheard.entry(port).or_default();
+        let mut size: usize = lists.iter().sum();
+        lists.push_back(list.iter().map(|(size, _)| size).sum());
+        list.iter().any(|(more, is_unasked)| {
+            let is_behind = size >= self.swarm.limits.tab_unheard_size_max;
+            size += more;
+            is_behind && *is_unasked
+        })
+    }
+
+    /// A tab has heard so many of the lists.
+    pub(crate) fn heard(&mut self, port: TabId, lists_count: u32) {
+        if let Some(lists) = self.unheard.get_mut(&port) {
+            lists.drain(..lists.len().min(lists_count as usize));
+        }
     }
 
     pub(crate) fn new_tab(&mut self, prefix: u64, release: Release) -> TabId {
@@ -184,7 +215,7 @@ impl Device {
         assert!(self.page_server.is_none(), "BUG: two workers have the store");
         self.page_server = Some(Lent {
             id: PageServerId(0),
-            server: open_store(&self.disk, Life::NONE, &self.swarm)?,
+            server: open_store_if(self.has_damaged_log, &self.disk, Life::NONE, &self.swarm)?,
             worker,
             notices: Vec::new(),
             is_due: false,
@@ -255,12 +286,27 @@ impl Device {
     }
 }
 
-/// The store on a disk, or a sentence that says why it does not open: it always has to.
-pub(crate) fn open_store(
+/// The store on a disk, or a sentence that says why it does not open: it always has to. It is
+/// damaged only if that is so.
+pub(crate) fn open_store_if(
+    may_be_damaged: bool,
     disk: &CrashDevice,
     life: Life,
     swarm: &Swarm,
 ) -> Result<PageServer<CrashDisk>, String> {
+    let (server, damage) = open_anyhow(disk, life, swarm)?;
+    match damage.filter(|_| !may_be_damaged) {
+        None => Ok(server),
+        Some(damage) => Err(format!("the store is damaged: {damage}")),
+    }
+}
+
+/// The store on a disk, and what is wrong with its log.
+fn open_anyhow(
+    disk: &CrashDevice,
+    life: Life,
+    swarm: &Swarm,
+) -> Result<(PageServer<CrashDisk>, Option<String>), String> {
     let files = StoreFiles::open_each(|name| Ok::<_, String>(disk.file(name)))?;
     let options = StoreOptions {
         life,
@@ -270,8 +316,7 @@ pub(crate) fn open_store(
         limits: swarm.limits,
     };
     match PageServer::open_with(files, Seed(disk.seed()), options) {
-        Ok((server, report)) if report.damage.is_none() => Ok(server),
-        Ok((_, report)) => Err(format!("the store is damaged: {:?}", report.damage)),
+        Ok((server, report)) => Ok((server, report.damage.map(|damage| format!("{damage:?}")))),
         Err(error) => Err(format!("the store does not open: {error:?}")),
     }
 }
@@ -289,7 +334,10 @@ pub(crate) fn file_in(
 ) -> Result<Option<Vec<u8>>, String> {
     let disk = disk.kill();
     disk.hold_flushes(false);
-    let mut server = open_store(&disk, Life::NONE, swarm)?;
+    let (mut server, damage) = open_anyhow(&disk, Life::NONE, swarm)?;
+    if damage.is_some() {
+        return Ok(None);
+    }
     let owner = OwnerId(1);
     server.serve(owner, StoreRequest::Open { document: document.clone() });
     let mut pages = BTreeMap::new();
@@ -339,6 +387,27 @@ pub(crate) fn rot(disk: &CrashDevice, rng: &mut Rng) -> bool {
     disk.complete_flushes();
     is_changed.is_ok()
 }
+
+/// Some bytes of a log are others, so that whoever opens the store sees that something is missing.
+/// Nothing happens where it would look like what a power cut leaves.
+pub(crate) fn damage_log(disk: &CrashDevice, swarm: &Swarm, rng: &mut Rng) -> Option<CrashDevice> {
+    (0..DAMAGE_TRIES).find_map(|_| {
+        let damaged = kill(disk, swarm);
+        damaged.hold_flushes(false);
+        let mut log = damaged.file(StoreFiles::<CrashDisk>::NAMES[rng.index(2)]);
+        // Most of what is laid ahead of a log is empty.
+        let used = log.size() >> rng.index(8);
+        let (at, mut byte) = (rng.below(1 + used), [0]);
+        log.read_at(at, &mut byte).ok()?;
+        log.write_at(at, &[!byte[0]]).ok()?;
+        log.request_flush().ok()?;
+        let (_, damage) = open_anyhow(&damaged.kill(), Life::NONE, swarm).ok()?;
+        damage.map(|_| kill(&damaged, swarm))
+    })
+}
+
+/// Places of a log that are tried.
+const DAMAGE_TRIES: u32 = 40;
 
 /// How many pages rot at once.
 const ROTTEN_PAGES: u32 = 4;

@@ -13,7 +13,7 @@ use tidelog_sync::{Channel, CodedPage, FromRoom, FromServer, Refusal, ToRoom, To
 use tidelog_types::limits::PAGE_SIZE;
 use tidelog_types::{DocumentKey, Life, Page, Pgid};
 
-use crate::device::{crash, kill, open_store};
+use crate::device::{crash, kill, open_store_if};
 use crate::door::Door;
 use crate::rng::Rng;
 use crate::swarm::Swarm;
@@ -27,12 +27,15 @@ pub(crate) struct Host {
     pub(crate) is_due: bool,
     /// When it next looks after documents that are handed over.
     pub(crate) looks_at_ms: Option<u64>,
+    /// Whether something is wrong with the log of its store, which is only read then.
+    pub(crate) has_damaged_log: bool,
     swarm: Swarm,
 }
 
 struct Running {
     /// `None` until it is opened anew.
     page_server: Option<PageServer<CrashDisk>>,
+    is_damaged: bool,
     rooms: BTreeMap<DocumentKey, RoomHere>,
     owners: BTreeMap<OwnerId, DocumentKey>,
     owners_ever: u64,
@@ -137,6 +140,7 @@ impl Host {
             running: None,
             is_due: false,
             looks_at_ms: None,
+            has_damaged_log: false,
             swarm: swarm.clone(),
         }
     }
@@ -153,8 +157,11 @@ impl Host {
     pub(crate) fn start(&mut self, rng: &mut Rng) -> Result<(), String> {
         self.life += 1;
         self.is_due = false;
+        let is_damaged = self.has_damaged_log;
+        let store = open_store_if(is_damaged, &self.disk, life_of(rng), &self.swarm)?;
         self.running = Some(Running {
-            page_server: Some(open_store(&self.disk, life_of(rng), &self.swarm)?),
+            page_server: Some(store),
+            is_damaged,
             rooms: BTreeMap::new(),
             owners: BTreeMap::new(),
             owners_ever: 0,
@@ -194,7 +201,8 @@ impl Host {
         self.disk = kill(&self.disk, &self.swarm);
         let Some(running) = &mut self.running else { return Ok(()) };
         let life = life_of(&mut running.seed);
-        running.page_server = Some(open_store(&self.disk, life, &self.swarm)?);
+        let store = open_store_if(self.has_damaged_log, &self.disk, life, &self.swarm)?;
+        running.page_server = Some(store);
         Ok(())
     }
 
@@ -356,7 +364,7 @@ impl Running {
     fn tell(&mut self, document: &DocumentKey, input: RoomInput, swarm: &Swarm, done: &mut Done) {
         if !self.rooms.contains_key(document) {
             let settings =
-                RoomSettings { dev: true, limits: swarm.limits, ..RoomSettings::default() };
+                RoomSettings { dev: true, limits: swarm.limits, is_damaged: self.is_damaged };
             let outlets = Arc::clone(&self.ways) as Arc<dyn Outlets>;
             let room = Room::new(document.clone(), settings, self.seed.seed(), outlets);
             let owner = self.new_owner(document);

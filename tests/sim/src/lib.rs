@@ -34,7 +34,8 @@
 //!   when it comes back.
 //! - A server is restored from a backup, twice in a row if need be, or begins anew with an empty
 //!   store; a device's store is cloned, cleared under its core, or goes back to an earlier state,
-//!   with the memory of its core or without; a page rots.
+//!   with the memory of its core or without; a page rots, or the log of a store.
+//! - A server lets nobody in for a while, or not without a token, which tabs may lack for once.
 //! - A tab hears late of all that is said to it; a core is killed as soon as it has taken over, and
 //!   what it has said arrives after what the next one says.
 //!
@@ -47,10 +48,12 @@
 //! While it runs: every query shows each mutation once, none that failed, and all that its tab
 //! issued before, from pages of one state; every mutation has one end, and a rejection that was
 //! handled is told nobody again; every call that need not wait for a server settles within ten
-//! seconds of what went wrong last; no room tells what its disk may still lose, or hands its store
-//! what has no place there (`door.rs`). When the faults have stopped, all sides converge
-//! byte for byte, live queries show what there is, what is issued then is confirmed (in documents
-//! that may be full, decided), and whoever has nothing to say is silent. Each mutation that was
+//! seconds of what went wrong last; no room tells what its disk may still lose, says anything to
+//! those whom it has refused, or hands its store what has no place there (`door.rs`); no tab is
+//! told what it did not ask for on top of what it has not heard. When the faults have stopped, all
+//! sides converge byte for byte, live queries show what there is, tabs are told so, what
+//! is issued then is confirmed (in documents that may be full, decided), and whoever has nothing to
+//! say is silent. Each mutation that was
 //! called durable was applied once or rejected once and for a reason, one that was called confirmed
 //! was applied once, one that failed left nothing, and what one tab issued was applied in its order
 //! (`judge.rs`). What was accepted, run through plain SQLite in the order in which it was accepted,

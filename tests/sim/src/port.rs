@@ -373,7 +373,7 @@ fn settled(call: Call, answer: &Answer, heard: &mut Option<FromCore>) -> FromCor
 }
 
 /// Codes that travel to the tab and back, by the names that they have there.
-const CODES: [(ErrorCode, &str); 12] = [
+const CODES: [(ErrorCode, &str); 13] = [
     (ErrorCode::Rejected, "rejected"),
     (ErrorCode::ServerUnreachable, "server-unreachable"),
     (ErrorCode::Pending, "pending"),
@@ -385,6 +385,7 @@ const CODES: [(ErrorCode, &str); 12] = [
     (ErrorCode::DocumentExists, "document-exists"),
     (ErrorCode::DocumentReplaced, "document-replaced"),
     (ErrorCode::Protocol, "protocol"),
+    (ErrorCode::Access, "access"),
     (ErrorCode::Engine, "engine"),
 ];
 

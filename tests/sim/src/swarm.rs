@@ -51,6 +51,8 @@ pub(crate) struct Swarm {
     pub(crate) tokens: bool,
     /// All tabs but a device's last are silent when they are.
     pub(crate) silent_tabs: bool,
+    /// They have none every other time.
+    pub(crate) flaky_tokens: bool,
     /// Stores answer late and a slice at a time.
     pub(crate) late_stores: bool,
     /// Flushes are complete when they return, as on the files of a browser.
@@ -86,6 +88,8 @@ pub(crate) struct Swarm {
     /// Milliseconds that a core which has more to do needs for a slice of it, at most: something
     /// else comes between.
     pub(crate) core_slice_ms_max: u64,
+    /// What rots is the log of a store, and not its pages.
+    pub(crate) logs_rot: bool,
     /// How often the power goes as soon as something was called durable, confirmed or handed over.
     pub(crate) cuts_at_word: u32,
 }
@@ -141,6 +145,8 @@ pub(crate) enum History {
     DeleteTwice,
     /// A tab names another server, which has a document of that name too.
     MeetNamesake,
+    /// A server lets nobody in, and does so again after a while.
+    BarOut,
     /// Copies of a device bring the same mutations in turns, each on a timeline of its own.
     PartCopies,
 }
@@ -181,15 +187,18 @@ pub(crate) enum Trouble {
     Mistake,
     /// A tab goes where it can hold nothing, and comes back to the same core.
     HideTab,
+    /// A server lets nobody in for a while.
+    ServerBars,
 }
 
 /// What was added when worlds were there already: it is drawn apart.
-const MORE_TROUBLES: [Trouble; 5] = [
+const MORE_TROUBLES: [Trouble; 6] = [
     Trouble::WorkerBreaks,
     Trouble::ServerStops,
     Trouble::Nudge,
     Trouble::Mistake,
     Trouble::HideTab,
+    Trouble::ServerBars,
 ];
 
 /// Whatever may go wrong at all.
@@ -304,12 +313,15 @@ impl Swarm {
             history,
             rooms_rest: false,
             silent_tabs: false,
+            flaky_tokens: false,
             core_slice_ms_max: 0,
             cuts_at_word: 0,
+            logs_rot: false,
         };
         let mut askew = Rng::new(seed.rotate_left(8) ^ !seed);
         swarm.rooms_rest = askew.once_in(3);
         swarm.silent_tabs = swarm.tokens && askew.once_in(2);
+        swarm.flaky_tokens = swarm.tokens && askew.once_in(2);
         swarm.core_slice_ms_max = [0, 4, 40, 150][askew.index(4)];
         for trouble in MORE_TROUBLES {
             if askew.once_in(4) {
@@ -333,8 +345,10 @@ impl Swarm {
             swarm.limits.frames_in_flight_size_max = 1;
         }
         if swarm.history.iter().any(|(_, it)| it.rots()) {
-            // Only what left the log and the memory can rot unseen.
-            (swarm.log_size_max, swarm.store_pool_pages) = (48 << 10, 8);
+            swarm.logs_rot = askew.once_in(2);
+            swarm.store_pool_pages = 8;
+            // Only what left the log and the memory can rot unseen, and what is in a log is missed.
+            swarm.log_size_max = if swarm.logs_rot { 16 << 20 } else { 48 << 10 };
         }
         if is_forgetful && beside.once_in(2) {
             // A store forgets when its log changes over.
@@ -444,6 +458,7 @@ impl Swarm {
             5 => History::ReleaseAmid,
             6 => History::SayAgain,
             7 => History::MeetNamesake,
+            8 => History::BarOut,
             _ => return,
         };
         let at = rng.below(self.actions);
@@ -458,7 +473,7 @@ impl Swarm {
             }
             History::LoseSeeded | History::CloseOffering => self.drafts = true,
             History::FailAmid => self.diaries = true,
-            History::SayAgain => {}
+            History::SayAgain | History::BarOut => {}
             // Slow slices of many mutations that are long under way.
             History::ReleaseAmid => {
                 self.release_at = Some(at);
@@ -486,6 +501,14 @@ impl Swarm {
         self.history.iter().any(|(_, it)| *it == History::MeetNamesake)
     }
 
+    /// Whether a server may let nobody in for a while, or not those who have no token.
+    pub(crate) fn bars(&self) -> bool {
+        let is_barred = |(_, it): &(u64, History)| *it == History::BarOut;
+        self.flaky_tokens
+            || self.troubles.contains(&Trouble::ServerBars)
+            || self.history.iter().any(is_barred)
+    }
+
     /// Whether there are several states of one device.
     pub(crate) fn devices_part(&self) -> bool {
         self.history.iter().any(|(_, it)| it.parts_device())
@@ -501,14 +524,14 @@ fn history(rng: &mut Rng, actions: u64) -> Vec<(u64, History)> {
         history.push((at + 1 + rng.below(actions - 1 - at), second));
     };
     if rng.once_in(6) {
-        let rots = rng.once_in(3);
+        let rots = rng.once_in(2);
         twice(rng, History::BackUpServer { rots }, History::RestoreServer);
     }
     if rng.once_in(8) {
         twice(rng, History::CopyDevice, History::RollDeviceBack);
     }
     let singles =
-        [(8, History::CloneDevice), (12, History::RotDevice), (12, History::ReplaceServer)];
+        [(8, History::CloneDevice), (8, History::RotDevice), (12, History::ReplaceServer)];
     for (times, single) in singles {
         if rng.once_in(times) {
             history.push((rng.below(actions), single));

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tidelog_client::{
     Call, CallFailure, Connection, FromCore, Handle, Mutate, OpenRequest, Params, Query, Request,
-    ToCore,
+    Status, Storage, ToCore,
 };
 use tidelog_types::{CallId, ErrorCode, Outcome, Rows, Value};
 
@@ -27,6 +27,9 @@ const DEATHS_MAX: u32 = 3;
 pub(crate) struct Tab {
     pub(crate) release: Release,
     has_token: bool,
+    /// It has none every other time.
+    is_token_flaky: bool,
+    tokens_asked: u32,
     /// Whether servers may lose what they had confirmed.
     servers_go_back: bool,
     /// Whether documents may be so full that there is no room for verdicts.
@@ -35,6 +38,8 @@ pub(crate) struct Tab {
     devices_part: bool,
     /// Whether an app may name a server that has another document of that name.
     meets_namesakes: bool,
+    /// Whether a server may let nobody in for a while.
+    may_be_barred: bool,
     /// The device's share of call ids, so that no two calls ever have the same.
     pub(crate) id_prefix: u64,
     /// Its way to the core.
@@ -64,6 +69,8 @@ pub(crate) struct Tab {
     pub(crate) live: BTreeMap<(Doc, Live), Vec<String>>,
     /// Live queries that have not shown what a query has.
     outdated: BTreeMap<(Doc, Live), Outdated>,
+    /// How documents stand, by what it was told last, and by which core.
+    statuses: BTreeMap<Handle, (u32, Status)>,
     /// Documents that the app wants to stay away from their servers, and since when it is sure that
     /// its core knows.
     away: BTreeMap<Doc, u64>,
@@ -203,10 +210,13 @@ impl Tab {
         Self {
             release,
             has_token: swarm.tokens,
+            is_token_flaky: swarm.flaky_tokens,
+            tokens_asked: 0,
             servers_go_back: swarm.servers_go_back(),
             fills: swarm.fills,
             devices_part: swarm.devices_part(),
             meets_namesakes: swarm.meets_namesakes(),
+            may_be_barred: swarm.bars(),
             id_prefix,
             port: Port::new(),
             held: BTreeMap::new(),
@@ -222,6 +232,7 @@ impl Tab {
             shown_by: BTreeMap::new(),
             watched,
             live: BTreeMap::new(),
+            statuses: BTreeMap::new(),
             outdated: BTreeMap::new(),
             away: BTreeMap::new(),
             called_back: BTreeMap::new(),
@@ -532,12 +543,14 @@ impl Tab {
                     ErrorCode::DocumentReplaced => self.servers_go_back || self.devices_part,
                     ErrorCode::DocumentMissing => self.servers_go_back,
                     ErrorCode::DocumentExists => self.meets_namesakes,
+                    ErrorCode::Access | ErrorCode::Protocol => self.may_be_barred,
                     ErrorCode::BudgetExceeded => self.fills,
                     _ => false,
                 };
-                if let Some(failure) = status.error.filter(|failure| !passes(failure.code)) {
+                if let Some(failure) = status.error.as_ref().filter(|it| !passes(it.code)) {
                     return Err(format!("the status says {failure:?}"));
                 }
+                self.statuses.insert(handle, (self.port.core, status));
             }
             FromCore::RejectionNews { handle, id, args, lsn, reason, .. } => {
                 let Some((_, Value::Text(name))) = args.first() else {
@@ -554,11 +567,54 @@ impl Tab {
                 }
             }
             FromCore::TokenWanted { handle } => {
-                let token = self.has_token.then(|| "a token".to_owned());
+                self.tokens_asked += 1;
+                let is_here = !self.is_token_flaky || self.tokens_asked.is_multiple_of(2);
+                let token = is_here.then(|| "a token".to_owned());
                 heard.answers.push(ToCore::Token { handle, token });
             }
         }
         Ok(heard)
+    }
+
+    /// Whether a document was to stay away from its server when its core said last how it stands.
+    pub(crate) fn is_away(&self, doc: Doc) -> bool {
+        let status = self.held.get(&doc).and_then(|handle| self.statuses.get(handle));
+        status.is_none_or(|(_, status)| status.away)
+    }
+
+    /// When all is in step, and nobody does anything, the status of a document says so. Gives what
+    /// it says of the storage journal.
+    ///
+    /// # Errors
+    ///
+    /// If it says something else, or its core has said nothing.
+    pub(crate) fn judge_status(&self, doc: Doc, is_synced: bool) -> Result<[u64; 2], String> {
+        let handle = self.held.get(&doc).expect("BUG: one that is not held");
+        let told = self.statuses.get(handle).filter(|(core, _)| *core == self.port.core);
+        let Some((_, status)) = told else {
+            return Err(format!("nobody has said how {doc:?} stands"));
+        };
+        let connection = if is_synced { Connection::Online } else { Connection::Local };
+        // Of a document that nothing is written to, what was wrong may be what was wrong last.
+        let may_stay = |it: &CallFailure| {
+            !matches!(
+                it.code,
+                ErrorCode::ServerUnreachable | ErrorCode::Access | ErrorCode::Protocol
+            )
+        };
+        let is_well = status.error.as_ref().is_none_or(may_stay);
+        let [_, acked, durable, issued] = status.timeline;
+        let is_whole = acked == issued && durable == issued || !is_synced;
+        let is_at_rest = status.connection == connection
+            && status.storage == Storage::Opfs
+            && (status.pending == 0 && !status.away || !is_synced)
+            && is_well
+            && is_whole;
+        if is_at_rest {
+            Ok(status.storage_lsns)
+        } else {
+            Err(format!("all is in step, and {doc:?} stands like this: {status:?}"))
+        }
     }
 
     fn opened(&mut self, call: Call, heard: &mut Heard, now_ms: u64) {
@@ -606,6 +662,12 @@ impl Tab {
             }
             _ => Err(format!("{call:?} failed, and not for good: {failure:?}")),
         }
+    }
+
+    /// Whether a server that is not there, or lets nobody in, may be the reason.
+    fn is_unreachable(&self, code: ErrorCode) -> bool {
+        let bars = matches!(code, ErrorCode::Access | ErrorCode::Protocol);
+        code == ErrorCode::ServerUnreachable || bars && self.may_be_barred
     }
 
     fn failed(
@@ -691,10 +753,10 @@ impl Tab {
             Request::Open(_) if self.handing_over.remove(&handle) => {
                 let is_taken = failure.code == ErrorCode::DocumentExists;
                 heard.taken = self.docs.get(&handle).copied().filter(|_| is_taken);
-                let expected = full || is_taken || failure.code == ErrorCode::ServerUnreachable;
+                let expected = full || is_taken || self.is_unreachable(failure.code);
                 if expected { Ok(()) } else { Err(format!("not handed over: {failure:?}")) }
             }
-            Request::Open(_) if failure.code == ErrorCode::ServerUnreachable => {
+            Request::Open(_) if self.is_unreachable(failure.code) => {
                 heard.again.push(asked.message.clone());
                 self.unsettled.insert(call, asked);
                 Ok(())

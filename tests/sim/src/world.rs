@@ -82,6 +82,8 @@ pub struct World {
     rotten: BTreeSet<usize>,
     /// Devices that reach no server, and one that is heard of a while and then no more.
     cut_off: BTreeSet<usize>,
+    /// Servers that let nobody in, and the last thing that they say.
+    barred: BTreeMap<usize, Vec<u8>>,
     muted: Option<Muted>,
     /// Tabs that hear nothing at the moment, with what waits for them, and one that will hear
     /// nothing once it has asked for something.
@@ -125,6 +127,14 @@ pub struct Outcome {
     pub summary: String,
     /// How much work it took.
     pub work: Work,
+}
+
+/// The bytes that a message counts for the tab that has to hear it.
+fn size_of(message: &FromCore) -> usize {
+    match message {
+        FromCore::Rows { rows, .. } => MESSAGE_SIZE + rows.cells.len(),
+        _ => MESSAGE_SIZE,
+    }
 }
 
 impl World {
@@ -174,6 +184,7 @@ impl World {
             went_back: BTreeSet::new(),
             rotten: BTreeSet::new(),
             cut_off: BTreeSet::new(),
+            barred: BTreeMap::new(),
             muted: None,
             busy: BTreeMap::new(),
             deaf_once_it_asked: None,
@@ -273,6 +284,10 @@ impl World {
                         self.schedule(0, Event::KillCore { device, life });
                     }
                     let (tab, core) = lending::tab_at(port);
+                    if self.tells_too_much(device, port, &messages) {
+                        let what = format!("{device}.{} is told more than it can hear", tab.0);
+                        self.wrong.get_or_insert(what);
+                    }
                     if let Some(what) = self.said_in_vain(device, port, &messages) {
                         self.wrong.get_or_insert(what);
                     }
@@ -323,6 +338,22 @@ impl World {
         }
         let message = messages.iter().find(|message| !is_of_use(message))?;
         Some(format!("device {device}: a tab that has left is told {}", said(message)))
+    }
+
+    /// Whether a tab is told what it did not ask for on top of what it has not heard yet.
+    fn tells_too_much(&mut self, device: usize, port: TabId, messages: &[FromCore]) -> bool {
+        let here = &mut self.devices[device];
+        let mut list = Vec::with_capacity(messages.len());
+        for message in messages {
+            let is_unasked = match message {
+                FromCore::Status { .. } => true,
+                // The first ones are the answer.
+                FromCore::Rows { call, .. } => !here.rows_told.insert((port, *call)),
+                _ => false,
+            };
+            list.push((size_of(message), is_unasked));
+        }
+        here.tell(port, &list)
     }
 
     /// A core that has lost its data lives until a page is loaded anew.
@@ -379,10 +410,6 @@ impl World {
     /// The bytes of a list as its tab counts them: it says that it has heard half of what a core
     /// may tell it, wherever that bound is.
     fn heard_size(&self, messages: &[FromCore]) -> usize {
-        let size_of = |message: &FromCore| match message {
-            FromCore::Rows { rows, .. } => MESSAGE_SIZE + rows.cells.len(),
-            _ => MESSAGE_SIZE,
-        };
         let size: usize = messages.iter().map(size_of).sum();
         size * UNTOLD_SIZE_MAX / (self.swarm.limits.tab_unheard_size_max / 2)
     }

@@ -154,7 +154,7 @@ impl World {
         self.devices[device].tabs.get_mut(&tab).expect("BUG: no such tab")
     }
 
-    fn origin(&self, device: usize, tab: TabId, doc: Doc) -> Origin {
+    pub(super) fn origin(&self, device: usize, tab: TabId, doc: Doc) -> Origin {
         Origin { doc, device, tab: self.devices[device].tabs[&tab].id_prefix }
     }
 

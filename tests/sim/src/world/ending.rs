@@ -31,6 +31,8 @@ const BEGIN_ANEW_MS: u64 = 15_000;
 const ASKED_AGAIN_MS: u64 = 31_000;
 /// Simulated milliseconds in which documents are closed, and their copies deleted.
 const LEFT_MS: u64 = 10_000;
+/// Simulated milliseconds in which tabs are told how their documents stand.
+const TOLD_MS: u64 = 2_000;
 /// Simulated milliseconds in which a tab that listens is told what there is.
 const LISTENED_MS: u64 = 1_000;
 /// Simulated milliseconds in which nothing happens, when nobody does anything.
@@ -66,6 +68,7 @@ impl World {
             self.rest()?;
         }
         self.judge_listeners()?;
+        self.judge_statuses()?;
         if self.swarm.is_cut_last {
             self.cut_all()?;
         }
@@ -314,7 +317,13 @@ impl World {
 
     fn compare(&mut self, when: &str) -> Result<(), String> {
         for doc in self.docs.all() {
-            let Some(host) = self.host_of(doc) else { continue };
+            let Some(host) = self.host_of(doc) else {
+                for device in self.connected_devices_of(doc) {
+                    let ours = self.export(device, doc, when)?;
+                    self.compare_live(doc, &ours, when)?;
+                }
+                continue;
+            };
             let theirs = self.export_host(host, doc, when)?;
             self.note_bytes(&theirs);
             for device in self.connected_devices_of(doc) {
@@ -416,6 +425,28 @@ impl World {
                 let tabs = self.devices[device].tabs.values();
                 for tab in tabs.filter(|tab| tab.held.contains_key(&doc) && tab.port.is_heard) {
                     self.judge.judge_rejections(device, doc, &tab.told_rejections)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Everybody is told that all is in step, and by all devices the same.
+    fn judge_statuses(&mut self) -> Result<(), String> {
+        self.pass(TOLD_MS)?;
+        for doc in self.docs.all() {
+            let is_synced = self.host_of(doc).is_some();
+            let mut first = None;
+            for device in self.devices_of(doc) {
+                let tabs = self.devices[device].tabs.iter();
+                let tabs = tabs.filter(|(_, it)| it.held.contains_key(&doc) && it.port.is_heard);
+                for (tab, here) in tabs {
+                    let say = |what| format!("{device}.{}: {what}", tab.0);
+                    let storage = here.judge_status(doc, is_synced).map_err(say)?;
+                    if *first.get_or_insert(storage) != storage && is_synced {
+                        let what = format!("{doc:?} ends at {storage:?}, and at {first:?}");
+                        return Err(say(what));
+                    }
                 }
             }
         }

@@ -151,6 +151,9 @@ pub(super) enum Event {
         host: usize,
         life: u64,
     },
+    HostLetsIn {
+        host: usize,
+    },
     /// A tab's lock comes free, though it may come back.
     TabLetsGo {
         device: usize,
@@ -251,6 +254,12 @@ impl World {
                 if lives(self, device, life) && self.is_known(device, tab, core) {
                     let asks = || format!("{device}.{} asks {}", tab.0, super::short(&messages));
                     self.note_with(asks);
+                    let heard = |message: &ToCore| match message {
+                        ToCore::Heard { lists } => *lists,
+                        _ => 0,
+                    };
+                    let heard = messages.iter().map(heard).sum();
+                    self.devices[device].heard(port_of(tab, core), heard);
                     self.step_core(device, Input::FromTab { tab: port_of(tab, core), messages });
                 }
             }
@@ -336,6 +345,9 @@ impl World {
                 if self.hosts[host].life == life {
                     self.hosts[host].disk.set_full(false);
                 }
+            }
+            Event::HostLetsIn { host } => {
+                self.barred.remove(&host);
             }
             Event::Wake { device, life } => {
                 // A later wish has replaced an earlier one.

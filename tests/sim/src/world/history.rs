@@ -11,7 +11,7 @@ use tidelog_types::DocumentKey;
 use super::World;
 use super::event::Event;
 use super::sockets::Muted;
-use crate::device::{Device, crash, file_in, kill, rot};
+use crate::device::{Device, crash, damage_log, file_in, kill, rot};
 use crate::docs::Doc;
 use crate::reference::Found;
 use crate::swarm::History;
@@ -53,7 +53,7 @@ impl World {
 
     fn happen_to_store(&mut self, history: History) -> Result<(), String> {
         match history {
-            History::BackUpServer { rots } => self.back_up_server(rots),
+            History::BackUpServer { rots } => self.back_up_server(rots)?,
             History::RestoreServer => self.restore_server()?,
             History::ReplaceServer => {
                 let host = self.rng.index(self.hosts.len());
@@ -91,15 +91,9 @@ impl World {
             History::DeleteTwice => self.delete_twice()?,
             History::MeetNamesake => self.meet_namesake()?,
             History::PartCopies => self.part_copies()?,
+            History::BarOut => self.bar_out()?,
             History::ClearDevice => self.clear_device()?,
-            History::RotDevice => {
-                let device = self.rng.index(self.devices.len());
-                self.cut_power_of(device);
-                if rot(&self.devices[device].disk, &mut self.rng) {
-                    self.note(&format!("device {device}: a page rots"));
-                    self.rotten.insert(device);
-                }
-            }
+            History::RotDevice => self.rot_device()?,
         }
         Ok(())
     }
@@ -134,6 +128,7 @@ impl World {
         if self.rotten.contains(&device) {
             self.rotten.insert(clone);
         }
+        self.devices[clone].has_damaged_log = self.devices[device].has_damaged_log;
         let delay = self.rng.below(3_000);
         self.schedule(delay, Event::StartDevice { device: clone });
         clone
@@ -218,17 +213,25 @@ impl World {
 
     // --- servers -------------------------------------------------------------------------------
 
-    fn back_up_server(&mut self, rots: bool) {
+    fn back_up_server(&mut self, rots: bool) -> Result<(), String> {
         let host = self.rng.index(self.hosts.len());
         self.note(&format!("server {host}: is backed up"));
         let backup = crash(&self.hosts[host].disk, &self.swarm, &mut self.rng);
-        if rots && self.hosts[host].is_up() {
-            self.cut_power_of_server(host);
-            if rot(&self.hosts[host].disk, &mut self.rng) {
-                self.note(&format!("server {host}: a page rots"));
-            }
-        }
         self.backup = Some((host, backup));
+        if !rots || !self.hosts[host].is_up() {
+            return Ok(());
+        }
+        self.cut_power_of_server(host);
+        let here = &mut self.hosts[host];
+        if self.swarm.logs_rot {
+            if let Some(damaged) = damage_log(&here.disk, &self.swarm, &mut self.rng) {
+                (here.disk, here.has_damaged_log) = (damaged, true);
+                self.note(&format!("server {host}: its log is damaged"));
+            }
+        } else if rot(&here.disk, &mut self.rng) {
+            self.note(&format!("server {host}: a page rots"));
+        }
+        self.find_rotten((0..self.devices.len()).collect())
     }
 
     /// Puts the backup into the place of a server's store.
@@ -248,6 +251,7 @@ impl World {
         self.went_back.insert(host);
         self.cut_power_of_server(host);
         self.hosts[host].disk = kill(&disk, &self.swarm);
+        self.hosts[host].has_damaged_log = false;
         Ok(())
     }
 
@@ -304,6 +308,46 @@ impl World {
         self.note_what_moved(device)
     }
 
+    fn rot_device(&mut self) -> Result<(), String> {
+        let device = self.rng.index(self.devices.len());
+        self.cut_power_of(device);
+        let here = &mut self.devices[device];
+        if self.swarm.logs_rot {
+            let damaged = damage_log(&here.disk, &self.swarm, &mut self.rng);
+            let Some(damaged) = damaged else { return Ok(()) };
+            (here.disk, here.has_damaged_log) = (damaged, true);
+            self.note(&format!("device {device}: its log is damaged"));
+            // Of what is missing now anything may have been in it.
+            let applied = self.applied_at_servers()?;
+            self.judge.rolled_back(device, 0, &applied);
+            self.note_what_moved(device)?;
+        } else if rot(&here.disk, &mut self.rng) {
+            self.note(&format!("device {device}: a page rots"));
+        } else {
+            return Ok(());
+        }
+        self.rotten.insert(device);
+        self.find_rotten(vec![device])
+    }
+
+    /// Those who may meet what has rotted come to it.
+    fn find_rotten(&mut self, devices: Vec<usize>) -> Result<(), String> {
+        self.pass(BACK_MS)?;
+        for device in devices {
+            self.issue_some(device)?;
+            for tab in self.devices[device].tabs.keys().copied().collect::<Vec<_>>() {
+                let held = self.tab(device, tab).held.keys().copied().collect::<Vec<Doc>>();
+                for doc in held {
+                    let must = self.judge.own(self.origin(device, tab, doc));
+                    let now_ms = self.now_ms;
+                    let query = self.tab(device, tab).query(doc, must, now_ms);
+                    self.send_to_core(device, tab, vec![query]);
+                }
+            }
+        }
+        self.pass(DECIDED_MS)
+    }
+
     /// A device's data are cleared while it is used. Its core cannot go on with what it remembers,
     /// and another one begins anew.
     fn clear_device(&mut self) -> Result<(), String> {
@@ -326,6 +370,7 @@ impl World {
         let here = &mut self.devices[device];
         here.disk = CrashDevice::new();
         here.disk.hold_flushes(!self.swarm.flushes_at_once);
+        here.has_damaged_log = false;
         let life = here.life;
         here.cleared_in_life = Some(life);
         self.schedule(CLEARED_KNOWN_MS, Event::LooksCleared { device, life });
@@ -373,6 +418,7 @@ impl World {
             self.judge.rolled_back(device, 0, &applied);
             self.devices[device].disk = CrashDevice::new();
             self.devices[device].disk.hold_flushes(!self.swarm.flushes_at_once);
+            self.devices[device].has_damaged_log = false;
             self.note_what_moved(device)?;
         }
         Ok(())

@@ -3,7 +3,8 @@
 use tidelog_client::TabId;
 
 use super::World;
-use super::sockets::Muted;
+use super::sockets::{Conn, Muted};
+use super::trouble::BARRED_MS_MAX;
 use crate::device::Device;
 use crate::docs::Doc;
 
@@ -29,10 +30,34 @@ const SAID_MS: u64 = 1_100;
 /// Files that are taken out, and bytes of what is written meanwhile.
 const EXPORTS: u32 = 4;
 const LARGE: u64 = 30_000;
+/// Milliseconds after which a device has come back to a server that lets it in again.
+const LET_IN_KNOWN_MS: u64 = 60_000;
 
 impl World {
+    /// Whoever was not let in by a server comes back to it by itself, once it lets people in.
+    pub(super) fn bar_out(&mut self) -> Result<(), String> {
+        let (host, doc) = (0, Doc(0));
+        self.bar_server(host);
+        self.pass(BARRED_MS_MAX + LET_IN_KNOWN_MS)?;
+        for (device, here) in self.devices.iter().enumerate() {
+            let mut holders = here.tabs.values().filter(|tab| tab.held.contains_key(&doc));
+            let is_wanted =
+                holders.next().is_some() && !here.tabs.values().any(|it| it.is_away(doc));
+            let is_there = |conn: &Conn| conn.device == device && conn.host == host;
+            if is_wanted
+                && here.is_open()
+                && !self.cut_off.contains(&device)
+                && self.hosts[host].is_up()
+                && !self.conns.values().any(is_there)
+            {
+                return Err(format!("device {device} stays away from a server that lets it in"));
+            }
+        }
+        Ok(())
+    }
+
     /// A document is handed over, and the line breaks as the server has it; another device opens it
-    /// there and writes before it is offered again.
+    /// there and writes before it is offered again. Or the device is full then.
     pub(super) fn lose_seeded(&mut self) -> Result<(), String> {
         let device = self.rng.index(self.devices.len());
         let other = (device + 1) % self.devices.len();
@@ -58,6 +83,11 @@ impl World {
             if self.is_on_server(host, draft)? {
                 break;
             }
+        }
+        if self.rng.once_in(3) {
+            // There is no room to write down whose it is now.
+            self.fill_disk(device);
+            return self.pass(BACK_MS);
         }
         self.cut_device_off(device);
         self.pass(DONE_MS)?;

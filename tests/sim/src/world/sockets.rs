@@ -152,6 +152,10 @@ impl World {
         self.net_messages += u64::from(!matches!(message, ToServer::Ping));
         self.note_bytes(bytes);
         self.tell(|| format!("server {host} hears {conn} {}", short(&message)));
+        if let (ToServer::Hello { .. }, Some(bye)) = (&message, self.barred.get(&host).cloned()) {
+            self.device_hears(conn, bye);
+            return self.cut(conn);
+        }
         let done = self.hosts[host].hear(ConnId(conn), message);
         self.host_did(host, done);
     }

@@ -1,7 +1,7 @@
 //! What goes wrong.
 
 use tidelog_client::TabId;
-use tidelog_sync::{ByeReason, FromServer, encode_message};
+use tidelog_sync::{ByeReason, FromServer, PROTOCOL_VERSION, encode_message};
 use tidelog_tab::Input as ToTab;
 
 use super::World;
@@ -13,6 +13,8 @@ use crate::tab::MISTAKES;
 
 /// Milliseconds for which a tab hears nothing, at most.
 const BUSY_MS_MAX: u64 = 4_000;
+/// Milliseconds for which a server lets nobody in, at most.
+pub(super) const BARRED_MS_MAX: u64 = 30_000;
 /// Milliseconds for which a tab is hidden, at most.
 const HIDDEN_MS_MAX: u64 = 4_000;
 
@@ -118,6 +120,7 @@ impl World {
                 }
             }
             Trouble::WorkerBreaks => self.break_worker(device),
+            Trouble::ServerBars => self.bar_server(host),
             Trouble::ServerStops if self.hosts[host].is_up() => self.stop_server(host),
             Trouble::Nudge => {
                 self.note(&format!("device {device}: comes online, it seems"));
@@ -208,6 +211,24 @@ impl World {
         self.schedule(delay, Event::StartHost { host });
     }
 
+    /// A server knows nobody for a while, or is of another version.
+    pub(super) fn bar_server(&mut self, host: usize) {
+        let reason = [ByeReason::Version, ByeReason::Unauthenticated][self.rng.index(2)].clone();
+        self.note(&format!("server {host}: lets nobody in: {reason:?}"));
+        let mut bye = encode_message(&FromServer::Bye { reason });
+        if self.rng.once_in(3) {
+            // What it says cannot be read.
+            bye[..2].copy_from_slice(&(PROTOCOL_VERSION + 1).to_le_bytes());
+        }
+        for conn in self.conns_of(host) {
+            self.device_hears(conn, bye.clone());
+            self.cut(conn);
+        }
+        self.barred.insert(host, bye);
+        let delay = self.rng.below(BARRED_MS_MAX);
+        self.schedule(delay, Event::HostLetsIn { host });
+    }
+
     /// Tabs ask for what no document has.
     fn make_mistakes(&mut self, device: usize) {
         let tabs: Vec<TabId> = self.devices[device].tabs.keys().copied().collect();
@@ -284,6 +305,7 @@ impl World {
         }
         self.let_all_hear()?;
         self.cut_off.clear();
+        self.barred.clear();
         self.muted = None;
         self.restore_server()?;
         for host in 0..self.hosts.len() {
