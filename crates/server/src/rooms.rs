@@ -128,12 +128,17 @@ impl Rooms {
         }
         let (sender, inbox) = mpsc::unbounded_channel();
         rooms.insert(document.clone(), sender.clone());
-        self.threads.spawn(self.task(document, sender.downgrade()).run(inbox));
+        self.threads.spawn(self.task(document, sender.downgrade(), inbox).run());
         Some(sender)
     }
 
-    /// What owns the room of `document`, to which this is the way.
-    fn task(self: &Arc<Self>, document: &DocumentKey, room: WeakRoomSender) -> RoomTask {
+    /// What owns the room of `document`, to which this is the way, with both its ends.
+    fn task(
+        self: &Arc<Self>,
+        document: &DocumentKey,
+        room: WeakRoomSender,
+        inbox: mpsc::UnboundedReceiver<RoomMail>,
+    ) -> RoomTask {
         let mut seed = [0; 32];
         getrandom::fill(&mut seed).expect("the system gives random bytes");
         let settings = RoomSettings { is_damaged: self.store.damage().is_some(), ..self.settings };
@@ -148,6 +153,7 @@ impl Rooms {
             rooms: Arc::clone(self),
             owner: self.store.owner(),
             ways,
+            inbox,
             waiting: VecDeque::new(),
             permits: Vec::new(),
             left: Vec::new(),
@@ -238,6 +244,7 @@ struct RoomTask {
     rooms: Arc<Rooms>,
     owner: StoreOwner,
     ways: Arc<Ways>,
+    inbox: mpsc::UnboundedReceiver<RoomMail>,
     /// What clients said while the room worked on something else.
     waiting: VecDeque<RoomMail>,
     /// Of the messages that the room works on.
@@ -255,10 +262,10 @@ struct RoomTask {
 }
 
 impl RoomTask {
-    async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<RoomMail>) {
+    async fn run(mut self) {
         add(&self.rooms.counters.rooms, 1);
         debug!(document = %self.document, "room opened");
-        while let Some(input) = self.next_input(&mut inbox).await {
+        while let Some(input) = self.next_input().await {
             self.is_resting = false;
             self.step(input);
             if self.keep() > self.kept_size_max() {
@@ -272,10 +279,7 @@ impl RoomTask {
     }
 
     /// `None` once nobody needs the room any more.
-    async fn next_input(
-        &mut self,
-        inbox: &mut mpsc::UnboundedReceiver<RoomMail>,
-    ) -> Option<RoomInput> {
+    async fn next_input(&mut self) -> Option<RoomInput> {
         loop {
             if self.room.takes_messages()
                 && let Some(mail) = self.waiting.pop_front()
@@ -288,7 +292,7 @@ impl RoomTask {
             tokio::select! {
                 biased;
                 Some(reply) = self.owner.replies.recv() => return Some(RoomInput::Store(*reply)),
-                mail = inbox.recv() => match mail? {
+                mail = self.inbox.recv() => match mail? {
                     RoomMail::Writable { conn } => return Some(RoomInput::Writable { conn }),
                     mail => self.waiting.push_back(mail),
                 },
@@ -309,7 +313,7 @@ impl RoomTask {
                     add(&self.rooms.counters.gone, 1);
                 }
                 () = tokio::time::sleep(EMPTY_ROOM_STAYS), if is_at_rest => {
-                    if self.rooms.retire(&self.document, inbox) {
+                    if self.rooms.retire(&self.document, &self.inbox) {
                         return None;
                     }
                 }
@@ -430,6 +434,14 @@ impl Drop for RoomTask {
         for connection in self.ways.connections().values() {
             connection.end(Ending::Quiet);
         }
+        // Those whose first message is still unread are not among them.
+        self.inbox.close();
+        let unread = std::iter::from_fn(|| self.inbox.try_recv().ok());
+        for mail in self.waiting.drain(..).chain(unread) {
+            if let RoomMail::Message { connection, .. } = mail {
+                connection.end(Ending::Quiet);
+            }
+        }
         self.rooms.counters.rooms.fetch_sub(1, Ordering::Relaxed);
         self.rooms.counters.rooms_kept_size.fetch_sub(self.kept_size, Ordering::Relaxed);
         add(&self.rooms.counters.gone, 1);
@@ -438,8 +450,11 @@ impl Drop for RoomTask {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc as std_mpsc;
+
     use super::*;
     use tidelog_document::Doctype;
+    use tidelog_room::Suspect;
     use tidelog_sync::{Intent, codec};
     use tidelog_types::limits::Limits;
     use tidelog_types::{BudgetLimits, JournalId};
@@ -500,8 +515,8 @@ mod tests {
         let caution = Arc::new(Marks::open(folder.path()));
         let rooms = Rooms::new(store.handle(), settings, caution, Arc::default(), threads.handle());
         let document = DocumentKey::new("list", "").expect("a name");
-        let (room, _mail) = mpsc::unbounded_channel();
-        let mut task = rooms.task(&document, room.downgrade());
+        let (room, mail) = mpsc::unbounded_channel();
+        let mut task = rooms.task(&document, room.downgrade(), mail);
         let say = |task: &mut RoomTask, mail| {
             let input = task.input(mail);
             task.step(input);
@@ -532,6 +547,45 @@ mod tests {
         }
         assert!(task.room.takes_messages());
         assert!(!has_reserved());
+        store.close();
+    }
+
+    /// Says that something is about to be run, waits to be told, and breaks a promise.
+    struct Trap(Mutex<(std_mpsc::Sender<()>, std_mpsc::Receiver<()>)>);
+
+    impl Caution for Trap {
+        fn run(&self, _: &dyn Fn() -> Suspect, _: &mut dyn FnMut()) -> bool {
+            let (entered, told) = &*self.0.lock().expect("no panic before");
+            entered.send(()).expect("the test waits");
+            told.recv().expect("the test tells");
+            panic!("BUG: planted by a test")
+        }
+    }
+
+    /// Goal: nobody waits for a room that is gone. Method: it panics over the first one's message
+    /// while the second one's waits.
+    #[tokio::test]
+    async fn whoever_a_room_did_not_get_to_before_it_panicked_comes_back_to_a_new_one() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = Store::open(folder.path(), Limits::DEFAULT, Arc::default()).expect("a store");
+        let threads = RoomThreads::start().expect("threads");
+        let settings = RoomSettings { dev: true, ..RoomSettings::default() };
+        let ((entered, heard), (tell, told)) = (std_mpsc::channel(), std_mpsc::channel());
+        let trap = Arc::new(Trap(Mutex::new((entered, told))));
+        let rooms = Rooms::new(store.handle(), settings, trap, Arc::default(), threads.handle());
+        let document = DocumentKey::new("list", "").expect("a name");
+        let room = rooms.room(&document).expect("there is room");
+        let (first, _end) = Connection::new(ConnId(1));
+        let (second, _other_end) = Connection::new(ConnId(2));
+        room.send(message(&first, open())).expect("it is there");
+        heard.recv().expect("it runs something");
+        room.send(message(&second, open())).expect("it is there");
+        tell.send(()).expect("it waits");
+        for connection in [first, second] {
+            let mut ended = connection.ended();
+            let ending = timeout(ANSWER_TAKES, ended.wait_for(Option::is_some)).await;
+            assert_eq!(*ending.expect("it is told").expect("it is there"), Some(Ending::Quiet));
+        }
         store.close();
     }
 
