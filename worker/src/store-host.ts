@@ -81,6 +81,7 @@ export class StoreHost {
     const owner = this.#owners.push(port) - 1;
     port.onmessage = ({ data }: MessageEvent<TabPort | Bytes>) => {
       if (data instanceof Uint8Array) this.#work(() => store.serve(owner, data));
+      else if (!this.#isLiving(owner)) return;
       else if (data.port) this.#tabs.set(data.tab, data.port);
       else this.#tabs.delete(data.tab);
     };
@@ -108,10 +109,14 @@ export class StoreHost {
       flushed: () => this.#work(store.proceed),
       reply: (owner, replies) => this.#owners[owner].postMessage(replies, transferOf(replies)),
       tell: (owner, tab, messages) => {
-        // Another core counts its tabs anew.
-        if (owner === this.#owners.length - 1) this.#tabs.get(tab)?.postMessage(messages);
+        if (this.#isLiving(owner)) this.#tabs.get(tab)?.postMessage(messages);
       },
     };
+  }
+
+  /** Whether this is the core of the tabs at hand: another one counts its tabs anew. */
+  #isLiving(owner: number): boolean {
+    return owner === this.#owners.length - 1;
   }
 
   /** The data were cleared. What is still there can be read by the core that knows it. */

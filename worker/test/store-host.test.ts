@@ -33,16 +33,37 @@ class Channel {
   }
 }
 
-/** A core's port to a store that is open. */
-async function served() {
+/** What a store says to its host. */
+interface Replies {
+  opened(): void;
+  tell(owner: number, tab: number, messages: Uint8Array): void;
+}
+
+const newPort = () => ({ onmessage: (_: unknown) => {}, postMessage: vi.fn() });
+
+/** A store that is open, and what it can say. */
+async function opened() {
   vi.stubGlobal('MessageChannel', Channel);
   const { StoreHost } = await import('../src/store-host.js');
   const host = new StoreHost(() => {});
-  const port = { onmessage: (_: unknown) => {}, postMessage: () => {} };
-  host.serve(port as unknown as MessagePort);
-  const open = (replies: { opened(): void }) => replies.opened();
+  let replies: Replies | undefined;
+  const open = (to: Replies) => {
+    replies = to;
+    to.opened();
+  };
   const keep = { inBlocks: false, settledAt: 0, isThere: async () => isThere, open };
   await host.start(Promise.resolve(keep));
+  const serve = () => {
+    const port = newPort();
+    host.serve(port as unknown as MessagePort);
+    return port;
+  };
+  return { serve, replies: replies! };
+}
+
+/** A core's port to a store that is open. */
+async function served() {
+  const port = (await opened()).serve();
   return () => port.onmessage({ data: new Uint8Array(1) });
 }
 
@@ -77,4 +98,16 @@ test('one slice is on its way at a time, however many messages left something to
   expect(slices.sent).toBe(1);
   slices.port1.onmessage();
   expect(slices.sent).toBe(2);
+});
+
+test('what an earlier core says late of its tabs is not said of others', async () => {
+  const { serve, replies } = await opened();
+  const [before, present] = [serve(), serve()];
+  const [theirs, ours] = [newPort(), newPort()];
+  present.onmessage({ data: { type: 'tab', tab: 1, port: ours } });
+  before.onmessage({ data: { type: 'tab', tab: 1, port: theirs } });
+  before.onmessage({ data: { type: 'tab', tab: 1 } });
+  replies.tell(1, 1, new Uint8Array(1));
+  expect(theirs.postMessage).not.toHaveBeenCalled();
+  expect(ours.postMessage).toHaveBeenCalledTimes(1);
 });
