@@ -16,6 +16,12 @@ type Handles = [Handle, Handle, Handle];
 /** The longest wait between two tries to open a file that another worker still holds. */
 const BUSY_MS_MAX = 200;
 
+/**
+ * How long opening them may take, also where the browser does not answer: whoever waits for them
+ * has the lock of the store, and another worker may have better luck.
+ */
+const OPENING_MS = 10_000;
+
 /** Between two looks at whether the files still exist. */
 const LOOK_MS = 1_000;
 
@@ -26,6 +32,10 @@ const MISSES = 2;
 export interface Found {
   readonly files: readonly FileSystemFileHandle[];
   readonly madeAt: number;
+}
+
+interface Opened extends Found {
+  readonly handles: Handles;
 }
 
 /**
@@ -52,16 +62,18 @@ async function areThere(madeAt: number): Promise<boolean> {
 }
 
 /**
- * Opens the files, which are made at first use. Waits for as long as another worker has them.
- * `found` are those that were there a while ago.
+ * Opens the files, which are made at first use. Waits for a while where another worker has them.
+ * `finding` gives those that were there a while ago.
  *
  * After the site's data were cleared, Chromium goes on to write into files that are gone: `lost` is
  * called soon after that.
  */
-export async function openFiles(found: Found | undefined, lost: () => void): Promise<Keep> {
+export async function openFiles(
+  finding: Promise<Found | undefined>,
+  lost: () => void,
+): Promise<Keep> {
   try {
-    const atHand = found && (await openAll(found).catch(() => undefined));
-    const { madeAt, handles } = atHand ?? (await openAll(await findFiles(true)));
+    const { madeAt, handles } = await inTime(openFound(finding));
     let misses = 0;
     const look = setInterval(async () => {
       misses = (await areThere(madeAt)) ? 0 : misses + 1;
@@ -80,6 +92,20 @@ export async function openFiles(found: Found | undefined, lost: () => void): Pro
   }
 }
 
+/** What comes later than that is let go of with this worker. */
+function inTime<T>(opening: Promise<T>): Promise<T> {
+  return new Promise((resolve, reject) => {
+    opening.then(resolve, reject);
+    setTimeout(() => reject(new Error('the files do not open')), OPENING_MS);
+  });
+}
+
+async function openFound(finding: Promise<Found | undefined>): Promise<Opened> {
+  const found = await finding;
+  const atHand = found && (await openAll(found).catch(() => undefined));
+  return atHand ?? (await openAll(await findFiles(true)));
+}
+
 /** There is none in private windows of some browsers, and in browsers that know no such handles. */
 async function rootFolder(): Promise<FileSystemDirectoryHandle> {
   try {
@@ -94,7 +120,7 @@ async function rootFolder(): Promise<FileSystemDirectoryHandle> {
 }
 
 /** Opens those that are opened, or none. */
-async function openAll(found: Found): Promise<Found & { readonly handles: Handles }> {
+async function openAll(found: Found): Promise<Opened> {
   const opening = found.files.slice(0, OPENED).map(openFile);
   try {
     return { ...found, handles: (await Promise.all(opening)) as Handles };

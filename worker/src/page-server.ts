@@ -47,5 +47,5 @@ async function prepare(host: StoreHost, wasm: string | undefined): Promise<void>
     host.lost();
     tell({ type: 'broke' });
   };
-  await host.start(openFiles(await finding, () => host.lost()));
+  await host.start(openFiles(finding, () => host.lost()));
 }

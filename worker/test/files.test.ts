@@ -67,7 +67,8 @@ afterEach(() => {
 
 const { findFiles, openFiles } = await import('../src/files.js');
 
-const open = (found?: Awaited<ReturnType<typeof findFiles>>) => openFiles(found, () => {});
+const open = (found?: Awaited<ReturnType<typeof findFiles>>) =>
+  openFiles(Promise.resolve(found), () => {});
 
 test('who only waits for the store makes no files: their want shows a loss', async () => {
   await expect(findFiles(false)).rejects.toThrow();
@@ -86,6 +87,15 @@ test('files found before are opened but the spare one, or made anew if they are 
   expect(disk.made.size).toBe(5);
 });
 
+test('files of which the browser says nothing are not waited for without end', async () => {
+  const never = () => new Promise<never>(() => {});
+  vi.stubGlobal('navigator', { storage: { getDirectory: never } });
+  const opened = Promise.allSettled([open(), openFiles(never(), () => {})]);
+  await vi.advanceTimersByTimeAsync(30_000);
+  const states = (await Promise.race([opened, []])).map(({ status }) => status);
+  expect(states).toEqual(['rejected', 'rejected']);
+});
+
 test('where one file cannot be opened, none stays open', async () => {
   const found = await findFiles(true);
   disk.refused = 'pages';
@@ -96,7 +106,7 @@ test('where one file cannot be opened, none stays open', async () => {
 test('S11: files gone or replaced are missed; what cannot be told is not', async () => {
   const look = () => vi.advanceTimersByTimeAsync(5_000);
   const lost = vi.fn();
-  await openFiles(undefined, lost);
+  await openFiles(Promise.resolve(undefined), lost);
   await look();
   disk.trouble = new DOMException('busy', 'UnknownError');
   await look();
@@ -112,7 +122,7 @@ test('S11: files gone or replaced are missed; what cannot be told is not', async
   expect(lost).toHaveBeenCalledTimes(1);
 
   const gone = vi.fn();
-  await openFiles(undefined, gone);
+  await openFiles(Promise.resolve(undefined), gone);
   disk.made.clear();
   await look();
   expect(gone).toHaveBeenCalledTimes(1);
