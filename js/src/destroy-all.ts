@@ -5,8 +5,11 @@ import { StorageError } from './errors.js';
 /** Between two tries to remove what somebody still has open. */
 const AGAIN_MS = 100;
 
-/** Tries after which it is given up: just under ten seconds. */
+/** Tries after which it is given up. */
 const TRIES_MAX = 90;
+
+/** The same in time, also where the browser does not answer: just under ten seconds. */
+const GIVEN_UP_MS = AGAIN_MS * TRIES_MAX;
 
 const HELD = 'another tab holds on to the data: close it, and try again';
 
@@ -19,6 +22,19 @@ const HELD = 'another tab holds on to the data: close it, and try again';
  * anew in every tab, and `open` begins anew; with a server, documents come back from there.
  */
 export async function destroyAll(): Promise<void> {
+  await inTime(removeFiles());
+  await inTime(removeBlocks());
+}
+
+/** Whoever has something open is asked to close it, which a worker that is frozen does not hear. */
+function inTime(removing: Promise<void>): Promise<void> {
+  return new Promise((resolve, reject) => {
+    removing.then(resolve, reject);
+    setTimeout(() => reject(new StorageError(HELD)), GIVEN_UP_MS);
+  });
+}
+
+async function removeFiles(): Promise<void> {
   // Before the files go, whoever has them must let go of them.
   const holders = new BroadcastChannel('tidelog-destroy');
   try {
@@ -32,13 +48,10 @@ export async function destroyAll(): Promise<void> {
   } finally {
     holders.close();
   }
-  await removeBlocks();
 }
 
 function removeBlocks(): Promise<void> {
   return new Promise((resolve, reject) => {
-    // Whoever has it open is asked to close it, which a worker that is frozen does not hear.
-    setTimeout(() => reject(new StorageError(HELD)), AGAIN_MS * TRIES_MAX);
     try {
       const deleting = indexedDB.deleteDatabase('tidelog');
       deleting.onsuccess = () => resolve();

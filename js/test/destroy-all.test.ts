@@ -40,6 +40,16 @@ test('a site that keeps nothing has nothing to remove', async () => {
   await expect(destroyAll()).resolves.toBeUndefined();
 });
 
+test('files of which the browser says nothing are not waited for without end', async () => {
+  vi.useFakeTimers();
+  browserThatSays('NotFoundError');
+  const getDirectory = () => new Promise(() => {});
+  vi.stubGlobal('navigator', { storage: { getDirectory } });
+  const destroyed = destroyAll().catch((error) => error);
+  await vi.advanceTimersByTimeAsync(10_000);
+  expect(await Promise.race([destroyed, 'pending'])).toBeInstanceOf(StorageError);
+});
+
 test('a database that somebody holds on to is not waited for without end', async () => {
   vi.useFakeTimers();
   browserThatSays('NotFoundError');
