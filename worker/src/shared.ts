@@ -40,11 +40,23 @@ export function hold(name: string): Promise<void> {
   });
 }
 
+/**
+ * How long WebAssembly may take to arrive: a megabyte, over a slow line. A browser would wait for
+ * ever for a line that is dead, and all tabs for whoever has the place of the core.
+ */
+const ARRIVAL_MS = 120_000;
+
 /** Loads WebAssembly, compiling while it arrives wherever the server names its type. */
 export async function compile(url: string | URL): Promise<WebAssembly.Module> {
-  const response = await fetch(url);
-  if (!response.ok) throw new Error(`${response.status} ${response.statusText}: ${url}`);
-  return response.headers.get('content-type') === 'application/wasm'
-    ? WebAssembly.compileStreaming(response)
-    : WebAssembly.compile(await response.arrayBuffer());
+  const late = new AbortController();
+  const timer = setTimeout(() => late.abort(new Error(`${url} does not arrive`)), ARRIVAL_MS);
+  try {
+    const response = await fetch(url, { signal: late.signal });
+    if (!response.ok) throw new Error(`${response.status} ${response.statusText}: ${url}`);
+    return response.headers.get('content-type') === 'application/wasm'
+      ? await WebAssembly.compileStreaming(response)
+      : await WebAssembly.compile(await response.arrayBuffer());
+  } finally {
+    clearTimeout(timer);
+  }
 }
