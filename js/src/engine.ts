@@ -99,7 +99,10 @@ export class Engine {
         this.#post({ type: 'lendFailed', reason: effect.reason }, []);
         break;
       case 'letGo':
-        this.#held?.then((letGo) => letGo());
+        this.#held?.then(
+          (letGo) => letGo(),
+          () => {},
+        );
         this.#held = undefined;
     }
   }
@@ -140,7 +143,14 @@ export class Engine {
     };
     // The core takes this lock when we are gone, so we must have it before we say hello.
     this.#held ??= hold(this.#lock);
-    await this.#held;
+    const held = this.#held;
+    try {
+      await held;
+    } catch (error) {
+      // Whoever tries again asks for it again.
+      if (held === this.#held) this.#held = undefined;
+      throw error;
+    }
     const { port } = worker;
     if (core !== this.#core) {
       port.close();

@@ -166,6 +166,22 @@ test('a worker that may not even be asked for is no page server, and harms nothi
   expect(listsTo(core)).toHaveLength(before + 1);
 });
 
+test('a lock that was refused once is asked for again', async () => {
+  let isRefused = true;
+  const request = async (name: string, ...rest: unknown[]) => {
+    if (isRefused && name.startsWith('tidelog-tab:')) throw new DOMException('not now');
+    await locks.request(name, ...rest);
+  };
+  vi.stubGlobal('navigator', { locks: { ...locks, request }, storage, userAgentData: {} });
+  const connection = new Connection(NOWHERE);
+  ask(connection);
+  await settled();
+  isRefused = false;
+  ask(connection);
+  await settled();
+  expect(ofTabs()).toHaveLength(1);
+});
+
 test('what is said in one turn travels in several lists where it is large', async () => {
   const connection = new Connection(NOWHERE);
   ask(connection);
