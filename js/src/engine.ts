@@ -1,5 +1,6 @@
 /** The ports, locks and workers through which a tab reaches the core. It decides nothing. */
 
+import { callBack } from './call-back.js';
 import { sizeOf } from './hearing.js';
 import { LendingWorker } from './lending-worker.js';
 import { type Bytes, type FromTab, type ToTab, transferOf, type WorkerPlaces } from './ports.js';
@@ -157,13 +158,25 @@ export class Engine {
       return;
     }
     this.#port = port;
-    port.onmessage = ({ data }: MessageEvent<ToTab>) => {
+    this.#listen(port, core, (data: ToTab) => {
       if (port !== this.#port) return;
       this.#take(core, data);
       if ('type' in data && data.type === 'welcome') void this.#takeOver(port, others);
-    };
+    });
     this.#post({ type: 'hello', lock: this.#lock, urls: this.#places }, []);
     this.#hear({ type: 'connected', core });
+  }
+
+  /**
+   * A list that does not get through, or cannot be read, has answers in it that nobody repeats: the
+   * core is left as if it had died, and is asked again for all that is open.
+   */
+  #listen<Message>(port: MessagePort, core: number, take: (data: Message) => void): void {
+    const gone = (): void => this.#hear({ type: 'gone', core });
+    port.onmessageerror = gone;
+    port.onmessage = ({ data }: MessageEvent<Message>) => {
+      if (!callBack(() => take(data))) gone();
+    };
   }
 
   #take(core: number, data: ToTab): void {
@@ -180,7 +193,7 @@ export class Engine {
   #reach(server: number): void {
     const { port1, port2 } = new MessageChannel();
     const core = this.#core;
-    port1.onmessage = ({ data }: MessageEvent<Bytes>) => this.#receive(data, core);
+    this.#listen(port1, core, (data: Bytes) => this.#receive(data, core));
     this.#post({ type: 'reach', server, port: port2 }, [port2]);
   }
 

@@ -122,7 +122,7 @@ export class Tab {
         else this.#giveUp(input.reason);
         break;
       case 'gone':
-        if (link.stage === 'works') {
+        if (link.stage === 'works' && link.dueAt === NEVER) {
           link.lost(this.#now);
           for (const call of this.#calls.values()) if (call.sent) call.deaths++;
         }

@@ -15,6 +15,7 @@ class Core {
   readonly said: unknown[] = [];
   readonly port = {
     onmessage: (_: unknown) => {},
+    onmessageerror: undefined as (() => void) | undefined,
     postMessage: (message: { type?: string }) => {
       this.said.push(message);
       const welcome = { type: 'welcome', lock: 'of the core' };
@@ -180,6 +181,26 @@ test('a lock that was refused once is asked for again', async () => {
   ask(connection);
   await settled();
   expect(ofTabs()).toHaveLength(1);
+});
+
+test.each([
+  ['cannot be read', (core: Core) => core.port.onmessage({ data: new Uint8Array([1]) })],
+  ['did not get through', (core: Core) => core.port.onmessageerror?.()],
+])('what was in a list that %s is asked for again', async (_, tell) => {
+  vi.useFakeTimers();
+  vi.stubGlobal('reportError', () => {});
+  ask(new Connection(NOWHERE));
+  await vi.advanceTimersByTimeAsync(0);
+  const [core] = Core.started;
+  const [asked] = listsTo(core) as Uint8Array[];
+  try {
+    tell(core!);
+  } catch {
+    // It is an error of the page then.
+  }
+  await vi.advanceTimersByTimeAsync(1_000);
+  expect(Core.started).toHaveLength(2);
+  expect(String(listsTo(Core.started[1])[0])).toContain(String(asked!.slice(8)));
 });
 
 test('what is said in one turn travels in several lists where it is large', async () => {

@@ -656,6 +656,15 @@ test('a hand-over of which the core says nothing more is given up', () => {
   expect(stage.errors(call)).toEqual([{ code: 'engine', outcome: 'none', last: true }]);
 });
 
+test('a core that is found to be gone twice has died once', () => {
+  const { stage, handle } = opened();
+  const sync = stage.call('sync', { handle }, false);
+  for (let nth = 0; nth < 3; nth++) stage.step({ type: 'gone', core: stage.core });
+  stage.pass(8_100);
+  stage.work().reopen();
+  expect(stage.errors(sync)).toEqual([]);
+});
+
 test('W6: a hand-over that kills three cores is given up, however far they got', () => {
   const stage = new Stage();
   const call = stage.call('open', { handle: stage.tab.newHandle() });

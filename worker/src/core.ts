@@ -129,6 +129,7 @@ function kind(): WorkerType {
 export function runCore(): void {
   self.onconnect = ({ ports: [port] }) => {
     let tab: Tab | undefined;
+    port.onmessageerror = missed;
     port.onmessage = ({ data }: MessageEvent<FromTab>) => {
       if (tab) receive(tab, data);
       else if ('type' in data && data.type === 'hello') tab = greet(port, data);
@@ -261,6 +262,7 @@ function use(server: PageServer): void {
   pageServer = server;
   // It had the store until then: it has ended, and one that crashed did not say so.
   if (before) step(core.pageServerGone, before.number);
+  way.onmessageerror = missed;
   way.onmessage = ({ data }: MessageEvent<Bytes | Ready | Unserved>) => {
     if (server !== pageServer) return;
     if (data instanceof Uint8Array) step(core.pageServerReplies, number, data);
@@ -342,6 +344,11 @@ function step<Args extends unknown[]>(
   } catch (error) {
     die(`the core failed: ${error}`);
   }
+}
+
+/** What was said is lost, and nobody says it again but to another core. */
+function missed(): void {
+  die('a message did not get through to the core');
 }
 
 /** Ends this worker, so that the tabs start another one. */

@@ -24,6 +24,7 @@ vi.mock('../src/shared.js', () => ({
 /** One end of a channel: what the core says on it, and how to answer. */
 class Port {
   onmessage = (_: { data: unknown }): void => {};
+  onmessageerror: (() => void) | undefined;
   readonly said: ToTab[] = [];
   postMessage(message: ToTab): void {
     this.said.push(message);
@@ -121,6 +122,16 @@ test('a core names those that have to give way, and ends when it is named itself
   vi.advanceTimersByTime(1_000);
   expect(port.said.at(-1)).toEqual({ type: 'replaced' });
   expect(self.close).toHaveBeenCalled();
+});
+
+test('a core that misses what it was told ends, so that all is said again', async () => {
+  const enter = await atWork();
+  const [lender, other] = [await enter('a'), await enter('b')];
+  const way = new Port();
+  lender.say({ type: 'lend', port: way as unknown as MessagePort });
+  for (const port of [way, other.port]) port.onmessageerror?.();
+  expect(self.close).toHaveBeenCalledTimes(2);
+  expect(other.port.said.at(-1)).toMatchObject({ type: 'died' });
 });
 
 test('a core waits for its place whatever tabs share of a core that died elsewhere', async () => {
