@@ -36,6 +36,11 @@ export class Writer {
     return taken;
   }
 
+  /** Takes back what was written beyond this size, whole or not. */
+  cut(size: number): void {
+    this.#size = size;
+  }
+
   #resize(size: number): void {
     const bytes = new Uint8Array(size);
     bytes.set(this.#bytes.subarray(0, Math.min(size, this.#bytes.length)));

@@ -3,7 +3,7 @@
 import { callBack } from './call-back.js';
 import { Reader, Writer } from './codec.js';
 import { Engine } from './engine.js';
-import type { TidelogError } from './errors.js';
+import { noRoomToSay, type TidelogError } from './errors.js';
 import { type Answer, type News, readFromCore, type ToCore, writeToCore } from './messages.js';
 import type { Bytes, WorkerPlaces } from './ports.js';
 import type { CallKind, Effect, Input } from './step.js';
@@ -190,12 +190,24 @@ export class Connection {
   }
 
   #post<Kind extends keyof ToCore>(kind: Kind, message: ToCore[Kind]): void {
-    if (this.#count++ === 0) {
-      this.#outbox.u64(0);
-      queueMicrotask(() => this.#flush());
+    const before = this.#outbox.size;
+    if (before === 0) this.#outbox.u64(0);
+    try {
+      writeToCore(this.#outbox, kind, message);
+    } catch (error) {
+      // With half a message in it nobody could read the list.
+      this.#outbox.cut(before);
+      this.#unsaid(message, noRoomToSay(error));
+      return;
     }
-    writeToCore(this.#outbox, kind, message);
+    if (this.#count++ === 0) queueMicrotask(() => this.#flush());
     if (this.#outbox.size > LIST_SIZE_MAX) this.#flush();
+  }
+
+  /** Nobody else will answer. */
+  #unsaid(message: ToCore[keyof ToCore], error: TidelogError): void {
+    if (!('call' in message)) return;
+    this.#run({ type: 'answer', call: message.call, answer: { type: 'failed', error } });
   }
 
   #flush(): void {

@@ -213,6 +213,11 @@ export function noRoomFor(error: unknown): TidelogError {
   return new EngineError(`this page cannot take the answer (${error}): ask for less at once`);
 }
 
+/** The question could not be made into what travels. */
+export function noRoomToSay(error: unknown): TidelogError {
+  return new EngineError(`this page has no room to ask this (${error}): ask for less at once`);
+}
+
 /** A class of error, as the core names it by its place. */
 type ErrorClass = new (message: string, details?: ErrorDetails) => TidelogError;
 

@@ -3,6 +3,7 @@ import { Writer } from '../src/codec.js';
 import { Connection } from '../src/connection.js';
 import { doctype } from '../src/doctype.js';
 import { InvalidOptionError } from '../src/errors.js';
+import { type Answer, writeToCore } from '../src/messages.js';
 import { destroy, open } from '../src/open.js';
 import type { TakeOver } from '../src/ports.js';
 
@@ -201,6 +202,29 @@ test.each([
   await vi.advanceTimersByTimeAsync(1_000);
   expect(Core.started).toHaveLength(2);
   expect(String(listsTo(Core.started[1])[0])).toContain(String(asked!.slice(8)));
+});
+
+test('a message that cannot be written spoils nothing of what travels with it', async () => {
+  const told: Answer[] = [];
+  const connection = new Connection(NOWHERE);
+  ask(connection);
+  await settled();
+  const [core] = Core.started;
+  const blob = {
+    get length(): number {
+      throw new RangeError('Array buffer allocation failed');
+    },
+  };
+  const params = [blob as unknown as Uint8Array];
+  vi.stubGlobal('reportError', () => {});
+  connection.call('query', { handle: 1, sql: 'a', params }, (answer) => told.push(answer));
+  connection.call('query', { handle: 1, sql: 'b', params: [] }, () => {});
+  await settled();
+  expect(told.map(({ type }) => type)).toEqual(['failed']);
+  const alone = new Writer();
+  alone.u64(1);
+  writeToCore(alone, 'query', { call: 3, handle: 1, sql: 'b', params: [] });
+  expect(listsTo(core).at(-1)).toEqual(alone.take());
 });
 
 test('what is said in one turn travels in several lists where it is large', async () => {
