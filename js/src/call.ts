@@ -59,7 +59,7 @@ export function handOver(call: Call, memo: Memo | undefined): void {
 const isSame = (a: Uint8Array, b: Uint8Array): boolean => a.every((byte, at) => byte === b[at]);
 
 /** Whether what failed so can be had later, by asking again. */
-const isPassing = ({ code }: TidelogError): boolean =>
+export const isPassing = ({ code }: TidelogError): boolean =>
   /^(storage|engine|document-closed)/.test(code);
 
 /** A live query has failed: it is tried again if that can help. */

@@ -1,5 +1,6 @@
 /** A document as an app sees it. */
 
+import { isPassing } from './call.js';
 import { callBack } from './call-back.js';
 import type { Value } from './codec.js';
 import type { Connection, OpenDocument } from './connection.js';
@@ -119,9 +120,10 @@ export class Database<Defined extends Mutations = Mutations> {
     const query: LiveQuery<R> = new LiveQuery((take) => {
       const message = this.#try(() => bindQuery(sql, params), take);
       if (!message) return () => this.#live.delete(query);
-      const call = this.#connection.call('watch', message, (answer) =>
-        take(answer.type === 'failed' ? answer.error : answer),
-      );
+      const call = this.#connection.call('watch', message, (answer, last) => {
+        if (answer.type !== 'failed') take(answer);
+        else take(answer.error, !last && isPassing(answer.error));
+      });
       return () => {
         this.#live.delete(query);
         this.#connection.unwatch(call);

@@ -19,11 +19,15 @@ export class LiveQuery<R = Row> implements AsyncIterable<readonly R[]> {
   readonly #listeners = new Set<() => void>();
   #answered: Answered | undefined;
   #error: TidelogError | null = null;
+  /** Whether the query is run again by itself once what is wrong is over. */
+  #isPassing = false;
   #closed = false;
 
   /** @internal */
-  constructor(start: (take: (answer: Answer | TidelogError) => void) => () => void) {
-    this.#stop = start((answer) => this.#take(answer));
+  constructor(
+    start: (take: (answer: Answer | TidelogError, isPassing?: boolean) => void) => () => void,
+  ) {
+    this.#stop = start((answer, isPassing = false) => this.#take(answer, isPassing));
   }
 
   /** The newest rows; undefined until the query has run. */
@@ -55,7 +59,8 @@ export class LiveQuery<R = Row> implements AsyncIterable<readonly R[]> {
 
   /**
    * Each newest answer; those that come while the loop is busy are passed over. A loop that is left
-   * closes the query, unless somebody else listens to it.
+   * closes the query, unless somebody else listens to it. It is not ended by what goes by, once it
+   * has had rows.
    */
   [Symbol.asyncIterator](): AsyncIterator<readonly R[], undefined> {
     let seen: readonly R[] | undefined;
@@ -72,7 +77,7 @@ export class LiveQuery<R = Row> implements AsyncIterable<readonly R[]> {
     return {
       next: async () => {
         while (!isOver && !this.#closed) {
-          if (this.#error) {
+          if (this.#error && !(seen && this.#isPassing)) {
             end();
             throw this.#error;
           }
@@ -106,8 +111,9 @@ export class LiveQuery<R = Row> implements AsyncIterable<readonly R[]> {
     for (const resolve of this.#waiting.splice(0)) resolve();
   }
 
-  #take(answer: Answer | TidelogError): void {
+  #take(answer: Answer | TidelogError, isPassing: boolean): void {
     if (this.#closed) return;
+    this.#isPassing = isPassing;
     if (!('type' in answer)) this.#error = answer;
     else if (answer.type !== 'rows') return;
     else {

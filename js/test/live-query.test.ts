@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest';
-import type { TidelogError } from '../src/errors.js';
+import { QueryError, StorageError, type TidelogError } from '../src/errors.js';
 import { LiveQuery } from '../src/live-query.js';
 import type { Answer } from '../src/messages.js';
 
@@ -8,8 +8,8 @@ const NO_ROWS: Answer = {
   rows: { columns: [], count: 0, cells: new Uint8Array(0) },
 };
 
-function watched(): { query: LiveQuery; isStopped: () => boolean } {
-  let take: ((answer: Answer | TidelogError) => void) | undefined;
+function watched() {
+  let take: ((answer: Answer | TidelogError, isPassing?: boolean) => void) | undefined;
   let stopped = false;
   const query = new LiveQuery((taker) => {
     take = taker;
@@ -18,7 +18,7 @@ function watched(): { query: LiveQuery; isStopped: () => boolean } {
     };
   });
   take!(NO_ROWS);
-  return { query, isStopped: () => stopped };
+  return { query, isStopped: () => stopped, take: take! };
 }
 
 test('W13: a loop that is left ends the watch', async () => {
@@ -35,6 +35,26 @@ test('an iterator that waits for rows can be given up', async () => {
   expect(await rows.return?.()).toEqual({ done: true, value: undefined });
   expect(await waiting).toEqual({ done: true, value: undefined });
   expect(isStopped()).toBe(true);
+});
+
+test('a loop goes on over what passes, and ends by what does not', async () => {
+  const { query, take } = watched();
+  const rows = query[Symbol.asyncIterator]();
+  await rows.next();
+  const next = rows.next();
+  take(new StorageError('the device is full'), true);
+  await Promise.resolve();
+  take({ type: 'rows', rows: { columns: ['a'], count: 0, cells: new Uint8Array(0) } });
+  expect(await next).toEqual({ done: false, value: [] });
+  const last = rows.next();
+  take(new QueryError('no such table'));
+  await expect(last).rejects.toThrow(QueryError);
+});
+
+test('a loop that has had no rows yet is told why there are none', async () => {
+  const { query, take } = watched();
+  take(new StorageError('the device is full'), true);
+  await expect(query[Symbol.asyncIterator]().next()).rejects.toThrow(StorageError);
 });
 
 test('nobody is called once it is closed, whenever they began to listen', async () => {
