@@ -17,7 +17,9 @@ export interface Call {
   cores: number;
   /** Whether the present core was. */
   sent: boolean;
-  /** Cores that died since the last answer. */
+  /** When a core was handed it last. */
+  sentAt: number;
+  /** Cores that died soon after, one after another and since the last answer. */
   deaths: number;
   /** As what a mutation is durable. */
   durable: EntryId | undefined;
@@ -38,6 +40,7 @@ export function newCall(kind: CallKind, message: ToCore[CallKind], until: number
     spared: false,
     cores: 0,
     sent: false,
+    sentAt: 0,
     deaths: 0,
     durable: undefined,
     memo: undefined,

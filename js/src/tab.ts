@@ -38,6 +38,9 @@ const SPARED_MS = 1_000;
 /** Cores that may die over one call before it is taken for the cause. */
 const DEATHS_MAX = 3;
 
+/** How long a core that dies of a call lives on with it at most. */
+const CAUSE_MS = 60_000;
+
 /** Why a call is given up of which nothing was heard. */
 const LATE = 'the engine gave no answer in time';
 
@@ -124,7 +127,7 @@ export class Tab {
       case 'gone':
         if (link.stage === 'works' && link.dueAt === NEVER) {
           link.lost(this.#now);
-          for (const call of this.#calls.values()) if (call.sent) call.deaths++;
+          for (const call of this.#calls.values()) if (call.sent) this.#countDeath(call);
         }
         break;
       case 'reach':
@@ -219,8 +222,14 @@ export class Tab {
     const since = [memo?.head, earlier && earlier.call < number ? earlier.entry : undefined];
     const again = call.cores > 1 ? { durable, copy: memo?.copy, since } : undefined;
     call.sent = true;
+    call.sentAt = this.#now;
     call.againAt = NEVER;
     this.#post(call.kind, { ...call.message, again });
+  }
+
+  /** A core died that was handed it: perhaps of it, unless that is long ago. */
+  #countDeath(call: Call): void {
+    call.deaths = this.#now - call.sentAt < CAUSE_MS ? call.deaths + 1 : 0;
   }
 
   /** In the order in which they were made. */

@@ -656,6 +656,16 @@ test('a hand-over of which the core says nothing more is given up', () => {
   expect(stage.errors(call)).toEqual([{ code: 'engine', outcome: 'none', last: true }]);
 });
 
+test('W6: a call is not the cause of deaths that come long after it was asked', () => {
+  const { stage, handle } = opened();
+  const sync = stage.call('sync', { handle }, false);
+  for (let nth = 0; nth < 4; nth++) {
+    stage.pass(3_600_000);
+    stage.survive().reopen();
+  }
+  expect(stage.errors(sync)).toEqual([]);
+});
+
 test('a core that is found to be gone twice has died once', () => {
   const { stage, handle } = opened();
   const sync = stage.call('sync', { handle }, false);
