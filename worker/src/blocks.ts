@@ -21,7 +21,13 @@ let held: Promise<void> | undefined;
  */
 export async function openBlocks(lost: () => void): Promise<Keep> {
   held ??= hold(LOCK);
-  await held;
+  try {
+    await held;
+  } catch (error) {
+    // Whoever tries again asks for it again.
+    held = undefined;
+    throw error;
+  }
   const opening = indexedDB.open('tidelog', VERSION);
   opening.onupgradeneeded = () => {
     opening.result.createObjectStore('blocks').put(Date.now(), MADE);
