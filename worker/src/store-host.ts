@@ -79,6 +79,8 @@ export class StoreHost {
     }
     this.#tabs.clear();
     const owner = this.#owners.push(port) - 1;
+    // What was asked is lost, and nobody asks it again but of another page server.
+    port.onmessageerror = () => this.#break();
     port.onmessage = ({ data }: MessageEvent<TabPort | Bytes>) => {
       if (data instanceof Uint8Array) this.#work(() => store.serve(owner, data));
       else if (!this.#isLiving(owner)) return;
@@ -162,10 +164,12 @@ export class StoreHost {
     if (left === NOTHING && run !== store.rest) {
       this.#rest = setTimeout(() => this.#comeToRest(), REST_MS);
     } else if (left === MORE) this.#goOn();
-    else if (left === BROKEN) {
-      this.#works = false;
-      this.#again();
-    }
+    else if (left === BROKEN) this.#break();
+  }
+
+  #break(): void {
+    this.#works = false;
+    this.#again();
   }
 
   #goOn(): void {

@@ -36,20 +36,26 @@ class Channel {
 /** What a store says to its host. */
 interface Replies {
   opened(): void;
+  failed(kind: number, reason: string): void;
   tell(owner: number, tab: number, messages: Uint8Array): void;
 }
 
-const newPort = () => ({ onmessage: (_: unknown) => {}, postMessage: vi.fn() });
+const newPort = () => ({
+  onmessage: (_: unknown) => {},
+  onmessageerror: undefined as (() => void) | undefined,
+  postMessage: vi.fn(),
+});
 
-/** A store that is open, and what it can say. */
-async function opened() {
+/** A store that is open, unless it says something else, and what it can say. */
+async function opened(say = (to: Replies): void => to.opened()) {
   vi.stubGlobal('MessageChannel', Channel);
   const { StoreHost } = await import('../src/store-host.js');
-  const host = new StoreHost(() => {});
+  const again = vi.fn();
+  const host = new StoreHost(again);
   let replies: Replies | undefined;
   const open = (to: Replies) => {
     replies = to;
-    to.opened();
+    say(to);
   };
   const keep = { inBlocks: false, settledAt: 0, isThere: async () => isThere, open };
   await host.start(Promise.resolve(keep));
@@ -58,7 +64,7 @@ async function opened() {
     host.serve(port as unknown as MessagePort);
     return port;
   };
-  return { serve, replies: replies! };
+  return { host, serve, again, replies: replies! };
 }
 
 /** A core's port to a store that is open. */
@@ -110,4 +116,10 @@ test('what an earlier core says late of its tabs is not said of others', async (
   replies.tell(1, 1, new Uint8Array(1));
   expect(theirs.postMessage).not.toHaveBeenCalled();
   expect(ours.postMessage).toHaveBeenCalledTimes(1);
+});
+
+test('a store that misses what it was asked is opened anew', async () => {
+  const { serve, again } = await opened();
+  serve().onmessageerror?.();
+  expect(again).toHaveBeenCalledTimes(1);
 });
