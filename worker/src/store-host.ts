@@ -62,9 +62,13 @@ export class StoreHost {
   #rest: ReturnType<typeof setTimeout> | undefined;
   #isThere: Keep['isThere'] = async () => false;
 
-  /** `again` is called when another page server should take the place of this one. */
+  /** `again` is called once, when another page server should take the place of this one. */
   constructor(again: () => void) {
-    this.#again = again;
+    let isOver = false;
+    this.#again = () => {
+      if (!isOver) again();
+      isOver = true;
+    };
     this.#slices.port1.onmessage = () => {
       this.#isSliceDue = false;
       this.#work(store.proceed);
@@ -123,6 +127,8 @@ export class StoreHost {
 
   /** The data were cleared. What is still there can be read by the core that knows it. */
   lost(): void {
+    // Where nothing could be opened, what is made anew can be.
+    if (!this.#works && this.#state) this.#again();
     if (!this.#works || this.#isLost) return;
     this.#isLost = true;
     store.lose();

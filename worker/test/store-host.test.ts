@@ -123,3 +123,14 @@ test('a store that misses what it was asked is opened anew', async () => {
   serve().onmessageerror?.();
   expect(again).toHaveBeenCalledTimes(1);
 });
+
+test.each([
+  ['is damaged', 2, 0],
+  ['is full', 3, 1],
+])('a store that %s is opened anew once, when its data were cleared', async (_, kind, before) => {
+  const { host, again } = await opened((to) => to.failed(kind, 'no'));
+  expect(again).toHaveBeenCalledTimes(before);
+  host.lost();
+  host.lost();
+  expect(again).toHaveBeenCalledTimes(1);
+});
