@@ -258,6 +258,28 @@ fn a_damaged_document_is_as_it_was_before_says_so_and_takes_no_more() {
     assert!(device.failure(refused).message.contains("destroyAll()"));
 }
 
+/// Goal: a store that can only be read is not taken for another one, whichever tab lends it: what
+/// it grants cannot be written down. Method: a byte rots, and then page servers come and go.
+#[test]
+fn a_damaged_store_is_still_the_same_when_another_tab_lends_it() {
+    let mut device = Device::new(1);
+    device.open(&todos());
+    for id in ["milk", "bread", "eggs"] {
+        add(&mut device, id);
+    }
+    rot(&device, b"title of bread");
+    for _ in 0..3 {
+        device.lose_page_server();
+        device.lend();
+        assert!(!device.is_lost(), "it is there");
+    }
+    device.kill_core();
+    device.open(&todos());
+    device.lose_page_server();
+    device.lend();
+    assert_eq!(device.query("select id from todo"), [[text("milk")]]);
+}
+
 /// Goal: nobody waits for the verdict of what this device has lost. Method: a byte rots in the
 /// second of three durable mutations while nobody serves the store; a fourth one cannot be
 /// recorded, so the document is read anew.

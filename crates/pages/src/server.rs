@@ -403,7 +403,9 @@ impl<D: Disk> PageServer<D> {
             self.staged.remove(&earlier);
             self.reads.forget(earlier);
         }
-        let epoch = wanted.max(Epoch(self.epoch().0.saturating_add(1)));
+        // Where no grant was written down, its owner alone may know of it.
+        let wanted = if self.store.is_damaged() { next_epoch(wanted) } else { wanted };
+        let epoch = wanted.max(next_epoch(self.epoch()));
         self.store.record_epoch(epoch);
         let batch = self.store.committed();
         self.acks.ready(batch, owner, epoch);
@@ -694,6 +696,10 @@ impl<D: Disk> PageServer<D> {
         self.is_taking_back = false;
         self.serve_waiting(budget)
     }
+}
+
+fn next_epoch(Epoch(epoch): Epoch) -> Epoch {
+    Epoch(epoch.saturating_add(1))
 }
 
 /// How a request of an owner that is not served is answered.

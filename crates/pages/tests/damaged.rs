@@ -92,6 +92,23 @@ fn damage(device: &CrashDevice) -> DamageReport {
     open_damaged(device).1.damage.expect("it is damaged")
 }
 
+/// Goal: an owner knows the store by epochs that grow, though none can be written down. Method: one
+/// says hello, under the epoch that it was granted last, each time that the store is opened.
+#[test]
+fn a_damaged_store_grants_a_higher_epoch_each_time_that_it_is_opened() {
+    let scene = Scene::new();
+    let device = scene.with("log-a", (scene.ends[2] + 1000) * 8);
+    let mut epoch = Epoch(0);
+    for _ in 0..3 {
+        let (mut server, _) = open_damaged(&device);
+        let hello = StoreRequest::Hello { epoch, life: Life::NONE };
+        match ask(&mut server, &device, hello)[..] {
+            [StoreReply::Ready { epoch: granted }] if granted > epoch => epoch = granted,
+            ref other => panic!("{other:?} after {epoch}"),
+        }
+    }
+}
+
 #[test]
 fn a_damaged_body_costs_its_document_what_follows_and_others_nothing() {
     let scene = Scene::new();
@@ -126,8 +143,8 @@ fn nothing_is_written_to_a_damaged_store_and_everything_asked_for_is_answered() 
     let (mut server, report) = open_damaged(&device);
     server.serve(OWNER, StoreRequest::Hello { epoch: Epoch(4), life: Life::NONE });
     server.flush();
-    assert_eq!(settle(&mut server, &device), [StoreReply::Ready { epoch: Epoch(4) }]);
-    assert_eq!(server.epoch(), Epoch(4));
+    assert_eq!(settle(&mut server, &device), [StoreReply::Ready { epoch: Epoch(5) }]);
+    assert_eq!(server.epoch(), Epoch(5));
     let error = AppendError::Damaged;
     let refused =
         |ticket| StoreReply::AppendFailed { ticket: Ticket(ticket), error: error.clone() };
