@@ -32,7 +32,8 @@ struct Ack {
 
 #[derive(Debug)]
 enum Reply {
-    Durable(Ticket, DocumentKey),
+    /// An append to a document of these names.
+    Durable(Ticket, Vec<DocumentKey>),
     Ready(Epoch),
     /// There was no room. Said only when nothing of it can be found again.
     Failed(StoreReply),
@@ -44,9 +45,9 @@ impl Acks {
         batch: BatchNumber,
         owner: OwnerId,
         ticket: Ticket,
-        document: DocumentKey,
+        names: Vec<DocumentKey>,
     ) {
-        self.push(Ack { batch, owner, reply: Reply::Durable(ticket, document) });
+        self.push(Ack { batch, owner, reply: Reply::Durable(ticket, names) });
     }
 
     pub fn ready(&mut self, batch: BatchNumber, owner: OwnerId, epoch: Epoch) {
@@ -104,8 +105,8 @@ impl Acks {
             self.count_off(owner);
             let error = AppendError::Full;
             let reply = match reply {
-                Reply::Durable(ticket, document) => {
-                    documents.push((owner, document));
+                Reply::Durable(ticket, names) => {
+                    documents.extend(names.into_iter().map(|name| (owner, name)));
                     StoreReply::AppendFailed { ticket, error }
                 }
                 Reply::Ready(_) => StoreReply::Broken { error },

@@ -226,6 +226,12 @@ impl Append {
             take_name: None,
         }
     }
+
+    /// The names of its document, before and in the end: what comes behind it of either builds on
+    /// it.
+    pub(crate) fn names(&self) -> Vec<DocumentKey> {
+        [&self.document].into_iter().chain(&self.take_name).cloned().collect()
+    }
 }
 
 /// One entry of a timeline.
@@ -288,8 +294,8 @@ pub enum StoreReply {
         /// The highest such ticket of this owner.
         ticket: Ticket,
     },
-    /// This append left nothing behind; later ones of the same document are refused as well until
-    /// it is opened anew.
+    /// This append left nothing behind; later ones of the same document, by its name or by the one
+    /// that it was to take, are refused as well until the document of that name is opened anew.
     AppendFailed {
         /// Which append.
         ticket: Ticket,

@@ -69,7 +69,7 @@ struct Recorded {
     /// Nobody, if the owner went away.
     owner: Option<OwnerId>,
     ticket: Ticket,
-    document: DocumentKey,
+    names: Vec<DocumentKey>,
 }
 
 impl<D: Disk> PageServer<D> {
@@ -285,9 +285,7 @@ impl<D: Disk> PageServer<D> {
             let before = self.store.log_size();
             match waiting {
                 Waiting::Request(request) => self.carry_out(owner, *request),
-                Waiting::AppendRefused { ticket, document } => {
-                    self.refuse(owner, ticket, document);
-                }
+                Waiting::AppendRefused { ticket, names } => self.refuse(owner, ticket, names),
                 Waiting::PagesRefused { ticket } => {
                     self.staged.insert(owner, Staged::refused(ticket));
                 }
@@ -447,8 +445,8 @@ impl<D: Disk> PageServer<D> {
             self.waiting.put_back(owner, StoreRequest::Append { ticket, append });
             return Ok(());
         }
-        let document = append.document.clone();
-        let number = self.store.catalog().number_for(&document);
+        let names = append.names();
+        let number = self.store.catalog().number_for(&append.document);
         let staged = self.take_staged(owner, ticket);
         let joined = staged.map_or(Ok(()), |staged| staged.join(&mut append));
         let decided = joined.and_then(|()| {
@@ -459,20 +457,31 @@ impl<D: Disk> PageServer<D> {
             append::decide(append, id, known, &is_noted)
         });
         let is_new = !decided.as_ref().is_ok_and(VecDeque::is_empty);
-        let decided = self.refusal_of(owner, &document, is_new).map_or(decided, Err);
+        let decided = self.refusal_of(owner, &names, is_new).map_or(decided, Err);
         match decided {
-            Ok(_) if !is_new => self.ack(owner, ticket, document),
+            Ok(_) if !is_new => self.ack(owner, ticket, names),
             Ok(steps) => {
                 let recording = self.store.begin_recording(number, steps);
-                let recorded = Recorded { recording, owner: Some(owner), ticket, document };
+                let recorded = Recorded { recording, owner: Some(owner), ticket, names };
                 self.record(recorded, &mut Budget::new(self.limits().slice))?;
             }
-            Err(error) => {
-                self.refused.insert((owner, document), error.clone());
-                self.replies.push((owner, StoreReply::AppendFailed { ticket, error }));
-            }
+            Err(error) => self.fail(owner, ticket, names, error),
         }
         Ok(())
+    }
+
+    /// Says that an append failed. What comes behind it of these names builds on it.
+    fn fail(
+        &mut self,
+        owner: OwnerId,
+        ticket: Ticket,
+        names: Vec<DocumentKey>,
+        error: AppendError,
+    ) {
+        for name in names {
+            self.refused.insert((owner, name), error.clone());
+        }
+        self.replies.push((owner, StoreReply::AppendFailed { ticket, error }));
     }
 
     /// The pages that were sent ahead of this append. Of those of another one, which it has come
@@ -487,17 +496,15 @@ impl<D: Disk> PageServer<D> {
     }
 
     /// An append that had no room where requests wait: nothing is left of it.
-    fn refuse(&mut self, owner: OwnerId, ticket: Ticket, document: DocumentKey) {
+    fn refuse(&mut self, owner: OwnerId, ticket: Ticket, names: Vec<DocumentKey>) {
         self.take_staged(owner, ticket);
-        let error = match self.owners.admit(owner, self.epoch()) {
-            Err(fenced) => fenced,
+        match self.owners.admit(owner, self.epoch()) {
+            Err(fenced) => self.fail(owner, ticket, Vec::new(), fenced),
             Ok(()) => {
-                let error = self.refusal_of(owner, &document, true).unwrap_or(AppendError::Busy);
-                self.refused.insert((owner, document), error.clone());
-                error
+                let error = self.refusal_of(owner, &names, true).unwrap_or(AppendError::Busy);
+                self.fail(owner, ticket, names, error);
             }
-        };
-        self.replies.push((owner, StoreReply::AppendFailed { ticket, error }));
+        }
     }
 
     /// Goes on with an append until it is recorded or the budget is spent.
@@ -514,20 +521,23 @@ impl<D: Disk> PageServer<D> {
         self.or_take_back(went.map(drop))
     }
 
-    fn ack_recorded(&mut self, Recorded { owner, ticket, document, .. }: Recorded) {
-        owner.into_iter().for_each(|owner| self.ack(owner, ticket, document.clone()));
+    fn ack_recorded(&mut self, Recorded { owner, ticket, names, .. }: Recorded) {
+        if let Some(owner) = owner {
+            self.ack(owner, ticket, names);
+        }
     }
 
-    /// Why nothing is appended to this document, whatever it is. What is not `is_new`, but in the
-    /// log already, is refused only behind a failure, where there is no such thing.
+    /// Why nothing is appended to a document of these names, whatever it is. What is not `is_new`,
+    /// but in the log already, is refused only behind a failure, where there is no such thing.
     fn refusal_of(
         &self,
         owner: OwnerId,
-        document: &DocumentKey,
+        names: &[DocumentKey],
         is_new: bool,
     ) -> Option<AppendError> {
+        let failed = |name: &DocumentKey| self.refused.get(&(owner, name.clone()));
         if !self.refused.is_empty()
-            && let Some(error) = self.refused.get(&(owner, document.clone()))
+            && let Some(error) = names.iter().find_map(failed)
         {
             reached(Probe::AppendBehindFailure);
             return Some(error.clone());
@@ -540,11 +550,11 @@ impl<D: Disk> PageServer<D> {
         }
         let (numbers, documents_max) = (&self.store.catalog().numbers, self.limits().documents_max);
         // A user's copy of a document that is here may take its place: it is no further one.
-        let is_here = |user: &str| {
-            let key = DocumentKey { user: user.to_owned(), ..document.clone() };
-            numbers.contains_key(&key)
+        let is_here = |name: &DocumentKey| {
+            let nobodys = DocumentKey { user: String::new(), ..name.clone() };
+            numbers.contains_key(name) || numbers.contains_key(&nobodys)
         };
-        if numbers.len() >= documents_max && !is_here(&document.user) && !is_here("") {
+        if numbers.len() >= documents_max && !names.iter().any(is_here) {
             return Some(AppendError::TooManyDocuments { documents_max });
         }
         self.is_full_of(owner).then_some(AppendError::Busy)
@@ -581,12 +591,12 @@ impl<D: Disk> PageServer<D> {
             }
             self.store.record_destroy(number);
         }
-        self.ack(owner, ticket, document);
+        self.ack(owner, ticket, vec![document]);
         Ok(())
     }
 
-    fn ack(&mut self, owner: OwnerId, ticket: Ticket, document: DocumentKey) {
-        self.acks.durable(self.store.committed(), owner, ticket, document);
+    fn ack(&mut self, owner: OwnerId, ticket: Ticket, names: Vec<DocumentKey>) {
+        self.acks.durable(self.store.committed(), owner, ticket, names);
     }
 
     /// What the log has of a document is not what was written.

@@ -19,7 +19,7 @@ pub(crate) enum Waiting {
     /// All that is kept of an append beyond what its owner may have here.
     AppendRefused {
         ticket: Ticket,
-        document: DocumentKey,
+        names: Vec<DocumentKey>,
     },
     /// And of pages that were sent ahead of one.
     PagesRefused {
@@ -217,7 +217,7 @@ fn refused(request: StoreRequest) -> Waiting {
     match request {
         // A trim alone makes room.
         StoreRequest::Append { ticket, append } if size_of_append(&append) > 0 => {
-            Waiting::AppendRefused { ticket, document: append.document }
+            Waiting::AppendRefused { ticket, names: append.names() }
         }
         StoreRequest::Stage { ticket, .. } => Waiting::PagesRefused { ticket },
         request => Waiting::Request(Box::new(request)),

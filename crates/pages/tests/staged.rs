@@ -5,10 +5,13 @@
 //! power cut after each disk call.
 
 use tidelog_disk::{BLOCK_SIZE, CrashDevice, Disk};
-use tidelog_pages::{Append, PageServer, StoreOptions, StoreReply, StoreRequest};
+use tidelog_pages::{
+    Append, AppendError, PageServer, StoreOptions, StoreReply, StoreRequest, Ticket,
+};
 use tidelog_testing::store::make::{durable, entry, key, lsn, page, read_of, request, storage};
 use tidelog_testing::store::{
     OWNER, Server, ask, changes, files, log_end, open, open_document, seed, settle, small_log,
+    with_ticket,
 };
 use tidelog_types::{Lsn, Pgid};
 
@@ -103,6 +106,73 @@ fn an_entry_comes_in_many_appends_and_its_document_takes_the_place_of_another() 
         drop(server);
         server = open(&device);
     }
+}
+
+/// Goal: nothing that is said of the new document becomes that of the one before. Method: the
+/// append by which it takes the name fails, each time for another reason, and notes follow it.
+#[test]
+fn what_comes_behind_a_document_that_could_not_take_its_name_is_refused() {
+    let misplaced = AppendError::OutOfPlace { reason: String::new() };
+    for (is_full, next, error) in [(true, lsn(10), AppendError::Full), (false, lsn(12), misplaced)]
+    {
+        let device = CrashDevice::new();
+        let mut server = open(&device);
+        let mut requests = script();
+        requests.pop();
+        for request in requests {
+            server.serve(OWNER, request);
+            server.flush();
+            settle(&mut server, &device);
+        }
+        let ticket = u64::from(PARTS) + 2;
+        let mut end = end();
+        end.storage[1].position.next = next;
+        device.set_full(is_full);
+        server.serve(OWNER, request(ticket, end));
+        server.flush();
+        device.set_full(false);
+        let mut notes = Append::to(key("list"));
+        notes.record = Some(vec![7].into());
+        server.serve(OWNER, request(ticket + 1, notes));
+        server.flush();
+        let mut failed: Vec<(Ticket, bool)> = settle(&mut server, &device)
+            .into_iter()
+            .map(|reply| match reply {
+                StoreReply::AppendFailed { ticket, error: it } => {
+                    (ticket, std::mem::discriminant(&it) == std::mem::discriminant(&error))
+                }
+                other => panic!("{other:?} after {error}"),
+            })
+            .collect();
+        failed.sort_unstable();
+        assert_eq!(failed, [(Ticket(ticket), true), (Ticket(ticket + 1), true)]);
+        assert!(!is_new(&mut server, &device));
+        let opened = open_document(&mut server, &device, &key("list")).expect("it is there");
+        assert!(opened.record.is_empty(), "what was said of the other one");
+    }
+}
+
+/// Goal: no document takes the name of one of which its owner does not know yet that an append
+/// failed, since it was made behind that.
+#[test]
+fn no_document_takes_a_name_behind_an_append_to_it_that_failed() {
+    let device = CrashDevice::new();
+    let mut server = open(&device);
+    let mut requests = script();
+    let last = requests.pop().expect("the end");
+    for request in requests {
+        server.serve(OWNER, request);
+        server.flush();
+        settle(&mut server, &device);
+    }
+    let misplaced = storage("list", [entry(4, 5, 3, &[(1, 1)])]);
+    server.serve(OWNER, request(u64::from(PARTS) + 2, misplaced));
+    server.serve(OWNER, with_ticket(last, Ticket(u64::from(PARTS) + 3)));
+    server.flush();
+    let replies = settle(&mut server, &device);
+    let is_failure = |reply: &StoreReply| matches!(reply, StoreReply::AppendFailed { .. });
+    assert!(replies.len() == 2 && replies.iter().all(is_failure), "{replies:?}");
+    assert!(!is_new(&mut server, &device));
 }
 
 #[test]
