@@ -586,7 +586,7 @@ impl<D: Disk> PageServer<D> {
             let is_damaged = self.store.is_damaged();
             if is_damaged || self.is_full_of(owner) {
                 let error = if is_damaged { AppendError::Damaged } else { AppendError::Busy };
-                self.replies.push((owner, StoreReply::AppendFailed { ticket, error }));
+                self.fail(owner, ticket, vec![document], error);
                 return Ok(());
             }
             self.store.record_destroy(number);

@@ -433,6 +433,32 @@ fn a_full_device_fails_the_append_and_leaves_nothing_behind() {
     assert_eq!(opened.timeline.map(|state| state.frames), Some(vec![frame(1), frame(2)]));
 }
 
+/// Goal: what was to begin a document anew does not become that of the one that stayed. Method: its
+/// owner has as many appends outstanding as it may when it asks for its destruction.
+#[test]
+fn behind_a_document_that_could_not_be_destroyed_nothing_is_appended() {
+    let device = CrashDevice::new();
+    let limits = Limits { owner_appends_max: 1, ..Limits::DEFAULT };
+    let options = StoreOptions { limits, ..StoreOptions::default() };
+    let (mut server, _) =
+        PageServer::open_with(files(&device), seed(&device), options).expect("a store");
+    append(&mut server, &device, 1, timeline("a", [1]));
+    device.hold_flushes(true);
+    server.serve(OWNER, request(2, timeline("a", [2])));
+    server.serve(OWNER, StoreRequest::Destroy { ticket: Ticket(3), document: key("a") });
+    assert_eq!(settle(&mut server, &device).len(), 2, "it was refused, and there is room again");
+    let mut notes = Append::to(key("a"));
+    notes.record = Some(vec![1].into());
+    let failed = StoreReply::AppendFailed { ticket: Ticket(4), error: AppendError::Busy };
+    assert_eq!(append(&mut server, &device, 4, notes), [failed]);
+    let opened = open_document(&mut server, &device, &key("a")).expect("it is there");
+    assert_eq!(opened.timeline.map(|state| state.range.to_string()).as_deref(), Some("1..3"));
+    let destroy = StoreRequest::Destroy { ticket: Ticket(5), document: key("a") };
+    server.serve(OWNER, destroy);
+    server.flush();
+    assert_eq!(settle(&mut server, &device), [durable(5)]);
+}
+
 /// Goal: nothing is decided on what is about to be taken back. Method: an owner has as many appends
 /// outstanding as it may, some of them written, and comes with one that takes several slices: there
 /// is no room for what is not written.
