@@ -192,7 +192,6 @@ impl Room {
         let State::Open(document) = &mut self.state else {
             unreachable!("BUG: no document to be welcome to")
         };
-        let AppliedTimeline { wanted, lives, .. } = document.applied(open.timeline)?.clone();
         let storage = document.authority.position();
         let seeded = document.record.seeded;
         // Of what is offered it is known by now.
@@ -206,6 +205,8 @@ impl Room {
         if self.settings.is_damaged && held.is_none() && open.have.is_some() {
             return Err(Halt::Refuse(Refusal::Damaged));
         }
+        // Kept until whoever is served goes: so it is read of nobody else.
+        let AppliedTimeline { wanted, lives, .. } = document.applied(open.timeline)?.clone();
         let subscriber = self.subscribe(channel_id, open);
         if let (true, Some(held)) = (is_offered, held) {
             let position = match seeded {

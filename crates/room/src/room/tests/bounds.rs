@@ -108,6 +108,30 @@ fn answers_that_wait_for_the_disk_take_a_bounded_amount_of_memory() {
     assert_eq!(probed.count(), 2 * held_max, "each is answered when there is room again");
 }
 
+/// Goal: whoever is turned away leaves nothing behind. Method: clients come to a damaged store with
+/// what it does not have.
+#[test]
+fn nothing_is_kept_of_the_timelines_of_those_who_are_not_served() {
+    let mut scene = Scene::new();
+    scene.open(ANN, None);
+    scene.room.note_damage();
+    for timeline in 10..60 {
+        scene.say(
+            BOB,
+            ToRoom::Open {
+                document: "notebook".to_owned(),
+                doctype: codec::encode(&notes()),
+                timeline: JournalId([timeline; 16]),
+                have: Some(Position::start_of(JournalId([9; 16]))),
+                intent: Intent::Follow,
+            },
+        );
+        assert_eq!(brief(&scene.heard(BOB)), ["refused Damaged"]);
+    }
+    let State::Open(document) = &scene.room.state else { panic!("open") };
+    assert_eq!(document.timelines.len(), 1, "Ann's");
+}
+
 #[test]
 fn timelines_of_those_who_have_left_are_forgotten() {
     let mut scene = Scene::new();
