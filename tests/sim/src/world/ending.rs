@@ -15,8 +15,8 @@ use crate::tab::{Asked, Live};
 const COMPARISONS_MAX: u32 = 5;
 /// How often a local document is handed over before that is said not to work.
 const HAND_OVERS_MAX: u32 = 5;
-/// Simulated milliseconds between that: a device whose disk has just failed needs some.
-const HAND_OVER_MS: u64 = 1_000;
+/// Simulated milliseconds between that: a device whose page server says nothing needs some.
+const HAND_OVER_MS: u64 = 5_000;
 /// Mutations that are issued while one device is cut off still.
 const WORK_MAX: u32 = 12;
 /// Mutations that a device has to send when it comes back.
