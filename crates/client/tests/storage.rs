@@ -258,6 +258,31 @@ fn a_damaged_document_is_as_it_was_before_says_so_and_takes_no_more() {
     assert!(device.failure(refused).message.contains("destroyAll()"));
 }
 
+/// Goal: what is left of a damaged document is read by every release. Method: a page of a large
+/// mutation is lost, and what its core noted of itself with it is not; a newer release comes, which
+/// would migrate what is there. That core once took its life for one that had written more.
+#[test]
+fn a_damaged_document_is_opened_by_a_newer_release() {
+    let fill = |device: &mut Device, from, count| {
+        device.mutate("fill", &[("from", integer(from)), ("count", integer(count))]);
+    };
+    let mut device = Device::new(1);
+    device.open(&shelves());
+    fill(&mut device, 0, 1);
+    device.kill_core();
+    device.open(&shelves());
+    fill(&mut device, 1_000, 1_000);
+    fill(&mut device, 5_000, 1);
+    rot(&device, b"0001500");
+    device.kill_core();
+
+    let mut newer = shelves();
+    newer.migrations.push("create table author (name text) strict".to_owned());
+    device.open(&newer);
+    assert_eq!(error(&device), Some(ErrorCode::Storage));
+    assert_eq!(device.query("select count(*) from book"), [[integer(1)]]);
+}
+
 /// Goal: a store that can only be read is not taken for another one, whichever tab lends it: what
 /// it grants cannot be written down. Method: a byte rots, and then page servers come and go.
 #[test]

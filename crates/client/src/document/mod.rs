@@ -81,6 +81,8 @@ pub(crate) struct Document {
     recorded: Recorded,
     /// Mutations whose callers wait for the disk.
     settling: usize,
+    /// When what nobody waits for is written again, after an append that failed.
+    write_at_ms: u64,
     /// Who waits for which verdict.
     confirming: BTreeMap<CallId, (TabId, Call)>,
     syncs: Vec<SyncWait>,
@@ -145,6 +147,7 @@ impl Document {
             watches: Watches::default(),
             recorded: Recorded::new(ctx.settings.limits.calls_remembered_max),
             settling: 0,
+            write_at_ms: 0,
             confirming: BTreeMap::new(),
             syncs: Vec::new(),
             following: Following::default(),
@@ -181,12 +184,17 @@ impl Document {
                 Attempt::Waits | Attempt::Idle => break,
             }
         }
-        if let State::Open(open) = &self.state
-            && !self.reads.has_faults()
-        {
-            open.view().evict();
+        // Somebody waits for a mutation, or for the document.
+        let is_awaited = self.settling > 0 || self.open().is_some_and(|open| !open.is_kept);
+        if is_awaited || ctx.now_ms >= self.write_at_ms {
+            if let State::Open(open) = &self.state
+                && !self.reads.has_faults()
+            {
+                open.view().evict();
+            }
+            // With the pages that are not in memory any more.
+            self.flush_append(ctx);
         }
-        self.flush_append(ctx);
         self.leave_unwanted_server(ctx);
         self.give_up_silent_channel(ctx);
         self.ask_for_verdicts(ctx);

@@ -71,7 +71,7 @@ impl Open {
         life: Life,
         limits: &Limits,
     ) -> Result<Self, CallFailure> {
-        let record = match codec::decode::<Record>(&state.record) {
+        let mut record = match codec::decode::<Record>(&state.record) {
             Ok(record) => record,
             Err(_) if state.is_incomplete => return Err(CallFailure::damaged_copy()),
             Err(_) => {
@@ -85,13 +85,16 @@ impl Open {
         let view = new_view(state.db_pages, limits);
         view.fill(state.first_page.into_iter().map(|page| (Pgid(1), page)).collect());
         let role = match (&record.server, state.timeline, state.storage) {
+            // Of an incomplete one it may tell of lives that wrote only what is lost.
             (None, _, Some(position)) => {
+                record.lives = record.lives.before(position.next);
                 let lives = record.lives.clone();
                 Role::Local(Box::new(Authority::new(view, position, lives, life)))
             }
             (Some(_), Some(timeline), stored) => {
                 let base = record.base(stored);
                 let head = timeline.range.end();
+                record.lives = record.lives.before(head);
                 let (journal, lives) = (timeline.journal, record.lives.clone());
                 let replica = Replica::open(
                     view,

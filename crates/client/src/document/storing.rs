@@ -10,6 +10,9 @@ use super::{Context, Document, Reads, State};
 use crate::effect::{Notice, TabId};
 use crate::protocol::{Call, CallFailure, FromCore};
 
+/// Milliseconds after an append that failed in which the document writes nothing of itself.
+const WRITE_AGAIN_MS: u64 = 1_000;
+
 /// What follows when an append is durable.
 pub(super) enum Then {
     /// Tell the caller.
@@ -183,6 +186,8 @@ impl Document {
         }
         ctx.store.give_up(&self.key, ticket);
         self.fail_handing_over(&failure, ctx);
+        // What the document writes of itself, read anew, would fail as well, and so on and on.
+        self.write_at_ms = ctx.now_ms + WRITE_AGAIN_MS;
         self.reload(ctx);
         self.follow_later(&failure, ctx);
         self.error = Some(failure);
