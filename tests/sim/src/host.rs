@@ -8,7 +8,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tidelog_disk::{CrashDevice, CrashDisk};
 use tidelog_pages::{OwnerId, PageServer, StoreReply, StoreRequest};
-use tidelog_room::{Ask, ConnId, Outlets, Room, RoomEffect, RoomInput, RoomSettings, entry_size};
+use tidelog_room::{
+    Answer, Ask, ConnId, Outlets, Room, RoomEffect, RoomInput, RoomSettings, entry_size,
+};
 use tidelog_sync::{Channel, CodedPage, FromRoom, FromServer, Refusal, ToRoom, ToServer};
 use tidelog_types::limits::PAGE_SIZE;
 use tidelog_types::{DocumentKey, Life, Page, Pgid};
@@ -51,6 +53,8 @@ struct Running {
     export: BTreeMap<Pgid, Page>,
 }
 
+/// Who asks that a document be deleted.
+const DELETION: u64 = 2;
 /// Whoever exports, for the server itself.
 const EXPORTER: ConnId = ConnId(u64::MAX);
 
@@ -122,6 +126,8 @@ pub(crate) struct Done {
     pub(crate) sent: Vec<(ConnId, FromServer)>,
     pub(crate) closed: Vec<ConnId>,
     pub(crate) exported: Option<Vec<u8>>,
+    /// Whether a document that was to be deleted is.
+    pub(crate) deleted: Option<bool>,
     /// Answers of the store, on their way to their rooms.
     pub(crate) replies: Vec<(OwnerId, StoreReply)>,
     /// The store failed and has to be opened anew.
@@ -262,6 +268,16 @@ impl Host {
         if let Some(running) = &mut self.running {
             let ask = RoomInput::Ask { request: 1, ask: Ask::Export { conn: EXPORTER } };
             running.export = BTreeMap::new();
+            running.tell(document, ask, &self.swarm, &mut done);
+        }
+        done
+    }
+
+    /// An operator deletes a document.
+    pub(crate) fn destroy(&mut self, document: &DocumentKey) -> Done {
+        let mut done = Done::default();
+        if let Some(running) = &mut self.running {
+            let ask = RoomInput::Ask { request: DELETION, ask: Ask::Destroy };
             running.tell(document, ask, &self.swarm, &mut done);
         }
         done
@@ -434,6 +450,9 @@ impl Running {
                     done.sent.push((conn, message));
                 }
                 RoomEffect::Store(request) => self.inbox.push_back((here.owner, request)),
+                RoomEffect::Answer { request: DELETION, answer } => {
+                    done.deleted = Some(answer == Answer::Destroyed);
+                }
                 RoomEffect::Answer { .. } => {}
             }
         }

@@ -361,6 +361,11 @@ impl Judge {
         self.lost_claims.entry(doc).or_default().extend(claims);
     }
 
+    /// These claims may be gone, or be others' by now.
+    pub(crate) fn lost_claims(&mut self, doc: Doc, claims: BTreeSet<String>) {
+        self.lost_claims.entry(doc).or_default().extend(claims);
+    }
+
     /// Somebody gives up a claim, so that others may have it.
     pub(crate) fn gave_up(&mut self, doc: Doc, number: u64) {
         self.lost_claims.entry(doc).or_default().insert(claim_name(number));

@@ -33,8 +33,9 @@
 //! - When all is well again, one device is cut off for a while longer, and may have much to send
 //!   when it comes back.
 //! - A server is restored from a backup, twice in a row if need be, or begins anew with an empty
-//!   store; a device's store is cloned, cleared under its core, or goes back to an earlier state,
-//!   with the memory of its core or without; a page rots, or the log of a store.
+//!   store, or a document is deleted there; a device's store is cloned, cleared under its core, or
+//!   goes back to an earlier state, with the memory of its core or without; a page rots, or the log
+//!   of a store.
 //! - A server lets nobody in for a while, or not without a token, which tabs may lack for once.
 //! - A tab hears late of all that is said to it; a core is killed as soon as it has taken over, and
 //!   what it has said arrives after what the next one says.

@@ -97,6 +97,8 @@ pub(crate) struct Swarm {
 /// Something that happens to a whole store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum History {
+    /// An operator deletes a document on a server.
+    DeleteOnServer,
     /// A copy of a server's store is made. The store may rot right after that.
     BackUpServer {
         rots: bool,
@@ -228,6 +230,7 @@ impl History {
             self,
             Self::RestoreServer
                 | Self::ReplaceServer
+                | Self::DeleteOnServer
                 | Self::MoveTwice
                 | Self::LoseAcked
                 | Self::SyncBehind
@@ -396,6 +399,10 @@ impl Swarm {
             // A document that is handed over waits for what the server has taken of it.
             swarm.limits.catch_up_pages_max = swarm.limits.catch_up_pages.min(4 + later.index(8));
             swarm.limits.message_pages_max = swarm.limits.message_pages_max.min(3);
+        }
+        let mut last = Rng::new(seed.rotate_left(40) ^ !seed);
+        if swarm.history.is_empty() && !swarm.rivals && last.once_in(16) {
+            swarm.history.push((last.below(swarm.actions), History::DeleteOnServer));
         }
         // Those who meet, or come back, are to be there.
         let may_go = |(_, it): &(u64, History)| {

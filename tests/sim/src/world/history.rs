@@ -56,7 +56,7 @@ impl World {
             History::BackUpServer { rots } => self.back_up_server(rots)?,
             History::RestoreServer => self.restore_server()?,
             History::ReplaceServer => {
-                let host = self.rng.index(self.hosts.len());
+                let host = self.any_used_host();
                 self.note(&format!("server {host}: begins anew with an empty store"));
                 self.give_server(host, CrashDevice::new())?;
             }
@@ -92,6 +92,7 @@ impl World {
             History::MeetNamesake => self.meet_namesake()?,
             History::PartCopies => self.part_copies()?,
             History::BarOut => self.bar_out()?,
+            History::DeleteOnServer => self.delete_on_server()?,
             History::ClearDevice => self.clear_device()?,
             History::RotDevice => self.rot_device()?,
         }
@@ -214,7 +215,7 @@ impl World {
     // --- servers -------------------------------------------------------------------------------
 
     fn back_up_server(&mut self, rots: bool) -> Result<(), String> {
-        let host = self.rng.index(self.hosts.len());
+        let host = self.any_used_host();
         self.note(&format!("server {host}: is backed up"));
         let backup = crash(&self.hosts[host].disk, &self.swarm, &mut self.rng);
         self.backup = Some((host, backup));
@@ -232,6 +233,41 @@ impl World {
             self.note(&format!("server {host}: a page rots"));
         }
         self.find_rotten((0..self.devices.len()).collect())
+    }
+
+    /// A server that has a document, or may be handed one.
+    fn any_used_host(&mut self) -> usize {
+        let mut hosts: Vec<usize> = (0..self.hosts.len()).collect();
+        hosts.retain(|host| !self.docs_of_host(*host).is_empty());
+        self.rng.pick(&hosts).expect("BUG: a world without a server")
+    }
+
+    /// An operator deletes a document that clients have. What they go on to send for it is kept by
+    /// them, and one of them makes it again in the end.
+    fn delete_on_server(&mut self) -> Result<(), String> {
+        let host = self.any_used_host();
+        let mut docs = self.docs_of_host(host);
+        // What was a draft of somebody would be offered again.
+        docs.retain(|doc| self.docs.spec(*doc).host == Some(host));
+        let Some(doc) = self.rng.pick(&docs) else { return Ok(()) };
+        let before = self.names_on(&self.hosts[host].disk, doc)?;
+        let is_there = before.as_ref().is_some_and(|it| it.is_there);
+        if !is_there || !self.hosts[host].is_up() || self.hosts[host].is_broken() {
+            return Ok(());
+        }
+        self.note(&format!("server {host}: {doc:?} is to be deleted"));
+        let document = DocumentKey::new(&self.docs.spec(doc).name, "").expect("BUG: a bad name");
+        self.deleted = None;
+        let done = self.hosts[host].destroy(&document);
+        self.host_did(host, done);
+        self.pass(DECIDED_MS)?;
+        if self.deleted == Some(true) {
+            // Anything may have come after the word, and before the deed.
+            self.judge.went_back(doc, None, &Some(Applied::default()));
+            self.judge.lost_claims(doc, before.map(|it| it.claims).unwrap_or_default());
+            self.went_back.insert(host);
+        }
+        Ok(())
     }
 
     /// Puts the backup into the place of a server's store.
