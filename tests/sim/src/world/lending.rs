@@ -323,6 +323,10 @@ impl World {
 
     /// A worker ends, wherever it is.
     fn end_worker(&mut self, device: usize, worker: Worker) {
+        if self.devices[device].lending.hangs() {
+            // Up to now, and maybe nobody has looked for a while.
+            self.trouble(device);
+        }
         let here = &mut self.devices[device];
         here.lending.loading.remove(&worker);
         let Some(place) = here.lending.line.iter().position(|it| *it == worker) else { return };
