@@ -11,6 +11,7 @@ use tidelog_types::limits::PAGE_SIZE;
 use tidelog_types::{DocumentKey, Life, Page, Pgid};
 
 use crate::app::Release;
+use crate::core_door::CoreDoor;
 use crate::docs::Doc;
 use crate::rng::Rng;
 use crate::swarm::Swarm;
@@ -23,6 +24,7 @@ pub(crate) struct Device {
     /// Counts up whenever the core is started: what was sent to an earlier one is lost.
     pub(crate) life: u64,
     pub(crate) core: Option<Client>,
+    pub(crate) core_door: CoreDoor,
     pub(crate) page_server: Option<Lent>,
     pub(crate) tabs: BTreeMap<TabId, Tab>,
     /// Sockets of this life's core, each with the number of its connection.
@@ -144,6 +146,7 @@ impl Device {
             disk,
             life: 0,
             core: None,
+            core_door: CoreDoor::default(),
             page_server: None,
             tabs: BTreeMap::new(),
             sockets: BTreeMap::new(),
@@ -176,6 +179,7 @@ impl Device {
         self.unheard.clear();
         self.rows_told.clear();
         self.lending.core_is_new();
+        self.core_door.core_is_new();
         self.sockets.clear();
         let settings = ClientSettings { limits: self.swarm.limits };
         self.core_seed = self.next_core_seed.take().unwrap_or_else(|| rng.seed());

@@ -49,9 +49,10 @@
 //! While it runs: every query shows each mutation once, none that failed, and all that its tab
 //! issued before, from pages of one state; every mutation has one end, and a rejection that was
 //! handled is told nobody again; every call that need not wait for a server settles within ten
-//! seconds of what went wrong last; no room tells what its disk may still lose, says anything to
-//! those whom it has refused, or hands its store what has no place there (`door.rs`); no tab is
-//! told what it did not ask for on top of what it has not heard. When the faults have stopped, all
+//! seconds of what went wrong last; no room and no core tells what its disk may still lose, and no
+//! room says anything to those whom it has refused, or hands its store what has no place there
+//! (`door.rs`, `core_door.rs`); no tab is told what it did not ask for on top of what it has not
+//! heard. When the faults have stopped, all
 //! sides converge byte for byte, live queries show what there is, tabs are told so, what
 //! is issued then is confirmed (in documents that may be full, decided), and whoever has nothing to
 //! say is silent. Each mutation that was
@@ -72,6 +73,7 @@
 //! breaks the product.
 
 mod app;
+mod core_door;
 mod device;
 mod docs;
 mod door;

@@ -277,9 +277,13 @@ impl World {
         let here = &mut self.devices[device];
         let now_ms = self.now_ms + here.skew_ms;
         let Some(core) = &mut here.core else { return };
+        here.core_door.comes(&input);
         let effects = core.step(now_ms, input);
         let life = here.life;
         for effect in effects {
+            if let Err(what) = self.devices[device].core_door.leaves(&effect) {
+                self.wrong.get_or_insert(format!("device {device}: {what}"));
+            }
             match effect {
                 Effect::ToTab { tab: port, messages } => {
                     let is_verdict = |it: &FromCore| matches!(it, FromCore::Rejected { .. });

@@ -1,0 +1,116 @@
+//! What a core says and asks, seen at its door: it calls nothing durable of which its page server
+//! has not said so.
+//!
+//! Whoever is told too early would otherwise be noticed only if the device lost its power in the
+//! few milliseconds before the flush.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tidelog_client::{Call, Effect, FromCore, Input, Notice, PageServerId, Request, TabId, ToCore};
+use tidelog_pages::{Append, StoreReply, StoreRequest, Ticket};
+use tidelog_types::CallId;
+
+/// What has come in to a core, and to those before it.
+#[derive(Default)]
+pub(crate) struct CoreDoor {
+    page_server: Option<PageServerId>,
+    /// The mutations that tabs have asked for.
+    mutations: BTreeMap<(TabId, Call), CallId>,
+    /// Those in each append that the page server has not answered.
+    asked: BTreeMap<Ticket, Vec<CallId>>,
+    /// Those that are on the disk, as far as the page server has said, or that may be.
+    durable: BTreeSet<CallId>,
+}
+
+impl CoreDoor {
+    /// Another core begins: what the one before asked may have been carried out.
+    pub(crate) fn core_is_new(&mut self) {
+        self.page_server = None;
+        self.mutations.clear();
+        self.durable.extend(std::mem::take(&mut self.asked).into_values().flatten());
+    }
+
+    pub(crate) fn comes(&mut self, input: &Input) {
+        match input {
+            Input::FromTab { tab, messages } => {
+                for message in messages {
+                    if let ToCore::Ask { call, request: Request::Mutate(mutate), .. } = message {
+                        self.mutations.insert((*tab, *call), mutate.id);
+                    }
+                }
+            }
+            Input::PageServerLent { server, .. } => self.page_server = Some(*server),
+            Input::FromPageServer { server, replies } if self.page_server == Some(*server) => {
+                replies.iter().for_each(|reply| self.is_answered(reply));
+            }
+            _ => {}
+        }
+    }
+
+    fn is_answered(&mut self, reply: &StoreReply) {
+        match reply {
+            StoreReply::Durable { ticket } => {
+                let later = self.asked.split_off(&Ticket(ticket.0 + 1));
+                let durable = std::mem::replace(&mut self.asked, later);
+                self.durable.extend(durable.into_values().flatten());
+            }
+            StoreReply::AppendFailed { ticket, .. } => {
+                self.asked.remove(ticket);
+            }
+            // All that the store has is durable, of what an earlier one was asked too.
+            StoreReply::Ready { .. } => {
+                self.durable.extend(std::mem::take(&mut self.asked).into_values().flatten());
+            }
+            _ => {}
+        }
+    }
+
+    /// # Errors
+    ///
+    /// The core may not say so.
+    pub(crate) fn leaves(&mut self, effect: &Effect) -> Result<(), String> {
+        match effect {
+            Effect::ToTab { tab, messages } => {
+                self.must_be_durable(*tab, messages, |call| self.durable.contains(call))
+            }
+            Effect::ToPageServer { requests, notices, .. } => {
+                for request in requests {
+                    if let StoreRequest::Append { ticket, append } = request {
+                        self.asked.insert(*ticket, calls_of(append));
+                    }
+                }
+                notices.iter().try_for_each(|notice| self.may_be_told(notice))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What a page server tells a tab itself is so once the append is durable.
+    fn may_be_told(&self, notice: &Notice) -> Result<(), String> {
+        let with_it = || self.asked.range(..=notice.ticket).flat_map(|(_, calls)| calls);
+        self.must_be_durable(notice.tab, &notice.messages, |call| {
+            self.durable.contains(call) || with_it().any(|asked| asked == call)
+        })
+    }
+
+    fn must_be_durable(
+        &self,
+        tab: TabId,
+        messages: &[FromCore],
+        is_durable: impl Fn(&CallId) -> bool,
+    ) -> Result<(), String> {
+        for message in messages {
+            let FromCore::Durable { call, entry } = message else { continue };
+            let mutation = self.mutations.get(&(tab, *call));
+            if !mutation.is_some_and(&is_durable) {
+                return Err(format!("a mutation is called durable, as {entry:?}, and is not"));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn calls_of(append: &Append) -> Vec<CallId> {
+    let here = append.storage.iter().flat_map(|entry| entry.calls.iter().map(|(call, _)| *call));
+    append.timeline.iter().map(|frame| frame.call).chain(here).collect()
+}
