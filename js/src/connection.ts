@@ -147,12 +147,13 @@ export class Connection {
   }
 
   #run(input: Input): void {
-    this.#due.push(...this.#tab.step(performance.now(), input));
+    // There may be more than a call can have arguments: one for each mutation without a verdict.
+    for (const effect of this.#tab.step(performance.now(), input)) this.#due.push(effect);
     if (this.#isBusy) return;
     this.#isBusy = true;
-    for (let effect = this.#due.shift(); effect; effect = this.#due.shift()) {
-      callBack(() => this.#perform(effect));
-    }
+    // What is added meanwhile has its turn too.
+    for (const effect of this.#due) callBack(() => this.#perform(effect));
+    this.#due.length = 0;
     this.#isBusy = false;
   }
 
