@@ -206,7 +206,9 @@ export class Engine {
       this.#hear({ type: 'turn' });
       await end;
     };
-    navigator.locks.request(TURN_LOCK, { signal }, turn).catch(() => {});
+    navigator.locks.request(TURN_LOCK, { signal }, turn).catch((error) => {
+      if (!signal.aborted) this.#hear({ type: 'noTurn', reason: `${error}` });
+    });
   }
 
   /**

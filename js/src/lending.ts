@@ -31,6 +31,8 @@ const STEADY_MS = 60_000;
 export type LendingNews =
   /** It is our turn to have a page server at hand. */
   | { readonly type: 'turn' }
+  /** The browser does not let us wait for it. */
+  | { readonly type: 'noTurn'; readonly reason: string }
   /** Our page server's worker is loaded and waits in line; has the store; cannot go on. */
   | { readonly type: 'loaded' | 'serves' | 'broke'; readonly worker: number }
   /** It cannot load what it needs. */
@@ -105,6 +107,9 @@ export class Lending {
       case 'turn':
         this.#spawn();
         break;
+      case 'noTurn':
+        if (this.#state === 'queued') this.#cannotLend(input.reason);
+        break;
       case 'loaded':
         this.#enter('waiting', NEVER);
         this.#hasTried = true;
@@ -116,7 +121,7 @@ export class Lending {
         if (this.#isWanted) this.#lend();
         break;
       case 'unloaded':
-        this.#cannotLoad(input.reason);
+        this.#cannotLend(input.reason);
         break;
       case 'broke':
         if (this.#state === 'serving' && this.#now - this.#servesSince > STEADY_MS) {
@@ -129,7 +134,7 @@ export class Lending {
         break;
       case 'wake':
         if (this.#dueAt > this.#now) break;
-        if (this.#state === 'loading') this.#cannotLoad('its files do not arrive');
+        if (this.#state === 'loading') this.#cannotLend('its files do not arrive');
         else if (this.#isWanted) this.#queue();
         else this.#stop();
         break;
@@ -155,7 +160,7 @@ export class Lending {
     this.#emit({ type: 'lend', worker: this.#worker });
   }
 
-  #cannotLoad(reason: string): void {
+  #cannotLend(reason: string): void {
     this.#hasTried = true;
     if (this.#isWanted) this.#emit({ type: 'cannotLend', reason });
     this.#pause();

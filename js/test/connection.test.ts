@@ -168,20 +168,44 @@ test('a worker that may not even be asked for is no page server, and harms nothi
   expect(listsTo(core)).toHaveLength(before + 1);
 });
 
-test('a lock that was refused once is asked for again', async () => {
-  let isRefused = true;
+/** Locks whose names begin like this are refused, until they are not. */
+function refuse(start: string): { isRefused: boolean } {
+  const how = { isRefused: true };
   const request = async (name: string, ...rest: unknown[]) => {
-    if (isRefused && name.startsWith('tidelog-tab:')) throw new DOMException('not now');
+    if (how.isRefused && name.startsWith(start)) throw new DOMException('not now');
     await locks.request(name, ...rest);
   };
   vi.stubGlobal('navigator', { locks: { ...locks, request }, storage, userAgentData: {} });
+  return how;
+}
+
+test('a lock that was refused once is asked for again', async () => {
+  const how = refuse('tidelog-tab:');
   const connection = new Connection(NOWHERE);
   ask(connection);
   await settled();
-  isRefused = false;
+  how.isRefused = false;
   ask(connection);
   await settled();
   expect(ofTabs()).toHaveLength(1);
+});
+
+test('a turn to lend that was refused is told, and asked for again', async () => {
+  vi.useFakeTimers();
+  const spawned = vi.fn(
+    class {
+      postMessage(): void {}
+    },
+  );
+  vi.stubGlobal('Worker', spawned);
+  const how = refuse('tidelog-lend-next');
+  ask(new Connection(NOWHERE));
+  await vi.advanceTimersByTimeAsync(0);
+  const reason = expect.stringContaining('not now');
+  expect(Core.started[0]!.said).toContainEqual({ type: 'lendFailed', reason });
+  how.isRefused = false;
+  await vi.advanceTimersByTimeAsync(1_000);
+  expect(spawned).toHaveBeenCalledTimes(1);
 });
 
 test.each([
