@@ -10,6 +10,9 @@ import type { TakeOver } from '../src/ports.js';
 const NOWHERE = { workerUrl: undefined, coreWasmUrl: undefined, pageServerWasmUrl: undefined };
 const KIND = doctype({ name: 'a', migrations: [], mutations: {} });
 
+// Tabs of earlier tests go on meanwhile, and find no browser any more.
+globalThis.reportError ??= () => {};
+
 /** What a tab says to a core, which greets it at once. */
 class Core {
   static started: Core[] = [];
