@@ -112,7 +112,10 @@ export class Engine {
     this.#watch = new AbortController();
     const { signal } = this.#watch;
     const gone = (): void => this.#hear({ type: 'gone', core });
-    navigator.locks.request(lock, { mode: 'shared', signal }, gone).catch(() => {});
+    navigator.locks.request(lock, { mode: 'shared', signal }, gone).catch(() => {
+      // Of a core that cannot be watched nobody would notice the end.
+      if (!signal.aborted) gone();
+    });
   }
 
   #spawn(worker: number): void {

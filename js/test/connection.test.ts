@@ -211,6 +211,19 @@ test('a turn to lend that was refused is told, and asked for again', async () =>
   expect(spawned).toHaveBeenCalledTimes(1);
 });
 
+test('a core whose end cannot be waited for is left, and another one asked', async () => {
+  vi.useFakeTimers();
+  const how = refuse('of the core');
+  ask(new Connection(NOWHERE));
+  await vi.advanceTimersByTimeAsync(0);
+  const [asked] = listsTo(Core.started[0]) as Uint8Array[];
+  how.isRefused = false;
+  await vi.advanceTimersByTimeAsync(1_000);
+  expect(Core.started).toHaveLength(2);
+  expect(String(listsTo(Core.started[1])[0])).toContain(String(asked!.slice(8)));
+  expect(watched.map(({ signal }) => signal?.aborted)).toEqual([false]);
+});
+
 test.each([
   ['cannot be read', (core: Core) => core.port.onmessage({ data: new Uint8Array([1]) })],
   ['did not get through', (core: Core) => core.port.onmessageerror?.()],
