@@ -28,12 +28,12 @@ export class Writer {
     return this.#size;
   }
 
-  /** A copy of what was written; begins anew. */
+  /** A copy of what was written; begins anew, also where there is no room for one. */
   take(): Uint8Array<ArrayBuffer> {
-    const taken = this.#bytes.slice(0, this.#size);
+    const written = this.#bytes.subarray(0, this.#size);
     this.#size = 0;
     if (this.#bytes.length > KEPT_SIZE_MAX) this.#resize(1024);
-    return taken;
+    return written.slice();
   }
 
   /** Takes back what was written beyond this size, whole or not. */

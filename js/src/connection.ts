@@ -212,11 +212,14 @@ export class Connection {
   }
 
   #flush(): void {
-    if (this.#count === 0) return;
-    const bytes = this.#outbox.take();
-    new DataView(bytes.buffer).setUint32(0, this.#count, true);
+    const count = this.#count;
+    if (count === 0) return;
     this.#count = 0;
-    this.#engine.send(bytes);
+    this.#engine.send(() => {
+      const bytes = this.#outbox.take();
+      new DataView(bytes.buffer).setUint32(0, count, true);
+      return bytes;
+    });
   }
 
   #receive(bytes: Bytes, core: number): void {

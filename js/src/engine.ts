@@ -52,9 +52,19 @@ export class Engine {
     this.#receive = receive;
   }
 
-  /** Sends a list of messages. */
-  send(bytes: Bytes): void {
-    this.#post(bytes, transferOf(bytes));
+  /** Sends the list of messages that this makes. What cannot be sent, as for want of memory, is
+   * lost, and so is asked of another core, or of this one anew. */
+  send(make: () => Bytes): void {
+    const core = this.#core;
+    const isSent = callBack(() => {
+      const bytes = make();
+      this.#post(bytes, transferOf(bytes));
+    });
+    if (isSent) return;
+    // Until the core has answered that is one which cannot be reached, and afterwards it is gone.
+    const reason = 'there was no room to ask the engine anything';
+    this.#hear({ type: 'refused', core, reason, joining: undefined });
+    this.#hear({ type: 'gone', core });
   }
 
   /** Carries out what concerns ports, locks and workers. */

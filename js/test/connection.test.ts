@@ -244,6 +244,43 @@ test.each([
   expect(String(listsTo(Core.started[1])[0])).toContain(String(asked!.slice(8)));
 });
 
+test('what was in a list that cannot be sent is asked for again', async () => {
+  vi.useFakeTimers();
+  const connection = new Connection(NOWHERE);
+  ask(connection);
+  await vi.advanceTimersByTimeAsync(0);
+  const [core] = Core.started;
+  const [asked] = listsTo(core) as Uint8Array[];
+  core!.port.postMessage = () => {
+    throw new DOMException('out of memory', 'DataCloneError');
+  };
+  const told = vi.fn();
+  connection.call('sync', { handle: 1 }, told, false);
+  await vi.advanceTimersByTimeAsync(1_000);
+  expect(Core.started).toHaveLength(2);
+  expect(String(listsTo(Core.started[1])[0])).toContain(String(asked!.slice(8)));
+  expect(told).not.toHaveBeenCalled();
+});
+
+test('a core that nothing can be sent to is no core', async () => {
+  vi.useFakeTimers();
+  class Deaf extends Core {
+    constructor(url: string | URL) {
+      super(url);
+      const { postMessage } = this.port;
+      this.port.postMessage = (message) => {
+        if (message instanceof Uint8Array) throw new DOMException('no', 'DataCloneError');
+        postMessage(message);
+      };
+    }
+  }
+  vi.stubGlobal('SharedWorker', Deaf);
+  const told = vi.fn();
+  new Connection(NOWHERE).call('query', { handle: 1, sql: '', params: [] }, told);
+  await vi.advanceTimersByTimeAsync(30_000);
+  expect(told).toHaveBeenCalledWith(expect.objectContaining({ type: 'failed' }), true);
+});
+
 test('a message that cannot be written spoils nothing of what travels with it', async () => {
   const told: Answer[] = [];
   const connection = new Connection(NOWHERE);
