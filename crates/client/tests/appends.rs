@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use tidelog_client::{
-    Again, Call, FromCore, Handle, Input, Mutate, Params, Query, Request, ToCore,
+    Again, Call, FromCore, Handle, Input, Mutate, OpenRequest, Params, Query, Request, ToCore,
 };
-use tidelog_pages::{AppendError, StoreReply, StoreRequest};
+use tidelog_pages::{AppendError, OpenedDocument, StoreReply, StoreRequest};
 use tidelog_sync::{Channel, FromRoom, FromServer, Refusal, ToRoom, ToServer};
 use tidelog_testing::client::core::{Core, key};
-use tidelog_testing::client::{HANDLE, OTHER_TAB, SERVER, TAB, call_id, text};
+use tidelog_testing::client::{HANDLE, OTHER_TAB, SERVER, TAB, call_id, text, todos};
 use tidelog_types::limits::Limits;
 use tidelog_types::{ErrorCode, Life, Outcome, Page, Pgid};
 
@@ -360,6 +360,76 @@ fn a_page_that_is_found_lost_while_the_document_is_read_anew_breaks_nothing() {
     core.reply(StoreReply::Damaged { request, document: key("list"), pgids });
     core.reply(StoreReply::Opened { document: key("list"), life: Life::NONE, state: None });
     assert_eq!(core.failure_of(Call(3)), None);
+}
+
+/// Goal: what is left of a document is read to its end, however long that takes, though nothing can
+/// be written. Method: a newer release finds no room for its migration; a page that a query needs
+/// takes longer than until that is written again, which would drop all pages if it failed.
+#[test]
+fn what_a_document_writes_of_itself_drops_no_page_that_somebody_waits_for() {
+    let mut core = Core::open();
+    let args = [("id", "milk"), ("title", &"m".repeat(400_000))];
+    let args = args.map(|(name, value)| (name.to_owned(), text(value))).to_vec();
+    let (id, name) = (call_id(Call(2)), "add".to_owned());
+    core.ask(
+        Call(2),
+        HANDLE,
+        Request::Mutate(Mutate { id, name, args, now_ms: 1_000, again: None }),
+    );
+    core.reply(StoreReply::Durable { ticket: core.last_ticket() });
+    let (kept, pages) = (stored(&core), pages_of(&core));
+    let mut doctype = todos();
+    doctype.migrations.push("create table tag (name text) strict".to_owned());
+    let (document, user) = ("list".to_owned(), String::new());
+    let (server, has_token, word) = (None, false, 0);
+    let open = OpenRequest { document, user, server, doctype, has_token, word };
+    core.ask(Call(3), Handle(2), Request::Open(Box::new(open)));
+    core.fail(core.last_ticket());
+    let state = Some(Box::new(kept));
+    core.reply(StoreReply::Opened { document: key("list"), life: Life::NONE, state });
+    core.asked.clear();
+    let query = |sql: &str| Request::Query(Query { sql: sql.to_owned(), params: Params::NONE });
+    let has_rows = |core: &Core, of: Call| {
+        core.told.iter().any(|it| matches!(it, FromCore::Rows { call, .. } if *call == of))
+    };
+    let reply = |core: &mut Core| {
+        let (request, pgids) = last_read(core).expect("it needs a page");
+        core.asked.retain(|it| !matches!(it, StoreRequest::Read { .. }));
+        let pages = pgids.into_iter().map(|pgid| (pgid, pages[&pgid].clone())).collect();
+        core.reply(StoreReply::Pages { request, document: key("list"), pages, last: true });
+    };
+    core.ask(Call(4), Handle(2), query("select count(*) from tag"));
+    while !has_rows(&core, Call(4)) {
+        reply(&mut core);
+    }
+    core.ask(Call(5), Handle(2), query("select max(title) from todo"));
+    while !has_rows(&core, Call(5)) {
+        core.pass(1_000);
+        let is_written = core.asked.iter().any(|it| matches!(it, StoreRequest::Append { .. }));
+        assert!(!is_written, "it would take the pages along");
+        reply(&mut core);
+    }
+    core.pass(1_000);
+    core.fail(core.last_ticket());
+}
+
+/// The document as the store has it, with all that it was handed.
+fn stored(core: &Core) -> OpenedDocument {
+    let appends = core.asked.iter().filter_map(|request| match request {
+        StoreRequest::Append { append, .. } => Some(append),
+        _ => None,
+    });
+    let record = appends.clone().filter_map(|append| append.record.clone()).next_back();
+    let last = appends.flat_map(|append| &append.storage).next_back().expect("it is written to");
+    OpenedDocument {
+        record: record.expect("it has one").into_vec(),
+        timeline: None,
+        storage: Some(last.position),
+        db_pages: last.set.db_pages,
+        calls: Vec::new(),
+        first_page: pages_of(core).remove(&Pgid(1)),
+        is_incomplete: false,
+    }
 }
 
 /// Goal: whoever needs a page that this device does not have is told that once it is known, and the

@@ -216,7 +216,7 @@ impl Document {
             following.ask_again_at_ms(),
             following.offer.as_ref().map(|offer| offer.deadline_ms),
             Some(following.retry_at_ms),
-            Some(self.write_at_ms),
+            self.write_at_ms,
         ];
         for at_ms in times.into_iter().flatten().filter(|at_ms| *at_ms > ctx.now_ms) {
             ctx.out.wake_at(at_ms);

@@ -81,8 +81,9 @@ pub(crate) struct Document {
     recorded: Recorded,
     /// Mutations whose callers wait for the disk.
     settling: usize,
-    /// When what nobody waits for is written again, after an append that failed.
-    write_at_ms: u64,
+    /// When what nobody waits for is written again, after an append that failed; `None` once one is
+    /// durable.
+    write_at_ms: Option<u64>,
     /// Who waits for which verdict.
     confirming: BTreeMap<CallId, (TabId, Call)>,
     syncs: Vec<SyncWait>,
@@ -147,7 +148,7 @@ impl Document {
             watches: Watches::default(),
             recorded: Recorded::new(ctx.settings.limits.calls_remembered_max),
             settling: 0,
-            write_at_ms: 0,
+            write_at_ms: None,
             confirming: BTreeMap::new(),
             syncs: Vec::new(),
             following: Following::default(),
@@ -186,7 +187,9 @@ impl Document {
         }
         // Somebody waits for a mutation, or for the document.
         let is_awaited = self.settling > 0 || self.open().is_some_and(|open| !open.is_kept);
-        if is_awaited || ctx.now_ms >= self.write_at_ms {
+        // If it fails again, it takes along the pages that have come for a run.
+        let may_fail = |at_ms| ctx.now_ms < at_ms || self.reads.has_faults();
+        if is_awaited || !self.write_at_ms.is_some_and(may_fail) {
             if let State::Open(open) = &self.state
                 && !self.reads.has_faults()
             {

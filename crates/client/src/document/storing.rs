@@ -124,8 +124,13 @@ impl Document {
         let was_settled = self.ledger.is_settled();
         self.ledger.on_durable(ticket);
         self.do_what_is_ready(ctx);
-        if !was_settled && !self.is_loaded() {
+        if was_settled {
+            return;
+        }
+        if !self.is_loaded() {
             self.ask_where_it_stands(ctx);
+        } else if self.ledger.is_settled() {
+            self.write_at_ms = None;
         }
     }
 
@@ -187,7 +192,7 @@ impl Document {
         ctx.store.give_up(&self.key, ticket);
         self.fail_handing_over(&failure, ctx);
         // What the document writes of itself, read anew, would fail as well, and so on and on.
-        self.write_at_ms = ctx.now_ms + WRITE_AGAIN_MS;
+        self.write_at_ms = Some(ctx.now_ms + WRITE_AGAIN_MS);
         self.reload(ctx);
         self.follow_later(&failure, ctx);
         self.error = Some(failure);
