@@ -1,6 +1,8 @@
 //! Page servers that come and go, disks that are full, cores that are killed.
 
-use tidelog_client::{Call, FromCore, Input, PageServerFailure, PageServerId, Storage, TabId};
+use tidelog_client::{
+    Call, FromCore, Input, PageServerFailure, PageServerId, Storage, TabId, ToCore,
+};
 use tidelog_testing::client::server::{Server, talk};
 use tidelog_testing::client::*;
 use tidelog_types::{ErrorCode, UnservedKind, Value};
@@ -82,6 +84,28 @@ fn all_who_hand_a_document_over_are_told_in_time_that_the_disk_stays_full() {
     }
     assert_eq!(opens.map(|call| device.code(call)), [ErrorCode::StorageFull; 2]);
     device.opened(local);
+}
+
+/// Goal: no state of a document is handed over that this device may not have tomorrow. Method: a
+/// newer release's migration found no room, and is to be written again in a while, when another tab
+/// hands the document over.
+#[test]
+fn what_could_not_be_written_is_not_handed_over() {
+    let (mut server, mut device) = (Server::default(), Device::new(1));
+    device.open(&todos());
+    add(&mut device, "milk");
+    device.close(TAB);
+    device.fill_disk();
+    let mut newer = todos();
+    newer.migrations.push("create table tag (name text) strict".to_owned());
+    device.open(&newer);
+    assert_eq!(device.query("select count(*) from tag"), [[integer(0)]]);
+    device.server_is_up = true;
+    device.ask(TAB, vec![ToCore::SetConnected { handle: HANDLE, connected: true }]);
+    let open = device.start_open(OTHER_TAB, Some(SERVER), &newer);
+    talk(&mut server, &mut [&mut device]);
+    assert!(server.document.is_none(), "it is on no disk");
+    assert_eq!(device.code(open), ErrorCode::StorageFull);
 }
 
 #[test]
