@@ -86,6 +86,28 @@ fn all_who_hand_a_document_over_are_told_in_time_that_the_disk_stays_full() {
     device.opened(local);
 }
 
+/// Goal: live queries of a newer release show what they showed on a full disk, and the migration is
+/// written once there is room, whatever else is asked. Method: a table that it brings is watched.
+#[test]
+fn live_queries_of_a_newer_release_go_on_while_the_disk_is_full() {
+    let mut device = Device::new(1);
+    device.open(&todos());
+    add(&mut device, "milk");
+    device.close(TAB);
+    device.fill_disk();
+    let mut newer = todos();
+    newer.migrations.push("create table tag (name text) strict".to_owned());
+    device.open(&newer);
+    let tags = device.watch("select count(*) from tag");
+    device.pass(5_000);
+    assert!(matches!(device.answers(tags)[..], [FromCore::Rows { .. }]), "{}", device.fate(tags));
+    assert_eq!(device.status().error.as_ref().map(|it| it.code), Some(ErrorCode::StorageFull));
+    device.disk.set_full(false);
+    device.pass(2_000);
+    assert_eq!(device.status().error, None);
+    assert!(matches!(device.answers(tags)[..], [FromCore::Rows { .. }]), "{}", device.fate(tags));
+}
+
 /// Goal: no state of a document is handed over that this device may not have tomorrow. Method: a
 /// newer release's migration found no room, and is to be written again in a while, when another tab
 /// hands the document over.

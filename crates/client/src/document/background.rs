@@ -5,6 +5,7 @@ use tidelog_pages::TimelineFrame;
 use tidelog_sqlite::Run;
 use tidelog_types::{Budget, ErrorCode, Lsn, Pgid};
 
+use super::requests::Ran;
 use super::{Attempt, Context, Document, For, PIECE_STEPS, Role, State};
 use crate::protocol::{CallFailure, FromCore, Request};
 use crate::record::KeptRejection;
@@ -101,12 +102,24 @@ impl Document {
     }
 
     fn run_dirty_watch(&mut self, ctx: &mut Context<'_>) -> Run<Attempt> {
+        let is_due = self.watches.next_dirty(|tab| ctx.out.flow.is_behind(tab)).is_some();
+        // A local document that was read anew may be older than what looks at it was written for.
+        // Nobody changes one that is being handed over.
+        let is_local = self.replica().is_none() && self.following.offer.is_none();
+        let adopted = match is_due && is_local {
+            true => self.adopt_handles(ctx),
+            false => Ran::Done,
+        };
         let State::Open(open) = &mut self.state else { return Run::Done(Attempt::Idle) };
         let is_behind = |tab| ctx.out.flow.is_behind(tab);
         let Some((tab, call, watch)) = self.watches.next_dirty(is_behind) else {
             return Run::Done(Attempt::Idle);
         };
-        let failure = match watch.look(open, ctx.now_ms) {
+        let ran = match adopted {
+            Ran::Fault(pgid) => Run::Fault(pgid),
+            _ => watch.look(open, ctx.now_ms),
+        };
+        let failure = match ran {
             Run::Done(news) => {
                 if let Some(rows) = news {
                     ctx.out.tell(tab, FromCore::Rows { call, rows });
