@@ -276,6 +276,24 @@ fn a_document_that_is_about_to_be_opened_is_not_destroyed() {
     assert_eq!(core.failure_of(Call(4)).map(|it| it.code), Some(ErrorCode::ServerUnreachable));
 }
 
+/// Goal: whoever hands a document over to a server that lets nobody in is told that at once. Method:
+/// it has sent away those of another document; it is asked again, and does not answer yet.
+#[test]
+fn whoever_offers_a_document_to_a_server_that_lets_nobody_in_is_told_at_once() {
+    let mut core = Core::default();
+    core.open_new(Call(1), OTHER, "other", Some(X));
+    core.socket_opens(X);
+    core.hear(X, &FromServer::Bye { reason: ByeReason::Version });
+    core.open_new(Call(2), HANDLE, "list", None);
+    for (call, waits_ms) in [(Call(3), 0), (Call(4), 10_000)] {
+        core.pass(waits_ms);
+        core.ask_to_open(OTHER_TAB, call, HANDLE, "list", Some(X));
+        assert!(core.wakes_now(), "nothing else may happen for long");
+        core.pass(0);
+        assert_eq!(core.failure_of(call).map(|it| it.code), Some(ErrorCode::Protocol));
+    }
+}
+
 /// Goal: whoever hands a local document over is told what is wrong, and not that the server is.
 /// Method: the server answers at once, and the tab's token function gives none, or nothing at all.
 #[test]

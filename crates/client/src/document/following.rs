@@ -603,7 +603,10 @@ impl Document {
 
     /// The way to the server is barred: who waits for it is told.
     pub(crate) fn server_barred(&mut self, failure: &CallFailure, ctx: &mut Context<'_>) {
-        self.fail_offer(failure.clone());
+        if self.fail_offer(failure.clone()) {
+            // Whoever makes it is told by the next run.
+            ctx.out.wake_at(ctx.now_ms);
+        }
         self.fail_syncs(failure, ctx.out);
     }
 

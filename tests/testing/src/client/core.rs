@@ -24,6 +24,8 @@ pub struct Core {
     pub sent: Vec<(String, ToServer)>,
     sockets: BTreeMap<SocketId, String>,
     now_ms: u64,
+    /// When it wants to be woken.
+    wake_at_ms: Option<u64>,
     /// What tabs that open a document know to be said of its server.
     pub word: u64,
     /// Whether they can be asked for a token.
@@ -55,6 +57,7 @@ impl Core {
             sent: Vec::new(),
             sockets: BTreeMap::new(),
             now_ms: 1_000,
+            wake_at_ms: None,
             word: 0,
             has_token: false,
             tokens_wanted: Vec::new(),
@@ -109,9 +112,14 @@ impl Core {
                     self.sent.push((self.sockets[&socket].clone(), message));
                 }
                 Effect::CloseSocket { socket } => drop(self.sockets.remove(&socket)),
-                Effect::WakeAt { .. } => {}
+                Effect::WakeAt { at_ms } => self.wake_at_ms = Some(at_ms),
             }
         }
+    }
+
+    /// Whether it has more to do at once, whatever happens.
+    pub fn wakes_now(&self) -> bool {
+        self.wake_at_ms.is_some_and(|at_ms| at_ms <= self.now_ms)
     }
 
     /// Time goes by.
