@@ -276,8 +276,8 @@ fn a_document_that_is_about_to_be_opened_is_not_destroyed() {
     assert_eq!(core.failure_of(Call(4)).map(|it| it.code), Some(ErrorCode::ServerUnreachable));
 }
 
-/// Goal: whoever hands a document over to a server that lets nobody in is told that at once. Method:
-/// it has sent away those of another document; it is asked again, and does not answer yet.
+/// Goal: whoever hands a document over to a server that lets nobody in is told that at once.
+/// Method: it has sent away those of another document; it is asked again, and does not answer yet.
 #[test]
 fn whoever_offers_a_document_to_a_server_that_lets_nobody_in_is_told_at_once() {
     let mut core = Core::default();
@@ -292,6 +292,18 @@ fn whoever_offers_a_document_to_a_server_that_lets_nobody_in_is_told_at_once() {
         core.pass(0);
         assert_eq!(core.failure_of(call).map(|it| it.code), Some(ErrorCode::Protocol));
     }
+}
+
+/// Goal: a document that can be read is opened. Method: an entry of the server cannot be taken in
+/// while one tab holds the document; then another one opens it, by the same release.
+#[test]
+fn what_cannot_be_taken_in_fails_no_opening_that_does_not_need_it() {
+    let mut core = following_two();
+    let body = FromRoom::Entry(rubbish(JournalId([9; 16])));
+    core.hear(X, &FromServer::About { channel: Channel(1), body });
+    core.ask_to_open(OTHER_TAB, Call(5), HANDLE, "list", Some(X));
+    assert_eq!(core.failure_of(Call(5)), None);
+    assert!(core.told.iter().any(|it| matches!(it, FromCore::Opened { call: Call(5), .. })));
 }
 
 /// Goal: whoever hands a local document over is told what is wrong, and not that the server is.

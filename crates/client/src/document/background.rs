@@ -26,17 +26,15 @@ impl Document {
             Run::Done(attempt) => attempt,
             Run::Fault(pgid) => self.wait_for(pgid, kth, ctx),
             Run::Failed(failure) => {
-                let failure = CallFailure::of_rebase(&failure);
-                self.following.rebase_failure = Some(failure.clone());
-                // The entries are forgotten: the server is asked for them again, after a pause.
-                self.refuse(failure, ctx);
+                self.give_up_rebase(CallFailure::of_rebase(&failure), ctx);
                 Attempt::Done
             }
         }
     }
 
-    /// A page is lost without which the layers cannot be built: the rest of the document is read
-    /// without them. Whoever opens it by a doctype that it is not at is told that.
+    /// The layers cannot be built: the rest of the document is read without them, and the server is
+    /// asked again for the entries, which are forgotten, after a pause. Whoever opens it by a
+    /// doctype that it is not at is told that.
     fn give_up_rebase(&mut self, failure: CallFailure, ctx: &mut Context<'_>) {
         if let Some(synced) = self.open_mut().and_then(|open| open.synced_mut()) {
             synced.replica.give_up();
