@@ -35,6 +35,8 @@ extern "C" {
     pub(crate) type Transaction;
     #[wasm_bindgen(method, catch, js_name = objectStore)]
     fn object_store(this: &Transaction, name: &str) -> Result<ObjectStore, JsValue>;
+    #[wasm_bindgen(method, catch)]
+    fn abort(this: &Transaction) -> Result<(), JsValue>;
     #[wasm_bindgen(method, setter)]
     fn set_oncomplete(this: &Transaction, listener: &JsValue);
     #[wasm_bindgen(method, setter)]
@@ -141,15 +143,20 @@ impl Database {
         Ok((transaction, store))
     }
 
-    /// Begins a transaction which, once complete, survives a power cut. Gives its number.
+    /// Begins a transaction which, once complete, survives a power cut. Gives its number. Where not
+    /// all can be put into it, there is none of it.
     pub(crate) fn write(
         &self,
         put: impl FnOnce(&ObjectStore) -> Result<(), JsValue>,
     ) -> Result<u64, JsValue> {
         let (transaction, store) = self.begin("readwrite")?;
+        if let Err(thrown) = put(&store) {
+            // What was put would be kept. It can only have been aborted already.
+            let _ = transaction.abort();
+            return Err(thrown);
+        }
         transaction.set_oncomplete(self.on_complete.get().expect("BUG: set when it was made"));
         transaction.set_onabort(self.on_abort.get().expect("BUG: set when it was made"));
-        put(&store)?;
         self.begun.set(self.begun.get() + 1);
         Ok(self.begun.get())
     }

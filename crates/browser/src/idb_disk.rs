@@ -136,7 +136,8 @@ impl IdbDisk {
             store.put(&record, key as f64).map(|_| ())
         };
         if let Some(cut) = self.cut.take() {
-            store.delete(&bound(key(self.file, cut) as f64, key(self.file, SIZE) as f64))?;
+            // A file without its size would be empty.
+            store.delete(&bound(key(self.file, cut) as f64, key(self.file, BLOCKS_MAX) as f64))?;
         }
         for number in std::mem::take(&mut self.dirty) {
             // It may have been cut off meanwhile.

@@ -208,6 +208,37 @@ async fn a_transaction_that_fails_poisons_and_says_why_once() {
     assert_eq!(bytes_of(&found.log_a), b"kept");
 }
 
+/// Of the next transactions each has no room for its second block.
+const REFUSE: &str = "
+    database.transaction = function (store, mode, options) {
+        const transaction = IDBDatabase.prototype.transaction.call(this, store, mode, options);
+        let left = 1;
+        transaction.objectStore(store).put = function (...record) {
+            if (left-- === 0) throw new RangeError('no room');
+            return IDBObjectStore.prototype.put.apply(this, record);
+        };
+        return transaction;
+    };
+    return Promise.resolve();";
+
+#[wasm_bindgen_test]
+async fn of_a_transaction_that_cannot_be_filled_nothing_is_kept() {
+    let database_1 = database("refuse", true).await;
+    let StoreFiles { mut log_a, .. } = files(&database_1).await;
+    log_a.write_at(0, &[7; 50_000]).expect("room");
+    log_a.request_flush().expect("a healthy disk");
+    ended(&database_1).await;
+    log_a.set_size(20_000).expect("a smaller size");
+    log_a.write_at(0, &[8; 20_000]).expect("room");
+    call(REFUSE, "database", &[&database_1]).await;
+    assert!(matches!(log_a.request_flush(), Err(DiskError::Device { .. })));
+    ended(&database_1).await;
+    assert_eq!(log_a.flushed(), Err(DiskError::Poisoned), "it was said already");
+    drop(log_a);
+    let found = files(&database("refuse", false).await).await;
+    assert!(bytes_of(&found.log_a) == [7; 50_000]);
+}
+
 #[wasm_bindgen_test]
 async fn a_database_that_was_closed_under_a_disk_says_so() {
     let database = database("closed", true).await;
