@@ -13,12 +13,14 @@ use tidelog_room::{
 };
 use tidelog_sync::{Channel, CodedPage, FromRoom, FromServer, Refusal, ToRoom, ToServer};
 use tidelog_types::limits::PAGE_SIZE;
-use tidelog_types::{DocumentKey, Life, Page, Pgid};
+use tidelog_types::{DocumentKey, JournalId, Life, Page, Pgid};
 
 use crate::device::{crash, kill, open_store_if};
 use crate::door::Door;
+use crate::notes::Notes;
 use crate::rng::Rng;
 use crate::swarm::Swarm;
+use crate::talk::Talk;
 
 pub(crate) struct Host {
     pub(crate) disk: CrashDevice,
@@ -31,6 +33,8 @@ pub(crate) struct Host {
     pub(crate) looks_at_ms: Option<u64>,
     /// Whether something is wrong with the log of its store, which is only read then.
     pub(crate) has_damaged_log: bool,
+    /// Whether its clients say what no core does.
+    pub(crate) serves_strangers: bool,
     swarm: Swarm,
 }
 
@@ -38,6 +42,7 @@ struct Running {
     /// `None` until it is opened anew.
     page_server: Option<PageServer<CrashDisk>>,
     is_damaged: bool,
+    serves_strangers: bool,
     rooms: BTreeMap<DocumentKey, RoomHere>,
     owners: BTreeMap<OwnerId, DocumentKey>,
     owners_ever: u64,
@@ -51,6 +56,8 @@ struct Running {
     rests: bool,
     /// What has come of the document that is exported.
     export: BTreeMap<Pgid, Page>,
+    /// The storage journals that rooms have begun.
+    journals: BTreeSet<JournalId>,
 }
 
 /// Who asks that a document be deleted.
@@ -64,6 +71,8 @@ struct RoomHere {
     /// What it has not taken in yet.
     inbox: VecDeque<RoomInput>,
     door: Door,
+    talk: Talk,
+    notes: Notes,
 }
 
 impl RoomHere {
@@ -147,6 +156,7 @@ impl Host {
             is_due: false,
             looks_at_ms: None,
             has_damaged_log: false,
+            serves_strangers: false,
             swarm: swarm.clone(),
         }
     }
@@ -168,6 +178,7 @@ impl Host {
         self.running = Some(Running {
             page_server: Some(store),
             is_damaged,
+            serves_strangers: self.serves_strangers,
             rooms: BTreeMap::new(),
             owners: BTreeMap::new(),
             owners_ever: 0,
@@ -177,6 +188,7 @@ impl Host {
             seed: Rng::new(rng.next()),
             rests: self.swarm.rooms_rest,
             export: BTreeMap::new(),
+            journals: BTreeSet::new(),
         });
         Ok(())
     }
@@ -385,7 +397,12 @@ impl Running {
             let room = Room::new(document.clone(), settings, self.seed.seed(), outlets);
             let owner = self.new_owner(document);
             let (inbox, door) = (VecDeque::new(), Door::default());
-            self.rooms.insert(document.clone(), RoomHere { room, owner, inbox, door });
+            let may_part = swarm.devices_part() || swarm.servers_go_back();
+            let doubts = self.serves_strangers;
+            let talk = Talk::new(swarm.limits, self.is_damaged, may_part, doubts);
+            let notes = Notes::new(swarm.limits);
+            let here = RoomHere { room, owner, inbox, door, talk, notes };
+            self.rooms.insert(document.clone(), here);
         }
         let here = self.rooms.get_mut(document).expect("BUG: made above");
         here.inbox.push_back(input);
@@ -407,6 +424,19 @@ impl Running {
                 self.step(&document, next, done);
             }
         }
+        let taken = self.ways.taken();
+        for here in self.rooms.values_mut() {
+            let wrong = here.talk.rests(&here.room, |conn| taken.refused.contains(&conn)).err();
+            done.wrong = done.wrong.take().or(wrong);
+        }
+        let is_idle = |here: &RoomHere| {
+            let has_nothing = here.inbox.is_empty() && here.room.takes_messages();
+            has_nothing && !here.has_work() && !here.talk.waits()
+        };
+        if !taken.sizes.is_empty() && self.rooms.values().all(is_idle) {
+            let what = || "rooms wait for nothing, and keep ways reserved".to_owned();
+            done.wrong.get_or_insert_with(what);
+        }
     }
 
     /// Documents of which nothing comes while others wait with theirs.
@@ -423,8 +453,12 @@ impl Running {
     fn step(&mut self, document: &DocumentKey, input: RoomInput, done: &mut Done) {
         let Some(here) = self.rooms.get_mut(document) else { return };
         let mut wrong = here.door.comes(document, &input).err();
+        here.talk.comes(document, &input);
+        here.notes.comes(document, &input);
         for effect in here.room.step(input) {
             wrong = wrong.or(here.door.leaves(&effect).err());
+            wrong = wrong.or(here.talk.leaves(document, &effect).err());
+            wrong = wrong.or(here.notes.leaves(document, &effect, &mut self.journals).err());
             match effect {
                 RoomEffect::Send { conn: EXPORTER, message } => {
                     let FromServer::About { body: FromRoom::Entry(part), .. } = message else {
@@ -459,6 +493,7 @@ impl Running {
         // As in a server whose rooms keep more than they may together.
         if self.rests && self.seed.once_in(3) {
             here.room.rest_deeply();
+            wrong = wrong.or(here.talk.has_rested(&here.room).err());
         }
         done.wrong = done.wrong.take().or(wrong);
     }

@@ -494,6 +494,7 @@ impl Judge {
             judge_rejection(name, fate, is_local, found, self.lost_claims.get(&doc))?;
         }
         self.judge_order(&found.names)?;
+        found.judge_system()?;
         found
             .compare(|name| fates.get(name).map(|fate| &fate.issued))
             .map_err(|what| format!("{doc:?}: {what}"))?;

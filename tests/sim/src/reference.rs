@@ -12,6 +12,7 @@ use tidelog_types::Value;
 use crate::app::{ALL_CELLS, Release, Wish, doctype};
 use crate::docs::Doc;
 use crate::plain_file::PlainFile;
+use crate::system_tables;
 
 /// A mutation that was issued.
 #[derive(Clone, Debug)]
@@ -80,6 +81,15 @@ impl Found {
             return Err(format!("the file is not whole: {check}"));
         }
         Ok(Self { bytes: bytes.to_vec(), connection, names, claims, cells, _file: file })
+    }
+
+    /// Whether the system tables say what may be so.
+    ///
+    /// # Errors
+    ///
+    /// What cannot be.
+    pub(crate) fn judge_system(&self) -> Result<(), String> {
+        system_tables::judge(&self.connection)
     }
 
     /// Whether running what was accepted gives these rows. `issued` knows every mutation.
