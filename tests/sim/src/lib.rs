@@ -61,7 +61,8 @@
 //! confirmed was applied once, one that failed left nothing, and what one tab issued was applied in
 //! its order (`judge.rs`). What was accepted, run through plain SQLite in the order in which it was
 //! accepted, gives the same rows (`reference.rs`), and the system tables say what can be so
-//! (`system_tables.rs`). What everybody has closed can be deleted. No device runs an undecided
+//! (`system_tables.rs`). A stranger, who says what no core would, is answered as `PROTOCOL.md` has
+//! it (`stranger.rs`). What everybody has closed can be deleted. No device runs an undecided
 //! mutation again and again, and what goes over the net stays in proportion to what was issued
 //! (`Work`).
 //!
@@ -87,6 +88,7 @@ mod port;
 mod reference;
 mod rng;
 mod say;
+mod stranger;
 mod swarm;
 mod system_tables;
 mod tab;

@@ -32,6 +32,7 @@ use crate::port::Followed;
 use crate::reference::{Found, FoundFiles};
 use crate::rng::Rng;
 use crate::say::say;
+use crate::stranger;
 use crate::swarm::Swarm;
 use crate::tab::{Heard, News, Tab};
 use event::{Event, Wire};
@@ -233,6 +234,7 @@ impl World {
             self.act()?;
         }
         self.end()?;
+        stranger::tell(self.seed, &self.swarm)?;
         let runs_again = probe::take_runs().into_values().max().unwrap_or(0);
         let work = self.judge.judge_work(runs_again, self.net_size)?;
         let (durable, confirmed, rejected) = self.judge.counts();
@@ -636,7 +638,7 @@ fn said(message: &FromCore) -> String {
 }
 
 /// The first so many characters of what a value is.
-fn short(value: &impl std::fmt::Debug) -> String {
+pub(crate) fn short(value: &impl std::fmt::Debug) -> String {
     let mut text = Short(String::new());
     // What is left out is no error.
     let _ = write!(text, "{value:?}");
