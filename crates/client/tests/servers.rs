@@ -384,3 +384,14 @@ fn a_tab_whose_token_is_refused_bars_no_other_one() {
     core.socket_opens(X);
     assert_eq!(core.tokens_wanted, [TAB, OTHER_TAB]);
 }
+
+#[test]
+fn a_server_that_does_not_say_where_a_document_stands_is_asked_anew_in_time() {
+    let mut core = Core::default();
+    core.open_new(Call(1), HANDLE, "list", Some(X));
+    core.welcome(X);
+    let silent_ms = core.wakes_in_ms();
+    assert!(silent_ms <= 10_000, "it asks to be woken in {silent_ms} ms only");
+    core.pass(silent_ms);
+    assert!(core.sent.contains(&(X.to_owned(), close(1))), "{:?}", core.sent);
+}

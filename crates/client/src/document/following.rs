@@ -176,6 +176,8 @@ impl Document {
         for message in messages {
             self.say(message, ctx);
         }
+        // Of the channel too: nothing may come before it counts as silent.
+        self.ask_to_be_woken(ctx);
     }
 
     /// Lets go of a channel at a server that the document does not want any more: it is synced

@@ -32,6 +32,7 @@ pub struct Core {
     pub has_token: bool,
     /// Who was asked for one.
     pub tokens_wanted: Vec<TabId>,
+    wake_at_ms: Option<u64>,
 }
 
 impl Default for Core {
@@ -61,6 +62,7 @@ impl Core {
             word: 0,
             has_token: false,
             tokens_wanted: Vec::new(),
+            wake_at_ms: None,
         };
         let (server, storage) = (LENT, Storage::Opfs);
         core.step(Input::PageServerLent { server, settled_at_ms: 0, storage });
@@ -126,6 +128,11 @@ impl Core {
     pub fn pass(&mut self, ms: u64) {
         self.now_ms += ms;
         self.step(Input::Wake);
+    }
+
+    /// In how many milliseconds it wants to be woken.
+    pub fn wakes_in_ms(&self) -> u64 {
+        self.wake_at_ms.expect("it waits for a time") - self.now_ms
     }
 
     pub fn ask(&mut self, call: Call, handle: Handle, request: Request) {
