@@ -42,6 +42,7 @@ pub use protocol::{
     Again, Call, CallFailure, Connection, FromCore, Handle, Memo, Mutate, OpenRequest, Query,
     Request, Status, Storage, ToCore,
 };
+pub use record::KeptRejections;
 pub use settings::ClientSettings;
 pub use tidelog_document::warm_up;
 pub use tidelog_types::Params;

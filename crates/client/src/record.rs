@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tidelog_document::{Doctype, DoctypeHash};
+use tidelog_sync::codec;
 use tidelog_types::limits::Limits;
 use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{CallId, ClientId, EntryId, JournalId, Lineage, Position, SortedMap, Value};
@@ -27,6 +28,25 @@ pub(crate) struct Record {
     pub(crate) rejections: Vec<KeptRejection>,
     /// The youngest rejection that is not among them any more.
     pub(crate) forgotten: Option<EntryId>,
+}
+
+/// What a record keeps of rejections, for tests that judge its bounds.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KeptRejections {
+    /// Those that are kept, oldest first: which, its size, and whether it was handled.
+    pub kept: Vec<(EntryId, usize, bool)>,
+    /// The youngest one that is not kept any more.
+    pub forgotten: Option<EntryId>,
+}
+
+impl KeptRejections {
+    /// Those in the record of an append; `None` if it is no record.
+    #[must_use]
+    pub fn of_record(record: &[u8]) -> Option<Self> {
+        let Record { rejections, forgotten, .. } = codec::decode(record).ok()?;
+        let kept = rejections.iter().map(|it| (it.entry, it.size(), it.handled)).collect();
+        Some(Self { kept, forgotten })
+    }
 }
 
 /// A doctype with its hash, which is not stored.
@@ -176,7 +196,6 @@ mod tests {
     use std::path::{Path, PathBuf};
 
     use tidelog_document::{MutationDefinition, Param, ParamKind};
-    use tidelog_sync::codec;
     use tidelog_types::{Chain, Life, Lsn};
 
     use super::*;

@@ -9,10 +9,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use tidelog_client::{Call, Effect, FromCore, Input, Notice, PageServerId, Request, TabId, ToCore};
 use tidelog_pages::{Append, StoreReply, StoreRequest, Ticket};
 use tidelog_types::CallId;
+use tidelog_types::limits::Limits;
+
+use crate::line_door::LineDoor;
+use crate::notes_door::NotesDoor;
 
 /// What has come in to a core, and to those before it.
-#[derive(Default)]
 pub(crate) struct CoreDoor {
+    limits: Limits,
     page_server: Option<PageServerId>,
     /// The mutations that tabs have asked for.
     mutations: BTreeMap<(TabId, Call), CallId>,
@@ -20,17 +24,37 @@ pub(crate) struct CoreDoor {
     asked: BTreeMap<Ticket, Vec<CallId>>,
     /// Those that are on the disk, as far as the page server has said, or that may be.
     durable: BTreeSet<CallId>,
+    lines: LineDoor,
+    notes: NotesDoor,
 }
 
 impl CoreDoor {
+    /// Of cores with these limits.
+    pub(crate) fn new(limits: Limits) -> Self {
+        Self {
+            page_server: None,
+            mutations: BTreeMap::new(),
+            asked: BTreeMap::new(),
+            durable: BTreeSet::new(),
+            limits,
+            lines: LineDoor::new(limits),
+            notes: NotesDoor::default(),
+        }
+    }
+
     /// Another core begins: what the one before asked may have been carried out.
     pub(crate) fn core_is_new(&mut self) {
         self.page_server = None;
+        self.lines = LineDoor::new(self.limits);
+        self.notes = NotesDoor::default();
         self.mutations.clear();
         self.durable.extend(std::mem::take(&mut self.asked).into_values().flatten());
     }
 
-    pub(crate) fn comes(&mut self, input: &Input) {
+    /// # Errors
+    ///
+    /// The core has not told what it had to tell before.
+    pub(crate) fn comes(&mut self, input: &Input) -> Result<(), String> {
         match input {
             Input::FromTab { tab, messages } => {
                 for message in messages {
@@ -45,6 +69,7 @@ impl CoreDoor {
             }
             _ => {}
         }
+        self.lines.comes(input)
     }
 
     fn is_answered(&mut self, reply: &StoreReply) {
@@ -61,6 +86,12 @@ impl CoreDoor {
             StoreReply::Ready { .. } => {
                 self.durable.extend(std::mem::take(&mut self.asked).into_values().flatten());
             }
+            StoreReply::Opened { document, state, .. } => {
+                self.notes.is_opened(document, state.as_deref());
+                let timeline = state.iter().flat_map(|state| &state.timeline);
+                let frames = timeline.flat_map(|timeline| &timeline.frames);
+                self.durable.extend(frames.map(|frame| frame.call));
+            }
             _ => {}
         }
     }
@@ -69,6 +100,7 @@ impl CoreDoor {
     ///
     /// The core may not say so.
     pub(crate) fn leaves(&mut self, effect: &Effect) -> Result<(), String> {
+        self.lines.leaves(effect, |call| self.durable.contains(call))?;
         match effect {
             Effect::ToTab { tab, messages } => {
                 self.must_be_durable(*tab, messages, |call| self.durable.contains(call))
@@ -77,6 +109,7 @@ impl CoreDoor {
                 for request in requests {
                     if let StoreRequest::Append { ticket, append } = request {
                         self.asked.insert(*ticket, calls_of(append));
+                        self.notes.leaves(append, &self.limits)?;
                     }
                 }
                 notices.iter().try_for_each(|notice| self.may_be_told(notice))

@@ -16,6 +16,7 @@ use crate::docs::Doc;
 use crate::rng::Rng;
 use crate::swarm::Swarm;
 use crate::tab::Tab;
+use crate::wake_door::WakeDoor;
 use crate::world::{Lending, Worker};
 
 pub(crate) struct Device {
@@ -25,6 +26,7 @@ pub(crate) struct Device {
     pub(crate) life: u64,
     pub(crate) core: Option<Client>,
     pub(crate) core_door: CoreDoor,
+    pub(crate) wake_door: WakeDoor,
     pub(crate) page_server: Option<Lent>,
     pub(crate) tabs: BTreeMap<TabId, Tab>,
     /// Sockets of this life's core, each with the number of its connection.
@@ -146,7 +148,8 @@ impl Device {
             disk,
             life: 0,
             core: None,
-            core_door: CoreDoor::default(),
+            core_door: CoreDoor::new(swarm.limits),
+            wake_door: WakeDoor::default(),
             page_server: None,
             tabs: BTreeMap::new(),
             sockets: BTreeMap::new(),
@@ -180,6 +183,7 @@ impl Device {
         self.rows_told.clear();
         self.lending.core_is_new();
         self.core_door.core_is_new();
+        self.wake_door = WakeDoor::default();
         self.sockets.clear();
         let settings = ClientSettings { limits: self.swarm.limits };
         self.core_seed = self.next_core_seed.take().unwrap_or_else(|| rng.seed());

@@ -53,18 +53,21 @@
 //! room says anything to those whom it has refused, or hands its store what has no place there
 //! (`door.rs`, `core_door.rs`); a room refuses nobody without the reason that it gives, sends each
 //! follower each LSN once, and owes nobody an answer when it waits for nothing (`talk.rs`), and its
-//! notes say who wrote what is beside them (`notes.rs`); no tab is told what it did not ask for on
-//! top of what it has not heard. When the faults have stopped, all sides converge byte for byte,
-//! live queries show what there is, tabs are told so, what is issued then is confirmed (in
-//! documents that may be full, decided), and whoever has nothing to say is silent. Each mutation
-//! that was called durable was applied once or rejected once and for a reason, one that was called
-//! confirmed was applied once, one that failed left nothing, and what one tab issued was applied in
-//! its order (`judge.rs`). What was accepted, run through plain SQLite in the order in which it was
-//! accepted, gives the same rows (`reference.rs`), and the system tables say what can be so
-//! (`system_tables.rs`). A stranger, who says what no core would, is answered as `PROTOCOL.md` has
-//! it (`stranger.rs`). What everybody has closed can be deleted. No device runs an undecided
-//! mutation again and again, and what goes over the net stays in proportion to what was issued
-//! (`Work`).
+//! notes say who wrote what is beside them (`notes.rs`); no core says what has no place on its
+//! line, tells its tabs another thing of that, keeps more notes than it may, or forgets to ask when
+//! it has to be woken (`line_door.rs`, `notes_door.rs`, `wake_door.rs`); no tab is told what it did
+//! not ask for on top of what it has not heard.
+//!
+//! When the faults have stopped, all sides converge byte for byte, live queries show what there is,
+//! tabs are told so, what is issued then is confirmed (in documents that may be full, decided), and
+//! whoever has nothing to say is silent. Each mutation that was called durable was applied once or
+//! rejected once and for a reason, one that was called confirmed was applied once, one that failed
+//! left nothing, and what one tab issued was applied in its order (`judge.rs`). What was accepted,
+//! run through plain SQLite in the order in which it was accepted, gives the same rows
+//! (`reference.rs`), and the system tables say what can be so (`system_tables.rs`). A stranger, who
+//! says what no core would, is answered as `PROTOCOL.md` has it (`stranger.rs`). What everybody has
+//! closed can be deleted. No device runs an undecided mutation again and again, and what goes over
+//! the net stays in proportion to what was issued (`Work`).
 //!
 //! Rare branches of the product count how often they are entered (`tidelog_types::probe`). Each run
 //! says which were not, and a run of 2,000 worlds or more fails if there are any.
@@ -83,6 +86,8 @@ mod door;
 mod host;
 mod judge;
 mod notes;
+mod line_door;
+mod notes_door;
 mod plain_file;
 mod port;
 mod reference;
@@ -93,6 +98,7 @@ mod swarm;
 mod system_tables;
 mod tab;
 mod talk;
+mod wake_door;
 mod world;
 
 pub use judge::Work;

@@ -153,12 +153,20 @@ pub(crate) struct Asked {
     is_fragile: bool,
     /// Whether it was said that it takes its time.
     pub(crate) is_late: bool,
-    /// Whether it asks for what cannot be.
-    is_mistake: bool,
+    /// It asks for what cannot be, and this is what it has to be told.
+    mistake: Option<ErrorCode>,
 }
 
 /// How many kinds of mistakes apps make here.
 pub(crate) const MISTAKES: usize = 5;
+
+/// What they are told of them, but for the last one, which is none later.
+const MISTAKE_CODES: [ErrorCode; MISTAKES - 1] = [
+    ErrorCode::Query,
+    ErrorCode::ReadOnly,
+    ErrorCode::UnknownMutation,
+    ErrorCode::MutationArgument,
+];
 
 /// What a tab was told.
 pub(crate) enum News {
@@ -532,7 +540,8 @@ impl Tab {
                     return Err(format!("{doc:?} is its server's, and local again"));
                 }
                 let ordered = status.timeline.is_sorted() && status.storage_lsns.is_sorted();
-                if !ordered {
+                let [start, .., issued] = status.timeline;
+                if !ordered || status.pending != issued - start {
                     return Err(format!("watermarks out of order: {status:?}"));
                 }
                 let passes = |code: ErrorCode| match code {
@@ -605,11 +614,14 @@ impl Tab {
         let is_well = status.error.as_ref().is_none_or(may_stay);
         let [_, acked, durable, issued] = status.timeline;
         let is_whole = acked == issued && durable == issued || !is_synced;
+        let [kept, seen] = status.storage_lsns;
+        let is_kept = kept == seen && status.confirmed_lsn + 1 == seen && !status.settling;
         let is_at_rest = status.connection == connection
             && status.storage == Storage::Opfs
             && (status.pending == 0 && !status.away || !is_synced)
             && is_well
-            && is_whole;
+            && is_whole
+            && is_kept;
         if is_at_rest {
             Ok(status.storage_lsns)
         } else {
@@ -709,7 +721,9 @@ impl Tab {
         let (handle, request) = match &asked.message {
             ToCore::Ask { handle, request, .. } => (*handle, request),
             message => {
-                let held = matches!(failure.code, ErrorCode::Pending | ErrorCode::InvalidOption);
+                let is_forced = matches!(message, ToCore::Destroy { force: true, .. });
+                let held = failure.code == ErrorCode::InvalidOption
+                    || failure.code == ErrorCode::Pending && !is_forced;
                 let may_fail = full || held && !self.is_leaving;
                 let expected = matches!(message, ToCore::Destroy { .. }) && may_fail;
                 if let ToCore::Destroy { document, .. } = message
@@ -720,21 +734,14 @@ impl Tab {
                 return if expected { Ok(()) } else { Err(format!("not deleted: {failure:?}")) };
             }
         };
+        if let Some(code) = asked.mistake {
+            let is_told = failure.code == code && failure.outcome == Outcome::None;
+            return match is_told || full || closed {
+                true => Ok(()),
+                false => Err(format!("a mistake is answered by {failure:?}")),
+            };
+        }
         match request {
-            _ if asked.is_mistake => {
-                let is_told = matches!(
-                    failure.code,
-                    ErrorCode::Query
-                        | ErrorCode::ReadOnly
-                        | ErrorCode::UnknownMutation
-                        | ErrorCode::MutationArgument
-                );
-                let is_expected = is_told && failure.outcome == Outcome::None;
-                match is_expected || full || closed {
-                    true => Ok(()),
-                    false => Err(format!("a mistake is answered by {failure:?}")),
-                }
-            }
             Request::Mutate(_) => {
                 let name = self.name(call)?;
                 if !full && !closed && failure.code != ErrorCode::Rejected {
@@ -952,7 +959,7 @@ impl Tab {
                 before: BTreeSet::new(),
                 is_fragile: false,
                 is_late: false,
-                is_mistake: false,
+                mistake: None,
             },
         );
         message
@@ -981,7 +988,8 @@ impl Tab {
         };
         let message = ToCore::Ask { call, handle, request };
         let message = self.ask(call, message, now_ms, BTreeSet::new());
-        self.unsettled.get_mut(&call).expect("BUG: asked just now").is_mistake = true;
+        let mistake = MISTAKE_CODES.get(nth).copied();
+        self.unsettled.get_mut(&call).expect("BUG: asked just now").mistake = mistake;
         message
     }
 }

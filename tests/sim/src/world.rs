@@ -279,10 +279,16 @@ impl World {
         let here = &mut self.devices[device];
         let now_ms = self.now_ms + here.skew_ms;
         let Some(core) = &mut here.core else { return };
-        here.core_door.comes(&input);
+        if let Err(what) = here.wake_door.comes(core, now_ms) {
+            self.wrong.get_or_insert(format!("device {device}: {what}"));
+        }
+        if let Err(what) = here.core_door.comes(&input) {
+            self.wrong.get_or_insert(format!("device {device}: {what}"));
+        }
         let effects = core.step(now_ms, input);
         let life = here.life;
         for effect in effects {
+            self.devices[device].wake_door.leaves(&effect);
             if let Err(what) = self.devices[device].core_door.leaves(&effect) {
                 self.wrong.get_or_insert(format!("device {device}: {what}"));
             }

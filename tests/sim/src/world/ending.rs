@@ -119,7 +119,8 @@ impl World {
             self.devices[device].cut_power(&mut self.rng);
             self.start_device(device)?;
         }
-        self.converge("after a last power cut")
+        self.converge("after a last power cut")?;
+        self.judge_statuses()
     }
 
     /// Lets everything settle and compares all sides byte for byte.

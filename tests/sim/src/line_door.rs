@@ -1,0 +1,371 @@
+//! What a core says to servers, seen at its door: on one line to each, on one channel of each
+//! document at a time, only what has its place there; and what it tells tabs of that.
+//!
+//! A server makes up for most of what is said out of place: it refuses, and is asked anew.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tidelog_client::{Call, Connection, Effect, FromCore, Handle, Input, SocketId, TabId};
+use tidelog_client::{Request, Status, ToCore};
+use tidelog_sync::{Channel, FromRoom, FromServer, ProbeId, ToRoom, ToServer, decode_message};
+use tidelog_types::limits::{Limits, PAGE_SIZE};
+use tidelog_types::{CallId, Lsn};
+
+/// What a core and its servers have said to each other, and what its tabs asked for.
+pub(crate) struct LineDoor {
+    limits: Limits,
+    /// The address of each socket.
+    sockets: BTreeMap<SocketId, String>,
+    channels: BTreeMap<(SocketId, Channel), Followed>,
+    /// The document of each handle.
+    documents: BTreeMap<(TabId, Handle), String>,
+    /// The handles that open, or sync, or mutate by each call that was not answered.
+    opens: BTreeSet<(TabId, Call)>,
+    syncs: BTreeMap<(TabId, Call), (Handle, u64)>,
+    mutations: BTreeMap<(TabId, Call), Handle>,
+    /// Documents of which it was last said whether they stay away.
+    away: BTreeMap<String, bool>,
+    /// How a document was told to stand last by each handle.
+    told: BTreeMap<(TabId, Handle), Connection>,
+    /// Of each document, which of all that was said the last probe was that was answered.
+    probed: BTreeMap<String, u64>,
+    /// How much was said.
+    said_count: u64,
+    /// A server has just said how far it is with what is handed over, and tabs do not know.
+    untold: Option<String>,
+}
+
+/// A channel that the core has not closed.
+struct Followed {
+    document: String,
+    /// The server has said where it stands.
+    is_open: bool,
+    /// The frame that comes next.
+    next: Lsn,
+    acked: Lsn,
+    /// When each probe was sent.
+    probes: BTreeMap<ProbeId, u64>,
+    /// Pages of a seed that were sent, and that the server has taken.
+    seed: Option<[u32; 2]>,
+}
+
+impl LineDoor {
+    pub(crate) fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            sockets: BTreeMap::new(),
+            channels: BTreeMap::new(),
+            documents: BTreeMap::new(),
+            opens: BTreeSet::new(),
+            syncs: BTreeMap::new(),
+            mutations: BTreeMap::new(),
+            away: BTreeMap::new(),
+            told: BTreeMap::new(),
+            probed: BTreeMap::new(),
+            said_count: 0,
+            untold: None,
+        }
+    }
+
+    /// # Errors
+    ///
+    /// The core has not told what came before.
+    pub(crate) fn comes(&mut self, input: &Input) -> Result<(), String> {
+        if let Some(document) = self.untold.take() {
+            return Err(format!("nobody is told that {document} is being handed over"));
+        }
+        self.said_count += 1;
+        match input {
+            Input::FromTab { tab, messages } => {
+                messages.iter().for_each(|message| self.asks(*tab, message));
+            }
+            Input::SocketClosed { socket } => self.ends(*socket),
+            // What is longer has pages.
+            Input::FromServer { socket, bytes } if bytes.len() < PAGE_SIZE => {
+                if let Ok(FromServer::About { channel, body }) = decode_message(bytes)
+                    && let Some(followed) = self.channels.get_mut(&(*socket, channel))
+                {
+                    followed.hears(&body);
+                    self.hears(*socket, channel, &body);
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn asks(&mut self, tab: TabId, message: &ToCore) {
+        match message {
+            ToCore::Ask { call, handle, request } => match request {
+                Request::Open(open) => {
+                    self.documents.insert((tab, *handle), open.document.clone());
+                    self.opens.insert((tab, *call));
+                    self.away.remove(&open.document);
+                }
+                Request::Sync => {
+                    self.syncs.insert((tab, *call), (*handle, self.said_count));
+                }
+                Request::Mutate(_) => {
+                    self.mutations.insert((tab, *call), *handle);
+                }
+                _ => {}
+            },
+            ToCore::SetConnected { handle, connected } => {
+                if let Some(document) = self.documents.get(&(tab, *handle)) {
+                    self.away.insert(document.clone(), !connected);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn hears(&mut self, socket: SocketId, channel: Channel, body: &FromRoom) {
+        let Some(followed) = self.channels.get_mut(&(socket, channel)) else { return };
+        match body {
+            FromRoom::SeedWanted | FromRoom::SeedTaken { .. } => {
+                self.untold = Some(followed.document.clone());
+            }
+            FromRoom::Probed { probe, .. } => {
+                if let Some(at) = followed.probes.remove(probe) {
+                    let probed = self.probed.entry(followed.document.clone()).or_default();
+                    *probed = at.max(*probed);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn ends(&mut self, socket: SocketId) {
+        self.sockets.remove(&socket);
+        self.channels.retain(|(on, _), _| *on != socket);
+    }
+
+    /// # Errors
+    ///
+    /// The core may not say so.
+    pub(crate) fn leaves(
+        &mut self,
+        effect: &Effect,
+        is_durable: impl Fn(&CallId) -> bool,
+    ) -> Result<(), String> {
+        match effect {
+            Effect::OpenSocket { socket, url } => {
+                if self.sockets.values().any(|other| other == url) {
+                    return Err(format!("{url} is connected twice"));
+                }
+                self.sockets.insert(*socket, url.clone());
+            }
+            Effect::CloseSocket { socket } => self.ends(*socket),
+            Effect::ToServer { socket, bytes } => {
+                self.said_count += 1;
+                let message = decode_message(bytes).map_err(|error| error.to_string())?;
+                if let ToServer::About { channel, body } = message {
+                    let what = |what| format!("a server is told what has no place: {what}");
+                    self.says(*socket, channel, &body, is_durable).map_err(what)?;
+                }
+            }
+            Effect::ToTab { tab, messages } => self.tells(*tab, messages)?,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn says(
+        &mut self,
+        socket: SocketId,
+        channel: Channel,
+        body: &ToRoom,
+        is_durable: impl Fn(&CallId) -> bool,
+    ) -> Result<(), String> {
+        let place = (socket, channel);
+        if let ToRoom::Open { document, .. } = body {
+            let mut others = self.channels.iter().filter(|(at, _)| **at != place);
+            if others.any(|(_, it)| it.document == *document) {
+                return Err(format!("{document} is followed twice"));
+            }
+            let new = || Followed::new(document.clone());
+            self.channels.entry(place).or_insert_with(new);
+            return Ok(());
+        }
+        let said_count = self.said_count;
+        let Some(followed) = self.channels.get_mut(&place) else {
+            return Err(format!("{body:?} on a channel that is not open"));
+        };
+        match body {
+            ToRoom::Frames { first, frames, .. } => {
+                let lost = frames.iter().find(|frame| !is_durable(&frame.call));
+                if let Some(frame) = lost {
+                    return Err(format!("frame {:?} is not durable", frame.call));
+                }
+                let sizes: Vec<usize> = frames.iter().map(|it| it.body.len() + 64).collect();
+                followed.sends(*first, &sizes, &self.limits)?;
+            }
+            ToRoom::Seed { pages, db_pages, last, .. } => {
+                let pgids = pages.iter().map(|page| page.pgid.0);
+                followed.seeds(pgids, *db_pages, *last, &self.limits)?;
+            }
+            ToRoom::Probe { probe } => {
+                if followed.probes.insert(*probe, said_count).is_some() {
+                    return Err(format!("{probe:?} twice"));
+                }
+            }
+            ToRoom::Close => drop(self.channels.remove(&place)),
+            ToRoom::Open { .. } | ToRoom::Received { .. } => {}
+        }
+        Ok(())
+    }
+
+    fn tells(&mut self, tab: TabId, messages: &[FromCore]) -> Result<(), String> {
+        for message in messages {
+            match message {
+                FromCore::HandingOver { call } => {
+                    self.untold = None;
+                    if !self.opens.contains(&(tab, *call)) {
+                        return Err(format!("{call:?} is told of what it does not wait for"));
+                    }
+                }
+                FromCore::Done { call } => self.may_be_done(tab, *call, messages)?,
+                FromCore::Confirmed { call, lsn } => {
+                    let status = self.mutations.get(&(tab, *call)).and_then(|handle| {
+                        self.status_in(messages, self.documents.get(&(tab, *handle))?, tab)
+                    });
+                    if let Some(status) = status.filter(|it| it.confirmed_lsn < *lsn) {
+                        return Err(format!("{call:?} is confirmed at {lsn}: {status:?}"));
+                    }
+                }
+                FromCore::Opened { call, .. } => {
+                    self.opens.remove(&(tab, *call));
+                }
+                FromCore::Failed { call, .. } => {
+                    self.opens.remove(&(tab, *call));
+                    self.syncs.remove(&(tab, *call));
+                }
+                FromCore::Status { handle, status, .. } => {
+                    self.must_be_so(tab, *handle, status)?;
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// How a document stands by what a tab is told of it at the same time.
+    fn status_in<'m>(
+        &self,
+        messages: &'m [FromCore],
+        document: &str,
+        tab: TabId,
+    ) -> Option<&'m Status> {
+        messages.iter().find_map(|message| match message {
+            FromCore::Status { handle, status, .. }
+                if self.documents.get(&(tab, *handle)).is_some_and(|it| it == document) =>
+            {
+                Some(status)
+            }
+            _ => None,
+        })
+    }
+
+    /// Whoever waited until all is in step has an answer to a probe that was sent since.
+    fn may_be_done(&mut self, tab: TabId, call: Call, messages: &[FromCore]) -> Result<(), String> {
+        let Some((handle, asked)) = self.syncs.remove(&(tab, call)) else { return Ok(()) };
+        let Some(document) = self.documents.get(&(tab, handle)) else { return Ok(()) };
+        let status = self.status_in(messages, document, tab).map(|status| status.connection);
+        let is_local = status.or(self.told.get(&(tab, handle)).copied()) == Some(Connection::Local);
+        let probed = self.probed.get(document).copied();
+        if is_local || probed.is_some_and(|probed| probed >= asked) {
+            return Ok(());
+        }
+        Err(format!("{document} is said to be in step, and nobody has asked the server"))
+    }
+
+    /// What is told of the way to the server is what was said on it.
+    fn must_be_so(&mut self, tab: TabId, handle: Handle, status: &Status) -> Result<(), String> {
+        self.told.insert((tab, handle), status.connection);
+        let Some(document) = self.documents.get(&(tab, handle)) else {
+            return Err(format!("a tab is told of {handle:?}, which it never had"));
+        };
+        let mut channels = self.channels.values();
+        let is_there = channels.any(|it| it.is_open && it.document == *document);
+        if is_there != (status.connection == Connection::Online) {
+            return Err(format!("the server has answered for {document}: {is_there}, {status:?}"));
+        }
+        if self.away.get(document).is_some_and(|away| *away != status.away) {
+            return Err(format!("{document} is told to go the other way: {status:?}"));
+        }
+        Ok(())
+    }
+}
+
+impl Followed {
+    fn new(document: String) -> Self {
+        Self {
+            document,
+            is_open: false,
+            next: Lsn::FIRST,
+            acked: Lsn::FIRST,
+            probes: BTreeMap::new(),
+            seed: None,
+        }
+    }
+
+    fn hears(&mut self, body: &FromRoom) {
+        match body {
+            FromRoom::Opened { wanted, .. } => {
+                self.is_open = true;
+                (self.next, self.acked) = (*wanted, *wanted);
+            }
+            FromRoom::Acked { next } => self.acked = self.acked.max(*next),
+            FromRoom::SeedWanted => self.seed = Some([0, 0]),
+            FromRoom::SeedTaken { pages_count } => {
+                if let Some([_, taken]) = &mut self.seed {
+                    *taken = (*taken).max(*pages_count);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// None before its turn, and no more of them in one message than fit.
+    fn sends(&mut self, first: Lsn, sizes: &[usize], limits: &Limits) -> Result<(), String> {
+        // What entries have decided is left out.
+        if !self.is_open || first < self.next.min(self.acked) {
+            return Err(format!("frame {first}, and {} is next", self.next));
+        }
+        let size: usize = sizes.iter().sum();
+        if sizes.len() > 1 && size > limits.message_frames_size_max {
+            return Err(format!("{} frames of {size} bytes in one message", sizes.len()));
+        }
+        self.next = first.plus(sizes.len() as u64);
+        Ok(())
+    }
+
+    /// One page behind the other, and no more of them than the server has room for.
+    fn seeds(
+        &mut self,
+        pgids: impl Iterator<Item = u32>,
+        db_pages: u32,
+        is_last: bool,
+        limits: &Limits,
+    ) -> Result<(), String> {
+        let Some([sent, taken]) = &mut self.seed else {
+            return Err("pages that nobody wants".to_owned());
+        };
+        let ahead_max = limits.catch_up_pages_max.max(limits.message_pages_max);
+        if sent.saturating_sub(*taken) as usize >= ahead_max {
+            return Err(format!("page {sent} of what is handed over, and {taken} were taken"));
+        }
+        let before = *sent;
+        for pgid in pgids {
+            *sent += 1;
+            if pgid != *sent {
+                return Err(format!("page {pgid}, and {sent} is next"));
+            }
+        }
+        let is_small = (*sent - before) as usize <= limits.message_pages_max;
+        if is_last == (*sent == db_pages) && is_small {
+            return Ok(());
+        }
+        Err(format!("pages {before}..{sent} of {db_pages}, the last: {is_last}"))
+    }
+}
