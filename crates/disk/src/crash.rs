@@ -154,6 +154,15 @@ impl CrashDevice {
         self.lock().is_off()
     }
 
+    /// Whether anything was done by which a call may fail now.
+    #[must_use]
+    pub fn may_fail(&self) -> bool {
+        let device = self.lock();
+        let is_bounded = device.capacity.is_some() || device.is_full;
+        let is_told_to = device.fault.is_some() || device.is_off();
+        is_bounded || is_told_to || device.files.iter().any(|file| file.poisoned)
+    }
+
     /// Makes call number `call` (the first is 1) fail in this way.
     pub fn fail_call(&self, call: u64, fault: Fault) {
         self.lock().fault = Some((call, fault));

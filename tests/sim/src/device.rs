@@ -7,6 +7,7 @@ use tidelog_disk::{CrashDevice, CrashDisk, Disk as _, Fault, StoreFiles};
 use tidelog_pages::{
     AppendError, OwnerId, PageServer, Seed, StoreOptions, StoreReply, StoreRequest, Urgency,
 };
+use tidelog_testing::store::door::Stand;
 use tidelog_types::limits::PAGE_SIZE;
 use tidelog_types::{DocumentKey, Life, Page, Pgid};
 
@@ -14,6 +15,7 @@ use crate::app::Release;
 use crate::core_door::CoreDoor;
 use crate::docs::Doc;
 use crate::rng::Rng;
+use crate::store_door::StoreDoor;
 use crate::swarm::Swarm;
 use crate::tab::Tab;
 use crate::wake_door::WakeDoor;
@@ -72,6 +74,9 @@ pub(crate) struct Lent {
     /// What the core calls it that it was lent to last.
     pub(crate) id: PageServerId,
     pub(crate) server: PageServer<CrashDisk>,
+    pub(crate) door: StoreDoor,
+    /// What it has answered, and may not.
+    pub(crate) wrong: Option<String>,
     pub(crate) worker: Worker,
     /// What it is to tell tabs once it is durable, and on whose word.
     pub(crate) notices: Vec<(OwnerId, Notice)>,
@@ -105,6 +110,7 @@ impl Lent {
                     | StoreRequest::Append { .. }
                     | StoreRequest::Destroy { .. }
             );
+            self.door.comes(owner, &request);
             self.server.serve(owner, request);
         }
         if has_writes {
@@ -116,7 +122,9 @@ impl Lent {
     /// whether the store is of no more use.
     pub(crate) fn poll(&mut self) -> (Vec<StoreReply>, Vec<Notice>, bool) {
         let (mut replies, mut told, mut is_broken) = (Vec::new(), Vec::new(), false);
-        for (owner, reply) in self.server.poll() {
+        let polled = self.server.poll();
+        self.wrong = self.wrong.take().or(self.door.leaves(&self.server, &polled).err());
+        for (owner, reply) in polled {
             match &reply {
                 StoreReply::Durable { ticket } => {
                     let is_due =
@@ -224,6 +232,8 @@ impl Device {
         self.page_server = Some(Lent {
             id: PageServerId(0),
             server: open_store_if(self.has_damaged_log, &self.disk, Life::NONE, &self.swarm)?,
+            door: StoreDoor::new(&self.disk, &self.swarm, self.has_damaged_log),
+            wrong: None,
             worker,
             notices: Vec::new(),
             is_due: false,
@@ -374,6 +384,29 @@ pub(crate) fn file_in(
     }
     let bytes = pages.values().flat_map(|page: &Page| page.bytes().iter().copied());
     Ok(is_whole.then(|| bytes.collect()))
+}
+
+/// Where a document stands in the store on a disk. `None` if that cannot be read.
+///
+/// # Errors
+///
+/// If the store does not open.
+pub(crate) fn stand_in(
+    disk: &CrashDevice,
+    document: &DocumentKey,
+    swarm: &Swarm,
+) -> Result<Option<Stand>, String> {
+    let (mut server, _) = open_anyhow(disk, Life::NONE, swarm)?;
+    server.serve(OwnerId(1), StoreRequest::Open { document: document.clone() });
+    loop {
+        let opened = server.poll().into_iter().find_map(|(_, reply)| match reply {
+            StoreReply::Opened { state, .. } => Some(Stand::of(state.as_deref())),
+            _ => None,
+        });
+        if opened.is_some() || !server.wants_poll() {
+            return Ok(opened);
+        }
+    }
 }
 
 /// Some pages that were written to their places long ago are others. Says whether there are any.

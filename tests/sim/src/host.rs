@@ -19,6 +19,7 @@ use crate::device::{crash, kill, open_store_if};
 use crate::door::Door;
 use crate::notes::Notes;
 use crate::rng::Rng;
+use crate::store_door::StoreDoor;
 use crate::swarm::Swarm;
 use crate::talk::Talk;
 
@@ -41,6 +42,7 @@ pub(crate) struct Host {
 struct Running {
     /// `None` until it is opened anew.
     page_server: Option<PageServer<CrashDisk>>,
+    store_door: StoreDoor,
     is_damaged: bool,
     serves_strangers: bool,
     rooms: BTreeMap<DocumentKey, RoomHere>,
@@ -177,6 +179,7 @@ impl Host {
         let store = open_store_if(is_damaged, &self.disk, life_of(rng), &self.swarm)?;
         self.running = Some(Running {
             page_server: Some(store),
+            store_door: StoreDoor::new(&self.disk, &self.swarm, is_damaged),
             is_damaged,
             serves_strangers: self.serves_strangers,
             rooms: BTreeMap::new(),
@@ -221,6 +224,7 @@ impl Host {
         let life = life_of(&mut running.seed);
         let store = open_store_if(self.has_damaged_log, &self.disk, life, &self.swarm)?;
         running.page_server = Some(store);
+        running.store_door = StoreDoor::new(&self.disk, &self.swarm, self.has_damaged_log);
         Ok(())
     }
 
@@ -270,6 +274,7 @@ impl Host {
             running.owners.remove(&here.owner);
             if let Some(page_server) = &mut running.page_server {
                 page_server.forget_owner(here.owner);
+                running.store_door.forgets(here.owner);
             }
         }
         true
@@ -316,12 +321,15 @@ impl Host {
         for (owner, request) in running.inbox.drain(..) {
             has_writes |=
                 matches!(request, StoreRequest::Append { .. } | StoreRequest::Destroy { .. });
+            running.store_door.comes(owner, &request);
             page_server.serve(owner, request);
         }
         if has_writes {
             page_server.flush();
         }
         done.replies = page_server.poll();
+        let wrong = running.store_door.leaves(page_server, &done.replies).err();
+        done.wrong = done.wrong.take().or(wrong);
         if page_server.is_broken() {
             running.page_server = None;
             done.is_broken = true;

@@ -55,7 +55,8 @@
 //! follower each LSN once, and owes nobody an answer when it waits for nothing (`talk.rs`), and its
 //! notes say who wrote what is beside them (`notes.rs`); no core says what has no place on its
 //! line, tells its tabs another thing of that, keeps more notes than it may, or forgets to ask when
-//! it has to be woken (`line_door.rs`, `notes_door.rs`, `wake_door.rs`); no tab is told what it did
+//! it has to be woken (`line_door.rs`, `notes_door.rs`, `wake_door.rs`); each page server answers
+//! each request once, in its turn and with what is so (`store_door.rs`); no tab is told what it did
 //! not ask for on top of what it has not heard.
 //!
 //! When the faults have stopped, all sides converge byte for byte, live queries show what there is,
@@ -85,14 +86,15 @@ mod docs;
 mod door;
 mod host;
 mod judge;
-mod notes;
 mod line_door;
+mod notes;
 mod notes_door;
 mod plain_file;
 mod port;
 mod reference;
 mod rng;
 mod say;
+mod store_door;
 mod stranger;
 mod swarm;
 mod system_tables;

@@ -237,7 +237,7 @@ impl History {
         )
     }
 
-    fn rots(self) -> bool {
+    pub(crate) fn rots(self) -> bool {
         matches!(self, Self::RotDevice | Self::BackUpServer { rots: true })
     }
 

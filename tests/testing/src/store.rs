@@ -1,6 +1,7 @@
 //! A plain model of a store, a workload, and a driver that compares the two; here, how a store is
 //! opened and asked.
 
+pub mod door;
 pub mod make;
 mod model;
 mod run;

@@ -101,6 +101,8 @@ impl World {
             told.extend(also);
             is_broken = breaks;
         }
+        let wrong = lent.wrong.take().map(|what| format!("device {device}: {what}"));
+        self.wrong = self.wrong.take().or(wrong);
         let goes_on = !is_broken && lent.server.wants_poll() && !lent.is_due;
         lent.is_due |= goes_on;
         if goes_on {

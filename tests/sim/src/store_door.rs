@@ -1,0 +1,64 @@
+//! The door of a page server: what it is asked and answers, and whether what it calls durable is.
+//!
+//! Whoever is told that too early would otherwise be noticed only if the power went in the few
+//! milliseconds before the flush.
+
+use tidelog_disk::{CrashDevice, CrashDisk};
+use tidelog_pages::{OwnerId, PageServer, StoreReply, StoreRequest};
+use tidelog_testing::store::door::Door;
+
+use crate::device::stand_in;
+use crate::swarm::Swarm;
+
+/// Of what becomes durable, one in so many is looked for on the disk.
+const LOOKS_ONE_IN: u32 = 16;
+
+pub(crate) struct StoreDoor {
+    door: Door,
+    disk: CrashDevice,
+    swarm: Swarm,
+    /// How often something could have been looked for.
+    looks: u32,
+}
+
+impl StoreDoor {
+    pub(crate) fn new(disk: &CrashDevice, swarm: &Swarm, is_damaged: bool) -> Self {
+        let may_be_damaged = is_damaged || swarm.history.iter().any(|(_, it)| it.rots());
+        let door = Door::new(disk, swarm.limits, may_be_damaged);
+        Self { door, disk: disk.clone(), swarm: swarm.clone(), looks: 0 }
+    }
+
+    pub(crate) fn comes(&mut self, owner: OwnerId, request: &StoreRequest) {
+        self.door.comes(owner, request);
+    }
+
+    pub(crate) fn forgets(&mut self, owner: OwnerId) {
+        self.door.forgets(owner);
+    }
+
+    /// What came of a poll.
+    ///
+    /// # Errors
+    ///
+    /// It may not say so, or has left something unsaid.
+    pub(crate) fn leaves(
+        &mut self,
+        server: &PageServer<CrashDisk>,
+        replies: &[(OwnerId, StoreReply)],
+    ) -> Result<(), String> {
+        self.door.leaves(replies, server.is_broken())?;
+        if !server.wants_poll() && !self.disk.has_held_flushes() {
+            self.door.rests()?;
+        }
+        let Some((document, stand)) = self.door.take_durable() else { return Ok(()) };
+        self.looks += 1;
+        if self.looks % LOOKS_ONE_IN != 1 {
+            return Ok(());
+        }
+        let found = stand_in(&self.disk.crash(&mut |_| 0), &document, &self.swarm)?;
+        if found.as_ref().is_some_and(|found| *found != stand) {
+            return Err(format!("{document} is durable at {stand:?}, and found at {found:?}"));
+        }
+        Ok(())
+    }
+}
