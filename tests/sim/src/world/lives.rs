@@ -12,6 +12,9 @@ use crate::docs::Doc;
 
 /// Milliseconds in which a device is back after a power cut, and in which a tab more is open.
 const BACK_MS: u64 = 8_000;
+/// Simulated milliseconds in which a device meets a server that it could not reach, however long it
+/// has waited before it tries again.
+const MET_MS: u64 = 40_000;
 const OPEN_MS: u64 = 2_000;
 /// Milliseconds in which mutations are decided, or kept.
 const DECIDED_MS: u64 = 2_000;
@@ -191,7 +194,8 @@ impl World {
 
     /// A machine is put back, with its memory, to where its core had begun: the same life writes
     /// others at the LSNs of those that its server has had of it. Where it wrote as many as the
-    /// server has, nobody could tell.
+    /// server has, nobody could tell; nor where it lost its power before it met the server, and so
+    /// began another life behind them.
     pub(super) fn put_machine_back(&mut self) -> Result<(), String> {
         let device = self.rng.index(self.devices.len());
         self.cut_power_of(device);
@@ -213,7 +217,7 @@ impl World {
         self.add_some(device, confirmed - 1);
         self.pass(KEPT_MS)?;
         self.cut_off.remove(&device);
-        self.pass(BACK_MS)
+        self.pass(MET_MS)
     }
 
     /// A server goes back to before what it has acknowledged to a device that reads late: it was
