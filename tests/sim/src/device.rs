@@ -12,13 +12,13 @@ use tidelog_types::limits::PAGE_SIZE;
 use tidelog_types::{DocumentKey, Life, Page, Pgid};
 
 use crate::app::Release;
-use crate::core_door::CoreDoor;
 use crate::docs::Doc;
+use crate::doors::CoreDoor;
+use crate::doors::StoreDoor;
+use crate::doors::WakeDoor;
 use crate::rng::Rng;
-use crate::store_door::StoreDoor;
 use crate::swarm::Swarm;
 use crate::tab::Tab;
-use crate::wake_door::WakeDoor;
 use crate::world::{Lending, Worker};
 
 pub(crate) struct Device {

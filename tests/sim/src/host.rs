@@ -16,12 +16,12 @@ use tidelog_types::limits::PAGE_SIZE;
 use tidelog_types::{DocumentKey, JournalId, Life, Page, Pgid};
 
 use crate::device::{crash, kill, open_store_if};
-use crate::door::Door;
-use crate::notes::Notes;
+use crate::doors::RoomDoor;
+use crate::doors::RoomNotes;
+use crate::doors::StoreDoor;
+use crate::doors::Talk;
 use crate::rng::Rng;
-use crate::store_door::StoreDoor;
 use crate::swarm::Swarm;
-use crate::talk::Talk;
 
 pub(crate) struct Host {
     pub(crate) disk: CrashDevice,
@@ -72,9 +72,9 @@ struct RoomHere {
     owner: OwnerId,
     /// What it has not taken in yet.
     inbox: VecDeque<RoomInput>,
-    door: Door,
+    door: RoomDoor,
     talk: Talk,
-    notes: Notes,
+    notes: RoomNotes,
 }
 
 impl RoomHere {
@@ -404,11 +404,11 @@ impl Running {
             let outlets = Arc::clone(&self.ways) as Arc<dyn Outlets>;
             let room = Room::new(document.clone(), settings, self.seed.seed(), outlets);
             let owner = self.new_owner(document);
-            let (inbox, door) = (VecDeque::new(), Door::default());
+            let (inbox, door) = (VecDeque::new(), RoomDoor::default());
             let may_part = swarm.devices_part() || swarm.servers_go_back();
             let doubts = self.serves_strangers;
             let talk = Talk::new(swarm.limits, self.is_damaged, may_part, doubts);
-            let notes = Notes::new(swarm.limits);
+            let notes = RoomNotes::new(swarm.limits);
             let here = RoomHere { room, owner, inbox, door, talk, notes };
             self.rooms.insert(document.clone(), here);
         }

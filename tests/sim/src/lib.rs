@@ -51,13 +51,13 @@
 //! handled is told nobody again; every call that need not wait for a server settles within ten
 //! seconds of what went wrong last; no room and no core tells what its disk may still lose, and no
 //! room says anything to those whom it has refused, or hands its store what has no place there
-//! (`door.rs`, `core_door.rs`); a room refuses nobody without the reason that it gives, sends each
-//! follower each LSN once, and owes nobody an answer when it waits for nothing (`talk.rs`), and its
-//! notes say who wrote what is beside them (`notes.rs`); no core says what has no place on its
-//! line, tells its tabs another thing of that, keeps more notes than it may, or forgets to ask when
-//! it has to be woken (`line_door.rs`, `notes_door.rs`, `wake_door.rs`); each page server answers
-//! each request once, in its turn and with what is so (`store_door.rs`); no tab is told what it did
-//! not ask for on top of what it has not heard.
+//! (`doors/room.rs`, `doors/core.rs`); a room refuses nobody without the reason that it gives, sends
+//! each follower each LSN once, and owes nobody an answer when it waits for nothing
+//! (`doors/talk.rs`), and its notes say who wrote what is beside them (`doors/room_notes.rs`); no
+//! core says what has no place on its line, tells its tabs another thing of that, keeps more notes
+//! than it may, or forgets to ask when it has to be woken (`doors/line.rs`, `doors/core_notes.rs`,
+//! `doors/wake.rs`); each page server answers each request once, in its turn and with what is so
+//! (`doors/store.rs`); no tab is told what it did not ask for on top of what it has not heard.
 //!
 //! When the faults have stopped, all sides converge byte for byte, live queries show what there is,
 //! tabs are told so, what is issued then is confirmed (in documents that may be full, decided), and
@@ -80,27 +80,20 @@
 //! breaks the product.
 
 mod app;
-mod core_door;
 mod device;
 mod docs;
-mod door;
+mod doors;
 mod host;
 mod judge;
-mod line_door;
-mod notes;
-mod notes_door;
 mod plain_file;
 mod port;
 mod reference;
 mod rng;
 mod say;
-mod store_door;
 mod stranger;
 mod swarm;
 mod system_tables;
 mod tab;
-mod talk;
-mod wake_door;
 mod world;
 
 pub use judge::Work;

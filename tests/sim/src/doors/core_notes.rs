@@ -13,13 +13,13 @@ use tidelog_types::{DocumentKey, EntryId, JournalId};
 
 /// The record of each document that went to the disk last, or came from there.
 #[derive(Default)]
-pub(crate) struct NotesDoor {
+pub(crate) struct CoreNotes {
     last: BTreeMap<DocumentKey, KeptRejections>,
     /// Its timeline: of those before it any one that is forgotten stands for all.
     timelines: BTreeMap<DocumentKey, JournalId>,
 }
 
-impl NotesDoor {
+impl CoreNotes {
     /// What the disk has of a document now.
     pub(crate) fn is_opened(&mut self, document: &DocumentKey, state: Option<&OpenedDocument>) {
         self.last.remove(document);

@@ -13,7 +13,7 @@ use tidelog_types::{CallId, DocumentKey, JournalId, Lsn, Position};
 
 /// What has come in to a room.
 #[derive(Default)]
-pub(crate) struct Door {
+pub(crate) struct RoomDoor {
     /// Where the storage journal stood after each append that the store has not answered.
     asked: VecDeque<(Ticket, Position)>,
     /// Where the part of each that is durable ends.
@@ -44,7 +44,7 @@ impl Default for Frames {
     }
 }
 
-impl Door {
+impl RoomDoor {
     /// Something comes in to the room of this document.
     ///
     /// # Errors

@@ -11,7 +11,7 @@ use tidelog_types::limits::{DOCTYPES_MAX, Limits};
 use tidelog_types::{DocumentKey, JournalId, Lineage, Lsn, Position};
 
 /// What was written down of one document.
-pub(crate) struct Notes {
+pub(crate) struct RoomNotes {
     limits: Limits,
     /// Who wrote its storage journal, if that is known.
     lives: Option<Lineage>,
@@ -20,7 +20,7 @@ pub(crate) struct Notes {
 /// A room's record as it is written: its version first.
 type Record = (u32, Vec<Doctype>, Lineage, Option<Position>);
 
-impl Notes {
+impl RoomNotes {
     pub(crate) fn new(limits: Limits) -> Self {
         Self { limits, lives: None }
     }

@@ -11,8 +11,8 @@ use tidelog_pages::{Append, StoreReply, StoreRequest, Ticket};
 use tidelog_types::CallId;
 use tidelog_types::limits::Limits;
 
-use crate::line_door::LineDoor;
-use crate::notes_door::NotesDoor;
+use super::core_notes::CoreNotes;
+use super::line::LineDoor;
 
 /// What has come in to a core, and to those before it.
 pub(crate) struct CoreDoor {
@@ -25,7 +25,7 @@ pub(crate) struct CoreDoor {
     /// Those that are on the disk, as far as the page server has said, or that may be.
     durable: BTreeSet<CallId>,
     lines: LineDoor,
-    notes: NotesDoor,
+    notes: CoreNotes,
 }
 
 impl CoreDoor {
@@ -38,7 +38,7 @@ impl CoreDoor {
             durable: BTreeSet::new(),
             limits,
             lines: LineDoor::new(limits),
-            notes: NotesDoor::default(),
+            notes: CoreNotes::default(),
         }
     }
 
@@ -46,7 +46,7 @@ impl CoreDoor {
     pub(crate) fn core_is_new(&mut self) {
         self.page_server = None;
         self.lines = LineDoor::new(self.limits);
-        self.notes = NotesDoor::default();
+        self.notes = CoreNotes::default();
         self.mutations.clear();
         self.durable.extend(std::mem::take(&mut self.asked).into_values().flatten());
     }
