@@ -461,7 +461,10 @@ impl Room {
         let needed = match halt {
             Halt::Pause => return self.queue.push_front(work),
             Halt::Fault(pgid) => pgid,
-            Halt::Refuse(refusal) => return self.refuse(&work, refusal),
+            Halt::Refuse(refusal) => {
+                self.refuse(&work, refusal);
+                return self.settled();
+            }
             Halt::Failed(failure) => {
                 return self.give_up(work, &format!("SQLite failed: {failure}"));
             }
