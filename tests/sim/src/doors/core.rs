@@ -22,6 +22,8 @@ pub(crate) struct CoreDoor {
     mutations: BTreeMap<(TabId, Call), CallId>,
     /// Those in each append that the page server has not answered.
     asked: BTreeMap<Ticket, Vec<CallId>>,
+    /// The last append that it has made: what comes before is handed over again.
+    newest: Option<Ticket>,
     /// Those that are on the disk, as far as the page server has said, or that may be.
     durable: BTreeSet<CallId>,
     lines: LineDoor,
@@ -35,6 +37,7 @@ impl CoreDoor {
             page_server: None,
             mutations: BTreeMap::new(),
             asked: BTreeMap::new(),
+            newest: None,
             durable: BTreeSet::new(),
             limits,
             lines: LineDoor::new(limits),
@@ -47,6 +50,7 @@ impl CoreDoor {
         self.page_server = None;
         self.lines = LineDoor::new(self.limits);
         self.notes = CoreNotes::default();
+        self.newest = None;
         self.mutations.clear();
         self.durable.extend(std::mem::take(&mut self.asked).into_values().flatten());
     }
@@ -109,7 +113,10 @@ impl CoreDoor {
                 for request in requests {
                     if let StoreRequest::Append { ticket, append } = request {
                         self.asked.insert(*ticket, calls_of(append));
-                        self.notes.leaves(append, &self.limits)?;
+                        if self.newest.is_none_or(|newest| newest < *ticket) {
+                            self.newest = Some(*ticket);
+                            self.notes.leaves(append, &self.limits)?;
+                        }
                     }
                 }
                 notices.iter().try_for_each(|notice| self.may_be_told(notice))

@@ -397,7 +397,7 @@ impl Talk {
     /// It has not.
     pub(crate) fn has_rested(&self, room: &Room) -> Result<(), String> {
         match room.kept_size() {
-            size if size > 0 && !self.waits() && room.takes_messages() => {
+            size if size > 0 && !self.waits() && room.takes_messages() && !room.wants_step() => {
                 Err(format!("a room that rests keeps {size} bytes"))
             }
             _ => Ok(()),
