@@ -51,8 +51,8 @@
 //! handled is told nobody again; every call that need not wait for a server settles within ten
 //! seconds of what went wrong last; no room and no core tells what its disk may still lose, and no
 //! room says anything to those whom it has refused, or hands its store what has no place there
-//! (`doors/room.rs`, `doors/core.rs`); a room refuses nobody without the reason that it gives, sends
-//! each follower each LSN once, and owes nobody an answer when it waits for nothing
+//! (`doors/room.rs`, `doors/core.rs`); a room refuses nobody without the reason that it gives,
+//! sends each follower each LSN once, and owes nobody an answer when it waits for nothing
 //! (`doors/talk.rs`), and its notes say who wrote what is beside them (`doors/room_notes.rs`); no
 //! core says what has no place on its line, tells its tabs another thing of that, keeps more notes
 //! than it may, or forgets to ask when it has to be woken (`doors/line.rs`, `doors/core_notes.rs`,

@@ -32,7 +32,6 @@ pub struct Core {
     pub has_token: bool,
     /// Who was asked for one.
     pub tokens_wanted: Vec<TabId>,
-    wake_at_ms: Option<u64>,
 }
 
 impl Default for Core {
@@ -62,7 +61,6 @@ impl Core {
             word: 0,
             has_token: false,
             tokens_wanted: Vec::new(),
-            wake_at_ms: None,
         };
         let (server, storage) = (LENT, Storage::Opfs);
         core.step(Input::PageServerLent { server, settled_at_ms: 0, storage });
