@@ -24,7 +24,7 @@ pub(crate) struct Judge {
     /// What copies of documents hold that somebody wants deleted, and has not been told of, unless
     /// that is not known for sure.
     may_go: BTreeMap<(Doc, usize), Vec<String>>,
-    /// Whether there are several states of one device.
+    /// Whether there are several states of one device, or it may forget what it has done.
     devices_part: bool,
     /// Whether any mutation may find its document full.
     fills: bool,
@@ -133,7 +133,7 @@ impl Judge {
         let forgets_rejections =
             swarm.limits.rejections_kept_max < Limits::DEFAULT.rejections_kept_max;
         Self {
-            devices_part: swarm.devices_part(),
+            devices_part: swarm.devices_part() || swarm.logs_rot,
             fills: swarm.fills,
             forgets_rejections,
             ..Self::default()

@@ -94,8 +94,8 @@ pub struct World {
     hidden: BTreeSet<TabOf>,
     /// What a server gave out last.
     exported: Option<Vec<u8>>,
-    /// Whether the document that was to be deleted on a server is, once that is known.
-    deleted: Option<bool>,
+    /// A document that is to be deleted on a server, until that is known, and its claims.
+    deleting: Option<(Doc, BTreeSet<String>)>,
     found: FoundFiles,
     /// Messages over the net so far, but for those that only say that somebody is there.
     net_messages: u64,
@@ -193,7 +193,7 @@ impl World {
             deaf_once_it_asked: None,
             hidden: BTreeSet::new(),
             exported: None,
-            deleted: None,
+            deleting: None,
             found: FoundFiles::default(),
             net_messages: 0,
             net_size: 0,

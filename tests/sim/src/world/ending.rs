@@ -15,8 +15,8 @@ use crate::tab::{Asked, Live};
 const COMPARISONS_MAX: u32 = 5;
 /// How often a local document is handed over before that is said not to work.
 const HAND_OVERS_MAX: u32 = 5;
-/// Simulated milliseconds between that: a device whose page server says nothing needs some.
-const HAND_OVER_MS: u64 = 5_000;
+/// Simulated milliseconds between that: a device whose page server says nothing needs a minute.
+const HAND_OVER_MS: u64 = 15_000;
 /// Mutations that are issued while one device is cut off still.
 const WORK_MAX: u32 = 12;
 /// Mutations that a device has to send when it comes back.
@@ -31,6 +31,9 @@ const BEGIN_ANEW_MS: u64 = 15_000;
 const ASKED_AGAIN_MS: u64 = 31_000;
 /// Simulated milliseconds in which documents are closed, and their copies deleted.
 const LEFT_MS: u64 = 10_000;
+/// Simulated milliseconds in which a core that has begun is lent a page server, whatever became of
+/// the one before.
+const LENT_MS: u64 = 75_000;
 /// Simulated milliseconds in which tabs are told how their documents stand.
 const TOLD_MS: u64 = 2_000;
 /// Simulated milliseconds in which a tab that listens is told what there is.
@@ -120,6 +123,8 @@ impl World {
             self.start_device(device)?;
         }
         self.converge("after a last power cut")?;
+        // Until then a page server may say nothing.
+        self.pass(LENT_MS)?;
         self.judge_statuses()
     }
 

@@ -257,17 +257,21 @@ impl World {
         }
         self.note(&format!("server {host}: {doc:?} is to be deleted"));
         let document = DocumentKey::new(&self.docs.spec(doc).name, "").expect("BUG: a bad name");
-        self.deleted = None;
+        self.deleting = Some((doc, before.map(|it| it.claims).unwrap_or_default()));
         let done = self.hosts[host].destroy(&document);
         self.host_did(host, done);
         self.pass(DECIDED_MS)?;
-        if self.deleted == Some(true) {
-            // Anything may have come after the word, and before the deed.
-            self.judge.went_back(doc, None, &Some(Applied::default()));
-            self.judge.lost_claims(doc, before.map(|it| it.claims).unwrap_or_default());
-            self.went_back.insert(host);
-        }
         Ok(())
+    }
+
+    /// What a server says of the document that was to be deleted there.
+    pub(super) fn deleted(&mut self, host: usize, is_deleted: Option<bool>) {
+        let Some(is_deleted) = is_deleted else { return };
+        let Some((doc, claims)) = self.deleting.take().filter(|_| is_deleted) else { return };
+        // Anything may have come after the word, and before the deed.
+        self.judge.went_back(doc, None, &Some(Applied::default()));
+        self.judge.lost_claims(doc, claims);
+        self.went_back.insert(host);
     }
 
     /// Puts the backup into the place of a server's store.

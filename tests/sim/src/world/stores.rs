@@ -140,7 +140,7 @@ impl World {
         if done.exported.is_some() {
             self.exported = done.exported;
         }
-        self.deleted = self.deleted.or(done.deleted);
+        self.deleted(host, done.deleted);
         self.host_works(host);
     }
 
@@ -164,7 +164,7 @@ impl World {
         if done.exported.is_some() {
             self.exported = done.exported;
         }
-        self.deleted = self.deleted.or(done.deleted);
+        self.deleted(host, done.deleted);
         for (owner, reply) in done.replies {
             let event = Event::HostAnswers { host, life, owner, reply };
             let delay = if self.swarm.late_stores { self.rng.below(4) } else { 0 };

@@ -60,6 +60,16 @@ struct Asked {
     failed: BTreeSet<DocumentKey>,
     /// What it was told last is durable.
     durable: Option<Ticket>,
+    /// How many reads were to be answered before the replies at hand, and how many pages they had
+    /// asked for, if that is known.
+    crowd: (usize, Option<usize>),
+}
+
+impl Asked {
+    fn note_crowd(&mut self) {
+        let of = |read: &Read| read.wanted.as_ref().map(BTreeSet::len);
+        self.crowd = (self.reads.len() + self.opens.len(), self.reads.iter().map(of).sum());
+    }
 }
 
 struct Appended {
@@ -221,6 +231,7 @@ impl Door {
     ) -> Result<(), String> {
         self.has_failed |= self.device.may_fail();
         let mut pages_count = 0;
+        self.owners.values_mut().for_each(Asked::note_crowd);
         for (owner, reply) in replies {
             let about = |what| format!("owner {} is answered {}: {what}", owner.0, name_of(reply));
             if let StoreReply::Pages { pages, .. } | StoreReply::SyncPart { pages, .. } = reply {
@@ -466,9 +477,8 @@ impl Door {
                 true
             }
             (StoreReply::Busy { .. }, _) => {
-                let others = asked.reads.len() - 1 + asked.opens.len();
-                let of = |read: &Read| read.wanted.as_ref().map(BTreeSet::len);
-                let pages: Option<usize> = asked.reads.iter().map(of).sum();
+                let (count, pages) = asked.crowd;
+                let others = count - 1;
                 let is_full = pages.is_none_or(|pages| pages > self.limits.owner_read_pages_max);
                 if others == 0 || (others < self.limits.owner_reads_max && !is_full) {
                     return Err(format!("only {others} others wait, of {pages:?} pages"));
