@@ -42,7 +42,9 @@ pub enum StoreRequest {
     /// their server's epoch and need not ask). Answered by [`StoreReply::Ready`]. From then on
     /// nothing of an earlier owner is accepted.
     Hello {
-        /// At least this epoch is wanted; the page server grants a higher one than it ever did.
+        /// The last epoch that this owner was granted, or 0. The page server grants a higher one
+        /// than it ever did; a store that nobody ever held grants nothing to who has held one, and
+        /// answers with the same epoch: that store is not this one.
         epoch: Epoch,
         /// Who counts the tickets, the same at each page server; [`Life::NONE`] for an owner that
         /// hands nothing over again.

@@ -401,6 +401,12 @@ impl<D: Disk> PageServer<D> {
             self.staged.remove(&earlier);
             self.reads.forget(earlier);
         }
+        if wanted > self.epoch() && self.epoch() == Epoch::default() && !self.store.is_damaged() {
+            // It held another store, whose data were cleared. Were this written down, the next page
+            // server would grant it more, and it would take this store for its own.
+            self.acks.ready(self.store.committed(), owner, wanted);
+            return Ok(());
+        }
         // Where no grant was written down, its owner alone may know of it.
         let wanted = if self.store.is_damaged() { next_epoch(wanted) } else { wanted };
         let epoch = wanted.max(next_epoch(self.epoch()));

@@ -387,7 +387,7 @@ fn a_newer_format_and_an_unknown_kind_are_refused_and_left_untouched() {
 
     let device = CrashDevice::new();
     let mut server = open(&device);
-    server.serve(OWNER, StoreRequest::Hello { epoch: Epoch(4), life: Life::NONE });
+    server.serve(OWNER, StoreRequest::Hello { epoch: Epoch(0), life: Life::NONE });
     server.flush();
     settle(&mut server, &device);
     let scene = Scene { device, states: Vec::new(), ends: Vec::new() };

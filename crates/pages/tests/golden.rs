@@ -67,9 +67,9 @@ fn write_store(device: &CrashDevice) {
         StoreOptions { log_size_max: 44 * 1024, pool_pages_max: 8, ..StoreOptions::default() };
     let (mut server, _) =
         PageServer::open_with(files(device), seed(device), options).expect("empty files");
-    server.serve(OWNER, StoreRequest::Hello { epoch: Epoch(7), life: Life([1; 16]) });
+    server.serve(OWNER, StoreRequest::Hello { epoch: Epoch(0), life: Life([1; 16]) });
     server.flush();
-    assert_eq!(settle(&mut server, device), [StoreReply::Ready { epoch: Epoch(7) }]);
+    assert_eq!(settle(&mut server, device), [StoreReply::Ready { epoch: Epoch(1) }]);
     let mut ticket = 0;
     let mut serve = |request: fn(Ticket, Append) -> StoreRequest, append: Append| {
         ticket += 1;
@@ -106,7 +106,7 @@ fn write_store(device: &CrashDevice) {
 /// What every version's store holds.
 fn check_content(device: &CrashDevice) {
     let mut server = open(device);
-    assert_eq!(server.epoch(), Epoch(7));
+    assert_eq!(server.epoch(), Epoch(1));
     let listed =
         tidelog_testing::store::ask(&mut server, device, StoreRequest::List { request: 1 });
     let documents = vec![key("filler", ""), key("groceries", "ada")];

@@ -71,7 +71,7 @@ fn a_device_that_the_store_has_filled_can_be_read_and_heals_once_something_is_de
     drop(server);
     for opening in 0..10 {
         let mut server = open(&device);
-        server.serve(OWNER, StoreRequest::Hello { epoch: Epoch(1), life: Life::NONE });
+        server.serve(OWNER, StoreRequest::Hello { epoch: Epoch(0), life: Life::NONE });
         server.flush();
         let replies = settle(&mut server, &device);
         assert!(matches!(replies.as_slice(), [StoreReply::Ready { .. }]), "opening {opening}");
@@ -267,7 +267,7 @@ fn nothing_of_an_owner_stays_in_memory_once_another_one_has_said_hello() {
     server.serve(OWNER, StoreRequest::Stage { ticket: Ticket(2), pages: staged.collect() });
     server.serve(OWNER, read_of(1, "a", 1..=100));
     assert!(server.to_string().ends_with("reads 1 staged 50 waiting 0"), "{server}");
-    server.serve(OwnerId(2), StoreRequest::Hello { epoch: Epoch(1), life: Life::NONE });
+    server.serve(OwnerId(2), StoreRequest::Hello { epoch: Epoch(0), life: Life::NONE });
     assert!(server.to_string().ends_with("reads 0 staged 0 waiting 0"), "{server}");
     server.flush();
     let ready = StoreReply::Ready { epoch: Epoch(1) };

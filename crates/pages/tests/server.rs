@@ -169,7 +169,7 @@ fn what_was_found_is_flushed_with_what_is_asked_first() {
     assert!(!device.has_held_flushes());
     device.hold_flushes(false);
     let calls = device.calls();
-    server.serve(OWNER, StoreRequest::Hello { epoch: Epoch(1), life: Life::NONE });
+    server.serve(OWNER, StoreRequest::Hello { epoch: Epoch(0), life: Life::NONE });
     server.flush();
     assert!(matches!(server.poll().as_slice(), [(OWNER, StoreReply::Ready { .. })]));
     assert_eq!(device.calls() - calls, 2, "a write and a flush");
@@ -266,7 +266,7 @@ fn what_is_handed_over_again_is_skipped_and_what_is_out_of_place_refused() {
 fn what_is_handed_over_again_changes_nothing_however_late_it_comes() {
     let core = Life([9; 16]);
     let hello = |server: &mut Server, device: &CrashDevice, life: Life| {
-        server.serve(OWNER, StoreRequest::Hello { epoch: Epoch(1), life });
+        server.serve(OWNER, StoreRequest::Hello { epoch: Epoch(0), life });
         server.flush();
         assert!(matches!(settle(server, device).as_slice(), [StoreReply::Ready { .. }]));
     };
@@ -595,7 +595,7 @@ fn hello_is_answered_after_a_torn_tail_whenever_flushes_complete() {
         left.hold_flushes(holds_flushes);
         let (mut server, report) = PageServer::open(files(&left), seed(&left)).expect("no damage");
         assert!(report.cut.is_some(), "the tail is torn");
-        server.serve(OWNER, StoreRequest::Hello { epoch: Epoch(1), life: Life::NONE });
+        server.serve(OWNER, StoreRequest::Hello { epoch: Epoch(0), life: Life::NONE });
         server.flush();
         let replies = settle(&mut server, &left);
         assert!(matches!(replies.as_slice(), [StoreReply::Ready { .. }]), "{replies:?}");
@@ -612,9 +612,9 @@ fn a_new_epoch_fences_off_the_owners_before_it() {
         server.poll()
     };
     let ready = |epoch| StoreReply::Ready { epoch: Epoch(epoch) };
-    assert_eq!(hello(&mut server, 1, 5), [(OWNER, ready(5))]);
+    assert_eq!(hello(&mut server, 1, 0), [(OWNER, ready(1))]);
     append(&mut server, &device, 1, timeline("a", [1]));
-    assert_eq!(hello(&mut server, 2, 1), [(OwnerId(2), ready(6))]);
+    assert_eq!(hello(&mut server, 2, 6), [(OwnerId(2), ready(6))]);
     server.serve(OWNER, request(2, timeline("a", [2])));
     let error = AppendError::Fenced { current: Epoch(6) };
     let failed = StoreReply::AppendFailed { ticket: Ticket(2), error: error.clone() };
@@ -627,6 +627,22 @@ fn a_new_epoch_fences_off_the_owners_before_it() {
     change_over(&mut server, &device, 1);
     drop(server);
     assert_eq!(hello(&mut open(&device), 3, 0), [(OwnerId(3), ready(7))]);
+}
+
+/// Goal: a core whose data were cleared finds that out, however many page servers die before it has
+/// heard of their grant.
+#[test]
+fn a_store_that_nobody_ever_held_grants_nothing_to_who_has_held_one() {
+    let (device, server) = new();
+    drop(server);
+    for (owner, epoch, granted) in [(1, 3, 3), (2, 3, 3), (3, 0, 1), (4, 1, 2)] {
+        let mut server = open(&device);
+        let hello = StoreRequest::Hello { epoch: Epoch(epoch), life: Life::NONE };
+        server.serve(OwnerId(owner), hello);
+        server.flush();
+        let ready = StoreReply::Ready { epoch: Epoch(granted) };
+        assert_eq!(server.poll(), [(OwnerId(owner), ready)]);
+    }
 }
 
 #[test]

@@ -7,7 +7,7 @@
 
 mod known;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use tidelog_disk::CrashDevice;
 use tidelog_pages::{Append, AppendError, OwnerId, StoreReply, StoreRequest, Ticket};
@@ -46,7 +46,8 @@ pub struct Door {
 /// What one owner has asked.
 #[derive(Default)]
 struct Asked {
-    hellos: usize,
+    /// The epoch that it held last, each time that it said hello.
+    hellos: VecDeque<Epoch>,
     /// Requests that come from one who does not hold the store any more.
     fenced: usize,
     opens: Vec<Open>,
@@ -68,7 +69,10 @@ struct Asked {
 impl Asked {
     fn note_crowd(&mut self) {
         let of = |read: &Read| read.wanted.as_ref().map(BTreeSet::len);
-        self.crowd = (self.reads.len() + self.opens.len(), self.reads.iter().map(of).sum());
+        // What an opening reads, a long timeline, is not known here.
+        let pages = self.reads.iter().map(of).sum::<Option<usize>>();
+        let pages = pages.filter(|_| self.opens.is_empty());
+        self.crowd = (self.reads.len() + self.opens.len(), pages);
     }
 }
 
@@ -183,7 +187,7 @@ impl Door {
                 self.touched.insert(document.clone(), turn);
             }
             _ if is_fenced => asked.fenced += 1,
-            StoreRequest::Hello { .. } => asked.hellos += 1,
+            StoreRequest::Hello { epoch, .. } => asked.hellos.push_back(*epoch),
             StoreRequest::Stage { ticket, pages } => {
                 let staged = pages.iter().map(|it| (*ticket, it.entry, it.pgid, it.page.clone()));
                 asked.staged.extend(staged);
@@ -273,7 +277,7 @@ impl Door {
             let lists = asked.lists.iter().map(|request| format!("list {request}"));
             let appends = asked.appends.keys().map(|ticket| format!("append {}", ticket.0));
             let mut left: Vec<String> = opens.chain(reads).chain(lists).chain(appends).collect();
-            left.extend((asked.hellos > 0).then(|| "its hello".to_owned()));
+            left.extend((!asked.hellos.is_empty()).then(|| "its hello".to_owned()));
             if !left.is_empty() {
                 return Err(format!("owner {} was never answered: {}", owner.0, left.join(", ")));
             }
@@ -291,11 +295,15 @@ impl Door {
         let asked = self.owners.get_mut(&owner).ok_or("it has asked for nothing")?;
         match reply {
             StoreReply::Ready { epoch } => {
-                asked.hellos = asked.hellos.checked_sub(1).ok_or("it said no hello")?;
-                if *epoch <= self.epoch {
+                let held = asked.hellos.pop_front().ok_or("it said no hello")?;
+                // A store that nobody ever held does not take in who has held another one.
+                let is_taken_in = self.epoch > Epoch(0) || held == Epoch(0) || *epoch != held;
+                if is_taken_in && *epoch <= self.epoch {
                     return Err(format!("{epoch} after {}", self.epoch));
                 }
-                self.epoch = *epoch;
+                if is_taken_in {
+                    self.epoch = *epoch;
+                }
                 for (_, other) in self.owners.iter_mut().filter(|(other, _)| **other < owner) {
                     other.reads.retain(|read| !read.may_be_dropped);
                     other.opens.retain(|open| !open.may_be_dropped);
