@@ -10,7 +10,7 @@ use tidelog_sync::{Channel, FromRoom, FromServer, Refusal, ToRoom, ToServer};
 use tidelog_testing::client::core::{Core, key};
 use tidelog_testing::client::{HANDLE, OTHER_TAB, SERVER, TAB, call_id, text, todos};
 use tidelog_types::limits::Limits;
-use tidelog_types::{ErrorCode, Life, Outcome, Page, Pgid};
+use tidelog_types::{BudgetLimits, ErrorCode, Life, Outcome, Page, Pgid};
 
 /// Goal: what a caller was told left nothing behind can never become durable. Method: of two
 /// appends in flight the younger is refused first, since the page server has yet to find out that
@@ -92,7 +92,36 @@ fn a_document_that_is_gone_is_told_though_another_one_is_written_meanwhile() {
     }
 }
 
-/// Goal: as above, where the document cannot be read any more.
+/// Goal: a document that cannot be kept is not made again and again for those who wait until its
+/// layers are built. Method: they are built piece by piece, and the store refuses it in between.
+#[test]
+fn a_document_that_cannot_be_kept_is_made_for_a_query_all_the_same() {
+    let slice = BudgetLimits { pages: 1, steps: 1, bytes: 1 };
+    let mut core = Core::with_limits(Limits { slice, ..Limits::DEFAULT });
+    core.ask_to_open(TAB, Call(1), HANDLE, "list", Some(SERVER));
+    let (sql, params) = ("select count(*) from todo".to_owned(), Params::NONE);
+    core.ask(Call(2), HANDLE, Request::Query(Query { sql, params }));
+    core.reply(StoreReply::Opened { document: key("list"), life: Life::NONE, state: None });
+    let appends = |core: &Core| {
+        core.asked.iter().filter(|it| matches!(it, StoreRequest::Append { .. })).count()
+    };
+    let (mut opens, mut answered) = (1, 0);
+    for _ in 0..20 {
+        core.pass(1);
+        if appends(&core) > answered {
+            answered = appends(&core);
+            core.fail(core.last_ticket());
+        }
+        if core.opens() > opens {
+            opens = core.opens();
+            core.reply(StoreReply::Opened { document: key("list"), life: Life::NONE, state: None });
+        }
+    }
+    assert!(core.told.iter().any(|it| matches!(it, FromCore::Rows { call: Call(2), .. })));
+    assert_eq!(appends(&core), 1, "the next one is a second later");
+}
+
+/// Goal: whoever waits for a document is told, where the document cannot be read any more.
 #[test]
 fn a_document_that_is_found_damaged_as_it_is_read_anew_is_told() {
     let mut core = Core::default();

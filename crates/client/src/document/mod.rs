@@ -188,7 +188,7 @@ impl Document {
         // Somebody waits for a mutation, for the document, or to hand it over as it is on the disk.
         let is_awaited = self.settling > 0
             || self.following.offer.is_some()
-            || self.open().is_some_and(|open| !open.is_kept);
+            || !self.syncs.is_empty() && self.open().is_some_and(|open| !open.is_kept);
         // If it fails again, it takes along the pages that have come for a run.
         let may_fail = |at_ms| ctx.now_ms < at_ms || self.reads.has_faults();
         if is_awaited || !self.write_at_ms.is_some_and(may_fail) {
