@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use tidelog_client::{Call, Client, ClientSettings, Notice, PageServerId, SocketId, TabId};
+use tidelog_client::{
+    Call, Client, ClientSettings, Notice, PageServerId, Request, SocketId, TabId, ToCore,
+};
 use tidelog_disk::{CrashDevice, CrashDisk, Disk as _, Fault, StoreFiles};
 use tidelog_pages::{
     AppendError, OwnerId, PageServer, Seed, StoreOptions, StoreReply, StoreRequest, Urgency,
@@ -59,8 +61,8 @@ pub(crate) struct Device {
     pub(crate) lending: Lending,
     /// Bytes of the lists that were told to each tab, and that it has not said to have heard.
     unheard: BTreeMap<TabId, VecDeque<usize>>,
-    /// Calls that rows were told of.
-    pub(crate) rows_told: BTreeSet<(TabId, Call)>,
+    /// How often each call has asked for rows that did not come yet.
+    rows_owed: BTreeMap<(TabId, Call), u32>,
     /// Whether something is wrong with the log of its store.
     pub(crate) has_damaged_log: bool,
     /// Whether the core is killed as soon as it is lent a page server.
@@ -174,7 +176,7 @@ impl Device {
             next_core_seed: None,
             lending: Lending::default(),
             unheard: BTreeMap::new(),
-            rows_told: BTreeSet::new(),
+            rows_owed: BTreeMap::new(),
             has_damaged_log: false,
             ends_once_lent: false,
             last_tab: 0,
@@ -188,7 +190,7 @@ impl Device {
         self.wake_at_ms = None;
         self.ends_once_lent = false;
         self.unheard.clear();
-        self.rows_told.clear();
+        self.rows_owed.clear();
         self.lending.core_is_new();
         self.core_door.core_is_new();
         self.wake_door = WakeDoor::default();
@@ -209,6 +211,22 @@ impl Device {
             size += more;
             is_behind && *is_unasked
         })
+    }
+
+    /// A tab asks for rows, some of which it may have asked for before.
+    pub(crate) fn asks_for_rows(&mut self, port: TabId, messages: &[ToCore]) {
+        for message in messages {
+            if let ToCore::Ask { call, request: Request::Query(_) | Request::Watch(_), .. } = message
+            {
+                *self.rows_owed.entry((port, *call)).or_default() += 1;
+            }
+        }
+    }
+
+    /// Whether rows are the answer to what a tab has asked.
+    pub(crate) fn owes_rows(&mut self, port: TabId, call: Call) -> bool {
+        let owed = self.rows_owed.get_mut(&(port, call)).filter(|owed| **owed > 0);
+        owed.map(|owed| *owed -= 1).is_some()
     }
 
     /// A tab has heard so many of the lists.

@@ -343,8 +343,9 @@ impl Host {
         let Some(running) = &mut self.running else { return done };
         let Some(document) = running.owners.get(&owner).cloned() else { return done };
         if matches!(reply, StoreReply::Broken { .. }) {
-            // The store answers this owner no more.
+            // The store answers this owner no more, and the next one carries nothing out for it.
             running.owners.remove(&owner);
+            running.inbox.retain(|(asking, _)| *asking != owner);
             let other = running.new_owner(&document);
             if let Some(here) = running.rooms.get_mut(&document) {
                 here.owner = other;

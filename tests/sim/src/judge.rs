@@ -69,6 +69,16 @@ struct Fate {
     left: bool,
 }
 
+impl Fate {
+    /// The name that it claims.
+    fn claimed(&self) -> Option<&String> {
+        self.issued.wish.args.iter().find_map(|(arg, value)| match value {
+            Value::Text(text) if arg == "name" => Some(text),
+            _ => None,
+        })
+    }
+}
+
 /// Where and when something was heard, and when something went wrong there last.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct When {
@@ -225,8 +235,15 @@ impl Judge {
         Ok(())
     }
 
-    /// Whether work stayed in proportion to what was issued.
-    pub(crate) fn judge_work(&self, runs_again: u64, net_size: u64) -> Result<Work, String> {
+    /// Whether work stayed in proportion to what was issued, and to how often apps opened again what
+    /// could not be opened: with a newer doctype, each of them runs what is undecided.
+    pub(crate) fn judge_work(
+        &self,
+        runs_again: u64,
+        opened_again: u64,
+        net_size: u64,
+    ) -> Result<Work, String> {
+        let runs_again = runs_again.saturating_sub(opened_again);
         let body = |fate: &Fate| {
             let sizes = fate.issued.wish.args.iter().map(|(_, value)| match value {
                 Value::Blob(bytes) => bytes.len() as u64,
@@ -357,8 +374,11 @@ impl Judge {
                 fate.handled_ms = None;
             }
         }
-        let claims = before.map(|state| state.claims).unwrap_or_default();
-        self.lost_claims.entry(doc).or_default().extend(claims);
+        // Of a state that nobody can read, each claim may have been taken.
+        let claimed = |fate: &Fate| fate.claimed().filter(|_| fate.origin.doc == doc).cloned();
+        let claims = before.map(|state| state.claims);
+        let claims = claims.unwrap_or_else(|| self.fates.values().filter_map(claimed).collect());
+        self.lost_claims(doc, claims);
     }
 
     /// These claims may be gone, or be others' by now.
@@ -490,7 +510,10 @@ impl Judge {
             *rows.entry(name).or_default() += 1;
         }
         for (name, fate) in &fates {
-            judge_one(name, fate, rows.get(name).copied().unwrap_or(0))?;
+            let rows = rows.get(name).copied().unwrap_or(0);
+            if rows > 0 || !self.may_be_forgotten(fate) {
+                judge_one(name, fate, rows)?;
+            }
             judge_rejection(name, fate, is_local, found, self.lost_claims.get(&doc))?;
         }
         self.judge_order(&found.names)?;
@@ -499,6 +522,16 @@ impl Judge {
             .compare(|name| fates.get(name).map(|fate| &fate.issued))
             .map_err(|what| format!("{doc:?}: {what}"))?;
         Ok(found.names.clone())
+    }
+
+    /// Whether it may have been rejected when nobody listened, and that dropped for what its device
+    /// was told of after it.
+    fn may_be_forgotten(&self, fate: &Fate) -> bool {
+        let Origin { doc, device, .. } = fate.origin;
+        let is_beside = |it: &Fate| it.origin.doc == doc && it.origin.device == device;
+        let mut beside = self.fates.values().filter(|it| is_beside(it));
+        let may_be_rejected = fate.claimed().is_some() && !fate.confirmed;
+        self.forgets_rejections && may_be_rejected && beside.any(|it| it.rejected.is_some())
     }
 
     /// What one tab issued was applied in the order in which it was issued, but for what a server
@@ -550,16 +583,12 @@ fn judge_rejection(
     if is_local {
         return Err(format!("{name} was rejected after it was durable: {fate:?}"));
     }
-    let claimed = fate.issued.wish.args.iter().find_map(|(arg, value)| match value {
-        Value::Text(text) if arg == "name" => Some(text),
-        _ => None,
-    });
     let is_taken = |claimed: &String| {
         let was_taken = lost_claims.is_some_and(|claims| claims.contains(claimed));
         found.claims.contains_key(claimed) || was_taken
     };
     let is_just = match reason.as_str() {
-        reason if reason.starts_with("taken") => claimed.is_some_and(is_taken),
+        reason if reason.starts_with("taken") => fate.claimed().is_some_and(is_taken),
         // The budgets of small worlds.
         reason => reason.contains("steps") || reason.contains("pages"),
     };

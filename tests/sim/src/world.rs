@@ -101,6 +101,8 @@ pub struct World {
     net_messages: u64,
     /// Bytes of all messages over the net, each counted once.
     net_size: u64,
+    /// How often apps have opened a document again that could not be opened.
+    opened_again: u64,
     /// Events since time passed last.
     in_a_row: u32,
     /// When the calls of tabs are looked at next.
@@ -197,6 +199,7 @@ impl World {
             found: FoundFiles::default(),
             net_messages: 0,
             net_size: 0,
+            opened_again: 0,
             in_a_row: 0,
             next_look_ms: START_MS,
             wrong: None,
@@ -236,7 +239,7 @@ impl World {
         self.end()?;
         stranger::tell(self.seed, &self.swarm)?;
         let runs_again = probe::take_runs().into_values().max().unwrap_or(0);
-        let work = self.judge.judge_work(runs_again, self.net_size)?;
+        let work = self.judge.judge_work(runs_again, self.opened_again, self.net_size)?;
         let (durable, confirmed, rejected) = self.judge.counts();
         Ok(Outcome {
             trace: self.trace.finalize().to_hex()[..16].to_owned(),
@@ -362,8 +365,8 @@ impl World {
         for message in messages {
             let is_unasked = match message {
                 FromCore::Status { .. } => true,
-                // The first ones are the answer.
-                FromCore::Rows { call, .. } => !here.rows_told.insert((port, *call)),
+                // The first ones are the answer, each time that it was asked.
+                FromCore::Rows { call, .. } => !here.owes_rows(port, *call),
                 _ => false,
             };
             list.push((size_of(message), is_unasked));
@@ -471,6 +474,8 @@ impl World {
                 self.stays(device, &document);
             }
             for message in heard.again {
+                let opens = matches!(message, ToCore::Ask { request: Request::Open(_), .. });
+                self.opened_again += u64::from(opens);
                 self.schedule(500, Event::AskAgain { device, tab, message });
             }
         }
@@ -485,7 +490,11 @@ impl World {
         let ToCore::Token { handle, .. } = answer else { return false };
         let tabs = &self.devices[device].tabs;
         let host = tabs[&tab].doc(*handle).and_then(|doc| self.host_of(doc));
-        let could = |other: &Tab| other.held.keys().any(|doc| self.host_of(*doc) == host);
+        let is_there = |other: &Tab, doc| {
+            let is_asked = self.docs.spec(doc).host.is_some() || !other.holds_locally(doc);
+            self.host_of(doc) == host && is_asked
+        };
+        let could = |other: &Tab| other.held.keys().any(|doc| is_there(other, *doc));
         if host.is_none() {
             return false;
         }

@@ -260,6 +260,7 @@ impl World {
                     };
                     let heard = messages.iter().map(heard).sum();
                     self.devices[device].heard(port_of(tab, core), heard);
+                    self.devices[device].asks_for_rows(port_of(tab, core), &messages);
                     self.step_core(device, Input::FromTab { tab: port_of(tab, core), messages });
                 }
             }

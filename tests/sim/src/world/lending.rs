@@ -179,6 +179,11 @@ impl World {
         self.devices[device].lending.known.insert(tab, port);
         let input = ToTab::Welcome { core, lock: String::new() };
         self.carry(Wire::CoreToTab(device, port), 3, Event::ToTab { device, tab, input });
+        if !self.devices[device].tabs.contains_key(&tab) {
+            // It said hello and was closed, and its core finds that its lock is free.
+            let life = self.devices[device].life;
+            self.schedule(HOP_MS, Event::TabLetsGo { device, life, tab, core });
+        }
         self.reach(device, tab);
     }
 
