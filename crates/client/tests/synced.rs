@@ -1038,6 +1038,7 @@ fn a_document_is_not_replaced_by_that_of_another_server_in_the_next_session_eith
         assert_eq!(count(&mut device), [[integer(2)]], "{session}");
     }
     device.start_open(TAB, Some(SERVER), &todos());
+    assert_eq!(device.status().error, None, "this server has refused nothing");
     device.pass(40_000);
     talk(&mut server, &mut [&mut device]);
     assert_eq!((device.status().pending, &device.status().error), (0, &None));

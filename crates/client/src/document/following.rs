@@ -299,8 +299,19 @@ impl Document {
     pub(super) fn note_server(&mut self, server: &str) {
         let State::Open(open) = &self.state else { unreachable!("BUG: not open") };
         let is_elsewhere = open.record.server.as_deref() != Some(server);
-        self.following.moved = is_elsewhere.then(|| server.to_owned());
+        let moved = is_elsewhere.then(|| server.to_owned());
+        if moved != self.following.moved {
+            self.following.moved = moved;
+            self.forget_refusal();
+        }
         self.following.retry_at_ms = 0;
+    }
+
+    /// What one server has refused is no word of the next one.
+    fn forget_refusal(&mut self) {
+        if std::mem::take(&mut self.following.refused) {
+            self.error = None;
+        }
     }
 
     /// Where nobody wants it synced elsewhere any more, it stays at the server that it has.
@@ -308,6 +319,7 @@ impl Document {
         let is_wanted =
             |url: &mut String| self.handles.values().any(|it| it.server.as_ref() == Some(url));
         if self.following.moved.take_if(|url| !is_wanted(url)).is_some() {
+            self.forget_refusal();
             self.following.retry_at_ms = 0;
         }
     }
@@ -383,6 +395,7 @@ impl Document {
             self.ledger.draft().record = Some(codec::encode(&open.record).into());
         }
         channel.is_open = true;
+        self.following.refused = false;
         // What was under way when this was asked for begins anew.
         channel.arriving = ArrivingEntry::default();
         let held = channel.have.map_or(Lsn::FIRST, |have| have.next);
