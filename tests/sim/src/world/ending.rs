@@ -49,9 +49,7 @@ impl World {
         self.load_cleared_anew()?;
         self.begin_anew()?;
         self.settle_opens("after the faults")?;
-        // A tab that closed a draft while it handed it over, in vain, does not hold it any more.
-        (0..self.devices.len()).for_each(|device| self.open_all(device));
-        self.settle_opens("when what was not handed over was opened")?;
+        self.open_everything()?;
         self.connect_all();
         self.hand_over_all()?;
         // Of what was handed over, its device may have heard only now.
@@ -258,6 +256,24 @@ impl World {
         let mut devices = self.devices_of(doc);
         devices.retain(|device| !self.cut_off.contains(device));
         devices
+    }
+
+    /// A tab that closed a draft while it handed it over, in vain, does not hold it any more. One
+    /// that holds it still opens it as the server's, as often as its device fails meanwhile.
+    fn open_everything(&mut self) -> Result<(), String> {
+        let holds_any = |here: &Device| {
+            let mut tabs = here.tabs.values();
+            tabs.any(|tab| here.moved.iter().any(|doc| tab.holds_locally(*doc)))
+        };
+        for _ in 0..HAND_OVERS_MAX {
+            (0..self.devices.len()).for_each(|device| self.open_all(device));
+            self.settle_opens("when what was not handed over was opened")?;
+            if !self.devices.iter().any(holds_any) {
+                break;
+            }
+            self.pass(HAND_OVER_MS)?;
+        }
+        Ok(())
     }
 
     /// What somebody began to hand over is handed over, by somebody: the server may have taken
