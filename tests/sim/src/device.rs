@@ -216,7 +216,8 @@ impl Device {
     /// A tab asks for rows, some of which it may have asked for before.
     pub(crate) fn asks_for_rows(&mut self, port: TabId, messages: &[ToCore]) {
         for message in messages {
-            if let ToCore::Ask { call, request: Request::Query(_) | Request::Watch(_), .. } = message
+            if let ToCore::Ask { call, request: Request::Query(_) | Request::Watch(_), .. } =
+                message
             {
                 *self.rows_owed.entry((port, *call)).or_default() += 1;
             }

@@ -1,12 +1,14 @@
 //! What a core says and asks, seen at its door: it calls nothing durable of which its page server
-//! has not said so.
+//! has not said so, and forgets no word of a tab's on whether a document is to be connected.
 //!
 //! Whoever is told too early would otherwise be noticed only if the device lost its power in the
 //! few milliseconds before the flush.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tidelog_client::{Call, Effect, FromCore, Input, Notice, PageServerId, Request, TabId, ToCore};
+use tidelog_client::{
+    Call, Effect, FromCore, Handle, Input, Notice, PageServerId, Request, TabId, ToCore,
+};
 use tidelog_pages::{Append, StoreReply, StoreRequest, Ticket};
 use tidelog_types::CallId;
 use tidelog_types::limits::Limits;
@@ -28,6 +30,10 @@ pub(crate) struct CoreDoor {
     durable: BTreeSet<CallId>,
     lines: LineDoor,
     notes: CoreNotes,
+    /// The handle that a tab opens, and the last word on connecting that it knows.
+    opens: BTreeMap<(TabId, Call), (Handle, u64)>,
+    /// The last word of which each tab was told.
+    words: BTreeMap<(TabId, Handle), u64>,
 }
 
 impl CoreDoor {
@@ -42,6 +48,8 @@ impl CoreDoor {
             limits,
             lines: LineDoor::new(limits),
             notes: CoreNotes::default(),
+            opens: BTreeMap::new(),
+            words: BTreeMap::new(),
         }
     }
 
@@ -52,6 +60,8 @@ impl CoreDoor {
         self.notes = CoreNotes::default();
         self.newest = None;
         self.mutations.clear();
+        self.opens.clear();
+        self.words.clear();
         self.durable.extend(std::mem::take(&mut self.asked).into_values().flatten());
     }
 
@@ -62,8 +72,15 @@ impl CoreDoor {
         match input {
             Input::FromTab { tab, messages } => {
                 for message in messages {
-                    if let ToCore::Ask { call, request: Request::Mutate(mutate), .. } = message {
-                        self.mutations.insert((*tab, *call), mutate.id);
+                    let ToCore::Ask { call, handle, request } = message else { continue };
+                    match request {
+                        Request::Mutate(mutate) => {
+                            self.mutations.insert((*tab, *call), mutate.id);
+                        }
+                        Request::Open(open) => {
+                            self.opens.insert((*tab, *call), (*handle, open.word));
+                        }
+                        _ => {}
                     }
                 }
             }
@@ -107,6 +124,7 @@ impl CoreDoor {
         self.lines.leaves(effect, |call| self.durable.contains(call))?;
         match effect {
             Effect::ToTab { tab, messages } => {
+                messages.iter().try_for_each(|message| self.goes_on(*tab, message))?;
                 self.must_be_durable(*tab, messages, |call| self.durable.contains(call))
             }
             Effect::ToPageServer { requests, notices, .. } => {
@@ -122,6 +140,23 @@ impl CoreDoor {
                 notices.iter().try_for_each(|notice| self.may_be_told(notice))
             }
             _ => Ok(()),
+        }
+    }
+
+    /// No word on connecting is taken back by one that was said before it.
+    fn goes_on(&mut self, tab: TabId, message: &FromCore) -> Result<(), String> {
+        let (handle, known, word) = match message {
+            FromCore::Opened { call, memo, .. } => match self.opens.get(&(tab, *call)) {
+                Some((handle, known)) => (*handle, *known, memo.word),
+                None => return Ok(()),
+            },
+            FromCore::Status { handle, memo, .. } => (*handle, 0, memo.word),
+            _ => return Ok(()),
+        };
+        let last = self.words.insert((tab, handle), word).unwrap_or(0).max(known);
+        match last > word {
+            true => Err(format!("{}: word {word} on connecting comes after {last}", tab.0)),
+            false => Ok(()),
         }
     }
 
