@@ -176,7 +176,7 @@ async fn what_was_called_durable_is_found_by_the_next_page_server() {
     append.record = Some(b"notes".to_vec().into());
     let (mut server, heard) = page_server(&folder).await.expect("a store");
     let requests = [
-        StoreRequest::Hello { epoch: Epoch(1), life: Life::NONE },
+        StoreRequest::Hello { epoch: Epoch(0), life: Life::NONE },
         StoreRequest::Append { ticket: Ticket(1), append },
     ];
     assert_eq!(ask(&mut server, 0, &requests), Left::Nothing);
@@ -190,7 +190,7 @@ async fn what_was_called_durable_is_found_by_the_next_page_server() {
 
     let (mut server, heard) = page_server(&folder).await.expect("a store");
     let requests = [
-        StoreRequest::Hello { epoch: Epoch(1), life: Life::NONE },
+        StoreRequest::Hello { epoch, life: Life::NONE },
         StoreRequest::Open { document: document.clone() },
     ];
     assert_eq!(ask(&mut server, 0, &requests), Left::Nothing);
@@ -224,7 +224,7 @@ async fn a_tab_is_told_what_is_durable_and_nothing_of_an_append_that_failed() {
     };
     let notice = |ticket, tab| (Ticket(ticket), tab, b"it is on disk".to_vec().into());
     let (mut server, heard) = page_server(&folder).await.expect("a store");
-    let hello = StoreRequest::Hello { epoch: Epoch(1), life: Life::NONE };
+    let hello = StoreRequest::Hello { epoch: Epoch(0), life: Life::NONE };
     ask_noting(&mut server, 0, &[hello, append(1, None)], vec![notice(1, 7), notice(3, 7)]);
     // There is no timeline to trim.
     ask_noting(&mut server, 0, &[append(2, Lsn::new(9))], vec![notice(2, 8)]);

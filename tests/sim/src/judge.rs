@@ -235,8 +235,8 @@ impl Judge {
         Ok(())
     }
 
-    /// Whether work stayed in proportion to what was issued, and to how often apps opened again what
-    /// could not be opened: with a newer doctype, each of them runs what is undecided.
+    /// Whether work stayed in proportion to what was issued, and to how often apps opened again
+    /// what could not be opened: with a newer doctype, each of them runs what is undecided.
     pub(crate) fn judge_work(
         &self,
         runs_again: u64,

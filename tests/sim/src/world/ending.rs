@@ -451,8 +451,8 @@ impl World {
         Ok(())
     }
 
-    /// Everybody is told that all is in step, and by all devices the same. Until that can be known a
-    /// page server may say nothing, or break.
+    /// Everybody is told that all is in step, and by all devices the same. Until that can be known
+    /// a page server may say nothing, or break.
     fn judge_statuses(&mut self) -> Result<(), String> {
         let until_ms = self.now_ms + LENT_MS;
         loop {
