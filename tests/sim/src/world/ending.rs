@@ -9,7 +9,7 @@ use super::{SETTLE_MS, World};
 use crate::app::Wish;
 use crate::device::Device;
 use crate::docs::Doc;
-use crate::tab::{Asked, Live};
+use crate::tab::{Asked, Live, Tab};
 
 /// How often all sides are compared before they are said to differ.
 const COMPARISONS_MAX: u32 = 5;
@@ -121,6 +121,8 @@ impl World {
             self.start_device(device)?;
         }
         self.converge("after a last power cut")?;
+        // Until then a page server may say nothing.
+        self.pass(LENT_MS)?;
         self.judge_statuses()
     }
 
@@ -451,20 +453,15 @@ impl World {
         Ok(())
     }
 
-    /// Everybody is told that all is in step, and by all devices the same. Until that can be known
-    /// a page server may say nothing, or break.
+    /// Everybody is told that all is in step, and by all devices the same, once each device has its
+    /// store: a page server may just have broken, or say nothing.
     fn judge_statuses(&mut self) -> Result<(), String> {
         let until_ms = self.now_ms + LENT_MS;
-        loop {
+        let waits = |here: &Device| !here.is_lent() || here.tabs.values().any(Tab::waits_for_store);
+        while self.now_ms < until_ms && self.devices.iter().any(waits) {
             self.pass(TOLD_MS)?;
-            let judged = self.look_at_statuses();
-            if judged.is_ok() || self.now_ms >= until_ms {
-                return judged;
-            }
         }
-    }
-
-    fn look_at_statuses(&self) -> Result<(), String> {
+        self.pass(TOLD_MS)?;
         for doc in self.docs.all() {
             let is_synced = self.host_of(doc).is_some();
             let mut first = None;
