@@ -591,12 +591,6 @@ impl Tab {
         status.is_none_or(|(_, status)| status.away)
     }
 
-    /// Whether a core has told it that there is nothing to keep its documents in.
-    pub(crate) fn waits_for_store(&self) -> bool {
-        let mut told = self.held.values().filter_map(|handle| self.statuses.get(handle));
-        told.any(|(_, status)| status.storage == Storage::Waiting)
-    }
-
     /// When all is in step, and nobody does anything, the status of a document says so. Gives what
     /// it says of the storage journal.
     ///

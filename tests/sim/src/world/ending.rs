@@ -9,7 +9,7 @@ use super::{SETTLE_MS, World};
 use crate::app::Wish;
 use crate::device::Device;
 use crate::docs::Doc;
-use crate::tab::{Asked, Live, Tab};
+use crate::tab::{Asked, Live};
 
 /// How often all sides are compared before they are said to differ.
 const COMPARISONS_MAX: u32 = 5;
@@ -457,8 +457,7 @@ impl World {
     /// store: a page server may just have broken, or say nothing.
     fn judge_statuses(&mut self) -> Result<(), String> {
         let until_ms = self.now_ms + LENT_MS;
-        let waits = |here: &Device| !here.is_lent() || here.tabs.values().any(Tab::waits_for_store);
-        while self.now_ms < until_ms && self.devices.iter().any(waits) {
+        while self.now_ms < until_ms && !self.devices.iter().all(Device::is_lent) {
             self.pass(TOLD_MS)?;
         }
         self.pass(TOLD_MS)?;
