@@ -92,7 +92,7 @@ const WRITTEN_MS: u64 = 5_000;
 /// Simulated milliseconds within which two rejections may be told in another order than they came.
 const TOLD_MS: u64 = 5_000;
 /// How often a device runs one undecided mutation again at most.
-const RUNS_AGAIN_MAX: u64 = 60;
+const RUNS_AGAIN_MAX: u64 = 40;
 /// Bytes over the net at most: of a world in which nothing is issued, for each mutation, and for
 /// each byte that apps put into one.
 const NET_SIZE_MAX: u64 = 2 << 20;
