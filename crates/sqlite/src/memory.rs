@@ -3,12 +3,24 @@
 //! Steps alone are no measure of work: one step can make a value of sixteen megabytes, and what is
 //! prepared takes none. Allocated bytes tell about those, so the budget counts them as well, and
 //! what is over it is not allocated: SQLite then ends the statement wherever it is.
+//!
+//! What all threads hold is bounded too. SQLite would count that itself, under a lock that each
+//! allocation and each freeing of every thread takes.
 
 use std::cell::Cell;
 use std::ffi::{c_int, c_void};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use rusqlite::ffi;
+
+/// Bytes of memory that SQLite may hold in the whole process. Past it, allocations fail, and with
+/// them the statement that asked: better than the process.
+const HELD_SIZE_MAX: i64 = if cfg!(target_arch = "wasm32") { 512 << 20 } else { 4 << 30 };
+
+/// Bytes that SQLite holds, and that it held at most.
+static HELD: AtomicI64 = AtomicI64::new(0);
+static MOST_HELD: AtomicI64 = AtomicI64::new(0);
 
 thread_local! {
     static ALLOCATED: Cell<u64> = const { Cell::new(0) };
@@ -26,11 +38,26 @@ pub(crate) fn take_allocated() -> u64 {
     ALLOCATED.take()
 }
 
+/// Bytes that SQLite holds in the whole process now, and that it held at most.
+#[must_use]
+pub fn held_size() -> [u64; 2] {
+    [&HELD, &MOST_HELD].map(|size| u64::try_from(size.load(Ordering::Relaxed)).unwrap_or(0))
+}
+
 /// Counts so many bytes more; false if they are not allowed.
 fn count(size: c_int) -> bool {
     let allocated = ALLOCATED.get().saturating_add(u64::try_from(size).unwrap_or(0));
     ALLOCATED.set(allocated);
-    allocated <= ALLOWED.get()
+    let held = HELD.load(Ordering::Relaxed).saturating_add(i64::from(size));
+    allocated <= ALLOWED.get() && held <= HELD_SIZE_MAX
+}
+
+/// SQLite holds so many bytes more, or fewer.
+fn hold(size: i64) {
+    let held = HELD.fetch_add(size, Ordering::Relaxed) + size;
+    if held > MOST_HELD.load(Ordering::Relaxed) {
+        MOST_HELD.fetch_max(held, Ordering::Relaxed);
+    }
 }
 
 /// Has the allocator give large blocks back as soon as they are freed: that of glibc, if left
@@ -90,10 +117,16 @@ pub(crate) fn install() {
         return;
     }
     let original = &ORIGINAL.get_or_init(|| Original(methods)).0;
-    let counting =
-        ffi::sqlite3_mem_methods { xMalloc: Some(malloc), xRealloc: Some(realloc), ..*original };
+    let counting = ffi::sqlite3_mem_methods {
+        xMalloc: Some(malloc),
+        xRealloc: Some(realloc),
+        xFree: Some(free),
+        ..*original
+    };
     // SAFETY: this operation copies complete methods, and refuses once SQLite runs.
     unsafe { ffi::sqlite3_config(ffi::SQLITE_CONFIG_MALLOC, &raw const counting) };
+    // SAFETY: this operation takes whether SQLite counts what it holds.
+    unsafe { ffi::sqlite3_config(ffi::SQLITE_CONFIG_MEMSTATUS, 0 as c_int) };
     // Else each connection begins with room for twenty pages, most of which many never use.
     let (nowhere, none): (*mut c_void, c_int) = (std::ptr::null_mut(), 0);
     // SAFETY: this operation takes memory, the size of a page in it and their number.
@@ -110,7 +143,26 @@ unsafe extern "C" fn malloc(size: c_int) -> *mut c_void {
     }
     let malloc = original().xMalloc.expect("BUG: an allocator allocates");
     // SAFETY: called as SQLite calls us.
-    unsafe { malloc(size) }
+    let new = unsafe { malloc(size) };
+    hold(size_of_block(new));
+    new
+}
+
+unsafe extern "C" fn free(old: *mut c_void) {
+    let free = original().xFree.expect("BUG: an allocator frees");
+    hold(-size_of_block(old));
+    // SAFETY: called as SQLite calls us, and `old` came from the allocator under ours.
+    unsafe { free(old) }
+}
+
+/// Bytes in what was allocated; 0 if nothing was.
+fn size_of_block(block: *mut c_void) -> i64 {
+    if block.is_null() {
+        return 0;
+    }
+    let size = original().xSize.expect("BUG: an allocator knows sizes");
+    // SAFETY: it came from the allocator under ours, and was not freed.
+    i64::from(unsafe { size(block) })
 }
 
 unsafe extern "C" fn realloc(old: *mut c_void, size: c_int) -> *mut c_void {
@@ -118,6 +170,11 @@ unsafe extern "C" fn realloc(old: *mut c_void, size: c_int) -> *mut c_void {
         return std::ptr::null_mut();
     }
     let realloc = original().xRealloc.expect("BUG: an allocator reallocates");
+    let old_size = size_of_block(old);
     // SAFETY: called as SQLite calls us, and `old` came from the allocator under ours.
-    unsafe { realloc(old, size) }
+    let new = unsafe { realloc(old, size) };
+    if !new.is_null() {
+        hold(size_of_block(new) - old_size);
+    }
+    new
 }

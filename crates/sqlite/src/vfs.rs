@@ -19,10 +19,6 @@ use crate::state::{self, Read, SharedState};
 /// The name under which SQLite knows this VFS.
 pub(crate) const NAME: &CStr = c"tidelog";
 
-/// Bytes of memory that SQLite may hold in the whole process. Past it, allocations fail, and with
-/// them the statement that asked: better than the process.
-const HEAP_SIZE_MAX: i64 = if cfg!(target_arch = "wasm32") { 512 << 20 } else { 4 << 30 };
-
 /// Milliseconds from the Julian epoch, which SQLite counts from, to the Unix epoch.
 const JULIAN_UNIX_EPOCH_MS: i64 = 210_866_760_000_000;
 
@@ -36,8 +32,6 @@ pub(crate) fn register() {
         // SQLite's contract, see each of them.
         let code = unsafe { ffi::sqlite3_vfs_register(vfs, 0) };
         assert_eq!(code, ffi::SQLITE_OK, "BUG: SQLite does not take a complete VFS");
-        // SAFETY: a plain setting of the initialised library.
-        unsafe { ffi::sqlite3_hard_heap_limit64(HEAP_SIZE_MAX) };
         crate::local_time::install();
     });
 }

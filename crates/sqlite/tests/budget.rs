@@ -6,7 +6,7 @@
 mod common;
 
 use common::Document;
-use tidelog_sqlite::{Failure, View};
+use tidelog_sqlite::{Failure, View, held_size};
 use tidelog_types::Value;
 use tidelog_types::limits::Limits;
 
@@ -19,13 +19,10 @@ fn what_takes_much_between_two_looks_at_the_budget_ends() {
     let many = "select 1;".repeat(20_000);
     let over = Failure::Budget { what: "1000000 steps".into() };
     let mut document = Document::on(View::new(1000, 0).with_limits(limits));
-    // SAFETY: a plain counter of the library.
-    let most_allocated = || unsafe { rusqlite::ffi::sqlite3_memory_highwater(1) };
-    most_allocated();
     assert_eq!(document.app_failure(&large), over);
     assert_eq!(document.query_failure(&large), over);
-    let most = most_allocated();
-    assert!(most < 100 << 20, "{most} bytes were allocated");
+    let [_, most] = held_size();
+    assert!((4 << 20..100 << 20).contains(&most), "{most} bytes were held");
     assert_eq!(document.app_failure(&many), over);
     assert_eq!(document.query("select 1"), [[Value::Integer(1)]]);
 
@@ -34,9 +31,8 @@ fn what_takes_much_between_two_looks_at_the_budget_ends() {
         let list = format!("{n}, ").repeat(10_000);
         document.query(&format!("select 1 where {n} in ({list} 0)"));
     }
-    // SAFETY: as above.
-    let allocated = unsafe { rusqlite::ffi::sqlite3_memory_used() };
-    assert!(allocated < 8 << 20, "{allocated} bytes are kept");
+    let [held, _] = held_size();
+    assert!(held < 8 << 20, "{held} bytes are kept");
     // Each statement of a migration has a budget of its own.
     document.migrate(&many);
 }
