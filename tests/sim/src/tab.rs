@@ -273,6 +273,13 @@ impl Tab {
         self.held.contains_key(&doc) || opens.any(|open| self.doc_of(open) == Some(doc))
     }
 
+    /// Whether it has asked for a document again since it opened it by this call.
+    fn has_opened_since(&self, call: Call, handle: Handle) -> bool {
+        let doc = self.docs.get(&handle).copied();
+        let mut since = self.unsettled.range(call..).map(|(_, asked)| asked);
+        since.any(|asked| asked.is_open() && self.doc_of(asked) == doc)
+    }
+
     /// The document that it has or had by this handle.
     pub(crate) fn doc(&self, handle: Handle) -> Option<Doc> {
         self.docs.get(&handle).copied()
@@ -762,6 +769,13 @@ impl Tab {
                 heard.taken = self.docs.get(&handle).copied().filter(|_| is_taken);
                 let expected = full || is_taken || self.is_unreachable(failure.code);
                 if expected { Ok(()) } else { Err(format!("not handed over: {failure:?}")) }
+            }
+            // Nobody tries again what it has asked for in another way since.
+            Request::Open(_)
+                if (full || self.is_unreachable(failure.code))
+                    && self.has_opened_since(call, handle) =>
+            {
+                Ok(())
             }
             Request::Open(_) if self.is_unreachable(failure.code) => {
                 heard.again.push(asked.message.clone());
