@@ -154,13 +154,19 @@ impl CrashDevice {
         self.lock().is_off()
     }
 
-    /// Whether anything was done by which a call may fail now.
+    /// Whether anything was done by which a call may fail now, though there is room.
     #[must_use]
     pub fn may_fail(&self) -> bool {
         let device = self.lock();
-        let is_bounded = device.capacity.is_some() || device.is_full;
         let is_told_to = device.fault.is_some() || device.is_off();
-        is_bounded || is_told_to || device.files.iter().any(|file| file.poisoned)
+        is_told_to || device.files.iter().any(|file| file.poisoned)
+    }
+
+    /// Whether there may be no room for what is written now.
+    #[must_use]
+    pub fn may_be_full(&self) -> bool {
+        let device = self.lock();
+        device.capacity.is_some() || device.is_full
     }
 
     /// Makes call number `call` (the first is 1) fail in this way.

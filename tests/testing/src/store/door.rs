@@ -24,8 +24,10 @@ pub struct Door {
     limits: Limits,
     /// Whether something of its files is not what was written.
     may_be_damaged: bool,
-    /// Whether a call of the device may have failed.
+    /// Whether a call of the device may have failed, though there was room.
     has_failed: bool,
+    /// Whether there may have been no room on it.
+    was_full: bool,
     owners: BTreeMap<OwnerId, Asked>,
     /// Those who went away.
     gone: BTreeSet<OwnerId>,
@@ -120,6 +122,7 @@ impl Door {
             limits,
             may_be_damaged,
             has_failed: false,
+            was_full: false,
             owners: BTreeMap::new(),
             gone: BTreeSet::new(),
             holder: None,
@@ -147,9 +150,14 @@ impl Door {
         known.map(Known::stand)
     }
 
+    fn look_at_device(&mut self) {
+        self.has_failed |= self.device.may_fail();
+        self.was_full |= self.device.may_be_full();
+    }
+
     /// The owner asks.
     pub fn comes(&mut self, owner: OwnerId, request: &StoreRequest) {
-        self.has_failed |= self.device.may_fail();
+        self.look_at_device();
         self.turn += 1;
         let turn = self.turn;
         if let StoreRequest::Hello { .. } = request
@@ -233,7 +241,7 @@ impl Door {
         replies: &[(OwnerId, StoreReply)],
         is_broken: bool,
     ) -> Result<(), String> {
-        self.has_failed |= self.device.may_fail();
+        self.look_at_device();
         let mut pages_count = 0;
         self.owners.values_mut().for_each(Asked::note_crowd);
         for (owner, reply) in replies {
@@ -250,7 +258,7 @@ impl Door {
         }
         if is_broken && !self.is_broken {
             self.is_broken = true;
-            if !self.has_failed && !self.may_be_damaged {
+            if !self.has_failed && !self.was_full && !self.may_be_damaged {
                 return Err("a store on a sound device cannot go on".to_owned());
             }
             // Each who waits is told so.
@@ -375,7 +383,11 @@ impl Door {
             asked.fenced = asked.fenced.checked_sub(1).ok_or("it holds the store")?;
             return Ok(());
         }
-        if !self.has_failed && !self.may_be_damaged {
+        let is_so = match error {
+            AppendError::Full => self.was_full,
+            _ => self.has_failed || self.may_be_damaged,
+        };
+        if !is_so {
             return Err(format!("{error} on a sound device"));
         }
         *asked = Asked::default();
@@ -391,9 +403,12 @@ impl Door {
     ) -> Result<(), String> {
         let is_so = match error {
             AppendError::Fenced { .. } => appended.is_fenced,
-            AppendError::Full | AppendError::Device { .. } => self.has_failed,
+            AppendError::Full => self.was_full,
+            AppendError::Device { .. } => self.has_failed,
             AppendError::Damaged => self.may_be_damaged,
-            AppendError::OutOfPlace { .. } | AppendError::EntryTooLarge { .. } => self.has_failed,
+            AppendError::OutOfPlace { .. } | AppendError::EntryTooLarge { .. } => {
+                self.has_failed || self.was_full
+            }
             _ => true,
         };
         if !is_so || appended.is_fenced != matches!(error, AppendError::Fenced { .. }) {
