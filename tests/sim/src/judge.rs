@@ -91,8 +91,6 @@ pub(crate) struct When {
 const WRITTEN_MS: u64 = 5_000;
 /// Simulated milliseconds within which two rejections may be told in another order than they came.
 const TOLD_MS: u64 = 5_000;
-/// How often a device runs one undecided mutation again at most.
-const RUNS_AGAIN_MAX: u64 = 40;
 /// Bytes over the net at most: of a world in which nothing is issued, for each mutation, and for
 /// each byte that apps put into one.
 const NET_SIZE_MAX: u64 = 2 << 20;
@@ -102,8 +100,9 @@ const NET_SIZE_PER_BYTE_MAX: u64 = 40;
 /// How much work a world took.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Work {
-    /// How often one undecided mutation was run again at most.
-    pub runs_again: u64,
+    /// How often one undecided mutation was run again at most, in hundredths of the reasons that
+    /// its devices had.
+    pub runs_percent: u64,
     /// Bytes over the net in hundredths of what they may be.
     pub net_percent: u64,
 }
@@ -113,7 +112,7 @@ impl Work {
     #[must_use]
     pub fn max(self, other: Self) -> Self {
         Self {
-            runs_again: self.runs_again.max(other.runs_again),
+            runs_percent: self.runs_percent.max(other.runs_percent),
             net_percent: self.net_percent.max(other.net_percent),
         }
     }
@@ -122,15 +121,15 @@ impl Work {
     ///
     /// If it is out of proportion.
     fn judge(self) -> Result<Self, String> {
-        let is_in_proportion = self.runs_again <= RUNS_AGAIN_MAX && self.net_percent <= 100;
+        let is_in_proportion = self.runs_percent <= 100 && self.net_percent <= 100;
         if is_in_proportion { Ok(self) } else { Err(format!("work is out of proportion: {self}")) }
     }
 }
 
 impl fmt::Display for Work {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { runs_again, net_percent } = self;
-        write!(f, "a mutation run again {runs_again} times, {net_percent} % of the bytes sent")
+        let Self { runs_percent, net_percent } = self;
+        write!(f, "{runs_percent} % of the runs of a mutation, {net_percent} % of the bytes sent")
     }
 }
 
@@ -235,15 +234,8 @@ impl Judge {
         Ok(())
     }
 
-    /// Whether work stayed in proportion to what was issued, and to how often apps opened again
-    /// what could not be opened: with a newer doctype, each of them runs what is undecided.
-    pub(crate) fn judge_work(
-        &self,
-        runs_again: u64,
-        opened_again: u64,
-        net_size: u64,
-    ) -> Result<Work, String> {
-        let runs_again = runs_again.saturating_sub(opened_again);
+    /// Whether work stayed in proportion to what there was to run again, and to what was issued.
+    pub(crate) fn judge_work(&self, runs_percent: u64, net_size: u64) -> Result<Work, String> {
         let body = |fate: &Fate| {
             let sizes = fate.issued.wish.args.iter().map(|(_, value)| match value {
                 Value::Blob(bytes) => bytes.len() as u64,
@@ -254,7 +246,7 @@ impl Judge {
         let bodies: u64 = self.fates.values().map(body).sum();
         let net_size_max =
             NET_SIZE_MAX + NET_SIZE_PER_MUTATION_MAX * self.count + NET_SIZE_PER_BYTE_MAX * bodies;
-        Work { runs_again, net_percent: net_size * 100 / net_size_max }.judge()
+        Work { runs_percent, net_percent: net_size * 100 / net_size_max }.judge()
     }
 
     fn fate(&mut self, name: &str) -> Result<&mut Fate, String> {

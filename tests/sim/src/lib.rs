@@ -67,8 +67,9 @@
 //! run through plain SQLite in the order in which it was accepted, gives the same rows
 //! (`reference.rs`), and the system tables say what can be so (`system_tables.rs`). A stranger, who
 //! says what no core would, is answered as `PROTOCOL.md` has it (`stranger.rs`). What everybody has
-//! closed can be deleted. No device runs an undecided mutation again and again, and what goes over
-//! the net stays in proportion to what was issued (`Work`).
+//! closed can be deleted. No device runs an undecided mutation again oftener than its document is
+//! opened and entries come, and what goes over the net stays in proportion to what was issued
+//! (`Work`).
 //!
 //! Rare branches of the product count how often they are entered (`tidelog_types::probe`). Each run
 //! says which were not, and a run of 2,000 worlds or more fails if there are any.

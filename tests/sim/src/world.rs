@@ -101,8 +101,6 @@ pub struct World {
     net_messages: u64,
     /// Bytes of all messages over the net, each counted once.
     net_size: u64,
-    /// How often apps have opened a document again that could not be opened.
-    opened_again: u64,
     /// Events since time passed last.
     in_a_row: u32,
     /// When the calls of tabs are looked at next.
@@ -199,7 +197,6 @@ impl World {
             found: FoundFiles::default(),
             net_messages: 0,
             net_size: 0,
-            opened_again: 0,
             in_a_row: 0,
             next_look_ms: START_MS,
             wrong: None,
@@ -238,8 +235,12 @@ impl World {
         }
         self.end()?;
         stranger::tell(self.seed, &self.swarm)?;
-        let runs_again = probe::take_runs().into_values().max().unwrap_or(0);
-        let work = self.judge.judge_work(runs_again, self.opened_again, self.net_size)?;
+        let runs = probe::take_runs().into_iter();
+        let runs_percent = runs.map(|(call, runs)| {
+            let may_run = self.devices.iter().map(|device| device.core_door.may_run(call));
+            runs * 100 / may_run.sum::<u64>().max(1)
+        });
+        let work = self.judge.judge_work(runs_percent.max().unwrap_or(0), self.net_size)?;
         let (durable, confirmed, rejected) = self.judge.counts();
         Ok(Outcome {
             trace: self.trace.finalize().to_hex()[..16].to_owned(),
@@ -285,7 +286,7 @@ impl World {
         if let Err(what) = here.wake_door.comes(core, now_ms) {
             self.wrong.get_or_insert(format!("device {device}: {what}"));
         }
-        if let Err(what) = here.core_door.comes(&input) {
+        if let Err(what) = here.core_door.comes(&input, now_ms) {
             self.wrong.get_or_insert(format!("device {device}: {what}"));
         }
         let effects = core.step(now_ms, input);
@@ -442,7 +443,9 @@ impl World {
         let mut answers = Vec::new();
         for (message, last) in told {
             let here = &mut self.devices[device];
-            let trouble_ms = here.trouble_ms;
+            // A damaged store keeps nothing of what comes: what a core shows of it may go again.
+            let damaged_ms = if here.has_damaged_log { self.now_ms } else { 0 };
+            let trouble_ms = here.trouble_ms.max(damaged_ms);
             let Some(hearing) = here.tabs.get_mut(&tab) else { return Ok(()) };
             let is_noted = self.told > Told::Nothing;
             let text = is_noted.then(|| format!("{device}.{} hears {}", tab.0, said(&message)));
@@ -474,8 +477,6 @@ impl World {
                 self.stays(device, &document);
             }
             for message in heard.again {
-                let opens = matches!(message, ToCore::Ask { request: Request::Open(_), .. });
-                self.opened_again += u64::from(opens);
                 self.schedule(500, Event::AskAgain { device, tab, message });
             }
         }

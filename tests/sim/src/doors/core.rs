@@ -1,20 +1,27 @@
 //! What a core says and asks, seen at its door: it calls nothing durable of which its page server
-//! has not said so, and forgets no word of a tab's on whether a document is to be connected.
+//! has not said so, forgets no word of a tab's on whether a document is to be connected, and does
+//! not ask again and again for what is refused.
 //!
 //! Whoever is told too early would otherwise be noticed only if the device lost its power in the
 //! few milliseconds before the flush.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::mem;
 
 use tidelog_client::{
     Call, Effect, FromCore, Handle, Input, Notice, PageServerId, Request, TabId, ToCore,
 };
 use tidelog_pages::{Append, StoreReply, StoreRequest, Ticket};
-use tidelog_types::CallId;
 use tidelog_types::limits::Limits;
+use tidelog_types::{CallId, DocumentKey};
 
 use super::core_notes::CoreNotes;
 use super::line::LineDoor;
+use super::runs::Runs;
+
+/// How often one document is made again within a second, at most, and refused, for which no tab has
+/// asked meanwhile.
+const REFUSED_MAX: usize = 4;
 
 /// What has come in to a core, and to those before it.
 pub(crate) struct CoreDoor {
@@ -23,7 +30,8 @@ pub(crate) struct CoreDoor {
     /// The mutations that tabs have asked for.
     mutations: BTreeMap<(TabId, Call), CallId>,
     /// Those in each append that the page server has not answered.
-    asked: BTreeMap<Ticket, Vec<CallId>>,
+    asked: BTreeMap<Ticket, (DocumentKey, Vec<CallId>)>,
+    refused: BTreeMap<DocumentKey, Refused>,
     /// The last append that it has made: what comes before is handed over again.
     newest: Option<Ticket>,
     /// Those that are on the disk, as far as the page server has said, or that may be.
@@ -36,6 +44,17 @@ pub(crate) struct CoreDoor {
     words: BTreeMap<(TabId, Handle), u64>,
 }
 
+/// What the page server has refused of a document.
+#[derive(Default)]
+struct Refused {
+    /// When it refused what had been made after it refused the one before, and unasked.
+    times: VecDeque<u64>,
+    /// The last append at that time.
+    last: Option<Ticket>,
+    /// What tabs had asked for when something was durable last, and what was refused since.
+    asked_count: u64,
+}
+
 impl CoreDoor {
     /// Of cores with these limits.
     pub(crate) fn new(limits: Limits) -> Self {
@@ -43,10 +62,11 @@ impl CoreDoor {
             page_server: None,
             mutations: BTreeMap::new(),
             asked: BTreeMap::new(),
+            refused: BTreeMap::new(),
             newest: None,
             durable: BTreeSet::new(),
             limits,
-            lines: LineDoor::new(limits),
+            lines: LineDoor::new(limits, Runs::default()),
             notes: CoreNotes::default(),
             opens: BTreeMap::new(),
             words: BTreeMap::new(),
@@ -56,19 +76,25 @@ impl CoreDoor {
     /// Another core begins: what the one before asked may have been carried out.
     pub(crate) fn core_is_new(&mut self) {
         self.page_server = None;
-        self.lines = LineDoor::new(self.limits);
+        self.lines = LineDoor::new(self.limits, mem::take(&mut self.lines.runs));
         self.notes = CoreNotes::default();
         self.newest = None;
         self.mutations.clear();
         self.opens.clear();
         self.words.clear();
-        self.durable.extend(std::mem::take(&mut self.asked).into_values().flatten());
+        self.refused.clear();
+        self.all_may_be_durable();
+    }
+
+    fn all_may_be_durable(&mut self) {
+        let asked = mem::take(&mut self.asked).into_values();
+        self.durable.extend(asked.flat_map(|(_, calls)| calls));
     }
 
     /// # Errors
     ///
     /// The core has not told what it had to tell before.
-    pub(crate) fn comes(&mut self, input: &Input) -> Result<(), String> {
+    pub(crate) fn comes(&mut self, input: &Input, now_ms: u64) -> Result<(), String> {
         match input {
             Input::FromTab { tab, messages } => {
                 for message in messages {
@@ -86,34 +112,78 @@ impl CoreDoor {
             }
             Input::PageServerLent { server, .. } => self.page_server = Some(*server),
             Input::FromPageServer { server, replies } if self.page_server == Some(*server) => {
-                replies.iter().for_each(|reply| self.is_answered(reply));
+                replies.iter().try_for_each(|reply| self.is_answered(reply, now_ms))?;
             }
             _ => {}
         }
         self.lines.comes(input)
     }
 
-    fn is_answered(&mut self, reply: &StoreReply) {
+    /// How often this mutation may have been run again.
+    pub(crate) fn may_run(&self, call: CallId) -> u64 {
+        self.lines.runs.of(call)
+    }
+
+    fn is_answered(&mut self, reply: &StoreReply, now_ms: u64) -> Result<(), String> {
         match reply {
             StoreReply::Durable { ticket } => {
                 let later = self.asked.split_off(&Ticket(ticket.0 + 1));
-                let durable = std::mem::replace(&mut self.asked, later);
-                self.durable.extend(durable.into_values().flatten());
+                for (document, calls) in mem::replace(&mut self.asked, later).into_values() {
+                    let asked_count = self.lines.asked_count(&document.document);
+                    self.refused.entry(document).or_default().asked_count = asked_count;
+                    self.durable.extend(calls);
+                }
             }
             StoreReply::AppendFailed { ticket, .. } => {
-                self.asked.remove(ticket);
+                if let Some((document, _)) = self.asked.remove(ticket) {
+                    return self.is_refused(document, *ticket, now_ms);
+                }
             }
             // All that the store has is durable, of what an earlier one was asked too.
             StoreReply::Ready { .. } => {
-                self.durable.extend(std::mem::take(&mut self.asked).into_values().flatten());
+                self.all_may_be_durable();
             }
             StoreReply::Opened { document, state, .. } => {
                 self.notes.is_opened(document, state.as_deref());
+                self.lines.runs.opens(&document.document);
                 let timeline = state.iter().flat_map(|state| &state.timeline);
-                let frames = timeline.flat_map(|timeline| &timeline.frames);
-                self.durable.extend(frames.map(|frame| frame.call));
+                for frame in timeline.flat_map(|timeline| &timeline.frames) {
+                    self.durable.insert(frame.call);
+                    self.lines.runs.is_here(frame.call, &document.document);
+                }
             }
             _ => {}
+        }
+        Ok(())
+    }
+
+    /// What a disk refuses is not made again as fast as the disk answers.
+    fn is_refused(
+        &mut self,
+        document: DocumentKey,
+        ticket: Ticket,
+        now_ms: u64,
+    ) -> Result<(), String> {
+        let asked_count = self.lines.asked_count(&document.document);
+        let Refused { times, last, asked_count: before } =
+            self.refused.entry(document).or_default();
+        // What was under way already is refused with it.
+        if last.is_some_and(|last| ticket <= last) {
+            return Ok(());
+        }
+        *last = self.newest;
+        // It may be for what a tab waits for.
+        if *before < asked_count {
+            *before += 1;
+            return Ok(());
+        }
+        times.push_back(now_ms);
+        while times.front().is_some_and(|at| at + 1_000 <= now_ms) {
+            times.pop_front();
+        }
+        match times.len() > REFUSED_MAX {
+            true => Err(format!("{ticket:?} is the {}th refused within a second", times.len())),
+            false => Ok(()),
         }
     }
 
@@ -130,7 +200,8 @@ impl CoreDoor {
             Effect::ToPageServer { requests, notices, .. } => {
                 for request in requests {
                     if let StoreRequest::Append { ticket, append } = request {
-                        self.asked.insert(*ticket, calls_of(append));
+                        let asked = (append.document.clone(), calls_of(append));
+                        self.asked.insert(*ticket, asked);
                         if self.newest.is_none_or(|newest| newest < *ticket) {
                             self.newest = Some(*ticket);
                             self.notes.leaves(append, &self.limits)?;
@@ -162,7 +233,7 @@ impl CoreDoor {
 
     /// What a page server tells a tab itself is so once the append is durable.
     fn may_be_told(&self, notice: &Notice) -> Result<(), String> {
-        let with_it = || self.asked.range(..=notice.ticket).flat_map(|(_, calls)| calls);
+        let with_it = || self.asked.range(..=notice.ticket).flat_map(|(_, (_, calls))| calls);
         self.must_be_durable(notice.tab, &notice.messages, |call| {
             self.durable.contains(call) || with_it().any(|asked| asked == call)
         })

@@ -4,12 +4,15 @@
 //! A server makes up for most of what is said out of place: it refuses, and is asked anew.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::mem;
 
 use tidelog_client::{Call, Connection, Effect, FromCore, Handle, Input, SocketId, TabId};
 use tidelog_client::{Request, Status, ToCore};
 use tidelog_sync::{Channel, FromRoom, FromServer, ProbeId, ToRoom, ToServer, decode_message};
 use tidelog_types::limits::{Limits, PAGE_SIZE};
 use tidelog_types::{CallId, Lsn};
+
+use super::runs::Runs;
 
 /// What a core and its servers have said to each other, and what its tabs asked for.
 pub(crate) struct LineDoor {
@@ -23,6 +26,8 @@ pub(crate) struct LineDoor {
     opens: BTreeSet<(TabId, Call)>,
     syncs: BTreeMap<(TabId, Call), (Handle, u64)>,
     mutations: BTreeMap<(TabId, Call), Handle>,
+    /// How often tabs have asked for each document, or for a change of it.
+    asked: BTreeMap<String, u64>,
     /// Documents of which it was last said whether they stay away.
     away: BTreeMap<String, bool>,
     /// How a document was told to stand last by each handle.
@@ -33,6 +38,8 @@ pub(crate) struct LineDoor {
     said_count: u64,
     /// A server has just said how far it is with what is handed over, and tabs do not know.
     untold: Option<String>,
+    /// Of all cores that the device had.
+    pub(super) runs: Runs,
 }
 
 /// A channel that the core has not closed.
@@ -43,6 +50,8 @@ struct Followed {
     /// The frame that comes next.
     next: Lsn,
     acked: Lsn,
+    /// All before it has come.
+    held: Lsn,
     /// When each probe was sent.
     probes: BTreeMap<ProbeId, u64>,
     /// Pages of a seed that were sent, and that the server has taken.
@@ -50,7 +59,7 @@ struct Followed {
 }
 
 impl LineDoor {
-    pub(crate) fn new(limits: Limits) -> Self {
+    pub(crate) fn new(limits: Limits, runs: Runs) -> Self {
         Self {
             limits,
             sockets: BTreeMap::new(),
@@ -59,11 +68,13 @@ impl LineDoor {
             opens: BTreeSet::new(),
             syncs: BTreeMap::new(),
             mutations: BTreeMap::new(),
+            asked: BTreeMap::new(),
             away: BTreeMap::new(),
             told: BTreeMap::new(),
             probed: BTreeMap::new(),
             said_count: 0,
             untold: None,
+            runs,
         }
     }
 
@@ -98,6 +109,8 @@ impl LineDoor {
         match message {
             ToCore::Ask { call, handle, request } => match request {
                 Request::Open(open) => {
+                    self.is_asked(&open.document);
+                    self.runs.learns(&open.document, open.doctype.hash());
                     self.documents.insert((tab, *handle), open.document.clone());
                     self.opens.insert((tab, *call));
                     self.away.remove(&open.document);
@@ -105,7 +118,11 @@ impl LineDoor {
                 Request::Sync => {
                     self.syncs.insert((tab, *call), (*handle, self.said_count));
                 }
-                Request::Mutate(_) => {
+                Request::Mutate(mutate) => {
+                    if let Some(document) = self.documents.get(&(tab, *handle)).cloned() {
+                        self.runs.is_here(mutate.id, &document);
+                        self.is_asked(&document);
+                    }
                     self.mutations.insert((tab, *call), *handle);
                 }
                 _ => {}
@@ -117,6 +134,15 @@ impl LineDoor {
             }
             _ => {}
         }
+    }
+
+    fn is_asked(&mut self, document: &str) {
+        *self.asked.entry(document.to_owned()).or_default() += 1;
+    }
+
+    /// How often tabs have asked for this document, or for a change of it.
+    pub(super) fn asked_count(&self, document: &str) -> u64 {
+        self.asked.get(document).copied().unwrap_or(0)
     }
 
     fn hears(&mut self, socket: SocketId, channel: Channel, body: &FromRoom) {
@@ -183,6 +209,7 @@ impl LineDoor {
             if others.any(|(_, it)| it.document == *document) {
                 return Err(format!("{document} is followed twice"));
             }
+            self.runs.opens(document);
             let new = || Followed::new(document.clone());
             self.channels.entry(place).or_insert_with(new);
             return Ok(());
@@ -210,7 +237,11 @@ impl LineDoor {
                 }
             }
             ToRoom::Close => drop(self.channels.remove(&place)),
-            ToRoom::Open { .. } | ToRoom::Received { .. } => {}
+            ToRoom::Received { next } => {
+                let held = mem::replace(&mut followed.held, *next);
+                self.runs.receives(&followed.document, held, *next);
+            }
+            ToRoom::Open { .. } => {}
         }
         Ok(())
     }
@@ -304,6 +335,7 @@ impl Followed {
             is_open: false,
             next: Lsn::FIRST,
             acked: Lsn::FIRST,
+            held: Lsn::FIRST,
             probes: BTreeMap::new(),
             seed: None,
         }
@@ -311,8 +343,9 @@ impl Followed {
 
     fn hears(&mut self, body: &FromRoom) {
         match body {
-            FromRoom::Opened { wanted, .. } => {
+            FromRoom::Opened { wanted, from, .. } => {
                 self.is_open = true;
+                self.held = *from;
                 (self.next, self.acked) = (*wanted, *wanted);
             }
             FromRoom::Acked { next } => self.acked = self.acked.max(*next),

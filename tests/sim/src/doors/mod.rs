@@ -7,6 +7,7 @@ mod core_notes;
 mod line;
 mod room;
 mod room_notes;
+mod runs;
 mod store;
 mod talk;
 mod wake;
