@@ -123,8 +123,9 @@ impl Client {
             }
             Input::TabReached { tab, server } => self.store.reached(tab, server),
             Input::FromPageServer { server, replies } => {
-                if self.store.server() == Some(server) {
-                    for reply in replies {
+                for reply in replies {
+                    // It may say in between that it is broken.
+                    if self.store.server() == Some(server) {
                         self.hear_store(reply, out);
                     }
                 }

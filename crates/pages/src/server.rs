@@ -258,6 +258,9 @@ impl<D: Disk> PageServer<D> {
         } else if !self.waiting.is_empty() {
             self.serve_waiting(&mut budget)?;
         }
+        if self.broken.is_some() {
+            return Ok(());
+        }
         // A busy store must not put a change-over off for ever.
         while self.change_overs.is_held_up_by_reads(&mut self.store) && !budget.is_spent() {
             budget.spend_pages(self.serve_turn()?);
@@ -293,6 +296,10 @@ impl<D: Disk> PageServer<D> {
             }
             budget.spend_steps(1);
             budget.spend_bytes(self.store.log_size().saturating_sub(before));
+        }
+        // What is half written of a store that broke meanwhile is nobody's to finish.
+        if self.broken.is_some() {
+            return Ok(());
         }
         // Whoever asked for a flush did so long ago.
         self.flush_now()

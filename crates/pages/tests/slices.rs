@@ -378,6 +378,36 @@ fn whoever_waits_behind_an_append_is_told_that_the_server_is_broken() {
     assert_eq!((told(OWNER), told(READER)), (1, 1), "{replies:?}");
 }
 
+/// Goal: nothing is called durable of which a part is missing. Method: an append in parts that
+/// waited for another one meets a device that fails once, at each call in turn, and works again.
+#[test]
+fn an_append_that_failed_half_written_is_not_durable() {
+    let requests = || (1..).zip(["large", "other"]);
+    for nth in 0.. {
+        let mut store = Store::open(&CrashDevice::new(), in_slices());
+        store.server.flush();
+        store.settle();
+        for (ticket, name) in requests() {
+            store.server.serve(OWNER, request(ticket, Append { document: key(name), ..large(9) }));
+        }
+        store.server.flush();
+        store.device.fail_call(store.device.calls() + 1 + nth, Fault::Device);
+        let replies = store.settle();
+        let broken = replies.iter().position(|it| matches!(it, StoreReply::Broken { .. }));
+        assert!(broken.is_none_or(|at| at + 1 == replies.len()), "{nth}: {replies:?}");
+        let mut again = Store::open(&store.device.kill(), in_slices());
+        for (ticket, name) in requests().filter(|(ticket, _)| replies.contains(&durable(*ticket))) {
+            again.server.serve(OWNER, read_of(ticket, name, 1..=PAGES));
+            let found = again.settle();
+            assert_eq!(fills_of(&found), [9; PAGES as usize], "{nth}: {name}: {found:?}");
+        }
+        if replies.contains(&durable(2)) && broken.is_none() {
+            assert!(nth > 10, "{nth} calls are too few to prove anything");
+            break;
+        }
+    }
+}
+
 /// What a thousand appends cost that are made durable one by one, and by how much the log grows.
 fn cost_of_a_thousand(append: impl Fn(u64) -> Append) -> (Counts, u64) {
     let options = StoreOptions { log_size_max: 1 << 30, ..StoreOptions::default() };
