@@ -186,12 +186,21 @@ impl Rooms {
         match timeout(ANSWER_TAKES, answered).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) => failed("the room has closed"),
-            Err(_) => failed("the document has too much to do"),
+            // It is not begun any more, if it was not.
+            Err(_) => failed("the document has too much to do: look whether it was done"),
         }
     }
 
     fn rooms(&self) -> MutexGuard<'_, HashMap<DocumentKey, RoomSender>> {
         self.rooms.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the room out if it is gone, and no other one is in its place.
+    fn forget(&self, document: &DocumentKey) {
+        let mut rooms = self.rooms();
+        if rooms.get(document).is_some_and(RoomSender::is_closed) {
+            rooms.remove(document);
+        }
     }
 
     /// Takes the room out, unless somebody has just come.
@@ -284,7 +293,13 @@ impl RoomTask {
             if self.room.takes_messages()
                 && let Some(mail) = self.waiting.pop_front()
             {
-                return Some(self.input(mail));
+                match mail {
+                    // Whoever asked was told that nothing came of it.
+                    RoomMail::Ask { answer, .. } | RoomMail::Export { answer, .. }
+                        if answer.is_closed() => {}
+                    mail => return Some(self.input(mail)),
+                }
+                continue;
             }
             let is_at_rest = self.room.is_at_rest();
             let overdue_at_ms = self.room.seed_overdue_at_ms(self.now_ms());
@@ -431,11 +446,13 @@ impl Drop for RoomTask {
         if std::thread::panicking() {
             add(&self.rooms.counters.room_panics, 1);
         }
+        // Before anybody is told, who then comes to another room.
+        self.inbox.close();
+        self.rooms.forget(&self.document);
         for connection in self.ways.connections().values() {
             connection.end(Ending::Quiet);
         }
         // Those whose first message is still unread are not among them.
-        self.inbox.close();
         let unread = std::iter::from_fn(|| self.inbox.try_recv().ok());
         for mail in self.waiting.drain(..).chain(unread) {
             if let RoomMail::Message { connection, .. } = mail {
@@ -586,6 +603,33 @@ mod tests {
             let ending = timeout(ANSWER_TAKES, ended.wait_for(Option::is_some)).await;
             assert_eq!(*ending.expect("it is told").expect("it is there"), Some(Ending::Quiet));
         }
+        assert!(rooms.rooms().is_empty(), "it takes no other one's place");
+        store.close();
+    }
+
+    /// Goal: what somebody was told had failed is not done later. Method: whoever asks for a
+    /// document's destruction goes away before the room gets there.
+    #[tokio::test]
+    async fn a_question_whose_asker_has_gone_is_not_asked() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = Store::open(folder.path(), Limits::DEFAULT, Arc::default()).expect("a store");
+        let threads = RoomThreads::start().expect("threads");
+        let settings = RoomSettings { dev: true, ..RoomSettings::default() };
+        let caution = Arc::new(Marks::open(folder.path()));
+        let rooms = Rooms::new(store.handle(), settings, caution, Arc::default(), threads.handle());
+        let document = DocumentKey::new("list", "").expect("a name");
+        let (room, mail) = mpsc::unbounded_channel();
+        let mut task = rooms.task(&document, room.downgrade(), mail);
+        let ask = |ask| {
+            let (answer, answered) = oneshot::channel();
+            room.send(RoomMail::Ask { ask, answer }).expect("it is there");
+            answered
+        };
+        drop(ask(Ask::Destroy));
+        let _described = ask(Ask::Describe);
+        let input = timeout(ANSWER_TAKES, task.next_input()).await.expect("the second question");
+        let is_second = matches!(input, Some(RoomInput::Ask { ask: Ask::Describe, .. }));
+        assert!(is_second, "the first one is not asked");
         store.close();
     }
 
