@@ -106,7 +106,7 @@ struct Reader {
     /// What it may say before rooms have worked it off.
     permits: Arc<Semaphore>,
     /// A message that came before it was asked for.
-    early: Option<Bytes>,
+    early: Option<Flow<Bytes>>,
 }
 
 /// The documents that a connection has open.
@@ -176,7 +176,7 @@ impl Reader {
         self.connection.has_room().await;
         drop(permit(&self.permits, 0, &self.connection).await);
         let bytes = match self.early.take() {
-            Some(bytes) => bytes,
+            Some(early) => early?,
             None => {
                 match unless_stuck(SILENCE_ENDS, || gate.read_size(), self.hear(stream)).await {
                     Some(bytes) => bytes?,
@@ -187,10 +187,7 @@ impl Reader {
         if bytes.len() >= LARGE_MESSAGE_SIZE {
             // The stream would keep a buffer that nobody else has a part in. So it looks for what
             // comes next, and begins a small one, while we still have the large one.
-            self.early = self
-                .hear(stream)
-                .now_or_never()
-                .map_or(Flow::Continue(None), |early| early.map_continue(Some))?;
+            self.early = self.hear(stream).now_or_never();
         }
         let permit = permit(&self.permits, bytes.len(), &self.connection).await;
         let message = decode(&bytes)?;

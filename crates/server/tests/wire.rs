@@ -65,6 +65,35 @@ async fn a_mutation_reaches_a_second_client_and_survives_a_restart() {
     server.stop().await;
 }
 
+/// Goal: frames that had arrived are applied, though their client was killed. Method: several say
+/// something large, and go away at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_arrived_whole_is_heard_however_soon_its_client_goes_away() {
+    let data = tempfile::tempdir().expect("a folder");
+    let server = start(data.path()).await;
+    let doctype = notes();
+    for timeline in 1..=8 {
+        let mut client = Client::connect(server.address()).await.expect("up");
+        let mut copy = Copy::default();
+        opened(&mut client, &copy, timeline).await;
+        // With something unread the system would drop what is on its way.
+        client.sync(&mut copy).await.expect("up");
+        let id = format!("{timeline}{}", "x".repeat(100_000));
+        let (life, frames) = (Life([timeline; 16]), vec![frame(&doctype, "add", &id)]);
+        let said = ToRoom::Frames { life, first: lsn(1), frames };
+        client.tell_and_leave(said).await.expect("up");
+    }
+    let mut client = Client::connect(server.address()).await.expect("up");
+    let mut copy = Copy::default();
+    opened(&mut client, &copy, 9).await;
+    client.frames(1, vec![frame(&doctype, "add", "last")]).await.expect("up");
+    client.acked(&mut copy, 2).await.expect("acknowledged");
+    client.sync(&mut copy).await.expect("up");
+    let firsts = texts(&copy.image(), "select substr(id, 1, 1) from note order by id");
+    assert_eq!(firsts, ["1", "2", "3", "4", "5", "6", "7", "8", "l"]);
+    server.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn another_protocol_version_is_answered_in_ours() {
     let data = tempfile::tempdir().expect("a folder");

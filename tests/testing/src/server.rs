@@ -72,6 +72,13 @@ impl Client {
         self.socket.send(Message::Binary(bytes.into())).await.ok()
     }
 
+    /// Says something of the document and closes, both in one.
+    pub async fn tell_and_leave(mut self, body: ToRoom) -> Option<()> {
+        let message = encode_message(&ToServer::About { channel: CHANNEL, body });
+        self.socket.feed(Message::Binary(message.into())).await.ok()?;
+        self.socket.close(None).await.ok()
+    }
+
     /// A ping of the transport, which is no message.
     pub async fn ping(&mut self) -> Option<()> {
         self.socket.send(Message::Ping(Vec::new().into())).await.ok()
