@@ -76,14 +76,15 @@ impl Flaw {
     }
 }
 
-/// Runs the migrations on an empty scratch document and prepares every mutation there.
+/// Runs the migrations on a scratch document and prepares every mutation there. `view` is of no
+/// pages: that document, and the stopwatch, if any, within which all this is.
 ///
 /// # Errors
 ///
 /// [`DoctypeError`] for the first that cannot work, or where this host could not find out.
-pub fn check(doctype: &Doctype) -> Result<(), DoctypeError> {
+pub fn check(doctype: &Doctype, view: &View) -> Result<(), DoctypeError> {
     let mut failed = None;
-    let mut writer = Writer::new(&View::new(usize::MAX, 0));
+    let mut writer = Writer::new(view);
     let run = writer.write(&mut |transaction| {
         let result = check_in(transaction, doctype);
         failed = result.err();
@@ -101,14 +102,13 @@ pub fn check(doctype: &Doctype) -> Result<(), DoctypeError> {
 }
 
 /// What the schema of a document is that has seen all migrations of the doctype, as
-/// [`Authority::schema`](crate::Authority::schema) gives it.
+/// [`Authority::schema`](crate::Authority::schema) gives it. `view` is as for [`check`].
 ///
 /// # Errors
 ///
 /// [`DoctypeError`] if the migrations do not run.
-pub fn schema_of(doctype: &Doctype) -> Result<Vec<Vec<Value>>, DoctypeError> {
+pub fn schema_of(doctype: &Doctype, view: View) -> Result<Vec<Vec<Value>>, DoctypeError> {
     let start = Position::start_of(JournalId([0; 16]));
-    let view = View::new(usize::MAX, 0);
     let mut scratch = Authority::new(view, start, Lineage::default(), Life::NONE);
     let run = match scratch.migrate(doctype) {
         Run::Done(_) => scratch.schema(),

@@ -1,6 +1,7 @@
 //! Doctypes that cannot work are refused before any document is touched.
 
-use tidelog_document::{Doctype, MutationDefinition, Param, ParamKind, check};
+use tidelog_document::{Doctype, DoctypeError, MutationDefinition, Param, ParamKind, check};
+use tidelog_sqlite::View;
 
 fn doctype(migrations: &[&str], sql: &[&str]) -> Doctype {
     Doctype {
@@ -16,8 +17,12 @@ fn doctype(migrations: &[&str], sql: &[&str]) -> Doctype {
 
 const NOTE: &str = "create table note (id text primary key, at integer) strict";
 
+fn checked(doctype: &Doctype) -> Result<(), DoctypeError> {
+    check(doctype, &View::new(usize::MAX, 0))
+}
+
 fn refusal(migrations: &[&str], sql: &[&str]) -> String {
-    check(&doctype(migrations, sql)).expect_err("it cannot work").to_string()
+    checked(&doctype(migrations, sql)).expect_err("it cannot work").to_string()
 }
 
 #[track_caller]
@@ -30,7 +35,7 @@ fn assert_refused(sql: &str, expected: &str) {
 #[test]
 fn a_doctype_that_works_is_let_through() {
     let sql = "insert into note values (:id, :now); select reject('no') where :client = ''";
-    assert_eq!(check(&doctype(&[NOTE], &[sql])), Ok(()));
+    assert_eq!(checked(&doctype(&[NOTE], &[sql])), Ok(()));
 }
 
 #[test]
@@ -67,7 +72,7 @@ fn what_does_not_prepare_is_refused_in_the_words_of_sqlite() {
 fn a_parameter_cannot_take_the_name_of_what_every_mutation_is_given() {
     let mut doctype = doctype(&[NOTE], &["insert into note values (:now, 1)"]);
     doctype.mutations[0].params[0].name = "now".to_owned();
-    let refusal = check(&doctype).expect_err("it is taken").to_string();
+    let refusal = checked(&doctype).expect_err("it is taken").to_string();
     assert!(refusal.contains("a parameter cannot be named now"), "{refusal}");
 }
 
@@ -90,7 +95,7 @@ fn a_migration_that_does_not_run_is_named_by_its_number() {
 #[test]
 fn a_mutation_has_a_bounded_number_of_parameters_and_statements() {
     let select = |count: usize| "select :id;".repeat(count);
-    assert_eq!(check(&doctype(&[NOTE], &[&select(1000)])), Ok(()));
+    assert_eq!(checked(&doctype(&[NOTE], &[&select(1000)])), Ok(()));
     assert_refused(&select(1001), "more than 1000 statements");
     assert_refused(&select(300_000), "more than 1000 statements");
     let many: Vec<&str> = vec!["select 1"; 1001];
@@ -100,7 +105,7 @@ fn a_mutation_has_a_bounded_number_of_parameters_and_statements() {
     let param = wide.mutations[0].params[0].clone();
     wide.mutations[0].params =
         (0..1001).map(|n| Param { name: format!("p{n}"), ..param.clone() }).collect();
-    let broken = check(&wide).expect_err("too many").to_string();
+    let broken = checked(&wide).expect_err("too many").to_string();
     assert!(broken.contains("more than 1000 parameters"), "{broken}");
     let names: String = (0..30_000).map(|n| format!("select :n{n};")).collect();
     assert_refused(&names, "more than 1000 statements");

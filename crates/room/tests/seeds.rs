@@ -225,6 +225,41 @@ fn a_seed_has_the_schema_of_its_doctype_and_nothing_else() {
     }
 }
 
+/// Goal: nobody brings lives at which whoever writes next in their document stumbles. Method: a
+/// seed that ends before its fifth LSN, with lives that cannot have written it; and one of nothing.
+#[test]
+fn a_seed_is_of_the_lives_that_wrote_it() {
+    let later = Life([8; 16]);
+    let lineage = |lives: &[(Life, u64)]| {
+        let mut lineage = Lineage::default();
+        lives.iter().for_each(|(life, begin)| lineage.note(*life, lsn(*begin)));
+        lineage
+    };
+    let offered = |lives: &[(Life, u64)], seed: ToRoom| {
+        let mut scene = Scene::new(Limits::DEFAULT, usize::MAX);
+        scene.open_on(ANN, CHANNEL, Intent::Offer { lives: lineage(lives) });
+        scene.say(ANN, seed);
+        scene.read_all(ANN, &mut Copy::default())
+    };
+    let full = || seed_after("insert into note values ('mine')");
+    let heard = offered(&[(later, 1), (LIFE, 4)], full());
+    assert!(heard.iter().any(|said| matches!(said, FromRoom::Seeded { .. })), "{heard:?}");
+    for lives in [&[][..], &[(LIFE, 5)], &[(LIFE, 1), (later, 5)], &[(LIFE, 1), (later, 3)]] {
+        let heard = offered(lives, full());
+        assert!(matches!(refusal(&heard), Refusal::Protocol { .. }), "{lives:?}: {heard:?}");
+    }
+    let empty = || ToRoom::Seed {
+        position: Position::start_of(JournalId([9; 16])),
+        db_pages: 0,
+        pages: Vec::new(),
+        last: true,
+    };
+    let heard = offered(&[], empty());
+    assert!(heard.iter().any(|said| matches!(said, FromRoom::Seeded { .. })), "{heard:?}");
+    let heard = offered(&[(LIFE, 1)], empty());
+    assert!(matches!(refusal(&heard), Refusal::Protocol { .. }), "{heard:?}");
+}
+
 /// A row of the client's timeline that names more lives than anybody remembers.
 #[test]
 fn what_a_client_is_told_when_it_opens_is_short_whatever_the_pages_say() {

@@ -3,10 +3,13 @@
 //! Goal: nobody makes a room hold or do more at once than `types/limits.rs` allows, and nobody else
 //! notices. Method: a room over a store in memory, whose steps, pages and bytes are counted.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use tidelog_document::Doctype;
 use tidelog_room::{ConnId, RoomInput};
-use tidelog_sync::{FromRoom, ProbeId, ToRoom, UndecidedReason};
+use tidelog_sqlite::Stopwatch;
+use tidelog_sync::{FromRoom, Intent, ProbeId, Refusal, ToRoom, UndecidedReason, codec};
 use tidelog_testing::room::*;
 use tidelog_types::BudgetLimits;
 use tidelog_types::limits::Limits;
@@ -23,6 +26,43 @@ fn a_long_message_is_worked_off_in_many_steps() {
     assert_eq!(scene.room.counts().applied, 300);
     let heard = scene.read_all(ANN, &mut Copy::default());
     assert!(matches!(heard.last(), Some(FromRoom::Acked { next }) if *next == lsn(301)));
+}
+
+/// Has no time at all.
+#[derive(Debug)]
+struct Over;
+
+impl Stopwatch for Over {
+    fn start(&self) {}
+
+    fn is_over(&self) -> bool {
+        true
+    }
+}
+
+/// Goal: nobody keeps a room busy with a doctype that it only looks at. Method: migrations of which
+/// each is within what one statement may cost, and a room that has no time for any.
+#[test]
+fn a_doctype_is_looked_at_for_no_longer_than_its_migrations_may_run() {
+    let slow = "create table note as
+                with recursive c (x) as (select 1 union all select x + 1 from c where x < 100000)
+                select max(x) as most from c";
+    let doctype = Doctype {
+        name: "slow".to_owned(),
+        migrations: vec!["create table log (id text) strict".to_owned(), slow.to_owned()],
+        mutations: Vec::new(),
+    };
+    let mut scene = Scene::new(Limits::DEFAULT, usize::MAX);
+    scene.room = scene.room.with_stopwatch(Arc::new(Over));
+    let ToRoom::Open { document, timeline, have, intent, .. } = open("notebook", 1, Intent::Follow)
+    else {
+        unreachable!("it opens")
+    };
+    let doctype = codec::encode(&doctype);
+    scene.say(ANN, ToRoom::Open { document, doctype, timeline, have, intent });
+    let heard = scene.read_all(ANN, &mut Copy::default());
+    let Refusal::DoctypeInvalid { reason } = refusal(&heard) else { panic!("{heard:?}") };
+    assert!(reason.starts_with("migration 1 of doctype slow does not run: "), "{reason}");
 }
 
 #[test]

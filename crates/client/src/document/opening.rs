@@ -1,7 +1,7 @@
 //! Opening a document: making it, and bringing it to a doctype.
 
 use tidelog_document::{Doctype, check};
-use tidelog_sqlite::Run;
+use tidelog_sqlite::{Run, View};
 use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{Lineage, Lsn};
 
@@ -24,7 +24,7 @@ impl Document {
         // What is in the record was checked before it got there.
         let known = self.open().is_some_and(|open| open.record.doctype(hash).is_some());
         if !known && !ctx.checked.contains(&hash) {
-            if let Err(error) = check(doctype) {
+            if let Err(error) = check(doctype, &View::new(usize::MAX, 0)) {
                 return Ran::Failed(CallFailure::of_doctype(&error));
             }
             ctx.checked.push(hash);

@@ -146,7 +146,7 @@ impl Room {
             let reason = "the document has as many doctypes as it may".to_owned();
             return Err(Halt::Refuse(Refusal::DoctypeMismatch { reason }));
         }
-        check(doctype).map_err(unusable_doctype)
+        check(doctype, &self.new_view(0)).map_err(unusable_doctype)
     }
 
     /// Finds the doctype among those of the document, or registers it and migrates.

@@ -11,7 +11,7 @@ use tidelog_pages::{Append, AppendError, StorageEntry, StoreRequest};
 use tidelog_sync::{FromRoom, Intent, Refusal};
 use tidelog_types::limits::ENTRY_PAGES_MAX;
 use tidelog_types::probe::{Probe, reached};
-use tidelog_types::{DocumentKey, JournalId, Lsn, LsnRange, Page, PageSet, Pgid, Position};
+use tidelog_types::{DocumentKey, JournalId, Lsn, LsnRange, Page, PageSet, Pgid, Position, Value};
 
 use super::caution::{Suspect, cautiously};
 use super::document::{Document, Offered};
@@ -245,7 +245,7 @@ impl Room {
         reached(Probe::SeedPlanted);
         self.overdue_count = 0;
         self.commit();
-        let Candidate { mut document, migrated } = *candidate;
+        let Candidate { mut document, migrated, .. } = *candidate;
         document.record.lives = document.authority.lives().clone();
         let mut append = Append {
             record: Some(document.record.encode().into()),
@@ -279,11 +279,15 @@ impl Room {
             State::Open(document) => (document.durable, document.record.clone()),
             _ => (start, RoomRecord::default()),
         };
-        let is_last = Some(position.next)
-            == lives.common_with_position(position.next, position.life, position.next);
         let is_empty = position.next == Lsn::FIRST;
-        if seed.pages_count != db_pages || !is_last || is_empty != (db_pages == 0) {
+        if seed.pages_count != db_pages || is_empty != (db_pages == 0) {
             return Err(broken_protocol("a seed with pages missing"));
+        }
+        // Each wrote some of it, and the last one what is last.
+        let last = lives.lives().last();
+        let is_last = last.map(|(life, _)| life) == (!is_empty).then_some(position.life);
+        if !is_last || last.is_some_and(|(_, begin)| begin >= position.next) {
+            return Err(broken_protocol("a seed whose lives are not those that wrote it"));
         }
         if record.find(doctype.hash()).is_none() {
             self.check_new(doctype, &record)?;
@@ -304,7 +308,8 @@ impl Room {
         record.seeded = Some(position);
         let view = self.new_view(db_pages);
         let document = Document::new(view, position, record, durable, self.life);
-        Ok(Candidate { document, migrated: None })
+        let schema = schema_of(doctype, self.new_view(0)).map_err(unusable_doctype)?;
+        Ok(Candidate { document, migrated: None, schema })
     }
 
     /// Brings a candidate to its doctype's version, and makes sure that it is of that doctype.
@@ -314,14 +319,14 @@ impl Room {
         doctype: &Doctype,
         timeline: JournalId,
     ) -> Result<(), Halt> {
-        let Candidate { document, migrated } = candidate;
+        let Candidate { document, migrated, schema } = candidate;
         if let Some(entry) = document.migrate(&self.document, doctype, &*self.caution)? {
             *migrated = Some(entry);
         }
         // What the pages say is anybody's, and SQLite reads them.
         let position = document.record.seeded.unwrap_or(document.authority.position());
         let look = || {
-            inspect(document, doctype)?;
+            inspect(document, schema)?;
             // Its client is welcomed without a further look at the pages.
             document.applied(timeline).map(drop).map_err(unreadable)
         };
@@ -340,10 +345,9 @@ fn whole(position: Position, set: PageSet) -> StorageEntry {
 
 /// Nothing is taken over but what the doctype's migrations make: no trigger on the system tables,
 /// no view in place of a table, no file that is no database.
-fn inspect(document: &mut Document, doctype: &Doctype) -> Result<(), Halt> {
-    let expected = schema_of(doctype).map_err(unusable_doctype)?;
+fn inspect(document: &mut Document, expected: &[Vec<Value>]) -> Result<(), Halt> {
     match ran(document.authority.schema()) {
-        Ok(schema) if schema == expected => Ok(()),
+        Ok(schema) if schema == *expected => Ok(()),
         Ok(_) => Err(broken_protocol("a seed whose schema is not that of its doctype")),
         Err(halt) => Err(unreadable(halt)),
     }

@@ -8,7 +8,7 @@ use tidelog_sync::{Channel, EntryPart, Follower, FollowerStep, FromRoom, FromSer
 use tidelog_types::limits::Limits;
 use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{
-    EntryHash, EntryId, JournalId, Lineage, Lsn, LsnRange, Page, PageSet, Pgid, Position,
+    EntryHash, EntryId, JournalId, Lineage, Lsn, LsnRange, Page, PageSet, Pgid, Position, Value,
 };
 
 use super::document::Document;
@@ -93,6 +93,8 @@ pub(super) struct Candidate {
     pub(super) document: Document,
     /// What its migrations have changed.
     pub(super) migrated: Option<StorageEntry>,
+    /// What its schema has to be.
+    pub(super) schema: Vec<Vec<Value>>,
 }
 
 impl Seed {
