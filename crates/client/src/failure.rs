@@ -355,7 +355,8 @@ impl CallFailure {
                     "the server cannot write into {document} ({reason}): mutations wait safely on \
                      this device until its operator has mended that"
                 ),
-            ),
+            )
+            .until_mended(),
         }
     }
 

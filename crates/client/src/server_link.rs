@@ -71,6 +71,8 @@ pub(crate) struct ServerLink {
     socket: Option<SocketId>,
     pub(crate) stage: Stage,
     tries: u32,
+    /// Since when it is let in.
+    welcomed_at_ms: Option<u64>,
     /// When it was lost, and how long to wait since then.
     lost_at_ms: u64,
     pause_ms: u64,
@@ -124,6 +126,7 @@ impl ServerLink {
             socket: None,
             stage: Stage::Idle,
             tries: 0,
+            welcomed_at_ms: None,
             lost_at_ms: 0,
             pause_ms: 0,
             heard_at_ms: 0,
@@ -295,7 +298,7 @@ impl ServerLink {
         match message {
             FromServer::Welcome => {
                 self.stage = Stage::Welcomed;
-                self.tries = 0;
+                self.welcomed_at_ms = Some(now_ms);
                 self.failure = None;
                 self.barred = false;
                 Heard::Welcome
@@ -328,6 +331,10 @@ impl ServerLink {
     pub(crate) fn lost(&mut self, now_ms: u64, rng: &mut Rng, out: &mut Outbox) {
         self.failure = self.trouble();
         self.drop_socket(out);
+        // What breaks it each time it is there is not to be sent many times a second.
+        if self.welcomed_at_ms.take().is_some_and(|at_ms| now_ms >= at_ms + RETRY_LONGEST_MS) {
+            self.tries = 0;
+        }
         self.stage = Stage::Idle;
         // What only a change at one of the ends helps against comes again with the next welcome.
         let longest = match self.failure.as_ref().is_some_and(CallFailure::is_final) {
@@ -526,6 +533,21 @@ mod tests {
             stage.lose();
             assert!(stage.acts_after(need) >= RETRY_SOON_MS);
         }
+    }
+
+    #[test]
+    fn a_connection_that_breaks_whenever_it_is_there_is_made_ever_more_rarely() {
+        let mut stage = Stage::new();
+        let mut lasts = |lasts_ms: u64| {
+            stage.hear(&FromServer::Welcome);
+            stage.now_ms += lasts_ms;
+            stage.lose();
+            stage.acts_after(Need::Some)
+        };
+        assert!(lasts(100) <= RETRY_FIRST_MS);
+        let after_ms = (0..10).map(|_| lasts(100)).last();
+        assert!(after_ms >= Some(RETRY_LONGEST_MS / 2), "{after_ms:?}");
+        assert!(lasts(RETRY_LONGEST_MS) <= RETRY_FIRST_MS, "it was one that lasts");
     }
 
     /// A server was once never asked again that had been stopped, put back to an older version and

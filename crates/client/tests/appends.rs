@@ -42,6 +42,24 @@ fn what_is_older_than_a_failure_is_durable_before_the_document_is_read_again() {
     assert_eq!(core.opens(), 2);
 }
 
+/// Goal: nobody is told of what is on the disk that nothing was recorded. Method: a tab asks on
+/// another port for a mutation that an append carries, while a younger append is in flight, which
+/// fails.
+#[test]
+fn who_asks_again_does_not_hear_of_an_append_that_does_not_carry_it() {
+    let again = Some(Again { durable: None, copy: None, since: [None; 2] });
+    let mut core = Core::open();
+    let older = core.add(Call(2), "milk");
+    let younger = core.add(Call(3), "bread");
+    let args = vec![("title".to_owned(), text("milk"))];
+    let (id, name) = (call_id(Call(2)), "add".to_owned());
+    core.ask(Call(9), HANDLE, Request::Mutate(Mutate { id, name, args, now_ms: 1_000, again }));
+    core.fail(younger);
+    assert!(core.has_failed(Call(3)));
+    core.reply(StoreReply::Durable { ticket: older });
+    assert!(!core.has_failed(Call(9)), "it is on the disk");
+}
+
 /// Goal: no outcome is told that nobody knows. Method: a tab asks a new core for two mutations, one
 /// of which the core before was handed as well; the store cannot be opened to look for it.
 #[test]

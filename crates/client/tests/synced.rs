@@ -1001,6 +1001,9 @@ fn mutations_whose_verdict_cannot_be_written_wait_and_are_sent_again_later() {
         for part in ["wait safely", &reason] {
             assert!(error.message.contains(part), "{}", error.message);
         }
+        // That this device writes something says nothing of the server.
+        add(&mut device, "bread");
+        assert_eq!(device.status().error.as_ref().map(|error| error.code), Some(code));
         server.no_verdict = None;
         device.pass(30_000);
         talk(&mut server, &mut [&mut device]);

@@ -337,6 +337,9 @@ impl Document {
                 if let Role::Synced(synced) = &mut open.role {
                     let doctypes = self.doctypes_of_handles();
                     doctypes.into_iter().for_each(|doctype| synced.replica.learn(doctype));
+                    // It may be in another timeline than what was taken back, with LSNs of its own.
+                    let head = synced.replica.head();
+                    self.syncs.iter_mut().for_each(|sync| sync.timeline = head);
                 }
                 let is_incomplete = open.is_incomplete;
                 self.state = State::Open(Box::new(open));

@@ -19,6 +19,7 @@ use crate::record::KeptRejection;
 const FAULTS_MAX: u32 = 4096;
 
 /// A request that waits for its turn.
+#[derive(Clone)]
 pub(crate) struct Ask {
     pub(crate) tab: TabId,
     pub(crate) call: Call,
@@ -248,7 +249,7 @@ impl Document {
                 budget.spend_pages(changed.len() as u64);
                 self.watches.mark(&changed, open.view());
                 let entry = open.entry_id(lsn);
-                self.settle(ask, *id, entry);
+                self.settle(ask, *id, entry, None);
                 self.note_lives();
                 Ran::Done
             }
@@ -258,12 +259,13 @@ impl Document {
     }
 
     /// The caller is told once what has been gathered is durable.
-    fn settle(&mut self, ask: &Ask, id: CallId, entry: EntryId) {
+    fn settle(&mut self, ask: &Ask, id: CallId, entry: EntryId, again: Option<Box<Ask>>) {
         self.recorded.insert(id, entry);
         self.settling += 1;
         let (tab, call, is_noticed) = (ask.tab, ask.call, false);
         let is_confirmed = self.synced().is_none();
-        self.ledger.after(Then::Settle(Settle { tab, call, id, entry, is_confirmed, is_noticed }));
+        let settle = Settle { tab, call, id, entry, is_confirmed, is_noticed, again };
+        self.ledger.after(Then::Settle(settle));
     }
 
     /// A tab asks again, of another core or on another port: says what became of the call, if it
@@ -288,7 +290,7 @@ impl Document {
                 ctx.out.tell(tab, FromCore::Durable { call, entry });
             } else {
                 reached(Probe::CallFoundInFlight);
-                self.settle(ask, id, entry);
+                self.settle(ask, id, entry, Some(Box::new(ask.clone())));
             }
             return true;
         }
@@ -326,7 +328,7 @@ impl Document {
         reached(Probe::CallFoundDecided);
         if matches!(open.role, Role::Local(_)) && entry.lsn >= open.storage_durable {
             reached(Probe::CallFoundInFlight);
-            self.settle(ask, id, entry);
+            self.settle(ask, id, entry, Some(Box::new(ask.clone())));
             return true;
         }
         let verdict = match open.is_applied(entry) {

@@ -6,6 +6,7 @@ use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{CallId, EntryId, JournalId, Lsn, Page, Pgid, SortedMap};
 
 use super::open::Role;
+use super::requests::Ask;
 use super::{Context, Document, Reads, State};
 use crate::effect::{Notice, TabId};
 use crate::protocol::{Call, CallFailure, FromCore};
@@ -27,6 +28,15 @@ pub(super) enum Then {
     Kept,
 }
 
+impl Then {
+    fn into_settle(self) -> Option<Settle> {
+        match self {
+            Self::Settle(settle) => Some(settle),
+            _ => None,
+        }
+    }
+}
+
 /// A mutation whose caller waits for the disk.
 pub(super) struct Settle {
     pub tab: TabId,
@@ -37,6 +47,9 @@ pub(super) struct Settle {
     pub is_confirmed: bool,
     /// Whether the page server's host tells the tab.
     pub is_noticed: bool,
+    /// What was asked, of a mutation that an older append may have recorded: if this one fails, it
+    /// is looked for again.
+    pub again: Option<Box<Ask>>,
 }
 
 impl Settle {
@@ -181,13 +194,18 @@ impl Document {
         let Some(lost) = self.ledger.on_failed(ticket) else { return };
         reached(Probe::AppendFailedAndReloaded);
         let failure = CallFailure::of_append(error);
-        for then in lost {
-            if let Then::Settle(Settle { tab, call, id, .. }) = then {
-                self.settling -= 1;
-                self.confirming.remove(&id);
-                self.recorded.remove(id);
-                ctx.out.tell(tab, FromCore::Failed { call, failure: failure.clone() });
+        let settles: Vec<Settle> = lost.into_iter().filter_map(Then::into_settle).collect();
+        let recorded_here = |settle: &Settle| settle.again.is_none().then_some(settle.id);
+        let taken_back: Vec<CallId> = settles.iter().filter_map(recorded_here).collect();
+        for Settle { tab, call, id, again, .. } in settles {
+            self.settling -= 1;
+            self.confirming.remove(&id);
+            if let Some(ask) = again.filter(|_| !taken_back.contains(&id)) {
+                self.queue.push_back(*ask);
+                continue;
             }
+            self.recorded.remove(id);
+            ctx.out.tell(tab, FromCore::Failed { call, failure: failure.clone() });
         }
         ctx.store.give_up(&self.key, ticket);
         self.fail_handing_over(&failure, ctx);
