@@ -26,7 +26,7 @@ pub(crate) struct LineDoor {
     opens: BTreeSet<(TabId, Call)>,
     syncs: BTreeMap<(TabId, Call), (Handle, u64)>,
     mutations: BTreeMap<(TabId, Call), Handle>,
-    /// How often tabs have asked for each document, or for a change of it.
+    /// How often tabs have asked for each document, for a change of it, or for what is newest.
     asked: BTreeMap<String, u64>,
     /// Documents of which it was last said whether they stay away.
     away: BTreeMap<String, bool>,
@@ -116,6 +116,9 @@ impl LineDoor {
                     self.away.remove(&open.document);
                 }
                 Request::Sync => {
+                    if let Some(document) = self.documents.get(&(tab, *handle)).cloned() {
+                        self.is_asked(&document);
+                    }
                     self.syncs.insert((tab, *call), (*handle, self.said_count));
                 }
                 Request::Mutate(mutate) => {
@@ -140,7 +143,7 @@ impl LineDoor {
         *self.asked.entry(document.to_owned()).or_default() += 1;
     }
 
-    /// How often tabs have asked for this document, or for a change of it.
+    /// How often tabs have asked for this document, for a change of it, or for what is newest.
     pub(super) fn asked_count(&self, document: &str) -> u64 {
         self.asked.get(document).copied().unwrap_or(0)
     }
