@@ -122,10 +122,12 @@ impl Marks {
         Self { careful_until, has_condemned, turns: Turns::default(), notes: Mutex::new(notes) }
     }
 
-    /// The server is stopped, and was not killed by anything.
+    /// The server is stopped, and was not killed by anything, what is being run among it.
     pub(crate) fn close(&self) {
         let mut notes = self.notes();
         notes.written.is_stopped = true;
+        notes.written.named = None;
+        notes.written.is_running = false;
         notes.written.deaths.retain(Death::condemns);
         notes.write(true);
     }
@@ -147,19 +149,19 @@ impl Caution for Marks {
         }
         // Whoever else wants to run something waits, and comes next.
         let turn = self.turns.enter();
-        let mut notes = self.notes();
         let suspect = suspect();
-        let mut deaths = notes.written.deaths.iter();
-        if deaths.any(|death| death.condemns() && death.suspect == suspect) {
+        let condemns = |death: &Death| death.condemns() && death.suspect == suspect;
+        let is_condemned = self.notes().written.deaths.iter().any(condemns);
+        if is_condemned {
             warn!(%suspect, "not run: the server died each time");
             return false;
         }
         if !self.is_careful() {
-            drop((notes, turn));
+            drop(turn);
             run();
             return true;
         }
-        let _marked = Marked::new(&mut notes, suspect);
+        let _marked = Marked::new(self, suspect);
         run();
         true
     }
@@ -195,25 +197,32 @@ impl Drop for Turn<'_> {
     }
 }
 
-/// While it is there, the file names what is run. A panic ends a room, and not the process.
-struct Marked<'n>(&'n mut Notes);
+/// While it is there, the file names what is run, unless the server is being stopped: that waits
+/// for nobody. A panic ends a room, and not the process.
+struct Marked<'m>(&'m Marks);
 
-impl<'n> Marked<'n> {
-    fn new(notes: &'n mut Notes, suspect: Suspect) -> Self {
-        let is_new = notes.flushed.as_ref() != Some(&suspect);
-        notes.written.named = Some(suspect);
-        notes.write(is_new);
-        notes.written.is_running = true;
-        notes.write(false);
-        Self(notes)
+impl<'m> Marked<'m> {
+    fn new(marks: &'m Marks, suspect: Suspect) -> Self {
+        let mut notes = marks.notes();
+        if !notes.written.is_stopped {
+            let is_new = notes.flushed.as_ref() != Some(&suspect);
+            notes.written.named = Some(suspect);
+            notes.write(is_new);
+            notes.written.is_running = true;
+            notes.write(false);
+        }
+        Self(marks)
     }
 }
 
 impl Drop for Marked<'_> {
     fn drop(&mut self) {
-        self.0.written.named = None;
-        self.0.written.is_running = false;
-        self.0.write(false);
+        let mut notes = self.0.notes();
+        if !notes.written.is_stopped {
+            notes.written.named = None;
+            notes.written.is_running = false;
+            notes.write(false);
+        }
     }
 }
 
@@ -257,6 +266,8 @@ fn open_file(folder: &Path) -> io::Result<(File, Written)> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc;
+
     use super::*;
 
     fn suspect(number: u64) -> Suspect {
@@ -357,6 +368,38 @@ mod tests {
         assert!(seen(1).contains("frame 1"), "and behind one that was not, it is");
         assert!(seen(2).contains("frame 2"));
         assert!(!named(folder).lines().next().expect("a line").contains("frame"));
+    }
+
+    /// Goal: a careful server stops in time, and blames nothing. Method: it is stopped while
+    /// something is run that takes longer.
+    #[test]
+    fn a_server_that_is_stopped_while_it_runs_something_does_not_wait_for_that() {
+        let folder = folder();
+        drop(Marks::open(folder.path()));
+        let marks = Marks::open(folder.path());
+        let ((enter, entered), (end, ended)) = (mpsc::channel(), mpsc::channel());
+        let (close, closed) = mpsc::channel();
+        let (in_time, line) = std::thread::scope(|scope| {
+            let marks = &marks;
+            scope.spawn(move || {
+                marks.run(&|| suspect(1), &mut || {
+                    enter.send(()).expect("the test waits");
+                    ended.recv().expect("the test tells");
+                })
+            });
+            entered.recv().expect("it is run");
+            scope.spawn(move || {
+                marks.close();
+                close.send(()).expect("the test waits");
+            });
+            let in_time = closed.recv_timeout(Duration::from_secs(5)).is_ok();
+            let line = named(folder.path());
+            end.send(()).expect("it waits");
+            (in_time, line)
+        });
+        assert!(in_time);
+        assert!(!line.lines().next().expect("a line").contains("frame 1"), "{line}");
+        assert!(!Marks::open(folder.path()).is_careful(), "and it was stopped");
     }
 
     #[test]

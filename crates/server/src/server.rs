@@ -31,6 +31,8 @@ const GOODBYES_TAKE: Duration = Duration::from_secs(4);
 const GIVE_BACK_EVERY: Duration = Duration::from_secs(10);
 /// Within which time the store has to carry out what it was asked, and close.
 const STORE_TAKES: Duration = Duration::from_secs(3);
+/// Within which time it has to be written down that the server was stopped.
+const MARKS_TAKE: Duration = Duration::from_secs(1);
 /// Pages of a document that its room keeps in memory: all others are a fault away.
 const ROOM_POOL_PAGES: usize = 1024;
 /// After which time a client that does not read is let go.
@@ -175,7 +177,11 @@ impl Server {
         if timeout(STORE_TAKES, closed).await.is_err() {
             warn!("the store does not close");
         }
-        self.marks.close();
+        let marks = self.marks;
+        let closed = tokio::task::spawn_blocking(move || marks.close());
+        if timeout(MARKS_TAKE, closed).await.is_err() {
+            warn!("what the server was stopped amid cannot be written down");
+        }
         info!("stopped");
     }
 }
