@@ -66,3 +66,25 @@ fn a_line_of_64_kbits_hands_a_document_over_at_the_first_try() {
     talk(&mut server, &mut [&mut device]);
     assert!(server.document.is_some());
 }
+
+/// Goal: a document gets online on any line that carries at all. Method: its doctype takes longer on
+/// the way up than a server may be silent.
+#[test]
+fn who_takes_long_to_ask_is_not_asked_to_begin_anew_for_ever() {
+    let mut doctype = todos();
+    doctype.migrations[0] += &format!(" -- {}", "x".repeat(200_000));
+    let (mut server, mut device) = (Server::default(), Device::new(1));
+    device.server_is_up = true;
+    let mut line = Line::new(8);
+    let call = device.start_open(TAB, Some(SERVER), &doctype);
+    device.opened(call);
+    let milk = device.mutate("add", &[("id", text("milk")), ("title", text("milk"))]);
+    let start_ms = device.now_ms;
+    while device.status().timeline[1] == 1 {
+        line.carry(&mut device, &mut server);
+        assert!(device.now_ms < start_ms + 180_000, "{:?}", device.status());
+    }
+    assert_eq!(line.connections.len(), 1);
+    talk(&mut server, &mut [&mut device]);
+    assert!(device.fate(milk).contains("confirmed"), "{}", device.fate(milk));
+}

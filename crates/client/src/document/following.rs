@@ -23,6 +23,9 @@ const RETRY_FINAL_MS: u64 = 30_000;
 
 /// Milliseconds in which a server says where a document stands; then it is asked anew.
 const CHANNEL_MS: u64 = 10_000;
+/// How often that becomes twice as long, each time in a row that it was too short: the question, or
+/// the answer, may take its time on a line that carries little, and each one adds to what is on it.
+const CHANNEL_DOUBLINGS_MAX: u32 = 5;
 
 /// What a document knows of its server.
 #[derive(Default)]
@@ -40,6 +43,8 @@ pub(crate) struct Following {
     moved: Option<String>,
     /// Since when a rebase is put off.
     pub(super) put_off_since_ms: Option<u64>,
+    /// How often in a row the server has not said in time where the document stands.
+    silences: u32,
     /// Entries that did not fit were asked for anew; twice in a row is an error.
     restarted: bool,
     next_probe: u32,
@@ -81,7 +86,8 @@ impl Following {
     /// Until when the server may be silent about where the document stands.
     fn silent_until_ms(&self) -> Option<u64> {
         let silent = self.channel.as_ref().filter(|channel| !channel.is_open);
-        silent.map(|channel| channel.asked_at_ms + CHANNEL_MS)
+        let silent_ms = CHANNEL_MS << self.silences.min(CHANNEL_DOUBLINGS_MAX);
+        silent.map(|channel| channel.asked_at_ms + silent_ms)
     }
 
     fn ask_again_at_ms(&self) -> Option<u64> {
@@ -198,6 +204,7 @@ impl Document {
             && ctx.now_ms >= silent_until_ms
         {
             reached(Probe::SilentChannelLeft);
+            self.following.silences += 1;
             self.leave_server(ctx);
         }
     }
@@ -236,6 +243,7 @@ impl Document {
     pub(crate) fn server_lost(&mut self, server: &str, now_ms: u64) {
         if self.is_channel_at(server) {
             self.forget_channel();
+            self.following.silences = 0;
         }
         if let Some(offer) = &mut self.following.offer {
             offer.server_lost(now_ms);
@@ -396,6 +404,7 @@ impl Document {
         }
         channel.is_open = true;
         self.following.refused = false;
+        self.following.silences = 0;
         // What was under way when this was asked for begins anew.
         channel.arriving = ArrivingEntry::default();
         let held = channel.have.map_or(Lsn::FIRST, |have| have.next);
