@@ -67,8 +67,8 @@ fn a_line_of_64_kbits_hands_a_document_over_at_the_first_try() {
     assert!(server.document.is_some());
 }
 
-/// Goal: a document gets online on any line that carries at all. Method: its doctype takes longer on
-/// the way up than a server may be silent.
+/// Goal: a document gets online on any line that carries at all. Method: its doctype takes longer
+/// on the way up than a server may be silent.
 #[test]
 fn who_takes_long_to_ask_is_not_asked_to_begin_anew_for_ever() {
     let mut doctype = todos();
