@@ -197,16 +197,19 @@ impl Document {
         let settles: Vec<Settle> = lost.into_iter().filter_map(Then::into_settle).collect();
         let recorded_here = |settle: &Settle| settle.again.is_none().then_some(settle.id);
         let taken_back: Vec<CallId> = settles.iter().filter_map(recorded_here).collect();
+        let mut asked_again = Vec::new();
         for Settle { tab, call, id, again, .. } in settles {
             self.settling -= 1;
             self.confirming.remove(&id);
             if let Some(ask) = again.filter(|_| !taken_back.contains(&id)) {
-                self.queue.push_back(*ask);
+                asked_again.push(*ask);
                 continue;
             }
             self.recorded.remove(id);
             ctx.out.tell(tab, FromCore::Failed { call, failure: failure.clone() });
         }
+        // Before all that was asked since: what is not found is run.
+        asked_again.into_iter().rev().for_each(|ask| self.queue.push_front(ask));
         ctx.store.give_up(&self.key, ticket);
         self.fail_handing_over(&failure, ctx);
         // What the document writes of itself, read anew, would fail as well, and so on and on.
