@@ -475,7 +475,8 @@ impl Tab {
         }
     }
 
-    /// Takes what the core says, and whether it is the last word of a call.
+    /// Takes what the core says, and whether it is the last word of a call; with when something went
+    /// wrong last, and up to when what was shown may go again.
     ///
     /// # Errors
     ///
@@ -485,7 +486,7 @@ impl Tab {
         message: FromCore,
         last: bool,
         now_ms: u64,
-        trouble_ms: u64,
+        [trouble_ms, shown_ms]: [u64; 2],
     ) -> Result<Heard, String> {
         let mut heard = Heard::default();
         match message {
@@ -518,7 +519,7 @@ impl Tab {
                 heard.news.push(News::Rejected(self.name(call)?, reason));
             }
             FromCore::Rows { call, rows } => {
-                self.rows(call, &rows, &mut heard, now_ms, trouble_ms)?;
+                self.rows(call, &rows, &mut heard, now_ms, shown_ms)?;
             }
             FromCore::Exported { call, file } => {
                 if let Some(doc) = self.unsettled.remove(&call).and_then(|it| self.doc_of(&it)) {
@@ -526,7 +527,7 @@ impl Tab {
                     heard.exported = Some(doc);
                 }
             }
-            FromCore::Done { call } => self.done(call, &mut heard, now_ms, trouble_ms)?,
+            FromCore::Done { call } => self.done(call, &mut heard, now_ms, shown_ms)?,
             FromCore::HandingOver { .. } => unreachable!("BUG: the tab tells that nobody"),
             FromCore::Status { handle, status, .. } => {
                 let doc = self.docs.get(&handle);

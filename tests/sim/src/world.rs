@@ -238,7 +238,7 @@ impl World {
         let runs = probe::take_runs().into_iter();
         let runs_percent = runs.map(|(call, runs)| {
             let may_run = self.devices.iter().map(|device| device.core_door.may_run(call));
-            runs * 100 / may_run.sum::<u64>().max(1)
+            (runs * 100).checked_div(may_run.sum()).unwrap_or(u64::MAX)
         });
         let work = self.judge.judge_work(runs_percent.max().unwrap_or(0), self.net_size)?;
         let (durable, confirmed, rejected) = self.judge.counts();
@@ -443,13 +443,14 @@ impl World {
         let mut answers = Vec::new();
         for (message, last) in told {
             let here = &mut self.devices[device];
+            let trouble_ms = here.trouble_ms;
             // A damaged store keeps nothing of what comes: what a core shows of it may go again.
             let damaged_ms = if here.has_damaged_log { self.now_ms } else { 0 };
-            let trouble_ms = here.trouble_ms.max(damaged_ms);
+            let shown_ms = trouble_ms.max(damaged_ms);
             let Some(hearing) = here.tabs.get_mut(&tab) else { return Ok(()) };
             let is_noted = self.told > Told::Nothing;
             let text = is_noted.then(|| format!("{device}.{} hears {}", tab.0, said(&message)));
-            let heard = hearing.hear(message, last, self.now_ms, trouble_ms);
+            let heard = hearing.hear(message, last, self.now_ms, [trouble_ms, shown_ms]);
             text.into_iter().for_each(|text| self.note(&text));
             let heard = heard.map_err(|what| format!("device {device}: {what}"))?;
             self.take_at_word(device, &heard);
