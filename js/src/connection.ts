@@ -44,8 +44,8 @@ export class Connection {
   #count = 0;
   #timer: ReturnType<typeof setTimeout> | undefined;
   #looksAtDevice = false;
-  /** The newest call's name in the journal: eight random bytes and a counter. */
-  readonly #callId = crypto.getRandomValues(new Uint8Array(16));
+  /** The newest call's name in the journal: eight random bytes, and a counter that shows order. */
+  readonly #callId = crypto.getRandomValues(new Uint8Array(16)).fill(0, 8);
 
   constructor(places: WorkerPlaces) {
     this.#engine = new Engine(

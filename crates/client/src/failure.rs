@@ -172,6 +172,16 @@ impl CallFailure {
         }
     }
 
+    /// A mutation that was refused before one that its tab issued later was recorded, and whose
+    /// answer did not get through.
+    pub(crate) fn refused_before() -> Self {
+        Self::new(
+            ErrorCode::Engine,
+            "it was refused, and the reason was lost with the way to the tab: nothing was \
+             recorded",
+        )
+    }
+
     pub(crate) fn of_append(error: &AppendError) -> Self {
         match error {
             AppendError::Damaged => Self::new(

@@ -357,6 +357,31 @@ fn what_the_store_has_forgotten_is_not_run_again_by_the_next_core() {
     assert_eq!(device.query("select count(*) from todo"), [[integer(20)]]);
 }
 
+/// Goal: calls of one tab take effect in their order or not at all. Method: one is refused, which
+/// its tab does not hear, and would be possible behind the next one.
+#[test]
+fn what_was_refused_is_not_run_behind_what_its_tab_issued_later() {
+    let mut device = Device::new(1);
+    device.open(&todos());
+    let refused = device.mutate("remove", &[("id", text("a"))]);
+    let later = add(&mut device, "a");
+    assert_eq!(device.fate(refused), "failed: Rejected");
+    device.never_told(&[refused, later]);
+    for is_new_core in [false, true] {
+        if is_new_core {
+            device.kill_core();
+            device.open(&todos());
+        }
+        device.told.clear();
+        device.ask_again(&[refused, later]);
+        let last = device.answers(refused).pop().expect("an answer");
+        let FromCore::Failed { failure, .. } = last else { panic!("{last:?}") };
+        assert_eq!((failure.code, failure.outcome), (ErrorCode::Engine, Outcome::None));
+        assert!(is_confirmed(&device, later));
+        assert_eq!(device.query("select id from todo"), [[text("a")]]);
+    }
+}
+
 #[test]
 fn what_was_issued_last_is_run_though_older_calls_are_forgotten() {
     let limits = Limits { calls_remembered_max: 2, calls_kept_max: 1, ..Limits::DEFAULT };

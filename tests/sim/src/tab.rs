@@ -357,11 +357,8 @@ impl Tab {
     ) -> ToCore {
         let call = self.next_call();
         self.names.insert(call, name.to_owned());
-        let mut bytes = [0; 16];
-        bytes[..8].copy_from_slice(&self.id_prefix.to_le_bytes());
-        bytes[8..12].copy_from_slice(&call.0.to_le_bytes());
         let mutate = Mutate {
-            id: CallId(bytes),
+            id: self.call_id(call),
             name: wish.mutation.to_owned(),
             args: wish.args,
             now_ms: now_ms + skew_ms,
@@ -475,8 +472,8 @@ impl Tab {
         }
     }
 
-    /// Takes what the core says, and whether it is the last word of a call; with when something went
-    /// wrong last, and up to when what was shown may go again.
+    /// Takes what the core says, and whether it is the last word of a call; with when something
+    /// went wrong last, and up to when what was shown may go again.
     ///
     /// # Errors
     ///
@@ -980,14 +977,18 @@ impl Tab {
         message
     }
 
+    fn call_id(&self, call: Call) -> CallId {
+        let mut bytes = [0; 16];
+        bytes[..8].copy_from_slice(&self.id_prefix.to_be_bytes());
+        bytes[8..].copy_from_slice(&u64::from(call.0).to_be_bytes());
+        CallId(bytes)
+    }
+
     /// Asks for what cannot be: the answer says so, and nothing else becomes of it.
     pub(crate) fn mistake(&mut self, doc: Doc, nth: usize, now_ms: u64) -> ToCore {
         let (call, handle) = (self.next_call(), self.held[&doc]);
-        let mut bytes = [0; 16];
-        bytes[..8].copy_from_slice(&self.id_prefix.to_le_bytes());
-        bytes[8..12].copy_from_slice(&call.0.to_le_bytes());
         let mutate = |name: &str, args| {
-            let (id, name) = (CallId(bytes), name.to_owned());
+            let (id, name) = (self.call_id(call), name.to_owned());
             Request::Mutate(Mutate { id, name, args, now_ms, again: None })
         };
         let request = match nth {

@@ -592,7 +592,7 @@ impl Device {
 
 pub fn call_id(call: Call) -> CallId {
     let mut bytes = [7; 16];
-    bytes[..4].copy_from_slice(&call.0.to_le_bytes());
+    bytes[8..].copy_from_slice(&u64::from(call.0).to_be_bytes());
     CallId(bytes)
 }
 

@@ -1,6 +1,7 @@
 //! Which calls a document has recorded, for tabs that ask again.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound;
 
 use tidelog_types::{CallId, EntryId};
 
@@ -47,6 +48,12 @@ impl Recorded {
     pub(super) fn knows_all_since(&self, since: EntryId) -> bool {
         let oldest = self.order.iter().find_map(|call| self.entries.get(call));
         oldest.is_some_and(|oldest| oldest.journal != since.journal || oldest.lsn <= since.lsn)
+    }
+
+    /// Whether its tab made a later one that is here.
+    pub(super) fn has_later(&self, call: CallId) -> bool {
+        let later = (Bound::Excluded(call), Bound::Included(call.last_of_tab()));
+        self.entries.range(later).next().is_some()
     }
 
     pub(super) fn get(&self, call: CallId) -> Option<EntryId> {

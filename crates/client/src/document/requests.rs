@@ -320,6 +320,8 @@ impl Document {
             let failure = match (is_lost, is_known) {
                 (true, _) => CallFailure::lost(),
                 (false, false) => CallFailure::unremembered(),
+                // Calls of one tab are recorded in their order, so it had its turn and was refused.
+                (false, true) if recorded.has_later(id) => CallFailure::refused_before(),
                 (false, true) => return false,
             };
             ctx.out.tell(tab, FromCore::Failed { call, failure });
