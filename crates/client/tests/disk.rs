@@ -3,9 +3,10 @@
 use tidelog_client::{
     Call, FromCore, Input, PageServerFailure, PageServerId, Storage, TabId, ToCore,
 };
+use tidelog_pages::Append;
 use tidelog_testing::client::server::{Server, talk};
 use tidelog_testing::client::*;
-use tidelog_types::{ErrorCode, UnservedKind, Value};
+use tidelog_types::{DocumentKey, ErrorCode, JournalId, Lsn, UnservedKind, Value};
 
 fn add(device: &mut Device, id: &str) -> Call {
     device.mutate("add", &[("id", text(id)), ("title", text(&format!("title of {id}")))])
@@ -447,13 +448,46 @@ fn a_release_that_found_the_disk_full_is_told_to_a_server_that_was_asked_before_
     assert!(device.fate(star).contains("confirmed"), "{}", device.fate(star));
 }
 
+/// Goal: what a document writes of itself is not tried as fast as a full disk refuses it. Method:
+/// nothing tells what the server has decided of its timeline, as on a damaged disk, so it begins
+/// another one whenever it is read.
+#[test]
+fn another_timeline_is_not_begun_over_and_over_on_a_full_disk() {
+    let mut server = Server::default();
+    let mut device = Device::new(1);
+    device.server_is_up = true;
+    let call = device.start_open(TAB, Some(SERVER), &todos());
+    device.opened(call);
+    add(&mut device, "milk");
+    talk(&mut server, &mut [&mut device]);
+    device.close(TAB);
+    let mut append = Append::to(DocumentKey::new("list", "").expect("a good name"));
+    append.timeline_id = Some(JournalId([9; 16]));
+    append.begin_timeline = Some((JournalId([9; 16]), Lsn::FIRST.plus(2)));
+    device.append_past_the_core(append);
+    device.server_is_up = false;
+    device.kill_core();
+    device.fill_disk();
+
+    device.appends_left = 30;
+    let call = device.start_open(TAB, Some(SERVER), &todos());
+    device.opened(call);
+    device.pass(9_500);
+    assert!((2..=11).contains(&device.appends()), "{} in ten seconds", device.appends());
+    device.disk.set_full(false);
+    device.pass(1_000);
+    let tea = add(&mut device, "tea");
+    assert_eq!(device.fate(tea), "durable 1");
+    assert_eq!(device.query("select id from todo"), [[text("milk")], [text("tea")]]);
+}
+
 #[test]
 fn a_record_of_a_newer_release_is_left_alone() {
     let mut device = Device::new(1);
     device.open(&todos());
     add(&mut device, "milk");
-    let document = tidelog_types::DocumentKey::new("list", "").expect("a good name");
-    let mut append = tidelog_pages::Append::to(document);
+    let document = DocumentKey::new("list", "").expect("a good name");
+    let mut append = Append::to(document);
     append.record = Some(vec![1, 2, 3].into());
     device.close(TAB);
     device.append_past_the_core(append);

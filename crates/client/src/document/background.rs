@@ -182,7 +182,6 @@ impl Document {
             draft.begin_timeline = Some((timeline, Lsn::FIRST));
             draft.timeline_id = Some(timeline);
             draft.timeline = frames;
-            self.flush_append(ctx);
             // The server knows this client by its old timeline: say the new one.
             self.leave_server(ctx);
         }
