@@ -128,6 +128,8 @@ impl Rooms {
         }
         let (sender, inbox) = mpsc::unbounded_channel();
         rooms.insert(document.clone(), sender.clone());
+        // Where there are no threads any more the task is dropped at once, and leaves the table.
+        drop(rooms);
         self.threads.spawn(self.task(document, sender.downgrade(), inbox).run());
         Some(sender)
     }
@@ -494,6 +496,28 @@ mod tests {
         let answer = timeout(2 * ANSWER_TAKES, rooms.ask(&document, Ask::Describe)).await;
         let answer = answer.expect("an answer, whatever it is");
         assert!(matches!(answer, Answer::Failed { .. }), "{answer:?}");
+        store.close();
+    }
+
+    /// Goal: whoever asks for a document while the server ends is answered. Method: the threads of
+    /// its rooms are gone already.
+    #[tokio::test]
+    async fn a_room_is_asked_for_in_vain_once_there_are_no_threads() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = Store::open(folder.path(), Limits::DEFAULT, Arc::default()).expect("a store");
+        let threads = RoomThreads::start().expect("threads");
+        let caution = Arc::new(Marks::open(folder.path()));
+        let settings = RoomSettings::default();
+        let rooms = Rooms::new(store.handle(), settings, caution, Arc::default(), threads.handle());
+        drop(threads);
+        let document = DocumentKey::new("list", "").expect("a name");
+        let (asker, table) = (Arc::clone(&rooms), document.clone());
+        let (done, is_done) = std_mpsc::channel();
+        std::thread::spawn(move || {
+            done.send(asker.room(&document).is_none_or(|it| it.is_closed()))
+        });
+        assert_eq!(is_done.recv_timeout(Duration::from_secs(10)), Ok(true));
+        assert!(!rooms.rooms().contains_key(&table));
         store.close();
     }
 
