@@ -244,7 +244,20 @@ fn a_seed_is_of_the_lives_that_wrote_it() {
     let full = || seed_after("insert into note values ('mine')");
     let heard = offered(&[(later, 1), (LIFE, 4)], full());
     assert!(heard.iter().any(|said| matches!(said, FromRoom::Seeded { .. })), "{heard:?}");
-    for lives in [&[][..], &[(LIFE, 5)], &[(LIFE, 1), (later, 5)], &[(LIFE, 1), (later, 3)]] {
+    // Who sees another document of the store knows under which life it is open.
+    let (mut scene, mut copy) = (Scene::new(Limits::DEFAULT, usize::MAX), Copy::default());
+    scene.open(ANN);
+    scene.frames(ANN, 1, adds(1));
+    scene.read_all(ANN, &mut copy);
+    let store = copy.position.expect("it has an entry").life;
+    for lives in [
+        &[][..],
+        &[(LIFE, 5)],
+        &[(LIFE, 1), (later, 5)],
+        &[(LIFE, 1), (later, 3)],
+        &[(LIFE, 1), (later, 2), (LIFE, 3)],
+        &[(store, 1), (LIFE, 3)],
+    ] {
         let heard = offered(lives, full());
         assert!(matches!(refusal(&heard), Refusal::Protocol { .. }), "{lives:?}: {heard:?}");
     }

@@ -4,14 +4,16 @@
 //! and are read from there like those of any document. When all are there and nothing about them
 //! forbids it, the staged document takes the name of the real one, in one append.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tidelog_document::{Doctype, chain_after, schema_of};
 use tidelog_pages::{Append, AppendError, StorageEntry, StoreRequest};
 use tidelog_sync::{FromRoom, Intent, Refusal};
 use tidelog_types::limits::ENTRY_PAGES_MAX;
 use tidelog_types::probe::{Probe, reached};
-use tidelog_types::{DocumentKey, JournalId, Lsn, LsnRange, Page, PageSet, Pgid, Position, Value};
+use tidelog_types::{
+    DocumentKey, JournalId, Life, Lsn, LsnRange, Page, PageSet, Pgid, Position, Value,
+};
 
 use super::caution::{Suspect, cautiously};
 use super::document::{Document, Offered};
@@ -283,7 +285,11 @@ impl Room {
         if seed.pages_count != db_pages || is_empty != (db_pages == 0) {
             return Err(broken_protocol("a seed with pages missing"));
         }
-        // Each wrote some of it, and the last one what is last.
+        // Each wrote some of it, once, and the last one what is last; this store wrote none of it.
+        let known: BTreeSet<Life> = lives.lives().map(|(life, _)| life).collect();
+        if known.len() < lives.lives().count() || known.contains(&self.life) {
+            return Err(broken_protocol("a seed of lives that cannot have written it"));
+        }
         let last = lives.lives().last();
         let is_last = last.map(|(life, _)| life) == (!is_empty).then_some(position.life);
         if !is_last || last.is_some_and(|(_, begin)| begin >= position.next) {
