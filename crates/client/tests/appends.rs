@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use tidelog_client::{
     Again, Call, FromCore, Handle, Input, Mutate, OpenRequest, Params, Query, Request, ToCore,
 };
-use tidelog_pages::{AppendError, OpenedDocument, StoreReply, StoreRequest};
+use tidelog_pages::{AppendError, OpenedDocument, StoreReply, StoreRequest, Ticket};
 use tidelog_sync::{Channel, FromRoom, FromServer, Refusal, ToRoom, ToServer};
 use tidelog_testing::client::core::{Core, key};
 use tidelog_testing::client::{HANDLE, OTHER_TAB, SERVER, TAB, call_id, text, todos};
@@ -42,22 +42,81 @@ fn what_is_older_than_a_failure_is_durable_before_the_document_is_read_again() {
     assert_eq!(core.opens(), 2);
 }
 
+/// A core with two todos on their way to the disk, in an append each. A tab asks again for the
+/// first, as call 9.
+fn asked_again_for_the_older() -> (Core, [Ticket; 2]) {
+    let mut core = Core::open();
+    let tickets = [core.add(Call(2), "milk"), core.add(Call(3), "bread")];
+    core.ask(Call(9), HANDLE, again(Call(2), "milk"));
+    (core, tickets)
+}
+
+fn again(call: Call, title: &str) -> Request {
+    let again = Some(Again { durable: None, copy: None, since: [None; 2] });
+    let args = ["id", "title"].map(|name| (name.to_owned(), text(title))).to_vec();
+    let (id, name) = (call_id(call), "add".to_owned());
+    Request::Mutate(Mutate { id, name, args, now_ms: 1_000, again })
+}
+
+fn is_durable(core: &Core, of: Call) -> bool {
+    core.told.iter().any(|it| matches!(it, FromCore::Durable { call, .. } if *call == of))
+}
+
+/// The store says where the document stands, after the first `count` entries that it was handed.
+fn read_up_to(core: &mut Core, count: usize) {
+    let state = Some(Box::new(stored_up_to(core, count)));
+    core.reply(StoreReply::Opened { document: key("list"), life: Life::NONE, state });
+    while let Some((request, pgids)) = last_read(core) {
+        core.asked.retain(|it| !matches!(it, StoreRequest::Read { .. }));
+        let all = pages_up_to(core, count);
+        let pages = pgids.into_iter().map(|pgid| (pgid, all[&pgid].clone())).collect();
+        core.reply(StoreReply::Pages { request, document: key("list"), pages, last: true });
+    }
+}
+
 /// Goal: nobody is told of what is on the disk that nothing was recorded. Method: a tab asks on
 /// another port for a mutation that an append carries, while a younger append is in flight, which
-/// fails.
+/// fails; the older one fails as well, or does not.
 #[test]
 fn who_asks_again_does_not_hear_of_an_append_that_does_not_carry_it() {
-    let again = Some(Again { durable: None, copy: None, since: [None; 2] });
-    let mut core = Core::open();
-    let older = core.add(Call(2), "milk");
-    let younger = core.add(Call(3), "bread");
-    let args = vec![("title".to_owned(), text("milk"))];
-    let (id, name) = (call_id(Call(2)), "add".to_owned());
-    core.ask(Call(9), HANDLE, Request::Mutate(Mutate { id, name, args, now_ms: 1_000, again }));
+    for is_recorded in [true, false] {
+        let (mut core, [older, younger]) = asked_again_for_the_older();
+        core.fail(younger);
+        assert!(core.has_failed(Call(3)));
+        if is_recorded {
+            core.reply(StoreReply::Durable { ticket: older });
+        } else {
+            core.fail(older);
+        }
+        assert!(!core.has_failed(Call(9)), "its own append is not that one");
+        read_up_to(&mut core, if is_recorded { 2 } else { 1 });
+        if !is_recorded {
+            assert!(!is_durable(&core, Call(9)), "it is recorded anew");
+            core.reply(StoreReply::Durable { ticket: core.last_ticket() });
+        }
+        assert!(is_durable(&core, Call(9)));
+    }
+}
+
+/// Goal: an append that fails is told to whoever hands the document over, and to nobody else; what
+/// is looked for again comes before all that was asked since. Method: a tab has asked again for a
+/// mutation; behind that the document is offered, and a query waits until that is over.
+#[test]
+fn what_is_looked_for_again_comes_before_what_was_asked_since() {
+    let (mut core, [older, younger]) = asked_again_for_the_older();
+    core.ask_to_open(TAB, Call(10), Handle(2), "list", Some(SERVER));
+    let sql = "select group_concat(id) from todo".to_owned();
+    core.ask(Call(11), HANDLE, Request::Query(Query { sql, params: Params::NONE }));
     core.fail(younger);
-    assert!(core.has_failed(Call(3)));
-    core.reply(StoreReply::Durable { ticket: older });
-    assert!(!core.has_failed(Call(9)), "it is on the disk");
+    assert!(core.has_failed(Call(10)));
+    core.fail(older);
+    assert!(!core.has_failed(Call(9)));
+    read_up_to(&mut core, 1);
+    let rows = core.told.iter().find_map(|it| match it {
+        FromCore::Rows { call: Call(11), rows } => Some(rows.decode()),
+        _ => None,
+    });
+    assert_eq!(rows, Some(vec![vec![text("milk")]]));
 }
 
 /// Goal: no outcome is told that nobody knows. Method: a tab asks a new core for two mutations, one
@@ -462,19 +521,25 @@ fn what_a_document_writes_of_itself_drops_no_page_that_somebody_waits_for() {
 
 /// The document as the store has it, with all that it was handed.
 fn stored(core: &Core) -> OpenedDocument {
+    stored_up_to(core, usize::MAX)
+}
+
+/// The same without what it was handed behind the first `count` entries.
+fn stored_up_to(core: &Core, count: usize) -> OpenedDocument {
     let appends = core.asked.iter().filter_map(|request| match request {
         StoreRequest::Append { append, .. } => Some(append),
         _ => None,
     });
     let record = appends.clone().filter_map(|append| append.record.clone()).next_back();
-    let last = appends.flat_map(|append| &append.storage).next_back().expect("it is written to");
+    let last = appends.flat_map(|append| &append.storage).take(count).last();
+    let last = last.expect("it is written to");
     OpenedDocument {
         record: record.expect("it has one").into_vec(),
         timeline: None,
         storage: Some(last.position),
         db_pages: last.set.db_pages,
         calls: Vec::new(),
-        first_page: pages_of(core).remove(&Pgid(1)),
+        first_page: pages_up_to(core, count).remove(&Pgid(1)),
         is_incomplete: false,
     }
 }
@@ -518,11 +583,16 @@ fn a_page_that_the_store_does_not_have_is_lost() {
 
 /// The newest pages that were handed to the store.
 fn pages_of(core: &Core) -> BTreeMap<Pgid, Page> {
+    pages_up_to(core, usize::MAX)
+}
+
+/// Those that were the newest with the first `count` entries.
+fn pages_up_to(core: &Core, count: usize) -> BTreeMap<Pgid, Page> {
     let appends = core.asked.iter().filter_map(|request| match request {
         StoreRequest::Append { append, .. } => Some(append),
         _ => None,
     });
-    let entries = appends.flat_map(|append| &append.storage);
+    let entries = appends.flat_map(|append| &append.storage).take(count);
     entries.flat_map(|entry| entry.set.pages.clone()).collect()
 }
 

@@ -1,13 +1,17 @@
 //! Several servers, and channels that belong to one of them.
 
-use tidelog_client::{Call, FromCore, Handle, Input, OpenRequest, Params, Query, Request, ToCore};
+use tidelog_client::{
+    Again, Call, FromCore, Handle, Input, Mutate, OpenRequest, Params, Query, Request, ToCore,
+};
 use tidelog_document::{chain_of, hash_of};
-use tidelog_pages::{StoreReply, StoreRequest};
+use tidelog_pages::{OpenedDocument, StoreReply, StoreRequest, TimelineFrame, TimelineState};
 use tidelog_sync::{ByeReason, Channel, EntryPart, FromRoom, FromServer, ToRoom, ToServer};
-use tidelog_testing::client::core::Core;
+use tidelog_testing::client::core::{Core, key};
 use tidelog_testing::client::server::Server;
 use tidelog_testing::client::*;
-use tidelog_types::{ErrorCode, JournalId, Lineage, Lsn, LsnRange, Page, PageSet, Pgid, Position};
+use tidelog_types::{
+    ErrorCode, JournalId, Life, Lineage, Lsn, LsnRange, Page, PageSet, Pgid, Position,
+};
 
 const X: &str = "ws://x";
 const Y: &str = "ws://y";
@@ -251,6 +255,82 @@ fn a_sync_asks_what_there_is_after_it_was_called() {
     let body = FromRoom::Probed { probe, next: Lsn::FIRST };
     core.hear(X, &FromServer::About { channel: Channel(1), body });
     assert!(core.is_done(Call(2)));
+}
+
+/// The server, asked anew, says that it has nothing. Says whether call 10, a `sync()`, is done.
+fn is_in_step(core: &mut Core) -> bool {
+    core.pass(1_000);
+    core.sent.clear();
+    core.welcome(X);
+    opened(core, X, 1);
+    let request = core.sent.iter().rev().find_map(|(_, message)| match message {
+        ToServer::About { body: ToRoom::Probe { probe }, .. } => Some(*probe),
+        _ => None,
+    });
+    let body = FromRoom::Probed { probe: request.expect("it is asked"), next: Lsn::FIRST };
+    core.hear(X, &FromServer::About { channel: Channel(1), body });
+    core.is_done(Call(10))
+}
+
+/// The store says where `list` stands: its timeline has these calls alone.
+fn read_anew(core: &mut Core, calls: &[Call]) {
+    let appends = core.asked.iter().filter_map(|request| match request {
+        StoreRequest::Append { append, .. } => Some(append),
+        _ => None,
+    });
+    let record = appends.clone().find_map(|append| append.record.clone()).expect("it has one");
+    let journal = appends.clone().find_map(|append| append.timeline_id).expect("it has one");
+    let is_kept = |frame: &&TimelineFrame| calls.iter().any(|call| call_id(*call) == frame.call);
+    let frames = appends.flat_map(|append| &append.timeline).filter(is_kept);
+    let frames: Vec<_> = frames.take(calls.len()).cloned().collect();
+    let range = LsnRange::new(Lsn::FIRST, Lsn::FIRST.plus(calls.len() as u64));
+    let state = OpenedDocument {
+        record: record.into_vec(),
+        timeline: Some(TimelineState { journal, range, frames }),
+        storage: None,
+        db_pages: 0,
+        calls: Vec::new(),
+        first_page: None,
+        is_incomplete: false,
+    };
+    let (document, life) = (key("list"), Life::NONE);
+    core.reply(StoreReply::Opened { document, life, state: Some(Box::new(state)) });
+}
+
+/// Goal: `sync()` waits for all that was issued before it. Method: an append fails, and with it the
+/// only trace of a mutation that a tab had asked for again; it is issued anew.
+#[test]
+fn a_sync_waits_for_what_is_issued_anew() {
+    let mut core = Core::default();
+    core.open_new(Call(1), HANDLE, "list", Some(X));
+    core.welcome(X);
+    opened(&mut core, X, 1);
+    let tickets = [core.add(Call(2), "milk"), core.add(Call(3), "bread")];
+    let args = ["id", "title"].map(|name| (name.to_owned(), text("milk"))).to_vec();
+    let again = Some(Again { durable: None, copy: None, since: [None; 2] });
+    let (id, name) = (call_id(Call(2)), "add".to_owned());
+    core.ask(Call(9), HANDLE, Request::Mutate(Mutate { id, name, args, now_ms: 1_000, again }));
+    core.ask(Call(10), HANDLE, Request::Sync);
+    tickets.into_iter().rev().for_each(|ticket| core.fail(ticket));
+    read_anew(&mut core, &[]);
+    assert!(!is_in_step(&mut core), "milk has no verdict");
+}
+
+/// Goal: `sync()` does not wait for what is issued after it. Method: the document is read anew
+/// meanwhile, with more in its timeline than there was when it was called.
+#[test]
+fn a_sync_does_not_wait_for_what_is_issued_after_it() {
+    let mut core = Core::default();
+    core.open_new(Call(1), HANDLE, "list", Some(X));
+    core.welcome(X);
+    opened(&mut core, X, 1);
+    core.ask(Call(10), HANDLE, Request::Sync);
+    let milk = core.add(Call(2), "milk");
+    core.reply(StoreReply::Durable { ticket: milk });
+    let bread = core.add(Call(3), "bread");
+    core.fail(bread);
+    read_anew(&mut core, &[Call(2)]);
+    assert!(is_in_step(&mut core));
 }
 
 #[test]

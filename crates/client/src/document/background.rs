@@ -175,7 +175,7 @@ impl Document {
             let entry = |frame: &TimelineFrame| (frame.call, open.entry_id(frame.lsn));
             self.recorded.extend(frames.iter().map(entry));
             for sync in &mut self.syncs {
-                sync.timeline = Lsn::FIRST.plus(frames.len() as u64);
+                sync.timeline = (timeline, Lsn::FIRST.plus(frames.len() as u64));
             }
             self.append_record();
             let draft = self.ledger.draft();

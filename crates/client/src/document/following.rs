@@ -607,7 +607,7 @@ impl Document {
         let is_lost = ctx.store.is_lost();
         self.syncs.retain(|sync| {
             // The head goes back when mutations are taken back.
-            let needed = sync.timeline.min(head);
+            let needed = sync.timeline.1.min(head);
             let decided = first >= needed;
             let is_seen = !is_outdated && sync.storage.is_some_and(|storage| visible >= storage);
             if decided && is_seen {

@@ -27,7 +27,7 @@ use tidelog_document::{Doctype, DoctypeHash};
 use tidelog_pages::AppendLedger;
 use tidelog_sync::ProbeId;
 use tidelog_types::probe::{Probe, reached};
-use tidelog_types::{Budget, CallId, DocumentKey, Life, Lsn, SortedMap};
+use tidelog_types::{Budget, CallId, DocumentKey, JournalId, Life, Lsn, SortedMap};
 
 use following::Following;
 use open::{Open, Role};
@@ -118,11 +118,18 @@ struct SyncWait {
     tab: TabId,
     handle: Handle,
     call: Call,
-    /// All mutations before this need their verdict.
-    timeline: Lsn,
+    /// All mutations of this timeline before this LSN need their verdict.
+    timeline: (JournalId, Lsn),
     /// All entries before this need to be visible; `None` until the server has said.
     storage: Option<Lsn>,
     probe: Option<ProbeId>,
+}
+
+impl SyncWait {
+    fn into_ask(self) -> Ask {
+        let Self { tab, handle, call, .. } = self;
+        Ask { tab, call, handle, request: Request::Sync }
+    }
 }
 
 /// How an attempt to do something ended.

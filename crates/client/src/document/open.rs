@@ -337,9 +337,13 @@ impl Document {
                 if let Role::Synced(synced) = &mut open.role {
                     let doctypes = self.doctypes_of_handles();
                     doctypes.into_iter().for_each(|doctype| synced.replica.learn(doctype));
-                    // It may be in another timeline than what was taken back, with LSNs of its own.
-                    let head = synced.replica.head();
-                    self.syncs.iter_mut().for_each(|sync| sync.timeline = head);
+                    // What was taken back is not waited for; another timeline has LSNs of its own.
+                    let (timeline, head) = (synced.replica.timeline(), synced.replica.head());
+                    for sync in &mut self.syncs {
+                        let (before, needed) = sync.timeline;
+                        let needed = if before == timeline { needed.min(head) } else { head };
+                        sync.timeline = (timeline, needed);
+                    }
                 }
                 let is_incomplete = open.is_incomplete;
                 self.state = State::Open(Box::new(open));

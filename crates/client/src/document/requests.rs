@@ -389,7 +389,7 @@ impl Document {
             tab: ask.tab,
             handle: ask.handle,
             call: ask.call,
-            timeline: replica.head(),
+            timeline: (replica.timeline(), replica.head()),
             storage: None,
             probe: None,
         };

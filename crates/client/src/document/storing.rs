@@ -7,7 +7,7 @@ use tidelog_types::{CallId, EntryId, JournalId, Lsn, Page, Pgid, SortedMap};
 
 use super::open::Role;
 use super::requests::Ask;
-use super::{Context, Document, Reads, State};
+use super::{Context, Document, Reads, State, SyncWait};
 use crate::effect::{Notice, TabId};
 use crate::protocol::{Call, CallFailure, FromCore};
 
@@ -208,15 +208,25 @@ impl Document {
             self.recorded.remove(id);
             ctx.out.tell(tab, FromCore::Failed { call, failure: failure.clone() });
         }
-        // Before all that was asked since: what is not found is run.
-        asked_again.into_iter().rev().for_each(|ask| self.queue.push_front(ask));
         ctx.store.give_up(&self.key, ticket);
         self.fail_handing_over(&failure, ctx);
+        self.look_again(asked_again);
         // What the document writes of itself, read anew, would fail as well, and so on and on.
         self.write_at_ms = Some(ctx.now_ms + WRITE_AGAIN_MS);
         self.reload(ctx);
         self.follow_later(&failure, ctx);
         self.error = Some(failure);
+    }
+
+    /// Looks for these mutations before all that was asked since: what is not found is run. Who
+    /// waited for what was issued comes behind them, and waits for them too.
+    fn look_again(&mut self, mutations: Vec<Ask>) {
+        if mutations.is_empty() {
+            return;
+        }
+        let syncs = std::mem::take(&mut self.syncs).into_iter().map(SyncWait::into_ask);
+        let asks: Vec<Ask> = mutations.into_iter().chain(syncs).collect();
+        asks.into_iter().rev().for_each(|ask| self.queue.push_front(ask));
     }
 
     /// Drops what is in memory and reads the document anew.
