@@ -1,10 +1,11 @@
 //! What tabs are told, and when.
 
-use tidelog_client::{Call, FromCore, Handle, ToCore};
+use tidelog_client::{Call, FromCore, Handle, Input, ToCore};
 use tidelog_testing::client::core::Core;
+use tidelog_testing::client::server::{Server, talk};
 use tidelog_testing::client::*;
-use tidelog_types::Value;
 use tidelog_types::limits::Limits;
+use tidelog_types::{ErrorCode, Value};
 
 /// Shows how large the newest of so many notes is.
 const NOTES: u32 = 40;
@@ -88,4 +89,29 @@ fn what_an_app_says_holds_whatever_it_knew() {
     let mut core = come_back([6, 0]);
     let said = [false, false, true, true].map(|connected| set_connected(&mut core, connected));
     assert_eq!(said, [7, 9, 10, 12]);
+}
+
+/// Goal: all devices and the server show the same once all is in step. Method: a tab of a newer
+/// release is gone before the document was opened for it, since a page was missing.
+#[test]
+fn a_release_whose_tab_is_gone_before_the_document_is_open_changes_nothing() {
+    let mut server = Server::default();
+    let mut device = Device::with_pool(1, 0);
+    device.server_is_up = true;
+    let call = device.start_open(TAB, Some(SERVER), &todos());
+    device.opened(call);
+    device.mutate("note", &[("title", text("milk"))]);
+    talk(&mut server, &mut [&mut device]);
+    device.lose_page_server();
+    let mut newer = todos();
+    newer.migrations.push("alter table todo add column star integer".to_owned());
+    let call = device.start_open(OTHER_TAB, Some(SERVER), &newer);
+    assert_eq!(device.answers(call), Vec::<&FromCore>::new(), "it waits for pages");
+    device.step(Input::TabClosed { tab: OTHER_TAB });
+    device.lend();
+    device.pass(1_000);
+    talk(&mut server, &mut [&mut device]);
+    let failure = device.try_query("select star from todo").expect_err("there is no such column");
+    assert_eq!(failure.code, ErrorCode::Query);
+    assert_eq!(device.query("select text from note"), [[text("milk")]]);
 }

@@ -324,6 +324,23 @@ impl Replica {
         }
     }
 
+    /// Which doctype is the newest that it was opened with.
+    #[must_use]
+    pub fn newest(&self) -> DoctypeHash {
+        self.newest
+    }
+
+    /// Nobody opens it with the newest doctype after all: it goes back to this older one.
+    ///
+    /// # Panics
+    ///
+    /// If that is not known.
+    pub fn unlearn(&mut self, newest: DoctypeHash) {
+        assert!(self.doctypes.contains_key(&newest), "BUG: a doctype that was never learned");
+        (self.newest, self.stale, self.built) = (newest, true, false);
+        self.abandon_rebase();
+    }
+
     /// Why the document cannot be migrated to this doctype, if that was tried and failed: it stays
     /// at its version, and the next rebase tries again.
     #[must_use]

@@ -287,6 +287,7 @@ impl Document {
             self.reads.forget_fault(For::Front);
         }
         self.queue.retain(|ask| !is_gone(ask));
+        self.unlearn_unwanted_doctype();
     }
 
     fn open(&self) -> Option<&Open> {

@@ -8,7 +8,7 @@ use tidelog_types::{Lineage, Lsn};
 use super::requests::{Ask, Ran};
 use super::storing::Then;
 use super::{Context, Document, HandleState, Open, Role, State};
-use crate::protocol::{CallFailure, FromCore, OpenRequest};
+use crate::protocol::{CallFailure, FromCore, OpenRequest, Request};
 use crate::record::{HashedDoctype, Record};
 
 impl Document {
@@ -86,6 +86,25 @@ impl Document {
         ctx.out.tell(ask.tab, FromCore::Opened { call: ask.call, status, memo: self.memo() });
         self.tell_rejections(ask.tab, ask.handle, ctx.out);
         Ran::Done
+    }
+
+    /// Whoever was to open the document by a newer doctype may be gone before it was: no server
+    /// knows of that, and nobody shows what is migrated to it.
+    pub(super) fn unlearn_unwanted_doctype(&mut self) {
+        let State::Open(open) = &mut self.state else { return };
+        let Role::Synced(synced) = &mut open.role else { return };
+        let (newest, recorded) = (synced.replica.newest(), open.record.newest);
+        let opens = |ask: &Ask| match &ask.request {
+            Request::Open(request) => request.doctype.hash() == newest,
+            _ => false,
+        };
+        let is_wanted = || {
+            let is_held = self.handles.values().any(|handle| handle.hash == newest);
+            is_held || self.queue.iter().any(opens)
+        };
+        if newest != recorded && !is_wanted() {
+            synced.replica.unlearn(recorded);
+        }
     }
 
     /// Brings a document that this device decides to a doctype's version.
