@@ -18,13 +18,13 @@ import type {
 } from '../../js/dist/ports.js';
 import * as core from '../wasm/core.js';
 import { openBlocks } from './blocks.js';
-import { compile, hold, transferOf, UNSERVED_KINDS } from './shared.js';
+import { BUILD, compile, hold, transferOf, UNSERVED_KINDS } from './shared.js';
 import { loadStore, StoreHost } from './store-host.js';
 
 declare const self: SharedWorkerGlobalScope;
 
 /** Held for as long as this worker is the core: the site has one store, and so one core. */
-const CORE_LOCK = 'tidelog-core:0.1.0+00000000';
+const CORE_LOCK = `tidelog-core:${BUILD}`;
 
 /**
  * Held besides while this worker is the core: says what and where it is to tabs that look for one.
@@ -132,9 +132,21 @@ export function runCore(): void {
     port.onmessageerror = missed;
     port.onmessage = ({ data }: MessageEvent<FromTab>) => {
       if (tab) receive(tab, data);
-      else if ('type' in data && data.type === 'hello') tab = greet(port, data);
+      else if ('type' in data && data.type === 'hello') {
+        if (data.build === BUILD) tab = greet(port, data);
+        else refuse(port);
+      }
     };
   };
+}
+
+/**
+ * The tab found this script where that of its own build was. Nothing was started for it, so no tab
+ * of this build has to wait for what it keeps alive; if it asks again, the address is read anew.
+ */
+function refuse(port: MessagePort): void {
+  port.postMessage({ type: 'otherBuild' } satisfies ToTab);
+  if (!started) self.close();
 }
 
 function greet(port: MessagePort, { lock, urls }: Hello): Tab {
