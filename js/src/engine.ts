@@ -176,7 +176,7 @@ export class Engine {
     this.#port = port;
     this.#listen(port, core, (data: ToTab) => {
       if (port !== this.#port) return;
-      this.#take(core, data, joined?.tried);
+      this.#take(core, data, joined?.url);
       if ('type' in data && data.type === 'welcome') void this.#takeOver(port, others);
     });
     this.#post({ type: 'hello', lock: this.#lock, build: BUILD, urls: this.#places }, []);
@@ -195,13 +195,16 @@ export class Engine {
     };
   }
 
-  /** Hears what comes from the core that was asked as `joining`, if as any but our own. */
+  /** Hears what the core says, which is at the address `joining` if that is not our own choice. */
   #take(core: number, data: ToTab, joining: string | undefined): void {
     if (data instanceof Uint8Array) {
       this.#receive(data, core);
       this.#hear({ type: 'heard', core, size: sizeOf(data) });
     } else if (data.type === 'otherBuild' || (data.type === 'welcome' && !isOurs(data.lock))) {
       this.#hear({ type: 'refused', core, reason: OTHER_BUILD, joining });
+    } else if (data.type === 'elsewhere' && joining) {
+      // That address leads to another worker than the core that we found, or did for a while.
+      this.#hear({ type: 'refused', core, reason: 'the core was not there', joining });
     } else {
       this.#yields ||= data.type === 'replaced';
       this.#hear({ ...data, core });

@@ -479,6 +479,26 @@ test.each([
   },
 );
 
+test('a core that is not where its lock says is left for the one at our own address', async () => {
+  class Silent extends Core {
+    constructor(url: string | URL) {
+      super(url);
+      const { postMessage } = this.port;
+      this.port.postMessage = url === 'https://app.example/own.js' ? postMessage : () => {};
+    }
+  }
+  vi.stubGlobal('SharedWorker', Silent);
+  const query = async () => ({ held: [{ name: LOCK, mode: 'exclusive' }] });
+  vi.stubGlobal('navigator', { locks: { ...locks, query }, storage, userAgentData: {} });
+  ask(new Connection({ ...NOWHERE, workerUrl: 'https://app.example/own.js' }));
+  await settled();
+  Core.started[0]!.port.onmessage({ data: { type: 'elsewhere' } });
+  await settled();
+  const [found, own] = ['https://app.example/w.js', 'https://app.example/own.js'];
+  expect(Core.started.map(({ url }) => url)).toEqual([found, own]);
+  expect(watched).toHaveLength(1);
+});
+
 test('a worker that shall lend a page server is told the build', async () => {
   const told: unknown[] = [];
   class Lent {

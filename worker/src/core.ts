@@ -44,6 +44,9 @@ const LAST_WORDS_MS = 500;
 /** Between two looks at whether a core elsewhere has what this one waits for. */
 const LOOK_MS = 50;
 
+/** Looks at a core at our own address after which it is not about to end: four seconds. */
+const LOOKS_MAX = 80;
+
 /** How long to wait before a store that broke in this worker is opened anew, at first. */
 const AGAIN_MS = 500;
 
@@ -202,14 +205,17 @@ function gone({ number }: Tab): void {
 
 /** Resolves when this worker is the core. If another one is, its tabs go there, and it ends. */
 async function becomeCore(): Promise<void> {
+  let looks = 0;
   const look = setInterval(async () => {
     const { held = [] } = await navigator.locks.query();
     // Tabs share the lock of a core that died, if only to hear of it.
     const alone = held.filter(({ mode }) => mode === 'exclusive');
     const names = alone.map(({ name = '' }) => name.split(' '));
     const at = names.find(([lock, , url]) => lock === CORE_LOCK && url)?.[2];
-    // One at our own address has just been left by all, and is about to end.
-    if (at && at !== location.href) end({ type: 'elsewhere' });
+    if (!at) return;
+    // One at our own address may just have been left by all, and be about to end. If it is not,
+    // then the address led others there, by a redirect, and our tab to this worker.
+    if (at !== location.href || ++looks > LOOKS_MAX) end({ type: 'elsewhere' });
   }, LOOK_MS);
   await hold(CORE_LOCK);
   clearInterval(look);

@@ -138,19 +138,41 @@ test('a core that misses what it was told ends, so that all is said again', asyn
   expect(other.port.said.at(-1)).toMatchObject({ type: 'died' });
 });
 
-test('a core waits for its place whatever tabs share of a core that died elsewhere', async () => {
+/** What a core says in so much time while somebody has the lock of one at this address. */
+async function saidOfCoreAt(url: string, mode: LockMode, ms: number) {
   vi.useFakeTimers({ toFake: ['setInterval'] });
   const { hold } = (await import('../src/shared.js')) as unknown as { hold: Mock };
   hold.mockReturnValueOnce(new Promise(() => {}));
-  const name = `tidelog-core:${BUILD} module https://app.example/other.js 1`;
-  const query = async () => ({ held: [{ name, mode: 'shared' }] });
+  const name = `tidelog-core:${BUILD} module ${url} 1`;
+  const query = async () => ({ held: [{ name, mode }] });
   vi.stubGlobal('navigator', { locks: { query, request: () => new Promise(() => {}) } });
   (await import('../src/core.js')).runCore();
   const port = new Port();
   self.onconnect({ ports: [port] });
   port.onmessage({ data: { type: 'hello', lock: 'a', build: BUILD, urls: {} } });
-  await vi.advanceTimersByTimeAsync(1_000);
-  expect(port.said).toEqual([]);
+  // It ends where it is closed.
+  for (let passed = 0; passed < ms && self.close.mock.calls.length === 0; passed += 50) {
+    await vi.advanceTimersByTimeAsync(50);
+  }
+  return port.said;
+}
+
+const [HERE, ELSEWHERE] = ['https://app.example/worker.js', 'https://app.example/other.js'];
+
+test('a core waits for its place whatever tabs share of a core that died elsewhere', async () => {
+  expect(await saidOfCoreAt(ELSEWHERE, 'shared', 10_000)).toEqual([]);
+});
+
+test('a core that came too late sends its tabs to the one that is elsewhere, and ends', async () => {
+  expect(await saidOfCoreAt(ELSEWHERE, 'exclusive', 1_000)).toEqual([{ type: 'elsewhere' }]);
+  expect(self.close).toHaveBeenCalledTimes(1);
+});
+
+test('a core waits for one that its own address led to, but not for ever', async () => {
+  expect(await saidOfCoreAt(HERE, 'exclusive', 3_500)).toEqual([]);
+  vi.resetModules();
+  expect(await saidOfCoreAt(HERE, 'exclusive', 10_000)).toEqual([{ type: 'elsewhere' }]);
+  expect(self.close).toHaveBeenCalledTimes(1);
 });
 
 test('a script that only tabs of another build came to ends, and was never the core', async () => {
