@@ -206,18 +206,20 @@ function gone({ number }: Tab): void {
 /** Resolves when this worker is the core. If another one is, its tabs go there, and it ends. */
 async function becomeCore(): Promise<void> {
   let looks = 0;
+  let isWaiting = true;
   const look = setInterval(async () => {
     const { held = [] } = await navigator.locks.query();
     // Tabs share the lock of a core that died, if only to hear of it.
     const alone = held.filter(({ mode }) => mode === 'exclusive');
     const names = alone.map(({ name = '' }) => name.split(' '));
     const at = names.find(([lock, , url]) => lock === CORE_LOCK && url)?.[2];
-    if (!at) return;
+    if (!at || !isWaiting) return;
     // One at our own address may just have been left by all, and be about to end. If it is not,
     // then the address led others there, by a redirect, and our tab to this worker.
     if (at !== location.href || ++looks > LOOKS_MAX) end({ type: 'elsewhere' });
   }, LOOK_MS);
   await hold(CORE_LOCK);
+  isWaiting = false;
   clearInterval(look);
   // Whoever finds the second lock may name the first at once.
   takeOver.onmessage = ({ data }: MessageEvent<string>) => {

@@ -175,6 +175,30 @@ test('a core waits for one that its own address led to, but not for ever', async
   expect(self.close).toHaveBeenCalledTimes(1);
 });
 
+test('a look that comes back once the core has its place does not end it', async () => {
+  vi.useFakeTimers({ toFake: ['setInterval'] });
+  let [grant, found] = [() => {}, (_: object): void => {}];
+  const { hold } = (await import('../src/shared.js')) as unknown as { hold: Mock };
+  hold.mockReturnValueOnce(
+    new Promise<void>((resolve) => {
+      grant = resolve;
+    }),
+  );
+  const query = () =>
+    new Promise((resolve) => {
+      found = resolve;
+    });
+  vi.stubGlobal('navigator', { locks: { query, request: () => new Promise(() => {}) } });
+  const entered = (await atWork())('a');
+  await vi.advanceTimersByTimeAsync(50);
+  grant();
+  await entered;
+  const name = `tidelog-core:${BUILD} module ${ELSEWHERE} 1`;
+  found({ held: [{ name, mode: 'exclusive' }] });
+  await vi.advanceTimersByTimeAsync(50);
+  expect(self.close).not.toHaveBeenCalled();
+});
+
 test('a script that only tabs of another build came to ends, and was never the core', async () => {
   const { hold } = (await import('../src/shared.js')) as unknown as { hold: Mock };
   (await import('../src/core.js')).runCore();
