@@ -4,15 +4,18 @@ import { callBack } from './call-back.js';
 import { sizeOf } from './hearing.js';
 import { LendingWorker } from './lending-worker.js';
 import { type Bytes, type FromTab, type ToTab, transferOf, type WorkerPlaces } from './ports.js';
-import { isNewer, winsOver } from './release.js';
+import { BUILD, isNewer, winsOver } from './release.js';
 import type { Effect, Input } from './step.js';
 import { REPLACED } from './tab.js';
 
 /** What the lock of a core of this release begins with; its kind and its address follow. */
-const CORE_LOCK = 'tidelog-core:0.1.0+00000000';
+const CORE_LOCK = `tidelog-core:${BUILD}`;
 
 /** Held by the one tab that has a page server waiting for the store. Shared by all releases. */
 const TURN_LOCK = 'tidelog-lend-next';
+
+/** Why a tab has no engine once the files of its release are gone from their address. */
+const OTHER_BUILD = 'another release of the app was deployed: load this page anew';
 
 /** Why this window cannot have an engine, or undefined if it can. */
 function whatIsMissing(): string | undefined {
@@ -173,10 +176,10 @@ export class Engine {
     this.#port = port;
     this.#listen(port, core, (data: ToTab) => {
       if (port !== this.#port) return;
-      this.#take(core, data);
+      this.#take(core, data, joined?.url);
       if ('type' in data && data.type === 'welcome') void this.#takeOver(port, others);
     });
-    this.#post({ type: 'hello', lock: this.#lock, urls: this.#places }, []);
+    this.#post({ type: 'hello', lock: this.#lock, build: BUILD, urls: this.#places }, []);
     this.#hear({ type: 'connected', core });
   }
 
@@ -192,10 +195,16 @@ export class Engine {
     };
   }
 
-  #take(core: number, data: ToTab): void {
+  /** Hears what the core says, which is at the address `joining` if that is not our own choice. */
+  #take(core: number, data: ToTab, joining: string | undefined): void {
     if (data instanceof Uint8Array) {
       this.#receive(data, core);
       this.#hear({ type: 'heard', core, size: sizeOf(data) });
+    } else if (data.type === 'otherBuild' || (data.type === 'welcome' && !isOurs(data.lock))) {
+      this.#hear({ type: 'refused', core, reason: OTHER_BUILD, joining });
+    } else if (data.type === 'elsewhere' && joining) {
+      // That address leads to another worker than the core that we found, or did for a while.
+      this.#hear({ type: 'refused', core, reason: 'the core was not there', joining });
     } else {
       this.#yields ||= data.type === 'replaced';
       this.#hear({ ...data, core });
@@ -235,6 +244,14 @@ export class Engine {
     const locks = isBeaten ? [CORE_LOCK] : others;
     if (locks.length > 0 && port === this.#port) this.#post({ type: 'takeOver', locks }, []);
   }
+}
+
+/**
+ * Whether a core is of our build. A worker's name does not choose its script: that is whatever is
+ * at the address by then.
+ */
+function isOurs(lock: string): boolean {
+  return lock.split(' ')[0] === CORE_LOCK;
 }
 
 /**

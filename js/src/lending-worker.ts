@@ -1,6 +1,7 @@
 /** The worker in which a tab has a page server, which a SharedWorker cannot start by itself. */
 
 import type { FromPageServer, Prepare, Serve, WorkerPlaces } from './ports.js';
+import { BUILD } from './release.js';
 import type { Input } from './step.js';
 
 /** A page server of this tab: loaded, waiting in line for the store, or serving. */
@@ -15,7 +16,7 @@ export class LendingWorker {
       hear({ type: 'unloaded', worker, reason: `the page server's worker failed: ${message}` });
     };
     const wasm = places.pageServerWasmUrl;
-    this.#worker.postMessage({ type: 'prepare', wasm } satisfies Prepare);
+    this.#worker.postMessage({ type: 'prepare', build: BUILD, wasm } satisfies Prepare);
   }
 
   /** A new way to the page server, for a core. */

@@ -21,6 +21,8 @@ export interface Hello {
   readonly type: 'hello';
   /** Name of a Web Lock that the tab holds for as long as it lives. */
   readonly lock: string;
+  /** The tab's build. A worker of another one answers `otherBuild`: all releases keep to this. */
+  readonly build: string;
   /** The files of the workers, where they are not in their places. */
   readonly urls: WorkerPlaces;
 }
@@ -60,10 +62,12 @@ export type FromTab = Bytes | Hello | TakeOver | Lend | LendFailed | Reach;
 export type ToTab =
   | Bytes
   | Reach
-  /** The core works and holds this lock, which no other core ever does. */
+  /** The core works and holds this lock, which no other core ever does. It names the build. */
   | { readonly type: 'welcome'; readonly lock: string }
   /** A core of another release takes over the store. */
   | { readonly type: 'replaced' }
+  /** The script at this address is of another build than the tab, which it takes nothing from. */
+  | { readonly type: 'otherBuild' }
   /** Another core is at work, to which the tab shall go. */
   | { readonly type: 'elsewhere' }
   /** The core cannot go on. */
@@ -72,6 +76,8 @@ export type ToTab =
 /** What a page server's worker is told first: to load what it needs, and to wait in line. */
 export interface Prepare {
   readonly type: 'prepare';
+  /** The tab's build. A worker of another one is `unloaded`: all releases keep to this. */
+  readonly build: string;
   /** Where its WebAssembly is, if not in its place. */
   readonly wasm: string | undefined;
 }

@@ -1,4 +1,7 @@
-/** Which of two releases is the newer one. */
+/** The release and the build of this package, and which of two releases is the newer one. */
+
+/** Tabs, cores and page servers of two builds do not talk. The build names itself here. */
+export const BUILD = '0.1.0+00000000';
 
 /** Whether the first of two texts that end in a release, as `1.2.3` or `1.2.3+build`, is newer. */
 export function isNewer(one: string, other: string): boolean {

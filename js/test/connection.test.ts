@@ -13,6 +13,9 @@ const KIND = doctype({ name: 'a', migrations: [], mutations: {} });
 // Tabs of earlier tests go on meanwhile, and find no browser any more.
 globalThis.reportError ??= () => {};
 
+/** The lock of a core of our build. */
+const LOCK = 'tidelog-core:0.1.0+00000000 module https://app.example/w.js 1';
+
 /** What a tab says to a core, which greets it at once. */
 class Core {
   static started: Core[] = [];
@@ -22,7 +25,7 @@ class Core {
     onmessageerror: undefined as (() => void) | undefined,
     postMessage: (message: { type?: string }) => {
       this.said.push(message);
-      const welcome = { type: 'welcome', lock: 'of the core' };
+      const welcome = { type: 'welcome', lock: LOCK };
       if (message.type === 'hello') queueMicrotask(() => this.port.onmessage({ data: welcome }));
     },
     close: () => {},
@@ -39,7 +42,7 @@ class Core {
 const locks = {
   query: async () => ({ held: [] }),
   request: async (name: string, ...rest: unknown[]) => {
-    if (name === 'of the core') {
+    if (name === LOCK) {
       watched.push(rest[0] as LockOptions);
       return;
     }
@@ -213,7 +216,7 @@ test('a turn to lend that was refused is told, and asked for again', async () =>
 
 test('a core whose end cannot be waited for is left, and another one asked', async () => {
   vi.useFakeTimers();
-  const how = refuse('of the core');
+  const how = refuse(LOCK);
   ask(new Connection(NOWHERE));
   await vi.advanceTimersByTimeAsync(0);
   const [asked] = listsTo(Core.started[0]) as Uint8Array[];
@@ -446,6 +449,67 @@ test('a lock of a core that has died is not taken for a core, whoever watched it
   new Connection(NOWHERE).call('query', { handle: 1, sql: '', params: [] }, caller);
   await settled();
   expect([caller.mock.calls, Core.started.length]).toEqual([[], 1]);
+});
+
+test.each([
+  ['says so', { type: 'otherBuild' }],
+  ['does not say so', { type: 'welcome', lock: LOCK.replace('0.1.0', '0.2.0') }],
+])(
+  'a script of another build that %s is left, and the page has to be loaded anew',
+  async (_, it) => {
+    class Other extends Core {
+      constructor(url: string | URL) {
+        super(url);
+        this.port.postMessage = (message) => this.said.push(message);
+      }
+    }
+    vi.stubGlobal('SharedWorker', Other);
+    const told: Answer[] = [];
+    const ask = { handle: 1, sql: '', params: [] };
+    new Connection(NOWHERE).call('query', ask, (answer) => told.push(answer));
+    await settled();
+    const { said, port } = Core.started[0]!;
+    expect(said[0]).toMatchObject({ type: 'hello', build: '0.1.0+00000000' });
+    const before = said.length;
+    port.onmessage({ data: it });
+    await settled();
+    const error = { code: 'engine', message: expect.stringContaining('load this page anew') };
+    expect(told).toMatchObject([{ type: 'failed', error }]);
+    expect([said.length, watched.length, Core.started.length]).toEqual([before, 0, 1]);
+  },
+);
+
+test('a core that is not where its lock says is left for the one at our own address', async () => {
+  class Silent extends Core {
+    constructor(url: string | URL) {
+      super(url);
+      const { postMessage } = this.port;
+      this.port.postMessage = url === 'https://app.example/own.js' ? postMessage : () => {};
+    }
+  }
+  vi.stubGlobal('SharedWorker', Silent);
+  const query = async () => ({ held: [{ name: LOCK, mode: 'exclusive' }] });
+  vi.stubGlobal('navigator', { locks: { ...locks, query }, storage, userAgentData: {} });
+  ask(new Connection({ ...NOWHERE, workerUrl: 'https://app.example/own.js' }));
+  await settled();
+  Core.started[0]!.port.onmessage({ data: { type: 'elsewhere' } });
+  await settled();
+  const [found, own] = ['https://app.example/w.js', 'https://app.example/own.js'];
+  expect(Core.started.map(({ url }) => url)).toEqual([found, own]);
+  expect(watched).toHaveLength(1);
+});
+
+test('a worker that shall lend a page server is told the build', async () => {
+  const told: unknown[] = [];
+  class Lent {
+    postMessage(message: unknown): void {
+      told.push(message);
+    }
+  }
+  vi.stubGlobal('Worker', Lent);
+  ask(new Connection(NOWHERE));
+  await settled();
+  expect(told).toMatchObject([{ type: 'prepare', build: '0.1.0+00000000' }]);
 });
 
 describe('of two cores that began at once one gives way', () => {

@@ -1,7 +1,16 @@
 // The engine is killed under the tabs that use it: a browser's processes, one by one, from outside.
 
 import assert from 'node:assert/strict';
-import { cpSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  cpSync,
+  existsSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  unlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import {
@@ -17,6 +26,7 @@ import {
   ready,
   rowsIn,
   statusBecomes,
+  statusIn,
   syncIn,
   tryOpen,
 } from './harness.mjs';
@@ -369,7 +379,7 @@ function packageOf(stage, release) {
   const folder = mkdtempSync(path.join(tmpdir(), 'tidelog-next-'));
   stage.onEnd(() => rmSync(folder, { recursive: true }));
   cpSync(inRoot('js/dist'), path.join(folder, 'dist'), { recursive: true });
-  for (const file of ['engine.js', 'worker/core.js']) {
+  for (const file of ['engine.js', 'release.js', 'worker/shared.js']) {
     const name = path.join(folder, 'dist', file);
     const text = readFileSync(name, 'utf8');
     const builds = [...text.matchAll(RELEASE)].map(([, build]) => build);
@@ -416,6 +426,41 @@ both('two builds of one release share no core: the later one takes the store ove
   testTakeOver(stage, '0.1.0+00000001'),
 );
 
+both('an older tab over the files of a newer release leaves the store to it', async (stage) => {
+  const folder = mkdtempSync(path.join(tmpdir(), 'tidelog-deployed-'));
+  stage.onEnd(() => rmSync(folder, { recursive: true }));
+  const deployed = path.join(folder, 'now');
+  symlinkSync(inRoot('js'), deployed);
+  const site = await stage.ownSite({ folders: { '/tidelog/': deployed } });
+  const options = { document: stage.document };
+  const older = await stage.tab(site.url('app.html'));
+  await openIn(older, 'list', options);
+  await mutateIn(older, 'add', { id: 'a', title: 'of the older one' });
+
+  unlinkSync(deployed);
+  symlinkSync(packageOf(stage, '0.2.0+00000001'), deployed);
+  const newer = await stage.tab(site.url('app.html'));
+  await openIn(newer, 'list', options);
+  await mutateIn(newer, 'add', { id: 'b', title: 'of the newer one' });
+  await statusBecomes(older, { error: 'EngineError' });
+  await newer.close();
+  // Its own core would be what is deployed now.
+  const isTold = async () => /was deployed.*anew/.test((await statusIn(older)).error?.message);
+  await eventually(isTold, { what: 'what the older tab makes of that' });
+
+  for (const id of ['c', 'd']) {
+    const again = await stage.tab(site.url('app.html'));
+    await openIn(again, 'list', options);
+    const { error } = await mutateIn(again, 'add', { id, title: 'of the newer one' });
+    assert.equal(error, undefined);
+    assert.equal((await coresIn(again)).atWork.length, 1);
+    await again.close();
+  }
+  const again = await stage.tab(site.url('app.html'));
+  await openIn(again, 'list', options);
+  assert.equal((await rowsIn(again, 'select id from item')).length, 4);
+});
+
 for (const [release, isNewerLate] of [
   ['0.2.0+00000001', true],
   ['0.2.0+00000001', false],
@@ -454,4 +499,4 @@ for (const [release, isNewerLate] of [
   );
 }
 
-atLeast(existsSync('/proc') ? 9 : 6);
+atLeast(existsSync('/proc') ? 10 : 7);

@@ -18,13 +18,13 @@ import type {
 } from '../../js/dist/ports.js';
 import * as core from '../wasm/core.js';
 import { openBlocks } from './blocks.js';
-import { compile, hold, transferOf, UNSERVED_KINDS } from './shared.js';
+import { BUILD, compile, hold, transferOf, UNSERVED_KINDS } from './shared.js';
 import { loadStore, StoreHost } from './store-host.js';
 
 declare const self: SharedWorkerGlobalScope;
 
 /** Held for as long as this worker is the core: the site has one store, and so one core. */
-const CORE_LOCK = 'tidelog-core:0.1.0+00000000';
+const CORE_LOCK = `tidelog-core:${BUILD}`;
 
 /**
  * Held besides while this worker is the core: says what and where it is to tabs that look for one.
@@ -43,6 +43,9 @@ const LAST_WORDS_MS = 500;
 
 /** Between two looks at whether a core elsewhere has what this one waits for. */
 const LOOK_MS = 50;
+
+/** Looks at a core at our own address after which it is not about to end: four seconds. */
+const LOOKS_MAX = 80;
 
 /** How long to wait before a store that broke in this worker is opened anew, at first. */
 const AGAIN_MS = 500;
@@ -132,9 +135,21 @@ export function runCore(): void {
     port.onmessageerror = missed;
     port.onmessage = ({ data }: MessageEvent<FromTab>) => {
       if (tab) receive(tab, data);
-      else if ('type' in data && data.type === 'hello') tab = greet(port, data);
+      else if ('type' in data && data.type === 'hello') {
+        if (data.build === BUILD) tab = greet(port, data);
+        else refuse(port);
+      }
     };
   };
+}
+
+/**
+ * The tab found this script where that of its own build was. Nothing was started for it, so no tab
+ * of this build has to wait for what it keeps alive; if it asks again, the address is read anew.
+ */
+function refuse(port: MessagePort): void {
+  port.postMessage({ type: 'otherBuild' } satisfies ToTab);
+  if (!started) self.close();
 }
 
 function greet(port: MessagePort, { lock, urls }: Hello): Tab {
@@ -190,16 +205,21 @@ function gone({ number }: Tab): void {
 
 /** Resolves when this worker is the core. If another one is, its tabs go there, and it ends. */
 async function becomeCore(): Promise<void> {
+  let looks = 0;
+  let isWaiting = true;
   const look = setInterval(async () => {
     const { held = [] } = await navigator.locks.query();
     // Tabs share the lock of a core that died, if only to hear of it.
     const alone = held.filter(({ mode }) => mode === 'exclusive');
     const names = alone.map(({ name = '' }) => name.split(' '));
     const at = names.find(([lock, , url]) => lock === CORE_LOCK && url)?.[2];
-    // One at our own address has just been left by all, and is about to end.
-    if (at && at !== location.href) end({ type: 'elsewhere' });
+    if (!at || !isWaiting) return;
+    // One at our own address may just have been left by all, and be about to end. If it is not,
+    // then the address led others there, by a redirect, and our tab to this worker.
+    if (at !== location.href || ++looks > LOOKS_MAX) end({ type: 'elsewhere' });
   }, LOOK_MS);
   await hold(CORE_LOCK);
+  isWaiting = false;
   clearInterval(look);
   // Whoever finds the second lock may name the first at once.
   takeOver.onmessage = ({ data }: MessageEvent<string>) => {

@@ -8,13 +8,16 @@
 
 import type { FromPageServer, Prepare, Serve } from '../../js/dist/ports.js';
 import { findFiles, openFiles } from './files.js';
-import { hold } from './shared.js';
+import { BUILD, hold } from './shared.js';
 import { loadStore, StoreHost, warmUp } from './store-host.js';
 
 declare const self: DedicatedWorkerGlobalScope;
 
 /** Held by the worker that has the store. Shared by all releases, since they share the files. */
 const STORE_LOCK = 'tidelog-lend';
+
+/** Why a tab cannot lend what it finds at the address of its own build's script. */
+const OTHER_BUILD = 'another release of the app was deployed: load this page anew';
 
 /** Whoever waits for the store for so long waits for another tab to close. */
 const WARM_UP_AFTER_MS = 100;
@@ -27,14 +30,16 @@ export function runPageServer(): void {
   self.onmessage = ({ data }: MessageEvent<Prepare | Serve>) => {
     if (data.type === 'serve') host.serve(data.port);
     else {
-      prepare(host, data.wasm).catch((error) => {
+      prepare(host, data).catch((error) => {
         tell({ type: 'unloaded', reason: `${error}` });
       });
     }
   };
 }
 
-async function prepare(host: StoreHost, wasm: string | undefined): Promise<void> {
+async function prepare(host: StoreHost, { build, wasm }: Prepare): Promise<void> {
+  // The tab's core could not read what this script says.
+  if (build !== BUILD) throw new Error(OTHER_BUILD);
   const finding = findFiles(false).catch(() => undefined);
   await loadStore(wasm);
   tell({ type: 'loaded' });

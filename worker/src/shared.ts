@@ -2,6 +2,9 @@
 
 import type { UnservedKind } from '../../js/dist/ports.js';
 
+/** Tabs, cores and page servers of two builds do not talk. The build names itself here. */
+export const BUILD = '0.1.0+00000000';
+
 /** All kinds, as both modules number them: in the order of `UnservedKind` in crate `types`. */
 export const UNSERVED_KINDS: readonly UnservedKind[] = [
   'newer-format',

@@ -29,8 +29,18 @@ export class Unopened extends Error {
   }
 }
 
-/** Loads the store's code, once for a worker. */
-export async function loadStore(wasm: string | undefined): Promise<void> {
+let loaded: Promise<void> | undefined;
+
+/** Loads the store's code, once for a worker: a store is opened anew without a network too. */
+export function loadStore(wasm: string | undefined): Promise<void> {
+  loaded ??= load(wasm).catch((error) => {
+    loaded = undefined;
+    throw error;
+  });
+  return loaded;
+}
+
+async function load(wasm: string | undefined): Promise<void> {
   const url = wasm ?? new URL('../wasm/page_server_bg.wasm', import.meta.url);
   store.initSync({ module: await compile(url) });
 }

@@ -7,6 +7,7 @@ const core = vi.hoisted(() => ({
   warmUp: () => {},
   isLost: () => false,
   tabClosed: vi.fn(),
+  tabMessages: vi.fn(),
   pageServerLent: vi.fn(),
   pageServerGone: vi.fn(),
   pageServerFailed: vi.fn(),
@@ -15,6 +16,7 @@ vi.mock('../wasm/core.js', () => core);
 vi.mock('../src/blocks.js', () => ({}));
 vi.mock('../src/store-host.js', () => ({}));
 vi.mock('../src/shared.js', () => ({
+  BUILD: '0.1.0+00000000',
   UNSERVED_KINDS: ['newer-format', 'unavailable'],
   compile: async () => ({}),
   hold: vi.fn(async () => {}),
@@ -65,6 +67,8 @@ afterEach(() => {
   vi.clearAllMocks();
 });
 
+const BUILD = '0.1.0+00000000';
+
 /** A core at work, to which tabs can come. */
 async function atWork() {
   (await import('../src/core.js')).runCore();
@@ -72,7 +76,7 @@ async function atWork() {
     const port = new Port();
     self.onconnect({ ports: [port] });
     const say = (data: FromTab): void => port.onmessage({ data });
-    say({ type: 'hello', lock, urls: {} as never });
+    say({ type: 'hello', lock, build: BUILD, urls: {} as never });
     await vi.waitFor(() => expect(port.said[0]).toMatchObject({ type: 'welcome' }));
     return { port, say };
   };
@@ -118,7 +122,7 @@ test('a core names those that have to give way, and ends when it is named itself
   vi.advanceTimersByTime(1_000);
   expect(self.close).not.toHaveBeenCalled();
 
-  say({ type: 'takeOver', locks: ['tidelog-core:0.1.0+00000000'] });
+  say({ type: 'takeOver', locks: [`tidelog-core:${BUILD}`] });
   vi.advanceTimersByTime(1_000);
   expect(port.said.at(-1)).toEqual({ type: 'replaced' });
   expect(self.close).toHaveBeenCalled();
@@ -134,17 +138,89 @@ test('a core that misses what it was told ends, so that all is said again', asyn
   expect(other.port.said.at(-1)).toMatchObject({ type: 'died' });
 });
 
-test('a core waits for its place whatever tabs share of a core that died elsewhere', async () => {
+/** What a core says in so much time while somebody has the lock of one at this address. */
+async function saidOfCoreAt(url: string, mode: LockMode, ms: number) {
   vi.useFakeTimers({ toFake: ['setInterval'] });
   const { hold } = (await import('../src/shared.js')) as unknown as { hold: Mock };
   hold.mockReturnValueOnce(new Promise(() => {}));
-  const name = 'tidelog-core:0.1.0+00000000 module https://app.example/other.js 1';
-  const query = async () => ({ held: [{ name, mode: 'shared' }] });
+  const name = `tidelog-core:${BUILD} module ${url} 1`;
+  const query = async () => ({ held: [{ name, mode }] });
   vi.stubGlobal('navigator', { locks: { query, request: () => new Promise(() => {}) } });
   (await import('../src/core.js')).runCore();
   const port = new Port();
   self.onconnect({ ports: [port] });
-  port.onmessage({ data: { type: 'hello', lock: 'a', urls: {} } });
-  await vi.advanceTimersByTimeAsync(1_000);
-  expect(port.said).toEqual([]);
+  port.onmessage({ data: { type: 'hello', lock: 'a', build: BUILD, urls: {} } });
+  // It ends where it is closed.
+  for (let passed = 0; passed < ms && self.close.mock.calls.length === 0; passed += 50) {
+    await vi.advanceTimersByTimeAsync(50);
+  }
+  return port.said;
+}
+
+const [HERE, ELSEWHERE] = ['https://app.example/worker.js', 'https://app.example/other.js'];
+
+test('a core waits for its place whatever tabs share of a core that died elsewhere', async () => {
+  expect(await saidOfCoreAt(ELSEWHERE, 'shared', 10_000)).toEqual([]);
+});
+
+test('a core that came too late sends its tabs to the one that is elsewhere, and ends', async () => {
+  expect(await saidOfCoreAt(ELSEWHERE, 'exclusive', 1_000)).toEqual([{ type: 'elsewhere' }]);
+  expect(self.close).toHaveBeenCalledTimes(1);
+});
+
+test('a core waits for one that its own address led to, but not for ever', async () => {
+  expect(await saidOfCoreAt(HERE, 'exclusive', 3_500)).toEqual([]);
+  vi.resetModules();
+  expect(await saidOfCoreAt(HERE, 'exclusive', 10_000)).toEqual([{ type: 'elsewhere' }]);
+  expect(self.close).toHaveBeenCalledTimes(1);
+});
+
+test('a look that comes back once the core has its place does not end it', async () => {
+  vi.useFakeTimers({ toFake: ['setInterval'] });
+  let [grant, found] = [() => {}, (_: object): void => {}];
+  const { hold } = (await import('../src/shared.js')) as unknown as { hold: Mock };
+  hold.mockReturnValueOnce(
+    new Promise<void>((resolve) => {
+      grant = resolve;
+    }),
+  );
+  const query = () =>
+    new Promise((resolve) => {
+      found = resolve;
+    });
+  vi.stubGlobal('navigator', { locks: { query, request: () => new Promise(() => {}) } });
+  const entered = (await atWork())('a');
+  await vi.advanceTimersByTimeAsync(50);
+  grant();
+  await entered;
+  const name = `tidelog-core:${BUILD} module ${ELSEWHERE} 1`;
+  found({ held: [{ name, mode: 'exclusive' }] });
+  await vi.advanceTimersByTimeAsync(50);
+  expect(self.close).not.toHaveBeenCalled();
+});
+
+test('a script that only tabs of another build came to ends, and was never the core', async () => {
+  const { hold } = (await import('../src/shared.js')) as unknown as { hold: Mock };
+  (await import('../src/core.js')).runCore();
+  const port = new Port();
+  self.onconnect({ ports: [port] });
+  port.onmessage({ data: { type: 'hello', lock: 'a', build: '0.0.9+00000001', urls: {} } });
+  port.onmessage({ data: new Uint8Array(8) });
+  await new Promise((resolve) => setTimeout(resolve));
+  expect(port.said).toEqual([{ type: 'otherBuild' }]);
+  expect(hold).not.toHaveBeenCalled();
+  expect(self.close).toHaveBeenCalledTimes(1);
+});
+
+test('a core takes nothing from a tab of another build, and goes on for its own', async () => {
+  const enter = await atWork();
+  await enter('a');
+  const port = new Port();
+  self.onconnect({ ports: [port] });
+  port.onmessage({ data: { type: 'hello', lock: 'b', build: '0.2.0+00000001', urls: {} } });
+  port.onmessage({ data: new Uint8Array(8) });
+  port.onmessage({ data: { type: 'takeOver', locks: [`tidelog-core:${BUILD}`] } });
+  expect(port.said).toEqual([{ type: 'otherBuild' }]);
+  expect(core.tabMessages).not.toHaveBeenCalled();
+  expect(self.close).not.toHaveBeenCalled();
 });

@@ -17,6 +17,7 @@ let isThere = true;
 
 afterEach(() => {
   vi.useRealTimers();
+  vi.unstubAllGlobals();
   store.rest.mockClear();
   isThere = true;
 });
@@ -133,4 +134,28 @@ test.each([
   host.lost();
   host.lost();
   expect(again).toHaveBeenCalledTimes(1);
+});
+
+test('a store is opened anew without a network, once its code was loaded', async () => {
+  vi.resetModules();
+  vi.stubGlobal('MessageChannel', Channel);
+  const { loadStore, StoreHost } = await import('../src/store-host.js');
+  const answers = [
+    () => Promise.reject(new TypeError('offline')),
+    async () => new Response(new Uint8Array([0, 0x61, 0x73, 0x6d, 1, 0, 0, 0])),
+  ];
+  vi.stubGlobal('fetch', () => (answers.shift() ?? (() => Promise.reject('offline again')))());
+
+  /** What a core is told by a store that is opened as it opens one itself. */
+  const told = async () => {
+    const host = new StoreHost(() => {});
+    const port = newPort();
+    host.serve(port as unknown as MessagePort);
+    const open = (to: Replies) => to.opened();
+    const keep = { inBlocks: true, settledAt: 0, isThere: async () => true, open };
+    await host.start(loadStore('https://app.example/store.wasm').then(() => keep));
+    return port.postMessage.mock.calls.map(([{ type }]) => type);
+  };
+  expect(await told()).toEqual(['failed']);
+  for (const _ of [1, 2, 3]) expect(await told()).toEqual(['ready']);
 });
