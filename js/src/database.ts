@@ -190,7 +190,12 @@ export class Database<Defined extends Mutations = Mutations> {
     this.#connect(true);
   }
 
-  /** Lets go of the document. */
+  /**
+   * Lets go of the document, once the mutations that were issued are on this device's disk. Where
+   * the disk does not answer it ends all the same: each receipt says how its own mutation stands.
+   * Nobody is told of a later verdict: `confirmed` rejects with `DocumentClosedError`, and the
+   * mutation goes to the server all the same, at the latest with the next `open`.
+   */
   close(): Promise<void> {
     this.#closed ??= this.#leave();
     return this.#closed;

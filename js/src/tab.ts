@@ -7,7 +7,7 @@
  * `core-link.ts`, and when a page server is lent in `lending.ts`.
  */
 
-import { asTold, type Call, handOver, late, newCall, tryLater } from './call.js';
+import { asTold, type Call, handOver, isOnItsWay, late, newCall, tryLater } from './call.js';
 import { CoreLink } from './core-link.js';
 import { type Document, isToldNow, newDocument, note, remember } from './document.js';
 import { DocumentClosedError, EngineError, type TidelogError } from './errors.js';
@@ -277,15 +277,22 @@ export class Tab {
     }
     if (answer.type === 'opened') {
       const open = call.message as ToCore['open'];
-      this.#documents.set(open.handle, newDocument(open, answer.memo));
+      this.#documents.set(open.handle, newDocument(open, answer));
     }
-    this.#settle(number, answer, isLast);
-    if (call.kind === 'close') this.#drop((call.message as ToCore['close']).handle);
+    if (call.kind === 'close') this.#closed(number, (call.message as ToCore['close']).handle);
+    else this.#settle(number, answer, isLast);
   }
 
   #settle(number: number, answer: Answer, last: boolean): void {
+    const call = this.#calls.get(number);
     if (last) this.#calls.delete(number);
     this.#emit({ type: 'settle', call: number, answer, last });
+    const document = call && this.#documentOf(call);
+    // Of a local document the verdict comes right behind.
+    const isAwaited = !last && answer.type === 'durable' && document?.isLocal;
+    const { closing } = document ?? {};
+    if (!closing || isAwaited || !closing.awaits.delete(number)) return;
+    if (closing.awaits.size === 0) this.#endClose(closing.call, document!.open.handle);
   }
 
   /** There is no further answer. */
@@ -305,6 +312,8 @@ export class Tab {
     if (call.kind === 'mutate') {
       call.until = NEVER;
       this.#settle(number, { type: 'failed', error: late(call) }, false);
+    } else if (call.kind === 'close' && this.#documentOf(call)?.closing) {
+      this.#endClose(number, (call.message as ToCore['close']).handle);
     } else {
       const why = this.#documentOf(call)?.error;
       this.#fail(number, call, why ?? new EngineError(LATE));
@@ -325,7 +334,7 @@ export class Tab {
   #news(input: Extract<Input, { type: 'news' }>): void {
     const { handle, news } = input;
     const document = this.#documents.get(handle);
-    if (document && news.type === 'status') note(document, news.memo);
+    if (document && news.type === 'status') note(document, news);
     // The token alone is wanted before that.
     if (document || news.type === 'tokenWanted') this.#emit({ type: 'news', handle, news });
   }
@@ -354,7 +363,7 @@ export class Tab {
         document.state = 'open';
         document.error = undefined;
         document.tries = 0;
-        note(document, answer.memo);
+        note(document, answer);
         this.#emit({ type: 'news', handle, news: { ...answer, type: 'status' } });
         if (document.listens) this.#post('listenRejections', { handle });
         this.#askHeldBack();
@@ -377,8 +386,8 @@ export class Tab {
   #closeIfShut({ state, open }: Document): void {
     if (state !== 'shut') return;
     const calls = [...this.#calls];
-    const isOfIt = ([, { kind, message }]: [number, Call]): boolean =>
-      kind !== 'watch' && (message as { handle?: number }).handle === open.handle;
+    const isOfIt = ([, { until, message }]: [number, Call]): boolean =>
+      until < NEVER && (message as { handle?: number }).handle === open.handle;
     const deletesIt = ([, { kind, message }]: [number, Call]): boolean => {
       const { document, user } = message as ToCore['destroy'];
       return kind === 'destroy' && document === open.document && user === open.user;
@@ -386,7 +395,7 @@ export class Tab {
     const own = calls.filter(isOfIt);
     const close = own.find(([, { kind }]) => kind === 'close');
     if (close && (own.length === 1 || calls.some(deletesIt))) {
-      this.#succeed(...close, { type: 'done' });
+      this.#endClose(close[0], open.handle);
     }
   }
 
@@ -396,6 +405,22 @@ export class Tab {
     return calls.some(
       ({ kind, message }) => kind === 'close' && (message as ToCore['close']).handle === handle,
     );
+  }
+
+  /** The core has closed a document: that is told once all that was issued is on the disk. */
+  #closed(number: number, handle: number): void {
+    const document = this.#documents.get(handle);
+    const awaits = new Set<number>();
+    for (const [issued, call] of this.#calls) {
+      if (document && this.#documentOf(call) === document && isOnItsWay(call)) awaits.add(issued);
+    }
+    if (document) document.closing = { call: number, awaits };
+    if (awaits.size === 0) this.#endClose(number, handle);
+  }
+
+  #endClose(number: number, handle: number): void {
+    this.#settle(number, { type: 'done' }, true);
+    this.#drop(handle);
   }
 
   /** A document is closed: nothing is expected of it any more. */
@@ -422,6 +447,7 @@ export class Tab {
   /** The core may be one that knows nothing: it is told everything that still matters. */
   #greet(): void {
     for (const call of this.#calls.values()) call.sent = false;
+    for (const document of this.#documents.values()) document.closing = undefined;
     this.#hearing.reset();
     if (this.#device) this.#post('device', this.#device);
     for (const document of this.#documents.values()) this.#reopen(document);
