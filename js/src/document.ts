@@ -8,10 +8,19 @@ import { NEVER } from './time.js';
 /** One document. */
 export interface Document {
   readonly open: Omit<ToCore['open'], 'call'>;
-  /** Whether the present core has it open. Calls are held back until it has. */
-  state: 'open' | 'opening' | 'shut';
+  /**
+   * Whether the present core has it open. Calls are held back until it has. One that is `waiting`
+   * is to be opened again, and has not had its turn.
+   */
+  state: 'open' | 'waiting' | 'opening' | 'shut';
   /** The call by which the present core was asked to open it again. */
   call: number;
+  /** When it was asked that. */
+  askedAt: number;
+  /** Until when nothing else is asked of that core. */
+  aloneUntil: number;
+  /** Cores that died soon after they were asked that, one after another. */
+  deaths: number;
   /** Why it could not. */
   error: TidelogError | undefined;
   againAt: number;
@@ -39,6 +48,9 @@ export function newDocument(open: Document['open'], { status, memo }: Standing):
     open,
     state: 'open',
     call: 0,
+    askedAt: 0,
+    aloneUntil: 0,
+    deaths: 0,
     error: undefined,
     againAt: NEVER,
     tries: 0,

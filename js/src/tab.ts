@@ -41,6 +41,12 @@ const DEATHS_MAX = 3;
 /** How long a core that dies of a call lives on with it at most. */
 const CAUSE_MS = 60_000;
 
+/** How long a document is opened by itself, so that it is known of what a core dies. */
+const ALONE_MS = 2_000;
+
+/** After that a document is tried again that cores died of: by then nobody else is suspected. */
+const SHUT_MS = 2 * CAUSE_MS;
+
 /** Why a call is given up of which nothing was heard. */
 const LATE = 'the engine gave no answer in time';
 
@@ -125,9 +131,9 @@ export class Tab {
         else this.#giveUp(input.reason);
         break;
       case 'gone':
-        if (link.stage === 'works' && link.dueAt === NEVER) {
+        if (link.stage === 'works' && link.isConnected) {
           link.lost(this.#now);
-          for (const call of this.#calls.values()) if (call.sent) this.#countDeath(call);
+          this.#countDeath();
         }
         break;
       case 'reach':
@@ -187,7 +193,7 @@ export class Tab {
 
   /** Whether the present core knows the document that this is about. */
   #canAsk(call: Call): boolean {
-    if (!this.#link.isConnected) return false;
+    if (!this.#link.isConnected || this.#isAlone()) return false;
     if (call.kind === 'destroy') return !this.#isReopened(call.message as ToCore['destroy']);
     return (this.#documentOf(call)?.state ?? 'open') === 'open';
   }
@@ -227,13 +233,24 @@ export class Tab {
     this.#post(call.kind, { ...call.message, again });
   }
 
-  /** A core died that was handed it: perhaps of it, unless that is long ago. */
-  #countDeath(call: Call): void {
-    call.deaths = this.#now - call.sentAt < CAUSE_MS ? call.deaths + 1 : 0;
+  /**
+   * A core died: perhaps of a document that it was opening; where there is none, of a call that it
+   * was handed. Of what was asked long ago it did not.
+   */
+  #countDeath(): void {
+    const isRecent = (at: number): boolean => this.#now - at < CAUSE_MS;
+    const documents = [...this.#documents.values()];
+    const opening = documents.filter((it) => it.state === 'opening' && isRecent(it.askedAt));
+    for (const document of opening) document.deaths++;
+    if (opening.length > 0) return;
+    for (const call of this.#calls.values()) {
+      if (call.sent) call.deaths = isRecent(call.sentAt) ? call.deaths + 1 : 0;
+    }
   }
 
-  /** In the order in which they were made. */
+  /** In the order in which they were made, once their documents are open. */
   #askHeldBack(): void {
+    if (this.#link.isConnected) this.#reopenWaiting();
     for (const [number, call] of this.#calls) {
       if (!call.sent && this.#canAsk(call)) this.#ask(number, call);
     }
@@ -339,8 +356,31 @@ export class Tab {
     if (document || news.type === 'tokenWanted') this.#emit({ type: 'news', handle, news });
   }
 
-  #reopen(document: Document): void {
+  /**
+   * All at once. Where a core has died while it opened some, one after another: which of them the
+   * next one dies of is known then, and no call is taken for the cause.
+   */
+  #reopenWaiting(): void {
+    const documents = [...this.#documents.values()];
+    const isSuspect = ({ state, deaths }: Document): boolean =>
+      deaths > 0 && /waiting|opening/.test(state);
+    for (const document of documents) {
+      if (document.state !== 'waiting' || this.#isAlone()) continue;
+      this.#reopen(document, documents.some(isSuspect) ? this.#now + ALONE_MS : 0);
+    }
+  }
+
+  /** Whether a document is opened while nothing else is asked. */
+  #isAlone(): boolean {
+    for (const { aloneUntil } of this.#documents.values()) if (aloneUntil > this.#now) return true;
+    return false;
+  }
+
+  #reopen(document: Document, aloneUntil: number): void {
     document.state = 'opening';
+    document.askedAt = this.#now;
+    document.aloneUntil = aloneUntil;
+    if (aloneUntil > 0) this.#wakeAt(aloneUntil);
     document.againAt = NEVER;
     document.call = this.newCall();
     const word = this.#isClosing(document.open.handle) ? 0 : document.memo.word;
@@ -350,14 +390,10 @@ export class Tab {
   #answerToReopening(number: number, answer: Answer): void {
     for (const [handle, document] of this.#documents) {
       if (document.state !== 'opening' || document.call !== number) continue;
+      document.deaths = 0;
+      document.aloneUntil = 0;
       if (answer.type === 'failed') {
-        document.state = 'shut';
-        document.error = answer.error;
-        document.againAt = this.#now + pause(document.tries++);
-        this.#wakeAt(document.againAt);
-        this.#emit({ type: 'lost', handle, error: answer.error });
-        this.#tellWatches(document, answer.error);
-        this.#closeIfShut(document);
+        this.#shut(document, answer.error, pause(document.tries++));
         this.#askHeldBack();
       } else if (answer.type === 'opened') {
         document.state = 'open';
@@ -369,6 +405,17 @@ export class Tab {
         this.#askHeldBack();
       }
     }
+  }
+
+  /** It cannot be opened again: it is tried after this time. */
+  #shut(document: Document, error: TidelogError, pauseMs: number): void {
+    document.state = 'shut';
+    document.error = error;
+    document.againAt = this.#now + pauseMs;
+    this.#wakeAt(document.againAt);
+    this.#emit({ type: 'lost', handle: document.open.handle, error });
+    this.#tellWatches(document, error);
+    this.#closeIfShut(document);
   }
 
   /** Live queries show nothing new until the document is open again. */
@@ -447,13 +494,30 @@ export class Tab {
   /** The core may be one that knows nothing: it is told everything that still matters. */
   #greet(): void {
     for (const call of this.#calls.values()) call.sent = false;
-    for (const document of this.#documents.values()) document.closing = undefined;
     this.#hearing.reset();
     if (this.#device) this.#post('device', this.#device);
-    for (const document of this.#documents.values()) this.#reopen(document);
+    const deadly = this.#takeOver();
     this.#askHeldBack();
+    const error = new EngineError('the engine died each time it opened this document');
+    for (const document of deadly) this.#shut(document, error, SHUT_MS);
     this.#lend({ type: 'wanted' });
     this.#emit({ type: 'look' });
+  }
+
+  /** The core is to have open what an earlier one had. Gives the documents that it is spared. */
+  #takeOver(): Document[] {
+    const deadly: Document[] = [];
+    for (const document of this.#documents.values()) {
+      const { state, deaths, againAt } = document;
+      document.closing = undefined;
+      document.aloneUntil = 0;
+      if (deaths < DEATHS_MAX) document.state = 'waiting';
+      else if (state === 'opening') deadly.push(document);
+      // Tried again only when its time has come.
+      else if (againAt <= this.#now || againAt === NEVER) document.state = 'waiting';
+    }
+    for (const document of deadly) document.state = 'shut';
+    return deadly;
   }
 
   /** Looks for another core, unless there is a reason to give up. */
@@ -491,8 +555,9 @@ export class Tab {
     if (!this.#link.isConnected) return;
     this.#post('nudge', {});
     for (const document of this.#documents.values()) {
-      if (document.state === 'shut') this.#reopen(document);
+      if (document.state === 'shut') document.state = 'waiting';
     }
+    this.#reopenWaiting();
   }
 
   /** The ten seconds of a call begin when nothing has to be downloaded any more. */
@@ -528,11 +593,19 @@ export class Tab {
     this.#alarm = NEVER;
     if (this.#link.dueAt <= now) this.#tryAnother();
     this.#lend({ type: 'wake' });
+    let isAloneOver = false;
     for (const document of this.#documents.values()) {
-      if (document.againAt > now) continue;
-      if (this.#link.isConnected) this.#reopen(document);
-      else document.againAt = NEVER;
+      if (document.againAt <= now) {
+        document.againAt = NEVER;
+        if (this.#link.isConnected) document.state = 'waiting';
+      }
+      if (document.aloneUntil > 0 && document.aloneUntil <= now) {
+        document.aloneUntil = 0;
+        isAloneOver = true;
+      }
     }
+    if (this.#link.isConnected) this.#reopenWaiting();
+    if (isAloneOver) this.#askHeldBack();
     for (const [number, call] of this.#calls) {
       if (call.againAt <= now) {
         call.againAt = NEVER;
@@ -549,7 +622,10 @@ export class Tab {
 
   #wakeAtNext(): void {
     this.#wakeAt(Math.min(this.#link.dueAt, this.#lending.dueAt));
-    for (const { againAt } of this.#documents.values()) this.#wakeAt(againAt);
+    for (const { againAt, aloneUntil } of this.#documents.values()) {
+      this.#wakeAt(againAt);
+      if (aloneUntil > this.#now) this.#wakeAt(aloneUntil);
+    }
     for (const { againAt, until } of this.#calls.values()) this.#wakeAt(Math.min(againAt, until));
   }
 
