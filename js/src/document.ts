@@ -37,7 +37,7 @@ export interface Document {
 }
 
 /** What a core says of how a document stands. */
-interface Standing {
+export interface Standing {
   readonly status: Status;
   readonly memo: Memo;
 }
