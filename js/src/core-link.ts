@@ -43,9 +43,9 @@ export class CoreLink {
     this.#emit = emit;
   }
 
-  /** Whether the core has been told hello. */
+  /** Whether the core has been told hello, and is not known to be gone. */
   get isConnected(): boolean {
-    return /greeting|works/.test(this.stage);
+    return this.stage === 'greeting' || (this.stage === 'works' && this.dueAt === NEVER);
   }
 
   start(): void {

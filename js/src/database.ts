@@ -1,6 +1,6 @@
 /** A document as an app sees it. */
 
-import { isPassing } from './call.js';
+import { isPassing, isSame } from './call.js';
 import { callBack } from './call-back.js';
 import type { Value } from './codec.js';
 import type { Connection, OpenDocument } from './connection.js';
@@ -16,6 +16,7 @@ import {
   unbindArguments,
   VALUES_SIZE_MAX,
 } from './doctype.js';
+import type { Standing } from './document.js';
 import {
   BudgetExceededError,
   DocumentClosedError,
@@ -26,7 +27,7 @@ import {
   UnknownMutationError,
 } from './errors.js';
 import { LiveQuery } from './live-query.js';
-import type { Answer, Params, QueryParams, ToCore } from './messages.js';
+import type { Answer, EntryId, Params, QueryParams, ToCore } from './messages.js';
 import { issue, type Receipt } from './receipt.js';
 import { decodeRows, type Row } from './rows.js';
 import type { Status } from './status.js';
@@ -77,18 +78,21 @@ export class Database<Defined extends Mutations = Mutations> {
   readonly #listeners: Listeners = { status: new Set(), error: new Set(), rejected: new Set() };
   readonly #live = new Set<{ close(): void }>();
   #status: Status;
+  /** The journal whose LSNs the status counts; undefined while it is not on the disk. */
+  #journal: Uint8Array | undefined;
   #closed: Promise<void> | undefined;
 
   /** @internal */
   constructor(
     connection: Connection,
     { handle, doctype }: Pick<ToCore['open'], 'handle' | 'doctype'>,
-    status: Status,
+    { status, memo }: Standing,
   ) {
     this.#connection = connection;
     this.#doctype = doctype;
     this.#handle = handle;
     this.#status = status;
+    this.#journal = memo.head?.journal;
     this.mutate = this.#mutations() as Mutate<Defined>;
     connection.attach(this.#handle, {
       news: (news) => this.#news(news),
@@ -190,7 +194,12 @@ export class Database<Defined extends Mutations = Mutations> {
     this.#connect(true);
   }
 
-  /** Lets go of the document. */
+  /**
+   * Lets go of the document, once the mutations that were issued are on this device's disk. Where
+   * the disk does not answer it ends all the same: each receipt says how its own mutation stands.
+   * Nobody is told of a later verdict: `confirmed` rejects with `DocumentClosedError`, and the
+   * mutation goes to the server all the same, at the latest with the next `open`.
+   */
   close(): Promise<void> {
     this.#closed ??= this.#leave();
     return this.#closed;
@@ -253,9 +262,8 @@ export class Database<Defined extends Mutations = Mutations> {
     };
     this.#connection.call('mutate', message, (answer, last) => {
       if (answer.type === 'durable') {
-        const { lsn } = answer.entry;
-        this.#countDurable(lsn);
-        issued.durable({ lsn });
+        this.#countDurable(answer.entry);
+        issued.durable({ lsn: answer.entry.lsn });
       } else if (answer.type === 'confirmed') {
         issued.durable({ lsn: answer.lsn });
         issued.confirmed({ lsn: answer.lsn });
@@ -308,8 +316,10 @@ export class Database<Defined extends Mutations = Mutations> {
   }
 
   #news(news: Parameters<OpenDocument['news']>[0]): void {
-    if (news.type === 'status') this.#setStatus(news.status);
-    else {
+    if (news.type === 'status') {
+      this.#journal = news.memo.head?.journal;
+      this.#setStatus(news.status);
+    } else {
       const { mutation, reason, lsn } = news;
       const args = unbindArguments(this.#doctype.mutations[mutation]?.params, news.args);
       const id = Array.from(news.id, (byte) => byte.toString(16).padStart(2, '0')).join('');
@@ -319,10 +329,14 @@ export class Database<Defined extends Mutations = Mutations> {
     }
   }
 
-  /** The page server can tell of a mutation before the core's status that counts it is here. */
-  #countDurable(lsn: number): void {
+  /**
+   * The page server can tell of a mutation before the core's status that counts it is here. One of
+   * an earlier timeline, which was asked again, counts for nothing in this one.
+   */
+  #countDurable({ journal, lsn }: EntryId): void {
     const { connection, timeline } = this.#status;
     if (connection === 'local' || lsn < timeline.head) return;
+    if (this.#journal && !isSame(journal, this.#journal)) return;
     const head = lsn + 1;
     this.#setStatus({
       ...this.#status,

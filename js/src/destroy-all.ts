@@ -5,13 +5,18 @@ import { StorageError } from './errors.js';
 /** Between two tries to remove what somebody still has open. */
 const AGAIN_MS = 100;
 
-/** Tries after which it is given up. */
-const TRIES_MAX = 90;
-
-/** The same in time, also where the browser does not answer: just under ten seconds. */
-const GIVEN_UP_MS = AGAIN_MS * TRIES_MAX;
+/** When it is given up, also where the browser does not answer: just under ten seconds. */
+const GIVEN_UP_MS = 9_000;
 
 const HELD = 'another tab holds on to the data: close it, and try again';
+
+/** How far a removal has come. */
+interface Removal {
+  /** Whether something may be gone, or the browser may still remove it. */
+  hasBegun: boolean;
+  /** Whether its caller was told that it failed: nothing more is to be asked of the browser. */
+  isGivenUp: boolean;
+}
 
 /**
  * Deletes everything that Tidelog keeps on this device for this site: every document of every user,
@@ -20,28 +25,35 @@ const HELD = 'another tab holds on to the data: close it, and try again';
  *
  * Documents that are open are of no use any more, and say so by a `StorageError`. Load the page
  * anew in every tab, and `open` begins anew; with a server, documents come back from there.
+ *
+ * Where it fails, `outcome` says whether everything is still there: it is `unknown` if a part may
+ * be gone, or goes once whoever holds on to it lets go.
  */
-export async function destroyAll(): Promise<void> {
-  await inTime(removeFiles());
-  await inTime(removeBlocks());
-}
-
-/** Whoever has something open is asked to close it, which a worker that is frozen does not hear. */
-function inTime(removing: Promise<void>): Promise<void> {
+export function destroyAll(): Promise<void> {
+  const removal: Removal = { hasBegun: false, isGivenUp: false };
   return new Promise((resolve, reject) => {
-    removing.then(resolve, reject);
-    setTimeout(() => reject(new StorageError(HELD)), GIVEN_UP_MS);
+    const giveUp = (message: string): void => {
+      removal.isGivenUp = true;
+      reject(new StorageError(message, { outcome: removal.hasBegun ? 'unknown' : 'none' }));
+    };
+    // Whoever has something open is asked to close it, which a worker that is frozen does not hear.
+    const timer = setTimeout(() => giveUp(HELD), GIVEN_UP_MS);
+    removeAll(removal)
+      .finally(() => clearTimeout(timer))
+      .then(resolve, (error) => giveUp(`the data could not be removed (${error}): try again`));
   });
 }
 
-async function removeFiles(): Promise<void> {
+async function removeAll(removal: Removal): Promise<void> {
+  await removeFiles(removal);
+  if (!removal.isGivenUp) await removeBlocks(removal);
+}
+
+async function removeFiles(removal: Removal): Promise<void> {
   // Before the files go, whoever has them must let go of them.
   const holders = new BroadcastChannel('tidelog-destroy');
   try {
-    for (let tries = 0; !(await isRemoved()); tries += 1) {
-      if (tries === TRIES_MAX) {
-        throw new StorageError(HELD);
-      }
+    while (!(await areRemoved(removal)) && !removal.isGivenUp) {
       holders.postMessage(null);
       await new Promise((resolve) => setTimeout(resolve, AGAIN_MS));
     }
@@ -50,35 +62,36 @@ async function removeFiles(): Promise<void> {
   }
 }
 
-function removeBlocks(): Promise<void> {
+function removeBlocks(removal: Removal): Promise<void> {
   return new Promise((resolve, reject) => {
     try {
       const deleting = indexedDB.deleteDatabase('tidelog');
+      // Nobody can take that back: it is carried out once nobody has the database open.
+      removal.hasBegun = true;
       deleting.onsuccess = () => resolve();
-      deleting.onerror = () => reject(unremoved(deleting.error));
+      deleting.onerror = () => reject(deleting.error);
     } catch (error) {
       if ((error as Error).name === 'SecurityError') resolve();
-      else reject(unremoved(error));
+      else reject(error);
     }
   });
 }
 
-function unremoved(error: unknown): StorageError {
-  return new StorageError(`the data could not be removed (${error}): try again`);
-}
-
-/** Removes the files; false if somebody has them open. */
-async function isRemoved(): Promise<boolean> {
+/** Removes the files; false if somebody has them open, or if nobody waits for that any more. */
+async function areRemoved(removal: Removal): Promise<boolean> {
   try {
     const root = await navigator.storage.getDirectory();
+    if (removal.isGivenUp) return false;
+    removal.hasBegun = true;
     await root.removeEntry('tidelog', { recursive: true });
   } catch (error) {
     const { name } = error as Error;
-    if (name === 'NoModificationAllowedError') return false;
+    const isHeld = name === 'NoModificationAllowedError';
     // There are none, or this window is given none.
-    if (!/^(NotFound|Security|Type|NotSupported)Error$/.test(name)) {
-      throw unremoved(error);
-    }
+    const isNone = /^(NotFound|Security|Type|NotSupported)Error$/.test(name);
+    if (!isHeld && !isNone) throw error;
+    removal.hasBegun = false;
+    return isNone;
   }
   return true;
 }

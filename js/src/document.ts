@@ -2,43 +2,69 @@
 
 import type { TidelogError } from './errors.js';
 import type { EntryId, Memo, ToCore } from './messages.js';
+import type { Status } from './status.js';
 import { NEVER } from './time.js';
 
 /** One document. */
 export interface Document {
   readonly open: Omit<ToCore['open'], 'call'>;
-  /** Whether the present core has it open. Calls are held back until it has. */
-  state: 'open' | 'opening' | 'shut';
+  /**
+   * Whether the present core has it open. Calls are held back until it has. One that is `waiting`
+   * is to be opened again, and has not had its turn.
+   */
+  state: 'open' | 'waiting' | 'opening' | 'shut';
   /** The call by which the present core was asked to open it again. */
   call: number;
+  /** When it was asked that. */
+  askedAt: number;
+  /** Until when nothing else is asked of that core. */
+  aloneUntil: number;
+  /** Cores that died soon after they were asked that, one after another. */
+  deaths: number;
   /** Why it could not. */
   error: TidelogError | undefined;
   againAt: number;
   tries: number;
   /** What the next core is told. */
   memo: Memo;
+  /** Whether this device decides, so that what is on its disk is confirmed as well. */
+  isLocal: boolean;
   listens: boolean;
+  /** Its close, once the present core has answered it, and the mutations that it waits for. */
+  closing: { readonly call: number; readonly awaits: Set<number> } | undefined;
   /** The youngest mutation that was told to be durable: its call, and as what. */
   durable: { readonly call: number; readonly entry: EntryId } | undefined;
 }
 
+/** What a core says of how a document stands. */
+export interface Standing {
+  readonly status: Status;
+  readonly memo: Memo;
+}
+
 /** A document that a core has just opened. */
-export function newDocument(open: Document['open'], memo: Memo): Document {
+export function newDocument(open: Document['open'], { status, memo }: Standing): Document {
   return {
     open,
     state: 'open',
     call: 0,
+    askedAt: 0,
+    aloneUntil: 0,
+    deaths: 0,
     error: undefined,
     againAt: NEVER,
     tries: 0,
     memo,
+    isLocal: status.connection === 'local',
     listens: false,
+    closing: undefined,
     durable: undefined,
   };
 }
 
 /** A core has told how the document stands: of the server holds what was said last in any tab. */
-export function note(document: Document, memo: Memo): void {
+export function note(document: Document, { status, memo }: Standing): void {
+  document.isLocal = status.connection === 'local';
   document.memo = { ...memo, word: Math.max(memo.word, document.memo.word) };
 }
 

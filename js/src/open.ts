@@ -75,7 +75,7 @@ export function open<const Defined extends Mutations>(
     connection.open(message, token, (answer) => {
       if (answer.type === 'failed') reject(answer.error);
       else if (answer.type === 'opened') {
-        resolve(new Database<Defined>(connection, message, answer.status));
+        resolve(new Database<Defined>(connection, message, answer));
       }
     });
   });

@@ -7,7 +7,7 @@
  * `core-link.ts`, and when a page server is lent in `lending.ts`.
  */
 
-import { asTold, type Call, handOver, late, newCall, tryLater } from './call.js';
+import { asTold, type Call, handOver, isOnItsWay, late, newCall, tryLater } from './call.js';
 import { CoreLink } from './core-link.js';
 import { type Document, isToldNow, newDocument, note, remember } from './document.js';
 import { DocumentClosedError, EngineError, type TidelogError } from './errors.js';
@@ -40,6 +40,12 @@ const DEATHS_MAX = 3;
 
 /** How long a core that dies of a call lives on with it at most. */
 const CAUSE_MS = 60_000;
+
+/** How long a document is opened by itself, so that it is known of what a core dies. */
+const ALONE_MS = 2_000;
+
+/** After that a document is tried again that cores died of: by then nobody else is suspected. */
+const SHUT_MS = 2 * CAUSE_MS;
 
 /** Why a call is given up of which nothing was heard. */
 const LATE = 'the engine gave no answer in time';
@@ -125,9 +131,9 @@ export class Tab {
         else this.#giveUp(input.reason);
         break;
       case 'gone':
-        if (link.stage === 'works' && link.dueAt === NEVER) {
+        if (link.stage === 'works' && link.isConnected) {
           link.lost(this.#now);
-          for (const call of this.#calls.values()) if (call.sent) this.#countDeath(call);
+          this.#countDeath();
         }
         break;
       case 'reach':
@@ -187,7 +193,7 @@ export class Tab {
 
   /** Whether the present core knows the document that this is about. */
   #canAsk(call: Call): boolean {
-    if (!this.#link.isConnected) return false;
+    if (!this.#link.isConnected || this.#isAlone()) return false;
     if (call.kind === 'destroy') return !this.#isReopened(call.message as ToCore['destroy']);
     return (this.#documentOf(call)?.state ?? 'open') === 'open';
   }
@@ -227,13 +233,24 @@ export class Tab {
     this.#post(call.kind, { ...call.message, again });
   }
 
-  /** A core died that was handed it: perhaps of it, unless that is long ago. */
-  #countDeath(call: Call): void {
-    call.deaths = this.#now - call.sentAt < CAUSE_MS ? call.deaths + 1 : 0;
+  /**
+   * A core died: perhaps of a document that it was opening; where there is none, of a call that it
+   * was handed. Of what was asked long ago it did not.
+   */
+  #countDeath(): void {
+    const isRecent = (at: number): boolean => this.#now - at < CAUSE_MS;
+    const documents = [...this.#documents.values()];
+    const opening = documents.filter((it) => it.state === 'opening' && isRecent(it.askedAt));
+    for (const document of opening) document.deaths++;
+    if (opening.length > 0) return;
+    for (const call of this.#calls.values()) {
+      if (call.sent) call.deaths = isRecent(call.sentAt) ? call.deaths + 1 : 0;
+    }
   }
 
-  /** In the order in which they were made. */
+  /** In the order in which they were made, once their documents are open. */
   #askHeldBack(): void {
+    if (this.#link.isConnected) this.#reopenWaiting();
     for (const [number, call] of this.#calls) {
       if (!call.sent && this.#canAsk(call)) this.#ask(number, call);
     }
@@ -277,15 +294,22 @@ export class Tab {
     }
     if (answer.type === 'opened') {
       const open = call.message as ToCore['open'];
-      this.#documents.set(open.handle, newDocument(open, answer.memo));
+      this.#documents.set(open.handle, newDocument(open, answer));
     }
-    this.#settle(number, answer, isLast);
-    if (call.kind === 'close') this.#drop((call.message as ToCore['close']).handle);
+    if (call.kind === 'close') this.#closed(number, (call.message as ToCore['close']).handle);
+    else this.#settle(number, answer, isLast);
   }
 
   #settle(number: number, answer: Answer, last: boolean): void {
+    const call = this.#calls.get(number);
     if (last) this.#calls.delete(number);
     this.#emit({ type: 'settle', call: number, answer, last });
+    const document = call && this.#documentOf(call);
+    // Of a local document the verdict comes right behind.
+    const isAwaited = !last && answer.type === 'durable' && document?.isLocal;
+    const { closing } = document ?? {};
+    if (!closing || isAwaited || !closing.awaits.delete(number)) return;
+    if (closing.awaits.size === 0) this.#endClose(closing.call, document!.open.handle);
   }
 
   /** There is no further answer. */
@@ -305,6 +329,8 @@ export class Tab {
     if (call.kind === 'mutate') {
       call.until = NEVER;
       this.#settle(number, { type: 'failed', error: late(call) }, false);
+    } else if (call.kind === 'close' && this.#documentOf(call)?.closing) {
+      this.#endClose(number, (call.message as ToCore['close']).handle);
     } else {
       const why = this.#documentOf(call)?.error;
       this.#fail(number, call, why ?? new EngineError(LATE));
@@ -325,13 +351,36 @@ export class Tab {
   #news(input: Extract<Input, { type: 'news' }>): void {
     const { handle, news } = input;
     const document = this.#documents.get(handle);
-    if (document && news.type === 'status') note(document, news.memo);
+    if (document && news.type === 'status') note(document, news);
     // The token alone is wanted before that.
     if (document || news.type === 'tokenWanted') this.#emit({ type: 'news', handle, news });
   }
 
-  #reopen(document: Document): void {
+  /**
+   * All at once. Where a core has died while it opened some, one after another: which of them the
+   * next one dies of is known then, and no call is taken for the cause.
+   */
+  #reopenWaiting(): void {
+    const documents = [...this.#documents.values()];
+    const isSuspect = ({ state, deaths }: Document): boolean =>
+      deaths > 0 && /waiting|opening/.test(state);
+    for (const document of documents) {
+      if (document.state !== 'waiting' || this.#isAlone()) continue;
+      this.#reopen(document, documents.some(isSuspect) ? this.#now + ALONE_MS : 0);
+    }
+  }
+
+  /** Whether a document is opened while nothing else is asked. */
+  #isAlone(): boolean {
+    for (const { aloneUntil } of this.#documents.values()) if (aloneUntil > this.#now) return true;
+    return false;
+  }
+
+  #reopen(document: Document, aloneUntil: number): void {
     document.state = 'opening';
+    document.askedAt = this.#now;
+    document.aloneUntil = aloneUntil;
+    if (aloneUntil > 0) this.#wakeAt(aloneUntil);
     document.againAt = NEVER;
     document.call = this.newCall();
     const word = this.#isClosing(document.open.handle) ? 0 : document.memo.word;
@@ -341,25 +390,32 @@ export class Tab {
   #answerToReopening(number: number, answer: Answer): void {
     for (const [handle, document] of this.#documents) {
       if (document.state !== 'opening' || document.call !== number) continue;
+      document.deaths = 0;
+      document.aloneUntil = 0;
       if (answer.type === 'failed') {
-        document.state = 'shut';
-        document.error = answer.error;
-        document.againAt = this.#now + pause(document.tries++);
-        this.#wakeAt(document.againAt);
-        this.#emit({ type: 'lost', handle, error: answer.error });
-        this.#tellWatches(document, answer.error);
-        this.#closeIfShut(document);
+        this.#shut(document, answer.error, pause(document.tries++));
         this.#askHeldBack();
       } else if (answer.type === 'opened') {
         document.state = 'open';
         document.error = undefined;
         document.tries = 0;
-        note(document, answer.memo);
+        note(document, answer);
         this.#emit({ type: 'news', handle, news: { ...answer, type: 'status' } });
         if (document.listens) this.#post('listenRejections', { handle });
         this.#askHeldBack();
       }
     }
+  }
+
+  /** It cannot be opened again: it is tried after this time. */
+  #shut(document: Document, error: TidelogError, pauseMs: number): void {
+    document.state = 'shut';
+    document.error = error;
+    document.againAt = this.#now + pauseMs;
+    this.#wakeAt(document.againAt);
+    this.#emit({ type: 'lost', handle: document.open.handle, error });
+    this.#tellWatches(document, error);
+    this.#closeIfShut(document);
   }
 
   /** Live queries show nothing new until the document is open again. */
@@ -377,8 +433,8 @@ export class Tab {
   #closeIfShut({ state, open }: Document): void {
     if (state !== 'shut') return;
     const calls = [...this.#calls];
-    const isOfIt = ([, { kind, message }]: [number, Call]): boolean =>
-      kind !== 'watch' && (message as { handle?: number }).handle === open.handle;
+    const isOfIt = ([, { until, message }]: [number, Call]): boolean =>
+      until < NEVER && (message as { handle?: number }).handle === open.handle;
     const deletesIt = ([, { kind, message }]: [number, Call]): boolean => {
       const { document, user } = message as ToCore['destroy'];
       return kind === 'destroy' && document === open.document && user === open.user;
@@ -386,7 +442,7 @@ export class Tab {
     const own = calls.filter(isOfIt);
     const close = own.find(([, { kind }]) => kind === 'close');
     if (close && (own.length === 1 || calls.some(deletesIt))) {
-      this.#succeed(...close, { type: 'done' });
+      this.#endClose(close[0], open.handle);
     }
   }
 
@@ -396,6 +452,22 @@ export class Tab {
     return calls.some(
       ({ kind, message }) => kind === 'close' && (message as ToCore['close']).handle === handle,
     );
+  }
+
+  /** The core has closed a document: that is told once all that was issued is on the disk. */
+  #closed(number: number, handle: number): void {
+    const document = this.#documents.get(handle);
+    const awaits = new Set<number>();
+    for (const [issued, call] of this.#calls) {
+      if (document && this.#documentOf(call) === document && isOnItsWay(call)) awaits.add(issued);
+    }
+    if (document) document.closing = { call: number, awaits };
+    if (awaits.size === 0) this.#endClose(number, handle);
+  }
+
+  #endClose(number: number, handle: number): void {
+    this.#settle(number, { type: 'done' }, true);
+    this.#drop(handle);
   }
 
   /** A document is closed: nothing is expected of it any more. */
@@ -424,10 +496,28 @@ export class Tab {
     for (const call of this.#calls.values()) call.sent = false;
     this.#hearing.reset();
     if (this.#device) this.#post('device', this.#device);
-    for (const document of this.#documents.values()) this.#reopen(document);
+    const deadly = this.#takeOver();
     this.#askHeldBack();
+    const error = new EngineError('the engine died each time it opened this document');
+    for (const document of deadly) this.#shut(document, error, SHUT_MS);
     this.#lend({ type: 'wanted' });
     this.#emit({ type: 'look' });
+  }
+
+  /** The core is to have open what an earlier one had. Gives the documents that it is spared. */
+  #takeOver(): Document[] {
+    const deadly: Document[] = [];
+    for (const document of this.#documents.values()) {
+      const { state, deaths, againAt } = document;
+      document.closing = undefined;
+      document.aloneUntil = 0;
+      if (deaths < DEATHS_MAX) document.state = 'waiting';
+      else if (state === 'opening') deadly.push(document);
+      // Tried again only when its time has come.
+      else if (againAt <= this.#now || againAt === NEVER) document.state = 'waiting';
+    }
+    for (const document of deadly) document.state = 'shut';
+    return deadly;
   }
 
   /** Looks for another core, unless there is a reason to give up. */
@@ -465,8 +555,9 @@ export class Tab {
     if (!this.#link.isConnected) return;
     this.#post('nudge', {});
     for (const document of this.#documents.values()) {
-      if (document.state === 'shut') this.#reopen(document);
+      if (document.state === 'shut') document.state = 'waiting';
     }
+    this.#reopenWaiting();
   }
 
   /** The ten seconds of a call begin when nothing has to be downloaded any more. */
@@ -502,11 +593,19 @@ export class Tab {
     this.#alarm = NEVER;
     if (this.#link.dueAt <= now) this.#tryAnother();
     this.#lend({ type: 'wake' });
+    let isAloneOver = false;
     for (const document of this.#documents.values()) {
-      if (document.againAt > now) continue;
-      if (this.#link.isConnected) this.#reopen(document);
-      else document.againAt = NEVER;
+      if (document.againAt <= now) {
+        document.againAt = NEVER;
+        if (this.#link.isConnected) document.state = 'waiting';
+      }
+      if (document.aloneUntil > 0 && document.aloneUntil <= now) {
+        document.aloneUntil = 0;
+        isAloneOver = true;
+      }
     }
+    if (this.#link.isConnected) this.#reopenWaiting();
+    if (isAloneOver) this.#askHeldBack();
     for (const [number, call] of this.#calls) {
       if (call.againAt <= now) {
         call.againAt = NEVER;
@@ -523,7 +622,10 @@ export class Tab {
 
   #wakeAtNext(): void {
     this.#wakeAt(Math.min(this.#link.dueAt, this.#lending.dueAt));
-    for (const { againAt } of this.#documents.values()) this.#wakeAt(againAt);
+    for (const { againAt, aloneUntil } of this.#documents.values()) {
+      this.#wakeAt(againAt);
+      if (aloneUntil > this.#now) this.#wakeAt(aloneUntil);
+    }
     for (const { againAt, until } of this.#calls.values()) this.#wakeAt(Math.min(againAt, until));
   }
 

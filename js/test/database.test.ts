@@ -1,10 +1,10 @@
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
-import type { Caller, Connection } from '../src/connection.js';
+import type { Caller, Connection, OpenDocument } from '../src/connection.js';
 import { Database } from '../src/database.js';
 import { doctype, mutation } from '../src/doctype.js';
 import { BudgetExceededError, EngineError, QueryError } from '../src/errors.js';
 import { LiveQuery } from '../src/live-query.js';
-import type { Answer } from '../src/messages.js';
+import type { Answer, EntryId } from '../src/messages.js';
 import type { Status } from '../src/status.js';
 
 const KIND = doctype({
@@ -19,20 +19,28 @@ const CUT_OFF: Answer = {
   rows: { columns: ['a'], count: 1, cells: new Uint8Array([9, 0, 0, 0, 2]) },
 };
 
+/** The document that was opened last, as its core tells it news. */
+let told: OpenDocument;
+
 /** A document whose core answers each call so. */
-function answeredBy(answer: Answer) {
+function answeredBy(answer: Answer, status: Partial<Status> = {}, head?: EntryId) {
   const connection = {
-    attach: () => {},
+    attach: (_: number, document: OpenDocument) => {
+      told = document;
+    },
     detach: () => {},
     call: (_: unknown, __: unknown, caller: Caller) => {
       queueMicrotask(() => callSafely(() => caller(answer, true)));
       return 1;
     },
     unwatch: () => {},
+    nextCallId: () => new Uint8Array(16),
   };
   const opened = { handle: 1, doctype: KIND };
-  const status = { error: null } as Status;
-  return new Database<typeof KIND.mutations>(connection as unknown as Connection, opened, status);
+  return new Database<typeof KIND.mutations>(connection as unknown as Connection, opened, {
+    status: { error: null, ...status } as Status,
+    memo: { word: 0, copy: undefined, head },
+  });
 }
 
 /** As a connection does it: what a caller throws is reported and harms nobody else. */
@@ -91,5 +99,29 @@ test('bytes that were given away are refused like any other wrong argument', asy
     structuredClone(bytes, { transfer: [bytes instanceof ArrayBuffer ? bytes : bytes.buffer] });
     expect(() => db.mutate.add({ b: bytes })).toThrow(/add: argument b is not of type blob/);
     await expect(db.query('select ?', [bytes])).rejects.toThrow(QueryError);
+  }
+});
+
+test('an entry of another timeline is none of those that the status counts', async () => {
+  const entry = (id: number, lsn: number): EntryId => {
+    const journal = new Uint8Array(16).fill(id);
+    return { journal, life: new Uint8Array(16), lsn };
+  };
+  const timeline = { start: 3, acked: 3, durable: 3, head: 3 };
+  const status: Partial<Status> = { connection: 'online', pending: 0, timeline };
+  const counted = { pending: 3, timeline: { ...timeline, durable: 6, head: 6 } };
+  for (const [head, isCounted] of [
+    [entry(1, 3), true],
+    [entry(2, 3), false],
+    [undefined, true],
+  ] as const) {
+    const answer: Answer = { type: 'durable', entry: entry(1, 5) };
+    const db = answeredBy(answer, status, head);
+    expect(await db.mutate.add({ b: new Uint8Array() })).toEqual({ lsn: 5 });
+    expect(db.status).toMatchObject(isCounted ? counted : status);
+    const memo = { word: 0, copy: undefined, head: entry(isCounted ? 2 : 1, 3) };
+    told.news({ type: 'status', status: { ...db.status, ...status } as Status, memo });
+    await db.mutate.add({ b: new Uint8Array() });
+    expect(db.status).toMatchObject(isCounted ? status : counted);
   }
 });

@@ -99,6 +99,20 @@ class Stage {
     return this.work();
   }
 
+  /** The core opens again this document, if it was asked to since `log` began. */
+  reopens(handle: number): void {
+    const open = this.posted('open').findLast((it) => it.handle === handle);
+    if (open) this.answer(open.call as number, opens());
+  }
+
+  /** The core dies, and there is another one, however long that takes. */
+  dieOfIt(): void {
+    this.log = [];
+    this.step({ type: 'gone', core: this.core });
+    this.pass(8_100);
+    this.work();
+  }
+
   die(): void {
     this.step({ type: 'gone', core: this.core });
     this.pass(600);
@@ -478,6 +492,8 @@ test('what could not be opened again is closed at once, unless it is wanted for 
     const { stage, handle } = opened();
     if (isWanted) stage.call('query', { handle });
     stage.call('watch', { handle });
+    const decided = stage.call('mutate', { handle, name: 'm' });
+    stage.answer(decided, { type: 'durable', entry });
     stage.survive();
     const [again] = stage.posted('open').slice(-1);
     const error = new StorageError('damaged', { outcome: 'none' });
@@ -832,6 +848,230 @@ test('W16: the core is told of what was heard, now and then', () => {
   heard(100);
   heard(70_000);
   expect(stage.posted('heard').slice(1)).toEqual([{ lists: 2 }]);
+});
+
+/** How a call ended, if it did. */
+const endOf = (stage: Stage, call: number): string | undefined =>
+  stage.of('settle').find((it) => it.call === call && it.last)?.answer.type;
+
+/** The documents that the core was asked to open. */
+const askedToOpen = (stage: Stage): unknown[] => stage.posted('open').map(({ handle }) => handle);
+
+/** A document that kills the core each time it is opened again, and one that waits for a verdict. */
+const deadly = () => {
+  const { stage, handle } = opened();
+  const other = stage.open();
+  const confirming = stage.call('mutate', { handle: other, name: 'm' });
+  stage.answer(confirming, { type: 'durable', entry });
+  const sync = stage.call('sync', { handle: other }, false);
+  stage.dieOfIt();
+  for (let deaths = 0; deaths < 3; deaths++) {
+    expect(askedToOpen(stage)).toContain(handle);
+    stage.reopens(other);
+    for (const call of [confirming, sync]) expect(stage.errors(call)).toEqual([]);
+    stage.dieOfIt();
+  }
+  return { stage, handle, other, innocent: [confirming, sync] };
+};
+
+test('W6: a document that kills three cores as it is opened again is left shut for a while', () => {
+  const { stage, handle, other, innocent } = deadly();
+  const others = [other, stage.tab.newHandle()];
+  stage.call('open', { handle: others[1] });
+  expect(askedToOpen(stage)).toEqual(others);
+  expect(stage.of('lost')).toMatchObject([{ handle, error: { code: 'engine' } }]);
+  stage.reopens(other);
+  const asked = stage.of('post').map(({ message }) => (message as { call: number }).call);
+  expect(asked).toEqual(expect.arrayContaining(innocent));
+  const query = stage.call('query', { handle });
+  stage.pass(60_000);
+  expect(stage.errors(query)).toEqual([{ code: 'engine', outcome: 'none', last: true }]);
+  expect(askedToOpen(stage)).toEqual(others);
+  // Nor is the next core told, whatever this one dies of.
+  stage.dieOfIt();
+  expect(askedToOpen(stage)).toEqual([other]);
+  stage.reopens(other);
+  for (const call of innocent) expect(stage.errors(call)).toEqual([]);
+  stage.pass(60_000);
+  expect(askedToOpen(stage)).toEqual([other, handle]);
+});
+
+test('W6: one that is left shut is tried again by who looks at its tab, and then by itself', () => {
+  const { stage, handle, other, innocent } = deadly();
+  stage.reopens(other);
+  for (let times = 0; times < 3; times++) {
+    stage.step({ type: 'nudge' });
+    expect(askedToOpen(stage)).toEqual([other, handle]);
+    stage.dieOfIt();
+    expect(askedToOpen(stage)).toEqual([other]);
+    stage.reopens(other);
+  }
+  for (const call of innocent) expect(stage.errors(call)).toEqual([]);
+  stage.pass(60_000);
+  stage.step({ type: 'nudge' });
+  const query = stage.call('query', { handle: other });
+  expect(stage.posted('query')).toEqual([]);
+  stage.pass(2_000);
+  expect(stage.posted('query')).toMatchObject([{ call: query }]);
+  stage.reopens(handle);
+  stage.dieOfIt();
+  expect(askedToOpen(stage)).toEqual([handle, other]);
+});
+
+test('W6: a tab without a core for a while tries again what killed the ones before', () => {
+  const { stage, handle } = deadly();
+  stage.step({ type: 'gone', core: stage.core });
+  stage.pass(8_100);
+  stage.step({ type: 'refused', core: stage.core, reason: '404', joining: undefined });
+  stage.log = [];
+  stage.pass(200_000);
+  stage.work();
+  stage.pass(2_000);
+  expect(askedToOpen(stage)).toContain(handle);
+});
+
+test('W6: once a core died as it opened documents, the next one opens them one by one', () => {
+  const { stage, handle } = opened();
+  const others = [stage.open(), stage.open()];
+  stage.dieOfIt();
+  expect(askedToOpen(stage)).toEqual([handle, ...others]);
+  const queries = others.map((other) => stage.call('query', { handle: other }));
+  stage.reopens(others[0]!);
+  stage.dieOfIt();
+  for (const next of [handle, others[0], others[1]]) {
+    expect(askedToOpen(stage).at(-1)).toBe(next);
+    expect(stage.posted('query')).toEqual([]);
+    stage.reopens(next!);
+  }
+  expect(stage.posted('query').map(({ call }) => call)).toEqual(queries);
+});
+
+test('W6: a document that takes its time holds the others up only for a while', () => {
+  const { stage, handle } = opened();
+  const other = stage.open();
+  stage.dieOfIt();
+  stage.reopens(other);
+  stage.dieOfIt();
+  const query = stage.call('query', { handle: other });
+  expect(askedToOpen(stage)).toEqual([handle]);
+  stage.pass(2_000);
+  expect(askedToOpen(stage)).toEqual([handle, other]);
+  stage.reopens(other);
+  expect(stage.posted('query')).toMatchObject([{ call: query }]);
+});
+
+test('W6: a document is not the cause of deaths that come long after it was to be opened', () => {
+  const { stage, handle } = opened();
+  for (let deaths = 0; deaths < 5; deaths++) {
+    stage.dieOfIt();
+    expect(askedToOpen(stage)).toEqual([handle]);
+    stage.pass(60_000);
+  }
+});
+
+test('W6: a call that kills each core is found beside a document that is slow to open', () => {
+  const { stage } = opened();
+  const handle = stage.open();
+  const call = stage.call('watch', { handle });
+  let deaths = 0;
+  while (endOf(stage, call) === undefined && deaths < 12) {
+    stage.dieOfIt();
+    deaths++;
+    stage.pass(2_000);
+    stage.reopens(handle);
+  }
+  expect(deaths).toBe(6);
+  expect(stage.errors(call)).toEqual([{ code: 'engine', outcome: 'none', last: true }]);
+});
+
+test('a document is closed once all that was issued is on the disk', () => {
+  const { stage, handle } = opened();
+  const other = stage.open();
+  const [decided, ...issued] = [0, 1, 2].map(() => stage.call('mutate', { handle, name: 'm' }));
+  stage.call('mutate', { handle: other, name: 'm' });
+  stage.answer(decided!, { type: 'durable', entry });
+  const close = stage.call('close', { handle });
+  stage.answer(close, { type: 'done' });
+  for (const call of issued) {
+    expect(endOf(stage, close)).toBeUndefined();
+    stage.answer(call, { type: 'durable', entry });
+  }
+  expect(endOf(stage, close)).toBe('done');
+  const closed = { code: 'document-closed', outcome: 'unknown', last: true };
+  for (const call of [decided!, ...issued]) expect(stage.errors(call)).toEqual([closed]);
+  stage.survive();
+  expect(stage.posted('open').slice(2)).toMatchObject([{ handle: other }]);
+});
+
+test('a mutation that is refused is not waited for by a close', () => {
+  const { stage, handle } = opened();
+  const call = stage.call('mutate', { handle, name: 'm' });
+  const close = stage.call('close', { handle });
+  stage.answer(close, { type: 'done' });
+  stage.answer(call, { type: 'failed', error: new RejectedError('no') });
+  expect(endOf(stage, close)).toBe('done');
+  expect(stage.errors(call)).toEqual([{ code: 'rejected', outcome: 'none', last: true }]);
+});
+
+test('what was issued to a local document before it was closed is confirmed too', () => {
+  for (const isNews of [false, true]) {
+    const stage = new Stage().work();
+    const [handle, status] = [stage.tab.newHandle(), { connection: 'local' } as Status];
+    const open = stage.call('open', { handle });
+    stage.answer(open, { ...standing({}), ...(isNews ? {} : { status }), type: 'opened' });
+    if (isNews) stage.news({ handle, news: { ...standing({}), status, type: 'status' } });
+    const call = stage.call('mutate', { handle, name: 'm' });
+    const close = stage.call('close', { handle });
+    stage.answer(close, { type: 'done' });
+    stage.answer(call, { type: 'durable', entry });
+    stage.answer(call, { type: 'confirmed', lsn: 1 });
+    expect([endOf(stage, call), endOf(stage, close)]).toEqual(['confirmed', 'done']);
+  }
+});
+
+test('a core that dies between a close and the disk leaves both to the next one', () => {
+  const { stage, handle } = opened();
+  const call = stage.call('mutate', { handle, name: 'm' });
+  const close = stage.call('close', { handle });
+  stage.answer(close, { type: 'done' });
+  stage.log = [];
+  stage.survive().reopen();
+  const asked = stage.of('post').filter(({ kind }) => kind === 'mutate' || kind === 'close');
+  const calls = asked.map(({ message }) => (message as { call: number }).call);
+  expect(calls).toEqual([call, close]);
+  // The next one has not closed it yet.
+  stage.answer(call, { type: 'durable', entry });
+  expect(endOf(stage, close)).toBeUndefined();
+  stage.answer(close, { type: 'done' });
+  expect(endOf(stage, close)).toBe('done');
+});
+
+test('a close ends in time where the disk says nothing', () => {
+  for (const connection of ['online', 'local'] as const) {
+    const { stage, handle } = opened();
+    const status = { connection } as Status;
+    stage.news({ handle, news: { ...standing({}), status, type: 'status' } });
+    const call = stage.call('mutate', { handle, name: 'm' });
+    stage.pass(2_000);
+    const close = stage.call('close', { handle });
+    stage.answer(close, { type: 'done' });
+    stage.pass(8_000);
+    const [late] = stage.errors(call);
+    expect(late).toEqual({ code: 'not-durable-yet', outcome: 'unknown', last: false });
+    expect(endOf(stage, close)).toBe('done');
+  }
+});
+
+test('a close does not wait for a verdict that a document, local until just now, still needs', () => {
+  const { stage, handle } = opened();
+  const call = stage.call('mutate', { handle, name: 'm' });
+  const close = stage.call('close', { handle });
+  const status = { connection: 'local' } as Status;
+  stage.news({ handle, news: { ...standing({}), status, type: 'status' } });
+  stage.answer(close, { type: 'done' });
+  stage.answer(call, { type: 'durable', entry });
+  stage.pass(10_000);
+  expect(endOf(stage, close)).toBe('done');
 });
 
 test('a document that is closed ends what was asked of it', () => {

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 use tidelog_client::{
-    Again, Call, CallFailure, FromCore, Handle, Memo, Mutate, OpenRequest, Request, ToCore,
+    Again, Call, CallFailure, Connection, FromCore, Handle, Memo, Mutate, OpenRequest, Request,
+    Status, ToCore,
 };
 use tidelog_tab::{Answer, Effect, Error, Input, Machine};
 use tidelog_types::probe::{Probe, reached};
@@ -276,7 +277,9 @@ fn call_of(message: &FromCore) -> Option<Call> {
 /// What a message says of a call, as far as the tab looks at it.
 fn answer_of(message: &FromCore) -> Option<(Call, Answer)> {
     Some(match message {
-        FromCore::Opened { call, memo, .. } => (*call, Answer::Opened { memo: memo_text(memo) }),
+        FromCore::Opened { call, status, memo } => {
+            (*call, Answer::Opened { status: status_value(status), memo: memo_text(memo) })
+        }
         FromCore::Failed { call, failure } => (*call, Answer::Failed { error: error(failure) }),
         FromCore::Rejected { call, failure } => (*call, Answer::Rejected { error: error(failure) }),
         FromCore::Durable { call, entry } => (*call, Answer::Durable { entry: entry_value(entry) }),
@@ -294,8 +297,9 @@ fn answer_of(message: &FromCore) -> Option<(Call, Answer)> {
 /// News of a document, as far as the tab looks at them.
 fn news_of(core: u32, message: &FromCore) -> Input {
     let (handle, news) = match message {
-        FromCore::Status { handle, memo, .. } => {
-            (handle, json!({ "type": "status", "memo": memo_text(memo) }))
+        FromCore::Status { handle, status, memo } => {
+            let (status, memo) = (status_value(status), memo_text(memo));
+            (handle, json!({ "type": "status", "status": status, "memo": memo }))
         }
         FromCore::RejectionNews { handle, .. } => (handle, json!({ "type": "rejection" })),
         FromCore::TokenWanted { handle } => (handle, json!({ "type": "tokenWanted" })),
@@ -324,6 +328,10 @@ fn entry_of(entry: &Value) -> Option<EntryId> {
     let life = id_of(entry["life"].as_str().expect("BUG: the tab has changed a life"));
     let lsn = entry["lsn"].as_u64().and_then(Lsn::new).expect("BUG: the tab has changed an LSN");
     Some(EntryId { journal: JournalId(journal), life: Life(life), lsn })
+}
+
+fn status_value(status: &Status) -> Value {
+    json!({ "connection": if status.connection == Connection::Local { "local" } else { "" } })
 }
 
 fn memo_text(memo: &Memo) -> Value {
@@ -366,7 +374,7 @@ fn settled(call: Call, answer: &Answer, heard: &mut Option<FromCore>) -> FromCor
                 },
             }
         }
-        // It closes what it could not open again.
+        // It closes what it could not open again, and what waited for the disk.
         (None, Answer::Done) => FromCore::Done { call },
         (None, answer) => panic!("BUG: a tab made {answer:?} up"),
     }

@@ -90,7 +90,7 @@ pub enum Input {
 #[serde(tag = "type", rename_all = "camelCase")]
 pub enum Answer {
     /// The document is open.
-    Opened { memo: Value },
+    Opened { status: Value, memo: Value },
     /// It failed.
     Failed { error: Error },
     /// The server rejected it.

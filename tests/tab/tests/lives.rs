@@ -182,7 +182,7 @@ impl World {
                     Event::ToTab {
                         life,
                         call,
-                        answer: Answer::Opened { memo: json!({ "word": 0 }) },
+                        answer: Answer::Opened { status: json!({}), memo: json!({ "word": 0 }) },
                     },
                 );
             }
