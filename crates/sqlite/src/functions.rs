@@ -30,7 +30,7 @@ const FUNCTIONS: [(&CStr, c_int, Function); 9] = [
 ];
 
 /// The same of those that always answer the same.
-const LINEAR: [(&CStr, c_int, Function); 8] = [
+const LINEAR: [(&CStr, c_int, Function); 9] = [
     (c"glob", 2, glob),
     (c"instr", 2, instr),
     (c"like", 2, like),
@@ -39,6 +39,7 @@ const LINEAR: [(&CStr, c_int, Function); 8] = [
     (c"trim", 2, trim),
     (c"ltrim", 2, ltrim),
     (c"rtrim", 2, rtrim),
+    (c"unhex", 2, unhex),
 ];
 
 /// Bytes looked at that count as one step.
@@ -402,4 +403,25 @@ unsafe extern "C" fn rtrim(
 ) {
     // SAFETY: as this function is called.
     unsafe { trim_by(context, arguments, |chars, text| chars.trim_end(text)) };
+}
+
+unsafe extern "C" fn unhex(
+    context: *mut ffi::sqlite3_context,
+    _: c_int,
+    arguments: *mut *mut ffi::sqlite3_value,
+) {
+    // SAFETY: there are two arguments, and it is this function's context.
+    unsafe {
+        let (Some(text), Some(between)) =
+            (bytes_of(*arguments, false), bytes_of(*arguments.add(1), false))
+        else {
+            return;
+        };
+        if may_look_at(context, text.len() + between.len())
+            && let Some(bytes) = linear::unhexed(text, between)
+        {
+            let (start, size) = (bytes.as_ptr().cast(), bytes.len() as u64);
+            ffi::sqlite3_result_blob64(context, start, size, ffi::SQLITE_TRANSIENT());
+        }
+    }
 }
