@@ -88,6 +88,13 @@ fn a_migration_that_does_not_run_is_named_by_its_number() {
     assert!(broken.contains("not allowed"), "{broken}");
     let broken = refusal(&["create temp table t (x)"], &[]);
     assert!(broken.contains("not allowed"), "{broken}");
+    for hidden in [
+        "create table t (x references \u{feff}_tidelog_rejection (reason))",
+        "create table t (x); alter table t rename to \u{feff}_tidelog_t",
+    ] {
+        let broken = refusal(&[NOTE, hidden], &[]);
+        assert!(broken.contains("migration 1") && broken.contains("not allowed"), "{broken}");
+    }
 }
 
 /// Goal: a doctype of a few megabytes takes neither hours nor gigabytes. Method: what is allowed
