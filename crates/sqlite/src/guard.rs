@@ -10,7 +10,6 @@ use rusqlite::ffi;
 
 use crate::failure::Failure;
 use crate::state::{Origin, SharedState, lock};
-use crate::view::Stopwatch;
 
 /// Tables, indexes, triggers and views whose names begin so are ours.
 pub(crate) const SYSTEM_PREFIX: &str = "_tidelog_";
@@ -93,9 +92,7 @@ impl Guard {
         // What fills the cache beyond what was read was written. Rough, but before the memory is
         // gone; the exact count is taken at the commit.
         state.check_cache(cache_pages, WARM_PAGES);
-        if state.view.stopwatch().is_some_and(Stopwatch::is_over) {
-            state.fail(Failure::budget("time"));
-        }
+        state.check_time();
         state.noted().is_none()
     }
 }

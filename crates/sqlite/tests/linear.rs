@@ -140,16 +140,24 @@ fn patterns_that_nearly_match_everywhere_are_over_the_budget() {
 }
 
 /// Over after so many looks.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Looks {
+    max: AtomicUsize,
     left: AtomicUsize,
     starts: AtomicUsize,
+}
+
+impl Looks {
+    fn new(max: usize) -> Arc<Self> {
+        let [max, left, starts] = [max, 0, 0].map(AtomicUsize::new);
+        Arc::new(Self { max, left, starts })
+    }
 }
 
 impl Stopwatch for Looks {
     fn start(&self) {
         self.starts.fetch_add(1, Ordering::Relaxed);
-        self.left.store(100, Ordering::Relaxed);
+        self.left.store(self.max.load(Ordering::Relaxed), Ordering::Relaxed);
     }
 
     fn is_over(&self) -> bool {
@@ -161,7 +169,7 @@ impl Stopwatch for Looks {
 
 #[test]
 fn a_transaction_that_takes_too_long_ends_though_its_steps_are_few() {
-    let looks = Arc::new(Looks::default());
+    let looks = Looks::new(100);
     let view = View::new(1000, 0).with_stopwatch(Arc::clone(&looks) as Arc<dyn Stopwatch>);
     let mut document = Document::on(view);
     document.migrate("create table got (answer)");
@@ -176,4 +184,34 @@ fn a_transaction_that_takes_too_long_ends_though_its_steps_are_few() {
     let starts = looks.starts.load(Ordering::Relaxed);
     document.app(&count(100)).unwrap();
     assert!(looks.starts.load(Ordering::Relaxed) > starts);
+}
+
+#[test]
+fn short_statements_end_too_once_they_have_taken_too_long_together() {
+    let looks = Looks::new(1_000);
+    let view = View::new(1000, 0).with_stopwatch(Arc::clone(&looks) as Arc<dyn Stopwatch>);
+    let mut document = Document::on(view);
+    document.migrate("create table got (answer); insert into got values (1)");
+    // None of them takes as many steps as SQLite takes from one call to the next.
+    let many = "update got set answer = answer + 1;".repeat(200);
+    document.app(&many).unwrap();
+    looks.max.store(100, Ordering::Relaxed);
+    let over = Failure::Budget { what: "time".into() };
+    assert_eq!(document.app_failure(&many), over, "they are prepared already");
+    assert_eq!(failure(document.write(&mut |tx| tx.run_migration(&many))), over);
+    let check = |document: &mut Document| {
+        let mut checked = Ok(Vec::new());
+        document
+            .write(&mut |tx| {
+                checked = tx.check_app(&many);
+                Ok(())
+            })
+            .unwrap();
+        checked
+    };
+    assert_eq!(check(&mut document), Err(over));
+    looks.max.store(1_000, Ordering::Relaxed);
+    assert_eq!(check(&mut document), Ok(Vec::new()));
+    document.migrate(&many);
+    assert_eq!(document.query("select answer from got"), [[Value::Integer(401)]]);
 }
