@@ -98,9 +98,8 @@ impl Connection {
         for pragma in flags::PRAGMAS {
             self.run(Origin::System, pragma, &no_values, &mut |_| Ok(()))?;
         }
-        if writes {
-            functions::add_to(self.db, &self.state)?;
-        } else {
+        functions::add_to(self.db, &self.state, writes)?;
+        if !writes {
             self.run(Origin::System, "pragma query_only = on", &no_values, &mut |_| Ok(()))?;
         }
         self.scripts = Scripts::default();

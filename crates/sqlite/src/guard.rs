@@ -31,7 +31,7 @@ pub(crate) const NONDETERMINISTIC: [&str; 8] = [
 const QUADRATIC: [&str; 2] = ["json_patch", "jsonb_patch"];
 /// What is said of them.
 pub(crate) const QUADRATIC_FORBIDDEN: &str =
-    "json_patch() in a mutation, since its time cannot be bounded: use json_set()";
+    "json_patch(), since its time cannot be bounded: use json_set()";
 
 /// Pragmas that a query may use: they only tell about the schema.
 const QUERY_PRAGMAS: [&str; 6] =
@@ -234,9 +234,7 @@ fn judge(
         {
             Err(Failure::nondeterministic(format!("{second}()")))
         }
-        (Deed::Function, Origin::App | Origin::Migration)
-            if QUADRATIC.iter().any(|name| name.eq_ignore_ascii_case(second)) =>
-        {
+        (Deed::Function, _) if QUADRATIC.iter().any(|name| name.eq_ignore_ascii_case(second)) => {
             Err(Failure::forbidden(QUADRATIC_FORBIDDEN))
         }
         _ => Ok(()),

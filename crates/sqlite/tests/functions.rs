@@ -1,8 +1,9 @@
-//! Which SQL functions a mutation may call.
+//! Which SQL functions mutations and queries may call.
 //!
 //! Goal: a function that another SQLite, or another setting, brings is looked at before apps have
-//! it: whether two runs get the same of it, and whether its time grows with the lengths of its
-//! arguments and not with the product of them, since nothing ends it. Method: SQLite's own list.
+//! it: whether two runs of a mutation get the same of it, and whether its time grows with the
+//! lengths of its arguments and not with the product of them, since nothing ends it. Method:
+//! SQLite's own list.
 
 #![cfg(not(target_arch = "wasm32"))]
 
@@ -32,12 +33,19 @@ const ALLOWED: &str = "
     substr/3 substring/2 substring/3 subtype/1 sum/1 time/-1 timediff/2 total/1 trim/1 typeof/1
     unhex/1 unicode/1 unistr/1 unistr_quote/1 unixepoch/-1 unlikely/1 upper/1 zeroblob/1";
 
-/// Those of the connection: ours, nearly all of which take the place of SQLite's own, and `match`,
-/// which is there to fail.
+/// Those of every connection: ours, which take the place of SQLite's own, and `match`, which is
+/// there to fail.
 const OURS: &str = "
-    changes/0 glob/2 instr/2 json_patch/2 jsonb_patch/2 like/2 like/3 ltrim/2 match/2 random/0
-    randomblob/1 reject/1 replace/3 rtrim/2 sqlite_compileoption_get/1 sqlite_compileoption_used/1
-    total_changes/0 trim/2 unhex/2";
+    glob/2 instr/2 json_patch/2 jsonb_patch/2 like/2 like/3 ltrim/2 match/2 replace/3 rtrim/2 trim/2
+    unhex/2";
+
+/// SQLite's own that depend on the moment: those of a mutation are ours.
+const OF_THE_MOMENT: &str = "
+    changes/0 random/0 randomblob/1 sqlite_compileoption_get/1 sqlite_compileoption_used/1
+    total_changes/0";
+
+/// Ours, which only a mutation has.
+const REJECT: &str = "reject/1";
 
 const LIST: &str = "select name || '/' || narg, min(builtin) from pragma_function_list group by 1";
 
@@ -57,17 +65,28 @@ fn functions(rows: Vec<Vec<Value>>) -> [BTreeSet<String>; 2] {
     functions
 }
 
+#[track_caller]
+fn assert_has(rows: Vec<Vec<Value>>, builtin: &[&str], ours: &[&str]) {
+    for (found, expected) in functions(rows).iter().zip([builtin, ours]) {
+        let others: Vec<_> =
+            found.symmetric_difference(&set(&expected.join(" "))).cloned().collect();
+        assert!(others.is_empty(), "{others:?}");
+    }
+}
+
 #[test]
 fn a_mutation_has_the_functions_that_were_looked_at_and_no_other() {
-    let mut document = Document::new();
     let mut rows = Vec::new();
-    let run = document.write(&mut |transaction| {
+    let run = Document::new().write(&mut |transaction| {
         rows = transaction.run_system(LIST, &[])?;
         Ok(())
     });
     run.unwrap();
-    for (found, expected) in functions(rows).iter().zip([set(ALLOWED), set(OURS)]) {
-        let others: Vec<_> = found.symmetric_difference(&expected).collect();
-        assert!(others.is_empty(), "{others:?}");
-    }
+    assert_has(rows, &[ALLOWED], &[OURS, OF_THE_MOMENT, REJECT]);
+}
+
+#[test]
+fn a_query_has_the_functions_that_were_looked_at_and_no_other() {
+    let rows = Document::new().reader.query_system(LIST, &[]).unwrap();
+    assert_has(rows, &[ALLOWED, OF_THE_MOMENT], &[OURS]);
 }
