@@ -1,7 +1,8 @@
 //! What SQL may do, and for how long.
 //!
 //! SQLite asks [`authorize`] about each thing that a statement does while it prepares it, triggers
-//! included, and calls [`progress`] every few hundred steps while it runs.
+//! included, and calls [`progress`] every few hundred steps while it runs, and [`written`] for each
+//! row that it writes.
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::sync::Arc;
@@ -70,6 +71,9 @@ impl Guard {
         unsafe {
             ffi::sqlite3_set_authorizer(self.db, Some(authorize), this);
             ffi::sqlite3_progress_handler(self.db, PROGRESS_STEPS as c_int, Some(progress), this);
+            if lock(&self.state).writes {
+                ffi::sqlite3_update_hook(self.db, Some(written), this);
+            }
         }
     }
 
@@ -105,6 +109,23 @@ unsafe extern "C" fn progress(guard: *mut c_void) -> c_int {
     // SAFETY: given by `watch`, and only while the connection is open.
     let guard = unsafe { &*guard.cast::<Guard>() };
     c_int::from(!guard.go_on())
+}
+
+/// A row was inserted or changed, or is gone. Behind the last rowid SQLite draws those of new rows,
+/// as other runs would not: so no row gets that one.
+unsafe extern "C" fn written(
+    guard: *mut c_void,
+    action: c_int,
+    _database: *const c_char,
+    _table: *const c_char,
+    rowid: i64,
+) {
+    if rowid == i64::MAX && action != ffi::SQLITE_DELETE {
+        // SAFETY: given by `watch`, and only while the connection is open.
+        let guard = unsafe { &*guard.cast::<Guard>() };
+        let what = format!("the rowid {rowid}, behind which rowids are random");
+        lock(&guard.state).fail(Failure::nondeterministic(what));
+    }
 }
 
 unsafe extern "C" fn authorize(
