@@ -50,6 +50,14 @@ const FIND_INTRUDER: &str = "
     where it.type = 'table' and lower(substr(key.\"table\", 1, 9)) = '_tidelog_'
     limit 1";
 
+/// A table with a column whose name SQLite drew: of the columns of a `create table ... as select`
+/// that would have the same name, it numbers four, and draws the numbers of further ones.
+const FIND_DRAWN_NAME: &str = "
+    select it.name from sqlite_schema as it, pragma_table_info(it.name) as own
+    where it.type = 'table' and rtrim(own.name, '0123456789') like '%:'
+      and cast(substr(own.name, length(rtrim(own.name, '0123456789')) + 1) as integer) > 4
+    limit 1";
+
 const HAS_SYSTEM_TABLES: &str = "select 1 from sqlite_schema where name = '_tidelog_meta'";
 
 const FIND_TIMELINE: &str =
@@ -155,7 +163,7 @@ pub(crate) fn migrate(
         for migration in &doctype.migrations[from..] {
             transaction.run_migration(migration)?;
         }
-        refuse_intruders(transaction)?;
+        check_migrated(transaction)?;
         let version = i64::try_from(doctype.migrations.len()).expect("BUG: so many");
         transaction.run_system(
             "insert into _tidelog_meta values ('version', ?1)
@@ -171,14 +179,26 @@ pub(crate) fn begin_document(transaction: &Transaction<'_>) -> Result<(), Failur
     SYSTEM_TABLES.iter().try_for_each(|table| transaction.run_system(table, &[]).map(drop))
 }
 
-/// Fails if migrations have made something of what is ours. What they say is looked at before they
-/// run; this is for what was overlooked.
-pub(crate) fn refuse_intruders(transaction: &Transaction<'_>) -> Result<(), Failure> {
-    match transaction.run_system(FIND_INTRUDER, &[])?.first().map(Vec::as_slice) {
-        None => Ok(()),
-        Some([Value::Text(name)]) => Err(Failure::Forbidden { what: name.clone() }),
-        Some(_) => Err(Failure::Forbidden { what: "names of system tables".to_owned() }),
+/// Fails if migrations have made something of what is ours, or what another run would make
+/// otherwise. What they say is looked at before they run; this is for what was overlooked.
+pub(crate) fn check_migrated(transaction: &Transaction<'_>) -> Result<(), Failure> {
+    if let Some(name) = found_name(transaction, FIND_INTRUDER)? {
+        return Err(Failure::Forbidden { what: name });
     }
+    if let Some(name) = found_name(transaction, FIND_DRAWN_NAME)? {
+        let what = format!("the column names of {name}, as too many are the same");
+        return Err(Failure::Nondeterministic { what });
+    }
+    Ok(())
+}
+
+fn found_name(transaction: &Transaction<'_>, sql: &str) -> Result<Option<String>, Failure> {
+    let rows = transaction.run_system(sql, &[])?;
+    let name = |row: &Vec<Value>| match row.as_slice() {
+        [Value::Text(name)] => name.clone(),
+        _ => "a table without a name".to_owned(),
+    };
+    Ok(rows.first().map(name))
 }
 
 /// Runs each kind of statement that gives a frame its verdict, to see that they can. For a document
@@ -562,7 +582,7 @@ mod tests {
             "create table note (_tidelog_id text references list (_tidelog_id))",
             "create table tidelog_meta (id text references _tidelo)",
         ] {
-            assert_eq!(after(sql, refuse_intruders), Run::Done(()), "{sql}");
+            assert_eq!(after(sql, check_migrated), Run::Done(()), "{sql}");
         }
         for sql in [
             "create table _TideLog_mine (id text)",
@@ -572,7 +592,7 @@ mod tests {
             "create table note (id text references _tidelog_rejection (reason))",
             "create table note (id text, foreign key (id) references _TIDELOG_none)",
         ] {
-            let run = after(sql, refuse_intruders);
+            let run = after(sql, check_migrated);
             assert!(matches!(run, Run::Failed(Failure::Forbidden { .. })), "{sql}: {run:?}");
         }
     }
