@@ -12,6 +12,15 @@ use tidelog_types::{
 use crate::program::{self, AppliedTimeline, done};
 use crate::{Doctype, Mutation, Verdict, chain_of};
 
+/// What does not begin where it can: the schema itself begins on page 1.
+const FIND_OTHER_ROOT: &str = "
+    select 1 from sqlite_schema
+    where iif(type in ('table', 'index'), typeof(rootpage) <> 'integer' or rootpage < 2,
+              rootpage is not 0)
+    union all
+    select 1 from sqlite_schema where rootpage <> 0 group by rootpage having count(*) > 1
+    limit 1";
+
 /// One document on the side that decides: the server's, or a device's own of a local document.
 ///
 /// Every method either ends with `Run::Done`, and then view and position have moved on and the
@@ -97,6 +106,13 @@ impl Authority {
     pub fn schema(&mut self) -> Run<Vec<Vec<Value>>> {
         let sql = "select type, name, tbl_name, sql from sqlite_schema order by type, name";
         self.reader.query_system(sql, &[])
+    }
+
+    /// Whether each table and index begins on a page of its own, and nothing else on any. Two on
+    /// one page would be two names for the same rows.
+    pub fn has_own_roots(&mut self) -> Run<bool> {
+        let others = done!(self.reader.query_system(FIND_OTHER_ROOT, &[]));
+        Run::Done(others.is_empty())
     }
 
     /// Steps of SQLite's virtual machine that mutations and queries took since this was last

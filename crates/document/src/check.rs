@@ -130,6 +130,9 @@ fn check_in(transaction: &Transaction<'_>, doctype: &Doctype) -> Result<(), Doct
     for (number, sql) in doctype.migrations.iter().enumerate() {
         transaction.run_migration(sql).map_err(migration(number))?;
     }
+    program::check_migrated(transaction)
+        .and_then(|()| program::rehearse_verdicts(transaction))
+        .map_err(migration(doctype.migrations.len().saturating_sub(1)))?;
     for definition in &doctype.mutations {
         check_mutation(transaction, definition)
             .map_err(|flaw| flaw.of_mutation(doctype, &definition.name))?;

@@ -38,6 +38,26 @@ const SYSTEM_TABLES: [&str; 4] = [
      strict, without rowid",
 ];
 
+/// What has a name like ours and is none of the tables above, and tables whose foreign keys name
+/// one: our own statements would look after those, and fail with them.
+const FIND_INTRUDER: &str = "
+    select name from sqlite_schema
+    where '_tidelog_' in (lower(substr(name, 1, 9)), lower(substr(tbl_name, 1, 9)))
+      and (type <> 'table' or lower(name) not in
+           ('_tidelog_meta', '_tidelog_timeline', '_tidelog_rejection', '_tidelog_moved'))
+    union all
+    select it.name from sqlite_schema as it, pragma_foreign_key_list(it.name) as key
+    where it.type = 'table' and lower(substr(key.\"table\", 1, 9)) = '_tidelog_'
+    limit 1";
+
+/// A table with a column whose name SQLite drew: of the columns of a `create table ... as select`
+/// that would have the same name, it numbers four, and draws the numbers of further ones.
+const FIND_DRAWN_NAME: &str = "
+    select it.name from sqlite_schema as it, pragma_table_info(it.name) as own
+    where it.type = 'table' and rtrim(own.name, '0123456789') like '%:'
+      and cast(substr(own.name, length(rtrim(own.name, '0123456789')) + 1) as integer) > 4
+    limit 1";
+
 const HAS_SYSTEM_TABLES: &str = "select 1 from sqlite_schema where name = '_tidelog_meta'";
 
 const FIND_TIMELINE: &str =
@@ -143,6 +163,7 @@ pub(crate) fn migrate(
         for migration in &doctype.migrations[from..] {
             transaction.run_migration(migration)?;
         }
+        check_migrated(transaction)?;
         let version = i64::try_from(doctype.migrations.len()).expect("BUG: so many");
         transaction.run_system(
             "insert into _tidelog_meta values ('version', ?1)
@@ -156,6 +177,48 @@ pub(crate) fn migrate(
 /// Makes the system tables of an empty document.
 pub(crate) fn begin_document(transaction: &Transaction<'_>) -> Result<(), Failure> {
     SYSTEM_TABLES.iter().try_for_each(|table| transaction.run_system(table, &[]).map(drop))
+}
+
+/// Fails if migrations have made something of what is ours, or what another run would make
+/// otherwise. What they say is looked at before they run; this is for what was overlooked.
+pub(crate) fn check_migrated(transaction: &Transaction<'_>) -> Result<(), Failure> {
+    if let Some(name) = found_name(transaction, FIND_INTRUDER)? {
+        return Err(Failure::Forbidden { what: name });
+    }
+    if let Some(name) = found_name(transaction, FIND_DRAWN_NAME)? {
+        let what = format!("the column names of {name}, as too many are the same");
+        return Err(Failure::Nondeterministic { what });
+    }
+    Ok(())
+}
+
+fn found_name(transaction: &Transaction<'_>, sql: &str) -> Result<Option<String>, Failure> {
+    let rows = transaction.run_system(sql, &[])?;
+    let name = |row: &Vec<Value>| match row.as_slice() {
+        [Value::Text(name)] => name.clone(),
+        _ => "a table without a name".to_owned(),
+    };
+    Ok(rows.first().map(name))
+}
+
+/// Runs each kind of statement that gives a frame its verdict, to see that they can. For a document
+/// that is dropped then.
+pub(crate) fn rehearse_verdicts(transaction: &Transaction<'_>) -> Result<(), Failure> {
+    let place = |byte, lsn| {
+        let (journal, life) = (JournalId([byte; 16]), Life([byte; 16]));
+        EntryId { journal, life, lsn: Lsn::FIRST.plus(lsn) }
+    };
+    let reason = "rehearsed".to_owned();
+    for lsn in 0..2 {
+        begin_frame(transaction, place(1, lsn), Lsn::FIRST)?;
+        note_moved(transaction, place(1, lsn), Some(place(2, lsn)))?;
+        note_rejection(transaction, place(1, lsn), reason.clone(), reason.clone())?;
+        transaction.run_system(
+            FIND_REJECTION,
+            &[timeline_value(JournalId([1; 16])), lsn_value(place(1, lsn).lsn)],
+        )?;
+    }
+    begin_frame(transaction, place(1, 2), place(1, 2).lsn)
 }
 
 /// Runs a frame in its place in the order: applied or rejected, the pages say which. Fails only
@@ -216,18 +279,28 @@ pub(crate) fn reject_frame(
                 reason.clone()
             }
         };
-        transaction.run_system(
-            // A document that was taken over may have had a row there.
-            "insert or replace into _tidelog_rejection values (?1, ?2, ?3, ?4)",
-            &[
-                timeline_value(origin.journal),
-                lsn_value(origin.lsn),
-                Value::Text(name.clone()),
-                Value::Text(reason.clone()),
-            ],
-        )?;
+        note_rejection(transaction, origin, name.clone(), reason.clone())?;
         Ok(Verdict::Rejected { reason })
     })
+}
+
+fn note_rejection(
+    transaction: &Transaction<'_>,
+    origin: EntryId,
+    name: String,
+    reason: String,
+) -> Result<(), Failure> {
+    transaction.run_system(
+        // A document that was taken over may have had a row there.
+        "insert or replace into _tidelog_rejection values (?1, ?2, ?3, ?4)",
+        &[
+            timeline_value(origin.journal),
+            lsn_value(origin.lsn),
+            Value::Text(name),
+            Value::Text(reason),
+        ],
+    )?;
+    Ok(())
 }
 
 /// Runs a mutation where there is no timeline: this device decides, and a failure leaves nothing.
@@ -489,7 +562,54 @@ fn single_integer(rows: &[Vec<Value>]) -> Option<i64> {
 
 #[cfg(test)]
 mod tests {
+    use tidelog_sqlite::View;
+
     use super::*;
+
+    /// What becomes of a new document in which this has run, which no app could run.
+    fn after(sql: &str, look: fn(&Transaction<'_>) -> Result<(), Failure>) -> Run<()> {
+        let run = Writer::new(&View::new(usize::MAX, 0)).write(&mut |transaction| {
+            begin_document(transaction)?;
+            transaction.run_system(sql, &[])?;
+            look(transaction)
+        });
+        run.map(|((), _)| ())
+    }
+
+    #[test]
+    fn nothing_but_our_own_tables_has_names_like_theirs() {
+        for sql in [
+            "create table note (_tidelog_id text references list (_tidelog_id))",
+            "create table tidelog_meta (id text references _tidelo)",
+        ] {
+            assert_eq!(after(sql, check_migrated), Run::Done(()), "{sql}");
+        }
+        for sql in [
+            "create table _TideLog_mine (id text)",
+            "create view _tidelog_view as select 1",
+            "create index note on _tidelog_rejection (reason)",
+            "create trigger note after insert on _tidelog_meta begin select 1; end",
+            "create table note (id text references _tidelog_rejection (reason))",
+            "create table note (id text, foreign key (id) references _TIDELOG_none)",
+        ] {
+            let run = after(sql, check_migrated);
+            assert!(matches!(run, Run::Failed(Failure::Forbidden { .. })), "{sql}: {run:?}");
+        }
+    }
+
+    #[test]
+    fn tables_under_which_no_frame_gets_its_verdict_are_seen() {
+        assert_eq!(after("create table note (id text)", rehearse_verdicts), Run::Done(()));
+        for sql in [
+            "create table note (id text references _tidelog_rejection (reason))",
+            "create trigger note before update on _tidelog_moved begin
+             select raise(abort, 'no'); end",
+            "drop table _tidelog_timeline",
+        ] {
+            let run = after(sql, rehearse_verdicts);
+            assert!(matches!(run, Run::Failed(Failure::Sql { .. })), "{sql}: {run:?}");
+        }
+    }
 
     #[test]
     fn a_host_that_is_short_of_memory_has_no_verdict() {

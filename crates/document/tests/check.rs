@@ -88,6 +88,25 @@ fn a_migration_that_does_not_run_is_named_by_its_number() {
     assert!(broken.contains("not allowed"), "{broken}");
     let broken = refusal(&["create temp table t (x)"], &[]);
     assert!(broken.contains("not allowed"), "{broken}");
+    for hidden in [
+        "create table t (x references \u{feff}_tidelog_rejection (reason))",
+        "create table t (x); alter table t rename to \u{feff}_tidelog_t",
+    ] {
+        let broken = refusal(&[NOTE, hidden], &[]);
+        assert!(broken.contains("migration 1") && broken.contains("not allowed"), "{broken}");
+    }
+}
+
+/// SQLite numbers columns of the same name, up to four: the numbers of further ones it draws.
+#[test]
+fn a_migration_in_which_column_names_are_drawn_is_refused() {
+    let made_of = |columns: &str| format!("create table t as select {columns}");
+    let few = made_of("1 as a, 1 as a, 1 as a, 1 as a, 1 as a");
+    assert_eq!(checked(&doctype(&[NOTE, &few], &[])), Ok(()));
+    for columns in ["1 as a, 1 as a, 1 as a, 1 as a, 1 as a, 1 as a", "1, 1, 1, 1, 1, 1"] {
+        let broken = refusal(&[NOTE, &made_of(columns)], &[]);
+        assert!(broken.contains("migration 1") && broken.contains("not deterministic"), "{broken}");
+    }
 }
 
 /// Goal: a doctype of a few megabytes takes neither hours nor gigabytes. Method: what is allowed

@@ -225,6 +225,27 @@ fn a_seed_has_the_schema_of_its_doctype_and_nothing_else() {
     }
 }
 
+/// Goal: no mutation writes where the verdicts are. Method: files in which a table or an index of
+/// the app begins where something else does, or where nothing can; the schema says the same.
+#[test]
+fn the_tables_of_a_seed_begin_on_pages_of_their_own() {
+    let root_of = |name| format!("(select rootpage from sqlite_schema where name = '{name}')");
+    let others = [root_of("_tidelog_timeline"), root_of("_tidelog_meta"), root_of("note")];
+    let nowhere = ["0", "1", "-1", "null", "'x'"].map(str::to_owned);
+    for root in others.iter().chain(&nowhere) {
+        for name in ["log", "sqlite_autoindex_note_1"] {
+            let heard = planted(&format!(
+                "pragma writable_schema = on;
+                 update sqlite_schema set rootpage = {root} where name = '{name}'"
+            ));
+            let refusal = refusal(&heard);
+            let is_refused =
+                matches!(refusal, Refusal::Protocol { .. } | Refusal::DoctypeInvalid { .. });
+            assert!(is_refused, "{name} at {root}: {heard:?}");
+        }
+    }
+}
+
 /// Goal: nobody brings lives at which whoever writes next in their document stumbles. Method: a
 /// seed that ends before its fifth LSN, with lives that cannot have written it; and one of nothing.
 #[test]

@@ -4,7 +4,7 @@
 //! notices. Method: a room over a store in memory, whose steps, pages and bytes are counted.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tidelog_document::Doctype;
 use tidelog_room::{ConnId, RoomInput};
@@ -28,41 +28,48 @@ fn a_long_message_is_worked_off_in_many_steps() {
     assert!(matches!(heard.last(), Some(FromRoom::Acked { next }) if *next == lsn(301)));
 }
 
-/// Has no time at all.
-#[derive(Debug)]
-struct Over;
+/// Is over after a hundred looks.
+#[derive(Debug, Default)]
+struct Short(AtomicUsize);
 
-impl Stopwatch for Over {
-    fn start(&self) {}
+impl Stopwatch for Short {
+    fn start(&self) {
+        self.0.store(0, Ordering::Relaxed);
+    }
 
     fn is_over(&self) -> bool {
-        true
+        self.0.fetch_add(1, Ordering::Relaxed) >= 100
     }
 }
 
 /// Goal: nobody keeps a room busy with a doctype that it only looks at. Method: migrations of which
-/// each is within what one statement may cost, and a room that has no time for any.
+/// each statement is within what one may cost, be it one long one or many short ones, and a room
+/// that has little time for them.
 #[test]
 fn a_doctype_is_looked_at_for_no_longer_than_its_migrations_may_run() {
-    let slow = "create table note as
+    let long = "create table note as
                 with recursive c (x) as (select 1 union all select x + 1 from c where x < 100000)
                 select max(x) as most from c";
-    let doctype = Doctype {
-        name: "slow".to_owned(),
-        migrations: vec!["create table log (id text) strict".to_owned(), slow.to_owned()],
-        mutations: Vec::new(),
-    };
-    let mut scene = Scene::new(Limits::DEFAULT, usize::MAX);
-    scene.room = scene.room.with_stopwatch(Arc::new(Over));
-    let ToRoom::Open { document, timeline, have, intent, .. } = open("notebook", 1, Intent::Follow)
-    else {
-        unreachable!("it opens")
-    };
-    let doctype = codec::encode(&doctype);
-    scene.say(ANN, ToRoom::Open { document, doctype, timeline, have, intent });
-    let heard = scene.read_all(ANN, &mut Copy::default());
-    let Refusal::DoctypeInvalid { reason } = refusal(&heard) else { panic!("{heard:?}") };
-    assert!(reason.starts_with("migration 1 of doctype slow does not run: "), "{reason}");
+    for slow in [long.to_owned(), "select 1;".repeat(200)] {
+        let doctype = Doctype {
+            name: "slow".to_owned(),
+            migrations: vec!["create table log (id text) strict".to_owned(), slow],
+            mutations: Vec::new(),
+        };
+        let mut scene = Scene::new(Limits::DEFAULT, usize::MAX);
+        scene.room = scene.room.with_stopwatch(Arc::new(Short::default()));
+        let ToRoom::Open { document, timeline, have, intent, .. } =
+            open("notebook", 1, Intent::Follow)
+        else {
+            unreachable!("it opens")
+        };
+        let doctype = codec::encode(&doctype);
+        scene.say(ANN, ToRoom::Open { document, doctype, timeline, have, intent });
+        let heard = scene.read_all(ANN, &mut Copy::default());
+        let Refusal::DoctypeInvalid { reason } = refusal(&heard) else { panic!("{heard:?}") };
+        let start = "migration 1 of doctype slow does not run: over the budget of time";
+        assert!(reason.starts_with(start), "{reason}");
+    }
 }
 
 #[test]

@@ -98,9 +98,8 @@ impl Connection {
         for pragma in flags::PRAGMAS {
             self.run(Origin::System, pragma, &no_values, &mut |_| Ok(()))?;
         }
-        if writes {
-            functions::add_to(self.db, &self.state)?;
-        } else {
+        functions::add_to(self.db, &self.state, writes)?;
+        if !writes {
             self.run(Origin::System, "pragma query_only = on", &no_values, &mut |_| Ok(()))?;
         }
         self.scripts = Scripts::default();
@@ -152,6 +151,7 @@ impl Connection {
         arrange: &Arrange<'_, '_>,
         row: &mut dyn FnMut(&Stepping<'_>) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
+        self.check_time()?;
         let values = arrange(statement.names())?;
         let read_only = statement.is_read_only();
         let mut stepping = statement.start(&values).map_err(|code| self.refused(code))?;
@@ -164,6 +164,16 @@ impl Connection {
         let mut state = lock(&self.state);
         state.count_steps(steps);
         state.app_changed |= !read_only && origin.is_deterministic();
+        state.noted().map_or(Ok(()), Err)
+    }
+
+    /// Before each of an app's statements, and before each is prepared: those that take few steps
+    /// can take long all the same, and SQLite calls back in none of them.
+    fn check_time(&self) -> Result<(), Failure> {
+        let mut state = lock(&self.state);
+        if state.origin != Origin::System {
+            state.check_time();
+        }
         state.noted().map_or(Ok(()), Err)
     }
 
@@ -232,6 +242,7 @@ impl Connection {
                 script.unprepared = [sql.as_bytes(), b"\0"].concat();
             }
             lock(&self.state).start_statement();
+            self.check_time()?;
             let rest = &script.unprepared[script.prepared_size..];
             // SAFETY: the connection is open, and drops its statements before it closes.
             let prepared = unsafe { Statement::prepare(self.db, rest) };

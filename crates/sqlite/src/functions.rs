@@ -1,5 +1,5 @@
-//! The SQL functions of a writing connection: `reject`, those that must not tell the truth, and
-//! those that could take for ever.
+//! The SQL functions of a connection: those that could take for ever, and, of a writing one,
+//! `reject` and those that must not tell the truth.
 
 use std::ffi::{CStr, c_int};
 use std::sync::Arc;
@@ -17,7 +17,7 @@ type Function =
 
 /// Name, number of arguments, function. They replace SQLite's own of the same name, also where a
 /// column's default or a trigger calls them, which the authorizer does not always see.
-const FUNCTIONS: [(&CStr, c_int, Function); 9] = [
+const FUNCTIONS: [(&CStr, c_int, Function); 7] = [
     (c"reject", 1, reject),
     (c"changes", 0, changes),
     (c"random", 0, random),
@@ -25,12 +25,14 @@ const FUNCTIONS: [(&CStr, c_int, Function); 9] = [
     (c"total_changes", 0, total_changes),
     (c"sqlite_compileoption_get", 1, compile_option),
     (c"sqlite_compileoption_used", 1, compile_option),
-    (c"json_patch", 2, json_patch),
-    (c"jsonb_patch", 2, json_patch),
 ];
 
-/// The same of those that always answer the same.
-const LINEAR: [(&CStr, c_int, Function); 8] = [
+/// The same of those that fail on every connection.
+const QUADRATIC: [(&CStr, c_int, Function); 2] =
+    [(c"json_patch", 2, json_patch), (c"jsonb_patch", 2, json_patch)];
+
+/// The same of those that always answer the same, on every connection.
+const LINEAR: [(&CStr, c_int, Function); 9] = [
     (c"glob", 2, glob),
     (c"instr", 2, instr),
     (c"like", 2, like),
@@ -39,22 +41,27 @@ const LINEAR: [(&CStr, c_int, Function); 8] = [
     (c"trim", 2, trim),
     (c"ltrim", 2, ltrim),
     (c"rtrim", 2, rtrim),
+    (c"unhex", 2, unhex),
 ];
 
 /// Bytes looked at that count as one step.
 const BYTES_PER_STEP: usize = 16;
 
-/// Adds the functions to a connection, which does not outlive `state`.
-pub(crate) fn add_to(db: *mut ffi::sqlite3, state: &Arc<SharedState>) -> Result<(), Failure> {
+/// Adds the functions to a connection, which does not outlive `state` and writes if `writes`.
+pub(crate) fn add_to(
+    db: *mut ffi::sqlite3,
+    state: &Arc<SharedState>,
+    writes: bool,
+) -> Result<(), Failure> {
     let app = Arc::as_ptr(state).cast_mut().cast();
     // Allowed in triggers and defaults; not called deterministic, or SQLite would call them before
     // it knows whether it has to.
-    let own = FUNCTIONS.map(|it| (it, ffi::SQLITE_UTF8 | ffi::SQLITE_INNOCUOUS));
-    let same = ffi::SQLITE_UTF8 | ffi::SQLITE_INNOCUOUS | ffi::SQLITE_DETERMINISTIC;
-    let linear = LINEAR.map(|it| (it, same));
-    for ((name, arguments, function), flags) in own.into_iter().chain(linear) {
-        let name = name.as_ptr();
-        let function = Some(function);
+    let own = ffi::SQLITE_UTF8 | ffi::SQLITE_INNOCUOUS;
+    let same = own | ffi::SQLITE_DETERMINISTIC;
+    let writing = if writes { &FUNCTIONS[..] } else { &[] };
+    let failing = writing.iter().chain(&QUADRATIC).map(|it| (it, own));
+    for ((name, arguments, function), flags) in failing.chain(LINEAR.iter().map(|it| (it, same))) {
+        let (name, arguments, function) = (name.as_ptr(), *arguments, Some(*function));
         // SAFETY: `db` is open; `app` lives as long as it does, being held by its owner.
         let code = unsafe {
             ffi::sqlite3_create_function_v2(
@@ -402,4 +409,25 @@ unsafe extern "C" fn rtrim(
 ) {
     // SAFETY: as this function is called.
     unsafe { trim_by(context, arguments, |chars, text| chars.trim_end(text)) };
+}
+
+unsafe extern "C" fn unhex(
+    context: *mut ffi::sqlite3_context,
+    _: c_int,
+    arguments: *mut *mut ffi::sqlite3_value,
+) {
+    // SAFETY: there are two arguments, and it is this function's context.
+    unsafe {
+        let (Some(text), Some(between)) =
+            (bytes_of(*arguments, false), bytes_of(*arguments.add(1), false))
+        else {
+            return;
+        };
+        if may_look_at(context, text.len() + between.len())
+            && let Some(bytes) = linear::unhexed(text, between)
+        {
+            let (start, size) = (bytes.as_ptr().cast(), bytes.len() as u64);
+            ffi::sqlite3_result_blob64(context, start, size, ffi::SQLITE_TRANSIENT());
+        }
+    }
 }

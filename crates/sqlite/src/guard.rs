@@ -1,7 +1,8 @@
 //! What SQL may do, and for how long.
 //!
 //! SQLite asks [`authorize`] about each thing that a statement does while it prepares it, triggers
-//! included, and calls [`progress`] every few hundred steps while it runs.
+//! included, and calls [`progress`] every few hundred steps while it runs, and [`written`] for each
+//! row that it writes.
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::sync::Arc;
@@ -10,7 +11,6 @@ use rusqlite::ffi;
 
 use crate::failure::Failure;
 use crate::state::{Origin, SharedState, lock};
-use crate::view::Stopwatch;
 
 /// Tables, indexes, triggers and views whose names begin so are ours.
 pub(crate) const SYSTEM_PREFIX: &str = "_tidelog_";
@@ -32,7 +32,7 @@ pub(crate) const NONDETERMINISTIC: [&str; 8] = [
 const QUADRATIC: [&str; 2] = ["json_patch", "jsonb_patch"];
 /// What is said of them.
 pub(crate) const QUADRATIC_FORBIDDEN: &str =
-    "json_patch() in a mutation, since its time cannot be bounded: use json_set()";
+    "json_patch(), since its time cannot be bounded: use json_set()";
 
 /// Pragmas that a query may use: they only tell about the schema.
 const QUERY_PRAGMAS: [&str; 6] =
@@ -71,6 +71,9 @@ impl Guard {
         unsafe {
             ffi::sqlite3_set_authorizer(self.db, Some(authorize), this);
             ffi::sqlite3_progress_handler(self.db, PROGRESS_STEPS as c_int, Some(progress), this);
+            if lock(&self.state).writes {
+                ffi::sqlite3_update_hook(self.db, Some(written), this);
+            }
         }
     }
 
@@ -93,9 +96,7 @@ impl Guard {
         // What fills the cache beyond what was read was written. Rough, but before the memory is
         // gone; the exact count is taken at the commit.
         state.check_cache(cache_pages, WARM_PAGES);
-        if state.view.stopwatch().is_some_and(Stopwatch::is_over) {
-            state.fail(Failure::budget("time"));
-        }
+        state.check_time();
         state.noted().is_none()
     }
 }
@@ -108,6 +109,23 @@ unsafe extern "C" fn progress(guard: *mut c_void) -> c_int {
     // SAFETY: given by `watch`, and only while the connection is open.
     let guard = unsafe { &*guard.cast::<Guard>() };
     c_int::from(!guard.go_on())
+}
+
+/// A row was inserted or changed, or is gone. Behind the last rowid SQLite draws those of new rows,
+/// as other runs would not: so no row gets that one.
+unsafe extern "C" fn written(
+    guard: *mut c_void,
+    action: c_int,
+    _database: *const c_char,
+    _table: *const c_char,
+    rowid: i64,
+) {
+    if rowid == i64::MAX && action != ffi::SQLITE_DELETE {
+        // SAFETY: given by `watch`, and only while the connection is open.
+        let guard = unsafe { &*guard.cast::<Guard>() };
+        let what = format!("the rowid {rowid}, behind which rowids are random");
+        lock(&guard.state).fail(Failure::nondeterministic(what));
+    }
 }
 
 unsafe extern "C" fn authorize(
@@ -237,9 +255,7 @@ fn judge(
         {
             Err(Failure::nondeterministic(format!("{second}()")))
         }
-        (Deed::Function, Origin::App | Origin::Migration)
-            if QUADRATIC.iter().any(|name| name.eq_ignore_ascii_case(second)) =>
-        {
+        (Deed::Function, _) if QUADRATIC.iter().any(|name| name.eq_ignore_ascii_case(second)) => {
             Err(Failure::forbidden(QUADRATIC_FORBIDDEN))
         }
         _ => Ok(()),

@@ -1,4 +1,4 @@
-//! What `instr`, `replace` and `trim` answer, in time that grows with the lengths of their
+//! What `instr`, `replace`, `trim` and `unhex` answer, in time that grows with the lengths of their
 //! arguments and not with the product of them.
 //!
 //! SQLite's own compare at each place, within one step of its virtual machine: for two values of
@@ -84,6 +84,62 @@ pub(crate) fn replaced(
     }
     result.extend_from_slice(&hay[end..]);
     Some(result)
+}
+
+/// `unhex`: the bytes whose digits `text` has up to its first zero byte, with any of the characters
+/// of `between` between two bytes. `None` if it has anything else.
+pub(crate) fn unhexed(text: &[u8], between: &[u8]) -> Option<Vec<u8>> {
+    let between = code_points(between);
+    let mut rest = text.split(|byte| *byte == 0).next().unwrap_or_default();
+    let mut bytes = Vec::with_capacity(rest.len() / 2);
+    while let Some(first) = rest.first() {
+        rest = match hex_digit(*first) {
+            Some(high) => {
+                bytes.push(high << 4 | hex_digit(*rest.get(1)?)?);
+                &rest[2..]
+            }
+            None => {
+                let (code_point, after) = split_code_point(rest)?;
+                between.contains(&code_point).then_some(after)?
+            }
+        };
+    }
+    Some(bytes)
+}
+
+fn hex_digit(byte: u8) -> Option<u8> {
+    let digit = char::from(byte).to_digit(16)?;
+    u8::try_from(digit).ok()
+}
+
+fn code_points(mut text: &[u8]) -> BTreeSet<u32> {
+    let mut code_points = BTreeSet::new();
+    while let Some((code_point, rest)) = split_code_point(text) {
+        code_points.insert(code_point);
+        text = rest;
+    }
+    code_points
+}
+
+/// The first character of a text as SQLite reads it, also a broken one, and what is behind it.
+fn split_code_point(text: &[u8]) -> Option<(u32, &[u8])> {
+    let (first, mut rest) = text.split_first()?;
+    let bits = match *first {
+        0xc0..=0xdf => 0x1f,
+        0xe0..=0xef => 0x0f,
+        0xf0..=0xf7 => 0x07,
+        0xf8..=0xfb => 0x03,
+        0xfc..=0xfd => 0x01,
+        0xfe..=0xff => 0,
+        _ => return Some((u32::from(*first), rest)),
+    };
+    let mut code_point = u32::from(*first & bits);
+    while let Some((next, after)) = rest.split_first().filter(|(next, _)| is_continuation(**next)) {
+        code_point = code_point << 6 | u32::from(*next & 0x3f);
+        rest = after;
+    }
+    let is_broken = code_point < 0x80 || code_point & 0xffff_f800 == 0xd800;
+    Some((if is_broken { 0xfffd } else { code_point }, rest))
 }
 
 /// The characters of a text, by which another is trimmed.

@@ -118,6 +118,8 @@ fn tokens(sql: &str) -> Vec<Token<'_>> {
             '\'' => quoted(rest, '\'', Token::Text),
             '"' | '`' => quoted(rest, first, Token::Quoted),
             '[' => quoted(rest, ']', Token::Quoted),
+            // To SQLite a byte order mark is space, unless a word has begun before it.
+            '\u{feff}' => (None, first.len_utf8()),
             _ if is_word(first) => {
                 let size = rest.find(|c| !is_word(c)).unwrap_or(rest.len());
                 (Some(Token::Word(&rest[..size])), size)
@@ -176,6 +178,8 @@ mod tests {
             "insert into t values (datetime(:now / 1000, 'unixepoch', 'localtime'))",
             "create table t (at text default CURRENT_TIMESTAMP)",
             "select total_changes()",
+            "select \u{feff}random\n\u{feff}(\u{feff})",
+            "select date(\u{feff})",
         ] {
             assert!(is_nondeterministic(sql), "{sql}");
         }
@@ -190,6 +194,7 @@ mod tests {
             "insert into log (date, time) values (:date, 'now')",
             "select strftime('%Y', at), date(at, '+1 day') from t",
             "select 'tidelog_', \"_tide",
+            "select x\u{feff}_tidelog_applied, random\u{feff}() from t",
             "",
             "'",
         ] {
@@ -215,6 +220,8 @@ mod tests {
             "select * from \"_tidelog_applied\"",
             "alter table todo rename to '_tidelog_todo'",
             "select * from [_tidelog_applied",
+            "select * from \u{feff}_tidelog_applied",
+            "select * from\n\u{feff}\u{feff}[_tidelog_applied]",
         ] {
             assert!(matches!(check(sql), Err(Failure::Forbidden { .. })), "{sql}");
         }

@@ -14,7 +14,7 @@ use tidelog_types::{Page, PageSet, Pgid, SortedMap};
 use crate::failure::Failure;
 use crate::memory;
 use crate::read_set::PageBits;
-use crate::view::View;
+use crate::view::{Stopwatch, View};
 
 /// Whose statement is prepared and run: what it may do follows from that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -127,6 +127,13 @@ impl State {
             self.steps = 0;
         }
         self.count_steps(0);
+    }
+
+    /// Fails once the transaction has taken longer than it may.
+    pub fn check_time(&mut self) {
+        if self.view.stopwatch().is_some_and(Stopwatch::is_over) {
+            self.fail(Failure::budget("time"));
+        }
     }
 
     /// The running statement has taken so many steps more. With what was allocated for it meanwhile

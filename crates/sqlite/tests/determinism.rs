@@ -5,7 +5,7 @@
 mod common;
 
 use common::{Document, GOLDEN_HASH, Numbers, SCHEMA, failure, run_script, statements};
-use tidelog_sqlite::{Failure, Params, View};
+use tidelog_sqlite::{Failure, Params, Run, View};
 use tidelog_types::limits::Limits;
 use tidelog_types::{PageSet, Value};
 
@@ -103,6 +103,40 @@ fn limits_change_no_page() {
         document.app(&statements(&mut numbers).join(";\n")).unwrap();
     }
     assert_eq!(document.store.hash(), GOLDEN_HASH);
+}
+
+/// Goal: rowids are never drawn: SQLite does so in a table that has a row at the last one. Method:
+/// every way to give it to a row.
+#[test]
+fn no_row_gets_the_rowid_behind_which_rowids_are_random() {
+    let mut document = Document::new();
+    document.migrate(
+        "create table t (id integer primary key, a);
+         create table plain (a);
+         create table keyed (id integer primary key, a) without rowid;
+         create table cause (a);
+         create trigger r after insert on cause begin insert into t values (new.a, 0); end;
+         insert into t values (9223372036854775806, 0)",
+    );
+    for sql in [
+        "insert into t values (9223372036854775807, 0)",
+        "insert into t (a) values (0)",
+        "insert into t values (1, 0); update t set id = 9223372036854775807 where id = 1",
+        "insert or replace into t values (9223372036854775807, 0)",
+        "insert into t values (9223372036854775806, 0)
+         on conflict do update set id = 9223372036854775807",
+        "insert into plain (rowid, a) values (9223372036854775807, 0)",
+        "insert into plain (rowid, a) select id + 1, a from t",
+        "insert into cause values (9223372036854775807)",
+        "insert into t values (9223372036854775807, 0); delete from t",
+    ] {
+        let failure = document.app_failure(sql);
+        assert!(matches!(failure, Failure::Nondeterministic { .. }), "{sql}: {failure:?}");
+        let run = document.write(&mut |tx| tx.run_migration(sql));
+        assert!(matches!(run, Run::Failed(Failure::Nondeterministic { .. })), "{sql}: {run:?}");
+    }
+    document.app("insert into keyed values (9223372036854775807, 0)").unwrap();
+    document.app("insert into plain values (9223372036854775807); delete from t").unwrap();
 }
 
 #[test]

@@ -350,13 +350,15 @@ fn whole(position: Position, set: PageSet) -> StorageEntry {
 }
 
 /// Nothing is taken over but what the doctype's migrations make: no trigger on the system tables,
-/// no view in place of a table, no file that is no database.
+/// no view in place of a table, no table in place of a system table, no file that is no database.
 fn inspect(document: &mut Document, expected: &[Vec<Value>]) -> Result<(), Halt> {
-    match ran(document.authority.schema()) {
-        Ok(schema) if schema == *expected => Ok(()),
-        Ok(_) => Err(broken_protocol("a seed whose schema is not that of its doctype")),
-        Err(halt) => Err(unreadable(halt)),
+    if ran(document.authority.schema()).map_err(unreadable)? != *expected {
+        return Err(broken_protocol("a seed whose schema is not that of its doctype"));
     }
+    if !ran(document.authority.has_own_roots()).map_err(unreadable)? {
+        return Err(broken_protocol("a seed with tables in the place of others"));
+    }
+    Ok(())
 }
 
 /// What fails to read what came is its client's fault, unless this host cannot tell.
