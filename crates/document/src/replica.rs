@@ -20,6 +20,7 @@ use rebase::{Rebase, RebaseStep};
 
 use crate::pending::Pending;
 use crate::program::{self, done};
+use crate::public_life::{public_entry, public_lives};
 use crate::{Doctype, DoctypeHash, Mutation, Verdict, chain_after};
 
 /// One document on the side that follows: the authority's pages under a layer for each mutation
@@ -99,7 +100,8 @@ pub struct ServerEntry {
     pub range: LsnRange,
     /// Where the storage journal stands after it.
     pub position: Position,
-    /// The frame that it applies or rejects, if it stands for just one.
+    /// The frame that it applies or rejects, if it stands for just one: its
+    /// [public](crate::public_life) entry.
     pub origin: Option<EntryId>,
     /// What changed.
     pub set: PageSet,
@@ -268,6 +270,12 @@ impl Replica {
     #[must_use]
     pub fn lives(&self) -> &Lineage {
         &self.lives
+    }
+
+    /// The same as the authority's pages say it.
+    #[must_use]
+    pub fn public_lives(&self) -> Lineage {
+        public_lives(&self.lives)
     }
 
     /// The mutation at `lsn` by its place and writer.
@@ -597,7 +605,7 @@ impl Replica {
     /// Whether this entry follows on the base and decides the lowest undecided mutation, which
     /// lies over the same pages here.
     fn decides_lowest(&self, entry: &ServerEntry) -> bool {
-        let origin = self.origin(self.first());
+        let origin = public_entry(self.origin(self.first()));
         !self.stale
             && self.migration.is_none()
             && self.base.is_some_and(|base| {

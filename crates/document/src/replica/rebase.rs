@@ -10,7 +10,7 @@ use tidelog_types::{Budget, EntryId, JournalId, Lineage, Lsn, PageSet, Pgid, Pos
 use super::own_layers::OwnLayers;
 use super::{Advance, Decided, Replica, ServerEntry};
 use crate::program::{self, AppliedTimeline, Rejection, UNKNOWN, done};
-use crate::{Mutation, Verdict};
+use crate::{Mutation, Verdict, public_life};
 
 /// A rebase under way: a view of its own, in which the entries are the lowest layers.
 ///
@@ -62,11 +62,11 @@ impl Verdicts {
     fn of(replica: &Replica, applied: &AppliedTimeline, rejected: Vec<Rejection>) -> Self {
         let AppliedTimeline { wanted, lives, forgotten } = applied;
         let (first, head) = (replica.first(), replica.head);
-        let common = replica.lives.common_prefix(head, lives, *wanted);
+        let common = replica.public_lives().common_prefix(head, lives, *wanted);
         let moves = common != Some(*wanted) || *wanted < first;
         // Where this very life went on behind our head, we are what a machine was rolled back to:
         // what we have written since can have been written before, or not.
-        let went_back = *wanted > head && lives.life_at(head) == Some(replica.life);
+        let went_back = *wanted > head && lives.life_at(head) == Some(public_life(replica.life));
         let (decided, known) = match common {
             Some(_) if went_back => (replica.lives.begin_of(replica.life).unwrap_or(head), head),
             Some(common) => (common, common),
