@@ -9,6 +9,9 @@ export const PAGE_SIZE = 4096;
 /** BLAKE3 of all that is given, one after another. */
 export const hash = (...parts) => Buffer.from(blake3(Buffer.concat(parts)));
 
+/** What others may know of a life. */
+export const publicLife = (life) => hash(life).subarray(0, 16);
+
 const u32 = (value) => new Writer().u32(value).done();
 const u64 = (value) => new Writer().u64(value).done();
 

@@ -149,7 +149,7 @@ test('a rejection is a row, and goes when it was kept', async (t) => {
   assert.equal(wanted, last + 1);
   const first = Buffer.alloc(8);
   first.writeBigUInt64LE(1n);
-  assert.deepEqual(Buffer.from(lives), Buffer.concat([client.life, first]));
+  assert.deepEqual(Buffer.from(lives), Buffer.concat([wire.publicLife(client.life), first]));
 });
 
 test('a frame that has moved has the verdict of the one that it was', async (t) => {
@@ -179,7 +179,16 @@ test('a frame that has moved has the verdict of the one that it was', async (t) 
   const asIs = (value) => (typeof value === 'number' ? value : Buffer.from(value));
   assert.deepEqual(
     moved.map((row) => Object.values(row).map(asIs)),
-    [[theirs.timeline, theirs.life, theirs.lsn, theirs.lsn, other.timeline, placed]],
+    [
+      [
+        theirs.timeline,
+        wire.publicLife(theirs.life),
+        theirs.lsn,
+        theirs.lsn,
+        other.timeline,
+        placed,
+      ],
+    ],
   );
 });
 
@@ -402,6 +411,6 @@ test('two copies of one client are told where they part', async (t) => {
   assert.equal(wanted, 3);
   assert.deepEqual(
     lives.map(({ life }) => life),
-    [client.life],
+    [wire.publicLife(client.life)],
   );
 });

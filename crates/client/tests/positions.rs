@@ -2,7 +2,7 @@
 //! whose answer is lost.
 
 use tidelog_client::{Call, Connection, FromCore, Request, ToCore};
-use tidelog_document::{Authority, hash_of};
+use tidelog_document::{Authority, hash_of, public_entry, public_life};
 use tidelog_pages::{StorageEntry, StoreReply};
 use tidelog_sqlite::View;
 use tidelog_sync::{EntryPart, FromRoom, FromServer, ToRoom, ToServer};
@@ -436,14 +436,14 @@ fn what_is_durable_of_a_timeline_is_not_durable_of_the_one_behind_it() {
             EntryId { journal: timeline, life: *life, lsn: Lsn::new(*lsn).expect("an LSN") };
         let applied = it.authority.reject(origin, None, "not today").unwrap();
         it.core.sent.clone_from(&open);
-        it.entry(applied.entry, Some(origin));
+        it.entry(applied.entry, Some(public_entry(origin)));
         it.core.sent.clear();
     }
     let before = it.core.add(Call(9), "in flight");
     let origin = EntryId { journal: timeline, life: Life([8; 16]), lsn: Lsn::FIRST.plus(3) };
     let theirs = it.authority.reject(origin, None, "of the other copy").unwrap();
     it.core.sent.clone_from(&open);
-    it.entry(theirs.entry, Some(origin));
+    it.entry(theirs.entry, Some(public_entry(origin)));
     let after = it.core.last_ticket();
     assert!(after > before, "it goes on in another timeline");
     it.opened(it.authority.position().next);
@@ -475,14 +475,14 @@ fn pages_that_are_held_and_not_visible_yet_tell_where_timelines_part() {
     }
     let origin = EntryId { journal: timeline, life: Life([8; 16]), lsn: Lsn::FIRST };
     let theirs = it.authority.reject(origin, None, "of the other copy").unwrap();
-    it.entry(theirs.entry, Some(origin));
+    it.entry(theirs.entry, Some(public_entry(origin)));
     for connected in [false, true] {
         it.core.say(ToCore::SetConnected { handle: HANDLE, connected });
     }
     it.core.welcome(SERVER);
     let (storage, wanted) = (it.authority.position(), Lsn::FIRST.next());
     let mut lives = Lineage::default();
-    lives.note(origin.life, origin.lsn);
+    lives.note(public_life(origin.life), origin.lsn);
     it.tell(FromRoom::Opened { storage, from: storage.next, wanted, lives });
     it.core.pass(50);
     it.core.reply(StoreReply::Durable { ticket: it.core.last_ticket() });

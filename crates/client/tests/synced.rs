@@ -304,6 +304,35 @@ fn a_local_document_becomes_the_servers() {
     assert_eq!(count(&mut device), [[integer(31)]]);
 }
 
+/// Goal: who follows cannot write in the name of the device that handed the document over. Method:
+/// what it says of who wrote the local document, which others are told, is not the life with which
+/// it sends frames.
+#[test]
+fn a_document_that_is_handed_over_tells_nothing_of_the_life_that_sends_frames() {
+    let mut server = Server::default();
+    let mut device = Device::new(1);
+    device.open(&todos());
+    add(&mut device, "a");
+    device.server_is_up = true;
+    let call = device.start_open(TAB, Some(SERVER), &todos());
+    device.hear_server(&FromServer::Welcome);
+    let offered = codec::encode(&device.sent);
+    want_seed(&mut server, &mut device);
+    assert_eq!(seeds(&device.sent), 1);
+    let seed = codec::encode(&device.sent);
+    talk(&mut server, &mut [&mut device]);
+    device.opened(call);
+    add(&mut device, "b");
+    let life = device.sent.iter().find_map(|message| match message {
+        ToServer::About { body: ToRoom::Frames { life, .. }, .. } => Some(life.0),
+        _ => None,
+    });
+    let life = life.expect("a frame was sent");
+    for said in [offered, seed] {
+        assert!(!said.windows(16).any(|some| some == life), "others are told of it");
+    }
+}
+
 /// What a device says that it holds.
 fn held(message: &ToServer) -> Option<Option<Position>> {
     match message {

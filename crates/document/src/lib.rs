@@ -34,6 +34,7 @@ mod doctype;
 mod mutation;
 mod pending;
 mod program;
+mod public_life;
 mod replica;
 mod warm_up;
 
@@ -44,6 +45,7 @@ pub use check::{DoctypeError, check, schema_of};
 pub use doctype::{ArgumentError, Doctype, DoctypeHash, MutationDefinition, Param, ParamKind};
 pub use mutation::{Mutation, Verdict};
 pub use program::AppliedTimeline;
+pub use public_life::{public_entry, public_life};
 pub use replica::{
     Advance, Decided, Issued, OwnTimeline, PutOff, Replica, ReplicaError, ServerEntry, Undecided,
 };

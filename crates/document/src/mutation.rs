@@ -24,7 +24,8 @@ pub struct Mutation {
     /// authority need not keep them. [`Replica::issue`](crate::Replica::issue) says which.
     pub kept_rejections: Lsn,
     /// The entry as which it was issued, if it has moved to another timeline since. Another copy
-    /// of the client can have the same mutation, there or in a third one: it is applied once.
+    /// of the client can have the same mutation, there or in a third one: it is applied once. Only
+    /// its copies know the life that it names, so nobody else can say that of it.
     pub moved_from: Option<EntryId>,
 }
 

@@ -47,10 +47,6 @@ impl Pending {
         self.queue.front()
     }
 
-    pub fn oldest_mut(&mut self) -> Option<&mut Undecided> {
-        self.queue.front_mut()
-    }
-
     pub fn iter(&self) -> impl Iterator<Item = &Undecided> {
         self.queue.iter()
     }

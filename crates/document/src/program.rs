@@ -14,6 +14,8 @@
 //!                     -> place, place_first   `place_first` on
 //! ```
 //!
+//! Lives are [public](crate::public_life) in all of them: everybody who follows reads them.
+//!
 //! A row of what has moved stays: nobody knows whether another copy of its client has those frames
 //! still. It stands for all that one copy has brought in a row, however much that was, and says
 //! where the verdicts are, which are bounded there by what that copy has kept.
@@ -23,7 +25,7 @@ use tidelog_types::limits::TIMELINE_LIVES_KEPT_MAX;
 use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{EntryId, JournalId, Life, Lineage, Lsn, PageSet, Value, shortened};
 
-use crate::{Doctype, Mutation, MutationDefinition, Verdict};
+use crate::{Doctype, Mutation, MutationDefinition, Verdict, public_entry};
 
 const SYSTEM_TABLES: [&str; 4] = [
     "create table _tidelog_meta (key text primary key, value any not null) strict, without rowid",
@@ -78,7 +80,7 @@ pub(crate) const UNKNOWN: &str = "nobody can tell whether this was applied: this
 pub struct AppliedTimeline {
     /// The first LSN that is not applied.
     pub wanted: Lsn,
-    /// Who wrote what is.
+    /// Who wrote what is, by [public](crate::public_life) lives.
     pub lives: Lineage,
     /// Rejections before this LSN are gone, since a copy of the client has kept them.
     pub forgotten: Lsn,
@@ -232,16 +234,17 @@ pub(crate) fn run_frame(
 ) -> Run<(Verdict, PageSet)> {
     let reason = match find(mutation, doctype) {
         Ok((definition, args)) => {
+            let (origin, moved_from) = public(origin, mutation);
             let run = writer.write(&mut |transaction| {
                 begin_frame(transaction, origin, mutation.kept_rejections)?;
-                match earlier_verdict(transaction, origin, mutation.moved_from)? {
+                match earlier_verdict(transaction, origin, moved_from)? {
                     Some(Verdict::Applied) => return Ok(()),
                     Some(Verdict::Rejected { reason }) => {
                         return Err(Failure::Rejected { reason });
                     }
                     None => {}
                 }
-                note_moved(transaction, origin, mutation.moved_from)?;
+                note_moved(transaction, origin, moved_from)?;
                 run_statements(transaction, definition, &args)
             });
             match run {
@@ -267,15 +270,16 @@ pub(crate) fn reject_frame(
     mutation: &Mutation,
     reason: String,
 ) -> Run<(Verdict, PageSet)> {
-    let Mutation { name, kept_rejections, moved_from, .. } = mutation;
+    let Mutation { name, kept_rejections, .. } = mutation;
+    let (origin, moved_from) = public(origin, mutation);
     let (name, reason) = (shortened(name.clone()), shortened(reason));
     writer.write(&mut |transaction| {
         begin_frame(transaction, origin, *kept_rejections)?;
-        let reason = match earlier_verdict(transaction, origin, *moved_from)? {
+        let reason = match earlier_verdict(transaction, origin, moved_from)? {
             Some(Verdict::Applied) => return Ok(Verdict::Applied),
             Some(Verdict::Rejected { reason: earlier }) => earlier,
             None => {
-                note_moved(transaction, origin, *moved_from)?;
+                note_moved(transaction, origin, moved_from)?;
                 reason.clone()
             }
         };
@@ -329,6 +333,11 @@ fn reason_of(failure: Failure) -> Result<String, Failure> {
         passing if passing.is_passing() => Err(passing),
         other => Ok(other.to_string()),
     }
+}
+
+/// What the pages may say of where a frame is, and where it was issued if it has moved.
+fn public(origin: EntryId, mutation: &Mutation) -> (EntryId, Option<EntryId>) {
+    (public_entry(origin), mutation.moved_from.map(public_entry))
 }
 
 type Found<'d> = (&'d MutationDefinition, Vec<(String, Value)>);

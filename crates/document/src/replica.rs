@@ -1,5 +1,6 @@
 //! The side that follows.
 
+mod own_layers;
 mod rebase;
 
 use std::collections::{BTreeSet, VecDeque};
@@ -14,10 +15,12 @@ use tidelog_types::{
     Position, SortedMap,
 };
 
+use own_layers::OwnLayers;
 use rebase::{Rebase, RebaseStep};
 
 use crate::pending::Pending;
 use crate::program::{self, done};
+use crate::public_life::{public_entry, public_lives};
 use crate::{Doctype, DoctypeHash, Mutation, Verdict, chain_after};
 
 /// One document on the side that follows: the authority's pages under a layer for each mutation
@@ -54,6 +57,8 @@ pub struct Replica {
     migration_failure: Option<Failure>,
     /// Mutations without a verdict, at LSNs `head - len .. head`.
     undecided: Pending,
+    /// What they have of their own of the overlay.
+    own_layers: OwnLayers,
     /// Entries that are not visible yet, in order.
     staged: VecDeque<ServerEntry>,
     rebase: Option<Rebase>,
@@ -95,7 +100,8 @@ pub struct ServerEntry {
     pub range: LsnRange,
     /// Where the storage journal stands after it.
     pub position: Position,
-    /// The frame that it applies or rejects, if it stands for just one.
+    /// The frame that it applies or rejects, if it stands for just one: its
+    /// [public](crate::public_life) entry.
     pub origin: Option<EntryId>,
     /// What changed.
     pub set: PageSet,
@@ -215,6 +221,7 @@ impl Replica {
             migration: None,
             migration_failure: None,
             undecided,
+            own_layers: OwnLayers::default(),
             staged: VecDeque::new(),
             rebase: None,
             stale: true,
@@ -263,6 +270,12 @@ impl Replica {
     #[must_use]
     pub fn lives(&self) -> &Lineage {
         &self.lives
+    }
+
+    /// The same as the authority's pages say it.
+    #[must_use]
+    pub fn public_lives(&self) -> Lineage {
+        public_lives(&self.lives)
     }
 
     /// The mutation at `lsn` by its place and writer.
@@ -425,7 +438,7 @@ impl Replica {
         let decided_last = Lsn::new(self.first().get() - 1).unwrap_or(Lsn::FIRST);
         self.lives.forget(TIMELINE_LIVES_KEPT_MAX, decided_last);
         self.head = self.head.next();
-        let layer = (self.undecided.len() < self.view.limits().layers_max).then_some(set);
+        let layer = self.own_layers.keep(set, self.view.limits());
         if layer.is_none() {
             reached(Probe::LayerShared);
         }
@@ -577,6 +590,14 @@ impl Replica {
         own + self.rebase.as_ref().map_or(0, Rebase::layers_count)
     }
 
+    /// How many pages those layers hold: in the view, and in a rebase under way.
+    #[must_use]
+    pub fn layer_pages_counts(&self) -> [usize; 2] {
+        let own = self.undecided.iter().filter_map(|undecided| undecided.layer.as_ref());
+        let pages_count = own.map(|layer| layer.pages.len()).sum();
+        [pages_count, self.rebase.as_ref().map_or(0, Rebase::layer_pages_count)]
+    }
+
     fn first(&self) -> Lsn {
         Lsn::new(self.head.get() - self.undecided.len() as u64).expect("BUG: LSNs start at 1")
     }
@@ -601,7 +622,7 @@ impl Replica {
     /// Whether this entry follows on the base and decides the lowest undecided mutation, which
     /// lies over the same pages here.
     fn decides_lowest(&self, entry: &ServerEntry) -> bool {
-        let origin = self.origin(self.first());
+        let origin = public_entry(self.origin(self.first()));
         !self.stale
             && self.migration.is_none()
             && self.base.is_some_and(|base| {
@@ -627,6 +648,7 @@ impl Replica {
             return Run::Done(None);
         }
         let lowest = self.undecided.oldest().expect("BUG: decides nothing");
+        let mut ran = None;
         if lowest.layer.is_none() {
             reached(Probe::SharedLayerFolded);
             let origin = self.origin(self.first());
@@ -638,17 +660,22 @@ impl Replica {
             budget.spend_steps(writer.take_steps());
             ran_again(lowest.call);
             self.runs_again += 1;
-            let lowest = self.undecided.oldest_mut().expect("BUG: looked at it just now");
             if lowest.predicted != Some(verdict) {
                 // Those above it were built on something else: it was left out for want of memory.
                 self.stale = true;
                 return Run::Done(None);
             }
-            lowest.layer = Some(set);
+            ran = Some(set);
         }
-        let lowest = self.undecided.oldest().expect("BUG: looked at it just now");
-        let staged = self.staged.pop_front_if(|entry| lowest.layer.as_ref() == Some(&entry.set));
-        Run::Done(staged.map(|entry| self.fold_lowest(entry)))
+        let layer = lowest.layer.as_ref().or(ran.as_ref());
+        let staged = self.staged.pop_front_if(|entry| layer == Some(&entry.set));
+        if let Some(entry) = staged {
+            return Run::Done(Some(self.fold_lowest(entry)));
+        }
+        // It was not predicted, and need not be compared again: the layer is not kept for that.
+        let entry = self.staged.front_mut().expect("BUG: it was looked at above");
+        entry.origin = None;
+        Run::Done(None)
     }
 
     /// The lowest layer becomes the entry: what is seen stays as it is.
@@ -656,6 +683,9 @@ impl Replica {
         let lsn = self.first();
         let own = self.origin(lsn);
         let lowest = self.undecided.pop_oldest().expect("BUG: predicted by nothing");
+        if let Some(layer) = &lowest.layer {
+            self.own_layers.give_back(layer);
+        }
         let (call, mutation) = (lowest.call, lowest.mutation);
         self.base = Some(entry.position);
         self.view.advance_base(&entry.set);

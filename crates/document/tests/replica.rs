@@ -590,6 +590,99 @@ fn layers_are_shared_while_a_rebase_is_under_way_too() {
     });
 }
 
+/// Goal: layers fit in memory where mutations change much, too. Method: the budget of pages has room
+/// for one mutation of those that rewrite many rows, and small ones are issued between them. The
+/// layers of what is shown, and of a rebase, are within it after each mutation, at each slice of the
+/// rebase at opening, and of one over an entry of another device.
+#[test]
+fn layers_are_bounded_in_pages_too() {
+    with_items(|doctype, mut server, mut first, mut second| {
+        let pages_max = 32;
+        first.limits.layer_pages_max = pages_max;
+        first.limits.slice.pages = 64;
+        first.reopen(&[&doctype]);
+        let check = |device: &Device| {
+            let counts = device.replica.layer_pages_counts();
+            assert!(counts.iter().all(|count| *count <= pages_max), "{counts:?} pages in layers");
+        };
+        let rewrite = |device: &mut Device| {
+            device.issue(&doctype, "shift", &[("by", integer(1))]);
+            check(device);
+        };
+        for _ in 0..20 {
+            rewrite(&mut first);
+            bump(&mut first, &doctype, 1);
+            check(&first);
+        }
+        assert!(first.replica.layers_count() > 1, "one that is too much shuts nobody else out");
+        let before = first.image();
+        first.begin_to_reopen(&[&doctype]);
+        let mut slices = 0;
+        while !first.replica.is_settled() {
+            first.step();
+            check(&first);
+            slices += 1;
+        }
+        assert!(slices > 4, "too little to prove anything");
+        assert!(first.image() == before);
+        let theirs = add(&mut second, &doctype, "theirs", 3);
+        let (_, entry) = server.take(second.replica.origin(theirs.lsn), &theirs);
+        first.hear(entry);
+        // What is issued meanwhile has its layer beside those of the rebase.
+        first.step();
+        rewrite(&mut first);
+        while !first.replica.is_settled() {
+            first.step();
+            check(&first);
+        }
+        let count = first.replica.layers_count();
+        for frame in first.frames.clone() {
+            let (_, entry) = server.take(first.replica.origin(frame.lsn), &frame);
+            first.hear(entry);
+            first.settle();
+            // The pages of those that are decided are there for others.
+            rewrite(&mut first);
+            bump(&mut first, &doctype, 0);
+            check(&first);
+        }
+        assert!(first.replica.layers_count() >= count);
+        converge(&mut server, &mut first);
+        assert_eq!(first.query("select count from total"), [[integer(20)]]);
+    });
+}
+
+/// Goal: a mutation of which one layer is too large is folded like others that share one. Method:
+/// no layer has room; all are decided as predicted, and then another device's entry comes first.
+#[test]
+fn a_mutation_whose_layer_is_too_large_is_run_once_to_be_folded() {
+    with_items(|doctype, mut server, mut first, mut second| {
+        first.limits.layer_pages_max = 1;
+        first.reopen(&[&doctype]);
+        let before = first.replica.runs_again();
+        for _ in 0..10 {
+            first.issue(&doctype, "shift", &[("by", integer(1))]);
+        }
+        for frame in first.frames.clone() {
+            let (_, entry) = server.take(first.replica.origin(frame.lsn), &frame);
+            first.hear(entry);
+            first.settle();
+            assert_eq!(first.replica.layer_pages_counts(), [0, 0]);
+        }
+        assert_eq!(first.replica.runs_again() - before, 10);
+        assert_same(&server, &first);
+
+        first.issue(&doctype, "shift", &[("by", integer(1))]);
+        first.issue(&doctype, "shift", &[("by", integer(1))]);
+        let theirs = first.frames[0].clone();
+        let other = add(&mut second, &doctype, "theirs", 3);
+        server.take(second.replica.origin(other.lsn), &other);
+        server.take(first.replica.origin(theirs.lsn), &theirs);
+        follow(&server, &mut first);
+        assert_eq!(first.replica.layer_pages_counts(), [0, 0]);
+        converge(&mut server, &mut first);
+    });
+}
+
 /// Goal: what is wrong with mutations never keeps an authority from its verdicts, nor a device from
 /// taking them in. Method: a full document, to which a device that did not know it adds far more
 /// than the pages of the rejections have room for; then the device runs them again itself.

@@ -75,7 +75,8 @@ pub enum ToRoom {
     },
     /// Timeline frames `first..first + frames.len()`, durable at the client.
     Frames {
-        /// The life that wrote the frames; those of two lives travel in two messages.
+        /// The life that wrote the frames, a secret of the client and its server. Frames of two
+        /// lives travel in two messages.
         life: Life,
         /// LSN of the first frame.
         first: Lsn,
@@ -220,7 +221,8 @@ pub enum FromRoom {
         from: Lsn,
         /// The first LSN of the client's timeline that the server has not applied.
         wanted: Lsn,
-        /// The lives that wrote the frames of the client's timeline that the server has applied.
+        /// The public lives of who wrote the frames of the client's timeline that the server has
+        /// applied.
         lives: Lineage,
     },
     /// The server has no such document, or an earlier state of it, and would take the client's:
@@ -271,7 +273,8 @@ pub struct EntryPart {
     pub position: Position,
     /// Size of the database after it, in pages.
     pub db_pages: u32,
-    /// The timeline frame that the entry applies or rejects, if it decides a single one.
+    /// The timeline frame that the entry applies or rejects, if it decides a single one, with the
+    /// public life of its writer.
     pub origin: Option<EntryId>,
     /// Pages of this part.
     pub pages: Vec<CodedPage>,

@@ -133,8 +133,11 @@ pub struct Limits {
     pub verdict_pages_max: usize,
     /// Bytes of the encoded rows that one query may answer with.
     pub rows_size_max: usize,
-    /// Undecided mutations that have a layer of their own; younger ones share one.
+    /// Undecided mutations that have a layer of their own; all others share one.
     pub layers_max: usize,
+    /// Pages in the layers that undecided mutations have of their own, of what is shown and of a
+    /// rebase under way each. A mutation that changes more than is left shares a layer.
+    pub layer_pages_max: usize,
     /// Mutations that one LSN of the authority's may cause to be run again: with more of them over
     /// it, a rebase waits for more to come. So draining any number of them is linear work.
     pub runs_per_lsn: u64,
@@ -208,6 +211,7 @@ impl Limits {
         verdict_pages_max: VERDICT_PAGES,
         rows_size_max: 256 * 1024 * 1024,
         layers_max: 1024,
+        layer_pages_max: 8192,
         runs_per_lsn: 4,
         slice: BudgetLimits { pages: 1024, steps: 2_000_000, bytes: 1024 * 1024 },
         calls_remembered_max: 16 * 1024,

@@ -333,6 +333,10 @@ impl Swarm {
                 swarm.troubles.extend(std::iter::repeat_n(trouble, times));
             }
         }
+        let mut within = Rng::new(seed.rotate_left(40) ^ seed);
+        if within.once_in(3) {
+            swarm.limits.layer_pages_max = [1, 8, 24][within.index(3)];
+        }
         // A tab would hold a local document that its server has taken over and nobody knows of.
         if aside.once_in(8) && !swarm.drafts {
             swarm.history.push((aside.below(actions), History::ClearDevice));

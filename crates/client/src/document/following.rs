@@ -419,7 +419,8 @@ impl Document {
         }
         replica.follow(is_lost);
         let (first, head) = (replica.undecided().start(), replica.head());
-        if replica.lives().common_prefix(head, lives, wanted) == Some(wanted) && first <= wanted {
+        let common = replica.public_lives().common_prefix(head, lives, wanted);
+        if common == Some(wanted) && first <= wanted {
             if let Err(error) = synced.sender.connected(wanted, synced.durable) {
                 return self.break_off(&error.to_string(), ctx);
             }

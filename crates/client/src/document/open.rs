@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use tidelog_document::{Authority, Doctype, DoctypeHash, OwnTimeline, Replica};
+use tidelog_document::{Authority, Doctype, DoctypeHash, OwnTimeline, Replica, public_life};
 use tidelog_pages::OpenedDocument;
 use tidelog_sqlite::{Reader, View};
 use tidelog_sync::{Sender, codec};
@@ -89,7 +89,7 @@ impl Open {
             (None, _, Some(position)) => {
                 record.lives = record.lives.before(position.next);
                 let lives = record.lives.clone();
-                Role::Local(Box::new(Authority::new(view, position, lives, life)))
+                Role::Local(Box::new(Authority::new(view, position, lives, public_life(life))))
             }
             (Some(_), Some(timeline), stored) => {
                 let base = record.base(stored);
@@ -126,7 +126,7 @@ impl Open {
         let view = new_view(0, limits);
         let role = if record.server.is_none() {
             let (start, lives) = (Position::start_of(journal), Lineage::default());
-            Role::Local(Box::new(Authority::new(view, start, lives, life)))
+            Role::Local(Box::new(Authority::new(view, start, lives, public_life(life))))
         } else {
             Role::Synced(Box::new(Synced::begin(view, None, &record, journal, life)))
         };

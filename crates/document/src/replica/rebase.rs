@@ -7,9 +7,10 @@ use tidelog_sqlite::{Failure, Reader, Run, View, Writer};
 use tidelog_types::probe::{Probe, ran_again, reached};
 use tidelog_types::{Budget, EntryId, JournalId, Lineage, Lsn, PageSet, Pgid, Position};
 
+use super::own_layers::OwnLayers;
 use super::{Advance, Decided, Replica, ServerEntry};
 use crate::program::{self, AppliedTimeline, Rejection, UNKNOWN, done};
-use crate::{Mutation, Verdict};
+use crate::{Mutation, Verdict, public_life};
 
 /// A rebase under way: a view of its own, in which the entries are the lowest layers.
 ///
@@ -32,11 +33,12 @@ pub(super) struct Rebase {
     migrated: bool,
     migration: Option<PageSet>,
     migration_failure: Option<Failure>,
-    /// What became of the mutations from `verdicts.known` on that were run again. The oldest have
-    /// a layer of their own.
+    /// What became of the mutations from `verdicts.known` on that were run again, and the layers
+    /// that they have of their own.
     ran: Vec<(Verdict, Option<PageSet>)>,
-    /// The layer that all others share.
-    shared: Option<PageSet>,
+    own_layers: OwnLayers,
+    /// All layers as one, without the entries; `None` as long as there are none.
+    overlay: Option<PageSet>,
     /// The timeline that undecided mutations go on in, if it is not the one that they are in.
     new_timeline: JournalId,
 }
@@ -60,11 +62,11 @@ impl Verdicts {
     fn of(replica: &Replica, applied: &AppliedTimeline, rejected: Vec<Rejection>) -> Self {
         let AppliedTimeline { wanted, lives, forgotten } = applied;
         let (first, head) = (replica.first(), replica.head);
-        let common = replica.lives.common_prefix(head, lives, *wanted);
+        let common = replica.public_lives().common_prefix(head, lives, *wanted);
         let moves = common != Some(*wanted) || *wanted < first;
         // Where this very life went on behind our head, we are what a machine was rolled back to:
         // what we have written since can have been written before, or not.
-        let went_back = *wanted > head && lives.life_at(head) == Some(replica.life);
+        let went_back = *wanted > head && lives.life_at(head) == Some(public_life(replica.life));
         let (decided, known) = match common {
             Some(_) if went_back => (replica.lives.begin_of(replica.life).unwrap_or(head), head),
             Some(common) => (common, common),
@@ -115,7 +117,8 @@ impl Rebase {
             migration: None,
             migration_failure: None,
             ran: Vec::new(),
-            shared: None,
+            own_layers: OwnLayers::default(),
+            overlay: None,
             new_timeline,
         }
     }
@@ -181,8 +184,12 @@ impl Rebase {
             budget.spend_bytes(undecided.body.len() as u64);
             ran_again(undecided.call);
             replica.runs_again += 1;
-            self.view.push(&set);
-            self.keep(verdict, set, replica.view.limits().layers_max);
+            self.push(&set);
+            let layer = self.own_layers.keep(set, replica.view.limits());
+            if layer.is_none() {
+                reached(Probe::LayerSharedInRebase);
+            }
+            self.ran.push((verdict, layer));
             if budget.is_spent() {
                 return Run::Done(RebaseStep::More);
             }
@@ -195,18 +202,17 @@ impl Rebase {
         (Verdict::Rejected { reason: failure.to_string() }, set)
     }
 
-    fn keep(&mut self, verdict: Verdict, set: PageSet, layers_max: usize) {
-        if self.ran.len() < layers_max {
-            self.ran.push((verdict, Some(set)));
-        } else {
-            reached(Probe::LayerSharedInRebase);
-            self.ran.push((verdict, None));
-            self.shared.get_or_insert_default().absorb(&set);
-        }
+    fn push(&mut self, set: &PageSet) {
+        self.view.push(set);
+        self.overlay.get_or_insert_default().absorb(set);
     }
 
     pub(super) fn layers_count(&self) -> usize {
         self.ran.iter().filter(|(_, layer)| layer.is_some()).count()
+    }
+
+    pub(super) fn layer_pages_count(&self) -> usize {
+        self.ran.iter().filter_map(|(_, layer)| layer.as_ref()).map(|set| set.pages.len()).sum()
     }
 
     fn migrate(&mut self, replica: &Replica) -> Run<()> {
@@ -216,7 +222,7 @@ impl Rebase {
             match program::migrate(&mut self.writer, newest, version) {
                 Run::Done(set) => {
                     reached(Probe::MigratedAhead);
-                    self.view.push(&set);
+                    self.push(&set);
                     self.migration = Some(set);
                 }
                 Run::Fault(pgid) => return Run::Fault(pgid),
@@ -271,8 +277,8 @@ impl Rebase {
         }
 
         assert_eq!(self.ran.len(), replica.undecided.len(), "BUG: a mutation was not run again");
-        let own = self.ran.iter().filter_map(|(_, layer)| layer.as_ref());
-        replica.view.set_overlay(self.migration.iter().chain(own).chain(&self.shared));
+        replica.view.set_overlay(&self.overlay);
+        replica.own_layers = self.own_layers;
         (replica.built, replica.built_for) = (true, replica.newest);
         replica.migration = self.migration;
         replica.migration_failure = self.migration_failure;

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use tidelog_document::{
     Advance, Applied, Authority, Decided, Doctype, DoctypeHash, Issued, Mutation,
     MutationDefinition, OwnTimeline, Param, ParamKind, Replica, ServerEntry, Verdict, chain_of,
-    hash_of,
+    hash_of, public_entry,
 };
 use tidelog_pages::{StorageEntry, TimelineFrame};
 use tidelog_sqlite::{Failure, Params, Run, View};
@@ -114,7 +114,7 @@ impl Server {
             Err(_) => self.rest.serve(&view, || self.authority.reject(origin, None, "unreadable")),
         };
         let Applied { entry, verdict } = applied.expect("every frame has a verdict");
-        (verdict, self.keep(entry, Some(origin)))
+        (verdict, self.keep(entry, Some(public_entry(origin))))
     }
 
     fn keep(&mut self, entry: StorageEntry, origin: Option<EntryId>) -> ServerEntry {

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use tidelog_document::{Applied, Mutation, Verdict};
+use tidelog_document::{Applied, Mutation, Verdict, public_entry};
 use tidelog_sqlite::Failure;
 use tidelog_sync::{FromRoom, Refusal, UndecidedReason, WireFrame};
 use tidelog_types::limits::TIMELINE_LIVES_KEPT_MAX;
@@ -72,7 +72,7 @@ impl Room {
                         Verdict::Rejected { .. } => self.counts.rejected += 1,
                     }
                     budget.spend_pages(applied.entry.set.pages.len() as u64);
-                    self.outbox.entry(applied.entry, Some(origin));
+                    self.outbox.entry(applied.entry, Some(public_entry(origin)));
                     self.settled();
                 }
                 Fate::Undecided(why) => {
@@ -105,7 +105,8 @@ impl Document {
         frame: &WireFrame,
         caution: &dyn Caution,
     ) -> Result<Fate, Halt> {
-        let EntryId { journal: timeline, life, lsn } = origin;
+        let public = public_entry(origin);
+        let EntryId { journal: timeline, life, lsn } = public;
         let known = self.applied(timeline)?;
         if lsn > known.wanted {
             let reason = format!("frame {lsn} came where {} was wanted", known.wanted);
@@ -133,7 +134,7 @@ impl Document {
                     return Ok(Fate::Undecided(UndecidedReason::UnknownDoctype { reason }));
                 };
                 let run = || self.authority.apply(origin, &mutation, &doctype);
-                cautiously(caution, || Suspect::frame(key, origin), run).unwrap_or_else(|| {
+                cautiously(caution, || Suspect::frame(key, public), run).unwrap_or_else(|| {
                     self.authority.reject(origin, Some(&mutation), ENDED_THE_SERVER)
                 })
             }
@@ -152,7 +153,7 @@ impl Document {
         known.wanted = lsn.next();
         known.lives.note(life, lsn);
         known.lives.forget(TIMELINE_LIVES_KEPT_MAX, lsn);
-        self.moved_on(Some(origin));
+        self.moved_on(Some(public));
         Ok(Fate::Decided(applied))
     }
 }

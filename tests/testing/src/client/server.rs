@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use tidelog_document::{
     Applied, AppliedTimeline, Authority, Doctype, DoctypeHash, Mutation, chain_of, hash_of,
+    public_entry, public_life,
 };
 use tidelog_pages::StorageEntry;
 use tidelog_sqlite::View;
@@ -229,12 +230,12 @@ impl Server {
         let authority = self.document.as_mut().expect("a document");
         let applied = authority.applied(origin.journal).unwrap();
         if origin.lsn < applied.wanted {
-            return applied.lives.life_at(origin.lsn) == Some(origin.life);
+            return applied.lives.life_at(origin.lsn) == Some(public_life(origin.life));
         }
         let mutation = Mutation::decode(body).expect("a mutation");
         let doctype = &self.doctypes[&mutation.doctype];
         let Applied { entry, .. } = authority.apply(origin, &mutation, doctype).unwrap();
-        self.entries.push((entry, Some(origin)));
+        self.entries.push((entry, Some(public_entry(origin))));
         true
     }
 

@@ -2,8 +2,9 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use tidelog_document::ArrivingEntry;
+use tidelog_document::{ArrivingEntry, public_life};
 use tidelog_pages::Ticket;
+use tidelog_sqlite::Params;
 use tidelog_types::{Chain, EntryId, Lineage};
 
 use super::*;
@@ -104,7 +105,10 @@ fn frames_of_a_clone_are_not_taken_for_repeats() {
         let heard = scene.frames_of(ANN, life, first, vec![add("d")]);
         assert_eq!(brief(&heard), ["refused Parted"], "{life} at {first}");
         let heard = scene.open(ANN, Some(scene.position()));
-        assert_eq!(lives_of(&heard), "lives 6565@1 0707@3");
+        let mut lives = Lineage::default();
+        lives.note(public_life(shared), lsn(1));
+        lives.note(public_life(clone), lsn(3));
+        assert_eq!(lives_of(&heard), lives.to_string());
     }
     let heard = scene.frames_of(ANN, shared, 1, vec![add("a"), add("b")]);
     assert_eq!(brief(&heard), ["acked 3"], "what both have is a repeat, and no more than that");
@@ -402,6 +406,66 @@ fn once_somebody_has_written_an_offer_beyond_the_seed_is_another_document() {
     local.write(2, "b");
     assert_eq!(brief(&local.offer(&mut scene, ANN)), ["refused Exists"]);
     assert_eq!(scene.position(), truth);
+}
+
+/// Goal: nobody else can have a mutation confirmed that was not run. Method: followers take the life
+/// that the server has named to them for the one that writes another's timeline: as the place from
+/// which a frame of their own has moved, and as the writer of frames there.
+#[test]
+fn who_follows_cannot_answer_for_the_frames_of_another() {
+    let timeline = JournalId([u8::try_from(ANN.0).expect("few"); 16]);
+    let eve = ConnId(3);
+    let mut scene = Scene::new();
+    scene.open(BOB, None);
+    scene.open(ANN, None);
+    scene.frames(ANN, 1, vec![add("a")]);
+    let open = ToRoom::Open {
+        document: "notebook".to_owned(),
+        doctype: codec::encode(&notes()),
+        timeline,
+        have: None,
+        intent: Intent::Follow,
+    };
+    scene.say(eve, open);
+    let said = [scene.heard(BOB), scene.heard(eve)].concat();
+    let secret = life_of(ANN).0;
+    let mut named = Vec::new();
+    for message in said {
+        let bytes = codec::encode(&message);
+        assert!(!bytes.windows(16).any(|some| some == secret), "it was told to others");
+        match message {
+            FromRoom::Opened { lives, .. } => named.extend(lives.lives().map(|(life, _)| life)),
+            FromRoom::Entry(part) => named.extend(part.origin.map(|origin| origin.life)),
+            _ => {}
+        }
+    }
+    named.sort();
+    named.dedup();
+    let [life] = named[..] else { panic!("{named:?}") };
+
+    let issued = EntryId { journal: timeline, life, lsn: lsn(2) };
+    let body = |name: &str, moved_from: Option<EntryId>| {
+        let WireFrame { call, body } = add(name);
+        let mutation = Mutation::decode(&body).expect("a mutation");
+        WireFrame { call, body: Mutation { moved_from, ..mutation }.encode() }
+    };
+    scene.frames(BOB, 1, vec![body("theirs", Some(issued))]);
+    let heard = scene.frames(ANN, 2, vec![add("b")]);
+    assert_eq!(brief(&heard).last().map(String::as_str), Some("acked 3"));
+    scene.frames_of(eve, life, 3, vec![add("theirs too")]);
+    scene.heard(ANN);
+    let heard = scene.frames(ANN, 3, vec![add("c")]);
+    assert_eq!(brief(&heard), ["refused Parted"], "ANN goes on in another timeline");
+    let place = EntryId { journal: timeline, life: life_of(ANN), lsn: lsn(3) };
+    scene.open(ConnId(4), None);
+    scene.frames(ConnId(4), 1, vec![body("c", Some(place))]);
+    let State::Open(document) = &mut scene.room.state else { panic!("not open") };
+    let reader = document.authority.reader();
+    let rows = reader.query("select group_concat(id, ', ') from note", &Params::NONE).unwrap();
+    let all = "a, b, c, theirs, theirs too";
+    assert_eq!(rows.decode(), [[Value::Text(all.to_owned())]], "each was run");
+    let pages = scene.export();
+    assert!(!pages.values().any(|page| page.bytes().windows(16).any(|some| some == secret)));
 }
 
 #[test]
