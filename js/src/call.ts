@@ -63,7 +63,7 @@ export function handOver(call: Call, memo: Memo | undefined): void {
 export const isSame = (a: Uint8Array, b: Uint8Array): boolean =>
   a.every((byte, at) => byte === b[at]);
 
-/** Whether it is a mutation that is not on the disk, and whose caller was not told that it is late. */
+/** Whether it is a mutation that is not on the disk, and that nobody was told is late. */
 export const isOnItsWay = ({ kind, until }: Call): boolean => kind === 'mutate' && until < NEVER;
 
 /** Whether what failed so can be had later, by asking again. */

@@ -97,7 +97,7 @@ test('what somebody holds on to is left alone once that was said', async () => {
   expect(deleteDatabase).not.toHaveBeenCalled();
 });
 
-test('what the browser may still remove, or has removed in part, is not known to be there', async () => {
+test('what the browser may still remove, or did in part, is not known to be there', async () => {
   vi.useFakeTimers();
   browserThatRemoves(() => new Promise((resolve) => setTimeout(resolve, 12_000)));
   const deleteDatabase = vi.fn();

@@ -857,7 +857,7 @@ const endOf = (stage: Stage, call: number): string | undefined =>
 /** The documents that the core was asked to open. */
 const askedToOpen = (stage: Stage): unknown[] => stage.posted('open').map(({ handle }) => handle);
 
-/** A document that kills the core each time it is opened again, and one that waits for a verdict. */
+/** A document that kills the core whenever it is opened again, and one that awaits a verdict. */
 const deadly = () => {
   const { stage, handle } = opened();
   const other = stage.open();
@@ -1062,7 +1062,7 @@ test('a close ends in time where the disk says nothing', () => {
   }
 });
 
-test('a close does not wait for a verdict that a document, local until just now, still needs', () => {
+test('a close does not wait for a verdict that a document, just handed over, still needs', () => {
   const { stage, handle } = opened();
   const call = stage.call('mutate', { handle, name: 'm' });
   const close = stage.call('close', { handle });

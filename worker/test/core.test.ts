@@ -163,7 +163,7 @@ test('a core waits for its place whatever tabs share of a core that died elsewhe
   expect(await saidOfCoreAt(ELSEWHERE, 'shared', 10_000)).toEqual([]);
 });
 
-test('a core that came too late sends its tabs to the one that is elsewhere, and ends', async () => {
+test('a core that came too late sends its tabs to the one elsewhere, and ends', async () => {
   expect(await saidOfCoreAt(ELSEWHERE, 'exclusive', 1_000)).toEqual([{ type: 'elsewhere' }]);
   expect(self.close).toHaveBeenCalledTimes(1);
 });

@@ -590,10 +590,10 @@ fn layers_are_shared_while_a_rebase_is_under_way_too() {
     });
 }
 
-/// Goal: layers fit in memory where mutations change much, too. Method: the budget of pages has room
-/// for one mutation of those that rewrite many rows, and small ones are issued between them. The
-/// layers of what is shown, and of a rebase, are within it after each mutation, at each slice of the
-/// rebase at opening, and of one over an entry of another device.
+/// Goal: layers fit in memory where mutations change much, too. Method: the budget of pages has
+/// room for one mutation of those that rewrite many rows, and small ones are issued between them.
+/// The layers of what is shown, and of a rebase, are within it after each mutation, at each slice
+/// of the rebase at opening, and of one over an entry of another device.
 #[test]
 fn layers_are_bounded_in_pages_too() {
     with_items(|doctype, mut server, mut first, mut second| {

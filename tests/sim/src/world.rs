@@ -283,13 +283,17 @@ impl World {
         let here = &mut self.devices[device];
         let now_ms = self.now_ms + here.skew_ms;
         let Some(core) = &mut here.core else { return };
-        if let Err(what) = here.wake_door.comes(core, now_ms) {
-            self.wrong.get_or_insert(format!("device {device}: {what}"));
-        }
+        let mut effects = match here.wake_door.comes(core, now_ms) {
+            Ok(effects) => effects,
+            Err(what) => {
+                self.wrong.get_or_insert(format!("device {device}: {what}"));
+                Vec::new()
+            }
+        };
         if let Err(what) = here.core_door.comes(&input, now_ms) {
             self.wrong.get_or_insert(format!("device {device}: {what}"));
         }
-        let effects = core.step(now_ms, input);
+        effects.extend(core.step(now_ms, input));
         let life = here.life;
         for effect in effects {
             self.devices[device].wake_door.leaves(&effect);

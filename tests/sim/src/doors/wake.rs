@@ -18,30 +18,34 @@ pub(crate) struct WakeDoor {
 }
 
 impl WakeDoor {
-    /// A core is about to be told something. Wakes it before that, now and then.
+    /// A core is about to be told something. Wakes it before that, now and then, and gives what it
+    /// sends then: signs of life are asked for by the way, behind what was sent just now.
     ///
     /// # Errors
     ///
     /// It does what it has not asked to be woken for.
-    pub(crate) fn comes(&mut self, core: &mut Client, now_ms: u64) -> Result<(), String> {
+    pub(crate) fn comes(&mut self, core: &mut Client, now_ms: u64) -> Result<Vec<Effect>, String> {
         let is_new = std::mem::replace(&mut self.stepped_ms, now_ms) < now_ms;
         self.steps_count += u32::from(is_new);
         if self.asked_ms.is_some_and(|at_ms| at_ms <= now_ms) {
             self.asked_ms = None;
-            return Ok(());
+            return Ok(Vec::new());
         }
         if !is_new || !self.steps_count.is_multiple_of(LOOKED_AT_ONCE_IN) {
-            return Ok(());
+            return Ok(Vec::new());
         }
         let asked_ms = self.asked_ms;
         let is_asked = |effect: &Effect| match effect {
             Effect::WakeAt { at_ms } => asked_ms.is_some_and(|asked_ms| asked_ms <= *at_ms),
-            // Behind what was sent just now, a sign of life is asked for by the way.
             Effect::ToServer { bytes, .. } => matches!(decode_message(bytes), Ok(ToServer::Ping)),
             _ => false,
         };
-        match core.step(now_ms, Input::Wake).iter().find(|effect| !is_asked(effect)) {
-            None => Ok(()),
+        let mut effects = core.step(now_ms, Input::Wake);
+        match effects.iter().find(|effect| !is_asked(effect)) {
+            None => {
+                effects.retain(|effect| matches!(effect, Effect::ToServer { .. }));
+                Ok(effects)
+            }
             Some(effect) => {
                 let what: String = format!("{effect:?}").chars().take(300).collect();
                 Err(format!("at {now_ms}, a core was not woken, asked for {asked_ms:?}: {what}"))

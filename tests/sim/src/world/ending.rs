@@ -346,9 +346,14 @@ impl World {
                 }
                 continue;
             };
+            let devices = self.connected_devices_of(doc);
+            // The one device that makes it may be cut off still: no server has heard of it.
+            if devices.is_empty() {
+                continue;
+            }
             let theirs = self.export_host(host, doc, when)?;
             self.note_bytes(&theirs);
-            for device in self.connected_devices_of(doc) {
+            for device in devices {
                 let ours = self.export(device, doc, when)?;
                 if ours != theirs {
                     let first = ours.iter().zip(&theirs).position(|(a, b)| a != b);

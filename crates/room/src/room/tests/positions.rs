@@ -408,9 +408,9 @@ fn once_somebody_has_written_an_offer_beyond_the_seed_is_another_document() {
     assert_eq!(scene.position(), truth);
 }
 
-/// Goal: nobody else can have a mutation confirmed that was not run. Method: followers take the life
-/// that the server has named to them for the one that writes another's timeline: as the place from
-/// which a frame of their own has moved, and as the writer of frames there.
+/// Goal: nobody else can have a mutation confirmed that was not run. Method: followers take the
+/// life that the server has named to them for the one that writes another's timeline: as the place
+/// from which a frame of their own has moved, and as the writer of frames there.
 #[test]
 fn who_follows_cannot_answer_for_the_frames_of_another() {
     let timeline = JournalId([u8::try_from(ANN.0).expect("few"); 16]);
