@@ -6,7 +6,7 @@ use tidelog_client::{
     Call, CallFailure, Connection, FromCore, Handle, Mutate, OpenRequest, Params, Query, Request,
     Status, Storage, ToCore,
 };
-use tidelog_types::{CallId, ErrorCode, Outcome, Rows, Value};
+use tidelog_types::{CallId, ErrorCode, Outcome, Remedy, Rows, Value};
 
 use crate::app::{
     ALL_CELLS, CLAIMS, ENTRIES, MARKED, Release, SOME_CELLS, WATCHED_CELLS, Wish, doctype,
@@ -590,6 +590,13 @@ impl Tab {
         Ok(heard)
     }
 
+    /// Whether its core said last that a document was damaged: what is whole of it is shown.
+    fn is_damaged(&self, doc: Doc) -> bool {
+        let status = self.held.get(&doc).and_then(|handle| self.statuses.get(handle));
+        let error = status.and_then(|(_, status)| status.error.as_ref());
+        error.is_some_and(|it| it.code == ErrorCode::Storage && it.remedy == Remedy::Mend)
+    }
+
     /// Whether a document was to stay away from its server when its core said last how it stands.
     pub(crate) fn is_away(&self, doc: Doc) -> bool {
         let status = self.held.get(&doc).and_then(|handle| self.statuses.get(handle));
@@ -827,6 +834,9 @@ impl Tab {
                 asked.must.clear();
             }
             if let (Some(doc), Some(live)) = (self.doc_of(&asked), Live::of_look(&asked.message)) {
+                if self.is_damaged(doc) {
+                    asked.must.clear();
+                }
                 self.compare_live(doc, live, &names, now_ms);
                 if live != Live::Entries {
                     return Ok(());

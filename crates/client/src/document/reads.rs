@@ -44,7 +44,7 @@ struct Read {
     is_refused: bool,
     /// Pages that were written meanwhile: what is on its way may be older.
     stale: BTreeSet<Pgid>,
-    /// Pages that have not come.
+    /// Pages that have not come, by this read or another.
     left: BTreeSet<Pgid>,
 }
 
@@ -78,7 +78,8 @@ impl Reads {
         match self.fault(who) {
             Some(Fault { request, kth }) => {
                 let (request, kth) = (*request, *kth);
-                (!self.under_way.contains_key(&request)).then_some(kth + 1)
+                let has_come = |read: &Read| read.left.is_empty();
+                self.under_way.get(&request).is_none_or(has_come).then_some(kth + 1)
             }
             None => Some(0),
         }
@@ -128,11 +129,16 @@ impl Reads {
         if pages.iter().any(|(pgid, _)| read.stale.contains(pgid)) {
             reached(Probe::PageCameStale);
         }
-        let fresh = pages.into_iter().filter(|(pgid, _)| !read.stale.contains(pgid)).collect();
+        let fresh = pages.into_iter().filter(|(pgid, _)| !read.stale.contains(pgid));
+        let fresh: Vec<(Pgid, Page)> = fresh.collect();
         if let Some(view) = view {
+            // Whoever else asked for them need not wait until that is answered too.
+            for other in self.under_way.values_mut() {
+                fresh.iter().for_each(|(pgid, _)| _ = other.left.remove(pgid));
+            }
             view.fill(fresh);
         }
-        if last {
+        if last && let Some(read) = self.under_way.get(&request) {
             // Of a document of which something is lost the store may not have all of them.
             let left: Vec<Pgid> = read.left.iter().copied().collect();
             self.lost(request, &left);
@@ -205,6 +211,18 @@ mod tests {
     use tidelog_types::{JournalId, Lsn, LsnRange, PageSet, Position};
 
     use super::*;
+
+    #[test]
+    fn a_page_that_came_by_another_read_is_waited_for_no_longer() {
+        let mut reads = Reads::default();
+        reads.under_way.insert(3, Read::new(Urgency::User, vec![Pgid(2)]));
+        reads.under_way.insert(4, Read::new(Urgency::Background, vec![Pgid(2)]));
+        reads.back = Some(Fault { request: 4, kth: 0 });
+        assert_eq!(reads.faults_met(For::Background), None);
+        let view = View::new(usize::MAX, 2);
+        reads.came(3, vec![(Pgid(2), Page::zeroed())], true, Some(&view));
+        assert_eq!(reads.faults_met(For::Background), Some(1));
+    }
 
     #[test]
     fn a_page_that_was_written_since_it_was_asked_for_is_not_lost() {
