@@ -1,6 +1,7 @@
 //! What a core says and asks, seen at its door: it calls nothing durable of which its page server
-//! has not said so, forgets no word of a tab's on whether a document is to be connected, and does
-//! not ask again and again for what is refused.
+//! has not said so, hands the next page server all that the last one has not answered, forgets no
+//! word of a tab's on whether a document is to be connected, and does not ask again and again for
+//! what is refused.
 //!
 //! Whoever is told too early would otherwise be noticed only if the device lost its power in the
 //! few milliseconds before the flush.
@@ -13,7 +14,7 @@ use tidelog_client::{
 };
 use tidelog_pages::{Append, StoreReply, StoreRequest, Ticket};
 use tidelog_types::limits::Limits;
-use tidelog_types::{CallId, DocumentKey};
+use tidelog_types::{CallId, DocumentKey, Epoch};
 
 use super::core_notes::CoreNotes;
 use super::line::LineDoor;
@@ -31,6 +32,12 @@ pub(crate) struct CoreDoor {
     mutations: BTreeMap<(TabId, Call), CallId>,
     /// Those in each append that the page server has not answered.
     asked: BTreeMap<Ticket, (DocumentKey, Vec<CallId>)>,
+    /// The same without those that follow one of their document that was refused.
+    owed: BTreeMap<Ticket, DocumentKey>,
+    /// Those that the page server which has just let the core in was not handed again.
+    to_hand_over: BTreeSet<Ticket>,
+    /// The epoch in which the core was let in last.
+    epoch: Epoch,
     refused: BTreeMap<DocumentKey, Refused>,
     /// The last append that it has made: what comes before is handed over again.
     newest: Option<Ticket>,
@@ -62,6 +69,9 @@ impl CoreDoor {
             page_server: None,
             mutations: BTreeMap::new(),
             asked: BTreeMap::new(),
+            owed: BTreeMap::new(),
+            to_hand_over: BTreeSet::new(),
+            epoch: Epoch::default(),
             refused: BTreeMap::new(),
             newest: None,
             durable: BTreeSet::new(),
@@ -83,6 +93,9 @@ impl CoreDoor {
         self.opens.clear();
         self.words.clear();
         self.refused.clear();
+        self.owed.clear();
+        self.to_hand_over.clear();
+        self.epoch = Epoch::default();
         self.all_may_be_durable();
     }
 
@@ -95,6 +108,9 @@ impl CoreDoor {
     ///
     /// The core has not told what it had to tell before.
     pub(crate) fn comes(&mut self, input: &Input, now_ms: u64) -> Result<(), String> {
+        if let Some(ticket) = self.to_hand_over.pop_first() {
+            return Err(format!("{ticket:?} was not handed to the next page server"));
+        }
         match input {
             Input::FromTab { tab, messages } => {
                 for message in messages {
@@ -127,6 +143,7 @@ impl CoreDoor {
     fn is_answered(&mut self, reply: &StoreReply, now_ms: u64) -> Result<(), String> {
         match reply {
             StoreReply::Durable { ticket } => {
+                self.owed.retain(|owed, _| owed > ticket);
                 let later = self.asked.split_off(&Ticket(ticket.0 + 1));
                 for (document, calls) in mem::replace(&mut self.asked, later).into_values() {
                     let asked_count = self.lines.asked_count(&document.document);
@@ -136,11 +153,17 @@ impl CoreDoor {
             }
             StoreReply::AppendFailed { ticket, .. } => {
                 if let Some((document, _)) = self.asked.remove(ticket) {
+                    self.owed.retain(|owed, of| owed < ticket || *of != document);
                     return self.is_refused(document, *ticket, now_ms);
                 }
             }
             // All that the store has is durable, of what an earlier one was asked too.
-            StoreReply::Ready { .. } => {
+            StoreReply::Ready { epoch } => {
+                // Of another store it wants nothing.
+                if *epoch > self.epoch {
+                    self.epoch = *epoch;
+                    self.to_hand_over = self.owed.keys().copied().collect();
+                }
                 self.all_may_be_durable();
             }
             StoreReply::Opened { document, state, .. } => {
@@ -202,6 +225,8 @@ impl CoreDoor {
                     if let StoreRequest::Append { ticket, append } = request {
                         let asked = (append.document.clone(), calls_of(append));
                         self.asked.insert(*ticket, asked);
+                        self.owed.insert(*ticket, append.document.clone());
+                        self.to_hand_over.remove(ticket);
                         if self.newest.is_none_or(|newest| newest < *ticket) {
                             self.newest = Some(*ticket);
                             self.notes.leaves(append, &self.limits)?;
