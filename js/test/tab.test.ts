@@ -101,7 +101,9 @@ class Stage {
 
   /** The core opens again this document, if it was asked to since `log` began. */
   reopens(handle: number): void {
-    const open = this.posted('open').findLast((it) => it.handle === handle);
+    const open = this.posted('open')
+      .reverse()
+      .find((it) => it.handle === handle);
     if (open) this.answer(open.call as number, opens());
   }
 

@@ -14,7 +14,7 @@
 //!                     -> place, place_first   `place_first` on
 //! ```
 //!
-//! Lives are [public](crate::public_life) in all of them: everybody who follows reads them.
+//! Lives are [public](crate::public_life()) in all of them: everybody who follows reads them.
 //!
 //! A row of what has moved stays: nobody knows whether another copy of its client has those frames
 //! still. It stands for all that one copy has brought in a row, however much that was, and says
@@ -80,7 +80,7 @@ pub(crate) const UNKNOWN: &str = "nobody can tell whether this was applied: this
 pub struct AppliedTimeline {
     /// The first LSN that is not applied.
     pub wanted: Lsn,
-    /// Who wrote what is, by [public](crate::public_life) lives.
+    /// Who wrote what is, by [public](crate::public_life()) lives.
     pub lives: Lineage,
     /// Rejections before this LSN are gone, since a copy of the client has kept them.
     pub forgotten: Lsn,

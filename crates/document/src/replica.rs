@@ -101,7 +101,7 @@ pub struct ServerEntry {
     /// Where the storage journal stands after it.
     pub position: Position,
     /// The frame that it applies or rejects, if it stands for just one: its
-    /// [public](crate::public_life) entry.
+    /// [public](crate::public_life()) entry.
     pub origin: Option<EntryId>,
     /// What changed.
     pub set: PageSet,
