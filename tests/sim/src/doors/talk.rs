@@ -138,7 +138,7 @@ impl Talk {
             }
             RoomInput::Ask { ask: Ask::Export { conn }, .. } => {
                 let place = self.places.entry((*conn, Channel(0))).or_default();
-                place.is_unclear = true;
+                (place.is_unclear, place.is_closing) = (true, false);
             }
             RoomInput::Ask { ask: Ask::Destroy, .. } => self.was_destroyed = true,
             RoomInput::SeedOverdue { .. } => self.has_failed = true,
