@@ -109,6 +109,9 @@ export class Engine {
         this.#post({ type: 'lend', port }, [port]);
         break;
       }
+      case 'lendEnded':
+        this.#post({ type: 'lendEnded' }, []);
+        break;
       case 'cannotLend':
         this.#post({ type: 'lendFailed', reason: effect.reason }, []);
         break;

@@ -41,7 +41,7 @@ export type LendingNews =
 /** All that lending is told. */
 export type LendingInput =
   | LendingNews
-  /** There is a core, to which a page server can be lent; there is none any more. */
+  /** There is a core that has none, to which one can be lent; there is no core any more. */
   | { readonly type: 'wanted' | 'unwanted' }
   /** Nothing may be held any more. */
   | { readonly type: 'stop' }
@@ -54,6 +54,8 @@ export type LendingEffect =
   | { readonly type: 'queue' | 'endTurn' }
   /** Start a page server's worker; end it; connect it with the core. */
   | { readonly type: 'spawn' | 'end' | 'lend'; readonly worker: number }
+  /** Tell the core that what it was lent has ended. */
+  | { readonly type: 'lendEnded' }
   /** Tell the core why we cannot lend. */
   | { readonly type: 'cannotLend'; readonly reason: string };
 
@@ -177,6 +179,7 @@ export class Lending {
     this.#enter('idle', NEVER);
     if (/loading|waiting|serving/.test(had)) this.#emit({ type: 'end', worker: this.#worker++ });
     if (/queued|loading|waiting/.test(had)) this.#emit({ type: 'endTurn' });
+    if (had === 'serving' && this.#isWanted) this.#emit({ type: 'lendEnded' });
   }
 
   #emit(effect: LendingEffect): void {

@@ -46,6 +46,11 @@ export interface LendFailed {
   readonly reason: string;
 }
 
+/** What a tab has lent has ended. */
+export interface LendEnded {
+  readonly type: 'lendEnded';
+}
+
 /** What the core asks of a tab, and, with the port, its answer: a way past the core. */
 export interface Reach {
   readonly type: 'reach';
@@ -56,7 +61,7 @@ export interface Reach {
 }
 
 /** All that a tab says to the core. */
-export type FromTab = Bytes | Hello | TakeOver | Lend | LendFailed | Reach;
+export type FromTab = Bytes | Hello | TakeOver | Lend | LendFailed | LendEnded | Reach;
 
 /** All that the core says to a tab. */
 export type ToTab =
@@ -64,6 +69,8 @@ export type ToTab =
   | Reach
   /** The core works and holds this lock, which no other core ever does. It names the build. */
   | { readonly type: 'welcome'; readonly lock: string }
+  /** What came in place of the tab's page server has ended: it is lent again, if it still serves. */
+  | { readonly type: 'lendAgain' }
   /** A core of another release takes over the store. */
   | { readonly type: 'replaced' }
   /** The script at this address is of another build than the tab, which it takes nothing from. */

@@ -42,6 +42,8 @@ export type Input =
   | { readonly type: 'gone'; readonly core: number }
   /** The core wants its page server to have a way to us. */
   | { readonly type: 'reach'; readonly core: number; readonly server: number }
+  /** The core has lost the page server that came in place of ours. */
+  | { readonly type: 'lendAgain'; readonly core: number }
   /** An answer to a call, from the core, or from the page server past it. */
   | { readonly type: 'answer'; readonly call: number; readonly answer: Answer }
   /** News of a document. */

@@ -141,6 +141,9 @@ export class Tab {
         this.#lookAtDownload();
         this.#emit({ type: 'reach', server: input.server });
         break;
+      case 'lendAgain':
+        this.#lend({ type: 'wanted' });
+        break;
       case 'answer':
         this.#answer(input.call, input.answer);
         break;

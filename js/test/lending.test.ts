@@ -188,6 +188,10 @@ class Site {
         });
         this.#lent = { core: this.#core!, worker: tab.worker! };
         break;
+      case 'lendEnded':
+        expect(tab.worker, this.#where('none of its own serves')).toBeUndefined();
+        expect(this.#core, this.#where('says that it ended to a core')).toBeDefined();
+        break;
       case 'cannotLend':
         expect(this.#core, this.#where('tells a core')).toBeDefined();
     }
@@ -239,3 +243,16 @@ class Site {
 test('whoever fails, hangs or leaves, one tab serves in the end and one more is ready', () => {
   for (let seed = 1; seed <= SEEDS; seed++) new Site(seed).run();
 }, 60_000);
+
+test('a core is told that what it was lent has ended, and lent what serves once more', () => {
+  const lending = new Lending();
+  const types = (input: LendingInput): string[] => lending.step(0, input).map(({ type }) => type);
+  expect(types({ type: 'wanted' })).toEqual(['queue']);
+  expect(types({ type: 'turn' })).toEqual(['spawn']);
+  expect(types({ type: 'loaded', worker: 1 })).toEqual([]);
+  expect(types({ type: 'wanted' })).toEqual([]);
+  expect(types({ type: 'serves', worker: 1 })).toEqual(['endTurn', 'lend']);
+  expect(types({ type: 'wanted' })).toEqual(['lend']);
+  expect(types({ type: 'broke', worker: 1 })).toEqual(['end', 'lendEnded']);
+  expect(types({ type: 'wanted' })).toEqual([]);
+});

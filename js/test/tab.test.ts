@@ -191,6 +191,13 @@ test('W2: a script that does not load gives up the turn, and pauses grow', () =>
   }
 });
 
+test('a tab that serves lends once more where its core asks, and no core before that one', () => {
+  const { stage } = opened();
+  serve(stage);
+  expect(types(stage.step({ type: 'lendAgain', core: stage.core - 1 }))).not.toContain('lend');
+  expect(types(stage.step({ type: 'lendAgain', core: stage.core }))).toContain('lend');
+});
+
 test('W2: a script that never comes gives up the turn too, and has more time the next time', () => {
   const { stage } = opened();
   for (const limitMs of [10_000, 20_000, 40_000, 60_000, 60_000]) {

@@ -78,6 +78,8 @@ let started = false;
 /** Whether a core of another release was promised the store. */
 let isGivingWay = false;
 let pageServer: PageServer | undefined;
+/** Tabs in place of whose page server another one came, and who have not said that it ended. */
+const replaced = new Set<number>();
 /** Whether this worker serves the store itself. */
 let servesHere = false;
 let pauseMs = AGAIN_MS;
@@ -196,11 +198,7 @@ function gone({ number }: Tab): void {
   early = early.filter(({ tab }) => tab.number !== number);
   step(core.tabClosed, number);
   pageServer?.way.postMessage({ type: 'tab', tab: number } satisfies TabPort);
-  if (pageServer?.tab === number) {
-    const server = pageServer.number;
-    pageServer = undefined;
-    step(core.pageServerGone, server);
-  }
+  lendEnded(number);
 }
 
 /** Resolves when this worker is the core. If another one is, its tabs go there, and it ends. */
@@ -267,12 +265,28 @@ function receive(tab: Tab, message: FromTab): void {
       if (lock === CORE_LOCK) giveWay();
       else takeOver.postMessage(lock);
     }
-  } else if (message.type === 'lendFailed' && (!pageServer || pageServer.tab === tab.number)) {
-    // What this tab lent before has ended. Whoever waits is told; other tabs are next in line.
-    const server = pageServer ?? { number: ++lastNumber };
-    pageServer = undefined;
-    failed(server, 'unavailable', message.reason);
+  } else if (message.type === 'lendEnded') {
+    lendEnded(tab.number);
+  } else if (message.type === 'lendFailed' && !pageServer) {
+    // Whoever waits is told; other tabs are next in line.
+    failed({ number: ++lastNumber }, 'unavailable', message.reason);
   }
+}
+
+/**
+ * What this tab lent has ended. It came late, after that of the tab which has the store now, if it
+ * came in place of one of which nobody has said that it ended.
+ */
+function lendEnded(tab: number): void {
+  replaced.delete(tab);
+  if (pageServer?.tab !== tab) return;
+  const server = pageServer.number;
+  pageServer = undefined;
+  step(core.pageServerGone, server);
+  for (const other of replaced) {
+    tabs.get(other)?.port.postMessage({ type: 'lendAgain' } satisfies ToTab);
+  }
+  replaced.clear();
 }
 
 /** Waits for a page server to open the store, and then uses it in place of any other. */
@@ -280,8 +294,10 @@ function use(server: PageServer): void {
   const { number, way } = server;
   const before = pageServer;
   pageServer = server;
-  // It had the store until then: it has ended, and one that crashed did not say so.
+  // It had the store until then: it has ended, or it has it now and told us first.
   if (before) step(core.pageServerGone, before.number);
+  if (before?.tab !== undefined && before.tab !== server.tab) replaced.add(before.tab);
+  if (server.tab !== undefined) replaced.delete(server.tab);
   way.onmessageerror = missed;
   way.onmessage = ({ data }: MessageEvent<Bytes | Ready | Unserved>) => {
     if (server !== pageServer) return;

@@ -92,10 +92,30 @@ test('whoever lent a page server and cannot lend another is heard by those who w
 
   other.say({ type: 'lendFailed', reason: '404' });
   expect(core.pageServerFailed).not.toHaveBeenCalled();
-  lender.say({ type: 'lendFailed', reason: '404' });
+  lender.say({ type: 'lendEnded' });
   const [, lent] = core.pageServerLent.mock.calls[0]!;
+  expect(core.pageServerGone.mock.calls).toEqual([[expect.any(Number), lent]]);
+  lender.say({ type: 'lendFailed', reason: '404' });
   const reason = new TextEncoder().encode('404');
-  expect(core.pageServerFailed.mock.calls).toEqual([[expect.any(Number), lent, 1, reason]]);
+  const [, failed] = core.pageServerFailed.mock.calls[0]!;
+  expect(core.pageServerFailed.mock.calls).toEqual([[expect.any(Number), failed, 1, reason]]);
+});
+
+test('a page server that ended and was lent late costs the one which serves a message', async () => {
+  const enter = await atWork();
+  const [late, serving] = [await enter('a'), await enter('b')];
+  const ports = [new Port(), new Port(), new Port()] as unknown as MessagePort[];
+  serving.say({ type: 'lend', port: ports[0]! });
+  late.say({ type: 'lend', port: ports[1]! });
+  expect(serving.port.said.at(-1)).not.toEqual({ type: 'lendAgain' });
+  late.say({ type: 'lendEnded' });
+  expect(core.pageServerGone).toHaveBeenCalledTimes(2);
+  expect(serving.port.said.at(-1)).toEqual({ type: 'lendAgain' });
+
+  serving.say({ type: 'lend', port: ports[2]! });
+  serving.say({ type: 'lendEnded' });
+  expect(core.pageServerGone).toHaveBeenCalledTimes(3);
+  expect(late.port.said.at(-1)).not.toEqual({ type: 'lendAgain' });
 });
 
 test('a page server has ended, said or not, where another one is lent', async () => {

@@ -59,6 +59,8 @@ pub enum Input {
     Gone { core: u32 },
     /// The core wants its page server to have a way to the tab.
     Reach { core: u32, server: u32 },
+    /// The core has lost the page server that came in place of the tab's.
+    LendAgain { core: u32 },
     /// It is the tab's turn to have a page server at hand.
     Turn,
     /// The page server's worker is loaded and waits in line.
@@ -143,6 +145,8 @@ pub enum Effect {
     End { worker: u32 },
     /// Connect it with the core.
     Lend { worker: u32 },
+    /// Tell the core that what it was lent has ended.
+    LendEnded,
     /// Tell the core why the tab cannot lend.
     CannotLend { reason: String },
     /// Tell the caller.

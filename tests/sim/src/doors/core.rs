@@ -127,8 +127,16 @@ impl CoreDoor {
                 }
             }
             Input::PageServerLent { server, .. } => self.page_server = Some(*server),
-            Input::FromPageServer { server, replies } if self.page_server == Some(*server) => {
-                replies.iter().try_for_each(|reply| self.is_answered(reply, now_ms))?;
+            Input::FromPageServer { server, replies } => {
+                for reply in replies {
+                    // It may say in between that it is broken.
+                    if self.page_server == Some(*server) {
+                        self.is_answered(reply, now_ms)?;
+                    }
+                }
+            }
+            Input::PageServerGone { server } | Input::PageServerFailed { server, .. } => {
+                self.page_server.take_if(|it| it == server);
             }
             _ => {}
         }
@@ -165,6 +173,10 @@ impl CoreDoor {
                     self.to_hand_over = self.owed.keys().copied().collect();
                 }
                 self.all_may_be_durable();
+            }
+            StoreReply::Broken { .. } => {
+                self.page_server = None;
+                self.to_hand_over.clear();
             }
             StoreReply::Opened { document, state, .. } => {
                 self.notes.is_opened(document, state.as_deref());

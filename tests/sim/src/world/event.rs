@@ -109,6 +109,12 @@ pub(super) enum Event {
         core: u32,
         worker: Result<u32, String>,
     },
+    LendEnded {
+        device: usize,
+        life: u64,
+        tab: TabId,
+        core: u32,
+    },
     SocketUp {
         conn: u64,
     },
@@ -310,6 +316,11 @@ impl World {
             Event::TabLends { device, life, tab, core, worker } => {
                 if lives(self, device, life) && self.is_known(device, tab, core) {
                     self.tab_lends(device, tab, worker);
+                }
+            }
+            Event::LendEnded { device, life, tab, core } => {
+                if lives(self, device, life) && self.is_known(device, tab, core) {
+                    self.lend_ended(device, tab);
                 }
             }
             Event::SocketUp { conn } => self.socket_up(conn),

@@ -53,6 +53,8 @@ pub(crate) struct Lending {
     line: VecDeque<Worker>,
     /// What the core was lent last, and by which tab.
     pub(crate) lent: Option<(PageServerId, TabId)>,
+    /// Tabs in place of whose page server another one came, and who have not said that it ended.
+    replaced: BTreeSet<TabId>,
     /// What the core calls each tab that has said hello.
     known: BTreeMap<TabId, TabId>,
     /// Until then a tab that looks for a core finds the one that has just died.
@@ -63,6 +65,7 @@ impl Lending {
     /// There is another core, which knows nobody yet.
     pub(crate) fn core_is_new(&mut self) {
         self.lent = None;
+        self.replaced.clear();
         self.known.clear();
     }
 
@@ -117,6 +120,10 @@ impl World {
             }
             Effect::Lend { worker } => self.lend_to_core(device, tab, Ok(worker)),
             Effect::CannotLend { reason } => self.lend_to_core(device, tab, Err(reason)),
+            Effect::LendEnded => {
+                let core = self.tab(device, tab).port.core;
+                self.say_to_core(device, tab, Event::LendEnded { device, life, tab, core });
+            }
             Effect::Leave { .. } => {
                 let port = &mut self.tab(device, tab).port;
                 (port.sought, port.is_heard, port.is_watching) = (None, false, false);
@@ -370,14 +377,10 @@ impl World {
 
     /// The core knows a tab no more, and uses nothing that it has lent.
     pub(super) fn tab_is_gone(&mut self, device: usize, tab: TabId) {
-        let lending = &mut self.devices[device].lending;
-        let lent = lending.lent.take_if(|it| it.1 == tab);
-        if let Some(port) = lending.known.remove(&tab) {
+        if let Some(port) = self.devices[device].lending.known.remove(&tab) {
             self.step_core(device, Input::TabClosed { tab: port });
         }
-        if let Some((server, _)) = lent {
-            self.step_core(device, Input::PageServerGone { server });
-        }
+        self.lend_ended(device, tab);
     }
 
     // --- what the core is lent -------------------------------------------------------------------
@@ -395,23 +398,38 @@ impl World {
                     tab.0, server.0
                 ));
                 self.trouble(device);
-                if let Some((server, _)) = before {
+                if let Some((server, lender)) = before {
+                    self.devices[device].lending.replaced.insert(lender);
                     self.step_core(device, Input::PageServerGone { server });
                 }
+                self.devices[device].lending.replaced.remove(&tab);
                 if is_there {
                     self.lent(device, server);
                 }
             }
-            // What this tab lent before has ended.
-            Err(reason) if before.is_none_or(|(_, lender)| lender == tab) => {
-                let server = before.map_or_else(|| here.next_page_server(), |(server, _)| server);
-                here.lending.lent = None;
+            Err(reason) if before.is_none() => {
+                let server = here.next_page_server();
                 self.note(&format!("device {device}: tab {} cannot lend", tab.0));
                 self.trouble(device);
                 let failure = PageServerFailure::new(UnservedKind::Unavailable, reason);
                 self.step_core(device, Input::PageServerFailed { server, failure });
             }
             Err(_) => {}
+        }
+    }
+
+    /// What a tab has lent has ended. It came late, if it came in place of one of which nobody has
+    /// said so.
+    pub(super) fn lend_ended(&mut self, device: usize, tab: TabId) {
+        let lending = &mut self.devices[device].lending;
+        lending.replaced.remove(&tab);
+        let Some((server, _)) = lending.lent.take_if(|it| it.1 == tab) else { return };
+        let replaced = std::mem::take(&mut lending.replaced);
+        self.step_core(device, Input::PageServerGone { server });
+        for tab in replaced {
+            let Some(port) = self.devices[device].lending.known.get(&tab).copied() else { continue };
+            let input = ToTab::LendAgain { core: tab_at(port).1 };
+            self.carry(Wire::CoreToTab(device, port), 3, Event::ToTab { device, tab, input });
         }
     }
 
