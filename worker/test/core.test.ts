@@ -101,7 +101,7 @@ test('whoever lent a page server and cannot lend another is heard by those who w
   expect(core.pageServerFailed.mock.calls).toEqual([[expect.any(Number), failed, 1, reason]]);
 });
 
-test('a page server that ended and was lent late costs the one which serves a message', async () => {
+test('a page server that was lent late, and has ended, takes no place for good', async () => {
   const enter = await atWork();
   const [late, serving] = [await enter('a'), await enter('b')];
   const ports = [new Port(), new Port(), new Port()] as unknown as MessagePort[];

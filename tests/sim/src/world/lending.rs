@@ -427,7 +427,9 @@ impl World {
         let replaced = std::mem::take(&mut lending.replaced);
         self.step_core(device, Input::PageServerGone { server });
         for tab in replaced {
-            let Some(port) = self.devices[device].lending.known.get(&tab).copied() else { continue };
+            let Some(port) = self.devices[device].lending.known.get(&tab).copied() else {
+                continue;
+            };
             let input = ToTab::LendAgain { core: tab_at(port).1 };
             self.carry(Wire::CoreToTab(device, port), 3, Event::ToTab { device, tab, input });
         }
