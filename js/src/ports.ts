@@ -69,7 +69,7 @@ export type ToTab =
   | Reach
   /** The core works and holds this lock, which no other core ever does. It names the build. */
   | { readonly type: 'welcome'; readonly lock: string }
-  /** What came in place of the tab's page server has ended. If that still serves, it is lent anew. */
+  /** What came in place of its page server has ended: it lends again, if that still serves. */
   | { readonly type: 'lendAgain' }
   /** A core of another release takes over the store. */
   | { readonly type: 'replaced' }
