@@ -44,8 +44,6 @@ export class Connection {
   #count = 0;
   #timer: ReturnType<typeof setTimeout> | undefined;
   #looksAtDevice = false;
-  /** The newest call's name in the journal: eight random bytes, and a counter that shows order. */
-  readonly #callId = crypto.getRandomValues(new Uint8Array(16)).fill(0, 8);
 
   constructor(places: WorkerPlaces) {
     this.#engine = new Engine(
@@ -83,13 +81,6 @@ export class Connection {
   /** A number for a document that is about to be opened. */
   nextHandle(): number {
     return this.#tab.newHandle();
-  }
-
-  /** A new name for a mutation. */
-  nextCallId(): Uint8Array {
-    const id = this.#callId;
-    for (let at = 15; at > 7 && ++id[at]! > 255; at--);
-    return id.slice();
   }
 
   /** Makes a call. Without `limited` it waits for as long as it takes. Returns its number. */

@@ -75,6 +75,8 @@ export class Database<Defined extends Mutations = Mutations> {
   readonly #connection: Connection;
   readonly #doctype: DoctypeDefinition;
   readonly #handle: number;
+  /** The name of the newest mutation: eight random bytes, and a counter that shows their order. */
+  readonly #callId = crypto.getRandomValues(new Uint8Array(16)).fill(0, 8);
   readonly #listeners: Listeners = { status: new Set(), error: new Set(), rejected: new Set() };
   readonly #live = new Set<{ close(): void }>();
   #status: Status;
@@ -246,6 +248,13 @@ export class Database<Defined extends Mutations = Mutations> {
     return functions;
   }
 
+  /** Calls of two handles may be asked again in another order, so each handle counts its own. */
+  #nextCallId(): Uint8Array {
+    const id = this.#callId;
+    for (let at = 15; at > 7 && ++id[at]! > 255; at--);
+    return id.slice();
+  }
+
   #mutate(name: string, args: Bound): Receipt {
     const issued = issue();
     if (this.#closed) {
@@ -254,7 +263,7 @@ export class Database<Defined extends Mutations = Mutations> {
     }
     const message = {
       handle: this.#handle,
-      id: this.#connection.nextCallId(),
+      id: this.#nextCallId(),
       name,
       args,
       now: Date.now(),

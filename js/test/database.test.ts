@@ -4,7 +4,7 @@ import { Database } from '../src/database.js';
 import { doctype, mutation } from '../src/doctype.js';
 import { BudgetExceededError, EngineError, QueryError } from '../src/errors.js';
 import { LiveQuery } from '../src/live-query.js';
-import type { Answer, EntryId } from '../src/messages.js';
+import type { Answer, EntryId, ToCore } from '../src/messages.js';
 import type { Status } from '../src/status.js';
 
 const KIND = doctype({
@@ -19,6 +19,9 @@ const CUT_OFF: Answer = {
   rows: { columns: ['a'], count: 1, cells: new Uint8Array([9, 0, 0, 0, 2]) },
 };
 
+/** What was asked, in order. */
+let asked: ToCore['mutate'][] = [];
+
 /** The document that was opened last, as its core tells it news. */
 let told: OpenDocument;
 
@@ -29,12 +32,12 @@ function answeredBy(answer: Answer, status: Partial<Status> = {}, head?: EntryId
       told = document;
     },
     detach: () => {},
-    call: (_: unknown, __: unknown, caller: Caller) => {
+    call: (_: unknown, message: ToCore['mutate'], caller: Caller) => {
+      asked.push(message);
       queueMicrotask(() => callSafely(() => caller(answer, true)));
       return 1;
     },
     unwatch: () => {},
-    nextCallId: () => new Uint8Array(16),
   };
   const opened = { handle: 1, doctype: KIND };
   return new Database<typeof KIND.mutations>(connection as unknown as Connection, opened, {
@@ -100,6 +103,18 @@ test('bytes that were given away are refused like any other wrong argument', asy
     expect(() => db.mutate.add({ b: bytes })).toThrow(/add: argument b is not of type blob/);
     await expect(db.query('select ?', [bytes])).rejects.toThrow(QueryError);
   }
+});
+
+test('the names of mutations count up through each handle, and are those of no other', () => {
+  asked = [];
+  const handles = [answeredBy({ type: 'done' }), answeredBy({ type: 'done' })];
+  for (const db of [...handles, ...handles]) void db.mutate.add({ b: new Uint8Array() });
+  const [kin, counts] = [asked, asked].map((mutations, half) =>
+    mutations.map(({ id }) => id.slice(8 * half, 8 * half + 8).join()),
+  ) as [string[], string[]];
+  expect([kin[2], kin[3]]).toEqual([kin[0], kin[1]]);
+  expect(kin[0]).not.toBe(kin[1]);
+  expect(counts).toEqual([1, 1, 2, 2].map((count) => `0,0,0,0,0,0,0,${count}`));
 });
 
 test('an entry of another timeline is none of those that the status counts', async () => {

@@ -177,8 +177,7 @@ impl CallFailure {
     pub(crate) fn refused_before() -> Self {
         Self::new(
             ErrorCode::Engine,
-            "it was refused, and the reason was lost with the way to the tab: nothing was \
-             recorded",
+            "it was refused, and the reason was lost with the way to the tab",
         )
     }
 

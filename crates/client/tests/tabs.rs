@@ -91,6 +91,55 @@ fn what_an_app_says_holds_whatever_it_knew() {
     assert_eq!(said, [7, 9, 10, 12]);
 }
 
+/// Goal: the same. Method: a newer release cannot be opened, as rows are against what it adds; a
+/// while later they are not any more.
+#[test]
+fn a_release_that_could_not_be_opened_changes_nothing_later_either() {
+    let mut server = Server::default();
+    let [mut device, mut other] = [1, 2].map(|seed| {
+        let mut device = Device::new(seed);
+        device.server_is_up = true;
+        let call = device.start_open(TAB, Some(SERVER), &todos());
+        device.opened(call);
+        device
+    });
+    for id in ["a", "b"] {
+        device.mutate("add", &[("id", text(id)), ("title", text(id))]);
+    }
+    talk(&mut server, &mut [&mut device, &mut other]);
+    let mut newer = todos();
+    newer.migrations.push("create unique index one_done on todo (done)".to_owned());
+    let refused = device.start_open(OTHER_TAB, Some(SERVER), &newer);
+    assert_eq!(device.code(refused), ErrorCode::Doctype);
+    other.mutate("remove", &[("id", text("b"))]);
+    talk(&mut server, &mut [&mut device, &mut other]);
+    let sql = "select id from todo union all select name from sqlite_schema where type = 'index'";
+    assert_eq!(device.query(sql), other.query(sql));
+}
+
+/// Goal: what one tab gives up costs the others nothing. Method: no page is kept in memory, so that
+/// whatever is run anew reads; an app has another mutation than it had, and the same tables.
+#[test]
+fn nothing_is_run_again_since_a_live_query_ended() {
+    let mut server = Server::default();
+    let mut device = Device::with_pool(1, 0);
+    device.server_is_up = true;
+    let call = device.start_open(TAB, Some(SERVER), &todos());
+    device.opened(call);
+    talk(&mut server, &mut [&mut device]);
+    device.server_is_up = false;
+    device.lose_socket();
+    device.mutate("note", &[("title", text("milk"))]);
+    device.kill_core();
+    let mut newer = todos();
+    newer.mutations.push(define("forget", &[], &["delete from note"]));
+    let call = device.start_open(TAB, Some(SERVER), &newer);
+    device.opened(call);
+    let reads = device.reads();
+    device.ask(TAB, vec![ToCore::Unwatch { call: Call(1) }]);
+    assert_eq!(device.reads(), reads);
+}
+
 /// Goal: all devices and the server show the same once all is in step. Method: a tab of a newer
 /// release is gone before the document was opened for it, since a page was missing.
 #[test]

@@ -50,15 +50,16 @@ id_of_16_bytes! {
     Life
 }
 id_of_16_bytes! {
-    /// The name that a tab gives to one call, so that a new core can tell whether it was recorded:
-    /// eight bytes of the tab, drawn at random, and eight that count up, big-endian.
+    /// The name that a tab gives to one mutation, so that a new core can tell whether it was
+    /// recorded: eight bytes of the document that it has open, drawn at random for each time that
+    /// it was opened, and eight that count up, big-endian.
     CallId
 }
 
 impl CallId {
-    /// The last name that this one's tab could give.
+    /// The last name that could be given where this one was.
     #[must_use]
-    pub fn last_of_tab(self) -> Self {
+    pub fn last_of_its_kin(self) -> Self {
         let mut last = Self([u8::MAX; 16]);
         last.0[..8].copy_from_slice(&self.0[..8]);
         last

@@ -358,7 +358,7 @@ impl Tab {
         let call = self.next_call();
         self.names.insert(call, name.to_owned());
         let mutate = Mutate {
-            id: self.call_id(call),
+            id: self.call_id(self.held[&doc], call),
             name: wish.mutation.to_owned(),
             args: wish.args,
             now_ms: now_ms + skew_ms,
@@ -987,9 +987,10 @@ impl Tab {
         message
     }
 
-    fn call_id(&self, call: Call) -> CallId {
+    fn call_id(&self, handle: Handle, call: Call) -> CallId {
         let mut bytes = [0; 16];
-        bytes[..8].copy_from_slice(&self.id_prefix.to_be_bytes());
+        let prefix = self.id_prefix | (u64::from(handle.0) << 16);
+        bytes[..8].copy_from_slice(&prefix.to_be_bytes());
         bytes[8..].copy_from_slice(&u64::from(call.0).to_be_bytes());
         CallId(bytes)
     }
@@ -998,7 +999,7 @@ impl Tab {
     pub(crate) fn mistake(&mut self, doc: Doc, nth: usize, now_ms: u64) -> ToCore {
         let (call, handle) = (self.next_call(), self.held[&doc]);
         let mutate = |name: &str, args| {
-            let (id, name) = (self.call_id(call), name.to_owned());
+            let (id, name) = (self.call_id(handle, call), name.to_owned());
             Request::Mutate(Mutate { id, name, args, now_ms, again: None })
         };
         let request = match nth {

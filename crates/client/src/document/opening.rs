@@ -88,12 +88,13 @@ impl Document {
         Ran::Done
     }
 
-    /// Whoever was to open the document by a newer doctype may be gone before it was: no server
-    /// knows of that, and nobody shows what is migrated to it.
+    /// Whoever was to open the document by a newer doctype may be gone before it was, or it could
+    /// not be: no server knows of that, and nobody shows what is migrated to it. One that the
+    /// document was ever opened by is in the record.
     pub(super) fn unlearn_unwanted_doctype(&mut self) {
         let State::Open(open) = &mut self.state else { return };
         let Role::Synced(synced) = &mut open.role else { return };
-        let (newest, recorded) = (synced.replica.newest(), open.record.newest);
+        let newest = synced.replica.newest();
         let opens = |ask: &Ask| match &ask.request {
             Request::Open(request) => request.doctype.hash() == newest,
             _ => false,
@@ -102,8 +103,8 @@ impl Document {
             let is_held = self.handles.values().any(|handle| handle.hash == newest);
             is_held || self.queue.iter().any(opens)
         };
-        if newest != recorded && !is_wanted() {
-            synced.replica.unlearn(recorded);
+        if open.record.doctype(newest).is_none() && !is_wanted() {
+            synced.replica.unlearn(open.record.newest);
         }
     }
 

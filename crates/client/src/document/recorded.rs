@@ -50,9 +50,9 @@ impl Recorded {
         oldest.is_some_and(|oldest| oldest.journal != since.journal || oldest.lsn <= since.lsn)
     }
 
-    /// Whether its tab made a later one that is here.
+    /// Whether one is here that was issued later through the same handle.
     pub(super) fn has_later(&self, call: CallId) -> bool {
-        let later = (Bound::Excluded(call), Bound::Included(call.last_of_tab()));
+        let later = (Bound::Excluded(call), Bound::Included(call.last_of_its_kin()));
         self.entries.range(later).next().is_some()
     }
 

@@ -80,11 +80,7 @@ impl Document {
                 self.reads.forget_fault(For::Front);
                 return Attempt::Done;
             }
-            Ran::Failed(failure) => {
-                ask.fail(failure, ctx.out);
-                self.reads.forget_fault(For::Front);
-                return Attempt::Done;
-            }
+            Ran::Failed(failure) => return self.fail_front(ask, failure, ctx),
             Ran::Waits => {
                 self.queue.push_front(ask);
                 return Attempt::Waits;
@@ -100,18 +96,20 @@ impl Document {
         };
         let pgids = match pgids {
             Ok(pgids) => pgids,
-            Err(failure) => {
-                ask.fail(failure, ctx.out);
-                self.reads.forget_fault(For::Front);
-                return Attempt::Done;
-            }
+            Err(failure) => return self.fail_front(ask, failure, ctx),
         };
         if kth < FAULTS_MAX && self.reads.fetch(For::Front, pgids, kth, &self.key, ctx) {
             self.queue.push_front(ask);
             return Attempt::Waits;
         }
-        ask.fail(CallFailure::absent_page(), ctx.out);
+        self.fail_front(ask, CallFailure::absent_page(), ctx)
+    }
+
+    /// What was in front is answered so.
+    fn fail_front(&mut self, ask: Ask, why: CallFailure, ctx: &mut Context<'_>) -> Attempt {
+        ask.fail(why, ctx.out);
         self.reads.forget_fault(For::Front);
+        self.unlearn_unwanted_doctype();
         Attempt::Done
     }
 
@@ -320,7 +318,7 @@ impl Document {
             let failure = match (is_lost, is_known) {
                 (true, _) => CallFailure::lost(),
                 (false, false) => CallFailure::unremembered(),
-                // Calls of one tab are recorded in their order, so it had its turn and was refused.
+                // Calls of one handle are recorded in their order: it had its turn and was refused.
                 (false, true) if recorded.has_later(id) => CallFailure::refused_before(),
                 (false, true) => return false,
             };
