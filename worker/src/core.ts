@@ -7,6 +7,7 @@
 
 import type {
   Bytes,
+  DocumentName,
   FromTab,
   Hello,
   Reach,
@@ -85,6 +86,8 @@ let wasmUrl: string | undefined;
 let lastNumber = 0;
 let alarm: ReturnType<typeof setTimeout> | undefined;
 let alarmAt = Number.POSITIVE_INFINITY;
+/** The document that the core died of, once that is known. */
+let culprit: DocumentName | undefined;
 /** What came before there was a core. */
 let early: { readonly tab: Tab; readonly message: FromTab }[] = [];
 
@@ -114,6 +117,9 @@ const host: core.Host = {
     clearTimeout(alarm);
     alarmAt = ms;
     alarm = setTimeout(wake, Math.min(ms - now(), 2 ** 31 - 1));
+  },
+  culprit(document, user) {
+    culprit = { document, user };
   },
 };
 
@@ -362,6 +368,11 @@ function step<Args extends unknown[]>(
   try {
     run(now(), ...args);
   } catch (error) {
+    try {
+      core.nameCulprit(host);
+    } catch {
+      // Whatever has happened left nothing that can say so.
+    }
     die(`the core failed: ${error}`);
   }
 }
@@ -373,7 +384,7 @@ function missed(): void {
 
 /** Ends this worker, so that the tabs start another one. */
 function die(reason: string): void {
-  end({ type: 'died', reason });
+  end({ type: 'died', reason, culprit });
 }
 
 function end(last: ToTab): void {

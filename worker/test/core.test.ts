@@ -1,11 +1,13 @@
 import { afterEach, beforeEach, expect, type Mock, test, vi } from 'vitest';
 import type { FromTab, ToTab } from '../../js/dist/ports.js';
+import type { Host } from '../wasm/core.js';
 
 const core = vi.hoisted(() => ({
   initSync: () => {},
   start: () => {},
   warmUp: () => {},
   isLost: () => false,
+  nameCulprit: vi.fn(),
   tabClosed: vi.fn(),
   tabMessages: vi.fn(),
   pageServerLent: vi.fn(),
@@ -136,6 +138,29 @@ test('a core that misses what it was told ends, so that all is said again', asyn
   for (const port of [way, other.port]) port.onmessageerror?.();
   expect(self.close).toHaveBeenCalledTimes(2);
   expect(other.port.said.at(-1)).toMatchObject({ type: 'died' });
+});
+
+test.each([
+  ['one document', (host: Host) => host.culprit('d', 'u'), { document: 'd', user: 'u' }],
+  ['none', () => {}, undefined],
+  [
+    'what leaves nothing that could be asked',
+    () => {
+      throw new Error('unreachable');
+    },
+    undefined,
+  ],
+])('a core that fails says that it was at work on %s', async (_, name, culprit) => {
+  const enter = await atWork();
+  const { port, say } = await enter('a');
+  core.nameCulprit.mockImplementation(name);
+  core.tabMessages.mockImplementation(() => {
+    throw new Error('BUG');
+  });
+  say(new Uint8Array(8));
+  const last = { type: 'died', reason: expect.stringContaining('BUG'), culprit };
+  expect(port.said.at(-1)).toEqual(last);
+  expect(self.close).toHaveBeenCalledTimes(1);
 });
 
 /** What a core says in so much time while somebody has the lock of one at this address. */
