@@ -140,9 +140,10 @@ test('a store is opened anew without a network, once its code was loaded', async
   vi.resetModules();
   vi.stubGlobal('MessageChannel', Channel);
   const { loadStore, StoreHost } = await import('../src/store-host.js');
+  const module = Buffer.from('\0asm\x01\0\0\0\0\x16\x0dtidelog-build00000000');
   const answers = [
     () => Promise.reject(new TypeError('offline')),
-    async () => new Response(new Uint8Array([0, 0x61, 0x73, 0x6d, 1, 0, 0, 0])),
+    async () => new Response(module),
   ];
   vi.stubGlobal('fetch', () => (answers.shift() ?? (() => Promise.reject('offline again')))());
 
