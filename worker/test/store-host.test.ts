@@ -45,6 +45,7 @@ const newPort = () => ({
   onmessage: (_: unknown) => {},
   onmessageerror: undefined as (() => void) | undefined,
   postMessage: vi.fn(),
+  close: vi.fn(),
 });
 
 /** A store that is open, unless it says something else, and what it can say. */
@@ -117,6 +118,21 @@ test('what an earlier core says late of its tabs is not said of others', async (
   replies.tell(1, 1, new Uint8Array(1));
   expect(theirs.postMessage).not.toHaveBeenCalled();
   expect(ours.postMessage).toHaveBeenCalledTimes(1);
+});
+
+test('no way to a tab is left open that nobody uses any more', async () => {
+  const { serve } = await opened();
+  const owner = serve();
+  const [first, second, third] = [newPort(), newPort(), newPort()];
+  owner.onmessage({ data: { type: 'tab', tab: 1, port: first } });
+  owner.onmessage({ data: { type: 'tab', tab: 1, port: second } });
+  owner.onmessage({ data: { type: 'tab', tab: 2, port: third } });
+  const closed = () => [first, second, third].map(({ close }) => close.mock.calls.length);
+  expect(closed()).toEqual([1, 0, 0]);
+  owner.onmessage({ data: { type: 'tab', tab: 1 } });
+  expect(closed()).toEqual([1, 1, 0]);
+  serve();
+  expect(closed()).toEqual([1, 1, 1]);
 });
 
 test('a store that misses what it was asked is opened anew', async () => {
