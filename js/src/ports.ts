@@ -60,6 +60,12 @@ export interface Reach {
   readonly port?: MessagePort;
 }
 
+/** A document, as it is opened and destroyed. */
+export interface DocumentName {
+  readonly document: string;
+  readonly user: string;
+}
+
 /** All that a tab says to the core. */
 export type FromTab = Bytes | Hello | TakeOver | Lend | LendFailed | LendEnded | Reach;
 
@@ -77,8 +83,12 @@ export type ToTab =
   | { readonly type: 'otherBuild' }
   /** Another core is at work, to which the tab shall go. */
   | { readonly type: 'elsewhere' }
-  /** The core cannot go on. */
-  | { readonly type: 'died'; readonly reason: string };
+  /** The core cannot go on. It was at work on this document when it failed, if on any. */
+  | {
+      readonly type: 'died';
+      readonly reason: string;
+      readonly culprit: DocumentName | undefined;
+    };
 
 /** What a page server's worker is told first: to load what it needs, and to wait in line. */
 export interface Prepare {

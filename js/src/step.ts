@@ -3,6 +3,7 @@
 import type { TidelogError } from './errors.js';
 import type { LendingEffect, LendingNews } from './lending.js';
 import type { Answer, News, ToCore } from './messages.js';
+import type { DocumentName } from './ports.js';
 
 /** The kinds of messages that carry a `call`. */
 export type CallKind = {
@@ -36,8 +37,13 @@ export type Input =
   | { readonly type: 'welcome'; readonly core: number; readonly lock: string }
   /** Another core is at work; a core of another release takes over. */
   | { readonly type: 'elsewhere' | 'replaced'; readonly core: number }
-  /** The core cannot go on. */
-  | { readonly type: 'died'; readonly core: number; readonly reason: string }
+  /** The core cannot go on; of what it died, if that is known. */
+  | {
+      readonly type: 'died';
+      readonly core: number;
+      readonly reason: string;
+      readonly culprit?: DocumentName | undefined;
+    }
   /** The core's lock came free. */
   | { readonly type: 'gone'; readonly core: number }
   /** The core wants its page server to have a way to us. */

@@ -14,6 +14,7 @@ import { DocumentClosedError, EngineError, type TidelogError } from './errors.js
 import { Hearing } from './hearing.js';
 import { Lending, type LendingInput } from './lending.js';
 import type { Answer, ToCore } from './messages.js';
+import type { DocumentName } from './ports.js';
 import type { CallKind, Effect, Input } from './step.js';
 import { NEVER, pause } from './time.js';
 
@@ -68,6 +69,10 @@ export class Tab {
   #hasServer = false;
   /** Whether nothing that the engine needs is still being downloaded. */
   #isDownloaded = false;
+  /** When the core died, until that is counted. */
+  #diedAt: number | undefined;
+  /** Of what the core said that it died. */
+  #culprit: DocumentName | undefined;
   readonly #link = new CoreLink((effect) => this.#emit(effect));
   readonly #lending = new Lending();
   readonly #hearing = new Hearing();
@@ -126,6 +131,7 @@ export class Tab {
         this.#tryAnother(link.elsewhere());
         break;
       case 'died':
+        this.#culprit = input.culprit;
         // One that has worked leaves its lock, by which we notice; another one starts with us.
         if (link.stage === 'works') this.#tellLost(new EngineError(input.reason));
         else this.#giveUp(input.reason);
@@ -133,7 +139,7 @@ export class Tab {
       case 'gone':
         if (link.stage === 'works' && link.isConnected) {
           link.lost(this.#now);
-          this.#countDeath();
+          this.#diedAt = this.#now;
         }
         break;
       case 'reach':
@@ -238,17 +244,28 @@ export class Tab {
 
   /**
    * A core died: perhaps of a document that it was opening; where there is none, of a call that it
-   * was handed. Of what was asked long ago it did not.
+   * was handed. Of what was asked long ago it did not, and only of the one document that it named,
+   * which other tabs may have opened. Counted when it is left: it names that with its last words.
    */
-  #countDeath(): void {
-    const isRecent = (at: number): boolean => this.#now - at < CAUSE_MS;
+  #countDeath(diedAt: number): void {
+    const isRecent = (at: number): boolean => diedAt - at < CAUSE_MS;
     const documents = [...this.#documents.values()];
     const opening = documents.filter((it) => it.state === 'opening' && isRecent(it.askedAt));
-    for (const document of opening) document.deaths++;
-    if (opening.length > 0) return;
+    const suspects = opening.filter(({ open }) => this.#isSuspect(open));
+    for (const document of suspects) document.deaths++;
+    if (this.#culprit ? suspects.length > 0 : opening.length > 0) return;
     for (const call of this.#calls.values()) {
-      if (call.sent) call.deaths = isRecent(call.sentAt) ? call.deaths + 1 : 0;
+      if (!call.sent) continue;
+      if (!isRecent(call.sentAt)) call.deaths = 0;
+      else if (this.#isSuspect(this.#documentOf(call)?.open ?? call.message)) call.deaths++;
     }
+  }
+
+  /** Whether the core may have died of this document, or of a call that opens or destroys it. */
+  #isSuspect(it: object): boolean {
+    if (!this.#culprit) return true;
+    const { document, user } = it as Partial<DocumentName>;
+    return document === this.#culprit.document && user === this.#culprit.user;
   }
 
   /** In the order in which they were made, once their documents are open. */
@@ -534,6 +551,9 @@ export class Tab {
   }
 
   #leave(): void {
+    if (this.#diedAt !== undefined) this.#countDeath(this.#diedAt);
+    this.#diedAt = undefined;
+    this.#culprit = undefined;
     this.#link.leave();
     this.#lend({ type: 'unwanted' });
   }

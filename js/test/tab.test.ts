@@ -993,6 +993,58 @@ test('W6: a call that kills each core is found beside a document that is slow to
   expect(stage.errors(call)).toEqual([{ code: 'engine', outcome: 'none', last: true }]);
 });
 
+/** The core dies, and says with its last words of which document. */
+const dieOf = (stage: Stage, document: string): void => {
+  stage.log = [];
+  stage.step({ type: 'gone', core: stage.core });
+  const culprit = { document, user: '' };
+  stage.step({ type: 'died', core: stage.core, reason: 'BUG', culprit });
+  stage.pass(8_100);
+  stage.work();
+};
+
+test('W6: what another tab has open, and cores die of, is blamed on nothing in this one', () => {
+  const { stage, handle } = openedToDelete();
+  const confirming = stage.call('mutate', { handle, name: 'm' });
+  stage.answer(confirming, { type: 'durable', entry });
+  const calls = [
+    confirming,
+    stage.call('sync', { handle }, false),
+    stage.call('open', { handle: stage.tab.newHandle(), document: 'e', user: '' }, false),
+    stage.call('destroy', { document: 'f', user: '', force: true }, false),
+  ];
+  for (let deaths = 0; deaths < 9; deaths++) {
+    dieOf(stage, 'of another tab');
+    expect(askedToOpen(stage)).toContain(handle);
+    for (const call of calls) expect(stage.errors(call)).toEqual([]);
+    // However far it gets before the next one dies.
+    if (deaths % 2 === 0) stage.reopens(handle);
+  }
+});
+
+test.each(['open', 'destroy'] as const)(
+  'W6: to %s the document that each core dies of is given up',
+  (kind) => {
+    const stage = new Stage();
+    const message = { handle: stage.tab.newHandle(), document: 'd', user: '', force: true };
+    const call = stage.call(kind, message, false);
+    stage.work();
+    for (let deaths = 0; deaths < 3; deaths++) {
+      expect(stage.errors(call)).toEqual([]);
+      dieOf(stage, 'd');
+    }
+    expect(stage.errors(call)).toMatchObject([{ code: 'engine', last: true }]);
+  },
+);
+
+test('W6: of documents that are opened at once the one that cores died of is known', () => {
+  const { stage, handle } = openedToDelete();
+  const other = stage.open();
+  for (let deaths = 0; deaths < 4; deaths++) dieOf(stage, 'd');
+  expect(stage.of('lost').at(-1)).toMatchObject({ handle, error: { code: 'engine' } });
+  expect(askedToOpen(stage)).toEqual([other]);
+});
+
 test('a document is closed once all that was issued is on the disk', () => {
   const { stage, handle } = opened();
   const other = stage.open();

@@ -387,6 +387,13 @@ function packageOf(stage, release) {
     assert.ok(!builds.includes('00000000'), `${file} names its build`);
     writeFileSync(name, text.replace(RELEASE, release));
   }
+  const [, build] = release.split('+');
+  for (const file of ['core_bg.wasm', 'page_server_bg.wasm']) {
+    const name = path.join(folder, 'dist/wasm', file);
+    // The last that a module says is its build.
+    const module = readFileSync(name);
+    writeFileSync(name, Buffer.concat([module.subarray(0, -build.length), Buffer.from(build)]));
+  }
   return folder;
 }
 
@@ -425,6 +432,26 @@ both('a newer release takes the store over, and older tabs say what to do', (sta
 both('two builds of one release share no core: the later one takes the store over', (stage) =>
   testTakeOver(stage, '0.1.0+00000001'),
 );
+
+for (const file of ['core_bg.wasm', 'page_server_bg.wasm']) {
+  both(`${file} of another deployment is noticed, and nothing is done with it`, async (stage) => {
+    const folder = packageOf(stage, '0.2.0+00000001');
+    const module = path.join(folder, 'dist/wasm', file);
+    const theirs = readFileSync(module);
+    cpSync(inRoot(`js/dist/wasm/${file}`), module);
+    const site = await stage.ownSite({ folders: { '/tidelog/': folder } });
+    const tab = await stage.tab(site.url('app.html'));
+    const options = { document: stage.document };
+    const refused = await tryOpen(tab, 'list', options);
+    assert.match(refused?.message ?? '', /two releases of the app: load this page anew/);
+
+    // The rest of the deployment arrives.
+    writeFileSync(module, theirs);
+    await openIn(tab, 'list', options);
+    const { error } = await mutateIn(tab, 'add', { id: 'a', title: 'of one release' });
+    assert.equal(error, undefined);
+  });
+}
 
 both('an older tab over the files of a newer release leaves the store to it', async (stage) => {
   const folder = mkdtempSync(path.join(tmpdir(), 'tidelog-deployed-'));

@@ -7,6 +7,7 @@
 
 import type {
   Bytes,
+  DocumentName,
   FromTab,
   Hello,
   Reach,
@@ -18,6 +19,7 @@ import type {
 } from '../../js/dist/ports.js';
 import * as core from '../wasm/core.js';
 import { openBlocks } from './blocks.js';
+import { lookEvery } from './look.js';
 import { BUILD, compile, hold, transferOf, UNSERVED_KINDS } from './shared.js';
 import { loadStore, StoreHost } from './store-host.js';
 
@@ -47,7 +49,10 @@ const LOOK_MS = 50;
 /** Looks at a core at our own address after which it is not about to end: four seconds. */
 const LOOKS_MAX = 80;
 
-/** How long to wait before a store that broke in this worker is opened anew, at first. */
+/**
+ * How long to wait before what was refused is asked for again, and, at first, before a store that
+ * broke in this worker is opened anew.
+ */
 const AGAIN_MS = 500;
 
 /** The longest such wait: a full device may have room again at any time. */
@@ -87,6 +92,8 @@ let wasmUrl: string | undefined;
 let lastNumber = 0;
 let alarm: ReturnType<typeof setTimeout> | undefined;
 let alarmAt = Number.POSITIVE_INFINITY;
+/** The document that the core died of, once that is known. */
+let culprit: DocumentName | undefined;
 /** What came before there was a core. */
 let early: { readonly tab: Tab; readonly message: FromTab }[] = [];
 
@@ -116,6 +123,9 @@ const host: core.Host = {
     clearTimeout(alarm);
     alarmAt = ms;
     alarm = setTimeout(wake, Math.min(ms - now(), 2 ** 31 - 1));
+  },
+  culprit(document, user) {
+    culprit = { document, user };
   },
 };
 
@@ -167,14 +177,18 @@ function greet(port: MessagePort, { lock, urls }: Hello): Tab {
   if (works) welcome(tab);
   // Whoever loads a page now has been told, and wants to begin anew.
   if (works && core.isLost()) die('the data of this site were cleared');
-  if (!before) {
-    void navigator.locks.request(lock, () => {
-      const last = tabsByLock.get(lock);
-      tabsByLock.delete(lock);
-      if (last) gone(last);
-    });
-  }
+  if (!before) awaitEnd(lock);
   return tab;
+}
+
+/** A tab whose end nobody notices would keep for ever what it has open. */
+function awaitEnd(lock: string): void {
+  const ended = (): void => {
+    const last = tabsByLock.get(lock);
+    tabsByLock.delete(lock);
+    if (last) gone(last);
+  };
+  navigator.locks.request(lock, ended).catch(() => setTimeout(() => awaitEnd(lock), AGAIN_MS));
 }
 
 /**
@@ -192,9 +206,10 @@ function reach({ port }: Tab): void {
   port.postMessage({ type: 'reach', server: pageServer.number } satisfies Reach);
 }
 
-/** The tab has no more use of this port. */
-function gone({ number }: Tab): void {
+/** The tab has no more use of this port, which one end alone would keep. */
+function gone({ number, port }: Tab): void {
   tabs.delete(number);
+  port.close();
   early = early.filter(({ tab }) => tab.number !== number);
   step(core.tabClosed, number);
   pageServer?.way.postMessage({ type: 'tab', tab: number } satisfies TabPort);
@@ -205,20 +220,22 @@ function gone({ number }: Tab): void {
 async function becomeCore(): Promise<void> {
   let looks = 0;
   let isWaiting = true;
-  const look = setInterval(async () => {
-    const { held = [] } = await navigator.locks.query();
+  const look = async (): Promise<boolean> => {
+    const { held = [] } = await navigator.locks.query().catch(() => ({}) as LockManagerSnapshot);
     // Tabs share the lock of a core that died, if only to hear of it.
     const alone = held.filter(({ mode }) => mode === 'exclusive');
     const names = alone.map(({ name = '' }) => name.split(' '));
     const at = names.find(([lock, , url]) => lock === CORE_LOCK && url)?.[2];
-    if (!at || !isWaiting) return;
+    if (!at || !isWaiting) return !isWaiting;
     // One at our own address may just have been left by all, and be about to end. If it is not,
     // then the address led others there, by a redirect, and our tab to this worker.
-    if (at !== location.href || ++looks > LOOKS_MAX) end({ type: 'elsewhere' });
-  }, LOOK_MS);
+    const isElsewhere = at !== location.href || ++looks > LOOKS_MAX;
+    if (isElsewhere) end({ type: 'elsewhere' });
+    return isElsewhere;
+  };
+  void lookEvery(LOOK_MS, look);
   await hold(CORE_LOCK);
   isWaiting = false;
-  clearInterval(look);
   // Whoever finds the second lock may name the first at once.
   takeOver.onmessage = ({ data }: MessageEvent<string>) => {
     if (data === CORE_LOCK) giveWay();
@@ -378,6 +395,11 @@ function step<Args extends unknown[]>(
   try {
     run(now(), ...args);
   } catch (error) {
+    try {
+      core.nameCulprit(host);
+    } catch {
+      // Whatever has happened left nothing that can say so.
+    }
     die(`the core failed: ${error}`);
   }
 }
@@ -389,7 +411,7 @@ function missed(): void {
 
 /** Ends this worker, so that the tabs start another one. */
 function die(reason: string): void {
-  end({ type: 'died', reason });
+  end({ type: 'died', reason, culprit });
 }
 
 function end(last: ToTab): void {

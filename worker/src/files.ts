@@ -1,6 +1,7 @@
 /** The four files of the store in the origin private file system. */
 
 import * as store from '../wasm/page_server.js';
+import { lookEvery } from './look.js';
 import { settledAt } from './shared.js';
 import { type Keep, Unopened } from './store-host.js';
 
@@ -75,12 +76,11 @@ export async function openFiles(
   try {
     const { madeAt, handles } = await inTime(openFound(finding));
     let misses = 0;
-    const look = setInterval(async () => {
+    const areGone = async (): Promise<boolean> => {
       misses = (await areThere(madeAt)) ? 0 : misses + 1;
-      if (misses < MISSES) return;
-      clearInterval(look);
-      lost();
-    }, LOOK_MS);
+      return misses >= MISSES;
+    };
+    void lookEvery(LOOK_MS, areGone).then(lost);
     return {
       inBlocks: false,
       settledAt: settledAt(madeAt),

@@ -49,17 +49,41 @@ export function hold(name: string): Promise<void> {
  */
 const ARRIVAL_MS = 120_000;
 
-/** Loads WebAssembly, compiling while it arrives wherever the server names its type. */
+/** The custom section in which a module names its build, as `xtask/build.rs` wrote it. */
+const BUILD_SECTION = 'tidelog-build';
+
+/** Why a worker cannot begin: after a deployment its script or its module came from a cache. */
+const TWO_BUILDS = 'these files are of two releases of the app: load this page anew';
+
+/**
+ * Loads WebAssembly, compiling while it arrives wherever the server names its type.
+ *
+ * It has to be of the build of this script. Where another one comes, a cache may have kept it, and
+ * the server is asked whether it has changed; whoever tries again after that pauses.
+ */
 export async function compile(url: string | URL): Promise<WebAssembly.Module> {
   const late = new AbortController();
   const timer = setTimeout(() => late.abort(new Error(`${url} does not arrive`)), ARRIVAL_MS);
   try {
-    const response = await fetch(url, { signal: late.signal });
-    if (!response.ok) throw new Error(`${response.status} ${response.statusText}: ${url}`);
-    return response.headers.get('content-type') === 'application/wasm'
-      ? await WebAssembly.compileStreaming(response)
-      : await WebAssembly.compile(await response.arrayBuffer());
+    for (const cache of ['default', 'no-cache'] as const) {
+      const module = await load(url, { cache, signal: late.signal });
+      if (isOurs(module)) return module;
+    }
+    throw new Error(`${TWO_BUILDS} (${url} is not of ${BUILD})`);
   } finally {
     clearTimeout(timer);
   }
+}
+
+async function load(url: string | URL, how: RequestInit): Promise<WebAssembly.Module> {
+  const response = await fetch(url, how);
+  if (!response.ok) throw new Error(`${response.status} ${response.statusText}: ${url}`);
+  return response.headers.get('content-type') === 'application/wasm'
+    ? WebAssembly.compileStreaming(response)
+    : WebAssembly.compile(await response.arrayBuffer());
+}
+
+function isOurs(module: WebAssembly.Module): boolean {
+  const names = WebAssembly.Module.customSections(module, BUILD_SECTION);
+  return names.some((name) => BUILD.endsWith(`+${new TextDecoder().decode(name)}`));
 }

@@ -91,17 +91,23 @@ export class StoreHost {
       this.#again();
       return;
     }
-    this.#tabs.clear();
+    for (const tab of [...this.#tabs.keys()]) this.#reach(tab, undefined);
     const owner = this.#owners.push(port) - 1;
     // What was asked is lost, and nobody asks it again but of another page server.
     port.onmessageerror = () => this.#break();
     port.onmessage = ({ data }: MessageEvent<TabPort | Bytes>) => {
       if (data instanceof Uint8Array) this.#work(() => store.serve(owner, data));
       else if (!this.#isLiving(owner)) return;
-      else if (data.port) this.#tabs.set(data.tab, data.port);
-      else this.#tabs.delete(data.tab);
+      else this.#reach(data.tab, data.port);
     };
     if (this.#state) port.postMessage(this.#state);
+  }
+
+  /** There is this way to a tab from now on, or none: one end alone would keep the one before. */
+  #reach(tab: number, way: MessagePort | undefined): void {
+    this.#tabs.get(tab)?.close();
+    if (way) this.#tabs.set(tab, way);
+    else this.#tabs.delete(tab);
   }
 
   /** Opens the store, whose code is loaded. Requests come only once that has been said. */

@@ -1,11 +1,13 @@
 import { afterEach, beforeEach, expect, type Mock, test, vi } from 'vitest';
 import type { FromTab, ToTab } from '../../js/dist/ports.js';
+import type { Host } from '../wasm/core.js';
 
 const core = vi.hoisted(() => ({
   initSync: () => {},
   start: () => {},
   warmUp: () => {},
   isLost: () => false,
+  nameCulprit: vi.fn(),
   tabClosed: vi.fn(),
   tabMessages: vi.fn(),
   pageServerLent: vi.fn(),
@@ -31,7 +33,7 @@ class Port {
   postMessage(message: ToTab): void {
     this.said.push(message);
   }
-  close(): void {}
+  close = vi.fn();
 }
 
 /** What is said on the channel of all releases. */
@@ -158,9 +160,80 @@ test('a core that misses what it was told ends, so that all is said again', asyn
   expect(other.port.said.at(-1)).toMatchObject({ type: 'died' });
 });
 
+test.each([
+  ['one document', (host: Host) => host.culprit('d', 'u'), { document: 'd', user: 'u' }],
+  ['none', () => {}, undefined],
+  [
+    'what leaves nothing that could be asked',
+    () => {
+      throw new Error('unreachable');
+    },
+    undefined,
+  ],
+])('a core that fails says that it was at work on %s', async (_, name, culprit) => {
+  const enter = await atWork();
+  const { port, say } = await enter('a');
+  core.nameCulprit.mockImplementation(name);
+  core.tabMessages.mockImplementation(() => {
+    throw new Error('BUG');
+  });
+  say(new Uint8Array(8));
+  const last = { type: 'died', reason: expect.stringContaining('BUG'), culprit };
+  expect(port.said.at(-1)).toEqual(last);
+  expect(self.close).toHaveBeenCalledTimes(1);
+});
+
+test('of a tab whose lock is refused the end is noticed too, and its port is closed', async () => {
+  let [refused, free] = [1, (): void => {}];
+  const request = async (_: string, granted: () => void) => {
+    if (refused-- > 0) throw new DOMException('not now');
+    await new Promise<void>((resolve) => {
+      free = resolve;
+    });
+    granted();
+  };
+  vi.stubGlobal('navigator', { locks: { request, query: async () => ({}) } });
+  const enter = await atWork();
+  vi.useFakeTimers({ toFake: ['setTimeout'] });
+  const { port } = await enter('a');
+  await vi.advanceTimersByTimeAsync(1_000);
+  expect(core.tabClosed).not.toHaveBeenCalled();
+  free();
+  await vi.advanceTimersByTimeAsync(0);
+  expect(core.tabClosed).toHaveBeenCalledTimes(1);
+  expect(port.close).toHaveBeenCalledTimes(1);
+});
+
+test('a tab that says hello again leaves no port behind', async () => {
+  const enter = await atWork();
+  const [before, after] = [await enter('a'), await enter('a')];
+  expect(before.port.close).toHaveBeenCalledTimes(1);
+  expect(after.port.close).not.toHaveBeenCalled();
+});
+
+test('looks at other cores do not pile up, and one that is refused harms nobody', async () => {
+  vi.useFakeTimers({ toFake: ['setTimeout'] });
+  const { hold } = (await import('../src/shared.js')) as unknown as { hold: Mock };
+  hold.mockReturnValueOnce(new Promise(() => {}));
+  let answer = (_: Error): void => {};
+  const query = vi.fn(
+    () =>
+      new Promise((_, reject) => {
+        answer = reject;
+      }),
+  );
+  vi.stubGlobal('navigator', { locks: { query, request: () => new Promise(() => {}) } });
+  void (await atWork())('a').catch(() => {});
+  await vi.advanceTimersByTimeAsync(10_000);
+  expect(query).toHaveBeenCalledTimes(1);
+  answer(new DOMException('not now'));
+  await vi.advanceTimersByTimeAsync(50);
+  expect(query).toHaveBeenCalledTimes(2);
+});
+
 /** What a core says in so much time while somebody has the lock of one at this address. */
 async function saidOfCoreAt(url: string, mode: LockMode, ms: number) {
-  vi.useFakeTimers({ toFake: ['setInterval'] });
+  vi.useFakeTimers({ toFake: ['setTimeout'] });
   const { hold } = (await import('../src/shared.js')) as unknown as { hold: Mock };
   hold.mockReturnValueOnce(new Promise(() => {}));
   const name = `tidelog-core:${BUILD} module ${url} 1`;
@@ -196,7 +269,7 @@ test('a core waits for one that its own address led to, but not for ever', async
 });
 
 test('a look that comes back once the core has its place does not end it', async () => {
-  vi.useFakeTimers({ toFake: ['setInterval'] });
+  vi.useFakeTimers({ toFake: ['setTimeout'] });
   let [grant, found] = [() => {}, (_: object): void => {}];
   const { hold } = (await import('../src/shared.js')) as unknown as { hold: Mock };
   hold.mockReturnValueOnce(

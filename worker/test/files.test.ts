@@ -103,6 +103,25 @@ test('where one file cannot be opened, none stays open', async () => {
   expect(disk.open).toBe(0);
 });
 
+test('a look that takes long is one look, however many were due meanwhile', async () => {
+  const lost = vi.fn();
+  await openFiles(Promise.resolve(undefined), lost);
+  let [looks, answer] = [0, (_: Error): void => {}];
+  const busy = () => {
+    looks += 1;
+    return new Promise((_, reject) => {
+      answer = reject;
+    });
+  };
+  vi.stubGlobal('navigator', { storage: { getDirectory: busy } });
+  await vi.advanceTimersByTimeAsync(10_000);
+  expect(looks).toBe(1);
+  vi.stubGlobal('navigator', { storage: { getDirectory: async () => disk.root } });
+  answer(notFound('tidelog'));
+  await vi.advanceTimersByTimeAsync(10_000);
+  expect(lost).not.toHaveBeenCalled();
+});
+
 test('S11: files gone or replaced are missed; what cannot be told is not', async () => {
   const look = () => vi.advanceTimersByTimeAsync(5_000);
   const lost = vi.fn();

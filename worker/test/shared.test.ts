@@ -1,6 +1,6 @@
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
-import { afterEach, expect, test, vi } from 'vitest';
+import { afterEach, describe, expect, test, vi } from 'vitest';
 import { compile } from '../src/shared.js';
 
 afterEach(() => {
@@ -16,6 +16,45 @@ test('what does not arrive is not waited for without end', async () => {
   const compiled = compile('https://app.example/core.wasm').catch((error) => error);
   await vi.advanceTimersByTimeAsync(300_000);
   expect(String(await Promise.race([compiled, 'pending']))).toContain('does not arrive');
+});
+
+/** A module that does nothing but name its build, if that. */
+function moduleOf(build: string | undefined): Uint8Array<ArrayBuffer> {
+  const section = build === undefined ? [] : [0, 22, 13, ...Buffer.from(`tidelog-build${build}`)];
+  return new Uint8Array([0, 0x61, 0x73, 0x6d, 1, 0, 0, 0, ...section]);
+}
+
+describe.each(['application/wasm', 'text/plain'])('of files that come as %s', (type) => {
+  /** What is fetched, one after another; gives how it was asked for. */
+  function answers(...builds: (string | undefined)[]): (string | undefined)[] {
+    const asked: (string | undefined)[] = [];
+    vi.stubGlobal('fetch', async (_: string, { cache }: RequestInit) => {
+      asked.push(cache);
+      const headers = { 'content-type': type };
+      return new Response(moduleOf(builds[asked.length - 1]), { headers });
+    });
+    return asked;
+  }
+
+  const [OURS, OTHER] = ['00000000', '00000001'];
+
+  test('a module of the build of the script is taken', async () => {
+    const asked = answers(OURS);
+    expect(await compile('/core.wasm')).toBeInstanceOf(WebAssembly.Module);
+    expect(asked).toEqual(['default']);
+  });
+
+  test('one of another build that a cache has kept is asked for again', async () => {
+    const asked = answers(OTHER, OURS);
+    expect(await compile('/core.wasm')).toBeInstanceOf(WebAssembly.Module);
+    expect(asked).toEqual(['default', 'no-cache']);
+  });
+
+  test.each([[OTHER], [undefined]])('one that says %s is refused, and why', async (build) => {
+    const asked = answers(build, build, build);
+    await expect(compile('/core.wasm')).rejects.toThrow('two releases of the app: load this page');
+    expect(asked).toEqual(['default', 'no-cache']);
+  });
 });
 
 test.each(['application/wasm', 'text/plain'])(

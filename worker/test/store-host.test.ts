@@ -45,6 +45,7 @@ const newPort = () => ({
   onmessage: (_: unknown) => {},
   onmessageerror: undefined as (() => void) | undefined,
   postMessage: vi.fn(),
+  close: vi.fn(),
 });
 
 /** A store that is open, unless it says something else, and what it can say. */
@@ -119,6 +120,21 @@ test('what an earlier core says late of its tabs is not said of others', async (
   expect(ours.postMessage).toHaveBeenCalledTimes(1);
 });
 
+test('no way to a tab is left open that nobody uses any more', async () => {
+  const { serve } = await opened();
+  const owner = serve();
+  const [first, second, third] = [newPort(), newPort(), newPort()];
+  owner.onmessage({ data: { type: 'tab', tab: 1, port: first } });
+  owner.onmessage({ data: { type: 'tab', tab: 1, port: second } });
+  owner.onmessage({ data: { type: 'tab', tab: 2, port: third } });
+  const closed = () => [first, second, third].map(({ close }) => close.mock.calls.length);
+  expect(closed()).toEqual([1, 0, 0]);
+  owner.onmessage({ data: { type: 'tab', tab: 1 } });
+  expect(closed()).toEqual([1, 1, 0]);
+  serve();
+  expect(closed()).toEqual([1, 1, 1]);
+});
+
 test('a store that misses what it was asked is opened anew', async () => {
   const { serve, again } = await opened();
   serve().onmessageerror?.();
@@ -140,9 +156,10 @@ test('a store is opened anew without a network, once its code was loaded', async
   vi.resetModules();
   vi.stubGlobal('MessageChannel', Channel);
   const { loadStore, StoreHost } = await import('../src/store-host.js');
+  const module = Buffer.from('\0asm\x01\0\0\0\0\x16\x0dtidelog-build00000000');
   const answers = [
     () => Promise.reject(new TypeError('offline')),
-    async () => new Response(new Uint8Array([0, 0x61, 0x73, 0x6d, 1, 0, 0, 0])),
+    async () => new Response(module),
   ];
   vi.stubGlobal('fetch', () => (answers.shift() ?? (() => Promise.reject('offline again')))());
 

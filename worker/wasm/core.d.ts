@@ -8,12 +8,18 @@ export interface Host {
   toServer(socket: number, message: Uint8Array<ArrayBuffer>): void;
   closeSocket(socket: number): void;
   wakeAt(ms: number): void;
+  culprit(document: string, user: string): void;
 }
 
 /**
  * Whether the data of this site were cleared under this core, which can keep nothing more.
  */
 export function isLost(): boolean;
+
+/**
+ * Tells the host of which document the core died in a step, if that was at work on one.
+ */
+export function nameCulprit(host: Host): void;
 
 /**
  * A page server cannot serve or go on; `kind` is the number of an [`UnservedKind`].

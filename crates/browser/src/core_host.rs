@@ -4,8 +4,8 @@ use std::cell::RefCell;
 
 use js_sys::Uint8Array;
 use tidelog_client::{
-    Call, CallFailure, Client, Effect, FromCore, Input, Notice, PageServerFailure, PageServerId,
-    SocketId, Storage, TabId,
+    AtWork, Call, CallFailure, Client, Effect, FromCore, Input, Notice, PageServerFailure,
+    PageServerId, SocketId, Storage, TabId,
 };
 use tidelog_sync::codec;
 use tidelog_types::{ErrorCode, Outcome, UnservedKind};
@@ -24,6 +24,7 @@ export interface Host {
   toServer(socket: number, message: Uint8Array<ArrayBuffer>): void;
   closeSocket(socket: number): void;
   wakeAt(ms: number): void;
+  culprit(document: string, user: string): void;
 }";
 
 #[wasm_bindgen]
@@ -45,6 +46,8 @@ extern "C" {
     fn close_socket(this: &Host, socket: u32);
     #[wasm_bindgen(method, js_name = wakeAt)]
     fn wake_at(this: &Host, ms: f64);
+    #[wasm_bindgen(method)]
+    fn culprit(this: &Host, document: &str, user: &str);
 }
 
 /// The core and who carries out what it wants done.
@@ -130,6 +133,8 @@ fn bytes(bytes: &[u8]) -> Uint8Array {
 thread_local! {
     /// The one core of this worker.
     static CORE: RefCell<Option<Core>> = const { RefCell::new(None) };
+    /// What it is at work on, which can be read when the core cannot: after a panic.
+    static AT_WORK: RefCell<AtWork> = RefCell::default();
 }
 
 fn with_core(work: impl FnOnce(&mut Core)) {
@@ -152,7 +157,9 @@ fn step(now_ms: f64, input: Input) {
 pub fn start(seed: &[u8], host: Host) {
     panics::print_to_console();
     let seed = seed.try_into().expect("BUG: a seed has 32 bytes");
-    CORE.set(Some(Core::new(seed, host)));
+    let core = Core::new(seed, host);
+    AT_WORK.set(core.client.at_work());
+    CORE.set(Some(core));
 }
 
 /// Uses a wait for the disk: see [`tidelog_client::warm_up`].
@@ -232,6 +239,14 @@ pub fn socket_closed(now_ms: f64, socket: u32) {
 #[must_use]
 pub fn is_lost() -> bool {
     CORE.with_borrow(|core| core.as_ref().is_some_and(|core| core.client.is_lost()))
+}
+
+/// Tells the host of which document the core died in a step, if that was at work on one.
+#[wasm_bindgen(js_name = nameCulprit)]
+pub fn name_culprit(host: &Host) {
+    if let Some(key) = AT_WORK.with_borrow(AtWork::document) {
+        host.culprit(&key.document, &key.user);
+    }
 }
 
 /// The time has come that [`Effect::WakeAt`] asked for.

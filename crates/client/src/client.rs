@@ -6,6 +6,7 @@ use tidelog_sync::{ToRoom, ToServer};
 use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{ClientId, DocumentKey, ErrorCode, Life, SortedMap, UnservedKind};
 
+use crate::at_work::AtWork;
 use crate::document::{Ask, Context, Document, Surroundings};
 use crate::effect::{Effect, Input, PageServerFailure, SocketId, TabId};
 use crate::outbox::Outbox;
@@ -34,6 +35,7 @@ pub struct Client {
     last_socket: u32,
     device: (bool, u64, u64),
     flow: TabFlow,
+    at_work: AtWork,
 }
 
 /// A local copy that somebody wants gone.
@@ -80,6 +82,7 @@ impl Client {
             last_socket: 0,
             device: (false, 0, 0),
             flow: TabFlow::new(settings.limits.tab_unheard_size_max),
+            at_work: AtWork::default(),
         }
     }
 
@@ -102,6 +105,12 @@ impl Client {
     #[must_use]
     pub fn is_lost(&self) -> bool {
         self.store.is_lost()
+    }
+
+    /// What names the document that this core is at work on.
+    #[must_use]
+    pub fn at_work(&self) -> AtWork {
+        self.at_work.clone()
     }
 
     fn take(&mut self, input: Input, out: &mut Outbox) {
@@ -176,8 +185,10 @@ impl Client {
         out: &mut Outbox,
         work: impl FnOnce(&mut Document, &mut Context<'_>) -> T,
     ) -> Option<T> {
+        let at_work = self.at_work();
         let (documents, mut ctx) = self.split(out);
-        documents.get_mut(key).map(|document| work(document, &mut ctx))
+        let document = documents.get_mut(key)?;
+        Some(at_work.on(key, || work(document, &mut ctx)))
     }
 
     fn with_each(
@@ -185,8 +196,11 @@ impl Client {
         out: &mut Outbox,
         mut work: impl FnMut(&mut Document, &mut Context<'_>),
     ) {
+        let at_work = self.at_work();
         let (documents, mut ctx) = self.split(out);
-        documents.values_mut().for_each(|document| work(document, &mut ctx));
+        for (key, document) in documents.iter_mut() {
+            at_work.on(key, || work(document, &mut ctx));
+        }
     }
 
     // --- tabs ----------------------------------------------------------------------------------

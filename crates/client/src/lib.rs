@@ -23,6 +23,7 @@
 //!
 //! web-sys, promises, clocks: time comes in with every input, randomness once, as a seed.
 
+mod at_work;
 mod client;
 mod document;
 mod effect;
@@ -36,6 +37,7 @@ mod settings;
 mod store_link;
 mod tab_flow;
 
+pub use at_work::AtWork;
 pub use client::Client;
 pub use effect::{Effect, Input, Notice, PageServerFailure, PageServerId, SocketId, TabId};
 pub use protocol::{

@@ -1,5 +1,7 @@
 //! What follows when appends fail.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use std::collections::BTreeMap;
 
 use tidelog_client::{
@@ -677,4 +679,20 @@ fn pages_of_data_that_were_cleared_are_waited_for_by_nobody() {
         }
         assert!(core.is_done(Call(6)));
     }
+}
+
+/// Goal: no tab takes its own document for what a core died of that another tab had open. Method: a
+/// store breaks a promise about one of two documents, and the core panics.
+#[test]
+fn a_core_that_dies_of_a_document_has_named_it() {
+    let mut core = Core::open();
+    let at_work = core.at_work();
+    core.ask_to_open(TAB, Call(2), Handle(2), "deadly", None);
+    assert_eq!(at_work.document(), None, "between steps it is at work on none");
+    let state = OpenedDocument { timeline: None, storage: None, ..stored(&core) };
+    let (document, life) = (key("deadly"), Life([1; 16]));
+    let opened = StoreReply::Opened { document, life, state: Some(Box::new(state)) };
+    let step = AssertUnwindSafe(|| core.reply(opened));
+    catch_unwind(step).expect_err("a document without its journals");
+    assert_eq!(at_work.document(), Some(key("deadly")));
 }

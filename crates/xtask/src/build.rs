@@ -42,10 +42,12 @@ pub fn package(repo: &Repo) -> Result<()> {
 const NO_BUILD: &str = "+00000000";
 
 /// Names the build after what is in it: tabs of two builds of one release must not share a core,
-/// since nothing says that they understand each other.
+/// since nothing says that they understand each other. The modules name it too, since a page may
+/// have them and its scripts from two deployments.
 fn name_build(dist: &Path) -> Result<()> {
     let mut hasher = DefaultHasher::new();
-    let mut named = Vec::new();
+    let mut scripts = Vec::new();
+    let mut modules = Vec::new();
     for folder in ["", "wasm", "worker"].map(|name| dist.join(name)) {
         let entries = fs::read_dir(&folder).into_iter().flatten().flatten();
         let mut files: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
@@ -53,19 +55,45 @@ fn name_build(dist: &Path) -> Result<()> {
         files.sort();
         for file in files {
             let content = fs::read(&file)?;
-            (file.file_name(), &content).hash(&mut hasher);
-            if let Ok(text) = String::from_utf8(content)
+            let content = without_build(&content);
+            (file.file_name(), content).hash(&mut hasher);
+            if file.extension().is_some_and(|it| it == "wasm") {
+                modules.push((file, content.to_vec()));
+            } else if let Ok(text) = std::str::from_utf8(content)
                 && text.contains(NO_BUILD)
             {
-                named.push((file, text));
+                scripts.push((file, text.to_owned()));
             }
         }
     }
-    let build = format!("+{:08x}", hasher.finish() >> 32);
-    for (file, text) in named {
-        fs::write(file, text.replace(NO_BUILD, &build))?;
+    let build = format!("{:08x}", hasher.finish() >> 32);
+    for (file, text) in scripts {
+        fs::write(file, text.replace(NO_BUILD, &format!("+{build}")))?;
+    }
+    for (file, module) in modules {
+        fs::write(file, with_build(module, &build))?;
     }
     Ok(())
+}
+
+/// What a module's last section is, a custom one: its size, the size of its name and its name, as
+/// `worker/src/shared.ts` looks for it. The digits of the build follow.
+const BUILD_SECTION: &[u8] = b"\0\x16\x0dtidelog-build";
+
+/// How many digits name a build.
+const BUILD_DIGITS: usize = 8;
+
+fn with_build(mut module: Vec<u8>, build: &str) -> Vec<u8> {
+    assert_eq!(build.len(), BUILD_DIGITS, "BUG: the section says how long it is");
+    module.extend(BUILD_SECTION);
+    module.extend(build.bytes());
+    module
+}
+
+/// A module as it was before its build was named; anything else as it is.
+fn without_build(content: &[u8]) -> &[u8] {
+    let named = content.len().checked_sub(BUILD_DIGITS).map(|end| &content[..end]);
+    named.and_then(|it| it.strip_suffix(BUILD_SECTION)).unwrap_or(content)
 }
 
 /// The server's binary.
@@ -110,4 +138,34 @@ pub fn examples(repo: &Repo) -> Result<()> {
         stamp.save()?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_module_and_the_scripts_around_it_name_one_build_however_often_that_is_named() {
+        let dist = std::env::temp_dir().join(format!("tidelog-build-{}", std::process::id()));
+        fs::create_dir_all(dist.join("wasm")).expect("a folder");
+        let (script, module) = (dist.join("release.js"), dist.join("wasm/core_bg.wasm"));
+        let read = || (fs::read(&script).expect("a script"), fs::read(&module).expect("a module"));
+        let mut builds = Vec::new();
+        for bytes in [b"\0asm\x01\0\0\0".as_slice(), b"\0asm\x01\0\0\0\0\x02\x01x"] {
+            fs::write(&module, bytes).expect("room for it");
+            fs::write(&script, "BUILD = '0.1.0+00000000'").expect("room for it");
+            name_build(&dist).expect("it can be named");
+            let named = read();
+            let build = named.1[named.1.len() - BUILD_DIGITS..].to_vec();
+            assert_eq!(named.0, [b"BUILD = '0.1.0+".as_slice(), &build, b"'"].concat());
+            assert_eq!(named.1, [bytes, BUILD_SECTION, &build].concat());
+
+            fs::write(&script, "BUILD = '0.1.0+00000000'").expect("room for it");
+            name_build(&dist).expect("it can be named");
+            assert_eq!(read(), named);
+            builds.push(build);
+        }
+        assert_ne!(builds[0], builds[1]);
+        fs::remove_dir_all(&dist).expect("it is there");
+    }
 }

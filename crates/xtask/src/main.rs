@@ -51,7 +51,7 @@ cargo xtask <command>
   golden           the golden files of the present formats, written anew: a change of a format
 
   setup [--browsers]   install what is missing; quick when nothing is
-  wasm [--fast]        only the WebAssembly modules; --fast leaves out wasm-opt
+  wasm [--fast]        the npm package alone; --fast leaves out wasm-opt
   bindgen ARGS         wasm-bindgen
   test-runner ARGS     wasm-bindgen-test-runner
   install-links [DIR]  link both under their own names, for wasm-pack";

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::repo::{Repo, Stamp};
 use crate::setup::{self, Needs};
-use crate::{imports, run, tools};
+use crate::{build, imports, run, tools};
 
 /// How much time to spend on making the modules small.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,10 +39,11 @@ const WASM_FEATURES: [&str; 8] = [
 /// What the compiler must not put into one either is marked in the crates.
 const SHRINK: [&str; 2] = ["-Oz", "--one-caller-inline-max-function-size=200"];
 
-/// `cargo xtask wasm`.
+/// `cargo xtask wasm`: also the package around the modules, since they name its build.
 pub fn command(repo: &Repo, size: Size) -> Result<()> {
     setup::setup(repo, Needs::Build)?;
-    build(repo, size)
+    build(repo, size)?;
+    build::package(repo)
 }
 
 /// Compiles both into `js/dist/wasm`, unless their sources are those of the last time. Cargo cannot

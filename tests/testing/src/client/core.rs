@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use tidelog_client::{
-    Call, CallFailure, Client, ClientSettings, Effect, FromCore, Handle, Input, Memo, Mutate,
-    OpenRequest, PageServerFailure, PageServerId, Request, SocketId, Storage, TabId, ToCore,
+    AtWork, Call, CallFailure, Client, ClientSettings, Effect, FromCore, Handle, Input, Memo,
+    Mutate, OpenRequest, PageServerFailure, PageServerId, Request, SocketId, Storage, TabId,
+    ToCore,
 };
 use tidelog_pages::{AppendError, StoreReply, StoreRequest, Ticket};
 use tidelog_sync::{FromServer, ToServer, decode_message, encode_message};
@@ -170,6 +171,11 @@ impl Core {
     fn socket_of(&self, server: &str) -> SocketId {
         let found = self.sockets.iter().find(|(_, url)| *url == server);
         *found.expect("the core wanted a connection").0
+    }
+
+    /// What names the document that it is at work on.
+    pub fn at_work(&self) -> AtWork {
+        self.client.at_work()
     }
 
     pub fn reply(&mut self, reply: StoreReply) {
