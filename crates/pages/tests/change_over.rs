@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use tidelog_disk::{CrashDevice, Fault};
-use tidelog_pages::{OwnerId, PageServer, StoreOptions, StoreReply, StoreRequest, Ticket};
+use tidelog_pages::{
+    AppendError, OwnerId, PageServer, StoreOptions, StoreReply, StoreRequest, Ticket,
+};
 use tidelog_testing::Rng;
 use tidelog_testing::store::make::{
     durable, entry, key, page, read_of, request, storage, timeline,
@@ -106,6 +108,43 @@ fn what_is_appended_while_batches_are_held_is_seen_at_once_and_durable_in_the_ne
     let left = device.crash(&mut |_| 0);
     let opened = open_document(&mut open(&left), &left, &key("b")).expect("it is there");
     assert_eq!(opened.timeline.map(|it| it.range.end().get()), Some(ticket + 47));
+}
+
+/// Goal: a flush for which there is no room is never taken for a write that left the file as it
+/// was, and whoever waits is told what lacks. Method: each call of a change-over in turn is told
+/// that the device is full.
+#[test]
+fn a_flush_that_there_is_no_room_for_is_told_as_that() {
+    let mut full_count = 0;
+    for nth in 1.. {
+        let (device, mut server) = about_to_change_over(100);
+        let before = generation(&server);
+        let call = device.calls() + nth;
+        device.fail_call(call, Fault::Full);
+        let mut ticket = 3;
+        let mut broken = None;
+        while generation(&server) == before && broken.is_none() && device.calls() < 2 * call {
+            ticket += 1;
+            server.serve(OWNER, request(ticket, timeline("b", [46 + ticket])));
+            server.flush();
+            broken = settle(&mut server, &device).into_iter().find_map(|reply| match reply {
+                StoreReply::Broken { error } => Some(error),
+                _ => None,
+            });
+        }
+        match broken {
+            Some(AppendError::Full) => full_count += 1,
+            Some(AppendError::Device { reason }) => {
+                assert!(!reason.contains("poisoned"), "call {nth}: {reason}");
+            }
+            Some(other) => panic!("call {nth}: {other:?}"),
+            None => {}
+        }
+        if device.calls() < call {
+            break;
+        }
+    }
+    assert!(full_count > 3, "flushes failed {full_count} times");
 }
 
 #[test]
