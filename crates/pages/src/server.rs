@@ -136,6 +136,14 @@ impl<D: Disk> PageServer<D> {
         self.broken.is_none() && (self.is_held_up() || !self.waiting.is_empty())
     }
 
+    /// Whether something that was appended waits until another [`poll`](Self::poll), or a flush,
+    /// lets it be written: a change-over holds it back.
+    #[must_use]
+    pub fn holds_back(&self) -> bool {
+        let is_unwritten = self.store.written() < self.store.committed();
+        self.broken.is_none() && is_unwritten && !self.store.may_write()
+    }
+
     /// Whether requests have to wait.
     fn is_held_up(&self) -> bool {
         let is_parted = || self.waiting.makes_room_first() && !self.store.may_write();

@@ -12,7 +12,7 @@ use tidelog_testing::store::make::{
 };
 use tidelog_testing::store::{OWNER, Server, files, observe, open, open_document, seed, settle};
 use tidelog_types::limits::Limits;
-use tidelog_types::{Page, Pgid};
+use tidelog_types::{BudgetLimits, Page, Pgid};
 
 const READER: OwnerId = OwnerId(2);
 
@@ -145,6 +145,53 @@ fn a_flush_that_there_is_no_room_for_is_told_as_that() {
         }
     }
     assert!(full_count > 3, "flushes failed {full_count} times");
+}
+
+/// Goal: a store that stops carries out what it was asked, though batches are held. Method: a
+/// change-over in small slices, an append at each of its polls in turn, and the end of a server.
+#[test]
+fn what_is_appended_while_batches_are_held_is_carried_out_by_a_store_that_stops() {
+    let limits = Limits {
+        slice: BudgetLimits { bytes: 4 * 1024, ..Limits::DEFAULT.slice },
+        ..Limits::DEFAULT
+    };
+    let options = StoreOptions { log_size_max: 64 * 1024, limits, ..StoreOptions::default() };
+    let mut held = 0;
+    for polls in 0..=u8::MAX {
+        let device = CrashDevice::new();
+        let opened = PageServer::open_with(files(&device), seed(&device), options);
+        let mut server = opened.expect("a store").0;
+        for ticket in 1..=20 {
+            server.serve(OWNER, request(ticket, timeline("b", [ticket])));
+            let mut filler = timeline(&format!("filler{ticket}"), []);
+            filler.record = Some(vec![1; 3_500].into());
+            server.serve(OWNER, request(ticket, filler));
+        }
+        server.flush();
+        for poll in 0..polls {
+            let mut filler = timeline("filler", []);
+            filler.record = Some(vec![poll; 3_000].into());
+            server.serve(OWNER, request(100, filler));
+            server.flush();
+            server.poll();
+        }
+        if generation(&server) > 1 {
+            break;
+        }
+        server.serve(OWNER, request(200, timeline("late", [1])));
+        server.flush();
+        held += usize::from(server.holds_back());
+        while (server.is_behind() || server.holds_back()) && server.wants_poll() {
+            server.poll();
+        }
+        server.mark_durable();
+        server.flush();
+        drop(server);
+        let left = device.crash(&mut |_| 0);
+        let late = open_document(&mut open(&left), &left, &key("late"));
+        assert!(late.is_some(), "after {polls} polls, held {held} times");
+    }
+    assert!(held > 0, "batches were never held");
 }
 
 #[test]
