@@ -111,7 +111,7 @@ impl Database {
         });
         database.on_complete.get_or_init(|| ended);
         let failed = Self::listener(&database, |database, event| {
-            *database.failure.borrow_mut() = Some(device(&event.target().error()));
+            *database.failure.borrow_mut() = Some(device(&event.target().error()).of_flush());
             database.is_poisoned.set(true);
         });
         database.on_abort.get_or_init(|| failed);

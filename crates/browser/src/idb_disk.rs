@@ -225,7 +225,7 @@ impl Disk for IdbDisk {
         let database = Rc::clone(&self.database);
         let number = database.write(|store| self.put_into(store)).map_err(|thrown| {
             database.is_poisoned.set(true);
-            device(&thrown)
+            device(&thrown).of_flush()
         })?;
         self.flushes.push(number);
         Ok(FlushId(number))

@@ -101,7 +101,7 @@ impl Disk for OpfsDisk {
         self.check()?;
         self.handle.flush().map_err(|thrown| {
             self.is_poisoned = true;
-            device(&thrown)
+            device(&thrown).of_flush()
         })?;
         self.flushes += 1;
         Ok(FlushId(self.flushes))

@@ -88,7 +88,7 @@ impl From<OpenError> for Unopened {
     fn from(error: OpenError) -> Self {
         let kind = match &error {
             OpenError::NewerFormat { .. } => UnservedKind::NewerFormat,
-            OpenError::Disk(error) if error.is_full() => UnservedKind::Full,
+            OpenError::Disk(error) if error.lacks_room() => UnservedKind::Full,
             OpenError::Disk(_) => UnservedKind::Unavailable,
             _ => UnservedKind::Damaged,
         };

@@ -42,8 +42,8 @@ pub enum Grown {
 pub enum Fault {
     /// The device reports an error. A write has then written its first half, a flush nothing.
     Device,
-    /// The device says that it is full, having written the first half. At other calls as
-    /// `Device`.
+    /// The device says that it is full, having written the first half of a write. Reads fail as
+    /// with `Device`.
     Full,
     /// The device writes the first half and says so. At other calls as `Device`.
     ShortWrite,

@@ -68,14 +68,14 @@ pub trait Disk {
     ///
     /// # Errors
     ///
-    /// Whatever it is, the file is poisoned.
+    /// Whatever it is, the file is poisoned; [`DiskError::FlushFull`] if there was no room.
     fn request_flush(&mut self) -> Result<FlushId, DiskError>;
 
     /// The latest flush that is complete, `None` before the first.
     ///
     /// # Errors
     ///
-    /// A flush failed since; the file is poisoned.
+    /// A flush failed since, in the same ways; the file is poisoned.
     fn flushed(&mut self) -> Result<Option<FlushId>, DiskError>;
 }
 

@@ -17,6 +17,10 @@ pub enum DiskError {
     /// The device, or this site's share of it, has no more room.
     #[error("the device is full")]
     Full,
+    /// The device, or this site's share of it, has no room for what was to be flushed: it is not
+    /// durable, and the file is poisoned.
+    #[error("the device has no room for what was to be flushed")]
+    FlushFull,
     /// The device wrote fewer bytes than it was given, or claims an impossible number.
     #[error("the device wrote {written} of {expected} bytes")]
     ShortWrite {
@@ -43,10 +47,22 @@ pub enum DiskError {
 }
 
 impl DiskError {
-    /// Whether there was no room: the write left nothing that counts, and a smaller one may
-    /// succeed.
+    /// Whether there was no room for a write: it left nothing that counts, and a smaller one may
+    /// succeed. Of a flush that is never so.
     #[must_use]
     pub fn is_full(&self) -> bool {
         matches!(self, Self::Full | Self::ShortWrite { .. })
+    }
+
+    /// Whether it is room that lacks, whatever became of the file.
+    #[must_use]
+    pub fn lacks_room(&self) -> bool {
+        self.is_full() || *self == Self::FlushFull
+    }
+
+    /// The error of a flush that failed for this reason.
+    #[must_use]
+    pub fn of_flush(self) -> Self {
+        if self.is_full() { Self::FlushFull } else { self }
     }
 }

@@ -183,7 +183,7 @@ impl Disk for NativeDisk {
         self.check()?;
         if let Err(error) = self.sync() {
             self.poisoned = true;
-            return Err(error);
+            return Err(error.of_flush());
         }
         self.flushes += 1;
         Ok(FlushId(self.flushes))

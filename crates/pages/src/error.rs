@@ -62,15 +62,15 @@ impl From<ReadError> for Fault {
 }
 
 impl Fault {
+    /// Whether a write found no room, which changed nothing that counts.
     pub fn is_full(&self) -> bool {
         matches!(self, Self::Disk(error) if error.is_full())
     }
 
     pub fn to_append_error(&self) -> AppendError {
-        if self.is_full() {
-            AppendError::Full
-        } else {
-            AppendError::Device { reason: self.to_string() }
+        match self {
+            Self::Disk(error) if error.lacks_room() => AppendError::Full,
+            fault => AppendError::Device { reason: fault.to_string() },
         }
     }
 }

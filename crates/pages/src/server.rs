@@ -136,9 +136,18 @@ impl<D: Disk> PageServer<D> {
         self.broken.is_none() && (self.is_held_up() || !self.waiting.is_empty())
     }
 
+    /// Whether something that was appended waits until another [`poll`](Self::poll), or a flush,
+    /// lets it be written: a change-over holds it back.
+    #[must_use]
+    pub fn holds_back(&self) -> bool {
+        let is_unwritten = self.store.written() < self.store.committed();
+        self.broken.is_none() && is_unwritten && !self.store.may_write()
+    }
+
     /// Whether requests have to wait.
     fn is_held_up(&self) -> bool {
-        self.recording.is_some() || self.is_taking_back
+        let is_parted = || self.waiting.makes_room_first() && !self.store.may_write();
+        self.recording.is_some() || self.is_taking_back || is_parted()
     }
 
     /// Writes what was appended and asks for one flush of all of it.
@@ -590,7 +599,9 @@ impl<D: Disk> PageServer<D> {
         document: DocumentKey,
     ) -> Result<(), Fault> {
         self.make_room(owner)?;
-        if self.is_taking_back {
+        // It may take the last room that there is. Appends may not, and none is written with it.
+        self.write_log()?;
+        if self.is_taking_back || !self.store.may_write() {
             self.waiting.put_back(owner, StoreRequest::Destroy { ticket, document });
             return Ok(());
         }
@@ -605,7 +616,7 @@ impl<D: Disk> PageServer<D> {
             self.store.record_destroy(number);
         }
         self.ack(owner, ticket, vec![document]);
-        Ok(())
+        self.write_log()
     }
 
     fn ack(&mut self, owner: OwnerId, ticket: Ticket, names: Vec<DocumentKey>) {

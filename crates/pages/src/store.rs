@@ -162,6 +162,11 @@ impl<D: Disk> Store<D> {
         Ok(self.log.write()?)
     }
 
+    /// Whether something may be written now.
+    pub fn may_write(&self) -> bool {
+        self.log.may_write()
+    }
+
     pub fn request_flush(&mut self) -> Result<(), Fault> {
         self.log.request_flush()?;
         self.is_found_flushed = true;

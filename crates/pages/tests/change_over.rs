@@ -3,14 +3,16 @@
 use std::collections::BTreeMap;
 
 use tidelog_disk::{CrashDevice, Fault};
-use tidelog_pages::{OwnerId, PageServer, StoreOptions, StoreReply, StoreRequest, Ticket};
+use tidelog_pages::{
+    AppendError, OwnerId, PageServer, StoreOptions, StoreReply, StoreRequest, Ticket,
+};
 use tidelog_testing::Rng;
 use tidelog_testing::store::make::{
     durable, entry, key, page, read_of, request, storage, timeline,
 };
 use tidelog_testing::store::{OWNER, Server, files, observe, open, open_document, seed, settle};
 use tidelog_types::limits::Limits;
-use tidelog_types::{Page, Pgid};
+use tidelog_types::{BudgetLimits, Page, Pgid};
 
 const READER: OwnerId = OwnerId(2);
 
@@ -106,6 +108,90 @@ fn what_is_appended_while_batches_are_held_is_seen_at_once_and_durable_in_the_ne
     let left = device.crash(&mut |_| 0);
     let opened = open_document(&mut open(&left), &left, &key("b")).expect("it is there");
     assert_eq!(opened.timeline.map(|it| it.range.end().get()), Some(ticket + 47));
+}
+
+/// Goal: a flush for which there is no room is never taken for a write that left the file as it
+/// was, and whoever waits is told what lacks. Method: each call of a change-over in turn is told
+/// that the device is full.
+#[test]
+fn a_flush_that_there_is_no_room_for_is_told_as_that() {
+    let mut full_count = 0;
+    for nth in 1.. {
+        let (device, mut server) = about_to_change_over(100);
+        let before = generation(&server);
+        let call = device.calls() + nth;
+        device.fail_call(call, Fault::Full);
+        let mut ticket = 3;
+        let mut broken = None;
+        while generation(&server) == before && broken.is_none() && device.calls() < 2 * call {
+            ticket += 1;
+            server.serve(OWNER, request(ticket, timeline("b", [46 + ticket])));
+            server.flush();
+            broken = settle(&mut server, &device).into_iter().find_map(|reply| match reply {
+                StoreReply::Broken { error } => Some(error),
+                _ => None,
+            });
+        }
+        match broken {
+            Some(AppendError::Full) => full_count += 1,
+            Some(AppendError::Device { reason }) => {
+                assert!(!reason.contains("poisoned"), "call {nth}: {reason}");
+            }
+            Some(other) => panic!("call {nth}: {other:?}"),
+            None => {}
+        }
+        if device.calls() < call {
+            break;
+        }
+    }
+    assert!(full_count > 3, "flushes failed {full_count} times");
+}
+
+/// Goal: a store that stops carries out what it was asked, though batches are held. Method: a
+/// change-over in small slices, an append at each of its polls in turn, and the end of a server.
+#[test]
+fn what_is_appended_while_batches_are_held_is_carried_out_by_a_store_that_stops() {
+    let limits = Limits {
+        slice: BudgetLimits { bytes: 4 * 1024, ..Limits::DEFAULT.slice },
+        ..Limits::DEFAULT
+    };
+    let options = StoreOptions { log_size_max: 64 * 1024, limits, ..StoreOptions::default() };
+    let mut held = 0;
+    for polls in 0..=u8::MAX {
+        let device = CrashDevice::new();
+        let opened = PageServer::open_with(files(&device), seed(&device), options);
+        let mut server = opened.expect("a store").0;
+        for ticket in 1..=20 {
+            server.serve(OWNER, request(ticket, timeline("b", [ticket])));
+            let mut filler = timeline(&format!("filler{ticket}"), []);
+            filler.record = Some(vec![1; 3_500].into());
+            server.serve(OWNER, request(ticket, filler));
+        }
+        server.flush();
+        for poll in 0..polls {
+            let mut filler = timeline("filler", []);
+            filler.record = Some(vec![poll; 3_000].into());
+            server.serve(OWNER, request(100, filler));
+            server.flush();
+            server.poll();
+        }
+        if generation(&server) > 1 {
+            break;
+        }
+        server.serve(OWNER, request(200, timeline("late", [1])));
+        server.flush();
+        held += usize::from(server.holds_back());
+        while (server.is_behind() || server.holds_back()) && server.wants_poll() {
+            server.poll();
+        }
+        server.mark_durable();
+        server.flush();
+        drop(server);
+        let left = device.crash(&mut |_| 0);
+        let late = open_document(&mut open(&left), &left, &key("late"));
+        assert!(late.is_some(), "after {polls} polls, held {held} times");
+    }
+    assert!(held > 0, "batches were never held");
 }
 
 #[test]

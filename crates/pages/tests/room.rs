@@ -90,6 +90,81 @@ fn a_device_that_the_store_has_filled_can_be_read_and_heals_once_something_is_de
     }
 }
 
+/// Goal: what makes room is carried out on a full device though others append at the same time.
+/// Method: a device that is full, and a write with appends before and behind a destruction.
+#[test]
+fn what_is_destroyed_beside_appends_makes_room_on_a_full_device_too() {
+    let device = CrashDevice::new();
+    let mut server = open(&device);
+    for ticket in 1..=3 {
+        let of = storage(&format!("d{ticket}"), [entry(1, 2, 1, &[(1, 1)])]);
+        assert!(append(&mut server, &device, ticket, of));
+    }
+    let large = |ticket| {
+        let mut large = Append::to(key(&format!("large{ticket}")));
+        large.record = Some(vec![1; 300_000].into());
+        request(ticket, large)
+    };
+    let used = ["log-a", "log-b", "pages"].iter().map(|file| size(&device, file));
+    device.set_capacity(Some(used.sum()));
+    for ticket in 1..=3 {
+        let (others, document) = (OwnerId(1 + ticket), key(&format!("d{ticket}")));
+        server.serve(others, large(1));
+        server.serve(OWNER, StoreRequest::Destroy { ticket: Ticket(10 + ticket), document });
+        server.serve(others, large(2));
+        server.flush();
+        let mut replies = settle(&mut server, &device);
+        replies.retain(|reply| *reply == durable(10 + ticket));
+        assert_eq!(replies.len(), 1, "destruction {ticket}");
+    }
+    let mut server = open(&device);
+    for ticket in 1..=3 {
+        assert!(open_document(&mut server, &device, &key(&format!("d{ticket}"))).is_none());
+    }
+}
+
+/// Goal: the same while a change-over holds batches back. Method: a device becomes full after each
+/// flush of a change-over in turn, and then something is destroyed behind a large append.
+#[test]
+fn what_is_destroyed_while_batches_are_held_makes_room_on_a_full_device_too() {
+    let mut held = 0;
+    for flushes in 0..12 {
+        let device = CrashDevice::new();
+        let mut server = open(&device);
+        assert!(append(&mut server, &device, 1, storage("d", [entry(1, 2, 1, &[(1, 1)])])));
+        let mut filler = timeline("filler", []);
+        filler.record = Some(vec![1; 100_000].into());
+        device.hold_flushes(true);
+        server.serve(OWNER, request(2, filler));
+        server.flush();
+        for _ in 0..flushes {
+            while server.wants_poll() {
+                server.poll();
+            }
+            device.complete_flushes();
+        }
+        while server.wants_poll() {
+            server.poll();
+        }
+        let used = ["log-a", "log-b", "pages"].iter().map(|file| size(&device, file));
+        device.set_capacity(Some(used.sum()));
+        let mut large = Append::to(key("large"));
+        large.record = Some(vec![1; 600_000].into());
+        let written = server.to_string();
+        server.serve(OwnerId(2), request(1, large));
+        server.serve(OwnerId(2), StoreRequest::Destroy { ticket: Ticket(9), document: key("d") });
+        server.flush();
+        held += usize::from(server.is_behind() && written.contains("generation 1"));
+        let mut replies = Vec::new();
+        for _ in 0..30 {
+            device.complete_flushes();
+            replies.extend(poll_all(&mut server));
+        }
+        assert!(replies.contains(&durable(9)), "after {flushes} flushes: {replies:?}");
+    }
+    assert!(held > 0, "batches were never held");
+}
+
 #[test]
 fn a_full_device_has_room_again_where_the_log_is_full_of_what_nobody_needs() {
     let device = CrashDevice::new();

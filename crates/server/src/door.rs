@@ -1,60 +1,127 @@
-//! How connections come in, and go again if they say nothing.
+//! How connections come in, and go again if they do not say what they want.
 //!
-//! A connection that was upgraded has deadlines of its own. Any other one, from which nothing comes
-//! and to which nothing goes for a while, would take up a file for as long as its client likes.
+//! A connection that was upgraded has deadlines and a seat of its own. Any other one would take up
+//! a file and memory for as long as its client likes: so there are only so many at once, a request
+//! has to be said within a while, and silence ends them.
 
 use std::io::{Error, ErrorKind, Result};
-use std::net::SocketAddr;
-use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::extract::connect_info::Connected;
-use axum::serve::{IncomingStream, Listener};
+use axum::Router;
+use axum::body::Body;
+use axum::extract::Request;
+use axum::serve::Listener;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tidelog_types::limits::{REQUEST_HEAD_SIZE_MAX, VISITORS_MAX};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, Sleep, sleep};
 use tracing::debug;
 
 /// After which silence a connection that was not upgraded is closed.
 pub(crate) const SILENCE_ENDS: Duration = Duration::from_secs(20);
+/// Within which time all of a request's head has to be said.
+const HEAD_TAKES: Duration = Duration::from_secs(10);
 
 /// Listens, and watches over who has come in.
-pub(crate) struct Door(pub(crate) TcpListener);
+pub(crate) struct Door {
+    listener: TcpListener,
+    /// One for each visitor that there may be.
+    places: Arc<Semaphore>,
+}
 
-impl Listener for Door {
-    type Io = Visitor;
-    type Addr = SocketAddr;
+impl Door {
+    /// A server that has few connections has few visitors as well.
+    pub(crate) fn new(listener: TcpListener, connections_max: usize) -> Self {
+        let visitors_max = connections_max.clamp(1, VISITORS_MAX);
+        Self { listener, places: Arc::new(Semaphore::new(visitors_max)) }
+    }
 
-    async fn accept(&mut self) -> (Visitor, SocketAddr) {
-        let (stream, address) = Listener::accept(&mut self.0).await;
+    /// Answers everybody who comes in until the server stops, and those who are there to their end.
+    pub(crate) async fn serve(mut self, router: Router, mut stopped: watch::Receiver<bool>) {
+        let mut visits = JoinSet::new();
+        loop {
+            tokio::select! {
+                () = told_to_stop(&mut stopped) => break,
+                Some(_) = visits.join_next() => {}
+                visitor = self.let_in() => {
+                    visits.spawn(answer(visitor, router.clone(), stopped.clone()));
+                }
+            }
+        }
+        drop(self);
+        while visits.join_next().await.is_some() {}
+    }
+
+    /// The next one who comes, once there is a place. Until then they wait where the system keeps
+    /// them, in the order in which they came.
+    async fn let_in(&mut self) -> Visitor {
+        let place = Arc::clone(&self.places).acquire_owned().await;
+        let place = place.expect("BUG: places are never closed");
+        let (stream, _) = Listener::accept(&mut self.listener).await;
         // What is said is said whole: nothing is gained by waiting for more of it.
         if let Err(error) = stream.set_nodelay(true) {
             debug!(%error, "a connection is gone already");
         }
-        (Visitor::new(stream), address)
-    }
-
-    fn local_addr(&self) -> Result<SocketAddr> {
-        self.0.local_addr()
+        Visitor::new(stream, place)
     }
 }
 
-/// Says that a connection was upgraded.
+async fn told_to_stop(stopped: &mut watch::Receiver<bool>) {
+    // The sender going away means stop as well.
+    let _ = stopped.wait_for(|stop| *stop).await;
+}
+
+/// Answers the requests of one visitor.
+async fn answer(visitor: Visitor, router: Router, mut stopped: watch::Receiver<bool>) {
+    let upgrade = visitor.upgrade.clone();
+    let router = TowerToHyperService::new(router);
+    let service = service_fn(move |request: hyper::Request<Incoming>| {
+        let mut request: Request = request.map(Body::new);
+        request.extensions_mut().insert(upgrade.clone());
+        router.call(request)
+    });
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(HEAD_TAKES);
+    http.max_buf_size(REQUEST_HEAD_SIZE_MAX);
+    let served = http.serve_connection(TokioIo::new(visitor), service).with_upgrades();
+    let mut served = pin!(served);
+    let ended = tokio::select! {
+        ended = served.as_mut() => ended,
+        () = told_to_stop(&mut stopped) => {
+            served.as_mut().graceful_shutdown();
+            served.await
+        }
+    };
+    if let Err(error) = ended {
+        debug!(%error, "a connection was closed");
+    }
+}
+
+/// Says that a connection was upgraded: it is no visitor any more, and its place is free.
 #[derive(Clone)]
-pub(crate) struct Upgrade(Arc<AtomicBool>);
+pub(crate) struct Upgrade(Arc<Mutex<Option<OwnedSemaphorePermit>>>);
 
 impl Upgrade {
     pub(crate) fn done(&self) {
-        self.0.store(true, Ordering::Relaxed);
+        *self.place() = None;
     }
-}
 
-impl Connected<IncomingStream<'_, Door>> for Upgrade {
-    fn connect_info(stream: IncomingStream<'_, Door>) -> Self {
-        Self(Arc::clone(&stream.io().is_upgraded))
+    fn is_done(&self) -> bool {
+        self.place().is_none()
+    }
+
+    fn place(&self) -> MutexGuard<'_, Option<OwnedSemaphorePermit>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -62,25 +129,25 @@ impl Connected<IncomingStream<'_, Door>> for Upgrade {
 pub(crate) struct Visitor {
     stream: TcpStream,
     silence: Pin<Box<Sleep>>,
-    is_upgraded: Arc<AtomicBool>,
+    upgrade: Upgrade,
 }
 
 impl Visitor {
-    fn new(stream: TcpStream) -> Self {
-        Self { stream, silence: Box::pin(sleep(SILENCE_ENDS)), is_upgraded: Arc::default() }
+    fn new(stream: TcpStream, place: OwnedSemaphorePermit) -> Self {
+        let upgrade = Upgrade(Arc::new(Mutex::new(Some(place))));
+        Self { stream, silence: Box::pin(sleep(SILENCE_ENDS)), upgrade }
     }
 
     /// Something came or went.
     fn is_heard(&mut self) {
-        if !self.is_upgraded.load(Ordering::Relaxed) {
+        if !self.upgrade.is_done() {
             self.silence.as_mut().reset(Instant::now() + SILENCE_ENDS);
         }
     }
 
     /// Fails once nothing has come or gone for too long.
     fn poll_silence(&mut self, context: &mut Context<'_>) -> Result<()> {
-        let is_over = !self.is_upgraded.load(Ordering::Relaxed)
-            && self.silence.as_mut().poll(context).is_ready();
+        let is_over = !self.upgrade.is_done() && self.silence.as_mut().poll(context).is_ready();
         if is_over { Err(Error::new(ErrorKind::TimedOut, "nothing was said")) } else { Ok(()) }
     }
 
@@ -156,8 +223,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let client = TcpStream::connect(address).await.expect("it listens");
-        let (visitor, _) = Listener::accept(&mut Door(listener)).await;
-        (client, visitor)
+        (client, Door::new(listener, 1).let_in().await)
     }
 
     #[tokio::test]
@@ -181,7 +247,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn one_who_was_upgraded_may_be_silent() {
         let (_client, mut visitor) = visit().await;
-        Upgrade(Arc::clone(&visitor.is_upgraded)).done();
+        visitor.upgrade.done();
         tokio::select! {
             read = visitor.read_u8() => panic!("{read:?}"),
             () = sleep(3 * SILENCE_ENDS) => {}

@@ -4,12 +4,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::{ConnectInfo, Path as UrlPath, Request, State};
+use axum::extract::{Path as UrlPath, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware;
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use axum::routing::get;
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use hyper::upgrade::OnUpgrade;
 use serde_json::json;
 use tidelog_room::{Answer, Ask, Service};
@@ -55,7 +55,7 @@ pub(crate) fn router(shared: Arc<Shared>, examples: Option<&Path>) -> Router {
 
 async fn sync(
     State(shared): Ours,
-    ConnectInfo(connection): ConnectInfo<Upgrade>,
+    Extension(connection): Extension<Upgrade>,
     mut request: Request,
 ) -> Response {
     if shared.is_stopping() {

@@ -17,7 +17,7 @@ use tracing::{info, warn};
 
 use crate::connection::Ending;
 use crate::counters::Counters;
-use crate::door::{Door, Upgrade};
+use crate::door::Door;
 use crate::http;
 use crate::marks::Marks;
 use crate::rooms::{RoomThreads, Rooms};
@@ -128,21 +128,11 @@ impl Server {
         if !settings.dev {
             warn!("logins come in a later release: without --dev, every client is refused");
         }
-        let (stop, mut stopped) = watch::channel(false);
+        let (stop, stopped) = watch::channel(false);
         tokio::spawn(give_back_memory(Arc::clone(&shared.counters), stopped.clone()));
         let router = http::router(Arc::clone(&shared), settings.serve.as_deref());
-        let accepting = tokio::spawn(async move {
-            let stop = async move {
-                // The sender going away means stop as well.
-                let _ = stopped.wait_for(|stop| *stop).await;
-            };
-            let service = router.into_make_service_with_connect_info::<Upgrade>();
-            if let Err(error) =
-                axum::serve(Door(listener), service).with_graceful_shutdown(stop).await
-            {
-                tracing::error!(%error, "cannot accept connections");
-            }
-        });
+        let door = Door::new(listener, settings.connections_max);
+        let accepting = tokio::spawn(door.serve(router, stopped));
         info!(%address, data = %settings.data.display(), dev = settings.dev, "serving");
         Ok(Self { address, shared, store, marks, stop, accepting, _threads: threads })
     }

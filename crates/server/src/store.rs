@@ -214,7 +214,7 @@ impl StoreThread {
             match self.round(&mut server) {
                 Round::GoOn => {}
                 Round::Stop => {
-                    while server.is_behind() && server.wants_poll() {
+                    while (server.is_behind() || server.holds_back()) && server.wants_poll() {
                         self.answer(&mut server);
                     }
                     server.mark_durable();

@@ -12,6 +12,9 @@ use tidelog_sync::{Channel, FromRoom, FromServer, Intent, Refusal, ToServer};
 use tidelog_testing::room::{Copy, burner, frame, large_seed, offer_of_a_life, open};
 use tidelog_testing::server::{Client, PATIENCE, http, settings};
 use tidelog_types::limits::{CONNECTION_CHANNELS_MAX, HELLO_SIZE_MAX};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::Instant;
 
 async fn start(data: &Path) -> Server {
     Server::start(&settings(data)).await.expect("a server")
@@ -173,7 +176,7 @@ async fn pings_do_not_renew_the_time_for_a_hello() {
     let data = tempfile::tempdir().expect("a folder");
     let server = start(data.path()).await;
     let mut client = Client::connect_silently(server.address()).await.expect("up");
-    let began = tokio::time::Instant::now();
+    let began = Instant::now();
     while client.ping().await.is_some() {
         // The client's half hears what ends the connection.
         let next = tokio::time::timeout(Duration::from_secs(1), client.hear()).await;
@@ -185,5 +188,44 @@ async fn pings_do_not_renew_the_time_for_a_hello() {
     }
     assert!(began.elapsed() >= Duration::from_secs(9), "it was given time");
     assert!(began.elapsed() < Duration::from_secs(20), "after {:?}", began.elapsed());
+    server.stop().await;
+}
+
+/// V12.
+#[tokio::test(start_paused = true)]
+async fn a_request_that_never_ends_is_not_waited_for() {
+    let data = tempfile::tempdir().expect("a folder");
+    let server = start(data.path()).await;
+    let mut client = TcpStream::connect(server.address()).await.expect("up");
+    client.write_all(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\nx: ").await.expect("up");
+    let began = Instant::now();
+    loop {
+        let read = tokio::time::timeout(Duration::from_secs(1), client.read_u8());
+        if read.await.is_ok_and(|read| read.is_err()) {
+            break;
+        }
+        assert!(began.elapsed() < Duration::from_secs(60), "it goes on for ever");
+        // Where it is cut off, nothing more can be said.
+        let _ = client.write_all(b"x").await;
+    }
+    assert!(began.elapsed() >= Duration::from_secs(9), "after {:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(20), "after {:?}", began.elapsed());
+    server.stop().await;
+}
+
+/// V12.
+#[tokio::test(start_paused = true)]
+async fn there_are_only_so_many_connections_that_say_nothing() {
+    let data = tempfile::tempdir().expect("a folder");
+    let settings = ServeSettings { connections_max: 2, ..settings(data.path()) };
+    let server = Server::start(&settings).await.expect("a server");
+    let at = server.address();
+    let _socket = Client::connect(at).await.expect("one that is upgraded is counted elsewhere");
+    let began = Instant::now();
+    let _first = TcpStream::connect(at).await.expect("there is room");
+    let _second = TcpStream::connect(at).await.expect("there is room");
+    assert_eq!(http(at, "GET", "/healthz", "").await.0, 200, "its turn comes");
+    assert!(began.elapsed() >= Duration::from_secs(9), "after {:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(30), "after {:?}", began.elapsed());
     server.stop().await;
 }

@@ -94,6 +94,12 @@ pub const CONNECTION_CHANNELS_MAX: usize = 1024;
 /// Connections to one server, unless its settings say otherwise.
 pub const CONNECTIONS_MAX: usize = 100_000;
 
+/// Connections to one server that are no WebSocket, or not yet: others wait for their turn.
+pub const VISITORS_MAX: usize = 4096;
+
+/// Bytes of a request's head.
+pub const REQUEST_HEAD_SIZE_MAX: usize = 32 * 1024;
+
 /// Documents of one server that are exported at once.
 pub const EXPORTS_MAX: usize = 8;
 

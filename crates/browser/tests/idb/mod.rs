@@ -196,7 +196,7 @@ async fn a_transaction_that_fails_poisons_and_says_why_once() {
     assert!(log_a.flushed().expect("nothing has come yet") < Some(id));
     ended(&database_1).await;
     assert_eq!(notified.get(), 2, "its host was told both times");
-    assert_eq!(log_a.flushed(), Err(DiskError::Full));
+    assert_eq!(log_a.flushed(), Err(DiskError::FlushFull));
     assert_eq!(log_a.flushed(), Err(DiskError::Poisoned));
     assert_eq!(log_a.write_at(0, b"abc"), Err(DiskError::Poisoned));
     assert_eq!(log_a.request_flush(), Err(DiskError::Poisoned));

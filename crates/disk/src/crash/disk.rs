@@ -75,9 +75,9 @@ impl Disk for CrashDisk {
         match fault {
             None => {}
             Some(Fault::LateFlush) => file.flush_will_fail = true,
-            Some(_) => {
+            Some(fault) => {
                 file.fail_flush(clock);
-                return Err(failed());
+                return Err(if fault == Fault::Full { DiskError::FlushFull } else { failed() });
             }
         }
         let id = file.request_flush(clock);
