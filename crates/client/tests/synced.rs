@@ -3,6 +3,7 @@
 use tidelog_client::{Call, Connection, FromCore, Request, TabId, ToCore};
 use tidelog_disk::Disk;
 use tidelog_document::hash_part;
+use tidelog_pages::StoreRequest;
 use tidelog_sync::{
     ByeReason, CodedPage, EntryPart, FromRoom, FromServer, ToRoom, ToServer, UndecidedReason, codec,
 };
@@ -21,7 +22,11 @@ fn titled(device: &mut Device, id: &str, title: &str) -> Call {
 
 /// A device that follows the server's document.
 fn online(seed: u8, server: &mut Server) -> Device {
-    let mut device = Device::new(seed);
+    online_with(seed, Limits::DEFAULT, server)
+}
+
+fn online_with(seed: u8, limits: Limits, server: &mut Server) -> Device {
+    let mut device = Device::with_limits(seed, limits);
     device.server_is_up = true;
     let call = device.start_open(TAB, Some(SERVER), &todos());
     device.opened(call);
@@ -152,6 +157,69 @@ fn what_the_server_rejects_is_gone_and_told_until_a_listener_has_returned() {
     let call = first.start_open(TAB, Some(SERVER), &todos());
     first.opened(call);
     first.ask(TAB, vec![ToCore::ListenRejections { handle: HANDLE }]);
+    assert_eq!(first.rejections(TAB), [] as [u64; 0]);
+}
+
+/// How often a record was appended.
+fn records(device: &Device) -> usize {
+    let has_record = |request: &&StoreRequest| match request {
+        StoreRequest::Append { append, .. } => append.record.is_some(),
+        _ => false,
+    };
+    device.asked.iter().filter(has_record).count()
+}
+
+/// Goal: what is kept of rejections is written as a whole, and all the same not once for each of
+/// them; none is lost for that. Method: many are decided one by one while no page server is there,
+/// and written by the next one; then a listener returns for each. Power cuts end both.
+#[test]
+fn many_rejections_are_written_down_in_a_few_records() {
+    const COUNT: u32 = 40;
+    let limits = Limits { runs_per_lsn: u64::MAX, ..Limits::DEFAULT };
+    let mut server = Server::default();
+    let (mut first, mut second) = (online_with(1, limits, &mut server), online(2, &mut server));
+    (0..COUNT).for_each(|n| _ = add(&mut first, &n.to_string()));
+    talk(&mut server, &mut [&mut first, &mut second]);
+    offline(&mut first);
+    let remove =
+        |device: &mut Device, n: u32| device.mutate("remove", &[("id", text(&n.to_string()))]);
+    let refused: Vec<Call> = (0..COUNT).map(|n| remove(&mut first, n)).collect();
+    (0..COUNT).for_each(|n| _ = remove(&mut second, n));
+    talk(&mut server, &mut [&mut second]);
+
+    first.server_is_up = true;
+    first.pass(15_000);
+    let frames = first.take_sent();
+    first.lose_page_server();
+    for message in frames {
+        let answers = server.hear(first.number, message);
+        answers.iter().for_each(|answer| first.hear_server(answer));
+    }
+    talk(&mut server, &mut [&mut first]);
+    for call in &refused {
+        assert!(first.fate(*call).contains("rejected"), "told at once: {}", first.fate(*call));
+    }
+    first.asked.clear();
+    first.lend();
+    assert!(records(&first) <= 2, "{} records", records(&first));
+
+    first.cut_power();
+    let (call, open) = first.open_message(Some(SERVER), &todos());
+    first.ask(TAB, vec![open, ToCore::ListenRejections { handle: HANDLE }]);
+    first.opened(call);
+    assert_eq!(first.rejections(TAB).len(), COUNT as usize);
+    first.asked.clear();
+    first.disk.hold_flushes(true);
+    for call in refused {
+        first.ask(TAB, vec![ToCore::RejectionHandled { handle: HANDLE, id: call_id(call) }]);
+    }
+    first.flushed();
+    first.flushed();
+    assert!(records(&first) <= 2, "{} records", records(&first));
+    first.cut_power();
+    let (call, open) = first.open_message(Some(SERVER), &todos());
+    first.ask(TAB, vec![open, ToCore::ListenRejections { handle: HANDLE }]);
+    first.opened(call);
     assert_eq!(first.rejections(TAB), [] as [u64; 0]);
 }
 

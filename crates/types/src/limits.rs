@@ -149,7 +149,8 @@ pub struct Limits {
     pub calls_kept_max: usize,
     /// Rejections that a client keeps for a listener; the oldest go first.
     pub rejections_kept_max: usize,
-    /// Bytes of the kept rejections without the newest: all are written anew with each further one.
+    /// Bytes of the kept rejections without the newest: all are written anew with what is new of
+    /// them, once for all that comes while they are being written.
     pub rejections_kept_size_max: usize,
     /// Rejections that it keeps after a listener has returned, for a tab that asks again.
     pub handled_rejections_kept_max: usize,

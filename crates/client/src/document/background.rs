@@ -242,6 +242,6 @@ impl Document {
             let timeline = synced.replica.timeline();
             record.keep_rejections(rejections, timeline, &ctx.settings.limits);
         }
-        self.append_record();
+        self.append_rejections();
     }
 }

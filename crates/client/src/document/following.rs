@@ -9,7 +9,7 @@ use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{JournalId, Lineage, Lsn, Position, SortedMap};
 
 use super::hand_over::{Offer, Seeding, Unrecorded};
-use super::open::Synced;
+use super::open::{RecordDue, Synced};
 use super::{Context, Document, Role, State, SyncWait};
 use crate::outbox::Outbox;
 use crate::protocol::{CallFailure, FromCore};
@@ -400,7 +400,7 @@ impl Document {
         }
         if let Some(server) = self.following.moved.take() {
             open.record.server = Some(server);
-            self.ledger.draft().record = Some(codec::encode(&open.record).into());
+            open.record_due = Some(RecordDue::Now);
         }
         channel.is_open = true;
         self.following.refused = false;

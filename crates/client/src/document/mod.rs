@@ -198,7 +198,8 @@ impl Document {
             || !self.syncs.is_empty() && self.open().is_some_and(|open| !open.is_kept);
         // If it fails again, it takes along the pages that have come for a run.
         let may_fail = |at_ms| ctx.now_ms < at_ms || self.reads.has_faults();
-        if is_awaited || !self.write_at_ms.is_some_and(may_fail) {
+        let is_due = is_awaited || !self.write_at_ms.is_some_and(may_fail);
+        if is_due && !self.waits_for_a_record() {
             if let State::Open(open) = &self.state
                 && !self.reads.has_faults()
             {

@@ -5,7 +5,7 @@ use tidelog_sync::codec;
 use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{CallId, EntryId, JournalId, Lsn, Page, Pgid, SortedMap};
 
-use super::open::Role;
+use super::open::{RecordDue, Role};
 use super::requests::Ask;
 use super::{Context, Document, Reads, State, SyncWait};
 use crate::effect::{Notice, TabId};
@@ -22,6 +22,8 @@ pub(super) enum Then {
     Timeline(JournalId, Lsn),
     /// Storage entries before this are durable.
     Storage(Lsn),
+    /// A record is.
+    Record,
     /// The record that says that a server decides.
     Recorded,
     /// The document itself.
@@ -175,7 +177,8 @@ impl Document {
                     }
                 }
                 (Then::Kept, Some(open)) => open.is_kept = true,
-                (Then::Timeline(..) | Then::Storage(_) | Then::Recorded | Then::Kept, None) => {}
+                (Then::Record, _)
+                | (Then::Timeline(..) | Then::Storage(_) | Then::Recorded | Then::Kept, None) => {}
             }
         }
     }
@@ -247,6 +250,12 @@ impl Document {
     /// The same of what was gathered before the document went on in other journals, whose writers
     /// are none of its.
     pub(super) fn flush_gathered(&mut self, ctx: &mut Context<'_>) {
+        if let State::Open(open) = &mut self.state
+            && open.record_due.take().is_some()
+        {
+            self.ledger.draft().record = Some(codec::encode(&open.record).into());
+            self.ledger.after(Then::Record);
+        }
         let draft = self.ledger.draft();
         let timeline = draft.timeline.last().zip(draft.timeline_id);
         let timeline = timeline.map(|(frame, id)| Then::Timeline(id, frame.lsn.next()));
@@ -308,8 +317,23 @@ impl Document {
         self.ledger.draft().storage.push(entry);
     }
 
+    /// The record goes to the disk with what is gathered.
     pub(super) fn append_record(&mut self) {
-        let State::Open(open) = &self.state else { unreachable!("BUG: no record to write") };
-        self.ledger.draft().record = Some(codec::encode(&open.record).into());
+        let State::Open(open) = &mut self.state else { unreachable!("BUG: no record to write") };
+        open.record_due = Some(RecordDue::Now);
+    }
+
+    /// The same with what it says of rejections. It is written as a whole, however little of that
+    /// is new, and in one append with what was rejected: so both wait while one is on its way, and
+    /// thousands of rejections that come meanwhile cost one more.
+    pub(super) fn append_rejections(&mut self) {
+        let State::Open(open) = &mut self.state else { unreachable!("BUG: no record to write") };
+        open.record_due.get_or_insert(RecordDue::BehindLast);
+    }
+
+    /// Whether what is gathered waits until the record that is on its way is durable.
+    pub(super) fn waits_for_a_record(&mut self) -> bool {
+        self.open().is_some_and(|open| open.record_due == Some(RecordDue::BehindLast))
+            && self.ledger.waiting_mut().any(|then| matches!(then, Then::Record))
     }
 }
