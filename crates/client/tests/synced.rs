@@ -160,6 +160,60 @@ fn what_the_server_rejects_is_gone_and_told_until_a_listener_has_returned() {
     assert_eq!(first.rejections(TAB), [] as [u64; 0]);
 }
 
+/// Goal: what a server goes on to send while nobody can write it down takes a bounded amount of
+/// memory, and what was not taken in comes once somebody can. Method: no page server is there as
+/// another device writes; what is said to be received is what lets the server send more, and so
+/// does a new connection.
+#[test]
+fn a_server_is_asked_for_no_more_than_the_disk_may_lack() {
+    let limits = Limits { entries_unstored_size_max: 64 * 1024, ..Limits::DEFAULT };
+    let mut server = Server::default();
+    let (mut first, mut second) = (online_with(1, limits, &mut server), online(2, &mut server));
+    let said = |device: &mut Device| {
+        let said = device.take_sent().into_iter().filter_map(|message| match message {
+            ToServer::About { body, .. } => Some(body),
+            _ => None,
+        });
+        said.collect::<Vec<ToRoom>>()
+    };
+    let received = |said: &[ToRoom]| {
+        let next = said.iter().rev().find_map(|body| match body {
+            ToRoom::Received { next } => Some(*next),
+            _ => None,
+        });
+        next.expect("some of it is")
+    };
+    let write = |server: &mut Server, device: &mut Device, first: u32| {
+        (first..first + 60).for_each(|n| _ = add(device, &n.to_string()));
+        talk(server, &mut [device]);
+    };
+    first.lose_page_server();
+    let before = server.position().next;
+    write(&mut server, &mut second, 0);
+    server.news(1).iter().for_each(|news| first.hear_server(news));
+    assert_eq!(count(&mut first), [[integer(60)]], "it is shown all the same");
+    let next = received(&said(&mut first));
+    assert!(before < next && next < before.plus(20), "{next} of {before} and 60 more");
+
+    first.lend();
+    assert_eq!(received(&said(&mut first)), server.position().next);
+
+    first.lose_page_server();
+    write(&mut server, &mut second, 100);
+    server.news(1).iter().for_each(|news| first.hear_server(news));
+    first.lose_socket();
+    server.forget(1);
+    first.pass(300);
+    talk(&mut server, &mut [&mut first]);
+    write(&mut server, &mut second, 200);
+    talk(&mut server, &mut [&mut first]);
+    assert_eq!(count(&mut first), [[integer(120)]], "it is not followed");
+    first.lend();
+    talk(&mut server, &mut [&mut first]);
+    assert_eq!(count(&mut first), [[integer(180)]]);
+    assert_eq!(first.status().connection, Connection::Online);
+}
+
 /// How often a record was appended.
 fn records(device: &Device) -> usize {
     let has_record = |request: &&StoreRequest| match request {

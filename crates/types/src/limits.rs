@@ -183,6 +183,9 @@ pub struct Limits {
     /// Bytes of storage entries that a follower may have been sent and not yet received, not
     /// counting the entry that passes the bound.
     pub entries_in_flight_size_max: usize,
+    /// Bytes of storage entries of a document that a client holds for the disk before it takes no
+    /// more from the server, not counting those that were sent before it stopped.
+    pub entries_unstored_size_max: usize,
     /// Pages that a page server reads for one owner before the next one has its turn.
     pub read_chunk_pages: usize,
     /// Reads that one owner of a page server may have outstanding.
@@ -232,6 +235,7 @@ impl Limits {
         frames_in_flight_size_max: 4 * 1024 * 1024,
         entries_in_flight_max: 1024,
         entries_in_flight_size_max: 8 * 1024 * 1024,
+        entries_unstored_size_max: 16 * 1024 * 1024,
         read_chunk_pages: 16,
         owner_reads_max: 1024,
         owner_read_pages_max: 256 * 1024,

@@ -5,6 +5,7 @@ use tidelog_sync::{
     Channel, EntryPart, FromRoom, Intent, PeerAhead, ProbeId, Refusal, ToRoom, ToServer,
     UndecidedReason, WireFrame, codec,
 };
+use tidelog_types::limits::Limits;
 use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{JournalId, Lineage, Lsn, Position, SortedMap};
 
@@ -15,6 +16,7 @@ use crate::outbox::Outbox;
 use crate::protocol::{CallFailure, FromCore};
 use crate::record::HashedDoctype;
 use crate::server_link::TokenHolder;
+use crate::store_link::StoreLink;
 
 /// Milliseconds after which a server that refused the document for now is asked again.
 const RETRY_MS: u64 = 1_000;
@@ -75,6 +77,8 @@ pub(super) struct Joined {
     pub(super) seed: Option<Seeding>,
     /// An entry of which some parts have come.
     arriving: ArrivingEntry,
+    /// What is received and not said to be, as the disk lacks too much of it.
+    owed: Option<Position>,
 }
 
 impl Following {
@@ -121,13 +125,17 @@ impl Document {
     }
 
     /// Whether the server is to be told that we follow. What is offered to it is durable here.
-    pub(crate) fn wants_channel(&self, now_ms: u64) -> bool {
+    pub(crate) fn wants_channel(&self, now_ms: u64, store: &StoreLink, limits: &Limits) -> bool {
         let ready = match self.open().map(|open| &open.role) {
             Some(Role::Local(_)) => self.following.offer.is_some() && self.ledger.is_settled(),
             Some(Role::Synced(_)) => true,
             None => false,
         };
-        ready && self.following.channel.is_none() && now_ms >= self.following.retry_at_ms
+        // The server sends as much to each channel before anything is said to be received.
+        ready
+            && self.following.channel.is_none()
+            && now_ms >= self.following.retry_at_ms
+            && !self.is_far_ahead_of_disk(store, limits)
     }
 
     /// The server is there: say what we hold.
@@ -178,6 +186,7 @@ impl Document {
             ask_again_at_ms: None,
             seed: None,
             arriving,
+            owed: None,
         });
         for message in messages {
             self.say(message, ctx);
@@ -558,11 +567,29 @@ impl Document {
         }
     }
 
-    /// All before this position is held in a bounded room.
+    /// All before this position is held in a bounded room: the server may send more, unless what
+    /// the disk does not have yet fills that room.
     fn say_held(&mut self, held: Position, ctx: &mut Context<'_>) {
-        if self.is_online() {
+        let is_far_ahead = self.is_far_ahead_of_disk(ctx.store, &ctx.settings.limits);
+        let Some(channel) = self.following.channel.as_mut().filter(|it| it.is_open) else { return };
+        channel.owed = is_far_ahead.then_some(held);
+        if !is_far_ahead {
             self.say(ToRoom::Received { next: held.next }, ctx);
         }
+    }
+
+    /// The disk has some more.
+    pub(super) fn say_what_is_owed(&mut self, ctx: &mut Context<'_>) {
+        let channel = self.following.channel.as_mut();
+        if let Some(held) = channel.and_then(|channel| channel.owed.take()) {
+            self.say_held(held, ctx);
+        }
+    }
+
+    /// Whether no more of the server's is to be taken in before the disk has some of it, as while
+    /// nobody serves the store. What no disk can have any more is kept for none.
+    fn is_far_ahead_of_disk(&self, store: &StoreLink, limits: &Limits) -> bool {
+        self.unstored.size() > limits.entries_unstored_size_max && !store.is_over()
     }
 
     /// Whether a rebase waits for more entries: so many milliseconds at most as it would run

@@ -35,7 +35,7 @@ use reads::{For, Reads};
 use recorded::Recorded;
 pub(crate) use requests::Ask;
 pub(crate) use status::Surroundings;
-use storing::Then;
+use storing::{Then, Unstored};
 use watches::Watches;
 
 use crate::effect::TabId;
@@ -88,6 +88,8 @@ pub(crate) struct Document {
     confirming: BTreeMap<CallId, (TabId, Call)>,
     syncs: Vec<SyncWait>,
     following: Following,
+    /// What of the storage journal the disk does not have yet.
+    unstored: Unstored,
     error: Option<CallFailure>,
 }
 
@@ -159,6 +161,7 @@ impl Document {
             confirming: BTreeMap::new(),
             syncs: Vec::new(),
             following: Following::default(),
+            unstored: Unstored::default(),
             error: None,
         };
         document.ask_where_it_stands(ctx);

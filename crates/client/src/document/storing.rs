@@ -2,6 +2,7 @@
 
 use tidelog_pages::{AppendError, StorageEntry, StoreRequest, Ticket};
 use tidelog_sync::codec;
+use tidelog_types::limits::PAGE_SIZE;
 use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{CallId, EntryId, JournalId, Lsn, Page, Pgid, SortedMap};
 
@@ -14,14 +15,38 @@ use crate::protocol::{Call, CallFailure, FromCore};
 /// Milliseconds after an append that failed in which the document writes nothing of itself.
 const WRITE_AGAIN_MS: u64 = 1_000;
 
+/// Bytes that a storage entry takes beside its pages, about.
+const ENTRY_SIZE: usize = 128;
+
+/// Bytes of storage entries that are in memory alone, until the disk has them.
+#[derive(Default)]
+pub(super) struct Unstored {
+    /// Of those that no append carries yet.
+    gathered_size: usize,
+    in_flight_size: usize,
+}
+
+impl Unstored {
+    pub(super) fn size(&self) -> usize {
+        self.gathered_size + self.in_flight_size
+    }
+
+    /// An append carries what was gathered: so much.
+    fn hand_over(&mut self) -> usize {
+        let size = std::mem::take(&mut self.gathered_size);
+        self.in_flight_size += size;
+        size
+    }
+}
+
 /// What follows when an append is durable.
 pub(super) enum Then {
     /// Tell the caller.
     Settle(Settle),
     /// Frames of this timeline before this LSN are durable.
     Timeline(JournalId, Lsn),
-    /// Storage entries before this are durable.
-    Storage(Lsn),
+    /// Storage entries before this are durable, the last of them of so many bytes.
+    Storage(Lsn, usize),
     /// A record is.
     Record,
     /// The record that says that a server decides.
@@ -35,6 +60,13 @@ impl Then {
         match self {
             Self::Settle(settle) => Some(settle),
             _ => None,
+        }
+    }
+
+    fn entries_size(&self) -> usize {
+        match self {
+            Self::Storage(_, size) => *size,
+            _ => 0,
         }
     }
 }
@@ -139,6 +171,7 @@ impl Document {
         let was_settled = self.ledger.is_settled();
         self.ledger.on_durable(ticket);
         self.do_what_is_ready(ctx);
+        self.say_what_is_owed(ctx);
         if was_settled {
             return;
         }
@@ -168,8 +201,11 @@ impl Document {
                         synced.durable = synced.durable.max(lsn);
                     }
                 }
-                (Then::Storage(lsn), Some(open)) => {
-                    open.storage_durable = open.storage_durable.max(lsn);
+                (Then::Storage(lsn, size), open) => {
+                    if let Some(open) = open {
+                        open.storage_durable = open.storage_durable.max(lsn);
+                    }
+                    self.unstored.in_flight_size -= size;
                 }
                 (Then::Recorded, Some(open)) => {
                     if let Some(synced) = open.synced_mut() {
@@ -177,8 +213,7 @@ impl Document {
                     }
                 }
                 (Then::Kept, Some(open)) => open.is_kept = true,
-                (Then::Record, _)
-                | (Then::Timeline(..) | Then::Storage(_) | Then::Recorded | Then::Kept, None) => {}
+                (Then::Record, _) | (Then::Timeline(..) | Then::Recorded | Then::Kept, None) => {}
             }
         }
     }
@@ -197,6 +232,8 @@ impl Document {
         let Some(lost) = self.ledger.on_failed(ticket) else { return };
         reached(Probe::AppendFailedAndReloaded);
         let failure = CallFailure::of_append(error);
+        self.unstored.gathered_size = 0;
+        self.unstored.in_flight_size -= lost.iter().map(Then::entries_size).sum::<usize>();
         let settles: Vec<Settle> = lost.into_iter().filter_map(Then::into_settle).collect();
         let recorded_here = |settle: &Settle| settle.again.is_none().then_some(settle.id);
         let taken_back: Vec<CallId> = settles.iter().filter_map(recorded_here).collect();
@@ -259,7 +296,8 @@ impl Document {
         let draft = self.ledger.draft();
         let timeline = draft.timeline.last().zip(draft.timeline_id);
         let timeline = timeline.map(|(frame, id)| Then::Timeline(id, frame.lsn.next()));
-        let storage = draft.storage.last().map(|entry| Then::Storage(entry.range.end()));
+        let last = draft.storage.last().map(|entry| entry.range.end());
+        let storage = last.map(|end| Then::Storage(end, self.unstored.hand_over()));
         for then in timeline.into_iter().chain(storage) {
             self.ledger.after(then);
         }
@@ -303,7 +341,7 @@ impl Document {
     /// says nothing of this one.
     pub(super) fn forget_durable_storage(&mut self) {
         for then in self.ledger.waiting_mut() {
-            if let Then::Storage(lsn) = then {
+            if let Then::Storage(lsn, _) = then {
                 *lsn = Lsn::FIRST;
             }
         }
@@ -314,6 +352,7 @@ impl Document {
 
     pub(super) fn append_storage(&mut self, entry: StorageEntry) {
         self.reads.written(&entry);
+        self.unstored.gathered_size += entry.set.pages.len() * PAGE_SIZE + ENTRY_SIZE;
         self.ledger.draft().storage.push(entry);
     }
 
