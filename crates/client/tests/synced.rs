@@ -1163,6 +1163,42 @@ fn mutations_whose_verdict_cannot_be_written_wait_and_are_sent_again_later() {
     }
 }
 
+/// Goal: whoever asks anew whether all is in step hears the server's word of now, and not that of
+/// half a minute ago; whoever asks on and on does not make it try many times a second. Method: it
+/// cannot write a verdict, and is mended, while it follows or while it is away.
+#[test]
+fn sync_asks_a_server_again_that_was_mended_meanwhile() {
+    let is_open = |it: &ToServer| matches!(it, ToServer::About { body: ToRoom::Open { .. }, .. });
+    let reason = "nothing goes in".to_owned();
+    for goes_away in [false, true] {
+        let mut server = Server::default();
+        let mut device = online(1, &mut server);
+        server.no_verdict = Some(UndecidedReason::VerdictFailed { reason: reason.clone() });
+        add(&mut device, "milk");
+        talk(&mut server, &mut [&mut device]);
+        for _ in 0..2 {
+            let sync = device.sync();
+            let error = device.status().error.as_ref().map(|error| error.code);
+            assert_eq!(error, Some(ErrorCode::Storage), "nothing else is known");
+            device.pass(999);
+            assert!(!device.sent.iter().any(is_open), "it has just been asked");
+            device.pass(1);
+            talk(&mut server, &mut [&mut device]);
+            assert_eq!(device.code(sync), ErrorCode::Storage, "it is as it was");
+        }
+        if goes_away {
+            offline(&mut device);
+        }
+        server.no_verdict = None;
+        let sync = device.sync();
+        device.server_is_up = true;
+        device.pass(1_000);
+        talk(&mut server, &mut [&mut device]);
+        assert!(matches!(device.answer(sync), FromCore::Done { .. }));
+        assert_eq!((&device.status().error, device.status().pending), (&None, 0));
+    }
+}
+
 /// Goal: a document that is asked for at another server is that server's only if it is the same
 /// one, however often the app comes back. Method: the other server has another one of that name;
 /// its address is that of the next opening too, and of the next core's.

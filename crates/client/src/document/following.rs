@@ -47,6 +47,8 @@ pub(crate) struct Following {
     pub(super) put_off_since_ms: Option<u64>,
     /// How often in a row the server has not said in time where the document stands.
     silences: u32,
+    /// The server has said that it has no verdict, and not yet again where the document stands.
+    no_verdict: Option<NoVerdict>,
     /// Entries that did not fit were asked for anew; twice in a row is an error.
     restarted: bool,
     next_probe: u32,
@@ -81,7 +83,20 @@ pub(super) struct Joined {
     owed: Option<Position>,
 }
 
+/// Why the server has no verdict.
+struct NoVerdict {
+    failure: CallFailure,
+    said_at_ms: u64,
+    /// Whether somebody wants to know how it stands since, who does not hear this.
+    is_doubted: bool,
+}
+
 impl Following {
+    /// Whether this was the server's word until somebody asked anew.
+    fn is_doubted(&self, failure: &CallFailure) -> bool {
+        self.no_verdict.as_ref().is_some_and(|it| it.is_doubted && it.failure == *failure)
+    }
+
     /// Whether the app stays away from the server.
     pub(super) fn is_away(&self) -> bool {
         !self.word.is_multiple_of(2)
@@ -223,6 +238,18 @@ impl Document {
         if self.following.ask_again_at_ms().is_some_and(|at_ms| ctx.now_ms >= at_ms) {
             reached(Probe::VerdictAskedAgain);
             self.leave_server(ctx);
+        }
+    }
+
+    /// Somebody wants to know how it stands with the server now, which may have a verdict again: it
+    /// is asked at once, or a second after it had none.
+    pub(super) fn doubt_server(&mut self, now_ms: u64) {
+        let Some(no_verdict) = &mut self.following.no_verdict else { return };
+        no_verdict.is_doubted = true;
+        let soon_ms = now_ms.max(no_verdict.said_at_ms + RETRY_MS);
+        let channel = self.following.channel.as_mut();
+        if let Some(at_ms) = channel.and_then(|channel| channel.ask_again_at_ms.as_mut()) {
+            *at_ms = soon_ms.min(*at_ms);
         }
     }
 
@@ -380,10 +407,17 @@ impl Document {
             FromRoom::Undecided { why, .. } => {
                 // What this device brings along itself changes when it does.
                 let is_theirs = !matches!(why, UndecidedReason::UnknownDoctype { .. });
+                let failure = CallFailure::of_undecided(&self.key.document, &why);
                 if let Some(channel) = self.following.channel.as_mut().filter(|_| is_theirs) {
                     channel.ask_again_at_ms.get_or_insert(ctx.now_ms + RETRY_FINAL_MS);
+                    let before = self.following.no_verdict.take();
+                    self.following.no_verdict = Some(NoVerdict {
+                        failure: failure.clone(),
+                        said_at_ms: ctx.now_ms,
+                        is_doubted: before.is_some_and(|before| before.is_doubted),
+                    });
                 }
-                self.error = Some(CallFailure::of_undecided(&self.key.document, &why));
+                self.error = Some(failure);
             }
         }
     }
@@ -412,6 +446,7 @@ impl Document {
             open.record_due = Some(RecordDue::Now);
         }
         channel.is_open = true;
+        self.following.no_verdict = None;
         self.following.refused = false;
         self.following.silences = 0;
         // What was under way when this was asked for begins anew.
@@ -515,6 +550,7 @@ impl Document {
             return;
         }
         self.follow_later(&failure, ctx);
+        self.following.no_verdict = None;
         self.following.refused = true;
         self.error = Some(failure);
     }
@@ -631,7 +667,8 @@ impl Document {
         let replica = &synced.replica;
         let (first, head, visible) = (replica.undecided().start(), replica.head(), open.visible());
         let is_outdated = replica.is_outdated();
-        let failure = self.error.clone().filter(CallFailure::is_final);
+        let is_certain = |it: &CallFailure| it.is_final() && !self.following.is_doubted(it);
+        let failure = self.error.clone().filter(is_certain);
         let is_lost = ctx.store.is_lost();
         self.syncs.retain(|sync| {
             // The head goes back when mutations are taken back.
