@@ -125,10 +125,15 @@ impl Document {
         if let Some(offer) = &self.following.offer {
             return Some(&offer.url);
         }
-        let open = self.open().filter(|open| matches!(open.role, Role::Synced(_)))?;
+        let server = match &self.state {
+            State::Open(open) => open.record.server.as_ref(),
+            // The connection is kept meanwhile.
+            State::Asking { server } => server.as_ref(),
+            State::Absent | State::Broken(_) => None,
+        };
         let wanted = !self.following.is_away()
             && self.handles.values().any(|handle| handle.server.is_some());
-        let server = self.following.moved.as_ref().or(open.record.server.as_ref());
+        let server = server.map(|server| self.following.moved.as_ref().unwrap_or(server));
         server.filter(|_| wanted).map(String::as_str)
     }
 

@@ -96,7 +96,10 @@ pub(crate) struct Document {
 /// Whether a document is there.
 enum State {
     /// The store has not said yet where it stands.
-    Asking,
+    Asking {
+        /// Where it was synced when it was read last.
+        server: Option<String>,
+    },
     /// The store has never heard of it.
     Absent,
     /// It cannot be opened at all.
@@ -149,7 +152,7 @@ impl Document {
         let document = Self {
             ledger: AppendLedger::new(key.clone()),
             key,
-            state: State::Asking,
+            state: State::Asking { server: None },
             handles: SortedMap::new(),
             listeners: BTreeSet::new(),
             queue: VecDeque::new(),
@@ -265,7 +268,7 @@ impl Document {
 
     /// Whether the store has said where it stands.
     pub(crate) fn is_loaded(&self) -> bool {
-        !matches!(self.state, State::Asking)
+        !matches!(self.state, State::Asking { .. })
     }
 
     /// A tab is gone: nobody waits for its calls any more.

@@ -149,7 +149,7 @@ impl Document {
     /// document was to be opened, it cannot be.
     pub(crate) fn damaged(&mut self, request: u64, pgids: &[Pgid], ctx: &mut Context<'_>) {
         if request == 0
-            && let State::Asking = self.state
+            && let State::Asking { .. } = self.state
         {
             self.break_down(CallFailure::damaged_copy(), ctx.out);
         }
@@ -272,7 +272,12 @@ impl Document {
     /// Drops what is in memory and reads the document anew.
     fn reload(&mut self, ctx: &mut Context<'_>) {
         self.leave_server(ctx);
-        self.state = State::Asking;
+        let server = match &mut self.state {
+            State::Open(open) => open.record.server.take(),
+            State::Asking { server } => server.take(),
+            State::Absent | State::Broken(_) => None,
+        };
+        self.state = State::Asking { server };
         self.reads = Reads::default();
         self.watches.mark_all();
         self.ask_where_it_stands(ctx);
