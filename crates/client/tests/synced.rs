@@ -4,6 +4,7 @@ use tidelog_client::{Call, Connection, FromCore, Request, TabId, ToCore};
 use tidelog_disk::Disk;
 use tidelog_document::hash_part;
 use tidelog_pages::StoreRequest;
+use tidelog_sqlite::be_short_beyond;
 use tidelog_sync::{
     ByeReason, CodedPage, EntryPart, FromRoom, FromServer, ToRoom, ToServer, UndecidedReason, codec,
 };
@@ -212,6 +213,37 @@ fn a_server_is_asked_for_no_more_than_the_disk_may_lack() {
     talk(&mut server, &mut [&mut first]);
     assert_eq!(count(&mut first), [[integer(180)]]);
     assert_eq!(first.status().connection, Connection::Online);
+}
+
+/// Goal: what a device had no memory to show for a moment is shown soon after, though nothing else
+/// happens. Method: a core starts without a server while SQLite gets no memory, so that it builds
+/// no layers; once there is some, time goes by.
+#[test]
+fn layers_that_found_no_memory_are_built_once_there_is_some() {
+    let mut server = Server::default();
+    let mut device = online(1, &mut server);
+    add(&mut device, "theirs");
+    talk(&mut server, &mut [&mut device]);
+    offline(&mut device);
+    add(&mut device, "ours");
+    device.kill_core();
+    be_short_beyond(Some(0));
+    let call = device.start_open(TAB, Some(SERVER), &todos());
+    device.opened(call);
+    device.pass(10_000);
+    be_short_beyond(None);
+    let live = device.watch("select count(*) from todo");
+    let seen = |device: &Device| match device.answers(live).last() {
+        Some(FromCore::Rows { rows, .. }) => rows.decode(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(seen(&device), [[integer(1)]]);
+    device.pass(16_000);
+    assert_eq!(seen(&device), [[integer(2)]]);
+    let error = device.status().error.as_ref().map(|error| error.code);
+    assert_eq!(error, Some(ErrorCode::ServerUnreachable), "nothing else is wrong");
+    back_online(&mut server, &mut device);
+    assert_eq!((&device.status().error, device.status().pending), (&None, 0));
 }
 
 /// How often a record was appended.

@@ -7,7 +7,7 @@ use tidelog_sync::{
 };
 use tidelog_types::limits::Limits;
 use tidelog_types::probe::{Probe, reached};
-use tidelog_types::{JournalId, Lineage, Lsn, Position, SortedMap};
+use tidelog_types::{ErrorCode, JournalId, Lineage, Lsn, Position, SortedMap};
 
 use super::hand_over::{Offer, Seeding, Unrecorded};
 use super::open::{RecordDue, Synced};
@@ -267,6 +267,7 @@ impl Document {
             following.offer.as_ref().map(|offer| offer.deadline_ms),
             Some(following.retry_at_ms),
             self.write_at_ms,
+            self.rebase_again.at_ms,
         ];
         for at_ms in times.into_iter().flatten().filter(|at_ms| *at_ms > ctx.now_ms) {
             ctx.out.wake_at(at_ms);
@@ -356,10 +357,19 @@ impl Document {
         self.following.retry_at_ms = 0;
     }
 
+    /// There is memory again to take in what the server sends.
+    pub(super) fn has_memory_again(&mut self) {
+        if self.error.as_ref().is_some_and(|error| error.code == ErrorCode::Engine) {
+            self.forget_refusal();
+            self.following.retry_at_ms = 0;
+        }
+    }
+
     /// What one server has refused is no word of the next one.
     fn forget_refusal(&mut self) {
         if std::mem::take(&mut self.following.refused) {
-            self.error = None;
+            let is_incomplete = self.open().is_some_and(|open| open.is_incomplete);
+            self.error = is_incomplete.then(CallFailure::damaged_copy);
         }
     }
 

@@ -29,6 +29,7 @@ use tidelog_sync::ProbeId;
 use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{Budget, CallId, DocumentKey, JournalId, Life, Lsn, SortedMap};
 
+use background::RebaseAgain;
 use following::Following;
 use open::{Open, Role};
 use reads::{For, Reads};
@@ -88,6 +89,7 @@ pub(crate) struct Document {
     confirming: BTreeMap<CallId, (TabId, Call)>,
     syncs: Vec<SyncWait>,
     following: Following,
+    rebase_again: RebaseAgain,
     /// What of the storage journal the disk does not have yet.
     unstored: Unstored,
     error: Option<CallFailure>,
@@ -164,6 +166,7 @@ impl Document {
             confirming: BTreeMap::new(),
             syncs: Vec::new(),
             following: Following::default(),
+            rebase_again: RebaseAgain::default(),
             unstored: Unstored::default(),
             error: None,
         };
@@ -182,6 +185,7 @@ impl Document {
         if let Some(failure) = self.why_broken().cloned() {
             self.fail_all(&failure, ctx.out);
         }
+        self.retry_rebase(ctx.now_ms);
         let mut budget = Budget::new(ctx.settings.limits.slice);
         loop {
             if budget.is_spent() {
@@ -219,6 +223,7 @@ impl Document {
         self.ask_for_verdicts(ctx);
         self.send_frames(ctx);
         self.settle_syncs(ctx);
+        self.see_whether_layers_are_short(ctx.now_ms);
         self.ask_to_be_woken(ctx);
     }
 
