@@ -296,6 +296,26 @@ fn read_anew(core: &mut Core, calls: &[Call]) {
     core.reply(StoreReply::Opened { document, life, state: Some(Box::new(state)) });
 }
 
+/// Goal: nobody waits for a server that nobody connects to. Method: a synced document is held by a
+/// tab that named its server and by one that did not; the first closes it.
+#[test]
+fn a_sync_that_no_server_was_named_for_is_answered() {
+    let mut core = Core::default();
+    core.open_new(Call(1), HANDLE, "list", Some(X));
+    core.ask_to_open(TAB, Call(2), OTHER, "list", None);
+    core.ask(Call(3), OTHER, Request::Sync);
+    assert!(!core.has_failed(Call(3)), "the other one named it");
+    core.ask(Call(4), HANDLE, Request::Close);
+    core.ask(Call(5), OTHER, Request::Sync);
+    for call in [Call(3), Call(5)] {
+        let failure = core.failure_of(call).expect("it is told");
+        assert_eq!(failure.code, ErrorCode::InvalidOption);
+    }
+    core.ask_to_open(OTHER_TAB, Call(6), HANDLE, "list", Some(X));
+    core.ask(Call(7), OTHER, Request::Sync);
+    assert!(!core.has_failed(Call(7)));
+}
+
 /// Goal: a device whose disk is full does not connect anew with each write that fails. Method: the
 /// only document at a server is read anew after one, and follows on the connection that there is.
 #[test]

@@ -685,6 +685,8 @@ impl Document {
         let is_certain = |it: &CallFailure| it.is_final() && !self.following.is_doubted(it);
         let failure = self.error.clone().filter(is_certain);
         let is_lost = ctx.store.is_lost();
+        // Nobody connects to the server of a document that no tab has opened with one.
+        let is_nobodys = !self.handles.values().any(|handle| handle.server.is_some());
         self.syncs.retain(|sync| {
             // The head goes back when mutations are taken back.
             let needed = sync.timeline.1.min(head);
@@ -697,7 +699,8 @@ impl Document {
             // What the disk can never have is never sent.
             let is_stuck = is_lost && synced.durable < needed;
             let cleared = || is_stuck.then(CallFailure::data_cleared);
-            if let Some(failure) = failure.clone().or_else(cleared) {
+            let nobody = || is_nobodys.then(CallFailure::no_server_named);
+            if let Some(failure) = failure.clone().or_else(cleared).or_else(nobody) {
                 ctx.out.tell(sync.tab, FromCore::Failed { call: sync.call, failure });
                 return false;
             }
