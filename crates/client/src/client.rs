@@ -550,9 +550,9 @@ impl Client {
     }
 
     fn open_channels(&mut self, url: &str, out: &mut Outbox) {
-        let now_ms = self.now_ms;
+        let (now_ms, store, limits) = (self.now_ms, &self.store, &self.settings.limits);
         let ready = |document: &Document| {
-            document.wanted_server() == Some(url) && document.wants_channel(now_ms)
+            document.wanted_server() == Some(url) && document.wants_channel(now_ms, store, limits)
         };
         let keys: Vec<_> =
             self.documents.iter().filter(|(_, d)| ready(d)).map(|(key, _)| key.clone()).collect();

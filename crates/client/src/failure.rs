@@ -400,6 +400,14 @@ impl CallFailure {
         )
     }
 
+    /// A synced document that is held without its server.
+    pub(crate) fn no_server_named() -> Self {
+        Self::invalid(
+            "no tab has opened this synced document with its server, so nothing connects to it: \
+             give open() the option server, in this tab or another one",
+        )
+    }
+
     pub(crate) fn invalid(message: impl Into<String>) -> Self {
         Self::new(ErrorCode::InvalidOption, message)
     }

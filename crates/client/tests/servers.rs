@@ -261,14 +261,13 @@ fn a_sync_asks_what_there_is_after_it_was_called() {
 fn is_in_step(core: &mut Core) -> bool {
     core.pass(1_000);
     core.sent.clear();
-    core.welcome(X);
-    opened(core, X, 1);
+    opened(core, X, 2);
     let request = core.sent.iter().rev().find_map(|(_, message)| match message {
         ToServer::About { body: ToRoom::Probe { probe }, .. } => Some(*probe),
         _ => None,
     });
     let body = FromRoom::Probed { probe: request.expect("it is asked"), next: Lsn::FIRST };
-    core.hear(X, &FromServer::About { channel: Channel(1), body });
+    core.hear(X, &FromServer::About { channel: Channel(2), body });
     core.is_done(Call(10))
 }
 
@@ -295,6 +294,47 @@ fn read_anew(core: &mut Core, calls: &[Call]) {
     };
     let (document, life) = (key("list"), Life::NONE);
     core.reply(StoreReply::Opened { document, life, state: Some(Box::new(state)) });
+}
+
+/// Goal: nobody waits for a server that nobody connects to. Method: a synced document is held by a
+/// tab that named its server and by one that did not; the first closes it.
+#[test]
+fn a_sync_that_no_server_was_named_for_is_answered() {
+    let mut core = Core::default();
+    core.open_new(Call(1), HANDLE, "list", Some(X));
+    core.ask_to_open(TAB, Call(2), OTHER, "list", None);
+    core.ask(Call(3), OTHER, Request::Sync);
+    assert!(!core.has_failed(Call(3)), "the other one named it");
+    core.ask(Call(4), HANDLE, Request::Close);
+    core.ask(Call(5), OTHER, Request::Sync);
+    for call in [Call(3), Call(5)] {
+        let failure = core.failure_of(call).expect("it is told");
+        assert_eq!(failure.code, ErrorCode::InvalidOption);
+    }
+    core.ask_to_open(OTHER_TAB, Call(6), HANDLE, "list", Some(X));
+    core.ask(Call(7), OTHER, Request::Sync);
+    assert!(!core.has_failed(Call(7)));
+}
+
+/// Goal: a device whose disk is full does not connect anew with each write that fails. Method: the
+/// only document at a server is read anew after one, and follows on the connection that there is.
+#[test]
+fn a_failed_append_costs_no_connection() {
+    let mut core = Core::default();
+    core.open_new(Call(1), HANDLE, "list", Some(X));
+    core.welcome(X);
+    opened(&mut core, X, 1);
+    let ticket = core.add(Call(2), "milk");
+    core.sent.clear();
+    core.fail(ticket);
+    assert_eq!(core.sent, [(X.to_owned(), close(1))]);
+    read_anew(&mut core, &[]);
+    core.pass(1_000);
+    let asks = |(server, message): &(String, ToServer)| {
+        let is_open = matches!(message, ToServer::About { body: ToRoom::Open { .. }, .. });
+        server == X && is_open
+    };
+    assert!(core.sent.iter().any(asks), "the server has let it in before: {:?}", core.sent);
 }
 
 /// Goal: `sync()` waits for all that was issued before it. Method: an append fails, and with it the

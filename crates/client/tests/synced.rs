@@ -3,6 +3,8 @@
 use tidelog_client::{Call, Connection, FromCore, Request, TabId, ToCore};
 use tidelog_disk::Disk;
 use tidelog_document::hash_part;
+use tidelog_pages::StoreRequest;
+use tidelog_sqlite::be_short_beyond;
 use tidelog_sync::{
     ByeReason, CodedPage, EntryPart, FromRoom, FromServer, ToRoom, ToServer, UndecidedReason, codec,
 };
@@ -21,7 +23,11 @@ fn titled(device: &mut Device, id: &str, title: &str) -> Call {
 
 /// A device that follows the server's document.
 fn online(seed: u8, server: &mut Server) -> Device {
-    let mut device = Device::new(seed);
+    online_with(seed, Limits::DEFAULT, server)
+}
+
+fn online_with(seed: u8, limits: Limits, server: &mut Server) -> Device {
+    let mut device = Device::with_limits(seed, limits);
     device.server_is_up = true;
     let call = device.start_open(TAB, Some(SERVER), &todos());
     device.opened(call);
@@ -152,6 +158,154 @@ fn what_the_server_rejects_is_gone_and_told_until_a_listener_has_returned() {
     let call = first.start_open(TAB, Some(SERVER), &todos());
     first.opened(call);
     first.ask(TAB, vec![ToCore::ListenRejections { handle: HANDLE }]);
+    assert_eq!(first.rejections(TAB), [] as [u64; 0]);
+}
+
+/// Goal: what a server goes on to send while nobody can write it down takes a bounded amount of
+/// memory, and what was not taken in comes once somebody can. Method: no page server is there as
+/// another device writes; what is said to be received is what lets the server send more, and so
+/// does a new connection.
+#[test]
+fn a_server_is_asked_for_no_more_than_the_disk_may_lack() {
+    let limits = Limits { entries_unstored_size_max: 64 * 1024, ..Limits::DEFAULT };
+    let mut server = Server::default();
+    let (mut first, mut second) = (online_with(1, limits, &mut server), online(2, &mut server));
+    let said = |device: &mut Device| {
+        let said = device.take_sent().into_iter().filter_map(|message| match message {
+            ToServer::About { body, .. } => Some(body),
+            _ => None,
+        });
+        said.collect::<Vec<ToRoom>>()
+    };
+    let received = |said: &[ToRoom]| {
+        let next = said.iter().rev().find_map(|body| match body {
+            ToRoom::Received { next } => Some(*next),
+            _ => None,
+        });
+        next.expect("some of it is")
+    };
+    let write = |server: &mut Server, device: &mut Device, first: u32| {
+        (first..first + 60).for_each(|n| _ = add(device, &n.to_string()));
+        talk(server, &mut [device]);
+    };
+    first.lose_page_server();
+    let before = server.position().next;
+    write(&mut server, &mut second, 0);
+    server.news(1).iter().for_each(|news| first.hear_server(news));
+    assert_eq!(count(&mut first), [[integer(60)]], "it is shown all the same");
+    let next = received(&said(&mut first));
+    assert!(before < next && next < before.plus(20), "{next} of {before} and 60 more");
+
+    first.lend();
+    assert_eq!(received(&said(&mut first)), server.position().next);
+
+    first.lose_page_server();
+    write(&mut server, &mut second, 100);
+    server.news(1).iter().for_each(|news| first.hear_server(news));
+    first.lose_socket();
+    server.forget(1);
+    first.pass(300);
+    talk(&mut server, &mut [&mut first]);
+    write(&mut server, &mut second, 200);
+    talk(&mut server, &mut [&mut first]);
+    assert_eq!(count(&mut first), [[integer(120)]], "it is not followed");
+    first.lend();
+    talk(&mut server, &mut [&mut first]);
+    assert_eq!(count(&mut first), [[integer(180)]]);
+    assert_eq!(first.status().connection, Connection::Online);
+}
+
+/// Goal: what a device had no memory to show for a moment is shown soon after, though nothing else
+/// happens. Method: a core starts without a server while SQLite gets no memory, so that it builds
+/// no layers; once there is some, time goes by.
+#[test]
+fn layers_that_found_no_memory_are_built_once_there_is_some() {
+    let mut server = Server::default();
+    let mut device = online(1, &mut server);
+    add(&mut device, "theirs");
+    talk(&mut server, &mut [&mut device]);
+    offline(&mut device);
+    add(&mut device, "ours");
+    device.kill_core();
+    be_short_beyond(Some(0));
+    let call = device.start_open(TAB, Some(SERVER), &todos());
+    device.opened(call);
+    device.pass(10_000);
+    be_short_beyond(None);
+    let live = device.watch("select count(*) from todo");
+    let seen = |device: &Device| match device.answers(live).last() {
+        Some(FromCore::Rows { rows, .. }) => rows.decode(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(seen(&device), [[integer(1)]]);
+    device.pass(16_000);
+    assert_eq!(seen(&device), [[integer(2)]]);
+    let error = device.status().error.as_ref().map(|error| error.code);
+    assert_eq!(error, Some(ErrorCode::ServerUnreachable), "nothing else is wrong");
+    back_online(&mut server, &mut device);
+    assert_eq!((&device.status().error, device.status().pending), (&None, 0));
+}
+
+/// How often a record was appended.
+fn records(device: &Device) -> usize {
+    let has_record = |request: &&StoreRequest| match request {
+        StoreRequest::Append { append, .. } => append.record.is_some(),
+        _ => false,
+    };
+    device.asked.iter().filter(has_record).count()
+}
+
+/// Goal: what is kept of rejections is written as a whole, and all the same not once for each of
+/// them; none is lost for that. Method: many are decided one by one while no page server is there,
+/// and written by the next one; then a listener returns for each. Power cuts end both.
+#[test]
+fn many_rejections_are_written_down_in_a_few_records() {
+    const COUNT: u32 = 40;
+    let limits = Limits { runs_per_lsn: u64::MAX, ..Limits::DEFAULT };
+    let mut server = Server::default();
+    let (mut first, mut second) = (online_with(1, limits, &mut server), online(2, &mut server));
+    (0..COUNT).for_each(|n| _ = add(&mut first, &n.to_string()));
+    talk(&mut server, &mut [&mut first, &mut second]);
+    offline(&mut first);
+    let remove =
+        |device: &mut Device, n: u32| device.mutate("remove", &[("id", text(&n.to_string()))]);
+    let refused: Vec<Call> = (0..COUNT).map(|n| remove(&mut first, n)).collect();
+    (0..COUNT).for_each(|n| _ = remove(&mut second, n));
+    talk(&mut server, &mut [&mut second]);
+
+    first.server_is_up = true;
+    first.pass(15_000);
+    let frames = first.take_sent();
+    first.lose_page_server();
+    for message in frames {
+        let answers = server.hear(first.number, message);
+        answers.iter().for_each(|answer| first.hear_server(answer));
+    }
+    talk(&mut server, &mut [&mut first]);
+    for call in &refused {
+        assert!(first.fate(*call).contains("rejected"), "told at once: {}", first.fate(*call));
+    }
+    first.asked.clear();
+    first.lend();
+    assert!(records(&first) <= 2, "{} records", records(&first));
+
+    first.cut_power();
+    let (call, open) = first.open_message(Some(SERVER), &todos());
+    first.ask(TAB, vec![open, ToCore::ListenRejections { handle: HANDLE }]);
+    first.opened(call);
+    assert_eq!(first.rejections(TAB).len(), COUNT as usize);
+    first.asked.clear();
+    first.disk.hold_flushes(true);
+    for call in refused {
+        first.ask(TAB, vec![ToCore::RejectionHandled { handle: HANDLE, id: call_id(call) }]);
+    }
+    first.flushed();
+    first.flushed();
+    assert!(records(&first) <= 2, "{} records", records(&first));
+    first.cut_power();
+    let (call, open) = first.open_message(Some(SERVER), &todos());
+    first.ask(TAB, vec![open, ToCore::ListenRejections { handle: HANDLE }]);
+    first.opened(call);
     assert_eq!(first.rejections(TAB), [] as [u64; 0]);
 }
 
@@ -1038,6 +1192,42 @@ fn mutations_whose_verdict_cannot_be_written_wait_and_are_sent_again_later() {
         talk(&mut server, &mut [&mut device]);
         assert_eq!((&device.status().error, device.status().pending), (&None, 0));
         assert!(device.fate(milk).contains("confirmed"), "{}", device.fate(milk));
+    }
+}
+
+/// Goal: whoever asks anew whether all is in step hears the server's word of now, and not that of
+/// half a minute ago; whoever asks on and on does not make it try many times a second. Method: it
+/// cannot write a verdict, and is mended, while it follows or while it is away.
+#[test]
+fn sync_asks_a_server_again_that_was_mended_meanwhile() {
+    let is_open = |it: &ToServer| matches!(it, ToServer::About { body: ToRoom::Open { .. }, .. });
+    let reason = "nothing goes in".to_owned();
+    for goes_away in [false, true] {
+        let mut server = Server::default();
+        let mut device = online(1, &mut server);
+        server.no_verdict = Some(UndecidedReason::VerdictFailed { reason: reason.clone() });
+        add(&mut device, "milk");
+        talk(&mut server, &mut [&mut device]);
+        for _ in 0..2 {
+            let sync = device.sync();
+            let error = device.status().error.as_ref().map(|error| error.code);
+            assert_eq!(error, Some(ErrorCode::Storage), "nothing else is known");
+            device.pass(999);
+            assert!(!device.sent.iter().any(is_open), "it has just been asked");
+            device.pass(1);
+            talk(&mut server, &mut [&mut device]);
+            assert_eq!(device.code(sync), ErrorCode::Storage, "it is as it was");
+        }
+        if goes_away {
+            offline(&mut device);
+        }
+        server.no_verdict = None;
+        let sync = device.sync();
+        device.server_is_up = true;
+        device.pass(1_000);
+        talk(&mut server, &mut [&mut device]);
+        assert!(matches!(device.answer(sync), FromCore::Done { .. }));
+        assert_eq!((&device.status().error, device.status().pending), (&None, 0));
     }
 }
 

@@ -64,6 +64,9 @@ pub struct Replica {
     rebase: Option<Rebase>,
     /// Whether layers have to be built anew although no entry came: at open, or for a new doctype.
     stale: bool,
+    /// Whether something is left out of the layers, or they are as they were before, for want of
+    /// memory.
+    short: bool,
     /// Whether the layers have been built since it was opened, or learnt of a newer doctype.
     built: bool,
     runs_again: u64,
@@ -225,6 +228,7 @@ impl Replica {
             staged: VecDeque::new(),
             rebase: None,
             stale: true,
+            short: false,
             built: false,
             runs_again: 0,
         }
@@ -365,6 +369,19 @@ impl Replica {
     #[must_use]
     pub fn is_settled(&self) -> bool {
         self.rebase.is_none() && self.staged.is_empty() && !self.stale
+    }
+
+    /// Whether this device was short of memory when the layers were built: something is not shown
+    /// that another run may show. Nothing is due for that before somebody says
+    /// [`retry`](Self::retry).
+    #[must_use]
+    pub fn is_short(&self) -> bool {
+        self.short
+    }
+
+    /// Builds the layers anew with the next [steps](Self::step), if they are short of something.
+    pub fn retry(&mut self) {
+        self.stale |= std::mem::take(&mut self.short);
     }
 
     /// Whether all that is left to do is a rebase that can wait for more entries, as there are few
@@ -552,6 +569,7 @@ impl Replica {
             }
             Run::Failed(failure) => {
                 self.give_up();
+                self.short = failure.is_passing();
                 Run::Failed(failure)
             }
         }

@@ -53,7 +53,7 @@ mod writer;
 
 pub use connection::CONNECTION_SIZE;
 pub use failure::{Failure, Run};
-pub use memory::{give_back_large_blocks, give_back_memory, held_size};
+pub use memory::{be_short_beyond, give_back_large_blocks, give_back_memory, held_size};
 pub use read_set::ReadSet;
 pub use reader::Reader;
 pub use tidelog_types::Params;

@@ -25,6 +25,14 @@ static MOST_HELD: AtomicI64 = AtomicI64::new(0);
 thread_local! {
     static ALLOCATED: Cell<u64> = const { Cell::new(0) };
     static ALLOWED: Cell<u64> = const { Cell::new(u64::MAX) };
+    static HELD_MAX: Cell<i64> = const { Cell::new(HELD_SIZE_MAX) };
+}
+
+/// Has this thread find the process short of memory as soon as SQLite holds so many bytes in it,
+/// or as soon as it otherwise would: for tests of what follows. `None` is as it was.
+pub fn be_short_beyond(bytes: Option<u64>) {
+    let bytes = bytes.and_then(|bytes| i64::try_from(bytes).ok());
+    HELD_MAX.set(bytes.map_or(HELD_SIZE_MAX, |bytes| bytes.min(HELD_SIZE_MAX)));
 }
 
 /// Lets SQLite allocate so many bytes on this thread, counted from when it was last asked what it
@@ -49,7 +57,7 @@ fn count(size: c_int) -> bool {
     let allocated = ALLOCATED.get().saturating_add(u64::try_from(size).unwrap_or(0));
     ALLOCATED.set(allocated);
     let held = HELD.load(Ordering::Relaxed).saturating_add(i64::from(size));
-    allocated <= ALLOWED.get() && held <= HELD_SIZE_MAX
+    allocated <= ALLOWED.get() && held <= HELD_MAX.get()
 }
 
 /// SQLite holds so many bytes more, or fewer.

@@ -155,7 +155,8 @@ pub struct Limits {
     pub calls_kept_max: usize,
     /// Rejections that a client keeps for a listener; the oldest go first.
     pub rejections_kept_max: usize,
-    /// Bytes of the kept rejections without the newest: all are written anew with each further one.
+    /// Bytes of the kept rejections without the newest: all are written anew with what is new of
+    /// them, once for all that comes while they are being written.
     pub rejections_kept_size_max: usize,
     /// Rejections that it keeps after a listener has returned, for a tab that asks again.
     pub handled_rejections_kept_max: usize,
@@ -188,6 +189,9 @@ pub struct Limits {
     /// Bytes of storage entries that a follower may have been sent and not yet received, not
     /// counting the entry that passes the bound.
     pub entries_in_flight_size_max: usize,
+    /// Bytes of storage entries of a document that a client holds for the disk before it takes no
+    /// more from the server, not counting those that were sent before it stopped.
+    pub entries_unstored_size_max: usize,
     /// Pages that a page server reads for one owner before the next one has its turn.
     pub read_chunk_pages: usize,
     /// Reads that one owner of a page server may have outstanding.
@@ -237,6 +241,7 @@ impl Limits {
         frames_in_flight_size_max: 4 * 1024 * 1024,
         entries_in_flight_max: 1024,
         entries_in_flight_size_max: 8 * 1024 * 1024,
+        entries_unstored_size_max: 16 * 1024 * 1024,
         read_chunk_pages: 16,
         owner_reads_max: 1024,
         owner_read_pages_max: 256 * 1024,

@@ -10,7 +10,48 @@ use super::{Attempt, Context, Document, For, PIECE_STEPS, Role, State};
 use crate::protocol::{CallFailure, FromCore, Request};
 use crate::record::KeptRejection;
 
+/// Milliseconds after which layers that could not be built for want of memory are built anew;
+/// doubles each time in a row that they are short of something again, so many times at most.
+const REBASE_AGAIN_MS: u64 = 1_000;
+const REBASE_AGAIN_DOUBLINGS_MAX: u32 = 6;
+
+/// When layers are built anew that are short of something.
+#[derive(Default)]
+pub(super) struct RebaseAgain {
+    pub(super) at_ms: Option<u64>,
+    /// How often they were.
+    times: u32,
+}
+
 impl Document {
+    /// Builds layers anew that are short of something, if it is time.
+    pub(super) fn retry_rebase(&mut self, now_ms: u64) {
+        if self.rebase_again.at_ms.take_if(|at_ms| now_ms >= *at_ms).is_some()
+            && let Some(synced) = self.open_mut().and_then(|open| open.synced_mut())
+        {
+            synced.replica.retry();
+        }
+    }
+
+    /// Has layers that are short of something built anew after a pause, whether anything else
+    /// happens or not.
+    pub(super) fn see_whether_layers_are_short(&mut self, now_ms: u64) {
+        let Some(replica) = self.replica() else { return };
+        let RebaseAgain { at_ms, times } = self.rebase_again;
+        match replica.is_short() {
+            true if at_ms.is_none() => {
+                let pause_ms = REBASE_AGAIN_MS << times.min(REBASE_AGAIN_DOUBLINGS_MAX);
+                let at_ms = Some(now_ms + pause_ms);
+                self.rebase_again = RebaseAgain { at_ms, times: times.saturating_add(1) };
+            }
+            false if times > 0 && replica.is_settled() => {
+                self.rebase_again = RebaseAgain::default();
+                self.has_memory_again();
+            }
+            true | false => {}
+        }
+    }
+
     /// Runs a piece of what is due.
     #[inline(never)]
     pub(super) fn run_background(&mut self, budget: &mut Budget, ctx: &mut Context<'_>) -> Attempt {
@@ -242,6 +283,6 @@ impl Document {
             let timeline = synced.replica.timeline();
             record.keep_rejections(rejections, timeline, &ctx.settings.limits);
         }
-        self.append_record();
+        self.append_rejections();
     }
 }

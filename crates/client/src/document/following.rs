@@ -5,16 +5,18 @@ use tidelog_sync::{
     Channel, EntryPart, FromRoom, Intent, PeerAhead, ProbeId, Refusal, ToRoom, ToServer,
     UndecidedReason, WireFrame, codec,
 };
+use tidelog_types::limits::Limits;
 use tidelog_types::probe::{Probe, reached};
-use tidelog_types::{JournalId, Lineage, Lsn, Position, SortedMap};
+use tidelog_types::{ErrorCode, JournalId, Lineage, Lsn, Position, SortedMap};
 
 use super::hand_over::{Offer, Seeding, Unrecorded};
-use super::open::Synced;
+use super::open::{RecordDue, Synced};
 use super::{Context, Document, Role, State, SyncWait};
 use crate::outbox::Outbox;
 use crate::protocol::{CallFailure, FromCore};
 use crate::record::HashedDoctype;
 use crate::server_link::TokenHolder;
+use crate::store_link::StoreLink;
 
 /// Milliseconds after which a server that refused the document for now is asked again.
 const RETRY_MS: u64 = 1_000;
@@ -45,6 +47,8 @@ pub(crate) struct Following {
     pub(super) put_off_since_ms: Option<u64>,
     /// How often in a row the server has not said in time where the document stands.
     silences: u32,
+    /// The server has said that it has no verdict, and not yet again where the document stands.
+    no_verdict: Option<NoVerdict>,
     /// Entries that did not fit were asked for anew; twice in a row is an error.
     restarted: bool,
     next_probe: u32,
@@ -75,9 +79,24 @@ pub(super) struct Joined {
     pub(super) seed: Option<Seeding>,
     /// An entry of which some parts have come.
     arriving: ArrivingEntry,
+    /// What is received and not said to be, as the disk lacks too much of it.
+    owed: Option<Position>,
+}
+
+/// Why the server has no verdict.
+struct NoVerdict {
+    failure: CallFailure,
+    said_at_ms: u64,
+    /// Whether somebody wants to know how it stands since, who does not hear this.
+    is_doubted: bool,
 }
 
 impl Following {
+    /// Whether this was the server's word until somebody asked anew.
+    fn is_doubted(&self, failure: &CallFailure) -> bool {
+        self.no_verdict.as_ref().is_some_and(|it| it.is_doubted && it.failure == *failure)
+    }
+
     /// Whether the app stays away from the server.
     pub(super) fn is_away(&self) -> bool {
         !self.word.is_multiple_of(2)
@@ -106,10 +125,15 @@ impl Document {
         if let Some(offer) = &self.following.offer {
             return Some(&offer.url);
         }
-        let open = self.open().filter(|open| matches!(open.role, Role::Synced(_)))?;
+        let server = match &self.state {
+            State::Open(open) => open.record.server.as_ref(),
+            // The connection is kept meanwhile.
+            State::Asking { server } => server.as_ref(),
+            State::Absent | State::Broken(_) => None,
+        };
         let wanted = !self.following.is_away()
             && self.handles.values().any(|handle| handle.server.is_some());
-        let server = self.following.moved.as_ref().or(open.record.server.as_ref());
+        let server = server.map(|server| self.following.moved.as_ref().unwrap_or(server));
         server.filter(|_| wanted).map(String::as_str)
     }
 
@@ -121,13 +145,17 @@ impl Document {
     }
 
     /// Whether the server is to be told that we follow. What is offered to it is durable here.
-    pub(crate) fn wants_channel(&self, now_ms: u64) -> bool {
+    pub(crate) fn wants_channel(&self, now_ms: u64, store: &StoreLink, limits: &Limits) -> bool {
         let ready = match self.open().map(|open| &open.role) {
             Some(Role::Local(_)) => self.following.offer.is_some() && self.ledger.is_settled(),
             Some(Role::Synced(_)) => true,
             None => false,
         };
-        ready && self.following.channel.is_none() && now_ms >= self.following.retry_at_ms
+        // The server sends as much to each channel before anything is said to be received.
+        ready
+            && self.following.channel.is_none()
+            && now_ms >= self.following.retry_at_ms
+            && !self.is_far_ahead_of_disk(store, limits)
     }
 
     /// The server is there: say what we hold.
@@ -178,6 +206,7 @@ impl Document {
             ask_again_at_ms: None,
             seed: None,
             arriving,
+            owed: None,
         });
         for message in messages {
             self.say(message, ctx);
@@ -217,6 +246,18 @@ impl Document {
         }
     }
 
+    /// Somebody wants to know how it stands with the server now, which may have a verdict again: it
+    /// is asked at once, or a second after it had none.
+    pub(super) fn doubt_server(&mut self, now_ms: u64) {
+        let Some(no_verdict) = &mut self.following.no_verdict else { return };
+        no_verdict.is_doubted = true;
+        let soon_ms = now_ms.max(no_verdict.said_at_ms + RETRY_MS);
+        let channel = self.following.channel.as_mut();
+        if let Some(at_ms) = channel.and_then(|channel| channel.ask_again_at_ms.as_mut()) {
+            *at_ms = soon_ms.min(*at_ms);
+        }
+    }
+
     /// Asks to be woken for whatever waits for a time.
     pub(super) fn ask_to_be_woken(&self, ctx: &mut Context<'_>) {
         let following = &self.following;
@@ -226,6 +267,7 @@ impl Document {
             following.offer.as_ref().map(|offer| offer.deadline_ms),
             Some(following.retry_at_ms),
             self.write_at_ms,
+            self.rebase_again.at_ms,
         ];
         for at_ms in times.into_iter().flatten().filter(|at_ms| *at_ms > ctx.now_ms) {
             ctx.out.wake_at(at_ms);
@@ -315,10 +357,19 @@ impl Document {
         self.following.retry_at_ms = 0;
     }
 
+    /// There is memory again to take in what the server sends.
+    pub(super) fn has_memory_again(&mut self) {
+        if self.error.as_ref().is_some_and(|error| error.code == ErrorCode::Engine) {
+            self.forget_refusal();
+            self.following.retry_at_ms = 0;
+        }
+    }
+
     /// What one server has refused is no word of the next one.
     fn forget_refusal(&mut self) {
         if std::mem::take(&mut self.following.refused) {
-            self.error = None;
+            let is_incomplete = self.open().is_some_and(|open| open.is_incomplete);
+            self.error = is_incomplete.then(CallFailure::damaged_copy);
         }
     }
 
@@ -371,10 +422,17 @@ impl Document {
             FromRoom::Undecided { why, .. } => {
                 // What this device brings along itself changes when it does.
                 let is_theirs = !matches!(why, UndecidedReason::UnknownDoctype { .. });
+                let failure = CallFailure::of_undecided(&self.key.document, &why);
                 if let Some(channel) = self.following.channel.as_mut().filter(|_| is_theirs) {
                     channel.ask_again_at_ms.get_or_insert(ctx.now_ms + RETRY_FINAL_MS);
+                    let before = self.following.no_verdict.take();
+                    self.following.no_verdict = Some(NoVerdict {
+                        failure: failure.clone(),
+                        said_at_ms: ctx.now_ms,
+                        is_doubted: before.is_some_and(|before| before.is_doubted),
+                    });
                 }
-                self.error = Some(CallFailure::of_undecided(&self.key.document, &why));
+                self.error = Some(failure);
             }
         }
     }
@@ -400,9 +458,10 @@ impl Document {
         }
         if let Some(server) = self.following.moved.take() {
             open.record.server = Some(server);
-            self.ledger.draft().record = Some(codec::encode(&open.record).into());
+            open.record_due = Some(RecordDue::Now);
         }
         channel.is_open = true;
+        self.following.no_verdict = None;
         self.following.refused = false;
         self.following.silences = 0;
         // What was under way when this was asked for begins anew.
@@ -506,6 +565,7 @@ impl Document {
             return;
         }
         self.follow_later(&failure, ctx);
+        self.following.no_verdict = None;
         self.following.refused = true;
         self.error = Some(failure);
     }
@@ -558,11 +618,29 @@ impl Document {
         }
     }
 
-    /// All before this position is held in a bounded room.
+    /// All before this position is held in a bounded room: the server may send more, unless what
+    /// the disk does not have yet fills that room.
     fn say_held(&mut self, held: Position, ctx: &mut Context<'_>) {
-        if self.is_online() {
+        let is_far_ahead = self.is_far_ahead_of_disk(ctx.store, &ctx.settings.limits);
+        let Some(channel) = self.following.channel.as_mut().filter(|it| it.is_open) else { return };
+        channel.owed = is_far_ahead.then_some(held);
+        if !is_far_ahead {
             self.say(ToRoom::Received { next: held.next }, ctx);
         }
+    }
+
+    /// The disk has some more.
+    pub(super) fn say_what_is_owed(&mut self, ctx: &mut Context<'_>) {
+        let channel = self.following.channel.as_mut();
+        if let Some(held) = channel.and_then(|channel| channel.owed.take()) {
+            self.say_held(held, ctx);
+        }
+    }
+
+    /// Whether no more of the server's is to be taken in before the disk has some of it, as while
+    /// nobody serves the store. What no disk can have any more is kept for none.
+    fn is_far_ahead_of_disk(&self, store: &StoreLink, limits: &Limits) -> bool {
+        self.unstored.size() > limits.entries_unstored_size_max && !store.is_over()
     }
 
     /// Whether a rebase waits for more entries: so many milliseconds at most as it would run
@@ -604,8 +682,11 @@ impl Document {
         let replica = &synced.replica;
         let (first, head, visible) = (replica.undecided().start(), replica.head(), open.visible());
         let is_outdated = replica.is_outdated();
-        let failure = self.error.clone().filter(CallFailure::is_final);
+        let is_certain = |it: &CallFailure| it.is_final() && !self.following.is_doubted(it);
+        let failure = self.error.clone().filter(is_certain);
         let is_lost = ctx.store.is_lost();
+        // Nobody connects to the server of a document that no tab has opened with one.
+        let is_nobodys = !self.handles.values().any(|handle| handle.server.is_some());
         self.syncs.retain(|sync| {
             // The head goes back when mutations are taken back.
             let needed = sync.timeline.1.min(head);
@@ -618,7 +699,8 @@ impl Document {
             // What the disk can never have is never sent.
             let is_stuck = is_lost && synced.durable < needed;
             let cleared = || is_stuck.then(CallFailure::data_cleared);
-            if let Some(failure) = failure.clone().or_else(cleared) {
+            let nobody = || is_nobodys.then(CallFailure::no_server_named);
+            if let Some(failure) = failure.clone().or_else(cleared).or_else(nobody) {
                 ctx.out.tell(sync.tab, FromCore::Failed { call: sync.call, failure });
                 return false;
             }

@@ -29,13 +29,14 @@ use tidelog_sync::ProbeId;
 use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{Budget, CallId, DocumentKey, JournalId, Life, Lsn, SortedMap};
 
+use background::RebaseAgain;
 use following::Following;
 use open::{Open, Role};
 use reads::{For, Reads};
 use recorded::Recorded;
 pub(crate) use requests::Ask;
 pub(crate) use status::Surroundings;
-use storing::Then;
+use storing::{Then, Unstored};
 use watches::Watches;
 
 use crate::effect::TabId;
@@ -88,13 +89,19 @@ pub(crate) struct Document {
     confirming: BTreeMap<CallId, (TabId, Call)>,
     syncs: Vec<SyncWait>,
     following: Following,
+    rebase_again: RebaseAgain,
+    /// What of the storage journal the disk does not have yet.
+    unstored: Unstored,
     error: Option<CallFailure>,
 }
 
 /// Whether a document is there.
 enum State {
     /// The store has not said yet where it stands.
-    Asking,
+    Asking {
+        /// Where it was synced when it was read last.
+        server: Option<String>,
+    },
     /// The store has never heard of it.
     Absent,
     /// It cannot be opened at all.
@@ -147,7 +154,7 @@ impl Document {
         let document = Self {
             ledger: AppendLedger::new(key.clone()),
             key,
-            state: State::Asking,
+            state: State::Asking { server: None },
             handles: SortedMap::new(),
             listeners: BTreeSet::new(),
             queue: VecDeque::new(),
@@ -159,6 +166,8 @@ impl Document {
             confirming: BTreeMap::new(),
             syncs: Vec::new(),
             following: Following::default(),
+            rebase_again: RebaseAgain::default(),
+            unstored: Unstored::default(),
             error: None,
         };
         document.ask_where_it_stands(ctx);
@@ -176,6 +185,7 @@ impl Document {
         if let Some(failure) = self.why_broken().cloned() {
             self.fail_all(&failure, ctx.out);
         }
+        self.retry_rebase(ctx.now_ms);
         let mut budget = Budget::new(ctx.settings.limits.slice);
         loop {
             if budget.is_spent() {
@@ -198,7 +208,8 @@ impl Document {
             || !self.syncs.is_empty() && self.open().is_some_and(|open| !open.is_kept);
         // If it fails again, it takes along the pages that have come for a run.
         let may_fail = |at_ms| ctx.now_ms < at_ms || self.reads.has_faults();
-        if is_awaited || !self.write_at_ms.is_some_and(may_fail) {
+        let is_due = is_awaited || !self.write_at_ms.is_some_and(may_fail);
+        if is_due && !self.waits_for_a_record() {
             if let State::Open(open) = &self.state
                 && !self.reads.has_faults()
             {
@@ -212,6 +223,7 @@ impl Document {
         self.ask_for_verdicts(ctx);
         self.send_frames(ctx);
         self.settle_syncs(ctx);
+        self.see_whether_layers_are_short(ctx.now_ms);
         self.ask_to_be_woken(ctx);
     }
 
@@ -261,7 +273,7 @@ impl Document {
 
     /// Whether the store has said where it stands.
     pub(crate) fn is_loaded(&self) -> bool {
-        !matches!(self.state, State::Asking)
+        !matches!(self.state, State::Asking { .. })
     }
 
     /// A tab is gone: nobody waits for its calls any more.

@@ -20,6 +20,8 @@ use crate::record::{HashedDoctype, Record};
 pub(super) struct Open {
     pub role: Role,
     pub record: Record,
+    /// Whether the record says something that was handed to no append yet.
+    pub record_due: Option<RecordDue>,
     /// Whether the disk has it: what begins is there once its first append is.
     pub is_kept: bool,
     /// Whether it was read anew, and may have forgotten doctypes of tabs that hold it. With the
@@ -30,6 +32,15 @@ pub(super) struct Open {
     pub is_incomplete: bool,
     /// Storage entries before this LSN are on the disk.
     pub storage_durable: Lsn,
+}
+
+/// When a record that has changed goes to the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum RecordDue {
+    /// With this step.
+    Now,
+    /// Once the one before it is durable.
+    BehindLast,
 }
 
 /// Which side this device is for the document.
@@ -114,6 +125,7 @@ impl Open {
         Ok(Self {
             role,
             record,
+            record_due: None,
             is_kept: true,
             is_unadopted: true,
             is_incomplete: state.is_incomplete,
@@ -133,6 +145,7 @@ impl Open {
         Self {
             role,
             record,
+            record_due: None,
             is_kept: false,
             is_unadopted: false,
             is_incomplete: false,

@@ -383,11 +383,13 @@ impl Document {
             ctx.out.tell(ask.tab, FromCore::Done { call: ask.call });
             return Ran::Done;
         };
+        let timeline = (replica.timeline(), replica.head());
+        self.doubt_server(ctx.now_ms);
         let mut sync = SyncWait {
             tab: ask.tab,
             handle: ask.handle,
             call: ask.call,
-            timeline: (replica.timeline(), replica.head()),
+            timeline,
             storage: None,
             probe: None,
         };

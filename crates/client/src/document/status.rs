@@ -188,7 +188,7 @@ impl Document {
         let Some(rejection) = record.rejections.iter_mut().find(open) else { return };
         rejection.handled = true;
         record.forget_handled(synced.replica.timeline(), limits);
-        self.append_record();
+        self.append_rejections();
     }
 }
 

@@ -2,10 +2,11 @@
 
 use tidelog_pages::{AppendError, StorageEntry, StoreRequest, Ticket};
 use tidelog_sync::codec;
+use tidelog_types::limits::PAGE_SIZE;
 use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{CallId, EntryId, JournalId, Lsn, Page, Pgid, SortedMap};
 
-use super::open::Role;
+use super::open::{RecordDue, Role};
 use super::requests::Ask;
 use super::{Context, Document, Reads, State, SyncWait};
 use crate::effect::{Notice, TabId};
@@ -14,14 +15,40 @@ use crate::protocol::{Call, CallFailure, FromCore};
 /// Milliseconds after an append that failed in which the document writes nothing of itself.
 const WRITE_AGAIN_MS: u64 = 1_000;
 
+/// Bytes that a storage entry takes beside its pages, about.
+const ENTRY_SIZE: usize = 128;
+
+/// Bytes of storage entries that are in memory alone, until the disk has them.
+#[derive(Default)]
+pub(super) struct Unstored {
+    /// Of those that no append carries yet.
+    gathered_size: usize,
+    in_flight_size: usize,
+}
+
+impl Unstored {
+    pub(super) fn size(&self) -> usize {
+        self.gathered_size + self.in_flight_size
+    }
+
+    /// An append carries what was gathered: so much.
+    fn hand_over(&mut self) -> usize {
+        let size = std::mem::take(&mut self.gathered_size);
+        self.in_flight_size += size;
+        size
+    }
+}
+
 /// What follows when an append is durable.
 pub(super) enum Then {
     /// Tell the caller.
     Settle(Settle),
     /// Frames of this timeline before this LSN are durable.
     Timeline(JournalId, Lsn),
-    /// Storage entries before this are durable.
-    Storage(Lsn),
+    /// Storage entries before this are durable, the last of them of so many bytes.
+    Storage(Lsn, usize),
+    /// A record is.
+    Record,
     /// The record that says that a server decides.
     Recorded,
     /// The document itself.
@@ -33,6 +60,13 @@ impl Then {
         match self {
             Self::Settle(settle) => Some(settle),
             _ => None,
+        }
+    }
+
+    fn entries_size(&self) -> usize {
+        match self {
+            Self::Storage(_, size) => *size,
+            _ => 0,
         }
     }
 }
@@ -115,7 +149,7 @@ impl Document {
     /// document was to be opened, it cannot be.
     pub(crate) fn damaged(&mut self, request: u64, pgids: &[Pgid], ctx: &mut Context<'_>) {
         if request == 0
-            && let State::Asking = self.state
+            && let State::Asking { .. } = self.state
         {
             self.break_down(CallFailure::damaged_copy(), ctx.out);
         }
@@ -137,6 +171,7 @@ impl Document {
         let was_settled = self.ledger.is_settled();
         self.ledger.on_durable(ticket);
         self.do_what_is_ready(ctx);
+        self.say_what_is_owed(ctx);
         if was_settled {
             return;
         }
@@ -166,8 +201,11 @@ impl Document {
                         synced.durable = synced.durable.max(lsn);
                     }
                 }
-                (Then::Storage(lsn), Some(open)) => {
-                    open.storage_durable = open.storage_durable.max(lsn);
+                (Then::Storage(lsn, size), open) => {
+                    if let Some(open) = open {
+                        open.storage_durable = open.storage_durable.max(lsn);
+                    }
+                    self.unstored.in_flight_size -= size;
                 }
                 (Then::Recorded, Some(open)) => {
                     if let Some(synced) = open.synced_mut() {
@@ -175,7 +213,7 @@ impl Document {
                     }
                 }
                 (Then::Kept, Some(open)) => open.is_kept = true,
-                (Then::Timeline(..) | Then::Storage(_) | Then::Recorded | Then::Kept, None) => {}
+                (Then::Record, _) | (Then::Timeline(..) | Then::Recorded | Then::Kept, None) => {}
             }
         }
     }
@@ -194,6 +232,8 @@ impl Document {
         let Some(lost) = self.ledger.on_failed(ticket) else { return };
         reached(Probe::AppendFailedAndReloaded);
         let failure = CallFailure::of_append(error);
+        self.unstored.gathered_size = 0;
+        self.unstored.in_flight_size -= lost.iter().map(Then::entries_size).sum::<usize>();
         let settles: Vec<Settle> = lost.into_iter().filter_map(Then::into_settle).collect();
         let recorded_here = |settle: &Settle| settle.again.is_none().then_some(settle.id);
         let taken_back: Vec<CallId> = settles.iter().filter_map(recorded_here).collect();
@@ -232,7 +272,12 @@ impl Document {
     /// Drops what is in memory and reads the document anew.
     fn reload(&mut self, ctx: &mut Context<'_>) {
         self.leave_server(ctx);
-        self.state = State::Asking;
+        let server = match &mut self.state {
+            State::Open(open) => open.record.server.take(),
+            State::Asking { server } => server.take(),
+            State::Absent | State::Broken(_) => None,
+        };
+        self.state = State::Asking { server };
         self.reads = Reads::default();
         self.watches.mark_all();
         self.ask_where_it_stands(ctx);
@@ -247,10 +292,17 @@ impl Document {
     /// The same of what was gathered before the document went on in other journals, whose writers
     /// are none of its.
     pub(super) fn flush_gathered(&mut self, ctx: &mut Context<'_>) {
+        if let State::Open(open) = &mut self.state
+            && open.record_due.take().is_some()
+        {
+            self.ledger.draft().record = Some(codec::encode(&open.record).into());
+            self.ledger.after(Then::Record);
+        }
         let draft = self.ledger.draft();
         let timeline = draft.timeline.last().zip(draft.timeline_id);
         let timeline = timeline.map(|(frame, id)| Then::Timeline(id, frame.lsn.next()));
-        let storage = draft.storage.last().map(|entry| Then::Storage(entry.range.end()));
+        let last = draft.storage.last().map(|entry| entry.range.end());
+        let storage = last.map(|end| Then::Storage(end, self.unstored.hand_over()));
         for then in timeline.into_iter().chain(storage) {
             self.ledger.after(then);
         }
@@ -294,7 +346,7 @@ impl Document {
     /// says nothing of this one.
     pub(super) fn forget_durable_storage(&mut self) {
         for then in self.ledger.waiting_mut() {
-            if let Then::Storage(lsn) = then {
+            if let Then::Storage(lsn, _) = then {
                 *lsn = Lsn::FIRST;
             }
         }
@@ -305,11 +357,27 @@ impl Document {
 
     pub(super) fn append_storage(&mut self, entry: StorageEntry) {
         self.reads.written(&entry);
+        self.unstored.gathered_size += entry.set.pages.len() * PAGE_SIZE + ENTRY_SIZE;
         self.ledger.draft().storage.push(entry);
     }
 
+    /// The record goes to the disk with what is gathered.
     pub(super) fn append_record(&mut self) {
-        let State::Open(open) = &self.state else { unreachable!("BUG: no record to write") };
-        self.ledger.draft().record = Some(codec::encode(&open.record).into());
+        let State::Open(open) = &mut self.state else { unreachable!("BUG: no record to write") };
+        open.record_due = Some(RecordDue::Now);
+    }
+
+    /// The same with what it says of rejections. It is written as a whole, however little of that
+    /// is new, and in one append with what was rejected: so both wait while one is on its way, and
+    /// thousands of rejections that come meanwhile cost one more.
+    pub(super) fn append_rejections(&mut self) {
+        let State::Open(open) = &mut self.state else { unreachable!("BUG: no record to write") };
+        open.record_due.get_or_insert(RecordDue::BehindLast);
+    }
+
+    /// Whether what is gathered waits until the record that is on its way is durable.
+    pub(super) fn waits_for_a_record(&mut self) -> bool {
+        self.open().is_some_and(|open| open.record_due == Some(RecordDue::BehindLast))
+            && self.ledger.waiting_mut().any(|then| matches!(then, Then::Record))
     }
 }

@@ -33,6 +33,8 @@ pub(super) struct Rebase {
     migrated: bool,
     migration: Option<PageSet>,
     migration_failure: Option<Failure>,
+    /// Whether something was left out for want of memory.
+    short: bool,
     /// What became of the mutations from `verdicts.known` on that were run again, and the layers
     /// that they have of their own.
     ran: Vec<(Verdict, Option<PageSet>)>,
@@ -116,6 +118,7 @@ impl Rebase {
             migrated: false,
             migration: None,
             migration_failure: None,
+            short: false,
             ran: Vec::new(),
             own_layers: OwnLayers::default(),
             overlay: None,
@@ -177,7 +180,10 @@ impl Rebase {
                 Run::Done(ran) => ran,
                 Run::Fault(pgid) => return Run::Fault(pgid),
                 // Not shown for now; what becomes of it is for the authority to say.
-                Run::Failed(failure) => self.nothing(&failure),
+                Run::Failed(failure) => {
+                    self.short |= failure.is_passing();
+                    self.nothing(&failure)
+                }
             };
             budget.spend_pages(set.pages.len() as u64);
             budget.spend_steps(self.writer.take_steps());
@@ -227,7 +233,10 @@ impl Rebase {
                 }
                 Run::Fault(pgid) => return Run::Fault(pgid),
                 // The document stays at its version, and nobody else is held up by it.
-                Run::Failed(failure) => self.migration_failure = Some(failure),
+                Run::Failed(failure) => {
+                    self.short |= failure.is_passing();
+                    self.migration_failure = Some(failure);
+                }
             }
         }
         Run::Done(())
@@ -280,6 +289,7 @@ impl Rebase {
         replica.view.set_overlay(&self.overlay);
         replica.own_layers = self.own_layers;
         (replica.built, replica.built_for) = (true, replica.newest);
+        replica.short = self.short;
         replica.migration = self.migration;
         replica.migration_failure = self.migration_failure;
         for (undecided, (verdict, layer)) in replica.undecided.iter_mut().zip(self.ran) {
