@@ -445,9 +445,10 @@ for (const file of ['core_bg.wasm', 'page_server_bg.wasm']) {
     const refused = await tryOpen(tab, 'list', options);
     assert.match(refused?.message ?? '', /two releases of the app: load this page anew/);
 
-    // The rest of the deployment arrives.
+    // The rest of the deployment arrives. Until it is tried again, the reason stays what it was.
     writeFileSync(module, theirs);
-    await openIn(tab, 'list', options);
+    const isOpen = async () => !(await tryOpen(tab, 'list', options));
+    await eventually(isOpen, { what: 'a document open by the files of one release' });
     const { error } = await mutateIn(tab, 'add', { id: 'a', title: 'of one release' });
     assert.equal(error, undefined);
   });

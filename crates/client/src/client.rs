@@ -100,6 +100,15 @@ impl Client {
         out.into_effects(self.store.server(), &self.settings.limits)
     }
 
+    /// What is wrong with what a document shows, as far as that can be seen; for simulations. See
+    /// [`Replica::doubt`](tidelog_document::Replica::doubt).
+    #[must_use]
+    pub fn doubt(&self) -> Option<String> {
+        self.documents.iter().find_map(|(key, document)| {
+            document.doubt().map(|what| format!("{}: {what}", key.document))
+        })
+    }
+
     /// Whether the data were cleared under this core: it can keep nothing more, and another one
     /// would begin anew.
     #[must_use]

@@ -1,5 +1,6 @@
 //! The side that follows.
 
+mod doubt;
 mod own_layers;
 mod rebase;
 

@@ -85,6 +85,8 @@ impl Sender {
         let Some(sent) = self.sent else {
             return LsnRange::empty_at(self.acked);
         };
+        let in_flight_count = sent.get() - self.acked.get();
+        assert_eq!(self.in_flight_sizes.len() as u64, in_flight_count, "BUG: other sizes: {self}");
         let mut in_flight = self.in_flight_size;
         let mut end = sent;
         while end < durable {

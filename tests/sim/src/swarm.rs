@@ -71,6 +71,8 @@ pub(crate) struct Swarm {
     pub(crate) syncs_at_once: bool,
     /// Tabs have a second live query, of rows that seldom change.
     pub(crate) watches_claims: bool,
+    /// Tabs watch what fails for what is in the document.
+    pub(crate) watches_fragile: bool,
     /// Mutations write rows that lie far apart, and tabs have a live query of some of those.
     pub(crate) cells: bool,
     /// When nothing goes wrong any more, one device is cut off for a while longer.
@@ -307,6 +309,7 @@ impl Swarm {
             rivals: apart.once_in(3),
             syncs_at_once: aside.once_in(3),
             watches_claims: aside.once_in(3),
+            watches_fragile: false,
             cells: around.once_in(3),
             heals_late: apart.once_in(6),
             contended: apart.once_in(3) || is_forgetful,
@@ -325,6 +328,7 @@ impl Swarm {
         swarm.rooms_rest = askew.once_in(3);
         swarm.silent_tabs = swarm.tokens && askew.once_in(2);
         swarm.flaky_tokens = swarm.tokens && askew.once_in(2);
+        swarm.watches_fragile = seed % 4 == 1;
         swarm.core_slice_ms_max = [0, 4, 40, 150][askew.index(4)];
         for trouble in MORE_TROUBLES {
             if askew.once_in(4) {

@@ -9,7 +9,7 @@ use tidelog_client::{
 use tidelog_types::{CallId, ErrorCode, Outcome, Remedy, Rows, Value};
 
 use crate::app::{
-    ALL_CELLS, CLAIMS, ENTRIES, MARKED, Release, SOME_CELLS, WATCHED_CELLS, Wish, doctype,
+    ALL_CELLS, CLAIMS, ENTRIES, FRAGILE, MARKED, Release, SOME_CELLS, WATCHED_CELLS, Wish, doctype,
 };
 use crate::docs::{Doc, Docs, url};
 use crate::port::Port;
@@ -89,7 +89,12 @@ pub(crate) enum Live {
     Entries,
     Claims,
     Cells,
+    /// Fails for what is in the document, and shows the same whenever it does not.
+    Fragile,
 }
+
+/// Stands for the rows of what fails for what is in the document.
+const MALFORMED: &str = "malformed";
 
 /// Since when a live query has not shown what a query did, and what is known of that.
 #[derive(Clone, Copy)]
@@ -113,6 +118,7 @@ impl Live {
             Self::Entries => ENTRIES,
             Self::Claims => CLAIMS,
             Self::Cells => SOME_CELLS,
+            Self::Fragile => FRAGILE,
         }
     }
 
@@ -127,14 +133,15 @@ impl Live {
     /// What is looked at by a query.
     fn of_look(message: &ToCore) -> Option<Self> {
         let ToCore::Ask { request: Request::Query(query), .. } = message else { return None };
-        [Self::Entries, Self::Claims, Self::Cells].into_iter().find(|it| it.look() == query.sql)
+        let all = [Self::Entries, Self::Claims, Self::Cells, Self::Fragile];
+        all.into_iter().find(|it| it.look() == query.sql)
     }
 
     /// What it has to show of what was found by looking.
     pub(crate) fn part_of(self, names: &[String]) -> &[String] {
         match self {
             Self::Cells => &names[..names.len().min(WATCHED_CELLS)],
-            Self::Entries | Self::Claims => names,
+            Self::Entries | Self::Claims | Self::Fragile => names,
         }
     }
 }
@@ -215,6 +222,7 @@ impl Tab {
         let mut watched = vec![Live::Entries];
         watched.extend(swarm.watches_claims.then_some(Live::Claims));
         watched.extend(swarm.cells.then_some(Live::Cells));
+        watched.extend(swarm.watches_fragile.then_some(Live::Fragile));
         Self {
             release,
             has_token: swarm.tokens,
@@ -672,6 +680,12 @@ impl Tab {
     /// A live query failed for now, or a mutation takes its time.
     fn late(&mut self, call: Call, failure: &CallFailure) -> Result<(), String> {
         let is_let_go = self.let_go.contains(&call);
+        if failure.code == ErrorCode::Query
+            && let Some((doc, live @ Live::Fragile)) = self.watches.get(&call).copied()
+        {
+            self.shows(call, doc, live, &[MALFORMED.to_owned()]);
+            return Ok(());
+        }
         if self.watches.contains_key(&call)
             || is_let_go
             || failure.code == ErrorCode::DocumentClosed
@@ -752,6 +766,13 @@ impl Tab {
                 true => Ok(()),
                 false => Err(format!("a mistake is answered by {failure:?}")),
             };
+        }
+        if failure.code == ErrorCode::Query
+            && let (Some(doc), Some(live @ Live::Fragile)) =
+                (self.doc_of(&asked), Live::of_look(&asked.message))
+        {
+            self.compare_live(doc, live, &[MALFORMED.to_owned()], now_ms);
+            return Ok(());
         }
         match request {
             Request::Mutate(_) => {
@@ -844,15 +865,20 @@ impl Tab {
                 heard.news.push(News::Rows { doc, names, must: asked.must, tab: self.id_prefix });
             }
         } else if let Some((doc, live)) = self.watches.get(&call).copied() {
-            self.shown_by.insert(call, self.port.core);
-            self.live.insert((doc, live), names.clone());
-            self.outdated.remove(&(doc, live));
+            self.shows(call, doc, live, &names);
             if live != Live::Entries {
                 return Ok(());
             }
             heard.news.push(News::Rows { doc, names, must: BTreeSet::new(), tab: self.id_prefix });
         }
         Ok(())
+    }
+
+    /// A live query shows this.
+    fn shows(&mut self, call: Call, doc: Doc, live: Live, names: &[String]) {
+        self.shown_by.insert(call, self.port.core);
+        self.live.insert((doc, live), names.to_vec());
+        self.outdated.remove(&(doc, live));
     }
 
     /// A query has shown this: its document's live query does too, or soon.

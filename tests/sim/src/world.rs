@@ -294,6 +294,9 @@ impl World {
             self.wrong.get_or_insert(format!("device {device}: {what}"));
         }
         effects.extend(core.step(now_ms, input));
+        if let Some(what) = here.wake_door.doubt(core) {
+            self.wrong.get_or_insert(format!("device {device}: {what}"));
+        }
         let life = here.life;
         for effect in effects {
             self.devices[device].wake_door.leaves(&effect);

@@ -263,6 +263,11 @@ impl Document {
         self.replica().map_or(0, |replica| replica.undecided().count())
     }
 
+    /// What is wrong with what it shows.
+    pub(crate) fn doubt(&self) -> Option<String> {
+        self.replica()?.doubt()
+    }
+
     /// Why it cannot be opened at all, if that is so.
     pub(crate) fn why_broken(&self) -> Option<&CallFailure> {
         match &self.state {

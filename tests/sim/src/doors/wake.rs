@@ -53,6 +53,11 @@ impl WakeDoor {
         }
     }
 
+    /// What is wrong with what the core shows, looked at now and then.
+    pub(crate) fn doubt(&self, core: &Client) -> Option<String> {
+        self.steps_count.is_multiple_of(LOOKED_AT_ONCE_IN).then(|| core.doubt()).flatten()
+    }
+
     pub(crate) fn leaves(&mut self, effect: &Effect) {
         if let Effect::WakeAt { at_ms } = effect {
             self.asked_ms = Some(*at_ms);
