@@ -6,14 +6,14 @@ use std::sync::Arc;
 
 use rusqlite::ffi;
 use tidelog_types::limits::{DOCTYPE_SIZE_MAX, SQL_VALUE_SIZE_MAX};
-use tidelog_types::{SortedMap, Value};
+use tidelog_types::{SortedMap, Value, ValueRef};
 
 use crate::failure::{Failure, Run};
 use crate::guard::{Guard, PROGRESS_STEPS};
 use crate::state::{Origin, Running, SharedState, State, announce, lock, opened};
 use crate::statement::{FUNCTION_ARGUMENTS_MAX, Statement, Stepping};
 use crate::view::{SchemaPages, View};
-use crate::{flags, functions, vfs};
+use crate::{flags, functions, scan, vfs};
 
 /// Bytes of scripts that a connection keeps prepared, statements and texts.
 const SCRIPTS_SIZE_MAX: usize = 1024 * 1024;
@@ -136,13 +136,44 @@ impl Connection {
         arrange: &Arrange<'_, '_>,
         row: &mut dyn FnMut(&Stepping<'_>) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
-        let mut index = 0;
+        let (mut index, mut start) = (0, script.prepared_size);
         while self.prepare_up_to(index, script, sql)? {
             self.run_statement(origin, &mut script.statements[index], arrange, row)?;
             match origin {
-                Origin::Migration => script.statements.clear(),
+                Origin::Migration => {
+                    script.statements.clear();
+                    self.check_made(&sql[start..script.prepared_size])?;
+                    start = script.prepared_size;
+                }
                 Origin::System | Origin::App | Origin::Query => index += 1,
             }
+        }
+        Ok(())
+    }
+
+    /// Fails if a statement of a migration has made a table some of whose columns have names that
+    /// SQLite drew: another run would draw others. Before the next one can see them.
+    fn check_made(&mut self, statement: &str) -> Result<(), Failure> {
+        let Some(table) = scan::made_of_select(statement) else { return Ok(()) };
+        let mut names = Vec::new();
+        let name = Value::Text(table);
+        let result = self.run(
+            Origin::System,
+            "select name from pragma_table_info(?1)",
+            &|_| Ok(vec![&name]),
+            &mut |row| {
+                if let ValueRef::Text(name) = row.column(0) {
+                    names.push(String::from_utf8_lossy(name).into_owned());
+                }
+                Ok(())
+            },
+        );
+        lock(&self.state).origin = Origin::Migration;
+        result?;
+        if scan::has_drawn_name(&names) {
+            let Value::Text(table) = name else { unreachable!("BUG: a name that is no text") };
+            let what = format!("the column names of {table}, as too many are the same");
+            return Err(Failure::nondeterministic(what));
         }
         Ok(())
     }
