@@ -115,6 +115,17 @@ impl Authority {
         Run::Done(others.is_empty())
     }
 
+    /// Where all of them begin.
+    pub fn roots(&mut self) -> Run<Vec<Pgid>> {
+        let sql = "select rootpage from sqlite_schema where rootpage <> 0";
+        let rows = done!(self.reader.query_system(sql, &[]));
+        let root = |row: &Vec<Value>| match row.as_slice() {
+            [Value::Integer(root)] => u32::try_from(*root).ok(),
+            _ => None,
+        };
+        Run::Done(rows.iter().map(|row| Pgid(root(row).unwrap_or(u32::MAX))).collect())
+    }
+
     /// Steps of SQLite's virtual machine that mutations and queries took since this was last
     /// called, and what their allocations count for. Those that failed, and runs that faulted,
     /// count too.

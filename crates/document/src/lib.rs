@@ -32,6 +32,7 @@ mod chain;
 mod check;
 mod doctype;
 mod mutation;
+mod page_links;
 mod pending;
 mod program;
 mod public_life;
@@ -44,6 +45,7 @@ pub use chain::{EntryHasher, chain_after, chain_of, hash_of, hash_part};
 pub use check::{DoctypeError, check, schema_of};
 pub use doctype::{ArgumentError, Doctype, DoctypeHash, MutationDefinition, Param, ParamKind};
 pub use mutation::{Mutation, Verdict};
+pub use page_links::{FreeWalk, Malformed, PageLinks};
 pub use program::AppliedTimeline;
 pub use public_life::{public_entry, public_life};
 pub use replica::{

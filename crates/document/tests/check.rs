@@ -109,6 +109,24 @@ fn a_migration_in_which_column_names_are_drawn_is_refused() {
     }
 }
 
+#[test]
+fn column_names_that_were_drawn_are_seen_before_the_next_statement() {
+    let six = "1 as a, 1 as a, 1 as a, 1 as a, 1 as a, 1 as a";
+    for table in ["d", "\"d\"", "main.[d]", "'d'"] {
+        let hidden = format!(
+            "create table {table} as select {six};
+             create table log as select sql from sqlite_schema where name = 'd'; drop table d"
+        );
+        let broken = refusal(&[NOTE, &hidden], &[]);
+        assert!(broken.contains("migration 1") && broken.contains("not deterministic"), "{broken}");
+    }
+    let honest = "create table screen (\"16:9\" text, \"4:3\" text);
+                  create table other as select * from screen";
+    assert_eq!(checked(&doctype(&[NOTE, honest], &[])), Ok(()));
+    let numbered = r#"create table t ("a:1", "a:2", "a:3", "a:4", "a:5")"#;
+    assert_eq!(checked(&doctype(&[NOTE, numbered], &[])), Ok(()));
+}
+
 /// Goal: a doctype of a few megabytes takes neither hours nor gigabytes. Method: what is allowed
 /// at most, and one more; and far more than that.
 #[test]

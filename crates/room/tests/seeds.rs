@@ -176,6 +176,11 @@ fn a_full_store_takes_a_further_state_of_a_document_that_it_has() {
 
 /// The database of a new document, with what this SQL has done to it, as a seed.
 fn seed_after(sql: &str) -> ToRoom {
+    seed_with(sql, |_, _| {})
+}
+
+/// The same, with a change to the file's bytes. It is told where tables begin.
+fn seed_with(sql: &str, change: impl FnOnce(&mut [u8], &dyn Fn(&str) -> usize)) -> ToRoom {
     let mut scene = Scene::new(Limits::DEFAULT, usize::MAX);
     scene.open(ANN);
     let folder = tempfile::tempdir().expect("a folder");
@@ -183,8 +188,13 @@ fn seed_after(sql: &str) -> ToRoom {
     std::fs::write(&path, scene.export()).expect("written");
     let database = rusqlite::Connection::open(&path).expect("a database");
     database.execute_batch(sql).expect("it runs");
+    let mut file = std::fs::read(&path).expect("a file");
+    change(&mut file, &|name| {
+        let root = "select rootpage from sqlite_schema where name = ?1";
+        let root = database.query_row(root, [name], |row| row.get::<_, u32>(0));
+        root.expect("it has a root") as usize
+    });
     drop(database);
-    let file = std::fs::read(&path).expect("a file");
     let pages: Vec<(Pgid, Page)> = (1..)
         .map(Pgid)
         .zip(file.chunks(PAGE_SIZE).map(|bytes| Page::new(bytes).expect("a page")))
@@ -198,11 +208,15 @@ fn seed_after(sql: &str) -> ToRoom {
 }
 
 fn planted(sql: &str) -> Vec<FromRoom> {
+    taken_from(seed_after(sql))
+}
+
+fn taken_from(seed: ToRoom) -> Vec<FromRoom> {
     let mut scene = Scene::new(Limits::DEFAULT, usize::MAX);
     let mut lives = Lineage::default();
     lives.note(LIFE, Lsn::FIRST);
     scene.open_on(ANN, CHANNEL, Intent::Offer { lives });
-    scene.say(ANN, seed_after(sql));
+    scene.say(ANN, seed);
     scene.read_all(ANN, &mut Copy::default())
 }
 
@@ -243,6 +257,65 @@ fn the_tables_of_a_seed_begin_on_pages_of_their_own() {
                 matches!(refusal, Refusal::Protocol { .. } | Refusal::DoctypeInvalid { .. });
             assert!(is_refused, "{name} at {root}: {heard:?}");
         }
+    }
+}
+
+/// Rows on many pages, some long, and free pages.
+const MANY_PAGES: &str = "
+    with recursive n (i) as (select 1 union all select i + 1 from n where i < 9000)
+        insert into note select hex(zeroblob(50)) || i from n;
+    insert into note select hex(zeroblob(9000)) || rowid from note where rowid % 100 = 0;
+    delete from note where rowid > 6000 and rowid < 9000;
+    delete from note where rowid < 50";
+
+/// Goal: no page of a seed is given out again as another's. Method: files in which one stands where
+/// it belongs, and once more: among the free pages, under another page, behind a long value.
+#[test]
+fn each_page_of_a_seed_stands_in_one_place() {
+    let write = |file: &mut [u8], page: usize, at: usize, what: usize| {
+        let at = (page - 1) * PAGE_SIZE + at;
+        file[at..at + 4].copy_from_slice(&u32::try_from(what).expect("small").to_be_bytes());
+    };
+    let read = |file: &[u8], page: usize, at: usize| {
+        let at = (page - 1) * PAGE_SIZE + at;
+        u32::from_be_bytes(file[at..at + 4].try_into().expect("four")) as usize
+    };
+    let heard = planted(MANY_PAGES);
+    let is_taken = matches!(heard[..], [.., FromRoom::Seeded { .. }, FromRoom::Opened { .. }]);
+    assert!(is_taken, "{heard:?}");
+
+    type Change<'c> = &'c dyn Fn(&mut [u8], &dyn Fn(&str) -> usize);
+    let free_leaf: Change<'_> = &|file, root_of| {
+        let trunk = read(file, 1, 32);
+        assert!(trunk > 1 && read(file, trunk, 4) > 0, "no free pages");
+        write(file, trunk, 8, root_of("_tidelog_timeline"));
+    };
+    let free_trunk: Change<'_> = &|file, root_of| {
+        write(file, 1, 32, root_of("_tidelog_timeline"));
+        write(file, 1, 36, 1);
+    };
+    let child: Change<'_> = &|file, root_of| {
+        let root = root_of("note");
+        assert_eq!(file[(root - 1) * PAGE_SIZE], 5, "a table of many pages");
+        write(file, root, 8, root_of("_tidelog_timeline"));
+    };
+    let long_value: Change<'_> = &|file, root_of| {
+        // A chain ends with nothing behind it, and follows something else.
+        let pages = 2..=file.len() / PAGE_SIZE;
+        let is_chain = |page: &usize| {
+            let next = read(file, *page, 0);
+            let bytes = &file[(*page - 1) * PAGE_SIZE + 4..*page * PAGE_SIZE];
+            next > 1 && bytes.iter().all(|byte| *byte == b'0')
+        };
+        let page = pages.into_iter().find(is_chain).expect("a long value");
+        write(file, page, 0, root_of("_tidelog_timeline"));
+    };
+    let other_size: Change<'_> = &|file, _| write(file, 1, 28, file.len() / PAGE_SIZE - 1);
+    let changes = [free_leaf, free_trunk, child, long_value, other_size];
+    for (index, change) in changes.into_iter().enumerate() {
+        let heard = taken_from(seed_with(MANY_PAGES, change));
+        let reason = "a seed with pages in the place of others".to_owned();
+        assert_eq!(*refusal(&heard), Refusal::Protocol { reason }, "{index}: {heard:?}");
     }
 }
 

@@ -1,7 +1,7 @@
 //! The SQL functions of a connection: those that could take for ever, and, of a writing one,
 //! `reject` and those that must not tell the truth.
 
-use std::ffi::{CStr, c_int};
+use std::ffi::{CStr, c_char, c_int};
 use std::sync::Arc;
 
 use rusqlite::ffi;
@@ -9,8 +9,8 @@ use tidelog_types::limits::SQL_VALUE_SIZE_MAX;
 
 use crate::failure::Failure;
 use crate::guard::QUADRATIC_FORBIDDEN;
-use crate::linear::{self, Chars};
-use crate::state::{SharedState, lock};
+use crate::linear::{self, Chars, Plain};
+use crate::state::{Origin, SharedState, lock};
 
 type Function =
     unsafe extern "C" fn(*mut ffi::sqlite3_context, c_int, *mut *mut ffi::sqlite3_value);
@@ -210,6 +210,9 @@ unsafe fn may_look_at(context: *mut ffi::sqlite3_context, size: usize) -> bool {
     unsafe {
         let mut state = lock(state_of(context));
         state.count_steps((size / BYTES_PER_STEP) as u64);
+        if state.origin != Origin::System {
+            state.check_time();
+        }
         let goes_on = state.noted().is_none();
         drop(state);
         if !goes_on {
@@ -229,33 +232,61 @@ unsafe fn answer(context: *mut ffi::sqlite3_context, text: &[u8]) {
     unsafe { ffi::sqlite3_result_text64(context, start, size, copy, encoding) };
 }
 
-/// Whether a pattern may be compared with a text; counts what that costs at most. Both end with a
-/// zero byte, if they are not null.
+/// How a pattern is written.
+struct Writing<'w> {
+    /// What stands for any text.
+    any: u8,
+    /// What else stands for something else than itself.
+    others: &'w [char],
+    /// Whether ASCII letters match in either case.
+    folds: bool,
+}
+
+/// Compares a pattern with a text, by `compare` where SQLite has to; counts what that costs at
+/// most.
 ///
 /// # Safety
 ///
 /// `context` is that of a function added by [`add_to`], and the values are its arguments.
-unsafe fn may_compare(
+unsafe fn compare(
     context: *mut ffi::sqlite3_context,
-    pattern: *mut ffi::sqlite3_value,
-    text: *mut ffi::sqlite3_value,
-) -> bool {
+    [pattern, text]: [*mut ffi::sqlite3_value; 2],
+    writing: &Writing<'_>,
+    compare: impl FnOnce(*const c_char, *const c_char) -> c_int,
+) {
     // SAFETY: by contract of this function.
     unsafe {
         let (Some(pattern), Some(text)) = (bytes_of(pattern, false), bytes_of(text, false)) else {
-            return false;
+            return;
         };
         let database = ffi::sqlite3_context_db_handle(context);
         let size_max = ffi::sqlite3_limit(database, ffi::SQLITE_LIMIT_LIKE_PATTERN_LENGTH, -1);
         if pattern.len() > usize::try_from(size_max).unwrap_or(0) {
             let message = c"LIKE or GLOB pattern too complex";
-            ffi::sqlite3_result_error(context, message.as_ptr(), -1);
-            return false;
+            return ffi::sqlite3_result_error(context, message.as_ptr(), -1);
         }
-        // Behind something that stands for any text, the rest is looked for at each place.
-        let is_anywhere = pattern.iter().any(|byte| matches!(byte, b'%' | b'*'));
-        let times = if is_anywhere { pattern.len() } else { 1 };
-        may_look_at(context, text.len().saturating_mul(times))
+        if !may_look_at(context, text.len()) {
+            return;
+        }
+        let plain = Plain::of(pattern, writing.any, writing.others);
+        let answer = match plain.and_then(|plain| plain.matches(text, writing.folds)) {
+            Some(answer) => answer,
+            None => {
+                // Behind what stands for any text, the rest is looked for at each place.
+                let is_anywhere = pattern.contains(&writing.any);
+                let times = if is_anywhere { pattern.len() } else { 0 };
+                if !may_look_at(context, text.len().saturating_mul(times)) {
+                    return;
+                }
+                // They are followed by a zero byte, but where they are nothing.
+                let start = |bytes: &[u8]| match bytes {
+                    [] => c"".as_ptr(),
+                    _ => bytes.as_ptr().cast(),
+                };
+                compare(start(pattern), start(text)) == 0
+            }
+        };
+        ffi::sqlite3_result_int(context, c_int::from(answer));
     }
 }
 
@@ -268,25 +299,23 @@ unsafe extern "C" fn like(
     // SAFETY: there are so many arguments, and it is this function's context. The texts end with
     // zero bytes, and are there until this returns.
     unsafe {
-        let [pattern, text] = [*arguments, *arguments.add(1)];
-        let mut escape = 0;
+        let mut escape = None;
         if count == 3 {
             let Some(bytes) = bytes_of(*arguments.add(2), false) else { return };
             let mut chars = str::from_utf8(bytes).unwrap_or_default().chars();
             escape = match (chars.next(), chars.next()) {
-                (Some(char), None) if !matches!(char, '%' | '_') => u32::from(char),
+                (Some(char), None) if !matches!(char, '%' | '_') => Some(char),
                 _ => {
                     let message = c"ESCAPE expression must be a single character, not % or _";
                     return ffi::sqlite3_result_error(context, message.as_ptr(), -1);
                 }
             };
         }
-        if may_compare(context, pattern, text) {
-            let pattern = ffi::sqlite3_value_text(pattern).cast();
-            let text = ffi::sqlite3_value_text(text).cast();
-            let differs = ffi::sqlite3_strlike(pattern, text, escape);
-            ffi::sqlite3_result_int(context, c_int::from(differs == 0));
-        }
+        let others = ['_', escape.unwrap_or('_')];
+        let writing = Writing { any: b'%', others: &others, folds: true };
+        compare(context, [*arguments, *arguments.add(1)], &writing, |pattern, text| {
+            ffi::sqlite3_strlike(pattern, text, escape.map_or(0, u32::from))
+        });
     }
 }
 
@@ -298,13 +327,10 @@ unsafe extern "C" fn glob(
     // SAFETY: there are two arguments, and it is this function's context. The texts end with zero
     // bytes, and are there until this returns.
     unsafe {
-        let [pattern, text] = [*arguments, *arguments.add(1)];
-        if may_compare(context, pattern, text) {
-            let pattern = ffi::sqlite3_value_text(pattern).cast();
-            let text = ffi::sqlite3_value_text(text).cast();
-            let differs = ffi::sqlite3_strglob(pattern, text);
-            ffi::sqlite3_result_int(context, c_int::from(differs == 0));
-        }
+        let writing = Writing { any: b'*', others: &['?', '['], folds: false };
+        compare(context, [*arguments, *arguments.add(1)], &writing, |pattern, text| {
+            ffi::sqlite3_strglob(pattern, text)
+        });
     }
 }
 

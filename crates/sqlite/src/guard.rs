@@ -246,6 +246,8 @@ fn judge(
         (Deed::Write, Origin::App) if first.eq_ignore_ascii_case("sqlite_master") => {
             Err(Failure::forbidden("changing the schema in a mutation"))
         }
+        // A connection that has read them plans as they were, and another one as they are.
+        (Deed::Write, Origin::App) if is_of_sqlite(first) => Err(Failure::forbidden(first)),
         (Deed::Schema | Deed::Upkeep, Origin::App) => {
             Err(Failure::forbidden("changing the schema in a mutation"))
         }
@@ -260,6 +262,12 @@ fn judge(
         }
         _ => Ok(()),
     }
+}
+
+/// Whether SQLite keeps something of its own in a table that apps have no need to change.
+fn is_of_sqlite(table: &str) -> bool {
+    let lower = table.to_ascii_lowercase();
+    lower.starts_with("sqlite_") && lower != "sqlite_sequence"
 }
 
 fn is_virtual(action: c_int) -> bool {

@@ -1,9 +1,10 @@
-//! What `instr`, `replace`, `trim` and `unhex` answer, in time that grows with the lengths of their
-//! arguments and not with the product of them.
+//! What `instr`, `replace`, `trim` and `unhex` answer, and `like` and `glob` with most patterns, in
+//! time that grows with the lengths of their arguments and not with the product of them.
 //!
 //! SQLite's own compare at each place, within one step of its virtual machine: for two values of
 //! some megabytes that takes hours, and nothing can end it.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Where `needle` is in `hay`, from one end of a find to the next.
@@ -90,7 +91,7 @@ pub(crate) fn replaced(
 /// of `between` between two bytes. `None` if it has anything else.
 pub(crate) fn unhexed(text: &[u8], between: &[u8]) -> Option<Vec<u8>> {
     let between = code_points(between);
-    let mut rest = text.split(|byte| *byte == 0).next().unwrap_or_default();
+    let mut rest = up_to_zero(text);
     let mut bytes = Vec::with_capacity(rest.len() / 2);
     while let Some(first) = rest.first() {
         rest = match hex_digit(*first) {
@@ -142,6 +143,56 @@ fn split_code_point(text: &[u8]) -> Option<(u32, &[u8])> {
     Some((if is_broken { 0xfffd } else { code_point }, rest))
 }
 
+/// A pattern of `like` or `glob` that has nothing but plain text between its two ends.
+pub(crate) struct Plain<'p> {
+    middle: &'p [u8],
+    /// Whether anything may stand before it, and behind it.
+    is_open: [bool; 2],
+}
+
+impl<'p> Plain<'p> {
+    /// `any` stands for any text, and each of `others` for something else than itself. `None` if
+    /// SQLite has to tell what the pattern means. Up to its first zero byte, as SQLite reads it.
+    pub fn of(pattern: &'p [u8], any: u8, others: &[char]) -> Option<Self> {
+        let pattern = up_to_zero(pattern);
+        let without_start = &pattern[pattern.iter().take_while(|byte| **byte == any).count()..];
+        let end = without_start.iter().rev().take_while(|byte| **byte == any).count();
+        let middle = &without_start[..without_start.len() - end];
+        let text = str::from_utf8(middle).ok()?;
+        // SQLite takes these three for one.
+        let is_special = |char| matches!(char, '\u{fffd}'..='\u{ffff}') || others.contains(&char);
+        if text.contains(char::from(any)) || text.contains(is_special) {
+            return None;
+        }
+        Some(Self { middle, is_open: [without_start.len() < pattern.len(), end > 0] })
+    }
+
+    /// Whether it is the pattern of `text`, of which ASCII letters match in either case if
+    /// `folds`. `None` if SQLite has to tell what is written there.
+    pub fn matches(&self, text: &[u8], folds: bool) -> Option<bool> {
+        let text = up_to_zero(text);
+        if !self.middle.is_ascii() && str::from_utf8(text).is_err() {
+            return None;
+        }
+        let (text, middle) = (folded(text, folds), folded(self.middle, folds));
+        Some(match self.is_open {
+            _ if middle.is_empty() => self.is_open != [false; 2] || text.is_empty(),
+            [true, true] => find_all(&text, &middle).next().is_some(),
+            [true, false] => text.ends_with(&middle),
+            [false, true] => text.starts_with(&middle),
+            [false, false] => text == middle,
+        })
+    }
+}
+
+fn folded(text: &[u8], folds: bool) -> Cow<'_, [u8]> {
+    if folds { Cow::Owned(text.to_ascii_lowercase()) } else { Cow::Borrowed(text) }
+}
+
+fn up_to_zero(text: &[u8]) -> &[u8] {
+    text.split(|byte| *byte == 0).next().unwrap_or_default()
+}
+
 /// The characters of a text, by which another is trimmed.
 pub(crate) struct Chars<'a> {
     /// Each with its place. Of several that match, which only broken texts have, the first counts.
@@ -154,7 +205,7 @@ impl<'a> Chars<'a> {
     /// Up to the first zero byte, as SQLite reads it.
     pub fn of(text: &'a [u8]) -> Self {
         let (mut places, mut sizes) = (BTreeMap::new(), BTreeSet::new());
-        let mut rest = text.split(|byte| *byte == 0).next().unwrap_or_default();
+        let mut rest = up_to_zero(text);
         while let Some(first) = rest.first() {
             let more = rest[1..].iter().take_while(|byte| is_continuation(**byte)).count();
             let (char, after) = rest.split_at(if *first >= 0xc0 { 1 + more } else { 1 });

@@ -4,6 +4,8 @@
 //! This is for a clear error early. What is hidden from it (in a view, a trigger, a value) is
 //! refused when it runs.
 
+use std::collections::BTreeSet;
+
 use crate::failure::Failure;
 use crate::guard::{NONDETERMINISTIC, is_system_name};
 
@@ -67,6 +69,47 @@ pub(crate) fn check(sql: &str) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// The table that a statement makes of what another one selects, if it does.
+pub(crate) fn made_of_select(statement: &str) -> Option<String> {
+    let tokens = tokens(statement);
+    let is = |index: usize, word: &str| match tokens.get(index) {
+        Some(Token::Word(found)) => found.eq_ignore_ascii_case(word),
+        _ => false,
+    };
+    let start = tokens.iter().take_while(|token| **token == Token::Sign(';')).count();
+    if !is(start, "create") || !is(start + 1, "table") {
+        return None;
+    }
+    let mut at = start + if is(start + 2, "if") && is(start + 3, "not") { 5 } else { 2 };
+    if tokens.get(at + 1) == Some(&Token::Sign('.')) {
+        at += 2;
+    }
+    if !is(at + 1, "as") {
+        return None;
+    }
+    match tokens[at] {
+        Token::Word(name) => Some(name.to_owned()),
+        Token::Quoted(name) | Token::Text(name) => {
+            let quote = statement[..name.as_ptr() as usize - statement.as_ptr() as usize].chars();
+            let quote = quote.last().expect("BUG: quoted without a quote");
+            Some(name.replace(&format!("{quote}{quote}"), &quote.to_string()))
+        }
+        Token::Sign(_) => None,
+    }
+}
+
+/// Whether SQLite has drawn one of these names of a table's columns. Of those that would have the
+/// same name it numbers four, as in `a:1`, and draws the numbers of further ones.
+pub(crate) fn has_drawn_name(names: &[String]) -> bool {
+    let names: BTreeSet<String> = names.iter().map(|name| name.to_ascii_lowercase()).collect();
+    names.iter().any(|name| {
+        let base = name.trim_end_matches(|char: char| char.is_ascii_digit());
+        let number = &name[base.len()..];
+        let is_further = base.ends_with(':') && !matches!(number, "" | "1" | "2" | "3" | "4");
+        is_further && (1..=4).all(|number| names.contains(&format!("{base}{number}")))
+    })
 }
 
 fn check_word(word: &str, tokens: &[Token<'_>], index: usize) -> Result<(), Failure> {
@@ -210,6 +253,21 @@ mod tests {
         assert!(is_nondeterministic("select date(max(1, (select 'now')))"));
         assert!(is_nondeterministic("select max(1, date(), 2)"));
         assert_eq!(check("select strftime(max(1, 2), at), date(:at), 'now'"), Ok(()));
+    }
+
+    #[test]
+    fn tables_made_of_a_select_are_seen_with_their_names() {
+        for (sql, name) in [
+            ("create table t as select 1", "t"),
+            (" /* a */ ; CREATE TABLE if not exists main.\"a\"\"b\" As values (1)", "a\"b"),
+            ("create table [a[b] as with x as (select 1) select * from x", "a[b"),
+            ("create table 'it''s'as select 1", "it's"),
+        ] {
+            assert_eq!(made_of_select(sql).as_deref(), Some(name), "{sql}");
+        }
+        for sql in ["create table t (a)", "create view t as select 1", "select 1", "create table"] {
+            assert_eq!(made_of_select(sql), None, "{sql}");
+        }
     }
 
     #[test]

@@ -351,3 +351,25 @@ fn a_query_by_name_gets_its_values() {
     let rows = document.reader.query("select :x + 1", &params).unwrap();
     assert_eq!(rows.decode(), [[Value::Integer(8)]]);
 }
+
+/// A connection reads them once, and plans by what it has read.
+#[test]
+fn a_mutation_leaves_the_statistics_alone() {
+    let mut document = Document::new();
+    document.migrate(
+        "create table note (a); create index note_a on note (a); insert into note values (1);
+         create table log (id integer primary key autoincrement); insert into log values (1);
+         create trigger sly after update on note begin delete from sqlite_stat1; end; analyze",
+    );
+    for sql in [
+        "update sqlite_stat1 set stat = '1000000 1000000'",
+        "insert into SQLITE_STAT1 values ('note', 'note_a', '9 9')",
+        "delete from sqlite_stat1",
+        "update note set a = 2",
+    ] {
+        let failure = document.app_failure(sql);
+        assert!(matches!(failure, Failure::Forbidden { .. }), "{sql}: {failure}");
+    }
+    document.app("update sqlite_sequence set seq = 7; insert into log default values").unwrap();
+    assert_eq!(document.query("select max(id) from log"), [[Value::Integer(8)]]);
+}

@@ -150,14 +150,82 @@ fn patterns_that_nearly_match_everywhere_are_over_the_budget() {
     let mut document = Document::new();
     document.migrate("create table got (answer)");
     let text = "(select replace(hex(zeroblob(4000000)), '0', 'a'))";
-    let pattern = "(select '%' || substr(replace(hex(zeroblob(500)), '0', 'a'), 1, 900) || 'b')";
+    let pattern = "(select '%' || substr(replace(hex(zeroblob(500)), '0', 'a'), 1, 900) || '_b')";
     for call in ["like", "glob"] {
-        let pattern = if call == "glob" { pattern.replace('%', "*") } else { pattern.to_owned() };
+        let pattern = match call {
+            "glob" => pattern.replace('%', "*").replace('_', "?"),
+            _ => pattern.to_owned(),
+        };
+        // Without what stands for one character it is searched for, in linear time.
+        let plain = pattern.replace(['_', '?'], "");
+        let sql = format!("select {text} {call} {plain}");
+        assert_eq!(document.query(&sql), [[Value::Integer(0)]], "{call}");
         let sql = format!("select {text} {call} {pattern}");
         assert!(matches!(document.query_failure(&sql), Failure::Budget { .. }), "{call}");
         let sql = format!("insert into got {sql}");
         assert!(matches!(document.app_failure(&sql), Failure::Budget { .. }), "{call}");
     }
+}
+
+/// A text or a pattern as SQL: of few characters, most of which stand for others somewhere.
+fn pattern(numbers: &mut Numbers) -> String {
+    let pieces = [
+        "61", "41", "62", "25", "25", "2a", "2a", "5f", "3f", "5b615d", "c3a9", "c389", "e0a3a9",
+        "efbfbd", "efbfbf", "80", "c3", "5a", "7a", "00",
+    ];
+    let pieces_count = [4, 13, pieces.len() as u64][numbers.below(3) as usize];
+    let mut some = |size| {
+        let hex = (0..numbers.below(size)).map(|_| pieces[numbers.below(pieces_count) as usize]);
+        hex.collect::<String>()
+    };
+    let middle = some(6);
+    let [start, end] = [some(2), some(2)].map(|hex| hex.replace("61", "25").replace("62", "2a"));
+    format!("cast(x'{start}{middle}{end}' as text)")
+}
+
+#[test]
+fn patterns_match_as_in_plain_sqlite() {
+    let calls = [
+        "y like x",
+        "y glob x",
+        "y like x escape 'a'",
+        "y like x escape '\u{e9}'",
+        "y like x || '%'",
+    ];
+    let (mut document, mut numbers) = (Document::new(), Numbers::new(5));
+    document.migrate("create table given (x, y)");
+    let pairs: Vec<String> = (0..20_000)
+        .map(|_| format!("({}, {})", pattern(&mut numbers), pattern(&mut numbers)))
+        .collect();
+    for pairs in pairs.chunks(500) {
+        document.app(&format!("insert into given values {}", pairs.join(","))).unwrap();
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("given.sqlite");
+    std::fs::write(&path, document.view.image().expect("all is in memory")).expect("written");
+    let plain = rusqlite::Connection::open(&path).expect("a database");
+    for call in calls {
+        let sql = format!("select group_concat(iif({call}, rowid, ''), ' ') from given");
+        let expected: String = plain.query_row(&sql, [], |row| row.get(0)).expect("it runs");
+        assert!(expected.split_whitespace().count() > 300, "{call}: too few match");
+        assert_eq!(document.query(&sql), [[Value::Text(expected)]], "{call}");
+    }
+}
+
+#[test]
+fn what_contains_a_phrase_is_found_in_all_of_many_texts() {
+    let limits = Limits { statement_steps_max: 1_000_000, ..Limits::default() };
+    let mut document = Document::on(View::new(2000, 0).with_limits(limits));
+    document.migrate("create table note (body)");
+    let note = "insert into note select replace(hex(zeroblob(100000)), '00', 'Some words ')";
+    (0..4).for_each(|_| drop(document.app(note).unwrap()));
+    for found in ["like '%words some words some%'", "like '% WORDS '", "glob '*words Some words*'"]
+    {
+        let sql = format!("select count(*) from note where body {found}");
+        assert_eq!(document.query(&sql), [[Value::Integer(4)]], "{found}");
+    }
+    let inner = "select count(*) from note where body like '%words some%words some%'";
+    assert!(matches!(document.query_failure(inner), Failure::Budget { .. }));
 }
 
 /// Over after so many looks.
@@ -235,4 +303,33 @@ fn short_statements_end_too_once_they_have_taken_too_long_together() {
     assert_eq!(check(&mut document), Ok(Vec::new()));
     document.migrate(&many);
     assert_eq!(document.query("select answer from got"), [[Value::Integer(401)]]);
+}
+
+/// Goal: what a statement looks at without a loop is bounded, since nothing calls back meanwhile.
+/// Method: many calls, comparisons and sums of one large value.
+#[test]
+fn a_long_way_without_a_loop_ends_before_it_begins() {
+    let limits = Limits { statement_steps_max: 1_000_000, ..Limits::default() };
+    let mut document = Document::on(View::new(1000, 0).with_limits(limits));
+    document.migrate(
+        "create table got (answer); create table given (size integer primary key, t, j);
+         insert into given select value, replace(hex(zeroblob(value / 2)), '0', '1'), null
+         from json_each('[2, 1000000]'); update given set j = jsonb_array(t)",
+    );
+    let mut run = |look: &str, count: usize, size: u32| {
+        let most = format!("max({}0)", format!("{look}, ").repeat(count.min(125)));
+        let many = format!("{most}, ").repeat(count.div_ceil(125));
+        document
+            .app(&format!("insert into got select max({many} 0) from given where size = {size}"))
+    };
+    let paths: String = (0..120).map(|number| format!(", '$[{number}].a'")).collect();
+    let extract = format!("json_array_length(json_extract(j{paths}))");
+    let looks = ["length(t)", "substr(t, 1000000, 1)", "t + 1", "t = t"];
+    for (look, count) in looks.map(|look| (look, 2_500)).into_iter().chain([(&*extract, 50)]) {
+        run(look, count, 2).unwrap();
+        let refused = failure(run(look, count, 1_000_000));
+        let Failure::Budget { what } = &refused else { panic!("{look}: {refused}") };
+        assert!(what.ends_with("bytes in a value, in a statement of this size"), "{look}: {what}");
+    }
+    run("1", 2_500, 1_000_000).unwrap();
 }

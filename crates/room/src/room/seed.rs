@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tidelog_document::{Doctype, chain_after, schema_of};
+use tidelog_document::{Doctype, PageLinks, chain_after, schema_of};
 use tidelog_pages::{Append, AppendError, StorageEntry, StoreRequest};
 use tidelog_sync::{FromRoom, Intent, Refusal};
 use tidelog_types::limits::ENTRY_PAGES_MAX;
@@ -21,7 +21,7 @@ use super::open::unusable_doctype;
 use super::outbox::After;
 use super::record::RoomRecord;
 use super::refusal::brief;
-use super::subscriber::{Candidate, ChannelId, OpenRequest, Seed, SubscriberId};
+use super::subscriber::{Candidate, ChannelId, OpenRequest, Seed, SubscriberId, Walk};
 use super::{Halt, Room, RoomEffect, State, Work, ran};
 
 /// The other half of the name under which the pages of a local document are staged in the store,
@@ -112,7 +112,10 @@ impl Room {
             let document = self.staging_key();
             self.effects.push(RoomEffect::Store(StoreRequest::Open { document }));
         }
-        pages.iter().for_each(|(pgid, page)| seed.hasher.page(*pgid, page));
+        for (pgid, page) in &pages {
+            seed.hasher.page(*pgid, page);
+            seed.links.note(page, db_pages);
+        }
         let pages_count = pages.len();
         seed.pages_count += u32::try_from(pages_count).expect("BUG: they are at most db_pages");
         let set = PageSet { db_pages, pages: pages.into_iter().collect() };
@@ -240,7 +243,7 @@ impl Room {
             Some(candidate) => candidate,
             None => Box::new(self.candidate(seed, position, db_pages)?),
         };
-        if let Err(halt) = self.look_at(&mut candidate, &seed.doctype, timeline) {
+        if let Err(halt) = self.look_at(&mut candidate, &seed.links, &seed.doctype, timeline) {
             seed.candidate = Some(candidate);
             return Err(halt);
         }
@@ -315,31 +318,35 @@ impl Room {
         let view = self.new_view(db_pages);
         let document = Document::new(view, position, record, durable, self.life);
         let schema = schema_of(doctype, self.new_view(0)).map_err(unusable_doctype)?;
-        Ok(Candidate { document, migrated: None, schema })
+        Ok(Candidate { document, walk: Walk::NotBegun, migrated: None, schema })
     }
 
     /// Brings a candidate to its doctype's version, and makes sure that it is of that doctype.
     fn look_at(
         &self,
         candidate: &mut Candidate,
+        links: &PageLinks,
         doctype: &Doctype,
         timeline: JournalId,
     ) -> Result<(), Halt> {
-        let Candidate { document, migrated, schema } = candidate;
+        let Candidate { document, walk, migrated, schema } = candidate;
+        let position = document.record.seeded.unwrap_or(document.authority.position());
+        let suspect = || Suspect::seed(&self.document, position);
+        let crashed =
+            || Err(broken_protocol("a seed at which the server crashed each time it looked at it"));
+        // Before anything is changed: each page that was read can be read again.
+        let walked = cautiously(&*self.caution, suspect, || go_on(walk, links, document));
+        walked.unwrap_or_else(crashed)?;
         if let Some(entry) = document.migrate(&self.document, doctype, &*self.caution)? {
             *migrated = Some(entry);
         }
         // What the pages say is anybody's, and SQLite reads them.
-        let position = document.record.seeded.unwrap_or(document.authority.position());
         let look = || {
             inspect(document, schema)?;
             // Its client is welcomed without a further look at the pages.
             document.applied(timeline).map(drop).map_err(unreadable)
         };
-        let suspect = || Suspect::seed(&self.document, position);
-        cautiously(&*self.caution, suspect, look).unwrap_or_else(|| {
-            Err(broken_protocol("a seed at which the server crashed each time it looked at it"))
-        })
+        cautiously(&*self.caution, suspect, look).unwrap_or_else(crashed)
     }
 }
 
@@ -351,12 +358,27 @@ fn whole(position: Position, set: PageSet) -> StorageEntry {
 
 /// Nothing is taken over but what the doctype's migrations make: no trigger on the system tables,
 /// no view in place of a table, no table in place of a system table, no file that is no database.
+/// That no page is in place of another was seen [before](go_on).
 fn inspect(document: &mut Document, expected: &[Vec<Value>]) -> Result<(), Halt> {
     if ran(document.authority.schema()).map_err(unreadable)? != *expected {
         return Err(broken_protocol("a seed whose schema is not that of its doctype"));
     }
     if !ran(document.authority.has_own_roots()).map_err(unreadable)? {
         return Err(broken_protocol("a seed with tables in the place of others"));
+    }
+    Ok(())
+}
+
+/// Looks whether each page of a candidate stands in one place.
+fn go_on(walk: &mut Walk, links: &PageLinks, document: &mut Document) -> Result<(), Halt> {
+    let malformed = |_| broken_protocol("a seed with pages in the place of others");
+    if let Walk::NotBegun = walk {
+        let roots = ran(document.authority.roots()).map_err(unreadable)?;
+        *walk = Walk::Free(links.walk(&roots).map_err(malformed)?);
+    }
+    if let Walk::Free(free) = walk {
+        ran(free.go_on(document.authority.view()))?.map_err(malformed)?;
+        *walk = Walk::Ended;
     }
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use tidelog_document::{Doctype, EntryHasher, hash_part};
+use tidelog_document::{Doctype, EntryHasher, FreeWalk, PageLinks, hash_part};
 use tidelog_pages::StorageEntry;
 use tidelog_sync::{Channel, EntryPart, Follower, FollowerStep, FromRoom, FromServer, Intent};
 use tidelog_types::limits::Limits;
@@ -84,13 +84,24 @@ pub(super) struct Seed {
     /// How many of its pages have come, in their order: they are staged in the store.
     pub(super) pages_count: u32,
     pub(super) hasher: EntryHasher,
+    /// What they name.
+    pub(super) links: PageLinks,
     /// The document that it will be, once all pages are there.
     pub(super) candidate: Option<Box<Candidate>>,
+}
+
+/// How far the pages of a candidate were looked at.
+pub(super) enum Walk {
+    NotBegun,
+    Free(FreeWalk),
+    Ended,
 }
 
 /// A document that reads staged pages.
 pub(super) struct Candidate {
     pub(super) document: Document,
+    /// Where its pages stand, as far as that was looked at.
+    pub(super) walk: Walk,
     /// What its migrations have changed.
     pub(super) migrated: Option<StorageEntry>,
     /// What its schema has to be.
@@ -99,8 +110,8 @@ pub(super) struct Candidate {
 
 impl Seed {
     pub(super) fn new(doctype: Doctype, lives: Lineage) -> Self {
-        let hasher = EntryHasher::default();
-        Self { doctype, lives, position: None, pages_count: 0, hasher, candidate: None }
+        let (hasher, links) = (EntryHasher::default(), PageLinks::default());
+        Self { doctype, lives, position: None, pages_count: 0, hasher, links, candidate: None }
     }
 
     /// Whether the store has pages of it.
