@@ -294,10 +294,14 @@ impl Connection {
             if script.unprepared.is_empty() {
                 script.unprepared = [sql.as_bytes(), b"\0"].concat();
             }
-            lock(&self.state).start_statement();
-            let is_apps = lock(&self.state).origin != Origin::System;
             self.check_time()?;
             self.limit_values(SQL_VALUE_SIZE_MAX);
+            let mut state = lock(&self.state);
+            state.count_steps(0);
+            state.prepares = true;
+            state.start_statement();
+            let is_apps = state.origin != Origin::System;
+            drop(state);
             let rest = &script.unprepared[script.prepared_size..];
             // SAFETY: the connection is open, and drops its statements before it closes.
             let mut prepared = unsafe { Statement::prepare(self.db, rest) };
@@ -309,6 +313,8 @@ impl Connection {
                 memory::take_allocated();
             }
             let mut state = lock(&self.state);
+            state.count_steps(0);
+            state.prepares = false;
             state.count_steps(0);
             let noted = state.noted();
             drop(state);

@@ -66,6 +66,11 @@ pub(crate) struct State {
     /// allocations count for; those of the running statement alone in a migration, which may go
     /// over all rows with each.
     steps: u64,
+    /// The same for preparing them, which only a connection does that does not have them prepared:
+    /// what a mutation may do is not to depend on that.
+    prepare_steps: u64,
+    /// Whether a statement is being prepared.
+    pub prepares: bool,
     /// The same of all statements of all transactions, since somebody last asked.
     pub steps_taken: u64,
     /// Whether the transaction has run a statement of an app. Ours alone have no budget.
@@ -90,6 +95,8 @@ impl State {
             schema_in_doubt: false,
             failure: None,
             steps: 0,
+            prepare_steps: 0,
+            prepares: false,
             steps_taken: 0,
             is_apps: false,
             app_changed: false,
@@ -109,7 +116,7 @@ impl State {
         self.steps_now = false;
         self.schema_in_doubt = false;
         self.failure = None;
-        self.steps = 0;
+        (self.steps, self.prepare_steps, self.prepares) = (0, 0, false);
         self.is_apps = false;
         self.app_changed = false;
     }
@@ -125,7 +132,7 @@ impl State {
     /// Another statement is prepared and run.
     pub fn start_statement(&mut self) {
         if self.origin == Origin::Migration {
-            self.steps = 0;
+            (self.steps, self.prepare_steps) = (0, 0);
         }
         self.count_steps(0);
     }
@@ -142,15 +149,17 @@ impl State {
     pub fn count_steps(&mut self, steps: u64) {
         let steps = steps + memory::take_allocated() / BYTES_PER_STEP;
         self.steps_taken += steps;
+        let counted = if self.prepares { &mut self.prepare_steps } else { &mut self.steps };
         if self.origin != Origin::System {
-            self.steps += steps;
+            *counted += steps;
         }
+        let counted = *counted;
         let steps_max = self.view.limits().statement_steps_max;
-        if self.steps > steps_max {
+        if counted > steps_max {
             self.fail(Failure::budget(format!("{steps_max} steps")));
         }
         // One step more than is left: whatever is refused is over the budget.
-        let left = steps_max.saturating_sub(self.steps).saturating_add(1);
+        let left = steps_max.saturating_sub(counted).saturating_add(1);
         let is_ours = self.origin == Origin::System;
         memory::allow(if is_ours { u64::MAX } else { left.saturating_mul(BYTES_PER_STEP) });
     }

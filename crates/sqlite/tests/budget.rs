@@ -6,7 +6,7 @@
 mod common;
 
 use common::Document;
-use tidelog_sqlite::{Failure, View, held_size};
+use tidelog_sqlite::{Failure, Run, View, held_size};
 use tidelog_types::Value;
 use tidelog_types::limits::Limits;
 
@@ -35,4 +35,33 @@ fn what_takes_much_between_two_looks_at_the_budget_ends() {
     assert!(held < 8 << 20, "{held} bytes are kept");
     // Each statement of a migration has a budget of its own.
     document.migrate(&many);
+}
+
+/// Goal: what becomes of a mutation does not hang on what its connection has prepared before.
+/// Method: with each budget around what it takes, it is run behind another one that does the same,
+/// or behind itself, which does little there.
+#[test]
+fn a_mutation_is_over_its_budget_prepared_or_not() {
+    let never = "or n = 1 ".repeat(200);
+    let [sql, other] = [":n", "+:n"].map(|limit| {
+        format!(
+            "insert into t with recursive c(n) as (select 1 union all select n + 1 from c)
+             select n from c where n > 0 {never} limit {limit}"
+        )
+    });
+    let mut ended = [0, 0];
+    for statement_steps_max in (2_000..60_000).step_by(500) {
+        let limits = Limits { statement_steps_max, ..Limits::default() };
+        let [prepared, unprepared] = [&sql, &other].map(|first| {
+            let mut document = Document::on(View::new(1000, 0).with_limits(limits));
+            document.migrate("create table t (n integer) strict");
+            let runs = [(first, 1), (&sql, 400)].map(|(sql, n)| {
+                document.write(&mut |tx| tx.run_app(sql, &[("n", &Value::Integer(n))]))
+            });
+            runs.map(|run| matches!(run, Run::Done(_)))
+        });
+        assert_eq!(prepared, unprepared, "with {statement_steps_max} steps");
+        ended[usize::from(prepared[1])] += 1;
+    }
+    assert!(ended.iter().all(|count| *count > 2), "{ended:?}");
 }
