@@ -13,7 +13,7 @@ use crate::guard::{Guard, PROGRESS_STEPS};
 use crate::state::{Origin, Running, SharedState, State, announce, lock, opened};
 use crate::statement::{FUNCTION_ARGUMENTS_MAX, Statement, Stepping};
 use crate::view::{SchemaPages, View};
-use crate::{flags, functions, memory, scan, vfs};
+use crate::{flags, functions, scan, vfs};
 
 /// Bytes of scripts that a connection keeps prepared, statements and texts.
 const SCRIPTS_SIZE_MAX: usize = 1024 * 1024;
@@ -306,11 +306,7 @@ impl Connection {
             // SAFETY: the connection is open, and drops its statements before it closes.
             let mut prepared = unsafe { Statement::prepare(self.db, rest) };
             if is_apps && let Ok((Some(statement), _)) = &mut prepared {
-                lock(&self.state).count_steps(0);
-                // That is our own work, and as large as the statement.
-                memory::allow(u64::MAX);
                 prepared = statement.weigh().and(prepared);
-                memory::take_allocated();
             }
             let mut state = lock(&self.state);
             state.count_steps(0);
