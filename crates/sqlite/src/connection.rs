@@ -11,7 +11,7 @@ use tidelog_types::{SortedMap, Value, ValueRef};
 use crate::failure::{Failure, Run};
 use crate::guard::{Guard, PROGRESS_STEPS};
 use crate::state::{Origin, Running, SharedState, State, announce, lock, opened};
-use crate::statement::{FUNCTION_ARGUMENTS_MAX, Statement, Stepping};
+use crate::statement::{Statement, Stepping};
 use crate::view::{SchemaPages, View};
 use crate::{flags, functions, scan, vfs};
 
@@ -23,8 +23,6 @@ const SCRIPTS_SIZE_MAX: usize = 1024 * 1024;
 pub(crate) struct Connection {
     /// Dropped before the connection is closed.
     scripts: Scripts,
-    /// The cookie of the schema under which they were prepared.
-    scripts_cookie: Option<u32>,
     db: *mut ffi::sqlite3,
     state: Arc<SharedState>,
     /// Called back by SQLite until the connection is closed.
@@ -62,7 +60,6 @@ impl Connection {
         let guard = Guard::new(state, db);
         let mut connection = Self {
             scripts: Scripts::default(),
-            scripts_cookie: None,
             db,
             state: Arc::clone(state),
             guard,
@@ -73,7 +70,6 @@ impl Connection {
         connection.set_up()?;
         let state = lock(state);
         connection.schema_cookie = state.view.schema_cookie();
-        connection.scripts_cookie = connection.schema_cookie;
         connection.schema_pages = SchemaPages::of(&state.view, state.reads.iter());
         drop(state);
         Ok(connection)
@@ -88,7 +84,8 @@ impl Connection {
             (ffi::SQLITE_LIMIT_ATTACHED, 0),
             (ffi::SQLITE_LIMIT_WORKER_THREADS, 0),
             (ffi::SQLITE_LIMIT_LIKE_PATTERN_LENGTH, 1000),
-            (ffi::SQLITE_LIMIT_FUNCTION_ARG, FUNCTION_ARGUMENTS_MAX as c_int),
+            // Each path of `json_set` is looked for in all of a value.
+            (ffi::SQLITE_LIMIT_FUNCTION_ARG, 127),
             // Depth is stack, and a worker has one megabyte of it.
             (ffi::SQLITE_LIMIT_EXPR_DEPTH, 500),
             (ffi::SQLITE_LIMIT_PARSER_DEPTH, 500),
@@ -188,7 +185,7 @@ impl Connection {
         self.check_time()?;
         let values = arrange(statement.names())?;
         let read_only = statement.is_read_only();
-        let mut stepping = self.start(statement, &values)?;
+        let mut stepping = statement.start(&values).map_err(|code| self.refused(code))?;
         while self.step(&mut stepping)? {
             row(&stepping)?;
         }
@@ -209,25 +206,6 @@ impl Connection {
             state.check_time();
         }
         state.noted().map_or(Ok(()), Err)
-    }
-
-    /// Binds values to the parameters of a statement. What it may look at before the guard is next
-    /// asked is bounded: the more looks, the smaller the values that it may have.
-    pub fn start<'v>(
-        &self,
-        statement: &'v mut Statement,
-        values: &[&'v Value],
-    ) -> Result<Stepping<'v>, Failure> {
-        let size_max = lock(&self.state).value_size_max(statement.weight());
-        self.limit_values(size_max);
-        statement.start(values).map_err(|code| self.refused(code))
-    }
-
-    /// Has SQLite refuse values that have more bytes.
-    fn limit_values(&self, size_max: usize) {
-        assert!(size_max <= SQL_VALUE_SIZE_MAX, "BUG: values of {size_max} bytes");
-        // SAFETY: the connection is open.
-        unsafe { ffi::sqlite3_limit(self.db, ffi::SQLITE_LIMIT_LENGTH, size_max as c_int) };
     }
 
     /// Runs a statement to its next row; false at the end.
@@ -295,19 +273,14 @@ impl Connection {
                 script.unprepared = [sql.as_bytes(), b"\0"].concat();
             }
             self.check_time()?;
-            self.limit_values(SQL_VALUE_SIZE_MAX);
             let mut state = lock(&self.state);
             state.count_steps(0);
             state.prepares = true;
             state.start_statement();
-            let is_apps = state.origin != Origin::System;
             drop(state);
             let rest = &script.unprepared[script.prepared_size..];
             // SAFETY: the connection is open, and drops its statements before it closes.
-            let mut prepared = unsafe { Statement::prepare(self.db, rest) };
-            if is_apps && let Ok((Some(statement), _)) = &mut prepared {
-                prepared = statement.weigh().and(prepared);
-            }
+            let prepared = unsafe { Statement::prepare(self.db, rest) };
             let mut state = lock(&self.state);
             state.count_steps(0);
             state.prepares = false;
@@ -332,9 +305,7 @@ impl Connection {
         if let Some(noted) = lock(&self.state).noted() {
             return noted;
         }
-        // SAFETY: the connection is open, and its limit stays as it is.
-        let size_max = unsafe { ffi::sqlite3_limit(self.db, ffi::SQLITE_LIMIT_LENGTH, -1) };
-        failure_of(code, size_max, || self.message())
+        failure_of(code, || self.message())
     }
 
     fn message(&self) -> String {
@@ -386,12 +357,6 @@ impl Connection {
         if cookie.is_some() && cookie != self.schema_cookie {
             state.doubt_schema();
             self.schema_pages = None;
-        }
-        drop(state);
-        if cookie.is_some() && cookie != self.scripts_cookie {
-            // They would be prepared anew, and were weighed as they were before.
-            self.scripts = Scripts::default();
-            self.scripts_cookie = cookie;
         }
     }
 
@@ -590,12 +555,9 @@ impl Lazy {
 }
 
 /// What SQLite's code means, with its words for it.
-fn failure_of(code: c_int, size_max: c_int, message: impl FnOnce() -> String) -> Failure {
+fn failure_of(code: c_int, message: impl FnOnce() -> String) -> Failure {
     match (code, code & 0xff) {
         (ffi::SQLITE_IOERR_NOMEM, _) | (_, ffi::SQLITE_NOMEM) => Failure::shortage("memory"),
-        (_, ffi::SQLITE_TOOBIG) if size_max < SQL_VALUE_SIZE_MAX as c_int => {
-            Failure::budget(format!("{size_max} bytes in a value, in a statement of this size"))
-        }
         (_, ffi::SQLITE_TOOBIG) => {
             Failure::budget(format!("{SQL_VALUE_SIZE_MAX} bytes in a value"))
         }
@@ -611,7 +573,7 @@ mod tests {
 
     #[test]
     fn want_of_memory_says_nothing_about_the_statement() {
-        let failure = |code| failure_of(code, 1000, || "its words".to_owned());
+        let failure = |code| failure_of(code, || "its words".to_owned());
         for code in [ffi::SQLITE_NOMEM, ffi::SQLITE_IOERR_NOMEM] {
             assert!(failure(code).is_passing(), "{code}");
         }

@@ -141,7 +141,7 @@ fn step_through(
         return Err(Failure::ReadOnly);
     }
     let values = arrange(params, statement.names())?;
-    let mut stepping = connection.start(statement, &values)?;
+    let mut stepping = statement.start(&values).map_err(|code| connection.refused(code))?;
     let mut rows = Rows::default();
     let mut more = connection.step(&mut stepping)?;
     // Only now: the first step prepares the statement anew if the schema has changed.

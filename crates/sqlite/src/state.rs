@@ -8,13 +8,12 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tidelog_types::limits::{PAGE_SIZE, SQL_VALUE_SIZE_MAX};
+use tidelog_types::limits::PAGE_SIZE;
 use tidelog_types::{Page, PageSet, Pgid, SortedMap};
 
 use crate::failure::Failure;
 use crate::memory;
 use crate::read_set::PageBits;
-use crate::statement::Weight;
 use crate::view::{Stopwatch, View};
 
 /// Whose statement is prepared and run: what it may do follows from that.
@@ -162,17 +161,6 @@ impl State {
         let left = steps_max.saturating_sub(counted).saturating_add(1);
         let is_ours = self.origin == Origin::System;
         memory::allow(if is_ours { u64::MAX } else { left.saturating_mul(BYTES_PER_STEP) });
-    }
-
-    /// Bytes that a value of a statement may have: so many that all its looks at the largest ones
-    /// are within the budget, since nothing counts them.
-    pub fn value_size_max(&self, weight: Weight) -> usize {
-        if self.origin == Origin::System {
-            return SQL_VALUE_SIZE_MAX;
-        }
-        let bytes = self.view.limits().statement_steps_max.saturating_mul(BYTES_PER_STEP);
-        let size_max = usize::try_from(bytes / weight.looks().max(1)).unwrap_or(usize::MAX);
-        size_max.clamp(PAGE_SIZE, SQL_VALUE_SIZE_MAX)
     }
 
     pub fn fault(&self) -> Option<Pgid> {

@@ -7,72 +7,6 @@ use std::ptr;
 use rusqlite::ffi;
 use tidelog_types::{Value, ValueRef};
 
-/// Arguments that a call has at most. Each path of `json_set` is looked for in all of a value.
-pub(crate) const FUNCTION_ARGUMENTS_MAX: u64 = 127;
-
-/// Whether an instruction looks at no bytes of a value, or at those only that it allocates, which
-/// counts already.
-fn is_bringing(instruction: &[u8]) -> bool {
-    matches!(
-        instruction,
-        b"Blob"
-            | b"Column"
-            | b"Copy"
-            | b"Goto"
-            | b"Gosub"
-            | b"HaltIfNull"
-            | b"IdxInsert"
-            | b"Init"
-            | b"InitCoroutine"
-            | b"Insert"
-            | b"Int64"
-            | b"IntCopy"
-            | b"Integer"
-            | b"IsNull"
-            | b"Jump"
-            | b"MakeRecord"
-            | b"Move"
-            | b"NewRowid"
-            | b"Next"
-            | b"NotNull"
-            | b"Null"
-            | b"Once"
-            | b"Param"
-            | b"Program"
-            | b"Real"
-            | b"ResultRow"
-            | b"Return"
-            | b"Rowid"
-            | b"SCopy"
-            | b"SoftNull"
-            | b"String8"
-            | b"Variable"
-            | b"VColumn"
-            | b"Yield"
-    )
-}
-
-/// The same of a function, with the number of its arguments: some count what they look at.
-fn counts_itself(function: &[u8]) -> bool {
-    matches!(
-        function,
-        b"glob(2)"
-            | b"hex(1)"
-            | b"instr(2)"
-            | b"like(2)"
-            | b"like(3)"
-            | b"lower(1)"
-            | b"ltrim(2)"
-            | b"quote(1)"
-            | b"replace(3)"
-            | b"rtrim(2)"
-            | b"trim(2)"
-            | b"unhex(2)"
-            | b"upper(1)"
-            | b"zeroblob(1)"
-    )
-}
-
 /// A prepared statement. Its connection outlives it: see `connection.rs`.
 #[derive(Debug)]
 pub(crate) struct Statement {
@@ -81,40 +15,6 @@ pub(crate) struct Statement {
     names: Vec<Option<String>>,
     /// Whether running it leaves the database as it is.
     read_only: bool,
-    weight: Weight,
-}
-
-/// How often a statement may look at all of a value before SQLite next looks at the budget: it does
-/// so at the end of a loop only, and a statement of some megabytes need not have one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Weight {
-    /// Instructions that look at values: calls, comparisons, arithmetic.
-    looks: u64,
-    /// Calls of functions that take any number of arguments.
-    open_calls: u64,
-    /// Instructions that only bring values: also those that an open call looks at.
-    brings: u64,
-}
-
-impl Weight {
-    /// Bytes of a statement that has too few instructions to be weighed.
-    const NOT_WEIGHED_SIZE_MAX: usize = 2048;
-
-    /// Counts an instruction; `detail` is what SQLite says of a function.
-    fn count(&mut self, instruction: &[u8], detail: &[u8]) {
-        if is_bringing(instruction) || counts_itself(detail) {
-            self.brings += 1;
-        } else {
-            self.looks += 1;
-            self.open_calls += u64::from(detail.ends_with(b"(-1)"));
-        }
-    }
-
-    /// Looks at all of a value, at most.
-    pub fn looks(self) -> u64 {
-        let others = self.brings + self.looks;
-        self.looks + others.min(self.open_calls.saturating_mul(FUNCTION_ARGUMENTS_MAX))
-    }
 }
 
 impl Statement {
@@ -153,53 +53,7 @@ impl Statement {
         // SAFETY: `raw` is a statement that was just prepared.
         let (names, read_only) =
             unsafe { (parameter_names(raw), ffi::sqlite3_stmt_readonly(raw) != 0) };
-        Ok((Some(Self { raw, names, read_only, weight: Weight::default() }), used))
-    }
-
-    /// Finds out how much it looks at values. Small ones are left at nothing.
-    pub fn weigh(&mut self) -> Result<(), c_int> {
-        // SAFETY: `raw` is a prepared statement that does not run.
-        let is_explained = unsafe { ffi::sqlite3_stmt_isexplain(self.raw) != 0 };
-        if is_explained || self.size() <= Weight::NOT_WEIGHED_SIZE_MAX {
-            return Ok(());
-        }
-        self.set_explained(true)?;
-        let mut listing = Stepping { raw: self.raw, borrowed: PhantomData };
-        let mut weight = Weight::default();
-        let result = loop {
-            match listing.step() {
-                Ok(true) => {}
-                Ok(false) => break Ok(()),
-                Err(code) => break Err(code),
-            }
-            let (ValueRef::Text(instruction), detail) = (listing.column(1), listing.column(5))
-            else {
-                break Err(ffi::SQLITE_NOMEM);
-            };
-            let is_call = matches!(instruction, b"Function" | b"PureFunc" | b"AggStep");
-            let detail = match detail {
-                ValueRef::Text(detail) if is_call => detail,
-                _ => &[],
-            };
-            weight.count(instruction, detail);
-        };
-        drop(listing);
-        self.set_explained(false)?;
-        self.weight = weight;
-        result
-    }
-
-    /// Has SQLite list its instructions when it is run, instead of carrying them out.
-    fn set_explained(&mut self, is_explained: bool) -> Result<(), c_int> {
-        // SAFETY: `raw` is a prepared statement that does not run.
-        match unsafe { ffi::sqlite3_stmt_explain(self.raw, c_int::from(is_explained)) } {
-            ffi::SQLITE_OK => Ok(()),
-            code => Err(code),
-        }
-    }
-
-    pub fn weight(&self) -> Weight {
-        self.weight
+        Ok((Some(Self { raw, names, read_only }), used))
     }
 
     pub fn names(&self) -> &[Option<String>] {
