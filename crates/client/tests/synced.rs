@@ -1,6 +1,8 @@
 //! A document that is synced with a server.
 
-use tidelog_client::{Call, Connection, FromCore, Request, TabId, ToCore};
+use tidelog_client::{
+    Call, Connection, FromCore, Input, PageServerFailure, PageServerId, Request, TabId, ToCore,
+};
 use tidelog_disk::Disk;
 use tidelog_document::hash_part;
 use tidelog_pages::StoreRequest;
@@ -11,7 +13,7 @@ use tidelog_sync::{
 use tidelog_testing::client::server::{Server, talk};
 use tidelog_testing::client::*;
 use tidelog_types::limits::Limits;
-use tidelog_types::{EntryHash, ErrorCode, Lineage, Lsn, Pgid, Position};
+use tidelog_types::{EntryHash, ErrorCode, Lineage, Lsn, Pgid, Position, UnservedKind};
 
 fn add(device: &mut Device, id: &str) -> Call {
     device.mutate("add", &[("id", text(id)), ("title", text(&format!("title of {id}")))])
@@ -213,6 +215,30 @@ fn a_server_is_asked_for_no_more_than_the_disk_may_lack() {
     talk(&mut server, &mut [&mut first]);
     assert_eq!(count(&mut first), [[integer(180)]]);
     assert_eq!(first.status().connection, Connection::Online);
+}
+
+/// Goal: the same, where the data are cleared before anybody can write it down: all is shown then,
+/// and kept for no disk.
+#[test]
+fn a_server_is_asked_for_all_once_there_is_no_disk_for_it() {
+    let limits = Limits { entries_unstored_size_max: 64 * 1024, ..Limits::DEFAULT };
+    let mut server = Server::default();
+    let (mut first, mut second) = (online_with(1, limits, &mut server), online(2, &mut server));
+    first.lose_page_server();
+    (0..60).for_each(|n| _ = add(&mut second, &n.to_string()));
+    talk(&mut server, &mut [&mut second]);
+    server.news(1).iter().for_each(|news| first.hear_server(news));
+    let next = server.position().next;
+    let all_is_received = |device: &mut Device| {
+        device.take_sent().iter().any(|message| match message {
+            ToServer::About { body: ToRoom::Received { next: received }, .. } => *received == next,
+            _ => false,
+        })
+    };
+    assert!(!all_is_received(&mut first));
+    let failure = PageServerFailure::new(UnservedKind::Lost, "");
+    first.step(Input::PageServerFailed { server: PageServerId(9), failure });
+    assert!(all_is_received(&mut first));
 }
 
 /// Goal: what a device had no memory to show for a moment is shown soon after, though nothing else

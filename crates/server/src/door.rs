@@ -4,6 +4,7 @@
 //! a file and memory for as long as its client likes: so there are only so many at once, a request
 //! has to be said within a while, and silence ends them.
 
+use std::convert::Infallible;
 use std::io::{Error, ErrorKind, Result};
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,13 +14,15 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
+use axum::http::header::CONNECTION;
+use axum::http::{HeaderValue, StatusCode};
 use axum::serve::Listener;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tidelog_types::limits::{REQUEST_HEAD_SIZE_MAX, VISITORS_MAX};
+use tidelog_types::limits::{EXPORTS_MAX, REQUEST_HEAD_SIZE_MAX, VISITORS_MAX};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
@@ -29,7 +32,7 @@ use tracing::debug;
 
 /// After which silence a connection that was not upgraded is closed.
 pub(crate) const SILENCE_ENDS: Duration = Duration::from_secs(20);
-/// Within which time all of a request's head has to be said.
+/// Within which time all of a request's head has to be said, counted from the answer before it.
 const HEAD_TAKES: Duration = Duration::from_secs(10);
 
 /// Listens, and watches over who has come in.
@@ -42,7 +45,8 @@ pub(crate) struct Door {
 impl Door {
     /// A server that has few connections has few visitors as well.
     pub(crate) fn new(listener: TcpListener, connections_max: usize) -> Self {
-        let visitors_max = connections_max.clamp(1, VISITORS_MAX);
+        // However few: those who take exports do not shut everybody else out.
+        let visitors_max = connections_max.clamp(2 * EXPORTS_MAX, VISITORS_MAX);
         Self { listener, places: Arc::new(Semaphore::new(visitors_max)) }
     }
 
@@ -54,7 +58,8 @@ impl Door {
                 () = told_to_stop(&mut stopped) => break,
                 Some(_) = visits.join_next() => {}
                 visitor = self.let_in() => {
-                    visits.spawn(answer(visitor, router.clone(), stopped.clone()));
+                    let places = Arc::clone(&self.places);
+                    visits.spawn(answer(visitor, places, router.clone(), stopped.clone()));
                 }
             }
         }
@@ -81,14 +86,28 @@ async fn told_to_stop(stopped: &mut watch::Receiver<bool>) {
     let _ = stopped.wait_for(|stop| *stop).await;
 }
 
-/// Answers the requests of one visitor.
-async fn answer(visitor: Visitor, router: Router, mut stopped: watch::Receiver<bool>) {
+/// Answers the requests of one visitor: as many as come, unless others wait for a place.
+async fn answer(
+    visitor: Visitor,
+    places: Arc<Semaphore>,
+    router: Router,
+    mut stopped: watch::Receiver<bool>,
+) {
     let upgrade = visitor.upgrade.clone();
     let router = TowerToHyperService::new(router);
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         let mut request: Request = request.map(Body::new);
         request.extensions_mut().insert(upgrade.clone());
-        router.call(request)
+        let answer = router.call(request);
+        let places = Arc::clone(&places);
+        async move {
+            let mut answer = answer.await?;
+            let is_upgraded = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
+            if !is_upgraded && places.available_permits() == 0 {
+                answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok::<_, Infallible>(answer)
+        }
     });
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEAD_TAKES);

@@ -11,7 +11,7 @@ use tidelog_server::{ServeSettings, Server};
 use tidelog_sync::{Channel, FromRoom, FromServer, Intent, Refusal, ToServer};
 use tidelog_testing::room::{Copy, burner, frame, large_seed, offer_of_a_life, open};
 use tidelog_testing::server::{Client, PATIENCE, http, settings};
-use tidelog_types::limits::{CONNECTION_CHANNELS_MAX, HELLO_SIZE_MAX};
+use tidelog_types::limits::{CONNECTION_CHANNELS_MAX, EXPORTS_MAX, HELLO_SIZE_MAX};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
@@ -213,6 +213,9 @@ async fn a_request_that_never_ends_is_not_waited_for() {
     server.stop().await;
 }
 
+/// Those that there may be at once where there are few connections.
+const VISITORS: usize = 2 * EXPORTS_MAX;
+
 /// V12.
 #[tokio::test(start_paused = true)]
 async fn there_are_only_so_many_connections_that_say_nothing() {
@@ -222,10 +225,39 @@ async fn there_are_only_so_many_connections_that_say_nothing() {
     let at = server.address();
     let _socket = Client::connect(at).await.expect("one that is upgraded is counted elsewhere");
     let began = Instant::now();
-    let _first = TcpStream::connect(at).await.expect("there is room");
-    let _second = TcpStream::connect(at).await.expect("there is room");
+    let mut silent = Vec::new();
+    for _ in 0..VISITORS {
+        silent.push(TcpStream::connect(at).await.expect("there is room"));
+    }
     assert_eq!(http(at, "GET", "/healthz", "").await.0, 200, "its turn comes");
     assert!(began.elapsed() >= Duration::from_secs(9), "after {:?}", began.elapsed());
     assert!(began.elapsed() < Duration::from_secs(30), "after {:?}", began.elapsed());
+    server.stop().await;
+}
+
+/// V12: those who ask again and again over one connection hold no place for good.
+#[tokio::test(start_paused = true)]
+async fn those_who_keep_their_connections_shut_nobody_out() {
+    let data = tempfile::tempdir().expect("a folder");
+    let settings = ServeSettings { connections_max: 2, ..settings(data.path()) };
+    let server = Server::start(&settings).await.expect("a server");
+    let at = server.address();
+    let mut visits = tokio::task::JoinSet::new();
+    for _ in 0..VISITORS {
+        let mut stream = TcpStream::connect(at).await.expect("there is room");
+        visits.spawn(async move {
+            let request = format!("GET /healthz HTTP/1.1\r\nHost: {at}\r\n\r\n");
+            while stream.write_all(request.as_bytes()).await.is_ok() {
+                let mut answer = [0; 1024];
+                if stream.read(&mut answer).await.is_ok_and(|size| size == 0) {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_secs(5)).await;
+            }
+        });
+    }
+    let connected = tokio::time::timeout(Duration::from_secs(30), Client::connect(at)).await;
+    connected.expect("soon").expect("its turn comes");
+    visits.abort_all();
     server.stop().await;
 }

@@ -629,7 +629,7 @@ impl Document {
         }
     }
 
-    /// The disk has some more.
+    /// The disk may have some more, or can have none any more.
     pub(super) fn say_what_is_owed(&mut self, ctx: &mut Context<'_>) {
         let channel = self.following.channel.as_mut();
         if let Some(held) = channel.and_then(|channel| channel.owed.take()) {

@@ -171,7 +171,6 @@ impl Document {
         let was_settled = self.ledger.is_settled();
         self.ledger.on_durable(ticket);
         self.do_what_is_ready(ctx);
-        self.say_what_is_owed(ctx);
         if was_settled {
             return;
         }
