@@ -146,8 +146,7 @@ impl<D: Disk> PageServer<D> {
 
     /// Whether requests have to wait.
     fn is_held_up(&self) -> bool {
-        let is_parted = || self.waiting.makes_room_first() && !self.store.may_write();
-        self.recording.is_some() || self.is_taking_back || is_parted()
+        self.recording.is_some() || self.is_taking_back
     }
 
     /// Writes what was appended and asks for one flush of all of it.
@@ -599,9 +598,7 @@ impl<D: Disk> PageServer<D> {
         document: DocumentKey,
     ) -> Result<(), Fault> {
         self.make_room(owner)?;
-        // It may take the last room that there is. Appends may not, and none is written with it.
-        self.write_log()?;
-        if self.is_taking_back || !self.store.may_write() {
+        if self.is_taking_back {
             self.waiting.put_back(owner, StoreRequest::Destroy { ticket, document });
             return Ok(());
         }
@@ -616,7 +613,7 @@ impl<D: Disk> PageServer<D> {
             self.store.record_destroy(number);
         }
         self.ack(owner, ticket, vec![document]);
-        self.write_log()
+        Ok(())
     }
 
     fn ack(&mut self, owner: OwnerId, ticket: Ticket, names: Vec<DocumentKey>) {

@@ -81,12 +81,6 @@ impl WaitingLine {
         self.owners.get(&owner).is_some_and(|held| held.is_leaving)
     }
 
-    /// Whether what comes first makes room.
-    pub fn makes_room_first(&self) -> bool {
-        let Some((_, Waiting::Request(request))) = self.line.front() else { return false };
-        matches!(**request, StoreRequest::Destroy { .. })
-    }
-
     /// Takes a request in. Of a read that is one too many it gives the answer; an append is refused
     /// in its turn, behind those before it.
     pub fn push(
