@@ -14,10 +14,6 @@ wasm_bindgen_test_configure!(run_in_dedicated_worker);
 /// Lines of a seed and its trace.
 const NATIVE: &str = env!("TIDELOG_SIM_TRACES", "what `tidelog-sim --traces A..B` prints natively");
 
-/// A seed in which a rebase asks for another page in a browser than natively, and all are in step
-/// in the end. Why is not known yet (issue 8): whoever finds that takes it out.
-const NOT_UNDERSTOOD: [u64; 1] = [60042];
-
 #[wasm_bindgen_test]
 async fn the_same_seeds_give_the_same_traces_as_natively() {
     tidelog_tab::load().await;
@@ -26,7 +22,6 @@ async fn the_same_seeds_give_the_same_traces_as_natively() {
         (seed.parse::<u64>().expect("a number"), trace)
     });
     let differing: Vec<u64> = native
-        .filter(|(seed, _)| !NOT_UNDERSTOOD.contains(seed))
         .filter(|(seed, trace)| run(*seed, Told::Trace).as_deref() != Ok(*trace))
         .map(|(seed, _)| seed)
         .collect();

@@ -264,9 +264,10 @@ impl Document {
         self.replica().map_or(0, |replica| replica.undecided().count())
     }
 
-    /// What is wrong with what it shows.
+    /// What is wrong with what it shows, unless that is told: without a page that is damaged it
+    /// shows less.
     pub(crate) fn doubt(&self) -> Option<String> {
-        self.replica()?.doubt()
+        if self.error.is_some() { None } else { self.replica()?.doubt() }
     }
 
     /// Why it cannot be opened at all, if that is so.

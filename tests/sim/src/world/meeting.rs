@@ -27,6 +27,8 @@ const FAILURES: u32 = 3;
 const WORDS: u32 = 4;
 const DEATHS: u32 = 3;
 const SAID_MS: u64 = 1_100;
+/// Milliseconds within which some tabs hear what another one said, and some do not yet.
+const HEARD_BY_SOME_MS: u64 = 8;
 /// Files that are taken out, and bytes of what is written meanwhile.
 const EXPORTS: u32 = 4;
 const LARGE: u64 = 30_000;
@@ -286,16 +288,29 @@ impl World {
         self.pass(OPEN_MS)?;
         for _ in 0..DEATHS {
             for _ in 0..WORDS {
-                let Some(tab) = self.rng.pick(&self.holders(device, Doc(0))) else { return Ok(()) };
-                let connected = self.rng.once_in(2);
-                let word = self.set_connected(device, tab, Doc(0), connected);
-                self.send_to_core(device, tab, word.into_iter().collect());
+                self.say_whether_connected(device);
                 self.pass(SAID_MS)?;
             }
+            // Not all tabs hear of this word, and not all are back when the next is said.
+            self.say_whether_connected(device);
+            let heard_ms = self.rng.below(HEARD_BY_SOME_MS);
+            self.pass(heard_ms)?;
             let page_server_lives = self.rng.once_in(2);
             self.kill_core(device, page_server_lives);
+            for _ in 0..WORDS {
+                let back_ms = self.rng.below(SAID_MS);
+                self.pass(back_ms)?;
+                self.say_whether_connected(device);
+            }
             self.pass(BACK_MS)?;
         }
         Ok(())
+    }
+
+    fn say_whether_connected(&mut self, device: usize) {
+        let Some(tab) = self.rng.pick(&self.holders(device, Doc(0))) else { return };
+        let connected = self.rng.once_in(2);
+        let word = self.set_connected(device, tab, Doc(0), connected);
+        self.send_to_core(device, tab, word.into_iter().collect());
     }
 }
