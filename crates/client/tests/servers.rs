@@ -15,6 +15,8 @@ use tidelog_types::{
 
 const X: &str = "ws://x";
 const Y: &str = "ws://y";
+/// Milliseconds in which the tabs of a core that has ended are back.
+const TABS_BACK_MS: u64 = 5_000;
 const OTHER: Handle = Handle(2);
 
 /// A core that follows `list` at X and another document at Y, on a channel of the same number. A
@@ -307,6 +309,7 @@ fn a_sync_that_no_server_was_named_for_is_answered() {
     assert!(!core.has_failed(Call(3)), "the other one named it");
     core.ask(Call(4), HANDLE, Request::Close);
     core.ask(Call(5), OTHER, Request::Sync);
+    core.pass(TABS_BACK_MS);
     for call in [Call(3), Call(5)] {
         let failure = core.failure_of(call).expect("it is told");
         assert_eq!(failure.code, ErrorCode::InvalidOption);
@@ -314,6 +317,20 @@ fn a_sync_that_no_server_was_named_for_is_answered() {
     core.ask_to_open(OTHER_TAB, Call(6), HANDLE, "list", Some(X));
     core.ask(Call(7), OTHER, Request::Sync);
     assert!(!core.has_failed(Call(7)));
+}
+
+/// Goal: of two tabs that come back to a new core, the one that named no server may be the first.
+#[test]
+fn a_sync_that_is_asked_again_waits_for_the_tab_that_names_the_server() {
+    let mut core = Core::default();
+    core.open_new(Call(1), OTHER, "list", Some(X));
+    core.ask_to_open(TAB, Call(2), HANDLE, "list", None);
+    core.ask(Call(3), OTHER, Request::Close);
+    core.ask(Call(4), HANDLE, Request::Sync);
+    core.pass(TABS_BACK_MS - 1);
+    core.ask_to_open(OTHER_TAB, Call(5), HANDLE, "list", Some(X));
+    core.pass(TABS_BACK_MS);
+    assert!(!core.has_failed(Call(4)));
 }
 
 /// Goal: a device whose disk is full does not connect anew with each write that fails. Method: the

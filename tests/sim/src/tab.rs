@@ -557,19 +557,7 @@ impl Tab {
                 if !ordered || status.pending != issued - start {
                     return Err(format!("watermarks out of order: {status:?}"));
                 }
-                let passes = |code: ErrorCode| match code {
-                    ErrorCode::ServerUnreachable | ErrorCode::StorageFull | ErrorCode::Storage => {
-                        true
-                    }
-                    // One that went back may offer what it has handed over already.
-                    ErrorCode::DocumentReplaced => self.servers_go_back || self.devices_part,
-                    ErrorCode::DocumentMissing => self.servers_go_back,
-                    ErrorCode::DocumentExists => self.meets_namesakes,
-                    ErrorCode::Access | ErrorCode::Protocol => self.may_be_barred,
-                    ErrorCode::BudgetExceeded => self.fills,
-                    _ => false,
-                };
-                if let Some(failure) = status.error.as_ref().filter(|it| !passes(it.code)) {
+                if let Some(failure) = status.error.as_ref().filter(|it| !self.passes(it.code)) {
                     return Err(format!("the status says {failure:?}"));
                 }
                 self.statuses.insert(handle, (self.port.core, status));
@@ -603,6 +591,12 @@ impl Tab {
         let status = self.held.get(&doc).and_then(|handle| self.statuses.get(handle));
         let error = status.and_then(|(_, status)| status.error.as_ref());
         error.is_some_and(|it| it.code == ErrorCode::Storage && it.remedy == Remedy::Mend)
+    }
+
+    /// Whether a document was in step with its server when its core said last how it stands.
+    pub(crate) fn is_online(&self, doc: Doc) -> bool {
+        let status = self.held.get(&doc).and_then(|handle| self.statuses.get(handle));
+        status.is_some_and(|(_, status)| status.connection == Connection::Online)
     }
 
     /// Whether a document was to stay away from its server when its core said last how it stands.
@@ -702,6 +696,20 @@ impl Tab {
         }
     }
 
+    /// Whether a document may be in want of something in this world, and say so.
+    fn passes(&self, code: ErrorCode) -> bool {
+        match code {
+            ErrorCode::ServerUnreachable | ErrorCode::StorageFull | ErrorCode::Storage => true,
+            // One that went back may offer what it has handed over already.
+            ErrorCode::DocumentReplaced => self.servers_go_back || self.devices_part,
+            ErrorCode::DocumentMissing => self.servers_go_back,
+            ErrorCode::DocumentExists => self.meets_namesakes,
+            ErrorCode::Access | ErrorCode::Protocol => self.may_be_barred,
+            ErrorCode::BudgetExceeded => self.fills,
+            _ => false,
+        }
+    }
+
     /// Whether a server that is not there, or lets nobody in, may be the reason.
     fn is_unreachable(&self, code: ErrorCode) -> bool {
         let bars = matches!(code, ErrorCode::Access | ErrorCode::Protocol);
@@ -788,7 +796,7 @@ impl Tab {
                 heard.answers.extend(self.look(handle, now_ms));
                 Ok(())
             }
-            Request::Sync => Ok(()),
+            Request::Sync if full || closed || self.passes(failure.code) => Ok(()),
             // A document that could not be handed over is tried again, by whoever wants that.
             Request::Open(_) if self.handing_over.remove(&handle) => {
                 let is_taken = failure.code == ErrorCode::DocumentExists;

@@ -29,6 +29,9 @@ const CHANNEL_MS: u64 = 10_000;
 /// the answer, may take its time on a line that carries little, and each one adds to what is on it.
 const CHANNEL_DOUBLINGS_MAX: u32 = 5;
 
+/// Milliseconds in which the tabs of a core that has ended are back at the next one.
+const TABS_BACK_MS: u64 = 5_000;
+
 /// What a document knows of its server.
 #[derive(Default)]
 pub(crate) struct Following {
@@ -685,8 +688,12 @@ impl Document {
         let is_certain = |it: &CallFailure| it.is_final() && !self.following.is_doubted(it);
         let failure = self.error.clone().filter(is_certain);
         let is_lost = ctx.store.is_lost();
-        // Nobody connects to the server of a document that no tab has opened with one.
+        // Nobody connects to the server of a document that no tab has opened with one, or will.
         let is_nobodys = !self.handles.values().any(|handle| handle.server.is_some());
+        if is_nobodys {
+            self.syncs.iter().for_each(|sync| ctx.out.wake_at(sync.asked_at_ms + TABS_BACK_MS));
+        }
+        let now_ms = ctx.now_ms;
         self.syncs.retain(|sync| {
             // The head goes back when mutations are taken back.
             let needed = sync.timeline.1.min(head);
@@ -699,7 +706,8 @@ impl Document {
             // What the disk can never have is never sent.
             let is_stuck = is_lost && synced.durable < needed;
             let cleared = || is_stuck.then(CallFailure::data_cleared);
-            let nobody = || is_nobodys.then(CallFailure::no_server_named);
+            let is_alone = is_nobodys && now_ms >= sync.asked_at_ms + TABS_BACK_MS;
+            let nobody = || is_alone.then(CallFailure::no_server_named);
             if let Some(failure) = failure.clone().or_else(cleared).or_else(nobody) {
                 ctx.out.tell(sync.tab, FromCore::Failed { call: sync.call, failure });
                 return false;

@@ -125,6 +125,7 @@ struct SyncWait {
     tab: TabId,
     handle: Handle,
     call: Call,
+    asked_at_ms: u64,
     /// All mutations of this timeline before this LSN need their verdict.
     timeline: (JournalId, Lsn),
     /// All entries before this need to be visible; `None` until the server has said.

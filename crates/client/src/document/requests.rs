@@ -389,6 +389,7 @@ impl Document {
             tab: ask.tab,
             handle: ask.handle,
             call: ask.call,
+            asked_at_ms: ctx.now_ms,
             timeline,
             storage: None,
             probe: None,

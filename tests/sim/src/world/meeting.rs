@@ -1,8 +1,11 @@
 //! What goes wrong only where a few things meet.
 
-use tidelog_client::TabId;
+use std::collections::BTreeSet;
+
+use tidelog_client::{Call, TabId, ToCore};
 
 use super::World;
+use super::lives::TabOf;
 use super::sockets::{Conn, Muted};
 use super::trouble::BARRED_MS_MAX;
 use crate::device::Device;
@@ -27,19 +30,44 @@ const FAILURES: u32 = 3;
 const WORDS: u32 = 4;
 const DEATHS: u32 = 3;
 const SAID_MS: u64 = 1_100;
-/// Milliseconds within which some tabs hear what another one said, and some do not yet.
+/// Milliseconds in which some tabs hear what another one said, and some do not yet.
 const HEARD_BY_SOME_MS: u64 = 8;
 /// Files that are taken out, and bytes of what is written meanwhile.
 const EXPORTS: u32 = 4;
 const LARGE: u64 = 30_000;
+/// Milliseconds in which who waits for a server that lets nobody in is told so.
+const BARRED_KNOWN_MS: u64 = 5_000;
 /// Milliseconds after which a device has come back to a server that lets it in again.
 const LET_IN_KNOWN_MS: u64 = 60_000;
 
+/// A tab that waits until all is in step, and which of its cores it asked.
+struct Waiting {
+    tab: TabOf,
+    call: Call,
+    core: u32,
+}
+
 impl World {
-    /// Whoever was not let in by a server comes back to it by itself, once it lets people in.
+    /// Whoever waits for a server is told that it lets nobody in, and comes back to it by itself
+    /// once it does.
     pub(super) fn bar_out(&mut self) -> Result<(), String> {
         let (host, doc) = (0, Doc(0));
+        let mut waiting = self.sync_everywhere(doc);
+        let heard_ms = self.rng.below(SAID_MS);
+        self.pass(HEARD_BY_SOME_MS + heard_ms)?;
+        let hears = |conn: &Conn| conn.host == host && !conn.silent_down && !conn.silent_up;
+        waiting.retain(|it| {
+            let conns = || self.conns.values().filter(|conn| conn.device == it.tab.0);
+            let tab = self.devices[it.tab.0].tabs.get(&it.tab.1);
+            tab.is_some_and(|tab| tab.is_online(doc)) && conns().any(hears)
+        });
         self.bar_server(host);
+        self.pass(BARRED_KNOWN_MS)?;
+        if self.barred.contains_key(&host)
+            && let Some(it) = waiting.into_iter().find(|it| self.still_waits(it))
+        {
+            return Err(format!("{:?} waits for a server that bars it: {:?}", it.tab, it.call));
+        }
         self.pass(BARRED_MS_MAX + LET_IN_KNOWN_MS)?;
         for (device, here) in self.devices.iter().enumerate() {
             let mut holders = here.tabs.values().filter(|tab| tab.held.contains_key(&doc));
@@ -56,6 +84,31 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    /// A tab of each device waits until all is in step, which is not at once.
+    fn sync_everywhere(&mut self, doc: Doc) -> Vec<Waiting> {
+        let mut waiting = Vec::new();
+        for device in 0..self.devices.len() {
+            let Some(tab) = self.holders(device, doc).first().copied() else { continue };
+            self.add_in((device, tab), doc);
+            let now_ms = self.now_ms;
+            let sync = self.tab(device, tab).sync(doc, BTreeSet::new(), now_ms);
+            let ToCore::Ask { call, .. } = sync else { unreachable!("BUG: it asks") };
+            let core = self.tab(device, tab).port.core;
+            self.send_to_core(device, tab, vec![sync]);
+            waiting.push(Waiting { tab: (device, tab), call, core });
+        }
+        waiting
+    }
+
+    /// Whether it does, and nothing has kept its tab from being told since.
+    fn still_waits(&self, waiting: &Waiting) -> bool {
+        let (device, tab) = waiting.tab;
+        let is_absent = |tab| self.busy.contains_key(tab) || self.hidden.contains(tab);
+        let here = self.devices[device].tabs.get(&tab).filter(|_| !is_absent(&waiting.tab));
+        let same = here.filter(|it| it.port.is_heard && it.port.core == waiting.core);
+        same.is_some_and(|it| it.unsettled.contains_key(&waiting.call))
     }
 
     /// A document is handed over, and the line breaks as the server has it; another device opens it
@@ -281,35 +334,34 @@ impl World {
     }
 
     /// Tabs say in turns, and again, whether a document is to stay away from its server; the next
-    /// core goes by the last word.
+    /// core goes by the last word, whichever tab comes back first.
     pub(super) fn say_again(&mut self) -> Result<(), String> {
         let device = self.rng.index(self.devices.len());
         self.open_tab(device);
         self.pass(OPEN_MS)?;
         for _ in 0..DEATHS {
+            let mut connected = false;
             for _ in 0..WORDS {
-                self.say_whether_connected(device);
+                connected = self.rng.once_in(2);
+                self.say_whether_connected(device, connected);
                 self.pass(SAID_MS)?;
             }
-            // Not all tabs hear of this word, and not all are back when the next is said.
-            self.say_whether_connected(device);
+            // Of this word some tabs do not hear; who says the next may know nothing of it, and be
+            // back at the next core before those who do.
+            self.say_whether_connected(device, !connected);
             let heard_ms = self.rng.below(HEARD_BY_SOME_MS);
             self.pass(heard_ms)?;
             let page_server_lives = self.rng.once_in(2);
             self.kill_core(device, page_server_lives);
-            for _ in 0..WORDS {
-                let back_ms = self.rng.below(SAID_MS);
-                self.pass(back_ms)?;
-                self.say_whether_connected(device);
-            }
+            self.pass(SAID_MS)?;
+            self.say_whether_connected(device, connected);
             self.pass(BACK_MS)?;
         }
         Ok(())
     }
 
-    fn say_whether_connected(&mut self, device: usize) {
+    fn say_whether_connected(&mut self, device: usize, connected: bool) {
         let Some(tab) = self.rng.pick(&self.holders(device, Doc(0))) else { return };
-        let connected = self.rng.once_in(2);
         let word = self.set_connected(device, tab, Doc(0), connected);
         self.send_to_core(device, tab, word.into_iter().collect());
     }
