@@ -797,6 +797,13 @@ impl Tab {
                 Ok(())
             }
             Request::Sync if full || closed || self.passes(failure.code) => Ok(()),
+            // Another tab has handed it over, and is gone.
+            Request::Sync
+                if failure.code == ErrorCode::InvalidOption
+                    && self.doc_of(&asked).is_some_and(|doc| !self.online.contains(&doc)) =>
+            {
+                Ok(())
+            }
             // A document that could not be handed over is tried again, by whoever wants that.
             Request::Open(_) if self.handing_over.remove(&handle) => {
                 let is_taken = failure.code == ErrorCode::DocumentExists;

@@ -31,6 +31,8 @@ const BEGIN_ANEW_MS: u64 = 15_000;
 const ASKED_AGAIN_MS: u64 = 31_000;
 /// Simulated milliseconds in which documents are closed, and their copies deleted.
 const LEFT_MS: u64 = 10_000;
+/// Simulated milliseconds in which a core hears what it is asked.
+const HEARD_MS: u64 = 8;
 /// Simulated milliseconds in which a core that has begun is lent a page server, whatever became of
 /// the one before.
 const LENT_MS: u64 = 75_000;
@@ -82,18 +84,24 @@ impl World {
         let everybody = |world: &Self, device: usize| -> Vec<TabId> {
             world.devices[device].tabs.keys().copied().collect()
         };
-        let now_ms = self.now_ms;
+        let mut in_two_steps = Vec::new();
         for device in 0..self.devices.len() {
-            for tab in everybody(self, device) {
+            let tabs = everybody(self, device);
+            tabs.iter().for_each(|tab| self.tab(device, *tab).is_leaving = true);
+            match tabs[..] {
+                [tab] if self.rng.once_in(2) => self.leave_at_once(device, tab)?,
+                _ => in_two_steps.push(device),
+            }
+            for tab in tabs {
                 for doc in self.docs.of(device) {
+                    let now_ms = self.now_ms;
                     let messages = self.tab(device, tab).close(doc, now_ms).unwrap_or_default();
                     self.send_to_core(device, tab, messages);
                 }
-                self.tab(device, tab).is_leaving = true;
             }
         }
         self.pass(LEFT_MS)?;
-        for device in 0..self.devices.len() {
+        for device in in_two_steps {
             for doc in self.docs.of(device) {
                 let tab = self.any_tab(device)?;
                 self.destroy(device, tab, doc, true);
@@ -108,6 +116,18 @@ impl World {
                 return Err(format!("device {device}: {name} is not deleted"));
             }
         }
+        Ok(())
+    }
+
+    /// The only tab of a device closes all and deletes it, of which its core may die.
+    fn leave_at_once(&mut self, device: usize, tab: TabId) -> Result<(), String> {
+        for doc in self.docs.of(device) {
+            self.destroy(device, tab, doc, true);
+        }
+        let heard_ms = self.rng.below(HEARD_MS);
+        self.pass(heard_ms)?;
+        let page_server_lives = self.rng.once_in(2);
+        self.kill_core(device, page_server_lives);
         Ok(())
     }
 
