@@ -220,8 +220,7 @@ function gone({ number, port }: Tab): void {
 async function becomeCore(): Promise<void> {
   let looks = 0;
   let isWaiting = true;
-  const look = async (): Promise<boolean> => {
-    const { held = [] } = await navigator.locks.query().catch(() => ({}) as LockManagerSnapshot);
+  const isOver = ({ held = [] }: LockManagerSnapshot): boolean => {
     // Tabs share the lock of a core that died, if only to hear of it.
     const alone = held.filter(({ mode }) => mode === 'exclusive');
     const names = alone.map(({ name = '' }) => name.split(' '));
@@ -233,7 +232,8 @@ async function becomeCore(): Promise<void> {
     if (isElsewhere) end({ type: 'elsewhere' });
     return isElsewhere;
   };
-  void lookEvery(LOOK_MS, look);
+  const look = () => navigator.locks.query().catch(() => ({}) as LockManagerSnapshot);
+  void lookEvery(LOOK_MS, look, isOver);
   await hold(CORE_LOCK);
   isWaiting = false;
   // Whoever finds the second lock may name the first at once.

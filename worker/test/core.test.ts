@@ -231,6 +231,17 @@ test('looks at other cores do not pile up, and one that is refused harms nobody'
   expect(query).toHaveBeenCalledTimes(2);
 });
 
+test('a look at other cores that is never answered is not the last one', async () => {
+  vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] });
+  const { hold } = (await import('../src/shared.js')) as unknown as { hold: Mock };
+  hold.mockReturnValueOnce(new Promise(() => {}));
+  const query = vi.fn(() => new Promise(() => {}));
+  vi.stubGlobal('navigator', { locks: { query, request: () => new Promise(() => {}) } });
+  void (await atWork())('a').catch(() => {});
+  await vi.advanceTimersByTimeAsync(50_000);
+  expect(query.mock.calls.length).toBeGreaterThan(2);
+});
+
 /** What a core says in so much time while somebody has the lock of one at this address. */
 async function saidOfCoreAt(url: string, mode: LockMode, ms: number) {
   vi.useFakeTimers({ toFake: ['setTimeout'] });
