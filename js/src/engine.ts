@@ -110,7 +110,7 @@ export class Engine {
         break;
       }
       case 'lendEnded':
-        this.#post({ type: 'lendEnded' }, []);
+        this.#post({ type: 'lendEnded', why: effect.why }, []);
         break;
       case 'cannotLend':
         this.#post({ type: 'lendFailed', reason: effect.reason }, []);

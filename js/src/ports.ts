@@ -49,6 +49,8 @@ export interface LendFailed {
 /** What a tab has lent has ended. */
 export interface LendEnded {
   readonly type: 'lendEnded';
+  /** Why, if it failed: what it said itself may come later, and is not heard any more then. */
+  readonly why?: Unserved | undefined;
 }
 
 /** What the core asks of a tab, and, with the port, its answer: a way past the core. */
@@ -110,8 +112,10 @@ export interface Serve {
 
 /** What a page server's worker tells who started it. */
 export type FromPageServer =
-  /** It waits for the store; it has it; another worker should take its place. */
-  | { readonly type: 'loaded' | 'serves' | 'broke' }
+  /** It waits for the store; it has it. */
+  | { readonly type: 'loaded' | 'serves' }
+  /** Another worker should take its place, as it has told the core, where it failed. */
+  | { readonly type: 'broke'; readonly why?: Unserved | undefined }
   /** It cannot load what it needs. */
   | { readonly type: 'unloaded'; readonly reason: string };
 

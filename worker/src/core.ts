@@ -283,7 +283,7 @@ function receive(tab: Tab, message: FromTab): void {
       else takeOver.postMessage(lock);
     }
   } else if (message.type === 'lendEnded') {
-    lendEnded(tab.number);
+    lendEnded(tab.number, message.why);
   } else if (message.type === 'lendFailed' && !pageServer) {
     // Whoever waits is told; other tabs are next in line.
     failed({ number: ++lastNumber }, 'unavailable', message.reason);
@@ -291,15 +291,16 @@ function receive(tab: Tab, message: FromTab): void {
 }
 
 /**
- * What this tab lent has ended. It came late, after that of the tab which has the store now, if it
- * came in place of one of which nobody has said that it ended.
+ * What this tab lent has ended, and perhaps why. It came late, after that of the tab which has the
+ * store now, if it came in place of one of which nobody has said that it ended.
  */
-function lendEnded(tab: number): void {
+function lendEnded(tab: number, why?: Unserved): void {
   replaced.delete(tab);
   if (pageServer?.tab !== tab) return;
-  const server = pageServer.number;
+  const server = pageServer;
   pageServer = undefined;
-  step(core.pageServerGone, server);
+  if (why) failed(server, why.kind, why.reason);
+  step(core.pageServerGone, server.number);
   for (const other of replaced) {
     tabs.get(other)?.port.postMessage({ type: 'lendAgain' } satisfies ToTab);
   }

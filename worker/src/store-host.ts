@@ -57,7 +57,7 @@ export class StoreHost {
   readonly #owners: MessagePort[] = [];
   /** Ways to the tabs of the living core. */
   readonly #tabs = new Map<number, MessagePort>();
-  readonly #again: () => void;
+  readonly #again: (why?: Unserved) => void;
   /** Whether the store is open. */
   #works = false;
   /** Whether its data were cleared under it. */
@@ -72,11 +72,14 @@ export class StoreHost {
   #rest: ReturnType<typeof setTimeout> | undefined;
   #isThere: Keep['isThere'] = async () => false;
 
-  /** `again` is called once, when another page server should take the place of this one. */
-  constructor(again: () => void) {
+  /**
+   * `again` is called once, when another page server should take the place of this one, with what
+   * owners were told of why this one failed.
+   */
+  constructor(again: (why: Unserved | undefined) => void) {
     let isOver = false;
-    this.#again = () => {
-      if (!isOver) again();
+    this.#again = (why) => {
+      if (!isOver) again(why);
       isOver = true;
     };
     this.#slices.port1.onmessage = () => {
@@ -163,8 +166,9 @@ export class StoreHost {
   }
 
   #fail(kind: UnservedKind, reason: string): void {
-    this.#tell({ type: 'failed', kind, reason });
-    if (kind === 'full' || kind === 'unavailable') this.#again();
+    const why = { type: 'failed', kind, reason } as const;
+    this.#tell(why);
+    if (kind === 'full' || kind === 'unavailable') this.#again(why);
   }
 
   /** Nothing is written into what was cleared: that it was would be told as a failure to write. */

@@ -135,6 +135,19 @@ test('a page server has ended, said or not, where another one is lent', async ()
   expect(core.pageServerFailed).toHaveBeenCalledTimes(1);
 });
 
+test('why a page server failed is told, whoever of its tab and itself says so first', async () => {
+  const enter = await atWork();
+  const { say } = await enter('a');
+  const failed = { type: 'failed', kind: 'unavailable', reason: 'no room' } as const;
+  const way = new Port();
+  say({ type: 'lend', port: way as unknown as MessagePort });
+  say({ type: 'lendEnded', why: failed });
+  way.onmessage({ data: failed });
+  const reason = new TextEncoder().encode('no room');
+  const [[, server]] = core.pageServerGone.mock.calls as [number, number][];
+  expect(core.pageServerFailed.mock.calls).toEqual([[expect.any(Number), server, 1, reason]]);
+});
+
 test('a core names those that have to give way, and ends when it is named itself', async () => {
   const enter = await atWork();
   vi.useFakeTimers({ toFake: ['setTimeout'] });

@@ -152,6 +152,12 @@ test.each([
   expect(again).toHaveBeenCalledTimes(1);
 });
 
+test('whoever opens a store anew is told why the one before failed', async () => {
+  const { again } = await opened((to) => to.failed(3, 'no room'));
+  const why = { type: 'failed', kind: 'full', reason: 'no room' };
+  expect(again.mock.calls).toEqual([[why]]);
+});
+
 test('a store is opened anew without a network, once its code was loaded', async () => {
   vi.resetModules();
   vi.stubGlobal('MessageChannel', Channel);
