@@ -252,7 +252,7 @@ function giveWay(): void {
 
 async function start(urls: Hello['urls']): Promise<void> {
   const url = urls.coreWasmUrl ?? new URL('../wasm/core_bg.wasm', import.meta.url);
-  const [module] = await Promise.all([compile(url), becomeCore()]);
+  const [module] = await Promise.all([compile(url, core.BUILD), becomeCore()]);
   core.initSync({ module });
   core.start(crypto.getRandomValues(new Uint8Array(32)), host);
   works = true;

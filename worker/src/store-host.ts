@@ -42,7 +42,7 @@ export function loadStore(wasm: string | undefined): Promise<void> {
 
 async function load(wasm: string | undefined): Promise<void> {
   const url = wasm ?? new URL('../wasm/page_server_bg.wasm', import.meta.url);
-  store.initSync({ module: await compile(url) });
+  store.initSync({ module: await compile(url, store.BUILD) });
 }
 
 /** Uses the wait for the store, whose code is loaded: it opens sooner then. */

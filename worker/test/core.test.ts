@@ -3,6 +3,7 @@ import type { FromTab, ToTab } from '../../js/dist/ports.js';
 import type { Host } from '../wasm/core.js';
 
 const core = vi.hoisted(() => ({
+  BUILD: '+00000000',
   initSync: () => {},
   start: () => {},
   warmUp: () => {},

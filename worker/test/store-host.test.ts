@@ -4,6 +4,7 @@ const [NOTHING, MORE] = [0, 1];
 
 /** A store, and what it leaves to be done. */
 const store = vi.hoisted(() => ({
+  BUILD: '+00000000',
   left: 1,
   initSync: () => {},
   serve: () => store.left,

@@ -105,3 +105,6 @@ export function wake(now_ms: number): void;
 export function warmUp(): void;
 
 export function initSync(options: { module: WebAssembly.Module }): unknown;
+
+/** The build that this is of, as `xtask/build.rs` added it. */
+export const BUILD: string;
