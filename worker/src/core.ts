@@ -355,7 +355,8 @@ function serveHere(): void {
   };
   use({ number: ++lastNumber, way: port1 });
   host.serve(port2);
-  const opening = loadStore(wasmUrl).then(() => openBlocks(() => host.lost()));
+  const [lost, closed] = [() => host.lost(), () => host.closed()];
+  const opening = loadStore(wasmUrl).then(() => openBlocks(lost, closed));
   void host.start(opening);
 }
 

@@ -154,6 +154,11 @@ export class StoreHost {
     this.#tell({ type: 'failed', kind: 'lost', reason: '' });
   }
 
+  /** The browser has closed what the store is kept in, and it is there: it can be opened anew. */
+  closed(): void {
+    this.#break();
+  }
+
   /** Lets go of the store, so that it can be opened anew. */
   close(): void {
     this.#works = false;

@@ -153,6 +153,13 @@ test.each([
   expect(again).toHaveBeenCalledTimes(1);
 });
 
+test('a store whose keep the browser has closed is opened anew, once', async () => {
+  const { host, again } = await opened();
+  host.closed();
+  host.closed();
+  expect(again.mock.calls).toEqual([[undefined]]);
+});
+
 test('whoever opens a store anew is told why the one before failed', async () => {
   const { again } = await opened((to) => to.failed(3, 'no room'));
   const why = { type: 'failed', kind: 'full', reason: 'no room' };
