@@ -79,6 +79,8 @@ export type ToTab =
   | { readonly type: 'welcome'; readonly lock: string }
   /** What came in place of its page server has ended: it lends again, if that still serves. */
   | { readonly type: 'lendAgain' }
+  /** A list of messages could not be read: the tab was left, and asks all of it anew. */
+  | { readonly type: 'unread' }
   /** A core of another release takes over the store. */
   | { readonly type: 'replaced' }
   /** The script at this address is of another build than the tab, which it takes nothing from. */

@@ -216,6 +216,12 @@ function gone({ number, port }: Tab): void {
   lendEnded(number);
 }
 
+/** Nobody knows what the tab asked, and what it says next may build on that. */
+function unread(tab: Tab): void {
+  tab.port.postMessage({ type: 'unread' } satisfies ToTab);
+  gone(tab);
+}
+
 /** Resolves when this worker is the core. If another one is, its tabs go there, and it ends. */
 async function becomeCore(): Promise<void> {
   let looks = 0;
@@ -269,7 +275,7 @@ function receive(tab: Tab, message: FromTab): void {
   if (tabs.get(tab.number) !== tab || isGivingWay) return;
   if (!works) early.push({ tab, message });
   else if (message instanceof Uint8Array) {
-    step(core.tabMessages, tab.number, message);
+    if (step(core.tabMessages, tab.number, message) === false) unread(tab);
   } else if (message.type === 'lend') {
     if (servesHere) message.port.close();
     else use({ number: ++lastNumber, tab: tab.number, way: message.port });
@@ -389,13 +395,13 @@ function wake(): void {
 }
 
 /** One step of the core. Whatever it throws is its end. */
-function step<Args extends unknown[]>(
-  run: (nowMs: number, ...args: Args) => void,
+function step<Args extends unknown[], Result>(
+  run: (nowMs: number, ...args: Args) => Result,
   ...args: Args
-): void {
-  if (!works) return;
+): Result | undefined {
+  if (!works) return undefined;
   try {
-    run(now(), ...args);
+    return run(now(), ...args);
   } catch (error) {
     try {
       core.nameCulprit(host);
@@ -403,6 +409,7 @@ function step<Args extends unknown[]>(
       // Whatever has happened left nothing that can say so.
     }
     die(`the core failed: ${error}`);
+    return undefined;
   }
 }
 

@@ -10,7 +10,7 @@ const core = vi.hoisted(() => ({
   isLost: () => false,
   nameCulprit: vi.fn(),
   tabClosed: vi.fn(),
-  tabMessages: vi.fn(),
+  tabMessages: vi.fn((): boolean | undefined => true),
   pageServerLent: vi.fn(),
   pageServerGone: vi.fn(),
   pageServerFailed: vi.fn(),
@@ -134,6 +134,24 @@ test('a page server has ended, said or not, where another one is lent', async ()
   expect(core.pageServerGone.mock.calls).toEqual([[expect.any(Number), lent]]);
   next.onmessage({ data: { type: 'failed', kind: 'unavailable', reason: 'no' } });
   expect(core.pageServerFailed).toHaveBeenCalledTimes(1);
+});
+
+test('a tab whose list cannot be read is left, so that it comes back and asks again', async () => {
+  const enter = await atWork();
+  const [tab, other] = [await enter('a'), await enter('b')];
+  core.tabMessages.mockReturnValueOnce(false);
+  tab.say(new Uint8Array(3));
+  expect(tab.port.said.at(-1)).toEqual({ type: 'unread' });
+  expect(tab.port.close).toHaveBeenCalledTimes(1);
+  expect(core.tabClosed).toHaveBeenCalledTimes(1);
+  // What it said behind that may build on it.
+  tab.say(new Uint8Array(4));
+  expect(core.tabMessages).toHaveBeenCalledTimes(1);
+  expect(other.port.said.at(-1)).not.toEqual({ type: 'unread' });
+  expect(self.close).not.toHaveBeenCalled();
+  const back = await enter('a');
+  back.say(new Uint8Array(4));
+  expect(core.tabMessages).toHaveBeenCalledTimes(2);
 });
 
 test('why a page server failed is told, whoever of its tab and itself says so first', async () => {

@@ -85,9 +85,9 @@ export function start(seed: Uint8Array | number[], host: Host): void;
 export function tabClosed(now_ms: number, tab: number): void;
 
 /**
- * A tab sent a list of messages.
+ * A tab sent a list of messages. Says whether it can be read.
  */
-export function tabMessages(now_ms: number, tab: number, messages: Uint8Array | number[]): void;
+export function tabMessages(now_ms: number, tab: number, messages: Uint8Array | number[]): boolean;
 
 /**
  * A tab has a port to the page server.
