@@ -171,7 +171,7 @@ export class Tab {
         this.#emit({ type: 'letGo' });
         break;
       case 'show':
-        link.show();
+        link.show(this.#now);
         break;
       case 'wake':
         // Timers may come early by a little.
@@ -194,7 +194,7 @@ export class Tab {
     this.#calls.set(message.call, call);
     this.#wakeAt(until);
     // Who asks anew shall not wait for a pause to end.
-    if (this.#link.stage === 'off') this.#link.start();
+    if (this.#link.stage === 'off') this.#link.start(this.#now);
     else if (this.#canAsk(call)) this.#ask(message.call, call);
     const document = this.#documentOf(call);
     if (document && kind === 'close') this.#closeIfShut(document);
@@ -573,7 +573,7 @@ export class Tab {
       return;
     }
     this.#leave();
-    this.#link.start();
+    this.#link.start(this.#now);
   }
 
   #leave(): void {
@@ -601,7 +601,7 @@ export class Tab {
   }
 
   #nudge(): void {
-    if (this.#link.stage === 'off' && this.#link.dueAt < NEVER) this.#link.start();
+    if (this.#link.stage === 'off' && this.#link.dueAt < NEVER) this.#link.start(this.#now);
     if (!this.#link.isConnected) return;
     this.#post('nudge', {});
     for (const document of this.#documents.values()) {

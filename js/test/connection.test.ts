@@ -336,6 +336,23 @@ test('what has no answer and cannot be written is said to the next core', async 
   expect(said).toContain(String(asked!.slice(8)));
 });
 
+test('a look for cores that is never answered is not the last', async () => {
+  vi.useFakeTimers();
+  const answers = [() => new Promise(() => {}), locks.query];
+  const query = () => (answers.shift() ?? locks.query)();
+  vi.stubGlobal('navigator', { locks: { ...locks, query }, storage, userAgentData: {} });
+  const connection = new Connection(NOWHERE);
+  connection.call('sync', { handle: 1 }, () => {}, false);
+  await vi.advanceTimersByTimeAsync(9_000);
+  expect(Core.started).toHaveLength(0);
+  await vi.advanceTimersByTimeAsync(2_000);
+  expect(Core.started).toHaveLength(1);
+  const [asked] = listsTo(Core.started[0]);
+  const alone = new Writer();
+  writeToCore(alone, 'sync', { call: 1, handle: 1 });
+  expect(String(asked)).toContain(String(alone.take()));
+});
+
 test('what is said in one turn travels in several lists where it is large', async () => {
   const connection = new Connection(NOWHERE);
   ask(connection);
