@@ -189,17 +189,17 @@ export class Connection {
     } catch (error) {
       // With half a message in it nobody could read the list.
       this.#outbox.cut(before);
-      this.#unsaid(message, noRoomToSay(error));
+      this.#unsaid(kind, message, noRoomToSay(error));
       return;
     }
     if (this.#count++ === 0) queueMicrotask(() => this.#flush());
     if (this.#outbox.size > LIST_SIZE_MAX) this.#flush();
   }
 
-  /** Nobody else will answer. */
-  #unsaid(message: ToCore[keyof ToCore], error: TidelogError): void {
-    if (!('call' in message)) return;
-    this.#run({ type: 'answer', call: message.call, answer: { type: 'failed', error } });
+  /** Nobody else will answer. What has no answer is said to the core that is gone to then. */
+  #unsaid(kind: keyof ToCore, message: ToCore[keyof ToCore], error: TidelogError): void {
+    if (!('call' in message) || kind === 'unwatch') this.#engine.unsaid();
+    else this.#run({ type: 'answer', call: message.call, answer: { type: 'failed', error } });
   }
 
   #flush(): void {

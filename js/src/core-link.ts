@@ -12,6 +12,9 @@
 import type { Effect } from './step.js';
 import { NEVER, pause } from './time.js';
 
+/** A core that cannot be told hello for so long, since the browser says nothing, is sought anew. */
+const CONNECT_MS = 10_000;
+
 /** A core that says nothing for so long is asked again on a new port. */
 const WELCOME_MS = 3_000;
 
@@ -48,9 +51,9 @@ export class CoreLink {
     return this.stage === 'greeting' || (this.stage === 'works' && this.dueAt === NEVER);
   }
 
-  start(): void {
+  start(now: number): void {
     this.stage = 'connecting';
-    this.dueAt = NEVER;
+    this.dueAt = now + CONNECT_MS;
     this.#emit({ type: 'connect', core: ++this.core, unjoinable: this.#unjoinable });
   }
 
@@ -110,7 +113,7 @@ export class CoreLink {
     this.core++;
   }
 
-  show(): void {
-    if (this.stage === 'hidden') this.start();
+  show(now: number): void {
+    if (this.stage === 'hidden') this.start(now);
   }
 }

@@ -21,6 +21,11 @@ export interface Document {
   aloneUntil: number;
   /** Cores that died soon after they were asked that, one after another. */
   deaths: number;
+  /** How many of them named it with their last words: that it was opened clears it only of the
+   * others. */
+  named: number;
+  /** Whether it is given up, which the next core is not to open. */
+  isDeadly: boolean;
   /** Why it could not. */
   error: TidelogError | undefined;
   againAt: number;
@@ -42,15 +47,21 @@ export interface Standing {
   readonly memo: Memo;
 }
 
-/** A document that a core has just opened. */
-export function newDocument(open: Document['open'], { status, memo }: Standing): Document {
+/** A document that a core has just opened, which was asked for at `askedAt`. */
+export function newDocument(
+  open: Document['open'],
+  askedAt: number,
+  { status, memo }: Standing,
+): Document {
   return {
     open,
     state: 'open',
     call: 0,
-    askedAt: 0,
+    askedAt,
     aloneUntil: 0,
     deaths: 0,
+    named: 0,
+    isDeadly: false,
     error: undefined,
     againAt: NEVER,
     tries: 0,

@@ -58,12 +58,16 @@ export class Engine {
   /** Sends the list of messages that this makes. What cannot be sent, as for want of memory, is
    * lost, and so is asked of another core, or of this one anew. */
   send(make: () => Bytes): void {
-    const core = this.#core;
     const isSent = callBack(() => {
       const bytes = make();
       this.#post(bytes, transferOf(bytes));
     });
-    if (isSent) return;
+    if (!isSent) this.unsaid();
+  }
+
+  /** Something could not be said to the core, which nobody says again but to another one. */
+  unsaid(): void {
+    const core = this.#core;
     // Until the core has answered that is one which cannot be reached, and afterwards it is gone.
     const reason = 'there was no room to ask the engine anything';
     this.#hear({ type: 'refused', core, reason, joining: undefined });
@@ -110,7 +114,7 @@ export class Engine {
         break;
       }
       case 'lendEnded':
-        this.#post({ type: 'lendEnded' }, []);
+        this.#post({ type: 'lendEnded', why: effect.why }, []);
         break;
       case 'cannotLend':
         this.#post({ type: 'lendFailed', reason: effect.reason }, []);
@@ -203,6 +207,8 @@ export class Engine {
     if (data instanceof Uint8Array) {
       this.#receive(data, core);
       this.#hear({ type: 'heard', core, size: sizeOf(data) });
+    } else if (data.type === 'unread') {
+      this.#hear({ type: 'gone', core });
     } else if (data.type === 'otherBuild' || (data.type === 'welcome' && !isOurs(data.lock))) {
       this.#hear({ type: 'refused', core, reason: OTHER_BUILD, joining });
     } else if (data.type === 'elsewhere' && joining) {

@@ -14,6 +14,7 @@
  * ```
  */
 
+import type { Unserved } from './ports.js';
 import { NEVER, pause } from './time.js';
 
 /**
@@ -33,8 +34,10 @@ export type LendingNews =
   | { readonly type: 'turn' }
   /** The browser does not let us wait for it. */
   | { readonly type: 'noTurn'; readonly reason: string }
-  /** Our page server's worker is loaded and waits in line; has the store; cannot go on. */
-  | { readonly type: 'loaded' | 'serves' | 'broke'; readonly worker: number }
+  /** Our page server's worker is loaded and waits in line; has the store. */
+  | { readonly type: 'loaded' | 'serves'; readonly worker: number }
+  /** It cannot go on. */
+  | { readonly type: 'broke'; readonly worker: number; readonly why?: Unserved | undefined }
   /** It cannot load what it needs. */
   | { readonly type: 'unloaded'; readonly worker: number; readonly reason: string };
 
@@ -55,7 +58,7 @@ export type LendingEffect =
   /** Start a page server's worker; end it; connect it with the core. */
   | { readonly type: 'spawn' | 'end' | 'lend'; readonly worker: number }
   /** Tell the core that what it was lent has ended. */
-  | { readonly type: 'lendEnded' }
+  | { readonly type: 'lendEnded'; readonly why: Unserved | undefined }
   /** Tell the core why we cannot lend. */
   | { readonly type: 'cannotLend'; readonly reason: string };
 
@@ -129,7 +132,7 @@ export class Lending {
         if (this.#state === 'serving' && this.#now - this.#servesSince > STEADY_MS) {
           this.#failures = 0;
         }
-        this.#pause();
+        this.#pause(input.why);
         break;
       case 'stop':
         this.#stop();
@@ -169,17 +172,17 @@ export class Lending {
   }
 
   /** Other tabs have their turn, and then we have another one. */
-  #pause(): void {
-    this.#stop();
+  #pause(why?: Unserved): void {
+    this.#stop(why);
     this.#enter('pausing', this.#now + pause(this.#failures++));
   }
 
-  #stop(): void {
+  #stop(why?: Unserved): void {
     const had = this.#state;
     this.#enter('idle', NEVER);
     if (/loading|waiting|serving/.test(had)) this.#emit({ type: 'end', worker: this.#worker++ });
     if (/queued|loading|waiting/.test(had)) this.#emit({ type: 'endTurn' });
-    if (had === 'serving' && this.#isWanted) this.#emit({ type: 'lendEnded' });
+    if (had === 'serving' && this.#isWanted) this.#emit({ type: 'lendEnded', why });
   }
 
   #emit(effect: LendingEffect): void {

@@ -49,6 +49,8 @@ export interface LendFailed {
 /** What a tab has lent has ended. */
 export interface LendEnded {
   readonly type: 'lendEnded';
+  /** Why, if it failed: what it said itself may come later, and is not heard any more then. */
+  readonly why?: Unserved | undefined;
 }
 
 /** What the core asks of a tab, and, with the port, its answer: a way past the core. */
@@ -77,6 +79,8 @@ export type ToTab =
   | { readonly type: 'welcome'; readonly lock: string }
   /** What came in place of its page server has ended: it lends again, if that still serves. */
   | { readonly type: 'lendAgain' }
+  /** A list of messages could not be read: the tab was left, and asks all of it anew. */
+  | { readonly type: 'unread' }
   /** A core of another release takes over the store. */
   | { readonly type: 'replaced' }
   /** The script at this address is of another build than the tab, which it takes nothing from. */
@@ -110,8 +114,10 @@ export interface Serve {
 
 /** What a page server's worker tells who started it. */
 export type FromPageServer =
-  /** It waits for the store; it has it; another worker should take its place. */
-  | { readonly type: 'loaded' | 'serves' | 'broke' }
+  /** It waits for the store; it has it. */
+  | { readonly type: 'loaded' | 'serves' }
+  /** Another worker should take its place, as it has told the core, where it failed. */
+  | { readonly type: 'broke'; readonly why?: Unserved | undefined }
   /** It cannot load what it needs. */
   | { readonly type: 'unloaded'; readonly reason: string };
 

@@ -171,7 +171,7 @@ export class Tab {
         this.#emit({ type: 'letGo' });
         break;
       case 'show':
-        link.show();
+        link.show(this.#now);
         break;
       case 'wake':
         // Timers may come early by a little.
@@ -194,7 +194,7 @@ export class Tab {
     this.#calls.set(message.call, call);
     this.#wakeAt(until);
     // Who asks anew shall not wait for a pause to end.
-    if (this.#link.stage === 'off') this.#link.start();
+    if (this.#link.stage === 'off') this.#link.start(this.#now);
     else if (this.#canAsk(call)) this.#ask(message.call, call);
     const document = this.#documentOf(call);
     if (document && kind === 'close') this.#closeIfShut(document);
@@ -246,18 +246,43 @@ export class Tab {
    * A core died: perhaps of a document that it was opening; where there is none, of a call that it
    * was handed. Of what was asked long ago it did not, and only of the one document that it named,
    * which other tabs may have opened. Counted when it is left: it names that with its last words.
+   *
+   * One that it named is counted once it is open too. The first calls that seem to be the cause
+   * are given up in place of it, and none after them: an app may ask the same again and again.
    */
   #countDeath(diedAt: number): void {
     const isRecent = (at: number): boolean => diedAt - at < CAUSE_MS;
-    const documents = [...this.#documents.values()];
+    const documents = [...this.#documents.values()].filter(({ open }) => this.#isSuspect(open));
     const opening = documents.filter((it) => it.state === 'opening' && isRecent(it.askedAt));
-    const suspects = opening.filter(({ open }) => this.#isSuspect(open));
-    for (const document of suspects) document.deaths++;
-    if (this.#culprit ? suspects.length > 0 : opening.length > 0) return;
+    const isOfCalls = opening.length === 0 && this.#blameCalls(isRecent);
+    const named = documents.filter(({ state }) => state === 'open' || state === 'opening');
+    for (const document of this.#culprit ? named : opening) {
+      document.deaths++;
+      if (this.#culprit) document.named++;
+      document.isDeadly = document.deaths >= (isOfCalls ? DEATHS_MAX + 1 : DEATHS_MAX);
+    }
+  }
+
+  /** Says whether some of the calls that a core was handed are given up for its death. */
+  #blameCalls(isRecent: (at: number) => boolean): boolean {
+    let isGivenUp = false;
     for (const call of this.#calls.values()) {
       if (!call.sent) continue;
       if (!isRecent(call.sentAt)) call.deaths = 0;
-      else if (this.#isSuspect(this.#documentOf(call)?.open ?? call.message)) call.deaths++;
+      else if (this.#isSuspect(this.#documentOf(call)?.open ?? call.message)) {
+        call.deaths++;
+        isGivenUp ||= call.deaths >= DEATHS_MAX;
+      }
+    }
+    return isGivenUp;
+  }
+
+  /** A core that lived so long with a document does not die of what others before it died of. */
+  #forgive(leftAt: number): void {
+    for (const document of this.#documents.values()) {
+      if (document.state !== 'open' || leftAt - document.askedAt < CAUSE_MS) continue;
+      document.deaths = 0;
+      document.named = 0;
     }
   }
 
@@ -314,7 +339,7 @@ export class Tab {
     }
     if (answer.type === 'opened') {
       const open = call.message as ToCore['open'];
-      this.#documents.set(open.handle, newDocument(open, answer));
+      this.#documents.set(open.handle, newDocument(open, call.sentAt, answer));
     }
     if (call.kind === 'close') this.#closed(number, (call.message as ToCore['close']).handle);
     else this.#settle(number, answer, isLast);
@@ -410,7 +435,7 @@ export class Tab {
   #answerToReopening(number: number, answer: Answer): void {
     for (const [handle, document] of this.#documents) {
       if (document.state !== 'opening' || document.call !== number) continue;
-      document.deaths = 0;
+      document.deaths = document.named;
       document.aloneUntil = 0;
       if (answer.type === 'failed') {
         this.#shut(document, answer.error, pause(document.tries++));
@@ -518,7 +543,7 @@ export class Tab {
     if (this.#device) this.#post('device', this.#device);
     const deadly = this.#takeOver();
     this.#askHeldBack();
-    const error = new EngineError('the engine died each time it opened this document');
+    const error = new EngineError('the engine died each time it had this document open');
     for (const document of deadly) this.#shut(document, error, SHUT_MS);
     this.#lend({ type: 'wanted' });
     this.#emit({ type: 'look' });
@@ -528,13 +553,14 @@ export class Tab {
   #takeOver(): Document[] {
     const deadly: Document[] = [];
     for (const document of this.#documents.values()) {
-      const { state, deaths, againAt } = document;
+      const { deaths, againAt, isDeadly } = document;
       document.closing = undefined;
       document.aloneUntil = 0;
-      if (deaths < DEATHS_MAX) document.state = 'waiting';
-      else if (state === 'opening') deadly.push(document);
-      // Tried again only when its time has come.
-      else if (againAt <= this.#now || againAt === NEVER) document.state = 'waiting';
+      document.isDeadly = false;
+      // One that was given up is tried again only when its time has come.
+      const isDue = deaths < DEATHS_MAX || againAt <= this.#now || againAt === NEVER;
+      if (isDeadly) deadly.push(document);
+      else if (isDue) document.state = 'waiting';
     }
     for (const document of deadly) document.state = 'shut';
     return deadly;
@@ -547,10 +573,11 @@ export class Tab {
       return;
     }
     this.#leave();
-    this.#link.start();
+    this.#link.start(this.#now);
   }
 
   #leave(): void {
+    if (this.#link.stage === 'works') this.#forgive(this.#diedAt ?? this.#now);
     if (this.#diedAt !== undefined) this.#countDeath(this.#diedAt);
     this.#diedAt = undefined;
     this.#culprit = undefined;
@@ -574,7 +601,7 @@ export class Tab {
   }
 
   #nudge(): void {
-    if (this.#link.stage === 'off' && this.#link.dueAt < NEVER) this.#link.start();
+    if (this.#link.stage === 'off' && this.#link.dueAt < NEVER) this.#link.start(this.#now);
     if (!this.#link.isConnected) return;
     this.#post('nudge', {});
     for (const document of this.#documents.values()) {

@@ -230,6 +230,7 @@ test('a core whose end cannot be waited for is left, and another one asked', asy
 test.each([
   ['cannot be read', (core: Core) => core.port.onmessage({ data: new Uint8Array([1]) })],
   ['did not get through', (core: Core) => core.port.onmessageerror?.()],
+  ['the core cannot read', (core: Core) => core.port.onmessage({ data: { type: 'unread' } })],
 ])('what was in a list that %s is asked for again', async (_, tell) => {
   vi.useFakeTimers();
   vi.stubGlobal('reportError', () => {});
@@ -305,6 +306,51 @@ test('a message that cannot be written spoils nothing of what travels with it', 
   alone.u64(1);
   writeToCore(alone, 'query', { call: 3, handle: 1, sql: 'b', params: [] });
   expect(listsTo(core).at(-1)).toEqual(alone.take());
+});
+
+test('what has no answer and cannot be written is said to the next core', async () => {
+  vi.useFakeTimers();
+  vi.stubGlobal('reportError', () => {});
+  const connection = new Connection(NOWHERE);
+  ask(connection);
+  await vi.advanceTimersByTimeAsync(0);
+  const [core] = Core.started;
+  const [asked] = listsTo(core) as Uint8Array[];
+  let isFull = true;
+  const device = {
+    persisted: false,
+    quota: 0,
+    get usage(): number {
+      if (isFull) throw new RangeError('Array buffer allocation failed');
+      return 7;
+    },
+  };
+  connection.tell('device', device);
+  isFull = false;
+  await vi.advanceTimersByTimeAsync(1_000);
+  expect(Core.started).toHaveLength(2);
+  const said = String(listsTo(Core.started[1])[0]);
+  const alone = new Writer();
+  writeToCore(alone, 'device', { persisted: false, usage: 7, quota: 0 });
+  expect(said).toContain(String(alone.take()));
+  expect(said).toContain(String(asked!.slice(8)));
+});
+
+test('a look for cores that is never answered is not the last', async () => {
+  vi.useFakeTimers();
+  const answers = [() => new Promise(() => {}), locks.query];
+  const query = () => (answers.shift() ?? locks.query)();
+  vi.stubGlobal('navigator', { locks: { ...locks, query }, storage, userAgentData: {} });
+  const connection = new Connection(NOWHERE);
+  connection.call('sync', { handle: 1 }, () => {}, false);
+  await vi.advanceTimersByTimeAsync(9_000);
+  expect(Core.started).toHaveLength(0);
+  await vi.advanceTimersByTimeAsync(2_000);
+  expect(Core.started).toHaveLength(1);
+  const [asked] = listsTo(Core.started[0]);
+  const alone = new Writer();
+  writeToCore(alone, 'sync', { call: 1, handle: 1 });
+  expect(String(asked)).toContain(String(alone.take()));
 });
 
 test('what is said in one turn travels in several lists where it is large', async () => {

@@ -256,3 +256,14 @@ test('a core is told that what it was lent has ended, and lent what serves once 
   expect(types({ type: 'broke', worker: 1 })).toEqual(['end', 'lendEnded']);
   expect(types({ type: 'wanted' })).toEqual([]);
 });
+
+test('a core is told with that why a page server failed', () => {
+  const lending = new Lending();
+  const step = (input: LendingInput) => lending.step(0, input);
+  step({ type: 'wanted' });
+  step({ type: 'turn' });
+  step({ type: 'serves', worker: 1 });
+  const why = { type: 'failed', kind: 'full', reason: 'no room' } as const;
+  const [, ended] = step({ type: 'broke', worker: 1, why });
+  expect(ended).toEqual({ type: 'lendEnded', why });
+});

@@ -1040,9 +1040,112 @@ test.each(['open', 'destroy'] as const)(
 test('W6: of documents that are opened at once the one that cores died of is known', () => {
   const { stage, handle } = openedToDelete();
   const other = stage.open();
-  for (let deaths = 0; deaths < 4; deaths++) dieOf(stage, 'd');
+  for (let deaths = 0; deaths < 3; deaths++) dieOf(stage, 'd');
   expect(stage.of('lost').at(-1)).toMatchObject({ handle, error: { code: 'engine' } });
   expect(askedToOpen(stage)).toEqual([other]);
+});
+
+/** A document that opens well and that each core dies of then, and another one. */
+const deadlyOnceOpen = () => {
+  const { stage, handle } = openedToDelete();
+  const other = stage.open();
+  for (let deaths = 0; deaths < 3; deaths++) {
+    stage.pass(5_000);
+    expect(stage.of('lost').filter((it) => it.handle === handle)).toHaveLength(deaths ? 1 : 0);
+    dieOf(stage, 'd');
+    stage.reopens(handle);
+    stage.reopens(other);
+  }
+  return { stage, handle, other };
+};
+
+test('W6: a document that opens well and then kills three cores is given up for a while', () => {
+  const { stage, handle, other } = deadlyOnceOpen();
+  const error = { code: 'engine', message: expect.stringContaining('died each time') };
+  expect(stage.of('lost').at(-1)).toMatchObject({ handle, error });
+  expect(askedToOpen(stage)).toEqual([other]);
+  const asked = stage.call('query', { handle: other });
+  expect(stage.posted('query')).toMatchObject([{ call: asked }]);
+  // What is asked of it waits: a mutation is told that it is late, and lost is none.
+  const mutation = stage.call('mutate', { handle, name: 'm' });
+  const query = stage.call('query', { handle });
+  stage.pass(10_000);
+  expect(stage.errors(query)).toEqual([{ code: 'engine', outcome: 'none', last: true }]);
+  expect(stage.errors(mutation)).toMatchObject([{ code: 'not-durable-yet', last: false }]);
+  stage.pass(110_000);
+  expect(askedToOpen(stage)).toEqual([other, handle]);
+  stage.reopens(handle);
+  expect(stage.posted('mutate')).toMatchObject([{ call: mutation }]);
+});
+
+test('W6: such a document is shut again at once where the next core dies of it too', () => {
+  const { stage, handle, other } = deadlyOnceOpen();
+  stage.step({ type: 'nudge' });
+  stage.reopens(handle);
+  // A page that is put aside, or a core that dies of something else, says nothing of it.
+  stage.comeBack();
+  stage.reopens(handle);
+  stage.reopens(other);
+  dieOf(stage, 'of another tab');
+  stage.reopens(handle);
+  stage.reopens(other);
+  expect(askedToOpen(stage)).toEqual([handle, other]);
+  dieOf(stage, 'd');
+  expect(askedToOpen(stage)).toEqual([other]);
+  expect(stage.of('lost').at(-1)).toMatchObject({ handle, error: { code: 'engine' } });
+});
+
+test('W6: a document is not given up for deaths between which cores lived well with it', () => {
+  const { stage, handle } = openedToDelete();
+  for (let deaths = 0; deaths < 5; deaths++) {
+    stage.pass(60_000);
+    dieOf(stage, 'd');
+    expect(askedToOpen(stage)).toEqual([handle]);
+    stage.reopens(handle);
+  }
+});
+
+test('W6: a call that kills each core is given up before its document, and once', () => {
+  const { stage, handle } = openedToDelete();
+  const call = stage.call('query', { handle }, false);
+  const kill = (): void => {
+    dieOf(stage, 'd');
+    stage.reopens(handle);
+  };
+  for (let deaths = 0; deaths < 3; deaths++) {
+    expect(stage.errors(call)).toEqual([]);
+    kill();
+  }
+  expect(stage.errors(call)).toEqual([{ code: 'engine', outcome: 'none', last: true }]);
+  expect(askedToOpen(stage)).toEqual([handle]);
+  // It was not that call alone.
+  kill();
+  expect(askedToOpen(stage)).toEqual([]);
+});
+
+test('W6: a live query that shows its rows does not keep its document from being given up', () => {
+  const { stage, handle } = openedToDelete();
+  const watch = stage.call('watch', { handle });
+  for (let deaths = 0; deaths < 3; deaths++) {
+    expect(stage.posted('watch').at(-1)).toMatchObject({ call: watch });
+    stage.answer(watch, { type: 'rows', rows: {} as never });
+    dieOf(stage, 'd');
+    stage.reopens(handle);
+  }
+  expect(askedToOpen(stage)).toEqual([]);
+  const told = stage.errors(watch);
+  expect(told.at(-1)).toEqual({ code: 'engine', outcome: 'none', last: false });
+});
+
+test('W6: all handles of a document are given up, however far each of them is', () => {
+  const { stage, handle } = openedToDelete();
+  const second = stage.tab.newHandle();
+  stage.answer(stage.call('open', { handle: second, document: 'd', user: '' }), opens());
+  for (let deaths = 0; deaths < 3; deaths++) {
+    dieOf(stage, 'd');
+    stage.reopens(handle);
+  }
+  expect(askedToOpen(stage)).toEqual([]);
 });
 
 test('a document is closed once all that was issued is on the disk', () => {

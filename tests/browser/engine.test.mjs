@@ -374,6 +374,9 @@ both(
 /** The release and build that stand in the package's files. */
 const RELEASE = /0\.1\.0\+([0-9a-f]{8})/g;
 
+/** The build that the bindings of a module export. */
+const BINDINGS_BUILD = /(export const BUILD = '\+)[0-9a-f]{8}(?=';\n$)/;
+
 /** The package as it would be with another release and build in their place. */
 function packageOf(stage, release) {
   const folder = mkdtempSync(path.join(tmpdir(), 'tidelog-next-'));
@@ -393,6 +396,12 @@ function packageOf(stage, release) {
     // The last that a module says is its build.
     const module = readFileSync(name);
     writeFileSync(name, Buffer.concat([module.subarray(0, -build.length), Buffer.from(build)]));
+  }
+  for (const file of ['core.js', 'page_server.js']) {
+    const name = path.join(folder, 'dist/wasm', file);
+    const text = readFileSync(name, 'utf8');
+    assert.match(text, BINDINGS_BUILD, `${file} names its build`);
+    writeFileSync(name, text.replace(BINDINGS_BUILD, `$1${build}`));
   }
   return folder;
 }
@@ -433,7 +442,7 @@ both('two builds of one release share no core: the later one takes the store ove
   testTakeOver(stage, '0.1.0+00000001'),
 );
 
-for (const file of ['core_bg.wasm', 'page_server_bg.wasm']) {
+for (const file of ['core_bg.wasm', 'page_server_bg.wasm', 'core.js', 'page_server.js']) {
   both(`${file} of another deployment is noticed, and nothing is done with it`, async (stage) => {
     const folder = packageOf(stage, '0.2.0+00000001');
     const module = path.join(folder, 'dist/wasm', file);

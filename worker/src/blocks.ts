@@ -1,6 +1,7 @@
 /** The store in IndexedDB, for windows without files. Crate `browser`'s `FORMAT.md` draws it. */
 
 import * as store from '../wasm/page_server.js';
+import { inTime } from './in-time.js';
 import { hold, settledAt } from './shared.js';
 import { type Keep, Unopened } from './store-host.js';
 
@@ -18,11 +19,13 @@ let held: Promise<void> | undefined;
 let listening: IDBDatabase | undefined;
 
 /**
- * Opens the database, which is made at first use. Waits for as long as another worker has it.
+ * Opens the database, which is made at first use. Waits for as long as another worker has it, but
+ * not for a browser that does not answer.
  *
- * `lost` is called when somebody deletes it, also where there is no store to be had of it.
+ * `lost` is called when somebody deletes it, also where there is no store to be had of it, and
+ * `closed` when the browser has closed it and it is to be opened anew.
  */
-export async function openBlocks(lost: () => void): Promise<Keep> {
+export async function openBlocks(lost: () => void, closed: () => void): Promise<Keep> {
   held ??= hold(LOCK);
   try {
     await held;
@@ -31,20 +34,19 @@ export async function openBlocks(lost: () => void): Promise<Keep> {
     held = undefined;
     throw error;
   }
-  const opening = indexedDB.open('tidelog', VERSION);
-  opening.onupgradeneeded = () => {
-    opening.result.createObjectStore('blocks').put(Date.now(), MADE);
-  };
-  const database = await result(opening).catch((error) => {
+  const database = await open(indexedDB.open('tidelog', VERSION), (made) => {
+    made.createObjectStore('blocks').put(Date.now(), MADE);
+  }).catch((error) => {
     if (error.name !== 'VersionError') throw error;
     listen(lost);
     throw new Unopened('newer-format', error);
   });
   closeWhenDeleted(database, lost);
-  const made = database.transaction('blocks').objectStore('blocks').get(MADE);
+  const madeAt = await whenMade(database);
+  database.onclose = async () => ((await isThere(madeAt)) ? closed() : lost());
   return {
     inBlocks: true,
-    settledAt: settledAt(await result(made)),
+    settledAt: settledAt(madeAt),
     // The database says itself when it is cleared.
     isThere: async () => true,
     open(host) {
@@ -58,6 +60,56 @@ export async function openBlocks(lost: () => void): Promise<Keep> {
   };
 }
 
+/** Waits for a database. One that comes too late is closed: open, it could not be deleted. */
+async function open(
+  opening: IDBOpenDBRequest,
+  make: (made: IDBDatabase) => void,
+): Promise<IDBDatabase> {
+  opening.onupgradeneeded = () => make(opening.result);
+  const opened = result(opening);
+  try {
+    return await inTime(opened, 'the database does not open');
+  } catch (error) {
+    opened.then(
+      (late) => late.close(),
+      () => {},
+    );
+    throw error;
+  }
+}
+
+/** When the database was made that this is a connection to. */
+async function whenMade(database: IDBDatabase): Promise<number> {
+  try {
+    const made = database.transaction('blocks').objectStore('blocks').get(MADE);
+    return await inTime(result<number>(made), 'the database does not answer');
+  } catch (error) {
+    database.close();
+    throw error;
+  }
+}
+
+/**
+ * Whether the database that was made then is still the one that anybody finds. The browser closes
+ * what is cleared, and what its disk or its own worker has failed.
+ */
+async function isThere(madeAt: number): Promise<boolean> {
+  let isGone = false;
+  try {
+    const opening = indexedDB.open('tidelog');
+    const database = await open(opening, () => {
+      isGone = true;
+      opening.transaction!.abort();
+    });
+    const found = await whenMade(database);
+    database.close();
+    return found === madeAt;
+  } catch {
+    // Whatever else is wrong says nothing of the data.
+    return !isGone;
+  }
+}
+
 /** Hears of the end of a database in which no store is open, whatever its version is. */
 function listen(lost: () => void): void {
   listening?.close();
@@ -67,12 +119,12 @@ function listen(lost: () => void): void {
   opening.onerror = lost;
   opening.onsuccess = () => {
     listening = opening.result;
+    listening.onclose = lost;
     closeWhenDeleted(listening, lost);
   };
 }
 
 function closeWhenDeleted(database: IDBDatabase, lost: () => void): void {
-  database.onclose = lost;
   database.onversionchange = () => {
     database.close();
     lost();

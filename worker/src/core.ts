@@ -216,12 +216,17 @@ function gone({ number, port }: Tab): void {
   lendEnded(number);
 }
 
+/** Nobody knows what the tab asked, and what it says next may build on that. */
+function unread(tab: Tab): void {
+  tab.port.postMessage({ type: 'unread' } satisfies ToTab);
+  gone(tab);
+}
+
 /** Resolves when this worker is the core. If another one is, its tabs go there, and it ends. */
 async function becomeCore(): Promise<void> {
   let looks = 0;
   let isWaiting = true;
-  const look = async (): Promise<boolean> => {
-    const { held = [] } = await navigator.locks.query().catch(() => ({}) as LockManagerSnapshot);
+  const isOver = ({ held = [] }: LockManagerSnapshot): boolean => {
     // Tabs share the lock of a core that died, if only to hear of it.
     const alone = held.filter(({ mode }) => mode === 'exclusive');
     const names = alone.map(({ name = '' }) => name.split(' '));
@@ -233,7 +238,8 @@ async function becomeCore(): Promise<void> {
     if (isElsewhere) end({ type: 'elsewhere' });
     return isElsewhere;
   };
-  void lookEvery(LOOK_MS, look);
+  const look = () => navigator.locks.query().catch(() => ({}) as LockManagerSnapshot);
+  void lookEvery(LOOK_MS, look, isOver);
   await hold(CORE_LOCK);
   isWaiting = false;
   // Whoever finds the second lock may name the first at once.
@@ -252,7 +258,7 @@ function giveWay(): void {
 
 async function start(urls: Hello['urls']): Promise<void> {
   const url = urls.coreWasmUrl ?? new URL('../wasm/core_bg.wasm', import.meta.url);
-  const [module] = await Promise.all([compile(url), becomeCore()]);
+  const [module] = await Promise.all([compile(url, core.BUILD), becomeCore()]);
   core.initSync({ module });
   core.start(crypto.getRandomValues(new Uint8Array(32)), host);
   works = true;
@@ -269,7 +275,7 @@ function receive(tab: Tab, message: FromTab): void {
   if (tabs.get(tab.number) !== tab || isGivingWay) return;
   if (!works) early.push({ tab, message });
   else if (message instanceof Uint8Array) {
-    step(core.tabMessages, tab.number, message);
+    if (step(core.tabMessages, tab.number, message) === false) unread(tab);
   } else if (message.type === 'lend') {
     if (servesHere) message.port.close();
     else use({ number: ++lastNumber, tab: tab.number, way: message.port });
@@ -283,7 +289,7 @@ function receive(tab: Tab, message: FromTab): void {
       else takeOver.postMessage(lock);
     }
   } else if (message.type === 'lendEnded') {
-    lendEnded(tab.number);
+    lendEnded(tab.number, message.why);
   } else if (message.type === 'lendFailed' && !pageServer) {
     // Whoever waits is told; other tabs are next in line.
     failed({ number: ++lastNumber }, 'unavailable', message.reason);
@@ -291,15 +297,16 @@ function receive(tab: Tab, message: FromTab): void {
 }
 
 /**
- * What this tab lent has ended. It came late, after that of the tab which has the store now, if it
- * came in place of one of which nobody has said that it ended.
+ * What this tab lent has ended, and perhaps why. It came late, after that of the tab which has the
+ * store now, if it came in place of one of which nobody has said that it ended.
  */
-function lendEnded(tab: number): void {
+function lendEnded(tab: number, why?: Unserved): void {
   replaced.delete(tab);
   if (pageServer?.tab !== tab) return;
-  const server = pageServer.number;
+  const server = pageServer;
   pageServer = undefined;
-  step(core.pageServerGone, server);
+  if (why) failed(server, why.kind, why.reason);
+  step(core.pageServerGone, server.number);
   for (const other of replaced) {
     tabs.get(other)?.port.postMessage({ type: 'lendAgain' } satisfies ToTab);
   }
@@ -354,7 +361,8 @@ function serveHere(): void {
   };
   use({ number: ++lastNumber, way: port1 });
   host.serve(port2);
-  const opening = loadStore(wasmUrl).then(() => openBlocks(() => host.lost()));
+  const [lost, closed] = [() => host.lost(), () => host.closed()];
+  const opening = loadStore(wasmUrl).then(() => openBlocks(lost, closed));
   void host.start(opening);
 }
 
@@ -387,13 +395,13 @@ function wake(): void {
 }
 
 /** One step of the core. Whatever it throws is its end. */
-function step<Args extends unknown[]>(
-  run: (nowMs: number, ...args: Args) => void,
+function step<Args extends unknown[], Result>(
+  run: (nowMs: number, ...args: Args) => Result,
   ...args: Args
-): void {
-  if (!works) return;
+): Result | undefined {
+  if (!works) return undefined;
   try {
-    run(now(), ...args);
+    return run(now(), ...args);
   } catch (error) {
     try {
       core.nameCulprit(host);
@@ -401,6 +409,7 @@ function step<Args extends unknown[]>(
       // Whatever has happened left nothing that can say so.
     }
     die(`the core failed: ${error}`);
+    return undefined;
   }
 }
 

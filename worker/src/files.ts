@@ -1,6 +1,7 @@
 /** The four files of the store in the origin private file system. */
 
 import * as store from '../wasm/page_server.js';
+import { inTime } from './in-time.js';
 import { lookEvery } from './look.js';
 import { settledAt } from './shared.js';
 import { type Keep, Unopened } from './store-host.js';
@@ -16,12 +17,6 @@ type Handles = [Handle, Handle, Handle];
 
 /** The longest wait between two tries to open a file that another worker still holds. */
 const BUSY_MS_MAX = 200;
-
-/**
- * How long opening them may take, also where the browser does not answer: whoever waits for them
- * has the lock of the store, and another worker may have better luck.
- */
-const OPENING_MS = 10_000;
 
 /** Between two looks at whether the files still exist. */
 const LOOK_MS = 1_000;
@@ -74,13 +69,14 @@ export async function openFiles(
   lost: () => void,
 ): Promise<Keep> {
   try {
-    const { madeAt, handles } = await inTime(openFound(finding));
+    // What comes later than that is let go of with this worker.
+    const { madeAt, handles } = await inTime(openFound(finding), 'the files do not open');
     let misses = 0;
-    const areGone = async (): Promise<boolean> => {
-      misses = (await areThere(madeAt)) ? 0 : misses + 1;
+    const areGone = (areThere: boolean): boolean => {
+      misses = areThere ? 0 : misses + 1;
       return misses >= MISSES;
     };
-    void lookEvery(LOOK_MS, areGone).then(lost);
+    void lookEvery(LOOK_MS, () => areThere(madeAt), areGone).then(lost);
     return {
       inBlocks: false,
       settledAt: settledAt(madeAt),
@@ -90,14 +86,6 @@ export async function openFiles(
   } catch (error) {
     throw (error as Error).name === 'QuotaExceededError' ? new Unopened('full', error) : error;
   }
-}
-
-/** What comes later than that is let go of with this worker. */
-function inTime<T>(opening: Promise<T>): Promise<T> {
-  return new Promise((resolve, reject) => {
-    opening.then(resolve, reject);
-    setTimeout(() => reject(new Error('the files do not open')), OPENING_MS);
-  });
 }
 
 async function openFound(finding: Promise<Found | undefined>): Promise<Opened> {

@@ -26,7 +26,7 @@ const tell = (message: FromPageServer): void => self.postMessage(message);
 
 /** Makes a page server of this worker. */
 export function runPageServer(): void {
-  const host = new StoreHost(() => tell({ type: 'broke' }));
+  const host = new StoreHost((why) => tell({ type: 'broke', why }));
   self.onmessage = ({ data }: MessageEvent<Prepare | Serve>) => {
     if (data.type === 'serve') host.serve(data.port);
     else {

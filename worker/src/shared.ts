@@ -52,22 +52,26 @@ const ARRIVAL_MS = 120_000;
 /** The custom section in which a module names its build, as `xtask/build.rs` wrote it. */
 const BUILD_SECTION = 'tidelog-build';
 
-/** Why a worker cannot begin: after a deployment its script or its module came from a cache. */
+/** Why a worker cannot begin: after a deployment some of its files came from a cache. */
 const TWO_BUILDS = 'these files are of two releases of the app: load this page anew';
 
 /**
  * Loads WebAssembly, compiling while it arrives wherever the server names its type.
  *
- * It has to be of the build of this script. Where another one comes, a cache may have kept it, and
- * the server is asked whether it has changed; whoever tries again after that pauses.
+ * It has to be of the build of this script, as have the bindings by which that calls it: they say
+ * of which they are. Where another module comes, a cache may have kept it, and the server is asked
+ * whether it has changed; whoever tries again after that pauses. Bindings are loaded with the
+ * script, and so only by another worker.
  */
-export async function compile(url: string | URL): Promise<WebAssembly.Module> {
+export async function compile(url: string | URL, bindings: string): Promise<WebAssembly.Module> {
+  if (!isOurs(bindings)) throw new Error(`${TWO_BUILDS} (not all scripts are of ${BUILD})`);
   const late = new AbortController();
   const timer = setTimeout(() => late.abort(new Error(`${url} does not arrive`)), ARRIVAL_MS);
   try {
     for (const cache of ['default', 'no-cache'] as const) {
       const module = await load(url, { cache, signal: late.signal });
-      if (isOurs(module)) return module;
+      const names = WebAssembly.Module.customSections(module, BUILD_SECTION);
+      if (names.some((name) => isOurs(`+${new TextDecoder().decode(name)}`))) return module;
     }
     throw new Error(`${TWO_BUILDS} (${url} is not of ${BUILD})`);
   } finally {
@@ -83,7 +87,7 @@ async function load(url: string | URL, how: RequestInit): Promise<WebAssembly.Mo
     : WebAssembly.compile(await response.arrayBuffer());
 }
 
-function isOurs(module: WebAssembly.Module): boolean {
-  const names = WebAssembly.Module.customSections(module, BUILD_SECTION);
-  return names.some((name) => BUILD.endsWith(`+${new TextDecoder().decode(name)}`));
+/** An older build may have named none. */
+function isOurs(build: string | undefined): boolean {
+  return build !== undefined && BUILD.endsWith(build);
 }

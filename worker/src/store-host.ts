@@ -42,7 +42,7 @@ export function loadStore(wasm: string | undefined): Promise<void> {
 
 async function load(wasm: string | undefined): Promise<void> {
   const url = wasm ?? new URL('../wasm/page_server_bg.wasm', import.meta.url);
-  store.initSync({ module: await compile(url) });
+  store.initSync({ module: await compile(url, store.BUILD) });
 }
 
 /** Uses the wait for the store, whose code is loaded: it opens sooner then. */
@@ -57,7 +57,7 @@ export class StoreHost {
   readonly #owners: MessagePort[] = [];
   /** Ways to the tabs of the living core. */
   readonly #tabs = new Map<number, MessagePort>();
-  readonly #again: () => void;
+  readonly #again: (why?: Unserved) => void;
   /** Whether the store is open. */
   #works = false;
   /** Whether its data were cleared under it. */
@@ -72,11 +72,14 @@ export class StoreHost {
   #rest: ReturnType<typeof setTimeout> | undefined;
   #isThere: Keep['isThere'] = async () => false;
 
-  /** `again` is called once, when another page server should take the place of this one. */
-  constructor(again: () => void) {
+  /**
+   * `again` is called once, when another page server should take the place of this one, with what
+   * owners were told of why this one failed.
+   */
+  constructor(again: (why: Unserved | undefined) => void) {
     let isOver = false;
-    this.#again = () => {
-      if (!isOver) again();
+    this.#again = (why) => {
+      if (!isOver) again(why);
       isOver = true;
     };
     this.#slices.port1.onmessage = () => {
@@ -151,6 +154,11 @@ export class StoreHost {
     this.#tell({ type: 'failed', kind: 'lost', reason: '' });
   }
 
+  /** The browser has closed what the store is kept in, and it is there: it can be opened anew. */
+  closed(): void {
+    this.#break();
+  }
+
   /** Lets go of the store, so that it can be opened anew. */
   close(): void {
     this.#works = false;
@@ -163,8 +171,9 @@ export class StoreHost {
   }
 
   #fail(kind: UnservedKind, reason: string): void {
-    this.#tell({ type: 'failed', kind, reason });
-    if (kind === 'full' || kind === 'unavailable') this.#again();
+    const why = { type: 'failed', kind, reason } as const;
+    this.#tell(why);
+    if (kind === 'full' || kind === 'unavailable') this.#again(why);
   }
 
   /** Nothing is written into what was cleared: that it was would be told as a failure to write. */

@@ -4,7 +4,12 @@ import type { ReplyHost } from '../wasm/page_server.js';
 const store = vi.hoisted(() => ({ openBlocks: vi.fn() }));
 vi.mock('../wasm/page_server.js', () => store);
 
-afterEach(() => vi.unstubAllGlobals());
+afterEach(() => {
+  vi.useRealTimers();
+  vi.unstubAllGlobals();
+});
+
+const pass = (): void => {};
 
 test('a lock that was refused once is asked for again', async () => {
   const { openBlocks } = await import('../src/blocks.js');
@@ -15,13 +20,21 @@ test('a lock that was refused once is asked for again', async () => {
     throw new DOMException('not here');
   });
   vi.stubGlobal('indexedDB', { open });
-  await expect(openBlocks(() => {})).rejects.toThrow('not now');
-  await expect(openBlocks(() => {})).rejects.toThrow('not here');
+  await expect(openBlocks(pass, pass)).rejects.toThrow('not now');
+  await expect(openBlocks(pass, pass)).rejects.toThrow('not here');
 });
 
 /** A database that says when somebody else wants to delete it, and its connections. */
 class Databases {
-  readonly connections: { onversionchange?: () => void; isOpen: boolean }[] = [];
+  readonly connections: {
+    onversionchange?: () => void;
+    onclose?: () => void;
+    isOpen: boolean;
+  }[] = [];
+  /** What the present one is marked with. */
+  madeAt = 7;
+  /** Who waits for an answer while there is none. */
+  unanswered: (() => void)[] | undefined;
   /** Its version, or 0 if there is none. */
   version = 1;
 
@@ -37,16 +50,20 @@ class Databases {
       }
       const isMade = this.version === 0;
       this.version ||= wanted ?? 1;
-      request.result = this.#connect();
+      const connection = this.#connect();
+      request.result = connection;
       if (isMade) call('onupgradeneeded');
+      // Whoever gives up making it has no connection.
+      if (this.version === 0) connection.isOpen = false;
       call(this.version === 0 ? 'onerror' : 'onsuccess');
     };
-    queueMicrotask(answer);
+    if (this.unanswered) this.unanswered.push(answer);
+    else queueMicrotask(answer);
     return request;
   }
 
-  #connect(): object {
-    const made = { put: () => {}, get: () => succeeding(7) };
+  #connect(): { isOpen: boolean } {
+    const made = { put: () => {}, get: () => succeeding(this.madeAt) };
     const connection = {
       isOpen: true,
       close: () => {
@@ -65,6 +82,14 @@ class Databases {
     this.version = 0;
   }
 
+  /** The browser closes what is open, whatever has become of the data. */
+  closeAll(): void {
+    for (const it of this.connections.filter(({ isOpen }) => isOpen)) {
+      it.isOpen = false;
+      it.onclose?.();
+    }
+  }
+
   get openCount(): number {
     return this.connections.filter(({ isOpen }) => isOpen).length;
   }
@@ -77,6 +102,71 @@ function succeeding(result: unknown): object {
 }
 
 const settled = (): Promise<void> => new Promise((resolve) => setTimeout(resolve));
+
+describe('a store in a database', () => {
+  let databases: Databases;
+  beforeEach(() => {
+    vi.resetModules();
+    databases = new Databases();
+    vi.stubGlobal('navigator', { locks: { request: async (_: string, it: () => void) => it() } });
+    vi.stubGlobal('indexedDB', databases);
+  });
+
+  test('is not waited for without end, and what comes late is closed', async () => {
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] });
+    const { openBlocks } = await import('../src/blocks.js');
+    const late: (() => void)[] = [];
+    databases.unanswered = late;
+    const opened = openBlocks(pass, pass).catch(String);
+    await vi.advanceTimersByTimeAsync(30_000);
+    expect(await Promise.race([opened, 'pending'])).toMatch('the database does not open');
+    databases.unanswered = undefined;
+    await openBlocks(pass, pass);
+    for (const answer of late) answer();
+    await vi.advanceTimersByTimeAsync(0);
+    expect([late.length, databases.connections.length, databases.openCount]).toEqual([1, 2, 1]);
+  });
+
+  test.each<[string, (databases: Databases) => void, { lost: number; closed: number }]>([
+    ['as it was is opened anew', () => {}, { lost: 0, closed: 1 }],
+    [
+      'of which nothing can be told now is opened anew',
+      (it) => {
+        it.open = () => {
+          throw new DOMException('not now');
+        };
+      },
+      { lost: 0, closed: 1 },
+    ],
+    [
+      'and cleared is lost',
+      (it) => {
+        it.version = 0;
+      },
+      { lost: 1, closed: 0 },
+    ],
+    [
+      'and made anew by somebody is lost',
+      (it) => {
+        it.madeAt += 1;
+      },
+      { lost: 1, closed: 0 },
+    ],
+  ])('that the browser has closed %s', async (_, happen, then) => {
+    const { openBlocks } = await import('../src/blocks.js');
+    const [lost, closed] = [vi.fn(), vi.fn()];
+    store.openBlocks.mockImplementation(() => {});
+    (await openBlocks(lost, closed)).open({ failed: pass } as never);
+    happen(databases);
+    databases.closeAll();
+    await settled();
+    expect({ lost: lost.mock.calls.length, closed: closed.mock.calls.length }).toEqual(then);
+    expect([databases.openCount, databases.version === 0]).toEqual([
+      0,
+      'and cleared is lost' === _,
+    ]);
+  });
+});
 
 describe('that a database is deleted is heard where its store', () => {
   let databases: Databases;
@@ -96,7 +186,7 @@ describe('that a database is deleted is heard where its store', () => {
       database.close();
     });
     // However often that is tried.
-    for (const _ of [1, 2]) (await openBlocks(lost)).open({ failed } as never);
+    for (const _ of [1, 2]) (await openBlocks(lost, pass)).open({ failed } as never);
     await settled();
     expect([failed.mock.calls.length, databases.openCount]).toEqual([2, 1]);
     databases.delete();
@@ -107,7 +197,7 @@ describe('that a database is deleted is heard where its store', () => {
     const { openBlocks } = await import('../src/blocks.js');
     const lost = vi.fn();
     databases.version = 2;
-    await expect(openBlocks(lost)).rejects.toMatchObject({ kind: 'newer-format' });
+    await expect(openBlocks(lost, pass)).rejects.toMatchObject({ kind: 'newer-format' });
     await settled();
     databases.delete();
     expect([lost.mock.calls.length, databases.openCount]).toEqual([1, 0]);
@@ -121,7 +211,7 @@ describe('that a database is deleted is heard where its store', () => {
       host.failed(2, 'damaged');
       databases.delete();
     });
-    (await openBlocks(lost)).open({ failed: () => {} } as never);
+    (await openBlocks(lost, pass)).open({ failed: () => {} } as never);
     await settled();
     expect([lost.mock.calls.length, databases.version]).toEqual([1, 0]);
   });

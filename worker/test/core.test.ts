@@ -3,13 +3,14 @@ import type { FromTab, ToTab } from '../../js/dist/ports.js';
 import type { Host } from '../wasm/core.js';
 
 const core = vi.hoisted(() => ({
+  BUILD: '+00000000',
   initSync: () => {},
   start: () => {},
   warmUp: () => {},
   isLost: () => false,
   nameCulprit: vi.fn(),
   tabClosed: vi.fn(),
-  tabMessages: vi.fn(),
+  tabMessages: vi.fn((): boolean | undefined => true),
   pageServerLent: vi.fn(),
   pageServerGone: vi.fn(),
   pageServerFailed: vi.fn(),
@@ -135,6 +136,37 @@ test('a page server has ended, said or not, where another one is lent', async ()
   expect(core.pageServerFailed).toHaveBeenCalledTimes(1);
 });
 
+test('a tab whose list cannot be read is left, so that it comes back and asks again', async () => {
+  const enter = await atWork();
+  const [tab, other] = [await enter('a'), await enter('b')];
+  core.tabMessages.mockReturnValueOnce(false);
+  tab.say(new Uint8Array(3));
+  expect(tab.port.said.at(-1)).toEqual({ type: 'unread' });
+  expect(tab.port.close).toHaveBeenCalledTimes(1);
+  expect(core.tabClosed).toHaveBeenCalledTimes(1);
+  // What it said behind that may build on it.
+  tab.say(new Uint8Array(4));
+  expect(core.tabMessages).toHaveBeenCalledTimes(1);
+  expect(other.port.said.at(-1)).not.toEqual({ type: 'unread' });
+  expect(self.close).not.toHaveBeenCalled();
+  const back = await enter('a');
+  back.say(new Uint8Array(4));
+  expect(core.tabMessages).toHaveBeenCalledTimes(2);
+});
+
+test('why a page server failed is told, whoever of its tab and itself says so first', async () => {
+  const enter = await atWork();
+  const { say } = await enter('a');
+  const failed = { type: 'failed', kind: 'unavailable', reason: 'no room' } as const;
+  const way = new Port();
+  say({ type: 'lend', port: way as unknown as MessagePort });
+  say({ type: 'lendEnded', why: failed });
+  way.onmessage({ data: failed });
+  const reason = new TextEncoder().encode('no room');
+  const [[, server]] = core.pageServerGone.mock.calls as [number, number][];
+  expect(core.pageServerFailed.mock.calls).toEqual([[expect.any(Number), server, 1, reason]]);
+});
+
 test('a core names those that have to give way, and ends when it is named itself', async () => {
   const enter = await atWork();
   vi.useFakeTimers({ toFake: ['setTimeout'] });
@@ -229,6 +261,17 @@ test('looks at other cores do not pile up, and one that is refused harms nobody'
   answer(new DOMException('not now'));
   await vi.advanceTimersByTimeAsync(50);
   expect(query).toHaveBeenCalledTimes(2);
+});
+
+test('a look at other cores that is never answered is not the last one', async () => {
+  vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] });
+  const { hold } = (await import('../src/shared.js')) as unknown as { hold: Mock };
+  hold.mockReturnValueOnce(new Promise(() => {}));
+  const query = vi.fn(() => new Promise(() => {}));
+  vi.stubGlobal('navigator', { locks: { query, request: () => new Promise(() => {}) } });
+  void (await atWork())('a').catch(() => {});
+  await vi.advanceTimersByTimeAsync(50_000);
+  expect(query.mock.calls.length).toBeGreaterThan(2);
 });
 
 /** What a core says in so much time while somebody has the lock of one at this address. */

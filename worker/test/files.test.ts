@@ -122,6 +122,23 @@ test('a look that takes long is one look, however many were due meanwhile', asyn
   expect(lost).not.toHaveBeenCalled();
 });
 
+test('a look that is never answered is not the last one, and says nothing', async () => {
+  const lost = vi.fn();
+  await openFiles(Promise.resolve(undefined), lost);
+  const unanswered: ((error: Error) => void)[] = [];
+  const getDirectory = () => new Promise((_, reject) => unanswered.push(reject));
+  vi.stubGlobal('navigator', { storage: { getDirectory } });
+  await vi.advanceTimersByTimeAsync(50_000);
+  expect(unanswered.length).toBeGreaterThan(2);
+  for (const answer of unanswered) answer(notFound('tidelog'));
+  vi.stubGlobal('navigator', { storage: { getDirectory: async () => disk.root } });
+  await vi.advanceTimersByTimeAsync(20_000);
+  expect(lost).not.toHaveBeenCalled();
+  disk.made.clear();
+  await vi.advanceTimersByTimeAsync(5_000);
+  expect(lost).toHaveBeenCalledTimes(1);
+});
+
 test('S11: files gone or replaced are missed; what cannot be told is not', async () => {
   const look = () => vi.advanceTimersByTimeAsync(5_000);
   const lost = vi.fn();

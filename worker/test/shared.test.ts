@@ -3,6 +3,9 @@ import type { AddressInfo } from 'node:net';
 import { afterEach, describe, expect, test, vi } from 'vitest';
 import { compile } from '../src/shared.js';
 
+/** What the bindings beside a module say of their build. */
+const OURS = '+00000000';
+
 afterEach(() => {
   vi.useRealTimers();
   vi.unstubAllGlobals();
@@ -13,7 +16,7 @@ test('what does not arrive is not waited for without end', async () => {
   const fetch = (_: string, { signal }: RequestInit = {}) =>
     new Promise((_, reject) => signal?.addEventListener('abort', () => reject(signal.reason)));
   vi.stubGlobal('fetch', fetch);
-  const compiled = compile('https://app.example/core.wasm').catch((error) => error);
+  const compiled = compile('https://app.example/core.wasm', OURS).catch((error) => error);
   await vi.advanceTimersByTimeAsync(300_000);
   expect(String(await Promise.race([compiled, 'pending']))).toContain('does not arrive');
 });
@@ -36,23 +39,35 @@ describe.each(['application/wasm', 'text/plain'])('of files that come as %s', (t
     return asked;
   }
 
-  const [OURS, OTHER] = ['00000000', '00000001'];
+  const [SAME, OTHER] = ['00000000', '00000001'];
 
   test('a module of the build of the script is taken', async () => {
-    const asked = answers(OURS);
-    expect(await compile('/core.wasm')).toBeInstanceOf(WebAssembly.Module);
+    const asked = answers(SAME);
+    expect(await compile('/core.wasm', OURS)).toBeInstanceOf(WebAssembly.Module);
     expect(asked).toEqual(['default']);
   });
 
   test('one of another build that a cache has kept is asked for again', async () => {
-    const asked = answers(OTHER, OURS);
-    expect(await compile('/core.wasm')).toBeInstanceOf(WebAssembly.Module);
+    const asked = answers(OTHER, SAME);
+    expect(await compile('/core.wasm', OURS)).toBeInstanceOf(WebAssembly.Module);
     expect(asked).toEqual(['default', 'no-cache']);
+  });
+
+  test.each([
+    ['another build', '+00000001'],
+    ['a build that named none', undefined],
+  ])('bindings of %s run no module, and say why', async (_, bindings) => {
+    const asked = answers(SAME, SAME);
+    const compiled = compile('/core.wasm', bindings as string);
+    await expect(compiled).rejects.toThrow('two releases of the app: load this page');
+    expect(asked).toEqual([]);
   });
 
   test.each([[OTHER], [undefined]])('one that says %s is refused, and why', async (build) => {
     const asked = answers(build, build, build);
-    await expect(compile('/core.wasm')).rejects.toThrow('two releases of the app: load this page');
+    await expect(compile('/core.wasm', OURS)).rejects.toThrow(
+      'two releases of the app: load this page',
+    );
     expect(asked).toEqual(['default', 'no-cache']);
   });
 });
@@ -78,7 +93,7 @@ test.each(['application/wasm', 'text/plain'])(
       return response;
     });
     vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] });
-    const compiled = compile(`http://127.0.0.1:${port}/core.wasm`).catch((error) => error);
+    const compiled = compile(`http://127.0.0.1:${port}/core.wasm`, OURS).catch((error) => error);
     void compiled.then(() => {
       isOver = true;
     });

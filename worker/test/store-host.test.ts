@@ -4,6 +4,7 @@ const [NOTHING, MORE] = [0, 1];
 
 /** A store, and what it leaves to be done. */
 const store = vi.hoisted(() => ({
+  BUILD: '+00000000',
   left: 1,
   initSync: () => {},
   serve: () => store.left,
@@ -150,6 +151,19 @@ test.each([
   host.lost();
   host.lost();
   expect(again).toHaveBeenCalledTimes(1);
+});
+
+test('a store whose keep the browser has closed is opened anew, once', async () => {
+  const { host, again } = await opened();
+  host.closed();
+  host.closed();
+  expect(again.mock.calls).toEqual([[undefined]]);
+});
+
+test('whoever opens a store anew is told why the one before failed', async () => {
+  const { again } = await opened((to) => to.failed(3, 'no room'));
+  const why = { type: 'failed', kind: 'full', reason: 'no room' };
+  expect(again.mock.calls).toEqual([[why]]);
 });
 
 test('a store is opened anew without a network, once its code was loaded', async () => {

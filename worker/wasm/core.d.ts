@@ -85,9 +85,9 @@ export function start(seed: Uint8Array | number[], host: Host): void;
 export function tabClosed(now_ms: number, tab: number): void;
 
 /**
- * A tab sent a list of messages.
+ * A tab sent a list of messages. Says whether it can be read.
  */
-export function tabMessages(now_ms: number, tab: number, messages: Uint8Array | number[]): void;
+export function tabMessages(now_ms: number, tab: number, messages: Uint8Array | number[]): boolean;
 
 /**
  * A tab has a port to the page server.
@@ -105,3 +105,6 @@ export function wake(now_ms: number): void;
 export function warmUp(): void;
 
 export function initSync(options: { module: WebAssembly.Module }): unknown;
+
+/** The build that this is of, as `xtask/build.rs` added it. */
+export const BUILD: string;

@@ -66,3 +66,6 @@ export function serve(owner: number, requests: Uint8Array | number[]): number;
 export function warmUpStore(host: ReplyHost): void;
 
 export function initSync(options: { module: WebAssembly.Module }): unknown;
+
+/** The build that this is of, as `xtask/build.rs` added it. */
+export const BUILD: string;

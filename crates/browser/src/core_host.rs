@@ -4,11 +4,11 @@ use std::cell::RefCell;
 
 use js_sys::Uint8Array;
 use tidelog_client::{
-    AtWork, Call, CallFailure, Client, Effect, FromCore, Input, Notice, PageServerFailure,
-    PageServerId, SocketId, Storage, TabId,
+    AtWork, Client, Effect, Input, Notice, PageServerFailure, PageServerId, SocketId, Storage,
+    TabId,
 };
 use tidelog_sync::codec;
-use tidelog_types::{ErrorCode, Outcome, UnservedKind};
+use tidelog_types::UnservedKind;
 use wasm_bindgen::prelude::*;
 
 use crate::{EncodedNotice, panics};
@@ -63,23 +63,13 @@ impl Core {
         Self { client: Client::new(seed), host }
     }
 
-    /// A tab sent a list of messages. One that cannot be read is answered with an error.
-    pub fn tab_messages(&mut self, now_ms: f64, tab: u32, messages: &[u8]) {
-        match codec::decode(messages) {
-            Ok(messages) => self.step(now_ms, Input::FromTab { tab: TabId(tab), messages }),
-            Err(error) => {
-                let failure = CallFailure {
-                    code: ErrorCode::Protocol,
-                    outcome: Outcome::None,
-                    message: format!("the core does not understand this tab: {error}"),
-                    mutation: None,
-                    reason: None,
-                    remedy: ErrorCode::Protocol.remedy(),
-                };
-                let failed = FromCore::Failed { call: Call(0), failure };
-                self.host.to_tab(tab, bytes(&codec::encode(&[failed].as_slice())));
-            }
-        }
+    /// A tab sent a list of messages. Says whether it can be read: if not, nobody knows what was
+    /// asked in it.
+    #[must_use]
+    pub fn tab_messages(&mut self, now_ms: f64, tab: u32, messages: &[u8]) -> bool {
+        let Ok(messages) = codec::decode(messages) else { return false };
+        self.step(now_ms, Input::FromTab { tab: TabId(tab), messages });
+        true
     }
 
     /// A page server sent a list of replies.
@@ -137,8 +127,8 @@ thread_local! {
     static AT_WORK: RefCell<AtWork> = RefCell::default();
 }
 
-fn with_core(work: impl FnOnce(&mut Core)) {
-    CORE.with_borrow_mut(|core| work(core.as_mut().expect("BUG: the core was not started")));
+fn with_core<T>(work: impl FnOnce(&mut Core) -> T) -> T {
+    CORE.with_borrow_mut(|core| work(core.as_mut().expect("BUG: the core was not started")))
 }
 
 fn step(now_ms: f64, input: Input) {
@@ -168,10 +158,11 @@ pub fn warm_up() {
     tidelog_client::warm_up();
 }
 
-/// A tab sent a list of messages.
+/// A tab sent a list of messages. Says whether it can be read.
 #[wasm_bindgen(js_name = tabMessages)]
-pub fn tab_messages(now_ms: f64, tab: u32, messages: &[u8]) {
-    with_core(|core| core.tab_messages(now_ms, tab, messages));
+#[must_use]
+pub fn tab_messages(now_ms: f64, tab: u32, messages: &[u8]) -> bool {
+    with_core(|core| core.tab_messages(now_ms, tab, messages))
 }
 
 /// A tab is gone.

@@ -42,23 +42,24 @@ pub fn package(repo: &Repo) -> Result<()> {
 const NO_BUILD: &str = "+00000000";
 
 /// Names the build after what is in it: tabs of two builds of one release must not share a core,
-/// since nothing says that they understand each other. The modules name it too, since a page may
-/// have them and its scripts from two deployments.
+/// since nothing says that they understand each other. The modules and what `wasm-bindgen` made
+/// beside them name it too, since a page may have any of these from another deployment.
 fn name_build(dist: &Path) -> Result<()> {
     let mut hasher = DefaultHasher::new();
     let mut scripts = Vec::new();
     let mut modules = Vec::new();
-    for folder in ["", "wasm", "worker"].map(|name| dist.join(name)) {
-        let entries = fs::read_dir(&folder).into_iter().flatten().flatten();
+    for folder in ["", WASM, "worker"] {
+        let entries = fs::read_dir(dist.join(folder)).into_iter().flatten().flatten();
         let mut files: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
         files.retain(|file| file.extension().is_some_and(|it| it == "js" || it == "wasm"));
         files.sort();
         for file in files {
             let content = fs::read(&file)?;
-            let content = without_build(&content);
+            let mark = Mark::of(&file).filter(|_| folder == WASM);
+            let content = mark.map_or(&*content, |mark| mark.without(&content));
             (file.file_name(), content).hash(&mut hasher);
-            if file.extension().is_some_and(|it| it == "wasm") {
-                modules.push((file, content.to_vec()));
+            if let Some(mark) = mark {
+                modules.push((file, content.to_vec(), mark));
             } else if let Ok(text) = std::str::from_utf8(content)
                 && text.contains(NO_BUILD)
             {
@@ -70,30 +71,53 @@ fn name_build(dist: &Path) -> Result<()> {
     for (file, text) in scripts {
         fs::write(file, text.replace(NO_BUILD, &format!("+{build}")))?;
     }
-    for (file, module) in modules {
-        fs::write(file, with_build(module, &build))?;
+    for (file, content, mark) in modules {
+        fs::write(file, mark.with(content, &build))?;
     }
     Ok(())
 }
 
-/// What a module's last section is, a custom one: its size, the size of its name and its name, as
-/// `worker/src/shared.ts` looks for it. The digits of the build follow.
-const BUILD_SECTION: &[u8] = b"\0\x16\x0dtidelog-build";
+/// The folder of the modules and of their bindings, which are kept while their sources stay.
+const WASM: &str = "wasm";
 
 /// How many digits name a build.
 const BUILD_DIGITS: usize = 8;
 
-fn with_build(mut module: Vec<u8>, build: &str) -> Vec<u8> {
-    assert_eq!(build.len(), BUILD_DIGITS, "BUG: the section says how long it is");
-    module.extend(BUILD_SECTION);
-    module.extend(build.bytes());
-    module
+/// What stands around the digits of the build, at the end of a file.
+#[derive(Clone, Copy)]
+struct Mark {
+    before: &'static [u8],
+    after: &'static [u8],
 }
 
-/// A module as it was before its build was named; anything else as it is.
-fn without_build(content: &[u8]) -> &[u8] {
-    let named = content.len().checked_sub(BUILD_DIGITS).map(|end| &content[..end]);
-    named.and_then(|it| it.strip_suffix(BUILD_SECTION)).unwrap_or(content)
+impl Mark {
+    /// A module's last section, a custom one: its size, the size of its name and its name, as
+    /// `worker/src/shared.ts` looks for it.
+    const MODULE: Self = Self { before: b"\0\x16\x0dtidelog-build", after: b"" };
+
+    /// What the bindings of a module export, as `worker/src/shared.ts` is told it.
+    const BINDINGS: Self = Self { before: b"\nexport const BUILD = '+", after: b"';\n" };
+
+    fn of(file: &Path) -> Option<Self> {
+        match file.extension()?.to_str()? {
+            "wasm" => Some(Self::MODULE),
+            "js" => Some(Self::BINDINGS),
+            _ => None,
+        }
+    }
+
+    fn with(self, mut content: Vec<u8>, build: &str) -> Vec<u8> {
+        assert_eq!(build.len(), BUILD_DIGITS, "BUG: the section says how long it is");
+        content.extend([self.before, build.as_bytes(), self.after].concat());
+        content
+    }
+
+    /// A file as it was before its build was named.
+    fn without(self, content: &[u8]) -> &[u8] {
+        let named = content.strip_suffix(self.after);
+        let named = named.and_then(|it| it.get(..it.len().checked_sub(BUILD_DIGITS)?));
+        named.and_then(|it| it.strip_suffix(self.before)).unwrap_or(content)
+    }
 }
 
 /// The server's binary.
@@ -145,27 +169,32 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_module_and_the_scripts_around_it_name_one_build_however_often_that_is_named() {
+    fn a_module_its_bindings_and_the_scripts_name_one_build_however_often_that_is_named() {
         let dist = std::env::temp_dir().join(format!("tidelog-build-{}", std::process::id()));
         fs::create_dir_all(dist.join("wasm")).expect("a folder");
-        let (script, module) = (dist.join("release.js"), dist.join("wasm/core_bg.wasm"));
-        let read = || (fs::read(&script).expect("a script"), fs::read(&module).expect("a module"));
+        let files = ["release.js", "wasm/core_bg.wasm", "wasm/core.js"].map(|it| dist.join(it));
+        let [script, module, bindings] = &files;
+        let read = || files.each_ref().map(|file| fs::read(file).expect("a file"));
         let mut builds = Vec::new();
-        for bytes in [b"\0asm\x01\0\0\0".as_slice(), b"\0asm\x01\0\0\0\0\x02\x01x"] {
-            fs::write(&module, bytes).expect("room for it");
-            fs::write(&script, "BUILD = '0.1.0+00000000'").expect("room for it");
+        let modules = [b"\0asm\x01\0\0\0".as_slice(), b"\0asm\x01\0\0\0\0\x02\x01x"];
+        let calls = [b"export { wake };\n".as_slice(), b"export { nudge };\n"];
+        for (bytes, call) in [(0, 0), (1, 0), (1, 1)].map(|(m, c)| (modules[m], calls[c])) {
+            fs::write(module, bytes).expect("room for it");
+            fs::write(bindings, call).expect("room for it");
+            fs::write(script, "BUILD = '0.1.0+00000000'").expect("room for it");
             name_build(&dist).expect("it can be named");
             let named = read();
-            let build = named.1[named.1.len() - BUILD_DIGITS..].to_vec();
-            assert_eq!(named.0, [b"BUILD = '0.1.0+".as_slice(), &build, b"'"].concat());
-            assert_eq!(named.1, [bytes, BUILD_SECTION, &build].concat());
+            let build = named[1][named[1].len() - BUILD_DIGITS..].to_vec();
+            assert_eq!(named[0], [b"BUILD = '0.1.0+".as_slice(), &build, b"'"].concat());
+            assert_eq!(named[1], [bytes, b"\0\x16\x0dtidelog-build", &build].concat());
+            assert_eq!(named[2], [call, b"\nexport const BUILD = '+", &build, b"';\n"].concat());
 
-            fs::write(&script, "BUILD = '0.1.0+00000000'").expect("room for it");
+            fs::write(script, "BUILD = '0.1.0+00000000'").expect("room for it");
             name_build(&dist).expect("it can be named");
             assert_eq!(read(), named);
+            assert!(!builds.contains(&build));
             builds.push(build);
         }
-        assert_ne!(builds[0], builds[1]);
         fs::remove_dir_all(&dist).expect("it is there");
     }
 }

@@ -107,7 +107,9 @@ const DECLARED: &str = "/** Made by `cargo xtask wasm` of what crate `browser` e
 /// compiles its module itself.
 const INIT: [&str; 2] = [
     "export type InitInput",
-    "export function initSync(options: { module: WebAssembly.Module }): unknown;\n",
+    "export function initSync(options: { module: WebAssembly.Module }): unknown;\n\n\
+     /** The build that this is of, as `xtask/build.rs` added it. */\n\
+     export const BUILD: string;\n",
 ];
 
 /// Keeps the types of what a module exports among the sources of the workers, so that those can be
