@@ -31,6 +31,10 @@ pub(crate) struct Connection {
     schema_cookie: Option<u32>,
     /// What it read that schema from, as long as it has seen no other one.
     schema_pages: Option<SchemaPages>,
+    /// Bytes that SQLite has for the schema.
+    schema_size: usize,
+    /// The cookie of the one that was measured; `None` if that may have grown since.
+    measured_cookie: Option<u32>,
 }
 
 // SAFETY: SQLite is compiled thread-safe wherever there are threads, and a connection, its
@@ -65,6 +69,8 @@ impl Connection {
             guard,
             schema_cookie: None,
             schema_pages: None,
+            schema_size: 0,
+            measured_cookie: None,
         };
         connection.check(code)?;
         connection.set_up()?;
@@ -273,6 +279,8 @@ impl Connection {
                 script.unprepared = [sql.as_bytes(), b"\0"].concat();
             }
             self.check_time()?;
+            // To prepare a statement, SQLite learns the columns of views and keeps them.
+            self.measured_cookie = None;
             let mut state = lock(&self.state);
             state.count_steps(0);
             state.prepares = true;
@@ -384,6 +392,22 @@ impl Connection {
         true
     }
 
+    /// Looks at how large the schema is that a transaction has left, unless it is as it was when it
+    /// was looked at before: SQLite goes through all of it for that.
+    fn measure_schema(&mut self) {
+        let cookie = lock(&self.state).schema_cookie();
+        if self.measured_cookie.is_none() || cookie != self.measured_cookie {
+            self.measured_cookie = cookie;
+            self.schema_size = self.guard.status(ffi::SQLITE_DBSTATUS_SCHEMA_USED);
+        }
+    }
+
+    /// About how many bytes it takes: what SQLite has for its schema and its pages, the statements
+    /// that are kept, and what any connection takes.
+    fn size(&self) -> usize {
+        BARE_SIZE + self.schema_size + self.scripts.size + self.guard.cache_size()
+    }
+
     /// Empties SQLite's page cache. The schema stays.
     pub fn drop_page_cache(&self) {
         // SAFETY: the connection is open.
@@ -472,8 +496,8 @@ impl Scripts {
     }
 }
 
-/// About how many bytes a connection takes that was used.
-pub const CONNECTION_SIZE: usize = 96 * 1024;
+/// About how many bytes a connection takes without schema, statements and pages.
+const BARE_SIZE: usize = 64 * 1024;
 
 /// A connection that is opened when it is needed, and dropped when it is not to be trusted.
 #[derive(Debug)]
@@ -510,6 +534,11 @@ impl Lazy {
         self.connection.is_some()
     }
 
+    /// About how many bytes the connection takes; 0 if none is open.
+    pub fn size(&self) -> usize {
+        self.connection.as_ref().map_or(0, Connection::size)
+    }
+
     /// Goes on with another view, in which every page is what it was in this one.
     pub fn go_on_with(&mut self, view: &View) {
         let mut state = lock(&self.state);
@@ -539,6 +568,7 @@ impl Lazy {
             }
             return Run::Fault(pgid);
         }
+        self.connection.iter_mut().for_each(Connection::measure_schema);
         let failure = match (noted, result) {
             (None, Ok(result)) => return Run::Done(result),
             (Some(failure), _) | (None, Err(failure)) => failure,

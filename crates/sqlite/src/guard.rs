@@ -78,13 +78,15 @@ impl Guard {
     }
 
     /// Bytes in the connection's page cache.
-    fn cache_size(&self) -> usize {
+    pub fn cache_size(&self) -> usize {
+        self.status(ffi::SQLITE_DBSTATUS_CACHE_USED)
+    }
+
+    /// What SQLite counts of the connection.
+    pub fn status(&self, what: c_int) -> usize {
         let (mut now, mut most) = (0, 0);
         // SAFETY: `db` is open; both outputs are ours.
-        unsafe {
-            let used = ffi::SQLITE_DBSTATUS_CACHE_USED;
-            ffi::sqlite3_db_status(self.db, used, &raw mut now, &raw mut most, 0);
-        }
+        unsafe { ffi::sqlite3_db_status(self.db, what, &raw mut now, &raw mut most, 0) };
         usize::try_from(now).unwrap_or(0)
     }
 

@@ -14,7 +14,7 @@ use tidelog_types::{Page, PageSet, Pgid, SortedMap};
 use crate::failure::Failure;
 use crate::memory;
 use crate::read_set::PageBits;
-use crate::view::{Stopwatch, View};
+use crate::view::{Stopwatch, View, schema_cookie};
 
 /// Whose statement is prepared and run: what it may do follows from that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -258,6 +258,12 @@ impl State {
         if self.writes && self.is_apps && pages > self.reads.count() + pages_max + spare {
             self.fail(Failure::budget(format!("{pages_max} changed pages")));
         }
+    }
+
+    /// The cookie of the schema as the transaction leaves it; `None` if page 1 is not in memory.
+    pub fn schema_cookie(&self) -> Option<u32> {
+        let written = self.written.get(&Pgid(1)).map(schema_cookie);
+        written.or_else(|| self.view.schema_cookie())
     }
 
     pub fn truncate(&mut self, db_pages: u32) {
