@@ -352,6 +352,11 @@ impl Connection {
         lock(&self.state).forgive();
     }
 
+    /// What the transaction does from here on has a budget of its own.
+    pub fn start_budget(&self) {
+        lock(&self.state).start_budget();
+    }
+
     /// Counts the pages read from here on only.
     pub fn forget_reads(&self) {
         lock(&self.state).reads.clear();

@@ -35,8 +35,15 @@ pub(crate) const QUADRATIC_FORBIDDEN: &str =
     "json_patch(), since its time cannot be bounded: use json_set()";
 
 /// Pragmas that a query may use: they only tell about the schema.
-const QUERY_PRAGMAS: [&str; 6] =
-    ["table_info", "table_xinfo", "table_list", "index_list", "index_info", "foreign_key_list"];
+const QUERY_PRAGMAS: [&str; 7] = [
+    "table_info",
+    "table_xinfo",
+    "table_list",
+    "index_list",
+    "index_info",
+    "index_xinfo",
+    "foreign_key_list",
+];
 
 /// Steps of SQLite's virtual machine between two looks at the budget.
 pub(crate) const PROGRESS_STEPS: u64 = 250;

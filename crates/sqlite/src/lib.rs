@@ -44,6 +44,7 @@ mod pool;
 mod read_set;
 mod reader;
 mod scan;
+mod schema_size;
 mod state;
 mod statement;
 mod transaction;

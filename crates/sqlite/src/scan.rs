@@ -100,6 +100,11 @@ pub(crate) fn made_of_select(statement: &str) -> Option<String> {
     }
 }
 
+/// How many words, literals and signs `sql` is made of.
+pub(crate) fn tokens_count(sql: &str) -> usize {
+    tokens(sql).len()
+}
+
 /// Whether SQLite has drawn one of these names of a table's columns. Of those that would have the
 /// same name it numbers four, as in `a:1`, and draws the numbers of further ones.
 pub(crate) fn has_drawn_name(names: &[String]) -> bool {

@@ -131,9 +131,14 @@ impl State {
     /// Another statement is prepared and run.
     pub fn start_statement(&mut self) {
         if self.origin == Origin::Migration {
-            (self.steps, self.prepare_steps) = (0, 0);
+            self.start_budget();
         }
         self.count_steps(0);
+    }
+
+    /// What follows has a budget of its own.
+    pub fn start_budget(&mut self) {
+        (self.steps, self.prepare_steps) = (0, 0);
     }
 
     /// Fails once the transaction has taken longer than it may.
