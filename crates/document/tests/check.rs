@@ -86,6 +86,9 @@ fn a_migration_that_does_not_run_is_named_by_its_number() {
     assert!(broken.contains("migration 0") && broken.contains("not deterministic"), "{broken}");
     let broken = refusal(&["create table _tidelog_mine (x)"], &[]);
     assert!(broken.contains("not allowed"), "{broken}");
+    let statistics = "insert into sqlite_stat1 values ('note', null, '9')";
+    let broken = refusal(&[NOTE, "analyze", statistics], &[]);
+    assert!(broken.contains("migration 2") && broken.contains("not allowed: sqlite"), "{broken}");
     let broken = refusal(&["create temp table t (x)"], &[]);
     assert!(broken.contains("not allowed"), "{broken}");
     for hidden in [

@@ -283,15 +283,16 @@ impl Connection {
             self.measured_cookie = None;
             let mut state = lock(&self.state);
             state.count_steps(0);
-            state.prepares = true;
+            state.begin_prepare();
             state.start_statement();
             drop(state);
             let rest = &script.unprepared[script.prepared_size..];
             // SAFETY: the connection is open, and drops its statements before it closes.
             let prepared = unsafe { Statement::prepare(self.db, rest) };
+            let end = script.prepared_size + prepared.as_ref().map_or(0, |(_, used)| *used);
             let mut state = lock(&self.state);
             state.count_steps(0);
-            state.prepares = false;
+            state.end_prepare(&sql[script.prepared_size..end]);
             state.count_steps(0);
             let noted = state.noted();
             drop(state);

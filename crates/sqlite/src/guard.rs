@@ -150,8 +150,15 @@ unsafe extern "C" fn authorize(
     // SAFETY: null or ending with a zero byte, for as long as this call.
     let (first, second, database) = unsafe { (text(first), text(second), text(database)) };
     let mut state = lock(&guard.state);
-    if matches!(deed(action), Deed::Schema | Deed::Upkeep) {
-        state.doubt_schema();
+    match deed(action) {
+        Deed::Schema | Deed::Upkeep => {
+            state.doubt_schema();
+            state.is_of_schema = true;
+        }
+        Deed::Write if state.origin == Origin::Migration && is_of_sqlite(first) => {
+            state.writes_of_sqlite = Some(first.to_owned());
+        }
+        _ => {}
     }
     match judge(state.origin, action, [first, second], database) {
         Ok(()) => ffi::SQLITE_OK,
