@@ -45,7 +45,8 @@ const QUERY_PRAGMAS: [&str; 7] = [
     "foreign_key_list",
 ];
 
-/// Steps of SQLite's virtual machine between two looks at the budget.
+/// Steps of SQLite's virtual machine between two looks at the budget. Fewer bound no more: SQLite
+/// calls back where it jumps back or gives a row, and not between.
 pub(crate) const PROGRESS_STEPS: u64 = 250;
 
 /// Bytes of memory that a page takes in SQLite's cache, at most.
