@@ -96,7 +96,10 @@ export class ReadSetTooLargeError extends TidelogError {
   }
 }
 
-/** The doctype cannot work: SQL that does not prepare, or whose result two runs could differ in. */
+/**
+ * The doctype cannot work: SQL that does not prepare, or whose result two runs could differ in, or
+ * a schema that takes more than 8 MiB of each connection.
+ */
 export class DoctypeError extends TidelogError {
   override get code(): 'doctype' {
     return 'doctype';

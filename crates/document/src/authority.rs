@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use tidelog_pages::StorageEntry;
-use tidelog_sqlite::{CONNECTION_SIZE, Reader, Run, View, Writer};
+use tidelog_sqlite::{Reader, Run, View, Writer};
 use tidelog_types::limits::PAGE_SIZE;
 use tidelog_types::{
     CallId, EntryId, JournalId, Life, Lineage, Lsn, LsnRange, PageSet, Pgid, Position, Value,
@@ -157,9 +157,7 @@ impl Authority {
     /// About how many bytes its connections and the pages of its view take.
     #[must_use]
     pub fn kept_size(&self) -> usize {
-        let connections = [self.writer.is_open(), self.reader.is_open()];
-        let connections_count = connections.into_iter().filter(|is_open| *is_open).count();
-        connections_count * CONNECTION_SIZE + self.view.pool_pages() * PAGE_SIZE
+        self.writer.size() + self.reader.size() + self.view.pool_pages() * PAGE_SIZE
     }
 
     /// Applies or rejects one timeline frame, whose LSN must be the one that is wanted. `doctype`

@@ -132,6 +132,7 @@ fn check_in(transaction: &Transaction<'_>, doctype: &Doctype) -> Result<(), Doct
     }
     program::check_migrated(transaction)
         .and_then(|()| program::rehearse_verdicts(transaction))
+        .and_then(|()| transaction.check_schema_size())
         .map_err(migration(doctype.migrations.len().saturating_sub(1)))?;
     for definition in &doctype.mutations {
         check_mutation(transaction, definition)

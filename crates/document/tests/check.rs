@@ -86,6 +86,9 @@ fn a_migration_that_does_not_run_is_named_by_its_number() {
     assert!(broken.contains("migration 0") && broken.contains("not deterministic"), "{broken}");
     let broken = refusal(&["create table _tidelog_mine (x)"], &[]);
     assert!(broken.contains("not allowed"), "{broken}");
+    let statistics = "insert into sqlite_stat1 values ('note', null, '9')";
+    let broken = refusal(&[NOTE, "analyze", statistics], &[]);
+    assert!(broken.contains("migration 2") && broken.contains("not allowed: sqlite"), "{broken}");
     let broken = refusal(&["create temp table t (x)"], &[]);
     assert!(broken.contains("not allowed"), "{broken}");
     for hidden in [
@@ -146,4 +149,58 @@ fn a_mutation_has_a_bounded_number_of_parameters_and_statements() {
     assert!(broken.contains("more than 1000 parameters"), "{broken}");
     let names: String = (0..30_000).map(|n| format!("select :n{n};")).collect();
     assert_refused(&names, "more than 1000 statements");
+}
+
+/// Goal: no doctype takes much memory of each connection of each of its documents. Method: schemas
+/// that are large in their own ways, and ones of an ordinary size.
+#[test]
+fn a_doctype_whose_schema_takes_too_much_of_each_connection_is_refused() {
+    let columns = |count: usize| {
+        let columns: Vec<String> = (0..count).map(|n| format!("column_{n} text")).collect();
+        columns.join(", ")
+    };
+    let wide = format!("create table wide ({})", columns(1990));
+    let view = |n: usize| format!("create view view_{n} as select * from wide;");
+    let views: String = (0..100).map(view).collect();
+    let nested: String = (0..100)
+        .map(|n| match n {
+            0 => "create view v0 as select * from wide;".to_owned(),
+            n => format!("create view v{n} as select * from v{};", n - 1),
+        })
+        .collect();
+    let tables: String =
+        (0..1500).map(|n| format!("create table t{n} ({});", columns(20))).collect();
+    let checks: String =
+        (0..200).map(|n| format!("create table t{n} (a{});", ", check (a)".repeat(500))).collect();
+    let key = columns(1000).replace(" text", "");
+    let indexes: String = (0..600).map(|n| format!("create index i{n} on t (b);")).collect();
+    let indexes =
+        format!("create table t ({key}, b, primary key ({key})) without rowid; {indexes}");
+    let large = [
+        vec![wide.as_str(), &views],
+        vec![&wide, &nested],
+        vec![&tables],
+        vec![&checks],
+        vec![&indexes],
+    ];
+    for migrations in large {
+        let broken = refusal(&migrations, &[]);
+        assert!(broken.contains("over the budget of 8388608 bytes for a schema"), "{broken}");
+        let last = format!("migration {} of doctype notes", migrations.len() - 1);
+        assert!(broken.starts_with(&last), "{broken}");
+    }
+    let some: String = (0..300)
+        .map(|n| {
+            format!(
+                "create table t{n} ({}); create index i{n} on t{n} (column_1, column_2);
+                 create view v{n} as select *, rowid from t{n} where column_1 = 'a';
+                 create trigger r{n} after insert on t{n} begin delete from t0; end;",
+                columns(12)
+            )
+        })
+        .collect();
+    assert_eq!(checked(&doctype(&[&wide, &some], &[])), Ok(()));
+    let of_nothing = "create view v as select * from nowhere; create view w as select * from v";
+    let write = "insert into note values (:id, 1)";
+    assert_eq!(checked(&doctype(&[NOTE, of_nothing], &[write])), Ok(()));
 }

@@ -31,6 +31,10 @@ pub(crate) struct Connection {
     schema_cookie: Option<u32>,
     /// What it read that schema from, as long as it has seen no other one.
     schema_pages: Option<SchemaPages>,
+    /// Bytes that SQLite has for the schema.
+    schema_size: usize,
+    /// The cookie of the one that was measured; `None` if that may have grown since.
+    measured_cookie: Option<u32>,
 }
 
 // SAFETY: SQLite is compiled thread-safe wherever there are threads, and a connection, its
@@ -65,6 +69,8 @@ impl Connection {
             guard,
             schema_cookie: None,
             schema_pages: None,
+            schema_size: 0,
+            measured_cookie: None,
         };
         connection.check(code)?;
         connection.set_up()?;
@@ -273,17 +279,20 @@ impl Connection {
                 script.unprepared = [sql.as_bytes(), b"\0"].concat();
             }
             self.check_time()?;
+            // To prepare a statement, SQLite learns the columns of views and keeps them.
+            self.measured_cookie = None;
             let mut state = lock(&self.state);
             state.count_steps(0);
-            state.prepares = true;
+            state.begin_prepare();
             state.start_statement();
             drop(state);
             let rest = &script.unprepared[script.prepared_size..];
             // SAFETY: the connection is open, and drops its statements before it closes.
             let prepared = unsafe { Statement::prepare(self.db, rest) };
+            let end = script.prepared_size + prepared.as_ref().map_or(0, |(_, used)| *used);
             let mut state = lock(&self.state);
             state.count_steps(0);
-            state.prepares = false;
+            state.end_prepare(&sql[script.prepared_size..end]);
             state.count_steps(0);
             let noted = state.noted();
             drop(state);
@@ -344,6 +353,11 @@ impl Connection {
         lock(&self.state).forgive();
     }
 
+    /// What the transaction does from here on has a budget of its own.
+    pub fn start_budget(&self) {
+        lock(&self.state).start_budget();
+    }
+
     /// Counts the pages read from here on only.
     pub fn forget_reads(&self) {
         lock(&self.state).reads.clear();
@@ -382,6 +396,22 @@ impl Connection {
         }
         self.drop_page_cache();
         true
+    }
+
+    /// Looks at how large the schema is that a transaction has left, unless it is as it was when it
+    /// was looked at before: SQLite goes through all of it for that.
+    fn measure_schema(&mut self) {
+        let cookie = lock(&self.state).schema_cookie();
+        if self.measured_cookie.is_none() || cookie != self.measured_cookie {
+            self.measured_cookie = cookie;
+            self.schema_size = self.guard.status(ffi::SQLITE_DBSTATUS_SCHEMA_USED);
+        }
+    }
+
+    /// About how many bytes it takes: what SQLite has for its schema and its pages, the statements
+    /// that are kept, and what any connection takes.
+    fn size(&self) -> usize {
+        BARE_SIZE + self.schema_size + self.scripts.size + self.guard.cache_size()
     }
 
     /// Empties SQLite's page cache. The schema stays.
@@ -472,8 +502,8 @@ impl Scripts {
     }
 }
 
-/// About how many bytes a connection takes that was used.
-pub const CONNECTION_SIZE: usize = 96 * 1024;
+/// About how many bytes a connection takes without schema, statements and pages.
+const BARE_SIZE: usize = 64 * 1024;
 
 /// A connection that is opened when it is needed, and dropped when it is not to be trusted.
 #[derive(Debug)]
@@ -510,6 +540,11 @@ impl Lazy {
         self.connection.is_some()
     }
 
+    /// About how many bytes the connection takes; 0 if none is open.
+    pub fn size(&self) -> usize {
+        self.connection.as_ref().map_or(0, Connection::size)
+    }
+
     /// Goes on with another view, in which every page is what it was in this one.
     pub fn go_on_with(&mut self, view: &View) {
         let mut state = lock(&self.state);
@@ -539,6 +574,7 @@ impl Lazy {
             }
             return Run::Fault(pgid);
         }
+        self.connection.iter_mut().for_each(Connection::measure_schema);
         let failure = match (noted, result) {
             (None, Ok(result)) => return Run::Done(result),
             (Some(failure), _) | (None, Err(failure)) => failure,

@@ -35,10 +35,18 @@ pub(crate) const QUADRATIC_FORBIDDEN: &str =
     "json_patch(), since its time cannot be bounded: use json_set()";
 
 /// Pragmas that a query may use: they only tell about the schema.
-const QUERY_PRAGMAS: [&str; 6] =
-    ["table_info", "table_xinfo", "table_list", "index_list", "index_info", "foreign_key_list"];
+const QUERY_PRAGMAS: [&str; 7] = [
+    "table_info",
+    "table_xinfo",
+    "table_list",
+    "index_list",
+    "index_info",
+    "index_xinfo",
+    "foreign_key_list",
+];
 
-/// Steps of SQLite's virtual machine between two looks at the budget.
+/// Steps of SQLite's virtual machine between two looks at the budget. Fewer bound no more: SQLite
+/// calls back where it jumps back or gives a row, and not between.
 pub(crate) const PROGRESS_STEPS: u64 = 250;
 
 /// Bytes of memory that a page takes in SQLite's cache, at most.
@@ -78,13 +86,15 @@ impl Guard {
     }
 
     /// Bytes in the connection's page cache.
-    fn cache_size(&self) -> usize {
+    pub fn cache_size(&self) -> usize {
+        self.status(ffi::SQLITE_DBSTATUS_CACHE_USED)
+    }
+
+    /// What SQLite counts of the connection.
+    pub fn status(&self, what: c_int) -> usize {
         let (mut now, mut most) = (0, 0);
         // SAFETY: `db` is open; both outputs are ours.
-        unsafe {
-            let used = ffi::SQLITE_DBSTATUS_CACHE_USED;
-            ffi::sqlite3_db_status(self.db, used, &raw mut now, &raw mut most, 0);
-        }
+        unsafe { ffi::sqlite3_db_status(self.db, what, &raw mut now, &raw mut most, 0) };
         usize::try_from(now).unwrap_or(0)
     }
 
@@ -141,8 +151,15 @@ unsafe extern "C" fn authorize(
     // SAFETY: null or ending with a zero byte, for as long as this call.
     let (first, second, database) = unsafe { (text(first), text(second), text(database)) };
     let mut state = lock(&guard.state);
-    if matches!(deed(action), Deed::Schema | Deed::Upkeep) {
-        state.doubt_schema();
+    match deed(action) {
+        Deed::Schema | Deed::Upkeep => {
+            state.doubt_schema();
+            state.is_of_schema = true;
+        }
+        Deed::Write if state.origin == Origin::Migration && is_of_sqlite(first) => {
+            state.writes_of_sqlite = Some(first.to_owned());
+        }
+        _ => {}
     }
     match judge(state.origin, action, [first, second], database) {
         Ok(()) => ffi::SQLITE_OK,

@@ -44,6 +44,7 @@ mod pool;
 mod read_set;
 mod reader;
 mod scan;
+mod schema_size;
 mod state;
 mod statement;
 mod transaction;
@@ -51,7 +52,6 @@ mod vfs;
 mod view;
 mod writer;
 
-pub use connection::CONNECTION_SIZE;
 pub use failure::{Failure, Run};
 pub use memory::{be_short_beyond, give_back_large_blocks, give_back_memory, held_size};
 pub use read_set::ReadSet;

@@ -30,12 +30,16 @@ impl Reader {
         self.connection.refresh();
     }
 
-    /// Whether it has a connection open, which takes about [`CONNECTION_SIZE`] bytes.
-    ///
-    /// [`CONNECTION_SIZE`]: crate::CONNECTION_SIZE
+    /// Whether it has a connection open.
     #[must_use]
     pub fn is_open(&self) -> bool {
         self.connection.is_open()
+    }
+
+    /// About how many bytes its connection takes; 0 if none is open.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.connection.size()
     }
 
     /// Steps of SQLite's virtual machine that all queries took since this was last called, and what

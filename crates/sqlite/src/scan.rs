@@ -100,6 +100,18 @@ pub(crate) fn made_of_select(statement: &str) -> Option<String> {
     }
 }
 
+/// Whether a statement looks at rows for what SQLite plans by.
+pub(crate) fn is_analyze(statement: &str) -> bool {
+    let tokens = tokens(statement);
+    let first = tokens.iter().find(|token| **token != Token::Sign(';'));
+    matches!(first, Some(Token::Word(word)) if word.eq_ignore_ascii_case("analyze"))
+}
+
+/// How many words, literals and signs `sql` is made of.
+pub(crate) fn tokens_count(sql: &str) -> usize {
+    tokens(sql).len()
+}
+
 /// Whether SQLite has drawn one of these names of a table's columns. Of those that would have the
 /// same name it numbers four, as in `a:1`, and draws the numbers of further ones.
 pub(crate) fn has_drawn_name(names: &[String]) -> bool {

@@ -14,7 +14,8 @@ use tidelog_types::{Page, PageSet, Pgid, SortedMap};
 use crate::failure::Failure;
 use crate::memory;
 use crate::read_set::PageBits;
-use crate::view::{Stopwatch, View};
+use crate::scan;
+use crate::view::{Stopwatch, View, schema_cookie};
 
 /// Whose statement is prepared and run: what it may do follows from that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -70,6 +71,10 @@ pub(crate) struct State {
     prepare_steps: u64,
     /// Whether a statement is being prepared.
     pub prepares: bool,
+    /// Whether the statement that was prepared last does something to the schema itself, and
+    /// which table that SQLite keeps for itself its rows go to.
+    pub is_of_schema: bool,
+    pub writes_of_sqlite: Option<String>,
     /// The same of all statements of all transactions, since somebody last asked.
     pub steps_taken: u64,
     /// Whether the transaction has run a statement of an app. Ours alone have no budget.
@@ -96,6 +101,8 @@ impl State {
             steps: 0,
             prepare_steps: 0,
             prepares: false,
+            is_of_schema: false,
+            writes_of_sqlite: None,
             steps_taken: 0,
             is_apps: false,
             app_changed: false,
@@ -131,9 +138,14 @@ impl State {
     /// Another statement is prepared and run.
     pub fn start_statement(&mut self) {
         if self.origin == Origin::Migration {
-            (self.steps, self.prepare_steps) = (0, 0);
+            self.start_budget();
         }
         self.count_steps(0);
+    }
+
+    /// What follows has a budget of its own.
+    pub fn start_budget(&mut self) {
+        (self.steps, self.prepare_steps) = (0, 0);
     }
 
     /// Fails once the transaction has taken longer than it may.
@@ -191,6 +203,25 @@ impl State {
     /// Notes a failure; the first one stays.
     pub fn fail(&mut self, failure: Failure) {
         self.failure.get_or_insert(failure);
+    }
+
+    /// A statement begins to be prepared.
+    pub fn begin_prepare(&mut self) {
+        self.prepares = true;
+        (self.is_of_schema, self.writes_of_sqlite) = (false, None);
+    }
+
+    /// It is prepared. SQLite itself writes its tables in a migration, where that analyzes, or
+    /// drops what was analyzed; the rows of no other statement may go there.
+    pub fn end_prepare(&mut self, statement: &str) {
+        self.prepares = false;
+        // SQLite does not say that it analyzes tables of its own.
+        match self.writes_of_sqlite.take() {
+            Some(table) if !self.is_of_schema && !scan::is_analyze(statement) => {
+                self.fail(Failure::forbidden(table));
+            }
+            _ => {}
+        }
     }
 
     /// Takes back a failure that only told about one statement.
@@ -258,6 +289,12 @@ impl State {
         if self.writes && self.is_apps && pages > self.reads.count() + pages_max + spare {
             self.fail(Failure::budget(format!("{pages_max} changed pages")));
         }
+    }
+
+    /// The cookie of the schema as the transaction leaves it; `None` if page 1 is not in memory.
+    pub fn schema_cookie(&self) -> Option<u32> {
+        let written = self.written.get(&Pgid(1)).map(schema_cookie);
+        written.or_else(|| self.view.schema_cookie())
     }
 
     pub fn truncate(&mut self, db_pages: u32) {

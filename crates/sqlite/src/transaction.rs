@@ -9,6 +9,7 @@ use tidelog_types::limits::MUTATION_STATEMENTS_MAX;
 use crate::connection::Connection;
 use crate::failure::Failure;
 use crate::scan;
+use crate::schema_size;
 use crate::state::Origin;
 use crate::statement::{Statement, Stepping, to_value};
 
@@ -117,6 +118,29 @@ impl<'c> Transaction<'c> {
             return Err(failure);
         }
         Ok(names.into_iter().collect())
+    }
+
+    /// Fails if the schema, as it is by now, would take more of each connection than it may.
+    ///
+    /// What SQLite really takes is not the same on every host. So this adds up what is: the bytes
+    /// and the words of the SQL that made the schema, and the columns of its tables and indexes,
+    /// and of its views, whose columns SQLite learns when they are used.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure::Budget`] if it is over [`SCHEMA_SIZE_MAX`], or takes too long to be looked at.
+    /// The transaction goes on unless that is passing.
+    ///
+    /// [`SCHEMA_SIZE_MAX`]: tidelog_types::limits::SCHEMA_SIZE_MAX
+    pub fn check_schema_size(&self) -> Result<(), Failure> {
+        let mut connection = self.connection.borrow_mut();
+        connection.start_budget();
+        let checked = schema_size::check(&mut connection);
+        connection.start_budget();
+        if checked.is_err() {
+            connection.forgive();
+        }
+        checked
     }
 
     fn run(&self, run: impl FnOnce(&mut Connection) -> Result<(), Failure>) -> Result<(), Failure> {

@@ -28,12 +28,16 @@ impl Writer {
         self.connection.refresh();
     }
 
-    /// Whether it has a connection open, which takes about [`CONNECTION_SIZE`] bytes.
-    ///
-    /// [`CONNECTION_SIZE`]: crate::CONNECTION_SIZE
+    /// Whether it has a connection open.
     #[must_use]
     pub fn is_open(&self) -> bool {
         self.connection.is_open()
+    }
+
+    /// About how many bytes its connection takes; 0 if none is open.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.connection.size()
     }
 
     /// A writer on another view, in which every page is what it was in this one: what SQLite holds

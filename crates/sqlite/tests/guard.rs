@@ -373,3 +373,39 @@ fn a_mutation_leaves_the_statistics_alone() {
     document.app("update sqlite_sequence set seq = 7; insert into log default values").unwrap();
     assert_eq!(document.query("select max(id) from log"), [[Value::Integer(8)]]);
 }
+
+/// What has written them plans as they were, and whoever comes to the document as they are.
+#[test]
+fn a_migration_changes_the_statistics_by_analyze_alone() {
+    const SLY: &str = "create trigger sly after update on note begin
+                       delete from sqlite_stat1; end;";
+    let begun = || {
+        let mut document = Document::new();
+        document.migrate(
+            "create table note (a); create index note_a on note (a); insert into note values (1);
+             create table log (id integer primary key autoincrement); analyze",
+        );
+        document
+    };
+    for sql in [
+        "update sqlite_stat1 set stat = '1000000 1000000'",
+        "insert into SQLITE_STAT1 values ('note', 'note_a', '9 9')",
+        "with a as (select 1) delete from \"sqlite_stat1\"",
+        "drop table log; replace into \u{feff}sqlite_stat1 values ('note', 'note_a', '9 9')",
+        &format!("{SLY} update note set a = 2"),
+        &format!("{SLY} insert into note values (2); analyze; update note set a = 2"),
+    ] {
+        let run = begun().write(&mut |tx| tx.run_migration(sql));
+        let failure = failure(run);
+        assert!(matches!(failure, Failure::Forbidden { .. }), "{sql}: {failure}");
+    }
+    let mut document = begun();
+    document.migrate(
+        "insert into log default values; update sqlite_sequence set seq = 7; analyze note; analyze;
+         drop index note_a; create index note_a on note (a); reindex; analyze note_a;
+         alter table note rename to letter; alter table letter add b; alter table letter drop b;
+         alter table letter rename a to c; analyze sqlite_schema; drop table letter;
+         drop table sqlite_stat1; create table note (a); insert into note values (1); analyze",
+    );
+    assert_eq!(document.query("select count(*) > 0 from sqlite_stat1"), [[Value::Integer(1)]]);
+}

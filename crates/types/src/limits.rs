@@ -112,6 +112,10 @@ pub const MESSAGE_FRAMES_MAX: usize = 128 * 1024;
 /// Doctypes under which one document may be used on a server.
 pub const DOCTYPES_MAX: usize = 256;
 
+/// Bytes that the schema of a doctype may take in each connection that has read it, by an estimate
+/// that is the same on every host: see `Transaction::check_schema_size` of crate `sqlite`.
+pub const SCHEMA_SIZE_MAX: usize = 8 * 1024 * 1024;
+
 /// Bytes of all doctypes of a document: they stand in one frame of the log.
 pub const DOCTYPES_SIZE_MAX: usize = 16 * 1024 * 1024;
 
@@ -128,7 +132,13 @@ pub struct Limits {
     /// Pages fetched at most for one fault.
     pub fault_pages_max: usize,
     /// Virtual machine steps of SQLite that one mutation, one query, or one statement of a
-    /// migration may take.
+    /// migration may take. Bytes that SQLite allocates count too, and those that our own functions
+    /// look at.
+    ///
+    /// Not bounded is what allocates nothing and is no loop: SQLite looks at its budget where it
+    /// jumps back. Each call of `length`, `substr` or `json_valid` in a statement, on a value of
+    /// 3 MiB that SQLite has made, takes some 3 to 10 milliseconds that nothing counts; of 200
+    /// calls, 2 seconds. A doctype of one's own can say so as often as its size allows.
     pub statement_steps_max: u64,
     /// Pages that one mutation may change.
     pub mutation_pages_max: usize,
