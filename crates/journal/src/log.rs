@@ -287,6 +287,13 @@ impl<D: Disk> Log<D> {
         !self.is_held && (self.is_found_durable || !self.has_cut)
     }
 
+    /// Whether something that waits to be written, or could not be, must leave alone what a batch
+    /// [from the reserve](Self::commit_from_reserve) may take.
+    #[must_use]
+    pub fn needs_reserve(&self) -> bool {
+        self.writer.needs_reserve
+    }
+
     /// Forgets the batches that could not be written. Gives a number that becomes durable like a
     /// batch's: from then on nothing of them will ever be found, and not before, since part of
     /// them may have reached the device.
