@@ -67,6 +67,8 @@ pub struct Log<D> {
     /// What was in the buffer when the log went over to its other file: readers that were given
     /// places in it may still come.
     pub(crate) previous: Option<Writer>,
+    /// Size that the other file had before it began to grow ahead of the next change-over.
+    pub(crate) grown_from: Option<u64>,
     /// No file was ever given a generation above this.
     pub(crate) highest_generation: u64,
     /// Durable bytes have changed: nothing may be appended.
@@ -188,6 +190,7 @@ impl<D: Disk> Log<D> {
             successor: None,
             is_held: false,
             previous: None,
+            grown_from: None,
             highest_generation: header.generation,
             is_damaged: false,
         }

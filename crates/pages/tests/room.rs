@@ -254,6 +254,40 @@ fn a_full_device_has_room_for_a_change_over_whatever_is_kept() {
     }
 }
 
+/// Goal: what the other log file has for a change-over is room, and no hole that takes none before it
+/// is written. Method: the device is full before the first change-over, and has room for as many
+/// appends as where there are no holes.
+#[test]
+fn what_is_kept_for_a_change_over_is_there_when_the_device_is_full() {
+    for kept in [1, 20, 40] {
+        let [with, without] = [true, false].map(|holes| appended_while_full(kept, holes));
+        assert!(without > 200, "{kept} KiB are kept: {without} of 300 appends succeeded");
+        assert_eq!(with, without, "{kept} KiB are kept");
+    }
+}
+
+/// How many of 300 appends succeed on a device that is full.
+fn appended_while_full(kept: usize, has_holes: bool) -> usize {
+    let device = CrashDevice::new();
+    device.let_holes_be(has_holes);
+    let mut server = open(&device);
+    let mut large = Append::to(key("large"));
+    large.record = Some(vec![1; kept * 1024].into());
+    assert!(append(&mut server, &device, 1, large));
+    device.set_capacity(Some(device.used()));
+    let mut succeeded = 0;
+    for ticket in 2..302 {
+        let mut notes = Append::to(key("notes"));
+        notes.record = Some(vec![ticket as u8; 8000].into());
+        if append(&mut server, &device, ticket, notes) {
+            succeeded += 1;
+        } else {
+            open_document(&mut server, &device, &key("notes"));
+        }
+    }
+    succeeded
+}
+
 /// Goal: a change-over that can never succeed is not tried for ever. Method: one is given up for
 /// want of room, what it would read rots, and something is destroyed, so that it is tried again.
 #[test]
