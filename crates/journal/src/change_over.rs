@@ -156,7 +156,7 @@ impl<D: Disk> Log<D> {
         let retired = &mut self.files[self.active.other().index()];
         Header::erase(retired)?;
         let id = retired.request_flush()?;
-        self.retiring = Some(Retiring { id, then: (self.written, durable) });
+        self.retiring = Some(Retiring { id, then: Some((self.written, durable)) });
         Ok(held)
     }
 
