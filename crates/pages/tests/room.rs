@@ -254,8 +254,8 @@ fn a_full_device_has_room_for_a_change_over_whatever_is_kept() {
     }
 }
 
-/// Goal: what the other log file has for a change-over is room, and no hole that takes none before it
-/// is written. Method: the device is full before the first change-over, and has room for as many
+/// Goal: what the other log file has for a change-over is room, and no hole that takes none before
+/// it is written. Method: the device is full before the first change-over, and has room for as many
 /// appends as where there are no holes.
 #[test]
 fn what_is_kept_for_a_change_over_is_there_when_the_device_is_full() {
