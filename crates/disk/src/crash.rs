@@ -80,6 +80,7 @@ struct Device {
     fault: Option<(u64, Fault)>,
     capacity: Option<u64>,
     is_full: bool,
+    has_holes: bool,
     holds_flushes: bool,
     /// Numbers writes and flush requests of all files in the order in which they were made.
     clock: u64,
@@ -172,6 +173,18 @@ impl CrashDevice {
     /// Makes call number `call` (the first is 1) fail in this way.
     pub fn fail_call(&self, call: u64, fault: Fault) {
         self.lock().fault = Some((call, fault));
+    }
+
+    /// Whether what a file grows by without a write takes room only once it is written, as on most
+    /// systems. Before anything is written.
+    pub fn let_holes_be(&self, are_holes: bool) {
+        self.lock().has_holes = are_holes;
+    }
+
+    /// Bytes that all files take up.
+    #[must_use]
+    pub fn used(&self) -> u64 {
+        self.lock().used()
     }
 
     /// Bytes that fit on the device, all files together.
@@ -370,7 +383,24 @@ impl Device {
     }
 
     /// Whether `file` may have this many bytes.
+    fn used(&self) -> u64 {
+        self.files.iter().map(|file| file.now.len() as u64 - file.hole_size()).sum()
+    }
+
+    /// Whether bytes may be written here.
+    fn has_room_at(&self, file: usize, offset: u64, count: usize) -> bool {
+        let (now, end) = (self.files[file].now.len() as u64, offset.saturating_add(count as u64));
+        if !self.has_holes {
+            return self.has_room(file, now.max(end));
+        }
+        let more = end.saturating_sub(now) + self.files[file].hole_size_in(offset, end);
+        self.capacity.is_none_or(|capacity| more == 0 || self.used() + more <= capacity)
+    }
+
     fn has_room(&self, file: usize, size: u64) -> bool {
+        if self.has_holes {
+            return true;
+        }
         let others = self.files.iter().enumerate().filter(|(index, _)| *index != file);
         let others: u64 = others.map(|(_, file)| file.now.len() as u64).sum();
         self.capacity.is_none_or(|capacity| others + size <= capacity)
@@ -383,7 +413,12 @@ impl Device {
 
     fn set_size(&mut self, file: usize, size: usize) -> Result<(), DiskError> {
         let clock = self.tick();
-        self.files[file].set_size(clock, size)
+        let before = self.files[file].now.len();
+        self.files[file].set_size(clock, size)?;
+        if self.has_holes {
+            self.files[file].note_hole(before);
+        }
+        Ok(())
     }
 }
 

@@ -56,7 +56,8 @@ pub trait Disk {
     /// any other error the owner should assume that it cannot.
     fn write_at(&mut self, offset: u64, bytes: &[u8]) -> Result<(), DiskError>;
 
-    /// Cuts the file off at `size`, or grows it to there with zeros.
+    /// Cuts the file off at `size`, or grows it to there with zeros. What it grows by may take no
+    /// room on the device before it is written, and find none then.
     ///
     /// # Errors
     ///

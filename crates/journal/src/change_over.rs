@@ -16,6 +16,9 @@ use crate::log::Retiring;
 use crate::successor::Successor;
 use crate::{FrameHead, FramePlace, Log};
 
+/// Bytes by which the other file grows at once.
+const GROWTH_SIZE: usize = 64 * 1024;
+
 /// A frame that was appended while batches were held.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HeldFrame {
@@ -37,7 +40,7 @@ impl<D: Disk> Log<D> {
     /// As [`copy`](Self::copy).
     pub fn begin_copy(&mut self) -> Result<(), DiskError> {
         assert!(self.successor.is_none(), "BUG: two change-overs at once");
-        self.previous = None;
+        (self.previous, self.grown_from) = (None, None);
         self.highest_generation += 1;
         let header = Header::unsealed(self.highest_generation, self.seed);
         let disk = &mut self.files[self.active.other().index()];
@@ -153,23 +156,38 @@ impl<D: Disk> Log<D> {
         let retired = &mut self.files[self.active.other().index()];
         Header::erase(retired)?;
         let id = retired.request_flush()?;
-        self.retiring = Some(Retiring { id, then: (self.written, durable) });
+        self.retiring = Some(Retiring { id, then: Some((self.written, durable)) });
         Ok(held)
     }
 
     /// Makes the other file as large as this, if the device has room: enough for the next
-    /// change-over, and what is more is given back. Nobody may read any more what lay in it.
+    /// change-over, and what is more is given back. Nobody may read any more what lay in it. It
+    /// grows by a piece at a time; answers whether there is nothing left to be done.
     ///
     /// # Errors
     ///
     /// What the disk says. The log has to be opened anew.
-    pub fn resize_other(&mut self, size: u64) -> Result<(), DiskError> {
+    pub fn resize_other(&mut self, size: u64) -> Result<bool, DiskError> {
         assert!(self.successor.is_none(), "BUG: the other file is in use");
         self.previous = None;
         let disk = &mut self.files[self.active.other().index()];
-        match if disk.size() == size { Ok(()) } else { disk.set_size(size) } {
-            Err(error) if error.is_full() => Ok(()),
-            resized => resized,
+        let before = disk.size();
+        if before >= size {
+            self.grown_from = None;
+            return if before > size { disk.set_size(size) } else { Ok(()) }.map(|()| true);
+        }
+        // What a file is made longer by without a write takes up no room on most devices, and would
+        // find none once they are full.
+        let piece = [0; GROWTH_SIZE];
+        let count = usize::try_from(size - before).unwrap_or(usize::MAX).min(GROWTH_SIZE);
+        let grown_from = *self.grown_from.get_or_insert(before);
+        match disk.write_at(before, &piece[..count]) {
+            Ok(()) => Ok(before + count as u64 == size),
+            Err(error) if error.is_full() => {
+                self.grown_from = None;
+                disk.set_size(grown_from).map(|()| true)
+            }
+            Err(error) => Err(error),
         }
     }
 

@@ -21,8 +21,8 @@ const PIECE_SIZE: usize = 256 * 1024;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Retiring {
     pub id: FlushId,
-    /// What is durable then, and up to which offset of the active file.
-    pub then: (BatchNumber, u64),
+    /// What is durable then, and up to which offset of the active file, if that is known.
+    pub then: Option<(BatchNumber, u64)>,
 }
 
 /// A batch's number, counted from 1 since the log was opened; 0 stands for all that was there.
@@ -67,6 +67,8 @@ pub struct Log<D> {
     /// What was in the buffer when the log went over to its other file: readers that were given
     /// places in it may still come.
     pub(crate) previous: Option<Writer>,
+    /// Size that the other file had before it began to grow ahead of the next change-over.
+    pub(crate) grown_from: Option<u64>,
     /// No file was ever given a generation above this.
     pub(crate) highest_generation: u64,
     /// Durable bytes have changed: nothing may be appended.
@@ -113,6 +115,11 @@ impl<D: Disk> Log<D> {
         log.is_damaged = !report.damage.is_empty();
         if !log.is_damaged {
             log.mend(&found, other.is_some_and(Header::is_sealed))?;
+            // Nothing behind the seal was called durable yet: so it may be that nobody has flushed
+            // that the other file is not in use.
+            if other.is_none() && found.stated <= header.durable && header.generation > 1 {
+                log.erase_other_again()?;
+            }
         }
         Ok((log, report))
     }
@@ -144,6 +151,16 @@ impl<D: Disk> Log<D> {
             self.has_cut = true;
         }
         self.is_other_sealed = is_other_sealed;
+        Ok(())
+    }
+
+    /// What was written before and not flushed is flushed only if it is written again.
+    fn erase_other_again(&mut self) -> Result<(), DiskError> {
+        let other = &mut self.files[self.active.other().index()];
+        if other.size() >= LOG_START {
+            Header::erase(other)?;
+            self.retiring = Some(Retiring { id: other.request_flush()?, then: None });
+        }
         Ok(())
     }
 
@@ -188,6 +205,7 @@ impl<D: Disk> Log<D> {
             successor: None,
             is_held: false,
             previous: None,
+            grown_from: None,
             highest_generation: header.generation,
             is_damaged: false,
         }
@@ -287,6 +305,13 @@ impl<D: Disk> Log<D> {
         !self.is_held && (self.is_found_durable || !self.has_cut)
     }
 
+    /// Whether something that waits to be written, or could not be, must leave alone what a batch
+    /// [from the reserve](Self::commit_from_reserve) may take.
+    #[must_use]
+    pub fn needs_reserve(&self) -> bool {
+        self.writer.needs_reserve
+    }
+
     /// Forgets the batches that could not be written. Gives a number that becomes durable like a
     /// batch's: from then on nothing of them will ever be found, and not before, since part of
     /// them may have reached the device.
@@ -356,7 +381,7 @@ impl<D: Disk> Log<D> {
         self.is_other_sealed = false;
         let retired = &mut self.files[self.active.other().index()];
         retired.set_size(0)?;
-        self.retiring = Some(Retiring { id: retired.request_flush()?, then: durable });
+        self.retiring = Some(Retiring { id: retired.request_flush()?, then: Some(durable) });
         self.is_retired().map(drop)
     }
 
@@ -368,7 +393,9 @@ impl<D: Disk> Log<D> {
             return Ok(false);
         }
         self.retiring = None;
-        self.note_durable(then.0, then.1);
+        if let Some((batch, offset)) = then {
+            self.note_durable(batch, offset);
+        }
         Ok(true)
     }
 

@@ -15,6 +15,8 @@ pub(crate) struct Recovered {
     pub scanned: Scanned,
     /// Everything before this offset was called durable by somebody who had flushed it.
     pub durable: u64,
+    /// The same of what frames say, and not the header.
+    pub stated: u64,
     /// Whether the header is known to have been flushed.
     pub is_header_durable: bool,
     /// The attempt that frames written from now on have to carry.
@@ -46,7 +48,7 @@ pub(crate) fn recover<D: Disk>(
         Some(_) => scanned.attempt.max(leftovers.attempt).saturating_add(1),
         None => scanned.attempt,
     };
-    Ok(Recovered { scanned, durable, is_header_durable: stated > 0, attempt, cut, damage })
+    Ok(Recovered { scanned, durable, stated, is_header_durable: stated > 0, attempt, cut, damage })
 }
 
 /// The torn tail at `end`, unless the end mark or the end of the file says that there is none.

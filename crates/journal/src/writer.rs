@@ -43,7 +43,7 @@ pub(crate) struct Writer {
     pub written: u64,
     pub buffer: Vec<u8>,
     /// Whether something in the buffer must leave the reserve alone.
-    needs_reserve: bool,
+    pub needs_reserve: bool,
     /// Where the frames of the batch being put together begin in the buffer.
     batch: Vec<usize>,
     /// Frames that are still to come of a batch whose parts are pushed one by one.

@@ -6,7 +6,7 @@ use common::{
     SECTOR_BODY, append, append_unflushed, change_over, head, memory, recover, survivors, written,
 };
 use tidelog_disk::{BLOCK_SIZE, CrashDevice, CrashDisk, Disk, Fault, MemoryDisk};
-use tidelog_journal::{FRAME_HEADER_SIZE, LOG_START, Log, LogFile, RecoverError};
+use tidelog_journal::{BatchNumber, FRAME_HEADER_SIZE, LOG_START, Log, LogFile, RecoverError};
 
 /// Makes what was found durable, and that a torn tail was cut off: only then is anything written.
 fn flush(log: &mut Log<CrashDisk>) {
@@ -440,7 +440,7 @@ fn opening_reads_a_log_once_though_its_files_were_used_before() {
     let read = device.bytes_read() - before;
     let stale = device.file("b").size() + device.file("a").size();
     assert!(read <= stale, "{read} bytes read of {stale}: none of them twice");
-    log.resize_other(0).expect("it is not needed");
+    assert!(log.resize_other(0).expect("it is not needed"));
     assert!(device.file("a").size().min(device.file("b").size()) == 0, "{live}");
 }
 
@@ -473,4 +473,35 @@ fn the_older_file_is_kept_until_the_seal_of_the_newer_one_is_flushed() {
             break;
         }
     }
+}
+
+/// Goal: nothing is called durable while the older file could be taken for the active one, if the
+/// header of the newer gets lost. Method: the owner is killed when that the older file is not in
+/// use is written and not flushed; the next one appends, and loses what nobody asked to be flushed.
+#[test]
+fn that_the_older_file_is_not_in_use_is_flushed_by_the_next_owner_if_not_by_the_last() {
+    let files = |device: &CrashDevice| [device.file("a"), device.file("b")];
+    let device = CrashDevice::new();
+    let (mut log, _, _) = recover(files(&device)).expect("empty files");
+    append(&mut log, &[b"old"]);
+    log.begin_copy().expect("room");
+    log.copy(&head(1), &[b"state"]).expect("room");
+    log.end_state().expect("room");
+    log.hold();
+    log.flush_copy().expect("room");
+    log.seal().expect("room");
+    device.hold_flushes(true);
+    assert_eq!(log.switch(), Ok(Vec::new()));
+    let device = device.kill();
+    device.hold_flushes(false);
+    let (mut log, _, _) = recover(files(&device)).expect("a whole log");
+    append(&mut log, &[b"new"]);
+    assert!(log.poll_flushed().expect("healthy") > BatchNumber(0));
+    let device = device.crash(&mut |_| 0);
+    let (_, _, bodies) = recover(files(&device)).expect("a whole log");
+    assert_eq!(bodies, [b"state".to_vec(), b"new".to_vec()]);
+    device.file("b").write_at(0, &[7; 8192]).expect("room");
+    let answer = recover(files(&device)).err();
+    let damaged = RecoverError::DamagedHeader { file: LogFile::B };
+    assert_eq!(answer, Some(damaged), "the older file is not used instead");
 }

@@ -34,9 +34,30 @@ struct Ack {
 enum Reply {
     /// An append to a document of these names.
     Durable(Ticket, Vec<DocumentKey>),
+    Destroyed(Ticket, DocumentKey),
+    /// The grant of this epoch.
+    Granted(Epoch),
+    /// What was found, under this epoch, which is not written down.
     Ready(Epoch),
-    /// There was no room. Said only when nothing of it can be found again.
+    /// There was no room, and this is what is left to say. Said only when nothing of what failed
+    /// can be found again.
     Failed(StoreReply),
+}
+
+/// What found no room beside something else, and may take the reserve by itself.
+#[derive(Debug)]
+pub(crate) enum Spared {
+    Destroy(Ticket, DocumentKey),
+    Grant(Epoch),
+}
+
+/// What became of the acks for batches that were taken back.
+#[derive(Debug, Default)]
+pub(crate) struct TakenBack {
+    /// Whose appends to which documents failed.
+    pub refused: Vec<(OwnerId, DocumentKey)>,
+    /// What has to be carried out again, in this order.
+    pub spared: Vec<(OwnerId, Spared)>,
 }
 
 impl Acks {
@@ -48,6 +69,20 @@ impl Acks {
         names: Vec<DocumentKey>,
     ) {
         self.push(Ack { batch, owner, reply: Reply::Durable(ticket, names) });
+    }
+
+    pub fn destroyed(
+        &mut self,
+        batch: BatchNumber,
+        owner: OwnerId,
+        ticket: Ticket,
+        document: DocumentKey,
+    ) {
+        self.push(Ack { batch, owner, reply: Reply::Destroyed(ticket, document) });
+    }
+
+    pub fn granted(&mut self, batch: BatchNumber, owner: OwnerId, epoch: Epoch) {
+        self.push(Ack { batch, owner, reply: Reply::Granted(epoch) });
     }
 
     pub fn ready(&mut self, batch: BatchNumber, owner: OwnerId, epoch: Epoch) {
@@ -78,10 +113,12 @@ impl Acks {
         for Ack { owner, reply, .. } in std::mem::replace(&mut self.queue, later) {
             let waiting = self.count_off(owner);
             match reply {
-                Reply::Durable(ticket, _) => {
+                Reply::Durable(ticket, _) | Reply::Destroyed(ticket, _) => {
                     waiting.durable = waiting.durable.max(Some(ticket));
                 }
-                Reply::Ready(epoch) => replies.push((owner, StoreReply::Ready { epoch })),
+                Reply::Granted(epoch) | Reply::Ready(epoch) => {
+                    replies.push((owner, StoreReply::Ready { epoch }));
+                }
                 Reply::Failed(reply) => replies.push((owner, reply)),
             }
         }
@@ -92,29 +129,44 @@ impl Acks {
         });
     }
 
-    /// Turns acks for batches after `written` into failures, told when `batch` is durable. Gives
-    /// whose appends to which documents they were.
+    /// Turns acks for batches after `written` into failures, told when `batch` is durable. What may
+    /// take the reserve is spared, unless `is_reserve_spent`.
     pub fn take_back(
         &mut self,
         written: BatchNumber,
         batch: BatchNumber,
-    ) -> Vec<(OwnerId, DocumentKey)> {
+        is_reserve_spent: bool,
+    ) -> TakenBack {
         let first = self.queue.partition_point(|ack| ack.batch <= written);
-        let mut documents = Vec::new();
+        let mut taken = TakenBack::default();
         for Ack { owner, reply, .. } in self.queue.split_off(first) {
             self.count_off(owner);
             let error = AppendError::Full;
             let reply = match reply {
+                Reply::Destroyed(ticket, document) if !is_reserve_spent => {
+                    taken.spared.push((owner, Spared::Destroy(ticket, document)));
+                    continue;
+                }
+                Reply::Granted(epoch) if !is_reserve_spent => {
+                    taken.spared.push((owner, Spared::Grant(epoch)));
+                    continue;
+                }
                 Reply::Durable(ticket, names) => {
-                    documents.extend(names.into_iter().map(|name| (owner, name)));
+                    taken.refused.extend(names.into_iter().map(|name| (owner, name)));
                     StoreReply::AppendFailed { ticket, error }
                 }
-                Reply::Ready(_) => StoreReply::Broken { error },
+                Reply::Destroyed(ticket, document) => {
+                    taken.refused.push((owner, document));
+                    StoreReply::AppendFailed { ticket, error }
+                }
+                Reply::Granted(_) => StoreReply::Broken { error },
+                // Nothing of it was in the log.
+                Reply::Ready(epoch) => StoreReply::Ready { epoch },
                 Reply::Failed(reply) => reply,
             };
             self.push(Ack { batch, owner, reply: Reply::Failed(reply) });
         }
-        documents
+        taken
     }
 
     pub fn forget(&mut self, owner: OwnerId) {

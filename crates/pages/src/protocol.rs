@@ -297,7 +297,8 @@ pub enum StoreReply {
         ticket: Ticket,
     },
     /// This append left nothing behind; later ones of the same document, by its name or by the one
-    /// that it was to take, are refused as well until the document of that name is opened anew.
+    /// that it was to take, are refused as well until the document of that name is opened anew. Its
+    /// owner does so once every older append is answered: this answer may overtake theirs.
     AppendFailed {
         /// Which append.
         ticket: Ticket,

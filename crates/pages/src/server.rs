@@ -9,7 +9,7 @@ use tidelog_types::limits::Limits;
 use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{Budget, DocumentKey, Epoch, JournalId, SortedMap};
 
-use crate::acks::Acks;
+use crate::acks::{Acks, Spared, TakenBack};
 use crate::append;
 use crate::error::Fault;
 use crate::owners::{OwnerId, Owners};
@@ -424,11 +424,14 @@ impl<D: Disk> PageServer<D> {
         }
         // Where no grant was written down, its owner alone may know of it.
         let wanted = if self.store.is_damaged() { next_epoch(wanted) } else { wanted };
-        let epoch = wanted.max(next_epoch(self.epoch()));
+        self.grant(owner, wanted.max(next_epoch(self.epoch())));
+        Ok(())
+    }
+
+    fn grant(&mut self, owner: OwnerId, epoch: Epoch) {
         self.store.record_epoch(epoch);
         let batch = self.store.committed();
-        self.acks.ready(batch, owner, epoch);
-        Ok(())
+        self.acks.granted(batch, owner, epoch);
     }
 
     fn open_document(&mut self, owner: OwnerId, document: DocumentKey) -> Result<(), Fault> {
@@ -602,18 +605,24 @@ impl<D: Disk> PageServer<D> {
             self.waiting.put_back(owner, StoreRequest::Destroy { ticket, document });
             return Ok(());
         }
+        let is_damaged = self.store.is_damaged();
+        if self.store.catalog().numbers.contains_key(&document)
+            && (is_damaged || self.is_full_of(owner))
+        {
+            let error = if is_damaged { AppendError::Damaged } else { AppendError::Busy };
+            self.fail(owner, ticket, vec![document], error);
+            return Ok(());
+        }
+        self.forget_document(owner, ticket, document);
+        Ok(())
+    }
+
+    fn forget_document(&mut self, owner: OwnerId, ticket: Ticket, document: DocumentKey) {
         // Of one that is gone nothing is left to be done.
         if let Some(number) = self.store.catalog().numbers.get(&document).copied() {
-            let is_damaged = self.store.is_damaged();
-            if is_damaged || self.is_full_of(owner) {
-                let error = if is_damaged { AppendError::Damaged } else { AppendError::Busy };
-                self.fail(owner, ticket, vec![document], error);
-                return Ok(());
-            }
             self.store.record_destroy(number);
         }
-        self.ack(owner, ticket, vec![document]);
-        Ok(())
+        self.acks.destroyed(self.store.committed(), owner, ticket, document);
     }
 
     fn ack(&mut self, owner: OwnerId, ticket: Ticket, names: Vec<DocumentKey>) {
@@ -679,7 +688,8 @@ impl<D: Disk> PageServer<D> {
         Ok(pages_count)
     }
 
-    /// Writes what was appended. If there is no room for it, it is as if it had never been.
+    /// Writes what was appended. If there is no room for it, it is as if it had never been, but for
+    /// what may take the reserve.
     fn write_log(&mut self) -> Result<(), Fault> {
         if self.is_taking_back {
             return Ok(());
@@ -719,12 +729,22 @@ impl<D: Disk> PageServer<D> {
             return Ok(());
         }
         let written = self.store.written();
+        let is_reserve_spent = !self.store.needs_reserve();
         let batch = self.store.discard()?;
-        for key in self.acks.take_back(written, batch) {
+        let TakenBack { refused, spared } = self.acks.take_back(written, batch, is_reserve_spent);
+        for key in refused {
             self.refused.insert(key, AppendError::Full);
         }
-        self.store.request_flush()?;
         self.is_taking_back = false;
+        for (owner, spared) in spared {
+            match spared {
+                Spared::Destroy(ticket, document) => self.forget_document(owner, ticket, document),
+                Spared::Grant(epoch) => self.grant(owner, epoch),
+            }
+        }
+        // Before anything joins it that must leave the reserve alone.
+        self.write_log()?;
+        self.store.request_flush()?;
         self.serve_waiting(budget)
     }
 }

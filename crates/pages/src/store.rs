@@ -167,6 +167,11 @@ impl<D: Disk> Store<D> {
         self.log.may_write()
     }
 
+    /// Whether something that waits to be written must leave the reserve of the log alone.
+    pub fn needs_reserve(&self) -> bool {
+        self.log.needs_reserve()
+    }
+
     pub fn request_flush(&mut self) -> Result<(), Fault> {
         self.log.request_flush()?;
         self.is_found_flushed = true;

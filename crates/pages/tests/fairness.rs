@@ -193,7 +193,7 @@ fn what_is_not_written_yet_is_read_from_the_buffer_whatever_the_pool_holds() {
     let device = CrashDevice::new();
     let mut server = open(&device, 1);
     server.flush();
-    server.poll();
+    poll_all(&mut server);
     server.serve(OWNER, document("a", 1..=50));
     let calls = device.calls();
     server.serve(OWNER, read(1, Urgency::User, 1..=50));

@@ -90,6 +90,121 @@ fn a_device_that_the_store_has_filled_can_be_read_and_heals_once_something_is_de
     }
 }
 
+/// Goal: what makes room is carried out on a full device though others append at the same time.
+/// Method: a device that is full, and a write with appends before and behind a destruction.
+#[test]
+fn what_is_destroyed_beside_appends_makes_room_on_a_full_device_too() {
+    let device = CrashDevice::new();
+    let mut server = open(&device);
+    for ticket in 1..=3 {
+        let of = storage(&format!("d{ticket}"), [entry(1, 2, 1, &[(1, 1)])]);
+        assert!(append(&mut server, &device, ticket, of));
+    }
+    let large = |ticket| {
+        let mut large = Append::to(key(&format!("large{ticket}")));
+        large.record = Some(vec![1; 300_000].into());
+        request(ticket, large)
+    };
+    let used = ["log-a", "log-b", "pages"].iter().map(|file| size(&device, file));
+    device.set_capacity(Some(used.sum()));
+    for ticket in 1..=3 {
+        let (others, document) = (OwnerId(1 + ticket), key(&format!("d{ticket}")));
+        server.serve(others, large(1));
+        server.serve(OWNER, StoreRequest::Destroy { ticket: Ticket(10 + ticket), document });
+        server.serve(others, large(2));
+        server.flush();
+        let mut replies = settle(&mut server, &device);
+        replies.retain(|reply| *reply == durable(10 + ticket));
+        assert_eq!(replies.len(), 1, "destruction {ticket}");
+    }
+    let mut server = open(&device);
+    for ticket in 1..=3 {
+        assert!(open_document(&mut server, &device, &key(&format!("d{ticket}"))).is_none());
+    }
+}
+
+/// Goal: the same while a change-over holds batches back. Method: a device becomes full after each
+/// flush of a change-over in turn, and then something is destroyed behind a large append.
+#[test]
+fn what_is_destroyed_while_batches_are_held_makes_room_on_a_full_device_too() {
+    let mut held = 0;
+    for flushes in 0..12 {
+        let device = CrashDevice::new();
+        let mut server = open(&device);
+        assert!(append(&mut server, &device, 1, storage("d", [entry(1, 2, 1, &[(1, 1)])])));
+        let mut filler = timeline("filler", []);
+        filler.record = Some(vec![1; 100_000].into());
+        device.hold_flushes(true);
+        server.serve(OWNER, request(2, filler));
+        server.flush();
+        for _ in 0..flushes {
+            poll_all(&mut server);
+            device.complete_flushes();
+        }
+        poll_all(&mut server);
+        let used = ["log-a", "log-b", "pages"].iter().map(|file| size(&device, file));
+        device.set_capacity(Some(used.sum()));
+        let mut large = Append::to(key("large"));
+        large.record = Some(vec![1; 600_000].into());
+        let written = server.to_string();
+        server.serve(OwnerId(2), request(1, large));
+        server.serve(OwnerId(2), StoreRequest::Destroy { ticket: Ticket(9), document: key("d") });
+        server.flush();
+        held += usize::from(server.holds_back() && written.contains("generation 1"));
+        let mut replies = Vec::new();
+        for _ in 0..30 {
+            device.complete_flushes();
+            replies.extend(poll_all(&mut server));
+        }
+        let full = StoreReply::AppendFailed { ticket: Ticket(1), error: AppendError::Full };
+        assert!(replies.contains(&full), "after {flushes} flushes: {replies:?}");
+        assert!(replies.contains(&durable(9)), "after {flushes} flushes: {replies:?}");
+    }
+    assert!(held > 0, "batches were never held");
+}
+
+/// Goal: a full device is taken over though its last owner appends at the same time. Method: large
+/// appends before a hello, and requests of the new owner behind that, in one write.
+#[test]
+fn a_hello_beside_appends_is_answered_on_a_full_device_too() {
+    let device = CrashDevice::new();
+    let mut server = open(&device);
+    assert!(append(&mut server, &device, 1, storage("d", [entry(1, 2, 1, &[(1, 1)])])));
+    let mut large = Append::to(key("large"));
+    large.record = Some(vec![1; 300_000].into());
+    let used = ["log-a", "log-b", "pages"].iter().map(|file| size(&device, file));
+    device.set_capacity(Some(used.sum()));
+    let mut granted = Epoch(0);
+    for turn in 1..=3 {
+        server.serve(OwnerId(turn), request(10, large.clone()));
+        let life = Life([1; 16]);
+        server.serve(OwnerId(turn + 1), StoreRequest::Hello { epoch: granted, life });
+        server.serve(OwnerId(turn + 1), request(1, large.clone()));
+        server.flush();
+        let replies = settle(&mut server, &device);
+        let full = |ticket| StoreReply::AppendFailed { ticket, error: AppendError::Full };
+        let [failed, ready] = [full(Ticket(10)), StoreReply::Ready { epoch: Epoch(turn) }];
+        assert_eq!(replies, [failed, full(Ticket(1)), ready], "turn {turn}");
+        granted = Epoch(turn);
+        let read = ask_of(&mut server, &device, OwnerId(turn + 1), read_of(1, "d", [1]));
+        assert!(matches!(read.as_slice(), [StoreReply::Pages { .. }]), "{read:?}");
+    }
+    assert_eq!(open(&device).epoch(), granted, "it lasts");
+    server.serve(OwnerId(4), StoreRequest::Destroy { ticket: Ticket(11), document: key("d") });
+    server.flush();
+    assert_eq!(settle(&mut server, &device), [durable(11)]);
+}
+
+fn ask_of(
+    server: &mut Server,
+    device: &CrashDevice,
+    owner: OwnerId,
+    request: StoreRequest,
+) -> Vec<StoreReply> {
+    server.serve(owner, request);
+    settle(server, device)
+}
+
 #[test]
 fn a_full_device_has_room_again_where_the_log_is_full_of_what_nobody_needs() {
     let device = CrashDevice::new();
@@ -137,6 +252,40 @@ fn a_full_device_has_room_for_a_change_over_whatever_is_kept() {
         }
         assert!(failed < 30, "{kept} KiB are kept: {failed} of 300 appends failed");
     }
+}
+
+/// Goal: what the other log file has for a change-over is room, and no hole that takes none before
+/// it is written. Method: the device is full before the first change-over, and has room for as many
+/// appends as where there are no holes.
+#[test]
+fn what_is_kept_for_a_change_over_is_there_when_the_device_is_full() {
+    for kept in [1, 20, 40] {
+        let [with, without] = [true, false].map(|holes| appended_while_full(kept, holes));
+        assert!(without > 200, "{kept} KiB are kept: {without} of 300 appends succeeded");
+        assert_eq!(with, without, "{kept} KiB are kept");
+    }
+}
+
+/// How many of 300 appends succeed on a device that is full.
+fn appended_while_full(kept: usize, has_holes: bool) -> usize {
+    let device = CrashDevice::new();
+    device.let_holes_be(has_holes);
+    let mut server = open(&device);
+    let mut large = Append::to(key("large"));
+    large.record = Some(vec![1; kept * 1024].into());
+    assert!(append(&mut server, &device, 1, large));
+    device.set_capacity(Some(device.used()));
+    let mut succeeded = 0;
+    for ticket in 2..302 {
+        let mut notes = Append::to(key("notes"));
+        notes.record = Some(vec![ticket as u8; 8000].into());
+        if append(&mut server, &device, ticket, notes) {
+            succeeded += 1;
+        } else {
+            open_document(&mut server, &device, &key("notes"));
+        }
+    }
+    succeeded
 }
 
 /// Goal: a change-over that can never succeed is not tried for ever. Method: one is given up for

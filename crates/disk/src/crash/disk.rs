@@ -31,8 +31,7 @@ impl Disk for CrashDisk {
     fn write_at(&mut self, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
         let mut device = self.device.lock();
         let mut fault = device.enter(self.file)?;
-        let now = device.files[self.file].now.len() as u64;
-        if !device.has_room(self.file, now.max(offset.saturating_add(bytes.len() as u64))) {
+        if !device.has_room_at(self.file, offset, bytes.len()) {
             fault = Some(Fault::Full);
         }
         if device.is_full && device.files[self.file].has_news(offset, bytes) {
@@ -41,7 +40,7 @@ impl Disk for CrashDisk {
         let Some(fault) = fault else { return device.write(self.file, offset, bytes) };
         let expected = bytes.len();
         let part = if fault == Fault::NothingWritten { &[] } else { &bytes[..expected / 2] };
-        if device.has_room(self.file, now.max(offset.saturating_add(part.len() as u64))) {
+        if device.has_room_at(self.file, offset, part.len()) {
             device.write(self.file, offset, part)?;
         }
         Err(match fault {

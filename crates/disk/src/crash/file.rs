@@ -1,6 +1,6 @@
 //! One file of a crash device: what surely survives, what is seen, and what lies between.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::Grown;
@@ -10,6 +10,8 @@ use crate::{BLOCK_SIZE, DiskError, FlushId, SECTOR_SIZE};
 /// In place of the clock: a flush that failed has left the sector clean in the caches. It is as
 /// un-flushed as before, and a later flush leaves it so unless it is written again.
 const CLEAN: u64 = u64::MAX;
+
+const BLOCK: u64 = BLOCK_SIZE as u64;
 
 /// A sector that nobody has written.
 const ZEROS: [u8; SECTOR_SIZE] = [0; SECTOR_SIZE];
@@ -33,11 +35,30 @@ pub(super) struct FileState {
     flushes: u64,
     pub flushed: Option<FlushId>,
     pub poisoned: bool,
+    /// Blocks that nobody has written and that take up no room, where a device has such.
+    holes: BTreeSet<u64>,
 }
 
 impl FileState {
     pub fn new(name: &str) -> Self {
         Self { name: name.to_owned(), ..Self::default() }
+    }
+
+    /// It got its size, from this one on, without a write.
+    pub fn note_hole(&mut self, before: usize) {
+        let [before, now] = [before, self.now.len()].map(|size| size as u64 / BLOCK);
+        self.holes.extend(before + 1..now);
+        drop(self.holes.split_off(&now));
+    }
+
+    /// Bytes that take up no room.
+    pub fn hole_size(&self) -> u64 {
+        self.holes.len() as u64 * BLOCK
+    }
+
+    /// And of these, those that a write from `offset` to `end` would fill.
+    pub fn hole_size_in(&self, offset: u64, end: u64) -> u64 {
+        self.holes.range(offset / BLOCK..end.div_ceil(BLOCK)).count() as u64 * BLOCK
     }
 
     fn note_sectors(&mut self, clock: u64, start: usize, end: usize) {
@@ -76,6 +97,12 @@ impl FileState {
         write_growing(Arc::make_mut(&mut self.now), offset, bytes)?;
         if !bytes.is_empty() {
             let start = usize::try_from(offset).expect("BUG: the write succeeded");
+            if !self.holes.is_empty() {
+                let end = offset + bytes.len() as u64;
+                (offset / BLOCK..end.div_ceil(BLOCK)).for_each(|block| {
+                    self.holes.remove(&block);
+                });
+            }
             self.note_sectors(clock, start, start + bytes.len());
         }
         if self.now.len() != size {

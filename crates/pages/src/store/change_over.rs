@@ -44,6 +44,8 @@ pub(crate) struct ChangeOvers {
     next_at: u64,
     /// Whether what the files do not need any more was given back to the device.
     is_shed: bool,
+    /// Whether the other log file has only part of the room that it shall have.
+    is_growing: bool,
     /// What was known before the last one, forgotten a piece at a time.
     former: Catalog,
 }
@@ -115,7 +117,7 @@ impl ChangeOvers {
     /// For a store that was just opened.
     pub fn of<D: Disk>(store: &Store<D>) -> Self {
         let (next_at, former) = (usual_size(store), Catalog::default());
-        Self { current: None, next_at, is_shed: false, former }
+        Self { current: None, next_at, is_shed: false, is_growing: false, former }
     }
 
     /// Whether one goes on.
@@ -132,7 +134,7 @@ impl ChangeOvers {
     /// Whether there is something to do for one that goes on or has ended, without any flush
     /// completing or read ending.
     pub fn can_advance(&self) -> bool {
-        let is_left = !self.former.documents.is_empty();
+        let is_left = self.is_growing || !self.former.documents.is_empty();
         is_left || self.current.as_ref().is_some_and(|change_over| !change_over.is_waiting)
     }
 
@@ -141,6 +143,7 @@ impl ChangeOvers {
         assert!(self.current.is_none(), "BUG: two change-overs at once");
         store.log.request_flush()?;
         store.readers.begin_era();
+        self.is_growing = false;
         self.current = Some(ChangeOver {
             stage: Stage::Fold,
             point: store.log.written_size(),
@@ -206,9 +209,12 @@ impl ChangeOvers {
         let is_idle = self.current.is_none() && !store.log.is_damaged();
         let is_known = is_idle && store.log.is_found_durable();
         if is_known && !self.is_shed && !store.readers.has_earlier() {
-            reached(Probe::FilesShed);
             let state = store.log.state_size();
-            store.log.resize_other(state + STATE_RESERVE_SIZE.max(state))?;
+            self.is_growing = !store.log.resize_other(state + STATE_RESERVE_SIZE.max(state))?;
+            if self.is_growing {
+                return Ok(());
+            }
+            reached(Probe::FilesShed);
             store.pages.shed(store.catalog.extents.count())?;
             self.is_shed = true;
         }

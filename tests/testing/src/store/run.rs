@@ -178,6 +178,10 @@ impl Run {
             server.flush();
             let replies = self.some_replies(server);
             let mut has_failed = self.take_in(&replies);
+            if has_failed && self.device.is_off() {
+                // Older appends are not answered any more: so their owner reads nothing anew.
+                return;
+            }
             while has_failed && !self.is_broken {
                 has_failed = self.open_documents(server);
             }
