@@ -406,8 +406,8 @@ impl Client {
                         out.tell(destroy.tab, FromCore::Failed { call: destroy.call, failure });
                         continue;
                     }
-                    // Whoever waits for the disk is told first.
-                    if document.is_settled() {
+                    // Whoever waits for it is answered first.
+                    if document.is_idle() {
                         let ticket = self.store.destroy(destroy.key.clone(), out);
                         destroy.stage = DestroyStage::Told(ticket);
                         self.documents.remove(&destroy.key);

@@ -443,6 +443,30 @@ fn a_document_is_destroyed_only_when_what_was_issued_to_it_is_answered() {
     assert!(core.is_done(Call(7)));
 }
 
+/// Goal: of the calls of a tab, the one that closes a document comes before the one that destroys
+/// it. Method: a query ahead of both waits for pages.
+#[test]
+fn a_document_is_destroyed_once_its_tab_has_closed_it() {
+    let mut core = Core::with_limits(Limits { pool_pages_max: 0, ..Limits::DEFAULT });
+    core.open_new(Call(1), HANDLE, "list", None);
+    let pages = pages_of(&core);
+    core.reply(StoreReply::Durable { ticket: core.last_ticket() });
+    let (sql, params) = ("select count(*) from todo".to_owned(), Params::NONE);
+    core.ask(Call(2), HANDLE, Request::Query(Query { sql, params }));
+    core.ask(Call(3), HANDLE, Request::Close);
+    core.destroy(Call(4), "list");
+    assert_eq!(core.failure_of(Call(4)), None);
+    while let Some((request, pgids)) = last_read(&core) {
+        let document = key("list");
+        let pages = pgids.iter().map(|pgid| (*pgid, pages[pgid].clone())).collect();
+        core.asked.clear();
+        core.reply(StoreReply::Pages { request, document, pages, last: true });
+    }
+    core.reply(StoreReply::Opened { document: key("list"), life: Life::NONE, state: None });
+    core.reply(StoreReply::Durable { ticket: core.last_destroy() });
+    assert!(core.is_done(Call(4)));
+}
+
 /// Goal: one lost page does not lose its document. Method: a query is told of it only when an
 /// append has failed, and the document is being read anew.
 #[test]

@@ -593,10 +593,11 @@ impl Tab {
         error.is_some_and(|it| it.code == ErrorCode::Storage && it.remedy == Remedy::Mend)
     }
 
-    /// Whether a document was in step with its server when its core said last how it stands.
-    pub(crate) fn is_online(&self, doc: Doc) -> bool {
+    /// Whether something of a document was on its way to its server when its core said last how it
+    /// stands.
+    pub(crate) fn is_sending(&self, doc: Doc) -> bool {
         let status = self.held.get(&doc).and_then(|handle| self.statuses.get(handle));
-        status.is_some_and(|(_, status)| status.connection == Connection::Online)
+        status.is_some_and(|(_, it)| it.connection == Connection::Online && it.pending > 0)
     }
 
     /// Whether a document was to stay away from its server when its core said last how it stands.

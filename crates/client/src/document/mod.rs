@@ -254,10 +254,17 @@ impl Document {
         !self.handles.is_empty()
     }
 
-    /// Whether a tab holds it, or is about to.
+    /// Whether a tab holds it once all that waits is done.
     pub(crate) fn is_in_use(&self) -> bool {
-        let opens = |ask: &Ask| matches!(ask.request, Request::Open(_));
-        self.is_held() || self.queue.iter().any(opens)
+        let mut holders: BTreeSet<(TabId, Handle)> = self.handles.keys().copied().collect();
+        for ask in &self.queue {
+            let _ = match &ask.request {
+                Request::Open(_) => holders.insert((ask.tab, ask.handle)),
+                Request::Close => holders.remove(&(ask.tab, ask.handle)),
+                _ => false,
+            };
+        }
+        !holders.is_empty()
     }
 
     /// Mutations without a verdict.

@@ -59,7 +59,7 @@ impl World {
         waiting.retain(|it| {
             let conns = || self.conns.values().filter(|conn| conn.device == it.tab.0);
             let tab = self.devices[it.tab.0].tabs.get(&it.tab.1);
-            tab.is_some_and(|tab| tab.is_online(doc)) && conns().any(hears)
+            tab.is_some_and(|tab| tab.is_sending(doc)) && conns().any(hears)
         });
         self.bar_server(host);
         self.pass(BARRED_KNOWN_MS)?;
