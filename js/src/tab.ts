@@ -247,34 +247,31 @@ export class Tab {
    * was handed. Of what was asked long ago it did not, and only of the one document that it named,
    * which other tabs may have opened. Counted when it is left: it names that with its last words.
    *
-   * One that it named is counted once it is open too. The first calls that seem to be the cause
-   * are given up in place of it, and none after them: an app may ask the same again and again.
+   * One that it named is counted once it is open too, and has one death more: the call that is the
+   * cause is given up before, in whichever tab it was made. It has no more than that, since an app
+   * may ask the same again and again.
    */
   #countDeath(diedAt: number): void {
     const isRecent = (at: number): boolean => diedAt - at < CAUSE_MS;
     const documents = [...this.#documents.values()].filter(({ open }) => this.#isSuspect(open));
     const opening = documents.filter((it) => it.state === 'opening' && isRecent(it.askedAt));
-    const isOfCalls = opening.length === 0 && this.#blameCalls(isRecent);
+    if (opening.length === 0) this.#blameCalls(isRecent);
     const named = documents.filter(({ state }) => state === 'open' || state === 'opening');
     for (const document of this.#culprit ? named : opening) {
       document.deaths++;
       if (this.#culprit) document.named++;
-      document.isDeadly = document.deaths >= (isOfCalls ? DEATHS_MAX + 1 : DEATHS_MAX);
+      const deathsMax = document.state === 'open' ? DEATHS_MAX + 1 : DEATHS_MAX;
+      document.isDeadly = document.deaths >= deathsMax;
     }
   }
 
-  /** Says whether some of the calls that a core was handed are given up for its death. */
-  #blameCalls(isRecent: (at: number) => boolean): boolean {
-    let isGivenUp = false;
+  /** Counts a core's death for the calls that it was handed. */
+  #blameCalls(isRecent: (at: number) => boolean): void {
     for (const call of this.#calls.values()) {
       if (!call.sent) continue;
       if (!isRecent(call.sentAt)) call.deaths = 0;
-      else if (this.#isSuspect(this.#documentOf(call)?.open ?? call.message)) {
-        call.deaths++;
-        isGivenUp ||= call.deaths >= DEATHS_MAX;
-      }
+      else if (this.#isSuspect(this.#documentOf(call)?.open ?? call.message)) call.deaths++;
     }
-    return isGivenUp;
   }
 
   /** A core that lived so long with a document does not die of what others before it died of. */

@@ -1049,7 +1049,7 @@ test('W6: of documents that are opened at once the one that cores died of is kno
 const deadlyOnceOpen = () => {
   const { stage, handle } = openedToDelete();
   const other = stage.open();
-  for (let deaths = 0; deaths < 3; deaths++) {
+  for (let deaths = 0; deaths < 4; deaths++) {
     stage.pass(5_000);
     expect(stage.of('lost').filter((it) => it.handle === handle)).toHaveLength(deaths ? 1 : 0);
     dieOf(stage, 'd');
@@ -1059,7 +1059,7 @@ const deadlyOnceOpen = () => {
   return { stage, handle, other };
 };
 
-test('W6: a document that opens well and then kills three cores is given up for a while', () => {
+test('W6: a document that opens well and then kills four cores is given up for a while', () => {
   const { stage, handle, other } = deadlyOnceOpen();
   const error = { code: 'engine', message: expect.stringContaining('died each time') };
   expect(stage.of('lost').at(-1)).toMatchObject({ handle, error });
@@ -1123,10 +1123,27 @@ test('W6: a call that kills each core is given up before its document, and once'
   expect(askedToOpen(stage)).toEqual([]);
 });
 
+test('W6: a call that kills each core is given up before the document, in other tabs too', () => {
+  const [asking, silent] = [openedToDelete(), openedToDelete()];
+  const call = asking.stage.call('query', { handle: asking.handle }, false);
+  for (let deaths = 0; deaths < 3; deaths++) {
+    expect(asking.stage.errors(call)).toEqual([]);
+    for (const { stage, handle } of [asking, silent]) {
+      dieOf(stage, 'd');
+      stage.reopens(handle);
+    }
+  }
+  expect(asking.stage.errors(call)).toMatchObject([{ code: 'engine', last: true }]);
+  for (const { stage, handle } of [asking, silent]) {
+    expect(askedToOpen(stage)).toEqual([handle]);
+    expect(stage.of('lost')).toMatchObject([{ error: { message: 'BUG' } }]);
+  }
+});
+
 test('W6: a live query that shows its rows does not keep its document from being given up', () => {
   const { stage, handle } = openedToDelete();
   const watch = stage.call('watch', { handle });
-  for (let deaths = 0; deaths < 3; deaths++) {
+  for (let deaths = 0; deaths < 4; deaths++) {
     expect(stage.posted('watch').at(-1)).toMatchObject({ call: watch });
     stage.answer(watch, { type: 'rows', rows: {} as never });
     dieOf(stage, 'd');
@@ -1141,7 +1158,8 @@ test('W6: all handles of a document are given up, however far each of them is', 
   const { stage, handle } = openedToDelete();
   const second = stage.tab.newHandle();
   stage.answer(stage.call('open', { handle: second, document: 'd', user: '' }), opens());
-  for (let deaths = 0; deaths < 3; deaths++) {
+  for (let deaths = 0; deaths < 4; deaths++) {
+    expect(askedToOpen(stage)).toContain(handle);
     dieOf(stage, 'd');
     stage.reopens(handle);
   }
