@@ -21,6 +21,8 @@ export interface Document {
   aloneUntil: number;
   /** Cores that died soon after they were asked that, one after another. */
   deaths: number;
+  /** When the last of them died. */
+  diedAt: number;
   /** How many of them named it with their last words: that it was opened clears it only of the
    * others. */
   named: number;
@@ -60,6 +62,7 @@ export function newDocument(
     askedAt,
     aloneUntil: 0,
     deaths: 0,
+    diedAt: 0,
     named: 0,
     isDeadly: false,
     error: undefined,

@@ -42,6 +42,9 @@ const DEATHS_MAX = 3;
 /** How long a core that dies of a call lives on with it at most. */
 const CAUSE_MS = 60_000;
 
+/** After that a core that dies does not die of what the last one died of, whatever it names. */
+const LAPSE_MS = 10 * CAUSE_MS;
+
 /** How long a document is opened by itself, so that it is known of what a core dies. */
 const ALONE_MS = 2_000;
 
@@ -258,6 +261,7 @@ export class Tab {
     if (opening.length === 0) this.#blameCalls(isRecent);
     const named = documents.filter(({ state }) => state === 'open' || state === 'opening');
     for (const document of this.#culprit ? named : opening) {
+      document.diedAt = diedAt;
       document.deaths++;
       if (this.#culprit) document.named++;
       const deathsMax = document.state === 'open' ? DEATHS_MAX + 1 : DEATHS_MAX;
@@ -274,10 +278,14 @@ export class Tab {
     }
   }
 
-  /** A core that lived so long with a document does not die of what others before it died of. */
+  /**
+   * A core that lived so long with a document does not die of what others before it died of, nor
+   * does one so long after them: where pages are looked at for seconds none lives long with it.
+   */
   #forgive(leftAt: number): void {
     for (const document of this.#documents.values()) {
-      if (document.state !== 'open' || leftAt - document.askedAt < CAUSE_MS) continue;
+      const hasLived = document.state === 'open' && leftAt - document.askedAt >= CAUSE_MS;
+      if (!hasLived && leftAt - document.diedAt < LAPSE_MS) continue;
       document.deaths = 0;
       document.named = 0;
     }

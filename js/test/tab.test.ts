@@ -1105,6 +1105,37 @@ test('W6: a document is not given up for deaths between which cores lived well w
   }
 });
 
+test('W6: deaths that are far apart do not add up, however short a page is looked at', () => {
+  const { stage, handle } = openedToDelete();
+  for (let deaths = 0; deaths < 9; deaths++) {
+    stage.step({ type: 'hide' });
+    stage.now += 3_600_000;
+    stage.step({ type: 'show' });
+    stage.work();
+    stage.reopens(handle);
+    stage.pass(5_000);
+    dieOf(stage, 'd');
+    expect(askedToOpen(stage)).toEqual([handle]);
+    stage.reopens(handle);
+  }
+});
+
+test('W6: deaths a few minutes apart do add up, in pages that are looked at now and then', () => {
+  const { stage, handle } = openedToDelete();
+  for (let deaths = 0; deaths < 4; deaths++) {
+    expect(askedToOpen(stage)).toContain(handle);
+    stage.step({ type: 'hide' });
+    stage.now += 300_000;
+    stage.step({ type: 'show' });
+    stage.work();
+    stage.reopens(handle);
+    stage.pass(5_000);
+    dieOf(stage, 'd');
+    stage.reopens(handle);
+  }
+  expect(askedToOpen(stage)).toEqual([]);
+});
+
 test('W6: a call that kills each core is given up before its document, and once', () => {
   const { stage, handle } = openedToDelete();
   const call = stage.call('query', { handle }, false);
