@@ -174,6 +174,7 @@ export class Tab {
         this.#emit({ type: 'letGo' });
         break;
       case 'show':
+        this.#tryShutSoon();
         link.show(this.#now);
         break;
       case 'wake':
@@ -605,7 +606,15 @@ export class Tab {
     this.#link.giveUp(this.#now, this.#calls.size + this.#documents.size > 0);
   }
 
+  /** Somebody looks: what is shut does not wait longer than for a core. */
+  #tryShutSoon(): void {
+    for (const document of this.#documents.values()) {
+      if (document.state === 'shut') document.againAt = this.#now;
+    }
+  }
+
   #nudge(): void {
+    this.#tryShutSoon();
     if (this.#link.stage === 'off' && this.#link.dueAt < NEVER) this.#link.start(this.#now);
     if (!this.#link.isConnected) return;
     this.#post('nudge', {});

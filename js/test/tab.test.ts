@@ -1078,6 +1078,28 @@ test('W6: a document that opens well and then kills four cores is given up for a
   expect(stage.posted('mutate')).toMatchObject([{ call: mutation }]);
 });
 
+test.each<[string, (stage: Stage) => void]>([
+  ['is looked at while there is no core', (stage) => stage.step({ type: 'nudge' })],
+  [
+    'is put aside and comes back',
+    (stage) => {
+      stage.step({ type: 'hide' });
+      stage.step({ type: 'show' });
+    },
+  ],
+])('W6: what is left shut is tried again by a tab that %s', (_, look) => {
+  const { stage, handle, other } = deadlyOnceOpen();
+  stage.pass(5_000);
+  stage.step({ type: 'gone', core: stage.core });
+  stage.log = [];
+  look(stage);
+  stage.pass(8_100);
+  stage.work();
+  stage.reopens(handle);
+  stage.reopens(other);
+  expect(askedToOpen(stage)).toEqual([handle, other]);
+});
+
 test('W6: such a document is shut again at once where the next core dies of it too', () => {
   const { stage, handle, other } = deadlyOnceOpen();
   stage.step({ type: 'nudge' });
