@@ -23,9 +23,12 @@ let listening: IDBDatabase | undefined;
  * not for a browser that does not answer.
  *
  * `lost` is called when somebody deletes it, also where there is no store to be had of it, and
- * `closed` when the browser has closed it and it is to be opened anew.
+ * `closed` as soon as the browser has closed it, with whether it is still there, which takes time.
  */
-export async function openBlocks(lost: () => void, closed: () => void): Promise<Keep> {
+export async function openBlocks(
+  lost: () => void,
+  closed: (isThere: Promise<boolean>) => void,
+): Promise<Keep> {
   held ??= hold(LOCK);
   try {
     await held;
@@ -43,7 +46,7 @@ export async function openBlocks(lost: () => void, closed: () => void): Promise<
   });
   closeWhenDeleted(database, lost);
   const madeAt = await whenMade(database);
-  database.onclose = async () => ((await isThere(madeAt)) ? closed() : lost());
+  database.onclose = () => closed(isThere(madeAt));
   return {
     inBlocks: true,
     settledAt: settledAt(madeAt),

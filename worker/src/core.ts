@@ -361,7 +361,8 @@ function serveHere(): void {
   };
   use({ number: ++lastNumber, way: port1 });
   host.serve(port2);
-  const [lost, closed] = [() => host.lost(), () => host.closed()];
+  const lost = (): void => host.lost();
+  const closed = (isThere: Promise<boolean>): void => void host.closed(isThere);
   const opening = loadStore(wasmUrl).then(() => openBlocks(lost, closed));
   void host.start(opening);
 }

@@ -62,6 +62,8 @@ export class StoreHost {
   #works = false;
   /** Whether its data were cleared under it. */
   #isLost = false;
+  /** What is to be done once it is known whether what was closed is still there. */
+  #heldBack: (() => number)[] | undefined;
   /** What owners are told first. */
   #state: Ready | Unserved | undefined;
   /** Lets other messages in between the slices of large requests. */
@@ -154,9 +156,21 @@ export class StoreHost {
     this.#tell({ type: 'failed', kind: 'lost', reason: '' });
   }
 
-  /** The browser has closed what the store is kept in, and it is there: it can be opened anew. */
-  closed(): void {
-    this.#break();
+  /**
+   * The browser has closed what the store is kept in. If that is still there it is opened anew. If
+   * not, what this store has in memory is the last copy: so until that is known nothing is done, as
+   * a write would break the store, and what is asked waits.
+   */
+  async closed(isThere: Promise<boolean>): Promise<void> {
+    this.#heldBack ??= [];
+    if (await isThere) {
+      this.#break();
+      return;
+    }
+    const heldBack = this.#heldBack ?? [];
+    this.#heldBack = undefined;
+    this.lost();
+    for (const run of heldBack) this.#work(run);
   }
 
   /** Lets go of the store, so that it can be opened anew. */
@@ -184,6 +198,10 @@ export class StoreHost {
   /** Serves, and does what is left to be done; see `Left` of crate `browser`. */
   #work(run: () => number): void {
     if (!this.#works) return;
+    if (this.#heldBack) {
+      this.#heldBack.push(run);
+      return;
+    }
     const [NOTHING, MORE, BROKEN] = [0, 1, 2];
     let left = BROKEN;
     try {

@@ -1,13 +1,14 @@
 import { afterEach, expect, test, vi } from 'vitest';
 
-const [NOTHING, MORE] = [0, 1];
+const [NOTHING, MORE, BROKEN] = [0, 1, 2];
 
 /** A store, and what it leaves to be done. */
 const store = vi.hoisted(() => ({
   BUILD: '+00000000',
   left: 1,
   initSync: () => {},
-  serve: () => store.left,
+  serve: vi.fn(() => store.left),
+  lose: vi.fn(),
   proceed: () => store.left,
   rest: vi.fn(() => store.left),
 }));
@@ -19,7 +20,8 @@ let isThere = true;
 afterEach(() => {
   vi.useRealTimers();
   vi.unstubAllGlobals();
-  store.rest.mockClear();
+  for (const mock of [store.serve, store.rest, store.lose]) mock.mockReset();
+  for (const mock of [store.serve, store.rest]) mock.mockImplementation(() => store.left);
   isThere = true;
 });
 
@@ -155,9 +157,41 @@ test.each([
 
 test('a store whose keep the browser has closed is opened anew, once', async () => {
   const { host, again } = await opened();
-  host.closed();
-  host.closed();
+  await host.closed(Promise.resolve(true));
+  await host.closed(Promise.resolve(true));
   expect(again.mock.calls).toEqual([[undefined]]);
+});
+
+test('nothing is done with a store that was closed until it is known what happened', async () => {
+  vi.useFakeTimers();
+  for (const isThere of [true, false]) {
+    // A store that cannot write any more breaks.
+    store.left = NOTHING;
+    store.lose.mockImplementation(() => (store.left = NOTHING));
+    const { host, serve, again } = await opened();
+    const port = serve();
+    const ask = () => port.onmessage({ data: new Uint8Array(1) });
+    ask();
+    store.left = BROKEN;
+    let answer = (_: boolean) => {};
+    const closed = host.closed(new Promise((resolve) => (answer = resolve)));
+    ask();
+    await vi.advanceTimersByTimeAsync(20_000);
+    expect([store.serve, store.rest, again].map(({ mock }) => mock.calls.length)).toEqual([
+      1, 0, 0,
+    ]);
+    answer(isThere);
+    await closed;
+    expect(again).toHaveBeenCalledTimes(isThere ? 1 : 0);
+    expect(store.serve).toHaveBeenCalledTimes(isThere ? 1 : 2);
+    const told = port.postMessage.mock.calls.map(([{ type, kind }]) => kind ?? type);
+    expect(told).toEqual(isThere ? ['ready'] : ['ready', 'lost']);
+    // What is there can be read for as long as anybody wants that.
+    await vi.advanceTimersByTimeAsync(20_000);
+    ask();
+    expect(store.serve).toHaveBeenCalledTimes(isThere ? 1 : 3);
+    for (const mock of [store.serve, store.rest, store.lose]) mock.mockClear();
+  }
 });
 
 test('whoever opens a store anew is told why the one before failed', async () => {
