@@ -33,9 +33,12 @@ export class Engine {
   readonly #places: WorkerPlaces;
   readonly #hear: (input: Input) => void;
   readonly #receive: (bytes: Bytes, core: number) => void;
-  /** Held for as long as this tab has a core. `crypto.randomUUID` is for https alone. */
+  /** Held for as long as this tab may have a core. `crypto.randomUUID` is for https alone. */
   readonly #lock = `tidelog-tab:${crypto.getRandomValues(new Uint32Array(4)).join('-')}`;
-  #held: Promise<() => void> | undefined;
+  /** Ends the wait for that lock. */
+  #asking: AbortController | undefined;
+  /** Lets go of it, once it is held. */
+  #letGo: (() => void) | undefined;
   #core = 0;
   #port: MessagePort | undefined;
   #watch: AbortController | undefined;
@@ -85,6 +88,7 @@ export class Engine {
         break;
       case 'leave':
         this.#watch?.abort();
+        this.#asking?.abort();
         this.#core = 0;
         this.#port?.close();
         this.#port = undefined;
@@ -120,11 +124,8 @@ export class Engine {
         this.#post({ type: 'lendFailed', reason: effect.reason }, []);
         break;
       case 'letGo':
-        this.#held?.then(
-          (letGo) => letGo(),
-          () => {},
-        );
-        this.#held = undefined;
+        this.#letGo?.();
+        this.#letGo = undefined;
     }
   }
 
@@ -165,21 +166,14 @@ export class Engine {
       const reason = `the core's worker could not be started: ${message}`;
       this.#hear({ type: 'refused', core, reason, joining: joined?.tried });
     };
-    // The core takes this lock when we are gone, so we must have it before we say hello.
-    this.#held ??= hold(this.#lock);
-    const held = this.#held;
-    try {
-      await held;
-    } catch (error) {
-      // Whoever tries again asks for it again.
-      if (held === this.#held) this.#held = undefined;
-      throw error;
-    }
     const { port } = worker;
-    if (core !== this.#core) {
-      port.close();
-      return;
-    }
+    // The core takes this lock when we are gone, so we must have it before we say hello.
+    const failure = await this.#takeLock().catch((error: Error) => error);
+    const isLeft = core !== this.#core;
+    if (isLeft || failure) port.close();
+    // Whoever has left it is told nothing more of it.
+    if (isLeft) return;
+    if (failure) throw failure;
     this.#port = port;
     this.#listen(port, core, (data: ToTab) => {
       if (port !== this.#port) return;
@@ -188,6 +182,16 @@ export class Engine {
     });
     this.#post({ type: 'hello', lock: this.#lock, build: BUILD, urls: this.#places }, []);
     this.#hear({ type: 'connected', core });
+  }
+
+  /** Each attempt asks anew: a browser may never answer one that was given up. */
+  async #takeLock(): Promise<void> {
+    if (this.#letGo) return;
+    this.#asking = new AbortController();
+    const { signal } = this.#asking;
+    const letGo = await hold(this.#lock, signal);
+    if (signal.aborted) letGo();
+    else this.#letGo = letGo;
   }
 
   /**
@@ -312,10 +316,11 @@ function startCore(url: string | undefined): SharedWorker {
       });
 }
 
-/** Resolves when the lock is held, to what lets go of it. */
-function hold(name: string): Promise<() => void> {
+/** Resolves when the lock is held, to what lets go of it. Who gives up does not wait for that. */
+function hold(name: string, signal: AbortSignal): Promise<() => void> {
   return new Promise((resolve, reject) => {
-    const held = () => new Promise<void>((letGo) => resolve(letGo));
-    navigator.locks.request(name, held).catch(reject);
+    signal.addEventListener('abort', () => reject(signal.reason));
+    const held = () => new Promise<void>((letGo) => (signal.aborted ? letGo() : resolve(letGo)));
+    navigator.locks.request(name, { signal }, held).catch(reject);
   });
 }

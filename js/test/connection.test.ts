@@ -28,7 +28,7 @@ class Core {
       const welcome = { type: 'welcome', lock: LOCK };
       if (message.type === 'hello') queueMicrotask(() => this.port.onmessage({ data: welcome }));
     },
-    close: () => {},
+    close: vi.fn(),
   };
   readonly url: string;
 
@@ -351,6 +351,46 @@ test('a look for cores that is never answered is not the last', async () => {
   const alone = new Writer();
   writeToCore(alone, 'sync', { call: 1, handle: 1 });
   expect(String(asked)).toContain(String(alone.take()));
+});
+
+test('a lock that the browser does not grant is asked for again, on another port', async () => {
+  vi.useFakeTimers();
+  const unanswered: LockOptions[] = [];
+  let isDeaf = true;
+  const request = async (name: string, ...rest: unknown[]) => {
+    if (isDeaf && name.startsWith('tidelog-tab:')) {
+      unanswered.push(rest[0] as LockOptions);
+      await new Promise(() => {});
+    }
+    await locks.request(name, ...rest);
+  };
+  vi.stubGlobal('navigator', { locks: { ...locks, request }, storage, userAgentData: {} });
+  const told = vi.fn();
+  const connection = new Connection(NOWHERE);
+  connection.call('sync', { handle: 1 }, told, false);
+  await vi.advanceTimersByTimeAsync(25_000);
+  const isClosed = () => Core.started.map(({ port }) => port.close.mock.calls.length > 0);
+  expect(isClosed()).toEqual([true, true, false]);
+  expect(unanswered.map(({ signal }) => signal?.aborted)).toEqual([true, true, false]);
+  isDeaf = false;
+  await vi.advanceTimersByTimeAsync(10_000);
+  expect(isClosed()).toEqual([true, true, true, false]);
+  expect(Core.started.map((core) => listsTo(core).length > 0)).toEqual([false, false, false, true]);
+  expect([ofTabs().length, told.mock.calls.length]).toEqual([1, 0]);
+});
+
+test('a lock that is granted as it is given up is let go of', async () => {
+  const page = pageThatIs('hidden');
+  let grant = (_?: unknown): void => {};
+  held = new Promise((resolve) => {
+    grant = resolve;
+  });
+  ask(new Connection(NOWHERE));
+  await settled();
+  grant();
+  page.tell('freeze');
+  await settled();
+  expect([ofTabs(), Core.started[0]!.port.close.mock.calls.length]).toEqual([[], 1]);
 });
 
 test('what is said in one turn travels in several lists where it is large', async () => {

@@ -18,7 +18,9 @@ test('a core is asked for all that is open, however much that is', async () => {
     if (!(message instanceof Uint8Array)) return;
     count += new DataView(message.buffer).getUint32(0, true);
   };
-  const request = async (_: string, granted: () => unknown) => void (await granted());
+  const request = async (_: string, ...rest: unknown[]) => {
+    await (rest.at(-1) as () => unknown)();
+  };
   vi.stubGlobal('navigator', { locks: { query: async () => ({}), request } });
   vi.stubGlobal(
     'SharedWorker',
