@@ -2,7 +2,9 @@
 //!
 //! Steps alone are no measure of work: one step can make a value of sixteen megabytes, and what is
 //! prepared takes none. Allocated bytes tell about those, so the budget counts them as well, and
-//! what is over it is not allocated: SQLite then ends the statement wherever it is.
+//! what is over it is not allocated: SQLite then ends the statement wherever it is. Pages in
+//! SQLite's cache are left out: whether a statement has to read them hangs on what its connection
+//! kept, and may decide nothing.
 //!
 //! What all threads hold is bounded too. SQLite would count that itself, under a lock that each
 //! allocation and each freeing of every thread takes.
@@ -10,9 +12,10 @@
 use std::cell::Cell;
 use std::ffi::{c_int, c_void};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicI64, Ordering};
 
 use rusqlite::ffi;
+use tidelog_types::limits::PAGE_SIZE;
 
 /// Bytes of memory that SQLite may hold in the whole process. Past it, allocations fail, and with
 /// them the statement that asked: better than the process.
@@ -21,6 +24,9 @@ const HELD_SIZE_MAX: i64 = if cfg!(target_arch = "wasm32") { 512 << 20 } else { 
 /// Bytes that SQLite holds, and that it held at most.
 static HELD: AtomicI64 = AtomicI64::new(0);
 static MOST_HELD: AtomicI64 = AtomicI64::new(0);
+
+/// Bytes of a block that SQLite allocates for a page of a document.
+static PAGE_BLOCK_SIZE: AtomicI32 = AtomicI32::new(0);
 
 thread_local! {
     static ALLOCATED: Cell<u64> = const { Cell::new(0) };
@@ -54,7 +60,10 @@ pub fn held_size() -> [u64; 2] {
 
 /// Counts so many bytes more; false if they are not allowed.
 fn count(size: c_int) -> bool {
-    let allocated = ALLOCATED.get().saturating_add(u64::try_from(size).unwrap_or(0));
+    // The size of a page alone is that of a connection's room to rearrange one.
+    let is_page = size == PAGE_SIZE as c_int || size == PAGE_BLOCK_SIZE.load(Ordering::Relaxed);
+    let counted = if is_page { 0 } else { u64::try_from(size).unwrap_or(0) };
+    let allocated = ALLOCATED.get().saturating_add(counted);
     ALLOCATED.set(allocated);
     let held = HELD.load(Ordering::Relaxed).saturating_add(i64::from(size));
     allocated <= ALLOWED.get() && held <= HELD_MAX.get()
@@ -139,6 +148,10 @@ pub(crate) fn install() {
     let (nowhere, none): (*mut c_void, c_int) = (std::ptr::null_mut(), 0);
     // SAFETY: this operation takes memory, the size of a page in it and their number.
     unsafe { ffi::sqlite3_config(ffi::SQLITE_CONFIG_PAGECACHE, nowhere, none, none) };
+    let mut header: c_int = 0;
+    // SAFETY: this operation writes how much SQLite allocates beside a page.
+    unsafe { ffi::sqlite3_config(ffi::SQLITE_CONFIG_PCACHE_HDRSZ, &raw mut header) };
+    PAGE_BLOCK_SIZE.store(PAGE_SIZE as c_int + header, Ordering::Relaxed);
 }
 
 fn original() -> &'static ffi::sqlite3_mem_methods {

@@ -65,3 +65,29 @@ fn a_mutation_is_over_its_budget_prepared_or_not() {
     }
     assert!(ended.iter().all(|count| *count > 2), "{ended:?}");
 }
+
+/// Goal: nor on which pages its connection keeps. Method: a mutation reads many, which the one that
+/// wrote them keeps and a new one does not.
+#[test]
+fn a_mutation_is_over_its_budget_whichever_pages_are_kept() {
+    let mut ended = [0, 0];
+    for statement_steps_max in (1_500..20_000).step_by(500) {
+        let limits = Limits { statement_steps_max, ..Limits::default() };
+        let [mut keeps, mut reads] =
+            [(); 2].map(|()| Document::on(View::new(1000, 0).with_limits(limits)));
+        for sql in [
+            "create table t (n integer primary key, b blob) strict",
+            &"insert into t (b) values (zeroblob(3000));".repeat(40),
+        ] {
+            reads.view.push(&keeps.migrate(sql));
+        }
+        let [kept, read] = [&mut keeps, &mut reads].map(|document| {
+            let run =
+                document.app("update t set n = -n where n > (select sum(a.n > b.n) from t a, t b)");
+            matches!(run, Run::Done(_))
+        });
+        assert_eq!(kept, read, "with {statement_steps_max} steps");
+        ended[usize::from(kept)] += 1;
+    }
+    assert!(ended.iter().all(|count| *count > 0), "{ended:?}");
+}
