@@ -463,7 +463,7 @@ impl World {
             self.take_at_word(device, &heard);
             for news in heard.news {
                 let is_confirmed = matches!(news, News::Confirmed(_));
-                let when = When { device, now_ms: self.now_ms, trouble_ms };
+                let when = When { device, now_ms: self.now_ms, trouble_ms: shown_ms };
                 self.judge.hear(news, when).map_err(|what| format!("device {device}: {what}"))?;
                 if is_confirmed && self.swarm.syncs_at_once && self.faults {
                     self.sync_elsewhere(device);
