@@ -200,6 +200,31 @@ fn a_doctype_whose_schema_takes_too_much_of_each_connection_is_refused() {
         })
         .collect();
     assert_eq!(checked(&doctype(&[&wide, &some], &[])), Ok(()));
+    let members = |row: &str| {
+        let members: Vec<String> =
+            (0..13).map(|n| format!("'column_{n}', {row}.column_{n}")).collect();
+        members.join(", ")
+    };
+    let audited: String = (0..200)
+        .map(|n| {
+            let table = format!("create table t{n} ({});", columns(13));
+            [("insert", "new"), ("update", "new"), ("delete", "old")].iter().fold(
+                table,
+                |all, (deed, row)| {
+                    let members = members(row);
+                    format!(
+                        "{all} create trigger {deed}_{n} after {deed} on t{n} begin
+                         insert into audit values (json_object({members})); end;"
+                    )
+                },
+            )
+        })
+        .collect();
+    assert_eq!(checked(&doctype(&["create table audit (what text)", &audited], &[])), Ok(()));
+    let tables = |count: usize| -> String {
+        (0..count).map(|n| format!("create table t{n} ({});", columns(10))).collect()
+    };
+    assert_eq!(checked(&doctype(&[&tables(2000)], &[])), Ok(()));
     let of_nothing = "create view v as select * from nowhere; create view w as select * from v";
     let write = "insert into note values (:id, 1)";
     assert_eq!(checked(&doctype(&[NOTE, of_nothing], &[write])), Ok(()));

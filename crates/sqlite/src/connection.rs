@@ -398,6 +398,12 @@ impl Connection {
         true
     }
 
+    /// Bytes that SQLite has for the schema. It goes through all of it for that.
+    #[cfg(test)]
+    pub fn schema_size(&self) -> usize {
+        self.guard.status(ffi::SQLITE_DBSTATUS_SCHEMA_USED)
+    }
+
     /// Looks at how large the schema is that a transaction has left, unless it is as it was when it
     /// was looked at before: SQLite goes through all of it for that.
     fn measure_schema(&mut self) {
