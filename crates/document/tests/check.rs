@@ -229,3 +229,25 @@ fn a_doctype_whose_schema_takes_too_much_of_each_connection_is_refused() {
     let write = "insert into note values (:id, 1)";
     assert_eq!(checked(&doctype(&[NOTE, of_nothing], &[write])), Ok(()));
 }
+
+/// Goal: no table of an app answers what is asked about the schema. Method: ones with the names of
+/// SQLite's own tables for that, which have to stay and which are gone by the end.
+#[test]
+fn no_table_of_an_app_stands_for_what_tells_of_the_schema() {
+    let columns: Vec<String> = (0..1900).map(|n| format!("column_{n}")).collect();
+    let wide = format!("create table wide ({})", columns.join(", "));
+    let views: String =
+        (0..200).map(|n| format!("create view v{n} as select * from wide;")).collect();
+    for impostor in ["pragma_table_xinfo (a)", "Pragma_foreign_key_list (\"table\")"] {
+        let create = format!("create table {impostor}");
+        let broken = refusal(&[&create, &wide, &views], &[]);
+        assert!(broken.to_lowercase().contains("not allowed: pragma_"), "{broken}");
+    }
+    let six = "1 as a, 1 as a, 1 as a, 1 as a, 1 as a, 1 as a";
+    let passing = format!(
+        "create table pragma_table_info (name); create table t as select {six};
+         drop table pragma_table_info"
+    );
+    let broken = refusal(&[NOTE, &passing], &[]);
+    assert!(broken.contains("migration 1") && broken.contains("not deterministic"), "{broken}");
+}

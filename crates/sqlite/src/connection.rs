@@ -158,27 +158,36 @@ impl Connection {
     /// SQLite drew: another run would draw others. Before the next one can see them.
     fn check_made(&mut self, statement: &str) -> Result<(), Failure> {
         let Some(table) = scan::made_of_select(statement) else { return Ok(()) };
-        let mut names = Vec::new();
-        let name = Value::Text(table);
-        let result = self.run(
-            Origin::System,
-            "select name from pragma_table_info(?1)",
-            &|_| Ok(vec![&name]),
-            &mut |row| {
-                if let ValueRef::Text(name) = row.column(0) {
-                    names.push(String::from_utf8_lossy(name).into_owned());
-                }
-                Ok(())
-            },
-        );
+        let names = self.columns_of(Origin::System, "table_info", &table);
         lock(&self.state).origin = Origin::Migration;
-        result?;
-        if scan::has_drawn_name(&names) {
-            let Value::Text(table) = name else { unreachable!("BUG: a name that is no text") };
+        if scan::has_drawn_name(&names?) {
             let what = format!("the column names of {table}, as too many are the same");
             return Err(Failure::nondeterministic(what));
         }
         Ok(())
+    }
+
+    /// The names of the columns of `of`, as a pragma tells them. By the pragma itself: the table of
+    /// what it tells, `pragma_table_info`, has a name that an app's table can take.
+    pub fn columns_of(
+        &mut self,
+        origin: Origin,
+        pragma: &str,
+        of: &str,
+    ) -> Result<Vec<String>, Failure> {
+        let sql = format!("pragma main.{pragma}(\"{}\")", of.replace('"', "\"\""));
+        let _running = self.begin_as(origin);
+        let mut names = Vec::new();
+        let name_column = if pragma.starts_with("index") { 2 } else { 1 };
+        let row = &mut |row: &Stepping<'_>| {
+            names.push(match row.column(name_column) {
+                ValueRef::Text(name) => String::from_utf8_lossy(name).into_owned(),
+                _ => String::new(),
+            });
+            Ok(())
+        };
+        self.run_script(origin, &mut Script::default(), &sql, &no_values, row)?;
+        Ok(names)
     }
 
     fn run_statement(

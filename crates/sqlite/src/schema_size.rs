@@ -1,8 +1,8 @@
 //! What a schema takes of each connection that has read it, estimated from what is the same on
 //! every host.
 
+use tidelog_types::ValueRef;
 use tidelog_types::limits::SCHEMA_SIZE_MAX;
-use tidelog_types::{Value, ValueRef};
 
 use crate::connection::Connection;
 use crate::failure::Failure;
@@ -27,8 +27,6 @@ const PUNCTUATION_SIZE: usize = 16;
 const LARGE_WORDS: [&str; 7] = ["select", "values", "in", "like", "glob", "match", "regexp"];
 
 const OBJECTS: &str = "select type, name, sql, tbl_name from sqlite_schema order by rowid";
-const COLUMNS: &str = "select count(*), sum(octet_length(name)) from pragma_table_xinfo(?1)";
-const INDEX_COLUMNS: &str = "select count(*), 0 from pragma_index_xinfo(?1)";
 
 /// Fails if it is more than a schema may take.
 pub(crate) fn check(connection: &mut Connection) -> Result<(), Failure> {
@@ -66,37 +64,25 @@ fn estimate(connection: &mut Connection) -> Result<usize, Failure> {
         }
         let sql = text(2);
         add(OBJECT_SIZE + sql.len() + tokens(&sql).iter().map(token_size).sum::<usize>())?;
-        objects.push((text(0), Value::Text(text(1))));
+        objects.push((text(0), text(1)));
         Ok(())
     })?;
     for (kind, name) in &objects {
-        let (sql, column_size) = match kind.as_str() {
-            "table" | "view" => (COLUMNS, COLUMN_SIZE),
-            "index" => (INDEX_COLUMNS, INDEX_COLUMN_SIZE),
+        let (pragma, column_size) = match kind.as_str() {
+            "table" | "view" => ("table_xinfo", COLUMN_SIZE),
+            "index" => ("index_xinfo", INDEX_COLUMN_SIZE),
             _ => continue,
         };
-        match columns_of(connection, sql, name) {
-            Ok([count, names_size]) => add(count.saturating_mul(column_size) + names_size)?,
+        // Under the budget of a query: there may be no end to what views are made of.
+        match connection.columns_of(Origin::Query, pragma, name) {
+            Ok(names) if kind == "index" => add(names.len() * column_size)?,
+            Ok(names) => add(names.iter().map(|name| column_size + name.len()).sum())?,
             // A view of what is not there: nobody can use it, and it has no columns.
-            Err(Failure::Sql { .. }) => connection.forgive(),
+            Err(Failure::Sql { .. }) if kind == "view" => connection.forgive(),
             Err(failure) => return Err(failure),
         }
     }
     Ok(size)
-}
-
-/// How many columns something has, and the bytes of their names. Under the budget of a query: there
-/// may be no end to what views are made of.
-fn columns_of(connection: &mut Connection, sql: &str, name: &Value) -> Result<[usize; 2], Failure> {
-    let mut found = [0; 2];
-    connection.run(Origin::Query, sql, &|_| Ok(vec![name]), &mut |row| {
-        found = [0, 1].map(|index| match row.column(index) {
-            ValueRef::Integer(number) => usize::try_from(number).unwrap_or(0),
-            _ => 0,
-        });
-        Ok(())
-    })?;
-    Ok(found)
 }
 
 #[cfg(test)]
