@@ -170,7 +170,10 @@ pub(crate) fn migrate(
             &[Value::Integer(version)],
         )
     });
-    Run::Done(done!(run).1)
+    let set = done!(run).1;
+    // It still plans by statistics that the migration may have dropped, and others do not.
+    writer.refresh();
+    Run::Done(set)
 }
 
 /// Makes the system tables of an empty document.
