@@ -298,10 +298,11 @@ impl Connection {
             let rest = &script.unprepared[script.prepared_size..];
             // SAFETY: the connection is open, and drops its statements before it closes.
             let prepared = unsafe { Statement::prepare(self.db, rest) };
-            let end = script.prepared_size + prepared.as_ref().map_or(0, |(_, used)| *used);
+            let used = prepared.as_ref().ok().map(|(_, used)| *used);
+            let statement = used.map(|used| &sql[script.prepared_size..][..used]);
             let mut state = lock(&self.state);
             state.count_steps(0);
-            state.end_prepare(&sql[script.prepared_size..end]);
+            state.end_prepare(statement);
             state.count_steps(0);
             let noted = state.noted();
             drop(state);
