@@ -251,3 +251,25 @@ fn no_table_of_an_app_stands_for_what_tells_of_the_schema() {
     let broken = refusal(&[NOTE, &passing], &[]);
     assert!(broken.contains("migration 1") && broken.contains("not deterministic"), "{broken}");
 }
+
+/// Goal: a mutation that is let through runs on a connection that has just been opened. Method:
+/// views one in the other, more than SQLite goes down at once, all whose columns the check asks for;
+/// a migration that has used them one by one; and few enough.
+#[test]
+fn a_mutation_is_prepared_by_a_connection_that_knows_no_views() {
+    let nested = |count: usize, each: &str| -> String {
+        (1..count).fold("create table v0 (a);".to_owned(), |all, n| {
+            let each = each.replace('_', &n.to_string());
+            format!("{all} create view v{n} as select a from v{}; {each}", n - 1)
+        })
+    };
+    let write = |last: usize| format!("insert into note select a, 1 from v{last}");
+    for each in ["", "insert into note select a, 2 from v_;"] {
+        let broken = refusal(&[NOTE, &nested(600, each)], &[&write(599)]);
+        assert!(
+            broken.contains("mutation write") && broken.contains("nested too deep"),
+            "{broken}"
+        );
+    }
+    assert_eq!(checked(&doctype(&[NOTE, &nested(50, "")], &[&write(49)])), Ok(()));
+}

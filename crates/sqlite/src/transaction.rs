@@ -89,6 +89,20 @@ impl<'c> Transaction<'c> {
         Ok(rows)
     }
 
+    /// SQLite reads the schema anew, as a connection does that is opened: it no longer knows what
+    /// it has learnt of views. What follows has a budget of its own.
+    ///
+    /// # Errors
+    ///
+    /// Any [`Failure`]; the transaction is lost.
+    pub fn forget_schema(&self) -> Result<(), Failure> {
+        self.run_system("pragma writable_schema = reset", &[])?;
+        // It is read as ours, with no budget.
+        self.run_system("select 1 from sqlite_schema limit 1", &[])?;
+        self.connection.borrow().start_budget();
+        Ok(())
+    }
+
     /// Prepares the statements of a mutation without running them; gives the names of their
     /// parameters, without prefix, each once.
     ///
