@@ -1,5 +1,6 @@
 //! One SQLite connection, its settings and its prepared statements.
 
+use std::cell::Cell;
 use std::ffi::{CStr, CString, c_int};
 use std::ptr;
 use std::sync::Arc;
@@ -31,10 +32,10 @@ pub(crate) struct Connection {
     schema_cookie: Option<u32>,
     /// What it read that schema from, as long as it has seen no other one.
     schema_pages: Option<SchemaPages>,
-    /// Bytes that SQLite has for the schema.
-    schema_size: usize,
-    /// The cookie of the one that was measured; `None` if that may have grown since.
-    measured_cookie: Option<u32>,
+    /// Bytes that SQLite has for the schema; `None` if that may have grown since it was measured.
+    schema_size: Cell<Option<usize>>,
+    /// The cookie of the one that the last transaction left.
+    last_cookie: Option<u32>,
 }
 
 // SAFETY: SQLite is compiled thread-safe wherever there are threads, and a connection, its
@@ -69,8 +70,8 @@ impl Connection {
             guard,
             schema_cookie: None,
             schema_pages: None,
-            schema_size: 0,
-            measured_cookie: None,
+            schema_size: Cell::new(None),
+            last_cookie: None,
         };
         connection.check(code)?;
         connection.set_up()?;
@@ -289,7 +290,7 @@ impl Connection {
             }
             self.check_time()?;
             // To prepare a statement, SQLite learns the columns of views and keeps them.
-            self.measured_cookie = None;
+            self.schema_size.set(None);
             let mut state = lock(&self.state);
             state.count_steps(0);
             state.begin_prepare();
@@ -408,26 +409,29 @@ impl Connection {
         true
     }
 
-    /// Bytes that SQLite has for the schema. It goes through all of it for that.
-    #[cfg(test)]
-    pub fn schema_size(&self) -> usize {
-        self.guard.status(ffi::SQLITE_DBSTATUS_SCHEMA_USED)
+    /// A transaction has ended. If it left another schema, that has to be measured anew: also where
+    /// nothing was prepared, SQLite may have read it.
+    fn note_schema(&mut self) {
+        let cookie = lock(&self.state).schema_cookie();
+        if cookie.is_none() || cookie != self.last_cookie {
+            self.schema_size.set(None);
+            self.last_cookie = cookie;
+        }
     }
 
-    /// Looks at how large the schema is that a transaction has left, unless it is as it was when it
-    /// was looked at before: SQLite goes through all of it for that.
-    fn measure_schema(&mut self) {
-        let cookie = lock(&self.state).schema_cookie();
-        if self.measured_cookie.is_none() || cookie != self.measured_cookie {
-            self.measured_cookie = cookie;
-            self.schema_size = self.guard.status(ffi::SQLITE_DBSTATUS_SCHEMA_USED);
-        }
+    /// Bytes that SQLite has for the schema. It goes through all of it for that, so it does only
+    /// when somebody asks.
+    pub fn schema_size(&self) -> usize {
+        let measure = || self.guard.status(ffi::SQLITE_DBSTATUS_SCHEMA_USED);
+        let size = self.schema_size.get().unwrap_or_else(measure);
+        self.schema_size.set(Some(size));
+        size
     }
 
     /// About how many bytes it takes: what SQLite has for its schema and its pages, the statements
     /// that are kept, and what any connection takes.
     fn size(&self) -> usize {
-        BARE_SIZE + self.schema_size + self.scripts.size + self.guard.cache_size()
+        BARE_SIZE + self.schema_size() + self.scripts.size + self.guard.cache_size()
     }
 
     /// Empties SQLite's page cache. The schema stays.
@@ -590,7 +594,7 @@ impl Lazy {
             }
             return Run::Fault(pgid);
         }
-        self.connection.iter_mut().for_each(Connection::measure_schema);
+        self.connection.iter_mut().for_each(Connection::note_schema);
         let failure = match (noted, result) {
             (None, Ok(result)) => return Run::Done(result),
             (Some(failure), _) | (None, Err(failure)) => failure,
@@ -632,6 +636,27 @@ mod tests {
         for code in [ffi::SQLITE_TOOBIG, ffi::SQLITE_CONSTRAINT, ffi::SQLITE_CORRUPT] {
             assert!(!failure(code).is_passing(), "{code}: another run ends the same");
         }
+    }
+
+    /// SQLite goes through all of a schema to say how large it is, and in a browser nobody asks.
+    #[test]
+    fn the_schema_is_measured_when_somebody_asks_and_it_may_have_grown() {
+        let mut lazy = Lazy::new(&View::new(usize::MAX, 0), true);
+        let mut run = |sql: &str, asks: bool| {
+            let connection = lazy.begin().expect("opens");
+            let result = connection.run(Origin::System, sql, &no_values, &mut |_| Ok(()));
+            assert!(matches!(lazy.end(result), Run::Done(())), "{sql}");
+            let is_measured = || lazy.connection.as_ref().unwrap().schema_size.get().is_some();
+            let before = is_measured();
+            assert!(!asks || lazy.size() > 0 && is_measured());
+            before
+        };
+        run("create table t (a)", false);
+        assert!(!run("select 1", false), "nobody has asked");
+        assert!(!run("select 1", true), "nor so far");
+        assert!(run("select 1", true), "it is as it was");
+        assert!(!run("select 2", true), "something was prepared");
+        assert!(!run("create table u (a)", false), "it has changed");
     }
 
     #[test]
