@@ -52,6 +52,11 @@ const FIND_INTRUDER: &str = "
     where it.type = 'table' and lower(substr(key.\"table\", 1, 9)) = '_tidelog_'
     limit 1";
 
+/// What has the name of a table in which SQLite tells of the schema: statements of ours that ask
+/// there would be answered by the app.
+const FIND_IMPOSTOR: &str =
+    "select name from sqlite_schema where lower(substr(name, 1, 7)) = 'pragma_' limit 1";
+
 const HAS_SYSTEM_TABLES: &str = "select 1 from sqlite_schema where name = '_tidelog_meta'";
 
 const FIND_TIMELINE: &str =
@@ -165,7 +170,10 @@ pub(crate) fn migrate(
             &[Value::Integer(version)],
         )
     });
-    Run::Done(done!(run).1)
+    let set = done!(run).1;
+    // It still plans by statistics that the migration may have dropped, and others do not.
+    writer.refresh();
+    Run::Done(set)
 }
 
 /// Makes the system tables of an empty document.
@@ -176,8 +184,10 @@ pub(crate) fn begin_document(transaction: &Transaction<'_>) -> Result<(), Failur
 /// Fails if migrations have made something of what is ours. What they say is looked at before they
 /// run; this is for what was overlooked.
 pub(crate) fn check_migrated(transaction: &Transaction<'_>) -> Result<(), Failure> {
-    if let Some(name) = found_name(transaction, FIND_INTRUDER)? {
-        return Err(Failure::Forbidden { what: name });
+    for sql in [FIND_IMPOSTOR, FIND_INTRUDER] {
+        if let Some(name) = found_name(transaction, sql)? {
+            return Err(Failure::Forbidden { what: name });
+        }
     }
     Ok(())
 }

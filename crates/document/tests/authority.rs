@@ -3,7 +3,9 @@
 mod common;
 
 use common::{POOLS, Rest, SERVER, integer, items, items_with_tags, spin, text};
-use tidelog_document::{Applied, Authority, Mutation, Verdict, chain_of};
+use tidelog_document::{
+    Applied, Authority, Doctype, Mutation, MutationDefinition, Verdict, chain_of,
+};
 use tidelog_sqlite::{Failure, Params, Run, View};
 use tidelog_types::limits::Limits;
 use tidelog_types::{
@@ -200,4 +202,55 @@ fn what_moves_together_is_noted_in_one_row_and_never_run_again() {
     assert_eq!(ask("select count from total"), [[integer(41)]]);
     let rows = ask("select first, last, place_first from _tidelog_moved");
     assert_eq!(rows, [[integer(701), integer(750), integer(1)]]);
+}
+
+/// Goal: whoever migrated a document plans as all others do from then on. Method: a document that
+/// was analyzed loses an index, and then a join inserts rows: by the writer that has migrated, and
+/// by one that comes to the same pages.
+#[test]
+fn who_migrated_inserts_rows_in_the_order_of_whoever_comes_later() {
+    let define = |name: &str, sql: &str| MutationDefinition {
+        name: name.to_owned(),
+        params: Vec::new(),
+        sql: vec![sql.to_owned()],
+    };
+    let before = Doctype {
+        name: "joined".to_owned(),
+        migrations: vec![
+            "create table a (x); create index a_x on a (x); create table b (x);
+             create table log (id integer primary key autoincrement, what text);
+             insert into a values (1); insert into b values (1), (2), (3); analyze;
+             insert into a values (2), (3)"
+                .to_owned(),
+        ],
+        mutations: vec![define("join", "insert into log (what) select a.x || b.x from a, b")],
+    };
+    for migration in [
+        "drop index a_x",
+        "drop table sqlite_stat1",
+        "delete from a; delete from b; analyze; insert into a values (1), (2); insert into b
+         values (1), (2)",
+    ] {
+        let mut after = before.clone();
+        after.migrations.push(migration.to_owned());
+        let start = Position::start_of(JournalId([1; 16]));
+        let mut rest = Rest::default();
+        let mut authority = open(&rest, start, usize::MAX);
+        for doctype in [&before, &after] {
+            rest.0.absorb(&authority.migrate(doctype).unwrap().expect("it is behind").set);
+        }
+        let position = authority.position();
+        let later = open(&rest, position, usize::MAX);
+        let mut logs = Vec::new();
+        for mut authority in [authority, later] {
+            let view = authority.view().clone();
+            let join = mutation("join", &[]);
+            let apply = || authority.apply_local(CallId([1; 16]), &join, &after);
+            rest.serve(&view, apply).expect("it runs");
+            let query = "select id, what from log order by id";
+            let log = rest.serve(&view, || authority.reader().query(query, &Params::NONE));
+            logs.push(log.expect("it reads").decode());
+        }
+        assert_eq!(logs[0], logs[1], "{migration}");
+    }
 }

@@ -200,7 +200,76 @@ fn a_doctype_whose_schema_takes_too_much_of_each_connection_is_refused() {
         })
         .collect();
     assert_eq!(checked(&doctype(&[&wide, &some], &[])), Ok(()));
+    let members = |row: &str| {
+        let members: Vec<String> =
+            (0..13).map(|n| format!("'column_{n}', {row}.column_{n}")).collect();
+        members.join(", ")
+    };
+    let audited: String = (0..200)
+        .map(|n| {
+            let table = format!("create table t{n} ({});", columns(13));
+            [("insert", "new"), ("update", "new"), ("delete", "old")].iter().fold(
+                table,
+                |all, (deed, row)| {
+                    let members = members(row);
+                    format!(
+                        "{all} create trigger {deed}_{n} after {deed} on t{n} begin
+                         insert into audit values (json_object({members})); end;"
+                    )
+                },
+            )
+        })
+        .collect();
+    assert_eq!(checked(&doctype(&["create table audit (what text)", &audited], &[])), Ok(()));
+    let tables = |count: usize| -> String {
+        (0..count).map(|n| format!("create table t{n} ({});", columns(10))).collect()
+    };
+    assert_eq!(checked(&doctype(&[&tables(2000)], &[])), Ok(()));
     let of_nothing = "create view v as select * from nowhere; create view w as select * from v";
     let write = "insert into note values (:id, 1)";
     assert_eq!(checked(&doctype(&[NOTE, of_nothing], &[write])), Ok(()));
+}
+
+/// Goal: no table of an app answers what is asked about the schema. Method: ones with the names of
+/// SQLite's own tables for that, which have to stay and which are gone by the end.
+#[test]
+fn no_table_of_an_app_stands_for_what_tells_of_the_schema() {
+    let columns: Vec<String> = (0..1900).map(|n| format!("column_{n}")).collect();
+    let wide = format!("create table wide ({})", columns.join(", "));
+    let views: String =
+        (0..200).map(|n| format!("create view v{n} as select * from wide;")).collect();
+    for impostor in ["pragma_table_xinfo (a)", "Pragma_foreign_key_list (\"table\")"] {
+        let create = format!("create table {impostor}");
+        let broken = refusal(&[&create, &wide, &views], &[]);
+        assert!(broken.to_lowercase().contains("not allowed: pragma_"), "{broken}");
+    }
+    let six = "1 as a, 1 as a, 1 as a, 1 as a, 1 as a, 1 as a";
+    let passing = format!(
+        "create table pragma_table_info (name); create table t as select {six};
+         drop table pragma_table_info"
+    );
+    let broken = refusal(&[NOTE, &passing], &[]);
+    assert!(broken.contains("migration 1") && broken.contains("not deterministic"), "{broken}");
+}
+
+/// Goal: a mutation that is let through runs on a connection that has just been opened. Method:
+/// views one in the other, more than SQLite goes down at once, all whose columns the check asks for;
+/// a migration that has used them one by one; and few enough.
+#[test]
+fn a_mutation_is_prepared_by_a_connection_that_knows_no_views() {
+    let nested = |count: usize, each: &str| -> String {
+        (1..count).fold("create table v0 (a);".to_owned(), |all, n| {
+            let each = each.replace('_', &n.to_string());
+            format!("{all} create view v{n} as select a from v{}; {each}", n - 1)
+        })
+    };
+    let write = |last: usize| format!("insert into note select a, 1 from v{last}");
+    for each in ["", "insert into note select a, 2 from v_;"] {
+        let broken = refusal(&[NOTE, &nested(600, each)], &[&write(599)]);
+        assert!(
+            broken.contains("mutation write") && broken.contains("nested too deep"),
+            "{broken}"
+        );
+    }
+    assert_eq!(checked(&doctype(&[NOTE, &nested(50, "")], &[&write(49)])), Ok(()));
 }

@@ -1,5 +1,6 @@
 //! One SQLite connection, its settings and its prepared statements.
 
+use std::cell::Cell;
 use std::ffi::{CStr, CString, c_int};
 use std::ptr;
 use std::sync::Arc;
@@ -31,10 +32,10 @@ pub(crate) struct Connection {
     schema_cookie: Option<u32>,
     /// What it read that schema from, as long as it has seen no other one.
     schema_pages: Option<SchemaPages>,
-    /// Bytes that SQLite has for the schema.
-    schema_size: usize,
-    /// The cookie of the one that was measured; `None` if that may have grown since.
-    measured_cookie: Option<u32>,
+    /// Bytes that SQLite has for the schema; `None` if that may have grown since it was measured.
+    schema_size: Cell<Option<usize>>,
+    /// The cookie of the one that the last transaction left.
+    last_cookie: Option<u32>,
 }
 
 // SAFETY: SQLite is compiled thread-safe wherever there are threads, and a connection, its
@@ -69,8 +70,8 @@ impl Connection {
             guard,
             schema_cookie: None,
             schema_pages: None,
-            schema_size: 0,
-            measured_cookie: None,
+            schema_size: Cell::new(None),
+            last_cookie: None,
         };
         connection.check(code)?;
         connection.set_up()?;
@@ -158,27 +159,36 @@ impl Connection {
     /// SQLite drew: another run would draw others. Before the next one can see them.
     fn check_made(&mut self, statement: &str) -> Result<(), Failure> {
         let Some(table) = scan::made_of_select(statement) else { return Ok(()) };
-        let mut names = Vec::new();
-        let name = Value::Text(table);
-        let result = self.run(
-            Origin::System,
-            "select name from pragma_table_info(?1)",
-            &|_| Ok(vec![&name]),
-            &mut |row| {
-                if let ValueRef::Text(name) = row.column(0) {
-                    names.push(String::from_utf8_lossy(name).into_owned());
-                }
-                Ok(())
-            },
-        );
+        let names = self.columns_of(Origin::System, "table_info", &table);
         lock(&self.state).origin = Origin::Migration;
-        result?;
-        if scan::has_drawn_name(&names) {
-            let Value::Text(table) = name else { unreachable!("BUG: a name that is no text") };
+        if scan::has_drawn_name(&names?) {
             let what = format!("the column names of {table}, as too many are the same");
             return Err(Failure::nondeterministic(what));
         }
         Ok(())
+    }
+
+    /// The names of the columns of `of`, as a pragma tells them. By the pragma itself: the table of
+    /// what it tells, `pragma_table_info`, has a name that an app's table can take.
+    pub fn columns_of(
+        &mut self,
+        origin: Origin,
+        pragma: &str,
+        of: &str,
+    ) -> Result<Vec<String>, Failure> {
+        let sql = format!("pragma main.{pragma}(\"{}\")", of.replace('"', "\"\""));
+        let _running = self.begin_as(origin);
+        let mut names = Vec::new();
+        let name_column = if pragma.starts_with("index") { 2 } else { 1 };
+        let row = &mut |row: &Stepping<'_>| {
+            names.push(match row.column(name_column) {
+                ValueRef::Text(name) => String::from_utf8_lossy(name).into_owned(),
+                _ => String::new(),
+            });
+            Ok(())
+        };
+        self.run_script(origin, &mut Script::default(), &sql, &no_values, row)?;
+        Ok(names)
     }
 
     fn run_statement(
@@ -280,7 +290,7 @@ impl Connection {
             }
             self.check_time()?;
             // To prepare a statement, SQLite learns the columns of views and keeps them.
-            self.measured_cookie = None;
+            self.schema_size.set(None);
             let mut state = lock(&self.state);
             state.count_steps(0);
             state.begin_prepare();
@@ -289,10 +299,11 @@ impl Connection {
             let rest = &script.unprepared[script.prepared_size..];
             // SAFETY: the connection is open, and drops its statements before it closes.
             let prepared = unsafe { Statement::prepare(self.db, rest) };
-            let end = script.prepared_size + prepared.as_ref().map_or(0, |(_, used)| *used);
+            let used = prepared.as_ref().ok().map(|(_, used)| *used);
+            let statement = used.map(|used| &sql[script.prepared_size..][..used]);
             let mut state = lock(&self.state);
             state.count_steps(0);
-            state.end_prepare(&sql[script.prepared_size..end]);
+            state.end_prepare(statement);
             state.count_steps(0);
             let noted = state.noted();
             drop(state);
@@ -398,20 +409,29 @@ impl Connection {
         true
     }
 
-    /// Looks at how large the schema is that a transaction has left, unless it is as it was when it
-    /// was looked at before: SQLite goes through all of it for that.
-    fn measure_schema(&mut self) {
+    /// A transaction has ended. If it left another schema, that has to be measured anew: also where
+    /// nothing was prepared, SQLite may have read it.
+    fn note_schema(&mut self) {
         let cookie = lock(&self.state).schema_cookie();
-        if self.measured_cookie.is_none() || cookie != self.measured_cookie {
-            self.measured_cookie = cookie;
-            self.schema_size = self.guard.status(ffi::SQLITE_DBSTATUS_SCHEMA_USED);
+        if cookie.is_none() || cookie != self.last_cookie {
+            self.schema_size.set(None);
+            self.last_cookie = cookie;
         }
+    }
+
+    /// Bytes that SQLite has for the schema. It goes through all of it for that, so it does only
+    /// when somebody asks.
+    pub fn schema_size(&self) -> usize {
+        let measure = || self.guard.status(ffi::SQLITE_DBSTATUS_SCHEMA_USED);
+        let size = self.schema_size.get().unwrap_or_else(measure);
+        self.schema_size.set(Some(size));
+        size
     }
 
     /// About how many bytes it takes: what SQLite has for its schema and its pages, the statements
     /// that are kept, and what any connection takes.
     fn size(&self) -> usize {
-        BARE_SIZE + self.schema_size + self.scripts.size + self.guard.cache_size()
+        BARE_SIZE + self.schema_size() + self.scripts.size + self.guard.cache_size()
     }
 
     /// Empties SQLite's page cache. The schema stays.
@@ -574,7 +594,7 @@ impl Lazy {
             }
             return Run::Fault(pgid);
         }
-        self.connection.iter_mut().for_each(Connection::measure_schema);
+        self.connection.iter_mut().for_each(Connection::note_schema);
         let failure = match (noted, result) {
             (None, Ok(result)) => return Run::Done(result),
             (Some(failure), _) | (None, Err(failure)) => failure,
@@ -616,6 +636,27 @@ mod tests {
         for code in [ffi::SQLITE_TOOBIG, ffi::SQLITE_CONSTRAINT, ffi::SQLITE_CORRUPT] {
             assert!(!failure(code).is_passing(), "{code}: another run ends the same");
         }
+    }
+
+    /// SQLite goes through all of a schema to say how large it is, and in a browser nobody asks.
+    #[test]
+    fn the_schema_is_measured_when_somebody_asks_and_it_may_have_grown() {
+        let mut lazy = Lazy::new(&View::new(usize::MAX, 0), true);
+        let mut run = |sql: &str, asks: bool| {
+            let connection = lazy.begin().expect("opens");
+            let result = connection.run(Origin::System, sql, &no_values, &mut |_| Ok(()));
+            assert!(matches!(lazy.end(result), Run::Done(())), "{sql}");
+            let is_measured = || lazy.connection.as_ref().unwrap().schema_size.get().is_some();
+            let before = is_measured();
+            assert!(!asks || lazy.size() > 0 && is_measured());
+            before
+        };
+        run("create table t (a)", false);
+        assert!(!run("select 1", false), "nobody has asked");
+        assert!(!run("select 1", true), "nor so far");
+        assert!(run("select 1", true), "it is as it was");
+        assert!(!run("select 2", true), "something was prepared");
+        assert!(!run("create table u (a)", false), "it has changed");
     }
 
     #[test]

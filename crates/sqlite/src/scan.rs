@@ -12,8 +12,9 @@ use crate::guard::{NONDETERMINISTIC, is_system_name};
 const DATE_FUNCTIONS: [&str; 7] =
     ["date", "time", "datetime", "julianday", "unixepoch", "strftime", "timediff"];
 
+/// What SQL is made of.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Token<'s> {
+pub(crate) enum Token<'s> {
     /// A name or keyword without quotes.
     Word(&'s str),
     /// A name in double quotes, brackets or backticks; without them, but with doubled quotes.
@@ -107,11 +108,6 @@ pub(crate) fn is_analyze(statement: &str) -> bool {
     matches!(first, Some(Token::Word(word)) if word.eq_ignore_ascii_case("analyze"))
 }
 
-/// How many words, literals and signs `sql` is made of.
-pub(crate) fn tokens_count(sql: &str) -> usize {
-    tokens(sql).len()
-}
-
 /// Whether SQLite has drawn one of these names of a table's columns. Of those that would have the
 /// same name it numbers four, as in `a:1`, and draws the numbers of further ones.
 pub(crate) fn has_drawn_name(names: &[String]) -> bool {
@@ -161,7 +157,7 @@ fn check_date_call(name: &str, commas_count: usize, is_empty: bool) -> Result<()
     Ok(())
 }
 
-fn tokens(sql: &str) -> Vec<Token<'_>> {
+pub(crate) fn tokens(sql: &str) -> Vec<Token<'_>> {
     let mut tokens = Vec::new();
     let mut rest = sql;
     while let Some(first) = rest.chars().next() {

@@ -211,13 +211,14 @@ impl State {
         (self.is_of_schema, self.writes_of_sqlite) = (false, None);
     }
 
-    /// It is prepared. SQLite itself writes its tables in a migration, where that analyzes, or
-    /// drops what was analyzed; the rows of no other statement may go there.
-    pub fn end_prepare(&mut self, statement: &str) {
+    /// It is prepared: `None` if it could not be, when nothing is known of it as a whole. SQLite
+    /// itself writes its tables in a migration, where that analyzes, or drops what was analyzed;
+    /// the rows of no other statement may go there.
+    pub fn end_prepare(&mut self, statement: Option<&str>) {
         self.prepares = false;
         // SQLite does not say that it analyzes tables of its own.
-        match self.writes_of_sqlite.take() {
-            Some(table) if !self.is_of_schema && !scan::is_analyze(statement) => {
+        match (self.writes_of_sqlite.take(), statement) {
+            (Some(table), Some(sql)) if !self.is_of_schema && !scan::is_analyze(sql) => {
                 self.fail(Failure::forbidden(table));
             }
             _ => {}

@@ -409,3 +409,13 @@ fn a_migration_changes_the_statistics_by_analyze_alone() {
     );
     assert_eq!(document.query("select count(*) > 0 from sqlite_stat1"), [[Value::Integer(1)]]);
 }
+
+/// Also where memory was short while a statement was prepared, it is not what is forbidden.
+#[test]
+fn what_was_not_prepared_is_not_judged_by_what_it_began_with() {
+    let mut document = Document::new();
+    document.migrate("create table note (a); insert into note values (1); analyze");
+    let run = document.write(&mut |tx| tx.run_migration("insert into sqlite_stat1 values (1)"));
+    let failure = failure(run);
+    assert!(matches!(failure, Failure::Sql { .. }), "{failure}");
+}
