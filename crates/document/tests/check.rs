@@ -253,8 +253,8 @@ fn no_table_of_an_app_stands_for_what_tells_of_the_schema() {
 }
 
 /// Goal: a mutation that is let through runs on a connection that has just been opened. Method:
-/// views one in the other, more than SQLite goes down at once, all whose columns the check asks for;
-/// a migration that has used them one by one; and few enough.
+/// views one in the other, more than SQLite goes down at once, of all of which the check asks for
+/// the columns; a migration that has used them one by one; and few enough.
 #[test]
 fn a_mutation_is_prepared_by_a_connection_that_knows_no_views() {
     let nested = |count: usize, each: &str| -> String {
