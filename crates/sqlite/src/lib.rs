@@ -37,6 +37,7 @@ mod host;
 mod linear;
 mod local_time;
 mod memory;
+mod page_cache;
 mod params;
 #[cfg(all(target_arch = "wasm32", feature = "plain-files"))]
 pub mod plain_files;

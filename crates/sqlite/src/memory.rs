@@ -2,9 +2,8 @@
 //!
 //! Steps alone are no measure of work: one step can make a value of sixteen megabytes, and what is
 //! prepared takes none. Allocated bytes tell about those, so the budget counts them as well, and
-//! what is over it is not allocated: SQLite then ends the statement wherever it is. Pages in
-//! SQLite's cache are left out: whether a statement has to read them hangs on what its connection
-//! kept, and may decide nothing.
+//! what is over it is not allocated: SQLite then ends the statement wherever it is. Only the pages
+//! of a document in SQLite's cache are left out; see [`page_cache`](crate::page_cache).
 //!
 //! What all threads hold is bounded too. SQLite would count that itself, under a lock that each
 //! allocation and each freeing of every thread takes.
@@ -12,10 +11,9 @@
 use std::cell::Cell;
 use std::ffi::{c_int, c_void};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicI32, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use rusqlite::ffi;
-use tidelog_types::limits::PAGE_SIZE;
 
 /// Bytes of memory that SQLite may hold in the whole process. Past it, allocations fail, and with
 /// them the statement that asked: better than the process.
@@ -25,12 +23,10 @@ const HELD_SIZE_MAX: i64 = if cfg!(target_arch = "wasm32") { 512 << 20 } else { 
 static HELD: AtomicI64 = AtomicI64::new(0);
 static MOST_HELD: AtomicI64 = AtomicI64::new(0);
 
-/// Bytes of a block that SQLite allocates for a page of a document.
-static PAGE_BLOCK_SIZE: AtomicI32 = AtomicI32::new(0);
-
 thread_local! {
     static ALLOCATED: Cell<u64> = const { Cell::new(0) };
     static ALLOWED: Cell<u64> = const { Cell::new(u64::MAX) };
+    static IS_UNCOUNTED: Cell<bool> = const { Cell::new(false) };
     static HELD_MAX: Cell<i64> = const { Cell::new(HELD_SIZE_MAX) };
 }
 
@@ -52,6 +48,14 @@ pub(crate) fn take_allocated() -> u64 {
     ALLOCATED.take()
 }
 
+/// What SQLite allocates for this counts towards no budget.
+pub(crate) fn uncounted<T>(allocate: impl FnOnce() -> T) -> T {
+    IS_UNCOUNTED.set(true);
+    let allocated = allocate();
+    IS_UNCOUNTED.set(false);
+    allocated
+}
+
 /// Bytes that SQLite holds in the whole process now, and that it held at most.
 #[must_use]
 pub fn held_size() -> [u64; 2] {
@@ -60,13 +64,11 @@ pub fn held_size() -> [u64; 2] {
 
 /// Counts so many bytes more; false if they are not allowed.
 fn count(size: c_int) -> bool {
-    // The size of a page alone is that of a connection's room to rearrange one.
-    let is_page = size == PAGE_SIZE as c_int || size == PAGE_BLOCK_SIZE.load(Ordering::Relaxed);
-    let counted = if is_page { 0 } else { u64::try_from(size).unwrap_or(0) };
+    let counted = if IS_UNCOUNTED.get() { 0 } else { u64::try_from(size).unwrap_or(0) };
     let allocated = ALLOCATED.get().saturating_add(counted);
     ALLOCATED.set(allocated);
     let held = HELD.load(Ordering::Relaxed).saturating_add(i64::from(size));
-    allocated <= ALLOWED.get() && held <= HELD_MAX.get()
+    (IS_UNCOUNTED.get() || allocated <= ALLOWED.get()) && held <= HELD_MAX.get()
 }
 
 /// SQLite holds so many bytes more, or fewer.
@@ -148,10 +150,6 @@ pub(crate) fn install() {
     let (nowhere, none): (*mut c_void, c_int) = (std::ptr::null_mut(), 0);
     // SAFETY: this operation takes memory, the size of a page in it and their number.
     unsafe { ffi::sqlite3_config(ffi::SQLITE_CONFIG_PAGECACHE, nowhere, none, none) };
-    let mut header: c_int = 0;
-    // SAFETY: this operation writes how much SQLite allocates beside a page.
-    unsafe { ffi::sqlite3_config(ffi::SQLITE_CONFIG_PCACHE_HDRSZ, &raw mut header) };
-    PAGE_BLOCK_SIZE.store(PAGE_SIZE as c_int + header, Ordering::Relaxed);
 }
 
 fn original() -> &'static ffi::sqlite3_mem_methods {

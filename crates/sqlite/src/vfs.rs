@@ -27,6 +27,7 @@ pub(crate) fn register() {
     static REGISTERED: Once = Once::new();
     REGISTERED.call_once(|| {
         crate::memory::install();
+        crate::page_cache::install();
         let vfs = Box::leak(Box::new(vfs()));
         // SAFETY: `vfs` is complete and lives for ever, as SQLite asks; its functions keep to
         // SQLite's contract, see each of them.

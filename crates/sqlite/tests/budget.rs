@@ -37,6 +37,30 @@ fn what_takes_much_between_two_looks_at_the_budget_ends() {
     document.migrate(&many);
 }
 
+/// Goal: what a statement puts aside counts as well, also in pieces of the size of a page. Method:
+/// a table that is made for the statement, and rows that are sorted.
+#[test]
+fn what_a_statement_puts_aside_counts() {
+    let limits = Limits { statement_steps_max: 1_000_000, ..Limits::default() };
+    let over = Failure::Budget { what: "1000000 steps".into() };
+    let mut document = Document::on(View::new(1000, 0).with_limits(limits));
+    let numbers = |count: u32| {
+        format!("with recursive n(i) as (select 1 union all select i + 1 from n limit {count})")
+    };
+    let made = ", m as materialized (select i, zeroblob(400000) as b from n)
+         select count(*) from m where i > 0";
+    assert_eq!(document.app_failure(&format!("{}{made}", numbers(60))), over);
+    for size in [4000, 4070, 4080, 4200, 4300] {
+        let sorted = format!(
+            "select count(b) from (select b from (select i, randomblob({size}) as b from n)
+             order by i % 7, b limit 100000)"
+        );
+        assert_eq!(document.query_failure(&format!("{} {sorted}", numbers(6_000))), over);
+    }
+    let few = format!("{} {}", numbers(10), "select count(*) from (select i from n order by -i)");
+    document.query(&few);
+}
+
 /// Goal: what becomes of a mutation does not hang on what its connection has prepared before.
 /// Method: with each budget around what it takes, it is run behind another one that does the same,
 /// or behind itself, which does little there.
@@ -76,11 +100,14 @@ fn a_mutation_is_over_its_budget_whichever_pages_are_kept() {
         let [mut keeps, mut reads] =
             [(); 2].map(|()| Document::on(View::new(1000, 0).with_limits(limits)));
         for sql in [
-            "create table t (n integer primary key, b blob) strict",
+            "create table t (n integer primary key, b blob) strict; create table first (n)",
             &"insert into t (b) values (zeroblob(3000));".repeat(40),
         ] {
             reads.view.push(&keeps.migrate(sql));
         }
+        // A connection that writes for the first time gets room to rearrange pages.
+        reads.app("insert into first values (1)").unwrap();
+        reads.view.push(&keeps.migrate("delete from first"));
         let [kept, read] = [&mut keeps, &mut reads].map(|document| {
             let run =
                 document.app("update t set n = -n where n > (select sum(a.n > b.n) from t a, t b)");
