@@ -23,7 +23,10 @@ pub(crate) struct LineDoor {
     /// The document of each handle.
     documents: BTreeMap<(TabId, Handle), String>,
     /// The handles that open, or sync, or mutate by each call that was not answered.
-    opens: BTreeSet<(TabId, Call)>,
+    opens: BTreeMap<(TabId, Call), Handle>,
+    /// The handles that were not opened, since there was no store: who had one says again later
+    /// what it says of it now.
+    refused: BTreeSet<(TabId, Handle)>,
     syncs: BTreeMap<(TabId, Call), (Handle, u64)>,
     mutations: BTreeMap<(TabId, Call), Handle>,
     /// How often tabs have asked for each document, for a change of it, or for what is newest.
@@ -65,7 +68,8 @@ impl LineDoor {
             sockets: BTreeMap::new(),
             channels: BTreeMap::new(),
             documents: BTreeMap::new(),
-            opens: BTreeSet::new(),
+            opens: BTreeMap::new(),
+            refused: BTreeSet::new(),
             syncs: BTreeMap::new(),
             mutations: BTreeMap::new(),
             asked: BTreeMap::new(),
@@ -112,7 +116,8 @@ impl LineDoor {
                     self.is_asked(&open.document);
                     self.runs.learns(&open.document, open.doctype.hash());
                     self.documents.insert((tab, *handle), open.document.clone());
-                    self.opens.insert((tab, *call));
+                    self.opens.insert((tab, *call), *handle);
+                    self.refused.remove(&(tab, *handle));
                     self.away.remove(&open.document);
                 }
                 Request::Sync => {
@@ -131,7 +136,9 @@ impl LineDoor {
                 _ => {}
             },
             ToCore::SetConnected { handle, connected } => {
-                if let Some(document) = self.documents.get(&(tab, *handle)) {
+                let document = self.documents.get(&(tab, *handle));
+                if let Some(document) = document.filter(|_| !self.refused.contains(&(tab, *handle)))
+                {
                     self.away.insert(document.clone(), !connected);
                 }
             }
@@ -254,7 +261,7 @@ impl LineDoor {
             match message {
                 FromCore::HandingOver { call } => {
                     self.untold = None;
-                    if !self.opens.contains(&(tab, *call)) {
+                    if !self.opens.contains_key(&(tab, *call)) {
                         return Err(format!("{call:?} is told of what it does not wait for"));
                     }
                 }
@@ -271,7 +278,8 @@ impl LineDoor {
                     self.opens.remove(&(tab, *call));
                 }
                 FromCore::Failed { call, .. } => {
-                    self.opens.remove(&(tab, *call));
+                    let handle = self.opens.remove(&(tab, *call));
+                    self.refused.extend(handle.map(|handle| (tab, handle)));
                     self.syncs.remove(&(tab, *call));
                 }
                 FromCore::Status { handle, status, .. } => {
