@@ -147,7 +147,7 @@ fn requests_that_take_long_are_carried_out_in_steps_of_their_own() {
 /// with the run of one of three, and by the next one all of them have to run again.
 #[test]
 fn live_queries_take_turns() {
-    let slice = BudgetLimits { pages: 1_000, steps: 6_000, bytes: 1_000_000 };
+    let slice = BudgetLimits { pages: 1_000, steps: 9_000, bytes: 1_000_000 };
     let mut core = Core::with_limits(Limits { slice, ..Limits::DEFAULT });
     core.open_new(Call(1), HANDLE, "list", None);
     let watches = [Call(2), Call(3), Call(4)];

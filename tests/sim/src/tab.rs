@@ -742,6 +742,10 @@ impl Tab {
             heard.answers.push(self.watch(doc, live, handle));
             return Ok(());
         }
+        // It has nothing to show at present, says so, and shows again what there is from then on.
+        if full && let Some(which) = self.watches.get(&call) {
+            self.outdated.remove(which);
+        }
         let Some(asked) = self.unsettled.remove(&call) else {
             // A live query whose document was closed, or what is not listened to.
             let is_expected =
