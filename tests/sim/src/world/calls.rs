@@ -199,6 +199,9 @@ impl World {
                 let force = self.rng.once_in(2);
                 self.destroy(device, tab, doc, force);
                 if self.rng.once_in(2) {
+                    if self.rng.once_in(2) && self.devices[device].page_server.is_some() {
+                        self.fill_disk(device);
+                    }
                     self.make_again(device, tab, doc);
                 }
             }
@@ -229,11 +232,8 @@ impl World {
         self.judge.has_durable(device, draft) && !self.devices[device].moved.contains(&draft)
     }
 
-    /// A tab opens what was just deleted, and there may be no room for it.
-    fn make_again(&mut self, device: usize, tab: TabId, doc: Doc) {
-        if self.rng.once_in(2) && self.devices[device].page_server.is_some() {
-            self.fill_disk(device);
-        }
+    /// A tab opens what was just deleted, or was to be.
+    pub(super) fn make_again(&mut self, device: usize, tab: TabId, doc: Doc) {
         let (docs, now_ms) = (self.docs.clone(), self.now_ms);
         let is_moved = self.devices[device].moved.contains(&doc);
         let open = self.tab(device, tab).open(&docs, doc, is_moved, now_ms);

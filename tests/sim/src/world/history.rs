@@ -384,8 +384,23 @@ impl World {
                     self.send_to_core(device, tab, vec![query]);
                 }
             }
+            self.delete_damaged(device);
         }
         self.pass(DECIDED_MS)
+    }
+
+    /// A copy that cannot be deleted, since its log is damaged, is opened again meanwhile.
+    fn delete_damaged(&mut self, device: usize) {
+        let here = &self.devices[device];
+        if !self.swarm.destroying || !here.has_damaged_log {
+            return;
+        }
+        let held = here.tabs.iter().flat_map(|(tab, it)| it.held.keys().map(|doc| (*tab, *doc)));
+        let is_own = |doc: Doc| self.docs.spec(doc).moves_to.is_none();
+        let held: Vec<_> = held.filter(|(_, doc)| is_own(*doc)).collect();
+        let Some((tab, doc)) = self.rng.pick(&held) else { return };
+        self.destroy(device, tab, doc, true);
+        self.make_again(device, tab, doc);
     }
 
     /// A device's data are cleared while it is used. Its core cannot go on with what it remembers,

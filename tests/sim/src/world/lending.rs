@@ -383,6 +383,17 @@ impl World {
         self.lend_ended(device, tab);
     }
 
+    /// A core cannot read what a tab has asked it, and leaves it. The tab comes back.
+    pub(super) fn leave_unread(&mut self, device: usize, tab: TabId) {
+        let core = self.tab(device, tab).port.core;
+        if self.hears(device, tab, core) && self.is_known(device, tab, core) {
+            self.note(&format!("device {device}: nobody can read what tab {} asks", tab.0));
+            self.tab_is_gone(device, tab);
+            let wire = Wire::CoreToTab(device, port_of(tab, core));
+            self.carry(wire, 3, Event::TabNotices { device, tab, core });
+        }
+    }
+
     // --- what the core is lent -------------------------------------------------------------------
 
     /// A core is lent the page server of a tab, or hears why it is not.

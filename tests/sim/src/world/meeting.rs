@@ -297,6 +297,10 @@ impl World {
             self.add_in((device, tab), first);
             let ms = self.rng.below(GLANCE_MS);
             self.pass(ms)?;
+            if self.devices[device].tabs.contains_key(&tab) && self.rng.once_in(2) {
+                // What it would have been told goes nowhere, and it asks again.
+                self.leave_unread(device, tab);
+            }
             for doc in held.into_iter().filter(|doc| *doc != first) {
                 if self.holders(device, doc).contains(&tab) {
                     self.add_in((device, tab), doc);
@@ -316,13 +320,15 @@ impl World {
     pub(super) fn release_amid(&mut self) -> Result<(), String> {
         let device = self.rng.index(self.devices.len());
         let other = (device + 1) % self.devices.len();
-        let opens_at = self.rng.below(u64::from(WRITTEN));
+        // Before what the other one writes has come, or as it comes.
+        let opens_at = self.rng.below(4 * u64::from(WRITTEN));
         self.pass(OPEN_MS)?;
-        for nth in 0..2 * u64::from(WRITTEN) {
+        for nth in 0..4 * u64::from(WRITTEN) {
             if nth == opens_at {
                 self.open_tab(device);
             }
-            for writer in [device, other] {
+            let writers = [device, other].into_iter().filter(|_| nth < 2 * u64::from(WRITTEN));
+            for writer in writers {
                 // What the newest tab wants may need the new release.
                 if let Some(tab) = self.holders(writer, Doc(0)).pop() {
                     self.wish_in((writer, tab), Doc(0), "bump", 0);
