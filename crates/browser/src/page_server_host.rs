@@ -116,8 +116,6 @@ pub struct PageServerHost {
     notices: Vec<(OwnerId, EncodedNotice)>,
     /// Slices that are still to be short.
     short_slices: u32,
-    /// Whether the data of this site were cleared: what is written would go nowhere.
-    is_lost: bool,
 }
 
 impl PageServerHost {
@@ -142,7 +140,7 @@ impl PageServerHost {
         let mut seed = [0; 8];
         fill_with_chance(&mut seed);
         let (server, _) = PageServer::open_with(files, Seed(u64::from_le_bytes(seed)), options)?;
-        Ok(Self { server, host, notices: Vec::new(), short_slices: 0, is_lost: false })
+        Ok(Self { server, host, notices: Vec::new(), short_slices: 0 })
     }
 
     /// Serves a list of requests in order, flushing once for all of them, and keeps the notices
@@ -158,17 +156,7 @@ impl PageServerHost {
             self.short_slices = SHORT_SLICES;
         }
         let mut has_writes = false;
-        let mut failed = Vec::new();
         for request in requests {
-            if let StoreRequest::Append { ticket, .. } | StoreRequest::Destroy { ticket, .. } =
-                request
-                && self.is_lost
-            {
-                let reason = "the data of this site were cleared".to_owned();
-                let error = AppendError::Device { reason };
-                failed.push(StoreReply::AppendFailed { ticket, error });
-                continue;
-            }
             has_writes |= matches!(
                 request,
                 StoreRequest::Hello { .. }
@@ -176,10 +164,6 @@ impl PageServerHost {
                     | StoreRequest::Destroy { .. }
             );
             self.server.serve(owner, request);
-        }
-        if !failed.is_empty() {
-            self.reply(owner, &failed);
-            return self.proceed();
         }
         self.notices.extend(notices.into_iter().map(|notice| (owner, notice)));
         if has_writes {
@@ -222,9 +206,7 @@ impl PageServerHost {
 
     /// Nobody has asked for anything for a while.
     pub fn rest(&mut self) -> Left {
-        if !self.is_lost {
-            self.server.mark_durable();
-        }
+        self.server.mark_durable();
         self.proceed()
     }
 
@@ -251,7 +233,8 @@ impl PageServerHost {
 
     /// From now on nothing is taken, since it would go nowhere; what is there can still be read.
     pub fn lose(&mut self) {
-        self.is_lost = true;
+        self.server.lose();
+        self.notices.clear();
     }
 
     /// Tells tabs what is durable now, before the core: it is they who wait.
