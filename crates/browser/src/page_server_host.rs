@@ -26,7 +26,7 @@ const REPLY_HOST: &str = r"
 export interface ReplyHost {
   /** The store is open. */
   opened(): void;
-  /** It cannot be opened. `kind` is a place in `UNSERVED_KINDS`. */
+  /** It cannot be opened, or cannot go on. `kind` is a place in `UNSERVED_KINDS`. */
   failed(kind: number, reason: string): void;
   /** A flush has ended later than it was asked for: `proceed` has something to do. */
   flushed(): void;
@@ -71,8 +71,6 @@ pub enum Left {
     Nothing = 0,
     /// Slices of large requests: go on after letting others in.
     More = 1,
-    /// The store has to be opened anew, by another page server.
-    Broken = 2,
 }
 
 /// Why the store in the files cannot be opened. They are as they were.
@@ -149,7 +147,7 @@ impl PageServerHost {
     pub fn serve(&mut self, owner: u32, requests: &[u8]) -> Left {
         type Asked = (Vec<StoreRequest>, Vec<EncodedNotice>);
         let Ok((requests, notices)) = codec::decode::<Asked>(requests) else {
-            return Left::Broken;
+            return self.broke(UnservedKind::Unavailable, "a list of requests cannot be read");
         };
         let owner = OwnerId(owner.into());
         if self.server.wants_poll() {
@@ -174,7 +172,7 @@ impl PageServerHost {
 
     /// Goes on with what is left, a slice of it.
     pub fn proceed(&mut self) -> Left {
-        let mut is_broken = false;
+        let mut broken = None;
         // Hardly ever for more than one owner.
         let mut lists: Vec<(OwnerId, Vec<StoreReply>)> = Vec::new();
         for (owner, reply) in self.polled() {
@@ -184,8 +182,8 @@ impl PageServerHost {
                     self.notices.retain(|(from, (of, ..))| (*from, of) != (owner, ticket));
                 }
                 // An owner that is fenced off is told so; the store itself is well.
-                StoreReply::Broken { error } => {
-                    is_broken |= !matches!(error, AppendError::Fenced { .. });
+                StoreReply::Broken { error } if !matches!(error, AppendError::Fenced { .. }) => {
+                    broken = Some((error.why_unserved(), error.to_string()));
                 }
                 _ => {}
             }
@@ -197,11 +195,18 @@ impl PageServerHost {
         for (owner, replies) in lists {
             self.reply(owner, &replies);
         }
-        match (is_broken, self.server.wants_poll()) {
-            (true, _) => Left::Broken,
-            (_, true) => Left::More,
-            _ => Left::Nothing,
+        match broken {
+            Some((kind, reason)) => self.broke(kind, &reason),
+            None if self.server.wants_poll() => Left::More,
+            None => Left::Nothing,
         }
+    }
+
+    /// The store has to be opened anew, by another page server. The host says why as it ends this
+    /// one: what it replied may be heard only after that, and so by nobody.
+    fn broke(&self, kind: UnservedKind, reason: &str) -> Left {
+        self.host.failed(kind.number(), reason);
+        Left::Nothing
     }
 
     /// Nobody has asked for anything for a while.
