@@ -608,10 +608,13 @@ fn refusal_to_destroy(document: &Document, force: bool) -> Option<CallFailure> {
     if let Some(failure) = document.why_broken().filter(|_| !force) {
         return Some(failure.clone());
     }
-    document.is_in_use().then(|| {
-        CallFailure::new(
-            ErrorCode::InvalidOption,
-            "the document is open: close it in every tab before it is destroyed",
-        )
-    })
+    let why = if document.is_handing_over() {
+        // That takes as long as the line needs, and nobody may wait for either any more.
+        "the document is being handed over to its server: try again once that has ended"
+    } else if document.is_in_use() {
+        "the document is open: close it in every tab before it is destroyed"
+    } else {
+        return None;
+    };
+    Some(CallFailure::new(ErrorCode::InvalidOption, why))
 }
