@@ -26,6 +26,8 @@ export interface Document {
   /** How many of them named it with their last words: that it was opened clears it only of the
    * others. */
   named: number;
+  /** Whether it was opened well since the first of those. */
+  opensWell: boolean;
   /** Whether it is given up, which the next core is not to open. */
   isDeadly: boolean;
   /** Why it could not. */
@@ -64,6 +66,7 @@ export function newDocument(
     deaths: 0,
     diedAt: 0,
     named: 0,
+    opensWell: false,
     isDeadly: false,
     error: undefined,
     againAt: NEVER,

@@ -251,9 +251,9 @@ export class Tab {
    * was handed. Of what was asked long ago it did not, and only of the one document that it named,
    * which other tabs may have opened. Counted when it is left: it names that with its last words.
    *
-   * One that it named is counted once it is open too, and has one death more: the call that is the
-   * cause is given up before, in whichever tab it was made. It has no more than that, since an app
-   * may ask the same again and again.
+   * One that it named is counted once it is open too. It has one death more then, and where it has
+   * opened well between two of them: the call that is the cause is given up before, in whichever
+   * tab it was made. It has no more than that, since an app may ask the same again and again.
    */
   #countDeath(diedAt: number): void {
     const isRecent = (at: number): boolean => diedAt - at < CAUSE_MS;
@@ -265,8 +265,8 @@ export class Tab {
       document.diedAt = diedAt;
       document.deaths++;
       if (this.#culprit) document.named++;
-      const deathsMax = document.state === 'open' ? DEATHS_MAX + 1 : DEATHS_MAX;
-      document.isDeadly = document.deaths >= deathsMax;
+      const hasOpened = document.state === 'open' || document.opensWell;
+      document.isDeadly = document.deaths >= (hasOpened ? DEATHS_MAX + 1 : DEATHS_MAX);
     }
   }
 
@@ -289,6 +289,7 @@ export class Tab {
       if (!hasLived && leftAt - document.diedAt < LAPSE_MS) continue;
       document.deaths = 0;
       document.named = 0;
+      document.opensWell = false;
     }
   }
 
@@ -448,6 +449,7 @@ export class Tab {
         this.#askHeldBack();
       } else if (answer.type === 'opened') {
         document.state = 'open';
+        document.opensWell = document.named > 0;
         document.error = undefined;
         document.tries = 0;
         note(document, answer);

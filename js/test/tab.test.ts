@@ -1193,6 +1193,30 @@ test('W6: a call that kills each core is given up before the document, in other 
   }
 });
 
+test('W6: nor is it given up first in a tab that is slow to open it again', () => {
+  const { stage, handle } = openedToDelete();
+  dieOf(stage, 'd');
+  stage.reopens(handle);
+  // The tab that asks has it open by then, and this one at the first of these deaths alone.
+  for (let deaths = 1; deaths < 3; deaths++) dieOf(stage, 'd');
+  expect(askedToOpen(stage)).toEqual([handle]);
+  expect(stage.of('lost')).toMatchObject([{ error: { message: 'BUG' } }]);
+  // It was not that call alone.
+  dieOf(stage, 'd');
+  expect(askedToOpen(stage)).toEqual([]);
+  expect(stage.of('lost').at(-1)).toMatchObject({ handle, error: { code: 'engine' } });
+});
+
+test('W6: a document that kills each core as it is opened again has no such grace', () => {
+  const { stage, handle } = openedToDelete();
+  stage.dieOfIt();
+  for (let deaths = 0; deaths < 3; deaths++) {
+    expect(askedToOpen(stage)).toEqual([handle]);
+    dieOf(stage, 'd');
+  }
+  expect(askedToOpen(stage)).toEqual([]);
+});
+
 test('W6: a live query that shows its rows does not keep its document from being given up', () => {
   const { stage, handle } = openedToDelete();
   const watch = stage.call('watch', { handle });

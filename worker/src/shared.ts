@@ -61,13 +61,16 @@ const TWO_BUILDS = 'these files are of two releases of the app: load this page a
  * It has to be of the build of this script, as have the bindings by which that calls it: they say
  * of which they are. Where another module comes, a cache may have kept it, and the server is asked
  * whether it has changed; whoever tries again after that pauses. Bindings are loaded with the
- * script, and so only by another worker.
+ * script, and so only by another worker, which finds them in the cache: there they are made new.
  */
 export async function compile(url: string | URL, bindings: string): Promise<WebAssembly.Module> {
-  if (!isOurs(bindings)) throw new Error(`${TWO_BUILDS} (not all scripts are of ${BUILD})`);
   const late = new AbortController();
   const timer = setTimeout(() => late.abort(new Error(`${url} does not arrive`)), ARRIVAL_MS);
   try {
+    if (!isOurs(bindings)) {
+      await renewBindings(String(url), late.signal);
+      throw new Error(`${TWO_BUILDS} (not all scripts are of ${BUILD})`);
+    }
     for (const cache of ['default', 'no-cache'] as const) {
       const module = await load(url, { cache, signal: late.signal });
       const names = WebAssembly.Module.customSections(module, BUILD_SECTION);
@@ -85,6 +88,18 @@ async function load(url: string | URL, how: RequestInit): Promise<WebAssembly.Mo
   return response.headers.get('content-type') === 'application/wasm'
     ? WebAssembly.compileStreaming(response)
     : WebAssembly.compile(await response.arrayBuffer());
+}
+
+/** Asks the server for the bindings beside a module, where they are a file of their own. */
+async function renewBindings(module: string, signal: AbortSignal): Promise<void> {
+  const bindings = module.replace(/_bg\.wasm$/, '.js');
+  if (bindings === module) return;
+  try {
+    const response = await fetch(bindings, { cache: 'no-cache', signal });
+    await response.arrayBuffer();
+  } catch {
+    // Whoever begins anew asks again.
+  }
 }
 
 /** An older build may have named none. */

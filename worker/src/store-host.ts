@@ -185,6 +185,7 @@ export class StoreHost {
   }
 
   #fail(kind: UnservedKind, reason: string): void {
+    this.#works = false;
     const why = { type: 'failed', kind, reason } as const;
     this.#tell(why);
     if (kind === 'full' || kind === 'unavailable') this.#again(why);
@@ -202,20 +203,22 @@ export class StoreHost {
       this.#heldBack.push(run);
       return;
     }
-    const [NOTHING, MORE, BROKEN] = [0, 1, 2];
-    let left = BROKEN;
+    const [NOTHING, MORE] = [0, 1];
+    let left = NOTHING;
     try {
       left = run();
     } catch (error) {
       console.error(error);
+      this.#fail('unavailable', String(error));
     }
     clearTimeout(this.#rest);
+    if (!this.#works) return;
     if (left === NOTHING && run !== store.rest) {
       this.#rest = setTimeout(() => this.#comeToRest(), REST_MS);
     } else if (left === MORE) this.#goOn();
-    else if (left === BROKEN) this.#break();
   }
 
+  /** It is opened anew for what says nothing of the disk: nobody need hear of that. */
   #break(): void {
     this.#works = false;
     this.#again();

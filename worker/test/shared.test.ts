@@ -63,6 +63,31 @@ describe.each(['application/wasm', 'text/plain'])('of files that come as %s', (t
     expect(asked).toEqual([]);
   });
 
+  test.each([
+    ['lie beside the module', '/wasm/core_bg.wasm', ['/wasm/core.js no-cache']],
+    ['came bundled with the script', '/assets/core_bg-4f1c.wasm', []],
+  ])(
+    'bindings of another build that %s are renewed for the next worker',
+    async (_, url, expected) => {
+      const asked: string[] = [];
+      const body = vi.fn(async () => new ArrayBuffer(0));
+      vi.stubGlobal('fetch', async (at: string, { cache }: RequestInit) => {
+        asked.push(`${at} ${cache}`);
+        return { ok: true, arrayBuffer: body };
+      });
+      await expect(compile(url, '+00000001')).rejects.toThrow('two releases of the app');
+      expect(asked).toEqual(expected);
+      // A browser keeps what has arrived.
+      expect(body).toHaveBeenCalledTimes(expected.length);
+    },
+  );
+
+  test('bindings that cannot be asked for say no more than that they are of another', async () => {
+    vi.stubGlobal('fetch', () => Promise.reject(new TypeError('offline')));
+    const compiled = compile('/wasm/core_bg.wasm', '+00000001');
+    await expect(compiled).rejects.toThrow('two releases of the app');
+  });
+
   test.each([[OTHER], [undefined]])('one that says %s is refused, and why', async (build) => {
     const asked = answers(build, build, build);
     await expect(compile('/core.wasm', OURS)).rejects.toThrow(

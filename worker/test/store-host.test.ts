@@ -1,6 +1,6 @@
 import { afterEach, expect, test, vi } from 'vitest';
 
-const [NOTHING, MORE, BROKEN] = [0, 1, 2];
+const [NOTHING, MORE] = [0, 1];
 
 /** A store, and what it leaves to be done. */
 const store = vi.hoisted(() => ({
@@ -155,6 +155,33 @@ test.each([
   expect(again).toHaveBeenCalledTimes(1);
 });
 
+test('whoever opens a store anew is told why the one before broke', async () => {
+  const { serve, again, replies } = await opened();
+  const port = serve();
+  store.serve.mockImplementationOnce(() => {
+    replies.failed(3, 'no room to flush');
+    return NOTHING;
+  });
+  port.onmessage({ data: new Uint8Array(1) });
+  const why = { type: 'failed', kind: 'full', reason: 'no room to flush' };
+  expect(again.mock.calls).toEqual([[why]]);
+  expect(port.postMessage).toHaveBeenLastCalledWith(why);
+  // It is asked nothing more.
+  port.onmessage({ data: new Uint8Array(1) });
+  expect(store.serve).toHaveBeenCalledTimes(1);
+});
+
+test('whoever opens a store anew is told what the one before has thrown', async () => {
+  vi.spyOn(console, 'error').mockImplementationOnce(() => {});
+  const { serve, again } = await opened();
+  store.serve.mockImplementationOnce(() => {
+    throw new Error('unreachable');
+  });
+  serve().onmessage({ data: new Uint8Array(1) });
+  const why = { type: 'failed', kind: 'unavailable', reason: 'Error: unreachable' };
+  expect(again.mock.calls).toEqual([[why]]);
+});
+
 test('a store whose keep the browser has closed is opened anew, once', async () => {
   const { host, again } = await opened();
   await host.closed(Promise.resolve(true));
@@ -167,12 +194,18 @@ test('nothing is done with a store that was closed until it is known what happen
   for (const isThere of [true, false]) {
     // A store that cannot write any more breaks.
     store.left = NOTHING;
-    store.lose.mockImplementation(() => (store.left = NOTHING));
-    const { host, serve, again } = await opened();
+    store.lose.mockImplementation(() => {
+      for (const mock of [store.serve, store.rest]) mock.mockImplementation(() => NOTHING);
+    });
+    const { host, serve, again, replies } = await opened();
     const port = serve();
     const ask = () => port.onmessage({ data: new Uint8Array(1) });
     ask();
-    store.left = BROKEN;
+    const fail = () => {
+      replies.failed(1, 'the database is closed');
+      return NOTHING;
+    };
+    for (const mock of [store.serve, store.rest]) mock.mockImplementation(fail);
     let answer = (_: boolean) => {};
     const closed = host.closed(new Promise((resolve) => (answer = resolve)));
     ask();
@@ -190,7 +223,8 @@ test('nothing is done with a store that was closed until it is known what happen
     await vi.advanceTimersByTimeAsync(20_000);
     ask();
     expect(store.serve).toHaveBeenCalledTimes(isThere ? 1 : 3);
-    for (const mock of [store.serve, store.rest, store.lose]) mock.mockClear();
+    for (const mock of [store.serve, store.rest, store.lose]) mock.mockReset();
+    for (const mock of [store.serve, store.rest]) mock.mockImplementation(() => store.left);
   }
 });
 

@@ -4,7 +4,7 @@
 export interface ReplyHost {
   /** The store is open. */
   opened(): void;
-  /** It cannot be opened. `kind` is a place in `UNSERVED_KINDS`. */
+  /** It cannot be opened, or cannot go on. `kind` is a place in `UNSERVED_KINDS`. */
   failed(kind: number, reason: string): void;
   /** A flush has ended later than it was asked for: `proceed` has something to do. */
   flushed(): void;

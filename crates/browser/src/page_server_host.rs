@@ -26,7 +26,7 @@ const REPLY_HOST: &str = r"
 export interface ReplyHost {
   /** The store is open. */
   opened(): void;
-  /** It cannot be opened. `kind` is a place in `UNSERVED_KINDS`. */
+  /** It cannot be opened, or cannot go on. `kind` is a place in `UNSERVED_KINDS`. */
   failed(kind: number, reason: string): void;
   /** A flush has ended later than it was asked for: `proceed` has something to do. */
   flushed(): void;
@@ -71,8 +71,6 @@ pub enum Left {
     Nothing = 0,
     /// Slices of large requests: go on after letting others in.
     More = 1,
-    /// The store has to be opened anew, by another page server.
-    Broken = 2,
 }
 
 /// Why the store in the files cannot be opened. They are as they were.
@@ -116,8 +114,6 @@ pub struct PageServerHost {
     notices: Vec<(OwnerId, EncodedNotice)>,
     /// Slices that are still to be short.
     short_slices: u32,
-    /// Whether the data of this site were cleared: what is written would go nowhere.
-    is_lost: bool,
 }
 
 impl PageServerHost {
@@ -142,7 +138,7 @@ impl PageServerHost {
         let mut seed = [0; 8];
         fill_with_chance(&mut seed);
         let (server, _) = PageServer::open_with(files, Seed(u64::from_le_bytes(seed)), options)?;
-        Ok(Self { server, host, notices: Vec::new(), short_slices: 0, is_lost: false })
+        Ok(Self { server, host, notices: Vec::new(), short_slices: 0 })
     }
 
     /// Serves a list of requests in order, flushing once for all of them, and keeps the notices
@@ -151,24 +147,14 @@ impl PageServerHost {
     pub fn serve(&mut self, owner: u32, requests: &[u8]) -> Left {
         type Asked = (Vec<StoreRequest>, Vec<EncodedNotice>);
         let Ok((requests, notices)) = codec::decode::<Asked>(requests) else {
-            return Left::Broken;
+            return self.broke(UnservedKind::Unavailable, "a list of requests cannot be read");
         };
         let owner = OwnerId(owner.into());
         if self.server.wants_poll() {
             self.short_slices = SHORT_SLICES;
         }
         let mut has_writes = false;
-        let mut failed = Vec::new();
         for request in requests {
-            if let StoreRequest::Append { ticket, .. } | StoreRequest::Destroy { ticket, .. } =
-                request
-                && self.is_lost
-            {
-                let reason = "the data of this site were cleared".to_owned();
-                let error = AppendError::Device { reason };
-                failed.push(StoreReply::AppendFailed { ticket, error });
-                continue;
-            }
             has_writes |= matches!(
                 request,
                 StoreRequest::Hello { .. }
@@ -176,10 +162,6 @@ impl PageServerHost {
                     | StoreRequest::Destroy { .. }
             );
             self.server.serve(owner, request);
-        }
-        if !failed.is_empty() {
-            self.reply(owner, &failed);
-            return self.proceed();
         }
         self.notices.extend(notices.into_iter().map(|notice| (owner, notice)));
         if has_writes {
@@ -190,7 +172,7 @@ impl PageServerHost {
 
     /// Goes on with what is left, a slice of it.
     pub fn proceed(&mut self) -> Left {
-        let mut is_broken = false;
+        let mut broken = None;
         // Hardly ever for more than one owner.
         let mut lists: Vec<(OwnerId, Vec<StoreReply>)> = Vec::new();
         for (owner, reply) in self.polled() {
@@ -200,8 +182,8 @@ impl PageServerHost {
                     self.notices.retain(|(from, (of, ..))| (*from, of) != (owner, ticket));
                 }
                 // An owner that is fenced off is told so; the store itself is well.
-                StoreReply::Broken { error } => {
-                    is_broken |= !matches!(error, AppendError::Fenced { .. });
+                StoreReply::Broken { error } if !matches!(error, AppendError::Fenced { .. }) => {
+                    broken = Some((error.why_unserved(), error.to_string()));
                 }
                 _ => {}
             }
@@ -213,18 +195,23 @@ impl PageServerHost {
         for (owner, replies) in lists {
             self.reply(owner, &replies);
         }
-        match (is_broken, self.server.wants_poll()) {
-            (true, _) => Left::Broken,
-            (_, true) => Left::More,
-            _ => Left::Nothing,
+        match broken {
+            Some((kind, reason)) => self.broke(kind, &reason),
+            None if self.server.wants_poll() => Left::More,
+            None => Left::Nothing,
         }
+    }
+
+    /// The store has to be opened anew, by another page server. The host says why as it ends this
+    /// one: what it replied may be heard only after that, and so by nobody.
+    fn broke(&self, kind: UnservedKind, reason: &str) -> Left {
+        self.host.failed(kind.number(), reason);
+        Left::Nothing
     }
 
     /// Nobody has asked for anything for a while.
     pub fn rest(&mut self) -> Left {
-        if !self.is_lost {
-            self.server.mark_durable();
-        }
+        self.server.mark_durable();
         self.proceed()
     }
 
@@ -251,7 +238,8 @@ impl PageServerHost {
 
     /// From now on nothing is taken, since it would go nowhere; what is there can still be read.
     pub fn lose(&mut self) {
-        self.is_lost = true;
+        self.server.lose();
+        self.notices.clear();
     }
 
     /// Tells tabs what is durable now, before the core: it is they who wait.

@@ -97,6 +97,8 @@ type Notices = Vec<(Ticket, u32, ByteBuf)>;
 thread_local! {
     /// Whose tabs were told what.
     static TOLD: RefCell<Vec<(u32, u32, Vec<u8>)>> = const { RefCell::new(Vec::new()) };
+    /// Why page servers could not go on.
+    static FAILED: RefCell<Vec<(u32, String)>> = const { RefCell::new(Vec::new()) };
 }
 
 /// A host, and what is answered through it.
@@ -111,7 +113,11 @@ fn listener() -> (ReplyHost, Heard) {
         TOLD.with_borrow_mut(|told| told.push((owner, tab, bytes.to_vec())));
     });
     let host = Object::new();
+    let failed = Closure::<dyn Fn(u32, String)>::new(|kind, reason| {
+        FAILED.with_borrow_mut(|failed| failed.push((kind, reason)));
+    });
     Reflect::set(&host, &"tell".into(), &tell.into_js_value()).expect("an object");
+    Reflect::set(&host, &"failed".into(), &failed.into_js_value()).expect("an object");
     Reflect::set(&host, &"reply".into(), &reply.into_js_value()).expect("an object");
     (host.unchecked_into(), heard)
 }
@@ -283,8 +289,10 @@ async fn who_asks_amid_a_large_read_makes_its_slices_shorter() {
 async fn bytes_that_are_no_requests_break_the_page_server() {
     let folder = folder("garbage").await;
     let (mut server, heard) = page_server(&folder).await.expect("a store");
-    assert_eq!(server.serve(0, &[1, 2, 3]), Left::Broken);
+    assert_eq!(server.serve(0, &[1, 2, 3]), Left::Nothing);
     assert!(heard.borrow().is_empty());
+    let [(kind, reason)] = <[_; 1]>::try_from(FAILED.take()).expect("its host is told once");
+    assert_eq!(kind, UnservedKind::Unavailable.number(), "{reason}");
 }
 
 #[wasm_bindgen_test]

@@ -4,7 +4,7 @@ use tidelog_document::DoctypeHash;
 use tidelog_pages::{AppendError, StoreReply, Ticket};
 use tidelog_sync::{ToRoom, ToServer};
 use tidelog_types::probe::{Probe, reached};
-use tidelog_types::{ClientId, DocumentKey, ErrorCode, Life, SortedMap, UnservedKind};
+use tidelog_types::{ClientId, DocumentKey, ErrorCode, Life, SortedMap};
 
 use crate::at_work::AtWork;
 use crate::document::{Ask, Context, Document, Surroundings};
@@ -375,12 +375,7 @@ impl Client {
                 self.with(&document, out, |document, _| document.read_refused(request));
             }
             StoreReply::Broken { error } => {
-                // The next page server looks whether anything is damaged.
-                let kind = match error {
-                    AppendError::Full => UnservedKind::Full,
-                    _ => UnservedKind::Unavailable,
-                };
-                self.store.failed(PageServerFailure::new(kind, error.to_string()));
+                self.store.failed(PageServerFailure::new(error.why_unserved(), error.to_string()));
                 self.fail_opens(out);
             }
             StoreReply::SyncPart { .. }
@@ -613,10 +608,13 @@ fn refusal_to_destroy(document: &Document, force: bool) -> Option<CallFailure> {
     if let Some(failure) = document.why_broken().filter(|_| !force) {
         return Some(failure.clone());
     }
-    document.is_in_use().then(|| {
-        CallFailure::new(
-            ErrorCode::InvalidOption,
-            "the document is open: close it in every tab before it is destroyed",
-        )
-    })
+    let why = if document.is_handing_over() {
+        // That takes as long as the line needs, and nobody may wait for either any more.
+        "the document is being handed over to its server: try again once that has ended"
+    } else if document.is_in_use() {
+        "the document is open: close it in every tab before it is destroyed"
+    } else {
+        return None;
+    };
+    Some(CallFailure::new(ErrorCode::InvalidOption, why))
 }

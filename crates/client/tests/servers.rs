@@ -413,6 +413,30 @@ fn a_document_that_is_about_to_be_opened_is_not_destroyed() {
     assert_eq!(core.failure_of(Call(4)).map(|it| it.code), Some(ErrorCode::ServerUnreachable));
 }
 
+/// Goal: nothing is deleted long after its tab gave that up. Method: a document is to be destroyed
+/// while it is handed over for a tab that waits no longer for its open, and so closes it; and again
+/// once that has come to nothing.
+#[test]
+fn a_document_that_is_being_handed_over_is_not_destroyed_behind_that() {
+    let mut core = Core::open();
+    let milk = core.add(Call(2), "milk");
+    core.ask(Call(3), HANDLE, Request::Close);
+    core.ask_to_open(TAB, Call(4), HANDLE, "list", Some(X));
+    core.ask(Call(5), HANDLE, Request::Close);
+    core.reply(StoreReply::Durable { ticket: milk });
+    core.destroy(Call(6), "list");
+    let failure = core.failure_of(Call(6)).expect("it is told at once");
+    assert_eq!(failure.code, ErrorCode::InvalidOption);
+    assert!(failure.message.contains("handed over"), "{}", failure.message);
+    core.pass(60_000);
+    assert_eq!(core.failure_of(Call(4)).map(|it| it.code), Some(ErrorCode::ServerUnreachable));
+    core.destroy(Call(7), "list");
+    core.reply(StoreReply::Opened { document: key("list"), life: Life::NONE, state: None });
+    assert_eq!(core.failure_of(Call(7)), None);
+    core.reply(StoreReply::Durable { ticket: core.last_destroy() });
+    assert!(core.is_done(Call(7)));
+}
+
 /// Goal: whoever hands a document over to a server that lets nobody in is told that at once.
 /// Method: it has sent away those of another document; it is asked again, and does not answer yet.
 #[test]

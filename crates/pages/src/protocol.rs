@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use tidelog_types::limits::ENTRY_PAGES_MAX;
 use tidelog_types::{
     CallId, DocumentKey, Epoch, JournalId, Life, Lsn, LsnRange, Page, PageSet, Pgid, Position,
+    UnservedKind,
 };
 
 /// An owner's number for one of its appends; counts up from 1 and is never reused by that owner.
@@ -521,4 +522,15 @@ pub enum AppendError {
         /// What it said.
         reason: String,
     },
+}
+impl AppendError {
+    /// Why a page server cannot go on that [broke](StoreReply::Broken) of this. The next one looks
+    /// whether anything is damaged.
+    #[must_use]
+    pub fn why_unserved(&self) -> UnservedKind {
+        match self {
+            Self::Full => UnservedKind::Full,
+            _ => UnservedKind::Unavailable,
+        }
+    }
 }

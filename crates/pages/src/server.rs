@@ -57,6 +57,8 @@ pub struct PageServer<D> {
     recording: Option<Recorded>,
     /// Whether appends that found no room are being taken back: requests wait until that is done.
     is_taking_back: bool,
+    /// Whether the files were [cleared](Self::lose): they are left alone.
+    is_lost: bool,
     waiting: WaitingLine,
     broken: Option<AppendError>,
     replies: Vec<(OwnerId, StoreReply)>,
@@ -104,6 +106,7 @@ impl<D: Disk> PageServer<D> {
             reads: ReadQueue::default(),
             recording: None,
             is_taking_back: false,
+            is_lost: false,
             waiting: WaitingLine::default(),
             broken: None,
             replies: Vec::new(),
@@ -151,7 +154,7 @@ impl<D: Disk> PageServer<D> {
 
     /// Writes what was appended and asks for one flush of all of it.
     pub fn flush(&mut self) {
-        if self.broken.is_none() {
+        if self.broken.is_none() && !self.is_lost {
             self.or_break(|server| {
                 server.write_log()?;
                 server.store.request_flush()
@@ -163,7 +166,7 @@ impl<D: Disk> PageServer<D> {
     /// is then told from a tail that a power cut tore. For a host that stops, or that nobody has
     /// asked for anything for a while.
     pub fn mark_durable(&mut self) {
-        if self.broken.is_none() {
+        if self.broken.is_none() && !self.is_lost {
             self.or_break(|server| server.store.mark_durable());
         }
     }
@@ -180,6 +183,21 @@ impl<D: Disk> PageServer<D> {
         std::mem::take(&mut self.replies)
     }
 
+    /// The files were cleared under the store. What is here is the last copy, and is served to who
+    /// reads it; the files are left alone, since a call that fails would break the store.
+    ///
+    /// Nobody is let in from now on, and what is to be appended or destroyed fails. Of what is on
+    /// its way to the disk nothing is said: it is there to be read, and never becomes durable.
+    pub fn lose(&mut self) {
+        self.is_lost = true;
+        self.is_taking_back = false;
+        self.acks = Acks::default();
+        self.change_overs.stop(&mut self.store);
+        // One that has begun is recorded to its end: part of it would be a state that never was.
+        let has_begun = |it: &mut Recorded| it.recording.can_go_on(&self.store);
+        self.recording = self.recording.take_if(has_begun);
+    }
+
     /// Whether another [`poll`](Self::poll) has something to do now, without any flush
     /// completing.
     #[must_use]
@@ -188,8 +206,9 @@ impl<D: Disk> PageServer<D> {
         let recording = self.recording.as_ref();
         let records = recording.is_some_and(|it| it.recording.can_go_on(&self.store));
         let is_served = !self.waiting.is_empty() && !self.is_held_up();
-        let is_behind = self.is_taking_back || self.store.owes_flush() || records || is_served;
-        let can_work = !self.reads.is_empty() || changes_over || is_behind;
+        let has_chores = !self.is_lost && (changes_over || self.store.owes_flush());
+        let is_behind = self.is_taking_back || records || is_served;
+        let can_work = !self.reads.is_empty() || has_chores || is_behind;
         !self.replies.is_empty() || (self.broken.is_none() && can_work)
     }
 
@@ -254,7 +273,9 @@ impl<D: Disk> PageServer<D> {
     }
 
     fn work(&mut self) -> Result<(), Fault> {
-        self.send_acks()?;
+        if !self.is_lost {
+            self.send_acks()?;
+        }
         let mut budget = Budget::new(self.limits().slice);
         budget.spend_pages(self.serve_turn()?);
         if self.is_taking_back {
@@ -266,7 +287,7 @@ impl<D: Disk> PageServer<D> {
         } else if !self.waiting.is_empty() {
             self.serve_waiting(&mut budget)?;
         }
-        if self.broken.is_some() {
+        if self.broken.is_some() || self.is_lost {
             return Ok(());
         }
         // A busy store must not put a change-over off for ever.
@@ -328,6 +349,9 @@ impl<D: Disk> PageServer<D> {
     /// Writes all that may be written, asks for a flush, and says what is durable: of some disks a
     /// flush is complete once it was asked for, and nobody would come to look at it later.
     fn flush_now(&mut self) -> Result<(), Fault> {
+        if self.is_lost {
+            return Ok(());
+        }
         self.write_log()?;
         self.store.request_flush()?;
         self.look_at_flushes()
@@ -355,6 +379,13 @@ impl<D: Disk> PageServer<D> {
 
     fn carry_out_admitted(&mut self, owner: OwnerId, request: StoreRequest) -> Result<(), Fault> {
         match request {
+            StoreRequest::Hello { .. } | StoreRequest::Stage { .. } if self.is_lost => {}
+            StoreRequest::Append { ticket, append } if self.is_lost => {
+                self.fail(owner, ticket, append.names(), cleared());
+            }
+            StoreRequest::Destroy { ticket, document } if self.is_lost => {
+                self.fail(owner, ticket, vec![document], cleared());
+            }
             StoreRequest::Hello { epoch, .. } => self.hello(owner, epoch)?,
             StoreRequest::Open { document } => self.open_document(owner, document)?,
             StoreRequest::Append { ticket, append } => self.append(owner, ticket, append)?,
@@ -691,7 +722,7 @@ impl<D: Disk> PageServer<D> {
     /// Writes what was appended. If there is no room for it, it is as if it had never been, but for
     /// what may take the reserve.
     fn write_log(&mut self) -> Result<(), Fault> {
-        if self.is_taking_back {
+        if self.is_taking_back || self.is_lost {
             return Ok(());
         }
         let written = self.store.write();
@@ -700,7 +731,7 @@ impl<D: Disk> PageServer<D> {
 
     fn or_take_back(&mut self, written: Result<(), Fault>) -> Result<(), Fault> {
         match written {
-            Err(fault) if fault.is_full() => {
+            Err(fault) if fault.is_full() && !self.is_lost => {
                 self.take_back();
                 Ok(())
             }
@@ -747,6 +778,10 @@ impl<D: Disk> PageServer<D> {
         self.store.request_flush()?;
         self.serve_waiting(budget)
     }
+}
+
+fn cleared() -> AppendError {
+    AppendError::Device { reason: "the data of this site were cleared".to_owned() }
 }
 
 fn next_epoch(Epoch(epoch): Epoch) -> Epoch {

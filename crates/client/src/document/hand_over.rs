@@ -188,6 +188,11 @@ impl Document {
         offer.map(|offer| offer.failure = Some(failure)).is_some()
     }
 
+    /// Whether somebody who opens it hands it over to a server.
+    pub(crate) fn is_handing_over(&self) -> bool {
+        self.following.offer.is_some()
+    }
+
     /// What is to be handed over is not on the disk, or for too long that it was: whoever offers it
     /// is in front, and is told, as are those who are about to.
     pub(super) fn fail_handing_over(&mut self, failure: &CallFailure, ctx: &mut Context<'_>) {

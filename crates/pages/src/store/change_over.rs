@@ -194,6 +194,13 @@ impl ChangeOvers {
         }
     }
 
+    /// Gives up the current one, if there is one, for good: the files are gone.
+    pub fn stop<D: Disk>(&mut self, store: &mut Store<D>) {
+        if self.current.take().is_some() {
+            self.give_up(store, u64::MAX);
+        }
+    }
+
     /// The current one cannot go on; the next is begun once the log is this large.
     fn give_up<D: Disk>(&mut self, store: &mut Store<D>, next_at: u64) {
         store.log.abort_copy();
