@@ -399,8 +399,10 @@ impl World {
         let is_own = |doc: Doc| self.docs.spec(doc).moves_to.is_none();
         let held: Vec<_> = held.filter(|(_, doc)| is_own(*doc)).collect();
         let Some((tab, doc)) = self.rng.pick(&held) else { return };
+        let other = self.devices[device].tabs.keys().copied().find(|other| *other != tab);
         self.destroy(device, tab, doc, true);
-        self.make_again(device, tab, doc);
+        // Its own tab asks for it once it has heard that it stays.
+        self.make_again(device, other.unwrap_or(tab), doc);
     }
 
     /// A device's data are cleared while it is used. Its core cannot go on with what it remembers,

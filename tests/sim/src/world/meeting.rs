@@ -18,6 +18,8 @@ const BACK_MS: u64 = 8_000;
 /// Milliseconds in which a document is handed over, and after which the server is looked at again.
 const HANDED_OVER_MS: u64 = 1_000;
 const GLANCE_MS: u64 = 10;
+/// Milliseconds in which a core hears what a tab asks, and its page server hears of it.
+const ASKED_MS: u64 = 6;
 /// Mutations that are issued in a row.
 const SENT: u32 = 3;
 /// Those of a tab while a document is handed over, and milliseconds between them.
@@ -295,9 +297,10 @@ impl World {
             let Some(first) = self.rng.pick(&held) else { return Ok(()) };
             self.fill_disk(device);
             self.add_in((device, tab), first);
-            let ms = self.rng.below(GLANCE_MS);
+            let is_left = self.rng.once_in(2);
+            let ms = self.rng.below(if is_left { ASKED_MS } else { GLANCE_MS });
             self.pass(ms)?;
-            if self.devices[device].tabs.contains_key(&tab) && self.rng.once_in(2) {
+            if is_left && self.devices[device].tabs.contains_key(&tab) {
                 // What it would have been told goes nowhere, and it asks again.
                 self.leave_unread(device, tab);
             }
