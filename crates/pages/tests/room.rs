@@ -275,17 +275,40 @@ fn appended_while_full(kept: usize, has_holes: bool) -> usize {
     large.record = Some(vec![1; kept * 1024].into());
     assert!(append(&mut server, &device, 1, large));
     device.set_capacity(Some(device.used()));
+    appended_over(&mut server, &device)
+}
+
+/// How many succeed of 300 appends each of which puts something in the place of the one before.
+fn appended_over(server: &mut Server, device: &CrashDevice) -> usize {
     let mut succeeded = 0;
     for ticket in 2..302 {
         let mut notes = Append::to(key("notes"));
         notes.record = Some(vec![ticket as u8; 8000].into());
-        if append(&mut server, &device, ticket, notes) {
+        if append(server, device, ticket, notes) {
             succeeded += 1;
         } else {
-            open_document(&mut server, &device, &key("notes"));
+            open_document(server, device, &key("notes"));
         }
     }
     succeeded
+}
+
+/// Goal: the same of what was appended since the last change-over. Method: most of the log is kept
+/// when the device becomes full, and only the rest can make room.
+#[test]
+fn what_is_kept_since_the_last_change_over_has_room_in_the_next_when_the_device_is_full() {
+    for kept in [50, 60, 100, 200, 400] {
+        let device = CrashDevice::new();
+        let options = StoreOptions { log_size_max: 700 * KIB, ..sizes() };
+        let opened = PageServer::open_with(files(&device), seed(&device), options);
+        let mut server = opened.expect("a store").0;
+        let mut large = timeline("large", 1..=3 * kept);
+        large.record = Some(vec![1; 512 * kept as usize].into());
+        assert!(append(&mut server, &device, 1, large));
+        device.set_capacity(Some(device.used()));
+        let succeeded = appended_over(&mut server, &device);
+        assert!(succeeded > 250, "{kept} KiB are kept: {succeeded} of 300 appends succeeded");
+    }
 }
 
 /// Goal: a change-over that can never succeed is not tried for ever. Method: one is given up for
