@@ -311,6 +311,93 @@ fn what_is_kept_since_the_last_change_over_has_room_in_the_next_when_the_device_
     }
 }
 
+/// A device with a document of one page and as many others, on which nothing more fits: a
+/// change-over least of all, since the page file would have to grow.
+fn filled(others: u64) -> CrashDevice {
+    let device = CrashDevice::new();
+    let options = StoreOptions { log_size_max: 4096 * KIB, ..sizes() };
+    let opened = PageServer::open_with(files(&device), seed(&device), options);
+    let mut server = opened.expect("a store").0;
+    assert!(append(&mut server, &device, 1, storage("d", [entry(1, 2, 1, &[(1, 1)])])));
+    for ticket in 2..2 + others {
+        server.serve(OWNER, request(ticket, timeline(&format!("d{ticket}"), [])));
+    }
+    server.flush();
+    settle(&mut server, &device);
+    device.set_capacity(Some(device.used()));
+    for size in [4000, 4] {
+        let mut notes = Append::to(key("notes"));
+        let is_full = (0..1000).any(|fill| {
+            notes.record = Some(vec![fill as u8; size].into());
+            open_document(&mut server, &device, &key("notes"));
+            !append(&mut server, &device, 900_000, notes.clone())
+        });
+        assert!(is_full, "a change-over made room");
+    }
+    device
+}
+
+/// Goal: a full device is read after any number of reloads, and what makes room is carried out
+/// after them. Method: as many openings as take several times the reserve, each with a new core;
+/// and cores that outlive their page servers.
+#[test]
+fn a_full_device_is_read_after_any_number_of_reloads() {
+    let device = filled(0);
+    let mut held = Epoch(0);
+    for opening in 0..100 {
+        let mut server = open(&device);
+        let epoch = if opening % 3 == 0 { Epoch(0) } else { held };
+        server.serve(OWNER, StoreRequest::Hello { epoch, life: Life([1; 16]) });
+        server.flush();
+        let replies = settle(&mut server, &device);
+        held = match replies.as_slice() {
+            [StoreReply::Ready { epoch: granted }] if *granted > epoch => *granted,
+            [StoreReply::ReadyToRead { epoch: offered }] if *offered > epoch => epoch,
+            other => panic!("opening {opening}: {other:?}"),
+        };
+        let read = ask(&mut server, &device, read_of(1, "d", [1]));
+        assert!(matches!(read.as_slice(), [StoreReply::Pages { .. }]), "{read:?}");
+    }
+    let mut server = open(&device);
+    assert!(server.epoch() < Epoch(50), "some of the reserve is left");
+    destroy(&mut server, &device, 1000, "d");
+    device.set_capacity(None);
+    server.serve(OWNER, StoreRequest::Hello { epoch: held, life: Life([1; 16]) });
+    server.flush();
+    let replies = settle(&mut server, &device);
+    assert!(matches!(replies.as_slice(), [StoreReply::Ready { epoch }] if *epoch > held));
+}
+
+/// Goal: of what may take the reserve as much is carried out as fits. Method: more documents are
+/// destroyed at once than the reserve has room for, with and without an append beside them.
+#[test]
+fn as_much_is_destroyed_on_a_full_device_as_the_reserve_has_room_for() {
+    for is_beside in [false, true] {
+        let device = filled(2000);
+        let mut server = open(&device);
+        if is_beside {
+            let mut large = Append::to(key("large"));
+            large.record = Some(vec![1; 300_000].into());
+            server.serve(OwnerId(2), request(1, large));
+        }
+        for ticket in 2..2002 {
+            let document = key(&format!("d{ticket}"));
+            server.serve(OWNER, StoreRequest::Destroy { ticket: Ticket(ticket), document });
+        }
+        server.flush();
+        let replies = settle(&mut server, &device);
+        let is_failed = |reply: &&StoreReply| matches!(reply, StoreReply::AppendFailed { .. });
+        let failed = replies.iter().filter(is_failed).count() - usize::from(is_beside);
+        assert!(failed < 1700, "{failed} of 2000 destructions failed");
+        drop(server);
+        let mut server = open(&device);
+        let listed = ask(&mut server, &device, StoreRequest::List { request: 1 });
+        let [StoreReply::Documents { documents, .. }] = listed.as_slice() else { panic!() };
+        let left = documents.iter().filter(|key| key.document.starts_with('d')).count() - 1;
+        assert_eq!(left, failed, "what failed is there, and nothing else");
+    }
+}
+
 /// Goal: a change-over that can never succeed is not tried for ever. Method: one is given up for
 /// want of room, what it would read rots, and something is destroyed, so that it is tried again.
 #[test]

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use tidelog_disk::Disk;
-use tidelog_journal::{BatchPart, FoundFrame, FrameHead, Log};
+use tidelog_journal::{BatchPart, FoundFrame, FrameHead, Leaves, Log};
 use tidelog_types::limits::PAGE_SIZE;
 use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{Budget, Epoch, JournalId, Lsn, LsnRange, Page, Pgid};
@@ -166,16 +166,15 @@ impl<D: Disk> Store<D> {
         }
         let mut recorder = self.recorder(0, epoch);
         recorder.frame(recorder.head(Kind::Epoch), &[]);
-        // Without an epoch nobody could even read.
-        self.log.commit_from_reserve();
+        // Reloads alone shall not take what makes room again.
+        self.log.commit_leaving(Leaves::Half);
     }
 
     /// Adds to the log that a document is forgotten.
     pub fn record_destroy(&mut self, document: u64) {
         let mut recorder = self.recorder(document, self.catalog.epoch);
         recorder.frame(recorder.head(Kind::Destroy), &[]);
-        // It makes room.
-        self.log.commit_from_reserve();
+        self.log.commit_leaving(Leaves::Nothing);
         self.space.more();
     }
 

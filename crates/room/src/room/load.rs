@@ -59,6 +59,7 @@ impl Room {
                 self.refused.insert(request);
             }
             StoreReply::Ready { .. }
+            | StoreReply::ReadyToRead { .. }
             | StoreReply::Entries { .. }
             | StoreReply::Frames { .. }
             | StoreReply::Trimmed { .. }
