@@ -110,9 +110,9 @@ impl StoreLink {
         }
     }
 
-    /// The page server has let us in, under this epoch if that `is_held`: everything that is not durable is handed over again. Says
-    /// no if its store is not the one that we wrote to before: each grant is higher than all
-    /// before it.
+    /// The page server has let us in, under this epoch if that `is_held`: everything that is not
+    /// durable is handed over again. Says no if its store is not the one that we wrote to before:
+    /// each grant is higher than all before it.
     pub(crate) fn granted(&mut self, epoch: Epoch, is_held: bool, out: &mut Outbox) -> bool {
         if epoch <= self.epoch {
             self.gone();
