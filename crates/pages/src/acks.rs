@@ -132,9 +132,9 @@ impl Acks {
         });
     }
 
-    /// Turns acks for batches after `written` into failures, told when `batch` is durable. Spared is
-    /// what has to `leave` less of the reserve than some of it; and what makes room, if there was
-    /// more of it than is written at once.
+    /// Turns acks for batches after `written` into failures, told when `batch` is durable. Spared
+    /// is what has to leave less of the reserve than `leaves`, which is what could not be written;
+    /// and what makes room, if there was more of it than is written at once.
     pub fn take_back(
         &mut self,
         written: BatchNumber,
