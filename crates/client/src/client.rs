@@ -340,9 +340,8 @@ impl Client {
     fn hear_store(&mut self, reply: StoreReply, out: &mut Outbox) {
         let has_room = reply.ends_a_read();
         match reply {
-            StoreReply::Ready { epoch } | StoreReply::ReadyToRead { epoch } => {
-                let is_held = matches!(reply, StoreReply::Ready { .. });
-                if self.store.granted(epoch, is_held, out) {
+            StoreReply::Ready { epoch } => {
+                if self.store.granted(epoch, out) {
                     self.with_each(out, Document::store_ready);
                 } else {
                     self.fail_opens(out);

@@ -110,18 +110,16 @@ impl StoreLink {
         }
     }
 
-    /// The page server has let us in, under this epoch if that `is_held`: everything that is not
-    /// durable is handed over again. Says no if its store is not the one that we wrote to before:
-    /// each grant is higher than all before it.
-    pub(crate) fn granted(&mut self, epoch: Epoch, is_held: bool, out: &mut Outbox) -> bool {
+    /// The page server has let us in: everything that is not durable is handed over again. Says
+    /// no if its store is not the one that we wrote to before: each grant is higher than all
+    /// before it.
+    pub(crate) fn granted(&mut self, epoch: Epoch, out: &mut Outbox) -> bool {
         if epoch <= self.epoch {
             self.gone();
             self.failure = Some(PageServerFailure::new(UnservedKind::Lost, "another store"));
             return false;
         }
-        if is_held {
-            self.epoch = epoch;
-        }
+        self.epoch = epoch;
         self.ready = true;
         self.failure = None;
         for (_, request) in &self.pending {
@@ -234,12 +232,12 @@ mod tests {
         let (mut store, out) = (StoreLink::default(), &mut Outbox::default());
         let append = || Append::to(DocumentKey::new("list", "").expect("a good name"));
         store.lent(PageServerId(1), Storage::Opfs, Life::NONE, out);
-        assert!(store.granted(Epoch(1), true, out));
+        assert!(store.granted(Epoch(1), out));
         store.gone();
         store.append(append(), out);
         assert_eq!(store.pending.len(), 1, "the next one is handed it");
         store.lent(PageServerId(2), Storage::Opfs, Life::NONE, out);
-        assert!(!store.granted(Epoch(1), true, out), "it has another store");
+        assert!(!store.granted(Epoch(1), out), "it has another store");
         store.append(append(), out);
         assert!(store.pending.is_empty());
     }

@@ -226,7 +226,7 @@ impl<D: Disk> Log<D> {
     }
 
     /// Ends the batch as [`commit`](Self::commit) does; it has to leave no more of the reserve than
-    /// this: half of that is for what should be said to read, and all of it for what makes room.
+    /// this. The reserve is for what makes room again, and for what has to be said to read at all.
     pub fn commit_leaving(&mut self, leaves: Leaves) -> BatchNumber {
         assert!(!self.is_damaged, "BUG: appended to a damaged log");
         if self.writer.commit_leaving(leaves) {

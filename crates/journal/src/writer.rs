@@ -19,11 +19,9 @@ const RESERVE_SIZE: usize = 32 * BLOCK_SIZE;
 /// How much of the reserve a batch has to leave for others.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Leaves {
-    /// Nothing: it makes room.
+    /// Nothing: it makes room, or nobody could even read without it.
     #[default]
     Nothing,
-    /// Half of it, for what makes room.
-    Half,
     /// All of it.
     All,
 }
@@ -32,7 +30,6 @@ impl Leaves {
     fn size(self) -> usize {
         match self {
             Self::Nothing => 0,
-            Self::Half => RESERVE_SIZE / 2,
             Self::All => RESERVE_SIZE,
         }
     }

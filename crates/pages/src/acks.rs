@@ -133,8 +133,8 @@ impl Acks {
     }
 
     /// Turns acks for batches after `written` into failures, told when `batch` is durable. Spared
-    /// is what has to leave less of the reserve than `leaves`, which is what could not be written;
-    /// and what makes room, if there was more of it than is written at once.
+    /// is what may take the reserve, if not all that could not be written did, as `leaves` tells,
+    /// or if that was more than is written at once.
     pub fn take_back(
         &mut self,
         written: BatchNumber,
@@ -153,7 +153,7 @@ impl Acks {
                     taken.spared.push((owner, Spared::Destroy(ticket, document)));
                     continue;
                 }
-                Reply::Granted(epoch) if leaves > Leaves::Half => {
+                Reply::Granted(epoch) if leaves > Leaves::Nothing || !is_one_chunk => {
                     taken.spared.push((owner, Spared::Grant(epoch)));
                     continue;
                 }
@@ -165,7 +165,7 @@ impl Acks {
                     taken.refused.push((owner, document));
                     StoreReply::AppendFailed { ticket, error }
                 }
-                Reply::Granted(epoch) => StoreReply::ReadyToRead { epoch },
+                Reply::Granted(_) => StoreReply::Broken { error },
                 // Nothing of it was in the log.
                 Reply::Ready(epoch) => StoreReply::Ready { epoch },
                 Reply::Failed(reply) => reply,

@@ -39,8 +39,7 @@ pub enum Urgency {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum StoreRequest {
     /// Fences: the first request of every owner that replaces another one (a core; rooms share
-    /// their server's epoch and need not ask). Answered by [`StoreReply::Ready`], or
-    /// [`StoreReply::ReadyToRead`]. From then on
+    /// their server's epoch and need not ask). Answered by [`StoreReply::Ready`]. From then on
     /// nothing of an earlier owner is accepted.
     Hello {
         /// The last epoch that this owner was granted, or 0. The page server grants a higher one
@@ -283,13 +282,6 @@ pub enum StoreReply {
         /// The epoch granted, durable.
         epoch: Epoch,
     },
-    /// The device is so full that no grant can be written down: what was found is durable and can
-    /// be read, and all earlier owners are fenced off, as after [`Ready`](Self::Ready); but the
-    /// owner holds no other epoch than before.
-    ReadyToRead {
-        /// The epoch that it would have been granted, and the next one may be.
-        epoch: Epoch,
-    },
     /// Where a document stands.
     Opened {
         /// Which document.
@@ -442,7 +434,6 @@ impl StoreReply {
             | Self::Entries { last, .. }
             | Self::Frames { last, .. } => *last,
             Self::Ready { .. }
-            | Self::ReadyToRead { .. }
             | Self::Durable { .. }
             | Self::AppendFailed { .. }
             | Self::Busy { .. }

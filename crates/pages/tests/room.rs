@@ -337,37 +337,6 @@ fn filled(others: u64) -> CrashDevice {
     device
 }
 
-/// Goal: a full device is read after any number of reloads, and what makes room is carried out
-/// after them. Method: as many openings as take several times the reserve, each with a new core;
-/// and cores that outlive their page servers.
-#[test]
-fn a_full_device_is_read_after_any_number_of_reloads() {
-    let device = filled(0);
-    let mut held = Epoch(0);
-    for opening in 0..100 {
-        let mut server = open(&device);
-        let epoch = if opening % 3 == 0 { Epoch(0) } else { held };
-        server.serve(OWNER, StoreRequest::Hello { epoch, life: Life([1; 16]) });
-        server.flush();
-        let replies = settle(&mut server, &device);
-        held = match replies.as_slice() {
-            [StoreReply::Ready { epoch: granted }] if *granted > epoch => *granted,
-            [StoreReply::ReadyToRead { epoch: offered }] if *offered > epoch => epoch,
-            other => panic!("opening {opening}: {other:?}"),
-        };
-        let read = ask(&mut server, &device, read_of(1, "d", [1]));
-        assert!(matches!(read.as_slice(), [StoreReply::Pages { .. }]), "{read:?}");
-    }
-    let mut server = open(&device);
-    assert!(server.epoch() < Epoch(50), "some of the reserve is left");
-    destroy(&mut server, &device, 1000, "d");
-    device.set_capacity(None);
-    server.serve(OWNER, StoreRequest::Hello { epoch: held, life: Life([1; 16]) });
-    server.flush();
-    let replies = settle(&mut server, &device);
-    assert!(matches!(replies.as_slice(), [StoreReply::Ready { epoch }] if *epoch > held));
-}
-
 /// Goal: of what may take the reserve as much is carried out as fits. Method: more documents are
 /// destroyed at once than the reserve has room for, with and without an append beside them.
 #[test]

@@ -166,14 +166,15 @@ impl<D: Disk> Store<D> {
         }
         let mut recorder = self.recorder(0, epoch);
         recorder.frame(recorder.head(Kind::Epoch), &[]);
-        // Reloads alone shall not take what makes room again.
-        self.log.commit_leaving(Leaves::Half);
+        // Without an epoch nobody could even read.
+        self.log.commit_leaving(Leaves::Nothing);
     }
 
     /// Adds to the log that a document is forgotten.
     pub fn record_destroy(&mut self, document: u64) {
         let mut recorder = self.recorder(document, self.catalog.epoch);
         recorder.frame(recorder.head(Kind::Destroy), &[]);
+        // It makes room.
         self.log.commit_leaving(Leaves::Nothing);
         self.space.more();
     }

@@ -59,7 +59,6 @@ impl Room {
                 self.refused.insert(request);
             }
             StoreReply::Ready { .. }
-            | StoreReply::ReadyToRead { .. }
             | StoreReply::Entries { .. }
             | StoreReply::Frames { .. }
             | StoreReply::Trimmed { .. }

@@ -166,12 +166,10 @@ impl CoreDoor {
                 }
             }
             // All that the store has is durable, of what an earlier one was asked too.
-            StoreReply::Ready { epoch } | StoreReply::ReadyToRead { epoch } => {
+            StoreReply::Ready { epoch } => {
                 // Of another store it wants nothing.
                 if *epoch > self.epoch {
-                    if matches!(reply, StoreReply::Ready { .. }) {
-                        self.epoch = *epoch;
-                    }
+                    self.epoch = *epoch;
                     self.to_hand_over = self.owed.keys().copied().collect();
                 }
                 self.all_may_be_durable();

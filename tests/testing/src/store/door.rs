@@ -302,14 +302,14 @@ impl Door {
         }
         let asked = self.owners.get_mut(&owner).ok_or("it has asked for nothing")?;
         match reply {
-            StoreReply::Ready { epoch } | StoreReply::ReadyToRead { epoch } => {
+            StoreReply::Ready { epoch } => {
                 let held = asked.hellos.pop_front().ok_or("it said no hello")?;
                 // A store that nobody ever held does not take in who has held another one.
                 let is_taken_in = self.epoch > Epoch(0) || held == Epoch(0) || *epoch != held;
                 if is_taken_in && *epoch <= self.epoch {
                     return Err(format!("{epoch} after {}", self.epoch));
                 }
-                if is_taken_in && matches!(reply, StoreReply::Ready { .. }) {
+                if is_taken_in {
                     self.epoch = *epoch;
                 }
                 for (_, other) in self.owners.iter_mut().filter(|(other, _)| **other < owner) {

@@ -152,10 +152,6 @@ impl Run {
                     assert!(*epoch > self.granted, "an epoch was granted twice");
                     (self.granted, self.is_asking) = (*epoch, false);
                 }
-                StoreReply::ReadyToRead { epoch } => {
-                    assert!(*epoch > self.granted, "an epoch was granted twice");
-                    self.is_asking = false;
-                }
                 StoreReply::Opened { .. } => {}
                 StoreReply::SyncPart { request, .. } | StoreReply::Unrelated { request, .. } => {
                     let Some(compaction) = self.parts.take(reply.clone()) else { continue };
