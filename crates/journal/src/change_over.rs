@@ -191,6 +191,12 @@ impl<D: Disk> Log<D> {
         }
     }
 
+    /// Size of the other file.
+    #[must_use]
+    pub fn other_size(&self) -> u64 {
+        self.files[self.active.other().index()].size()
+    }
+
     /// Gives the change-over up; the active file stays active.
     pub fn abort_copy(&mut self) {
         self.successor = None;

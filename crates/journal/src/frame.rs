@@ -83,7 +83,8 @@ impl Frame {
 }
 
 /// Bytes of a frame with this body, padding included.
-pub(crate) fn frame_size(body_size: usize) -> usize {
+#[must_use]
+pub fn frame_size(body_size: usize) -> usize {
     (FRAME_HEADER_SIZE + body_size).next_multiple_of(FRAME_ALIGNMENT)
 }
 

@@ -40,7 +40,7 @@ mod writer;
 
 pub use change_over::HeldFrame;
 pub use error::{ReadError, RecoverError};
-pub use frame::{BatchPart, FRAME_HEADER_SIZE, FrameHead};
+pub use frame::{BatchPart, FRAME_HEADER_SIZE, FrameHead, frame_size};
 pub use header::{LOG_START, Seed};
 pub use log::{BatchNumber, Log};
 pub use log_file::LogFile;
@@ -48,4 +48,4 @@ pub use read::FrameAt;
 pub use scan::{Cut, Damage, Found, LogReport};
 pub use window::FoundFrame;
 pub use witness::Witness;
-pub use writer::FramePlace;
+pub use writer::{FramePlace, Leaves};

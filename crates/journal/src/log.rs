@@ -11,7 +11,7 @@ use crate::header::{FRAME_ALIGNMENT, Header, HeaderArea, LOG_START, Seed};
 use crate::recovery::{self, Recovered};
 use crate::scan::{self, Visit};
 use crate::successor::Successor;
-use crate::writer::{Writer, block_after};
+use crate::writer::{Leaves, Writer, block_after};
 use crate::{FrameHead, FramePlace, LogFile, LogReport, RecoverError, Witness};
 
 /// Bytes that are written again at once when a log is opened.
@@ -225,11 +225,11 @@ impl<D: Disk> Log<D> {
         self.committed
     }
 
-    /// Ends the batch as [`commit`](Self::commit) does; it may take the last room there is on the
-    /// device, which is for what makes room again, and for what has to be said to read at all.
-    pub fn commit_from_reserve(&mut self) -> BatchNumber {
+    /// Ends the batch as [`commit`](Self::commit) does; it has to leave no more of the reserve than
+    /// this. The reserve is for what makes room again, and for what has to be said to read at all.
+    pub fn commit_leaving(&mut self, leaves: Leaves) -> BatchNumber {
         assert!(!self.is_damaged, "BUG: appended to a damaged log");
-        if self.writer.commit_from_reserve() {
+        if self.writer.commit_leaving(leaves) {
             self.committed.0 += 1;
         }
         self.committed
@@ -305,11 +305,10 @@ impl<D: Disk> Log<D> {
         !self.is_held && (self.is_found_durable || !self.has_cut)
     }
 
-    /// Whether something that waits to be written, or could not be, must leave alone what a batch
-    /// [from the reserve](Self::commit_from_reserve) may take.
+    /// How much of the reserve is to be left by what waits to be written, or could not be.
     #[must_use]
-    pub fn needs_reserve(&self) -> bool {
-        self.writer.needs_reserve
+    pub fn leaves(&self) -> Leaves {
+        self.writer.leaves
     }
 
     /// Forgets the batches that could not be written. Gives a number that becomes durable like a

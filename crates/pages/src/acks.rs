@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use tidelog_journal::BatchNumber;
+use tidelog_journal::{BatchNumber, Leaves};
 use tidelog_types::{DocumentKey, Epoch, SortedMap};
 
 use crate::{AppendError, OwnerId, StoreReply, Ticket};
@@ -43,6 +43,9 @@ enum Reply {
     /// can be found again.
     Failed(StoreReply),
 }
+
+/// How much of what is spared is written at once: as many frames as fit into one block.
+pub(crate) const SPARED_AT_ONCE: usize = 24;
 
 /// What found no room beside something else, and may take the reserve by itself.
 #[derive(Debug)]
@@ -129,25 +132,28 @@ impl Acks {
         });
     }
 
-    /// Turns acks for batches after `written` into failures, told when `batch` is durable. What may
-    /// take the reserve is spared, unless `is_reserve_spent`.
+    /// Turns acks for batches after `written` into failures, told when `batch` is durable. Spared
+    /// is what may take the reserve, if not all that could not be written did, as `leaves` tells,
+    /// or if that was more than is written at once.
     pub fn take_back(
         &mut self,
         written: BatchNumber,
         batch: BatchNumber,
-        is_reserve_spent: bool,
+        leaves: Leaves,
     ) -> TakenBack {
         let first = self.queue.partition_point(|ack| ack.batch <= written);
         let mut taken = TakenBack::default();
-        for Ack { owner, reply, .. } in self.queue.split_off(first) {
+        let failed = self.queue.split_off(first);
+        let is_one_chunk = failed.len() <= SPARED_AT_ONCE;
+        for Ack { owner, reply, .. } in failed {
             self.count_off(owner);
             let error = AppendError::Full;
             let reply = match reply {
-                Reply::Destroyed(ticket, document) if !is_reserve_spent => {
+                Reply::Destroyed(ticket, document) if leaves > Leaves::Nothing || !is_one_chunk => {
                     taken.spared.push((owner, Spared::Destroy(ticket, document)));
                     continue;
                 }
-                Reply::Granted(epoch) if !is_reserve_spent => {
+                Reply::Granted(epoch) if leaves > Leaves::Nothing || !is_one_chunk => {
                     taken.spared.push((owner, Spared::Grant(epoch)));
                     continue;
                 }
@@ -167,6 +173,12 @@ impl Acks {
             self.push(Ack { batch, owner, reply: Reply::Failed(reply) });
         }
         taken
+    }
+
+    /// The document was not destroyed, for want of room, which is told when `batch` is durable.
+    pub fn not_destroyed(&mut self, batch: BatchNumber, owner: OwnerId, ticket: Ticket) {
+        let reply = StoreReply::AppendFailed { ticket, error: AppendError::Full };
+        self.push(Ack { batch, owner, reply: Reply::Failed(reply) });
     }
 
     pub fn forget(&mut self, owner: OwnerId) {

@@ -20,6 +20,8 @@ pub(crate) struct Catalog {
     pub documents: BTreeMap<u64, StoredDocument>,
     pub numbers: BTreeMap<DocumentKey, u64>,
     pub extents: Extents,
+    /// Bytes of log that all documents take at most once a change-over has copied them.
+    kept: u64,
     next_number: u64,
     /// Slots that the page file had when the log was opened: no table may speak of more.
     slots_max: u32,
@@ -75,12 +77,27 @@ impl Catalog {
         self.apply(&frame)
     }
 
+    /// Bytes of log that all of it takes at most once a change-over has copied it.
+    pub fn kept_size(&self) -> u64 {
+        self.kept
+    }
+
     /// Takes one frame into account. Of a body of pages it looks only at the list.
     ///
     /// # Errors
     ///
     /// What is impossible about the frame.
     pub fn apply(&mut self, frame: &FoundFrame<'_>) -> Result<(), String> {
+        let answer = self.apply_uncounted(frame);
+        if let Some(document) = self.documents.get_mut(&frame.head.document) {
+            let counted = document.kept_size();
+            self.kept = self.kept - document.counted + counted;
+            document.counted = counted;
+        }
+        answer
+    }
+
+    fn apply_uncounted(&mut self, frame: &FoundFrame<'_>) -> Result<(), String> {
         let head = &frame.head;
         let kind = Kind::of(head.kind).ok_or_else(|| format!("no such kind: {}", head.kind))?;
         match kind {
@@ -120,6 +137,7 @@ impl Catalog {
 
     fn forget(&mut self, number: u64) {
         let gone = self.documents.remove(&number).expect("BUG: no such document");
+        self.kept -= gone.counted;
         self.numbers.remove(&gone.key);
         self.release(gone.pages);
     }

@@ -3,12 +3,12 @@
 use std::collections::VecDeque;
 
 use tidelog_disk::Disk;
-use tidelog_journal::{FoundFrame, FrameHead, Log, LogFile};
+use tidelog_journal::{FRAME_HEADER_SIZE, FoundFrame, FrameHead, Log, LogFile, frame_size};
 use tidelog_types::{CallId, Chain, DocumentKey, JournalId, Life, Lsn, LsnRange, Pgid, Position};
 
 use crate::error::Fault;
 use crate::frame_body::{
-    Kind, PageList, decode_append_id, decode_calls, decode_life, decode_storage_at,
+    CALL_SIZE, Kind, PageList, decode_append_id, decode_calls, decode_life, decode_storage_at,
 };
 use crate::heads::Heads;
 use crate::page_table::{Lies, PageTable, PageVersion};
@@ -20,6 +20,8 @@ use crate::protocol::AppendId;
 const MANY_CALLS: usize = 16;
 /// About how many bytes of memory a document takes without its pages.
 const DOCUMENT_SIZE: usize = 512;
+/// Bytes of log at most of what there is one of: frames without their bodies, and small bodies.
+const FIXED_SIZE: usize = 9 * FRAME_HEADER_SIZE;
 
 #[derive(Debug)]
 pub(crate) struct StoredDocument {
@@ -38,11 +40,15 @@ pub(crate) struct StoredDocument {
     pub history: History,
     /// Calls of storage entries, and of timeline entries that were trimmed, oldest first.
     pub calls: Vec<StoredCalls>,
+    /// How many of them there are, those that are forgotten at the next change-over included.
+    calls_count: usize,
     /// How often a storage journal was begun for it: this one's pages are told by that from those
     /// of the ones before.
     pub begun: u64,
     /// How many of its frames were found in the log file.
     pub frames: u64,
+    /// Its [`kept_size`](Self::kept_size) at the last count.
+    pub counted: u64,
     pub standing: Standing,
 }
 
@@ -99,6 +105,8 @@ pub(crate) struct StoredTimeline {
     pub journal: JournalId,
     pub start: Lsn,
     pub entries: VecDeque<StoredEntry>,
+    /// Bytes of their frames.
+    size: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -106,6 +114,8 @@ pub(crate) struct StoredEntry {
     pub call: CallId,
     /// Offset of its frame in the active log file.
     pub frame: u64,
+    /// Bytes of its body.
+    size: u32,
 }
 
 impl StoredTimeline {
@@ -167,6 +177,16 @@ impl StoredDocument {
         DOCUMENT_SIZE + self.pages.size()
     }
 
+    /// How many bytes of log it takes at most once a change-over has copied it.
+    pub fn kept_size(&self) -> u64 {
+        let name = self.key.document.len() + self.key.user.len();
+        let record = self.record.map_or(0, |record| record.size);
+        let calls = self.calls_count * CALL_SIZE;
+        let tables = self.pages.table_size();
+        let timeline = self.timeline.as_ref().map_or(0, |timeline| timeline.size);
+        (FIXED_SIZE + name + record + calls + tables) as u64 + timeline
+    }
+
     pub fn new(number: u64, key: DocumentKey) -> Self {
         Self {
             number,
@@ -179,8 +199,10 @@ impl StoredDocument {
             pages: PageTable::default(),
             history: History::starting_at(Lsn::FIRST),
             calls: Vec::new(),
+            calls_count: 0,
             begun: 0,
             frames: 0,
+            counted: 0,
             standing: Standing::Whole,
         }
     }
@@ -318,11 +340,18 @@ impl StoredDocument {
                     // They are those of the entry that follows.
                     self.history.pending.extend(&stored);
                 }
-                self.calls.extend(stored);
+                self.note_calls(stored);
             }
             _ => unreachable!("BUG: it concerns more than the document"),
         }
         Ok(())
+    }
+
+    fn note_calls(&mut self, calls: impl IntoIterator<Item = StoredCalls>) {
+        for stored in calls {
+            self.calls_count += stored.count();
+            self.calls.push(stored);
+        }
     }
 
     fn apply_to_timeline(&mut self, kind: Kind, frame: &FoundFrame<'_>) -> Result<(), String> {
@@ -333,20 +362,24 @@ impl StoredDocument {
             (Kind::TimelineEntry, Some(timeline)) => {
                 heads.extend_timeline(journal, place)?;
                 let call = head.call.ok_or("a timeline entry without a call")?;
-                timeline.entries.push_back(StoredEntry { call, frame: frame.place.frame });
+                let size = u32::try_from(frame.body.len()).map_err(|_| "an entry of 4 GiB")?;
+                timeline.entries.push_back(StoredEntry { call, frame: frame.place.frame, size });
+                timeline.size += frame_size(frame.body.len()) as u64;
             }
             (Kind::TimelineTrim, Some(timeline)) => {
                 heads.trim_timeline(journal, place)?;
                 while timeline.start < place {
                     let entry = timeline.entries.pop_front().expect("BUG: trimmed past its end");
+                    timeline.size -= frame_size(entry.size as usize) as u64;
                     self.calls.push(StoredCalls::One(entry.call, timeline.start));
+                    self.calls_count += 1;
                     timeline.start = timeline.start.next();
                 }
             }
             (Kind::TimelineBegin, _) => {
                 heads.begin_timeline(journal, place)?;
                 let entries = VecDeque::new();
-                let timeline = StoredTimeline { journal, start: place, entries };
+                let timeline = StoredTimeline { journal, start: place, entries, size: 0 };
                 self.timeline = Some(timeline);
             }
             _ => return Err(format!("no timeline {journal}")),
@@ -376,7 +409,7 @@ impl StoredDocument {
         self.storage = Some(Position { journal, life, next: range.end(), chain });
         let before = std::mem::replace(&mut self.db_pages, db_pages);
         let call = call.map(|call| StoredCalls::One(call, range.start()));
-        self.calls.extend(call);
+        self.note_calls(call);
         self.pages.shrink(before, db_pages, lsn);
         let mut calls = std::mem::take(&mut self.history.pending);
         calls.extend(call);

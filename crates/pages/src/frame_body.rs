@@ -137,7 +137,7 @@ impl PageList {
 
 /// Entries of a page table in one frame.
 pub(crate) const TABLE_FRAME_ENTRIES: usize = 4096;
-const TABLE_ENTRY_SIZE: usize = 20;
+pub(crate) const TABLE_ENTRY_SIZE: usize = 20;
 
 /// One page that lies in the page file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
+use tidelog_journal::frame_size;
 use tidelog_types::{Lsn, LsnRange, Pgid, SortedMap};
 
-use crate::frame_body::TableEntry;
+use crate::frame_body::{TABLE_ENTRY_SIZE, TABLE_FRAME_ENTRIES, TableEntry};
 use crate::page_file::Slot;
 
 /// About how many bytes of memory an entry takes.
@@ -73,6 +74,12 @@ impl PageTable {
     /// machine.
     pub fn size(&self) -> usize {
         (self.settled.len() + self.logged.len()) * ENTRY_SIZE
+    }
+
+    /// Bytes of log that it takes at most once a change-over has copied it.
+    pub fn table_size(&self) -> usize {
+        let count = self.settled.len() + self.logged.len();
+        count * TABLE_ENTRY_SIZE + count.div_ceil(TABLE_FRAME_ENTRIES) * frame_size(0)
     }
 
     /// Takes in what a checkpoint said. Fails if it is not about a later page than before.

@@ -4,12 +4,12 @@ use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 
 use tidelog_disk::{Disk, StoreFiles};
-use tidelog_journal::Seed;
+use tidelog_journal::{BatchNumber, Leaves, Seed};
 use tidelog_types::limits::Limits;
 use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{Budget, DocumentKey, Epoch, JournalId, SortedMap};
 
-use crate::acks::{Acks, Spared, TakenBack};
+use crate::acks::{Acks, SPARED_AT_ONCE, Spared, TakenBack};
 use crate::append;
 use crate::error::Fault;
 use crate::owners::{OwnerId, Owners};
@@ -59,6 +59,8 @@ pub struct PageServer<D> {
     is_taking_back: bool,
     /// Whether the files were [cleared](Self::lose): they are left alone.
     is_lost: bool,
+    /// What found no room beside something else, and is still to be carried out again.
+    spared: VecDeque<(OwnerId, Spared)>,
     waiting: WaitingLine,
     broken: Option<AppendError>,
     replies: Vec<(OwnerId, StoreReply)>,
@@ -107,6 +109,7 @@ impl<D: Disk> PageServer<D> {
             recording: None,
             is_taking_back: false,
             is_lost: false,
+            spared: VecDeque::new(),
             waiting: WaitingLine::default(),
             broken: None,
             replies: Vec::new(),
@@ -191,6 +194,7 @@ impl<D: Disk> PageServer<D> {
     pub fn lose(&mut self) {
         self.is_lost = true;
         self.is_taking_back = false;
+        self.spared.clear();
         self.acks = Acks::default();
         self.change_overs.stop(&mut self.store);
         // One that has begun is recorded to its end: part of it would be a state that never was.
@@ -229,6 +233,7 @@ impl<D: Disk> PageServer<D> {
         self.reads.forget(owner);
         self.acks.forget(owner);
         self.staged.remove(&owner);
+        self.spared.retain(|(from, _)| *from != owner);
         self.refused.retain(|(from, _), _| *from != owner);
         self.replies.retain(|(to, _)| *to != owner);
     }
@@ -760,23 +765,60 @@ impl<D: Disk> PageServer<D> {
             return Ok(());
         }
         let written = self.store.written();
-        let is_reserve_spent = !self.store.needs_reserve();
+        let leaves = self.store.leaves();
         let batch = self.store.discard()?;
-        let TakenBack { refused, spared } = self.acks.take_back(written, batch, is_reserve_spent);
+        let TakenBack { refused, spared } = self.acks.take_back(written, batch, leaves);
+        let is_reserve_spent = leaves == Leaves::Nothing && spared.is_empty();
         for key in refused {
             self.refused.insert(key, AppendError::Full);
         }
+        for spared in spared.into_iter().rev() {
+            self.spared.push_front(spared);
+        }
+        if is_reserve_spent {
+            self.refuse_spared(batch);
+        }
         self.is_taking_back = false;
-        for (owner, spared) in spared {
-            match spared {
-                Spared::Destroy(ticket, document) => self.forget_document(owner, ticket, document),
-                Spared::Grant(epoch) => self.grant(owner, epoch),
+        // Before anything joins it that must leave the reserve alone.
+        while !self.spared.is_empty() {
+            self.carry_out_spared();
+            self.write_log()?;
+            if self.is_taking_back {
+                return Ok(());
             }
         }
-        // Before anything joins it that must leave the reserve alone.
-        self.write_log()?;
         self.store.request_flush()?;
         self.serve_waiting(budget)
+    }
+
+    /// Carries out what is written at once of what was spared: one grant, or as many destructions
+    /// as fit into a block.
+    fn carry_out_spared(&mut self) {
+        for _ in 0..SPARED_AT_ONCE {
+            match self.spared.pop_front() {
+                Some((owner, Spared::Destroy(ticket, document))) => {
+                    self.forget_document(owner, ticket, document);
+                }
+                Some((owner, Spared::Grant(epoch))) => return self.grant(owner, epoch),
+                None => return,
+            }
+            if matches!(self.spared.front(), Some((_, Spared::Grant(_)))) {
+                return;
+            }
+        }
+    }
+
+    /// Not even what makes room has any: what is left of that would find none either.
+    fn refuse_spared(&mut self, batch: BatchNumber) {
+        for (owner, spared) in std::mem::take(&mut self.spared) {
+            match spared {
+                Spared::Destroy(ticket, document) => {
+                    self.refused.insert((owner, document), AppendError::Full);
+                    self.acks.not_destroyed(batch, owner, ticket);
+                }
+                grant @ Spared::Grant(_) => self.spared.push_back((owner, grant)),
+            }
+        }
     }
 }
 

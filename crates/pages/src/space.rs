@@ -10,6 +10,10 @@ pub(crate) enum Space {
 }
 
 impl Space {
+    pub fn is_plenty(self) -> bool {
+        matches!(self, Self::Plenty)
+    }
+
     pub fn wants_change_over(self) -> bool {
         matches!(self, Self::Short { wants_change_over: true, .. })
     }

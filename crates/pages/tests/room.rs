@@ -275,17 +275,96 @@ fn appended_while_full(kept: usize, has_holes: bool) -> usize {
     large.record = Some(vec![1; kept * 1024].into());
     assert!(append(&mut server, &device, 1, large));
     device.set_capacity(Some(device.used()));
+    appended_over(&mut server, &device)
+}
+
+/// How many succeed of 300 appends each of which puts something in the place of the one before.
+fn appended_over(server: &mut Server, device: &CrashDevice) -> usize {
     let mut succeeded = 0;
     for ticket in 2..302 {
         let mut notes = Append::to(key("notes"));
         notes.record = Some(vec![ticket as u8; 8000].into());
-        if append(&mut server, &device, ticket, notes) {
+        if append(server, device, ticket, notes) {
             succeeded += 1;
         } else {
-            open_document(&mut server, &device, &key("notes"));
+            open_document(server, device, &key("notes"));
         }
     }
     succeeded
+}
+
+/// Goal: the same of what was appended since the last change-over. Method: most of the log is kept
+/// when the device becomes full, and only the rest can make room.
+#[test]
+fn what_is_kept_since_the_last_change_over_has_room_in_the_next_when_the_device_is_full() {
+    for kept in [50, 60, 100, 200, 400] {
+        let device = CrashDevice::new();
+        let options = StoreOptions { log_size_max: 700 * KIB, ..sizes() };
+        let opened = PageServer::open_with(files(&device), seed(&device), options);
+        let mut server = opened.expect("a store").0;
+        let mut large = timeline("large", 1..=3 * kept);
+        large.record = Some(vec![1; 512 * kept as usize].into());
+        assert!(append(&mut server, &device, 1, large));
+        device.set_capacity(Some(device.used()));
+        let succeeded = appended_over(&mut server, &device);
+        assert!(succeeded > 250, "{kept} KiB are kept: {succeeded} of 300 appends succeeded");
+    }
+}
+
+/// A device with a document of one page and as many others, on which nothing more fits: a
+/// change-over least of all, since the page file would have to grow.
+fn filled(others: u64) -> CrashDevice {
+    let device = CrashDevice::new();
+    let options = StoreOptions { log_size_max: 4096 * KIB, ..sizes() };
+    let opened = PageServer::open_with(files(&device), seed(&device), options);
+    let mut server = opened.expect("a store").0;
+    assert!(append(&mut server, &device, 1, storage("d", [entry(1, 2, 1, &[(1, 1)])])));
+    for ticket in 2..2 + others {
+        server.serve(OWNER, request(ticket, timeline(&format!("d{ticket}"), [])));
+    }
+    server.flush();
+    settle(&mut server, &device);
+    device.set_capacity(Some(device.used()));
+    for size in [4000, 4] {
+        let mut notes = Append::to(key("notes"));
+        let is_full = (0..1000).any(|fill| {
+            notes.record = Some(vec![fill as u8; size].into());
+            open_document(&mut server, &device, &key("notes"));
+            !append(&mut server, &device, 900_000, notes.clone())
+        });
+        assert!(is_full, "a change-over made room");
+    }
+    device
+}
+
+/// Goal: of what may take the reserve as much is carried out as fits. Method: more documents are
+/// destroyed at once than the reserve has room for, with and without an append beside them.
+#[test]
+fn as_much_is_destroyed_on_a_full_device_as_the_reserve_has_room_for() {
+    for is_beside in [false, true] {
+        let device = filled(2000);
+        let mut server = open(&device);
+        if is_beside {
+            let mut large = Append::to(key("large"));
+            large.record = Some(vec![1; 300_000].into());
+            server.serve(OwnerId(2), request(1, large));
+        }
+        for ticket in 2..2002 {
+            let document = key(&format!("d{ticket}"));
+            server.serve(OWNER, StoreRequest::Destroy { ticket: Ticket(ticket), document });
+        }
+        server.flush();
+        let replies = settle(&mut server, &device);
+        let is_failed = |reply: &&StoreReply| matches!(reply, StoreReply::AppendFailed { .. });
+        let failed = replies.iter().filter(is_failed).count() - usize::from(is_beside);
+        assert!(failed < 1700, "{failed} of 2000 destructions failed");
+        drop(server);
+        let mut server = open(&device);
+        let listed = ask(&mut server, &device, StoreRequest::List { request: 1 });
+        let [StoreReply::Documents { documents, .. }] = listed.as_slice() else { panic!() };
+        let left = documents.iter().filter(|key| key.document.starts_with('d')).count() - 1;
+        assert_eq!(left, failed, "what failed is there, and nothing else");
+    }
 }
 
 /// Goal: a change-over that can never succeed is not tried for ever. Method: one is given up for

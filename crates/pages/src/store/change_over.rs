@@ -33,6 +33,8 @@ const RUN_PAGES: usize = 64;
 /// Bytes that the other log file has at least beside those of the copied state: on a full device a
 /// change-over makes room, and needs some itself, with the reserve behind it.
 const STATE_RESERVE_SIZE: u64 = 192 * 1024;
+/// And at least beside what would be copied now: it does not grow for each append.
+const KEPT_RESERVE_SIZE: u64 = 176 * 1024;
 /// How often what was appended meanwhile is copied and flushed before batches are held.
 const ROUNDS_MAX: u32 = 3;
 
@@ -46,6 +48,10 @@ pub(crate) struct ChangeOvers {
     is_shed: bool,
     /// Whether the other log file has only part of the room that it shall have.
     is_growing: bool,
+    /// Size that the other log file shall have, if the device has room.
+    other_size: u64,
+    /// Size that it was given last, if it was since the store was opened.
+    given: Option<u64>,
     /// What was known before the last one, forgotten a piece at a time.
     former: Catalog,
 }
@@ -117,7 +123,15 @@ impl ChangeOvers {
     /// For a store that was just opened.
     pub fn of<D: Disk>(store: &Store<D>) -> Self {
         let (next_at, former) = (usual_size(store), Catalog::default());
-        Self { current: None, next_at, is_shed: false, is_growing: false, former }
+        Self {
+            current: None,
+            next_at,
+            is_shed: false,
+            is_growing: false,
+            other_size: 0,
+            given: None,
+            former,
+        }
     }
 
     /// Whether one goes on.
@@ -213,19 +227,41 @@ impl ChangeOvers {
     /// it has taken in vain, once nobody reads there.
     pub fn shed<D: Disk>(&mut self, store: &mut Store<D>) -> Result<(), Fault> {
         self.former.forget_some(&mut Budget::new(store.options.limits.slice));
+        if self.lacks_room(store) {
+            self.is_shed = false;
+        }
         let is_idle = self.current.is_none() && !store.log.is_damaged();
         let is_known = is_idle && store.log.is_found_durable();
         if is_known && !self.is_shed && !store.readers.has_earlier() {
-            let state = store.log.state_size();
-            self.is_growing = !store.log.resize_other(state + STATE_RESERVE_SIZE.max(state))?;
+            if !self.is_growing {
+                self.other_size = self.size_of_other(store);
+            }
+            self.is_growing = !store.log.resize_other(self.other_size)?;
             if self.is_growing {
                 return Ok(());
             }
+            self.given = Some(store.log.other_size());
             reached(Probe::FilesShed);
             store.pages.shed(store.catalog.extents.count())?;
             self.is_shed = true;
         }
         Ok(())
+    }
+
+    /// Whether more is kept by now than the other log file shall have room for.
+    fn lacks_room<D: Disk>(&self, store: &Store<D>) -> bool {
+        store.space.is_plenty() && kept_size(store) + KEPT_RESERVE_SIZE > self.other_size
+    }
+
+    /// Size that the other log file is to have. Where something found no room, it gets no more than
+    /// it had before a change-over was tried, and keeps that.
+    fn size_of_other<D: Disk>(&self, store: &Store<D>) -> u64 {
+        let (least, most) = (size_for(store.log.state_size()), size_for(kept_size(store)));
+        if store.space.is_plenty() {
+            most
+        } else {
+            self.given.unwrap_or(store.log.other_size()).clamp(least, most)
+        }
     }
 
     /// Whether the current one waits for reads that began before it did, and has done so for long.
@@ -238,6 +274,17 @@ impl ChangeOvers {
 /// Size of the log at which a change-over begins, if there is room for it to grow.
 fn usual_size<D: Disk>(store: &Store<D>) -> u64 {
     store.options.log_size_max.max(2 * store.log.state_size())
+}
+
+/// Bytes that the other log file would have at most if all that is kept by now were copied, and at
+/// least those of what was copied into this one.
+fn kept_size<D: Disk>(store: &Store<D>) -> u64 {
+    store.log.state_size().max(LOG_START + store.catalog.kept_size())
+}
+
+/// Size of the other log file, with room for a change-over that copies so much.
+fn size_for(copied: u64) -> u64 {
+    copied + STATE_RESERVE_SIZE.max(copied)
 }
 
 impl ChangeOver {
