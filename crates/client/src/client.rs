@@ -574,6 +574,9 @@ impl Client {
             self.documents.values_mut().for_each(|document| document.store_is_over(out));
         }
         self.with_each(out, Document::pump);
+        if self.store.is_lost() {
+            self.documents.values_mut().for_each(|document| document.fail_settling(out));
+        }
         let destroying = &self.destroying;
         self.documents.retain(|key, document| {
             let wanted = destroying.iter().any(|destroy| destroy.key == *key);

@@ -139,7 +139,7 @@ fn another_store_in_place_of_ours_is_noticed_and_gets_nothing() {
         "nothing but one greeting: {:?}",
         device.asked
     );
-    assert_eq!(device.fate(late), "", "it never is durable");
+    assert_eq!(device.fate(late), "failed: Storage", "it never is durable");
     assert_eq!(device.query("select count(*) from todo"), [[integer(2)]], "nothing is taken away");
     let refused = device.start_open(OTHER_TAB, None, &todos());
     assert_eq!(device.code(refused), ErrorCode::Storage);
@@ -224,6 +224,32 @@ fn a_store_whose_data_were_cleared_is_read_and_not_replaced() {
     device.lend();
     assert!(device.asked.is_empty(), "another store is not asked for anything: {:?}", device.asked);
     assert_eq!(error(&device), Some(ErrorCode::Storage));
+}
+
+/// Goal: nobody waits for ever for a disk whose data were cleared, nor is told that it may still
+/// come. Method: one of two mutations is on its way to it then; the other one was durable before,
+/// and has its verdict.
+#[test]
+fn what_is_on_its_way_to_the_disk_as_its_data_are_cleared_is_told() {
+    let mut server = Server::default();
+    let mut device = Device::new(1);
+    device.server_is_up = true;
+    let open = device.start_open(TAB, Some(SERVER), &todos());
+    talk(&mut server, &mut [&mut device]);
+    device.opened(open);
+    let kept = add(&mut device, "kept");
+    device.disk.hold_flushes(true);
+    let lost = add(&mut device, "lost");
+    let failure = PageServerFailure::new(UnservedKind::Lost, "");
+    device.step(Input::PageServerFailed { server: PageServerId(1), failure });
+    let told = device.failure(lost);
+    assert!(told.message.contains("cleared"), "{told:?}");
+    assert_eq!((told.code, told.outcome), (ErrorCode::Storage, Outcome::Unknown), "it is shown");
+    talk(&mut server, &mut [&mut device]);
+    assert_eq!(device.fate(kept), "durable 1, confirmed 2");
+    assert_eq!(device.fate(lost), "failed: Storage");
+    let shown = device.query("select id from todo order by id");
+    assert_eq!(shown, [[text("kept")], [text("lost")]]);
 }
 
 /// Goal: a byte that rots takes what stands on it and no more, and nobody is left in the dark.

@@ -143,6 +143,16 @@ impl<T> AppendLedger<T> {
         self.in_flight.len()
     }
 
+    /// Takes out what waits for an append, gathered ones included, where it is wanted.
+    pub fn take_waiting(&mut self, is_wanted: impl Fn(&T) -> bool) -> Vec<T> {
+        let mut taken = Vec::new();
+        let in_flight = self.in_flight.iter_mut().map(|(_, waiting)| waiting);
+        for waiting in in_flight.chain([&mut self.after]) {
+            taken.extend(waiting.extract_if(.., |then| is_wanted(then)));
+        }
+        taken
+    }
+
     /// What waits for the appends in flight, oldest first.
     pub fn waiting_mut(&mut self) -> impl Iterator<Item = &mut T> {
         self.in_flight.iter_mut().flat_map(|(_, waiting)| waiting)

@@ -4,12 +4,13 @@ use tidelog_pages::{AppendError, StorageEntry, StoreRequest, Ticket};
 use tidelog_sync::codec;
 use tidelog_types::limits::PAGE_SIZE;
 use tidelog_types::probe::{Probe, reached};
-use tidelog_types::{CallId, EntryId, JournalId, Lsn, Page, Pgid, SortedMap};
+use tidelog_types::{CallId, EntryId, JournalId, Lsn, Outcome, Page, Pgid, SortedMap};
 
 use super::open::{RecordDue, Role};
 use super::requests::Ask;
 use super::{Context, Document, Reads, State, SyncWait};
 use crate::effect::{Notice, TabId};
+use crate::outbox::Outbox;
 use crate::protocol::{Call, CallFailure, FromCore};
 
 /// Milliseconds after an append that failed in which the document writes nothing of itself.
@@ -255,6 +256,20 @@ impl Document {
         self.reload(ctx);
         self.follow_later(&failure, ctx);
         self.error = Some(failure);
+    }
+
+    /// The data were cleared: what waits for the disk never gets there. It is shown all the same.
+    pub(crate) fn fail_settling(&mut self, out: &mut Outbox) {
+        if self.settling == 0 {
+            return;
+        }
+        let waiting = self.ledger.take_waiting(|then| matches!(then, Then::Settle(_)));
+        let failure = CallFailure { outcome: Outcome::Unknown, ..CallFailure::data_cleared() };
+        for Settle { tab, call, id, .. } in waiting.into_iter().filter_map(Then::into_settle) {
+            self.settling -= 1;
+            self.confirming.remove(&id);
+            out.tell(tab, FromCore::Failed { call, failure: failure.clone() });
+        }
     }
 
     /// Looks for these mutations before all that was asked since: what is not found is run. Who
