@@ -1,6 +1,6 @@
 /** Serves a store to cores and tabs, wherever the store is kept. */
 
-import type { Bytes, Ready, TabPort, Unserved, UnservedKind } from '../../js/dist/ports.js';
+import type { Bytes, Ready, TabPort, Unserved, UnservedKind, Use } from '../../js/dist/ports.js';
 import * as store from '../wasm/page_server.js';
 import { compile, transferOf, UNSERVED_KINDS } from './shared.js';
 
@@ -90,20 +90,22 @@ export class StoreHost {
     };
   }
 
-  /** Serves another core in place of the last one. */
+  /** Serves another core in place of the last one, which may be the same with another way. */
   serve(port: MessagePort): void {
     if (this.#isLost) {
-      this.#again();
+      // What is here is the last copy. The core that knows it has its way to it; any other one
+      // begins anew, and says so first.
+      port.onmessage = () => this.#again();
+      port.onmessageerror = () => this.#again();
       return;
     }
     for (const tab of [...this.#tabs.keys()]) this.#reach(tab, undefined);
     const owner = this.#owners.push(port) - 1;
     // What was asked is lost, and nobody asks it again but of another page server.
     port.onmessageerror = () => this.#break();
-    port.onmessage = ({ data }: MessageEvent<TabPort | Bytes>) => {
+    port.onmessage = ({ data }: MessageEvent<TabPort | Use | Bytes>) => {
       if (data instanceof Uint8Array) this.#work(() => store.serve(owner, data));
-      else if (!this.#isLiving(owner)) return;
-      else this.#reach(data.tab, data.port);
+      else if (data.type === 'tab' && this.#isLiving(owner)) this.#reach(data.tab, data.port);
     };
     if (this.#state) port.postMessage(this.#state);
   }

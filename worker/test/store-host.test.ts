@@ -126,6 +126,7 @@ test('what an earlier core says late of its tabs is not said of others', async (
 test('no way to a tab is left open that nobody uses any more', async () => {
   const { serve } = await opened();
   const owner = serve();
+  owner.onmessage({ data: { type: 'use' } });
   const [first, second, third] = [newPort(), newPort(), newPort()];
   owner.onmessage({ data: { type: 'tab', tab: 1, port: first } });
   owner.onmessage({ data: { type: 'tab', tab: 1, port: second } });
@@ -141,6 +142,20 @@ test('no way to a tab is left open that nobody uses any more', async () => {
 test('a store that misses what it was asked is opened anew', async () => {
   const { serve, again } = await opened();
   serve().onmessageerror?.();
+  expect(again).toHaveBeenCalledTimes(1);
+});
+
+test('the last copy is left to the core that knows it until another one begins anew', async () => {
+  store.left = NOTHING;
+  const { host, serve, again } = await opened();
+  const port = serve();
+  host.lost();
+  const [unused, other] = [serve(), serve()];
+  expect(again).not.toHaveBeenCalled();
+  for (const way of [unused, other]) expect(way.postMessage).not.toHaveBeenCalled();
+  port.onmessage({ data: new Uint8Array(1) });
+  expect(store.serve).toHaveBeenCalledTimes(1);
+  other.onmessage({ data: { type: 'use' } });
   expect(again).toHaveBeenCalledTimes(1);
 });
 
