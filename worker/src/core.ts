@@ -394,7 +394,8 @@ function serveHere(): void {
   host.serve(port2);
   const lost = (): void => host.lost();
   const closed = (isThere: Promise<boolean>): void => void host.closed(isThere);
-  const opening = loadStore(wasmUrl).then(() => openBlocks(lost, closed));
+  const aborted = (isThere: Promise<boolean>): void => void host.aborted(isThere);
+  const opening = loadStore(wasmUrl).then(() => openBlocks(lost, closed, aborted));
   void host.start(opening);
 }
 
