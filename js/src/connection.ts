@@ -56,7 +56,7 @@ export class Connection {
 
   #watchPage(): void {
     const hide = (): void => this.#run({ type: 'hide' });
-    addEventListener('online', () => this.#run({ type: 'nudge' }));
+    addEventListener('online', () => this.#run({ type: 'online' }));
     let isLeaving = false;
     // A page that holds a lock is not kept for the way back. After `pagehide` comes the other
     // event, so that apps can save something in both: it gets here behind an app's own listeners.
@@ -66,7 +66,7 @@ export class Connection {
       if (isLeaving && document.visibilityState === 'hidden') hide();
     });
     addEventListener('visibilitychange', () => {
-      if (document.visibilityState === 'visible') this.#run({ type: 'nudge' });
+      if (document.visibilityState === 'visible') this.#run({ type: 'visible' });
       else if (isLeaving) hide();
     });
     addEventListener('pageshow', ({ persisted }) => {

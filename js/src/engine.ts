@@ -46,6 +46,8 @@ export class Engine {
   #worker: LendingWorker | undefined;
   /** A core that was replaced by one of another release: its tabs do not ask for the store back. */
   #yields = false;
+  /** Whether no core has welcomed this page yet. */
+  #isNew = true;
 
   /** `receive` takes lists of messages, and which core they are from. */
   constructor(
@@ -114,7 +116,7 @@ export class Engine {
         break;
       case 'lend': {
         const port = this.#worker!.lend();
-        this.#post({ type: 'lend', port }, [port]);
+        this.#post({ type: 'lend', worker: effect.worker, port }, [port]);
         break;
       }
       case 'lendEnded':
@@ -180,7 +182,8 @@ export class Engine {
       this.#take(core, data, joined?.url);
       if ('type' in data && data.type === 'welcome') void this.#takeOver(port, others);
     });
-    this.#post({ type: 'hello', lock: this.#lock, build: BUILD, urls: this.#places }, []);
+    const hello = { lock: this.#lock, isNew: this.#isNew, build: BUILD, urls: this.#places };
+    this.#post({ type: 'hello', ...hello }, []);
     this.#hear({ type: 'connected', core });
   }
 
@@ -220,6 +223,7 @@ export class Engine {
       this.#hear({ type: 'refused', core, reason: 'the core was not there', joining });
     } else {
       this.#yields ||= data.type === 'replaced';
+      this.#isNew &&= data.type !== 'welcome';
       this.#hear({ ...data, core });
     }
   }

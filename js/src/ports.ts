@@ -21,6 +21,8 @@ export interface Hello {
   readonly type: 'hello';
   /** Name of a Web Lock that the tab holds for as long as it lives. */
   readonly lock: string;
+  /** Whether no core has welcomed the page yet: it has just been loaded, and has nothing open. */
+  readonly isNew: boolean;
   /** The tab's build. A worker of another one answers `otherBuild`: all releases keep to this. */
   readonly build: string;
   /** The files of the workers, where they are not in their places. */
@@ -37,6 +39,8 @@ export interface TakeOver {
 /** A tab lends a page server: the other end of this port is in its worker. */
 export interface Lend {
   readonly type: 'lend';
+  /** The tab's own number for its worker, which is lent again when the tab says hello again. */
+  readonly worker: number;
   readonly port: MessagePort;
 }
 
@@ -120,6 +124,11 @@ export type FromPageServer =
   | { readonly type: 'broke'; readonly why?: Unserved | undefined }
   /** It cannot load what it needs. */
   | { readonly type: 'unloaded'; readonly reason: string };
+
+/** What a core first says to a page server that it uses from now on. */
+export interface Use {
+  readonly type: 'use';
+}
 
 /** The core tells a page server how to reach a tab; without a port, that the tab is gone. */
 export interface TabPort {

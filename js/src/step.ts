@@ -56,8 +56,10 @@ export type Input =
   | { readonly type: 'news'; readonly core: number; readonly handle: number; readonly news: News }
   /** All of a list of messages from the core was heard, of this size as the core counts. */
   | { readonly type: 'heard'; readonly core: number; readonly size: number }
-  /** The tab is looked at again, or there is a network again. */
-  | { readonly type: 'nudge' }
+  /** There is a network again, which every tab hears, looked at or not. */
+  | { readonly type: 'online' }
+  /** The tab is looked at again. */
+  | { readonly type: 'visible' }
   /** The page is frozen, or put into the back/forward cache, and holds nothing there; goes on. */
   | { readonly type: 'hide' | 'show' }
   /** The time has come that `wake` asked for; harmless at any other. */

@@ -164,8 +164,13 @@ export class Tab {
         if (lists > 0) this.#post('heard', { lists });
         break;
       }
-      case 'nudge':
+      case 'online':
         this.#nudge();
+        break;
+      case 'visible':
+        this.#tryShutSoon();
+        this.#nudge();
+        this.#reopenShut();
         break;
       case 'hide':
         this.#leave();
@@ -615,11 +620,14 @@ export class Tab {
     }
   }
 
+  /** Neither a tab without a core nor a server is waited for any longer. */
   #nudge(): void {
-    this.#tryShutSoon();
     if (this.#link.stage === 'off' && this.#link.dueAt < NEVER) this.#link.start(this.#now);
+    if (this.#link.isConnected) this.#post('nudge', {});
+  }
+
+  #reopenShut(): void {
     if (!this.#link.isConnected) return;
-    this.#post('nudge', {});
     for (const document of this.#documents.values()) {
       if (document.state === 'shut') document.state = 'waiting';
     }

@@ -439,6 +439,17 @@ test('a page that is frozen holds nothing until it goes on', async () => {
   expect([Core.started.length, ofTabs().length]).toEqual([2, 1]);
 });
 
+test('a page that comes back says so to the core: it is not one that was just loaded', async () => {
+  const page = pageThatIs('visible');
+  ask(new Connection(NOWHERE));
+  await settled();
+  page.tell('freeze');
+  page.tell('resume');
+  await settled();
+  const hellos = Core.started.map(({ said }) => said[0]);
+  expect(hellos).toMatchObject([{ isNew: true }, { isNew: false }]);
+});
+
 test('a page that is put aside while it is hidden already holds nothing', async () => {
   const page = pageThatIs('hidden');
   ask(new Connection(NOWHERE));

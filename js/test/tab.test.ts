@@ -840,12 +840,20 @@ test('M6: a tab that is looked at again tries at once what waits for a pause to 
   const { stage } = opened();
   stage.die();
   stage.step({ type: 'refused', core: stage.core, reason: '404', joining: undefined });
-  expect(types(stage.step({ type: 'nudge' }))).toContain('connect');
+  expect(types(stage.step({ type: 'visible' }))).toContain('connect');
 });
 
-test('M6: and tells the core, which looks after its servers', () => {
+test('M6: so does one that is online again', () => {
   const { stage } = opened();
-  stage.step({ type: 'nudge' });
+  stage.die();
+  stage.step({ type: 'refused', core: stage.core, reason: '404', joining: undefined });
+  expect(types(stage.step({ type: 'online' }))).toContain('connect');
+});
+
+test.each(['visible', 'online'] as const)('M6: the core of a tab is told: %s', (type) => {
+  const { stage } = opened();
+  // It looks after its servers.
+  stage.step({ type });
   expect(stage.posted('nudge')).toHaveLength(1);
 });
 
@@ -909,7 +917,7 @@ test('W6: one that is left shut is tried again by who looks at its tab, and then
   const { stage, handle, other, innocent } = deadly();
   stage.reopens(other);
   for (let times = 0; times < 3; times++) {
-    stage.step({ type: 'nudge' });
+    stage.step({ type: 'visible' });
     expect(askedToOpen(stage)).toEqual([other, handle]);
     stage.dieOfIt();
     expect(askedToOpen(stage)).toEqual([other]);
@@ -917,7 +925,7 @@ test('W6: one that is left shut is tried again by who looks at its tab, and then
   }
   for (const call of innocent) expect(stage.errors(call)).toEqual([]);
   stage.pass(60_000);
-  stage.step({ type: 'nudge' });
+  stage.step({ type: 'visible' });
   const query = stage.call('query', { handle: other });
   expect(stage.posted('query')).toEqual([]);
   stage.pass(2_000);
@@ -925,6 +933,22 @@ test('W6: one that is left shut is tried again by who looks at its tab, and then
   stage.reopens(handle);
   stage.dieOfIt();
   expect(askedToOpen(stage)).toEqual([handle, other]);
+});
+
+test('W6: one that is left shut stays so where a network comes, which says nothing of it', () => {
+  const { stage, handle, other } = deadly();
+  stage.reopens(other);
+  for (let times = 0; times < 3; times++) stage.step({ type: 'online' });
+  expect(askedToOpen(stage)).toEqual([other]);
+  // Nor does the next core open it.
+  stage.step({ type: 'gone', core: stage.core });
+  stage.log = [];
+  stage.step({ type: 'online' });
+  stage.pass(8_100);
+  stage.work();
+  expect(askedToOpen(stage)).toEqual([other]);
+  stage.step({ type: 'visible' });
+  expect(askedToOpen(stage)).toEqual([other, handle]);
 });
 
 test('W6: a tab without a core for a while tries again what killed the ones before', () => {
@@ -1079,7 +1103,7 @@ test('W6: a document that opens well and then kills four cores is given up for a
 });
 
 test.each<[string, (stage: Stage) => void]>([
-  ['is looked at while there is no core', (stage) => stage.step({ type: 'nudge' })],
+  ['is looked at while there is no core', (stage) => stage.step({ type: 'visible' })],
   [
     'is put aside and comes back',
     (stage) => {
@@ -1102,7 +1126,7 @@ test.each<[string, (stage: Stage) => void]>([
 
 test('W6: such a document is shut again at once where the next core dies of it too', () => {
   const { stage, handle, other } = deadlyOnceOpen();
-  stage.step({ type: 'nudge' });
+  stage.step({ type: 'visible' });
   stage.reopens(handle);
   // A page that is put aside, or a core that dies of something else, says nothing of it.
   stage.comeBack();

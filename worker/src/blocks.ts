@@ -23,11 +23,14 @@ let listening: IDBDatabase | undefined;
  * not for a browser that does not answer.
  *
  * `lost` is called when somebody deletes it, also where there is no store to be had of it, and
- * `closed` as soon as the browser has closed it, with whether it is still there, which takes time.
+ * `closed` as soon as the browser has closed it, with whether it is still there, which takes time;
+ * `aborted` likewise, before the store hears that a transaction of its own came to nothing. All
+ * that are under way do when the browser closes it, and only then it says so.
  */
 export async function openBlocks(
   lost: () => void,
   closed: (isThere: Promise<boolean>) => void,
+  aborted: (isThere: Promise<boolean>) => void,
 ): Promise<Keep> {
   held ??= hold(LOCK);
   try {
@@ -47,6 +50,8 @@ export async function openBlocks(
   closeWhenDeleted(database, lost);
   const madeAt = await whenMade(database);
   database.onclose = () => closed(isThere(madeAt));
+  // On its way down to the transaction, where the store listens.
+  database.addEventListener('abort', () => aborted(isThere(madeAt)), true);
   return {
     inBlocks: true,
     settledAt: settledAt(madeAt),

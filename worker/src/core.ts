@@ -16,6 +16,7 @@ import type {
   ToTab,
   Unserved,
   UnservedKind,
+  Use,
 } from '../../js/dist/ports.js';
 import * as core from '../wasm/core.js';
 import { openBlocks } from './blocks.js';
@@ -67,7 +68,9 @@ interface Tab {
 interface PageServer {
   readonly number: number;
   /** The tab that lent it; absent if it is here. */
-  readonly tab?: number;
+  tab?: number;
+  /** That tab's number for the worker. */
+  readonly worker?: number;
   readonly way: MessagePort;
   /** Whether it has the store open. */
   ready?: boolean;
@@ -164,10 +167,13 @@ function refuse(port: MessagePort): void {
   if (!started) self.close();
 }
 
-function greet(port: MessagePort, { lock, urls }: Hello): Tab {
+function greet(port: MessagePort, { lock, isNew, urls }: Hello): Tab {
   const tab = { number: ++lastNumber, port };
   const before = tabsByLock.get(lock);
-  if (before) gone(before);
+  if (before) {
+    left(before);
+    if (isLastCopyOf(before)) pageServer!.tab = tab.number;
+  }
   tabsByLock.set(lock, tab);
   tabs.set(tab.number, tab);
   if (!started) {
@@ -175,8 +181,9 @@ function greet(port: MessagePort, { lock, urls }: Hello): Tab {
     start(urls).catch((error) => die(`the core could not be started: ${error}`));
   }
   if (works) welcome(tab);
-  // Whoever loads a page now has been told, and wants to begin anew.
-  if (works && core.isLost()) die('the data of this site were cleared');
+  // Whoever loads a page now has been told, and wants to begin anew. Whoever only comes back does
+  // not, and the last copy may be here.
+  if (isNew && isLost()) die('the data of this site were cleared');
   if (!before) awaitEnd(lock);
   return tab;
 }
@@ -206,20 +213,41 @@ function reach({ port }: Tab): void {
   port.postMessage({ type: 'reach', server: pageServer.number } satisfies Reach);
 }
 
+/** Whether the data were cleared under the core. */
+function isLost(): boolean {
+  return works && core.isLost();
+}
+
+/** Whether what this tab lent has the last copy of data that were cleared. */
+function isLastCopyOf({ number }: Tab): boolean {
+  return isLost() && pageServer?.tab === number;
+}
+
+/** The tab has ended, and with it what it lent. */
+function gone(tab: Tab): void {
+  disconnect(tab);
+  lendEnded(tab.number);
+}
+
+/** The tab is to say hello anew, and to lend anew, unless what it lent cannot be replaced. */
+function left(tab: Tab): void {
+  disconnect(tab);
+  if (!isLastCopyOf(tab)) lendEnded(tab.number);
+}
+
 /** The tab has no more use of this port, which one end alone would keep. */
-function gone({ number, port }: Tab): void {
+function disconnect({ number, port }: Tab): void {
   tabs.delete(number);
   port.close();
   early = early.filter(({ tab }) => tab.number !== number);
   step(core.tabClosed, number);
   pageServer?.way.postMessage({ type: 'tab', tab: number } satisfies TabPort);
-  lendEnded(number);
 }
 
 /** Nobody knows what the tab asked, and what it says next may build on that. */
 function unread(tab: Tab): void {
   tab.port.postMessage({ type: 'unread' } satisfies ToTab);
-  gone(tab);
+  left(tab);
 }
 
 /** Resolves when this worker is the core. If another one is, its tabs go there, and it ends. */
@@ -277,8 +305,10 @@ function receive(tab: Tab, message: FromTab): void {
   else if (message instanceof Uint8Array) {
     if (step(core.tabMessages, tab.number, message) === false) unread(tab);
   } else if (message.type === 'lend') {
-    if (servesHere) message.port.close();
-    else use({ number: ++lastNumber, tab: tab.number, way: message.port });
+    const { worker, port } = message;
+    const isInUse = isLastCopyOf(tab) && pageServer!.worker === worker;
+    if (servesHere || isInUse) port.close();
+    else use({ number: ++lastNumber, tab: tab.number, worker, way: port });
   } else if (message.type === 'reach' && message.server === pageServer?.number) {
     const port = message.port!;
     pageServer.way.postMessage({ type: 'tab', tab: tab.number, port } satisfies TabPort, [port]);
@@ -333,6 +363,7 @@ function use(server: PageServer): void {
     } else if (data.kind === 'no-files') serveHere();
     else failed(server, data.kind, data.reason);
   };
+  way.postMessage({ type: 'use' } satisfies Use);
 }
 
 function failed({ number }: Pick<PageServer, 'number'>, kind: UnservedKind, reason: string): void {
@@ -363,7 +394,8 @@ function serveHere(): void {
   host.serve(port2);
   const lost = (): void => host.lost();
   const closed = (isThere: Promise<boolean>): void => void host.closed(isThere);
-  const opening = loadStore(wasmUrl).then(() => openBlocks(lost, closed));
+  const aborted = (isThere: Promise<boolean>): void => void host.aborted(isThere);
+  const opening = loadStore(wasmUrl).then(() => openBlocks(lost, closed, aborted));
   void host.start(opening);
 }
 

@@ -1,6 +1,6 @@
 /** Serves a store to cores and tabs, wherever the store is kept. */
 
-import type { Bytes, Ready, TabPort, Unserved, UnservedKind } from '../../js/dist/ports.js';
+import type { Bytes, Ready, TabPort, Unserved, UnservedKind, Use } from '../../js/dist/ports.js';
 import * as store from '../wasm/page_server.js';
 import { compile, transferOf, UNSERVED_KINDS } from './shared.js';
 
@@ -62,8 +62,10 @@ export class StoreHost {
   #works = false;
   /** Whether its data were cleared under it. */
   #isLost = false;
-  /** What is to be done once it is known whether what was closed is still there. */
+  /** What is to be done once it is known whether what the store is kept in is still there. */
   #heldBack: (() => number)[] | undefined;
+  /** Looks at that which are under way. */
+  #looks = 0;
   /** What owners are told first. */
   #state: Ready | Unserved | undefined;
   /** Lets other messages in between the slices of large requests. */
@@ -90,20 +92,22 @@ export class StoreHost {
     };
   }
 
-  /** Serves another core in place of the last one. */
+  /** Serves another core in place of the last one, which may be the same with another way. */
   serve(port: MessagePort): void {
     if (this.#isLost) {
-      this.#again();
+      // What is here is the last copy. The core that knows it has its way to it; any other one
+      // begins anew, and says so first.
+      port.onmessage = () => this.#again();
+      port.onmessageerror = () => this.#again();
       return;
     }
     for (const tab of [...this.#tabs.keys()]) this.#reach(tab, undefined);
     const owner = this.#owners.push(port) - 1;
     // What was asked is lost, and nobody asks it again but of another page server.
     port.onmessageerror = () => this.#break();
-    port.onmessage = ({ data }: MessageEvent<TabPort | Bytes>) => {
+    port.onmessage = ({ data }: MessageEvent<TabPort | Use | Bytes>) => {
       if (data instanceof Uint8Array) this.#work(() => store.serve(owner, data));
-      else if (!this.#isLiving(owner)) return;
-      else this.#reach(data.tab, data.port);
+      else if (data.type === 'tab' && this.#isLiving(owner)) this.#reach(data.tab, data.port);
     };
     if (this.#state) port.postMessage(this.#state);
   }
@@ -156,20 +160,35 @@ export class StoreHost {
     this.#tell({ type: 'failed', kind: 'lost', reason: '' });
   }
 
-  /**
-   * The browser has closed what the store is kept in. If that is still there it is opened anew. If
-   * not, what this store has in memory is the last copy: so until that is known nothing is done, as
-   * a write would break the store, and what is asked waits.
-   */
+  /** The browser has closed what the store is kept in. If that is still there it is opened anew. */
   async closed(isThere: Promise<boolean>): Promise<void> {
+    await this.#holdBack(isThere, () => this.#break());
+  }
+
+  /**
+   * Something was not written, as happens to all that is on its way when the data are cleared. If
+   * they are still there, the store says why as soon as it looks.
+   */
+  async aborted(isThere: Promise<boolean>): Promise<void> {
+    await this.#holdBack(isThere, () => {});
+  }
+
+  /**
+   * If what the store is kept in is not there any more, what this store has in memory is the last
+   * copy: so until that is known nothing is done, as a write, or a look at what became of one,
+   * would break the store, and what is asked waits.
+   */
+  async #holdBack(isThere: Promise<boolean>, goOn: () => void): Promise<void> {
     this.#heldBack ??= [];
-    if (await isThere) {
-      this.#break();
-      return;
-    }
+    this.#looks++;
+    const isThereNow = await isThere;
+    this.#looks--;
+    if (!isThereNow) this.lost();
+    // Who looked too early may have found what was just about to go.
+    if (this.#looks > 0) return;
+    if (isThereNow && !this.#isLost) goOn();
     const heldBack = this.#heldBack ?? [];
     this.#heldBack = undefined;
-    this.lost();
     for (const run of heldBack) this.#work(run);
   }
 

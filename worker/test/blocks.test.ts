@@ -20,8 +20,8 @@ test('a lock that was refused once is asked for again', async () => {
     throw new DOMException('not here');
   });
   vi.stubGlobal('indexedDB', { open });
-  await expect(openBlocks(pass, pass)).rejects.toThrow('not now');
-  await expect(openBlocks(pass, pass)).rejects.toThrow('not here');
+  await expect(openBlocks(pass, pass, pass)).rejects.toThrow('not now');
+  await expect(openBlocks(pass, pass, pass)).rejects.toThrow('not here');
 });
 
 /** A database that says when somebody else wants to delete it, and its connections. */
@@ -29,6 +29,8 @@ class Databases {
   readonly connections: {
     onversionchange?: () => void;
     onclose?: () => void;
+    /** For the way down to a transaction. */
+    capturing: Record<string, () => void>;
     isOpen: boolean;
   }[] = [];
   /** What the present one is marked with. */
@@ -64,8 +66,13 @@ class Databases {
 
   #connect(): { isOpen: boolean } {
     const made = { put: () => {}, get: () => succeeding(this.madeAt) };
+    const capturing: Record<string, () => void> = {};
     const connection = {
       isOpen: true,
+      capturing,
+      addEventListener: (type: string, listener: () => void, captures: boolean) => {
+        if (captures) capturing[type] = listener;
+      },
       close: () => {
         connection.isOpen = false;
       },
@@ -117,11 +124,11 @@ describe('a store in a database', () => {
     const { openBlocks } = await import('../src/blocks.js');
     const late: (() => void)[] = [];
     databases.unanswered = late;
-    const opened = openBlocks(pass, pass).catch(String);
+    const opened = openBlocks(pass, pass, pass).catch(String);
     await vi.advanceTimersByTimeAsync(30_000);
     expect(await Promise.race([opened, 'pending'])).toMatch('the database does not open');
     databases.unanswered = undefined;
-    await openBlocks(pass, pass);
+    await openBlocks(pass, pass, pass);
     for (const answer of late) answer();
     await vi.advanceTimersByTimeAsync(0);
     expect([late.length, databases.connections.length, databases.openCount]).toEqual([1, 2, 1]);
@@ -156,7 +163,7 @@ describe('a store in a database', () => {
     const { openBlocks } = await import('../src/blocks.js');
     const [lost, closed] = [vi.fn(), vi.fn()];
     store.openBlocks.mockImplementation(() => {});
-    (await openBlocks(lost, closed)).open({ failed: pass } as never);
+    (await openBlocks(lost, closed, pass)).open({ failed: pass } as never);
     happen(databases);
     databases.closeAll();
     // Nobody may write until it is known what has become of it.
@@ -170,6 +177,23 @@ describe('a store in a database', () => {
     ]);
   });
 });
+
+test.each([true, false])(
+  'what a transaction is aborted for is looked for first: %s',
+  async (it) => {
+    vi.resetModules();
+    const databases = new Databases();
+    vi.stubGlobal('navigator', { locks: { request: async (_: string, it: () => void) => it() } });
+    vi.stubGlobal('indexedDB', databases);
+    const { openBlocks } = await import('../src/blocks.js');
+    const aborted = vi.fn();
+    await openBlocks(pass, pass, aborted);
+    if (!it) databases.version = 0;
+    databases.connections[0]!.capturing.abort!();
+    expect(aborted).toHaveBeenCalledTimes(1);
+    expect(await aborted.mock.calls[0]![0]).toBe(it);
+  },
+);
 
 describe('that a database is deleted is heard where its store', () => {
   let databases: Databases;
@@ -189,7 +213,7 @@ describe('that a database is deleted is heard where its store', () => {
       database.close();
     });
     // However often that is tried.
-    for (const _ of [1, 2]) (await openBlocks(lost, pass)).open({ failed } as never);
+    for (const _ of [1, 2]) (await openBlocks(lost, pass, pass)).open({ failed } as never);
     await settled();
     expect([failed.mock.calls.length, databases.openCount]).toEqual([2, 1]);
     databases.delete();
@@ -200,7 +224,7 @@ describe('that a database is deleted is heard where its store', () => {
     const { openBlocks } = await import('../src/blocks.js');
     const lost = vi.fn();
     databases.version = 2;
-    await expect(openBlocks(lost, pass)).rejects.toMatchObject({ kind: 'newer-format' });
+    await expect(openBlocks(lost, pass, pass)).rejects.toMatchObject({ kind: 'newer-format' });
     await settled();
     databases.delete();
     expect([lost.mock.calls.length, databases.openCount]).toEqual([1, 0]);
@@ -214,7 +238,7 @@ describe('that a database is deleted is heard where its store', () => {
       host.failed(2, 'damaged');
       databases.delete();
     });
-    (await openBlocks(lost, pass)).open({ failed: () => {} } as never);
+    (await openBlocks(lost, pass, pass)).open({ failed: () => {} } as never);
     await settled();
     expect([lost.mock.calls.length, databases.version]).toEqual([1, 0]);
   });

@@ -7,7 +7,7 @@ const core = vi.hoisted(() => ({
   initSync: () => {},
   start: () => {},
   warmUp: () => {},
-  isLost: () => false,
+  isLost: vi.fn(() => false),
   nameCulprit: vi.fn(),
   tabClosed: vi.fn(),
   tabMessages: vi.fn((): boolean | undefined => true),
@@ -68,6 +68,7 @@ afterEach(() => {
   vi.useRealTimers();
   vi.unstubAllGlobals();
   vi.clearAllMocks();
+  core.isLost.mockReturnValue(false);
 });
 
 const BUILD = '0.1.0+00000000';
@@ -75,11 +76,11 @@ const BUILD = '0.1.0+00000000';
 /** A core at work, to which tabs can come. */
 async function atWork() {
   (await import('../src/core.js')).runCore();
-  return async (lock: string) => {
+  return async (lock: string, isNew = true) => {
     const port = new Port();
     self.onconnect({ ports: [port] });
     const say = (data: FromTab): void => port.onmessage({ data });
-    say({ type: 'hello', lock, build: BUILD, urls: {} as never });
+    say({ type: 'hello', lock, isNew, build: BUILD, urls: {} as never });
     await vi.waitFor(() => expect(port.said[0]).toMatchObject({ type: 'welcome' }));
     return { port, say };
   };
@@ -89,7 +90,7 @@ test('whoever lent a page server and cannot lend another is heard by those who w
   const enter = await atWork();
   const [lender, other] = [await enter('a'), await enter('b')];
   const way = new Port();
-  lender.say({ type: 'lend', port: way as unknown as MessagePort });
+  lender.say({ type: 'lend', worker: 1, port: way as unknown as MessagePort });
   way.onmessage({ data: { type: 'ready', settledAt: 0, inBlocks: false } });
   expect(core.pageServerLent).toHaveBeenCalledTimes(1);
 
@@ -108,14 +109,14 @@ test('a page server that was lent late, and has ended, takes no place for good',
   const enter = await atWork();
   const [late, serving] = [await enter('a'), await enter('b')];
   const ports = [new Port(), new Port(), new Port()] as unknown as MessagePort[];
-  serving.say({ type: 'lend', port: ports[0]! });
-  late.say({ type: 'lend', port: ports[1]! });
+  serving.say({ type: 'lend', worker: 1, port: ports[0]! });
+  late.say({ type: 'lend', worker: 1, port: ports[1]! });
   expect(serving.port.said.at(-1)).not.toEqual({ type: 'lendAgain' });
   late.say({ type: 'lendEnded' });
   expect(core.pageServerGone).toHaveBeenCalledTimes(2);
   expect(serving.port.said.at(-1)).toEqual({ type: 'lendAgain' });
 
-  serving.say({ type: 'lend', port: ports[2]! });
+  serving.say({ type: 'lend', worker: 1, port: ports[2]! });
   serving.say({ type: 'lendEnded' });
   expect(core.pageServerGone).toHaveBeenCalledTimes(3);
   expect(late.port.said.at(-1)).not.toEqual({ type: 'lendAgain' });
@@ -125,11 +126,11 @@ test('a page server has ended, said or not, where another one is lent', async ()
   const enter = await atWork();
   const [first, second] = [await enter('a'), await enter('b')];
   const [way, next] = [new Port(), new Port()];
-  first.say({ type: 'lend', port: way as unknown as MessagePort });
+  first.say({ type: 'lend', worker: 1, port: way as unknown as MessagePort });
   way.onmessage({ data: { type: 'ready', settledAt: 0, inBlocks: false } });
   expect(core.pageServerGone).not.toHaveBeenCalled();
 
-  second.say({ type: 'lend', port: next as unknown as MessagePort });
+  second.say({ type: 'lend', worker: 1, port: next as unknown as MessagePort });
   const [, lent] = core.pageServerLent.mock.calls[0]!;
   expect(core.pageServerGone.mock.calls).toEqual([[expect.any(Number), lent]]);
   next.onmessage({ data: { type: 'failed', kind: 'unavailable', reason: 'no' } });
@@ -159,7 +160,7 @@ test('why a page server failed is told, whoever of its tab and itself says so fi
   const { say } = await enter('a');
   const failed = { type: 'failed', kind: 'unavailable', reason: 'no room' } as const;
   const way = new Port();
-  say({ type: 'lend', port: way as unknown as MessagePort });
+  say({ type: 'lend', worker: 1, port: way as unknown as MessagePort });
   say({ type: 'lendEnded', why: failed });
   way.onmessage({ data: failed });
   const reason = new TextEncoder().encode('no room');
@@ -186,7 +187,7 @@ test('a core that misses what it was told ends, so that all is said again', asyn
   const enter = await atWork();
   const [lender, other] = [await enter('a'), await enter('b')];
   const way = new Port();
-  lender.say({ type: 'lend', port: way as unknown as MessagePort });
+  lender.say({ type: 'lend', worker: 1, port: way as unknown as MessagePort });
   for (const port of [way, other.port]) port.onmessageerror?.();
   expect(self.close).toHaveBeenCalledTimes(2);
   expect(other.port.said.at(-1)).toMatchObject({ type: 'died' });
@@ -243,6 +244,57 @@ test('a tab that says hello again leaves no port behind', async () => {
   expect(after.port.close).not.toHaveBeenCalled();
 });
 
+/** A core whose data were cleared, and what it was lent. */
+async function atLoss() {
+  const enter = await atWork();
+  const [lender, other] = [await enter('a'), await enter('b')];
+  const way = new Port();
+  lender.say({ type: 'lend', worker: 1, port: way as unknown as MessagePort });
+  way.onmessage({ data: { type: 'ready', settledAt: 0, inBlocks: false } });
+  core.isLost.mockReturnValue(true);
+  return { enter, lender, other, way };
+}
+
+test('a core with the last copy lives on where a page comes back, until one is loaded', async () => {
+  const { enter, other } = await atLoss();
+  core.tabMessages.mockReturnValueOnce(false);
+  other.say(new Uint8Array(3));
+  for (const lock of ['b', 'c']) await enter(lock, false);
+  expect(self.close).not.toHaveBeenCalled();
+  const { port } = await enter('d');
+  expect(self.close).toHaveBeenCalledTimes(1);
+  expect(port.said.at(-1)).toMatchObject({ type: 'died' });
+});
+
+test.each([
+  [
+    'was not understood',
+    (say: (data: FromTab) => void) => {
+      core.tabMessages.mockReturnValueOnce(false);
+      say(new Uint8Array(3));
+    },
+  ],
+  ['did not hear an answer', () => {}],
+])('the last copy stays in use where the tab that lent it %s', async (_, leave) => {
+  const { enter, lender, way } = await atLoss();
+  leave(lender.say);
+  const back = await enter('a', false);
+  const again = new Port();
+  back.say({ type: 'lend', worker: 1, port: again as unknown as MessagePort });
+  expect(core.pageServerGone).not.toHaveBeenCalled();
+  expect([again.said, again.close.mock.calls.length]).toEqual([[], 1]);
+  const [, lent] = core.pageServerLent.mock.calls[0]!;
+  expect(back.port.said.at(-1)).toEqual({ type: 'reach', server: lent });
+
+  // It has ended without a word while the tab was away.
+  const next = new Port();
+  back.say({ type: 'lend', worker: 2, port: next as unknown as MessagePort });
+  expect(core.pageServerGone).toHaveBeenCalledTimes(1);
+  expect([way.said[0], next.said[0]]).toEqual([{ type: 'use' }, { type: 'use' }]);
+  back.say({ type: 'lendEnded' });
+  expect(core.pageServerGone).toHaveBeenCalledTimes(2);
+});
+
 test('looks at other cores do not pile up, and one that is refused harms nobody', async () => {
   vi.useFakeTimers({ toFake: ['setTimeout'] });
   const { hold } = (await import('../src/shared.js')) as unknown as { hold: Mock };
@@ -285,7 +337,7 @@ async function saidOfCoreAt(url: string, mode: LockMode, ms: number) {
   (await import('../src/core.js')).runCore();
   const port = new Port();
   self.onconnect({ ports: [port] });
-  port.onmessage({ data: { type: 'hello', lock: 'a', build: BUILD, urls: {} } });
+  port.onmessage({ data: { type: 'hello', lock: 'a', isNew: true, build: BUILD, urls: {} } });
   // It ends where it is closed.
   for (let passed = 0; passed < ms && self.close.mock.calls.length === 0; passed += 50) {
     await vi.advanceTimersByTimeAsync(50);
@@ -340,7 +392,9 @@ test('a script that only tabs of another build came to ends, and was never the c
   (await import('../src/core.js')).runCore();
   const port = new Port();
   self.onconnect({ ports: [port] });
-  port.onmessage({ data: { type: 'hello', lock: 'a', build: '0.0.9+00000001', urls: {} } });
+  port.onmessage({
+    data: { type: 'hello', lock: 'a', isNew: true, build: '0.0.9+00000001', urls: {} },
+  });
   port.onmessage({ data: new Uint8Array(8) });
   await new Promise((resolve) => setTimeout(resolve));
   expect(port.said).toEqual([{ type: 'otherBuild' }]);
@@ -353,7 +407,9 @@ test('a core takes nothing from a tab of another build, and goes on for its own'
   await enter('a');
   const port = new Port();
   self.onconnect({ ports: [port] });
-  port.onmessage({ data: { type: 'hello', lock: 'b', build: '0.2.0+00000001', urls: {} } });
+  port.onmessage({
+    data: { type: 'hello', lock: 'b', isNew: true, build: '0.2.0+00000001', urls: {} },
+  });
   port.onmessage({ data: new Uint8Array(8) });
   port.onmessage({ data: { type: 'takeOver', locks: [`tidelog-core:${BUILD}`] } });
   expect(port.said).toEqual([{ type: 'otherBuild' }]);

@@ -9,7 +9,7 @@ const store = vi.hoisted(() => ({
   initSync: () => {},
   serve: vi.fn(() => store.left),
   lose: vi.fn(),
-  proceed: () => store.left,
+  proceed: vi.fn(() => store.left),
   rest: vi.fn(() => store.left),
 }));
 vi.mock('../wasm/page_server.js', () => store);
@@ -20,8 +20,10 @@ let isThere = true;
 afterEach(() => {
   vi.useRealTimers();
   vi.unstubAllGlobals();
-  for (const mock of [store.serve, store.rest, store.lose]) mock.mockReset();
-  for (const mock of [store.serve, store.rest]) mock.mockImplementation(() => store.left);
+  for (const mock of [store.serve, store.proceed, store.rest, store.lose]) mock.mockReset();
+  for (const mock of [store.serve, store.proceed, store.rest]) {
+    mock.mockImplementation(() => store.left);
+  }
   isThere = true;
 });
 
@@ -40,6 +42,7 @@ class Channel {
 /** What a store says to its host. */
 interface Replies {
   opened(): void;
+  flushed(): void;
   failed(kind: number, reason: string): void;
   tell(owner: number, tab: number, messages: Uint8Array): void;
 }
@@ -126,6 +129,7 @@ test('what an earlier core says late of its tabs is not said of others', async (
 test('no way to a tab is left open that nobody uses any more', async () => {
   const { serve } = await opened();
   const owner = serve();
+  owner.onmessage({ data: { type: 'use' } });
   const [first, second, third] = [newPort(), newPort(), newPort()];
   owner.onmessage({ data: { type: 'tab', tab: 1, port: first } });
   owner.onmessage({ data: { type: 'tab', tab: 1, port: second } });
@@ -141,6 +145,20 @@ test('no way to a tab is left open that nobody uses any more', async () => {
 test('a store that misses what it was asked is opened anew', async () => {
   const { serve, again } = await opened();
   serve().onmessageerror?.();
+  expect(again).toHaveBeenCalledTimes(1);
+});
+
+test('the last copy is left to the core that knows it until another one begins anew', async () => {
+  store.left = NOTHING;
+  const { host, serve, again } = await opened();
+  const port = serve();
+  host.lost();
+  const [unused, other] = [serve(), serve()];
+  expect(again).not.toHaveBeenCalled();
+  for (const way of [unused, other]) expect(way.postMessage).not.toHaveBeenCalled();
+  port.onmessage({ data: new Uint8Array(1) });
+  expect(store.serve).toHaveBeenCalledTimes(1);
+  other.onmessage({ data: { type: 'use' } });
   expect(again).toHaveBeenCalledTimes(1);
 });
 
@@ -226,6 +244,39 @@ test('nothing is done with a store that was closed until it is known what happen
     for (const mock of [store.serve, store.rest, store.lose]) mock.mockReset();
     for (const mock of [store.serve, store.rest]) mock.mockImplementation(() => store.left);
   }
+});
+
+test.each([
+  ['cleared, is the last copy', false, ['ready', 'lost'], []],
+  ['there, says why as it is opened anew', true, ['ready', 'full'], ['full']],
+])('a store whose flush came to nothing, and that is %s', async (_, isThere, told, why) => {
+  store.left = NOTHING;
+  const { host, serve, again, replies } = await opened();
+  const port = serve();
+  // What became of a flush is not asked of a store that is lost.
+  store.proceed.mockImplementation(() => {
+    if (store.lose.mock.calls.length === 0) replies.failed(3, 'no room to flush');
+    return NOTHING;
+  });
+  const answers: ((isThere: boolean) => void)[] = [];
+  const answer = () => new Promise<boolean>((resolve) => answers.push(resolve));
+  const aborted = host.aborted(answer());
+  replies.flushed();
+  port.onmessage({ data: new Uint8Array(1) });
+  const closed = isThere ? undefined : host.closed(answer());
+  expect([store.proceed, store.serve, again].map(({ mock }) => mock.calls.length)).toEqual([
+    0, 0, 0,
+  ]);
+  // The first look may have been too early.
+  answers.shift()!(true);
+  await aborted;
+  expect(again).toHaveBeenCalledTimes(isThere ? 1 : 0);
+  for (const resolve of answers) resolve(isThere);
+  await Promise.all([aborted, closed]);
+  expect(port.postMessage.mock.calls.map(([{ type, kind }]) => kind ?? type)).toEqual(told);
+  expect(again.mock.calls.map(([{ kind }]) => kind)).toEqual(why);
+  // It is read as before.
+  expect(store.serve).toHaveBeenCalledTimes(isThere ? 0 : 1);
 });
 
 test('whoever opens a store anew is told why the one before failed', async () => {

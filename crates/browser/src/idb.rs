@@ -84,9 +84,12 @@ pub(crate) struct Database {
     pub(crate) room: Cell<u64>,
     begun: Cell<u64>,
     pub(crate) complete: Cell<u64>,
+    /// Whether somebody was told that a transaction failed.
     pub(crate) is_poisoned: Cell<bool>,
-    /// Why a transaction failed, until somebody was told.
-    pub(crate) failure: RefCell<Option<DiskError>>,
+    /// Why one failed, until somebody was told. A browser that clears the data lets those fail that
+    /// are under way, and then says that it did: whoever hears of that in time asks no more, and
+    /// goes on reading what is in memory.
+    failure: RefCell<Option<DiskError>>,
     /// Called whenever a transaction has ended.
     notify: Box<dyn Fn()>,
     on_complete: OnceCell<JsValue>,
@@ -112,7 +115,6 @@ impl Database {
         database.on_complete.get_or_init(|| ended);
         let failed = Self::listener(&database, |database, event| {
             *database.failure.borrow_mut() = Some(device(&event.target().error()).of_flush());
-            database.is_poisoned.set(true);
         });
         database.on_abort.get_or_init(|| failed);
         database
@@ -131,8 +133,25 @@ impl Database {
         listener.into_js_value()
     }
 
+    /// Whether what is in memory may be read.
     pub(crate) fn check(&self) -> Result<(), DiskError> {
         if self.is_poisoned.get() { Err(DiskError::Poisoned) } else { Ok(()) }
+    }
+
+    /// Whether anything may be written, which would come behind what failed.
+    pub(crate) fn check_writable(&self) -> Result<(), DiskError> {
+        if self.failure.borrow().is_some() { Err(DiskError::Poisoned) } else { self.check() }
+    }
+
+    /// Tells once why a transaction failed, which poisons the database.
+    pub(crate) fn take_failure(&self) -> Result<(), DiskError> {
+        match self.failure.take() {
+            Some(failure) => {
+                self.is_poisoned.set(true);
+                Err(failure)
+            }
+            None => self.check(),
+        }
     }
 
     pub(crate) fn begin(&self, mode: &str) -> Result<(Transaction, ObjectStore), JsValue> {

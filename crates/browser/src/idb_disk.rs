@@ -182,7 +182,7 @@ impl Disk for IdbDisk {
     }
 
     fn write_at(&mut self, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
-        self.database.check()?;
+        self.database.check_writable()?;
         if bytes.is_empty() {
             return Ok(());
         }
@@ -199,7 +199,7 @@ impl Disk for IdbDisk {
     }
 
     fn set_size(&mut self, size: u64) -> Result<(), DiskError> {
-        self.database.check()?;
+        self.database.check_writable()?;
         if size > SIZE_MAX {
             return Err(DiskError::Full);
         }
@@ -221,7 +221,7 @@ impl Disk for IdbDisk {
     }
 
     fn request_flush(&mut self) -> Result<FlushId, DiskError> {
-        self.database.check()?;
+        self.database.check_writable()?;
         let database = Rc::clone(&self.database);
         let number = database.write(|store| self.put_into(store)).map_err(|thrown| {
             database.is_poisoned.set(true);
@@ -232,10 +232,7 @@ impl Disk for IdbDisk {
     }
 
     fn flushed(&mut self) -> Result<Option<FlushId>, DiskError> {
-        if let Some(failure) = self.database.failure.borrow_mut().take() {
-            return Err(failure);
-        }
-        self.database.check()?;
+        self.database.take_failure()?;
         let complete = self.database.complete.get();
         let count = self.flushes.partition_point(|number| *number <= complete);
         self.flushed = self.flushes.drain(..count).next_back().map(FlushId).or(self.flushed);

@@ -26,6 +26,7 @@ pub struct Client {
     /// What this core writes, it writes as this life.
     life: Life,
     now_ms: u64,
+    /// What each tab has open, or waits for.
     tabs: SortedMap<TabId, SortedMap<Handle, DocumentKey>>,
     documents: SortedMap<DocumentKey, Document>,
     store: StoreLink,
@@ -96,6 +97,7 @@ impl Client {
         self.run_destroys(&mut out);
         self.run_servers(&mut out);
         self.tell_status(&mut out);
+        self.forget_ended(&mut out);
         self.flow = out.take_flow();
         out.into_effects(self.store.server(), &self.settings.limits)
     }
@@ -261,9 +263,7 @@ impl Client {
                 });
             }
             ToCore::Token { handle, token } => {
-                let Some(key) = self.key_of(tab, handle) else { return };
-                let url = self.documents.get(&key).and_then(Document::wanted_server);
-                let Some(url) = url.map(str::to_owned) else { return };
+                let Some(url) = self.wants_token_of(tab, handle).map(str::to_owned) else { return };
                 let Some(link) = self.servers.get_mut(&url) else { return };
                 match token {
                     _ if link.stage != Stage::WantsToken => {}
@@ -282,6 +282,27 @@ impl Client {
 
     fn key_of(&self, tab: TabId, handle: Handle) -> Option<DocumentKey> {
         self.tabs.get(&tab)?.get(&handle).cloned()
+    }
+
+    /// The server that a token from there is for. Whoever was asked for it may have been closed
+    /// meanwhile.
+    fn wants_token_of(&self, tab: TabId, handle: Handle) -> Option<&str> {
+        let document = self.key_of(tab, handle).and_then(|key| self.documents.get(&key));
+        let asked = || self.servers.iter().find(|(_, link)| link.has_asked(tab, handle));
+        document.and_then(Document::wanted_server).or_else(|| asked().map(|(url, _)| url.as_str()))
+    }
+
+    /// What is closed, or could not be opened, is said nothing of any more.
+    fn forget_ended(&mut self, out: &mut Outbox) {
+        for (tab, handle) in std::mem::take(&mut out.ended) {
+            let Some(key) = self.key_of(tab, handle) else { continue };
+            let document = self.documents.get(&key);
+            if !document.is_some_and(|document| document.knows(tab, handle))
+                && let Some(handles) = self.tabs.get_mut(&tab)
+            {
+                handles.remove(&handle);
+            }
+        }
     }
 
     fn ensure<'c>(&'c mut self, key: &DocumentKey, out: &'c mut Outbox) -> &'c Document {

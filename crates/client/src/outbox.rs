@@ -6,7 +6,7 @@ use tidelog_types::SortedMap;
 use tidelog_types::limits::Limits;
 
 use crate::effect::{Effect, Notice, PageServerId, SocketId, TabId};
-use crate::protocol::FromCore;
+use crate::protocol::{FromCore, Handle};
 use crate::tab_flow::TabFlow;
 
 /// The effects of one step.
@@ -22,6 +22,8 @@ pub(crate) struct Outbox {
     pub(crate) to_servers: Vec<(String, ToServer)>,
     sockets: Vec<Effect>,
     wake_at_ms: Option<u64>,
+    /// Handles that were closed, or could not be opened.
+    pub(crate) ended: Vec<(TabId, Handle)>,
 }
 
 impl Outbox {

@@ -272,6 +272,11 @@ impl ServerLink {
         out.tell(tab, FromCore::TokenWanted { handle });
     }
 
+    /// Whether this tab was asked for a token, of this document of it, and has not answered.
+    pub(crate) fn has_asked(&self, tab: TabId, handle: Handle) -> bool {
+        self.stage == Stage::WantsToken && self.asked_for_token == Some((tab, handle))
+    }
+
     pub(crate) fn hello(&mut self, token: Option<String>, out: &mut Outbox) {
         self.stage = Stage::Connecting;
         if token.is_some() {

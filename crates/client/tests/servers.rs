@@ -119,6 +119,35 @@ fn a_document_that_stays_away_says_so_to_its_server() {
     assert_eq!(core.sent, [(X.to_owned(), close(1))]);
 }
 
+/// Goal: a tab says nothing more of what it does not hold, and the core keeps nothing of that.
+/// Method: one closes a document, and another one opens it by a doctype that does not fit; a handle
+/// is left that stays connected, and the others say that they do not.
+#[test]
+fn what_was_closed_or_could_not_be_opened_has_no_say_any_more() {
+    let mut core = following_two();
+    let [closed, failed] = [Handle(8), Handle(9)];
+    core.ask_to_open(TAB, Call(4), closed, "list", Some(X));
+    core.ask(Call(5), closed, Request::Close);
+    let request = Request::Open(Box::new(OpenRequest {
+        document: "list".to_owned(),
+        user: String::new(),
+        server: Some(X.to_owned()),
+        doctype: shelves(),
+        has_token: false,
+        word: 0,
+    }));
+    core.ask(Call(6), failed, request);
+    assert!(core.failure_of(Call(6)).is_some());
+    for handle in [closed, failed] {
+        core.say(ToCore::SetConnected { handle, connected: false });
+        assert_eq!(core.sent, [], "{handle:?} is heard");
+    }
+    // One that is opened again is.
+    core.ask_to_open(TAB, Call(7), failed, "list", Some(X));
+    core.say(ToCore::SetConnected { handle: failed, connected: false });
+    assert_eq!(core.sent, [(X.to_owned(), close(1))]);
+}
+
 /// Goal: no frame counts as sent that was not. Method: the first of two mutations becomes durable
 /// while nobody holds the document, the second once somebody does again.
 #[test]
@@ -534,6 +563,17 @@ fn a_tab_that_gave_a_token_is_asked_again() {
         connect_again(&mut core);
     }
     assert_eq!(core.tokens_wanted, [TAB, OTHER_TAB, OTHER_TAB, OTHER_TAB]);
+}
+
+/// Goal: what was fetched already is not waited for again. Method: who was asked for a token closes
+/// the document before it comes; somebody else still holds it.
+#[test]
+fn a_token_that_comes_once_its_document_is_closed_is_taken() {
+    let mut core = with_tokens();
+    core.ask(Call(2), HANDLE, Request::Close);
+    core.say(ToCore::Token { handle: HANDLE, token: Some("it".to_owned()) });
+    let hello = |(_, message): &(String, ToServer)| matches!(message, ToServer::Hello { .. });
+    assert!(core.sent.iter().any(hello), "{:?}", core.sent);
 }
 
 #[test]

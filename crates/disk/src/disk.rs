@@ -24,9 +24,10 @@ pub struct FlushId(pub u64);
 ///    block of a write, and each change of the size, may survive or not, in any order; and of a
 ///    [`BLOCK_SIZE`] block in which bytes were changed nothing may survive. To write what is there
 ///    already harms nothing.
-/// 3. A flush that failed, at the request or later, poisons the file: every later call but `size`
-///    fails with [`DiskError::Poisoned`]. We do not try a failed flush again, because what it
-///    covered may already have been dropped from the caches below.
+/// 3. A flush that failed poisons the file: once that was said, at the request or by
+///    [`flushed`](Self::flushed), every later call but `size` fails with [`DiskError::Poisoned`].
+///    We do not try a failed flush again, because what it covered may already have been dropped
+///    from the caches below.
 /// 4. A write that failed may have written any part of its bytes and have grown the file; nothing
 ///    outside its range has changed. A device that says it wrote another number of bytes than it
 ///    was given has failed: implementations compare the two at every write.

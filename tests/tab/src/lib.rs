@@ -77,8 +77,10 @@ pub enum Input {
     News { core: u32, handle: u32, news: Value },
     /// All of a list of messages from the core was heard.
     Heard { core: u32, size: usize },
+    /// There is a network again.
+    Online,
     /// The tab is looked at again.
-    Nudge,
+    Visible,
     /// The page goes where it can hold nothing.
     Hide,
     /// It comes back from there.

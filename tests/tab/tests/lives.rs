@@ -310,7 +310,7 @@ impl World {
                 self.queries.insert(call, now_ms);
             }
             6 => self.kill_core(),
-            7 => self.step(&Input::Nudge),
+            7 => self.step(&Input::Visible),
             _ => {
                 let ms = self.rng.below(3_000);
                 self.pass(ms);

@@ -196,6 +196,11 @@ async fn a_transaction_that_fails_poisons_and_says_why_once() {
     assert!(log_a.flushed().expect("nothing has come yet") < Some(id));
     ended(&database_1).await;
     assert_eq!(notified.get(), 2, "its host was told both times");
+    // Until somebody asks what became of it, what is here can be read, and nothing be added.
+    assert_eq!(bytes_of(&log_a), b"lost");
+    assert_eq!(pages.set_size(7), Err(DiskError::Poisoned));
+    assert_eq!(log_a.write_at(0, b"abc"), Err(DiskError::Poisoned));
+    assert_eq!(log_a.request_flush(), Err(DiskError::Poisoned));
     assert_eq!(log_a.flushed(), Err(DiskError::FlushFull));
     assert_eq!(log_a.flushed(), Err(DiskError::Poisoned));
     assert_eq!(log_a.write_at(0, b"abc"), Err(DiskError::Poisoned));

@@ -254,6 +254,12 @@ impl Document {
         !self.handles.is_empty()
     }
 
+    /// Whether this handle holds it, or something that was asked with it waits.
+    pub(crate) fn knows(&self, tab: TabId, handle: Handle) -> bool {
+        let is_its = |ask: &Ask| (ask.tab, ask.handle) == (tab, handle);
+        self.handles.contains_key(&(tab, handle)) || self.queue.iter().any(is_its)
+    }
+
     /// Whether a tab holds it once all that waits is done.
     pub(crate) fn is_in_use(&self) -> bool {
         let mut holders: BTreeSet<(TabId, Handle)> = self.handles.keys().copied().collect();

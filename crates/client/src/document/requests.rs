@@ -44,6 +44,9 @@ impl Ask {
         if let Request::Mutate(Mutate { again: Some(_), .. }) = self.request {
             failure.outcome = Outcome::Unknown;
         }
+        if let Request::Open(_) = self.request {
+            out.ended.push((self.tab, self.handle));
+        }
         out.tell(self.tab, FromCore::Failed { call: self.call, failure });
     }
 
@@ -188,6 +191,7 @@ impl Document {
 
     pub(super) fn close(&mut self, ask: &Ask, out: &mut Outbox) {
         self.handles.remove(&(ask.tab, ask.handle));
+        out.ended.push((ask.tab, ask.handle));
         self.listeners.remove(&(ask.tab, ask.handle));
         self.syncs.retain(|sync| {
             let is_its = (sync.tab, sync.handle) == (ask.tab, ask.handle);

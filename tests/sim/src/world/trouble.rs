@@ -125,7 +125,7 @@ impl World {
             Trouble::Nudge => {
                 self.note(&format!("device {device}: comes online, it seems"));
                 for tab in self.devices[device].tabs.keys().copied().collect::<Vec<TabId>>() {
-                    self.tab_takes(device, tab, &ToTab::Nudge)?;
+                    self.tab_takes(device, tab, &ToTab::Online)?;
                 }
             }
             Trouble::Mistake => self.make_mistakes(device),
