@@ -284,15 +284,14 @@ impl<D: Disk> PageServer<D> {
         let mut budget = Budget::new(self.limits().slice);
         budget.spend_pages(self.serve_turn()?);
         if self.is_taking_back {
-            return self.go_on_taking_back(&mut budget);
-        }
-        if let Some(recorded) = self.recording.take() {
+            self.go_on_taking_back(&mut budget)?;
+        } else if let Some(recorded) = self.recording.take() {
             self.record(recorded, &mut budget)?;
             self.serve_waiting(&mut budget)?;
         } else if !self.waiting.is_empty() {
             self.serve_waiting(&mut budget)?;
         }
-        if self.broken.is_some() || self.is_lost {
+        if self.broken.is_some() || self.is_lost || self.is_taking_back {
             return Ok(());
         }
         // A busy store must not put a change-over off for ever.
@@ -756,7 +755,8 @@ impl<D: Disk> PageServer<D> {
         }
     }
 
-    /// Goes on with that, and once it is done, with what had to wait.
+    /// Goes on with that. What had to wait is for the next poll: were it to fail as well, nothing
+    /// would ever come to the change-over that makes room.
     fn go_on_taking_back(&mut self, budget: &mut Budget) -> Result<(), Fault> {
         while !self.reads.is_empty() && !budget.is_spent() {
             budget.spend_pages(self.serve_turn()?);
@@ -787,8 +787,7 @@ impl<D: Disk> PageServer<D> {
                 return Ok(());
             }
         }
-        self.store.request_flush()?;
-        self.serve_waiting(budget)
+        self.flush_now()
     }
 
     /// Carries out what is written at once of what was spared: one grant, or as many destructions

@@ -224,6 +224,36 @@ fn a_full_device_has_room_again_where_the_log_is_full_of_what_nobody_needs() {
     assert!((1..20).contains(&failed), "{failed} of 199 appends failed");
 }
 
+/// Goal: whoever goes on appending to a full device keeps nobody from making room. Method: a log
+/// full of what nobody needs, and one poll for each append, as of a host that is never idle; with
+/// requests at hand before each poll, and without.
+#[test]
+fn appends_that_find_no_room_do_not_starve_the_change_over_that_makes_some() {
+    for is_behind in [false, true] {
+        let device = CrashDevice::new();
+        let options = StoreOptions { log_size_max: 1024 * KIB, ..sizes() };
+        let opened = PageServer::open_with(files(&device), seed(&device), options);
+        let mut server = opened.expect("a store").0;
+        device.set_capacity(Some(700 * KIB));
+        let mut failed = 0;
+        for ticket in 1..400 {
+            let mut notes = Append::to(key("notes"));
+            notes.record = Some(vec![ticket as u8; 8000].into());
+            server.serve(OWNER, StoreRequest::Open { document: key("notes") });
+            server.serve(OWNER, request(ticket, notes.clone()));
+            server.flush();
+            if is_behind {
+                server.serve(OwnerId(2), StoreRequest::Open { document: key("notes") });
+                server.serve(OwnerId(2), request(ticket, notes));
+            }
+            let replies = server.poll().into_iter();
+            let is_failed = |reply: &StoreReply| matches!(reply, StoreReply::AppendFailed { .. });
+            failed += replies.filter(|(to, reply)| *to == OWNER && is_failed(reply)).count();
+        }
+        assert!((1..150).contains(&failed), "{is_behind}: {failed} of 399 appends failed");
+    }
+}
+
 /// Goal: the other log file has room for a change-over on a full device, whatever the size of what
 /// is kept. Method: one change-over makes room for the next, and then the device is full: only what
 /// nobody needs any more can make room.

@@ -157,6 +157,7 @@ impl ChangeOvers {
         assert!(self.current.is_none(), "BUG: two change-overs at once");
         store.log.request_flush()?;
         store.readers.begin_era();
+        store.space.begun();
         self.is_growing = false;
         self.current = Some(ChangeOver {
             stage: Stage::Fold,
