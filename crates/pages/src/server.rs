@@ -55,6 +55,8 @@ pub struct PageServer<D> {
     reads: ReadQueue,
     /// An append that is being recorded: requests wait until that is done.
     recording: Option<Recorded>,
+    /// An append that is taken back half recorded. The catalog has that half until then.
+    half: Option<Recorded>,
     /// Whether appends that found no room are being taken back: requests wait until that is done.
     is_taking_back: bool,
     /// Whether the files were [cleared](Self::lose): they are left alone.
@@ -107,6 +109,7 @@ impl<D: Disk> PageServer<D> {
             staged: SortedMap::new(),
             reads: ReadQueue::default(),
             recording: None,
+            half: None,
             is_taking_back: false,
             is_lost: false,
             spared: VecDeque::new(),
@@ -147,7 +150,7 @@ impl<D: Disk> PageServer<D> {
     #[must_use]
     pub fn holds_back(&self) -> bool {
         let is_unwritten = self.store.written() < self.store.committed();
-        self.broken.is_none() && is_unwritten && !self.store.may_write()
+        self.broken.is_none() && !self.is_lost && is_unwritten && !self.store.may_write()
     }
 
     /// Whether requests have to wait.
@@ -197,9 +200,11 @@ impl<D: Disk> PageServer<D> {
         self.spared.clear();
         self.acks = Acks::default();
         self.change_overs.stop(&mut self.store);
-        // One that has begun is recorded to its end: part of it would be a state that never was.
-        let has_begun = |it: &mut Recorded| it.recording.can_go_on(&self.store);
-        self.recording = self.recording.take_if(has_begun);
+        self.store.leave_alone();
+        // One that has begun is recorded to its end, in memory: part of it would be a state that
+        // never was.
+        let has_begun = |it: &Recorded| it.recording.can_go_on(&self.store);
+        self.recording = self.half.take().or(self.recording.take()).filter(has_begun);
     }
 
     /// Whether another [`poll`](Self::poll) has something to do now, without any flush
@@ -218,7 +223,7 @@ impl<D: Disk> PageServer<D> {
 
     /// Forgets an owner that went away, and what it asked for. What it appended stays.
     pub fn forget_owner(&mut self, owner: OwnerId) {
-        if let Some(recorded) = &mut self.recording {
+        for recorded in [&mut self.recording, &mut self.half].into_iter().flatten() {
             recorded.owner = recorded.owner.filter(|from| *from != owner);
         }
         if self.waiting.has(owner) {
@@ -572,17 +577,21 @@ impl<D: Disk> PageServer<D> {
             true => self.store.record(&mut recorded.recording, budget),
             false => Ok(false),
         };
-        if matches!(went, Ok(false)) {
-            self.recording = Some(recorded);
-            return Ok(());
+        match went {
+            Ok(false) => self.recording = Some(recorded),
+            Ok(true) => self.ack_recorded(&recorded),
+            Err(fault) => {
+                self.ack_recorded(&recorded);
+                self.half = Some(recorded);
+                return self.or_take_back(Err(fault));
+            }
         }
-        self.ack_recorded(recorded);
-        self.or_take_back(went.map(drop))
+        Ok(())
     }
 
-    fn ack_recorded(&mut self, Recorded { owner, ticket, names, .. }: Recorded) {
+    fn ack_recorded(&mut self, Recorded { owner, ticket, names, .. }: &Recorded) {
         if let Some(owner) = owner {
-            self.ack(owner, ticket, names);
+            self.ack(*owner, *ticket, names.clone());
         }
     }
 
@@ -751,7 +760,8 @@ impl<D: Disk> PageServer<D> {
         // It was decided on what is taken back.
         if let Some(recorded) = self.recording.take() {
             self.store.give_up();
-            self.ack_recorded(recorded);
+            self.ack_recorded(&recorded);
+            self.half = Some(recorded);
         }
     }
 
@@ -767,6 +777,7 @@ impl<D: Disk> PageServer<D> {
         let written = self.store.written();
         let leaves = self.store.leaves();
         let batch = self.store.discard()?;
+        self.half = None;
         let TakenBack { refused, spared } = self.acks.take_back(written, batch, leaves);
         let is_reserve_spent = leaves == Leaves::Nothing && spared.is_empty();
         for key in refused {
