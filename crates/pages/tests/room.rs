@@ -452,6 +452,29 @@ fn a_change_over_that_is_given_up_gives_back_what_it_took() {
     assert!(append(&mut server, &device, 3, notes(500 * KIB)), "there is room in the log");
 }
 
+/// Goal: the same of one that is begun by the first poll of all. Method: a log that was never
+/// polled, and room for part of the state.
+#[test]
+fn a_change_over_that_is_given_up_at_opening_gives_back_what_it_took() {
+    let device = CrashDevice::new();
+    let mut server = open(&device);
+    assert!(append(&mut server, &device, 1, timeline("d", 1..=1)));
+    let before = size(&device, "log-b");
+    for ticket in 2..17 {
+        let mut large = timeline(&format!("large{ticket}"), []);
+        large.record = Some(vec![1; 60_000].into());
+        server.serve(OWNER, request(ticket, large));
+    }
+    server.flush();
+    drop(server);
+    device.set_capacity(Some(device.used() + 500 * KIB));
+    let mut server = open(&device);
+    settle(&mut server, &device);
+    assert!(server.to_string().contains("generation 1 "), "it had room: {server}");
+    assert_eq!(size(&device, "log-b"), before);
+    assert!(append(&mut server, &device, 17, timeline("d", 2..=2)));
+}
+
 #[test]
 fn files_shrink_again() {
     let device = CrashDevice::new();

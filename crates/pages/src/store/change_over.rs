@@ -50,8 +50,8 @@ pub(crate) struct ChangeOvers {
     is_growing: bool,
     /// Size that the other log file shall have, if the device has room.
     other_size: u64,
-    /// Size that it was given last, if it was since the store was opened.
-    given: Option<u64>,
+    /// Size that it was given last, or had when the store was opened.
+    given: u64,
     /// What was known before the last one, forgotten a piece at a time.
     former: Catalog,
 }
@@ -129,7 +129,7 @@ impl ChangeOvers {
             is_shed: false,
             is_growing: false,
             other_size: 0,
-            given: None,
+            given: store.log.other_size(),
             former,
         }
     }
@@ -241,7 +241,7 @@ impl ChangeOvers {
             if self.is_growing {
                 return Ok(());
             }
-            self.given = Some(store.log.other_size());
+            self.given = store.log.other_size();
             reached(Probe::FilesShed);
             store.pages.shed(store.catalog.extents.count())?;
             self.is_shed = true;
@@ -258,11 +258,7 @@ impl ChangeOvers {
     /// it had before a change-over was tried, and keeps that.
     fn size_of_other<D: Disk>(&self, store: &Store<D>) -> u64 {
         let (least, most) = (size_for(store.log.state_size()), size_for(kept_size(store)));
-        if store.space.is_plenty() {
-            most
-        } else {
-            self.given.unwrap_or(store.log.other_size()).clamp(least, most)
-        }
+        if store.space.is_plenty() { most } else { self.given.clamp(least, most) }
     }
 
     /// Whether the current one waits for reads that began before it did, and has done so for long.
