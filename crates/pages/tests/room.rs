@@ -341,6 +341,54 @@ fn what_is_kept_since_the_last_change_over_has_room_in_the_next_when_the_device_
     }
 }
 
+/// A store whose other log file is about to grow for what is kept, 400 KiB of it, on a device that
+/// has so much room beside the log.
+fn about_to_grow(free: u64) -> (CrashDevice, Server) {
+    let device = CrashDevice::new();
+    let options = StoreOptions { log_size_max: 4096 * KIB, ..sizes() };
+    let opened = PageServer::open_with(files(&device), seed(&device), options);
+    let mut server = opened.expect("a store").0;
+    assert!(append(&mut server, &device, 1, timeline("d", [])));
+    server.serve(OWNER, request(2, kept("large", 400)));
+    server.flush();
+    device.set_capacity(Some(device.used() + free));
+    (device, server)
+}
+
+fn kept(document: &str, size: usize) -> Append {
+    let mut kept = timeline(document, []);
+    kept.record = Some(vec![1; size * 1024].into());
+    kept
+}
+
+/// Goal: where there is no room for all that the other log file may have, it has what the next
+/// change-over needs, and no more. Method: a device that has room for that, and then for nothing.
+#[test]
+fn the_other_log_file_has_what_it_needs_where_there_is_no_room_for_more() {
+    let (device, mut server) = about_to_grow(550 * KIB);
+    settle(&mut server, &device);
+    let other = size(&device, "log-b");
+    assert!((592 * KIB..620 * KIB).contains(&other), "it has {other} bytes");
+    assert!(append(&mut server, &device, 3, kept("more", 30)));
+    let more = size(&device, "log-b") - other;
+    assert!((14 * KIB..50 * KIB).contains(&more), "it has grown by {more} bytes");
+    device.set_capacity(Some(device.used()));
+    let succeeded = appended_over(&mut server, &device);
+    assert!(succeeded > 250, "{succeeded} of 300 appends succeeded");
+}
+
+#[test]
+fn the_other_log_file_that_found_no_room_at_all_grows_once_there_is_some() {
+    let (device, mut server) = about_to_grow(300 * KIB);
+    let before = size(&device, "log-b");
+    settle(&mut server, &device);
+    assert_eq!(size(&device, "log-b"), before, "it has taken room in vain");
+    device.set_capacity(None);
+    assert!(append(&mut server, &device, 3, kept("more", 100)));
+    let other = size(&device, "log-b");
+    assert!(other > 692 * KIB, "it has {other} bytes");
+}
+
 /// A device with a document of one page and as many others, on which nothing more fits: a
 /// change-over least of all, since the page file would have to grow.
 fn filled(others: u64) -> CrashDevice {
