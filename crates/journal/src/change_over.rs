@@ -6,6 +6,8 @@
 //! (the header)                                                flush_copy   seal   switch
 //! ```
 
+use std::ops::RangeInclusive;
+
 use tidelog_disk::{BLOCK_SIZE, Disk, DiskError, FlushId};
 use tidelog_types::probe::{Probe, reached};
 
@@ -160,35 +162,48 @@ impl<D: Disk> Log<D> {
         Ok(held)
     }
 
-    /// Makes the other file as large as this, if the device has room: enough for the next
-    /// change-over, and what is more is given back. Nobody may read any more what lay in it. It
-    /// grows by a piece at a time; answers whether there is nothing left to be done.
+    /// Makes the other file as large as the end of `sizes`, if the device has room, else as their
+    /// start, if it has room for that: enough for the next change-over, and what is more is given
+    /// back. Nobody may read any more what lay in it. It grows by a piece at a time; answers
+    /// whether there is nothing left to be done.
     ///
     /// # Errors
     ///
     /// What the disk says. The log has to be opened anew.
-    pub fn resize_other(&mut self, size: u64) -> Result<bool, DiskError> {
+    pub fn resize_other(&mut self, sizes: &RangeInclusive<u64>) -> Result<bool, DiskError> {
         assert!(self.successor.is_none(), "BUG: the other file is in use");
         self.previous = None;
+        let (least, most) = (*sizes.start(), *sizes.end());
         let disk = &mut self.files[self.active.other().index()];
         let before = disk.size();
-        if before >= size {
+        if before >= most {
             self.grown_from = None;
-            return if before > size { disk.set_size(size) } else { Ok(()) }.map(|()| true);
+            return if before > most { disk.set_size(most) } else { Ok(()) }.map(|()| true);
         }
         // What a file is made longer by without a write takes up no room on most devices, and would
         // find none once they are full.
         let piece = [0; GROWTH_SIZE];
-        let count = usize::try_from(size - before).unwrap_or(usize::MAX).min(GROWTH_SIZE);
-        let grown_from = *self.grown_from.get_or_insert(before);
+        let next = if before < least { least } else { most };
+        let count = usize::try_from(next - before).unwrap_or(usize::MAX).min(GROWTH_SIZE);
+        self.grown_from.get_or_insert(before);
         match disk.write_at(before, &piece[..count]) {
-            Ok(()) => Ok(before + count as u64 == size),
-            Err(error) if error.is_full() => {
-                self.grown_from = None;
-                disk.set_size(grown_from).map(|()| true)
+            Ok(()) => {
+                let is_done = before + count as u64 == most;
+                self.grown_from = self.grown_from.filter(|_| !is_done);
+                Ok(is_done)
             }
+            Err(error) if error.is_full() => self.stop_growing(least).map(|()| true),
             Err(error) => Err(error),
         }
+    }
+
+    /// Lets the other file, which is growing, grow no more: it keeps this size if it has it by
+    /// now, and gives back what is more; else all that it has grown by.
+    fn stop_growing(&mut self, least: u64) -> Result<(), DiskError> {
+        let Some(grown_from) = self.grown_from.take() else { return Ok(()) };
+        let disk = &mut self.files[self.active.other().index()];
+        let size = if disk.size() >= least { least.max(grown_from) } else { grown_from };
+        if disk.size() > size { disk.set_size(size) } else { Ok(()) }
     }
 
     /// Size of the other file.

@@ -73,6 +73,8 @@ pub struct Log<D> {
     pub(crate) highest_generation: u64,
     /// Durable bytes have changed: nothing may be appended.
     is_damaged: bool,
+    /// The files were taken away: nothing is written to them.
+    is_left_alone: bool,
 }
 
 impl<D: Disk> Log<D> {
@@ -208,6 +210,7 @@ impl<D: Disk> Log<D> {
             grown_from: None,
             highest_generation: header.generation,
             is_damaged: false,
+            is_left_alone: false,
         }
     }
 
@@ -298,11 +301,18 @@ impl<D: Disk> Log<D> {
         Ok(())
     }
 
-    /// Whether something may be written now: batches are not [held](Self::hold), and no torn tail
-    /// that was cut off at opening [could come back](Self::is_found_durable).
+    /// Whether something may be written now: batches are not [held](Self::hold), no torn tail that
+    /// was cut off at opening [could come back](Self::is_found_durable), and the files are not
+    /// [left alone](Self::leave_alone).
     #[must_use]
     pub fn may_write(&self) -> bool {
-        !self.is_held && (self.is_found_durable || !self.has_cut)
+        !self.is_left_alone && !self.is_held && (self.is_found_durable || !self.has_cut)
+    }
+
+    /// Writes nothing more, for good: the files were taken away. Batches can be committed, and
+    /// read, in memory alone.
+    pub fn leave_alone(&mut self) {
+        self.is_left_alone = true;
     }
 
     /// How much of the reserve is to be left by what waits to be written, or could not be.

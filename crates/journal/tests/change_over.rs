@@ -82,3 +82,24 @@ fn what_is_committed_while_batches_are_held_goes_into_the_new_file_and_can_be_re
     assert_eq!(bodies, [b"state".to_vec(), b"held".to_vec(), b"too".to_vec()]);
     assert_eq!((report.batches, report.cut), (1, None));
 }
+
+/// Goal: the other file takes the most that fits of what it may have, but leaves what it does not
+/// need. Method: devices with room for all of it, for the least of it, and for less.
+#[test]
+fn the_other_file_grows_to_the_least_size_where_the_device_lacks_room_for_the_most() {
+    for (room, expected) in [(1000, 600), (600, 600), (599, 300), (300, 300), (299, 100)] {
+        let device = CrashDevice::new();
+        let files = || [device.file("a"), device.file("b")];
+        let (mut log, _, _) = recover(files()).expect("empty files");
+        append(&mut log, &[b"old"]);
+        let mut resize = |sizes| while !log.resize_other(&sizes).expect("healthy") {};
+        resize(100 << 10..=100 << 10);
+        device.set_capacity(Some(device.used() + ((room - 100) << 10)));
+        resize(300 << 10..=600 << 10);
+        let size = device.bytes_of("b").map(|bytes| bytes.len());
+        assert_eq!(size, Some(expected << 10), "room for {room} KiB");
+        device.set_capacity(None);
+        resize(400 << 10..=500 << 10);
+        assert_eq!(device.bytes_of("b").map(|bytes| bytes.len()), Some(500 << 10));
+    }
+}

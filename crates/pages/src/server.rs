@@ -55,6 +55,8 @@ pub struct PageServer<D> {
     reads: ReadQueue,
     /// An append that is being recorded: requests wait until that is done.
     recording: Option<Recorded>,
+    /// An append that is taken back half recorded. The catalog has that half until then.
+    half: Option<Recorded>,
     /// Whether appends that found no room are being taken back: requests wait until that is done.
     is_taking_back: bool,
     /// Whether the files were [cleared](Self::lose): they are left alone.
@@ -107,6 +109,7 @@ impl<D: Disk> PageServer<D> {
             staged: SortedMap::new(),
             reads: ReadQueue::default(),
             recording: None,
+            half: None,
             is_taking_back: false,
             is_lost: false,
             spared: VecDeque::new(),
@@ -147,7 +150,7 @@ impl<D: Disk> PageServer<D> {
     #[must_use]
     pub fn holds_back(&self) -> bool {
         let is_unwritten = self.store.written() < self.store.committed();
-        self.broken.is_none() && is_unwritten && !self.store.may_write()
+        self.broken.is_none() && !self.is_lost && is_unwritten && !self.store.may_write()
     }
 
     /// Whether requests have to wait.
@@ -197,9 +200,11 @@ impl<D: Disk> PageServer<D> {
         self.spared.clear();
         self.acks = Acks::default();
         self.change_overs.stop(&mut self.store);
-        // One that has begun is recorded to its end: part of it would be a state that never was.
-        let has_begun = |it: &mut Recorded| it.recording.can_go_on(&self.store);
-        self.recording = self.recording.take_if(has_begun);
+        self.store.leave_alone();
+        // One that has begun is recorded to its end, in memory: part of it would be a state that
+        // never was.
+        let has_begun = |it: &Recorded| it.recording.can_go_on(&self.store);
+        self.recording = self.half.take().or(self.recording.take()).filter(has_begun);
     }
 
     /// Whether another [`poll`](Self::poll) has something to do now, without any flush
@@ -218,7 +223,7 @@ impl<D: Disk> PageServer<D> {
 
     /// Forgets an owner that went away, and what it asked for. What it appended stays.
     pub fn forget_owner(&mut self, owner: OwnerId) {
-        if let Some(recorded) = &mut self.recording {
+        for recorded in [&mut self.recording, &mut self.half].into_iter().flatten() {
             recorded.owner = recorded.owner.filter(|from| *from != owner);
         }
         if self.waiting.has(owner) {
@@ -284,15 +289,14 @@ impl<D: Disk> PageServer<D> {
         let mut budget = Budget::new(self.limits().slice);
         budget.spend_pages(self.serve_turn()?);
         if self.is_taking_back {
-            return self.go_on_taking_back(&mut budget);
-        }
-        if let Some(recorded) = self.recording.take() {
+            self.go_on_taking_back(&mut budget)?;
+        } else if let Some(recorded) = self.recording.take() {
             self.record(recorded, &mut budget)?;
             self.serve_waiting(&mut budget)?;
         } else if !self.waiting.is_empty() {
             self.serve_waiting(&mut budget)?;
         }
-        if self.broken.is_some() || self.is_lost {
+        if self.broken.is_some() || self.is_lost || self.is_taking_back {
             return Ok(());
         }
         // A busy store must not put a change-over off for ever.
@@ -573,17 +577,21 @@ impl<D: Disk> PageServer<D> {
             true => self.store.record(&mut recorded.recording, budget),
             false => Ok(false),
         };
-        if matches!(went, Ok(false)) {
-            self.recording = Some(recorded);
-            return Ok(());
+        match went {
+            Ok(false) => self.recording = Some(recorded),
+            Ok(true) => self.ack_recorded(&recorded),
+            Err(fault) => {
+                self.ack_recorded(&recorded);
+                self.half = Some(recorded);
+                return self.or_take_back(Err(fault));
+            }
         }
-        self.ack_recorded(recorded);
-        self.or_take_back(went.map(drop))
+        Ok(())
     }
 
-    fn ack_recorded(&mut self, Recorded { owner, ticket, names, .. }: Recorded) {
+    fn ack_recorded(&mut self, Recorded { owner, ticket, names, .. }: &Recorded) {
         if let Some(owner) = owner {
-            self.ack(owner, ticket, names);
+            self.ack(*owner, *ticket, names.clone());
         }
     }
 
@@ -752,11 +760,13 @@ impl<D: Disk> PageServer<D> {
         // It was decided on what is taken back.
         if let Some(recorded) = self.recording.take() {
             self.store.give_up();
-            self.ack_recorded(recorded);
+            self.ack_recorded(&recorded);
+            self.half = Some(recorded);
         }
     }
 
-    /// Goes on with that, and once it is done, with what had to wait.
+    /// Goes on with that. What had to wait is for the next poll: were it to fail as well, nothing
+    /// would ever come to the change-over that makes room.
     fn go_on_taking_back(&mut self, budget: &mut Budget) -> Result<(), Fault> {
         while !self.reads.is_empty() && !budget.is_spent() {
             budget.spend_pages(self.serve_turn()?);
@@ -767,6 +777,7 @@ impl<D: Disk> PageServer<D> {
         let written = self.store.written();
         let leaves = self.store.leaves();
         let batch = self.store.discard()?;
+        self.half = None;
         let TakenBack { refused, spared } = self.acks.take_back(written, batch, leaves);
         let is_reserve_spent = leaves == Leaves::Nothing && spared.is_empty();
         for key in refused {
@@ -787,8 +798,7 @@ impl<D: Disk> PageServer<D> {
                 return Ok(());
             }
         }
-        self.store.request_flush()?;
-        self.serve_waiting(budget)
+        self.flush_now()
     }
 
     /// Carries out what is written at once of what was spared: one grant, or as many destructions

@@ -167,6 +167,11 @@ impl<D: Disk> Store<D> {
         self.log.may_write()
     }
 
+    /// Writes nothing more to the log, for good: what is appended is there in memory alone.
+    pub fn leave_alone(&mut self) {
+        self.log.leave_alone();
+    }
+
     /// How much of the log's reserve is to be left by what waits to be written.
     pub fn leaves(&self) -> Leaves {
         self.log.leaves()

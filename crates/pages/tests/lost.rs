@@ -1,12 +1,17 @@
 //! A store whose files were cleared under it: read, and nothing else.
 
 use tidelog_disk::CrashDevice;
-use tidelog_pages::{AppendError, OwnerId, StoreReply, StoreRequest, Ticket};
+use tidelog_pages::{
+    AppendError, OwnerId, PageServer, StoreOptions, StoreReply, StoreRequest, Ticket,
+};
 use tidelog_testing::store::make::{
     durable, entry, key, page, read_of, request, storage, timeline,
 };
-use tidelog_testing::store::{OWNER, Server, open, open_document, poll_all, settle};
-use tidelog_types::{Epoch, Life, Pgid};
+use tidelog_testing::store::{
+    OWNER, Server, files, open, open_document, poll_all, seed, settle, small_log,
+};
+use tidelog_types::limits::Limits;
+use tidelog_types::{BudgetLimits, Epoch, Life, Pgid};
 
 /// A store whose next poll begins a change-over.
 fn about_to_change_over() -> (CrashDevice, Server) {
@@ -93,4 +98,52 @@ fn a_store_whose_files_are_gone_lets_nobody_in() {
     server.serve(OwnerId(2), hello);
     server.flush();
     assert_eq!(settle(&mut server, &device), []);
+}
+
+/// Goal: an append that the loss of the files meets half recorded is there whole, and the files are
+/// left alone. Method: one that is written in parts, and the files are lost after each poll in
+/// turn, on a device that has room for it and on one that has none, where it is being taken back
+/// and a read holds that up.
+#[test]
+fn an_append_that_is_half_recorded_when_the_files_go_is_whole_in_memory() {
+    const PAGES: u32 = 1000;
+    let slice = BudgetLimits { pages: 64, ..Limits::DEFAULT.slice };
+    let limits = Limits { slice, ..Limits::DEFAULT };
+    let options = StoreOptions { limits, ..small_log() };
+    for has_room in [false, true] {
+        let (mut steps, mut halves) = (0, 0);
+        loop {
+            let device = CrashDevice::new();
+            let opened = PageServer::open_with(files(&device), seed(&device), options);
+            let mut server = opened.expect("a store").0;
+            let pages = |fill| (1..=PAGES).map(|pgid| (pgid, fill)).collect::<Vec<_>>();
+            server.serve(OWNER, request(1, storage("a", [entry(1, 2, PAGES, &pages(1))])));
+            server.flush();
+            assert_eq!(settle(&mut server, &device), [durable(1)]);
+            device.set_capacity((!has_room).then(|| device.used()));
+            server.serve(OwnerId(2), read_of(1, "a", 1..=PAGES));
+            server.serve(OWNER, request(2, storage("a", [entry(2, 3, PAGES, &pages(2))])));
+            let replies = (0..steps).flat_map(|_| server.poll()).map(|(_, reply)| reply);
+            let failed = |reply| matches!(reply, StoreReply::AppendFailed { .. });
+            if replies.filter(|reply| *reply == durable(2) || failed(reply.clone())).count() > 0 {
+                break;
+            }
+            halves += u32::from(server.is_behind());
+            steps += 1;
+            server.lose();
+            let changes = device.changing_calls().len();
+            poll_all(&mut server);
+            server.serve(OwnerId(3), read_of(2, "a", 1..=PAGES));
+            let mut fills = [0; 3];
+            for reply in poll_all(&mut server) {
+                let StoreReply::Pages { pages, .. } = reply else { panic!("{steps}: {reply:?}") };
+                pages.iter().for_each(|(_, page)| fills[usize::from(page.bytes()[0])] += 1);
+            }
+            let is_whole = fills == [0, 0, PAGES] || fills == [0, PAGES, 0];
+            assert!(is_whole, "room: {has_room}, step {steps}: {fills:?}");
+            assert!(!server.is_broken(), "room: {has_room}, step {steps}");
+            assert_eq!(device.changing_calls().len(), changes, "room: {has_room}, step {steps}");
+        }
+        assert!(halves > 1, "room: {has_room}: half recorded in {halves} of {steps} steps");
+    }
 }

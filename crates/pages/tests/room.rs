@@ -224,6 +224,36 @@ fn a_full_device_has_room_again_where_the_log_is_full_of_what_nobody_needs() {
     assert!((1..20).contains(&failed), "{failed} of 199 appends failed");
 }
 
+/// Goal: whoever goes on appending to a full device keeps nobody from making room. Method: a log
+/// full of what nobody needs, and one poll for each append, as of a host that is never idle; with
+/// requests at hand before each poll, and without.
+#[test]
+fn appends_that_find_no_room_do_not_starve_the_change_over_that_makes_some() {
+    for is_behind in [false, true] {
+        let device = CrashDevice::new();
+        let options = StoreOptions { log_size_max: 1024 * KIB, ..sizes() };
+        let opened = PageServer::open_with(files(&device), seed(&device), options);
+        let mut server = opened.expect("a store").0;
+        device.set_capacity(Some(700 * KIB));
+        let mut failed = 0;
+        for ticket in 1..400 {
+            let mut notes = Append::to(key("notes"));
+            notes.record = Some(vec![ticket as u8; 8000].into());
+            server.serve(OWNER, StoreRequest::Open { document: key("notes") });
+            server.serve(OWNER, request(ticket, notes.clone()));
+            server.flush();
+            if is_behind {
+                server.serve(OwnerId(2), StoreRequest::Open { document: key("notes") });
+                server.serve(OwnerId(2), request(ticket, notes));
+            }
+            let replies = server.poll().into_iter();
+            let is_failed = |reply: &StoreReply| matches!(reply, StoreReply::AppendFailed { .. });
+            failed += replies.filter(|(to, reply)| *to == OWNER && is_failed(reply)).count();
+        }
+        assert!((1..150).contains(&failed), "{is_behind}: {failed} of 399 appends failed");
+    }
+}
+
 /// Goal: the other log file has room for a change-over on a full device, whatever the size of what
 /// is kept. Method: one change-over makes room for the next, and then the device is full: only what
 /// nobody needs any more can make room.
@@ -309,6 +339,54 @@ fn what_is_kept_since_the_last_change_over_has_room_in_the_next_when_the_device_
         let succeeded = appended_over(&mut server, &device);
         assert!(succeeded > 250, "{kept} KiB are kept: {succeeded} of 300 appends succeeded");
     }
+}
+
+/// A store whose other log file is about to grow for what is kept, 400 KiB of it, on a device that
+/// has so much room beside the log.
+fn about_to_grow(free: u64) -> (CrashDevice, Server) {
+    let device = CrashDevice::new();
+    let options = StoreOptions { log_size_max: 4096 * KIB, ..sizes() };
+    let opened = PageServer::open_with(files(&device), seed(&device), options);
+    let mut server = opened.expect("a store").0;
+    assert!(append(&mut server, &device, 1, timeline("d", [])));
+    server.serve(OWNER, request(2, kept("large", 400)));
+    server.flush();
+    device.set_capacity(Some(device.used() + free));
+    (device, server)
+}
+
+fn kept(document: &str, size: usize) -> Append {
+    let mut kept = timeline(document, []);
+    kept.record = Some(vec![1; size * 1024].into());
+    kept
+}
+
+/// Goal: where there is no room for all that the other log file may have, it has what the next
+/// change-over needs, and no more. Method: a device that has room for that, and then for nothing.
+#[test]
+fn the_other_log_file_has_what_it_needs_where_there_is_no_room_for_more() {
+    let (device, mut server) = about_to_grow(550 * KIB);
+    settle(&mut server, &device);
+    let other = size(&device, "log-b");
+    assert!((592 * KIB..620 * KIB).contains(&other), "it has {other} bytes");
+    assert!(append(&mut server, &device, 3, kept("more", 30)));
+    let more = size(&device, "log-b") - other;
+    assert!((14 * KIB..50 * KIB).contains(&more), "it has grown by {more} bytes");
+    device.set_capacity(Some(device.used()));
+    let succeeded = appended_over(&mut server, &device);
+    assert!(succeeded > 250, "{succeeded} of 300 appends succeeded");
+}
+
+#[test]
+fn the_other_log_file_that_found_no_room_at_all_grows_once_there_is_some() {
+    let (device, mut server) = about_to_grow(300 * KIB);
+    let before = size(&device, "log-b");
+    settle(&mut server, &device);
+    assert_eq!(size(&device, "log-b"), before, "it has taken room in vain");
+    device.set_capacity(None);
+    assert!(append(&mut server, &device, 3, kept("more", 100)));
+    let other = size(&device, "log-b");
+    assert!(other > 692 * KIB, "it has {other} bytes");
 }
 
 /// A device with a document of one page and as many others, on which nothing more fits: a
@@ -420,6 +498,29 @@ fn a_change_over_that_is_given_up_gives_back_what_it_took() {
     let log = size(&device, "log-a");
     assert!(used() < log + 230 * KIB, "a change-over was begun and took {} bytes", used() - log);
     assert!(append(&mut server, &device, 3, notes(500 * KIB)), "there is room in the log");
+}
+
+/// Goal: the same of one that is begun by the first poll of all. Method: a log that was never
+/// polled, and room for part of the state.
+#[test]
+fn a_change_over_that_is_given_up_at_opening_gives_back_what_it_took() {
+    let device = CrashDevice::new();
+    let mut server = open(&device);
+    assert!(append(&mut server, &device, 1, timeline("d", 1..=1)));
+    let before = size(&device, "log-b");
+    for ticket in 2..17 {
+        let mut large = timeline(&format!("large{ticket}"), []);
+        large.record = Some(vec![1; 60_000].into());
+        server.serve(OWNER, request(ticket, large));
+    }
+    server.flush();
+    drop(server);
+    device.set_capacity(Some(device.used() + 500 * KIB));
+    let mut server = open(&device);
+    settle(&mut server, &device);
+    assert!(server.to_string().contains("generation 1 "), "it had room: {server}");
+    assert_eq!(size(&device, "log-b"), before);
+    assert!(append(&mut server, &device, 17, timeline("d", 2..=2)));
 }
 
 #[test]

@@ -6,7 +6,7 @@
 //! shares nothing with the catalog of the running store but the files.
 
 use std::collections::BTreeMap;
-use std::ops::Bound;
+use std::ops::{Bound, RangeInclusive};
 
 use tidelog_disk::{Disk, FlushId};
 use tidelog_journal::{BatchPart, Found, FoundFrame, FrameHead, LOG_START, Log};
@@ -48,10 +48,15 @@ pub(crate) struct ChangeOvers {
     is_shed: bool,
     /// Whether the other log file has only part of the room that it shall have.
     is_growing: bool,
-    /// Size that the other log file shall have, if the device has room.
-    other_size: u64,
-    /// Size that it was given last, if it was since the store was opened.
-    given: Option<u64>,
+    /// Sizes that the other log file shall have: the most that the device has room for, or the
+    /// least.
+    wanted: RangeInclusive<u64>,
+    /// Size that it has by now, or has to be wanted before growing it is tried again.
+    enough: u64,
+    /// Whether the device lacked room for the most since the last change-over: the least will do.
+    is_tight: bool,
+    /// Size that it was given last, or had when the store was opened.
+    given: u64,
     /// What was known before the last one, forgotten a piece at a time.
     former: Catalog,
 }
@@ -128,8 +133,10 @@ impl ChangeOvers {
             next_at,
             is_shed: false,
             is_growing: false,
-            other_size: 0,
-            given: None,
+            wanted: 0..=0,
+            enough: 0,
+            is_tight: false,
+            given: store.log.other_size(),
             former,
         }
     }
@@ -157,6 +164,7 @@ impl ChangeOvers {
         assert!(self.current.is_none(), "BUG: two change-overs at once");
         store.log.request_flush()?;
         store.readers.begin_era();
+        store.space.begun();
         self.is_growing = false;
         self.current = Some(ChangeOver {
             stage: Stage::Fold,
@@ -186,6 +194,7 @@ impl ChangeOvers {
                 self.former = change_over.switch(store)?;
                 self.next_at = usual_size(store);
                 self.is_shed = false;
+                self.is_tight = false;
                 Ok(true)
             }
             Ok(false) => {
@@ -234,13 +243,13 @@ impl ChangeOvers {
         let is_known = is_idle && store.log.is_found_durable();
         if is_known && !self.is_shed && !store.readers.has_earlier() {
             if !self.is_growing {
-                self.other_size = self.size_of_other(store);
+                self.wanted = self.sizes_of_other(store);
             }
-            self.is_growing = !store.log.resize_other(self.other_size)?;
+            self.is_growing = !store.log.resize_other(&self.wanted)?;
             if self.is_growing {
                 return Ok(());
             }
-            self.given = Some(store.log.other_size());
+            self.note_given(store.log.other_size());
             reached(Probe::FilesShed);
             store.pages.shed(store.catalog.extents.count())?;
             self.is_shed = true;
@@ -248,19 +257,31 @@ impl ChangeOvers {
         Ok(())
     }
 
-    /// Whether more is kept by now than the other log file shall have room for.
-    fn lacks_room<D: Disk>(&self, store: &Store<D>) -> bool {
-        store.space.is_plenty() && kept_size(store) + KEPT_RESERVE_SIZE > self.other_size
+    /// The other log file has this size now, and gets no more for the time being.
+    fn note_given(&mut self, given: u64) {
+        self.given = given;
+        self.is_tight |= given < *self.wanted.end();
+        let least = *self.wanted.start();
+        // Where not even that fits, it is not tried for each append: each try writes all that fits.
+        self.enough = if given >= least { given } else { least + least / 8 };
     }
 
-    /// Size that the other log file is to have. Where something found no room, it gets no more than
-    /// it had before a change-over was tried, and keeps that.
-    fn size_of_other<D: Disk>(&self, store: &Store<D>) -> u64 {
-        let (least, most) = (size_for(store.log.state_size()), size_for(kept_size(store)));
-        if store.space.is_plenty() {
-            most
+    /// Whether more is kept by now than the other log file has room for.
+    fn lacks_room<D: Disk>(&self, store: &Store<D>) -> bool {
+        store.space.is_plenty() && kept_size(store) + KEPT_RESERVE_SIZE > self.enough
+    }
+
+    /// Sizes that the other log file is to have. Where something found no room, it gets no more
+    /// than it had before a change-over was tried, and keeps that.
+    fn sizes_of_other<D: Disk>(&self, store: &Store<D>) -> RangeInclusive<u64> {
+        let (least, most) = (least_size_for(kept_size(store)), size_for(kept_size(store)));
+        if !store.space.is_plenty() {
+            let size = self.given.clamp(least_size_for(store.log.state_size()), most);
+            least.min(size)..=size
+        } else if self.is_tight {
+            least..=least
         } else {
-            self.given.unwrap_or(store.log.other_size()).clamp(least, most)
+            least..=most
         }
     }
 
@@ -282,7 +303,12 @@ fn kept_size<D: Disk>(store: &Store<D>) -> u64 {
     store.log.state_size().max(LOG_START + store.catalog.kept_size())
 }
 
-/// Size of the other log file, with room for a change-over that copies so much.
+/// Size of the other log file that is enough for a change-over that copies so much.
+fn least_size_for(copied: u64) -> u64 {
+    copied + STATE_RESERVE_SIZE
+}
+
+/// Size of the other log file, with room for a change-over that copies so much, and for more.
 fn size_for(copied: u64) -> u64 {
     copied + STATE_RESERVE_SIZE.max(copied)
 }
