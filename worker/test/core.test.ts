@@ -255,7 +255,7 @@ async function atLoss() {
   return { enter, lender, other, way };
 }
 
-test('a core with the last copy lives on where a page comes back, until one is loaded', async () => {
+test('a core with the last copy lives on where a page comes back, until a new one', async () => {
   const { enter, other } = await atLoss();
   core.tabMessages.mockReturnValueOnce(false);
   other.say(new Uint8Array(3));
