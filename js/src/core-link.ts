@@ -15,11 +15,14 @@ import { NEVER, pause } from './time.js';
 /** A core that cannot be told hello for so long, since the browser says nothing, is sought anew. */
 const CONNECT_MS = 10_000;
 
-/** A core that says nothing for so long is asked again on a new port. */
+/** A core that says nothing for so long is asked again at another place. */
 const WELCOME_MS = 3_000;
 
 /** The same where another core has just died: the port may have gone to that one. */
 const WELCOME_ANEW_MS = 1_000;
+
+/** The longest wait for a welcome: over a slow line each place loads the same once more. */
+const WELCOME_MS_MAX = 12_000;
 
 /** What a core said last may still be on its way when its end is noticed. */
 const LAST_WORDS_MS = 25;
@@ -33,6 +36,13 @@ export class CoreLink {
   stage: 'off' | 'connecting' | 'greeting' | 'works' | 'hidden' = 'off';
   /** A core that this tab could not join, and perhaps as what. */
   #unjoinable: string | undefined;
+  /**
+   * Where the next core is started. Each try has a place of its own: in Firefox one where a core
+   * has just ended may never answer again, as long as there is any tab that asked there.
+   */
+  #place = 0;
+  /** Tries that nothing came of, not even a refusal, one after another. */
+  #silences = 0;
   /** Tries that were refused, and cores that died soon, one after another. */
   #refusals = 0;
   #deaths = 0;
@@ -54,14 +64,18 @@ export class CoreLink {
   start(now: number): void {
     this.stage = 'connecting';
     this.dueAt = now + CONNECT_MS;
-    this.#emit({ type: 'connect', core: ++this.core, unjoinable: this.#unjoinable });
+    const unjoinable = this.#unjoinable;
+    this.#emit({ type: 'connect', core: ++this.core, unjoinable, place: this.#place });
   }
 
-  /** A core was told hello. Says whether that is news. */
-  connected(now: number): boolean {
+  /** The core at this place was told hello. Says whether that is news. */
+  connected(now: number, place: number): boolean {
     if (this.stage !== 'connecting') return false;
     this.stage = 'greeting';
-    this.dueAt = now + (this.#deaths > 0 ? WELCOME_ANEW_MS : WELCOME_MS);
+    // All who lose the same core meet again behind it.
+    this.#place = place + 1;
+    const firstMs = this.#deaths > 0 ? WELCOME_ANEW_MS : WELCOME_MS;
+    this.dueAt = now + Math.min(firstMs * 2 ** this.#silences++, WELCOME_MS_MAX);
     return true;
   }
 
@@ -71,6 +85,7 @@ export class CoreLink {
     this.dueAt = NEVER;
     this.#unjoinable = undefined;
     this.#refusals = 0;
+    this.#silences = 0;
     this.#welcomedAt = now;
     this.#emit({ type: 'watchLock', core: this.core, lock });
   }
@@ -79,11 +94,13 @@ export class CoreLink {
   refused(reason: string, joining: string | undefined): string | undefined {
     // Whatever is wrong with that one, ours may do: its address may be of an older deployment.
     this.#unjoinable = joining;
+    this.#silences = 0;
     return joining ? undefined : reason;
   }
 
   /** Another core is at work. Says the same. */
   elsewhere(): string | undefined {
+    this.#silences = 0;
     return this.#unjoinable && `the core at ${this.#unjoinable} cannot be joined`;
   }
 
@@ -104,6 +121,7 @@ export class CoreLink {
   /** There is no core for us now. It is tried again if somebody `waits`. */
   giveUp(now: number, waits: boolean): void {
     this.#unjoinable = undefined;
+    this.#silences = 0;
     if (waits) this.dueAt = now + pause(this.#refusals++);
   }
 

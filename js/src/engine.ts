@@ -17,6 +17,9 @@ const TURN_LOCK = 'tidelog-lend-next';
 /** Why a tab has no engine once the files of its release are gone from their address. */
 const OTHER_BUILD = 'another release of the app was deployed: load this page anew';
 
+/** To find or start a core. */
+type Connect = Extract<Effect, { type: 'connect' }>;
+
 /** Why this window cannot have an engine, or undefined if it can. */
 function whatIsMissing(): string | undefined {
   if (typeof navigator === 'undefined' || !navigator.locks) {
@@ -84,7 +87,7 @@ export class Engine {
     switch (effect.type) {
       case 'connect':
         this.#core = effect.core;
-        this.#connect(effect.core, effect.unjoinable).catch(({ message }: Error) => {
+        this.#connect(effect).catch(({ message }: Error) => {
           this.#hear({ type: 'refused', core: effect.core, reason: message, joining: undefined });
         });
         break;
@@ -154,7 +157,7 @@ export class Engine {
     this.#port?.postMessage(message, transfer);
   }
 
-  async #connect(core: number, unjoinable: string | undefined): Promise<void> {
+  async #connect({ core, unjoinable, place }: Connect): Promise<void> {
     const missing = whatIsMissing();
     if (missing) throw new Error(missing);
     const { found, others } = await coresAtWork();
@@ -162,7 +165,7 @@ export class Engine {
     if (core !== this.#core) return;
     if (others.some((lock) => this.#yields || isNewer(lock, CORE_LOCK))) throw new Error(REPLACED);
     const joined = found && tryNext(found, unjoinable);
-    const worker = joined ? joinCore(joined) : startCore(this.#places.workerUrl);
+    const worker = joined ? joinCore(joined) : startCore(this.#places.workerUrl, place);
     worker.onerror = (event) => {
       const { message = 'see the console' } = event as Partial<ErrorEvent>;
       const reason = `the core's worker could not be started: ${message}`;
@@ -184,7 +187,7 @@ export class Engine {
     });
     const hello = { lock: this.#lock, isNew: this.#isNew, build: BUILD, urls: this.#places };
     this.#post({ type: 'hello', ...hello }, []);
-    this.#hear({ type: 'connected', core });
+    this.#hear({ type: 'connected', core, place: joined?.place ?? place });
   }
 
   /** Each attempt asks anew: a browser may never answer one that was given up. */
@@ -279,17 +282,24 @@ async function coresAtWork(): Promise<{ found: CorePlace | undefined; others: st
   const { held = [] } = await navigator.locks.query().catch(() => ({}) as LockManagerSnapshot);
   // A core has its lock alone; tabs share that of one that died, if only to hear of it.
   const alone = held.filter(({ mode }) => mode === 'exclusive');
-  const names = alone.map(({ name = '' }) => name.split(' ') as [string, WorkerType, string?]);
-  const cores = names.filter(([lock, , url]) => url && lock.startsWith('tidelog-core:'));
+  const names = alone.map(({ name = '' }) => name.split(' '));
+  const cores = names.filter(([lock, , url]) => url && lock!.startsWith('tidelog-core:'));
   const ours = cores.find(([lock]) => lock === CORE_LOCK);
-  const others = cores.map(([lock]) => lock).filter((lock) => lock !== CORE_LOCK);
-  return { found: ours && { kind: ours[1], url: ours[2]! }, others };
+  const others = cores.map(([lock]) => lock!).filter((lock) => lock !== CORE_LOCK);
+  return { found: ours && placeOf(ours), others };
 }
 
 /** Where a core is, and what its worker has to be asked for as: bundlers make either of it. */
 interface CorePlace {
   readonly url: string;
   readonly kind: WorkerType;
+  /** Of the workers at this address, which one: the number at the end of its name. */
+  readonly place: number;
+}
+
+/** As the core said it in its lock. */
+function placeOf([, kind, url, place]: string[]): CorePlace {
+  return { kind: kind as WorkerType, url: url!, place: Number(place) };
 }
 
 /**
@@ -297,26 +307,31 @@ interface CorePlace {
  * tell a worker. Nothing is left to try where what failed is the address itself.
  */
 function tryNext(
-  { url, kind }: CorePlace,
+  { url, kind, place }: CorePlace,
   failed: string | undefined,
 ): (CorePlace & { readonly tried: string }) | undefined {
   if (failed === url) return undefined;
   const tried = `${kind} ${url}`;
-  if (failed !== tried) return { url, kind, tried };
-  return { url, kind: kind === 'module' ? 'classic' : 'module', tried: url };
+  if (failed !== tried) return { url, kind, place, tried };
+  return { url, kind: kind === 'module' ? 'classic' : 'module', place, tried: url };
 }
 
-function joinCore({ url, kind }: CorePlace): SharedWorker {
-  return new SharedWorker(url, { type: kind, name: 'tidelog-core-0.1.0+00000000' });
+function joinCore({ url, kind, place }: CorePlace): SharedWorker {
+  return new SharedWorker(url, { type: kind, name: nameOf(place) });
+}
+
+/** Workers at one address are told apart by their names. */
+function nameOf(place: number): string {
+  return `tidelog-core-${BUILD}-${place}`;
 }
 
 /** The literal form is what bundlers look for; some make a classic worker of it. */
-function startCore(url: string | undefined): SharedWorker {
+function startCore(url: string | undefined, place: number): SharedWorker {
   return url
-    ? joinCore({ url, kind: 'module' })
+    ? joinCore({ url, kind: 'module', place })
     : new SharedWorker(new URL('./worker/worker.js', import.meta.url), {
         type: 'module',
-        name: 'tidelog-core-0.1.0+00000000',
+        name: nameOf(place),
       });
 }
 

@@ -24,8 +24,8 @@ export type Input =
   | { readonly type: 'unwatch'; readonly call: number }
   /** Something that is not answered. */
   | { readonly type: 'tell'; readonly kind: keyof ToCore; readonly message: object }
-  /** A core was told hello. */
-  | { readonly type: 'connected'; readonly core: number }
+  /** The core at this place was told hello. */
+  | { readonly type: 'connected'; readonly core: number; readonly place: number }
   /** No core can be reached, or not the one at the address that was found. */
   | {
       readonly type: 'refused';
@@ -69,10 +69,15 @@ export type Input =
 export type Effect =
   | LendingEffect
   /**
-   * Find a core, unless it is the one that cannot be joined, or start one; then say hello, with the
-   * tab's lock held: `connected` or `refused`.
+   * Find a core, unless it is the one that cannot be joined, or start one at this place; then say
+   * hello, with the tab's lock held: `connected` or `refused`.
    */
-  | { readonly type: 'connect'; readonly core: number; readonly unjoinable: string | undefined }
+  | {
+      readonly type: 'connect';
+      readonly core: number;
+      readonly unjoinable: string | undefined;
+      readonly place: number;
+    }
   /** Nothing more is expected of this core. */
   | { readonly type: 'leave'; readonly core: number }
   /** `gone` once this lock comes free. */

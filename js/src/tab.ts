@@ -117,7 +117,7 @@ export class Tab {
         this.#tell(input.kind, input.message);
         break;
       case 'connected':
-        if (link.connected(this.#now)) this.#greet();
+        if (link.connected(this.#now, input.place)) this.#greet();
         break;
       case 'refused':
         // Once the core has answered, whatever it throws is its own affair.

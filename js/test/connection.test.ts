@@ -14,7 +14,7 @@ const KIND = doctype({ name: 'a', migrations: [], mutations: {} });
 globalThis.reportError ??= () => {};
 
 /** The lock of a core of our build. */
-const LOCK = 'tidelog-core:0.1.0+00000000 module https://app.example/w.js 1';
+const LOCK = 'tidelog-core:0.1.0+00000000 module https://app.example/w.js 4 1';
 
 /** What a tab says to a core, which greets it at once. */
 class Core {
@@ -31,9 +31,11 @@ class Core {
     close: vi.fn(),
   };
   readonly url: string;
+  readonly place: string;
 
-  constructor(url: string | URL) {
+  constructor(url: string | URL, { name }: { name: string }) {
     this.url = String(url);
+    this.place = name.replace('tidelog-core-0.1.0+00000000-', '');
     Core.started.push(this);
   }
 }
@@ -269,8 +271,8 @@ test('what was in a list that cannot be sent is asked for again', async () => {
 test('a core that nothing can be sent to is no core', async () => {
   vi.useFakeTimers();
   class Deaf extends Core {
-    constructor(url: string | URL) {
-      super(url);
+    constructor(url: string | URL, options: { name: string }) {
+      super(url, options);
       const { postMessage } = this.port;
       this.port.postMessage = (message) => {
         if (message instanceof Uint8Array) throw new DOMException('no', 'DataCloneError');
@@ -555,8 +557,8 @@ test.each([
   'a script of another build that %s is left, and the page has to be loaded anew',
   async (_, it) => {
     class Other extends Core {
-      constructor(url: string | URL) {
-        super(url);
+      constructor(url: string | URL, options: { name: string }) {
+        super(url, options);
         this.port.postMessage = (message) => this.said.push(message);
       }
     }
@@ -578,8 +580,8 @@ test.each([
 
 test('a core that is not where its lock says is left for the one at our own address', async () => {
   class Silent extends Core {
-    constructor(url: string | URL) {
-      super(url);
+    constructor(url: string | URL, options: { name: string }) {
+      super(url, options);
       const { postMessage } = this.port;
       this.port.postMessage = url === 'https://app.example/own.js' ? postMessage : () => {};
     }
@@ -591,8 +593,10 @@ test('a core that is not where its lock says is left for the one at our own addr
   await settled();
   Core.started[0]!.port.onmessage({ data: { type: 'elsewhere' } });
   await settled();
-  const [found, own] = ['https://app.example/w.js', 'https://app.example/own.js'];
-  expect(Core.started.map(({ url }) => url)).toEqual([found, own]);
+  expect(Core.started.map(({ url, place }) => [url, place])).toEqual([
+    ['https://app.example/w.js', '4'],
+    ['https://app.example/own.js', '5'],
+  ]);
   expect(watched).toHaveLength(1);
 });
 

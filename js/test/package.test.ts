@@ -9,7 +9,6 @@ const { version, exports } = manifest;
 test('the release is the same wherever it has to stand literally', () => {
   // The build puts a hash of what it made in the place of the zeros.
   const release = `${version}+00000000`;
-  expect(read('../src/engine.ts').split(`name: 'tidelog-core-${release}'`)).toHaveLength(3);
   for (const file of ['../src/release.ts', '../../worker/src/shared.ts']) {
     expect(read(file)).toContain(`BUILD = '${release}'`);
   }

@@ -75,7 +75,8 @@ class Stage {
   }
 
   connect(): Effect[] {
-    return this.step({ type: 'connected', core: this.core });
+    const place = this.of('connect').at(-1)?.place ?? 0;
+    return this.step({ type: 'connected', core: this.core, place });
   }
 
   /** A core greets, and a page server is at hand. */
@@ -782,11 +783,39 @@ test('a tab in which nothing happens sets no timer for ever', () => {
 
 // --- the core -----------------------------------------------------------------------------------
 
-test('a core that says nothing is asked again on a new port', () => {
+const placesOf = (stage: Stage): number[] => stage.of('connect').map(({ place }) => place);
+
+test('a core that says nothing is asked again at another place, and after longer waits', () => {
   const stage = new Stage();
   stage.call('open', { handle: stage.tab.newHandle() });
+  for (const waitMs of [3_000, 6_000, 12_000, 12_000]) {
+    stage.connect();
+    expect(types(stage.pass(waitMs - 1))).not.toContain('leave');
+    expect(types(stage.pass(1))).toEqual(expect.arrayContaining(['leave', 'connect']));
+  }
+  expect(placesOf(stage)).toEqual([0, 1, 2, 3, 4]);
+});
+
+test('no core is started where one has ended, whatever it ended of', () => {
+  const { stage } = opened();
+  stage.die();
   stage.connect();
-  expect(types(stage.pass(3_000))).toEqual(expect.arrayContaining(['leave', 'connect']));
+  stage.step({ type: 'died', core: stage.core, reason: 'no memory' });
+  stage.call('open', { handle: stage.tab.newHandle() });
+  stage.connect();
+  stage.step({ type: 'elsewhere', core: stage.core });
+  stage.connect();
+  stage.step({ type: 'refused', core: stage.core, reason: 'gone', joining: 'https://a/' });
+  expect(placesOf(stage)).toEqual([0, 1, 2, 3, 4]);
+});
+
+test('all tabs of a core meet again behind the place that it had', () => {
+  const stage = new Stage();
+  stage.call('open', { handle: stage.tab.newHandle() });
+  stage.step({ type: 'connected', core: stage.core, place: 6 });
+  stage.step({ type: 'welcome', core: stage.core, lock: 'lock' });
+  stage.die();
+  expect(placesOf(stage)).toEqual([0, 7]);
 });
 
 test('what an earlier core says is not believed, but for its answers', () => {

@@ -25,6 +25,7 @@ import {
   queryFile,
   ready,
   rowsIn,
+  sleep,
   statusBecomes,
   statusIn,
   syncIn,
@@ -382,7 +383,7 @@ function packageOf(stage, release) {
   const folder = mkdtempSync(path.join(tmpdir(), 'tidelog-next-'));
   stage.onEnd(() => rmSync(folder, { recursive: true }));
   cpSync(inRoot('js/dist'), path.join(folder, 'dist'), { recursive: true });
-  for (const file of ['engine.js', 'release.js', 'worker/shared.js']) {
+  for (const file of ['release.js', 'worker/shared.js']) {
     const name = path.join(folder, 'dist', file);
     const text = readFileSync(name, 'utf8');
     const builds = [...text.matchAll(RELEASE)].map(([, build]) => build);
@@ -462,6 +463,29 @@ for (const file of ['core_bg.wasm', 'page_server_bg.wasm', 'core.js', 'page_serv
     assert.equal(error, undefined);
   });
 }
+
+both('a worker that answers nobody holds nobody up', async (stage) => {
+  const folder = mkdtempSync(path.join(tmpdir(), 'tidelog-deaf-'));
+  stage.onEnd(() => rmSync(folder, { recursive: true }));
+  cpSync(inRoot('js/dist'), path.join(folder, 'dist'), { recursive: true });
+  const script = path.join(folder, 'dist/worker/worker.js');
+  const whole = readFileSync(script, 'utf8');
+  assert.match(whole, /runCore\(\);/);
+  writeFileSync(script, whole.replace('runCore();', 'self.onconnect = () => {};'));
+  const site = await stage.ownSite({ folders: { '/tidelog/': folder } });
+  const options = { document: stage.document };
+  const first = await stage.tab(site.url('app.html'));
+  const opening = tryOpen(first, 'list', options);
+  await sleep(1000);
+  writeFileSync(script, whole);
+  assert.equal(await opening, null);
+  // Whoever comes now finds where that core is, and the one behind it meets nobody deaf either.
+  const second = await stage.tab(site.url('app.html'));
+  await openIn(second, 'list', options);
+  assert.equal((await coresIn(second)).atWork.length, 1);
+  const { error } = await mutateIn(second, 'add', { id: 'a', title: 'heard' });
+  assert.equal(error, undefined);
+});
 
 both('an older tab over the files of a newer release leaves the store to it', async (stage) => {
   const folder = mkdtempSync(path.join(tmpdir(), 'tidelog-deployed-'));

@@ -29,11 +29,14 @@ declare const self: SharedWorkerGlobalScope;
 /** Held for as long as this worker is the core: the site has one store, and so one core. */
 const CORE_LOCK = `tidelog-core:${BUILD}`;
 
+/** Which of the workers at this address: tabs that are not answered ask for another one. */
+const PLACE = self.name.split('-').at(-1)!;
+
 /**
  * Held besides while this worker is the core: says what and where it is to tabs that look for one.
- * No other core ever holds it, not even one at this address, so it tells its tabs of its end.
+ * No other core ever holds it, not even one at this place, so it tells its tabs of its end.
  */
-const LOCK = `${CORE_LOCK} ${kind()} ${location.href} ${crypto.randomUUID()}`;
+const LOCK = `${CORE_LOCK} ${kind()} ${location.href} ${PLACE} ${crypto.randomUUID()}`;
 
 /**
  * The core of a newer release, or of a later build, names here the locks of those that are to give
@@ -47,7 +50,7 @@ const LAST_WORDS_MS = 500;
 /** Between two looks at whether a core elsewhere has what this one waits for. */
 const LOOK_MS = 50;
 
-/** Looks at a core at our own address after which it is not about to end: four seconds. */
+/** Looks at a core at our own place after which it is not about to end: four seconds. */
 const LOOKS_MAX = 80;
 
 /**
@@ -258,11 +261,12 @@ async function becomeCore(): Promise<void> {
     // Tabs share the lock of a core that died, if only to hear of it.
     const alone = held.filter(({ mode }) => mode === 'exclusive');
     const names = alone.map(({ name = '' }) => name.split(' '));
-    const at = names.find(([lock, , url]) => lock === CORE_LOCK && url)?.[2];
+    const at = names.find(([lock, , url]) => lock === CORE_LOCK && url);
     if (!at || !isWaiting) return !isWaiting;
-    // One at our own address may just have been left by all, and be about to end. If it is not,
+    // One at our own place may just have been left by all, and be about to end. If it is not,
     // then the address led others there, by a redirect, and our tab to this worker.
-    const isElsewhere = at !== location.href || ++looks > LOOKS_MAX;
+    const isHere = at[2] === location.href && at[3] === PLACE;
+    const isElsewhere = !isHere || ++looks > LOOKS_MAX;
     if (isElsewhere) end({ type: 'elsewhere' });
     return isElsewhere;
   };

@@ -56,7 +56,7 @@ const BUILD_SECTION = 'tidelog-build';
 const TWO_BUILDS = 'these files are of two releases of the app: load this page anew';
 
 /**
- * Loads WebAssembly, compiling while it arrives where it may and the server names its type.
+ * Loads WebAssembly, compiling while it arrives where the server names its type.
  *
  * It has to be of the build of this script, as have the bindings by which that calls it: they say
  * of which they are. Where another module comes, a cache may have kept it, and the server is asked
@@ -85,17 +85,9 @@ export async function compile(url: string | URL, bindings: string): Promise<WebA
 async function load(url: string | URL, how: RequestInit): Promise<WebAssembly.Module> {
   const response = await fetch(url, how);
   if (!response.ok) throw new Error(`${response.status} ${response.statusText}: ${url}`);
-  return response.headers.get('content-type') === 'application/wasm' && mayStream()
+  return response.headers.get('content-type') === 'application/wasm'
     ? WebAssembly.compileStreaming(response)
     : WebAssembly.compile(await response.arrayBuffer());
-}
-
-/**
- * In Firefox a SharedWorker that ends soon after it has compiled what arrives may never be gone:
- * whoever asks for its address is led to it, for minutes, and nobody answers there.
- */
-function mayStream(): boolean {
-  return !('SharedWorkerGlobalScope' in globalThis) || 'userAgentData' in navigator;
 }
 
 /** Asks the server for the bindings beside a module, where they are a file of their own. */

@@ -51,7 +51,11 @@ class Channel {
   }
 }
 
-const self = { onconnect: (_: { ports: unknown[] }): void => {}, close: vi.fn() };
+const self = {
+  name: 'tidelog-core-0.1.0+00000000-3',
+  onconnect: (_: { ports: unknown[] }): void => {},
+  close: vi.fn(),
+};
 
 beforeEach(() => {
   named = [];
@@ -326,12 +330,12 @@ test('a look at other cores that is never answered is not the last one', async (
   expect(query.mock.calls.length).toBeGreaterThan(2);
 });
 
-/** What a core says in so much time while somebody has the lock of one at this address. */
-async function saidOfCoreAt(url: string, mode: LockMode, ms: number) {
+/** What a core says in so much time while somebody has the lock of one at this place. */
+async function saidOfCoreAt(at: string, mode: LockMode, ms: number) {
   vi.useFakeTimers({ toFake: ['setTimeout'] });
   const { hold } = (await import('../src/shared.js')) as unknown as { hold: Mock };
   hold.mockReturnValueOnce(new Promise(() => {}));
-  const name = `tidelog-core:${BUILD} module ${url} 1`;
+  const name = `tidelog-core:${BUILD} module ${at} 1`;
   const query = async () => ({ held: [{ name, mode }] });
   vi.stubGlobal('navigator', { locks: { query, request: () => new Promise(() => {}) } });
   (await import('../src/core.js')).runCore();
@@ -345,18 +349,23 @@ async function saidOfCoreAt(url: string, mode: LockMode, ms: number) {
   return port.said;
 }
 
-const [HERE, ELSEWHERE] = ['https://app.example/worker.js', 'https://app.example/other.js'];
+const HERE = 'https://app.example/worker.js 3';
+const ELSEWHERE = 'https://app.example/other.js 3';
+const NEXT_TO_IT = 'https://app.example/worker.js 2';
 
 test('a core waits for its place whatever tabs share of a core that died elsewhere', async () => {
   expect(await saidOfCoreAt(ELSEWHERE, 'shared', 10_000)).toEqual([]);
 });
 
-test('a core that came too late sends its tabs to the one elsewhere, and ends', async () => {
-  expect(await saidOfCoreAt(ELSEWHERE, 'exclusive', 1_000)).toEqual([{ type: 'elsewhere' }]);
-  expect(self.close).toHaveBeenCalledTimes(1);
-});
+test.each([ELSEWHERE, NEXT_TO_IT])(
+  'a core that came too late sends its tabs to the one at %s, and ends',
+  async (at) => {
+    expect(await saidOfCoreAt(at, 'exclusive', 1_000)).toEqual([{ type: 'elsewhere' }]);
+    expect(self.close).toHaveBeenCalledTimes(1);
+  },
+);
 
-test('a core waits for one that its own address led to, but not for ever', async () => {
+test('a core waits for one that its own place led to, but not for ever', async () => {
   expect(await saidOfCoreAt(HERE, 'exclusive', 3_500)).toEqual([]);
   vi.resetModules();
   expect(await saidOfCoreAt(HERE, 'exclusive', 10_000)).toEqual([{ type: 'elsewhere' }]);

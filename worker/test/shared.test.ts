@@ -21,21 +21,6 @@ test('what does not arrive is not waited for without end', async () => {
   expect(String(await Promise.race([compiled, 'pending']))).toContain('does not arrive');
 });
 
-test.each([
-  ['a SharedWorker of Firefox', 'SharedWorkerGlobalScope', {}, 0],
-  ['a SharedWorker of Chromium', 'SharedWorkerGlobalScope', { userAgentData: {} }, 1],
-  ['any other worker', 'DedicatedWorkerGlobalScope', {}, 1],
-])('%s compiles as it may', async (_, scope, navigator, streams) => {
-  vi.stubGlobal(scope, class {});
-  vi.stubGlobal('navigator', navigator);
-  const headers = { 'content-type': 'application/wasm' };
-  vi.stubGlobal('fetch', async () => new Response(moduleOf('00000000'), { headers }));
-  const streaming = vi.spyOn(WebAssembly, 'compileStreaming');
-  expect(await compile('/core.wasm', OURS)).toBeInstanceOf(WebAssembly.Module);
-  expect(streaming).toHaveBeenCalledTimes(streams);
-  streaming.mockRestore();
-});
-
 /** A module that does nothing but name its build, if that. */
 function moduleOf(build: string | undefined): Uint8Array<ArrayBuffer> {
   const section = build === undefined ? [] : [0, 22, 13, ...Buffer.from(`tidelog-build${build}`)];

@@ -51,8 +51,8 @@ pub enum Input {
     Unwatch { call: u32 },
     /// Something that is not answered.
     Tell { kind: &'static str, message: Value },
-    /// A core was told hello.
-    Connected { core: u32 },
+    /// The core at this place was told hello.
+    Connected { core: u32, place: u32 },
     /// The core works.
     Welcome { core: u32, lock: String },
     /// The core's lock came free.

@@ -141,7 +141,7 @@ impl World {
     fn connect(&mut self, core: u32) {
         self.core = core;
         self.connected_life = self.life;
-        self.step(&Input::Connected { core });
+        self.step(&Input::Connected { core, place: 0 });
         self.step(&Input::Welcome { core, lock: String::new() });
         self.step(&Input::Reach { core, server: 1 });
     }

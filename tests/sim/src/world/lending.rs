@@ -175,7 +175,7 @@ impl World {
         }
         (port.core, port.is_heard, port.is_watching) = (core, is_alive, false);
         self.say_to_core(device, tab, Event::Hello { device, life, tab, core });
-        self.tab_takes(device, tab, &ToTab::Connected { core })
+        self.tab_takes(device, tab, &ToTab::Connected { core, place: 0 })
     }
 
     /// A core welcomes a tab, and wants its page server to have a way to it. Of a tab that it has
