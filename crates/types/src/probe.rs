@@ -141,6 +141,8 @@ probes! {
     FramesParted,
     /// A room's state is not what is on the disk: everybody is sent away.
     RoomPoisoned,
+    /// The same while offers wait for what becomes of another one.
+    RoomPoisonedAmidOffers,
     /// A client holds what was lost here.
     HeldIsLost,
     /// A client holds a document that is not here.
@@ -232,7 +234,7 @@ pub fn reached(_: Probe) {}
 pub fn ran_again(_: crate::CallId) {}
 
 #[cfg(feature = "probes")]
-pub use counting::{counts, ran_again, reached, take_runs};
+pub use counting::{count, counts, ran_again, reached, take_runs};
 
 #[cfg(feature = "probes")]
 mod counting {
@@ -251,6 +253,12 @@ mod counting {
     /// Notes that a branch was entered.
     pub fn reached(probe: Probe) {
         COUNTS.with_borrow_mut(|counts| counts[probe as usize] += 1);
+    }
+
+    /// How often this branch was entered on this thread.
+    #[must_use]
+    pub fn count(probe: Probe) -> u64 {
+        COUNTS.with_borrow(|counts| counts[probe as usize])
     }
 
     /// How often each branch was entered on this thread.
@@ -282,6 +290,7 @@ mod counting {
             let counts = counts();
             assert_eq!(counts.first(), Some(&(first, 0)));
             assert_eq!(counts.last(), Some(&(last, 2)));
+            assert_eq!([count(first), count(last)], [0, 2]);
         }
     }
 }

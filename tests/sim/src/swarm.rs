@@ -130,6 +130,8 @@ pub(crate) enum History {
     Rivals,
     /// Files are taken out while a log is changed over again and again.
     ExportAmid,
+    /// A tab is away when it would hear that there was no room for what it issued.
+    FailUnheard,
     /// The tab that hands a document over is closed, and another one works on.
     CloseOffering,
     /// A tab of a new release opens a document that is amid a rebase.
@@ -430,7 +432,43 @@ impl Swarm {
             swarm.limits.message_pages_max = 1;
             swarm.history.push((later.below(swarm.actions), History::Rivals));
         }
+        let mut rare = Rng::new(seed.rotate_left(20) ^ !seed);
+        if rare.once_in(4) && swarm.is_calm() {
+            swarm.go_where_few_come(&mut rare);
+        }
         swarm
+    }
+
+    /// Whether nothing happens to its stores but what this can happen beside.
+    fn is_calm(&self) -> bool {
+        let is_calm = |(_, it): &(u64, History)| {
+            matches!(
+                it,
+                History::ExportAmid
+                    | History::FailAmid
+                    | History::SayAgain
+                    | History::ForgetCalls
+                    | History::DeleteTwice
+                    | History::ReleaseAmid
+                    | History::Rivals
+                    | History::BarOut
+            )
+        };
+        !self.fills && !self.drains && self.history.iter().all(is_calm)
+    }
+
+    /// Draws what is entered only within a few milliseconds, and so by chance in hardly any world.
+    fn go_where_few_come(&mut self, rng: &mut Rng) {
+        let at = rng.below(self.actions);
+        self.cuts_at_word = 0;
+        if rng.once_in(2) {
+            self.history.clear();
+            (self.rivals, self.drafts) = (true, true);
+            self.limits.message_pages_max = 1;
+            return self.history.push((at, History::Rivals));
+        }
+        self.diaries = true;
+        self.history.push((at, History::FailUnheard));
     }
 
     /// Draws what somebody takes for something else, or does not remember, in few worlds.

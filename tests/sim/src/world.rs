@@ -1,5 +1,6 @@
 //! The clock and the wires, and what arrives at their ends.
 
+mod branches;
 mod calls;
 mod ending;
 mod event;

@@ -173,6 +173,9 @@ impl Room {
     /// lost too, and the next message opens the document anew.
     pub(super) fn poison(&mut self, reason: &str, lost: Lost) {
         reached(Probe::RoomPoisoned);
+        if !self.offers.is_empty() {
+            reached(Probe::RoomPoisonedAmidOffers);
+        }
         // What is durable is so whatever else is lost.
         while let Some(after) = self.outbox.next_ready() {
             self.carry_out(after);

@@ -235,6 +235,7 @@ impl CoreDoor {
             Effect::ToPageServer { requests, notices, .. } => {
                 for request in requests {
                     if let StoreRequest::Append { ticket, append } = request {
+                        in_their_order(append)?;
                         let asked = (append.document.clone(), calls_of(append));
                         self.asked.insert(*ticket, asked);
                         self.owed.insert(*ticket, append.document.clone());
@@ -290,6 +291,16 @@ impl CoreDoor {
             }
         }
         Ok(())
+    }
+}
+
+/// What goes to the disk at once is in the order in which the server has it.
+fn in_their_order(append: &Append) -> Result<(), String> {
+    let ranges = append.storage.iter().map(|entry| entry.range);
+    let mut pairs = ranges.clone().zip(ranges.skip(1));
+    match pairs.find(|(before, after)| before.end() != after.start()) {
+        Some((before, after)) => Err(format!("the page server is given {after} after {before}")),
+        None => Ok(()),
     }
 }
 

@@ -81,6 +81,7 @@ impl World {
             History::LoseSeeded => self.lose_seeded()?,
             History::Rivals => self.hand_over_rivals()?,
             History::ExportAmid => self.export_amid()?,
+            History::FailUnheard => self.fail_unheard()?,
             History::CloseOffering => self.close_offering()?,
             History::FailAmid => self.fail_amid()?,
             History::ReleaseAmid => self.release_amid()?,

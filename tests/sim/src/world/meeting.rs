@@ -3,12 +3,13 @@
 use std::collections::BTreeSet;
 
 use tidelog_client::{Call, TabId, ToCore};
+use tidelog_types::probe::Probe;
 
 use super::World;
 use super::lives::TabOf;
 use super::sockets::{Conn, Muted};
 use super::trouble::BARRED_MS_MAX;
-use crate::device::Device;
+use crate::device::{Device, fail_soon};
 use crate::docs::Doc;
 
 /// Milliseconds in which a tab is open, a mutation is recorded, and a device is back.
@@ -187,6 +188,14 @@ impl World {
             self.muted = Some(Muted { device, frames_left });
         }
         self.rival(None);
+        let host = usize::from(self.swarm.tokens);
+        if self.rng.once_in(2)
+            && self.pass_until(Probe::OfferWaited, HANDED_OVER_MS)?
+            && self.hosts[host].is_up()
+        {
+            self.note(&format!("server {host}: the disk fails soon, and offers wait"));
+            fail_soon(&self.hosts[host].disk, &mut self.rng);
+        }
         Ok(())
     }
 
