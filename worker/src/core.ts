@@ -148,6 +148,11 @@ function kind(): WorkerType {
 
 /** Makes the core of this worker. */
 export function runCore(): void {
+  self.addEventListener('error', ({ error }) => {
+    // One without an error tells of no throw: browsers have told so of a request that failed.
+    if (error) uncaught(error);
+  });
+  self.addEventListener('unhandledrejection', ({ reason }) => uncaught(reason));
   self.onconnect = ({ ports: [port] }) => {
     let tab: Tab | undefined;
     port.onmessageerror = missed;
@@ -448,6 +453,11 @@ function step<Args extends unknown[], Result>(
     die(`the core failed: ${error}`);
     return undefined;
   }
+}
+
+/** Whatever was under way, as in a callback of the store's, stays half done. */
+function uncaught(error: unknown): void {
+  die(`the core failed: ${error}`);
 }
 
 /** What was said is lost, and nobody says it again but to another core. */

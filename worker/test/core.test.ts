@@ -55,7 +55,13 @@ const self = {
   name: 'tidelog-core-0.1.0+00000000-3',
   onconnect: (_: { ports: unknown[] }): void => {},
   close: vi.fn(),
+  addEventListener: (type: string, listener: (event: object) => void) => {
+    listeners[type] = listener;
+  },
 };
+
+/** What is to hear of errors. */
+const listeners: Record<string, (event: object) => void> = {};
 
 beforeEach(() => {
   named = [];
@@ -218,6 +224,25 @@ test.each([
   const last = { type: 'died', reason: expect.stringContaining('BUG'), culprit };
   expect(port.said.at(-1)).toEqual(last);
   expect(self.close).toHaveBeenCalledTimes(1);
+});
+
+test.each([
+  ['is thrown', (error: Error) => listeners.error!({ error })],
+  ['is rejected', (error: Error) => listeners.unhandledrejection!({ reason: error })],
+])('what %s in a core and caught by nobody is its end', async (_, fail) => {
+  const enter = await atWork();
+  const { port } = await enter('a');
+  fail(new Error('unreachable'));
+  const reason = 'the core failed: Error: unreachable';
+  expect(port.said.at(-1)).toEqual({ type: 'died', reason, culprit: undefined });
+  expect(self.close).toHaveBeenCalledTimes(1);
+});
+
+test('an event of an error without the error itself is no end of a core', async () => {
+  const enter = await atWork();
+  await enter('a');
+  listeners.error!({ message: 'AbortError' });
+  expect(self.close).not.toHaveBeenCalled();
 });
 
 test('of a tab whose lock is refused the end is noticed too, and its port is closed', async () => {
