@@ -231,6 +231,14 @@ function isLastCopyOf({ number }: Tab): boolean {
   return isLost() && pageServer?.tab === number;
 }
 
+/**
+ * Whether the last copy of data that were cleared stays in use whatever this tab lends: only its
+ * own tab can say that it has ended, by lending another worker.
+ */
+function isKept(tab: Tab, worker: number): boolean {
+  return isLost() && !!pageServer && !(isLastCopyOf(tab) && pageServer.worker !== worker);
+}
+
 /** The tab has ended, and with it what it lent. */
 function gone(tab: Tab): void {
   disconnect(tab);
@@ -315,9 +323,11 @@ function receive(tab: Tab, message: FromTab): void {
     if (step(core.tabMessages, tab.number, message) === false) unread(tab);
   } else if (message.type === 'lend') {
     const { worker, port } = message;
-    const isInUse = isLastCopyOf(tab) && pageServer!.worker === worker;
-    if (servesHere || isInUse) port.close();
-    else use({ number: ++lastNumber, tab: tab.number, worker, way: port });
+    if (servesHere || isKept(tab, worker)) {
+      port.close();
+      // It lends again once what is in use has ended.
+      if (!isLastCopyOf(tab)) replaced.add(tab.number);
+    } else use({ number: ++lastNumber, tab: tab.number, worker, way: port });
   } else if (message.type === 'reach' && message.server === pageServer?.number) {
     const port = message.port!;
     pageServer.way.postMessage({ type: 'tab', tab: tab.number, port } satisfies TabPort, [port]);

@@ -324,6 +324,23 @@ test.each([
   expect(core.pageServerGone).toHaveBeenCalledTimes(2);
 });
 
+test('what another tab lends late takes no place from the last copy', async () => {
+  const { lender, other, way } = await atLoss();
+  const late = new Port();
+  other.say({ type: 'lend', worker: 1, port: late as unknown as MessagePort });
+  expect(core.pageServerGone).not.toHaveBeenCalled();
+  expect([late.said, late.close.mock.calls.length]).toEqual([[], 1]);
+  expect(way.close).not.toHaveBeenCalled();
+
+  // It came in time, and what is heard late is that the last copy has ended.
+  lender.say({ type: 'lendEnded' });
+  expect(core.pageServerGone).toHaveBeenCalledTimes(1);
+  expect(other.port.said.at(-1)).toEqual({ type: 'lendAgain' });
+  const again = new Port();
+  other.say({ type: 'lend', worker: 1, port: again as unknown as MessagePort });
+  expect(again.said).toEqual([{ type: 'use' }]);
+});
+
 test('looks at other cores do not pile up, and one that is refused harms nobody', async () => {
   vi.useFakeTimers({ toFake: ['setTimeout'] });
   const { hold } = (await import('../src/shared.js')) as unknown as { hold: Mock };
