@@ -77,6 +77,8 @@ interface PageServer {
   readonly way: MessagePort;
   /** Whether it has the store open. */
   ready?: boolean;
+  /** Whether the data were cleared under it, so that what it has is the last copy. */
+  hasLastCopy?: boolean;
 }
 
 const tabs = new Map<number, Tab>();
@@ -190,8 +192,9 @@ function greet(port: MessagePort, { lock, isNew, urls }: Hello): Tab {
   }
   if (works) welcome(tab);
   // Whoever loads a page now has been told, and wants to begin anew. Whoever only comes back does
-  // not, and the last copy may be here.
-  if (isNew && isLost()) die('the data of this site were cleared');
+  // not, but can open nothing here: it is kept waiting for those who still read the last copy.
+  const isRead = tabs.size > 1 && pageServer?.hasLastCopy;
+  if (isLost() && (isNew || !isRead)) die('the data of this site were cleared');
   if (!before) awaitEnd(lock);
   return tab;
 }
@@ -228,7 +231,7 @@ function isLost(): boolean {
 
 /** Whether what this tab lent has the last copy of data that were cleared. */
 function isLastCopyOf({ number }: Tab): boolean {
-  return isLost() && pageServer?.tab === number;
+  return !!pageServer?.hasLastCopy && pageServer.tab === number;
 }
 
 /**
@@ -236,7 +239,8 @@ function isLastCopyOf({ number }: Tab): boolean {
  * own tab can say that it has ended, by lending another worker.
  */
 function isKept(tab: Tab, worker: number): boolean {
-  return isLost() && !!pageServer && !(isLastCopyOf(tab) && pageServer.worker !== worker);
+  if (!pageServer?.hasLastCopy) return false;
+  return !isLastCopyOf(tab) || pageServer.worker === worker;
 }
 
 /** The tab has ended, and with it what it lent. */
@@ -380,7 +384,10 @@ function use(server: PageServer): void {
       server.ready = true;
       tabs.forEach(reach);
     } else if (data.kind === 'no-files') serveHere();
-    else failed(server, data.kind, data.reason);
+    else {
+      server.hasLastCopy = data.kind === 'lost' && !isLost();
+      failed(server, data.kind, data.reason);
+    }
   };
   way.postMessage({ type: 'use' } satisfies Use);
 }

@@ -280,6 +280,7 @@ async function atLoss() {
   const way = new Port();
   lender.say({ type: 'lend', worker: 1, port: way as unknown as MessagePort });
   way.onmessage({ data: { type: 'ready', settledAt: 0, inBlocks: false } });
+  way.onmessage({ data: { type: 'failed', kind: 'lost', reason: '' } });
   core.isLost.mockReturnValue(true);
   return { enter, lender, other, way };
 }
@@ -293,6 +294,48 @@ test('a core with the last copy lives on where a page comes back, until a new on
   const { port } = await enter('d');
   expect(self.close).toHaveBeenCalledTimes(1);
   expect(port.said.at(-1)).toMatchObject({ type: 'died' });
+});
+
+test.each<[string, (by: Awaited<ReturnType<typeof atLoss>>) => void]>([
+  ['has ended', ({ lender }) => lender.say({ type: 'lendEnded' })],
+  [
+    'has ended, and another store was lent',
+    ({ lender }) => {
+      const port = new Port();
+      lender.say({ type: 'lend', worker: 2, port: port as unknown as MessagePort });
+      port.onmessage({ data: { type: 'ready', settledAt: 0, inBlocks: false } });
+    },
+  ],
+  [
+    'can be read no more',
+    ({ way }) => way.onmessage({ data: { type: 'failed', kind: 'unavailable', reason: '' } }),
+  ],
+])('where the last copy %s, a core ends for any page that comes back', async (_, happen) => {
+  const by = await atLoss();
+  happen(by);
+  expect(self.close).not.toHaveBeenCalled();
+  const { port } = await by.enter('b', false);
+  expect(self.close).toHaveBeenCalledTimes(1);
+  expect(port.said.at(-1)).toMatchObject({ type: 'died' });
+});
+
+test('a core whose store was another one ends for any page that comes back', async () => {
+  const enter = await atWork();
+  await enter('a');
+  core.isLost.mockReturnValue(true);
+  await enter('b', false);
+  expect(self.close).toHaveBeenCalledTimes(1);
+});
+
+test('the last copy is kept for nobody where the only page comes back', async () => {
+  const enter = await atWork();
+  const { say } = await enter('a');
+  const way = new Port();
+  say({ type: 'lend', worker: 1, port: way as unknown as MessagePort });
+  way.onmessage({ data: { type: 'failed', kind: 'lost', reason: '' } });
+  core.isLost.mockReturnValue(true);
+  await enter('a', false);
+  expect(self.close).toHaveBeenCalledTimes(1);
 });
 
 test.each([
