@@ -21,6 +21,7 @@ import type {
 import * as core from '../wasm/core.js';
 import { openBlocks } from './blocks.js';
 import { lookEvery } from './look.js';
+import { renewScripts } from './renew.js';
 import { BUILD, compile, hold, transferOf, UNSERVED_KINDS } from './shared.js';
 import { loadStore, StoreHost } from './store-host.js';
 
@@ -88,6 +89,8 @@ const sockets = new Map<number, WebSocket | undefined>();
 /** Whether the core is at work. */
 let works = false;
 let started = false;
+/** Done once the server was asked for the present scripts. */
+let renewing: Promise<void> | undefined;
 /** Whether a core of another release was promised the store. */
 let isGivingWay = false;
 let pageServer: PageServer | undefined;
@@ -170,11 +173,13 @@ export function runCore(): void {
 
 /**
  * The tab found this script where that of its own build was. Nothing was started for it, so no tab
- * of this build has to wait for what it keeps alive; if it asks again, the address is read anew.
+ * of this build has to wait for what it keeps alive; if it asks again, the address is read anew,
+ * and not from a cache that has kept this script over a deployment.
  */
 function refuse(port: MessagePort): void {
   port.postMessage({ type: 'otherBuild' } satisfies ToTab);
-  if (!started) self.close();
+  renewing ??= renewScripts();
+  void renewing.then(() => started || self.close());
 }
 
 function greet(port: MessagePort, { lock, isNew, urls }: Hello): Tab {

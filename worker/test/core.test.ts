@@ -18,6 +18,8 @@ const core = vi.hoisted(() => ({
 vi.mock('../wasm/core.js', () => core);
 vi.mock('../src/blocks.js', () => ({}));
 vi.mock('../src/store-host.js', () => ({}));
+const renew = vi.hoisted(() => ({ renewScripts: vi.fn(async () => {}) }));
+vi.mock('../src/renew.js', () => renew);
 vi.mock('../src/shared.js', () => ({
   BUILD: '0.1.0+00000000',
   UNSERVED_KINDS: ['newer-format', 'unavailable'],
@@ -494,6 +496,27 @@ test('a script that only tabs of another build came to ends, and was never the c
   expect(port.said).toEqual([{ type: 'otherBuild' }]);
   expect(hold).not.toHaveBeenCalled();
   expect(self.close).toHaveBeenCalledTimes(1);
+});
+
+test('a script of another build has those of the server fetched before it ends', async () => {
+  let renewed = (): void => {};
+  renew.renewScripts.mockReturnValueOnce(
+    new Promise<void>((resolve) => {
+      renewed = resolve;
+    }),
+  );
+  (await import('../src/core.js')).runCore();
+  const hello = { type: 'hello', lock: 'a', isNew: true, build: '0.0.9+00000001', urls: {} };
+  for (const _ of [1, 2]) {
+    const port = new Port();
+    self.onconnect({ ports: [port] });
+    port.onmessage({ data: hello });
+    expect(port.said).toEqual([{ type: 'otherBuild' }]);
+  }
+  expect([renew.renewScripts.mock.calls.length, self.close.mock.calls.length]).toEqual([1, 0]);
+  renewed();
+  await new Promise((resolve) => setTimeout(resolve));
+  expect(self.close).toHaveBeenCalled();
 });
 
 test('a core takes nothing from a tab of another build, and goes on for its own', async () => {
