@@ -201,7 +201,8 @@ export class Database<Defined extends Mutations = Mutations> {
    * Lets go of the document, once the mutations that were issued are on this device's disk. Where
    * the disk does not answer it ends all the same: each receipt says how its own mutation stands.
    * Nobody is told of a later verdict: `confirmed` rejects with `DocumentClosedError`, and the
-   * mutation goes to the server all the same, at the latest with the next `open`.
+   * mutation goes to the server all the same, at the latest with the next `open`. A
+   * rejection that comes meanwhile is told to whoever listens next.
    */
   close(): Promise<void> {
     this.#closed ??= this.#leave();
@@ -329,7 +330,8 @@ export class Database<Defined extends Mutations = Mutations> {
     if (news.type === 'status') {
       this.#journal = news.memo.head?.journal;
       this.#setStatus(news.status);
-    } else {
+    } else if (!this.#closed) {
+      // The core has closed the handle: told that this was handled, it would tell it again.
       const { mutation, reason, lsn } = news;
       const args = unbindArguments(this.#doctype.mutations[mutation]?.params, news.args);
       const id = Array.from(news.id, (byte) => byte.toString(16).padStart(2, '0')).join('');

@@ -17,6 +17,13 @@ const TURN_LOCK = 'tidelog-lend-next';
 /** Why a tab has no engine once the files of its release are gone from their address. */
 const OTHER_BUILD = 'another release of the app was deployed: load this page anew';
 
+/**
+ * Set on the page once a core has welcomed it. An app may have workers at several addresses, and a
+ * page this package several times: what one of them has open ends where another one says it is new.
+ */
+const WELCOMED = Symbol.for('tidelog-welcomed');
+const page = globalThis as { [WELCOMED]?: boolean };
+
 /** To find or start a core. */
 type Connect = Extract<Effect, { type: 'connect' }>;
 
@@ -49,8 +56,6 @@ export class Engine {
   #worker: LendingWorker | undefined;
   /** A core that was replaced by one of another release: its tabs do not ask for the store back. */
   #yields = false;
-  /** Whether no core has welcomed this page yet. */
-  #isNew = true;
 
   /** `receive` takes lists of messages, and which core they are from. */
   constructor(
@@ -185,7 +190,7 @@ export class Engine {
       this.#take(core, data, joined?.url);
       if ('type' in data && data.type === 'welcome') void this.#takeOver(port, others);
     });
-    const hello = { lock: this.#lock, isNew: this.#isNew, build: BUILD, urls: this.#places };
+    const hello = { lock: this.#lock, isNew: !page[WELCOMED], build: BUILD, urls: this.#places };
     this.#post({ type: 'hello', ...hello }, []);
     this.#hear({ type: 'connected', core, place: joined?.place ?? place });
   }
@@ -226,7 +231,7 @@ export class Engine {
       this.#hear({ type: 'refused', core, reason: 'the core was not there', joining });
     } else {
       this.#yields ||= data.type === 'replaced';
-      this.#isNew &&= data.type !== 'welcome';
+      page[WELCOMED] ||= data.type === 'welcome';
       this.#hear({ ...data, core });
     }
   }

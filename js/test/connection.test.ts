@@ -75,6 +75,7 @@ const storage = {
 };
 
 beforeEach(() => {
+  Reflect.deleteProperty(globalThis, Symbol.for('tidelog-welcomed'));
   Core.started = [];
   taken = [];
   watched = [];
@@ -450,6 +451,20 @@ test('a page that comes back says so to the core: it is not one that was just lo
   await settled();
   const hellos = Core.started.map(({ said }) => said[0]);
   expect(hellos).toMatchObject([{ isNew: true }, { isNew: false }]);
+});
+
+test('a page whose app has workers at two addresses is new but once', async () => {
+  for (const workerUrl of ['https://app.example/one.js', 'https://app.example/two.js']) {
+    ask(new Connection({ ...NOWHERE, workerUrl }));
+    await settled();
+  }
+  // So is one that has loaded this package twice.
+  vi.resetModules();
+  const again = await import('../src/connection.js');
+  ask(new again.Connection(NOWHERE));
+  await settled();
+  const hellos = Core.started.map(({ said }) => said[0]);
+  expect(hellos).toMatchObject([{ isNew: true }, { isNew: false }, { isNew: false }]);
 });
 
 test('a page that is put aside while it is hidden already holds nothing', async () => {

@@ -22,6 +22,9 @@ const CUT_OFF: Answer = {
 /** What was asked, in order. */
 let asked: ToCore['mutate'][] = [];
 
+/** What was said that is not answered, in order. */
+let said: string[] = [];
+
 /** The document that was opened last, as its core tells it news. */
 let told: OpenDocument;
 
@@ -38,6 +41,7 @@ function answeredBy(answer: Answer, status: Partial<Status> = {}, head?: EntryId
       return 1;
     },
     unwatch: () => {},
+    tell: (kind: string) => said.push(kind),
   };
   const opened = { handle: 1, doctype: KIND };
   return new Database<typeof KIND.mutations>(connection as unknown as Connection, opened, {
@@ -103,6 +107,24 @@ test('bytes that were given away are refused like any other wrong argument', asy
     expect(() => db.mutate.add({ b: bytes })).toThrow(/add: argument b is not of type blob/);
     await expect(db.query('select ?', [bytes])).rejects.toThrow(QueryError);
   }
+});
+
+test('a rejection that comes behind close() is left to the next open', async () => {
+  const db = answeredBy({ type: 'done' });
+  said = [];
+  const rejected = vi.fn();
+  db.on('rejected', (it) => {
+    rejected(it);
+    void db.close();
+  });
+  const id = new Uint8Array(16);
+  const news = { type: 'rejection', id, mutation: 'add', args: {}, reason: 'no', lsn: 1 } as const;
+  told.news(news);
+  // The core knows this handle no more once it is told that this one was handled.
+  told.news(news);
+  expect(rejected).toHaveBeenCalledTimes(1);
+  expect(said).toEqual(['listenRejections', 'rejectionHandled']);
+  await db.close();
 });
 
 test('the names of mutations count up through each handle, and are those of no other', () => {

@@ -1,8 +1,8 @@
 /** The store in IndexedDB, for windows without files. Crate `browser`'s `FORMAT.md` draws it. */
 
 import * as store from '../wasm/page_server.js';
-import { inTime } from './in-time.js';
-import { hold, settledAt } from './shared.js';
+import { ANSWER_MS, inTime } from './in-time.js';
+import { hold, settledAt, UNSERVED_KINDS } from './shared.js';
 import { type Keep, Unopened } from './store-host.js';
 
 const VERSION = 1;
@@ -52,20 +52,109 @@ export async function openBlocks(
   database.onclose = () => closed(isThere(madeAt));
   // On its way down to the transaction, where the store listens.
   database.addEventListener('abort', () => aborted(isThere(madeAt)), true);
+  abortUntilClosed(database, () => aborted(isThere(madeAt)));
+  const loading = new Loading(database);
   return {
     inBlocks: true,
     settledAt: settledAt(madeAt),
     // The database says itself when it is cleared.
     isThere: async () => true,
     open(host) {
+      const opened = (): void => {
+        loading.end();
+        host.opened();
+      };
       const failed = (kind: number, reason: string): void => {
+        loading.end();
         host.failed(kind, reason);
         // Its disks close the database.
         listen(lost);
       };
-      store.openBlocks(database, { ...host, failed });
+      loading.begin((reason) => failed(UNSERVED_KINDS.indexOf('unavailable'), reason));
+      store.openBlocks(database, { ...host, opened, failed });
     },
+    giveUp: () => loading.giveUp(),
   };
+}
+
+/**
+ * Once the browser has closed a database, and before it says so, none of its transactions can be
+ * begun, and the store would break, though it may have the last copy. One that writes is taken for
+ * one that was begun just before, and aborted with all the others.
+ */
+function abortUntilClosed(database: IDBDatabase, aborted: () => void): void {
+  const begin = database.transaction.bind(database);
+  database.transaction = (stores, mode, options) => {
+    try {
+      return begin(stores, mode, options);
+    } catch (error) {
+      if (mode !== 'readwrite' || (error as Error).name !== 'InvalidStateError') throw error;
+      const pass = (): void => {};
+      const transaction = {
+        error,
+        objectStore: () => ({ put: pass, delete: pass }),
+        abort: pass,
+        onabort: (_: object): void => {},
+      };
+      aborted();
+      setTimeout(() => transaction.onabort({ target: transaction }));
+      return transaction as unknown as IDBTransaction;
+    }
+  };
+}
+
+/** What a store reads as it opens, one request after another. Each is to be answered in time. */
+class Loading {
+  readonly #database: IDBDatabase;
+  #state: 'due' | 'under way' | 'given up' | 'over' = 'due';
+  #timer: ReturnType<typeof setTimeout> | undefined;
+  #late = (_: string): void => {};
+
+  constructor(database: IDBDatabase) {
+    this.#database = database;
+  }
+
+  /** The store begins to read. `late` is told once that it was given up. */
+  begin(late: (reason: string) => void): void {
+    this.#state = 'under way';
+    this.#late = late;
+    // On their way down to the request, where the store listens.
+    for (const type of ['success', 'error']) {
+      this.#database.addEventListener(type, this.#hear, true);
+    }
+    this.#wait();
+  }
+
+  /** The store is open, or has said why it is not. */
+  end(): void {
+    clearTimeout(this.#timer);
+    if (this.#state !== 'under way') return;
+    this.#state = 'over';
+    for (const type of ['success', 'error']) {
+      this.#database.removeEventListener(type, this.#hear, true);
+    }
+  }
+
+  /** A store that would open after all, beside the one in its place, hears no answer any more. */
+  giveUp(): void {
+    if (this.#state === 'over') return;
+    clearTimeout(this.#timer);
+    this.#state = 'given up';
+    this.#database.close();
+  }
+
+  readonly #hear = (event: Event): void => {
+    if (this.#state === 'under way') this.#wait();
+    else event.stopPropagation();
+  };
+
+  #wait(): void {
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => {
+      this.giveUp();
+      this.#late('the database does not answer');
+    }, ANSWER_MS);
+  }
 }
 
 /** Waits for a database. One that comes too late is closed: open, it could not be deleted. */

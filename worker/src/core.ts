@@ -21,6 +21,7 @@ import type {
 import * as core from '../wasm/core.js';
 import { openBlocks } from './blocks.js';
 import { lookEvery } from './look.js';
+import { renewScripts } from './renew.js';
 import { BUILD, compile, hold, transferOf, UNSERVED_KINDS } from './shared.js';
 import { loadStore, StoreHost } from './store-host.js';
 
@@ -77,6 +78,8 @@ interface PageServer {
   readonly way: MessagePort;
   /** Whether it has the store open. */
   ready?: boolean;
+  /** Whether the data were cleared under it, so that what it has is the last copy. */
+  hasLastCopy?: boolean;
 }
 
 const tabs = new Map<number, Tab>();
@@ -86,6 +89,8 @@ const sockets = new Map<number, WebSocket | undefined>();
 /** Whether the core is at work. */
 let works = false;
 let started = false;
+/** Done once the server was asked for the present scripts. */
+let renewing: Promise<void> | undefined;
 /** Whether a core of another release was promised the store. */
 let isGivingWay = false;
 let pageServer: PageServer | undefined;
@@ -148,6 +153,11 @@ function kind(): WorkerType {
 
 /** Makes the core of this worker. */
 export function runCore(): void {
+  self.addEventListener('error', ({ error }) => {
+    // One without an error tells of no throw: browsers have told so of a request that failed.
+    if (error) uncaught(error);
+  });
+  self.addEventListener('unhandledrejection', ({ reason }) => uncaught(reason));
   self.onconnect = ({ ports: [port] }) => {
     let tab: Tab | undefined;
     port.onmessageerror = missed;
@@ -163,11 +173,13 @@ export function runCore(): void {
 
 /**
  * The tab found this script where that of its own build was. Nothing was started for it, so no tab
- * of this build has to wait for what it keeps alive; if it asks again, the address is read anew.
+ * of this build has to wait for what it keeps alive; if it asks again, the address is read anew,
+ * and not from a cache that has kept this script over a deployment.
  */
 function refuse(port: MessagePort): void {
   port.postMessage({ type: 'otherBuild' } satisfies ToTab);
-  if (!started) self.close();
+  renewing ??= renewScripts();
+  void renewing.then(() => started || self.close());
 }
 
 function greet(port: MessagePort, { lock, isNew, urls }: Hello): Tab {
@@ -185,8 +197,9 @@ function greet(port: MessagePort, { lock, isNew, urls }: Hello): Tab {
   }
   if (works) welcome(tab);
   // Whoever loads a page now has been told, and wants to begin anew. Whoever only comes back does
-  // not, and the last copy may be here.
-  if (isNew && isLost()) die('the data of this site were cleared');
+  // not, but can open nothing here: it is kept waiting for those who still read the last copy.
+  const isRead = tabs.size > 1 && pageServer?.hasLastCopy;
+  if (isLost() && (isNew || !isRead)) die('the data of this site were cleared');
   if (!before) awaitEnd(lock);
   return tab;
 }
@@ -223,7 +236,16 @@ function isLost(): boolean {
 
 /** Whether what this tab lent has the last copy of data that were cleared. */
 function isLastCopyOf({ number }: Tab): boolean {
-  return isLost() && pageServer?.tab === number;
+  return !!pageServer?.hasLastCopy && pageServer.tab === number;
+}
+
+/**
+ * Whether the last copy of data that were cleared stays in use whatever this tab lends: only its
+ * own tab can say that it has ended, by lending another worker.
+ */
+function isKept(tab: Tab, worker: number): boolean {
+  if (!pageServer?.hasLastCopy) return false;
+  return !isLastCopyOf(tab) || pageServer.worker === worker;
 }
 
 /** The tab has ended, and with it what it lent. */
@@ -310,9 +332,11 @@ function receive(tab: Tab, message: FromTab): void {
     if (step(core.tabMessages, tab.number, message) === false) unread(tab);
   } else if (message.type === 'lend') {
     const { worker, port } = message;
-    const isInUse = isLastCopyOf(tab) && pageServer!.worker === worker;
-    if (servesHere || isInUse) port.close();
-    else use({ number: ++lastNumber, tab: tab.number, worker, way: port });
+    if (servesHere || isKept(tab, worker)) {
+      port.close();
+      // It lends again once what is in use has ended.
+      if (!isLastCopyOf(tab)) replaced.add(tab.number);
+    } else use({ number: ++lastNumber, tab: tab.number, worker, way: port });
   } else if (message.type === 'reach' && message.server === pageServer?.number) {
     const port = message.port!;
     pageServer.way.postMessage({ type: 'tab', tab: tab.number, port } satisfies TabPort, [port]);
@@ -365,7 +389,10 @@ function use(server: PageServer): void {
       server.ready = true;
       tabs.forEach(reach);
     } else if (data.kind === 'no-files') serveHere();
-    else failed(server, data.kind, data.reason);
+    else {
+      server.hasLastCopy = data.kind === 'lost' && !isLost();
+      failed(server, data.kind, data.reason);
+    }
   };
   way.postMessage({ type: 'use' } satisfies Use);
 }
@@ -448,6 +475,11 @@ function step<Args extends unknown[], Result>(
     die(`the core failed: ${error}`);
     return undefined;
   }
+}
+
+/** Whatever was under way, as in a callback of the store's, stays half done. */
+function uncaught(error: unknown): void {
+  die(`the core failed: ${error}`);
 }
 
 /** What was said is lost, and nobody says it again but to another core. */

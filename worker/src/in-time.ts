@@ -1,7 +1,7 @@
 /** A bound on how long the browser may take to answer. */
 
 /** Whoever waits may hold a lock, and another worker may have better luck. */
-const ANSWER_MS = 10_000;
+export const ANSWER_MS = 10_000;
 
 /** The answer, or `late` where there is none for ten seconds: then nobody hears it any more. */
 export function inTime<T>(answer: Promise<T>, late: string): Promise<T> {

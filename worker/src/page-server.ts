@@ -8,6 +8,7 @@
 
 import type { FromPageServer, Prepare, Serve } from '../../js/dist/ports.js';
 import { findFiles, openFiles } from './files.js';
+import { renewScripts } from './renew.js';
 import { BUILD, hold } from './shared.js';
 import { loadStore, StoreHost, warmUp } from './store-host.js';
 
@@ -38,8 +39,12 @@ export function runPageServer(): void {
 }
 
 async function prepare(host: StoreHost, { build, wasm }: Prepare): Promise<void> {
-  // The tab's core could not read what this script says.
-  if (build !== BUILD) throw new Error(OTHER_BUILD);
+  // The tab's core could not read what this script says. A cache may have kept it over a
+  // deployment, and once that is told the tab ends this worker.
+  if (build !== BUILD) {
+    await renewScripts();
+    throw new Error(OTHER_BUILD);
+  }
   const finding = findFiles(false).catch(() => undefined);
   await loadStore(wasm);
   tell({ type: 'loaded' });

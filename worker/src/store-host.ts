@@ -17,6 +17,8 @@ export interface Keep {
   isThere(): Promise<boolean>;
   /** Opens the store in it, which calls the host. */
   open(host: store.ReplyHost): void;
+  /** Nobody waits for it any more: where it is not open yet, it does not open. */
+  giveUp(): void;
 }
 
 /** There is nothing to keep a store in. */
@@ -57,7 +59,10 @@ export class StoreHost {
   readonly #owners: MessagePort[] = [];
   /** Ways to the tabs of the living core. */
   readonly #tabs = new Map<number, MessagePort>();
-  readonly #again: (why?: Unserved) => void;
+  readonly #tellAgain: (why?: Unserved) => void;
+  /** Whether another page server is to take the place of this one. */
+  #isOver = false;
+  #keep: Keep | undefined;
   /** Whether the store is open. */
   #works = false;
   /** Whether its data were cleared under it. */
@@ -74,18 +79,13 @@ export class StoreHost {
    * do, whoever asks would wait for as many slices. */
   #isSliceDue = false;
   #rest: ReturnType<typeof setTimeout> | undefined;
-  #isThere: Keep['isThere'] = async () => false;
 
   /**
    * `again` is called once, when another page server should take the place of this one, with what
    * owners were told of why this one failed.
    */
   constructor(again: (why: Unserved | undefined) => void) {
-    let isOver = false;
-    this.#again = (why) => {
-      if (!isOver) again(why);
-      isOver = true;
-    };
+    this.#tellAgain = again;
     this.#slices.port1.onmessage = () => {
       this.#isSliceDue = false;
       this.#work(store.proceed);
@@ -123,8 +123,9 @@ export class StoreHost {
   async start(keeping: Promise<Keep>): Promise<void> {
     try {
       const keep = await keeping;
-      this.#isThere = keep.isThere;
-      keep.open(this.#replyHost(keep));
+      this.#keep = keep;
+      if (this.#isOver) keep.giveUp();
+      else keep.open(this.#replyHost(keep));
     } catch (error) {
       this.#fail(error instanceof Unopened ? error.kind : 'unavailable', String(error));
     }
@@ -152,8 +153,8 @@ export class StoreHost {
 
   /** The data were cleared. What is still there can be read by the core that knows it. */
   lost(): void {
-    // Where nothing could be opened, what is made anew can be.
-    if (!this.#works && this.#state) this.#again();
+    // Where nothing could be opened, or is open yet, what is made anew can be.
+    if (!this.#works) this.#again();
     if (!this.#works || this.#isLost) return;
     this.#isLost = true;
     store.lose();
@@ -212,7 +213,7 @@ export class StoreHost {
 
   /** Nothing is written into what was cleared: that it was would be told as a failure to write. */
   async #comeToRest(): Promise<void> {
-    if (await this.#isThere()) this.#work(store.rest);
+    if (await this.#keep?.isThere()) this.#work(store.rest);
   }
 
   /** Serves, and does what is left to be done; see `Left` of crate `browser`. */
@@ -235,6 +236,13 @@ export class StoreHost {
     if (left === NOTHING && run !== store.rest) {
       this.#rest = setTimeout(() => this.#comeToRest(), REST_MS);
     } else if (left === MORE) this.#goOn();
+  }
+
+  #again(why?: Unserved): void {
+    if (this.#isOver) return;
+    this.#isOver = true;
+    this.#keep?.giveUp();
+    this.#tellAgain(why);
   }
 
   /** It is opened anew for what says nothing of the disk: nobody need hear of that. */

@@ -30,7 +30,7 @@ class Databases {
     onversionchange?: () => void;
     onclose?: () => void;
     /** For the way down to a transaction. */
-    capturing: Record<string, () => void>;
+    capturing: Record<string, (event: Event) => void>;
     isOpen: boolean;
   }[] = [];
   /** What the present one is marked with. */
@@ -66,18 +66,24 @@ class Databases {
 
   #connect(): { isOpen: boolean } {
     const made = { put: () => {}, get: () => succeeding(this.madeAt) };
-    const capturing: Record<string, () => void> = {};
+    const capturing: Record<string, (event: Event) => void> = {};
     const connection = {
       isOpen: true,
       capturing,
       addEventListener: (type: string, listener: () => void, captures: boolean) => {
         if (captures) capturing[type] = listener;
       },
+      removeEventListener: (type: string) => {
+        delete capturing[type];
+      },
       close: () => {
         connection.isOpen = false;
       },
       createObjectStore: () => made,
-      transaction: () => ({ objectStore: () => made }),
+      transaction: () => {
+        if (!connection.isOpen) throw new DOMException('closing', 'InvalidStateError');
+        return { objectStore: () => made };
+      },
     };
     this.connections.push(connection);
     return connection;
@@ -132,6 +138,85 @@ describe('a store in a database', () => {
     for (const answer of late) answer();
     await vi.advanceTimersByTimeAsync(0);
     expect([late.length, databases.connections.length, databases.openCount]).toEqual([1, 2, 1]);
+  });
+
+  /** A store that is being read, the event of an answer to it, and what it has said. */
+  async function loading() {
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] });
+    const { openBlocks } = await import('../src/blocks.js');
+    const host = { opened: vi.fn(), failed: vi.fn() };
+    let replies = host;
+    store.openBlocks.mockImplementation((_: IDBDatabase, to: typeof host) => {
+      replies = to;
+    });
+    const keep = await openBlocks(pass, pass, pass);
+    keep.open(host as never);
+    const [database] = databases.connections;
+    const answer = (type: 'success' | 'error' = 'success') => {
+      const event = { stopPropagation: vi.fn() };
+      database!.capturing[type]?.(event as never);
+      return event.stopPropagation.mock.calls.length === 0 ? 'heard' : 'kept from it';
+    };
+    return { keep, host, replies, answer, database: database! };
+  }
+
+  test('takes its time, but not for one answer', async () => {
+    const { host, answer, database } = await loading();
+    for (let nth = 0; nth < 10; nth += 1) {
+      await vi.advanceTimersByTimeAsync(8_000);
+      expect([answer(), host.failed.mock.calls.length]).toEqual(['heard', 0]);
+    }
+    await vi.advanceTimersByTimeAsync(12_000);
+    expect(host.failed.mock.calls).toEqual([[1, 'the database does not answer']]);
+    // What would open it beside the next one goes nowhere.
+    expect([answer(), answer('error')]).toEqual(['kept from it', 'kept from it']);
+    expect([host.opened.mock.calls.length, database.isOpen]).toEqual([0, false]);
+  });
+
+  test('is left in peace once it is open', async () => {
+    const { keep, host, replies, answer, database } = await loading();
+    replies.opened();
+    expect(host.opened).toHaveBeenCalledTimes(1);
+    keep.giveUp();
+    await vi.advanceTimersByTimeAsync(60_000);
+    expect([answer(), host.failed.mock.calls.length, database.isOpen]).toEqual(['heard', 0, true]);
+  });
+
+  test('does not open after it was given up', async () => {
+    const { keep, host, answer, database } = await loading();
+    keep.giveUp();
+    await vi.advanceTimersByTimeAsync(60_000);
+    expect([answer(), host.failed.mock.calls.length]).toEqual(['kept from it', 0]);
+    expect(database.isOpen).toBe(false);
+  });
+
+  test('that was closed without a word takes a write for one that was aborted', async () => {
+    const { openBlocks } = await import('../src/blocks.js');
+    const aborted = vi.fn();
+    let database: IDBDatabase | undefined;
+    store.openBlocks.mockImplementation((it: IDBDatabase) => {
+      database = it;
+    });
+    (await openBlocks(pass, pass, aborted)).open({ failed: pass } as never);
+    database!.transaction('blocks', 'readwrite');
+    expect(aborted).not.toHaveBeenCalled();
+
+    // The browser has closed it, and has not said so.
+    databases.connections[0]!.isOpen = false;
+    databases.version = 0;
+    const write = database!.transaction('blocks', 'readwrite');
+    write.objectStore('blocks').put(new Uint8Array(1), 1);
+    write.objectStore('blocks').delete(1);
+    const heard = vi.fn();
+    write.onabort = heard;
+    // Nobody may ask what became of it until that is known.
+    expect([aborted.mock.calls.length, heard.mock.calls.length]).toEqual([1, 0]);
+    await settled();
+    const [[{ target }]] = heard.mock.calls as [[{ target: IDBTransaction }]];
+    expect(target.error).toMatchObject({ name: 'InvalidStateError' });
+    expect(await aborted.mock.calls[0]![0]).toBe(false);
+    // Whoever opens a store hears it at once.
+    expect(() => database!.transaction('blocks', 'readonly')).toThrow('closing');
   });
 
   test.each<[string, (databases: Databases) => void, boolean]>([
@@ -189,7 +274,7 @@ test.each([true, false])(
     const aborted = vi.fn();
     await openBlocks(pass, pass, aborted);
     if (!it) databases.version = 0;
-    databases.connections[0]!.capturing.abort!();
+    databases.connections[0]!.capturing.abort!(new Event('abort'));
     expect(aborted).toHaveBeenCalledTimes(1);
     expect(await aborted.mock.calls[0]![0]).toBe(it);
   },

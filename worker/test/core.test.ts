@@ -18,6 +18,8 @@ const core = vi.hoisted(() => ({
 vi.mock('../wasm/core.js', () => core);
 vi.mock('../src/blocks.js', () => ({}));
 vi.mock('../src/store-host.js', () => ({}));
+const renew = vi.hoisted(() => ({ renewScripts: vi.fn(async () => {}) }));
+vi.mock('../src/renew.js', () => renew);
 vi.mock('../src/shared.js', () => ({
   BUILD: '0.1.0+00000000',
   UNSERVED_KINDS: ['newer-format', 'unavailable'],
@@ -55,7 +57,13 @@ const self = {
   name: 'tidelog-core-0.1.0+00000000-3',
   onconnect: (_: { ports: unknown[] }): void => {},
   close: vi.fn(),
+  addEventListener: (type: string, listener: (event: object) => void) => {
+    listeners[type] = listener;
+  },
 };
+
+/** What is to hear of errors. */
+const listeners: Record<string, (event: object) => void> = {};
 
 beforeEach(() => {
   named = [];
@@ -220,6 +228,25 @@ test.each([
   expect(self.close).toHaveBeenCalledTimes(1);
 });
 
+test.each([
+  ['is thrown', (error: Error) => listeners.error!({ error })],
+  ['is rejected', (error: Error) => listeners.unhandledrejection!({ reason: error })],
+])('what %s in a core and caught by nobody is its end', async (_, fail) => {
+  const enter = await atWork();
+  const { port } = await enter('a');
+  fail(new Error('unreachable'));
+  const reason = 'the core failed: Error: unreachable';
+  expect(port.said.at(-1)).toEqual({ type: 'died', reason, culprit: undefined });
+  expect(self.close).toHaveBeenCalledTimes(1);
+});
+
+test('an event of an error without the error itself is no end of a core', async () => {
+  const enter = await atWork();
+  await enter('a');
+  listeners.error!({ message: 'AbortError' });
+  expect(self.close).not.toHaveBeenCalled();
+});
+
 test('of a tab whose lock is refused the end is noticed too, and its port is closed', async () => {
   let [refused, free] = [1, (): void => {}];
   const request = async (_: string, granted: () => void) => {
@@ -255,6 +282,7 @@ async function atLoss() {
   const way = new Port();
   lender.say({ type: 'lend', worker: 1, port: way as unknown as MessagePort });
   way.onmessage({ data: { type: 'ready', settledAt: 0, inBlocks: false } });
+  way.onmessage({ data: { type: 'failed', kind: 'lost', reason: '' } });
   core.isLost.mockReturnValue(true);
   return { enter, lender, other, way };
 }
@@ -268,6 +296,48 @@ test('a core with the last copy lives on where a page comes back, until a new on
   const { port } = await enter('d');
   expect(self.close).toHaveBeenCalledTimes(1);
   expect(port.said.at(-1)).toMatchObject({ type: 'died' });
+});
+
+test.each<[string, (by: Awaited<ReturnType<typeof atLoss>>) => void]>([
+  ['has ended', ({ lender }) => lender.say({ type: 'lendEnded' })],
+  [
+    'has ended, and another store was lent',
+    ({ lender }) => {
+      const port = new Port();
+      lender.say({ type: 'lend', worker: 2, port: port as unknown as MessagePort });
+      port.onmessage({ data: { type: 'ready', settledAt: 0, inBlocks: false } });
+    },
+  ],
+  [
+    'can be read no more',
+    ({ way }) => way.onmessage({ data: { type: 'failed', kind: 'unavailable', reason: '' } }),
+  ],
+])('where the last copy %s, a core ends for any page that comes back', async (_, happen) => {
+  const by = await atLoss();
+  happen(by);
+  expect(self.close).not.toHaveBeenCalled();
+  const { port } = await by.enter('b', false);
+  expect(self.close).toHaveBeenCalledTimes(1);
+  expect(port.said.at(-1)).toMatchObject({ type: 'died' });
+});
+
+test('a core whose store was another one ends for any page that comes back', async () => {
+  const enter = await atWork();
+  await enter('a');
+  core.isLost.mockReturnValue(true);
+  await enter('b', false);
+  expect(self.close).toHaveBeenCalledTimes(1);
+});
+
+test('the last copy is kept for nobody where the only page comes back', async () => {
+  const enter = await atWork();
+  const { say } = await enter('a');
+  const way = new Port();
+  say({ type: 'lend', worker: 1, port: way as unknown as MessagePort });
+  way.onmessage({ data: { type: 'failed', kind: 'lost', reason: '' } });
+  core.isLost.mockReturnValue(true);
+  await enter('a', false);
+  expect(self.close).toHaveBeenCalledTimes(1);
 });
 
 test.each([
@@ -297,6 +367,23 @@ test.each([
   expect([way.said[0], next.said[0]]).toEqual([{ type: 'use' }, { type: 'use' }]);
   back.say({ type: 'lendEnded' });
   expect(core.pageServerGone).toHaveBeenCalledTimes(2);
+});
+
+test('what another tab lends late takes no place from the last copy', async () => {
+  const { lender, other, way } = await atLoss();
+  const late = new Port();
+  other.say({ type: 'lend', worker: 1, port: late as unknown as MessagePort });
+  expect(core.pageServerGone).not.toHaveBeenCalled();
+  expect([late.said, late.close.mock.calls.length]).toEqual([[], 1]);
+  expect(way.close).not.toHaveBeenCalled();
+
+  // It came in time, and what is heard late is that the last copy has ended.
+  lender.say({ type: 'lendEnded' });
+  expect(core.pageServerGone).toHaveBeenCalledTimes(1);
+  expect(other.port.said.at(-1)).toEqual({ type: 'lendAgain' });
+  const again = new Port();
+  other.say({ type: 'lend', worker: 1, port: again as unknown as MessagePort });
+  expect(again.said).toEqual([{ type: 'use' }]);
 });
 
 test('looks at other cores do not pile up, and one that is refused harms nobody', async () => {
@@ -409,6 +496,27 @@ test('a script that only tabs of another build came to ends, and was never the c
   expect(port.said).toEqual([{ type: 'otherBuild' }]);
   expect(hold).not.toHaveBeenCalled();
   expect(self.close).toHaveBeenCalledTimes(1);
+});
+
+test('a script of another build has those of the server fetched before it ends', async () => {
+  let renewed = (): void => {};
+  renew.renewScripts.mockReturnValueOnce(
+    new Promise<void>((resolve) => {
+      renewed = resolve;
+    }),
+  );
+  (await import('../src/core.js')).runCore();
+  const hello = { type: 'hello', lock: 'a', isNew: true, build: '0.0.9+00000001', urls: {} };
+  for (const _ of [1, 2]) {
+    const port = new Port();
+    self.onconnect({ ports: [port] });
+    port.onmessage({ data: hello });
+    expect(port.said).toEqual([{ type: 'otherBuild' }]);
+  }
+  expect([renew.renewScripts.mock.calls.length, self.close.mock.calls.length]).toEqual([1, 0]);
+  renewed();
+  await new Promise((resolve) => setTimeout(resolve));
+  expect(self.close).toHaveBeenCalled();
 });
 
 test('a core takes nothing from a tab of another build, and goes on for its own', async () => {

@@ -65,14 +65,15 @@ async function opened(say = (to: Replies): void => to.opened()) {
     replies = to;
     say(to);
   };
-  const keep = { inBlocks: false, settledAt: 0, isThere: async () => isThere, open };
+  const giveUp = vi.fn();
+  const keep = { inBlocks: false, settledAt: 0, isThere: async () => isThere, open, giveUp };
   await host.start(Promise.resolve(keep));
   const serve = () => {
     const port = newPort();
     host.serve(port as unknown as MessagePort);
     return port;
   };
-  return { host, serve, again, replies: replies! };
+  return { host, serve, again, giveUp, replies: replies! };
 }
 
 /** A core's port to a store that is open. */
@@ -171,6 +172,23 @@ test.each([
   host.lost();
   host.lost();
   expect(again).toHaveBeenCalledTimes(1);
+});
+
+test('a store that is still opening is given up when its data were cleared', async () => {
+  const { host, again, giveUp } = await opened(() => {});
+  host.lost();
+  host.lost();
+  expect([again.mock.calls, giveUp.mock.calls.length]).toEqual([[[undefined]], 1]);
+});
+
+test('a store whose place was taken before its keep was found does not open', async () => {
+  const { StoreHost } = await import('../src/store-host.js');
+  const [again, open, giveUp] = [vi.fn(), vi.fn(), vi.fn()];
+  const host = new StoreHost(again);
+  host.lost();
+  const keep = { inBlocks: true, settledAt: 0, isThere: async () => true, open, giveUp };
+  await host.start(Promise.resolve(keep));
+  expect([again, open, giveUp].map(({ mock }) => mock.calls.length)).toEqual([1, 0, 1]);
 });
 
 test('whoever opens a store anew is told why the one before broke', async () => {
@@ -302,7 +320,8 @@ test('a store is opened anew without a network, once its code was loaded', async
     const port = newPort();
     host.serve(port as unknown as MessagePort);
     const open = (to: Replies) => to.opened();
-    const keep = { inBlocks: true, settledAt: 0, isThere: async () => true, open };
+    const isThere = async () => true;
+    const keep = { inBlocks: true, settledAt: 0, isThere, open, giveUp: () => {} };
     await host.start(loadStore('https://app.example/store.wasm').then(() => keep));
     return port.postMessage.mock.calls.map(([{ type }]) => type);
   };
