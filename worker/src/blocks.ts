@@ -52,7 +52,6 @@ export async function openBlocks(
   database.onclose = () => closed(isThere(madeAt));
   // On its way down to the transaction, where the store listens.
   database.addEventListener('abort', () => aborted(isThere(madeAt)), true);
-  abortUntilClosed(database, () => aborted(isThere(madeAt)));
   const loading = new Loading(database);
   return {
     inBlocks: true,
@@ -74,32 +73,6 @@ export async function openBlocks(
       store.openBlocks(database, { ...host, opened, failed });
     },
     giveUp: () => loading.giveUp(),
-  };
-}
-
-/**
- * Once the browser has closed a database, and before it says so, none of its transactions can be
- * begun, and the store would break, though it may have the last copy. One that writes is taken for
- * one that was begun just before, and aborted with all the others.
- */
-function abortUntilClosed(database: IDBDatabase, aborted: () => void): void {
-  const begin = database.transaction.bind(database);
-  database.transaction = (stores, mode, options) => {
-    try {
-      return begin(stores, mode, options);
-    } catch (error) {
-      if (mode !== 'readwrite' || (error as Error).name !== 'InvalidStateError') throw error;
-      const pass = (): void => {};
-      const transaction = {
-        error,
-        objectStore: () => ({ put: pass, delete: pass }),
-        abort: pass,
-        onabort: (_: object): void => {},
-      };
-      aborted();
-      setTimeout(() => transaction.onabort({ target: transaction }));
-      return transaction as unknown as IDBTransaction;
-    }
   };
 }
 
