@@ -419,11 +419,15 @@ fn a_seed_that_ended_the_server_is_not_looked_at_for_ever() {
         scene.open_on(ANN, CHANNEL, offer_of_a_life());
         parts.iter().for_each(|part| scene.say(ANN, part.clone()));
         let heard = scene.read_all(ANN, &mut Copy::default());
-        (heard, deaths.run.lock().expect("no panic").pop().expect("it was looked at"))
+        let mut run = deaths.run.lock().expect("no panic");
+        let is_of_migrations = |suspect: &&Suspect| suspect.what.starts_with("migrations");
+        let before = run.iter().take_while(is_of_migrations).count();
+        (heard, before, run.pop().expect("it was looked at"))
     };
-    let (heard, last) = hand_over(Vec::new());
+    let (heard, looks_at_doctype, last) = hand_over(Vec::new());
+    assert_eq!(looks_at_doctype, 2, "whether it can be used, and what its schema is");
     assert!(heard.iter().any(|said| matches!(said, FromRoom::Seeded { .. })), "{heard:?}");
-    let (heard, again) = hand_over(vec![last.clone()]);
+    let (heard, _, again) = hand_over(vec![last.clone()]);
     assert_eq!(last, again);
     assert!(matches!(refusal(&heard), Refusal::Protocol { .. }), "{heard:?}");
 }

@@ -17,7 +17,7 @@ use tidelog_types::{
 
 use super::caution::{Suspect, cautiously};
 use super::document::{Document, Offered};
-use super::open::unusable_doctype;
+use super::open::{try_migrations, unusable_doctype};
 use super::outbox::After;
 use super::record::RoomRecord;
 use super::refusal::brief;
@@ -317,7 +317,9 @@ impl Room {
         record.seeded = Some(position);
         let view = self.new_view(db_pages);
         let document = Document::new(view, position, record, durable, self.life);
-        let schema = schema_of(doctype, self.new_view(0)).map_err(unusable_doctype)?;
+        let schema_of = || schema_of(doctype, self.new_view(0));
+        let schema = try_migrations(&*self.caution, &self.document, doctype, schema_of)?
+            .map_err(unusable_doctype)?;
         Ok(Candidate { document, walk: Walk::NotBegun, migrated: None, schema })
     }
 
