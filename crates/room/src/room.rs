@@ -319,10 +319,12 @@ impl Room {
     /// About how many bytes it keeps for the next message.
     #[must_use]
     pub fn kept_size(&self) -> usize {
-        match &self.state {
+        let of_document = match &self.state {
             State::Open(document) => document.kept_size(),
             _ => 0,
-        }
+        };
+        let seeding = self.seeding.and_then(|id| self.subscribers.get(&id)?.seed.as_ref());
+        of_document + seeding.map_or(0, |seed| seed.links.kept_size())
     }
 
     /// Whether nobody is here and nothing is under way: it may be dropped.

@@ -122,8 +122,8 @@ fn one_who_hands_over_is_waited_for_as_long_as_something_comes() {
     let mut scene = Scene::new(Limits::DEFAULT, usize::MAX);
     scene.open_on(ANN, CHANNEL, offer_of_a_life());
     scene.say(ANN, parts[0].clone());
-    assert_eq!(scene.room.seed_overdue_at_ms(0), None, "nobody waits");
-    scene.settle(RoomInput::SeedOverdue { now_ms: 60_000 });
+    assert_eq!(scene.room.seed_overdue_at_ms(0), Some(60_000), "nobody waits");
+    scene.settle(RoomInput::SeedOverdue { now_ms: 59_999 });
     scene.open_on(BOB, CHANNEL, offer());
     let due_ms = scene.room.seed_overdue_at_ms(1_000).expect("Bob waits");
     assert!(due_ms < 10_000, "sooner than he gives up");
@@ -138,6 +138,22 @@ fn one_who_hands_over_is_waited_for_as_long_as_something_comes() {
     let heard = scene.read_all(ANN, &mut Copy::default());
     assert!(matches!(heard[..], [FromRoom::Refused(_)]), "{heard:?}");
     assert_eq!(scene.read(BOB), Some(FromRoom::SeedWanted));
+}
+
+#[test]
+fn what_is_kept_of_a_document_is_counted_and_not_kept_for_somebody_silent() {
+    let (_, parts) = large_seed(64);
+    let mut scene = Scene::new(Limits::DEFAULT, usize::MAX);
+    scene.open_on(ANN, CHANNEL, offer_of_a_life());
+    scene.say(ANN, parts[0].clone());
+    assert!(scene.room.kept_size() > 0);
+    let due_ms = scene.room.seed_overdue_at_ms(0).expect("it ends in any case");
+    scene.read_all(ANN, &mut Copy::default());
+    scene.settle(RoomInput::SeedOverdue { now_ms: due_ms });
+    let heard = scene.read_all(ANN, &mut Copy::default());
+    assert!(matches!(heard[..], [FromRoom::Refused(Refusal::Storage { .. })]), "{heard:?}");
+    assert_eq!((scene.room.kept_size(), scene.documents()), (0, Vec::new()));
+    assert_eq!(scene.room.seed_overdue_at_ms(due_ms), None);
 }
 
 /// Where the storage journal of a local document stands at `next`.
