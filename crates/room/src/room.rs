@@ -543,7 +543,9 @@ impl Room {
         };
         let channel_id = *channel_id;
         self.vacate(channel_id);
-        self.effects.push(channel_id.say(FromRoom::Refused(brief(refusal))));
+        // What it is told from may not be durable yet.
+        let refused = FromRoom::Refused(brief(refusal));
+        self.outbox.after(After::TellChannel(channel_id, refused));
     }
 
     /// Hands the current append to the store.

@@ -102,7 +102,8 @@ impl Room {
         {
             subscriber.seed = Some(Seed::new(doctype, lives.clone()));
         }
-        self.effects.push(channel_id.say(FromRoom::SeedWanted));
+        // Not before what was said on this channel, nor of what may still be there.
+        self.outbox.after(After::Tell(id, FromRoom::SeedWanted));
         Ok(())
     }
 
