@@ -255,6 +255,30 @@ fn a_seed_has_the_schema_of_its_doctype_and_nothing_else() {
     }
 }
 
+/// V15. Goal: what is found to be another schema has not taken the server's memory before that.
+/// Method: views of which each byte stands for many.
+#[test]
+fn a_seed_with_a_schema_that_is_too_large_is_refused_before_it_is_read() {
+    // Past SQLite, which would read them here.
+    let insert = |number| {
+        let ones = "1,".repeat(200_000);
+        format!(
+            "insert into sqlite_schema values
+                 ('view', 'v{number}', 'v{number}', 0, 'create view v{number} as
+                                                        select 1 in ({ones} 1)');"
+        )
+    };
+    let inserts: String = (0..12).map(insert).collect();
+    let seed = seed_after(&format!("pragma writable_schema = on; {inserts}"));
+    let [_, most_before] = tidelog_sqlite::held_size();
+    assert!(most_before < 48 << 20, "{most_before} bytes to make it");
+    let heard = taken_from(seed);
+    let Refusal::Protocol { reason } = refusal(&heard) else { panic!("{heard:?}") };
+    assert!(reason.contains("bytes for a schema"), "{reason}");
+    let [_, most] = tidelog_sqlite::held_size();
+    assert!(most < 64 << 20, "{most} bytes");
+}
+
 /// Goal: no mutation writes where the verdicts are. Method: files in which a table or an index of
 /// the app begins where something else does, or where nothing can; the schema says the same.
 #[test]

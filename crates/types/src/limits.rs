@@ -113,7 +113,8 @@ pub const MESSAGE_FRAMES_MAX: usize = 128 * 1024;
 pub const DOCTYPES_MAX: usize = 256;
 
 /// Bytes that the schema of a doctype may take in each connection that has read it, by an estimate
-/// that is the same on every host: see `Transaction::check_schema_size` of crate `sqlite`.
+/// that is the same on every host: see `Transaction::check_schema_size` of crate `sqlite`. A
+/// connection that is opened takes no more than twice that, whatever the file says.
 pub const SCHEMA_SIZE_MAX: usize = 8 * 1024 * 1024;
 
 /// Bytes of all doctypes of a document: they stand in one frame of the log.
