@@ -103,28 +103,53 @@ impl PageLinks {
             cells += 4;
         }
         let count = usize::from(page[start + 3]) << 8 | usize::from(page[start + 4]);
+        // No two cells share a byte. Else one cell could stand for thousands, and a page would cost
+        // more than it has sent.
+        let mut room = PAGE_SIZE.checked_sub(cells)?;
         for index in 0..count {
             let at = cells + 2 * index;
             let pointer = page.get(at..at + 2)?;
-            let mut at = usize::from(pointer[0]) << 8 | usize::from(pointer[1]);
-            if is_interior {
-                self.links.push(Link { to: Pgid(number(page, at)?), chain_pages: 0 });
-                at += 4;
-            }
-            if kind == Kind::Table && is_interior {
-                continue;
-            }
-            let (size, mut at) = varint(page, at)?;
-            if kind == Kind::Table {
-                (_, at) = varint(page, at)?;
-            }
-            let (here, chain_pages) = payload(kind, size)?;
-            if chain_pages > 0 {
-                let to = Pgid(number(page, at + here)?);
-                self.links.push(Link { to, chain_pages });
-            }
+            let begin = usize::from(pointer[0]) << 8 | usize::from(pointer[1]);
+            let end = self.note_cell(page, begin, kind, is_interior)?;
+            room = room.checked_sub(2 + end.checked_sub(begin)?)?;
         }
         Some(kind)
+    }
+
+    /// Gives where the cell ends.
+    fn note_cell(
+        &mut self,
+        page: &[u8],
+        begin: usize,
+        kind: Kind,
+        is_interior: bool,
+    ) -> Option<usize> {
+        let mut at = begin;
+        if is_interior {
+            self.links.push(Link { to: Pgid(number(page, at)?), chain_pages: 0 });
+            at += 4;
+        }
+        let (size, mut at) = varint(page, at)?;
+        if kind == Kind::Table && is_interior {
+            return Some(at);
+        }
+        if kind == Kind::Table {
+            (_, at) = varint(page, at)?;
+        }
+        let (here, chain_pages) = payload(kind, size)?;
+        at += here;
+        if chain_pages > 0 {
+            self.links.push(Link { to: Pgid(number(page, at)?), chain_pages });
+            at += 4;
+        }
+        Some(at)
+    }
+
+    /// About how many bytes it keeps.
+    #[must_use]
+    pub fn kept_size(&self) -> usize {
+        let of_pages = self.pages.capacity() * size_of::<(Kind, usize)>();
+        of_pages + self.links.capacity() * size_of::<Link>()
     }
 
     /// Looks where each page stands, if tables and indexes begin at `roots`.
@@ -275,4 +300,57 @@ fn payload(kind: Kind, size: u64) -> Option<(usize, u32)> {
     let here = if wanted <= most { wanted } else { least };
     let chain_pages = (size - here).div_ceil(page_size - 4);
     Some((usize::try_from(here).ok()?, u32::try_from(chain_pages).ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An interior page whose cells begin at these places, and are made of this byte.
+    fn interior(kind: u8, filled_with: u8, places: impl ExactSizeIterator<Item = u16>) -> Page {
+        let mut bytes = [filled_with; PAGE_SIZE];
+        bytes[..12].copy_from_slice(&[kind, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
+        bytes[3..5].copy_from_slice(&u16::try_from(places.len()).expect("few").to_be_bytes());
+        for (place, at) in places.zip((12..).step_by(2)) {
+            bytes[at..at + 2].copy_from_slice(&place.to_be_bytes());
+        }
+        Page::new(&bytes).expect("a page")
+    }
+
+    /// Those of a file that begins as it must.
+    fn links_of_first() -> PageLinks {
+        let mut bytes = [0; PAGE_SIZE];
+        bytes[16] = 0x10;
+        let mut links = PageLinks::default();
+        links.note(&Page::new(&bytes).expect("a page"), 131_072);
+        assert!(!links.is_malformed);
+        links
+    }
+
+    /// Goal: what is kept of pages is no more than what came. Method: pages of which each cell
+    /// stands for many, all at one place or at places that overlap, in a file said to be large.
+    #[test]
+    fn pages_cost_no_more_than_they_sent() {
+        for (kind, step) in [(5, 0), (5, 1), (2, 0), (2, 1), (10, 0), (13, 0)] {
+            let mut links = links_of_first();
+            // It names another one, else a leaf names nothing.
+            let filled_with = if kind > 5 { 0x90 } else { 0 };
+            for _ in 0..100 {
+                let places = (0..2_000).map(|index| 4_000_u16.min(2_000 + index * step));
+                links.note(&interior(kind, filled_with, places), 131_072);
+            }
+            let sent = 100 * PAGE_SIZE;
+            assert!(links.kept_size() < sent, "{kind} {step}: {} of {sent}", links.kept_size());
+        }
+    }
+
+    #[test]
+    fn a_full_page_is_taken_as_it_is() {
+        let mut links = links_of_first();
+        // The smallest cells that there are: a child and a key of one byte.
+        let places = (0..583_u16).map(|index| 4_096 - 5 * (index + 1));
+        links.note(&interior(5, 0, places), 131_072);
+        assert_eq!(links.kind(Pgid(2)), Kind::Table);
+        assert_eq!(links.links_of(Pgid(2)).len(), 584);
+    }
 }

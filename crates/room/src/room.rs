@@ -16,8 +16,9 @@
 //! A step does what its [`Budget`] allows and one piece of work, and stops as it does at a fault:
 //! what is left goes back to the front of the queue, and the room [wants](Room::wants_step) to be
 //! stepped again. It runs nothing while too much of what it ran is not durable yet. It sends
-//! storage entries only where its [`Outlets`] have room for them, and reads what a follower lacks
-//! a chunk at a time, when there is room for that chunk.
+//! storage entries only where its [`Outlets`] have room for them, to as many followers in one step
+//! as that allows, and reads what a follower lacks a chunk at a time, when there is room for that
+//! chunk.
 //!
 //! # What this file does not know
 //!
@@ -48,12 +49,14 @@ use tidelog_pages::{StoreRequest, Urgency};
 use tidelog_sqlite::{Failure, Run, Stopwatch, View};
 use tidelog_sync::{Channel, CodedPage, FromRoom, ProbeId, Refusal, ToRoom, WireFrame};
 use tidelog_types::probe::{Probe, reached};
-use tidelog_types::{Budget, DocumentKey, JournalId, Life, Lsn, Page, Pgid, Position};
+use tidelog_types::{
+    Budget, BudgetLimits, DocumentKey, JournalId, Life, Lsn, Page, Pgid, Position,
+};
 
 use caution::NoCaution;
 pub use caution::{Caution, ENDED_THE_SERVER, Suspect};
 use document::Document;
-use follow::CatchUp;
+use follow::{Broadcast, CatchUp};
 pub use io::{Answer, Ask, ConnId, RoomCounts, RoomEffect, RoomInput, RoomSettings, Service};
 use outbox::{After, Outbox};
 pub use outlets::{Outlets, entry_size};
@@ -95,6 +98,9 @@ pub struct Room {
     /// Pages are staged in the store that nobody goes on with.
     has_abandoned: bool,
     outbox: Outbox,
+    /// What is on its way to those who follow. Nothing is worked off, and nothing else told, before
+    /// all have had their turn.
+    broadcast: Option<Broadcast>,
     requests_ever: u64,
     /// What is being read for subscribers who lag.
     catch_ups: BTreeMap<SubscriberId, CatchUp>,
@@ -213,6 +219,7 @@ impl Room {
             overdue_count: 0,
             offers: VecDeque::new(),
             has_abandoned: false,
+            broadcast: None,
             requests_ever: 0,
             catch_ups: BTreeMap::new(),
             reads: BTreeMap::new(),
@@ -280,7 +287,7 @@ impl Room {
     /// [`RoomInput::GoOn`].
     #[must_use]
     pub fn wants_step(&self) -> bool {
-        self.outbox.has_ready() || self.can_work()
+        self.has_to_tell() || self.can_work()
     }
 
     /// Whether all that clients said is worked off, so that it takes more.
@@ -312,10 +319,12 @@ impl Room {
     /// About how many bytes it keeps for the next message.
     #[must_use]
     pub fn kept_size(&self) -> usize {
-        match &self.state {
+        let of_document = match &self.state {
             State::Open(document) => document.kept_size(),
             _ => 0,
-        }
+        };
+        let seeding = self.seeding.and_then(|id| self.subscribers.get(&id)?.seed.as_ref());
+        of_document + seeding.map_or(0, |seed| seed.links.kept_size())
     }
 
     /// Whether nobody is here and nothing is under way: it may be dropped.
@@ -324,6 +333,7 @@ impl Room {
         self.subscribers.is_empty()
             && self.queue.is_empty()
             && self.outbox.is_empty()
+            && self.broadcast.is_none()
             && !matches!(self.state, State::Opening)
     }
 
@@ -375,7 +385,8 @@ impl Room {
     /// Whether the work at the front of the queue could be gone on with now.
     fn can_work(&self) -> bool {
         let Some(work) = self.queue.front() else { return false };
-        if self.fetch.is_some() || matches!(self.state, State::Opening) {
+        let is_waiting = self.fetch.is_some() || self.broadcast.is_some();
+        if is_waiting || matches!(self.state, State::Opening) {
             return false;
         }
         // Leaving is possible at any time.
@@ -393,7 +404,7 @@ impl Room {
         }
         // What the store still has in hand could be read before it is durable.
         let is_closed = matches!(self.state, State::Closed);
-        let is_settled = self.outbox.is_settled() && !self.outbox.has_ready();
+        let is_settled = self.outbox.is_settled() && !self.has_to_tell();
         (is_settled || !is_closed) && !self.is_full()
     }
 
@@ -532,7 +543,9 @@ impl Room {
         };
         let channel_id = *channel_id;
         self.vacate(channel_id);
-        self.effects.push(channel_id.say(FromRoom::Refused(brief(refusal))));
+        // What it is told from may not be durable yet.
+        let refused = FromRoom::Refused(brief(refusal));
+        self.outbox.after(After::TellChannel(channel_id, refused));
     }
 
     /// Hands the current append to the store.
@@ -551,16 +564,32 @@ impl Room {
 
     /// Does what waited for the store, or has nothing to wait for.
     fn tell_what_is_durable(&mut self, budget: &mut Budget) {
-        while !budget.is_spent()
-            && let Some(after) = self.outbox.next_ready()
-        {
-            if let After::Entry(entry, _) = &after {
-                budget.spend_pages(entry.set.pages.len() as u64);
-                budget.spend_steps(self.subscribers.len() as u64);
-            }
+        while !budget.is_spent() && self.tell_next(budget) {
             budget.spend_steps(1);
-            self.carry_out(after);
         }
+    }
+
+    /// The same whatever it costs.
+    fn tell_all_that_is_durable(&mut self) {
+        let all = BudgetLimits { pages: u64::MAX, steps: u64::MAX, bytes: u64::MAX };
+        while self.tell_next(&mut Budget::new(all)) {}
+    }
+
+    /// Whether something may be told now.
+    fn has_to_tell(&self) -> bool {
+        self.broadcast.is_some() || self.outbox.has_ready()
+    }
+
+    /// Does the next of it, a broadcast as far as the budget goes; false if there is nothing.
+    fn tell_next(&mut self, budget: &mut Budget) -> bool {
+        if let Some(broadcast) = self.broadcast.take() {
+            self.broadcast(broadcast, budget);
+        } else if let Some(after) = self.outbox.next_ready() {
+            self.carry_out(after);
+        } else {
+            return false;
+        }
+        true
     }
 
     fn carry_out(&mut self, after: After) {
@@ -577,8 +606,7 @@ impl Room {
             }
             After::Entry(entry, origin) => {
                 if self.is_durable_at(entry.position) {
-                    self.broadcast(&entry, origin);
-                    self.send_what_became_durable();
+                    self.broadcast = Some(Broadcast::new(entry, origin));
                 }
             }
             After::Planted(position) => {

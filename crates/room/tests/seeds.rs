@@ -122,8 +122,8 @@ fn one_who_hands_over_is_waited_for_as_long_as_something_comes() {
     let mut scene = Scene::new(Limits::DEFAULT, usize::MAX);
     scene.open_on(ANN, CHANNEL, offer_of_a_life());
     scene.say(ANN, parts[0].clone());
-    assert_eq!(scene.room.seed_overdue_at_ms(0), None, "nobody waits");
-    scene.settle(RoomInput::SeedOverdue { now_ms: 60_000 });
+    assert_eq!(scene.room.seed_overdue_at_ms(0), Some(60_000), "nobody waits");
+    scene.settle(RoomInput::SeedOverdue { now_ms: 59_999 });
     scene.open_on(BOB, CHANNEL, offer());
     let due_ms = scene.room.seed_overdue_at_ms(1_000).expect("Bob waits");
     assert!(due_ms < 10_000, "sooner than he gives up");
@@ -138,6 +138,22 @@ fn one_who_hands_over_is_waited_for_as_long_as_something_comes() {
     let heard = scene.read_all(ANN, &mut Copy::default());
     assert!(matches!(heard[..], [FromRoom::Refused(_)]), "{heard:?}");
     assert_eq!(scene.read(BOB), Some(FromRoom::SeedWanted));
+}
+
+#[test]
+fn what_is_kept_of_a_document_is_counted_and_not_kept_for_somebody_silent() {
+    let (_, parts) = large_seed(64);
+    let mut scene = Scene::new(Limits::DEFAULT, usize::MAX);
+    scene.open_on(ANN, CHANNEL, offer_of_a_life());
+    scene.say(ANN, parts[0].clone());
+    assert!(scene.room.kept_size() > 0);
+    let due_ms = scene.room.seed_overdue_at_ms(0).expect("it ends in any case");
+    scene.read_all(ANN, &mut Copy::default());
+    scene.settle(RoomInput::SeedOverdue { now_ms: due_ms });
+    let heard = scene.read_all(ANN, &mut Copy::default());
+    assert!(matches!(heard[..], [FromRoom::Refused(Refusal::Storage { .. })]), "{heard:?}");
+    assert_eq!((scene.room.kept_size(), scene.documents()), (0, Vec::new()));
+    assert_eq!(scene.room.seed_overdue_at_ms(due_ms), None);
 }
 
 /// Where the storage journal of a local document stands at `next`.
@@ -237,6 +253,30 @@ fn a_seed_has_the_schema_of_its_doctype_and_nothing_else() {
             matches!(refusal(&heard), Refusal::Protocol { .. } | Refusal::DoctypeInvalid { .. });
         assert!(is_refused, "{sql}: {heard:?}");
     }
+}
+
+/// V15. Goal: what is found to be another schema has not taken the server's memory before that.
+/// Method: views of which each byte stands for many.
+#[test]
+fn a_seed_with_a_schema_that_is_too_large_is_refused_before_it_is_read() {
+    // Past SQLite, which would read them here.
+    let insert = |number| {
+        let ones = "1,".repeat(200_000);
+        format!(
+            "insert into sqlite_schema values
+                 ('view', 'v{number}', 'v{number}', 0, 'create view v{number} as
+                                                        select 1 in ({ones} 1)');"
+        )
+    };
+    let inserts: String = (0..12).map(insert).collect();
+    let seed = seed_after(&format!("pragma writable_schema = on; {inserts}"));
+    let [_, most_before] = tidelog_sqlite::held_size();
+    assert!(most_before < 48 << 20, "{most_before} bytes to make it");
+    let heard = taken_from(seed);
+    let Refusal::Protocol { reason } = refusal(&heard) else { panic!("{heard:?}") };
+    assert!(reason.contains("bytes for a schema"), "{reason}");
+    let [_, most] = tidelog_sqlite::held_size();
+    assert!(most < 64 << 20, "{most} bytes");
 }
 
 /// Goal: no mutation writes where the verdicts are. Method: files in which a table or an index of
@@ -419,11 +459,15 @@ fn a_seed_that_ended_the_server_is_not_looked_at_for_ever() {
         scene.open_on(ANN, CHANNEL, offer_of_a_life());
         parts.iter().for_each(|part| scene.say(ANN, part.clone()));
         let heard = scene.read_all(ANN, &mut Copy::default());
-        (heard, deaths.run.lock().expect("no panic").pop().expect("it was looked at"))
+        let mut run = deaths.run.lock().expect("no panic");
+        let is_of_migrations = |suspect: &&Suspect| suspect.what.starts_with("migrations");
+        let before = run.iter().take_while(is_of_migrations).count();
+        (heard, before, run.pop().expect("it was looked at"))
     };
-    let (heard, last) = hand_over(Vec::new());
+    let (heard, looks_at_doctype, last) = hand_over(Vec::new());
+    assert_eq!(looks_at_doctype, 2, "whether it can be used, and what its schema is");
     assert!(heard.iter().any(|said| matches!(said, FromRoom::Seeded { .. })), "{heard:?}");
-    let (heard, again) = hand_over(vec![last.clone()]);
+    let (heard, _, again) = hand_over(vec![last.clone()]);
     assert_eq!(last, again);
     assert!(matches!(refusal(&heard), Refusal::Protocol { .. }), "{heard:?}");
 }

@@ -9,7 +9,7 @@ use tidelog_types::DocumentKey;
 use tidelog_types::limits::{CONNECTION_ENTRIES_SIZE_MAX, CONNECTION_OUT_SIZE_MAX};
 use tokio::sync::{mpsc, watch};
 
-use crate::rooms::{RoomMail, WeakRoomSender};
+use crate::rooms::{RoomMail, RoomSender, WeakRoomSender};
 
 /// What a message that is no entry counts for in bytes, without the reason in it.
 const SMALL_MESSAGE_SIZE: usize = 256;
@@ -43,8 +43,25 @@ struct Shared {
 #[derive(Default)]
 struct Entries {
     reserved: usize,
-    /// Rooms that want to be told when there is room.
-    refused: BTreeMap<DocumentKey, WeakRoomSender>,
+    /// Rooms that want to be told when there is room, each with its turn.
+    refused: BTreeMap<DocumentKey, (u64, WeakRoomSender)>,
+    refused_ever: u64,
+}
+
+impl Entries {
+    fn refuse(&mut self, document: &DocumentKey, room: &WeakRoomSender) {
+        // The document may be in another room by now, and keeps its turn.
+        let turn = self.refused.get(document).map_or(self.refused_ever, |(turn, _)| *turn);
+        self.refused.insert(document.clone(), (turn, room.clone()));
+        self.refused_ever += 1;
+    }
+
+    /// Whoever has waited longest comes first, and finds room.
+    fn take_refused(&mut self) -> impl Iterator<Item = RoomSender> + use<> {
+        let mut refused: Vec<_> = std::mem::take(&mut self.refused).into_values().collect();
+        refused.sort_unstable_by_key(|(turn, _)| *turn);
+        refused.into_iter().filter_map(|(_, room)| room.upgrade())
+    }
 }
 
 /// The other end, for the connection's own writer.
@@ -106,7 +123,7 @@ impl Connection {
         if fits {
             entries.reserved += size;
         } else {
-            entries.refused.insert(document.clone(), room.clone());
+            entries.refuse(document, room);
         }
         fits
     }
@@ -118,9 +135,9 @@ impl Connection {
         if entries.reserved > CONNECTION_ENTRIES_SIZE_MAX / 2 {
             return;
         }
-        let refused = std::mem::take(&mut entries.refused);
+        let refused = entries.take_refused();
         drop(entries);
-        for room in refused.into_values().filter_map(|room| room.upgrade()) {
+        for room in refused {
             // A room that is gone wants nothing any more.
             let _ = room.send(RoomMail::Writable { conn: self.id() });
         }
@@ -200,6 +217,26 @@ mod tests {
         assert!(matches!(mail.try_recv(), Ok(RoomMail::Writable { conn: ConnId(7) })));
         assert!(reserve(CONNECTION_ENTRIES_SIZE_MAX));
         assert!(!reserve(1));
+    }
+
+    /// Goal: who lags gets its turn, whatever others on the connection do. Method: three rooms,
+    /// refused in another order than that of their names, and a document that is refused twice.
+    #[test]
+    fn rooms_are_told_in_the_order_in_which_they_were_refused() {
+        let rooms = ["a", "b", "c"]
+            .map(|name| (DocumentKey::new(name, "").expect("a name"), mpsc::unbounded_channel().0));
+        let mut entries = Entries::default();
+        // One that ended, and another has its document since.
+        let ended = mpsc::unbounded_channel().0.downgrade();
+        entries.refuse(&rooms[2].0, &ended);
+        for (document, room) in &rooms {
+            entries.refuse(document, &room.downgrade());
+        }
+        let told = entries.take_refused();
+        let index_of = |told: &RoomSender| rooms.iter().position(|it| it.1.same_channel(told));
+        let turns: Vec<_> = told.map(|room| index_of(&room)).collect();
+        assert_eq!(turns, [Some(2), Some(0), Some(1)]);
+        assert_eq!(entries.take_refused().count(), 0, "each is told once");
     }
 
     #[tokio::test]

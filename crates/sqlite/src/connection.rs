@@ -6,7 +6,7 @@ use std::ptr;
 use std::sync::Arc;
 
 use rusqlite::ffi;
-use tidelog_types::limits::{DOCTYPE_SIZE_MAX, SQL_VALUE_SIZE_MAX};
+use tidelog_types::limits::{DOCTYPE_SIZE_MAX, SCHEMA_SIZE_MAX, SQL_VALUE_SIZE_MAX};
 use tidelog_types::{SortedMap, Value, ValueRef};
 
 use crate::failure::{Failure, Run};
@@ -14,7 +14,7 @@ use crate::guard::{Guard, PROGRESS_STEPS};
 use crate::state::{Origin, Running, SharedState, State, announce, lock, opened};
 use crate::statement::{Statement, Stepping};
 use crate::view::{SchemaPages, View};
-use crate::{flags, functions, scan, vfs};
+use crate::{flags, functions, memory, scan, vfs};
 
 /// Bytes of scripts that a connection keeps prepared, statements and texts.
 const SCRIPTS_SIZE_MAX: usize = 1024 * 1024;
@@ -41,6 +41,10 @@ pub(crate) struct Connection {
 // SAFETY: SQLite is compiled thread-safe wherever there are threads, and a connection, its
 // statements and its callbacks are used by one thread at a time, through `&mut self`.
 unsafe impl Send for Connection {}
+
+/// Bytes that a connection may hold once it has read the schema. What one takes is estimated from
+/// above, and may be on its way twice.
+const OPENED_SIZE_MAX: usize = 2 * SCHEMA_SIZE_MAX;
 
 /// Values for the parameters of a statement, given their names.
 pub(crate) type Arrange<'a, 'v> = dyn Fn(&[Option<String>]) -> Result<Vec<&'v Value>, Failure> + 'a;
@@ -74,7 +78,11 @@ impl Connection {
             last_cookie: None,
         };
         connection.check(code)?;
-        connection.set_up()?;
+        // It reads the schema, which in a file that came from somewhere may be anything.
+        let set_up = memory::within(OPENED_SIZE_MAX, || connection.set_up());
+        set_up.unwrap_or_else(|| {
+            Err(Failure::budget(format!("{SCHEMA_SIZE_MAX} bytes for a schema")))
+        })?;
         let state = lock(state);
         connection.schema_cookie = state.view.schema_cookie();
         connection.schema_pages = SchemaPages::of(&state.view, state.reads.iter());

@@ -28,6 +28,27 @@ thread_local! {
     static ALLOWED: Cell<u64> = const { Cell::new(u64::MAX) };
     static IS_UNCOUNTED: Cell<bool> = const { Cell::new(false) };
     static HELD_MAX: Cell<i64> = const { Cell::new(HELD_SIZE_MAX) };
+    /// Bytes that were allocated on this thread, less those freed, and how many may be.
+    static HELD_HERE: Cell<i64> = const { Cell::new(0) };
+    static HELD_HERE_MAX: Cell<i64> = const { Cell::new(i64::MAX) };
+    static IS_BEYOND: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs this while SQLite takes no more than so many bytes more on this thread than it holds now.
+/// `None` if it wanted more: then it failed for want of memory, wherever it was.
+pub(crate) fn within<T>(bytes: usize, run: impl FnOnce() -> T) -> Option<T> {
+    /// Also where it panics: the thread may go on with something else.
+    struct Ended;
+    impl Drop for Ended {
+        fn drop(&mut self) {
+            HELD_HERE_MAX.set(i64::MAX);
+        }
+    }
+    let _ended = Ended;
+    HELD_HERE_MAX.set(HELD_HERE.get().saturating_add_unsigned(bytes as u64));
+    IS_BEYOND.set(false);
+    let value = run();
+    (!IS_BEYOND.get()).then_some(value)
 }
 
 /// Has this thread find the process short of memory as soon as SQLite holds so many bytes in it,
@@ -67,12 +88,17 @@ fn count(size: c_int) -> bool {
     let counted = if IS_UNCOUNTED.get() { 0 } else { u64::try_from(size).unwrap_or(0) };
     let allocated = ALLOCATED.get().saturating_add(counted);
     ALLOCATED.set(allocated);
+    if HELD_HERE.get().saturating_add(i64::from(size)) > HELD_HERE_MAX.get() {
+        IS_BEYOND.set(true);
+        return false;
+    }
     let held = HELD.load(Ordering::Relaxed).saturating_add(i64::from(size));
     (IS_UNCOUNTED.get() || allocated <= ALLOWED.get()) && held <= HELD_MAX.get()
 }
 
 /// SQLite holds so many bytes more, or fewer.
 fn hold(size: i64) {
+    HELD_HERE.set(HELD_HERE.get() + size);
     let held = HELD.fetch_add(size, Ordering::Relaxed) + size;
     if held > MOST_HELD.load(Ordering::Relaxed) {
         MOST_HELD.fetch_max(held, Ordering::Relaxed);

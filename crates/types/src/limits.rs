@@ -113,7 +113,8 @@ pub const MESSAGE_FRAMES_MAX: usize = 128 * 1024;
 pub const DOCTYPES_MAX: usize = 256;
 
 /// Bytes that the schema of a doctype may take in each connection that has read it, by an estimate
-/// that is the same on every host: see `Transaction::check_schema_size` of crate `sqlite`.
+/// that is the same on every host: see `Transaction::check_schema_size` of crate `sqlite`. A
+/// connection that is opened takes no more than twice that, whatever the file says.
 pub const SCHEMA_SIZE_MAX: usize = 8 * 1024 * 1024;
 
 /// Bytes of all doctypes of a document: they stand in one frame of the log.
@@ -181,7 +182,8 @@ pub struct Limits {
     /// Pages that a room reads at once for a follower who lags, at first.
     pub catch_up_pages: usize,
     /// Pages that a room sends one follower at once, or reads for it, unless the one before is
-    /// more. Larger entries are read from the store, as those are that a follower lacks.
+    /// more: at most half of what a connection takes. Larger entries are read from the store, as
+    /// those are that a follower lacks.
     pub catch_up_pages_max: usize,
     /// Lives that a document's authority remembers of its storage journal; older ones are unknown.
     pub lives_kept_max: usize,
@@ -243,7 +245,7 @@ impl Limits {
         room_pages_in_flight_max: 1024,
         rooms_kept_size_max: 256 * 1024 * 1024,
         catch_up_pages: 64,
-        catch_up_pages_max: 256,
+        catch_up_pages_max: 120,
         lives_kept_max: OFFER_LIVES_MAX,
         message_pages_max: 64,
         append_part_pages_max: 256,

@@ -17,7 +17,8 @@ impl Room {
                 true => Answer::Failed { reason: reason.to_owned() },
                 false => Answer::Missing,
             };
-            self.effects.push(RoomEffect::Answer { request, answer });
+            // That it is gone may not be durable yet.
+            self.outbox.after(After::Answer(request, answer));
             return;
         };
         match ask {

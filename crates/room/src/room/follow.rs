@@ -5,11 +5,11 @@ use tidelog_pages::{StorageEntry, StoreRequest, Urgency};
 use tidelog_sync::{EntryPart, FollowerStep, FromRoom};
 use tidelog_types::limits::Limits;
 use tidelog_types::probe::{Probe, reached};
-use tidelog_types::{EntryHash, EntryId, JournalId, Lsn, LsnRange, Page, Pgid, Position};
+use tidelog_types::{Budget, EntryHash, EntryId, JournalId, Lsn, LsnRange, Page, Pgid, Position};
 
 use super::outlets::{entry_size, size_of_entry};
 use super::subscriber::{ChannelId, SubscriberId, parts};
-use super::{ConnId, Room, RoomEffect, State};
+use super::{ConnId, Room, RoomEffect, State, WORK_STEPS};
 
 /// What a subscriber lacks, on its way from the store to the subscriber, a chunk at a time.
 ///
@@ -37,6 +37,16 @@ pub(super) struct CatchUp {
     sent_size: usize,
     /// Over what was sent.
     hash: EntryHash,
+}
+
+/// An entry on its way to those who follow, one after the other.
+pub(super) struct Broadcast {
+    entry: StorageEntry,
+    origin: Option<EntryId>,
+    /// The entry as it travels, the same to everybody; nothing before somebody is sent it.
+    parts: Vec<EntryPart>,
+    /// Whoever came before this one has had a turn.
+    next: SubscriberId,
 }
 
 /// How far a chunk has come.
@@ -87,39 +97,56 @@ impl Room {
         self.follow_up(id);
     }
 
-    pub(super) fn broadcast(&mut self, entry: &StorageEntry, origin: Option<EntryId>) {
+    /// Sends an entry to those who have not had their turn, as far as the budget goes.
+    pub(super) fn broadcast(&mut self, mut broadcast: Broadcast, budget: &mut Budget) {
         let limits = self.settings.limits;
-        let pages_count = entry.set.pages.len();
+        let pages_count = broadcast.entry.set.pages.len();
+        let range = broadcast.entry.range;
         let size = size_of_entry(pages_count, limits.message_pages_max);
         let is_large = pages_count > limits.catch_up_pages.max(limits.catch_up_pages_max);
         let mut lagging = Vec::new();
-        for (id, subscriber) in &mut self.subscribers {
+        let mut turns = self.subscribers.range_mut(broadcast.next..);
+        let is_over = loop {
+            let Some((id, subscriber)) = turns.next() else { break true };
+            broadcast.next = SubscriberId(id.0 + 1);
+            budget.spend_steps(WORK_STEPS);
             let channel_id = subscriber.channel_id;
-            if is_large {
-                if let FollowerStep::CatchUp(since) = subscriber.next_step(entry.range.end()) {
-                    lagging.push((*id, since));
-                }
-                continue;
-            }
             let reserve = || self.outlets.reserve(channel_id.conn, size);
-            match subscriber.on_entry(entry.range, size, reserve) {
+            let step = match is_large {
+                true => subscriber.next_step(range.end()),
+                false => subscriber.on_entry(range, size, reserve),
+            };
+            match step {
                 FollowerStep::SendEntry => {
-                    let parts = parts(entry.range, entry.position, &entry.set, origin, &limits);
-                    let parts = parts.into_iter();
+                    let parts = broadcast.parts(&limits, budget).iter().cloned();
                     self.effects.extend(parts.map(|part| channel_id.say(FromRoom::Entry(part))));
+                    budget.spend_pages(pages_count as u64);
                 }
                 FollowerStep::CatchUp(since) => lagging.push((*id, since)),
                 FollowerStep::Rest => {}
             }
+            if budget.is_spent() {
+                break false;
+            }
+        };
+        if !is_over {
+            self.broadcast = Some(broadcast);
         }
         for (id, since) in lagging {
             self.begin_catching_up(id, since);
+        }
+        if is_over {
+            self.send_what_became_durable();
         }
     }
 
     /// Sends a subscriber what it lacks, if it lacks anything and may be sent it.
     pub(super) fn follow_up(&mut self, id: SubscriberId) {
         let State::Open(document) = &self.state else { return };
+        if self.broadcast.as_ref().is_some_and(|broadcast| id >= broadcast.next) {
+            // Its turn comes.
+            return;
+        }
         let Some(subscriber) = self.subscribers.get_mut(&id) else { return };
         if let FollowerStep::CatchUp(since) = subscriber.next_step(document.durable.next) {
             self.begin_catching_up(id, since);
@@ -246,6 +273,21 @@ impl Room {
             }
         }
         self.read_chunk(id);
+    }
+}
+
+impl Broadcast {
+    pub(super) fn new(entry: StorageEntry, origin: Option<EntryId>) -> Self {
+        Self { entry, origin, parts: Vec::new(), next: SubscriberId(0) }
+    }
+
+    fn parts(&mut self, limits: &Limits, budget: &mut Budget) -> &[EntryPart] {
+        if self.parts.is_empty() {
+            let StorageEntry { range, position, set, .. } = &self.entry;
+            self.parts = parts(*range, *position, set, self.origin, limits);
+            budget.spend_pages(set.pages.len() as u64);
+        }
+        &self.parts
     }
 }
 

@@ -177,9 +177,7 @@ impl Room {
             reached(Probe::RoomPoisonedAmidOffers);
         }
         // What is durable is so whatever else is lost.
-        while let Some(after) = self.outbox.next_ready() {
-            self.carry_out(after);
-        }
+        self.tell_all_that_is_durable();
         let Lost { questions: mut requests, mut channel_ids, is_left_staged } = lost;
         self.has_abandoned |= is_left_staged;
         channel_ids.extend(self.vacate_all());

@@ -102,7 +102,8 @@ impl Room {
         {
             subscriber.seed = Some(Seed::new(doctype, lives.clone()));
         }
-        self.effects.push(channel_id.say(FromRoom::SeedWanted));
+        // Not before what was said on this channel, nor of what may still be there.
+        self.outbox.after(After::Tell(id, FromRoom::SeedWanted));
         Ok(())
     }
 
@@ -146,7 +147,8 @@ impl Room {
             let reason = "the document has as many doctypes as it may".to_owned();
             return Err(Halt::Refuse(Refusal::DoctypeMismatch { reason }));
         }
-        check(doctype, &self.new_view(0)).map_err(unusable_doctype)
+        let check = || check(doctype, &self.new_view(0));
+        try_migrations(&*self.caution, &self.document, doctype, check)?.map_err(unusable_doctype)
     }
 
     /// Finds the doctype among those of the document, or registers it and migrates.
@@ -252,15 +254,24 @@ impl Document {
         caution: &dyn Caution,
     ) -> Result<Option<StorageEntry>, Halt> {
         let run = || self.authority.migrate(doctype);
-        let run =
-            cautiously(caution, || Suspect::migrations(key, doctype), run).ok_or_else(|| {
-                let reason = "the server crashed each time it ran its migrations".to_owned();
-                Halt::Refuse(Refusal::DoctypeInvalid { reason })
-            })?;
+        let run = try_migrations(caution, key, doctype, run)?;
         let migrated = ran(run).map_err(invalid_migration)?;
         self.moved_on(None);
         Ok(migrated)
     }
+}
+
+/// Does what runs the migrations of a doctype, be it to look at them: a server may die of them.
+pub(super) fn try_migrations<T>(
+    caution: &dyn Caution,
+    key: &DocumentKey,
+    doctype: &Doctype,
+    run: impl FnMut() -> T,
+) -> Result<T, Halt> {
+    cautiously(caution, || Suspect::migrations(key, doctype), run).ok_or_else(|| {
+        let reason = "the server crashed each time it ran its migrations".to_owned();
+        Halt::Refuse(Refusal::DoctypeInvalid { reason })
+    })
 }
 
 /// A doctype that cannot be used is its client's fault, unless this host cannot tell.

@@ -1,7 +1,7 @@
 //! Whether there is room on the ways to clients.
 
 use tidelog_sync::EntryPart;
-use tidelog_types::limits::PAGE_SIZE;
+use tidelog_types::limits::{CONNECTION_ENTRIES_SIZE_MAX, Limits, PAGE_SIZE};
 
 use super::ConnId;
 
@@ -18,7 +18,8 @@ const PAGE_HEAD_SIZE: usize = 16;
 /// 2. A reservation ends once: the room [releases](Self::release) it, or it sends an entry of that
 ///    [size](entry_size), and it ends when the entry is on its way.
 /// 3. A room that was refused is told [`RoomInput::Writable`](super::RoomInput::Writable) when
-///    there is room again. It may be told so without a reason.
+///    there is room again for half of what may be reserved, whoever was refused first before the
+///    others. It may be told so without a reason.
 pub trait Outlets: Send + Sync {
     /// Reserves so many bytes on a connection; false if there is no room for them now.
     fn reserve(&self, conn: ConnId, size: usize) -> bool;
@@ -39,7 +40,16 @@ pub(super) fn size_of_part(pages_count: usize) -> usize {
 }
 
 /// The same of an entry with so many pages, in parts of `part_pages_max`.
-pub(super) fn size_of_entry(pages_count: usize, part_pages_max: usize) -> usize {
-    let parts_count = pages_count.div_ceil(part_pages_max).max(1);
+pub(super) const fn size_of_entry(pages_count: usize, part_pages_max: usize) -> usize {
+    let parts_count = if pages_count == 0 { 1 } else { pages_count.div_ceil(part_pages_max) };
     parts_count * HEAD_SIZE + pages_count * (PAGE_SIZE + PAGE_HEAD_SIZE)
 }
+
+/// A room is told that there is room when half of it is free, and what it asks for then has to fit:
+/// else a document waits for as long as another one on the connection is busy.
+const _: () = {
+    let Limits { catch_up_pages, catch_up_pages_max, message_pages_max, .. } = Limits::DEFAULT;
+    assert!(catch_up_pages <= catch_up_pages_max);
+    let size_max = size_of_entry(catch_up_pages_max, message_pages_max);
+    assert!(size_max <= CONNECTION_ENTRIES_SIZE_MAX / 2);
+};

@@ -17,7 +17,7 @@ use tidelog_types::{
 
 use super::caution::{Suspect, cautiously};
 use super::document::{Document, Offered};
-use super::open::unusable_doctype;
+use super::open::{try_migrations, unusable_doctype};
 use super::outbox::After;
 use super::record::RoomRecord;
 use super::refusal::brief;
@@ -31,6 +31,8 @@ pub const STAGED: &str = "staged";
 /// Milliseconds in which something has to come of a document that is handed over while others wait
 /// with theirs: fewer than after which those give up.
 const SEED_SILENT_MS: u64 = 5_000;
+/// The same while nobody waits: what is kept of a document is not kept for somebody silent.
+const SEED_IDLE_MS: u64 = 60_000;
 /// How often that becomes twice as long, each time it was too short. Whoever is slow gets through,
 /// then, and whoever is silent is waited for no longer than this.
 const SEED_PATIENCE_MAX: u32 = 3;
@@ -179,7 +181,7 @@ impl Room {
     }
 
     /// When, on the clock of whoever asks, [`RoomInput::SeedOverdue`](super::RoomInput) is due:
-    /// nothing has come by then of the document that is handed over. `None` while nobody waits.
+    /// nothing has come by then of the document that is handed over. `None` if there is none.
     pub fn seed_overdue_at_ms(&mut self, now_ms: u64) -> Option<u64> {
         let progress = self.seeding.and_then(|id| {
             let pages_count = self.subscribers.get(&id)?.seed.as_ref()?.pages_count;
@@ -190,8 +192,9 @@ impl Room {
             self.seed_progress = progress.map(|progress| (progress, now_ms));
         }
         let (_, since_ms) = self.seed_progress?;
-        let is_awaited = !self.offers.is_empty() && self.takes_messages();
-        is_awaited.then(|| since_ms + (SEED_SILENT_MS << self.overdue_count.min(SEED_PATIENCE_MAX)))
+        let silent_ms = if self.offers.is_empty() { SEED_IDLE_MS } else { SEED_SILENT_MS };
+        let due_ms = since_ms + (silent_ms << self.overdue_count.min(SEED_PATIENCE_MAX));
+        self.takes_messages().then_some(due_ms)
     }
 
     /// Lets the next one hand over.
@@ -199,7 +202,7 @@ impl Room {
         if self.seed_overdue_at_ms(now_ms).is_some_and(|at_ms| at_ms <= now_ms) {
             reached(Probe::SeedOverdue);
             self.overdue_count += 1;
-            self.refuse_seeding("nothing came of the document, and others wait with theirs");
+            self.refuse_seeding("nothing came of the document for too long");
         }
     }
 
@@ -317,7 +320,9 @@ impl Room {
         record.seeded = Some(position);
         let view = self.new_view(db_pages);
         let document = Document::new(view, position, record, durable, self.life);
-        let schema = schema_of(doctype, self.new_view(0)).map_err(unusable_doctype)?;
+        let schema_of = || schema_of(doctype, self.new_view(0));
+        let schema = try_migrations(&*self.caution, &self.document, doctype, schema_of)?
+            .map_err(unusable_doctype)?;
         Ok(Candidate { document, walk: Walk::NotBegun, migrated: None, schema })
     }
 

@@ -183,7 +183,7 @@ impl Scene {
 
     fn step(&mut self, input: RoomInput) {
         let mut effects = self.room.step(input);
-        while !effects.is_empty() {
+        while !effects.is_empty() || self.room.wants_step() {
             for effect in std::mem::take(&mut effects) {
                 match effect {
                     RoomEffect::Send { conn, message } => {
@@ -613,6 +613,40 @@ fn those_who_had_a_document_that_could_not_be_destroyed_are_sent_away() {
         assert!(matches!(scene.answers[..], [Answer::Failed { .. }]), "{:?}", scene.answers);
         assert_eq!(brief(&scene.heard(ANN)), ["refused Storage"]);
         assert_eq!(brief(&scene.open(ANN, Some(have))), ["opened 2 wanted 1"]);
+    }
+}
+
+/// Goal: nobody hears of what may still be otherwise. Method: while the store forgets the document,
+/// one who has it comes, one asks for it, and one offers another; then the disk is full, or not.
+#[test]
+fn nobody_is_told_that_a_document_is_gone_before_it_is() {
+    for is_full in [false, true] {
+        let mut scene = Scene::new();
+        scene.open(ANN, None);
+        let have = scene.position();
+        let effects = scene.room.step(RoomInput::Ask { request: 1, ask: Ask::Destroy });
+        let [RoomEffect::Store(StoreRequest::Destroy { ticket, .. })] = effects[..] else {
+            panic!("the store was asked: {effects:?}")
+        };
+        assert!(scene.open(BOB, Some(have)).is_empty(), "it is not gone yet");
+        scene.step(RoomInput::Ask { request: 2, ask: Ask::Describe });
+        assert!(scene.answers.is_empty(), "{:?}", scene.answers);
+        let intent = Intent::Offer { lives: tidelog_types::Lineage::default() };
+        assert!(scene.open_as(ConnId(3), &notes(), None, intent).is_empty());
+        scene.step(RoomInput::Store(match is_full {
+            true => StoreReply::AppendFailed { ticket, error: AppendError::Full },
+            false => StoreReply::Durable { ticket },
+        }));
+        let heard = [ANN, BOB, ConnId(3)].map(|conn| brief(&scene.heard(conn)));
+        if is_full {
+            assert_eq!(heard, [["refused Storage"]; 3]);
+            let failed = |answer: &Answer| matches!(answer, Answer::Failed { .. });
+            assert!(scene.answers.len() == 2 && scene.answers.iter().all(failed));
+            assert_eq!(brief(&scene.open(BOB, Some(have))), ["opened 2 wanted 1"]);
+        } else {
+            assert_eq!(heard, [["refused Missing"], ["refused Missing"], ["seed wanted"]]);
+            assert_eq!(scene.answers, [Answer::Destroyed, Answer::Missing]);
+        }
     }
 }
 

@@ -282,3 +282,61 @@ fn of_two_who_are_slow_one_gets_through() {
     }
     panic!("they refuse one another for ever");
 }
+
+/// Goal: an entry costs a step what the step may cost, however many follow. Method: one that was
+/// there before it leaves between two steps, and one is blocked.
+#[test]
+fn an_entry_leaves_for_many_followers_in_many_steps() {
+    let mut scene = Scene::new();
+    let conns: Vec<ConnId> = (1..=20).map(ConnId).collect();
+    for conn in &conns {
+        scene.open(*conn, None);
+    }
+    let (gone, slow) = (conns[10], conns[15]);
+    scene.told.clear();
+    scene.room.settings.limits.slice.pages = 4;
+    scene.waits = |reply| matches!(reply, StoreReply::Durable { .. });
+    scene.frames(ANN, 1, vec![add("a")]);
+    scene.ways.of(slow, |way| way.is_blocked = true);
+    let reply = scene.held.pop_front().expect("it waits for the disk");
+    let mut input = RoomInput::Store(reply);
+    let (mut heard, mut steps_count) = (Vec::new(), 0);
+    loop {
+        let mut pages_count = 0;
+        for effect in scene.room.step(input) {
+            let RoomEffect::Send { conn, message } = effect else { continue };
+            let FromServer::About { body, .. } = message else { panic!("of no document") };
+            if let FromRoom::Entry(part) = &body {
+                pages_count += part.pages.len();
+                scene.ways.release(conn, entry_size(part));
+            }
+            heard.push((conn, brief(&[body]).remove(0)));
+        }
+        steps_count += 1;
+        assert!(pages_count <= 2 * 4, "{pages_count} pages in one step");
+        if !scene.room.wants_step() {
+            break;
+        }
+        input = match steps_count {
+            1 => RoomInput::Left { conn: gone },
+            // Of those who have had no turn, and need nothing said twice.
+            2 => RoomInput::Writable { conn: conns[19] },
+            _ => RoomInput::GoOn,
+        };
+    }
+    assert!(steps_count >= 10, "{steps_count} steps");
+    let told: Vec<ConnId> =
+        heard.iter().filter(|(_, said)| said == "entry 2..3 of 1").map(|(conn, _)| *conn).collect();
+    let mut expected = conns.clone();
+    expected.retain(|conn| *conn != slow);
+    assert!(told.iter().all(|conn| expected.contains(conn)), "{told:?}");
+    expected.retain(|conn| *conn != gone);
+    assert!(expected.iter().all(|conn| told.iter().filter(|it| *it == conn).count() == 1));
+    assert_eq!(heard.last(), Some(&(ANN, "acked 2".to_owned())), "what waited behind it");
+
+    // Who had no room is sent it later.
+    scene.ways.of(slow, |way| way.is_blocked = false);
+    scene.release();
+    scene.step(RoomInput::Writable { conn: slow });
+    assert_eq!(brief(&scene.heard(slow)), ["entry 2..3 of 1"]);
+}

@@ -542,3 +542,25 @@ fn what_ended_the_server_is_rejected_under_all_its_names() {
     scene.frames(ConnId(3), 1, vec![add("a")]);
     assert_eq!(scene.room.counts(), RoomCounts { applied: 0, rejected: 3 });
 }
+
+/// V9. Goal: a doctype that ended the server is not even looked at. Method: one of which a look
+/// would say something else, to create a document and beside another one.
+#[test]
+fn a_doctype_that_ended_the_server_is_not_looked_at() {
+    let denies = Arc::new(DeniesAll::default());
+    let mut scene = Scene::new();
+    scene.room = room(1, &scene.ways).with_caution(Arc::clone(&denies) as Arc<dyn Caution>);
+    let broken = doctype(&[notes().migrations[0].as_str(), "this is no SQL"]);
+    let try_it = |scene: &mut Scene, is_denied: bool| {
+        denies.0.store(is_denied, Ordering::Relaxed);
+        let heard = scene.open_as(ANN, &broken, None, Intent::Follow);
+        denies.0.store(false, Ordering::Relaxed);
+        let [FromRoom::Refused(Refusal::DoctypeInvalid { reason })] = &heard[..] else {
+            panic!("{heard:?}")
+        };
+        assert_eq!(reason.contains("crashed"), is_denied, "{reason}");
+    };
+    [false, true].into_iter().for_each(|is_denied| try_it(&mut scene, is_denied));
+    scene.open(BOB, None);
+    [false, true].into_iter().for_each(|is_denied| try_it(&mut scene, is_denied));
+}
