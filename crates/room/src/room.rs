@@ -316,7 +316,14 @@ impl Room {
         }
     }
 
-    /// About how many bytes it keeps for the next message.
+    /// Whether somebody is handing a document over.
+    #[must_use]
+    pub fn is_seeding(&self) -> bool {
+        self.seeding.is_some()
+    }
+
+    /// About how many bytes it keeps for the next message, and of a document that is handed over,
+    /// which no [rest](Self::rest) gives back.
     #[must_use]
     pub fn kept_size(&self) -> usize {
         let of_document = match &self.state {

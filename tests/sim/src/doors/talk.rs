@@ -396,8 +396,9 @@ impl Talk {
     ///
     /// It has not.
     pub(crate) fn has_rested(&self, room: &Room) -> Result<(), String> {
+        let is_at_work = self.waits() || !room.takes_messages() || room.wants_step();
         match room.kept_size() {
-            size if size > 0 && !self.waits() && room.takes_messages() && !room.wants_step() => {
+            size if size > 0 && !is_at_work && !room.is_seeding() => {
                 Err(format!("a room that rests keeps {size} bytes"))
             }
             _ => Ok(()),
