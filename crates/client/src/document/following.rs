@@ -10,7 +10,7 @@ use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{ErrorCode, JournalId, Lineage, Lsn, Position, SortedMap};
 
 use super::hand_over::{Offer, Seeding, Unrecorded};
-use super::open::{RecordDue, Synced};
+use super::open::{Open, RecordDue, Synced};
 use super::{Context, Document, Role, State, SyncWait};
 use crate::outbox::Outbox;
 use crate::protocol::{CallFailure, FromCore};
@@ -45,7 +45,7 @@ pub(crate) struct Following {
     refused: bool,
     /// Where apps want the document synced, other than it was: the record says so only once that
     /// server is known to have the same document.
-    moved: Option<String>,
+    pub(super) moved: Option<String>,
     /// Since when a rebase is put off.
     pub(super) put_off_since_ms: Option<u64>,
     /// How often in a row the server has not said in time where the document stands.
@@ -358,6 +358,25 @@ impl Document {
             self.forget_refusal();
         }
         self.following.retry_at_ms = 0;
+    }
+
+    /// The document was read anew, and was synced at this address before: the disk may have had no
+    /// room for a record of that, and no app will say it again.
+    pub(super) fn stay_where_it_was_found(&mut self, before: Option<String>) {
+        // One that is local on the disk is handed over anew.
+        let is_elsewhere =
+            |open: &Open| open.record.server.is_some() && open.record.server != before;
+        if self.following.moved.is_none() && self.open().is_none_or(is_elsewhere) {
+            self.following.moved = before;
+        }
+    }
+
+    /// Where a document that is made again is synced: where it was found last, if anybody still
+    /// wants it there.
+    pub(super) fn server_to_begin_at(&mut self) -> Option<String> {
+        self.stay_unless_moved();
+        let first = || self.handles.values().find_map(|handle| handle.server.clone());
+        self.following.moved.take().or_else(first)
     }
 
     /// There is memory again to take in what the server sends.
