@@ -127,6 +127,7 @@ impl Client {
     fn take(&mut self, input: Input, out: &mut Outbox) {
         match input {
             Input::FromTab { tab, messages } => {
+                out.flow.meet(tab);
                 for message in messages {
                     self.hear_tab(tab, message, out);
                 }
