@@ -231,7 +231,7 @@ impl Document {
     ) {
         let Some(lost) = self.ledger.on_failed(ticket) else { return };
         reached(Probe::AppendFailedAndReloaded);
-        let failure = CallFailure::of_append(error);
+        let failure = CallFailure::of_append(error, ctx.store.is_repeat(ticket));
         self.unstored.gathered_size = 0;
         self.unstored.in_flight_size -= lost.iter().map(Then::entries_size).sum::<usize>();
         let settles: Vec<Settle> = lost.into_iter().filter_map(Then::into_settle).collect();
