@@ -269,7 +269,7 @@ impl Document {
             following.ask_again_at_ms(),
             following.offer.as_ref().map(|offer| offer.deadline_ms),
             Some(following.retry_at_ms),
-            self.write_at_ms,
+            self.write_again.at_ms,
             self.rebase_again.at_ms,
         ];
         for at_ms in times.into_iter().flatten().filter(|at_ms| *at_ms > ctx.now_ms) {
@@ -324,6 +324,27 @@ impl Document {
         self.following.refused = false;
         let pause_ms = if failure.is_final() { RETRY_FINAL_MS } else { RETRY_MS };
         self.following.retry_at_ms = ctx.now_ms + pause_ms;
+    }
+
+    /// The server is asked no earlier than this either.
+    pub(super) fn follow_no_earlier(&mut self, at_ms: u64) {
+        self.following.retry_at_ms = self.following.retry_at_ms.max(at_ms);
+    }
+
+    /// What the server was not asked for is over, unless the server itself said so.
+    pub(super) fn follow_now(&mut self) {
+        if !self.following.refused {
+            self.following.retry_at_ms = 0;
+        }
+    }
+
+    /// Whether a server decides, as far as is known.
+    pub(super) fn is_followed(&self) -> bool {
+        match &self.state {
+            State::Open(open) => open.record.server.is_some(),
+            State::Asking { server } => server.is_some(),
+            State::Absent | State::Broken(_) => false,
+        }
     }
 
     fn channel(&self) -> Option<Channel> {
@@ -497,6 +518,8 @@ impl Document {
         };
         if is_lost {
             reached(Probe::RestoreFound);
+        } else if from == storage.next {
+            self.write_again.has_entries();
         }
         replica.follow(is_lost);
         let (first, head) = (replica.undecided().start(), replica.head());
@@ -704,8 +727,8 @@ impl Document {
         let replica = &synced.replica;
         let (first, head, visible) = (replica.undecided().start(), replica.head(), open.visible());
         let is_outdated = replica.is_outdated();
-        let is_certain = |it: &CallFailure| it.is_final() && !self.following.is_doubted(it);
-        let failure = self.error.clone().filter(is_certain);
+        let is_certain = |it: &&CallFailure| it.is_final() && !self.following.is_doubted(it);
+        let failure = self.why_wrong().filter(is_certain).cloned();
         let is_lost = ctx.store.is_lost();
         // Nobody connects to the server of a document that no tab has opened with one, or will.
         let is_nobodys = !self.handles.values().any(|handle| handle.server.is_some());

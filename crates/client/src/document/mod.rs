@@ -36,7 +36,7 @@ use reads::{For, Reads};
 use recorded::Recorded;
 pub(crate) use requests::Ask;
 pub(crate) use status::Surroundings;
-use storing::{Then, Unstored};
+use storing::{Then, Unstored, WriteAgain};
 use watches::Watches;
 
 use crate::effect::TabId;
@@ -82,9 +82,7 @@ pub(crate) struct Document {
     recorded: Recorded,
     /// Mutations whose callers wait for the disk.
     settling: usize,
-    /// When what nobody waits for is written again, after an append that failed; `None` once one is
-    /// durable.
-    write_at_ms: Option<u64>,
+    write_again: WriteAgain,
     /// Who waits for which verdict.
     confirming: BTreeMap<CallId, (TabId, Call)>,
     syncs: Vec<SyncWait>,
@@ -163,7 +161,7 @@ impl Document {
             watches: Watches::default(),
             recorded: Recorded::new(ctx.settings.limits.calls_remembered_max),
             settling: 0,
-            write_at_ms: None,
+            write_again: WriteAgain::default(),
             confirming: BTreeMap::new(),
             syncs: Vec::new(),
             following: Following::default(),
@@ -209,7 +207,7 @@ impl Document {
             || !self.syncs.is_empty() && self.open().is_some_and(|open| !open.is_kept);
         // If it fails again, it takes along the pages that have come for a run.
         let may_fail = |at_ms| ctx.now_ms < at_ms || self.reads.has_faults();
-        let is_due = is_awaited || !self.write_at_ms.is_some_and(may_fail);
+        let is_due = is_awaited || !self.write_again.at_ms.is_some_and(may_fail);
         if is_due && !self.waits_for_a_record() {
             if let State::Open(open) = &self.state
                 && !self.reads.has_faults()
@@ -281,7 +279,7 @@ impl Document {
     /// What is wrong with what it shows, unless that is told: without a page that is damaged it
     /// shows less.
     pub(crate) fn doubt(&self) -> Option<String> {
-        if self.error.is_some() { None } else { self.replica()?.doubt() }
+        if self.why_wrong().is_some() { None } else { self.replica()?.doubt() }
     }
 
     /// Why it cannot be opened at all, if that is so.

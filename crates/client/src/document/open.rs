@@ -336,7 +336,7 @@ impl Document {
             self.state = State::Absent;
             self.stay_where_it_was_found(before);
             // It is made again with the next request: until then no server is asked for it.
-            if let Some(failure) = self.error.clone() {
+            if let Some(failure) = self.why_wrong().cloned() {
                 self.fail_listeners(&failure, ctx.out);
             }
             return;

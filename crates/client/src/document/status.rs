@@ -63,7 +63,7 @@ impl Document {
         Status {
             connection,
             away: self.following.is_away(),
-            error: device.or_else(|| self.error.clone()).or(failure),
+            error: device.or_else(|| self.why_wrong().cloned()).or(failure),
             pending,
             confirmed_lsn: storage[1].get() - 1,
             storage: around.store.storage(),
@@ -96,7 +96,7 @@ impl Document {
         let Some(link) = link else { return (Connection::Connecting, None) };
         let connection = match link.stage {
             Stage::Welcomed if self.is_online() => Connection::Online,
-            Stage::Welcomed if self.error.as_ref().is_some_and(CallFailure::is_final) => {
+            Stage::Welcomed if self.why_wrong().is_some_and(CallFailure::is_final) => {
                 Connection::Offline
             }
             Stage::Connecting | Stage::WantsToken if link.failure.is_some() => Connection::Offline,
@@ -148,6 +148,7 @@ impl Document {
         if !self.is_loaded() {
             return;
         }
+        self.write_again.works_elsewhere();
         let of_storage = |failure: &CallFailure| {
             matches!(failure.code, ErrorCode::Storage | ErrorCode::StorageFull)
                 && !failure.is_final()
