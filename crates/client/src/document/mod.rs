@@ -16,6 +16,7 @@ mod open;
 mod opening;
 mod reads;
 mod recorded;
+mod rejections;
 mod requests;
 mod status;
 mod storing;
@@ -34,6 +35,7 @@ use following::Following;
 use open::{Open, Role};
 use reads::{For, Reads};
 use recorded::Recorded;
+use rejections::RejectionNews;
 pub(crate) use requests::Ask;
 pub(crate) use status::Surroundings;
 use storing::{Then, Unstored, WriteAgain};
@@ -71,8 +73,7 @@ pub(crate) struct Document {
     pub(crate) key: DocumentKey,
     state: State,
     handles: SortedMap<(TabId, Handle), HandleState>,
-    /// Who listens for rejections; also those whose request to open it is still in the queue.
-    listeners: BTreeSet<(TabId, Handle)>,
+    rejection_news: RejectionNews,
     /// Requests in the order in which they were made.
     queue: VecDeque<Ask>,
     reads: Reads,
@@ -155,7 +156,7 @@ impl Document {
             key,
             state: State::Asking { server: None },
             handles: SortedMap::new(),
-            listeners: BTreeSet::new(),
+            rejection_news: RejectionNews::default(),
             queue: VecDeque::new(),
             reads: Reads::default(),
             watches: Watches::default(),
@@ -301,7 +302,7 @@ impl Document {
             self.give_up_offer(ctx);
         }
         self.handles.retain(|(holder, _), _| *holder != tab);
-        self.listeners.retain(|(holder, _)| *holder != tab);
+        self.rejection_news.drop_tab(tab);
         self.drop_asks(|ask| ask.tab == tab);
         self.watches.drop_tab(tab);
         self.syncs.retain(|sync| sync.tab != tab);

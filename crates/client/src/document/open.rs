@@ -371,6 +371,7 @@ impl Document {
                     self.fail_confirming(&failure, ctx.out);
                     self.error = Some(failure);
                 }
+                self.catch_up_listeners(ctx);
             }
             Err(failure) => self.break_down(failure, ctx.out),
         }

@@ -84,7 +84,7 @@ impl Document {
         }
         let status = self.status(ctx);
         ctx.out.tell(ask.tab, FromCore::Opened { call: ask.call, status, memo: self.memo() });
-        self.tell_rejections(ask.tab, ask.handle, ctx.out);
+        self.tell_rejections(ctx.out);
         Ran::Done
     }
 

@@ -192,7 +192,7 @@ impl Document {
     pub(super) fn close(&mut self, ask: &Ask, out: &mut Outbox) {
         self.handles.remove(&(ask.tab, ask.handle));
         out.ended.push((ask.tab, ask.handle));
-        self.listeners.remove(&(ask.tab, ask.handle));
+        self.rejection_news.drop_listener(ask.tab, ask.handle);
         self.syncs.retain(|sync| {
             let is_its = (sync.tab, sync.handle) == (ask.tab, ask.handle);
             if is_its {
