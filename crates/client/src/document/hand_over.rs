@@ -258,7 +258,7 @@ impl Document {
     }
 
     /// Sends the next pages of what is offered, if the server has taken enough of those before.
-    /// Nobody changes the document meanwhile: all that is asked of it waits behind the offer.
+    /// Nobody changes the document meanwhile: all but queries waits behind the offer.
     pub(super) fn send_seed(
         &mut self,
         budget: &mut Budget,

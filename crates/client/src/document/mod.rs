@@ -2,12 +2,13 @@
 //! disk and server.
 //!
 //! Requests of all tabs stand in one queue and are carried out in their order (`requests.rs`;
-//! `opening.rs` has the first of each tab); what nobody waits for, rebase, offering and live
-//! queries, is run when the queue rests (`background.rs`). Whatever needs a page that is not in
-//! memory stays where it is until the page has come (`reads.rs`). What is to last goes to the disk
-//! in `storing.rs`; what the server says is taken in by `following.rs`, and a local document
-//! becomes the server's in `hand_over.rs`. `open.rs` is the document itself, once the store has
-//! said where it stands.
+//! `opening.rs` has the first of each tab), but that queries overtake whoever hands the document
+//! over; what nobody waits for, rebase, offering and live queries, is run when the queue rests
+//! (`background.rs`). Whatever needs a page that is not in memory stays where it is until the page
+//! has come (`reads.rs`). What is to last goes to the disk in `storing.rs`; what the server says is
+//! taken in by `following.rs`, what it rejected is told by `rejections.rs`, and a local document
+//! becomes the server's in `hand_over.rs`. `open.rs` is the document itself, once the store has said
+//! where it stands.
 
 mod background;
 mod following;
@@ -195,6 +196,9 @@ impl Document {
                 break;
             }
             if let Attempt::Done = self.run_front(&mut budget, ctx) {
+                continue;
+            }
+            if let Attempt::Done = self.run_past_offer(&mut budget, ctx) {
                 continue;
             }
             match self.run_background(&mut budget, ctx) {
