@@ -127,6 +127,7 @@ impl Client {
     fn take(&mut self, input: Input, out: &mut Outbox) {
         match input {
             Input::FromTab { tab, messages } => {
+                out.flow.meet(tab);
                 for message in messages {
                     self.hear_tab(tab, message, out);
                 }
@@ -452,10 +453,11 @@ impl Client {
     }
 
     fn destroy_failed(&mut self, failed: Ticket, error: &AppendError, out: &mut Outbox) {
+        let is_repeat = self.store.is_repeat(failed);
         let kept = self.store.give_up_destroy(failed);
         self.destroying.retain(|destroy| match destroy.stage {
             DestroyStage::Told(ticket) if ticket == failed => {
-                let failure = CallFailure::of_append(error);
+                let failure = CallFailure::of_append(error, is_repeat);
                 out.tell(destroy.tab, FromCore::Failed { call: destroy.call, failure });
                 false
             }

@@ -181,8 +181,19 @@ impl CallFailure {
         )
     }
 
-    pub(crate) fn of_append(error: &AppendError) -> Self {
+    /// `is_repeat`: an earlier page server was handed the same, and may have made it durable.
+    pub(crate) fn of_append(error: &AppendError, is_repeat: bool) -> Self {
         match error {
+            // They are said before what is on the disk is looked at.
+            AppendError::Fenced { .. } | AppendError::Busy if is_repeat => Self {
+                outcome: Outcome::Unknown,
+                ..Self::new(
+                    ErrorCode::Storage,
+                    format!(
+                        "{error}; it may have been recorded before: look before it is issued again"
+                    ),
+                )
+            },
             AppendError::Damaged => Self::new(
                 ErrorCode::Storage,
                 "data of this site were damaged on this device: what is whole can be read and \

@@ -31,9 +31,11 @@ impl Outbox {
         Self { flow, ..Self::default() }
     }
 
+    /// Tells a tab, unless it is gone.
     pub(crate) fn tell(&mut self, tab: TabId, message: FromCore) {
-        self.flow.tell(tab, &message);
-        self.to_tabs.get_or_insert_with(tab, Vec::new).push(message);
+        if self.flow.tell(tab, &message) {
+            self.to_tabs.get_or_insert_with(tab, Vec::new).push(message);
+        }
     }
 
     /// Takes what tabs have not heard, now that all has been told them in this step.

@@ -21,7 +21,7 @@ pub(crate) struct StoreLink {
     last_ticket: u64,
     last_request: u64,
     /// Appends and destroys that are not durable yet, oldest first.
-    pending: VecDeque<(Ticket, StoreRequest)>,
+    pending: VecDeque<Pending>,
     /// Whether it had too much of ours to do, and did not take a read in.
     has_refused: bool,
     /// Tabs that the page server's host can tell by itself.
@@ -32,6 +32,23 @@ pub(crate) struct StoreLink {
     pub(crate) settled_at_ms: u64,
     /// What the last page server kept the store in.
     kept_in: Option<Storage>,
+}
+
+/// An append or a destroy that is not durable yet.
+#[derive(Debug)]
+struct Pending {
+    ticket: Ticket,
+    request: StoreRequest,
+    is_handed_over: bool,
+    /// Whether an earlier page server was handed it too, and may have made it durable.
+    is_repeat: bool,
+}
+
+impl Pending {
+    fn is_append_to(&self, document: &DocumentKey) -> bool {
+        matches!(&self.request, StoreRequest::Append { append, .. }
+                 if append.document == *document)
+    }
 }
 
 impl StoreLink {
@@ -122,9 +139,10 @@ impl StoreLink {
         self.epoch = epoch;
         self.ready = true;
         self.failure = None;
-        for (_, request) in &self.pending {
+        for pending in &mut self.pending {
             reached(Probe::HandedOverAgain);
-            out.ask_store(request.clone());
+            pending.is_repeat = std::mem::replace(&mut pending.is_handed_over, true);
+            out.ask_store(pending.request.clone());
         }
         true
     }
@@ -140,7 +158,7 @@ impl StoreLink {
     /// Whether this document is to be destroyed, and nobody has said yet that it is. Nothing is
     /// appended behind that: handed over again, it would take along what was durable already.
     pub(crate) fn destroys(&self, document: &DocumentKey) -> bool {
-        self.pending.iter().any(|(_, request)| match request {
+        self.pending.iter().any(|pending| match &pending.request {
             StoreRequest::Destroy { document: destroyed, .. } => destroyed == document,
             _ => false,
         })
@@ -171,25 +189,26 @@ impl StoreLink {
 
     /// Everything up to `ticket` is durable. Gives the documents that are destroyed by that.
     pub(crate) fn durable(&mut self, ticket: Ticket) -> Vec<DocumentKey> {
-        let settled = self.pending.partition_point(|(pending, _)| *pending <= ticket);
-        self.pending.drain(..settled).filter_map(|(_, request)| destroyed_by(request)).collect()
+        let settled = self.pending.partition_point(|pending| pending.ticket <= ticket);
+        self.pending.drain(..settled).filter_map(|it| destroyed_by(it.request)).collect()
+    }
+
+    /// Whether an earlier page server was handed what has this ticket too.
+    pub(crate) fn is_repeat(&self, ticket: Ticket) -> bool {
+        self.pending.iter().any(|pending| pending.ticket == ticket && pending.is_repeat)
     }
 
     /// Gives up what is pending of one document, from `ticket` on.
     pub(crate) fn give_up(&mut self, document: &DocumentKey, from: Ticket) {
-        self.pending.retain(|(ticket, request)| {
-            *ticket < from
-                || !matches!(request, StoreRequest::Append { append, .. }
-                             if append.document == *document)
-        });
+        self.pending.retain(|pending| pending.ticket < from || !pending.is_append_to(document));
     }
 
     /// Gives up a destroy, if this is the ticket of one. Gives the document that stays.
     pub(crate) fn give_up_destroy(&mut self, ticket: Ticket) -> Option<DocumentKey> {
-        let is_it = |(pending, request): &(Ticket, StoreRequest)| {
-            *pending == ticket && matches!(request, StoreRequest::Destroy { .. })
+        let is_it = |pending: &Pending| {
+            pending.ticket == ticket && matches!(pending.request, StoreRequest::Destroy { .. })
         };
-        let (_, request) = self.pending.remove(self.pending.iter().position(is_it)?)?;
+        let Pending { request, .. } = self.pending.remove(self.pending.iter().position(is_it)?)?;
         reached(Probe::DestroyFailed);
         destroyed_by(request)
     }
@@ -209,7 +228,8 @@ impl StoreLink {
             // No page server will be handed any of them.
             self.pending.clear();
         } else {
-            self.pending.push_back((ticket, request));
+            let (is_handed_over, is_repeat) = (self.ready, false);
+            self.pending.push_back(Pending { ticket, request, is_handed_over, is_repeat });
         }
         ticket
     }

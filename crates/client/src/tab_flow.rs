@@ -38,15 +38,21 @@ impl TabFlow {
         Self { tabs: SortedMap::new(), unheard_size_max }
     }
 
-    /// This message goes to a tab.
-    pub(crate) fn tell(&mut self, tab: TabId, message: &FromCore) {
+    /// A tab is there.
+    pub(crate) fn meet(&mut self, tab: TabId) {
+        self.tabs.get_or_insert_with(tab, Unheard::default);
+    }
+
+    /// This message goes to a tab. Says no if it is gone: it hears nothing more.
+    pub(crate) fn tell(&mut self, tab: TabId, message: &FromCore) -> bool {
+        let Some(unheard) = self.tabs.get_mut(&tab) else { return false };
         let rows = match message {
             FromCore::Rows { rows, .. } => rows.cells.len(),
             _ => 0,
         };
-        let unheard = self.tabs.get_or_insert_with(tab, Unheard::default);
         unheard.next += rows + MESSAGE_SIZE;
         unheard.size += rows + MESSAGE_SIZE;
+        true
     }
 
     /// What a tab was told since the last list is a list.
@@ -87,9 +93,10 @@ mod tests {
     #[test]
     fn a_tab_is_behind_until_it_has_heard_enough() {
         let mut flow = TabFlow::new(LISTS * MESSAGE_SIZE);
+        flow.meet(TAB);
         for _ in 0..LISTS {
             assert!(!flow.is_behind(TAB));
-            flow.tell(TAB, &FromCore::Done { call: Call(1) });
+            assert!(flow.tell(TAB, &FromCore::Done { call: Call(1) }));
             flow.end_list(TAB);
         }
         assert!(flow.is_behind(TAB));

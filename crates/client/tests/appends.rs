@@ -5,14 +5,15 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::collections::BTreeMap;
 
 use tidelog_client::{
-    Again, Call, FromCore, Handle, Input, Mutate, OpenRequest, Params, Query, Request, ToCore,
+    Again, Call, FromCore, Handle, Input, Mutate, OpenRequest, PageServerId, Params, Query,
+    Request, Storage, ToCore,
 };
 use tidelog_pages::{AppendError, OpenedDocument, StoreReply, StoreRequest, Ticket};
 use tidelog_sync::{Channel, FromRoom, FromServer, Refusal, ToRoom, ToServer};
 use tidelog_testing::client::core::{Core, key};
 use tidelog_testing::client::{HANDLE, OTHER_TAB, SERVER, TAB, call_id, text, todos};
 use tidelog_types::limits::Limits;
-use tidelog_types::{BudgetLimits, ErrorCode, Life, Outcome, Page, Pgid};
+use tidelog_types::{BudgetLimits, Epoch, ErrorCode, Life, Outcome, Page, Pgid};
 
 /// Goal: what a caller was told left nothing behind can never become durable. Method: of two
 /// appends in flight the younger is refused first, since the page server has yet to find out that
@@ -719,4 +720,37 @@ fn a_core_that_dies_of_a_document_has_named_it() {
     let step = AssertUnwindSafe(|| core.reply(opened));
     catch_unwind(step).expect_err("a document without its journals");
     assert_eq!(at_work.document(), Some(key("deadly")));
+}
+
+/// Goal: nobody is told that nothing was recorded of what an earlier page server may have made
+/// durable. Method: it dies before it says so; the next one is handed the same, and refuses it for
+/// a reason that it finds before it looks what is on the disk, or after that.
+#[test]
+fn what_an_earlier_page_server_was_handed_may_be_recorded_when_the_next_one_refuses_it() {
+    let fenced = || AppendError::Fenced { current: Epoch(3) };
+    let cases = [
+        (fenced(), true, Outcome::Unknown),
+        (AppendError::Busy, true, Outcome::Unknown),
+        (AppendError::Full, true, Outcome::None),
+        (fenced(), false, Outcome::None),
+    ];
+    for (error, is_handed_before, outcome) in cases {
+        let mut core = Core::open();
+        let early = is_handed_before.then(|| core.add(Call(2), "milk"));
+        let server = PageServerId(1);
+        core.step(Input::PageServerGone { server });
+        let storage = Storage::Opfs;
+        core.step(Input::PageServerLent { server, settled_at_ms: 0, storage });
+        if !is_handed_before {
+            core.add(Call(2), "milk");
+        }
+        core.reply(StoreReply::Ready { epoch: Epoch(2) });
+        let ticket = core.last_ticket();
+        assert!(early.is_none_or(|early| early == ticket), "the same is handed over");
+        core.reply(StoreReply::AppendFailed { ticket, error: error.clone() });
+        let failure = core.failure_of(Call(2)).expect("it failed");
+        assert_eq!(failure.outcome, outcome, "{error}, handed before: {is_handed_before}");
+        let says_nothing = failure.message.contains("nothing was recorded");
+        assert_eq!(says_nothing, outcome == Outcome::None, "{}", failure.message);
+    }
 }

@@ -2,6 +2,7 @@
 
 use tidelog_client::{Call, FromCore, Input, Mutate, Query, Request, ToCore};
 use tidelog_testing::client::core::Core;
+use tidelog_testing::client::server::{Server, talk};
 use tidelog_testing::client::*;
 use tidelog_types::limits::Limits;
 use tidelog_types::{BudgetLimits, ErrorCode, Params};
@@ -164,4 +165,36 @@ fn live_queries_take_turns() {
         core.add(Call(call), &call.to_string());
     }
     assert_eq!(watches.map(|call| told(&core, call)), [3; 3]);
+}
+
+/// Goal: whoever hands a document over, which can take as long as the line needs, stops no query of
+/// the others. Method: another tab does, to a server that says nothing for a while, with all pages
+/// in memory or none. What a tab has asked before its query is done before it.
+#[test]
+fn a_query_does_not_wait_until_the_document_is_handed_over() {
+    for pool_pages_max in [0, 100] {
+        let mut server = Server::default();
+        let mut device = Device::with_pool(1, pool_pages_max);
+        device.open(&todos());
+        device.mutate("add", &[("id", text("a")), ("title", text("first"))]);
+        device.server_is_up = true;
+        let offer = device.start_open(OTHER_TAB, Some(SERVER), &todos());
+        assert_eq!(device.query("select id from todo"), [[text("a")]]);
+        let live = device.watch("select count(*) from todo");
+        assert_eq!(rows_told(&device, live), 1);
+        assert!(device.try_query("select nonsense").is_err());
+
+        let args = [("id", text("b")), ("title", text("second"))];
+        let (added, message) = device.mutation("add", &args);
+        let (count, query) = device.query_message("select count(*) from todo");
+        device.ask(TAB, vec![message, query]);
+        assert_eq!(device.fate(added), "", "what is handed over stays as it is");
+        assert_eq!(rows_told(&device, count), 0, "it sees what its tab did before");
+        assert!(device.answers(offer).is_empty());
+        talk(&mut server, &mut [&mut device]);
+        device.opened(offer);
+        assert_eq!(rows_told(&device, count), 1);
+        assert_eq!(device.query("select id from todo order by id"), [[text("a")], [text("b")]]);
+        assert!(device.fate(added).starts_with("durable"), "{}", device.fate(added));
+    }
 }

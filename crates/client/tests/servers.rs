@@ -327,6 +327,47 @@ fn read_anew(core: &mut Core, calls: &[Call]) {
     core.reply(StoreReply::Opened { document, life, state: Some(Box::new(state)) });
 }
 
+/// Goal: a document that was found at its new server stays there, whatever the disk had no room
+/// for. Method: the record that names that server is refused, and the document is read anew, from
+/// a record of the old server or as one that was never kept.
+#[test]
+fn a_move_to_another_server_outlives_a_disk_that_had_no_room_to_note_it() {
+    for is_kept in [true, false] {
+        let mut core = Core::default();
+        core.ask_to_open(TAB, Call(1), HANDLE, "list", Some(X));
+        core.reply(StoreReply::Opened { document: key("list"), life: Life::NONE, state: None });
+        let began = core.last_ticket();
+        if is_kept {
+            let ticket = core.add(Call(4), "tea");
+            core.reply(StoreReply::Durable { ticket });
+        }
+        core.welcome(X);
+        opened(&mut core, X, 1);
+        core.ask_to_open(OTHER_TAB, Call(2), HANDLE, "list", Some(Y));
+        core.welcome(Y);
+        opened(&mut core, Y, 1);
+        core.sent.clear();
+        if is_kept {
+            core.fail(core.last_ticket());
+            read_anew(&mut core, &[Call(4)]);
+        } else {
+            core.fail(began);
+            core.reply(StoreReply::Opened { document: key("list"), life: Life::NONE, state: None });
+        }
+        core.pass(1_000);
+        core.add(Call(3), "milk");
+        if !is_kept {
+            // Until it was made again nobody wanted a connection.
+            core.welcome(Y);
+        }
+        let opens = |(_, message): &&(String, ToServer)| {
+            matches!(message, ToServer::About { body: ToRoom::Open { .. }, .. })
+        };
+        let asked: Vec<&str> = core.sent.iter().filter(opens).map(|(at, _)| at.as_str()).collect();
+        assert_eq!(asked, [Y], "kept at all: {is_kept}");
+    }
+}
+
 /// Goal: nobody waits for a server that nobody connects to. Method: a synced document is held by a
 /// tab that named its server and by one that did not; the first closes it.
 #[test]

@@ -104,6 +104,81 @@ fn what_a_full_disk_has_no_room_for_is_fetched_again_after_a_pause() {
     assert_eq!(error(&full), None);
 }
 
+/// Goal: a disk that stays full costs little, and is said to be full all the while. Method: what
+/// another device writes does not fit for minutes; then it does, and then again it does not.
+#[test]
+fn a_disk_that_stays_full_is_tried_less_and_less_often_and_said_all_the_while() {
+    let mut server = Server::default();
+    let mut online = |seed| {
+        let mut device = Device::new(seed);
+        device.server_is_up = true;
+        let call = device.start_open(TAB, Some(SERVER), &todos());
+        device.opened(call);
+        talk(&mut server, &mut [&mut device]);
+        device
+    };
+    let (mut full, mut other) = (online(1), online(2));
+    full.fill_disk();
+    add(&mut other, "milk");
+    talk(&mut server, &mut [&mut other, &mut full]);
+    full.told.clear();
+    full.asked.clear();
+    let pass = |server: &mut Server, full: &mut Device, seconds: u32| {
+        for _ in 0..seconds {
+            full.pass(1_000);
+            talk(server, &mut [full]);
+        }
+    };
+    pass(&mut server, &mut full, 180);
+    assert!((6..=8).contains(&full.appends()), "{} in three minutes", full.appends());
+    let is_unsaid = |(_, message): &(_, FromCore)| match message {
+        FromCore::Status { status, .. } => status.error.is_none(),
+        _ => false,
+    };
+    assert!(!full.told.iter().any(is_unsaid), "it comes and goes");
+    assert_eq!(error(&full), Some(ErrorCode::StorageFull));
+
+    full.disk.set_full(false);
+    pass(&mut server, &mut full, 64);
+    assert_eq!(full.query("select id from todo"), [[text("milk")]]);
+    assert_eq!(error(&full), None);
+    full.fill_disk();
+    add(&mut other, "bread");
+    talk(&mut server, &mut [&mut other, &mut full]);
+    full.disk.set_full(false);
+    pass(&mut server, &mut full, 1);
+    assert_eq!(full.query("select count(*) from todo"), [[integer(2)]], "it begins anew");
+}
+
+/// Goal: what room there is elsewhere does not speak for what a document lacks. Method: an entry of
+/// the server does not fit; once there is room, a mutation is durable before it comes again.
+#[test]
+fn a_disk_is_full_until_what_it_had_no_room_for_is_durable() {
+    let mut server = Server::default();
+    let mut online = |seed| {
+        let mut device = Device::new(seed);
+        device.server_is_up = true;
+        let call = device.start_open(TAB, Some(SERVER), &todos());
+        device.opened(call);
+        talk(&mut server, &mut [&mut device]);
+        device
+    };
+    let (mut full, mut other) = (online(1), online(2));
+    full.fill_disk();
+    add(&mut other, "milk");
+    talk(&mut server, &mut [&mut other, &mut full]);
+    full.server_is_up = false;
+    full.lose_socket();
+    full.disk.set_full(false);
+    let tea = add(&mut full, "tea");
+    assert_eq!(full.fate(tea), "durable 1");
+    assert_eq!(error(&full), Some(ErrorCode::StorageFull));
+    full.server_is_up = true;
+    full.pass(15_000);
+    talk(&mut server, &mut [&mut full]);
+    assert_eq!(error(&full), None);
+}
+
 #[test]
 fn a_page_server_that_found_no_room_for_its_files_is_a_full_disk() {
     let mut device = Device::new(1);

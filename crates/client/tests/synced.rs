@@ -1,19 +1,23 @@
 //! A document that is synced with a server.
 
 use tidelog_client::{
-    Call, Connection, FromCore, Input, PageServerFailure, PageServerId, Request, TabId, ToCore,
+    Call, Connection, FromCore, Input, KeptRejections, PageServerFailure, PageServerId, Request,
+    TabId, ToCore,
 };
 use tidelog_disk::Disk;
 use tidelog_document::hash_part;
-use tidelog_pages::StoreRequest;
+use tidelog_pages::{OpenedDocument, StoreReply, StoreRequest, TimelineState};
 use tidelog_sqlite::be_short_beyond;
 use tidelog_sync::{
     ByeReason, CodedPage, EntryPart, FromRoom, FromServer, ToRoom, ToServer, UndecidedReason, codec,
 };
+use tidelog_testing::client::core::{Core, key};
 use tidelog_testing::client::server::{Server, talk};
 use tidelog_testing::client::*;
 use tidelog_types::limits::Limits;
-use tidelog_types::{EntryHash, ErrorCode, Lineage, Lsn, Pgid, Position, UnservedKind};
+use tidelog_types::{
+    EntryHash, ErrorCode, JournalId, Life, Lineage, Lsn, LsnRange, Pgid, Position, UnservedKind,
+};
 
 fn add(device: &mut Device, id: &str) -> Call {
     device.mutate("add", &[("id", text(id)), ("title", text(&format!("title of {id}")))])
@@ -161,6 +165,116 @@ fn what_the_server_rejects_is_gone_and_told_until_a_listener_has_returned() {
     first.opened(call);
     first.ask(TAB, vec![ToCore::ListenRejections { handle: HANDLE }]);
     assert_eq!(first.rejections(TAB), [] as [u64; 0]);
+}
+
+/// A device whose first mutation the server is about to reject, and that call.
+fn about_to_be_rejected(server: &mut Server) -> (Device, Call) {
+    let (mut first, mut second) = (online(1, server), online(2, server));
+    offline(&mut first);
+    titled(&mut second, "theirs", "the same");
+    talk(server, &mut [&mut second]);
+    let refused = titled(&mut first, "ours", "the same");
+    (first, refused)
+}
+
+/// Goal: a rejection is told once, and what a listener has dealt with never again. Method: the disk
+/// has no room to write it down, for minutes; meanwhile its listener returns.
+#[test]
+fn a_rejection_that_cannot_be_kept_is_told_once() {
+    for is_handled in [true, false] {
+        let mut server = Server::default();
+        let (mut first, refused) = about_to_be_rejected(&mut server);
+        first.ask(TAB, vec![ToCore::ListenRejections { handle: HANDLE }]);
+        first.server_is_up = true;
+        first.pass(15_000);
+        while server.position().next < Lsn::FIRST.plus(3) {
+            for message in first.take_sent() {
+                let answers = server.hear(first.number, message);
+                answers.iter().for_each(|answer| first.hear_server(answer));
+            }
+            if server.position().next < Lsn::FIRST.plus(3) {
+                server.news(first.number).iter().for_each(|news| first.hear_server(news));
+            }
+        }
+        first.fill_disk();
+        server.news(first.number).iter().for_each(|news| first.hear_server(news));
+        assert_eq!(first.rejections(TAB), [1]);
+        if is_handled {
+            first.ask(TAB, vec![ToCore::RejectionHandled { handle: HANDLE, id: call_id(refused) }]);
+        }
+        for second in 0..400 {
+            first.disk.set_full(second < 200);
+            first.pass(1_000);
+            talk(&mut server, &mut [&mut first]);
+        }
+        assert_eq!(first.rejections(TAB), [1]);
+        assert_eq!(first.status().pending, 0);
+        first.cut_power();
+        let call = first.start_open(TAB, Some(SERVER), &todos());
+        first.opened(call);
+        first.ask(TAB, vec![ToCore::ListenRejections { handle: HANDLE }]);
+        let left = if is_handled { &[] as &[u64] } else { &[1] };
+        assert_eq!(first.rejections(TAB), left);
+    }
+}
+
+/// Goal: nothing that is said of rejections while a document is read anew is lost. Method: its
+/// tab begins to listen, and its listener returns, each before the store says where it stands.
+#[test]
+fn who_listens_while_the_document_is_read_anew_is_told_and_heard() {
+    let mut server = Server::default();
+    let (mut device, refused) = about_to_be_rejected(&mut server);
+    back_online(&mut server, &mut device);
+    let records = |asked: &[StoreRequest]| {
+        let record = |request: &StoreRequest| match request {
+            StoreRequest::Append { append, .. } => append.record.clone(),
+            _ => None,
+        };
+        asked.iter().filter_map(record).collect::<Vec<_>>()
+    };
+    let record = records(&device.asked).pop().expect("it has one");
+    let state = OpenedDocument {
+        record: record.into_vec(),
+        timeline: Some(TimelineState {
+            journal: JournalId([3; 16]),
+            range: LsnRange::empty_at(Lsn::FIRST.next()),
+            frames: Vec::new(),
+        }),
+        storage: None,
+        db_pages: 0,
+        calls: Vec::new(),
+        first_page: None,
+        is_incomplete: false,
+    };
+    let opened = || {
+        let state = Some(Box::new(state.clone()));
+        StoreReply::Opened { document: key("list"), life: Life::NONE, state }
+    };
+    let told = |core: &Core| {
+        let is_news = |it: &&FromCore| matches!(it, FromCore::RejectionNews { .. });
+        core.told.iter().filter(is_news).count()
+    };
+
+    let mut core = Core::default();
+    core.ask_to_open(TAB, Call(1), HANDLE, "list", Some(SERVER));
+    core.reply(opened());
+    let lost = core.add(Call(2), "lost");
+    core.fail(lost);
+    core.say(ToCore::ListenRejections { handle: HANDLE });
+    assert_eq!(told(&core), 0, "it is not known what there is");
+    core.reply(opened());
+    assert_eq!(told(&core), 1);
+
+    let lost = core.add(Call(3), "lost");
+    core.fail(lost);
+    core.say(ToCore::RejectionHandled { handle: HANDLE, id: call_id(refused) });
+    core.asked.clear();
+    core.reply(opened());
+    core.pass(60_000);
+    assert_eq!(told(&core), 1);
+    let record = records(&core.asked).pop().expect("it is written down");
+    let kept = KeptRejections::of_record(&record).expect("a record").kept;
+    assert_eq!(kept.iter().map(|(.., is_handled)| *is_handled).collect::<Vec<_>>(), [true]);
 }
 
 /// Goal: what a server goes on to send while nobody can write it down takes a bounded amount of

@@ -1,6 +1,7 @@
 //! What tabs are told, and when.
 
 use tidelog_client::{Call, FromCore, Handle, Input, ToCore};
+use tidelog_pages::StoreReply;
 use tidelog_testing::client::core::Core;
 use tidelog_testing::client::server::{Server, talk};
 use tidelog_testing::client::*;
@@ -163,4 +164,16 @@ fn a_release_whose_tab_is_gone_before_the_document_is_open_changes_nothing() {
     let failure = device.try_query("select star from todo").expect_err("there is no such column");
     assert_eq!(failure.code, ErrorCode::Query);
     assert_eq!(device.query("select text from note"), [[text("milk")]]);
+}
+
+/// Goal: nothing is counted for tabs that are gone, however many come and go. Method: one is closed
+/// while its mutation is on the way to the disk.
+#[test]
+fn a_tab_that_is_gone_is_told_nothing() {
+    let mut core = Core::open();
+    let ticket = core.add(Call(2), "milk");
+    core.told.clear();
+    core.step(Input::TabClosed { tab: TAB });
+    core.reply(StoreReply::Durable { ticket });
+    assert_eq!(core.told, []);
 }

@@ -477,7 +477,9 @@ pub struct TimelineState {
     pub frames: Vec<TimelineFrame>,
 }
 
-/// Why an append failed. In every case nothing of it is recorded.
+/// Why an append failed. In every case this page server has recorded nothing of it; what an earlier
+/// one was handed too may be recorded where it is [`Fenced`](Self::Fenced) or [`Busy`](Self::Busy),
+/// which are said before the store is looked at.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum AppendError {

@@ -268,21 +268,4 @@ impl Document {
             }
         }
     }
-
-    /// Tells listeners of these rejections, and writes them down: once, however many they are.
-    fn keep_rejections(&mut self, rejections: Vec<KeptRejection>, ctx: &mut Context<'_>) {
-        for rejection in &rejections {
-            let holders = self.handles.keys().filter(|holder| self.listeners.contains(holder));
-            for (tab, handle) in holders {
-                ctx.out.tell(*tab, rejection.news(*handle));
-            }
-        }
-        let State::Open(open) = &mut self.state else { unreachable!("BUG: not open") };
-        let record = &mut open.record;
-        if let Role::Synced(synced) = &open.role {
-            let timeline = synced.replica.timeline();
-            record.keep_rejections(rejections, timeline, &ctx.settings.limits);
-        }
-        self.append_rejections();
-    }
 }

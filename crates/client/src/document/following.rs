@@ -10,7 +10,7 @@ use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{ErrorCode, JournalId, Lineage, Lsn, Position, SortedMap};
 
 use super::hand_over::{Offer, Seeding, Unrecorded};
-use super::open::{RecordDue, Synced};
+use super::open::{Open, RecordDue, Synced};
 use super::{Context, Document, Role, State, SyncWait};
 use crate::outbox::Outbox;
 use crate::protocol::{CallFailure, FromCore};
@@ -45,7 +45,7 @@ pub(crate) struct Following {
     refused: bool,
     /// Where apps want the document synced, other than it was: the record says so only once that
     /// server is known to have the same document.
-    moved: Option<String>,
+    pub(super) moved: Option<String>,
     /// Since when a rebase is put off.
     pub(super) put_off_since_ms: Option<u64>,
     /// How often in a row the server has not said in time where the document stands.
@@ -269,7 +269,7 @@ impl Document {
             following.ask_again_at_ms(),
             following.offer.as_ref().map(|offer| offer.deadline_ms),
             Some(following.retry_at_ms),
-            self.write_at_ms,
+            self.write_again.at_ms,
             self.rebase_again.at_ms,
         ];
         for at_ms in times.into_iter().flatten().filter(|at_ms| *at_ms > ctx.now_ms) {
@@ -326,6 +326,27 @@ impl Document {
         self.following.retry_at_ms = ctx.now_ms + pause_ms;
     }
 
+    /// The server is asked no earlier than this either.
+    pub(super) fn follow_no_earlier(&mut self, at_ms: u64) {
+        self.following.retry_at_ms = self.following.retry_at_ms.max(at_ms);
+    }
+
+    /// What the server was not asked for is over, unless the server itself said so.
+    pub(super) fn follow_now(&mut self) {
+        if !self.following.refused {
+            self.following.retry_at_ms = 0;
+        }
+    }
+
+    /// Whether a server decides, as far as is known.
+    pub(super) fn is_followed(&self) -> bool {
+        match &self.state {
+            State::Open(open) => open.record.server.is_some(),
+            State::Asking { server } => server.is_some(),
+            State::Absent | State::Broken(_) => false,
+        }
+    }
+
     fn channel(&self) -> Option<Channel> {
         self.following.channel.as_ref().map(|channel| channel.id)
     }
@@ -358,6 +379,25 @@ impl Document {
             self.forget_refusal();
         }
         self.following.retry_at_ms = 0;
+    }
+
+    /// The document was read anew, and was synced at this address before: the disk may have had no
+    /// room for a record of that, and no app will say it again.
+    pub(super) fn stay_where_it_was_found(&mut self, before: Option<String>) {
+        // One that is local on the disk is handed over anew.
+        let is_elsewhere =
+            |open: &Open| open.record.server.is_some() && open.record.server != before;
+        if self.following.moved.is_none() && self.open().is_none_or(is_elsewhere) {
+            self.following.moved = before;
+        }
+    }
+
+    /// Where a document that is made again is synced: where it was found last, if anybody still
+    /// wants it there.
+    pub(super) fn server_to_begin_at(&mut self) -> Option<String> {
+        self.stay_unless_moved();
+        let first = || self.handles.values().find_map(|handle| handle.server.clone());
+        self.following.moved.take().or_else(first)
     }
 
     /// There is memory again to take in what the server sends.
@@ -478,6 +518,8 @@ impl Document {
         };
         if is_lost {
             reached(Probe::RestoreFound);
+        } else if from == storage.next {
+            self.write_again.has_entries();
         }
         replica.follow(is_lost);
         let (first, head) = (replica.undecided().start(), replica.head());
@@ -685,8 +727,8 @@ impl Document {
         let replica = &synced.replica;
         let (first, head, visible) = (replica.undecided().start(), replica.head(), open.visible());
         let is_outdated = replica.is_outdated();
-        let is_certain = |it: &CallFailure| it.is_final() && !self.following.is_doubted(it);
-        let failure = self.error.clone().filter(is_certain);
+        let is_certain = |it: &&CallFailure| it.is_final() && !self.following.is_doubted(it);
+        let failure = self.why_wrong().filter(is_certain).cloned();
         let is_lost = ctx.store.is_lost();
         // Nobody connects to the server of a document that no tab has opened with one, or will.
         let is_nobodys = !self.handles.values().any(|handle| handle.server.is_some());

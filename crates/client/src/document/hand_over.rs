@@ -222,6 +222,12 @@ impl Document {
         now_ms >= unrecorded.since_ms + OFFER_MS
     }
 
+    /// Whether somebody waits until the disk says whose the document is.
+    pub(super) fn is_recording_awaited(&self) -> bool {
+        let front = self.queue.front().map(|ask| (ask.tab, ask.call));
+        self.following.unrecorded.is_some_and(|it| front == Some((it.tab, it.call)))
+    }
+
     /// The server has no document of that name: it waits for the pages of this one.
     pub(super) fn seed_wanted(&mut self, ctx: &mut Context<'_>) {
         if let Some(channel) = &mut self.following.channel {
@@ -252,7 +258,7 @@ impl Document {
     }
 
     /// Sends the next pages of what is offered, if the server has taken enough of those before.
-    /// Nobody changes the document meanwhile: all that is asked of it waits behind the offer.
+    /// Nobody changes the document meanwhile: all but queries waits behind the offer.
     pub(super) fn send_seed(
         &mut self,
         budget: &mut Budget,

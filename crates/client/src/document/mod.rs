@@ -2,12 +2,13 @@
 //! disk and server.
 //!
 //! Requests of all tabs stand in one queue and are carried out in their order (`requests.rs`;
-//! `opening.rs` has the first of each tab); what nobody waits for, rebase, offering and live
-//! queries, is run when the queue rests (`background.rs`). Whatever needs a page that is not in
-//! memory stays where it is until the page has come (`reads.rs`). What is to last goes to the disk
-//! in `storing.rs`; what the server says is taken in by `following.rs`, and a local document
-//! becomes the server's in `hand_over.rs`. `open.rs` is the document itself, once the store has
-//! said where it stands.
+//! `opening.rs` has the first of each tab), but that queries overtake whoever hands the document
+//! over; what nobody waits for, rebase, offering and live queries, is run when the queue rests
+//! (`background.rs`). Whatever needs a page that is not in memory stays where it is until the page
+//! has come (`reads.rs`). What is to last goes to the disk in `storing.rs`; what the server says is
+//! taken in by `following.rs`, what it rejected is told by `rejections.rs`, and a local document
+//! becomes the server's in `hand_over.rs`. `open.rs` is the document itself, once the store has said
+//! where it stands.
 
 mod background;
 mod following;
@@ -16,6 +17,7 @@ mod open;
 mod opening;
 mod reads;
 mod recorded;
+mod rejections;
 mod requests;
 mod status;
 mod storing;
@@ -34,9 +36,10 @@ use following::Following;
 use open::{Open, Role};
 use reads::{For, Reads};
 use recorded::Recorded;
+use rejections::RejectionNews;
 pub(crate) use requests::Ask;
 pub(crate) use status::Surroundings;
-use storing::{Then, Unstored};
+use storing::{Then, Unstored, WriteAgain};
 use watches::Watches;
 
 use crate::effect::TabId;
@@ -71,8 +74,7 @@ pub(crate) struct Document {
     pub(crate) key: DocumentKey,
     state: State,
     handles: SortedMap<(TabId, Handle), HandleState>,
-    /// Who listens for rejections; also those whose request to open it is still in the queue.
-    listeners: BTreeSet<(TabId, Handle)>,
+    rejection_news: RejectionNews,
     /// Requests in the order in which they were made.
     queue: VecDeque<Ask>,
     reads: Reads,
@@ -82,9 +84,7 @@ pub(crate) struct Document {
     recorded: Recorded,
     /// Mutations whose callers wait for the disk.
     settling: usize,
-    /// When what nobody waits for is written again, after an append that failed; `None` once one is
-    /// durable.
-    write_at_ms: Option<u64>,
+    write_again: WriteAgain,
     /// Who waits for which verdict.
     confirming: BTreeMap<CallId, (TabId, Call)>,
     syncs: Vec<SyncWait>,
@@ -157,13 +157,13 @@ impl Document {
             key,
             state: State::Asking { server: None },
             handles: SortedMap::new(),
-            listeners: BTreeSet::new(),
+            rejection_news: RejectionNews::default(),
             queue: VecDeque::new(),
             reads: Reads::default(),
             watches: Watches::default(),
             recorded: Recorded::new(ctx.settings.limits.calls_remembered_max),
             settling: 0,
-            write_at_ms: None,
+            write_again: WriteAgain::default(),
             confirming: BTreeMap::new(),
             syncs: Vec::new(),
             following: Following::default(),
@@ -198,6 +198,9 @@ impl Document {
             if let Attempt::Done = self.run_front(&mut budget, ctx) {
                 continue;
             }
+            if let Attempt::Done = self.run_past_offer(&mut budget, ctx) {
+                continue;
+            }
             match self.run_background(&mut budget, ctx) {
                 Attempt::Done => {}
                 Attempt::Waits | Attempt::Idle => break,
@@ -209,7 +212,7 @@ impl Document {
             || !self.syncs.is_empty() && self.open().is_some_and(|open| !open.is_kept);
         // If it fails again, it takes along the pages that have come for a run.
         let may_fail = |at_ms| ctx.now_ms < at_ms || self.reads.has_faults();
-        let is_due = is_awaited || !self.write_at_ms.is_some_and(may_fail);
+        let is_due = is_awaited || !self.write_again.at_ms.is_some_and(may_fail);
         if is_due && !self.waits_for_a_record() {
             if let State::Open(open) = &self.state
                 && !self.reads.has_faults()
@@ -281,7 +284,7 @@ impl Document {
     /// What is wrong with what it shows, unless that is told: without a page that is damaged it
     /// shows less.
     pub(crate) fn doubt(&self) -> Option<String> {
-        if self.error.is_some() { None } else { self.replica()?.doubt() }
+        if self.why_wrong().is_some() { None } else { self.replica()?.doubt() }
     }
 
     /// Why it cannot be opened at all, if that is so.
@@ -303,7 +306,7 @@ impl Document {
             self.give_up_offer(ctx);
         }
         self.handles.retain(|(holder, _), _| *holder != tab);
-        self.listeners.retain(|(holder, _)| *holder != tab);
+        self.rejection_news.drop_tab(tab);
         self.drop_asks(|ask| ask.tab == tab);
         self.watches.drop_tab(tab);
         self.syncs.retain(|sync| sync.tab != tab);

@@ -328,10 +328,15 @@ impl Document {
         if self.is_loaded() {
             return;
         }
+        let before = match &mut self.state {
+            State::Asking { server } => server.take(),
+            _ => unreachable!("BUG: nobody asked"),
+        };
         let Some(mut state) = state else {
             self.state = State::Absent;
+            self.stay_where_it_was_found(before);
             // It is made again with the next request: until then no server is asked for it.
-            if let Some(failure) = self.error.clone() {
+            if let Some(failure) = self.why_wrong().cloned() {
                 self.fail_listeners(&failure, ctx.out);
             }
             return;
@@ -360,11 +365,13 @@ impl Document {
                 }
                 let is_incomplete = open.is_incomplete;
                 self.state = State::Open(Box::new(open));
+                self.stay_where_it_was_found(before);
                 if is_incomplete {
                     let failure = CallFailure::damaged_copy();
                     self.fail_confirming(&failure, ctx.out);
                     self.error = Some(failure);
                 }
+                self.catch_up_listeners(ctx);
             }
             Err(failure) => self.break_down(failure, ctx.out),
         }

@@ -84,7 +84,7 @@ impl Document {
         }
         let status = self.status(ctx);
         ctx.out.tell(ask.tab, FromCore::Opened { call: ask.call, status, memo: self.memo() });
-        self.tell_rejections(ask.tab, ask.handle, ctx.out);
+        self.tell_rejections(ctx.out);
         Ran::Done
     }
 
@@ -126,6 +126,8 @@ impl Document {
 
     /// Makes the document, in memory; its first append makes it in the store.
     fn create(&mut self, doctype: &Doctype, server: Option<String>, ctx: &mut Context<'_>) {
+        // That was said of the document that was there before.
+        self.following.moved = None;
         let record = Record {
             client: ctx.rng.client(),
             server,
@@ -154,7 +156,7 @@ impl Document {
         let newest = self.handles.values().max_by_key(|handle| handle.doctype.migrations.len());
         let Some(doctype) = newest.map(|handle| handle.doctype.clone()) else { return };
         reached(Probe::DocumentMadeAgain);
-        let server = self.handles.values().find_map(|handle| handle.server.clone());
+        let server = self.server_to_begin_at();
         self.create(&doctype, server, ctx);
     }
 

@@ -15,6 +15,7 @@ use crate::store_link::StoreLink;
 #[derive(Default)]
 pub(super) struct Reads {
     front: Option<Fault>,
+    past_offer: Option<Fault>,
     back: Option<Fault>,
     under_way: SortedMap<u64, Read>,
     /// Pages that this device has lost.
@@ -26,6 +27,8 @@ pub(super) struct Reads {
 pub(super) enum For {
     /// The request at the front of the queue.
     Front,
+    /// A query that overtakes whoever hands the document over.
+    PastOffer,
     /// What nobody waits for in particular.
     Background,
 }
@@ -64,13 +67,14 @@ impl Reads {
     fn fault(&mut self, who: For) -> &mut Option<Fault> {
         match who {
             For::Front => &mut self.front,
+            For::PastOffer => &mut self.past_offer,
             For::Background => &mut self.back,
         }
     }
 
     /// Whether anybody's run met a fault and is to be run again.
     pub fn has_faults(&self) -> bool {
-        self.front.is_some() || self.back.is_some()
+        self.front.is_some() || self.past_offer.is_some() || self.back.is_some()
     }
 
     /// How many faults the run has met so far; `None` while its pages are on their way.
@@ -103,7 +107,7 @@ impl Reads {
             return false;
         }
         let urgency = match who {
-            For::Front => Urgency::User,
+            For::Front | For::PastOffer => Urgency::User,
             For::Background => Urgency::Background,
         };
         let request = ctx.store.next_request();

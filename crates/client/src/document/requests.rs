@@ -1,6 +1,8 @@
 //! Requests of tabs, carried out in the order in which they were made; `opening.rs` has the first
 //! of them.
 
+use std::collections::BTreeSet;
+
 use tidelog_document::Mutation;
 use tidelog_sqlite::Run;
 use tidelog_types::limits::MUTATION_SIZE_MAX;
@@ -108,6 +110,63 @@ impl Document {
         self.fail_front(ask, CallFailure::absent_page(), ctx)
     }
 
+    /// Runs the first query behind whoever hands the document over, which can take as long as the
+    /// line needs: what is handed over stays as it is, so there is nothing to wait for. What else
+    /// its handle has asked before comes before it.
+    pub(super) fn run_past_offer(&mut self, budget: &mut Budget, ctx: &mut Context<'_>) -> Attempt {
+        let Some(index) = self.next_past_offer() else {
+            self.reads.forget_fault(For::PastOffer);
+            return Attempt::Idle;
+        };
+        let Some(kth) = self.reads.faults_met(For::PastOffer) else { return Attempt::Waits };
+        let Some(ask) = self.queue.remove(index) else { return Attempt::Idle };
+        budget.spend_steps(PIECE_STEPS);
+        let ran = match &ask.request {
+            Request::Query(query) => self.run_query(&ask, query, budget, ctx),
+            Request::Watch(query) => self.run_watch(&ask, query, ctx),
+            _ => unreachable!("BUG: no query"),
+        };
+        budget.spend_steps(self.take_steps());
+        let failure = match ran {
+            Ran::Done => None,
+            Ran::Failed(failure) => Some(failure),
+            Ran::Waits | Ran::Needs(_) => unreachable!("BUG: a query waits for one page"),
+            Ran::Fault(pgid) => match self.reads.why_lost(&[pgid], ctx.store) {
+                Some(failure) => Some(failure),
+                None => {
+                    let pgids = self.to_fetch(pgid, kth);
+                    let who = For::PastOffer;
+                    if kth < FAULTS_MAX && self.reads.fetch(who, pgids, kth, &self.key, ctx) {
+                        self.queue.insert(index, ask);
+                        return Attempt::Waits;
+                    }
+                    Some(CallFailure::absent_page())
+                }
+            },
+        };
+        if let Some(failure) = failure {
+            ask.fail(failure, ctx.out);
+        }
+        self.reads.forget_fault(For::PastOffer);
+        Attempt::Done
+    }
+
+    /// Where that query is in the queue.
+    fn next_past_offer(&self) -> Option<usize> {
+        // Before all of it is durable it may yet be taken back.
+        let is_frozen = self.following.offer.is_some() && self.ledger.is_settled();
+        if !is_frozen || self.open().is_none_or(|open| open.is_unadopted) {
+            return None;
+        }
+        let mut before = BTreeSet::new();
+        self.queue.iter().position(|ask| {
+            let holder = (ask.tab, ask.handle);
+            let is_first = before.insert(holder);
+            let is_query = matches!(ask.request, Request::Query(_) | Request::Watch(_));
+            is_query && is_first && self.handles.contains_key(&holder)
+        })
+    }
+
     /// What was in front is answered so.
     fn fail_front(&mut self, ask: Ask, why: CallFailure, ctx: &mut Context<'_>) -> Attempt {
         ask.fail(why, ctx.out);
@@ -192,7 +251,7 @@ impl Document {
     pub(super) fn close(&mut self, ask: &Ask, out: &mut Outbox) {
         self.handles.remove(&(ask.tab, ask.handle));
         out.ended.push((ask.tab, ask.handle));
-        self.listeners.remove(&(ask.tab, ask.handle));
+        self.rejection_news.drop_listener(ask.tab, ask.handle);
         self.syncs.retain(|sync| {
             let is_its = (sync.tab, sync.handle) == (ask.tab, ask.handle);
             if is_its {

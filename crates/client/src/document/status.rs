@@ -1,13 +1,10 @@
 //! How a document stands, for those who look.
 
-use tidelog_types::limits::Limits;
-use tidelog_types::{CallId, ErrorCode, Lsn};
+use tidelog_types::{ErrorCode, Lsn};
 
 use super::open::{Open, Role};
 use super::{Context, Document};
-use crate::effect::TabId;
-use crate::protocol::{CallFailure, Connection, FromCore, Handle, Memo, Status};
-use crate::record::KeptRejection;
+use crate::protocol::{CallFailure, Connection, FromCore, Memo, Status};
 use crate::server_link::{ServerLink, Stage};
 use crate::store_link::StoreLink;
 
@@ -63,7 +60,7 @@ impl Document {
         Status {
             connection,
             away: self.following.is_away(),
-            error: device.or_else(|| self.error.clone()).or(failure),
+            error: device.or_else(|| self.why_wrong().cloned()).or(failure),
             pending,
             confirmed_lsn: storage[1].get() - 1,
             storage: around.store.storage(),
@@ -96,7 +93,7 @@ impl Document {
         let Some(link) = link else { return (Connection::Connecting, None) };
         let connection = match link.stage {
             Stage::Welcomed if self.is_online() => Connection::Online,
-            Stage::Welcomed if self.error.as_ref().is_some_and(CallFailure::is_final) => {
+            Stage::Welcomed if self.why_wrong().is_some_and(CallFailure::is_final) => {
                 Connection::Offline
             }
             Stage::Connecting | Stage::WantsToken if link.failure.is_some() => Connection::Offline,
@@ -148,6 +145,7 @@ impl Document {
         if !self.is_loaded() {
             return;
         }
+        self.write_again.works_elsewhere();
         let of_storage = |failure: &CallFailure| {
             matches!(failure.code, ErrorCode::Storage | ErrorCode::StorageFull)
                 && !failure.is_final()
@@ -155,40 +153,6 @@ impl Document {
         if self.error.as_ref().is_some_and(of_storage) {
             self.error = None;
         }
-    }
-
-    /// A tab listens for rejections from now on, or from when it holds the document.
-    pub(crate) fn listen(&mut self, tab: TabId, handle: Handle, out: &mut crate::outbox::Outbox) {
-        self.listeners.insert((tab, handle));
-        if self.handles.contains_key(&(tab, handle)) {
-            self.tell_rejections(tab, handle, out);
-        }
-    }
-
-    /// Tells a tab that listens the rejections that are kept.
-    pub(super) fn tell_rejections(
-        &self,
-        tab: TabId,
-        handle: Handle,
-        out: &mut crate::outbox::Outbox,
-    ) {
-        if !self.listeners.contains(&(tab, handle)) {
-            return;
-        }
-        let rejections = self.open().into_iter().flat_map(|open| &open.record.rejections);
-        for rejection in rejections.filter(|rejection| !rejection.handled) {
-            out.tell(tab, rejection.news(handle));
-        }
-    }
-
-    /// A listener has dealt with a rejection.
-    pub(crate) fn rejection_handled(&mut self, id: CallId, limits: &Limits) {
-        let Some(Open { record, role: Role::Synced(synced), .. }) = self.open_mut() else { return };
-        let open = |rejection: &&mut KeptRejection| rejection.call == id && !rejection.handled;
-        let Some(rejection) = record.rejections.iter_mut().find(open) else { return };
-        rejection.handled = true;
-        record.forget_handled(synced.replica.timeline(), limits);
-        self.append_rejections();
     }
 }
 
@@ -204,18 +168,5 @@ impl Status {
             ..self.clone()
         };
         numbers == *other
-    }
-}
-
-impl KeptRejection {
-    pub(super) fn news(&self, handle: Handle) -> FromCore {
-        FromCore::RejectionNews {
-            handle,
-            id: self.call,
-            mutation: self.mutation.clone(),
-            args: self.args.clone(),
-            reason: self.reason.clone(),
-            lsn: self.entry.lsn.get(),
-        }
     }
 }

@@ -13,8 +13,10 @@ use crate::effect::{Notice, TabId};
 use crate::outbox::Outbox;
 use crate::protocol::{Call, CallFailure, FromCore};
 
-/// Milliseconds after an append that failed in which the document writes nothing of itself.
+/// Milliseconds after an append that failed in which the document writes nothing of itself, and
+/// asks no server for what it could not keep; doubles each time in a row, so many times at most.
 const WRITE_AGAIN_MS: u64 = 1_000;
+const WRITE_AGAIN_DOUBLINGS_MAX: u32 = 6;
 
 /// Bytes that a storage entry takes beside its pages, about.
 const ENTRY_SIZE: usize = 128;
@@ -37,6 +39,57 @@ impl Unstored {
         let size = std::mem::take(&mut self.gathered_size);
         self.in_flight_size += size;
         size
+    }
+}
+
+/// How it stands with a disk that has refused what the document wrote.
+#[derive(Default)]
+pub(super) struct WriteAgain {
+    /// When what nobody waits for is written again; `None` once an append is durable.
+    pub(super) at_ms: Option<u64>,
+    /// How many pauses in a row there were.
+    times: u32,
+    /// Why the last one did, until that is over.
+    pub(super) failure: Option<CallFailure>,
+    /// Whether the disk lacks entries of the server, which come again: until it has them, nothing
+    /// else that it takes tells that there is room.
+    lacks_entries: bool,
+}
+
+impl WriteAgain {
+    /// Another append has failed. Says when what nobody waits for is written again.
+    fn failed(&mut self, failure: CallFailure, had_entries: bool, now_ms: u64) -> u64 {
+        self.failure = Some(failure);
+        self.lacks_entries |= had_entries;
+        // Of several that were on their way, or what somebody has issued meanwhile.
+        if let Some(at_ms) = self.at_ms.filter(|at_ms| now_ms < *at_ms) {
+            return at_ms;
+        }
+        let at_ms = now_ms + (WRITE_AGAIN_MS << self.times.min(WRITE_AGAIN_DOUBLINGS_MAX));
+        self.at_ms = Some(at_ms);
+        self.times = self.times.saturating_add(1);
+        at_ms
+    }
+
+    /// The next pause is the shortest.
+    fn begin_anew(&mut self) {
+        (self.at_ms, self.times) = (None, 0);
+    }
+
+    /// All that was handed to the disk since is durable.
+    fn works(&mut self) {
+        self.begin_anew();
+        self.failure.take_if(|_| !self.lacks_entries);
+    }
+
+    /// The disk has taken something of another document.
+    pub(super) fn works_elsewhere(&mut self) {
+        self.failure.take_if(|failure| !self.lacks_entries && !failure.is_final());
+    }
+
+    /// The disk lacks no entry of the server, as far as is known.
+    pub(super) fn has_entries(&mut self) {
+        self.lacks_entries = false;
     }
 }
 
@@ -178,8 +231,15 @@ impl Document {
         if !self.is_loaded() {
             self.ask_where_it_stands(ctx);
         } else if self.ledger.is_settled() {
-            self.write_at_ms = None;
+            self.write_works();
         }
+    }
+
+    fn write_works(&mut self) {
+        if self.write_again.at_ms.is_some() {
+            self.follow_now();
+        }
+        self.write_again.works();
     }
 
     fn do_what_is_ready(&mut self, ctx: &mut Context<'_>) {
@@ -204,6 +264,7 @@ impl Document {
                 (Then::Storage(lsn, size), open) => {
                     if let Some(open) = open {
                         open.storage_durable = open.storage_durable.max(lsn);
+                        self.write_again.has_entries();
                     }
                     self.unstored.in_flight_size -= size;
                 }
@@ -231,7 +292,9 @@ impl Document {
     ) {
         let Some(lost) = self.ledger.on_failed(ticket) else { return };
         reached(Probe::AppendFailedAndReloaded);
-        let failure = CallFailure::of_append(error);
+        let failure = CallFailure::of_append(error, ctx.store.is_repeat(ticket));
+        let is_entry = |then: &Then| matches!(then, Then::Storage(..));
+        let had_entries = self.is_followed() && lost.iter().any(is_entry);
         self.unstored.gathered_size = 0;
         self.unstored.in_flight_size -= lost.iter().map(Then::entries_size).sum::<usize>();
         let settles: Vec<Settle> = lost.into_iter().filter_map(Then::into_settle).collect();
@@ -252,10 +315,20 @@ impl Document {
         self.fail_handing_over(&failure, ctx);
         self.look_again(asked_again);
         // What the document writes of itself, read anew, would fail as well, and so on and on.
-        self.write_at_ms = Some(ctx.now_ms + WRITE_AGAIN_MS);
         self.reload(ctx);
         self.follow_later(&failure, ctx);
-        self.error = Some(failure);
+        if self.is_recording_awaited() {
+            // Whoever hands it over waits for seconds alone.
+            self.write_again.begin_anew();
+        }
+        let at_ms = self.write_again.failed(failure, had_entries, ctx.now_ms);
+        self.follow_no_earlier(at_ms);
+    }
+
+    /// Why the document is not as it should be, if it is known: what lasts comes first.
+    pub(super) fn why_wrong(&self) -> Option<&CallFailure> {
+        let refused = self.write_again.failure.as_ref();
+        self.error.as_ref().filter(|error| error.is_final()).or(refused).or(self.error.as_ref())
     }
 
     /// The data were cleared: what waits for the disk never gets there. It is shown all the same.

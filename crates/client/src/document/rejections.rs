@@ -1,0 +1,157 @@
+//! Which rejections listeners were told, and which of them they have dealt with.
+
+use std::collections::BTreeSet;
+
+use tidelog_types::limits::Limits;
+use tidelog_types::{CallId, SortedMap};
+
+use super::open::{Open, Role};
+use super::{Context, Document, State};
+use crate::effect::TabId;
+use crate::outbox::Outbox;
+use crate::protocol::{FromCore, Handle};
+use crate::record::KeptRejection;
+
+/// What listeners were told of rejections, and have said of them. It outlives the document in
+/// memory: what could not be kept is rejected anew once the document was read anew.
+#[derive(Default)]
+pub(super) struct RejectionNews {
+    /// Who listens, and what it was told; also those whose request to open is still in the queue.
+    listeners: SortedMap<(TabId, Handle), BTreeSet<CallId>>,
+    /// What a listener has dealt with.
+    handled: BTreeSet<CallId>,
+}
+
+impl RejectionNews {
+    pub(super) fn drop_tab(&mut self, tab: TabId) {
+        self.listeners.retain(|(holder, _), _| *holder != tab);
+    }
+
+    pub(super) fn drop_listener(&mut self, tab: TabId, handle: Handle) {
+        self.listeners.remove(&(tab, handle));
+    }
+
+    /// Tells those who listen, and of whom one `holds` the document, of these; each once.
+    fn tell<'r>(
+        &mut self,
+        rejections: impl Iterator<Item = &'r KeptRejection> + Clone,
+        holds: impl Fn(&(TabId, Handle)) -> bool,
+        out: &mut Outbox,
+    ) {
+        for (holder, told) in self.listeners.iter_mut().filter(|(holder, _)| holds(holder)) {
+            let (tab, handle) = *holder;
+            for rejection in rejections.clone().filter(|rejection| !rejection.handled) {
+                if told.insert(rejection.call) {
+                    out.tell(tab, rejection.news(handle));
+                }
+            }
+        }
+    }
+
+    /// Of how many rejections it knows at most, of one listener.
+    fn count(&self) -> usize {
+        let told = self.listeners.values().map(BTreeSet::len);
+        told.chain([self.handled.len()]).max().unwrap_or(0)
+    }
+
+    /// Forgets what nobody can be told again.
+    fn forget_all_but(&mut self, matters: impl Fn(&CallId) -> bool) {
+        self.listeners.values_mut().for_each(|told| told.retain(&matters));
+        self.handled.retain(matters);
+    }
+}
+
+impl Document {
+    /// A tab listens for rejections from now on, or from when it holds the document: it is told all
+    /// that are kept, also those that it was told before.
+    pub(crate) fn listen(&mut self, tab: TabId, handle: Handle, out: &mut Outbox) {
+        self.rejection_news.listeners.insert((tab, handle), BTreeSet::new());
+        self.tell_rejections(out);
+    }
+
+    /// Tells all who listen the rejections that they were not told.
+    pub(super) fn tell_rejections(&mut self, out: &mut Outbox) {
+        let State::Open(open) = &self.state else { return };
+        let holds = |holder: &(TabId, Handle)| self.handles.contains_key(holder);
+        self.rejection_news.tell(open.record.rejections.iter(), holds, out);
+    }
+
+    /// Tells all who listen of these rejections, and writes them down: once, however many they are.
+    pub(super) fn keep_rejections(
+        &mut self,
+        mut rejections: Vec<KeptRejection>,
+        ctx: &mut Context<'_>,
+    ) {
+        // Those that were dealt with before they could be kept.
+        for rejection in &mut rejections {
+            rejection.handled = self.rejection_news.handled.contains(&rejection.call);
+        }
+        let holds = |holder: &(TabId, Handle)| self.handles.contains_key(holder);
+        self.rejection_news.tell(rejections.iter(), holds, ctx.out);
+        let limits = &ctx.settings.limits;
+        let State::Open(open) = &mut self.state else { unreachable!("BUG: not open") };
+        if let Role::Synced(synced) = &open.role {
+            let timeline = synced.replica.timeline();
+            open.record.keep_rejections(rejections, timeline, limits);
+            open.record.forget_handled(timeline, limits);
+        }
+        self.append_rejections();
+        if self.rejection_news.count() > 2 * limits.rejections_kept_max {
+            self.forget_old_news();
+        }
+    }
+
+    /// What is neither kept nor undecided cannot be rejected again, nor told.
+    fn forget_old_news(&mut self) {
+        let State::Open(open) = &self.state else { return };
+        let kept: BTreeSet<CallId> = open.record.rejections.iter().map(|it| it.call).collect();
+        let replica = match &open.role {
+            Role::Synced(synced) => Some(&synced.replica),
+            Role::Local(_) => None,
+        };
+        let is_undecided = |call| replica.is_some_and(|it| it.find_call(call).is_some());
+        self.rejection_news.forget_all_but(|call| kept.contains(call) || is_undecided(*call));
+    }
+
+    /// A listener has dealt with a rejection.
+    pub(crate) fn rejection_handled(&mut self, id: CallId, limits: &Limits) {
+        self.rejection_news.handled.insert(id);
+        self.note_handled(limits);
+    }
+
+    /// The document was read: what listeners have said meanwhile is noted, and what they have not
+    /// heard is told.
+    pub(super) fn catch_up_listeners(&mut self, ctx: &mut Context<'_>) {
+        self.forget_old_news();
+        self.note_handled(&ctx.settings.limits);
+        self.tell_rejections(ctx.out);
+    }
+
+    /// Notes in the record what listeners have dealt with.
+    fn note_handled(&mut self, limits: &Limits) {
+        let State::Open(open) = &mut self.state else { return };
+        let Open { record, role: Role::Synced(synced), .. } = &mut **open else { return };
+        let handled = &self.rejection_news.handled;
+        let mut has_news = false;
+        for rejection in record.rejections.iter_mut().filter(|it| handled.contains(&it.call)) {
+            has_news |= !std::mem::replace(&mut rejection.handled, true);
+        }
+        if has_news {
+            record.forget_handled(synced.replica.timeline(), limits);
+            self.append_rejections();
+        }
+    }
+}
+
+impl KeptRejection {
+    fn news(&self, handle: Handle) -> FromCore {
+        FromCore::RejectionNews {
+            handle,
+            id: self.call,
+            mutation: self.mutation.clone(),
+            args: self.args.clone(),
+            reason: self.reason.clone(),
+            lsn: self.entry.lsn.get(),
+        }
+    }
+}
