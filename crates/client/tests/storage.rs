@@ -130,7 +130,7 @@ fn a_disk_that_stays_full_is_tried_less_and_less_often_and_said_all_the_while() 
         }
     };
     pass(&mut server, &mut full, 180);
-    assert!((6..=8).contains(&full.appends()), "{} in three minutes", full.appends());
+    assert!((12..=16).contains(&full.appends()), "{} in three minutes", full.appends());
     let is_unsaid = |(_, message): &(_, FromCore)| match message {
         FromCore::Status { status, .. } => status.error.is_none(),
         _ => false,
@@ -139,7 +139,7 @@ fn a_disk_that_stays_full_is_tried_less_and_less_often_and_said_all_the_while() 
     assert_eq!(error(&full), Some(ErrorCode::StorageFull));
 
     full.disk.set_full(false);
-    pass(&mut server, &mut full, 64);
+    pass(&mut server, &mut full, 16);
     assert_eq!(full.query("select id from todo"), [[text("milk")]]);
     assert_eq!(error(&full), None);
     full.fill_disk();

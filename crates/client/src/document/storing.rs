@@ -16,7 +16,7 @@ use crate::protocol::{Call, CallFailure, FromCore};
 /// Milliseconds after an append that failed in which the document writes nothing of itself, and
 /// asks no server for what it could not keep; doubles each time in a row, so many times at most.
 const WRITE_AGAIN_MS: u64 = 1_000;
-const WRITE_AGAIN_DOUBLINGS_MAX: u32 = 6;
+const WRITE_AGAIN_DOUBLINGS_MAX: u32 = 4;
 
 /// Bytes that a storage entry takes beside its pages, about.
 const ENTRY_SIZE: usize = 128;
