@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use tidelog_journal::{BatchNumber, Leaves};
+use tidelog_journal::BatchNumber;
 use tidelog_types::{DocumentKey, Epoch, SortedMap};
 
 use crate::{AppendError, OwnerId, StoreReply, Ticket};
@@ -133,13 +133,13 @@ impl Acks {
     }
 
     /// Turns acks for batches after `written` into failures, told when `batch` is durable. Spared
-    /// is what may take the reserve, if not all that could not be written did, as `leaves` tells,
-    /// or if that was more than is written at once.
+    /// is what may take the reserve, if it stood beside something that `needed_reserve`, or if it
+    /// was more than is written at once.
     pub fn take_back(
         &mut self,
         written: BatchNumber,
         batch: BatchNumber,
-        leaves: Leaves,
+        needed_reserve: bool,
     ) -> TakenBack {
         let first = self.queue.partition_point(|ack| ack.batch <= written);
         let mut taken = TakenBack::default();
@@ -149,11 +149,11 @@ impl Acks {
             self.count_off(owner);
             let error = AppendError::Full;
             let reply = match reply {
-                Reply::Destroyed(ticket, document) if leaves > Leaves::Nothing || !is_one_chunk => {
+                Reply::Destroyed(ticket, document) if needed_reserve || !is_one_chunk => {
                     taken.spared.push((owner, Spared::Destroy(ticket, document)));
                     continue;
                 }
-                Reply::Granted(epoch) if leaves > Leaves::Nothing || !is_one_chunk => {
+                Reply::Granted(epoch) if needed_reserve || !is_one_chunk => {
                     taken.spared.push((owner, Spared::Grant(epoch)));
                     continue;
                 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 
 use tidelog_disk::{Disk, StoreFiles};
-use tidelog_journal::{BatchNumber, Leaves, Seed};
+use tidelog_journal::{BatchNumber, Seed};
 use tidelog_types::limits::Limits;
 use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{Budget, DocumentKey, Epoch, JournalId, SortedMap};
@@ -775,11 +775,11 @@ impl<D: Disk> PageServer<D> {
             return Ok(());
         }
         let written = self.store.written();
-        let leaves = self.store.leaves();
+        let needed_reserve = self.store.needs_reserve();
         let batch = self.store.discard()?;
         self.half = None;
-        let TakenBack { refused, spared } = self.acks.take_back(written, batch, leaves);
-        let is_reserve_spent = leaves == Leaves::Nothing && spared.is_empty();
+        let TakenBack { refused, spared } = self.acks.take_back(written, batch, needed_reserve);
+        let is_reserve_spent = !needed_reserve && spared.is_empty();
         for key in refused {
             self.refused.insert(key, AppendError::Full);
         }

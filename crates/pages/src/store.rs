@@ -12,7 +12,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use tidelog_disk::{Disk, StoreFiles};
-use tidelog_journal::{BatchNumber, Damage, Leaves, Log, LogReport, Seed};
+use tidelog_journal::{BatchNumber, Damage, Log, LogReport, Seed};
 use tidelog_types::Life;
 use tidelog_types::limits::{LOG_BUFFER_SIZE_MAX, LOG_SIZE_MAX, Limits, STORE_POOL_PAGES_MAX};
 
@@ -172,9 +172,9 @@ impl<D: Disk> Store<D> {
         self.log.leave_alone();
     }
 
-    /// How much of the log's reserve is to be left by what waits to be written.
-    pub fn leaves(&self) -> Leaves {
-        self.log.leaves()
+    /// Whether something that waits to be written must leave the reserve of the log alone.
+    pub fn needs_reserve(&self) -> bool {
+        self.log.needs_reserve()
     }
 
     pub fn request_flush(&mut self) -> Result<(), Fault> {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use tidelog_disk::Disk;
-use tidelog_journal::{BatchPart, FoundFrame, FrameHead, Leaves, Log};
+use tidelog_journal::{BatchPart, FoundFrame, FrameHead, Log};
 use tidelog_types::limits::PAGE_SIZE;
 use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{Budget, Epoch, JournalId, Lsn, LsnRange, Page, Pgid};
@@ -167,7 +167,7 @@ impl<D: Disk> Store<D> {
         let mut recorder = self.recorder(0, epoch);
         recorder.frame(recorder.head(Kind::Epoch), &[]);
         // Without an epoch nobody could even read.
-        self.log.commit_leaving(Leaves::Nothing);
+        self.log.commit_from_reserve();
     }
 
     /// Adds to the log that a document is forgotten.
@@ -175,7 +175,7 @@ impl<D: Disk> Store<D> {
         let mut recorder = self.recorder(document, self.catalog.epoch);
         recorder.frame(recorder.head(Kind::Destroy), &[]);
         // It makes room.
-        self.log.commit_leaving(Leaves::Nothing);
+        self.log.commit_from_reserve();
         self.space.more();
     }
 
