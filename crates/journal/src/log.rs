@@ -161,8 +161,10 @@ impl<D: Disk> Log<D> {
         let other = &mut self.files[self.active.other().index()];
         if other.size() >= LOG_START {
             Header::erase(other)?;
-            self.retiring = Some(Retiring { id: other.request_flush()?, then: None });
+        } else {
+            other.set_size(0)?;
         }
+        self.retiring = Some(Retiring { id: other.request_flush()?, then: None });
         Ok(())
     }
 
