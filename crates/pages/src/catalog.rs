@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use tidelog_journal::{Found, FoundFrame, FrameHead};
-use tidelog_types::{Budget, DocumentKey, Epoch, Pgid, SortedMap};
+use tidelog_types::{Budget, DocumentKey, Epoch, SortedMap};
 
 use crate::document::{Standing, StoredDocument};
 use crate::extents::Extents;
@@ -121,7 +121,11 @@ impl Catalog {
             }
             Kind::TakeName => self.take_name(head.document, frame.body)?,
             Kind::PageTable => self.take_table(head.document, frame.body)?,
-            _ => self.document(head.document).apply(kind, frame)?,
+            _ => {
+                let document = self.documents.get_mut(&head.document);
+                let document = document.expect("BUG: its frame was just counted");
+                document.apply(kind, frame, &mut self.extents)?;
+            }
         }
         Ok(())
     }
@@ -158,7 +162,7 @@ impl Catalog {
 
     /// Frees the slots of pages that nobody asks for any more.
     fn release(&mut self, gone: PageTable) {
-        gone.settled_from(Pgid(1)).iter().for_each(|entry| self.extents.release(entry.slot));
+        gone.slots().for_each(|slot| self.extents.release(slot));
     }
 
     fn create(&mut self, number: u64, body: &[u8]) -> Result<(), String> {

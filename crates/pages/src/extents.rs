@@ -17,6 +17,9 @@ pub(crate) struct Extents {
     extents: Vec<Extent>,
     /// Where each owner found room last.
     open: SortedMap<Owner, usize>,
+    /// The highest slot that was ever taken.
+    last: Option<Slot>,
+    is_claimed: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -60,10 +63,15 @@ impl Extent {
 }
 
 impl Extents {
-    /// How many extents there are, up to the last that was ever taken: a page table may still speak
+    /// How many slots there are, up to the last that was ever taken: a page table may still speak
     /// of that though its document is gone.
-    pub fn count(&self) -> usize {
-        self.extents.len()
+    pub fn slots(&self) -> u32 {
+        self.last.map_or(0, Slot::number)
+    }
+
+    /// Whether a page table speaks of any.
+    pub fn is_claimed(&self) -> bool {
+        self.is_claimed
     }
 
     /// Takes a free slot for a document of this many pages.
@@ -75,7 +83,9 @@ impl Extents {
         extent.take(slot);
         extent.owner = Some(owner);
         self.open.insert(owner, index);
-        slot_at(index, slot)
+        let slot = slot_at(index, slot);
+        self.last = self.last.max(Some(slot));
+        slot
     }
 
     fn with_room(&mut self, owner: Owner) -> usize {
@@ -114,6 +124,8 @@ impl Extents {
         let is_same = extent.owner.is_none_or(|before| before == owner);
         extent.owner = Some(if is_same { owner } else { Owner::Shared });
         extent.take(place);
+        self.last = self.last.max(Some(slot));
+        self.is_claimed = true;
         true
     }
 }
@@ -144,7 +156,7 @@ mod tests {
         assert_eq!(extents.allocate(3, OWN_EXTENT_PAGES).number(), 257);
         assert_eq!(extents.allocate(3, OWN_EXTENT_PAGES).number(), 258);
         assert_eq!(extents.allocate(4, OWN_EXTENT_PAGES - 1).number(), 3);
-        assert_eq!(extents.count(), 2);
+        assert_eq!(extents.slots(), 258);
         for number in [257, 258] {
             extents.release(Slot::new(number).expect("a slot"));
         }

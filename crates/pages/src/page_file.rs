@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 
 use tidelog_disk::{Disk, DiskError, FlushId, SECTOR_SIZE};
 use tidelog_journal::Witness;
-use tidelog_types::limits::{EXTENT_PAGES, PAGE_SIZE};
+use tidelog_types::limits::PAGE_SIZE;
 
 use crate::OpenError;
 
@@ -16,6 +16,8 @@ const COPIES_AT: [usize; 2] = [0, PAGE_SIZE];
 const HEADER_PAGES: u64 = 2;
 const AREA_SIZE: usize = HEADER_PAGES as usize * PAGE_SIZE;
 const CHECKSUM_AT: usize = SECTOR_SIZE - 4;
+/// What the file grows by with one write, at most.
+static ZEROS: [u8; 16 * PAGE_SIZE] = [0; 16 * PAGE_SIZE];
 
 /// A place for one page in the page file, from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -117,19 +119,40 @@ impl<D: Disk> PageFile<D> {
         u32::try_from(pages.saturating_sub(HEADER_PAGES)).unwrap_or(u32::MAX)
     }
 
-    /// Makes room for this many extents, and writes the header.
-    pub fn prepare(&mut self, extents: usize) -> Result<(), DiskError> {
+    /// Makes room for this many slots, and writes the header.
+    pub fn prepare(&mut self, slots: u32) -> Result<(), DiskError> {
         if !self.is_header_written {
             self.write_header()?;
             self.header = Header::Whole;
         }
-        let size = size_of(extents);
-        if self.disk.size() < size { self.disk.set_size(size) } else { Ok(()) }
+        self.reserve(slots)
     }
 
-    /// Gives back what lies behind this many extents.
-    pub fn shed(&mut self, extents: usize) -> Result<(), DiskError> {
-        let size = size_of(extents);
+    /// Makes room for this many slots: what is written to them later finds it, though the device
+    /// is full by then. So they get zeros: a hole would take up none.
+    pub fn reserve(&mut self, slots: u32) -> Result<(), DiskError> {
+        if slots == 0 {
+            return Ok(());
+        }
+        let before = self.disk.size();
+        // Part of a page is written by a write that found no room for the rest.
+        let (mut at, end) = (before - before % PAGE_SIZE as u64, size_of(slots));
+        while at < end {
+            let count = usize::try_from(end - at).unwrap_or(usize::MAX).min(ZEROS.len());
+            if let Err(error) = self.disk.write_at(at, &ZEROS[..count]) {
+                if error.is_full() && self.disk.size() > before {
+                    self.disk.set_size(before)?;
+                }
+                return Err(error);
+            }
+            at += count as u64;
+        }
+        Ok(())
+    }
+
+    /// Gives back what lies behind this many slots.
+    pub fn shed(&mut self, slots: u32) -> Result<(), DiskError> {
+        let size = size_of(slots);
         if self.disk.size() > size { self.disk.set_size(size) } else { Ok(()) }
     }
 
@@ -154,9 +177,9 @@ impl<D: Disk> PageFile<D> {
     }
 }
 
-/// Bytes of a page file with this many extents.
-fn size_of(extents: usize) -> u64 {
-    (HEADER_PAGES + extents as u64 * u64::from(EXTENT_PAGES)) * PAGE_SIZE as u64
+/// Bytes of a page file with this many slots.
+fn size_of(slots: u32) -> u64 {
+    (HEADER_PAGES + u64::from(slots)) * PAGE_SIZE as u64
 }
 
 fn header() -> Vec<u8> {

@@ -81,7 +81,7 @@ impl<D: Disk> Store<D> {
         let (log, report) = Log::recover([log_a, log_b], pages.witness(), seed, &mut |found| {
             catalog.take_in(found)
         })?;
-        if pages.is_unusable() && catalog.extents.count() > 0 {
+        if pages.is_unusable() && catalog.extents.is_claimed() {
             return Err(OpenError::DamagedPageFile);
         }
         let pool = Pool::new(options.pool_pages_max);
@@ -157,9 +157,19 @@ impl<D: Disk> Store<D> {
         self.log.buffered() > self.options.log_buffer_size_max
     }
 
-    /// Writes what was appended.
+    /// Writes what was appended, if there is also room for the next checkpoint of it.
     pub fn write(&mut self) -> Result<(), Fault> {
+        self.reserve_slots()?;
         Ok(self.log.write()?)
+    }
+
+    /// Makes room in the page file for all pages that are in the log or on their way there.
+    fn reserve_slots(&mut self) -> Result<(), Fault> {
+        let has_more = self.log.written() < self.log.committed() || self.log.is_amid_parts();
+        if has_more && self.log.may_write() {
+            self.pages.reserve(self.catalog.extents.slots())?;
+        }
+        Ok(())
     }
 
     /// Whether something may be written now.

@@ -89,7 +89,8 @@ enum Stage {
     /// Waits until the old log is durable up to the point, and nobody reads from a slot that may
     /// be overwritten.
     Settle,
-    /// Every page in the log is given a slot: of the documents up to this number that is done.
+    /// Every page in the log becomes the one of its slot: of the documents up to this number that
+    /// is done.
     Slots { done: u64, places: BTreeMap<Slot, PagePlace> },
     /// Pages are written to their slots, in the order of these.
     Pages(BTreeMap<Slot, PagePlace>),
@@ -251,7 +252,7 @@ impl ChangeOvers {
             }
             self.note_given(store.log.other_size());
             reached(Probe::FilesShed);
-            store.pages.shed(store.catalog.extents.count())?;
+            store.pages.shed(store.catalog.extents.slots())?;
             self.is_shed = true;
         }
         Ok(())
@@ -358,7 +359,7 @@ impl ChangeOver {
                 }
                 let places = std::mem::take(places);
                 if !places.is_empty() {
-                    store.pages.prepare(self.folded.extents.count())?;
+                    store.pages.prepare(self.folded.extents.slots())?;
                 }
                 Step::Slice(Some(Stage::Pages(places)))
             }
@@ -512,8 +513,8 @@ impl ChangeOver {
     }
 }
 
-/// Gives every page in the log a slot, of the documents behind `done`, until that has taken about
-/// as long as `size` bytes. Answers whether there are more.
+/// Makes every page in the log the one of its slot, of the documents behind `done`, until that has
+/// taken about as long as `size` bytes. Answers whether there are more.
 fn assign_slots<D: Disk>(
     folded: &mut Catalog,
     log: &Log<D>,
@@ -521,16 +522,14 @@ fn assign_slots<D: Disk>(
     places: &mut BTreeMap<Slot, PagePlace>,
     size: u64,
 ) -> bool {
-    let Catalog { documents, extents, .. } = folded;
     let mut spent = 0;
-    for (number, document) in documents.range_mut((Bound::Excluded(*done), Bound::Unbounded)) {
+    for (number, document) in folded.documents.range_mut((Bound::Excluded(*done), Bound::Unbounded))
+    {
         if spent >= size {
             return true;
         }
         spent += document.size() as u64;
-        let db_pages = document.db_pages;
-        let moved = document.pages.checkpoint(|| extents.allocate(*number, db_pages));
-        let moved = moved.into_iter();
+        let moved = document.pages.checkpoint().into_iter();
         places.extend(moved.map(|(slot, page)| (slot, document.place_of(page, log.active()))));
         *done = *number;
     }

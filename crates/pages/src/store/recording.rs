@@ -90,7 +90,7 @@ impl<D: Disk> Store<D> {
             }
             let is_amid = recording.parts.is_some_and(|(there, count)| there < count);
             if is_amid && self.log.buffered() > self.options.log_buffer_size_max {
-                self.log.write_parts().inspect_err(|_| self.log.give_up_parts())?;
+                self.write_parts().inspect_err(|_| self.log.give_up_parts())?;
             }
             budget.spend_steps(1);
             budget.spend_pages(cost.pages as u64);
@@ -107,6 +107,11 @@ impl<D: Disk> Store<D> {
             self.log.commit();
         }
         Ok(true)
+    }
+
+    fn write_parts(&mut self) -> Result<(), Fault> {
+        self.reserve_slots()?;
+        Ok(self.log.write_parts()?)
     }
 
     /// Records a step, or of one with many pages as many as fit into one frame. Gives what is left
