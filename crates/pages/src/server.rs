@@ -523,7 +523,14 @@ impl<D: Disk> PageServer<D> {
         let is_new = !decided.as_ref().is_ok_and(VecDeque::is_empty);
         let decided = self.refusal_of(owner, &names, is_new).map_or(decided, Err);
         match decided {
-            Ok(_) if !is_new => self.ack(owner, ticket, names),
+            Ok(_) if !is_new => {
+                let batch = self.store.committed();
+                if self.store.is_written(number) {
+                    self.acks.repeated(batch, owner, ticket);
+                } else {
+                    self.acks.durable(batch, owner, ticket, names);
+                }
+            }
             Ok(steps) => {
                 let recording = self.store.begin_recording(number, steps);
                 let recorded = Recorded { recording, owner: Some(owner), ticket, names };

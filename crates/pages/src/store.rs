@@ -8,6 +8,7 @@ mod readers;
 pub(crate) mod recording;
 mod state_copy;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -63,6 +64,8 @@ pub(crate) struct Store<D> {
     pool: Pool,
     options: StoreOptions,
     space: Space,
+    /// Numbers of the documents of which something was appended and is not written.
+    unwritten: BTreeSet<u64>,
     readers: Readers,
     /// Whether a flush was asked for since the store was opened: what was found may still be in
     /// the caches of the system, where a killed process left it.
@@ -93,6 +96,7 @@ impl<D: Disk> Store<D> {
             pool,
             options,
             space: Space::Plenty,
+            unwritten: BTreeSet::new(),
             readers: Readers::default(),
             is_found_flushed: false,
         };
@@ -160,7 +164,16 @@ impl<D: Disk> Store<D> {
     /// Writes what was appended, if there is also room for the next checkpoint of it.
     pub fn write(&mut self) -> Result<(), Fault> {
         self.reserve_slots()?;
-        Ok(self.log.write()?)
+        self.log.write()?;
+        if self.log.written() == self.log.committed() && !self.log.is_amid_parts() {
+            self.unwritten.clear();
+        }
+        Ok(())
+    }
+
+    /// Whether there is a document of this number, and all of it is written.
+    pub fn is_written(&self, number: u64) -> bool {
+        self.catalog.documents.contains_key(&number) && !self.unwritten.contains(&number)
     }
 
     /// Makes room in the page file for all pages that are in the log or on their way there.
@@ -239,6 +252,7 @@ impl<D: Disk> Store<D> {
         let mut catalog = Catalog::new(self.pages.slots());
         self.log.replay(&mut |found| catalog.take_in(found)).map_err(Fault::Log)?;
         self.catalog = catalog;
+        self.unwritten.clear();
         Ok(number)
     }
 

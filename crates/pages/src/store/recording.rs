@@ -185,7 +185,8 @@ impl<D: Disk> Store<D> {
     }
 
     fn recorder(&mut self, document: u64, epoch: Epoch) -> Recorder<'_, D> {
-        let Self { log, catalog, .. } = self;
+        let Self { log, catalog, unwritten, .. } = self;
+        unwritten.insert(document);
         Recorder { log, catalog, document, epoch, parts: None }
     }
 }
