@@ -32,9 +32,11 @@ pub(crate) struct Catalog {
 }
 
 impl Catalog {
-    /// An empty one, for a page file of this many slots.
+    /// An empty one, for a page file of this many slots. That has room for the pages in the log:
+    /// they are not given slots behind its end while there are others.
     pub fn new(slots_max: u32) -> Self {
-        Self { slots_max, next_number: 1, ..Self::default() }
+        let extents = Extents::within(slots_max);
+        Self { slots_max, next_number: 1, extents, ..Self::default() }
     }
 
     pub fn get(&self, key: &DocumentKey) -> Option<&StoredDocument> {

@@ -1,6 +1,7 @@
 //! The file of pages at rest: a header, then slots.
 
 use std::num::NonZeroU32;
+use std::ops::RangeInclusive;
 
 use tidelog_disk::{Disk, DiskError, FlushId, SECTOR_SIZE};
 use tidelog_journal::Witness;
@@ -17,7 +18,7 @@ const HEADER_PAGES: u64 = 2;
 const AREA_SIZE: usize = HEADER_PAGES as usize * PAGE_SIZE;
 const CHECKSUM_AT: usize = SECTOR_SIZE - 4;
 /// What the file grows by with one write, at most.
-static ZEROS: [u8; 16 * PAGE_SIZE] = [0; 16 * PAGE_SIZE];
+const GROWTH_SIZE: usize = 64 * PAGE_SIZE;
 
 /// A place for one page in the page file, from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -46,6 +47,8 @@ pub(crate) struct PageFile<D> {
     /// Whether the header was written since the file was opened: one that was found may be known to
     /// a cache of the system alone, if a flush has failed.
     is_header_written: bool,
+    /// Size before it grew for pages that are not written to the log yet.
+    grown_from: Option<u64>,
 }
 
 /// What there is of the header. It says not only that pages may lie behind it, but also that there
@@ -74,7 +77,7 @@ impl<D: Disk> PageFile<D> {
             }
             version => {
                 let header = if version.is_some() { Header::Whole } else { Header::Missing };
-                Ok(Self { disk, header, is_header_written: false })
+                Ok(Self { disk, header, is_header_written: false, grown_from: None })
             }
         }
     }
@@ -125,21 +128,39 @@ impl<D: Disk> PageFile<D> {
             self.write_header()?;
             self.header = Header::Whole;
         }
-        self.reserve(slots)
+        self.reserve(&(slots..=slots))?;
+        self.keep_reserved();
+        Ok(())
     }
 
-    /// Makes room for this many slots: what is written to them later finds it, though the device
-    /// is full by then. So they get zeros: a hole would take up none.
-    pub fn reserve(&mut self, slots: u32) -> Result<(), DiskError> {
-        if slots == 0 {
+    /// Makes room for at least so many slots, and if it has to grow, for the end of the range if
+    /// the device has room. What is written to them later finds it, though the device is full by
+    /// then. So they get zeros: a hole would take up none.
+    pub fn reserve(&mut self, slots: &RangeInclusive<u32>) -> Result<(), DiskError> {
+        let (least, most) = (*slots.start(), *slots.end());
+        let before = self.disk.size();
+        if least == 0 || before >= size_of(least) {
             return Ok(());
         }
+        match self.grow(size_of(most)) {
+            Err(error) if error.is_full() && most > least => self.grow(size_of(least))?,
+            grown => grown?,
+        }
+        self.grown_from.get_or_insert(before);
+        Ok(())
+    }
+
+    /// Writes zeros up to this size. If there is no room for all of them, the file is as it was.
+    fn grow(&mut self, size: u64) -> Result<(), DiskError> {
         let before = self.disk.size();
-        // Part of a page is written by a write that found no room for the rest.
-        let (mut at, end) = (before - before % PAGE_SIZE as u64, size_of(slots));
-        while at < end {
-            let count = usize::try_from(end - at).unwrap_or(usize::MAX).min(ZEROS.len());
-            if let Err(error) = self.disk.write_at(at, &ZEROS[..count]) {
+        // Part of a page is what a write has left that found no room for the rest; of the header
+        // it may be the one copy that is whole.
+        let header = if self.header == Header::Missing { 0 } else { AREA_SIZE as u64 };
+        let mut at = (before - before % PAGE_SIZE as u64).max(header);
+        let zeros = vec![0; usize::try_from(size - at).unwrap_or(usize::MAX).min(GROWTH_SIZE)];
+        while at < size {
+            let count = usize::try_from(size - at).unwrap_or(usize::MAX).min(GROWTH_SIZE);
+            if let Err(error) = self.disk.write_at(at, &zeros[..count]) {
                 if error.is_full() && self.disk.size() > before {
                     self.disk.set_size(before)?;
                 }
@@ -148,6 +169,19 @@ impl<D: Disk> PageFile<D> {
             at += count as u64;
         }
         Ok(())
+    }
+
+    /// The log has the pages now that there was room made for.
+    pub fn keep_reserved(&mut self) {
+        self.grown_from = None;
+    }
+
+    /// Gives back the room that was made for pages that the log never got.
+    pub fn give_back(&mut self) -> Result<(), DiskError> {
+        match self.grown_from.take() {
+            Some(size) if self.disk.size() > size => self.disk.set_size(size),
+            _ => Ok(()),
+        }
     }
 
     /// Gives back what lies behind this many slots.

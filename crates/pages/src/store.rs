@@ -26,6 +26,10 @@ use crate::space::Space;
 use crate::store::readers::Readers;
 use crate::{DamageReport, OpenError, RecoveryReport};
 
+/// Slots that are made ahead where the device has room, so that not every new page takes a write of
+/// its own; and no more than there are.
+const AHEAD_SLOTS_MAX: u32 = 16;
+
 /// What may differ from one host of a store to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StoreOptions {
@@ -87,6 +91,7 @@ impl<D: Disk> Store<D> {
         if pages.is_unusable() && catalog.extents.is_claimed() {
             return Err(OpenError::DamagedPageFile);
         }
+        catalog.extents.let_grow();
         let pool = Pool::new(options.pool_pages_max);
         let mut store = Self {
             log,
@@ -167,6 +172,7 @@ impl<D: Disk> Store<D> {
         self.log.write()?;
         if self.log.written() == self.log.committed() && !self.log.is_amid_parts() {
             self.unwritten.clear();
+            self.pages.keep_reserved();
         }
         Ok(())
     }
@@ -176,13 +182,19 @@ impl<D: Disk> Store<D> {
         self.catalog.documents.contains_key(&number) && !self.unwritten.contains(&number)
     }
 
-    /// Makes room in the page file for all pages that are in the log or on their way there.
+    /// Makes room in the page file for all pages that are in the log or on their way there. What
+    /// may take the last room there is brings no pages, and is not held up by those of others.
     fn reserve_slots(&mut self) -> Result<(), Fault> {
         let has_more = self.log.written() < self.log.committed() || self.log.is_amid_parts();
-        if has_more && self.log.may_write() {
-            self.pages.reserve(self.catalog.extents.slots())?;
+        if !has_more || !self.log.may_write() {
+            return Ok(());
         }
-        Ok(())
+        let slots = self.catalog.extents.slots();
+        let ahead = if self.space.is_plenty() { slots.min(AHEAD_SLOTS_MAX) } else { 0 };
+        match self.pages.reserve(&(slots..=slots.saturating_add(ahead))) {
+            Err(error) if error.is_full() && !self.log.needs_reserve() => Ok(()),
+            reserved => Ok(reserved?),
+        }
     }
 
     /// Whether something may be written now.
@@ -247,10 +259,12 @@ impl<D: Disk> Store<D> {
     /// given number is durable they will never be found again.
     pub fn discard(&mut self) -> Result<BatchNumber, Fault> {
         let number = self.log.discard()?;
+        self.pages.give_back()?;
         self.space.missing();
         self.pool.clear();
         let mut catalog = Catalog::new(self.pages.slots());
         self.log.replay(&mut |found| catalog.take_in(found)).map_err(Fault::Log)?;
+        catalog.extents.let_grow();
         self.catalog = catalog;
         self.unwritten.clear();
         Ok(number)

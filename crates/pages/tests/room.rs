@@ -351,6 +351,100 @@ fn pages_in_the_log_have_their_slots_when_the_device_is_full() {
     }
 }
 
+/// Goal: an append that finds no room has given back what it took when its owner is told. Method:
+/// one whose pages have room in the page file, and not in the log beside it.
+#[test]
+fn an_append_without_room_gives_back_what_the_page_file_got_for_it() {
+    let device = CrashDevice::new();
+    let mut server = open(&device);
+    assert!(append(&mut server, &device, 1, storage("d", [entry(1, 2, 1, &[(1, 1)])])));
+    let before = size(&device, "pages");
+    for pages in [60, 300] {
+        let pages: Vec<(u32, u8)> = (1..=pages).map(|pgid| (pgid, pgid as u8)).collect();
+        device.set_capacity(Some(device.used() + pages.len() as u64 * 6 * KIB));
+        let of = storage("e", [entry(1, 2, pages.len() as u32, &pages)]);
+        server.serve(OWNER, request(2, of));
+        server.flush();
+        let mut replies = server.poll();
+        while replies.is_empty() {
+            replies = server.poll();
+        }
+        let error = AppendError::Full;
+        let full = StoreReply::AppendFailed { ticket: Ticket(2), error };
+        assert_eq!(replies, [(OWNER, full)]);
+        assert_eq!(size(&device, "pages"), before);
+        settle(&mut server, &device);
+        open_document(&mut server, &device, &key("e"));
+    }
+    assert!(append(&mut server, &device, 3, kept("notes", 30)));
+}
+
+/// Goal: what was appended during a change-over needs no more slots behind it than before. Method:
+/// a document has grown so large that its extents are its own, the first one with it, which is
+/// shared before that; and a small one is begun after each flush of the change-over in turn.
+#[test]
+fn a_change_over_finds_slots_for_what_is_appended_meanwhile_where_there_are_some() {
+    for flushes in 0..10 {
+        let device = CrashDevice::new();
+        let mut server = open(&device);
+        let small: Vec<(u32, u8)> = (1..=100).map(|pgid| (pgid, 1)).collect();
+        let large: Vec<(u32, u8)> = (101..=1100).map(|pgid| (pgid, 1)).collect();
+        device.hold_flushes(true);
+        server.serve(OWNER, request(1, storage("a", [entry(1, 2, 100, &small)])));
+        server.serve(OWNER, request(2, storage("a", [entry(2, 3, 1100, &large)])));
+        server.flush();
+        for _ in 0..flushes {
+            poll_all(&mut server);
+            device.complete_flushes();
+        }
+        poll_all(&mut server);
+        server.serve(OWNER, request(3, storage("b", [entry(1, 2, 1, &[(1, 7)])])));
+        server.flush();
+        for _ in 0..40 {
+            device.complete_flushes();
+            poll_all(&mut server);
+        }
+        device.hold_flushes(false);
+        assert!(!server.to_string().contains("generation 1 "), "{server}");
+        device.set_capacity(Some(device.used()));
+        let succeeded = appended_over(&mut server, &device);
+        assert!(succeeded > 250, "{flushes} flushes: {succeeded} of 300 appends succeeded");
+        let read = ask(&mut open(&device), &device, read_of(1, "b", [1]));
+        let [StoreReply::Pages { pages, .. }] = read.as_slice() else { panic!("{read:?}") };
+        assert_eq!(*pages, [(Pgid(1), page(7))]);
+    }
+}
+
+/// Goal: a store whose page file lacks room for what is in the log lets its owner in. Method: a
+/// page file that is too short, as a power cut can leave it, and nothing fits on the device.
+#[test]
+fn an_owner_is_let_in_though_the_pages_of_the_log_have_no_room_in_the_page_file() {
+    let device = CrashDevice::new();
+    let mut server = open(&device);
+    let pages: Vec<(u32, u8)> = (1..=12).map(|pgid| (pgid, pgid as u8)).collect();
+    assert!(append(&mut server, &device, 1, storage("d", [entry(1, 2, 12, &pages)])));
+    drop(server);
+    device.file("pages").set_size(2 * PAGE_SIZE as u64).expect("it gets shorter");
+    device.set_capacity(Some(device.used()));
+    let mut server = open(&device);
+    for epoch in 1..=10 {
+        let hello = StoreRequest::Hello { epoch: Epoch(0), life: Life::NONE };
+        server.serve(OwnerId(epoch), hello);
+        server.flush();
+        assert_eq!(settle(&mut server, &device), [StoreReply::Ready { epoch: Epoch(epoch) }]);
+    }
+    let of = storage("e", [entry(1, 2, 1, &[(1, 1)])]);
+    server.serve(OwnerId(10), request(2, of));
+    server.flush();
+    let full = StoreReply::AppendFailed { ticket: Ticket(2), error: AppendError::Full };
+    assert_eq!(settle(&mut server, &device), [full]);
+    device.set_capacity(None);
+    server.serve(OwnerId(10), request(3, storage("f", [entry(1, 2, 1, &[(1, 1)])])));
+    server.flush();
+    assert_eq!(settle(&mut server, &device), [durable(3)]);
+    assert!(size(&device, "pages") >= 15 * PAGE_SIZE as u64);
+}
+
 /// Goal: all that was accepted until the device was full can be checkpointed then, and the store
 /// goes on. Method: documents of eight pages, of one and of none until none fits, before the first
 /// change-over of all.

@@ -358,8 +358,8 @@ impl ChangeOver {
                     return Ok(Step::Slice(None));
                 }
                 let places = std::mem::take(places);
-                if !places.is_empty() {
-                    store.pages.prepare(self.folded.extents.slots())?;
+                if let Some((last, _)) = places.last_key_value() {
+                    store.pages.prepare(last.number())?;
                 }
                 Step::Slice(Some(Stage::Pages(places)))
             }
@@ -403,7 +403,7 @@ impl ChangeOver {
                 Step::Slice((!is_left).then_some(Stage::Tail))
             }
             Stage::Tail => {
-                self.copy_tail(&mut store.log, size)?;
+                self.copy_tail(store, size)?;
                 let is_little = store.log.written_size() - self.read < SLICE_SIZE;
                 if !self.is_flush_due(size) && !is_little {
                     return Ok(Step::Slice(None));
@@ -423,12 +423,12 @@ impl ChangeOver {
                 if store.log.written_size() - self.read >= SLICE_SIZE && self.rounds < ROUNDS_MAX {
                     return Ok(Step::Next(Stage::Tail));
                 }
-                store.log.write()?;
+                store.write()?;
                 store.log.hold();
                 Step::Next(Stage::LastTail)
             }
             Stage::LastTail => {
-                self.copy_tail(&mut store.log, size)?;
+                self.copy_tail(store, size)?;
                 if self.read < store.log.written_size() {
                     return Ok(Step::Slice(None));
                 }
@@ -472,8 +472,11 @@ impl ChangeOver {
     }
 
     /// Copies a slice of what was appended to the old log behind the point.
-    fn copy_tail<D: Disk>(&mut self, log: &mut Log<D>, size: u64) -> Result<(), Fault> {
+    fn copy_tail<D: Disk>(&mut self, store: &mut Store<D>, size: u64) -> Result<(), Fault> {
+        let slots = store.pages.slots();
+        let log = &mut store.log;
         let end = log.written_size();
+        self.next.extents.keep_within(slots);
         let mut left = size;
         while self.read < end && left > 0 {
             // What is in memory at once is bounded, however much there is to be copied.
@@ -497,6 +500,7 @@ impl ChangeOver {
     /// The new log is sealed: goes over to it, with what was appended while batches were held.
     /// Gives what was known before.
     fn switch<D: Disk>(mut self, store: &mut Store<D>) -> Result<Catalog, Fault> {
+        self.next.extents.let_grow();
         for frame in store.log.switch()? {
             let (head, body) = (frame.head, frame.body);
             let head = FrameHead { nth: self.next.nth(head.document), ..head };
