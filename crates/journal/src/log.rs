@@ -324,6 +324,13 @@ impl<D: Disk> Log<D> {
         self.writer.needs_reserve
     }
 
+    /// Whether a good part was taken of what batches [from the reserve](Self::commit_from_reserve)
+    /// may take, and the device had no room for more at the last write.
+    #[must_use]
+    pub fn is_reserve_low(&self) -> bool {
+        self.writer.is_reserve_low(&self.files[self.active.index()])
+    }
+
     /// Forgets the batches that could not be written. Gives a number that becomes durable like a
     /// batch's: from then on nothing of them will ever be found, and not before, since part of
     /// them may have reached the device.

@@ -15,6 +15,8 @@ const IDLE_BUFFER_SIZE: usize = 1024 * 1024;
 /// Zeros behind every batch that may not be the last thing to fit on the device: so many writes of
 /// a block each.
 const RESERVE_SIZE: usize = 32 * BLOCK_SIZE;
+/// With less of it left, some shall be made.
+const RESERVE_SIZE_LOW: usize = RESERVE_SIZE / 2;
 
 /// Zeros that are written ahead of a log, unless the device is full.
 const ROOM_SIZES: RangeInclusive<usize> = 2 * BLOCK_SIZE..=256 * BLOCK_SIZE;
@@ -158,6 +160,16 @@ impl Writer {
         Ties { generation, durable, link, attempt, index, count }
     }
 
+    /// Bytes of the file behind what is written.
+    fn room<D: Disk>(&self, disk: &D) -> u64 {
+        disk.size().saturating_sub(self.written)
+    }
+
+    /// Whether a good part of the reserve is taken, and the device had no room for more.
+    pub fn is_reserve_low<D: Disk>(&self, disk: &D) -> bool {
+        self.room(disk) < RESERVE_SIZE_LOW as u64
+    }
+
     /// Writes the buffer with one write, and zeros up to the end of a block. After an error it is
     /// as it was.
     pub fn write<D: Disk>(&mut self, disk: &mut D) -> Result<(), DiskError> {
@@ -168,15 +180,16 @@ impl Writer {
         let size = self.buffer.len();
         let marked_size = (size + END_MARK_SIZE).next_multiple_of(BLOCK_SIZE);
         let reserve = if self.needs_reserve { RESERVE_SIZE } else { 0 };
-        let room = usize::try_from(disk.size().saturating_sub(self.written)).unwrap_or(usize::MAX);
-        let sizes = if room >= marked_size + reserve {
+        // What may take the reserve fills it up again where the device has room.
+        let least_left = if self.needs_reserve { RESERVE_SIZE } else { RESERVE_SIZE_LOW };
+        let sizes = if self.room(disk) >= (marked_size + least_left) as u64 {
             [marked_size, marked_size]
         } else {
             // To flush a file that has grown takes some devices twice as long, since its size has
             // to be made durable too. So it grows by as much as the log is long, as vectors do.
             let end = usize::try_from(self.written).unwrap_or(usize::MAX).saturating_add(size);
             let ahead = end.clamp(*ROOM_SIZES.start(), *ROOM_SIZES.end());
-            [marked_size + reserve + ahead, marked_size + reserve]
+            [marked_size + RESERVE_SIZE + ahead, marked_size + reserve]
         };
         self.buffer.resize(sizes[0], 0);
         let mut answer = disk.write_at(self.written, &self.buffer);

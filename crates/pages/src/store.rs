@@ -169,7 +169,12 @@ impl<D: Disk> Store<D> {
     /// Writes what was appended, if there is also room for the next checkpoint of it.
     pub fn write(&mut self) -> Result<(), Fault> {
         self.reserve_slots()?;
+        let before = self.log.written();
         self.log.write()?;
+        if self.log.written() > before && self.log.is_reserve_low() {
+            // Before nothing is left for what lets an owner in.
+            self.space.missing();
+        }
         if self.log.written() == self.log.committed() && !self.log.is_amid_parts() {
             self.unwritten.clear();
             self.pages.keep_reserved();

@@ -98,6 +98,49 @@ fn fill_and_heal(has_holes: bool) {
     }
 }
 
+/// Goal: a full device lets its owner in however often that comes: a log that is full of epochs is
+/// changed over before the last room is taken. Method: a device that is filled with documents, or
+/// with notes in a long log, and 200 owners one after the other.
+#[test]
+fn a_full_device_lets_in_one_owner_after_the_other() {
+    for (has_holes, log_size_max) in [(false, 96), (true, 8192)] {
+        let device = CrashDevice::new();
+        device.let_holes_be(has_holes);
+        let options = StoreOptions { log_size_max: log_size_max * KIB, ..sizes() };
+        let open = || PageServer::open_with(files(&device), seed(&device), options).expect("one").0;
+        let mut server = open();
+        device.set_capacity(Some(1600 * KIB));
+        let pages: Vec<(u32, u8)> = (1..=8).map(|pgid| (pgid, pgid as u8)).collect();
+        let mut count = 0;
+        for size in [4000, 4] {
+            loop {
+                let name = format!("d{}", count + 1);
+                let mut of = storage(&name, [entry(1, 2, 8, &pages)]);
+                of.record = Some(vec![1; size].into());
+                if !append(&mut server, &device, count + 1, of) {
+                    break;
+                }
+                count += 1;
+            }
+        }
+        assert!(count > 10, "only {count} documents");
+        drop(server);
+        for number in 1..=200 {
+            let mut server = open();
+            let owner = OwnerId(number);
+            server.serve(owner, StoreRequest::Hello { epoch: Epoch(0), life: Life::NONE });
+            server.flush();
+            let replies = settle(&mut server, &device);
+            let ready = StoreReply::Ready { epoch: Epoch(number) };
+            assert_eq!(replies, [ready], "{has_holes} {log_size_max}: {number}: {server}");
+            let name = format!("d{}", number % count + 1);
+            let read = ask_of(&mut server, &device, owner, read_of(1, &name, [8]));
+            let [StoreReply::Pages { pages, .. }] = read.as_slice() else { panic!("{read:?}") };
+            assert_eq!(*pages, [(Pgid(8), page(8))]);
+        }
+    }
+}
+
 /// Goal: what makes room is carried out on a full device though others append at the same time.
 /// Method: a device that is full, and a write with appends before and behind a destruction.
 #[test]
