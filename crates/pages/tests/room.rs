@@ -562,6 +562,36 @@ fn what_is_kept_since_the_last_change_over_has_room_in_the_next_when_the_device_
     }
 }
 
+/// Goal: the same of much, which is copied by many writes, each with blocks of its own. Method: a
+/// long timeline of entries whose frames end amid a block; the other log file is begun anew where
+/// the device has room for the least that it needs.
+#[test]
+fn what_is_kept_of_several_mebibytes_has_room_in_the_next_log_when_the_device_is_full() {
+    for mebibytes in [5, 12] {
+        let device = CrashDevice::new();
+        let options = StoreOptions { log_size_max: 64 * 1024 * KIB, ..sizes() };
+        let open = || PageServer::open_with(files(&device), seed(&device), options).expect("one").0;
+        let mut server = open();
+        let mut large = timeline("large", 1..=mebibytes * 205);
+        large.timeline.iter_mut().for_each(|frame| frame.body = vec![1; 5000]);
+        assert!(append(&mut server, &device, 1, large));
+        drop(server);
+        device.file("log-b").set_size(0).expect("it gets shorter");
+        device.set_capacity(Some(device.used() + mebibytes * 1070 * KIB + 230 * KIB));
+        let mut server = open();
+        assert!(append(&mut server, &device, 2, timeline("d", [])));
+        device.set_capacity(Some(device.used()));
+        for ticket in 3..23 {
+            let mut notes = Append::to(key("notes"));
+            notes.record = Some(vec![ticket as u8; 80_000].into());
+            if !append(&mut server, &device, ticket, notes) {
+                open_document(&mut server, &device, &key("notes"));
+            }
+        }
+        assert!(!server.to_string().contains("generation 1 "), "no change-over: {server}");
+    }
+}
+
 /// A store whose other log file is about to grow for what is kept, 400 KiB of it, on a device that
 /// has so much room beside the log.
 fn about_to_grow(free: u64) -> (CrashDevice, Server) {

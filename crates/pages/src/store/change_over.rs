@@ -269,7 +269,7 @@ impl ChangeOvers {
 
     /// Whether more is kept by now than the other log file has room for.
     fn lacks_room<D: Disk>(&self, store: &Store<D>) -> bool {
-        store.space.is_plenty() && kept_size(store) + KEPT_RESERVE_SIZE > self.enough
+        store.space.is_plenty() && with_blocks(kept_size(store)) + KEPT_RESERVE_SIZE > self.enough
     }
 
     /// Sizes that the other log file is to have. Where something found no room, it gets no more
@@ -306,12 +306,18 @@ fn kept_size<D: Disk>(store: &Store<D>) -> u64 {
 
 /// Size of the other log file that is enough for a change-over that copies so much.
 fn least_size_for(copied: u64) -> u64 {
-    copied + STATE_RESERVE_SIZE
+    with_blocks(copied) + STATE_RESERVE_SIZE
+}
+
+/// Bytes that copying takes with what its writes leave empty: each has its blocks for itself. There
+/// is one for 256 KiB, and one more before each flush, that is about 20 KiB for a MiB.
+fn with_blocks(copied: u64) -> u64 {
+    copied + copied / 32
 }
 
 /// Size of the other log file, with room for a change-over that copies so much, and for more.
 fn size_for(copied: u64) -> u64 {
-    copied + STATE_RESERVE_SIZE.max(copied)
+    least_size_for(copied).max(2 * copied)
 }
 
 impl ChangeOver {
