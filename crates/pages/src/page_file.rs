@@ -176,9 +176,10 @@ impl<D: Disk> PageFile<D> {
         self.grown_from = None;
     }
 
-    /// Gives back the room that was made for pages that the log never got.
+    /// Gives back the room that was made for pages that the log never got. The header may have been
+    /// written since, and stays.
     pub fn give_back(&mut self) -> Result<(), DiskError> {
-        match self.grown_from.take() {
+        match self.grown_from.take().map(|size| size.max(AREA_SIZE as u64)) {
             Some(size) if self.disk.size() > size => self.disk.set_size(size),
             _ => Ok(()),
         }
@@ -255,6 +256,18 @@ mod tests {
         bytes[COPIES_AT[1] + 9] ^= 1;
         assert!(!is_usable(bytes));
         assert!(!is_usable(Vec::new()), "nothing was checkpointed yet");
+    }
+
+    #[test]
+    fn the_header_stays_where_room_is_given_back_that_was_made_before_it() {
+        let mut file = PageFile::open(MemoryDisk::default()).expect("no header");
+        file.reserve(&(3..=3)).expect("room");
+        assert!(file.attest().expect("room"));
+        file.give_back().expect("it gets shorter");
+        assert_eq!(file.disk.size(), AREA_SIZE as u64);
+        let mut bytes = vec![0; AREA_SIZE];
+        file.disk.read_at(0, &mut bytes).expect("it is there");
+        assert!(is_usable(bytes));
     }
 
     #[test]
