@@ -292,8 +292,7 @@ impl CrashDevice {
     pub fn crash_with(&self, grown: Grown, choose: &mut dyn FnMut(usize) -> usize) -> Self {
         let device = self.lock();
         let files = device.files.iter().map(|file| file.crash(choose, grown)).collect();
-        let lives = device.lives + 1;
-        Self(Arc::new(Mutex::new(Device { files, lives, ..Device::default() })))
+        Self(Arc::new(Mutex::new(device.after(files))))
     }
 
     /// What is left after a power cut now that tears blocks, as of a device that writes all of a
@@ -306,8 +305,7 @@ impl CrashDevice {
     pub fn tear(&self, choose: &mut dyn FnMut(usize) -> usize) -> Self {
         let device = self.lock();
         let files = device.files.iter().map(|file| file.tear(choose)).collect();
-        let lives = device.lives + 1;
-        Self(Arc::new(Mutex::new(Device { files, lives, ..Device::default() })))
+        Self(Arc::new(Mutex::new(device.after(files))))
     }
 
     /// The device after its owner was killed while the power stayed on: every write is there, and
@@ -316,8 +314,8 @@ impl CrashDevice {
     pub fn kill(&self) -> Self {
         let device = self.lock();
         let files = device.files.iter().map(FileState::kill).collect();
-        let (clock, holds_flushes, lives) = (device.clock, device.holds_flushes, device.lives + 1);
-        let device = Device { files, clock, holds_flushes, lives, ..Device::default() };
+        let (clock, holds_flushes) = (device.clock, device.holds_flushes);
+        let device = Device { clock, holds_flushes, ..device.after(files) };
         Self(Arc::new(Mutex::new(device)))
     }
 
@@ -350,6 +348,12 @@ impl CrashDisk {
 }
 
 impl Device {
+    /// A healthy one of the same kind for its next owner, with these files.
+    fn after(&self, files: Vec<FileState>) -> Self {
+        let (has_holes, lives) = (self.has_holes, self.lives + 1);
+        Self { files, has_holes, lives, ..Self::default() }
+    }
+
     fn is_off(&self) -> bool {
         self.power_off_after.is_some_and(|last| self.calls >= last)
     }

@@ -48,4 +48,4 @@ pub use read::FrameAt;
 pub use scan::{Cut, Damage, Found, LogReport};
 pub use window::FoundFrame;
 pub use witness::Witness;
-pub use writer::{FramePlace, Leaves};
+pub use writer::FramePlace;

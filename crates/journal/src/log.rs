@@ -11,7 +11,7 @@ use crate::header::{FRAME_ALIGNMENT, Header, HeaderArea, LOG_START, Seed};
 use crate::recovery::{self, Recovered};
 use crate::scan::{self, Visit};
 use crate::successor::Successor;
-use crate::writer::{Leaves, Writer, block_after};
+use crate::writer::{Writer, block_after};
 use crate::{FrameHead, FramePlace, LogFile, LogReport, RecoverError, Witness};
 
 /// Bytes that are written again at once when a log is opened.
@@ -161,8 +161,10 @@ impl<D: Disk> Log<D> {
         let other = &mut self.files[self.active.other().index()];
         if other.size() >= LOG_START {
             Header::erase(other)?;
-            self.retiring = Some(Retiring { id: other.request_flush()?, then: None });
+        } else {
+            other.set_size(0)?;
         }
+        self.retiring = Some(Retiring { id: other.request_flush()?, then: None });
         Ok(())
     }
 
@@ -228,11 +230,11 @@ impl<D: Disk> Log<D> {
         self.committed
     }
 
-    /// Ends the batch as [`commit`](Self::commit) does; it has to leave no more of the reserve than
-    /// this. The reserve is for what makes room again, and for what has to be said to read at all.
-    pub fn commit_leaving(&mut self, leaves: Leaves) -> BatchNumber {
+    /// Ends the batch as [`commit`](Self::commit) does; it may take the last room there is on the
+    /// device, which is for what makes room again, and for what has to be said to read at all.
+    pub fn commit_from_reserve(&mut self) -> BatchNumber {
         assert!(!self.is_damaged, "BUG: appended to a damaged log");
-        if self.writer.commit_leaving(leaves) {
+        if self.writer.commit_from_reserve() {
             self.committed.0 += 1;
         }
         self.committed
@@ -315,10 +317,18 @@ impl<D: Disk> Log<D> {
         self.is_left_alone = true;
     }
 
-    /// How much of the reserve is to be left by what waits to be written, or could not be.
+    /// Whether something that waits to be written, or could not be, must leave alone what a batch
+    /// [from the reserve](Self::commit_from_reserve) may take.
     #[must_use]
-    pub fn leaves(&self) -> Leaves {
-        self.writer.leaves
+    pub fn needs_reserve(&self) -> bool {
+        self.writer.needs_reserve
+    }
+
+    /// Whether a good part was taken of what batches [from the reserve](Self::commit_from_reserve)
+    /// may take, and the device had no room for more at the last write.
+    #[must_use]
+    pub fn is_reserve_low(&self) -> bool {
+        self.writer.is_reserve_low(&self.files[self.active.index()])
     }
 
     /// Forgets the batches that could not be written. Gives a number that becomes durable like a

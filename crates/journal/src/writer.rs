@@ -15,25 +15,8 @@ const IDLE_BUFFER_SIZE: usize = 1024 * 1024;
 /// Zeros behind every batch that may not be the last thing to fit on the device: so many writes of
 /// a block each.
 const RESERVE_SIZE: usize = 32 * BLOCK_SIZE;
-
-/// How much of the reserve a batch has to leave for others.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Leaves {
-    /// Nothing: it makes room, or nobody could even read without it.
-    #[default]
-    Nothing,
-    /// All of it.
-    All,
-}
-
-impl Leaves {
-    fn size(self) -> usize {
-        match self {
-            Self::Nothing => 0,
-            Self::All => RESERVE_SIZE,
-        }
-    }
-}
+/// With less of it left, some shall be made.
+const RESERVE_SIZE_LOW: usize = RESERVE_SIZE / 2;
 
 /// Zeros that are written ahead of a log, unless the device is full.
 const ROOM_SIZES: RangeInclusive<usize> = 2 * BLOCK_SIZE..=256 * BLOCK_SIZE;
@@ -62,8 +45,8 @@ pub(crate) struct Writer {
     /// Offset at which the buffer will be written: the first block behind what is written.
     pub written: u64,
     pub buffer: Vec<u8>,
-    /// How much of the reserve what is in the buffer has to leave.
-    pub leaves: Leaves,
+    /// Whether something in the buffer must leave the reserve alone.
+    pub needs_reserve: bool,
     /// Where the frames of the batch being put together begin in the buffer.
     batch: Vec<usize>,
     /// Frames that are still to come of a batch whose parts are pushed one by one.
@@ -90,7 +73,7 @@ impl Writer {
             salt: header.salt,
             written: block_after(end),
             buffer: Vec::new(),
-            leaves: Leaves::Nothing,
+            needs_reserve: false,
             batch: Vec::new(),
             parts_left: 0,
             began: (end, link),
@@ -122,14 +105,12 @@ impl Writer {
 
     /// Ties the pushed frames into one batch. Says whether there were any.
     pub fn commit(&mut self) -> bool {
-        self.commit_leaving(Leaves::All)
+        self.needs_reserve |= !self.batch.is_empty();
+        self.commit_from_reserve()
     }
 
-    /// The same of a batch that has to leave so much of the reserve.
-    pub fn commit_leaving(&mut self, leaves: Leaves) -> bool {
-        if !self.batch.is_empty() {
-            self.leaves = self.leaves.max(leaves);
-        }
+    /// The same of a batch that may take the last room there is.
+    pub fn commit_from_reserve(&mut self) -> bool {
         let starts = std::mem::take(&mut self.batch);
         let count = u32::try_from(starts.len()).expect("BUG: a batch of 2^32 frames");
         let ends = starts.iter().skip(1).copied().chain([self.buffer.len()]);
@@ -149,7 +130,7 @@ impl Writer {
     ) -> FramePlace {
         assert!(self.batch.is_empty(), "BUG: a part in the middle of another batch");
         assert!(self.parts_left == if index == 0 { 0 } else { count - index }, "BUG: out of turn");
-        self.leaves = Leaves::All;
+        self.needs_reserve = true;
         if index == 0 {
             self.began = self.last;
         }
@@ -179,6 +160,16 @@ impl Writer {
         Ties { generation, durable, link, attempt, index, count }
     }
 
+    /// Bytes of the file behind what is written.
+    fn room<D: Disk>(&self, disk: &D) -> u64 {
+        disk.size().saturating_sub(self.written)
+    }
+
+    /// Whether a good part of the reserve is taken, and the device had no room for more.
+    pub fn is_reserve_low<D: Disk>(&self, disk: &D) -> bool {
+        self.room(disk) < RESERVE_SIZE_LOW as u64
+    }
+
     /// Writes the buffer with one write, and zeros up to the end of a block. After an error it is
     /// as it was.
     pub fn write<D: Disk>(&mut self, disk: &mut D) -> Result<(), DiskError> {
@@ -188,16 +179,17 @@ impl Writer {
         }
         let size = self.buffer.len();
         let marked_size = (size + END_MARK_SIZE).next_multiple_of(BLOCK_SIZE);
-        let reserve = self.leaves.size();
-        let room = usize::try_from(disk.size().saturating_sub(self.written)).unwrap_or(usize::MAX);
-        let sizes = if room >= marked_size + reserve {
+        let reserve = if self.needs_reserve { RESERVE_SIZE } else { 0 };
+        // What may take the reserve fills it up again where the device has room.
+        let least_left = if self.needs_reserve { RESERVE_SIZE } else { RESERVE_SIZE_LOW };
+        let sizes = if self.room(disk) >= (marked_size + least_left) as u64 {
             [marked_size, marked_size]
         } else {
             // To flush a file that has grown takes some devices twice as long, since its size has
             // to be made durable too. So it grows by as much as the log is long, as vectors do.
             let end = usize::try_from(self.written).unwrap_or(usize::MAX).saturating_add(size);
             let ahead = end.clamp(*ROOM_SIZES.start(), *ROOM_SIZES.end());
-            [marked_size + reserve + ahead, marked_size + reserve]
+            [marked_size + RESERVE_SIZE + ahead, marked_size + reserve]
         };
         self.buffer.resize(sizes[0], 0);
         let mut answer = disk.write_at(self.written, &self.buffer);
@@ -211,7 +203,7 @@ impl Writer {
         self.whole = if self.parts_left == 0 { self.last } else { self.began };
         self.buffer.clear();
         self.buffer.shrink_to(IDLE_BUFFER_SIZE);
-        self.leaves = if self.parts_left > 0 { Leaves::All } else { Leaves::Nothing };
+        self.needs_reserve = self.parts_left > 0;
         Ok(())
     }
 
@@ -223,7 +215,7 @@ impl Writer {
         self.batch.clear();
         self.buffer.clear();
         self.parts_left = 0;
-        self.leaves = Leaves::Nothing;
+        self.needs_reserve = false;
         self.last = self.whole;
         self.written = block_after(self.whole_end());
         self.attempt += 1;

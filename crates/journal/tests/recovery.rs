@@ -505,3 +505,36 @@ fn that_the_older_file_is_not_in_use_is_flushed_by_the_next_owner_if_not_by_the_
     let damaged = RecoverError::DamagedHeader { file: LogFile::B };
     assert_eq!(answer, Some(damaged), "the older file is not used instead");
 }
+
+/// Goal: the same where the older file was cut off. Method: the owner is killed at the seal, the
+/// next one when it has cut the older file off and not flushed that; and the one after that
+/// appends.
+#[test]
+fn that_the_older_file_is_cut_off_is_flushed_by_the_next_owner_if_not_by_the_last() {
+    let files = |device: &CrashDevice| [device.file("a"), device.file("b")];
+    let device = CrashDevice::new();
+    let (mut log, _, _) = recover(files(&device)).expect("empty files");
+    append(&mut log, &[b"old"]);
+    log.begin_copy().expect("room");
+    log.copy(&head(1), &[b"state"]).expect("room");
+    log.end_state().expect("room");
+    log.hold();
+    log.flush_copy().expect("room");
+    log.seal().expect("room");
+    let device = device.kill();
+    let (mut log, _, _) = recover(files(&device)).expect("a whole log");
+    log.request_flush().expect("healthy");
+    device.hold_flushes(true);
+    assert_eq!(log.poll_flushed(), Ok(BatchNumber(0)));
+    assert_eq!((device.file("a").size(), device.has_held_flushes()), (0, true));
+    let device = device.kill();
+    device.hold_flushes(false);
+    let (mut log, _, _) = recover(files(&device)).expect("a whole log");
+    append(&mut log, &[b"new"]);
+    assert!(log.poll_flushed().expect("healthy") > BatchNumber(0));
+    let device = device.crash(&mut |_| 0);
+    device.file("b").write_at(0, &[7; 8192]).expect("room");
+    let answer = recover(files(&device)).err();
+    let damaged = RecoverError::DamagedHeader { file: LogFile::B };
+    assert_eq!(answer, Some(damaged), "the older file is not used instead");
+}

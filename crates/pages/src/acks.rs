@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use tidelog_journal::{BatchNumber, Leaves};
+use tidelog_journal::BatchNumber;
 use tidelog_types::{DocumentKey, Epoch, SortedMap};
 
 use crate::{AppendError, OwnerId, StoreReply, Ticket};
@@ -34,6 +34,8 @@ struct Ack {
 enum Reply {
     /// An append to a document of these names.
     Durable(Ticket, Vec<DocumentKey>),
+    /// An append that was in the log before, as far as that is written.
+    Repeated(Ticket),
     Destroyed(Ticket, DocumentKey),
     /// The grant of this epoch.
     Granted(Epoch),
@@ -72,6 +74,10 @@ impl Acks {
         names: Vec<DocumentKey>,
     ) {
         self.push(Ack { batch, owner, reply: Reply::Durable(ticket, names) });
+    }
+
+    pub fn repeated(&mut self, batch: BatchNumber, owner: OwnerId, ticket: Ticket) {
+        self.push(Ack { batch, owner, reply: Reply::Repeated(ticket) });
     }
 
     pub fn destroyed(
@@ -116,7 +122,9 @@ impl Acks {
         for Ack { owner, reply, .. } in std::mem::replace(&mut self.queue, later) {
             let waiting = self.count_off(owner);
             match reply {
-                Reply::Durable(ticket, _) | Reply::Destroyed(ticket, _) => {
+                Reply::Durable(ticket, _)
+                | Reply::Repeated(ticket)
+                | Reply::Destroyed(ticket, _) => {
                     waiting.durable = waiting.durable.max(Some(ticket));
                 }
                 Reply::Granted(epoch) | Reply::Ready(epoch) => {
@@ -132,14 +140,15 @@ impl Acks {
         });
     }
 
-    /// Turns acks for batches after `written` into failures, told when `batch` is durable. Spared
-    /// is what may take the reserve, if not all that could not be written did, as `leaves` tells,
-    /// or if that was more than is written at once.
+    /// Turns acks for batches after `written` into failures, told when `batch` is durable; what was
+    /// in the log before stays there, and is told to be durable then. Spared is what may take the
+    /// reserve, if it stood beside something that `needed_reserve`, or if it was more than is
+    /// written at once.
     pub fn take_back(
         &mut self,
         written: BatchNumber,
         batch: BatchNumber,
-        leaves: Leaves,
+        needed_reserve: bool,
     ) -> TakenBack {
         let first = self.queue.partition_point(|ack| ack.batch <= written);
         let mut taken = TakenBack::default();
@@ -149,11 +158,16 @@ impl Acks {
             self.count_off(owner);
             let error = AppendError::Full;
             let reply = match reply {
-                Reply::Destroyed(ticket, document) if leaves > Leaves::Nothing || !is_one_chunk => {
+                // The batch that lacked room was others'.
+                Reply::Repeated(ticket) => {
+                    self.repeated(batch, owner, ticket);
+                    continue;
+                }
+                Reply::Destroyed(ticket, document) if needed_reserve || !is_one_chunk => {
                     taken.spared.push((owner, Spared::Destroy(ticket, document)));
                     continue;
                 }
-                Reply::Granted(epoch) if leaves > Leaves::Nothing || !is_one_chunk => {
+                Reply::Granted(epoch) if needed_reserve || !is_one_chunk => {
                     taken.spared.push((owner, Spared::Grant(epoch)));
                     continue;
                 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use tidelog_journal::{Found, FoundFrame, FrameHead};
-use tidelog_types::{Budget, DocumentKey, Epoch, Pgid, SortedMap};
+use tidelog_types::{Budget, DocumentKey, Epoch, SortedMap};
 
 use crate::document::{Standing, StoredDocument};
 use crate::extents::Extents;
@@ -32,9 +32,11 @@ pub(crate) struct Catalog {
 }
 
 impl Catalog {
-    /// An empty one, for a page file of this many slots.
+    /// An empty one, for a page file of this many slots. That has room for the pages in the log:
+    /// they are not given slots behind its end while there are others.
     pub fn new(slots_max: u32) -> Self {
-        Self { slots_max, next_number: 1, ..Self::default() }
+        let extents = Extents::within(slots_max);
+        Self { slots_max, next_number: 1, extents, ..Self::default() }
     }
 
     pub fn get(&self, key: &DocumentKey) -> Option<&StoredDocument> {
@@ -121,7 +123,11 @@ impl Catalog {
             }
             Kind::TakeName => self.take_name(head.document, frame.body)?,
             Kind::PageTable => self.take_table(head.document, frame.body)?,
-            _ => self.document(head.document).apply(kind, frame)?,
+            _ => {
+                let document = self.documents.get_mut(&head.document);
+                let document = document.expect("BUG: its frame was just counted");
+                document.apply(kind, frame, &mut self.extents)?;
+            }
         }
         Ok(())
     }
@@ -158,7 +164,7 @@ impl Catalog {
 
     /// Frees the slots of pages that nobody asks for any more.
     fn release(&mut self, gone: PageTable) {
-        gone.settled_from(Pgid(1)).iter().for_each(|entry| self.extents.release(entry.slot));
+        gone.slots().for_each(|slot| self.extents.release(slot));
     }
 
     fn create(&mut self, number: u64, body: &[u8]) -> Result<(), String> {

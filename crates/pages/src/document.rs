@@ -7,6 +7,7 @@ use tidelog_journal::{FRAME_HEADER_SIZE, FoundFrame, FrameHead, Log, LogFile, fr
 use tidelog_types::{CallId, Chain, DocumentKey, JournalId, Life, Lsn, LsnRange, Pgid, Position};
 
 use crate::error::Fault;
+use crate::extents::Extents;
 use crate::frame_body::{
     CALL_SIZE, Kind, PageList, decode_append_id, decode_calls, decode_life, decode_storage_at,
 };
@@ -298,7 +299,12 @@ impl StoredDocument {
     }
 
     /// Takes in a frame of a kind that concerns nothing but this document.
-    pub fn apply(&mut self, kind: Kind, frame: &FoundFrame<'_>) -> Result<(), String> {
+    pub fn apply(
+        &mut self,
+        kind: Kind,
+        frame: &FoundFrame<'_>,
+        extents: &mut Extents,
+    ) -> Result<(), String> {
         match kind {
             Kind::Record => {
                 let (size, checksum) = (frame.body.len(), crc32c::crc32c(frame.body));
@@ -312,9 +318,9 @@ impl StoredDocument {
                 self.apply_to_timeline(kind, frame)?;
             }
             Kind::StoragePages => {
-                self.add_pages(frame)?;
+                self.add_pages(frame, extents)?;
             }
-            Kind::StorageEntry => self.add_entry(frame)?,
+            Kind::StorageEntry => self.add_entry(frame, extents)?,
             Kind::StorageLife => {
                 let life = decode_life(frame.body).ok_or("a life cut short")?;
                 let storage = self.storage.as_mut().ok_or("a life of no journal")?;
@@ -389,7 +395,11 @@ impl StoredDocument {
 
     /// Takes in the pages of a frame. Gives the range of its entry, the LSN of its pages, and the
     /// size of the database after it.
-    fn add_pages(&mut self, frame: &FoundFrame<'_>) -> Result<(LsnRange, Lsn, u32), String> {
+    fn add_pages(
+        &mut self,
+        frame: &FoundFrame<'_>,
+        extents: &mut Extents,
+    ) -> Result<(LsnRange, Lsn, u32), String> {
         let head = &frame.head;
         let list = PageList::decode(frame.body).ok_or("a list of pages cut short")?;
         let range = head.lsns.ok_or("an entry without LSNs")?;
@@ -397,13 +407,14 @@ impl StoredDocument {
         let lsn = self.heads().pages(head.journal, range, list.db_pages, pgids)?;
         for (index, (pgid, checksum)) in list.pages.iter().enumerate() {
             let offset = frame.place.body + list.page_at(index) as u64;
-            self.pages.add(*pgid, lsn, *checksum, offset);
+            let new_slot = || extents.allocate(self.number, list.db_pages);
+            self.pages.add(*pgid, lsn, (*checksum, offset), new_slot);
         }
         Ok((range, lsn, list.db_pages))
     }
 
-    fn add_entry(&mut self, frame: &FoundFrame<'_>) -> Result<(), String> {
-        let (range, lsn, db_pages) = self.add_pages(frame)?;
+    fn add_entry(&mut self, frame: &FoundFrame<'_>, extents: &mut Extents) -> Result<(), String> {
+        let (range, lsn, db_pages) = self.add_pages(frame, extents)?;
         let FrameHead { journal, chain, call, .. } = frame.head;
         let life = self.storage.map_or(Life::NONE, |position| position.life);
         self.storage = Some(Position { journal, life, next: range.end(), chain });

@@ -17,6 +17,11 @@ pub(crate) struct Extents {
     extents: Vec<Extent>,
     /// Where each owner found room last.
     open: SortedMap<Owner, usize>,
+    /// The highest slot that was ever taken.
+    last: Option<Slot>,
+    is_claimed: bool,
+    /// Slots that are taken before any behind them, whosever their extents are.
+    within: Option<u32>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -49,6 +54,13 @@ impl Extent {
         self.taken_count += 1;
     }
 
+    /// Several owners share it from now on, if it is another one's.
+    fn take_for(&mut self, index: u32, owner: Owner) {
+        let is_same = self.owner.is_none_or(|before| before == owner);
+        self.owner = Some(if is_same { owner } else { Owner::Shared });
+        self.take(index);
+    }
+
     fn release(&mut self, index: u32) {
         assert!(self.is_taken(index), "BUG: a slot released twice");
         self.taken[index as usize / 64] &= !(1 << (index % 64));
@@ -60,22 +72,56 @@ impl Extent {
 }
 
 impl Extents {
-    /// How many extents there are, up to the last that was ever taken: a page table may still speak
+    /// None is taken yet, and none behind so many while there are others.
+    pub fn within(slots: u32) -> Self {
+        Self { within: Some(slots), ..Self::default() }
+    }
+
+    /// The file has so many slots by now.
+    pub fn keep_within(&mut self, slots: u32) {
+        self.within = Some(slots);
+    }
+
+    /// The file may grow from now on.
+    pub fn let_grow(&mut self) {
+        self.within = None;
+    }
+
+    /// How many slots there are, up to the last that was ever taken: a page table may still speak
     /// of that though its document is gone.
-    pub fn count(&self) -> usize {
-        self.extents.len()
+    pub fn slots(&self) -> u32 {
+        self.last.map_or(0, Slot::number)
+    }
+
+    /// Whether a page table speaks of any.
+    pub fn is_claimed(&self) -> bool {
+        self.is_claimed
     }
 
     /// Takes a free slot for a document of this many pages.
     pub fn allocate(&mut self, document: u64, db_pages: u32) -> Slot {
         let owner = owner_of(document, db_pages);
-        let index = self.with_room(owner);
+        let mut index = self.with_room(owner);
+        let first_free =
+            |extent: &Extent| extent.first_free().expect("BUG: an extent without room");
+        let mut slot = slot_at(index, first_free(&self.extents[index]));
+        if self.is_behind(slot)
+            && let Some(free) = self.extents.iter().position(|it| it.taken_count < EXTENT_PAGES)
+            && let earlier = slot_at(free, first_free(&self.extents[free]))
+            && !self.is_behind(earlier)
+        {
+            (index, slot) = (free, earlier);
+        }
         let extent = &mut self.extents[index];
-        let slot = extent.first_free().expect("BUG: it has room");
-        extent.take(slot);
-        extent.owner = Some(owner);
+        extent.take_for(place_of(slot).1, owner);
         self.open.insert(owner, index);
-        slot_at(index, slot)
+        self.last = self.last.max(Some(slot));
+        slot
+    }
+
+    /// Whether it lies behind those that are taken first.
+    fn is_behind(&self, slot: Slot) -> bool {
+        self.within.is_some_and(|slots| slot.number() > slots)
     }
 
     fn with_room(&mut self, owner: Owner) -> usize {
@@ -110,10 +156,9 @@ impl Extents {
         if extent.is_taken(place) {
             return false;
         }
-        let owner = owner_of(document, db_pages);
-        let is_same = extent.owner.is_none_or(|before| before == owner);
-        extent.owner = Some(if is_same { owner } else { Owner::Shared });
-        extent.take(place);
+        extent.take_for(place, owner_of(document, db_pages));
+        self.last = self.last.max(Some(slot));
+        self.is_claimed = true;
         true
     }
 }
@@ -144,7 +189,7 @@ mod tests {
         assert_eq!(extents.allocate(3, OWN_EXTENT_PAGES).number(), 257);
         assert_eq!(extents.allocate(3, OWN_EXTENT_PAGES).number(), 258);
         assert_eq!(extents.allocate(4, OWN_EXTENT_PAGES - 1).number(), 3);
-        assert_eq!(extents.count(), 2);
+        assert_eq!(extents.slots(), 258);
         for number in [257, 258] {
             extents.release(Slot::new(number).expect("a slot"));
         }

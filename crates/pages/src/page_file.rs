@@ -1,10 +1,11 @@
 //! The file of pages at rest: a header, then slots.
 
 use std::num::NonZeroU32;
+use std::ops::RangeInclusive;
 
 use tidelog_disk::{Disk, DiskError, FlushId, SECTOR_SIZE};
 use tidelog_journal::Witness;
-use tidelog_types::limits::{EXTENT_PAGES, PAGE_SIZE};
+use tidelog_types::limits::PAGE_SIZE;
 
 use crate::OpenError;
 
@@ -16,6 +17,8 @@ const COPIES_AT: [usize; 2] = [0, PAGE_SIZE];
 const HEADER_PAGES: u64 = 2;
 const AREA_SIZE: usize = HEADER_PAGES as usize * PAGE_SIZE;
 const CHECKSUM_AT: usize = SECTOR_SIZE - 4;
+/// What the file grows by with one write, at most.
+const GROWTH_SIZE: usize = 64 * PAGE_SIZE;
 
 /// A place for one page in the page file, from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -44,6 +47,8 @@ pub(crate) struct PageFile<D> {
     /// Whether the header was written since the file was opened: one that was found may be known to
     /// a cache of the system alone, if a flush has failed.
     is_header_written: bool,
+    /// Size before it grew for pages that are not written to the log yet.
+    grown_from: Option<u64>,
 }
 
 /// What there is of the header. It says not only that pages may lie behind it, but also that there
@@ -72,7 +77,7 @@ impl<D: Disk> PageFile<D> {
             }
             version => {
                 let header = if version.is_some() { Header::Whole } else { Header::Missing };
-                Ok(Self { disk, header, is_header_written: false })
+                Ok(Self { disk, header, is_header_written: false, grown_from: None })
             }
         }
     }
@@ -117,19 +122,72 @@ impl<D: Disk> PageFile<D> {
         u32::try_from(pages.saturating_sub(HEADER_PAGES)).unwrap_or(u32::MAX)
     }
 
-    /// Makes room for this many extents, and writes the header.
-    pub fn prepare(&mut self, extents: usize) -> Result<(), DiskError> {
+    /// Makes room for this many slots, and writes the header.
+    pub fn prepare(&mut self, slots: u32) -> Result<(), DiskError> {
         if !self.is_header_written {
             self.write_header()?;
             self.header = Header::Whole;
         }
-        let size = size_of(extents);
-        if self.disk.size() < size { self.disk.set_size(size) } else { Ok(()) }
+        self.reserve(&(slots..=slots))?;
+        self.keep_reserved();
+        Ok(())
     }
 
-    /// Gives back what lies behind this many extents.
-    pub fn shed(&mut self, extents: usize) -> Result<(), DiskError> {
-        let size = size_of(extents);
+    /// Makes room for at least so many slots, and if it has to grow, for the end of the range if
+    /// the device has room. What is written to them later finds it, though the device is full by
+    /// then. So they get zeros: a hole would take up none.
+    pub fn reserve(&mut self, slots: &RangeInclusive<u32>) -> Result<(), DiskError> {
+        let (least, most) = (*slots.start(), *slots.end());
+        let before = self.disk.size();
+        if least == 0 || before >= size_of(least) {
+            return Ok(());
+        }
+        match self.grow(size_of(most)) {
+            Err(error) if error.is_full() && most > least => self.grow(size_of(least))?,
+            grown => grown?,
+        }
+        self.grown_from.get_or_insert(before);
+        Ok(())
+    }
+
+    /// Writes zeros up to this size. If there is no room for all of them, the file is as it was.
+    fn grow(&mut self, size: u64) -> Result<(), DiskError> {
+        let before = self.disk.size();
+        // Part of a page is what a write has left that found no room for the rest; of the header
+        // it may be the one copy that is whole.
+        let header = if self.header == Header::Missing { 0 } else { AREA_SIZE as u64 };
+        let mut at = (before - before % PAGE_SIZE as u64).max(header);
+        let zeros = vec![0; usize::try_from(size - at).unwrap_or(usize::MAX).min(GROWTH_SIZE)];
+        while at < size {
+            let count = usize::try_from(size - at).unwrap_or(usize::MAX).min(GROWTH_SIZE);
+            if let Err(error) = self.disk.write_at(at, &zeros[..count]) {
+                if error.is_full() && self.disk.size() > before {
+                    self.disk.set_size(before)?;
+                }
+                return Err(error);
+            }
+            at += count as u64;
+        }
+        Ok(())
+    }
+
+    /// The log has the pages now that there was room made for.
+    pub fn keep_reserved(&mut self) {
+        self.grown_from = None;
+    }
+
+    /// Gives back the room that was made for pages that the log never got. The header may have been
+    /// written since, and stays.
+    pub fn give_back(&mut self) -> Result<(), DiskError> {
+        match self.grown_from.take().map(|size| size.max(AREA_SIZE as u64)) {
+            Some(size) if self.disk.size() > size => self.disk.set_size(size),
+            _ => Ok(()),
+        }
+    }
+
+    /// Gives back what lies behind this many slots.
+    pub fn shed(&mut self, slots: u32) -> Result<(), DiskError> {
+        let size = size_of(slots);
         if self.disk.size() > size { self.disk.set_size(size) } else { Ok(()) }
     }
 
@@ -154,9 +212,9 @@ impl<D: Disk> PageFile<D> {
     }
 }
 
-/// Bytes of a page file with this many extents.
-fn size_of(extents: usize) -> u64 {
-    (HEADER_PAGES + extents as u64 * u64::from(EXTENT_PAGES)) * PAGE_SIZE as u64
+/// Bytes of a page file with this many slots.
+fn size_of(slots: u32) -> u64 {
+    (HEADER_PAGES + u64::from(slots)) * PAGE_SIZE as u64
 }
 
 fn header() -> Vec<u8> {
@@ -198,6 +256,18 @@ mod tests {
         bytes[COPIES_AT[1] + 9] ^= 1;
         assert!(!is_usable(bytes));
         assert!(!is_usable(Vec::new()), "nothing was checkpointed yet");
+    }
+
+    #[test]
+    fn the_header_stays_where_room_is_given_back_that_was_made_before_it() {
+        let mut file = PageFile::open(MemoryDisk::default()).expect("no header");
+        file.reserve(&(3..=3)).expect("room");
+        assert!(file.attest().expect("room"));
+        file.give_back().expect("it gets shorter");
+        assert_eq!(file.disk.size(), AREA_SIZE as u64);
+        let mut bytes = vec![0; AREA_SIZE];
+        file.disk.read_at(0, &mut bytes).expect("it is there");
+        assert!(is_usable(bytes));
     }
 
     #[test]

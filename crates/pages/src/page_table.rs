@@ -21,8 +21,16 @@ const ENTRY_SIZE: usize = 24;
 pub(crate) struct PageTable {
     /// Ascending. A large document has hundreds of thousands of them, so they lie close together.
     settled: Vec<TableEntry>,
-    /// By page, oldest first.
-    logged: BTreeMap<Pgid, Vec<Logged>>,
+    logged: BTreeMap<Pgid, LoggedPage>,
+}
+
+/// A page with versions in the log.
+#[derive(Debug)]
+struct LoggedPage {
+    /// Where the next checkpoint writes the newest of them.
+    slot: Slot,
+    /// Oldest first.
+    versions: Vec<Logged>,
 }
 
 /// What became of a page at an LSN.
@@ -94,10 +102,34 @@ impl PageTable {
         Some(&self.settled[index])
     }
 
-    /// Takes in a version that lies in the log.
-    pub fn add(&mut self, pgid: Pgid, lsn: Lsn, checksum: u32, offset: u64) {
+    /// Takes in a version that lies in the log. A page that had none before gets a slot from
+    /// `new_slot`.
+    pub fn add(
+        &mut self,
+        pgid: Pgid,
+        lsn: Lsn,
+        (checksum, offset): (u32, u64),
+        new_slot: impl FnOnce() -> Slot,
+    ) {
         let version = Some(InLog { checksum, offset });
-        self.logged.entry(pgid).or_default().push(Logged { lsn, version });
+        self.log(pgid, new_slot).push(Logged { lsn, version });
+    }
+
+    /// The versions of a page in the log.
+    fn log(&mut self, pgid: Pgid, new_slot: impl FnOnce() -> Slot) -> &mut Vec<Logged> {
+        let settled = self.settled(pgid).map(|entry| entry.slot);
+        let page = self.logged.entry(pgid).or_insert_with(|| LoggedPage {
+            slot: settled.unwrap_or_else(new_slot),
+            versions: Vec::new(),
+        });
+        &mut page.versions
+    }
+
+    /// The slots of all its pages.
+    pub fn slots(&self) -> impl Iterator<Item = Slot> + '_ {
+        let is_new = |(pgid, _): &(&Pgid, &LoggedPage)| self.settled(**pgid).is_none();
+        let logged = self.logged.iter().filter(is_new).map(|(_, page)| page.slot);
+        self.settled.iter().map(|entry| entry.slot).chain(logged)
     }
 
     /// At this LSN the document had so many pages and no longer as many as `before`: those beyond
@@ -108,7 +140,7 @@ impl PageTable {
         }
         let beyond: Vec<Pgid> = self.pgids_within(Pgid(db_pages + 1)..=Pgid(before)).collect();
         for pgid in beyond {
-            let versions = self.logged.entry(pgid).or_default();
+            let versions = self.log(pgid, || unreachable!("BUG: a page that never was"));
             if versions.last().is_none_or(|last| last.version.is_some()) {
                 versions.push(Logged { lsn, version: None });
             }
@@ -126,7 +158,7 @@ impl PageTable {
 
     /// The newest version of a page, `None` if it is not here.
     pub fn newest(&self, pgid: Pgid) -> Option<PageVersion> {
-        match self.logged.get(&pgid).and_then(|versions| versions.last()) {
+        match self.logged.get(&pgid).and_then(|page| page.versions.last()) {
             Some(last) => last.page(pgid),
             None => self.settled(pgid).map(settled_page),
         }
@@ -134,7 +166,7 @@ impl PageTable {
 
     /// The version of a page that was the newest before everything at this LSN or later.
     pub fn before(&self, pgid: Pgid, lsn: Lsn) -> Option<PageVersion> {
-        let logged = self.logged.get(&pgid).map_or(&[][..], Vec::as_slice);
+        let logged = self.logged.get(&pgid).map_or(&[][..], |page| &page.versions);
         match logged.partition_point(|version| version.lsn < lsn) {
             0 => self.settled(pgid).map(settled_page),
             count => logged[count - 1].page(pgid),
@@ -150,7 +182,7 @@ impl PageTable {
     /// All versions in the log that were written within this range, by LSN.
     pub fn logged_within(&self, range: LsnRange) -> SortedMap<Lsn, Vec<PageVersion>> {
         let mut found = SortedMap::new();
-        for (pgid, versions) in &self.logged {
+        for (pgid, LoggedPage { versions, .. }) in &self.logged {
             let first = versions.partition_point(|version| version.lsn < range.start());
             let within = versions[first..].iter().take_while(|version| version.lsn < range.end());
             for page in within.filter_map(|version| version.page(*pgid)) {
@@ -167,7 +199,7 @@ impl PageTable {
             move |entry: &&TableEntry| entry.lsn >= lsn && !self.logged.contains_key(&entry.pgid);
         let mut settled =
             self.settled_from(first).iter().filter(is_newest).map(settled_page).peekable();
-        let newest = |(pgid, versions): (&Pgid, &Vec<Logged>)| versions.last()?.page(*pgid);
+        let newest = |(pgid, page): (&Pgid, &LoggedPage)| page.versions.last()?.page(*pgid);
         let logged = self.logged.range(first..).filter_map(newest);
         let mut logged = logged.filter(move |page| page.lsn >= lsn).peekable();
         std::iter::from_fn(move || {
@@ -176,22 +208,21 @@ impl PageTable {
         })
     }
 
-    /// Makes the newest versions the settled ones, with slots from `new_slot` for pages that have
-    /// none. Gives those that lie in the log, each with the slot that it has to be written to.
-    pub fn checkpoint(&mut self, mut new_slot: impl FnMut() -> Slot) -> Vec<(Slot, PageVersion)> {
+    /// Makes the newest versions the settled ones. Gives those that lie in the log, each with the
+    /// slot that it has to be written to.
+    pub fn checkpoint(&mut self) -> Vec<(Slot, PageVersion)> {
         let mut moved = Vec::new();
         if self.logged.is_empty() {
             return moved;
         }
         let mut settled = Vec::with_capacity(self.settled.len());
         let mut before = std::mem::take(&mut self.settled).into_iter().peekable();
-        for (pgid, versions) in std::mem::take(&mut self.logged) {
+        for (pgid, LoggedPage { slot, versions }) in std::mem::take(&mut self.logged) {
             while let Some(entry) = before.next_if(|entry| entry.pgid < pgid) {
                 settled.push(entry);
             }
-            let slot = before.next_if(|entry| entry.pgid == pgid).map(|entry| entry.slot);
+            before.next_if(|entry| entry.pgid == pgid);
             if let Some(page) = versions.last().and_then(|last| last.page(pgid)) {
-                let slot = slot.unwrap_or_else(&mut new_slot);
                 let PageVersion { lsn, checksum, .. } = page;
                 settled.push(TableEntry { pgid, slot, checksum, lsn });
                 moved.push((slot, page));
@@ -237,8 +268,8 @@ mod tests {
     #[test]
     fn a_page_is_found_as_of_any_lsn_since_the_checkpoint() {
         let mut table = checkpointed();
-        table.add(Pgid(2), lsn(7), 70, 4096);
-        table.add(Pgid(2), lsn(9), 90, 9000);
+        table.add(Pgid(2), lsn(7), (70, 4096), || slot(2));
+        table.add(Pgid(2), lsn(9), (90, 9000), || slot(2));
         let before = |at| lsn_of(table.before(Pgid(2), lsn(at)));
         assert_eq!([6, 7, 8, 9, 10].map(before), [5, 5, 7, 7, 9].map(Some));
         assert_eq!(lsn_of(table.newest(Pgid(2))), Some(9));
@@ -249,8 +280,8 @@ mod tests {
     #[test]
     fn what_changed_is_listed_by_page_from_any_page_on() {
         let mut table = checkpointed();
-        table.add(Pgid(2), lsn(7), 70, 4096);
-        table.add(Pgid(6), lsn(8), 80, 9000);
+        table.add(Pgid(2), lsn(7), (70, 4096), || slot(2));
+        table.add(Pgid(6), lsn(8), (80, 9000), || slot(6));
         let changed = |at, first| {
             table.since(lsn(at), Pgid(first)).map(|page| page.pgid.0).collect::<Vec<_>>()
         };
@@ -263,13 +294,13 @@ mod tests {
     #[test]
     fn a_page_that_the_document_became_too_small_for_is_gone_until_it_is_written_again() {
         let mut table = checkpointed();
-        table.add(Pgid(5), lsn(6), 60, 4096);
+        table.add(Pgid(5), lsn(6), (60, 4096), || slot(5));
         table.shrink(5, 2, lsn(7));
-        table.add(Pgid(4), lsn(8), 80, 9000);
+        table.add(Pgid(4), lsn(8), (80, 9000), || slot(4));
         assert_eq!([3, 4, 5].map(|pgid| lsn_of(table.newest(Pgid(pgid)))), [None, Some(8), None]);
         let before = |pgid| lsn_of(table.before(Pgid(pgid), lsn(7)));
         assert_eq!([3, 4, 5].map(before), [Some(5), Some(5), Some(6)], "and was there before");
-        let moved = table.checkpoint(|| panic!("page 4 has a slot"));
+        let moved = table.checkpoint();
         assert_eq!(
             moved.iter().map(|(slot, page)| (slot.number(), page.pgid.0)).collect::<Vec<_>>(),
             [(4, 4)]

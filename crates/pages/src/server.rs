@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 
 use tidelog_disk::{Disk, StoreFiles};
-use tidelog_journal::{BatchNumber, Leaves, Seed};
+use tidelog_journal::{BatchNumber, Seed};
 use tidelog_types::limits::Limits;
 use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{Budget, DocumentKey, Epoch, JournalId, SortedMap};
@@ -523,7 +523,14 @@ impl<D: Disk> PageServer<D> {
         let is_new = !decided.as_ref().is_ok_and(VecDeque::is_empty);
         let decided = self.refusal_of(owner, &names, is_new).map_or(decided, Err);
         match decided {
-            Ok(_) if !is_new => self.ack(owner, ticket, names),
+            Ok(_) if !is_new => {
+                let batch = self.store.committed();
+                if self.store.is_written(number) {
+                    self.acks.repeated(batch, owner, ticket);
+                } else {
+                    self.acks.durable(batch, owner, ticket, names);
+                }
+            }
             Ok(steps) => {
                 let recording = self.store.begin_recording(number, steps);
                 let recorded = Recorded { recording, owner: Some(owner), ticket, names };
@@ -775,11 +782,11 @@ impl<D: Disk> PageServer<D> {
             return Ok(());
         }
         let written = self.store.written();
-        let leaves = self.store.leaves();
+        let needed_reserve = self.store.needs_reserve();
         let batch = self.store.discard()?;
         self.half = None;
-        let TakenBack { refused, spared } = self.acks.take_back(written, batch, leaves);
-        let is_reserve_spent = leaves == Leaves::Nothing && spared.is_empty();
+        let TakenBack { refused, spared } = self.acks.take_back(written, batch, needed_reserve);
+        let is_reserve_spent = !needed_reserve && spared.is_empty();
         for key in refused {
             self.refused.insert(key, AppendError::Full);
         }

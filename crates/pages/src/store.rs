@@ -8,11 +8,12 @@ mod readers;
 pub(crate) mod recording;
 mod state_copy;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
 use tidelog_disk::{Disk, StoreFiles};
-use tidelog_journal::{BatchNumber, Damage, Leaves, Log, LogReport, Seed};
+use tidelog_journal::{BatchNumber, Damage, Log, LogReport, Seed};
 use tidelog_types::Life;
 use tidelog_types::limits::{LOG_BUFFER_SIZE_MAX, LOG_SIZE_MAX, Limits, STORE_POOL_PAGES_MAX};
 
@@ -24,6 +25,10 @@ use crate::pool::Pool;
 use crate::space::Space;
 use crate::store::readers::Readers;
 use crate::{DamageReport, OpenError, RecoveryReport};
+
+/// Slots that are made ahead where the device has room, so that not every new page takes a write of
+/// its own; and no more than there are.
+const AHEAD_SLOTS_MAX: u32 = 16;
 
 /// What may differ from one host of a store to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +68,8 @@ pub(crate) struct Store<D> {
     pool: Pool,
     options: StoreOptions,
     space: Space,
+    /// Numbers of the documents of which something was appended and is not written.
+    unwritten: BTreeSet<u64>,
     readers: Readers,
     /// Whether a flush was asked for since the store was opened: what was found may still be in
     /// the caches of the system, where a killed process left it.
@@ -81,9 +88,10 @@ impl<D: Disk> Store<D> {
         let (log, report) = Log::recover([log_a, log_b], pages.witness(), seed, &mut |found| {
             catalog.take_in(found)
         })?;
-        if pages.is_unusable() && catalog.extents.count() > 0 {
+        if pages.is_unusable() && catalog.extents.is_claimed() {
             return Err(OpenError::DamagedPageFile);
         }
+        catalog.extents.let_grow();
         let pool = Pool::new(options.pool_pages_max);
         let mut store = Self {
             log,
@@ -93,6 +101,7 @@ impl<D: Disk> Store<D> {
             pool,
             options,
             space: Space::Plenty,
+            unwritten: BTreeSet::new(),
             readers: Readers::default(),
             is_found_flushed: false,
         };
@@ -157,9 +166,40 @@ impl<D: Disk> Store<D> {
         self.log.buffered() > self.options.log_buffer_size_max
     }
 
-    /// Writes what was appended.
+    /// Writes what was appended, if there is also room for the next checkpoint of it.
     pub fn write(&mut self) -> Result<(), Fault> {
-        Ok(self.log.write()?)
+        self.reserve_slots()?;
+        let before = self.log.written();
+        self.log.write()?;
+        if self.log.written() > before && self.log.is_reserve_low() {
+            // Before nothing is left for what lets an owner in.
+            self.space.missing();
+        }
+        if self.log.written() == self.log.committed() && !self.log.is_amid_parts() {
+            self.unwritten.clear();
+            self.pages.keep_reserved();
+        }
+        Ok(())
+    }
+
+    /// Whether there is a document of this number, and all of it is written.
+    pub fn is_written(&self, number: u64) -> bool {
+        self.catalog.documents.contains_key(&number) && !self.unwritten.contains(&number)
+    }
+
+    /// Makes room in the page file for all pages that are in the log or on their way there. What
+    /// may take the last room there is brings no pages, and is not held up by those of others.
+    fn reserve_slots(&mut self) -> Result<(), Fault> {
+        let has_more = self.log.written() < self.log.committed() || self.log.is_amid_parts();
+        if !has_more || !self.log.may_write() {
+            return Ok(());
+        }
+        let slots = self.catalog.extents.slots();
+        let ahead = if self.space.is_plenty() { slots.min(AHEAD_SLOTS_MAX) } else { 0 };
+        match self.pages.reserve(&(slots..=slots.saturating_add(ahead))) {
+            Err(error) if error.is_full() && !self.log.needs_reserve() => Ok(()),
+            reserved => Ok(reserved?),
+        }
     }
 
     /// Whether something may be written now.
@@ -172,9 +212,9 @@ impl<D: Disk> Store<D> {
         self.log.leave_alone();
     }
 
-    /// How much of the log's reserve is to be left by what waits to be written.
-    pub fn leaves(&self) -> Leaves {
-        self.log.leaves()
+    /// Whether something that waits to be written must leave the reserve of the log alone.
+    pub fn needs_reserve(&self) -> bool {
+        self.log.needs_reserve()
     }
 
     pub fn request_flush(&mut self) -> Result<(), Fault> {
@@ -224,11 +264,14 @@ impl<D: Disk> Store<D> {
     /// given number is durable they will never be found again.
     pub fn discard(&mut self) -> Result<BatchNumber, Fault> {
         let number = self.log.discard()?;
+        self.pages.give_back()?;
         self.space.missing();
         self.pool.clear();
         let mut catalog = Catalog::new(self.pages.slots());
         self.log.replay(&mut |found| catalog.take_in(found)).map_err(Fault::Log)?;
+        catalog.extents.let_grow();
         self.catalog = catalog;
+        self.unwritten.clear();
         Ok(number)
     }
 

@@ -433,6 +433,38 @@ fn a_full_device_fails_the_append_and_leaves_nothing_behind() {
     assert_eq!(opened.timeline.map(|state| state.frames), Some(vec![frame(1), frame(2)]));
 }
 
+/// Goal: nobody is told that what is in the log was not recorded. Method: what another owner has
+/// appended comes again behind something new that finds no room, and before it.
+#[test]
+fn what_is_handed_over_again_does_not_fail_with_what_finds_no_room() {
+    let (device, mut server) = new();
+    let notes = |name: &str| {
+        let mut notes = Append::to(key(name));
+        notes.record = Some(vec![6; 100].into());
+        notes
+    };
+    assert_eq!(append(&mut server, &device, 6, notes("y")), [durable(6)]);
+    let next = OwnerId(2);
+    server.serve(next, StoreRequest::Hello { epoch: Epoch(0), life: Life::NONE });
+    server.flush();
+    settle(&mut server, &device);
+    let full =
+        |ticket| StoreReply::AppendFailed { ticket: Ticket(ticket), error: AppendError::Full };
+    device.set_full(true);
+    server.serve(next, request(5, timeline("x", [1])));
+    server.serve(next, request(6, notes("y")));
+    server.serve(next, request(7, timeline("z", [1])));
+    server.flush();
+    assert_eq!(settle(&mut server, &device), [full(5), full(7), durable(6)]);
+    // What repeats something that is taken back fails with that.
+    server.serve(next, request(8, timeline("y", [1])));
+    server.serve(next, request(9, timeline("y", [1])));
+    server.flush();
+    assert_eq!(settle(&mut server, &device), [full(8), full(9)]);
+    let opened = open_document(&mut open(&device), &device, &key("y")).expect("it is there");
+    assert_eq!(opened.timeline.map(|state| state.frames), None);
+}
+
 /// Goal: what was to begin a document anew does not become that of the one that stayed. Method: its
 /// owner has as many appends outstanding as it may when it asks for its destruction.
 #[test]

@@ -196,8 +196,7 @@ impl FileState {
                 lay(&mut Arc::make_mut(&mut image)[..], *sector, &versions[choice - 1].1);
             }
         }
-        let (name, now) = (self.name.clone(), image.clone());
-        Self { name, durable: image, now, ..Self::default() }
+        self.at_rest(image)
     }
 
     /// The file, of its newest size, after a power cut that tears whole blocks: of each in which
@@ -230,8 +229,14 @@ impl FileState {
                 }),
             }
         }
-        let (name, now) = (self.name.clone(), image.clone());
-        Self { name, durable: image, now, ..Self::default() }
+        self.at_rest(image)
+    }
+
+    /// The file with this content, all of it durable.
+    fn at_rest(&self, image: Arc<Vec<u8>>) -> Self {
+        let (name, now, mut holes) = (self.name.clone(), image.clone(), self.holes.clone());
+        drop(holes.split_off(&(now.len() as u64 / BLOCK)));
+        Self { name, durable: image, now, holes, ..Self::default() }
     }
 
     /// The file after its owner was killed, for the next one.
@@ -242,6 +247,7 @@ impl FileState {
             now: self.now.clone(),
             unflushed: self.unflushed.clone(),
             sizes: self.sizes.clone(),
+            holes: self.holes.clone(),
             ..Self::default()
         }
     }

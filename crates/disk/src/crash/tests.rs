@@ -1,6 +1,6 @@
 use super::*;
 use crate::conformance::{self, Failure};
-use crate::{Disk, SECTOR_SIZE};
+use crate::{BLOCK_SIZE, Disk, SECTOR_SIZE};
 
 fn read(disk: &CrashDisk, count: usize) -> Vec<u8> {
     let mut bytes = vec![0; count];
@@ -320,4 +320,23 @@ fn on_a_full_device_what_is_there_can_be_written_again_and_cleared() {
     file.write_at(20, &[0; 10]).expect("nothing");
     device.set_full(false);
     file.write_at(50, &[2; 10]).expect("room");
+}
+
+#[test]
+fn holes_take_up_no_room_after_a_crash_either() {
+    let device = CrashDevice::new();
+    device.let_holes_be(true);
+    let mut file = device.file("a");
+    file.write_at(0, &[1; BLOCK_SIZE]).expect("room");
+    file.set_size(10 * BLOCK_SIZE as u64).expect("no room is needed");
+    file.request_flush().expect("healthy");
+    let used = device.used();
+    let images = [device.crash(&mut |_| 0), device.tear(&mut |_| 0), device.kill()];
+    for (nth, left) in images.iter().enumerate() {
+        assert_eq!(left.used(), used, "{nth}");
+        left.set_capacity(Some(used));
+        let mut file = left.file("a");
+        assert_eq!(file.write_at(5 * BLOCK_SIZE as u64, &[1; 10]), Err(DiskError::Full), "{nth}");
+        file.set_size(20 * BLOCK_SIZE as u64).expect("no room is needed");
+    }
 }

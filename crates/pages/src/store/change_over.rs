@@ -89,7 +89,8 @@ enum Stage {
     /// Waits until the old log is durable up to the point, and nobody reads from a slot that may
     /// be overwritten.
     Settle,
-    /// Every page in the log is given a slot: of the documents up to this number that is done.
+    /// Every page in the log becomes the one of its slot: of the documents up to this number that
+    /// is done.
     Slots { done: u64, places: BTreeMap<Slot, PagePlace> },
     /// Pages are written to their slots, in the order of these.
     Pages(BTreeMap<Slot, PagePlace>),
@@ -251,7 +252,7 @@ impl ChangeOvers {
             }
             self.note_given(store.log.other_size());
             reached(Probe::FilesShed);
-            store.pages.shed(store.catalog.extents.count())?;
+            store.pages.shed(store.catalog.extents.slots())?;
             self.is_shed = true;
         }
         Ok(())
@@ -268,7 +269,7 @@ impl ChangeOvers {
 
     /// Whether more is kept by now than the other log file has room for.
     fn lacks_room<D: Disk>(&self, store: &Store<D>) -> bool {
-        store.space.is_plenty() && kept_size(store) + KEPT_RESERVE_SIZE > self.enough
+        store.space.is_plenty() && with_blocks(kept_size(store)) + KEPT_RESERVE_SIZE > self.enough
     }
 
     /// Sizes that the other log file is to have. Where something found no room, it gets no more
@@ -305,12 +306,18 @@ fn kept_size<D: Disk>(store: &Store<D>) -> u64 {
 
 /// Size of the other log file that is enough for a change-over that copies so much.
 fn least_size_for(copied: u64) -> u64 {
-    copied + STATE_RESERVE_SIZE
+    with_blocks(copied) + STATE_RESERVE_SIZE
+}
+
+/// Bytes that copying takes with what its writes leave empty: each has its blocks for itself. There
+/// is one for 256 KiB, and one more before each flush, that is about 20 KiB for a MiB.
+fn with_blocks(copied: u64) -> u64 {
+    copied + copied / 32
 }
 
 /// Size of the other log file, with room for a change-over that copies so much, and for more.
 fn size_for(copied: u64) -> u64 {
-    copied + STATE_RESERVE_SIZE.max(copied)
+    least_size_for(copied).max(2 * copied)
 }
 
 impl ChangeOver {
@@ -357,8 +364,8 @@ impl ChangeOver {
                     return Ok(Step::Slice(None));
                 }
                 let places = std::mem::take(places);
-                if !places.is_empty() {
-                    store.pages.prepare(self.folded.extents.count())?;
+                if let Some((last, _)) = places.last_key_value() {
+                    store.pages.prepare(last.number())?;
                 }
                 Step::Slice(Some(Stage::Pages(places)))
             }
@@ -402,7 +409,7 @@ impl ChangeOver {
                 Step::Slice((!is_left).then_some(Stage::Tail))
             }
             Stage::Tail => {
-                self.copy_tail(&mut store.log, size)?;
+                self.copy_tail(store, size)?;
                 let is_little = store.log.written_size() - self.read < SLICE_SIZE;
                 if !self.is_flush_due(size) && !is_little {
                     return Ok(Step::Slice(None));
@@ -422,12 +429,12 @@ impl ChangeOver {
                 if store.log.written_size() - self.read >= SLICE_SIZE && self.rounds < ROUNDS_MAX {
                     return Ok(Step::Next(Stage::Tail));
                 }
-                store.log.write()?;
+                store.write()?;
                 store.log.hold();
                 Step::Next(Stage::LastTail)
             }
             Stage::LastTail => {
-                self.copy_tail(&mut store.log, size)?;
+                self.copy_tail(store, size)?;
                 if self.read < store.log.written_size() {
                     return Ok(Step::Slice(None));
                 }
@@ -471,8 +478,11 @@ impl ChangeOver {
     }
 
     /// Copies a slice of what was appended to the old log behind the point.
-    fn copy_tail<D: Disk>(&mut self, log: &mut Log<D>, size: u64) -> Result<(), Fault> {
+    fn copy_tail<D: Disk>(&mut self, store: &mut Store<D>, size: u64) -> Result<(), Fault> {
+        let slots = store.pages.slots();
+        let log = &mut store.log;
         let end = log.written_size();
+        self.next.extents.keep_within(slots);
         let mut left = size;
         while self.read < end && left > 0 {
             // What is in memory at once is bounded, however much there is to be copied.
@@ -496,6 +506,7 @@ impl ChangeOver {
     /// The new log is sealed: goes over to it, with what was appended while batches were held.
     /// Gives what was known before.
     fn switch<D: Disk>(mut self, store: &mut Store<D>) -> Result<Catalog, Fault> {
+        self.next.extents.let_grow();
         for frame in store.log.switch()? {
             let (head, body) = (frame.head, frame.body);
             let head = FrameHead { nth: self.next.nth(head.document), ..head };
@@ -512,8 +523,8 @@ impl ChangeOver {
     }
 }
 
-/// Gives every page in the log a slot, of the documents behind `done`, until that has taken about
-/// as long as `size` bytes. Answers whether there are more.
+/// Makes every page in the log the one of its slot, of the documents behind `done`, until that has
+/// taken about as long as `size` bytes. Answers whether there are more.
 fn assign_slots<D: Disk>(
     folded: &mut Catalog,
     log: &Log<D>,
@@ -521,16 +532,14 @@ fn assign_slots<D: Disk>(
     places: &mut BTreeMap<Slot, PagePlace>,
     size: u64,
 ) -> bool {
-    let Catalog { documents, extents, .. } = folded;
     let mut spent = 0;
-    for (number, document) in documents.range_mut((Bound::Excluded(*done), Bound::Unbounded)) {
+    for (number, document) in folded.documents.range_mut((Bound::Excluded(*done), Bound::Unbounded))
+    {
         if spent >= size {
             return true;
         }
         spent += document.size() as u64;
-        let db_pages = document.db_pages;
-        let moved = document.pages.checkpoint(|| extents.allocate(*number, db_pages));
-        let moved = moved.into_iter();
+        let moved = document.pages.checkpoint().into_iter();
         places.extend(moved.map(|(slot, page)| (slot, document.place_of(page, log.active()))));
         *done = *number;
     }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use tidelog_disk::Disk;
-use tidelog_journal::{BatchPart, FoundFrame, FrameHead, Leaves, Log};
+use tidelog_journal::{BatchPart, FoundFrame, FrameHead, Log};
 use tidelog_types::limits::PAGE_SIZE;
 use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{Budget, Epoch, JournalId, Lsn, LsnRange, Page, Pgid};
@@ -90,7 +90,7 @@ impl<D: Disk> Store<D> {
             }
             let is_amid = recording.parts.is_some_and(|(there, count)| there < count);
             if is_amid && self.log.buffered() > self.options.log_buffer_size_max {
-                self.log.write_parts().inspect_err(|_| self.log.give_up_parts())?;
+                self.write_parts().inspect_err(|_| self.log.give_up_parts())?;
             }
             budget.spend_steps(1);
             budget.spend_pages(cost.pages as u64);
@@ -107,6 +107,11 @@ impl<D: Disk> Store<D> {
             self.log.commit();
         }
         Ok(true)
+    }
+
+    fn write_parts(&mut self) -> Result<(), Fault> {
+        self.reserve_slots()?;
+        Ok(self.log.write_parts()?)
     }
 
     /// Records a step, or of one with many pages as many as fit into one frame. Gives what is left
@@ -167,7 +172,7 @@ impl<D: Disk> Store<D> {
         let mut recorder = self.recorder(0, epoch);
         recorder.frame(recorder.head(Kind::Epoch), &[]);
         // Without an epoch nobody could even read.
-        self.log.commit_leaving(Leaves::Nothing);
+        self.log.commit_from_reserve();
     }
 
     /// Adds to the log that a document is forgotten.
@@ -175,12 +180,13 @@ impl<D: Disk> Store<D> {
         let mut recorder = self.recorder(document, self.catalog.epoch);
         recorder.frame(recorder.head(Kind::Destroy), &[]);
         // It makes room.
-        self.log.commit_leaving(Leaves::Nothing);
+        self.log.commit_from_reserve();
         self.space.more();
     }
 
     fn recorder(&mut self, document: u64, epoch: Epoch) -> Recorder<'_, D> {
-        let Self { log, catalog, .. } = self;
+        let Self { log, catalog, unwritten, .. } = self;
+        unwritten.insert(document);
         Recorder { log, catalog, document, epoch, parts: None }
     }
 }
