@@ -7,8 +7,8 @@
 //! (`background.rs`). Whatever needs a page that is not in memory stays where it is until the page
 //! has come (`reads.rs`). What is to last goes to the disk in `storing.rs`; what the server says is
 //! taken in by `following.rs`, what it rejected is told by `rejections.rs`, and a local document
-//! becomes the server's in `hand_over.rs`. `open.rs` is the document itself, once the store has said
-//! where it stands.
+//! becomes the server's in `hand_over.rs`. `open.rs` is the document itself, once the store has
+//! said where it stands.
 
 mod background;
 mod following;
