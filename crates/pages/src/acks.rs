@@ -54,6 +54,9 @@ pub(crate) const SPARED_AT_ONCE: usize = 24;
 pub(crate) enum Spared {
     Destroy(Ticket, DocumentKey),
     Grant(Epoch),
+    /// This one needs none, and is in the log: but it is told of behind those that were asked for
+    /// before it, since whoever hears of a ticket takes those before for done.
+    Repeat(Ticket),
 }
 
 /// What became of the acks for batches that were taken back.
@@ -159,8 +162,12 @@ impl Acks {
             let error = AppendError::Full;
             let reply = match reply {
                 // The batch that lacked room was others'.
-                Reply::Repeated(ticket) => {
+                Reply::Repeated(ticket) if taken.spared.is_empty() => {
                     self.repeated(batch, owner, ticket);
+                    continue;
+                }
+                Reply::Repeated(ticket) => {
+                    taken.spared.push((owner, Spared::Repeat(ticket)));
                     continue;
                 }
                 Reply::Destroyed(ticket, document) if needed_reserve || !is_one_chunk => {

@@ -816,6 +816,9 @@ impl<D: Disk> PageServer<D> {
                 Some((owner, Spared::Destroy(ticket, document))) => {
                     self.forget_document(owner, ticket, document);
                 }
+                Some((owner, Spared::Repeat(ticket))) => {
+                    self.acks.repeated(self.store.committed(), owner, ticket);
+                }
                 Some((owner, Spared::Grant(epoch))) => return self.grant(owner, epoch),
                 None => return,
             }
@@ -833,6 +836,7 @@ impl<D: Disk> PageServer<D> {
                     self.refused.insert((owner, document), AppendError::Full);
                     self.acks.not_destroyed(batch, owner, ticket);
                 }
+                Spared::Repeat(ticket) => self.acks.repeated(batch, owner, ticket),
                 grant @ Spared::Grant(_) => self.spared.push_back((owner, grant)),
             }
         }

@@ -465,6 +465,28 @@ fn what_is_handed_over_again_does_not_fail_with_what_finds_no_room() {
     assert_eq!(opened.timeline.map(|state| state.frames), None);
 }
 
+/// Goal: whoever hears of a ticket may take those before it for done. Method: a destruction stands
+/// between something new and something that comes again, and finds no room, nor by itself.
+#[test]
+fn no_later_ticket_is_told_before_a_destruction_that_finds_no_room() {
+    let (device, mut server) = new();
+    append(&mut server, &device, 6, timeline("y", [1]));
+    append(&mut server, &device, 7, timeline("stays", [1]));
+    let next = OwnerId(2);
+    server.serve(next, StoreRequest::Hello { epoch: Epoch(0), life: Life::NONE });
+    server.flush();
+    settle(&mut server, &device);
+    let full =
+        |ticket| StoreReply::AppendFailed { ticket: Ticket(ticket), error: AppendError::Full };
+    device.set_full(true);
+    server.serve(next, request(4, timeline("x", [1])));
+    server.serve(next, StoreRequest::Destroy { ticket: Ticket(5), document: key("stays") });
+    server.serve(next, request(6, timeline("y", [1])));
+    server.flush();
+    assert_eq!(settle(&mut server, &device), [full(4), full(5), durable(6)]);
+    open_document(&mut open(&device), &device, &key("stays")).expect("it is there");
+}
+
 /// Goal: what was to begin a document anew does not become that of the one that stayed. Method: its
 /// owner has as many appends outstanding as it may when it asks for its destruction.
 #[test]
