@@ -102,12 +102,14 @@ impl Client {
         out.into_effects(self.store.server(), &self.settings.limits)
     }
 
-    /// What is wrong with what a document shows, as far as that can be seen; for simulations. See
-    /// [`Replica::doubt`](tidelog_document::Replica::doubt).
+    /// What is wrong with what a document shows, as far as that can be seen, or for whom it works
+    /// in vain; for simulations. See [`Replica::doubt`](tidelog_document::Replica::doubt).
     #[must_use]
     pub fn doubt(&self) -> Option<String> {
         self.documents.iter().find_map(|(key, document)| {
-            document.doubt().map(|what| format!("{}: {what}", key.document))
+            let gone = document.tabs().find(|tab| !self.flow.knows(*tab));
+            let kept = gone.map(|tab| format!("something is kept for {tab:?}, which is gone"));
+            kept.or_else(|| document.doubt()).map(|what| format!("{}: {what}", key.document))
         })
     }
 

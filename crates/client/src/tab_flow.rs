@@ -43,6 +43,11 @@ impl TabFlow {
         self.tabs.get_or_insert_with(tab, Unheard::default);
     }
 
+    /// Whether the tab is there.
+    pub(crate) fn knows(&self, tab: TabId) -> bool {
+        self.tabs.contains_key(&tab)
+    }
+
     /// This message goes to a tab. Says no if it is gone: it hears nothing more.
     pub(crate) fn tell(&mut self, tab: TabId, message: &FromCore) -> bool {
         let Some(unheard) = self.tabs.get_mut(&tab) else { return false };

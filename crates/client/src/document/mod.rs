@@ -300,6 +300,15 @@ impl Document {
         !matches!(self.state, State::Asking { .. })
     }
 
+    /// The tabs for which something is kept or waits.
+    pub(crate) fn tabs(&self) -> impl Iterator<Item = TabId> {
+        let handles = self.handles.keys().map(|(tab, _)| *tab);
+        let queue = self.queue.iter().map(|ask| ask.tab);
+        let syncs = self.syncs.iter().map(|sync| sync.tab);
+        let listeners = self.rejection_news.tabs();
+        handles.chain(queue).chain(syncs).chain(listeners).chain(self.watches.tabs())
+    }
+
     /// A tab is gone: nobody waits for its calls any more.
     pub(crate) fn drop_tab(&mut self, tab: TabId, ctx: &mut Context<'_>) {
         if self.queue.front().is_some_and(|ask| ask.tab == tab) {

@@ -23,6 +23,11 @@ pub(super) struct RejectionNews {
 }
 
 impl RejectionNews {
+    /// Who listens.
+    pub(super) fn tabs(&self) -> impl Iterator<Item = TabId> {
+        self.listeners.keys().map(|(holder, _)| *holder)
+    }
+
     pub(super) fn drop_tab(&mut self, tab: TabId) {
         self.listeners.retain(|(holder, _), _| *holder != tab);
     }

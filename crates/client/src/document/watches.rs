@@ -70,6 +70,11 @@ impl Watches {
         self.watches.remove(&(tab, call));
     }
 
+    /// Whose they are.
+    pub fn tabs(&self) -> impl Iterator<Item = TabId> {
+        self.watches.keys().map(|(holder, _)| *holder)
+    }
+
     pub fn drop_tab(&mut self, tab: TabId) {
         self.watches.retain(|(holder, _), _| *holder != tab);
     }
