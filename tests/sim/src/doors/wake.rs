@@ -15,6 +15,8 @@ pub(crate) struct WakeDoor {
     asked_ms: Option<u64>,
     stepped_ms: u64,
     steps_count: u32,
+    /// Whether what the core shows was looked at since the last step that is.
+    is_seen: bool,
 }
 
 impl WakeDoor {
@@ -27,6 +29,7 @@ impl WakeDoor {
     pub(crate) fn comes(&mut self, core: &mut Client, now_ms: u64) -> Result<Vec<Effect>, String> {
         let is_new = std::mem::replace(&mut self.stepped_ms, now_ms) < now_ms;
         self.steps_count += u32::from(is_new);
+        self.is_seen &= !is_new;
         if self.asked_ms.is_some_and(|at_ms| at_ms <= now_ms) {
             self.asked_ms = None;
             return Ok(Vec::new());
@@ -54,8 +57,10 @@ impl WakeDoor {
     }
 
     /// What is wrong with what the core shows, looked at now and then.
-    pub(crate) fn doubt(&self, core: &Client) -> Option<String> {
-        self.steps_count.is_multiple_of(LOOKED_AT_ONCE_IN).then(|| core.doubt()).flatten()
+    pub(crate) fn doubt(&mut self, core: &Client) -> Option<String> {
+        let is_seen = std::mem::replace(&mut self.is_seen, true);
+        let is_due = !is_seen && self.steps_count.is_multiple_of(LOOKED_AT_ONCE_IN);
+        is_due.then(|| core.doubt()).flatten()
     }
 
     pub(crate) fn leaves(&mut self, effect: &Effect) {
