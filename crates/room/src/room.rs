@@ -255,6 +255,7 @@ impl Room {
             RoomInput::Ask { request, ask } => self.queue.push_back(Work::Ask(request, ask)),
             RoomInput::Writable { conn } => self.on_writable(conn),
             RoomInput::SeedOverdue { now_ms } => self.end_overdue_seed(now_ms),
+            RoomInput::SeedUnkept => self.end_unkept_seed(),
             RoomInput::GoOn => {}
         }
         let mut budget = Budget::new(self.settings.limits.slice);
@@ -316,22 +317,20 @@ impl Room {
         }
     }
 
-    /// Whether somebody is handing a document over.
-    #[must_use]
-    pub fn is_seeding(&self) -> bool {
-        self.seeding.is_some()
-    }
-
-    /// About how many bytes it keeps for the next message, and of a document that is handed over,
-    /// which no [rest](Self::rest) gives back.
+    /// About how many bytes it keeps for the next message, which a [rest](Self::rest) gives back.
     #[must_use]
     pub fn kept_size(&self) -> usize {
-        let of_document = match &self.state {
+        match &self.state {
             State::Open(document) => document.kept_size(),
             _ => 0,
-        };
+        }
+    }
+
+    /// About how many bytes it keeps of a document that is handed over, until it has come.
+    #[must_use]
+    pub fn seed_size(&self) -> usize {
         let seeding = self.seeding.and_then(|id| self.subscribers.get(&id)?.seed.as_ref());
-        of_document + seeding.map_or(0, |seed| seed.links.kept_size())
+        seeding.map_or(0, |seed| seed.kept_size())
     }
 
     /// Whether nobody is here and nothing is under way: it may be dropped.

@@ -145,15 +145,34 @@ fn what_is_kept_of_a_document_is_counted_and_not_kept_for_somebody_silent() {
     let (_, parts) = large_seed(64);
     let mut scene = Scene::new(Limits::DEFAULT, usize::MAX);
     scene.open_on(ANN, CHANNEL, offer_of_a_life());
+    let doctype_size = codec::encode(&notes()).len();
+    assert_eq!(scene.room.seed_size(), doctype_size, "it is kept as it came");
     scene.say(ANN, parts[0].clone());
-    assert!(scene.room.kept_size() > 0);
+    assert!(scene.room.seed_size() > doctype_size);
+    assert_eq!(scene.room.kept_size(), 0, "a rest would give nothing back");
     let due_ms = scene.room.seed_overdue_at_ms(0).expect("it ends in any case");
     scene.read_all(ANN, &mut Copy::default());
     scene.settle(RoomInput::SeedOverdue { now_ms: due_ms });
     let heard = scene.read_all(ANN, &mut Copy::default());
     assert!(matches!(heard[..], [FromRoom::Refused(Refusal::Storage { .. })]), "{heard:?}");
-    assert_eq!((scene.room.kept_size(), scene.documents()), (0, Vec::new()));
+    assert_eq!((scene.room.seed_size(), scene.documents()), (0, Vec::new()));
     assert_eq!(scene.room.seed_overdue_at_ms(due_ms), None);
+}
+
+#[test]
+fn one_of_whom_no_more_is_kept_makes_way_and_comes_again() {
+    let (_, parts) = large_seed(64);
+    let mut scene = Scene::new(Limits::DEFAULT, usize::MAX);
+    scene.open_on(ANN, CHANNEL, offer_of_a_life());
+    scene.open_on(BOB, CHANNEL, offer_of_a_life());
+    scene.say(ANN, parts[0].clone());
+    scene.settle(RoomInput::SeedUnkept);
+    let heard = scene.read_all(ANN, &mut Copy::default());
+    assert!(matches!(heard.last(), Some(FromRoom::Refused(Refusal::Storage { .. }))), "{heard:?}");
+    assert_eq!(scene.read(BOB), Some(FromRoom::SeedWanted));
+    scene.settle(RoomInput::SeedUnkept);
+    scene.open_on(ANN, CHANNEL, offer_of_a_life());
+    assert_eq!(scene.read(ANN), Some(FromRoom::SeedWanted));
 }
 
 /// Where the storage journal of a local document stands at `next`.

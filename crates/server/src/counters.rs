@@ -10,6 +10,8 @@ pub(crate) struct Counters {
     pub(crate) rooms: AtomicU64,
     /// Bytes that rooms keep for their next messages, about.
     pub(crate) rooms_kept_size: AtomicU64,
+    /// Bytes that rooms keep of documents that are handed over, about.
+    pub(crate) seeds_kept_size: AtomicU64,
     pub(crate) messages_in: AtomicU64,
     pub(crate) messages_out: AtomicU64,
     pub(crate) applied: AtomicU64,
@@ -28,6 +30,15 @@ pub(crate) fn add(counter: &AtomicU64, count: u64) {
     counter.fetch_add(count, Ordering::Relaxed);
 }
 
+/// One part of what is counted is `now` so much. Gives all of it.
+pub(crate) fn move_to(counter: &AtomicU64, part: &mut u64, now: u64) -> u64 {
+    let before = std::mem::replace(part, now);
+    match now.checked_sub(before) {
+        Some(more) => counter.fetch_add(more, Ordering::Relaxed) + more,
+        None => counter.fetch_sub(before - now, Ordering::Relaxed) - (before - now),
+    }
+}
+
 impl Counters {
     /// As Prometheus reads it.
     pub(crate) fn text(&self) -> String {
@@ -35,6 +46,7 @@ impl Counters {
             ("connections", "gauge", "Connections that are open.", &self.connections),
             ("rooms", "gauge", "Documents that have a room now.", &self.rooms),
             ("rooms_kept_bytes", "gauge", "Kept for next messages, about.", &self.rooms_kept_size),
+            ("seeds_kept_bytes", "gauge", "Kept of documents handed over.", &self.seeds_kept_size),
             ("messages_in_total", "counter", "Messages from clients.", &self.messages_in),
             ("messages_out_total", "counter", "Messages to clients.", &self.messages_out),
             ("mutations_applied_total", "counter", "Mutations applied.", &self.applied),

@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{debug, error, info};
 
 use crate::connection::{Connection, Ending};
-use crate::counters::{Counters, add};
+use crate::counters::{Counters, add, move_to};
 use crate::cpu_time::CpuTime;
 use crate::store::{StoreHandle, StoreOwner};
 
@@ -164,6 +164,7 @@ impl Rooms {
             is_resting: true,
             began: Instant::now(),
             kept_size: 0,
+            seed_size: 0,
         }
     }
 
@@ -270,6 +271,8 @@ struct RoomTask {
     began: Instant,
     /// What it has a part in of what all rooms keep.
     kept_size: u64,
+    /// And of what all rooms keep of documents that are handed over.
+    seed_size: u64,
 }
 
 impl RoomTask {
@@ -282,6 +285,12 @@ impl RoomTask {
             if self.keep() > self.kept_size_max() {
                 self.room.rest_deeply();
                 self.keep();
+            }
+            let before = self.seed_size;
+            let seeds_size_max = self.rooms.settings.limits.seeds_kept_size_max;
+            if self.keep_seed() > seeds_size_max && self.seed_size > before {
+                self.step(RoomInput::SeedUnkept);
+                self.keep_seed();
             }
             // Other rooms have their turns.
             yield_now().await;
@@ -344,13 +353,14 @@ impl RoomTask {
 
     /// Counts what the room keeps now. Gives what all rooms do.
     fn keep(&mut self) -> u64 {
-        let (before, now) = (self.kept_size, self.room.kept_size() as u64);
-        self.kept_size = now;
-        let all = &self.rooms.counters.rooms_kept_size;
-        match now.checked_sub(before) {
-            Some(more) => all.fetch_add(more, Ordering::Relaxed) + more,
-            None => all.fetch_sub(before - now, Ordering::Relaxed) - (before - now),
-        }
+        let now = self.room.kept_size() as u64;
+        move_to(&self.rooms.counters.rooms_kept_size, &mut self.kept_size, now)
+    }
+
+    /// The same of a document that is handed over.
+    fn keep_seed(&mut self) -> u64 {
+        let now = self.room.seed_size() as u64;
+        move_to(&self.rooms.counters.seeds_kept_size, &mut self.seed_size, now)
     }
 
     fn now_ms(&self) -> u64 {
@@ -463,6 +473,7 @@ impl Drop for RoomTask {
         }
         self.rooms.counters.rooms.fetch_sub(1, Ordering::Relaxed);
         self.rooms.counters.rooms_kept_size.fetch_sub(self.kept_size, Ordering::Relaxed);
+        self.rooms.counters.seeds_kept_size.fetch_sub(self.seed_size, Ordering::Relaxed);
         add(&self.rooms.counters.gone, 1);
     }
 }
@@ -474,9 +485,9 @@ mod tests {
     use super::*;
     use tidelog_document::Doctype;
     use tidelog_room::Suspect;
-    use tidelog_sync::{Intent, codec};
+    use tidelog_sync::{Intent, Refusal, codec};
     use tidelog_types::limits::Limits;
-    use tidelog_types::{BudgetLimits, JournalId};
+    use tidelog_types::{BudgetLimits, JournalId, Lineage};
     use tokio::sync::Semaphore;
 
     use crate::marks::Marks;
@@ -654,6 +665,56 @@ mod tests {
         let input = timeout(ANSWER_TAKES, task.next_input()).await.expect("the second question");
         let is_second = matches!(input, Some(RoomInput::Ask { ask: Ask::Describe, .. }));
         assert!(is_second, "the first one is not asked");
+        store.close();
+    }
+
+    #[tokio::test]
+    async fn all_rooms_keep_no_more_of_what_is_handed_over_than_they_may() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let ToRoom::Open { doctype, timeline, have, .. } = open() else { unreachable!() };
+        let seeds_kept_size_max = doctype.len() as u64;
+        let limits = Limits { seeds_kept_size_max, ..Limits::DEFAULT };
+        let store = Store::open(folder.path(), limits, Arc::default()).expect("a store");
+        let threads = RoomThreads::start().expect("threads");
+        let settings = RoomSettings { dev: true, limits, ..RoomSettings::default() };
+        let (caution, counters) = (Arc::new(Marks::open(folder.path())), Arc::default());
+        let rooms =
+            Rooms::new(store.handle(), settings, caution, Arc::clone(&counters), threads.handle());
+        let (connection, mut end) = Connection::new(ConnId(1));
+        let mut offer = async |name: &str| {
+            let offer = ToRoom::Open {
+                document: name.to_owned(),
+                doctype: doctype.clone(),
+                timeline,
+                have,
+                intent: Intent::Offer { lives: Lineage::default() },
+            };
+            let document = DocumentKey::new(name, "").expect("a name");
+            let room = rooms.room(&document).expect("there is room");
+            room.send(message(&connection, offer)).expect("it is there");
+            let heard = timeout(ANSWER_TAKES, end.queue.recv()).await.expect("in time");
+            match *heard.expect("it is there") {
+                FromServer::About { body, .. } => (room, body),
+                other => panic!("{other:?}"),
+            }
+        };
+        let (first, said) = offer("first").await;
+        assert_eq!(said, FromRoom::SeedWanted);
+        let (_second, said) = offer("second").await;
+        assert_eq!(said, FromRoom::SeedWanted);
+        let heard = timeout(ANSWER_TAKES, end.queue.recv()).await.expect("in time");
+        let refused = heard.map(|message| *message);
+        let is_refused = matches!(
+            refused,
+            Some(FromServer::About { body: FromRoom::Refused(Refusal::Storage { .. }), .. })
+        );
+        assert!(is_refused, "{refused:?}");
+        assert_eq!(counters.seeds_kept_size.load(Ordering::Relaxed), seeds_kept_size_max);
+        assert_eq!(counters.rooms_kept_size.load(Ordering::Relaxed), 0);
+        first.send(RoomMail::Left { conn: ConnId(1) }).expect("it is there");
+        while counters.seeds_kept_size.load(Ordering::Relaxed) > 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
         store.close();
     }
 

@@ -179,6 +179,8 @@ pub struct Limits {
     pub room_pages_in_flight_max: usize,
     /// Bytes that all rooms of a server together keep in memory for their next messages.
     pub rooms_kept_size_max: u64,
+    /// Bytes that all rooms of a server together keep in memory of documents that are handed over.
+    pub seeds_kept_size_max: u64,
     /// Pages that a room reads at once for a follower who lags, at first.
     pub catch_up_pages: usize,
     /// Pages that a room sends one follower at once, or reads for it, unless the one before is
@@ -244,6 +246,7 @@ impl Limits {
         tab_unheard_size_max: 1024 * 1024,
         room_pages_in_flight_max: 1024,
         rooms_kept_size_max: 256 * 1024 * 1024,
+        seeds_kept_size_max: 64 * 1024 * 1024,
         catch_up_pages: 64,
         catch_up_pages_max: 120,
         lives_kept_max: OFFER_LIVES_MAX,

@@ -37,6 +37,9 @@ pub enum RoomInput {
         /// The time, on the same clock.
         now_ms: u64,
     },
+    /// Of the documents that are handed over to a server it keeps more than it may: this one comes
+    /// another time. See [`Room::seed_size`](super::Room::seed_size).
+    SeedUnkept,
     /// The step before was cut short: see [`Room::wants_step`](super::Room::wants_step).
     GoOn,
     /// The store answers.

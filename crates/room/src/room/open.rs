@@ -31,7 +31,7 @@ impl Room {
         if matches!(self.state, State::Absent) {
             match (&open.intent, open.have) {
                 (Intent::Offer { .. }, _) => {
-                    return self.want_seed(channel_id, open, doctype);
+                    return self.want_seed(channel_id, open);
                 }
                 (Intent::Follow, Some(_)) => {
                     reached(Probe::DocumentMissing);
@@ -45,7 +45,7 @@ impl Room {
                 Some(Offered::Held) => reached(Probe::OfferHeld),
                 Some(Offered::Beyond) => {
                     reached(Probe::OfferBeyond);
-                    return self.want_seed(channel_id, open, doctype);
+                    return self.want_seed(channel_id, open);
                 }
                 Some(Offered::Other) | None => {
                     reached(Probe::OfferRefused);
@@ -76,12 +76,7 @@ impl Room {
 
     /// One offer at a time: whoever comes second is answered when it is known what became of the
     /// first.
-    fn want_seed(
-        &mut self,
-        channel_id: ChannelId,
-        open: &OpenRequest,
-        doctype: Doctype,
-    ) -> Result<(), Halt> {
+    fn want_seed(&mut self, channel_id: ChannelId, open: &OpenRequest) -> Result<(), Halt> {
         if self.seeding.is_some() && self.seeding == self.subscriber_at(channel_id) {
             // Whoever begins anew is behind those who wait, whose offers come next in the queue.
             let waiting_count = self.offers.len();
@@ -100,7 +95,7 @@ impl Room {
         if let (Some(subscriber), Intent::Offer { lives }) =
             (self.subscribers.get_mut(&id), &open.intent)
         {
-            subscriber.seed = Some(Seed::new(doctype, lives.clone()));
+            subscriber.seed = Some(Seed::new(open.doctype.clone(), lives.clone()));
         }
         // Not before what was said on this channel, nor of what may still be there.
         self.outbox.after(After::Tell(id, FromRoom::SeedWanted));
@@ -237,7 +232,7 @@ impl Room {
     }
 }
 
-fn decode_doctype(bytes: &[u8]) -> Result<Doctype, Halt> {
+pub(super) fn decode_doctype(bytes: &[u8]) -> Result<Doctype, Halt> {
     let invalid = |reason: String| Halt::Refuse(Refusal::DoctypeInvalid { reason });
     if bytes.len() > DOCTYPE_SIZE_MAX {
         return Err(invalid(format!("it has more than {DOCTYPE_SIZE_MAX} bytes")));

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tidelog_document::{Doctype, PageLinks, chain_after, schema_of};
+use tidelog_document::{PageLinks, chain_after, schema_of};
 use tidelog_pages::{Append, AppendError, StorageEntry, StoreRequest};
 use tidelog_sync::{FromRoom, Intent, Refusal};
 use tidelog_types::limits::ENTRY_PAGES_MAX;
@@ -17,7 +17,7 @@ use tidelog_types::{
 
 use super::caution::{Suspect, cautiously};
 use super::document::{Document, Offered};
-use super::open::{try_migrations, unusable_doctype};
+use super::open::{decode_doctype, try_migrations, unusable_doctype};
 use super::outbox::After;
 use super::record::RoomRecord;
 use super::refusal::brief;
@@ -206,6 +206,14 @@ impl Room {
         }
     }
 
+    /// The server keeps more of documents that are handed over than it may.
+    pub(super) fn end_unkept_seed(&mut self) {
+        // What has come as a whole is looked at, and is kept no longer.
+        if self.takes_messages() {
+            self.refuse_seeding("others are handing over as much as the server keeps at once");
+        }
+    }
+
     fn refuse_seeding(&mut self, reason: &str) {
         let seeding = self.seeding.and_then(|id| self.subscribers.get(&id));
         if let Some(channel_id) = seeding.map(|subscriber| subscriber.channel_id) {
@@ -246,7 +254,7 @@ impl Room {
             Some(candidate) => candidate,
             None => Box::new(self.candidate(seed, position, db_pages)?),
         };
-        if let Err(halt) = self.look_at(&mut candidate, &seed.links, &seed.doctype, timeline) {
+        if let Err(halt) = self.look_at(&mut candidate, &seed.links, timeline) {
             seed.candidate = Some(candidate);
             return Err(halt);
         }
@@ -281,7 +289,7 @@ impl Room {
 
     /// The document that the staged pages are, as far as that can be told without them.
     fn candidate(&self, seed: &Seed, position: Position, db_pages: u32) -> Result<Candidate, Halt> {
-        let (doctype, mut lives) = (&seed.doctype, seed.lives.clone());
+        let (doctype, mut lives) = (decode_doctype(&seed.doctype)?, seed.lives.clone());
         let start = Position::start_of(position.journal);
         let (durable, mut record) = match &self.state {
             State::Open(document) => (document.durable, document.record.clone()),
@@ -302,7 +310,7 @@ impl Room {
             return Err(broken_protocol("a seed whose lives are not those that wrote it"));
         }
         if record.find(doctype.hash()).is_none() {
-            self.check_new(doctype, &record)?;
+            self.check_new(&doctype, &record)?;
             if record.newest().is_some_and(|newest| !doctype.succeeds(&newest)) {
                 return Err(Halt::Refuse(Refusal::Exists));
             }
@@ -320,10 +328,10 @@ impl Room {
         record.seeded = Some(position);
         let view = self.new_view(db_pages);
         let document = Document::new(view, position, record, durable, self.life);
-        let schema_of = || schema_of(doctype, self.new_view(0));
-        let schema = try_migrations(&*self.caution, &self.document, doctype, schema_of)?
+        let schema_of = || schema_of(&doctype, self.new_view(0));
+        let schema = try_migrations(&*self.caution, &self.document, &doctype, schema_of)?
             .map_err(unusable_doctype)?;
-        Ok(Candidate { document, walk: Walk::NotBegun, migrated: None, schema })
+        Ok(Candidate { document, doctype, walk: Walk::NotBegun, migrated: None, schema })
     }
 
     /// Brings a candidate to its doctype's version, and makes sure that it is of that doctype.
@@ -331,10 +339,9 @@ impl Room {
         &self,
         candidate: &mut Candidate,
         links: &PageLinks,
-        doctype: &Doctype,
         timeline: JournalId,
     ) -> Result<(), Halt> {
-        let Candidate { document, walk, migrated, schema } = candidate;
+        let Candidate { document, doctype, walk, migrated, schema } = candidate;
         let position = document.record.seeded.unwrap_or(document.authority.position());
         let suspect = || Suspect::seed(&self.document, position);
         let crashed =

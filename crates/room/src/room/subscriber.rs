@@ -77,7 +77,8 @@ pub(super) struct Subscriber {
 
 /// A local document on its way to become the server's.
 pub(super) struct Seed {
-    pub(super) doctype: Doctype,
+    /// As it came, until its pages are here: in memory it takes several times as much.
+    pub(super) doctype: Vec<u8>,
     /// Who wrote it.
     pub(super) lives: Lineage,
     pub(super) position: Option<Position>,
@@ -100,6 +101,7 @@ pub(super) enum Walk {
 /// A document that reads staged pages.
 pub(super) struct Candidate {
     pub(super) document: Document,
+    pub(super) doctype: Doctype,
     /// Where its pages stand, as far as that was looked at.
     pub(super) walk: Walk,
     /// What its migrations have changed.
@@ -109,9 +111,14 @@ pub(super) struct Candidate {
 }
 
 impl Seed {
-    pub(super) fn new(doctype: Doctype, lives: Lineage) -> Self {
+    pub(super) fn new(doctype: Vec<u8>, lives: Lineage) -> Self {
         let (hasher, links) = (EntryHasher::default(), PageLinks::default());
         Self { doctype, lives, position: None, pages_count: 0, hasher, links, candidate: None }
+    }
+
+    /// About how many bytes are kept of it.
+    pub(super) fn kept_size(&self) -> usize {
+        self.doctype.len() + self.links.kept_size()
     }
 
     /// Whether the store has pages of it.

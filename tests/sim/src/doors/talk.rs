@@ -141,7 +141,7 @@ impl Talk {
                 (place.is_unclear, place.is_closing) = (true, false);
             }
             RoomInput::Ask { ask: Ask::Destroy, .. } => self.was_destroyed = true,
-            RoomInput::SeedOverdue { .. } => self.has_failed = true,
+            RoomInput::SeedOverdue { .. } | RoomInput::SeedUnkept => self.has_failed = true,
             RoomInput::Store(reply) => self.is_answered(key, reply),
             _ => {}
         }
@@ -398,9 +398,7 @@ impl Talk {
     pub(crate) fn has_rested(&self, room: &Room) -> Result<(), String> {
         let is_at_work = self.waits() || !room.takes_messages() || room.wants_step();
         match room.kept_size() {
-            size if size > 0 && !is_at_work && !room.is_seeding() => {
-                Err(format!("a room that rests keeps {size} bytes"))
-            }
+            size if size > 0 && !is_at_work => Err(format!("a room that rests keeps {size} bytes")),
             _ => Ok(()),
         }
     }
