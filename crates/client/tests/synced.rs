@@ -814,7 +814,7 @@ fn a_large_local_document_is_handed_over_as_fast_as_the_server_takes_it() {
         pool_pages_max: 8,
         fault_pages_max: 4,
         message_pages_max: 4,
-        catch_up_pages_max: 8,
+        seed_pages_ahead_max: 8,
         ..Limits::DEFAULT
     };
     let mut device = Device::with_limits(1, limits);
@@ -913,7 +913,7 @@ fn a_local_document_that_breaks_each_connection_stays_local() {
 #[test]
 fn a_local_document_that_gets_no_further_on_any_connection_stays_local() {
     let mut server = Server::default();
-    let limits = Limits { message_pages_max: 4, catch_up_pages_max: 8, ..Limits::DEFAULT };
+    let limits = Limits { message_pages_max: 4, seed_pages_ahead_max: 8, ..Limits::DEFAULT };
     let mut device = Device::with_limits(1, limits);
     let call = offer_much(&mut device);
     let start_ms = device.now_ms;

@@ -187,6 +187,9 @@ pub struct Limits {
     /// more: at most half of what a connection takes. Larger entries are read from the store, as
     /// those are that a follower lacks.
     pub catch_up_pages_max: usize,
+    /// Pages of a document that is handed over which a client has on their way, beyond those that
+    /// the server has taken.
+    pub seed_pages_ahead_max: usize,
     /// Lives that a document's authority remembers of its storage journal; older ones are unknown.
     pub lives_kept_max: usize,
     /// Pages in one message on the wire: entries with more travel in parts.
@@ -249,6 +252,7 @@ impl Limits {
         seeds_kept_size_max: 64 * 1024 * 1024,
         catch_up_pages: 64,
         catch_up_pages_max: 120,
+        seed_pages_ahead_max: 256,
         lives_kept_max: OFFER_LIVES_MAX,
         message_pages_max: 64,
         append_part_pages_max: 256,

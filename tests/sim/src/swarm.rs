@@ -407,7 +407,8 @@ impl Swarm {
         }
         if later.once_in(4) {
             // A document that is handed over waits for what the server has taken of it.
-            swarm.limits.catch_up_pages_max = swarm.limits.catch_up_pages.min(4 + later.index(8));
+            let few = swarm.limits.catch_up_pages.min(4 + later.index(8));
+            (swarm.limits.catch_up_pages_max, swarm.limits.seed_pages_ahead_max) = (few, few);
             swarm.limits.message_pages_max = swarm.limits.message_pages_max.min(3);
         }
         let mut last = Rng::new(seed.rotate_left(40) ^ !seed);

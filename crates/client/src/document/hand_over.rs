@@ -268,7 +268,7 @@ impl Document {
         let seed = self.following.channel.as_ref()?.seed.as_ref()?;
         let Role::Local(authority) = &self.open()?.role else { return None };
         let limits = &ctx.settings.limits;
-        let ahead_max = limits.catch_up_pages_max.max(limits.message_pages_max);
+        let ahead_max = limits.seed_pages_ahead_max.max(limits.message_pages_max);
         if (seed.sent - seed.taken) as usize >= ahead_max {
             return None;
         }
