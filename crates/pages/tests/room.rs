@@ -305,6 +305,33 @@ fn appends_that_find_no_room_do_not_starve_the_change_over_that_makes_some() {
     }
 }
 
+/// Goal: a device that stays full has room for as much as was destroyed, however long its log may
+/// grow before a change-over is due. Method: documents that only the log has, until none fits; one
+/// is destroyed, and one as large is appended, a few times if need be.
+#[test]
+fn what_is_destroyed_on_a_device_that_stays_full_has_its_room_taken_by_what_is_as_large() {
+    for free in [300, 700, 1600] {
+        let device = CrashDevice::new();
+        let opened = PageServer::open(files(&device), seed(&device));
+        let mut server = opened.expect("a store").0;
+        assert!(append(&mut server, &device, 1, kept("d1", 40)));
+        device.set_capacity(Some(device.used() + free * KIB));
+        let mut count = 1;
+        while append(&mut server, &device, 1, kept(&format!("d{}", count + 1), 40)) {
+            count += 1;
+        }
+        for number in 1..=3 {
+            destroy(&mut server, &device, 1, &format!("d{number}"));
+            let name = format!("d{}", count + number);
+            let has_room = (0..4).any(|_| {
+                open_document(&mut server, &device, &key(&name));
+                append(&mut server, &device, 1, kept(&name, 40))
+            });
+            assert!(has_room, "{free} KiB: {number}: {server}");
+        }
+    }
+}
+
 /// Goal: the other log file has room for a change-over on a full device, whatever the size of what
 /// is kept. Method: one change-over makes room for the next, and then the device is full: only what
 /// nobody needs any more can make room.
