@@ -470,6 +470,37 @@ fn an_append_that_fits_is_not_refused_where_there_is_more_room() {
     assert!(smallest.is_some_and(|free| free > 100), "{smallest:?}");
 }
 
+/// Goal: where the page file cannot grow, a document with extents of its own takes slots that small
+/// ones have left. Method: small ones are destroyed, and there is room for the pages in the log, and
+/// not for an extent behind the others.
+#[test]
+fn a_large_document_takes_slots_of_small_ones_that_are_gone_where_there_are_no_others() {
+    let device = CrashDevice::new();
+    let mut server = open(&device);
+    let small: Vec<(u32, u8)> = (1..=30).map(|pgid| (pgid, 1)).collect();
+    for number in 1..=12 {
+        let of = storage(&format!("d{number}"), [entry(1, 2, 30, &small)]);
+        assert!(append(&mut server, &device, number, of));
+    }
+    device.set_capacity(Some(device.used() + 700 * KIB));
+    for number in 1..=4 {
+        destroy(&mut server, &device, 20 + number, &format!("d{number}"));
+    }
+    for (nth, pgids) in [1..=40, 41..=80].into_iter().enumerate() {
+        let (start, pages) = (1 + nth as u64, pgids.map(|pgid| (pgid, 9)).collect::<Vec<_>>());
+        let mut large = storage("large", [entry(start, start + 1, 2000, &pages)]);
+        large.begin_storage = large.begin_storage.filter(|_| nth == 0);
+        let is_there = (0..4).any(|_| {
+            open_document(&mut server, &device, &key("large"));
+            append(&mut server, &device, 30, large.clone())
+        });
+        assert!(is_there, "entry {start}: {server}");
+    }
+    let read = ask(&mut open(&device), &device, read_of(1, "large", [80]));
+    let [StoreReply::Pages { pages, .. }] = read.as_slice() else { panic!("{read:?}") };
+    assert_eq!(*pages, [(Pgid(80), page(9))]);
+}
+
 /// Goal: what was appended during a change-over needs no more slots behind it than before. Method:
 /// a document has grown so large that its extents are its own, the first one with it, which is
 /// shared before that; and a small one is begun after each flush of the change-over in turn.
