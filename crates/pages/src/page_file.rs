@@ -203,16 +203,6 @@ impl<D: Disk> PageFile<D> {
         }
     }
 
-    /// Gives back what of that room lies behind this many slots, which is more than was asked for.
-    /// Answers whether there was any.
-    pub fn give_back_behind(&mut self, slots: u32) -> Result<bool, DiskError> {
-        let size = self.grown_from.map(|before| before.max(size_of(slots)));
-        match size.filter(|size| self.disk.size() > *size) {
-            Some(size) => self.disk.set_size(size).map(|()| true),
-            None => Ok(false),
-        }
-    }
-
     /// Gives back what lies behind this many slots.
     pub fn shed(&mut self, slots: u32) -> Result<(), DiskError> {
         let size = size_of(slots);

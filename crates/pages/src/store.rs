@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
-use tidelog_disk::{Disk, DiskError, StoreFiles};
+use tidelog_disk::{Disk, StoreFiles};
 use tidelog_journal::{BatchNumber, Damage, Log, LogReport, Seed};
 use tidelog_types::Life;
 use tidelog_types::limits::{LOG_BUFFER_SIZE_MAX, LOG_SIZE_MAX, Limits, STORE_POOL_PAGES_MAX};
@@ -170,10 +170,7 @@ impl<D: Disk> Store<D> {
     pub fn write(&mut self) -> Result<(), Fault> {
         self.reserve_slots()?;
         let before = self.log.written();
-        match self.log.write() {
-            Err(error) if error.is_full() && self.gives_back_ahead()? => self.log.write()?,
-            written => written?,
-        }
+        self.log.write()?;
         if self.log.written() > before && self.log.is_reserve_low() {
             // Before nothing is left for what lets an owner in.
             self.space.missing();
@@ -203,12 +200,6 @@ impl<D: Disk> Store<D> {
             Err(error) if error.is_full() && !self.log.needs_reserve() => Ok(()),
             reserved => Ok(reserved?),
         }
-    }
-
-    /// Gives back the slots that were made ahead for what is about to be written, if there are any:
-    /// they may have taken the room that the log needs.
-    fn gives_back_ahead(&mut self) -> Result<bool, DiskError> {
-        self.pages.give_back_behind(self.catalog.extents.slots())
     }
 
     /// Whether something may be written now.

@@ -449,27 +449,6 @@ fn an_append_without_room_gives_back_what_the_page_file_got_for_it() {
     assert!(append(&mut server, &device, 3, kept("notes", 30)));
 }
 
-/// Goal: what is appended where there is little room is appended where there is more. Method: an
-/// entry on devices that have a little more room each, around that of the slots made ahead.
-#[test]
-fn an_append_that_fits_is_not_refused_where_there_is_more_room() {
-    let mut smallest = None;
-    for free in (100..200).step_by(4) {
-        let device = CrashDevice::new();
-        let mut server = open(&device);
-        let pages: Vec<(u32, u8)> = (1..=20).map(|pgid| (pgid, 1)).collect();
-        assert!(append(&mut server, &device, 1, storage("d", [entry(1, 2, 20, &pages)])));
-        device.set_capacity(Some(device.used() + free * KIB));
-        let pages: Vec<(u32, u8)> = (1..=24).map(|pgid| (pgid, 1)).collect();
-        if append(&mut server, &device, 2, storage("e", [entry(1, 2, 24, &pages)])) {
-            smallest.get_or_insert(free);
-        } else {
-            assert_eq!(smallest, None, "{free} KiB are too few");
-        }
-    }
-    assert!(smallest.is_some_and(|free| free > 100), "{smallest:?}");
-}
-
 /// Goal: where the page file cannot grow, a document with extents of its own takes slots that small
 /// ones have left. Method: small ones are destroyed, and there is room for the pages in the log, and
 /// not for an extent behind the others.

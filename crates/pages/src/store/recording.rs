@@ -111,11 +111,7 @@ impl<D: Disk> Store<D> {
 
     fn write_parts(&mut self) -> Result<(), Fault> {
         self.reserve_slots()?;
-        match self.log.write_parts() {
-            Err(error) if error.is_full() && self.gives_back_ahead()? => self.log.write_parts()?,
-            written => written?,
-        }
-        Ok(())
+        Ok(self.log.write_parts()?)
     }
 
     /// Records a step, or of one with many pages as many as fit into one frame. Gives what is left
