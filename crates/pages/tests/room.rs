@@ -450,7 +450,7 @@ fn an_append_without_room_gives_back_what_the_page_file_got_for_it() {
 }
 
 /// Goal: where the page file cannot grow, a document with extents of its own takes slots that small
-/// ones have left. Method: small ones are destroyed, and there is room for the pages in the log, and
+/// ones have left. Method: small ones are destroyed; there is room for the pages in the log, and
 /// not for an extent behind the others.
 #[test]
 fn a_large_document_takes_slots_of_small_ones_that_are_gone_where_there_are_no_others() {
