@@ -183,18 +183,21 @@ impl Writer {
         // What may take the reserve fills it up again where the device has room.
         let least_left = if self.needs_reserve { RESERVE_SIZE } else { RESERVE_SIZE_LOW };
         let sizes = if self.room(disk) >= (marked_size + least_left) as u64 {
-            [marked_size, marked_size]
+            [marked_size; 3]
         } else {
             // To flush a file that has grown takes some devices twice as long, since its size has
             // to be made durable too. So it grows by as much as the log is long, as vectors do.
             let end = usize::try_from(self.written).unwrap_or(usize::MAX).saturating_add(size);
             let ahead = end.clamp(*ROOM_SIZES.start(), *ROOM_SIZES.end());
-            [marked_size + RESERVE_SIZE + ahead, marked_size + reserve]
+            let filled = marked_size + RESERVE_SIZE;
+            [filled + ahead, filled, marked_size + reserve]
         };
         self.buffer.resize(sizes[0], 0);
         let mut answer = disk.write_at(self.written, &self.buffer);
-        if sizes[0] > sizes[1] && answer.as_ref().is_err_and(DiskError::is_full) {
-            answer = disk.write_at(self.written, &self.buffer[..sizes[1]]);
+        for (before, next) in sizes.into_iter().zip(sizes.into_iter().skip(1)) {
+            if before > next && answer.as_ref().is_err_and(DiskError::is_full) {
+                answer = disk.write_at(self.written, &self.buffer[..next]);
+            }
         }
         self.buffer.truncate(size);
         answer?;

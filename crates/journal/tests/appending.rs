@@ -189,6 +189,25 @@ fn a_device_without_room_ahead_takes_what_fits() {
     assert_eq!(report.cut, None);
 }
 
+/// Goal: what was taken of the reserve is put back as soon as the device has room for that, and not
+/// only where it has room for a log of twice the length too. Method: a device that is full while
+/// most of the reserve is taken, and then has room for the reserve alone.
+#[test]
+fn the_reserve_is_filled_up_again_where_there_is_room_for_nothing_more() {
+    let device = CrashDevice::new();
+    let (mut log, _) = grown(&device, 60, 8000);
+    device.set_capacity(Some(device.used()));
+    let mut grant = || {
+        log.push(&head(1), &[&[3; 20]]);
+        log.commit_from_reserve();
+        log.write().expect("there is room left");
+        log.is_reserve_low()
+    };
+    assert!((0..100_000).any(|_| grant()), "it is never taken");
+    device.set_capacity(Some(device.used() + 150 * 1024));
+    assert!(!grant(), "it is as low as before");
+}
+
 #[test]
 fn a_power_cut_while_the_file_grows_ahead_leaves_what_was_durable() {
     for batches in 7..12 {

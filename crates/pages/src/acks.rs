@@ -152,6 +152,7 @@ impl Acks {
         written: BatchNumber,
         batch: BatchNumber,
         needed_reserve: bool,
+        is_there: &dyn Fn(&DocumentKey) -> bool,
     ) -> TakenBack {
         let first = self.queue.partition_point(|ack| ack.batch <= written);
         let mut taken = TakenBack::default();
@@ -160,6 +161,13 @@ impl Acks {
         for Ack { owner, reply, .. } in failed {
             self.count_off(owner);
             let error = AppendError::Full;
+            let reply = match reply {
+                // It was asked for before, and is done.
+                Reply::Destroyed(ticket, document) if !is_there(&document) => {
+                    Reply::Repeated(ticket)
+                }
+                reply => reply,
+            };
             let reply = match reply {
                 // The batch that lacked room was others'.
                 Reply::Repeated(ticket) if taken.spared.is_empty() => {

@@ -49,6 +49,8 @@ pub(crate) struct PageFile<D> {
     is_header_written: bool,
     /// Size before it grew for pages that are not written to the log yet.
     grown_from: Option<u64>,
+    /// Whether it grew in vain when it had to last: for want of room, here or in the log.
+    is_tight: bool,
 }
 
 /// What there is of the header. It says not only that pages may lie behind it, but also that there
@@ -77,7 +79,13 @@ impl<D: Disk> PageFile<D> {
             }
             version => {
                 let header = if version.is_some() { Header::Whole } else { Header::Missing };
-                Ok(Self { disk, header, is_header_written: false, grown_from: None })
+                Ok(Self {
+                    disk,
+                    header,
+                    is_header_written: false,
+                    grown_from: None,
+                    is_tight: false,
+                })
             }
         }
     }
@@ -142,10 +150,12 @@ impl<D: Disk> PageFile<D> {
         if least == 0 || before >= size_of(least) {
             return Ok(());
         }
-        match self.grow(size_of(most)) {
-            Err(error) if error.is_full() && most > least => self.grow(size_of(least))?,
-            grown => grown?,
+        let mut grown = self.grow(size_of(most));
+        if most > least && grown.as_ref().is_err_and(DiskError::is_full) {
+            grown = self.grow(size_of(least));
         }
+        self.is_tight |= grown.as_ref().is_err_and(DiskError::is_full);
+        grown?;
         self.grown_from.get_or_insert(before);
         Ok(())
     }
@@ -173,14 +183,22 @@ impl<D: Disk> PageFile<D> {
 
     /// The log has the pages now that there was room made for.
     pub fn keep_reserved(&mut self) {
-        self.grown_from = None;
+        self.is_tight &= self.grown_from.take().is_none();
+    }
+
+    /// Whether it had no room for more slots when some were wanted last.
+    pub fn is_tight(&self) -> bool {
+        self.is_tight
     }
 
     /// Gives back the room that was made for pages that the log never got. The header may have been
     /// written since, and stays.
     pub fn give_back(&mut self) -> Result<(), DiskError> {
         match self.grown_from.take().map(|size| size.max(AREA_SIZE as u64)) {
-            Some(size) if self.disk.size() > size => self.disk.set_size(size),
+            Some(size) if self.disk.size() > size => {
+                self.is_tight = true;
+                self.disk.set_size(size)
+            }
             _ => Ok(()),
         }
     }

@@ -785,7 +785,10 @@ impl<D: Disk> PageServer<D> {
         let needed_reserve = self.store.needs_reserve();
         let batch = self.store.discard()?;
         self.half = None;
-        let TakenBack { refused, spared } = self.acks.take_back(written, batch, needed_reserve);
+        let numbers = &self.store.catalog().numbers;
+        let is_there = |document: &DocumentKey| numbers.contains_key(document);
+        let TakenBack { refused, spared } =
+            self.acks.take_back(written, batch, needed_reserve, &is_there);
         let is_reserve_spent = !needed_reserve && spared.is_empty();
         for key in refused {
             self.refused.insert(key, AppendError::Full);
@@ -831,7 +834,11 @@ impl<D: Disk> PageServer<D> {
     /// Not even what makes room has any: what is left of that would find none either.
     fn refuse_spared(&mut self, batch: BatchNumber) {
         for (owner, spared) in std::mem::take(&mut self.spared) {
+            let numbers = &self.store.catalog().numbers;
             match spared {
+                Spared::Destroy(ticket, document) if !numbers.contains_key(&document) => {
+                    self.acks.repeated(batch, owner, ticket);
+                }
                 Spared::Destroy(ticket, document) => {
                     self.refused.insert((owner, document), AppendError::Full);
                     self.acks.not_destroyed(batch, owner, ticket);

@@ -269,7 +269,9 @@ impl<D: Disk> Store<D> {
         self.pool.clear();
         let mut catalog = Catalog::new(self.pages.slots());
         self.log.replay(&mut |found| catalog.take_in(found)).map_err(Fault::Log)?;
-        catalog.extents.let_grow();
+        if !self.pages.is_tight() {
+            catalog.extents.let_grow();
+        }
         self.catalog = catalog;
         self.unwritten.clear();
         Ok(number)

@@ -305,6 +305,33 @@ fn appends_that_find_no_room_do_not_starve_the_change_over_that_makes_some() {
     }
 }
 
+/// Goal: a device that stays full has room for as much as was destroyed, however long its log may
+/// grow before a change-over is due. Method: documents that only the log has, until none fits; one
+/// is destroyed, and one as large is appended, a few times if need be.
+#[test]
+fn what_is_destroyed_on_a_device_that_stays_full_has_its_room_taken_by_what_is_as_large() {
+    for free in [300, 700, 1600] {
+        let device = CrashDevice::new();
+        let opened = PageServer::open(files(&device), seed(&device));
+        let mut server = opened.expect("a store").0;
+        assert!(append(&mut server, &device, 1, kept("d1", 40)));
+        device.set_capacity(Some(device.used() + free * KIB));
+        let mut count = 1;
+        while append(&mut server, &device, 1, kept(&format!("d{}", count + 1), 40)) {
+            count += 1;
+        }
+        for number in 1..=3 {
+            destroy(&mut server, &device, 1, &format!("d{number}"));
+            let name = format!("d{}", count + number);
+            let has_room = (0..4).any(|_| {
+                open_document(&mut server, &device, &key(&name));
+                append(&mut server, &device, 1, kept(&name, 40))
+            });
+            assert!(has_room, "{free} KiB: {number}: {server}");
+        }
+    }
+}
+
 /// Goal: the other log file has room for a change-over on a full device, whatever the size of what
 /// is kept. Method: one change-over makes room for the next, and then the device is full: only what
 /// nobody needs any more can make room.
@@ -420,6 +447,37 @@ fn an_append_without_room_gives_back_what_the_page_file_got_for_it() {
         open_document(&mut server, &device, &key("e"));
     }
     assert!(append(&mut server, &device, 3, kept("notes", 30)));
+}
+
+/// Goal: where the page file cannot grow, a document with extents of its own takes slots that small
+/// ones have left. Method: small ones are destroyed; there is room for the pages in the log, and
+/// not for an extent behind the others.
+#[test]
+fn a_large_document_takes_slots_of_small_ones_that_are_gone_where_there_are_no_others() {
+    let device = CrashDevice::new();
+    let mut server = open(&device);
+    let small: Vec<(u32, u8)> = (1..=30).map(|pgid| (pgid, 1)).collect();
+    for number in 1..=12 {
+        let of = storage(&format!("d{number}"), [entry(1, 2, 30, &small)]);
+        assert!(append(&mut server, &device, number, of));
+    }
+    device.set_capacity(Some(device.used() + 700 * KIB));
+    for number in 1..=4 {
+        destroy(&mut server, &device, 20 + number, &format!("d{number}"));
+    }
+    for (nth, pgids) in [1..=40, 41..=80].into_iter().enumerate() {
+        let (start, pages) = (1 + nth as u64, pgids.map(|pgid| (pgid, 9)).collect::<Vec<_>>());
+        let mut large = storage("large", [entry(start, start + 1, 2000, &pages)]);
+        large.begin_storage = large.begin_storage.filter(|_| nth == 0);
+        let is_there = (0..4).any(|_| {
+            open_document(&mut server, &device, &key("large"));
+            append(&mut server, &device, 30, large.clone())
+        });
+        assert!(is_there, "entry {start}: {server}");
+    }
+    let read = ask(&mut open(&device), &device, read_of(1, "large", [80]));
+    let [StoreReply::Pages { pages, .. }] = read.as_slice() else { panic!("{read:?}") };
+    assert_eq!(*pages, [(Pgid(80), page(9))]);
 }
 
 /// Goal: what was appended during a change-over needs no more slots behind it than before. Method:

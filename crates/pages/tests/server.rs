@@ -487,6 +487,29 @@ fn no_later_ticket_is_told_before_a_destruction_that_finds_no_room() {
     open_document(&mut open(&device), &device, &key("stays")).expect("it is there");
 }
 
+/// Goal: what is destroyed is not said to be there, though others find no room. Method: a
+/// destruction is asked for again beside another one, on a device that is full by then.
+#[test]
+fn a_destruction_that_is_done_does_not_fail_when_it_is_asked_for_again() {
+    let (device, mut server) = new();
+    append(&mut server, &device, 1, timeline("gone", [1]));
+    append(&mut server, &device, 2, timeline("stays", [1]));
+    let destroy =
+        |ticket, name| StoreRequest::Destroy { ticket: Ticket(ticket), document: key(name) };
+    server.serve(OWNER, destroy(3, "gone"));
+    server.flush();
+    assert_eq!(settle(&mut server, &device), [durable(3)]);
+    device.set_full(true);
+    server.serve(OWNER, destroy(4, "stays"));
+    server.serve(OWNER, destroy(5, "stays"));
+    server.serve(OWNER, destroy(6, "gone"));
+    server.flush();
+    let full =
+        |ticket| StoreReply::AppendFailed { ticket: Ticket(ticket), error: AppendError::Full };
+    assert_eq!(settle(&mut server, &device), [full(4), full(5), durable(6)]);
+    open_document(&mut open(&device), &device, &key("stays")).expect("it is there");
+}
+
 /// Goal: what was to begin a document anew does not become that of the one that stayed. Method: its
 /// owner has as many appends outstanding as it may when it asks for its destruction.
 #[test]

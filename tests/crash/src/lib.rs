@@ -14,6 +14,7 @@
 //! # Where to start reading
 //!
 //! - [`Script`] and [`Cut`]: which images there are, and what is checked of one.
+//! - `full.rs`: what holds at the end of each script, on a device that is full and stays so.
 //! - `planted/`: faults that the sweep has to find (`npm run crash -- --planted`).
 //! - [`damage`]: bits flipped and tails cut, instead of lost sectors.
 //! - `main.rs`: `npm run crash`, all of it, and the replay of one image.
@@ -23,6 +24,7 @@
 mod choices;
 mod cut;
 pub mod damage;
+mod full;
 mod script;
 
 // Not a dependency: tests of crate `pages` cannot depend on what depends on it.

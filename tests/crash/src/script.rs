@@ -10,6 +10,7 @@ use tidelog_types::BudgetLimits;
 use tidelog_types::limits::Limits;
 
 use crate::cut::Cut;
+use crate::full;
 use tidelog_testing::Rng;
 use tidelog_testing::store::{Run, Shape, files, observe, seed};
 
@@ -191,6 +192,8 @@ impl Script {
         let kills = (0..self.lives.len()).filter(|life| self.is_kill(*life)).count();
         let cuts = self.lives.len() - kills;
         let change_overs = report.generation - 1;
+        drop(server);
+        full::heals(&run.device.kill())?;
         self.contents = Contents::of(&run, change_overs, kills as u64, cuts as u64);
         Ok(())
     }

@@ -46,8 +46,9 @@ impl FileState {
 
     /// It got its size, from this one on, without a write.
     pub fn note_hole(&mut self, before: usize) {
-        let [before, now] = [before, self.now.len()].map(|size| size as u64 / BLOCK);
-        self.holes.extend(before + 1..now);
+        // Part of a block is never a hole, whichever end of the file it was.
+        let (before, now) = ((before as u64).div_ceil(BLOCK), self.now.len() as u64 / BLOCK);
+        self.holes.extend(before..now);
         drop(self.holes.split_off(&now));
     }
 

@@ -323,6 +323,21 @@ fn on_a_full_device_what_is_there_can_be_written_again_and_cleared() {
 }
 
 #[test]
+fn a_hole_is_every_block_that_a_file_has_got_without_a_write_and_no_other() {
+    let block = BLOCK_SIZE as u64;
+    for (before, after, used) in
+        [(0, 3 * block, 0), (block, 3 * block, block), (10, 3 * block + 10, block + 10)]
+    {
+        let device = CrashDevice::new();
+        device.let_holes_be(true);
+        let mut file = device.file("a");
+        file.write_at(0, &vec![1; usize::try_from(before).expect("small")]).expect("room");
+        file.set_size(after).expect("no room is needed");
+        assert_eq!(device.used(), used, "from {before} to {after}");
+    }
+}
+
+#[test]
 fn holes_take_up_no_room_after_a_crash_either() {
     let device = CrashDevice::new();
     device.let_holes_be(true);

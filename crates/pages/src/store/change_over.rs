@@ -506,7 +506,10 @@ impl ChangeOver {
     /// The new log is sealed: goes over to it, with what was appended while batches were held.
     /// Gives what was known before.
     fn switch<D: Disk>(mut self, store: &mut Store<D>) -> Result<Catalog, Fault> {
-        self.next.extents.let_grow();
+        // Where the file cannot grow, a large document takes the slots that small ones have left.
+        if !store.pages.is_tight() {
+            self.next.extents.let_grow();
+        }
         for frame in store.log.switch()? {
             let (head, body) = (frame.head, frame.body);
             let head = FrameHead { nth: self.next.nth(head.document), ..head };
