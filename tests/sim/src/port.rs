@@ -11,6 +11,8 @@ use tidelog_tab::{Answer, Effect, Error, Input, Machine};
 use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{ClientId, EntryId, ErrorCode, JournalId, Life, Lsn, Outcome};
 
+use crate::doors::TabDoor;
+
 /// A tab's way to its core, whichever core that is.
 pub(crate) struct Port {
     machine: Machine,
@@ -32,6 +34,7 @@ pub(crate) struct Port {
     pub(crate) is_watching: bool,
     /// When it wants to be woken: a later wish replaces an earlier one.
     wake_at_ms: Option<u64>,
+    door: TabDoor,
 }
 
 /// What follows from something that happened to a tab.
@@ -45,6 +48,8 @@ pub(crate) struct Followed {
     pub(crate) wake_at_ms: Option<u64>,
     /// What concerns ports, locks and workers, to be done after what is for the core was sent.
     pub(crate) wants: Vec<Effect>,
+    /// What must not follow.
+    pub(crate) wrong: Option<String>,
 }
 
 impl Port {
@@ -60,6 +65,7 @@ impl Port {
             is_heard: false,
             is_watching: false,
             wake_at_ms: None,
+            door: TabDoor::default(),
         }
     }
 
@@ -111,6 +117,7 @@ impl Port {
                 unreachable!("BUG: the tab says that by itself")
             }
         };
+        self.door.comes(&message, now_ms);
         if let ToCore::Ask { call, .. } | ToCore::Destroy { call, .. } = &message {
             self.asked.insert(*call, message);
         }
@@ -153,15 +160,25 @@ impl Port {
 
     fn step(&mut self, now_ms: u64, input: &Input, mut heard: Option<FromCore>) -> Followed {
         let mut followed = Followed::default();
+        if let Some(FromCore::Failed { call, .. }) = &heard {
+            self.door.has_failed(*call);
+        }
+        if matches!(input, Input::Gone { .. }) {
+            self.door.core_is_gone();
+        }
         for effect in self.machine.step(now_ms, input) {
             match effect {
-                Effect::Post { .. } if !self.is_heard => {}
-                Effect::Post { kind, message } => followed.posts.push(self.post(&kind, &message)),
+                Effect::Post { kind, message } => {
+                    let message = self.post(&kind, &message);
+                    let wrong = self.door.leaves(&message, now_ms).err();
+                    followed.wrong = followed.wrong.take().or(wrong);
+                    followed.posts.extend(self.is_heard.then_some(message));
+                }
                 Effect::Settle { call, answer, last } => {
                     let call = Call(call);
                     followed.told.push((settled(call, &answer, &mut heard), last));
-                    if last {
-                        self.asked.remove(&call);
+                    if let Some(asked) = last.then(|| self.asked.remove(&call)).flatten() {
+                        self.door.is_settled(&asked);
                     }
                 }
                 #[expect(clippy::cast_possible_truncation, reason = "simulated times are small")]
@@ -179,9 +196,17 @@ impl Port {
                 Effect::Lost { handle, .. } => drop(self.lost.insert(Handle(handle))),
                 // An open document has its status from elsewhere.
                 Effect::Look => {}
-                effect => followed.wants.push(effect),
+                effect => {
+                    match effect {
+                        Effect::Reach { .. } => self.door.is_loaded(),
+                        Effect::Connect { .. } | Effect::Leave { .. } => self.door.core_is_gone(),
+                        _ => {}
+                    }
+                    followed.wants.push(effect);
+                }
             }
         }
+        followed.wrong = followed.wrong.take().or(self.door.rests().err());
         followed
     }
 

@@ -28,7 +28,7 @@ use crate::world::short;
 type Story = fn(&mut Stranger) -> Result<(), String>;
 
 /// What is told, in turn.
-const STORIES: [Story; 8] = [
+const STORIES: [Story; 9] = [
     frames::tell,
     frames::tell_of_lives,
     frames::tell_of_deletion,
@@ -37,6 +37,7 @@ const STORIES: [Story; 8] = [
     seeds::tell,
     seeds::tell_of_flaws,
     seeds::tell_of_rivals,
+    seeds::tell_of_no_room,
 ];
 
 /// The document of a story, and its timeline.

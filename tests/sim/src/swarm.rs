@@ -149,6 +149,8 @@ pub(crate) enum History {
     ForgetCalls,
     /// A tab asks again for a deletion.
     DeleteTwice,
+    /// A tab is suspended before it hears of a deletion, and then its time is up.
+    SleepOnDeletion,
     /// A tab names another server, which has a document of that name too.
     MeetNamesake,
     /// A server lets nobody in, and does so again after a while.
@@ -433,6 +435,10 @@ impl Swarm {
             swarm.limits.message_pages_max = 1;
             swarm.history.push((later.below(swarm.actions), History::Rivals));
         }
+        if askew.once_in(12) && swarm.is_calm() {
+            swarm.diaries = true;
+            swarm.history.push((askew.below(swarm.actions), History::SleepOnDeletion));
+        }
         let mut rare = Rng::new(seed.rotate_left(20) ^ !seed);
         if rare.once_in(4) && swarm.is_calm() {
             swarm.go_where_few_come(&mut rare);
@@ -450,6 +456,7 @@ impl Swarm {
                     | History::SayAgain
                     | History::ForgetCalls
                     | History::DeleteTwice
+                    | History::SleepOnDeletion
                     | History::ReleaseAmid
                     | History::Rivals
                     | History::BarOut

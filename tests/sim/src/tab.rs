@@ -837,6 +837,11 @@ impl Tab {
                 heard.again.push(self.ask(call, message, now_ms, BTreeSet::new()));
                 Ok(())
             }
+            // Nobody closes a document twice: that failed, and is the end of it all the same.
+            Request::Close if full => {
+                self.let_go(handle, heard);
+                Ok(())
+            }
             _ if full => {
                 heard.again.push(asked.message.clone());
                 self.unsettled.insert(call, asked);

@@ -574,6 +574,9 @@ impl World {
 
     /// Carries out what a tab wants done. Gives what its app is told.
     fn follow(&mut self, device: usize, tab: TabId, followed: Followed) -> Vec<(FromCore, bool)> {
+        if let Some(what) = followed.wrong {
+            self.wrong.get_or_insert(format!("{device}.{}: {what}", tab.0));
+        }
         let life = self.devices[device].life;
         if !followed.posts.is_empty() {
             if self.deaf_once_it_asked == Some((device, tab)) && followed.posts.iter().any(asks) {

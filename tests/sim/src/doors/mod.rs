@@ -1,4 +1,4 @@
-//! What passes the doors of cores, rooms and page servers, and may not.
+//! What passes the doors of tabs, cores, rooms and page servers, and may not.
 //!
 //! Others make up for most of what is wrong there, and so would not notice.
 
@@ -9,6 +9,7 @@ mod room;
 mod room_notes;
 mod runs;
 mod store;
+mod tab;
 mod talk;
 mod wake;
 
@@ -16,5 +17,6 @@ pub(crate) use self::core::CoreDoor;
 pub(crate) use room::RoomDoor;
 pub(crate) use room_notes::RoomNotes;
 pub(crate) use store::StoreDoor;
+pub(crate) use tab::TabDoor;
 pub(crate) use talk::Talk;
 pub(crate) use wake::WakeDoor;

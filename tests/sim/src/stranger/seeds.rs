@@ -154,3 +154,25 @@ pub(super) fn tell_of_rivals(it: &mut Stranger) -> Result<(), String> {
     it.says(5, seed(at(2), count, &pages, true), &["seeded 3", "opened from 3 wanted 2 lives 1"])?;
     it.hears(4, &["seeded 3", "opened from 3 wanted 2 lives 1"])
 }
+
+/// There is no room for what is staged, and another time there is.
+pub(super) fn tell_of_no_room(it: &mut Stranger) -> Result<(), String> {
+    let pages = pages(it)?;
+    let count = pages.len();
+    let offered = || open(&notes(1), Some(at(2)), offer(2));
+    let taken = format!("{count} pages taken");
+    for staged in [0, 1] {
+        it.says(1, offered(), &["seed wanted"])?;
+        let (first, rest) = pages.split_at(staged);
+        if staged > 0 {
+            it.says(1, seed(at(2), count, first, false), &["1 pages taken"])?;
+        }
+        it.host.disk.set_full(true);
+        it.says(1, seed(at(2), count, rest, false), &[&taken, "storage"])?;
+        it.host.disk.set_full(false);
+    }
+    it.says(2, offered(), &["seed wanted"])?;
+    it.says(2, seed(at(2), count, &pages[..2], false), &["2 pages taken"])?;
+    let seeded = ["seeded 3", "opened from 3 wanted 2 lives 1"];
+    it.says(2, seed(at(2), count, &pages[2..], true), &seeded)
+}

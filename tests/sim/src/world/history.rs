@@ -90,6 +90,7 @@ impl World {
             History::PutMachineBack => self.put_machine_back()?,
             History::ForgetCalls => self.forget_calls()?,
             History::DeleteTwice => self.delete_twice()?,
+            History::SleepOnDeletion => self.sleep_on_deletion()?,
             History::MeetNamesake => self.meet_namesake()?,
             History::PartCopies => self.part_copies()?,
             History::BarOut => self.bar_out()?,

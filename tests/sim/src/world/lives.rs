@@ -30,6 +30,8 @@ const DONE_MS: u64 = 1_000;
 const TOLD_MS: u64 = 200;
 /// Milliseconds for which a page server does nothing.
 const FROZEN_MS: u64 = 5_000;
+/// Milliseconds for which a tab is suspended, at least: all that it has asked for is late then.
+const SUSPENDED_MS: u64 = 12_000;
 
 /// A tab of a device.
 pub(super) type TabOf = (usize, TabId);
@@ -163,11 +165,7 @@ impl World {
     pub(super) fn delete_twice(&mut self) -> Result<(), String> {
         let device = self.rng.index(self.devices.len());
         self.pass(OPEN_MS)?;
-        let is_diary = |doc: &Doc| {
-            let spec = self.docs.spec(*doc);
-            spec.device == Some(device) && spec.moves_to.is_none()
-        };
-        let Some(diary) = self.docs.of(device).into_iter().find(is_diary) else { return Ok(()) };
+        let Some(diary) = self.diary_of(device) else { return Ok(()) };
         let Some(tab) = self.holders(device, diary).pop() else { return Ok(()) };
         let tab = (device, tab);
         (0..SENT).for_each(|_| self.add_in(tab, diary));
@@ -188,6 +186,41 @@ impl World {
         self.fill_disk(device);
         self.pass(DONE_MS)?;
         self.let_all_hear()
+    }
+
+    /// A tab is suspended that has closed a document and wants its copy deleted. It goes on with
+    /// another core, which may be slow, and which dies as well: of what was given up meanwhile
+    /// nothing is asked of either.
+    pub(super) fn sleep_on_deletion(&mut self) -> Result<(), String> {
+        let device = self.rng.index(self.devices.len());
+        self.open_tab(device);
+        self.pass(OPEN_MS)?;
+        let Some(diary) = self.diary_of(device) else { return Ok(()) };
+        let Some(tab) = self.holders(device, diary).pop() else { return Ok(()) };
+        let (tab, force) = ((device, tab), self.rng.once_in(2));
+        self.destroy(device, tab.1, diary, force);
+        self.keep_busy(tab);
+        let ms = SUSPENDED_MS + self.rng.below(SUSPENDED_MS);
+        self.trouble_for(device, ms);
+        let page_server_lives = self.rng.once_in(2);
+        self.kill_core(device, page_server_lives);
+        self.pass(ms)?;
+        if self.rng.once_in(2) && self.devices[device].page_server.is_some() {
+            self.freeze_lender(device, FROZEN_MS);
+        }
+        self.let_hear(tab)?;
+        self.pass(FOUND_MS)?;
+        self.kill_core(device, page_server_lives);
+        self.pass(BACK_MS)
+    }
+
+    /// The document that a device keeps for itself.
+    fn diary_of(&self, device: usize) -> Option<Doc> {
+        let is_diary = |doc: &Doc| {
+            let spec = self.docs.spec(*doc);
+            spec.device == Some(device) && spec.moves_to.is_none()
+        };
+        self.docs.of(device).into_iter().find(is_diary)
     }
 
     // --- what is the same, and is not ------------------------------------------------------------

@@ -24,7 +24,7 @@ impl World {
         self.trouble_for(device, 0);
     }
 
-    fn trouble_for(&mut self, device: usize, ms: u64) {
+    pub(super) fn trouble_for(&mut self, device: usize, ms: u64) {
         let here = &mut self.devices[device];
         here.trouble_ms = here.trouble_ms.max(self.now_ms + ms);
         here.tabs.values_mut().for_each(|tab| tab.note_trouble(self.now_ms));
