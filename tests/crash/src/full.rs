@@ -16,8 +16,8 @@ const DOCUMENTS_MAX: u64 = 100;
 const TRIES: u64 = 4;
 
 /// Fills the device up, destroys half of the documents, and appends one as large. The log is
-/// nowhere near the size at which a change-over is due: nothing but the want of room makes any. Less
-/// than half may not be enough: a change-over needs room beside the log that it leaves.
+/// nowhere near the size at which a change-over is due: nothing but the want of room makes any.
+/// Less than half may not be enough: a change-over needs room beside the log that it leaves.
 ///
 /// # Errors
 ///
