@@ -331,6 +331,11 @@ impl Document {
         self.following.retry_at_ms = self.following.retry_at_ms.max(at_ms);
     }
 
+    /// Somebody waits for the server, for seconds alone: longer pauses were for nobody.
+    pub(super) fn follow_soon(&mut self, now_ms: u64) {
+        self.following.retry_at_ms = self.following.retry_at_ms.min(now_ms + RETRY_MS);
+    }
+
     /// What the server was not asked for is over, unless the server itself said so.
     pub(super) fn follow_now(&mut self) {
         if !self.following.refused {

@@ -209,6 +209,7 @@ impl Document {
         // Somebody waits for a mutation, for the document, or to hand it over as it is on the disk.
         let is_awaited = self.settling > 0
             || self.following.offer.is_some()
+            || self.recording_awaited_by().is_some()
             || !self.syncs.is_empty() && self.open().is_some_and(|open| !open.is_kept);
         // If it fails again, it takes along the pages that have come for a run.
         let may_fail = |at_ms| ctx.now_ms < at_ms || self.reads.has_faults();
