@@ -179,6 +179,48 @@ fn a_disk_is_full_until_what_it_had_no_room_for_is_durable() {
     assert_eq!(error(&full), None);
 }
 
+/// Goal: what the disk has no room for is fetched no more often because there is room for less.
+/// Method: what another device writes does not fit for minutes, and a small mutation does each
+/// second.
+#[test]
+fn what_a_disk_has_no_room_for_is_not_fetched_with_each_mutation_that_fits() {
+    let mut server = Server::default();
+    let mut online = |seed| {
+        let mut device = Device::new(seed);
+        device.server_is_up = true;
+        let call = device.start_open(TAB, Some(SERVER), &todos());
+        device.opened(call);
+        talk(&mut server, &mut [&mut device]);
+        device
+    };
+    let (mut full, mut other) = (online(1), online(2));
+    let title = text(&"x".repeat(3 << 20));
+    other.mutate("note", &[("title", title)]);
+    full.disk.set_capacity(Some(full.disk.used() + (2 << 20)));
+    talk(&mut server, &mut [&mut other, &mut full]);
+    assert_eq!(error(&full), Some(ErrorCode::StorageFull));
+    full.asked.clear();
+    for n in 0..180 {
+        let small = add(&mut full, &n.to_string());
+        assert!(full.fate(small).starts_with("durable"), "{n}: {}", full.fate(small));
+        full.pass(1_000);
+        talk(&mut server, &mut [&mut full]);
+    }
+    let of_the_server = |request: &&StoreRequest| match request {
+        StoreRequest::Append { append, .. } => !append.storage.is_empty(),
+        _ => false,
+    };
+    let fetched = full.asked.iter().filter(of_the_server).count();
+    assert!((12..=16).contains(&fetched), "{fetched} times in three minutes");
+    assert_eq!(error(&full), Some(ErrorCode::StorageFull));
+
+    full.disk.set_capacity(None);
+    full.pass(16_000);
+    talk(&mut server, &mut [&mut full]);
+    assert_eq!(full.query("select count(*) from todo"), [[integer(180)]]);
+    assert_eq!(error(&full), None);
+}
+
 #[test]
 fn a_page_server_that_found_no_room_for_its_files_is_a_full_disk() {
     let mut device = Device::new(1);

@@ -45,7 +45,8 @@ impl Unstored {
 /// How it stands with a disk that has refused what the document wrote.
 #[derive(Default)]
 pub(super) struct WriteAgain {
-    /// When what nobody waits for is written again; `None` once an append is durable.
+    /// When what nobody waits for is written again; `None` once an append is durable and the disk
+    /// lacks no entries.
     pub(super) at_ms: Option<u64>,
     /// How many pauses in a row there were.
     times: u32,
@@ -76,10 +77,10 @@ impl WriteAgain {
         (self.at_ms, self.times) = (None, 0);
     }
 
-    /// All that was handed to the disk since is durable.
+    /// All that was handed to the disk since is durable, and it lacks nothing.
     fn works(&mut self) {
         self.begin_anew();
-        self.failure.take_if(|_| !self.lacks_entries);
+        self.failure = None;
     }
 
     /// The disk has taken something of another document.
@@ -236,6 +237,10 @@ impl Document {
     }
 
     fn write_works(&mut self) {
+        // That there is room for less says nothing of what the disk lacks.
+        if self.write_again.lacks_entries {
+            return;
+        }
         if self.write_again.at_ms.is_some() {
             self.follow_now();
         }
