@@ -369,6 +369,32 @@ fn what_is_on_its_way_to_the_disk_as_its_data_are_cleared_is_told() {
     assert_eq!(shown, [[text("kept")], [text("lost")]]);
 }
 
+/// Goal: what others write is shown though the data were cleared, and no disk is handed anything
+/// that it would refuse. Method: a mutation is on its way to the disk then.
+#[test]
+fn nothing_is_written_to_a_store_whose_data_were_cleared() {
+    let mut server = Server::default();
+    let mut online = |seed| {
+        let mut device = Device::new(seed);
+        device.server_is_up = true;
+        let call = device.start_open(TAB, Some(SERVER), &todos());
+        device.opened(call);
+        talk(&mut server, &mut [&mut device]);
+        device
+    };
+    let (mut device, mut other) = (online(1), online(2));
+    device.disk.hold_flushes(true);
+    add(&mut device, "lost");
+    let failure = PageServerFailure::new(UnservedKind::Lost, "");
+    device.step(Input::PageServerFailed { server: PageServerId(1), failure });
+    device.asked.clear();
+    add(&mut other, "tea");
+    talk(&mut server, &mut [&mut other, &mut device]);
+    let shown = device.query("select id from todo order by id");
+    assert_eq!(shown, [[text("lost")], [text("tea")]]);
+    assert_eq!(device.appends(), 0);
+}
+
 /// Goal: a byte that rots takes what stands on it and no more, and nobody is left in the dark.
 /// Method: one in the second of three mutations of a local document; another one is whole.
 #[test]

@@ -143,6 +143,11 @@ impl Document {
         request: &OpenRequest,
         ctx: &mut Context<'_>,
     ) -> Ran {
+        if ctx.store.is_lost() {
+            // No disk would ever say whose it is.
+            self.give_up_offer(ctx);
+            return Ran::Failed(CallFailure::data_cleared());
+        }
         let Some(offer) = &self.following.offer else {
             reached(Probe::DraftOffered);
             let url = request.server.clone().expect("BUG: an offer to nobody");

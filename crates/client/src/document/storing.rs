@@ -160,7 +160,8 @@ impl Document {
         if ctx.store.destroys(&self.key) {
             return;
         }
-        if !self.ledger.is_settled() {
+        // What was on its way as the data were cleared is never answered.
+        if !self.ledger.is_settled() && !ctx.store.is_lost() {
             reached(Probe::OpenWaitedForAppends);
             return;
         }
@@ -169,6 +170,13 @@ impl Document {
 
     /// The document that had this name before is destroyed, or is to stay.
     pub(crate) fn name_is_settled(&self, ctx: &mut Context<'_>) {
+        if !self.is_loaded() {
+            self.ask_where_it_stands(ctx);
+        }
+    }
+
+    /// The data were cleared, and can still be read: what was to be read anew is read now.
+    pub(crate) fn store_is_lost(&mut self, ctx: &mut Context<'_>) {
         if !self.is_loaded() {
             self.ask_where_it_stands(ctx);
         }
@@ -303,6 +311,11 @@ impl Document {
         self.unstored.gathered_size = 0;
         self.unstored.in_flight_size -= lost.iter().map(Then::entries_size).sum::<usize>();
         let settles: Vec<Settle> = lost.into_iter().filter_map(Then::into_settle).collect();
+        if ctx.store.is_lost() {
+            // What is shown stays as it is: nobody writes it again, so nothing is read anew.
+            ctx.store.give_up(&self.key, ticket);
+            return self.fail_cleared(settles, ctx.out);
+        }
         let recorded_here = |settle: &Settle| settle.again.is_none().then_some(settle.id);
         let taken_back: Vec<CallId> = settles.iter().filter_map(recorded_here).collect();
         let mut asked_again = Vec::new();
@@ -342,8 +355,12 @@ impl Document {
             return;
         }
         let waiting = self.ledger.take_waiting(|then| matches!(then, Then::Settle(_)));
+        self.fail_cleared(waiting.into_iter().filter_map(Then::into_settle), out);
+    }
+
+    fn fail_cleared(&mut self, settles: impl IntoIterator<Item = Settle>, out: &mut Outbox) {
         let failure = CallFailure { outcome: Outcome::Unknown, ..CallFailure::data_cleared() };
-        for Settle { tab, call, id, .. } in waiting.into_iter().filter_map(Then::into_settle) {
+        for Settle { tab, call, id, .. } in settles {
             self.settling -= 1;
             self.confirming.remove(&id);
             out.tell(tab, FromCore::Failed { call, failure: failure.clone() });
@@ -384,6 +401,9 @@ impl Document {
     /// The same of what was gathered before the document went on in other journals, whose writers
     /// are none of its.
     pub(super) fn flush_gathered(&mut self, ctx: &mut Context<'_>) {
+        if ctx.store.is_lost() {
+            return self.forget_gathered(ctx.out);
+        }
         if let State::Open(open) = &mut self.state
             && open.record_due.take().is_some()
         {
@@ -412,6 +432,16 @@ impl Document {
         for (tab, messages) in noticed {
             ctx.out.notice(Notice { ticket, tab, messages });
         }
+    }
+
+    /// The data were cleared: what is gathered is shown, and kept for no disk.
+    fn forget_gathered(&mut self, out: &mut Outbox) {
+        self.unstored.gathered_size = 0;
+        if let State::Open(open) = &mut self.state {
+            open.record_due = None;
+        }
+        let forgotten = self.ledger.forget_draft();
+        self.fail_cleared(forgotten.into_iter().filter_map(Then::into_settle), out);
     }
 
     /// Who wrote what is gathered goes to the disk with it.
