@@ -221,6 +221,26 @@ fn what_a_disk_has_no_room_for_is_not_fetched_with_each_mutation_that_fits() {
     assert_eq!(error(&full), None);
 }
 
+/// Goal: a disk is not called full for ever because of one write, which its caller was told of.
+/// Method: a mutation of a document that follows a server fails, and nothing more is written.
+#[test]
+fn a_disk_that_nothing_is_left_to_write_to_is_called_full_for_a_while() {
+    let (mut server, mut device) = (Server::default(), Device::new(1));
+    device.server_is_up = true;
+    let call = device.start_open(TAB, Some(SERVER), &todos());
+    talk(&mut server, &mut [&mut device]);
+    device.opened(call);
+    device.fill_disk();
+    let refused = add(&mut device, "milk");
+    assert_eq!(device.code(refused), ErrorCode::StorageFull);
+    assert_eq!(error(&device), Some(ErrorCode::StorageFull));
+    device.pass(999);
+    assert_eq!(error(&device), Some(ErrorCode::StorageFull));
+    device.pass(1);
+    talk(&mut server, &mut [&mut device]);
+    assert_eq!(error(&device), None);
+}
+
 #[test]
 fn a_page_server_that_found_no_room_for_its_files_is_a_full_disk() {
     let mut device = Device::new(1);

@@ -50,7 +50,7 @@ pub(super) struct WriteAgain {
     pub(super) at_ms: Option<u64>,
     /// How many pauses in a row there were.
     times: u32,
-    /// Why the last one did, until that is over.
+    /// Why the last one did, until that is over, or nothing is left to write.
     pub(super) failure: Option<CallFailure>,
     /// Whether the disk lacks entries of the server, which come again: until it has them, nothing
     /// else that it takes tells that there is room.
@@ -83,8 +83,21 @@ impl WriteAgain {
         self.failure = None;
     }
 
+    /// All is on the disk, or taken back, and nothing more is to be written: when that would have
+    /// been tried again, nobody looks any more whether there is room.
+    fn has_nothing_to_write(&mut self, now_ms: u64) {
+        if self.at_ms.is_some_and(|at_ms| now_ms >= at_ms) {
+            self.forget_passing_failure();
+        }
+    }
+
     /// The disk has taken something of another document.
     pub(super) fn works_elsewhere(&mut self) {
+        self.forget_passing_failure();
+    }
+
+    /// Forgets a failure that may be over, unless the disk still lacks something.
+    fn forget_passing_failure(&mut self) {
         self.failure.take_if(|failure| !self.lacks_entries && !failure.is_final());
     }
 
@@ -396,6 +409,9 @@ impl Document {
         self.seal();
         self.note_lives();
         self.flush_gathered(ctx);
+        if self.is_loaded() && self.ledger.is_settled() {
+            self.write_again.has_nothing_to_write(ctx.now_ms);
+        }
     }
 
     /// The same of what was gathered before the document went on in other journals, whose writers
