@@ -160,8 +160,7 @@ impl Client {
             }
             Input::PageServerFailed { server, failure } => {
                 if self.store.server().is_none_or(|current| current == server) {
-                    self.store.failed(failure);
-                    self.fail_opens(out);
+                    self.store_failed(failure, out);
                 }
             }
             Input::SocketOpened { socket } => self.socket_opened(socket, out),
@@ -338,6 +337,14 @@ impl Client {
         }
     }
 
+    fn store_failed(&mut self, failure: PageServerFailure, out: &mut Outbox) {
+        self.store.failed(failure);
+        self.fail_opens(out);
+        if self.store.is_lost() {
+            self.with_each(out, Document::store_is_lost);
+        }
+    }
+
     /// No page server can start: what waits for one is told why.
     fn fail_opens(&mut self, out: &mut Outbox) {
         let Some(failure) = self.store.failure.as_ref().map(CallFailure::of_page_server) else {
@@ -399,8 +406,8 @@ impl Client {
                 self.with(&document, out, |document, _| document.read_refused(request));
             }
             StoreReply::Broken { error } => {
-                self.store.failed(PageServerFailure::new(error.why_unserved(), error.to_string()));
-                self.fail_opens(out);
+                let failure = PageServerFailure::new(error.why_unserved(), error.to_string());
+                self.store_failed(failure, out);
             }
             StoreReply::SyncPart { .. }
             | StoreReply::Unrelated { .. }

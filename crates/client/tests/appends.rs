@@ -5,15 +5,15 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::collections::BTreeMap;
 
 use tidelog_client::{
-    Again, Call, FromCore, Handle, Input, Mutate, OpenRequest, PageServerId, Params, Query,
-    Request, Storage, ToCore,
+    Again, Call, FromCore, Handle, Input, Mutate, OpenRequest, PageServerFailure, PageServerId,
+    Params, Query, Request, Storage, ToCore,
 };
 use tidelog_pages::{AppendError, OpenedDocument, StoreReply, StoreRequest, Ticket};
 use tidelog_sync::{Channel, FromRoom, FromServer, Refusal, ToRoom, ToServer};
 use tidelog_testing::client::core::{Core, key};
 use tidelog_testing::client::{HANDLE, OTHER_TAB, SERVER, TAB, call_id, text, todos};
 use tidelog_types::limits::Limits;
-use tidelog_types::{BudgetLimits, Epoch, ErrorCode, Life, Outcome, Page, Pgid};
+use tidelog_types::{BudgetLimits, Epoch, ErrorCode, Life, Outcome, Page, Pgid, UnservedKind};
 
 /// Goal: what a caller was told left nothing behind can never become durable. Method: of two
 /// appends in flight the younger is refused first, since the page server has yet to find out that
@@ -673,6 +673,46 @@ fn a_document_that_was_being_read_as_its_data_were_cleared_tells_all_who_ask() {
     }
     core.ask(Call(11), HANDLE, Request::Close);
     assert!(core.is_done(Call(11)));
+}
+
+/// Goal: the last copy of data that were cleared is read, whatever was on its way to the disk.
+/// Method: of two mutations the page server never answers the first one, and refuses the second
+/// one, after the core has heard of the loss or before that.
+#[test]
+fn data_that_were_cleared_with_something_on_its_way_are_read() {
+    for is_refused_before in [false, true] {
+        let mut core = Core::open();
+        let state = stored(&core);
+        core.add(Call(2), "milk");
+        let refused = core.add(Call(3), "bread");
+        let opens = core.opens();
+        if is_refused_before {
+            core.fail(refused);
+        }
+        let (server, failure) = (PageServerId(1), PageServerFailure::new(UnservedKind::Lost, ""));
+        core.step(Input::PageServerFailed { server, failure });
+        if is_refused_before {
+            assert_eq!(core.opens(), opens + 1, "it waits for what is never answered");
+            let (document, life) = (key("list"), Life::NONE);
+            let state = Some(Box::new(state));
+            core.reply(StoreReply::Opened { document, life, state });
+        } else {
+            core.fail(refused);
+            assert_eq!(core.opens(), opens, "what is shown stays");
+        }
+        let outcome = |call| core.failure_of(call).map(|failure| failure.outcome);
+        let second = if is_refused_before { Outcome::None } else { Outcome::Unknown };
+        assert_eq!([Call(2), Call(3)].map(outcome), [Some(Outcome::Unknown), Some(second)]);
+        let (sql, params) = ("select count(*) from todo".to_owned(), Params::NONE);
+        core.ask(Call(4), HANDLE, Request::Query(Query { sql, params }));
+        let has_rows = |core: &Core| {
+            let rows = |it: &FromCore| matches!(it, FromCore::Rows { call: Call(4), .. });
+            core.told.iter().any(rows)
+        };
+        assert!(has_rows(&core) || last_read(&core).is_some(), "it waits for nothing");
+        assert!(!core.has_failed(Call(4)));
+        assert!(is_refused_before || has_rows(&core));
+    }
 }
 
 /// Goal: nobody waits for pages that nobody can read any more. Method: no page is in memory; the

@@ -179,6 +179,68 @@ fn a_disk_is_full_until_what_it_had_no_room_for_is_durable() {
     assert_eq!(error(&full), None);
 }
 
+/// Goal: what the disk has no room for is fetched no more often because there is room for less.
+/// Method: what another device writes does not fit for minutes, and a small mutation does each
+/// second.
+#[test]
+fn what_a_disk_has_no_room_for_is_not_fetched_with_each_mutation_that_fits() {
+    let mut server = Server::default();
+    let mut online = |seed| {
+        let mut device = Device::new(seed);
+        device.server_is_up = true;
+        let call = device.start_open(TAB, Some(SERVER), &todos());
+        device.opened(call);
+        talk(&mut server, &mut [&mut device]);
+        device
+    };
+    let (mut full, mut other) = (online(1), online(2));
+    let title = text(&"x".repeat(3 << 20));
+    other.mutate("note", &[("title", title)]);
+    full.disk.set_capacity(Some(full.disk.used() + (2 << 20)));
+    talk(&mut server, &mut [&mut other, &mut full]);
+    assert_eq!(error(&full), Some(ErrorCode::StorageFull));
+    full.asked.clear();
+    for n in 0..180 {
+        let small = add(&mut full, &n.to_string());
+        assert!(full.fate(small).starts_with("durable"), "{n}: {}", full.fate(small));
+        full.pass(1_000);
+        talk(&mut server, &mut [&mut full]);
+    }
+    let of_the_server = |request: &&StoreRequest| match request {
+        StoreRequest::Append { append, .. } => !append.storage.is_empty(),
+        _ => false,
+    };
+    let fetched = full.asked.iter().filter(of_the_server).count();
+    assert!((12..=16).contains(&fetched), "{fetched} times in three minutes");
+    assert_eq!(error(&full), Some(ErrorCode::StorageFull));
+
+    full.disk.set_capacity(None);
+    full.pass(16_000);
+    talk(&mut server, &mut [&mut full]);
+    assert_eq!(full.query("select count(*) from todo"), [[integer(180)]]);
+    assert_eq!(error(&full), None);
+}
+
+/// Goal: a disk is not called full for ever because of one write, which its caller was told of.
+/// Method: a mutation of a document that follows a server fails, and nothing more is written.
+#[test]
+fn a_disk_that_nothing_is_left_to_write_to_is_called_full_for_a_while() {
+    let (mut server, mut device) = (Server::default(), Device::new(1));
+    device.server_is_up = true;
+    let call = device.start_open(TAB, Some(SERVER), &todos());
+    talk(&mut server, &mut [&mut device]);
+    device.opened(call);
+    device.fill_disk();
+    let refused = add(&mut device, "milk");
+    assert_eq!(device.code(refused), ErrorCode::StorageFull);
+    assert_eq!(error(&device), Some(ErrorCode::StorageFull));
+    device.pass(999);
+    assert_eq!(error(&device), Some(ErrorCode::StorageFull));
+    device.pass(1);
+    talk(&mut server, &mut [&mut device]);
+    assert_eq!(error(&device), None);
+}
+
 #[test]
 fn a_page_server_that_found_no_room_for_its_files_is_a_full_disk() {
     let mut device = Device::new(1);
@@ -325,6 +387,32 @@ fn what_is_on_its_way_to_the_disk_as_its_data_are_cleared_is_told() {
     assert_eq!(device.fate(lost), "failed: Storage");
     let shown = device.query("select id from todo order by id");
     assert_eq!(shown, [[text("kept")], [text("lost")]]);
+}
+
+/// Goal: what others write is shown though the data were cleared, and no disk is handed anything
+/// that it would refuse. Method: a mutation is on its way to the disk then.
+#[test]
+fn nothing_is_written_to_a_store_whose_data_were_cleared() {
+    let mut server = Server::default();
+    let mut online = |seed| {
+        let mut device = Device::new(seed);
+        device.server_is_up = true;
+        let call = device.start_open(TAB, Some(SERVER), &todos());
+        device.opened(call);
+        talk(&mut server, &mut [&mut device]);
+        device
+    };
+    let (mut device, mut other) = (online(1), online(2));
+    device.disk.hold_flushes(true);
+    add(&mut device, "lost");
+    let failure = PageServerFailure::new(UnservedKind::Lost, "");
+    device.step(Input::PageServerFailed { server: PageServerId(1), failure });
+    device.asked.clear();
+    add(&mut other, "tea");
+    talk(&mut server, &mut [&mut other, &mut device]);
+    let shown = device.query("select id from todo order by id");
+    assert_eq!(shown, [[text("lost")], [text("tea")]]);
+    assert_eq!(device.appends(), 0);
 }
 
 /// Goal: a byte that rots takes what stands on it and no more, and nobody is left in the dark.

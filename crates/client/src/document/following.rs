@@ -331,6 +331,11 @@ impl Document {
         self.following.retry_at_ms = self.following.retry_at_ms.max(at_ms);
     }
 
+    /// Somebody waits for the server, for seconds alone: longer pauses were for nobody.
+    pub(super) fn follow_soon(&mut self, now_ms: u64) {
+        self.following.retry_at_ms = self.following.retry_at_ms.min(now_ms + RETRY_MS);
+    }
+
     /// What the server was not asked for is over, unless the server itself said so.
     pub(super) fn follow_now(&mut self) {
         if !self.following.refused {
@@ -685,7 +690,7 @@ impl Document {
     /// Whether no more of the server's is to be taken in before the disk has some of it, as while
     /// nobody serves the store. What no disk can have any more is kept for none.
     fn is_far_ahead_of_disk(&self, store: &StoreLink, limits: &Limits) -> bool {
-        self.unstored.size() > limits.entries_unstored_size_max && !store.is_over()
+        self.unstored.size() > limits.entries_unstored_size_max && !store.is_lost()
     }
 
     /// Whether a rebase waits for more entries: so many milliseconds at most as it would run

@@ -143,12 +143,18 @@ impl Document {
         request: &OpenRequest,
         ctx: &mut Context<'_>,
     ) -> Ran {
+        if ctx.store.is_lost() {
+            // No disk would ever say whose it is.
+            self.give_up_offer(ctx);
+            return Ran::Failed(CallFailure::data_cleared());
+        }
         let Some(offer) = &self.following.offer else {
             reached(Probe::DraftOffered);
             let url = request.server.clone().expect("BUG: an offer to nobody");
             let token_from = request.has_token.then_some((ask.tab, ask.handle));
             let doctype = request.doctype.clone();
             self.following.offer = Some(Offer::new(url, doctype, token_from, ctx.now_ms));
+            self.follow_soon(ctx.now_ms);
             return Ran::Waits;
         };
         let Some(failure) = offer.outcome(ctx) else { return Ran::Waits };
@@ -211,18 +217,21 @@ impl Document {
     /// The disk has no room for what the server has just taken over: whoever offers it does so anew
     /// until there is some. Says whether that has been so for too long.
     fn is_unrecorded_for_long(&mut self, now_ms: u64) -> bool {
-        if self.synced().is_none_or(|synced| synced.is_recorded) {
-            return false;
-        }
-        let opens = |ask: &&Ask| matches!(ask.request, Request::Open(_));
-        let Some(&Ask { tab, call, .. }) = self.queue.front().filter(opens) else { return false };
+        let Some((tab, call)) = self.recording_awaited_by() else { return false };
         let before = self.following.unrecorded.filter(|it| (it.tab, it.call) == (tab, call));
         let unrecorded = before.unwrap_or(Unrecorded { tab, call, since_ms: now_ms });
         self.following.unrecorded = Some(unrecorded);
         now_ms >= unrecorded.since_ms + OFFER_MS
     }
 
-    /// Whether somebody waits until the disk says whose the document is.
+    /// Who waits until the disk says that the document is the server's.
+    pub(super) fn recording_awaited_by(&self) -> Option<(TabId, Call)> {
+        self.synced().filter(|synced| !synced.is_recorded)?;
+        let opens = |ask: &&Ask| matches!(ask.request, Request::Open(_));
+        self.queue.front().filter(opens).map(|ask| (ask.tab, ask.call))
+    }
+
+    /// The same, where the disk has had no room for that, and the document was read anew.
     pub(super) fn is_recording_awaited(&self) -> bool {
         let front = self.queue.front().map(|ask| (ask.tab, ask.call));
         self.following.unrecorded.is_some_and(|it| front == Some((it.tab, it.call)))

@@ -209,13 +209,17 @@ impl Document {
         // Somebody waits for a mutation, for the document, or to hand it over as it is on the disk.
         let is_awaited = self.settling > 0
             || self.following.offer.is_some()
+            || self.recording_awaited_by().is_some()
             || !self.syncs.is_empty() && self.open().is_some_and(|open| !open.is_kept);
         // If it fails again, it takes along the pages that have come for a run.
         let may_fail = |at_ms| ctx.now_ms < at_ms || self.reads.has_faults();
         let is_due = is_awaited || !self.write_again.at_ms.is_some_and(may_fail);
-        if is_due && !self.waits_for_a_record() {
+        let is_lost = ctx.store.is_lost();
+        if is_lost || is_due && !self.waits_for_a_record() {
+            // What no disk has any more is in memory alone.
             if let State::Open(open) = &self.state
                 && !self.reads.has_faults()
+                && !is_lost
             {
                 open.view().evict();
             }

@@ -50,7 +50,7 @@ impl Document {
             Role::Local(_) if request.server.is_some() => self.run_offer(ask, request, ctx),
             Role::Local(_) => self.migrate(doctype),
             // What the disk can never have is not waited for.
-            Role::Synced(synced) if !synced.is_recorded => match ctx.store.is_over() {
+            Role::Synced(synced) if !synced.is_recorded => match ctx.store.is_lost() {
                 true => Ran::Failed(CallFailure::data_cleared()),
                 false => Ran::Waits,
             },

@@ -45,11 +45,12 @@ impl Unstored {
 /// How it stands with a disk that has refused what the document wrote.
 #[derive(Default)]
 pub(super) struct WriteAgain {
-    /// When what nobody waits for is written again; `None` once an append is durable.
+    /// When what nobody waits for is written again; `None` once an append is durable and the disk
+    /// lacks no entries.
     pub(super) at_ms: Option<u64>,
     /// How many pauses in a row there were.
     times: u32,
-    /// Why the last one did, until that is over.
+    /// Why the last one did, until that is over, or nothing is left to write.
     pub(super) failure: Option<CallFailure>,
     /// Whether the disk lacks entries of the server, which come again: until it has them, nothing
     /// else that it takes tells that there is room.
@@ -76,14 +77,27 @@ impl WriteAgain {
         (self.at_ms, self.times) = (None, 0);
     }
 
-    /// All that was handed to the disk since is durable.
+    /// All that was handed to the disk since is durable, and it lacks nothing.
     fn works(&mut self) {
         self.begin_anew();
-        self.failure.take_if(|_| !self.lacks_entries);
+        self.failure = None;
+    }
+
+    /// All is on the disk, or taken back, and nothing more is to be written: when that would have
+    /// been tried again, nobody looks any more whether there is room.
+    fn has_nothing_to_write(&mut self, now_ms: u64) {
+        if self.at_ms.is_some_and(|at_ms| now_ms >= at_ms) {
+            self.forget_passing_failure();
+        }
     }
 
     /// The disk has taken something of another document.
     pub(super) fn works_elsewhere(&mut self) {
+        self.forget_passing_failure();
+    }
+
+    /// Forgets a failure that may be over, unless the disk still lacks something.
+    fn forget_passing_failure(&mut self) {
         self.failure.take_if(|failure| !self.lacks_entries && !failure.is_final());
     }
 
@@ -159,7 +173,8 @@ impl Document {
         if ctx.store.destroys(&self.key) {
             return;
         }
-        if !self.ledger.is_settled() {
+        // What was on its way as the data were cleared is never answered.
+        if !self.ledger.is_settled() && !ctx.store.is_lost() {
             reached(Probe::OpenWaitedForAppends);
             return;
         }
@@ -168,6 +183,13 @@ impl Document {
 
     /// The document that had this name before is destroyed, or is to stay.
     pub(crate) fn name_is_settled(&self, ctx: &mut Context<'_>) {
+        if !self.is_loaded() {
+            self.ask_where_it_stands(ctx);
+        }
+    }
+
+    /// The data were cleared, and can still be read: what was to be read anew is read now.
+    pub(crate) fn store_is_lost(&mut self, ctx: &mut Context<'_>) {
         if !self.is_loaded() {
             self.ask_where_it_stands(ctx);
         }
@@ -236,6 +258,10 @@ impl Document {
     }
 
     fn write_works(&mut self) {
+        // That there is room for less says nothing of what the disk lacks.
+        if self.write_again.lacks_entries {
+            return;
+        }
         if self.write_again.at_ms.is_some() {
             self.follow_now();
         }
@@ -298,6 +324,11 @@ impl Document {
         self.unstored.gathered_size = 0;
         self.unstored.in_flight_size -= lost.iter().map(Then::entries_size).sum::<usize>();
         let settles: Vec<Settle> = lost.into_iter().filter_map(Then::into_settle).collect();
+        if ctx.store.is_lost() {
+            // What is shown stays as it is: nobody writes it again, so nothing is read anew.
+            ctx.store.give_up(&self.key, ticket);
+            return self.fail_cleared(settles, ctx.out);
+        }
         let recorded_here = |settle: &Settle| settle.again.is_none().then_some(settle.id);
         let taken_back: Vec<CallId> = settles.iter().filter_map(recorded_here).collect();
         let mut asked_again = Vec::new();
@@ -337,8 +368,12 @@ impl Document {
             return;
         }
         let waiting = self.ledger.take_waiting(|then| matches!(then, Then::Settle(_)));
+        self.fail_cleared(waiting.into_iter().filter_map(Then::into_settle), out);
+    }
+
+    fn fail_cleared(&mut self, settles: impl IntoIterator<Item = Settle>, out: &mut Outbox) {
         let failure = CallFailure { outcome: Outcome::Unknown, ..CallFailure::data_cleared() };
-        for Settle { tab, call, id, .. } in waiting.into_iter().filter_map(Then::into_settle) {
+        for Settle { tab, call, id, .. } in settles {
             self.settling -= 1;
             self.confirming.remove(&id);
             out.tell(tab, FromCore::Failed { call, failure: failure.clone() });
@@ -374,11 +409,17 @@ impl Document {
         self.seal();
         self.note_lives();
         self.flush_gathered(ctx);
+        if self.is_loaded() && self.ledger.is_settled() {
+            self.write_again.has_nothing_to_write(ctx.now_ms);
+        }
     }
 
     /// The same of what was gathered before the document went on in other journals, whose writers
     /// are none of its.
     pub(super) fn flush_gathered(&mut self, ctx: &mut Context<'_>) {
+        if ctx.store.is_lost() {
+            return self.forget_gathered(ctx.out);
+        }
         if let State::Open(open) = &mut self.state
             && open.record_due.take().is_some()
         {
@@ -407,6 +448,16 @@ impl Document {
         for (tab, messages) in noticed {
             ctx.out.notice(Notice { ticket, tab, messages });
         }
+    }
+
+    /// The data were cleared: what is gathered is shown, and kept for no disk.
+    fn forget_gathered(&mut self, out: &mut Outbox) {
+        self.unstored.gathered_size = 0;
+        if let State::Open(open) = &mut self.state {
+            open.record_due = None;
+        }
+        let forgotten = self.ledger.forget_draft();
+        self.fail_cleared(forgotten.into_iter().filter_map(Then::into_settle), out);
     }
 
     /// Who wrote what is gathered goes to the disk with it.
