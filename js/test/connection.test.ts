@@ -141,11 +141,13 @@ test('W25: each set of addresses is used, and one set by one connection', async 
   ]);
 });
 
-test('a token is asked for before its document is open', async () => {
-  const token = vi.fn(async () => 'a secret');
-  void open(KIND, { document: 'd', server: 'wss://sync.example', token, workerUrl: '/token.js' });
+/** Opens a document with a token function, and has its core ask for a token, which is given. */
+async function giveToken(workerUrl: string, token: () => Promise<string>): Promise<Uint8Array> {
+  const server = 'wss://sync.example';
+  void open(KIND, { document: 'd', server, token, workerUrl }).catch(() => {});
   await settled();
   const [core] = Core.started;
+  const before = listsTo(core).length;
   const wanted = new Writer();
   wanted.u64(1);
   // After nine kinds of answers and two of other news; of the first handle.
@@ -153,8 +155,30 @@ test('a token is asked for before its document is open', async () => {
   wanted.u32(1);
   core!.port.onmessage({ data: wanted.take() });
   await settled();
-  const said = new TextDecoder().decode(listsTo(core).at(-1) as Uint8Array);
-  expect([token.mock.calls.length, said]).toEqual([1, expect.stringContaining('a secret')]);
+  const said = listsTo(core).slice(before);
+  expect(said).toHaveLength(1);
+  return said[0] as Uint8Array;
+}
+
+test('a token is asked for before its document is open', async () => {
+  const token = vi.fn(async () => 'a secret');
+  const said = await giveToken('/token.js', token);
+  expect(token).toHaveBeenCalledTimes(1);
+  expect(new TextDecoder().decode(said)).toContain('a secret');
+});
+
+test('W8: a token function that throws is reported, and gives none', async () => {
+  const report = vi.spyOn(globalThis, 'reportError').mockImplementation(() => {});
+  const fault = new Error('the session is over');
+  const said = await giveToken('/throws.js', async () => {
+    throw fault;
+  });
+  expect(report).toHaveBeenCalledWith(fault);
+  const none = new Writer();
+  none.u64(1);
+  writeToCore(none, 'token', { handle: 1, token: null });
+  // Behind how many lists were heard.
+  expect(said.subarray(8)).toEqual(none.take().subarray(8));
 });
 
 test('a worker that may not even be asked for is no page server, and harms nothing', async () => {

@@ -186,14 +186,14 @@ mod tests {
         let mut extents = Extents::default();
         let small = [extents.allocate(1, 3), extents.allocate(2, 3)];
         assert_eq!(small.map(Slot::number), [1, 2]);
-        assert_eq!(extents.allocate(3, OWN_EXTENT_PAGES).number(), 257);
-        assert_eq!(extents.allocate(3, OWN_EXTENT_PAGES).number(), 258);
-        assert_eq!(extents.allocate(4, OWN_EXTENT_PAGES - 1).number(), 3);
+        assert_eq!(extents.allocate(3, 1_024).number(), 257);
+        assert_eq!(extents.allocate(3, 1_024).number(), 258);
+        assert_eq!(extents.allocate(4, 1_023).number(), 3);
         assert_eq!(extents.slots(), 258);
         for number in [257, 258] {
             extents.release(Slot::new(number).expect("a slot"));
         }
-        assert_eq!(extents.allocate(5, OWN_EXTENT_PAGES).number(), 257, "and it is nobody's");
+        assert_eq!(extents.allocate(5, 1_024).number(), 257, "and it is nobody's");
     }
 
     #[test]
