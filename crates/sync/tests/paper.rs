@@ -1,7 +1,7 @@
 //! What PROTOCOL.md says of sizes is what the product keeps.
 //!
-//! Goal: whoever writes a client from the paper alone is refused nothing that the paper lets through.
-//! Method: each row that names a limit says its number as it stands in the code.
+//! Goal: whoever writes a client from the paper alone is refused nothing that the paper lets
+//! through. Method: each row that names a limit says its number as it stands in the code.
 
 use tidelog_types::limits::{
     CONNECTION_CHANNELS_MAX, CONNECTION_IN_SIZE_MAX, CONNECTION_OUT_SIZE_MAX, CONNECTIONS_MAX,
