@@ -80,19 +80,21 @@ fn a_full_disk_is_said_until_a_page_server_has_let_us_in() {
     assert_eq!(device.query("select count(*) from todo"), [[integer(3)]]);
 }
 
+/// A device that has the server's document open.
+fn online(server: &mut Server, seed: u8) -> Device {
+    let mut device = Device::new(seed);
+    device.server_is_up = true;
+    let call = device.start_open(TAB, Some(SERVER), &todos());
+    device.opened(call);
+    talk(server, &mut [&mut device]);
+    device
+}
+
 /// Goal: a device without room does not fetch, all the time, what it cannot keep.
 #[test]
 fn what_a_full_disk_has_no_room_for_is_fetched_again_after_a_pause() {
     let mut server = Server::default();
-    let mut online = |seed| {
-        let mut device = Device::new(seed);
-        device.server_is_up = true;
-        let call = device.start_open(TAB, Some(SERVER), &todos());
-        device.opened(call);
-        talk(&mut server, &mut [&mut device]);
-        device
-    };
-    let (mut full, mut other) = (online(1), online(2));
+    let [mut full, mut other] = [1, 2].map(|seed| online(&mut server, seed));
     full.fill_disk();
     add(&mut other, "milk");
     talk(&mut server, &mut [&mut other, &mut full]);
@@ -109,15 +111,7 @@ fn what_a_full_disk_has_no_room_for_is_fetched_again_after_a_pause() {
 #[test]
 fn a_disk_that_stays_full_is_tried_less_and_less_often_and_said_all_the_while() {
     let mut server = Server::default();
-    let mut online = |seed| {
-        let mut device = Device::new(seed);
-        device.server_is_up = true;
-        let call = device.start_open(TAB, Some(SERVER), &todos());
-        device.opened(call);
-        talk(&mut server, &mut [&mut device]);
-        device
-    };
-    let (mut full, mut other) = (online(1), online(2));
+    let [mut full, mut other] = [1, 2].map(|seed| online(&mut server, seed));
     full.fill_disk();
     add(&mut other, "milk");
     talk(&mut server, &mut [&mut other, &mut full]);
@@ -155,15 +149,7 @@ fn a_disk_that_stays_full_is_tried_less_and_less_often_and_said_all_the_while() 
 #[test]
 fn a_disk_is_full_until_what_it_had_no_room_for_is_durable() {
     let mut server = Server::default();
-    let mut online = |seed| {
-        let mut device = Device::new(seed);
-        device.server_is_up = true;
-        let call = device.start_open(TAB, Some(SERVER), &todos());
-        device.opened(call);
-        talk(&mut server, &mut [&mut device]);
-        device
-    };
-    let (mut full, mut other) = (online(1), online(2));
+    let [mut full, mut other] = [1, 2].map(|seed| online(&mut server, seed));
     full.fill_disk();
     add(&mut other, "milk");
     talk(&mut server, &mut [&mut other, &mut full]);
@@ -185,15 +171,7 @@ fn a_disk_is_full_until_what_it_had_no_room_for_is_durable() {
 #[test]
 fn what_a_disk_has_no_room_for_is_not_fetched_with_each_mutation_that_fits() {
     let mut server = Server::default();
-    let mut online = |seed| {
-        let mut device = Device::new(seed);
-        device.server_is_up = true;
-        let call = device.start_open(TAB, Some(SERVER), &todos());
-        device.opened(call);
-        talk(&mut server, &mut [&mut device]);
-        device
-    };
-    let (mut full, mut other) = (online(1), online(2));
+    let [mut full, mut other] = [1, 2].map(|seed| online(&mut server, seed));
     let title = text(&"x".repeat(3 << 20));
     other.mutate("note", &[("title", title)]);
     full.disk.set_capacity(Some(full.disk.used() + (2 << 20)));
@@ -394,15 +372,7 @@ fn what_is_on_its_way_to_the_disk_as_its_data_are_cleared_is_told() {
 #[test]
 fn nothing_is_written_to_a_store_whose_data_were_cleared() {
     let mut server = Server::default();
-    let mut online = |seed| {
-        let mut device = Device::new(seed);
-        device.server_is_up = true;
-        let call = device.start_open(TAB, Some(SERVER), &todos());
-        device.opened(call);
-        talk(&mut server, &mut [&mut device]);
-        device
-    };
-    let (mut device, mut other) = (online(1), online(2));
+    let [mut device, mut other] = [1, 2].map(|seed| online(&mut server, seed));
     device.disk.hold_flushes(true);
     add(&mut device, "lost");
     let failure = PageServerFailure::new(UnservedKind::Lost, "");

@@ -15,7 +15,7 @@ pub(crate) struct WakeDoor {
     asked_ms: Option<u64>,
     stepped_ms: u64,
     steps_count: u32,
-    /// Whether what the core shows was looked at since the last step that is.
+    /// Whether what the core shows was looked at since time last went on.
     is_seen: bool,
 }
 
