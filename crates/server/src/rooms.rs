@@ -709,12 +709,16 @@ mod tests {
             Some(FromServer::About { body: FromRoom::Refused(Refusal::Storage { .. }), .. })
         );
         assert!(is_refused, "{refused:?}");
-        assert_eq!(counters.seeds_kept_size.load(Ordering::Relaxed), seeds_kept_size_max);
+        // A room counts what it keeps once it has told whom it keeps nothing of.
+        let comes_to = async |size: u64| {
+            while counters.seeds_kept_size.load(Ordering::Relaxed) != size {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        timeout(ANSWER_TAKES, comes_to(seeds_kept_size_max)).await.expect("one is kept");
         assert_eq!(counters.rooms_kept_size.load(Ordering::Relaxed), 0);
         first.send(RoomMail::Left { conn: ConnId(1) }).expect("it is there");
-        while counters.seeds_kept_size.load(Ordering::Relaxed) > 0 {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
+        timeout(ANSWER_TAKES, comes_to(0)).await.expect("nothing is kept");
         store.close();
     }
 
