@@ -16,7 +16,7 @@ import {
   unbindArguments,
   VALUES_SIZE_MAX,
 } from './doctype.js';
-import type { Standing } from './document.js';
+import { type Standing, wordOnServer } from './document.js';
 import {
   BudgetExceededError,
   DocumentClosedError,
@@ -224,7 +224,8 @@ export class Database<Defined extends Mutations = Mutations> {
 
   #connect(connected: boolean): void {
     if (!this.#closed) {
-      this.#connection.tell('setConnected', { handle: this.#handle, connected });
+      const word = wordOnServer(connected, Date.now());
+      this.#connection.tell('setConnected', { handle: this.#handle, word });
     }
   }
 

@@ -85,14 +85,25 @@ export function note(document: Document, { status, memo }: Standing): void {
   document.memo = { ...memo, word: Math.max(memo.word, document.memo.word) };
 }
 
-/** The app has said something about the document. */
-export function remember(document: Document, kind: keyof ToCore, message: object): void {
+/**
+ * What an app says of the server, as a number: when it is said, in half milliseconds since 1970;
+ * even to go to the server, odd to stay away. So of what two tabs say, either not knowing of the
+ * other, the later word is the higher one.
+ */
+export function wordOnServer(connected: boolean, now: number): number {
+  return 2 * Math.floor(now) + (connected ? 0 : 1);
+}
+
+/** The app has said something about the document: the same as the core is to be told. */
+export function remember(document: Document, kind: keyof ToCore, message: object): object {
   if (kind === 'listenRejections') document.listens = true;
-  if (kind !== 'setConnected') return;
-  const { connected } = message as ToCore['setConnected'];
+  if (kind !== 'setConnected') return message;
+  const { handle, word: said } = message as ToCore['setConnected'];
+  // A clock that was set back takes no word back.
   const next = document.memo.word + 1;
-  const word = (next % 2 === 0) === connected ? next : next + 1;
+  const word = Math.max(said, next % 2 === said % 2 ? next : next + 1);
   document.memo = { ...document.memo, word };
+  return { handle, word };
 }
 
 /**

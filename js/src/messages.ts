@@ -84,7 +84,7 @@ export interface ToCore {
     readonly user: string;
     readonly force: boolean;
   };
-  setConnected: { readonly handle: number; readonly connected: boolean };
+  setConnected: { readonly handle: number; readonly word: number };
   listenRejections: { readonly handle: number };
   rejectionHandled: { readonly handle: number; readonly id: Uint8Array };
   token: { readonly handle: number; readonly token: string | null };
@@ -170,9 +170,9 @@ const OTHERS: Omit<Encoders, Request> = {
     w.text(user);
     w.u8(force);
   },
-  setConnected(w, { handle, connected }) {
+  setConnected(w, { handle, word }) {
     w.u32(handle);
-    w.u8(connected);
+    w.u64(word);
   },
   listenRejections: (w, { handle }) => w.u32(handle),
   rejectionHandled(w, { handle, id }) {

@@ -400,9 +400,9 @@ export class Tab {
     const { handle } = message as { handle?: number };
     if (kind === 'device') this.#device = message;
     const document = this.#documents.get(handle!);
-    if (document) remember(document, kind, message);
+    const told = document ? remember(document, kind, message) : message;
     const isNow = handle === undefined || isToldNow(document, kind);
-    if (isNow && this.#link.isConnected) this.#post(kind, message);
+    if (isNow && this.#link.isConnected) this.#post(kind, told);
   }
 
   #news(input: Extract<Input, { type: 'news' }>): void {

@@ -93,7 +93,7 @@ function messages(): readonly { [Kind in keyof ToCore]: [Kind, ToCore[Kind]] }[k
     ['export', { call, handle }],
     ['close', { call, handle }],
     ['destroy', { call, document: 'd', user: '', force: true }],
-    ['setConnected', { handle, connected: false }],
+    ['setConnected', { handle, word: 3 }],
     ['listenRejections', { handle }],
     ['rejectionHandled', { handle, id: new Uint8Array(16).fill(9) }],
     ['token', { handle, token: null }],

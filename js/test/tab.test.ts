@@ -1,4 +1,5 @@
 import { expect, test } from 'vitest';
+import { wordOnServer } from '../src/document.js';
 import {
   EngineError,
   InvalidOptionError,
@@ -324,10 +325,11 @@ test('calls wait for their document to be open again, and keep their order', () 
 });
 
 /** What the last `open` says of the server. */
-const saidOf = (stage: Stage): unknown => stage.posted('open').at(-1)!.word;
+const saidOf = (stage: Stage): number => stage.posted('open').at(-1)!.word as number;
 
-const setConnected = (stage: Stage, handle: number, connected: boolean): void => {
-  stage.step({ type: 'tell', kind: 'setConnected', message: { handle, connected } });
+const setConnected = (stage: Stage, handle: number, connected: boolean, now = 0): void => {
+  const word = wordOnServer(connected, now);
+  stage.step({ type: 'tell', kind: 'setConnected', message: { handle, word } });
 };
 
 test('who stays away from the server says so with the open', () => {
@@ -352,6 +354,28 @@ test('what is said of the server counts on from what any tab has said', () => {
     stage.comeBack().reopen({ word });
     expect(saidOf(stage)).toBe(word);
   }
+});
+
+test('a tab that has heard of no other says something later than what others said before', () => {
+  const [here, elsewhere] = [opened(), opened()];
+  for (let at = 1; at < 4; at += 1) setConnected(elsewhere.stage, elsewhere.handle, at === 2, at);
+  elsewhere.stage.survive();
+  setConnected(here.stage, here.handle, true, 4);
+  here.stage.survive();
+  expect(saidOf(here.stage)).toBeGreaterThan(saidOf(elsewhere.stage));
+  // The clock may be set back after that.
+  setConnected(here.stage, here.handle, false, 1);
+  here.stage.survive();
+  expect(saidOf(here.stage)).toBe(9);
+});
+
+test('a core that is there is told the word that the next one would be', () => {
+  const { stage, handle } = opened();
+  stage.news({ handle, news: stands({ word: 8 }) });
+  setConnected(stage, handle, false, 3);
+  expect(stage.posted('setConnected').at(-1)).toEqual({ handle, word: 9 });
+  setConnected(stage, handle, true, 6);
+  expect(stage.posted('setConnected').at(-1)).toEqual({ handle, word: 12 });
 });
 
 test('a status that was under way when the app spoke does not take its word back', () => {

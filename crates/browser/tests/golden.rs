@@ -164,7 +164,7 @@ fn what_a_tab_asks_is_written_as_typescript_writes_it() {
         ToCore::Ask { call, handle, request: Request::Export },
         ToCore::Ask { call, handle, request: Request::Close },
         ToCore::Destroy { call, document: "d".to_owned(), user: String::new(), force: true },
-        ToCore::SetConnected { handle, connected: false },
+        ToCore::SetConnected { handle, word: 3 },
         ToCore::ListenRejections { handle },
         ToCore::RejectionHandled { handle, id: CallId([9; 16]) },
         ToCore::Token { handle, token: None },

@@ -247,10 +247,10 @@ impl Client {
                     }
                 }
             }
-            ToCore::SetConnected { handle, connected } => {
+            ToCore::SetConnected { handle, word } => {
                 let Some(key) = self.key_of(tab, handle) else { return };
-                self.with(&key, out, |document, _| document.set_connected(connected));
-                if connected {
+                self.with(&key, out, |document, _| document.set_connected(word));
+                if word.is_multiple_of(2) {
                     self.servers.values_mut().for_each(ServerLink::try_now);
                 }
             }

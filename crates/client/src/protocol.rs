@@ -51,8 +51,8 @@ pub enum ToCore {
     SetConnected {
         /// Which document.
         handle: Handle,
-        /// Whether to connect.
-        connected: bool,
+        /// When that was said, and which: see [`Memo::word`].
+        word: u64,
     },
     /// The tab has a listener for rejections: tell it those that are kept. Not answered.
     ListenRejections {
@@ -133,8 +133,10 @@ pub struct OpenRequest {
 /// What a tab keeps of a document for the next core.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Memo {
-    /// What apps have said of the server, counted: odd to stay away from it, even to go there. Of
-    /// two words the higher one is the last, whichever tab it was said in.
+    /// What apps have said of the server last: when, in half milliseconds since 1970 by the clock of
+    /// the device, odd to stay away from it, even to go there; 0 for nothing. Of two words the
+    /// higher one is the last, whichever tab it was said in, whatever that knew, and whichever
+    /// comes first. Where the clock was set back, a tab counts on from the highest that it knows.
     pub word: u64,
     /// The copy that is on the disk. What is handed over from now on is recorded in it, or not at
     /// all.

@@ -149,7 +149,7 @@ fn what_could_not_be_written_is_not_handed_over() {
     device.open(&newer);
     assert_eq!(device.query("select count(*) from tag"), [[integer(0)]]);
     device.server_is_up = true;
-    device.ask(TAB, vec![ToCore::SetConnected { handle: HANDLE, connected: true }]);
+    device.ask(TAB, vec![ToCore::SetConnected { handle: HANDLE, word: 0 }]);
     let open = device.start_open(OTHER_TAB, Some(SERVER), &newer);
     talk(&mut server, &mut [&mut device]);
     assert!(server.document.is_none(), "it is on no disk");

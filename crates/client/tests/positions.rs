@@ -476,8 +476,8 @@ fn pages_that_are_held_and_not_visible_yet_tell_where_timelines_part() {
     let origin = EntryId { journal: timeline, life: Life([8; 16]), lsn: Lsn::FIRST };
     let theirs = it.authority.reject(origin, None, "of the other copy").unwrap();
     it.entry(theirs.entry, Some(public_entry(origin)));
-    for connected in [false, true] {
-        it.core.say(ToCore::SetConnected { handle: HANDLE, connected });
+    for word in [1, 2] {
+        it.core.say(ToCore::SetConnected { handle: HANDLE, word });
     }
     it.core.welcome(SERVER);
     let (storage, wanted) = (it.authority.position(), Lsn::FIRST.next());

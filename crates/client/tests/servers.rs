@@ -115,7 +115,7 @@ fn closing_a_document_at_one_server_closes_no_other_at_another() {
 #[test]
 fn a_document_that_stays_away_says_so_to_its_server() {
     let mut core = following_two();
-    core.say(ToCore::SetConnected { handle: HANDLE, connected: false });
+    core.say(ToCore::SetConnected { handle: HANDLE, word: 1 });
     assert_eq!(core.sent, [(X.to_owned(), close(1))]);
 }
 
@@ -139,12 +139,12 @@ fn what_was_closed_or_could_not_be_opened_has_no_say_any_more() {
     core.ask(Call(6), failed, request);
     assert!(core.failure_of(Call(6)).is_some());
     for handle in [closed, failed] {
-        core.say(ToCore::SetConnected { handle, connected: false });
+        core.say(ToCore::SetConnected { handle, word: 1 });
         assert_eq!(core.sent, [], "{handle:?} is heard");
     }
     // One that is opened again is.
     core.ask_to_open(TAB, Call(7), failed, "list", Some(X));
-    core.say(ToCore::SetConnected { handle: failed, connected: false });
+    core.say(ToCore::SetConnected { handle: failed, word: 1 });
     assert_eq!(core.sent, [(X.to_owned(), close(1))]);
 }
 
@@ -622,7 +622,7 @@ fn a_tab_whose_token_is_refused_bars_no_other_one() {
     let mut core = with_tokens();
     core.say(ToCore::Token { handle: HANDLE, token: Some("too old".to_owned()) });
     core.hear(X, &FromServer::Bye { reason: ByeReason::Unauthenticated });
-    core.say_from(OTHER_TAB, ToCore::SetConnected { handle: HANDLE, connected: true });
+    core.say_from(OTHER_TAB, ToCore::SetConnected { handle: HANDLE, word: 0 });
     core.socket_opens(X);
     assert_eq!(core.tokens_wanted, [TAB, OTHER_TAB]);
 }

@@ -1158,13 +1158,13 @@ fn a_server_that_has_lost_the_document_changes_nothing_here() {
 fn an_app_that_stays_away_keeps_its_mutations_until_it_goes_back() {
     let mut server = Server::default();
     let mut device = online(1, &mut server);
-    device.ask(TAB, vec![ToCore::SetConnected { handle: HANDLE, connected: false }]);
+    device.ask(TAB, vec![ToCore::SetConnected { handle: HANDLE, word: 1 }]);
     talk(&mut server, &mut [&mut device]);
     assert_eq!(device.status().connection, Connection::Offline);
     let milk = add(&mut device, "milk");
     device.pass(60_000);
     assert_eq!(device.fate(milk), "durable 1");
-    device.ask(TAB, vec![ToCore::SetConnected { handle: HANDLE, connected: true }]);
+    device.ask(TAB, vec![ToCore::SetConnected { handle: HANDLE, word: 2 }]);
     talk(&mut server, &mut [&mut device]);
     assert_eq!(device.fate(milk), "durable 1, confirmed 2");
 }

@@ -103,8 +103,8 @@ impl Port {
                 Input::Call { kind: "destroy", message: content, limited: true }
             }
             ToCore::Unwatch { call } => Input::Unwatch { call: call.0 },
-            ToCore::SetConnected { handle, connected } => {
-                let message = json!({ "handle": handle.0, "connected": connected });
+            ToCore::SetConnected { handle, word } => {
+                let message = json!({ "handle": handle.0, "word": word });
                 Input::Tell { kind: "setConnected", message }
             }
             ToCore::ListenRejections { handle }
@@ -234,7 +234,7 @@ impl Port {
             "unwatch" => ToCore::Unwatch { call: Call(number("call")) },
             "setConnected" => ToCore::SetConnected {
                 handle: Handle(number("handle")),
-                connected: message["connected"] == true,
+                word: message["word"].as_u64().expect("BUG: no word"),
             },
             "listenRejections" => ToCore::ListenRejections { handle: Handle(number("handle")) },
             "rejectionHandled" | "token" => {

@@ -361,11 +361,10 @@ impl Document {
         self.following.channel.as_ref().is_some_and(|channel| channel.is_open)
     }
 
-    /// The app goes away from the server, or back to it: what is said last holds.
-    pub(crate) fn set_connected(&mut self, connected: bool) {
-        let next = self.following.word + 1;
-        let is_meant = next.is_multiple_of(2) == connected;
-        self.following.word = if is_meant { next } else { next + 1 };
+    /// The app goes away from the server, or back to it: what it said last holds, in whatever
+    /// order it comes.
+    pub(crate) fn set_connected(&mut self, word: u64) {
+        self.recall_word(word);
         self.following.retry_at_ms = 0;
     }
 

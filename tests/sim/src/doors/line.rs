@@ -31,8 +31,8 @@ pub(crate) struct LineDoor {
     mutations: BTreeMap<(TabId, Call), Handle>,
     /// How often tabs have asked for each document, for a change of it, or for what is newest.
     asked: BTreeMap<String, u64>,
-    /// Documents of which it was last said whether they stay away.
-    away: BTreeMap<String, bool>,
+    /// The last word on connecting each document that was said since it was opened.
+    words: BTreeMap<String, u64>,
     /// How a document was told to stand last by each handle.
     told: BTreeMap<(TabId, Handle), Connection>,
     /// Of each document, which of all that was said the last probe was that was answered.
@@ -73,7 +73,7 @@ impl LineDoor {
             syncs: BTreeMap::new(),
             mutations: BTreeMap::new(),
             asked: BTreeMap::new(),
-            away: BTreeMap::new(),
+            words: BTreeMap::new(),
             told: BTreeMap::new(),
             probed: BTreeMap::new(),
             said_count: 0,
@@ -118,7 +118,7 @@ impl LineDoor {
                     self.documents.insert((tab, *handle), open.document.clone());
                     self.opens.insert((tab, *call), *handle);
                     self.refused.remove(&(tab, *handle));
-                    self.away.remove(&open.document);
+                    self.words.remove(&open.document);
                 }
                 Request::Sync => {
                     if let Some(document) = self.documents.get(&(tab, *handle)).cloned() {
@@ -135,11 +135,12 @@ impl LineDoor {
                 }
                 _ => {}
             },
-            ToCore::SetConnected { handle, connected } => {
+            ToCore::SetConnected { handle, word } => {
                 let document = self.documents.get(&(tab, *handle));
                 if let Some(document) = document.filter(|_| !self.refused.contains(&(tab, *handle)))
                 {
-                    self.away.insert(document.clone(), !connected);
+                    let last = self.words.entry(document.clone()).or_default();
+                    *last = (*last).max(*word);
                 }
             }
             _ => {}
@@ -282,8 +283,8 @@ impl LineDoor {
                     self.refused.extend(handle.map(|handle| (tab, handle)));
                     self.syncs.remove(&(tab, *call));
                 }
-                FromCore::Status { handle, status, .. } => {
-                    self.must_be_so(tab, *handle, status)?;
+                FromCore::Status { handle, status, memo } => {
+                    self.must_be_so(tab, *handle, status, memo.word)?;
                 }
                 _ => {}
             }
@@ -322,7 +323,13 @@ impl LineDoor {
     }
 
     /// What is told of the way to the server is what was said on it.
-    fn must_be_so(&mut self, tab: TabId, handle: Handle, status: &Status) -> Result<(), String> {
+    fn must_be_so(
+        &mut self,
+        tab: TabId,
+        handle: Handle,
+        status: &Status,
+        word: u64,
+    ) -> Result<(), String> {
         self.told.insert((tab, handle), status.connection);
         let Some(document) = self.documents.get(&(tab, handle)) else {
             return Err(format!("a tab is told of {handle:?}, which it never had"));
@@ -332,7 +339,8 @@ impl LineDoor {
         if is_there != (status.connection == Connection::Online) {
             return Err(format!("the server has answered for {document}: {is_there}, {status:?}"));
         }
-        if self.away.get(document).is_some_and(|away| *away != status.away) {
+        let is_older = self.words.get(document).is_some_and(|last| word < *last);
+        if is_older || status.away == word.is_multiple_of(2) {
             return Err(format!("{document} is told to go the other way: {status:?}"));
         }
         Ok(())

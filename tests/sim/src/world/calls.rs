@@ -94,8 +94,8 @@ impl World {
         doc: Doc,
         connected: bool,
     ) -> Option<ToCore> {
-        let message = self.tab(device, tab).set_connected(doc, connected)?;
         let now_ms = self.now_ms;
+        let message = self.tab(device, tab).set_connected(doc, connected, now_ms)?;
         for (id, other) in &mut self.devices[device].tabs {
             other.note_connected(doc, connected, *id == tab, now_ms);
         }
