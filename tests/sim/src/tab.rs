@@ -440,9 +440,9 @@ impl Tab {
         self.ask(call, destroy, now_ms, BTreeSet::new())
     }
 
-    pub(crate) fn set_connected(&self, doc: Doc, connected: bool) -> Option<ToCore> {
+    pub(crate) fn set_connected(&self, doc: Doc, connected: bool, now_ms: u64) -> Option<ToCore> {
         let handle = *self.held.get(&doc)?;
-        Some(ToCore::SetConnected { handle, connected })
+        Some(ToCore::SetConnected { handle, word: 2 * now_ms + u64::from(!connected) })
     }
 
     /// Some tab of the device has said of a document whether it is to stay away, this one or
@@ -604,6 +604,17 @@ impl Tab {
     pub(crate) fn is_away(&self, doc: Doc) -> bool {
         let status = self.held.get(&doc).and_then(|handle| self.statuses.get(handle));
         status.is_none_or(|(_, status)| status.away)
+    }
+
+    /// Whether the disk had no room for what a server has sent, when its core said last how a
+    /// document stands: that is written again by itself, after a pause.
+    pub(crate) fn lacks_room(&self) -> bool {
+        let mut statuses = self.held.values().filter_map(|handle| self.statuses.get(handle));
+        statuses.any(|(_, it)| {
+            let [kept, seen] = it.storage_lsns;
+            let failure = it.error.as_ref();
+            kept < seen && failure.is_some_and(|it| it.code == ErrorCode::StorageFull)
+        })
     }
 
     /// When all is in step, and nobody does anything, the status of a document says so. Gives what

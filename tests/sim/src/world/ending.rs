@@ -9,7 +9,7 @@ use super::{SETTLE_MS, World};
 use crate::app::Wish;
 use crate::device::Device;
 use crate::docs::Doc;
-use crate::tab::{Asked, Live};
+use crate::tab::{Asked, Live, Tab};
 
 /// How often all sides are compared before they are said to differ.
 const COMPARISONS_MAX: u32 = 5;
@@ -482,7 +482,8 @@ impl World {
     /// store: a page server may just have broken, or say nothing.
     fn judge_statuses(&mut self) -> Result<(), String> {
         let until_ms = self.now_ms + LENT_MS;
-        while self.now_ms < until_ms && !self.devices.iter().all(Device::is_lent) {
+        let is_at_rest = |it: &Device| it.is_lent() && !it.tabs.values().any(Tab::lacks_room);
+        while self.now_ms < until_ms && !self.devices.iter().all(is_at_rest) {
             self.pass(TOLD_MS)?;
         }
         self.pass(TOLD_MS)?;
