@@ -419,20 +419,23 @@ impl Rest {
     }
 }
 
-/// Appends a batch of one frame, behind which no other says that it was ever there.
+/// Appends two batches of one frame each, of two documents: the last one says that the one before
+/// it is durable, and no other says that it was ever there itself.
 fn note_at_the_end(run: &mut Run, options: StoreOptions) {
-    let (last, mut model) = run.history.last().expect("the empty state").clone();
-    let ticket = Ticket(last.0 + 1);
-    let mut append = Append::to(model.0.keys().next().expect("a document").clone());
-    append.record = Some(vec![7; 40].into());
-    let request = StoreRequest::Append { ticket, append };
-    model.apply(&request);
-    run.history.push((ticket, model));
     let opened = PageServer::open_with(files(&run.device), seed(&run.device), options);
     let mut server = opened.expect("a sound store").0;
-    server.serve(OWNER, request);
-    server.flush();
-    settle(&mut server, &run.device);
+    let (mut last, mut model) = run.history.last().expect("the empty state").clone();
+    let documents: Vec<DocumentKey> = model.0.keys().take(2).cloned().collect();
+    for document in documents.into_iter().rev() {
+        last = Ticket(last.0 + 1);
+        let append = Append { record: Some(vec![7; 40].into()), ..Append::to(document) };
+        let request = StoreRequest::Append { ticket: last, append };
+        model.apply(&request);
+        run.history.push((last, model.clone()));
+        server.serve(OWNER, request);
+        server.flush();
+        settle(&mut server, &run.device);
+    }
     server.mark_durable();
     server.flush();
     settle(&mut server, &run.device);

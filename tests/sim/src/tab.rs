@@ -982,11 +982,31 @@ impl Tab {
                     heard.answers.push(query);
                 }
             }
-            ToCore::Ask { handle, request: Request::Close, .. } => self.let_go(*handle, heard),
+            ToCore::Ask { handle, request: Request::Close, .. } => {
+                self.ends_with_verdicts(*handle)?;
+                self.let_go(*handle, heard);
+            }
             ToCore::Destroy { document, .. } => heard.destroyed = Some(document.clone()),
             _ => {}
         }
         Ok(())
+    }
+
+    /// What this device decides is confirmed with the same word that says that it is durable: the
+    /// close of such a document does not come between.
+    fn ends_with_verdicts(&self, handle: Handle) -> Result<(), String> {
+        let is_local = |(_, it): &(u32, Status)| it.connection == Connection::Local;
+        if !self.statuses.get(&handle).is_some_and(is_local) {
+            return Ok(());
+        }
+        let mut open = self.confirming.keys().filter(|call| {
+            let asked = self.unsettled.get(call);
+            asked.and_then(|asked| handle_of(&asked.message)) == Some(handle)
+        });
+        match open.next() {
+            Some(call) => Err(format!("the close says nothing of {}", self.name(*call)?)),
+            None => Ok(()),
+        }
     }
 
     /// Nothing more is expected of a document that was closed.
