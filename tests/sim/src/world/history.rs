@@ -138,8 +138,9 @@ impl World {
     }
 
     /// A server is restored, and restored again when a device has just begun to send what it had to
-    /// send all along: so that moves to another timeline twice. A clone of the device, which comes
-    /// last, has it where it was first.
+    /// send all along, from the same backup, or from a later one that is the right one: so that
+    /// moves to another timeline twice. A clone of the device, which comes last, has it where it was
+    /// first.
     fn move_twice(&mut self) -> Result<(), String> {
         let (host, device) = (0, self.rng.index(self.devices.len()));
         self.note(&format!("device {device}: has something to send while its server goes back"));
@@ -147,6 +148,7 @@ impl World {
         self.issue_some(device)?;
         self.pass(DECIDED_MS)?;
         self.cut_device_off(device);
+        let later = crash(&self.hosts[host].disk, &self.swarm, &mut self.rng);
         self.issue_some(device)?;
         self.pass(KEPT_MS)?;
         let clone = self.clone_device(device);
@@ -155,7 +157,8 @@ impl World {
         self.cut_off.remove(&device);
         self.muted = Some(Muted { device, frames_left: 1 });
         self.pass(BACK_MS)?;
-        self.give_server(host, kill(&backup, &self.swarm))?;
+        let second = if self.rng.once_in(2) { later } else { backup };
+        self.give_server(host, second)?;
         self.muted = None;
         self.pass(BACK_MS)?;
         self.cut_off.remove(&clone);
