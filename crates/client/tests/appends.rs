@@ -8,12 +8,15 @@ use tidelog_client::{
     Again, Call, FromCore, Handle, Input, Mutate, OpenRequest, PageServerFailure, PageServerId,
     Params, Query, Request, Storage, ToCore,
 };
-use tidelog_pages::{AppendError, OpenedDocument, StoreReply, StoreRequest, Ticket};
+use tidelog_pages::{AppendError, OpenedDocument, StoreReply, StoreRequest, Ticket, TimelineState};
 use tidelog_sync::{Channel, FromRoom, FromServer, Refusal, ToRoom, ToServer};
 use tidelog_testing::client::core::{Core, key};
 use tidelog_testing::client::{HANDLE, OTHER_TAB, SERVER, TAB, call_id, text, todos};
 use tidelog_types::limits::Limits;
-use tidelog_types::{BudgetLimits, Epoch, ErrorCode, Life, Outcome, Page, Pgid, UnservedKind};
+use tidelog_types::{
+    BudgetLimits, Epoch, ErrorCode, JournalId, Life, Lineage, Lsn, LsnRange, Outcome, Page, Pgid,
+    Position, UnservedKind,
+};
 
 /// Goal: what a caller was told left nothing behind can never become durable. Method: of two
 /// appends in flight the younger is refused first, since the page server has yet to find out that
@@ -712,6 +715,70 @@ fn data_that_were_cleared_with_something_on_its_way_are_read() {
         assert!(has_rows(&core) || last_read(&core).is_some(), "it waits for nothing");
         assert!(!core.has_failed(Call(4)));
         assert!(is_refused_before || has_rows(&core));
+    }
+}
+
+/// The timeline of a synced document with all frames that the store was handed, but these.
+fn stored_frames(core: &Core, refused: &[Ticket]) -> OpenedDocument {
+    let appends = core.asked.iter().filter_map(|request| match request {
+        StoreRequest::Append { ticket, append } if !refused.contains(ticket) => Some(append),
+        _ => None,
+    });
+    let record = appends.clone().find_map(|append| append.record.clone());
+    let journal = appends.clone().find_map(|append| append.begin_timeline);
+    let frames: Vec<_> = appends.flat_map(|append| append.timeline.clone()).collect();
+    let head = frames.last().expect("frames").lsn.next();
+    OpenedDocument {
+        record: record.expect("it has one").into_vec(),
+        timeline: Some(TimelineState {
+            journal: journal.expect("it has one").0,
+            range: LsnRange::new(Lsn::FIRST, head),
+            frames,
+        }),
+        storage: None,
+        db_pages: 0,
+        calls: Vec::new(),
+        first_page: None,
+        is_incomplete: false,
+    }
+}
+
+/// Goal: what was never durable is not sent, nor called durable, also of the last copy of data that
+/// were cleared. Method: of three mutations the first is durable, the page server never answers the
+/// second one, and refuses the third one, before the core hears of the loss. The copy that it then
+/// reads has the second one too.
+#[test]
+fn of_the_last_copy_of_cleared_data_only_what_is_durable_is_sent() {
+    let mut core = Core::default();
+    core.open_new(Call(1), HANDLE, "list", Some(SERVER));
+    let ticket = core.add(Call(2), "milk");
+    core.reply(StoreReply::Durable { ticket });
+    core.add(Call(3), "bread");
+    let refused = core.add(Call(4), "eggs");
+    let state = stored_frames(&core, &[refused]);
+    core.fail(refused);
+    let (server, failure) = (PageServerId(1), PageServerFailure::new(UnservedKind::Lost, ""));
+    core.step(Input::PageServerFailed { server, failure });
+    let (document, life) = (key("list"), Life::NONE);
+    core.reply(StoreReply::Opened { document, life, state: Some(Box::new(state)) });
+    core.ask(Call(9), HANDLE, again(Call(3), "bread"));
+    assert!(!is_durable(&core, Call(9)), "it is on no disk");
+    assert_eq!(core.failure_of(Call(9)).map(|it| it.outcome), Some(Outcome::Unknown));
+
+    core.pass(1_000);
+    core.welcome(SERVER);
+    let storage = Position::start_of(JournalId([7; 16]));
+    let (from, wanted, lives) = (Lsn::FIRST, Lsn::FIRST, Lineage::default());
+    let body = FromRoom::Opened { storage, from, wanted, lives };
+    core.hear(SERVER, &FromServer::About { channel: Channel(1), body });
+    let sent: usize = core.sent.iter().map(|(_, message)| frames_in(message)).sum();
+    assert_eq!(sent, 1);
+}
+
+fn frames_in(message: &ToServer) -> usize {
+    match message {
+        ToServer::About { body: ToRoom::Frames { frames, .. }, .. } => frames.len(),
+        _ => 0,
     }
 }
 
