@@ -316,6 +316,27 @@ fn nobody_waits_for_a_page_that_is_not_needed_any_more() {
     }
 }
 
+/// Goal: nobody is told that nothing was recorded of what may be among what is lost. Method: a tab
+/// asks a new core again for a mutation that the store does not have; its document is damaged.
+#[test]
+fn a_call_that_is_not_found_in_a_damaged_document_may_be_recorded() {
+    for is_incomplete in [true, false] {
+        let before = Core::open();
+        let (mut core, pages) = (Core::default(), pages_of(&before));
+        core.ask_to_open(TAB, Call(1), HANDLE, "list", None);
+        let state = Some(Box::new(OpenedDocument { is_incomplete, ..stored(&before) }));
+        core.reply(StoreReply::Opened { document: key("list"), life: Life::NONE, state });
+        core.ask(Call(2), HANDLE, again(Call(2), "milk"));
+        while let Some((request, pgids)) = last_read(&core) {
+            core.asked.retain(|it| !matches!(it, StoreRequest::Read { .. }));
+            let pages = pgids.into_iter().map(|pgid| (pgid, pages[&pgid].clone())).collect();
+            core.reply(StoreReply::Pages { request, document: key("list"), pages, last: true });
+        }
+        let outcome = core.failure_of(Call(2)).map(|failure| failure.outcome);
+        assert_eq!(outcome, is_incomplete.then_some(Outcome::Unknown));
+    }
+}
+
 #[test]
 fn a_call_that_was_looked_for_and_not_found_fails_like_any_other() {
     let mut core = Core::open();
@@ -831,13 +852,16 @@ fn a_core_that_dies_of_a_document_has_named_it() {
 
 /// Goal: nobody is told that nothing was recorded of what an earlier page server may have made
 /// durable. Method: it dies before it says so; the next one is handed the same, and refuses it for
-/// a reason that it finds before it looks what is on the disk, or after that.
+/// a reason that it finds before it looks what is on the disk, or after that, or since something of
+/// that is lost.
 #[test]
 fn what_an_earlier_page_server_was_handed_may_be_recorded_when_the_next_one_refuses_it() {
     let fenced = || AppendError::Fenced { current: Epoch(3) };
     let cases = [
         (fenced(), true, Outcome::Unknown),
         (AppendError::Busy, true, Outcome::Unknown),
+        (AppendError::Damaged, true, Outcome::Unknown),
+        (AppendError::Damaged, false, Outcome::None),
         (AppendError::Full, true, Outcome::None),
         (fenced(), false, Outcome::None),
     ];
