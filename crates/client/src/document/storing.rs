@@ -300,7 +300,8 @@ impl Document {
                     }
                 }
                 (Then::Kept, Some(open)) => open.is_kept = true,
-                (Then::Record, _) | (Then::Timeline(..) | Then::Recorded | Then::Kept, None) => {}
+                (Then::Record, _) => self.record_is_durable(&ctx.settings.limits),
+                (Then::Timeline(..) | Then::Recorded | Then::Kept, None) => {}
             }
         }
     }
@@ -516,6 +517,10 @@ impl Document {
     /// Whether what is gathered waits until the record that is on its way is durable.
     pub(super) fn waits_for_a_record(&mut self) -> bool {
         self.open().is_some_and(|open| open.record_due == Some(RecordDue::BehindLast))
-            && self.ledger.waiting_mut().any(|then| matches!(then, Then::Record))
+            && self.has_record_in_flight()
+    }
+
+    pub(super) fn has_record_in_flight(&mut self) -> bool {
+        self.ledger.waiting_mut().any(|then| matches!(then, Then::Record))
     }
 }
