@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use tidelog_pages::{Append, StoreRequest, Ticket};
+use tidelog_pages::{Append, StorageEntry, StoreRequest, Ticket};
 use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{DocumentKey, Epoch, JournalId, Life, Lsn, UnservedKind};
 
@@ -206,12 +206,20 @@ impl StoreLink {
 
     /// The same of storage entries.
     pub(crate) fn first_entry(&self, document: &DocumentKey, journal: JournalId) -> Option<Lsn> {
-        let mut entries = self.appends_to(document).flat_map(|append| &append.storage);
+        let mut entries = self.pending_entries(document);
         let first = entries.find(|entry| entry.position.journal == journal);
         first.map(|entry| entry.range.start())
     }
 
-    fn appends_to(&self, document: &DocumentKey) -> impl Iterator<Item = &Append> {
+    /// The storage entries of one document that are not durable, oldest first.
+    pub(crate) fn pending_entries(
+        &self,
+        document: &DocumentKey,
+    ) -> impl DoubleEndedIterator<Item = &StorageEntry> {
+        self.appends_to(document).flat_map(|append| &append.storage)
+    }
+
+    fn appends_to(&self, document: &DocumentKey) -> impl DoubleEndedIterator<Item = &Append> {
         self.pending.iter().filter_map(move |pending| match &pending.request {
             StoreRequest::Append { append, .. } if append.document == *document => Some(append),
             _ => None,

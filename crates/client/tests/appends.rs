@@ -803,6 +803,48 @@ fn frames_in(message: &ToServer) -> usize {
     }
 }
 
+/// Goal: memory stays bounded though the data were cleared, and nothing that no disk has leaves it.
+/// Method: no page is to stay in memory; a mutation is refused after the core has heard of the loss.
+#[test]
+fn of_data_that_were_cleared_what_can_be_read_again_leaves_memory() {
+    let mut core = Core::with_limits(Limits { pool_pages_max: 0, ..Limits::DEFAULT });
+    core.open_new(Call(1), HANDLE, "list", None);
+    let kept = pages_of(&core);
+    let reads = |core: &mut Core| {
+        let mut count = 0;
+        while let Some((request, pgids)) = last_read(core) {
+            core.asked.retain(|it| !matches!(it, StoreRequest::Read { .. }));
+            let pages = pgids.into_iter().map(|pgid| (pgid, kept[&pgid].clone())).collect();
+            core.reply(StoreReply::Pages { request, document: key("list"), pages, last: true });
+            count += 1;
+        }
+        count
+    };
+    let before = core.last_ticket();
+    core.add(Call(2), "milk");
+    reads(&mut core);
+    let ticket = core.last_ticket();
+    assert!(ticket > before);
+    let (server, failure) = (PageServerId(1), PageServerFailure::new(UnservedKind::Lost, ""));
+    core.step(Input::PageServerFailed { server, failure });
+    core.fail(ticket);
+    for call in [Call(3), Call(4)] {
+        core.ask(call, HANDLE, Request::Export);
+        assert!(reads(&mut core) > 0, "all is in memory still");
+        let is_it =
+            |it: &&FromCore| matches!(it, FromCore::Exported { call: of, .. } if *of == call);
+        assert!(core.told.iter().any(|it| is_it(&it)));
+    }
+    let (sql, params) = ("select id from todo".to_owned(), Params::NONE);
+    core.ask(Call(5), HANDLE, Request::Query(Query { sql, params }));
+    reads(&mut core);
+    let rows = core.told.iter().find_map(|it| match it {
+        FromCore::Rows { call: Call(5), rows } => Some(rows.decode()),
+        _ => None,
+    });
+    assert_eq!(rows, Some(vec![vec![text("milk")]]));
+}
+
 /// Goal: nobody waits for pages that nobody can read any more. Method: no page is in memory; the
 /// page server is replaced by one of another store while a live query and a query wait for some,
 /// or before anything is asked.
