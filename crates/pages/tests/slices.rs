@@ -182,6 +182,28 @@ fn no_poll_of_a_change_over_does_more_for_a_larger_store() {
     }
 }
 
+/// Goal: no poll of a change-over does more for a larger document. Method: one of pages in the log,
+/// and slices of one piece of work: as many polls as it has pages do without any disk.
+#[test]
+fn the_page_table_of_a_large_document_is_checkpointed_in_slices() {
+    let device = CrashDevice::new();
+    let limits = Limits { slice: BudgetLimits::SMALLEST, ..Limits::DEFAULT };
+    let mut store = Store::open(&device, StoreOptions::default());
+    store.server.serve(OWNER, request(1, large(9)));
+    store.server.flush();
+    store.settle();
+    drop(store);
+    let options = StoreOptions { log_size_max: 1, limits, ..StoreOptions::default() };
+    let mut store = Store::open(&device, options);
+    let mut in_memory = 0;
+    while store.server.wants_poll() {
+        let ((), cost) = store.cost(|server| drop(server.poll()));
+        in_memory += u32::from(cost == Counts::default());
+    }
+    assert_eq!(store.shown("generation "), 2, "it has changed over");
+    assert!(in_memory > PAGES, "{in_memory} polls");
+}
+
 const PAGES: u32 = 96;
 const READER: OwnerId = OwnerId(2);
 
