@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
-use tidelog_disk::{Disk, StoreFiles};
+use tidelog_disk::{Disk, DiskError, StoreFiles};
 use tidelog_journal::{BatchNumber, Damage, Log, LogReport, Seed};
 use tidelog_types::Life;
 use tidelog_types::limits::{LOG_BUFFER_SIZE_MAX, LOG_SIZE_MAX, Limits, STORE_POOL_PAGES_MAX};
@@ -168,9 +168,8 @@ impl<D: Disk> Store<D> {
 
     /// Writes what was appended, if there is also room for the next checkpoint of it.
     pub fn write(&mut self) -> Result<(), Fault> {
-        self.reserve_slots()?;
         let before = self.log.written();
-        self.log.write()?;
+        self.write_with_slots(Log::write)?;
         if self.log.written() > before && self.log.is_reserve_low() {
             // Before nothing is left for what lets an owner in.
             self.space.missing();
@@ -180,6 +179,21 @@ impl<D: Disk> Store<D> {
             self.pages.keep_reserved();
         }
         Ok(())
+    }
+
+    /// Writes to the log what has slots in the page file. Those that are only made ahead give way to
+    /// it.
+    fn write_with_slots(
+        &mut self,
+        write: impl Fn(&mut Log<D>) -> Result<(), DiskError>,
+    ) -> Result<(), Fault> {
+        self.reserve_slots()?;
+        let mut written = write(&mut self.log);
+        let slots = self.catalog.extents.slots();
+        if written.as_ref().is_err_and(DiskError::is_full) && self.pages.give_back_beyond(slots)? {
+            written = write(&mut self.log);
+        }
+        Ok(written?)
     }
 
     /// Whether there is a document of this number, and all of it is written.
