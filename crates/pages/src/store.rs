@@ -1,6 +1,7 @@
 //! The log, the page file and what is known of them.
 
 pub(crate) mod change_over;
+pub(crate) mod discarding;
 mod fetch;
 mod history;
 mod lookups;
@@ -272,23 +273,6 @@ impl<D: Disk> Store<D> {
     /// so that it cannot get lost and be taken for one that never was.
     fn is_attested(&mut self) -> Result<bool, Fault> {
         Ok(self.log.is_damaged() || self.pages.attest()?)
-    }
-
-    /// Forgets the batches that could not be written, in the log and in the catalog. Once the
-    /// given number is durable they will never be found again.
-    pub fn discard(&mut self) -> Result<BatchNumber, Fault> {
-        let number = self.log.discard()?;
-        self.pages.give_back()?;
-        self.space.missing();
-        self.pool.clear();
-        let mut catalog = Catalog::new(self.pages.slots());
-        self.log.replay(&mut |found| catalog.take_in(found)).map_err(Fault::Log)?;
-        if !self.pages.is_tight() {
-            catalog.extents.let_grow();
-        }
-        self.catalog = catalog;
-        self.unwritten.clear();
-        Ok(number)
     }
 
     /// What this damage to the log means.

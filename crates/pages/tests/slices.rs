@@ -204,6 +204,39 @@ fn the_page_table_of_a_large_document_is_checkpointed_in_slices() {
     assert!(in_memory > PAGES, "{in_memory} polls");
 }
 
+/// Goal: no poll does more for a longer log when an append finds no room. Method: many documents,
+/// and as many more as the device has room for.
+#[test]
+fn what_finds_no_room_is_taken_back_in_slices() {
+    let device = CrashDevice::new();
+    let limits = Limits { slice: BudgetLimits::SMALLEST, ..Limits::DEFAULT };
+    let options = StoreOptions { log_size_max: 1 << 30, limits, ..StoreOptions::default() };
+    let mut store = Store::open(&device, options);
+    for number in 1..=300 {
+        store.server.serve(OWNER, request(number, document(number)));
+    }
+    store.server.flush();
+    store.settle();
+    device.set_capacity(Some(device.used()));
+    let (mut number, mut most, mut replies) = (301, Counts::default(), Vec::new());
+    let is_refused = |reply: &StoreReply| matches!(reply, StoreReply::AppendFailed { .. });
+    while !replies.iter().any(is_refused) {
+        store.server.serve(OWNER, request(number, document(number)));
+        store.server.flush();
+        replies.clear();
+        while replies.is_empty() {
+            let (polled, cost) = store.cost(PageServer::poll);
+            most.calls = most.calls.max(cost.calls);
+            most.read = most.read.max(cost.read);
+            replies.extend(polled.into_iter().map(|(_, reply)| reply));
+        }
+        number += 1;
+    }
+    assert!(most.calls <= 8, "{most:?}");
+    assert!(most.read <= 2 * PAGE_SIZE as u64, "{most:?}");
+    assert_eq!(store.shown("documents "), number - 2, "the last of them is not there");
+}
+
 const PAGES: u32 = 96;
 const READER: OwnerId = OwnerId(2);
 

@@ -58,7 +58,8 @@ pub(crate) struct ChangeOvers {
     is_tight: bool,
     /// Size that it was given last, or had when the store was opened.
     given: u64,
-    /// What was known before the last one, forgotten a piece at a time.
+    /// What was known before the last one, or before something was taken back, forgotten a piece at
+    /// a time.
     former: Catalog,
 }
 
@@ -224,6 +225,11 @@ impl ChangeOvers {
         if self.current.take().is_some() {
             self.give_up(store, u64::MAX);
         }
+    }
+
+    /// Nobody asks for this any more.
+    pub fn forget(&mut self, former: Catalog) {
+        self.former = former;
     }
 
     /// The current one cannot go on; the next is begun once the log is this large.
