@@ -183,31 +183,34 @@ impl CallFailure {
 
     /// `is_repeat`: an earlier page server was handed the same, and may have made it durable.
     pub(crate) fn of_append(error: &AppendError, is_repeat: bool) -> Self {
-        match error {
-            // They are said before what is on the disk is looked at.
-            AppendError::Fenced { .. } | AppendError::Busy if is_repeat => Self {
-                outcome: Outcome::Unknown,
-                ..Self::new(
-                    ErrorCode::Storage,
-                    format!(
-                        "{error}; it may have been recorded before: look before it is issued again"
-                    ),
-                )
-            },
+        let (outcome, fate) = match error {
+            // They are said before what is on the disk is looked at, or of a disk that has lost
+            // something: it may have been that.
+            AppendError::Fenced { .. } | AppendError::Busy | AppendError::Damaged if is_repeat => {
+                let fate = "it may have been recorded before: look before it is issued again";
+                (Outcome::Unknown, fate)
+            }
+            _ => (Outcome::None, "nothing was recorded"),
+        };
+        let failure = match error {
             AppendError::Damaged => Self::new(
                 ErrorCode::Storage,
-                "data of this site were damaged on this device: what is whole can be read and \
-                 exported; then begin anew with destroyAll(), or clear the data of this site; \
-                 nothing was recorded",
+                format!(
+                    "data of this site were damaged on this device: what is whole can be read and \
+                     exported; then begin anew with destroyAll(), or clear the data of this site; \
+                     {fate}"
+                ),
             )
             .until_mended(),
             AppendError::Full => Self::new(
                 ErrorCode::StorageFull,
-                "the device has no more room for this site: free some, then try again; nothing \
-                 was recorded",
+                format!(
+                    "the device has no more room for this site: free some, then try again; {fate}"
+                ),
             ),
-            other => Self::new(ErrorCode::Storage, format!("{other}; nothing was recorded")),
-        }
+            other => Self::new(ErrorCode::Storage, format!("{other}; {fate}")),
+        };
+        Self { outcome, ..failure }
     }
 
     pub(crate) fn data_cleared() -> Self {

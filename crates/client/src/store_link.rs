@@ -2,9 +2,9 @@
 
 use std::collections::VecDeque;
 
-use tidelog_pages::{Append, StoreRequest, Ticket};
+use tidelog_pages::{Append, StorageEntry, StoreRequest, Ticket};
 use tidelog_types::probe::{Probe, reached};
-use tidelog_types::{DocumentKey, Epoch, Life, UnservedKind};
+use tidelog_types::{DocumentKey, Epoch, JournalId, Life, Lsn, UnservedKind};
 
 use crate::effect::{PageServerFailure, PageServerId, TabId};
 use crate::outbox::Outbox;
@@ -196,6 +196,34 @@ impl StoreLink {
     /// Whether an earlier page server was handed what has this ticket too.
     pub(crate) fn is_repeat(&self, ticket: Ticket) -> bool {
         self.pending.iter().any(|pending| pending.ticket == ticket && pending.is_repeat)
+    }
+
+    /// The first timeline frame of one document that is not durable, if one is pending.
+    pub(crate) fn first_frame(&self, document: &DocumentKey, timeline: JournalId) -> Option<Lsn> {
+        let mut frames = self.appends_to(document).filter(|it| it.timeline_id == Some(timeline));
+        frames.find_map(|append| append.timeline.first()).map(|frame| frame.lsn)
+    }
+
+    /// The same of storage entries.
+    pub(crate) fn first_entry(&self, document: &DocumentKey, journal: JournalId) -> Option<Lsn> {
+        let mut entries = self.pending_entries(document);
+        let first = entries.find(|entry| entry.position.journal == journal);
+        first.map(|entry| entry.range.start())
+    }
+
+    /// The storage entries of one document that are not durable, oldest first.
+    pub(crate) fn pending_entries(
+        &self,
+        document: &DocumentKey,
+    ) -> impl DoubleEndedIterator<Item = &StorageEntry> {
+        self.appends_to(document).flat_map(|append| &append.storage)
+    }
+
+    fn appends_to(&self, document: &DocumentKey) -> impl DoubleEndedIterator<Item = &Append> {
+        self.pending.iter().filter_map(move |pending| match &pending.request {
+            StoreRequest::Append { append, .. } if append.document == *document => Some(append),
+            _ => None,
+        })
     }
 
     /// Gives up what is pending of one document, from `ticket` on.

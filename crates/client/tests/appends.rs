@@ -8,12 +8,15 @@ use tidelog_client::{
     Again, Call, FromCore, Handle, Input, Mutate, OpenRequest, PageServerFailure, PageServerId,
     Params, Query, Request, Storage, ToCore,
 };
-use tidelog_pages::{AppendError, OpenedDocument, StoreReply, StoreRequest, Ticket};
+use tidelog_pages::{AppendError, OpenedDocument, StoreReply, StoreRequest, Ticket, TimelineState};
 use tidelog_sync::{Channel, FromRoom, FromServer, Refusal, ToRoom, ToServer};
 use tidelog_testing::client::core::{Core, key};
 use tidelog_testing::client::{HANDLE, OTHER_TAB, SERVER, TAB, call_id, text, todos};
 use tidelog_types::limits::Limits;
-use tidelog_types::{BudgetLimits, Epoch, ErrorCode, Life, Outcome, Page, Pgid, UnservedKind};
+use tidelog_types::{
+    BudgetLimits, Epoch, ErrorCode, JournalId, Life, Lineage, Lsn, LsnRange, Outcome, Page, Pgid,
+    Position, UnservedKind,
+};
 
 /// Goal: what a caller was told left nothing behind can never become durable. Method: of two
 /// appends in flight the younger is refused first, since the page server has yet to find out that
@@ -310,6 +313,27 @@ fn nobody_waits_for_a_page_that_is_not_needed_any_more() {
             core.say(ToCore::Unwatch { call: Call(2) });
         }
         assert!(core.is_done(Call(3)));
+    }
+}
+
+/// Goal: nobody is told that nothing was recorded of what may be among what is lost. Method: a tab
+/// asks a new core again for a mutation that the store does not have; its document is damaged.
+#[test]
+fn a_call_that_is_not_found_in_a_damaged_document_may_be_recorded() {
+    for is_incomplete in [true, false] {
+        let before = Core::open();
+        let (mut core, pages) = (Core::default(), pages_of(&before));
+        core.ask_to_open(TAB, Call(1), HANDLE, "list", None);
+        let state = Some(Box::new(OpenedDocument { is_incomplete, ..stored(&before) }));
+        core.reply(StoreReply::Opened { document: key("list"), life: Life::NONE, state });
+        core.ask(Call(2), HANDLE, again(Call(2), "milk"));
+        while let Some((request, pgids)) = last_read(&core) {
+            core.asked.retain(|it| !matches!(it, StoreRequest::Read { .. }));
+            let pages = pgids.into_iter().map(|pgid| (pgid, pages[&pgid].clone())).collect();
+            core.reply(StoreReply::Pages { request, document: key("list"), pages, last: true });
+        }
+        let outcome = core.failure_of(Call(2)).map(|failure| failure.outcome);
+        assert_eq!(outcome, is_incomplete.then_some(Outcome::Unknown));
     }
 }
 
@@ -715,6 +739,112 @@ fn data_that_were_cleared_with_something_on_its_way_are_read() {
     }
 }
 
+/// The timeline of a synced document with all frames that the store was handed, but these.
+fn stored_frames(core: &Core, refused: &[Ticket]) -> OpenedDocument {
+    let appends = core.asked.iter().filter_map(|request| match request {
+        StoreRequest::Append { ticket, append } if !refused.contains(ticket) => Some(append),
+        _ => None,
+    });
+    let record = appends.clone().find_map(|append| append.record.clone());
+    let journal = appends.clone().find_map(|append| append.begin_timeline);
+    let frames: Vec<_> = appends.flat_map(|append| append.timeline.clone()).collect();
+    let head = frames.last().expect("frames").lsn.next();
+    OpenedDocument {
+        record: record.expect("it has one").into_vec(),
+        timeline: Some(TimelineState {
+            journal: journal.expect("it has one").0,
+            range: LsnRange::new(Lsn::FIRST, head),
+            frames,
+        }),
+        storage: None,
+        db_pages: 0,
+        calls: Vec::new(),
+        first_page: None,
+        is_incomplete: false,
+    }
+}
+
+/// Goal: what was never durable is not sent, nor called durable, also of the last copy of data that
+/// were cleared. Method: of three mutations the first is durable, the page server never answers the
+/// second one, and refuses the third one, before the core hears of the loss. The copy that it then
+/// reads has the second one too.
+#[test]
+fn of_the_last_copy_of_cleared_data_only_what_is_durable_is_sent() {
+    let mut core = Core::default();
+    core.open_new(Call(1), HANDLE, "list", Some(SERVER));
+    let ticket = core.add(Call(2), "milk");
+    core.reply(StoreReply::Durable { ticket });
+    core.add(Call(3), "bread");
+    let refused = core.add(Call(4), "eggs");
+    let state = stored_frames(&core, &[refused]);
+    core.fail(refused);
+    let (server, failure) = (PageServerId(1), PageServerFailure::new(UnservedKind::Lost, ""));
+    core.step(Input::PageServerFailed { server, failure });
+    let (document, life) = (key("list"), Life::NONE);
+    core.reply(StoreReply::Opened { document, life, state: Some(Box::new(state)) });
+    core.ask(Call(9), HANDLE, again(Call(3), "bread"));
+    assert!(!is_durable(&core, Call(9)), "it is on no disk");
+    assert_eq!(core.failure_of(Call(9)).map(|it| it.outcome), Some(Outcome::Unknown));
+
+    core.pass(1_000);
+    core.welcome(SERVER);
+    let storage = Position::start_of(JournalId([7; 16]));
+    let (from, wanted, lives) = (Lsn::FIRST, Lsn::FIRST, Lineage::default());
+    let body = FromRoom::Opened { storage, from, wanted, lives };
+    core.hear(SERVER, &FromServer::About { channel: Channel(1), body });
+    let sent: usize = core.sent.iter().map(|(_, message)| frames_in(message)).sum();
+    assert_eq!(sent, 1);
+}
+
+fn frames_in(message: &ToServer) -> usize {
+    match message {
+        ToServer::About { body: ToRoom::Frames { frames, .. }, .. } => frames.len(),
+        _ => 0,
+    }
+}
+
+/// Goal: memory stays bounded though the data were cleared, and nothing that no disk has leaves it.
+/// Method: no page is to stay in memory; a mutation is refused after the core has heard of the loss.
+#[test]
+fn of_data_that_were_cleared_what_can_be_read_again_leaves_memory() {
+    let mut core = Core::with_limits(Limits { pool_pages_max: 0, ..Limits::DEFAULT });
+    core.open_new(Call(1), HANDLE, "list", None);
+    let kept = pages_of(&core);
+    let reads = |core: &mut Core| {
+        let mut count = 0;
+        while let Some((request, pgids)) = last_read(core) {
+            core.asked.retain(|it| !matches!(it, StoreRequest::Read { .. }));
+            let pages = pgids.into_iter().map(|pgid| (pgid, kept[&pgid].clone())).collect();
+            core.reply(StoreReply::Pages { request, document: key("list"), pages, last: true });
+            count += 1;
+        }
+        count
+    };
+    let before = core.last_ticket();
+    core.add(Call(2), "milk");
+    reads(&mut core);
+    let ticket = core.last_ticket();
+    assert!(ticket > before);
+    let (server, failure) = (PageServerId(1), PageServerFailure::new(UnservedKind::Lost, ""));
+    core.step(Input::PageServerFailed { server, failure });
+    core.fail(ticket);
+    for call in [Call(3), Call(4)] {
+        core.ask(call, HANDLE, Request::Export);
+        assert!(reads(&mut core) > 0, "all is in memory still");
+        let is_it =
+            |it: &&FromCore| matches!(it, FromCore::Exported { call: of, .. } if *of == call);
+        assert!(core.told.iter().any(|it| is_it(&it)));
+    }
+    let (sql, params) = ("select id from todo".to_owned(), Params::NONE);
+    core.ask(Call(5), HANDLE, Request::Query(Query { sql, params }));
+    reads(&mut core);
+    let rows = core.told.iter().find_map(|it| match it {
+        FromCore::Rows { call: Call(5), rows } => Some(rows.decode()),
+        _ => None,
+    });
+    assert_eq!(rows, Some(vec![vec![text("milk")]]));
+}
+
 /// Goal: nobody waits for pages that nobody can read any more. Method: no page is in memory; the
 /// page server is replaced by one of another store while a live query and a query wait for some,
 /// or before anything is asked.
@@ -764,13 +894,16 @@ fn a_core_that_dies_of_a_document_has_named_it() {
 
 /// Goal: nobody is told that nothing was recorded of what an earlier page server may have made
 /// durable. Method: it dies before it says so; the next one is handed the same, and refuses it for
-/// a reason that it finds before it looks what is on the disk, or after that.
+/// a reason that it finds before it looks what is on the disk, or after that, or since something of
+/// that is lost.
 #[test]
 fn what_an_earlier_page_server_was_handed_may_be_recorded_when_the_next_one_refuses_it() {
     let fenced = || AppendError::Fenced { current: Epoch(3) };
     let cases = [
         (fenced(), true, Outcome::Unknown),
         (AppendError::Busy, true, Outcome::Unknown),
+        (AppendError::Damaged, true, Outcome::Unknown),
+        (AppendError::Damaged, false, Outcome::None),
         (AppendError::Full, true, Outcome::None),
         (fenced(), false, Outcome::None),
     ];

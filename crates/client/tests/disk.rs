@@ -134,6 +134,29 @@ fn live_queries_of_a_newer_release_go_on_while_the_disk_is_full() {
     assert!(matches!(device.answers(tags)[..], [FromCore::Rows { .. }]), "{}", device.fate(tags));
 }
 
+/// Goal: the same where nothing is asked at all, and a disk that stays full costs little. Method: the
+/// migration finds no room for minutes.
+#[test]
+fn a_migration_that_found_no_room_is_written_once_there_is_some() {
+    let mut device = Device::new(1);
+    device.open(&todos());
+    device.close(TAB);
+    device.fill_disk();
+    let mut newer = todos();
+    newer.migrations.push("create table tag (name text) strict".to_owned());
+    device.open(&newer);
+    device.asked.clear();
+    (0..180).for_each(|_| device.pass(1_000));
+    assert!((12..=16).contains(&device.appends()), "{} in three minutes", device.appends());
+    assert_eq!(device.status().error.as_ref().map(|it| it.code), Some(ErrorCode::StorageFull));
+    device.disk.set_full(false);
+    (0..16).for_each(|_| device.pass(1_000));
+    assert_eq!(device.status().error, None);
+    device.cut_power();
+    device.open(&todos());
+    assert_eq!(device.query("select count(*) from tag"), [[integer(0)]]);
+}
+
 /// Goal: no state of a document is handed over that this device may not have tomorrow. Method: a
 /// newer release's migration found no room, and is to be written again in a while, when another tab
 /// hands the document over.

@@ -177,6 +177,19 @@ fn about_to_be_rejected(server: &mut Server) -> (Device, Call) {
     (first, refused)
 }
 
+/// The server hears the device until it stands there, of which the device hears nothing yet.
+fn send_until(server: &mut Server, device: &mut Device, next: Lsn) {
+    while server.position().next < next {
+        for message in device.take_sent() {
+            let answers = server.hear(device.number, message);
+            answers.iter().for_each(|answer| device.hear_server(answer));
+        }
+        if server.position().next < next {
+            server.news(device.number).iter().for_each(|news| device.hear_server(news));
+        }
+    }
+}
+
 /// Goal: a rejection is told once, and what a listener has dealt with never again. Method: the disk
 /// has no room to write it down, for minutes; meanwhile its listener returns.
 #[test]
@@ -187,15 +200,7 @@ fn a_rejection_that_cannot_be_kept_is_told_once() {
         first.ask(TAB, vec![ToCore::ListenRejections { handle: HANDLE }]);
         first.server_is_up = true;
         first.pass(15_000);
-        while server.position().next < Lsn::FIRST.plus(3) {
-            for message in first.take_sent() {
-                let answers = server.hear(first.number, message);
-                answers.iter().for_each(|answer| first.hear_server(answer));
-            }
-            if server.position().next < Lsn::FIRST.plus(3) {
-                server.news(first.number).iter().for_each(|news| first.hear_server(news));
-            }
-        }
+        send_until(&mut server, &mut first, Lsn::FIRST.plus(3));
         first.fill_disk();
         server.news(first.number).iter().for_each(|news| first.hear_server(news));
         assert_eq!(first.rejections(TAB), [1]);
@@ -216,6 +221,45 @@ fn a_rejection_that_cannot_be_kept_is_told_once() {
         let left = if is_handled { &[] as &[u64] } else { &[1] };
         assert_eq!(first.rejections(TAB), left);
     }
+}
+
+/// Goal: the same of more rejections than are kept. Method: four come while nobody serves the store,
+/// of which the record keeps one; then the disk has no room for what came with the last of them.
+#[test]
+fn rejections_are_told_once_though_there_are_more_than_are_kept() {
+    const COUNT: u64 = 4;
+    let limits = Limits { rejections_kept_max: 1, ..Limits::DEFAULT };
+    let mut server = Server::default();
+    let (mut first, mut second) = (online_with(1, limits, &mut server), online(2, &mut server));
+    (0..COUNT).for_each(|n| _ = add(&mut first, &n.to_string()));
+    talk(&mut server, &mut [&mut first, &mut second]);
+    first.ask(TAB, vec![ToCore::ListenRejections { handle: HANDLE }]);
+    offline(&mut first);
+    for device in [&mut first, &mut second] {
+        (0..COUNT).for_each(|n| _ = device.mutate("remove", &[("id", text(&n.to_string()))]));
+    }
+    talk(&mut server, &mut [&mut second]);
+    let decided = server.position().next.plus(COUNT);
+    first.server_is_up = true;
+    first.pass(15_000);
+    send_until(&mut server, &mut first, decided);
+    first.lose_page_server();
+    second.mutate("note", &[("title", text(&"x".repeat(3 << 20)))]);
+    talk(&mut server, &mut [&mut second]);
+    talk(&mut server, &mut [&mut first]);
+    assert_eq!(first.rejections(TAB).len() as u64, COUNT);
+    first.disk.set_capacity(Some(first.disk.used() + (1 << 20)));
+    first.lend();
+    assert_eq!(first.status().error.as_ref().map(|it| it.code), Some(ErrorCode::StorageFull));
+    first.disk.set_capacity(None);
+    for _ in 0..20 {
+        first.pass(1_000);
+        talk(&mut server, &mut [&mut first]);
+    }
+    assert_eq!(first.status().pending, 0);
+    let mut told = first.rejections(TAB);
+    told.sort_unstable();
+    assert_eq!(told, (COUNT + 1..=2 * COUNT).collect::<Vec<_>>());
 }
 
 /// Goal: nothing that is said of rejections while a document is read anew is lost. Method: its

@@ -8,15 +8,6 @@ use crate::LogFile;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RecoverError {
-    /// Bytes that were durable have changed, and durable frames follow them: going on would lose
-    /// those silently.
-    #[error("the log is damaged at offset {offset} of {file}")]
-    DamagedMiddle {
-        /// Which file.
-        file: LogFile,
-        /// Where the first frame begins that is not whole.
-        offset: u64,
-    },
     /// Neither copy of a file's header is whole, so which file is the newer cannot be told.
     #[error("the header of {file} is damaged")]
     DamagedHeader {

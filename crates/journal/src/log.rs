@@ -9,7 +9,7 @@ use tidelog_types::probe::{Probe, reached};
 use crate::frame::BatchPart;
 use crate::header::{FRAME_ALIGNMENT, Header, HeaderArea, LOG_START, Seed};
 use crate::recovery::{self, Recovered};
-use crate::scan::{self, Visit};
+use crate::scan::Visit;
 use crate::successor::Successor;
 use crate::writer::{Writer, block_after};
 use crate::{FrameHead, FramePlace, LogFile, LogReport, RecoverError, Witness};
@@ -508,16 +508,6 @@ impl<D: Disk> Log<D> {
     #[must_use]
     pub fn active(&self) -> LogFile {
         self.active
-    }
-
-    /// Tells `visit` of every frame that is written, in order, as at opening.
-    ///
-    /// # Errors
-    ///
-    /// [`RecoverError`]: the log has to be opened anew.
-    pub fn replay(&self, visit: &mut Visit<'_>) -> Result<(), RecoverError> {
-        let file = &self.files[self.active.index()];
-        scan::replay(file, self.active, self.header, self.written_size(), visit)
     }
 }
 

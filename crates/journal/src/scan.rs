@@ -159,23 +159,6 @@ impl Leftovers {
     }
 }
 
-/// Reads the file again as far as `end`, which is known to be whole.
-pub(crate) fn replay<D: Disk>(
-    disk: &D,
-    file: LogFile,
-    header: Header,
-    end: u64,
-    visit: &mut Visit<'_>,
-) -> Result<(), RecoverError> {
-    let mut window = Window::new(disk, header, WINDOW_SIZE);
-    let scanned = scan(&mut window, header, Scanned::START, end, visit)?;
-    if scanned.end == end {
-        Ok(())
-    } else {
-        Err(RecoverError::DamagedMiddle { file, offset: scanned.end })
-    }
-}
-
 /// Delivers whole batches from `start` on until one is not whole, or `limit` is reached.
 pub(crate) fn scan<D: Disk>(
     window: &mut Window<'_, D>,

@@ -45,8 +45,6 @@ pub(crate) enum Fault {
     Disk(#[from] DiskError),
     #[error("{what} is damaged")]
     Damaged { what: String },
-    #[error("{0}")]
-    Log(RecoverError),
 }
 
 impl From<ReadError> for Fault {

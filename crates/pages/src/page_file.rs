@@ -203,6 +203,17 @@ impl<D: Disk> PageFile<D> {
         }
     }
 
+    /// Gives back room that was made ahead, beyond so many slots. Says whether there was any.
+    pub fn give_back_beyond(&mut self, slots: u32) -> Result<bool, DiskError> {
+        let Some(before) = self.grown_from else { return Ok(false) };
+        let size = size_of(slots).max(before);
+        let has_more = self.disk.size() > size;
+        if has_more {
+            self.disk.set_size(size)?;
+        }
+        Ok(has_more)
+    }
+
     /// Gives back what lies behind this many slots.
     pub fn shed(&mut self, slots: u32) -> Result<(), DiskError> {
         let size = size_of(slots);

@@ -12,6 +12,11 @@ use crate::page_file::Slot;
 /// About how many bytes of memory an entry takes.
 const ENTRY_SIZE: usize = 24;
 
+/// About how many entries take so many bytes of memory, at least one.
+pub(crate) fn entries_of(size: usize) -> usize {
+    (size / ENTRY_SIZE).max(1)
+}
+
 /// The page table of a document: of each page the version that the last checkpoint left in the
 /// page file, and those that lie in the log since.
 ///
@@ -22,6 +27,17 @@ pub(crate) struct PageTable {
     /// Ascending. A large document has hundreds of thousands of them, so they lie close together.
     settled: Vec<TableEntry>,
     logged: BTreeMap<Pgid, LoggedPage>,
+    /// How far a checkpoint has come that goes on.
+    checkpoint: Option<Checkpoint>,
+}
+
+/// A checkpoint of a page table that is on its way.
+#[derive(Debug)]
+struct Checkpoint {
+    /// Those of the entries that are settled then, ascending, that are known.
+    settled: Vec<TableEntry>,
+    /// How many of the entries that were settled before are among them, or replaced.
+    taken: usize,
 }
 
 /// A page with versions in the log.
@@ -208,29 +224,40 @@ impl PageTable {
         })
     }
 
-    /// Makes the newest versions the settled ones. Gives those that lie in the log, each with the
-    /// slot that it has to be written to.
-    pub fn checkpoint(&mut self) -> Vec<(Slot, PageVersion)> {
+    /// Goes on to make the newest versions the settled ones, by so many entries at most. Gives those
+    /// of them that lie in the log, each with the slot that it has to be written to; and whether
+    /// that was all. Before it is, nothing is to be asked of the table.
+    pub fn checkpoint(&mut self, entries_max: usize) -> (Vec<(Slot, PageVersion)>, bool) {
         let mut moved = Vec::new();
-        if self.logged.is_empty() {
-            return moved;
+        if self.logged.is_empty() && self.checkpoint.is_none() {
+            return (moved, true);
         }
-        let mut settled = Vec::with_capacity(self.settled.len());
-        let mut before = std::mem::take(&mut self.settled).into_iter().peekable();
-        for (pgid, LoggedPage { slot, versions }) in std::mem::take(&mut self.logged) {
-            while let Some(entry) = before.next_if(|entry| entry.pgid < pgid) {
-                settled.push(entry);
+        let size = self.settled.len();
+        let new = || Checkpoint { settled: Vec::with_capacity(size), taken: 0 };
+        let Checkpoint { settled, taken } = self.checkpoint.get_or_insert_with(new);
+        for _ in 0..entries_max {
+            let before = self.settled.get(*taken);
+            let logged = self.logged.first_key_value().map(|(pgid, _)| *pgid);
+            if let Some(entry) = before
+                && logged.is_none_or(|pgid| entry.pgid < pgid)
+            {
+                settled.push(*entry);
+                *taken += 1;
+                continue;
             }
-            before.next_if(|entry| entry.pgid == pgid);
+            *taken += usize::from(before.is_some_and(|entry| Some(entry.pgid) == logged));
+            let Some((pgid, LoggedPage { slot, versions })) = self.logged.pop_first() else {
+                self.settled = std::mem::take(settled);
+                self.checkpoint = None;
+                return (moved, true);
+            };
             if let Some(page) = versions.last().and_then(|last| last.page(pgid)) {
                 let PageVersion { lsn, checksum, .. } = page;
                 settled.push(TableEntry { pgid, slot, checksum, lsn });
                 moved.push((slot, page));
             }
         }
-        settled.extend(before);
-        self.settled = settled;
-        moved
+        (moved, false)
     }
 
     /// The settled versions from this page on.
@@ -300,7 +327,8 @@ mod tests {
         assert_eq!([3, 4, 5].map(|pgid| lsn_of(table.newest(Pgid(pgid)))), [None, Some(8), None]);
         let before = |pgid| lsn_of(table.before(Pgid(pgid), lsn(7)));
         assert_eq!([3, 4, 5].map(before), [Some(5), Some(5), Some(6)], "and was there before");
-        let moved = table.checkpoint();
+        let (moved, is_all) = table.checkpoint(usize::MAX);
+        assert!(is_all);
         assert_eq!(
             moved.iter().map(|(slot, page)| (slot.number(), page.pgid.0)).collect::<Vec<_>>(),
             [(4, 4)]
@@ -308,5 +336,32 @@ mod tests {
         let settled: Vec<u32> =
             table.settled_from(Pgid(2)).iter().map(|entry| entry.pgid.0).collect();
         assert_eq!(settled, [2, 4]);
+    }
+    /// Goal: a checkpoint of a large table is cut into slices of any size. Method: pages that are in
+    /// the log alone, settled alone, both, and gone; entry by entry, and all at once.
+    #[test]
+    fn a_checkpoint_goes_on_where_it_was() {
+        let checkpointed_by = |entries_max| {
+            let mut table = checkpointed();
+            table.add(Pgid(6), lsn(6), (60, 4096), || slot(6));
+            table.add(Pgid(2), lsn(7), (70, 9000), || slot(2));
+            table.shrink(6, 3, lsn(8));
+            table.add(Pgid(5), lsn(9), (90, 12_000), || slot(5));
+            let (mut moved, mut slices) = (Vec::new(), 0);
+            loop {
+                let (some, is_all) = table.checkpoint(entries_max);
+                assert!(some.len() <= entries_max);
+                moved.extend(some);
+                slices += 1;
+                if is_all {
+                    return (moved, table.settled_from(Pgid(1)).to_vec(), slices);
+                }
+            }
+        };
+        let (moved, settled, slices) = checkpointed_by(1);
+        assert_eq!(moved.iter().map(|(_, page)| page.pgid.0).collect::<Vec<_>>(), [2, 5]);
+        assert_eq!(settled.iter().map(|entry| entry.pgid.0).collect::<Vec<_>>(), [1, 2, 3, 5]);
+        assert_eq!(slices, 7, "and one that finds nothing more");
+        assert_eq!(checkpointed_by(usize::MAX), (moved, settled, 1));
     }
 }

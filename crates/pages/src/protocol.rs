@@ -479,7 +479,8 @@ pub struct TimelineState {
 
 /// Why an append failed. In every case this page server has recorded nothing of it; what an earlier
 /// one was handed too may be recorded where it is [`Fenced`](Self::Fenced) or [`Busy`](Self::Busy),
-/// which are said before the store is looked at.
+/// which are said before the store is looked at, or [`Damaged`](Self::Damaged), where it may be
+/// among what is lost.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum AppendError {

@@ -19,6 +19,7 @@ use crate::read_queue::ReadQueue;
 use crate::reads::{ActiveRead, Served};
 use crate::staging::Staged;
 use crate::store::change_over::ChangeOvers;
+use crate::store::discarding::Discarding;
 use crate::store::recording::Recording;
 use crate::store::{Store, StoreOptions};
 use crate::waiting::{Waiting, WaitingLine};
@@ -59,6 +60,8 @@ pub struct PageServer<D> {
     half: Option<Recorded>,
     /// Whether appends that found no room are being taken back: requests wait until that is done.
     is_taking_back: bool,
+    /// How far the log was read again for that.
+    discarding: Option<Discarding>,
     /// Whether the files were [cleared](Self::lose): they are left alone.
     is_lost: bool,
     /// What found no room beside something else, and is still to be carried out again.
@@ -111,6 +114,7 @@ impl<D: Disk> PageServer<D> {
             recording: None,
             half: None,
             is_taking_back: false,
+            discarding: None,
             is_lost: false,
             spared: VecDeque::new(),
             waiting: WaitingLine::default(),
@@ -197,6 +201,7 @@ impl<D: Disk> PageServer<D> {
     pub fn lose(&mut self) {
         self.is_lost = true;
         self.is_taking_back = false;
+        self.discarding = None;
         self.spared.clear();
         self.acks = Acks::default();
         self.change_overs.stop(&mut self.store);
@@ -781,9 +786,16 @@ impl<D: Disk> PageServer<D> {
         if !self.reads.is_empty() {
             return Ok(());
         }
+        let begun = self.discarding.take().map_or_else(|| self.store.begin_discarding(), Ok);
+        let mut discarding = begun?;
+        if !self.store.go_on_discarding(&mut discarding, budget)? {
+            self.discarding = Some(discarding);
+            return Ok(());
+        }
         let written = self.store.written();
         let needed_reserve = self.store.needs_reserve();
-        let batch = self.store.discard()?;
+        let (batch, former) = self.store.end_discarding(discarding)?;
+        self.change_overs.forget(former);
         self.half = None;
         let numbers = &self.store.catalog().numbers;
         let is_there = |document: &DocumentKey| numbers.contains_key(document);

@@ -1,6 +1,7 @@
 //! The log, the page file and what is known of them.
 
 pub(crate) mod change_over;
+pub(crate) mod discarding;
 mod fetch;
 mod history;
 mod lookups;
@@ -12,7 +13,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
-use tidelog_disk::{Disk, StoreFiles};
+use tidelog_disk::{Disk, DiskError, StoreFiles};
 use tidelog_journal::{BatchNumber, Damage, Log, LogReport, Seed};
 use tidelog_types::Life;
 use tidelog_types::limits::{LOG_BUFFER_SIZE_MAX, LOG_SIZE_MAX, Limits, STORE_POOL_PAGES_MAX};
@@ -168,9 +169,8 @@ impl<D: Disk> Store<D> {
 
     /// Writes what was appended, if there is also room for the next checkpoint of it.
     pub fn write(&mut self) -> Result<(), Fault> {
-        self.reserve_slots()?;
         let before = self.log.written();
-        self.log.write()?;
+        self.write_with_slots(Log::write)?;
         if self.log.written() > before && self.log.is_reserve_low() {
             // Before nothing is left for what lets an owner in.
             self.space.missing();
@@ -180,6 +180,21 @@ impl<D: Disk> Store<D> {
             self.pages.keep_reserved();
         }
         Ok(())
+    }
+
+    /// Writes to the log what has slots in the page file. Those that are only made ahead give way to
+    /// it.
+    fn write_with_slots(
+        &mut self,
+        write: impl Fn(&mut Log<D>) -> Result<(), DiskError>,
+    ) -> Result<(), Fault> {
+        self.reserve_slots()?;
+        let mut written = write(&mut self.log);
+        let slots = self.catalog.extents.slots();
+        if written.as_ref().is_err_and(DiskError::is_full) && self.pages.give_back_beyond(slots)? {
+            written = write(&mut self.log);
+        }
+        Ok(written?)
     }
 
     /// Whether there is a document of this number, and all of it is written.
@@ -258,23 +273,6 @@ impl<D: Disk> Store<D> {
     /// so that it cannot get lost and be taken for one that never was.
     fn is_attested(&mut self) -> Result<bool, Fault> {
         Ok(self.log.is_damaged() || self.pages.attest()?)
-    }
-
-    /// Forgets the batches that could not be written, in the log and in the catalog. Once the
-    /// given number is durable they will never be found again.
-    pub fn discard(&mut self) -> Result<BatchNumber, Fault> {
-        let number = self.log.discard()?;
-        self.pages.give_back()?;
-        self.space.missing();
-        self.pool.clear();
-        let mut catalog = Catalog::new(self.pages.slots());
-        self.log.replay(&mut |found| catalog.take_in(found)).map_err(Fault::Log)?;
-        if !self.pages.is_tight() {
-            catalog.extents.let_grow();
-        }
-        self.catalog = catalog;
-        self.unwritten.clear();
-        Ok(number)
     }
 
     /// What this damage to the log means.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use tidelog_disk::{BLOCK_SIZE, CrashDevice, Grown};
+use tidelog_disk::{BLOCK_SIZE, CrashDevice, Disk, Grown};
 use tidelog_journal::RecoverError;
 use tidelog_pages::{
     Append, AppendError, DamageReport, OpenError, PageServer, RecoveryReport, StoreOptions,
@@ -15,6 +15,7 @@ use tidelog_testing::store::{
     Model, OWNER, Server, ask, files, log_end, observe, open, open_document, plain, seed, settle,
     small_log, try_observe,
 };
+use tidelog_types::limits::PAGE_SIZE;
 use tidelog_types::{Epoch, Life, Pgid};
 
 /// Where the frames of a log file begin.
@@ -234,6 +235,29 @@ fn a_damaged_checkpoint_leaves_what_lies_before_and_behind() {
     assert_eq!(observed.0.len(), 3);
     assert!(observed.0.iter().all(|(key, document)| expected.0[key] == *document));
     assert_eq!(observed.0[&key("c")].pages[&Pgid(2)].1, page(33));
+}
+
+/// Goal: slots that were flushed and are gone are damage, which no opening repairs: what lay in them
+/// is nowhere else. Method: pages are checkpointed, and the page file is cut off behind its header
+/// and one slot.
+#[test]
+fn a_page_file_that_lost_checkpointed_pages_is_refused_and_left_as_it_is() {
+    let device = CrashDevice::new();
+    let mut server = open(&device);
+    server.serve(OWNER, request(1, storage("a", [entry(1, 2, 2, &[(1, 1), (2, 2)])])));
+    let mut filler = Append::to(key("filler"));
+    filler.record = Some(vec![1; 80_000].into());
+    server.serve(OWNER, request(2, filler));
+    server.flush();
+    settle(&mut server, &device);
+    assert!(server.to_string().contains("log log-b generation 2"), "{server}");
+    drop(server);
+    device.file("pages").set_size(3 * PAGE_SIZE as u64).expect("it gets shorter");
+    let before = ["log-a", "log-b", "pages"].map(|file| device.bytes_of(file));
+    let opened = PageServer::open_with(files(&device), seed(&device), small_log());
+    let error = opened.map(|(_, report)| report).expect_err("a page is nowhere");
+    assert!(matches!(error, OpenError::Log(RecoverError::Malformed { .. })), "{error:?}");
+    assert_eq!(["log-a", "log-b", "pages"].map(|file| device.bytes_of(file)), before);
 }
 
 #[test]

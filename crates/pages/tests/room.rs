@@ -421,6 +421,26 @@ fn pages_in_the_log_have_their_slots_when_the_device_is_full() {
     }
 }
 
+/// Goal: slots that are made ahead take no room that an append needs. Method: an owner is let in and
+/// writes a document of four pages, on devices of more and more room: each has room for it that has
+/// more than one that has.
+#[test]
+fn slots_that_are_made_ahead_give_way_to_the_log() {
+    let pages: Vec<(u32, u8)> = (1..=4).map(|pgid| (pgid, 7)).collect();
+    let fits = |capacity: u64| {
+        let device = CrashDevice::new();
+        device.set_capacity(Some(capacity));
+        let mut server = open(&device);
+        server.serve(OWNER, StoreRequest::Hello { epoch: Epoch(0), life: Life::NONE });
+        server.flush();
+        let ready = settle(&mut server, &device);
+        assert!(matches!(ready[..], [StoreReply::Ready { .. }]), "{ready:?}");
+        append(&mut server, &device, 1, storage("d", [entry(1, 2, 4, &pages)]))
+    };
+    let fits: Vec<bool> = (150..220).step_by(2).map(|kib| fits(kib * KIB)).collect();
+    assert!(fits.is_sorted() && fits.contains(&true) && fits.contains(&false), "{fits:?}");
+}
+
 /// Goal: an append that finds no room has given back what it took when its owner is told. Method:
 /// one whose pages have room in the page file, and not in the log beside it.
 #[test]

@@ -11,8 +11,8 @@ use tidelog_disk::{
     BLOCK_SIZE, CrashDevice, CrashDisk, Disk, DiskError, Fault, FlushId, StoreFiles,
 };
 use tidelog_pages::{
-    Append, AppendError, OwnerId, PageServer, StagedPage, StoreOptions, StoreReply, StoreRequest,
-    Ticket, TimelineFrame,
+    Append, AppendError, OwnerId, PageServer, StagedPage, StorageEntry, StoreOptions, StoreReply,
+    StoreRequest, Ticket, TimelineFrame,
 };
 use tidelog_testing::store::make::{
     self, durable, entry, frame, key, lsn, page, read_of, request, storage,
@@ -180,6 +180,97 @@ fn no_poll_of_a_change_over_does_more_for_a_larger_store() {
         // The other log is written in chunks.
         assert!(most.written <= 280 * 1024, "of {documents} documents: {most:?}");
     }
+}
+
+/// Goal: no poll of a change-over does more for a larger document. Method: one of pages in the log,
+/// and slices of one piece of work: as many polls as it has pages do without any disk.
+#[test]
+fn the_page_table_of_a_large_document_is_checkpointed_in_slices() {
+    let device = CrashDevice::new();
+    let limits = Limits { slice: BudgetLimits::SMALLEST, ..Limits::DEFAULT };
+    let mut store = Store::open(&device, StoreOptions::default());
+    store.server.serve(OWNER, request(1, large(9)));
+    store.server.flush();
+    store.settle();
+    drop(store);
+    let options = StoreOptions { log_size_max: 1, limits, ..StoreOptions::default() };
+    let mut store = Store::open(&device, options);
+    let mut in_memory = 0;
+    while store.server.wants_poll() {
+        let ((), cost) = store.cost(|server| drop(server.poll()));
+        in_memory += u32::from(cost == Counts::default());
+    }
+    assert_eq!(store.shown("generation "), 2, "it has changed over");
+    assert!(in_memory > PAGES, "{in_memory} polls");
+}
+
+/// Goal: what owners note takes memory only while it is asked for. Method: a document with notes and
+/// the calls of many entries, in a store that has changed over; each opening reads all of it again.
+#[test]
+fn records_and_calls_are_read_from_the_log_each_time_they_are_asked_for() {
+    const RECORD_SIZE: u64 = 100_000;
+    const CALLS: u64 = 500;
+    let device = CrashDevice::new();
+    let mut store = Store::open(&device, StoreOptions::default());
+    let entries = (1..=CALLS).map(|at| {
+        let calls = vec![(CallId(u128::from(at).to_be_bytes()), lsn(at))];
+        StorageEntry { calls, ..entry(at, at + 1, 1, &[(1, 7)]) }
+    });
+    let mut append = storage("noted", entries);
+    append.record = Some(vec![3; RECORD_SIZE as usize].into());
+    store.server.serve(OWNER, request(1, append));
+    store.server.flush();
+    store.settle();
+    drop(store);
+    let options = StoreOptions { log_size_max: 1, ..StoreOptions::default() };
+    let mut store = Store::open(&device, options);
+    store.settle();
+    assert_eq!(store.shown("generation "), 2, "it has changed over");
+    for _ in 0..2 {
+        let (replies, cost) = store.cost(|server| {
+            server.serve(READER, StoreRequest::Open { document: key("noted") });
+            server.poll()
+        });
+        let [(_, StoreReply::Opened { state: Some(state), .. })] = &replies[..] else {
+            panic!("{replies:?}");
+        };
+        let found = (state.record.len() as u64, state.calls.len() as u64);
+        assert_eq!(found, (RECORD_SIZE, CALLS));
+        assert!(cost.read > RECORD_SIZE + 16 * CALLS, "{cost:?}");
+    }
+}
+
+/// Goal: no poll does more for a longer log when an append finds no room. Method: many documents,
+/// and as many more as the device has room for.
+#[test]
+fn what_finds_no_room_is_taken_back_in_slices() {
+    let device = CrashDevice::new();
+    let limits = Limits { slice: BudgetLimits::SMALLEST, ..Limits::DEFAULT };
+    let options = StoreOptions { log_size_max: 1 << 30, limits, ..StoreOptions::default() };
+    let mut store = Store::open(&device, options);
+    for number in 1..=300 {
+        store.server.serve(OWNER, request(number, document(number)));
+    }
+    store.server.flush();
+    store.settle();
+    device.set_capacity(Some(device.used()));
+    let (mut number, mut most, mut replies) = (301, Counts::default(), Vec::new());
+    let is_refused = |reply: &StoreReply| matches!(reply, StoreReply::AppendFailed { .. });
+    while !replies.iter().any(is_refused) {
+        store.server.serve(OWNER, request(number, document(number)));
+        store.server.flush();
+        replies.clear();
+        while replies.is_empty() {
+            let (polled, cost) = store.cost(PageServer::poll);
+            most.calls = most.calls.max(cost.calls);
+            most.read = most.read.max(cost.read);
+            replies.extend(polled.into_iter().map(|(_, reply)| reply));
+        }
+        number += 1;
+    }
+    assert!(most.calls <= 8, "{most:?}");
+    assert!(most.read <= 2 * PAGE_SIZE as u64, "{most:?}");
+    assert_eq!(store.shown("documents "), number - 2, "the last of them is not there");
 }
 
 const PAGES: u32 = 96;

@@ -78,25 +78,27 @@ impl Pool {
         self.db_pages = db_pages;
     }
 
-    /// Drops the least recently used pages if there are more than the bound allows.
+    /// Drops the least recently used pages if there are more than the bound allows, beside those
+    /// that are to stay.
     ///
     /// An eighth more than needed goes, so that a full pool is not sorted for each further page.
-    pub fn evict(&mut self) {
+    pub fn evict(&mut self, stays: impl Fn(Pgid) -> bool) {
         if self.pages.len() <= self.pages_max {
             return;
         }
+        let may_go = self.pages.iter().filter(|(pgid, _)| !stays(**pgid));
+        let mut uses: Vec<u64> = may_go.map(|(_, slot)| slot.used).collect();
+        if uses.len() <= self.pages_max {
+            return;
+        }
         reached(Probe::BasePagesEvicted);
-        let keep = self.pages_max - self.pages_max / 8;
-        let mut uses: Vec<u64> = self.pages.values().map(|slot| slot.used).collect();
-        let drop = uses.len() - keep;
-        let (_, oldest_kept, _) = match drop {
+        let drop = uses.len() - (self.pages_max - self.pages_max / 8);
+        let oldest_kept = match drop {
             0 => return,
-            drop if drop == uses.len() => return self.pages.clear(),
-            drop => uses.select_nth_unstable(drop),
+            drop if drop == uses.len() => u64::MAX,
+            drop => *uses.select_nth_unstable(drop).1,
         };
-        let oldest_kept = *oldest_kept;
-        self.pages.retain(|_, slot| slot.used >= oldest_kept);
-        assert!(self.pages.len() <= self.pages_max, "BUG: the pool is over its bound");
+        self.pages.retain(|pgid, slot| slot.used >= oldest_kept || stays(*pgid));
     }
 }
 
@@ -113,11 +115,23 @@ mod tests {
         let mut pool = Pool::new(4, 10);
         pool.fill((1..=6).map(|n| (Pgid(n), page(1))).collect());
         pool.get(Pgid(1));
-        pool.evict();
+        pool.evict(|_| false);
         assert_eq!(pool.len(), 4);
         assert!(pool.pages.contains_key(&Pgid(1)));
         assert!(!pool.pages.contains_key(&Pgid(2)));
         assert!(!pool.pages.contains_key(&Pgid(3)));
+    }
+
+    #[test]
+    fn pages_that_are_to_stay_are_beside_the_bound() {
+        let mut pool = Pool::new(2, 10);
+        pool.fill((1..=6).map(|n| (Pgid(n), page(1))).collect());
+        pool.evict(|pgid| pgid.0 <= 3);
+        assert_eq!(pool.pages.keys().map(|pgid| pgid.0).collect::<Vec<_>>(), [1, 2, 3, 5, 6]);
+        let mut pool = Pool::new(0, 10);
+        pool.fill((1..=6).map(|n| (Pgid(n), page(1))).collect());
+        pool.evict(|pgid| pgid.0 == 1);
+        assert_eq!(pool.pages.keys().map(|pgid| pgid.0).collect::<Vec<_>>(), [1]);
     }
 
     #[test]

@@ -147,7 +147,12 @@ impl View {
     ///
     /// Not while a transaction waits for a fault: its next run needs all that it has read.
     pub fn evict(&self) {
-        lock(&self.base).pool.evict();
+        self.evict_but(|_| false);
+    }
+
+    /// The same, but for pages that are to stay: they come on top of the bound.
+    pub fn evict_but(&self, stays: impl Fn(Pgid) -> bool) {
+        lock(&self.base).pool.evict(stays);
     }
 
     /// Drops all base pages. Not while a transaction waits for a fault, as above.

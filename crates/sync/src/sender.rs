@@ -133,6 +133,8 @@ impl fmt::Display for Sender {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
 
     const WINDOW: usize = 100;
@@ -200,6 +202,25 @@ mod tests {
         sender.disconnected();
         sender.connected(lsn(3), lsn(9)).expect("known");
         assert_eq!(sender.next_to_send(lsn(9), 30, |_| 10).to_string(), "3..6");
+    }
+
+    /// Goal: what is sent on the word of one acknowledgement after the other is linear work, however
+    /// much is in flight.
+    #[test]
+    fn each_frame_is_measured_no_more_than_twice() {
+        const COUNT: u64 = 1_000;
+        let (mut sender, measured) = (Sender::new(lsn(1)), Cell::new(0));
+        let durable = lsn(COUNT + 1);
+        let size_of = |_| {
+            measured.set(measured.get() + 1);
+            10
+        };
+        sender.connected(lsn(1), durable).expect("known");
+        for acked in 1..=COUNT + 1 {
+            sender.on_acked(lsn(acked), durable).expect("known");
+            sender.next_to_send(durable, 100 * 10, size_of);
+        }
+        assert!(measured.get() <= 2 * COUNT, "{measured:?}");
     }
 
     #[test]

@@ -115,6 +115,12 @@ impl Document {
     }
 
     fn run_piece(&mut self, budget: &mut Budget, ctx: &mut Context<'_>) -> Run<Attempt> {
+        if self.is_adoption_due(ctx.now_ms) {
+            return match self.adopt_handles(ctx) {
+                Ran::Fault(pgid) => Run::Fault(pgid),
+                _ => Run::Done(Attempt::Done),
+            };
+        }
         let is_put_off = self.puts_rebase_off(ctx);
         let State::Open(open) = &mut self.state else { return Run::Done(Attempt::Idle) };
         if let Role::Synced(synced) = &mut open.role
@@ -138,6 +144,14 @@ impl Document {
             return sent.map(|()| Attempt::Done);
         }
         self.run_dirty_watch(ctx)
+    }
+
+    /// Whether it is time to write again what tabs know of the document, and the disk could not keep.
+    fn is_adoption_due(&self, now_ms: u64) -> bool {
+        let is_unadopted = self.open().is_some_and(|open| open.is_unadopted);
+        // Nobody changes one that is being handed over.
+        let may_be = is_unadopted && self.following.offer.is_none() && !self.handles.is_empty();
+        may_be && self.write_again.at_ms.is_some_and(|at_ms| now_ms >= at_ms)
     }
 
     fn run_dirty_watch(&mut self, ctx: &mut Context<'_>) -> Run<Attempt> {

@@ -214,14 +214,14 @@ impl Document {
         // If it fails again, it takes along the pages that have come for a run.
         let may_fail = |at_ms| ctx.now_ms < at_ms || self.reads.has_faults();
         let is_due = is_awaited || !self.write_again.at_ms.is_some_and(may_fail);
-        let is_lost = ctx.store.is_lost();
-        if is_lost || is_due && !self.waits_for_a_record() {
-            // What no disk has any more is in memory alone.
-            if let State::Open(open) = &self.state
-                && !self.reads.has_faults()
-                && !is_lost
-            {
-                open.view().evict();
+        if ctx.store.is_lost() {
+            self.flush_append(ctx);
+            if !self.reads.has_faults() && !ctx.store.is_over() {
+                self.evict();
+            }
+        } else if is_due && !self.waits_for_a_record() {
+            if !self.reads.has_faults() {
+                self.evict();
             }
             // With the pages that are not in memory any more.
             self.flush_append(ctx);

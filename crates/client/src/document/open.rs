@@ -8,13 +8,14 @@ use tidelog_sqlite::{Reader, View};
 use tidelog_sync::{Sender, codec};
 use tidelog_types::limits::Limits;
 use tidelog_types::{
-    CallId, EntryId, ErrorCode, JournalId, Life, Lineage, Lsn, Outcome, Pgid, Position,
+    CallId, DocumentKey, EntryId, ErrorCode, JournalId, Life, Lineage, Lsn, Outcome, Pgid, Position,
 };
 
 use super::{Context, Document, State};
 use crate::outbox::Outbox;
 use crate::protocol::{CallFailure, FromCore};
 use crate::record::{HashedDoctype, Record};
+use crate::store_link::StoreLink;
 
 /// A document that is there.
 pub(super) struct Open {
@@ -24,9 +25,8 @@ pub(super) struct Open {
     pub record_due: Option<RecordDue>,
     /// Whether the disk has it: what begins is there once its first append is.
     pub is_kept: bool,
-    /// Whether it was read anew, and may have forgotten doctypes of tabs that hold it. With the
-    /// next request that is mended: what could not be written is not tried over and over by
-    /// itself.
+    /// Whether it was read anew, and may have forgotten doctypes of tabs that hold it. That is mended
+    /// with the next request, or after the pause in which nothing is written by itself.
     pub is_unadopted: bool,
     /// Something of this copy is lost, or nothing proves that it is whole.
     pub is_incomplete: bool,
@@ -131,6 +131,21 @@ impl Open {
             is_incomplete: state.is_incomplete,
             storage_durable: state.storage.map_or(Lsn::FIRST, |position| position.next),
         })
+    }
+
+    /// Of data that were cleared the last copy may have what never gets to any disk: that is shown,
+    /// and neither called durable nor sent.
+    fn forget_undurable(&mut self, key: &DocumentKey, store: &StoreLink) {
+        if let Role::Synced(synced) = &mut self.role
+            && let Some(first) = store.first_frame(key, synced.replica.timeline())
+        {
+            synced.durable = first.clamp(synced.replica.undecided().start(), synced.durable);
+        }
+        if let Some(journal) = self.base().map(|base| base.journal)
+            && let Some(first) = store.first_entry(key, journal)
+        {
+            self.storage_durable = self.storage_durable.min(first);
+        }
     }
 
     /// A document that begins, local or not as its record says, with this journal.
@@ -363,6 +378,7 @@ impl Document {
                         sync.timeline = (timeline, needed);
                     }
                 }
+                open.forget_undurable(&self.key, ctx.store);
                 let is_incomplete = open.is_incomplete;
                 self.state = State::Open(Box::new(open));
                 self.stay_where_it_was_found(before);

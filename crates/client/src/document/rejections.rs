@@ -101,7 +101,14 @@ impl Document {
             open.record.forget_handled(timeline, limits);
         }
         self.append_rejections();
-        if self.rejection_news.count() > 2 * limits.rejections_kept_max {
+    }
+
+    /// A record is durable. Only once it says all that is known here, what is old is forgotten: a
+    /// document that is read anew before that rejects again what no record has.
+    pub(super) fn record_is_durable(&mut self, limits: &Limits) {
+        let is_latest = self.open().is_some_and(|open| open.record_due.is_none());
+        let is_much = self.rejection_news.count() > 2 * limits.rejections_kept_max;
+        if is_much && is_latest && !self.has_record_in_flight() {
             self.forget_old_news();
         }
     }

@@ -380,6 +380,10 @@ impl Document {
             let is_known = remembers && !is_left;
             let failure = match (is_lost, is_known) {
                 (true, _) => CallFailure::lost(),
+                // It may be among what is lost of this copy.
+                _ if open.is_incomplete => {
+                    CallFailure { outcome: Outcome::Unknown, ..CallFailure::damaged_copy() }
+                }
                 (false, false) => CallFailure::unremembered(),
                 // Calls of one handle are recorded in their order: it had its turn and was refused.
                 (false, true) if recorded.has_later(id) => CallFailure::refused_before(),

@@ -1,5 +1,7 @@
 //! The document's way to the disk.
 
+use std::collections::BTreeSet;
+
 use tidelog_pages::{AppendError, StorageEntry, StoreRequest, Ticket};
 use tidelog_sync::codec;
 use tidelog_types::limits::PAGE_SIZE;
@@ -27,9 +29,16 @@ pub(super) struct Unstored {
     /// Of those that no append carries yet.
     gathered_size: usize,
     in_flight_size: usize,
+    /// The pages of those that no disk will have, since the data were cleared.
+    kept_by_none: BTreeSet<Pgid>,
 }
 
 impl Unstored {
+    /// No disk will have these.
+    fn are_kept_by_none<'e>(&mut self, entries: impl IntoIterator<Item = &'e StorageEntry>) {
+        self.kept_by_none.extend(entries.into_iter().flat_map(|entry| entry.set.pages.keys()));
+    }
+
     pub(super) fn size(&self) -> usize {
         self.gathered_size + self.in_flight_size
     }
@@ -190,6 +199,13 @@ impl Document {
 
     /// The data were cleared, and can still be read: what was to be read anew is read now.
     pub(crate) fn store_is_lost(&mut self, ctx: &mut Context<'_>) {
+        self.unstored.are_kept_by_none(ctx.store.pending_entries(&self.key));
+        if let State::Open(open) = &self.state {
+            // What was on its way may have left memory, and be refused now.
+            for entry in ctx.store.pending_entries(&self.key).rev() {
+                open.view().fill(entry.set.pages.clone().into_iter().collect());
+            }
+        }
         if !self.is_loaded() {
             self.ask_where_it_stands(ctx);
         }
@@ -300,7 +316,8 @@ impl Document {
                     }
                 }
                 (Then::Kept, Some(open)) => open.is_kept = true,
-                (Then::Record, _) | (Then::Timeline(..) | Then::Recorded | Then::Kept, None) => {}
+                (Then::Record, _) => self.record_is_durable(&ctx.settings.limits),
+                (Then::Timeline(..) | Then::Recorded | Then::Kept, None) => {}
             }
         }
     }
@@ -453,11 +470,19 @@ impl Document {
     /// The data were cleared: what is gathered is shown, and kept for no disk.
     fn forget_gathered(&mut self, out: &mut Outbox) {
         self.unstored.gathered_size = 0;
+        self.unstored.are_kept_by_none(&self.ledger.draft().storage);
         if let State::Open(open) = &mut self.state {
             open.record_due = None;
         }
         let forgotten = self.ledger.forget_draft();
         self.fail_cleared(forgotten.into_iter().filter_map(Then::into_settle), out);
+    }
+
+    /// Drops pages that can be read again, beyond those that may be in memory.
+    pub(super) fn evict(&self) {
+        if let State::Open(open) = &self.state {
+            open.view().evict_but(|pgid| self.unstored.kept_by_none.contains(&pgid));
+        }
     }
 
     /// Who wrote what is gathered goes to the disk with it.
@@ -516,6 +541,10 @@ impl Document {
     /// Whether what is gathered waits until the record that is on its way is durable.
     pub(super) fn waits_for_a_record(&mut self) -> bool {
         self.open().is_some_and(|open| open.record_due == Some(RecordDue::BehindLast))
-            && self.ledger.waiting_mut().any(|then| matches!(then, Then::Record))
+            && self.has_record_in_flight()
+    }
+
+    pub(super) fn has_record_in_flight(&mut self) -> bool {
+        self.ledger.waiting_mut().any(|then| matches!(then, Then::Record))
     }
 }

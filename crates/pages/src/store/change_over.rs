@@ -19,6 +19,7 @@ use super::state_copy::StateCopy;
 use crate::catalog::Catalog;
 use crate::error::Fault;
 use crate::page_file::Slot;
+use crate::page_table::entries_of;
 use crate::place::PagePlace;
 use crate::space::Space;
 
@@ -57,7 +58,8 @@ pub(crate) struct ChangeOvers {
     is_tight: bool,
     /// Size that it was given last, or had when the store was opened.
     given: u64,
-    /// What was known before the last one, forgotten a piece at a time.
+    /// What was known before the last one, or before something was taken back, forgotten a piece at
+    /// a time.
     former: Catalog,
 }
 
@@ -223,6 +225,11 @@ impl ChangeOvers {
         if self.current.take().is_some() {
             self.give_up(store, u64::MAX);
         }
+    }
+
+    /// Nobody asks for this any more.
+    pub fn forget(&mut self, former: Catalog) {
+        self.former = former;
     }
 
     /// The current one cannot go on; the next is begun once the log is this large.
@@ -535,15 +542,21 @@ fn assign_slots<D: Disk>(
     places: &mut BTreeMap<Slot, PagePlace>,
     size: u64,
 ) -> bool {
-    let mut spent = 0;
+    let mut left = to_usize(size);
     for (number, document) in folded.documents.range_mut((Bound::Excluded(*done), Bound::Unbounded))
     {
-        if spent >= size {
+        if left == 0 {
             return true;
         }
-        spent += document.size() as u64;
-        let moved = document.pages.checkpoint().into_iter();
+        let cost = document.size();
+        // Of one that is larger than a slice, a slice.
+        let (moved, is_all) = document.pages.checkpoint(entries_of(left));
+        left = left.saturating_sub(cost);
+        let moved = moved.into_iter();
         places.extend(moved.map(|(slot, page)| (slot, document.place_of(page, log.active()))));
+        if !is_all {
+            return true;
+        }
         *done = *number;
     }
     false

@@ -110,8 +110,7 @@ impl<D: Disk> Store<D> {
     }
 
     fn write_parts(&mut self) -> Result<(), Fault> {
-        self.reserve_slots()?;
-        Ok(self.log.write_parts()?)
+        self.write_with_slots(Log::write_parts)
     }
 
     /// Records a step, or of one with many pages as many as fit into one frame. Gives what is left
