@@ -136,10 +136,10 @@ pub struct Limits {
     /// migration may take. Bytes that SQLite allocates count too, and those that our own functions
     /// look at.
     ///
-    /// Not bounded is what allocates nothing and is no loop: SQLite looks at its budget where it
-    /// jumps back. Each call of `length`, `substr` or `json_valid` in a statement, on a value of
-    /// 3 MiB that SQLite has made, takes some 3 to 10 milliseconds that nothing counts; of 200
-    /// calls, 2 seconds. A doctype of one's own can say so as often as its size allows.
+    /// SQLite looks at its budget where it jumps back, and not in a straight line, however long. So
+    /// the largest value of a mutation's statement counts as often as a long statement may look at
+    /// it. What a short one may cost, of 16 KiB as SQLite prepares it, is not counted: some hundred
+    /// looks at a value of 16 MiB take seconds.
     pub statement_steps_max: u64,
     /// Pages that one mutation may change.
     pub mutation_pages_max: usize,

@@ -340,3 +340,25 @@ fn an_entry_leaves_for_many_followers_in_many_steps() {
     scene.step(RoomInput::Writable { conn: slow });
     assert_eq!(brief(&scene.heard(slow)), ["entry 2..3 of 1"]);
 }
+
+/// Goal: no mutation keeps the room's thread for long. Method: one with a statement that jumps
+/// nowhere, so that SQLite does not look at its budget, and looks hundreds of times at one value.
+#[test]
+fn a_mutation_that_looks_at_a_large_value_again_and_again_is_rejected() {
+    let mut scene = Scene::new();
+    let mut stares = notes();
+    let looks = "body + 1, ".repeat(1_000);
+    let look = format!("update note set body = 0 in ({looks} 1) where id = :id");
+    stares.mutations[0].sql.push(look);
+    scene.open_as(ANN, &stares, None, Intent::Follow);
+    let large = "0".repeat(1_500_000);
+    let add = |id, body| frame(&stares, "add", &[("id", id), ("body", body)]);
+    scene.frames(ANN, 1, vec![add("a", &large), add("b", "short")]);
+    let RoomCounts { applied, rejected } = scene.room.counts();
+    assert_eq!((applied, rejected), (1, 1), "{}", scene.room);
+    let State::Open(document) = &mut scene.room.state else { panic!("open") };
+    let reasons = "select reason from _tidelog_rejection";
+    let reasons = document.authority.reader().query_system(reasons, &[]).unwrap();
+    let reason = Value::Text("over the budget of 40000000 steps".to_owned());
+    assert_eq!(reasons, [[reason]]);
+}
