@@ -48,6 +48,7 @@ use std::sync::Arc;
 use tidelog_pages::{StoreRequest, Urgency};
 use tidelog_sqlite::{Failure, Run, Stopwatch, View};
 use tidelog_sync::{Channel, CodedPage, FromRoom, ProbeId, Refusal, ToRoom, WireFrame};
+use tidelog_types::limits::PAGE_SIZE;
 use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{
     Budget, BudgetLimits, DocumentKey, JournalId, Life, Lsn, Page, Pgid, Position,
@@ -63,7 +64,7 @@ pub use outlets::{Outlets, entry_size};
 use refusal::brief;
 pub use seed::STAGED;
 use seed::SeedProgress;
-use subscriber::{ChannelId, OpenRequest, Subscriber, SubscriberId};
+use subscriber::{ChannelId, OpenRequest, Seed, Subscriber, SubscriberId};
 
 /// One document on the server.
 pub struct Room {
@@ -317,20 +318,28 @@ impl Room {
         }
     }
 
-    /// About how many bytes it keeps for the next message, which a [rest](Self::rest) gives back.
+    /// About how many bytes it keeps for the next message, which a [rest](Self::rest) gives back,
+    /// and of pages that are fetched for what is run, until that has ended.
     #[must_use]
     pub fn kept_size(&self) -> usize {
-        match &self.state {
+        let document = match &self.state {
             State::Open(document) => document.kept_size(),
             _ => 0,
-        }
+        };
+        let candidate = self.seed_at_hand().and_then(|seed| seed.candidate.as_ref());
+        let candidate = candidate.map_or(0, |candidate| candidate.document.kept_size());
+        let fetched = self.fetch.as_ref().map_or(0, |fetch| fetch.pages.len() * PAGE_SIZE);
+        document + candidate + fetched
     }
 
     /// About how many bytes it keeps of a document that is handed over, until it has come.
     #[must_use]
     pub fn seed_size(&self) -> usize {
-        let seeding = self.seeding.and_then(|id| self.subscribers.get(&id)?.seed.as_ref());
-        seeding.map_or(0, |seed| seed.kept_size())
+        self.seed_at_hand().map_or(0, Seed::kept_size)
+    }
+
+    fn seed_at_hand(&self) -> Option<&Seed> {
+        self.subscribers.get(&self.seeding?)?.seed.as_ref()
     }
 
     /// Whether nobody is here and nothing is under way: it may be dropped.

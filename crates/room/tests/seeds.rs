@@ -159,6 +159,18 @@ fn what_is_kept_of_a_document_is_counted_and_not_kept_for_somebody_silent() {
     assert_eq!(scene.room.seed_overdue_at_ms(due_ms), None);
 }
 
+/// Goal: rooms that look at large documents keep no memory that nobody counts. Method: pages are
+/// fetched of one that has come and is not the room's document yet.
+#[test]
+fn what_is_fetched_of_a_document_that_has_come_is_counted() {
+    let (_, parts) = large_seed(64);
+    let mut scene = Scene::new(Limits::DEFAULT, usize::MAX);
+    scene.open_on(ANN, CHANNEL, offer_of_a_life());
+    parts.into_iter().for_each(|part| scene.say(ANN, part));
+    let is_fetched = |(kept, of_seed): &(usize, usize)| *kept > PAGE_SIZE && *of_seed > 0;
+    assert!(scene.kept.iter().any(is_fetched), "{:?}", scene.kept);
+}
+
 #[test]
 fn one_of_whom_no_more_is_kept_makes_way_and_comes_again() {
     let (_, parts) = large_seed(64);
