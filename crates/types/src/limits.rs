@@ -9,6 +9,10 @@ use crate::BudgetLimits;
 /// The highest LSN that is accepted from a peer or a disk.
 pub const LSN_MAX: u64 = 1 << 62;
 
+/// The highest LSN at which a document may stand that is handed over to a server, which counts on
+/// from there.
+pub const SEED_LSN_MAX: u64 = LSN_MAX / 2;
+
 /// Lives that a document's pages remember of each timeline that was applied to it, the same on
 /// every side.
 pub const TIMELINE_LIVES_KEPT_MAX: usize = 16;
