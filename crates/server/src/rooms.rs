@@ -510,6 +510,31 @@ mod tests {
         store.close();
     }
 
+    /// V13. Goal: however many documents are asked for, no more are open than may be, and those who
+    /// are there go on. Method: a table that is full, one place of which comes free.
+    #[tokio::test]
+    async fn as_many_documents_are_open_as_may_be() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = Store::open(folder.path(), Limits::DEFAULT, Arc::default()).expect("a store");
+        let threads = RoomThreads::start().expect("threads");
+        let caution = Arc::new(Marks::open(folder.path()));
+        let settings = RoomSettings::default();
+        let rooms = Rooms::new(store.handle(), settings, caution, Arc::default(), threads.handle());
+        let document = |number: usize| DocumentKey::new(&number.to_string(), "").expect("a name");
+        let (open, _mail) = mpsc::unbounded_channel();
+        rooms.rooms().extend((0..ROOMS_MAX).map(|number| (document(number), open.clone())));
+        assert!(rooms.room(&document(ROOMS_MAX)).is_none());
+        let answer = rooms.ask(&document(ROOMS_MAX), Ask::Describe).await;
+        assert_eq!(answer, Answer::Failed { reason: TOO_MANY_ROOMS.to_owned() });
+        let known = rooms.room(&document(7)).expect("it is open");
+        assert!(known.same_channel(&open));
+        rooms.rooms().remove(&document(7));
+        let room = rooms.room(&document(ROOMS_MAX)).expect("there is room");
+        assert!(!room.same_channel(&open), "one of its own");
+        assert_eq!(rooms.rooms().len(), ROOMS_MAX);
+        store.close();
+    }
+
     /// Goal: whoever asks for a document while the server ends is answered. Method: the threads of
     /// its rooms are gone already.
     #[tokio::test]

@@ -1,7 +1,7 @@
 //! What a room holds for its clients is bounded, and ends with them.
 
 use tidelog_types::Lineage;
-use tidelog_types::limits::OFFER_LIVES_MAX;
+use tidelog_types::limits::{DOCTYPES_MAX, OFFER_LIVES_MAX};
 
 use super::*;
 
@@ -175,6 +175,34 @@ fn the_doctypes_of_a_document_are_bounded_in_bytes() {
     }
     assert!(said[..4].iter().all(|said| said.starts_with("opened")), "{said:?}");
     assert!(said[4..].iter().all(|said| said == "refused DoctypeMismatch"), "{said:?}");
+}
+
+/// V13. Goal: nobody fills a document with doctypes until nobody gets in. Method: as many versions
+/// as there may be, each of which succeeds the one before, and one more.
+#[test]
+fn the_doctypes_of_a_document_are_bounded_in_number() {
+    let mut scene = Scene::new();
+    let version = |number: usize| {
+        let mut doctype = notes();
+        doctype.mutations.truncate(1);
+        doctype.mutations[0].name = format!("add{number}");
+        doctype
+    };
+    let mut open =
+        |number| brief(&scene.open_as(ANN, &version(number), None, Intent::Follow))[0].clone();
+    for number in 1..=DOCTYPES_MAX {
+        assert!(open(number).starts_with("opened"), "version {number}");
+    }
+    assert_eq!(open(DOCTYPES_MAX + 1), "refused DoctypeMismatch");
+    for number in [1, DOCTYPES_MAX] {
+        assert!(open(number).starts_with("opened"), "version {number} is known");
+    }
+    // Nor is there another way in.
+    let offered = Intent::Offer { lives: Lineage::default() };
+    let mut newer = version(DOCTYPES_MAX + 1);
+    newer.migrations.push("create table later (id)".to_owned());
+    let heard = brief(&scene.open_as(ANN, &newer, None, offered));
+    assert!(heard[0].starts_with("refused"), "{heard:?}");
 }
 
 const CAROL: ConnId = ConnId(3);
