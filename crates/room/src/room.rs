@@ -109,6 +109,9 @@ pub struct Room {
     reads: BTreeMap<u64, SubscriberId>,
     /// Those of whose catch-ups a chunk waits to be durable.
     undurable: BTreeSet<SubscriberId>,
+    /// Those of whom that was so: it may be durable by now, and is looked at before anything else is
+    /// told.
+    now_durable: BTreeSet<SubscriberId>,
     /// Reads that the store had no room for yet.
     refused: BTreeSet<u64>,
     counts: RoomCounts,
@@ -225,6 +228,7 @@ impl Room {
             catch_ups: BTreeMap::new(),
             reads: BTreeMap::new(),
             undurable: BTreeSet::new(),
+            now_durable: BTreeSet::new(),
             refused: BTreeSet::new(),
             counts: RoomCounts::default(),
             effects: Vec::new(),
@@ -592,13 +596,15 @@ impl Room {
 
     /// Whether something may be told now.
     fn has_to_tell(&self) -> bool {
-        self.broadcast.is_some() || self.outbox.has_ready()
+        self.broadcast.is_some() || !self.now_durable.is_empty() || self.outbox.has_ready()
     }
 
     /// Does the next of it, a broadcast as far as the budget goes; false if there is nothing.
     fn tell_next(&mut self, budget: &mut Budget) -> bool {
         if let Some(broadcast) = self.broadcast.take() {
             self.broadcast(broadcast, budget);
+        } else if let Some(id) = self.now_durable.pop_first() {
+            budget.spend_pages(self.send_chunk(id) as u64);
         } else if let Some(after) = self.outbox.next_ready() {
             self.carry_out(after);
         } else {
@@ -628,7 +634,7 @@ impl Room {
                 if self.is_durable_at(position) {
                     let ids: Vec<SubscriberId> = self.subscribers.keys().copied().collect();
                     ids.into_iter().for_each(|id| self.follow_up(id));
-                    self.send_what_became_durable();
+                    self.now_durable.append(&mut self.undurable);
                 }
             }
         }

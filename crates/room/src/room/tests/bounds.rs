@@ -369,6 +369,62 @@ fn an_entry_leaves_for_many_followers_in_many_steps() {
     assert_eq!(brief(&scene.heard(slow)), ["entry 2..3 of 1"]);
 }
 
+impl Scene {
+    /// Takes a step, and those that follow by themselves; gives the pages that left in each.
+    fn pages_by_step(&mut self, input: RoomInput) -> Vec<usize> {
+        let (mut input, mut pages_by_step) = (Some(input), Vec::new());
+        while let Some(next) = input.take() {
+            let mut pages_count = 0;
+            for effect in self.room.step(next) {
+                match effect {
+                    RoomEffect::Send { conn, message } => {
+                        let FromServer::About { body, .. } = message else { panic!("of none") };
+                        if let FromRoom::Entry(part) = &body {
+                            pages_count += part.pages.len();
+                            self.ways.release(conn, entry_size(part));
+                        }
+                        self.told.entry(conn).or_default().push(body);
+                    }
+                    RoomEffect::Store(request) => self.store.serve(self.owner, request),
+                    RoomEffect::Answer { answer, .. } => self.answers.push(answer),
+                }
+            }
+            pages_by_step.push(pages_count);
+            input = self.room.wants_step().then_some(RoomInput::GoOn);
+        }
+        pages_by_step
+    }
+}
+
+/// Goal: what waited for the disk costs a step what the step may cost, however many it is for.
+/// Method: many followers lag, and each is read a chunk that is not durable yet.
+#[test]
+fn chunks_that_became_durable_leave_for_many_followers_in_many_steps() {
+    let mut scene = Scene::new();
+    let conns: Vec<ConnId> = (2..=21).map(ConnId).collect();
+    scene.open(ANN, None);
+    for conn in &conns {
+        scene.open(*conn, None);
+        scene.ways.of(*conn, |way| way.is_blocked = true);
+    }
+    scene.frames(ANN, 1, vec![add("a")]);
+    scene.waits = |reply| matches!(reply, StoreReply::Durable { .. });
+    scene.frames(ANN, 2, vec![add("b")]);
+    for conn in &conns {
+        scene.ways.of(*conn, |way| way.is_blocked = false);
+        scene.step(RoomInput::Writable { conn: *conn });
+    }
+    assert_eq!(scene.room.undurable.len(), conns.len());
+    scene.told.clear();
+    scene.room.settings.limits.slice.pages = 4;
+    let reply = scene.held.pop_front().expect("it waits for the disk");
+    let pages_by_step = scene.pages_by_step(RoomInput::Store(reply));
+    assert!(pages_by_step.iter().all(|count| *count <= 2 * 4), "{pages_by_step:?}");
+    assert!(pages_by_step.len() >= 5, "{pages_by_step:?}");
+    scene.release();
+    assert!(conns.iter().all(|conn| scene.told.contains_key(conn)), "{:?}", scene.told.keys());
+}
+
 /// Goal: no mutation keeps the room's thread for long. Method: one with a statement that jumps
 /// nowhere, so that SQLite does not look at its budget, and looks hundreds of times at one value.
 #[test]
