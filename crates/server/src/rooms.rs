@@ -412,8 +412,15 @@ impl RoomTask {
         if let RoomInput::Left { conn } = input {
             self.left.push(conn);
         }
+        let writable = match input {
+            RoomInput::Writable { conn } => self.ways.to(conn),
+            _ => None,
+        };
         let before = self.room.counts();
         let effects = self.room.step(input);
+        if let Some(connection) = writable {
+            connection.heard(&self.document);
+        }
         let after = self.room.counts();
         add(&counters.applied, after.applied - before.applied);
         add(&counters.rejected, after.rejected - before.rejected);
@@ -424,7 +431,8 @@ impl RoomTask {
             self.permits.clear();
             // Only now: the room has given back what it had reserved there.
             for conn in self.left.drain(..) {
-                self.ways.connections().remove(&conn);
+                let left = self.ways.connections().remove(&conn);
+                left.inspect(|connection| connection.withdraw(&self.document));
             }
         }
     }
