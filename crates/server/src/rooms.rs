@@ -731,8 +731,15 @@ mod tests {
                 other => panic!("{other:?}"),
             }
         };
+        // A room counts what it keeps behind what it says.
+        let comes_to = async |size: u64| {
+            while counters.seeds_kept_size.load(Ordering::Relaxed) != size {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
         let (first, said) = offer("first").await;
         assert_eq!(said, FromRoom::SeedWanted);
+        timeout(ANSWER_TAKES, comes_to(seeds_kept_size_max)).await.expect("the first is counted");
         let (_second, said) = offer("second").await;
         assert_eq!(said, FromRoom::SeedWanted);
         let heard = timeout(ANSWER_TAKES, end.queue.recv()).await.expect("in time");
@@ -742,12 +749,6 @@ mod tests {
             Some(FromServer::About { body: FromRoom::Refused(Refusal::Storage { .. }), .. })
         );
         assert!(is_refused, "{refused:?}");
-        // A room counts what it keeps once it has told whom it keeps nothing of.
-        let comes_to = async |size: u64| {
-            while counters.seeds_kept_size.load(Ordering::Relaxed) != size {
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
-        };
         timeout(ANSWER_TAKES, comes_to(seeds_kept_size_max)).await.expect("one is kept");
         assert_eq!(counters.rooms_kept_size.load(Ordering::Relaxed), 0);
         first.send(RoomMail::Left { conn: ConnId(1) }).expect("it is there");
