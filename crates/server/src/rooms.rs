@@ -464,6 +464,7 @@ impl Drop for RoomTask {
     /// it comes back to a new one.
     fn drop(&mut self) {
         if std::thread::panicking() {
+            error!(document = %self.document, "a room broke a promise: its clients come back");
             add(&self.rooms.counters.room_panics, 1);
         }
         // Before anybody is told, who then comes to another room.
@@ -492,6 +493,7 @@ mod tests {
 
     use super::*;
     use tidelog_document::Doctype;
+    use tidelog_pages::AppendError;
     use tidelog_room::Suspect;
     use tidelog_sync::{Intent, Refusal, codec};
     use tidelog_types::limits::Limits;
@@ -672,6 +674,52 @@ mod tests {
             assert_eq!(*ending.expect("it is told").expect("it is there"), Some(Ending::Quiet));
         }
         assert!(rooms.rooms().is_empty(), "it takes no other one's place");
+        store.close();
+    }
+
+    /// What was logged.
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl std::io::Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().expect("no panic").write(bytes)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// V23. Goal: whoever watches a server sees which document was hit. Method: the store fails
+    /// under a room, and then the room breaks a promise.
+    #[tokio::test]
+    async fn what_goes_wrong_in_a_room_is_logged_with_its_document_and_counted() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = Store::open(folder.path(), Limits::DEFAULT, Arc::default()).expect("a store");
+        let threads = RoomThreads::start().expect("threads");
+        let (caution, counters) = (Arc::new(Marks::open(folder.path())), Arc::default());
+        let (handle, settings) = (store.handle(), RoomSettings::default());
+        let rooms = Rooms::new(handle, settings, caution, Arc::clone(&counters), threads.handle());
+        let document = DocumentKey::new("unlucky", "").expect("a name");
+        let (room, mail) = mpsc::unbounded_channel();
+        let mut task = rooms.task(&document, room.downgrade(), mail);
+        let log = Log::default();
+        let writer = log.clone();
+        let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).finish();
+        // For all of the process: a thread that has none lets others see nothing either.
+        tracing::subscriber::set_global_default(subscriber).expect("no other test logs");
+        task.step(RoomInput::Store(StoreReply::Broken { error: AppendError::Full }));
+        let panics = std::panic::AssertUnwindSafe(|| {
+            let _task = task;
+            panic!("BUG: planted by a test");
+        });
+        assert!(std::panic::catch_unwind(panics).is_err());
+        let log = String::from_utf8(log.0.lock().expect("no panic").clone()).expect("text");
+        let is_error = |line: &&str| line.contains("ERROR") && line.contains("unlucky");
+        assert_eq!(log.lines().filter(is_error).count(), 2, "{log}");
+        assert_eq!(counters.store_failures.load(Ordering::Relaxed), 1);
+        assert_eq!(counters.room_panics.load(Ordering::Relaxed), 1);
         store.close();
     }
 
