@@ -109,8 +109,8 @@ pub struct Room {
     reads: BTreeMap<u64, SubscriberId>,
     /// Those of whose catch-ups a chunk waits to be durable.
     undurable: BTreeSet<SubscriberId>,
-    /// Those of whom that was so: it may be durable by now, and is looked at before anything else is
-    /// told.
+    /// Those of whom that was so: it may be durable by now, and is looked at before anything else
+    /// is told.
     now_durable: BTreeSet<SubscriberId>,
     /// Reads that the store had no room for yet.
     refused: BTreeSet<u64>,
