@@ -357,8 +357,8 @@ mod tests {
         }
     }
 
-    /// Goal: what grows does not take twice what it needs, nor twice that while it is moved. Method:
-    /// full pages, until there are as many links as a file may have.
+    /// Goal: what grows does not take twice what it needs. Method: full pages, nearly as many links
+    /// as a file may have.
     #[test]
     fn full_pages_leave_little_room_unused() {
         let mut links = links_of_first();
