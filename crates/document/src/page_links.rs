@@ -24,6 +24,17 @@ const HEADER_SIZE: usize = 100;
 const TRUNK_LEAVES_MAX: u32 = 1022;
 const TRUNK_LEAVES_MIN: u32 = 500;
 
+/// Links that a page has at most: its smallest cells have five bytes, and two that say where.
+const PAGE_LINKS_MAX: usize = PAGE_SIZE / 7 + 1;
+
+/// Makes room for so many more, and for some beyond: not as much again as there is, as it would by
+/// itself, since what is kept of pages is bounded with its unused room.
+fn make_room<T>(list: &mut Vec<T>, count: usize) {
+    if list.capacity() - list.len() < count {
+        list.reserve_exact(count + list.len() / 8);
+    }
+}
+
 /// What is wrong with a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Malformed;
@@ -68,6 +79,8 @@ impl PageLinks {
         }
         // Each page is named once, and one of a chain names one further, at most.
         let links_max = 2 * db_pages as usize + PAGE_SIZE;
+        make_room(&mut self.links, PAGE_LINKS_MAX);
+        make_room(&mut self.pages, 1);
         let links_before = self.links.len();
         let kind = self.note_links(page.bytes(), if is_first { HEADER_SIZE } else { 0 });
         self.is_malformed |= self.links.len() > links_max;
@@ -341,6 +354,20 @@ mod tests {
             }
             let sent = 100 * PAGE_SIZE;
             assert!(links.kept_size() < sent, "{kind} {step}: {} of {sent}", links.kept_size());
+        }
+    }
+
+    /// Goal: what grows does not take twice what it needs. Method: full pages, nearly as many links
+    /// as a file may have.
+    #[test]
+    fn full_pages_leave_little_room_unused() {
+        let mut links = links_of_first();
+        let places = || (0..583_u16).map(|index| 4_096 - 5 * (index + 1));
+        for _ in 0..400 {
+            links.note(&interior(5, 0, places()), 131_072);
+            let used = links.links.len() * size_of::<Link>();
+            let kept = links.links.capacity() * size_of::<Link>();
+            assert!(kept < used + used / 4 + 64 * 1024, "{kept} for {used}");
         }
     }
 

@@ -48,6 +48,7 @@ use std::sync::Arc;
 use tidelog_pages::{StoreRequest, Urgency};
 use tidelog_sqlite::{Failure, Run, Stopwatch, View};
 use tidelog_sync::{Channel, CodedPage, FromRoom, ProbeId, Refusal, ToRoom, WireFrame};
+use tidelog_types::limits::PAGE_SIZE;
 use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{
     Budget, BudgetLimits, DocumentKey, JournalId, Life, Lsn, Page, Pgid, Position,
@@ -63,7 +64,7 @@ pub use outlets::{Outlets, entry_size};
 use refusal::brief;
 pub use seed::STAGED;
 use seed::SeedProgress;
-use subscriber::{ChannelId, OpenRequest, Subscriber, SubscriberId};
+use subscriber::{ChannelId, OpenRequest, Seed, Subscriber, SubscriberId};
 
 /// One document on the server.
 pub struct Room {
@@ -108,6 +109,9 @@ pub struct Room {
     reads: BTreeMap<u64, SubscriberId>,
     /// Those of whose catch-ups a chunk waits to be durable.
     undurable: BTreeSet<SubscriberId>,
+    /// Those of whom that was so: it may be durable by now, and is looked at before anything else
+    /// is told.
+    now_durable: BTreeSet<SubscriberId>,
     /// Reads that the store had no room for yet.
     refused: BTreeSet<u64>,
     counts: RoomCounts,
@@ -224,6 +228,7 @@ impl Room {
             catch_ups: BTreeMap::new(),
             reads: BTreeMap::new(),
             undurable: BTreeSet::new(),
+            now_durable: BTreeSet::new(),
             refused: BTreeSet::new(),
             counts: RoomCounts::default(),
             effects: Vec::new(),
@@ -317,20 +322,28 @@ impl Room {
         }
     }
 
-    /// About how many bytes it keeps for the next message, which a [rest](Self::rest) gives back.
+    /// About how many bytes it keeps for the next message, which a [rest](Self::rest) gives back,
+    /// and of pages that are fetched for what is run, until that has ended.
     #[must_use]
     pub fn kept_size(&self) -> usize {
-        match &self.state {
+        let document = match &self.state {
             State::Open(document) => document.kept_size(),
             _ => 0,
-        }
+        };
+        let candidate = self.seed_at_hand().and_then(|seed| seed.candidate.as_ref());
+        let candidate = candidate.map_or(0, |candidate| candidate.document.kept_size());
+        let fetched = self.fetch.as_ref().map_or(0, |fetch| fetch.pages.len() * PAGE_SIZE);
+        document + candidate + fetched
     }
 
     /// About how many bytes it keeps of a document that is handed over, until it has come.
     #[must_use]
     pub fn seed_size(&self) -> usize {
-        let seeding = self.seeding.and_then(|id| self.subscribers.get(&id)?.seed.as_ref());
-        seeding.map_or(0, |seed| seed.kept_size())
+        self.seed_at_hand().map_or(0, Seed::kept_size)
+    }
+
+    fn seed_at_hand(&self) -> Option<&Seed> {
+        self.subscribers.get(&self.seeding?)?.seed.as_ref()
     }
 
     /// Whether nobody is here and nothing is under way: it may be dropped.
@@ -583,13 +596,15 @@ impl Room {
 
     /// Whether something may be told now.
     fn has_to_tell(&self) -> bool {
-        self.broadcast.is_some() || self.outbox.has_ready()
+        self.broadcast.is_some() || !self.now_durable.is_empty() || self.outbox.has_ready()
     }
 
     /// Does the next of it, a broadcast as far as the budget goes; false if there is nothing.
     fn tell_next(&mut self, budget: &mut Budget) -> bool {
         if let Some(broadcast) = self.broadcast.take() {
             self.broadcast(broadcast, budget);
+        } else if let Some(id) = self.now_durable.pop_first() {
+            budget.spend_pages(self.send_chunk(id) as u64);
         } else if let Some(after) = self.outbox.next_ready() {
             self.carry_out(after);
         } else {
@@ -619,7 +634,7 @@ impl Room {
                 if self.is_durable_at(position) {
                     let ids: Vec<SubscriberId> = self.subscribers.keys().copied().collect();
                     ids.into_iter().for_each(|id| self.follow_up(id));
-                    self.send_what_became_durable();
+                    self.now_durable.append(&mut self.undurable);
                 }
             }
         }

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use tidelog_room::{Caution, RoomInput, Suspect};
 use tidelog_sync::{FromRoom, Intent, Refusal, ToRoom, codec};
 use tidelog_testing::room::*;
-use tidelog_types::limits::{ENTRY_PAGES_MAX, Limits, PAGE_SIZE};
+use tidelog_types::limits::{ENTRY_PAGES_MAX, LSN_MAX, Limits, PAGE_SIZE};
 use tidelog_types::{JournalId, Life, Lineage, Lsn, Page, Pgid, Position};
 
 fn seed(pages: &[u32], db_pages: u32) -> ToRoom {
@@ -157,6 +157,18 @@ fn what_is_kept_of_a_document_is_counted_and_not_kept_for_somebody_silent() {
     assert!(matches!(heard[..], [FromRoom::Refused(Refusal::Storage { .. })]), "{heard:?}");
     assert_eq!((scene.room.seed_size(), scene.documents()), (0, Vec::new()));
     assert_eq!(scene.room.seed_overdue_at_ms(due_ms), None);
+}
+
+/// Goal: rooms that look at large documents keep no memory that nobody counts. Method: pages are
+/// fetched of one that has come and is not the room's document yet.
+#[test]
+fn what_is_fetched_of_a_document_that_has_come_is_counted() {
+    let (_, parts) = large_seed(64);
+    let mut scene = Scene::new(Limits::DEFAULT, usize::MAX);
+    scene.open_on(ANN, CHANNEL, offer_of_a_life());
+    parts.into_iter().for_each(|part| scene.say(ANN, part));
+    let is_fetched = |(kept, of_seed): &(usize, usize)| *kept > PAGE_SIZE && *of_seed > 0;
+    assert!(scene.kept.iter().any(is_fetched), "{:?}", scene.kept);
 }
 
 #[test]
@@ -376,6 +388,38 @@ fn each_page_of_a_seed_stands_in_one_place() {
         let reason = "a seed with pages in the place of others".to_owned();
         assert_eq!(*refusal(&heard), Refusal::Protocol { reason }, "{index}: {heard:?}");
     }
+}
+
+/// Goal: nobody brings a journal in which there is no place for whoever writes next. Method: seeds
+/// that end at the last LSN there is, with pages and without, and one that ends far before.
+#[test]
+fn a_seed_leaves_room_for_what_is_written_behind_it() {
+    let at = |next: u64, pages: bool| {
+        let mut scene = Scene::new(Limits::DEFAULT, usize::MAX);
+        scene.open_on(ANN, CHANNEL, offer_of_a_life());
+        let ToRoom::Seed { db_pages, pages: all, .. } = seed_after("select 1") else {
+            panic!("a seed")
+        };
+        let (db_pages, pages) = if pages { (db_pages, all) } else { (0, Vec::new()) };
+        scene.say(ANN, ToRoom::Seed { position: local(next), db_pages, pages, last: true });
+        scene
+    };
+    for has_pages in [true, false] {
+        let mut scene = at(LSN_MAX, has_pages);
+        let heard = scene.read_all(ANN, &mut Copy::default());
+        assert!(matches!(refusal(&heard), Refusal::Protocol { .. }), "{has_pages}: {heard:?}");
+        assert_eq!(scene.documents(), [""; 0], "{has_pages}: nothing is kept of it");
+        // The room goes on.
+        scene.open(BOB);
+        scene.frames(BOB, 1, adds(1));
+        let heard = scene.read_all(BOB, &mut Copy::default());
+        assert!(matches!(heard.last(), Some(FromRoom::Acked { .. })), "{heard:?}");
+    }
+    let mut scene = at(LSN_MAX / 2, true);
+    scene.frames(ANN, 1, adds(3));
+    let mut copy = Copy { position: Some(local(LSN_MAX / 2)), ..Copy::default() };
+    let heard = scene.read_all(ANN, &mut copy);
+    assert!(matches!(heard.last(), Some(FromRoom::Acked { next }) if *next == lsn(4)), "{heard:?}");
 }
 
 /// Goal: nobody brings lives at which whoever writes next in their document stumbles. Method: a

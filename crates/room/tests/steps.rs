@@ -223,3 +223,19 @@ fn work_grows_with_those_whom_it_is_for() {
     assert_eq!(own_alone, own_crowded, "of what concerns one client");
     assert!(crowded <= 1_000 * alone, "{alone} with one, {crowded} with a thousand");
 }
+
+/// Goal: what a run waits for is counted as soon as it is in memory. Method: a mutation goes over
+/// all of a document of which nothing is, and the store brings the pages one by one.
+#[test]
+fn pages_that_a_run_waits_for_are_counted_as_they_come() {
+    let limits = Limits { read_chunk_pages: 1, ..Limits::DEFAULT };
+    let mut scene = Scene::new(limits, usize::MAX);
+    scene.open(ANN);
+    scene.frames(ANN, 1, vec![frame(&notes(), "bulk", "a")]);
+    scene.room.rest_deeply();
+    assert_eq!(scene.room.kept_size(), 0);
+    scene.kept.clear();
+    scene.frames(ANN, 2, vec![frame(&notes(), "touch", "b")]);
+    let rises = scene.kept.windows(2).filter(|pair| pair[0].0 < pair[1].0).count();
+    assert!(rises > 100, "{rises} times: {:?}", scene.kept);
+}

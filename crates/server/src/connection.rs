@@ -43,24 +43,65 @@ struct Shared {
 #[derive(Default)]
 struct Entries {
     reserved: usize,
-    /// Rooms that want to be told when there is room, each with its turn.
-    refused: BTreeMap<DocumentKey, (u64, WeakRoomSender)>,
-    refused_ever: u64,
+    /// Rooms that wait for room, each with its turn.
+    waiting: BTreeMap<DocumentKey, Waiting>,
+    turns_ever: u64,
+}
+
+/// A room that was refused.
+struct Waiting {
+    turn: u64,
+    size: usize,
+    room: WeakRoomSender,
+    /// Whether it was told that there is room: that is kept for it until it has come.
+    is_told: bool,
+}
+
+impl Waiting {
+    fn is_gone(&self) -> bool {
+        self.room.upgrade().is_none_or(|room| room.is_closed())
+    }
 }
 
 impl Entries {
-    fn refuse(&mut self, document: &DocumentKey, room: &WeakRoomSender) {
-        // The document may be in another room by now, and keeps its turn.
-        let turn = self.refused.get(document).map_or(self.refused_ever, |(turn, _)| *turn);
-        self.refused.insert(document.clone(), (turn, room.clone()));
-        self.refused_ever += 1;
+    /// Whether there is room for so much of `document` beside what is kept for others.
+    fn reserve(&mut self, size: usize, document: &DocumentKey, room: &WeakRoomSender) -> bool {
+        // A connection may have many documents, of which few are told.
+        self.waiting.retain(|_, waiting| !waiting.is_told || !waiting.is_gone());
+        let others = self.waiting.iter().filter(|(other, it)| *other != document && it.is_told);
+        let taken = self.reserved + others.map(|(_, it)| it.size).sum::<usize>();
+        let fits = taken == 0 || taken.saturating_add(size) <= CONNECTION_ENTRIES_SIZE_MAX;
+        if fits {
+            self.waiting.remove(document);
+            self.reserved += size;
+        } else {
+            // The document may be in another room by now, and keeps its turn.
+            let turn = self.waiting.get(document).map_or(self.turns_ever, |it| it.turn);
+            let waiting = Waiting { turn, size, room: room.clone(), is_told: false };
+            self.waiting.insert(document.clone(), waiting);
+            self.turns_ever += 1;
+        }
+        fits
     }
 
-    /// Whoever has waited longest comes first, and finds room.
-    fn take_refused(&mut self) -> impl Iterator<Item = RoomSender> + use<> {
-        let mut refused: Vec<_> = std::mem::take(&mut self.refused).into_values().collect();
-        refused.sort_unstable_by_key(|(turn, _)| *turn);
-        refused.into_iter().filter_map(|(_, room)| room.upgrade())
+    /// Whom to tell that there is room, once there is for half of what may be reserved: whoever has
+    /// waited longest comes first.
+    fn take_turns(&mut self) -> Vec<RoomSender> {
+        self.waiting.retain(|_, waiting| !waiting.is_gone());
+        let told = self.waiting.values().filter(|waiting| waiting.is_told);
+        let mut taken = self.reserved + told.map(|waiting| waiting.size).sum::<usize>();
+        let mut untold: Vec<_> = self.waiting.values_mut().filter(|it| !it.is_told).collect();
+        untold.sort_unstable_by_key(|waiting| waiting.turn);
+        let mut rooms = Vec::new();
+        for waiting in untold {
+            if taken > CONNECTION_ENTRIES_SIZE_MAX / 2 {
+                break;
+            }
+            waiting.is_told = true;
+            taken = taken.saturating_add(waiting.size);
+            rooms.extend(waiting.room.upgrade());
+        }
+        rooms
     }
 }
 
@@ -118,27 +159,38 @@ impl Connection {
         document: &DocumentKey,
         room: &WeakRoomSender,
     ) -> bool {
-        let mut entries = self.entries();
-        let fits = entries.reserved == 0 || entries.reserved + size <= CONNECTION_ENTRIES_SIZE_MAX;
-        if fits {
-            entries.reserved += size;
-        } else {
-            entries.refuse(document, room);
-        }
-        fits
+        self.entries().reserve(size, document, room)
     }
 
     pub(crate) fn release(&self, size: usize) {
         let mut entries = self.entries();
         let left = entries.reserved.checked_sub(size);
         entries.reserved = left.expect("BUG: more entries left than were let in");
-        if entries.reserved > CONNECTION_ENTRIES_SIZE_MAX / 2 {
-            return;
+        self.tell(entries);
+    }
+
+    /// The room has heard that there is room, and has reserved what it wants of it: what is kept
+    /// for it besides is for others.
+    pub(crate) fn heard(&self, document: &DocumentKey) {
+        let is_told = self.entries().waiting.get(document).is_some_and(|waiting| waiting.is_told);
+        if is_told {
+            self.withdraw(document);
         }
-        let refused = entries.take_refused();
+    }
+
+    /// The room of that document waits for nothing here any more.
+    pub(crate) fn withdraw(&self, document: &DocumentKey) {
+        let mut entries = self.entries();
+        if entries.waiting.remove(document).is_some() {
+            self.tell(entries);
+        }
+    }
+
+    fn tell(&self, mut entries: MutexGuard<'_, Entries>) {
+        let rooms = entries.take_turns();
         drop(entries);
-        for room in refused {
-            // A room that is gone wants nothing any more.
+        for room in rooms {
+            // One that is gone by now is not waited for, as soon as somebody looks.
             let _ = room.send(RoomMail::Writable { conn: self.id() });
         }
     }
@@ -219,24 +271,82 @@ mod tests {
         assert!(!reserve(1));
     }
 
+    const HALF: usize = CONNECTION_ENTRIES_SIZE_MAX / 2;
+
+    fn room_of(name: &str) -> (DocumentKey, RoomSender, mpsc::UnboundedReceiver<RoomMail>) {
+        let (room, mail) = mpsc::unbounded_channel();
+        (DocumentKey::new(name, "").expect("a name"), room, mail)
+    }
+
     /// Goal: who lags gets its turn, whatever others on the connection do. Method: three rooms,
     /// refused in another order than that of their names, and a document that is refused twice.
     #[test]
     fn rooms_are_told_in_the_order_in_which_they_were_refused() {
-        let rooms = ["a", "b", "c"]
-            .map(|name| (DocumentKey::new(name, "").expect("a name"), mpsc::unbounded_channel().0));
-        let mut entries = Entries::default();
-        // One that ended, and another has its document since.
-        let ended = mpsc::unbounded_channel().0.downgrade();
-        entries.refuse(&rooms[2].0, &ended);
-        for (document, room) in &rooms {
-            entries.refuse(document, &room.downgrade());
+        let rooms = ["a", "b", "c"].map(room_of);
+        let mut entries = Entries { reserved: CONNECTION_ENTRIES_SIZE_MAX, ..Entries::default() };
+        // One that ends, and another has its document since.
+        let (ends, _mail) = mpsc::unbounded_channel();
+        assert!(!entries.reserve(1, &rooms[2].0, &ends.downgrade()));
+        for (document, room, _) in &rooms {
+            assert!(!entries.reserve(1, document, &room.downgrade()));
         }
-        let told = entries.take_refused();
+        entries.reserved = 0;
+        let told = entries.take_turns();
         let index_of = |told: &RoomSender| rooms.iter().position(|it| it.1.same_channel(told));
-        let turns: Vec<_> = told.map(|room| index_of(&room)).collect();
+        let turns: Vec<_> = told.iter().map(index_of).collect();
         assert_eq!(turns, [Some(2), Some(0), Some(1)]);
-        assert_eq!(entries.take_refused().count(), 0, "each is told once");
+        assert_eq!(entries.take_turns().len(), 0, "each is told once");
+    }
+
+    /// Goal: nobody loses its turn by coming late. Method: two rooms wait; the second one comes
+    /// first, again and again, and one that was never refused comes too.
+    #[test]
+    fn room_is_kept_for_the_one_whose_turn_it_is() {
+        let (connection, _end) = Connection::new(ConnId(7));
+        let [mut late, mut quick, other] = ["late", "quick", "other"].map(room_of);
+        let reserve = |(document, room, _): &(DocumentKey, RoomSender, _), size| {
+            connection.reserve(size, document, &room.downgrade())
+        };
+        assert!(reserve(&other, CONNECTION_ENTRIES_SIZE_MAX));
+        assert!(!reserve(&late, HALF + 1));
+        assert!(!reserve(&quick, HALF));
+        connection.release(CONNECTION_ENTRIES_SIZE_MAX);
+        assert!(late.2.try_recv().is_ok(), "it is told first");
+        assert!(quick.2.try_recv().is_err(), "there is no room for both");
+        for _ in 0..3 {
+            assert!(!reserve(&quick, HALF));
+            assert!(!reserve(&other, HALF));
+        }
+        assert!(reserve(&late, HALF + 1), "it comes late");
+        connection.heard(&late.0);
+        connection.release(HALF + 1);
+        assert!(quick.2.try_recv().is_ok(), "and who came next is next");
+        assert!(reserve(&quick, HALF));
+    }
+
+    /// Goal: room is kept for nobody who does not want it any more. Method: of four rooms that wait
+    /// the first is told and wants nothing, the second leaves, the third ends.
+    #[test]
+    fn room_that_is_not_wanted_any_more_is_for_others() {
+        let (connection, _end) = Connection::new(ConnId(7));
+        let [content, mut leaves, mut ends, last] =
+            ["content", "leaves", "ends", "last"].map(room_of);
+        let reserve = |(document, room, _): &(DocumentKey, RoomSender, _)| {
+            connection.reserve(CONNECTION_ENTRIES_SIZE_MAX, document, &room.downgrade())
+        };
+        assert!(reserve(&content));
+        for room in [&content, &leaves, &ends, &last] {
+            assert!(!reserve(room));
+        }
+        connection.release(CONNECTION_ENTRIES_SIZE_MAX);
+        assert!(leaves.2.try_recv().is_err(), "it is not its turn");
+        connection.heard(&content.0);
+        assert!(leaves.2.try_recv().is_ok());
+        connection.withdraw(&leaves.0);
+        assert!(ends.2.try_recv().is_ok());
+        assert!(!reserve(&last));
+        drop(ends);
+        assert!(reserve(&last));
     }
 
     #[tokio::test]

@@ -412,8 +412,15 @@ impl RoomTask {
         if let RoomInput::Left { conn } = input {
             self.left.push(conn);
         }
+        let writable = match input {
+            RoomInput::Writable { conn } => self.ways.to(conn),
+            _ => None,
+        };
         let before = self.room.counts();
         let effects = self.room.step(input);
+        if let Some(connection) = writable {
+            connection.heard(&self.document);
+        }
         let after = self.room.counts();
         add(&counters.applied, after.applied - before.applied);
         add(&counters.rejected, after.rejected - before.rejected);
@@ -424,7 +431,8 @@ impl RoomTask {
             self.permits.clear();
             // Only now: the room has given back what it had reserved there.
             for conn in self.left.drain(..) {
-                self.ways.connections().remove(&conn);
+                let left = self.ways.connections().remove(&conn);
+                left.inspect(|connection| connection.withdraw(&self.document));
             }
         }
     }
@@ -456,6 +464,7 @@ impl Drop for RoomTask {
     /// it comes back to a new one.
     fn drop(&mut self) {
         if std::thread::panicking() {
+            error!(document = %self.document, "a room broke a promise: its clients come back");
             add(&self.rooms.counters.room_panics, 1);
         }
         // Before anybody is told, who then comes to another room.
@@ -484,6 +493,7 @@ mod tests {
 
     use super::*;
     use tidelog_document::Doctype;
+    use tidelog_pages::AppendError;
     use tidelog_room::Suspect;
     use tidelog_sync::{Intent, Refusal, codec};
     use tidelog_types::limits::Limits;
@@ -507,6 +517,31 @@ mod tests {
         let answer = timeout(2 * ANSWER_TAKES, rooms.ask(&document, Ask::Describe)).await;
         let answer = answer.expect("an answer, whatever it is");
         assert!(matches!(answer, Answer::Failed { .. }), "{answer:?}");
+        store.close();
+    }
+
+    /// V13. Goal: however many documents are asked for, no more are open than may be, and those who
+    /// are there go on. Method: a table that is full, one place of which comes free.
+    #[tokio::test]
+    async fn as_many_documents_are_open_as_may_be() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = Store::open(folder.path(), Limits::DEFAULT, Arc::default()).expect("a store");
+        let threads = RoomThreads::start().expect("threads");
+        let caution = Arc::new(Marks::open(folder.path()));
+        let settings = RoomSettings::default();
+        let rooms = Rooms::new(store.handle(), settings, caution, Arc::default(), threads.handle());
+        let document = |number: usize| DocumentKey::new(&number.to_string(), "").expect("a name");
+        let (open, _mail) = mpsc::unbounded_channel();
+        rooms.rooms().extend((0..ROOMS_MAX).map(|number| (document(number), open.clone())));
+        assert!(rooms.room(&document(ROOMS_MAX)).is_none());
+        let answer = rooms.ask(&document(ROOMS_MAX), Ask::Describe).await;
+        assert_eq!(answer, Answer::Failed { reason: TOO_MANY_ROOMS.to_owned() });
+        let known = rooms.room(&document(7)).expect("it is open");
+        assert!(known.same_channel(&open));
+        rooms.rooms().remove(&document(7));
+        let room = rooms.room(&document(ROOMS_MAX)).expect("there is room");
+        assert!(!room.same_channel(&open), "one of its own");
+        assert_eq!(rooms.rooms().len(), ROOMS_MAX);
         store.close();
     }
 
@@ -642,6 +677,52 @@ mod tests {
         store.close();
     }
 
+    /// What was logged.
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl std::io::Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().expect("no panic").write(bytes)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// V23. Goal: whoever watches a server sees which document was hit. Method: the store fails
+    /// under a room, and then the room breaks a promise.
+    #[tokio::test]
+    async fn what_goes_wrong_in_a_room_is_logged_with_its_document_and_counted() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = Store::open(folder.path(), Limits::DEFAULT, Arc::default()).expect("a store");
+        let threads = RoomThreads::start().expect("threads");
+        let (caution, counters) = (Arc::new(Marks::open(folder.path())), Arc::default());
+        let (handle, settings) = (store.handle(), RoomSettings::default());
+        let rooms = Rooms::new(handle, settings, caution, Arc::clone(&counters), threads.handle());
+        let document = DocumentKey::new("unlucky", "").expect("a name");
+        let (room, mail) = mpsc::unbounded_channel();
+        let mut task = rooms.task(&document, room.downgrade(), mail);
+        let log = Log::default();
+        let writer = log.clone();
+        let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).finish();
+        // For all of the process: a thread that has none lets others see nothing either.
+        tracing::subscriber::set_global_default(subscriber).expect("no other test logs");
+        task.step(RoomInput::Store(StoreReply::Broken { error: AppendError::Full }));
+        let panics = std::panic::AssertUnwindSafe(|| {
+            let _task = task;
+            panic!("BUG: planted by a test");
+        });
+        assert!(std::panic::catch_unwind(panics).is_err());
+        let log = String::from_utf8(log.0.lock().expect("no panic").clone()).expect("text");
+        let is_error = |line: &&str| line.contains("ERROR") && line.contains("unlucky");
+        assert_eq!(log.lines().filter(is_error).count(), 2, "{log}");
+        assert_eq!(counters.store_failures.load(Ordering::Relaxed), 1);
+        assert_eq!(counters.room_panics.load(Ordering::Relaxed), 1);
+        store.close();
+    }
+
     /// Goal: what somebody was told had failed is not done later. Method: whoever asks for a
     /// document's destruction goes away before the room gets there.
     #[tokio::test]
@@ -698,8 +779,15 @@ mod tests {
                 other => panic!("{other:?}"),
             }
         };
+        // A room counts what it keeps behind what it says.
+        let comes_to = async |size: u64| {
+            while counters.seeds_kept_size.load(Ordering::Relaxed) != size {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
         let (first, said) = offer("first").await;
         assert_eq!(said, FromRoom::SeedWanted);
+        timeout(ANSWER_TAKES, comes_to(seeds_kept_size_max)).await.expect("the first is counted");
         let (_second, said) = offer("second").await;
         assert_eq!(said, FromRoom::SeedWanted);
         let heard = timeout(ANSWER_TAKES, end.queue.recv()).await.expect("in time");
@@ -709,12 +797,6 @@ mod tests {
             Some(FromServer::About { body: FromRoom::Refused(Refusal::Storage { .. }), .. })
         );
         assert!(is_refused, "{refused:?}");
-        // A room counts what it keeps once it has told whom it keeps nothing of.
-        let comes_to = async |size: u64| {
-            while counters.seeds_kept_size.load(Ordering::Relaxed) != size {
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
-        };
         timeout(ANSWER_TAKES, comes_to(seeds_kept_size_max)).await.expect("one is kept");
         assert_eq!(counters.rooms_kept_size.load(Ordering::Relaxed), 0);
         first.send(RoomMail::Left { conn: ConnId(1) }).expect("it is there");

@@ -82,6 +82,7 @@ pub struct Server {
     stop: watch::Sender<bool>,
     accepting: JoinHandle<()>,
     _threads: RoomThreads,
+    seats_count: usize,
 }
 
 impl Server {
@@ -110,6 +111,7 @@ impl Server {
         let rooms = RoomSettings { dev: settings.dev, limits, ..RoomSettings::default() };
         let threads = RoomThreads::start().map_err(|source| ServerError::Threads { source })?;
         let marks = Arc::new(Marks::open(&settings.data));
+        let seats_count = settings.connections_max.min(Semaphore::MAX_PERMITS);
         let caution = Arc::clone(&marks) as Arc<dyn Caution>;
         let (store_handle, room_threads) = (handle.clone(), threads.handle());
         let shared = Arc::new(Shared {
@@ -122,7 +124,7 @@ impl Server {
             slow_after: SLOW_AFTER,
             data: settings.data.clone(),
             exports: Arc::new(Semaphore::new(EXPORTS_MAX)),
-            seats: Arc::new(Semaphore::new(settings.connections_max.min(Semaphore::MAX_PERMITS))),
+            seats: Arc::new(Semaphore::new(seats_count)),
             connections: Mutex::default(),
         });
         if !settings.dev {
@@ -134,7 +136,8 @@ impl Server {
         let door = Door::new(listener, settings.connections_max);
         let accepting = tokio::spawn(door.serve(router, stopped));
         info!(%address, data = %settings.data.display(), dev = settings.dev, "serving");
-        Ok(Self { address, shared, store, marks, stop, accepting, _threads: threads })
+        let _threads = threads;
+        Ok(Self { address, shared, store, marks, stop, accepting, _threads, seats_count })
     }
 
     /// The address that it listens on.
@@ -152,8 +155,9 @@ impl Server {
         for connection in self.shared.connections().values() {
             connection.end(Ending::Bye(ByeReason::Shutdown));
         }
+        // One that is just being upgraded has a seat, and comes in yet.
         let all_gone = async {
-            while !self.shared.connections().is_empty() {
+            while self.shared.seats.available_permits() < self.seats_count {
                 sleep(Duration::from_millis(10)).await;
             }
         };
@@ -187,5 +191,40 @@ async fn give_back_memory(counters: Arc<Counters>, mut stopped: watch::Receiver<
             // It takes some milliseconds, and has no result.
             let _ = tokio::task::spawn_blocking(tidelog_sqlite::give_back_memory).await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tidelog_room::ConnId;
+
+    use super::*;
+    use crate::connection::Connection;
+
+    /// V24. Goal: whoever comes while the server stops is told so. Method: a connection is being
+    /// upgraded when everybody is said goodbye to, and comes in behind that.
+    #[tokio::test]
+    async fn a_connection_that_comes_while_the_server_stops_is_said_goodbye_to() {
+        let data = tempfile::tempdir().expect("a folder");
+        let settings = ServeSettings {
+            data: data.path().to_owned(),
+            listen: "127.0.0.1:0".parse().expect("an address"),
+            dev: true,
+            serve: None,
+            documents_max: 10,
+            connections_max: 10,
+        };
+        let server = Server::start(&settings).await.expect("it starts");
+        let shared = Arc::clone(&server.shared);
+        let seat = Arc::clone(&shared.seats).try_acquire_owned().expect("a seat");
+        let mut stopping = Box::pin(server.stop());
+        assert!(timeout(GOODBYES_TAKE / 4, &mut stopping).await.is_err(), "it is waited for");
+        let (connection, _end) = Connection::new(ConnId(1_000));
+        shared.enter(connection.clone());
+        let ending = connection.ended().borrow().clone();
+        assert_eq!(ending, Some(Ending::Bye(ByeReason::Shutdown)));
+        shared.exit(connection.id());
+        drop(seat);
+        timeout(GOODBYES_TAKE / 2, stopping).await.expect("nobody is left");
     }
 }

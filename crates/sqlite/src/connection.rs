@@ -209,13 +209,15 @@ impl Connection {
         self.check_time()?;
         let values = arrange(statement.names())?;
         let read_only = statement.is_read_only();
+        let looks = origin.is_deterministic().then(|| statement.count_looks(&values));
+        self.check_steps()?;
         let mut stepping = statement.start(&values).map_err(|code| self.refused(code))?;
         while self.step(&mut stepping)? {
             row(&stepping)?;
         }
         // What came since the guard last looked.
         let steps = stepping.take_steps() % PROGRESS_STEPS;
-        drop(stepping);
+        drop((stepping, looks));
         let mut state = lock(&self.state);
         state.count_steps(steps);
         state.app_changed |= !read_only && origin.is_deterministic();
@@ -229,6 +231,13 @@ impl Connection {
         if state.origin != Origin::System {
             state.check_time();
         }
+        state.noted().map_or(Ok(()), Err)
+    }
+
+    /// Counts what was allocated, or stands for that.
+    fn check_steps(&self) -> Result<(), Failure> {
+        let mut state = lock(&self.state);
+        state.count_steps(0);
         state.noted().map_or(Ok(()), Err)
     }
 

@@ -5,6 +5,10 @@
 //! what is over it is not allocated: SQLite then ends the statement wherever it is. Only the pages
 //! of a document in SQLite's cache are left out; see [`page_cache`](crate::page_cache).
 //!
+//! Nor are bytes alone a measure of work: a statement can look at one value thousands of times,
+//! allocate nothing for that, and jump nowhere, so that SQLite never looks at its budget. So the
+//! largest block counts as often as the statement may look at it: see [`Looks`].
+//!
 //! What all threads hold is bounded too. SQLite would count that itself, under a lock that each
 //! allocation and each freeing of every thread takes.
 
@@ -14,6 +18,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use rusqlite::ffi;
+use tidelog_types::limits::SQL_VALUE_SIZE_MAX;
 
 /// Bytes of memory that SQLite may hold in the whole process. Past it, allocations fail, and with
 /// them the statement that asked: better than the process.
@@ -27,6 +32,9 @@ thread_local! {
     static ALLOCATED: Cell<u64> = const { Cell::new(0) };
     static ALLOWED: Cell<u64> = const { Cell::new(u64::MAX) };
     static IS_UNCOUNTED: Cell<bool> = const { Cell::new(false) };
+    /// How many bytes each byte of the largest block counts for besides itself, and that block.
+    static LOOKS: Cell<u64> = const { Cell::new(0) };
+    static LARGEST: Cell<u64> = const { Cell::new(0) };
     static HELD_MAX: Cell<i64> = const { Cell::new(HELD_SIZE_MAX) };
     /// Bytes that were allocated on this thread, less those freed, and how many may be.
     static HELD_HERE: Cell<i64> = const { Cell::new(0) };
@@ -69,6 +77,39 @@ pub(crate) fn take_allocated() -> u64 {
     ALLOCATED.take()
 }
 
+/// While it lives, a statement runs on this thread that looks at each value so many times, if it is
+/// a straight line. No value is larger than the largest block that is allocated for it meanwhile,
+/// or that it was [given](Self::see).
+pub(crate) struct Looks(());
+
+impl Looks {
+    pub fn begin(count: u64) -> Self {
+        LOOKS.set(count);
+        LARGEST.set(0);
+        Self(())
+    }
+
+    /// The statement has a value of so many bytes that was not allocated for it.
+    pub fn see(&self, size: usize) {
+        ALLOCATED.set(ALLOCATED.get().saturating_add(looked_at(size as u64)));
+    }
+}
+
+impl Drop for Looks {
+    fn drop(&mut self) {
+        LOOKS.set(0);
+    }
+}
+
+/// What a block counts for besides its own bytes.
+fn looked_at(size: u64) -> u64 {
+    // What is larger is no value.
+    let size = size.min(SQL_VALUE_SIZE_MAX as u64);
+    let larger = size.saturating_sub(LARGEST.get());
+    LARGEST.set(LARGEST.get() + larger);
+    larger.saturating_mul(LOOKS.get())
+}
+
 /// What SQLite allocates for this counts towards no budget.
 pub(crate) fn uncounted<T>(allocate: impl FnOnce() -> T) -> T {
     IS_UNCOUNTED.set(true);
@@ -86,6 +127,7 @@ pub fn held_size() -> [u64; 2] {
 /// Counts so many bytes more; false if they are not allowed.
 fn count(size: c_int) -> bool {
     let counted = if IS_UNCOUNTED.get() { 0 } else { u64::try_from(size).unwrap_or(0) };
+    let counted = counted.saturating_add(looked_at(counted));
     let allocated = ALLOCATED.get().saturating_add(counted);
     ALLOCATED.set(allocated);
     if HELD_HERE.get().saturating_add(i64::from(size)) > HELD_HERE_MAX.get() {

@@ -184,6 +184,18 @@ pub(crate) fn tokens(sql: &str) -> Vec<Token<'_>> {
     tokens
 }
 
+/// Bytes of each string and blob that stands in `sql`.
+pub(crate) fn literal_sizes(sql: &str) -> Vec<usize> {
+    let tokens = tokens(sql);
+    let before = std::iter::once(None).chain(tokens.iter().map(Some));
+    let sizes = before.zip(&tokens).filter_map(|(before, token)| match (before, token) {
+        (Some(Token::Word("x" | "X")), Token::Text(digits)) => Some(digits.len() / 2),
+        (_, Token::Text(text)) => Some(text.len()),
+        _ => None,
+    });
+    sizes.collect()
+}
+
 fn is_word(c: char) -> bool {
     c.is_alphanumeric() || c == '_' || c == '$' || !c.is_ascii()
 }
@@ -261,6 +273,12 @@ mod tests {
         assert!(is_nondeterministic("select date(max(1, (select 'now')))"));
         assert!(is_nondeterministic("select max(1, date(), 2)"));
         assert_eq!(check("select strftime(max(1, 2), at), date(:at), 'now'"), Ok(()));
+    }
+
+    #[test]
+    fn literals_are_as_large_as_what_they_stand_for() {
+        let sql = "select 'it''s', x'0102' || X'03', \"name\" -- 'none'";
+        assert_eq!(literal_sizes(sql), [5, 2, 1]);
     }
 
     #[test]

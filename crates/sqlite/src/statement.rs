@@ -7,6 +7,9 @@ use std::ptr;
 use rusqlite::ffi;
 use tidelog_types::{Value, ValueRef};
 
+use crate::memory::Looks;
+use crate::scan;
+
 /// A prepared statement. Its connection outlives it: see `connection.rs`.
 #[derive(Debug)]
 pub(crate) struct Statement {
@@ -15,7 +18,16 @@ pub(crate) struct Statement {
     names: Vec<Option<String>>,
     /// Whether running it leaves the database as it is.
     read_only: bool,
+    /// How many times it may look at each value before SQLite looks at its budget, besides those
+    /// that are any statement's, and the bytes of the largest value that stands in its text.
+    looks: u64,
+    largest_literal: usize,
 }
+
+/// Bytes of a program that are any statement's: what it looks at in them takes seconds at most.
+const SHORT_PROGRAM_SIZE: usize = 16 * 1024;
+/// Bytes of a program for each look at a value, at least: a few operations.
+const LOOK_SIZE: usize = 128;
 
 impl Statement {
     /// Prepares the first statement of `sql`, which ends with a zero byte. Gives it (`None` if
@@ -53,7 +65,34 @@ impl Statement {
         // SAFETY: `raw` is a statement that was just prepared.
         let (names, read_only) =
             unsafe { (parameter_names(raw), ffi::sqlite3_stmt_readonly(raw) != 0) };
-        Ok((Some(Self { raw, names, read_only }), used))
+        let mut statement = Self { raw, names, read_only, looks: 0, largest_literal: 0 };
+        statement.note_looks(&sql[..used]);
+        Ok((Some(statement), used))
+    }
+
+    fn note_looks(&mut self, sql: &[u8]) {
+        // SQLite keeps the text besides.
+        let size = self.size().saturating_sub(sql.len());
+        if size <= SHORT_PROGRAM_SIZE {
+            return;
+        }
+        let literals = scan::literal_sizes(str::from_utf8(sql).unwrap_or_default());
+        let program_size = size.saturating_sub(literals.iter().sum());
+        self.looks = (program_size.saturating_sub(SHORT_PROGRAM_SIZE) / LOOK_SIZE) as u64;
+        self.largest_literal = literals.into_iter().max().unwrap_or(0);
+    }
+
+    /// Counts how often it may look at values from now on, until the result is dropped. `values`
+    /// are those of its parameters.
+    pub fn count_looks(&self, values: &[&Value]) -> Looks {
+        let looks = Looks::begin(self.looks);
+        let given = values.iter().map(|value| match value {
+            Value::Text(text) => text.len(),
+            Value::Blob(bytes) => bytes.len(),
+            Value::Null | Value::Integer(_) | Value::Real(_) => 0,
+        });
+        looks.see(given.max().unwrap_or(0).max(self.largest_literal));
+        looks
     }
 
     pub fn names(&self) -> &[Option<String>] {

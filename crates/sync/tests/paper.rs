@@ -7,7 +7,7 @@ use tidelog_types::limits::{
     CONNECTION_CHANNELS_MAX, CONNECTION_IN_SIZE_MAX, CONNECTION_OUT_SIZE_MAX, CONNECTIONS_MAX,
     DOCTYPE_SIZE_MAX, DOCTYPES_MAX, DOCTYPES_SIZE_MAX, DOCUMENT_NAME_SIZE_MAX, ENTRY_PAGES_MAX,
     HELLO_SIZE_MAX, Limits, MESSAGE_FRAMES_MAX, MESSAGE_SIZE_MAX, MUTATION_PARAMS_MAX,
-    MUTATION_STATEMENTS_MAX, OFFER_LIVES_MAX, ROOMS_MAX, SQL_VALUE_SIZE_MAX,
+    MUTATION_STATEMENTS_MAX, OFFER_LIVES_MAX, ROOMS_MAX, SEED_LSN_MAX, SQL_VALUE_SIZE_MAX,
 };
 
 const PAPER: &str = include_str!("../PROTOCOL.md");
@@ -44,6 +44,10 @@ fn the_limits_of_the_paper_are_those_of_the_code() {
             format!("{}; {} ", count(ROOMS_MAX), count(CONNECTIONS_MAX)),
         ),
         ("pages of a seed", format!("{}, ", count(ENTRY_PAGES_MAX))),
+        (
+            "the LSN at which a seed stands",
+            format!("{} ", count(usize::try_from(SEED_LSN_MAX).expect("64 bits"))),
+        ),
         ("lives of an offered document", format!("{} ", count(OFFER_LIVES_MAX))),
         (
             "pages of a seed beyond those taken in",

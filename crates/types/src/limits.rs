@@ -9,6 +9,10 @@ use crate::BudgetLimits;
 /// The highest LSN that is accepted from a peer or a disk.
 pub const LSN_MAX: u64 = 1 << 62;
 
+/// The highest LSN at which a document may stand that is handed over to a server, which counts on
+/// from there.
+pub const SEED_LSN_MAX: u64 = LSN_MAX / 2;
+
 /// Lives that a document's pages remember of each timeline that was applied to it, the same on
 /// every side.
 pub const TIMELINE_LIVES_KEPT_MAX: usize = 16;
@@ -136,10 +140,10 @@ pub struct Limits {
     /// migration may take. Bytes that SQLite allocates count too, and those that our own functions
     /// look at.
     ///
-    /// Not bounded is what allocates nothing and is no loop: SQLite looks at its budget where it
-    /// jumps back. Each call of `length`, `substr` or `json_valid` in a statement, on a value of
-    /// 3 MiB that SQLite has made, takes some 3 to 10 milliseconds that nothing counts; of 200
-    /// calls, 2 seconds. A doctype of one's own can say so as often as its size allows.
+    /// SQLite looks at its budget where it jumps back, and not in a straight line, however long. So
+    /// the largest value of a mutation's statement counts as often as a long statement may look at
+    /// it. What a short one may cost, of 16 KiB as SQLite prepares it, is not counted: some hundred
+    /// looks at a value of 16 MiB take seconds.
     pub statement_steps_max: u64,
     /// Pages that one mutation may change.
     pub mutation_pages_max: usize,

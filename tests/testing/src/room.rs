@@ -159,6 +159,8 @@ pub struct Scene {
     pub answers: Vec<Answer>,
     /// Pages that were appended, by the step that did it.
     pub appended: Vec<usize>,
+    /// Bytes that the room kept after each step, and of a document that is handed over.
+    pub kept: Vec<(usize, usize)>,
 }
 
 impl Scene {
@@ -184,6 +186,7 @@ impl Scene {
             unread: BTreeMap::new(),
             answers: Vec::new(),
             appended: Vec::new(),
+            kept: Vec::new(),
         }
     }
 
@@ -208,6 +211,7 @@ impl Scene {
             }
         }
         self.appended.push(appended);
+        self.kept.push((self.room.kept_size(), self.room.seed_size()));
     }
 
     /// Takes a step, and then all that follow by themselves.

@@ -136,7 +136,7 @@ impl Room {
             self.begin_catching_up(id, since);
         }
         if is_over {
-            self.send_what_became_durable();
+            self.now_durable.append(&mut self.undurable);
         }
     }
 
@@ -167,6 +167,7 @@ impl Room {
             self.outlets.release(catch_up.channel_id.conn, catch_up.reserved);
         }
         self.undurable.remove(&id);
+        self.now_durable.remove(&id);
     }
 
     /// Asks for the next chunk, if there is room for it.
@@ -222,24 +223,19 @@ impl Room {
         }
     }
 
-    pub(super) fn send_what_became_durable(&mut self) {
-        for id in std::mem::take(&mut self.undurable) {
-            self.send_chunk(id);
-        }
-    }
-
-    /// Sends a chunk that has come, if it is durable by now.
-    fn send_chunk(&mut self, id: SubscriberId) {
-        let State::Open(document) = &self.state else { return };
+    /// Sends a chunk that has come, if it is durable by now. Gives how many pages that were.
+    pub(super) fn send_chunk(&mut self, id: SubscriberId) -> usize {
+        let State::Open(document) = &self.state else { return 0 };
         let durable = document.durable;
-        let Some(catch_up) = self.catch_ups.get_mut(&id) else { return };
-        let Step::Here(chunk) = &mut catch_up.step else { return };
+        let Some(catch_up) = self.catch_ups.get_mut(&id) else { return 0 };
+        let Step::Here(chunk) = &mut catch_up.step else { return 0 };
         let position = chunk.position;
         if position.journal != durable.journal || position.next > durable.next {
             reached(Probe::ChunkNotDurable);
             self.undurable.insert(id);
-            return;
+            return 0;
         }
+        let pages_count = chunk.pages.len();
         let began = *catch_up.pass_began.get_or_insert(position);
         let is_whole = chunk.next.is_none() && position.next == began.next;
         let next = chunk.next;
@@ -263,7 +259,8 @@ impl Room {
             if let Some(subscriber) = self.subscribers.get_mut(&id) {
                 subscriber.caught_up(position.next, sent_size);
             }
-            return self.follow_up(id);
+            self.follow_up(id);
+            return pages_count;
         }
         match next {
             Some(next) => catch_up.from = next,
@@ -273,6 +270,7 @@ impl Room {
             }
         }
         self.read_chunk(id);
+        pages_count
     }
 }
 

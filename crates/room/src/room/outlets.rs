@@ -19,7 +19,8 @@ const PAGE_HEAD_SIZE: usize = 16;
 ///    [size](entry_size), and it ends when the entry is on its way.
 /// 3. A room that was refused is told [`RoomInput::Writable`](super::RoomInput::Writable) when
 ///    there is room again for half of what may be reserved, whoever was refused first before the
-///    others. It may be told so without a reason.
+///    others, and what it wanted is not given to them until it has come. It may be told so without
+///    a reason.
 pub trait Outlets: Send + Sync {
     /// Reserves so many bytes on a connection; false if there is no room for them now.
     fn reserve(&self, conn: ConnId, size: usize) -> bool;

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use tidelog_document::{PageLinks, chain_after, schema_of};
 use tidelog_pages::{Append, AppendError, StorageEntry, StoreRequest};
 use tidelog_sync::{FromRoom, Intent, Refusal};
-use tidelog_types::limits::ENTRY_PAGES_MAX;
+use tidelog_types::limits::{ENTRY_PAGES_MAX, SEED_LSN_MAX};
 use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{
     DocumentKey, JournalId, Life, Lsn, LsnRange, Page, PageSet, Pgid, Position, Value,
@@ -92,6 +92,11 @@ impl Room {
         }
         if db_pages as usize > ENTRY_PAGES_MAX {
             return Err(broken_protocol("a seed with more pages than a document may have"));
+        }
+        if position.next.get() > SEED_LSN_MAX {
+            return Err(broken_protocol(
+                "a seed that leaves no LSNs for what is written behind it",
+            ));
         }
         let is_in_order = (seed.pages_count + 1..=db_pages)
             .zip(&pages)

@@ -1,7 +1,7 @@
 //! What a room holds for its clients is bounded, and ends with them.
 
 use tidelog_types::Lineage;
-use tidelog_types::limits::OFFER_LIVES_MAX;
+use tidelog_types::limits::{DOCTYPES_MAX, OFFER_LIVES_MAX};
 
 use super::*;
 
@@ -177,6 +177,34 @@ fn the_doctypes_of_a_document_are_bounded_in_bytes() {
     assert!(said[4..].iter().all(|said| said == "refused DoctypeMismatch"), "{said:?}");
 }
 
+/// V13. Goal: nobody fills a document with doctypes until nobody gets in. Method: as many versions
+/// as there may be, each of which succeeds the one before, and one more.
+#[test]
+fn the_doctypes_of_a_document_are_bounded_in_number() {
+    let mut scene = Scene::new();
+    let version = |number: usize| {
+        let mut doctype = notes();
+        doctype.mutations.truncate(1);
+        doctype.mutations[0].name = format!("add{number}");
+        doctype
+    };
+    let mut open =
+        |number| brief(&scene.open_as(ANN, &version(number), None, Intent::Follow))[0].clone();
+    for number in 1..=DOCTYPES_MAX {
+        assert!(open(number).starts_with("opened"), "version {number}");
+    }
+    assert_eq!(open(DOCTYPES_MAX + 1), "refused DoctypeMismatch");
+    for number in [1, DOCTYPES_MAX] {
+        assert!(open(number).starts_with("opened"), "version {number} is known");
+    }
+    // Nor is there another way in.
+    let offered = Intent::Offer { lives: Lineage::default() };
+    let mut newer = version(DOCTYPES_MAX + 1);
+    newer.migrations.push("create table later (id)".to_owned());
+    let heard = brief(&scene.open_as(ANN, &newer, None, offered));
+    assert!(heard[0].starts_with("refused"), "{heard:?}");
+}
+
 const CAROL: ConnId = ConnId(3);
 
 impl Scene {
@@ -339,4 +367,82 @@ fn an_entry_leaves_for_many_followers_in_many_steps() {
     scene.release();
     scene.step(RoomInput::Writable { conn: slow });
     assert_eq!(brief(&scene.heard(slow)), ["entry 2..3 of 1"]);
+}
+
+impl Scene {
+    /// Takes a step, and those that follow by themselves; gives the pages that left in each.
+    fn pages_by_step(&mut self, input: RoomInput) -> Vec<usize> {
+        let (mut input, mut pages_by_step) = (Some(input), Vec::new());
+        while let Some(next) = input.take() {
+            let mut pages_count = 0;
+            for effect in self.room.step(next) {
+                match effect {
+                    RoomEffect::Send { conn, message } => {
+                        let FromServer::About { body, .. } = message else { panic!("of none") };
+                        if let FromRoom::Entry(part) = &body {
+                            pages_count += part.pages.len();
+                            self.ways.release(conn, entry_size(part));
+                        }
+                        self.told.entry(conn).or_default().push(body);
+                    }
+                    RoomEffect::Store(request) => self.store.serve(self.owner, request),
+                    RoomEffect::Answer { answer, .. } => self.answers.push(answer),
+                }
+            }
+            pages_by_step.push(pages_count);
+            input = self.room.wants_step().then_some(RoomInput::GoOn);
+        }
+        pages_by_step
+    }
+}
+
+/// Goal: what waited for the disk costs a step what the step may cost, however many it is for.
+/// Method: many followers lag, and each is read a chunk that is not durable yet.
+#[test]
+fn chunks_that_became_durable_leave_for_many_followers_in_many_steps() {
+    let mut scene = Scene::new();
+    let conns: Vec<ConnId> = (2..=21).map(ConnId).collect();
+    scene.open(ANN, None);
+    for conn in &conns {
+        scene.open(*conn, None);
+        scene.ways.of(*conn, |way| way.is_blocked = true);
+    }
+    scene.frames(ANN, 1, vec![add("a")]);
+    scene.waits = |reply| matches!(reply, StoreReply::Durable { .. });
+    scene.frames(ANN, 2, vec![add("b")]);
+    for conn in &conns {
+        scene.ways.of(*conn, |way| way.is_blocked = false);
+        scene.step(RoomInput::Writable { conn: *conn });
+    }
+    assert_eq!(scene.room.undurable.len(), conns.len());
+    scene.told.clear();
+    scene.room.settings.limits.slice.pages = 4;
+    let reply = scene.held.pop_front().expect("it waits for the disk");
+    let pages_by_step = scene.pages_by_step(RoomInput::Store(reply));
+    assert!(pages_by_step.iter().all(|count| *count <= 2 * 4), "{pages_by_step:?}");
+    assert!(pages_by_step.len() >= 5, "{pages_by_step:?}");
+    scene.release();
+    assert!(conns.iter().all(|conn| scene.told.contains_key(conn)), "{:?}", scene.told.keys());
+}
+
+/// Goal: no mutation keeps the room's thread for long. Method: one with a statement that jumps
+/// nowhere, so that SQLite does not look at its budget, and looks hundreds of times at one value.
+#[test]
+fn a_mutation_that_looks_at_a_large_value_again_and_again_is_rejected() {
+    let mut scene = Scene::new();
+    let mut stares = notes();
+    let looks = "body + 1, ".repeat(1_000);
+    let look = format!("update note set body = 0 in ({looks} 1) where id = :id");
+    stares.mutations[0].sql.push(look);
+    scene.open_as(ANN, &stares, None, Intent::Follow);
+    let large = "0".repeat(1_500_000);
+    let add = |id, body| frame(&stares, "add", &[("id", id), ("body", body)]);
+    scene.frames(ANN, 1, vec![add("a", &large), add("b", "short")]);
+    let RoomCounts { applied, rejected } = scene.room.counts();
+    assert_eq!((applied, rejected), (1, 1), "{}", scene.room);
+    let State::Open(document) = &mut scene.room.state else { panic!("open") };
+    let reasons = "select reason from _tidelog_rejection";
+    let reasons = document.authority.reader().query_system(reasons, &[]).unwrap();
+    let reason = Value::Text("over the budget of 40000000 steps".to_owned());
+    assert_eq!(reasons, [[reason]]);
 }
