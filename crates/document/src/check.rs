@@ -1,11 +1,21 @@
 //! Whether a doctype can work at all, found out before any document is touched.
 
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use tidelog_sqlite::{Failure, Run, Transaction, View, Writer};
-use tidelog_types::limits::{MUTATION_PARAMS_MAX, MUTATION_STATEMENTS_MAX};
+use tidelog_types::limits::{Limits, MUTATION_PARAMS_MAX, MUTATION_STATEMENTS_MAX};
 use tidelog_types::{JournalId, Life, Lineage, Position, Value};
 
 use crate::program;
-use crate::{Authority, Doctype, MutationDefinition};
+use crate::{Authority, Doctype, DoctypeHash, MutationDefinition};
+
+/// How many doctypes are remembered: as many as the apps of a busy server have at a time.
+const FOUND_RIGHT_MAX: usize = 64;
+
+/// Those that this process has found right, and within which limits; the newest last. Whether one
+/// is depends on nothing else, and every document of an app is of the same.
+static FOUND_RIGHT: Mutex<VecDeque<(DoctypeHash, Limits)>> = Mutex::new(VecDeque::new());
 
 /// Why a doctype cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -77,12 +87,31 @@ impl Flaw {
 }
 
 /// Runs the migrations on a scratch document and prepares every mutation there. `view` is of no
-/// pages: that document, and the stopwatch, if any, within which all this is.
+/// pages: that document, and the stopwatch, if any, within which all this is. One that was found
+/// right is not run again.
 ///
 /// # Errors
 ///
 /// [`DoctypeError`] for the first that cannot work, or where this host could not find out.
 pub fn check(doctype: &Doctype, view: &View) -> Result<(), DoctypeError> {
+    let it = (doctype.hash(), *view.limits());
+    if found_right().contains(&it) {
+        return Ok(());
+    }
+    check_anew(doctype, view)?;
+    let mut found_right = found_right();
+    found_right.push_back(it);
+    if found_right.len() > FOUND_RIGHT_MAX {
+        found_right.pop_front();
+    }
+    Ok(())
+}
+
+fn found_right() -> MutexGuard<'static, VecDeque<(DoctypeHash, Limits)>> {
+    FOUND_RIGHT.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn check_anew(doctype: &Doctype, view: &View) -> Result<(), DoctypeError> {
     let mut failed = None;
     let mut writer = Writer::new(view);
     let run = writer.write(&mut |transaction| {
