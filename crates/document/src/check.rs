@@ -1,7 +1,7 @@
 //! Whether a doctype can work at all, found out before any document is touched.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tidelog_sqlite::{Failure, Run, Transaction, View, Writer};
 use tidelog_types::limits::{Limits, MUTATION_PARAMS_MAX, MUTATION_STATEMENTS_MAX};
@@ -13,9 +13,29 @@ use crate::{Authority, Doctype, DoctypeHash, MutationDefinition};
 /// How many doctypes are remembered: as many as the apps of a busy server have at a time.
 const FOUND_RIGHT_MAX: usize = 64;
 
-/// Those that this process has found right, and within which limits; the newest last. Whether one
-/// is depends on nothing else, and every document of an app is of the same.
-static FOUND_RIGHT: Mutex<VecDeque<(DoctypeHash, Limits)>> = Mutex::new(VecDeque::new());
+/// The doctypes that were found right, and within which limits; the newest last. Whether one is
+/// depends on nothing else, and every document of an app is of the same: a host has one for all,
+/// whose copies are the same.
+#[derive(Clone, Debug, Default)]
+pub struct FoundRight(Arc<Mutex<VecDeque<(DoctypeHash, Limits)>>>);
+
+impl FoundRight {
+    fn has(&self, it: &(DoctypeHash, Limits)) -> bool {
+        self.lock().contains(it)
+    }
+
+    fn note(&self, it: (DoctypeHash, Limits)) {
+        let mut found_right = self.lock();
+        found_right.push_back(it);
+        if found_right.len() > FOUND_RIGHT_MAX {
+            found_right.pop_front();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, VecDeque<(DoctypeHash, Limits)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 /// Why a doctype cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -93,22 +113,13 @@ impl Flaw {
 /// # Errors
 ///
 /// [`DoctypeError`] for the first that cannot work, or where this host could not find out.
-pub fn check(doctype: &Doctype, view: &View) -> Result<(), DoctypeError> {
+pub fn check(doctype: &Doctype, view: &View, found_right: &FoundRight) -> Result<(), DoctypeError> {
     let it = (doctype.hash(), *view.limits());
-    if found_right().contains(&it) {
-        return Ok(());
-    }
-    check_anew(doctype, view)?;
-    let mut found_right = found_right();
-    found_right.push_back(it);
-    if found_right.len() > FOUND_RIGHT_MAX {
-        found_right.pop_front();
+    if !found_right.has(&it) {
+        check_anew(doctype, view)?;
+        found_right.note(it);
     }
     Ok(())
-}
-
-fn found_right() -> MutexGuard<'static, VecDeque<(DoctypeHash, Limits)>> {
-    FOUND_RIGHT.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn check_anew(doctype: &Doctype, view: &View) -> Result<(), DoctypeError> {

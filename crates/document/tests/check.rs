@@ -1,6 +1,8 @@
 //! Doctypes that cannot work are refused before any document is touched.
 
-use tidelog_document::{Doctype, DoctypeError, MutationDefinition, Param, ParamKind, check};
+use tidelog_document::{
+    Doctype, DoctypeError, FoundRight, MutationDefinition, Param, ParamKind, check,
+};
 use tidelog_sqlite::{View, be_short_beyond};
 use tidelog_types::limits::Limits;
 
@@ -19,7 +21,7 @@ fn doctype(migrations: &[&str], sql: &[&str]) -> Doctype {
 const NOTE: &str = "create table note (id text primary key, at integer) strict";
 
 fn checked(doctype: &Doctype) -> Result<(), DoctypeError> {
-    check(doctype, &View::new(usize::MAX, 0))
+    check(doctype, &View::new(usize::MAX, 0), &FoundRight::default())
 }
 
 fn refusal(migrations: &[&str], sql: &[&str]) -> String {
@@ -43,11 +45,13 @@ fn a_doctype_that_works_is_let_through() {
 #[test]
 fn a_doctype_that_was_found_right_is_not_run_again_within_the_same_limits() {
     let of = |id: &str| doctype(&[NOTE], &[&format!("insert into note values (:id, {id})")]);
-    assert_eq!(checked(&of("7")), Ok(()));
+    let (found_right, view) = (FoundRight::default(), View::new(usize::MAX, 0));
+    assert_eq!(check(&of("7"), &view, &found_right), Ok(()));
     let limits = Limits { mutation_pages_max: 7, ..Limits::DEFAULT };
     be_short_beyond(Some(0));
-    let (again, other) = (checked(&of("7")), checked(&of("8")));
-    let elsewhere = check(&of("7"), &View::new(usize::MAX, 0).with_limits(limits));
+    let again = check(&of("7"), &view, &found_right.clone());
+    let other = check(&of("8"), &view, &found_right);
+    let elsewhere = check(&of("7"), &View::new(usize::MAX, 0).with_limits(limits), &found_right);
     be_short_beyond(None);
     assert_eq!(again, Ok(()));
     for unknown in [other, elsewhere] {

@@ -24,11 +24,10 @@ impl Document {
         let recorded = self.open().and_then(|open| open.record.hash_of(doctype));
         let hash = recorded.unwrap_or_else(|| doctype.hash());
         // What is in the record was checked before it got there.
-        if recorded.is_none() && !ctx.checked.contains(&hash) {
-            if let Err(error) = check(doctype, &View::new(usize::MAX, 0)) {
-                return Ran::Failed(CallFailure::of_doctype(&error));
-            }
-            ctx.checked.push(hash);
+        if recorded.is_none()
+            && let Err(error) = check(doctype, &View::new(usize::MAX, 0), ctx.found_right)
+        {
+            return Ran::Failed(CallFailure::of_doctype(&error));
         }
         match &self.state {
             State::Open(open) => {
