@@ -1,6 +1,6 @@
 //! The whole browser side as one state machine.
 
-use tidelog_document::DoctypeHash;
+use tidelog_document::FoundRight;
 use tidelog_pages::{AppendError, StoreReply, Ticket};
 use tidelog_sync::{ToRoom, ToServer};
 use tidelog_types::probe::{Probe, reached};
@@ -31,7 +31,7 @@ pub struct Client {
     documents: SortedMap<DocumentKey, Document>,
     store: StoreLink,
     servers: SortedMap<String, ServerLink>,
-    checked: Vec<DoctypeHash>,
+    found_right: FoundRight,
     destroying: Vec<Destroy>,
     last_socket: u32,
     device: (bool, u64, u64),
@@ -78,7 +78,7 @@ impl Client {
             documents: SortedMap::new(),
             store: StoreLink::default(),
             servers: SortedMap::new(),
-            checked: Vec::new(),
+            found_right: FoundRight::default(),
             destroying: Vec::new(),
             last_socket: 0,
             device: (false, 0, 0),
@@ -187,7 +187,7 @@ impl Client {
             store: &mut self.store,
             servers: &self.servers,
             out,
-            checked: &mut self.checked,
+            found_right: &self.found_right,
         };
         (&mut self.documents, ctx)
     }

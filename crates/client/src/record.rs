@@ -184,6 +184,11 @@ impl Record {
         doctypes
     }
 
+    /// The hash of this doctype, if it is known.
+    pub(crate) fn hash_of(&self, doctype: &Doctype) -> Option<DoctypeHash> {
+        self.doctypes.iter().find(|known| known.doctype == *doctype).map(|known| known.hash)
+    }
+
     /// The doctype with this hash.
     pub(crate) fn doctype(&self, hash: DoctypeHash) -> Option<&Doctype> {
         self.doctypes.iter().find(|known| known.hash == hash).map(|known| &known.doctype)

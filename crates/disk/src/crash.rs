@@ -2,6 +2,7 @@
 
 mod disk;
 mod file;
+mod image;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

@@ -1,11 +1,41 @@
 //! Whether a doctype can work at all, found out before any document is touched.
 
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
 use tidelog_sqlite::{Failure, Run, Transaction, View, Writer};
-use tidelog_types::limits::{MUTATION_PARAMS_MAX, MUTATION_STATEMENTS_MAX};
+use tidelog_types::limits::{Limits, MUTATION_PARAMS_MAX, MUTATION_STATEMENTS_MAX};
 use tidelog_types::{JournalId, Life, Lineage, Position, Value};
 
 use crate::program;
-use crate::{Authority, Doctype, MutationDefinition};
+use crate::{Authority, Doctype, DoctypeHash, MutationDefinition};
+
+/// How many doctypes are remembered: as many as the apps of a busy server have at a time.
+const FOUND_RIGHT_MAX: usize = 64;
+
+/// The doctypes that were found right, and within which limits; the newest last. Whether one is
+/// depends on nothing else, and every document of an app is of the same: a host has one for all,
+/// whose copies are the same.
+#[derive(Clone, Debug, Default)]
+pub struct FoundRight(Arc<Mutex<VecDeque<(DoctypeHash, Limits)>>>);
+
+impl FoundRight {
+    fn has(&self, it: &(DoctypeHash, Limits)) -> bool {
+        self.lock().contains(it)
+    }
+
+    fn note(&self, it: (DoctypeHash, Limits)) {
+        let mut found_right = self.lock();
+        found_right.push_back(it);
+        if found_right.len() > FOUND_RIGHT_MAX {
+            found_right.pop_front();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, VecDeque<(DoctypeHash, Limits)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 /// Why a doctype cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -77,12 +107,22 @@ impl Flaw {
 }
 
 /// Runs the migrations on a scratch document and prepares every mutation there. `view` is of no
-/// pages: that document, and the stopwatch, if any, within which all this is.
+/// pages: that document, and the stopwatch, if any, within which all this is. One that was found
+/// right is not run again.
 ///
 /// # Errors
 ///
 /// [`DoctypeError`] for the first that cannot work, or where this host could not find out.
-pub fn check(doctype: &Doctype, view: &View) -> Result<(), DoctypeError> {
+pub fn check(doctype: &Doctype, view: &View, found_right: &FoundRight) -> Result<(), DoctypeError> {
+    let it = (doctype.hash(), *view.limits());
+    if !found_right.has(&it) {
+        check_anew(doctype, view)?;
+        found_right.note(it);
+    }
+    Ok(())
+}
+
+fn check_anew(doctype: &Doctype, view: &View) -> Result<(), DoctypeError> {
     let mut failed = None;
     let mut writer = Writer::new(view);
     let run = writer.write(&mut |transaction| {

@@ -104,7 +104,7 @@ pub(crate) use done;
 
 /// How many migrations the document has seen; `None` for one that holds nothing yet.
 pub(crate) fn version(reader: &mut Reader) -> Run<Option<usize>> {
-    if done!(reader.query_system(HAS_SYSTEM_TABLES, &[])).is_empty() {
+    if reader.is_of_nothing() || done!(reader.query_system(HAS_SYSTEM_TABLES, &[])).is_empty() {
         return Run::Done(None);
     }
     let rows =

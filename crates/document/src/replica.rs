@@ -5,7 +5,7 @@ mod own_layers;
 mod rebase;
 
 use std::collections::{BTreeSet, VecDeque};
-use std::fmt;
+use std::{fmt, mem};
 
 use tidelog_pages::{StorageEntry, TimelineFrame};
 use tidelog_sqlite::{Failure, Reader, Run, View, Writer};
@@ -331,7 +331,9 @@ impl Replica {
     /// A doctype that mutations will name. If it succeeds the newest one, the document is migrated
     /// here by the next steps.
     pub fn learn(&mut self, doctype: Doctype) {
-        let (hash, is_behind) = (doctype.hash(), self.is_behind(&doctype));
+        let known = self.doctypes.iter().find(|(_, known)| **known == doctype);
+        let hash = known.map_or_else(|| doctype.hash(), |(hash, _)| *hash);
+        let is_behind = self.is_behind(&doctype);
         self.doctypes.insert(hash, doctype);
         if is_behind {
             self.newest = hash;
@@ -444,7 +446,7 @@ impl Replica {
             Run::Failed(failure) => return Run::Failed(failure),
         };
         if let Verdict::Rejected { reason } = verdict {
-            self.writer.refresh();
+            self.writer.take_back();
             return Run::Failed(Failure::Rejected { reason });
         }
         self.view.push(&set);
@@ -672,11 +674,18 @@ impl Replica {
             reached(Probe::SharedLayerFolded);
             let origin = self.origin(self.first());
             let doctype = self.doctypes.get(&lowest.mutation.doctype);
-            let mut writer = Writer::new(&self.view.fork());
-            let (verdict, set) =
-                done!(program::run_frame(&mut writer, origin, &lowest.mutation, doctype));
+            let was_open = self.writer.is_open();
+            let mut writer =
+                mem::replace(&mut self.writer, Writer::new(&self.view)).move_to(&self.view.fork());
+            let run = program::run_frame(&mut writer, origin, &lowest.mutation, doctype);
+            let steps = writer.take_steps();
+            // For whom none was open, none stays open.
+            if was_open {
+                self.writer = writer.move_to(&self.view);
+            }
+            let (verdict, set) = done!(run);
             budget.spend_pages(set.pages.len() as u64);
-            budget.spend_steps(writer.take_steps());
+            budget.spend_steps(steps);
             ran_again(lowest.call);
             self.runs_again += 1;
             if lowest.predicted != Some(verdict) {

@@ -1,7 +1,10 @@
 //! Doctypes that cannot work are refused before any document is touched.
 
-use tidelog_document::{Doctype, DoctypeError, MutationDefinition, Param, ParamKind, check};
-use tidelog_sqlite::View;
+use tidelog_document::{
+    Doctype, DoctypeError, FoundRight, MutationDefinition, Param, ParamKind, check,
+};
+use tidelog_sqlite::{View, be_short_beyond};
+use tidelog_types::limits::Limits;
 
 fn doctype(migrations: &[&str], sql: &[&str]) -> Doctype {
     Doctype {
@@ -18,7 +21,7 @@ fn doctype(migrations: &[&str], sql: &[&str]) -> Doctype {
 const NOTE: &str = "create table note (id text primary key, at integer) strict";
 
 fn checked(doctype: &Doctype) -> Result<(), DoctypeError> {
-    check(doctype, &View::new(usize::MAX, 0))
+    check(doctype, &View::new(usize::MAX, 0), &FoundRight::default())
 }
 
 fn refusal(migrations: &[&str], sql: &[&str]) -> String {
@@ -36,6 +39,25 @@ fn assert_refused(sql: &str, expected: &str) {
 fn a_doctype_that_works_is_let_through() {
     let sql = "insert into note values (:id, :now); select reject('no') where :client = ''";
     assert_eq!(checked(&doctype(&[NOTE], &[sql])), Ok(()));
+}
+
+/// Method: SQLite gets no memory, so that nothing is found out by running it.
+#[test]
+fn a_doctype_that_was_found_right_is_not_run_again_within_the_same_limits() {
+    let of = |id: &str| doctype(&[NOTE], &[&format!("insert into note values (:id, {id})")]);
+    let (found_right, view) = (FoundRight::default(), View::new(usize::MAX, 0));
+    assert_eq!(check(&of("7"), &view, &found_right), Ok(()));
+    let limits = Limits { mutation_pages_max: 7, ..Limits::DEFAULT };
+    be_short_beyond(Some(0));
+    let again = check(&of("7"), &view, &found_right.clone());
+    let other = check(&of("8"), &view, &found_right);
+    let elsewhere = check(&of("7"), &View::new(usize::MAX, 0).with_limits(limits), &found_right);
+    be_short_beyond(None);
+    assert_eq!(again, Ok(()));
+    for unknown in [other, elsewhere] {
+        assert!(matches!(unknown, Err(DoctypeError::Unchecked { .. })), "{unknown:?}");
+    }
+    assert_eq!(checked(&of("8")), Ok(()));
 }
 
 #[test]

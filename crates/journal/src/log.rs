@@ -137,7 +137,8 @@ impl<D: Disk> Log<D> {
         // So is what keeps bytes behind the end from coming back.
         let mut at = block_after(found.durable);
         let end = (self.writer.written + FRAME_ALIGNMENT as u64).min(file.size());
-        let mut piece = vec![0; PIECE_SIZE];
+        let left = usize::try_from(end.saturating_sub(at)).unwrap_or(PIECE_SIZE);
+        let mut piece = vec![0; PIECE_SIZE.min(left)];
         while at < end {
             let count = PIECE_SIZE.min(usize::try_from(end - at).unwrap_or(PIECE_SIZE));
             file.read_at(at, &mut piece[..count])?;

@@ -57,7 +57,8 @@ impl<'a, D: Disk> Window<'a, D> {
     /// Reads `count` bytes at `offset`. What is in memory of them is not read again.
     fn load(&mut self, offset: u64, count: usize) -> Result<(), DiskError> {
         let held = self.held(offset).len();
-        self.bytes.drain(..self.bytes.len() - held);
+        let from = self.bytes.len() - held;
+        self.bytes.copy_within(from.., 0);
         self.start = offset;
         self.bytes.resize(count, 0);
         let read = self.disk.read_at(offset + held as u64, &mut self.bytes[held..]);

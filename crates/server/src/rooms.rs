@@ -143,7 +143,8 @@ impl Rooms {
     ) -> RoomTask {
         let mut seed = [0; 32];
         getrandom::fill(&mut seed).expect("the system gives random bytes");
-        let settings = RoomSettings { is_damaged: self.store.damage().is_some(), ..self.settings };
+        let is_damaged = self.store.damage().is_some();
+        let settings = RoomSettings { is_damaged, ..self.settings.clone() };
         let ways =
             Arc::new(Ways { document: document.clone(), room, connections: Mutex::default() });
         let outlets = Arc::clone(&ways) as Arc<dyn Outlets>;

@@ -28,7 +28,7 @@ pub(crate) struct Connection {
     state: Arc<SharedState>,
     /// Called back by SQLite until the connection is closed.
     guard: Box<Guard>,
-    /// The cookie of the schema that SQLite has read without a fault when it was opened.
+    /// The cookie of the schema that SQLite has read without a fault, before anything else.
     schema_cookie: Option<u32>,
     /// What it read that schema from, as long as it has seen no other one.
     schema_pages: Option<SchemaPages>,
@@ -78,16 +78,16 @@ impl Connection {
             last_cookie: None,
         };
         connection.check(code)?;
-        // It reads the schema, which in a file that came from somewhere may be anything.
-        let set_up = memory::within(OPENED_SIZE_MAX, || connection.set_up());
-        set_up.unwrap_or_else(|| {
-            Err(Failure::budget(format!("{SCHEMA_SIZE_MAX} bytes for a schema")))
-        })?;
-        let state = lock(state);
-        connection.schema_cookie = state.view.schema_cookie();
-        connection.schema_pages = SchemaPages::of(&state.view, state.reads.iter());
-        drop(state);
+        within_schema_size(|| connection.set_up())?;
+        connection.has_read_schema();
         Ok(connection)
+    }
+
+    /// Nothing but the schema was read in this transaction so far.
+    fn has_read_schema(&mut self) {
+        let state = lock(&self.state);
+        self.schema_cookie = state.view.schema_cookie();
+        self.schema_pages = SchemaPages::of(&state.view, state.reads.iter());
     }
 
     fn set_up(&mut self) -> Result<(), Failure> {
@@ -391,32 +391,51 @@ impl Connection {
         lock(&self.state).reads.clear();
     }
 
-    /// Another transaction begins. Where the schema is another one by now, SQLite reads that; where
-    /// page 1 is not in memory, it comes no further than there.
-    fn look_at_schema(&mut self) {
-        let mut state = lock(&self.state);
-        let cookie = state.view.schema_cookie();
-        if cookie.is_some() && cookie != self.schema_cookie {
-            state.doubt_schema();
-            self.schema_pages = None;
+    /// Another transaction begins. Where the schema is another one by now, SQLite reads that first:
+    /// what faults later has its pages alone to fetch. Where page 1 is not in memory, it comes no
+    /// further than there.
+    fn look_at_schema(&mut self) -> Result<(), Failure> {
+        let cookie = lock(&self.state).view.schema_cookie();
+        if cookie.is_none() || cookie == self.schema_cookie {
+            return Ok(());
         }
+        lock(&self.state).doubt_schema();
+        self.schema_pages = None;
+        // They would be prepared anew as they run.
+        self.scripts = Scripts::default();
+        self.drop_page_cache();
+        within_schema_size(|| self.read_schema())?;
+        lock(&self.state).trust_schema();
+        self.has_read_schema();
+        Ok(())
     }
 
-    /// Whether SQLite holds the schema of `view`: it has seen but the one that it was opened with,
-    /// and that is in `view`. Cookies alone do not tell: two sides migrate a document differently.
+    /// SQLite reads the schema, whichever it holds.
+    fn read_schema(&mut self) -> Result<(), Failure> {
+        let _running = self.begin_as(Origin::System);
+        ["pragma writable_schema = reset", "select 1 from sqlite_schema limit 1"]
+            .into_iter()
+            .try_for_each(|sql| {
+                let script = &mut Script::default();
+                self.run_script(Origin::System, script, sql, &no_values, &mut |_| Ok(()))
+            })
+    }
+
+    /// Whether SQLite holds the schema of `view`: the one that it has read last is in both views.
+    /// Cookies alone do not tell: two sides migrate a document differently.
     fn has_schema_of(&self, view: &View) -> bool {
         let cookies = [lock(&self.state).view.schema_cookie(), view.schema_cookie()];
         cookies == [self.schema_cookie; 2]
             && self.schema_pages.as_ref().is_some_and(|pages| pages.are_those_of(view))
     }
 
-    /// After a fault: rolls back, and lets go of all pages, as if it had been opened just now.
-    /// False if it is not to be trusted any more.
+    /// After a fault or a failure: rolls back, and lets go of all pages, as if it had been opened
+    /// just now. False if it is not to be trusted any more.
     fn recover(&mut self) -> bool {
         if !lock(&self.state).has_whole_schema() {
             return false;
         }
-        lock(&self.state).forget_fault();
+        lock(&self.state).forget_failure();
         if self.in_transaction()
             && self.run(Origin::System, "rollback", &no_values, &mut |_| Ok(())).is_err()
         {
@@ -466,6 +485,12 @@ impl Drop for Connection {
         let code = unsafe { ffi::sqlite3_close(self.db) };
         debug_assert_eq!(code, ffi::SQLITE_OK, "BUG: a statement outlives its connection");
     }
+}
+
+/// Runs what reads the schema, which in a file that came from somewhere may be anything.
+fn within_schema_size(read: impl FnOnce() -> Result<(), Failure>) -> Result<(), Failure> {
+    memory::within(OPENED_SIZE_MAX, read)
+        .unwrap_or_else(|| Err(Failure::budget(format!("{SCHEMA_SIZE_MAX} bytes for a schema"))))
 }
 
 /// For statements without parameters.
@@ -563,8 +588,11 @@ impl Lazy {
     pub fn begin(&mut self) -> Result<&mut Connection, Failure> {
         lock(&self.state).begin();
         match &mut self.connection {
-            Some(connection) => connection.look_at_schema(),
-            None => self.connection = Some(Connection::open(&self.state)?),
+            Some(connection) => connection.look_at_schema()?,
+            None => {
+                lock(&self.state).need_first_page()?;
+                self.connection = Some(Connection::open(&self.state)?);
+            }
         }
         Ok(self.connection.as_mut().expect("BUG: opened above"))
     }
@@ -617,13 +645,27 @@ impl Lazy {
             (Some(failure), _) | (None, Err(failure)) => failure,
         };
         assert_ne!(failure, Failure::Faulted, "BUG: a fault that nobody raised");
-        // What a failed query read is still true; a failed transaction is gone with its connection.
-        let harmless =
-            matches!(failure, Failure::Sql { .. } | Failure::ReadOnly | Failure::Forbidden { .. });
-        if writes || !harmless {
+        // What a failed query read is still true; a failed transaction is rolled back.
+        let is_harmless = match failure {
+            Failure::Sql { .. } | Failure::ReadOnly | Failure::Forbidden { .. } => true,
+            Failure::Rejected { .. } => writes,
+            _ => false,
+        };
+        let recovers = |connection: &mut Connection| !writes || connection.recover();
+        if !is_harmless || !self.connection.as_mut().is_some_and(recovers) {
             self.refresh();
         }
         Run::Failed(failure)
+    }
+
+    /// What the last transaction has written is not so: lets go of it.
+    pub fn take_back(&mut self) {
+        match &self.connection {
+            Some(connection) if lock(&self.state).has_whole_schema() => {
+                connection.drop_page_cache();
+            }
+            _ => self.refresh(),
+        }
     }
 }
 

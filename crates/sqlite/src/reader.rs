@@ -30,6 +30,12 @@ impl Reader {
         self.connection.refresh();
     }
 
+    /// Whether there is nothing to read: no table, not even one of SQLite's.
+    #[must_use]
+    pub fn is_of_nothing(&self) -> bool {
+        self.view.db_pages() == 0
+    }
+
     /// Whether it has a connection open.
     #[must_use]
     pub fn is_open(&self) -> bool {

@@ -6,6 +6,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::mem::MaybeUninit;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tidelog_types::limits::PAGE_SIZE;
@@ -184,9 +185,22 @@ impl State {
         self.fault.map(|_| Failure::Faulted).or_else(|| self.failure.clone())
     }
 
-    /// In this transaction SQLite reads the schema anew, or changes it.
+    /// SQLite reads the schema anew, or changes it.
     pub fn doubt_schema(&mut self) {
         self.schema_in_doubt = true;
+    }
+
+    /// It has read all of it.
+    pub fn trust_schema(&mut self) {
+        self.schema_in_doubt = false;
+    }
+
+    /// Faults unless the first page is in memory, without which nothing else is read.
+    pub fn need_first_page(&mut self) -> Result<(), Failure> {
+        if self.view.schema_cookie().is_none() {
+            self.fault = Some(Pgid(1));
+        }
+        self.noted().map_or(Ok(()), Err)
     }
 
     /// Whether nothing but pages can be wrong in what SQLite holds after a fault.
@@ -194,8 +208,8 @@ impl State {
         !self.schema_in_doubt
     }
 
-    /// Goes on after a fault: the next run fetches what it lacked.
-    pub fn forget_fault(&mut self) {
+    /// Goes on after a fault, since the next run fetches what it lacked, or after a failure.
+    pub fn forget_failure(&mut self) {
         self.fault = None;
         self.failure = None;
     }
@@ -234,8 +248,8 @@ impl State {
         i64::from(self.db_pages) * PAGE_SIZE as i64
     }
 
-    /// Copies the part of a page at `offset` to `out`. `Beyond` leaves `out` alone.
-    pub fn read(&mut self, pgid: Pgid, offset: usize, out: &mut [u8]) -> Read {
+    /// Copies the part of a page at `offset` to `out`, which is left alone otherwise.
+    pub fn read(&mut self, pgid: Pgid, offset: usize, out: &mut [MaybeUninit<u8>]) -> Read {
         if self.fault.is_some() || self.failure.is_some() {
             return Read::Failed;
         }
@@ -252,7 +266,9 @@ impl State {
                 return Read::Failed;
             }
         }
-        let mut copy = |page: &Page| out.copy_from_slice(&page.bytes()[offset..offset + out.len()]);
+        let mut copy = |page: &Page| {
+            out.write_copy_of_slice(&page.bytes()[offset..offset + out.len()]);
+        };
         if let Some(page) = self.written.get(&pgid) {
             copy(page);
         } else if self.view.with_page(pgid, copy).is_none() {

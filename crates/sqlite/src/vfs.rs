@@ -6,6 +6,7 @@
 //! [`State`]: crate::state::State
 
 use std::ffi::{CStr, c_char, c_int, c_void};
+use std::mem::MaybeUninit;
 use std::ptr;
 use std::sync::{Arc, Once};
 
@@ -161,15 +162,15 @@ unsafe extern "C" fn read(
         return ffi::SQLITE_IOERR_READ;
     };
     // SAFETY: SQLite gives `size` writable bytes, which it does not look at meanwhile. They may be
-    // uninitialised, so they are made zeros before a slice refers to them.
-    let out = unsafe {
-        ptr::write_bytes(out.cast::<u8>(), 0, size);
-        std::slice::from_raw_parts_mut(out.cast::<u8>(), size)
-    };
+    // uninitialised.
+    let out = unsafe { std::slice::from_raw_parts_mut(out.cast::<MaybeUninit<u8>>(), size) };
     // SAFETY: the file is open.
     match state::lock(unsafe { state_of(file) }).read(pgid, within, out) {
         Read::Copied => ffi::SQLITE_OK,
-        Read::Beyond => ffi::SQLITE_IOERR_SHORT_READ,
+        Read::Beyond => {
+            out.fill(MaybeUninit::new(0));
+            ffi::SQLITE_IOERR_SHORT_READ
+        }
         Read::Failed => ffi::SQLITE_IOERR_READ,
     }
 }

@@ -21,11 +21,15 @@ impl Writer {
         Self { connection: Lazy::new(view, true) }
     }
 
-    /// Begins with a fresh connection next time: when the view was changed otherwise, and when a
-    /// page set that [`write`](Self::write) gave is not pushed to the view, since SQLite still
-    /// holds it.
+    /// Begins with a fresh connection next time: when the view was changed otherwise.
     pub fn refresh(&mut self) {
         self.connection.refresh();
+    }
+
+    /// The page set that [`write`](Self::write) just gave is not pushed to the view: SQLite, which
+    /// still holds it, is not to go on with that.
+    pub fn take_back(&mut self) {
+        self.connection.take_back();
     }
 
     /// Whether it has a connection open.
@@ -58,7 +62,7 @@ impl Writer {
     }
 
     /// Runs `work` as one transaction and gives what its commit wrote. The view stays as it is:
-    /// the caller pushes the page set, or refreshes the writer.
+    /// the caller pushes the page set, or [takes it back](Self::take_back).
     pub fn write<T>(
         &mut self,
         work: &mut dyn FnMut(&Transaction<'_>) -> Result<T, Failure>,

@@ -5,7 +5,7 @@
 mod common;
 
 use common::{Document, GOLDEN_HASH, Numbers, SCHEMA, failure, run_script, statements};
-use tidelog_sqlite::{Failure, Params, Run, View};
+use tidelog_sqlite::{Failure, Params, Run, View, Writer};
 use tidelog_types::limits::Limits;
 use tidelog_types::{PageSet, Value};
 
@@ -52,15 +52,17 @@ fn neither_a_warm_connection_nor_a_rollback_before_leaves_a_mark() {
 }
 
 #[test]
-fn dropped_page_sets_leave_no_mark_after_a_refresh() {
+fn dropped_page_sets_leave_no_mark() {
     let expected = page_sets(20, |document, _, sql| warm(document, sql));
-    let dropped = page_sets(20, |document, others, sql| {
-        let other = statements(others).join(";");
-        document.writer.write(&mut |tx| tx.run_app(&other, &[])).unwrap();
-        document.writer.refresh();
-        warm(document, sql)
-    });
-    assert_eq!(expected, dropped);
+    for drop in [Writer::refresh, Writer::take_back] {
+        let dropped = page_sets(20, |document, others, sql| {
+            let other = statements(others).join(";");
+            document.writer.write(&mut |tx| tx.run_app(&other, &[])).unwrap();
+            drop(&mut document.writer);
+            warm(document, sql)
+        });
+        assert_eq!(expected, dropped);
+    }
 }
 
 #[test]

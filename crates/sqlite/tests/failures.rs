@@ -5,7 +5,7 @@
 mod common;
 
 use common::{Document, failure, text};
-use tidelog_sqlite::{Failure, Params, Run, View};
+use tidelog_sqlite::{Failure, Params, Run, View, Writer};
 use tidelog_types::Value;
 use tidelog_types::limits::Limits;
 
@@ -311,6 +311,37 @@ fn deep_and_long_statements_fail_as_statements() {
     document.query_failure(&nested);
     let pattern = format!("select 'a' like '{}'", "%a".repeat(600));
     assert!(is_sql(&document.query_failure(&pattern), "too complex"));
+}
+
+#[test]
+fn a_connection_outlives_what_the_app_rejects_and_keeps_nothing_of_it() {
+    let (mut document, mut other) = (todos(), todos());
+    for sql in ["select reject('no')", "insert into todo values ('x', 'again', '')", "no sql"] {
+        document.app("delete from todo").unwrap();
+        other.app("delete from todo").unwrap();
+        let sql = format!("insert into todo values ('x', 'N', ''); {sql}");
+        document.app_failure(&sql);
+        assert!(document.writer.is_open(), "{sql}");
+        let next = "insert into todo values ('y', 'N', '')";
+        assert_eq!(document.app(next), other.app(next), "{sql}");
+    }
+}
+
+/// Method: the header of page 1 does not tell the two transactions apart.
+#[test]
+fn what_was_taken_back_is_not_seen_by_the_next_transaction() {
+    let mut document = todos();
+    document.app("insert into todo values ('a', 'A', '')").unwrap();
+    let sql = "insert into todo values ('x', 'taken back', '')";
+    document.writer.write(&mut |tx| tx.run_app(sql, &[])).unwrap();
+    document.writer.take_back();
+    assert!(document.writer.is_open());
+    let sql = "insert into todo values ('b', 'B', '')";
+    let ((), set) = Writer::new(&document.view).write(&mut |tx| tx.run_app(sql, &[])).unwrap();
+    document.view.push(&set);
+    document.app("insert into todo select id || id, title, at from todo").unwrap();
+    let ids = document.query("select group_concat(id) from (select id from todo order by id)");
+    assert_eq!(ids, [[text("a,aa,b,bb")]]);
 }
 
 #[test]

@@ -6,7 +6,7 @@ mod common;
 
 use common::{Document, Numbers, SCHEMA, Store, TABLES, run_script, statements};
 use rusqlite::types::ValueRef as PlainValue;
-use tidelog_sqlite::{Params, Reader, Run, View, Writer};
+use tidelog_sqlite::{Params, Reader, Run, View, Writer, be_short_beyond};
 use tidelog_types::{Pgid, Value};
 
 #[test]
@@ -101,6 +101,40 @@ fn root(document: &mut Document, table: &str) -> Pgid {
         Value::Integer(root) => Pgid(u32::try_from(root).unwrap()),
         _ => panic!("no root page"),
     }
+}
+
+#[test]
+fn a_connection_that_has_read_another_schema_outlives_a_fault_on_rows() {
+    let mut document = Document::new();
+    document.migrate("create table t (a)");
+    document.app("insert into t values (1)").unwrap();
+    let root = root(&mut document, "t");
+    let view = document.store.view(100);
+    let mut reader = Reader::new(&view);
+    let sql = "select a from t";
+    assert!(document.store.serve(&view, || reader.query(sql, &Params::NONE)).0.is_ok());
+    view.advance_base(&document.migrate("alter table t add column b default 2"));
+    view.rest();
+    assert_eq!(reader.query(sql, &Params::NONE), Run::Fault(Pgid(1)));
+    view.fill(document.store.fetch(vec![Pgid(1)]));
+    assert_eq!(reader.query(sql, &Params::NONE), Run::Fault(root));
+    assert!(reader.is_open());
+    view.fill(document.store.fetch(vec![root]));
+    let rows = reader.query("select * from t", &Params::NONE).unwrap().decode();
+    assert_eq!(rows, [[Value::Integer(1), Value::Integer(2)]]);
+}
+
+/// Method: there is no memory for one.
+#[test]
+fn no_connection_is_opened_where_the_first_page_is_not_in_memory() {
+    let mut document = Document::new();
+    document.migrate("create table t (a)");
+    let view = document.store.view(100);
+    let mut reader = Reader::new(&view);
+    be_short_beyond(Some(0));
+    let run = reader.query("select a from t", &Params::NONE);
+    be_short_beyond(None);
+    assert_eq!(run, Run::Fault(Pgid(1)));
 }
 
 #[test]

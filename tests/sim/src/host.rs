@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tidelog_disk::{CrashDevice, CrashDisk};
+use tidelog_document::FoundRight;
 use tidelog_pages::{OwnerId, PageServer, StoreReply, StoreRequest};
 use tidelog_room::{
     Answer, Ask, ConnId, Outlets, Room, RoomEffect, RoomInput, RoomSettings, entry_size,
@@ -53,6 +54,7 @@ struct Running {
     /// What waits for the store's next round.
     inbox: VecDeque<(OwnerId, StoreRequest)>,
     ways: Arc<Ways>,
+    found_right: FoundRight,
     seed: Rng,
     /// Whether rooms give back what they can all the time.
     rests: bool,
@@ -187,6 +189,7 @@ impl Host {
             owners_ever: 0,
             conns: BTreeMap::new(),
             inbox: VecDeque::new(),
+            found_right: FoundRight::default(),
             ways: Arc::new(Ways { size_max: self.swarm.way_size_max, taken: Mutex::default() }),
             seed: Rng::new(rng.next()),
             rests: self.swarm.rooms_rest,
@@ -400,8 +403,12 @@ impl Running {
     /// Something for a room, which is made if it is not there.
     fn tell(&mut self, document: &DocumentKey, input: RoomInput, swarm: &Swarm, done: &mut Done) {
         if !self.rooms.contains_key(document) {
-            let settings =
-                RoomSettings { dev: true, limits: swarm.limits, is_damaged: self.is_damaged };
+            let settings = RoomSettings {
+                dev: true,
+                limits: swarm.limits,
+                is_damaged: self.is_damaged,
+                found_right: self.found_right.clone(),
+            };
             let outlets = Arc::clone(&self.ways) as Arc<dyn Outlets>;
             let room = Room::new(document.clone(), settings, self.seed.seed(), outlets);
             let owner = self.new_owner(document);

@@ -25,7 +25,7 @@ mod watches;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use tidelog_document::{Doctype, DoctypeHash};
+use tidelog_document::{Doctype, DoctypeHash, FoundRight};
 use tidelog_pages::AppendLedger;
 use tidelog_sync::ProbeId;
 use tidelog_types::probe::{Probe, reached};
@@ -62,7 +62,7 @@ pub(crate) struct Context<'c> {
     pub(crate) servers: &'c SortedMap<String, ServerLink>,
     pub(crate) out: &'c mut Outbox,
     /// Doctypes that were found to work.
-    pub(crate) checked: &'c mut Vec<DoctypeHash>,
+    pub(crate) found_right: &'c FoundRight,
 }
 
 /// Steps of SQLite's virtual machine that a piece of work counts as, whatever it does: some

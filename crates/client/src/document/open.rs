@@ -277,7 +277,8 @@ impl Open {
             let hashes = record.doctypes.iter().map(|known| known.hash);
             hashes.chain([record.newest]).collect()
         };
-        let (hash, before) = (doctype.hash(), hashes(record));
+        let hash = record.hash_of(doctype).unwrap_or_else(|| doctype.hash());
+        let before = hashes(record);
         let newest = record.doctype(record.newest).expect("BUG: a record without its doctype");
         if doctype.succeeds(newest) {
             record.newest = hash;

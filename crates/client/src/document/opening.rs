@@ -20,14 +20,14 @@ impl Document {
         ctx: &mut Context<'_>,
     ) -> Ran {
         self.seal();
-        let (doctype, hash) = (&request.doctype, request.doctype.hash());
+        let doctype = &request.doctype;
+        let recorded = self.open().and_then(|open| open.record.hash_of(doctype));
+        let hash = recorded.unwrap_or_else(|| doctype.hash());
         // What is in the record was checked before it got there.
-        let known = self.open().is_some_and(|open| open.record.doctype(hash).is_some());
-        if !known && !ctx.checked.contains(&hash) {
-            if let Err(error) = check(doctype, &View::new(usize::MAX, 0)) {
-                return Ran::Failed(CallFailure::of_doctype(&error));
-            }
-            ctx.checked.push(hash);
+        if recorded.is_none()
+            && let Err(error) = check(doctype, &View::new(usize::MAX, 0), ctx.found_right)
+        {
+            return Ran::Failed(CallFailure::of_doctype(&error));
         }
         match &self.state {
             State::Open(open) => {

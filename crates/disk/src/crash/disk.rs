@@ -1,7 +1,6 @@
 //! A file of a crash device as a disk.
 
 use super::{CrashDisk, Fault};
-use crate::memory::range_within;
 use crate::{Disk, DiskError, FlushId};
 
 /// What Chromium answers in some releases when the quota is used up.
@@ -21,9 +20,7 @@ impl Disk for CrashDisk {
         if device.enter(self.file)?.is_some() {
             return Err(failed());
         }
-        let now = &device.files[self.file].now;
-        let range = range_within(now.len(), offset, buf.len())?;
-        buf.copy_from_slice(&now[range]);
+        device.files[self.file].now.read(offset, buf)?;
         device.read += buf.len() as u64;
         Ok(())
     }

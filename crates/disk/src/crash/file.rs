@@ -1,10 +1,10 @@
 //! One file of a crash device: what surely survives, what is seen, and what lies between.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::ops::Range;
 
 use super::Grown;
-use crate::memory::{resize, write_growing};
+use super::image::{Block, Image, sector_of};
 use crate::{BLOCK_SIZE, DiskError, FlushId, SECTOR_SIZE};
 
 /// In place of the clock: a flush that failed has left the sector clean in the caches. It is as
@@ -13,19 +13,19 @@ const CLEAN: u64 = u64::MAX;
 
 const BLOCK: u64 = BLOCK_SIZE as u64;
 
-/// A sector that nobody has written.
-const ZEROS: [u8; SECTOR_SIZE] = [0; SECTOR_SIZE];
+/// What a sector has held, in its block as that was then, and the clock at the write.
+type Version = (u64, Option<Block>);
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct FileState {
     pub name: String,
-    /// What surely survives. Shared with the images that were made of it.
-    durable: Arc<Vec<u8>>,
+    /// What surely survives.
+    durable: Image,
     /// What a read sees.
-    pub now: Arc<Vec<u8>>,
-    /// The contents that each sector has had since it was last durable, oldest first, with the
-    /// clock at the write; [`CLEAN`] of those that no flush covers any more.
-    pub unflushed: BTreeMap<usize, Vec<(u64, Vec<u8>)>>,
+    pub now: Image,
+    /// What each sector has held since it was last durable, oldest first; [`CLEAN`] is the clock of
+    /// what no flush covers any more.
+    pub unflushed: BTreeMap<usize, Vec<Version>>,
     /// The sizes likewise.
     sizes: Vec<(u64, usize)>,
     /// Flushes asked for and not complete, with the clock at the request.
@@ -65,37 +65,36 @@ impl FileState {
     fn note_sectors(&mut self, clock: u64, start: usize, end: usize) {
         let cuts = Cuts::of(&self.sizes);
         for sector in start / SECTOR_SIZE..end.div_ceil(SECTOR_SIZE) {
-            let from = (sector * SECTOR_SIZE).min(self.now.len());
-            let to = (from + SECTOR_SIZE).min(self.now.len());
-            let mut content = ZEROS;
-            content[..to - from].copy_from_slice(&self.now[from..to]);
-            let versions = self.unflushed.entry(sector).or_default();
+            let content = self.now.sector(sector);
             // The same again makes no image that was not there without it.
             let gone = cuts.last_of(sector);
-            let is_new = match versions.last().filter(|(at, _)| *at > gone) {
-                Some((at, last)) => *at == CLEAN || *last != content,
-                None if gone > 0 => content != ZEROS,
-                None => !is_durable(&self.durable, sector, &content),
+            let last = self.unflushed.get(&sector).and_then(|versions| versions.last());
+            let is_new = match last.filter(|(at, _)| *at > gone) {
+                Some((at, block)) => *at == CLEAN || sector_of(block.as_ref(), sector) != content,
+                None if gone > 0 => sector_of(None, sector) != content,
+                None => self.durable.sector(sector) != content,
             };
             if is_new {
-                versions.push((clock, content.to_vec()));
-            } else if versions.is_empty() {
-                self.unflushed.remove(&sector);
+                let block = self.now.block_of(sector).cloned();
+                self.unflushed.entry(sector).or_default().push((clock, block));
             }
         }
     }
 
     /// Whether a write would put anything but zeros and what was there.
     pub fn has_news(&self, offset: u64, bytes: &[u8]) -> bool {
-        let there = usize::try_from(offset).ok().and_then(|offset| self.now.get(offset..));
-        let there = there.unwrap_or_default();
+        let left = (self.now.len() as u64).saturating_sub(offset);
+        let mut there = vec![0; bytes.len().min(usize::try_from(left).unwrap_or(usize::MAX))];
+        if !there.is_empty() {
+            self.now.read(offset, &mut there).expect("BUG: no more than there is");
+        }
         let is_new = |(index, byte): (usize, &u8)| *byte != 0 && there.get(index) != Some(byte);
         bytes.iter().enumerate().any(is_new)
     }
 
     pub fn write(&mut self, clock: u64, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
         let size = self.now.len();
-        write_growing(Arc::make_mut(&mut self.now), offset, bytes)?;
+        self.now.write(offset, bytes)?;
         if !bytes.is_empty() {
             let start = usize::try_from(offset).expect("BUG: the write succeeded");
             if !self.holes.is_empty() {
@@ -114,7 +113,7 @@ impl FileState {
 
     pub fn set_size(&mut self, clock: u64, size: usize) -> Result<(), DiskError> {
         let before = self.now.len();
-        resize(Arc::make_mut(&mut self.now), size)?;
+        self.now.resize(size)?;
         if size < before && !size.is_multiple_of(SECTOR_SIZE) {
             // The rest of this sector has to read as zeros should the file grow again.
             self.note_sectors(clock, size, size + 1);
@@ -146,14 +145,13 @@ impl FileState {
         }
         self.flushed = Some(id);
         let count = self.sizes.iter().take_while(|(at, _)| *at <= clock).count();
-        let durable = Arc::make_mut(&mut self.durable);
-        self.sizes[..count].iter().for_each(|(_, size)| durable.resize(*size, 0));
+        take_sizes(&mut self.durable, &self.sizes[..count]);
         let cuts = Cuts::of(&self.sizes[..count]);
         for (sector, versions) in &mut self.unflushed {
             let gone = cuts.last_of(*sector);
             let covered = versions.iter().rposition(|(at, _)| *at <= clock && *at > gone);
             if let Some(covered) = covered {
-                lay(durable, *sector, &versions[covered].1);
+                self.durable.lay(*sector, versions[covered].1.as_ref());
                 versions.drain(..=covered);
             }
             versions.retain(|(at, _)| *at > gone);
@@ -173,13 +171,14 @@ impl FileState {
     /// The file after a power cut, at rest. What became longer, and did not get what was written
     /// there, holds zeros or what the device had there before.
     pub fn crash(&self, choose: &mut dyn FnMut(usize) -> usize, grown: Grown) -> Self {
-        let mut image: Arc<Vec<u8>> = self.durable.clone();
+        let mut image = self.durable.clone();
         let choice = if self.sizes.is_empty() { 0 } else { choose(self.sizes.len() + 1) };
         let sizes = &self.sizes[..choice];
-        sizes.iter().for_each(|(_, size)| Arc::make_mut(&mut image).resize(*size, 0));
+        take_sizes(&mut image, sizes);
         if grown == Grown::Garbage && image.len() > self.durable.len() {
             let first = self.durable.len().next_multiple_of(SECTOR_SIZE).min(image.len());
-            fill_with_garbage(&mut Arc::make_mut(&mut image)[first..]);
+            let end = image.len();
+            fill_with_garbage(&mut image, first..end);
         }
         let cuts = Cuts::of(sizes);
         for (sector, versions) in &self.unflushed {
@@ -194,7 +193,7 @@ impl FileState {
             }
             let choice = choose(versions.len() + 1);
             if choice > 0 {
-                lay(&mut Arc::make_mut(&mut image)[..], *sector, &versions[choice - 1].1);
+                image.lay(*sector, versions[choice - 1].1.as_ref());
             }
         }
         self.at_rest(image)
@@ -204,9 +203,9 @@ impl FileState {
     /// something changed since it was durable 0 is what was durable, 1 garbage, and 2 the newest.
     pub fn tear(&self, choose: &mut dyn FnMut(usize) -> usize) -> Self {
         let mut image = self.durable.clone();
-        self.sizes.iter().for_each(|(_, size)| Arc::make_mut(&mut image).resize(*size, 0));
+        take_sizes(&mut image, &self.sizes);
         let cuts = Cuts::of(&self.sizes);
-        let is_there = |(sector, versions): &(&usize, &Vec<(u64, Vec<u8>)>)| {
+        let is_there = |(sector, versions): &(&usize, &Vec<Version>)| {
             let gone = cuts.last_of(**sector);
             *sector * SECTOR_SIZE < image.len() && versions.last().is_some_and(|(at, _)| *at > gone)
         };
@@ -219,14 +218,10 @@ impl FileState {
                 1 => {
                     let start = block_of(*sectors[0].0) * BLOCK_SIZE;
                     let end = (start + BLOCK_SIZE).min(image.len());
-                    fill_with_garbage(&mut Arc::make_mut(&mut image)[start..end]);
+                    fill_with_garbage(&mut image, start..end);
                 }
                 _ => sectors.iter().for_each(|(sector, versions)| {
-                    lay(
-                        &mut Arc::make_mut(&mut image)[..],
-                        **sector,
-                        &versions[versions.len() - 1].1,
-                    );
+                    image.lay(**sector, versions[versions.len() - 1].1.as_ref());
                 }),
             }
         }
@@ -234,7 +229,7 @@ impl FileState {
     }
 
     /// The file with this content, all of it durable.
-    fn at_rest(&self, image: Arc<Vec<u8>>) -> Self {
+    fn at_rest(&self, image: Image) -> Self {
         let (name, now, mut holes) = (self.name.clone(), image.clone(), self.holes.clone());
         drop(holes.split_off(&(now.len() as u64 / BLOCK)));
         Self { name, durable: image, now, holes, ..Self::default() }
@@ -254,11 +249,18 @@ impl FileState {
     }
 }
 
+/// A file gets these sizes, one after the other.
+fn take_sizes(image: &mut Image, sizes: &[(u64, usize)]) {
+    for (_, size) in sizes {
+        image.resize(*size).expect("BUG: the file has had this size");
+    }
+}
+
 /// Nothing that anybody would write, and no zeros.
-fn fill_with_garbage(bytes: &mut [u8]) {
-    (0..)
-        .zip(bytes)
-        .for_each(|(at, byte): (u32, &mut u8)| *byte = (at.wrapping_mul(167) >> 3) as u8 | 1);
+fn fill_with_garbage(image: &mut Image, range: Range<usize>) {
+    let garbage = (0_u32..).take(range.len()).map(|at| (at.wrapping_mul(167) >> 3) as u8 | 1);
+    let filled = image.write(range.start as u64, &garbage.collect::<Vec<u8>>());
+    filled.expect("BUG: a file has room for what is within it");
 }
 
 /// Changes of a file's size, looked at as what they cut off.
@@ -283,19 +285,4 @@ impl<'a> Cuts<'a> {
         let cut = self.sizes.iter().rfind(|(_, size)| *size <= start);
         cut.map_or(0, |(clock, _)| *clock)
     }
-}
-
-/// Whether a sector would read like this if it survived as it was; behind the end as zeros.
-fn is_durable(durable: &[u8], sector: usize, content: &[u8]) -> bool {
-    let start = (sector * SECTOR_SIZE).min(durable.len());
-    let end = (start + SECTOR_SIZE).min(durable.len());
-    let (there, behind) = content.split_at(end - start);
-    durable[start..end] == *there && *behind == ZEROS[..behind.len()]
-}
-
-/// Puts a sector's content into an image, as far as the image reaches.
-fn lay(image: &mut [u8], sector: usize, content: &[u8]) {
-    let start = (sector * SECTOR_SIZE).min(image.len());
-    let end = (start + SECTOR_SIZE).min(image.len());
-    image[start..end].copy_from_slice(&content[..end - start]);
 }

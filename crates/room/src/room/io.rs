@@ -1,5 +1,6 @@
 //! What happens to a room, and what it wants done.
 
+use tidelog_document::FoundRight;
 use tidelog_pages::{StoreReply, StoreRequest};
 use tidelog_sync::{Channel, FromServer, ToRoom};
 use tidelog_types::Position;
@@ -132,7 +133,7 @@ pub enum RoomEffect {
 }
 
 /// How a room is to behave.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct RoomSettings {
     /// Clients bring their doctypes along.
     pub dev: bool,
@@ -140,6 +141,8 @@ pub struct RoomSettings {
     pub is_damaged: bool,
     /// How much it keeps, runs and sends.
     pub limits: Limits,
+    /// Doctypes that rooms of the same host have found right.
+    pub found_right: FoundRight,
 }
 
 /// What a room has done since it was made.

@@ -142,7 +142,7 @@ impl Room {
             let reason = "the document has as many doctypes as it may".to_owned();
             return Err(Halt::Refuse(Refusal::DoctypeMismatch { reason }));
         }
-        let check = || check(doctype, &self.new_view(0));
+        let check = || check(doctype, &self.new_view(0), &self.settings.found_right);
         try_migrations(&*self.caution, &self.document, doctype, check)?.map_err(unusable_doctype)
     }
 
