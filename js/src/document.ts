@@ -91,7 +91,7 @@ export function note(document: Document, { status, memo }: Standing): void {
  * other, the later word is the higher one.
  */
 export function wordOnServer(connected: boolean, now: number): number {
-  return 2 * Math.floor(now) + (connected ? 0 : 1);
+  return 2 * Math.max(0, Math.floor(now)) + (connected ? 0 : 1);
 }
 
 /** The app has said something about the document: the same as the core is to be told. */

@@ -845,6 +845,42 @@ fn of_data_that_were_cleared_what_can_be_read_again_leaves_memory() {
     assert_eq!(rows, Some(vec![vec![text("milk")]]));
 }
 
+/// Goal: who waits for pages as the data are cleared gets them, and none that is older than what was
+/// issued. Method: a page server that has refused the append, of which the core has not heard, reads
+/// nothing of the document before the loss, and what was there before it after.
+#[test]
+fn what_was_being_read_as_the_data_were_cleared_is_asked_for_again() {
+    let mut core = Core::with_limits(Limits { pool_pages_max: 0, ..Limits::DEFAULT });
+    core.open_new(Call(1), HANDLE, "list", None);
+    let kept = pages_of(&core);
+    let answer = |core: &mut Core, (request, pgids): (u64, Vec<Pgid>)| {
+        core.asked.retain(|it| !matches!(it, StoreRequest::Read { .. }));
+        let pages = pgids.into_iter().map(|pgid| (pgid, kept[&pgid].clone())).collect();
+        core.reply(StoreReply::Pages { request, document: key("list"), pages, last: true });
+    };
+    core.add(Call(2), "milk");
+    while let Some(read) = last_read(&core) {
+        answer(&mut core, read);
+    }
+    let ticket = core.last_ticket();
+    let (sql, params) = ("select id from todo".to_owned(), Params::NONE);
+    core.ask(Call(3), HANDLE, Request::Query(Query { sql, params }));
+    let (lost, _) = last_read(&core).expect("its pages left memory with the append");
+    core.asked.clear();
+    let (server, failure) = (PageServerId(1), PageServerFailure::new(UnservedKind::Lost, ""));
+    core.step(Input::PageServerFailed { server, failure });
+    core.fail(ticket);
+    assert_eq!(last_read(&core).map(|(request, _)| request), Some(lost));
+    while let Some(read) = last_read(&core) {
+        answer(&mut core, read);
+    }
+    let rows = core.told.iter().find_map(|it| match it {
+        FromCore::Rows { call: Call(3), rows } => Some(rows.decode()),
+        _ => None,
+    });
+    assert_eq!(rows, Some(vec![vec![text("milk")]]));
+}
+
 /// Goal: nobody waits for pages that nobody can read any more. Method: no page is in memory; the
 /// page server is replaced by one of another store while a live query and a query wait for some,
 /// or before anything is asked.

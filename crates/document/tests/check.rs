@@ -295,3 +295,18 @@ fn a_mutation_is_prepared_by_a_connection_that_knows_no_views() {
     }
     assert_eq!(checked(&doctype(&[NOTE, &nested(50, "")], &[&write(49)])), Ok(()));
 }
+
+/// Goal: no statement looks at a large literal that it does not name, which nothing would count.
+#[test]
+fn a_large_literal_in_a_schema_is_refused() {
+    for sql in [
+        "create view v as select 'X' as x",
+        "create trigger tr after insert on note begin select 'X'; end",
+        "create table t (a text default 'X') strict",
+    ] {
+        let of = |size: usize| sql.replace('X', &"0".repeat(size));
+        assert_eq!(checked(&doctype(&[NOTE, &of(64 << 10)], &[])), Ok(()), "{sql}");
+        let broken = refusal(&[NOTE, &of((64 << 10) + 1)], &[]);
+        assert!(broken.contains("65536 bytes for a literal in a schema"), "{broken}");
+    }
+}

@@ -337,6 +337,7 @@ mod tests {
             table.settled_from(Pgid(2)).iter().map(|entry| entry.pgid.0).collect();
         assert_eq!(settled, [2, 4]);
     }
+
     /// Goal: a checkpoint of a large table is cut into slices of any size. Method: pages that are in
     /// the log alone, settled alone, both, and gone; entry by entry, and all at once.
     #[test]

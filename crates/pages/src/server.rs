@@ -706,7 +706,8 @@ impl<D: Disk> PageServer<D> {
     ) {
         // Its owner still builds on what was taken back, and hears of that only once nothing of it
         // can be found again: older pages beside those that it has would be a state that never was.
-        if self.refused.contains_key(&(owner, document.clone())) {
+        // Once the files are lost it keeps what it has appended, and opens nothing anew.
+        if !self.is_lost && self.refused.contains_key(&(owner, document.clone())) {
             return;
         }
         if self.reads.has_room(owner, plan.left(), self.limits()) {
@@ -784,6 +785,10 @@ impl<D: Disk> PageServer<D> {
             budget.spend_pages(self.serve_turn()?);
         }
         if !self.reads.is_empty() {
+            return Ok(());
+        }
+        // What an earlier one left is not dropped at once.
+        if !self.change_overs.go_on_forgetting(budget) {
             return Ok(());
         }
         let begun = self.discarding.take().map_or_else(|| self.store.begin_discarding(), Ok);

@@ -72,6 +72,10 @@ fn a_store_whose_files_are_gone_is_read_and_touches_them_no_more() {
         assert!(is_refused(&poll_all(&mut server), Ticket(5)), "step {steps}");
         let opened = open_document(&mut server, &device, &document).expect("it is there");
         assert_eq!(opened.timeline.map(|it| it.range.end().get()), Some(51));
+        // Who was refused goes on with what was there before, and opens nothing anew.
+        server.serve(OWNER, request(6, storage("a", [entry(2, 3, 40, &[(7, 2)])])));
+        server.flush();
+        assert!(is_refused(&poll_all(&mut server), Ticket(6)), "step {steps}");
         server.serve(OWNER, read_of(6, "a", [7]));
         match poll_all(&mut server).as_slice() {
             [StoreReply::Pages { pages, last: true, .. }] => {

@@ -72,7 +72,10 @@ impl Entries {
         let taken = self.reserved + others.map(|(_, it)| it.size).sum::<usize>();
         let fits = taken == 0 || taken.saturating_add(size) <= CONNECTION_ENTRIES_SIZE_MAX;
         if fits {
-            self.waiting.remove(document);
+            // Another follower of the document may wait yet, and is not told before its turn.
+            if self.waiting.get(document).is_some_and(|it| it.is_told) {
+                self.waiting.remove(document);
+            }
             self.reserved += size;
         } else {
             // The document may be in another room by now, and keeps its turn.
@@ -87,9 +90,13 @@ impl Entries {
     /// Whom to tell that there is room, once there is for half of what may be reserved: whoever has
     /// waited longest comes first.
     fn take_turns(&mut self) -> Vec<RoomSender> {
-        self.waiting.retain(|_, waiting| !waiting.is_gone());
+        self.waiting.retain(|_, waiting| !waiting.is_told || !waiting.is_gone());
         let told = self.waiting.values().filter(|waiting| waiting.is_told);
         let mut taken = self.reserved + told.map(|waiting| waiting.size).sum::<usize>();
+        if taken > CONNECTION_ENTRIES_SIZE_MAX / 2 {
+            return Vec::new();
+        }
+        self.waiting.retain(|_, waiting| !waiting.is_gone());
         let mut untold: Vec<_> = self.waiting.values_mut().filter(|it| !it.is_told).collect();
         untold.sort_unstable_by_key(|waiting| waiting.turn);
         let mut rooms = Vec::new();
@@ -322,6 +329,21 @@ mod tests {
         connection.release(HALF + 1);
         assert!(quick.2.try_recv().is_ok(), "and who came next is next");
         assert!(reserve(&quick, HALF));
+    }
+
+    /// Goal: a follower that waits is told, whatever another one of the same document gets.
+    #[test]
+    fn what_fits_of_a_document_takes_the_turn_of_nobody_else_who_follows_it() {
+        let (connection, _end) = Connection::new(ConnId(7));
+        let [mut a, b] = ["a", "b"].map(room_of);
+        let reserve = |(document, room, _): &(DocumentKey, RoomSender, _), size| {
+            connection.reserve(size, document, &room.downgrade())
+        };
+        assert!(reserve(&b, HALF + 2));
+        assert!(!reserve(&a, HALF));
+        assert!(reserve(&a, 1));
+        connection.release(HALF + 2);
+        assert!(a.2.try_recv().is_ok());
     }
 
     /// Goal: room is kept for nobody who does not want it any more. Method: of four rooms that wait

@@ -93,11 +93,8 @@ impl Pool {
         }
         reached(Probe::BasePagesEvicted);
         let drop = uses.len() - (self.pages_max - self.pages_max / 8);
-        let oldest_kept = match drop {
-            0 => return,
-            drop if drop == uses.len() => u64::MAX,
-            drop => *uses.select_nth_unstable(drop).1,
-        };
+        let goes_all = drop == uses.len();
+        let oldest_kept = if goes_all { u64::MAX } else { *uses.select_nth_unstable(drop).1 };
         self.pages.retain(|pgid, slot| slot.used >= oldest_kept || stays(*pgid));
     }
 }

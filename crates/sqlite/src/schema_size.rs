@@ -2,12 +2,12 @@
 //! every host.
 
 use tidelog_types::ValueRef;
-use tidelog_types::limits::SCHEMA_SIZE_MAX;
+use tidelog_types::limits::{SCHEMA_LITERAL_SIZE_MAX, SCHEMA_SIZE_MAX};
 
 use crate::connection::Connection;
 use crate::failure::Failure;
 use crate::guard::is_system_name;
-use crate::scan::{Token, tokens};
+use crate::scan::{Token, literal_sizes, tokens};
 use crate::state::Origin;
 
 /// Bytes that each costs at most, where pointers have eight bytes: an object beside its SQL, a
@@ -63,6 +63,11 @@ fn estimate(connection: &mut Connection) -> Result<usize, Failure> {
             return Ok(());
         }
         let sql = text(2);
+        // Each statement that uses it may look at it as often as the statement is long.
+        if literal_sizes(&sql).into_iter().any(|size| size > SCHEMA_LITERAL_SIZE_MAX) {
+            let what = format!("{SCHEMA_LITERAL_SIZE_MAX} bytes for a literal in a schema");
+            return Err(Failure::budget(what));
+        }
         add(OBJECT_SIZE + sql.len() + tokens(&sql).iter().map(token_size).sum::<usize>())?;
         objects.push((text(0), text(1)));
         Ok(())

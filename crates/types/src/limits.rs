@@ -121,6 +121,10 @@ pub const DOCTYPES_MAX: usize = 256;
 /// connection that is opened takes no more than twice that, whatever the file says.
 pub const SCHEMA_SIZE_MAX: usize = 8 * 1024 * 1024;
 
+/// Bytes of a literal in a schema, as of a view, a trigger, a default or a check: statements that
+/// use it look at it without naming it, so it is not counted there.
+pub const SCHEMA_LITERAL_SIZE_MAX: usize = 64 * 1024;
+
 /// Bytes of all doctypes of a document: they stand in one frame of the log.
 pub const DOCTYPES_SIZE_MAX: usize = 16 * 1024 * 1024;
 

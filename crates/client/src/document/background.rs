@@ -116,10 +116,12 @@ impl Document {
 
     fn run_piece(&mut self, budget: &mut Budget, ctx: &mut Context<'_>) -> Run<Attempt> {
         if self.is_adoption_due(ctx.now_ms) {
-            return match self.adopt_handles(ctx) {
-                Ran::Fault(pgid) => Run::Fault(pgid),
-                _ => Run::Done(Attempt::Done),
-            };
+            match self.adopt_handles(ctx) {
+                // Others need not wait for a page that cannot be had.
+                Ran::Fault(pgid) if self.reads.why_lost(&[pgid], ctx.store).is_some() => {}
+                Ran::Fault(pgid) => return Run::Fault(pgid),
+                _ => return Run::Done(Attempt::Done),
+            }
         }
         let is_put_off = self.puts_rebase_off(ctx);
         let State::Open(open) = &mut self.state else { return Run::Done(Attempt::Idle) };

@@ -201,14 +201,19 @@ impl Document {
     pub(crate) fn store_is_lost(&mut self, ctx: &mut Context<'_>) {
         self.unstored.are_kept_by_none(ctx.store.pending_entries(&self.key));
         if let State::Open(open) = &self.state {
-            // What was on its way may have left memory, and be refused now.
-            for entry in ctx.store.pending_entries(&self.key).rev() {
-                open.view().fill(entry.set.pages.clone().into_iter().collect());
+            // What was on its way may have left memory, and be refused now: what was read of it
+            // since, or is being read, may be older.
+            let gathered = &self.ledger.draft().storage;
+            for entry in ctx.store.pending_entries(&self.key).chain(gathered) {
+                open.view().advance_base(&entry.set);
+                self.reads.written(entry);
             }
         }
         if !self.is_loaded() {
             self.ask_where_it_stands(ctx);
         }
+        // Of a document whose append it had refused the page server has read nothing.
+        self.reads.ask_all_again(&self.key, ctx);
     }
 
     /// A page server has let us in: asks again what the last one has not answered.

@@ -232,6 +232,12 @@ impl ChangeOvers {
         self.former = former;
     }
 
+    /// Goes on with that. Answers whether all of it is forgotten.
+    pub fn go_on_forgetting(&mut self, budget: &mut Budget) -> bool {
+        self.former.forget_some(budget);
+        self.former.documents.is_empty()
+    }
+
     /// The current one cannot go on; the next is begun once the log is this large.
     fn give_up<D: Disk>(&mut self, store: &mut Store<D>, next_at: u64) {
         store.log.abort_copy();
@@ -243,7 +249,7 @@ impl ChangeOvers {
     /// Gives back what the last change-over has left: memory, and room on the device, or room that
     /// it has taken in vain, once nobody reads there.
     pub fn shed<D: Disk>(&mut self, store: &mut Store<D>) -> Result<(), Fault> {
-        self.former.forget_some(&mut Budget::new(store.options.limits.slice));
+        self.go_on_forgetting(&mut Budget::new(store.options.limits.slice));
         if self.lacks_room(store) {
             self.is_shed = false;
         }

@@ -75,7 +75,7 @@ impl<D: Disk> Store<D> {
     /// # Errors
     ///
     /// Part of it could not be written. In memory it counts as there, as any append does whose
-    /// write fails, until it is [discarded](Self::discard).
+    /// write fails, until it is [discarded](Self::end_discarding).
     pub fn record(
         &mut self,
         recording: &mut Recording,
