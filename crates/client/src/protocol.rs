@@ -133,8 +133,8 @@ pub struct OpenRequest {
 /// What a tab keeps of a document for the next core.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Memo {
-    /// What apps have said of the server last: when, in half milliseconds since 1970 by the clock of
-    /// the device, odd to stay away from it, even to go there; 0 for nothing. Of two words the
+    /// What apps have said of the server last: when, in half milliseconds since 1970 by the clock
+    /// of the device, odd to stay away from it, even to go there; 0 for nothing. Of two words the
     /// higher one is the last, whichever tab it was said in, whatever that knew, and whichever
     /// comes first. Where the clock was set back, a tab counts on from the highest that it knows.
     pub word: u64,

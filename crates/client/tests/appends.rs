@@ -804,7 +804,8 @@ fn frames_in(message: &ToServer) -> usize {
 }
 
 /// Goal: memory stays bounded though the data were cleared, and nothing that no disk has leaves it.
-/// Method: no page is to stay in memory; a mutation is refused after the core has heard of the loss.
+/// Method: no page is to stay in memory; a mutation is refused after the core has heard of the
+/// loss.
 #[test]
 fn of_data_that_were_cleared_what_can_be_read_again_leaves_memory() {
     let mut core = Core::with_limits(Limits { pool_pages_max: 0, ..Limits::DEFAULT });
@@ -845,9 +846,9 @@ fn of_data_that_were_cleared_what_can_be_read_again_leaves_memory() {
     assert_eq!(rows, Some(vec![vec![text("milk")]]));
 }
 
-/// Goal: who waits for pages as the data are cleared gets them, and none that is older than what was
-/// issued. Method: a page server that has refused the append, of which the core has not heard, reads
-/// nothing of the document before the loss, and what was there before it after.
+/// Goal: who waits for pages as the data are cleared gets them, and none that is older than what
+/// was issued. Method: a page server that has refused the append, of which the core has not heard,
+/// reads nothing of the document before the loss, and what was there before it after.
 #[test]
 fn what_was_being_read_as_the_data_were_cleared_is_asked_for_again() {
     let mut core = Core::with_limits(Limits { pool_pages_max: 0, ..Limits::DEFAULT });

@@ -134,8 +134,8 @@ fn live_queries_of_a_newer_release_go_on_while_the_disk_is_full() {
     assert!(matches!(device.answers(tags)[..], [FromCore::Rows { .. }]), "{}", device.fate(tags));
 }
 
-/// Goal: the same where nothing is asked at all, and a disk that stays full costs little. Method: the
-/// migration finds no room for minutes.
+/// Goal: the same where nothing is asked at all, and a disk that stays full costs little. Method:
+/// the migration finds no room for minutes.
 #[test]
 fn a_migration_that_found_no_room_is_written_once_there_is_some() {
     let mut device = Device::new(1);

@@ -223,8 +223,9 @@ fn a_rejection_that_cannot_be_kept_is_told_once() {
     }
 }
 
-/// Goal: the same of more rejections than are kept. Method: four come while nobody serves the store,
-/// of which the record keeps one; then the disk has no room for what came with the last of them.
+/// Goal: the same of more rejections than are kept. Method: four come while nobody serves the
+/// store, of which the record keeps one; then the disk has no room for what came with the last of
+/// them.
 #[test]
 fn rejections_are_told_once_though_there_are_more_than_are_kept() {
     const COUNT: u64 = 4;

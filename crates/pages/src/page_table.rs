@@ -224,9 +224,9 @@ impl PageTable {
         })
     }
 
-    /// Goes on to make the newest versions the settled ones, by so many entries at most. Gives those
-    /// of them that lie in the log, each with the slot that it has to be written to; and whether
-    /// that was all. Before it is, nothing is to be asked of the table.
+    /// Goes on to make the newest versions the settled ones, by so many entries at most. Gives
+    /// those of them that lie in the log, each with the slot that it has to be written to; and
+    /// whether that was all. Before it is, nothing is to be asked of the table.
     pub fn checkpoint(&mut self, entries_max: usize) -> (Vec<(Slot, PageVersion)>, bool) {
         let mut moved = Vec::new();
         if self.logged.is_empty() && self.checkpoint.is_none() {
@@ -338,8 +338,8 @@ mod tests {
         assert_eq!(settled, [2, 4]);
     }
 
-    /// Goal: a checkpoint of a large table is cut into slices of any size. Method: pages that are in
-    /// the log alone, settled alone, both, and gone; entry by entry, and all at once.
+    /// Goal: a checkpoint of a large table is cut into slices of any size. Method: pages that are
+    /// in the log alone, settled alone, both, and gone; entry by entry, and all at once.
     #[test]
     fn a_checkpoint_goes_on_where_it_was() {
         let checkpointed_by = |entries_max| {

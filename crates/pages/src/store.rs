@@ -182,8 +182,8 @@ impl<D: Disk> Store<D> {
         Ok(())
     }
 
-    /// Writes to the log what has slots in the page file. Those that are only made ahead give way to
-    /// it.
+    /// Writes to the log what has slots in the page file. Those that are only made ahead give way
+    /// to it.
     fn write_with_slots(
         &mut self,
         write: impl Fn(&mut Log<D>) -> Result<(), DiskError>,

@@ -237,9 +237,9 @@ fn a_damaged_checkpoint_leaves_what_lies_before_and_behind() {
     assert_eq!(observed.0[&key("c")].pages[&Pgid(2)].1, page(33));
 }
 
-/// Goal: slots that were flushed and are gone are damage, which no opening repairs: what lay in them
-/// is nowhere else. Method: pages are checkpointed, and the page file is cut off behind its header
-/// and one slot.
+/// Goal: slots that were flushed and are gone are damage, which no opening repairs: what lay in
+/// them is nowhere else. Method: pages are checkpointed, and the page file is cut off behind its
+/// header and one slot.
 #[test]
 fn a_page_file_that_lost_checkpointed_pages_is_refused_and_left_as_it_is() {
     let device = CrashDevice::new();

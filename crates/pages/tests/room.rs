@@ -421,9 +421,9 @@ fn pages_in_the_log_have_their_slots_when_the_device_is_full() {
     }
 }
 
-/// Goal: slots that are made ahead take no room that an append needs. Method: an owner is let in and
-/// writes a document of four pages, on devices of more and more room: each has room for it that has
-/// more than one that has.
+/// Goal: slots that are made ahead take no room that an append needs. Method: an owner is let in
+/// and writes a document of four pages, on devices of more and more room: each has room for it that
+/// has more than one that has.
 #[test]
 fn slots_that_are_made_ahead_give_way_to_the_log() {
     let pages: Vec<(u32, u8)> = (1..=4).map(|pgid| (pgid, 7)).collect();

@@ -204,8 +204,9 @@ fn the_page_table_of_a_large_document_is_checkpointed_in_slices() {
     assert!(in_memory > PAGES, "{in_memory} polls");
 }
 
-/// Goal: what owners note takes memory only while it is asked for. Method: a document with notes and
-/// the calls of many entries, in a store that has changed over; each opening reads all of it again.
+/// Goal: what owners note takes memory only while it is asked for. Method: a document with notes
+/// and the calls of many entries, in a store that has changed over; each opening reads all of it
+/// again.
 #[test]
 fn records_and_calls_are_read_from_the_log_each_time_they_are_asked_for() {
     const RECORD_SIZE: u64 = 100_000;

@@ -204,8 +204,8 @@ mod tests {
         assert_eq!(sender.next_to_send(lsn(9), 30, |_| 10).to_string(), "3..6");
     }
 
-    /// Goal: what is sent on the word of one acknowledgement after the other is linear work, however
-    /// much is in flight.
+    /// Goal: what is sent on the word of one acknowledgement after the other is linear work,
+    /// however much is in flight.
     #[test]
     fn each_frame_is_measured_no_more_than_twice() {
         const COUNT: u64 = 1_000;

@@ -148,7 +148,8 @@ impl Document {
         self.run_dirty_watch(ctx)
     }
 
-    /// Whether it is time to write again what tabs know of the document, and the disk could not keep.
+    /// Whether it is time to write again what tabs know of the document, and the disk could not
+    /// keep.
     fn is_adoption_due(&self, now_ms: u64) -> bool {
         let is_unadopted = self.open().is_some_and(|open| open.is_unadopted);
         // Nobody changes one that is being handed over.

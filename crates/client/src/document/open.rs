@@ -25,8 +25,8 @@ pub(super) struct Open {
     pub record_due: Option<RecordDue>,
     /// Whether the disk has it: what begins is there once its first append is.
     pub is_kept: bool,
-    /// Whether it was read anew, and may have forgotten doctypes of tabs that hold it. That is mended
-    /// with the next request, or after the pause in which nothing is written by itself.
+    /// Whether it was read anew, and may have forgotten doctypes of tabs that hold it. That is
+    /// mended with the next request, or after the pause in which nothing is written by itself.
     pub is_unadopted: bool,
     /// Something of this copy is lost, or nothing proves that it is whole.
     pub is_incomplete: bool,

@@ -139,8 +139,8 @@ impl World {
 
     /// A server is restored, and restored again when a device has just begun to send what it had to
     /// send all along, from the same backup, or from a later one that is the right one: so that
-    /// moves to another timeline twice. A clone of the device, which comes last, has it where it was
-    /// first.
+    /// moves to another timeline twice. A clone of the device, which comes last, has it where it
+    /// was first.
     fn move_twice(&mut self) -> Result<(), String> {
         let (host, device) = (0, self.rng.index(self.devices.len()));
         self.note(&format!("device {device}: has something to send while its server goes back"));
