@@ -36,7 +36,9 @@
 //!   store, or a document is deleted there; a device's store is cloned, cleared under its core, or
 //!   goes back to an earlier state, with the memory of its core or without; a page rots, or the log
 //!   of a store.
-//! - A server lets nobody in for a while, or not without a token, which tabs may lack for once.
+//! - A server lets nobody in for a while, or not without a token, which tabs may lack for once, or
+//!   which it refuses.
+//! - A tab cannot reach the next core at first; it opens a document that is being deleted.
 //! - A tab hears late of all that is said to it; a core is killed as soon as it has taken over, and
 //!   what it has said arrives after what the next one says.
 //!

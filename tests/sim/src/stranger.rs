@@ -236,9 +236,13 @@ fn open_named(name: &str, doctype: Vec<u8>, have: Option<Position>, intent: Inte
     ToRoom::Open { document: name.to_owned(), doctype, timeline: TIMELINE, have, intent }
 }
 
+/// Pages are free once this has run.
+const NOTES: &str = "create table note (id text primary key, n integer);
+     create table draft (id text primary key); drop table draft";
+
 /// A doctype with so many migrations.
 fn notes(version: usize) -> Doctype {
-    let mut migrations = vec!["create table note (id text primary key, n integer)".to_owned()];
+    let mut migrations = vec![NOTES.to_owned()];
     migrations.extend((1..version).map(|n| format!("alter table note add more_{n} integer")));
     let id = || Param { name: "id".to_owned(), kind: ParamKind::Text, optional: false };
     let define = |name: &str, sql: &str| MutationDefinition {

@@ -157,6 +157,12 @@ pub(crate) enum History {
     BarOut,
     /// Copies of a device bring the same mutations in turns, each on a timeline of its own.
     PartCopies,
+    /// A server refuses the token of one tab, and not those of others.
+    RefuseToken,
+    /// A tab that waits for nothing cannot reach the core that comes after its own.
+    TurnAway,
+    /// A tab opens a document while that is being deleted.
+    OpenBehindDeletion,
 }
 
 /// Something that goes wrong.
@@ -414,7 +420,7 @@ impl Swarm {
             swarm.limits.message_pages_max = swarm.limits.message_pages_max.min(3);
         }
         let mut last = Rng::new(seed.rotate_left(40) ^ !seed);
-        if swarm.history.is_empty() && !swarm.rivals && last.once_in(16) {
+        if swarm.history.is_empty() && !swarm.rivals && last.once_in(2) {
             swarm.history.push((last.below(swarm.actions), History::DeleteOnServer));
         }
         // Those who meet, or come back, are to be there.
@@ -442,6 +448,10 @@ impl Swarm {
         let mut rare = Rng::new(seed.rotate_left(20) ^ !seed);
         if rare.once_in(4) && swarm.is_calm() {
             swarm.go_where_few_come(&mut rare);
+        }
+        let mut seldom = Rng::new(seed.rotate_left(28) ^ !seed);
+        if seldom.once_in(3) && swarm.is_calm() {
+            swarm.keep_waiting(&mut seldom);
         }
         swarm
     }
@@ -477,6 +487,21 @@ impl Swarm {
         }
         self.diaries = true;
         self.history.push((at, History::FailUnheard));
+    }
+
+    /// Draws what makes a tab wait, or try again, beside whatever else happens.
+    fn keep_waiting(&mut self, rng: &mut Rng) {
+        let at = rng.below(self.actions);
+        let all = [History::RefuseToken, History::TurnAway, History::OpenBehindDeletion];
+        let history = all[rng.index(all.len())];
+        self.history.push((at, history));
+        match history {
+            History::RefuseToken => {
+                (self.tokens, self.silent_tabs, self.flaky_tokens) = (true, false, false);
+            }
+            History::OpenBehindDeletion => self.diaries = true,
+            _ => {}
+        }
     }
 
     /// Draws what somebody takes for something else, or does not remember, in few worlds.
@@ -564,7 +589,8 @@ impl Swarm {
 
     /// Whether a server may let nobody in for a while, or not those who have no token.
     pub(crate) fn bars(&self) -> bool {
-        let is_barred = |(_, it): &(u64, History)| *it == History::BarOut;
+        let is_barred =
+            |(_, it): &(u64, History)| matches!(it, History::BarOut | History::RefuseToken);
         self.flaky_tokens
             || self.troubles.contains(&Trouble::ServerBars)
             || self.history.iter().any(is_barred)

@@ -433,6 +433,19 @@ impl Tab {
         Some(messages)
     }
 
+    /// Ends its live queries, so that it waits for nothing.
+    pub(crate) fn stop_watching(&mut self) -> Vec<ToCore> {
+        self.live.clear();
+        self.outdated.clear();
+        let watches = std::mem::take(&mut self.watches).into_keys();
+        watches.map(|call| ToCore::Unwatch { call }).collect()
+    }
+
+    /// What it gives who asks it for a token.
+    pub(crate) fn token(&self) -> String {
+        format!("the token of {}", self.id_prefix)
+    }
+
     pub(crate) fn destroy(&mut self, docs: &Docs, doc: Doc, force: bool, now_ms: u64) -> ToCore {
         let call = self.next_call();
         let document = docs.spec(doc).name.clone();
@@ -579,7 +592,7 @@ impl Tab {
             FromCore::TokenWanted { handle } => {
                 self.tokens_asked += 1;
                 let is_here = !self.is_token_flaky || self.tokens_asked.is_multiple_of(2);
-                let token = is_here.then(|| "a token".to_owned());
+                let token = is_here.then(|| self.token());
                 heard.answers.push(ToCore::Token { handle, token });
             }
         }
@@ -1045,6 +1058,15 @@ impl Tab {
 
     fn next_call(&mut self) -> Call {
         self.port.new_call()
+    }
+
+    /// The device's copy of a document is deleted: what was asked before of it and waits yet, as
+    /// for a core that opens it again, may be answered by one that begins with nothing.
+    pub(crate) fn is_owed_nothing_of(&mut self, doc: Doc) {
+        let docs = &self.docs;
+        let is_of_it = |asked: &Asked| handle_of(&asked.message).map(|it| docs[&it]) == Some(doc);
+        let asked = self.unsettled.values_mut().filter(|asked| !asked.is_sync());
+        asked.filter(|asked| is_of_it(asked)).for_each(|asked| asked.must.clear());
     }
 
     /// What its device had is gone, and comes back with the next `sync` only.

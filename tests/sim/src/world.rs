@@ -39,7 +39,7 @@ use crate::tab::{Heard, News, Tab};
 use event::{Event, Wire};
 use history::DeviceCopy;
 use lives::TabOf;
-use sockets::{Conn, Muted};
+use sockets::{Conn, Expired, Muted};
 
 /// Simulated milliseconds in which all has to settle once nothing goes wrong any more.
 const SETTLE_MS: u64 = 300_000;
@@ -84,13 +84,17 @@ pub struct World {
     rotten: BTreeSet<usize>,
     /// Devices that reach no server, and one that is heard of a while and then no more.
     cut_off: BTreeSet<usize>,
-    /// Servers that let nobody in, and the last thing that they say.
+    /// Servers that let nobody in, and the last thing that they say; and what one refuses of a
+    /// device.
     barred: BTreeMap<usize, Vec<u8>>,
+    expired: Option<Expired>,
     muted: Option<Muted>,
     /// Tabs that hear nothing at the moment, with what waits for them, and one that will hear
     /// nothing once it has asked for something.
     busy: BTreeMap<TabOf, Vec<Event>>,
     deaf_once_it_asked: Option<TabOf>,
+    /// A tab that cannot reach the next core that it looks for.
+    turned_away: Option<TabOf>,
     /// Tabs that are where they can hold nothing.
     hidden: BTreeSet<TabOf>,
     /// What a server gave out last.
@@ -189,9 +193,11 @@ impl World {
             rotten: BTreeSet::new(),
             cut_off: BTreeSet::new(),
             barred: BTreeMap::new(),
+            expired: None,
             muted: None,
             busy: BTreeMap::new(),
             deaf_once_it_asked: None,
+            turned_away: None,
             hidden: BTreeSet::new(),
             exported: None,
             deleting: None,

@@ -53,6 +53,8 @@ pub enum Input {
     Tell { kind: &'static str, message: Value },
     /// The core at this place was told hello.
     Connected { core: u32, place: u32 },
+    /// No core can be reached.
+    Refused { core: u32, reason: String },
     /// The core works.
     Welcome { core: u32, lock: String },
     /// The core's lock came free.

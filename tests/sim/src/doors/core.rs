@@ -14,7 +14,7 @@ use tidelog_client::{
 };
 use tidelog_pages::{Append, StoreReply, StoreRequest, Ticket};
 use tidelog_types::limits::Limits;
-use tidelog_types::{CallId, DocumentKey, Epoch};
+use tidelog_types::{CallId, DocumentKey, Epoch, Position};
 
 use super::core_notes::CoreNotes;
 use super::line::LineDoor;
@@ -32,8 +32,9 @@ pub(crate) struct CoreDoor {
     mutations: BTreeMap<(TabId, Call), CallId>,
     /// Those in each append that the page server has not answered.
     asked: BTreeMap<Ticket, (DocumentKey, Vec<CallId>)>,
-    /// The same without those that follow one of their document that was refused.
-    owed: BTreeMap<Ticket, DocumentKey>,
+    /// The same without those that follow one of their document that was refused, and where its
+    /// storage journal stands behind each that brings entries.
+    owed: BTreeMap<Ticket, (DocumentKey, Option<Position>)>,
     /// Those that the page server which has just let the core in was not handed again.
     to_hand_over: BTreeSet<Ticket>,
     /// The epoch in which the core was let in last.
@@ -151,7 +152,10 @@ impl CoreDoor {
     fn is_answered(&mut self, reply: &StoreReply, now_ms: u64) -> Result<(), String> {
         match reply {
             StoreReply::Durable { ticket } => {
-                self.owed.retain(|owed, _| owed > ticket);
+                let later = self.owed.split_off(&Ticket(ticket.0 + 1));
+                for (document, position) in mem::replace(&mut self.owed, later).into_values() {
+                    self.lines.stands_at(&document, position);
+                }
                 let later = self.asked.split_off(&Ticket(ticket.0 + 1));
                 for (document, calls) in mem::replace(&mut self.asked, later).into_values() {
                     let asked_count = self.lines.asked_count(&document.document);
@@ -161,7 +165,7 @@ impl CoreDoor {
             }
             StoreReply::AppendFailed { ticket, .. } => {
                 if let Some((document, _)) = self.asked.remove(ticket) {
-                    self.owed.retain(|owed, of| owed < ticket || *of != document);
+                    self.owed.retain(|owed, (of, _)| owed < ticket || *of != document);
                     return self.is_refused(document, *ticket, now_ms);
                 }
             }
@@ -180,6 +184,8 @@ impl CoreDoor {
             }
             StoreReply::Opened { document, state, .. } => {
                 self.notes.is_opened(document, state.as_deref());
+                let position = state.as_ref().and_then(|state| state.storage);
+                self.lines.stands_at(document, position);
                 self.lines.runs.opens(&document.document);
                 let timeline = state.iter().flat_map(|state| &state.timeline);
                 for frame in timeline.flat_map(|timeline| &timeline.frames) {
@@ -238,7 +244,9 @@ impl CoreDoor {
                         in_their_order(append)?;
                         let asked = (append.document.clone(), calls_of(append));
                         self.asked.insert(*ticket, asked);
-                        self.owed.insert(*ticket, append.document.clone());
+                        let last = append.storage.last().filter(|_| !append.is_cut);
+                        let position = last.map(|entry| entry.position);
+                        self.owed.insert(*ticket, (append.document.clone(), position));
                         self.to_hand_over.remove(ticket);
                         if self.newest.is_none_or(|newest| newest < *ticket) {
                             self.newest = Some(*ticket);

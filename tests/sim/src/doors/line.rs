@@ -8,9 +8,11 @@ use std::mem;
 
 use tidelog_client::{Call, Connection, Effect, FromCore, Handle, Input, SocketId, TabId};
 use tidelog_client::{Request, Status, ToCore};
-use tidelog_sync::{Channel, FromRoom, FromServer, ProbeId, ToRoom, ToServer, decode_message};
+use tidelog_sync::{
+    Channel, FromRoom, FromServer, Intent, ProbeId, ToRoom, ToServer, decode_message,
+};
 use tidelog_types::limits::{Limits, PAGE_SIZE};
-use tidelog_types::{CallId, Lsn};
+use tidelog_types::{CallId, DocumentKey, Lsn, Position};
 
 use super::runs::Runs;
 
@@ -37,6 +39,8 @@ pub(crate) struct LineDoor {
     told: BTreeMap<(TabId, Handle), Connection>,
     /// Of each document, which of all that was said the last probe was that was answered.
     probed: BTreeMap<String, u64>,
+    /// Where the storage journal of each document stands on the disk.
+    durable: BTreeMap<String, Position>,
     /// How much was said.
     said_count: u64,
     /// A server has just said how far it is with what is handed over, and tabs do not know.
@@ -76,6 +80,7 @@ impl LineDoor {
             words: BTreeMap::new(),
             told: BTreeMap::new(),
             probed: BTreeMap::new(),
+            durable: BTreeMap::new(),
             said_count: 0,
             untold: None,
             runs,
@@ -156,6 +161,13 @@ impl LineDoor {
         self.asked.get(document).copied().unwrap_or(0)
     }
 
+    /// The page server has said where the storage journal of a document stands, or that more of the
+    /// document is durable.
+    pub(super) fn stands_at(&mut self, document: &DocumentKey, position: Option<Position>) {
+        let is_at = position.map(|position| (document.document.clone(), position));
+        self.durable.extend(is_at);
+    }
+
     fn hears(&mut self, socket: SocketId, channel: Channel, body: &FromRoom) {
         let Some(followed) = self.channels.get_mut(&(socket, channel)) else { return };
         match body {
@@ -215,7 +227,10 @@ impl LineDoor {
         is_durable: impl Fn(&CallId) -> bool,
     ) -> Result<(), String> {
         let place = (socket, channel);
-        if let ToRoom::Open { document, .. } = body {
+        if let ToRoom::Open { document, have, intent, .. } = body {
+            if let (Intent::Offer { .. }, Some(offered)) = (intent, have) {
+                self.must_be_durable(document, *offered)?;
+            }
             let mut others = self.channels.iter().filter(|(at, _)| **at != place);
             if others.any(|(_, it)| it.document == *document) {
                 return Err(format!("{document} is followed twice"));
@@ -255,6 +270,15 @@ impl LineDoor {
             ToRoom::Open { .. } => {}
         }
         Ok(())
+    }
+
+    /// A local document is offered as it is on the disk: what that loses is nobody else's.
+    fn must_be_durable(&self, document: &str, offered: Position) -> Result<(), String> {
+        let durable = self.durable.get(document);
+        if durable.is_some_and(|it| it.journal == offered.journal && it.next >= offered.next) {
+            return Ok(());
+        }
+        Err(format!("{document} is offered at {offered}, and durable is {durable:?}"))
     }
 
     fn tells(&mut self, tab: TabId, messages: &[FromCore]) -> Result<(), String> {

@@ -92,15 +92,17 @@ pub(super) fn tell_of_lives(it: &mut Stranger) -> Result<(), String> {
     again(it)
 }
 
-/// A document that is deleted, and made again.
+/// A document that is deleted, as all are told who follow it, and made again.
 pub(super) fn tell_of_deletion(it: &mut Stranger) -> Result<(), String> {
     let begun = ["opened from 1 wanted 1 lives 0", "entry 1..2"];
     it.says(1, open(&notes(1), None, FOLLOW), &begun)?;
     let frames = it.frames(1, 1, &["add", "add"]);
     it.says(1, frames, &["entry 2..3", "entry 3..4", "acked 3"])?;
     let have = it.position;
+    it.says(2, open(&notes(1), have, FOLLOW), &["opened from 4 wanted 3 lives 1"])?;
     it.destroy()?;
     it.hears(1, &["missing"])?;
+    it.hears(2, &["missing"])?;
     it.says(1, open(&notes(1), have, FOLLOW), &["missing"])?;
     it.says(1, open(&notes(1), None, FOLLOW), &begun)?;
     let anew = ["opened from 1 wanted 1 lives 0", "entry 1..2"];

@@ -30,7 +30,12 @@ fn pages(it: &mut Stranger) -> Result<Vec<(Pgid, Page)>, String> {
     it.says(99, elsewhere, &begun)?;
     let frames = it.frames(1, 1, &["add"]);
     it.says(99, frames, &["entry 2..3", "acked 2"])?;
-    Ok(it.pages.iter().map(|(pgid, page)| (*pgid, page.clone())).collect())
+    let pages: Vec<(Pgid, Page)> = it.pages.iter().map(|(at, page)| (*at, page.clone())).collect();
+    // How many pages are free, as the header of the file has it.
+    if pages[0].1.bytes()[36..40] == [0; 4] {
+        return Err("no page of a document that is handed over is free".to_owned());
+    }
+    Ok(pages)
 }
 
 /// It is taken, and offered again in each state.
@@ -65,8 +70,14 @@ pub(super) fn tell(it: &mut Stranger) -> Result<(), String> {
     it.says(1, open(&notes(1), Some(at(3)), offer(3)), &["seed wanted"])?;
     let seeded = ["seeded 4", "opened from 4 wanted 2 lives 1"];
     it.says(1, seed(at(3), count, &pages, true), &seeded)?;
+    // It goes on once more, and somebody writes here before all of that has come.
+    it.says(1, open(&notes(1), Some(at(4)), offer(4)), &["seed wanted"])?;
+    it.says(1, seed(at(4), count, &pages[..2], false), &["2 pages taken"])?;
+    it.says(2, follow, &["opened from 1 wanted 2 lives 1", "entry 1..4"])?;
     let frames = it.frames(1, 2, &["add"]);
-    it.says(1, frames, &["entry 4..5", "acked 3"])?;
+    it.says(2, frames, &["entry 4..5", "acked 3"])?;
+    it.says(1, seed(at(4), count, &pages[2..], true), &["exists"])?;
+    it.says(2, ToRoom::Close, &[])?;
     it.says(1, open(&notes(1), Some(at(4)), offer(4)), &["exists"])?;
     it.says(
         1,
@@ -115,9 +126,14 @@ pub(super) fn tell_of_flaws(it: &mut Stranger) -> Result<(), String> {
     it.says(1, open(&notes(1), Some(at(most + 1)), offer(most + 1)), &["protocol"])?;
     it.says(1, open(&notes(1), Some(at(most)), offer(most)), &["seed wanted"])?;
     it.says(1, ToRoom::Close, &[])?;
-    // None of them has made the document.
+    it.says(1, offered, &["seed wanted"])?;
+    it.says(1, seed(at(2), count, &pages[..1], false), &["1 pages taken"])?;
+    // None of them has made the document, and one that is made meanwhile stays.
     let begun = ["opened from 1 wanted 1 lives 0", "entry 1..2"];
     it.says(2, open(&notes(1), None, Intent::Follow), &begun)?;
+    it.says(1, seed(at(2), count, &pages[1..], true), &["exists"])?;
+    let frames = it.frames(1, 1, &["add"]);
+    it.says(2, frames, &["entry 2..3", "acked 2"])?;
     it.says(2, seed(at(2), count, &pages, true), &["protocol"])
 }
 

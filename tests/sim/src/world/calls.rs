@@ -268,6 +268,8 @@ impl World {
         if let Some(doc) = doc {
             self.note(&format!("device {device}: {document} is deleted"));
             self.judge.dropped(doc, device, self.host_of(doc).is_none());
+            let tabs = self.devices[device].tabs.values_mut();
+            tabs.for_each(|tab| tab.is_owed_nothing_of(doc));
         }
     }
 

@@ -173,6 +173,12 @@ impl World {
         if port.sought.take_if(|sought| *sought == core).is_none() {
             return Ok(());
         }
+        if self.turned_away.take_if(|it| *it == (device, tab)).is_some() {
+            self.note(&format!("device {device}: tab {} reaches no core", tab.0));
+            self.trouble(device);
+            let reason = "its script does not load".to_owned();
+            return self.tab_takes(device, tab, &ToTab::Refused { core, reason });
+        }
         (port.core, port.is_heard, port.is_watching) = (core, is_alive, false);
         self.say_to_core(device, tab, Event::Hello { device, life, tab, core });
         self.tab_takes(device, tab, &ToTab::Connected { core, place: 0 })

@@ -3,12 +3,14 @@
 
 use tidelog_client::TabId;
 use tidelog_tab::Input as ToTab;
+use tidelog_types::limits::CALL_SETTLES_MS;
 
 use super::World;
 use super::event::Event;
 use crate::app::Wish;
 use crate::device::{crash, kill};
 use crate::docs::Doc;
+use crate::tab::Tab;
 
 /// Milliseconds in which a device is back after a power cut, and in which a tab more is open.
 const BACK_MS: u64 = 8_000;
@@ -28,6 +30,11 @@ const READ_AFTER_MS: u64 = 3_000;
 const DONE_MS: u64 = 1_000;
 /// Milliseconds in which tabs are told how their documents stand.
 const TOLD_MS: u64 = 200;
+/// Milliseconds in which a tab has found a core, though it could not reach the first one.
+const REACHED_MS: u64 = 30_000;
+/// How often a document is opened while it is being deleted, and milliseconds in which it may be.
+const DELETIONS: u32 = 4;
+const DELETED_MS: u64 = 10;
 /// Milliseconds for which a page server does nothing.
 const FROZEN_MS: u64 = 5_000;
 /// Milliseconds for which a tab is suspended, at least: all that it has asked for is late then.
@@ -221,6 +228,59 @@ impl World {
             spec.device == Some(device) && spec.moves_to.is_none()
         };
         self.docs.of(device).into_iter().find(is_diary)
+    }
+
+    /// A tab holds documents, and waits for nothing; its core dies, and it cannot reach the next
+    /// one. It finds one by itself.
+    pub(super) fn turn_away(&mut self) -> Result<(), String> {
+        let device = self.rng.index(self.devices.len());
+        self.pass(OPEN_MS)?;
+        let Some(tab) = self.rng.pick(&self.holders(device, Doc(0))) else { return Ok(()) };
+        let messages = self.tab(device, tab).stop_watching();
+        self.send_to_core(device, tab, messages);
+        self.pass(DECIDED_MS)?;
+        if !self.devices[device].tabs.contains_key(&tab) {
+            return Ok(());
+        }
+        self.turned_away = Some((device, tab));
+        let page_server_lives = self.rng.once_in(2);
+        self.kill_core(device, page_server_lives);
+        for _ in 0..REACHED_MS / DONE_MS {
+            self.pass(DONE_MS)?;
+            let is_due = self.turned_away.is_some();
+            let there = self.devices[device].tabs.get(&tab);
+            if there.is_none_or(|it| it.port.is_heard && !is_due) {
+                self.turned_away = None;
+                return Ok(());
+            }
+        }
+        Err(format!("{device}.{} has documents open, and looks for no core", tab.0))
+    }
+
+    /// A tab opens the document that its device keeps for itself while that is being deleted: it
+    /// begins anew once it is gone.
+    pub(super) fn open_behind_deletion(&mut self) -> Result<(), String> {
+        let device = self.rng.index(self.devices.len());
+        self.pass(OPEN_MS)?;
+        let Some(diary) = self.diary_of(device) else { return Ok(()) };
+        for _ in 0..DELETIONS {
+            let Some(tab) = self.holders(device, diary).first().copied() else { break };
+            self.destroy(device, tab, diary, true);
+            let ms = self.rng.below(DELETED_MS);
+            self.pass(ms)?;
+            if self.devices[device].tabs.get(&tab).is_some_and(|it| !it.wants(diary)) {
+                self.make_again(device, tab, diary);
+            }
+            self.pass(KEPT_MS)?;
+        }
+        self.pass(CALL_SETTLES_MS)?;
+        let here = &self.devices[device];
+        let is_quiet = here.is_lent() && here.trouble_ms + CALL_SETTLES_MS < self.now_ms;
+        let waits = |it: &Tab| it.wants(diary) && !it.held.contains_key(&diary);
+        if is_quiet && here.tabs.values().any(waits) {
+            return Err(format!("device {device}: {diary:?} was deleted, and does not begin anew"));
+        }
+        Ok(())
     }
 
     // --- what is the same, and is not ------------------------------------------------------------

@@ -7,10 +7,11 @@ use tidelog_types::probe::Probe;
 
 use super::World;
 use super::lives::TabOf;
-use super::sockets::{Conn, Muted};
+use super::sockets::{Conn, Expired, Muted};
 use super::trouble::BARRED_MS_MAX;
 use crate::device::{Device, fail_soon};
 use crate::docs::Doc;
+use crate::tab::Tab;
 
 /// Milliseconds in which a tab is open, a mutation is recorded, and a device is back.
 const OPEN_MS: u64 = 2_000;
@@ -72,21 +73,48 @@ impl World {
             return Err(format!("{:?} waits for a server that bars it: {:?}", it.tab, it.call));
         }
         self.pass(BARRED_MS_MAX + LET_IN_KNOWN_MS)?;
-        for (device, here) in self.devices.iter().enumerate() {
-            let mut holders = here.tabs.values().filter(|tab| tab.held.contains_key(&doc));
-            let is_wanted =
-                holders.next().is_some() && !here.tabs.values().any(|it| it.is_away(doc));
-            let is_there = |conn: &Conn| conn.device == device && conn.host == host;
-            if is_wanted
-                && here.is_open()
-                && !self.cut_off.contains(&device)
-                && self.hosts[host].is_up()
-                && !self.conns.values().any(is_there)
-            {
-                return Err(format!("device {device} stays away from a server that lets it in"));
-            }
+        (0..self.devices.len()).try_for_each(|device| self.must_be_there(device, host, doc))
+    }
+
+    /// Whoever wants a document of a server has a connection to it.
+    fn must_be_there(&self, device: usize, host: usize, doc: Doc) -> Result<(), String> {
+        let here = &self.devices[device];
+        let mut holders = here.tabs.values().filter(|tab| tab.held.contains_key(&doc));
+        let is_wanted = holders.next().is_some() && !here.tabs.values().any(|it| it.is_away(doc));
+        let is_there = |conn: &Conn| conn.device == device && conn.host == host;
+        if is_wanted
+            && here.is_open()
+            && !self.cut_off.contains(&device)
+            && self.hosts[host].is_up()
+            && !self.conns.values().any(is_there)
+        {
+            return Err(format!("device {device} stays away from a server that lets it in"));
         }
         Ok(())
+    }
+
+    /// A server refuses the token of whichever tab is asked for one first, and would let in another
+    /// tab of that device.
+    pub(super) fn refuse_a_token(&mut self) -> Result<(), String> {
+        let (host, doc) = (0, Doc(0));
+        let device = self.rng.index(self.devices.len());
+        self.open_tab(device);
+        self.pass(OPEN_MS)?;
+        if self.holders(device, doc).len() < 2 {
+            return Ok(());
+        }
+        self.note(&format!("device {device}: a token is refused"));
+        self.expired = Some(Expired { device, token: None });
+        let page_server_lives = self.rng.once_in(2);
+        self.kill_core(device, page_server_lives);
+        self.pass(BARRED_MS_MAX + LET_IN_KNOWN_MS)?;
+        let refused = self.expired.take().and_then(|expired| expired.token);
+        let is_let_in = |tab: &Tab| {
+            let handle = tab.held.get(&doc).filter(|handle| !tab.port.lost.contains(handle));
+            handle.is_some() && tab.port.is_heard && Some(tab.token()) != refused
+        };
+        let is_due = self.devices[device].tabs.values().any(is_let_in);
+        if is_due { self.must_be_there(device, host, doc) } else { Ok(()) }
     }
 
     /// A tab of each device waits until all is in step, which is not at once.
@@ -126,6 +154,9 @@ impl World {
         };
         let Some(draft) = self.docs.of(device).into_iter().find(is_draft) else { return Ok(()) };
         let Some(tab) = self.holders(device, draft).pop() else { return Ok(()) };
+        // So that pages of it are free.
+        self.wish_in((device, tab), draft, "large", LARGE);
+        self.wish_in((device, tab), draft, "clear", 0);
         (0..SENT).for_each(|_| self.add_in((device, tab), draft));
         self.pass(DONE_MS)?;
         if !self.holders(device, draft).contains(&tab) {
@@ -133,6 +164,8 @@ impl World {
         }
         let (docs, now_ms) = (self.docs.clone(), self.now_ms);
         let host = docs.spec(draft).moves_to.expect("BUG: a draft");
+        // It is offered once this is on the disk too.
+        self.add_in((device, tab), draft);
         let open = self.tab(device, tab).hand_over(&docs, draft, now_ms);
         self.devices[device].offered.insert(draft);
         self.send_to_core(device, tab, vec![open]);

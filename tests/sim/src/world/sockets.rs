@@ -3,7 +3,7 @@
 use tidelog_client::{Input, SocketId};
 use tidelog_room::ConnId;
 use tidelog_sync::{
-    FromRoom, FromServer, Intent, ToRoom, ToServer, decode_message, encode_message,
+    ByeReason, FromRoom, FromServer, Intent, ToRoom, ToServer, decode_message, encode_message,
 };
 
 use super::event::{Event, Wire};
@@ -29,6 +29,13 @@ pub(super) struct Conn {
 pub(super) struct Muted {
     pub(super) device: usize,
     pub(super) frames_left: u32,
+}
+
+/// The first server refuses a token of this device from when that is first shown to it, and no
+/// other one.
+pub(super) struct Expired {
+    pub(super) device: usize,
+    pub(super) token: Option<String>,
 }
 
 impl World {
@@ -152,12 +159,28 @@ impl World {
         self.net_messages += u64::from(!matches!(message, ToServer::Ping));
         self.note_bytes(bytes);
         self.tell(|| format!("server {host} hears {conn} {}", short(&message)));
-        if let (ToServer::Hello { .. }, Some(bye)) = (&message, self.barred.get(&host).cloned()) {
+        if let Some(bye) = self.says_instead_of_welcome(conn, &message) {
             self.device_hears(conn, bye);
             return self.cut(conn);
         }
         let done = self.hosts[host].hear(ConnId(conn), message);
         self.host_did(host, done);
+    }
+
+    /// What a server says to one whom it does not let in.
+    fn says_instead_of_welcome(&mut self, conn: u64, message: &ToServer) -> Option<Vec<u8>> {
+        let (ToServer::Hello { token, .. }, Some(from)) = (message, self.conns.get(&conn)) else {
+            return None;
+        };
+        if let Some(bye) = self.barred.get(&from.host) {
+            return Some(bye.clone());
+        }
+        let is_its = |it: &&mut Expired| it.device == from.device && from.host == 0;
+        let expired = self.expired.as_mut().filter(is_its)?;
+        let token = token.as_ref()?;
+        let refused = expired.token.get_or_insert_with(|| token.clone());
+        let reason = ByeReason::Unauthenticated;
+        (refused == token).then(|| encode_message(&FromServer::Bye { reason }))
     }
 
     pub(super) fn device_hears(&mut self, conn: u64, bytes: Vec<u8>) {

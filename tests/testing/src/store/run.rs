@@ -176,7 +176,7 @@ impl Run {
         for _ in 0..turns {
             self.requests_of_a_turn(server);
             server.flush();
-            let replies = self.some_replies(server);
+            let (replies, is_at_rest) = self.some_replies(server);
             let mut has_failed = self.take_in(&replies);
             if has_failed && self.device.is_off() {
                 // Older appends are not answered any more: so their owner reads nothing anew.
@@ -188,6 +188,10 @@ impl Run {
             if self.is_broken {
                 return;
             }
+            // Nobody waits at a store at rest until something else is asked for.
+            let last = self.requests.last().map_or(Ticket(0), ticket_of);
+            let is_answered = self.durable >= last || self.failed.contains(&last);
+            assert!(is_answered || !is_at_rest, "{last:?} was never answered: {server}");
         }
     }
 
@@ -230,14 +234,17 @@ impl Run {
     }
 
     /// Now and then the next requests come before all is done; and where flushes are held, some
-    /// stay under way meanwhile, and the files complete theirs in any order.
-    fn some_replies(&mut self, server: &mut Server) -> Vec<StoreReply> {
+    /// stay under way meanwhile, and the files complete theirs in any order. Says too whether
+    /// nothing is under way any more.
+    fn some_replies(&mut self, server: &mut Server) -> (Vec<StoreReply>, bool) {
         let rng = &mut self.workload.rng;
+        let mut is_polled = !rng.one_in(3);
         let mut replies =
-            if rng.one_in(3) { poll_some(server, rng.below(4)) } else { poll_all(server) };
+            if is_polled { poll_all(server) } else { poll_some(server, rng.below(4)) };
         while self.device.has_held_flushes() && !rng.one_in(4) {
             self.device.complete_flushes_of_one(&mut |count| rng.below(count));
             replies.extend(poll_all(server));
+            is_polled = true;
         }
         if rng.one_in(3) {
             server.mark_durable();
@@ -249,7 +256,8 @@ impl Run {
             self.full_at = None;
             replies.extend(settle(server, &self.device));
         }
-        replies
+        let is_under_way = server.wants_poll() || self.device.has_held_flushes();
+        (replies, is_polled && !is_under_way && !self.device.is_off())
     }
 
     /// After appends failed: opens all documents anew, so that what failed can be handed over
