@@ -490,6 +490,7 @@ impl Drop for RoomTask {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
     use std::sync::mpsc as std_mpsc;
 
     use super::*;
@@ -504,14 +505,20 @@ mod tests {
     use crate::marks::Marks;
     use crate::store::Store;
 
+    /// Rooms over a new store, and the threads that they run on.
+    fn rooms_in(folder: &Path, settings: RoomSettings) -> (Store, RoomThreads, Arc<Rooms>) {
+        let store = Store::open(folder, settings.limits, Arc::default()).expect("a store");
+        let threads = RoomThreads::start().expect("threads");
+        let caution = Arc::new(Marks::open(folder));
+        let rooms = Rooms::new(store.handle(), settings, caution, Arc::default(), threads.handle());
+        (store, threads, rooms)
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_question_to_a_room_that_has_too_much_to_do_is_answered() {
         let folder = tempfile::tempdir().expect("a folder");
-        let store = Store::open(folder.path(), Limits::DEFAULT, Arc::default()).expect("a store");
-        let threads = RoomThreads::start().expect("threads");
         let settings = RoomSettings::default();
-        let caution = Arc::new(Marks::open(folder.path()));
-        let rooms = Rooms::new(store.handle(), settings, caution, Arc::default(), threads.handle());
+        let (store, _threads, rooms) = rooms_in(folder.path(), settings);
         let document = DocumentKey::new("list", "").expect("a name");
         let (busy, _mail) = mpsc::unbounded_channel();
         rooms.rooms().insert(document.clone(), busy);
@@ -526,11 +533,8 @@ mod tests {
     #[tokio::test]
     async fn as_many_documents_are_open_as_may_be() {
         let folder = tempfile::tempdir().expect("a folder");
-        let store = Store::open(folder.path(), Limits::DEFAULT, Arc::default()).expect("a store");
-        let threads = RoomThreads::start().expect("threads");
-        let caution = Arc::new(Marks::open(folder.path()));
         let settings = RoomSettings::default();
-        let rooms = Rooms::new(store.handle(), settings, caution, Arc::default(), threads.handle());
+        let (store, _threads, rooms) = rooms_in(folder.path(), settings);
         let document = |number: usize| DocumentKey::new(&number.to_string(), "").expect("a name");
         let (open, _mail) = mpsc::unbounded_channel();
         rooms.rooms().extend((0..ROOMS_MAX).map(|number| (document(number), open.clone())));
@@ -551,11 +555,8 @@ mod tests {
     #[tokio::test]
     async fn a_room_is_asked_for_in_vain_once_there_are_no_threads() {
         let folder = tempfile::tempdir().expect("a folder");
-        let store = Store::open(folder.path(), Limits::DEFAULT, Arc::default()).expect("a store");
-        let threads = RoomThreads::start().expect("threads");
-        let caution = Arc::new(Marks::open(folder.path()));
         let settings = RoomSettings::default();
-        let rooms = Rooms::new(store.handle(), settings, caution, Arc::default(), threads.handle());
+        let (store, threads, rooms) = rooms_in(folder.path(), settings);
         drop(threads);
         let document = DocumentKey::new("list", "").expect("a name");
         let (done, is_done) = std_mpsc::channel();
@@ -597,11 +598,8 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let slice = BudgetLimits { steps: 1, ..Limits::DEFAULT.slice };
         let limits = Limits { slice, ..Limits::DEFAULT };
-        let store = Store::open(folder.path(), limits, Arc::default()).expect("a store");
-        let threads = RoomThreads::start().expect("threads");
         let settings = RoomSettings { dev: true, limits, ..RoomSettings::default() };
-        let caution = Arc::new(Marks::open(folder.path()));
-        let rooms = Rooms::new(store.handle(), settings, caution, Arc::default(), threads.handle());
+        let (store, _threads, rooms) = rooms_in(folder.path(), settings);
         let document = DocumentKey::new("list", "").expect("a name");
         let (room, mail) = mpsc::unbounded_channel();
         let mut task = rooms.task(&document, room.downgrade(), mail);
@@ -729,11 +727,8 @@ mod tests {
     #[tokio::test]
     async fn a_question_whose_asker_has_gone_is_not_asked() {
         let folder = tempfile::tempdir().expect("a folder");
-        let store = Store::open(folder.path(), Limits::DEFAULT, Arc::default()).expect("a store");
-        let threads = RoomThreads::start().expect("threads");
         let settings = RoomSettings { dev: true, ..RoomSettings::default() };
-        let caution = Arc::new(Marks::open(folder.path()));
-        let rooms = Rooms::new(store.handle(), settings, caution, Arc::default(), threads.handle());
+        let (store, _threads, rooms) = rooms_in(folder.path(), settings);
         let document = DocumentKey::new("list", "").expect("a name");
         let (room, mail) = mpsc::unbounded_channel();
         let mut task = rooms.task(&document, room.downgrade(), mail);
