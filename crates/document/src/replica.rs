@@ -70,6 +70,8 @@ pub struct Replica {
     short: bool,
     /// Whether the layers have been built since it was opened, or learnt of a newer doctype.
     built: bool,
+    /// Whether they were given up before that: mutations that were never run are not shown.
+    unrun: bool,
     runs_again: u64,
 }
 
@@ -231,6 +233,7 @@ impl Replica {
             stale: true,
             short: false,
             built: false,
+            unrun: false,
             runs_again: 0,
         }
     }
@@ -585,6 +588,7 @@ impl Replica {
         self.rebase = None;
         self.staged.clear();
         self.stale = false;
+        self.unrun |= !self.built;
         self.built = true;
     }
 

@@ -18,7 +18,8 @@ impl Replica {
         if let Some(gap) = self.gap() {
             return Some(gap);
         }
-        let is_whole = self.built && !self.stale && self.rebase.is_none() && !self.is_short();
+        let is_built = self.built && !self.unrun && !self.stale && self.rebase.is_none();
+        let is_whole = is_built && !self.is_short();
         match (is_whole, self.base) {
             (true, Some(_)) => match self.differs() {
                 Run::Done(what) => what,

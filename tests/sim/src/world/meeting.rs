@@ -62,8 +62,11 @@ impl World {
         let hears = |conn: &Conn| conn.host == host && !conn.silent_down && !conn.silent_up;
         waiting.retain(|it| {
             let conns = || self.conns.values().filter(|conn| conn.device == it.tab.0);
-            let tab = self.devices[it.tab.0].tabs.get(&it.tab.1);
-            tab.is_some_and(|tab| tab.is_sending(doc)) && conns().any(hears)
+            let here = &self.devices[it.tab.0];
+            let tab = here.tabs.get(&it.tab.1);
+            // What was asked before is waited for first, and may wait for a page.
+            let reads = here.frozen_until_ms <= self.now_ms;
+            reads && tab.is_some_and(|tab| tab.is_sending(doc)) && conns().any(hears)
         });
         self.bar_server(host);
         self.pass(BARRED_KNOWN_MS)?;
