@@ -21,8 +21,9 @@ const CLAIMED_ONCE: u64 = 1_000_000;
 
 /// Milliseconds in which a core notices that its data were cleared, once it has a page server.
 const CLEARED_KNOWN_MS: u64 = 5_000;
-/// Milliseconds in which a tab lends another page server, though some workers fail before.
-const LENT_AGAIN_MS: u64 = 20_000;
+/// Milliseconds in which a tab lends another page server, though a worker that says nothing is
+/// waited for before that, and others fail.
+const LENT_AGAIN_MS: u64 = 50_000;
 /// Milliseconds after which a page is loaded anew whose core has noticed that, at most.
 const LOADED_ANEW_MS: u64 = 3_050;
 
