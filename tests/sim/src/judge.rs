@@ -268,6 +268,16 @@ impl Judge {
         self.fates.values().any(|fate| is_it(fate) && fate.durable)
     }
 
+    /// Whether it was told to be on its device's disk.
+    pub(crate) fn is_durable(&self, name: &str) -> bool {
+        self.fates.get(name).is_some_and(|fate| fate.durable)
+    }
+
+    /// Whether it was told to be rejected, and why.
+    pub(crate) fn is_rejected(&self, name: &str) -> bool {
+        self.fates.get(name).is_some_and(|fate| fate.rejected.is_some())
+    }
+
     /// Whether its tab was told what became of it.
     pub(crate) fn is_decided(&self, name: &str) -> bool {
         let is_decided = |fate: &Fate| fate.confirmed || fate.rejected.is_some() || fate.failed;

@@ -157,6 +157,8 @@ pub(crate) enum History {
     BarOut,
     /// Copies of a device bring the same mutations in turns, each on a timeline of its own.
     PartCopies,
+    /// What two copies of a device have to send is rejected, and one of them has heard so.
+    RejectCopies,
     /// A server refuses the token of one tab, and not those of others.
     RefuseToken,
     /// A tab that waits for nothing cannot reach the core that comes after its own.
@@ -261,6 +263,7 @@ impl History {
                 | Self::MoveTwice
                 | Self::PutMachineBack
                 | Self::PartCopies
+                | Self::RejectCopies
         )
     }
 }
@@ -364,6 +367,8 @@ impl Swarm {
         if parts_copies {
             swarm.history.push((around.below(actions), History::PartCopies));
             swarm.limits.frames_in_flight_size_max = 1;
+        } else if around.once_in(24) && swarm.history.is_empty() {
+            swarm.history.push((around.below(actions), History::RejectCopies));
         }
         if swarm.history.iter().any(|(_, it)| it.rots()) {
             swarm.logs_rot = askew.once_in(2);

@@ -101,6 +101,8 @@ pub struct World {
     exported: Option<Vec<u8>>,
     /// A document that is to be deleted on a server, until that is known, and its claims.
     deleting: Option<(Doc, BTreeSet<String>)>,
+    /// A document of which a server has just said that it could not be deleted.
+    not_deleted: Option<Doc>,
     found: FoundFiles,
     /// Messages over the net so far, but for those that only say that somebody is there.
     net_messages: u64,
@@ -201,6 +203,7 @@ impl World {
             hidden: BTreeSet::new(),
             exported: None,
             deleting: None,
+            not_deleted: None,
             found: FoundFiles::default(),
             net_messages: 0,
             net_size: 0,

@@ -15,6 +15,7 @@ use crate::device::{Device, crash, damage_log, file_in, kill, rot};
 use crate::docs::Doc;
 use crate::reference::Found;
 use crate::swarm::History;
+use crate::tab::Tab;
 
 /// Names from here on are claimed in one moment only.
 const CLAIMED_ONCE: u64 = 1_000_000;
@@ -33,6 +34,9 @@ const ISSUED: u32 = 3;
 const DECIDED_MS: u64 = 2_000;
 const KEPT_MS: u64 = 800;
 const BACK_MS: u64 = 8_000;
+/// Milliseconds in which some of what devices have just issued is at its server, and bytes of that.
+const SENT_MS_MAX: u64 = 60;
+const LARGE: u64 = 30_000;
 
 /// A copy of a device's store, and how many mutations had been issued when it was made.
 pub(super) struct DeviceCopy {
@@ -94,6 +98,7 @@ impl World {
             History::SleepOnDeletion => self.sleep_on_deletion()?,
             History::MeetNamesake => self.meet_namesake()?,
             History::PartCopies => self.part_copies()?,
+            History::RejectCopies => self.reject_copies()?,
             History::BarOut => self.bar_out()?,
             History::RefuseToken => self.refuse_a_token()?,
             History::TurnAway => self.turn_away()?,
@@ -207,6 +212,44 @@ impl World {
         Ok(())
     }
 
+    /// A device and its clone have the same to send, which is rejected. The device hears why, and
+    /// says with what it sends next that it has; its clone, which comes then, is told that nobody
+    /// knows any more.
+    fn reject_copies(&mut self) -> Result<(), String> {
+        let doc = Doc(0);
+        let device = self.rng.index(self.devices.len());
+        self.note(&format!("device {device}: something is rejected that its clone has too"));
+        self.cut_device_off(device);
+        let name = CLAIMED_ONCE + self.last_name;
+        for other in (0..self.devices.len()).filter(|other| *other != device) {
+            self.wish(other, doc, "claim", name);
+        }
+        self.pass(DECIDED_MS)?;
+        if self.holders(device, doc).is_empty() {
+            return Ok(());
+        }
+        self.wish(device, doc, "claim", name);
+        let claim = format!("m{}", self.last_name);
+        self.pass(KEPT_MS)?;
+        let is_kept = self.judge.is_durable(&claim);
+        let clone = self.clone_device(device);
+        self.cut_off.insert(clone);
+        self.cut_off.remove(&device);
+        self.pass(BACK_MS)?;
+        if let Some(tab) = self.holders(device, doc).first().copied() {
+            self.add_in((device, tab), doc);
+        }
+        self.pass(DECIDED_MS)?;
+        self.cut_off.remove(&clone);
+        self.pass(BACK_MS)?;
+        let mut tabs = self.devices[clone].tabs.values();
+        let forgot = |tab: &Tab| tab.is_in_step(doc) && !tab.told_rejections.contains(&claim);
+        if is_kept && self.judge.is_rejected(&claim) && tabs.any(forgot) {
+            return Err(format!("device {clone} was not told that {claim} was rejected"));
+        }
+        Ok(())
+    }
+
     fn issue_some(&mut self, device: usize) -> Result<(), String> {
         for _ in 0..ISSUED {
             let doc = Doc(0);
@@ -266,17 +309,39 @@ impl World {
         }
         self.note(&format!("server {host}: {doc:?} is to be deleted"));
         let document = DocumentKey::new(&self.docs.spec(doc).name, "").expect("BUG: a bad name");
+        if self.rng.once_in(3) {
+            // What comes before it may be on its way to the disk, and not get there.
+            for device in 0..self.devices.len() {
+                self.wish(device, doc, "large", LARGE);
+            }
+            let sent_ms = self.rng.below(SENT_MS_MAX);
+            self.pass(sent_ms)?;
+            self.fill_server(host);
+        }
         self.deleting = Some((doc, before.map(|it| it.claims).unwrap_or_default()));
+        let life = self.hosts[host].life;
         let done = self.hosts[host].destroy(&document);
         self.host_did(host, done);
         self.pass(DECIDED_MS)?;
+        let here = &self.hosts[host];
+        let was_well = here.life == life && here.is_up() && !here.is_broken();
+        if self.not_deleted.take() == Some(doc)
+            && was_well
+            && !self.names_on(&self.hosts[host].disk, doc)?.is_some_and(|it| it.is_there)
+        {
+            return Err(format!("server {host}: {doc:?} was not deleted, and is gone"));
+        }
         Ok(())
     }
 
     /// What a server says of the document that was to be deleted there.
     pub(super) fn deleted(&mut self, host: usize, is_deleted: Option<bool>) {
         let Some(is_deleted) = is_deleted else { return };
-        let Some((doc, claims)) = self.deleting.take().filter(|_| is_deleted) else { return };
+        let Some((doc, claims)) = self.deleting.take() else { return };
+        if !is_deleted {
+            self.not_deleted = Some(doc);
+            return;
+        }
         // Anything may have come after the word, and before the deed.
         self.judge.went_back(doc, None, &Some(Applied::default()));
         self.judge.lost_claims(doc, claims);

@@ -78,12 +78,7 @@ impl World {
                 self.note(&format!("server {host}: power cut"));
                 self.cut_power_of_server(host);
             }
-            Trouble::ServerFull if self.hosts[host].is_up() => {
-                self.note(&format!("server {host}: the disk is full"));
-                self.hosts[host].disk.set_full(true);
-                let (life, delay) = (self.hosts[host].life, self.rng.below(5_000));
-                self.schedule(delay, Event::HostHasRoom { host, life });
-            }
+            Trouble::ServerFull if self.hosts[host].is_up() => self.fill_server(host),
             Trouble::ServerFails if self.hosts[host].is_up() => {
                 self.note(&format!("server {host}: the disk fails soon"));
                 fail_soon(&self.hosts[host].disk, &mut self.rng);
@@ -136,6 +131,14 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    /// The disk of a server is full for a while.
+    pub(super) fn fill_server(&mut self, host: usize) {
+        self.note(&format!("server {host}: the disk is full"));
+        self.hosts[host].disk.set_full(true);
+        let (life, delay) = (self.hosts[host].life, self.rng.below(5_000));
+        self.schedule(delay, Event::HostHasRoom { host, life });
     }
 
     /// The tab that lends is frozen, and its page server with it.
