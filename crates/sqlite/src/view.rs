@@ -14,6 +14,23 @@ use crate::pool::Pool;
 /// A clone is the same view; a [`fork`](View::fork) shares the base only. Nobody may change a view
 /// while a transaction of its connections runs, and all its connections are to be refreshed
 /// when what they have already read changes other than by pushing the page set they just made.
+///
+/// ```
+/// use tidelog_sqlite::{Params, Reader, View, Writer};
+/// use tidelog_types::Value;
+///
+/// let view = View::new(100, 0);
+/// let (mut writer, mut reader) = (Writer::new(&view), Reader::new(&view));
+/// let ((), set) = writer.write(&mut |tx| tx.run_migration("create table item (id)")).unwrap();
+/// view.push(&set);
+/// let ((), set) = writer.write(&mut |tx| tx.run_app("insert into item values (1)", &[])).unwrap();
+///
+/// let query = "select count(*) from item";
+/// let mut count = || reader.query(query, &Params::NONE).unwrap().decode();
+/// assert_eq!(count(), [[Value::Integer(0)]], "a write changes no view");
+/// view.push(&set);
+/// assert_eq!(count(), [[Value::Integer(1)]]);
+/// ```
 #[derive(Clone, Debug)]
 pub struct View {
     base: Arc<Mutex<Base>>,
