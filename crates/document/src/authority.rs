@@ -132,12 +132,6 @@ impl Authority {
         &mut self.reader
     }
 
-    /// How many migrations the document has seen; 0 for one that holds nothing yet.
-    pub fn version(&mut self) -> Run<u32> {
-        let version = done!(program::version(&mut self.reader)).unwrap_or(0);
-        Run::Done(u32::try_from(version).expect("BUG: so many migrations"))
-    }
-
     /// All tables, indexes, triggers and views, system tables among them, as they were made.
     pub fn schema(&mut self) -> Run<Vec<Vec<Value>>> {
         let sql = "select type, name, tbl_name, sql from sqlite_schema order by type, name";
