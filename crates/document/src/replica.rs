@@ -58,7 +58,7 @@ pub struct Replica {
     migration_failure: Option<Failure>,
     /// Mutations without a verdict, at LSNs `head - len .. head`.
     undecided: Pending,
-    /// What they have of their own of the overlay.
+    /// Count and size of the layers that undecided mutations have of their own.
     own_layers: OwnLayers,
     /// Entries that are not visible yet, in order.
     staged: VecDeque<ServerEntry>,
@@ -70,7 +70,8 @@ pub struct Replica {
     short: bool,
     /// Whether the layers have been built since it was opened, or learnt of a newer doctype.
     built: bool,
-    /// Whether they were given up before that: mutations that were never run are not shown.
+    /// Whether building the layers was given up before it had ended once: mutations that were never
+    /// run are not shown.
     unrun: bool,
     runs_again: u64,
 }

@@ -19,7 +19,7 @@ const REBASE_AGAIN_DOUBLINGS_MAX: u32 = 6;
 #[derive(Default)]
 pub(super) struct RebaseAgain {
     pub(super) at_ms: Option<u64>,
-    /// How often they were.
+    /// How often in a row layers were short of something.
     times: u32,
 }
 

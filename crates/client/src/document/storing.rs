@@ -26,7 +26,7 @@ const ENTRY_SIZE: usize = 128;
 /// Bytes of storage entries that are in memory alone, until the disk has them.
 #[derive(Default)]
 pub(super) struct Unstored {
-    /// Of those that no append carries yet.
+    /// Bytes of entries that no append carries yet.
     gathered_size: usize,
     in_flight_size: usize,
     /// The pages of those that no disk will have, since the data were cleared.
@@ -59,7 +59,8 @@ pub(super) struct WriteAgain {
     pub(super) at_ms: Option<u64>,
     /// How many pauses in a row there were.
     times: u32,
-    /// Why the last one did, until that is over, or nothing is left to write.
+    /// Why the last append failed, until the disk takes another or nothing is left to
+    /// write.
     pub(super) failure: Option<CallFailure>,
     /// Whether the disk lacks entries of the server, which come again: until it has them, nothing
     /// else that it takes tells that there is room.
@@ -124,11 +125,11 @@ pub(super) enum Then {
     Timeline(JournalId, Lsn),
     /// Storage entries before this are durable, the last of them of so many bytes.
     Storage(Lsn, usize),
-    /// A record is.
+    /// A record is durable.
     Record,
     /// The record that says that a server decides.
     Recorded,
-    /// The document itself.
+    /// The document is on the disk at all.
     Kept,
 }
 

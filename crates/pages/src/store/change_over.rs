@@ -34,7 +34,8 @@ const RUN_PAGES: usize = 64;
 /// Bytes that the other log file has at least beside those of the copied state: on a full device a
 /// change-over makes room, and needs some itself, with the reserve behind it.
 const STATE_RESERVE_SIZE: u64 = 192 * 1024;
-/// And at least beside what would be copied now: it does not grow for each append.
+/// Bytes that the other log file keeps at least beside what would be copied now. Less than
+/// [`STATE_RESERVE_SIZE`], so that it does not grow for each append.
 const KEPT_RESERVE_SIZE: u64 = 176 * 1024;
 /// How often what was appended meanwhile is copied and flushed before batches are held.
 const ROUNDS_MAX: u32 = 3;
@@ -96,7 +97,7 @@ enum Stage {
     Slots { done: u64, places: BTreeMap<Slot, PagePlace> },
     /// Pages are written to their slots, in the order of these.
     Pages(BTreeMap<Slot, PagePlace>),
-    /// They are flushed.
+    /// The pages in their slots are flushed.
     PagesFlush(FlushId),
     /// The header of the other log file is flushed: so its generation is not used again.
     Begin(FlushId),
@@ -108,7 +109,7 @@ enum Stage {
     TailFlush(FlushId),
     /// Batches are held, and what was appended during that is copied.
     LastTail,
-    /// That is flushed.
+    /// The copies of the last tail are flushed.
     LastFlush(FlushId),
     /// The seal is flushed.
     Seal(FlushId),
@@ -117,9 +118,9 @@ enum Stage {
 /// What came of one step.
 #[derive(Debug)]
 enum Step {
-    /// Hardly anything was done, and this is next.
+    /// Hardly anything was done; goes on with this stage.
     Next(Stage),
-    /// A slice was done, and this is next if there is no more of the same.
+    /// Did one slice; `Some(next)` if this stage is finished.
     Slice(Option<Stage>),
     /// There is nothing to be done now.
     Wait,
