@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tidelog_types::limits::{Limits, PAGE_SIZE};
 use tidelog_types::{Page, PageSet, Pgid};
 
-use crate::pool::Pool;
+use crate::base_pool::BasePool;
 
 /// What the connections of one document read: its base pages, and an overlay over them.
 ///
@@ -51,7 +51,7 @@ pub trait Stopwatch: fmt::Debug + Send + Sync {
 
 #[derive(Debug)]
 struct Base {
-    pool: Pool,
+    pool: BasePool,
     now_ms: u64,
 }
 
@@ -84,7 +84,7 @@ impl View {
     /// how many stay there.
     #[must_use]
     pub fn new(pool_pages_max: usize, db_pages: u32) -> Self {
-        let base = Base { pool: Pool::new(pool_pages_max, db_pages), now_ms: 0 };
+        let base = Base { pool: BasePool::new(pool_pages_max, db_pages), now_ms: 0 };
         let (base, overlay) = (Arc::new(Mutex::new(base)), Arc::default());
         Self { base, overlay, limits: Limits::DEFAULT, stopwatch: None }
     }

@@ -17,7 +17,7 @@ use tidelog_types::probe::{Probe, reached};
 use super::Store;
 use super::state_copy::StateCopy;
 use crate::catalog::Catalog;
-use crate::error::Fault;
+use crate::error::StoreError;
 use crate::page_file::Slot;
 use crate::page_table::entries_of;
 use crate::place::PagePlace;
@@ -164,7 +164,7 @@ impl ChangeOvers {
     }
 
     /// Begins one. Everything goes on as before.
-    pub fn begin<D: Disk>(&mut self, store: &mut Store<D>) -> Result<(), Fault> {
+    pub fn begin<D: Disk>(&mut self, store: &mut Store<D>) -> Result<(), StoreError> {
         assert!(self.current.is_none(), "BUG: two change-overs at once");
         store.log.request_flush()?;
         store.readers.begin_era();
@@ -186,7 +186,7 @@ impl ChangeOvers {
 
     /// Does a slice of the one that goes on, if there is one. Answers whether it has ended: then
     /// what was appended last may have to be written and flushed.
-    pub fn advance<D: Disk>(&mut self, store: &mut Store<D>) -> Result<bool, Fault> {
+    pub fn advance<D: Disk>(&mut self, store: &mut Store<D>) -> Result<bool, StoreError> {
         let Some(mut change_over) = self.current.take() else { return Ok(false) };
         // What is left shrinks though appends go on.
         let appended = store.log.size().saturating_sub(change_over.log_size);
@@ -206,18 +206,18 @@ impl ChangeOvers {
                 Ok(false)
             }
             // Once sealed, which file is the active one is settled by a flush and nothing else.
-            Err(fault) if fault.is_full() && !change_over.is_sealing() => {
+            Err(error) if error.is_full() && !change_over.is_sealing() => {
                 reached(Probe::ChangeOverGivenUp);
                 let next_at = store.log.size() + store.options.log_size_max / 4;
                 self.give_up(store, next_at);
                 Ok(true)
             }
             // What is damaged cannot be copied. Everything else goes on, with a log that grows.
-            Err(Fault::Damaged { .. }) if !change_over.is_sealing() => {
+            Err(StoreError::Damaged { .. }) if !change_over.is_sealing() => {
                 self.give_up(store, u64::MAX);
                 Ok(true)
             }
-            Err(fault) => Err(fault),
+            Err(error) => Err(error),
         }
     }
 
@@ -249,7 +249,7 @@ impl ChangeOvers {
 
     /// Gives back what the last change-over has left: memory, and room on the device, or room that
     /// it has taken in vain, once nobody reads there.
-    pub fn shed<D: Disk>(&mut self, store: &mut Store<D>) -> Result<(), Fault> {
+    pub fn shed<D: Disk>(&mut self, store: &mut Store<D>) -> Result<(), StoreError> {
         self.go_on_forgetting(&mut Budget::new(store.options.limits.slice));
         if self.lacks_room(store) {
             self.is_shed = false;
@@ -341,7 +341,7 @@ impl ChangeOver {
 
     /// Goes on until a slice is done, or there is nothing to be done now. Answers whether the seal
     /// is flushed.
-    fn advance<D: Disk>(&mut self, store: &mut Store<D>, size: u64) -> Result<bool, Fault> {
+    fn advance<D: Disk>(&mut self, store: &mut Store<D>, size: u64) -> Result<bool, StoreError> {
         loop {
             let step = self.step(store, size)?;
             self.is_waiting = matches!(step, Step::Wait);
@@ -359,7 +359,7 @@ impl ChangeOver {
         }
     }
 
-    fn step<D: Disk>(&mut self, store: &mut Store<D>, size: u64) -> Result<Step, Fault> {
+    fn step<D: Disk>(&mut self, store: &mut Store<D>, size: u64) -> Result<Step, StoreError> {
         Ok(match &mut self.stage {
             Stage::Fold => self.fold(&store.log, size)?,
             Stage::Settle => {
@@ -478,7 +478,7 @@ impl ChangeOver {
     }
 
     /// Reads a slice of the old log.
-    fn fold<D: Disk>(&mut self, log: &Log<D>, size: u64) -> Result<Step, Fault> {
+    fn fold<D: Disk>(&mut self, log: &Log<D>, size: u64) -> Result<Step, StoreError> {
         let folded = &mut self.folded;
         let mut answer = Ok(());
         let mut visit = |frame: FoundFrame<'_>, _| {
@@ -492,7 +492,7 @@ impl ChangeOver {
     }
 
     /// Copies a slice of what was appended to the old log behind the point.
-    fn copy_tail<D: Disk>(&mut self, store: &mut Store<D>, size: u64) -> Result<(), Fault> {
+    fn copy_tail<D: Disk>(&mut self, store: &mut Store<D>, size: u64) -> Result<(), StoreError> {
         let slots = store.pages.slots();
         let log = &mut store.log;
         let end = log.written_size();
@@ -519,7 +519,7 @@ impl ChangeOver {
 
     /// The new log is sealed: goes over to it, with what was appended while batches were held.
     /// Gives what was known before.
-    fn switch<D: Disk>(mut self, store: &mut Store<D>) -> Result<Catalog, Fault> {
+    fn switch<D: Disk>(mut self, store: &mut Store<D>) -> Result<Catalog, StoreError> {
         // Where the file cannot grow, a large document takes the slots that small ones have left.
         if !store.pages.is_tight() {
             self.next.extents.let_grow();
@@ -574,7 +574,7 @@ fn write_pages<D: Disk>(
     store: &mut Store<D>,
     places: &mut BTreeMap<Slot, PagePlace>,
     size: u64,
-) -> Result<(), Fault> {
+) -> Result<(), StoreError> {
     let run_max = RUN_PAGES.min(to_usize(size / PAGE_SIZE as u64)).max(1);
     let mut written = 0;
     while written < size
