@@ -190,8 +190,8 @@ impl StoreLink {
 
     /// Everything up to `ticket` is durable. Gives the documents that are destroyed by that.
     pub(crate) fn durable(&mut self, ticket: Ticket) -> Vec<DocumentKey> {
-        let settled = self.pending.partition_point(|pending| pending.ticket <= ticket);
-        self.pending.drain(..settled).filter_map(|it| destroyed_by(it.request)).collect()
+        let answered = self.pending.partition_point(|pending| pending.ticket <= ticket);
+        self.pending.drain(..answered).filter_map(|it| destroyed_by(it.request)).collect()
     }
 
     /// Whether an earlier page server was handed what has this ticket too.

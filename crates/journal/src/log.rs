@@ -464,7 +464,7 @@ impl<D: Disk> Log<D> {
     ///
     /// As [`write`](Self::write), but for a device that is full: then there is none.
     pub fn mark_durable(&mut self) -> Result<(), DiskError> {
-        if self.is_damaged || self.is_held || !self.is_settled() {
+        if self.is_damaged || self.is_held || !self.is_all_durable() {
             return Ok(());
         }
         match self.writer.write_durable_mark(&mut self.files[self.active.index()]) {
@@ -482,7 +482,7 @@ impl<D: Disk> Log<D> {
 
     /// Whether all that was committed is durable, and nothing is under way.
     #[must_use]
-    pub fn is_settled(&self) -> bool {
+    pub fn is_all_durable(&self) -> bool {
         let is_flushed = self.flushes.is_empty() && self.retiring.is_none();
         let is_written = self.written == self.committed && !self.is_amid_parts();
         !self.is_dirty && is_flushed && is_written

@@ -227,8 +227,8 @@ impl<'r> Scene<'r> {
         let durable = self.log.poll_flushed().expect("healthy");
         self.model.flushed();
         assert_eq!(durable, BatchNumber(self.model.durable));
-        let is_settled = self.model.durable == self.model.committed && self.log.is_found_durable();
-        assert!(!self.log.is_settled() || is_settled);
+        let is_durable = self.model.durable == self.model.committed && self.log.is_found_durable();
+        assert!(!self.log.is_all_durable() || is_durable);
     }
 
     fn settle(&mut self) {
@@ -239,7 +239,7 @@ impl<'r> Scene<'r> {
         self.write();
         self.request_flush();
         self.complete_flushes();
-        assert!(self.log.is_settled());
+        assert!(self.log.is_all_durable());
     }
 
     fn read_frame(&mut self) {

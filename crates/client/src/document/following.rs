@@ -151,7 +151,7 @@ impl Document {
     /// Whether the server is to be told that we follow. What is offered to it is durable here.
     pub(crate) fn wants_channel(&self, now_ms: u64, store: &StoreLink, limits: &Limits) -> bool {
         let ready = match self.open().map(|open| &open.role) {
-            Some(Role::Local(_)) => self.following.offer.is_some() && self.ledger.is_settled(),
+            Some(Role::Local(_)) => self.following.offer.is_some() && self.ledger.is_drained(),
             Some(Role::Synced(_)) => true,
             None => false,
         };
@@ -533,7 +533,7 @@ impl Document {
             if let Err(error) = synced.sender.connected(wanted, synced.durable) {
                 return self.break_off(&error.to_string(), ctx);
             }
-        } else if from == storage.next && replica.is_settled() {
+        } else if from == storage.next && replica.is_rebased() {
             // Pages that are visible already cannot tell of a timeline that parted later.
             return self.break_off("the server has no pages that go with its timelines", ctx);
         } else {

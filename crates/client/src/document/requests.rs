@@ -155,7 +155,7 @@ impl Document {
     /// Where that query is in the queue.
     fn next_past_offer(&self) -> Option<usize> {
         // Before all of it is durable it may yet be taken back.
-        let is_frozen = self.following.offer.is_some() && self.ledger.is_settled();
+        let is_frozen = self.following.offer.is_some() && self.ledger.is_drained();
         if !is_frozen || self.open().is_none_or(|open| open.is_unadopted) {
             return None;
         }

@@ -184,7 +184,7 @@ impl Document {
             return;
         }
         // What was on its way as the data were cleared is never answered.
-        if !self.ledger.is_settled() && !ctx.store.is_lost() {
+        if !self.ledger.is_drained() && !ctx.store.is_lost() {
             reached(Probe::OpenWaitedForAppends);
             return;
         }
@@ -192,7 +192,7 @@ impl Document {
     }
 
     /// The document that had this name before is destroyed, or is to stay.
-    pub(crate) fn name_is_settled(&self, ctx: &mut Context<'_>) {
+    pub(crate) fn name_is_decided(&self, ctx: &mut Context<'_>) {
         if !self.is_loaded() {
             self.ask_where_it_stands(ctx);
         }
@@ -266,15 +266,15 @@ impl Document {
 
     /// Everything up to `ticket` is on the disk.
     pub(crate) fn store_durable(&mut self, ticket: Ticket, ctx: &mut Context<'_>) {
-        let was_settled = self.ledger.is_settled();
+        let was_drained = self.ledger.is_drained();
         self.ledger.on_durable(ticket);
         self.do_what_is_ready(ctx);
-        if was_settled {
+        if was_drained {
             return;
         }
         if !self.is_loaded() {
             self.ask_where_it_stands(ctx);
-        } else if self.ledger.is_settled() {
+        } else if self.ledger.is_drained() {
             self.write_works();
         }
     }
@@ -432,7 +432,7 @@ impl Document {
         self.seal();
         self.note_lives();
         self.flush_gathered(ctx);
-        if self.is_loaded() && self.ledger.is_settled() {
+        if self.is_loaded() && self.ledger.is_drained() {
             self.write_again.has_nothing_to_write(ctx.now_ms);
         }
     }

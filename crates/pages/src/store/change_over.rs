@@ -91,7 +91,7 @@ enum Stage {
     Fold,
     /// Waits until the old log is durable up to the point, and nobody reads from a slot that may
     /// be overwritten.
-    Settle,
+    Quiesce,
     /// Every page in the log becomes the one of its slot: of the documents up to this number that
     /// is done.
     Slots { done: u64, places: BTreeMap<Slot, PagePlace> },
@@ -205,7 +205,7 @@ impl ChangeOvers {
                 self.current = Some(change_over);
                 Ok(false)
             }
-            // Once sealed, which file is the active one is settled by a flush and nothing else.
+            // Once sealed, which file is the active one is decided by a flush and nothing else.
             Err(error) if error.is_full() && !change_over.is_sealing() => {
                 reached(Probe::ChangeOverGivenUp);
                 let next_at = store.log.size() + store.options.log_size_max / 4;
@@ -302,8 +302,10 @@ impl ChangeOvers {
 
     /// Whether the current one waits for reads that began before it did, and has done so for long.
     pub fn is_held_up_by_reads<D: Disk>(&self, store: &mut Store<D>) -> bool {
-        let settles = matches!(&self.current, Some(it) if matches!(it.stage, Stage::Settle));
-        settles && store.log.size() >= self.next_at.saturating_mul(2) && store.readers.has_earlier()
+        let is_quiescing = matches!(&self.current, Some(it) if matches!(it.stage, Stage::Quiesce));
+        is_quiescing
+            && store.log.size() >= self.next_at.saturating_mul(2)
+            && store.readers.has_earlier()
     }
 }
 
@@ -362,7 +364,7 @@ impl ChangeOver {
     fn step<D: Disk>(&mut self, store: &mut Store<D>, size: u64) -> Result<Step, StoreError> {
         Ok(match &mut self.stage {
             Stage::Fold => self.fold(&store.log, size)?,
-            Stage::Settle => {
+            Stage::Quiesce => {
                 store.log.poll_flushed()?;
                 let has_readers = store.readers.has_earlier();
                 if has_readers {
@@ -488,7 +490,7 @@ impl ChangeOver {
         };
         self.read = log.read_from(self.read, self.point, to_usize(size), &mut visit)?;
         answer.expect("BUG: the log says what cannot be");
-        Ok(Step::Slice((self.read == self.point).then_some(Stage::Settle)))
+        Ok(Step::Slice((self.read == self.point).then_some(Stage::Quiesce)))
     }
 
     /// Copies a slice of what was appended to the old log behind the point.

@@ -139,7 +139,9 @@ impl StateCopy {
                 let journal = document.storage.expect("BUG: it was copied").journal;
                 let mut body = Vec::new();
                 let mut last = None;
-                for entry in document.pages.settled_from(first).iter().take(TABLE_FRAME_ENTRIES) {
+                for entry in
+                    document.pages.checkpointed_from(first).iter().take(TABLE_FRAME_ENTRIES)
+                {
                     entry.encode(&mut body);
                     last = Some(entry.pgid);
                 }
