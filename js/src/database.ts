@@ -70,7 +70,14 @@ type Listeners = { readonly [Name in keyof DatabaseEvents]: Set<(it: never) => v
 
 /** An open document. Calls take effect in the order in which they are made. */
 export class Database<Defined extends Mutations = Mutations> {
-  /** The mutations of its doctype, as functions. */
+  /**
+   * The mutations of its doctype, as functions.
+   *
+   * @example
+   * ```ts
+   * const { lsn } = await db.mutate.add({ id: crypto.randomUUID(), title: 'milk' });
+   * ```
+   */
   readonly mutate: Mutate<Defined>;
   readonly #connection: Connection;
   readonly #doctype: DoctypeDefinition;
@@ -112,6 +119,12 @@ export class Database<Defined extends Mutations = Mutations> {
    *
    * @param sql one statement that only reads.
    * @param params by position (an array) or by name (an object).
+   *
+   * @example
+   * ```ts
+   * const [milk] = await db.query<{ id: string }>('select id from todo where title = ?', ['milk']);
+   * if (milk) await db.mutate.remove({ id: milk.id });
+   * ```
    */
   query<R = Row>(sql: string, params?: Params): Promise<R[]> {
     return this.#ask(
@@ -121,7 +134,20 @@ export class Database<Defined extends Mutations = Mutations> {
     );
   }
 
-  /** Runs a query now, and again whenever something that it read has changed. */
+  /**
+   * Runs a query now, and again whenever something that it read has changed.
+   *
+   * @example
+   * ```ts
+   * const live = db.live<{ title: string }>('select title from todo order by title');
+   * const stop = live.subscribe((rows, error) => console.log(rows ?? error));
+   * for await (const rows of live) {
+   *   if (rows.length === 0) break;
+   * }
+   * stop();
+   * live.close();
+   * ```
+   */
   live<R = Row>(sql: string, params?: Params): LiveQuery<R> {
     const query: LiveQuery<R> = new LiveQuery((take) => {
       const message = this.#try(() => bindQuery(sql, params), take);
@@ -144,6 +170,13 @@ export class Database<Defined extends Mutations = Mutations> {
    * there is one.
    *
    * @returns stops it. Safe to call more than once.
+   *
+   * @example
+   * ```ts
+   * const stop = db.on('rejected', ({ mutation, args, reason }) => {
+   *   console.warn(`${mutation} was undone: ${reason}`, args);
+   * });
+   * ```
    */
   on<Name extends keyof DatabaseEvents>(
     event: Name,
@@ -178,7 +211,14 @@ export class Database<Defined extends Mutations = Mutations> {
     );
   }
 
-  /** A SQLite file of what {@link query} sees. */
+  /**
+   * A SQLite file of what {@link query} sees.
+   *
+   * @example
+   * ```ts
+   * const file = new Blob([await db.export()], { type: 'application/vnd.sqlite3' });
+   * ```
+   */
   export(): Promise<Uint8Array<ArrayBuffer>> {
     return this.#ask(
       'export',
@@ -187,7 +227,16 @@ export class Database<Defined extends Mutations = Mutations> {
     );
   }
 
-  /** Stays away from the server until {@link connect}, in all tabs. */
+  /**
+   * Stays away from the server until {@link connect}, in all tabs.
+   *
+   * @example
+   * ```ts
+   * db.disconnect();
+   * await db.mutate.add({ id: crypto.randomUUID(), title: 'milk' }); // on this disk, and not sent
+   * db.connect();
+   * ```
+   */
   disconnect(): void {
     this.#connect(false);
   }

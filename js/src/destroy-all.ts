@@ -28,6 +28,12 @@ interface Removal {
  *
  * Where it fails, `outcome` says whether everything is still there: it is `unknown` if a part may
  * be gone, or goes once whoever holds on to it lets go.
+ *
+ * @example
+ * ```ts
+ * await destroyAll();
+ * location.reload();
+ * ```
  */
 export function destroyAll(): Promise<void> {
   const removal: Removal = { hasBegun: false, isGivenUp: false };

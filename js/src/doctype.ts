@@ -92,6 +92,18 @@ export function mutation<const Types extends ParamTypes>(
 /**
  * Defines a kind of document. Later versions of it keep the name, append migrations, and change
  * mutations as they like.
+ *
+ * @example
+ * ```ts
+ * const todos = doctype({
+ *   name: 'todos',
+ *   migrations: ['create table todo (id text primary key, title text not null) strict'],
+ *   mutations: {
+ *     add: mutation({ id: 'text', title: 'text' }, 'insert into todo values (:id, :title)'),
+ *     remove: mutation({ id: 'text' }, 'delete from todo where id = :id'),
+ *   },
+ * });
+ * ```
  */
 export function doctype<const Defined extends Mutations>(
   definition: Doctype<Defined>,

@@ -55,6 +55,11 @@ function connectionTo(urls: WorkerUrls): Connection {
  * Resolves as soon as the document can be read and changed here; the server need not be there. A
  * local document that is given a server is handed over first, which takes the time that the line
  * needs.
+ *
+ * @example
+ * ```ts
+ * const db = await open(todos, { document: 'groceries', server: 'wss://sync.example.org' });
+ * ```
  */
 export function open<const Defined extends Mutations>(
   doctype: Doctype<Defined>,
@@ -84,6 +89,18 @@ export function open<const Defined extends Mutations>(
 /**
  * Deletes the local copy of a document. Refuses with `PendingError` while mutations are pending,
  * and where it cannot be read with the reason for that, unless `force` is set.
+ *
+ * @example
+ * ```ts
+ * try {
+ *   await destroy('groceries');
+ * } catch (error) {
+ *   if (!(error instanceof PendingError)) throw error;
+ *   if (confirm('Lose what the server has not seen yet?')) {
+ *     await destroy('groceries', { force: true });
+ *   }
+ * }
+ * ```
  */
 export function destroy(document: string, options: DestroyOptions = {}): Promise<void> {
   return new Promise((resolve, reject) => {

@@ -14,7 +14,19 @@ export interface Confirmation {
   readonly lsn: number;
 }
 
-/** What becomes of a mutation: awaiting it is awaiting {@link Receipt.durable}. */
+/**
+ * What becomes of a mutation: awaiting it is awaiting {@link Receipt.durable}.
+ *
+ * @example
+ * ```ts
+ * const receipt = db.mutate.add({ id: crypto.randomUUID(), title: 'milk' });
+ * await receipt; // on this device's disk
+ * receipt.confirmed.then(
+ *   () => console.log('everybody has it'),
+ *   (error) => error instanceof RejectedError && console.warn(error.message),
+ * );
+ * ```
+ */
 export interface Receipt extends Promise<Durability> {
   /**
    * The receipt itself: resolves when the mutation is on this device's disk. Rejects with

@@ -389,7 +389,7 @@ impl Client {
                     document.storage_works();
                 });
                 self.destroyed(ticket, out);
-                self.names_are_settled(gone, out);
+                self.names_are_decided(gone, out);
             }
             StoreReply::AppendFailed { ticket, error } => {
                 self.with_each(out, |document, ctx| document.append_failed(ticket, &error, ctx));
@@ -455,9 +455,9 @@ impl Client {
         });
     }
 
-    fn names_are_settled(&mut self, keys: impl IntoIterator<Item = DocumentKey>, out: &mut Outbox) {
+    fn names_are_decided(&mut self, keys: impl IntoIterator<Item = DocumentKey>, out: &mut Outbox) {
         for key in keys {
-            self.with(&key, out, |document, ctx| document.name_is_settled(ctx));
+            self.with(&key, out, |document, ctx| document.name_is_decided(ctx));
         }
     }
 
@@ -472,7 +472,7 @@ impl Client {
             }
             _ => true,
         });
-        self.names_are_settled(kept, out);
+        self.names_are_decided(kept, out);
     }
 
     // --- servers -------------------------------------------------------------------------------

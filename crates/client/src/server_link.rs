@@ -17,7 +17,7 @@ const PING_AFTER_MS: u64 = 15_000;
 const PING_SOON_AFTER_MS: u64 = 2_000;
 /// Milliseconds after that question after which the connection counts as broken.
 const ANSWER_MS: u64 = 15_000;
-/// The same while something waits.
+/// Milliseconds for the answer while something waits for the server.
 const ANSWER_SOON_MS: u64 = 6_000;
 /// The answer comes behind what is still on its way up: it may take so much longer as a line of 64
 /// kbit/s takes for that, up to one message, since the server says something to each.
@@ -54,9 +54,9 @@ pub(crate) enum Stage {
 pub(crate) enum Need {
     /// No document is synced there any more.
     None,
-    /// Documents are.
+    /// Documents are synced there.
     Some,
-    /// Something waits for it.
+    /// Something waits for the server's answer.
     Soon,
 }
 

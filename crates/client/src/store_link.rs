@@ -22,7 +22,7 @@ pub(crate) struct StoreLink {
     last_request: u64,
     /// Appends and destroys that are not durable yet, oldest first.
     pending: VecDeque<Pending>,
-    /// Whether it had too much of ours to do, and did not take a read in.
+    /// Whether the page server had too many of our requests, and refused a read.
     has_refused: bool,
     /// Tabs that the page server's host can tell by itself.
     reached: Vec<TabId>,
@@ -72,7 +72,8 @@ impl StoreLink {
         self.failure.as_ref().is_some_and(|failure| failure.kind == UnservedKind::Lost)
     }
 
-    /// Whether they were, and nobody can read what there was either: no other page server is asked.
+    /// Whether the data were cleared under us, and the page server that could still read the old
+    /// ones is gone: no other page server is asked.
     pub(crate) fn is_over(&self) -> bool {
         self.is_lost() && self.server.is_none()
     }
@@ -82,14 +83,14 @@ impl StoreLink {
         self.failure.as_ref().filter(|_| self.server.is_none())
     }
 
-    /// The page server can tell this tab by itself.
+    /// This page server's host has a port to this tab, and tells it by itself what is durable.
     pub(crate) fn reached(&mut self, tab: TabId, server: PageServerId) {
         if self.server == Some(server) {
             self.reached.push(tab);
         }
     }
 
-    /// Whether it can.
+    /// Whether the page server's host has a port to this tab.
     pub(crate) fn reaches(&self, tab: TabId) -> bool {
         self.ready && self.reached.contains(&tab)
     }
@@ -189,8 +190,8 @@ impl StoreLink {
 
     /// Everything up to `ticket` is durable. Gives the documents that are destroyed by that.
     pub(crate) fn durable(&mut self, ticket: Ticket) -> Vec<DocumentKey> {
-        let settled = self.pending.partition_point(|pending| pending.ticket <= ticket);
-        self.pending.drain(..settled).filter_map(|it| destroyed_by(it.request)).collect()
+        let answered = self.pending.partition_point(|pending| pending.ticket <= ticket);
+        self.pending.drain(..answered).filter_map(|it| destroyed_by(it.request)).collect()
     }
 
     /// Whether an earlier page server was handed what has this ticket too.

@@ -40,7 +40,7 @@ pub enum Grown {
 
 /// How a call fails that was told to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
+pub enum DiskFault {
     /// The device reports an error. A write has then written its first half, a flush nothing.
     Device,
     /// The device says that it is full, having written the first half of a write. Reads fail as
@@ -58,7 +58,7 @@ pub enum Fault {
     LateFlush,
 }
 
-impl Fault {
+impl DiskFault {
     /// Every way there is.
     pub const ALL: [Self; 6] = [
         Self::Device,
@@ -78,7 +78,7 @@ struct Device {
     /// Bytes read so far, over all files.
     read: u64,
     power_off_after: Option<u64>,
-    fault: Option<(u64, Fault)>,
+    fault: Option<(u64, DiskFault)>,
     capacity: Option<u64>,
     is_full: bool,
     has_holes: bool,
@@ -172,7 +172,7 @@ impl CrashDevice {
     }
 
     /// Makes call number `call` (the first is 1) fail in this way.
-    pub fn fail_call(&self, call: u64, fault: Fault) {
+    pub fn fail_call(&self, call: u64, fault: DiskFault) {
         self.lock().fault = Some((call, fault));
     }
 
@@ -360,7 +360,7 @@ impl Device {
     }
 
     /// Counts a call on `file`, and says how it has to fail, if it has to.
-    fn enter(&mut self, file: usize) -> Result<Option<Fault>, DiskError> {
+    fn enter(&mut self, file: usize) -> Result<Option<DiskFault>, DiskError> {
         if self.files[file].poisoned {
             return Err(DiskError::Poisoned);
         }

@@ -27,7 +27,7 @@ mod memory;
 mod native;
 mod store_files;
 
-pub use crash::{CrashDevice, CrashDisk, Fault, Grown};
+pub use crash::{CrashDevice, CrashDisk, DiskFault, Grown};
 pub use disk::{BLOCK_SIZE, Disk, FlushId, SECTOR_SIZE};
 pub use error::DiskError;
 pub use memory::MemoryDisk;

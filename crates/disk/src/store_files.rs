@@ -8,7 +8,7 @@ use crate::MemoryDisk;
 pub struct StoreFiles<D> {
     /// One of the two log files, which are used in turn.
     pub log_a: D,
-    /// The other one.
+    /// The other log file.
     pub log_b: D,
     /// The page file.
     pub pages: D,

@@ -11,9 +11,9 @@ use crate::{ReplicaError, ServerEntry};
 pub struct ArrivingEntry {
     set: PageSet,
     parts_count: u64,
-    /// Over all of them.
+    /// The hash over all parts that have come.
     hash: EntryHash,
-    /// That of the last entry, and where the journal stood after it.
+    /// Where the journal stood after the last complete entry, and that entry's hash.
     last: Option<(Position, EntryHash)>,
 }
 

@@ -26,6 +26,42 @@ const FIND_OTHER_ROOT: &str = "
 /// Every method either ends with `Run::Done`, and then view and position have moved on and the
 /// caller appends the entry to its store, or it has changed nothing. Entries that are lost before
 /// they are durable are lost together with this value: the caller opens the document anew.
+///
+/// ```
+/// use tidelog_document::{Authority, Doctype, Mutation, MutationDefinition};
+/// use tidelog_sqlite::{Params, View};
+/// use tidelog_types::{CallId, ClientId, JournalId, Life, Lineage, Lsn, Position, Value};
+///
+/// let add = MutationDefinition {
+///     name: "add".to_owned(),
+///     params: Vec::new(),
+///     sql: vec!["insert into item values (:now)".to_owned()],
+/// };
+/// let migrations = vec!["create table item (at integer)".to_owned()];
+/// let doctype = Doctype { name: "list".to_owned(), migrations, mutations: vec![add] };
+///
+/// let start = Position::start_of(JournalId([1; 16]));
+/// let lives = Lineage::default();
+/// let mut document = Authority::new(View::new(100, 0), start, lives, Life([2; 16]));
+/// let entry = document.migrate(&doctype).unwrap().expect("it was empty");
+/// assert_eq!(entry.range.to_string(), "1..2");
+///
+/// let mutation = Mutation {
+///     doctype: doctype.hash(),
+///     name: "add".to_owned(),
+///     args: Vec::new(),
+///     now_ms: 5,
+///     client: ClientId([3; 16]),
+///     kept_rejections: Lsn::FIRST,
+///     moved_from: None,
+/// };
+/// document.apply_local(CallId([4; 16]), &mutation, &doctype).unwrap();
+/// let entry = document.seal().expect("a mutation was applied");
+/// assert_eq!(entry.range.to_string(), "2..3");
+///
+/// let rows = document.reader().query("select at from item", &Params::NONE).unwrap();
+/// assert_eq!(rows.decode(), [[Value::Integer(5)]]);
+/// ```
 pub struct Authority {
     view: View,
     writer: Writer,
@@ -94,12 +130,6 @@ impl Authority {
     /// The connection for queries of apps.
     pub fn reader(&mut self) -> &mut Reader {
         &mut self.reader
-    }
-
-    /// How many migrations the document has seen; 0 for one that holds nothing yet.
-    pub fn version(&mut self) -> Run<u32> {
-        let version = done!(program::version(&mut self.reader)).unwrap_or(0);
-        Run::Done(u32::try_from(version).expect("BUG: so many migrations"))
     }
 
     /// All tables, indexes, triggers and views, system tables among them, as they were made.

@@ -237,7 +237,8 @@ impl Taken {
     }
 }
 
-/// The same for the free pages, which are read again: what they name was not taken in.
+/// A walk over the free list. Its pages are read again, since [`PageLinks`] keeps nothing of what
+/// they name.
 #[derive(Clone, Debug)]
 pub struct FreeWalk {
     taken: Taken,

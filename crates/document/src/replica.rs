@@ -58,7 +58,7 @@ pub struct Replica {
     migration_failure: Option<Failure>,
     /// Mutations without a verdict, at LSNs `head - len .. head`.
     undecided: Pending,
-    /// What they have of their own of the overlay.
+    /// Count and size of the layers that undecided mutations have of their own.
     own_layers: OwnLayers,
     /// Entries that are not visible yet, in order.
     staged: VecDeque<ServerEntry>,
@@ -70,7 +70,8 @@ pub struct Replica {
     short: bool,
     /// Whether the layers have been built since it was opened, or learnt of a newer doctype.
     built: bool,
-    /// Whether they were given up before that: mutations that were never run are not shown.
+    /// Whether building the layers was given up before it had ended once: mutations that were never
+    /// run are not shown.
     unrun: bool,
     runs_again: u64,
 }
@@ -195,7 +196,7 @@ pub enum ReplicaError {
 
 impl Replica {
     /// A document as it lies in the store. Call [`step`](Self::step) until it is
-    /// [`settled`](Self::is_settled): only then are its layers complete.
+    /// [rebased](Self::is_rebased): only then are its layers complete.
     ///
     /// `view` shows the pages at `base`; `frames` are the timeline's entries from its start to its
     /// head; every doctype that a frame names is in `doctypes`, and so is `newest`.
@@ -373,7 +374,7 @@ impl Replica {
 
     /// Whether everything that is known is visible: no rebase is due or under way.
     #[must_use]
-    pub fn is_settled(&self) -> bool {
+    pub fn is_rebased(&self) -> bool {
         self.rebase.is_none() && self.staged.is_empty() && !self.stale
     }
 
@@ -537,7 +538,7 @@ impl Replica {
 
     /// Runs a slice of what is due, if anything is.
     ///
-    /// `Done(None)` means that more is to do, or nothing ([`is_settled`](Self::is_settled)
+    /// `Done(None)` means that more is to do, or nothing ([`is_rebased`](Self::is_rebased)
     /// tells); an [`Advance`] means that the new pages are visible now.
     ///
     /// `new_timeline` is the id of the one that undecided mutations go on in if they cannot in
@@ -549,7 +550,7 @@ impl Replica {
         may_wait: bool,
         budget: &mut Budget,
     ) -> Run<Option<Advance>> {
-        if self.is_settled() {
+        if self.is_rebased() {
             return Run::Done(None);
         }
         let mut rebase = match self.rebase.take() {

@@ -50,7 +50,7 @@ fn an_entry_as_predicted_takes_its_layers_place_and_nothing_runs_again() {
 
         device.changed.clear();
         assert!(device.hear(entry), "it had to wait for a rebase");
-        assert!(device.replica.is_settled());
+        assert!(device.replica.is_rebased());
         assert_eq!(device.changed, []);
         assert_eq!(device.verdicts(), [applied(41)]);
         assert_eq!(device.frames, []);
@@ -166,7 +166,7 @@ fn a_mutation_issued_while_a_rebase_is_under_way_joins_its_end() {
         let (_, entry) = server.take(second.replica.origin(theirs.lsn), &theirs);
         first.hear(entry);
         assert!(!first.step(), "all ran in one slice");
-        assert!(!first.replica.is_settled());
+        assert!(!first.replica.is_rebased());
 
         bump(&mut first, &doctype, 20);
         let count = "select count from total";
@@ -189,7 +189,7 @@ fn a_rebase_gets_on_under_a_budget_that_is_spent_on_other_work() {
         for _ in 0..3 {
             first.step_after(u64::MAX);
         }
-        assert!(first.replica.is_settled(), "it would never end: {}", first.replica);
+        assert!(first.replica.is_rebased(), "it would never end: {}", first.replica);
     });
 }
 
@@ -265,7 +265,7 @@ fn gaps_and_diverged_chains_are_refused_and_repeats_passed_over() {
         let known = server.entries[3].clone();
         assert!(matches!(first.replica.sync_receive(known), Ok(None)));
         assert_eq!(first.replica.to_string(), state);
-        assert!(first.replica.is_settled());
+        assert!(first.replica.is_rebased());
         assert!(first.image() == seen);
 
         for entry in &entries {
@@ -568,12 +568,12 @@ fn pending_mutations_drain_in_linear_work_under_traffic_of_others() {
                 other.hear(entry.clone());
                 other.settle();
                 device.hear(entry);
-                while !device.replica.is_settled() && device.replica.put_off().is_none() {
+                while !device.replica.is_rebased() && device.replica.put_off().is_none() {
                     device.step();
                 }
             }
         }
-        assert!(device.replica.is_settled(), "nothing is put off when all is decided");
+        assert!(device.replica.is_rebased(), "nothing is put off when all is decided");
         assert_same(&server, &device);
         assert_eq!(device.decided.len() as u64, count);
         let runs = device.replica.runs_again();
@@ -593,7 +593,7 @@ fn layers_are_shared_while_a_rebase_is_under_way_too() {
         let before = first.image();
         first.begin_to_reopen(&[&doctype]);
         let mut slices = 0;
-        while !first.replica.is_settled() {
+        while !first.replica.is_rebased() {
             first.step();
             slices += 1;
             let count = first.replica.layers_count();
@@ -604,7 +604,7 @@ fn layers_are_shared_while_a_rebase_is_under_way_too() {
         let theirs = add(&mut second, &doctype, "theirs", 3);
         let (_, entry) = server.take(second.replica.origin(theirs.lsn), &theirs);
         first.hear(entry);
-        while !first.replica.is_settled() {
+        while !first.replica.is_rebased() {
             first.step();
             let count = first.replica.layers_count();
             assert!(count <= 2 * 8, "{count} layers");
@@ -642,7 +642,7 @@ fn layers_are_bounded_in_pages_too() {
         let before = first.image();
         first.begin_to_reopen(&[&doctype]);
         let mut slices = 0;
-        while !first.replica.is_settled() {
+        while !first.replica.is_rebased() {
             first.step();
             check(&first);
             slices += 1;
@@ -655,7 +655,7 @@ fn layers_are_bounded_in_pages_too() {
         // What is issued meanwhile has its layer beside those of the rebase.
         first.step();
         rewrite(&mut first);
-        while !first.replica.is_settled() {
+        while !first.replica.is_rebased() {
             first.step();
             check(&first);
         }
@@ -784,7 +784,7 @@ fn a_slice_of_a_rebase_is_bounded_in_steps() {
     device.limits.slice.steps = 200_000;
     device.begin_to_reopen(&[&doctype]);
     let mut slices = 0;
-    while !device.replica.is_settled() {
+    while !device.replica.is_rebased() {
         device.step();
         slices += 1;
     }

@@ -36,6 +36,37 @@ pub struct BatchNumber(pub u64);
 /// [`request_flush`](Self::request_flush) asks for all that is written to be made durable. When
 /// the file has grown long its owner copies what it still needs into the other file
 /// ([`begin_copy`](Self::begin_copy) and what follows it).
+///
+/// ```
+/// use tidelog_disk::CrashDevice;
+/// use tidelog_journal::{Found, FrameHead, Log, Seed, Witness};
+/// use tidelog_types::Epoch;
+///
+/// let device = CrashDevice::new();
+/// let files = [device.file("a"), device.file("b")];
+/// let (mut log, report) = Log::recover(files, Witness::None, Seed(1), &mut |_| Ok(()))?;
+/// assert!(report.is_new);
+///
+/// let head = FrameHead::new(1, 7, Epoch(1));
+/// log.push(&head, &[b"milk"]);
+/// log.push(&head, &[b"bread"]);
+/// let batch = log.commit();
+/// log.write()?;
+/// log.request_flush()?;
+/// assert_eq!(log.poll_flushed()?, batch, "both are durable");
+///
+/// let device = device.crash(&mut |_| 0);
+/// let files = [device.file("a"), device.file("b")];
+/// let mut bodies = Vec::new();
+/// Log::recover(files, Witness::None, Seed(2), &mut |found| {
+///     if let Found::Frame(frame) = found {
+///         bodies.push(frame.body.to_vec());
+///     }
+///     Ok(())
+/// })?;
+/// assert_eq!(bodies, [b"milk".to_vec(), b"bread".to_vec()]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Log<D> {
     pub(crate) files: [D; 2],
@@ -433,7 +464,7 @@ impl<D: Disk> Log<D> {
     ///
     /// As [`write`](Self::write), but for a device that is full: then there is none.
     pub fn mark_durable(&mut self) -> Result<(), DiskError> {
-        if self.is_damaged || self.is_held || !self.is_settled() {
+        if self.is_damaged || self.is_held || !self.is_all_durable() {
             return Ok(());
         }
         match self.writer.write_durable_mark(&mut self.files[self.active.index()]) {
@@ -451,7 +482,7 @@ impl<D: Disk> Log<D> {
 
     /// Whether all that was committed is durable, and nothing is under way.
     #[must_use]
-    pub fn is_settled(&self) -> bool {
+    pub fn is_all_durable(&self) -> bool {
         let is_flushed = self.flushes.is_empty() && self.retiring.is_none();
         let is_written = self.written == self.committed && !self.is_amid_parts();
         !self.is_dirty && is_flushed && is_written

@@ -15,7 +15,7 @@ pub(crate) struct Recovered {
     pub scanned: Scanned,
     /// Everything before this offset was called durable by somebody who had flushed it.
     pub durable: u64,
-    /// The same of what frames say, and not the header.
+    /// Everything before this offset is durable by what frames say; the header may say more.
     pub stated: u64,
     /// Whether the header is known to have been flushed.
     pub is_header_durable: bool,

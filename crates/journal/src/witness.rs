@@ -3,7 +3,7 @@
 /// What somebody beside the log says of it: its own files cannot tell that they are gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Witness {
-    /// There is nobody.
+    /// Nothing beside the log says anything of it.
     None,
     /// Nothing in it was ever called durable: what is no header is what a power cut left of one.
     Unused,

@@ -27,10 +27,10 @@ fn batches_come_back_whole_and_in_order() {
         Ok((head(2), b"four".to_vec())),
         "from the file"
     );
-    assert!(!log.is_settled());
+    assert!(!log.is_all_durable());
     log.request_flush().expect("healthy");
     assert_eq!(log.poll_flushed(), Ok(number));
-    assert!(log.is_settled());
+    assert!(log.is_all_durable());
 }
 
 #[test]

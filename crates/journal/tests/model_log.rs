@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 
-use tidelog_disk::{CrashDevice, CrashDisk, Fault, SECTOR_SIZE};
+use tidelog_disk::{CrashDevice, CrashDisk, DiskFault, SECTOR_SIZE};
 use tidelog_journal::{
     BatchNumber, FRAME_HEADER_SIZE, Found, FoundFrame, FrameHead, LOG_START, Log, Seed, Witness,
 };
@@ -158,7 +158,8 @@ impl<'r> Scene<'r> {
         for index in 0..count {
             if index > 0 && !has_failed && self.rng.one_in(2) {
                 if self.may_write() && self.rng.one_in(8) {
-                    let fault = if self.rng.one_in(2) { Fault::Full } else { Fault::ShortWrite };
+                    let fault =
+                        if self.rng.one_in(2) { DiskFault::Full } else { DiskFault::ShortWrite };
                     self.device.fail_call(self.device.calls() + 1, fault);
                 }
                 has_failed = self.log.write_parts().is_err();
@@ -191,7 +192,7 @@ impl<'r> Scene<'r> {
         if self.model.written == self.model.committed || !self.may_write() {
             return;
         }
-        let fault = if self.rng.one_in(2) { Fault::Full } else { Fault::ShortWrite };
+        let fault = if self.rng.one_in(2) { DiskFault::Full } else { DiskFault::ShortWrite };
         self.device.fail_call(self.device.calls() + 1, fault);
         let Err(error) = self.log.write() else {
             // All that was missing is room for zeros ahead of the log.
@@ -226,8 +227,8 @@ impl<'r> Scene<'r> {
         let durable = self.log.poll_flushed().expect("healthy");
         self.model.flushed();
         assert_eq!(durable, BatchNumber(self.model.durable));
-        let is_settled = self.model.durable == self.model.committed && self.log.is_found_durable();
-        assert!(!self.log.is_settled() || is_settled);
+        let is_durable = self.model.durable == self.model.committed && self.log.is_found_durable();
+        assert!(!self.log.is_all_durable() || is_durable);
     }
 
     fn settle(&mut self) {
@@ -238,7 +239,7 @@ impl<'r> Scene<'r> {
         self.write();
         self.request_flush();
         self.complete_flushes();
-        assert!(self.log.is_settled());
+        assert!(self.log.is_all_durable());
     }
 
     fn read_frame(&mut self) {

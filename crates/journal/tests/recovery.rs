@@ -5,7 +5,7 @@ mod common;
 use common::{
     SECTOR_BODY, append, append_unflushed, change_over, head, memory, recover, survivors, written,
 };
-use tidelog_disk::{BLOCK_SIZE, CrashDevice, CrashDisk, Disk, Fault, MemoryDisk};
+use tidelog_disk::{BLOCK_SIZE, CrashDevice, CrashDisk, Disk, DiskFault, MemoryDisk};
 use tidelog_journal::{BatchNumber, FRAME_HEADER_SIZE, LOG_START, Log, LogFile, RecoverError};
 
 /// Makes what was found durable, and that a torn tail was cut off: only then is anything written.
@@ -58,7 +58,7 @@ fn what_could_not_be_written_never_comes_back() {
         log.commit();
     }
     // Half of it, so two whole batches, gets to the device before that says that it is full.
-    device.fail_call(device.calls() + 1, Fault::Full);
+    device.fail_call(device.calls() + 1, DiskFault::Full);
     assert!(log.write().is_err());
     let number = log.discard().expect("room for an end mark");
     let [a, b] = memory(&device);
@@ -113,7 +113,7 @@ fn a_torn_write_leaves_what_was_durable() {
     log.poll_flushed().expect("healthy");
     durable += 1;
     log.push_part(&head(1), &[b"the rest"], (1, 3));
-    device.fail_call(device.calls() + 1, Fault::Full);
+    device.fail_call(device.calls() + 1, DiskFault::Full);
     assert!(log.write_parts().is_err());
     log.give_up_parts();
     check(&device, durable, "a part that found no room");
@@ -142,7 +142,7 @@ fn what_could_not_be_written_does_not_come_back_after_a_flush_that_failed() {
     log.push(&head(1), &[b"late"]);
     log.commit();
     // All of it gets to the device, which says that it is full.
-    device.fail_call(device.calls() + 1, Fault::Full);
+    device.fail_call(device.calls() + 1, DiskFault::Full);
     assert!(log.write().is_err());
     let mut file = device.file("a");
     file.request_flush().expect("healthy");
@@ -244,7 +244,7 @@ fn a_lost_end_mark_does_not_bring_back_what_could_not_be_written() {
         log.push(&head(1), &[&body]);
         log.commit();
     }
-    device.fail_call(device.calls() + 1, Fault::Full);
+    device.fail_call(device.calls() + 1, DiskFault::Full);
     assert!(log.write().is_err(), "after two whole batches");
     log.discard().expect("room for an end mark");
     log.request_flush().expect("healthy");
@@ -330,7 +330,7 @@ fn a_torn_batch_is_not_completed_by_the_same_one_appended_again() {
 /// flushed, and the power cut.
 #[test]
 fn what_a_failed_flush_left_in_the_caches_is_written_again() {
-    for fault in [Fault::Device, Fault::LateFlush] {
+    for fault in [DiskFault::Device, DiskFault::LateFlush] {
         let device = CrashDevice::new();
         let files = |device: &CrashDevice| [device.file("a"), device.file("b")];
         let (mut log, _, _) = recover(files(&device)).expect("empty files");
@@ -359,7 +359,7 @@ fn a_header_that_a_failed_flush_left_in_the_caches_is_written_again() {
     let files = |device: &CrashDevice| [device.file("a"), device.file("b")];
     let (mut log, _, _) = recover(files(&device)).expect("empty files");
     append_unflushed(&mut log, b"one");
-    device.fail_call(device.calls() + 1, Fault::Device);
+    device.fail_call(device.calls() + 1, DiskFault::Device);
     assert!(log.request_flush().is_err());
     let device = device.kill();
     let (mut log, _, bodies) = recover(files(&device)).expect("the power stayed on");

@@ -14,10 +14,10 @@ pub(crate) struct Acks {
     waiting: SortedMap<OwnerId, Waiting>,
 }
 
-/// One who waits.
+/// What an owner waits for.
 #[derive(Debug, Default)]
 struct Waiting {
-    /// For how many acks.
+    /// How many acks.
     count: usize,
     /// The highest ticket that is durable and was not told yet.
     durable: Option<Ticket>,

@@ -247,7 +247,7 @@ impl Catalog {
             let slot = entry.slot;
             let is_free = slot.number() <= self.slots_max
                 && self.extents.claim(slot, number, document.db_pages);
-            if !is_free || !document.pages.settle(entry) {
+            if !is_free || !document.pages.add_checkpointed(entry) {
                 return Err(format!("page {} in slot {}", entry.pgid, slot.number()));
             }
         }

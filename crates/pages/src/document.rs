@@ -6,7 +6,7 @@ use tidelog_disk::Disk;
 use tidelog_journal::{FRAME_HEADER_SIZE, FoundFrame, FrameHead, Log, LogFile, frame_size};
 use tidelog_types::{CallId, Chain, DocumentKey, JournalId, Life, Lsn, LsnRange, Pgid, Position};
 
-use crate::error::Fault;
+use crate::error::StoreError;
 use crate::extents::Extents;
 use crate::frame_body::{
     CALL_SIZE, Kind, PageList, decode_append_id, decode_calls, decode_life, decode_storage_at,
@@ -242,7 +242,7 @@ impl StoredDocument {
     }
 
     /// The owner's notes, empty if there are none.
-    pub fn read_record<D: Disk>(&self, log: &Log<D>) -> Result<Vec<u8>, Fault> {
+    pub fn read_record<D: Disk>(&self, log: &Log<D>) -> Result<Vec<u8>, StoreError> {
         self.record.map_or(Ok(Vec::new()), |record| self.read(log, record.frame, Kind::Record))
     }
 
@@ -251,7 +251,7 @@ impl StoredDocument {
         &self,
         log: &Log<D>,
         stored: &[StoredCalls],
-    ) -> Result<Vec<(CallId, Lsn)>, Fault> {
+    ) -> Result<Vec<(CallId, Lsn)>, StoreError> {
         let mut calls = Vec::with_capacity(stored.iter().map(|calls| calls.count()).sum());
         for stored in stored {
             match *stored {
@@ -270,7 +270,7 @@ impl StoredDocument {
         &self,
         log: &Log<D>,
         count_max: usize,
-    ) -> Result<Vec<(CallId, Lsn)>, Fault> {
+    ) -> Result<Vec<(CallId, Lsn)>, StoreError> {
         let mut count = 0;
         let is_wanted = |calls: &&StoredCalls| {
             let is_wanted = count < count_max;
@@ -283,7 +283,7 @@ impl StoredDocument {
         Ok(calls)
     }
 
-    fn read<D: Disk>(&self, log: &Log<D>, frame: u64, kind: Kind) -> Result<Vec<u8>, Fault> {
+    fn read<D: Disk>(&self, log: &Log<D>, frame: u64, kind: Kind) -> Result<Vec<u8>, StoreError> {
         let (head, body) = log.read_frame(log.frame_at(frame))?;
         let is_it = head.kind == kind as u8 && head.document == self.number;
         if is_it { Ok(body) } else { Err(damaged(frame)) }
@@ -430,8 +430,8 @@ impl StoredDocument {
     }
 }
 
-fn damaged(frame: u64) -> Fault {
-    Fault::Damaged { what: format!("the frame at {frame} of the log") }
+fn damaged(frame: u64) -> StoreError {
+    StoreError::Damaged { what: format!("the frame at {frame} of the log") }
 }
 
 fn place_of(head: &FrameHead) -> Result<Lsn, String> {

@@ -40,14 +40,14 @@ impl From<RecoverError> for OpenError {
 
 /// Why the page server cannot go on.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Fault {
+pub(crate) enum StoreError {
     #[error("{0}")]
     Disk(#[from] DiskError),
     #[error("{what} is damaged")]
     Damaged { what: String },
 }
 
-impl From<ReadError> for Fault {
+impl From<ReadError> for StoreError {
     fn from(error: ReadError) -> Self {
         match error {
             ReadError::Disk(error) => Self::Disk(error),
@@ -59,7 +59,7 @@ impl From<ReadError> for Fault {
     }
 }
 
-impl Fault {
+impl StoreError {
     /// Whether a write found no room, which changed nothing that counts.
     pub fn is_full(&self) -> bool {
         matches!(self, Self::Disk(error) if error.is_full())
@@ -68,7 +68,7 @@ impl Fault {
     pub fn to_append_error(&self) -> AppendError {
         match self {
             Self::Disk(error) if error.lacks_room() => AppendError::Full,
-            fault => AppendError::Device { reason: fault.to_string() },
+            error => AppendError::Device { reason: error.to_string() },
         }
     }
 }

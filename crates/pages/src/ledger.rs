@@ -13,7 +13,7 @@ use crate::{Append, Ticket};
 /// [`next_ready`](Self::next_ready) gives: persist, then send.
 ///
 /// An append that failed takes all later ones along, since they build on it; older ones are still
-/// answered. Until they are, [`is_settled`](Self::is_settled) says no, and the document is not to
+/// answered. Until they are, [`is_drained`](Self::is_drained) says no, and the document is not to
 /// be opened again: what the store would say of it may not be durable.
 #[derive(Debug)]
 pub struct AppendLedger<T> {
@@ -127,7 +127,7 @@ impl<T> AppendLedger<T> {
 
     /// Whether the store has answered for all that it was handed.
     #[must_use]
-    pub fn is_settled(&self) -> bool {
+    pub fn is_drained(&self) -> bool {
         self.in_flight.is_empty()
     }
 
@@ -204,9 +204,9 @@ mod tests {
         ledger.after(4);
         assert_eq!(ledger.on_failed(Ticket(2)), Some(vec![2, 3, 4]));
         assert_eq!(ledger.on_failed(Ticket(3)), None, "it went with the one before it");
-        assert!(!ledger.is_settled(), "an older one may still fail");
+        assert!(!ledger.is_drained(), "an older one may still fail");
         ledger.on_durable(Ticket(1));
-        assert!(ledger.is_settled());
+        assert!(ledger.is_drained());
         assert_eq!(ready(&mut ledger), [1]);
         assert!(ledger.commit(|_| unreachable!("what was gathered is forgotten")).is_none());
     }

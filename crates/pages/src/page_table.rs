@@ -25,7 +25,7 @@ pub(crate) fn entries_of(size: usize) -> usize {
 #[derive(Debug, Default)]
 pub(crate) struct PageTable {
     /// Ascending. A large document has hundreds of thousands of them, so they lie close together.
-    settled: Vec<TableEntry>,
+    checkpointed: Vec<TableEntry>,
     logged: BTreeMap<Pgid, LoggedPage>,
     /// How far a checkpoint has come that goes on.
     checkpoint: Option<Checkpoint>,
@@ -34,9 +34,9 @@ pub(crate) struct PageTable {
 /// A checkpoint of a page table that is on its way.
 #[derive(Debug)]
 struct Checkpoint {
-    /// Those of the entries that are settled then, ascending, that are known.
-    settled: Vec<TableEntry>,
-    /// How many of the entries that were settled before are among them, or replaced.
+    /// Those of the entries that are checkpointed then, ascending, that are known.
+    checkpointed: Vec<TableEntry>,
+    /// How many of the entries that were checkpointed before are among them, or replaced.
     taken: usize,
 }
 
@@ -88,7 +88,7 @@ impl Logged {
     }
 }
 
-fn settled_page(entry: &TableEntry) -> PageVersion {
+fn checkpointed_page(entry: &TableEntry) -> PageVersion {
     let TableEntry { pgid, slot, checksum, lsn } = *entry;
     PageVersion { pgid, lsn, checksum, lies: Lies::InSlot(slot) }
 }
@@ -97,25 +97,25 @@ impl PageTable {
     /// About how many bytes of memory it takes. Slices are cut by it, so it is the same on every
     /// machine.
     pub fn size(&self) -> usize {
-        (self.settled.len() + self.logged.len()) * ENTRY_SIZE
+        (self.checkpointed.len() + self.logged.len()) * ENTRY_SIZE
     }
 
     /// Bytes of log that it takes at most once a change-over has copied it.
     pub fn table_size(&self) -> usize {
-        let count = self.settled.len() + self.logged.len();
+        let count = self.checkpointed.len() + self.logged.len();
         count * TABLE_ENTRY_SIZE + count.div_ceil(TABLE_FRAME_ENTRIES) * frame_size(0)
     }
 
     /// Takes in what a checkpoint said. Fails if it is not about a later page than before.
-    pub fn settle(&mut self, entry: TableEntry) -> bool {
-        let is_next = self.settled.last().is_none_or(|last| last.pgid < entry.pgid);
-        self.settled.push(entry);
+    pub fn add_checkpointed(&mut self, entry: TableEntry) -> bool {
+        let is_next = self.checkpointed.last().is_none_or(|last| last.pgid < entry.pgid);
+        self.checkpointed.push(entry);
         is_next
     }
 
-    fn settled(&self, pgid: Pgid) -> Option<&TableEntry> {
-        let index = self.settled.binary_search_by_key(&pgid, |entry| entry.pgid).ok()?;
-        Some(&self.settled[index])
+    fn checkpointed(&self, pgid: Pgid) -> Option<&TableEntry> {
+        let index = self.checkpointed.binary_search_by_key(&pgid, |entry| entry.pgid).ok()?;
+        Some(&self.checkpointed[index])
     }
 
     /// Takes in a version that lies in the log. A page that had none before gets a slot from
@@ -133,9 +133,9 @@ impl PageTable {
 
     /// The versions of a page in the log.
     fn log(&mut self, pgid: Pgid, new_slot: impl FnOnce() -> Slot) -> &mut Vec<Logged> {
-        let settled = self.settled(pgid).map(|entry| entry.slot);
+        let checkpointed = self.checkpointed(pgid).map(|entry| entry.slot);
         let page = self.logged.entry(pgid).or_insert_with(|| LoggedPage {
-            slot: settled.unwrap_or_else(new_slot),
+            slot: checkpointed.unwrap_or_else(new_slot),
             versions: Vec::new(),
         });
         &mut page.versions
@@ -143,9 +143,9 @@ impl PageTable {
 
     /// The slots of all its pages.
     pub fn slots(&self) -> impl Iterator<Item = Slot> + '_ {
-        let is_new = |(pgid, _): &(&Pgid, &LoggedPage)| self.settled(**pgid).is_none();
+        let is_new = |(pgid, _): &(&Pgid, &LoggedPage)| self.checkpointed(**pgid).is_none();
         let logged = self.logged.iter().filter(is_new).map(|(_, page)| page.slot);
-        self.settled.iter().map(|entry| entry.slot).chain(logged)
+        self.checkpointed.iter().map(|entry| entry.slot).chain(logged)
     }
 
     /// At this LSN the document had so many pages and no longer as many as `before`: those beyond
@@ -164,19 +164,19 @@ impl PageTable {
     }
 
     fn pgids_within(&self, range: RangeInclusive<Pgid>) -> impl Iterator<Item = Pgid> + '_ {
-        let settled = self.settled_from(*range.start()).iter().map(|entry| entry.pgid);
+        let checkpointed = self.checkpointed_from(*range.start()).iter().map(|entry| entry.pgid);
         let last = *range.end();
-        let settled = settled.take_while(move |pgid| *pgid <= last);
-        let is_new = |pgid: &Pgid| self.settled(*pgid).is_none();
+        let checkpointed = checkpointed.take_while(move |pgid| *pgid <= last);
+        let is_new = |pgid: &Pgid| self.checkpointed(*pgid).is_none();
         let logged = self.logged.range(range).map(|(pgid, _)| *pgid).filter(is_new);
-        settled.chain(logged)
+        checkpointed.chain(logged)
     }
 
     /// The newest version of a page, `None` if it is not here.
     pub fn newest(&self, pgid: Pgid) -> Option<PageVersion> {
         match self.logged.get(&pgid).and_then(|page| page.versions.last()) {
             Some(last) => last.page(pgid),
-            None => self.settled(pgid).map(settled_page),
+            None => self.checkpointed(pgid).map(checkpointed_page),
         }
     }
 
@@ -184,7 +184,7 @@ impl PageTable {
     pub fn before(&self, pgid: Pgid, lsn: Lsn) -> Option<PageVersion> {
         let logged = self.logged.get(&pgid).map_or(&[][..], |page| &page.versions);
         match logged.partition_point(|version| version.lsn < lsn) {
-            0 => self.settled(pgid).map(settled_page),
+            0 => self.checkpointed(pgid).map(checkpointed_page),
             count => logged[count - 1].page(pgid),
         }
     }
@@ -213,18 +213,24 @@ impl PageTable {
     pub fn since(&self, lsn: Lsn, first: Pgid) -> impl Iterator<Item = PageVersion> + '_ {
         let is_newest =
             move |entry: &&TableEntry| entry.lsn >= lsn && !self.logged.contains_key(&entry.pgid);
-        let mut settled =
-            self.settled_from(first).iter().filter(is_newest).map(settled_page).peekable();
+        let mut checkpointed = self
+            .checkpointed_from(first)
+            .iter()
+            .filter(is_newest)
+            .map(checkpointed_page)
+            .peekable();
         let newest = |(pgid, page): (&Pgid, &LoggedPage)| page.versions.last()?.page(*pgid);
         let logged = self.logged.range(first..).filter_map(newest);
         let mut logged = logged.filter(move |page| page.lsn >= lsn).peekable();
         std::iter::from_fn(move || {
-            let Some(next) = logged.peek().map(|page| page.pgid) else { return settled.next() };
-            settled.next_if(|page| page.pgid < next).or_else(|| logged.next())
+            let Some(next) = logged.peek().map(|page| page.pgid) else {
+                return checkpointed.next();
+            };
+            checkpointed.next_if(|page| page.pgid < next).or_else(|| logged.next())
         })
     }
 
-    /// Goes on to make the newest versions the settled ones, by so many entries at most. Gives
+    /// Goes on to make the newest versions the checkpointed ones, by so many entries at most. Gives
     /// those of them that lie in the log, each with the slot that it has to be written to; and
     /// whether that was all. Before it is, nothing is to be asked of the table.
     pub fn checkpoint(&mut self, entries_max: usize) -> (Vec<(Slot, PageVersion)>, bool) {
@@ -232,37 +238,37 @@ impl PageTable {
         if self.logged.is_empty() && self.checkpoint.is_none() {
             return (moved, true);
         }
-        let size = self.settled.len();
-        let new = || Checkpoint { settled: Vec::with_capacity(size), taken: 0 };
-        let Checkpoint { settled, taken } = self.checkpoint.get_or_insert_with(new);
+        let size = self.checkpointed.len();
+        let new = || Checkpoint { checkpointed: Vec::with_capacity(size), taken: 0 };
+        let Checkpoint { checkpointed, taken } = self.checkpoint.get_or_insert_with(new);
         for _ in 0..entries_max {
-            let before = self.settled.get(*taken);
+            let before = self.checkpointed.get(*taken);
             let logged = self.logged.first_key_value().map(|(pgid, _)| *pgid);
             if let Some(entry) = before
                 && logged.is_none_or(|pgid| entry.pgid < pgid)
             {
-                settled.push(*entry);
+                checkpointed.push(*entry);
                 *taken += 1;
                 continue;
             }
             *taken += usize::from(before.is_some_and(|entry| Some(entry.pgid) == logged));
             let Some((pgid, LoggedPage { slot, versions })) = self.logged.pop_first() else {
-                self.settled = std::mem::take(settled);
+                self.checkpointed = std::mem::take(checkpointed);
                 self.checkpoint = None;
                 return (moved, true);
             };
             if let Some(page) = versions.last().and_then(|last| last.page(pgid)) {
                 let PageVersion { lsn, checksum, .. } = page;
-                settled.push(TableEntry { pgid, slot, checksum, lsn });
+                checkpointed.push(TableEntry { pgid, slot, checksum, lsn });
                 moved.push((slot, page));
             }
         }
         (moved, false)
     }
 
-    /// The settled versions from this page on.
-    pub fn settled_from(&self, first: Pgid) -> &[TableEntry] {
-        &self.settled[self.settled.partition_point(|entry| entry.pgid < first)..]
+    /// The checkpointed versions from this page on.
+    pub fn checkpointed_from(&self, first: Pgid) -> &[TableEntry] {
+        &self.checkpointed[self.checkpointed.partition_point(|entry| entry.pgid < first)..]
     }
 }
 
@@ -283,7 +289,7 @@ mod tests {
         for pgid in 1..=4 {
             let entry =
                 TableEntry { pgid: Pgid(pgid), slot: slot(pgid), checksum: pgid, lsn: lsn(5) };
-            assert!(table.settle(entry));
+            assert!(table.add_checkpointed(entry));
         }
         table
     }
@@ -333,13 +339,13 @@ mod tests {
             moved.iter().map(|(slot, page)| (slot.number(), page.pgid.0)).collect::<Vec<_>>(),
             [(4, 4)]
         );
-        let settled: Vec<u32> =
-            table.settled_from(Pgid(2)).iter().map(|entry| entry.pgid.0).collect();
-        assert_eq!(settled, [2, 4]);
+        let checkpointed: Vec<u32> =
+            table.checkpointed_from(Pgid(2)).iter().map(|entry| entry.pgid.0).collect();
+        assert_eq!(checkpointed, [2, 4]);
     }
 
     /// Goal: a checkpoint of a large table is cut into slices of any size. Method: pages that are
-    /// in the log alone, settled alone, both, and gone; entry by entry, and all at once.
+    /// in the log alone, checkpointed alone, both, and gone; entry by entry, and all at once.
     #[test]
     fn a_checkpoint_goes_on_where_it_was() {
         let checkpointed_by = |entries_max| {
@@ -355,14 +361,14 @@ mod tests {
                 moved.extend(some);
                 slices += 1;
                 if is_all {
-                    return (moved, table.settled_from(Pgid(1)).to_vec(), slices);
+                    return (moved, table.checkpointed_from(Pgid(1)).to_vec(), slices);
                 }
             }
         };
-        let (moved, settled, slices) = checkpointed_by(1);
+        let (moved, checkpointed, slices) = checkpointed_by(1);
         assert_eq!(moved.iter().map(|(_, page)| page.pgid.0).collect::<Vec<_>>(), [2, 5]);
-        assert_eq!(settled.iter().map(|entry| entry.pgid.0).collect::<Vec<_>>(), [1, 2, 3, 5]);
+        assert_eq!(checkpointed.iter().map(|entry| entry.pgid.0).collect::<Vec<_>>(), [1, 2, 3, 5]);
         assert_eq!(slices, 7, "and one that finds nothing more");
-        assert_eq!(checkpointed_by(usize::MAX), (moved, settled, 1));
+        assert_eq!(checkpointed_by(usize::MAX), (moved, checkpointed, 1));
     }
 }

@@ -5,7 +5,7 @@ use tidelog_types::Page;
 use tidelog_types::limits::PAGE_SIZE;
 use tidelog_types::probe::{Probe, reached};
 
-use crate::error::Fault;
+use crate::error::StoreError;
 use crate::page_file::Slot;
 use crate::pool::PoolKey;
 
@@ -39,12 +39,12 @@ impl PageAt {
 
 impl PagePlace {
     /// These bytes as a page, if they are what was written.
-    pub fn checked(&self, bytes: &[u8]) -> Result<Page, Fault> {
+    pub fn checked(&self, bytes: &[u8]) -> Result<Page, StoreError> {
         self.check(bytes)?;
         Ok(Page::new(bytes).expect("BUG: a page has the size of a page"))
     }
 
-    pub fn check(&self, bytes: &[u8]) -> Result<(), Fault> {
+    pub fn check(&self, bytes: &[u8]) -> Result<(), StoreError> {
         if crc32c::crc32c(bytes) == self.checksum {
             return Ok(());
         }
@@ -54,6 +54,6 @@ impl PagePlace {
             PageAt::Log(file, offset) => format!("page {pgid} at {offset} of {file}"),
             PageAt::Slot(slot) => format!("page {pgid} in slot {}", slot.number()),
         };
-        Err(Fault::Damaged { what })
+        Err(StoreError::Damaged { what })
     }
 }

@@ -40,7 +40,7 @@ type Id = (u64, u64, Pgid);
 /// buffer, which holds it until it is written; what a transaction has read is pinned where the
 /// transaction runs.
 #[derive(Debug)]
-pub(crate) struct Pool {
+pub(crate) struct BufferPool {
     frames: BTreeMap<Id, Frame>,
     small: VecDeque<Id>,
     main: VecDeque<Id>,
@@ -80,7 +80,7 @@ impl Ghosts {
     }
 }
 
-impl Pool {
+impl BufferPool {
     pub fn new(pages_max: usize) -> Self {
         let pages_max = pages_max.max(1);
         Self {

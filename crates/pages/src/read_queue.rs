@@ -42,9 +42,9 @@ struct Outstanding {
 struct Ring {
     /// The reads of each owner. One that has none left keeps its place for one more round.
     queues: SortedMap<OwnerId, VecDeque<ActiveRead>>,
-    /// Those that came with something after they had no place.
+    /// Owners that had no place when their first read came: they go before `old`.
     new: VecDeque<OwnerId>,
-    /// The others.
+    /// Owners that have had a turn.
     old: VecDeque<OwnerId>,
 }
 
@@ -144,7 +144,7 @@ impl Ring {
         })
     }
 
-    /// Who is next, and is last from now on.
+    /// Pops the next owner that has reads, and moves it to the back.
     fn next(&mut self) -> Option<OwnerId> {
         loop {
             let owner = self.new.pop_front().or_else(|| self.old.pop_front())?;

@@ -8,7 +8,7 @@ use tidelog_journal::FRAME_HEADER_SIZE;
 use tidelog_types::limits::PAGE_SIZE;
 use tidelog_types::{DocumentKey, LsnRange, Page, PageSet, Pgid};
 
-use crate::error::Fault;
+use crate::error::StoreError;
 use crate::place::PagePlace;
 use crate::plan::{Answer, LoggedFrame, Plan};
 use crate::protocol::Urgency;
@@ -42,11 +42,11 @@ impl ActiveRead {
         &mut self,
         store: &mut Store<D>,
         pages_max: usize,
-    ) -> Result<Served, Fault> {
+    ) -> Result<Served, StoreError> {
         let count = self.plan.pages.len().min(pages_max);
         let places: Vec<PagePlace> = self.plan.pages.drain(..count).collect();
         let (frames, size) = match self.plan.read_frames(store, pages_max * PAGE_SIZE) {
-            Err(Fault::Damaged { .. }) => return Ok(self.damaged(Vec::new(), count.max(1))),
+            Err(StoreError::Damaged { .. }) => return Ok(self.damaged(Vec::new(), count.max(1))),
             frames => frames?,
         };
         let pages_count = (count + size.div_ceil(PAGE_SIZE)).max(1);
@@ -126,14 +126,14 @@ impl Plan {
         &mut self,
         store: &Store<D>,
         size_max: usize,
-    ) -> Result<(Vec<TimelineFrame>, usize), Fault> {
+    ) -> Result<(Vec<TimelineFrame>, usize), StoreError> {
         let (mut frames, mut size) = (Vec::new(), 0);
         while size < size_max
             && let Some(LoggedFrame { lsn, call, at }) = self.frames.pop_front()
         {
             let (head, body) = store.read_frame(at)?;
             if head.lsns != Some(LsnRange::one(lsn)) || head.call != Some(call) {
-                return Err(Fault::Damaged { what: format!("timeline entry {lsn}") });
+                return Err(StoreError::Damaged { what: format!("timeline entry {lsn}") });
             }
             size += FRAME_HEADER_SIZE + body.len();
             frames.push(TimelineFrame { lsn, call, body });

@@ -11,7 +11,7 @@ use tidelog_types::{Budget, DocumentKey, Epoch, JournalId, SortedMap};
 
 use crate::acks::{Acks, SPARED_AT_ONCE, Spared, TakenBack};
 use crate::append;
-use crate::error::Fault;
+use crate::error::StoreError;
 use crate::owners::{OwnerId, Owners};
 use crate::plan::{Answer, Plan};
 use crate::protocol::{AppendId, Urgency};
@@ -269,9 +269,9 @@ impl<D: Disk> PageServer<D> {
         &self.store.options().limits
     }
 
-    fn or_break(&mut self, work: impl FnOnce(&mut Self) -> Result<(), Fault>) {
-        if let Err(fault) = work(self) {
-            let error = fault.to_append_error();
+    fn or_break(&mut self, work: impl FnOnce(&mut Self) -> Result<(), StoreError>) {
+        if let Err(error) = work(self) {
+            let error = error.to_append_error();
             if !self.store.is_found_durable() {
                 // What was found may be on no disk: nobody shall go on with it.
                 let is_failure =
@@ -287,7 +287,7 @@ impl<D: Disk> PageServer<D> {
         }
     }
 
-    fn work(&mut self) -> Result<(), Fault> {
+    fn work(&mut self) -> Result<(), StoreError> {
         if !self.is_lost {
             self.send_acks()?;
         }
@@ -319,7 +319,7 @@ impl<D: Disk> PageServer<D> {
     }
 
     /// Carries out what had to wait, until something holds it up again or the budget is spent.
-    fn serve_waiting(&mut self, budget: &mut Budget) -> Result<(), Fault> {
+    fn serve_waiting(&mut self, budget: &mut Budget) -> Result<(), StoreError> {
         if self.is_held_up() {
             return Ok(());
         }
@@ -349,7 +349,7 @@ impl<D: Disk> PageServer<D> {
     }
 
     /// Says what is durable by now.
-    fn send_acks(&mut self) -> Result<(), Fault> {
+    fn send_acks(&mut self) -> Result<(), StoreError> {
         self.look_at_flushes()?;
         // What had to wait until a torn tail was gone for good.
         if self.store.owes_flush() {
@@ -362,7 +362,7 @@ impl<D: Disk> PageServer<D> {
 
     /// Writes all that may be written, asks for a flush, and says what is durable: of some disks a
     /// flush is complete once it was asked for, and nobody would come to look at it later.
-    fn flush_now(&mut self) -> Result<(), Fault> {
+    fn flush_now(&mut self) -> Result<(), StoreError> {
         if self.is_lost {
             return Ok(());
         }
@@ -371,7 +371,7 @@ impl<D: Disk> PageServer<D> {
         self.look_at_flushes()
     }
 
-    fn look_at_flushes(&mut self) -> Result<(), Fault> {
+    fn look_at_flushes(&mut self) -> Result<(), StoreError> {
         if let Some(durable) = self.store.poll_durable()? {
             self.acks.release(durable, &mut self.replies);
         }
@@ -391,7 +391,11 @@ impl<D: Disk> PageServer<D> {
         self.or_break(|server| server.carry_out_admitted(owner, request));
     }
 
-    fn carry_out_admitted(&mut self, owner: OwnerId, request: StoreRequest) -> Result<(), Fault> {
+    fn carry_out_admitted(
+        &mut self,
+        owner: OwnerId,
+        request: StoreRequest,
+    ) -> Result<(), StoreError> {
         match request {
             StoreRequest::Hello { .. } | StoreRequest::Stage { .. } if self.is_lost => {}
             StoreRequest::Append { ticket, append } if self.is_lost => {
@@ -436,7 +440,7 @@ impl<D: Disk> PageServer<D> {
             }
             StoreRequest::Entries { request, urgency, document, cursor, count } => {
                 match self.store.entries(&document, cursor, count) {
-                    Err(Fault::Damaged { .. }) => self.damaged(owner, request, document),
+                    Err(StoreError::Damaged { .. }) => self.damaged(owner, request, document),
                     plan => match plan? {
                         Some(plan) => self.read(owner, urgency, request, document, plan),
                         None => self.trimmed(owner, request, document, cursor.journal),
@@ -455,7 +459,7 @@ impl<D: Disk> PageServer<D> {
         Ok(())
     }
 
-    fn hello(&mut self, owner: OwnerId, wanted: Epoch) -> Result<(), Fault> {
+    fn hello(&mut self, owner: OwnerId, wanted: Epoch) -> Result<(), StoreError> {
         // Nobody waits any more for what an earlier owner has begun.
         for earlier in self.owners.known().filter(|known| *known != owner).collect::<Vec<_>>() {
             self.staged.remove(&earlier);
@@ -479,7 +483,7 @@ impl<D: Disk> PageServer<D> {
         self.acks.granted(batch, owner, epoch);
     }
 
-    fn open_document(&mut self, owner: OwnerId, document: DocumentKey) -> Result<(), Fault> {
+    fn open_document(&mut self, owner: OwnerId, document: DocumentKey) -> Result<(), StoreError> {
         // Write first, so a full device is reported before we say where the document stands.
         self.write_log()?;
         if self.is_taking_back {
@@ -495,7 +499,7 @@ impl<D: Disk> PageServer<D> {
             return Ok(());
         };
         let plan = match self.store.opened(number) {
-            Err(Fault::Damaged { .. }) => {
+            Err(StoreError::Damaged { .. }) => {
                 self.damaged(owner, 0, document);
                 return Ok(());
             }
@@ -507,7 +511,12 @@ impl<D: Disk> PageServer<D> {
         self.serve_chunk(read, self.limits().read_chunk_pages).map(drop)
     }
 
-    fn append(&mut self, owner: OwnerId, ticket: Ticket, mut append: Append) -> Result<(), Fault> {
+    fn append(
+        &mut self,
+        owner: OwnerId,
+        ticket: Ticket,
+        mut append: Append,
+    ) -> Result<(), StoreError> {
         self.make_room(owner)?;
         if self.is_taking_back {
             // It would be decided on what is taken back.
@@ -584,7 +593,7 @@ impl<D: Disk> PageServer<D> {
     }
 
     /// Goes on with an append until it is recorded or the budget is spent.
-    fn record(&mut self, mut recorded: Recorded, budget: &mut Budget) -> Result<(), Fault> {
+    fn record(&mut self, mut recorded: Recorded, budget: &mut Budget) -> Result<(), StoreError> {
         let went = match recorded.recording.can_go_on(&self.store) {
             true => self.store.record(&mut recorded.recording, budget),
             false => Ok(false),
@@ -592,10 +601,10 @@ impl<D: Disk> PageServer<D> {
         match went {
             Ok(false) => self.recording = Some(recorded),
             Ok(true) => self.ack_recorded(&recorded),
-            Err(fault) => {
+            Err(error) => {
                 self.ack_recorded(&recorded);
                 self.half = Some(recorded);
-                return self.or_take_back(Err(fault));
+                return self.or_take_back(Err(error));
             }
         }
         Ok(())
@@ -641,7 +650,7 @@ impl<D: Disk> PageServer<D> {
     }
 
     /// An owner that has as many appends outstanding as it may waits for the device now.
-    fn make_room(&mut self, owner: OwnerId) -> Result<(), Fault> {
+    fn make_room(&mut self, owner: OwnerId) -> Result<(), StoreError> {
         if self.is_full_of(owner) { self.flush_now() } else { Ok(()) }
     }
 
@@ -655,7 +664,7 @@ impl<D: Disk> PageServer<D> {
         owner: OwnerId,
         ticket: Ticket,
         document: DocumentKey,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), StoreError> {
         self.make_room(owner)?;
         if self.is_taking_back {
             self.waiting.put_back(owner, StoreRequest::Destroy { ticket, document });
@@ -721,7 +730,7 @@ impl<D: Disk> PageServer<D> {
 
     /// Gives one owner its turn: a chunk of pages, of as many reads as that is. Gives how many
     /// pages that took.
-    fn serve_turn(&mut self) -> Result<u64, Fault> {
+    fn serve_turn(&mut self) -> Result<u64, StoreError> {
         let Some((urgency, owner)) = self.reads.next() else { return Ok(0) };
         let mut left = self.limits().read_chunk_pages;
         while left > 0
@@ -733,7 +742,7 @@ impl<D: Disk> PageServer<D> {
     }
 
     /// Goes on with a read. Gives how many pages that took.
-    fn serve_chunk(&mut self, mut read: ActiveRead, pages_max: usize) -> Result<usize, Fault> {
+    fn serve_chunk(&mut self, mut read: ActiveRead, pages_max: usize) -> Result<usize, StoreError> {
         let owner = read.owner;
         let Served { replies, pages_count, is_done } =
             read.serve_chunk(&mut self.store, pages_max)?;
@@ -747,7 +756,7 @@ impl<D: Disk> PageServer<D> {
 
     /// Writes what was appended. If there is no room for it, it is as if it had never been, but for
     /// what may take the reserve.
-    fn write_log(&mut self) -> Result<(), Fault> {
+    fn write_log(&mut self) -> Result<(), StoreError> {
         if self.is_taking_back || self.is_lost {
             return Ok(());
         }
@@ -755,9 +764,9 @@ impl<D: Disk> PageServer<D> {
         self.or_take_back(written)
     }
 
-    fn or_take_back(&mut self, written: Result<(), Fault>) -> Result<(), Fault> {
+    fn or_take_back(&mut self, written: Result<(), StoreError>) -> Result<(), StoreError> {
         match written {
-            Err(fault) if fault.is_full() && !self.is_lost => {
+            Err(error) if error.is_full() && !self.is_lost => {
                 self.take_back();
                 Ok(())
             }
@@ -780,7 +789,7 @@ impl<D: Disk> PageServer<D> {
 
     /// Goes on with that. What had to wait is for the next poll: were it to fail as well, nothing
     /// would ever come to the change-over that makes room.
-    fn go_on_taking_back(&mut self, budget: &mut Budget) -> Result<(), Fault> {
+    fn go_on_taking_back(&mut self, budget: &mut Budget) -> Result<(), StoreError> {
         while !self.reads.is_empty() && !budget.is_spent() {
             budget.spend_pages(self.serve_turn()?);
         }

@@ -1,6 +1,7 @@
 //! Appends that are too large for one message travel in parts: their pages first, a batch at a
 //! time, and then the append, which begins when all of it has arrived.
 
+use tidelog_types::in_parts;
 use tidelog_types::limits::APPEND_PAGES_MAX;
 
 use crate::{Append, AppendError, StagedPage, StoreRequest, Ticket};
@@ -15,17 +16,12 @@ impl StoreRequest {
         if pages_count <= part_pages_max {
             return vec![Self::Append { ticket, append }];
         }
-        let mut parts = Vec::with_capacity(pages_count.div_ceil(part_pages_max) + 1);
-        let mut pages = Vec::new();
-        for (entry, index) in append.storage.iter_mut().zip(0..) {
-            for (pgid, page) in std::mem::take(&mut entry.set.pages) {
-                if pages.len() == part_pages_max {
-                    parts.push(Self::Stage { ticket, pages: std::mem::take(&mut pages) });
-                }
-                pages.push(StagedPage { entry: index, pgid, page });
-            }
-        }
-        parts.push(Self::Stage { ticket, pages });
+        let pages = append.storage.iter_mut().zip(0..).flat_map(|(it, entry)| {
+            let pages = std::mem::take(&mut it.set.pages).into_iter();
+            pages.map(move |(pgid, page)| StagedPage { entry, pgid, page })
+        });
+        let staged = in_parts(pages, part_pages_max).map(|pages| Self::Stage { ticket, pages });
+        let mut parts: Vec<Self> = staged.collect();
         parts.push(Self::Append { ticket, append });
         parts
     }

@@ -20,9 +20,9 @@ use tidelog_types::limits::{LOG_BUFFER_SIZE_MAX, LOG_SIZE_MAX, Limits, STORE_POO
 
 use crate::catalog::Catalog;
 use crate::document::Standing;
-use crate::error::Fault;
+use crate::error::StoreError;
 use crate::page_file::PageFile;
-use crate::pool::Pool;
+use crate::pool::BufferPool;
 use crate::space::Space;
 use crate::store::readers::Readers;
 use crate::{DamageReport, OpenError, RecoveryReport};
@@ -66,7 +66,7 @@ pub(crate) struct Store<D> {
     /// Open so that nobody else has it.
     _spare: D,
     catalog: Catalog,
-    pool: Pool,
+    pool: BufferPool,
     options: StoreOptions,
     space: Space,
     /// Numbers of the documents of which something was appended and is not written.
@@ -93,7 +93,7 @@ impl<D: Disk> Store<D> {
             return Err(OpenError::DamagedPageFile);
         }
         catalog.extents.let_grow();
-        let pool = Pool::new(options.pool_pages_max);
+        let pool = BufferPool::new(options.pool_pages_max);
         let mut store = Self {
             log,
             pages,
@@ -168,7 +168,7 @@ impl<D: Disk> Store<D> {
     }
 
     /// Writes what was appended, if there is also room for the next checkpoint of it.
-    pub fn write(&mut self) -> Result<(), Fault> {
+    pub fn write(&mut self) -> Result<(), StoreError> {
         let before = self.log.written();
         self.write_with_slots(Log::write)?;
         if self.log.written() > before && self.log.is_reserve_low() {
@@ -187,7 +187,7 @@ impl<D: Disk> Store<D> {
     fn write_with_slots(
         &mut self,
         write: impl Fn(&mut Log<D>) -> Result<(), DiskError>,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), StoreError> {
         self.reserve_slots()?;
         let mut written = write(&mut self.log);
         let slots = self.catalog.extents.slots();
@@ -204,7 +204,7 @@ impl<D: Disk> Store<D> {
 
     /// Makes room in the page file for all pages that are in the log or on their way there. What
     /// may take the last room there is brings no pages, and is not held up by those of others.
-    fn reserve_slots(&mut self) -> Result<(), Fault> {
+    fn reserve_slots(&mut self) -> Result<(), StoreError> {
         let has_more = self.log.written() < self.log.committed() || self.log.is_amid_parts();
         if !has_more || !self.log.may_write() {
             return Ok(());
@@ -232,7 +232,7 @@ impl<D: Disk> Store<D> {
         self.log.needs_reserve()
     }
 
-    pub fn request_flush(&mut self) -> Result<(), Fault> {
+    pub fn request_flush(&mut self) -> Result<(), StoreError> {
         self.log.request_flush()?;
         self.is_found_flushed = true;
         Ok(())
@@ -243,12 +243,12 @@ impl<D: Disk> Store<D> {
         self.log.owes_flush()
     }
 
-    pub fn mark_durable(&mut self) -> Result<(), Fault> {
+    pub fn mark_durable(&mut self) -> Result<(), StoreError> {
         Ok(self.log.mark_durable()?)
     }
 
     /// The last batch that is durable; `None` as long as not even what was found at opening is.
-    pub fn poll_durable(&mut self) -> Result<Option<BatchNumber>, Fault> {
+    pub fn poll_durable(&mut self) -> Result<Option<BatchNumber>, StoreError> {
         // Whoever has appended something asks for a flush of it.
         if !self.is_found_flushed && self.log.written() == self.log.committed() {
             self.request_flush()?;
@@ -271,7 +271,7 @@ impl<D: Disk> Store<D> {
 
     /// Whether the page file says that there is a log: before anything in that is called durable,
     /// so that it cannot get lost and be taken for one that never was.
-    fn is_attested(&mut self) -> Result<bool, Fault> {
+    fn is_attested(&mut self) -> Result<bool, StoreError> {
         Ok(self.log.is_damaged() || self.pages.attest()?)
     }
 

@@ -21,7 +21,7 @@ pub(crate) enum Waiting {
         ticket: Ticket,
         names: Vec<DocumentKey>,
     },
-    /// And of pages that were sent ahead of one.
+    /// All that is kept of pages sent ahead of such an append.
     PagesRefused {
         ticket: Ticket,
     },
@@ -43,7 +43,7 @@ struct Held {
     reads: usize,
     read_pages: usize,
     appends: usize,
-    /// Of appends, and pages sent ahead of them.
+    /// Bytes of appends, and of pages sent ahead of them.
     bytes: usize,
     /// The append that came last, and what of the bytes is of it.
     newest: Option<(Ticket, usize)>,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use tidelog_disk::{CrashDevice, Fault};
+use tidelog_disk::{CrashDevice, DiskFault};
 use tidelog_pages::{
     AppendError, OwnerId, PageServer, StoreOptions, StoreReply, StoreRequest, Ticket,
 };
@@ -120,7 +120,7 @@ fn a_flush_that_there_is_no_room_for_is_told_as_that() {
         let (device, mut server) = about_to_change_over(100);
         let before = generation(&server);
         let call = device.calls() + nth;
-        device.fail_call(call, Fault::Full);
+        device.fail_call(call, DiskFault::Full);
         let mut ticket = 3;
         let mut broken = None;
         while generation(&server) == before && broken.is_none() && device.calls() < 2 * call {
@@ -273,7 +273,7 @@ fn a_seal_that_fails_breaks_the_server_and_loses_nothing() {
     for call in 1..40 {
         let (device, mut server) = about_to_change_over(100);
         let expected = observe(&mut open(&device.kill()), &device);
-        device.fail_call(device.calls() + call, Fault::Full);
+        device.fail_call(device.calls() + call, DiskFault::Full);
         settle(&mut server, &device);
         broken += usize::from(server.is_broken());
         assert_eq!(observe(&mut open(&device.kill()), &device), expected, "call {call}");

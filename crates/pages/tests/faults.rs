@@ -4,7 +4,7 @@
 //! afterwards with everything that was called durable. Method: one run for each call; then some of
 //! the un-flushed sectors are lost, and the store is opened.
 
-use tidelog_disk::{CrashDevice, Fault};
+use tidelog_disk::{CrashDevice, DiskFault};
 use tidelog_pages::{PageServer, StoreOptions, StoreReply, StoreRequest};
 use tidelog_testing::Rng;
 use tidelog_testing::store::{OWNER, Run, files, observe, open, run_with, seed, settle};
@@ -31,7 +31,7 @@ struct Swept {
     taken_back: u64,
 }
 
-fn sweep(fault: Fault) -> Swept {
+fn sweep(fault: DiskFault) -> Swept {
     let mut swept = Swept::default();
     for holds_flushes in [false, true] {
         let device = || {
@@ -92,37 +92,37 @@ fn check(run: &Run, what: &str) {
 
 #[test]
 fn a_failing_device_breaks_the_server_and_loses_nothing_durable() {
-    let swept = sweep(Fault::Device);
+    let swept = sweep(DiskFault::Device);
     assert!(swept.broken > 100 && swept.taken_back == 0, "{swept:?}");
 }
 
 #[test]
 fn a_full_device_fails_the_appends_at_hand_and_the_store_goes_on() {
-    let swept = sweep(Fault::Full);
+    let swept = sweep(DiskFault::Full);
     assert!(swept.taken_back > 10, "{swept:?}");
 }
 
 #[test]
 fn a_short_write_is_taken_for_a_full_device() {
-    let swept = sweep(Fault::ShortWrite);
+    let swept = sweep(DiskFault::ShortWrite);
     assert!(swept.taken_back > 10, "{swept:?}");
 }
 
 #[test]
 fn a_write_of_nothing_is_taken_for_a_full_device() {
-    let swept = sweep(Fault::NothingWritten);
+    let swept = sweep(DiskFault::NothingWritten);
     assert!(swept.taken_back > 10, "{swept:?}");
 }
 
 #[test]
 fn a_write_of_an_absurd_length_is_taken_for_a_full_device() {
-    let swept = sweep(Fault::AbsurdLength);
+    let swept = sweep(DiskFault::AbsurdLength);
     assert!(swept.taken_back > 10, "{swept:?}");
 }
 
 #[test]
 fn a_flush_that_fails_later_breaks_the_server_and_loses_nothing_durable() {
-    let swept = sweep(Fault::LateFlush);
+    let swept = sweep(DiskFault::LateFlush);
     assert!(swept.broken > 100 && swept.taken_back == 0, "{swept:?}");
 }
 

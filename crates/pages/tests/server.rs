@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use tidelog_disk::{CrashDevice, CrashDisk, Disk, Fault, MemoryDisk, StoreFiles};
+use tidelog_disk::{CrashDevice, CrashDisk, Disk, DiskFault, MemoryDisk, StoreFiles};
 use tidelog_pages::{
     Append, AppendError, OpenError, OwnerId, PageServer, Seed, StorageEntry, StoreOptions,
     StoreReply, StoreRequest, Ticket, TimelineFrame, Urgency,
@@ -190,7 +190,7 @@ fn what_was_found_is_told_to_nobody_if_it_cannot_be_flushed() {
     drop(server);
     let mut server = open(&device);
     server.serve(OWNER, StoreRequest::Open { document: key("a") });
-    device.fail_call(device.calls() + 1, Fault::Device);
+    device.fail_call(device.calls() + 1, DiskFault::Device);
     let replies = poll_all(&mut server);
     assert!(matches!(replies.as_slice(), [StoreReply::Broken { .. }]), "{replies:?}");
 }
@@ -417,7 +417,7 @@ fn after_a_failed_append_the_document_is_refused_until_it_is_opened_anew() {
 fn a_full_device_fails_the_append_and_leaves_nothing_behind() {
     let (device, mut server) = new();
     append(&mut server, &device, 1, timeline("a", [1]));
-    for fault in [Fault::Full, Fault::ShortWrite] {
+    for fault in [DiskFault::Full, DiskFault::ShortWrite] {
         device.fail_call(device.calls() + 1, fault);
         server.serve(OWNER, request(2, timeline("a", [2])));
         server.flush();
@@ -560,7 +560,7 @@ fn an_append_that_waits_for_room_in_vain_comes_after_what_is_taken_back() {
         server.serve(OWNER, request(ticket, noted));
     }
     server.serve(OWNER, request(4, timeline("b", [3])));
-    device.fail_call(device.calls() + 1, Fault::Full);
+    device.fail_call(device.calls() + 1, DiskFault::Full);
     let pages = [(1, 2), (2, 2), (3, 2), (4, 2)];
     server.serve(OWNER, request(5, storage("a", [entry(2, 3, 4, &pages)])));
     server.flush();
@@ -576,7 +576,7 @@ fn a_failure_is_told_only_when_nothing_of_the_append_can_be_found_again() {
     let (device, mut server) = new();
     append(&mut server, &device, 1, timeline("a", [1]));
     device.hold_flushes(true);
-    device.fail_call(device.calls() + 1, Fault::Full);
+    device.fail_call(device.calls() + 1, DiskFault::Full);
     let mut large = timeline("a", [2]);
     large.record = Some(vec![1; 5000].into());
     server.serve(OWNER, request(2, timeline("a", [2])));
@@ -595,7 +595,7 @@ fn nobody_reads_behind_a_failed_append_before_it_is_told() {
     let (device, mut server) = new();
     append(&mut server, &device, 1, storage("a", [entry(1, 2, 1, &[(1, 1)])]));
     device.hold_flushes(true);
-    device.fail_call(device.calls() + 1, Fault::Full);
+    device.fail_call(device.calls() + 1, DiskFault::Full);
     server.serve(OWNER, request(2, storage("a", [entry(2, 3, 1, &[(1, 2)])])));
     server.flush();
     server.serve(OWNER, read_of(1, "a", vec![Pgid(1)]));
@@ -638,7 +638,7 @@ fn a_failed_flush_breaks_the_server_for_everybody() {
     let (device, mut server) = new();
     server.serve(OwnerId(2), StoreRequest::List { request: 1 });
     server.serve(OWNER, request(1, timeline("a", [1])));
-    device.fail_call(device.calls() + 2, Fault::Device);
+    device.fail_call(device.calls() + 2, DiskFault::Device);
     server.flush();
     let broken = |to: OwnerId, replies: &[(OwnerId, StoreReply)]| {
         let mut replies = replies.iter();

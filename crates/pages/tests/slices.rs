@@ -8,7 +8,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 
 use tidelog_disk::{
-    BLOCK_SIZE, CrashDevice, CrashDisk, Disk, DiskError, Fault, FlushId, StoreFiles,
+    BLOCK_SIZE, CrashDevice, CrashDisk, Disk, DiskError, DiskFault, FlushId, StoreFiles,
 };
 use tidelog_pages::{
     Append, AppendError, OwnerId, PageServer, StagedPage, StorageEntry, StoreOptions, StoreReply,
@@ -459,7 +459,7 @@ fn whoever_waits_behind_an_append_is_told_that_the_server_is_broken() {
     store.server.serve(OWNER, request(1, large(9)));
     store.server.serve(READER, read_of(1, "large", [1]));
     store.server.flush();
-    store.device.fail_call(store.device.calls() + 1, Fault::Device);
+    store.device.fail_call(store.device.calls() + 1, DiskFault::Device);
     let replies = store.server.poll();
     let told = |owner| {
         let is_told = |(to, reply): &&(OwnerId, StoreReply)| {
@@ -483,7 +483,7 @@ fn an_append_that_failed_half_written_is_not_durable() {
             store.server.serve(OWNER, request(ticket, Append { document: key(name), ..large(9) }));
         }
         store.server.flush();
-        store.device.fail_call(store.device.calls() + 1 + nth, Fault::Device);
+        store.device.fail_call(store.device.calls() + 1 + nth, DiskFault::Device);
         let replies = store.settle();
         let broken = replies.iter().position(|it| matches!(it, StoreReply::Broken { .. }));
         assert!(broken.is_none_or(|at| at + 1 == replies.len()), "{nth}: {replies:?}");

@@ -27,6 +27,7 @@
 mod ask;
 mod caution;
 mod document;
+mod entry_parts;
 mod follow;
 mod frames;
 mod io;
@@ -423,8 +424,8 @@ impl Room {
         }
         // What the store still has in hand could be read before it is durable.
         let is_closed = matches!(self.state, State::Closed);
-        let is_settled = self.outbox.is_settled() && !self.has_to_tell();
-        (is_settled || !is_closed) && !self.is_full()
+        let is_drained = self.outbox.is_drained() && !self.has_to_tell();
+        (is_drained || !is_closed) && !self.is_full()
     }
 
     /// Whether so much is not durable yet that nothing more is run before some of it is.
@@ -446,7 +447,7 @@ impl Room {
             if let Err(halt) = self.run(&mut work, budget) {
                 self.on_halt(work, halt);
             } else {
-                self.settled();
+                self.run_ended();
             }
             budget.spend_steps(WORK_STEPS);
         }
@@ -493,7 +494,7 @@ impl Room {
             Halt::Fault(pgid) => pgid,
             Halt::Refuse(refusal) => {
                 self.refuse(&work, refusal);
-                return self.settled();
+                return self.run_ended();
             }
             Halt::Failed(failure) => {
                 return self.give_up(work, &format!("SQLite failed: {failure}"));
@@ -543,7 +544,7 @@ impl Room {
     }
 
     /// A run is over: nothing that it read is pinned any longer.
-    fn settled(&mut self) {
+    fn run_ended(&mut self) {
         self.faults_count = 0;
         if let State::Open(document) = &self.state {
             document.authority.view().evict();

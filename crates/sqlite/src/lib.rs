@@ -27,6 +27,7 @@
 //!
 //! Peers, tabs, journals, and who fetches a page.
 
+mod base_pool;
 mod connection;
 mod failure;
 pub mod flags;
@@ -41,7 +42,6 @@ mod page_cache;
 mod params;
 #[cfg(all(target_arch = "wasm32", feature = "plain-files"))]
 pub mod plain_files;
-mod pool;
 mod read_set;
 mod reader;
 mod scan;

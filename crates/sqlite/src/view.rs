@@ -7,13 +7,30 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tidelog_types::limits::{Limits, PAGE_SIZE};
 use tidelog_types::{Page, PageSet, Pgid};
 
-use crate::pool::Pool;
+use crate::base_pool::BasePool;
 
 /// What the connections of one document read: its base pages, and an overlay over them.
 ///
 /// A clone is the same view; a [`fork`](View::fork) shares the base only. Nobody may change a view
 /// while a transaction of its connections runs, and all its connections are to be refreshed
 /// when what they have already read changes other than by pushing the page set they just made.
+///
+/// ```
+/// use tidelog_sqlite::{Params, Reader, View, Writer};
+/// use tidelog_types::Value;
+///
+/// let view = View::new(100, 0);
+/// let (mut writer, mut reader) = (Writer::new(&view), Reader::new(&view));
+/// let ((), set) = writer.write(&mut |tx| tx.run_migration("create table item (id)")).unwrap();
+/// view.push(&set);
+/// let ((), set) = writer.write(&mut |tx| tx.run_app("insert into item values (1)", &[])).unwrap();
+///
+/// let query = "select count(*) from item";
+/// let mut count = || reader.query(query, &Params::NONE).unwrap().decode();
+/// assert_eq!(count(), [[Value::Integer(0)]], "a write changes no view");
+/// view.push(&set);
+/// assert_eq!(count(), [[Value::Integer(1)]]);
+/// ```
 #[derive(Clone, Debug)]
 pub struct View {
     base: Arc<Mutex<Base>>,
@@ -34,7 +51,7 @@ pub trait Stopwatch: fmt::Debug + Send + Sync {
 
 #[derive(Debug)]
 struct Base {
-    pool: Pool,
+    pool: BasePool,
     now_ms: u64,
 }
 
@@ -67,7 +84,7 @@ impl View {
     /// how many stay there.
     #[must_use]
     pub fn new(pool_pages_max: usize, db_pages: u32) -> Self {
-        let base = Base { pool: Pool::new(pool_pages_max, db_pages), now_ms: 0 };
+        let base = Base { pool: BasePool::new(pool_pages_max, db_pages), now_ms: 0 };
         let (base, overlay) = (Arc::new(Mutex::new(base)), Arc::default());
         Self { base, overlay, limits: Limits::DEFAULT, stopwatch: None }
     }

@@ -4,6 +4,16 @@
 //! The one module that knows, so that the codec can be changed. Used for messages between client
 //! and server, between tab and core, between core and page server, and for the records that owners
 //! keep in the store. Headers of frames and pages are not its business: they are laid out by hand.
+//!
+//! ```
+//! use tidelog_sync::codec::{decode, encode};
+//! use tidelog_types::Lsn;
+//!
+//! let bytes = encode(&Some(Lsn::FIRST));
+//! assert_eq!(bytes, [1, 1, 0, 0, 0, 0, 0, 0, 0], "that there is one, then eight bytes");
+//! assert_eq!(decode::<Option<Lsn>>(&bytes).ok(), Some(Some(Lsn::FIRST)));
+//! assert!(decode::<Option<Lsn>>(&[1, 0, 0, 0, 0, 0, 0, 0, 0]).is_err(), "0 is no LSN");
+//! ```
 
 mod reader;
 

@@ -24,6 +24,7 @@ pub mod limits;
 mod lineage;
 mod lsn;
 mod page;
+mod parts;
 mod position;
 pub mod probe;
 mod shortened;
@@ -38,6 +39,7 @@ pub use ids::{CallId, ClientId, DocumentKey, Epoch, InvalidDocumentKey, JournalI
 pub use lineage::{ImpossibleLineage, Lineage};
 pub use lsn::{Lsn, LsnRange, NoLsn};
 pub use page::{Page, PageSet, Pgid};
+pub use parts::in_parts;
 pub use position::{Chain, EntryHash, Position};
 pub use shortened::shortened;
 pub use sorted_map::SortedMap;

@@ -69,6 +69,18 @@ impl fmt::Display for Lsn {
 ///
 /// An empty range still has a place: `7..7` means "nothing yet, and the next entry will be 7".
 /// Sync needs that place, so an empty range is a value here, never an `Option`.
+///
+/// ```
+/// use tidelog_types::{Lsn, LsnRange};
+///
+/// let range = LsnRange::new(Lsn::FIRST, Lsn::FIRST.plus(4));
+/// assert_eq!(range.to_string(), "1..5");
+/// assert!(!range.contains(range.end()));
+///
+/// let rest = range.trim_before(range.end());
+/// assert!(rest.is_empty());
+/// assert_eq!(rest.to_string(), "5..5", "it keeps its place");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "(u64, u64)")]
 pub struct LsnRange {

@@ -76,6 +76,18 @@ impl<'de> Deserialize<'de> for Page {
 }
 
 /// The pages that one commit changed, and how many pages the database has after it.
+///
+/// ```
+/// use tidelog_types::{Page, PageSet, Pgid};
+///
+/// let set = |db_pages, pgids: &[u32]| PageSet {
+///     db_pages,
+///     pages: pgids.iter().map(|pgid| (Pgid(*pgid), Page::zeroed())).collect(),
+/// };
+/// let mut both = set(3, &[1, 3]);
+/// both.absorb(&set(2, &[2]));
+/// assert_eq!(both, set(2, &[1, 2]), "page 3 went with the smaller database");
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PageSet {
     /// Size of the database after the commit, in pages.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use tidelog_client::{
     Call, Client, ClientSettings, Notice, PageServerId, Request, SocketId, TabId, ToCore,
 };
-use tidelog_disk::{CrashDevice, CrashDisk, Disk as _, Fault, StoreFiles};
+use tidelog_disk::{CrashDevice, CrashDisk, Disk as _, DiskFault, StoreFiles};
 use tidelog_pages::{
     AppendError, OwnerId, PageServer, Seed, StoreOptions, StoreReply, StoreRequest, Urgency,
 };
@@ -477,7 +477,7 @@ const PAGE_FILE: &str = StoreFiles::<CrashDisk>::NAMES[2];
 
 /// One of the next calls of this disk fails.
 pub(crate) fn fail_soon(disk: &CrashDevice, rng: &mut Rng) {
-    let fault = [Fault::Device, Fault::LateFlush][rng.index(2)];
+    let fault = [DiskFault::Device, DiskFault::LateFlush][rng.index(2)];
     disk.fail_call(disk.calls() + 1 + rng.below(12), fault);
 }
 

@@ -19,7 +19,7 @@ const REBASE_AGAIN_DOUBLINGS_MAX: u32 = 6;
 #[derive(Default)]
 pub(super) struct RebaseAgain {
     pub(super) at_ms: Option<u64>,
-    /// How often they were.
+    /// How often in a row layers were short of something.
     times: u32,
 }
 
@@ -44,7 +44,7 @@ impl Document {
                 let at_ms = Some(now_ms + pause_ms);
                 self.rebase_again = RebaseAgain { at_ms, times: times.saturating_add(1) };
             }
-            false if times > 0 && replica.is_settled() => {
+            false if times > 0 && replica.is_rebased() => {
                 self.rebase_again = RebaseAgain::default();
                 self.has_memory_again();
             }
@@ -96,7 +96,7 @@ impl Document {
 
     fn wait_for(&mut self, pgid: Pgid, kth: u32, ctx: &mut Context<'_>) -> Attempt {
         let pgids = match self.replica() {
-            Some(replica) if !replica.is_settled() => replica.to_fetch(pgid, kth),
+            Some(replica) if !replica.is_rebased() => replica.to_fetch(pgid, kth),
             _ => self.to_fetch(pgid, kth),
         };
         let failure = if let Some(failure) = self.reads.why_lost(&[pgid], ctx.store) {
@@ -126,7 +126,7 @@ impl Document {
         let is_put_off = self.puts_rebase_off(ctx);
         let State::Open(open) = &mut self.state else { return Run::Done(Attempt::Idle) };
         if let Role::Synced(synced) = &mut open.role
-            && !synced.replica.is_settled()
+            && !synced.replica.is_rebased()
             && !is_put_off
         {
             let new_timeline = ctx.rng.journal();

@@ -20,7 +20,8 @@ use crate::store_link::StoreLink;
 
 /// Milliseconds after which a server that refused the document for now is asked again.
 const RETRY_MS: u64 = 1_000;
-/// The same where asking again can only help once somebody has mended something.
+/// Milliseconds after which a server is asked again that refused the document until somebody mends
+/// something.
 const RETRY_FINAL_MS: u64 = 30_000;
 
 /// Milliseconds in which a server says where a document stands; then it is asked anew.
@@ -41,7 +42,7 @@ pub(crate) struct Following {
     /// The server would not have this document, or it could not be kept: asked again no earlier
     /// than this.
     retry_at_ms: u64,
-    /// That was what the server said.
+    /// Whether the server itself refused the document; `retry_at_ms` says when it is asked again.
     refused: bool,
     /// Where apps want the document synced, other than it was: the record says so only once that
     /// server is known to have the same document.
@@ -82,7 +83,7 @@ pub(super) struct Joined {
     pub(super) seed: Option<Seeding>,
     /// An entry of which some parts have come.
     arriving: ArrivingEntry,
-    /// What is received and not said to be, as the disk lacks too much of it.
+    /// Entries before this position have come; the server is told so once the disk has caught up.
     owed: Option<Position>,
 }
 
@@ -150,7 +151,7 @@ impl Document {
     /// Whether the server is to be told that we follow. What is offered to it is durable here.
     pub(crate) fn wants_channel(&self, now_ms: u64, store: &StoreLink, limits: &Limits) -> bool {
         let ready = match self.open().map(|open| &open.role) {
-            Some(Role::Local(_)) => self.following.offer.is_some() && self.ledger.is_settled(),
+            Some(Role::Local(_)) => self.following.offer.is_some() && self.ledger.is_drained(),
             Some(Role::Synced(_)) => true,
             None => false,
         };
@@ -249,8 +250,8 @@ impl Document {
         }
     }
 
-    /// Somebody wants to know how it stands with the server now, which may have a verdict again: it
-    /// is asked at once, or a second after it had none.
+    /// Somebody waits for a server that had no verdict, and it may have one by now: it is asked at
+    /// once, or a second after it had none.
     pub(super) fn doubt_server(&mut self, now_ms: u64) {
         let Some(no_verdict) = &mut self.following.no_verdict else { return };
         no_verdict.is_doubted = true;
@@ -331,12 +332,12 @@ impl Document {
         self.following.retry_at_ms = self.following.retry_at_ms.max(at_ms);
     }
 
-    /// Somebody waits for the server, for seconds alone: longer pauses were for nobody.
+    /// Somebody waits for the server now: cuts the pause before the next try down to a second.
     pub(super) fn follow_soon(&mut self, now_ms: u64) {
         self.following.retry_at_ms = self.following.retry_at_ms.min(now_ms + RETRY_MS);
     }
 
-    /// What the server was not asked for is over, unless the server itself said so.
+    /// Ends the pause before the next try, unless the server itself refused the document.
     pub(super) fn follow_now(&mut self) {
         if !self.following.refused {
             self.following.retry_at_ms = 0;
@@ -412,7 +413,7 @@ impl Document {
         }
     }
 
-    /// What one server has refused is no word of the next one.
+    /// Forgets that a server refused the document: the reason is over, or another server is asked.
     fn forget_refusal(&mut self) {
         if std::mem::take(&mut self.following.refused) {
             let is_incomplete = self.open().is_some_and(|open| open.is_incomplete);
@@ -532,7 +533,7 @@ impl Document {
             if let Err(error) = synced.sender.connected(wanted, synced.durable) {
                 return self.break_off(&error.to_string(), ctx);
             }
-        } else if from == storage.next && replica.is_settled() {
+        } else if from == storage.next && replica.is_rebased() {
             // Pages that are visible already cannot tell of a timeline that parted later.
             return self.break_off("the server has no pages that go with its timelines", ctx);
         } else {

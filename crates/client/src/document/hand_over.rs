@@ -231,7 +231,8 @@ impl Document {
         self.queue.front().filter(opens).map(|ask| (ask.tab, ask.call))
     }
 
-    /// The same, where the disk has had no room for that, and the document was read anew.
+    /// Whether the request in front waits until the disk says that the document is the server's,
+    /// for which the disk had no room before the document was read anew.
     pub(super) fn is_recording_awaited(&self) -> bool {
         let front = self.queue.front().map(|ask| (ask.tab, ask.call));
         self.following.unrecorded.is_some_and(|it| front == Some((it.tab, it.call)))

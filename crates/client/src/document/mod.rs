@@ -248,12 +248,12 @@ impl Document {
 
     /// Whether nothing holds it: no tab, and nothing on its way to the disk.
     pub(crate) fn is_idle(&self) -> bool {
-        !self.is_held() && self.is_settled() && self.queue.is_empty()
+        !self.is_held() && self.is_drained() && self.queue.is_empty()
     }
 
     /// Whether the store has answered for all that it was handed.
-    pub(crate) fn is_settled(&self) -> bool {
-        self.ledger.is_settled()
+    pub(crate) fn is_drained(&self) -> bool {
+        self.ledger.is_drained()
     }
 
     /// Whether a tab holds it.

@@ -14,9 +14,9 @@ use crate::store_link::StoreLink;
 /// Reads that the page server has not answered, and the faults that wait for them.
 #[derive(Default)]
 pub(super) struct Reads {
-    front: Option<Fault>,
-    past_offer: Option<Fault>,
-    back: Option<Fault>,
+    front: Option<PageFault>,
+    past_offer: Option<PageFault>,
+    back: Option<PageFault>,
     under_way: SortedMap<u64, Read>,
     /// Pages that this device has lost.
     damaged: BTreeSet<Pgid>,
@@ -34,7 +34,7 @@ pub(super) enum For {
 }
 
 /// A page that somebody waits for.
-struct Fault {
+struct PageFault {
     request: u64,
     /// Which fault of one run it is, from 0.
     kth: u32,
@@ -64,7 +64,7 @@ impl Read {
 }
 
 impl Reads {
-    fn fault(&mut self, who: For) -> &mut Option<Fault> {
+    fn fault(&mut self, who: For) -> &mut Option<PageFault> {
         match who {
             For::Front => &mut self.front,
             For::PastOffer => &mut self.past_offer,
@@ -80,7 +80,7 @@ impl Reads {
     /// How many faults the run has met so far; `None` while its pages are on their way.
     pub fn faults_met(&mut self, who: For) -> Option<u32> {
         match self.fault(who) {
-            Some(Fault { request, kth }) => {
+            Some(PageFault { request, kth }) => {
                 let (request, kth) = (*request, *kth);
                 let has_come = |read: &Read| read.left.is_empty();
                 self.under_way.get(&request).is_none_or(has_come).then_some(kth + 1)
@@ -114,7 +114,7 @@ impl Reads {
         let read = Read::new(urgency, pgids);
         ctx.store.ask(read.ask(request, document), ctx.out);
         self.under_way.insert(request, read);
-        *self.fault(who) = Some(Fault { request, kth });
+        *self.fault(who) = Some(PageFault { request, kth });
         true
     }
 
@@ -221,7 +221,7 @@ mod tests {
         let mut reads = Reads::default();
         reads.under_way.insert(3, Read::new(Urgency::User, vec![Pgid(2)]));
         reads.under_way.insert(4, Read::new(Urgency::Background, vec![Pgid(2)]));
-        reads.back = Some(Fault { request: 4, kth: 0 });
+        reads.back = Some(PageFault { request: 4, kth: 0 });
         assert_eq!(reads.faults_met(For::Background), None);
         let view = View::new(usize::MAX, 2);
         reads.came(3, vec![(Pgid(2), Page::zeroed())], true, Some(&view));

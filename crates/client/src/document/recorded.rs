@@ -16,7 +16,7 @@ pub(super) struct Recorded {
 }
 
 impl Recorded {
-    /// None yet, of which it will keep so many.
+    /// No calls yet; keeps the newest `calls_max`.
     pub(super) fn new(calls_max: usize) -> Self {
         let (entries, order) = (BTreeMap::new(), VecDeque::new());
         Self { entries, order, calls_max, has_forgotten: false }
@@ -38,7 +38,7 @@ impl Recorded {
         calls.into_iter().for_each(|(call, entry)| self.insert(call, entry));
     }
 
-    /// It was taken back.
+    /// Forgets a call that was taken back.
     pub(super) fn remove(&mut self, call: CallId) {
         self.entries.remove(&call);
     }

@@ -52,7 +52,8 @@ impl Ask {
         out.tell(self.tab, FromCore::Failed { call: self.call, failure });
     }
 
-    /// It was looked for, and was not recorded.
+    /// The mutation was looked for and is not recorded: it runs as if it were asked for the first
+    /// time.
     fn make_first(&mut self) {
         if let Request::Mutate(mutate) = &mut self.request {
             mutate.again = None;
@@ -154,7 +155,7 @@ impl Document {
     /// Where that query is in the queue.
     fn next_past_offer(&self) -> Option<usize> {
         // Before all of it is durable it may yet be taken back.
-        let is_frozen = self.following.offer.is_some() && self.ledger.is_settled();
+        let is_frozen = self.following.offer.is_some() && self.ledger.is_drained();
         if !is_frozen || self.open().is_none_or(|open| open.is_unadopted) {
             return None;
         }
@@ -167,7 +168,7 @@ impl Document {
         })
     }
 
-    /// What was in front is answered so.
+    /// Answers the request that was in front with a failure.
     fn fail_front(&mut self, ask: Ask, why: CallFailure, ctx: &mut Context<'_>) -> Attempt {
         ask.fail(why, ctx.out);
         self.reads.forget_fault(For::Front);

@@ -26,7 +26,7 @@ const ENTRY_SIZE: usize = 128;
 /// Bytes of storage entries that are in memory alone, until the disk has them.
 #[derive(Default)]
 pub(super) struct Unstored {
-    /// Of those that no append carries yet.
+    /// Bytes of entries that no append carries yet.
     gathered_size: usize,
     in_flight_size: usize,
     /// The pages of those that no disk will have, since the data were cleared.
@@ -59,7 +59,8 @@ pub(super) struct WriteAgain {
     pub(super) at_ms: Option<u64>,
     /// How many pauses in a row there were.
     times: u32,
-    /// Why the last one did, until that is over, or nothing is left to write.
+    /// Why the last append failed, until the disk takes another or nothing is left to
+    /// write.
     pub(super) failure: Option<CallFailure>,
     /// Whether the disk lacks entries of the server, which come again: until it has them, nothing
     /// else that it takes tells that there is room.
@@ -124,11 +125,11 @@ pub(super) enum Then {
     Timeline(JournalId, Lsn),
     /// Storage entries before this are durable, the last of them of so many bytes.
     Storage(Lsn, usize),
-    /// A record is.
+    /// A record is durable.
     Record,
     /// The record that says that a server decides.
     Recorded,
-    /// The document itself.
+    /// The document is on the disk at all.
     Kept,
 }
 
@@ -183,7 +184,7 @@ impl Document {
             return;
         }
         // What was on its way as the data were cleared is never answered.
-        if !self.ledger.is_settled() && !ctx.store.is_lost() {
+        if !self.ledger.is_drained() && !ctx.store.is_lost() {
             reached(Probe::OpenWaitedForAppends);
             return;
         }
@@ -191,7 +192,7 @@ impl Document {
     }
 
     /// The document that had this name before is destroyed, or is to stay.
-    pub(crate) fn name_is_settled(&self, ctx: &mut Context<'_>) {
+    pub(crate) fn name_is_decided(&self, ctx: &mut Context<'_>) {
         if !self.is_loaded() {
             self.ask_where_it_stands(ctx);
         }
@@ -265,15 +266,15 @@ impl Document {
 
     /// Everything up to `ticket` is on the disk.
     pub(crate) fn store_durable(&mut self, ticket: Ticket, ctx: &mut Context<'_>) {
-        let was_settled = self.ledger.is_settled();
+        let was_drained = self.ledger.is_drained();
         self.ledger.on_durable(ticket);
         self.do_what_is_ready(ctx);
-        if was_settled {
+        if was_drained {
             return;
         }
         if !self.is_loaded() {
             self.ask_where_it_stands(ctx);
-        } else if self.ledger.is_settled() {
+        } else if self.ledger.is_drained() {
             self.write_works();
         }
     }
@@ -431,7 +432,7 @@ impl Document {
         self.seal();
         self.note_lives();
         self.flush_gathered(ctx);
-        if self.is_loaded() && self.ledger.is_settled() {
+        if self.is_loaded() && self.ledger.is_drained() {
             self.write_again.has_nothing_to_write(ctx.now_ms);
         }
     }

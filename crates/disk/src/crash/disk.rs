@@ -1,6 +1,6 @@
 //! A file of a crash device as a disk.
 
-use super::{CrashDisk, Fault};
+use super::{CrashDisk, DiskFault};
 use crate::{Disk, DiskError, FlushId};
 
 /// What Chromium answers in some releases when the quota is used up.
@@ -29,31 +29,31 @@ impl Disk for CrashDisk {
         let mut device = self.device.lock();
         let mut fault = device.enter(self.file)?;
         if !device.has_room_at(self.file, offset, bytes.len()) {
-            fault = Some(Fault::Full);
+            fault = Some(DiskFault::Full);
         }
         if device.is_full && device.files[self.file].has_news(offset, bytes) {
             return Err(DiskError::Full);
         }
         let Some(fault) = fault else { return device.write(self.file, offset, bytes) };
         let expected = bytes.len();
-        let part = if fault == Fault::NothingWritten { &[] } else { &bytes[..expected / 2] };
+        let part = if fault == DiskFault::NothingWritten { &[] } else { &bytes[..expected / 2] };
         if device.has_room_at(self.file, offset, part.len()) {
             device.write(self.file, offset, part)?;
         }
         Err(match fault {
-            Fault::Device | Fault::LateFlush => failed(),
-            Fault::Full => DiskError::Full,
-            Fault::ShortWrite | Fault::NothingWritten => {
+            DiskFault::Device | DiskFault::LateFlush => failed(),
+            DiskFault::Full => DiskError::Full,
+            DiskFault::ShortWrite | DiskFault::NothingWritten => {
                 DiskError::ShortWrite { expected, written: part.len() as u64 }
             }
-            Fault::AbsurdLength => DiskError::ShortWrite { expected, written: ABSURD_LENGTH },
+            DiskFault::AbsurdLength => DiskError::ShortWrite { expected, written: ABSURD_LENGTH },
         })
     }
 
     fn set_size(&mut self, size: u64) -> Result<(), DiskError> {
         let mut device = self.device.lock();
         let fault = device.enter(self.file)?;
-        if fault == Some(Fault::Full) || !device.has_room(self.file, size) {
+        if fault == Some(DiskFault::Full) || !device.has_room(self.file, size) {
             return Err(DiskError::Full);
         }
         if fault.is_some() {
@@ -70,10 +70,10 @@ impl Disk for CrashDisk {
         let file = &mut device.files[self.file];
         match fault {
             None => {}
-            Some(Fault::LateFlush) => file.flush_will_fail = true,
+            Some(DiskFault::LateFlush) => file.flush_will_fail = true,
             Some(fault) => {
                 file.fail_flush(clock);
-                return Err(if fault == Fault::Full { DiskError::FlushFull } else { failed() });
+                return Err(if fault == DiskFault::Full { DiskError::FlushFull } else { failed() });
             }
         }
         let id = file.request_flush(clock);

@@ -97,7 +97,7 @@ fn a_held_flush_covers_what_was_written_before_its_request() {
 fn a_failed_flush_poisons_the_file() {
     let device = CrashDevice::new();
     let mut disk = device.file("a");
-    device.fail_call(2, Fault::Device);
+    device.fail_call(2, DiskFault::Device);
     disk.write_at(0, b"abc").expect("room");
     assert!(matches!(disk.request_flush(), Err(DiskError::Device { .. })));
     assert_eq!(disk.write_at(0, b"abc"), Err(DiskError::Poisoned));
@@ -141,12 +141,12 @@ fn a_crash_disk_fails_as_the_laws_say() {
             };
             let fail = |disk: &mut CrashDisk, failure| {
                 let fault = match failure {
-                    Failure::Flush if late => Fault::LateFlush,
-                    Failure::Flush => Fault::Device,
-                    Failure::ShortWrite if late => Fault::NothingWritten,
-                    Failure::ShortWrite => Fault::ShortWrite,
-                    Failure::AbsurdLength => Fault::AbsurdLength,
-                    Failure::Full => Fault::Full,
+                    Failure::Flush if late => DiskFault::LateFlush,
+                    Failure::Flush => DiskFault::Device,
+                    Failure::ShortWrite if late => DiskFault::NothingWritten,
+                    Failure::ShortWrite => DiskFault::ShortWrite,
+                    Failure::AbsurdLength => DiskFault::AbsurdLength,
+                    Failure::Full => DiskFault::Full,
                 };
                 let device = disk.device();
                 device.fail_call(device.calls() + 1, fault);
@@ -159,14 +159,14 @@ fn a_crash_disk_fails_as_the_laws_say() {
 #[test]
 fn each_fault_writes_what_it_says_and_claims_what_it_says() {
     let said = [
-        (Fault::Device, 3, None),
-        (Fault::Full, 3, None),
-        (Fault::ShortWrite, 3, Some(3)),
-        (Fault::NothingWritten, 0, Some(0)),
-        (Fault::AbsurdLength, 3, Some(4_294_967_288)),
-        (Fault::LateFlush, 3, None),
+        (DiskFault::Device, 3, None),
+        (DiskFault::Full, 3, None),
+        (DiskFault::ShortWrite, 3, Some(3)),
+        (DiskFault::NothingWritten, 0, Some(0)),
+        (DiskFault::AbsurdLength, 3, Some(4_294_967_288)),
+        (DiskFault::LateFlush, 3, None),
     ];
-    assert_eq!(said.map(|(fault, _, _)| fault), Fault::ALL);
+    assert_eq!(said.map(|(fault, _, _)| fault), DiskFault::ALL);
     for (fault, size, claimed) in said {
         let device = CrashDevice::new();
         device.fail_call(1, fault);
@@ -219,7 +219,7 @@ fn after_the_power_went_off_no_held_flush_completes() {
 
 #[test]
 fn after_a_failed_flush_what_it_covered_may_still_be_lost() {
-    for fault in [Fault::Device, Fault::LateFlush] {
+    for fault in [DiskFault::Device, DiskFault::LateFlush] {
         let device = CrashDevice::new();
         let mut disk = device.file("a");
         disk.write_at(0, b"abc").expect("room");
@@ -262,7 +262,7 @@ fn the_calls_after_which_a_cut_leaves_something_else_are_known() {
 
 #[test]
 fn a_flush_that_failed_leaves_clean_what_it_covered() {
-    for fault in [Fault::Device, Fault::LateFlush] {
+    for fault in [DiskFault::Device, DiskFault::LateFlush] {
         let device = CrashDevice::new();
         let mut file = device.file("a");
         file.write_at(0, &[1; 600]).expect("room");

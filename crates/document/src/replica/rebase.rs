@@ -25,7 +25,7 @@ pub(super) struct Rebase {
     /// this is complete.
     writer: Writer,
     reader: Reader,
-    /// Whether they were open: for whom none was, none stays open.
+    /// Whether writer and reader were open before; one that was closed is closed again at the end.
     were_open: [bool; 2],
     /// What the authority has decided; known once its tables were read.
     verdicts: Option<Verdicts>,

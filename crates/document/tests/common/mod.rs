@@ -328,7 +328,7 @@ impl Device {
     }
 
     pub fn settle(&mut self) {
-        while !self.replica.is_settled() {
+        while !self.replica.is_rebased() {
             self.step();
         }
     }

@@ -11,14 +11,14 @@ fn page(tag: u64) -> Page {
     Page::zeroed().with(0, &tag.to_le_bytes())
 }
 
-fn check(pool: &Pool) {
+fn check(pool: &BufferPool) {
     assert!(pool.frames.len() <= pool.pages_max, "{} pages", pool.frames.len());
     assert_eq!(pool.small.len() + pool.main.len(), pool.frames.len(), "each in one queue");
     assert!(pool.ghosts.queue.len() <= pool.pages_max);
     assert!(pool.ghosts.ids.len() <= pool.ghosts.queue.len());
 }
 
-fn check_each(pool: &Pool) {
+fn check_each(pool: &BufferPool) {
     let queued: BTreeSet<Id> = pool.small.iter().chain(&pool.main).copied().collect();
     assert!(queued.iter().eq(pool.frames.keys()), "the queues name what is here");
     assert!(pool.frames.keys().all(|id| !pool.ghosts.ids.contains(id)), "here and a ghost");
@@ -26,7 +26,7 @@ fn check_each(pool: &Pool) {
 
 /// Reads a page as a store does: from the pool, or from the device and into the pool. Answers
 /// whether it was there.
-fn read(pool: &mut Pool, pgid: u32) -> bool {
+fn read(pool: &mut BufferPool, pgid: u32) -> bool {
     let found = pool.get(key(pgid, 1));
     if found.is_none() {
         pool.insert(key(pgid, 1), page(pgid.into()));
@@ -37,7 +37,7 @@ fn read(pool: &mut Pool, pgid: u32) -> bool {
 
 #[test]
 fn a_scan_of_ten_times_the_pool_leaves_what_is_wanted_in() {
-    let mut pool = Pool::new(100);
+    let mut pool = BufferPool::new(100);
     let hot = 1..=60;
     for _ in 0..4 {
         hot.clone().for_each(|pgid| {
@@ -52,7 +52,7 @@ fn a_scan_of_ten_times_the_pool_leaves_what_is_wanted_in() {
 
 #[test]
 fn what_is_wanted_gets_in_while_a_scan_goes_on() {
-    let mut pool = Pool::new(100);
+    let mut pool = BufferPool::new(100);
     let mut misses = 0;
     for step in 0..5000 {
         read(&mut pool, 1000 + step);
@@ -63,7 +63,7 @@ fn what_is_wanted_gets_in_while_a_scan_goes_on() {
 
 #[test]
 fn what_is_not_wanted_any_more_makes_room() {
-    let mut pool = Pool::new(100);
+    let mut pool = BufferPool::new(100);
     for round in 0..20 {
         let hits = (0..2000).filter(|step| read(&mut pool, round * 100 + step % 80)).count();
         assert!(hits >= 1600, "round {round}: {hits} hits");
@@ -72,7 +72,7 @@ fn what_is_not_wanted_any_more_makes_room() {
 
 #[test]
 fn a_newer_version_takes_the_place_of_an_older_one_and_not_the_other_way() {
-    let mut pool = Pool::new(4);
+    let mut pool = BufferPool::new(4);
     pool.insert(key(1, 5), page(5));
     pool.insert(key(1, 7), page(7));
     pool.insert(key(1, 6), page(6));
@@ -91,7 +91,7 @@ fn a_newer_version_takes_the_place_of_an_older_one_and_not_the_other_way() {
 fn a_pool_agrees_with_a_plain_model() {
     runs("model of the pool", 40_000, |rng: &mut Rng| {
         let pages_max = 1 + rng.below(40);
-        let mut pool = Pool::new(pages_max);
+        let mut pool = BufferPool::new(pages_max);
         let mut newest: BTreeMap<(u64, u32), (u64, u64)> = BTreeMap::new();
         let span = 1 + rng.below(3 * pages_max);
         let operations = 5_000;

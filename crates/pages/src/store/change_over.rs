@@ -17,7 +17,7 @@ use tidelog_types::probe::{Probe, reached};
 use super::Store;
 use super::state_copy::StateCopy;
 use crate::catalog::Catalog;
-use crate::error::Fault;
+use crate::error::StoreError;
 use crate::page_file::Slot;
 use crate::page_table::entries_of;
 use crate::place::PagePlace;
@@ -34,7 +34,8 @@ const RUN_PAGES: usize = 64;
 /// Bytes that the other log file has at least beside those of the copied state: on a full device a
 /// change-over makes room, and needs some itself, with the reserve behind it.
 const STATE_RESERVE_SIZE: u64 = 192 * 1024;
-/// And at least beside what would be copied now: it does not grow for each append.
+/// Bytes that the other log file keeps at least beside what would be copied now. Less than
+/// [`STATE_RESERVE_SIZE`], so that it does not grow for each append.
 const KEPT_RESERVE_SIZE: u64 = 176 * 1024;
 /// How often what was appended meanwhile is copied and flushed before batches are held.
 const ROUNDS_MAX: u32 = 3;
@@ -90,13 +91,13 @@ enum Stage {
     Fold,
     /// Waits until the old log is durable up to the point, and nobody reads from a slot that may
     /// be overwritten.
-    Settle,
+    Quiesce,
     /// Every page in the log becomes the one of its slot: of the documents up to this number that
     /// is done.
     Slots { done: u64, places: BTreeMap<Slot, PagePlace> },
     /// Pages are written to their slots, in the order of these.
     Pages(BTreeMap<Slot, PagePlace>),
-    /// They are flushed.
+    /// The pages in their slots are flushed.
     PagesFlush(FlushId),
     /// The header of the other log file is flushed: so its generation is not used again.
     Begin(FlushId),
@@ -108,7 +109,7 @@ enum Stage {
     TailFlush(FlushId),
     /// Batches are held, and what was appended during that is copied.
     LastTail,
-    /// That is flushed.
+    /// The copies of the last tail are flushed.
     LastFlush(FlushId),
     /// The seal is flushed.
     Seal(FlushId),
@@ -117,9 +118,9 @@ enum Stage {
 /// What came of one step.
 #[derive(Debug)]
 enum Step {
-    /// Hardly anything was done, and this is next.
+    /// Hardly anything was done; goes on with this stage.
     Next(Stage),
-    /// A slice was done, and this is next if there is no more of the same.
+    /// Did one slice; `Some(next)` if this stage is finished.
     Slice(Option<Stage>),
     /// There is nothing to be done now.
     Wait,
@@ -163,7 +164,7 @@ impl ChangeOvers {
     }
 
     /// Begins one. Everything goes on as before.
-    pub fn begin<D: Disk>(&mut self, store: &mut Store<D>) -> Result<(), Fault> {
+    pub fn begin<D: Disk>(&mut self, store: &mut Store<D>) -> Result<(), StoreError> {
         assert!(self.current.is_none(), "BUG: two change-overs at once");
         store.log.request_flush()?;
         store.readers.begin_era();
@@ -185,7 +186,7 @@ impl ChangeOvers {
 
     /// Does a slice of the one that goes on, if there is one. Answers whether it has ended: then
     /// what was appended last may have to be written and flushed.
-    pub fn advance<D: Disk>(&mut self, store: &mut Store<D>) -> Result<bool, Fault> {
+    pub fn advance<D: Disk>(&mut self, store: &mut Store<D>) -> Result<bool, StoreError> {
         let Some(mut change_over) = self.current.take() else { return Ok(false) };
         // What is left shrinks though appends go on.
         let appended = store.log.size().saturating_sub(change_over.log_size);
@@ -204,19 +205,19 @@ impl ChangeOvers {
                 self.current = Some(change_over);
                 Ok(false)
             }
-            // Once sealed, which file is the active one is settled by a flush and nothing else.
-            Err(fault) if fault.is_full() && !change_over.is_sealing() => {
+            // Once sealed, which file is the active one is decided by a flush and nothing else.
+            Err(error) if error.is_full() && !change_over.is_sealing() => {
                 reached(Probe::ChangeOverGivenUp);
                 let next_at = store.log.size() + store.options.log_size_max / 4;
                 self.give_up(store, next_at);
                 Ok(true)
             }
             // What is damaged cannot be copied. Everything else goes on, with a log that grows.
-            Err(Fault::Damaged { .. }) if !change_over.is_sealing() => {
+            Err(StoreError::Damaged { .. }) if !change_over.is_sealing() => {
                 self.give_up(store, u64::MAX);
                 Ok(true)
             }
-            Err(fault) => Err(fault),
+            Err(error) => Err(error),
         }
     }
 
@@ -248,7 +249,7 @@ impl ChangeOvers {
 
     /// Gives back what the last change-over has left: memory, and room on the device, or room that
     /// it has taken in vain, once nobody reads there.
-    pub fn shed<D: Disk>(&mut self, store: &mut Store<D>) -> Result<(), Fault> {
+    pub fn shed<D: Disk>(&mut self, store: &mut Store<D>) -> Result<(), StoreError> {
         self.go_on_forgetting(&mut Budget::new(store.options.limits.slice));
         if self.lacks_room(store) {
             self.is_shed = false;
@@ -301,8 +302,10 @@ impl ChangeOvers {
 
     /// Whether the current one waits for reads that began before it did, and has done so for long.
     pub fn is_held_up_by_reads<D: Disk>(&self, store: &mut Store<D>) -> bool {
-        let settles = matches!(&self.current, Some(it) if matches!(it.stage, Stage::Settle));
-        settles && store.log.size() >= self.next_at.saturating_mul(2) && store.readers.has_earlier()
+        let is_quiescing = matches!(&self.current, Some(it) if matches!(it.stage, Stage::Quiesce));
+        is_quiescing
+            && store.log.size() >= self.next_at.saturating_mul(2)
+            && store.readers.has_earlier()
     }
 }
 
@@ -340,7 +343,7 @@ impl ChangeOver {
 
     /// Goes on until a slice is done, or there is nothing to be done now. Answers whether the seal
     /// is flushed.
-    fn advance<D: Disk>(&mut self, store: &mut Store<D>, size: u64) -> Result<bool, Fault> {
+    fn advance<D: Disk>(&mut self, store: &mut Store<D>, size: u64) -> Result<bool, StoreError> {
         loop {
             let step = self.step(store, size)?;
             self.is_waiting = matches!(step, Step::Wait);
@@ -358,10 +361,10 @@ impl ChangeOver {
         }
     }
 
-    fn step<D: Disk>(&mut self, store: &mut Store<D>, size: u64) -> Result<Step, Fault> {
+    fn step<D: Disk>(&mut self, store: &mut Store<D>, size: u64) -> Result<Step, StoreError> {
         Ok(match &mut self.stage {
             Stage::Fold => self.fold(&store.log, size)?,
-            Stage::Settle => {
+            Stage::Quiesce => {
                 store.log.poll_flushed()?;
                 let has_readers = store.readers.has_earlier();
                 if has_readers {
@@ -477,7 +480,7 @@ impl ChangeOver {
     }
 
     /// Reads a slice of the old log.
-    fn fold<D: Disk>(&mut self, log: &Log<D>, size: u64) -> Result<Step, Fault> {
+    fn fold<D: Disk>(&mut self, log: &Log<D>, size: u64) -> Result<Step, StoreError> {
         let folded = &mut self.folded;
         let mut answer = Ok(());
         let mut visit = |frame: FoundFrame<'_>, _| {
@@ -487,11 +490,11 @@ impl ChangeOver {
         };
         self.read = log.read_from(self.read, self.point, to_usize(size), &mut visit)?;
         answer.expect("BUG: the log says what cannot be");
-        Ok(Step::Slice((self.read == self.point).then_some(Stage::Settle)))
+        Ok(Step::Slice((self.read == self.point).then_some(Stage::Quiesce)))
     }
 
     /// Copies a slice of what was appended to the old log behind the point.
-    fn copy_tail<D: Disk>(&mut self, store: &mut Store<D>, size: u64) -> Result<(), Fault> {
+    fn copy_tail<D: Disk>(&mut self, store: &mut Store<D>, size: u64) -> Result<(), StoreError> {
         let slots = store.pages.slots();
         let log = &mut store.log;
         let end = log.written_size();
@@ -518,7 +521,7 @@ impl ChangeOver {
 
     /// The new log is sealed: goes over to it, with what was appended while batches were held.
     /// Gives what was known before.
-    fn switch<D: Disk>(mut self, store: &mut Store<D>) -> Result<Catalog, Fault> {
+    fn switch<D: Disk>(mut self, store: &mut Store<D>) -> Result<Catalog, StoreError> {
         // Where the file cannot grow, a large document takes the slots that small ones have left.
         if !store.pages.is_tight() {
             self.next.extents.let_grow();
@@ -573,7 +576,7 @@ fn write_pages<D: Disk>(
     store: &mut Store<D>,
     places: &mut BTreeMap<Slot, PagePlace>,
     size: u64,
-) -> Result<(), Fault> {
+) -> Result<(), StoreError> {
     let run_max = RUN_PAGES.min(to_usize(size / PAGE_SIZE as u64)).max(1);
     let mut written = 0;
     while written < size

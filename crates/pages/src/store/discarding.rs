@@ -6,7 +6,7 @@ use tidelog_types::Budget;
 
 use super::Store;
 use crate::catalog::Catalog;
-use crate::error::Fault;
+use crate::error::StoreError;
 
 /// Bytes of the log that are read at once, unless a host wants smaller slices.
 const PIECE_SIZE: u64 = 256 * 1024;
@@ -21,7 +21,7 @@ pub(crate) struct Discarding {
 impl<D: Disk> Store<D> {
     /// Begins to forget the batches that could not be written. Until that has
     /// [ended](Self::end_discarding) they are known as before, and nothing may be written.
-    pub fn begin_discarding(&mut self) -> Result<Discarding, Fault> {
+    pub fn begin_discarding(&mut self) -> Result<Discarding, StoreError> {
         self.pages.give_back()?;
         Ok(Discarding { catalog: Catalog::new(self.pages.slots()), read: LOG_START })
     }
@@ -31,7 +31,7 @@ impl<D: Disk> Store<D> {
         &self,
         Discarding { catalog, read }: &mut Discarding,
         budget: &mut Budget,
-    ) -> Result<bool, Fault> {
+    ) -> Result<bool, StoreError> {
         let end = self.log.written_size();
         let size = PIECE_SIZE.min(self.options.limits.slice.bytes);
         let size = usize::try_from(size).expect("BUG: a small number");
@@ -58,7 +58,7 @@ impl<D: Disk> Store<D> {
     pub fn end_discarding(
         &mut self,
         Discarding { mut catalog, .. }: Discarding,
-    ) -> Result<(BatchNumber, Catalog), Fault> {
+    ) -> Result<(BatchNumber, Catalog), StoreError> {
         let number = self.log.discard()?;
         self.space.missing();
         self.pool.clear();

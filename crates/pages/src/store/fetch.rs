@@ -6,7 +6,7 @@ use tidelog_types::limits::PAGE_SIZE;
 use tidelog_types::{Page, Pgid};
 
 use super::Store;
-use crate::error::Fault;
+use crate::error::StoreError;
 use crate::place::{PageAt, PagePlace};
 
 /// Pages, and the numbers of those that are damaged.
@@ -14,7 +14,7 @@ pub(crate) type Fetched = (Vec<(Pgid, Page)>, Vec<Pgid>);
 
 impl<D: Disk> Store<D> {
     /// Reads a page and makes sure that it is what was written.
-    pub(super) fn fetch(&mut self, place: &PagePlace) -> Result<Page, Fault> {
+    pub(super) fn fetch(&mut self, place: &PagePlace) -> Result<Page, StoreError> {
         if let Some(page) = self.pool.get(place.key) {
             return Ok(page);
         }
@@ -27,7 +27,7 @@ impl<D: Disk> Store<D> {
 
     /// Reads pages past the pool, those that lie side by side with one call: in some browsers a
     /// call takes as long for one page as for many.
-    pub(super) fn read_pages(&self, places: &[PagePlace]) -> Result<Vec<u8>, Fault> {
+    pub(super) fn read_pages(&self, places: &[PagePlace]) -> Result<Vec<u8>, StoreError> {
         let mut bytes = vec![0; places.len() * PAGE_SIZE];
         let mut rest = bytes.as_mut_slice();
         for run in places.chunk_by(|one, next| next.at.follows(one.at)) {
@@ -42,12 +42,12 @@ impl<D: Disk> Store<D> {
     }
 
     /// Reads a frame of the log, whatever it is.
-    pub fn read_frame(&self, at: FrameAt) -> Result<(FrameHead, Vec<u8>), Fault> {
+    pub fn read_frame(&self, at: FrameAt) -> Result<(FrameHead, Vec<u8>), StoreError> {
         Ok(self.log.read_frame(at)?)
     }
 
     /// Fills `bytes` from a place on, whatever is there.
-    fn read_at(&self, at: PageAt, bytes: &mut [u8]) -> Result<(), Fault> {
+    fn read_at(&self, at: PageAt, bytes: &mut [u8]) -> Result<(), StoreError> {
         match at {
             PageAt::Log(file, offset) => self.log.read_at(file, offset, bytes)?,
             PageAt::Slot(slot) => self.pages.read(slot, bytes)?,
@@ -57,7 +57,7 @@ impl<D: Disk> Store<D> {
 
     /// Gives the pages in these places, and the numbers of those that are not what was written.
     /// Those that lie side by side on the device are read with one call.
-    pub fn fetch_all(&mut self, places: &[PagePlace]) -> Result<Fetched, Fault> {
+    pub fn fetch_all(&mut self, places: &[PagePlace]) -> Result<Fetched, StoreError> {
         let mut found: Vec<Option<Page>> =
             places.iter().map(|place| self.pool.get(place.key)).collect();
         let mut missing: Vec<usize> =
@@ -68,7 +68,7 @@ impl<D: Disk> Store<D> {
             self.read_at(places[run[0]].at, &mut bytes)?;
             for (index, bytes) in run.iter().zip(bytes.chunks_exact(PAGE_SIZE)) {
                 match places[*index].checked(bytes) {
-                    Err(Fault::Damaged { .. }) => {}
+                    Err(StoreError::Damaged { .. }) => {}
                     page => {
                         let page = page?;
                         self.pool.insert(places[*index].key, page.clone());

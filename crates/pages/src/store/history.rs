@@ -7,7 +7,7 @@ use tidelog_types::{DocumentKey, JournalId, Lsn, LsnRange, PageSet, Pgid, Positi
 
 use super::Store;
 use crate::document::{LoggedEntry, StoredDocument, StoredTimeline};
-use crate::error::Fault;
+use crate::error::StoreError;
 use crate::page_table::Lies;
 use crate::plan::{Answer, LoggedFrame, Plan};
 use crate::{Cursor, Direction, StorageEntry};
@@ -55,13 +55,13 @@ impl<D: Disk> Store<D> {
     ///
     /// # Errors
     ///
-    /// [`Fault::Damaged`] if what the log has of them is not what was written.
+    /// [`StoreError::Damaged`] if what the log has of them is not what was written.
     pub fn entries(
         &self,
         document: &DocumentKey,
         cursor: Cursor,
         count: u32,
-    ) -> Result<Option<Plan>, Fault> {
+    ) -> Result<Option<Plan>, StoreError> {
         let Some(document) = self.catalog.get(document) else { return Ok(None) };
         let count = usize::try_from(count).unwrap_or(usize::MAX);
         match (document.storage, &document.timeline) {
@@ -81,7 +81,7 @@ impl<D: Disk> Store<D> {
         Position { journal, .. }: Position,
         cursor: Cursor,
         count: usize,
-    ) -> Result<Option<Plan>, Fault> {
+    ) -> Result<Option<Plan>, StoreError> {
         let (logged, history) = (&document.history.entries, document.history.range());
         let before = document.history.count_before(cursor.at);
         let taken = before.and_then(|before| taken(cursor, history, before, logged.len(), count));

@@ -7,7 +7,7 @@ use tidelog_types::{DocumentKey, JournalId, Lsn, Pgid, Position};
 
 use super::Store;
 use crate::document::{Standing, StoredDocument};
-use crate::error::Fault;
+use crate::error::StoreError;
 use crate::place::PagePlace;
 use crate::plan::{Answer, Plan};
 use crate::{OpenedDocument, TimelineState};
@@ -55,8 +55,8 @@ impl<D: Disk> Store<D> {
     ///
     /// # Errors
     ///
-    /// [`Fault::Damaged`] if what the log has of it is not what was written.
-    pub fn opened(&mut self, number: u64) -> Result<Plan, Fault> {
+    /// [`StoreError::Damaged`] if what the log has of it is not what was written.
+    pub fn opened(&mut self, number: u64) -> Result<Plan, StoreError> {
         let document = self.catalog.documents.get(&number).expect("BUG: a number in use");
         let timeline = document.timeline.as_ref();
         let frames = timeline.map(|timeline| self.timeline(timeline)).unwrap_or_default();
@@ -77,7 +77,7 @@ impl<D: Disk> Store<D> {
         });
         state.first_page = match first.map(|place| self.fetch(&place)).transpose() {
             // Whoever needs it asks for it, and is told.
-            Err(Fault::Damaged { .. }) => None,
+            Err(StoreError::Damaged { .. }) => None,
             first_page => first_page?,
         };
         Ok(Plan::of_frames(frames, Answer::Opened { life: self.options.life, state: Some(state) }))

@@ -12,7 +12,7 @@ use super::Store;
 use crate::StorageEntry;
 use crate::append::{Step, StepSize, has_calls_frame};
 use crate::catalog::Catalog;
-use crate::error::Fault;
+use crate::error::StoreError;
 use crate::frame_body::{Kind, PageList, encode_append_id, encode_calls, encode_key};
 use crate::pool::PoolKey;
 
@@ -80,7 +80,7 @@ impl<D: Disk> Store<D> {
         &mut self,
         recording: &mut Recording,
         budget: &mut Budget,
-    ) -> Result<bool, Fault> {
+    ) -> Result<bool, StoreError> {
         let is_in_parts = recording.parts.is_some();
         while let Some(step) = recording.steps.pop_front() {
             let (rest, cost) = self.record_piece(recording, step);
@@ -109,7 +109,7 @@ impl<D: Disk> Store<D> {
         Ok(true)
     }
 
-    fn write_parts(&mut self) -> Result<(), Fault> {
+    fn write_parts(&mut self) -> Result<(), StoreError> {
         self.write_with_slots(Log::write_parts)
     }
 

@@ -5,7 +5,7 @@ use tidelog_journal::{FoundFrame, FrameHead, Log};
 use tidelog_types::{Lsn, LsnRange, Pgid};
 
 use crate::catalog::Catalog;
-use crate::error::Fault;
+use crate::error::StoreError;
 use crate::frame_body::{
     Kind, TABLE_FRAME_ENTRIES, encode_append_id, encode_calls, encode_key, encode_storage_at,
 };
@@ -40,7 +40,7 @@ struct Copier<'a, D> {
 }
 
 impl<D: Disk> Copier<'_, D> {
-    fn copy(&mut self, head: FrameHead, body: &[u8]) -> Result<(), Fault> {
+    fn copy(&mut self, head: FrameHead, body: &[u8]) -> Result<(), StoreError> {
         let head = FrameHead { nth: self.next.nth(head.document), ..head };
         let place = self.log.copy(&head, &[body])?;
         self.next.apply_copied(&FoundFrame { place, head, body });
@@ -57,7 +57,7 @@ impl StateCopy {
         folded: &Catalog,
         next: &mut Catalog,
         calls_max: usize,
-    ) -> Result<Self, Fault> {
+    ) -> Result<Self, StoreError> {
         let head = FrameHead::new(Kind::Epoch as u8, 0, folded.epoch);
         Copier { log, next, left: 0 }.copy(head, &[])?;
         Ok(Self { part: Part::Head, calls_max })
@@ -70,7 +70,7 @@ impl StateCopy {
         folded: &mut Catalog,
         next: &mut Catalog,
         size: u64,
-    ) -> Result<bool, Fault> {
+    ) -> Result<bool, StoreError> {
         let mut copier = Copier { log, next, left: size };
         while copier.left > 0 {
             let Some(number) = folded.documents.keys().next().copied() else { return Ok(false) };
@@ -92,7 +92,7 @@ impl StateCopy {
         copier: &mut Copier<'_, D>,
         folded: &Catalog,
         number: u64,
-    ) -> Result<Option<Part>, Fault> {
+    ) -> Result<Option<Part>, StoreError> {
         let head = |kind: Kind| FrameHead::new(kind as u8, number, folded.epoch);
         let document = &folded.documents[&number];
         match self.part {
@@ -139,7 +139,9 @@ impl StateCopy {
                 let journal = document.storage.expect("BUG: it was copied").journal;
                 let mut body = Vec::new();
                 let mut last = None;
-                for entry in document.pages.settled_from(first).iter().take(TABLE_FRAME_ENTRIES) {
+                for entry in
+                    document.pages.checkpointed_from(first).iter().take(TABLE_FRAME_ENTRIES)
+                {
                     entry.encode(&mut body);
                     last = Some(entry.pgid);
                 }

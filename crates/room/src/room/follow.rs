@@ -1,14 +1,14 @@
 //! The storage journal's way to those who follow the document.
 
-use tidelog_document::hash_part;
 use tidelog_pages::{StorageEntry, StoreRequest, Urgency};
 use tidelog_sync::{EntryPart, FollowerStep, FromRoom};
 use tidelog_types::limits::Limits;
 use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{Budget, EntryHash, EntryId, JournalId, Lsn, LsnRange, Page, Pgid, Position};
 
+use super::entry_parts::EntryHead;
 use super::outlets::{entry_size, size_of_entry};
-use super::subscriber::{ChannelId, SubscriberId, parts};
+use super::subscriber::{ChannelId, SubscriberId};
 use super::{ConnId, Room, RoomEffect, State, WORK_STEPS};
 
 /// What a subscriber lacks, on its way from the store to the subscriber, a chunk at a time.
@@ -240,9 +240,12 @@ impl Room {
         let is_whole = chunk.next.is_none() && position.next == began.next;
         let next = chunk.next;
         let (channel_id, since) = (catch_up.channel_id, catch_up.since);
-        let origin = document.origin_of(LsnRange::new(since, position.next.max(since)));
-        let limits = &self.settings.limits;
-        let parts = chunk.take_parts(since, is_whole, origin, &mut catch_up.hash, limits);
+        let range = LsnRange::new(since, position.next.max(since));
+        let origin = document.origin_of(range);
+        let head = EntryHead { range, position, db_pages: chunk.db_pages, origin };
+        let pages = chunk.pages.iter().map(|(pgid, page)| (*pgid, page));
+        let part_pages_max = self.settings.limits.message_pages_max;
+        let parts = head.parts(pages, is_whole, &mut catch_up.hash, part_pages_max);
         let sent_size = parts.iter().map(entry_size).sum();
         let parts = parts.into_iter();
         self.effects.extend(parts.map(|part| channel_id.say(FromRoom::Entry(part))));
@@ -282,7 +285,11 @@ impl Broadcast {
     fn parts(&mut self, limits: &Limits, budget: &mut Budget) -> &[EntryPart] {
         if self.parts.is_empty() {
             let StorageEntry { range, position, set, .. } = &self.entry;
-            self.parts = parts(*range, *position, set, self.origin, limits);
+            let (db_pages, origin) = (set.db_pages, self.origin);
+            let head = EntryHead { range: *range, position: *position, db_pages, origin };
+            let pages = set.pages.iter().map(|(pgid, page)| (*pgid, page));
+            let hash = &mut EntryHash::default();
+            self.parts = head.parts(pages, true, hash, limits.message_pages_max);
             budget.spend_pages(set.pages.len() as u64);
         }
         &self.parts
@@ -319,35 +326,5 @@ impl CatchUp {
         let pages_max = limits.catch_up_pages_max.max(limits.catch_up_pages).max(1);
         let pages = limits.catch_up_pages.checked_shl(self.passes_count);
         pages.map_or(pages_max, |pages| pages.clamp(1, pages_max))
-    }
-}
-
-impl Chunk {
-    /// The pages in parts that fit into messages. If there are none, and it is not the end, there
-    /// is nothing to send. `hash` is that of the entry so far.
-    fn take_parts(
-        &mut self,
-        since: Lsn,
-        is_whole: bool,
-        origin: Option<EntryId>,
-        hash: &mut EntryHash,
-        limits: &Limits,
-    ) -> Vec<EntryPart> {
-        let range = LsnRange::new(since, self.position.next.max(since));
-        let (position, db_pages) = (self.position, self.db_pages);
-        let mut part = |pages: &[(Pgid, Page)], is_last| {
-            *hash = hash_part(*hash, pages.iter().map(|(pgid, page)| (*pgid, page)), db_pages);
-            let pages = pages.iter().map(|page| page.clone().into()).collect();
-            EntryPart { range, position, db_pages, origin, pages, hash: *hash, is_last }
-        };
-        let mut chunks = self.pages.chunks(limits.message_pages_max).peekable();
-        let mut parts = Vec::new();
-        while let Some(pages) = chunks.next() {
-            parts.push(part(pages, is_whole && chunks.peek().is_none()));
-        }
-        if is_whole && parts.is_empty() {
-            parts.push(part(&[], true));
-        }
-        parts
     }
 }

@@ -73,7 +73,7 @@ impl Room {
                     }
                     budget.spend_pages(applied.entry.set.pages.len() as u64);
                     self.outbox.entry(applied.entry, Some(public_entry(origin)));
-                    self.settled();
+                    self.run_ended();
                 }
                 Fate::Undecided(why) => {
                     self.stop_timeline(id, *first, why);

@@ -155,7 +155,7 @@ impl Room {
             Some(work) => self.refuse(&work, Refusal::Damaged),
             None => unreachable!("BUG: pages for nobody"),
         }
-        self.settled();
+        self.run_ended();
     }
 
     /// The store has answered a read, so it may take in those that it had no room for.

@@ -105,8 +105,8 @@ impl Outbox {
     }
 
     /// Whether the store has answered for all that it was handed.
-    pub(super) fn is_settled(&self) -> bool {
-        self.ledger.is_settled()
+    pub(super) fn is_drained(&self) -> bool {
+        self.ledger.is_drained()
     }
 
     /// Whether it is not known yet if what is staged is the document.
@@ -177,7 +177,7 @@ impl Outbox {
     pub(super) fn on_durable(&mut self, ticket: Ticket) {
         self.ledger.on_durable(ticket);
         // Nothing was handed over behind it.
-        self.is_planting &= !self.ledger.is_settled();
+        self.is_planting &= !self.ledger.is_drained();
         while let Some(first) = self.staging.first_entry().filter(|it| *it.key() <= ticket) {
             self.held -= first.remove().held;
         }

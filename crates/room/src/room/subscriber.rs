@@ -2,14 +2,12 @@
 
 use std::collections::VecDeque;
 
-use tidelog_document::{Doctype, EntryHasher, FreeWalk, PageLinks, hash_part};
+use tidelog_document::{Doctype, EntryHasher, FreeWalk, PageLinks};
 use tidelog_pages::StorageEntry;
-use tidelog_sync::{Channel, EntryPart, Follower, FollowerStep, FromRoom, FromServer, Intent};
+use tidelog_sync::{Channel, Follower, FollowerStep, FromRoom, FromServer, Intent};
 use tidelog_types::limits::Limits;
 use tidelog_types::probe::{Probe, reached};
-use tidelog_types::{
-    EntryHash, EntryId, JournalId, Lineage, Lsn, LsnRange, Page, PageSet, Pgid, Position, Value,
-};
+use tidelog_types::{JournalId, Lineage, Lsn, LsnRange, Position, Value};
 
 use super::document::Document;
 use super::{ConnId, RoomEffect};
@@ -204,31 +202,4 @@ impl Subscriber {
     fn has_room(&self) -> bool {
         self.in_flight_size < self.in_flight_size_max
     }
-}
-
-/// An entry as it travels: in parts that fit into messages.
-pub(super) fn parts(
-    range: LsnRange,
-    position: Position,
-    set: &PageSet,
-    origin: Option<EntryId>,
-    limits: &Limits,
-) -> Vec<EntryPart> {
-    let db_pages = set.db_pages;
-    let pages: Vec<_> = set.pages.iter().collect();
-    let mut hash = EntryHash::default();
-    let mut part = |pages: &[(&Pgid, &Page)], is_last| {
-        hash = hash_part(hash, pages.iter().map(|(pgid, page)| (**pgid, *page)), db_pages);
-        let pages = pages.iter().map(|(pgid, page)| (**pgid, (*page).clone()).into()).collect();
-        EntryPart { range, position, db_pages, origin, pages, hash, is_last }
-    };
-    let mut chunks = pages.chunks(limits.message_pages_max).peekable();
-    let mut parts = Vec::new();
-    while let Some(pages) = chunks.next() {
-        parts.push(part(pages, chunks.peek().is_none()));
-    }
-    if parts.is_empty() {
-        parts.push(part(&[], true));
-    }
-    parts
 }

@@ -22,7 +22,7 @@ pub struct Server {
     pub document: Option<Authority>,
     doctypes: BTreeMap<DoctypeHash, Doctype>,
     entries: Vec<(StorageEntry, Option<EntryId>)>,
-    guests: BTreeMap<usize, Guest>,
+    subscribers: BTreeMap<usize, Subscriber>,
     seed: PageSet,
     journal: u8,
     /// The number of its present life.
@@ -33,7 +33,7 @@ pub struct Server {
     pub no_verdict: Option<UndecidedReason>,
 }
 
-struct Guest {
+struct Subscriber {
     channel: Channel,
     timeline: JournalId,
     /// The entry that it is sent next.
@@ -46,7 +46,7 @@ impl Default for Server {
             document: None,
             doctypes: BTreeMap::new(),
             entries: Vec::new(),
-            guests: BTreeMap::new(),
+            subscribers: BTreeMap::new(),
             seed: PageSet::default(),
             journal: 1,
             lives: 77,
@@ -74,7 +74,7 @@ impl Server {
         let position = self.entries.last().expect("a document").0.position;
         self.lives += 1;
         self.document = Some(Authority::new(view, position, lives, Life([self.lives; 16])));
-        self.guests.clear();
+        self.subscribers.clear();
     }
 
     /// Makes the document, as for a client that follows it first.
@@ -115,11 +115,11 @@ impl Server {
                 if let Some(why) = self.no_verdict.clone() {
                     return vec![FromRoom::Undecided { lsn: first, why }];
                 }
-                let timeline = self.guests[&device].timeline;
+                let timeline = self.subscribers[&device].timeline;
                 let mut lsn = first;
                 for frame in frames {
                     if !self.take(EntryId { journal: timeline, life, lsn }, &frame.body) {
-                        self.guests.remove(&device);
+                        self.subscribers.remove(&device);
                         return vec![FromRoom::Refused(Refusal::Parted)];
                     }
                     lsn = lsn.next();
@@ -145,7 +145,7 @@ impl Server {
             }
             ToRoom::Received { .. } => Vec::new(),
             ToRoom::Close => {
-                self.guests.remove(&device);
+                self.subscribers.remove(&device);
                 Vec::new()
             }
         }
@@ -206,7 +206,7 @@ impl Server {
         };
         let from = have.filter(is_held).map_or(Lsn::FIRST, |have| have.next);
         let AppliedTimeline { wanted, lives, .. } = authority.applied(timeline).unwrap();
-        self.guests.insert(device, Guest { channel, timeline, next: from });
+        self.subscribers.insert(device, Subscriber { channel, timeline, next: from });
         vec![FromRoom::Opened { storage, from, wanted, lives }]
     }
 
@@ -241,9 +241,10 @@ impl Server {
 
     /// The entries that a device lacks.
     pub fn news(&mut self, device: usize) -> Vec<FromServer> {
-        let Some(guest) = self.guests.get_mut(&device) else { return Vec::new() };
-        let channel = guest.channel;
-        let lacking = self.entries.iter().filter(|(entry, _)| entry.range.start() >= guest.next);
+        let Some(subscriber) = self.subscribers.get_mut(&device) else { return Vec::new() };
+        let channel = subscriber.channel;
+        let lacking =
+            self.entries.iter().filter(|(entry, _)| entry.range.start() >= subscriber.next);
         let news: Vec<FromServer> = lacking
             .map(|(entry, origin)| {
                 let part = EntryPart {
@@ -258,7 +259,8 @@ impl Server {
                 FromServer::About { channel, body: FromRoom::Entry(part) }
             })
             .collect();
-        guest.next = self.entries.last().map_or(guest.next, |(entry, _)| entry.range.end());
+        subscriber.next =
+            self.entries.last().map_or(subscriber.next, |(entry, _)| entry.range.end());
         news
     }
 
@@ -275,7 +277,7 @@ impl Server {
     }
 
     pub fn forget(&mut self, device: usize) {
-        self.guests.remove(&device);
+        self.subscribers.remove(&device);
     }
 
     pub fn image(&self) -> Vec<u8> {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
 
-use tidelog_disk::{CrashDevice, Fault};
+use tidelog_disk::{CrashDevice, DiskFault};
 use tidelog_pages::{
     Append, AppendError, OpenError, PageServer, StoreOptions, StoreReply, StoreRequest, Ticket,
 };
@@ -100,7 +100,7 @@ impl Run {
     /// Makes the device full at this call. What does not fit then is known before anything else is
     /// appended: otherwise nobody could say what may be found.
     pub fn fill_up_at(&mut self, call: u64) {
-        self.device.fail_call(call, Fault::Full);
+        self.device.fail_call(call, DiskFault::Full);
         self.full_at = Some(call);
     }
 

@@ -7,10 +7,11 @@ use tidelog_types::{Page, PageSet, Pgid};
 
 /// Base pages in memory, and how many there are in all.
 ///
-/// Nothing is dropped while a transaction runs or waits for a fault: only [`Pool::evict`] drops,
-/// and the owner calls it in between. So what a transaction has read is pinned without counting.
+/// Nothing is dropped while a transaction runs or waits for a fault: only [`BasePool::evict`]
+/// drops, and the owner calls it in between. So what a transaction has read is pinned without
+/// counting.
 #[derive(Debug)]
-pub(crate) struct Pool {
+pub(crate) struct BasePool {
     pages_max: usize,
     db_pages: u32,
     pages: BTreeMap<Pgid, Slot>,
@@ -24,7 +25,7 @@ struct Slot {
     used: u64,
 }
 
-impl Pool {
+impl BasePool {
     pub fn new(pages_max: usize, db_pages: u32) -> Self {
         Self { pages_max, db_pages, pages: BTreeMap::new(), clock: 0 }
     }
@@ -109,7 +110,7 @@ mod tests {
 
     #[test]
     fn the_least_recently_used_pages_go_first() {
-        let mut pool = Pool::new(4, 10);
+        let mut pool = BasePool::new(4, 10);
         pool.fill((1..=6).map(|n| (Pgid(n), page(1))).collect());
         pool.get(Pgid(1));
         pool.evict(|_| false);
@@ -121,11 +122,11 @@ mod tests {
 
     #[test]
     fn pages_that_are_to_stay_are_beside_the_bound() {
-        let mut pool = Pool::new(2, 10);
+        let mut pool = BasePool::new(2, 10);
         pool.fill((1..=6).map(|n| (Pgid(n), page(1))).collect());
         pool.evict(|pgid| pgid.0 <= 3);
         assert_eq!(pool.pages.keys().map(|pgid| pgid.0).collect::<Vec<_>>(), [1, 2, 3, 5, 6]);
-        let mut pool = Pool::new(0, 10);
+        let mut pool = BasePool::new(0, 10);
         pool.fill((1..=6).map(|n| (Pgid(n), page(1))).collect());
         pool.evict(|pgid| pgid.0 == 1);
         assert_eq!(pool.pages.keys().map(|pgid| pgid.0).collect::<Vec<_>>(), [1]);
@@ -133,7 +134,7 @@ mod tests {
 
     #[test]
     fn a_filled_page_never_replaces_one_and_never_lies_beyond_the_base() {
-        let mut pool = Pool::new(4, 2);
+        let mut pool = BasePool::new(4, 2);
         pool.fill(vec![(Pgid(1), page(1)), (Pgid(3), page(3))]);
         pool.fill(vec![(Pgid(1), page(2)), (Pgid(0), page(0))]);
         assert_eq!(pool.get(Pgid(1)), Some(&page(1)));
@@ -142,7 +143,7 @@ mod tests {
 
     #[test]
     fn an_entry_that_shrinks_the_base_drops_what_is_beyond() {
-        let mut pool = Pool::new(4, 3);
+        let mut pool = BasePool::new(4, 3);
         pool.fill(vec![(Pgid(2), page(2)), (Pgid(3), page(3))]);
         let set = PageSet { db_pages: 2, pages: [(Pgid(1), page(9))].into() };
         pool.advance(&set);

@@ -1,0 +1,58 @@
+import { spawnSync } from 'node:child_process';
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { expect, test } from 'vitest';
+import * as tidelog from '../src/index.js';
+
+const inJs = (name: string): string => fileURLToPath(new URL(`../${name}`, import.meta.url));
+
+/** What the comments of the package show, by where it stands. */
+function examples(): [string, string][] {
+  const found: [string, string][] = [];
+  for (const file of readdirSync(inJs('src'))) {
+    const source = readFileSync(inJs(`src/${file}`), 'utf8');
+    for (const [, block] of source.matchAll(/@example\n *\* ```ts\n([\s\S]*?)\* ```/g)) {
+      const name = `${path.basename(file, '.ts')}-${found.length}`;
+      found.push([name, block!.replaceAll(/^ *\* ?/gm, '')]);
+    }
+  }
+  return found;
+}
+
+/** What an example may take as given: the package, the doctype of the first one, and a document. */
+function whole([name, code]: [string, string], doctype: string): string {
+  const exported = `import { ${Object.keys(tidelog)} } from 'tidelog';\n`;
+  if (code === doctype) return exported + code;
+  const given = `${doctype}declare const db: import('tidelog').Database<typeof todos.mutations>;\n`;
+  return `${exported}${given}// ${name}\n{\n${code}}\n`;
+}
+
+test('every example in a comment has right types', () => {
+  const found = examples();
+  const doctype = found.find(([name]) => name.startsWith('doctype'))![1];
+  const folder = mkdtempSync(path.join(tmpdir(), 'tidelog-examples-'));
+  try {
+    for (const it of found) writeFileSync(path.join(folder, `${it[0]}.mts`), whole(it, doctype));
+    const compilerOptions = {
+      rootDir: path.parse(folder).root,
+      noEmit: true,
+      declaration: false,
+      declarationMap: false,
+      isolatedDeclarations: false,
+      noUnusedLocals: false,
+      paths: { tidelog: [inJs('src/index.ts')] },
+    };
+    const config = { extends: inJs('tsconfig.json'), compilerOptions, include: ['*.mts'] };
+    writeFileSync(path.join(folder, 'tsconfig.json'), JSON.stringify(config));
+    const tsc = inJs('../node_modules/typescript/bin/tsc');
+    const { status, stdout } = spawnSync(process.execPath, [tsc, '-p', folder], {
+      encoding: 'utf8',
+    });
+    expect({ status, stdout }).toEqual({ status: 0, stdout: '' });
+    expect(found.length).toBeGreaterThan(10);
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+});
