@@ -1,8 +1,9 @@
-//! What a store of many documents keeps in memory.
+//! What a store of many documents keeps in memory, and how much of that it handles at a time.
 //!
 //! Goal: each document costs little, at rest and while the log changes over, however much its
-//! owner noted and however many of its calls are remembered; and no slice of that handles all of
-//! them. Method: a store on native files, and an allocator that counts.
+//! owner noted and however many of its calls are remembered; no slice of that handles all of
+//! them, and no entry all pages that its document had. Method: a store on native files, and an
+//! allocator that counts.
 
 use std::alloc::System;
 use std::sync::Mutex;
@@ -186,5 +187,55 @@ fn no_poll_of_a_change_over_handles_more_memory_in_a_larger_store() {
         let most = most_of_a_poll(documents);
         println!("{documents} documents: {most} bytes at most in one poll");
         assert!(most < most_max, "{most} bytes of {documents} documents");
+    }
+}
+
+/// An entry that leaves the document so many pages, of which it brings some.
+fn resize(nth: u64, db_pages: u32, pages: std::ops::RangeInclusive<u32>) -> Append {
+    let mut append = Append::to(key(0));
+    let range = LsnRange::one(Lsn::FIRST.plus(nth));
+    let (journal, life) = (JournalId([2; 16]), Life([3; 16]));
+    append.begin_storage = (nth == 0).then_some(journal);
+    let position = Position { journal, life, next: range.end(), chain: Chain::default() };
+    let pages = pages.map(|pgid| (Pgid(pgid), Page::zeroed())).collect();
+    append.storage =
+        vec![StorageEntry { range, position, calls: vec![], set: PageSet { db_pages, pages } }];
+    append
+}
+
+/// The bytes that are allocated for each of these entries, one after the other, of a document that
+/// has so many pages before.
+fn taken_by_entries(db_pages: u32, sizes: &[u32]) -> Vec<usize> {
+    let folder = tempfile::tempdir().expect("a folder");
+    let options = StoreOptions { log_size_max: 1 << 40, ..StoreOptions::default() };
+    let mut server = open_with(folder.path(), options);
+    let mut taken = Vec::new();
+    let first = resize(0, db_pages, 1..=db_pages);
+    let later = (1..).zip(sizes).map(|(nth, db_pages)| resize(nth, *db_pages, 1..=1));
+    for (ticket, append) in (1..).zip(std::iter::once(first).chain(later)) {
+        let before = ALLOCATOR.total_allocated();
+        server.serve(OWNER, StoreRequest::Append { ticket: Ticket(ticket), append });
+        server.flush();
+        poll(&mut server);
+        taken.push(ALLOCATOR.total_allocated() - before);
+    }
+    taken.split_off(1)
+}
+
+/// Goal: pages that a document has lost are no work for each of its later entries, though they are
+/// in its page table until the next change-over. Method: a document loses few pages or many, and
+/// then goes on, smaller by none or by some in each entry.
+#[test]
+fn pages_that_are_gone_are_handled_once() {
+    const LATER: usize = 64;
+    let _alone = ALONE.lock();
+    for step in [0, 4] {
+        let sizes: Vec<u32> = (0..LATER as u32).map(|nth| 4 * LATER as u32 - step * nth).collect();
+        let [few, many] = [300, 8_000].map(|db_pages| {
+            let taken = taken_by_entries(db_pages, &sizes);
+            taken[1..].iter().sum::<usize>() / (LATER - 1)
+        });
+        println!("an entry takes {few} bytes where few pages are gone, {many} where many are");
+        assert!(many < few + 1024, "{many} bytes instead of {few}");
     }
 }
