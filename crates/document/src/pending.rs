@@ -4,28 +4,38 @@ use std::collections::{BTreeMap, VecDeque};
 
 use tidelog_types::CallId;
 
-use crate::Undecided;
+/// What has a call to be found by.
+pub(crate) trait Called {
+    /// The call that issued it.
+    fn call(&self) -> CallId;
+}
 
 /// Mutations without a verdict, oldest first.
-#[derive(Default)]
-pub(crate) struct Pending {
-    queue: VecDeque<Undecided>,
+pub(crate) struct Pending<T> {
+    queue: VecDeque<T>,
     /// How many have left the queue at its front.
     left_count: u64,
     /// How many had come before each that is in the queue.
     by_call: BTreeMap<CallId, u64>,
 }
 
-impl Pending {
-    pub fn push(&mut self, undecided: Undecided) {
-        self.by_call.insert(undecided.call, self.left_count + self.queue.len() as u64);
-        self.queue.push_back(undecided);
+impl<T> Default for Pending<T> {
+    fn default() -> Self {
+        Self { queue: VecDeque::new(), left_count: 0, by_call: BTreeMap::new() }
+    }
+}
+
+impl<T: Called> Pending<T> {
+    pub fn push(&mut self, issued: T) {
+        self.by_call.insert(issued.call(), self.left_count + self.queue.len() as u64);
+        self.queue.push_back(issued);
     }
 
-    pub fn pop_oldest(&mut self) -> Option<Undecided> {
+    pub fn pop_oldest(&mut self) -> Option<T> {
         let oldest = self.queue.pop_front()?;
-        if self.by_call.get(&oldest.call) == Some(&self.left_count) {
-            self.by_call.remove(&oldest.call);
+        let call = oldest.call();
+        if self.by_call.get(&call) == Some(&self.left_count) {
+            self.by_call.remove(&call);
         }
         self.left_count += 1;
         Some(oldest)
@@ -39,19 +49,19 @@ impl Pending {
         self.queue.is_empty()
     }
 
-    pub fn get(&self, index: usize) -> Option<&Undecided> {
+    pub fn get(&self, index: usize) -> Option<&T> {
         self.queue.get(index)
     }
 
-    pub fn oldest(&self) -> Option<&Undecided> {
+    pub fn oldest(&self) -> Option<&T> {
         self.queue.front()
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = &Undecided> {
+    pub fn iter(&self) -> impl Iterator<Item = &T> {
         self.queue.iter()
     }
 
-    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Undecided> {
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
         self.queue.iter_mut()
     }
 
@@ -61,10 +71,49 @@ impl Pending {
     }
 }
 
-impl FromIterator<Undecided> for Pending {
-    fn from_iter<I: IntoIterator<Item = Undecided>>(undecided: I) -> Self {
+impl<T: Called> FromIterator<T> for Pending<T> {
+    fn from_iter<I: IntoIterator<Item = T>>(issued: I) -> Self {
         let mut pending = Self::default();
-        undecided.into_iter().for_each(|it| pending.push(it));
+        issued.into_iter().for_each(|it| pending.push(it));
         pending
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    /// Counts how often it is asked for its call.
+    struct Asked<'a> {
+        call: CallId,
+        times: &'a Cell<u64>,
+    }
+
+    impl Called for Asked<'_> {
+        fn call(&self) -> CallId {
+            self.times.set(self.times.get() + 1);
+            self.call
+        }
+    }
+
+    /// Goal: a tab that asks again for all that it had asked is linear work, however much has no
+    /// verdict. Method: each call is looked for among thousands, and then goes.
+    #[test]
+    fn a_call_is_found_without_a_look_at_the_others() {
+        const COUNT: u64 = 20_000;
+        let times = Cell::new(0);
+        let call = |nth: u64| CallId(u128::from(nth).to_le_bytes());
+        let mut pending: Pending<_> =
+            (0..COUNT).map(|nth| Asked { call: call(nth), times: &times }).collect();
+        for nth in 0..COUNT {
+            assert_eq!(pending.index_of(call(nth)), Some(0));
+            assert_eq!(pending.index_of(call(COUNT - 1)), Some(COUNT - 1 - nth));
+            assert_eq!(pending.index_of(call(COUNT)), None);
+            pending.pop_oldest();
+            assert_eq!(pending.index_of(call(nth)), None);
+        }
+        assert!(times.get() <= 2 * COUNT, "{} calls are looked at", times.get());
     }
 }

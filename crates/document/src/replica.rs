@@ -19,7 +19,7 @@ use tidelog_types::{
 use own_layers::OwnLayers;
 use rebase::{Rebase, RebaseStep};
 
-use crate::pending::Pending;
+use crate::pending::{Called, Pending};
 use crate::program::{self, done};
 use crate::public_life::{public_entry, public_lives};
 use crate::{Doctype, DoctypeHash, Mutation, Verdict, chain_after};
@@ -57,7 +57,7 @@ pub struct Replica {
     /// Why there is none although this side is ahead.
     migration_failure: Option<Failure>,
     /// Mutations without a verdict, at LSNs `head - len .. head`.
-    undecided: Pending,
+    undecided: Pending<Undecided>,
     /// Count and size of the layers that undecided mutations have of their own.
     own_layers: OwnLayers,
     /// Entries that are not visible yet, in order.
@@ -732,6 +732,12 @@ impl Replica {
             decided: vec![Decided { entry: own, call, mutation, verdict }],
             ..Advance::default()
         }
+    }
+}
+
+impl Called for Undecided {
+    fn call(&self) -> CallId {
+        self.call
     }
 }
 

@@ -196,16 +196,35 @@ mod tests {
         assert_eq!(extents.allocate(5, 1_024).number(), 257, "and it is nobody's");
     }
 
+    /// The slots of so many documents, each page of which comes with all the others.
+    fn slots_of(documents: u64, db_pages: u32) -> u32 {
+        let mut extents = Extents::default();
+        for document in 0..documents {
+            for _ in 0..db_pages {
+                extents.allocate(document, db_pages);
+            }
+        }
+        extents.slots()
+    }
+
+    #[test]
+    fn documents_of_any_size_leave_no_more_than_a_fifth_of_the_page_file_empty() {
+        const DOCUMENTS: u32 = 40;
+        for db_pages in [1, 20, 65, 100, 257, 513, 769, 1_023, 1_024, 1_025, 1_300, 3_000] {
+            let slots = slots_of(DOCUMENTS.into(), db_pages);
+            let taken = DOCUMENTS * db_pages;
+            // The last extent of those that are shared is anybody's.
+            let most = taken + taken / 4 + EXTENT_PAGES;
+            assert!(slots <= most, "{slots} slots for {taken} pages, {db_pages} a document");
+        }
+    }
+
     #[test]
     fn a_slot_is_claimed_once() {
         let mut extents = Extents::default();
         let slot = Slot::new(700).expect("a slot");
-        assert!(extents.claim(slot, 1, OWN_EXTENT_PAGES));
-        assert!(!extents.claim(slot, 2, OWN_EXTENT_PAGES));
-        assert_eq!(
-            extents.allocate(1, OWN_EXTENT_PAGES).number(),
-            513,
-            "the rest of its extent is its own"
-        );
+        assert!(extents.claim(slot, 1, 1_024));
+        assert!(!extents.claim(slot, 2, 1_024));
+        assert_eq!(extents.allocate(1, 1_024).number(), 513, "the rest of its extent is its own");
     }
 }

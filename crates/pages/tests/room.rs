@@ -876,6 +876,25 @@ fn files_shrink_again() {
     assert!(open_document(&mut open(&device), &device, &key("filler")).is_some());
 }
 
+/// Goal: documents of some hundred pages take about as much of the device as they are large.
+/// Method: several of them, with names of their own, all in the page file.
+#[test]
+fn documents_of_a_hundred_pages_take_about_as_much_room_as_they_have_pages() {
+    const PAGES: u32 = 100;
+    for documents in [10, 40] {
+        let device = CrashDevice::new();
+        let mut server = open(&device);
+        let pages: Vec<(u32, u8)> = (1..=PAGES).map(|pgid| (pgid, 1)).collect();
+        for number in 1..=documents {
+            let document = storage(&format!("d{number}"), [entry(1, 2, PAGES, &pages)]);
+            assert!(append(&mut server, &device, number, document));
+        }
+        let (taken, pages) = (size(&device, "pages"), documents * u64::from(PAGES));
+        let most = (pages + pages / 10) * PAGE_SIZE as u64 + 256 * PAGE_SIZE as u64;
+        assert!(taken <= most, "{taken} bytes for {pages} pages");
+    }
+}
+
 /// How many pages are in the replies of one poll.
 fn pages_polled(server: &mut Server) -> usize {
     let pages = server.poll().into_iter().map(|(_, reply)| match reply {
