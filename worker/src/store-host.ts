@@ -17,7 +17,7 @@ export interface Keep {
   isThere(): Promise<boolean>;
   /** Opens the store in it, which calls the host. */
   open(host: store.ReplyHost): void;
-  /** Nobody waits for it any more: where it is not open yet, it does not open. */
+  /** Nobody waits for it any more: what is not open yet does not open, and files are closed. */
   giveUp(): void;
 }
 
