@@ -193,10 +193,10 @@ export class StoreHost {
     for (const run of heldBack) this.#work(run);
   }
 
-  /** Lets go of the store, so that it can be opened anew. */
+  /** Lets go of the store, so that it can be opened anew. Its code may never have loaded. */
   close(): void {
     this.#works = false;
-    store.close();
+    if (this.#keep) store.close();
   }
 
   #tell(news: Ready | Unserved): void {

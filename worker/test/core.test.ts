@@ -16,6 +16,16 @@ const core = vi.hoisted(() => ({
   pageServerFailed: vi.fn(),
 }));
 vi.mock('../wasm/core.js', () => core);
+/** The code of a store that does not load. */
+vi.mock('../wasm/page_server.js', () => ({
+  BUILD: '+00000000',
+  initSync() {
+    throw new Error('no room for it');
+  },
+  close() {
+    throw new TypeError('the store has not loaded');
+  },
+}));
 vi.mock('../src/blocks.js', () => ({}));
 vi.mock('../src/store-host.js', () => ({}));
 const renew = vi.hoisted(() => ({ renewScripts: vi.fn(async () => {}) }));
@@ -384,6 +394,20 @@ test('what another tab lends late takes no place from the last copy', async () =
   const again = new Port();
   other.say({ type: 'lend', worker: 1, port: again as unknown as MessagePort });
   expect(again.said).toEqual([{ type: 'use' }]);
+});
+
+test('a core that keeps the store itself tries again while its code does not load', async () => {
+  vi.useFakeTimers({ toFake: ['setTimeout'] });
+  vi.doMock('../src/store-host.js', async (original) => original());
+  const enter = await atWork();
+  const { port, say } = await enter('a');
+  const way = new Port();
+  say({ type: 'lend', worker: 1, port: way as unknown as MessagePort });
+  way.onmessage({ data: { type: 'failed', kind: 'no-files', reason: '' } });
+  await vi.waitFor(() => expect(core.pageServerFailed).toHaveBeenCalledTimes(2));
+  expect(self.close).not.toHaveBeenCalled();
+  expect(port.said.at(-1)).not.toMatchObject({ type: 'died' });
+  vi.doMock('../src/store-host.js', () => ({}));
 });
 
 test('looks at other cores do not pile up, and one that is refused harms nobody', async () => {
