@@ -363,6 +363,7 @@ function lendEnded(tab: number, why?: Unserved): void {
   if (pageServer?.tab !== tab) return;
   const server = pageServer;
   pageServer = undefined;
+  server.way.close();
   if (why) failed(server, why.kind, why.reason);
   step(core.pageServerGone, server.number);
   for (const other of replaced) {
@@ -377,6 +378,7 @@ function use(server: PageServer): void {
   const before = pageServer;
   pageServer = server;
   // It had the store until then: it has ended, or it has it now and told us first.
+  before?.way.close();
   if (before) step(core.pageServerGone, before.number);
   if (before?.tab !== undefined && before.tab !== server.tab) replaced.add(before.tab);
   if (server.tab !== undefined) replaced.delete(server.tab);

@@ -197,6 +197,9 @@ export class StoreHost {
   close(): void {
     this.#works = false;
     if (this.#keep) store.close();
+    const { port1, port2 } = this.#slices;
+    // One end alone would keep its channel.
+    for (const port of [...this.#owners, ...this.#tabs.values(), port1, port2]) port.close();
   }
 
   #tell(news: Ready | Unserved): void {

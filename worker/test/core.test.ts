@@ -285,6 +285,20 @@ test('a tab that says hello again leaves no port behind', async () => {
   expect(after.port.close).not.toHaveBeenCalled();
 });
 
+test('no way to a page server is left open that has ended or was replaced', async () => {
+  const enter = await atWork();
+  const [first, second] = [await enter('a'), await enter('b')];
+  const ways = [new Port(), new Port()];
+  const lend = (port: unknown) => ({ type: 'lend', worker: 1, port: port as MessagePort }) as const;
+  const closed = () => ways.map(({ close }) => close.mock.calls.length);
+  first.say(lend(ways[0]));
+  expect(closed()).toEqual([0, 0]);
+  second.say(lend(ways[1]));
+  expect(closed()).toEqual([1, 0]);
+  second.say({ type: 'lendEnded' });
+  expect(closed()).toEqual([1, 1]);
+});
+
 /** A core whose data were cleared, and what it was lent. */
 async function atLoss() {
   const enter = await atWork();
