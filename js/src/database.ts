@@ -166,8 +166,8 @@ export class Database<Defined extends Mutations = Mutations> {
 
   /**
    * Resolves when everything that was pending has its verdict, and all that the server had is
-   * visible here. Rejects where trying again cannot help, and where no tab has opened a synced
-   * document with its server.
+   * visible here. Rejects where trying again cannot help, where there is no engine, and where no tab
+   * has opened a synced document with its server.
    */
   sync(): Promise<void> {
     return this.#ask(

@@ -869,6 +869,17 @@ test('W7: a core that gives way ends our page server, and is sought again', () =
   expect(types(stage.pass(500))).toContain('connect');
 });
 
+test('no sync waits for a server where there is no engine, as in a page to be loaded anew', () => {
+  const { stage, handle } = opened();
+  const waiting = stage.call('sync', { handle }, false);
+  stage.step({ type: 'replaced', core: stage.core });
+  const failed = [{ code: 'engine', outcome: 'none', last: true }];
+  expect(stage.errors(waiting)).toEqual(failed);
+  const later = stage.call('sync', { handle }, false);
+  stage.step({ type: 'refused', core: stage.core, reason: 'load anew', joining: undefined });
+  expect(stage.errors(later)).toEqual(failed);
+});
+
 test('W22: in the back/forward cache nothing is held; then all is asked again', () => {
   const { stage, handle } = opened();
   serve(stage);
