@@ -119,6 +119,22 @@ test('an option that is misspelled is not left out in silence', async () => {
   await expect(open(KIND, options)).rejects.toThrow('there is no option sever');
 });
 
+test.each([
+  ['http://sync.example', /begins with ws/],
+  ['ws://', /begins with ws/],
+  ['ws://sync.example?user=1', /without spaces, \? and #/],
+  ['ws://sync.example/a?', /without spaces, \? and #/],
+  ['wss://sync.example#a', /without spaces, \? and #/],
+  ['ws://sync.example ', /without spaces, \? and #/],
+  ['ws://sync.example:8787/v1/sync', /without \/v1\/sync/],
+  [new URL('wss://sync.example/a/v1/sync/'), /without \/v1\/sync/],
+])('a server at %s, which could never be reached, is refused', async (server, why) => {
+  const opening = open(KIND, { document: 'd', server });
+  const refused = { code: 'invalid-option', message: expect.stringMatching(why) };
+  const late = new Promise((_, reject) => setTimeout(() => reject(new Error('not refused'))));
+  await expect(Promise.race([opening, late])).rejects.toMatchObject(refused);
+});
+
 test('W21: the browser is asked once to keep the data, and often whether it does', async () => {
   vi.useFakeTimers();
   const connection = new Connection(NOWHERE);
