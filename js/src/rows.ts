@@ -15,7 +15,12 @@ export interface RowBytes {
 
 /** Reads a `Rows`. */
 export function readRowBytes(r: Reader): RowBytes {
-  return { columns: r.list(() => r.text()), count: r.u32(), cells: r.bytes() };
+  return { columns: r.list(() => r.text()), count: r.u32(), cells: compact(r.bytes()) };
+}
+
+/** A view that is kept keeps its whole buffer: a copy is less where it is a small part of that. */
+function compact(bytes: Uint8Array<ArrayBuffer>): Uint8Array<ArrayBuffer> {
+  return 2 * bytes.length < bytes.buffer.byteLength ? bytes.slice() : bytes;
 }
 
 /** The rows as objects. */
