@@ -36,8 +36,18 @@ export function decodeRows({ columns, count, cells }: RowBytes): Row[] {
 
 function decodeRow(reader: Reader, columns: readonly string[]): Row {
   const row: Row = {};
-  for (const column of columns) row[column] = reader.cell();
+  for (const column of columns) {
+    const value = reader.cell();
+    if (column === '__proto__') own(row, column, value);
+    else row[column] = value;
+  }
   return row;
+}
+
+/** Assigned, this one name would be the row's prototype. */
+function own(row: Row, column: string, value: Value): void {
+  const how = { enumerable: true, configurable: true, writable: true };
+  Object.defineProperty(row, column, { ...how, value });
 }
 
 /** Every byte has a letter of its own in it, so equal keys are equal bytes. */

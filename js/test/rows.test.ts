@@ -57,6 +57,14 @@ test('rows that are kept do not keep the whole list of messages that they came i
   }
 });
 
+test.each(['__proto__', 'constructor', 'toString'])('a column %s is like any other', (name) => {
+  const rows = rowsOf(['abc'], [name]);
+  for (const [row] of [decodeRows(rows), new Answered(rows).rows]) {
+    expect(Object.entries(row!)).toEqual([[name, 'abc']]);
+    expect(Object.getPrototypeOf(row)).toBe(Object.prototype);
+  }
+});
+
 test('the same rows again are known to be the same', () => {
   const first = new Answered(letters('abc'));
   const second = new Answered(letters('abc'), first);
