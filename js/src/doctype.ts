@@ -200,7 +200,7 @@ export function argumentBinder(mutation: string, types: ParamTypes): (args: unkn
     }
     let size = 0;
     return params.map(({ name, kind, optional }) => {
-      let value = given[name];
+      let value = isGiven(given, name) ? given[name] : undefined;
       if (value === undefined || (value === null && (optional || kind !== 'json'))) {
         if (!optional) fail(mutation, `argument ${name} is missing`);
         return [name, null];
@@ -216,6 +216,10 @@ export function argumentBinder(mutation: string, types: ParamTypes): (args: unkn
     });
   };
 }
+
+/** Whether it is more than what every object has. */
+const isGiven = (given: object, name: string): boolean =>
+  Object.hasOwn(given, name) || !(name in Object.prototype);
 
 function fail(mutation: string, what: string): never {
   throw new MutationArgumentError(`${mutation}: ${what}`);
