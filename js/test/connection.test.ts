@@ -145,6 +145,24 @@ test('W21: the browser is asked once to keep the data, and often whether it does
   expect(storage.persisted).toHaveBeenCalledTimes(10);
 });
 
+test('a device is looked at for as long as a document is open, and no longer', async () => {
+  vi.useFakeTimers();
+  const connection = new Connection(NOWHERE);
+  const document = { news: () => {}, lost: () => {} };
+  const looks = async (): Promise<number> => {
+    storage.estimate.mockClear();
+    await vi.advanceTimersByTimeAsync(300_000);
+    return storage.estimate.mock.calls.length;
+  };
+  for (const handle of [1, 2]) connection.attach(handle, document);
+  connection.detach(1);
+  expect(await looks()).toBeGreaterThan(5);
+  connection.detach(2);
+  expect(await looks()).toBe(0);
+  connection.attach(3, document);
+  expect(await looks()).toBeGreaterThan(5);
+});
+
 test('W25: each set of addresses is used, and one set by one connection', async () => {
   for (const name of ['one', 'two', 'one', 'two']) {
     const workerUrl = `/${name}.js`;
