@@ -65,6 +65,8 @@ const AGAIN_MS_MAX = 8_000;
 
 interface Tab {
   readonly number: number;
+  /** Its own number for this core. */
+  readonly core: number;
   readonly port: MessagePort;
 }
 
@@ -182,9 +184,14 @@ function refuse(port: MessagePort): void {
   void renewing.then(() => started || self.close());
 }
 
-function greet(port: MessagePort, { lock, isNew, urls }: Hello): Tab {
-  const tab = { number: ++lastNumber, port };
+function greet(port: MessagePort, { lock, core, isNew, urls }: Hello): Tab | undefined {
   const before = tabsByLock.get(lock);
+  // The tab has left this port for the newer one.
+  if (before && core < before.core) {
+    port.close();
+    return undefined;
+  }
+  const tab = { number: ++lastNumber, core, port };
   if (before) {
     left(before);
     if (isLastCopyOf(before)) pageServer!.tab = tab.number;

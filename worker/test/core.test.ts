@@ -95,6 +95,9 @@ afterEach(() => {
 
 const BUILD = '0.1.0+00000000';
 
+/** What tabs count as they go to a core. */
+let hellos = 0;
+
 /** A core at work, to which tabs can come. */
 async function atWork() {
   (await import('../src/core.js')).runCore();
@@ -102,7 +105,7 @@ async function atWork() {
     const port = new Port();
     self.onconnect({ ports: [port] });
     const say = (data: FromTab): void => port.onmessage({ data });
-    say({ type: 'hello', lock, isNew, build: BUILD, urls: {} as never });
+    say({ type: 'hello', lock, core: ++hellos, isNew, build: BUILD, urls: {} as never });
     await vi.waitFor(() => expect(port.said[0]).toMatchObject({ type: 'welcome' }));
     return { port, say };
   };
@@ -283,6 +286,21 @@ test('a tab that says hello again leaves no port behind', async () => {
   const [before, after] = [await enter('a'), await enter('a')];
   expect(before.port.close).toHaveBeenCalledTimes(1);
   expect(after.port.close).not.toHaveBeenCalled();
+});
+
+test('an older hello of a tab, heard late, takes no place from a newer one', async () => {
+  const enter = await atWork();
+  const { port, say } = await enter('a');
+  const late = new Port();
+  self.onconnect({ ports: [late] });
+  const hello = { type: 'hello', lock: 'a', isNew: true, build: BUILD, urls: {} };
+  late.onmessage({ data: { ...hello, core: hellos - 1 } });
+  expect([late, port].map(({ close }) => close.mock.calls.length)).toEqual([1, 0]);
+  late.onmessage({ data: new Uint8Array(3) });
+  expect(core.tabMessages).not.toHaveBeenCalled();
+  say(new Uint8Array(4));
+  expect(core.tabMessages).toHaveBeenCalledTimes(1);
+  expect(core.tabClosed).not.toHaveBeenCalled();
 });
 
 test('no way to a page server is left open that has ended or was replaced', async () => {
