@@ -273,11 +273,11 @@ export class Database<Defined extends Mutations = Mutations> {
       again: undefined,
     };
     this.#connection.call('mutate', message, (answer, last) => {
+      // A verdict may come first, on another port; whatever comes behind it is not heard.
+      if ('entry' in answer) issued.durable({ lsn: answer.entry.lsn });
       if (answer.type === 'durable') {
         this.#countDurable(answer.entry);
-        issued.durable({ lsn: answer.entry.lsn });
       } else if (answer.type === 'confirmed') {
-        issued.durable({ lsn: answer.lsn });
         issued.confirmed({ lsn: answer.lsn });
       } else if (answer.type === 'failed' || answer.type === 'rejected') {
         issued.failed(answer.error, last);

@@ -2,7 +2,7 @@ import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 import type { Caller, Connection, OpenDocument } from '../src/connection.js';
 import { Database } from '../src/database.js';
 import { doctype, mutation } from '../src/doctype.js';
-import { BudgetExceededError, EngineError, QueryError } from '../src/errors.js';
+import { BudgetExceededError, EngineError, QueryError, RejectedError } from '../src/errors.js';
 import { LiveQuery } from '../src/live-query.js';
 import type { Answer, EntryId, ToCore } from '../src/messages.js';
 import type { Status } from '../src/status.js';
@@ -137,6 +137,19 @@ test('the names of mutations count up through each handle, and are those of no o
   expect([kin[2], kin[3]]).toEqual([kin[0], kin[1]]);
   expect(kin[0]).not.toBe(kin[1]);
   expect(counts).toEqual([1, 1, 2, 2].map((count) => `0,0,0,0,0,0,0,${count}`));
+});
+
+test('a verdict that comes first says where its mutation is on the disk', async () => {
+  const entry: EntryId = { journal: new Uint8Array(16), life: new Uint8Array(16), lsn: 7 };
+  const { mutate } = answeredBy({ type: 'confirmed', entry, lsn: 15 });
+  const receipt = mutate.add({ b: new Uint8Array() });
+  expect([await receipt, await receipt.confirmed]).toEqual([{ lsn: 7 }, { lsn: 15 }]);
+
+  const error = new RejectedError('no');
+  const rejecting = answeredBy({ type: 'rejected', entry, error });
+  const refused = rejecting.mutate.add({ b: new Uint8Array() });
+  expect(await refused).toEqual({ lsn: 7 });
+  await expect(refused.confirmed).rejects.toBe(error);
 });
 
 test('an entry of another timeline is none of those that the status counts', async () => {
