@@ -9,6 +9,7 @@ import {
   argumentBinder,
   type Bound,
   type DoctypeDefinition,
+  isText,
   type Mutation,
   type Mutations,
   sizeOf,
@@ -383,18 +384,28 @@ function closedError(): TidelogError {
 
 function bindQuery(sql: string, params: Params | undefined): { sql: string; params: QueryParams } {
   if (typeof sql !== 'string') throw new QueryError('SQL has to be a string');
-  return { sql, params: bindParams(params ?? []) };
-}
-
-function bindParams(params: Params): QueryParams {
-  const bind = (value: unknown): Value => {
-    if (sizeOf(value) > VALUES_SIZE_MAX) {
-      throw new BudgetExceededError(`a parameter is over ${VALUES_SIZE_MAX} bytes`);
+  let size = 0;
+  const count = (part: unknown): void => {
+    size += sizeOf(part);
+    if (size > VALUES_SIZE_MAX) {
+      throw new BudgetExceededError(`a query and its parameters are over ${VALUES_SIZE_MAX} bytes`);
     }
+  };
+  const text = (it: string): string => {
+    count(it);
+    if (!isText(it)) throw new QueryError('SQL and its parameters have to be of whole characters');
+    return it;
+  };
+  const bind = (value: unknown): Value => {
+    if (typeof value === 'string') return text(value);
+    count(value);
     const bound = toValue(value);
     if (bound === undefined) throw new QueryError(`SQL has no value for a ${typeof value}`);
     return bound;
   };
-  if (Array.isArray(params)) return params.map(bind);
-  return { named: Object.entries(params).map(([name, value]) => [name, bind(value)]) };
+  text(sql);
+  const given = params ?? [];
+  if (Array.isArray(given)) return { sql, params: given.map(bind) };
+  const named = Object.entries(given).map(([name, value]) => [text(name), bind(value)] as const);
+  return { sql, params: { named } };
 }

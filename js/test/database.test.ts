@@ -4,7 +4,7 @@ import { Database } from '../src/database.js';
 import { doctype, mutation } from '../src/doctype.js';
 import { BudgetExceededError, EngineError, QueryError, RejectedError } from '../src/errors.js';
 import { LiveQuery } from '../src/live-query.js';
-import type { Answer, EntryId, ToCore } from '../src/messages.js';
+import type { Answer, EntryId, Params, ToCore } from '../src/messages.js';
 import type { Status } from '../src/status.js';
 
 const KIND = doctype({
@@ -98,6 +98,26 @@ test('a value that no statement could hold is refused before it is copied', asyn
   expect(() => db.mutate.add({ b: large })).toThrow(/add: its arguments are over 16777216 bytes/);
   await expect(db.query('select ?', [large])).rejects.toThrow(BudgetExceededError);
   expect(copied).not.toHaveBeenCalled();
+});
+
+test.each<[string, string, Params]>([
+  ['many parameters', 'select ?', new Array(20).fill('x'.repeat(1 << 20))],
+  ['parameters by name', 'select :a', { a: 'x'.repeat(1 << 23), b: new Uint8Array(1 << 23) }],
+  ['long SQL', `select '${'x'.repeat(1 << 24)}'`, []],
+])('a query with %s is bounded in sum before it travels', async (_, sql, params) => {
+  asked = [];
+  const db = answeredBy({ type: 'done' });
+  await expect(db.query(sql, params)).rejects.toThrow(BudgetExceededError);
+  expect(asked).toEqual([]);
+});
+
+test.each<[string, string, Params]>([
+  ['SQL', "select '\ud800'", []],
+  ['a parameter', 'select ?', ['a\udc00']],
+  ['the name of a parameter', 'select 1', { '\ud800': 1 }],
+])('half a surrogate pair in %s is refused, and not made into another character', async (...of) => {
+  const [, sql, params] = of;
+  await expect(answeredBy({ type: 'done' }).query(sql, params)).rejects.toThrow(QueryError);
 });
 
 test('bytes that were given away are refused like any other wrong argument', async () => {

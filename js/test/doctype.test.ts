@@ -66,7 +66,7 @@ describe('arguments that do not fit are refused', () => {
 });
 
 test('what every object has is no argument', () => {
-  const bind = argumentBinder('m', { constructor: 'text', toString: 'text?' });
+  const bind = argumentBinder('m', { constructor: 'text', toString: 'text?' } as const);
   expect(() => bind({})).toThrow(/argument constructor is missing/);
   const bound = [
     ['constructor', 'x'],
