@@ -333,7 +333,8 @@ export class Database<Defined extends Mutations = Mutations> {
       this.#journal = news.memo.head?.journal;
       this.#setStatus(news.status);
     } else if (!this.#closed) {
-      // The core has closed the handle: told that this was handled, it would tell it again.
+      // What comes behind `close` is left to the next `open`: the core, which has closed the handle,
+      // takes no word any more that it was handled.
       const { mutation, reason, lsn } = news;
       const args = unbindArguments(this.#doctype.mutations[mutation]?.params, news.args);
       const id = Array.from(news.id, (byte) => byte.toString(16).padStart(2, '0')).join('');

@@ -27,11 +27,13 @@ export interface EntryId {
 
 /** What a tab keeps of a document for the next core. */
 export interface Memo {
-  /** What apps have said of the server, counted: odd to stay away from it, even to go there. */
+  /**
+   * What apps have said of the server last: when, in half milliseconds since 1970; odd to stay
+   * away from it, even to go there. See `wordOnServer` in `document.ts`. */
   readonly word: number;
   /** The copy that is on the disk. */
   readonly copy: Uint8Array | undefined;
-  /** The entry that is written next to it. */
+  /** The entry that is written next. */
   readonly head: EntryId | undefined;
 }
 

@@ -70,7 +70,11 @@ interface Tab {
   readonly port: MessagePort;
 }
 
-/** The page server in use. */
+/**
+ * The page server in use. Tabs lend it in every browser. Firefox lets a SharedWorker start one by
+ * itself, but about once in a hundred times `new Worker` there never returns, and such a core cannot
+ * be ended.
+ */
 interface PageServer {
   readonly number: number;
   /** The tab that lent it; absent if it is here. */
@@ -221,10 +225,6 @@ function awaitEnd(lock: string): void {
   navigator.locks.request(lock, ended).catch(() => setTimeout(() => awaitEnd(lock), AGAIN_MS));
 }
 
-/**
- * Tabs lend the page server in every browser. Firefox lets a SharedWorker start it by itself, but
- * about once in a hundred times `new Worker` there never returns, and such a core cannot be ended.
- */
 function welcome(tab: Tab): void {
   tab.port.postMessage({ type: 'welcome', lock: LOCK } satisfies ToTab);
   reach(tab);
