@@ -43,7 +43,8 @@ export class Connection {
   readonly #outbox = new Writer();
   #count = 0;
   #timer: ReturnType<typeof setTimeout> | undefined;
-  #looksAtDevice = false;
+  /** Looks at the device again and again, while a document is open. */
+  #looks: ReturnType<typeof setInterval> | undefined;
 
   constructor(places: WorkerPlaces) {
     this.#engine = new Engine(
@@ -125,9 +126,8 @@ export class Connection {
   /** A document is open: its news go there from now on. */
   attach(handle: number, document: OpenDocument): void {
     this.#documents.set(handle, document);
-    if (this.#looksAtDevice) return;
-    this.#looksAtDevice = true;
-    setInterval(() => void this.#lookAtDevice(), DEVICE_MS);
+    if (this.#looks !== undefined) return;
+    this.#looks = setInterval(() => void this.#lookAtDevice(), DEVICE_MS);
     void this.#lookAtDevice();
   }
 
@@ -135,6 +135,9 @@ export class Connection {
   detach(handle: number): void {
     this.#documents.delete(handle);
     this.#getToken.delete(handle);
+    if (this.#documents.size > 0) return;
+    clearInterval(this.#looks);
+    this.#looks = undefined;
   }
 
   #run(input: Input): void {

@@ -9,6 +9,7 @@ import {
   argumentBinder,
   type Bound,
   type DoctypeDefinition,
+  isText,
   type Mutation,
   type Mutations,
   sizeOf,
@@ -199,8 +200,8 @@ export class Database<Defined extends Mutations = Mutations> {
 
   /**
    * Resolves when everything that was pending has its verdict, and all that the server had is
-   * visible here. Rejects where trying again cannot help, and where no tab has opened a synced
-   * document with its server.
+   * visible here. Rejects where trying again cannot help, where there is no engine, and where no tab
+   * has opened a synced document with its server.
    */
   sync(): Promise<void> {
     return this.#ask(
@@ -322,11 +323,11 @@ export class Database<Defined extends Mutations = Mutations> {
       again: undefined,
     };
     this.#connection.call('mutate', message, (answer, last) => {
+      // A verdict may come first, on another port; whatever comes behind it is not heard.
+      if ('entry' in answer) issued.durable({ lsn: answer.entry.lsn });
       if (answer.type === 'durable') {
         this.#countDurable(answer.entry);
-        issued.durable({ lsn: answer.entry.lsn });
       } else if (answer.type === 'confirmed') {
-        issued.durable({ lsn: answer.lsn });
         issued.confirmed({ lsn: answer.lsn });
       } else if (answer.type === 'failed' || answer.type === 'rejected') {
         issued.failed(answer.error, last);
@@ -381,7 +382,8 @@ export class Database<Defined extends Mutations = Mutations> {
       this.#journal = news.memo.head?.journal;
       this.#setStatus(news.status);
     } else if (!this.#closed) {
-      // The core has closed the handle: told that this was handled, it would tell it again.
+      // What comes behind `close` is left to the next `open`: the core, which has closed the handle,
+      // takes no word any more that it was handled.
       const { mutation, reason, lsn } = news;
       const args = unbindArguments(this.#doctype.mutations[mutation]?.params, news.args);
       const id = Array.from(news.id, (byte) => byte.toString(16).padStart(2, '0')).join('');
@@ -432,18 +434,28 @@ function closedError(): TidelogError {
 
 function bindQuery(sql: string, params: Params | undefined): { sql: string; params: QueryParams } {
   if (typeof sql !== 'string') throw new QueryError('SQL has to be a string');
-  return { sql, params: bindParams(params ?? []) };
-}
-
-function bindParams(params: Params): QueryParams {
-  const bind = (value: unknown): Value => {
-    if (sizeOf(value) > VALUES_SIZE_MAX) {
-      throw new BudgetExceededError(`a parameter is over ${VALUES_SIZE_MAX} bytes`);
+  let size = 0;
+  const count = (part: unknown): void => {
+    size += sizeOf(part);
+    if (size > VALUES_SIZE_MAX) {
+      throw new BudgetExceededError(`a query and its parameters are over ${VALUES_SIZE_MAX} bytes`);
     }
+  };
+  const text = (it: string): string => {
+    count(it);
+    if (!isText(it)) throw new QueryError('SQL and its parameters have to be of whole characters');
+    return it;
+  };
+  const bind = (value: unknown): Value => {
+    if (typeof value === 'string') return text(value);
+    count(value);
     const bound = toValue(value);
     if (bound === undefined) throw new QueryError(`SQL has no value for a ${typeof value}`);
     return bound;
   };
-  if (Array.isArray(params)) return params.map(bind);
-  return { named: Object.entries(params).map(([name, value]) => [name, bind(value)]) };
+  text(sql);
+  const given = params ?? [];
+  if (Array.isArray(given)) return { sql, params: given.map(bind) };
+  const named = Object.entries(given).map(([name, value]) => [text(name), bind(value)] as const);
+  return { sql, params: { named } };
 }

@@ -167,8 +167,8 @@ export function toValue(value: unknown): Value | undefined {
 }
 
 /**
- * Bytes of the arguments of one mutation, and of one parameter of a query: as `MUTATION_SIZE_MAX`
- * and `SQL_VALUE_SIZE_MAX` in crate `types`. The core counts exactly, but a gigabyte would kill it.
+ * Bytes of the arguments of one mutation, as `MUTATION_SIZE_MAX` in crate `types`, and of one query,
+ * its parameters with it. The core counts exactly, but a gigabyte would kill it.
  */
 export const VALUES_SIZE_MAX: number = 16 * 1024 * 1024;
 
@@ -212,7 +212,7 @@ export function argumentBinder(mutation: string, types: ParamTypes): (args: unkn
     }
     let size = 0;
     return params.map(({ name, kind, optional }) => {
-      let value = given[name];
+      let value = isGiven(given, name) ? given[name] : undefined;
       if (value === undefined || (value === null && (optional || kind !== 'json'))) {
         if (!optional) fail(mutation, `argument ${name} is missing`);
         return [name, null];
@@ -228,6 +228,10 @@ export function argumentBinder(mutation: string, types: ParamTypes): (args: unkn
     });
   };
 }
+
+/** Whether it is more than what every object has. */
+const isGiven = (given: object, name: string): boolean =>
+  Object.hasOwn(given, name) || !(name in Object.prototype);
 
 function fail(mutation: string, what: string): never {
   throw new MutationArgumentError(`${mutation}: ${what}`);

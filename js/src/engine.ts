@@ -190,8 +190,8 @@ export class Engine {
       this.#take(core, data, joined?.url);
       if ('type' in data && data.type === 'welcome') void this.#takeOver(port, others);
     });
-    const hello = { lock: this.#lock, isNew: !page[WELCOMED], build: BUILD, urls: this.#places };
-    this.#post({ type: 'hello', ...hello }, []);
+    const [lock, urls] = [this.#lock, this.#places];
+    this.#post({ type: 'hello', lock, core, isNew: !page[WELCOMED], build: BUILD, urls }, []);
     this.#hear({ type: 'connected', core, place: joined?.place ?? place });
   }
 

@@ -27,11 +27,13 @@ export interface EntryId {
 
 /** What a tab keeps of a document for the next core. */
 export interface Memo {
-  /** What apps have said of the server, counted: odd to stay away from it, even to go there. */
+  /**
+   * What apps have said of the server last: when, in half milliseconds since 1970; odd to stay
+   * away from it, even to go there. See `wordOnServer` in `document.ts`. */
   readonly word: number;
   /** The copy that is on the disk. */
   readonly copy: Uint8Array | undefined;
-  /** The entry that is written next to it. */
+  /** The entry that is written next. */
   readonly head: EntryId | undefined;
 }
 
@@ -219,9 +221,11 @@ export function writeToCore<Kind extends keyof ToCore>(
 /** What the core says about a call. */
 export type Answer =
   | { readonly type: 'opened'; readonly status: Status; readonly memo: Memo }
-  | { readonly type: 'failed' | 'rejected'; readonly error: TidelogError }
+  | { readonly type: 'failed'; readonly error: TidelogError }
   | { readonly type: 'durable'; readonly entry: EntryId }
-  | { readonly type: 'confirmed'; readonly lsn: number }
+  /** With its entry: that it is durable may still be on its way, on another port. */
+  | { readonly type: 'confirmed'; readonly entry: EntryId; readonly lsn: number }
+  | { readonly type: 'rejected'; readonly entry: EntryId; readonly error: TidelogError }
   | { readonly type: 'rows'; readonly rows: RowBytes }
   /** A view of the message: what can fail for want of memory is the caller's. */
   | { readonly type: 'exported'; readonly file: Uint8Array<ArrayBuffer> }
@@ -258,8 +262,8 @@ const ANSWERS: readonly AnswerDecoder[] = [
   (r) => ({ type: 'opened', ...readStanding(r) }),
   (r) => ({ type: 'failed', error: readFailure(r) }),
   (r) => ({ type: 'durable', entry: readEntryId(r) }),
-  (r) => ({ type: 'confirmed', lsn: r.u64() }),
-  (r) => ({ type: 'rejected', error: readFailure(r) }),
+  (r) => ({ type: 'confirmed', entry: readEntryId(r), lsn: r.u64() }),
+  (r) => ({ type: 'rejected', entry: readEntryId(r), error: readFailure(r) }),
   (r) => ({ type: 'rows', rows: readRowBytes(r) }),
   (r) => ({ type: 'exported', file: r.bytes() }),
   () => ({ type: 'done' }),

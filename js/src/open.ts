@@ -10,7 +10,10 @@ import type { WorkerUrls } from './ports.js';
 export interface OpenOptions extends WorkerUrls {
   /** The document's id; it is created if it does not exist. */
   readonly document: string;
-  /** Address of the server, `ws://` or `wss://`. Absent: the document is purely local. */
+  /**
+   * Address of the server, `ws://` or `wss://`, to which `/v1/sync` is appended. Absent: the document
+   * is purely local.
+   */
   readonly server?: string | URL | undefined;
   /** Gives the token for the server whenever it is asked for. */
   readonly token?: GetToken | undefined;
@@ -137,8 +140,15 @@ function checkText(name: string, text: string): string {
   return isText(text) ? text : wrong(`${name} has to be a string of whole characters`);
 }
 
+/** What the core can append a path to. */
 function socketAddress(server: string | URL): string {
   const text = String(server);
-  if (/^wss?:\/\//i.test(text) && URL.canParse(text)) return text;
-  wrong('server has to be an address that begins with ws:// or wss://');
+  if (!/^wss?:\/\//i.test(text) || !URL.canParse(text)) {
+    wrong('server has to be an address that begins with ws:// or wss://');
+  }
+  if (/[\s?#]/.test(text)) wrong('server has to be an address without spaces, ? and #');
+  if (/\/v1\/sync\/*$/.test(text)) {
+    wrong('server has to be the address without /v1/sync, which is appended to it');
+  }
+  return text;
 }

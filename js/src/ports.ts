@@ -21,6 +21,8 @@ export interface Hello {
   readonly type: 'hello';
   /** Name of a Web Lock that the tab holds for as long as it lives. */
   readonly lock: string;
+  /** The tab's number for this core. A lower one than before is heard late, and is ignored. */
+  readonly core: number;
   /** Whether no core has welcomed the page yet: it has just been loaded, and has nothing open. */
   readonly isNew: boolean;
   /** The tab's build. A worker of another one answers `otherBuild`: all releases keep to this. */

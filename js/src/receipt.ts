@@ -10,7 +10,10 @@ export interface Durability {
 
 /** The server's verdict on a mutation that it applied. */
 export interface Confirmation {
-  /** The first storage LSN at which this device saw it. */
+  /**
+   * The first storage LSN at which this device saw it. Where the engine died meanwhile and was asked
+   * again, a later one.
+   */
   readonly lsn: number;
 }
 

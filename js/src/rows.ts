@@ -15,7 +15,12 @@ export interface RowBytes {
 
 /** Reads a `Rows`. */
 export function readRowBytes(r: Reader): RowBytes {
-  return { columns: r.list(() => r.text()), count: r.u32(), cells: r.bytes() };
+  return { columns: r.list(() => r.text()), count: r.u32(), cells: compact(r.bytes()) };
+}
+
+/** A view that is kept keeps its whole buffer: a copy is less where it is a small part of that. */
+function compact(bytes: Uint8Array<ArrayBuffer>): Uint8Array<ArrayBuffer> {
+  return 2 * bytes.length < bytes.buffer.byteLength ? bytes.slice() : bytes;
 }
 
 /** The rows as objects. */
@@ -31,8 +36,18 @@ export function decodeRows({ columns, count, cells }: RowBytes): Row[] {
 
 function decodeRow(reader: Reader, columns: readonly string[]): Row {
   const row: Row = {};
-  for (const column of columns) row[column] = reader.cell();
+  for (const column of columns) {
+    const value = reader.cell();
+    if (column === '__proto__') own(row, column, value);
+    else row[column] = value;
+  }
   return row;
+}
+
+/** Assigned, this one name would be the row's prototype. */
+function own(row: Row, column: string, value: Value): void {
+  const how = { enumerable: true, configurable: true, writable: true };
+  Object.defineProperty(row, column, { ...how, value });
 }
 
 /** Every byte has a letter of its own in it, so equal keys are equal bytes. */

@@ -607,7 +607,8 @@ export class Tab {
     for (const document of this.#documents.values()) document.state = 'shut';
     this.#tellLost(error);
     for (const [number, call] of this.#calls) {
-      if (call.until < NEVER) this.#fail(number, call, error);
+      // What a sync waits for is the server, and not an engine that may never come.
+      if (call.until < NEVER || call.kind === 'sync') this.#fail(number, call, error);
       else if (call.kind === 'watch') this.#settle(number, { type: 'failed', error }, false);
     }
     this.#link.giveUp(this.#now, this.#calls.size + this.#documents.size > 0);

@@ -157,6 +157,8 @@ test('what the core tells is read as Rust wrote it', () => {
     error: { outcome: 'unknown', mutation: 'add', reason: 'no' },
   });
   expect(answers[2]).toEqual({ type: 'durable', entry });
+  expect(answers[3]).toEqual({ type: 'confirmed', entry, lsn: 15 });
+  expect(answers[4]).toEqual({ type: 'rejected', entry, error });
   expect(answers[6]).toEqual({ type: 'exported', file: new Uint8Array([83, 81]) });
   const rows = answers[5];
   expect(rows?.type === 'rows' && decodeRows(rows.rows)).toEqual([

@@ -119,6 +119,22 @@ test('an option that is misspelled is not left out in silence', async () => {
   await expect(open(KIND, options)).rejects.toThrow('there is no option sever');
 });
 
+test.each([
+  ['http://sync.example', /begins with ws/],
+  ['ws://', /begins with ws/],
+  ['ws://sync.example?user=1', /without spaces, \? and #/],
+  ['ws://sync.example/a?', /without spaces, \? and #/],
+  ['wss://sync.example#a', /without spaces, \? and #/],
+  ['ws://sync.example ', /without spaces, \? and #/],
+  ['ws://sync.example:8787/v1/sync', /without \/v1\/sync/],
+  [new URL('wss://sync.example/a/v1/sync/'), /without \/v1\/sync/],
+])('a server at %s, which could never be reached, is refused', async (server, why) => {
+  const opening = open(KIND, { document: 'd', server });
+  const refused = { code: 'invalid-option', message: expect.stringMatching(why) };
+  const late = new Promise((_, reject) => setTimeout(() => reject(new Error('not refused'))));
+  await expect(Promise.race([opening, late])).rejects.toMatchObject(refused);
+});
+
 test('W21: the browser is asked once to keep the data, and often whether it does', async () => {
   vi.useFakeTimers();
   const connection = new Connection(NOWHERE);
@@ -127,6 +143,24 @@ test('W21: the browser is asked once to keep the data, and often whether it does
   await vi.advanceTimersByTimeAsync(300_000);
   expect(storage.persist).toHaveBeenCalledTimes(1);
   expect(storage.persisted).toHaveBeenCalledTimes(10);
+});
+
+test('a device is looked at for as long as a document is open, and no longer', async () => {
+  vi.useFakeTimers();
+  const connection = new Connection(NOWHERE);
+  const document = { news: () => {}, lost: () => {} };
+  const looks = async (): Promise<number> => {
+    storage.estimate.mockClear();
+    await vi.advanceTimersByTimeAsync(300_000);
+    return storage.estimate.mock.calls.length;
+  };
+  for (const handle of [1, 2]) connection.attach(handle, document);
+  connection.detach(1);
+  expect(await looks()).toBeGreaterThan(5);
+  connection.detach(2);
+  expect(await looks()).toBe(0);
+  connection.attach(3, document);
+  expect(await looks()).toBeGreaterThan(5);
 });
 
 test('W25: each set of addresses is used, and one set by one connection', async () => {

@@ -2,9 +2,9 @@ import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 import type { Caller, Connection, OpenDocument } from '../src/connection.js';
 import { Database } from '../src/database.js';
 import { doctype, mutation } from '../src/doctype.js';
-import { BudgetExceededError, EngineError, QueryError } from '../src/errors.js';
+import { BudgetExceededError, EngineError, QueryError, RejectedError } from '../src/errors.js';
 import { LiveQuery } from '../src/live-query.js';
-import type { Answer, EntryId, ToCore } from '../src/messages.js';
+import type { Answer, EntryId, Params, ToCore } from '../src/messages.js';
 import type { Status } from '../src/status.js';
 
 const KIND = doctype({
@@ -100,6 +100,26 @@ test('a value that no statement could hold is refused before it is copied', asyn
   expect(copied).not.toHaveBeenCalled();
 });
 
+test.each<[string, string, Params]>([
+  ['many parameters', 'select ?', new Array(20).fill('x'.repeat(1 << 20))],
+  ['parameters by name', 'select :a', { a: 'x'.repeat(1 << 23), b: new Uint8Array(1 << 23) }],
+  ['long SQL', `select '${'x'.repeat(1 << 24)}'`, []],
+])('a query with %s is bounded in sum before it travels', async (_, sql, params) => {
+  asked = [];
+  const db = answeredBy({ type: 'done' });
+  await expect(db.query(sql, params)).rejects.toThrow(BudgetExceededError);
+  expect(asked).toEqual([]);
+});
+
+test.each<[string, string, Params]>([
+  ['SQL', "select '\ud800'", []],
+  ['a parameter', 'select ?', ['a\udc00']],
+  ['the name of a parameter', 'select 1', { '\ud800': 1 }],
+])('half a surrogate pair in %s is refused, and not made into another character', async (...of) => {
+  const [, sql, params] = of;
+  await expect(answeredBy({ type: 'done' }).query(sql, params)).rejects.toThrow(QueryError);
+});
+
 test('bytes that were given away are refused like any other wrong argument', async () => {
   const db = answeredBy({ type: 'done' });
   for (const bytes of [new Uint8Array(8), new ArrayBuffer(8)]) {
@@ -137,6 +157,19 @@ test('the names of mutations count up through each handle, and are those of no o
   expect([kin[2], kin[3]]).toEqual([kin[0], kin[1]]);
   expect(kin[0]).not.toBe(kin[1]);
   expect(counts).toEqual([1, 1, 2, 2].map((count) => `0,0,0,0,0,0,0,${count}`));
+});
+
+test('a verdict that comes first says where its mutation is on the disk', async () => {
+  const entry: EntryId = { journal: new Uint8Array(16), life: new Uint8Array(16), lsn: 7 };
+  const { mutate } = answeredBy({ type: 'confirmed', entry, lsn: 15 });
+  const receipt = mutate.add({ b: new Uint8Array() });
+  expect([await receipt, await receipt.confirmed]).toEqual([{ lsn: 7 }, { lsn: 15 }]);
+
+  const error = new RejectedError('no');
+  const rejecting = answeredBy({ type: 'rejected', entry, error });
+  const refused = rejecting.mutate.add({ b: new Uint8Array() });
+  expect(await refused).toEqual({ lsn: 7 });
+  await expect(refused.confirmed).rejects.toBe(error);
 });
 
 test('an entry of another timeline is none of those that the status counts', async () => {

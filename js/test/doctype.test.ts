@@ -65,6 +65,18 @@ describe('arguments that do not fit are refused', () => {
   });
 });
 
+test('what every object has is no argument', () => {
+  const bind = argumentBinder('m', { constructor: 'text', toString: 'text?' } as const);
+  expect(() => bind({})).toThrow(/argument constructor is missing/);
+  const bound = [
+    ['constructor', 'x'],
+    ['toString', null],
+  ];
+  expect(bind({ constructor: 'x' })).toEqual(bound);
+  // Whatever an app derives its own objects from is its own affair.
+  expect(argumentBinder('m', { t: 'text' })(Object.create({ t: 'x' }))).toEqual([['t', 'x']]);
+});
+
 function circle(): object {
   const it: { self?: object } = {};
   it.self = it;

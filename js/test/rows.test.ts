@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest';
-import { Writer } from '../src/codec.js';
-import { Answered, type RowBytes } from '../src/rows.js';
+import { Reader, Writer } from '../src/codec.js';
+import { Answered, decodeRows, type RowBytes, readRowBytes } from '../src/rows.js';
 
 /** Rows of one text column, as `Rows::push` of crate `types` encodes them. */
 function rowsOf(texts: readonly string[], columns: readonly string[] = ['a']): RowBytes {
@@ -35,6 +35,33 @@ test.each([
   for (const row of second.rows) {
     const equal = first.rows.filter((old) => old.a === row.a);
     expect(equal.length === 0 || equal.includes(row)).toBe(true);
+  }
+});
+
+test('rows that are kept do not keep the whole list of messages that they came in', () => {
+  const { cells } = letters('abc');
+  for (const [others, kept] of [
+    [1 << 16, cells.length],
+    [8, cells.length + 28],
+  ] as const) {
+    const writer = new Writer();
+    writer.raw(new Uint8Array(others));
+    writer.list([], () => {});
+    writer.u32(3);
+    writer.bytes(cells);
+    const reader = new Reader(writer.take());
+    reader.seek(others);
+    const rows = readRowBytes(reader);
+    expect(decodeRows({ ...rows, columns: ['a'] })).toEqual([{ a: 'a' }, { a: 'b' }, { a: 'c' }]);
+    expect(rows.cells.buffer.byteLength).toBe(kept);
+  }
+});
+
+test.each(['__proto__', 'constructor', 'toString'])('a column %s is like any other', (name) => {
+  const rows = rowsOf(['abc'], [name]);
+  for (const [row] of [decodeRows(rows), new Answered(rows).rows]) {
+    expect(Object.entries(row!)).toEqual([[name, 'abc']]);
+    expect(Object.getPrototypeOf(row)).toBe(Object.prototype);
   }
 });
 

@@ -599,7 +599,7 @@ test('a mutation that is asked again says from where on it can have been recorde
   stage.news({ handle, news: stands({ head: { ...entry, lsn: 4 } }) });
   const calls = [0, 1, 2].map(() => stage.call('mutate', { handle, name: 'm' }));
   stage.answer(calls[1]!, { type: 'durable', entry });
-  stage.answer(calls[1]!, { type: 'confirmed', lsn: 1 });
+  stage.answer(calls[1]!, { type: 'confirmed', entry, lsn: 1 });
   stage.comeBack().reopen({ head: { ...entry, lsn: 9 } });
   const since = stage.posted('mutate').slice(-2) as { again: { since: (EntryId | undefined)[] } }[];
   expect(since.map(({ again }) => again.since.map((it) => it?.lsn))).toEqual([
@@ -787,7 +787,7 @@ test('a mutation that is not durable in time may still become so', () => {
   expect(stage.errors(call)).toEqual([
     { code: 'not-durable-yet', outcome: 'unknown', last: false },
   ]);
-  stage.answer(call, { type: 'confirmed', lsn: 3 });
+  stage.answer(call, { type: 'confirmed', entry, lsn: 3 });
   expect(stage.of('settle').at(-1)).toMatchObject({ answer: { type: 'confirmed' }, last: true });
 });
 
@@ -867,6 +867,17 @@ test('W7: a core that gives way ends our page server, and is sought again', () =
   expect(types(replaced)).toEqual(expect.arrayContaining(['leave', 'end']));
   expect(stage.of('lost').at(-1)).toMatchObject({ handle, error: expect.any(EngineError) });
   expect(types(stage.pass(500))).toContain('connect');
+});
+
+test('no sync waits for a server where there is no engine, as in a page to be loaded anew', () => {
+  const { stage, handle } = opened();
+  const waiting = stage.call('sync', { handle }, false);
+  stage.step({ type: 'replaced', core: stage.core });
+  const failed = [{ code: 'engine', outcome: 'none', last: true }];
+  expect(stage.errors(waiting)).toEqual(failed);
+  const later = stage.call('sync', { handle }, false);
+  stage.step({ type: 'refused', core: stage.core, reason: 'load anew', joining: undefined });
+  expect(stage.errors(later)).toEqual(failed);
 });
 
 test('W22: in the back/forward cache nothing is held; then all is asked again', () => {
@@ -1360,7 +1371,7 @@ test('what was issued to a local document before it was closed is confirmed too'
     const close = stage.call('close', { handle });
     stage.answer(close, { type: 'done' });
     stage.answer(call, { type: 'durable', entry });
-    stage.answer(call, { type: 'confirmed', lsn: 1 });
+    stage.answer(call, { type: 'confirmed', entry, lsn: 1 });
     expect([endOf(stage, call), endOf(stage, close)]).toEqual(['confirmed', 'done']);
   }
 });

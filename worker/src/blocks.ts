@@ -13,7 +13,7 @@ const LOCK = 'tidelog-blocks';
 /** When the database was made, milliseconds since the epoch. */
 const MADE = 'made';
 
-let held: Promise<void> | undefined;
+let held: Promise<unknown> | undefined;
 
 /** A connection to a database that cannot be used, for the sake of what it hears. */
 let listening: IDBDatabase | undefined;

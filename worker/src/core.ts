@@ -65,10 +65,16 @@ const AGAIN_MS_MAX = 8_000;
 
 interface Tab {
   readonly number: number;
+  /** Its own number for this core. */
+  readonly core: number;
   readonly port: MessagePort;
 }
 
-/** The page server in use. */
+/**
+ * The page server in use. Tabs lend it in every browser. Firefox lets a SharedWorker start one by
+ * itself, but about once in a hundred times `new Worker` there never returns, and such a core cannot
+ * be ended.
+ */
 interface PageServer {
   readonly number: number;
   /** The tab that lent it; absent if it is here. */
@@ -182,9 +188,14 @@ function refuse(port: MessagePort): void {
   void renewing.then(() => started || self.close());
 }
 
-function greet(port: MessagePort, { lock, isNew, urls }: Hello): Tab {
-  const tab = { number: ++lastNumber, port };
+function greet(port: MessagePort, { lock, core, isNew, urls }: Hello): Tab | undefined {
   const before = tabsByLock.get(lock);
+  // The tab has left this port for the newer one.
+  if (before && core < before.core) {
+    port.close();
+    return undefined;
+  }
+  const tab = { number: ++lastNumber, core, port };
   if (before) {
     left(before);
     if (isLastCopyOf(before)) pageServer!.tab = tab.number;
@@ -214,10 +225,6 @@ function awaitEnd(lock: string): void {
   navigator.locks.request(lock, ended).catch(() => setTimeout(() => awaitEnd(lock), AGAIN_MS));
 }
 
-/**
- * Tabs lend the page server in every browser. Firefox lets a SharedWorker start it by itself, but
- * about once in a hundred times `new Worker` there never returns, and such a core cannot be ended.
- */
 function welcome(tab: Tab): void {
   tab.port.postMessage({ type: 'welcome', lock: LOCK } satisfies ToTab);
   reach(tab);
@@ -363,6 +370,7 @@ function lendEnded(tab: number, why?: Unserved): void {
   if (pageServer?.tab !== tab) return;
   const server = pageServer;
   pageServer = undefined;
+  server.way.close();
   if (why) failed(server, why.kind, why.reason);
   step(core.pageServerGone, server.number);
   for (const other of replaced) {
@@ -377,6 +385,7 @@ function use(server: PageServer): void {
   const before = pageServer;
   pageServer = server;
   // It had the store until then: it has ended, or it has it now and told us first.
+  before?.way.close();
   if (before) step(core.pageServerGone, before.number);
   if (before?.tab !== undefined && before.tab !== server.tab) replaced.add(before.tab);
   if (server.tab !== undefined) replaced.delete(server.tab);

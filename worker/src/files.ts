@@ -82,8 +82,10 @@ export async function openFiles(
       settledAt: settledAt(madeAt),
       isThere: () => areThere(madeAt),
       open: (host) => store.openFiles(...handles, host),
-      // That takes no time.
-      giveUp: () => {},
+      // The next worker finds them free, whenever this one ends.
+      giveUp() {
+        for (const handle of handles) handle.close();
+      },
     };
   } catch (error) {
     throw (error as Error).name === 'QuotaExceededError' ? new Unopened('full', error) : error;

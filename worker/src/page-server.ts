@@ -6,7 +6,7 @@
  * asks on a port; when that core dies, the next one gets a port to the same page server.
  */
 
-import type { FromPageServer, Prepare, Serve } from '../../js/dist/ports.js';
+import type { FromPageServer, Prepare, Serve, Unserved } from '../../js/dist/ports.js';
 import { findFiles, openFiles } from './files.js';
 import { renewScripts } from './renew.js';
 import { BUILD, hold } from './shared.js';
@@ -25,9 +25,12 @@ const WARM_UP_AFTER_MS = 100;
 
 const tell = (message: FromPageServer): void => self.postMessage(message);
 
+/** Lets go of the store's lock, once that is held. */
+let letGo = (): void => {};
+
 /** Makes a page server of this worker. */
 export function runPageServer(): void {
-  const host = new StoreHost((why) => tell({ type: 'broke', why }));
+  const host = new StoreHost(leave);
   self.onmessage = ({ data }: MessageEvent<Prepare | Serve>) => {
     if (data.type === 'serve') host.serve(data.port);
     else {
@@ -49,13 +52,24 @@ async function prepare(host: StoreHost, { build, wasm }: Prepare): Promise<void>
   await loadStore(wasm);
   tell({ type: 'loaded' });
   const warmingUp = setTimeout(warmUp, WARM_UP_AFTER_MS);
-  await hold(STORE_LOCK);
+  letGo = await hold(STORE_LOCK);
   clearTimeout(warmingUp);
   tell({ type: 'serves' });
   // Somebody wants the files removed: they are free once another worker is in place of this one.
   new BroadcastChannel('tidelog-destroy').onmessage = () => {
     host.lost();
-    tell({ type: 'broke' });
+    host.close();
+    leave();
   };
   await host.start(openFiles(finding, () => host.lost()));
+}
+
+/**
+ * Another worker is to take the place of this one, whose files are closed. The tab would end this
+ * one, but its main thread may be blocked; and while that is so, Firefox ends no worker at all.
+ */
+function leave(why?: Unserved): void {
+  tell({ type: 'broke', why });
+  letGo();
+  self.close();
 }

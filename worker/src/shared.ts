@@ -31,15 +31,11 @@ export function transferOf(bytes: Uint8Array<ArrayBuffer>): Transferable[] {
   return bytes.length > 65536 ? [bytes.buffer] : [];
 }
 
-/** Resolves when the lock is held, which it then is for as long as this worker lives. */
-export function hold(name: string): Promise<void> {
+/** Resolves when the lock is held, to what lets go of it; otherwise the worker's end does. */
+export function hold(name: string): Promise<() => void> {
   return new Promise((resolve, reject) => {
-    navigator.locks
-      .request(name, () => {
-        resolve();
-        return new Promise<never>(() => {});
-      })
-      .catch(reject);
+    const held = () => new Promise<void>(resolve);
+    navigator.locks.request(name, held).catch(reject);
   });
 }
 

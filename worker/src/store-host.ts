@@ -17,7 +17,7 @@ export interface Keep {
   isThere(): Promise<boolean>;
   /** Opens the store in it, which calls the host. */
   open(host: store.ReplyHost): void;
-  /** Nobody waits for it any more: where it is not open yet, it does not open. */
+  /** Nobody waits for it any more: what is not open yet does not open, and files are closed. */
   giveUp(): void;
 }
 
@@ -193,10 +193,13 @@ export class StoreHost {
     for (const run of heldBack) this.#work(run);
   }
 
-  /** Lets go of the store, so that it can be opened anew. */
+  /** Lets go of the store, so that it can be opened anew. Its code may never have loaded. */
   close(): void {
     this.#works = false;
-    store.close();
+    if (this.#keep) store.close();
+    const { port1, port2 } = this.#slices;
+    // One end alone would keep its channel.
+    for (const port of [...this.#owners, ...this.#tabs.values(), port1, port2]) port.close();
   }
 
   #tell(news: Ready | Unserved): void {

@@ -16,6 +16,16 @@ const core = vi.hoisted(() => ({
   pageServerFailed: vi.fn(),
 }));
 vi.mock('../wasm/core.js', () => core);
+/** The code of a store that does not load. */
+vi.mock('../wasm/page_server.js', () => ({
+  BUILD: '+00000000',
+  initSync() {
+    throw new Error('no room for it');
+  },
+  close() {
+    throw new TypeError('the store has not loaded');
+  },
+}));
 vi.mock('../src/blocks.js', () => ({}));
 vi.mock('../src/store-host.js', () => ({}));
 const renew = vi.hoisted(() => ({ renewScripts: vi.fn(async () => {}) }));
@@ -85,6 +95,9 @@ afterEach(() => {
 
 const BUILD = '0.1.0+00000000';
 
+/** What tabs count as they go to a core. */
+let hellos = 0;
+
 /** A core at work, to which tabs can come. */
 async function atWork() {
   (await import('../src/core.js')).runCore();
@@ -92,7 +105,7 @@ async function atWork() {
     const port = new Port();
     self.onconnect({ ports: [port] });
     const say = (data: FromTab): void => port.onmessage({ data });
-    say({ type: 'hello', lock, isNew, build: BUILD, urls: {} as never });
+    say({ type: 'hello', lock, core: ++hellos, isNew, build: BUILD, urls: {} as never });
     await vi.waitFor(() => expect(port.said[0]).toMatchObject({ type: 'welcome' }));
     return { port, say };
   };
@@ -275,6 +288,35 @@ test('a tab that says hello again leaves no port behind', async () => {
   expect(after.port.close).not.toHaveBeenCalled();
 });
 
+test('an older hello of a tab, heard late, takes no place from a newer one', async () => {
+  const enter = await atWork();
+  const { port, say } = await enter('a');
+  const late = new Port();
+  self.onconnect({ ports: [late] });
+  const hello = { type: 'hello', lock: 'a', isNew: true, build: BUILD, urls: {} };
+  late.onmessage({ data: { ...hello, core: hellos - 1 } });
+  expect([late, port].map(({ close }) => close.mock.calls.length)).toEqual([1, 0]);
+  late.onmessage({ data: new Uint8Array(3) });
+  expect(core.tabMessages).not.toHaveBeenCalled();
+  say(new Uint8Array(4));
+  expect(core.tabMessages).toHaveBeenCalledTimes(1);
+  expect(core.tabClosed).not.toHaveBeenCalled();
+});
+
+test('no way to a page server is left open that has ended or was replaced', async () => {
+  const enter = await atWork();
+  const [first, second] = [await enter('a'), await enter('b')];
+  const ways = [new Port(), new Port()];
+  const lend = (port: unknown) => ({ type: 'lend', worker: 1, port: port as MessagePort }) as const;
+  const closed = () => ways.map(({ close }) => close.mock.calls.length);
+  first.say(lend(ways[0]));
+  expect(closed()).toEqual([0, 0]);
+  second.say(lend(ways[1]));
+  expect(closed()).toEqual([1, 0]);
+  second.say({ type: 'lendEnded' });
+  expect(closed()).toEqual([1, 1]);
+});
+
 /** A core whose data were cleared, and what it was lent. */
 async function atLoss() {
   const enter = await atWork();
@@ -384,6 +426,20 @@ test('what another tab lends late takes no place from the last copy', async () =
   const again = new Port();
   other.say({ type: 'lend', worker: 1, port: again as unknown as MessagePort });
   expect(again.said).toEqual([{ type: 'use' }]);
+});
+
+test('a core that keeps the store itself tries again while its code does not load', async () => {
+  vi.useFakeTimers({ toFake: ['setTimeout'] });
+  vi.doMock('../src/store-host.js', async (original) => original());
+  const enter = await atWork();
+  const { port, say } = await enter('a');
+  const way = new Port();
+  say({ type: 'lend', worker: 1, port: way as unknown as MessagePort });
+  way.onmessage({ data: { type: 'failed', kind: 'no-files', reason: '' } });
+  await vi.waitFor(() => expect(core.pageServerFailed).toHaveBeenCalledTimes(2));
+  expect(self.close).not.toHaveBeenCalled();
+  expect(port.said.at(-1)).not.toMatchObject({ type: 'died' });
+  vi.doMock('../src/store-host.js', () => ({}));
 });
 
 test('looks at other cores do not pile up, and one that is refused harms nobody', async () => {

@@ -103,6 +103,13 @@ test('where one file cannot be opened, none stays open', async () => {
   expect(disk.open).toBe(0);
 });
 
+test('files that nobody waits for any more are closed, so that another worker has them', async () => {
+  const keep = await open();
+  expect(disk.open).toBe(3);
+  keep.giveUp();
+  expect(disk.open).toBe(0);
+});
+
 test('a look that takes long is one look, however many were due meanwhile', async () => {
   const lost = vi.fn();
   await openFiles(Promise.resolve(undefined), lost);

@@ -1,17 +1,34 @@
 import { afterEach, beforeEach, expect, type Mock, test, vi } from 'vitest';
-import type { Prepare } from '../../js/dist/ports.js';
+import type { FromPageServer, Prepare, Unserved } from '../../js/dist/ports.js';
 
 vi.mock('../src/files.js', () => ({ findFiles: async () => ({}), openFiles: async () => ({}) }));
 const renew = vi.hoisted(() => ({ renewScripts: vi.fn() }));
 vi.mock('../src/renew.js', () => renew);
 vi.mock('../src/store-host.js', () => ({
   loadStore: vi.fn(async () => {}),
-  StoreHost: class {},
+  StoreHost: class {
+    constructor(again: (why?: Unserved) => void) {
+      host.again = again;
+    }
+    start = async () => {};
+    lost = () => done.push('lost');
+    close = () => done.push('closed');
+  },
   warmUp: () => {},
 }));
 
+/** What was done, in order. */
+const done: unknown[] = vi.hoisted(() => []);
+
+/** How the store asks for another page server in the place of this one. */
+const host = vi.hoisted(() => ({ again: (_?: Unserved): void => {} }));
+
 /** The worker, and what it said. */
-const self = { onmessage: (_: { data: Prepare }): void => {}, postMessage: vi.fn() };
+const self = {
+  onmessage: (_: { data: Prepare }): void => {},
+  postMessage: vi.fn((said: FromPageServer) => done.push(said.type)),
+  close: () => done.push('ended'),
+};
 
 beforeEach(() => {
   vi.stubGlobal('self', self);
@@ -22,6 +39,7 @@ beforeEach(() => {
 afterEach(() => {
   vi.unstubAllGlobals();
   vi.clearAllMocks();
+  done.length = 0;
 });
 
 test.each([
@@ -51,4 +69,37 @@ test('a page server of another build says so once the cache has what is deployed
   renewed();
   await new Promise((resolve) => setTimeout(resolve));
   expect(self.postMessage.mock.calls).toMatchObject([[{ type: 'unloaded' }]]);
+});
+
+/** A page server that has the store, and the channel on which it hears that it is to go. */
+async function serving() {
+  const channel = { onmessage: (): void => {} };
+  vi.stubGlobal('BroadcastChannel', function BroadcastChannel() {
+    return channel;
+  });
+  const request = async (_: string, held: () => Promise<void>) => {
+    await held();
+    done.push('free');
+  };
+  vi.stubGlobal('navigator', { locks: { request } });
+  (await import('../src/page-server.js')).runPageServer();
+  self.onmessage({ data: { type: 'prepare', build: '0.1.0+00000000', wasm: undefined } });
+  await new Promise((resolve) => setTimeout(resolve));
+  expect(done.splice(0)).toEqual(['loaded', 'serves']);
+  return channel;
+}
+
+test('a page server whose store broke says so, and leaves it, whatever its tab does', async () => {
+  await serving();
+  const why = { type: 'failed', kind: 'full', reason: 'no room' } as const;
+  host.again(why);
+  await new Promise((resolve) => setTimeout(resolve));
+  expect(self.postMessage).toHaveBeenLastCalledWith({ type: 'broke', why });
+  expect(done.splice(0)).toEqual(['broke', 'ended', 'free']);
+});
+
+test('a page server whose files are to be removed closes them before it leaves', async () => {
+  (await serving()).onmessage();
+  await new Promise((resolve) => setTimeout(resolve));
+  expect(done.splice(0)).toEqual(['lost', 'closed', 'broke', 'ended', 'free']);
 });

@@ -11,6 +11,7 @@ const store = vi.hoisted(() => ({
   lose: vi.fn(),
   proceed: vi.fn(() => store.left),
   rest: vi.fn(() => store.left),
+  close: () => {},
 }));
 vi.mock('../wasm/page_server.js', () => store);
 
@@ -31,8 +32,8 @@ afterEach(() => {
 class Channel {
   static last: Channel;
   sent = 0;
-  port1 = { onmessage: () => {} };
-  port2 = { postMessage: () => (this.sent += 1) };
+  port1 = { onmessage: () => {}, close: vi.fn() };
+  port2 = { postMessage: () => (this.sent += 1), close: vi.fn() };
 
   constructor() {
     Channel.last = this;
@@ -141,6 +142,16 @@ test('no way to a tab is left open that nobody uses any more', async () => {
   expect(closed()).toEqual([1, 1, 0]);
   serve();
   expect(closed()).toEqual([1, 1, 1]);
+});
+
+test('a store that was let go of leaves no way open', async () => {
+  const { host, serve } = await opened();
+  const { port1, port2 } = Channel.last;
+  const ways = [serve(), serve(), newPort()];
+  ways[1]!.onmessage({ data: { type: 'tab', tab: 1, port: ways[2] } });
+  host.close();
+  const closed = [...ways, port1, port2].map(({ close }) => close.mock.calls.length);
+  expect(closed).toEqual([1, 1, 1, 1, 1]);
 });
 
 test('a store that misses what it was asked is opened anew', async () => {

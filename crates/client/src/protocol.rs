@@ -211,6 +211,8 @@ pub enum FromCore {
     Confirmed {
         /// The call.
         call: Call,
+        /// Its entry, as in `Durable`: on another port that may still be on its way.
+        entry: EntryId,
         /// The first storage LSN at which this device saw it.
         lsn: u64,
     },
@@ -218,6 +220,8 @@ pub enum FromCore {
     Rejected {
         /// The call.
         call: Call,
+        /// Its entry, as in `Durable`: on another port that may still be on its way.
+        entry: EntryId,
         /// Why, with `mutation` and `reason`.
         failure: CallFailure,
     },

@@ -306,9 +306,11 @@ fn answer_of(message: &FromCore) -> Option<(Call, Answer)> {
             (*call, Answer::Opened { status: status_value(status), memo: memo_text(memo) })
         }
         FromCore::Failed { call, failure } => (*call, Answer::Failed { error: error(failure) }),
-        FromCore::Rejected { call, failure } => (*call, Answer::Rejected { error: error(failure) }),
+        FromCore::Rejected { call, failure, .. } => {
+            (*call, Answer::Rejected { error: error(failure) })
+        }
         FromCore::Durable { call, entry } => (*call, Answer::Durable { entry: entry_value(entry) }),
-        FromCore::Confirmed { call, lsn } => (*call, Answer::Confirmed { lsn: *lsn }),
+        FromCore::Confirmed { call, lsn, .. } => (*call, Answer::Confirmed { lsn: *lsn }),
         FromCore::Rows { call, .. } => (*call, Answer::Rows),
         FromCore::Exported { call, .. } => (*call, Answer::Exported),
         FromCore::Done { call } => (*call, Answer::Done),

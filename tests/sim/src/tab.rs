@@ -527,7 +527,7 @@ impl Tab {
                 self.end(call)?;
                 heard.news.push(News::Confirmed(self.name(call)?));
             }
-            FromCore::Rejected { call, failure } => {
+            FromCore::Rejected { call, failure, .. } => {
                 let asked = self.unsettled.get(&call);
                 if let Some(handle) = asked.and_then(|asked| handle_of(&asked.message)) {
                     heard.answers.extend(self.look(handle, now_ms));

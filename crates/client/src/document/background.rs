@@ -261,22 +261,23 @@ impl Document {
         ctx: &mut Context<'_>,
     ) -> Option<KeptRejection> {
         let waiting = self.confirming.remove(&decided.call);
+        let entry = decided.entry;
         match decided.verdict {
             Verdict::Applied => {
                 if let Some((tab, call)) = waiting {
                     let lsn = visible.get() - 1;
-                    ctx.out.tell(tab, FromCore::Confirmed { call, lsn });
+                    ctx.out.tell(tab, FromCore::Confirmed { call, entry, lsn });
                 }
                 None
             }
             Verdict::Rejected { reason } => {
                 if let Some((tab, call)) = waiting {
                     let failure = CallFailure::rejected(&decided.mutation.name, &reason);
-                    ctx.out.tell(tab, FromCore::Rejected { call, failure });
+                    ctx.out.tell(tab, FromCore::Rejected { call, entry, failure });
                 }
                 Some(KeptRejection {
                     call: decided.call,
-                    entry: decided.entry,
+                    entry,
                     mutation: decided.mutation.name,
                     args: decided.mutation.args,
                     reason,

@@ -358,11 +358,11 @@ impl Document {
         }
         // By its name: LSNs count per timeline, and these may be of several.
         let rejected = open.record.rejections.iter().find(|rejection| rejection.call == id);
-        if let Some(KeptRejection { entry, mutation, reason, .. }) = rejected {
+        if let Some(&KeptRejection { entry, ref mutation, ref reason, .. }) = rejected {
             reached(Probe::CallFoundRejected);
             let failure = CallFailure::rejected(mutation, reason);
-            ctx.out.tell(tab, FromCore::Durable { call, entry: *entry });
-            ctx.out.tell(tab, FromCore::Rejected { call, failure });
+            ctx.out.tell(tab, FromCore::Durable { call, entry });
+            ctx.out.tell(tab, FromCore::Rejected { call, entry, failure });
             return true;
         }
         let here = told.filter(|told| open.has_decided(*told)).or(self.recorded.get(id));
@@ -400,7 +400,7 @@ impl Document {
             return true;
         }
         let verdict = match open.is_applied(entry) {
-            true => FromCore::Confirmed { call, lsn: open.visible().get() - 1 },
+            true => FromCore::Confirmed { call, entry, lsn: open.visible().get() - 1 },
             false => FromCore::Failed { call, failure: CallFailure::forgotten() },
         };
         ctx.out.tell(tab, FromCore::Durable { call, entry });

@@ -169,7 +169,7 @@ impl Settle {
         let (call, entry) = (self.call, self.entry);
         let mut messages = vec![FromCore::Durable { call, entry }];
         if self.is_confirmed {
-            messages.push(FromCore::Confirmed { call, lsn: entry.lsn.get() });
+            messages.push(FromCore::Confirmed { call, entry, lsn: entry.lsn.get() });
         }
         messages
     }

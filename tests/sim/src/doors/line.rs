@@ -291,7 +291,7 @@ impl LineDoor {
                     }
                 }
                 FromCore::Done { call } => self.may_be_done(tab, *call, messages)?,
-                FromCore::Confirmed { call, lsn } => {
+                FromCore::Confirmed { call, lsn, .. } => {
                     let status = self.mutations.get(&(tab, *call)).and_then(|handle| {
                         self.status_in(messages, self.documents.get(&(tab, *handle))?, tab)
                     });
