@@ -32,6 +32,9 @@ pub(crate) struct Connection {
     schema_cookie: Option<u32>,
     /// What it read that schema from, as long as it has seen no other one.
     schema_pages: Option<SchemaPages>,
+    /// Bytes of the largest literal in the schema that SQLite has read, at which any statement may
+    /// look that uses it.
+    schema_literal: usize,
     /// Bytes that SQLite has for the schema; `None` if that may have grown since it was measured.
     schema_size: Cell<Option<usize>>,
     /// The cookie of the one that the last transaction left.
@@ -74,6 +77,7 @@ impl Connection {
             guard,
             schema_cookie: None,
             schema_pages: None,
+            schema_literal: 0,
             schema_size: Cell::new(None),
             last_cookie: None,
         };
@@ -114,6 +118,7 @@ impl Connection {
             self.run(Origin::System, pragma, &no_values, &mut |_| Ok(()))?;
         }
         functions::add_to(self.db, &self.state, writes)?;
+        self.read_literals()?;
         if !writes {
             self.run(Origin::System, "pragma query_only = on", &no_values, &mut |_| Ok(()))?;
         }
@@ -209,7 +214,10 @@ impl Connection {
         self.check_time()?;
         let values = arrange(statement.names())?;
         let read_only = statement.is_read_only();
-        let looks = origin.is_deterministic().then(|| statement.count_looks(&values));
+        let looks = origin.is_deterministic().then(|| {
+            let in_schema = self.schema_literal.max(lock(&self.state).made_literal);
+            statement.count_looks(&values, in_schema)
+        });
         self.check_steps()?;
         let mut stepping = statement.start(&values).map_err(|code| self.refused(code))?;
         while self.step(&mut stepping)? {
@@ -418,7 +426,21 @@ impl Connection {
             .try_for_each(|sql| {
                 let script = &mut Script::default();
                 self.run_script(Origin::System, script, sql, &no_values, &mut |_| Ok(()))
-            })
+            })?;
+        self.read_literals()
+    }
+
+    fn read_literals(&mut self) -> Result<(), Failure> {
+        let mut largest = 0;
+        let row = &mut |row: &Stepping<'_>| {
+            if let ValueRef::Text(sql) = row.column(0) {
+                largest = largest.max(scan::largest_literal(&String::from_utf8_lossy(sql)));
+            }
+            Ok(())
+        };
+        self.run(Origin::System, "select sql from sqlite_schema", &no_values, row)?;
+        self.schema_literal = largest;
+        Ok(())
     }
 
     /// Whether SQLite holds the schema of `view`: the one that it has read last is in both views.

@@ -76,6 +76,9 @@ pub(crate) struct State {
     /// which table that SQLite keeps for itself its rows go to.
     pub is_of_schema: bool,
     pub writes_of_sqlite: Option<String>,
+    /// Bytes of the largest literal of those statements that have done something to the schema in
+    /// the running transaction.
+    pub made_literal: usize,
     /// The same of all statements of all transactions, since somebody last asked.
     pub steps_taken: u64,
     /// Whether the transaction has run a statement of an app. Ours alone have no budget.
@@ -104,6 +107,7 @@ impl State {
             prepares: false,
             is_of_schema: false,
             writes_of_sqlite: None,
+            made_literal: 0,
             steps_taken: 0,
             is_apps: false,
             app_changed: false,
@@ -124,6 +128,7 @@ impl State {
         self.schema_in_doubt = false;
         self.failure = None;
         (self.steps, self.prepare_steps, self.prepares) = (0, 0, false);
+        self.made_literal = 0;
         self.is_apps = false;
         self.app_changed = false;
     }
@@ -230,6 +235,9 @@ impl State {
     /// the rows of no other statement may go there.
     pub fn end_prepare(&mut self, statement: Option<&str>) {
         self.prepares = false;
+        if let (true, Some(sql)) = (self.is_of_schema, statement) {
+            self.made_literal = self.made_literal.max(scan::largest_literal(sql));
+        }
         // SQLite does not say that it analyzes tables of its own.
         match (self.writes_of_sqlite.take(), statement) {
             (Some(table), Some(sql)) if !self.is_of_schema && !scan::is_analyze(sql) => {

@@ -121,8 +121,8 @@ pub const DOCTYPES_MAX: usize = 256;
 /// connection that is opened takes no more than twice that, whatever the file says.
 pub const SCHEMA_SIZE_MAX: usize = 8 * 1024 * 1024;
 
-/// Bytes of a literal in a schema, as of a view, a trigger, a default or a check: statements that
-/// use it look at it without naming it, so it is not counted there.
+/// Bytes of a literal in a schema that a doctype leaves behind, as of a view, a trigger, a default
+/// or a check: long statements count it as often as they may look at it, whether they do or not.
 pub const SCHEMA_LITERAL_SIZE_MAX: usize = 64 * 1024;
 
 /// Bytes of all doctypes of a document: they stand in one frame of the log.
@@ -145,9 +145,9 @@ pub struct Limits {
     /// look at.
     ///
     /// SQLite looks at its budget where it jumps back, and not in a straight line, however long. So
-    /// the largest value of a mutation's statement counts as often as a long statement may look at
-    /// it. What a short one may cost, of 16 KiB as SQLite prepares it, is not counted: some hundred
-    /// looks at a value of 16 MiB take seconds.
+    /// the largest value of a mutation's statement, or of the schema, counts as often as a long
+    /// statement may look at it. What a short one may cost, of 256 operations of SQLite's, is not
+    /// counted: some hundred looks at a value of 16 MiB take seconds.
     pub statement_steps_max: u64,
     /// Pages that one mutation may change.
     pub mutation_pages_max: usize,
