@@ -28,6 +28,8 @@ pub(super) struct Open {
     /// Whether it was read anew, and may have forgotten doctypes of tabs that hold it. That is
     /// mended with the next request, or after the pause in which nothing is written by itself.
     pub is_unadopted: bool,
+    /// The lost page without which it cannot know them again, if that was seen.
+    pub adoption_lacks: Option<Pgid>,
     /// Something of this copy is lost, or nothing proves that it is whole.
     pub is_incomplete: bool,
     /// Storage entries before this LSN are on the disk.
@@ -128,6 +130,7 @@ impl Open {
             record_due: None,
             is_kept: true,
             is_unadopted: true,
+            adoption_lacks: None,
             is_incomplete: state.is_incomplete,
             storage_durable: state.storage.map_or(Lsn::FIRST, |position| position.next),
         })
@@ -163,6 +166,7 @@ impl Open {
             record_due: None,
             is_kept: false,
             is_unadopted: false,
+            adoption_lacks: None,
             is_incomplete: false,
             storage_durable: Lsn::FIRST,
         }
