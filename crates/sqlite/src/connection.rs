@@ -11,6 +11,7 @@ use tidelog_types::{SortedMap, Value, ValueRef};
 
 use crate::failure::{Failure, Run};
 use crate::guard::{Guard, PROGRESS_STEPS};
+use crate::memory::Looks;
 use crate::state::{Origin, Running, SharedState, State, announce, lock, opened};
 use crate::statement::{Statement, Stepping};
 use crate::view::{SchemaPages, View};
@@ -214,10 +215,7 @@ impl Connection {
         self.check_time()?;
         let values = arrange(statement.names())?;
         let read_only = statement.is_read_only();
-        let looks = origin.is_deterministic().then(|| {
-            let in_schema = self.schema_literal.max(lock(&self.state).made_literal);
-            statement.count_looks(&values, in_schema)
-        });
+        let looks = (origin != Origin::System).then(|| self.count_looks(statement, &values));
         self.check_steps()?;
         let mut stepping = statement.start(&values).map_err(|code| self.refused(code))?;
         while self.step(&mut stepping)? {
@@ -232,6 +230,12 @@ impl Connection {
         state.noted().map_or(Ok(()), Err)
     }
 
+    /// Counts how often a statement may look at values from now on, until the result is dropped.
+    pub fn count_looks(&self, statement: &Statement, values: &[&Value]) -> Looks {
+        let in_schema = self.schema_literal.max(lock(&self.state).made_literal);
+        statement.count_looks(values, in_schema)
+    }
+
     /// Before each of an app's statements, and before each is prepared: those that take few steps
     /// can take long all the same, and SQLite calls back in none of them.
     fn check_time(&self) -> Result<(), Failure> {
@@ -243,7 +247,7 @@ impl Connection {
     }
 
     /// Counts what was allocated, or stands for that.
-    fn check_steps(&self) -> Result<(), Failure> {
+    pub fn check_steps(&self) -> Result<(), Failure> {
         let mut state = lock(&self.state);
         state.count_steps(0);
         state.noted().map_or(Ok(()), Err)

@@ -116,9 +116,8 @@ impl State {
 
     /// Forgets the transaction before, and looks at the view anew.
     pub fn begin(&mut self) {
-        if let Some(stopwatch) = self.view.stopwatch() {
-            stopwatch.start();
-        }
+        let stopwatches = [self.view.stopwatch(), self.query_stopwatch()];
+        stopwatches.into_iter().flatten().for_each(Stopwatch::start);
         self.written.clear();
         self.db_pages_before = self.view.db_pages();
         self.db_pages = self.db_pages_before;
@@ -156,9 +155,15 @@ impl State {
 
     /// Fails once the transaction has taken longer than it may.
     pub fn check_time(&mut self) {
-        if self.view.stopwatch().is_some_and(Stopwatch::is_over) {
+        let is_query = self.origin == Origin::Query;
+        let of_query = self.query_stopwatch().filter(|_| is_query);
+        if self.view.stopwatch().into_iter().chain(of_query).any(Stopwatch::is_over) {
             self.fail(Failure::budget("time"));
         }
+    }
+
+    fn query_stopwatch(&self) -> Option<&dyn Stopwatch> {
+        self.view.query_stopwatch().filter(|_| !self.writes)
     }
 
     /// The running statement has taken so many steps more. With what was allocated for it meanwhile

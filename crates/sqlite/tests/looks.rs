@@ -6,7 +6,7 @@
 mod common;
 
 use common::{Document, failure};
-use tidelog_sqlite::{Failure, View};
+use tidelog_sqlite::{Failure, Params, Run, View};
 use tidelog_types::Value;
 
 /// Goal: no straight line of SQL takes long, though it allocates nothing and jumps nowhere, so that
@@ -23,8 +23,16 @@ fn what_looks_at_a_large_value_again_and_again_is_over_its_budget() {
     let literal = format!("(select '{}' as x limit 1)", "0".repeat(2_000_000));
     let mut run = |call: &str, count: usize, [x, from]: [&str; 2]| {
         let calls = format!("{}, ", call.replace('x', x)).repeat(count);
-        let sql = format!("insert into got select 0 in ({calls} 1) from {from}");
-        document.write(&mut |tx| tx.run_app(&sql, &[("given", &given)]))
+        let select = format!("select 0 in ({calls} 1) from {from}");
+        let sql = format!("insert into got {select}");
+        let written = document.write(&mut |tx| tx.run_app(&sql, &[("given", &given)]));
+        let given = if x == ":given" { vec![(":given".into(), given.clone())] } else { Vec::new() };
+        let asked = document.reader.query(&select, &Params::Named(given));
+        match (asked, &written) {
+            (Run::Failed(failure), Run::Failed(other)) => assert_eq!(failure, *other, "{call}"),
+            (asked, written) => assert!(matches!((asked, written), (Run::Done(_), Run::Done(_)))),
+        }
+        written
     };
     let over = Failure::Budget { what: "40000000 steps".into() };
     for call in ["length(x)", "x + 1", "substr(x, 1500000, 1)"] {

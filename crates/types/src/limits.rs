@@ -62,6 +62,9 @@ pub const DOCTYPE_SIZE_MAX: usize = 4 * 1024 * 1024;
 /// Milliseconds within which a call of a tab settles, with a result or an error.
 pub const CALL_SETTLES_MS: u64 = 10_000;
 
+/// Milliseconds that a query may take in a core: all tabs of a site wait meanwhile.
+pub const QUERY_MS_MAX: u64 = 5_000;
+
 /// Pages that a page server's buffer pool keeps.
 pub const STORE_POOL_PAGES_MAX: usize = 1024;
 
