@@ -38,8 +38,8 @@ impl Origin {
     }
 }
 
-/// Bytes allocated that count as one step: about as much work.
-const BYTES_PER_STEP: u64 = 16;
+/// Bytes allocated or looked at that count as one step: about as much work.
+pub(crate) const BYTES_PER_STEP: u64 = 16;
 
 /// A connection's side of a [`View`], for one transaction at a time.
 #[derive(Debug)]

@@ -148,9 +148,11 @@ pub struct Limits {
     /// look at.
     ///
     /// SQLite looks at its budget where it jumps back, and not in a straight line, however long. So
-    /// the largest value of a mutation's statement, or of the schema, counts as often as a long
-    /// statement may look at it. What a short one may cost, of 256 operations of SQLite's, is not
-    /// counted: some hundred looks at a value of 16 MiB take seconds.
+    /// the largest value that a statement makes, is given or finds in the schema counts as often as
+    /// a long one may look at it. What a short one may cost, of 256 operations of SQLite's, is not
+    /// counted: some hundred looks at a value of 16 MiB take seconds. Nor is what SQLite's own
+    /// functions and comparisons look at, round by round of a loop: there a clock ends a query, and
+    /// on a server anything.
     pub statement_steps_max: u64,
     /// Pages that one mutation may change.
     pub mutation_pages_max: usize,
