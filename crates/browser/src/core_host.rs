@@ -1,14 +1,16 @@
 //! The core as its worker sees it.
 
 use std::cell::RefCell;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use js_sys::Uint8Array;
 use tidelog_client::{
-    AtWork, Client, Effect, Input, Notice, PageServerFailure, PageServerId, SocketId, Storage,
-    TabId,
+    AtWork, Client, ClientSettings, Effect, Input, Notice, PageServerFailure, PageServerId,
+    SocketId, Stopwatch, Storage, TabId,
 };
 use tidelog_sync::codec;
 use tidelog_types::UnservedKind;
+use tidelog_types::limits::QUERY_MS_MAX;
 use wasm_bindgen::prelude::*;
 
 use crate::{EncodedNotice, panics};
@@ -29,6 +31,9 @@ export interface Host {
 
 #[wasm_bindgen]
 extern "C" {
+    #[wasm_bindgen(js_namespace = performance, js_name = now)]
+    fn running_ms() -> f64;
+
     /// Who carries out what the core wants done; see `worker/src/core.ts`.
     #[derive(Debug)]
     #[wasm_bindgen(typescript_type = "Host")]
@@ -50,6 +55,26 @@ extern "C" {
     fn culprit(this: &Host, document: &str, user: &str);
 }
 
+/// Ends queries by the clock of the worker, which does not go back.
+#[derive(Debug)]
+struct QueryTime {
+    /// When the query began, in milliseconds.
+    began_ms: AtomicU64,
+}
+
+static QUERY_TIME: QueryTime = QueryTime { began_ms: AtomicU64::new(0) };
+
+impl Stopwatch for QueryTime {
+    fn start(&self) {
+        self.began_ms.store(running_ms() as u64, Ordering::Relaxed);
+    }
+
+    fn is_over(&self) -> bool {
+        let began_ms = self.began_ms.load(Ordering::Relaxed);
+        (running_ms() as u64).saturating_sub(began_ms) > QUERY_MS_MAX
+    }
+}
+
 /// The core and who carries out what it wants done.
 pub struct Core {
     client: Client,
@@ -60,7 +85,9 @@ impl Core {
     /// A core that knows nothing yet.
     #[must_use]
     pub fn new(seed: [u8; 32], host: Host) -> Self {
-        Self { client: Client::new(seed), host }
+        let query_stopwatch: Option<&'static dyn Stopwatch> = Some(&QUERY_TIME);
+        let settings = ClientSettings { query_stopwatch, ..ClientSettings::default() };
+        Self { client: Client::with_settings(seed, settings), host }
     }
 
     /// A tab sent a list of messages. Says whether it can be read: if not, nobody knows what was

@@ -1,6 +1,8 @@
 //! Queries, budgets and live queries.
 
-use tidelog_client::{Call, FromCore, Input, Mutate, Query, Request, ToCore};
+use tidelog_client::{
+    Call, ClientSettings, FromCore, Input, Mutate, Query, Request, Stopwatch, ToCore,
+};
 use tidelog_testing::client::core::Core;
 use tidelog_testing::client::server::{Server, talk};
 use tidelog_testing::client::*;
@@ -26,6 +28,41 @@ fn an_endless_query_ends_and_the_next_one_is_answered() {
     let failure = device.try_query(endless).expect_err("it has no end");
     assert_eq!(failure.code, ErrorCode::BudgetExceeded);
     assert_eq!(device.query("select id from todo"), [[text("a")]]);
+}
+
+/// Says that whatever it measures has taken too long.
+#[derive(Debug)]
+struct Over;
+
+impl Stopwatch for Over {
+    fn start(&self) {}
+
+    fn is_over(&self) -> bool {
+        true
+    }
+}
+
+/// Goal: a query that takes too long ends, and no clock has a word in what becomes of a mutation.
+/// Method: all that is measured has.
+#[test]
+fn a_query_has_a_budget_of_time_and_a_mutation_has_none() {
+    let settings = ClientSettings { query_stopwatch: Some(&Over), ..ClientSettings::default() };
+    let mut core = Core::with_settings(settings);
+    core.open_new(Call(1), HANDLE, "list", None);
+    let args = ["id", "title"].map(|name| (name.to_owned(), text("milk"))).to_vec();
+    let (id, name) = (call_id(Call(2)), "add".to_owned());
+    let mutate = Mutate { id, name, args, now_ms: 1_000, again: None };
+    core.ask(Call(2), HANDLE, Request::Mutate(mutate));
+    assert_eq!(core.failure_of(Call(2)), None);
+    let (sql, params) = ("select count(*) from todo".to_owned(), Params::NONE);
+    let query = Query { sql, params };
+    for (call, request) in
+        [(Call(3), Request::Query(query.clone())), (Call(4), Request::Watch(query))]
+    {
+        core.ask(call, HANDLE, request);
+        let failure = core.failure_of(call).expect("it is told");
+        assert_eq!(failure.code, ErrorCode::BudgetExceeded);
+    }
 }
 
 #[test]

@@ -59,15 +59,33 @@ impl NativeDisk {
 
 /// Makes a folder, and the folders above it that are not there, and their names durable.
 pub(crate) fn make_folder(folder: &Path) -> Result<(), DiskError> {
-    let is_missing = |above: &&Path| !above.as_os_str().is_empty() && !above.exists();
-    let missing: Vec<&Path> = folder.ancestors().take_while(is_missing).collect();
+    make_folder_by(folder, sync_name)
+}
+
+fn make_folder_by(
+    folder: &Path,
+    mut sync_name: impl FnMut(&Path) -> io::Result<()>,
+) -> Result<(), DiskError> {
+    let are_missing = named(folder).take_while(|above| !above.exists()).count();
     std::fs::create_dir_all(folder).map_err(|error| failure(&error))?;
-    // The folder itself may be there because whoever made it was killed before this.
-    sync_name(folder).map_err(|error| failure(&error))?;
-    for above in missing {
-        sync_name(above).map_err(|error| failure(&error))?;
+    // Each of them may be there because whoever made it was killed before this.
+    for (index, above) in named(folder).enumerate() {
+        match sync_name(above) {
+            // Of a file system that cannot be written, or makes no name durable, it was there.
+            Err(error) if index >= are_missing.max(1) && is_of_fixed_names(&error) => {}
+            synced => synced.map_err(|error| failure(&error))?,
+        }
     }
     Ok(())
+}
+
+/// A folder, and those above it that have a name: not the root, nor where a relative path begins.
+fn named(folder: &Path) -> impl Iterator<Item = &Path> {
+    folder.ancestors().filter(|above| above.parent().is_some())
+}
+
+fn is_of_fixed_names(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::InvalidInput)
 }
 
 /// Makes the name of a file or folder durable: a power cut could otherwise lose it, bytes and all.
@@ -220,6 +238,40 @@ mod tests {
         let path = scratch("owner");
         crate::conformance::run_reopened(|| NativeDisk::open(&path), |_| {});
         std::fs::remove_file(&path).expect("the file was there");
+    }
+
+    /// Goal: a power cut loses no folder under which something is durable. Method: whoever made the
+    /// folders was killed before it had made their names durable; then a file system above them
+    /// that makes none durable, as one that cannot be written.
+    #[test]
+    fn the_names_of_folders_become_durable_whoever_made_them() {
+        let top = scratch("folders");
+        let folder = top.join("a/b");
+        for is_made in [false, true] {
+            let _ = std::fs::remove_dir_all(&top);
+            if is_made {
+                std::fs::create_dir_all(&folder).expect("the one before made them");
+            }
+            let mut synced = Vec::new();
+            make_folder_by(&folder, |path| {
+                synced.push(path.to_owned());
+                Ok(())
+            })
+            .expect("a healthy disk");
+            assert!(folder.is_dir());
+            let expected = [folder.clone(), top.join("a"), top.clone()];
+            assert_eq!(synced[..3], expected, "made before: {is_made}");
+        }
+        let unsynced = |of: &Path| {
+            let refuse = |path: &Path| match path == of {
+                true => Err(io::ErrorKind::ReadOnlyFilesystem.into()),
+                false => Ok(()),
+            };
+            make_folder_by(&folder, refuse)
+        };
+        assert_eq!(unsynced(&top), Ok(()));
+        assert!(unsynced(&folder).is_err());
+        std::fs::remove_dir_all(&top).expect("it was made");
     }
 
     #[cfg(unix)]

@@ -296,7 +296,7 @@ fn a_mutation_is_prepared_by_a_connection_that_knows_no_views() {
     assert_eq!(checked(&doctype(&[NOTE, &nested(50, "")], &[&write(49)])), Ok(()));
 }
 
-/// Goal: no statement looks at a large literal that it does not name, which nothing would count.
+/// Goal: no statement has to count a large literal that it does not name.
 #[test]
 fn a_large_literal_in_a_schema_is_refused() {
     for sql in [

@@ -11,6 +11,7 @@ use tidelog_types::{SortedMap, Value, ValueRef};
 
 use crate::failure::{Failure, Run};
 use crate::guard::{Guard, PROGRESS_STEPS};
+use crate::memory::Looks;
 use crate::state::{Origin, Running, SharedState, State, announce, lock, opened};
 use crate::statement::{Statement, Stepping};
 use crate::view::{SchemaPages, View};
@@ -32,6 +33,9 @@ pub(crate) struct Connection {
     schema_cookie: Option<u32>,
     /// What it read that schema from, as long as it has seen no other one.
     schema_pages: Option<SchemaPages>,
+    /// Bytes of the largest literal in the schema that SQLite has read, at which any statement may
+    /// look that uses it.
+    schema_literal: usize,
     /// Bytes that SQLite has for the schema; `None` if that may have grown since it was measured.
     schema_size: Cell<Option<usize>>,
     /// The cookie of the one that the last transaction left.
@@ -74,6 +78,7 @@ impl Connection {
             guard,
             schema_cookie: None,
             schema_pages: None,
+            schema_literal: 0,
             schema_size: Cell::new(None),
             last_cookie: None,
         };
@@ -114,6 +119,7 @@ impl Connection {
             self.run(Origin::System, pragma, &no_values, &mut |_| Ok(()))?;
         }
         functions::add_to(self.db, &self.state, writes)?;
+        self.read_literals()?;
         if !writes {
             self.run(Origin::System, "pragma query_only = on", &no_values, &mut |_| Ok(()))?;
         }
@@ -209,7 +215,7 @@ impl Connection {
         self.check_time()?;
         let values = arrange(statement.names())?;
         let read_only = statement.is_read_only();
-        let looks = origin.is_deterministic().then(|| statement.count_looks(&values));
+        let looks = (origin != Origin::System).then(|| self.count_looks(statement, &values));
         self.check_steps()?;
         let mut stepping = statement.start(&values).map_err(|code| self.refused(code))?;
         while self.step(&mut stepping)? {
@@ -224,6 +230,12 @@ impl Connection {
         state.noted().map_or(Ok(()), Err)
     }
 
+    /// Counts how often a statement may look at values from now on, until the result is dropped.
+    pub fn count_looks(&self, statement: &Statement, values: &[&Value]) -> Looks {
+        let in_schema = self.schema_literal.max(lock(&self.state).made_literal);
+        statement.count_looks(values, in_schema)
+    }
+
     /// Before each of an app's statements, and before each is prepared: those that take few steps
     /// can take long all the same, and SQLite calls back in none of them.
     fn check_time(&self) -> Result<(), Failure> {
@@ -235,7 +247,7 @@ impl Connection {
     }
 
     /// Counts what was allocated, or stands for that.
-    fn check_steps(&self) -> Result<(), Failure> {
+    pub fn check_steps(&self) -> Result<(), Failure> {
         let mut state = lock(&self.state);
         state.count_steps(0);
         state.noted().map_or(Ok(()), Err)
@@ -418,7 +430,21 @@ impl Connection {
             .try_for_each(|sql| {
                 let script = &mut Script::default();
                 self.run_script(Origin::System, script, sql, &no_values, &mut |_| Ok(()))
-            })
+            })?;
+        self.read_literals()
+    }
+
+    fn read_literals(&mut self) -> Result<(), Failure> {
+        let mut largest = 0;
+        let row = &mut |row: &Stepping<'_>| {
+            if let ValueRef::Text(sql) = row.column(0) {
+                largest = largest.max(scan::largest_literal(&String::from_utf8_lossy(sql)));
+            }
+            Ok(())
+        };
+        self.run(Origin::System, "select sql from sqlite_schema", &no_values, row)?;
+        self.schema_literal = largest;
+        Ok(())
     }
 
     /// Whether SQLite holds the schema of `view`: the one that it has read last is in both views.

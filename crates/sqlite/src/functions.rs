@@ -10,7 +10,7 @@ use tidelog_types::limits::SQL_VALUE_SIZE_MAX;
 use crate::failure::Failure;
 use crate::guard::QUADRATIC_FORBIDDEN;
 use crate::linear::{self, Chars, Plain};
-use crate::state::{SharedState, lock};
+use crate::state::{BYTES_PER_STEP, SharedState, lock};
 
 type Function =
     unsafe extern "C" fn(*mut ffi::sqlite3_context, c_int, *mut *mut ffi::sqlite3_value);
@@ -43,9 +43,6 @@ const LINEAR: [(&CStr, c_int, Function); 9] = [
     (c"rtrim", 2, rtrim),
     (c"unhex", 2, unhex),
 ];
-
-/// Bytes looked at that count as one step.
-const BYTES_PER_STEP: usize = 16;
 
 /// Adds the functions to a connection, which does not outlive `state` and writes if `writes`.
 pub(crate) fn add_to(
@@ -209,7 +206,7 @@ unsafe fn may_look_at(context: *mut ffi::sqlite3_context, size: usize) -> bool {
     // SAFETY: by contract of this function; SQLite copies the message.
     unsafe {
         let mut state = lock(state_of(context));
-        state.count_steps((size / BYTES_PER_STEP) as u64);
+        state.count_steps(size as u64 / BYTES_PER_STEP);
         let goes_on = state.noted().is_none();
         drop(state);
         if !goes_on {

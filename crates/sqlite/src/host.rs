@@ -1,9 +1,16 @@
-//! What SQLite's C library asks of the browser: the offset of local time, and nothing else. All
-//! the rest comes through our VFS, so the functions of sqlite-wasm-rs for it would only be
-//! downloaded.
+//! What SQLite's C library asks of the browser: the offset of local time, and what the numbers of
+//! `random()` begin with. All the rest comes through our VFS, so the functions of sqlite-wasm-rs
+//! for it would only be downloaded.
 
 use js_sys::Date;
+use js_sys::wasm_bindgen::prelude::wasm_bindgen;
 use sqlite_wasm_rs::host::{Error, LocalTime, OK};
+
+#[wasm_bindgen(wasm_bindgen = js_sys::wasm_bindgen)]
+extern "C" {
+    #[wasm_bindgen(js_namespace = crypto, js_name = getRandomValues)]
+    fn fill_with_chance(bytes: &mut [u8]);
+}
 
 const DAY: i64 = 86_400;
 
@@ -49,9 +56,17 @@ fn local_time(seconds: i64, offset: i64) -> LocalTime {
 #[unsafe(no_mangle)]
 extern "C" fn rust_sqlite_wasm_host_sleep(_seconds: u64, _nanoseconds: u32) {}
 
+/// SQLite asks once, for what it draws all its numbers from: without an answer every worker on
+/// every device would draw the same.
+///
+/// # Safety
+///
+/// `out` has `size` bytes that can be written, all of which have a value.
 #[unsafe(no_mangle)]
-extern "C" fn rust_sqlite_wasm_host_random(_out: *mut u8, _size: usize) -> usize {
-    0
+unsafe extern "C" fn rust_sqlite_wasm_host_random(out: *mut u8, size: usize) -> usize {
+    // SAFETY: by contract of this function.
+    fill_with_chance(unsafe { std::slice::from_raw_parts_mut(out, size) });
+    size
 }
 
 #[unsafe(no_mangle)]

@@ -79,7 +79,7 @@ pub(crate) fn take_allocated() -> u64 {
 
 /// While it lives, a statement runs on this thread that looks at each value so many times, if it is
 /// a straight line. No value is larger than the largest block that is allocated for it meanwhile,
-/// or that it was [given](Self::see).
+/// or that it was there [before](Self::see).
 pub(crate) struct Looks(());
 
 impl Looks {
@@ -112,9 +112,9 @@ fn looked_at(size: u64) -> u64 {
 
 /// What SQLite allocates for this counts towards no budget.
 pub(crate) fn uncounted<T>(allocate: impl FnOnce() -> T) -> T {
-    IS_UNCOUNTED.set(true);
+    let was_uncounted = IS_UNCOUNTED.replace(true);
     let allocated = allocate();
-    IS_UNCOUNTED.set(false);
+    IS_UNCOUNTED.set(was_uncounted);
     allocated
 }
 

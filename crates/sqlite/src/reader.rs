@@ -151,6 +151,8 @@ fn step_through(
         return Err(Failure::ReadOnly);
     }
     let values = arrange(params, statement.names())?;
+    let _looks = connection.count_looks(statement, &values);
+    connection.check_steps()?;
     let mut stepping = statement.start(&values).map_err(|code| connection.refused(code))?;
     let mut rows = Rows::default();
     let mut more = connection.step(&mut stepping)?;

@@ -196,6 +196,11 @@ pub(crate) fn literal_sizes(sql: &str) -> Vec<usize> {
     sizes.collect()
 }
 
+/// The most of them; 0 if none stands there.
+pub(crate) fn largest_literal(sql: &str) -> usize {
+    literal_sizes(sql).into_iter().max().unwrap_or(0)
+}
+
 fn is_word(c: char) -> bool {
     c.is_alphanumeric() || c == '_' || c == '$' || !c.is_ascii()
 }

@@ -38,8 +38,8 @@ impl Origin {
     }
 }
 
-/// Bytes allocated that count as one step: about as much work.
-const BYTES_PER_STEP: u64 = 16;
+/// Bytes allocated or looked at that count as one step: about as much work.
+pub(crate) const BYTES_PER_STEP: u64 = 16;
 
 /// A connection's side of a [`View`], for one transaction at a time.
 #[derive(Debug)]
@@ -76,6 +76,9 @@ pub(crate) struct State {
     /// which table that SQLite keeps for itself its rows go to.
     pub is_of_schema: bool,
     pub writes_of_sqlite: Option<String>,
+    /// Bytes of the largest literal of those statements that have done something to the schema in
+    /// the running transaction.
+    pub made_literal: usize,
     /// The same of all statements of all transactions, since somebody last asked.
     pub steps_taken: u64,
     /// Whether the transaction has run a statement of an app. Ours alone have no budget.
@@ -104,6 +107,7 @@ impl State {
             prepares: false,
             is_of_schema: false,
             writes_of_sqlite: None,
+            made_literal: 0,
             steps_taken: 0,
             is_apps: false,
             app_changed: false,
@@ -112,9 +116,8 @@ impl State {
 
     /// Forgets the transaction before, and looks at the view anew.
     pub fn begin(&mut self) {
-        if let Some(stopwatch) = self.view.stopwatch() {
-            stopwatch.start();
-        }
+        let stopwatches = [self.view.stopwatch(), self.query_stopwatch()];
+        stopwatches.into_iter().flatten().for_each(Stopwatch::start);
         self.written.clear();
         self.db_pages_before = self.view.db_pages();
         self.db_pages = self.db_pages_before;
@@ -124,6 +127,7 @@ impl State {
         self.schema_in_doubt = false;
         self.failure = None;
         (self.steps, self.prepare_steps, self.prepares) = (0, 0, false);
+        self.made_literal = 0;
         self.is_apps = false;
         self.app_changed = false;
     }
@@ -151,9 +155,15 @@ impl State {
 
     /// Fails once the transaction has taken longer than it may.
     pub fn check_time(&mut self) {
-        if self.view.stopwatch().is_some_and(Stopwatch::is_over) {
+        let is_query = self.origin == Origin::Query;
+        let of_query = self.query_stopwatch().filter(|_| is_query);
+        if self.view.stopwatch().into_iter().chain(of_query).any(Stopwatch::is_over) {
             self.fail(Failure::budget("time"));
         }
+    }
+
+    fn query_stopwatch(&self) -> Option<&dyn Stopwatch> {
+        self.view.query_stopwatch().filter(|_| !self.writes)
     }
 
     /// The running statement has taken so many steps more. With what was allocated for it meanwhile
@@ -230,6 +240,9 @@ impl State {
     /// the rows of no other statement may go there.
     pub fn end_prepare(&mut self, statement: Option<&str>) {
         self.prepares = false;
+        if let (true, Some(sql)) = (self.is_of_schema, statement) {
+            self.made_literal = self.made_literal.max(scan::largest_literal(sql));
+        }
         // SQLite does not say that it analyzes tables of its own.
         match (self.writes_of_sqlite.take(), statement) {
             (Some(table), Some(sql)) if !self.is_of_schema && !scan::is_analyze(sql) => {

@@ -7,7 +7,7 @@ use std::ptr;
 use rusqlite::ffi;
 use tidelog_types::{Value, ValueRef};
 
-use crate::memory::Looks;
+use crate::memory::{self, Looks};
 use crate::scan;
 
 /// A prepared statement. Its connection outlives it: see `connection.rs`.
@@ -24,10 +24,30 @@ pub(crate) struct Statement {
     largest_literal: usize,
 }
 
-/// Bytes of a program that are any statement's: what it looks at in them takes seconds at most.
-const SHORT_PROGRAM_SIZE: usize = 16 * 1024;
-/// Bytes of a program for each look at a value, at least: a few operations.
-const LOOK_SIZE: usize = 128;
+/// Operations that are any statement's: what it looks at with them takes seconds at most. And how
+/// many there are for each look at a value, at least.
+const SHORT_PROGRAM_OPERATIONS: u64 = 256;
+const LOOK_OPERATIONS: u64 = 2;
+/// Bytes that SQLite has for an operation, on any host at least.
+const OPERATION_SIZE_MIN: usize = 20;
+
+/// Operations that do not count: they look at no byte of a value, or make a row of it, which is
+/// allocated. Of rows that are inserted, and of long lists of constants, there is nothing else.
+const MOVING: [&[u8]; 11] = [
+    b"Blob",
+    b"Copy",
+    b"IdxInsert",
+    b"Integer",
+    b"MakeRecord",
+    b"Null",
+    b"Real",
+    b"SCopy",
+    b"String8",
+    b"Variable",
+    b"Yield",
+];
+/// Where the list of operations has their names.
+const NAME_COLUMN: usize = 1;
 
 impl Statement {
     /// Prepares the first statement of `sql`, which ends with a zero byte. Gives it (`None` if
@@ -66,32 +86,58 @@ impl Statement {
         let (names, read_only) =
             unsafe { (parameter_names(raw), ffi::sqlite3_stmt_readonly(raw) != 0) };
         let mut statement = Self { raw, names, read_only, looks: 0, largest_literal: 0 };
-        statement.note_looks(&sql[..used]);
+        statement.note_looks(&sql[..used])?;
         Ok((Some(statement), used))
     }
 
-    fn note_looks(&mut self, sql: &[u8]) {
-        // SQLite keeps the text besides.
-        let size = self.size().saturating_sub(sql.len());
-        if size <= SHORT_PROGRAM_SIZE {
-            return;
+    fn note_looks(&mut self, sql: &[u8]) -> Result<(), c_int> {
+        let is_short = self.size() <= SHORT_PROGRAM_OPERATIONS as usize * OPERATION_SIZE_MIN;
+        // SAFETY: `raw` is a prepared statement.
+        if is_short || unsafe { ffi::sqlite3_stmt_isexplain(self.raw) } != 0 {
+            return Ok(());
         }
-        let literals = scan::literal_sizes(str::from_utf8(sql).unwrap_or_default());
-        let program_size = size.saturating_sub(literals.iter().sum());
-        self.looks = (program_size.saturating_sub(SHORT_PROGRAM_SIZE) / LOOK_SIZE) as u64;
-        self.largest_literal = literals.into_iter().max().unwrap_or(0);
+        // Whether it is prepared already is not to make a difference, and it is soon done.
+        let count = memory::uncounted(|| self.operations_count())?;
+        self.looks = count.saturating_sub(SHORT_PROGRAM_OPERATIONS) / LOOK_OPERATIONS;
+        self.largest_literal = scan::largest_literal(str::from_utf8(sql).unwrap_or_default());
+        Ok(())
+    }
+
+    /// Operations that look at values, those of triggers included. Unlike the bytes that SQLite has
+    /// for them, they are the same on every host.
+    fn operations_count(&mut self) -> Result<u64, c_int> {
+        let mut count = 0;
+        self.list_instead_of_running(true)?;
+        let mut listing = Stepping { raw: self.raw, borrowed: PhantomData };
+        while listing.step()? {
+            let moves = matches!(listing.column(NAME_COLUMN), ValueRef::Text(name)
+                if MOVING.contains(&name));
+            count += u64::from(!moves);
+        }
+        drop(listing);
+        self.list_instead_of_running(false)?;
+        Ok(count)
+    }
+
+    fn list_instead_of_running(&mut self, lists: bool) -> Result<(), c_int> {
+        // SAFETY: `raw` is a prepared statement that is not being run.
+        match unsafe { ffi::sqlite3_stmt_explain(self.raw, c_int::from(lists)) } {
+            ffi::SQLITE_OK => Ok(()),
+            code => Err(code),
+        }
     }
 
     /// Counts how often it may look at values from now on, until the result is dropped. `values`
-    /// are those of its parameters.
-    pub fn count_looks(&self, values: &[&Value]) -> Looks {
+    /// are those of its parameters, and `in_schema` the bytes of the largest value that the schema
+    /// gives it.
+    pub fn count_looks(&self, values: &[&Value], in_schema: usize) -> Looks {
         let looks = Looks::begin(self.looks);
         let given = values.iter().map(|value| match value {
             Value::Text(text) => text.len(),
             Value::Blob(bytes) => bytes.len(),
             Value::Null | Value::Integer(_) | Value::Real(_) => 0,
         });
-        looks.see(given.max().unwrap_or(0).max(self.largest_literal));
+        looks.see(given.max().unwrap_or(0).max(self.largest_literal).max(in_schema));
         looks
     }
 

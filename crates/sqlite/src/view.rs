@@ -37,6 +37,7 @@ pub struct View {
     overlay: Arc<Mutex<Overlay>>,
     limits: Limits,
     stopwatch: Option<Arc<dyn Stopwatch>>,
+    query_stopwatch: Option<&'static dyn Stopwatch>,
 }
 
 /// Measures how long a transaction runs, for a host that is not to be kept busy for long. Steps do
@@ -86,7 +87,15 @@ impl View {
     pub fn new(pool_pages_max: usize, db_pages: u32) -> Self {
         let base = Base { pool: BasePool::new(pool_pages_max, db_pages), now_ms: 0 };
         let (base, overlay) = (Arc::new(Mutex::new(base)), Arc::default());
-        Self { base, overlay, limits: Limits::DEFAULT, stopwatch: None }
+        Self { base, overlay, limits: Limits::DEFAULT, stopwatch: None, query_stopwatch: None }
+    }
+
+    /// A view of no pages, for connections that may take as much as those of this one.
+    #[must_use]
+    pub fn emptied(&self) -> Self {
+        let (limits, query_stopwatch) = (self.limits, self.query_stopwatch);
+        let stopwatch = self.stopwatch.clone();
+        Self { limits, stopwatch, query_stopwatch, ..Self::new(usize::MAX, 0) }
     }
 
     /// The same view for connections with other limits.
@@ -101,8 +110,19 @@ impl View {
         Self { stopwatch: Some(stopwatch), ..self }
     }
 
+    /// The same view for connections whose queries alone are measured: what becomes of a mutation
+    /// does not hang on a clock.
+    #[must_use]
+    pub fn with_query_stopwatch(self, query_stopwatch: Option<&'static dyn Stopwatch>) -> Self {
+        Self { query_stopwatch, ..self }
+    }
+
     pub(crate) fn stopwatch(&self) -> Option<&dyn Stopwatch> {
         self.stopwatch.as_deref()
+    }
+
+    pub(crate) fn query_stopwatch(&self) -> Option<&dyn Stopwatch> {
+        self.query_stopwatch
     }
 
     /// How much connections may take, and whoever keeps something beside them.

@@ -276,6 +276,23 @@ fn a_transaction_that_takes_too_long_ends_though_its_steps_are_few() {
 }
 
 #[test]
+fn a_query_that_takes_too_long_ends_and_a_mutation_does_not() {
+    let looks: &'static Looks = Box::leak(Box::new(Arc::into_inner(Looks::new(100)).unwrap()));
+    let mut document = Document::on(View::new(1000, 0).with_query_stopwatch(Some(looks)));
+    document.migrate("create table got (answer)");
+    let count = |rows: u64| {
+        format!(
+            "with recursive c (x) as (select 1 union all select x + 1 from c where x < {rows})
+             select max(length(x)) from c"
+        )
+    };
+    let over = Failure::Budget { what: "time".into() };
+    assert_eq!(document.query_failure(&count(1_000_000)), over);
+    assert_eq!(document.query(&count(100)), [[Value::Integer(3)]], "each has its own time");
+    document.app(&format!("insert into got {}", count(1_000_000))).unwrap();
+}
+
+#[test]
 fn short_statements_end_too_once_they_have_taken_too_long_together() {
     let looks = Looks::new(1_000);
     let view = View::new(1000, 0).with_stopwatch(Arc::clone(&looks) as Arc<dyn Stopwatch>);

@@ -6,7 +6,7 @@
 mod common;
 
 use common::{Document, failure};
-use tidelog_sqlite::{Failure, View};
+use tidelog_sqlite::{Failure, Params, Run, View};
 use tidelog_types::Value;
 
 /// Goal: no straight line of SQL takes long, though it allocates nothing and jumps nowhere, so that
@@ -23,8 +23,16 @@ fn what_looks_at_a_large_value_again_and_again_is_over_its_budget() {
     let literal = format!("(select '{}' as x limit 1)", "0".repeat(2_000_000));
     let mut run = |call: &str, count: usize, [x, from]: [&str; 2]| {
         let calls = format!("{}, ", call.replace('x', x)).repeat(count);
-        let sql = format!("insert into got select 0 in ({calls} 1) from {from}");
-        document.write(&mut |tx| tx.run_app(&sql, &[("given", &given)]))
+        let select = format!("select 0 in ({calls} 1) from {from}");
+        let sql = format!("insert into got {select}");
+        let written = document.write(&mut |tx| tx.run_app(&sql, &[("given", &given)]));
+        let given = if x == ":given" { vec![(":given".into(), given.clone())] } else { Vec::new() };
+        let asked = document.reader.query(&select, &Params::Named(given));
+        match (asked, &written) {
+            (Run::Failed(failure), Run::Failed(other)) => assert_eq!(failure, *other, "{call}"),
+            (asked, written) => assert!(matches!((asked, written), (Run::Done(_), Run::Done(_)))),
+        }
+        written
     };
     let over = Failure::Budget { what: "40000000 steps".into() };
     for call in ["length(x)", "x + 1", "substr(x, 1500000, 1)"] {
@@ -33,6 +41,37 @@ fn what_looks_at_a_large_value_again_and_again_is_over_its_budget() {
             run(call, 50, value).unwrap();
         }
     }
+}
+
+/// Goal: nor does one that looks at what a schema says. Method: a view of a large literal, which a
+/// statement of the same migration looks at, and one of what a schema may keep, which a mutation
+/// does; and the same once the views are gone.
+#[test]
+fn what_looks_at_a_literal_of_the_schema_again_and_again_is_over_its_budget() {
+    let over = Failure::Budget { what: "40000000 steps".into() };
+    let view =
+        |digits: usize| format!("create view v as select '{}' x limit 1", "0".repeat(digits));
+    let look = |count: usize| {
+        let calls = "length(x), ".repeat(count);
+        format!("insert into got select 0 in ({calls} 1) from v")
+    };
+    let mut document = Document::new();
+    document.migrate("create table got (answer)");
+    let mut migrate = |count: usize| {
+        let sql = format!("{}; {}; drop view v", view(2_000_000), look(count));
+        document.write(&mut |tx| tx.run_migration(&sql))
+    };
+    assert_eq!(failure(migrate(500)), over);
+    migrate(50).unwrap();
+    document.app(&look(20_000).replace("from v", "from (select '' x limit 1)")).unwrap();
+
+    document.migrate(&view(64 * 1024));
+    assert_eq!(document.app_failure(&look(20_000)), over);
+    let mut opened = Document::on(document.view.clone());
+    assert_eq!(opened.app_failure(&look(20_000)), over, "whoever made it");
+    document.app(&look(1_000)).unwrap();
+    document.migrate("drop view v; create view v as select '' x limit 1");
+    document.app(&look(20_000)).unwrap();
 }
 
 /// Goal: a long statement is over its budget for what it looks at, and not for what it writes.

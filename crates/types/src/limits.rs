@@ -62,6 +62,9 @@ pub const DOCTYPE_SIZE_MAX: usize = 4 * 1024 * 1024;
 /// Milliseconds within which a call of a tab settles, with a result or an error.
 pub const CALL_SETTLES_MS: u64 = 10_000;
 
+/// Milliseconds that a query may take in a core: all tabs of a site wait meanwhile.
+pub const QUERY_MS_MAX: u64 = 5_000;
+
 /// Pages that a page server's buffer pool keeps.
 pub const STORE_POOL_PAGES_MAX: usize = 1024;
 
@@ -121,8 +124,8 @@ pub const DOCTYPES_MAX: usize = 256;
 /// connection that is opened takes no more than twice that, whatever the file says.
 pub const SCHEMA_SIZE_MAX: usize = 8 * 1024 * 1024;
 
-/// Bytes of a literal in a schema, as of a view, a trigger, a default or a check: statements that
-/// use it look at it without naming it, so it is not counted there.
+/// Bytes of a literal in a schema that a doctype leaves behind, as of a view, a trigger, a default
+/// or a check: long statements count it as often as they may look at it, whether they do or not.
 pub const SCHEMA_LITERAL_SIZE_MAX: usize = 64 * 1024;
 
 /// Bytes of all doctypes of a document: they stand in one frame of the log.
@@ -145,9 +148,11 @@ pub struct Limits {
     /// look at.
     ///
     /// SQLite looks at its budget where it jumps back, and not in a straight line, however long. So
-    /// the largest value of a mutation's statement counts as often as a long statement may look at
-    /// it. What a short one may cost, of 16 KiB as SQLite prepares it, is not counted: some hundred
-    /// looks at a value of 16 MiB take seconds.
+    /// the largest value that a statement makes, is given or finds in the schema counts as often as
+    /// a long one may look at it. What a short one may cost, of 256 operations of SQLite's, is not
+    /// counted: some hundred looks at a value of 16 MiB take seconds. Nor is what SQLite's own
+    /// functions and comparisons look at, round by round of a loop: there a clock ends a query, and
+    /// on a server anything.
     pub statement_steps_max: u64,
     /// Pages that one mutation may change.
     pub mutation_pages_max: usize,

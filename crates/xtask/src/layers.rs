@@ -40,7 +40,7 @@ const TESTING: &str = "tidelog-testing";
 const DOORS: [(&[&str], &[&str]); 4] = [
     (&["tidelog-sqlite"], &["rusqlite", "sqlite-wasm-rs", "libsqlite3-sys", "rsqlite-vfs"]),
     (&["tidelog-browser"], &["wasm-bindgen", "wasm-bindgen-futures", "web-sys"]),
-    // SQLite's C code asks its host for the time, in queries only.
+    // SQLite's C code asks its host for the time and for chance, in queries only.
     (&["tidelog-browser", "tidelog-sqlite"], &["js-sys"]),
     (&["tidelog-server"], &["axum", "tokio", "tower-http"]),
 ];

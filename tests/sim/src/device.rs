@@ -195,7 +195,7 @@ impl Device {
         self.core_door.core_is_new();
         self.wake_door = WakeDoor::default();
         self.sockets.clear();
-        let settings = ClientSettings { limits: self.swarm.limits };
+        let settings = ClientSettings { limits: self.swarm.limits, ..ClientSettings::default() };
         self.core_seed = self.next_core_seed.take().unwrap_or_else(|| rng.seed());
         self.core = Some(Client::with_settings(self.core_seed, settings));
     }

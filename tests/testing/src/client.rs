@@ -73,7 +73,7 @@ impl Device {
     }
 
     pub fn with_limits(seed: u8, limits: Limits) -> Self {
-        let settings = ClientSettings { limits };
+        let settings = ClientSettings { limits, ..ClientSettings::default() };
         let mut device = Self {
             client: Client::with_settings([seed; 32], settings),
             disk: CrashDevice::new(),

@@ -116,10 +116,9 @@ impl Document {
 
     fn run_piece(&mut self, budget: &mut Budget, ctx: &mut Context<'_>) -> Run<Attempt> {
         if self.is_adoption_due(ctx.now_ms) {
-            match self.adopt_handles(ctx) {
-                // Others need not wait for a page that cannot be had.
-                Ran::Fault(pgid) if self.reads.why_lost(&[pgid], ctx.store).is_some() => {}
+            match self.adopt_with_what_is_here(ctx) {
                 Ran::Fault(pgid) => return Run::Fault(pgid),
+                _ if self.open().is_some_and(|open| open.is_unadopted) => {}
                 _ => return Run::Done(Attempt::Done),
             }
         }
@@ -148,6 +147,23 @@ impl Document {
         self.run_dirty_watch(ctx)
     }
 
+    /// Knows the doctypes of tabs again, unless a page that it needs for that is lost: whoever does
+    /// not need it goes on without.
+    fn adopt_with_what_is_here(&mut self, ctx: &mut Context<'_>) -> Ran {
+        let lacks = self.open().and_then(|open| open.adoption_lacks);
+        if lacks.is_some_and(|pgid| self.reads.why_lost(&[pgid], ctx.store).is_some()) {
+            return Ran::Done;
+        }
+        match self.adopt_handles(ctx) {
+            Ran::Fault(pgid) if self.reads.why_lost(&[pgid], ctx.store).is_some() => {
+                let open = self.open_mut().expect("BUG: it reads what is not open");
+                open.adoption_lacks = Some(pgid);
+                Ran::Done
+            }
+            ran => ran,
+        }
+    }
+
     /// Whether it is time to write again what tabs know of the document, and the disk could not
     /// keep.
     fn is_adoption_due(&self, now_ms: u64) -> bool {
@@ -163,7 +179,7 @@ impl Document {
         // Nobody changes one that is being handed over.
         let is_local = self.replica().is_none() && self.following.offer.is_none();
         let adopted = match is_due && is_local {
-            true => self.adopt_handles(ctx),
+            true => self.adopt_with_what_is_here(ctx),
             false => Ran::Done,
         };
         let State::Open(open) = &mut self.state else { return Run::Done(Attempt::Idle) };

@@ -6,7 +6,6 @@ use tidelog_document::{Authority, Doctype, DoctypeHash, OwnTimeline, Replica, pu
 use tidelog_pages::OpenedDocument;
 use tidelog_sqlite::{Reader, View};
 use tidelog_sync::{Sender, codec};
-use tidelog_types::limits::Limits;
 use tidelog_types::{
     CallId, DocumentKey, EntryId, ErrorCode, JournalId, Life, Lineage, Lsn, Outcome, Pgid, Position,
 };
@@ -15,6 +14,7 @@ use super::{Context, Document, State};
 use crate::outbox::Outbox;
 use crate::protocol::{CallFailure, FromCore};
 use crate::record::{HashedDoctype, Record};
+use crate::settings::ClientSettings;
 use crate::store_link::StoreLink;
 
 /// A document that is there.
@@ -28,6 +28,8 @@ pub(super) struct Open {
     /// Whether it was read anew, and may have forgotten doctypes of tabs that hold it. That is
     /// mended with the next request, or after the pause in which nothing is written by itself.
     pub is_unadopted: bool,
+    /// The lost page without which it cannot know them again, if that was seen.
+    pub adoption_lacks: Option<Pgid>,
     /// Something of this copy is lost, or nothing proves that it is whole.
     pub is_incomplete: bool,
     /// Storage entries before this LSN are on the disk.
@@ -80,7 +82,7 @@ impl Open {
     pub fn from_store(
         state: OpenedDocument,
         life: Life,
-        limits: &Limits,
+        settings: &ClientSettings,
     ) -> Result<Self, CallFailure> {
         let mut record = match codec::decode::<Record>(&state.record) {
             Ok(record) => record,
@@ -93,7 +95,7 @@ impl Open {
                 ));
             }
         };
-        let view = new_view(state.db_pages, limits);
+        let view = new_view(state.db_pages, settings);
         view.fill(state.first_page.into_iter().map(|page| (Pgid(1), page)).collect());
         let role = match (&record.server, state.timeline, state.storage) {
             // Of an incomplete one it may tell of lives that wrote only what is lost.
@@ -128,6 +130,7 @@ impl Open {
             record_due: None,
             is_kept: true,
             is_unadopted: true,
+            adoption_lacks: None,
             is_incomplete: state.is_incomplete,
             storage_durable: state.storage.map_or(Lsn::FIRST, |position| position.next),
         })
@@ -149,8 +152,13 @@ impl Open {
     }
 
     /// A document that begins, local or not as its record says, with this journal.
-    pub fn begin(record: Record, journal: JournalId, life: Life, limits: &Limits) -> Self {
-        let view = new_view(0, limits);
+    pub fn begin(
+        record: Record,
+        journal: JournalId,
+        life: Life,
+        settings: &ClientSettings,
+    ) -> Self {
+        let view = new_view(0, settings);
         let role = if record.server.is_none() {
             let (start, lives) = (Position::start_of(journal), Lineage::default());
             Role::Local(Box::new(Authority::new(view, start, lives, public_life(life))))
@@ -163,6 +171,7 @@ impl Open {
             record_due: None,
             is_kept: false,
             is_unadopted: false,
+            adoption_lacks: None,
             is_incomplete: false,
             storage_durable: Lsn::FIRST,
         }
@@ -316,8 +325,11 @@ impl Synced {
 }
 
 /// A view of a base of `db_pages` pages, none of them in memory yet.
-fn new_view(db_pages: u32, limits: &Limits) -> View {
-    View::new(limits.pool_pages_max, db_pages).with_limits(*limits)
+fn new_view(db_pages: u32, settings: &ClientSettings) -> View {
+    let ClientSettings { limits, query_stopwatch } = *settings;
+    View::new(limits.pool_pages_max, db_pages)
+        .with_limits(limits)
+        .with_query_stopwatch(query_stopwatch)
 }
 
 impl Document {
@@ -362,7 +374,7 @@ impl Document {
         let has_forgotten = calls.len() >= ctx.settings.limits.calls_kept_max;
         let frames = state.timeline.iter().flat_map(|timeline| &timeline.frames);
         let frames: Vec<_> = frames.map(|frame| (frame.call, frame.lsn)).collect();
-        match Open::from_store(state, ctx.life, &ctx.settings.limits) {
+        match Open::from_store(state, ctx.life, &ctx.settings) {
             Ok(mut open) => {
                 self.recorded.has_forgotten |= has_forgotten;
                 self.recorded.extend(open.entries_of(calls));

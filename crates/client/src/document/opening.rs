@@ -139,7 +139,7 @@ impl Document {
             forgotten: None,
         };
         let journal = ctx.rng.journal();
-        let mut open = Open::begin(record, journal, ctx.life, &ctx.settings.limits);
+        let mut open = Open::begin(record, journal, ctx.life, &ctx.settings);
         // Whoever holds it may do so by another doctype.
         open.is_unadopted = !self.handles.is_empty();
         match &open.role {

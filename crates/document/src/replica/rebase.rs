@@ -99,8 +99,7 @@ impl Rebase {
         while replica.staged.front().is_some_and(|entry| !is_first(entry)) {
             entries.extend(replica.staged.pop_front());
         }
-        let other = || View::new(usize::MAX, 0).with_limits(*replica.view.limits());
-        let view = if replaced { other() } else { replica.view.fork() };
+        let view = if replaced { replica.view.emptied() } else { replica.view.fork() };
         for entry in &entries {
             view.push(&entry.set);
         }

@@ -1,5 +1,7 @@
 //! What must hold in a browser as it does natively, in whatever worker it runs.
 
+use std::ptr;
+
 use crate::common::{Document, GOLDEN_HASH, failure, run_script, text};
 use tidelog_sqlite::{Failure, Params, Reader, Run, flags};
 use tidelog_types::{Pgid, Value};
@@ -100,4 +102,18 @@ fn clocks_and_chance_are_refused_as_natively() {
         );
         assert_eq!(document.query(&sql), [[Value::Text(expected)]]);
     }
+}
+
+/// Goal: no two workers draw the same numbers, by which apps name what they make. Method: SQLite
+/// forgets its numbers, as if the worker had just begun, and a query draws some of them again.
+#[test]
+fn each_worker_draws_numbers_of_its_own() {
+    let mut document = Document::new();
+    document.migrate("create table t (a)");
+    let mut drawn_at_first = || {
+        // SAFETY: without a place to put numbers, SQLite forgets what it draws them from.
+        unsafe { rusqlite::ffi::sqlite3_randomness(0, ptr::null_mut()) };
+        document.query("select hex(randomblob(16)), random()")
+    };
+    assert_ne!(drawn_at_first(), drawn_at_first());
 }

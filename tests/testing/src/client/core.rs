@@ -51,8 +51,12 @@ impl Core {
     }
 
     pub fn with_limits(limits: Limits) -> Self {
+        Self::with_settings(ClientSettings { limits, ..ClientSettings::default() })
+    }
+
+    pub fn with_settings(settings: ClientSettings) -> Self {
         let mut core = Self {
-            client: Client::with_settings([1; 32], ClientSettings { limits }),
+            client: Client::with_settings([1; 32], settings),
             asked: Vec::new(),
             told: Vec::new(),
             sent: Vec::new(),
