@@ -273,8 +273,8 @@ impl ServerLink {
     }
 
     /// Whether this tab was asked for a token, of this document of it, and has not answered.
-    pub(crate) fn has_asked(&self, tab: TabId, handle: Handle) -> bool {
-        self.stage == Stage::WantsToken && self.asked_for_token == Some((tab, handle))
+    pub(crate) fn has_asked(&self, holder: TokenHolder) -> bool {
+        self.stage == Stage::WantsToken && self.asked_for_token == Some(holder)
     }
 
     pub(crate) fn hello(&mut self, token: Option<String>, out: &mut Outbox) {

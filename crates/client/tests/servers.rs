@@ -637,3 +637,45 @@ fn a_server_that_does_not_say_where_a_document_stands_is_asked_anew_in_time() {
     core.pass(silent_ms);
     assert!(core.sent.contains(&(X.to_owned(), close(1))), "{:?}", core.sent);
 }
+
+/// The tokens that were sent to a server.
+fn tokens_sent(core: &Core, to: &str) -> Vec<Option<String>> {
+    let tokens = core.sent.iter().filter_map(|(server, message)| match message {
+        ToServer::Hello { token, .. } if server == to => Some(token.clone()),
+        _ => None,
+    });
+    tokens.collect()
+}
+
+/// Goal: a token is for the server that its tab has named. Method: a tab whose token function is
+/// for one server holds a document, and another tab without one opens it at another server. The
+/// token that was asked for before comes late.
+#[test]
+fn a_token_for_one_server_is_never_sent_to_another() {
+    let mut core = Core::default();
+    core.has_token = true;
+    core.open_new(Call(1), HANDLE, "list", Some(X));
+    core.open_new(Call(2), OTHER, "other", Some(X));
+    core.socket_opens(X);
+    core.has_token = false;
+    core.ask_to_open(OTHER_TAB, Call(1), HANDLE, "list", Some(Y));
+    core.socket_opens(Y);
+    assert_eq!(core.tokens_wanted, [TAB], "at Y nobody has a token");
+    assert_eq!(tokens_sent(&core, Y), [None]);
+    core.say(ToCore::Token { handle: HANDLE, token: Some("for x".to_owned()) });
+    assert_eq!(tokens_sent(&core, Y), [None]);
+    assert_eq!(tokens_sent(&core, X), [Some("for x".to_owned())]);
+}
+
+/// Goal: the word of a tab that was asked before ends no connection for which another one is asked
+/// now. Method: the first one is silent for so long that the other one is asked; then it says that
+/// it has no token.
+#[test]
+fn a_tab_that_says_too_late_that_it_has_no_token_bars_no_other_one() {
+    let mut core = with_tokens();
+    connect_again(&mut core);
+    assert_eq!(core.tokens_wanted, [TAB, OTHER_TAB]);
+    core.say(ToCore::Token { handle: HANDLE, token: None });
+    core.say_from(OTHER_TAB, ToCore::Token { handle: HANDLE, token: Some("it".to_owned()) });
+    assert_eq!(tokens_sent(&core, X), [Some("it".to_owned())]);
+}
