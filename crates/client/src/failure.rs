@@ -1,6 +1,6 @@
 //! Every failure as a tab is told of it: what happened, and what the caller can do.
 
-use tidelog_document::{ArgumentError, DoctypeError};
+use tidelog_document::{ArgumentError, DoctypeError, is_unknown};
 use tidelog_pages::AppendError;
 use tidelog_sqlite::Failure;
 use tidelog_sync::{ByeReason, Refusal, UndecidedReason};
@@ -34,6 +34,7 @@ impl CallFailure {
 
     pub(crate) fn rejected(mutation: &str, reason: &str) -> Self {
         Self {
+            outcome: if is_unknown(reason) { Outcome::Unknown } else { Outcome::None },
             mutation: Some(mutation.to_owned()),
             reason: Some(reason.to_owned()),
             ..Self::new(ErrorCode::Rejected, format!("mutation {mutation} was rejected: {reason}"))
