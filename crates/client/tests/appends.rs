@@ -436,7 +436,10 @@ fn a_document_that_was_never_kept_is_not_handed_over() {
     let failure = core.failure_of(Call(2)).expect("it is told");
     assert_eq!(failure.code, ErrorCode::StorageFull);
 
+    // Nobody holds it as a local one any more.
+    core.ask(Call(4), HANDLE, Request::Close);
     core.ask_to_open(OTHER_TAB, Call(3), HANDLE, "list", Some(SERVER));
+    core.reply(StoreReply::Opened { document: key("list"), life, state: None });
     core.reply(StoreReply::Durable { ticket: core.last_ticket() });
     core.welcome(SERVER);
     let opens = |core: &Core| {

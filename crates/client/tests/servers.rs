@@ -679,3 +679,42 @@ fn a_tab_that_says_too_late_that_it_has_no_token_bars_no_other_one() {
     core.say_from(OTHER_TAB, ToCore::Token { handle: HANDLE, token: Some("it".to_owned()) });
     assert_eq!(tokens_sent(&core, X), [Some("it".to_owned())]);
 }
+
+/// Goal: what a tab was told is synced does not become local under it. Method: the first append of
+/// a document finds no room, so that the store knows nothing of it; before its tab asks for
+/// anything more, another one opens it, without a server, or by a doctype that does not fit.
+#[test]
+fn a_document_that_is_made_again_is_made_for_the_tab_that_holds_it() {
+    let absent = || {
+        let mut core = Core::default();
+        core.ask_to_open(TAB, Call(1), HANDLE, "list", Some(X));
+        let opened = || StoreReply::Opened { document: key("list"), life: Life::NONE, state: None };
+        core.reply(opened());
+        core.fail(core.last_ticket());
+        core.reply(opened());
+        core
+    };
+    let mut core = absent();
+    core.ask_to_open(OTHER_TAB, Call(2), HANDLE, "list", None);
+    let ticket = core.add(Call(3), "milk");
+    core.reply(StoreReply::Durable { ticket });
+    let of_milk = |it: &&FromCore| match it {
+        FromCore::Durable { call, .. } | FromCore::Confirmed { call, .. } => *call == Call(3),
+        _ => false,
+    };
+    let answers: Vec<_> = core.told.iter().filter(of_milk).collect();
+    assert!(matches!(answers[..], [FromCore::Durable { .. }]), "{answers:?}");
+
+    let mut core = absent();
+    let request = Request::Open(Box::new(OpenRequest {
+        document: "list".to_owned(),
+        user: String::new(),
+        server: None,
+        doctype: shelves(),
+        has_token: false,
+        word: 0,
+    }));
+    core.say_from(OTHER_TAB, ToCore::Ask { call: Call(2), handle: HANDLE, request });
+    let failure = core.failure_of(Call(2)).map(|failure| failure.code);
+    assert_eq!(failure, Some(ErrorCode::DoctypeMismatch));
+}

@@ -29,6 +29,9 @@ impl Document {
         {
             return Ran::Failed(CallFailure::of_doctype(&error));
         }
+        if let State::Absent = self.state {
+            self.create_again(ctx);
+        }
         match &self.state {
             State::Open(open) => {
                 let record = &open.record;
@@ -151,7 +154,8 @@ impl Document {
         self.ledger.after(Then::Kept);
     }
 
-    /// The store has lost what was never durable: the document begins anew for those who hold it.
+    /// The store has lost what was never durable: the document begins anew for those who hold it,
+    /// if anybody does.
     pub(super) fn create_again(&mut self, ctx: &mut Context<'_>) {
         let newest = self.handles.values().max_by_key(|handle| handle.doctype.migrations.len());
         let Some(doctype) = newest.map(|handle| handle.doctype.clone()) else { return };
