@@ -82,7 +82,7 @@ pub(crate) struct Document {
     ledger: AppendLedger<Then>,
     /// Calls that were recorded, by this core or one before it: tabs may ask again.
     recorded: Recorded,
-    /// Mutations whose callers wait for the disk.
+    /// Mutations whose callers wait for the disk, and calls to sync a local document.
     settling: usize,
     write_again: WriteAgain,
     /// Who waits for which verdict.

@@ -447,7 +447,8 @@ impl Document {
 
     fn run_sync(&mut self, ask: &Ask, ctx: &mut Context<'_>) -> Ran {
         let Some(replica) = self.replica() else {
-            ctx.out.tell(ask.tab, FromCore::Done { call: ask.call });
+            self.settling += 1;
+            self.ledger.after(Then::Synced { tab: ask.tab, call: ask.call });
             return Ran::Done;
         };
         let timeline = (replica.timeline(), replica.head());
