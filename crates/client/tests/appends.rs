@@ -967,3 +967,21 @@ fn what_an_earlier_page_server_was_handed_may_be_recorded_when_the_next_one_refu
         assert_eq!(says_nothing, outcome == Outcome::None, "{}", failure.message);
     }
 }
+
+/// Goal: nobody waits for a store that cannot come any more. Method: an append fails, and the page
+/// server is gone before the document is read anew; the next one finds the data cleared before it
+/// has let the core in.
+#[test]
+fn data_that_were_cleared_before_a_page_server_let_us_in_are_waited_for_by_nobody() {
+    let mut core = Core::open();
+    let ticket = core.add(Call(2), "milk");
+    core.fail(ticket);
+    let server = PageServerId(1);
+    core.step(Input::PageServerGone { server });
+    core.step(Input::PageServerLent { server, settled_at_ms: 0, storage: Storage::Opfs });
+    let failure = PageServerFailure::new(UnservedKind::Lost, "");
+    core.step(Input::PageServerFailed { server, failure });
+    let (sql, params) = ("select 1".to_owned(), Params::NONE);
+    core.ask(Call(3), HANDLE, Request::Query(Query { sql, params }));
+    assert_eq!(core.failure_of(Call(3)).map(|it| it.code), Some(ErrorCode::Storage));
+}
