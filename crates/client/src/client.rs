@@ -4,7 +4,7 @@ use tidelog_document::FoundRight;
 use tidelog_pages::{AppendError, StoreReply, Ticket};
 use tidelog_sync::{ToRoom, ToServer};
 use tidelog_types::probe::{Probe, reached};
-use tidelog_types::{ClientId, DocumentKey, ErrorCode, Life, SortedMap};
+use tidelog_types::{ClientId, DocumentKey, ErrorCode, Life, Outcome, SortedMap};
 
 use crate::at_work::AtWork;
 use crate::document::{Ask, Context, Document, Surroundings};
@@ -349,13 +349,16 @@ impl Client {
                 document.fail_all(&failure, out);
             }
         }
-        self.destroying.retain(|destroy| match destroy.stage {
-            DestroyStage::Told(_) => true,
-            DestroyStage::Asked { .. } => {
-                let failure = failure.clone();
-                out.tell(destroy.tab, FromCore::Failed { call: destroy.call, failure });
-                false
-            }
+        let is_lost = self.store.is_lost();
+        self.destroying.retain(|destroy| {
+            let outcome = match destroy.stage {
+                DestroyStage::Asked { .. } => Outcome::None,
+                DestroyStage::Told(_) if is_lost => Outcome::Unknown,
+                DestroyStage::Told(_) => return true,
+            };
+            let failure = CallFailure { outcome, ..failure.clone() };
+            out.tell(destroy.tab, FromCore::Failed { call: destroy.call, failure });
+            false
         });
     }
 

@@ -985,3 +985,25 @@ fn data_that_were_cleared_before_a_page_server_let_us_in_are_waited_for_by_nobod
     core.ask(Call(3), HANDLE, Request::Query(Query { sql, params }));
     assert_eq!(core.failure_of(Call(3)).map(|it| it.code), Some(ErrorCode::Storage));
 }
+
+/// Goal: every call is answered. Method: a document is being destroyed as the page server is gone,
+/// or finds that the data were cleared; nobody will ever say that it is done.
+#[test]
+fn a_destroy_is_answered_though_the_data_were_cleared_meanwhile() {
+    for is_served in [false, true] {
+        let mut core = Core::open();
+        core.ask(Call(2), HANDLE, Request::Close);
+        core.destroy(Call(3), "list");
+        core.reply(StoreReply::Opened { document: key("list"), life: Life::NONE, state: None });
+        core.last_destroy();
+        match is_served {
+            true => {
+                let failure = PageServerFailure::new(UnservedKind::Lost, "");
+                core.step(Input::PageServerFailed { server: PageServerId(1), failure });
+            }
+            false => core.clear_storage(),
+        }
+        let failure = core.failure_of(Call(3)).expect("it is answered");
+        assert_eq!((failure.code, failure.outcome), (ErrorCode::Storage, Outcome::Unknown));
+    }
+}
