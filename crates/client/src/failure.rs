@@ -93,11 +93,15 @@ impl CallFailure {
     }
 
     pub(crate) fn of_migration(failure: &Failure) -> Self {
+        let (code, advice) = match failure.is_passing() {
+            true => (ErrorCode::Engine, "try again once other tabs are closed"),
+            false => (ErrorCode::Doctype, "correct the doctype"),
+        };
         Self::new(
-            ErrorCode::Doctype,
+            code,
             format!(
-                "a migration does not run on this document: {failure}; correct the doctype, \
-                 nothing was changed"
+                "a migration does not run on this document: {failure}; {advice}, nothing was \
+                 changed"
             ),
         )
     }

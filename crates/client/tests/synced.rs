@@ -1502,3 +1502,23 @@ fn a_migration_that_needs_a_lost_page_fails_each_opening() {
     }
     assert_eq!(device.query("select title from todo where rowid = 1"), [[text("title of 0")]]);
 }
+
+/// Goal: a passing want of memory is no fault of a doctype, and what was opened by a newer one shows
+/// it once there is memory again. Method: a document is opened by a newer release on a full disk,
+/// and so read anew; the next query finds no memory.
+#[test]
+fn a_migration_that_finds_no_memory_is_run_once_there_is_some() {
+    let mut newer = todos();
+    newer.migrations.push("alter table todo add column star integer".to_owned());
+    let mut device = Device::new(2);
+    device.open(&todos());
+    add(&mut device, "milk");
+    device.fill_disk();
+    let call = device.start_open(OTHER_TAB, None, &newer);
+    be_short_beyond(Some(0));
+    device.opened(call);
+    device.try_query("select star from todo").expect_err("there is no memory");
+    be_short_beyond(None);
+    device.disk.set_full(false);
+    device.query("select star from todo");
+}

@@ -120,6 +120,8 @@ impl Document {
                 // Others need not wait for a page that cannot be had.
                 Ran::Fault(pgid) if self.reads.why_lost(&[pgid], ctx.store).is_some() => {}
                 Ran::Fault(pgid) => return Run::Fault(pgid),
+                // It found no memory: the rest need not wait for that either.
+                _ if self.open().is_some_and(|open| open.is_unadopted) => {}
                 _ => return Run::Done(Attempt::Done),
             }
         }
