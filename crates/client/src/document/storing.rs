@@ -385,6 +385,9 @@ impl Document {
     /// Why the document is not as it should be, if it is known: what lasts comes first.
     pub(super) fn why_wrong(&self) -> Option<&CallFailure> {
         let refused = self.write_again.failure.as_ref();
+        if let State::Broken(failure) = &self.state {
+            return Some(failure);
+        }
         self.error.as_ref().filter(|error| error.is_final()).or(refused).or(self.error.as_ref())
     }
 
