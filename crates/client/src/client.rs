@@ -269,13 +269,10 @@ impl Client {
                 let has_asked = |link: &ServerLink| link.has_asked((tab, handle));
                 let asked = self.servers.iter_mut().find(|(_, link)| has_asked(link));
                 let Some((url, link)) = asked else { return };
-                match token {
-                    Some(token) => link.hello(Some(token), out),
-                    None => {
-                        link.failure = Some(CallFailure::no_token(url));
-                        let url = url.clone();
-                        self.server_lost(&url, out);
-                    }
+                if link.answered_with((tab, handle), token, self.now_ms, out) {
+                    link.failure = Some(CallFailure::no_token(url));
+                    let url = url.clone();
+                    self.server_lost(&url, out);
                 }
             }
             ToCore::Device { persisted, usage, quota } => self.device = (persisted, usage, quota),

@@ -718,3 +718,54 @@ fn a_document_that_is_made_again_is_made_for_the_tab_that_holds_it() {
     let failure = core.failure_of(Call(2)).map(|failure| failure.code);
     assert_eq!(failure, Some(ErrorCode::DoctypeMismatch));
 }
+
+/// Goal: a token function that takes long gets in all the same, before its server's patience with a
+/// connection that says nothing is over. Method: each of two tabs takes ten seconds, by which the
+/// connection that it was asked for is given up.
+#[test]
+fn a_token_that_takes_longer_than_a_connection_is_said_on_the_next_one() {
+    let mut core = with_tokens();
+    core.pass(8_000);
+    core.pass(2_000);
+    core.say(ToCore::Token { handle: HANDLE, token: Some("slow".to_owned()) });
+    core.socket_opens(X);
+    assert_eq!(tokens_sent(&core, X), [Some("slow".to_owned())]);
+    assert_eq!(core.tokens_wanted, [TAB], "nobody else is asked");
+
+    let mut core = with_tokens();
+    connect_again(&mut core);
+    assert_eq!(core.tokens_wanted, [TAB, OTHER_TAB]);
+    core.say(ToCore::Token { handle: HANDLE, token: Some("slow".to_owned()) });
+    assert_eq!(tokens_sent(&core, X), [Some("slow".to_owned())]);
+    core.pass(7_000);
+    core.hear(X, &FromServer::Welcome);
+    core.say_from(OTHER_TAB, ToCore::Token { handle: HANDLE, token: Some("late".to_owned()) });
+    assert_eq!(tokens_sent(&core, X).len(), 1, "it is in");
+}
+
+/// The same of the server's part of it: its welcome has a time of its own.
+#[test]
+fn a_server_has_its_time_for_a_welcome_after_a_token_that_took_long() {
+    let mut core = with_tokens();
+    core.pass(7_000);
+    core.say(ToCore::Token { handle: HANDLE, token: Some("slow".to_owned()) });
+    core.pass(7_000);
+    core.hear(X, &FromServer::Welcome);
+    core.pass(7_000);
+    assert_eq!(core.tokens_wanted, [TAB], "the connection was kept");
+}
+
+/// Goal: no token is said that may have run out meanwhile. Method: one comes too late for its
+/// connection, and the next one is there long after that.
+#[test]
+fn a_token_that_came_long_before_a_connection_is_asked_for_anew() {
+    let mut core = with_tokens();
+    core.pass(8_000);
+    core.say(ToCore::Token { handle: HANDLE, token: Some("old".to_owned()) });
+    for _ in 0..5 {
+        core.pass(8_000);
+    }
+    core.socket_opens(X);
+    assert_eq!(tokens_sent(&core, X), []);
+    assert_eq!(core.tokens_wanted, [TAB, OTHER_TAB]);
+}
