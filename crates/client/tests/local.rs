@@ -6,7 +6,7 @@ use tidelog_client::{
 use tidelog_pages::StoreRequest;
 use tidelog_testing::client::*;
 use tidelog_types::limits::Limits;
-use tidelog_types::{ErrorCode, UnservedKind};
+use tidelog_types::{BudgetLimits, ErrorCode, UnservedKind};
 
 fn add(device: &mut Device, id: &str) -> tidelog_client::Call {
     device.mutate("add", &[("id", text(id)), ("title", text(&format!("title of {id}")))])
@@ -294,4 +294,23 @@ fn every_call_is_recognised_that_was_issued_without_a_page_server() {
     assert_eq!(device.query("select count(*) from todo"), [[integer(2048)]], "all are visible");
     device.lend();
     die_and_ask_again(&mut device, &calls);
+}
+
+/// Goal: one step takes no more of what tabs issue than a slice. Method: mutations with much to say
+/// come in one message, of a local document and of a synced one; a slice has room for one of them.
+#[test]
+fn large_mutations_of_one_message_are_run_in_several_slices() {
+    const SIZE: usize = 20_000;
+    let slice = BudgetLimits { bytes: SIZE as u64, ..BudgetLimits::default() };
+    for server in [None, Some(SERVER)] {
+        let mut device = Device::with_limits(1, Limits { slice, ..Limits::DEFAULT });
+        let opened = device.start_open(TAB, server, &todos());
+        device.opened(opened);
+        let before = device.appends();
+        let title = "x".repeat(SIZE);
+        let notes = (0..5).map(|_| device.mutation("note", &[("title", text(&title))]).1);
+        let notes = notes.collect();
+        device.ask(TAB, notes);
+        assert_eq!(device.appends(), before + 5);
+    }
 }

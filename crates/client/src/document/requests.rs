@@ -286,7 +286,8 @@ impl Document {
             kept_rejections: Lsn::FIRST,
             moved_from: None,
         };
-        if size_of_args(&mutation) > MUTATION_SIZE_MAX {
+        let size = size_of_args(&mutation);
+        if size > MUTATION_SIZE_MAX {
             return Ran::Failed(CallFailure::new(
                 ErrorCode::MutationArgument,
                 format!("the arguments of {name} are over {MUTATION_SIZE_MAX} bytes"),
@@ -308,6 +309,7 @@ impl Document {
         match run {
             Run::Done((lsn, changed)) => {
                 budget.spend_pages(changed.len() as u64);
+                budget.spend_bytes(size as u64);
                 self.watches.mark(&changed, open.view());
                 let entry = open.entry_id(lsn);
                 self.settle(ask, *id, entry, None);
