@@ -226,6 +226,7 @@ impl Document {
             // With the pages that are not in memory any more.
             self.flush_append(ctx);
         }
+        self.tell_held_back_rejections(ctx.out);
         self.say_what_is_owed(ctx);
         self.leave_unwanted_server(ctx);
         self.give_up_silent_channel(ctx);

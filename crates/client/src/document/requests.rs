@@ -7,14 +7,16 @@ use tidelog_document::Mutation;
 use tidelog_sqlite::Run;
 use tidelog_types::limits::MUTATION_SIZE_MAX;
 use tidelog_types::probe::{Probe, reached};
-use tidelog_types::{Budget, CallId, EntryId, ErrorCode, Lsn, Outcome, Pgid, Value};
+use tidelog_types::{Budget, CallId, EntryId, ErrorCode, Lsn, Outcome, Pgid};
 
 use super::storing::Settle;
 use super::watches::Watch;
 use super::{Attempt, Context, Document, For, PIECE_STEPS, Role, State, SyncWait, Then};
 use crate::effect::TabId;
 use crate::outbox::Outbox;
-use crate::protocol::{Again, Call, CallFailure, FromCore, Handle, Mutate, Query, Request};
+use crate::protocol::{
+    Again, Call, CallFailure, FromCore, Handle, Mutate, Query, Request, size_of_args,
+};
 use crate::record::KeptRejection;
 
 /// Times that one request may wait for pages before something must be wrong with them.
@@ -286,7 +288,7 @@ impl Document {
             kept_rejections: Lsn::FIRST,
             moved_from: None,
         };
-        let size = size_of_args(&mutation);
+        let size = size_of_args(&mutation.args);
         if size > MUTATION_SIZE_MAX {
             return Ran::Failed(CallFailure::new(
                 ErrorCode::MutationArgument,
@@ -479,13 +481,4 @@ impl Document {
             None => Ran::Needs(open.view().missing()),
         }
     }
-}
-
-fn size_of_args(mutation: &Mutation) -> usize {
-    let size = |value: &Value| match value {
-        Value::Text(text) => text.len(),
-        Value::Blob(bytes) => bytes.len(),
-        _ => 8,
-    };
-    mutation.args.iter().map(|(name, value)| name.len() + size(value) + 32).sum()
 }
