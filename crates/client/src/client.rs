@@ -4,7 +4,7 @@ use tidelog_document::FoundRight;
 use tidelog_pages::{AppendError, StoreReply, Ticket};
 use tidelog_sync::{ToRoom, ToServer};
 use tidelog_types::probe::{Probe, reached};
-use tidelog_types::{ClientId, DocumentKey, ErrorCode, Life, SortedMap};
+use tidelog_types::{ClientId, DocumentKey, ErrorCode, Life, Outcome, SortedMap};
 
 use crate::at_work::AtWork;
 use crate::document::{Ask, Context, Document, Surroundings};
@@ -265,15 +265,14 @@ impl Client {
                 });
             }
             ToCore::Token { handle, token } => {
-                let Some(url) = self.wants_token_of(tab, handle).map(str::to_owned) else { return };
-                let Some(link) = self.servers.get_mut(&url) else { return };
-                match token {
-                    _ if link.stage != Stage::WantsToken => {}
-                    Some(token) => link.hello(Some(token), out),
-                    None => {
-                        link.failure = Some(CallFailure::no_token(&url));
-                        self.server_lost(&url, out);
-                    }
+                // Whoever was asked may have closed the document meanwhile.
+                let has_asked = |link: &ServerLink| link.has_asked((tab, handle));
+                let asked = self.servers.iter_mut().find(|(_, link)| has_asked(link));
+                let Some((url, link)) = asked else { return };
+                if link.answered_with((tab, handle), token, self.now_ms, out) {
+                    link.failure = Some(CallFailure::no_token(url));
+                    let url = url.clone();
+                    self.server_lost(&url, out);
                 }
             }
             ToCore::Device { persisted, usage, quota } => self.device = (persisted, usage, quota),
@@ -284,14 +283,6 @@ impl Client {
 
     fn key_of(&self, tab: TabId, handle: Handle) -> Option<DocumentKey> {
         self.tabs.get(&tab)?.get(&handle).cloned()
-    }
-
-    /// The server that a token from there is for. Whoever was asked for it may have been closed
-    /// meanwhile.
-    fn wants_token_of(&self, tab: TabId, handle: Handle) -> Option<&str> {
-        let document = self.key_of(tab, handle).and_then(|key| self.documents.get(&key));
-        let asked = || self.servers.iter().find(|(_, link)| link.has_asked(tab, handle));
-        document.and_then(Document::wanted_server).or_else(|| asked().map(|(url, _)| url.as_str()))
     }
 
     /// What is closed, or could not be opened, is said nothing of any more.
@@ -355,13 +346,16 @@ impl Client {
                 document.fail_all(&failure, out);
             }
         }
-        self.destroying.retain(|destroy| match destroy.stage {
-            DestroyStage::Told(_) => true,
-            DestroyStage::Asked { .. } => {
-                let failure = failure.clone();
-                out.tell(destroy.tab, FromCore::Failed { call: destroy.call, failure });
-                false
-            }
+        let is_lost = self.store.is_lost();
+        self.destroying.retain(|destroy| {
+            let outcome = match destroy.stage {
+                DestroyStage::Asked { .. } => Outcome::None,
+                DestroyStage::Told(_) if is_lost => Outcome::Unknown,
+                DestroyStage::Told(_) => return true,
+            };
+            let failure = CallFailure { outcome, ..failure.clone() };
+            out.tell(destroy.tab, FromCore::Failed { call: destroy.call, failure });
+            false
         });
     }
 
@@ -486,7 +480,7 @@ impl Client {
         let Some(url) = self.url_of(socket) else { return };
         let wants = |document: &&Document| document.wanted_server() == Some(&url);
         let at_server = self.documents.values().filter(wants);
-        let mut holders: Vec<_> = at_server.flat_map(Document::token_holders).collect();
+        let mut holders: Vec<_> = at_server.flat_map(|it| it.token_holders(&url)).collect();
         holders.sort_unstable();
         let link = self.servers.get_mut(&url).expect("BUG: found just now");
         link.opened(self.now_ms, &holders, out);

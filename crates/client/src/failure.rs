@@ -1,6 +1,6 @@
 //! Every failure as a tab is told of it: what happened, and what the caller can do.
 
-use tidelog_document::{ArgumentError, DoctypeError};
+use tidelog_document::{ArgumentError, DoctypeError, is_unknown};
 use tidelog_pages::AppendError;
 use tidelog_sqlite::Failure;
 use tidelog_sync::{ByeReason, Refusal, UndecidedReason};
@@ -34,6 +34,7 @@ impl CallFailure {
 
     pub(crate) fn rejected(mutation: &str, reason: &str) -> Self {
         Self {
+            outcome: if is_unknown(reason) { Outcome::Unknown } else { Outcome::None },
             mutation: Some(mutation.to_owned()),
             reason: Some(reason.to_owned()),
             ..Self::new(ErrorCode::Rejected, format!("mutation {mutation} was rejected: {reason}"))
@@ -92,11 +93,15 @@ impl CallFailure {
     }
 
     pub(crate) fn of_migration(failure: &Failure) -> Self {
+        let (code, advice) = match failure.is_passing() {
+            true => (ErrorCode::Engine, "try again once other tabs are closed"),
+            false => (ErrorCode::Doctype, "correct the doctype"),
+        };
         Self::new(
-            ErrorCode::Doctype,
+            code,
             format!(
-                "a migration does not run on this document: {failure}; correct the doctype, \
-                 nothing was changed"
+                "a migration does not run on this document: {failure}; {advice}, nothing was \
+                 changed"
             ),
         )
     }

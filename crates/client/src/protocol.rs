@@ -282,6 +282,16 @@ pub enum FromCore {
     },
 }
 
+/// About how many bytes the arguments of a mutation take.
+pub(crate) fn size_of_args(args: &[(String, Value)]) -> usize {
+    let size = |value: &Value| match value {
+        Value::Text(text) => text.len(),
+        Value::Blob(bytes) => bytes.len(),
+        _ => 8,
+    };
+    args.iter().map(|(name, value)| name.len() + size(value) + 32).sum()
+}
+
 /// A failure as a tab is told of it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CallFailure {

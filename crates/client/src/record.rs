@@ -24,7 +24,8 @@ pub(crate) struct Record {
     /// Where the server's storage journal stood when the server took this document over. The chain
     /// there is of one entry for all; that in the store is of the entries that were written here.
     pub(crate) seeded: Option<Position>,
-    /// Rejections, oldest first: those for which no listener has returned, and the latest others.
+    /// Rejections, oldest first: those for which no listener has returned, and the latest others;
+    /// of both the oldest are forgotten beyond what may be kept.
     pub(crate) rejections: Vec<KeptRejection>,
     /// The youngest rejection that is not among them any more.
     pub(crate) forgotten: Option<EntryId>,
@@ -101,8 +102,9 @@ impl KeptRejection {
 }
 
 impl Record {
-    /// Keeps a few more rejections, and forgets the oldest beyond what may be kept. The record is
-    /// written as a whole, so what is in it has to stay small. New frames go to `timeline`.
+    /// Keeps a few more rejections, and forgets the oldest beyond what may be kept, those that were
+    /// handled first. The record is written as a whole, so what is in it has to stay small. New
+    /// frames go to `timeline`.
     pub(crate) fn keep_rejections(
         &mut self,
         rejections: Vec<KeptRejection>,
@@ -110,25 +112,22 @@ impl Record {
         limits: &Limits,
     ) {
         self.rejections.extend(rejections);
-        let (mut count, mut size) = (0, 0);
-        for rejection in self.rejections.iter().rev() {
-            size += rejection.size();
-            if count == limits.rejections_kept_max
-                || (count > 0 && size > limits.rejections_kept_size_max)
-            {
-                break;
-            }
-            count += 1;
+        let mut count = self.rejections.len();
+        let mut size: usize = self.rejections.iter().map(KeptRejection::size).sum();
+        for is_any in [false, true] {
+            self.forget(timeline, |rejection| {
+                let is_small = count == 1 || size <= limits.rejections_kept_size_max;
+                if is_small && count <= limits.rejections_kept_max {
+                    return false;
+                }
+                let forget = is_any || rejection.handled;
+                if forget {
+                    reached(Probe::RejectionDropped);
+                    (count, size) = (count - 1, size - rejection.size());
+                }
+                forget
+            });
         }
-        let mut surplus = self.rejections.len() - count;
-        if surplus > 0 {
-            reached(Probe::RejectionDropped);
-        }
-        self.forget(timeline, |_| {
-            let forget = surplus > 0;
-            surplus = surplus.saturating_sub(1);
-            forget
-        });
     }
 
     /// Forgets the oldest of those that were handled, beyond a few.
@@ -278,6 +277,25 @@ mod tests {
         assert_eq!(kept(&record), [9], "what a listener may still want to know");
         record.keep_rejections(vec![rejection(10, 0)], TIMELINE, &limits);
         assert_eq!(kept(&record), [10]);
+    }
+
+    /// Goal: what a listener has dealt with takes no room from what no listener has heard.
+    #[test]
+    fn handled_rejections_give_way_first() {
+        let number = Limits { rejections_kept_max: 3, ..Limits::DEFAULT };
+        let size = Limits { rejections_kept_size_max: 2000, ..Limits::DEFAULT };
+        for limits in [number, size] {
+            let mut record = Record { rejections: Vec::new(), ..record() };
+            let handled = |lsn| KeptRejection { handled: true, ..rejection(lsn, 500) };
+            let rejections = vec![rejection(1, 500), handled(2), handled(3)];
+            record.keep_rejections(rejections, TIMELINE, &limits);
+            record.keep_rejections(vec![rejection(4, 500)], TIMELINE, &limits);
+            assert_eq!(kept(&record), [1, 3, 4]);
+            record.keep_rejections(vec![handled(5), rejection(6, 500)], TIMELINE, &limits);
+            assert_eq!(kept(&record), [1, 4, 6]);
+            record.keep_rejections(vec![rejection(7, 500)], TIMELINE, &limits);
+            assert_eq!(kept(&record), [4, 6, 7]);
+        }
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! The way to one server: one socket for all documents that are synced there.
 
+use std::collections::BTreeSet;
+
 use tidelog_sync::{
     ByeReason, Channel, FromRoom, FromServer, MessageError, ToServer, decode_message,
 };
@@ -28,8 +30,11 @@ const UPLINK_MS_MAX: u64 = 40_000;
 const PING_AFTER_SIZE: u64 = 16 * 1024;
 /// How often the time for an answer doubles at most: one message can take a slow line minutes.
 const DOUBLINGS_MAX: u32 = 5;
-/// Milliseconds that connecting may take, up to the server's welcome.
+/// Milliseconds that connecting may take, and a token, and then the server's welcome. A server
+/// waits little longer for the first word on a connection.
 const CONNECT_MS: u64 = 8_000;
+/// Milliseconds for which a token is good that came when nobody could be told it.
+const TOKEN_KEPT_MS: u64 = 30_000;
 /// Milliseconds before the second try; doubles with each, up to the longest, and while something
 /// waits for the server up to a shorter one.
 const RETRY_FIRST_MS: u64 = 250;
@@ -89,6 +94,11 @@ pub(crate) struct ServerLink {
     /// Who was asked for a token last, and whether no good one came of it.
     asked_for_token: Option<TokenHolder>,
     has_no_token: bool,
+    /// Who was asked since the server let us in last, and has not answered: a token may take longer
+    /// than a connection lasts without one.
+    owe_token: BTreeSet<TokenHolder>,
+    /// A token for the next connection, and since when.
+    kept_token: Option<(String, u64)>,
     next_channel: u32,
     channels: SortedMap<Channel, DocumentKey>,
     /// Why it is not there, while it is not.
@@ -136,6 +146,8 @@ impl ServerLink {
             given_up: 0,
             asked_for_token: None,
             has_no_token: false,
+            owe_token: BTreeSet::new(),
+            kept_token: None,
             next_channel: 1,
             channels: SortedMap::new(),
             failure: None,
@@ -176,6 +188,8 @@ impl ServerLink {
             self.tries = 0;
             self.pause_ms = 0;
             self.given_up = 0;
+            self.owe_token.clear();
+            self.kept_token = None;
             return was_open;
         }
         let is_soon = need == Need::Soon;
@@ -259,26 +273,57 @@ impl ServerLink {
     /// Whoever gave none, or was silent, bars no other one.
     pub(crate) fn opened(&mut self, now_ms: u64, holders: &[TokenHolder], out: &mut Outbox) {
         self.heard_at_ms = now_ms;
+        let is_good = |(_, since_ms): &(String, u64)| now_ms < since_ms + TOKEN_KEPT_MS;
+        if let Some((token, _)) = self.kept_token.take().filter(is_good) {
+            return self.hello(now_ms, Some(token), out);
+        }
         let asked = self.asked_for_token;
         let is_next = |holder: &&TokenHolder| match self.has_no_token {
             true => asked < Some(**holder),
             false => asked == Some(**holder),
         };
         let holder = holders.iter().find(is_next).or(holders.first());
-        let Some((tab, handle)) = holder.copied() else { return self.hello(None, out) };
+        let Some((tab, handle)) = holder.copied() else {
+            return self.hello(now_ms, None, out);
+        };
         self.asked_for_token = Some((tab, handle));
+        self.owe_token.insert((tab, handle));
         self.has_no_token = true;
         self.stage = Stage::WantsToken;
         out.tell(tab, FromCore::TokenWanted { handle });
     }
 
     /// Whether this tab was asked for a token, of this document of it, and has not answered.
-    pub(crate) fn has_asked(&self, tab: TabId, handle: Handle) -> bool {
-        self.stage == Stage::WantsToken && self.asked_for_token == Some((tab, handle))
+    pub(crate) fn has_asked(&self, holder: TokenHolder) -> bool {
+        self.owe_token.contains(&holder)
     }
 
-    pub(crate) fn hello(&mut self, token: Option<String>, out: &mut Outbox) {
+    /// Somebody who was asked for a token has answered. Says whether nobody else is asked, and so
+    /// nothing comes of the connection.
+    pub(crate) fn answered_with(
+        &mut self,
+        holder: TokenHolder,
+        token: Option<String>,
+        now_ms: u64,
+        out: &mut Outbox,
+    ) -> bool {
+        self.owe_token.remove(&holder);
+        let is_wanted = self.stage == Stage::WantsToken;
+        let Some(token) = token else {
+            return is_wanted && self.asked_for_token == Some(holder);
+        };
+        self.asked_for_token = Some(holder);
+        if is_wanted {
+            self.hello(now_ms, Some(token), out);
+        } else {
+            self.kept_token = Some((token, now_ms));
+        }
+        false
+    }
+
+    fn hello(&mut self, now_ms: u64, token: Option<String>, out: &mut Outbox) {
         self.stage = Stage::Connecting;
+        self.heard_at_ms = now_ms;
         if token.is_some() {
             self.has_no_token = false;
             reached(Probe::TokenSent);
@@ -304,6 +349,8 @@ impl ServerLink {
             FromServer::Welcome => {
                 self.stage = Stage::Welcomed;
                 self.welcomed_at_ms = Some(now_ms);
+                self.owe_token.clear();
+                self.kept_token = None;
                 self.failure = None;
                 self.barred = false;
                 Heard::Welcome

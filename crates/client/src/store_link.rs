@@ -120,7 +120,8 @@ impl StoreLink {
     }
 
     pub(crate) fn failed(&mut self, failure: PageServerFailure) {
-        if failure.kind != UnservedKind::Lost {
+        // Of data that were cleared a page server that has let us in still reads what there was.
+        if failure.kind != UnservedKind::Lost || !self.ready {
             self.gone();
         }
         if !self.is_lost() {

@@ -1,16 +1,17 @@
 //! How much each tab was told that it has not heard yet.
 //!
-//! Answers are bounded by what tabs ask. What they did not ask for, the rows of live queries and
-//! the status, is held back from a tab that is busy or hidden: only the newest counts anyway.
+//! Answers are bounded by what tabs ask. What they did not ask for is held back from a tab that is
+//! busy or hidden: of the rows of live queries and of the status only the newest counts anyway, and
+//! rejections are kept.
 
 use std::collections::VecDeque;
 
 use tidelog_types::SortedMap;
 
 use crate::effect::TabId;
-use crate::protocol::FromCore;
+use crate::protocol::{FromCore, size_of_args};
 
-/// Bytes that a message counts beside its rows.
+/// Bytes that a message counts beside its values.
 const MESSAGE_SIZE: usize = 256;
 
 /// What is on its way to all tabs.
@@ -51,12 +52,13 @@ impl TabFlow {
     /// This message goes to a tab. Says no if it is gone: it hears nothing more.
     pub(crate) fn tell(&mut self, tab: TabId, message: &FromCore) -> bool {
         let Some(unheard) = self.tabs.get_mut(&tab) else { return false };
-        let rows = match message {
+        let values_size = match message {
             FromCore::Rows { rows, .. } => rows.cells.len(),
+            FromCore::RejectionNews { args, reason, .. } => size_of_args(args) + reason.len(),
             _ => 0,
         };
-        unheard.next += rows + MESSAGE_SIZE;
-        unheard.size += rows + MESSAGE_SIZE;
+        unheard.next += values_size + MESSAGE_SIZE;
+        unheard.size += values_size + MESSAGE_SIZE;
         true
     }
 

@@ -399,3 +399,36 @@ fn what_was_issued_last_is_run_though_older_calls_are_forgotten() {
     assert!(is_confirmed(&device, late), "{}", device.fate(late));
     assert_eq!(device.query("select text from note"), [[text("once")]]);
 }
+
+/// Goal: of a mutation of which nobody can tell whether it was applied, nobody says that it left
+/// nothing behind. Method: a machine is put back while its core runs, which goes on as the same
+/// life; what it had issued before is applied already.
+#[test]
+fn of_a_verdict_that_nobody_can_tell_the_outcome_is_unknown() {
+    let mut server = Server::default();
+    let [mut before, mut device] = [(); 2].map(|()| {
+        let mut device = Device::new(1);
+        device.start_open(TAB, Some(SERVER), &todos());
+        device
+    });
+    device.number = 2;
+    let go_online = |device: &mut Device, server: &mut Server| {
+        device.server_is_up = true;
+        device.pass(15_000);
+        talk(server, &mut [device]);
+    };
+    go_online(&mut before, &mut server);
+    for id in ["a", "b", "c"] {
+        add(&mut before, id);
+    }
+    talk(&mut server, &mut [&mut before]);
+    server.join(3);
+    let call = add(&mut device, "d");
+    go_online(&mut device, &mut server);
+    match device.answers(call).pop() {
+        Some(FromCore::Rejected { failure, .. }) => {
+            assert_eq!(failure.outcome, Outcome::Unknown, "{failure:?}");
+        }
+        other => panic!("{other:?}"),
+    }
+}

@@ -436,7 +436,10 @@ fn a_document_that_was_never_kept_is_not_handed_over() {
     let failure = core.failure_of(Call(2)).expect("it is told");
     assert_eq!(failure.code, ErrorCode::StorageFull);
 
+    // Nobody holds it as a local one any more.
+    core.ask(Call(4), HANDLE, Request::Close);
     core.ask_to_open(OTHER_TAB, Call(3), HANDLE, "list", Some(SERVER));
+    core.reply(StoreReply::Opened { document: key("list"), life, state: None });
     core.reply(StoreReply::Durable { ticket: core.last_ticket() });
     core.welcome(SERVER);
     let opens = |core: &Core| {
@@ -1007,5 +1010,45 @@ fn what_an_earlier_page_server_was_handed_may_be_recorded_when_the_next_one_refu
         assert_eq!(failure.outcome, outcome, "{error}, handed before: {is_handed_before}");
         let says_nothing = failure.message.contains("nothing was recorded");
         assert_eq!(says_nothing, outcome == Outcome::None, "{}", failure.message);
+    }
+}
+
+/// Goal: nobody waits for a store that cannot come any more. Method: an append fails, and the page
+/// server is gone before the document is read anew; the next one finds the data cleared before it
+/// has let the core in.
+#[test]
+fn data_that_were_cleared_before_a_page_server_let_us_in_are_waited_for_by_nobody() {
+    let mut core = Core::open();
+    let ticket = core.add(Call(2), "milk");
+    core.fail(ticket);
+    let server = PageServerId(1);
+    core.step(Input::PageServerGone { server });
+    core.step(Input::PageServerLent { server, settled_at_ms: 0, storage: Storage::Opfs });
+    let failure = PageServerFailure::new(UnservedKind::Lost, "");
+    core.step(Input::PageServerFailed { server, failure });
+    let (sql, params) = ("select 1".to_owned(), Params::NONE);
+    core.ask(Call(3), HANDLE, Request::Query(Query { sql, params }));
+    assert_eq!(core.failure_of(Call(3)).map(|it| it.code), Some(ErrorCode::Storage));
+}
+
+/// Goal: every call is answered. Method: a document is being destroyed as the page server is gone,
+/// or finds that the data were cleared; nobody will ever say that it is done.
+#[test]
+fn a_destroy_is_answered_though_the_data_were_cleared_meanwhile() {
+    for is_served in [false, true] {
+        let mut core = Core::open();
+        core.ask(Call(2), HANDLE, Request::Close);
+        core.destroy(Call(3), "list");
+        core.reply(StoreReply::Opened { document: key("list"), life: Life::NONE, state: None });
+        core.last_destroy();
+        match is_served {
+            true => {
+                let failure = PageServerFailure::new(UnservedKind::Lost, "");
+                core.step(Input::PageServerFailed { server: PageServerId(1), failure });
+            }
+            false => core.clear_storage(),
+        }
+        let failure = core.failure_of(Call(3)).expect("it is answered");
+        assert_eq!((failure.code, failure.outcome), (ErrorCode::Storage, Outcome::Unknown));
     }
 }

@@ -1,10 +1,12 @@
 //! A local document: this device decides.
 
-use tidelog_client::{Again, Connection, FromCore, Input, Request, ToCore};
+use tidelog_client::{
+    Again, Connection, FromCore, Input, PageServerFailure, PageServerId, Request, ToCore,
+};
 use tidelog_pages::StoreRequest;
 use tidelog_testing::client::*;
-use tidelog_types::ErrorCode;
 use tidelog_types::limits::Limits;
+use tidelog_types::{BudgetLimits, ErrorCode, UnservedKind};
 
 fn add(device: &mut Device, id: &str) -> tidelog_client::Call {
     device.mutate("add", &[("id", text(id)), ("title", text(&format!("title of {id}")))])
@@ -26,6 +28,42 @@ fn a_local_mutation_is_durable_and_confirmed_together_after_its_flush() {
     assert_eq!(device.fate(bread), "durable 3, confirmed 3");
     assert_eq!(device.status().pending, 0);
     assert_eq!(device.status().storage_lsns, [4, 4]);
+}
+
+/// Goal: once a sync is done, a power cut takes nothing that was issued before it. Method: the
+/// disk holds its flushes back, and then fails them, or the data are cleared.
+#[test]
+fn a_local_sync_is_done_once_all_before_it_is_durable() {
+    let mut device = Device::new(1);
+    device.open(&todos());
+    let milk = add(&mut device, "milk");
+    let synced = device.sync();
+    assert!(matches!(device.answer(synced), FromCore::Done { .. }), "nothing is left to write");
+    device.disk.hold_flushes(true);
+    let bread = add(&mut device, "bread");
+    let synced = device.sync();
+    assert_eq!(device.answers(synced), [] as [&FromCore; 0], "it is not on the disk yet");
+    device.flushed();
+    assert!(matches!(device.answer(synced), FromCore::Done { .. }));
+    assert!(device.fate(milk).contains("durable") && device.fate(bread).contains("durable"));
+    device.disk.hold_flushes(false);
+
+    device.fill_disk();
+    let (late, message) = device.mutation("add", &[("id", text("late")), ("title", text("late"))]);
+    let synced = device.next_call();
+    let sync = ToCore::Ask { call: synced, handle: HANDLE, request: Request::Sync };
+    device.ask(TAB, vec![message, sync]);
+    assert_eq!(device.code(late), ErrorCode::StorageFull);
+    assert_eq!(device.code(synced), ErrorCode::StorageFull);
+    device.disk.set_full(false);
+
+    device.lose_page_server();
+    add(&mut device, "lost");
+    let synced = device.sync();
+    assert_eq!(device.answers(synced), [] as [&FromCore; 0]);
+    let failure = PageServerFailure::new(UnservedKind::Lost, "");
+    device.step(Input::PageServerFailed { server: PageServerId(9), failure });
+    assert_eq!(device.code(synced), ErrorCode::Storage);
 }
 
 #[test]
@@ -256,4 +294,23 @@ fn every_call_is_recognised_that_was_issued_without_a_page_server() {
     assert_eq!(device.query("select count(*) from todo"), [[integer(2048)]], "all are visible");
     device.lend();
     die_and_ask_again(&mut device, &calls);
+}
+
+/// Goal: one step takes no more of what tabs issue than a slice. Method: mutations with much to say
+/// come in one message, of a local document and of a synced one; a slice has room for one of them.
+#[test]
+fn large_mutations_of_one_message_are_run_in_several_slices() {
+    const SIZE: usize = 20_000;
+    let slice = BudgetLimits { bytes: SIZE as u64, ..BudgetLimits::default() };
+    for server in [None, Some(SERVER)] {
+        let mut device = Device::with_limits(1, Limits { slice, ..Limits::DEFAULT });
+        let opened = device.start_open(TAB, server, &todos());
+        device.opened(opened);
+        let before = device.appends();
+        let title = "x".repeat(SIZE);
+        let notes = (0..5).map(|_| device.mutation("note", &[("title", text(&title))]).1);
+        let notes = notes.collect();
+        device.ask(TAB, notes);
+        assert_eq!(device.appends(), before + 5);
+    }
 }

@@ -637,3 +637,135 @@ fn a_server_that_does_not_say_where_a_document_stands_is_asked_anew_in_time() {
     core.pass(silent_ms);
     assert!(core.sent.contains(&(X.to_owned(), close(1))), "{:?}", core.sent);
 }
+
+/// The tokens that were sent to a server.
+fn tokens_sent(core: &Core, to: &str) -> Vec<Option<String>> {
+    let tokens = core.sent.iter().filter_map(|(server, message)| match message {
+        ToServer::Hello { token, .. } if server == to => Some(token.clone()),
+        _ => None,
+    });
+    tokens.collect()
+}
+
+/// Goal: a token is for the server that its tab has named. Method: a tab whose token function is
+/// for one server holds a document, and another tab without one opens it at another server. The
+/// token that was asked for before comes late.
+#[test]
+fn a_token_for_one_server_is_never_sent_to_another() {
+    let mut core = Core::default();
+    core.has_token = true;
+    core.open_new(Call(1), HANDLE, "list", Some(X));
+    core.open_new(Call(2), OTHER, "other", Some(X));
+    core.socket_opens(X);
+    core.has_token = false;
+    core.ask_to_open(OTHER_TAB, Call(1), HANDLE, "list", Some(Y));
+    core.socket_opens(Y);
+    assert_eq!(core.tokens_wanted, [TAB], "at Y nobody has a token");
+    assert_eq!(tokens_sent(&core, Y), [None]);
+    core.say(ToCore::Token { handle: HANDLE, token: Some("for x".to_owned()) });
+    assert_eq!(tokens_sent(&core, Y), [None]);
+    assert_eq!(tokens_sent(&core, X), [Some("for x".to_owned())]);
+}
+
+/// Goal: the word of a tab that was asked before ends no connection for which another one is asked
+/// now. Method: the first one is silent for so long that the other one is asked; then it says that
+/// it has no token.
+#[test]
+fn a_tab_that_says_too_late_that_it_has_no_token_bars_no_other_one() {
+    let mut core = with_tokens();
+    connect_again(&mut core);
+    assert_eq!(core.tokens_wanted, [TAB, OTHER_TAB]);
+    core.say(ToCore::Token { handle: HANDLE, token: None });
+    core.say_from(OTHER_TAB, ToCore::Token { handle: HANDLE, token: Some("it".to_owned()) });
+    assert_eq!(tokens_sent(&core, X), [Some("it".to_owned())]);
+}
+
+/// Goal: what a tab was told is synced does not become local under it. Method: the first append of
+/// a document finds no room, so that the store knows nothing of it; before its tab asks for
+/// anything more, another one opens it, without a server, or by a doctype that does not fit.
+#[test]
+fn a_document_that_is_made_again_is_made_for_the_tab_that_holds_it() {
+    let absent = || {
+        let mut core = Core::default();
+        core.ask_to_open(TAB, Call(1), HANDLE, "list", Some(X));
+        let opened = || StoreReply::Opened { document: key("list"), life: Life::NONE, state: None };
+        core.reply(opened());
+        core.fail(core.last_ticket());
+        core.reply(opened());
+        core
+    };
+    let mut core = absent();
+    core.ask_to_open(OTHER_TAB, Call(2), HANDLE, "list", None);
+    let ticket = core.add(Call(3), "milk");
+    core.reply(StoreReply::Durable { ticket });
+    let of_milk = |it: &&FromCore| match it {
+        FromCore::Durable { call, .. } | FromCore::Confirmed { call, .. } => *call == Call(3),
+        _ => false,
+    };
+    let answers: Vec<_> = core.told.iter().filter(of_milk).collect();
+    assert!(matches!(answers[..], [FromCore::Durable { .. }]), "{answers:?}");
+
+    let mut core = absent();
+    let request = Request::Open(Box::new(OpenRequest {
+        document: "list".to_owned(),
+        user: String::new(),
+        server: None,
+        doctype: shelves(),
+        has_token: false,
+        word: 0,
+    }));
+    core.say_from(OTHER_TAB, ToCore::Ask { call: Call(2), handle: HANDLE, request });
+    let failure = core.failure_of(Call(2)).map(|failure| failure.code);
+    assert_eq!(failure, Some(ErrorCode::DoctypeMismatch));
+}
+
+/// Goal: a token function that takes long gets in all the same, before its server's patience with a
+/// connection that says nothing is over. Method: each of two tabs takes ten seconds, by which the
+/// connection that it was asked for is given up.
+#[test]
+fn a_token_that_takes_longer_than_a_connection_is_said_on_the_next_one() {
+    let mut core = with_tokens();
+    core.pass(8_000);
+    core.pass(2_000);
+    core.say(ToCore::Token { handle: HANDLE, token: Some("slow".to_owned()) });
+    core.socket_opens(X);
+    assert_eq!(tokens_sent(&core, X), [Some("slow".to_owned())]);
+    assert_eq!(core.tokens_wanted, [TAB], "nobody else is asked");
+
+    let mut core = with_tokens();
+    connect_again(&mut core);
+    assert_eq!(core.tokens_wanted, [TAB, OTHER_TAB]);
+    core.say(ToCore::Token { handle: HANDLE, token: Some("slow".to_owned()) });
+    assert_eq!(tokens_sent(&core, X), [Some("slow".to_owned())]);
+    core.pass(7_000);
+    core.hear(X, &FromServer::Welcome);
+    core.say_from(OTHER_TAB, ToCore::Token { handle: HANDLE, token: Some("late".to_owned()) });
+    assert_eq!(tokens_sent(&core, X).len(), 1, "it is in");
+}
+
+/// The same of the server's part of it: its welcome has a time of its own.
+#[test]
+fn a_server_has_its_time_for_a_welcome_after_a_token_that_took_long() {
+    let mut core = with_tokens();
+    core.pass(7_000);
+    core.say(ToCore::Token { handle: HANDLE, token: Some("slow".to_owned()) });
+    core.pass(7_000);
+    core.hear(X, &FromServer::Welcome);
+    core.pass(7_000);
+    assert_eq!(core.tokens_wanted, [TAB], "the connection was kept");
+}
+
+/// Goal: no token is said that may have run out meanwhile. Method: one comes too late for its
+/// connection, and the next one is there long after that.
+#[test]
+fn a_token_that_came_long_before_a_connection_is_asked_for_anew() {
+    let mut core = with_tokens();
+    core.pass(8_000);
+    core.say(ToCore::Token { handle: HANDLE, token: Some("old".to_owned()) });
+    for _ in 0..5 {
+        core.pass(8_000);
+    }
+    core.socket_opens(X);
+    assert_eq!(tokens_sent(&core, X), []);
+    assert_eq!(core.tokens_wanted, [TAB, OTHER_TAB]);
+}

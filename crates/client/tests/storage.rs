@@ -4,7 +4,8 @@ use tidelog_client::{
     Call, FromCore, Input, PageServerFailure, PageServerId, Request, Storage, ToCore,
 };
 use tidelog_disk::{CrashDevice, Disk};
-use tidelog_pages::StoreRequest;
+use tidelog_pages::{StoreReply, StoreRequest};
+use tidelog_testing::client::core::{Core, key};
 use tidelog_testing::client::server::{Server, talk};
 use tidelog_testing::client::*;
 use tidelog_types::limits::Limits;
@@ -572,4 +573,34 @@ fn a_large_append_travels_in_parts_and_is_handed_over_again() {
     device.open(&todos());
     let sizes = device.query("select sum(length(text)) from note");
     assert_eq!(sizes, [[integer(4 << 20)]]);
+}
+
+/// Goal: what is wrong is said also while a document cannot be shown. Method: no page server is
+/// there as an append has failed, or one finds the data damaged as the document is read anew.
+#[test]
+fn a_document_that_is_read_anew_says_how_it_stands() {
+    let mut core = Core::open();
+    let ticket = core.add(Call(2), "milk");
+    core.fail(ticket);
+    core.told.clear();
+    core.lose_storage();
+    let error = |core: &Core| {
+        let status = core.told.iter().rev().find_map(|it| match it {
+            FromCore::Status { status, .. } => Some(status),
+            _ => None,
+        });
+        let status = status.expect("it says how it stands");
+        (status.storage, status.error.as_ref().map(|it| it.message.clone()).unwrap_or_default())
+    };
+    let (storage, message) = error(&core);
+    assert_eq!(storage, Storage::Waiting);
+    assert!(message.contains("nothing to keep data in"), "{message}");
+
+    let mut core = Core::open();
+    let memo = core.memo();
+    let ticket = core.add(Call(2), "milk");
+    core.fail(ticket);
+    core.reply(StoreReply::Damaged { request: 0, document: key("list"), pgids: Vec::new() });
+    assert!(error(&core).1.contains("damaged"), "{}", error(&core).1);
+    assert_eq!(core.memo().copy, memo.copy, "what is issued now may be recorded in it");
 }

@@ -1502,3 +1502,49 @@ fn a_migration_that_needs_a_lost_page_fails_each_opening() {
     }
     assert_eq!(device.query("select title from todo where rowid = 1"), [[text("title of 0")]]);
 }
+
+/// Goal: a passing want of memory is no fault of a doctype, and what was opened by a newer one shows
+/// it once there is memory again. Method: a document is opened by a newer release on a full disk,
+/// and so read anew; the next query finds no memory.
+#[test]
+fn a_migration_that_finds_no_memory_is_run_once_there_is_some() {
+    let mut newer = todos();
+    newer.migrations.push("alter table todo add column star integer".to_owned());
+    let mut device = Device::new(2);
+    device.open(&todos());
+    add(&mut device, "milk");
+    device.fill_disk();
+    let call = device.start_open(OTHER_TAB, None, &newer);
+    be_short_beyond(Some(0));
+    device.opened(call);
+    device.try_query("select star from todo").expect_err("there is no memory");
+    be_short_beyond(None);
+    device.disk.set_full(false);
+    device.query("select star from todo");
+}
+
+/// Goal: a tab that does not listen costs no more memory than a bound, and hears all that is kept
+/// once it does. Method: mutations with much to say are rejected while a listener's tab is frozen.
+#[test]
+fn rejections_are_held_back_from_a_tab_that_does_not_listen() {
+    const COUNT: usize = 20;
+    const SIZE: usize = 4_000;
+    let limits = Limits { tab_unheard_size_max: 5 * SIZE, ..Limits::DEFAULT };
+    let mut server = Server::default();
+    let (mut first, mut second) = (online_with(1, limits, &mut server), online(2, &mut server));
+    first.ask(TAB, vec![ToCore::ListenRejections { handle: HANDLE }]);
+    offline(&mut first);
+    let title = |n: usize| format!("{n}{}", "x".repeat(SIZE));
+    (0..COUNT).for_each(|n| _ = titled(&mut second, &n.to_string(), &title(n)));
+    talk(&mut server, &mut [&mut second]);
+    (0..COUNT).for_each(|n| _ = titled(&mut first, &format!("mine {n}"), &title(n)));
+    first.tabs_hear = false;
+    let lists = first.told.len();
+    back_online(&mut server, &mut first);
+    let told = first.rejections(TAB).len();
+    assert!((1..=6).contains(&told), "{told} were told");
+    first.tabs_hear = true;
+    let messages = vec![ToCore::Heard { lists: (first.told.len() - lists) as u32 }];
+    first.step(Input::FromTab { tab: TAB, messages });
+    assert_eq!(first.rejections(TAB).len(), COUNT);
+}

@@ -72,6 +72,13 @@ const FIND_MOVED: &str = "select first, last, place, place_first from _tidelog_m
 pub(crate) const UNKNOWN: &str = "nobody can tell whether this was applied: this device's data \
                                   were cloned or restored, and the other copy has gone on";
 
+/// Whether the reason of a rejection says that nobody can know the verdict: the mutation may have
+/// been applied.
+#[must_use]
+pub fn is_unknown(reason: &str) -> bool {
+    reason == UNKNOWN
+}
+
 /// How much of a timeline is in a document's pages.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AppliedTimeline {

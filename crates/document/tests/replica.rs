@@ -3,7 +3,9 @@
 mod common;
 
 use common::*;
-use tidelog_document::{Doctype, MutationDefinition, Replica, ReplicaError, ServerEntry, Verdict};
+use tidelog_document::{
+    Doctype, MutationDefinition, Replica, ReplicaError, ServerEntry, Verdict, is_unknown,
+};
 use tidelog_pages::TimelineFrame;
 use tidelog_sqlite::{Failure, be_short_beyond};
 use tidelog_types::limits::{Limits, REASON_SIZE_MAX};
@@ -820,7 +822,7 @@ fn assert_reported(device: &Device, lsns: std::ops::Range<u64>) {
     let decided: Vec<u64> = device.decided.iter().map(|it| it.entry.lsn.get()).collect();
     assert_eq!(decided, lsns.collect::<Vec<_>>());
     let is_reported = |verdict: &Verdict| match verdict {
-        Verdict::Rejected { reason } => reason.starts_with("nobody can tell"),
+        Verdict::Rejected { reason } => is_unknown(reason),
         Verdict::Applied => false,
     };
     assert!(device.decided.iter().all(|it| is_reported(&it.verdict)), "{:?}", device.verdicts());

@@ -134,7 +134,7 @@ impl fmt::Display for Work {
 }
 
 /// The reason with which a mutation is rejected whose fate nobody can know.
-const UNKNOWN: &str = "nobody can tell";
+pub(crate) const UNKNOWN: &str = "nobody can tell";
 
 impl Judge {
     /// Of a world of these features.

@@ -12,6 +12,7 @@ use crate::app::{
     ALL_CELLS, CLAIMS, ENTRIES, FRAGILE, MARKED, Release, SOME_CELLS, WATCHED_CELLS, Wish, doctype,
 };
 use crate::docs::{Doc, Docs, url};
+use crate::judge::UNKNOWN;
 use crate::port::Port;
 use crate::swarm::Swarm;
 
@@ -533,7 +534,11 @@ impl Tab {
                     heard.answers.extend(self.look(handle, now_ms));
                 }
                 self.end(call)?;
+                let outcome = failure.outcome;
                 let reason = failure.reason.unwrap_or(failure.message);
+                if reason.starts_with(UNKNOWN) != (outcome == Outcome::Unknown) {
+                    return Err(format!("the outcome of a rejection is {outcome:?}: {reason}"));
+                }
                 heard.news.push(News::Rejected(self.name(call)?, reason));
             }
             FromCore::Rows { call, rows } => {

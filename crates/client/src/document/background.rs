@@ -118,6 +118,7 @@ impl Document {
         if self.is_adoption_due(ctx.now_ms) {
             match self.adopt_with_what_is_here(ctx) {
                 Ran::Fault(pgid) => return Run::Fault(pgid),
+                // It found no memory, or needs a page that cannot be had: the rest need not wait.
                 _ if self.open().is_some_and(|open| open.is_unadopted) => {}
                 _ => return Run::Done(Attempt::Done),
             }

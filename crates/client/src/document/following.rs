@@ -11,7 +11,7 @@ use tidelog_types::{ErrorCode, JournalId, Lineage, Lsn, Position, SortedMap};
 
 use super::hand_over::{Offer, Seeding, Unrecorded};
 use super::open::{Open, RecordDue, Synced};
-use super::{Context, Document, Role, State, SyncWait};
+use super::{Context, Document, HandleState, Role, State, SyncWait};
 use crate::outbox::Outbox;
 use crate::protocol::{CallFailure, FromCore};
 use crate::record::HashedDoctype;
@@ -141,10 +141,13 @@ impl Document {
         server.filter(|_| wanted).map(String::as_str)
     }
 
-    /// The tabs that can be asked for a token.
-    pub(crate) fn token_holders(&self) -> Vec<TokenHolder> {
-        let offering = self.following.offer.as_ref().and_then(|offer| offer.token_from);
-        let open = self.handles.iter().filter(|(_, handle)| handle.has_token);
+    /// The tabs that can be asked for a token for this server: one for another server is not its.
+    pub(crate) fn token_holders(&self, url: &str) -> Vec<TokenHolder> {
+        let offer = self.following.offer.as_ref().filter(|offer| offer.url == url);
+        let offering = offer.and_then(|offer| offer.token_from);
+        let is_its =
+            |handle: &HandleState| handle.has_token && handle.server.as_deref() == Some(url);
+        let open = self.handles.iter().filter(|(_, handle)| is_its(handle));
         offering.into_iter().chain(open.map(|(key, _)| *key)).collect()
     }
 

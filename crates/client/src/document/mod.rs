@@ -82,7 +82,7 @@ pub(crate) struct Document {
     ledger: AppendLedger<Then>,
     /// Calls that were recorded, by this core or one before it: tabs may ask again.
     recorded: Recorded,
-    /// Mutations whose callers wait for the disk.
+    /// Mutations whose callers wait for the disk, and calls to sync a local document.
     settling: usize,
     write_again: WriteAgain,
     /// Who waits for which verdict.
@@ -226,6 +226,7 @@ impl Document {
             // With the pages that are not in memory any more.
             self.flush_append(ctx);
         }
+        self.tell_held_back_rejections(ctx.out);
         self.say_what_is_owed(ctx);
         self.leave_unwanted_server(ctx);
         self.give_up_silent_channel(ctx);

@@ -3,7 +3,7 @@
 use tidelog_document::{Doctype, check};
 use tidelog_sqlite::{Run, View};
 use tidelog_types::probe::{Probe, reached};
-use tidelog_types::{Lineage, Lsn};
+use tidelog_types::{ErrorCode, Lineage, Lsn};
 
 use super::requests::{Ask, Ran};
 use super::storing::Then;
@@ -28,6 +28,9 @@ impl Document {
             && let Err(error) = check(doctype, &View::new(usize::MAX, 0), ctx.found_right)
         {
             return Ran::Failed(CallFailure::of_doctype(&error));
+        }
+        if let State::Absent = self.state {
+            self.create_again(ctx);
         }
         match &self.state {
             State::Open(open) => {
@@ -151,7 +154,8 @@ impl Document {
         self.ledger.after(Then::Kept);
     }
 
-    /// The store has lost what was never durable: the document begins anew for those who hold it.
+    /// The store has lost what was never durable: the document begins anew for those who hold it,
+    /// if anybody does.
     pub(super) fn create_again(&mut self, ctx: &mut Context<'_>) {
         let newest = self.handles.values().max_by_key(|handle| handle.doctype.migrations.len());
         let Some(doctype) = newest.map(|handle| handle.doctype.clone()) else { return };
@@ -161,14 +165,18 @@ impl Document {
     }
 
     /// Where the document was read anew while tabs hold it, it has to know their doctypes again.
+    /// What finds no memory for that goes on without it, and does it the next time.
     pub(super) fn adopt_handles(&mut self, ctx: &mut Context<'_>) -> Ran {
         if !self.open().is_some_and(|open| open.is_unadopted) {
             return Ran::Done;
         }
+        let mut is_short = false;
         for doctype in self.doctypes_of_handles() {
             // Where it fails it stays at its version, and what needs the newer one fails.
-            if let Ran::Fault(pgid) = self.migrate(&doctype) {
-                return Ran::Fault(pgid);
+            match self.migrate(&doctype) {
+                Ran::Fault(pgid) => return Ran::Fault(pgid),
+                Ran::Failed(failure) => is_short |= failure.code == ErrorCode::Engine,
+                _ => {}
             }
             if let State::Open(open) = &mut self.state
                 && let Role::Synced(synced) = &mut open.role
@@ -179,7 +187,7 @@ impl Document {
             self.note_doctype(&doctype, ctx);
         }
         if let State::Open(open) = &mut self.state {
-            open.is_unadopted = false;
+            open.is_unadopted = is_short;
         }
         Ran::Done
     }

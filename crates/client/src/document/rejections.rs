@@ -18,6 +18,8 @@ use crate::record::KeptRejection;
 pub(super) struct RejectionNews {
     /// Who listens, and what it was told; also those whose request to open is still in the queue.
     listeners: SortedMap<(TabId, Handle), BTreeSet<CallId>>,
+    /// Those from whom something is held back, since their tab has much to hear.
+    behind: BTreeSet<(TabId, Handle)>,
     /// What a listener has dealt with.
     handled: BTreeSet<CallId>,
 }
@@ -30,13 +32,16 @@ impl RejectionNews {
 
     pub(super) fn drop_tab(&mut self, tab: TabId) {
         self.listeners.retain(|(holder, _), _| *holder != tab);
+        self.behind.retain(|(holder, _)| *holder != tab);
     }
 
     pub(super) fn drop_listener(&mut self, tab: TabId, handle: Handle) {
         self.listeners.remove(&(tab, handle));
+        self.behind.remove(&(tab, handle));
     }
 
-    /// Tells those who listen, and of whom one `holds` the document, of these; each once.
+    /// Tells those who listen, and of whom one `holds` the document, of these; each once, and no
+    /// more than its tab can hear.
     fn tell<'r>(
         &mut self,
         rejections: impl Iterator<Item = &'r KeptRejection> + Clone,
@@ -46,9 +51,15 @@ impl RejectionNews {
         for (holder, told) in self.listeners.iter_mut().filter(|(holder, _)| holds(holder)) {
             let (tab, handle) = *holder;
             for rejection in rejections.clone().filter(|rejection| !rejection.handled) {
-                if told.insert(rejection.call) {
-                    out.tell(tab, rejection.news(handle));
+                if told.contains(&rejection.call) {
+                    continue;
                 }
+                if out.flow.is_behind(tab) {
+                    self.behind.insert(*holder);
+                    break;
+                }
+                told.insert(rejection.call);
+                out.tell(tab, rejection.news(handle));
             }
         }
     }
@@ -79,6 +90,14 @@ impl Document {
         let State::Open(open) = &self.state else { return };
         let holds = |holder: &(TabId, Handle)| self.handles.contains_key(holder);
         self.rejection_news.tell(open.record.rejections.iter(), holds, out);
+    }
+
+    /// Tells what was held back from those who have heard enough since.
+    pub(super) fn tell_held_back_rejections(&mut self, out: &mut Outbox) {
+        let is_behind = |holder: &(TabId, Handle)| out.flow.is_behind(holder.0);
+        if self.rejection_news.behind.extract_if(.., |holder| !is_behind(holder)).count() > 0 {
+            self.tell_rejections(out);
+        }
     }
 
     /// Tells all who listen of these rejections, and writes them down: once, however many they are.

@@ -7,14 +7,16 @@ use tidelog_document::Mutation;
 use tidelog_sqlite::Run;
 use tidelog_types::limits::MUTATION_SIZE_MAX;
 use tidelog_types::probe::{Probe, reached};
-use tidelog_types::{Budget, CallId, EntryId, ErrorCode, Lsn, Outcome, Pgid, Value};
+use tidelog_types::{Budget, CallId, EntryId, ErrorCode, Lsn, Outcome, Pgid};
 
 use super::storing::Settle;
 use super::watches::Watch;
 use super::{Attempt, Context, Document, For, PIECE_STEPS, Role, State, SyncWait, Then};
 use crate::effect::TabId;
 use crate::outbox::Outbox;
-use crate::protocol::{Again, Call, CallFailure, FromCore, Handle, Mutate, Query, Request};
+use crate::protocol::{
+    Again, Call, CallFailure, FromCore, Handle, Mutate, Query, Request, size_of_args,
+};
 use crate::record::KeptRejection;
 
 /// Times that one request may wait for pages before something must be wrong with them.
@@ -287,7 +289,8 @@ impl Document {
             kept_rejections: Lsn::FIRST,
             moved_from: None,
         };
-        if size_of_args(&mutation) > MUTATION_SIZE_MAX {
+        let size = size_of_args(&mutation.args);
+        if size > MUTATION_SIZE_MAX {
             return Ran::Failed(CallFailure::new(
                 ErrorCode::MutationArgument,
                 format!("the arguments of {name} are over {MUTATION_SIZE_MAX} bytes"),
@@ -309,6 +312,7 @@ impl Document {
         match run {
             Run::Done((lsn, changed)) => {
                 budget.spend_pages(changed.len() as u64);
+                budget.spend_bytes(size as u64);
                 self.watches.mark(&changed, open.view());
                 let entry = open.entry_id(lsn);
                 self.settle(ask, *id, entry, None);
@@ -448,7 +452,8 @@ impl Document {
 
     fn run_sync(&mut self, ask: &Ask, ctx: &mut Context<'_>) -> Ran {
         let Some(replica) = self.replica() else {
-            ctx.out.tell(ask.tab, FromCore::Done { call: ask.call });
+            self.settling += 1;
+            self.ledger.after(Then::Synced { tab: ask.tab, call: ask.call });
             return Ran::Done;
         };
         let timeline = (replica.timeline(), replica.head());
@@ -477,13 +482,4 @@ impl Document {
             None => Ran::Needs(open.view().missing()),
         }
     }
-}
-
-fn size_of_args(mutation: &Mutation) -> usize {
-    let size = |value: &Value| match value {
-        Value::Text(text) => text.len(),
-        Value::Blob(bytes) => bytes.len(),
-        _ => 8,
-    };
-    mutation.args.iter().map(|(name, value)| name.len() + size(value) + 32).sum()
 }

@@ -110,14 +110,19 @@ impl Document {
         around: &Surroundings<'_>,
         out: &mut crate::outbox::Outbox,
     ) {
-        if self.handles.is_empty() || self.open().is_none() {
+        if self.handles.is_empty() {
             return;
         }
-        let told = (self.status_in(around), self.memo());
+        let now = (self.status_in(around), self.memo());
+        let is_open = self.open().is_some();
         if around.now_ms < around.store.settled_at_ms {
             out.wake_at(around.store.settled_at_ms);
         }
         for ((tab, handle), state) in self.handles.iter_mut() {
+            let told = match &state.told {
+                Some(before) if !is_open => unread(before, &now),
+                _ => now.clone(),
+            };
             if state.told.as_ref() == Some(&told) || out.flow.is_behind(*tab) {
                 continue;
             }
@@ -154,6 +159,22 @@ impl Document {
             self.error = None;
         }
     }
+}
+
+/// What is told of a document that is not read at present, or cannot be: what only its data tell
+/// is what was told `before`, and the rest as it is `now`.
+fn unread(before: &(Status, Memo), now: &(Status, Memo)) -> (Status, Memo) {
+    let ((before, known), (now, memo)) = (before, now);
+    let is_local = before.connection == Connection::Local;
+    let status = Status {
+        connection: if is_local { Connection::Local } else { now.connection },
+        pending: before.pending,
+        confirmed_lsn: before.confirmed_lsn,
+        timeline: before.timeline,
+        storage_lsns: before.storage_lsns,
+        ..now.clone()
+    };
+    (status, Memo { word: memo.word, ..*known })
 }
 
 impl Status {

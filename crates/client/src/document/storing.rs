@@ -121,6 +121,8 @@ impl WriteAgain {
 pub(super) enum Then {
     /// Tell the caller.
     Settle(Settle),
+    /// Tell the caller who waits until all of a local document is on the disk.
+    Synced { tab: TabId, call: Call },
     /// Frames of this timeline before this LSN are durable.
     Timeline(JournalId, Lsn),
     /// Storage entries before this are durable, the last of them of so many bytes.
@@ -134,11 +136,9 @@ pub(super) enum Then {
 }
 
 impl Then {
-    fn into_settle(self) -> Option<Settle> {
-        match self {
-            Self::Settle(settle) => Some(settle),
-            _ => None,
-        }
+    /// Whether a caller waits for it.
+    fn is_awaited(&self) -> bool {
+        matches!(self, Self::Settle(_) | Self::Synced { .. })
     }
 
     fn entries_size(&self) -> usize {
@@ -301,6 +301,10 @@ impl Document {
                         }
                     }
                 }
+                (Then::Synced { tab, call }, _) => {
+                    self.settling -= 1;
+                    ctx.out.tell(tab, FromCore::Done { call });
+                }
                 (Then::Timeline(journal, lsn), Some(open)) => {
                     // Another timeline may have taken its place meanwhile.
                     if let Role::Synced(synced) = &mut open.role
@@ -346,12 +350,12 @@ impl Document {
         let had_entries = self.is_followed() && lost.iter().any(is_entry);
         self.unstored.gathered_size = 0;
         self.unstored.in_flight_size -= lost.iter().map(Then::entries_size).sum::<usize>();
-        let settles: Vec<Settle> = lost.into_iter().filter_map(Then::into_settle).collect();
         if ctx.store.is_lost() {
             // What is shown stays as it is: nobody writes it again, so nothing is read anew.
             ctx.store.give_up(&self.key, ticket);
-            return self.fail_cleared(settles, ctx.out);
+            return self.fail_cleared(lost, ctx.out);
         }
+        let settles = self.fail_local_syncs(lost, &failure, ctx.out);
         let recorded_here = |settle: &Settle| settle.again.is_none().then_some(settle.id);
         let taken_back: Vec<CallId> = settles.iter().filter_map(recorded_here).collect();
         let mut asked_again = Vec::new();
@@ -382,6 +386,9 @@ impl Document {
     /// Why the document is not as it should be, if it is known: what lasts comes first.
     pub(super) fn why_wrong(&self) -> Option<&CallFailure> {
         let refused = self.write_again.failure.as_ref();
+        if let State::Broken(failure) = &self.state {
+            return Some(failure);
+        }
         self.error.as_ref().filter(|error| error.is_final()).or(refused).or(self.error.as_ref())
     }
 
@@ -390,17 +397,40 @@ impl Document {
         if self.settling == 0 {
             return;
         }
-        let waiting = self.ledger.take_waiting(|then| matches!(then, Then::Settle(_)));
-        self.fail_cleared(waiting.into_iter().filter_map(Then::into_settle), out);
+        let waiting = self.ledger.take_waiting(Then::is_awaited);
+        self.fail_cleared(waiting, out);
     }
 
-    fn fail_cleared(&mut self, settles: impl IntoIterator<Item = Settle>, out: &mut Outbox) {
+    fn fail_cleared(&mut self, lost: impl IntoIterator<Item = Then>, out: &mut Outbox) {
+        let settles = self.fail_local_syncs(lost, &CallFailure::data_cleared(), out);
         let failure = CallFailure { outcome: Outcome::Unknown, ..CallFailure::data_cleared() };
         for Settle { tab, call, id, .. } in settles {
             self.settling -= 1;
             self.confirming.remove(&id);
             out.tell(tab, FromCore::Failed { call, failure: failure.clone() });
         }
+    }
+
+    /// Tells those who wait until all of a local document is on the disk that it does not get there.
+    /// Gives the mutations whose callers wait for the same.
+    fn fail_local_syncs(
+        &mut self,
+        lost: impl IntoIterator<Item = Then>,
+        failure: &CallFailure,
+        out: &mut Outbox,
+    ) -> Vec<Settle> {
+        let mut settles = Vec::new();
+        for then in lost {
+            match then {
+                Then::Settle(settle) => settles.push(settle),
+                Then::Synced { tab, call } => {
+                    self.settling -= 1;
+                    out.tell(tab, FromCore::Failed { call, failure: failure.clone() });
+                }
+                _ => {}
+            }
+        }
+        settles
     }
 
     /// Looks for these mutations before all that was asked since: what is not found is run. Who
@@ -481,7 +511,7 @@ impl Document {
             open.record_due = None;
         }
         let forgotten = self.ledger.forget_draft();
-        self.fail_cleared(forgotten.into_iter().filter_map(Then::into_settle), out);
+        self.fail_cleared(forgotten, out);
     }
 
     /// Drops pages that can be read again, beyond those that may be in memory.
