@@ -138,7 +138,7 @@ pub struct Limits {
     pub pool_pages_max: usize,
     /// Pages that one transaction may read before it fails.
     pub read_set_pages_max: usize,
-    /// Pages fetched at most for one fault.
+    /// Pages fetched at most for one fault, unless a transaction has many of them.
     pub fault_pages_max: usize,
     /// Virtual machine steps of SQLite that one mutation, one query, or one statement of a
     /// migration may take. Bytes that SQLite allocates count too, and those that our own functions
