@@ -38,6 +38,7 @@ mod record;
 mod refusal;
 mod seed;
 mod subscriber;
+mod work_time;
 #[cfg(test)]
 mod tests;
 
@@ -65,6 +66,8 @@ use refusal::brief;
 pub use seed::STAGED;
 use seed::SeedProgress;
 use subscriber::{ChannelId, OpenRequest, Seed, Subscriber, SubscriberId};
+pub use work_time::ThreadClock;
+use work_time::WorkTime;
 
 /// One document on the server.
 pub struct Room {
@@ -86,7 +89,7 @@ pub struct Room {
     subscribers_ever: u64,
     outlets: Arc<dyn Outlets>,
     caution: Arc<dyn Caution>,
-    stopwatch: Option<Arc<dyn Stopwatch>>,
+    time: Option<Arc<WorkTime>>,
     /// Who is handing a local document over: one at a time.
     seeding: Option<SubscriberId>,
     /// How far that has come, and since when on the shell's clock.
@@ -217,7 +220,7 @@ impl Room {
             subscribers_ever: 0,
             outlets,
             caution: Arc::new(NoCaution),
-            stopwatch: None,
+            time: None,
             seeding: None,
             seed_progress: None,
             overdue_count: 0,
@@ -242,10 +245,10 @@ impl Room {
         self
     }
 
-    /// Ends what takes longer than this allows.
+    /// Ends what takes too long by this clock.
     #[must_use]
-    pub fn with_stopwatch(mut self, stopwatch: Arc<dyn Stopwatch>) -> Self {
-        self.stopwatch = Some(stopwatch);
+    pub fn with_clock(mut self, clock: Arc<dyn ThreadClock>) -> Self {
+        self.time = Some(Arc::new(WorkTime::new(clock)));
         self
     }
 
@@ -277,8 +280,8 @@ impl Room {
     fn new_view(&self, db_pages: u32) -> View {
         let limits = self.settings.limits;
         let view = View::new(limits.pool_pages_max, db_pages).with_limits(limits);
-        match &self.stopwatch {
-            Some(stopwatch) => view.with_stopwatch(Arc::clone(stopwatch)),
+        match &self.time {
+            Some(time) => view.with_stopwatch(Arc::clone(time) as Arc<dyn Stopwatch>),
             None => view,
         }
     }
@@ -443,6 +446,9 @@ impl Room {
                 self.effects.push(RoomEffect::Store(StoreRequest::Open { document }));
                 break;
             }
+            if let Some(time) = &self.time {
+                if self.faults_count == 0 { time.begin() } else { time.go_on() }
+            }
             if let Err(halt) = self.run(&mut work, budget) {
                 self.on_halt(work, halt);
             } else {
@@ -507,6 +513,7 @@ impl Room {
             asked.sort_unstable();
         }
         self.faults_count += 1;
+        self.time.iter().for_each(|time| time.fault());
         // What was appended must be there before it is read.
         self.commit();
         self.queue.push_front(work);
@@ -545,6 +552,7 @@ impl Room {
     /// A run is over: nothing that it read is pinned any longer.
     fn settled(&mut self) {
         self.faults_count = 0;
+        self.time.iter().for_each(|time| time.begin());
         if let State::Open(document) = &self.state {
             document.authority.view().evict();
         }

@@ -151,7 +151,7 @@ impl Rooms {
         RoomTask {
             room: Room::new(document.clone(), settings, seed, outlets)
                 .with_caution(Arc::clone(&self.caution))
-                .with_stopwatch(Arc::new(CpuTime::default())),
+                .with_clock(Arc::new(CpuTime)),
             document: document.clone(),
             rooms: Arc::clone(self),
             owner: self.store.owner(),
