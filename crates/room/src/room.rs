@@ -38,9 +38,9 @@ mod record;
 mod refusal;
 mod seed;
 mod subscriber;
-mod work_time;
 #[cfg(test)]
 mod tests;
+mod work_time;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;

@@ -236,8 +236,10 @@ impl Reader {
             }
             ToServer::About { channel, body } => (channel, body),
         };
-        if let ToRoom::Open { document, .. } = &message {
-            self.open(channel, document)?;
+        if let ToRoom::Open { document, .. } = &message
+            && !self.open(channel, document)?
+        {
+            return Flow::Continue(());
         }
         let is_last = matches!(message, ToRoom::Close);
         // A channel that was refused or closed may still have had some messages on the way.
@@ -256,21 +258,23 @@ impl Reader {
         Flow::Continue(())
     }
 
-    fn open(&mut self, channel: Channel, document: &str) -> Flow {
+    /// Sees to it that the channel has a room; false if it is refused, and its room is not asked.
+    fn open(&mut self, channel: Channel, document: &str) -> Flow<bool> {
         let refuse = |refusal| {
             let body = FromRoom::Refused(refusal);
             self.connection.send(FromServer::About { channel, body });
-            Flow::Continue(())
+            Flow::Continue(false)
         };
+        let known = self.channels.open.get(&channel);
+        if known.is_some_and(|known| known.document.document != document) {
+            return Flow::Break(protocol("one channel for two documents"));
+        }
         let Ok(document) = DocumentKey::new(document, "") else {
             let reason = "no document can have that name".to_owned();
             return refuse(Refusal::Protocol { reason });
         };
-        match self.channels.open.get(&channel) {
-            Some(known) if known.document != document => {
-                return Flow::Break(protocol("one channel for two documents"));
-            }
-            Some(known) if !known.room.is_closed() => return Flow::Continue(()),
+        match known {
+            Some(known) if !known.room.is_closed() => return Flow::Continue(true),
             None if self.channels.open.len() >= CONNECTION_CHANNELS_MAX => {
                 let reason = format!("{CONNECTION_CHANNELS_MAX} documents are open already");
                 return refuse(Refusal::Protocol { reason });
@@ -282,7 +286,7 @@ impl Reader {
             return refuse(Refusal::Storage { reason });
         };
         self.channels.open.insert(channel, OpenChannel { document, room });
-        Flow::Continue(())
+        Flow::Continue(true)
     }
 }
 

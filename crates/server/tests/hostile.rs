@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use tidelog_server::{ServeSettings, Server};
-use tidelog_sync::{Channel, FromRoom, FromServer, Intent, Refusal, ToServer};
+use tidelog_sync::{ByeReason, Channel, FromRoom, FromServer, Intent, Refusal, ToServer};
 use tidelog_testing::room::{Copy, burner, frame, large_seed, offer_of_a_life, open};
 use tidelog_testing::server::{Client, PATIENCE, http, settings};
 use tidelog_types::limits::{CONNECTION_CHANNELS_MAX, EXPORTS_MAX, HELLO_SIZE_MAX};
@@ -111,6 +111,34 @@ async fn the_documents_of_a_connection_are_bounded() {
         }
     }
     assert_eq!(refused, [channels_max + 1]);
+    server.stop().await;
+}
+
+/// V13. An impossible name too is another one than that of the document which is open there.
+#[tokio::test]
+async fn a_channel_is_of_one_document() {
+    let data = tempfile::tempdir().expect("a folder");
+    let server = start(data.path()).await;
+    for name in ["other", ""] {
+        let mut client = Client::connect(server.address()).await.expect("up");
+        client.open("list", 1, None).await.expect("up");
+        assert!(matches!(client.hear_of().await, Some(FromRoom::Opened { .. })));
+        client.open(name, 1, None).await.expect("up");
+        let said = loop {
+            match client.hear().await {
+                Some(FromServer::About { body: FromRoom::Entry(_), .. }) => {}
+                said => break said,
+            }
+        };
+        let is_bye = matches!(said, Some(FromServer::Bye { reason: ByeReason::Protocol { .. } }));
+        assert!(is_bye, "{name:?}: {said:?}");
+    }
+    // On a channel of its own it is refused, and nothing else is.
+    let mut client = Client::connect(server.address()).await.expect("up");
+    client.open("", 1, None).await.expect("up");
+    assert!(matches!(client.hear_of().await, Some(FromRoom::Refused(Refusal::Protocol { .. }))));
+    client.open("list", 1, None).await.expect("up");
+    assert!(matches!(client.hear_of().await, Some(FromRoom::Opened { .. })));
     server.stop().await;
 }
 

@@ -224,8 +224,7 @@ impl View {
         let overlay = lock(&self.overlay);
         let base = lock(&self.base);
         let end = base.pool.db_pages().min(overlay.db_pages.unwrap_or(u32::MAX));
-        let is_absent =
-            |pgid: &Pgid| !overlay.pages.contains_key(pgid) && !base.pool.has(*pgid);
+        let is_absent = |pgid: &Pgid| !overlay.pages.contains_key(pgid) && !base.pool.has(*pgid);
         (1..=end.min(last)).rev().map(Pgid).filter(is_absent).take(count).collect()
     }
 
