@@ -117,7 +117,8 @@ impl Rooms {
     }
 
     /// The room of `document`, made if there is none; `None` if there are as many as may be. It
-    /// stays for as long as the sender is kept.
+    /// stays for as long as the sender is kept: so that is for what is said to it now. Whoever may
+    /// say more keeps a weak one, since a room in which nobody is does not stay for that.
     pub(crate) fn room(self: &Arc<Self>, document: &DocumentKey) -> Option<RoomSender> {
         let mut rooms = self.rooms();
         if let Some(room) = rooms.get(document).filter(|room| !room.is_closed()) {

@@ -30,7 +30,7 @@ use tracing::{debug, info};
 use crate::connection::{Connection, ConnectionEnd, Ending};
 use crate::counters::{Counters, add};
 use crate::gate::{Gate, Gated};
-use crate::rooms::{RoomMail, RoomSender};
+use crate::rooms::{RoomMail, RoomSender, WeakRoomSender};
 use crate::shared::Shared;
 
 /// Within which time a client has to say Hello.
@@ -117,15 +117,25 @@ struct Channels {
 
 struct OpenChannel {
     document: DocumentKey,
-    room: RoomSender,
+    /// A room that refused the channel need not stay for it.
+    room: WeakRoomSender,
 }
 
 impl Channels {
+    fn enter(&mut self, channel: Channel, document: DocumentKey, room: &RoomSender) {
+        self.open.insert(channel, OpenChannel { document, room: room.downgrade() });
+    }
+
     /// Forgets a channel, and tells its room if it was the last one there.
     fn close(&mut self, channel: Channel) {
         let Some(OpenChannel { document, room }) = self.open.remove(&channel) else { return };
-        if self.open.values().all(|other| other.document != document) {
-            // A room that is closed has forgotten us already.
+        // A room that is gone has forgotten us already, and another one may be in its place.
+        let Some(room) = room.upgrade() else { return };
+        let is_there = |other: &OpenChannel| {
+            let other = (other.document == document).then(|| other.room.upgrade()).flatten();
+            other.is_some_and(|other| other.same_channel(&room))
+        };
+        if !self.open.values().any(is_there) {
             let _ = room.send(RoomMail::Left { conn: self.conn });
         }
     }
@@ -236,20 +246,19 @@ impl Reader {
             }
             ToServer::About { channel, body } => (channel, body),
         };
-        if let ToRoom::Open { document, .. } = &message
-            && !self.open(channel, document)?
-        {
-            return Flow::Continue(());
-        }
-        let is_last = matches!(message, ToRoom::Close);
-        // A channel that was refused or closed may still have had some messages on the way.
-        let Some(OpenChannel { room, .. }) = self.channels.open.get(&channel) else {
-            return Flow::Continue(());
+        let (is_first, is_last) =
+            (matches!(message, ToRoom::Open { .. }), matches!(message, ToRoom::Close));
+        let room = match &message {
+            ToRoom::Open { document, .. } => self.open(channel, document)?,
+            _ => self.channels.open.get(&channel).and_then(|known| known.room.upgrade()),
         };
+        // A channel that was refused or closed may still have had some messages on the way.
+        let Some(room) = room else { return Flow::Continue(()) };
         let connection = self.connection.clone();
         let message = Box::new(message);
         let mail = RoomMail::Message { connection, channel, message, permit };
-        if room.send(mail).is_err() {
+        // A room that is gone has let go of all who were there, and never saw this one.
+        if room.send(mail).is_err() && is_first {
             return Flow::Break(Ending::Quiet);
         }
         if is_last {
@@ -258,12 +267,12 @@ impl Reader {
         Flow::Continue(())
     }
 
-    /// Sees to it that the channel has a room; false if it is refused, and its room is not asked.
-    fn open(&mut self, channel: Channel, document: &str) -> Flow<bool> {
+    /// The room of the channel from now on; `None` if it is refused.
+    fn open(&mut self, channel: Channel, document: &str) -> Flow<Option<RoomSender>> {
         let refuse = |refusal| {
             let body = FromRoom::Refused(refusal);
             self.connection.send(FromServer::About { channel, body });
-            Flow::Continue(false)
+            Flow::Continue(None)
         };
         let known = self.channels.open.get(&channel);
         if known.is_some_and(|known| known.document.document != document) {
@@ -273,20 +282,16 @@ impl Reader {
             let reason = "no document can have that name".to_owned();
             return refuse(Refusal::Protocol { reason });
         };
-        match known {
-            Some(known) if !known.room.is_closed() => return Flow::Continue(true),
-            None if self.channels.open.len() >= CONNECTION_CHANNELS_MAX => {
-                let reason = format!("{CONNECTION_CHANNELS_MAX} documents are open already");
-                return refuse(Refusal::Protocol { reason });
-            }
-            _ => {}
+        if known.is_none() && self.channels.open.len() >= CONNECTION_CHANNELS_MAX {
+            let reason = format!("{CONNECTION_CHANNELS_MAX} documents are open already");
+            return refuse(Refusal::Protocol { reason });
         }
         let Some(room) = self.shared.rooms.room(&document) else {
             let reason = "the server has too many documents open".to_owned();
             return refuse(Refusal::Storage { reason });
         };
-        self.channels.open.insert(channel, OpenChannel { document, room });
-        Flow::Continue(true)
+        self.channels.enter(channel, document, &room);
+        Flow::Continue(Some(room))
     }
 }
 
@@ -430,6 +435,7 @@ mod tests {
     use std::pin::Pin;
     use std::task::{Context, Poll};
 
+    use tokio::sync::mpsc::error::TryRecvError;
     use tokio::sync::mpsc::unbounded_channel;
 
     use super::*;
@@ -491,15 +497,32 @@ mod tests {
     fn a_room_hears_when_a_connection_has_closed_its_last_channel_there() {
         let (room, mut mail) = unbounded_channel();
         let document = DocumentKey::new("list", "").expect("a name");
-        let channel = || OpenChannel { document: document.clone(), room: room.clone() };
-        let open = BTreeMap::from([1, 2, 3].map(|number| (Channel(number), channel())));
-        let mut channels = Channels { conn: ConnId(7), open };
+        let mut channels = Channels { conn: ConnId(7), open: BTreeMap::new() };
+        for number in [1, 2, 3] {
+            channels.enter(Channel(number), document.clone(), &room);
+        }
         channels.close(Channel(1));
         channels.close(Channel(1));
         assert!(mail.try_recv().is_err(), "it is still there");
         drop(channels);
         assert!(matches!(mail.try_recv(), Ok(RoomMail::Left { conn: ConnId(7) })));
         assert!(mail.try_recv().is_err(), "once");
+    }
+
+    /// Goal: whoever opens names that there are not keeps no rooms open. Method: a channel whose
+    /// room is gone, and another one of the same document, whose room came later.
+    #[test]
+    fn a_channel_keeps_no_room() {
+        let (room, mut mail) = unbounded_channel();
+        let document = DocumentKey::new("list", "").expect("a name");
+        let mut channels = Channels { conn: ConnId(7), open: BTreeMap::new() };
+        channels.enter(Channel(2), document.clone(), &room);
+        drop(room);
+        assert!(matches!(mail.try_recv(), Err(TryRecvError::Disconnected)), "nobody holds it");
+        let (later, mut mail) = unbounded_channel();
+        channels.enter(Channel(1), document, &later);
+        drop(channels);
+        assert!(matches!(mail.try_recv(), Ok(RoomMail::Left { conn: ConnId(7) })));
     }
 
     /// Counts what it is given.
