@@ -96,6 +96,8 @@ pub struct Room {
     seed_progress: Option<(SeedProgress, u64)>,
     /// How often in a row nothing came of it for too long.
     overdue_count: u32,
+    /// Whether nobody is given more time for that.
+    is_pressed: bool,
     /// Those who would like to, once it is known what became of that, in the order in which they
     /// came.
     offers: VecDeque<(ChannelId, OpenRequest)>,
@@ -224,6 +226,7 @@ impl Room {
             seeding: None,
             seed_progress: None,
             overdue_count: 0,
+            is_pressed: false,
             offers: VecDeque::new(),
             has_abandoned: false,
             broadcast: None,

@@ -117,6 +117,23 @@ fn one_local_document_is_handed_over_at_a_time() {
 }
 
 #[test]
+fn nobody_silent_is_waited_for_for_long_where_others_may_find_no_room() {
+    let mut scene = Scene::new(Limits::DEFAULT, usize::MAX);
+    for round in 0..5 {
+        scene.open_on(ANN, CHANNEL, offer());
+        let now_ms = round * 1_000_000;
+        let alone_ms = scene.room.seed_overdue_at_ms(now_ms).expect("it ends in any case");
+        assert_eq!(alone_ms - now_ms, 60_000 << round.min(3));
+        scene.room.press_seed(true);
+        let pressed_ms = scene.room.seed_overdue_at_ms(now_ms).expect("it ends sooner");
+        assert_eq!(pressed_ms - now_ms, 5_000);
+        scene.settle(RoomInput::SeedOverdue { now_ms: pressed_ms });
+        assert_eq!(scene.room.seed_size(), 0);
+        scene.room.press_seed(false);
+    }
+}
+
+#[test]
 fn one_who_hands_over_is_waited_for_as_long_as_something_comes() {
     let (_, parts) = large_seed(64);
     let mut scene = Scene::new(Limits::DEFAULT, usize::MAX);

@@ -34,7 +34,8 @@ const SEED_SILENT_MS: u64 = 5_000;
 /// The same while nobody waits: what is kept of a document is not kept for somebody silent.
 const SEED_IDLE_MS: u64 = 60_000;
 /// How often that becomes twice as long, each time it was too short. Whoever is slow gets through,
-/// then, and whoever is silent is waited for no longer than this.
+/// then, and whoever is silent is waited for no longer than this. Where all rooms keep much of what
+/// is handed over, nobody is waited for longer than the shortest of these times.
 const SEED_PATIENCE_MAX: u32 = 3;
 
 /// How far a document has come that is handed over.
@@ -198,8 +199,15 @@ impl Room {
         }
         let (_, since_ms) = self.seed_progress?;
         let silent_ms = if self.offers.is_empty() { SEED_IDLE_MS } else { SEED_SILENT_MS };
-        let due_ms = since_ms + (silent_ms << self.overdue_count.min(SEED_PATIENCE_MAX));
+        let patient_ms = silent_ms << self.overdue_count.min(SEED_PATIENCE_MAX);
+        let due_ms = since_ms + if self.is_pressed { SEED_SILENT_MS } else { patient_ms };
         self.takes_messages().then_some(due_ms)
+    }
+
+    /// Whether others may soon not be able to hand over, since much is kept of what is handed over
+    /// in all rooms.
+    pub fn press_seed(&mut self, is_pressed: bool) {
+        self.is_pressed = is_pressed;
     }
 
     /// Lets the next one hand over.
