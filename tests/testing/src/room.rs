@@ -364,6 +364,12 @@ pub fn large_seed(part_pages: usize) -> (Vec<u8>, Vec<ToRoom>) {
     let mut scene = Scene::new(Limits::DEFAULT, usize::MAX);
     with_bulk(&mut scene);
     let file = scene.export();
+    let parts = seed_of(&file, part_pages);
+    (file, parts)
+}
+
+/// The hand-over of this file, in parts of so many pages.
+pub fn seed_of(file: &[u8], part_pages: usize) -> Vec<ToRoom> {
     let position = Position { next: lsn(5), life: LIFE, ..Position::start_of(JournalId([9; 16])) };
     let db_pages = u32::try_from(file.len() / PAGE_SIZE).expect("few");
     let pages: Vec<(Pgid, Page)> = (1..)
@@ -375,8 +381,7 @@ pub fn large_seed(part_pages: usize) -> (Vec<u8>, Vec<ToRoom>) {
         let pages = part.iter().cloned().map(Into::into).collect();
         ToRoom::Seed { position, db_pages, pages, last }
     });
-    let parts = parts.collect();
-    (file, parts)
+    parts.collect()
 }
 
 pub fn offer_of_a_life() -> Intent {

@@ -151,7 +151,7 @@ impl Room {
         let compared = match &mut self.state {
             State::Open(document) => {
                 // Its client is welcomed without a further look at the pages.
-                document.applied(timeline)?;
+                document.served(timeline)?;
                 document.compare_offer(&position, &seed.lives)
             }
             _ => Offered::Beyond,
