@@ -156,6 +156,29 @@ fn who_has_filled_a_document_with_rejections_waits_for_room_and_nobody_else_does
     assert!(matches!(heard.last(), Some(FromRoom::Acked { next }) if *next == waits.next()));
 }
 
+/// Goal: a crowd that lags costs the store no more than what it is sent. Method: all of them wait for
+/// a chunk, and the store takes one read at a time.
+#[test]
+fn what_the_store_had_no_room_for_is_asked_for_once_for_each_read_that_ends() {
+    let limits = Limits { owner_reads_max: 1, ..Limits::DEFAULT };
+    let mut scene = Scene::new(limits, 1024 * 1024);
+    scene.open(ANN);
+    scene.frames(ANN, 1, adds(10));
+    let mut copies = vec![Copy::default(); 100];
+    let conns = (0..100).map(|number| ConnId(10 + number));
+    for conn in conns.clone() {
+        let message = open("notebook", 9, Intent::Follow);
+        scene.step(RoomInput::Message { conn, channel: CHANNEL, message });
+    }
+    scene.reads_count = 0;
+    scene.settle(RoomInput::GoOn);
+    for (conn, copy) in conns.zip(&mut copies) {
+        scene.read_all(conn, copy);
+        assert_eq!(copy.position.map(|position| position.next), Some(lsn(12)), "it has all of it");
+    }
+    assert!(scene.reads_count <= 300, "{} reads", scene.reads_count);
+}
+
 #[test]
 fn a_room_that_rested_goes_on_as_if_it_had_not() {
     let images = [false, true].map(|rests| {

@@ -159,6 +159,8 @@ pub struct Scene {
     pub answers: Vec<Answer>,
     /// Pages that were appended, by the step that did it.
     pub appended: Vec<usize>,
+    /// Reads for those who follow that the store was asked for.
+    pub reads_count: usize,
     /// Bytes that the room kept after each step, and of a document that is handed over.
     pub kept: Vec<(usize, usize)>,
 }
@@ -186,6 +188,7 @@ impl Scene {
             unread: BTreeMap::new(),
             answers: Vec::new(),
             appended: Vec::new(),
+            reads_count: 0,
             kept: Vec::new(),
         }
     }
@@ -205,6 +208,8 @@ impl Scene {
                         let pages = append.storage.iter().map(|entry| entry.set.pages.len());
                         appended += pages.sum::<usize>();
                     }
+                    let is_read = matches!(request, StoreRequest::SyncPrepare { .. });
+                    self.reads_count += usize::from(is_read);
                     self.store.serve(OwnerId(1), request);
                 }
                 RoomEffect::Answer { answer, .. } => self.answers.push(answer),

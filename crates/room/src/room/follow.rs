@@ -189,9 +189,10 @@ impl Room {
         self.ask_for_chunk(request);
     }
 
-    pub(super) fn ask_for_chunk(&mut self, request: u64) {
+    /// False if nobody wants it any more.
+    pub(super) fn ask_for_chunk(&mut self, request: u64) -> bool {
         let catch_up = self.reads.get(&request).and_then(|id| self.catch_ups.get(id));
-        let Some(catch_up) = catch_up else { return };
+        let Some(catch_up) = catch_up else { return false };
         let pages_max = catch_up.chunk_pages(&self.settings.limits);
         self.effects.push(RoomEffect::Store(StoreRequest::SyncPrepare {
             request,
@@ -202,6 +203,7 @@ impl Room {
             from: catch_up.from,
             pages_max: u32::try_from(pages_max).unwrap_or(u32::MAX),
         }));
+        true
     }
 
     /// The store has read a part of a chunk.

@@ -158,13 +158,16 @@ impl Room {
         self.settled();
     }
 
-    /// The store has answered a read, so it may take in those that it had no room for.
+    /// The store has answered a read, so there is room for one of those that it had no room for: to
+    /// refuse the others takes it as long as to plan them. What a run waits for comes first, and
+    /// then the oldest. Where one is refused another one is under way, whose end asks for the next.
     fn ask_again(&mut self) {
-        for request in std::mem::take(&mut self.refused) {
-            if self.reads.contains_key(&request) {
-                self.ask_for_chunk(request);
-            } else if self.fetch.as_ref().is_some_and(|fetch| fetch.request == request) {
-                self.ask_for_pages();
+        if self.fetch.as_ref().is_some_and(|fetch| self.refused.remove(&fetch.request)) {
+            return self.ask_for_pages();
+        }
+        while let Some(request) = self.refused.pop_first() {
+            if self.ask_for_chunk(request) {
+                return;
             }
         }
     }
