@@ -15,6 +15,10 @@ use super::record::RoomRecord;
 use super::refusal::brief;
 use super::{Answer, Fetch, Room, RoomEffect, State, Work};
 
+/// The number under which the store tells that a document cannot be opened; no request of ours has
+/// it.
+const OPENING: u64 = 0;
+
 impl Room {
     pub(super) fn on_store(&mut self, reply: StoreReply) {
         let has_room = reply.ends_a_read();
@@ -141,7 +145,7 @@ impl Room {
             Some(pgid) => format!("page {pgid} is damaged"),
             None => "the document is damaged".to_owned(),
         };
-        if matches!(self.state, State::Opening) {
+        if matches!(self.state, State::Opening) && request == OPENING {
             return self.poison(&damaged(), Lost::default());
         }
         let Some(fetch) = self.fetch.take_if(|fetch| fetch.request == request) else { return };
