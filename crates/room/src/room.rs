@@ -79,9 +79,9 @@ pub struct Room {
     ids_count: u64,
     state: State,
     queue: VecDeque<Work>,
-    /// Set while the work at the front of the queue waits for pages.
+    /// Set while a piece of work waits for pages.
     fetch: Option<Fetch>,
-    /// Faults of the run at the front of the queue so far.
+    /// Faults of the work that is run, or waits for pages, so far.
     faults_count: u32,
     subscribers: BTreeMap<SubscriberId, Subscriber>,
     /// Who of them is on which channel: one at a time.
@@ -136,6 +136,8 @@ enum State {
 
 struct Fetch {
     request: u64,
+    /// What waits: it is run before all that is in the queue.
+    work: Work,
     document: DocumentKey,
     pages: Vec<(Pgid, Page)>,
     /// What cannot be done without; the others are only near it.
@@ -305,7 +307,7 @@ impl Room {
     /// Whether all that clients said is worked off, so that it takes more.
     #[must_use]
     pub fn takes_messages(&self) -> bool {
-        self.queue.is_empty()
+        self.queue.is_empty() && self.fetch.is_none()
     }
 
     /// Gives back what is kept for the next message, since none has come for a while: the
@@ -356,7 +358,7 @@ impl Room {
     #[must_use]
     pub fn is_at_rest(&self) -> bool {
         self.subscribers.is_empty()
-            && self.queue.is_empty()
+            && self.takes_messages()
             && self.outbox.is_empty()
             && self.broadcast.is_none()
             && !matches!(self.state, State::Opening)
@@ -414,7 +416,8 @@ impl Room {
         if is_waiting || matches!(self.state, State::Opening) {
             return false;
         }
-        // Leaving is possible at any time.
+        // Those who leave wait for no room on the disk: only for what is run, which has its time,
+        // and of which they may be the client, and for what is told.
         if !work.needs_document() {
             return true;
         }
@@ -519,9 +522,8 @@ impl Room {
         self.time.iter().for_each(|time| time.fault());
         // What was appended must be there before it is read.
         self.commit();
-        self.queue.push_front(work);
         let request = self.next_request();
-        self.fetch = Some(Fetch { request, document, pages: Vec::new(), needed, asked });
+        self.fetch = Some(Fetch { request, work, document, pages: Vec::new(), needed, asked });
         self.ask_for_pages();
     }
 
@@ -732,7 +734,7 @@ impl fmt::Display for Room {
             f,
             " | subscribers {} queued {} appends {}",
             self.subscribers.len(),
-            self.queue.len(),
+            self.queue.len() + usize::from(self.fetch.is_some()),
             self.outbox.in_flight_count()
         )
     }

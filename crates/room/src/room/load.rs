@@ -114,20 +114,21 @@ impl Room {
         if !last {
             return;
         }
-        let Some(Fetch { document, pages, asked, .. }) = self.fetch.take() else { return };
-        let Some(view) = self.view_of(&document) else { return };
-        view.fill(pages);
-        // Running again would ask for it again, for ever.
-        let absent = asked.into_iter().find(|pgid| view.base_page(*pgid).is_none());
-        if let Some(absent) = absent {
-            let lost = self.outbox.forget_draft();
-            self.poison(&format!("page {absent} is not in the store"), lost);
+        let Some(Fetch { work, document, pages, asked, .. }) = self.fetch.take() else { return };
+        let absent = self.view_of(&work, &document).and_then(|view| {
+            view.fill(pages);
+            asked.into_iter().find(|pgid| view.base_page(*pgid).is_none())
+        });
+        match absent {
+            // Running again would ask for it again, for ever.
+            Some(absent) => self.give_up(work, &format!("page {absent} is not in the store")),
+            None => self.queue.push_front(work),
         }
     }
 
-    /// By which view the work at the front of the queue reads this document of the store.
-    fn view_of(&self, document: &DocumentKey) -> Option<&View> {
-        let (read, view) = self.read_by(self.queue.front()?)?;
+    /// By which view this work reads this document of the store.
+    fn view_of(&self, work: &Work, document: &DocumentKey) -> Option<&View> {
+        let (read, view) = self.read_by(work)?;
         (read == *document).then_some(view)
     }
 
@@ -149,16 +150,13 @@ impl Room {
             return self.poison(&damaged(), Lost::default());
         }
         let Some(fetch) = self.fetch.take_if(|fetch| fetch.request == request) else { return };
-        if let Some(view) = self.view_of(&fetch.document) {
+        if let Some(view) = self.view_of(&fetch.work, &fetch.document) {
             view.fill(fetch.pages);
         }
         if !pgids.contains(&fetch.needed) {
-            return;
+            return self.queue.push_front(fetch.work);
         }
-        match self.queue.pop_front() {
-            Some(work) => self.refuse(&work, Refusal::Damaged),
-            None => unreachable!("BUG: pages for nobody"),
-        }
+        self.refuse(&fetch.work, Refusal::Damaged);
         self.settled();
     }
 
@@ -189,7 +187,8 @@ impl Room {
         self.has_abandoned |= is_left_staged;
         channel_ids.extend(self.vacate_all());
         let mut left = VecDeque::new();
-        for work in std::mem::take(&mut self.queue) {
+        let waits = self.fetch.take().map(|fetch| fetch.work);
+        for work in waits.into_iter().chain(std::mem::take(&mut self.queue)) {
             match work {
                 Work::Open(channel_id, _) => channel_ids.push(channel_id),
                 Work::Ask(request, _) => requests.push(request),
@@ -206,7 +205,6 @@ impl Room {
             self.effects.push(RoomEffect::Answer { request, answer });
         }
         self.queue = left;
-        self.fetch = None;
         self.faults_count = 0;
         self.refused.clear();
         self.state = State::Closed;

@@ -173,7 +173,9 @@ impl Room {
             return;
         }
         let staged = self.staging_key();
-        self.fetch.take_if(|fetch| fetch.document == staged);
+        if self.fetch.take_if(|fetch| fetch.document == staged).is_some() {
+            self.settled();
+        }
         self.refuse_seeding(&error.to_string());
     }
 
