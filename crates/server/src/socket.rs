@@ -17,7 +17,7 @@ use tidelog_sync::{
 };
 use tidelog_types::DocumentKey;
 use tidelog_types::limits::{CONNECTION_CHANNELS_MAX, CONNECTION_IN_SIZE_MAX, HELLO_SIZE_MAX};
-use tidelog_types::limits::{MESSAGE_SIZE_MAX, PAGE_SIZE};
+use tidelog_types::limits::{MESSAGE_SIZE_MAX, PAGE_SIZE, SMALL_MESSAGE_SIZE_MAX};
 use tokio::join;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
@@ -187,22 +187,44 @@ impl Reader {
         drop(permit(&self.permits, 0, &self.connection).await);
         let bytes = match self.early.take() {
             Some(early) => early?,
-            None => {
-                match unless_stuck(SILENCE_ENDS, || gate.read_size(), self.hear(stream)).await {
-                    Some(bytes) => bytes?,
-                    None => return Flow::Break(Ending::Quiet),
-                }
-            }
+            None => self.hear_all(stream, gate).await?,
         };
         if bytes.len() >= LARGE_MESSAGE_SIZE {
             // The stream would keep a buffer that nobody else has a part in. So it looks for what
             // comes next, and begins a small one, while we still have the large one.
+            gate.let_pass(SMALL_MESSAGE_SIZE_MAX);
             self.early = self.hear(stream).now_or_never();
         }
         let permit = permit(&self.permits, bytes.len(), &self.connection).await;
         let message = decode(&bytes)?;
         drop(bytes);
         self.take(message, permit)
+    }
+
+    /// The bytes of the next message, which waits for its turn where it is a large one.
+    async fn hear_all(&self, stream: &mut SplitStream<Socket>, gate: &Gate) -> Flow<Bytes> {
+        gate.let_pass(SMALL_MESSAGE_SIZE_MAX);
+        let small = async {
+            tokio::select! {
+                biased;
+                bytes = self.hear(stream) => Some(bytes),
+                () = gate.is_shut() => None,
+            }
+        };
+        match unless_stuck(SILENCE_ENDS, || gate.read_size(), small).await {
+            None => return Flow::Break(Ending::Quiet),
+            Some(Some(bytes)) => return bytes,
+            Some(None) => {}
+        }
+        let turn = self.shared.large_messages.turn();
+        let mut turn = tell_meanwhile(&self.connection, turn).await;
+        gate.open();
+        tokio::select! {
+            bytes = unless_stuck(SILENCE_ENDS, || gate.read_size(), self.hear(stream)) => {
+                bytes.unwrap_or(Flow::Break(Ending::Quiet))
+            }
+            () = turn.is_over() => Flow::Break(Ending::Bye(ByeReason::Slow)),
+        }
     }
 
     /// The bytes of the next message.
@@ -295,8 +317,7 @@ impl Reader {
     }
 }
 
-/// Waits until rooms have worked off enough of what the client said before. Meanwhile nothing of it
-/// is read, its `Ping` neither: so it is told now and then that we are here.
+/// Waits until rooms have worked off enough of what the client said before.
 async fn permit(
     permits: &Arc<Semaphore>,
     size: usize,
@@ -305,12 +326,18 @@ async fn permit(
     let count = (size / PERMIT_SIZE + 1).min(CONNECTION_IN_SIZE_MAX / PERMIT_SIZE);
     let count = u32::try_from(count).expect("BUG: so many permits");
     let permit = Arc::clone(permits).acquire_many_owned(count);
-    tokio::pin!(permit);
+    tell_meanwhile(connection, permit).await.expect("BUG: permits are never closed")
+}
+
+/// Waits for something. Meanwhile nothing is read of the client, its `Ping` neither: so it is told
+/// now and then that we are here.
+async fn tell_meanwhile<T>(connection: &Connection, work: impl Future<Output = T>) -> T {
+    tokio::pin!(work);
     let mut busy = interval(BUSY_EVERY);
     busy.reset();
     loop {
         tokio::select! {
-            permit = &mut permit => return permit.expect("BUG: permits are never closed"),
+            done = &mut work => return done,
             _ = busy.tick() => connection.send(FromServer::Pong),
         }
     }
