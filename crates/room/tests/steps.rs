@@ -156,8 +156,8 @@ fn who_has_filled_a_document_with_rejections_waits_for_room_and_nobody_else_does
     assert!(matches!(heard.last(), Some(FromRoom::Acked { next }) if *next == waits.next()));
 }
 
-/// Goal: a crowd that lags costs the store no more than what it is sent. Method: all of them wait for
-/// a chunk, and the store takes one read at a time.
+/// Goal: a crowd that lags costs the store no more than what it is sent. Method: all of them wait
+/// for a chunk, and the store takes one read at a time.
 #[test]
 fn what_the_store_had_no_room_for_is_asked_for_once_for_each_read_that_ends() {
     let limits = Limits { owner_reads_max: 1, ..Limits::DEFAULT };

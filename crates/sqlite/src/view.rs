@@ -163,10 +163,10 @@ impl View {
         lock(&self.base).pool.clear();
     }
 
-    /// The pages to fetch for the `kth` fault (from 0) of a transaction, ascending: up to 2^`kth` of
-    /// those that are not in memory, so that a scan faults seldom, whichever way it goes. They are
-    /// those from `fault` on, or those down from it if a scan came from above; where these are too
-    /// few, those on the other side of it too.
+    /// The pages to fetch for the `kth` fault (from 0) of a transaction, ascending: up to 2^`kth`
+    /// of those that are not in memory, so that a scan faults seldom, whichever way it goes. They
+    /// are those from `fault` on, or those down from it if a scan came from above; where these are
+    /// too few, those on the other side of it too.
     ///
     /// A transaction begins anew after each fault. So one with many of them fetches more at once
     /// the more there is in memory, and all its runs together cost a few times what the last does.
@@ -385,7 +385,7 @@ mod tests {
         assert_eq!(view.missing().len(), 256);
     }
 
-    /// How many faults a transaction has that reads all of a document of 10,000 pages in this order.
+    /// How many faults a transaction has that reads all of 10,000 pages in this order.
     fn faults_of(order: impl Iterator<Item = u32> + Clone) -> u32 {
         let view = View::new(0, 10_000);
         let mut faults_count = 0;
