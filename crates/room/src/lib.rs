@@ -19,13 +19,12 @@
 //!
 //! # What this crate does not know
 //!
-//! Sockets, tasks, threads, clocks: how long a run took it is told by a
-//! [`Stopwatch`](tidelog_sqlite::Stopwatch), what ended the server before by [`Caution`], and
-//! randomness is a seed.
+//! Sockets, tasks, threads, clocks: how long a run took it is told by a [`ThreadClock`], what ended
+//! the server before by [`Caution`], and randomness is a seed.
 
 mod room;
 
 pub use room::{
     Answer, Ask, Caution, ConnId, ENDED_THE_SERVER, Outlets, Room, RoomCounts, RoomEffect,
-    RoomInput, RoomSettings, STAGED, Service, Suspect, entry_size,
+    RoomInput, RoomSettings, STAGED, Service, Suspect, ThreadClock, entry_size,
 };

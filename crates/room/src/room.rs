@@ -41,6 +41,7 @@ mod seed;
 mod subscriber;
 #[cfg(test)]
 mod tests;
+mod work_time;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
@@ -66,6 +67,8 @@ use refusal::brief;
 pub use seed::STAGED;
 use seed::SeedProgress;
 use subscriber::{ChannelId, OpenRequest, Seed, Subscriber, SubscriberId};
+pub use work_time::ThreadClock;
+use work_time::WorkTime;
 
 /// One document on the server.
 pub struct Room {
@@ -77,9 +80,9 @@ pub struct Room {
     ids_count: u64,
     state: State,
     queue: VecDeque<Work>,
-    /// Set while the work at the front of the queue waits for pages.
+    /// Set while a piece of work waits for pages.
     fetch: Option<Fetch>,
-    /// Faults of the run at the front of the queue so far.
+    /// Faults of the work that is run, or waits for pages, so far.
     faults_count: u32,
     subscribers: BTreeMap<SubscriberId, Subscriber>,
     /// Who of them is on which channel: one at a time.
@@ -87,13 +90,15 @@ pub struct Room {
     subscribers_ever: u64,
     outlets: Arc<dyn Outlets>,
     caution: Arc<dyn Caution>,
-    stopwatch: Option<Arc<dyn Stopwatch>>,
+    time: Option<Arc<WorkTime>>,
     /// Who is handing a local document over: one at a time.
     seeding: Option<SubscriberId>,
     /// How far that has come, and since when on the shell's clock.
     seed_progress: Option<(SeedProgress, u64)>,
     /// How often in a row nothing came of it for too long.
     overdue_count: u32,
+    /// Whether nobody is given more time for that.
+    is_pressed: bool,
     /// Those who would like to, once it is known what became of that, in the order in which they
     /// came.
     offers: VecDeque<(ChannelId, OpenRequest)>,
@@ -132,6 +137,8 @@ enum State {
 
 struct Fetch {
     request: u64,
+    /// What waits: it is run before all that is in the queue.
+    work: Work,
     document: DocumentKey,
     pages: Vec<(Pgid, Page)>,
     /// What cannot be done without; the others are only near it.
@@ -218,10 +225,11 @@ impl Room {
             subscribers_ever: 0,
             outlets,
             caution: Arc::new(NoCaution),
-            stopwatch: None,
+            time: None,
             seeding: None,
             seed_progress: None,
             overdue_count: 0,
+            is_pressed: false,
             offers: VecDeque::new(),
             has_abandoned: false,
             broadcast: None,
@@ -243,10 +251,10 @@ impl Room {
         self
     }
 
-    /// Ends what takes longer than this allows.
+    /// Ends what takes too long by this clock.
     #[must_use]
-    pub fn with_stopwatch(mut self, stopwatch: Arc<dyn Stopwatch>) -> Self {
-        self.stopwatch = Some(stopwatch);
+    pub fn with_clock(mut self, clock: Arc<dyn ThreadClock>) -> Self {
+        self.time = Some(Arc::new(WorkTime::new(clock)));
         self
     }
 
@@ -278,8 +286,8 @@ impl Room {
     fn new_view(&self, db_pages: u32) -> View {
         let limits = self.settings.limits;
         let view = View::new(limits.pool_pages_max, db_pages).with_limits(limits);
-        match &self.stopwatch {
-            Some(stopwatch) => view.with_stopwatch(Arc::clone(stopwatch)),
+        match &self.time {
+            Some(time) => view.with_stopwatch(Arc::clone(time) as Arc<dyn Stopwatch>),
             None => view,
         }
     }
@@ -300,7 +308,7 @@ impl Room {
     /// Whether all that clients said is worked off, so that it takes more.
     #[must_use]
     pub fn takes_messages(&self) -> bool {
-        self.queue.is_empty()
+        self.queue.is_empty() && self.fetch.is_none()
     }
 
     /// Gives back what is kept for the next message, since none has come for a while: the
@@ -351,7 +359,7 @@ impl Room {
     #[must_use]
     pub fn is_at_rest(&self) -> bool {
         self.subscribers.is_empty()
-            && self.queue.is_empty()
+            && self.takes_messages()
             && self.outbox.is_empty()
             && self.broadcast.is_none()
             && !matches!(self.state, State::Opening)
@@ -409,7 +417,8 @@ impl Room {
         if is_waiting || matches!(self.state, State::Opening) {
             return false;
         }
-        // Leaving is possible at any time.
+        // Those who leave wait for no room on the disk: only for what is run, which has its time,
+        // and of which they may be the client, and for what is told.
         if !work.needs_document() {
             return true;
         }
@@ -443,6 +452,9 @@ impl Room {
                 let document = self.document.clone();
                 self.effects.push(RoomEffect::Store(StoreRequest::Open { document }));
                 break;
+            }
+            if let Some(time) = &self.time {
+                if self.faults_count == 0 { time.begin() } else { time.go_on() }
             }
             if let Err(halt) = self.run(&mut work, budget) {
                 self.on_halt(work, halt);
@@ -508,11 +520,11 @@ impl Room {
             asked.sort_unstable();
         }
         self.faults_count += 1;
+        self.time.iter().for_each(|time| time.fault());
         // What was appended must be there before it is read.
         self.commit();
-        self.queue.push_front(work);
         let request = self.next_request();
-        self.fetch = Some(Fetch { request, document, pages: Vec::new(), needed, asked });
+        self.fetch = Some(Fetch { request, work, document, pages: Vec::new(), needed, asked });
         self.ask_for_pages();
     }
 
@@ -546,6 +558,7 @@ impl Room {
     /// A run is over: nothing that it read is pinned any longer.
     fn run_ended(&mut self) {
         self.faults_count = 0;
+        self.time.iter().for_each(|time| time.begin());
         if let State::Open(document) = &self.state {
             document.authority.view().evict();
         }
@@ -722,7 +735,7 @@ impl fmt::Display for Room {
             f,
             " | subscribers {} queued {} appends {}",
             self.subscribers.len(),
-            self.queue.len(),
+            self.queue.len() + usize::from(self.fetch.is_some()),
             self.outbox.in_flight_count()
         )
     }

@@ -6,7 +6,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use tidelog_room::{Caution, RoomInput, Suspect};
+use tidelog_room::{Caution, ConnId, RoomInput, Suspect};
 use tidelog_sync::{FromRoom, Intent, Refusal, ToRoom, codec};
 use tidelog_testing::room::*;
 use tidelog_types::limits::{ENTRY_PAGES_MAX, LSN_MAX, Limits, PAGE_SIZE};
@@ -114,6 +114,66 @@ fn one_local_document_is_handed_over_at_a_time() {
     assert_eq!(scene.read(BOB), None, "it is not known what becomes of the first");
     scene.settle(RoomInput::Left { conn: ANN });
     assert!(matches!(scene.read(BOB), Some(FromRoom::SeedWanted)));
+}
+
+/// Spoils the rows of these timelines, on the leaves of their table, and nothing else.
+fn spoil_timelines(file: &mut [u8], timelines: impl Iterator<Item = u8> + Clone) {
+    const LEAF: u8 = 10;
+    for page in file.chunks_mut(PAGE_SIZE).filter(|page| page[0] == LEAF) {
+        for timeline in timelines.clone() {
+            let at = page.windows(16).position(|bytes| bytes == [timeline; 16]);
+            // Before the first column stand the record's header and its size.
+            let size_at =
+                at.and_then(|at| (at - 6..at).find(|start| page[*start] as usize == at - start));
+            if let Some(size_at) = size_at {
+                page[size_at] = 127;
+            }
+        }
+    }
+}
+
+/// Goal: nobody is thrown out by what concerns another client alone. Method: a file in which some
+/// timelines cannot be read is handed over, and a client of one of them comes.
+#[test]
+fn a_timeline_that_cannot_be_read_is_in_nobody_elses_way() {
+    let mut scene = Scene::new(Limits::DEFAULT, usize::MAX);
+    for number in 1..=250 {
+        let conn = ConnId(number);
+        scene.open(conn);
+        scene.frames(conn, 1, adds(1));
+        scene.settle(RoomInput::Left { conn });
+    }
+    let mut file = scene.export();
+    spoil_timelines(&mut file, 100..=140);
+    let mut scene = Scene::new(Limits::DEFAULT, usize::MAX);
+    scene.open_on(ANN, CHANNEL, offer_of_a_life());
+    seed_of(&file, 64).into_iter().for_each(|part| scene.say(ANN, part));
+    let heard = scene.read_all(ANN, &mut Copy::default());
+    assert!(matches!(heard[..], [.., FromRoom::Opened { .. }]), "{heard:?}");
+    let other = ConnId(120);
+    scene.open(other);
+    let heard = scene.read_all(other, &mut Copy::default());
+    assert_eq!(refusal(&heard), &Refusal::Damaged);
+    scene.frames(ANN, 2, adds(1));
+    let heard: Vec<FromRoom> = std::iter::from_fn(|| scene.read(ANN)).collect();
+    assert!(matches!(heard[..], [FromRoom::Entry(_), FromRoom::Acked { .. }]), "{heard:?}");
+}
+
+#[test]
+fn nobody_silent_is_waited_for_for_long_where_others_may_find_no_room() {
+    let mut scene = Scene::new(Limits::DEFAULT, usize::MAX);
+    for round in 0..5 {
+        scene.open_on(ANN, CHANNEL, offer());
+        let now_ms = round * 1_000_000;
+        let alone_ms = scene.room.seed_overdue_at_ms(now_ms).expect("it ends in any case");
+        assert_eq!(alone_ms - now_ms, 60_000 << round.min(3));
+        scene.room.press_seed(true);
+        let pressed_ms = scene.room.seed_overdue_at_ms(now_ms).expect("it ends sooner");
+        assert_eq!(pressed_ms - now_ms, 5_000);
+        scene.settle(RoomInput::SeedOverdue { now_ms: pressed_ms });
+        assert_eq!(scene.room.seed_size(), 0);
+        scene.room.press_seed(false);
+    }
 }
 
 #[test]

@@ -4,11 +4,10 @@
 //! notices. Method: a room over a store in memory, whose steps, pages and bytes are counted.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tidelog_document::Doctype;
-use tidelog_room::{ConnId, RoomInput};
-use tidelog_sqlite::Stopwatch;
+use tidelog_room::{ConnId, RoomInput, ThreadClock};
 use tidelog_sync::{FromRoom, Intent, ProbeId, Refusal, ToRoom, UndecidedReason, codec};
 use tidelog_testing::room::*;
 use tidelog_types::BudgetLimits;
@@ -28,17 +27,13 @@ fn a_long_message_is_worked_off_in_many_steps() {
     assert!(matches!(heard.last(), Some(FromRoom::Acked { next }) if *next == lsn(301)));
 }
 
-/// Is over after a hundred looks.
+/// Each look takes a hundredth of what a transaction may take.
 #[derive(Debug, Default)]
-struct Short(AtomicUsize);
+struct Looks(AtomicU64);
 
-impl Stopwatch for Short {
-    fn start(&self) {
-        self.0.store(0, Ordering::Relaxed);
-    }
-
-    fn is_over(&self) -> bool {
-        self.0.fetch_add(1, Ordering::Relaxed) >= 100
+impl ThreadClock for Looks {
+    fn worked_ns(&self) -> u64 {
+        self.0.fetch_add(100_000_000, Ordering::Relaxed)
     }
 }
 
@@ -57,7 +52,7 @@ fn a_doctype_is_looked_at_for_no_longer_than_its_migrations_may_run() {
             mutations: Vec::new(),
         };
         let mut scene = Scene::new(Limits::DEFAULT, usize::MAX);
-        scene.room = scene.room.with_stopwatch(Arc::new(Short::default()));
+        scene.room = scene.room.with_clock(Arc::new(Looks::default()));
         let ToRoom::Open { document, timeline, have, intent, .. } =
             open("notebook", 1, Intent::Follow)
         else {
@@ -70,6 +65,25 @@ fn a_doctype_is_looked_at_for_no_longer_than_its_migrations_may_run() {
         let start = "migration 1 of doctype slow does not run: over the budget of time";
         assert!(reason.starts_with(start), "{reason}");
     }
+}
+
+/// Goal: nobody keeps a room busy by what is not in memory. Method: a mutation goes over all of a
+/// document, which is soon done with its pages in memory, and takes many runs without.
+#[test]
+fn a_mutation_that_faults_again_and_again_ends_when_all_its_runs_have_taken_too_long() {
+    let limits = Limits { fault_pages_max: 1, ..Limits::DEFAULT };
+    let mut scene = Scene::new(limits, usize::MAX);
+    scene.room = scene.room.with_clock(Arc::new(Looks::default()));
+    with_bulk(&mut scene);
+    let touch = || vec![frame(&notes(), "touch", "x")];
+    scene.frames(ANN, 3, touch());
+    assert_eq!(scene.room.counts().applied, 3);
+    scene.room.rest_deeply();
+    scene.frames(ANN, 4, touch());
+    assert_eq!(scene.room.counts().rejected, 1);
+    // The next one has as much as any.
+    scene.frames(ANN, 5, adds(1));
+    assert_eq!(scene.room.counts().applied, 4);
 }
 
 #[test]
@@ -140,6 +154,29 @@ fn who_has_filled_a_document_with_rejections_waits_for_room_and_nobody_else_does
     scene.frames(ANN, waits.get(), vec![nonsense(0)]);
     let heard = scene.read_all(ANN, &mut Copy::default());
     assert!(matches!(heard.last(), Some(FromRoom::Acked { next }) if *next == waits.next()));
+}
+
+/// Goal: a crowd that lags costs the store no more than what it is sent. Method: all of them wait
+/// for a chunk, and the store takes one read at a time.
+#[test]
+fn what_the_store_had_no_room_for_is_asked_for_once_for_each_read_that_ends() {
+    let limits = Limits { owner_reads_max: 1, ..Limits::DEFAULT };
+    let mut scene = Scene::new(limits, 1024 * 1024);
+    scene.open(ANN);
+    scene.frames(ANN, 1, adds(10));
+    let mut copies = vec![Copy::default(); 100];
+    let conns = (0..100).map(|number| ConnId(10 + number));
+    for conn in conns.clone() {
+        let message = open("notebook", 9, Intent::Follow);
+        scene.step(RoomInput::Message { conn, channel: CHANNEL, message });
+    }
+    scene.reads_count = 0;
+    scene.settle(RoomInput::GoOn);
+    for (conn, copy) in conns.zip(&mut copies) {
+        scene.read_all(conn, copy);
+        assert_eq!(copy.position.map(|position| position.next), Some(lsn(12)), "it has all of it");
+    }
+    assert!(scene.reads_count <= 300, "{} reads", scene.reads_count);
 }
 
 #[test]

@@ -1,36 +1,15 @@
-//! How long a transaction may keep a thread busy.
+//! How long a thread has worked.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use tidelog_room::ThreadClock;
 
-use tidelog_sqlite::Stopwatch;
-
-/// Of a thread's own time, which goes on only while it works: a machine that is slow or was asleep
-/// rejects nothing. Many times what the budget of steps takes where no step is a long one.
-const TRANSACTION_TAKES: Duration = Duration::from_secs(10);
-
-/// The time of one room's transactions, of which there is one at a time.
+/// A thread's own time, which goes on only while it works: a machine that is slow or was asleep
+/// rejects nothing.
 #[derive(Debug)]
-pub(crate) struct CpuTime {
-    /// In nanoseconds of the thread that runs it.
-    began: AtomicU64,
-    takes: Duration,
-}
+pub(crate) struct CpuTime;
 
-impl Default for CpuTime {
-    fn default() -> Self {
-        Self { began: AtomicU64::new(0), takes: TRANSACTION_TAKES }
-    }
-}
-
-impl Stopwatch for CpuTime {
-    fn start(&self) {
-        self.began.store(thread_time(), Ordering::Relaxed);
-    }
-
-    fn is_over(&self) -> bool {
-        let taken = thread_time().saturating_sub(self.began.load(Ordering::Relaxed));
-        Duration::from_nanos(taken) > self.takes
+impl ThreadClock for CpuTime {
+    fn worked_ns(&self) -> u64 {
+        thread_time()
     }
 }
 
@@ -52,19 +31,19 @@ fn thread_time() -> u64 {
 
 #[cfg(all(test, unix))]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
     fn a_thread_that_only_waits_takes_no_time() {
         let takes = Duration::from_millis(100);
-        let stopwatch = CpuTime { takes, ..CpuTime::default() };
-        stopwatch.start();
+        let began = CpuTime.worked_ns();
+        let taken = || Duration::from_nanos(CpuTime.worked_ns() - began);
         std::thread::sleep(2 * takes);
-        assert!(!stopwatch.is_over());
-        while !stopwatch.is_over() {
+        assert!(taken() < takes);
+        while taken() < takes {
             std::hint::spin_loop();
         }
-        stopwatch.start();
-        assert!(!stopwatch.is_over(), "the next transaction has time of its own");
     }
 }

@@ -1,10 +1,11 @@
-//! A transport that takes only so much from a client until it is opened, and that counts what
+//! A transport that takes only so much from a client until it is let, and that counts what
 //! passes: a message that takes a slow line minutes is no silence.
 
+use std::future::poll_fn;
 use std::io::{Error, ErrorKind, Result};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -18,13 +19,32 @@ pub(crate) struct Gate(Arc<Passed>);
 struct Passed {
     /// Bytes that may still be read, or [`OPEN`].
     left: AtomicU64,
+    /// Whether it was ever opened, or let anything pass: what is more than that waits, and fails
+    /// before.
+    waits: AtomicBool,
     read: AtomicU64,
     written: AtomicU64,
 }
 
 impl Gate {
     pub(crate) fn open(&self) {
-        self.0.left.store(OPEN, Ordering::Relaxed);
+        self.let_pass(OPEN);
+    }
+
+    /// Lets so many bytes pass from now on. Whoever reads beyond them waits until more may, and has
+    /// to read again then.
+    pub(crate) fn let_pass(&self, size: u64) {
+        self.0.left.store(size, Ordering::Relaxed);
+        self.0.waits.store(true, Ordering::Relaxed);
+    }
+
+    /// Comes once no more bytes may pass. For whoever reads in the same task, before it looks here.
+    pub(crate) async fn is_shut(&self) {
+        poll_fn(|_| match self.0.left.load(Ordering::Relaxed) {
+            0 => Poll::Ready(()),
+            _ => Poll::Pending,
+        })
+        .await;
     }
 
     /// Bytes that came from the client so far.
@@ -48,7 +68,8 @@ pub(crate) struct Gated<S> {
 impl<S> Gated<S> {
     pub(crate) fn new(inner: S, size_max: u64) -> (Self, Gate) {
         let left = AtomicU64::new(size_max);
-        let passed = Arc::new(Passed { left, read: AtomicU64::new(0), written: AtomicU64::new(0) });
+        let [read, written] = [0, 0].map(AtomicU64::new);
+        let passed = Arc::new(Passed { left, waits: AtomicBool::new(false), read, written });
         (Self { inner, passed: Arc::clone(&passed) }, Gate(passed))
     }
 }
@@ -60,6 +81,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Gated<S> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<Result<()>> {
         let left = self.passed.left.load(Ordering::Relaxed);
+        if left == 0 && self.passed.waits.load(Ordering::Relaxed) {
+            return Poll::Pending;
+        }
         if left == 0 {
             let why = "more than a Hello was said before it";
             return Poll::Ready(Err(Error::new(ErrorKind::InvalidData, why)));
@@ -113,5 +137,24 @@ mod tests {
         gate.open();
         gated.read_exact(&mut bytes).await.expect("open");
         assert_eq!(gate.read_size(), 32);
+    }
+
+    #[tokio::test]
+    async fn what_is_beyond_a_bound_waits_once_the_gate_was_open() {
+        let (mut gated, gate) = Gated::new(&[7_u8; 40][..], 0);
+        gate.let_pass(16);
+        let mut bytes = [0; 16];
+        tokio::select! {
+            biased;
+            read = gated.read_exact(&mut bytes) => drop(read.expect("within the bound")),
+            () = gate.is_shut() => panic!("all of it came"),
+        }
+        tokio::select! {
+            biased;
+            _ = gated.read_u8() => panic!("beyond it"),
+            () = gate.is_shut() => {}
+        }
+        gate.open();
+        gated.read_exact(&mut bytes).await.expect("open");
     }
 }

@@ -30,6 +30,7 @@ mod door;
 mod export;
 mod gate;
 mod http;
+mod large_messages;
 mod loopback;
 mod marks;
 mod rooms;

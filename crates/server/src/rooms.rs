@@ -28,6 +28,8 @@ use crate::store::{StoreHandle, StoreOwner};
 const EMPTY_ROOM_STAYS: Duration = Duration::from_secs(30);
 /// After which time a room in which nothing happens gives back what it keeps for the next message.
 const QUIET_ROOM_RESTS: Duration = Duration::from_millis(500);
+/// How often a room looks whether too much is kept of documents that are handed over to all rooms.
+const SEED_LOOKS_EVERY: Duration = Duration::from_secs(1);
 /// Within which time a question is answered, or whoever asked is told that it is not.
 const ANSWER_TAKES: Duration = Duration::from_secs(10);
 
@@ -117,7 +119,8 @@ impl Rooms {
     }
 
     /// The room of `document`, made if there is none; `None` if there are as many as may be. It
-    /// stays for as long as the sender is kept.
+    /// stays for as long as the sender is kept: so that is for what is said to it now. Whoever may
+    /// say more keeps a weak one, since a room in which nobody is does not stay for that.
     pub(crate) fn room(self: &Arc<Self>, document: &DocumentKey) -> Option<RoomSender> {
         let mut rooms = self.rooms();
         if let Some(room) = rooms.get(document).filter(|room| !room.is_closed()) {
@@ -151,7 +154,7 @@ impl Rooms {
         RoomTask {
             room: Room::new(document.clone(), settings, seed, outlets)
                 .with_caution(Arc::clone(&self.caution))
-                .with_stopwatch(Arc::new(CpuTime::default())),
+                .with_clock(Arc::new(CpuTime)),
             document: document.clone(),
             rooms: Arc::clone(self),
             owner: self.store.owner(),
@@ -314,8 +317,9 @@ impl RoomTask {
                 continue;
             }
             let is_at_rest = self.room.is_at_rest();
-            let overdue_at_ms = self.room.seed_overdue_at_ms(self.now_ms());
+            let overdue_at_ms = self.seed_overdue_at_ms();
             let overdue_at = self.began + Duration::from_millis(overdue_at_ms.unwrap_or(0));
+            let look_at = overdue_at.min(Instant::now() + SEED_LOOKS_EVERY);
             tokio::select! {
                 biased;
                 Some(reply) = self.owner.replies.recv() => return Some(RoomInput::Store(*reply)),
@@ -326,8 +330,11 @@ impl RoomTask {
                 () = std::future::ready(()), if self.room.wants_step() => {
                     return Some(RoomInput::GoOn);
                 }
-                () = sleep_until(overdue_at), if overdue_at_ms.is_some() => {
-                    return Some(RoomInput::SeedOverdue { now_ms: self.now_ms() });
+                () = sleep_until(look_at), if overdue_at_ms.is_some() => {
+                    let now_ms = self.now_ms();
+                    if self.seed_overdue_at_ms().is_some_and(|at_ms| at_ms <= now_ms) {
+                        return Some(RoomInput::SeedOverdue { now_ms });
+                    }
                 }
                 () = tokio::time::sleep(QUIET_ROOM_RESTS), if !self.is_resting => {
                     self.is_resting = true;
@@ -346,6 +353,14 @@ impl RoomTask {
                 }
             }
         }
+    }
+
+    /// Where more than half is kept of what may be, the room is pressed.
+    fn seed_overdue_at_ms(&mut self) -> Option<u64> {
+        let kept_size = self.rooms.counters.seeds_kept_size.load(Ordering::Relaxed);
+        let size_max = self.rooms.settings.limits.seeds_kept_size_max;
+        self.room.press_seed(kept_size > size_max / 2);
+        self.room.seed_overdue_at_ms(self.now_ms())
     }
 
     fn kept_size_max(&self) -> u64 {
@@ -797,6 +812,45 @@ mod tests {
         assert_eq!(counters.rooms_kept_size.load(Ordering::Relaxed), 0);
         first.send(RoomMail::Left { conn: ConnId(1) }).expect("it is there");
         timeout(ANSWER_TAKES, comes_to(0)).await.expect("nothing is kept");
+        store.close();
+    }
+
+    /// Goal: those who hand over nothing do not keep others from it. Method: one of them is silent,
+    /// and then the server keeps much of what others hand over.
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_seed_goes_soon_once_there_is_little_room_for_others() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let settings = RoomSettings { dev: true, ..RoomSettings::default() };
+        let (store, _threads, rooms) = rooms_in(folder.path(), settings);
+        let document = DocumentKey::new("list", "").expect("a name");
+        let (room, mail) = mpsc::unbounded_channel();
+        let mut task = rooms.task(&document, room.downgrade(), mail);
+        let (silent, _end) = Connection::new(ConnId(1));
+        let ToRoom::Open { document, doctype, timeline, have, .. } = open() else { unreachable!() };
+        let intent = Intent::Offer { lives: Lineage::default() };
+        let offer = ToRoom::Open { document, doctype, timeline, have, intent };
+        room.send(message(&silent, offer)).expect("it is there");
+        while task.room.seed_size() == 0 {
+            let input = task.next_input().await.expect("it is there");
+            task.step(input);
+        }
+        let began = Instant::now();
+        let mut is_overdue = async |after: Duration| {
+            let overdue = async {
+                loop {
+                    match task.next_input().await.expect("it is there") {
+                        RoomInput::SeedOverdue { .. } => break,
+                        input => task.step(input),
+                    }
+                }
+            };
+            timeout(after, overdue).await.is_ok()
+        };
+        assert!(!is_overdue(Duration::from_secs(20)).await, "there is room");
+        let kept_size = Limits::DEFAULT.seeds_kept_size_max / 2 + 1;
+        rooms.counters.seeds_kept_size.fetch_add(kept_size, Ordering::Relaxed);
+        assert!(is_overdue(Duration::from_secs(20)).await);
+        assert!(began.elapsed() < Duration::from_secs(22), "after {:?}", began.elapsed());
         store.close();
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tidelog_room::{Caution, RoomSettings};
 use tidelog_sync::ByeReason;
-use tidelog_types::limits::{EXPORTS_MAX, Limits};
+use tidelog_types::limits::{EXPORTS_MAX, LARGE_MESSAGES_MAX, Limits};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
@@ -19,6 +19,7 @@ use crate::connection::Ending;
 use crate::counters::Counters;
 use crate::door::Door;
 use crate::http;
+use crate::large_messages::LargeMessages;
 use crate::marks::Marks;
 use crate::rooms::{RoomThreads, Rooms};
 use crate::settings::ServeSettings;
@@ -125,6 +126,7 @@ impl Server {
             data: settings.data.clone(),
             exports: Arc::new(Semaphore::new(EXPORTS_MAX)),
             seats: Arc::new(Semaphore::new(seats_count)),
+            large_messages: LargeMessages::new(LARGE_MESSAGES_MAX),
             connections: Mutex::default(),
         });
         if !settings.dev {

@@ -12,6 +12,7 @@ use tokio::sync::Semaphore;
 
 use crate::connection::{Connection, Ending};
 use crate::counters::Counters;
+use crate::large_messages::LargeMessages;
 use crate::rooms::Rooms;
 use crate::store::StoreHandle;
 
@@ -30,6 +31,7 @@ pub(crate) struct Shared {
     pub(crate) exports: Arc<Semaphore>,
     /// One for each connection that there may be.
     pub(crate) seats: Arc<Semaphore>,
+    pub(crate) large_messages: Arc<LargeMessages>,
     pub(crate) connections: Mutex<HashMap<ConnId, Connection>>,
 }
 

@@ -17,7 +17,7 @@ use tidelog_sync::{
 };
 use tidelog_types::DocumentKey;
 use tidelog_types::limits::{CONNECTION_CHANNELS_MAX, CONNECTION_IN_SIZE_MAX, HELLO_SIZE_MAX};
-use tidelog_types::limits::{MESSAGE_SIZE_MAX, PAGE_SIZE};
+use tidelog_types::limits::{MESSAGE_SIZE_MAX, PAGE_SIZE, SMALL_MESSAGE_SIZE_MAX};
 use tokio::join;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
@@ -30,7 +30,7 @@ use tracing::{debug, info};
 use crate::connection::{Connection, ConnectionEnd, Ending};
 use crate::counters::{Counters, add};
 use crate::gate::{Gate, Gated};
-use crate::rooms::{RoomMail, RoomSender};
+use crate::rooms::{RoomMail, RoomSender, WeakRoomSender};
 use crate::shared::Shared;
 
 /// Within which time a client has to say Hello.
@@ -117,15 +117,25 @@ struct Channels {
 
 struct OpenChannel {
     document: DocumentKey,
-    room: RoomSender,
+    /// A room that refused the channel need not stay for it.
+    room: WeakRoomSender,
 }
 
 impl Channels {
+    fn enter(&mut self, channel: Channel, document: DocumentKey, room: &RoomSender) {
+        self.open.insert(channel, OpenChannel { document, room: room.downgrade() });
+    }
+
     /// Forgets a channel, and tells its room if it was the last one there.
     fn close(&mut self, channel: Channel) {
         let Some(OpenChannel { document, room }) = self.open.remove(&channel) else { return };
-        if self.open.values().all(|other| other.document != document) {
-            // A room that is closed has forgotten us already.
+        // A room that is gone has forgotten us already, and another one may be in its place.
+        let Some(room) = room.upgrade() else { return };
+        let is_there = |other: &OpenChannel| {
+            let other = (other.document == document).then(|| other.room.upgrade()).flatten();
+            other.is_some_and(|other| other.same_channel(&room))
+        };
+        if !self.open.values().any(is_there) {
             let _ = room.send(RoomMail::Left { conn: self.conn });
         }
     }
@@ -177,22 +187,44 @@ impl Reader {
         drop(permit(&self.permits, 0, &self.connection).await);
         let bytes = match self.early.take() {
             Some(early) => early?,
-            None => {
-                match unless_stuck(SILENCE_ENDS, || gate.read_size(), self.hear(stream)).await {
-                    Some(bytes) => bytes?,
-                    None => return Flow::Break(Ending::Quiet),
-                }
-            }
+            None => self.hear_all(stream, gate).await?,
         };
         if bytes.len() >= LARGE_MESSAGE_SIZE {
             // The stream would keep a buffer that nobody else has a part in. So it looks for what
             // comes next, and begins a small one, while we still have the large one.
+            gate.let_pass(SMALL_MESSAGE_SIZE_MAX);
             self.early = self.hear(stream).now_or_never();
         }
         let permit = permit(&self.permits, bytes.len(), &self.connection).await;
         let message = decode(&bytes)?;
         drop(bytes);
         self.take(message, permit)
+    }
+
+    /// The bytes of the next message, which waits for its turn where it is a large one.
+    async fn hear_all(&self, stream: &mut SplitStream<Socket>, gate: &Gate) -> Flow<Bytes> {
+        gate.let_pass(SMALL_MESSAGE_SIZE_MAX);
+        let small = async {
+            tokio::select! {
+                biased;
+                bytes = self.hear(stream) => Some(bytes),
+                () = gate.is_shut() => None,
+            }
+        };
+        match unless_stuck(SILENCE_ENDS, || gate.read_size(), small).await {
+            None => return Flow::Break(Ending::Quiet),
+            Some(Some(bytes)) => return bytes,
+            Some(None) => {}
+        }
+        let turn = self.shared.large_messages.turn();
+        let mut turn = tell_meanwhile(&self.connection, turn).await;
+        gate.open();
+        tokio::select! {
+            bytes = unless_stuck(SILENCE_ENDS, || gate.read_size(), self.hear(stream)) => {
+                bytes.unwrap_or(Flow::Break(Ending::Quiet))
+            }
+            () = turn.is_over() => Flow::Break(Ending::Bye(ByeReason::Slow)),
+        }
     }
 
     /// The bytes of the next message.
@@ -236,18 +268,19 @@ impl Reader {
             }
             ToServer::About { channel, body } => (channel, body),
         };
-        if let ToRoom::Open { document, .. } = &message {
-            self.open(channel, document)?;
-        }
-        let is_last = matches!(message, ToRoom::Close);
-        // A channel that was refused or closed may still have had some messages on the way.
-        let Some(OpenChannel { room, .. }) = self.channels.open.get(&channel) else {
-            return Flow::Continue(());
+        let (is_first, is_last) =
+            (matches!(message, ToRoom::Open { .. }), matches!(message, ToRoom::Close));
+        let room = match &message {
+            ToRoom::Open { document, .. } => self.open(channel, document)?,
+            _ => self.channels.open.get(&channel).and_then(|known| known.room.upgrade()),
         };
+        // A channel that was refused or closed may still have had some messages on the way.
+        let Some(room) = room else { return Flow::Continue(()) };
         let connection = self.connection.clone();
         let message = Box::new(message);
         let mail = RoomMail::Message { connection, channel, message, permit };
-        if room.send(mail).is_err() {
+        // A room that is gone has let go of all who were there, and never saw this one.
+        if room.send(mail).is_err() && is_first {
             return Flow::Break(Ending::Quiet);
         }
         if is_last {
@@ -256,38 +289,35 @@ impl Reader {
         Flow::Continue(())
     }
 
-    fn open(&mut self, channel: Channel, document: &str) -> Flow {
+    /// The room of the channel from now on; `None` if it is refused.
+    fn open(&mut self, channel: Channel, document: &str) -> Flow<Option<RoomSender>> {
         let refuse = |refusal| {
             let body = FromRoom::Refused(refusal);
             self.connection.send(FromServer::About { channel, body });
-            Flow::Continue(())
+            Flow::Continue(None)
         };
+        let known = self.channels.open.get(&channel);
+        if known.is_some_and(|known| known.document.document != document) {
+            return Flow::Break(protocol("one channel for two documents"));
+        }
         let Ok(document) = DocumentKey::new(document, "") else {
             let reason = "no document can have that name".to_owned();
             return refuse(Refusal::Protocol { reason });
         };
-        match self.channels.open.get(&channel) {
-            Some(known) if known.document != document => {
-                return Flow::Break(protocol("one channel for two documents"));
-            }
-            Some(known) if !known.room.is_closed() => return Flow::Continue(()),
-            None if self.channels.open.len() >= CONNECTION_CHANNELS_MAX => {
-                let reason = format!("{CONNECTION_CHANNELS_MAX} documents are open already");
-                return refuse(Refusal::Protocol { reason });
-            }
-            _ => {}
+        if known.is_none() && self.channels.open.len() >= CONNECTION_CHANNELS_MAX {
+            let reason = format!("{CONNECTION_CHANNELS_MAX} documents are open already");
+            return refuse(Refusal::Protocol { reason });
         }
         let Some(room) = self.shared.rooms.room(&document) else {
             let reason = "the server has too many documents open".to_owned();
             return refuse(Refusal::Storage { reason });
         };
-        self.channels.open.insert(channel, OpenChannel { document, room });
-        Flow::Continue(())
+        self.channels.enter(channel, document, &room);
+        Flow::Continue(Some(room))
     }
 }
 
-/// Waits until rooms have worked off enough of what the client said before. Meanwhile nothing of it
-/// is read, its `Ping` neither: so it is told now and then that we are here.
+/// Waits until rooms have worked off enough of what the client said before.
 async fn permit(
     permits: &Arc<Semaphore>,
     size: usize,
@@ -296,12 +326,18 @@ async fn permit(
     let count = (size / PERMIT_SIZE + 1).min(CONNECTION_IN_SIZE_MAX / PERMIT_SIZE);
     let count = u32::try_from(count).expect("BUG: so many permits");
     let permit = Arc::clone(permits).acquire_many_owned(count);
-    tokio::pin!(permit);
+    tell_meanwhile(connection, permit).await.expect("BUG: permits are never closed")
+}
+
+/// Waits for something. Meanwhile nothing is read of the client, its `Ping` neither: so it is told
+/// now and then that we are here.
+async fn tell_meanwhile<T>(connection: &Connection, work: impl Future<Output = T>) -> T {
+    tokio::pin!(work);
     let mut busy = interval(BUSY_EVERY);
     busy.reset();
     loop {
         tokio::select! {
-            permit = &mut permit => return permit.expect("BUG: permits are never closed"),
+            done = &mut work => return done,
             _ = busy.tick() => connection.send(FromServer::Pong),
         }
     }
@@ -426,6 +462,7 @@ mod tests {
     use std::pin::Pin;
     use std::task::{Context, Poll};
 
+    use tokio::sync::mpsc::error::TryRecvError;
     use tokio::sync::mpsc::unbounded_channel;
 
     use super::*;
@@ -487,15 +524,32 @@ mod tests {
     fn a_room_hears_when_a_connection_has_closed_its_last_channel_there() {
         let (room, mut mail) = unbounded_channel();
         let document = DocumentKey::new("list", "").expect("a name");
-        let channel = || OpenChannel { document: document.clone(), room: room.clone() };
-        let open = BTreeMap::from([1, 2, 3].map(|number| (Channel(number), channel())));
-        let mut channels = Channels { conn: ConnId(7), open };
+        let mut channels = Channels { conn: ConnId(7), open: BTreeMap::new() };
+        for number in [1, 2, 3] {
+            channels.enter(Channel(number), document.clone(), &room);
+        }
         channels.close(Channel(1));
         channels.close(Channel(1));
         assert!(mail.try_recv().is_err(), "it is still there");
         drop(channels);
         assert!(matches!(mail.try_recv(), Ok(RoomMail::Left { conn: ConnId(7) })));
         assert!(mail.try_recv().is_err(), "once");
+    }
+
+    /// Goal: whoever opens names that there are not keeps no rooms open. Method: a channel whose
+    /// room is gone, and another one of the same document, whose room came later.
+    #[test]
+    fn a_channel_keeps_no_room() {
+        let (room, mut mail) = unbounded_channel();
+        let document = DocumentKey::new("list", "").expect("a name");
+        let mut channels = Channels { conn: ConnId(7), open: BTreeMap::new() };
+        channels.enter(Channel(2), document.clone(), &room);
+        drop(room);
+        assert!(matches!(mail.try_recv(), Err(TryRecvError::Disconnected)), "nobody holds it");
+        let (later, mut mail) = unbounded_channel();
+        channels.enter(Channel(1), document, &later);
+        drop(channels);
+        assert!(matches!(mail.try_recv(), Ok(RoomMail::Left { conn: ConnId(7) })));
     }
 
     /// Counts what it is given.

@@ -8,10 +8,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use tidelog_server::{ServeSettings, Server};
-use tidelog_sync::{Channel, FromRoom, FromServer, Intent, Refusal, ToServer};
+use tidelog_sync::{ByeReason, Channel, FromRoom, FromServer, Intent, Refusal, ToServer};
 use tidelog_testing::room::{Copy, burner, frame, large_seed, offer_of_a_life, open};
 use tidelog_testing::server::{Client, PATIENCE, http, settings};
 use tidelog_types::limits::{CONNECTION_CHANNELS_MAX, EXPORTS_MAX, HELLO_SIZE_MAX};
+use tidelog_types::limits::{LARGE_MESSAGES_MAX, SMALL_MESSAGE_SIZE_MAX};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
@@ -114,6 +115,34 @@ async fn the_documents_of_a_connection_are_bounded() {
     server.stop().await;
 }
 
+/// V13. An impossible name too is another one than that of the document which is open there.
+#[tokio::test]
+async fn a_channel_is_of_one_document() {
+    let data = tempfile::tempdir().expect("a folder");
+    let server = start(data.path()).await;
+    for name in ["other", ""] {
+        let mut client = Client::connect(server.address()).await.expect("up");
+        client.open("list", 1, None).await.expect("up");
+        assert!(matches!(client.hear_of().await, Some(FromRoom::Opened { .. })));
+        client.open(name, 1, None).await.expect("up");
+        let said = loop {
+            match client.hear().await {
+                Some(FromServer::About { body: FromRoom::Entry(_), .. }) => {}
+                said => break said,
+            }
+        };
+        let is_bye = matches!(said, Some(FromServer::Bye { reason: ByeReason::Protocol { .. } }));
+        assert!(is_bye, "{name:?}: {said:?}");
+    }
+    // On a channel of its own it is refused, and nothing else is.
+    let mut client = Client::connect(server.address()).await.expect("up");
+    client.open("", 1, None).await.expect("up");
+    assert!(matches!(client.hear_of().await, Some(FromRoom::Refused(Refusal::Protocol { .. }))));
+    client.open("list", 1, None).await.expect("up");
+    assert!(matches!(client.hear_of().await, Some(FromRoom::Opened { .. })));
+    server.stop().await;
+}
+
 /// V13.
 #[tokio::test]
 async fn the_documents_of_a_store_are_bounded() {
@@ -210,6 +239,32 @@ async fn a_request_that_never_ends_is_not_waited_for() {
     }
     assert!(began.elapsed() >= Duration::from_secs(9), "after {:?}", began.elapsed());
     assert!(began.elapsed() < Duration::from_secs(20), "after {:?}", began.elapsed());
+    server.stop().await;
+}
+
+/// V12. Goal: what is half said takes only so much memory, and whoever has more to say gets to it.
+/// Method: as many as may begin large messages, and do not go on; then another one says one.
+#[tokio::test(start_paused = true)]
+async fn only_so_many_say_a_large_message_at_once() {
+    let data = tempfile::tempdir().expect("a folder");
+    let server = start(data.path()).await;
+    let part = || vec![0; 2 * SMALL_MESSAGE_SIZE_MAX as usize];
+    let mut holders = Vec::new();
+    for _ in 0..LARGE_MESSAGES_MAX {
+        let mut holder = Client::connect(server.address()).await.expect("up");
+        holder.begin_to_say(part()).await.expect("up");
+        holders.push(holder);
+    }
+    let mut client = Client::connect(server.address()).await.expect("up");
+    let began = Instant::now();
+    // The transport takes some of it, and the rest as soon as the server reads it.
+    let both = async { tokio::join!(client.begin_to_say(part()), holders[0].hear()) };
+    let both = tokio::time::timeout(2 * PATIENCE, both).await;
+    let (said, heard) = both.expect("nobody has a turn for ever");
+    said.expect("its turn comes");
+    assert_eq!(heard, Some(FromServer::Bye { reason: ByeReason::Slow }));
+    assert!(began.elapsed() >= Duration::from_secs(30), "after {:?}", began.elapsed());
+    assert_eq!(client.hear().await, Some(FromServer::Pong), "unasked, while it waited");
     server.stop().await;
 }
 

@@ -38,6 +38,10 @@ impl BasePool {
         self.pages.len()
     }
 
+    pub fn has(&self, pgid: Pgid) -> bool {
+        self.pages.contains_key(&pgid)
+    }
+
     /// The pages in memory from `first` on.
     pub fn from(&self, first: Pgid) -> impl Iterator<Item = Pgid> + '_ {
         self.pages.range(first..).map(|(pgid, _)| *pgid)

@@ -40,6 +40,9 @@ pub struct View {
     query_stopwatch: Option<&'static dyn Stopwatch>,
 }
 
+/// From this fault on a transaction is taken for one that goes over much of a document.
+const MANY_FAULTS: u32 = 16;
+
 /// Measures how long a transaction runs, for a host that is not to be kept busy for long. Steps do
 /// not tell: some take a nanosecond and some a millisecond.
 pub trait Stopwatch: fmt::Debug + Send + Sync {
@@ -197,12 +200,31 @@ impl View {
         lock(&self.base).pool.clear();
     }
 
-    /// The pages to fetch for the `kth` fault (from 0) of a transaction: from `fault` on, up to
-    /// 2^`kth` of those that are not in memory, so that a scan faults seldom.
+    /// The pages to fetch for the `kth` fault (from 0) of a transaction, ascending: up to 2^`kth`
+    /// of those that are not in memory, so that a scan faults seldom, whichever way it goes. They
+    /// are those from `fault` on, or those down from it if a scan came from above; where these are
+    /// too few, those on the other side of it too.
+    ///
+    /// A transaction begins anew after each fault. So one with many of them fetches more at once
+    /// the more there is in memory, and all its runs together cost a few times what the last does.
     #[must_use]
     pub fn to_fetch(&self, fault: Pgid, kth: u32) -> Vec<Pgid> {
-        let count = 1_usize.checked_shl(kth).unwrap_or(usize::MAX).min(self.limits.fault_pages_max);
-        self.absent(fault.0, count)
+        let quarter = if kth < MANY_FAULTS { 0 } else { self.pool_pages() / 4 };
+        let most = self.limits.fault_pages_max.max(quarter);
+        let count = 1_usize.checked_shl(kth).unwrap_or(usize::MAX).min(most);
+        let is_here = |number: u32| self.with_page(Pgid(number), |_| ()).is_some();
+        let came_down = is_here(fault.0.saturating_add(1)) && !is_here(fault.0.saturating_sub(1));
+        let mut pgids = match came_down {
+            true => self.absent_down_from(fault.0, count),
+            false => self.absent(fault.0, count),
+        };
+        let rest = count - pgids.len();
+        pgids.extend(match came_down {
+            true => self.absent(fault.0.saturating_add(1), rest),
+            false => self.absent_down_from(fault.0.saturating_sub(1), rest),
+        });
+        pgids.sort_unstable();
+        pgids
     }
 
     /// The pages that the overlay holds, ascending.
@@ -232,6 +254,15 @@ impl View {
             in_pool.next_if_eq(pgid).is_none() && !is_over
         };
         (first..=end).map(Pgid).filter(is_absent).take(count).collect()
+    }
+
+    /// Up to `count` pages from `last` down that readers see and that are not in memory.
+    fn absent_down_from(&self, last: u32, count: usize) -> Vec<Pgid> {
+        let overlay = lock(&self.overlay);
+        let base = lock(&self.base);
+        let end = base.pool.db_pages().min(overlay.db_pages.unwrap_or(u32::MAX));
+        let is_absent = |pgid: &Pgid| !overlay.pages.contains_key(pgid) && !base.pool.has(*pgid);
+        (1..=end.min(last)).rev().map(Pgid).filter(is_absent).take(count).collect()
     }
 
     /// The page as readers see it; `None` if it is not in memory, or beyond the database.
@@ -384,11 +415,43 @@ mod tests {
     fn the_kth_fault_fetches_twice_as_much_as_the_one_before() {
         let view = View::new(8, 1000);
         assert_eq!(view.to_fetch(Pgid(10), 0), [Pgid(10)]);
-        view.fill(vec![(Pgid(11), page(1))]);
+        view.fill([9, 11].map(|number| (Pgid(number), page(1))).to_vec());
         view.push(&set(1000, &[(12, 1)]));
         assert_eq!(view.to_fetch(Pgid(10), 1), [Pgid(10), Pgid(13)]);
         assert_eq!(view.to_fetch(Pgid(10), 60).len(), 256);
-        assert_eq!(view.to_fetch(Pgid(999), 40), [Pgid(999), Pgid(1000)]);
         assert_eq!(view.missing().len(), 256);
+    }
+
+    /// How many faults a transaction has that reads all of 10,000 pages in this order.
+    fn faults_of(order: impl Iterator<Item = u32> + Clone) -> u32 {
+        let view = View::new(0, 10_000);
+        let mut faults_count = 0;
+        while let Some(fault) = order.clone().map(Pgid).find(|pgid| view.page(*pgid).is_none()) {
+            let fetched = view.to_fetch(fault, faults_count);
+            assert!(fetched.contains(&fault) && fetched.is_sorted());
+            view.fill(fetched.into_iter().map(|pgid| (pgid, page(1))).collect());
+            faults_count += 1;
+        }
+        faults_count
+    }
+
+    #[test]
+    fn a_scan_faults_seldom_whichever_way_it_goes() {
+        let up = faults_of(1..=10_000);
+        let down = faults_of((1..=10_000).rev());
+        // 7,919 is prime, so it comes to every page.
+        let across = faults_of((0..10_000).map(|number| number * 7_919 % 10_000 + 1));
+        assert!(up < 24 && down < 24 && across < 24, "{up} up, {down} down, {across} across");
+    }
+
+    #[test]
+    fn a_scan_that_comes_down_fetches_what_is_below() {
+        let view = View::new(8, 1000);
+        view.fill(vec![(Pgid(501), page(1))]);
+        assert_eq!(view.to_fetch(Pgid(500), 2), [497, 498, 499, 500].map(Pgid));
+        view.fill(vec![(Pgid(499), page(1))]);
+        assert_eq!(view.to_fetch(Pgid(500), 2), [500, 502, 503, 504].map(Pgid));
+        assert_eq!(view.to_fetch(Pgid(999), 2), [997, 998, 999, 1000].map(Pgid));
+        assert_eq!(view.to_fetch(Pgid(2), 2), [2, 3, 4, 5].map(Pgid));
     }
 }

@@ -88,6 +88,13 @@ pub const HELLO_SIZE_MAX: u64 = 64 * 1024;
 /// counting the message that passes the bound.
 pub const CONNECTION_IN_SIZE_MAX: usize = 4 * 1024 * 1024;
 
+/// Bytes of a message that any connection to a server may say at any time, not counting the read that
+/// passes the bound: more than whatever has an arbitrary size is cut into.
+pub const SMALL_MESSAGE_SIZE_MAX: u64 = 384 * 1024;
+
+/// Connections to a server that may be saying a longer one at once: others wait for their turn.
+pub const LARGE_MESSAGES_MAX: usize = 16;
+
 /// Bytes that wait to be sent on one connection before it is not read any further.
 pub const CONNECTION_OUT_SIZE_MAX: usize = 256 * 1024;
 
@@ -141,7 +148,7 @@ pub struct Limits {
     pub pool_pages_max: usize,
     /// Pages that one transaction may read before it fails.
     pub read_set_pages_max: usize,
-    /// Pages fetched at most for one fault.
+    /// Pages fetched at most for one fault, unless a transaction has many of them.
     pub fault_pages_max: usize,
     /// Virtual machine steps of SQLite that one mutation, one query, or one statement of a
     /// migration may take. Bytes that SQLite allocates count too, and those that our own functions

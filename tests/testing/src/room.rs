@@ -159,6 +159,8 @@ pub struct Scene {
     pub answers: Vec<Answer>,
     /// Pages that were appended, by the step that did it.
     pub appended: Vec<usize>,
+    /// Reads for those who follow that the store was asked for.
+    pub reads_count: usize,
     /// Bytes that the room kept after each step, and of a document that is handed over.
     pub kept: Vec<(usize, usize)>,
 }
@@ -186,6 +188,7 @@ impl Scene {
             unread: BTreeMap::new(),
             answers: Vec::new(),
             appended: Vec::new(),
+            reads_count: 0,
             kept: Vec::new(),
         }
     }
@@ -205,6 +208,8 @@ impl Scene {
                         let pages = append.storage.iter().map(|entry| entry.set.pages.len());
                         appended += pages.sum::<usize>();
                     }
+                    let is_read = matches!(request, StoreRequest::SyncPrepare { .. });
+                    self.reads_count += usize::from(is_read);
                     self.store.serve(OwnerId(1), request);
                 }
                 RoomEffect::Answer { answer, .. } => self.answers.push(answer),
@@ -364,6 +369,12 @@ pub fn large_seed(part_pages: usize) -> (Vec<u8>, Vec<ToRoom>) {
     let mut scene = Scene::new(Limits::DEFAULT, usize::MAX);
     with_bulk(&mut scene);
     let file = scene.export();
+    let parts = seed_of(&file, part_pages);
+    (file, parts)
+}
+
+/// The hand-over of this file, in parts of so many pages.
+pub fn seed_of(file: &[u8], part_pages: usize) -> Vec<ToRoom> {
     let position = Position { next: lsn(5), life: LIFE, ..Position::start_of(JournalId([9; 16])) };
     let db_pages = u32::try_from(file.len() / PAGE_SIZE).expect("few");
     let pages: Vec<(Pgid, Page)> = (1..)
@@ -375,8 +386,7 @@ pub fn large_seed(part_pages: usize) -> (Vec<u8>, Vec<ToRoom>) {
         let pages = part.iter().cloned().map(Into::into).collect();
         ToRoom::Seed { position, db_pages, pages, last }
     });
-    let parts = parts.collect();
-    (file, parts)
+    parts.collect()
 }
 
 pub fn offer_of_a_life() -> Intent {

@@ -18,6 +18,8 @@ use tidelog_types::{ClientId, JournalId, Life, Position};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::frame::Frame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
 use crate::room::{CHANNEL, Copy, frame, lsn, notes};
@@ -70,6 +72,12 @@ impl Client {
 
     pub async fn say_bytes(&mut self, bytes: Vec<u8>) -> Option<()> {
         self.socket.send(Message::Binary(bytes.into())).await.ok()
+    }
+
+    /// Begins a message, and does not end it.
+    pub async fn begin_to_say(&mut self, bytes: Vec<u8>) -> Option<()> {
+        let code = OpCode::Data(Data::Binary);
+        self.socket.send(Message::Frame(Frame::message(bytes, code, false))).await.ok()
     }
 
     /// Says something of the document and closes, both in one.

@@ -48,7 +48,7 @@ impl Rest {
                 Run::Failed(failure) => Err(failure),
                 Run::Fault(pgid) => {
                     let wanted = view.to_fetch(pgid, kth);
-                    assert_eq!(wanted.first(), Some(&pgid), "a fault on a page that is here");
+                    assert!(wanted.contains(&pgid), "a fault on a page that is here");
                     view.fill(self.fetch(wanted));
                     continue;
                 }
@@ -313,7 +313,7 @@ impl Device {
                 Run::Failed(failure) => panic!("the rebase failed: {failure}"),
                 Run::Fault(pgid) => {
                     let wanted = self.replica.to_fetch(pgid, kth);
-                    assert_eq!(wanted.first(), Some(&pgid), "a fault on a page that is here");
+                    assert!(wanted.contains(&pgid), "a fault on a page that is here");
                     view.fill(self.rest.fetch(wanted));
                     kth += 1;
                 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use tidelog_document::{AppliedTimeline, Authority};
 use tidelog_sqlite::View;
+use tidelog_sync::Refusal;
 use tidelog_types::{Chain, EntryId, JournalId, Life, Lineage, Lsn, LsnRange, Position};
 
 use super::record::RoomRecord;
@@ -100,6 +101,15 @@ impl Document {
             self.timelines.insert(timeline, applied);
         }
         Ok(self.timelines.get_mut(&timeline).expect("BUG: it is there by now"))
+    }
+
+    /// The same where the document is served. A file that was handed over may hold a row which
+    /// cannot be read: whoever wants that one goes without, and nobody else.
+    pub(super) fn served(&mut self, timeline: JournalId) -> Result<&mut AppliedTimeline, Halt> {
+        self.applied(timeline).map_err(|halt| match halt {
+            Halt::Failed(failure) if !failure.is_passing() => Halt::Refuse(Refusal::Damaged),
+            other => other,
+        })
     }
 
     /// Whether all that is held at this position is here: whoever holds it goes on from there.

@@ -53,8 +53,8 @@ pub(super) struct Broadcast {
 enum Step {
     /// There was no room for it.
     Waits,
-    /// The store reads it; this much has come.
-    Read(Option<Chunk>),
+    /// The store reads it by this request; this much has come.
+    Read(u64, Option<Chunk>),
     /// It is here, and may not be durable yet.
     Here(Chunk),
 }
@@ -164,6 +164,9 @@ impl Room {
     /// Forgets what is on its way to the subscriber.
     pub(super) fn stop_catching_up(&mut self, id: SubscriberId) {
         if let Some(catch_up) = self.catch_ups.remove(&id) {
+            if let Step::Read(request, _) = catch_up.step {
+                self.reads.remove(&request);
+            }
             self.outlets.release(catch_up.channel_id.conn, catch_up.reserved);
         }
         self.undurable.remove(&id);
@@ -181,17 +184,19 @@ impl Room {
             return;
         }
         catch_up.reserved = size;
-        catch_up.step = Step::Read(None);
+        self.requests_ever += 1;
+        let request = self.requests_ever;
+        catch_up.step = Step::Read(request, None);
         // What was appended must be there before it is read.
         self.commit();
-        let request = self.next_request();
         self.reads.insert(request, id);
         self.ask_for_chunk(request);
     }
 
-    pub(super) fn ask_for_chunk(&mut self, request: u64) {
+    /// False if nobody wants it any more.
+    pub(super) fn ask_for_chunk(&mut self, request: u64) -> bool {
         let catch_up = self.reads.get(&request).and_then(|id| self.catch_ups.get(id));
-        let Some(catch_up) = catch_up else { return };
+        let Some(catch_up) = catch_up else { return false };
         let pages_max = catch_up.chunk_pages(&self.settings.limits);
         self.effects.push(RoomEffect::Store(StoreRequest::SyncPrepare {
             request,
@@ -202,6 +207,7 @@ impl Room {
             from: catch_up.from,
             pages_max: u32::try_from(pages_max).unwrap_or(u32::MAX),
         }));
+        true
     }
 
     /// The store has read a part of a chunk.
@@ -211,7 +217,7 @@ impl Room {
             self.reads.remove(&request);
         }
         let Some(catch_up) = self.catch_ups.get_mut(&id) else { return };
-        let Step::Read(chunk) = &mut catch_up.step else { return };
+        let Step::Read(_, chunk) = &mut catch_up.step else { return };
         if let Some(before) = chunk.take() {
             part.pages.splice(..0, before.pages);
         }

@@ -85,7 +85,7 @@ impl Room {
         }
         let State::Open(document) = &mut self.state else { return Ok(()) };
         // What is applied behind these frames can be another copy's.
-        let next = document.applied(timeline)?.wanted.min(*first);
+        let next = document.served(timeline)?.wanted.min(*first);
         self.outbox.after(After::Tell(id, FromRoom::Acked { next }));
         Ok(())
     }
@@ -107,7 +107,7 @@ impl Document {
     ) -> Result<Fate, Halt> {
         let public = public_entry(origin);
         let EntryId { journal: timeline, life, lsn } = public;
-        let known = self.applied(timeline)?;
+        let known = self.served(timeline)?;
         if lsn > known.wanted {
             let reason = format!("frame {lsn} came where {} was wanted", known.wanted);
             return Err(Halt::Refuse(Refusal::Protocol { reason }));
@@ -149,7 +149,7 @@ impl Document {
             }
             Err(halt) => return Err(halt),
         };
-        let known = self.applied(timeline)?;
+        let known = self.served(timeline)?;
         known.wanted = lsn.next();
         known.lives.note(life, lsn);
         known.lives.forget(TIMELINE_LIVES_KEPT_MAX, lsn);

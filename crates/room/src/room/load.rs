@@ -15,6 +15,10 @@ use super::record::RoomRecord;
 use super::refusal::brief;
 use super::{Answer, Fetch, Room, RoomEffect, State, Work};
 
+/// The number under which the store tells that a document cannot be opened; no request of ours has
+/// it.
+const OPENING: u64 = 0;
+
 impl Room {
     pub(super) fn on_store(&mut self, reply: StoreReply) {
         let has_room = reply.ends_a_read();
@@ -110,20 +114,21 @@ impl Room {
         if !last {
             return;
         }
-        let Some(Fetch { document, pages, asked, .. }) = self.fetch.take() else { return };
-        let Some(view) = self.view_of(&document) else { return };
-        view.fill(pages);
-        // Running again would ask for it again, for ever.
-        let absent = asked.into_iter().find(|pgid| view.base_page(*pgid).is_none());
-        if let Some(absent) = absent {
-            let lost = self.outbox.forget_draft();
-            self.poison(&format!("page {absent} is not in the store"), lost);
+        let Some(Fetch { work, document, pages, asked, .. }) = self.fetch.take() else { return };
+        let absent = self.view_of(&work, &document).and_then(|view| {
+            view.fill(pages);
+            asked.into_iter().find(|pgid| view.base_page(*pgid).is_none())
+        });
+        match absent {
+            // Running again would ask for it again, for ever.
+            Some(absent) => self.give_up(work, &format!("page {absent} is not in the store")),
+            None => self.queue.push_front(work),
         }
     }
 
-    /// By which view the work at the front of the queue reads this document of the store.
-    fn view_of(&self, document: &DocumentKey) -> Option<&View> {
-        let (read, view) = self.read_by(self.queue.front()?)?;
+    /// By which view this work reads this document of the store.
+    fn view_of(&self, work: &Work, document: &DocumentKey) -> Option<&View> {
+        let (read, view) = self.read_by(work)?;
         (read == *document).then_some(view)
     }
 
@@ -141,30 +146,30 @@ impl Room {
             Some(pgid) => format!("page {pgid} is damaged"),
             None => "the document is damaged".to_owned(),
         };
-        if matches!(self.state, State::Opening) {
+        if matches!(self.state, State::Opening) && request == OPENING {
             return self.poison(&damaged(), Lost::default());
         }
         let Some(fetch) = self.fetch.take_if(|fetch| fetch.request == request) else { return };
-        if let Some(view) = self.view_of(&fetch.document) {
+        if let Some(view) = self.view_of(&fetch.work, &fetch.document) {
             view.fill(fetch.pages);
         }
         if !pgids.contains(&fetch.needed) {
-            return;
+            return self.queue.push_front(fetch.work);
         }
-        match self.queue.pop_front() {
-            Some(work) => self.refuse(&work, Refusal::Damaged),
-            None => unreachable!("BUG: pages for nobody"),
-        }
+        self.refuse(&fetch.work, Refusal::Damaged);
         self.run_ended();
     }
 
-    /// The store has answered a read, so it may take in those that it had no room for.
+    /// The store has answered a read, so there is room for one of those that it had no room for: to
+    /// refuse the others takes it as long as to plan them. What a run waits for comes first, and
+    /// then the oldest. Where one is refused another one is under way, whose end asks for the next.
     fn ask_again(&mut self) {
-        for request in std::mem::take(&mut self.refused) {
-            if self.reads.contains_key(&request) {
-                self.ask_for_chunk(request);
-            } else if self.fetch.as_ref().is_some_and(|fetch| fetch.request == request) {
-                self.ask_for_pages();
+        if self.fetch.as_ref().is_some_and(|fetch| self.refused.remove(&fetch.request)) {
+            return self.ask_for_pages();
+        }
+        while let Some(request) = self.refused.pop_first() {
+            if self.ask_for_chunk(request) {
+                return;
             }
         }
     }
@@ -182,7 +187,8 @@ impl Room {
         self.has_abandoned |= is_left_staged;
         channel_ids.extend(self.vacate_all());
         let mut left = VecDeque::new();
-        for work in std::mem::take(&mut self.queue) {
+        let waits = self.fetch.take().map(|fetch| fetch.work);
+        for work in waits.into_iter().chain(std::mem::take(&mut self.queue)) {
             match work {
                 Work::Open(channel_id, _) => channel_ids.push(channel_id),
                 Work::Ask(request, _) => requests.push(request),
@@ -199,7 +205,6 @@ impl Room {
             self.effects.push(RoomEffect::Answer { request, answer });
         }
         self.queue = left;
-        self.fetch = None;
         self.faults_count = 0;
         self.refused.clear();
         self.state = State::Closed;

@@ -203,7 +203,7 @@ impl Room {
             return Err(Halt::Refuse(Refusal::Damaged));
         }
         // Kept until whoever is served goes: so it is read of nobody else.
-        let AppliedTimeline { wanted, lives, .. } = document.applied(open.timeline)?.clone();
+        let AppliedTimeline { wanted, lives, .. } = document.served(open.timeline)?.clone();
         let subscriber = self.subscribe(channel_id, open);
         if let (true, Some(held)) = (is_offered, held) {
             let position = match seeded {

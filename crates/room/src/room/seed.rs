@@ -34,7 +34,8 @@ const SEED_SILENT_MS: u64 = 5_000;
 /// The same while nobody waits: what is kept of a document is not kept for somebody silent.
 const SEED_IDLE_MS: u64 = 60_000;
 /// How often that becomes twice as long, each time it was too short. Whoever is slow gets through,
-/// then, and whoever is silent is waited for no longer than this.
+/// then, and whoever is silent is waited for no longer than this. Where all rooms keep much of what
+/// is handed over, nobody is waited for longer than the shortest of these times.
 const SEED_PATIENCE_MAX: u32 = 3;
 
 /// How far a document has come that is handed over.
@@ -150,7 +151,7 @@ impl Room {
         let compared = match &mut self.state {
             State::Open(document) => {
                 // Its client is welcomed without a further look at the pages.
-                document.applied(timeline)?;
+                document.served(timeline)?;
                 document.compare_offer(&position, &seed.lives)
             }
             _ => Offered::Beyond,
@@ -172,7 +173,9 @@ impl Room {
             return;
         }
         let staged = self.staging_key();
-        self.fetch.take_if(|fetch| fetch.document == staged);
+        if self.fetch.take_if(|fetch| fetch.document == staged).is_some() {
+            self.settled();
+        }
         self.refuse_seeding(&error.to_string());
     }
 
@@ -198,8 +201,15 @@ impl Room {
         }
         let (_, since_ms) = self.seed_progress?;
         let silent_ms = if self.offers.is_empty() { SEED_IDLE_MS } else { SEED_SILENT_MS };
-        let due_ms = since_ms + (silent_ms << self.overdue_count.min(SEED_PATIENCE_MAX));
+        let patient_ms = silent_ms << self.overdue_count.min(SEED_PATIENCE_MAX);
+        let due_ms = since_ms + if self.is_pressed { SEED_SILENT_MS } else { patient_ms };
         self.takes_messages().then_some(due_ms)
+    }
+
+    /// Whether others may soon not be able to hand over, since much is kept of what is handed over
+    /// in all rooms.
+    pub fn press_seed(&mut self, is_pressed: bool) {
+        self.is_pressed = is_pressed;
     }
 
     /// Lets the next one hand over.

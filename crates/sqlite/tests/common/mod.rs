@@ -42,7 +42,7 @@ impl Store {
                 Run::Failed(failure) => return (Err(failure), faults + 1),
                 Run::Fault(pgid) => {
                     let wanted = view.to_fetch(pgid, faults);
-                    assert_eq!(wanted.first(), Some(&pgid), "a fault on a page that is here");
+                    assert!(wanted.contains(&pgid), "a fault on a page that is here");
                     view.fill(self.fetch(wanted));
                 }
             }

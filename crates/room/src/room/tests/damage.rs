@@ -50,6 +50,19 @@ fn one_who_lags_is_told_of_a_damaged_page_and_nobody_else() {
 }
 
 #[test]
+fn nothing_is_remembered_of_a_read_for_one_who_left() {
+    let mut scene = Scene::new();
+    scene.open(ANN, None);
+    scene.waits = |reply| matches!(reply, StoreReply::SyncPart { .. });
+    scene.open(BOB, None);
+    assert_eq!(scene.room.reads.len(), 1);
+    scene.step(RoomInput::Left { conn: BOB });
+    assert!(scene.room.reads.is_empty());
+    scene.release();
+    assert_eq!(brief(&scene.frames(ANN, 1, vec![add("a")])), ["entry 2..3 of 1", "acked 2"]);
+}
+
+#[test]
 fn a_run_that_needs_a_damaged_page_is_refused_and_others_go_on() {
     let (mut scene, have) = Scene::with_pages_to_read();
     assert!(scene.open(ANN, Some(have)).is_empty(), "pages are read");

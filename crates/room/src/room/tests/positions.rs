@@ -291,6 +291,34 @@ fn pages_of_an_offer_that_found_no_room_are_waited_for_by_nobody() {
     assert_eq!(brief(&local.offer(&mut scene, ANN)), ["seed wanted"]);
 }
 
+/// Goal: of a damaged page is told whoever needs it. Method: somebody waits for pages; then what
+/// another one hands over fails, and whoever waited to hand over has its turn.
+#[test]
+fn pages_are_those_of_the_run_that_waits_for_them() {
+    let (mut scene, mut local) = (Scene::new(), Local::new(50));
+    local.write(1, "a");
+    local.offer(&mut scene, ANN);
+    local.seed(&mut scene, ANN);
+    scene.restart();
+    local.write(2, "b");
+    assert_eq!(brief(&local.offer(&mut scene, ANN)), ["seed wanted"]);
+    scene.waits = |reply| matches!(reply, StoreReply::Durable { .. });
+    let [first, _] = local.seeds();
+    scene.say(ANN, first);
+    let staged = tickets(&mut scene);
+    assert!(local.offer(&mut scene, BOB).is_empty());
+    scene.waits = |reply| matches!(reply, StoreReply::Pages { .. });
+    let reader = ConnId(3);
+    assert!(scene.open(reader, None).is_empty(), "pages are read");
+    let failed = StoreReply::AppendFailed { ticket: staged[0], error: AppendError::Full };
+    scene.step(RoomInput::Store(failed));
+    assert_eq!(brief(&scene.heard(ANN)), ["seed taken 2", "refused Storage"]);
+    let needed = scene.room.fetch.as_ref().expect("a fault").needed;
+    scene.find_damaged(|pgid| pgid == needed);
+    assert_eq!(brief(&scene.heard(reader)), ["refused Damaged"]);
+    assert_eq!(brief(&scene.heard(BOB)), ["seed wanted"]);
+}
+
 /// Goal: what becomes of an offer that was given up is nobody else's. Method: the store answers for
 /// what was staged of it, and for its destruction, when somebody else hands over; then the disk is
 /// full for that one too.

@@ -1,0 +1,136 @@
+//! How long a piece of work takes, in all its runs together.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tidelog_sqlite::Stopwatch;
+
+/// What a transaction may take, with the runs before it that faulted. Many times what the budget of
+/// steps takes where no step is a long one.
+const TRANSACTION_TAKES_NS: u64 = 10_000_000_000;
+
+/// Tells how long threads have worked, to a room that knows no time.
+pub trait ThreadClock: fmt::Debug + Send + Sync {
+    /// Nanoseconds that the calling thread has worked, which is no less than it was before. Those
+    /// of two threads have nothing to do with one another.
+    fn worked_ns(&self) -> u64;
+}
+
+/// The time of one room's transactions, of which there is one at a time.
+///
+/// A run that faults is begun anew, maybe on another thread, and what it has taken counts for the
+/// next one. What is behind a transaction that was over has time of its own: it says so.
+#[derive(Debug)]
+pub(super) struct WorkTime {
+    clock: Arc<dyn ThreadClock>,
+    taken: Mutex<Taken>,
+}
+
+#[derive(Debug, Default)]
+struct Taken {
+    /// By the runs before, which faulted.
+    before_ns: u64,
+    /// When the run began, and its latest transaction.
+    run_began_ns: u64,
+    began_ns: u64,
+    /// Whether the latest transaction is over, and whether the one before it was.
+    is_over: bool,
+    is_behind_one_over: bool,
+}
+
+impl WorkTime {
+    pub(super) fn new(clock: Arc<dyn ThreadClock>) -> Self {
+        Self { clock, taken: Mutex::default() }
+    }
+
+    /// A piece of work is run for the first time.
+    pub(super) fn begin(&self) {
+        *self.taken() = Taken { run_began_ns: self.clock.worked_ns(), ..Taken::default() };
+    }
+
+    /// It is run again.
+    pub(super) fn go_on(&self) {
+        let (before_ns, run_began_ns) = (self.taken().before_ns, self.clock.worked_ns());
+        *self.taken() = Taken { before_ns, run_began_ns, ..Taken::default() };
+    }
+
+    /// The run faulted, on this thread.
+    pub(super) fn fault(&self) {
+        let now_ns = self.clock.worked_ns();
+        let mut taken = self.taken();
+        taken.before_ns += now_ns.saturating_sub(taken.run_began_ns);
+    }
+
+    fn taken(&self) -> MutexGuard<'_, Taken> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Stopwatch for WorkTime {
+    fn start(&self) {
+        let began_ns = self.clock.worked_ns();
+        let mut taken = self.taken();
+        taken.is_behind_one_over = taken.is_over;
+        (taken.began_ns, taken.is_over) = (began_ns, false);
+    }
+
+    fn is_over(&self) -> bool {
+        let now_ns = self.clock.worked_ns();
+        let mut taken = self.taken();
+        let before_ns = if taken.is_behind_one_over { 0 } else { taken.before_ns };
+        let taken_ns = before_ns + now_ns.saturating_sub(taken.began_ns);
+        taken.is_over |= taken_ns > TRANSACTION_TAKES_NS;
+        taken.is_over
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::*;
+
+    #[derive(Debug, Default)]
+    struct Hand(AtomicU64);
+
+    impl ThreadClock for Hand {
+        fn worked_ns(&self) -> u64 {
+            self.0.load(Ordering::Relaxed)
+        }
+    }
+
+    #[test]
+    fn runs_that_fault_have_the_time_of_one_and_a_verdict_has_its_own() {
+        let hand = Arc::new(Hand::default());
+        let time = WorkTime::new(Arc::clone(&hand) as Arc<dyn ThreadClock>);
+        let work = |ns| {
+            hand.0.fetch_add(ns, Ordering::Relaxed);
+        };
+        time.begin();
+        for _ in 0..10 {
+            time.start();
+            work(TRANSACTION_TAKES_NS / 10);
+            assert!(!time.is_over());
+            time.fault();
+            // The next thread has worked less.
+            hand.0.store(0, Ordering::Relaxed);
+            time.go_on();
+        }
+        time.start();
+        work(1);
+        assert!(time.is_over(), "in all");
+        time.start();
+        work(1);
+        assert!(!time.is_over(), "this one says so");
+        time.fault();
+        time.go_on();
+        time.start();
+        assert!(time.is_over(), "it is no other work");
+        time.begin();
+        time.start();
+        work(TRANSACTION_TAKES_NS);
+        assert!(!time.is_over());
+        work(1);
+        assert!(time.is_over(), "the next work has as much");
+    }
+}
