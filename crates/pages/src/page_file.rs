@@ -100,14 +100,21 @@ impl<D: Disk> PageFile<D> {
         if self.is_unusable() { Witness::Unused } else { Witness::Used }
     }
 
+    /// Makes room for the header where there is none: it is written once the log is flushed, and
+    /// the device may be full by then.
+    pub fn make_room_for_header(&mut self) -> Result<(), DiskError> {
+        let has_room = self.disk.size() >= AREA_SIZE as u64;
+        if self.header == Header::Missing && !has_room {
+            self.grow(AREA_SIZE as u64)?;
+        }
+        Ok(())
+    }
+
     /// Says durably that there is a log, which has to be flushed by now. Answers whether that is
-    /// done. Where the device is full, it is left for the next checkpoint.
+    /// done.
     pub fn attest(&mut self) -> Result<bool, DiskError> {
         if self.header == Header::Missing {
-            match self.write_header() {
-                Err(error) if error.is_full() => return Ok(true),
-                written => written?,
-            }
+            self.write_header()?;
             self.header = Header::Flushing(self.disk.request_flush()?);
         }
         if let Header::Flushing(id) = self.header
