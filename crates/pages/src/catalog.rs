@@ -252,7 +252,7 @@ impl Catalog {
             let slot = entry.slot;
             let is_free = slot.number() <= self.slots_max
                 && self.extents.claim(slot, number, document.db_pages);
-            if !is_free || !document.pages.settle(entry) {
+            if !is_free || !document.settle(entry) {
                 return Err(format!("page {} in slot {}", entry.pgid, slot.number()));
             }
         }
@@ -280,6 +280,7 @@ impl Catalog {
         for (document, before) in self.documents.values().zip(before.documents.values()) {
             let is_same = document.storage == before.storage
                 && document.begun == before.begun
+                && document.unended == before.unended
                 && document.db_pages == before.db_pages
                 && timeline(document) == timeline(before);
             assert!(is_same, "BUG: a change-over changed document {}", document.number);
