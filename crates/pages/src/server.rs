@@ -87,7 +87,7 @@ impl<D: Disk> PageServer<D> {
     ///
     /// # Errors
     ///
-    /// [`OpenError`]; the files are then as they were.
+    /// [`OpenError`]; nothing durable has changed then.
     pub fn open(files: StoreFiles<D>, seed: Seed) -> Result<(Self, RecoveryReport), OpenError> {
         Self::open_with(files, seed, StoreOptions::default())
     }
