@@ -60,24 +60,6 @@ impl<D: Disk> Log<D> {
         FrameAt { file: self.active, salt, generation, offset }
     }
 
-    /// The header of the frame at `offset` of the active file, verified; its body is not looked
-    /// at.
-    ///
-    /// # Errors
-    ///
-    /// [`ReadError::Damaged`] if it is not what was written there.
-    pub fn read_head(&self, offset: u64) -> Result<FrameHead, ReadError> {
-        let damaged = || ReadError::Damaged { offset };
-        if self.left_from(self.active, offset).is_none_or(|left| left < FRAME_HEADER_SIZE as u64) {
-            return Err(damaged());
-        }
-        let mut header = [0; FRAME_HEADER_SIZE];
-        self.read_at(self.active, offset, &mut header)?;
-        let frame = frame::decode(&header, self.header.salt, offset);
-        let frame = frame.filter(|frame| frame.ties.generation == self.header.generation);
-        frame.map(|frame| frame.head).ok_or_else(damaged)
-    }
-
     /// The frame at this place, verified.
     ///
     /// # Errors
