@@ -1,4 +1,5 @@
-//! What waits while an append is recorded or taken back, and how much of one owner may.
+//! What waits while an append is recorded or taken back, or while as much as may be kept in memory
+//! cannot be written; and how much of one owner may.
 //!
 //! What is not held up goes to the log or to the read queue, which have limits of their own. Here
 //! it stays in memory as it came: so an owner has as many reads and appends here as it may have
