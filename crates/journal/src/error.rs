@@ -4,7 +4,8 @@ use tidelog_disk::DiskError;
 
 use crate::LogFile;
 
-/// Why a log could not be opened. The files are as they were.
+/// Why a log could not be opened. The files are as they were, but where the device failed: then a
+/// tail that was never durable may be cut off, or a log begun.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RecoverError {

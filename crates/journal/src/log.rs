@@ -118,7 +118,7 @@ impl<D: Disk> Log<D> {
     ///
     /// # Errors
     ///
-    /// [`RecoverError`]; the files then hold what they did.
+    /// [`RecoverError`], which says what becomes of the files.
     pub fn recover(
         files: [D; 2],
         witness: Witness,

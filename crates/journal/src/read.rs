@@ -23,7 +23,7 @@ pub struct FrameAt {
 impl<D: Disk> Log<D> {
     /// Fills `buf` with bytes of a log file; some of them may still be in a buffer. Whether they
     /// are what was written is for the caller to check. What lay in the other file can be read
-    /// until a change-over begins to fill it.
+    /// until that is [made longer or cut off](Self::resize_other), or a change-over fills it.
     ///
     /// # Errors
     ///
@@ -51,30 +51,13 @@ impl<D: Disk> Log<D> {
         end.checked_sub(offset)
     }
 
-    /// The place of the frame at `offset` of the active file: it can be read there until a
-    /// change-over after the next begins to fill that file again.
+    /// The place of the frame at `offset` of the active file: it can be read there until,
+    /// after the next change-over, that file is [made longer or cut off](Self::resize_other), or
+    /// filled again.
     #[must_use]
     pub fn frame_at(&self, offset: u64) -> FrameAt {
         let Header { salt, generation, .. } = self.header;
         FrameAt { file: self.active, salt, generation, offset }
-    }
-
-    /// The header of the frame at `offset` of the active file, verified; its body is not looked
-    /// at.
-    ///
-    /// # Errors
-    ///
-    /// [`ReadError::Damaged`] if it is not what was written there.
-    pub fn read_head(&self, offset: u64) -> Result<FrameHead, ReadError> {
-        let damaged = || ReadError::Damaged { offset };
-        if self.left_from(self.active, offset).is_none_or(|left| left < FRAME_HEADER_SIZE as u64) {
-            return Err(damaged());
-        }
-        let mut header = [0; FRAME_HEADER_SIZE];
-        self.read_at(self.active, offset, &mut header)?;
-        let frame = frame::decode(&header, self.header.salt, offset);
-        let frame = frame.filter(|frame| frame.ties.generation == self.header.generation);
-        frame.map(|frame| frame.head).ok_or_else(damaged)
     }
 
     /// The frame at this place, verified.

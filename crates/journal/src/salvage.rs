@@ -45,8 +45,8 @@ fn resume<D: Disk>(
     durable: u64,
     visit: &mut Visit<'_>,
 ) -> Result<Option<Scanned>, RecoverError> {
-    let mut tell = |offset, head| {
-        let lost = Found::Lost { offset, head };
+    let mut tell = |offset, head, body: Option<&[u8]>| {
+        let lost = Found::Lost { offset, head, body };
         visit(lost).map_err(|reason| RecoverError::Malformed { offset, reason })
     };
     let mut at = from.end;
@@ -62,7 +62,7 @@ fn resume<D: Disk>(
         }
         let Some(frame) = window.header(at)? else {
             if at < durable {
-                tell(at, None)?;
+                tell(at, None, None)?;
             }
             let next = window.search(at + FRAME_ALIGNMENT as u64)?;
             let Some((next, _)) = next else { break };
@@ -78,7 +78,8 @@ fn resume<D: Disk>(
             return Ok(Some(here));
         }
         if at < durable {
-            tell(at, Some(frame.head))?;
+            let whole = window.frame(at)?.map(|frame| window.found(at, &frame)).transpose()?;
+            tell(at, Some(frame.head), whole.map(|whole| whole.body))?;
         }
         at += frame.size();
         link = Some(if at == header.state_end { header.seam() } else { frame.checksum });

@@ -60,6 +60,8 @@ pub enum Found<'a> {
         /// What it says beside its body; `None` if that is damaged too, and then there may be any
         /// number of them.
         head: Option<FrameHead>,
+        /// Its body, if that is whole and something else of its batch is damaged.
+        body: Option<&'a [u8]>,
     },
 }
 

@@ -73,7 +73,6 @@ fn written_frames_are_read_in_pieces() {
     device.file("a").write_at(found[1].0 + 165, b"?").expect("room");
     let answer = log.read_from(LOG_START, limit, 10_000, &mut |_, _| {});
     assert_eq!(answer, Err(ReadError::Damaged { offset: LOG_START + 168 }), "behind the first");
-    assert!(log.read_head(found[1].0).is_ok(), "its header is whole");
 }
 
 #[test]

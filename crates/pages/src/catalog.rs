@@ -64,10 +64,7 @@ impl Catalog {
     pub fn take_in(&mut self, found: Found<'_>) -> Result<(), String> {
         let frame = match found {
             Found::Frame(frame) => frame,
-            Found::Lost { head, .. } => {
-                self.lose(head);
-                return Ok(());
-            }
+            Found::Lost { head, body, .. } => return self.lose(head, body),
         };
         let kind = Kind::of(frame.head.kind);
         if matches!(kind, Some(Kind::StoragePages | Kind::StorageEntry)) {
@@ -213,7 +210,7 @@ impl Catalog {
     }
 
     /// A frame is lost, or nobody knows how many.
-    fn lose(&mut self, head: Option<FrameHead>) {
+    fn lose(&mut self, head: Option<FrameHead>, body: Option<&[u8]>) -> Result<(), String> {
         self.is_damaged = true;
         if let Some(number) = head.map(|head| head.document).filter(|number| *number > 0) {
             match self.documents.get_mut(&number) {
@@ -223,13 +220,21 @@ impl Catalog {
                 }
             }
         }
-        // Whose name was taken stands in what is lost.
         if head.is_none_or(|head| head.kind == Kind::TakeName as u8) {
-            let documents = self.documents.values_mut();
-            documents
-                .filter(|document| document.standing == Standing::Whole)
-                .for_each(|document| document.standing = Standing::Doubtful);
+            match body {
+                Some(body) => self.lose_name(body)?,
+                None => self.doubt_all(),
+            }
         }
+        Ok(())
+    }
+
+    /// Whose name was taken stands in what is lost.
+    fn doubt_all(&mut self) {
+        let documents = self.documents.values_mut();
+        documents
+            .filter(|document| document.standing == Standing::Whole)
+            .for_each(|document| document.standing = Standing::Doubtful);
     }
 
     /// A document of which frames are lost took the place of the one of this name.
@@ -247,7 +252,7 @@ impl Catalog {
             let slot = entry.slot;
             let is_free = slot.number() <= self.slots_max
                 && self.extents.claim(slot, number, document.db_pages);
-            if !is_free || !document.pages.add_checkpointed(entry) {
+            if !is_free || !document.add_checkpointed(entry) {
                 return Err(format!("page {} in slot {}", entry.pgid, slot.number()));
             }
         }
@@ -275,6 +280,7 @@ impl Catalog {
         for (document, before) in self.documents.values().zip(before.documents.values()) {
             let is_same = document.storage == before.storage
                 && document.begun == before.begun
+                && document.unended == before.unended
                 && document.db_pages == before.db_pages
                 && timeline(document) == timeline(before);
             assert!(is_same, "BUG: a change-over changed document {}", document.number);

@@ -9,7 +9,8 @@ use tidelog_types::{CallId, Chain, DocumentKey, JournalId, Life, Lsn, LsnRange, 
 use crate::error::StoreError;
 use crate::extents::Extents;
 use crate::frame_body::{
-    CALL_SIZE, Kind, PageList, decode_append_id, decode_calls, decode_life, decode_storage_at,
+    CALL_SIZE, Kind, PageList, TableEntry, decode_append_id, decode_calls, decode_life,
+    decode_storage_at,
 };
 use crate::heads::Heads;
 use crate::page_table::{Lies, PageTable, PageVersion};
@@ -35,6 +36,8 @@ pub(crate) struct StoredDocument {
     /// The last append that put something in the place of something else.
     pub handed: Option<AppendId>,
     pub storage: Option<Position>,
+    /// The LSNs of its next entry, if a part of that is there.
+    pub unended: Option<LsnRange>,
     pub db_pages: u32,
     pub pages: PageTable,
     /// The storage entries that are still in the log.
@@ -134,7 +137,8 @@ impl StoredTimeline {
 /// The storage entries of a document that are still in the log, in order.
 #[derive(Debug)]
 pub(crate) struct History {
-    /// Where the storage journal stood before the first of them.
+    /// Where the storage journal stood before the first of them; behind an entry that goes on, if a
+    /// part of it lies in its slots.
     start: Lsn,
     pub entries: VecDeque<LoggedEntry>,
     /// Calls of an entry that has not been seen yet.
@@ -196,6 +200,7 @@ impl StoredDocument {
             timeline: None,
             handed: None,
             storage: None,
+            unended: None,
             db_pages: 0,
             pages: PageTable::default(),
             history: History::starting_at(Lsn::FIRST),
@@ -227,7 +232,7 @@ impl StoredDocument {
     /// Where its journals stand.
     pub fn heads(&self) -> Heads {
         let timeline = self.timeline.as_ref().map(|timeline| (timeline.journal, timeline.range()));
-        Heads { timeline, storage: self.storage }
+        Heads { timeline, storage: self.storage, unended: self.unended }
     }
 
     /// The position at which its storage journal stood at an LSN, as far as the log still tells.
@@ -293,6 +298,7 @@ impl StoredDocument {
     pub fn begin_storage(&mut self, journal: JournalId, begun: u64) -> PageTable {
         self.begun = begun;
         self.storage = Some(Position::start_of(journal));
+        self.unended = None;
         self.db_pages = 0;
         self.history = History::starting_at(Lsn::FIRST);
         std::mem::take(&mut self.pages)
@@ -318,7 +324,7 @@ impl StoredDocument {
                 self.apply_to_timeline(kind, frame)?;
             }
             Kind::StoragePages => {
-                self.add_pages(frame, extents)?;
+                self.unended = Some(self.add_pages(frame, extents)?.0);
             }
             Kind::StorageEntry => self.add_entry(frame, extents)?,
             Kind::StorageLife => {
@@ -333,6 +339,7 @@ impl StoredDocument {
                 let (journal, chain) = (frame.head.journal, frame.head.chain);
                 let next = place_of(&frame.head)?;
                 self.storage = Some(Position { journal, life, next, chain });
+                self.unended = None;
                 self.history = History::starting_at(next);
             }
             Kind::Calls => {
@@ -418,15 +425,32 @@ impl StoredDocument {
         let FrameHead { journal, chain, call, .. } = frame.head;
         let life = self.storage.map_or(Life::NONE, |position| position.life);
         self.storage = Some(Position { journal, life, next: range.end(), chain });
+        self.unended = None;
         let before = std::mem::replace(&mut self.db_pages, db_pages);
         let call = call.map(|call| StoredCalls::One(call, range.start()));
         self.note_calls(call);
         self.pages.shrink(before, db_pages, lsn);
         let mut calls = std::mem::take(&mut self.history.pending);
         calls.extend(call);
-        let entry = LoggedEntry { range, chain, life, db_pages, calls };
-        self.history.entries.push_back(entry);
+        // Of one that began before the history, the log has only the end.
+        if range.start() >= self.history.start {
+            self.history.entries.push_back(LoggedEntry { range, chain, life, db_pages, calls });
+        }
         Ok(())
+    }
+
+    /// Takes in what a checkpoint said of a page. Fails if that cannot be.
+    pub fn add_checkpointed(&mut self, entry: TableEntry) -> bool {
+        let unended = self.storage.filter(|position| entry.lsn >= position.next);
+        if let Some(position) = unended {
+            // Of an entry that goes on. What the page was before it is gone.
+            let range = LsnRange::new(position.next, entry.lsn.next());
+            if *self.unended.get_or_insert(range) != range {
+                return false;
+            }
+            self.history.start = range.end();
+        }
+        self.pages.add_checkpointed(entry)
     }
 }
 

@@ -5,7 +5,8 @@ use tidelog_journal::{ReadError, RecoverError};
 
 use crate::AppendError;
 
-/// Why a store could not be opened. Its files are as they were.
+/// Why a store could not be opened. Nothing durable has changed; a tail of the log that was not may
+/// be cut off, and where there was no log, one may be begun.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {

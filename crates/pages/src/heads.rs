@@ -14,6 +14,8 @@ pub(crate) struct Heads {
     /// The timeline's id, and the LSNs of its entries that are not trimmed.
     pub timeline: Option<(JournalId, LsnRange)>,
     pub storage: Option<Position>,
+    /// The LSNs of the storage journal's next entry, if a part of it is there.
+    pub unended: Option<LsnRange>,
 }
 
 /// What cannot follow, and why.
@@ -54,6 +56,7 @@ impl Heads {
     /// A storage journal begins, empty, in place of any other.
     pub fn begin_storage(&mut self, journal: JournalId) {
         self.storage = Some(Position::start_of(journal));
+        self.unended = None;
     }
 
     /// Pages of the storage journal's next entry. Gives the LSN that they carry.
@@ -68,6 +71,9 @@ impl Heads {
         if position.journal != journal || position.next != range.start() {
             return Err(format!("storage entry {range} where {position} is"));
         }
+        if let Some(unended) = self.unended.filter(|unended| *unended != range) {
+            return Err(format!("storage entry {range} where a part of {unended} is"));
+        }
         if range.is_empty() {
             return Err(format!("storage entry {range} without an LSN"));
         }
@@ -81,6 +87,7 @@ impl Heads {
     /// The storage journal's next entry, all of whose pages were [checked](Self::pages).
     pub fn extend_storage(&mut self, position: Position) {
         self.storage = Some(position);
+        self.unended = None;
     }
 }
 

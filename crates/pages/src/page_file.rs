@@ -69,10 +69,12 @@ impl<D: Disk> PageFile<D> {
         let count = usize::try_from(disk.size()).unwrap_or(usize::MAX).min(AREA_SIZE);
         let mut area = vec![0; count];
         disk.read_at(0, &mut area)?;
-        let mut copies = COPIES_AT.iter().filter_map(|at| area.get(*at..*at + SECTOR_SIZE));
+        let copies = COPIES_AT.iter().filter_map(|at| area.get(*at..*at + SECTOR_SIZE));
+        // One of a later version says that a later release has begun to write here.
         let version = copies
-            .find(|copy| is_whole(copy))
-            .map(|copy| u32::from_le_bytes(copy[8..12].try_into().expect("BUG: four bytes")));
+            .filter(|copy| is_whole(copy))
+            .map(|copy| u32::from_le_bytes(copy[8..12].try_into().expect("BUG: four bytes")))
+            .max();
         match version {
             Some(found) if found > FORMAT_VERSION => {
                 Err(OpenError::NewerFormat { found, known: FORMAT_VERSION })
@@ -100,14 +102,21 @@ impl<D: Disk> PageFile<D> {
         if self.is_unusable() { Witness::Unused } else { Witness::Used }
     }
 
+    /// Makes room for the header where there is none: it is written once the log is flushed, and
+    /// the device may be full by then.
+    pub fn make_room_for_header(&mut self) -> Result<(), DiskError> {
+        let has_room = self.disk.size() >= AREA_SIZE as u64;
+        if self.header == Header::Missing && !has_room {
+            self.grow(AREA_SIZE as u64)?;
+        }
+        Ok(())
+    }
+
     /// Says durably that there is a log, which has to be flushed by now. Answers whether that is
-    /// done. Where the device is full, it is left for the next checkpoint.
+    /// done.
     pub fn attest(&mut self) -> Result<bool, DiskError> {
         if self.header == Header::Missing {
-            match self.write_header() {
-                Err(error) if error.is_full() => return Ok(true),
-                written => written?,
-            }
+            self.write_header()?;
             self.header = Header::Flushing(self.disk.request_flush()?);
         }
         if let Header::Flushing(id) = self.header
@@ -285,6 +294,19 @@ mod tests {
         bytes[COPIES_AT[1] + 9] ^= 1;
         assert!(!is_usable(bytes));
         assert!(!is_usable(Vec::new()), "nothing was checkpointed yet");
+    }
+
+    #[test]
+    fn a_newer_version_in_either_copy_is_refused() {
+        for at in COPIES_AT {
+            let mut bytes = header();
+            let copy = &mut bytes[at..at + SECTOR_SIZE];
+            copy[8] = 2;
+            let checksum = crc32c::crc32c(&copy[..CHECKSUM_AT]);
+            copy[CHECKSUM_AT..].copy_from_slice(&checksum.to_le_bytes());
+            let opened = PageFile::open(MemoryDisk::holding(bytes)).map(drop);
+            assert_eq!(opened, Err(OpenError::NewerFormat { found: 2, known: 1 }));
+        }
     }
 
     #[test]

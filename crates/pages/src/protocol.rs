@@ -204,8 +204,8 @@ pub struct Append {
     pub is_anew: bool,
     /// Entries for the end of the storage journal, in order.
     pub storage: Vec<StorageEntry>,
-    /// The last of them is not whole: the next append goes on with it, and until one has ended it,
-    /// the storage journal stands where it stood. Its pages can be read.
+    /// The last of them is not whole: the next storage entry goes on with it, of the same LSNs, and
+    /// until one has ended it, the storage journal stands where it stood. Its pages can be read.
     pub is_cut: bool,
     /// In the end the document has this name, in place of the one that has it now.
     pub take_name: Option<DocumentKey>,
@@ -371,7 +371,7 @@ pub enum StoreReply {
         last: bool,
     },
     /// The log does not have what was asked for: it was trimmed, or is not there yet, or the LSN
-    /// is amid those that one entry stands for. [`StoreRequest::SyncPrepare`] answers for any LSN
+    /// is amid those that one entry stands for, or of that entry the log has only the end. [`StoreRequest::SyncPrepare`] answers for any LSN
     /// of a storage journal.
     Trimmed {
         /// The request's number.

@@ -87,7 +87,7 @@ impl<D: Disk> PageServer<D> {
     ///
     /// # Errors
     ///
-    /// [`OpenError`]; the files are then as they were.
+    /// [`OpenError`]; nothing durable has changed then.
     pub fn open(files: StoreFiles<D>, seed: Seed) -> Result<(Self, RecoveryReport), OpenError> {
         Self::open_with(files, seed, StoreOptions::default())
     }
@@ -146,7 +146,8 @@ impl<D: Disk> PageServer<D> {
     /// out, an append that is being recorded among it.
     #[must_use]
     pub fn is_behind(&self) -> bool {
-        self.broken.is_none() && (self.is_held_up() || !self.waiting.is_empty())
+        let is_recording = self.recording.is_some() || self.is_taking_back;
+        self.broken.is_none() && (is_recording || !self.waiting.is_empty())
     }
 
     /// Whether something that was appended waits until another [`poll`](Self::poll), or a flush,
@@ -159,7 +160,12 @@ impl<D: Disk> PageServer<D> {
 
     /// Whether requests have to wait.
     fn is_held_up(&self) -> bool {
-        self.recording.is_some() || self.is_taking_back
+        self.recording.is_some() || self.is_taking_back || self.is_filled()
+    }
+
+    /// Whether as much as may be kept in memory waits there until something may be written.
+    fn is_filled(&self) -> bool {
+        !self.is_lost && self.store.is_buffer_full() && !self.store.may_write()
     }
 
     /// Writes what was appended and asks for one flush of all of it.

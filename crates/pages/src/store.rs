@@ -84,13 +84,16 @@ impl<D: Disk> Store<D> {
         options: StoreOptions,
     ) -> Result<(Self, RecoveryReport), OpenError> {
         let StoreFiles { log_a, log_b, pages, spare } = files;
-        let pages = PageFile::open(pages)?;
+        let mut pages = PageFile::open(pages)?;
         let mut catalog = Catalog::new(pages.slots());
         let (log, report) = Log::recover([log_a, log_b], pages.witness(), seed, &mut |found| {
             catalog.take_in(found)
         })?;
         if pages.is_unusable() && catalog.extents.is_claimed() {
             return Err(OpenError::DamagedPageFile);
+        }
+        if !log.is_damaged() {
+            pages.make_room_for_header()?;
         }
         catalog.extents.let_grow();
         let pool = BufferPool::new(options.pool_pages_max);

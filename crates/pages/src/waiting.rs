@@ -1,4 +1,5 @@
-//! What waits while an append is recorded or taken back, and how much of one owner may.
+//! What waits while an append is recorded or taken back, or while as much as may be kept in memory
+//! cannot be written; and how much of one owner may.
 //!
 //! What is not held up goes to the log or to the read queue, which have limits of their own. Here
 //! it stays in memory as it came: so an owner has as many reads and appends here as it may have
@@ -7,9 +8,11 @@
 
 use std::collections::VecDeque;
 
+use tidelog_journal::FRAME_HEADER_SIZE;
 use tidelog_types::limits::{Limits, PAGE_SIZE};
 use tidelog_types::{DocumentKey, SortedMap};
 
+use crate::frame_body::CALL_SIZE;
 use crate::{Append, OwnerId, StoreReply, StoreRequest, Ticket};
 
 /// What has to come in its turn.
@@ -208,15 +211,26 @@ fn weight(request: &StoreRequest) -> Weight {
 
 fn size_of_append(append: &Append) -> usize {
     let record = append.record.as_ref().map_or(0, |record| record.len());
-    let timeline: usize = append.timeline.iter().map(|frame| frame.body.len()).sum();
-    let pages: usize = append.storage.iter().map(|entry| entry.set.pages.len()).sum();
-    record + timeline + pages * PAGE_SIZE
+    let timeline = append.timeline.iter().map(|frame| FRAME_HEADER_SIZE + frame.body.len());
+    let storage = append.storage.iter().map(|entry| {
+        let (pages, calls) = (entry.set.pages.len(), entry.calls.len());
+        FRAME_HEADER_SIZE + pages * PAGE_SIZE + calls * CALL_SIZE
+    });
+    record + timeline.chain(storage).sum::<usize>()
+}
+
+/// Whether it trims a timeline, and nothing else.
+fn is_trim(append: &Append) -> bool {
+    let trim_timeline = append.trim_timeline;
+    let Append { document, timeline_id, .. } = append;
+    let trim = Append { timeline_id: *timeline_id, trim_timeline, ..Append::to(document.clone()) };
+    trim_timeline.is_some() && *append == trim
 }
 
 fn refused(request: StoreRequest) -> Waiting {
     match request {
         // A trim alone makes room.
-        StoreRequest::Append { ticket, append } if size_of_append(&append) > 0 => {
+        StoreRequest::Append { ticket, append } if !is_trim(&append) => {
             Waiting::AppendRefused { ticket, names: append.names() }
         }
         StoreRequest::Stage { ticket, .. } => Waiting::PagesRefused { ticket },

@@ -10,7 +10,9 @@ use tidelog_testing::Rng;
 use tidelog_testing::store::make::{
     durable, entry, key, page, read_of, request, storage, timeline,
 };
-use tidelog_testing::store::{OWNER, Server, files, observe, open, open_document, seed, settle};
+use tidelog_testing::store::{
+    OWNER, Server, files, log_end, observe, open, open_document, poll_all, seed, settle,
+};
 use tidelog_types::limits::Limits;
 use tidelog_types::{BudgetLimits, Page, Pgid};
 
@@ -190,6 +192,52 @@ fn what_is_appended_while_batches_are_held_is_carried_out_by_a_store_that_stops(
         let left = device.crash(&mut |_| 0);
         let late = open_document(&mut open(&left), &left, &key("late"));
         assert!(late.is_some(), "after {polls} polls, held {held} times");
+    }
+    assert!(held > 0, "batches were never held");
+}
+
+/// Goal: what is appended while batches are held takes a bounded part of the memory, however long a
+/// flush takes, and is carried out then. Method: a flush after which nothing completes, for each
+/// number of flushes, and a hundred appends.
+#[test]
+fn only_so_much_is_kept_of_what_is_appended_while_batches_are_held() {
+    const BUFFER_SIZE: usize = 32 * 1024;
+    let options = StoreOptions {
+        log_size_max: 16 * 1024,
+        log_buffer_size_max: BUFFER_SIZE,
+        ..StoreOptions::default()
+    };
+    let mut held = 0;
+    for flushes in 0..12 {
+        let device = CrashDevice::new();
+        let opened = PageServer::open_with(files(&device), seed(&device), options);
+        let mut server = opened.expect("a store").0;
+        settle(&mut server, &device);
+        device.hold_flushes(true);
+        let notes = |ticket: u64| {
+            let mut notes = timeline(&format!("notes{ticket}"), []);
+            notes.record = Some(vec![5; 5_000].into());
+            request(ticket, notes)
+        };
+        (1..=4).for_each(|ticket| server.serve(OWNER, notes(ticket)));
+        server.flush();
+        poll_all(&mut server);
+        for _ in 0..flushes {
+            device.complete_flushes_of_one(&mut |_| 0);
+            poll_all(&mut server);
+        }
+        let before = log_end(&server);
+        for ticket in 5..105 {
+            server.serve(OWNER, notes(ticket));
+            server.flush();
+        }
+        if server.holds_back() {
+            held += 1;
+            let kept = log_end(&server) - before;
+            assert!(kept < BUFFER_SIZE as u64 + 8 * 1024, "{kept} bytes after {flushes} flushes");
+        }
+        let replies = settle(&mut server, &device);
+        assert!(replies.contains(&durable(104)), "after {flushes} flushes: {replies:?}");
     }
     assert!(held > 0, "batches were never held");
 }

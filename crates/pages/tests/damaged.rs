@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use tidelog_disk::{BLOCK_SIZE, CrashDevice, Disk, Grown};
-use tidelog_journal::RecoverError;
+use tidelog_journal::{LogFile, RecoverError};
 use tidelog_pages::{
     Append, AppendError, DamageReport, OpenError, PageServer, RecoveryReport, StoreOptions,
     StoreReply, StoreRequest, Ticket,
@@ -443,6 +443,38 @@ fn a_log_that_is_gone_is_not_taken_for_one_that_never_was() {
     let error = opened.map(|(_, report)| report).expect_err("three documents");
     assert_eq!(error, OpenError::Log(RecoverError::Lost));
     assert_eq!(device.bytes_of("log-a"), Some(Vec::new()), "nothing was written");
+}
+
+/// Goal: the same on a device that has hardly any room: nothing is called durable there as long as
+/// the page file cannot say that there is a log. Method: devices of more and more room, an owner
+/// that says hello, and then both copies of the log's header rot.
+#[test]
+fn a_log_is_not_taken_for_one_that_never_was_where_the_device_was_full() {
+    let (mut ready, mut full) = (0, 0);
+    for kib in 1..40 {
+        let device = CrashDevice::new();
+        device.set_capacity(Some(kib * 1024));
+        let open = |device| PageServer::open_with(files(device), seed(device), small_log());
+        let is_ready = open(&device).is_ok_and(|(mut server, _)| {
+            server.serve(OWNER, StoreRequest::Hello { epoch: Epoch(0), life: Life::NONE });
+            server.flush();
+            let mut replies = (0..50).flat_map(|_| server.poll());
+            replies.any(|(_, reply)| matches!(reply, StoreReply::Ready { .. }))
+        });
+        if !is_ready {
+            full += 1;
+            continue;
+        }
+        ready += 1;
+        let left = device.crash(&mut |_| 0);
+        for copy in [0, 4096] {
+            left.file("log-a").write_at_all(copy + 20, 0xAA);
+        }
+        let error = open(&left).map(|(_, report)| report).expect_err("an epoch was granted");
+        let damaged = RecoverError::DamagedHeader { file: LogFile::A };
+        assert_eq!(error, OpenError::Log(damaged), "{kib} KiB");
+    }
+    assert!(ready > 0 && full > 0, "{ready} {full}");
 }
 
 /// A power cut at the first opening may leave a file that is as long as its header, and garbage in

@@ -12,7 +12,7 @@ use tidelog_testing::Rng;
 use tidelog_testing::store::make::{
     STORAGE, TIMELINE, durable, entry, frame, key, lsn, page, request, storage, timeline,
 };
-use tidelog_testing::store::{OWNER, Server, ask, changes, open, settle};
+use tidelog_testing::store::{OWNER, Server, ask, changes, open, open_document, settle};
 use tidelog_types::limits::{ENTRY_PAGES_MAX, Limits};
 use tidelog_types::{CallId, JournalId, LsnRange, Page, Pgid};
 
@@ -370,6 +370,82 @@ fn a_compaction_is_right_where_the_document_was_smaller_in_between() {
         assert_eq!((set.db_pages, set.pages.len()), (1, 0), "what is beyond the end is not told");
         change_over(&mut server, &device);
     }
+}
+
+/// A part of an entry, or what ends it.
+fn part(is_cut: bool, end: u64, pages: &[(u32, u8)]) -> Append {
+    Append { is_cut, ..storage("a", [entry(42, end, 4, pages)]) }
+}
+
+/// Goal: an entry is told of whole or not at all. Method: a change-over comes between its parts, so
+/// that the log has only the last.
+#[test]
+fn an_entry_whose_parts_a_change_over_came_between_is_trimmed() {
+    let (device, mut server) = server_with(sorts());
+    let append = |server: &mut Server, ticket, append| {
+        assert_eq!(ask(server, &device, request(ticket, append)), []);
+        server.flush();
+        assert_eq!(settle(server, &device), [durable(ticket)]);
+    };
+    append(&mut server, 2, part(true, 50, &[(1, 7)]));
+    change_over(&mut server, &device);
+    let trimmed = Some(range(50, 50));
+    for _ in 0..2 {
+        let before = pages(&mut server, &device, pages_at("a", [1, 2], 42));
+        assert_eq!(before, Err(trimmed), "page 1 is newer by now");
+        drop(server);
+        server = open(&device);
+    }
+    append(&mut server, 3, part(false, 50, &[(2, 8)]));
+    for _ in 0..2 {
+        assert_eq!(entries(&mut server, &device, forwards(42)), Err(trimmed));
+        let backwards = entries_of("a", 50, Backwards, 1);
+        assert_eq!(entries(&mut server, &device, backwards), Err(trimmed));
+        assert_eq!(entries(&mut server, &device, forwards(50)), Ok(Vec::new()), "the head");
+        assert_eq!(pages(&mut server, &device, pages_at("a", [1, 2], 42)), Err(trimmed));
+        let found = pages(&mut server, &device, pages_at("a", [1, 2], 50));
+        assert_eq!(found, Ok(BTreeMap::from([(Pgid(1), page(7)), (Pgid(2), page(8))])));
+        drop(server);
+        server = open(&device);
+    }
+    let next = entry(50, 51, 4, &[(3, 9)]);
+    append(&mut server, 4, storage("a", [next.clone()]));
+    assert_eq!(entries(&mut server, &device, forwards(50)), Ok(vec![next]));
+}
+
+/// Goal: pages of an entry that is not whole never end up in another one. Method: one of other LSNs
+/// comes behind a part of it, before a change-over and after, and behind an opening.
+#[test]
+fn an_entry_that_is_not_whole_is_gone_on_with_or_its_journal_is_begun_anew() {
+    let (device, mut server) = server_with(sorts());
+    let ask = |server: &mut Server, append| {
+        open_document(server, &device, &key("a"));
+        server.serve(OWNER, request(2, append));
+        server.flush();
+        settle(server, &device)
+    };
+    let is_refused = |replies: &[StoreReply]| {
+        let error = match replies {
+            [StoreReply::AppendFailed { error, .. }] => error,
+            other => panic!("{other:?}"),
+        };
+        matches!(error, AppendError::OutOfPlace { .. })
+    };
+    assert_eq!(ask(&mut server, part(true, 50, &[(1, 7)])), [durable(2)]);
+    for _ in 0..3 {
+        for (is_cut, end) in [(false, 43), (true, 49), (false, 51)] {
+            assert!(is_refused(&ask(&mut server, part(is_cut, end, &[(2, 9)]))), "42..{end}");
+        }
+        assert_eq!(ask(&mut server, part(true, 50, &[(2, 8)])), [durable(2)]);
+        change_over(&mut server, &device);
+        drop(server);
+        server = open(&device);
+    }
+    assert_eq!(ask(&mut server, part(false, 50, &[])), [durable(2)]);
+    let unended = Append { is_cut: true, ..storage("a", [entry(50, 60, 4, &[(1, 7)])]) };
+    assert_eq!(ask(&mut server, unended), [durable(2)]);
+    let anew = Append { is_anew: true, ..storage("a", [entry(1, 2, 4, &[(3, 3)])]) };
+    assert_eq!(ask(&mut server, anew), [durable(2)]);
 }
 
 #[test]

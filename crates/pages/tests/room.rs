@@ -469,6 +469,35 @@ fn an_append_without_room_gives_back_what_the_page_file_got_for_it() {
     assert!(append(&mut server, &device, 3, kept("notes", 30)));
 }
 
+/// Goal: pages that are in the log keep the slots that were made for them, though an append behind
+/// them finds no room. Method: a small append and one that is written in parts, before one flush.
+#[test]
+fn an_append_without_room_leaves_those_before_it_their_slots() {
+    let device = CrashDevice::new();
+    let limits = Limits { frame_pages_max: 16, ..sizes().limits };
+    let log_buffer_size_max = 64 * 1024;
+    let options = StoreOptions { log_size_max: 4096 * KIB, log_buffer_size_max, limits, ..sizes() };
+    let opened = PageServer::open_with(files(&device), seed(&device), options);
+    let mut server = opened.expect("a store").0;
+    assert!(append(&mut server, &device, 1, storage("d", [entry(1, 2, 1, &[(1, 1)])])));
+    device.set_capacity(Some(device.used() + 700 * KIB));
+    let document = |name: &str, count: u32| {
+        let pages: Vec<(u32, u8)> = (1..=count).map(|pgid| (pgid, pgid as u8)).collect();
+        storage(name, [entry(1, 2, count, &pages)])
+    };
+    server.serve(OWNER, request(2, document("small", 8)));
+    server.serve(OwnerId(2), request(1, document("large", 300)));
+    server.flush();
+    let full = StoreReply::AppendFailed { ticket: Ticket(1), error: AppendError::Full };
+    let mut replies = Vec::new();
+    while !replies.contains(&full) {
+        replies.extend(server.poll().into_iter().map(|(_, reply)| reply));
+    }
+    assert!(replies.contains(&durable(2)), "{replies:?}");
+    let slots = size(&device, "pages") / PAGE_SIZE as u64 - 2;
+    assert!(slots >= 9, "9 pages are in the log, and there are {slots} slots");
+}
+
 /// Goal: where the page file cannot grow, a document with extents of its own takes slots that small
 /// ones have left. Method: small ones are destroyed; there is room for the pages in the log, and
 /// not for an extent behind the others.
@@ -575,7 +604,8 @@ fn what_was_accepted_can_be_checkpointed_once_the_device_is_full() {
         let device = CrashDevice::new();
         device.let_holes_be(has_holes);
         device.set_capacity(Some(3000 * KIB));
-        let options = StoreOptions { log_size_max: 8192 * KIB, ..sizes() };
+        let limits = Limits { frame_pages_max: 16, ..sizes().limits };
+        let options = StoreOptions { limits, log_size_max: 8192 * KIB, ..sizes() };
         let opened = PageServer::open_with(files(&device), seed(&device), options);
         let mut server = opened.expect("a store").0;
         let document = |name: &str, count: u32| {

@@ -10,6 +10,7 @@ use std::rc::Rc;
 use tidelog_disk::{
     BLOCK_SIZE, CrashDevice, CrashDisk, Disk, DiskError, DiskFault, FlushId, StoreFiles,
 };
+use tidelog_journal::FRAME_HEADER_SIZE;
 use tidelog_pages::{
     Append, AppendError, OwnerId, PageServer, StagedPage, StorageEntry, StoreOptions, StoreReply,
     StoreRequest, Ticket, TimelineFrame,
@@ -608,6 +609,7 @@ fn only_so_many_reads_of_an_owner_wait_behind_an_append() {
 #[test]
 fn only_so_much_of_what_an_owner_appends_waits_behind_an_append() {
     const MAX: usize = 10 * PAGE_SIZE;
+    const CALL_SIZE: usize = 24;
     let mut store = held_up(Limits { owner_waiting_size_max: MAX, ..Limits::DEFAULT });
     let change = |name: &str, count: u32| {
         let pages: Vec<(u32, u8)> = (1..=count).map(|pgid| (pgid, 5)).collect();
@@ -630,7 +632,8 @@ fn only_so_much_of_what_an_owner_appends_waits_behind_an_append() {
     store.server.serve(OWNER, request(5, trim));
     store.server.serve(OWNER, StoreRequest::Destroy { ticket: Ticket(6), document: key("first") });
     store.server.serve(READER, request(7, change("others", 20)));
-    assert_eq!(store.shown(" waiting "), 40 * PAGE_SIZE as u64, "what came first of each");
+    let sizes = 2 * (20 * PAGE_SIZE + FRAME_HEADER_SIZE + CALL_SIZE) as u64;
+    assert_eq!(store.shown(" waiting "), sizes, "what came first of each");
     let failed =
         |ticket: u64| StoreReply::AppendFailed { ticket: Ticket(ticket), error: AppendError::Busy };
     let replies = store.settle();
@@ -646,6 +649,31 @@ fn only_so_much_of_what_an_owner_appends_waits_behind_an_append() {
     store.server.serve(OWNER, request(120, change("more", 2)));
     store.server.flush();
     assert!(store.settle().contains(&durable(120)), "there is room again");
+}
+
+/// Goal: what takes up memory counts, whatever it is made of. Method: an append of many calls, or of
+/// many mutations without a byte, waits, and another one comes behind it; and so does a trim.
+#[test]
+fn calls_and_mutations_count_in_what_an_owner_may_have_waiting() {
+    let mut calls = storage("a", [entry(1, 2, PAGES, &[])]);
+    calls.storage[0].calls = vec![(CallId([1; 16]), lsn(1)); 2000];
+    let mut mutations = make::timeline("a", 1..=300);
+    mutations.timeline.iter_mut().for_each(|frame| frame.body.clear());
+    for large in [calls, mutations] {
+        let limits = Limits { owner_waiting_size_max: 10 * PAGE_SIZE, ..Limits::DEFAULT };
+        let mut store = held_up(limits);
+        store.server.serve(OWNER, request(2, large));
+        store.server.serve(OWNER, request(3, make::timeline("b", [1])));
+        store.server.serve(OWNER, request(4, make::timeline("c", [])));
+        let mut trim = Append::to(key("document-1"));
+        trim.trim_timeline = Some(lsn(3));
+        store.server.serve(OWNER, request(5, trim));
+        let mut replies = store.settle();
+        replies.retain(|reply| !is_durable(reply));
+        let busy =
+            |ticket| StoreReply::AppendFailed { ticket: Ticket(ticket), error: AppendError::Busy };
+        assert_eq!(replies, [busy(3), busy(4)], "what comes behind");
+    }
 }
 
 fn is_durable(reply: &StoreReply) -> bool {

@@ -33,7 +33,7 @@ pub fn recover<D: Disk>(files: [D; 2]) -> Result<(Log<D>, LogReport, Bodies), Re
 pub fn lost<D: Disk>(files: [D; 2]) -> Vec<(u64, Option<u64>)> {
     let mut lost = Vec::new();
     let answer = Log::recover(files, Witness::None, seed(), &mut |found| {
-        if let Found::Lost { offset, head } = found {
+        if let Found::Lost { offset, head, .. } = found {
             lost.push((offset, head.map(|head| head.document)));
         }
         Ok(())

@@ -82,6 +82,10 @@ impl<D: Disk> Store<D> {
         budget: &mut Budget,
     ) -> Result<bool, StoreError> {
         let is_in_parts = recording.parts.is_some();
+        if matches!(recording.parts, Some((0, _))) {
+            // What is before it keeps its slots, whatever becomes of this one.
+            self.write().inspect_err(|_| self.log.give_up_parts())?;
+        }
         while let Some(step) = recording.steps.pop_front() {
             let (rest, cost) = self.record_piece(recording, step);
             rest.into_iter().for_each(|rest| recording.steps.push_front(rest));

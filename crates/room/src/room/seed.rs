@@ -174,7 +174,7 @@ impl Room {
         }
         let staged = self.staging_key();
         if self.fetch.take_if(|fetch| fetch.document == staged).is_some() {
-            self.settled();
+            self.run_ended();
         }
         self.refuse_seeding(&error.to_string());
     }
