@@ -22,7 +22,7 @@ use std::fmt::Write as _;
 use tidelog_client::{Client, Effect, FromCore, Input, Request, TabId, ToCore};
 use tidelog_disk::CrashDevice;
 use tidelog_tab::Input as ToTab;
-use tidelog_types::probe;
+use tidelog_types::{Value, probe};
 
 use crate::app::Release;
 use crate::device::Device;
@@ -143,6 +143,15 @@ pub struct Outcome {
 fn size_of(message: &FromCore) -> usize {
     match message {
         FromCore::Rows { rows, .. } => MESSAGE_SIZE + rows.cells.len(),
+        FromCore::RejectionNews { args, reason, .. } => {
+            let size = |value: &Value| match value {
+                Value::Text(text) => text.len(),
+                Value::Blob(bytes) => bytes.len(),
+                _ => 8,
+            };
+            let args = args.iter().map(|(name, value)| name.len() + size(value) + 32);
+            MESSAGE_SIZE + args.sum::<usize>() + reason.len()
+        }
         _ => MESSAGE_SIZE,
     }
 }
@@ -382,7 +391,7 @@ impl World {
         let mut list = Vec::with_capacity(messages.len());
         for message in messages {
             let is_unasked = match message {
-                FromCore::Status { .. } => true,
+                FromCore::Status { .. } | FromCore::RejectionNews { .. } => true,
                 // The first ones are the answer, each time that it was asked.
                 FromCore::Rows { call, .. } => !here.owes_rows(port, *call),
                 _ => false,

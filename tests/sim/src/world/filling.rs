@@ -14,8 +14,8 @@ const FILLER_SIZE_MAX: u64 = 20_000;
 const APART_MS: u64 = 2_000;
 const TOGETHER_MS: u64 = 2_000;
 
-/// How often room is made.
-const CLEARED_TIMES: u32 = 2;
+/// How often room is made: what is decided then takes some of it again.
+const CLEARED_TIMES: u32 = 4;
 /// Milliseconds after which a server is asked again for a verdict.
 const ASKED_AGAIN_MS: u64 = 31_000;
 

@@ -311,12 +311,12 @@ impl World {
         let document = DocumentKey::new(&self.docs.spec(doc).name, "").expect("BUG: a bad name");
         if self.rng.once_in(3) {
             // What comes before it may be on its way to the disk, and not get there.
+            self.fill_server(host);
             for device in 0..self.devices.len() {
                 self.wish(device, doc, "large", LARGE);
             }
             let sent_ms = self.rng.below(SENT_MS_MAX);
             self.pass(sent_ms)?;
-            self.fill_server(host);
         }
         self.deleting = Some((doc, before.map(|it| it.claims).unwrap_or_default()));
         let life = self.hosts[host].life;
