@@ -200,8 +200,8 @@ export class Database<Defined extends Mutations = Mutations> {
 
   /**
    * Resolves when everything that was pending has its verdict, and all that the server had is
-   * visible here. Rejects where trying again cannot help, where there is no engine, and where no tab
-   * has opened a synced document with its server.
+   * visible here. Rejects where trying again cannot help, where there is no engine, and where no
+   * tab has opened a synced document with its server.
    */
   sync(): Promise<void> {
     return this.#ask(
@@ -382,8 +382,8 @@ export class Database<Defined extends Mutations = Mutations> {
       this.#journal = news.memo.head?.journal;
       this.#setStatus(news.status);
     } else if (!this.#closed) {
-      // What comes behind `close` is left to the next `open`: the core, which has closed the handle,
-      // takes no word any more that it was handled.
+      // What comes behind `close` is left to the next `open`: the core, which has closed the
+      // handle, takes no word any more that it was handled.
       const { mutation, reason, lsn } = news;
       const args = unbindArguments(this.#doctype.mutations[mutation]?.params, news.args);
       const id = Array.from(news.id, (byte) => byte.toString(16).padStart(2, '0')).join('');

@@ -167,8 +167,8 @@ export function toValue(value: unknown): Value | undefined {
 }
 
 /**
- * Bytes of the arguments of one mutation, as `MUTATION_SIZE_MAX` in crate `types`, and of one query,
- * its parameters with it. The core counts exactly, but a gigabyte would kill it.
+ * Bytes of the arguments of one mutation, as `MUTATION_SIZE_MAX` in crate `types`, and of one
+ * query, its parameters with it. The core counts exactly, but a gigabyte would kill it.
  */
 export const VALUES_SIZE_MAX: number = 16 * 1024 * 1024;
 

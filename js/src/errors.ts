@@ -4,8 +4,9 @@ import type { Reader } from './codec.js';
 
 /**
  * Whether a failed call left something behind: `none` if nothing was recorded or deleted. With
- * `unknown` a mutation may be visible, and may yet become durable and confirmed, so that it must not
- * be issued again, or it was lost with data that were cleared; and a deletion may have been done.
+ * `unknown` a mutation may be visible, and may yet become durable and confirmed, so that it must
+ * not be issued again, or it was lost with data that were cleared; and a deletion may have been
+ * done.
  */
 export type Outcome = 'none' | 'unknown';
 

@@ -11,8 +11,8 @@ export interface OpenOptions extends WorkerUrls {
   /** The document's id; it is created if it does not exist. */
   readonly document: string;
   /**
-   * Address of the server, `ws://` or `wss://`, to which `/v1/sync` is appended. Absent: the document
-   * is purely local.
+   * Address of the server, `ws://` or `wss://`, to which `/v1/sync` is appended. Absent: the
+   * document is purely local.
    */
   readonly server?: string | URL | undefined;
   /** Gives the token for the server whenever it is asked for. */

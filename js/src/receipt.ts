@@ -11,8 +11,8 @@ export interface Durability {
 /** The server's verdict on a mutation that it applied. */
 export interface Confirmation {
   /**
-   * The first storage LSN at which this device saw it. Where the engine died meanwhile and was asked
-   * again, a later one.
+   * The first storage LSN at which this device saw it. Where the engine died meanwhile and was
+   * asked again, a later one.
    */
   readonly lsn: number;
 }

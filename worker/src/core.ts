@@ -72,8 +72,8 @@ interface Tab {
 
 /**
  * The page server in use. Tabs lend it in every browser. Firefox lets a SharedWorker start one by
- * itself, but about once in a hundred times `new Worker` there never returns, and such a core cannot
- * be ended.
+ * itself, but about once in a hundred times `new Worker` there never returns, and such a core
+ * cannot be ended.
  */
 interface PageServer {
   readonly number: number;

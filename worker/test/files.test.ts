@@ -103,7 +103,7 @@ test('where one file cannot be opened, none stays open', async () => {
   expect(disk.open).toBe(0);
 });
 
-test('files that nobody waits for any more are closed, so that another worker has them', async () => {
+test('files that nobody waits for are closed, so that another worker has them', async () => {
   const keep = await open();
   expect(disk.open).toBe(3);
   keep.giveUp();

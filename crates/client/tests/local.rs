@@ -66,6 +66,20 @@ fn a_local_sync_is_done_once_all_before_it_is_durable() {
     assert_eq!(device.code(synced), ErrorCode::Storage);
 }
 
+/// Goal: nothing waits for a sync that is done. Method: of one message, a sync that finds nothing to
+/// write, and behind it a mutation for which the store keeps just one call.
+#[test]
+fn what_is_behind_a_local_sync_does_not_wait_for_it() {
+    let mut device = Device::with_limits(1, Limits { calls_kept_max: 1, ..Limits::DEFAULT });
+    device.open(&todos());
+    let (milk, message) = device.mutation("add", &[("id", text("milk")), ("title", text("milk"))]);
+    let synced = device.next_call();
+    let sync = ToCore::Ask { call: synced, handle: HANDLE, request: Request::Sync };
+    device.ask(TAB, vec![sync, message]);
+    assert!(matches!(device.answer(synced), FromCore::Done { .. }));
+    assert!(device.fate(milk).contains("durable"));
+}
+
 #[test]
 fn what_was_durable_survives_a_power_cut_and_the_rest_is_gone() {
     let mut device = Device::new(1);

@@ -1503,9 +1503,9 @@ fn a_migration_that_needs_a_lost_page_fails_each_opening() {
     assert_eq!(device.query("select title from todo where rowid = 1"), [[text("title of 0")]]);
 }
 
-/// Goal: a passing want of memory is no fault of a doctype, and what was opened by a newer one shows
-/// it once there is memory again. Method: a document is opened by a newer release on a full disk,
-/// and so read anew; the next query finds no memory.
+/// Goal: a passing want of memory is no fault of a doctype, and what was opened by a newer one
+/// shows it once there is memory again. Method: a document is opened by a newer release on a full
+/// disk, and so read anew; the next query finds no memory.
 #[test]
 fn a_migration_that_finds_no_memory_is_run_once_there_is_some() {
     let mut newer = todos();

@@ -371,8 +371,8 @@ pub enum StoreReply {
         last: bool,
     },
     /// The log does not have what was asked for: it was trimmed, or is not there yet, or the LSN
-    /// is amid those that one entry stands for, or of that entry the log has only the end. [`StoreRequest::SyncPrepare`] answers for any LSN
-    /// of a storage journal.
+    /// is amid those that one entry stands for, or of that entry the log has only the end.
+    /// [`StoreRequest::SyncPrepare`] answers for any LSN of a storage journal.
     Trimmed {
         /// The request's number.
         request: u64,

@@ -651,8 +651,8 @@ fn only_so_much_of_what_an_owner_appends_waits_behind_an_append() {
     assert!(store.settle().contains(&durable(120)), "there is room again");
 }
 
-/// Goal: what takes up memory counts, whatever it is made of. Method: an append of many calls, or of
-/// many mutations without a byte, waits, and another one comes behind it; and so does a trim.
+/// Goal: what takes up memory counts, whatever it is made of. Method: an append of many calls, or
+/// of many mutations without a byte, waits, and another one comes behind it; and so does a trim.
 #[test]
 fn calls_and_mutations_count_in_what_an_owner_may_have_waiting() {
     let mut calls = storage("a", [entry(1, 2, PAGES, &[])]);

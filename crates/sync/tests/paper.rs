@@ -6,8 +6,9 @@
 use tidelog_types::limits::{
     CONNECTION_CHANNELS_MAX, CONNECTION_IN_SIZE_MAX, CONNECTION_OUT_SIZE_MAX, CONNECTIONS_MAX,
     DOCTYPE_SIZE_MAX, DOCTYPES_MAX, DOCTYPES_SIZE_MAX, DOCUMENT_NAME_SIZE_MAX, ENTRY_PAGES_MAX,
-    HELLO_SIZE_MAX, Limits, MESSAGE_FRAMES_MAX, MESSAGE_SIZE_MAX, MUTATION_PARAMS_MAX,
-    MUTATION_STATEMENTS_MAX, OFFER_LIVES_MAX, ROOMS_MAX, SEED_LSN_MAX, SQL_VALUE_SIZE_MAX,
+    HELLO_SIZE_MAX, LARGE_MESSAGES_MAX, Limits, MESSAGE_FRAMES_MAX, MESSAGE_SIZE_MAX,
+    MUTATION_PARAMS_MAX, MUTATION_STATEMENTS_MAX, OFFER_LIVES_MAX, ROOMS_MAX, SEED_LSN_MAX,
+    SMALL_MESSAGE_SIZE_MAX, SQL_VALUE_SIZE_MAX,
 };
 
 const PAPER: &str = include_str!("../PROTOCOL.md");
@@ -32,12 +33,25 @@ fn the_limits_of_the_paper_are_those_of_the_code() {
     let limits = Limits::DEFAULT;
     let hello_size_max = usize::try_from(HELLO_SIZE_MAX).expect("small");
     assert_eq!(MUTATION_PARAMS_MAX, MUTATION_STATEMENTS_MAX, "they share a row");
+    assert_eq!(SMALL_MESSAGE_SIZE_MAX, 384 << 10, "it names a row");
     let rows = [
         ("before `Hello`", format!("{}, ", size(hello_size_max))),
         ("frames in one message", format!("{}; ", count(MESSAGE_FRAMES_MAX))),
         ("frames in one message", format!("better {} ", size(limits.message_frames_size_max))),
-        ("bytes that no room has worked off yet", format!("{}, ", size(CONNECTION_IN_SIZE_MAX))),
+        (
+            "bytes of one connection that no room has worked off yet",
+            format!("{}, ", size(CONNECTION_IN_SIZE_MAX)),
+        ),
         ("bytes of answers that it has not read", format!("{} ", size(CONNECTION_OUT_SIZE_MAX))),
+        (
+            "messages of more than 384 KiB that are being said to the server",
+            format!("{} ", count(LARGE_MESSAGES_MAX)),
+        ),
+        (
+            "doctypes, and what their pages name, of all documents that are being handed over",
+            format!("{} ", size(usize::try_from(limits.seeds_kept_size_max).expect("64 bits"))),
+        ),
+        ("documents in the store", format!("{}, ", count(limits.documents_max))),
         ("channels", format!("{} ", count(CONNECTION_CHANNELS_MAX))),
         (
             "documents that are open on the server, connections to it",

@@ -88,8 +88,8 @@ pub const HELLO_SIZE_MAX: u64 = 64 * 1024;
 /// counting the message that passes the bound.
 pub const CONNECTION_IN_SIZE_MAX: usize = 4 * 1024 * 1024;
 
-/// Bytes of a message that any connection to a server may say at any time, not counting the read that
-/// passes the bound: more than whatever has an arbitrary size is cut into.
+/// Bytes of a message that any connection to a server may say at any time, not counting the read
+/// that passes the bound: more than whatever has an arbitrary size is cut into.
 pub const SMALL_MESSAGE_SIZE_MAX: u64 = 384 * 1024;
 
 /// Connections to a server that may be saying a longer one at once: others wait for their turn.

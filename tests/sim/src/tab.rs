@@ -618,8 +618,8 @@ impl Tab {
         status.is_some_and(|(_, it)| it.connection == Connection::Online && it.pending > 0)
     }
 
-    /// Whether all of a document was decided, and told to a tab that hears of it, when its core said
-    /// last how it stands.
+    /// Whether all of a document was decided, and told to a tab that hears of it, when its core
+    /// said last how it stands.
     pub(crate) fn is_in_step(&self, doc: Doc) -> bool {
         let status = self.held.get(&doc).and_then(|handle| self.statuses.get(handle));
         let is_done = |it: &Status| it.connection == Connection::Online && it.pending == 0;

@@ -82,8 +82,10 @@ pub(crate) struct Document {
     ledger: AppendLedger<Then>,
     /// Calls that were recorded, by this core or one before it: tabs may ask again.
     recorded: Recorded,
-    /// Mutations whose callers wait for the disk, and calls to sync a local document.
+    /// Mutations whose callers wait for the disk.
     settling: usize,
+    /// Calls to sync a local document, which wait for the disk too.
+    local_syncs: usize,
     write_again: WriteAgain,
     /// Who waits for which verdict.
     confirming: BTreeMap<CallId, (TabId, Call)>,
@@ -163,6 +165,7 @@ impl Document {
             watches: Watches::default(),
             recorded: Recorded::new(ctx.settings.limits.calls_remembered_max),
             settling: 0,
+            local_syncs: 0,
             write_again: WriteAgain::default(),
             confirming: BTreeMap::new(),
             syncs: Vec::new(),
@@ -207,7 +210,7 @@ impl Document {
             }
         }
         // Somebody waits for a mutation, for the document, or to hand it over as it is on the disk.
-        let is_awaited = self.settling > 0
+        let is_awaited = self.settling + self.local_syncs > 0
             || self.following.offer.is_some()
             || self.recording_awaited_by().is_some()
             || !self.syncs.is_empty() && self.open().is_some_and(|open| !open.is_kept);

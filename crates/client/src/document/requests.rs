@@ -452,7 +452,7 @@ impl Document {
 
     fn run_sync(&mut self, ask: &Ask, ctx: &mut Context<'_>) -> Ran {
         let Some(replica) = self.replica() else {
-            self.settling += 1;
+            self.local_syncs += 1;
             self.ledger.after(Then::Synced { tab: ask.tab, call: ask.call });
             return Ran::Done;
         };

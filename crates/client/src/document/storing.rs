@@ -302,7 +302,7 @@ impl Document {
                     }
                 }
                 (Then::Synced { tab, call }, _) => {
-                    self.settling -= 1;
+                    self.local_syncs -= 1;
                     ctx.out.tell(tab, FromCore::Done { call });
                 }
                 (Then::Timeline(journal, lsn), Some(open)) => {
@@ -394,7 +394,7 @@ impl Document {
 
     /// The data were cleared: what waits for the disk never gets there. It is shown all the same.
     pub(crate) fn fail_settling(&mut self, out: &mut Outbox) {
-        if self.settling == 0 {
+        if self.settling + self.local_syncs == 0 {
             return;
         }
         let waiting = self.ledger.take_waiting(Then::is_awaited);
@@ -411,8 +411,8 @@ impl Document {
         }
     }
 
-    /// Tells those who wait until all of a local document is on the disk that it does not get there.
-    /// Gives the mutations whose callers wait for the same.
+    /// Tells those who wait until all of a local document is on the disk that it does not get
+    /// there. Gives the mutations whose callers wait for the same.
     fn fail_local_syncs(
         &mut self,
         lost: impl IntoIterator<Item = Then>,
@@ -424,7 +424,7 @@ impl Document {
             match then {
                 Then::Settle(settle) => settles.push(settle),
                 Then::Synced { tab, call } => {
-                    self.settling -= 1;
+                    self.local_syncs -= 1;
                     out.tell(tab, FromCore::Failed { call, failure: failure.clone() });
                 }
                 _ => {}
