@@ -274,17 +274,14 @@ impl<D: Disk> Log<D> {
 
     /// Adds a frame to a batch of which it is known how many frames it has, as this part of it. So
     /// what is there can be [written](Self::write_parts) before the rest is: a batch of any size
-    /// takes little memory.
+    /// takes little memory. All batches before it are written: if it is given up, it is cut off in
+    /// the block in which it begins.
     pub fn push_part(&mut self, head: &FrameHead, body: &[&[u8]], part: BatchPart) -> FramePlace {
-        if part.0 == 0 {
-            // If it is given up, it is cut off where it begins, and what is before it is durable.
-            self.writer.begin_block();
-        }
+        assert!(part.0 > 0 || self.written == self.committed, "BUG: parts behind what waits");
         self.writer.push_part(head, body, part)
     }
 
-    /// Writes the parts that are there, and all batches before them, if anything may be
-    /// [written](Self::write) now.
+    /// Writes the parts that are there, if anything may be [written](Self::write) now.
     ///
     /// # Errors
     ///

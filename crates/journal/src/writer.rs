@@ -51,8 +51,6 @@ pub(crate) struct Writer {
     batch: Vec<usize>,
     /// Frames that are still to come of a batch whose parts are pushed one by one.
     pub parts_left: u32,
-    /// Where the frame before that batch ends, and its checksum.
-    began: (u64, u32),
     /// Where the last frame ends that is tied into a batch, and its checksum.
     last: (u64, u32),
     /// Where the last batch ends of which all is written, and the checksum of its last frame.
@@ -76,7 +74,6 @@ impl Writer {
             needs_reserve: false,
             batch: Vec::new(),
             parts_left: 0,
-            began: (end, link),
             last: (end, link),
             whole: (end, link),
             attempt,
@@ -131,9 +128,6 @@ impl Writer {
         assert!(self.batch.is_empty(), "BUG: a part in the middle of another batch");
         assert!(self.parts_left == if index == 0 { 0 } else { count - index }, "BUG: out of turn");
         self.needs_reserve = true;
-        if index == 0 {
-            self.began = self.last;
-        }
         let place = self.push(head, body);
         let starts = std::mem::take(&mut self.batch);
         self.tie(starts[0]..self.buffer.len(), index, count);
@@ -146,13 +140,6 @@ impl Writer {
         let ties = self.ties(index, count);
         let end = offset + frame.len() as u64;
         self.last = (end, frame::finish(&mut self.buffer[frame], self.salt, offset, &ties));
-    }
-
-    /// The next frame stands in a block behind all others.
-    pub fn begin_block(&mut self) {
-        assert!(self.batch.is_empty(), "BUG: a gap in the middle of a batch");
-        let size = block_after(self.end()) - self.written;
-        self.buffer.resize(usize::try_from(size).expect("BUG: in memory"), 0);
     }
 
     fn ties(&self, index: u32, count: u32) -> Ties {
@@ -203,7 +190,9 @@ impl Writer {
         answer?;
         self.written = block_after(self.written + size as u64);
         self.marked = 0;
-        self.whole = if self.parts_left == 0 { self.last } else { self.began };
+        if self.parts_left == 0 {
+            self.whole = self.last;
+        }
         self.buffer.clear();
         self.buffer.shrink_to(IDLE_BUFFER_SIZE);
         self.needs_reserve = self.parts_left > 0;

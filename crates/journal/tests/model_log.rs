@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 
-use tidelog_disk::{CrashDevice, CrashDisk, DiskFault, SECTOR_SIZE};
+use tidelog_disk::{BLOCK_SIZE, CrashDevice, CrashDisk, DiskFault, SECTOR_SIZE};
 use tidelog_journal::{
     BatchNumber, FRAME_HEADER_SIZE, Found, FoundFrame, FrameHead, LOG_START, Log, Seed, Witness,
 };
@@ -30,6 +30,13 @@ struct Frame {
 struct Batch {
     number: u64,
     frames: Vec<Frame>,
+}
+
+impl Batch {
+    fn ends_within(&self, size: u64) -> bool {
+        let last = self.frames.last().expect("an empty batch is none");
+        last.place + (FRAME_HEADER_SIZE + last.body.len()) as u64 <= size
+    }
 }
 
 /// What the log should be.
@@ -152,20 +159,22 @@ impl<'r> Scene<'r> {
 
     /// A batch that is written as it is put together, as far as there is room.
     fn commit_parts(&mut self) {
+        // What waits is written by itself before, which is not done where it may not.
+        if !self.may_write() {
+            return;
+        }
+        self.write();
         let mut frames = Vec::new();
         let count = 1 + self.rng.below(5) as u32;
         let mut has_failed = false;
         for index in 0..count {
             if index > 0 && !has_failed && self.rng.one_in(2) {
-                if self.may_write() && self.rng.one_in(8) {
+                if self.rng.one_in(8) {
                     let fault =
                         if self.rng.one_in(2) { DiskFault::Full } else { DiskFault::ShortWrite };
                     self.device.fail_call(self.device.calls() + 1, fault);
                 }
                 has_failed = self.log.write_parts().is_err();
-                if !has_failed && self.may_write() {
-                    self.model.written = self.model.committed;
-                }
             }
             let (head, body) = self.frame();
             let place = self.log.push_part(&head, &[&body], (index, count)).frame;
@@ -306,6 +315,13 @@ impl<'r> Scene<'r> {
         let count = counts.clone().find(|count| frames == self.model.frames_of(*count));
         let count = count.unwrap_or_else(|| panic!("not a beginning of {counts:?} batches"));
         self.found(log, frames, count);
+        if has_cut {
+            // The block in which a torn tail begins is written again, and so can be torn again.
+            let size = self.log.written_size();
+            let size = size - size % BLOCK_SIZE as u64;
+            let is_safe = |batch: &Batch| batch.ends_within(size);
+            self.model.durable_count = self.model.batches.partition_point(is_safe);
+        }
     }
 
     /// Takes what was found for what there is.

@@ -103,9 +103,10 @@ fn a_torn_write_leaves_what_was_durable() {
     durable += 1;
     log.mark_durable().expect("healthy");
     check(&device, durable, "a durable mark");
-    // A batch in parts, behind one that was written with the first of them.
-    log.push(&head(1), &[b"beside a part"]);
+    // A batch in parts, behind one that is durable only with the first of them.
+    log.push(&head(1), &[b"before a part"]);
     log.commit();
+    log.write().expect("room");
     log.push_part(&head(1), &[b"part"], (0, 3));
     log.write_parts().expect("room");
     log.request_flush().expect("healthy");

@@ -8,13 +8,14 @@ use std::fmt;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use tidelog_disk::{CrashDevice, Disk, StoreFiles};
+use tidelog_disk::{BLOCK_SIZE, CrashDevice, Disk, StoreFiles};
 use tidelog_journal::{Found, Log, Seed, Witness};
 use tidelog_pages::{
     Append, AppendError, DamageReport, OpenError, PageServer, RecoveryReport, StoreOptions,
     StoreReply, StoreRequest, Ticket,
 };
-use tidelog_types::{DocumentKey, Position};
+use tidelog_types::limits::Limits;
+use tidelog_types::{BudgetLimits, DocumentKey, Position};
 
 use tidelog_testing::store::{
     Answer, ModelDocument, OWNER, Run, Server, ask, files, plain, run_with, seed, settle,
@@ -30,6 +31,10 @@ const HEADER_COPY_AT: u64 = 4096;
 const HEADER_SIZE: u64 = 512;
 /// One bit in so many of it is flipped.
 const HEADER_BITS_STEP: usize = 31;
+/// Where a header says how far the copied state goes, and how far all was flushed when it was
+/// written.
+const STATE_END_AT: usize = 24;
+const DURABLE_AT: usize = 32;
 /// Frames at whose every byte the log is cut.
 const TAIL_FRAMES: usize = 3;
 
@@ -110,9 +115,38 @@ impl Rest {
             let log = Self::log_of(&run.device);
             log.is_some_and(|(_, size, _)| LOG_SIZE.contains(&size))
         };
-        let runs = (20..80).map(|turns| run_with(CrashDevice::new(), 7, turns, options));
-        let mut run = runs.into_iter().find(fits).expect("a script that ends with such a log");
+        let mut run = Self::run_that(fits, options);
         note_at_the_end(&mut run, options);
+        Self::of(run, total_allocated)
+    }
+
+    /// A store whose log has just changed over: what was appended meanwhile is durable by what the
+    /// header says, and nothing else says so.
+    ///
+    /// # Panics
+    ///
+    /// If no script makes one.
+    #[must_use]
+    pub fn changed_over(total_allocated: fn() -> usize) -> Self {
+        let limits = Limits {
+            slice: BudgetLimits { pages: 1, bytes: 4096, ..Limits::DEFAULT.slice },
+            ..Limits::DEFAULT
+        };
+        let options = StoreOptions { log_size_max: 16 * 1024, limits, ..StoreOptions::default() };
+        let fits = |run: &Run| {
+            let Some((active, size, _)) = Self::log_of(&run.device) else { return false };
+            let (state_end, durable) = sealed(&run.device, active);
+            state_end < durable && durable.next_multiple_of(BLOCK_SIZE as u64) == size
+        };
+        Self::of(Self::run_that(fits, options), total_allocated)
+    }
+
+    fn run_that(fits: impl Fn(&Run) -> bool, options: StoreOptions) -> Run {
+        let runs = (20..80).map(|turns| run_with(CrashDevice::new(), 7, turns, options));
+        runs.into_iter().find(fits).expect("a script that ends with such a log")
+    }
+
+    fn of(run: Run, total_allocated: fn() -> usize) -> Self {
         let (active, size, frames) = Self::log_of(&run.device).expect("a log");
         let tail = frames[frames.len() - TAIL_FRAMES].frame;
         let bodies = frames.into_iter().map(|frame| frame.body).collect();
@@ -200,8 +234,14 @@ impl Rest {
         let doubtful_max = if is_in_body { 1 } else { usize::MAX };
         let image = self.image();
         flip(&image, self.active, bit)?;
-        // A mark at its end says that all of it is durable.
-        self.judge(&image, Allowed { doubtful_max, is_all_durable: true, ..Allowed::default() })
+        let is_all_durable = self.is_of_a_frame(bit);
+        self.judge(&image, Allowed { doubtful_max, is_all_durable, ..Allowed::default() })
+    }
+
+    /// A mark at the end of the log says that all frames are durable. Between them and the mark
+    /// stands nothing.
+    fn is_of_a_frame(&self, bit: u64) -> bool {
+        bit / 8 < self.bodies.last().map_or(0, |body| body.end)
     }
 
     /// With each bit of the last batches flipped in turn, as of a store that was never at rest:
@@ -220,6 +260,26 @@ impl Rest {
             flip(&image, self.active, bit)?;
             let outcome = self.judge(&image, Allowed::default());
             tally.note(outcome.map_err(|what| format!("bit {bit} without a mark: {what}"))?);
+        }
+        Ok(tally)
+    }
+
+    /// With each bit flipped in turn that was flushed with the header, behind the copied state.
+    /// Nothing of it was torn, though no mark says so.
+    ///
+    /// # Errors
+    ///
+    /// What does not hold of the first that fails.
+    pub fn flip_sealed(&self, step: usize) -> Result<Tally, String> {
+        let mut tally = Tally::default();
+        let (state_end, durable) = sealed(&self.device, self.active);
+        for bit in (state_end * 8..durable * 8).step_by(step) {
+            let image = self.image();
+            let erased = image.file(self.active).write_at(self.size, &[0; 8]);
+            erased.map_err(|error| error.to_string())?;
+            flip(&image, self.active, bit)?;
+            let judged = self.judge(&image, Allowed { is_all_durable: true, ..Allowed::default() });
+            tally.note(judged.map_err(|what| format!("bit {bit} that was sealed: {what}"))?);
         }
         Ok(tally)
     }
@@ -247,8 +307,10 @@ impl Rest {
         for bit in (0..self.bits()).step_by(step) {
             let image = self.image();
             flip(&image, self.active, bit)?;
-            flip(&image, self.active, (bit + self.bits() / 3) % self.bits())?;
-            let judged = self.judge(&image, Allowed { is_all_durable: true, ..Allowed::default() });
+            let another = (bit + self.bits() / 3) % self.bits();
+            flip(&image, self.active, another)?;
+            let is_all_durable = self.is_of_a_frame(bit) && self.is_of_a_frame(another);
+            let judged = self.judge(&image, Allowed { is_all_durable, ..Allowed::default() });
             tally.note(judged.map_err(|what| format!("bit {bit} and another: {what}"))?);
         }
         Ok(tally)
@@ -462,6 +524,13 @@ impl Default for Allowed {
     fn default() -> Self {
         Self { may_be_earlier: false, doubtful_max: usize::MAX, is_all_durable: false }
     }
+}
+
+/// Where the copied state of a log ends, and what was flushed when its header was written.
+fn sealed(device: &CrashDevice, active: &str) -> (u64, u64) {
+    let bytes = device.bytes_of(active).expect("the log is there");
+    let number = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("8 bytes"));
+    (number(STATE_END_AT), number(DURABLE_AT))
 }
 
 fn flip(image: &CrashDevice, name: &str, bit: u64) -> Result<(), String> {

@@ -30,6 +30,8 @@ fn every_bit(rest: &Rest) -> Result<(), String> {
     println!("every bit of it flipped: {}", rest.flip_each(1)?);
     println!("one in {OTHER_BITS_STEP} and another: {}", rest.flip_pairs(OTHER_BITS_STEP)?);
     println!("every bit of its end, without a mark: {}", rest.flip_unmarked(1)?);
+    let changed_over = Rest::changed_over(|| ALLOCATOR.total_allocated());
+    println!("every bit that was sealed: {}", changed_over.flip_sealed(1)?);
     Ok(())
 }
 

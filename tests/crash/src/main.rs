@@ -65,12 +65,13 @@ fn damage() -> bool {
             rest.flip_each(FEW_BITS_STEP)?,
             rest.flip_pairs(FEW_BITS_STEP)?,
             rest.flip_unmarked(FEW_TAIL_BITS_STEP)?,
+            Rest::changed_over(|| 0).flip_sealed(FEW_TAIL_BITS_STEP)?,
         ))
     });
     match judged.unwrap_or_else(|_| Err("it panicked".to_owned())) {
-        Ok((headers, bits, pairs, unmarked)) => {
+        Ok((headers, bits, pairs, unmarked, sealed)) => {
             println!("damaged headers: {headers}; bits of the log: {bits}; two of them: {pairs}");
-            println!("bits of its end without a mark: {unmarked}");
+            println!("bits of its end without a mark: {unmarked}; that were sealed: {sealed}");
         }
         Err(what) => {
             println!("damage FAILED: {what}");
