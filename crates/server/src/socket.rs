@@ -18,6 +18,7 @@ use tidelog_sync::{
 use tidelog_types::DocumentKey;
 use tidelog_types::limits::{CONNECTION_CHANNELS_MAX, CONNECTION_IN_SIZE_MAX, HELLO_SIZE_MAX};
 use tidelog_types::limits::{MESSAGE_SIZE_MAX, PAGE_SIZE, SMALL_MESSAGE_SIZE_MAX};
+use tokio::io::AsyncReadExt;
 use tokio::join;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
@@ -70,7 +71,7 @@ pub(crate) async fn serve(upgraded: Upgraded, shared: Arc<Shared>) {
     let (connection, end) = Connection::new(id);
     shared.enter(connection.clone());
     add(&shared.counters.connections, 1);
-    let (sink, mut stream) = socket.split();
+    let (mut sink, mut stream) = socket.split();
     let permits = Arc::new(Semaphore::new(CONNECTION_IN_SIZE_MAX / PERMIT_SIZE));
     let mut reader = Reader {
         connection: connection.clone(),
@@ -85,13 +86,12 @@ pub(crate) async fn serve(upgraded: Upgraded, shared: Arc<Shared>) {
         drop(reader);
         connection.end(ending);
     };
-    let (ending, ()) = join!(write(sink, end, &connection, &shared, &gate), reads);
+    let (ending, ()) = join!(write(&mut sink, end, &connection, &shared, &gate), reads);
     if let Ending::Bye(reason) = ending {
         info!(conn = id.0, ?reason, "said Bye");
         add(&shared.counters.byes, 1);
-        // A socket that is closed with something unread takes the last words along.
-        let unread = async { while let Some(Ok(_)) = stream.next().await {} };
-        let _ = timeout(BYE_TAKES, unread).await;
+        let socket = stream.reunite(sink).expect("BUG: two halves of one socket");
+        let _ = timeout(BYE_TAKES, throw_away(socket, &gate)).await;
     }
     shared.exit(id);
     shared.counters.connections.fetch_sub(1, Ordering::Relaxed);
@@ -360,7 +360,7 @@ fn protocol(reason: &str) -> Ending {
 
 /// Sends what is queued until told to end, or until the client does not read. Says how it ended.
 async fn write(
-    mut sink: SplitSink<Socket, Message>,
+    sink: &mut SplitSink<Socket, Message>,
     mut end: ConnectionEnd,
     connection: &Connection,
     shared: &Shared,
@@ -377,7 +377,7 @@ async fn write(
             },
             _ = pings.tick() => None,
         };
-        let burst = burst(&mut sink, first, &mut end.queue, connection, &shared.counters);
+        let burst = burst(sink, first, &mut end.queue, connection, &shared.counters);
         let sent = tokio::select! {
             ending = ended(&mut end.ending) => break ending,
             sent = unless_stuck(shared.slow_after, || gate.written_size(), burst) => sent,
@@ -399,6 +399,31 @@ async fn write(
     // Whoever does not read them in time does not want them.
     let _ = timeout(BYE_TAKES, last_words).await;
     ending
+}
+
+/// Reads what is still on its way: a socket that is closed with something unread takes the last
+/// words along. Of a large message nothing is kept.
+async fn throw_away(mut socket: Socket, gate: &Gate) {
+    gate.let_pass(SMALL_MESSAGE_SIZE_MAX);
+    let messages = async {
+        loop {
+            match socket.next().await {
+                Some(Ok(_)) => {}
+                end => break end.is_none(),
+            }
+        }
+    };
+    let has_closed = tokio::select! {
+        biased;
+        has_closed = messages => has_closed,
+        () = gate.is_shut() => false,
+    };
+    if !has_closed {
+        let mut transport = socket.into_inner();
+        gate.open();
+        let mut bytes = vec![0; READ_BUFFER_SIZE];
+        while transport.read(&mut bytes).await.is_ok_and(|size| size > 0) {}
+    }
 }
 
 /// Sends this, or a ping, and what else waits, as far as it fits into the buffer: with one flush.

@@ -12,7 +12,7 @@ use tidelog_sync::{ByeReason, Channel, FromRoom, FromServer, Intent, Refusal, To
 use tidelog_testing::room::{Copy, burner, frame, large_seed, offer_of_a_life, open};
 use tidelog_testing::server::{Client, PATIENCE, http, settings};
 use tidelog_types::limits::{CONNECTION_CHANNELS_MAX, EXPORTS_MAX, HELLO_SIZE_MAX};
-use tidelog_types::limits::{LARGE_MESSAGES_MAX, SMALL_MESSAGE_SIZE_MAX};
+use tidelog_types::limits::{LARGE_MESSAGES_MAX, MESSAGE_SIZE_MAX, SMALL_MESSAGE_SIZE_MAX};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
@@ -265,6 +265,20 @@ async fn only_so_many_say_a_large_message_at_once() {
     assert_eq!(heard, Some(FromServer::Bye { reason: ByeReason::Slow }));
     assert!(began.elapsed() >= Duration::from_secs(30), "after {:?}", began.elapsed());
     assert_eq!(client.hear().await, Some(FromServer::Pong), "unasked, while it waited");
+    server.stop().await;
+}
+
+/// A socket that is closed with something unread takes along what was said before.
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_has_much_on_its_way_hears_why_it_is_let_go() {
+    let data = tempfile::tempdir().expect("a folder");
+    let server = start(data.path()).await;
+    let mut client = Client::connect(server.address()).await.expect("up");
+    client.say_bytes(b"nonsense".to_vec()).await.expect("up");
+    client.begin_to_say(vec![0; MESSAGE_SIZE_MAX / 2]).await.expect("all of it is read");
+    let heard = client.hear().await;
+    let is_bye = matches!(heard, Some(FromServer::Bye { reason: ByeReason::Version }));
+    assert!(is_bye, "{heard:?}");
     server.stop().await;
 }
 
