@@ -219,11 +219,12 @@ impl Reader {
         let turn = self.shared.large_messages.turn();
         let mut turn = tell_meanwhile(&self.connection, turn).await;
         gate.open();
+        let came = || gate.read_size();
         tokio::select! {
-            bytes = unless_stuck(SILENCE_ENDS, || gate.read_size(), self.hear(stream)) => {
+            bytes = unless_stuck(SILENCE_ENDS, came, self.hear(stream)) => {
                 bytes.unwrap_or(Flow::Break(Ending::Quiet))
             }
-            () = turn.is_over() => Flow::Break(Ending::Bye(ByeReason::Slow)),
+            () = turn.is_over(came) => Flow::Break(Ending::Bye(ByeReason::Slow)),
         }
     }
 
