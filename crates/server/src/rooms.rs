@@ -41,15 +41,17 @@ pub(crate) type RoomSender = mpsc::UnboundedSender<RoomMail>;
 /// The same, for those for whom the room need not stay.
 pub(crate) type WeakRoomSender = mpsc::WeakUnboundedSender<RoomMail>;
 
+/// What a message takes until its room has worked it off: of what its connection may say before it
+/// is listened to again, and of the room for large messages if it is one.
+pub(crate) type MessagePermit = (OwnedSemaphorePermit, Option<OwnedSemaphorePermit>);
+
 /// What a room's task is sent.
 pub(crate) enum RoomMail {
-    /// The permit is what the connection may say before it is listened to again: it is given back
-    /// when the room has worked the message off.
     Message {
         connection: Connection,
         channel: Channel,
         message: Box<ToRoom>,
-        permit: OwnedSemaphorePermit,
+        permit: MessagePermit,
     },
     Left {
         conn: ConnId,
@@ -265,7 +267,7 @@ struct RoomTask {
     /// What clients said while the room worked on something else.
     waiting: VecDeque<RoomMail>,
     /// Of the messages that the room works on.
-    permits: Vec<OwnedSemaphorePermit>,
+    permits: Vec<MessagePermit>,
     /// Those of whom the room may not have worked off yet that they left.
     left: Vec<ConnId>,
     answers: BTreeMap<u64, oneshot::Sender<Answer>>,
@@ -596,7 +598,8 @@ mod tests {
     }
 
     fn message(connection: &Connection, body: ToRoom) -> RoomMail {
-        let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().expect("a permit");
+        let own = Arc::new(Semaphore::new(1)).try_acquire_owned().expect("a permit");
+        let permit = (own, None);
         let (connection, message) = (connection.clone(), Box::new(body));
         RoomMail::Message { connection, channel: Channel(1), message, permit }
     }

@@ -31,7 +31,7 @@ use tracing::{debug, info};
 use crate::connection::{Connection, ConnectionEnd, Ending};
 use crate::counters::{Counters, add};
 use crate::gate::{Gate, Gated};
-use crate::rooms::{RoomMail, RoomSender, WeakRoomSender};
+use crate::rooms::{MessagePermit, RoomMail, RoomSender, WeakRoomSender};
 use crate::shared::Shared;
 
 /// Within which time a client has to say Hello.
@@ -185,8 +185,8 @@ impl Reader {
     async fn next(&mut self, stream: &mut SplitStream<Socket>, gate: &Gate) -> Flow {
         self.connection.has_room().await;
         drop(permit(&self.permits, 0, &self.connection).await);
-        let bytes = match self.early.take() {
-            Some(early) => early?,
+        let (bytes, large) = match self.early.take() {
+            Some(early) => (early?, None),
             None => self.hear_all(stream, gate).await?,
         };
         if bytes.len() >= LARGE_MESSAGE_SIZE {
@@ -195,14 +195,19 @@ impl Reader {
             gate.let_pass(SMALL_MESSAGE_SIZE_MAX);
             self.early = self.hear(stream).now_or_never();
         }
-        let permit = permit(&self.permits, bytes.len(), &self.connection).await;
+        let own = permit(&self.permits, bytes.len(), &self.connection).await;
         let message = decode(&bytes)?;
         drop(bytes);
-        self.take(message, permit)
+        self.take(message, (own, large))
     }
 
-    /// The bytes of the next message, which waits for its turn where it is a large one.
-    async fn hear_all(&self, stream: &mut SplitStream<Socket>, gate: &Gate) -> Flow<Bytes> {
+    /// The bytes of the next message, which waits for its turn where it is a large one, and holds
+    /// its room.
+    async fn hear_all(
+        &self,
+        stream: &mut SplitStream<Socket>,
+        gate: &Gate,
+    ) -> Flow<(Bytes, Option<OwnedSemaphorePermit>)> {
         gate.let_pass(SMALL_MESSAGE_SIZE_MAX);
         let small = async {
             tokio::select! {
@@ -213,19 +218,21 @@ impl Reader {
         };
         match unless_stuck(SILENCE_ENDS, || gate.read_size(), small).await {
             None => return Flow::Break(Ending::Quiet),
-            Some(Some(bytes)) => return bytes,
+            Some(Some(bytes)) => return Flow::Continue((bytes?, None)),
             Some(None) => {}
         }
         let turn = self.shared.large_messages.turn();
         let mut turn = tell_meanwhile(&self.connection, turn).await;
         gate.open();
         let came = || gate.read_size();
-        tokio::select! {
+        let bytes = tokio::select! {
             bytes = unless_stuck(SILENCE_ENDS, came, self.hear(stream)) => {
-                bytes.unwrap_or(Flow::Break(Ending::Quiet))
+                bytes.unwrap_or(Flow::Break(Ending::Quiet))?
             }
-            () = turn.is_over(came) => Flow::Break(Ending::Bye(ByeReason::Slow)),
-        }
+            () = turn.is_over(came) => return Flow::Break(Ending::Bye(ByeReason::Slow)),
+        };
+        let large = turn.end(bytes.len());
+        Flow::Continue((bytes, Some(large)))
     }
 
     /// The bytes of the next message.
@@ -260,7 +267,7 @@ impl Reader {
         Flow::Continue(())
     }
 
-    fn take(&mut self, message: ToServer, permit: OwnedSemaphorePermit) -> Flow {
+    fn take(&mut self, message: ToServer, permit: MessagePermit) -> Flow {
         let (channel, message) = match message {
             ToServer::Hello { .. } => return Flow::Break(protocol("a second Hello")),
             ToServer::Ping => {
