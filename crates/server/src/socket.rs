@@ -169,7 +169,7 @@ impl Reader {
         if let Flow::Break(ending) = said_hello {
             return ending;
         }
-        gate.open();
+        gate.let_pass(SMALL_MESSAGE_SIZE_MAX);
         loop {
             let next = tokio::select! {
                 _ = ended.wait_for(Option::is_some) => return Ending::Quiet,
@@ -189,10 +189,11 @@ impl Reader {
             Some(early) => (early?, None),
             None => self.hear_all(stream, gate).await?,
         };
+        // For the next one.
+        gate.let_pass(SMALL_MESSAGE_SIZE_MAX);
         if bytes.len() >= LARGE_MESSAGE_SIZE {
             // The stream would keep a buffer that nobody else has a part in. So it looks for what
             // comes next, and begins a small one, while we still have the large one.
-            gate.let_pass(SMALL_MESSAGE_SIZE_MAX);
             self.early = self.hear(stream).now_or_never();
         }
         let own = permit(&self.permits, bytes.len(), &self.connection).await;
@@ -208,7 +209,6 @@ impl Reader {
         stream: &mut SplitStream<Socket>,
         gate: &Gate,
     ) -> Flow<(Bytes, Option<OwnedSemaphorePermit>)> {
-        gate.let_pass(SMALL_MESSAGE_SIZE_MAX);
         let small = async {
             tokio::select! {
                 biased;

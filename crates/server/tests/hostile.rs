@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tidelog_server::{ServeSettings, Server};
 use tidelog_sync::{ByeReason, Channel, FromRoom, FromServer, Intent, Refusal, ToServer};
-use tidelog_testing::room::{Copy, burner, frame, large_seed, offer_of_a_life, open};
+use tidelog_testing::room::{Copy, burner, frame, large_seed, notes, offer_of_a_life, open};
 use tidelog_testing::server::{Client, PATIENCE, http, settings};
 use tidelog_types::limits::{CONNECTION_CHANNELS_MAX, EXPORTS_MAX, HELLO_SIZE_MAX};
 use tidelog_types::limits::{LARGE_MESSAGES_MAX, MESSAGE_SIZE_MAX, SMALL_MESSAGE_SIZE_MAX};
@@ -265,6 +265,31 @@ async fn only_so_many_say_a_large_message_at_once() {
     assert_eq!(heard, Some(FromServer::Bye { reason: ByeReason::Slow }));
     assert!(began.elapsed() >= Duration::from_secs(30), "after {:?}", began.elapsed());
     assert_eq!(client.hear().await, Some(FromServer::Pong), "unasked, while it waited");
+    server.stop().await;
+}
+
+/// V12. Goal: so is what is said behind a message that is large enough to be looked behind. Method:
+/// as above, and then two messages at once, of which the second one is too long without a turn.
+#[tokio::test(start_paused = true)]
+async fn what_comes_early_counts_for_the_message_that_it_begins() {
+    let data = tempfile::tempdir().expect("a folder");
+    let server = start(data.path()).await;
+    let size = SMALL_MESSAGE_SIZE_MAX as usize;
+    let mut holders = Vec::new();
+    for _ in 0..LARGE_MESSAGES_MAX {
+        let mut holder = Client::connect(server.address()).await.expect("up");
+        holder.begin_to_say(vec![0; 2 * size]).await.expect("up");
+        holders.push(holder);
+    }
+    let mut client = Client::connect(server.address()).await.expect("up");
+    // Of a document that it has not opened: nobody answers.
+    for size in [size / 2, size + 32 * 1024] {
+        client.frames(1, vec![frame(&notes(), "add", &"x".repeat(size))]).await.expect("up");
+    }
+    client.say(&ToServer::Ping).await.expect("up");
+    let began = Instant::now();
+    assert_eq!(client.hear().await, Some(FromServer::Pong));
+    assert!(began.elapsed() >= Duration::from_secs(5), "it comes unasked, while it waits");
     server.stop().await;
 }
 
