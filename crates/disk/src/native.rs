@@ -85,7 +85,9 @@ fn named(folder: &Path) -> impl Iterator<Item = &Path> {
 }
 
 fn is_of_fixed_names(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::InvalidInput)
+    use io::ErrorKind::{InvalidInput, ReadOnlyFilesystem, Unsupported};
+
+    matches!(error.kind(), ReadOnlyFilesystem | InvalidInput | Unsupported)
 }
 
 /// Makes the name of a file or folder durable: a power cut could otherwise lose it, bytes and all.
@@ -245,6 +247,8 @@ mod tests {
     /// that makes none durable, as one that cannot be written.
     #[test]
     fn the_names_of_folders_become_durable_whoever_made_them() {
+        use io::ErrorKind::{InvalidInput, ReadOnlyFilesystem, Unsupported};
+
         let top = scratch("folders");
         let folder = top.join("a/b");
         for is_made in [false, true] {
@@ -262,15 +266,14 @@ mod tests {
             let expected = [folder.clone(), top.join("a"), top.clone()];
             assert_eq!(synced[..3], expected, "made before: {is_made}");
         }
-        let unsynced = |of: &Path| {
-            let refuse = |path: &Path| match path == of {
-                true => Err(io::ErrorKind::ReadOnlyFilesystem.into()),
-                false => Ok(()),
+        for kind in [ReadOnlyFilesystem, InvalidInput, Unsupported] {
+            let unsynced = |of: &Path| {
+                let refuse = |path: &Path| if path == of { Err(kind.into()) } else { Ok(()) };
+                make_folder_by(&folder, refuse)
             };
-            make_folder_by(&folder, refuse)
-        };
-        assert_eq!(unsynced(&top), Ok(()));
-        assert!(unsynced(&folder).is_err());
+            assert_eq!(unsynced(&top), Ok(()), "{kind}");
+            assert!(unsynced(&folder).is_err(), "{kind}");
+        }
         std::fs::remove_dir_all(&top).expect("it was made");
     }
 

@@ -177,6 +177,22 @@ fn nobody_silent_is_waited_for_for_long_where_others_may_find_no_room() {
 }
 
 #[test]
+fn one_who_is_slow_gets_through_where_others_may_find_no_room() {
+    let (_, parts) = large_seed(64);
+    let mut scene = Scene::new(Limits::DEFAULT, usize::MAX);
+    scene.room.press_seed(true);
+    for round in 0..5 {
+        scene.open_on(ANN, CHANNEL, offer_of_a_life());
+        scene.say(ANN, parts[0].clone());
+        let now_ms = round * 1_000_000;
+        let due_ms = scene.room.seed_overdue_at_ms(now_ms).expect("it ends in any case");
+        assert_eq!(due_ms - now_ms, 5_000 << round.min(3));
+        scene.settle(RoomInput::SeedOverdue { now_ms: due_ms });
+        assert_eq!(scene.room.seed_size(), 0);
+    }
+}
+
+#[test]
 fn one_who_hands_over_is_waited_for_as_long_as_something_comes() {
     let (_, parts) = large_seed(64);
     let mut scene = Scene::new(Limits::DEFAULT, usize::MAX);

@@ -1,19 +1,29 @@
 //! Turns to say a large message, of which the server takes in only so many at once: half of one is
-//! memory that nothing else bounds.
+//! memory that nothing else bounds. Nor is what rooms have not worked off: of that it keeps only so
+//! much.
 
 use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, SemaphorePermit, watch};
-use tokio::time::sleep;
+use tidelog_types::limits::MESSAGE_SIZE_MAX;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, watch};
+use tokio::time::{Instant, sleep};
 
 /// How long a turn lasts at least while others wait for theirs.
 const TURN_LASTS: Duration = Duration::from_secs(60);
+/// Bytes of the message that have to come in each second of a longer one, on average.
+const TURN_BYTES_PER_S: u64 = 16 * 1024;
+/// How often somebody looks whether they do.
+const TURN_LOOKS_EVERY: Duration = Duration::from_secs(1);
+
+/// Bytes that one permit of the room for messages stands for.
+const PERMIT_SIZE: usize = 1024;
 
 /// The turns of all connections.
 pub(crate) struct LargeMessages {
     turns: Semaphore,
+    room: Arc<Semaphore>,
     /// How many wait for one.
     waiting: watch::Sender<usize>,
 }
@@ -21,6 +31,8 @@ pub(crate) struct LargeMessages {
 /// Somebody's turn, until it is dropped.
 pub(crate) struct Turn<'a> {
     _permit: SemaphorePermit<'a>,
+    /// For as much as a message may have.
+    room: OwnedSemaphorePermit,
     waiting: watch::Receiver<usize>,
 }
 
@@ -28,25 +40,48 @@ pub(crate) struct Turn<'a> {
 struct Waiting<'a>(&'a watch::Sender<usize>);
 
 impl LargeMessages {
-    pub(crate) fn new(count: usize) -> Arc<Self> {
-        Arc::new(Self { turns: Semaphore::new(count), waiting: watch::Sender::new(0) })
+    /// So many turns, and room for so many bytes.
+    pub(crate) fn new(count: usize, size_max: usize) -> Arc<Self> {
+        let room = Arc::new(Semaphore::new(size_max / PERMIT_SIZE));
+        Arc::new(Self { turns: Semaphore::new(count), room, waiting: watch::Sender::new(0) })
     }
 
-    /// Waits for a turn: they go in the order in which they were asked for.
+    /// Waits for a turn, and for room: they go in the order in which they were asked for.
     pub(crate) async fn turn(&self) -> Turn<'_> {
         self.waiting.send_modify(|count| *count += 1);
         let _waiting = Waiting(&self.waiting);
         let permit = self.turns.acquire().await.expect("BUG: turns are never closed");
-        Turn { _permit: permit, waiting: self.waiting.subscribe() }
+        let room = Arc::clone(&self.room).acquire_many_owned(permits(MESSAGE_SIZE_MAX)).await;
+        let room = room.expect("BUG: room is never closed");
+        Turn { _permit: permit, room, waiting: self.waiting.subscribe() }
     }
 }
 
+fn permits(size: usize) -> u32 {
+    u32::try_from(size.div_ceil(PERMIT_SIZE)).expect("BUG: so many permits")
+}
+
 impl Turn<'_> {
-    /// Comes once it has lasted, and others wait.
-    pub(crate) async fn is_over(&mut self) {
+    /// Ends the turn with a message of so many bytes, which holds its room.
+    pub(crate) fn end(mut self, size: usize) -> OwnedSemaphorePermit {
+        let count = permits(size) as usize;
+        self.room.split(count).expect("BUG: more than a message may have")
+    }
+
+    /// Comes once it has lasted, if others wait and too little has come since it began.
+    pub(crate) async fn is_over(&mut self, came: impl Fn() -> u64) {
+        let (began, before) = (Instant::now(), came());
         sleep(TURN_LASTS).await;
-        if self.waiting.wait_for(|count| *count > 0).await.is_err() {
-            pending().await
+        loop {
+            if self.waiting.wait_for(|count| *count > 0).await.is_err() {
+                pending().await
+            }
+            // Whoever says more besides it has no longer turn for that.
+            let came = (came() - before).min(MESSAGE_SIZE_MAX as u64);
+            if came < TURN_BYTES_PER_S * began.elapsed().as_secs() {
+                return;
+            }
+            sleep(TURN_LOOKS_EVERY).await;
         }
     }
 }
@@ -65,18 +100,49 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_turn_lasts_for_as_long_as_nobody_waits_and_soon_ends_if_somebody_does() {
-        let messages = LargeMessages::new(1);
+        let messages = LargeMessages::new(1, MESSAGE_SIZE_MAX);
         let mut first = messages.turn().await;
-        assert!(timeout(100 * TURN_LASTS, first.is_over()).await.is_err(), "nobody waits");
+        let is_over = timeout(100 * TURN_LASTS, first.is_over(|| 0)).await;
+        assert!(is_over.is_err(), "nobody waits");
         assert!(timeout(TURN_LASTS, messages.turn()).await.is_err(), "it is not over");
-        assert!(timeout(2 * TURN_LASTS, first.is_over()).await.is_err(), "who waited has gone");
+        let is_over = timeout(2 * TURN_LASTS, first.is_over(|| 0)).await;
+        assert!(is_over.is_err(), "who waited has gone");
         let second = messages.turn();
         tokio::pin!(second);
         tokio::select! {
             _ = &mut second => panic!("there is one turn"),
-            () = first.is_over() => {}
+            () = first.is_over(|| 0) => {}
         }
         drop(first);
         second.await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_says_enough_has_its_turn_for_a_whole_message_however_many_wait() {
+        let messages = LargeMessages::new(1, MESSAGE_SIZE_MAX);
+        let mut first = messages.turn().await;
+        let began = Instant::now();
+        let came = || (began.elapsed().as_secs() + 1) * TURN_BYTES_PER_S;
+        let second = messages.turn();
+        tokio::select! {
+            _ = second => panic!("there is one turn"),
+            () = first.is_over(came) => {}
+        }
+        let takes = MESSAGE_SIZE_MAX as u64 / TURN_BYTES_PER_S;
+        let lasted = began.elapsed().as_secs();
+        assert!((takes..takes + 10).contains(&lasted), "{lasted} s, not {takes}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_turn_waits_until_there_is_room_for_a_whole_message() {
+        let messages = LargeMessages::new(2, 2 * MESSAGE_SIZE_MAX);
+        let (first, second) = (messages.turn().await, messages.turn().await);
+        let kept = [first.end(MESSAGE_SIZE_MAX / 2), second.end(MESSAGE_SIZE_MAX / 2)];
+        let third = messages.turn().await;
+        assert!(timeout(TURN_LASTS, messages.turn()).await.is_err(), "there is no room");
+        drop(kept);
+        let fourth = messages.turn().await;
+        drop((third, fourth));
+        drop(messages.turn().await);
     }
 }

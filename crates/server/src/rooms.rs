@@ -41,15 +41,17 @@ pub(crate) type RoomSender = mpsc::UnboundedSender<RoomMail>;
 /// The same, for those for whom the room need not stay.
 pub(crate) type WeakRoomSender = mpsc::WeakUnboundedSender<RoomMail>;
 
+/// What a message takes until its room has worked it off: of what its connection may say before it
+/// is listened to again, and of the room for large messages if it is one.
+pub(crate) type MessagePermit = (OwnedSemaphorePermit, Option<OwnedSemaphorePermit>);
+
 /// What a room's task is sent.
 pub(crate) enum RoomMail {
-    /// The permit is what the connection may say before it is listened to again: it is given back
-    /// when the room has worked the message off.
     Message {
         connection: Connection,
         channel: Channel,
         message: Box<ToRoom>,
-        permit: OwnedSemaphorePermit,
+        permit: MessagePermit,
     },
     Left {
         conn: ConnId,
@@ -166,6 +168,7 @@ impl Rooms {
             answers: BTreeMap::new(),
             asked: 0,
             is_resting: true,
+            is_retired: false,
             began: Instant::now(),
             kept_size: 0,
             seed_size: 0,
@@ -264,13 +267,15 @@ struct RoomTask {
     /// What clients said while the room worked on something else.
     waiting: VecDeque<RoomMail>,
     /// Of the messages that the room works on.
-    permits: Vec<OwnedSemaphorePermit>,
+    permits: Vec<MessagePermit>,
     /// Those of whom the room may not have worked off yet that they left.
     left: Vec<ConnId>,
     answers: BTreeMap<u64, oneshot::Sender<Answer>>,
     asked: u64,
     /// Whether nothing has happened since it gave back what it can.
     is_resting: bool,
+    /// Whether it ended since nobody needed it.
+    is_retired: bool,
     /// Where the room's clock begins.
     began: Instant,
     /// What it has a part in of what all rooms keep.
@@ -348,6 +353,7 @@ impl RoomTask {
                 }
                 () = tokio::time::sleep(EMPTY_ROOM_STAYS), if is_at_rest => {
                     if self.rooms.retire(&self.document, &self.inbox) {
+                        self.is_retired = true;
                         return None;
                     }
                 }
@@ -453,6 +459,19 @@ impl RoomTask {
         }
     }
 
+    fn end_connections(&mut self) {
+        for connection in self.ways.connections().values() {
+            connection.end(Ending::Quiet);
+        }
+        // Those whose first message is still unread are not among them.
+        let unread = std::iter::from_fn(|| self.inbox.try_recv().ok());
+        for mail in self.waiting.drain(..).chain(unread) {
+            if let RoomMail::Message { connection, .. } = mail {
+                connection.end(Ending::Quiet);
+            }
+        }
+    }
+
     fn carry_out(&mut self, effect: RoomEffect) {
         match effect {
             RoomEffect::Send { conn, message } => {
@@ -477,7 +496,8 @@ impl RoomTask {
 
 impl Drop for RoomTask {
     /// Also after a panic: a room that broke its promises takes nobody along, and whoever was in
-    /// it comes back to a new one.
+    /// it comes back to a new one. Nobody was in a room that has retired: it knows connections that
+    /// it refused, and hears what these had on the way.
     fn drop(&mut self) {
         if std::thread::panicking() {
             error!(document = %self.document, "a room broke a promise: its clients come back");
@@ -486,15 +506,8 @@ impl Drop for RoomTask {
         // Before anybody is told, who then comes to another room.
         self.inbox.close();
         self.rooms.forget(&self.document);
-        for connection in self.ways.connections().values() {
-            connection.end(Ending::Quiet);
-        }
-        // Those whose first message is still unread are not among them.
-        let unread = std::iter::from_fn(|| self.inbox.try_recv().ok());
-        for mail in self.waiting.drain(..).chain(unread) {
-            if let RoomMail::Message { connection, .. } = mail {
-                connection.end(Ending::Quiet);
-            }
+        if !self.is_retired {
+            self.end_connections();
         }
         self.rooms.counters.rooms.fetch_sub(1, Ordering::Relaxed);
         self.rooms.counters.rooms_kept_size.fetch_sub(self.kept_size, Ordering::Relaxed);
@@ -514,7 +527,7 @@ mod tests {
     use tidelog_room::Suspect;
     use tidelog_sync::{Intent, Refusal, codec};
     use tidelog_types::limits::Limits;
-    use tidelog_types::{BudgetLimits, JournalId, Lineage};
+    use tidelog_types::{BudgetLimits, JournalId, Lineage, Position};
     use tokio::sync::Semaphore;
 
     use crate::marks::Marks;
@@ -585,7 +598,8 @@ mod tests {
     }
 
     fn message(connection: &Connection, body: ToRoom) -> RoomMail {
-        let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().expect("a permit");
+        let own = Arc::new(Semaphore::new(1)).try_acquire_owned().expect("a permit");
+        let permit = (own, None);
         let (connection, message) = (connection.clone(), Box::new(body));
         RoomMail::Message { connection, channel: Channel(1), message, permit }
     }
@@ -648,6 +662,40 @@ mod tests {
         }
         assert!(task.room.takes_messages());
         assert!(!has_reserved());
+        store.close();
+    }
+
+    /// Goal: whoever a room refused goes on with its other documents once that room is gone.
+    /// Method: one is refused, another one says something in the instant in which it retires.
+    #[tokio::test(start_paused = true)]
+    async fn a_room_that_retires_ends_no_connection() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let settings = RoomSettings { dev: true, ..RoomSettings::default() };
+        let (store, _threads, rooms) = rooms_in(folder.path(), settings);
+        let document = DocumentKey::new("list", "").expect("a name");
+        let (room, mail) = mpsc::unbounded_channel();
+        let mut task = rooms.task(&document, room.downgrade(), mail);
+        let (refused, mut end) = Connection::new(ConnId(1));
+        let (late, _other_end) = Connection::new(ConnId(2));
+        let ToRoom::Open { document, doctype, timeline, intent, .. } = open() else {
+            unreachable!("it opens")
+        };
+        let have = Some(Position::start_of(timeline));
+        let open = ToRoom::Open { document, doctype, timeline, have, intent };
+        room.send(message(&refused, open)).expect("it is there");
+        let began = Instant::now();
+        while let Some(input) = task.next_input().await {
+            task.step(input);
+        }
+        assert!(began.elapsed() >= EMPTY_ROOM_STAYS);
+        room.send(message(&late, ToRoom::Close)).expect("it is not gone yet");
+        drop(task);
+        let heard = end.queue.try_recv().map(|message| *message);
+        let body = FromRoom::Refused(Refusal::Missing);
+        assert_eq!(heard, Ok(FromServer::About { channel: Channel(1), body }));
+        for connection in [refused, late] {
+            assert_eq!(*connection.ended().borrow(), None);
+        }
         store.close();
     }
 

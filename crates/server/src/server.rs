@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tidelog_room::{Caution, RoomSettings};
 use tidelog_sync::ByeReason;
-use tidelog_types::limits::{EXPORTS_MAX, LARGE_MESSAGES_MAX, Limits};
+use tidelog_types::limits::{EXPORTS_MAX, LARGE_MESSAGES_MAX, LARGE_MESSAGES_SIZE_MAX, Limits};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
@@ -126,7 +126,7 @@ impl Server {
             data: settings.data.clone(),
             exports: Arc::new(Semaphore::new(EXPORTS_MAX)),
             seats: Arc::new(Semaphore::new(seats_count)),
-            large_messages: LargeMessages::new(LARGE_MESSAGES_MAX),
+            large_messages: LargeMessages::new(LARGE_MESSAGES_MAX, LARGE_MESSAGES_SIZE_MAX),
             connections: Mutex::default(),
         });
         if !settings.dev {

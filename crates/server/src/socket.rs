@@ -18,6 +18,7 @@ use tidelog_sync::{
 use tidelog_types::DocumentKey;
 use tidelog_types::limits::{CONNECTION_CHANNELS_MAX, CONNECTION_IN_SIZE_MAX, HELLO_SIZE_MAX};
 use tidelog_types::limits::{MESSAGE_SIZE_MAX, PAGE_SIZE, SMALL_MESSAGE_SIZE_MAX};
+use tokio::io::AsyncReadExt;
 use tokio::join;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
@@ -30,7 +31,7 @@ use tracing::{debug, info};
 use crate::connection::{Connection, ConnectionEnd, Ending};
 use crate::counters::{Counters, add};
 use crate::gate::{Gate, Gated};
-use crate::rooms::{RoomMail, RoomSender, WeakRoomSender};
+use crate::rooms::{MessagePermit, RoomMail, RoomSender, WeakRoomSender};
 use crate::shared::Shared;
 
 /// Within which time a client has to say Hello.
@@ -70,7 +71,7 @@ pub(crate) async fn serve(upgraded: Upgraded, shared: Arc<Shared>) {
     let (connection, end) = Connection::new(id);
     shared.enter(connection.clone());
     add(&shared.counters.connections, 1);
-    let (sink, mut stream) = socket.split();
+    let (mut sink, mut stream) = socket.split();
     let permits = Arc::new(Semaphore::new(CONNECTION_IN_SIZE_MAX / PERMIT_SIZE));
     let mut reader = Reader {
         connection: connection.clone(),
@@ -85,13 +86,12 @@ pub(crate) async fn serve(upgraded: Upgraded, shared: Arc<Shared>) {
         drop(reader);
         connection.end(ending);
     };
-    let (ending, ()) = join!(write(sink, end, &connection, &shared, &gate), reads);
+    let (ending, ()) = join!(write(&mut sink, end, &connection, &shared, &gate), reads);
     if let Ending::Bye(reason) = ending {
         info!(conn = id.0, ?reason, "said Bye");
         add(&shared.counters.byes, 1);
-        // A socket that is closed with something unread takes the last words along.
-        let unread = async { while let Some(Ok(_)) = stream.next().await {} };
-        let _ = timeout(BYE_TAKES, unread).await;
+        let socket = stream.reunite(sink).expect("BUG: two halves of one socket");
+        let _ = timeout(BYE_TAKES, throw_away(socket, &gate)).await;
     }
     shared.exit(id);
     shared.counters.connections.fetch_sub(1, Ordering::Relaxed);
@@ -169,7 +169,7 @@ impl Reader {
         if let Flow::Break(ending) = said_hello {
             return ending;
         }
-        gate.open();
+        gate.let_pass(SMALL_MESSAGE_SIZE_MAX);
         loop {
             let next = tokio::select! {
                 _ = ended.wait_for(Option::is_some) => return Ending::Quiet,
@@ -185,25 +185,30 @@ impl Reader {
     async fn next(&mut self, stream: &mut SplitStream<Socket>, gate: &Gate) -> Flow {
         self.connection.has_room().await;
         drop(permit(&self.permits, 0, &self.connection).await);
-        let bytes = match self.early.take() {
-            Some(early) => early?,
+        let (bytes, large) = match self.early.take() {
+            Some(early) => (early?, None),
             None => self.hear_all(stream, gate).await?,
         };
+        // For the next one.
+        gate.let_pass(SMALL_MESSAGE_SIZE_MAX);
         if bytes.len() >= LARGE_MESSAGE_SIZE {
             // The stream would keep a buffer that nobody else has a part in. So it looks for what
             // comes next, and begins a small one, while we still have the large one.
-            gate.let_pass(SMALL_MESSAGE_SIZE_MAX);
             self.early = self.hear(stream).now_or_never();
         }
-        let permit = permit(&self.permits, bytes.len(), &self.connection).await;
+        let own = permit(&self.permits, bytes.len(), &self.connection).await;
         let message = decode(&bytes)?;
         drop(bytes);
-        self.take(message, permit)
+        self.take(message, (own, large))
     }
 
-    /// The bytes of the next message, which waits for its turn where it is a large one.
-    async fn hear_all(&self, stream: &mut SplitStream<Socket>, gate: &Gate) -> Flow<Bytes> {
-        gate.let_pass(SMALL_MESSAGE_SIZE_MAX);
+    /// The bytes of the next message, which waits for its turn where it is a large one, and holds
+    /// its room.
+    async fn hear_all(
+        &self,
+        stream: &mut SplitStream<Socket>,
+        gate: &Gate,
+    ) -> Flow<(Bytes, Option<OwnedSemaphorePermit>)> {
         let small = async {
             tokio::select! {
                 biased;
@@ -213,18 +218,21 @@ impl Reader {
         };
         match unless_stuck(SILENCE_ENDS, || gate.read_size(), small).await {
             None => return Flow::Break(Ending::Quiet),
-            Some(Some(bytes)) => return bytes,
+            Some(Some(bytes)) => return Flow::Continue((bytes?, None)),
             Some(None) => {}
         }
         let turn = self.shared.large_messages.turn();
         let mut turn = tell_meanwhile(&self.connection, turn).await;
         gate.open();
-        tokio::select! {
-            bytes = unless_stuck(SILENCE_ENDS, || gate.read_size(), self.hear(stream)) => {
-                bytes.unwrap_or(Flow::Break(Ending::Quiet))
+        let came = || gate.read_size();
+        let bytes = tokio::select! {
+            bytes = unless_stuck(SILENCE_ENDS, came, self.hear(stream)) => {
+                bytes.unwrap_or(Flow::Break(Ending::Quiet))?
             }
-            () = turn.is_over() => Flow::Break(Ending::Bye(ByeReason::Slow)),
-        }
+            () = turn.is_over(came) => return Flow::Break(Ending::Bye(ByeReason::Slow)),
+        };
+        let large = turn.end(bytes.len());
+        Flow::Continue((bytes, Some(large)))
     }
 
     /// The bytes of the next message.
@@ -259,7 +267,7 @@ impl Reader {
         Flow::Continue(())
     }
 
-    fn take(&mut self, message: ToServer, permit: OwnedSemaphorePermit) -> Flow {
+    fn take(&mut self, message: ToServer, permit: MessagePermit) -> Flow {
         let (channel, message) = match message {
             ToServer::Hello { .. } => return Flow::Break(protocol("a second Hello")),
             ToServer::Ping => {
@@ -360,7 +368,7 @@ fn protocol(reason: &str) -> Ending {
 
 /// Sends what is queued until told to end, or until the client does not read. Says how it ended.
 async fn write(
-    mut sink: SplitSink<Socket, Message>,
+    sink: &mut SplitSink<Socket, Message>,
     mut end: ConnectionEnd,
     connection: &Connection,
     shared: &Shared,
@@ -377,7 +385,7 @@ async fn write(
             },
             _ = pings.tick() => None,
         };
-        let burst = burst(&mut sink, first, &mut end.queue, connection, &shared.counters);
+        let burst = burst(sink, first, &mut end.queue, connection, &shared.counters);
         let sent = tokio::select! {
             ending = ended(&mut end.ending) => break ending,
             sent = unless_stuck(shared.slow_after, || gate.written_size(), burst) => sent,
@@ -399,6 +407,31 @@ async fn write(
     // Whoever does not read them in time does not want them.
     let _ = timeout(BYE_TAKES, last_words).await;
     ending
+}
+
+/// Reads what is still on its way: a socket that is closed with something unread takes the last
+/// words along. Of a large message nothing is kept.
+async fn throw_away(mut socket: Socket, gate: &Gate) {
+    gate.let_pass(SMALL_MESSAGE_SIZE_MAX);
+    let messages = async {
+        loop {
+            match socket.next().await {
+                Some(Ok(_)) => {}
+                end => break end.is_none(),
+            }
+        }
+    };
+    let has_closed = tokio::select! {
+        biased;
+        has_closed = messages => has_closed,
+        () = gate.is_shut() => false,
+    };
+    if !has_closed {
+        let mut transport = socket.into_inner();
+        gate.open();
+        let mut bytes = vec![0; READ_BUFFER_SIZE];
+        while transport.read(&mut bytes).await.is_ok_and(|size| size > 0) {}
+    }
 }
 
 /// Sends this, or a ping, and what else waits, as far as it fits into the buffer: with one flush.

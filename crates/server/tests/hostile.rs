@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use tidelog_server::{ServeSettings, Server};
 use tidelog_sync::{ByeReason, Channel, FromRoom, FromServer, Intent, Refusal, ToServer};
-use tidelog_testing::room::{Copy, burner, frame, large_seed, offer_of_a_life, open};
+use tidelog_testing::room::{Copy, burner, frame, large_seed, notes, offer_of_a_life, open};
 use tidelog_testing::server::{Client, PATIENCE, http, settings};
 use tidelog_types::limits::{CONNECTION_CHANNELS_MAX, EXPORTS_MAX, HELLO_SIZE_MAX};
-use tidelog_types::limits::{LARGE_MESSAGES_MAX, SMALL_MESSAGE_SIZE_MAX};
+use tidelog_types::limits::{LARGE_MESSAGES_MAX, MESSAGE_SIZE_MAX, SMALL_MESSAGE_SIZE_MAX};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
@@ -265,6 +265,45 @@ async fn only_so_many_say_a_large_message_at_once() {
     assert_eq!(heard, Some(FromServer::Bye { reason: ByeReason::Slow }));
     assert!(began.elapsed() >= Duration::from_secs(30), "after {:?}", began.elapsed());
     assert_eq!(client.hear().await, Some(FromServer::Pong), "unasked, while it waited");
+    server.stop().await;
+}
+
+/// V12. Goal: so is what is said behind a message that is large enough to be looked behind. Method:
+/// as above, and then two messages at once, of which the second one is too long without a turn.
+#[tokio::test(start_paused = true)]
+async fn what_comes_early_counts_for_the_message_that_it_begins() {
+    let data = tempfile::tempdir().expect("a folder");
+    let server = start(data.path()).await;
+    let size = SMALL_MESSAGE_SIZE_MAX as usize;
+    let mut holders = Vec::new();
+    for _ in 0..LARGE_MESSAGES_MAX {
+        let mut holder = Client::connect(server.address()).await.expect("up");
+        holder.begin_to_say(vec![0; 2 * size]).await.expect("up");
+        holders.push(holder);
+    }
+    let mut client = Client::connect(server.address()).await.expect("up");
+    // Of a document that it has not opened: nobody answers.
+    for size in [size / 2, size + 32 * 1024] {
+        client.frames(1, vec![frame(&notes(), "add", &"x".repeat(size))]).await.expect("up");
+    }
+    client.say(&ToServer::Ping).await.expect("up");
+    let began = Instant::now();
+    assert_eq!(client.hear().await, Some(FromServer::Pong));
+    assert!(began.elapsed() >= Duration::from_secs(5), "it comes unasked, while it waits");
+    server.stop().await;
+}
+
+/// A socket that is closed with something unread takes along what was said before.
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_has_much_on_its_way_hears_why_it_is_let_go() {
+    let data = tempfile::tempdir().expect("a folder");
+    let server = start(data.path()).await;
+    let mut client = Client::connect(server.address()).await.expect("up");
+    client.say_bytes(b"nonsense".to_vec()).await.expect("up");
+    client.begin_to_say(vec![0; MESSAGE_SIZE_MAX / 2]).await.expect("all of it is read");
+    let heard = client.hear().await;
+    let is_bye = matches!(heard, Some(FromServer::Bye { reason: ByeReason::Version }));
+    assert!(is_bye, "{heard:?}");
     server.stop().await;
 }
 

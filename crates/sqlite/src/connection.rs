@@ -658,6 +658,9 @@ impl Lazy {
         let state = lock(&self.state);
         let (fault, noted) = (state.fault(), state.noted());
         let writes = state.writes;
+        if fault.is_some() {
+            state.view.note_fault(state.reads.count());
+        }
         drop(state);
         if let Some(pgid) = fault {
             if !self.connection.as_mut().is_some_and(Connection::recover) {

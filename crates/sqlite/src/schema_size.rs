@@ -7,7 +7,7 @@ use tidelog_types::limits::{SCHEMA_LITERAL_SIZE_MAX, SCHEMA_SIZE_MAX};
 use crate::connection::Connection;
 use crate::failure::Failure;
 use crate::guard::is_system_name;
-use crate::scan::{Token, literal_sizes, tokens};
+use crate::scan::{Token, each_token, literal_sizes};
 use crate::state::Origin;
 
 /// Bytes that each costs at most, where pointers have eight bytes: an object beside its SQL, a
@@ -33,7 +33,7 @@ pub(crate) fn check(connection: &mut Connection) -> Result<(), Failure> {
     estimate(connection).map(drop)
 }
 
-fn token_size(token: &Token<'_>) -> usize {
+fn token_size(token: Token<'_>) -> usize {
     match token {
         Token::Word(word) if LARGE_WORDS.iter().any(|large| large.eq_ignore_ascii_case(word)) => {
             LARGE_WORD_SIZE
@@ -64,11 +64,11 @@ fn estimate(connection: &mut Connection) -> Result<usize, Failure> {
         }
         let sql = text(2);
         // Each statement that uses it may look at it as often as the statement is long.
-        if literal_sizes(&sql).into_iter().any(|size| size > SCHEMA_LITERAL_SIZE_MAX) {
+        if literal_sizes(&sql).any(|size| size > SCHEMA_LITERAL_SIZE_MAX) {
             let what = format!("{SCHEMA_LITERAL_SIZE_MAX} bytes for a literal in a schema");
             return Err(Failure::budget(what));
         }
-        add(OBJECT_SIZE + sql.len() + tokens(&sql).iter().map(token_size).sum::<usize>())?;
+        add(OBJECT_SIZE + sql.len() + each_token(&sql).map(token_size).sum::<usize>())?;
         objects.push((text(0), text(1)));
         Ok(())
     })?;

@@ -7,10 +7,11 @@ mod common;
 use common::{Document, Numbers, SCHEMA, Store, TABLES, run_script, statements};
 use rusqlite::types::ValueRef as PlainValue;
 use tidelog_sqlite::{Params, Reader, Run, View, Writer, be_short_beyond};
+use tidelog_types::limits::Limits;
 use tidelog_types::{Pgid, Value};
 
-#[test]
-fn a_cold_scan_of_20_mib_takes_less_than_200_runs() {
+/// 10,000 rows on more than 5,000 pages.
+fn rows_of_20_mib() -> Store {
     let mut document = Document::on(View::new(10_000, 0));
     document.migrate("create table t (id integer primary key, body blob)");
     for batch in 0..10 {
@@ -22,6 +23,12 @@ fn a_cold_scan_of_20_mib_takes_less_than_200_runs() {
     }
     let store = document.store;
     assert!(store.db_pages > 5000, "{} pages", store.db_pages);
+    store
+}
+
+#[test]
+fn a_cold_scan_of_20_mib_takes_less_than_200_runs() {
+    let store = rows_of_20_mib();
     let view = store.view(100);
     let mut reader = Reader::new(&view);
     let sql = "select sum(length(body)) from t";
@@ -32,6 +39,24 @@ fn a_cold_scan_of_20_mib_takes_less_than_200_runs() {
     assert!(view.pool_pages() > 5000);
     view.evict();
     assert!(view.pool_pages() <= 100);
+}
+
+/// Goal: whoever reads here and there gets no whole document into memory. Method: one query reads
+/// 40 rows on pages far from one another, and faults at each.
+#[test]
+fn scattered_reads_fetch_as_much_for_a_late_fault_as_for_any_other() {
+    let store = rows_of_20_mib();
+    let fault_pages_max = 16;
+    let view = store.view(100).with_limits(Limits { fault_pages_max, ..Limits::DEFAULT });
+    let mut reader = Reader::new(&view);
+    let ids: Vec<_> = (0..40).map(|number| (number * 7_919 % 10_000 + 1).to_string()).collect();
+    let sql = format!("select count(body) from t where id in ({})", ids.join(","));
+    let (rows, runs) = store.serve(&view, || reader.query(&sql, &Params::NONE));
+    assert_eq!(rows.unwrap().decode(), [[Value::Integer(40)]]);
+    let faults_count = runs as usize - 1;
+    assert!(faults_count > 30, "{faults_count} faults");
+    let fetched = view.pool_pages();
+    assert!(fetched <= faults_count * fault_pages_max, "{fetched} for {faults_count} faults");
 }
 
 #[test]

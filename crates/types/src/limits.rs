@@ -95,6 +95,10 @@ pub const SMALL_MESSAGE_SIZE_MAX: u64 = 384 * 1024;
 /// Connections to a server that may be saying a longer one at once: others wait for their turn.
 pub const LARGE_MESSAGES_MAX: usize = 16;
 
+/// Bytes of longer messages that a server keeps of all connections, from when it begins to read
+/// them until rooms have worked them off.
+pub const LARGE_MESSAGES_SIZE_MAX: usize = 512 * 1024 * 1024;
+
 /// Bytes that wait to be sent on one connection before it is not read any further.
 pub const CONNECTION_OUT_SIZE_MAX: usize = 256 * 1024;
 

@@ -35,7 +35,7 @@ const SEED_SILENT_MS: u64 = 5_000;
 const SEED_IDLE_MS: u64 = 60_000;
 /// How often that becomes twice as long, each time it was too short. Whoever is slow gets through,
 /// then, and whoever is silent is waited for no longer than this. Where all rooms keep much of what
-/// is handed over, nobody is waited for longer than the shortest of these times.
+/// is handed over it is the shortest of these times, and longer only for those of whom some came.
 const SEED_PATIENCE_MAX: u32 = 3;
 
 /// How far a document has come that is handed over.
@@ -199,11 +199,12 @@ impl Room {
         if self.seed_progress.map(|(before, _)| before) != progress {
             self.seed_progress = progress.map(|progress| (progress, now_ms));
         }
-        let (_, since_ms) = self.seed_progress?;
-        let silent_ms = if self.offers.is_empty() { SEED_IDLE_MS } else { SEED_SILENT_MS };
-        let patient_ms = silent_ms << self.overdue_count.min(SEED_PATIENCE_MAX);
-        let due_ms = since_ms + if self.is_pressed { SEED_SILENT_MS } else { patient_ms };
-        self.takes_messages().then_some(due_ms)
+        let (SeedProgress { pages_count, .. }, since_ms) = self.seed_progress?;
+        let is_idle = self.offers.is_empty() && !self.is_pressed;
+        let silent_ms = if is_idle { SEED_IDLE_MS } else { SEED_SILENT_MS };
+        let has_patience = pages_count > 0 || !self.is_pressed;
+        let patience = if has_patience { self.overdue_count.min(SEED_PATIENCE_MAX) } else { 0 };
+        self.takes_messages().then_some(since_ms + (silent_ms << patience))
     }
 
     /// Whether others may soon not be able to hand over, since much is kept of what is handed over

@@ -5,9 +5,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tidelog_sqlite::Stopwatch;
 
-/// What a transaction may take, with the runs before it that faulted. Many times what the budget of
-/// steps takes where no step is a long one.
-const TRANSACTION_TAKES_NS: u64 = 10_000_000_000;
+/// What one run of a transaction may take. Many times what the budget of steps takes where no step
+/// is a long one.
+const RUN_TAKES_NS: u64 = 10_000_000_000;
+/// What all runs of it together may take. Those of a scan that faults take five to six times what
+/// the last one does: what is not in memory is no reason against a transaction.
+const ALL_RUNS_TAKE_NS: u64 = 10 * RUN_TAKES_NS;
 
 /// Tells how long threads have worked, to a room that knows no time.
 pub trait ThreadClock: fmt::Debug + Send + Sync {
@@ -18,8 +21,8 @@ pub trait ThreadClock: fmt::Debug + Send + Sync {
 
 /// The time of one room's transactions, of which there is one at a time.
 ///
-/// A run that faults is begun anew, maybe on another thread, and what it has taken counts for the
-/// next one. What is behind a transaction that was over has time of its own: it says so.
+/// A run that faults is begun anew, maybe on another thread, and all of them together have a time
+/// too. What is behind a transaction that was over has time of its own: it says so.
 #[derive(Debug)]
 pub(super) struct WorkTime {
     clock: Arc<dyn ThreadClock>,
@@ -36,6 +39,8 @@ struct Taken {
     /// Whether the latest transaction is over, and whether the one before it was.
     is_over: bool,
     is_behind_one_over: bool,
+    /// Whether a transaction was over though its run was not.
+    are_all_over: bool,
 }
 
 impl WorkTime {
@@ -61,6 +66,11 @@ impl WorkTime {
         taken.before_ns += now_ns.saturating_sub(taken.run_began_ns);
     }
 
+    /// Whether a transaction was over by its runs together: with more in memory it may not be.
+    pub(super) fn are_all_over(&self) -> bool {
+        self.taken().are_all_over
+    }
+
     fn taken(&self) -> MutexGuard<'_, Taken> {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -78,8 +88,11 @@ impl Stopwatch for WorkTime {
         let now_ns = self.clock.worked_ns();
         let mut taken = self.taken();
         let before_ns = if taken.is_behind_one_over { 0 } else { taken.before_ns };
-        let taken_ns = before_ns + now_ns.saturating_sub(taken.began_ns);
-        taken.is_over |= taken_ns > TRANSACTION_TAKES_NS;
+        let run_ns = now_ns.saturating_sub(taken.began_ns);
+        let is_run_over = run_ns > RUN_TAKES_NS;
+        let are_all_over = before_ns + run_ns > ALL_RUNS_TAKE_NS;
+        taken.are_all_over |= are_all_over && !is_run_over;
+        taken.is_over |= is_run_over || are_all_over;
         taken.is_over
     }
 }
@@ -100,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn runs_that_fault_have_the_time_of_one_and_a_verdict_has_its_own() {
+    fn runs_that_fault_have_a_time_together_and_a_verdict_has_its_own() {
         let hand = Arc::new(Hand::default());
         let time = WorkTime::new(Arc::clone(&hand) as Arc<dyn ThreadClock>);
         let work = |ns| {
@@ -109,7 +122,7 @@ mod tests {
         time.begin();
         for _ in 0..10 {
             time.start();
-            work(TRANSACTION_TAKES_NS / 10);
+            work(RUN_TAKES_NS);
             assert!(!time.is_over());
             time.fault();
             // The next thread has worked less.
@@ -118,7 +131,7 @@ mod tests {
         }
         time.start();
         work(1);
-        assert!(time.is_over(), "in all");
+        assert!(time.is_over() && time.are_all_over(), "in all");
         time.start();
         work(1);
         assert!(!time.is_over(), "this one says so");
@@ -128,9 +141,9 @@ mod tests {
         assert!(time.is_over(), "it is no other work");
         time.begin();
         time.start();
-        work(TRANSACTION_TAKES_NS);
+        work(RUN_TAKES_NS);
         assert!(!time.is_over());
         work(1);
-        assert!(time.is_over(), "the next work has as much");
+        assert!(time.is_over() && !time.are_all_over(), "the next work has as much");
     }
 }
