@@ -1548,3 +1548,27 @@ fn rejections_are_held_back_from_a_tab_that_does_not_listen() {
     first.step(Input::FromTab { tab: TAB, messages });
     assert_eq!(first.rejections(TAB).len(), COUNT);
 }
+
+/// Goal: a listener hears of each rejection, though its tab is frozen while more come than are
+/// kept. Method: the same, with a record that keeps half of them.
+#[test]
+fn a_rejection_that_is_not_kept_is_told_a_tab_that_does_not_listen_too() {
+    const COUNT: usize = 20;
+    let limits =
+        Limits { tab_unheard_size_max: 1_000, rejections_kept_max: COUNT / 2, ..Limits::DEFAULT };
+    let mut server = Server::default();
+    let (mut first, mut second) = (online_with(1, limits, &mut server), online(2, &mut server));
+    first.ask(TAB, vec![ToCore::ListenRejections { handle: HANDLE }]);
+    offline(&mut first);
+    (0..COUNT).for_each(|n| _ = titled(&mut second, &n.to_string(), &n.to_string()));
+    talk(&mut server, &mut [&mut second]);
+    (0..COUNT).for_each(|n| _ = titled(&mut first, &format!("mine {n}"), &n.to_string()));
+    first.tabs_hear = false;
+    let lists = first.told.len();
+    back_online(&mut server, &mut first);
+    assert_eq!(first.rejections(TAB).len(), COUNT / 2);
+    first.tabs_hear = true;
+    let messages = vec![ToCore::Heard { lists: (first.told.len() - lists) as u32 }];
+    first.step(Input::FromTab { tab: TAB, messages });
+    assert_eq!(first.rejections(TAB), (1..=COUNT as u64).collect::<Vec<_>>());
+}

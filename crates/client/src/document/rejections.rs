@@ -41,10 +41,11 @@ impl RejectionNews {
     }
 
     /// Tells those who listen, and of whom one `holds` the document, of these; each once, and no
-    /// more than its tab can hear.
+    /// more than its tab can hear, unless they `are_kept` no longer.
     fn tell<'r>(
         &mut self,
         rejections: impl Iterator<Item = &'r KeptRejection> + Clone,
+        are_kept: bool,
         holds: impl Fn(&(TabId, Handle)) -> bool,
         out: &mut Outbox,
     ) {
@@ -54,7 +55,7 @@ impl RejectionNews {
                 if told.contains(&rejection.call) {
                     continue;
                 }
-                if out.flow.is_behind(tab) {
+                if are_kept && out.flow.is_behind(tab) {
                     self.behind.insert(*holder);
                     break;
                 }
@@ -89,7 +90,7 @@ impl Document {
     pub(super) fn tell_rejections(&mut self, out: &mut Outbox) {
         let State::Open(open) = &self.state else { return };
         let holds = |holder: &(TabId, Handle)| self.handles.contains_key(holder);
-        self.rejection_news.tell(open.record.rejections.iter(), holds, out);
+        self.rejection_news.tell(open.record.rejections.iter(), true, holds, out);
     }
 
     /// Tells what was held back from those who have heard enough since.
@@ -111,13 +112,15 @@ impl Document {
             rejection.handled = self.rejection_news.handled.contains(&rejection.call);
         }
         let holds = |holder: &(TabId, Handle)| self.handles.contains_key(holder);
-        self.rejection_news.tell(rejections.iter(), holds, ctx.out);
+        self.rejection_news.tell(rejections.iter(), true, holds, ctx.out);
         let limits = &ctx.settings.limits;
         let State::Open(open) = &mut self.state else { unreachable!("BUG: not open") };
         if let Role::Synced(synced) = &open.role {
             let timeline = synced.replica.timeline();
-            open.record.keep_rejections(rejections, timeline, limits);
+            let forgotten = open.record.keep_rejections(rejections, timeline, limits);
             open.record.forget_handled(timeline, limits);
+            // A listener that is held up hears of them now or never.
+            self.rejection_news.tell(forgotten.iter(), false, holds, ctx.out);
         }
         self.append_rejections();
     }
