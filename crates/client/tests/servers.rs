@@ -102,6 +102,30 @@ fn a_document_goes_back_to_its_server_once_nobody_wants_it_elsewhere() {
     assert!(core.sent.iter().any(opens), "{:?}", core.sent);
 }
 
+/// Goal: the token of a tab that holds a document gets it in, wherever another tab has synced it
+/// meanwhile. Method: a tab without one opens it at another server, at which it is found, and is
+/// closed.
+#[test]
+fn a_document_follows_the_tab_that_is_left_to_its_server() {
+    let mut core = Core::default();
+    core.has_token = true;
+    core.open_new(Call(1), HANDLE, "list", Some(X));
+    core.socket_opens(X);
+    core.say(ToCore::Token { handle: HANDLE, token: Some("for x".to_owned()) });
+    core.hear(X, &FromServer::Welcome);
+    opened(&mut core, X, 1);
+    core.has_token = false;
+    core.ask_to_open(OTHER_TAB, Call(1), HANDLE, "list", Some(Y));
+    core.welcome(Y);
+    opened(&mut core, Y, 1);
+    core.sent.clear();
+    core.step(Input::TabClosed { tab: OTHER_TAB });
+    core.socket_opens(X);
+    core.say(ToCore::Token { handle: HANDLE, token: Some("for x".to_owned()) });
+    assert_eq!(tokens_sent(&core, X), [Some("for x".to_owned())]);
+    assert_eq!(tokens_sent(&core, Y), []);
+}
+
 #[test]
 fn closing_a_document_at_one_server_closes_no_other_at_another() {
     let mut core = following_two();
