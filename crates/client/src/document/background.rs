@@ -148,8 +148,8 @@ impl Document {
         self.run_dirty_watch(ctx)
     }
 
-    /// Knows the doctypes of tabs again, unless a page that it needs for that is lost: whoever does
-    /// not need it goes on without.
+    /// Knows the doctypes of tabs again, unless a page that it needs for that is lost, or there is
+    /// no memory for it: whoever does not need it goes on without.
     fn adopt_with_what_is_here(&mut self, ctx: &mut Context<'_>) -> Ran {
         let lacks = self.open().and_then(|open| open.adoption_lacks);
         if lacks.is_some_and(|pgid| self.reads.why_lost(&[pgid], ctx.store).is_some()) {
@@ -161,6 +161,7 @@ impl Document {
                 open.adoption_lacks = Some(pgid);
                 Ran::Done
             }
+            Ran::Failed(_) => Ran::Done,
             ran => ran,
         }
     }
