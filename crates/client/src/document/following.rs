@@ -412,7 +412,8 @@ impl Document {
         self.handles.values().any(|handle| handle.server.as_deref() == Some(url))
     }
 
-    fn first_named_server(&self) -> Option<String> {
+    /// The server that whoever holds it has named, if anybody has.
+    pub(super) fn first_named_server(&self) -> Option<String> {
         self.handles.values().find_map(|handle| handle.server.clone())
     }
 

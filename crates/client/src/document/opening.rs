@@ -85,8 +85,11 @@ impl Document {
         if let (Some(server), Some(_)) = (&request.server, self.replica()) {
             self.note_server(server);
         }
-        let status = self.status(ctx);
-        ctx.out.tell(ask.tab, FromCore::Opened { call: ask.call, status, memo: self.memo() });
+        let (status, memo) = (self.status(ctx), self.memo());
+        if let Some(handle) = self.handles.get_mut(&(ask.tab, ask.handle)) {
+            handle.told = Some((status.clone(), memo));
+        }
+        ctx.out.tell(ask.tab, FromCore::Opened { call: ask.call, status, memo });
         self.tell_rejections(ctx.out);
         Ran::Done
     }
