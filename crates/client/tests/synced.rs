@@ -431,6 +431,29 @@ fn layers_that_found_no_memory_are_built_once_there_is_some() {
     assert_eq!((&device.status().error, device.status().pending), (&None, 0));
 }
 
+/// The same of the doctype of a tab. Method: a tab opens the document by a newer release, which the
+/// disk has no room to note beside a mutation; as it is read anew, SQLite gets no memory.
+#[test]
+fn a_doctype_that_found_no_memory_is_learnt_again_once_there_is_some() {
+    let mut newer = todos();
+    newer.migrations.push("alter table todo add column star integer".to_owned());
+    let mut server = Server::default();
+    let mut device = online(1, &mut server);
+    offline(&mut device);
+    device.lose_page_server();
+    let (call, open) = device.open_message(Some(SERVER), &newer);
+    let (_, large) = device.mutation("note", &[("title", text(&"x".repeat(3 << 20)))]);
+    device.ask(OTHER_TAB, vec![open, large]);
+    device.opened(call);
+    device.disk.set_capacity(Some(device.disk.used() + (1 << 20)));
+    be_short_beyond(Some(0));
+    device.lend();
+    device.try_query("select star from todo").expect_err("there is no memory");
+    be_short_beyond(None);
+    device.pass(16_000);
+    device.query("select star from todo");
+}
+
 /// How often a record was appended.
 fn records(device: &Device) -> usize {
     let has_record = |request: &&StoreRequest| match request {

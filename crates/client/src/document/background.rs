@@ -24,12 +24,16 @@ pub(super) struct RebaseAgain {
 }
 
 impl Document {
-    /// Builds layers anew that are short of something, if it is time.
+    /// Builds layers anew that are short of something, if it is time: for the doctypes of tabs,
+    /// which a rebase that was given up has forgotten.
     pub(super) fn retry_rebase(&mut self, now_ms: u64) {
-        if self.rebase_again.at_ms.take_if(|at_ms| now_ms >= *at_ms).is_some()
-            && let Some(synced) = self.open_mut().and_then(|open| open.synced_mut())
-        {
+        if self.rebase_again.at_ms.take_if(|at_ms| now_ms >= *at_ms).is_none() {
+            return;
+        }
+        let doctypes = self.doctypes_of_handles();
+        if let Some(synced) = self.open_mut().and_then(|open| open.synced_mut()) {
             synced.replica.retry();
+            doctypes.into_iter().for_each(|doctype| synced.replica.learn(doctype));
         }
     }
 
