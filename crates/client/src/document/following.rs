@@ -60,7 +60,7 @@ pub(crate) struct Following {
     pub(super) offer: Option<Offer>,
     /// Whose was taken over and could not be written down the last time that this failed.
     pub(super) unrecorded: Option<Unrecorded>,
-    /// Why layers could not be built, until somebody was told or they were.
+    /// Why layers could not be built for the request in front, until it was told or they were.
     pub(super) rebase_failure: Option<CallFailure>,
 }
 

@@ -85,7 +85,7 @@ impl Document {
         budget.spend_steps(self.take_steps());
         let pgids = match ran {
             Ran::Done => {
-                self.reads.forget_fault(For::Front);
+                self.forget_front();
                 return Attempt::Done;
             }
             Ran::Failed(failure) => return self.fail_front(ask, failure, ctx),
@@ -173,9 +173,15 @@ impl Document {
     /// Answers the request that was in front with a failure.
     fn fail_front(&mut self, ask: Ask, why: CallFailure, ctx: &mut Context<'_>) -> Attempt {
         ask.fail(why, ctx.out);
-        self.reads.forget_fault(For::Front);
+        self.forget_front();
         self.unlearn_unwanted_doctype();
         Attempt::Done
+    }
+
+    /// What was found out for the request that was in front is for no other one.
+    pub(super) fn forget_front(&mut self) {
+        self.reads.forget_fault(For::Front);
+        self.following.rebase_failure = None;
     }
 
     /// What SQLite has done for the document since this was last called.
