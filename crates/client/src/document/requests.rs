@@ -459,7 +459,7 @@ impl Document {
     fn run_sync(&mut self, ask: &Ask, ctx: &mut Context<'_>) -> Ran {
         let Some(replica) = self.replica() else {
             self.local_syncs += 1;
-            self.ledger.after(Then::Synced { tab: ask.tab, call: ask.call });
+            self.ledger.after(Then::Synced(Box::new(ask.clone())));
             return Ran::Done;
         };
         let timeline = (replica.timeline(), replica.head());
