@@ -750,6 +750,21 @@ fn a_tab_that_says_too_late_that_it_has_no_token_bars_no_other_one() {
     assert_eq!(tokens_sent(&core, X), [Some("it".to_owned())]);
 }
 
+/// The same of a tab that is asked anew itself.
+#[test]
+fn a_tab_that_says_too_late_that_it_has_no_token_is_heard_once_it_has_one() {
+    let mut core = Core::default();
+    core.has_token = true;
+    core.open_new(Call(1), HANDLE, "list", Some(X));
+    core.socket_opens(X);
+    connect_again(&mut core);
+    assert_eq!(core.tokens_wanted, [TAB, TAB]);
+    for token in [None, Some("it".to_owned())] {
+        core.say(ToCore::Token { handle: HANDLE, token });
+    }
+    assert_eq!(tokens_sent(&core, X), [Some("it".to_owned())]);
+}
+
 /// Goal: what a tab was told is synced does not become local under it. Method: the first append of
 /// a document finds no room, so that the store knows nothing of it; before its tab asks for
 /// anything more, another one opens it, without a server, or by a doctype that does not fit.
