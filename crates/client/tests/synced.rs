@@ -450,6 +450,10 @@ fn a_doctype_that_found_no_memory_is_learnt_again_once_there_is_some() {
     device.lend();
     device.try_query("select star from todo").expect_err("there is no memory");
     be_short_beyond(None);
+    let (call, query) = device.query_message("select star from todo");
+    device.ask(OTHER_TAB, vec![query]);
+    assert_eq!(device.code(call), ErrorCode::Engine, "it is tried again later");
+    assert_eq!(device.query("select count(*) from todo"), [[integer(0)]], "for the older release");
     device.pass(16_000);
     device.query("select star from todo");
 }

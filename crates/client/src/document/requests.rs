@@ -244,6 +244,13 @@ impl Document {
             // It was not recorded: from here on it is a mutation like any other.
             ask.make_first();
         }
+        // It is tried again by itself, and what runs now has no final answer.
+        let handle = &self.handles[&(ask.tab, ask.handle)];
+        if !matches!(ask.request, Request::Sync)
+            && self.replica().is_some_and(|it| it.is_short_of(&handle.doctype, handle.hash))
+        {
+            return Ran::Failed(CallFailure::short_of_memory());
+        }
         match &ask.request {
             Request::Open(_) | Request::Close => unreachable!("BUG: done above"),
             // What is shown stays as it is: to take back what cannot be kept, it would have to be
