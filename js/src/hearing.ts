@@ -2,14 +2,17 @@
 
 import type { Bytes } from './ports.js';
 
-/** What the core counts for a message beside its rows; see `tab_flow.rs` in crate `client`. */
+/** What the core counts for a message beside its values; see `tab_flow.rs` in crate `client`. */
 const MESSAGE_SIZE = 256;
 
 /** Lists of messages and bytes from the core after which it is told that they were heard. */
 const UNTOLD_LISTS_MAX = 16;
 const UNTOLD_SIZE_MAX = 65_536;
 
-/** Bytes of a list of messages, at least as many as the core counts. */
+/**
+ * Bytes of a list of messages, about as the core counts them. For arguments of a rejection it may
+ * count several times as many: a tab that is behind by that has over `UNTOLD_SIZE_MAX` to tell.
+ */
 export function sizeOf(list: Bytes): number {
   const count = new DataView(list.buffer, list.byteOffset).getUint32(0, true);
   return list.length + count * MESSAGE_SIZE;

@@ -140,7 +140,7 @@ function checkText(name: string, text: string): string {
   return isText(text) ? text : wrong(`${name} has to be a string of whole characters`);
 }
 
-/** What the core can append a path to. */
+/** What the core can append a path to: one text for one server. */
 function socketAddress(server: string | URL): string {
   const text = String(server);
   if (!/^wss?:\/\//i.test(text) || !URL.canParse(text)) {
@@ -150,5 +150,5 @@ function socketAddress(server: string | URL): string {
   if (/\/v1\/sync\/*$/.test(text)) {
     wrong('server has to be the address without /v1/sync, which is appended to it');
   }
-  return text;
+  return text.replace(/\/+$/, '');
 }

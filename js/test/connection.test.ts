@@ -175,6 +175,17 @@ test('W25: each set of addresses is used, and one set by one connection', async 
   ]);
 });
 
+test('an address is that of the same server with and without a slash behind it', async () => {
+  const asked: unknown[] = [];
+  const address = 'wss://sync.example';
+  for (const server of [address, `${address}//`, new URL(address)]) {
+    void open(KIND, { document: 'd', server, workerUrl: `/${asked.length}.js` }).catch(() => {});
+    await settled();
+    asked.push(listsTo(Core.started.at(-1))[0]);
+  }
+  expect(new Set(asked.map(String)).size).toBe(1);
+});
+
 /** Opens a document with a token function, and has its core ask for a token, which is given. */
 async function giveToken(workerUrl: string, token: () => Promise<string>): Promise<Uint8Array> {
   const server = 'wss://sync.example';

@@ -28,6 +28,9 @@ const tell = (message: FromPageServer): void => self.postMessage(message);
 /** Lets go of the store's lock, once that is held. */
 let letGo = (): void => {};
 
+/** Whether its tab was told to put another one in its place. */
+let hasLeft = false;
+
 /** Makes a page server of this worker. */
 export function runPageServer(): void {
   const host = new StoreHost(leave);
@@ -69,6 +72,8 @@ async function prepare(host: StoreHost, { build, wasm }: Prepare): Promise<void>
  * one, but its main thread may be blocked; and while that is so, Firefox ends no worker at all.
  */
 function leave(why?: Unserved): void {
+  if (hasLeft) return;
+  hasLeft = true;
   tell({ type: 'broke', why });
   letGo();
   self.close();

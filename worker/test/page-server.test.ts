@@ -39,6 +39,7 @@ beforeEach(() => {
 afterEach(() => {
   vi.unstubAllGlobals();
   vi.clearAllMocks();
+  vi.resetModules();
   done.length = 0;
 });
 
@@ -102,4 +103,12 @@ test('a page server whose files are to be removed closes them before it leaves',
   (await serving()).onmessage();
   await new Promise((resolve) => setTimeout(resolve));
   expect(done.splice(0)).toEqual(['lost', 'closed', 'broke', 'ended', 'free']);
+});
+
+test('a page server says once that it leaves', async () => {
+  const channel = await serving();
+  // A store that could not be opened asks for another one as soon as its data are cleared.
+  host.again();
+  channel.onmessage();
+  expect(done.splice(0)).toEqual(['broke', 'ended', 'lost', 'closed']);
 });

@@ -106,6 +106,15 @@ impl CallFailure {
         )
     }
 
+    /// The document could not be brought to the version of whoever asks.
+    pub(crate) fn short_of_memory() -> Self {
+        Self::new(
+            ErrorCode::Engine,
+            "there was no memory to bring the document to this release: nothing was recorded; try \
+             again once other tabs are closed",
+        )
+    }
+
     /// What came from the server could not be brought together with what is pending here.
     pub(crate) fn of_rebase(failure: &Failure) -> Self {
         Self::new(

@@ -104,18 +104,19 @@ impl KeptRejection {
 impl Record {
     /// Keeps a few more rejections, and forgets the oldest beyond what may be kept, those that were
     /// handled first. The record is written as a whole, so what is in it has to stay small. New
-    /// frames go to `timeline`.
+    /// frames go to `timeline`. Gives what it forgets.
     pub(crate) fn keep_rejections(
         &mut self,
         rejections: Vec<KeptRejection>,
         timeline: JournalId,
         limits: &Limits,
-    ) {
+    ) -> Vec<KeptRejection> {
         self.rejections.extend(rejections);
         let mut count = self.rejections.len();
         let mut size: usize = self.rejections.iter().map(KeptRejection::size).sum();
+        let mut forgotten = Vec::new();
         for is_any in [false, true] {
-            self.forget(timeline, |rejection| {
+            forgotten.extend(self.forget(timeline, |rejection| {
                 let is_small = count == 1 || size <= limits.rejections_kept_size_max;
                 if is_small && count <= limits.rejections_kept_max {
                     return false;
@@ -126,8 +127,9 @@ impl Record {
                     (count, size) = (count - 1, size - rejection.size());
                 }
                 forget
-            });
+            }));
         }
+        forgotten
     }
 
     /// Forgets the oldest of those that were handled, beyond a few.
@@ -141,20 +143,22 @@ impl Record {
         });
     }
 
-    fn forget(&mut self, timeline: JournalId, mut which: impl FnMut(&KeptRejection) -> bool) {
-        let forgotten = &mut self.forgotten;
-        self.rejections.retain(|rejection| {
-            let forget = which(rejection);
+    fn forget(
+        &mut self,
+        timeline: JournalId,
+        mut which: impl FnMut(&KeptRejection) -> bool,
+    ) -> Vec<KeptRejection> {
+        let dropped: Vec<_> = self.rejections.extract_if(.., |it| which(it)).collect();
+        for &KeptRejection { entry, .. } in &dropped {
             // Of those of former timelines any one stands for all.
             let is_younger = |known: EntryId| {
-                let entry = rejection.entry;
                 entry.journal == timeline && (known.journal != timeline || known.lsn < entry.lsn)
             };
-            if forget && forgotten.is_none_or(is_younger) {
-                *forgotten = Some(rejection.entry);
+            if self.forgotten.is_none_or(is_younger) {
+                self.forgotten = Some(entry);
             }
-            !forget
-        });
+        }
+        dropped
     }
 
     /// Whether a mutation that has its verdict, and is not among the rejections, was applied:

@@ -1,7 +1,5 @@
 //! The way to one server: one socket for all documents that are synced there.
 
-use std::collections::BTreeSet;
-
 use tidelog_sync::{
     ByeReason, Channel, FromRoom, FromServer, MessageError, ToServer, decode_message,
 };
@@ -94,9 +92,9 @@ pub(crate) struct ServerLink {
     /// Who was asked for a token last, and whether no good one came of it.
     asked_for_token: Option<TokenHolder>,
     has_no_token: bool,
-    /// Who was asked since the server let us in last, and has not answered: a token may take longer
-    /// than a connection lasts without one.
-    owe_token: BTreeSet<TokenHolder>,
+    /// Who was asked since the server let us in last, and how often without an answer: a token may
+    /// take longer than a connection lasts without one.
+    owe_token: SortedMap<TokenHolder, u32>,
     /// A token for the next connection, and since when.
     kept_token: Option<(String, u64)>,
     next_channel: u32,
@@ -146,7 +144,7 @@ impl ServerLink {
             given_up: 0,
             asked_for_token: None,
             has_no_token: false,
-            owe_token: BTreeSet::new(),
+            owe_token: SortedMap::new(),
             kept_token: None,
             next_channel: 1,
             channels: SortedMap::new(),
@@ -287,7 +285,7 @@ impl ServerLink {
             return self.hello(now_ms, None, out);
         };
         self.asked_for_token = Some((tab, handle));
-        self.owe_token.insert((tab, handle));
+        *self.owe_token.get_or_insert_with((tab, handle), || 0) += 1;
         self.has_no_token = true;
         self.stage = Stage::WantsToken;
         out.tell(tab, FromCore::TokenWanted { handle });
@@ -295,11 +293,11 @@ impl ServerLink {
 
     /// Whether this tab was asked for a token, of this document of it, and has not answered.
     pub(crate) fn has_asked(&self, holder: TokenHolder) -> bool {
-        self.owe_token.contains(&holder)
+        self.owe_token.contains_key(&holder)
     }
 
-    /// Somebody who was asked for a token has answered. Says whether nobody else is asked, and so
-    /// nothing comes of the connection.
+    /// Somebody who was asked for a token has answered. Says whether nobody else is asked, nor the
+    /// same one anew, and so nothing comes of the connection.
     pub(crate) fn answered_with(
         &mut self,
         holder: TokenHolder,
@@ -307,10 +305,13 @@ impl ServerLink {
         now_ms: u64,
         out: &mut Outbox,
     ) -> bool {
-        self.owe_token.remove(&holder);
+        let owed = self.owe_token.remove(&holder).map_or(0, |count| count - 1);
+        if owed > 0 {
+            self.owe_token.insert(holder, owed);
+        }
         let is_wanted = self.stage == Stage::WantsToken;
         let Some(token) = token else {
-            return is_wanted && self.asked_for_token == Some(holder);
+            return is_wanted && self.asked_for_token == Some(holder) && owed == 0;
         };
         self.asked_for_token = Some(holder);
         if is_wanted {

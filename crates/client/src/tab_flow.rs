@@ -2,7 +2,7 @@
 //!
 //! Answers are bounded by what tabs ask. What they did not ask for is held back from a tab that is
 //! busy or hidden: of the rows of live queries and of the status only the newest counts anyway, and
-//! rejections are kept.
+//! rejections wait for as long as they are kept.
 
 use std::collections::VecDeque;
 

@@ -125,6 +125,20 @@ fn what_is_looked_for_again_comes_before_what_was_asked_since() {
     assert_eq!(rows, Some(vec![vec![text("milk")]]));
 }
 
+/// Goal: a sync of what is on the disk does not fail for what is not. Method: behind the mutation
+/// that is asked for again, its tab waits until all is on the disk; the younger append fails.
+#[test]
+fn a_sync_waits_for_what_is_looked_for_again() {
+    let (mut core, [older, younger]) = asked_again_for_the_older();
+    core.ask(Call(10), HANDLE, Request::Sync);
+    core.fail(younger);
+    core.reply(StoreReply::Durable { ticket: older });
+    assert!(!core.has_failed(Call(10)) && !core.is_done(Call(10)));
+    read_up_to(&mut core, 2);
+    assert!(is_durable(&core, Call(9)));
+    assert!(core.is_done(Call(10)));
+}
+
 /// Goal: no outcome is told that nobody knows. Method: a tab asks a new core for two mutations, one
 /// of which the core before was handed as well; the store cannot be opened to look for it.
 #[test]

@@ -1,7 +1,8 @@
 //! Several servers, and channels that belong to one of them.
 
 use tidelog_client::{
-    Again, Call, FromCore, Handle, Input, Mutate, OpenRequest, Params, Query, Request, ToCore,
+    Again, Call, FromCore, Handle, Input, Mutate, OpenRequest, Params, Query, Request, TabId,
+    ToCore,
 };
 use tidelog_document::{chain_of, hash_of};
 use tidelog_pages::{OpenedDocument, StoreReply, StoreRequest, TimelineFrame, TimelineState};
@@ -9,8 +10,9 @@ use tidelog_sync::{ByeReason, Channel, EntryPart, FromRoom, FromServer, ToRoom, 
 use tidelog_testing::client::core::{Core, key};
 use tidelog_testing::client::server::Server;
 use tidelog_testing::client::*;
+use tidelog_types::limits::Limits;
 use tidelog_types::{
-    ErrorCode, JournalId, Life, Lineage, Lsn, LsnRange, Page, PageSet, Pgid, Position,
+    BudgetLimits, ErrorCode, JournalId, Life, Lineage, Lsn, LsnRange, Page, PageSet, Pgid, Position,
 };
 
 const X: &str = "ws://x";
@@ -100,6 +102,30 @@ fn a_document_goes_back_to_its_server_once_nobody_wants_it_elsewhere() {
     };
     assert!(core.sent.contains(&(Y.to_owned(), close(2))), "{:?}", core.sent);
     assert!(core.sent.iter().any(opens), "{:?}", core.sent);
+}
+
+/// Goal: the token of a tab that holds a document gets it in, wherever another tab has synced it
+/// meanwhile. Method: a tab without one opens it at another server, at which it is found, and is
+/// closed.
+#[test]
+fn a_document_follows_the_tab_that_is_left_to_its_server() {
+    let mut core = Core::default();
+    core.has_token = true;
+    core.open_new(Call(1), HANDLE, "list", Some(X));
+    core.socket_opens(X);
+    core.say(ToCore::Token { handle: HANDLE, token: Some("for x".to_owned()) });
+    core.hear(X, &FromServer::Welcome);
+    opened(&mut core, X, 1);
+    core.has_token = false;
+    core.ask_to_open(OTHER_TAB, Call(1), HANDLE, "list", Some(Y));
+    core.welcome(Y);
+    opened(&mut core, Y, 1);
+    core.sent.clear();
+    core.step(Input::TabClosed { tab: OTHER_TAB });
+    core.socket_opens(X);
+    core.say(ToCore::Token { handle: HANDLE, token: Some("for x".to_owned()) });
+    assert_eq!(tokens_sent(&core, X), [Some("for x".to_owned())]);
+    assert_eq!(tokens_sent(&core, Y), []);
 }
 
 #[test]
@@ -215,6 +241,50 @@ fn what_could_be_taken_in_at_last_fails_no_later_opening() {
         if append.begin_storage == Some(journal))));
     core.ask_to_open(OTHER_TAB, Call(2), HANDLE, "list", Some(X));
     assert_eq!(core.failure_of(Call(2)), None);
+}
+
+/// Goal: nobody is told why another one could not open a document. Method: an entry comes that
+/// cannot be read, behind whose rebase a newer release waits to open the document; its tab is
+/// closed before it is told, and another one opens it by the older release.
+#[test]
+fn what_failed_the_opening_of_a_tab_that_is_gone_fails_no_later_one() {
+    let slice = BudgetLimits { pages: 1, steps: 1, bytes: 1 };
+    let mut core = Core::with_limits(Limits { slice, ..Limits::DEFAULT });
+    let go_on = |core: &mut Core| {
+        while core.wakes_now() {
+            core.pass(0);
+        }
+    };
+    core.ask_to_open(TAB, Call(1), HANDLE, "list", Some(X));
+    core.reply(StoreReply::Opened { document: key("list"), life: Life::NONE, state: None });
+    go_on(&mut core);
+    core.reply(StoreReply::Durable { ticket: core.last_ticket() });
+    core.welcome(X);
+    opened(&mut core, X, 1);
+    go_on(&mut core);
+
+    let ask = |call, request| ToCore::Ask { call, handle: HANDLE, request };
+    let count = Query { sql: "select count(*) from todo".to_owned(), params: Params::NONE };
+    let messages =
+        vec![ask(Call(2), Request::Query(count.clone())), ask(Call(3), Request::Query(count))];
+    core.step(Input::FromTab { tab: TAB, messages });
+    let mut newer = todos();
+    newer.migrations.push("alter table todo add column star integer".to_owned());
+    let request = Request::Open(Box::new(OpenRequest {
+        document: "list".to_owned(),
+        user: String::new(),
+        server: Some(X.to_owned()),
+        doctype: newer,
+        has_token: false,
+        word: 0,
+    }));
+    let body = FromRoom::Entry(rubbish(JournalId([9; 16])));
+    core.say_from(OTHER_TAB, ask(Call(4), request));
+    core.hear(X, &FromServer::About { channel: Channel(1), body });
+    core.step(Input::TabClosed { tab: OTHER_TAB });
+    core.ask_to_open(TabId(3), Call(5), HANDLE, "list", Some(X));
+    go_on(&mut core);
+    assert_eq!(core.failure_of(Call(5)), None);
 }
 
 /// The server answers what it was sent.
@@ -677,6 +747,21 @@ fn a_tab_that_says_too_late_that_it_has_no_token_bars_no_other_one() {
     assert_eq!(core.tokens_wanted, [TAB, OTHER_TAB]);
     core.say(ToCore::Token { handle: HANDLE, token: None });
     core.say_from(OTHER_TAB, ToCore::Token { handle: HANDLE, token: Some("it".to_owned()) });
+    assert_eq!(tokens_sent(&core, X), [Some("it".to_owned())]);
+}
+
+/// The same of a tab that is asked anew itself.
+#[test]
+fn a_tab_that_says_too_late_that_it_has_no_token_is_heard_once_it_has_one() {
+    let mut core = Core::default();
+    core.has_token = true;
+    core.open_new(Call(1), HANDLE, "list", Some(X));
+    core.socket_opens(X);
+    connect_again(&mut core);
+    assert_eq!(core.tokens_wanted, [TAB, TAB]);
+    for token in [None, Some("it".to_owned())] {
+        core.say(ToCore::Token { handle: HANDLE, token });
+    }
     assert_eq!(tokens_sent(&core, X), [Some("it".to_owned())]);
 }
 

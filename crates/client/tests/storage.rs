@@ -1,7 +1,8 @@
 //! What a core says of the storage under it: where it is, how safe, full, or gone.
 
 use tidelog_client::{
-    Call, FromCore, Input, PageServerFailure, PageServerId, Request, Storage, ToCore,
+    Call, Connection, FromCore, Input, PageServerFailure, PageServerId, Request, Status, Storage,
+    ToCore,
 };
 use tidelog_disk::{CrashDevice, Disk};
 use tidelog_pages::{StoreReply, StoreRequest};
@@ -9,7 +10,7 @@ use tidelog_testing::client::core::{Core, key};
 use tidelog_testing::client::server::{Server, talk};
 use tidelog_testing::client::*;
 use tidelog_types::limits::Limits;
-use tidelog_types::{ErrorCode, Outcome, UnservedKind};
+use tidelog_types::{ErrorCode, Life, Outcome, UnservedKind};
 
 fn add(device: &mut Device, id: &str) -> Call {
     device.mutate("add", &[("id", text(id)), ("title", text(&format!("title of {id}")))])
@@ -575,6 +576,14 @@ fn a_large_append_travels_in_parts_and_is_handed_over_again() {
     assert_eq!(sizes, [[integer(4 << 20)]]);
 }
 
+fn last_status(core: &Core) -> &Status {
+    let status = core.told.iter().rev().find_map(|it| match it {
+        FromCore::Status { status, .. } => Some(status),
+        _ => None,
+    });
+    status.expect("it says how it stands")
+}
+
 /// Goal: what is wrong is said also while a document cannot be shown. Method: no page server is
 /// there as an append has failed, or one finds the data damaged as the document is read anew.
 #[test]
@@ -585,11 +594,7 @@ fn a_document_that_is_read_anew_says_how_it_stands() {
     core.told.clear();
     core.lose_storage();
     let error = |core: &Core| {
-        let status = core.told.iter().rev().find_map(|it| match it {
-            FromCore::Status { status, .. } => Some(status),
-            _ => None,
-        });
-        let status = status.expect("it says how it stands");
+        let status = last_status(core);
         (status.storage, status.error.as_ref().map(|it| it.message.clone()).unwrap_or_default())
     };
     let (storage, message) = error(&core);
@@ -603,4 +608,39 @@ fn a_document_that_is_read_anew_says_how_it_stands() {
     core.reply(StoreReply::Damaged { request: 0, document: key("list"), pgids: Vec::new() });
     assert!(error(&core).1.contains("damaged"), "{}", error(&core).1);
     assert_eq!(core.memo().copy, memo.copy, "what is issued now may be recorded in it");
+}
+
+/// Goal: a document that is being read anew is never said to be empty. Method: its tab has much to
+/// hear as it is opened, and so is told how it stands for the first time after an append has
+/// failed.
+#[test]
+fn a_tab_that_has_heard_nothing_since_it_opened_a_document_is_told_no_other_state() {
+    let mut core = Core::with_limits(Limits { tab_unheard_size_max: 1, ..Limits::DEFAULT });
+    core.open_new(Call(1), HANDLE, "list", None);
+    let ticket = core.add(Call(2), "milk");
+    core.fail(ticket);
+    core.say(ToCore::Heard { lists: u32::MAX });
+    let status = last_status(&core);
+    assert_eq!((status.connection, status.confirmed_lsn), (Connection::Local, 1));
+}
+
+/// Goal: nothing is called pending of which all was taken back. Method: the disk has no room for
+/// what makes a document, nor for what was issued to it.
+#[test]
+fn nothing_is_pending_of_a_document_that_could_not_be_made() {
+    for server in [None, Some(SERVER)] {
+        let mut core = Core::default();
+        let opened = || StoreReply::Opened { document: key("list"), life: Life::NONE, state: None };
+        core.ask_to_open(TAB, Call(1), HANDLE, "list", server);
+        core.reply(opened());
+        let began = core.last_ticket();
+        core.add(Call(2), "milk");
+        assert_eq!(last_status(&core).pending, u64::from(server.is_some()));
+        core.fail(began);
+        core.reply(opened());
+        core.pass(50);
+        let status = last_status(&core);
+        assert_eq!((status.pending, status.timeline, status.storage_lsns), (0, [0; 4], [1; 2]));
+        assert_eq!(status.connection == Connection::Local, server.is_none());
+    }
 }

@@ -7,7 +7,7 @@ use tidelog_client::{
 use tidelog_disk::Disk;
 use tidelog_document::hash_part;
 use tidelog_pages::{OpenedDocument, StoreReply, StoreRequest, TimelineState};
-use tidelog_sqlite::be_short_beyond;
+use tidelog_sqlite::{be_short_beyond, held_size};
 use tidelog_sync::{
     ByeReason, CodedPage, EntryPart, FromRoom, FromServer, ToRoom, ToServer, UndecidedReason, codec,
 };
@@ -429,6 +429,33 @@ fn layers_that_found_no_memory_are_built_once_there_is_some() {
     assert_eq!(error, Some(ErrorCode::ServerUnreachable), "nothing else is wrong");
     back_online(&mut server, &mut device);
     assert_eq!((&device.status().error, device.status().pending), (&None, 0));
+}
+
+/// The same of the doctype of a tab. Method: a tab opens the document by a newer release, which the
+/// disk has no room to note beside a mutation; as it is read anew, SQLite gets no memory.
+#[test]
+fn a_doctype_that_found_no_memory_is_learnt_again_once_there_is_some() {
+    let mut newer = todos();
+    newer.migrations.push("alter table todo add column star integer".to_owned());
+    let mut server = Server::default();
+    let mut device = online(1, &mut server);
+    offline(&mut device);
+    device.lose_page_server();
+    let (call, open) = device.open_message(Some(SERVER), &newer);
+    let (_, large) = device.mutation("note", &[("title", text(&"x".repeat(3 << 20)))]);
+    device.ask(OTHER_TAB, vec![open, large]);
+    device.opened(call);
+    device.disk.set_capacity(Some(device.disk.used() + (1 << 20)));
+    be_short_beyond(Some(0));
+    device.lend();
+    device.try_query("select star from todo").expect_err("there is no memory");
+    be_short_beyond(None);
+    let (call, query) = device.query_message("select star from todo");
+    device.ask(OTHER_TAB, vec![query]);
+    assert_eq!(device.code(call), ErrorCode::Engine, "it is tried again later");
+    assert_eq!(device.query("select count(*) from todo"), [[integer(0)]], "for the older release");
+    device.pass(16_000);
+    device.query("select star from todo");
 }
 
 /// How often a record was appended.
@@ -1503,23 +1530,32 @@ fn a_migration_that_needs_a_lost_page_fails_each_opening() {
     assert_eq!(device.query("select title from todo where rowid = 1"), [[text("title of 0")]]);
 }
 
-/// Goal: a passing want of memory is no fault of a doctype, and what was opened by a newer one
-/// shows it once there is memory again. Method: a document is opened by a newer release on a full
-/// disk, and so read anew; the next query finds no memory.
+/// Goal: a passing want of memory is no fault of a doctype, nor of what is asked by it, and what
+/// was opened by a newer one shows it once there is memory again. Method: a document is opened by a
+/// newer release on a full disk, and so read anew; there is memory for all but the migration.
 #[test]
 fn a_migration_that_finds_no_memory_is_run_once_there_is_some() {
+    const MUCH: u64 = 15_000_000;
     let mut newer = todos();
-    newer.migrations.push("alter table todo add column star integer".to_owned());
+    newer.migrations.push(format!(
+        "alter table todo add column star integer;
+         update todo set star = length(zeroblob({MUCH}) || '')"
+    ));
+    newer.mutations.push(define("rate", &[], &["update todo set star = 1"]));
     let mut device = Device::new(2);
     device.open(&todos());
     add(&mut device, "milk");
     device.fill_disk();
     let call = device.start_open(OTHER_TAB, None, &newer);
-    be_short_beyond(Some(0));
     device.opened(call);
-    device.try_query("select star from todo").expect_err("there is no memory");
-    be_short_beyond(None);
     device.disk.set_full(false);
+    be_short_beyond(Some(held_size()[0] + MUCH / 2));
+    let failure = device.try_query("select star from todo").expect_err("it has no such column yet");
+    assert_eq!(failure.code, ErrorCode::Engine, "{failure:?}");
+    let (call, message) = device.mutation("rate", &[]);
+    device.ask(OTHER_TAB, vec![message]);
+    assert_eq!(device.code(call), ErrorCode::Engine);
+    be_short_beyond(None);
     device.query("select star from todo");
 }
 
@@ -1547,4 +1583,28 @@ fn rejections_are_held_back_from_a_tab_that_does_not_listen() {
     let messages = vec![ToCore::Heard { lists: (first.told.len() - lists) as u32 }];
     first.step(Input::FromTab { tab: TAB, messages });
     assert_eq!(first.rejections(TAB).len(), COUNT);
+}
+
+/// Goal: a listener hears of each rejection, though its tab is frozen while more come than are
+/// kept. Method: the same, with a record that keeps half of them.
+#[test]
+fn a_rejection_that_is_not_kept_is_told_a_tab_that_does_not_listen_too() {
+    const COUNT: usize = 20;
+    let limits =
+        Limits { tab_unheard_size_max: 1_000, rejections_kept_max: COUNT / 2, ..Limits::DEFAULT };
+    let mut server = Server::default();
+    let (mut first, mut second) = (online_with(1, limits, &mut server), online(2, &mut server));
+    first.ask(TAB, vec![ToCore::ListenRejections { handle: HANDLE }]);
+    offline(&mut first);
+    (0..COUNT).for_each(|n| _ = titled(&mut second, &n.to_string(), &n.to_string()));
+    talk(&mut server, &mut [&mut second]);
+    (0..COUNT).for_each(|n| _ = titled(&mut first, &format!("mine {n}"), &n.to_string()));
+    first.tabs_hear = false;
+    let lists = first.told.len();
+    back_online(&mut server, &mut first);
+    assert_eq!(first.rejections(TAB).len(), COUNT / 2);
+    first.tabs_hear = true;
+    let messages = vec![ToCore::Heard { lists: (first.told.len() - lists) as u32 }];
+    first.step(Input::FromTab { tab: TAB, messages });
+    assert_eq!(first.rejections(TAB), (1..=COUNT as u64).collect::<Vec<_>>());
 }

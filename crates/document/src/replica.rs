@@ -386,6 +386,14 @@ impl Replica {
         self.short
     }
 
+    /// Whether the document is not at this doctype's version, with this hash, for want of memory
+    /// alone.
+    #[must_use]
+    pub fn is_short_of(&self, doctype: &Doctype, hash: DoctypeHash) -> bool {
+        let was_tried = self.migration_failure(hash).is_some_and(Failure::is_passing);
+        self.short && (was_tried || self.is_behind(doctype))
+    }
+
     /// Builds the layers anew with the next [steps](Self::step), if they are short of something.
     pub fn retry(&mut self) {
         self.stale |= std::mem::take(&mut self.short);

@@ -509,7 +509,7 @@ impl Tab {
     ) -> Result<Heard, String> {
         let mut heard = Heard::default();
         match message {
-            FromCore::Opened { call, .. } => self.opened(call, &mut heard, now_ms),
+            FromCore::Opened { call, status, .. } => self.opened(call, status, &mut heard, now_ms),
             FromCore::Failed { call, failure } if !last => {
                 heard.news.extend(self.left(call));
                 self.late(call, &failure)?;
@@ -681,10 +681,11 @@ impl Tab {
         }
     }
 
-    fn opened(&mut self, call: Call, heard: &mut Heard, now_ms: u64) {
+    fn opened(&mut self, call: Call, status: Status, heard: &mut Heard, now_ms: u64) {
         let asked = self.unsettled.remove(&call);
         let Some(handle) = asked.and_then(|asked| handle_of(&asked.message)) else { return };
         let doc = self.docs[&handle];
+        self.statuses.insert(handle, (self.port.core, status));
         heard.answers.push(ToCore::ListenRejections { handle });
         if self.handing_over.remove(&handle) {
             self.online.insert(doc);

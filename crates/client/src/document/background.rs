@@ -24,12 +24,16 @@ pub(super) struct RebaseAgain {
 }
 
 impl Document {
-    /// Builds layers anew that are short of something, if it is time.
+    /// Builds layers anew that are short of something, if it is time: for the doctypes of tabs,
+    /// which a rebase that was given up has forgotten.
     pub(super) fn retry_rebase(&mut self, now_ms: u64) {
-        if self.rebase_again.at_ms.take_if(|at_ms| now_ms >= *at_ms).is_some()
-            && let Some(synced) = self.open_mut().and_then(|open| open.synced_mut())
-        {
+        if self.rebase_again.at_ms.take_if(|at_ms| now_ms >= *at_ms).is_none() {
+            return;
+        }
+        let doctypes = self.doctypes_of_handles();
+        if let Some(synced) = self.open_mut().and_then(|open| open.synced_mut()) {
             synced.replica.retry();
+            doctypes.into_iter().for_each(|doctype| synced.replica.learn(doctype));
         }
     }
 
@@ -148,8 +152,8 @@ impl Document {
         self.run_dirty_watch(ctx)
     }
 
-    /// Knows the doctypes of tabs again, unless a page that it needs for that is lost: whoever does
-    /// not need it goes on without.
+    /// Knows the doctypes of tabs again, unless a page that it needs for that is lost, or there is
+    /// no memory for it: whoever does not need it goes on without.
     fn adopt_with_what_is_here(&mut self, ctx: &mut Context<'_>) -> Ran {
         let lacks = self.open().and_then(|open| open.adoption_lacks);
         if lacks.is_some_and(|pgid| self.reads.why_lost(&[pgid], ctx.store).is_some()) {
@@ -161,6 +165,7 @@ impl Document {
                 open.adoption_lacks = Some(pgid);
                 Ran::Done
             }
+            Ran::Failed(_) => Ran::Done,
             ran => ran,
         }
     }

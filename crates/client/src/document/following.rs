@@ -60,7 +60,7 @@ pub(crate) struct Following {
     pub(super) offer: Option<Offer>,
     /// Whose was taken over and could not be written down the last time that this failed.
     pub(super) unrecorded: Option<Unrecorded>,
-    /// Why layers could not be built, until somebody was told or they were.
+    /// Why layers could not be built for the request in front, until it was told or they were.
     pub(super) rebase_failure: Option<CallFailure>,
 }
 
@@ -225,7 +225,7 @@ impl Document {
     /// Lets go of a channel at a server that the document does not want any more: it is synced
     /// elsewhere, stays away, or nobody holds it.
     pub(super) fn leave_unwanted_server(&mut self, ctx: &mut Context<'_>) {
-        self.stay_unless_moved();
+        self.follow_who_holds_it();
         if let Some(channel) = &self.following.channel
             && self.wanted_server() != Some(&channel.server)
         {
@@ -403,9 +403,18 @@ impl Document {
     /// Where a document that is made again is synced: where it was found last, if anybody still
     /// wants it there.
     pub(super) fn server_to_begin_at(&mut self) -> Option<String> {
-        self.stay_unless_moved();
-        let first = || self.handles.values().find_map(|handle| handle.server.clone());
-        self.following.moved.take().or_else(first)
+        self.follow_who_holds_it();
+        self.following.moved.take().or_else(|| self.first_named_server())
+    }
+
+    /// Whether a tab that holds it has named this server.
+    fn is_named(&self, url: &str) -> bool {
+        self.handles.values().any(|handle| handle.server.as_deref() == Some(url))
+    }
+
+    /// The server that whoever holds it has named, if anybody has.
+    pub(super) fn first_named_server(&self) -> Option<String> {
+        self.handles.values().find_map(|handle| handle.server.clone())
     }
 
     /// There is memory again to take in what the server sends.
@@ -424,13 +433,20 @@ impl Document {
         }
     }
 
-    /// Where nobody wants it synced elsewhere any more, it stays at the server that it has.
-    fn stay_unless_moved(&mut self) {
-        let is_wanted =
-            |url: &mut String| self.handles.values().any(|it| it.server.as_ref() == Some(url));
-        if self.following.moved.take_if(|url| !is_wanted(url)).is_some() {
+    /// Where nobody wants it synced elsewhere any more, it stays at the server that it has; unless
+    /// nobody has named that either: whoever holds it has a token for another one, if for any.
+    fn follow_who_holds_it(&mut self) {
+        if self.following.moved.as_ref().is_some_and(|url| !self.is_named(url)) {
+            self.following.moved = None;
             self.forget_refusal();
             self.following.retry_at_ms = 0;
+        }
+        let recorded = self.open().and_then(|open| open.record.server.as_ref());
+        if self.following.moved.is_none()
+            && recorded.is_some_and(|url| !self.is_named(url))
+            && let Some(named) = self.first_named_server()
+        {
+            self.note_server(&named);
         }
     }
 

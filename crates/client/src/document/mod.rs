@@ -337,7 +337,7 @@ impl Document {
     /// Nobody waits for these requests any more, nor for the pages that the one in front needs.
     fn drop_asks(&mut self, is_gone: impl Fn(&Ask) -> bool) {
         if self.queue.front().is_some_and(&is_gone) {
-            self.reads.forget_fault(For::Front);
+            self.forget_front();
         }
         self.queue.retain(|ask| !is_gone(ask));
         self.unlearn_unwanted_doctype();

@@ -85,8 +85,11 @@ impl Document {
         if let (Some(server), Some(_)) = (&request.server, self.replica()) {
             self.note_server(server);
         }
-        let status = self.status(ctx);
-        ctx.out.tell(ask.tab, FromCore::Opened { call: ask.call, status, memo: self.memo() });
+        let (status, memo) = (self.status(ctx), self.memo());
+        if let Some(handle) = self.handles.get_mut(&(ask.tab, ask.handle)) {
+            handle.told = Some((status.clone(), memo));
+        }
+        ctx.out.tell(ask.tab, FromCore::Opened { call: ask.call, status, memo });
         self.tell_rejections(ctx.out);
         Ran::Done
     }
@@ -165,17 +168,17 @@ impl Document {
     }
 
     /// Where the document was read anew while tabs hold it, it has to know their doctypes again.
-    /// What finds no memory for that goes on without it, and does it the next time.
+    /// What finds no memory for that fails for now, rather than for good by an older doctype.
     pub(super) fn adopt_handles(&mut self, ctx: &mut Context<'_>) -> Ran {
         if !self.open().is_some_and(|open| open.is_unadopted) {
             return Ran::Done;
         }
-        let mut is_short = false;
+        let mut short = None;
         for doctype in self.doctypes_of_handles() {
             // Where it fails it stays at its version, and what needs the newer one fails.
             match self.migrate(&doctype) {
                 Ran::Fault(pgid) => return Ran::Fault(pgid),
-                Ran::Failed(failure) => is_short |= failure.code == ErrorCode::Engine,
+                Ran::Failed(failure) if failure.code == ErrorCode::Engine => short = Some(failure),
                 _ => {}
             }
             if let State::Open(open) = &mut self.state
@@ -187,9 +190,9 @@ impl Document {
             self.note_doctype(&doctype, ctx);
         }
         if let State::Open(open) = &mut self.state {
-            open.is_unadopted = is_short;
+            open.is_unadopted = short.is_some();
         }
-        Ran::Done
+        short.map_or(Ran::Done, Ran::Failed)
     }
 
     /// The doctypes that tabs know it by, each succeeding those before it.

@@ -40,21 +40,26 @@ impl RejectionNews {
         self.behind.remove(&(tab, handle));
     }
 
-    /// Tells those who listen, and of whom one `holds` the document, of these; each once, and no
-    /// more than its tab can hear.
+    /// Tells those who listen, and of whom one `holds` the document, of these; each once, in their
+    /// order, and no more than its tab can hear, unless they `are_kept` no longer.
     fn tell<'r>(
         &mut self,
         rejections: impl Iterator<Item = &'r KeptRejection> + Clone,
+        are_kept: bool,
         holds: impl Fn(&(TabId, Handle)) -> bool,
         out: &mut Outbox,
     ) {
         for (holder, told) in self.listeners.iter_mut().filter(|(holder, _)| holds(holder)) {
             let (tab, handle) = *holder;
+            // Older ones come first.
+            if are_kept && self.behind.contains(holder) {
+                continue;
+            }
             for rejection in rejections.clone().filter(|rejection| !rejection.handled) {
                 if told.contains(&rejection.call) {
                     continue;
                 }
-                if out.flow.is_behind(tab) {
+                if are_kept && out.flow.is_behind(tab) {
                     self.behind.insert(*holder);
                     break;
                 }
@@ -89,7 +94,7 @@ impl Document {
     pub(super) fn tell_rejections(&mut self, out: &mut Outbox) {
         let State::Open(open) = &self.state else { return };
         let holds = |holder: &(TabId, Handle)| self.handles.contains_key(holder);
-        self.rejection_news.tell(open.record.rejections.iter(), holds, out);
+        self.rejection_news.tell(open.record.rejections.iter(), true, holds, out);
     }
 
     /// Tells what was held back from those who have heard enough since.
@@ -111,13 +116,15 @@ impl Document {
             rejection.handled = self.rejection_news.handled.contains(&rejection.call);
         }
         let holds = |holder: &(TabId, Handle)| self.handles.contains_key(holder);
-        self.rejection_news.tell(rejections.iter(), holds, ctx.out);
+        self.rejection_news.tell(rejections.iter(), true, holds, ctx.out);
         let limits = &ctx.settings.limits;
         let State::Open(open) = &mut self.state else { unreachable!("BUG: not open") };
         if let Role::Synced(synced) = &open.role {
             let timeline = synced.replica.timeline();
-            open.record.keep_rejections(rejections, timeline, limits);
+            let forgotten = open.record.keep_rejections(rejections, timeline, limits);
             open.record.forget_handled(timeline, limits);
+            // A listener that is held up hears of them now or never.
+            self.rejection_news.tell(forgotten.iter(), false, holds, ctx.out);
         }
         self.append_rejections();
     }
@@ -184,5 +191,52 @@ impl KeptRejection {
             reason: self.reason.clone(),
             lsn: self.entry.lsn.get(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tidelog_types::{EntryId, JournalId, Life, Lsn};
+
+    use super::*;
+    use crate::effect::Effect;
+    use crate::tab_flow::TabFlow;
+
+    fn rejection(number: u8) -> KeptRejection {
+        let (journal, life) = (JournalId([1; 16]), Life([2; 16]));
+        KeptRejection {
+            call: CallId([number; 16]),
+            entry: EntryId { journal, life, lsn: Lsn::FIRST.plus(u64::from(number)) },
+            mutation: "add".to_owned(),
+            args: Vec::new(),
+            reason: "no".to_owned(),
+            handled: false,
+        }
+    }
+
+    /// Goal: what was held back is told before what came later. Method: a tab has heard enough just
+    /// as one more is rejected.
+    #[test]
+    fn rejections_are_told_in_their_order() {
+        const HOLDER: (TabId, Handle) = (TabId(1), Handle(1));
+        let rejections: Vec<_> = (1..=3).map(rejection).collect();
+        let mut news = RejectionNews::default();
+        news.listeners.insert(HOLDER, BTreeSet::new());
+        let mut out = Outbox::new(TabFlow::new(1));
+        out.flow.meet(HOLDER.0);
+        news.tell(rejections[..2].iter(), true, |_| true, &mut out);
+        out.flow.end_list(HOLDER.0);
+        out.flow.heard(HOLDER.0, 1);
+        news.tell(rejections[2..].iter(), true, |_| true, &mut out);
+        news.behind.clear();
+        news.tell(rejections.iter(), true, |_| true, &mut out);
+
+        let effects = out.into_effects(None, &Limits::DEFAULT);
+        let [Effect::ToTab { messages, .. }] = &effects[..] else { panic!("{effects:?}") };
+        let told = messages.iter().map(|it| match it {
+            FromCore::RejectionNews { id, .. } => *id,
+            other => panic!("{other:?}"),
+        });
+        assert_eq!(told.collect::<Vec<_>>(), [1, 2].map(|number| rejection(number).call));
     }
 }

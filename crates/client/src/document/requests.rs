@@ -85,7 +85,7 @@ impl Document {
         budget.spend_steps(self.take_steps());
         let pgids = match ran {
             Ran::Done => {
-                self.reads.forget_fault(For::Front);
+                self.forget_front();
                 return Attempt::Done;
             }
             Ran::Failed(failure) => return self.fail_front(ask, failure, ctx),
@@ -173,9 +173,15 @@ impl Document {
     /// Answers the request that was in front with a failure.
     fn fail_front(&mut self, ask: Ask, why: CallFailure, ctx: &mut Context<'_>) -> Attempt {
         ask.fail(why, ctx.out);
-        self.reads.forget_fault(For::Front);
+        self.forget_front();
         self.unlearn_unwanted_doctype();
         Attempt::Done
+    }
+
+    /// What was found out for the request that was in front is for no other one.
+    pub(super) fn forget_front(&mut self) {
+        self.reads.forget_fault(For::Front);
+        self.following.rebase_failure = None;
     }
 
     /// What SQLite has done for the document since this was last called.
@@ -237,6 +243,13 @@ impl Document {
             reached(Probe::CallNotFound);
             // It was not recorded: from here on it is a mutation like any other.
             ask.make_first();
+        }
+        // It is tried again by itself, and what runs now has no final answer.
+        let handle = &self.handles[&(ask.tab, ask.handle)];
+        if !matches!(ask.request, Request::Sync)
+            && self.replica().is_some_and(|it| it.is_short_of(&handle.doctype, handle.hash))
+        {
+            return Ran::Failed(CallFailure::short_of_memory());
         }
         match &ask.request {
             Request::Open(_) | Request::Close => unreachable!("BUG: done above"),
@@ -453,7 +466,7 @@ impl Document {
     fn run_sync(&mut self, ask: &Ask, ctx: &mut Context<'_>) -> Ran {
         let Some(replica) = self.replica() else {
             self.local_syncs += 1;
-            self.ledger.after(Then::Synced { tab: ask.tab, call: ask.call });
+            self.ledger.after(Then::Synced(Box::new(ask.clone())));
             return Ran::Done;
         };
         let timeline = (replica.timeline(), replica.head());

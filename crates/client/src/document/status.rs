@@ -3,7 +3,7 @@
 use tidelog_types::{ErrorCode, Lsn};
 
 use super::open::{Open, Role};
-use super::{Context, Document};
+use super::{Context, Document, State};
 use crate::protocol::{CallFailure, Connection, FromCore, Memo, Status};
 use crate::server_link::{ServerLink, Stage};
 use crate::store_link::StoreLink;
@@ -84,7 +84,13 @@ impl Document {
     }
 
     fn connection(&self, link: Option<&ServerLink>) -> (Connection, Option<CallFailure>) {
-        if self.open().is_some_and(|open| matches!(open.role, Role::Local(_))) {
+        let is_local = match &self.state {
+            State::Open(open) => matches!(open.role, Role::Local(_)),
+            // It is made again for those who hold it.
+            State::Absent => self.first_named_server().is_none(),
+            State::Asking { .. } | State::Broken(_) => false,
+        };
+        if is_local {
             return (Connection::Local, None);
         }
         if self.wanted_server().is_none() {
@@ -114,13 +120,14 @@ impl Document {
             return;
         }
         let now = (self.status_in(around), self.memo());
-        let is_open = self.open().is_some();
+        // All of one that is not there was taken back.
+        let is_unread = matches!(self.state, State::Asking { .. } | State::Broken(_));
         if around.now_ms < around.store.settled_at_ms {
             out.wake_at(around.store.settled_at_ms);
         }
         for ((tab, handle), state) in self.handles.iter_mut() {
             let told = match &state.told {
-                Some(before) if !is_open => unread(before, &now),
+                Some(before) if is_unread => unread(before, &now),
                 _ => now.clone(),
             };
             if state.told.as_ref() == Some(&told) || out.flow.is_behind(*tab) {

@@ -122,7 +122,7 @@ pub(super) enum Then {
     /// Tell the caller.
     Settle(Settle),
     /// Tell the caller who waits until all of a local document is on the disk.
-    Synced { tab: TabId, call: Call },
+    Synced(Box<Ask>),
     /// Frames of this timeline before this LSN are durable.
     Timeline(JournalId, Lsn),
     /// Storage entries before this are durable, the last of them of so many bytes.
@@ -138,7 +138,7 @@ pub(super) enum Then {
 impl Then {
     /// Whether a caller waits for it.
     fn is_awaited(&self) -> bool {
-        matches!(self, Self::Settle(_) | Self::Synced { .. })
+        matches!(self, Self::Settle(_) | Self::Synced(_))
     }
 
     fn entries_size(&self) -> usize {
@@ -301,9 +301,9 @@ impl Document {
                         }
                     }
                 }
-                (Then::Synced { tab, call }, _) => {
+                (Then::Synced(ask), _) => {
                     self.local_syncs -= 1;
-                    ctx.out.tell(tab, FromCore::Done { call });
+                    ctx.out.tell(ask.tab, FromCore::Done { call: ask.call });
                 }
                 (Then::Timeline(journal, lsn), Some(open)) => {
                     // Another timeline may have taken its place meanwhile.
@@ -355,12 +355,11 @@ impl Document {
             ctx.store.give_up(&self.key, ticket);
             return self.fail_cleared(lost, ctx.out);
         }
-        let settles = self.fail_local_syncs(lost, &failure, ctx.out);
+        let (settles, syncs) = self.who_waited(lost);
         let recorded_here = |settle: &Settle| settle.again.is_none().then_some(settle.id);
         let taken_back: Vec<CallId> = settles.iter().filter_map(recorded_here).collect();
         let mut asked_again = Vec::new();
         for Settle { tab, call, id, again, .. } in settles {
-            self.settling -= 1;
             self.confirming.remove(&id);
             if let Some(ask) = again.filter(|_| !taken_back.contains(&id)) {
                 asked_again.push(*ask);
@@ -368,6 +367,11 @@ impl Document {
             }
             self.recorded.remove(id);
             ctx.out.tell(tab, FromCore::Failed { call, failure: failure.clone() });
+        }
+        if asked_again.is_empty() {
+            syncs.into_iter().for_each(|ask| ask.fail(failure.clone(), ctx.out));
+        } else {
+            asked_again.extend(syncs);
         }
         ctx.store.give_up(&self.key, ticket);
         self.fail_handing_over(&failure, ctx);
@@ -402,35 +406,29 @@ impl Document {
     }
 
     fn fail_cleared(&mut self, lost: impl IntoIterator<Item = Then>, out: &mut Outbox) {
-        let settles = self.fail_local_syncs(lost, &CallFailure::data_cleared(), out);
+        let (settles, syncs) = self.who_waited(lost);
+        syncs.into_iter().for_each(|ask| ask.fail(CallFailure::data_cleared(), out));
         let failure = CallFailure { outcome: Outcome::Unknown, ..CallFailure::data_cleared() };
         for Settle { tab, call, id, .. } in settles {
-            self.settling -= 1;
             self.confirming.remove(&id);
             out.tell(tab, FromCore::Failed { call, failure: failure.clone() });
         }
     }
 
-    /// Tells those who wait until all of a local document is on the disk that it does not get
-    /// there. Gives the mutations whose callers wait for the same.
-    fn fail_local_syncs(
-        &mut self,
-        lost: impl IntoIterator<Item = Then>,
-        failure: &CallFailure,
-        out: &mut Outbox,
-    ) -> Vec<Settle> {
-        let mut settles = Vec::new();
+    /// The mutations whose callers waited for the disk, and who waited until all of a local
+    /// document is on it.
+    fn who_waited(&mut self, lost: impl IntoIterator<Item = Then>) -> (Vec<Settle>, Vec<Ask>) {
+        let (mut settles, mut syncs) = (Vec::new(), Vec::new());
         for then in lost {
             match then {
                 Then::Settle(settle) => settles.push(settle),
-                Then::Synced { tab, call } => {
-                    self.local_syncs -= 1;
-                    out.tell(tab, FromCore::Failed { call, failure: failure.clone() });
-                }
+                Then::Synced(ask) => syncs.push(*ask),
                 _ => {}
             }
         }
-        settles
+        self.settling -= settles.len();
+        self.local_syncs -= syncs.len();
+        (settles, syncs)
     }
 
     /// Looks for these mutations before all that was asked since: what is not found is run. Who

@@ -299,8 +299,10 @@ impl LineDoor {
                         return Err(format!("{call:?} is confirmed at {lsn}: {status:?}"));
                     }
                 }
-                FromCore::Opened { call, .. } => {
-                    self.opens.remove(&(tab, *call));
+                FromCore::Opened { call, status, .. } => {
+                    if let Some(handle) = self.opens.remove(&(tab, *call)) {
+                        self.told.insert((tab, handle), status.connection);
+                    }
                 }
                 FromCore::Failed { call, .. } => {
                     let handle = self.opens.remove(&(tab, *call));
