@@ -66,8 +66,8 @@ fn a_local_sync_is_done_once_all_before_it_is_durable() {
     assert_eq!(device.code(synced), ErrorCode::Storage);
 }
 
-/// Goal: nothing waits for a sync that is done. Method: of one message, a sync that finds nothing to
-/// write, and behind it a mutation for which the store keeps just one call.
+/// Goal: nothing waits for a sync that is done. Method: of one message, a sync that finds nothing
+/// to write, and behind it a mutation for which the store keeps just one call.
 #[test]
 fn what_is_behind_a_local_sync_does_not_wait_for_it() {
     let mut device = Device::with_limits(1, Limits { calls_kept_max: 1, ..Limits::DEFAULT });
