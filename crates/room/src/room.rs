@@ -264,7 +264,7 @@ impl Room {
             RoomInput::Message { conn, channel, message } => {
                 self.on_message(ChannelId { conn, channel }, message);
             }
-            RoomInput::Left { conn } => self.queue.push_back(Work::Left(conn)),
+            RoomInput::Left { conn } => self.on_left(conn),
             RoomInput::Store(reply) => self.on_store(reply),
             RoomInput::Ask { request, ask } => self.queue.push_back(Work::Ask(request, ask)),
             RoomInput::Writable { conn } => self.on_writable(conn),
@@ -398,6 +398,19 @@ impl Room {
             ToRoom::Probe { probe } => Work::Probe(id, probe),
             ToRoom::Close => Work::Close(id),
         });
+    }
+
+    /// No more is done of what it said than is begun, for which nobody waits: it says it again.
+    fn on_left(&mut self, conn: ConnId) {
+        let begun = self.fetch.as_mut().map(|fetch| &mut fetch.work);
+        for work in self.queue.iter_mut().chain(begun) {
+            if let Work::Frames { channel_id, frames, .. } = work
+                && channel_id.conn == conn
+            {
+                frames.truncate(1);
+            }
+        }
+        self.queue.push_back(Work::Left(conn));
     }
 
     /// Everything that was said before it counts, and is durable when the answer leaves.

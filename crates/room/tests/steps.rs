@@ -27,6 +27,31 @@ fn a_long_message_is_worked_off_in_many_steps() {
     assert!(matches!(heard.last(), Some(FromRoom::Acked { next }) if *next == lsn(301)));
 }
 
+/// Goal: nobody keeps a room busy for somebody who has gone. Method: one leaves behind many frames,
+/// of which the first one is done, or waits for a page.
+#[test]
+fn what_is_not_begun_is_forgotten_when_its_client_leaves() {
+    for faults in [false, true] {
+        let slice = BudgetLimits { steps: 1, ..Limits::DEFAULT.slice };
+        let mut scene = Scene::new(Limits { slice, ..Limits::DEFAULT }, usize::MAX);
+        scene.open(ANN);
+        scene.open(BOB);
+        if faults {
+            scene.room.rest_deeply();
+        }
+        let message = ToRoom::Frames { life: LIFE, first: lsn(1), frames: adds(300) };
+        scene.step(RoomInput::Message { conn: ANN, channel: CHANNEL, message });
+        assert_eq!(scene.room.counts().applied, u64::from(!faults));
+        scene.settle(RoomInput::Left { conn: ANN });
+        assert_eq!(scene.room.counts().applied, 1 + u64::from(!faults), "what is begun is done");
+        // It says the rest again when it comes back, and nobody else notices.
+        scene.open(ANN);
+        scene.frames(ANN, 1, adds(300));
+        scene.frames(BOB, 1, adds(1));
+        assert_eq!(scene.room.counts().applied, 301);
+    }
+}
+
 /// Each look takes a hundredth of what one run of a transaction may take.
 #[derive(Debug, Default)]
 struct Looks(AtomicU64);

@@ -70,6 +70,17 @@ pub(crate) enum RoomMail {
     },
 }
 
+impl RoomMail {
+    /// Whether whoever said it says it again, or was told that nothing came of it.
+    fn is_for_nobody(&self) -> bool {
+        match self {
+            Self::Message { connection, .. } => connection.has_ended(),
+            Self::Ask { answer, .. } | Self::Export { answer, .. } => answer.is_closed(),
+            Self::Left { .. } | Self::Writable { .. } => false,
+        }
+    }
+}
+
 /// The threads on which rooms are run, and nothing else: however much rooms have to do, the rest of
 /// the server goes on. A room gives its thread back after each step.
 pub(crate) struct RoomThreads(Option<Runtime>);
@@ -164,6 +175,7 @@ impl Rooms {
             inbox,
             waiting: VecDeque::new(),
             permits: Vec::new(),
+            speaker: None,
             left: Vec::new(),
             answers: BTreeMap::new(),
             asked: 0,
@@ -268,6 +280,8 @@ struct RoomTask {
     waiting: VecDeque<RoomMail>,
     /// Of the messages that the room works on.
     permits: Vec<MessagePermit>,
+    /// Who said the latest of them, unless that one is known to have gone.
+    speaker: Option<Connection>,
     /// Those of whom the room may not have worked off yet that they left.
     left: Vec<ConnId>,
     answers: BTreeMap<u64, oneshot::Sender<Answer>>,
@@ -313,13 +327,14 @@ impl RoomTask {
             if self.room.takes_messages()
                 && let Some(mail) = self.waiting.pop_front()
             {
-                match mail {
-                    // Whoever asked was told that nothing came of it.
-                    RoomMail::Ask { answer, .. } | RoomMail::Export { answer, .. }
-                        if answer.is_closed() => {}
-                    mail => return Some(self.input(mail)),
+                match mail.is_for_nobody() {
+                    true => continue,
+                    false => return Some(self.input(mail)),
                 }
-                continue;
+            }
+            // It may have left behind what is worked on.
+            if let Some(gone) = self.speaker.take_if(|speaker| speaker.has_ended()) {
+                return Some(RoomInput::Left { conn: gone.id() });
             }
             let is_at_rest = self.room.is_at_rest();
             let overdue_at_ms = self.seed_overdue_at_ms();
@@ -330,7 +345,7 @@ impl RoomTask {
                 Some(reply) = self.owner.replies.recv() => return Some(RoomInput::Store(*reply)),
                 mail = self.inbox.recv() => match mail? {
                     RoomMail::Writable { conn } => return Some(RoomInput::Writable { conn }),
-                    mail => self.waiting.push_back(mail),
+                    mail => self.keep_waiting(mail),
                 },
                 () = std::future::ready(()), if self.room.wants_step() => {
                     return Some(RoomInput::GoOn);
@@ -359,6 +374,14 @@ impl RoomTask {
                 }
             }
         }
+    }
+
+    /// Keeps what the room does not get to yet, if it is for somebody.
+    fn keep_waiting(&mut self, mail: RoomMail) {
+        if let RoomMail::Left { .. } = mail {
+            self.waiting.retain(|mail| !mail.is_for_nobody());
+        }
+        self.waiting.push_back(mail);
     }
 
     /// Where more than half is kept of what may be, the room is pressed.
@@ -393,6 +416,7 @@ impl RoomTask {
         match mail {
             RoomMail::Message { connection, channel, message, permit } => {
                 let conn = connection.id();
+                self.speaker = Some(connection.clone());
                 self.ways.connections().insert(conn, connection);
                 self.permits.push(permit);
                 RoomInput::Message { conn, channel, message: *message }
@@ -451,6 +475,7 @@ impl RoomTask {
         }
         if self.room.takes_messages() {
             self.permits.clear();
+            self.speaker = None;
             // Only now: the room has given back what it had reserved there.
             for conn in self.left.drain(..) {
                 let left = self.ways.connections().remove(&conn);
@@ -525,9 +550,9 @@ mod tests {
     use tidelog_document::Doctype;
     use tidelog_pages::AppendError;
     use tidelog_room::Suspect;
-    use tidelog_sync::{Intent, Refusal, codec};
+    use tidelog_sync::{Intent, Refusal, WireFrame, codec};
     use tidelog_types::limits::Limits;
-    use tidelog_types::{BudgetLimits, JournalId, Lineage, Position};
+    use tidelog_types::{BudgetLimits, CallId, JournalId, Life, Lineage, Lsn, Position};
     use tokio::sync::Semaphore;
 
     use crate::marks::Marks;
@@ -598,8 +623,16 @@ mod tests {
     }
 
     fn message(connection: &Connection, body: ToRoom) -> RoomMail {
+        message_with(connection, body, None)
+    }
+
+    fn message_with(
+        connection: &Connection,
+        body: ToRoom,
+        large: Option<OwnedSemaphorePermit>,
+    ) -> RoomMail {
         let own = Arc::new(Semaphore::new(1)).try_acquire_owned().expect("a permit");
-        let permit = (own, None);
+        let permit = (own, large);
         let (connection, message) = (connection.clone(), Box::new(body));
         RoomMail::Message { connection, channel: Channel(1), message, permit }
     }
@@ -625,10 +658,7 @@ mod tests {
     #[tokio::test]
     async fn who_leaves_a_busy_room_has_nothing_reserved_there() {
         let folder = tempfile::tempdir().expect("a folder");
-        let slice = BudgetLimits { steps: 1, ..Limits::DEFAULT.slice };
-        let limits = Limits { slice, ..Limits::DEFAULT };
-        let settings = RoomSettings { dev: true, limits, ..RoomSettings::default() };
-        let (store, _threads, rooms) = rooms_in(folder.path(), settings);
+        let (store, _threads, rooms) = rooms_in(folder.path(), slow_settings());
         let document = DocumentKey::new("list", "").expect("a name");
         let (room, mail) = mpsc::unbounded_channel();
         let mut task = rooms.task(&document, room.downgrade(), mail);
@@ -662,6 +692,57 @@ mod tests {
         }
         assert!(task.room.takes_messages());
         assert!(!has_reserved());
+        store.close();
+    }
+
+    /// Settings with which a room does one thing in a step.
+    fn slow_settings() -> RoomSettings {
+        let slice = BudgetLimits { steps: 1, ..Limits::DEFAULT.slice };
+        let limits = Limits { slice, ..Limits::DEFAULT };
+        RoomSettings { dev: true, limits, ..RoomSettings::default() }
+    }
+
+    /// Many frames, each of which takes a step.
+    fn frames() -> ToRoom {
+        let frame = WireFrame { call: CallId([0; 16]), body: b"no mutation".to_vec() };
+        ToRoom::Frames { life: Life([1; 16]), first: Lsn::FIRST, frames: vec![frame; 100] }
+    }
+
+    /// Takes steps until this is so.
+    async fn step_until(task: &mut RoomTask, is_so: impl Fn(&RoomTask) -> bool) {
+        while !is_so(task) {
+            let input = timeout(ANSWER_TAKES, task.next_input()).await.expect("in time");
+            task.step(input.expect("it is there"));
+        }
+    }
+
+    /// Goal: those who have gone keep no room busy, and nothing of the room for large messages.
+    /// Method: one has gone whose message is worked on, with its channel closed, and one whose
+    /// message waits.
+    #[tokio::test]
+    async fn what_is_left_behind_by_those_who_have_gone_is_not_worked_off() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (store, _threads, rooms) = rooms_in(folder.path(), slow_settings());
+        let document = DocumentKey::new("list", "").expect("a name");
+        let (room, mail) = mpsc::unbounded_channel();
+        let mut task = rooms.task(&document, room.downgrade(), mail);
+        let space = Arc::new(Semaphore::new(2));
+        let large = || Some(Arc::clone(&space).try_acquire_owned().expect("there is space"));
+        let (first, _end) = Connection::new(ConnId(1));
+        let (second, _other_end) = Connection::new(ConnId(2));
+        room.send(message(&first, open())).expect("it is there");
+        room.send(message_with(&first, frames(), large())).expect("it is there");
+        room.send(message(&first, ToRoom::Close)).expect("it is there");
+        room.send(message_with(&second, open(), large())).expect("it is there");
+        step_until(&mut task, |task| task.room.counts().rejected == 1).await;
+        second.end(Ending::Quiet);
+        room.send(RoomMail::Left { conn: second.id() }).expect("it is there");
+        step_until(&mut task, |task| task.room.counts().rejected == 2).await;
+        assert_eq!(space.available_permits(), 1, "what waited is dropped at once");
+        first.end(Ending::Quiet);
+        step_until(&mut task, |task| task.room.takes_messages()).await;
+        assert_eq!(space.available_permits(), 2);
+        assert!(task.room.counts().rejected <= 3, "what is begun is done");
         store.close();
     }
 
