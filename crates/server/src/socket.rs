@@ -222,7 +222,9 @@ impl Reader {
             Some(None) => {}
         }
         let turn = self.shared.large_messages.turn();
-        let mut turn = tell_meanwhile(&self.connection, turn).await;
+        let Some(mut turn) = tell_meanwhile(&self.connection, turn).await else {
+            return Flow::Break(Ending::Bye(ByeReason::Slow));
+        };
         gate.open();
         let came = || gate.read_size();
         let bytes = tokio::select! {
