@@ -62,6 +62,11 @@ impl LargeMessages {
     }
 }
 
+/// Bytes of the message that holds this room.
+pub(crate) fn size_of(room: &OwnedSemaphorePermit) -> usize {
+    room.num_permits() * PERMIT_SIZE
+}
+
 fn permits(size: usize) -> u32 {
     u32::try_from(size.div_ceil(PERMIT_SIZE)).expect("BUG: so many permits")
 }

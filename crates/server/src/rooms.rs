@@ -9,9 +9,9 @@ use tidelog_pages::StoreReply;
 use tidelog_room::{
     Answer, Ask, Caution, ConnId, Outlets, Room, RoomEffect, RoomInput, RoomSettings,
 };
-use tidelog_sync::{Channel, FromRoom, FromServer, ToRoom};
+use tidelog_sync::{ByeReason, Channel, FromRoom, FromServer, ToRoom};
 use tidelog_types::DocumentKey;
-use tidelog_types::limits::ROOMS_MAX;
+use tidelog_types::limits::{ROOM_LARGE_MESSAGES_SIZE_MAX, ROOMS_MAX};
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::task::yield_now;
@@ -21,6 +21,7 @@ use tracing::{debug, error, info};
 use crate::connection::{Connection, Ending};
 use crate::counters::{Counters, add, move_to};
 use crate::cpu_time::CpuTime;
+use crate::large_messages::size_of;
 use crate::store::{StoreHandle, StoreOwner};
 
 /// After which time a room in which nobody is gives its memory back: a minute after a crowd has
@@ -376,12 +377,28 @@ impl RoomTask {
         }
     }
 
-    /// Keeps what the room does not get to yet, if it is for somebody.
+    /// Keeps what the room does not get to yet, if it is for somebody. Whoever says more than there
+    /// is room for comes back later.
     fn keep_waiting(&mut self, mail: RoomMail) {
-        if let RoomMail::Left { .. } = mail {
-            self.waiting.retain(|mail| !mail.is_for_nobody());
+        match &mail {
+            RoomMail::Left { .. } => self.waiting.retain(|mail| !mail.is_for_nobody()),
+            RoomMail::Message { connection, permit: (_, Some(large)), .. }
+                if self.large_size() + size_of(large) > ROOM_LARGE_MESSAGES_SIZE_MAX =>
+            {
+                return connection.end(Ending::Bye(ByeReason::Slow));
+            }
+            _ => {}
         }
         self.waiting.push_back(mail);
+    }
+
+    /// Bytes of large messages that wait, or that the room works on.
+    fn large_size(&self) -> usize {
+        let waiting = self.waiting.iter().filter_map(|mail| match mail {
+            RoomMail::Message { permit, .. } => Some(permit),
+            _ => None,
+        });
+        waiting.chain(&self.permits).filter_map(|(_, large)| large.as_ref()).map(size_of).sum()
     }
 
     /// Where more than half is kept of what may be, the room is pressed.
@@ -743,6 +760,35 @@ mod tests {
         step_until(&mut task, |task| task.room.takes_messages()).await;
         assert_eq!(space.available_permits(), 2);
         assert!(task.room.counts().rejected <= 3, "what is begun is done");
+        store.close();
+    }
+
+    /// Goal: a busy room leaves space for large messages to others. Method: as much is said to one
+    /// as it keeps, in a message that it works on and in one that waits, and then more.
+    #[tokio::test]
+    async fn whoever_says_more_to_a_room_than_it_keeps_comes_back_later() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (store, _threads, rooms) = rooms_in(folder.path(), slow_settings());
+        let document = DocumentKey::new("list", "").expect("a name");
+        let (room, mail) = mpsc::unbounded_channel();
+        let mut task = rooms.task(&document, room.downgrade(), mail);
+        let half = ROOM_LARGE_MESSAGES_SIZE_MAX / 2;
+        let space = Arc::new(Semaphore::new(1024 * 1024));
+        let large = |size: usize| {
+            let count = u32::try_from(size / 1024).expect("few");
+            Some(Arc::clone(&space).try_acquire_many_owned(count).expect("there is space"))
+        };
+        let connections = [1, 2, 3].map(|number| Connection::new(ConnId(number)).0);
+        room.send(message(&connections[0], open())).expect("it is there");
+        let sizes = [half, half, 1024];
+        for (connection, size) in connections.iter().zip(sizes) {
+            room.send(message_with(connection, frames(), large(size))).expect("it is there");
+        }
+        room.send(message(&connections[2], ToRoom::Close)).expect("it is there");
+        step_until(&mut task, |task| task.room.counts().rejected == 2).await;
+        let endings = connections.map(|connection| connection.ended().borrow().clone());
+        assert_eq!(endings, [None, None, Some(Ending::Bye(ByeReason::Slow))]);
+        assert_eq!(space.available_permits(), 1024 * 1024 - 2 * half / 1024);
         store.close();
     }
 
