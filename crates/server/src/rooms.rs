@@ -733,6 +733,33 @@ mod tests {
         }
     }
 
+    /// Space for so many large messages.
+    fn space(count: usize) -> (Arc<Semaphore>, impl Fn() -> Option<OwnedSemaphorePermit>) {
+        let space = Arc::new(Semaphore::new(count));
+        let theirs = Arc::clone(&space);
+        (space, move || Some(Arc::clone(&theirs).try_acquire_owned().expect("there is space")))
+    }
+
+    #[tokio::test]
+    async fn a_large_message_holds_its_space_until_it_is_worked_off() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (store, _threads, rooms) = rooms_in(folder.path(), slow_settings());
+        let document = DocumentKey::new("list", "").expect("a name");
+        let (room, mail) = mpsc::unbounded_channel();
+        let mut task = rooms.task(&document, room.downgrade(), mail);
+        let (space, large) = space(1);
+        let (connection, _end) = Connection::new(ConnId(1));
+        room.send(message(&connection, open())).expect("it is there");
+        room.send(message_with(&connection, frames(), large())).expect("it is there");
+        let is_done = |task: &RoomTask| {
+            let is_done = task.room.counts().rejected == 100 && task.room.takes_messages();
+            assert_eq!(space.available_permits(), usize::from(is_done));
+            is_done
+        };
+        step_until(&mut task, is_done).await;
+        store.close();
+    }
+
     /// Goal: those who have gone keep no room busy, and nothing of the room for large messages.
     /// Method: one has gone whose message is worked on, with its channel closed, and one whose
     /// message waits.
@@ -743,8 +770,7 @@ mod tests {
         let document = DocumentKey::new("list", "").expect("a name");
         let (room, mail) = mpsc::unbounded_channel();
         let mut task = rooms.task(&document, room.downgrade(), mail);
-        let space = Arc::new(Semaphore::new(2));
-        let large = || Some(Arc::clone(&space).try_acquire_owned().expect("there is space"));
+        let (space, large) = space(2);
         let (first, _end) = Connection::new(ConnId(1));
         let (second, _other_end) = Connection::new(ConnId(2));
         room.send(message(&first, open())).expect("it is there");
@@ -815,8 +841,11 @@ mod tests {
             task.step(input);
         }
         assert!(began.elapsed() >= EMPTY_ROOM_STAYS);
-        room.send(message(&late, ToRoom::Close)).expect("it is not gone yet");
+        let (space, large) = space(1);
+        let unread = message_with(&late, ToRoom::Close, large());
+        room.send(unread).expect("it is not gone yet");
         drop(task);
+        assert_eq!(space.available_permits(), 1);
         let heard = end.queue.try_recv().map(|message| *message);
         let body = FromRoom::Refused(Refusal::Missing);
         assert_eq!(heard, Ok(FromServer::About { channel: Channel(1), body }));
@@ -853,9 +882,10 @@ mod tests {
         let room = rooms.room(&document).expect("there is room");
         let (first, _end) = Connection::new(ConnId(1));
         let (second, _other_end) = Connection::new(ConnId(2));
-        room.send(message(&first, open())).expect("it is there");
+        let (space, large) = space(2);
+        room.send(message_with(&first, open(), large())).expect("it is there");
         heard.recv().expect("it runs something");
-        room.send(message(&second, open())).expect("it is there");
+        room.send(message_with(&second, open(), large())).expect("it is there");
         tell.send(()).expect("it waits");
         for connection in [first, second] {
             let mut ended = connection.ended();
@@ -863,6 +893,8 @@ mod tests {
             assert_eq!(*ending.expect("it is told").expect("it is there"), Some(Ending::Quiet));
         }
         assert!(rooms.rooms().is_empty(), "it takes no other one's place");
+        let all = timeout(ANSWER_TAKES, space.acquire_many(2)).await;
+        assert!(all.is_ok(), "nothing is held any more");
         store.close();
     }
 
