@@ -518,7 +518,7 @@ impl Room {
             Halt::Pause => return self.queue.push_front(work),
             Halt::Fault(pgid) => pgid,
             Halt::Refuse(refusal) => {
-                self.refuse(&work, self.for_now(refusal));
+                self.refuse(&work, refusal);
                 return self.run_ended();
             }
             Halt::Failed(failure) => {
@@ -539,19 +539,6 @@ impl Room {
         let request = self.next_request();
         self.fetch = Some(Fetch { request, work, document, pages: Vec::new(), needed, asked });
         self.ask_for_pages();
-    }
-
-    /// Runs that only together took too long say nothing of a doctype: pages stay in memory, so it
-    /// may be taken the next time.
-    fn for_now(&self, refusal: Refusal) -> Refusal {
-        match refusal {
-            Refusal::DoctypeInvalid { reason }
-                if self.time.as_ref().is_some_and(|time| time.are_all_over()) =>
-            {
-                Refusal::Storage { reason }
-            }
-            refusal => refusal,
-        }
     }
 
     /// Which document of the store this work reads, and by which view.
