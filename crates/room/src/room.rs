@@ -97,7 +97,7 @@ pub struct Room {
     seed_progress: Option<(SeedProgress, u64)>,
     /// How often in a row nothing came of it for too long.
     overdue_count: u32,
-    /// Whether nobody is given more time for that.
+    /// Whether it has as little time for that as while others wait.
     is_pressed: bool,
     /// Those who would like to, once it is known what became of that, in the order in which they
     /// came.
