@@ -37,7 +37,7 @@ const ANSWER_TAKES: Duration = Duration::from_secs(10);
 /// Why somebody who asks is not answered.
 pub(crate) const TOO_MANY_ROOMS: &str = "too many documents are open";
 
-/// The way to a room's task. It is bounded by those who send: see [`RoomMail::Message`].
+/// The way to a room's task. It is bounded by those who send: see [`MessagePermit`].
 pub(crate) type RoomSender = mpsc::UnboundedSender<RoomMail>;
 /// The same, for those for whom the room need not stay.
 pub(crate) type WeakRoomSender = mpsc::WeakUnboundedSender<RoomMail>;
