@@ -67,6 +67,11 @@ pub(crate) fn size_of(room: &OwnedSemaphorePermit) -> usize {
     room.num_permits() * PERMIT_SIZE
 }
 
+/// Whether this room may be needed: there is less left than a message may have.
+pub(crate) fn is_wanted(room: &OwnedSemaphorePermit) -> bool {
+    room.semaphore().available_permits() < permits(MESSAGE_SIZE_MAX) as usize
+}
+
 fn permits(size: usize) -> u32 {
     u32::try_from(size.div_ceil(PERMIT_SIZE)).expect("BUG: so many permits")
 }

@@ -21,7 +21,7 @@ use tracing::{debug, error, info};
 use crate::connection::{Connection, Ending};
 use crate::counters::{Counters, add, move_to};
 use crate::cpu_time::CpuTime;
-use crate::large_messages::size_of;
+use crate::large_messages::{is_wanted, size_of};
 use crate::store::{StoreHandle, StoreOwner};
 
 /// After which time a room in which nobody is gives its memory back: a minute after a crowd has
@@ -72,10 +72,13 @@ pub(crate) enum RoomMail {
 }
 
 impl RoomMail {
-    /// Whether whoever said it says it again, or was told that nothing came of it.
+    /// Whether whoever asked was told that nothing came of it, or whoever said it has gone and says
+    /// it again: what came whole is heard for as long as nobody else wants its space.
     fn is_for_nobody(&self) -> bool {
         match self {
-            Self::Message { connection, .. } => connection.has_ended(),
+            Self::Message { connection, permit: (_, large), .. } => {
+                large.as_ref().is_some_and(is_wanted) && connection.has_ended()
+            }
             Self::Ask { answer, .. } | Self::Export { answer, .. } => answer.is_closed(),
             Self::Left { .. } | Self::Writable { .. } => false,
         }
@@ -333,10 +336,6 @@ impl RoomTask {
                     false => return Some(self.input(mail)),
                 }
             }
-            // It may have left behind what is worked on.
-            if let Some(gone) = self.speaker.take_if(|speaker| speaker.has_ended()) {
-                return Some(RoomInput::Left { conn: gone.id() });
-            }
             let is_at_rest = self.room.is_at_rest();
             let overdue_at_ms = self.seed_overdue_at_ms();
             let overdue_at = self.began + Duration::from_millis(overdue_at_ms.unwrap_or(0));
@@ -349,7 +348,7 @@ impl RoomTask {
                     mail => self.keep_waiting(mail),
                 },
                 () = std::future::ready(()), if self.room.wants_step() => {
-                    return Some(RoomInput::GoOn);
+                    return Some(self.go_on());
                 }
                 () = sleep_until(look_at), if overdue_at_ms.is_some() => {
                     let now_ms = self.now_ms();
@@ -377,17 +376,23 @@ impl RoomTask {
         }
     }
 
-    /// Keeps what the room does not get to yet, if it is for somebody. Whoever says more than there
-    /// is room for comes back later.
+    /// Goes on with what the room works on, but not with what those who have gone left behind.
+    fn go_on(&mut self) -> RoomInput {
+        self.waiting.retain(|mail| !mail.is_for_nobody());
+        let is_wanted = self.permits.iter().filter_map(|(_, large)| large.as_ref()).any(is_wanted);
+        match self.speaker.take_if(|speaker| is_wanted && speaker.has_ended()) {
+            Some(gone) => RoomInput::Left { conn: gone.id() },
+            None => RoomInput::GoOn,
+        }
+    }
+
+    /// Keeps what the room does not get to yet. Whoever says more than there is room for comes back
+    /// later.
     fn keep_waiting(&mut self, mail: RoomMail) {
-        match &mail {
-            RoomMail::Left { .. } => self.waiting.retain(|mail| !mail.is_for_nobody()),
-            RoomMail::Message { connection, permit: (_, Some(large)), .. }
-                if self.large_size() + size_of(large) > ROOM_LARGE_MESSAGES_SIZE_MAX =>
-            {
-                return connection.end(Ending::Bye(ByeReason::Slow));
-            }
-            _ => {}
+        if let RoomMail::Message { connection, permit: (_, Some(large)), .. } = &mail
+            && self.large_size() + size_of(large) > ROOM_LARGE_MESSAGES_SIZE_MAX
+        {
+            return connection.end(Ending::Bye(ByeReason::Slow));
         }
         self.waiting.push_back(mail);
     }
@@ -568,7 +573,7 @@ mod tests {
     use tidelog_pages::AppendError;
     use tidelog_room::Suspect;
     use tidelog_sync::{Intent, Refusal, WireFrame, codec};
-    use tidelog_types::limits::Limits;
+    use tidelog_types::limits::{Limits, MESSAGE_SIZE_MAX};
     use tidelog_types::{BudgetLimits, CallId, JournalId, Life, Lineage, Lsn, Position};
     use tokio::sync::Semaphore;
 
@@ -760,7 +765,26 @@ mod tests {
         store.close();
     }
 
-    /// Goal: those who have gone keep no room busy, and nothing of the room for large messages.
+    /// Goal: frames that had arrived are applied, though their client has gone. Method: it leaves
+    /// behind a large message, and there is space for another one.
+    #[tokio::test]
+    async fn what_those_who_have_gone_left_behind_is_heard_while_nobody_wants_its_space() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (store, _threads, rooms) = rooms_in(folder.path(), slow_settings());
+        let document = DocumentKey::new("list", "").expect("a name");
+        let (room, mail) = mpsc::unbounded_channel();
+        let mut task = rooms.task(&document, room.downgrade(), mail);
+        let (_space, large) = space(MESSAGE_SIZE_MAX);
+        let (connection, _end) = Connection::new(ConnId(1));
+        room.send(message(&connection, open())).expect("it is there");
+        room.send(message_with(&connection, frames(), large())).expect("it is there");
+        room.send(RoomMail::Left { conn: connection.id() }).expect("it is there");
+        connection.end(Ending::Quiet);
+        step_until(&mut task, |task| task.room.counts().rejected == 100).await;
+        store.close();
+    }
+
+    /// Goal: those who have gone keep no room busy where others want the space for large messages.
     /// Method: one has gone whose message is worked on, with its channel closed, and one whose
     /// message waits.
     #[tokio::test]

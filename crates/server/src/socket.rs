@@ -82,9 +82,9 @@ pub(crate) async fn serve(upgraded: Upgraded, shared: Arc<Shared>) {
     };
     let reads = async {
         let ending = reader.read(&mut stream, &gate).await;
-        connection.end(ending);
         // Whatever a room still wants to say, nobody listens.
         drop(reader);
+        connection.end(ending);
     };
     let (ending, ()) = join!(write(&mut sink, end, &connection, &shared, &gate), reads);
     if let Ending::Bye(reason) = ending {
