@@ -97,7 +97,7 @@ pub struct Room {
     seed_progress: Option<(SeedProgress, u64)>,
     /// How often in a row nothing came of it for too long.
     overdue_count: u32,
-    /// Whether nobody is given more time for that.
+    /// Whether it has as little time for that as while others wait.
     is_pressed: bool,
     /// Those who would like to, once it is known what became of that, in the order in which they
     /// came.
@@ -264,7 +264,7 @@ impl Room {
             RoomInput::Message { conn, channel, message } => {
                 self.on_message(ChannelId { conn, channel }, message);
             }
-            RoomInput::Left { conn } => self.queue.push_back(Work::Left(conn)),
+            RoomInput::Left { conn } => self.on_left(conn),
             RoomInput::Store(reply) => self.on_store(reply),
             RoomInput::Ask { request, ask } => self.queue.push_back(Work::Ask(request, ask)),
             RoomInput::Writable { conn } => self.on_writable(conn),
@@ -400,6 +400,19 @@ impl Room {
         });
     }
 
+    /// No more is done of what it said than is begun, for which nobody waits: it says it again.
+    fn on_left(&mut self, conn: ConnId) {
+        let begun = self.fetch.as_mut().map(|fetch| &mut fetch.work);
+        for work in self.queue.iter_mut().chain(begun) {
+            if let Work::Frames { channel_id, frames, .. } = work
+                && channel_id.conn == conn
+            {
+                frames.truncate(1);
+            }
+        }
+        self.queue.push_back(Work::Left(conn));
+    }
+
     /// Everything that was said before it counts, and is durable when the answer leaves.
     fn probe(&mut self, channel_id: ChannelId, probe: ProbeId) {
         let (Some(id), State::Open(document)) = (self.subscriber_at(channel_id), &self.state)
@@ -505,7 +518,7 @@ impl Room {
             Halt::Pause => return self.queue.push_front(work),
             Halt::Fault(pgid) => pgid,
             Halt::Refuse(refusal) => {
-                self.refuse(&work, self.for_now(refusal));
+                self.refuse(&work, refusal);
                 return self.run_ended();
             }
             Halt::Failed(failure) => {
@@ -526,19 +539,6 @@ impl Room {
         let request = self.next_request();
         self.fetch = Some(Fetch { request, work, document, pages: Vec::new(), needed, asked });
         self.ask_for_pages();
-    }
-
-    /// Runs that only together took too long say nothing of a doctype: pages stay in memory, so it
-    /// may be taken the next time.
-    fn for_now(&self, refusal: Refusal) -> Refusal {
-        match refusal {
-            Refusal::DoctypeInvalid { reason }
-                if self.time.as_ref().is_some_and(|time| time.are_all_over()) =>
-            {
-                Refusal::Storage { reason }
-            }
-            refusal => refusal,
-        }
     }
 
     /// Which document of the store this work reads, and by which view.

@@ -211,6 +211,10 @@ impl Connection {
         self.0.ending.subscribe()
     }
 
+    pub(crate) fn has_ended(&self) -> bool {
+        self.0.ending.borrow().is_some()
+    }
+
     /// The first reason stands.
     pub(crate) fn end(&self, ending: Ending) {
         self.0.ending.send_if_modified(|current| {

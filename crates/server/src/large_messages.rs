@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tidelog_types::limits::MESSAGE_SIZE_MAX;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, watch};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 /// How long a turn lasts at least while others wait for theirs.
 const TURN_LASTS: Duration = Duration::from_secs(60);
@@ -16,6 +16,9 @@ const TURN_LASTS: Duration = Duration::from_secs(60);
 const TURN_BYTES_PER_S: u64 = 16 * 1024;
 /// How often somebody looks whether they do.
 const TURN_LOOKS_EVERY: Duration = Duration::from_secs(1);
+/// Within which time there is room for somebody whose turn it is, or it comes back later: meanwhile
+/// it is not listened to, and nobody else has its turn.
+const ROOM_COMES_WITHIN: Duration = Duration::from_secs(60);
 
 /// Bytes that one permit of the room for messages stands for.
 const PERMIT_SIZE: usize = 1024;
@@ -46,15 +49,27 @@ impl LargeMessages {
         Arc::new(Self { turns: Semaphore::new(count), room, waiting: watch::Sender::new(0) })
     }
 
-    /// Waits for a turn, and for room: they go in the order in which they were asked for.
-    pub(crate) async fn turn(&self) -> Turn<'_> {
+    /// Waits for a turn, and for room: they go in the order in which they were asked for. `None` if
+    /// rooms do not work off enough for too long.
+    pub(crate) async fn turn(&self) -> Option<Turn<'_>> {
         self.waiting.send_modify(|count| *count += 1);
         let _waiting = Waiting(&self.waiting);
         let permit = self.turns.acquire().await.expect("BUG: turns are never closed");
-        let room = Arc::clone(&self.room).acquire_many_owned(permits(MESSAGE_SIZE_MAX)).await;
+        let room = Arc::clone(&self.room).acquire_many_owned(permits(MESSAGE_SIZE_MAX));
+        let room = timeout(ROOM_COMES_WITHIN, room).await.ok()?;
         let room = room.expect("BUG: room is never closed");
-        Turn { _permit: permit, room, waiting: self.waiting.subscribe() }
+        Some(Turn { _permit: permit, room, waiting: self.waiting.subscribe() })
     }
+}
+
+/// Bytes of the message that holds this room.
+pub(crate) fn size_of(room: &OwnedSemaphorePermit) -> usize {
+    room.num_permits() * PERMIT_SIZE
+}
+
+/// Whether this room may be needed: there is less left than a message may have.
+pub(crate) fn is_wanted(room: &OwnedSemaphorePermit) -> bool {
+    room.semaphore().available_permits() < permits(MESSAGE_SIZE_MAX) as usize
 }
 
 fn permits(size: usize) -> u32 {
@@ -94,14 +109,12 @@ impl Drop for Waiting<'_> {
 
 #[cfg(test)]
 mod tests {
-    use tokio::time::timeout;
-
     use super::*;
 
     #[tokio::test(start_paused = true)]
     async fn a_turn_lasts_for_as_long_as_nobody_waits_and_soon_ends_if_somebody_does() {
         let messages = LargeMessages::new(1, MESSAGE_SIZE_MAX);
-        let mut first = messages.turn().await;
+        let mut first = messages.turn().await.expect("there is room");
         let is_over = timeout(100 * TURN_LASTS, first.is_over(|| 0)).await;
         assert!(is_over.is_err(), "nobody waits");
         assert!(timeout(TURN_LASTS, messages.turn()).await.is_err(), "it is not over");
@@ -114,13 +127,13 @@ mod tests {
             () = first.is_over(|| 0) => {}
         }
         drop(first);
-        second.await;
+        assert!(second.await.is_some());
     }
 
     #[tokio::test(start_paused = true)]
     async fn who_says_enough_has_its_turn_for_a_whole_message_however_many_wait() {
         let messages = LargeMessages::new(1, MESSAGE_SIZE_MAX);
-        let mut first = messages.turn().await;
+        let mut first = messages.turn().await.expect("there is room");
         let began = Instant::now();
         let came = || (began.elapsed().as_secs() + 1) * TURN_BYTES_PER_S;
         let second = messages.turn();
@@ -136,13 +149,29 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_turn_waits_until_there_is_room_for_a_whole_message() {
         let messages = LargeMessages::new(2, 2 * MESSAGE_SIZE_MAX);
-        let (first, second) = (messages.turn().await, messages.turn().await);
+        let turn = async || messages.turn().await.expect("there is room");
+        let (first, second) = (turn().await, turn().await);
         let kept = [first.end(MESSAGE_SIZE_MAX / 2), second.end(MESSAGE_SIZE_MAX / 2)];
-        let third = messages.turn().await;
-        assert!(timeout(TURN_LASTS, messages.turn()).await.is_err(), "there is no room");
+        let third = turn().await;
+        assert!(timeout(ROOM_COMES_WITHIN / 2, turn()).await.is_err(), "there is no room");
         drop(kept);
-        let fourth = messages.turn().await;
+        let fourth = turn().await;
         drop((third, fourth));
-        drop(messages.turn().await);
+        drop(turn().await);
+    }
+
+    /// Goal: nobody waits for ever since rooms have too much to do. Method: one keeps all room for
+    /// large messages, and two wait, of whom the second one has no turn before the first one goes.
+    #[tokio::test(start_paused = true)]
+    async fn whoever_waits_for_room_for_too_long_waits_no_longer() {
+        let messages = LargeMessages::new(1, MESSAGE_SIZE_MAX);
+        let first = messages.turn().await.expect("there is room");
+        let kept = first.end(MESSAGE_SIZE_MAX);
+        let began = Instant::now();
+        let (second, third) = tokio::join!(messages.turn(), messages.turn());
+        assert!(second.is_none() && third.is_none());
+        assert_eq!(began.elapsed(), 2 * ROOM_COMES_WITHIN);
+        drop(kept);
+        assert!(messages.turn().await.is_some());
     }
 }

@@ -9,9 +9,9 @@ use tidelog_pages::StoreReply;
 use tidelog_room::{
     Answer, Ask, Caution, ConnId, Outlets, Room, RoomEffect, RoomInput, RoomSettings,
 };
-use tidelog_sync::{Channel, FromRoom, FromServer, ToRoom};
+use tidelog_sync::{ByeReason, Channel, FromRoom, FromServer, ToRoom};
 use tidelog_types::DocumentKey;
-use tidelog_types::limits::ROOMS_MAX;
+use tidelog_types::limits::{ROOM_LARGE_MESSAGES_SIZE_MAX, ROOMS_MAX};
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::task::yield_now;
@@ -21,6 +21,7 @@ use tracing::{debug, error, info};
 use crate::connection::{Connection, Ending};
 use crate::counters::{Counters, add, move_to};
 use crate::cpu_time::CpuTime;
+use crate::large_messages::{is_wanted, size_of};
 use crate::store::{StoreHandle, StoreOwner};
 
 /// After which time a room in which nobody is gives its memory back: a minute after a crowd has
@@ -36,7 +37,7 @@ const ANSWER_TAKES: Duration = Duration::from_secs(10);
 /// Why somebody who asks is not answered.
 pub(crate) const TOO_MANY_ROOMS: &str = "too many documents are open";
 
-/// The way to a room's task. It is bounded by those who send: see [`RoomMail::Message`].
+/// The way to a room's task. It is bounded by those who send: see [`MessagePermit`].
 pub(crate) type RoomSender = mpsc::UnboundedSender<RoomMail>;
 /// The same, for those for whom the room need not stay.
 pub(crate) type WeakRoomSender = mpsc::WeakUnboundedSender<RoomMail>;
@@ -68,6 +69,20 @@ pub(crate) enum RoomMail {
         connection: Connection,
         answer: oneshot::Sender<Answer>,
     },
+}
+
+impl RoomMail {
+    /// Whether whoever asked was told that nothing came of it, or whoever said it has gone and says
+    /// it again: what came whole is heard for as long as nobody else wants its space.
+    fn is_for_nobody(&self) -> bool {
+        match self {
+            Self::Message { connection, permit: (_, large), .. } => {
+                large.as_ref().is_some_and(is_wanted) && connection.has_ended()
+            }
+            Self::Ask { answer, .. } | Self::Export { answer, .. } => answer.is_closed(),
+            Self::Left { .. } | Self::Writable { .. } => false,
+        }
+    }
 }
 
 /// The threads on which rooms are run, and nothing else: however much rooms have to do, the rest of
@@ -164,6 +179,7 @@ impl Rooms {
             inbox,
             waiting: VecDeque::new(),
             permits: Vec::new(),
+            speaker: None,
             left: Vec::new(),
             answers: BTreeMap::new(),
             asked: 0,
@@ -268,6 +284,8 @@ struct RoomTask {
     waiting: VecDeque<RoomMail>,
     /// Of the messages that the room works on.
     permits: Vec<MessagePermit>,
+    /// Who said the latest of them, unless that one is known to have gone.
+    speaker: Option<Connection>,
     /// Those of whom the room may not have worked off yet that they left.
     left: Vec<ConnId>,
     answers: BTreeMap<u64, oneshot::Sender<Answer>>,
@@ -313,13 +331,10 @@ impl RoomTask {
             if self.room.takes_messages()
                 && let Some(mail) = self.waiting.pop_front()
             {
-                match mail {
-                    // Whoever asked was told that nothing came of it.
-                    RoomMail::Ask { answer, .. } | RoomMail::Export { answer, .. }
-                        if answer.is_closed() => {}
-                    mail => return Some(self.input(mail)),
+                match mail.is_for_nobody() {
+                    true => continue,
+                    false => return Some(self.input(mail)),
                 }
-                continue;
             }
             let is_at_rest = self.room.is_at_rest();
             let overdue_at_ms = self.seed_overdue_at_ms();
@@ -330,10 +345,10 @@ impl RoomTask {
                 Some(reply) = self.owner.replies.recv() => return Some(RoomInput::Store(*reply)),
                 mail = self.inbox.recv() => match mail? {
                     RoomMail::Writable { conn } => return Some(RoomInput::Writable { conn }),
-                    mail => self.waiting.push_back(mail),
+                    mail => self.keep_waiting(mail),
                 },
                 () = std::future::ready(()), if self.room.wants_step() => {
-                    return Some(RoomInput::GoOn);
+                    return Some(self.go_on());
                 }
                 () = sleep_until(look_at), if overdue_at_ms.is_some() => {
                     let now_ms = self.now_ms();
@@ -359,6 +374,36 @@ impl RoomTask {
                 }
             }
         }
+    }
+
+    /// Goes on with what the room works on, but not with what those who have gone left behind.
+    fn go_on(&mut self) -> RoomInput {
+        self.waiting.retain(|mail| !mail.is_for_nobody());
+        let is_wanted = self.permits.iter().filter_map(|(_, large)| large.as_ref()).any(is_wanted);
+        match self.speaker.take_if(|speaker| is_wanted && speaker.has_ended()) {
+            Some(gone) => RoomInput::Left { conn: gone.id() },
+            None => RoomInput::GoOn,
+        }
+    }
+
+    /// Keeps what the room does not get to yet. Whoever says more than there is room for comes back
+    /// later.
+    fn keep_waiting(&mut self, mail: RoomMail) {
+        if let RoomMail::Message { connection, permit: (_, Some(large)), .. } = &mail
+            && self.large_size() + size_of(large) > ROOM_LARGE_MESSAGES_SIZE_MAX
+        {
+            return connection.end(Ending::Bye(ByeReason::Slow));
+        }
+        self.waiting.push_back(mail);
+    }
+
+    /// Bytes of large messages that wait, or that the room works on.
+    fn large_size(&self) -> usize {
+        let waiting = self.waiting.iter().filter_map(|mail| match mail {
+            RoomMail::Message { permit, .. } => Some(permit),
+            _ => None,
+        });
+        waiting.chain(&self.permits).filter_map(|(_, large)| large.as_ref()).map(size_of).sum()
     }
 
     /// Where more than half is kept of what may be, the room is pressed.
@@ -393,6 +438,7 @@ impl RoomTask {
         match mail {
             RoomMail::Message { connection, channel, message, permit } => {
                 let conn = connection.id();
+                self.speaker = Some(connection.clone());
                 self.ways.connections().insert(conn, connection);
                 self.permits.push(permit);
                 RoomInput::Message { conn, channel, message: *message }
@@ -451,6 +497,7 @@ impl RoomTask {
         }
         if self.room.takes_messages() {
             self.permits.clear();
+            self.speaker = None;
             // Only now: the room has given back what it had reserved there.
             for conn in self.left.drain(..) {
                 let left = self.ways.connections().remove(&conn);
@@ -525,9 +572,9 @@ mod tests {
     use tidelog_document::Doctype;
     use tidelog_pages::AppendError;
     use tidelog_room::Suspect;
-    use tidelog_sync::{Intent, Refusal, codec};
-    use tidelog_types::limits::Limits;
-    use tidelog_types::{BudgetLimits, JournalId, Lineage, Position};
+    use tidelog_sync::{Intent, Refusal, WireFrame, codec};
+    use tidelog_types::limits::{Limits, MESSAGE_SIZE_MAX};
+    use tidelog_types::{BudgetLimits, CallId, JournalId, Life, Lineage, Lsn, Position};
     use tokio::sync::Semaphore;
 
     use crate::marks::Marks;
@@ -598,8 +645,16 @@ mod tests {
     }
 
     fn message(connection: &Connection, body: ToRoom) -> RoomMail {
+        message_with(connection, body, None)
+    }
+
+    fn message_with(
+        connection: &Connection,
+        body: ToRoom,
+        large: Option<OwnedSemaphorePermit>,
+    ) -> RoomMail {
         let own = Arc::new(Semaphore::new(1)).try_acquire_owned().expect("a permit");
-        let permit = (own, None);
+        let permit = (own, large);
         let (connection, message) = (connection.clone(), Box::new(body));
         RoomMail::Message { connection, channel: Channel(1), message, permit }
     }
@@ -625,10 +680,7 @@ mod tests {
     #[tokio::test]
     async fn who_leaves_a_busy_room_has_nothing_reserved_there() {
         let folder = tempfile::tempdir().expect("a folder");
-        let slice = BudgetLimits { steps: 1, ..Limits::DEFAULT.slice };
-        let limits = Limits { slice, ..Limits::DEFAULT };
-        let settings = RoomSettings { dev: true, limits, ..RoomSettings::default() };
-        let (store, _threads, rooms) = rooms_in(folder.path(), settings);
+        let (store, _threads, rooms) = rooms_in(folder.path(), slow_settings());
         let document = DocumentKey::new("list", "").expect("a name");
         let (room, mail) = mpsc::unbounded_channel();
         let mut task = rooms.task(&document, room.downgrade(), mail);
@@ -665,6 +717,131 @@ mod tests {
         store.close();
     }
 
+    /// Settings with which a room does one thing in a step.
+    fn slow_settings() -> RoomSettings {
+        let slice = BudgetLimits { steps: 1, ..Limits::DEFAULT.slice };
+        let limits = Limits { slice, ..Limits::DEFAULT };
+        RoomSettings { dev: true, limits, ..RoomSettings::default() }
+    }
+
+    /// Many frames, each of which takes a step.
+    fn frames() -> ToRoom {
+        let frame = WireFrame { call: CallId([0; 16]), body: b"no mutation".to_vec() };
+        ToRoom::Frames { life: Life([1; 16]), first: Lsn::FIRST, frames: vec![frame; 100] }
+    }
+
+    /// Takes steps until this is so.
+    async fn step_until(task: &mut RoomTask, is_so: impl Fn(&RoomTask) -> bool) {
+        while !is_so(task) {
+            let input = timeout(ANSWER_TAKES, task.next_input()).await.expect("in time");
+            task.step(input.expect("it is there"));
+        }
+    }
+
+    /// Space for so many large messages.
+    fn space(count: usize) -> (Arc<Semaphore>, impl Fn() -> Option<OwnedSemaphorePermit>) {
+        let space = Arc::new(Semaphore::new(count));
+        let theirs = Arc::clone(&space);
+        (space, move || Some(Arc::clone(&theirs).try_acquire_owned().expect("there is space")))
+    }
+
+    #[tokio::test]
+    async fn a_large_message_holds_its_space_until_it_is_worked_off() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (store, _threads, rooms) = rooms_in(folder.path(), slow_settings());
+        let document = DocumentKey::new("list", "").expect("a name");
+        let (room, mail) = mpsc::unbounded_channel();
+        let mut task = rooms.task(&document, room.downgrade(), mail);
+        let (space, large) = space(1);
+        let (connection, _end) = Connection::new(ConnId(1));
+        room.send(message(&connection, open())).expect("it is there");
+        room.send(message_with(&connection, frames(), large())).expect("it is there");
+        let is_done = |task: &RoomTask| {
+            let is_done = task.room.counts().rejected == 100 && task.room.takes_messages();
+            assert_eq!(space.available_permits(), usize::from(is_done));
+            is_done
+        };
+        step_until(&mut task, is_done).await;
+        store.close();
+    }
+
+    /// Goal: frames that had arrived are applied, though their client has gone. Method: it leaves
+    /// behind a large message, and there is space for another one.
+    #[tokio::test]
+    async fn what_those_who_have_gone_left_behind_is_heard_while_nobody_wants_its_space() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (store, _threads, rooms) = rooms_in(folder.path(), slow_settings());
+        let document = DocumentKey::new("list", "").expect("a name");
+        let (room, mail) = mpsc::unbounded_channel();
+        let mut task = rooms.task(&document, room.downgrade(), mail);
+        let (_space, large) = space(MESSAGE_SIZE_MAX);
+        let (connection, _end) = Connection::new(ConnId(1));
+        room.send(message(&connection, open())).expect("it is there");
+        room.send(message_with(&connection, frames(), large())).expect("it is there");
+        room.send(RoomMail::Left { conn: connection.id() }).expect("it is there");
+        connection.end(Ending::Quiet);
+        step_until(&mut task, |task| task.room.counts().rejected == 100).await;
+        store.close();
+    }
+
+    /// Goal: those who have gone keep no room busy where others want the space for large messages.
+    /// Method: one has gone whose message is worked on, with its channel closed, and one whose
+    /// message waits.
+    #[tokio::test]
+    async fn what_is_left_behind_by_those_who_have_gone_is_not_worked_off() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (store, _threads, rooms) = rooms_in(folder.path(), slow_settings());
+        let document = DocumentKey::new("list", "").expect("a name");
+        let (room, mail) = mpsc::unbounded_channel();
+        let mut task = rooms.task(&document, room.downgrade(), mail);
+        let (space, large) = space(2);
+        let (first, _end) = Connection::new(ConnId(1));
+        let (second, _other_end) = Connection::new(ConnId(2));
+        room.send(message(&first, open())).expect("it is there");
+        room.send(message_with(&first, frames(), large())).expect("it is there");
+        room.send(message(&first, ToRoom::Close)).expect("it is there");
+        room.send(message_with(&second, open(), large())).expect("it is there");
+        step_until(&mut task, |task| task.room.counts().rejected == 1).await;
+        second.end(Ending::Quiet);
+        room.send(RoomMail::Left { conn: second.id() }).expect("it is there");
+        step_until(&mut task, |task| task.room.counts().rejected == 2).await;
+        assert_eq!(space.available_permits(), 1, "what waited is dropped at once");
+        first.end(Ending::Quiet);
+        step_until(&mut task, |task| task.room.takes_messages()).await;
+        assert_eq!(space.available_permits(), 2);
+        assert!(task.room.counts().rejected <= 3, "what is begun is done");
+        store.close();
+    }
+
+    /// Goal: a busy room leaves space for large messages to others. Method: as much is said to one
+    /// as it keeps, in a message that it works on and in one that waits, and then more.
+    #[tokio::test]
+    async fn whoever_says_more_to_a_room_than_it_keeps_comes_back_later() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (store, _threads, rooms) = rooms_in(folder.path(), slow_settings());
+        let document = DocumentKey::new("list", "").expect("a name");
+        let (room, mail) = mpsc::unbounded_channel();
+        let mut task = rooms.task(&document, room.downgrade(), mail);
+        let half = ROOM_LARGE_MESSAGES_SIZE_MAX / 2;
+        let space = Arc::new(Semaphore::new(1024 * 1024));
+        let large = |size: usize| {
+            let count = u32::try_from(size / 1024).expect("few");
+            Some(Arc::clone(&space).try_acquire_many_owned(count).expect("there is space"))
+        };
+        let connections = [1, 2, 3].map(|number| Connection::new(ConnId(number)).0);
+        room.send(message(&connections[0], open())).expect("it is there");
+        let sizes = [half, half, 1024];
+        for (connection, size) in connections.iter().zip(sizes) {
+            room.send(message_with(connection, frames(), large(size))).expect("it is there");
+        }
+        room.send(message(&connections[2], ToRoom::Close)).expect("it is there");
+        step_until(&mut task, |task| task.room.counts().rejected == 2).await;
+        let endings = connections.map(|connection| connection.ended().borrow().clone());
+        assert_eq!(endings, [None, None, Some(Ending::Bye(ByeReason::Slow))]);
+        assert_eq!(space.available_permits(), 1024 * 1024 - 2 * half / 1024);
+        store.close();
+    }
+
     /// Goal: whoever a room refused goes on with its other documents once that room is gone.
     /// Method: one is refused, another one says something in the instant in which it retires.
     #[tokio::test(start_paused = true)]
@@ -688,8 +865,11 @@ mod tests {
             task.step(input);
         }
         assert!(began.elapsed() >= EMPTY_ROOM_STAYS);
-        room.send(message(&late, ToRoom::Close)).expect("it is not gone yet");
+        let (space, large) = space(1);
+        let unread = message_with(&late, ToRoom::Close, large());
+        room.send(unread).expect("it is not gone yet");
         drop(task);
+        assert_eq!(space.available_permits(), 1);
         let heard = end.queue.try_recv().map(|message| *message);
         let body = FromRoom::Refused(Refusal::Missing);
         assert_eq!(heard, Ok(FromServer::About { channel: Channel(1), body }));
@@ -726,9 +906,10 @@ mod tests {
         let room = rooms.room(&document).expect("there is room");
         let (first, _end) = Connection::new(ConnId(1));
         let (second, _other_end) = Connection::new(ConnId(2));
-        room.send(message(&first, open())).expect("it is there");
+        let (space, large) = space(2);
+        room.send(message_with(&first, open(), large())).expect("it is there");
         heard.recv().expect("it runs something");
-        room.send(message(&second, open())).expect("it is there");
+        room.send(message_with(&second, open(), large())).expect("it is there");
         tell.send(()).expect("it waits");
         for connection in [first, second] {
             let mut ended = connection.ended();
@@ -736,6 +917,8 @@ mod tests {
             assert_eq!(*ending.expect("it is told").expect("it is there"), Some(Ending::Quiet));
         }
         assert!(rooms.rooms().is_empty(), "it takes no other one's place");
+        let all = timeout(ANSWER_TAKES, space.acquire_many(2)).await;
+        assert!(all.is_ok(), "nothing is held any more");
         store.close();
     }
 

@@ -222,7 +222,9 @@ impl Reader {
             Some(None) => {}
         }
         let turn = self.shared.large_messages.turn();
-        let mut turn = tell_meanwhile(&self.connection, turn).await;
+        let Some(mut turn) = tell_meanwhile(&self.connection, turn).await else {
+            return Flow::Break(Ending::Bye(ByeReason::Slow));
+        };
         gate.open();
         let came = || gate.read_size();
         let bytes = tokio::select! {
@@ -493,12 +495,21 @@ async fn ended(ending: &mut watch::Receiver<Option<Ending>>) -> Ending {
 mod tests {
     use std::convert::Infallible;
     use std::pin::Pin;
+    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicBool, AtomicU64};
     use std::task::{Context, Poll};
 
+    use tidelog_room::RoomSettings;
+    use tidelog_types::Lsn;
+    use tidelog_types::limits::Limits;
     use tokio::sync::mpsc::error::TryRecvError;
     use tokio::sync::mpsc::unbounded_channel;
 
     use super::*;
+    use crate::large_messages::LargeMessages;
+    use crate::marks::Marks;
+    use crate::rooms::{RoomThreads, Rooms};
+    use crate::store::Store;
 
     #[tokio::test(start_paused = true)]
     async fn one_who_is_not_listened_to_hears_that_we_are_here() {
@@ -583,6 +594,58 @@ mod tests {
         channels.enter(Channel(1), document, &later);
         drop(channels);
         assert!(matches!(mail.try_recv(), Ok(RoomMail::Left { conn: ConnId(7) })));
+    }
+
+    /// Goal: what a large message takes is given back with it, and not before. Method: a room that
+    /// does not get to it, and the same one when it has closed.
+    #[tokio::test]
+    async fn a_large_message_takes_its_space_along_to_the_room() {
+        let data = tempfile::tempdir().expect("a folder");
+        let store = Store::open(data.path(), Limits::DEFAULT, Arc::default()).expect("a store");
+        let threads = RoomThreads::start().expect("threads");
+        let (settings, caution) = (RoomSettings::default(), Arc::new(Marks::open(data.path())));
+        let rooms = Rooms::new(store.handle(), settings, caution, Arc::default(), threads.handle());
+        let space = Arc::new(Semaphore::new(1));
+        let (connection, _end) = Connection::new(ConnId(7));
+        let shared = Shared {
+            dev: true,
+            rooms,
+            store: store.handle(),
+            counters: Arc::default(),
+            connections_ever: AtomicU64::new(1),
+            stopping: AtomicBool::new(false),
+            slow_after: Duration::ZERO,
+            data: data.path().to_owned(),
+            exports: Arc::new(Semaphore::new(0)),
+            seats: Arc::new(Semaphore::new(0)),
+            large_messages: LargeMessages::new(0, 0),
+            connections: Mutex::default(),
+        };
+        let mut reader = Reader {
+            connection,
+            shared: Arc::new(shared),
+            channels: Channels { conn: ConnId(7), open: BTreeMap::new() },
+            permits: Arc::new(Semaphore::new(1)),
+            early: None,
+        };
+        let (room, mut mail) = unbounded_channel();
+        let document = DocumentKey::new("list", "").expect("a name");
+        reader.channels.enter(Channel(1), document, &room);
+        let mut say = || {
+            let take = |permits: &Arc<Semaphore>| Arc::clone(permits).try_acquire_owned();
+            let own = take(&reader.permits).expect("there is room");
+            let large = take(&space).expect("there is room");
+            let body = ToRoom::Received { next: Lsn::FIRST };
+            let said =
+                reader.take(ToServer::About { channel: Channel(1), body }, (own, Some(large)));
+            assert_eq!(said, Flow::Continue(()));
+            space.available_permits()
+        };
+        assert_eq!(say(), 0);
+        drop(mail.try_recv().expect("it has come"));
+        drop(mail);
+        assert_eq!(say(), 1, "nobody has it");
+        store.close();
     }
 
     /// Counts what it is given.

@@ -7,8 +7,9 @@ use tidelog_types::limits::{
     CONNECTION_CHANNELS_MAX, CONNECTION_IN_SIZE_MAX, CONNECTION_OUT_SIZE_MAX, CONNECTIONS_MAX,
     DOCTYPE_SIZE_MAX, DOCTYPES_MAX, DOCTYPES_SIZE_MAX, DOCUMENT_NAME_SIZE_MAX, ENTRY_PAGES_MAX,
     HELLO_SIZE_MAX, LARGE_MESSAGES_MAX, LARGE_MESSAGES_SIZE_MAX, Limits, MESSAGE_FRAMES_MAX,
-    MESSAGE_SIZE_MAX, MUTATION_PARAMS_MAX, MUTATION_STATEMENTS_MAX, OFFER_LIVES_MAX, ROOMS_MAX,
-    SEED_LSN_MAX, SMALL_MESSAGE_SIZE_MAX, SQL_VALUE_SIZE_MAX,
+    MESSAGE_SIZE_MAX, MUTATION_PARAMS_MAX, MUTATION_STATEMENTS_MAX, OFFER_LIVES_MAX,
+    ROOM_LARGE_MESSAGES_SIZE_MAX, ROOMS_MAX, SEED_LSN_MAX, SMALL_MESSAGE_SIZE_MAX,
+    SQL_VALUE_SIZE_MAX,
 };
 
 const PAPER: &str = include_str!("../PROTOCOL.md");
@@ -50,6 +51,10 @@ fn the_limits_of_the_paper_are_those_of_the_code() {
         (
             "messages of more than 384 KiB that are being said, or that no room has worked off yet",
             format!("{} ", size(LARGE_MESSAGES_SIZE_MAX)),
+        ),
+        (
+            "of them, said to one document and not worked off yet",
+            format!("{} ", size(ROOM_LARGE_MESSAGES_SIZE_MAX)),
         ),
         (
             "doctypes, and what their pages name, of all documents that are being handed over",

@@ -99,6 +99,9 @@ pub const LARGE_MESSAGES_MAX: usize = 16;
 /// them until rooms have worked them off.
 pub const LARGE_MESSAGES_SIZE_MAX: usize = 512 * 1024 * 1024;
 
+/// Bytes of them that one room keeps.
+pub const ROOM_LARGE_MESSAGES_SIZE_MAX: usize = 64 * 1024 * 1024;
+
 /// Bytes that wait to be sent on one connection before it is not read any further.
 pub const CONNECTION_OUT_SIZE_MAX: usize = 256 * 1024;
 

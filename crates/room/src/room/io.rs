@@ -22,7 +22,7 @@ pub enum RoomInput {
         /// What.
         message: ToRoom,
     },
-    /// A connection is gone.
+    /// A connection is gone. Of the frames that it said, those that are not begun are forgotten.
     Left {
         /// Which.
         conn: ConnId,

@@ -29,13 +29,12 @@ use super::{Halt, Room, RoomEffect, State, Work, ran};
 pub const STAGED: &str = "staged";
 
 /// Milliseconds in which something has to come of a document that is handed over while others wait
-/// with theirs: fewer than after which those give up.
+/// with theirs, or may soon find no room: fewer than after which those give up.
 const SEED_SILENT_MS: u64 = 5_000;
-/// The same while nobody waits: what is kept of a document is not kept for somebody silent.
+/// The same while nobody does: what is kept of a document is not kept for somebody silent.
 const SEED_IDLE_MS: u64 = 60_000;
 /// How often that becomes twice as long, each time it was too short. Whoever is slow gets through,
-/// then, and whoever is silent is waited for no longer than this. Where all rooms keep much of what
-/// is handed over it is the shortest of these times, and longer only for those of whom some came.
+/// then, and whoever is silent is waited for no longer than this.
 const SEED_PATIENCE_MAX: u32 = 3;
 
 /// How far a document has come that is handed over.
@@ -199,11 +198,10 @@ impl Room {
         if self.seed_progress.map(|(before, _)| before) != progress {
             self.seed_progress = progress.map(|progress| (progress, now_ms));
         }
-        let (SeedProgress { pages_count, .. }, since_ms) = self.seed_progress?;
+        let (_, since_ms) = self.seed_progress?;
         let is_idle = self.offers.is_empty() && !self.is_pressed;
         let silent_ms = if is_idle { SEED_IDLE_MS } else { SEED_SILENT_MS };
-        let has_patience = pages_count > 0 || !self.is_pressed;
-        let patience = if has_patience { self.overdue_count.min(SEED_PATIENCE_MAX) } else { 0 };
+        let patience = self.overdue_count.min(SEED_PATIENCE_MAX);
         self.takes_messages().then_some(since_ms + (silent_ms << patience))
     }
 

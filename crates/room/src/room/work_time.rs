@@ -39,8 +39,6 @@ struct Taken {
     /// Whether the latest transaction is over, and whether the one before it was.
     is_over: bool,
     is_behind_one_over: bool,
-    /// Whether a transaction was over though its run was not.
-    are_all_over: bool,
 }
 
 impl WorkTime {
@@ -66,11 +64,6 @@ impl WorkTime {
         taken.before_ns += now_ns.saturating_sub(taken.run_began_ns);
     }
 
-    /// Whether a transaction was over by its runs together: with more in memory it may not be.
-    pub(super) fn are_all_over(&self) -> bool {
-        self.taken().are_all_over
-    }
-
     fn taken(&self) -> MutexGuard<'_, Taken> {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -89,10 +82,7 @@ impl Stopwatch for WorkTime {
         let mut taken = self.taken();
         let before_ns = if taken.is_behind_one_over { 0 } else { taken.before_ns };
         let run_ns = now_ns.saturating_sub(taken.began_ns);
-        let is_run_over = run_ns > RUN_TAKES_NS;
-        let are_all_over = before_ns + run_ns > ALL_RUNS_TAKE_NS;
-        taken.are_all_over |= are_all_over && !is_run_over;
-        taken.is_over |= is_run_over || are_all_over;
+        taken.is_over |= run_ns > RUN_TAKES_NS || before_ns + run_ns > ALL_RUNS_TAKE_NS;
         taken.is_over
     }
 }
@@ -131,7 +121,7 @@ mod tests {
         }
         time.start();
         work(1);
-        assert!(time.is_over() && time.are_all_over(), "in all");
+        assert!(time.is_over(), "in all");
         time.start();
         work(1);
         assert!(!time.is_over(), "this one says so");
@@ -144,6 +134,6 @@ mod tests {
         work(RUN_TAKES_NS);
         assert!(!time.is_over());
         work(1);
-        assert!(time.is_over() && !time.are_all_over(), "the next work has as much");
+        assert!(time.is_over(), "the next work has as much");
     }
 }
