@@ -165,7 +165,6 @@ impl Document {
                 open.adoption_lacks = Some(pgid);
                 Ran::Done
             }
-            Ran::Failed(_) => Ran::Done,
             ran => ran,
         }
     }

@@ -247,7 +247,7 @@ impl Document {
         // It is tried again by itself, and what runs now has no final answer.
         let handle = &self.handles[&(ask.tab, ask.handle)];
         if !matches!(ask.request, Request::Sync)
-            && self.replica().is_some_and(|it| it.is_short_of(&handle.doctype, handle.hash))
+            && self.open().is_some_and(|open| open.is_short_of(handle))
         {
             return Ran::Failed(CallFailure::short_of_memory());
         }
