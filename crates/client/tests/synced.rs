@@ -1,8 +1,10 @@
 //! A document that is synced with a server.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use tidelog_client::{
-    Call, Connection, FromCore, Input, KeptRejections, PageServerFailure, PageServerId, Request,
-    TabId, ToCore,
+    Call, Connection, FromCore, Input, KeptRejections, PageServerFailure, PageServerId, Query,
+    Request, TabId, ToCore,
 };
 use tidelog_disk::Disk;
 use tidelog_document::{Doctype, hash_part};
@@ -16,7 +18,8 @@ use tidelog_testing::client::server::{Server, talk};
 use tidelog_testing::client::*;
 use tidelog_types::limits::Limits;
 use tidelog_types::{
-    EntryHash, ErrorCode, JournalId, Life, Lineage, Lsn, LsnRange, Pgid, Position, UnservedKind,
+    EntryHash, ErrorCode, JournalId, Life, Lineage, Lsn, LsnRange, Params, Pgid, Position,
+    UnservedKind,
 };
 
 fn add(device: &mut Device, id: &str) -> Call {
@@ -1538,10 +1541,16 @@ fn starred() -> Doctype {
     let mut newer = todos();
     newer.migrations.push(format!(
         "alter table todo add column star integer;
-         update todo set star = length(zeroblob({MUCH}) || '')"
+         insert into note select '' where length(zeroblob({MUCH}) || '') > {MUCH}"
     ));
     newer.mutations.push(define("rate", &[], &["update todo set star = 1"]));
     newer
+}
+
+/// What SQLite holds is counted for all tests together: those that measure it wait for each other.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// From now on there is memory for all but that migration.
@@ -1555,12 +1564,20 @@ fn query_elsewhere(device: &mut Device, sql: &str) -> Call {
     call
 }
 
+fn watch_elsewhere(device: &mut Device, sql: &str) -> Call {
+    let (call, handle, sql) = (device.next_call(), HANDLE, sql.to_owned());
+    let request = Request::Watch(Query { sql, params: Params::NONE });
+    device.ask(OTHER_TAB, vec![ToCore::Ask { call, handle, request }]);
+    call
+}
+
 /// Goal: a passing want of memory is no fault of a doctype, nor of what is asked by it, and what
 /// was opened by a newer one shows it once there is memory again. Who needs nothing newer goes on.
 /// Method: a document is opened by a newer release on a full disk, and so read anew; there is
 /// memory for all but the migration.
 #[test]
 fn a_migration_that_finds_no_memory_is_run_once_there_is_some() {
+    let _alone = alone();
     let mut device = Device::new(2);
     device.open(&todos());
     add(&mut device, "milk");
@@ -1589,6 +1606,7 @@ fn a_migration_that_finds_no_memory_is_run_once_there_is_some() {
 /// issued behind it, for which there is no room.
 #[test]
 fn a_mutation_is_looked_for_though_there_is_no_memory_for_a_newer_release() {
+    let _alone = alone();
     let mut device = Device::new(2);
     device.open(&todos());
     device.lose_page_server();
@@ -1604,6 +1622,38 @@ fn a_mutation_is_looked_for_though_there_is_no_memory_for_a_newer_release() {
     assert_eq!(device.code(large), ErrorCode::StorageFull);
     assert_eq!(device.fate(milk), "durable 2, confirmed 2, durable 2, confirmed 2");
     be_short_beyond(None);
+}
+
+/// Goal: a live query of a newer release outlives that there is no memory for its schema. Method:
+/// the document is read anew below it, as the disk has no room for what was issued with it.
+#[test]
+fn a_live_query_goes_on_once_there_is_memory_for_its_release() {
+    let _alone = alone();
+    let mut local = Device::new(2);
+    local.open(&todos());
+    let mut synced = online(2, &mut Server::default());
+    offline(&mut synced);
+    for (mut device, url) in [(local, None), (synced, Some(SERVER))] {
+        device.lose_page_server();
+        let (call, open) = device.open_message(url, &starred());
+        let (_, note) = device.mutation("note", &[("title", text(&"x".repeat(3 << 20)))]);
+        device.ask(OTHER_TAB, vec![open, note]);
+        device.opened(call);
+        let live = watch_elsewhere(&mut device, "select star from todo");
+        device.disk.set_capacity(Some(device.disk.used() + (1 << 20)));
+        be_short_of_much();
+        device.lend();
+        let [FromCore::Rows { .. }, FromCore::Failed { failure, .. }] = device.answers(live)[..]
+        else {
+            panic!("{}", device.fate(live))
+        };
+        assert_eq!(failure.code, ErrorCode::Engine, "{failure:?}");
+        assert_eq!(device.query("select count(*) from todo"), [[integer(0)]]);
+        be_short_beyond(None);
+        device.pass(16_000);
+        let last = device.answers(live).pop();
+        assert!(matches!(last, Some(FromCore::Rows { .. })), "{}", device.fate(live));
+    }
 }
 
 /// Goal: a tab that does not listen costs no more memory than a bound, and hears all that is kept

@@ -448,7 +448,7 @@ impl Document {
 
     fn run_watch(&mut self, ask: &Ask, query: &Query, ctx: &mut Context<'_>) -> Ran {
         let State::Open(open) = &mut self.state else { unreachable!("BUG: not open") };
-        let mut watch = Watch::new(query.clone());
+        let mut watch = Watch::new(ask.handle, query.clone());
         let ran = match watch.look(open, ctx.now_ms) {
             Run::Done(news) => {
                 if let Some(rows) = news {
