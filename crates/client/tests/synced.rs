@@ -1,11 +1,13 @@
 //! A document that is synced with a server.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use tidelog_client::{
-    Call, Connection, FromCore, Input, KeptRejections, PageServerFailure, PageServerId, Request,
-    TabId, ToCore,
+    Call, Connection, FromCore, Input, KeptRejections, PageServerFailure, PageServerId, Query,
+    Request, TabId, ToCore,
 };
 use tidelog_disk::Disk;
-use tidelog_document::hash_part;
+use tidelog_document::{Doctype, hash_part};
 use tidelog_pages::{OpenedDocument, StoreReply, StoreRequest, TimelineState};
 use tidelog_sqlite::{be_short_beyond, held_size};
 use tidelog_sync::{
@@ -16,7 +18,8 @@ use tidelog_testing::client::server::{Server, talk};
 use tidelog_testing::client::*;
 use tidelog_types::limits::Limits;
 use tidelog_types::{
-    EntryHash, ErrorCode, JournalId, Life, Lineage, Lsn, LsnRange, Pgid, Position, UnservedKind,
+    EntryHash, ErrorCode, JournalId, Life, Lineage, Lsn, LsnRange, Params, Pgid, Position,
+    UnservedKind,
 };
 
 fn add(device: &mut Device, id: &str) -> Call {
@@ -1530,33 +1533,127 @@ fn a_migration_that_needs_a_lost_page_fails_each_opening() {
     assert_eq!(device.query("select title from todo where rowid = 1"), [[text("title of 0")]]);
 }
 
-/// Goal: a passing want of memory is no fault of a doctype, nor of what is asked by it, and what
-/// was opened by a newer one shows it once there is memory again. Method: a document is opened by a
-/// newer release on a full disk, and so read anew; there is memory for all but the migration.
-#[test]
-fn a_migration_that_finds_no_memory_is_run_once_there_is_some() {
-    const MUCH: u64 = 15_000_000;
+/// Bytes that the migration of [`starred`] needs.
+const MUCH: u64 = 15_000_000;
+
+/// A newer release of the todo list.
+fn starred() -> Doctype {
     let mut newer = todos();
     newer.migrations.push(format!(
         "alter table todo add column star integer;
-         update todo set star = length(zeroblob({MUCH}) || '')"
+         insert into note select '' where length(zeroblob({MUCH}) || '') > {MUCH}"
     ));
     newer.mutations.push(define("rate", &[], &["update todo set star = 1"]));
+    newer
+}
+
+/// What SQLite holds is counted for all tests together: those that measure it wait for each other.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// From now on there is memory for all but that migration.
+fn be_short_of_much() {
+    be_short_beyond(Some(held_size()[0] + MUCH / 2));
+}
+
+fn query_elsewhere(device: &mut Device, sql: &str) -> Call {
+    let (call, query) = device.query_message(sql);
+    device.ask(OTHER_TAB, vec![query]);
+    call
+}
+
+fn watch_elsewhere(device: &mut Device, sql: &str) -> Call {
+    let (call, handle, sql) = (device.next_call(), HANDLE, sql.to_owned());
+    let request = Request::Watch(Query { sql, params: Params::NONE });
+    device.ask(OTHER_TAB, vec![ToCore::Ask { call, handle, request }]);
+    call
+}
+
+/// Goal: a passing want of memory is no fault of a doctype, nor of what is asked by it, and what
+/// was opened by a newer one shows it once there is memory again. Who needs nothing newer goes on.
+/// Method: a document is opened by a newer release on a full disk, and so read anew; there is
+/// memory for all but the migration.
+#[test]
+fn a_migration_that_finds_no_memory_is_run_once_there_is_some() {
+    let _alone = alone();
     let mut device = Device::new(2);
     device.open(&todos());
     add(&mut device, "milk");
     device.fill_disk();
-    let call = device.start_open(OTHER_TAB, None, &newer);
+    let call = device.start_open(OTHER_TAB, None, &starred());
     device.opened(call);
     device.disk.set_full(false);
-    be_short_beyond(Some(held_size()[0] + MUCH / 2));
-    let failure = device.try_query("select star from todo").expect_err("it has no such column yet");
-    assert_eq!(failure.code, ErrorCode::Engine, "{failure:?}");
+    be_short_of_much();
+    let call = query_elsewhere(&mut device, "select star from todo");
+    assert_eq!(device.code(call), ErrorCode::Engine, "it has no such column yet");
     let (call, message) = device.mutation("rate", &[]);
     device.ask(OTHER_TAB, vec![message]);
     assert_eq!(device.code(call), ErrorCode::Engine);
+    let bread = add(&mut device, "bread");
+    assert!(device.fate(bread).starts_with("durable"), "{}", device.fate(bread));
+    assert_eq!(device.query("select count(*) from todo"), [[integer(2)]], "for the older release");
+    let sync = device.sync();
+    assert!(matches!(device.answer(sync), FromCore::Done { .. }));
     be_short_beyond(None);
-    device.query("select star from todo");
+    let call = query_elsewhere(&mut device, "select star from todo");
+    assert!(matches!(device.answer(call), FromCore::Rows { .. }), "{}", device.fate(call));
+}
+
+/// Goal: what became of a mutation is found out though there is no memory for what another tab
+/// needs. Method: it is asked for again before it is written, and before what the other tab has
+/// issued behind it, for which there is no room.
+#[test]
+fn a_mutation_is_looked_for_though_there_is_no_memory_for_a_newer_release() {
+    let _alone = alone();
+    let mut device = Device::new(2);
+    device.open(&todos());
+    device.lose_page_server();
+    let milk = add(&mut device, "milk");
+    let (call, open) = device.open_message(None, &starred());
+    let (large, note) = device.mutation("note", &[("title", text(&"x".repeat(3 << 20)))]);
+    device.ask(OTHER_TAB, vec![open, note]);
+    device.opened(call);
+    device.ask_again(&[milk]);
+    device.disk.set_capacity(Some(device.disk.used() + (1 << 20)));
+    be_short_of_much();
+    device.lend();
+    assert_eq!(device.code(large), ErrorCode::StorageFull);
+    assert_eq!(device.fate(milk), "durable 2, confirmed 2, durable 2, confirmed 2");
+    be_short_beyond(None);
+}
+
+/// Goal: a live query of a newer release outlives that there is no memory for its schema. Method:
+/// the document is read anew below it, as the disk has no room for what was issued with it.
+#[test]
+fn a_live_query_goes_on_once_there_is_memory_for_its_release() {
+    let _alone = alone();
+    let mut local = Device::new(2);
+    local.open(&todos());
+    let mut synced = online(2, &mut Server::default());
+    offline(&mut synced);
+    for (mut device, url) in [(local, None), (synced, Some(SERVER))] {
+        device.lose_page_server();
+        let (call, open) = device.open_message(url, &starred());
+        let (_, note) = device.mutation("note", &[("title", text(&"x".repeat(3 << 20)))]);
+        device.ask(OTHER_TAB, vec![open, note]);
+        device.opened(call);
+        let live = watch_elsewhere(&mut device, "select star from todo");
+        device.disk.set_capacity(Some(device.disk.used() + (1 << 20)));
+        be_short_of_much();
+        device.lend();
+        let [FromCore::Rows { .. }, FromCore::Failed { failure, .. }] = device.answers(live)[..]
+        else {
+            panic!("{}", device.fate(live))
+        };
+        assert_eq!(failure.code, ErrorCode::Engine, "{failure:?}");
+        assert_eq!(device.query("select count(*) from todo"), [[integer(0)]]);
+        be_short_beyond(None);
+        device.pass(16_000);
+        let last = device.answers(live).pop();
+        assert!(matches!(last, Some(FromCore::Rows { .. })), "{}", device.fate(live));
+    }
 }
 
 /// Goal: a tab that does not listen costs no more memory than a bound, and hears all that is kept

@@ -165,7 +165,6 @@ impl Document {
                 open.adoption_lacks = Some(pgid);
                 Ran::Done
             }
-            Ran::Failed(_) => Ran::Done,
             ran => ran,
         }
     }
@@ -193,8 +192,16 @@ impl Document {
         let Some((tab, call, watch)) = self.watches.next_dirty(is_behind) else {
             return Run::Done(Attempt::Idle);
         };
+        let handle = self.handles.get(&(tab, watch.handle));
         let ran = match adopted {
             Ran::Fault(pgid) => Run::Fault(pgid),
+            // It is asked again by itself, and by an older schema it has no final answer.
+            _ if handle.is_some_and(|handle| open.is_short_of(handle)) => {
+                watch.fail();
+                let failure = CallFailure::short_of_memory();
+                ctx.out.tell(tab, FromCore::Failed { call, failure });
+                return Run::Done(Attempt::Done);
+            }
             _ => watch.look(open, ctx.now_ms),
         };
         let failure = match ran {

@@ -10,7 +10,7 @@ use tidelog_types::{
     CallId, DocumentKey, EntryId, ErrorCode, JournalId, Life, Lineage, Lsn, Outcome, Pgid, Position,
 };
 
-use super::{Context, Document, State};
+use super::{Context, Document, HandleState, State};
 use crate::outbox::Outbox;
 use crate::protocol::{CallFailure, FromCore};
 use crate::record::{HashedDoctype, Record};
@@ -28,6 +28,8 @@ pub(super) struct Open {
     /// Whether it was read anew, and may have forgotten doctypes of tabs that hold it. That is
     /// mended with the next request, or after the pause in which nothing is written by itself.
     pub is_unadopted: bool,
+    /// The doctypes of tabs for which there was no memory as they were to be known again.
+    pub short_of: Vec<Doctype>,
     /// The lost page without which it cannot know them again, if that was seen.
     pub adoption_lacks: Option<Pgid>,
     /// Something of this copy is lost, or nothing proves that it is whole.
@@ -130,6 +132,7 @@ impl Open {
             record_due: None,
             is_kept: true,
             is_unadopted: true,
+            short_of: Vec::new(),
             adoption_lacks: None,
             is_incomplete: state.is_incomplete,
             storage_durable: state.storage.map_or(Lsn::FIRST, |position| position.next),
@@ -171,6 +174,7 @@ impl Open {
             record_due: None,
             is_kept: false,
             is_unadopted: false,
+            short_of: Vec::new(),
             adoption_lacks: None,
             is_incomplete: false,
             storage_durable: Lsn::FIRST,
@@ -269,6 +273,14 @@ impl Open {
     /// The first storage LSN that is not visible.
     pub fn visible(&self) -> Lsn {
         self.base().map_or(Lsn::FIRST, |position| position.next)
+    }
+
+    /// Whether the document is not at the version of who holds it so, for want of memory alone.
+    pub fn is_short_of(&self, HandleState { doctype, hash, .. }: &HandleState) -> bool {
+        match &self.role {
+            Role::Local(_) => self.short_of.contains(doctype),
+            Role::Synced(synced) => synced.replica.is_short_of(doctype, *hash),
+        }
     }
 
     pub fn synced_mut(&mut self) -> Option<&mut Synced> {

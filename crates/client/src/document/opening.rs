@@ -168,17 +168,19 @@ impl Document {
     }
 
     /// Where the document was read anew while tabs hold it, it has to know their doctypes again.
-    /// What finds no memory for that fails for now, rather than for good by an older doctype.
+    /// What finds no memory for that is noted, and holds up nobody who needs nothing newer.
     pub(super) fn adopt_handles(&mut self, ctx: &mut Context<'_>) -> Ran {
         if !self.open().is_some_and(|open| open.is_unadopted) {
             return Ran::Done;
         }
-        let mut short = None;
+        let mut short_of = Vec::new();
         for doctype in self.doctypes_of_handles() {
             // Where it fails it stays at its version, and what needs the newer one fails.
             match self.migrate(&doctype) {
                 Ran::Fault(pgid) => return Ran::Fault(pgid),
-                Ran::Failed(failure) if failure.code == ErrorCode::Engine => short = Some(failure),
+                Ran::Failed(failure) if failure.code == ErrorCode::Engine => {
+                    short_of.push(doctype.clone());
+                }
                 _ => {}
             }
             if let State::Open(open) = &mut self.state
@@ -190,9 +192,10 @@ impl Document {
             self.note_doctype(&doctype, ctx);
         }
         if let State::Open(open) = &mut self.state {
-            open.is_unadopted = short.is_some();
+            open.is_unadopted = !short_of.is_empty();
+            open.short_of = short_of;
         }
-        short.map_or(Ran::Done, Ran::Failed)
+        Ran::Done
     }
 
     /// The doctypes that tabs know it by, each succeeding those before it.

@@ -247,7 +247,7 @@ impl Document {
         // It is tried again by itself, and what runs now has no final answer.
         let handle = &self.handles[&(ask.tab, ask.handle)];
         if !matches!(ask.request, Request::Sync)
-            && self.replica().is_some_and(|it| it.is_short_of(&handle.doctype, handle.hash))
+            && self.open().is_some_and(|open| open.is_short_of(handle))
         {
             return Ran::Failed(CallFailure::short_of_memory());
         }
@@ -448,7 +448,7 @@ impl Document {
 
     fn run_watch(&mut self, ask: &Ask, query: &Query, ctx: &mut Context<'_>) -> Ran {
         let State::Open(open) = &mut self.state else { unreachable!("BUG: not open") };
-        let mut watch = Watch::new(query.clone());
+        let mut watch = Watch::new(ask.handle, query.clone());
         let ran = match watch.look(open, ctx.now_ms) {
             Run::Done(news) => {
                 if let Some(rows) = news {

@@ -8,7 +8,7 @@ use tidelog_types::{Pgid, Rows, SortedMap};
 use super::open::Open;
 use crate::effect::TabId;
 use crate::outbox::Outbox;
-use crate::protocol::{Call, CallFailure, FromCore, Query};
+use crate::protocol::{Call, CallFailure, FromCore, Handle, Query};
 
 /// The live queries of all tabs.
 #[derive(Default)]
@@ -20,6 +20,8 @@ pub(super) struct Watches {
 
 /// One live query.
 pub(super) struct Watch {
+    /// By which its tab holds the document.
+    pub handle: Handle,
     query: Query,
     /// What its last run read; `None` if it has to run again whatever changes.
     read_set: Option<ReadSet>,
@@ -29,8 +31,8 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    pub fn new(query: Query) -> Self {
-        Self { query, read_set: None, rows: None, dirty_since: None }
+    pub fn new(handle: Handle, query: Query) -> Self {
+        Self { handle, query, read_set: None, rows: None, dirty_since: None }
     }
 
     /// Runs the query once; says its rows if they are others than before.
