@@ -58,8 +58,9 @@
 //! (`doors/talk.rs`), and its notes say who wrote what is beside them (`doors/room_notes.rs`); no
 //! core says what has no place on its line, tells its tabs another thing of that, keeps more notes
 //! than it may, or forgets to ask when it has to be woken (`doors/line.rs`, `doors/core_notes.rs`,
-//! `doors/wake.rs`); each page server answers each request once, in its turn and with what is so
-//! (`doors/store.rs`); no tab is told what it did not ask for on top of what it has not heard.
+//! `doors/wake.rs`); each page server answers each request once, in its turn and with what is so,
+//! and comes to rest when nobody asks it for anything (`doors/store.rs`); no tab is told what it
+//! did not ask for on top of what it has not heard.
 //!
 //! When the faults have stopped, all sides converge byte for byte, live queries show what there is,
 //! tabs are told so, what is issued then is confirmed (in documents that may be full, decided), and
