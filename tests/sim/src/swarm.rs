@@ -425,7 +425,12 @@ impl Swarm {
             swarm.limits.message_pages_max = swarm.limits.message_pages_max.min(3);
         }
         let mut last = Rng::new(seed.rotate_left(40) ^ !seed);
-        if swarm.history.is_empty() && !swarm.rivals && last.once_in(2) {
+        // Nothing of this asks what became of a document that its server has lost.
+        let bears_deletion = |(_, it): &(u64, History)| {
+            matches!(it, History::ExportAmid | History::FailAmid | History::SayAgain)
+        };
+        let times = if swarm.history.is_empty() { 2 } else { 3 };
+        if swarm.history.iter().all(bears_deletion) && !swarm.rivals && last.once_in(times) {
             swarm.history.push((last.below(swarm.actions), History::DeleteOnServer));
         }
         // Those who meet, or come back, are to be there.
