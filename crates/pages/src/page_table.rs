@@ -211,12 +211,10 @@ impl PageTable {
     /// The newest versions of all pages from `first` on that changed at this LSN or later,
     /// ascending.
     pub fn since(&self, lsn: Lsn, first: Pgid) -> impl Iterator<Item = PageVersion> + '_ {
-        let is_newest =
-            move |entry: &&TableEntry| entry.lsn >= lsn && !self.logged.contains_key(&entry.pgid);
         let mut checkpointed = self
             .checkpointed_from(first)
             .iter()
-            .filter(is_newest)
+            .filter(move |entry| self.is_newest_since(entry, lsn))
             .map(checkpointed_page)
             .peekable();
         let newest = |(pgid, page): (&Pgid, &LoggedPage)| page.versions.last()?.page(*pgid);
@@ -228,6 +226,12 @@ impl PageTable {
             };
             checkpointed.next_if(|page| page.pgid < next).or_else(|| logged.next())
         })
+    }
+
+    /// Whether what the table says of a page is its newest version, and was written at this LSN or
+    /// later.
+    fn is_newest_since(&self, entry: &TableEntry, lsn: Lsn) -> bool {
+        entry.lsn >= lsn && !self.is_logged(entry.pgid)
     }
 
     /// Goes on to make the newest versions the checkpointed ones, by so many entries at most. Gives

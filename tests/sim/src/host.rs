@@ -303,6 +303,15 @@ impl Host {
         done
     }
 
+    /// Whether an append to this document waits for the store's next round.
+    pub(crate) fn is_writing(&self, document: &DocumentKey) -> bool {
+        let mut inbox = self.running.iter().flat_map(|running| &running.inbox);
+        inbox.any(|(_, request)| match request {
+            StoreRequest::Append { append, .. } => append.document == *document,
+            _ => false,
+        })
+    }
+
     /// Whether the store has something to do.
     pub(crate) fn wants_round(&self) -> bool {
         let Some(running) = &self.running else { return false };

@@ -38,7 +38,8 @@
 //!   of a store.
 //! - A server lets nobody in for a while, or not without a token, which tabs may lack for once, or
 //!   which it refuses.
-//! - A tab cannot reach the next core at first; it opens a document that is being deleted.
+//! - A tab cannot reach the next core at first, or finds none that says a word for seconds; it
+//!   opens a document that is being deleted.
 //! - A tab hears late of all that is said to it; a core is killed as soon as it has taken over, and
 //!   what it has said arrives after what the next one says.
 //!
@@ -58,8 +59,10 @@
 //! (`doors/talk.rs`), and its notes say who wrote what is beside them (`doors/room_notes.rs`); no
 //! core says what has no place on its line, tells its tabs another thing of that, keeps more notes
 //! than it may, or forgets to ask when it has to be woken (`doors/line.rs`, `doors/core_notes.rs`,
-//! `doors/wake.rs`); each page server answers each request once, in its turn and with what is so
-//! (`doors/store.rs`); no tab is told what it did not ask for on top of what it has not heard.
+//! `doors/wake.rs`); each page server answers each request once, in its turn and with what is so,
+//! and comes to rest when nobody asks it for anything (`doors/store.rs`); no tab takes what it
+//! asked for the cause of more deaths than there were (`doors/tab.rs`), or is told what it did not
+//! ask for on top of what it has not heard.
 //!
 //! When the faults have stopped, all sides converge byte for byte, live queries show what there is,
 //! tabs are told so, what is issued then is confirmed (in documents that may be full, decided), and

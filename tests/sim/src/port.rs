@@ -165,6 +165,7 @@ impl Port {
         }
         if matches!(input, Input::Gone { .. }) {
             self.door.core_is_gone();
+            self.door.core_died();
         }
         for effect in self.machine.step(now_ms, input) {
             match effect {
@@ -176,6 +177,10 @@ impl Port {
                 }
                 Effect::Settle { call, answer, last } => {
                     let call = Call(call);
+                    if let Answer::Failed { error } = &answer {
+                        let wrong = self.door.blames_call(call, &error.message).err();
+                        followed.wrong = followed.wrong.take().or(wrong);
+                    }
                     followed.told.push((settled(call, &answer, &mut heard), last));
                     if let Some(asked) = last.then(|| self.asked.remove(&call)).flatten() {
                         self.door.is_settled(&asked);
@@ -193,7 +198,12 @@ impl Port {
                     let news = heard.take_if(|message| call_of(message).is_none());
                     followed.told.extend(news.map(|message| (message, true)));
                 }
-                Effect::Lost { handle, .. } => drop(self.lost.insert(Handle(handle))),
+                Effect::Lost { handle, error } => {
+                    let handle = Handle(handle);
+                    let wrong = self.door.blames_document(handle, &error.message).err();
+                    followed.wrong = followed.wrong.take().or(wrong);
+                    self.lost.insert(handle);
+                }
                 // An open document has its status from elsewhere.
                 Effect::Look => {}
                 effect => {

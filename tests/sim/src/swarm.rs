@@ -90,6 +90,8 @@ pub(crate) struct Swarm {
     /// Milliseconds that a core which has more to do needs for a slice of it, at most: something
     /// else comes between.
     pub(crate) core_slice_ms_max: u64,
+    /// Whoever looks for another core may find none that says a word for many seconds.
+    pub(crate) slow_welcomes: bool,
     /// What rots is the log of a store, and not its pages.
     pub(crate) logs_rot: bool,
     /// How often the power goes as soon as something was called durable, confirmed or handed over.
@@ -334,6 +336,7 @@ impl Swarm {
             silent_tabs: false,
             flaky_tokens: false,
             core_slice_ms_max: 0,
+            slow_welcomes: false,
             cuts_at_word: 0,
             logs_rot: false,
         };
@@ -425,7 +428,12 @@ impl Swarm {
             swarm.limits.message_pages_max = swarm.limits.message_pages_max.min(3);
         }
         let mut last = Rng::new(seed.rotate_left(40) ^ !seed);
-        if swarm.history.is_empty() && !swarm.rivals && last.once_in(2) {
+        // Nothing of this asks what became of a document that its server has lost.
+        let bears_deletion = |(_, it): &(u64, History)| {
+            matches!(it, History::ExportAmid | History::FailAmid | History::SayAgain)
+        };
+        let times = if swarm.history.is_empty() { 2 } else { 3 };
+        if swarm.history.iter().all(bears_deletion) && !swarm.rivals && last.once_in(times) {
             swarm.history.push((last.below(swarm.actions), History::DeleteOnServer));
         }
         // Those who meet, or come back, are to be there.
@@ -457,6 +465,9 @@ impl Swarm {
         let mut seldom = Rng::new(seed.rotate_left(28) ^ !seed);
         if seldom.once_in(3) && swarm.is_calm() {
             swarm.keep_waiting(&mut seldom);
+        } else if seldom.once_in(6) && swarm.is_calm() {
+            swarm.slow_welcomes = true;
+            swarm.troubles.extend([Trouble::KillCore; 3]);
         }
         swarm
     }

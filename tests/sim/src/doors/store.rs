@@ -12,6 +12,8 @@ use crate::swarm::Swarm;
 
 /// Of what becomes durable, one in so many is looked for on the disk.
 const LOOKS_ONE_IN: u32 = 16;
+/// Slices of work that a store has left at most since it was asked for something.
+const SLICES_MAX: u32 = 2_000;
 
 pub(crate) struct StoreDoor {
     door: Door,
@@ -19,16 +21,19 @@ pub(crate) struct StoreDoor {
     swarm: Swarm,
     /// How often something could have been looked for.
     looks: u32,
+    /// Slices of its work since it was asked for something.
+    slices: u32,
 }
 
 impl StoreDoor {
     pub(crate) fn new(disk: &CrashDevice, swarm: &Swarm, is_damaged: bool) -> Self {
         let may_be_damaged = is_damaged || swarm.history.iter().any(|(_, it)| it.rots());
         let door = Door::new(disk, swarm.limits, may_be_damaged);
-        Self { door, disk: disk.clone(), swarm: swarm.clone(), looks: 0 }
+        Self { door, disk: disk.clone(), swarm: swarm.clone(), looks: 0, slices: 0 }
     }
 
     pub(crate) fn comes(&mut self, owner: OwnerId, request: &StoreRequest) {
+        self.slices = 0;
         self.door.comes(owner, request);
     }
 
@@ -40,12 +45,16 @@ impl StoreDoor {
     ///
     /// # Errors
     ///
-    /// It may not say so, or has left something unsaid.
+    /// It may not say so, has left something unsaid, or never comes to rest.
     pub(crate) fn leaves(
         &mut self,
         server: &PageServer<CrashDisk>,
         replies: &[(OwnerId, StoreReply)],
     ) -> Result<(), String> {
+        self.slices += 1;
+        if self.slices > SLICES_MAX {
+            return Err("a store goes on and on, and nobody asks it for anything".to_owned());
+        }
         self.door.leaves(replies, server.is_broken())?;
         if !server.wants_poll() && !self.disk.has_held_flushes() {
             self.door.rests()?;

@@ -1,4 +1,4 @@
-//! What a tab asks its core for, and must not.
+//! What a tab asks its core for, and must not; and what it says that cores died of.
 //!
 //! A core does as it is told. That nobody wants it any more shows much later, or never.
 
@@ -8,6 +8,11 @@ use tidelog_client::{Call, Handle, Request, ToCore};
 
 /// Milliseconds after which a deletion is late, once the engine is there.
 const DELETION_MS: u64 = 10_000;
+/// Cores that have to die before something is taken for the cause.
+const DEATHS: u32 = 3;
+/// How a tab says that a call is, and a document.
+const DIED_OF_CALL: &str = "the engine died each time it was asked this";
+const DIED_OF_DOCUMENT: &str = "the engine died each time it had this document open";
 
 /// What the app of a tab has asked for, and been told.
 #[derive(Default)]
@@ -20,6 +25,11 @@ pub(crate) struct TabDoor {
     open: BTreeMap<Handle, Call>,
     /// When each deletion was asked for.
     deletions: BTreeMap<Call, u64>,
+    /// Cores that have died so far, and how many had when each call was made and each document
+    /// opened first.
+    deaths: u32,
+    calls: BTreeMap<Call, u32>,
+    documents: BTreeMap<Handle, u32>,
 }
 
 impl TabDoor {
@@ -29,6 +39,12 @@ impl TabDoor {
 
     /// The app asks for this.
     pub(crate) fn comes(&mut self, message: &ToCore, now_ms: u64) {
+        if let ToCore::Ask { call, .. } | ToCore::Destroy { call, .. } = message {
+            self.calls.insert(*call, self.deaths);
+        }
+        if let ToCore::Ask { handle, request: Request::Open(_), .. } = message {
+            self.documents.entry(*handle).or_insert(self.deaths);
+        }
         if let ToCore::Destroy { call, .. } = message
             && self.is_loaded
         {
@@ -51,6 +67,35 @@ impl TabDoor {
     /// The tab knows that its core is gone.
     pub(crate) fn core_is_gone(&mut self) {
         self.open.clear();
+    }
+
+    /// It has died.
+    pub(crate) fn core_died(&mut self) {
+        self.deaths += 1;
+    }
+
+    /// The tab says why a call fails.
+    ///
+    /// # Errors
+    ///
+    /// Not so many cores have died since it was made.
+    pub(crate) fn blames_call(&self, call: Call, why: &str) -> Result<(), String> {
+        let may_be = why != DIED_OF_CALL || self.have_died_since(self.calls.get(&call));
+        if may_be { Ok(()) } else { Err(format!("{call:?} is taken for the cause of deaths")) }
+    }
+
+    /// The tab says what is wrong with a document.
+    ///
+    /// # Errors
+    ///
+    /// Not so many cores have died since it was opened first.
+    pub(crate) fn blames_document(&self, handle: Handle, why: &str) -> Result<(), String> {
+        let may_be = why != DIED_OF_DOCUMENT || self.have_died_since(self.documents.get(&handle));
+        if may_be { Ok(()) } else { Err(format!("{handle:?} is taken for the cause of deaths")) }
+    }
+
+    fn have_died_since(&self, before: Option<&u32>) -> bool {
+        self.deaths - before.unwrap_or(&0) >= DEATHS
     }
 
     /// The tab has done all that follows from something.

@@ -107,7 +107,11 @@ pub(super) fn tell_of_deletion(it: &mut Stranger) -> Result<(), String> {
     it.says(1, open(&notes(1), None, FOLLOW), &begun)?;
     let anew = ["opened from 1 wanted 1 lives 0", "entry 1..2"];
     it.says(2, open(&notes(1), have, FOLLOW), &anew)?;
-    let frames = it.frames(1, 1, &["add"]);
-    it.says(1, frames, &["entry 2..3", "acked 2"])?;
-    it.hears(2, &["entry 2..3"])
+    let frames = it.frames(1, 1, &["add", "add", "add"]);
+    it.says(1, frames, &["entry 2..3", "entry 3..4", "entry 4..5", "acked 4"])?;
+    it.hears(2, &["entry 2..3", "entry 3..4", "entry 4..5"])?;
+    // The former one is no part of this one, of which the chains are not remembered.
+    it.restart()?;
+    let anew = ["opened from 1 wanted 4 lives 1", "entry 1..5"];
+    it.says(1, open(&notes(1), have, FOLLOW), &anew)
 }

@@ -302,6 +302,7 @@ impl World {
         // What was a draft of somebody would be offered again.
         docs.retain(|doc| self.docs.spec(*doc).host == Some(host));
         let Some(doc) = self.rng.pick(&docs) else { return Ok(()) };
+        self.pass(DECIDED_MS)?;
         let before = self.names_on(&self.hosts[host].disk, doc)?;
         let is_there = before.as_ref().is_some_and(|it| it.is_there);
         if !is_there || !self.hosts[host].is_up() || self.hosts[host].is_broken() {
@@ -309,14 +310,18 @@ impl World {
         }
         self.note(&format!("server {host}: {doc:?} is to be deleted"));
         let document = DocumentKey::new(&self.docs.spec(doc).name, "").expect("BUG: a bad name");
-        if self.rng.once_in(3) {
+        if self.rng.once_in(2) {
             // What comes before it may be on its way to the disk, and not get there.
             self.fill_server(host);
             for device in 0..self.devices.len() {
                 self.wish(device, doc, "large", LARGE);
             }
-            let sent_ms = self.rng.below(SENT_MS_MAX);
-            self.pass(sent_ms)?;
+            if self.rng.once_in(3) {
+                let sent_ms = self.rng.below(SENT_MS_MAX);
+                self.pass(sent_ms)?;
+            } else {
+                self.let_append_fail(host, &document)?;
+            }
         }
         self.deleting = Some((doc, before.map(|it| it.claims).unwrap_or_default()));
         let life = self.hosts[host].life;
@@ -331,6 +336,21 @@ impl World {
         {
             return Err(format!("server {host}: {doc:?} was not deleted, and is gone"));
         }
+        Ok(())
+    }
+
+    /// Lets things happen until a full store has refused an append to this document, of which the
+    /// room has not heard yet. Then there is room again.
+    fn let_append_fail(&mut self, host: usize, document: &DocumentKey) -> Result<(), String> {
+        let until = self.now_ms + DECIDED_MS;
+        for is_writing in [false, true] {
+            while self.next_at().is_some_and(|at| at <= until)
+                && self.hosts[host].is_writing(document) == is_writing
+            {
+                self.next_event()?;
+            }
+        }
+        self.hosts[host].disk.set_full(false);
         Ok(())
     }
 

@@ -20,6 +20,10 @@ const FOUND_MS: u64 = 8;
 const HOP_MS: u64 = 4;
 /// Milliseconds in which a worker has loaded.
 const LOADED_MS: u64 = 30;
+/// Milliseconds for which a tab that looks for a core finds one that is about to die, at most, and
+/// for which it finds none that says a word, where they are slow.
+const DYING_MS_MAX: u64 = 500;
+const SILENT_MS_MAX: u64 = 12_000;
 
 /// A page server's worker, by the number that its tab has given it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -180,6 +184,10 @@ impl World {
             return self.tab_takes(device, tab, &ToTab::Refused { core, reason });
         }
         (port.core, port.is_heard, port.is_watching) = (core, is_alive, false);
+        if self.swarm.slow_welcomes {
+            // It may have waited for long, and waits again.
+            self.trouble(device);
+        }
         self.say_to_core(device, tab, Event::Hello { device, life, tab, core });
         self.tab_takes(device, tab, &ToTab::Connected { core, place: 0 })
     }
@@ -229,7 +237,8 @@ impl World {
     /// others have gone on. Whoever looks for a core before that may find the dying one.
     pub(super) fn core_is_gone(&mut self, device: usize) {
         if self.faults && self.rng.once_in(2) {
-            let until_ms = self.now_ms + self.rng.below(500);
+            let ms = if self.swarm.slow_welcomes { SILENT_MS_MAX } else { DYING_MS_MAX };
+            let until_ms = self.now_ms + self.rng.below(ms);
             self.devices[device].lending.dying_until_ms = until_ms;
         }
         let tabs: Vec<TabId> = self.devices[device].tabs.keys().copied().collect();

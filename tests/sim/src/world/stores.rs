@@ -95,7 +95,7 @@ impl World {
         let Some(lent) = &mut self.devices[device].page_server else { return };
         let (server, worker) = (lent.id, lent.worker);
         let (mut replies, mut told, mut is_broken) = lent.poll();
-        while !late && !is_broken && lent.server.wants_poll() {
+        while !late && !is_broken && lent.wrong.is_none() && lent.server.wants_poll() {
             let (more, also, breaks) = lent.poll();
             replies.extend(more);
             told.extend(also);
