@@ -192,10 +192,9 @@ impl Port {
                     self.wake_at_ms = Some(at.ceil() as u64);
                     followed.wake_at_ms = self.wake_at_ms;
                 }
-                // That a document is open anew is no news to its app.
                 Effect::News { handle } => {
                     self.lost.remove(&Handle(handle));
-                    let news = heard.take_if(|message| call_of(message).is_none());
+                    let news = news_in(&mut heard, Handle(handle));
                     followed.told.extend(news.map(|message| (message, true)));
                 }
                 Effect::Lost { handle, error } => {
@@ -387,6 +386,16 @@ fn again_of(again: &Value) -> Option<Again> {
         copy: again["copy"].as_str().map(|copy| ClientId(id_of(copy))),
         since: [entry_of(&again["since"][0]), entry_of(&again["since"][1])],
     })
+}
+
+/// What was heard of a document that nobody asked for. That it is open anew says how it stands.
+fn news_in(heard: &mut Option<FromCore>, handle: Handle) -> Option<FromCore> {
+    let is_news =
+        |it: &mut FromCore| call_of(it).is_none() || matches!(it, FromCore::Opened { .. });
+    match heard.take_if(is_news)? {
+        FromCore::Opened { status, memo, .. } => Some(FromCore::Status { handle, status, memo }),
+        news => Some(news),
+    }
 }
 
 /// The message that the app is told: the one that was heard, unless the tab says it by itself.

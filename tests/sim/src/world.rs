@@ -22,6 +22,7 @@ use std::fmt::Write as _;
 use tidelog_client::{Client, Effect, FromCore, Input, Request, TabId, ToCore};
 use tidelog_disk::CrashDevice;
 use tidelog_tab::Input as ToTab;
+use tidelog_types::limits::Limits;
 use tidelog_types::{Value, probe};
 
 use crate::app::Release;
@@ -388,10 +389,14 @@ impl World {
     /// Whether a tab is told what it did not ask for on top of what it has not heard yet.
     fn tells_too_much(&mut self, device: usize, port: TabId, messages: &[FromCore]) -> bool {
         let here = &mut self.devices[device];
+        let kept_max = self.swarm.limits.rejections_kept_max;
+        let forgets_rejections = kept_max < Limits::DEFAULT.rejections_kept_max;
         let mut list = Vec::with_capacity(messages.len());
         for message in messages {
             let is_unasked = match message {
-                FromCore::Status { .. } | FromCore::RejectionNews { .. } => true,
+                FromCore::Status { .. } => true,
+                // What is forgotten next is told now or never.
+                FromCore::RejectionNews { .. } => !forgets_rejections,
                 // The first ones are the answer, each time that it was asked.
                 FromCore::Rows { call, .. } => !here.owes_rows(port, *call),
                 _ => false,
