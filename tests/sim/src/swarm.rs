@@ -357,6 +357,16 @@ impl Swarm {
         if within.once_in(3) {
             swarm.limits.layer_pages_max = [1, 8, 24][within.index(3)];
         }
+        if within.once_in(4) {
+            // What comes where so little may wait fails, also when all is well.
+            swarm.limits.owner_waiting_size_max = [1, 20_000][within.index(2)];
+            swarm.goes_on = false;
+            // Much comes in parts while something is slow.
+            swarm.limits.append_part_pages_max = 1 + within.index(3);
+            swarm.limits.slice = BudgetLimits::SMALLEST;
+            (swarm.large, swarm.late_stores) = (true, true);
+            swarm.log_size_max = 48 << 10;
+        }
         // A tab would hold a local document that its server has taken over and nobody knows of.
         if aside.once_in(8) && !swarm.drafts {
             swarm.history.push((aside.below(actions), History::ClearDevice));
