@@ -562,7 +562,7 @@ impl Swarm {
     /// Draws what happens only where a few things meet.
     fn meet(&mut self, rng: &mut Rng) {
         let history = match rng.below(10) {
-            0 => History::SyncBehind,
+            0 | 9 => History::SyncBehind,
             1 => History::LoseSeeded,
             2 => History::ExportAmid,
             3 => History::CloseOffering,
