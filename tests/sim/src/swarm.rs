@@ -360,7 +360,7 @@ impl Swarm {
         if within.once_in(4) {
             // What comes where so little may wait fails, also when all is well.
             swarm.limits.owner_waiting_size_max = [1, 20_000][within.index(2)];
-            swarm.goes_on = false;
+            (swarm.goes_on, swarm.heals_late) = (false, false);
             // Much comes in parts while something is slow.
             swarm.limits.append_part_pages_max = 1 + within.index(3);
             swarm.limits.slice = BudgetLimits::SMALLEST;

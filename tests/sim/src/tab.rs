@@ -41,6 +41,8 @@ pub(crate) struct Tab {
     meets_namesakes: bool,
     /// Whether a server may let nobody in for a while.
     may_be_barred: bool,
+    /// Whether what its device has may not be what was written.
+    may_rot: bool,
     /// The device's share of call ids, so that no two calls ever have the same.
     pub(crate) id_prefix: u64,
     /// Its way to the core.
@@ -235,6 +237,7 @@ impl Tab {
             devices_part: swarm.devices_part(),
             meets_namesakes: swarm.meets_namesakes(),
             may_be_barred: swarm.bars(),
+            may_rot: swarm.history.iter().any(|(_, it)| it.rots()),
             id_prefix,
             port: Port::new(),
             held: BTreeMap::new(),
@@ -720,7 +723,7 @@ impl Tab {
             self.shows(call, doc, live, &[MALFORMED.to_owned()]);
             return Ok(());
         }
-        if failure.code == ErrorCode::Query && self.watches.contains_key(&call) {
+        if self.must_be_there(call, failure.code) {
             return Err(format!("{call:?} watches what there is, and is told {failure:?}"));
         }
         if self.watches.contains_key(&call)
@@ -751,6 +754,12 @@ impl Tab {
             ErrorCode::BudgetExceeded => self.fills,
             _ => false,
         }
+    }
+
+    /// Whether a live query failed for its words, though all that it looks at has to be there. Of
+    /// a damaged document there may be what an older release has made.
+    fn must_be_there(&self, call: Call, code: ErrorCode) -> bool {
+        code == ErrorCode::Query && self.watches.contains_key(&call) && !self.may_rot
     }
 
     /// Whether a server that is not there, or lets nobody in, may be the reason.
@@ -784,7 +793,7 @@ impl Tab {
             heard.answers.push(self.watch(doc, live, handle));
             return Ok(());
         }
-        if failure.code == ErrorCode::Query && self.watches.contains_key(&call) {
+        if self.must_be_there(call, failure.code) {
             return Err(format!("{call:?} watches what there is, and ends with {failure:?}"));
         }
         // It has nothing to show at present, says so, and shows again what there is from then on.
