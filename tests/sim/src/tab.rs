@@ -756,8 +756,7 @@ impl Tab {
         }
     }
 
-    /// Whether a live query failed for its words, though all that it looks at has to be there. Of
-    /// a damaged document there may be what an older release has made.
+    /// Whether a live query failed for its words, though all that it looks at has to be there.
     fn must_be_there(&self, call: Call, code: ErrorCode) -> bool {
         code == ErrorCode::Query && self.watches.contains_key(&call) && !self.may_rot
     }
@@ -902,6 +901,8 @@ impl Tab {
                 Ok(())
             }
             _ if closed => Ok(()),
+            // Of a damaged document there may be what an older release has made.
+            Request::Query(_) if failure.code == ErrorCode::Query && self.may_rot => Ok(()),
             request => Err(format!("{request:?} failed: {failure:?}")),
         }
     }
