@@ -139,6 +139,18 @@ fn a_sync_waits_for_what_is_looked_for_again() {
     assert!(core.is_done(Call(10)));
 }
 
+/// Goal: nothing is looked for that nobody waits for. Method: the tab that has asked again is gone
+/// as both appends fail; another one holds the document.
+#[test]
+fn nobody_looks_for_what_a_tab_that_is_gone_has_asked_again() {
+    let (mut core, [older, younger]) = asked_again_for_the_older();
+    core.ask_to_open(OTHER_TAB, Call(1), HANDLE, "list", None);
+    core.step(Input::TabClosed { tab: TAB });
+    core.fail(younger);
+    core.fail(older);
+    assert_eq!(core.doubt(), None);
+}
+
 /// Goal: no outcome is told that nobody knows. Method: a tab asks a new core for two mutations, one
 /// of which the core before was handed as well; the store cannot be opened to look for it.
 #[test]

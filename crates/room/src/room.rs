@@ -588,6 +588,11 @@ impl Room {
             unreachable!("BUG: nobody to refuse")
         };
         let channel_id = *channel_id;
+        let is_new = matches!(work, Work::Open(..));
+        if !is_new && !self.channels.contains_key(&channel_id) {
+            // It was refused while its frames waited for pages.
+            return;
+        }
         self.vacate(channel_id);
         // What it is told from may not be durable yet.
         let refused = FromRoom::Refused(brief(refusal));

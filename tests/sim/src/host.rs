@@ -13,7 +13,7 @@ use tidelog_room::{
     Answer, Ask, ConnId, Outlets, Room, RoomEffect, RoomInput, RoomSettings, entry_size,
 };
 use tidelog_sync::{Channel, CodedPage, FromRoom, FromServer, Refusal, ToRoom, ToServer};
-use tidelog_types::limits::PAGE_SIZE;
+use tidelog_types::limits::{Limits, PAGE_SIZE};
 use tidelog_types::{DocumentKey, JournalId, Life, Page, Pgid};
 
 use crate::device::{crash, kill, open_store_if};
@@ -153,6 +153,9 @@ impl Host {
     pub(crate) fn new(swarm: &Swarm) -> Self {
         let disk = CrashDevice::new();
         disk.hold_flushes(!swarm.flushes_at_once);
+        let mut swarm = swarm.clone();
+        // What a room writes comes at once, and would be refused each time.
+        swarm.limits.owner_waiting_size_max = Limits::DEFAULT.owner_waiting_size_max;
         Self {
             disk,
             life: 0,
@@ -161,7 +164,7 @@ impl Host {
             looks_at_ms: None,
             has_damaged_log: false,
             serves_strangers: false,
-            swarm: swarm.clone(),
+            swarm,
         }
     }
 

@@ -357,6 +357,16 @@ impl Swarm {
         if within.once_in(3) {
             swarm.limits.layer_pages_max = [1, 8, 24][within.index(3)];
         }
+        if within.once_in(4) {
+            // What comes where so little may wait fails, also when all is well.
+            swarm.limits.owner_waiting_size_max = [1, 20_000][within.index(2)];
+            (swarm.goes_on, swarm.heals_late) = (false, false);
+            // Much comes in parts while something is slow.
+            swarm.limits.append_part_pages_max = 1 + within.index(3);
+            swarm.limits.slice = BudgetLimits::SMALLEST;
+            (swarm.large, swarm.late_stores) = (true, true);
+            swarm.log_size_max = 48 << 10;
+        }
         // A tab would hold a local document that its server has taken over and nobody knows of.
         if aside.once_in(8) && !swarm.drafts {
             swarm.history.push((aside.below(actions), History::ClearDevice));
@@ -552,7 +562,7 @@ impl Swarm {
     /// Draws what happens only where a few things meet.
     fn meet(&mut self, rng: &mut Rng) {
         let history = match rng.below(10) {
-            0 => History::SyncBehind,
+            0 | 9 => History::SyncBehind,
             1 => History::LoseSeeded,
             2 => History::ExportAmid,
             3 => History::CloseOffering,

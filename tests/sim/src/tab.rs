@@ -41,6 +41,8 @@ pub(crate) struct Tab {
     meets_namesakes: bool,
     /// Whether a server may let nobody in for a while.
     may_be_barred: bool,
+    /// Whether what its device has may not be what was written.
+    may_rot: bool,
     /// The device's share of call ids, so that no two calls ever have the same.
     pub(crate) id_prefix: u64,
     /// Its way to the core.
@@ -114,8 +116,9 @@ enum Looked {
 }
 
 impl Live {
-    fn sql(self) -> &'static str {
+    fn sql(self, release: Release) -> &'static str {
         match self {
+            Self::Entries if release == Release::Second => MARKED,
             Self::Entries => ENTRIES,
             Self::Claims => CLAIMS,
             Self::Cells => SOME_CELLS,
@@ -124,18 +127,18 @@ impl Live {
     }
 
     /// A query by which an app looks at the same, and more.
-    fn look(self) -> &'static str {
+    fn look(self, release: Release) -> &'static str {
         match self {
             Self::Cells => ALL_CELLS,
-            live => live.sql(),
+            live => live.sql(release),
         }
     }
 
     /// What is looked at by a query.
-    fn of_look(message: &ToCore) -> Option<Self> {
+    fn of_look(message: &ToCore, release: Release) -> Option<Self> {
         let ToCore::Ask { request: Request::Query(query), .. } = message else { return None };
         let all = [Self::Entries, Self::Claims, Self::Cells, Self::Fragile];
-        all.into_iter().find(|it| it.look() == query.sql)
+        all.into_iter().find(|it| it.look(release) == query.sql)
     }
 
     /// What it has to show of what was found by looking.
@@ -234,6 +237,7 @@ impl Tab {
             devices_part: swarm.devices_part(),
             meets_namesakes: swarm.meets_namesakes(),
             may_be_barred: swarm.bars(),
+            may_rot: swarm.history.iter().any(|(_, it)| it.rots()),
             id_prefix,
             port: Port::new(),
             held: BTreeMap::new(),
@@ -353,7 +357,7 @@ impl Tab {
         // The one of a handle that is about to be closed may be told something until then.
         self.let_go.extend(self.watches.extract_if(.., |_, it| *it == (doc, live)).map(|it| it.0));
         self.watches.insert(call, (doc, live));
-        ToCore::Ask { call, handle, request: Request::Watch(query(live.sql())) }
+        ToCore::Ask { call, handle, request: Request::Watch(query(live.sql(self.release))) }
     }
 
     pub(crate) fn mutate(
@@ -383,7 +387,7 @@ impl Tab {
 
     fn query_for(&mut self, live: Live, doc: Doc, must: BTreeSet<String>, now_ms: u64) -> ToCore {
         let call = self.next_call();
-        let (handle, request) = (self.held[&doc], Request::Query(query(live.look())));
+        let (handle, request) = (self.held[&doc], Request::Query(query(live.look(self.release))));
         self.ask(call, ToCore::Ask { call, handle, request }, now_ms, must)
     }
 
@@ -719,6 +723,9 @@ impl Tab {
             self.shows(call, doc, live, &[MALFORMED.to_owned()]);
             return Ok(());
         }
+        if self.must_be_there(call, failure.code) {
+            return Err(format!("{call:?} watches what there is, and is told {failure:?}"));
+        }
         if self.watches.contains_key(&call)
             || is_let_go
             || failure.code == ErrorCode::DocumentClosed
@@ -747,6 +754,11 @@ impl Tab {
             ErrorCode::BudgetExceeded => self.fills,
             _ => false,
         }
+    }
+
+    /// Whether a live query failed for its words, though all that it looks at has to be there.
+    fn must_be_there(&self, call: Call, code: ErrorCode) -> bool {
+        code == ErrorCode::Query && self.watches.contains_key(&call) && !self.may_rot
     }
 
     /// Whether a server that is not there, or lets nobody in, may be the reason.
@@ -779,6 +791,9 @@ impl Tab {
             self.outdated.remove(&(doc, live));
             heard.answers.push(self.watch(doc, live, handle));
             return Ok(());
+        }
+        if self.must_be_there(call, failure.code) {
+            return Err(format!("{call:?} watches what there is, and ends with {failure:?}"));
         }
         // It has nothing to show at present, says so, and shows again what there is from then on.
         if full && let Some(which) = self.watches.get(&call) {
@@ -820,7 +835,7 @@ impl Tab {
         }
         if failure.code == ErrorCode::Query
             && let (Some(doc), Some(live @ Live::Fragile)) =
-                (self.doc_of(&asked), Live::of_look(&asked.message))
+                (self.doc_of(&asked), Live::of_look(&asked.message, self.release))
         {
             self.compare_live(doc, live, &[MALFORMED.to_owned()], now_ms);
             return Ok(());
@@ -886,6 +901,8 @@ impl Tab {
                 Ok(())
             }
             _ if closed => Ok(()),
+            // Of a damaged document there may be what an older release has made.
+            Request::Query(_) if failure.code == ErrorCode::Query && self.may_rot => Ok(()),
             request => Err(format!("{request:?} failed: {failure:?}")),
         }
     }
@@ -917,7 +934,9 @@ impl Tab {
             if asked.is_fragile && asked.at_ms <= trouble_ms {
                 asked.must.clear();
             }
-            if let (Some(doc), Some(live)) = (self.doc_of(&asked), Live::of_look(&asked.message)) {
+            if let (Some(doc), Some(live)) =
+                (self.doc_of(&asked), Live::of_look(&asked.message, self.release))
+            {
                 if self.is_damaged(doc) {
                     asked.must.clear();
                 }

@@ -375,7 +375,7 @@ impl Document {
         }
         ctx.store.give_up(&self.key, ticket);
         self.fail_handing_over(&failure, ctx);
-        self.look_again(asked_again);
+        self.look_again(asked_again, ctx.out);
         // What the document writes of itself, read anew, would fail as well, and so on and on.
         self.reload(ctx);
         self.follow_later(&failure, ctx);
@@ -433,13 +433,16 @@ impl Document {
 
     /// Looks for these mutations before all that was asked since: what is not found is run. Who
     /// waited for what was issued comes behind them, and waits for them too.
-    fn look_again(&mut self, mutations: Vec<Ask>) {
+    fn look_again(&mut self, mutations: Vec<Ask>, out: &Outbox) {
         if mutations.is_empty() {
             return;
         }
         let syncs = std::mem::take(&mut self.syncs).into_iter().map(SyncWait::into_ask);
         let asks: Vec<Ask> = mutations.into_iter().chain(syncs).collect();
-        asks.into_iter().rev().for_each(|ask| self.queue.push_front(ask));
+        let is_waited_for = |ask: &Ask| out.flow.knows(ask.tab);
+        for ask in asks.into_iter().rev().filter(is_waited_for) {
+            self.queue.push_front(ask);
+        }
     }
 
     /// Drops what is in memory and reads the document anew.

@@ -295,7 +295,9 @@ impl LineDoor {
                     let status = self.mutations.get(&(tab, *call)).and_then(|handle| {
                         self.status_in(messages, self.documents.get(&(tab, *handle))?, tab)
                     });
-                    if let Some(status) = status.filter(|it| it.confirmed_lsn < *lsn) {
+                    // While a document is read anew, only what is wrong is news of its status.
+                    let is_wrong = |it: &&Status| it.error.is_none() && it.confirmed_lsn < *lsn;
+                    if let Some(status) = status.filter(is_wrong) {
                         return Err(format!("{call:?} is confirmed at {lsn}: {status:?}"));
                     }
                 }

@@ -197,6 +197,12 @@ impl World {
                 && docs.spec(doc).moves_to.is_none() =>
             {
                 let force = self.rng.once_in(2);
+                if self.rng.once_in(2)
+                    && let Some(holder) = self.holders(device, doc).pop()
+                {
+                    // It is on its way to the disk as the document is closed and deleted.
+                    self.wish_in((device, holder), doc, "add", 0);
+                }
                 self.destroy(device, tab, doc, force);
                 if self.rng.once_in(2) {
                     if self.rng.once_in(2) && self.devices[device].page_server.is_some() {

@@ -182,6 +182,11 @@ impl Core {
         self.client.at_work()
     }
 
+    /// What is wrong with what it keeps.
+    pub fn doubt(&self) -> Option<String> {
+        self.client.doubt()
+    }
+
     pub fn reply(&mut self, reply: StoreReply) {
         self.step(Input::FromPageServer { server: LENT, replies: vec![reply] });
     }

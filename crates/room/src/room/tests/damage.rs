@@ -72,6 +72,29 @@ fn a_run_that_needs_a_damaged_page_is_refused_and_others_go_on() {
     assert_eq!(brief(&scene.open(BOB, Some(have))), ["opened 4 wanted 1"], "nobody was sent away");
 }
 
+/// Goal: a channel is refused once: its next refusal would be of what was opened there since.
+/// Method: both what a client lacks and what its frames need are damaged.
+#[test]
+fn who_was_refused_is_not_refused_again_for_frames_that_waited() {
+    let (mut scene, have) = Scene::with_pages_to_read();
+    scene.waits = |_| false;
+    scene.open(BOB, Some(have));
+    scene.waits = |_| true;
+    scene.open(ANN, None);
+    scene.frames(ANN, 3, vec![add("b")]);
+    let pgids = vec![scene.room.fetch.as_ref().expect("a fault").needed];
+    for reply in scene.held.drain(..).collect::<Vec<_>>() {
+        let (StoreReply::Pages { request, document, .. }
+        | StoreReply::SyncPart { request, document, .. }) = reply
+        else {
+            panic!("of a read: {reply:?}")
+        };
+        let pgids = pgids.clone();
+        scene.step(RoomInput::Store(StoreReply::Damaged { request, document, pgids }));
+    }
+    assert_eq!(brief(&scene.heard(ANN)), ["refused Damaged"]);
+}
+
 #[test]
 fn a_damaged_page_beside_the_one_that_is_needed_concerns_nobody() {
     let (mut scene, have) = Scene::with_pages_to_read();
