@@ -1656,6 +1656,66 @@ fn a_live_query_goes_on_once_there_is_memory_for_its_release() {
     }
 }
 
+/// Goal: nobody is told for good that a release is wrong for which there was no memory. Method: a
+/// document is read anew below tabs of several newer releases, of which only one is what it would
+/// be migrated to; they ask while the layers wait to be built anew, and as they are.
+#[test]
+fn every_newer_release_waits_for_memory() {
+    const THIRD_TAB: TabId = TabId(3);
+    let _alone = alone();
+    let mut renamed = starred();
+    renamed.mutations.push(define("unrate", &[], &["update todo set star = null"]));
+    let mut dated = starred();
+    dated.migrations.push("alter table todo add column due integer".to_owned());
+    for (other, third) in [(starred(), renamed), (dated, starred())] {
+        let mut device = online(2, &mut Server::default());
+        offline(&mut device);
+        device.lose_page_server();
+        let (call, open) = device.open_message(Some(SERVER), &other);
+        let (_, note) = device.mutation("note", &[("title", text(&"x".repeat(3 << 20)))]);
+        device.ask(OTHER_TAB, vec![open, note]);
+        device.opened(call);
+        let call = device.start_open(THIRD_TAB, Some(SERVER), &third);
+        device.opened(call);
+        device.disk.set_capacity(Some(device.disk.used() + (1 << 20)));
+        be_short_of_much();
+        device.lend();
+        for later_ms in [0, 1_000] {
+            device.now_ms += later_ms;
+            for tab in [OTHER_TAB, THIRD_TAB] {
+                let (call, query) = device.query_message("select star from todo");
+                let (rated, rate) = device.mutation("rate", &[]);
+                device.ask(tab, vec![query, rate]);
+                for call in [call, rated] {
+                    let failure = device.failure(call);
+                    assert_eq!(failure.code, ErrorCode::Engine, "{later_ms} ms: {failure:?}");
+                }
+            }
+        }
+        be_short_beyond(None);
+    }
+}
+
+/// The same where the layers could not be built at all. Method: a core starts without a server,
+/// which knows nothing of the newer release yet.
+#[test]
+fn a_newer_release_waits_for_memory_as_the_core_starts() {
+    let _alone = alone();
+    let mut device = online(2, &mut Server::default());
+    offline(&mut device);
+    let call = device.start_open(TAB, Some(SERVER), &starred());
+    device.opened(call);
+    device.kill_core();
+    be_short_beyond(Some(0));
+    let call = device.start_open(TAB, Some(SERVER), &starred());
+    device.opened(call);
+    be_short_beyond(None);
+    let failure = device.try_query("select star from todo").expect_err("it is not built");
+    assert_eq!(failure.code, ErrorCode::Engine, "{failure:?}");
+    device.pass(16_000);
+    device.query("select star from todo");
+}
+
 /// Goal: a tab that does not listen costs no more memory than a bound, and hears all that is kept
 /// once it does. Method: mutations with much to say are rejected while a listener's tab is frozen.
 #[test]

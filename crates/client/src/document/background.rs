@@ -43,7 +43,7 @@ impl Document {
         let Some(replica) = self.replica() else { return };
         let RebaseAgain { at_ms, times } = self.rebase_again;
         match replica.is_short() {
-            true if at_ms.is_none() => {
+            true if at_ms.is_none() && replica.is_rebased() => {
                 let pause_ms = REBASE_AGAIN_MS << times.min(REBASE_AGAIN_DOUBLINGS_MAX);
                 let at_ms = Some(now_ms + pause_ms);
                 self.rebase_again = RebaseAgain { at_ms, times: times.saturating_add(1) };
@@ -193,16 +193,20 @@ impl Document {
             return Run::Done(Attempt::Idle);
         };
         let handle = self.handles.get(&(tab, watch.handle));
-        let ran = match adopted {
-            Ran::Fault(pgid) => Run::Fault(pgid),
+        let is_short = match adopted {
+            Ran::Fault(pgid) => Err(pgid),
+            _ => handle.map_or(Ok(false), |handle| open.is_short_of(handle)),
+        };
+        let ran = match is_short {
+            Ok(false) => watch.look(open, ctx.now_ms),
             // It is asked again by itself, and by an older schema it has no final answer.
-            _ if handle.is_some_and(|handle| open.is_short_of(handle)) => {
+            Ok(true) => {
                 watch.fail();
                 let failure = CallFailure::short_of_memory();
                 ctx.out.tell(tab, FromCore::Failed { call, failure });
                 return Run::Done(Attempt::Done);
             }
-            _ => watch.look(open, ctx.now_ms),
+            Err(pgid) => Run::Fault(pgid),
         };
         let failure = match ran {
             Run::Done(news) => {

@@ -275,11 +275,12 @@ impl Open {
         self.base().map_or(Lsn::FIRST, |position| position.next)
     }
 
-    /// Whether the document is not at the version of who holds it so, for want of memory alone.
-    pub fn is_short_of(&self, HandleState { doctype, hash, .. }: &HandleState) -> bool {
-        match &self.role {
-            Role::Local(_) => self.short_of.contains(doctype),
-            Role::Synced(synced) => synced.replica.is_short_of(doctype, *hash),
+    /// Whether the document is not at the version of who holds it so, for want of memory alone; or
+    /// which page is missing to tell.
+    pub fn is_short_of(&mut self, HandleState { doctype, .. }: &HandleState) -> Result<bool, Pgid> {
+        match &mut self.role {
+            Role::Local(_) => Ok(self.short_of.contains(doctype)),
+            Role::Synced(synced) => synced.replica.is_short_of(doctype),
         }
     }
 

@@ -60,7 +60,7 @@ impl Document {
             Role::Synced(synced) => {
                 let replica = &mut synced.replica;
                 replica.learn(doctype.clone());
-                match replica.migration_failure(hash) {
+                match replica.migration_failure(doctype) {
                     _ if !replica.is_built() => Ran::Waits,
                     Some(failure) => Ran::Failed(CallFailure::of_migration(failure)),
                     None => Ran::Done,
