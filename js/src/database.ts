@@ -63,7 +63,10 @@ export interface DatabaseEvents {
   status: Status;
   /** Something is wrong that belongs to no call. */
   error: TidelogError;
-  /** The server rejected a mutation, whichever tab issued it. At least once for each. */
+  /**
+   * The server rejected a mutation, whichever tab issued it. At least once for each; of thousands
+   * to which nobody listens the oldest are forgotten.
+   */
   rejected: Rejection;
 }
 

@@ -1765,3 +1765,32 @@ fn a_rejection_that_is_not_kept_is_told_a_tab_that_does_not_listen_too() {
     first.step(Input::FromTab { tab: TAB, messages });
     assert_eq!(first.rejections(TAB), (1..=COUNT as u64).collect::<Vec<_>>());
 }
+
+/// Goal: a tab that hears nothing costs a bounded memory, however much is rejected meanwhile, and
+/// hears what is kept once it does. Method: the same, with far more than the record keeps.
+#[test]
+fn a_tab_that_does_not_listen_for_long_misses_what_nobody_keeps() {
+    const COUNT: usize = 100;
+    const KEPT: usize = 5;
+    let limits =
+        Limits { tab_unheard_size_max: 1_000, rejections_kept_max: KEPT, ..Limits::DEFAULT };
+    let mut server = Server::default();
+    let (mut first, mut second) = (online_with(1, limits, &mut server), online(2, &mut server));
+    first.ask(TAB, vec![ToCore::ListenRejections { handle: HANDLE }]);
+    offline(&mut first);
+    (0..COUNT).for_each(|n| _ = titled(&mut second, &n.to_string(), &n.to_string()));
+    talk(&mut server, &mut [&mut second]);
+    first.tabs_hear = false;
+    let lists = first.told.len();
+    (0..COUNT).for_each(|n| _ = titled(&mut first, &format!("mine {n}"), &n.to_string()));
+    back_online(&mut server, &mut first);
+    let told = first.rejections(TAB).len();
+    assert!(told < 20, "{told} were told");
+    first.tabs_hear = true;
+    let messages = vec![ToCore::Heard { lists: (first.told.len() - lists) as u32 }];
+    first.step(Input::FromTab { tab: TAB, messages });
+    let all = first.rejections(TAB);
+    assert!(all.is_sorted(), "{all:?}");
+    let kept = (COUNT - KEPT + 1) as u64..=COUNT as u64;
+    assert_eq!(all[told..], kept.collect::<Vec<_>>());
+}
