@@ -109,7 +109,7 @@ export class Database<Defined extends Mutations = Mutations> {
     this.mutate = this.#mutations() as Mutate<Defined>;
     connection.attach(this.#handle, {
       news: (news) => this.#news(news),
-      lost: (error) => this.#setStatus({ ...this.#status, error }),
+      lost: (error) => this.#setStatus(asLost(this.#status, error)),
     });
   }
 
@@ -429,6 +429,11 @@ export class Database<Defined extends Mutations = Mutations> {
     );
     return returned.length > 0 && returned.every(Boolean);
   }
+}
+
+/** What was known last of a document that no engine has open, which no server hears of. */
+function asLost(status: Status, error: TidelogError): Status {
+  return { ...status, error, connection: status.connection === 'local' ? 'local' : 'offline' };
 }
 
 function closedError(): TidelogError {
