@@ -1597,6 +1597,9 @@ fn a_migration_that_finds_no_memory_is_run_once_there_is_some() {
     let sync = device.sync();
     assert!(matches!(device.answer(sync), FromCore::Done { .. }));
     be_short_beyond(None);
+    let appends = device.appends();
+    device.query("select count(*) from todo");
+    assert_eq!(device.appends(), appends, "it is not run again for who does not need it");
     let call = query_elsewhere(&mut device, "select star from todo");
     assert!(matches!(device.answer(call), FromCore::Rows { .. }), "{}", device.fate(call));
 }

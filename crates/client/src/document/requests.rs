@@ -226,7 +226,7 @@ impl Document {
         if let State::Absent = self.state {
             self.create_again(ctx);
         }
-        match self.adopt_handles(ctx) {
+        match self.adopt_handles(Some((ask.tab, ask.handle)), ctx) {
             Ran::Done => {}
             ran => return ran,
         }
