@@ -408,6 +408,7 @@ fn a_server_is_asked_for_all_once_there_is_no_disk_for_it() {
 /// no layers; once there is some, time goes by.
 #[test]
 fn layers_that_found_no_memory_are_built_once_there_is_some() {
+    let _alone = alone();
     let mut server = Server::default();
     let mut device = online(1, &mut server);
     add(&mut device, "theirs");
@@ -438,6 +439,7 @@ fn layers_that_found_no_memory_are_built_once_there_is_some() {
 /// disk has no room to note beside a mutation; as it is read anew, SQLite gets no memory.
 #[test]
 fn a_doctype_that_found_no_memory_is_learnt_again_once_there_is_some() {
+    let _alone = alone();
     let mut newer = todos();
     newer.migrations.push("alter table todo add column star integer".to_owned());
     let mut server = Server::default();
