@@ -621,12 +621,11 @@ impl Tab {
 
     /// What its core said last to be wrong with each document, if it hears that one.
     pub(crate) fn failures(&self) -> impl Iterator<Item = (Doc, &CallFailure)> {
-        let statuses = self.held.iter().filter_map(|(doc, handle)| {
+        self.held.iter().filter_map(|(doc, handle)| {
             let (core, status) = self.statuses.get(handle)?;
             let is_heard = self.port.is_heard && *core == self.port.core;
             status.error.as_ref().filter(|_| is_heard).map(|failure| (*doc, failure))
-        });
-        statuses
+        })
     }
 
     /// Whether something of a document was on its way to its server when its core said last how it

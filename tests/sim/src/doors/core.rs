@@ -166,9 +166,7 @@ impl CoreDoor {
                 }
             }
             Input::PageServerGone { server } | Input::PageServerFailed { server, .. } => {
-                if self.page_server.take_if(|it| it == server).is_some() {
-                    self.is_let_in = false;
-                }
+                self.page_server.take_if(|it| it == server);
             }
             _ => {}
         }
