@@ -494,6 +494,7 @@ async fn ended(ending: &mut watch::Receiver<Option<Ending>>) -> Ending {
 #[cfg(test)]
 mod tests {
     use std::convert::Infallible;
+    use std::path::PathBuf;
     use std::pin::Pin;
     use std::sync::Mutex;
     use std::sync::atomic::{AtomicBool, AtomicU64};
@@ -501,15 +502,12 @@ mod tests {
 
     use tidelog_room::RoomSettings;
     use tidelog_types::Lsn;
-    use tidelog_types::limits::Limits;
     use tokio::sync::mpsc::error::TryRecvError;
     use tokio::sync::mpsc::unbounded_channel;
 
     use super::*;
     use crate::large_messages::LargeMessages;
-    use crate::marks::Marks;
-    use crate::rooms::{RoomThreads, Rooms};
-    use crate::store::Store;
+    use crate::rooms::tests::Scene;
 
     #[tokio::test(start_paused = true)]
     async fn one_who_is_not_listened_to_hears_that_we_are_here() {
@@ -600,22 +598,18 @@ mod tests {
     /// does not get to it, and the same one when it has closed.
     #[tokio::test]
     async fn a_large_message_takes_its_space_along_to_the_room() {
-        let data = tempfile::tempdir().expect("a folder");
-        let store = Store::open(data.path(), Limits::DEFAULT, Arc::default()).expect("a store");
-        let threads = RoomThreads::start().expect("threads");
-        let (settings, caution) = (RoomSettings::default(), Arc::new(Marks::open(data.path())));
-        let rooms = Rooms::new(store.handle(), settings, caution, Arc::default(), threads.handle());
+        let scene = Scene::new(RoomSettings::default());
         let space = Arc::new(Semaphore::new(1));
         let (connection, _end) = Connection::new(ConnId(7));
         let shared = Shared {
             dev: true,
-            rooms,
-            store: store.handle(),
+            rooms: Arc::clone(&scene.rooms),
+            store: scene.store(),
             counters: Arc::default(),
             connections_ever: AtomicU64::new(1),
             stopping: AtomicBool::new(false),
             slow_after: Duration::ZERO,
-            data: data.path().to_owned(),
+            data: PathBuf::new(),
             exports: Arc::new(Semaphore::new(0)),
             seats: Arc::new(Semaphore::new(0)),
             large_messages: LargeMessages::new(0, 0),
@@ -645,7 +639,6 @@ mod tests {
         drop(mail.try_recv().expect("it has come"));
         drop(mail);
         assert_eq!(say(), 1, "nobody has it");
-        store.close();
     }
 
     /// Counts what it is given.
