@@ -352,7 +352,7 @@ impl Room {
     }
 
     fn seed_at_hand(&self) -> Option<&Seed> {
-        self.subscribers.get(&self.seeding?)?.seed.as_ref()
+        self.subscribers.get(&self.seeding?)?.seed.as_deref()
     }
 
     /// Whether nobody is here and nothing is under way: it may be dropped.
