@@ -20,6 +20,10 @@ const TURN_LOOKS_EVERY: Duration = Duration::from_secs(1);
 /// it is not listened to, and nobody else has its turn.
 const ROOM_COMES_WITHIN: Duration = Duration::from_secs(60);
 
+/// For how long a message holds its room at most while others may need it: what is worked off until
+/// then is done with, and the rest is said again. Less than those wait.
+const SPACE_IS_HELD: Duration = Duration::from_secs(30);
+
 /// Bytes that one permit of the room for messages stands for.
 const PERMIT_SIZE: usize = 1024;
 
@@ -37,6 +41,12 @@ pub(crate) struct Turn<'a> {
     /// For as much as a message may have.
     room: OwnedSemaphorePermit,
     waiting: watch::Receiver<usize>,
+}
+
+/// What a message that has come takes of the room, until a document's room has worked it off.
+pub(crate) struct Space {
+    room: OwnedSemaphorePermit,
+    since: Instant,
 }
 
 /// Counts somebody who waits, while it lives.
@@ -62,14 +72,25 @@ impl LargeMessages {
     }
 }
 
-/// Bytes of the message that holds this room.
-pub(crate) fn size_of(room: &OwnedSemaphorePermit) -> usize {
-    room.num_permits() * PERMIT_SIZE
-}
+impl Space {
+    pub(crate) fn new(room: OwnedSemaphorePermit) -> Self {
+        Self { room, since: Instant::now() }
+    }
 
-/// Whether this room may be needed: there is less left than a message may have.
-pub(crate) fn is_wanted(room: &OwnedSemaphorePermit) -> bool {
-    room.semaphore().available_permits() < permits(MESSAGE_SIZE_MAX) as usize
+    /// Bytes of the message.
+    pub(crate) fn size(&self) -> usize {
+        self.room.num_permits() * PERMIT_SIZE
+    }
+
+    /// Whether it may be needed: there is less left than a message may have.
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.room.semaphore().available_permits() < permits(MESSAGE_SIZE_MAX) as usize
+    }
+
+    /// Whether it is, and was held for as long as it may be then.
+    pub(crate) fn is_overdue(&self) -> bool {
+        self.is_wanted() && self.since.elapsed() >= SPACE_IS_HELD
+    }
 }
 
 fn permits(size: usize) -> u32 {
@@ -78,9 +99,9 @@ fn permits(size: usize) -> u32 {
 
 impl Turn<'_> {
     /// Ends the turn with a message of so many bytes, which holds its room.
-    pub(crate) fn end(mut self, size: usize) -> OwnedSemaphorePermit {
+    pub(crate) fn end(mut self, size: usize) -> Space {
         let count = permits(size) as usize;
-        self.room.split(count).expect("BUG: more than a message may have")
+        Space::new(self.room.split(count).expect("BUG: more than a message may have"))
     }
 
     /// Comes once it has lasted, if others wait and too little has come since it began.

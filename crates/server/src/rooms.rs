@@ -4,6 +4,7 @@ mod mail;
 mod task;
 #[cfg(test)]
 pub(crate) mod tests;
+mod waiting;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

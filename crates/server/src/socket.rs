@@ -34,6 +34,7 @@ use tracing::{debug, info};
 use crate::connection::{Connection, ConnectionEnd, Ending};
 use crate::counters::{Counters, add};
 use crate::gate::{Gate, Gated};
+use crate::large_messages::Space;
 use crate::rooms::{MessagePermit, RoomMail, RoomSender, WeakRoomSender};
 use crate::shared::Shared;
 
@@ -215,7 +216,7 @@ impl Reader {
         &self,
         stream: &mut SplitStream<Socket>,
         gate: &Gate,
-    ) -> Flow<(Bytes, Option<OwnedSemaphorePermit>)> {
+    ) -> Flow<(Bytes, Option<Space>)> {
         let small = async {
             tokio::select! {
                 biased;
@@ -678,7 +679,7 @@ mod tests {
         let mut say = || {
             let take = |permits: &Arc<Semaphore>| Arc::clone(permits).try_acquire_owned();
             let own = take(&reader.permits).expect("there is room");
-            let large = take(&space).expect("there is room");
+            let large = Space::new(take(&space).expect("there is room"));
             let body = ToRoom::Received { next: Lsn::FIRST };
             let said =
                 reader.take(ToServer::About { channel: Channel(1), body }, (own, Some(large)));

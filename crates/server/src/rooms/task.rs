@@ -1,13 +1,13 @@
 //! What owns one room: brings it what happens, and carries out what it wants done.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tidelog_pages::StoreReply;
 use tidelog_room::{Answer, Ask, ConnId, Outlets, Room, RoomEffect, RoomInput, RoomSettings};
-use tidelog_sync::{ByeReason, FromRoom, FromServer};
+use tidelog_sync::{FromRoom, FromServer};
 use tidelog_types::DocumentKey;
 use tidelog_types::limits::ROOM_LARGE_MESSAGES_SIZE_MAX;
 use tokio::sync::{mpsc, oneshot};
@@ -17,10 +17,11 @@ use tracing::{debug, error, info};
 
 use super::Rooms;
 use super::mail::{MessagePermit, RoomMail, WeakRoomSender};
+use super::waiting::Waiting;
 use crate::connection::{Connection, Ending};
 use crate::counters::{add, move_to};
 use crate::cpu_time::CpuTime;
-use crate::large_messages::{is_wanted, size_of};
+use crate::large_messages::Space;
 use crate::store::StoreOwner;
 
 /// After which time a room in which nobody is gives its memory back: a minute after a crowd has
@@ -68,7 +69,7 @@ pub(super) struct RoomTask {
     ways: Arc<Ways>,
     inbox: mpsc::UnboundedReceiver<RoomMail>,
     /// What clients said while the room worked on something else.
-    waiting: VecDeque<RoomMail>,
+    waiting: Waiting,
     /// Of the messages that the room works on.
     permits: Vec<MessagePermit>,
     /// Who said the latest of them, unless that one is known to have gone.
@@ -113,7 +114,7 @@ impl RoomTask {
             owner: rooms.store.owner(),
             ways,
             inbox,
-            waiting: VecDeque::new(),
+            waiting: Waiting::default(),
             permits: Vec::new(),
             speaker: None,
             left: Vec::new(),
@@ -151,9 +152,13 @@ impl RoomTask {
 
     /// `None` once nobody needs the room any more.
     async fn next_input(&mut self) -> Option<RoomInput> {
+        // Also where the store answers each time before the room could go on.
+        if let Some(input) = self.let_go() {
+            return Some(input);
+        }
         loop {
             if self.room.takes_messages()
-                && let Some(mail) = self.waiting.pop_front()
+                && let Some(mail) = self.waiting.pop()
             {
                 match mail.is_for_nobody() {
                     true => continue,
@@ -172,7 +177,7 @@ impl RoomTask {
                     mail => self.keep_waiting(mail),
                 },
                 () = std::future::ready(()), if self.room.wants_step() => {
-                    return Some(self.go_on());
+                    return Some(self.let_go().unwrap_or(RoomInput::GoOn));
                 }
                 () = sleep_until(look_at), if overdue_at_ms.is_some() => {
                     let now_ms = self.now_ms();
@@ -200,34 +205,33 @@ impl RoomTask {
         }
     }
 
-    /// Goes on with what the room works on, but not with what those who have gone left behind.
-    fn go_on(&mut self) -> RoomInput {
-        self.waiting.retain(|mail| !mail.is_for_nobody());
-        let is_wanted = self.permits.iter().filter_map(|(_, large)| large.as_ref()).any(is_wanted);
-        match self.speaker.take_if(|speaker| is_wanted && speaker.has_ended()) {
-            Some(gone) => RoomInput::Left { conn: gone.id() },
-            None => RoomInput::GoOn,
-        }
+    /// Where others want the space of what waits, or of what the room works on: lets go of what
+    /// those who have gone left behind, and of those whose message has held it for too long.
+    fn let_go(&mut self) -> Option<RoomInput> {
+        self.waiting.let_go();
+        let spaces = || self.permits.iter().filter_map(|(_, space)| space.as_ref());
+        let (is_wanted, is_overdue) =
+            (spaces().any(Space::is_wanted), spaces().any(Space::is_overdue));
+        self.speaker.iter().filter(|_| is_overdue).for_each(Connection::let_go);
+        let gone = self.speaker.take_if(|speaker| is_wanted && speaker.has_ended())?;
+        Some(RoomInput::Left { conn: gone.id() })
     }
 
     /// Keeps what the room does not get to yet. Whoever says more than there is room for comes back
     /// later.
     fn keep_waiting(&mut self, mail: RoomMail) {
-        if let RoomMail::Message { connection, permit: (_, Some(large)), .. } = &mail
-            && self.large_size() + size_of(large) > ROOM_LARGE_MESSAGES_SIZE_MAX
+        if let RoomMail::Message { connection, permit: (_, Some(space)), .. } = &mail
+            && self.large_size() + space.size() > ROOM_LARGE_MESSAGES_SIZE_MAX
         {
-            return connection.end(Ending::Bye(ByeReason::Slow));
+            return connection.let_go();
         }
-        self.waiting.push_back(mail);
+        self.waiting.push(mail);
     }
 
     /// Bytes of large messages that wait, or that the room works on.
     fn large_size(&self) -> usize {
-        let waiting = self.waiting.iter().filter_map(|mail| match mail {
-            RoomMail::Message { permit, .. } => Some(permit),
-            _ => None,
-        });
-        waiting.chain(&self.permits).filter_map(|(_, large)| large.as_ref()).map(size_of).sum()
+        let works_on = self.permits.iter().filter_map(|(_, space)| space.as_ref());
+        self.waiting.large_size() + works_on.map(Space::size).sum::<usize>()
     }
 
     /// Where more than half is kept of what may be, the room is pressed.
@@ -336,7 +340,8 @@ impl RoomTask {
         }
         // Those whose first message is still unread are not among them.
         let unread = std::iter::from_fn(|| self.inbox.try_recv().ok());
-        for mail in self.waiting.drain(..).chain(unread) {
+        let waiting = std::iter::from_fn(|| self.waiting.pop());
+        for mail in waiting.chain(unread) {
             if let RoomMail::Message { connection, .. } = mail {
                 connection.end(Ending::Quiet);
             }

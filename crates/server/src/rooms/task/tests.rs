@@ -3,10 +3,10 @@ use std::sync::mpsc as std_mpsc;
 use tidelog_document::Doctype;
 use tidelog_pages::AppendError;
 use tidelog_room::{Caution, Suspect};
-use tidelog_sync::{Channel, Intent, Refusal, ToRoom, WireFrame, codec};
+use tidelog_sync::{ByeReason, Channel, Intent, Refusal, ToRoom, WireFrame, codec};
 use tidelog_types::limits::{Limits, MESSAGE_SIZE_MAX};
 use tidelog_types::{BudgetLimits, CallId, JournalId, Life, Lineage, Lsn, Position};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::*;
@@ -25,13 +25,9 @@ fn message(connection: &Connection, body: ToRoom) -> RoomMail {
     message_with(connection, body, None)
 }
 
-fn message_with(
-    connection: &Connection,
-    body: ToRoom,
-    large: Option<OwnedSemaphorePermit>,
-) -> RoomMail {
+fn message_with(connection: &Connection, body: ToRoom, space: Option<Space>) -> RoomMail {
     let own = Arc::new(Semaphore::new(1)).try_acquire_owned().expect("a permit");
-    let permit = (own, large);
+    let permit = (own, space);
     let (connection, message) = (connection.clone(), Box::new(body));
     RoomMail::Message { connection, channel: Channel(1), message, permit }
 }
@@ -111,10 +107,12 @@ async fn step_until(task: &mut RoomTask, is_so: impl Fn(&RoomTask) -> bool) {
 }
 
 /// Space for so many large messages.
-fn space(count: usize) -> (Arc<Semaphore>, impl Fn() -> Option<OwnedSemaphorePermit>) {
+fn space(count: usize) -> (Arc<Semaphore>, impl Fn() -> Option<Space>) {
     let space = Arc::new(Semaphore::new(count));
     let theirs = Arc::clone(&space);
-    (space, move || Some(Arc::clone(&theirs).try_acquire_owned().expect("there is space")))
+    (space, move || {
+        Some(Space::new(Arc::clone(&theirs).try_acquire_owned().expect("there is space")))
+    })
 }
 
 #[tokio::test]
@@ -183,7 +181,7 @@ async fn whoever_says_more_to_a_room_than_it_keeps_comes_back_later() {
     let space = Arc::new(Semaphore::new(1024 * 1024));
     let large = |size: usize| {
         let count = u32::try_from(size / 1024).expect("few");
-        Some(Arc::clone(&space).try_acquire_many_owned(count).expect("there is space"))
+        Some(Space::new(Arc::clone(&space).try_acquire_many_owned(count).expect("there is space")))
     };
     let connections = [1, 2, 3].map(|number| Connection::new(ConnId(number)).0);
     room.send(message(&connections[0], open())).expect("it is there");
@@ -196,6 +194,81 @@ async fn whoever_says_more_to_a_room_than_it_keeps_comes_back_later() {
     let endings = connections.map(|connection| connection.ended().borrow().clone());
     assert_eq!(endings, [None, None, Some(Ending::Bye(ByeReason::Slow))]);
     assert_eq!(space.available_permits(), 1024 * 1024 - 2 * half / 1024);
+}
+
+/// Goal: nothing is told of a gap. Method: one is let go for a message that the room does not keep,
+/// with another one behind it.
+#[tokio::test]
+async fn nothing_is_heard_that_came_behind_a_message_that_a_room_did_not_keep() {
+    let scene = Scene::new(slow_settings());
+    let (room, mut task) = scene.task();
+    let space = Arc::new(Semaphore::new(ROOM_LARGE_MESSAGES_SIZE_MAX / 1024 + 1));
+    let all = u32::try_from(space.available_permits()).expect("few");
+    let too_much = Arc::clone(&space).try_acquire_many_owned(all).expect("there is space");
+    let (connection, _end) = Connection::new(ConnId(1));
+    room.send(message(&connection, open())).expect("it is there");
+    let mail = message_with(&connection, frames(), Some(Space::new(too_much)));
+    room.send(mail).expect("it is there");
+    room.send(message(&connection, frames())).expect("it is there");
+    let (answer, _answered) = oneshot::channel();
+    room.send(RoomMail::Ask { ask: Ask::Describe, answer }).expect("it is there");
+    step_until(&mut task, |task| task.asked == 1 && task.answers.is_empty()).await;
+    assert_eq!(*connection.ended().borrow(), Some(Ending::Bye(ByeReason::Slow)));
+    assert_eq!(task.room.counts().rejected, 0);
+}
+
+/// Goal: those who have gone keep no room busy, also where each run waits for the store. Method:
+/// a room that keeps no pages.
+#[tokio::test]
+async fn what_faults_is_not_gone_on_with_for_those_who_have_gone() {
+    let scene = Scene::new(settings_with(Limits { pool_pages_max: 1, ..Limits::DEFAULT }));
+    let (room, mut task) = scene.task();
+    let (space, large) = space(1);
+    let (connection, _end) = Connection::new(ConnId(1));
+    room.send(message(&connection, open())).expect("it is there");
+    room.send(message_with(&connection, frames(), large())).expect("it is there");
+    step_until(&mut task, |task| task.room.counts().rejected >= 2).await;
+    assert!(task.room.counts().rejected < 10, "each waits for the store");
+    connection.end(Ending::Quiet);
+    step_until(&mut task, |task| task.room.takes_messages()).await;
+    assert!(task.room.counts().rejected < 15, "what is begun is done");
+    assert_eq!(space.available_permits(), 1);
+}
+
+/// Goal: no few connections keep all space for large messages from others. Method: one whose message
+/// takes long, and one whose message waits behind it; nobody wants their space, and then others do.
+#[tokio::test]
+async fn whoever_holds_space_for_too_long_that_others_want_comes_back_later() {
+    for is_wanted in [false, true] {
+        let scene = Scene::new(slow_settings());
+        let (room, mut task) = scene.task();
+        let space = Arc::new(Semaphore::new(MESSAGE_SIZE_MAX));
+        let large = || Space::new(Arc::clone(&space).try_acquire_owned().expect("there is space"));
+        let connections = [1, 2].map(|number| Connection::new(ConnId(number)).0);
+        for connection in &connections {
+            room.send(message(connection, open())).expect("it is there");
+            room.send(message_with(connection, frames(), Some(large()))).expect("it is there");
+        }
+        step_until(&mut task, |task| task.room.counts().rejected == 1).await;
+        let all = u32::try_from(MESSAGE_SIZE_MAX - 2).expect("few");
+        let _others = is_wanted.then(|| space.try_acquire_many(all).expect("there is space"));
+        tokio::time::pause();
+        tokio::time::advance(Duration::from_secs(20)).await;
+        step_until(&mut task, |task| task.room.counts().rejected == 2).await;
+        let has_ended = || connections.each_ref().map(Connection::has_ended);
+        assert_eq!(has_ended(), [false; 2]);
+        tokio::time::advance(Duration::from_secs(10)).await;
+        step_until(&mut task, |task| task.room.counts().rejected == 3).await;
+        assert_eq!(has_ended(), [is_wanted; 2]);
+        tokio::time::resume();
+        if is_wanted {
+            step_until(&mut task, |task| task.room.takes_messages()).await;
+            assert!(task.room.counts().rejected <= 4, "what is begun is done");
+            assert_eq!(space.available_permits(), 2);
+            let endings = connections.map(|connection| connection.ended().borrow().clone());
+            assert!(endings.iter().all(|it| *it == Some(Ending::Bye(ByeReason::Slow))));
+        }
+    }
 }
 
 /// Goal: whoever a room refused goes on with its other documents once that room is gone.
