@@ -311,6 +311,12 @@ impl Room {
         self.queue.is_empty() && self.fetch.is_none()
     }
 
+    /// Whether a run has faulted that has not ended: what it has read stays in memory until then.
+    #[must_use]
+    pub fn is_amid_run(&self) -> bool {
+        self.fetch.is_some() || self.faults_count > 0
+    }
+
     /// Gives back what is kept for the next message, since none has come for a while: the
     /// connections to the database take more than all else.
     pub fn rest(&mut self) {
@@ -323,9 +329,9 @@ impl Room {
     /// which needs them.
     pub fn rest_deeply(&mut self) {
         self.rest();
+        let is_amid_run = self.is_amid_run();
         if let State::Open(document) = &mut self.state
-            && self.fetch.is_none()
-            && self.faults_count == 0
+            && !is_amid_run
         {
             document.rest_deeply();
         }

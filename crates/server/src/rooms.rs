@@ -1,6 +1,7 @@
 //! All rooms: each has one task that owns it, and a fixed number of threads runs them in turn.
 
 mod mail;
+mod run_turn;
 mod task;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -14,7 +15,7 @@ use tidelog_room::{Answer, Ask, Caution, RoomSettings};
 use tidelog_types::DocumentKey;
 use tidelog_types::limits::ROOMS_MAX;
 use tokio::runtime::{Builder, Handle, Runtime};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 
 use crate::counters::Counters;
@@ -65,6 +66,8 @@ pub(crate) struct Rooms {
     caution: Arc<dyn Caution>,
     counters: Arc<Counters>,
     threads: Handle,
+    /// Of runs that keep much: see [`RunTurn`](run_turn::RunTurn).
+    run_turns: Arc<Semaphore>,
 }
 
 impl Rooms {
@@ -75,7 +78,8 @@ impl Rooms {
         counters: Arc<Counters>,
         threads: Handle,
     ) -> Arc<Self> {
-        Arc::new(Self { rooms: Mutex::default(), store, settings, caution, counters, threads })
+        let (rooms, run_turns) = (Mutex::default(), Arc::new(Semaphore::new(1)));
+        Arc::new(Self { rooms, store, settings, caution, counters, threads, run_turns })
     }
 
     /// The room of `document`, made if there is none; `None` if there are as many as may be. It

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tidelog_pages::StoreReply;
+use tidelog_pages::{StoreReply, StoreRequest};
 use tidelog_room::{Answer, Ask, ConnId, Outlets, Room, RoomEffect, RoomInput, RoomSettings};
 use tidelog_sync::{FromRoom, FromServer};
 use tidelog_types::DocumentKey;
@@ -17,6 +17,7 @@ use tracing::{debug, error, info};
 
 use super::Rooms;
 use super::mail::{MessagePermit, RoomMail, WeakRoomSender};
+use super::run_turn::RunTurn;
 use super::waiting::Waiting;
 use crate::connection::{Connection, Ending};
 use crate::counters::{add, move_to};
@@ -88,6 +89,7 @@ pub(super) struct RoomTask {
     kept_size: u64,
     /// And of what all rooms keep of documents that are handed over.
     seed_size: u64,
+    run_turn: RunTurn,
 }
 
 impl RoomTask {
@@ -125,6 +127,7 @@ impl RoomTask {
             began: Instant::now(),
             kept_size: 0,
             seed_size: 0,
+            run_turn: RunTurn::NotNeeded,
         }
     }
 
@@ -176,6 +179,7 @@ impl RoomTask {
                     RoomMail::Writable { conn } => return Some(RoomInput::Writable { conn }),
                     mail => self.keep_waiting(mail),
                 },
+                read = self.run_turn.comes() => self.owner.ask(read),
                 () = std::future::ready(()), if self.room.wants_step() => {
                     return Some(self.let_go().unwrap_or(RoomInput::GoOn));
                 }
@@ -240,6 +244,13 @@ impl RoomTask {
         let size_max = self.rooms.settings.limits.seeds_kept_size_max;
         self.room.press_seed(kept_size > size_max / 2);
         self.room.seed_overdue_at_ms(self.now_ms())
+    }
+
+    /// Whether what its run reads next waits until no other one that keeps much is amid.
+    fn needs_turn(&mut self) -> bool {
+        let is_too_much = self.keep() > self.kept_size_max();
+        let turnless_size_max = self.rooms.settings.limits.turnless_run_size_max;
+        is_too_much && self.kept_size > turnless_size_max && !self.run_turn.is_taken()
     }
 
     fn kept_size_max(&self) -> u64 {
@@ -323,6 +334,9 @@ impl RoomTask {
         for effect in effects {
             self.carry_out(effect);
         }
+        if !self.room.is_amid_run() {
+            self.run_turn = RunTurn::NotNeeded;
+        }
         if self.room.takes_messages() {
             self.permits.clear();
             self.speaker = None;
@@ -358,6 +372,9 @@ impl RoomTask {
                 if let Some(connection) = self.ways.to(conn) {
                     connection.send(message);
                 }
+            }
+            RoomEffect::Store(read @ StoreRequest::Read { .. }) if self.needs_turn() => {
+                self.run_turn = RunTurn::awaited(&self.rooms.run_turns, read);
             }
             RoomEffect::Store(request) => self.owner.ask(request),
             RoomEffect::Answer { request, answer } => {

@@ -481,6 +481,43 @@ async fn a_silent_seed_goes_soon_once_there_is_little_room_for_others() {
     assert!(began.elapsed() < Duration::from_secs(22), "after {:?}", began.elapsed());
 }
 
+/// Goal: however many rooms run what keeps much, only one of them at a time gets more pages. Method:
+/// rooms that keep no pages between two runs, and more than they may amid one; another one has the
+/// turn, and then two of them go on in turn.
+#[tokio::test]
+async fn runs_that_keep_much_wait_for_their_turn_where_all_rooms_keep_more_than_they_may() {
+    let (rooms_kept_size_max, turnless_run_size_max, pool_pages_max) = (1, 1, 1);
+    let scene = Scene::new(settings_with(Limits {
+        rooms_kept_size_max,
+        turnless_run_size_max,
+        pool_pages_max,
+        ..Limits::DEFAULT
+    }));
+    let turns = Arc::clone(&scene.rooms.run_turns);
+    let other_run = Arc::clone(&turns).try_acquire_owned().expect("a turn");
+    let (connection, _end) = Connection::new(ConnId(1));
+    let rooms = ["a", "b"].map(|name| {
+        let document = DocumentKey::new(name, "").expect("a name");
+        let room = scene.rooms.room(&document).expect("there is room");
+        room.send(message(&connection, open())).expect("it is there");
+        room.send(message(&connection, frames())).expect("it is there");
+        room
+    });
+    let rejected = || scene.rooms.counters.rejected.load(Ordering::Relaxed);
+    let comes_to = async |count: u64| {
+        while rejected() < count {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    let waits = timeout(Duration::from_millis(500), comes_to(10)).await;
+    assert!(waits.is_err(), "it is another one's turn");
+    drop(other_run);
+    timeout(ANSWER_TAKES, comes_to(200)).await.expect("they take turns");
+    drop(rooms);
+    let turn = timeout(ANSWER_TAKES, turns.acquire()).await;
+    assert!(turn.is_ok(), "it is given back");
+}
+
 #[tokio::test]
 async fn a_room_keeps_nothing_where_all_rooms_keep_as_much_as_they_may() {
     for (rooms_kept_size_max, keeps) in [(u64::MAX, true), (1, false)] {
