@@ -182,6 +182,16 @@ enum Halt {
 }
 
 impl Work {
+    /// About how many bytes it takes.
+    fn size(&self) -> usize {
+        match self {
+            Self::Open(_, open) => open.size(),
+            Self::Frames { frames, .. } => frames.iter().map(|frame| frame.body.len()).sum(),
+            Self::Seed { pages, .. } => pages.len() * PAGE_SIZE,
+            Self::Probe(..) | Self::Close(_) | Self::Left(_) | Self::Ask(..) => 0,
+        }
+    }
+
     fn needs_document(&self) -> bool {
         !matches!(self, Self::Close(_) | Self::Left(_))
     }
@@ -315,6 +325,13 @@ impl Room {
     #[must_use]
     pub fn is_amid_run(&self) -> bool {
         self.fetch.is_some() || self.faults_count > 0
+    }
+
+    /// About how many bytes are left of what clients said that it works on.
+    #[must_use]
+    pub fn said_size(&self) -> usize {
+        let begun = self.fetch.as_ref().map(|fetch| &fetch.work);
+        self.queue.iter().chain(begun).map(Work::size).sum()
     }
 
     /// Gives back what is kept for the next message, since none has come for a while: the

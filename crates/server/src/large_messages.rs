@@ -8,14 +8,14 @@ use std::time::Duration;
 
 use tidelog_types::limits::MESSAGE_SIZE_MAX;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, watch};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 /// How long a turn lasts at least while others wait for theirs.
 const TURN_LASTS: Duration = Duration::from_secs(60);
 /// Bytes of the message that have to come in each second of a longer one, on average.
 const TURN_BYTES_PER_S: u64 = 16 * 1024;
-/// How often somebody looks whether they do.
-const TURN_LOOKS_EVERY: Duration = Duration::from_secs(1);
+/// How often somebody looks whether they do, or whether what somebody holds is wanted.
+pub(crate) const LOOKS_EVERY: Duration = Duration::from_secs(1);
 /// Within which time there is room for somebody whose turn it is, or it comes back later: meanwhile
 /// it is not listened to, and nobody else has its turn.
 const ROOM_COMES_WITHIN: Duration = Duration::from_secs(60);
@@ -82,6 +82,20 @@ impl Space {
         self.room.num_permits() * PERMIT_SIZE
     }
 
+    /// So much is left of the message.
+    pub(crate) fn shrink(&mut self, size: usize) {
+        let surplus = self.room.num_permits().saturating_sub(permits(size) as usize);
+        drop(self.room.split(surplus));
+    }
+
+    /// Comes once it [is overdue](Self::is_overdue).
+    pub(crate) async fn comes_overdue(&self) {
+        sleep_until(self.since + SPACE_IS_HELD).await;
+        while !self.is_wanted() {
+            sleep(LOOKS_EVERY).await;
+        }
+    }
+
     /// Whether it may be needed: there is less left than a message may have.
     pub(crate) fn is_wanted(&self) -> bool {
         self.room.semaphore().available_permits() < permits(MESSAGE_SIZE_MAX) as usize
@@ -117,7 +131,7 @@ impl Turn<'_> {
             if came < TURN_BYTES_PER_S * began.elapsed().as_secs() {
                 return;
             }
-            sleep(TURN_LOOKS_EVERY).await;
+            sleep(LOOKS_EVERY).await;
         }
     }
 }

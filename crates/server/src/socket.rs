@@ -1,7 +1,7 @@
 //! A connection's life: Hello, then messages both ways, then Bye.
 
 use std::collections::BTreeMap;
-use std::future::poll_fn;
+use std::future::{pending, poll_fn};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -204,10 +204,25 @@ impl Reader {
             // comes next, and begins a small one, while we still have the large one.
             self.early = self.hear(stream).now_or_never();
         }
-        let own = permit(&self.permits, bytes.len(), &self.connection).await;
+        let own = self.own(bytes.len(), large.as_ref()).await?;
         let message = decode(&bytes)?;
         drop(bytes);
         self.take(message, (own, large))
+    }
+
+    /// Waits until rooms have worked off enough of what it said before, and no longer than it may
+    /// hold this space.
+    async fn own(&self, size: usize, space: Option<&Space>) -> Flow<OwnedSemaphorePermit> {
+        let overdue = async {
+            match space {
+                Some(space) => space.comes_overdue().await,
+                None => pending().await,
+            }
+        };
+        tokio::select! {
+            own = permit(&self.permits, size, &self.connection) => Flow::Continue(own),
+            () = overdue => Flow::Break(Ending::Bye(ByeReason::Slow)),
+        }
     }
 
     /// The bytes of the next message, which waits for its turn where it is a large one, and holds
@@ -690,6 +705,30 @@ mod tests {
         drop(mail.try_recv().expect("it has come"));
         drop(mail);
         assert_eq!(say(), 1, "nobody has it");
+    }
+
+    /// Goal: no few connections keep all space for large messages from others. Method: a message
+    /// has come behind others that no room works off; nobody wants its space, and then others do.
+    #[tokio::test(start_paused = true)]
+    async fn a_large_message_waits_behind_small_ones_for_as_long_as_nobody_wants_its_space() {
+        let scene = Scene::new(RoomSettings::default());
+        let (connection, _end) = Connection::new(ConnId(7));
+        let reader = Reader {
+            connection,
+            shared: Arc::new(shared(&scene)),
+            channels: Channels { conn: ConnId(7), open: BTreeMap::new() },
+            permits: Arc::new(Semaphore::new(0)),
+            early: None,
+        };
+        let space = Arc::new(Semaphore::new(MESSAGE_SIZE_MAX));
+        let large = Space::new(Arc::clone(&space).try_acquire_owned().expect("there is space"));
+        let mut own = std::pin::pin!(reader.own(1, Some(&large)));
+        let waits = timeout(Duration::from_secs(100), own.as_mut()).await;
+        assert!(waits.is_err(), "nobody wants it");
+        let all = u32::try_from(MESSAGE_SIZE_MAX - 1).expect("few");
+        let _others = space.try_acquire_many(all).expect("there is space");
+        let let_go = timeout(Duration::from_secs(2), own).await.expect("soon");
+        assert!(matches!(let_go, Flow::Break(Ending::Bye(ByeReason::Slow))));
     }
 
     /// Counts what it is given.

@@ -22,7 +22,7 @@ use super::waiting::Waiting;
 use crate::connection::{Connection, Ending};
 use crate::counters::{add, move_to};
 use crate::cpu_time::CpuTime;
-use crate::large_messages::Space;
+use crate::large_messages::{LOOKS_EVERY, Space};
 use crate::store::StoreOwner;
 
 /// After which time a room in which nobody is gives its memory back: a minute after a crowd has
@@ -155,11 +155,11 @@ impl RoomTask {
 
     /// `None` once nobody needs the room any more.
     async fn next_input(&mut self) -> Option<RoomInput> {
-        // Also where the store answers each time before the room could go on.
-        if let Some(input) = self.let_go() {
-            return Some(input);
-        }
         loop {
+            // Also where the store answers each time before the room could go on.
+            if let Some(input) = self.let_go() {
+                return Some(input);
+            }
             if self.room.takes_messages()
                 && let Some(mail) = self.waiting.pop()
             {
@@ -169,6 +169,7 @@ impl RoomTask {
                 }
             }
             let is_at_rest = self.room.is_at_rest();
+            let has_large = self.waiting.has_large() || self.speaker.is_some();
             let overdue_at_ms = self.seed_overdue_at_ms();
             let overdue_at = self.began + Duration::from_millis(overdue_at_ms.unwrap_or(0));
             let look_at = overdue_at.min(Instant::now() + SEED_LOOKS_EVERY);
@@ -181,7 +182,7 @@ impl RoomTask {
                 },
                 read = self.run_turn.comes() => self.owner.ask(read),
                 () = std::future::ready(()), if self.room.wants_step() => {
-                    return Some(self.let_go().unwrap_or(RoomInput::GoOn));
+                    return Some(RoomInput::GoOn);
                 }
                 () = sleep_until(look_at), if overdue_at_ms.is_some() => {
                     let now_ms = self.now_ms();
@@ -189,6 +190,8 @@ impl RoomTask {
                         return Some(RoomInput::SeedOverdue { now_ms });
                     }
                 }
+                // However long what it works on waits.
+                () = tokio::time::sleep(LOOKS_EVERY), if has_large => {}
                 () = tokio::time::sleep(QUIET_ROOM_RESTS), if !self.is_resting => {
                     self.is_resting = true;
                     // Where there is room for them, the pages stay.
@@ -336,6 +339,12 @@ impl RoomTask {
         }
         if !self.room.is_amid_run() {
             self.run_turn = RunTurn::NotNeeded;
+        }
+        if self.speaker.is_none() && !self.permits.is_empty() {
+            // Nothing but what was begun.
+            let size = self.room.said_size();
+            let spaces = self.permits.iter_mut().filter_map(|(_, space)| space.as_mut());
+            spaces.for_each(|space| space.shrink(size));
         }
         if self.room.takes_messages() {
             self.permits.clear();

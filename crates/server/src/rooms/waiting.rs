@@ -44,12 +44,16 @@ impl Waiting {
         }
     }
 
+    pub(super) fn has_large(&self) -> bool {
+        !self.large.is_empty()
+    }
+
     /// Bytes of the large messages.
     pub(super) fn large_size(&self) -> usize {
         self.large.values().filter_map(RoomMail::space).map(|space| space.size()).sum()
     }
 
-    /// Lets go of large messages for which nobody waits, and of whose turn does not come in time.
+    /// Lets go of large messages for which nobody waits, or whose turn does not come in time.
     pub(super) fn let_go(&mut self) {
         self.large.values().for_each(RoomMail::let_go_if_overdue);
         self.large.retain(|_, mail| !mail.is_for_nobody());

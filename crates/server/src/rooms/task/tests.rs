@@ -518,6 +518,41 @@ async fn runs_that_keep_much_wait_for_their_turn_where_all_rooms_keep_more_than_
     assert!(turn.is_ok(), "it is given back");
 }
 
+/// Goal: whoever has gone keeps no space while a run waits. Method: it waits for its turn, which
+/// another one has.
+#[tokio::test]
+async fn no_more_space_is_held_for_those_who_have_gone_than_what_is_begun_takes() {
+    let limits = Limits {
+        rooms_kept_size_max: 1,
+        turnless_run_size_max: 1,
+        pool_pages_max: 1,
+        ..Limits::DEFAULT
+    };
+    let scene = Scene::new(settings_with(limits));
+    let other_run = Arc::clone(&scene.rooms.run_turns).try_acquire_owned().expect("a turn");
+    let (room, mut task) = scene.task();
+    let space = Arc::new(Semaphore::new(3));
+    let large = Arc::clone(&space).try_acquire_many_owned(3).expect("there is space");
+    let (connection, _end) = Connection::new(ConnId(1));
+    room.send(message(&connection, open())).expect("it is there");
+    let mail = message_with(&connection, frames(), Some(Space::new(large)));
+    room.send(mail).expect("it is there");
+    while let Ok(input) = timeout(2 * QUIET_ROOM_RESTS, task.next_input()).await {
+        task.step(input.expect("it is there"));
+    }
+    assert!(matches!(task.run_turn, RunTurn::Awaited(_)));
+    assert_eq!(space.available_permits(), 0);
+    let goes = async {
+        tokio::time::sleep(2 * QUIET_ROOM_RESTS).await;
+        connection.end(Ending::Quiet);
+    };
+    tokio::join!(step_until(&mut task, |_| space.available_permits() == 2), goes);
+    drop(other_run);
+    step_until(&mut task, |task| task.room.takes_messages()).await;
+    assert_eq!(space.available_permits(), 3);
+    assert!(task.room.counts().rejected <= 2, "what is begun is done");
+}
+
 #[tokio::test]
 async fn a_room_keeps_nothing_where_all_rooms_keep_as_much_as_they_may() {
     for (rooms_kept_size_max, keeps) in [(u64::MAX, true), (1, false)] {
