@@ -235,8 +235,9 @@ async fn what_faults_is_not_gone_on_with_for_those_who_have_gone() {
     assert_eq!(space.available_permits(), 1);
 }
 
-/// Goal: no few connections keep all space for large messages from others. Method: one whose message
-/// takes long, and one whose message waits behind it; nobody wants their space, and then others do.
+/// Goal: no few connections keep all space for large messages from others. Method: one whose
+/// message takes long, and one whose message waits behind it; nobody wants their space, and then
+/// others do.
 #[tokio::test]
 async fn whoever_holds_space_for_too_long_that_others_want_comes_back_later() {
     for is_wanted in [false, true] {
@@ -481,9 +482,9 @@ async fn a_silent_seed_goes_soon_once_there_is_little_room_for_others() {
     assert!(began.elapsed() < Duration::from_secs(22), "after {:?}", began.elapsed());
 }
 
-/// Goal: however many rooms run what keeps much, only one of them at a time gets more pages. Method:
-/// rooms that keep no pages between two runs, and more than they may amid one; another one has the
-/// turn, and then two of them go on in turn.
+/// Goal: however many rooms run what keeps much, only one of them at a time gets more pages.
+/// Method: rooms that keep no pages between two runs, and more than they may amid one; another one
+/// has the turn, and then two of them go on in turn.
 #[tokio::test]
 async fn runs_that_keep_much_wait_for_their_turn_where_all_rooms_keep_more_than_they_may() {
     let (rooms_kept_size_max, turnless_run_size_max, pool_pages_max) = (1, 1, 1);
