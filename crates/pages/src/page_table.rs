@@ -136,7 +136,8 @@ impl PageTable {
         let checkpointed = self.checkpointed(pgid).map(|entry| entry.slot);
         let page = self.logged.entry(pgid).or_insert_with(|| LoggedPage {
             slot: checkpointed.unwrap_or_else(new_slot),
-            versions: Vec::new(),
+            // Few have more until the next change-over, and left alone it takes room for four.
+            versions: Vec::with_capacity(1),
         });
         &mut page.versions
     }
@@ -312,6 +313,14 @@ mod tests {
         assert_eq!(lsn_of(table.newest(Pgid(2))), Some(9));
         let changed = table.since(lsn(6), Pgid(1)).map(|page| page.pgid.0).collect::<Vec<_>>();
         assert_eq!(changed, [2]);
+    }
+
+    /// Goal: a document that is handed over, all of whose pages may lie in the log, takes little.
+    #[test]
+    fn a_page_that_was_written_once_takes_room_for_one_version() {
+        let mut table = PageTable::default();
+        table.add(Pgid(1), lsn(7), (70, 4096), || slot(1));
+        assert_eq!(table.logged[&Pgid(1)].versions.capacity(), 1);
     }
 
     #[test]

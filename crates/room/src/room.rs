@@ -182,6 +182,16 @@ enum Halt {
 }
 
 impl Work {
+    /// About how many bytes it takes.
+    fn size(&self) -> usize {
+        match self {
+            Self::Open(_, open) => open.size(),
+            Self::Frames { frames, .. } => frames.iter().map(|frame| frame.body.len()).sum(),
+            Self::Seed { pages, .. } => pages.len() * PAGE_SIZE,
+            Self::Probe(..) | Self::Close(_) | Self::Left(_) | Self::Ask(..) => 0,
+        }
+    }
+
     fn needs_document(&self) -> bool {
         !matches!(self, Self::Close(_) | Self::Left(_))
     }
@@ -311,6 +321,19 @@ impl Room {
         self.queue.is_empty() && self.fetch.is_none()
     }
 
+    /// Whether a run has faulted that has not ended: what it has read stays in memory until then.
+    #[must_use]
+    pub fn is_amid_run(&self) -> bool {
+        self.fetch.is_some() || self.faults_count > 0
+    }
+
+    /// About how many bytes are left of what clients said that it works on.
+    #[must_use]
+    pub fn said_size(&self) -> usize {
+        let begun = self.fetch.as_ref().map(|fetch| &fetch.work);
+        self.queue.iter().chain(begun).map(Work::size).sum()
+    }
+
     /// Gives back what is kept for the next message, since none has come for a while: the
     /// connections to the database take more than all else.
     pub fn rest(&mut self) {
@@ -323,9 +346,9 @@ impl Room {
     /// which needs them.
     pub fn rest_deeply(&mut self) {
         self.rest();
+        let is_amid_run = self.is_amid_run();
         if let State::Open(document) = &mut self.state
-            && self.fetch.is_none()
-            && self.faults_count == 0
+            && !is_amid_run
         {
             document.rest_deeply();
         }
@@ -352,7 +375,7 @@ impl Room {
     }
 
     fn seed_at_hand(&self) -> Option<&Seed> {
-        self.subscribers.get(&self.seeding?)?.seed.as_ref()
+        self.subscribers.get(&self.seeding?)?.seed.as_deref()
     }
 
     /// Whether nobody is here and nothing is under way: it may be dropped.

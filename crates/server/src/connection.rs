@@ -215,6 +215,15 @@ impl Connection {
         self.0.ending.borrow().is_some()
     }
 
+    /// It wants more than there is room for, and comes back later.
+    pub(crate) fn let_go(&self) {
+        self.end(Ending::Bye(ByeReason::Slow));
+    }
+
+    pub(crate) fn was_let_go(&self) -> bool {
+        *self.0.ending.borrow() == Some(Ending::Bye(ByeReason::Slow))
+    }
+
     /// The first reason stands.
     pub(crate) fn end(&self, ending: Ending) {
         self.0.ending.send_if_modified(|current| {

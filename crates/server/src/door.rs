@@ -147,26 +147,32 @@ impl Upgrade {
 /// One who has come in.
 pub(crate) struct Visitor {
     stream: TcpStream,
-    silence: Pin<Box<Sleep>>,
+    /// Until it is upgraded: it would keep the task in memory that has answered the request.
+    silence: Option<Pin<Box<Sleep>>>,
     upgrade: Upgrade,
 }
 
 impl Visitor {
     fn new(stream: TcpStream, place: OwnedSemaphorePermit) -> Self {
         let upgrade = Upgrade(Arc::new(Mutex::new(Some(place))));
-        Self { stream, silence: Box::pin(sleep(SILENCE_ENDS)), upgrade }
+        Self { stream, silence: Some(Box::pin(sleep(SILENCE_ENDS))), upgrade }
+    }
+
+    fn silence(&mut self) -> Option<Pin<&mut Sleep>> {
+        self.silence.take_if(|_| self.upgrade.is_done());
+        self.silence.as_mut().map(Pin::as_mut)
     }
 
     /// Something came or went.
     fn is_heard(&mut self) {
-        if !self.upgrade.is_done() {
-            self.silence.as_mut().reset(Instant::now() + SILENCE_ENDS);
+        if let Some(silence) = self.silence() {
+            silence.reset(Instant::now() + SILENCE_ENDS);
         }
     }
 
     /// Fails once nothing has come or gone for too long.
     fn poll_silence(&mut self, context: &mut Context<'_>) -> Result<()> {
-        let is_over = !self.upgrade.is_done() && self.silence.as_mut().poll(context).is_ready();
+        let is_over = self.silence().is_some_and(|silence| silence.poll(context).is_ready());
         if is_over { Err(Error::new(ErrorKind::TimedOut, "nothing was said")) } else { Ok(()) }
     }
 
@@ -271,5 +277,6 @@ mod tests {
             read = visitor.read_u8() => panic!("{read:?}"),
             () = sleep(3 * SILENCE_ENDS) => {}
         }
+        assert!(visitor.silence.is_none(), "it keeps nothing for that");
     }
 }

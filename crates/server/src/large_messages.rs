@@ -8,17 +8,21 @@ use std::time::Duration;
 
 use tidelog_types::limits::MESSAGE_SIZE_MAX;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, watch};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 /// How long a turn lasts at least while others wait for theirs.
 const TURN_LASTS: Duration = Duration::from_secs(60);
 /// Bytes of the message that have to come in each second of a longer one, on average.
 const TURN_BYTES_PER_S: u64 = 16 * 1024;
-/// How often somebody looks whether they do.
-const TURN_LOOKS_EVERY: Duration = Duration::from_secs(1);
+/// How often somebody looks whether they do, or whether what somebody holds is wanted.
+pub(crate) const LOOKS_EVERY: Duration = Duration::from_secs(1);
 /// Within which time there is room for somebody whose turn it is, or it comes back later: meanwhile
 /// it is not listened to, and nobody else has its turn.
 const ROOM_COMES_WITHIN: Duration = Duration::from_secs(60);
+
+/// For how long a message holds its room at most while others may need it: what is worked off until
+/// then is done with, and the rest is said again. Less than those wait.
+const SPACE_IS_HELD: Duration = Duration::from_secs(30);
 
 /// Bytes that one permit of the room for messages stands for.
 const PERMIT_SIZE: usize = 1024;
@@ -37,6 +41,12 @@ pub(crate) struct Turn<'a> {
     /// For as much as a message may have.
     room: OwnedSemaphorePermit,
     waiting: watch::Receiver<usize>,
+}
+
+/// What a message that has come takes of the room, until a document's room has worked it off.
+pub(crate) struct Space {
+    room: OwnedSemaphorePermit,
+    since: Instant,
 }
 
 /// Counts somebody who waits, while it lives.
@@ -62,14 +72,39 @@ impl LargeMessages {
     }
 }
 
-/// Bytes of the message that holds this room.
-pub(crate) fn size_of(room: &OwnedSemaphorePermit) -> usize {
-    room.num_permits() * PERMIT_SIZE
-}
+impl Space {
+    pub(crate) fn new(room: OwnedSemaphorePermit) -> Self {
+        Self { room, since: Instant::now() }
+    }
 
-/// Whether this room may be needed: there is less left than a message may have.
-pub(crate) fn is_wanted(room: &OwnedSemaphorePermit) -> bool {
-    room.semaphore().available_permits() < permits(MESSAGE_SIZE_MAX) as usize
+    /// Bytes of the message.
+    pub(crate) fn size(&self) -> usize {
+        self.room.num_permits() * PERMIT_SIZE
+    }
+
+    /// So much is left of the message.
+    pub(crate) fn shrink(&mut self, size: usize) {
+        let surplus = self.room.num_permits().saturating_sub(permits(size) as usize);
+        drop(self.room.split(surplus));
+    }
+
+    /// Comes once it [is overdue](Self::is_overdue).
+    pub(crate) async fn comes_overdue(&self) {
+        sleep_until(self.since + SPACE_IS_HELD).await;
+        while !self.is_wanted() {
+            sleep(LOOKS_EVERY).await;
+        }
+    }
+
+    /// Whether it may be needed: there is less left than a message may have.
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.room.semaphore().available_permits() < permits(MESSAGE_SIZE_MAX) as usize
+    }
+
+    /// Whether it is, and was held for as long as it may be then.
+    pub(crate) fn is_overdue(&self) -> bool {
+        self.is_wanted() && self.since.elapsed() >= SPACE_IS_HELD
+    }
 }
 
 fn permits(size: usize) -> u32 {
@@ -78,9 +113,9 @@ fn permits(size: usize) -> u32 {
 
 impl Turn<'_> {
     /// Ends the turn with a message of so many bytes, which holds its room.
-    pub(crate) fn end(mut self, size: usize) -> OwnedSemaphorePermit {
+    pub(crate) fn end(mut self, size: usize) -> Space {
         let count = permits(size) as usize;
-        self.room.split(count).expect("BUG: more than a message may have")
+        Space::new(self.room.split(count).expect("BUG: more than a message may have"))
     }
 
     /// Comes once it has lasted, if others wait and too little has come since it began.
@@ -96,7 +131,7 @@ impl Turn<'_> {
             if came < TURN_BYTES_PER_S * began.elapsed().as_secs() {
                 return;
             }
-            sleep(TURN_LOOKS_EVERY).await;
+            sleep(LOOKS_EVERY).await;
         }
     }
 }

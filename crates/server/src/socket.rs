@@ -1,12 +1,13 @@
 //! A connection's life: Hello, then messages both ways, then Bye.
 
 use std::collections::BTreeMap;
+use std::future::{pending, poll_fn};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use futures_util::stream::{SplitSink, SplitStream};
+use futures_util::stream::SplitStream;
 use futures_util::{FutureExt, Sink, SinkExt, StreamExt};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
@@ -24,6 +25,8 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{interval, timeout};
 use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::protocol::frame::Frame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Bytes, Message};
 use tracing::{debug, info};
@@ -31,6 +34,7 @@ use tracing::{debug, info};
 use crate::connection::{Connection, ConnectionEnd, Ending};
 use crate::counters::{Counters, add};
 use crate::gate::{Gate, Gated};
+use crate::large_messages::Space;
 use crate::rooms::{MessagePermit, RoomMail, RoomSender, WeakRoomSender};
 use crate::shared::Shared;
 
@@ -46,9 +50,10 @@ const SILENCE_ENDS: Duration = Duration::from_secs(90);
 const BUSY_EVERY: Duration = Duration::from_secs(5);
 
 /// Bytes of a connection's read buffer: each has one, for as long as it lives.
-const READ_BUFFER_SIZE: usize = 4 * 1024;
-/// Bytes of messages that are written together.
-const WRITE_BUFFER_SIZE: usize = 16 * 1024;
+const READ_BUFFER_SIZE: usize = 2 * 1024;
+/// Bytes of messages that are written together, and of a frame: the write buffer has as many of
+/// each at most, also for as long as its connection lives.
+const WRITE_BUFFER_SIZE: usize = 8 * 1024;
 /// Bytes that one permit of a connection stands for.
 const PERMIT_SIZE: usize = 1024;
 /// A message from this size on leaves a buffer behind that is not worth keeping.
@@ -56,16 +61,19 @@ const LARGE_MESSAGE_SIZE: usize = 16 * PAGE_SIZE;
 
 type Socket = WebSocketStream<Gated<TokioIo<Upgraded>>>;
 
-/// Serves one connection until it ends.
-pub(crate) async fn serve(upgraded: Upgraded, shared: Arc<Shared>) {
-    let config = WebSocketConfig::default()
+fn config() -> WebSocketConfig {
+    WebSocketConfig::default()
         .read_buffer_size(READ_BUFFER_SIZE)
         .write_buffer_size(WRITE_BUFFER_SIZE)
-        .max_write_buffer_size(WRITE_BUFFER_SIZE + 2 * MESSAGE_SIZE_MAX)
+        .max_write_buffer_size(4 * WRITE_BUFFER_SIZE)
         .max_message_size(Some(MESSAGE_SIZE_MAX))
-        .max_frame_size(Some(MESSAGE_SIZE_MAX));
+        .max_frame_size(Some(MESSAGE_SIZE_MAX))
+}
+
+/// Serves one connection until it ends.
+pub(crate) async fn serve(upgraded: Upgraded, shared: Arc<Shared>) {
     let (transport, gate) = Gated::new(TokioIo::new(upgraded), HELLO_SIZE_MAX);
-    let socket = WebSocketStream::from_raw_socket(transport, Role::Server, Some(config)).await;
+    let socket = WebSocketStream::from_raw_socket(transport, Role::Server, Some(config())).await;
 
     let id = ConnId(shared.connections_ever.fetch_add(1, Ordering::Relaxed));
     let (connection, end) = Connection::new(id);
@@ -196,10 +204,25 @@ impl Reader {
             // comes next, and begins a small one, while we still have the large one.
             self.early = self.hear(stream).now_or_never();
         }
-        let own = permit(&self.permits, bytes.len(), &self.connection).await;
+        let own = self.own(bytes.len(), large.as_ref()).await?;
         let message = decode(&bytes)?;
         drop(bytes);
         self.take(message, (own, large))
+    }
+
+    /// Waits until rooms have worked off enough of what it said before, and no longer than it may
+    /// hold this space.
+    async fn own(&self, size: usize, space: Option<&Space>) -> Flow<OwnedSemaphorePermit> {
+        let overdue = async {
+            match space {
+                Some(space) => space.comes_overdue().await,
+                None => pending().await,
+            }
+        };
+        tokio::select! {
+            own = permit(&self.permits, size, &self.connection) => Flow::Continue(own),
+            () = overdue => Flow::Break(Ending::Bye(ByeReason::Slow)),
+        }
     }
 
     /// The bytes of the next message, which waits for its turn where it is a large one, and holds
@@ -208,7 +231,7 @@ impl Reader {
         &self,
         stream: &mut SplitStream<Socket>,
         gate: &Gate,
-    ) -> Flow<(Bytes, Option<OwnedSemaphorePermit>)> {
+    ) -> Flow<(Bytes, Option<Space>)> {
         let small = async {
             tokio::select! {
                 biased;
@@ -369,8 +392,8 @@ fn protocol(reason: &str) -> Ending {
 }
 
 /// Sends what is queued until told to end, or until the client does not read. Says how it ended.
-async fn write(
-    sink: &mut SplitSink<Socket, Message>,
+async fn write<S: Sink<Message> + Unpin>(
+    sink: &mut S,
     mut end: ConnectionEnd,
     connection: &Connection,
     shared: &Shared,
@@ -378,6 +401,7 @@ async fn write(
 ) -> Ending {
     let mut pings = interval(PING_EVERY);
     pings.reset();
+    let mut frames = Frames::default();
     let ending = loop {
         let first = tokio::select! {
             ending = ended(&mut end.ending) => break ending,
@@ -387,7 +411,8 @@ async fn write(
             },
             _ = pings.tick() => None,
         };
-        let burst = burst(sink, first, &mut end.queue, connection, &shared.counters);
+        let queue = &mut end.queue;
+        let burst = burst(sink, first, &mut frames, queue, connection, &shared.counters);
         let sent = tokio::select! {
             ending = ended(&mut end.ending) => break ending,
             sent = unless_stuck(shared.slow_after, || gate.written_size(), burst) => sent,
@@ -400,6 +425,8 @@ async fn write(
     };
     connection.end(ending.clone());
     let last_words = async {
+        // No message begins within another one.
+        let _ = frames.feed(sink).await;
         if let Ending::Bye(reason) = &ending {
             let bye = encode_message(&FromServer::Bye { reason: reason.clone() });
             let _ = sink.send(Message::Binary(bye.into())).await;
@@ -436,10 +463,45 @@ async fn throw_away(mut socket: Socket, gate: &Gate) {
     }
 }
 
+/// What is left of a message that goes out in frames. As a single one it would leave a buffer of
+/// its size behind.
+#[derive(Default)]
+struct Frames {
+    rest: Option<Bytes>,
+    is_begun: bool,
+}
+
+impl Frames {
+    fn of(message: Vec<u8>) -> Self {
+        Self { rest: Some(message.into()), is_begun: false }
+    }
+
+    /// Hands them to the sink. If that is given up, it can be gone on with.
+    async fn feed<S: Sink<Message> + Unpin>(&mut self, sink: &mut S) -> Result<(), S::Error> {
+        while self.rest.is_some() {
+            poll_fn(|context| sink.poll_ready_unpin(context)).await?;
+            if let Some(frame) = self.next() {
+                sink.start_send_unpin(Message::Frame(frame))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn next(&mut self) -> Option<Frame> {
+        let mut rest = self.rest.take()?;
+        let frame = rest.split_to(rest.len().min(WRITE_BUFFER_SIZE));
+        let code = if self.is_begun { Data::Continue } else { Data::Binary };
+        self.is_begun = true;
+        self.rest = (!rest.is_empty()).then_some(rest);
+        Some(Frame::message(frame, OpCode::Data(code), self.rest.is_none()))
+    }
+}
+
 /// Sends this, or a ping, and what else waits, as far as it fits into the buffer: with one flush.
 async fn burst<S: Sink<Message> + Unpin>(
     sink: &mut S,
     first: Option<Box<FromServer>>,
+    frames: &mut Frames,
     queue: &mut UnboundedReceiver<Box<FromServer>>,
     connection: &Connection,
     counters: &Counters,
@@ -452,7 +514,8 @@ async fn burst<S: Sink<Message> + Unpin>(
     while let Some(message) = next {
         let bytes = encode_message(&*message);
         size += bytes.len();
-        sink.feed(Message::Binary(bytes.into())).await?;
+        *frames = Frames::of(bytes);
+        frames.feed(sink).await?;
         connection.sent(&message);
         add(&counters.messages_out, 1);
         next = match size < WRITE_BUFFER_SIZE {
@@ -494,6 +557,7 @@ async fn ended(ending: &mut watch::Receiver<Option<Ending>>) -> Ending {
 #[cfg(test)]
 mod tests {
     use std::convert::Infallible;
+    use std::path::PathBuf;
     use std::pin::Pin;
     use std::sync::Mutex;
     use std::sync::atomic::{AtomicBool, AtomicU64};
@@ -501,15 +565,12 @@ mod tests {
 
     use tidelog_room::RoomSettings;
     use tidelog_types::Lsn;
-    use tidelog_types::limits::Limits;
     use tokio::sync::mpsc::error::TryRecvError;
     use tokio::sync::mpsc::unbounded_channel;
 
     use super::*;
     use crate::large_messages::LargeMessages;
-    use crate::marks::Marks;
-    use crate::rooms::{RoomThreads, Rooms};
-    use crate::store::Store;
+    use crate::rooms::tests::Scene;
 
     #[tokio::test(start_paused = true)]
     async fn one_who_is_not_listened_to_hears_that_we_are_here() {
@@ -596,34 +657,33 @@ mod tests {
         assert!(matches!(mail.try_recv(), Ok(RoomMail::Left { conn: ConnId(7) })));
     }
 
-    /// Goal: what a large message takes is given back with it, and not before. Method: a room that
-    /// does not get to it, and the same one when it has closed.
-    #[tokio::test]
-    async fn a_large_message_takes_its_space_along_to_the_room() {
-        let data = tempfile::tempdir().expect("a folder");
-        let store = Store::open(data.path(), Limits::DEFAULT, Arc::default()).expect("a store");
-        let threads = RoomThreads::start().expect("threads");
-        let (settings, caution) = (RoomSettings::default(), Arc::new(Marks::open(data.path())));
-        let rooms = Rooms::new(store.handle(), settings, caution, Arc::default(), threads.handle());
-        let space = Arc::new(Semaphore::new(1));
-        let (connection, _end) = Connection::new(ConnId(7));
-        let shared = Shared {
+    fn shared(scene: &Scene) -> Shared {
+        Shared {
             dev: true,
-            rooms,
-            store: store.handle(),
+            rooms: Arc::clone(&scene.rooms),
+            store: scene.store(),
             counters: Arc::default(),
             connections_ever: AtomicU64::new(1),
             stopping: AtomicBool::new(false),
-            slow_after: Duration::ZERO,
-            data: data.path().to_owned(),
+            slow_after: Duration::from_secs(30),
+            data: PathBuf::new(),
             exports: Arc::new(Semaphore::new(0)),
             seats: Arc::new(Semaphore::new(0)),
             large_messages: LargeMessages::new(0, 0),
             connections: Mutex::default(),
-        };
+        }
+    }
+
+    /// Goal: what a large message takes is given back with it, and not before. Method: a room that
+    /// does not get to it, and the same one when it has closed.
+    #[tokio::test]
+    async fn a_large_message_takes_its_space_along_to_the_room() {
+        let scene = Scene::new(RoomSettings::default());
+        let space = Arc::new(Semaphore::new(1));
+        let (connection, _end) = Connection::new(ConnId(7));
         let mut reader = Reader {
             connection,
-            shared: Arc::new(shared),
+            shared: Arc::new(shared(&scene)),
             channels: Channels { conn: ConnId(7), open: BTreeMap::new() },
             permits: Arc::new(Semaphore::new(1)),
             early: None,
@@ -634,7 +694,7 @@ mod tests {
         let mut say = || {
             let take = |permits: &Arc<Semaphore>| Arc::clone(permits).try_acquire_owned();
             let own = take(&reader.permits).expect("there is room");
-            let large = take(&space).expect("there is room");
+            let large = Space::new(take(&space).expect("there is room"));
             let body = ToRoom::Received { next: Lsn::FIRST };
             let said =
                 reader.take(ToServer::About { channel: Channel(1), body }, (own, Some(large)));
@@ -645,7 +705,30 @@ mod tests {
         drop(mail.try_recv().expect("it has come"));
         drop(mail);
         assert_eq!(say(), 1, "nobody has it");
-        store.close();
+    }
+
+    /// Goal: no few connections keep all space for large messages from others. Method: a message
+    /// has come behind others that no room works off; nobody wants its space, and then others do.
+    #[tokio::test(start_paused = true)]
+    async fn a_large_message_waits_behind_small_ones_for_as_long_as_nobody_wants_its_space() {
+        let scene = Scene::new(RoomSettings::default());
+        let (connection, _end) = Connection::new(ConnId(7));
+        let reader = Reader {
+            connection,
+            shared: Arc::new(shared(&scene)),
+            channels: Channels { conn: ConnId(7), open: BTreeMap::new() },
+            permits: Arc::new(Semaphore::new(0)),
+            early: None,
+        };
+        let space = Arc::new(Semaphore::new(MESSAGE_SIZE_MAX));
+        let large = Space::new(Arc::clone(&space).try_acquire_owned().expect("there is space"));
+        let mut own = std::pin::pin!(reader.own(1, Some(&large)));
+        let waits = timeout(Duration::from_secs(100), own.as_mut()).await;
+        assert!(waits.is_err(), "nobody wants it");
+        let all = u32::try_from(MESSAGE_SIZE_MAX - 1).expect("few");
+        let _others = space.try_acquire_many(all).expect("there is space");
+        let let_go = timeout(Duration::from_secs(2), own).await.expect("soon");
+        assert!(matches!(let_go, Flow::Break(Ending::Bye(ByeReason::Slow))));
     }
 
     /// Counts what it is given.
@@ -688,7 +771,52 @@ mod tests {
         }
         let (mut sink, counters) = (Counted::default(), Counters::default());
         let first = end.queue.recv().await;
-        let Ok(()) = burst(&mut sink, first, &mut end.queue, &connection, &counters).await;
+        let (frames, queue) = (&mut Frames::default(), &mut end.queue);
+        let Ok(()) = burst(&mut sink, first, frames, queue, &connection, &counters).await;
         assert_eq!((sink.messages, sink.flushes), (50, 1));
+    }
+
+    /// Goal: a connection keeps no large buffer for what it was told once.
+    #[test]
+    fn a_long_message_goes_out_in_frames() {
+        let message: Vec<u8> = (0..100 * 1024_u32).map(|number| number as u8).collect();
+        let mut frames = Frames::of(message.clone());
+        let frames: Vec<Frame> = std::iter::from_fn(|| frames.next()).collect();
+        assert!(frames.iter().all(|frame| frame.payload().len() <= WRITE_BUFFER_SIZE));
+        let whole: Vec<u8> = frames.iter().flat_map(|it| it.payload().to_vec()).collect();
+        assert_eq!(whole, message);
+        let short: Vec<Frame> = std::iter::from_fn({
+            let mut frames = Frames::of(Vec::new());
+            move || frames.next()
+        })
+        .collect();
+        assert!(matches!(&short[..], [frame] if frame.header().is_final));
+    }
+
+    /// Goal: the last word is understood. Method: the server stops amid a long message, since the
+    /// client does not read; then it does.
+    #[tokio::test]
+    async fn a_message_that_is_begun_is_ended_before_the_last_word() {
+        let scene = Scene::new(RoomSettings::default());
+        let (shared, (connection, end)) = (shared(&scene), Connection::new(ConnId(7)));
+        let (client, server) = tokio::io::duplex(1024);
+        let (server, gate) = Gated::new(server, u64::MAX);
+        let mut client = WebSocketStream::from_raw_socket(client, Role::Client, None).await;
+        let server = WebSocketStream::from_raw_socket(server, Role::Server, Some(config())).await;
+        let (mut sink, _stream) = server.split();
+        let body = FromRoom::Refused(Refusal::Protocol { reason: "x".repeat(100 * 1024) });
+        let message = FromServer::About { channel: Channel(1), body };
+        connection.send(message.clone());
+        let heard = async {
+            while gate.written_size() < 1024 {
+                tokio::task::yield_now().await;
+            }
+            connection.end(Ending::Bye(ByeReason::Shutdown));
+            [client.next().await, client.next().await].map(|it| it.expect("more").expect("whole"))
+        };
+        let (_, heard) = join!(write(&mut sink, end, &connection, &shared, &gate), heard);
+        let bye = FromServer::Bye { reason: ByeReason::Shutdown };
+        let said = [message, bye].map(|it| Message::Binary(encode_message(&it).into()));
+        assert_eq!(heard, said);
     }
 }

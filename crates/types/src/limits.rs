@@ -206,6 +206,9 @@ pub struct Limits {
     pub room_pages_in_flight_max: usize,
     /// Bytes that all rooms of a server together keep in memory for their next messages.
     pub rooms_kept_size_max: u64,
+    /// Bytes that a room keeps amid a run beyond which it waits for its turn to read more, where
+    /// all rooms together keep more than they may.
+    pub turnless_run_size_max: u64,
     /// Bytes that all rooms of a server together keep in memory of documents that are handed over.
     pub seeds_kept_size_max: u64,
     /// Pages that a room reads at once for a follower who lags, at first.
@@ -276,6 +279,7 @@ impl Limits {
         tab_unheard_size_max: 1024 * 1024,
         room_pages_in_flight_max: 1024,
         rooms_kept_size_max: 256 * 1024 * 1024,
+        turnless_run_size_max: 1024 * 1024,
         seeds_kept_size_max: 64 * 1024 * 1024,
         catch_up_pages: 64,
         catch_up_pages_max: 120,

@@ -95,7 +95,7 @@ impl Room {
         if let (Some(subscriber), Intent::Offer { lives }) =
             (self.subscribers.get_mut(&id), &open.intent)
         {
-            subscriber.seed = Some(Seed::new(open.doctype.clone(), lives.clone()));
+            subscriber.seed = Some(Box::new(Seed::new(open.doctype.clone(), lives.clone())));
         }
         // Not before what was said on this channel, nor of what may still be there.
         self.outbox.after(After::Tell(id, FromRoom::SeedWanted));

@@ -63,8 +63,9 @@ pub(super) struct Subscriber {
     pub(super) timeline: JournalId,
     /// Frames from here on stay undecided until the client opens the document anew.
     pub(super) undecided: Option<Lsn>,
-    /// The local document that it is handing over.
-    pub(super) seed: Option<Seed>,
+    /// The local document that it is handing over. In a box, since few ever do, and what hashes it
+    /// takes most of a subscriber.
+    pub(super) seed: Option<Box<Seed>>,
     /// `None` until it has been told that the document is open.
     follower: Option<Follower>,
     /// Sizes in bytes of what it was sent and has not received, each with the LSN after it.

@@ -1,0 +1,75 @@
+//! What a room's task is sent.
+
+use tidelog_room::{Answer, Ask, ConnId};
+use tidelog_sync::{Channel, ToRoom};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+
+use crate::connection::Connection;
+use crate::large_messages::Space;
+
+/// The way to a room's task. It is bounded by those who send: see [`MessagePermit`].
+pub(crate) type RoomSender = mpsc::UnboundedSender<RoomMail>;
+/// The same, for those for whom the room need not stay.
+pub(crate) type WeakRoomSender = mpsc::WeakUnboundedSender<RoomMail>;
+
+/// What a message takes until its room has worked it off: of what its connection may say before it
+/// is listened to again, and of the room for large messages if it is one.
+pub(crate) type MessagePermit = (OwnedSemaphorePermit, Option<Space>);
+
+/// What a room's task is sent.
+pub(crate) enum RoomMail {
+    Message {
+        connection: Connection,
+        channel: Channel,
+        message: Box<ToRoom>,
+        permit: MessagePermit,
+    },
+    Left {
+        conn: ConnId,
+    },
+    Writable {
+        conn: ConnId,
+    },
+    Ask {
+        ask: Ask,
+        answer: oneshot::Sender<Answer>,
+    },
+    /// The document is to come on this connection.
+    Export {
+        connection: Connection,
+        answer: oneshot::Sender<Answer>,
+    },
+}
+
+impl RoomMail {
+    /// Whether whoever asked was told that nothing came of it, or whoever said it has gone and says
+    /// it again: what came whole is heard for as long as nobody else wants its space. Of one who
+    /// was let go, something before it may be missing.
+    pub(super) fn is_for_nobody(&self) -> bool {
+        match self {
+            Self::Message { connection, permit: (_, space), .. } => {
+                let is_wanted = space.as_ref().is_some_and(Space::is_wanted);
+                connection.was_let_go() || (is_wanted && connection.has_ended())
+            }
+            Self::Ask { answer, .. } | Self::Export { answer, .. } => answer.is_closed(),
+            Self::Left { .. } | Self::Writable { .. } => false,
+        }
+    }
+
+    /// What it holds of the room for large messages.
+    pub(super) fn space(&self) -> Option<&Space> {
+        match self {
+            Self::Message { permit: (_, space), .. } => space.as_ref(),
+            _ => None,
+        }
+    }
+
+    /// Lets go whoever said a message that has held its space for too long.
+    pub(super) fn let_go_if_overdue(&self) {
+        if let Self::Message { connection, permit: (_, Some(space)), .. } = self
+            && space.is_overdue()
+        {
+            connection.let_go();
+        }
+    }
+}

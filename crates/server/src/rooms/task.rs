@@ -1,0 +1,422 @@
+//! What owns one room: brings it what happens, and carries out what it wants done.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tidelog_pages::{StoreReply, StoreRequest};
+use tidelog_room::{Answer, Ask, ConnId, Outlets, Room, RoomEffect, RoomInput, RoomSettings};
+use tidelog_sync::{FromRoom, FromServer};
+use tidelog_types::DocumentKey;
+use tidelog_types::limits::ROOM_LARGE_MESSAGES_SIZE_MAX;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::yield_now;
+use tokio::time::{Instant, sleep_until};
+use tracing::{debug, error, info};
+
+use super::Rooms;
+use super::mail::{MessagePermit, RoomMail, WeakRoomSender};
+use super::run_turn::RunTurn;
+use super::waiting::Waiting;
+use crate::connection::{Connection, Ending};
+use crate::counters::{add, move_to};
+use crate::cpu_time::CpuTime;
+use crate::large_messages::{LOOKS_EVERY, Space};
+use crate::store::StoreOwner;
+
+/// After which time a room in which nobody is gives its memory back: a minute after a crowd has
+/// left, the server has what it had before.
+const EMPTY_ROOM_STAYS: Duration = Duration::from_secs(30);
+/// After which time a room in which nothing happens gives back what it keeps for the next message.
+const QUIET_ROOM_RESTS: Duration = Duration::from_millis(500);
+/// How often a room looks whether too much is kept of documents that are handed over to all rooms.
+const SEED_LOOKS_EVERY: Duration = Duration::from_secs(1);
+
+/// The connections of those who are in a room.
+struct Ways {
+    document: DocumentKey,
+    room: WeakRoomSender,
+    connections: Mutex<BTreeMap<ConnId, Connection>>,
+}
+
+impl Ways {
+    fn to(&self, conn: ConnId) -> Option<Connection> {
+        self.connections().get(&conn).cloned()
+    }
+
+    fn connections(&self) -> MutexGuard<'_, BTreeMap<ConnId, Connection>> {
+        self.connections.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Outlets for Ways {
+    fn reserve(&self, conn: ConnId, size: usize) -> bool {
+        self.to(conn).is_some_and(|to| to.reserve(size, &self.document, &self.room))
+    }
+
+    fn release(&self, conn: ConnId, size: usize) {
+        if let Some(to) = self.to(conn) {
+            to.release(size);
+        }
+    }
+}
+
+pub(super) struct RoomTask {
+    room: Room,
+    document: DocumentKey,
+    rooms: Arc<Rooms>,
+    owner: StoreOwner,
+    ways: Arc<Ways>,
+    inbox: mpsc::UnboundedReceiver<RoomMail>,
+    /// What clients said while the room worked on something else.
+    waiting: Waiting,
+    /// Of the messages that the room works on.
+    permits: Vec<MessagePermit>,
+    /// Who said the latest of them, unless that one is known to have gone.
+    speaker: Option<Connection>,
+    /// Those of whom the room may not have worked off yet that they left.
+    left: Vec<ConnId>,
+    answers: BTreeMap<u64, oneshot::Sender<Answer>>,
+    asked: u64,
+    /// Whether nothing has happened since it gave back what it can.
+    is_resting: bool,
+    /// Whether it ended since nobody needed it.
+    is_retired: bool,
+    /// Where the room's clock begins.
+    began: Instant,
+    /// What it has a part in of what all rooms keep.
+    kept_size: u64,
+    /// And of what all rooms keep of documents that are handed over.
+    seed_size: u64,
+    run_turn: RunTurn,
+}
+
+impl RoomTask {
+    /// What owns the room of `document`, to which this is the way, with both its ends.
+    pub(super) fn new(
+        rooms: &Arc<Rooms>,
+        document: &DocumentKey,
+        way: WeakRoomSender,
+        inbox: mpsc::UnboundedReceiver<RoomMail>,
+    ) -> Self {
+        let mut seed = [0; 32];
+        getrandom::fill(&mut seed).expect("the system gives random bytes");
+        let is_damaged = rooms.store.damage().is_some();
+        let settings = RoomSettings { is_damaged, ..rooms.settings.clone() };
+        let (document, connections) = (document.clone(), Mutex::default());
+        let ways = Arc::new(Ways { document: document.clone(), room: way, connections });
+        let outlets = Arc::clone(&ways) as Arc<dyn Outlets>;
+        Self {
+            room: Room::new(document.clone(), settings, seed, outlets)
+                .with_caution(Arc::clone(&rooms.caution))
+                .with_clock(Arc::new(CpuTime)),
+            document,
+            rooms: Arc::clone(rooms),
+            owner: rooms.store.owner(),
+            ways,
+            inbox,
+            waiting: Waiting::default(),
+            permits: Vec::new(),
+            speaker: None,
+            left: Vec::new(),
+            answers: BTreeMap::new(),
+            asked: 0,
+            is_resting: true,
+            is_retired: false,
+            began: Instant::now(),
+            kept_size: 0,
+            seed_size: 0,
+            run_turn: RunTurn::NotNeeded,
+        }
+    }
+
+    pub(super) async fn run(mut self) {
+        add(&self.rooms.counters.rooms, 1);
+        debug!(document = %self.document, "room opened");
+        while let Some(input) = self.next_input().await {
+            self.is_resting = false;
+            self.step(input);
+            if self.keep() > self.kept_size_max() {
+                self.room.rest_deeply();
+                self.keep();
+            }
+            let before = self.seed_size;
+            let seeds_size_max = self.rooms.settings.limits.seeds_kept_size_max;
+            if self.keep_seed() > seeds_size_max && self.seed_size > before {
+                self.step(RoomInput::SeedUnkept);
+                self.keep_seed();
+            }
+            // Other rooms have their turns.
+            yield_now().await;
+        }
+        debug!(document = %self.document, "room closed");
+    }
+
+    /// `None` once nobody needs the room any more.
+    async fn next_input(&mut self) -> Option<RoomInput> {
+        loop {
+            // Also where the store answers each time before the room could go on.
+            if let Some(input) = self.let_go() {
+                return Some(input);
+            }
+            if self.room.takes_messages()
+                && let Some(mail) = self.waiting.pop()
+            {
+                match mail.is_for_nobody() {
+                    true => continue,
+                    false => return Some(self.input(mail)),
+                }
+            }
+            let is_at_rest = self.room.is_at_rest();
+            let has_large = self.waiting.has_large() || self.speaker.is_some();
+            let overdue_at_ms = self.seed_overdue_at_ms();
+            let overdue_at = self.began + Duration::from_millis(overdue_at_ms.unwrap_or(0));
+            let look_at = overdue_at.min(Instant::now() + SEED_LOOKS_EVERY);
+            tokio::select! {
+                biased;
+                Some(reply) = self.owner.replies.recv() => return Some(RoomInput::Store(*reply)),
+                mail = self.inbox.recv() => match mail? {
+                    RoomMail::Writable { conn } => return Some(RoomInput::Writable { conn }),
+                    mail => self.keep_waiting(mail),
+                },
+                read = self.run_turn.comes() => self.owner.ask(read),
+                () = std::future::ready(()), if self.room.wants_step() => {
+                    return Some(RoomInput::GoOn);
+                }
+                () = sleep_until(look_at), if overdue_at_ms.is_some() => {
+                    let now_ms = self.now_ms();
+                    if self.seed_overdue_at_ms().is_some_and(|at_ms| at_ms <= now_ms) {
+                        return Some(RoomInput::SeedOverdue { now_ms });
+                    }
+                }
+                // However long what it works on waits.
+                () = tokio::time::sleep(LOOKS_EVERY), if has_large => {}
+                () = tokio::time::sleep(QUIET_ROOM_RESTS), if !self.is_resting => {
+                    self.is_resting = true;
+                    // Where there is room for them, the pages stay.
+                    match self.keep() > self.kept_size_max() / 2 {
+                        true => self.room.rest_deeply(),
+                        false => self.room.rest(),
+                    }
+                    self.keep();
+                    add(&self.rooms.counters.gone, 1);
+                }
+                () = tokio::time::sleep(EMPTY_ROOM_STAYS), if is_at_rest => {
+                    if self.rooms.retire(&self.document, &self.inbox) {
+                        self.is_retired = true;
+                        return None;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Where others want the space of what waits, or of what the room works on: lets go of what
+    /// those who have gone left behind, and of those whose message has held it for too long.
+    fn let_go(&mut self) -> Option<RoomInput> {
+        self.waiting.let_go();
+        let spaces = || self.permits.iter().filter_map(|(_, space)| space.as_ref());
+        let (is_wanted, is_overdue) =
+            (spaces().any(Space::is_wanted), spaces().any(Space::is_overdue));
+        self.speaker.iter().filter(|_| is_overdue).for_each(Connection::let_go);
+        let gone = self.speaker.take_if(|speaker| is_wanted && speaker.has_ended())?;
+        Some(RoomInput::Left { conn: gone.id() })
+    }
+
+    /// Keeps what the room does not get to yet. Whoever says more than there is room for comes back
+    /// later.
+    fn keep_waiting(&mut self, mail: RoomMail) {
+        if let RoomMail::Message { connection, permit: (_, Some(space)), .. } = &mail
+            && self.large_size() + space.size() > ROOM_LARGE_MESSAGES_SIZE_MAX
+        {
+            return connection.let_go();
+        }
+        self.waiting.push(mail);
+    }
+
+    /// Bytes of large messages that wait, or that the room works on.
+    fn large_size(&self) -> usize {
+        let works_on = self.permits.iter().filter_map(|(_, space)| space.as_ref());
+        self.waiting.large_size() + works_on.map(Space::size).sum::<usize>()
+    }
+
+    /// Where more than half is kept of what may be, the room is pressed.
+    fn seed_overdue_at_ms(&mut self) -> Option<u64> {
+        let kept_size = self.rooms.counters.seeds_kept_size.load(Ordering::Relaxed);
+        let size_max = self.rooms.settings.limits.seeds_kept_size_max;
+        self.room.press_seed(kept_size > size_max / 2);
+        self.room.seed_overdue_at_ms(self.now_ms())
+    }
+
+    /// Whether what its run reads next waits until no other one that keeps much is amid.
+    fn needs_turn(&mut self) -> bool {
+        let is_too_much = self.keep() > self.kept_size_max();
+        let turnless_size_max = self.rooms.settings.limits.turnless_run_size_max;
+        is_too_much && self.kept_size > turnless_size_max && !self.run_turn.is_taken()
+    }
+
+    fn kept_size_max(&self) -> u64 {
+        self.rooms.settings.limits.rooms_kept_size_max
+    }
+
+    /// Counts what the room keeps now. Gives what all rooms do.
+    fn keep(&mut self) -> u64 {
+        let now = self.room.kept_size() as u64;
+        move_to(&self.rooms.counters.rooms_kept_size, &mut self.kept_size, now)
+    }
+
+    /// The same of a document that is handed over.
+    fn keep_seed(&mut self) -> u64 {
+        let now = self.room.seed_size() as u64;
+        move_to(&self.rooms.counters.seeds_kept_size, &mut self.seed_size, now)
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn input(&mut self, mail: RoomMail) -> RoomInput {
+        match mail {
+            RoomMail::Message { connection, channel, message, permit } => {
+                let conn = connection.id();
+                self.speaker = Some(connection.clone());
+                self.ways.connections().insert(conn, connection);
+                self.permits.push(permit);
+                RoomInput::Message { conn, channel, message: *message }
+            }
+            RoomMail::Left { conn } => RoomInput::Left { conn },
+            RoomMail::Writable { conn } => RoomInput::Writable { conn },
+            RoomMail::Ask { ask, answer } => {
+                self.asked += 1;
+                self.answers.insert(self.asked, answer);
+                RoomInput::Ask { request: self.asked, ask }
+            }
+            RoomMail::Export { connection, answer } => {
+                self.asked += 1;
+                self.answers.insert(self.asked, answer);
+                let conn = connection.id();
+                self.ways.connections().insert(conn, connection);
+                RoomInput::Ask { request: self.asked, ask: Ask::Export { conn } }
+            }
+        }
+    }
+
+    fn step(&mut self, input: RoomInput) {
+        let counters = Arc::clone(&self.rooms.counters);
+        if let RoomInput::Store(
+            StoreReply::AppendFailed { error, .. } | StoreReply::Broken { error },
+        ) = &input
+        {
+            error!(document = %self.document, %error, "the store failed");
+            add(&counters.store_failures, 1);
+        }
+        if matches!(input, RoomInput::Store(StoreReply::Broken { .. })) {
+            // It answers this owner no more.
+            self.owner = self.rooms.store.owner();
+        }
+        let is_opened = matches!(input, RoomInput::Store(StoreReply::Opened { .. }));
+        if is_opened && self.rooms.store.damage().is_some() {
+            self.room.note_damage();
+        }
+        if let RoomInput::Left { conn } = input {
+            self.left.push(conn);
+        }
+        let writable = match input {
+            RoomInput::Writable { conn } => self.ways.to(conn),
+            _ => None,
+        };
+        let before = self.room.counts();
+        let effects = self.room.step(input);
+        if let Some(connection) = writable {
+            connection.heard(&self.document);
+        }
+        let after = self.room.counts();
+        add(&counters.applied, after.applied - before.applied);
+        add(&counters.rejected, after.rejected - before.rejected);
+        for effect in effects {
+            self.carry_out(effect);
+        }
+        if !self.room.is_amid_run() {
+            self.run_turn = RunTurn::NotNeeded;
+        }
+        if self.speaker.is_none() && !self.permits.is_empty() {
+            // Nothing but what was begun.
+            let size = self.room.said_size();
+            let spaces = self.permits.iter_mut().filter_map(|(_, space)| space.as_mut());
+            spaces.for_each(|space| space.shrink(size));
+        }
+        if self.room.takes_messages() {
+            self.permits.clear();
+            self.speaker = None;
+            // Only now: the room has given back what it had reserved there.
+            for conn in self.left.drain(..) {
+                let left = self.ways.connections().remove(&conn);
+                left.inspect(|connection| connection.withdraw(&self.document));
+            }
+        }
+    }
+
+    fn end_connections(&mut self) {
+        for connection in self.ways.connections().values() {
+            connection.end(Ending::Quiet);
+        }
+        // Those whose first message is still unread are not among them.
+        let unread = std::iter::from_fn(|| self.inbox.try_recv().ok());
+        let waiting = std::iter::from_fn(|| self.waiting.pop());
+        for mail in waiting.chain(unread) {
+            if let RoomMail::Message { connection, .. } = mail {
+                connection.end(Ending::Quiet);
+            }
+        }
+    }
+
+    fn carry_out(&mut self, effect: RoomEffect) {
+        match effect {
+            RoomEffect::Send { conn, message } => {
+                if let FromServer::About { body: FromRoom::Refused(refusal), .. } = &message {
+                    info!(document = %self.document, conn = conn.0, ?refusal, "refused");
+                    add(&self.rooms.counters.refusals, 1);
+                }
+                if let Some(connection) = self.ways.to(conn) {
+                    connection.send(message);
+                }
+            }
+            RoomEffect::Store(read @ StoreRequest::Read { .. }) if self.needs_turn() => {
+                self.run_turn = RunTurn::awaited(&self.rooms.run_turns, read);
+            }
+            RoomEffect::Store(request) => self.owner.ask(request),
+            RoomEffect::Answer { request, answer } => {
+                if let Some(waiting) = self.answers.remove(&request) {
+                    // Who asked may have gone meanwhile.
+                    let _ = waiting.send(answer);
+                }
+            }
+        }
+    }
+}
+
+impl Drop for RoomTask {
+    /// Also after a panic: a room that broke its promises takes nobody along, and whoever was in
+    /// it comes back to a new one. Nobody was in a room that has retired: it knows connections that
+    /// it refused, and hears what these had on the way.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            error!(document = %self.document, "a room broke a promise: its clients come back");
+            add(&self.rooms.counters.room_panics, 1);
+        }
+        // Before anybody is told, who then comes to another room.
+        self.inbox.close();
+        self.rooms.forget(&self.document);
+        if !self.is_retired {
+            self.end_connections();
+        }
+        self.rooms.counters.rooms.fetch_sub(1, Ordering::Relaxed);
+        self.rooms.counters.rooms_kept_size.fetch_sub(self.kept_size, Ordering::Relaxed);
+        self.rooms.counters.seeds_kept_size.fetch_sub(self.seed_size, Ordering::Relaxed);
+        add(&self.rooms.counters.gone, 1);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,577 @@
+use std::sync::mpsc as std_mpsc;
+
+use tidelog_document::Doctype;
+use tidelog_pages::AppendError;
+use tidelog_room::{Caution, Suspect};
+use tidelog_sync::{ByeReason, Channel, Intent, Refusal, ToRoom, WireFrame, codec};
+use tidelog_types::limits::{Limits, MESSAGE_SIZE_MAX};
+use tidelog_types::{BudgetLimits, CallId, JournalId, Life, Lineage, Lsn, Position};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+use super::*;
+use crate::rooms::ANSWER_TAKES;
+use crate::rooms::tests::{Scene, list};
+
+fn settings() -> RoomSettings {
+    settings_with(Limits::DEFAULT)
+}
+
+fn settings_with(limits: Limits) -> RoomSettings {
+    RoomSettings { dev: true, limits, ..RoomSettings::default() }
+}
+
+fn message(connection: &Connection, body: ToRoom) -> RoomMail {
+    message_with(connection, body, None)
+}
+
+fn message_with(connection: &Connection, body: ToRoom, space: Option<Space>) -> RoomMail {
+    let own = Arc::new(Semaphore::new(1)).try_acquire_owned().expect("a permit");
+    let permit = (own, space);
+    let (connection, message) = (connection.clone(), Box::new(body));
+    RoomMail::Message { connection, channel: Channel(1), message, permit }
+}
+
+fn open() -> ToRoom {
+    let doctype = Doctype {
+        name: "list".to_owned(),
+        migrations: vec!["create table item (id text primary key) strict".to_owned()],
+        mutations: Vec::new(),
+    };
+    ToRoom::Open {
+        document: "list".to_owned(),
+        doctype: codec::encode(&doctype),
+        timeline: JournalId([1; 16]),
+        have: None,
+        intent: Intent::Follow,
+    }
+}
+
+/// Goal: a connection that has left one of its documents has all its room for the others.
+/// Method: one leaves while a chunk is read for it, and the room has so much to tell that it
+/// does not get to that in the same step.
+#[tokio::test]
+async fn who_leaves_a_busy_room_has_nothing_reserved_there() {
+    let scene = Scene::new(slow_settings());
+    let (room, mut task) = scene.task();
+    let say = |task: &mut RoomTask, mail| {
+        let input = task.input(mail);
+        task.step(input);
+    };
+    let (leaver, _end) = Connection::new(ConnId(1));
+    let (stayer, _other_end) = Connection::new(ConnId(2));
+    let has_reserved = || {
+        let is_free = leaver.reserve(usize::MAX / 2, &list(), &room.downgrade());
+        if is_free {
+            leaver.release(usize::MAX / 2);
+        }
+        !is_free
+    };
+
+    say(&mut task, message(&leaver, open()));
+    while !has_reserved() {
+        let input = match task.room.wants_step() {
+            true => RoomInput::GoOn,
+            false => RoomInput::Store(*task.owner.replies.recv().await.expect("an answer")),
+        };
+        task.step(input);
+    }
+    say(&mut task, message(&stayer, open()));
+    say(&mut task, RoomMail::Left { conn: leaver.id() });
+    assert!(task.room.wants_step(), "it has not left yet");
+    while task.room.wants_step() {
+        task.step(RoomInput::GoOn);
+    }
+    assert!(task.room.takes_messages());
+    assert!(!has_reserved());
+}
+
+/// Settings with which a room does one thing in a step.
+fn slow_settings() -> RoomSettings {
+    let slice = BudgetLimits { steps: 1, ..Limits::DEFAULT.slice };
+    settings_with(Limits { slice, ..Limits::DEFAULT })
+}
+
+/// Many frames, each of which takes a step.
+fn frames() -> ToRoom {
+    let frame = WireFrame { call: CallId([0; 16]), body: b"no mutation".to_vec() };
+    ToRoom::Frames { life: Life([1; 16]), first: Lsn::FIRST, frames: vec![frame; 100] }
+}
+
+/// Takes steps until this is so.
+async fn step_until(task: &mut RoomTask, is_so: impl Fn(&RoomTask) -> bool) {
+    while !is_so(task) {
+        let input = timeout(ANSWER_TAKES, task.next_input()).await.expect("in time");
+        task.step(input.expect("it is there"));
+    }
+}
+
+/// Space for so many large messages.
+fn space(count: usize) -> (Arc<Semaphore>, impl Fn() -> Option<Space>) {
+    let space = Arc::new(Semaphore::new(count));
+    let theirs = Arc::clone(&space);
+    (space, move || {
+        Some(Space::new(Arc::clone(&theirs).try_acquire_owned().expect("there is space")))
+    })
+}
+
+#[tokio::test]
+async fn a_large_message_holds_its_space_until_it_is_worked_off() {
+    let scene = Scene::new(slow_settings());
+    let (room, mut task) = scene.task();
+    let (space, large) = space(1);
+    let (connection, _end) = Connection::new(ConnId(1));
+    room.send(message(&connection, open())).expect("it is there");
+    room.send(message_with(&connection, frames(), large())).expect("it is there");
+    let is_done = |task: &RoomTask| {
+        let is_done = task.room.counts().rejected == 100 && task.room.takes_messages();
+        assert_eq!(space.available_permits(), usize::from(is_done));
+        is_done
+    };
+    step_until(&mut task, is_done).await;
+}
+
+/// Goal: frames that had arrived are applied, though their client has gone. Method: it leaves
+/// behind a large message, and there is space for another one.
+#[tokio::test]
+async fn what_those_who_have_gone_left_behind_is_heard_while_nobody_wants_its_space() {
+    let scene = Scene::new(slow_settings());
+    let (room, mut task) = scene.task();
+    let (_space, large) = space(MESSAGE_SIZE_MAX);
+    let (connection, _end) = Connection::new(ConnId(1));
+    room.send(message(&connection, open())).expect("it is there");
+    room.send(message_with(&connection, frames(), large())).expect("it is there");
+    room.send(RoomMail::Left { conn: connection.id() }).expect("it is there");
+    connection.end(Ending::Quiet);
+    step_until(&mut task, |task| task.room.counts().rejected == 100).await;
+}
+
+/// Goal: those who have gone keep no room busy where others want the space for large messages.
+/// Method: one has gone whose message is worked on, with its channel closed, and one whose
+/// message waits.
+#[tokio::test]
+async fn what_is_left_behind_by_those_who_have_gone_is_not_worked_off() {
+    let scene = Scene::new(slow_settings());
+    let (room, mut task) = scene.task();
+    let (space, large) = space(2);
+    let (first, _end) = Connection::new(ConnId(1));
+    let (second, _other_end) = Connection::new(ConnId(2));
+    room.send(message(&first, open())).expect("it is there");
+    room.send(message_with(&first, frames(), large())).expect("it is there");
+    room.send(message(&first, ToRoom::Close)).expect("it is there");
+    room.send(message_with(&second, open(), large())).expect("it is there");
+    step_until(&mut task, |task| task.room.counts().rejected == 1).await;
+    second.end(Ending::Quiet);
+    room.send(RoomMail::Left { conn: second.id() }).expect("it is there");
+    step_until(&mut task, |task| task.room.counts().rejected == 2).await;
+    assert_eq!(space.available_permits(), 1, "what waited is dropped at once");
+    first.end(Ending::Quiet);
+    step_until(&mut task, |task| task.room.takes_messages()).await;
+    assert_eq!(space.available_permits(), 2);
+    assert!(task.room.counts().rejected <= 3, "what is begun is done");
+}
+
+/// Goal: a busy room leaves space for large messages to others. Method: as much is said to one
+/// as it keeps, in a message that it works on and in one that waits, and then more.
+#[tokio::test]
+async fn whoever_says_more_to_a_room_than_it_keeps_comes_back_later() {
+    let scene = Scene::new(slow_settings());
+    let (room, mut task) = scene.task();
+    let half = ROOM_LARGE_MESSAGES_SIZE_MAX / 2;
+    let space = Arc::new(Semaphore::new(1024 * 1024));
+    let large = |size: usize| {
+        let count = u32::try_from(size / 1024).expect("few");
+        Some(Space::new(Arc::clone(&space).try_acquire_many_owned(count).expect("there is space")))
+    };
+    let connections = [1, 2, 3].map(|number| Connection::new(ConnId(number)).0);
+    room.send(message(&connections[0], open())).expect("it is there");
+    let sizes = [half, half, 1024];
+    for (connection, size) in connections.iter().zip(sizes) {
+        room.send(message_with(connection, frames(), large(size))).expect("it is there");
+    }
+    room.send(message(&connections[2], ToRoom::Close)).expect("it is there");
+    step_until(&mut task, |task| task.room.counts().rejected == 2).await;
+    let endings = connections.map(|connection| connection.ended().borrow().clone());
+    assert_eq!(endings, [None, None, Some(Ending::Bye(ByeReason::Slow))]);
+    assert_eq!(space.available_permits(), 1024 * 1024 - 2 * half / 1024);
+}
+
+/// Goal: nothing is told of a gap. Method: one is let go for a message that the room does not keep,
+/// with another one behind it.
+#[tokio::test]
+async fn nothing_is_heard_that_came_behind_a_message_that_a_room_did_not_keep() {
+    let scene = Scene::new(slow_settings());
+    let (room, mut task) = scene.task();
+    let space = Arc::new(Semaphore::new(ROOM_LARGE_MESSAGES_SIZE_MAX / 1024 + 1));
+    let all = u32::try_from(space.available_permits()).expect("few");
+    let too_much = Arc::clone(&space).try_acquire_many_owned(all).expect("there is space");
+    let (connection, _end) = Connection::new(ConnId(1));
+    room.send(message(&connection, open())).expect("it is there");
+    let mail = message_with(&connection, frames(), Some(Space::new(too_much)));
+    room.send(mail).expect("it is there");
+    room.send(message(&connection, frames())).expect("it is there");
+    let (answer, _answered) = oneshot::channel();
+    room.send(RoomMail::Ask { ask: Ask::Describe, answer }).expect("it is there");
+    step_until(&mut task, |task| task.asked == 1 && task.answers.is_empty()).await;
+    assert_eq!(*connection.ended().borrow(), Some(Ending::Bye(ByeReason::Slow)));
+    assert_eq!(task.room.counts().rejected, 0);
+}
+
+/// Goal: those who have gone keep no room busy, also where each run waits for the store. Method:
+/// a room that keeps no pages.
+#[tokio::test]
+async fn what_faults_is_not_gone_on_with_for_those_who_have_gone() {
+    let scene = Scene::new(settings_with(Limits { pool_pages_max: 1, ..Limits::DEFAULT }));
+    let (room, mut task) = scene.task();
+    let (space, large) = space(1);
+    let (connection, _end) = Connection::new(ConnId(1));
+    room.send(message(&connection, open())).expect("it is there");
+    room.send(message_with(&connection, frames(), large())).expect("it is there");
+    step_until(&mut task, |task| task.room.counts().rejected >= 2).await;
+    assert!(task.room.counts().rejected < 10, "each waits for the store");
+    connection.end(Ending::Quiet);
+    step_until(&mut task, |task| task.room.takes_messages()).await;
+    assert!(task.room.counts().rejected < 15, "what is begun is done");
+    assert_eq!(space.available_permits(), 1);
+}
+
+/// Goal: no few connections keep all space for large messages from others. Method: one whose
+/// message takes long, and one whose message waits behind it; nobody wants their space, and then
+/// others do.
+#[tokio::test]
+async fn whoever_holds_space_for_too_long_that_others_want_comes_back_later() {
+    for is_wanted in [false, true] {
+        let scene = Scene::new(slow_settings());
+        let (room, mut task) = scene.task();
+        let space = Arc::new(Semaphore::new(MESSAGE_SIZE_MAX));
+        let large = || Space::new(Arc::clone(&space).try_acquire_owned().expect("there is space"));
+        let connections = [1, 2].map(|number| Connection::new(ConnId(number)).0);
+        for connection in &connections {
+            room.send(message(connection, open())).expect("it is there");
+            room.send(message_with(connection, frames(), Some(large()))).expect("it is there");
+        }
+        step_until(&mut task, |task| task.room.counts().rejected == 1).await;
+        let all = u32::try_from(MESSAGE_SIZE_MAX - 2).expect("few");
+        let _others = is_wanted.then(|| space.try_acquire_many(all).expect("there is space"));
+        tokio::time::pause();
+        tokio::time::advance(Duration::from_secs(20)).await;
+        step_until(&mut task, |task| task.room.counts().rejected == 2).await;
+        let has_ended = || connections.each_ref().map(Connection::has_ended);
+        assert_eq!(has_ended(), [false; 2]);
+        tokio::time::advance(Duration::from_secs(10)).await;
+        step_until(&mut task, |task| task.room.counts().rejected == 3).await;
+        assert_eq!(has_ended(), [is_wanted; 2]);
+        tokio::time::resume();
+        if is_wanted {
+            step_until(&mut task, |task| task.room.takes_messages()).await;
+            assert!(task.room.counts().rejected <= 4, "what is begun is done");
+            assert_eq!(space.available_permits(), 2);
+            let endings = connections.map(|connection| connection.ended().borrow().clone());
+            assert!(endings.iter().all(|it| *it == Some(Ending::Bye(ByeReason::Slow))));
+        }
+    }
+}
+
+/// Goal: whoever a room refused goes on with its other documents once that room is gone.
+/// Method: one is refused, another one says something in the instant in which it retires.
+#[tokio::test(start_paused = true)]
+async fn a_room_that_retires_ends_no_connection() {
+    let scene = Scene::new(settings());
+    let (room, mut task) = scene.task();
+    let (refused, mut end) = Connection::new(ConnId(1));
+    let (late, _other_end) = Connection::new(ConnId(2));
+    let ToRoom::Open { document, doctype, timeline, intent, .. } = open() else {
+        unreachable!("it opens")
+    };
+    let have = Some(Position::start_of(timeline));
+    let open = ToRoom::Open { document, doctype, timeline, have, intent };
+    room.send(message(&refused, open)).expect("it is there");
+    let began = Instant::now();
+    while let Some(input) = task.next_input().await {
+        task.step(input);
+    }
+    assert!(began.elapsed() >= EMPTY_ROOM_STAYS);
+    let (space, large) = space(1);
+    let unread = message_with(&late, ToRoom::Close, large());
+    room.send(unread).expect("it is not gone yet");
+    drop(task);
+    assert_eq!(space.available_permits(), 1);
+    let heard = end.queue.try_recv().map(|message| *message);
+    let body = FromRoom::Refused(Refusal::Missing);
+    assert_eq!(heard, Ok(FromServer::About { channel: Channel(1), body }));
+    for connection in [refused, late] {
+        assert_eq!(*connection.ended().borrow(), None);
+    }
+}
+
+/// Says that something is about to be run, waits to be told, and breaks a promise.
+struct Trap(Mutex<(std_mpsc::Sender<()>, std_mpsc::Receiver<()>)>);
+
+impl Caution for Trap {
+    fn run(&self, _: &dyn Fn() -> Suspect, _: &mut dyn FnMut()) -> bool {
+        let (entered, told) = &*self.0.lock().expect("no panic before");
+        entered.send(()).expect("the test waits");
+        told.recv().expect("the test tells");
+        panic!("BUG: planted by a test")
+    }
+}
+
+/// Goal: nobody waits for a room that is gone. Method: it panics over the first one's message
+/// while the second one's waits.
+#[tokio::test]
+async fn whoever_a_room_did_not_get_to_before_it_panicked_comes_back_to_a_new_one() {
+    let ((entered, heard), (tell, told)) = (std_mpsc::channel(), std_mpsc::channel());
+    let trap = Arc::new(Trap(Mutex::new((entered, told))));
+    let scene = Scene::with_caution(settings(), |_| trap);
+    let room = scene.rooms.room(&list()).expect("there is room");
+    let (first, _end) = Connection::new(ConnId(1));
+    let (second, _other_end) = Connection::new(ConnId(2));
+    let (space, large) = space(2);
+    room.send(message_with(&first, open(), large())).expect("it is there");
+    heard.recv().expect("it runs something");
+    room.send(message_with(&second, open(), large())).expect("it is there");
+    tell.send(()).expect("it waits");
+    for connection in [first, second] {
+        let mut ended = connection.ended();
+        let ending = timeout(ANSWER_TAKES, ended.wait_for(Option::is_some)).await;
+        assert_eq!(*ending.expect("it is told").expect("it is there"), Some(Ending::Quiet));
+    }
+    assert!(scene.rooms.rooms().is_empty(), "it takes no other one's place");
+    let all = timeout(ANSWER_TAKES, space.acquire_many(2)).await;
+    assert!(all.is_ok(), "nothing is held any more");
+}
+
+/// What was logged.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().expect("no panic").write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// V23. Goal: whoever watches a server sees which document was hit. Method: the store fails
+/// under a room, and then the room breaks a promise.
+#[tokio::test]
+async fn what_goes_wrong_in_a_room_is_logged_with_its_document_and_counted() {
+    let scene = Scene::new(RoomSettings::default());
+    let counters = &scene.rooms.counters;
+    // Other tests log too.
+    let unlucky = DocumentKey::new("unlucky", "").expect("a name");
+    let (_room, mut task) = scene.task_of(&unlucky);
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).finish();
+    // For all of the process: a thread that has none lets others see nothing either.
+    tracing::subscriber::set_global_default(subscriber).expect("no other test logs");
+    task.step(RoomInput::Store(StoreReply::Broken { error: AppendError::Full }));
+    let panics = std::panic::AssertUnwindSafe(|| {
+        let _task = task;
+        panic!("BUG: planted by a test");
+    });
+    assert!(std::panic::catch_unwind(panics).is_err());
+    let log = String::from_utf8(log.0.lock().expect("no panic").clone()).expect("text");
+    let is_error = |line: &&str| line.contains("ERROR") && line.contains("unlucky");
+    assert_eq!(log.lines().filter(is_error).count(), 2, "{log}");
+    assert_eq!(counters.store_failures.load(Ordering::Relaxed), 1);
+    assert_eq!(counters.room_panics.load(Ordering::Relaxed), 1);
+}
+
+/// Goal: what somebody was told had failed is not done later. Method: whoever asks for a
+/// document's destruction goes away before the room gets there.
+#[tokio::test]
+async fn a_question_whose_asker_has_gone_is_not_asked() {
+    let scene = Scene::new(settings());
+    let (room, mut task) = scene.task();
+    let ask = |ask| {
+        let (answer, answered) = oneshot::channel();
+        room.send(RoomMail::Ask { ask, answer }).expect("it is there");
+        answered
+    };
+    drop(ask(Ask::Destroy));
+    let _described = ask(Ask::Describe);
+    let input = timeout(ANSWER_TAKES, task.next_input()).await.expect("the second question");
+    let is_second = matches!(input, Some(RoomInput::Ask { ask: Ask::Describe, .. }));
+    assert!(is_second, "the first one is not asked");
+}
+
+#[tokio::test]
+async fn all_rooms_keep_no_more_of_what_is_handed_over_than_they_may() {
+    let ToRoom::Open { doctype, timeline, have, .. } = open() else { unreachable!() };
+    let seeds_kept_size_max = doctype.len() as u64;
+    let scene = Scene::new(settings_with(Limits { seeds_kept_size_max, ..Limits::DEFAULT }));
+    let counters = &scene.rooms.counters;
+    let (connection, mut end) = Connection::new(ConnId(1));
+    let mut offer = async |name: &str| {
+        let offer = ToRoom::Open {
+            document: name.to_owned(),
+            doctype: doctype.clone(),
+            timeline,
+            have,
+            intent: Intent::Offer { lives: Lineage::default() },
+        };
+        let document = DocumentKey::new(name, "").expect("a name");
+        let room = scene.rooms.room(&document).expect("there is room");
+        room.send(message(&connection, offer)).expect("it is there");
+        let heard = timeout(ANSWER_TAKES, end.queue.recv()).await.expect("in time");
+        match *heard.expect("it is there") {
+            FromServer::About { body, .. } => (room, body),
+            other => panic!("{other:?}"),
+        }
+    };
+    // A room counts what it keeps behind what it says.
+    let comes_to = async |size: u64| {
+        while counters.seeds_kept_size.load(Ordering::Relaxed) != size {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    let (first, said) = offer("first").await;
+    assert_eq!(said, FromRoom::SeedWanted);
+    timeout(ANSWER_TAKES, comes_to(seeds_kept_size_max)).await.expect("the first is counted");
+    let (_second, said) = offer("second").await;
+    assert_eq!(said, FromRoom::SeedWanted);
+    let heard = timeout(ANSWER_TAKES, end.queue.recv()).await.expect("in time");
+    let refused = heard.map(|message| *message);
+    let is_refused = matches!(
+        refused,
+        Some(FromServer::About { body: FromRoom::Refused(Refusal::Storage { .. }), .. })
+    );
+    assert!(is_refused, "{refused:?}");
+    timeout(ANSWER_TAKES, comes_to(seeds_kept_size_max)).await.expect("one is kept");
+    assert_eq!(counters.rooms_kept_size.load(Ordering::Relaxed), 0);
+    first.send(RoomMail::Left { conn: ConnId(1) }).expect("it is there");
+    timeout(ANSWER_TAKES, comes_to(0)).await.expect("nothing is kept");
+}
+
+/// Goal: those who hand over nothing do not keep others from it. Method: one of them is silent,
+/// and then the server keeps much of what others hand over.
+#[tokio::test(start_paused = true)]
+async fn a_silent_seed_goes_soon_once_there_is_little_room_for_others() {
+    let scene = Scene::new(settings());
+    let (room, mut task) = scene.task();
+    let (silent, _end) = Connection::new(ConnId(1));
+    let ToRoom::Open { document, doctype, timeline, have, .. } = open() else { unreachable!() };
+    let intent = Intent::Offer { lives: Lineage::default() };
+    let offer = ToRoom::Open { document, doctype, timeline, have, intent };
+    room.send(message(&silent, offer)).expect("it is there");
+    while task.room.seed_size() == 0 {
+        let input = task.next_input().await.expect("it is there");
+        task.step(input);
+    }
+    let began = Instant::now();
+    let mut is_overdue = async |after: Duration| {
+        let overdue = async {
+            loop {
+                match task.next_input().await.expect("it is there") {
+                    RoomInput::SeedOverdue { .. } => break,
+                    input => task.step(input),
+                }
+            }
+        };
+        timeout(after, overdue).await.is_ok()
+    };
+    assert!(!is_overdue(Duration::from_secs(20)).await, "there is room");
+    let kept_size = Limits::DEFAULT.seeds_kept_size_max / 2 + 1;
+    scene.rooms.counters.seeds_kept_size.fetch_add(kept_size, Ordering::Relaxed);
+    assert!(is_overdue(Duration::from_secs(20)).await);
+    assert!(began.elapsed() < Duration::from_secs(22), "after {:?}", began.elapsed());
+}
+
+/// Goal: however many rooms run what keeps much, only one of them at a time gets more pages.
+/// Method: rooms that keep no pages between two runs, and more than they may amid one; another one
+/// has the turn, and then two of them go on in turn.
+#[tokio::test]
+async fn runs_that_keep_much_wait_for_their_turn_where_all_rooms_keep_more_than_they_may() {
+    let (rooms_kept_size_max, turnless_run_size_max, pool_pages_max) = (1, 1, 1);
+    let scene = Scene::new(settings_with(Limits {
+        rooms_kept_size_max,
+        turnless_run_size_max,
+        pool_pages_max,
+        ..Limits::DEFAULT
+    }));
+    let turns = Arc::clone(&scene.rooms.run_turns);
+    let other_run = Arc::clone(&turns).try_acquire_owned().expect("a turn");
+    let (connection, _end) = Connection::new(ConnId(1));
+    let rooms = ["a", "b"].map(|name| {
+        let document = DocumentKey::new(name, "").expect("a name");
+        let room = scene.rooms.room(&document).expect("there is room");
+        room.send(message(&connection, open())).expect("it is there");
+        room.send(message(&connection, frames())).expect("it is there");
+        room
+    });
+    let rejected = || scene.rooms.counters.rejected.load(Ordering::Relaxed);
+    let comes_to = async |count: u64| {
+        while rejected() < count {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    let waits = timeout(Duration::from_millis(500), comes_to(10)).await;
+    assert!(waits.is_err(), "it is another one's turn");
+    drop(other_run);
+    timeout(ANSWER_TAKES, comes_to(200)).await.expect("they take turns");
+    drop(rooms);
+    let turn = timeout(ANSWER_TAKES, turns.acquire()).await;
+    assert!(turn.is_ok(), "it is given back");
+}
+
+/// Goal: whoever has gone keeps no space while a run waits. Method: it waits for its turn, which
+/// another one has.
+#[tokio::test]
+async fn no_more_space_is_held_for_those_who_have_gone_than_what_is_begun_takes() {
+    let limits = Limits {
+        rooms_kept_size_max: 1,
+        turnless_run_size_max: 1,
+        pool_pages_max: 1,
+        ..Limits::DEFAULT
+    };
+    let scene = Scene::new(settings_with(limits));
+    let other_run = Arc::clone(&scene.rooms.run_turns).try_acquire_owned().expect("a turn");
+    let (room, mut task) = scene.task();
+    let space = Arc::new(Semaphore::new(3));
+    let large = Arc::clone(&space).try_acquire_many_owned(3).expect("there is space");
+    let (connection, _end) = Connection::new(ConnId(1));
+    room.send(message(&connection, open())).expect("it is there");
+    let mail = message_with(&connection, frames(), Some(Space::new(large)));
+    room.send(mail).expect("it is there");
+    while let Ok(input) = timeout(2 * QUIET_ROOM_RESTS, task.next_input()).await {
+        task.step(input.expect("it is there"));
+    }
+    assert!(matches!(task.run_turn, RunTurn::Awaited(_)));
+    assert_eq!(space.available_permits(), 0);
+    let goes = async {
+        tokio::time::sleep(2 * QUIET_ROOM_RESTS).await;
+        connection.end(Ending::Quiet);
+    };
+    tokio::join!(step_until(&mut task, |_| space.available_permits() == 2), goes);
+    drop(other_run);
+    step_until(&mut task, |task| task.room.takes_messages()).await;
+    assert_eq!(space.available_permits(), 3);
+    assert!(task.room.counts().rejected <= 2, "what is begun is done");
+}
+
+#[tokio::test]
+async fn a_room_keeps_nothing_where_all_rooms_keep_as_much_as_they_may() {
+    for (rooms_kept_size_max, keeps) in [(u64::MAX, true), (1, false)] {
+        let scene = Scene::new(settings_with(Limits { rooms_kept_size_max, ..Limits::DEFAULT }));
+        let room = scene.rooms.room(&list()).expect("there is room");
+        let (connection, mut end) = Connection::new(ConnId(1));
+        room.send(message(&connection, open())).expect("it is there");
+        let entry = async {
+            loop {
+                let message = *end.queue.recv().await.expect("it is there");
+                if let FromServer::About { body: FromRoom::Entry(_), .. } = message {
+                    break;
+                }
+            }
+        };
+        timeout(ANSWER_TAKES, entry).await.expect("the document");
+        let kept_size = scene.rooms.counters.rooms_kept_size.load(Ordering::Relaxed);
+        assert_eq!(kept_size > 0, keeps);
+        assert_eq!(scene.rooms.ask(&list(), Ask::Destroy).await, Answer::Destroyed);
+    }
+}
