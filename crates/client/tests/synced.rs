@@ -18,7 +18,7 @@ use tidelog_testing::client::server::{Server, talk};
 use tidelog_testing::client::*;
 use tidelog_types::limits::Limits;
 use tidelog_types::{
-    EntryHash, ErrorCode, JournalId, Life, Lineage, Lsn, LsnRange, Params, Pgid, Position,
+    EntryHash, ErrorCode, JournalId, Life, Lineage, Lsn, LsnRange, Outcome, Params, Pgid, Position,
     UnservedKind,
 };
 
@@ -1531,6 +1531,114 @@ fn a_migration_that_needs_a_lost_page_fails_each_opening() {
         assert!(device.failure(call).message.contains("damaged"), "{:?}", device.failure(call));
     }
     assert_eq!(device.query("select title from todo where rowid = 1"), [[text("title of 0")]]);
+}
+
+/// A newer release of the todo list, whose migration needs every page of it.
+fn marked() -> Doctype {
+    let mut newer = todos();
+    newer.migrations.push(
+        "update todo set title = title || '!';
+         create table mark (id text primary key) strict"
+            .to_owned(),
+    );
+    newer.mutations.push(define("mark", &[], &["insert into mark values ('x')"]));
+    newer
+}
+
+/// Goal: a document of which something is lost that its release needs sends all the same what
+/// waits in it, and shows nothing. Method: it was opened by that while its server was away.
+#[test]
+fn a_document_that_damage_keeps_from_its_release_sends_what_is_pending() {
+    let mut server = Server::default();
+    let mut device = online(1, &mut server);
+    for n in 0..500 {
+        titled(&mut device, &n.to_string(), &format!("title of {n}"));
+    }
+    talk(&mut server, &mut [&mut device]);
+    offline(&mut device);
+    let call = device.start_open(OTHER_TAB, Some(SERVER), &marked());
+    device.opened(call);
+    let milk = add(&mut device, "milk");
+    device.kill_core();
+    rot(&device, b"title of 250");
+    let call = device.start_open(TAB, Some(SERVER), &marked());
+    device.pass(1_000);
+    assert_eq!(device.opened(call).pending, 1);
+    for sql in ["select id from mark", "select title from todo"] {
+        let failure = device.try_query(sql).expect_err("it is not there");
+        assert!(failure.message.contains("damaged"), "{failure:?}");
+    }
+    assert_eq!(device.query("select title from todo where rowid = 1"), [[text("title of 0")]]);
+    let bread = add(&mut device, "bread");
+    assert_eq!(device.code(bread), ErrorCode::Storage, "it would run by an older schema");
+    device.ask_again(&[milk]);
+    for _ in 0..2 {
+        back_online(&mut server, &mut device);
+    }
+    let confirmed = device.answers(milk).pop();
+    assert!(matches!(confirmed, Some(FromCore::Confirmed { .. })), "{}", device.fate(milk));
+    let sql = "select title from todo where id = '250'";
+    assert_eq!(device.query(sql), [[text("title of 250!")]], "the server has migrated it");
+    assert_eq!((device.query("select id from mark"), &device.status().error), (vec![], &None));
+}
+
+/// Goal: damage is not blamed on the words of whoever asks, and costs nobody what is whole. Method:
+/// two releases have a document open; what the newer one's migration needs is lost, and it is read
+/// anew without that, since the disk had no room.
+#[test]
+fn a_release_that_damage_keeps_a_document_from_is_told_the_damage() {
+    let few = Limits { pool_pages_max: 0, ..Limits::DEFAULT };
+    for url in [None, Some(SERVER)] {
+        let mut server = Server::default();
+        let mut device = match url {
+            None => Device::with_limits(1, few),
+            Some(_) => online_with(1, few, &mut server),
+        };
+        if url.is_none() {
+            device.open(&todos());
+        }
+        // So that what rots is in the page file.
+        device.log_size_max = 64 << 10;
+        device.lose_page_server();
+        device.lend();
+        for n in 0..500 {
+            titled(&mut device, &n.to_string(), &format!("title of {n}"));
+        }
+        if url.is_some() {
+            talk(&mut server, &mut [&mut device]);
+            offline(&mut device);
+        }
+        device.disk.set_full(url.is_none());
+        let call = device.start_open(OTHER_TAB, url, &marked());
+        device.opened(call);
+        device.lose_page_server();
+        device.lend();
+        rot(&device, b"title of 250");
+        if url.is_some() {
+            device.fill_disk();
+            let full = add(&mut device, "bread");
+            device.pass(1_000);
+            assert_eq!(device.code(full), ErrorCode::StorageFull);
+        }
+        device.disk.set_full(false);
+        device.pass(1_000);
+
+        let (mark, message) = device.mutation("mark", &[]);
+        device.ask(OTHER_TAB, vec![message]);
+        let query = query_elsewhere(&mut device, "select id from mark");
+        let live = watch_elsewhere(&mut device, "select id from mark");
+        for call in [mark, query, live] {
+            let failure = device.failure(call);
+            assert_eq!((failure.code, failure.outcome), (ErrorCode::Storage, Outcome::None));
+            assert!(failure.message.contains("damaged"), "{failure:?}");
+        }
+        let milk = add(&mut device, "milk");
+        assert!(device.fate(milk).starts_with("durable"), "{}", device.fate(milk));
+        let sql = "select title from todo where rowid = 1";
+        assert_eq!(device.query(sql), [[text("title of 0")]]);
+        let again = device.answers(live).len();
+        assert_eq!(again, 2, "it is told again as that may have changed: {}", device.fate(live));
+    }
 }
 
 /// Bytes that the migration of [`starred`] needs.

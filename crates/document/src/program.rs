@@ -120,6 +120,11 @@ pub(crate) fn version(reader: &mut Reader) -> Run<Option<usize>> {
     Run::Done(Some(version.unwrap_or(0)))
 }
 
+/// Whether what `reader` reads is a document at the version of this doctype, or beyond.
+pub fn is_migrated_to(reader: &mut Reader, doctype: &Doctype) -> Run<bool> {
+    version(reader).map(|version| !is_behind(version, doctype))
+}
+
 /// Whether a document at `version` has migrations of `doctype` before it.
 pub(crate) fn is_behind(version: Option<usize>, doctype: &Doctype) -> bool {
     version.is_none_or(|version| version < doctype.migrations.len())
