@@ -41,8 +41,6 @@ pub(crate) struct Tab {
     meets_namesakes: bool,
     /// Whether a server may let nobody in for a while.
     may_be_barred: bool,
-    /// Whether what its device has may not be what was written.
-    may_rot: bool,
     /// The device's share of call ids, so that no two calls ever have the same.
     pub(crate) id_prefix: u64,
     /// Its way to the core.
@@ -237,7 +235,6 @@ impl Tab {
             devices_part: swarm.devices_part(),
             meets_namesakes: swarm.meets_namesakes(),
             may_be_barred: swarm.bars(),
-            may_rot: swarm.history.iter().any(|(_, it)| it.rots()),
             id_prefix,
             port: Port::new(),
             held: BTreeMap::new(),
@@ -758,7 +755,7 @@ impl Tab {
 
     /// Whether a live query failed for its words, though all that it looks at has to be there.
     fn must_be_there(&self, call: Call, code: ErrorCode) -> bool {
-        code == ErrorCode::Query && self.watches.contains_key(&call) && !self.may_rot
+        code == ErrorCode::Query && self.watches.contains_key(&call)
     }
 
     /// Whether a server that is not there, or lets nobody in, may be the reason.
@@ -901,8 +898,6 @@ impl Tab {
                 Ok(())
             }
             _ if closed => Ok(()),
-            // Of a damaged document there may be what an older release has made.
-            Request::Query(_) if failure.code == ErrorCode::Query && self.may_rot => Ok(()),
             request => Err(format!("{request:?} failed: {failure:?}")),
         }
     }
