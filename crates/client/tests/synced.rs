@@ -1641,6 +1641,67 @@ fn a_release_that_damage_keeps_a_document_from_is_told_the_damage() {
     }
 }
 
+/// A newer release of the todo list that parts from [`marked`].
+fn parting() -> Doctype {
+    let mut newer = todos();
+    newer.migrations.push("create table badge (id text primary key) strict".to_owned());
+    newer.mutations.push(define("pin", &[], &["insert into badge values ('x')"]));
+    newer
+}
+
+/// Goal: what was written by a release that the server does not take is shown as it was. Method:
+/// tabs of two releases have the document; nothing of it comes before the server has looked at the
+/// newer one, which it refuses.
+#[test]
+fn the_newest_release_is_brought_to_the_server_before_all_others() {
+    let mut server = Server::default();
+    let mut device = online(1, &mut server);
+    offline(&mut device);
+    let call = device.start_open(OTHER_TAB, Some(SERVER), &parting());
+    device.opened(call);
+    let (_, pin) = device.mutation("pin", &[]);
+    device.ask(OTHER_TAB, vec![pin]);
+    device.take_sent();
+    device.server_is_up = true;
+    device.pass(15_000);
+    device.hear_server(&FromServer::Welcome);
+    let brought = device.take_sent().into_iter().filter_map(|message| match message {
+        ToServer::About { body: ToRoom::Open { doctype, .. }, .. } => {
+            Some(codec::decode::<Doctype>(&doctype).expect("a doctype"))
+        }
+        _ => None,
+    });
+    assert_eq!(brought.collect::<Vec<_>>(), [parting(), todos()]);
+}
+
+/// Goal: a release that the server's document is not of is refused where it is opened, and nothing
+/// changes. Method: another device has brought a newer release; then one is opened that parts from
+/// that, which this device has never heard of either.
+#[test]
+fn a_release_that_parts_from_what_the_server_has_is_not_opened() {
+    let mut server = Server::default();
+    let mut other = online(1, &mut server);
+    let call = other.start_open(OTHER_TAB, Some(SERVER), &marked());
+    other.opened(call);
+    talk(&mut server, &mut [&mut other]);
+    let mut device = online(2, &mut server);
+    let mut longer = parting();
+    longer.migrations.push("create table more (id text) strict".to_owned());
+    for doctype in [parting(), longer] {
+        let call = device.start_open(OTHER_TAB, Some(SERVER), &doctype);
+        assert_eq!(device.code(call), ErrorCode::DoctypeMismatch);
+    }
+    let milk = add(&mut device, "milk");
+    talk(&mut server, &mut [&mut device, &mut other]);
+    let confirmed = device.answers(milk).pop();
+    assert!(matches!(confirmed, Some(FromCore::Confirmed { .. })), "{}", device.fate(milk));
+    assert_eq!(device.status().error, None);
+    let call = device.start_open(OTHER_TAB, Some(SERVER), &marked());
+    device.opened(call);
+    talk(&mut server, &mut [&mut device]);
+    assert_eq!(device.status().error, None);
+}
+
 /// Bytes that the migration of [`starred`] needs.
 const MUCH: u64 = 15_000_000;
 

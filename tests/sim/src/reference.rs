@@ -48,6 +48,9 @@ pub(crate) struct Found {
     pub(crate) claims: BTreeMap<String, String>,
     /// What is in which cell.
     pub(crate) cells: Vec<String>,
+    /// The newest release that it was brought to, and how many entries there were then.
+    pub(crate) release: Release,
+    released_after: Option<usize>,
     _file: PlainFile,
 }
 
@@ -73,14 +76,16 @@ impl Found {
                 .prepare(ALL_CELLS)?
                 .query_map([], |row| row.get(0))?
                 .collect::<rusqlite::Result<Vec<String>>>()?;
-            Ok((connection, check, names, claims, cells))
+            let released = released(&connection)?;
+            Ok((connection, check, names, claims, cells, released))
         };
-        let (connection, check, names, claims, cells) =
+        let (connection, check, names, claims, cells, (release, released_after)) =
             open().map_err(|error| format!("the file: {error}"))?;
         if check != "ok" {
             return Err(format!("the file is not whole: {check}"));
         }
-        Ok(Self { bytes: bytes.to_vec(), connection, names, claims, cells, _file: file })
+        let bytes = bytes.to_vec();
+        Ok(Self { bytes, connection, names, claims, cells, release, released_after, _file: file })
     }
 
     /// Whether the system tables say what may be so.
@@ -101,8 +106,7 @@ impl Found {
         &self,
         issued: impl Fn(&str) -> Option<&'i Issued>,
     ) -> Result<(), String> {
-        let released_after = self.released_after().map_err(|error| error.to_string())?;
-        let replayed = self.replay(released_after, issued).map_err(|e| format!("replay: {e}"))?;
+        let replayed = self.replay(issued).map_err(|e| format!("replay: {e}"))?;
         let (theirs, ours) = (dump(&self.connection), dump(&replayed));
         let (theirs, ours) = (theirs.map_err(text)?, ours.map_err(text)?);
         if theirs.len() != ours.len() {
@@ -125,20 +129,8 @@ impl Found {
         Ok(())
     }
 
-    /// How many entries there were when the second release came, if it did.
-    fn released_after(&self) -> rusqlite::Result<Option<usize>> {
-        let has_mark = "select count(*) from sqlite_schema where name = 'mark'";
-        if self.connection.query_row(has_mark, [], |row| row.get::<_, i64>(0))? == 0 {
-            return Ok(None);
-        }
-        let at = "select entries from mark where id = 'the release'";
-        let entries: i64 = self.connection.query_row(at, [], |row| row.get(0))?;
-        Ok(usize::try_from(entries).ok())
-    }
-
     fn replay<'i>(
         &self,
-        released_after: Option<usize>,
         issued: impl Fn(&str) -> Option<&'i Issued>,
     ) -> rusqlite::Result<Connection> {
         let connection = Connection::open_in_memory()?;
@@ -147,8 +139,9 @@ impl Found {
             let reason: String = context.get(0)?;
             Err::<i64, _>(Error::UserFunctionError(reason.into()))
         })?;
-        let doctypes = [Release::First, Release::Second].map(doctype);
-        let migrations = &doctypes[1].migrations;
+        let doctypes = Release::ALL.map(doctype);
+        let (migrations, released_after) =
+            (&doctypes[self.release as usize].migrations, self.released_after);
         connection.execute_batch(&migrations[0])?;
         for (index, name) in self.names.iter().enumerate() {
             if released_after == Some(index) {
@@ -163,6 +156,20 @@ impl Found {
         }
         Ok(connection)
     }
+}
+
+/// How many entries there were when another release came, and which, if one did.
+fn released(connection: &Connection) -> rusqlite::Result<(Release, Option<usize>)> {
+    for release in Release::ALL {
+        let Some(table) = release.own_table() else { continue };
+        let has_it = "select count(*) from sqlite_schema where name = ?1";
+        if connection.query_row(has_it, [table], |row| row.get::<_, i64>(0))? > 0 {
+            let at = format!("select entries from {table} where id = 'the release'");
+            let entries: i64 = connection.query_row(&at, [], |row| row.get(0))?;
+            return Ok((release, usize::try_from(entries).ok()));
+        }
+    }
+    Ok((Release::First, None))
 }
 
 fn text(error: Error) -> String {
