@@ -150,6 +150,15 @@ impl CallFailure {
         .until_mended()
     }
 
+    /// What fails for its words in a document that this damage keeps from the version which they
+    /// are meant for fails for the damage.
+    pub(crate) fn unless_for(self, damage: Option<Self>) -> Self {
+        match damage {
+            Some(damage) if self.code == ErrorCode::Query => damage,
+            _ => self,
+        }
+    }
+
     /// A mutation that was durable, or may have been, and of which nothing is left here.
     pub(crate) fn lost() -> Self {
         Self {

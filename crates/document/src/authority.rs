@@ -134,8 +134,7 @@ impl Authority {
 
     /// All tables, indexes, triggers and views, system tables among them, as they were made.
     pub fn schema(&mut self) -> Run<Vec<Vec<Value>>> {
-        let sql = "select type, name, tbl_name, sql from sqlite_schema order by type, name";
-        self.reader.query_system(sql, &[])
+        program::schema(&mut self.reader)
     }
 
     /// Whether each table and index begins on a page of its own, and nothing else on any. Two on

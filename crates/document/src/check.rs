@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tidelog_sqlite::{Failure, Run, Transaction, View, Writer};
+use tidelog_sqlite::{Failure, Reader, Run, Transaction, View, Writer};
 use tidelog_types::limits::{Limits, MUTATION_PARAMS_MAX, MUTATION_STATEMENTS_MAX};
 use tidelog_types::{JournalId, Life, Lineage, Position, Value};
 
@@ -162,6 +162,33 @@ pub fn schema_of(doctype: &Doctype, view: View) -> Result<Vec<Vec<Value>>, Docty
         }
         Run::Fault(_) => unreachable!("BUG: a scratch document has no absent pages"),
     }
+}
+
+/// Whether what `reader` reads has seen more migrations than `known` has, and others than this
+/// doctype's, as far as its schema tells: not where it has seen more than this one has too.
+/// `scratch` is as for [`check`].
+///
+/// # Errors
+///
+/// [`DoctypeError`] if the migrations do not run.
+pub fn is_of_another(
+    doctype: &Doctype,
+    known: &Doctype,
+    reader: &mut Reader,
+    scratch: View,
+) -> Result<Run<bool>, DoctypeError> {
+    let version = match program::version(reader) {
+        Run::Done(version) => version.unwrap_or(0),
+        Run::Fault(pgid) => return Ok(Run::Fault(pgid)),
+        Run::Failed(failure) => return Ok(Run::Failed(failure)),
+    };
+    let begun = doctype.migrations.get(..version);
+    let Some(migrations) = begun.filter(|_| version > known.migrations.len()) else {
+        return Ok(Run::Done(false));
+    };
+    let begun = Doctype { migrations: migrations.to_vec(), ..doctype.clone() };
+    let expected = schema_of(&begun, scratch)?;
+    Ok(program::schema(reader).map(|schema| schema != expected))
 }
 
 fn check_in(transaction: &Transaction<'_>, doctype: &Doctype) -> Result<(), DoctypeError> {

@@ -120,6 +120,17 @@ pub(crate) fn version(reader: &mut Reader) -> Run<Option<usize>> {
     Run::Done(Some(version.unwrap_or(0)))
 }
 
+/// What the schema of what `reader` reads is.
+pub(crate) fn schema(reader: &mut Reader) -> Run<Vec<Vec<Value>>> {
+    let sql = "select type, name, tbl_name, sql from sqlite_schema order by type, name";
+    reader.query_system(sql, &[])
+}
+
+/// Whether what `reader` reads is a document at the version of this doctype, or beyond.
+pub fn is_migrated_to(reader: &mut Reader, doctype: &Doctype) -> Run<bool> {
+    version(reader).map(|version| !is_behind(version, doctype))
+}
+
 /// Whether a document at `version` has migrations of `doctype` before it.
 pub(crate) fn is_behind(version: Option<usize>, doctype: &Doctype) -> bool {
     version.is_none_or(|version| version < doctype.migrations.len())

@@ -687,9 +687,7 @@ impl Room {
             }
             After::Planted(position) => {
                 if self.is_durable_at(position) {
-                    let ids: Vec<SubscriberId> = self.subscribers.keys().copied().collect();
-                    ids.into_iter().for_each(|id| self.follow_up(id));
-                    self.now_durable.append(&mut self.undurable);
+                    self.broadcast = Some(Broadcast::of_planted(position));
                 }
             }
         }

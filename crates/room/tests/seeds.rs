@@ -10,7 +10,7 @@ use tidelog_room::{Caution, ConnId, RoomInput, Suspect};
 use tidelog_sync::{FromRoom, Intent, Refusal, ToRoom, codec};
 use tidelog_testing::room::*;
 use tidelog_types::limits::{ENTRY_PAGES_MAX, LSN_MAX, Limits, PAGE_SIZE};
-use tidelog_types::{JournalId, Life, Lineage, Lsn, Page, Pgid, Position};
+use tidelog_types::{BudgetLimits, JournalId, Life, Lineage, Lsn, Page, Pgid, Position};
 
 fn seed(pages: &[u32], db_pages: u32) -> ToRoom {
     let journal = JournalId([9; 16]);
@@ -297,16 +297,59 @@ fn a_full_store_takes_a_further_state_of_a_document_that_it_has() {
     let (_, parts) = large_seed(64);
     let mut scene = Scene::new(Limits { documents_max: 1, ..Limits::DEFAULT }, usize::MAX);
     for next in [5, 6] {
-        scene.say(ANN, open_from(Some(local(next)), offer_of_a_life()));
+        hand_over(&mut scene, next, &parts);
         assert!(matches!(scene.read(ANN), Some(FromRoom::SeedWanted)), "at {next}");
-        for part in parts.clone() {
-            let ToRoom::Seed { db_pages, pages, last, .. } = part else { panic!("a seed") };
-            scene.say(ANN, ToRoom::Seed { position: local(next), db_pages, pages, last });
-        }
         let heard = scene.read_all(ANN, &mut Copy::default());
         let is_taken = matches!(heard[..], [.., FromRoom::Seeded { .. }, FromRoom::Opened { .. }]);
         assert!(is_taken, "at {next}: {heard:?}");
         scene.say(ANN, ToRoom::Close);
+    }
+}
+
+/// Hands over the local document as it is at `next`.
+fn hand_over(scene: &mut Scene, next: u64, parts: &[ToRoom]) {
+    scene.say(ANN, open_from(Some(local(next)), offer_of_a_life()));
+    for part in parts.iter().cloned() {
+        let ToRoom::Seed { db_pages, pages, last, .. } = part else { panic!("a seed") };
+        scene.say(ANN, ToRoom::Seed { position: local(next), db_pages, pages, last });
+    }
+}
+
+/// Goal: a further state of a document costs a step what a step may cost, however many follow it.
+/// Method: it is read from the store for each of them once it is there; steps are as small as can
+/// be.
+#[test]
+fn a_further_state_is_read_for_many_followers_in_many_steps() {
+    let limits = Limits { slice: BudgetLimits::SMALLEST, ..Limits::DEFAULT };
+    let (file, parts) = large_seed(64);
+    let mut scene = Scene::new(limits, usize::MAX);
+    hand_over(&mut scene, 5, &parts);
+    let conns = (10..50).map(ConnId);
+    let mut copies = vec![Copy::default(); conns.clone().count()];
+    for (conn, copy) in conns.clone().zip(&mut copies) {
+        scene.open(conn);
+        scene.read_all(conn, copy);
+    }
+    scene.holds_durable = true;
+    hand_over(&mut scene, 6, &parts);
+    scene.holds_durable = false;
+    let mut reads_by_step = Vec::new();
+    for reply in std::mem::take(&mut scene.held) {
+        let mut input = Some(RoomInput::Store(reply));
+        while let Some(next) = input.take() {
+            let before = scene.reads_count;
+            scene.step(next);
+            reads_by_step.push(scene.reads_count - before);
+            input = scene.room.wants_step().then_some(RoomInput::GoOn);
+        }
+    }
+    assert_eq!(reads_by_step.iter().sum::<usize>(), conns.clone().count());
+    assert!(reads_by_step.iter().all(|count| *count <= 1), "{reads_by_step:?}");
+    scene.settle(RoomInput::GoOn);
+    for (conn, copy) in conns.zip(&mut copies) {
+        scene.read_all(conn, copy);
+        assert!(copy.image() == file, "the same bytes on both sides");
+        assert_eq!(copy.position.map(|position| position.next), Some(lsn(6)));
     }
 }
 

@@ -50,6 +50,8 @@ probes! {
     OpenWaitedForAppends,
     /// A document that tabs hold was never durable, and is made again.
     DocumentMadeAgain,
+    /// A doctype is not what the server has migrated a document by.
+    ServersDoctypeOther,
     /// What is not durable is handed to the next page server.
     HandedOverAgain,
     /// The next page server is asked for what the one before has not answered.

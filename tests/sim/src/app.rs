@@ -1,16 +1,36 @@
-//! The app that the tabs run: one doctype, in two releases, whose every mutation leaves a row with
-//! its own name, so that a second run or a lost one would show.
+//! The app that the tabs run: one doctype, in three releases, whose every mutation leaves a row
+//! with its own name, so that a second run or a lost one would show.
 
 use std::ops::Range;
 
 use tidelog_document::{Doctype, MutationDefinition, Param, ParamKind};
 use tidelog_types::Value;
 
-/// What the app's releases know the documents by: the second succeeds the first.
+/// What the app's releases know the documents by: both others succeed the first, and neither of
+/// them the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Release {
     First,
     Second,
+    Fork,
+}
+
+impl Release {
+    pub(crate) const ALL: [Self; 3] = [Self::First, Self::Second, Self::Fork];
+
+    /// Whether one of the two succeeds the other.
+    pub(crate) fn goes_with(self, other: Self) -> bool {
+        self == other || self == Self::First || other == Self::First
+    }
+
+    /// The table that its migration makes, which says how many entries there were then.
+    pub(crate) fn own_table(self) -> Option<&'static str> {
+        match self {
+            Self::First => None,
+            Self::Second => Some("mark"),
+            Self::Fork => Some("badge"),
+        }
+    }
 }
 
 /// What tabs read, once and live: the names of all mutations that were applied, in their order, and
@@ -19,6 +39,10 @@ pub(crate) const ENTRIES: &str = "select id, (select entries from total) from en
 /// The same, once a release has made the table that it looks at.
 pub(crate) const MARKED: &str = "select id, (select entries from total) from entry, \
      (select count(*) from mark) order by seq";
+
+/// The same of the other release.
+pub(crate) const BADGED: &str = "select id, (select entries from total) from entry, \
+     (select count(*) from badge) order by seq";
 
 /// What fails for what is in the document, two times in five, and says the same at all others.
 pub(crate) const FRAGILE: &str =
@@ -75,6 +99,12 @@ const SECOND: &str = "
     update cell set id = id || '!';
     update claim set id = id || '!';
     create index entry_at on entry (at, id);";
+
+const FORK: &str = "
+    create table badge (entries integer not null, id text not null) strict;
+    insert into badge select count(*), 'the release' from entry;
+    update cell set id = id || '?';
+    create index entry_id on entry (id);";
 
 /// The doctype of all documents.
 pub(crate) fn doctype(release: Release) -> Doctype {
@@ -157,13 +187,14 @@ pub(crate) fn doctype(release: Release) -> Doctype {
             ),
         ],
     };
-    if release == Release::Second {
-        doctype.migrations.push(SECOND.to_owned());
-        let bump = doctype.mutations.iter_mut().find(|mutation| mutation.name == "bump");
-        bump.expect("BUG: it bumps")
-            .sql
-            .push("insert into mark select :id, count(*) from entry".to_owned());
-    }
+    let (migration, sql) = match release {
+        Release::First => return doctype,
+        Release::Second => (SECOND, "insert into mark select :id, count(*) from entry"),
+        Release::Fork => (FORK, "insert into badge select count(*), :id from entry"),
+    };
+    doctype.migrations.push(migration.to_owned());
+    let bump = doctype.mutations.iter_mut().find(|mutation| mutation.name == "bump");
+    bump.expect("BUG: it bumps").sql.push(sql.to_owned());
     doctype
 }
 

@@ -427,7 +427,8 @@ impl Running {
             let (inbox, door) = (VecDeque::new(), RoomDoor::default());
             let may_part = swarm.devices_part() || swarm.servers_go_back();
             let doubts = self.serves_strangers;
-            let talk = Talk::new(swarm.limits, self.is_damaged, may_part, doubts);
+            let mut talk = Talk::new(swarm.limits, self.is_damaged, may_part, doubts);
+            talk.forks = swarm.forks();
             let notes = RoomNotes::new(swarm.limits);
             let here = RoomHere { room, owner, inbox, door, talk, notes };
             self.rooms.insert(document.clone(), here);

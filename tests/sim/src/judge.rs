@@ -299,6 +299,17 @@ impl Judge {
         })
     }
 
+    /// What a device has on its disk of its own, undecided as far as anybody was told, and has to
+    /// show whatever becomes of its tabs.
+    pub(crate) fn kept(&self, device: usize, doc: Doc) -> BTreeSet<String> {
+        self.names(|fate| {
+            let may_fail = ["claim", "contest", "take", "large", "heavy"];
+            let is_here = fate.origin.device == device && fate.origin.doc == doc;
+            let is_sure = !may_fail.contains(&fate.issued.wish.mutation);
+            is_here && is_sure && fate.durable && !fate.deleted
+        })
+    }
+
     /// How many of one device were, of those that were issued after so many.
     pub(crate) fn confirmed_of(&self, doc: Doc, device: usize, issued: u64) -> u64 {
         let is_it = |fate: &Fate| (fate.origin.doc, fate.origin.device) == (doc, device);
@@ -510,6 +521,13 @@ impl Judge {
                 return Err(format!("{name} is in {doc:?} and nobody issued it there"));
             }
             *rows.entry(name).or_default() += 1;
+            let release = fates[name.as_str()].issued.release;
+            if !release.goes_with(found.release) {
+                let there = found.release;
+                return Err(format!(
+                    "{name} is of {release:?}, and in {doc:?}, which is of {there:?}"
+                ));
+            }
         }
         for (name, fate) in &fates {
             let rows = rows.get(name).copied().unwrap_or(0);

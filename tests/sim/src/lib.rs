@@ -27,8 +27,8 @@
 //!   A disk is full for a while, or one of its calls fails.
 //! - Documents are closed and opened again, and local copies deleted; local documents are handed
 //!   to a server; a document is opened with another server, which has one of that name; a new
-//!   release of the app comes, with a successor of the doctype; an empty room leaves a server's
-//!   memory; devices' clocks differ.
+//!   release of the app comes, with a successor of the doctype, or two of which neither succeeds
+//!   the other; an empty room leaves a server's memory; devices' clocks differ.
 //! - A document is so full that there is no room for verdicts, until somebody makes some.
 //! - When all is well again, one device is cut off for a while longer, and may have much to send
 //!   when it comes back.

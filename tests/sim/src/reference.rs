@@ -50,6 +50,9 @@ pub(crate) struct Found {
     pub(crate) cells: Vec<String>,
     /// How the long ones end.
     pub(crate) ends: Vec<String>,
+    /// The newest release that it was brought to, and how many entries there were then.
+    pub(crate) release: Release,
+    released_after: Option<usize>,
     _file: PlainFile,
 }
 
@@ -75,15 +78,18 @@ impl Found {
                 let mut statement = connection.prepare(sql)?;
                 statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()
             };
-            let (cells, ends) = (texts(ALL_CELLS)?, texts(ENDS)?);
-            Ok((connection, check, names, claims, cells, ends))
+            let texts = (texts(ALL_CELLS)?, texts(ENDS)?);
+            let released = released(&connection)?;
+            Ok((connection, check, names, claims, texts, released))
         };
-        let (connection, check, names, claims, cells, ends) =
+        let (connection, check, names, claims, (cells, ends), (release, released_after)) =
             open().map_err(|error| format!("the file: {error}"))?;
         if check != "ok" {
             return Err(format!("the file is not whole: {check}"));
         }
-        Ok(Self { bytes: bytes.to_vec(), connection, names, claims, cells, ends, _file: file })
+        let bytes = bytes.to_vec();
+        let _file = file;
+        Ok(Self { bytes, connection, names, claims, cells, ends, release, released_after, _file })
     }
 
     /// Whether the system tables say what may be so.
@@ -104,8 +110,7 @@ impl Found {
         &self,
         issued: impl Fn(&str) -> Option<&'i Issued>,
     ) -> Result<(), String> {
-        let released_after = self.released_after().map_err(|error| error.to_string())?;
-        let replayed = self.replay(released_after, issued).map_err(|e| format!("replay: {e}"))?;
+        let replayed = self.replay(issued).map_err(|e| format!("replay: {e}"))?;
         let (theirs, ours) = (dump(&self.connection), dump(&replayed));
         let (theirs, ours) = (theirs.map_err(text)?, ours.map_err(text)?);
         if theirs.len() != ours.len() {
@@ -128,20 +133,8 @@ impl Found {
         Ok(())
     }
 
-    /// How many entries there were when the second release came, if it did.
-    fn released_after(&self) -> rusqlite::Result<Option<usize>> {
-        let has_mark = "select count(*) from sqlite_schema where name = 'mark'";
-        if self.connection.query_row(has_mark, [], |row| row.get::<_, i64>(0))? == 0 {
-            return Ok(None);
-        }
-        let at = "select entries from mark where id = 'the release'";
-        let entries: i64 = self.connection.query_row(at, [], |row| row.get(0))?;
-        Ok(usize::try_from(entries).ok())
-    }
-
     fn replay<'i>(
         &self,
-        released_after: Option<usize>,
         issued: impl Fn(&str) -> Option<&'i Issued>,
     ) -> rusqlite::Result<Connection> {
         let connection = Connection::open_in_memory()?;
@@ -150,8 +143,9 @@ impl Found {
             let reason: String = context.get(0)?;
             Err::<i64, _>(Error::UserFunctionError(reason.into()))
         })?;
-        let doctypes = [Release::First, Release::Second].map(doctype);
-        let migrations = &doctypes[1].migrations;
+        let doctypes = Release::ALL.map(doctype);
+        let (migrations, released_after) =
+            (&doctypes[self.release as usize].migrations, self.released_after);
         connection.execute_batch(&migrations[0])?;
         for (index, name) in self.names.iter().enumerate() {
             if released_after == Some(index) {
@@ -166,6 +160,20 @@ impl Found {
         }
         Ok(connection)
     }
+}
+
+/// How many entries there were when another release came, and which, if one did.
+fn released(connection: &Connection) -> rusqlite::Result<(Release, Option<usize>)> {
+    for release in Release::ALL {
+        let Some(table) = release.own_table() else { continue };
+        let has_it = "select count(*) from sqlite_schema where name = ?1";
+        if connection.query_row(has_it, [table], |row| row.get::<_, i64>(0))? > 0 {
+            let at = format!("select entries from {table} where id = 'the release'");
+            let entries: i64 = connection.query_row(&at, [], |row| row.get(0))?;
+            return Ok((release, usize::try_from(entries).ok()));
+        }
+    }
+    Ok((Release::First, None))
 }
 
 fn text(error: Error) -> String {

@@ -173,6 +173,8 @@ pub(crate) enum History {
     TurnAway,
     /// A tab opens a document while that is being deleted.
     OpenBehindDeletion,
+    /// Two devices get another release each, of which neither succeeds the other.
+    ForkReleases,
 }
 
 /// Something that goes wrong.
@@ -501,6 +503,15 @@ impl Swarm {
             swarm.limits.tab_unheard_size_max = 4 << 10;
             swarm.troubles.extend([Trouble::BusyTab; 2]);
         }
+        let mut forked = Rng::new(seed.rotate_left(12) ^ seed);
+        if forked.once_in(24) {
+            // Nothing of it may look like what a store that goes back does.
+            swarm.history = vec![(forked.below(swarm.actions), History::ForkReleases)];
+            (swarm.release_at, swarm.fills, swarm.rivals, swarm.drains) =
+                (None, false, false, false);
+            (swarm.logs_rot, swarm.limits.document_pages_max) =
+                (false, Limits::DEFAULT.document_pages_max);
+        }
         swarm
     }
 
@@ -642,6 +653,11 @@ impl Swarm {
         self.flaky_tokens
             || self.troubles.contains(&Trouble::ServerBars)
             || self.history.iter().any(is_barred)
+    }
+
+    /// Whether there are releases of which neither succeeds the other.
+    pub(crate) fn forks(&self) -> bool {
+        self.history.iter().any(|(_, it)| *it == History::ForkReleases)
     }
 
     /// Whether there are several states of one device.

@@ -47,7 +47,8 @@ pub(crate) fn judge(file: &Connection) -> Result<(), String> {
 
 fn judge_version(file: &Connection) -> rusqlite::Result<Result<(), String>> {
     let sql = "select group_concat(key || ' ' || value),
-               1 + (select count(*) from sqlite_schema where name = 'mark') from _tidelog_meta";
+               1 + (select count(*) from sqlite_schema where name in ('mark', 'badge'))
+               from _tidelog_meta";
     let (meta, version): (String, i64) =
         file.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
     let is_so = meta == format!("version {version}");

@@ -9,8 +9,8 @@ use tidelog_client::{
 use tidelog_types::{CallId, ErrorCode, Outcome, Remedy, Rows, Value};
 
 use crate::app::{
-    ALL_CELLS, CLAIMS, ENDS, ENTRIES, FRAGILE, MARKED, Release, SOME_CELLS, WATCHED_CELLS, Wish,
-    doctype,
+    ALL_CELLS, BADGED, CLAIMS, ENDS, ENTRIES, FRAGILE, MARKED, Release, SOME_CELLS, WATCHED_CELLS,
+    Wish, doctype,
 };
 use crate::docs::{Doc, Docs, url};
 use crate::judge::UNKNOWN;
@@ -42,8 +42,8 @@ pub(crate) struct Tab {
     meets_namesakes: bool,
     /// Whether a server may let nobody in for a while.
     may_be_barred: bool,
-    /// Whether what its device has may not be what was written.
-    may_rot: bool,
+    /// Whether there are releases of which neither succeeds the other.
+    forks: bool,
     /// The device's share of call ids, so that no two calls ever have the same.
     pub(crate) id_prefix: u64,
     /// Its way to the core.
@@ -120,8 +120,11 @@ enum Looked {
 impl Live {
     fn sql(self, release: Release) -> &'static str {
         match self {
-            Self::Entries if release == Release::Second => MARKED,
-            Self::Entries => ENTRIES,
+            Self::Entries => match release {
+                Release::First => ENTRIES,
+                Release::Second => MARKED,
+                Release::Fork => BADGED,
+            },
             Self::Claims => CLAIMS,
             Self::Cells => SOME_CELLS,
             Self::Ends => ENDS,
@@ -241,7 +244,7 @@ impl Tab {
             devices_part: swarm.devices_part(),
             meets_namesakes: swarm.meets_namesakes(),
             may_be_barred: swarm.bars(),
-            may_rot: swarm.history.iter().any(|(_, it)| it.rots()),
+            forks: swarm.forks(),
             id_prefix,
             port: Port::new(),
             held: BTreeMap::new(),
@@ -628,6 +631,14 @@ impl Tab {
         })
     }
 
+    /// Whether its core said last that a document is of a release that does not go with another one
+    /// that its device has.
+    pub(crate) fn is_mismatched(&self, doc: Doc) -> bool {
+        let status = self.held.get(&doc).and_then(|handle| self.statuses.get(handle));
+        let error = status.and_then(|(_, status)| status.error.as_ref());
+        error.is_some_and(|it| it.code == ErrorCode::DoctypeMismatch)
+    }
+
     /// Whether something of a document was on its way to its server when its core said last how it
     /// stands.
     pub(crate) fn is_sending(&self, doc: Doc) -> bool {
@@ -765,13 +776,14 @@ impl Tab {
             ErrorCode::DocumentExists => self.meets_namesakes,
             ErrorCode::Access | ErrorCode::Protocol => self.may_be_barred,
             ErrorCode::BudgetExceeded => self.fills,
+            ErrorCode::DoctypeMismatch => self.forks,
             _ => false,
         }
     }
 
     /// Whether a live query failed for its words, though all that it looks at has to be there.
     fn must_be_there(&self, call: Call, code: ErrorCode) -> bool {
-        code == ErrorCode::Query && self.watches.contains_key(&call) && !self.may_rot
+        code == ErrorCode::Query && self.watches.contains_key(&call)
     }
 
     /// Whether a server that is not there, or lets nobody in, may be the reason.
@@ -903,6 +915,13 @@ impl Tab {
                 heard.again.push(self.ask(call, message, now_ms, BTreeSet::new()));
                 Ok(())
             }
+            // Another release has the document, which this one does not go with.
+            Request::Open(_) if failure.code == ErrorCode::DoctypeMismatch && self.forks => {
+                match failure.outcome {
+                    Outcome::None => Ok(()),
+                    Outcome::Unknown => Err(format!("something came of it: {failure:?}")),
+                }
+            }
             // Nobody closes a document twice: that failed, and is the end of it all the same.
             Request::Close if full => {
                 self.let_go(handle, heard);
@@ -914,8 +933,6 @@ impl Tab {
                 Ok(())
             }
             _ if closed => Ok(()),
-            // Of a damaged document there may be what an older release has made.
-            Request::Query(_) if failure.code == ErrorCode::Query && self.may_rot => Ok(()),
             request => Err(format!("{request:?} failed: {failure:?}")),
         }
     }

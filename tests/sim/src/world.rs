@@ -5,6 +5,7 @@ mod calls;
 mod ending;
 mod event;
 mod filling;
+mod forks;
 mod history;
 mod lending;
 mod lives;
@@ -74,6 +75,8 @@ pub struct World {
     trace: blake3::Hasher,
     /// What tabs that are opened now are of.
     release: Release,
+    /// Devices that have got a release which does not go with that of another one.
+    forked: BTreeMap<usize, Release>,
     /// Whether something may still go wrong.
     faults: bool,
     /// Copies of the stores of a server and of a device.
@@ -197,6 +200,7 @@ impl World {
             told,
             trace: blake3::Hasher::new(),
             release: Release::First,
+            forked: BTreeMap::new(),
             faults: true,
             backup: None,
             device_copy: None,

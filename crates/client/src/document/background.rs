@@ -146,7 +146,11 @@ impl Document {
                 Run::Done(Some(advance)) => self.advance(advance, ctx),
                 Run::Done(None) => {}
                 Run::Fault(pgid) => match self.reads.why_lost(&[pgid], ctx.store) {
-                    Some(failure) => self.give_up_rebase(failure, ctx),
+                    Some(failure) => {
+                        // Until it is there again, the document may be too old for some.
+                        (open.is_unadopted, open.adoption_lacks) = (true, Some(pgid));
+                        self.give_up_rebase(failure, ctx);
+                    }
                     None => return Run::Fault(pgid),
                 },
                 Run::Failed(failure) => return Run::Failed(failure),
@@ -161,7 +165,7 @@ impl Document {
 
     /// Knows the doctypes of tabs again, unless a page that it needs for that is lost, or there is
     /// no memory for it: whoever does not need it goes on without.
-    fn adopt_with_what_is_here(
+    pub(super) fn adopt_with_what_is_here(
         &mut self,
         needs: Option<(TabId, Handle)>,
         ctx: &mut Context<'_>,
@@ -194,13 +198,20 @@ impl Document {
 
     fn run_dirty_watch(&mut self, ctx: &mut Context<'_>) -> Run<Attempt> {
         let due = self.watches.next_dirty(|tab| ctx.out.flow.is_behind(tab));
-        let due = due.map(|(tab, _, watch)| (tab, watch.handle));
-        // A local document that was read anew may be older than what looks at it was written for.
-        // Nobody changes one that is being handed over.
-        let is_local = self.replica().is_none() && self.following.offer.is_none();
-        let adopted = match due.is_some() && is_local {
-            true => self.adopt_with_what_is_here(due, ctx),
+        let Some((tab, handle)) = due.map(|(tab, _, watch)| (tab, watch.handle)) else {
+            return Run::Done(Attempt::Idle);
+        };
+        let adopted = match self.may_be_behind() {
+            true => self.adopt_with_what_is_here(Some((tab, handle)), ctx),
             false => Ran::Done,
+        };
+        if self.replica().is_some_and(|replica| !replica.is_built()) {
+            return Run::Done(Attempt::Done);
+        }
+        let damage = match (adopted, self.damage_before(tab, handle, ctx.store)) {
+            (Ran::Fault(pgid), _) | (_, Run::Fault(pgid)) => Err(pgid),
+            (_, Run::Done(damage)) => Ok(damage),
+            (_, Run::Failed(_)) => Ok(None),
         };
         let State::Open(open) = &mut self.state else { return Run::Done(Attempt::Idle) };
         let is_behind = |tab| ctx.out.flow.is_behind(tab);
@@ -208,9 +219,9 @@ impl Document {
             return Run::Done(Attempt::Idle);
         };
         let handle = self.handles.get(&(tab, watch.handle));
-        let is_short = match adopted {
-            Ran::Fault(pgid) => Err(pgid),
-            _ => handle.map_or(Ok(false), |handle| open.is_short_of(handle)),
+        let is_short = match &damage {
+            Err(pgid) => Err(*pgid),
+            Ok(_) => handle.map_or(Ok(false), |handle| open.is_short_of(handle)),
         };
         let ran = match is_short {
             Ok(false) => watch.look(open, ctx.now_ms),
@@ -237,10 +248,19 @@ impl Document {
                     failure
                 }
             },
-            Run::Failed(failure) => CallFailure::of_query(&failure),
+            Run::Failed(failure) => {
+                CallFailure::of_query(&failure).unless_for(damage.ok().flatten())
+            }
         };
         ctx.out.tell(tab, FromCore::Failed { call, failure });
         Run::Done(Attempt::Done)
+    }
+
+    /// Whether it may be older than what looks at it was written for: a local document that was
+    /// read anew, or any that lacked a page. Nobody changes one that is being handed over.
+    fn may_be_behind(&self) -> bool {
+        let lacks = self.open().is_some_and(|open| open.adoption_lacks.is_some());
+        (self.replica().is_none() || lacks) && self.following.offer.is_none()
     }
 
     /// Newer pages of the server are visible: to the disk with them, and tell who waits.

@@ -180,14 +180,15 @@ impl Document {
             }
             (Role::Synced(synced), _) => {
                 let (record, replica) = (&open.record, &synced.replica);
-                // A frame may name any of them; each succeeds those before it.
+                // A frame may name any of them, and the newest succeeds all: if the server does not
+                // take that one, nothing is to come of a document that has gone another way.
                 let mut doctypes = SortedMap::new();
                 for HashedDoctype { hash, doctype } in &record.doctypes {
                     let is_newest = *hash == record.newest;
                     let place = (doctype.migrations.len(), is_newest, *hash);
                     doctypes.insert(place, doctype);
                 }
-                let doctypes = doctypes.into_iter().map(|(_, doctype)| doctype).collect();
+                let doctypes = doctypes.into_iter().rev().map(|(_, doctype)| doctype).collect();
                 (doctypes, replica.timeline(), replica.sync_request(), Intent::Follow)
             }
             (Role::Local(_), None) => return,

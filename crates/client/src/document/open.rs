@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use tidelog_document::{Authority, Doctype, DoctypeHash, OwnTimeline, Replica, public_life};
+use tidelog_document::{
+    Authority, Doctype, DoctypeHash, OwnTimeline, Replica, is_migrated_to, public_life,
+};
 use tidelog_pages::OpenedDocument;
-use tidelog_sqlite::{Reader, View};
+use tidelog_sqlite::{Reader, Run, View};
 use tidelog_sync::{Sender, codec};
 use tidelog_types::{
     CallId, DocumentKey, EntryId, ErrorCode, JournalId, Life, Lineage, Lsn, Outcome, Pgid, Position,
@@ -31,7 +33,7 @@ pub(super) struct Open {
     /// The doctypes of tabs for which there was no memory as they were to be known again by a local
     /// document.
     pub short_of: Vec<Doctype>,
-    /// The lost page without which it cannot know them again, if that was seen.
+    /// The lost page without which it cannot be at the version of all of them, if that was seen.
     pub adoption_lacks: Option<Pgid>,
     /// Something of this copy is lost, or nothing proves that it is whole.
     pub is_incomplete: bool,
@@ -196,6 +198,15 @@ impl Open {
             Role::Local(authority) => authority.reader(),
             Role::Synced(synced) => synced.replica.reader(),
         }
+    }
+
+    /// Whether queries see it at the version of this doctype, or beyond.
+    pub fn is_migrated_to(&mut self, doctype: &Doctype) -> Run<bool> {
+        let reader = match &mut self.role {
+            Role::Local(authority) => authority.reader(),
+            Role::Synced(synced) => synced.replica.reader(),
+        };
+        is_migrated_to(reader, doctype)
     }
 
     /// What mutations and queries have cost since this was last called, in steps.

@@ -1,6 +1,6 @@
 //! Opening a document: making it, and bringing it to a doctype.
 
-use tidelog_document::{Doctype, check};
+use tidelog_document::{Doctype, check, is_of_another};
 use tidelog_sqlite::{Run, View};
 use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{ErrorCode, Lineage, Lsn};
@@ -41,6 +41,12 @@ impl Document {
                     let failure =
                         CallFailure::doctype_mismatch(&describe(newest), &describe(doctype));
                     return Ran::Failed(failure);
+                }
+                if recorded.is_none() {
+                    match self.compare_with_the_servers(doctype) {
+                        Ran::Done => {}
+                        ran => return ran,
+                    }
                 }
             }
             _ => self.create(doctype, request.server.clone(), ctx),
@@ -93,6 +99,25 @@ impl Document {
         ctx.out.tell(ask.tab, FromCore::Opened { call: ask.call, status, memo });
         self.tell_rejections(ctx.out);
         Ran::Done
+    }
+
+    /// Refuses a doctype that nobody has opened the document by here, and that it is not of: the
+    /// server may have migrated it by one that this device has never heard of.
+    fn compare_with_the_servers(&mut self, doctype: &Doctype) -> Ran {
+        let State::Open(open) = &mut self.state else { return Ran::Done };
+        let Role::Synced(synced) = &mut open.role else { return Ran::Done };
+        let newest = open.record.doctype(open.record.newest).expect("BUG: no newest doctype");
+        let (reader, scratch) = (synced.replica.reader(), View::new(usize::MAX, 0));
+        match is_of_another(doctype, newest, reader, scratch) {
+            Ok(Run::Done(false) | Run::Failed(_)) => Ran::Done,
+            Ok(Run::Fault(pgid)) => Ran::Fault(pgid),
+            Ok(Run::Done(true)) => {
+                reached(Probe::ServersDoctypeOther);
+                let theirs = format!("{} as its server has migrated it", newest.name);
+                Ran::Failed(CallFailure::doctype_mismatch(&theirs, &describe(doctype)))
+            }
+            Err(error) => Ran::Failed(CallFailure::of_doctype(&error)),
+        }
     }
 
     /// Whoever was to open the document by a newer doctype may be gone before it was, or it could
@@ -226,8 +251,15 @@ impl Document {
         }
         self.append_record();
         if self.following.offer.is_none() {
-            // The server has to know every doctype that frames may name.
+            // The server has to know every doctype that frames may name. What it has sent comes
+            // again once it has taken this one: it may be of another that parts from it.
             self.leave_server(ctx);
+            if let State::Open(open) = &mut self.state
+                && let Some(synced) = open.synced_mut()
+                && !synced.replica.is_rebased()
+            {
+                synced.replica.forget_staged();
+            }
         }
     }
 }

@@ -18,6 +18,7 @@ use crate::protocol::{
     Again, Call, CallFailure, FromCore, Handle, Mutate, Query, Request, size_of_args,
 };
 use crate::record::KeptRejection;
+use crate::store_link::StoreLink;
 
 /// Times that one request may wait for pages before something must be wrong with them.
 const FAULTS_MAX: u32 = 4096;
@@ -226,7 +227,7 @@ impl Document {
         if let State::Absent = self.state {
             self.create_again(ctx);
         }
-        match self.adopt_handles(Some((ask.tab, ask.handle)), ctx) {
+        match self.adopt_with_what_is_here(Some((ask.tab, ask.handle)), ctx) {
             Ran::Done => {}
             ran => return ran,
         }
@@ -253,16 +254,61 @@ impl Document {
                 Err(pgid) => return Ran::Fault(pgid),
             }
         }
+        let damage = match ask.request {
+            // They are the same at each version.
+            Request::Sync | Request::Export => Run::Done(None),
+            _ => self.damage_before(ask.tab, ask.handle, ctx.store),
+        };
+        let damage = match damage {
+            Run::Fault(pgid) => return Ran::Fault(pgid),
+            Run::Done(damage) => damage,
+            Run::Failed(_) => None,
+        };
+        let ran = self.run_in_turn(ask, damage.as_ref(), budget, ctx);
+        match ran {
+            Ran::Failed(failure) => Ran::Failed(failure.unless_for(damage)),
+            ran => ran,
+        }
+    }
+
+    /// Runs what needs the document, with the `damage` that keeps it from its handle's version.
+    fn run_in_turn(
+        &mut self,
+        ask: &Ask,
+        damage: Option<&CallFailure>,
+        budget: &mut Budget,
+        ctx: &mut Context<'_>,
+    ) -> Ran {
         match &ask.request {
-            Request::Open(_) | Request::Close => unreachable!("BUG: done above"),
+            Request::Open(_) | Request::Close => unreachable!("BUG: they do not need it"),
             // What is shown stays as it is: to take back what cannot be kept, it would have to be
             // read from files that may not be there.
             Request::Mutate(_) if ctx.store.is_lost() => Ran::Failed(CallFailure::data_cleared()),
+            // Its statements are meant for another schema.
+            Request::Mutate(_) if let Some(damage) = damage => Ran::Failed(damage.clone()),
             Request::Mutate(mutate) => self.run_mutate(ask, mutate, budget),
             Request::Query(query) => self.run_query(ask, query, budget, ctx),
             Request::Watch(query) => self.run_watch(ask, query, ctx),
             Request::Sync => self.run_sync(ask, ctx),
             Request::Export => self.run_export(ask, ctx),
+        }
+    }
+
+    /// The damage that keeps the document from the version of this handle, if there is any: what
+    /// fails for its words fails for that.
+    pub(super) fn damage_before(
+        &mut self,
+        tab: TabId,
+        handle: Handle,
+        store: &StoreLink,
+    ) -> Run<Option<CallFailure>> {
+        let State::Open(open) = &mut self.state else { return Run::Done(None) };
+        let lacks = open.adoption_lacks.and_then(|pgid| self.reads.why_lost(&[pgid], store));
+        match (lacks, self.handles.get(&(tab, handle))) {
+            (Some(damage), Some(handle)) => open
+                .is_migrated_to(&handle.doctype)
+                .map(|is_migrated| (!is_migrated).then_some(damage)),
+            _ => Run::Done(None),
         }
     }
 

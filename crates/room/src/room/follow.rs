@@ -4,7 +4,9 @@ use tidelog_pages::{StorageEntry, StoreRequest, Urgency};
 use tidelog_sync::{EntryPart, FollowerStep, FromRoom};
 use tidelog_types::limits::Limits;
 use tidelog_types::probe::{Probe, reached};
-use tidelog_types::{Budget, EntryHash, EntryId, JournalId, Lsn, LsnRange, Page, Pgid, Position};
+use tidelog_types::{
+    Budget, EntryHash, EntryId, JournalId, Lsn, LsnRange, Page, PageSet, Pgid, Position,
+};
 
 use super::entry_parts::EntryHead;
 use super::outlets::{entry_size, size_of_entry};
@@ -43,6 +45,8 @@ pub(super) struct CatchUp {
 pub(super) struct Broadcast {
     entry: StorageEntry,
     origin: Option<EntryId>,
+    /// Whether its pages are in the store alone, from where whoever follows is read them.
+    is_only_stored: bool,
     /// The entry as it travels, the same to everybody; nothing before somebody is sent it.
     parts: Vec<EntryPart>,
     /// Whoever came before this one has had a turn.
@@ -104,6 +108,7 @@ impl Room {
         let range = broadcast.entry.range;
         let size = size_of_entry(pages_count, limits.message_pages_max);
         let is_large = pages_count > limits.catch_up_pages.max(limits.catch_up_pages_max);
+        let is_read = is_large || broadcast.is_only_stored;
         let mut lagging = Vec::new();
         let mut turns = self.subscribers.range_mut(broadcast.next..);
         let is_over = loop {
@@ -112,7 +117,7 @@ impl Room {
             budget.spend_steps(WORK_STEPS);
             let channel_id = subscriber.channel_id;
             let reserve = || self.outlets.reserve(channel_id.conn, size);
-            let step = match is_large {
+            let step = match is_read {
                 true => subscriber.next_step(range.end()),
                 false => subscriber.on_entry(range, size, reserve),
             };
@@ -285,7 +290,15 @@ impl Room {
 
 impl Broadcast {
     pub(super) fn new(entry: StorageEntry, origin: Option<EntryId>) -> Self {
-        Self { entry, origin, parts: Vec::new(), next: SubscriberId(0) }
+        Self { entry, origin, is_only_stored: false, parts: Vec::new(), next: SubscriberId(0) }
+    }
+
+    /// What was staged is the document's, up to this position: there is no more of it here.
+    pub(super) fn of_planted(position: Position) -> Self {
+        let range = LsnRange::new(Lsn::FIRST, position.next);
+        let (calls, set) = (Vec::new(), PageSet::default());
+        let entry = StorageEntry { range, position, calls, set };
+        Self { is_only_stored: true, ..Self::new(entry, None) }
     }
 
     fn parts(&mut self, limits: &Limits, budget: &mut Budget) -> &[EntryPart] {

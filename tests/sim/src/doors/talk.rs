@@ -19,6 +19,8 @@ pub(crate) struct Talk {
     may_part: bool,
     /// Whether clients say what is not right.
     has_strangers: bool,
+    /// Whether they have releases of which neither succeeds the other.
+    pub(crate) forks: bool,
     is_damaged: bool,
     /// Whether an append or a read failed, or somebody was too slow.
     has_failed: bool,
@@ -112,6 +114,7 @@ impl Talk {
             limits,
             may_part,
             has_strangers,
+            forks: false,
             is_damaged,
             has_failed: false,
             is_absent: None,
@@ -253,7 +256,13 @@ impl Talk {
 
     fn says(&mut self, at: (ConnId, Channel), body: &FromRoom) -> Result<(), String> {
         if let FromRoom::Refused(refusal) = body {
-            self.places.remove(&at);
+            let opens = self.places.remove(&at).map(|place| place.opens);
+            let others: VecDeque<_> = opens.into_iter().flatten().skip(1).collect();
+            if !others.is_empty() {
+                // What else was asked there opens it again.
+                let place = Place { opens: others, is_unclear: true, ..Place::default() };
+                self.places.insert(at, place);
+            }
             return self.may_refuse(refusal);
         }
         let Some(place) = self.places.get_mut(&at) else {
@@ -341,10 +350,10 @@ impl Talk {
             Refusal::Parted => self.may_part || self.has_strangers,
             Refusal::Damaged => self.is_damaged,
             Refusal::Storage { .. } => self.has_failed || self.is_damaged,
-            Refusal::DoctypeMismatch { .. }
-            | Refusal::DoctypeInvalid { .. }
-            | Refusal::Access { .. }
-            | Refusal::Protocol { .. } => self.has_strangers,
+            Refusal::DoctypeMismatch { .. } => self.has_strangers || self.forks,
+            Refusal::DoctypeInvalid { .. } | Refusal::Access { .. } | Refusal::Protocol { .. } => {
+                self.has_strangers
+            }
         };
         if is_so { Ok(()) } else { Err(format!("a client is refused, without that: {refusal:?}")) }
     }

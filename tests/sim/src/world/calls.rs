@@ -6,7 +6,7 @@ use tidelog_types::limits::CALL_SETTLES_MS;
 
 use super::event::Event;
 use super::{Lending, World};
-use crate::app::Wish;
+use crate::app::{Release, Wish};
 use crate::device::Device;
 use crate::docs::Doc;
 use crate::judge::Origin;
@@ -406,18 +406,22 @@ impl World {
     }
 
     pub(super) fn open_tab(&mut self, device: usize) {
-        if self.devices[device].core.is_none() {
-            return;
-        }
+        self.open_tab_of(device, self.release);
+    }
+
+    /// A tab of this release opens all that its device has; none does if the device is off.
+    pub(super) fn open_tab_of(&mut self, device: usize, release: Release) -> Option<TabId> {
+        self.devices[device].core.as_ref()?;
         let (docs, now_ms) = (self.docs.clone(), self.now_ms);
         let prefix = (device as u64) << 16 | self.devices[device].life;
-        let tab = self.devices[device].new_tab(prefix, self.release);
+        let tab = self.devices[device].new_tab(prefix, release);
         let mut messages = Vec::new();
         for doc in docs.of(device) {
             let online = self.devices[device].moved.contains(&doc);
             messages.push(self.tab(device, tab).open(&docs, doc, online, now_ms));
         }
         self.send_to_core(device, tab, messages);
+        Some(tab)
     }
 
     pub(super) fn close_tab(&mut self, device: usize) -> Result<(), String> {

@@ -51,6 +51,7 @@ impl World {
         self.load_cleared_anew()?;
         self.begin_anew()?;
         self.settle_opens("after the faults")?;
+        self.join_releases()?;
         self.open_everything()?;
         self.connect_all();
         self.hand_over_all()?;
@@ -520,7 +521,9 @@ impl World {
             let names = self.judge.judge_end(doc, host.is_none(), found)?;
             for device in devices {
                 let tabs = self.devices[device].tabs.iter();
-                for (tab, here) in tabs.filter(|(_, here)| here.port.is_heard) {
+                // A release that does not go with the document has none of it.
+                let has_it = |here: &Tab| here.port.is_heard && here.held.contains_key(&doc);
+                for (tab, here) in tabs.filter(|(_, here)| has_it(here)) {
                     self.judge.judge_rejections(device, doc, &here.told_rejections)?;
                     let live = here.live.get(&(doc, Live::Entries));
                     if let Some(shown) = live.filter(|live| **live != names) {

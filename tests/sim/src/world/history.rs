@@ -11,6 +11,7 @@ use tidelog_types::DocumentKey;
 use super::World;
 use super::event::Event;
 use super::sockets::Muted;
+use crate::app::Release;
 use crate::device::{Device, crash, damage_log, file_in, kill, rot};
 use crate::docs::Doc;
 use crate::reference::Found;
@@ -103,6 +104,7 @@ impl World {
             History::RefuseToken => self.refuse_a_token()?,
             History::TurnAway => self.turn_away()?,
             History::OpenBehindDeletion => self.open_behind_deletion()?,
+            History::ForkReleases => self.fork_releases()?,
             History::DeleteOnServer => self.delete_on_server()?,
             History::ClearDevice => self.clear_device()?,
             History::RotDevice => self.rot_device()?,
@@ -415,7 +417,7 @@ impl World {
         let found = Found::open(&file)?;
         let claims = found.claims.keys().cloned().collect();
         let names = found.names.iter().cloned().collect();
-        Ok(Some(Applied { is_there: true, names, claims }))
+        Ok(Some(Applied { is_there: true, names, claims, release: Some(found.release) }))
     }
 
     // --- devices -------------------------------------------------------------------------------
@@ -608,4 +610,6 @@ pub(crate) struct Applied {
     is_there: bool,
     pub(crate) names: BTreeSet<String>,
     pub(crate) claims: BTreeSet<String>,
+    /// The newest release that the document was brought to.
+    pub(crate) release: Option<Release>,
 }

@@ -1,0 +1,237 @@
+//! Releases of an app that are newer than a document can be made, or than its server's.
+
+use tidelog_client::{Call, Connection, FromCore, Query, Request, ToCore};
+use tidelog_disk::Disk;
+use tidelog_document::Doctype;
+use tidelog_sync::{FromServer, ToRoom, ToServer, codec};
+use tidelog_testing::client::server::{Server, talk};
+use tidelog_testing::client::*;
+use tidelog_types::limits::Limits;
+use tidelog_types::{ErrorCode, Outcome, Params};
+
+fn add(device: &mut Device, id: &str) -> Call {
+    device.mutate("add", &[("id", text(id)), ("title", text(&format!("title of {id}")))])
+}
+
+fn titled(device: &mut Device, id: &str, title: &str) -> Call {
+    device.mutate("add", &[("id", text(id)), ("title", text(title))])
+}
+
+/// A device that follows the server's document.
+fn online(seed: u8, server: &mut Server) -> Device {
+    online_with(seed, Limits::DEFAULT, server)
+}
+
+fn online_with(seed: u8, limits: Limits, server: &mut Server) -> Device {
+    let mut device = Device::with_limits(seed, limits);
+    device.server_is_up = true;
+    let call = device.start_open(TAB, Some(SERVER), &todos());
+    device.opened(call);
+    talk(server, &mut [&mut device]);
+    assert_eq!(device.status().connection, Connection::Online);
+    device
+}
+
+/// The server goes away, and what it had from there with it.
+fn offline(device: &mut Device) {
+    device.server_is_up = false;
+    device.lose_socket();
+}
+
+fn back_online(server: &mut Server, device: &mut Device) {
+    device.server_is_up = true;
+    device.pass(15_000);
+    talk(server, &mut [device]);
+}
+
+/// Each place where these bytes lie rots.
+fn rot(device: &Device, text: &[u8]) {
+    for file in ["log-a", "log-b", "pages"] {
+        let bytes = device.disk.bytes_of(file).expect("a file");
+        for at in (0..bytes.len()).filter(|at| bytes[*at..].starts_with(text)) {
+            device.disk.file(file).write_at(at as u64, b"?").expect("room");
+        }
+    }
+}
+
+fn query_elsewhere(device: &mut Device, sql: &str) -> Call {
+    let (call, query) = device.query_message(sql);
+    device.ask(OTHER_TAB, vec![query]);
+    call
+}
+
+fn watch_elsewhere(device: &mut Device, sql: &str) -> Call {
+    let (call, handle, sql) = (device.next_call(), HANDLE, sql.to_owned());
+    let request = Request::Watch(Query { sql, params: Params::NONE });
+    device.ask(OTHER_TAB, vec![ToCore::Ask { call, handle, request }]);
+    call
+}
+
+/// A newer release of the todo list, whose migration needs every page of it.
+fn marked() -> Doctype {
+    let mut newer = todos();
+    newer.migrations.push(
+        "update todo set title = title || '!';
+         create table mark (id text primary key) strict"
+            .to_owned(),
+    );
+    newer.mutations.push(define("mark", &[], &["insert into mark values ('x')"]));
+    newer
+}
+
+/// Goal: a document of which something is lost that its release needs sends all the same what
+/// waits in it, and shows nothing. Method: it was opened by that while its server was away.
+#[test]
+fn a_document_that_damage_keeps_from_its_release_sends_what_is_pending() {
+    let mut server = Server::default();
+    let mut device = online(1, &mut server);
+    for n in 0..500 {
+        titled(&mut device, &n.to_string(), &format!("title of {n}"));
+    }
+    talk(&mut server, &mut [&mut device]);
+    offline(&mut device);
+    let call = device.start_open(OTHER_TAB, Some(SERVER), &marked());
+    device.opened(call);
+    let milk = add(&mut device, "milk");
+    device.kill_core();
+    rot(&device, b"title of 250");
+    let call = device.start_open(TAB, Some(SERVER), &marked());
+    device.pass(1_000);
+    assert_eq!(device.opened(call).pending, 1);
+    for sql in ["select id from mark", "select title from todo"] {
+        let failure = device.try_query(sql).expect_err("it is not there");
+        assert!(failure.message.contains("damaged"), "{failure:?}");
+    }
+    assert_eq!(device.query("select title from todo where rowid = 1"), [[text("title of 0")]]);
+    let bread = add(&mut device, "bread");
+    assert_eq!(device.code(bread), ErrorCode::Storage, "it would run by an older schema");
+    device.ask_again(&[milk]);
+    for _ in 0..2 {
+        back_online(&mut server, &mut device);
+    }
+    let confirmed = device.answers(milk).pop();
+    assert!(matches!(confirmed, Some(FromCore::Confirmed { .. })), "{}", device.fate(milk));
+    let sql = "select title from todo where id = '250'";
+    assert_eq!(device.query(sql), [[text("title of 250!")]], "the server has migrated it");
+    assert_eq!((device.query("select id from mark"), &device.status().error), (vec![], &None));
+}
+
+/// Goal: damage is not blamed on the words of whoever asks, and costs nobody what is whole. Method:
+/// two releases have a document open; what the newer one's migration needs is lost, and it is read
+/// anew without that, since the disk had no room.
+#[test]
+fn a_release_that_damage_keeps_a_document_from_is_told_the_damage() {
+    let few = Limits { pool_pages_max: 0, ..Limits::DEFAULT };
+    for url in [None, Some(SERVER)] {
+        let mut server = Server::default();
+        let mut device = match url {
+            None => Device::with_limits(1, few),
+            Some(_) => online_with(1, few, &mut server),
+        };
+        if url.is_none() {
+            device.open(&todos());
+        }
+        // So that what rots is in the page file.
+        device.log_size_max = 64 << 10;
+        device.lose_page_server();
+        device.lend();
+        for n in 0..500 {
+            titled(&mut device, &n.to_string(), &format!("title of {n}"));
+        }
+        if url.is_some() {
+            talk(&mut server, &mut [&mut device]);
+            offline(&mut device);
+        }
+        device.disk.set_full(url.is_none());
+        let call = device.start_open(OTHER_TAB, url, &marked());
+        device.opened(call);
+        device.lose_page_server();
+        device.lend();
+        rot(&device, b"title of 250");
+        if url.is_some() {
+            device.fill_disk();
+            let full = add(&mut device, "bread");
+            device.pass(1_000);
+            assert_eq!(device.code(full), ErrorCode::StorageFull);
+        }
+        device.disk.set_full(false);
+        device.pass(1_000);
+
+        let (mark, message) = device.mutation("mark", &[]);
+        device.ask(OTHER_TAB, vec![message]);
+        let query = query_elsewhere(&mut device, "select id from mark");
+        let live = watch_elsewhere(&mut device, "select id from mark");
+        for call in [mark, query, live] {
+            let failure = device.failure(call);
+            assert_eq!((failure.code, failure.outcome), (ErrorCode::Storage, Outcome::None));
+            assert!(failure.message.contains("damaged"), "{failure:?}");
+        }
+        let milk = add(&mut device, "milk");
+        assert!(device.fate(milk).starts_with("durable"), "{}", device.fate(milk));
+        let sql = "select title from todo where rowid = 1";
+        assert_eq!(device.query(sql), [[text("title of 0")]]);
+        let again = device.answers(live).len();
+        assert_eq!(again, 2, "it is told again as that may have changed: {}", device.fate(live));
+    }
+}
+
+/// A newer release of the todo list that parts from [`marked`].
+fn parting() -> Doctype {
+    let mut newer = todos();
+    newer.migrations.push("create table badge (id text primary key) strict".to_owned());
+    newer.mutations.push(define("pin", &[], &["insert into badge values ('x')"]));
+    newer
+}
+
+/// Goal: what was written by a release that the server does not take is shown as it was. Method:
+/// tabs of two releases have the document; nothing of it comes before the server has looked at the
+/// newer one, which it refuses.
+#[test]
+fn the_newest_release_is_brought_to_the_server_before_all_others() {
+    let mut server = Server::default();
+    let mut device = online(1, &mut server);
+    offline(&mut device);
+    let call = device.start_open(OTHER_TAB, Some(SERVER), &parting());
+    device.opened(call);
+    let (_, pin) = device.mutation("pin", &[]);
+    device.ask(OTHER_TAB, vec![pin]);
+    device.take_sent();
+    device.server_is_up = true;
+    device.pass(15_000);
+    device.hear_server(&FromServer::Welcome);
+    let brought = device.take_sent().into_iter().filter_map(|message| match message {
+        ToServer::About { body: ToRoom::Open { doctype, .. }, .. } => {
+            Some(codec::decode::<Doctype>(&doctype).expect("a doctype"))
+        }
+        _ => None,
+    });
+    assert_eq!(brought.collect::<Vec<_>>(), [parting(), todos()]);
+}
+
+/// Goal: a release that the server's document is not of is refused where it is opened, and nothing
+/// changes. Method: another device has brought a newer release; then one is opened that parts from
+/// that, which this device has never heard of either.
+#[test]
+fn a_release_that_parts_from_what_the_server_has_is_not_opened() {
+    let mut server = Server::default();
+    let mut other = online(1, &mut server);
+    let call = other.start_open(OTHER_TAB, Some(SERVER), &marked());
+    other.opened(call);
+    talk(&mut server, &mut [&mut other]);
+    let mut device = online(2, &mut server);
+    let mut longer = parting();
+    longer.migrations.push("create table more (id text) strict".to_owned());
+    for doctype in [parting(), longer] {
+        let call = device.start_open(OTHER_TAB, Some(SERVER), &doctype);
+        assert_eq!(device.code(call), ErrorCode::DoctypeMismatch);
+    }
+    let milk = add(&mut device, "milk");
+    talk(&mut server, &mut [&mut device, &mut other]);
+    let confirmed = device.answers(milk).pop();
+    assert!(matches!(confirmed, Some(FromCore::Confirmed { .. })), "{}", device.fate(milk));
+    assert_eq!(device.status().error, None);
+    let call = device.start_open(OTHER_TAB, Some(SERVER), &marked());
+    device.opened(call);
+    talk(&mut server, &mut [&mut device]);
+    assert_eq!(device.status().error, None);
+}

@@ -1,0 +1,246 @@
+//! Two releases of the app that both succeed the first one, and neither of them the other: whoever
+//! brings its own to a document's server first has it. What is written by the other one stays where
+//! it is, undecided and shown, until its app is mended; nobody else is held up by it.
+
+use tidelog_client::TabId;
+use tidelog_types::limits::CALL_SETTLES_MS;
+
+use super::{SETTLE_MS, World};
+use crate::app::Release;
+use crate::docs::Doc;
+
+/// Milliseconds in which a tab is open, in which a mutation is recorded, and in which a device is
+/// back.
+const OPEN_MS: u64 = 2_000;
+const DONE_MS: u64 = 1_000;
+const BACK_MS: u64 = 8_000;
+/// Milliseconds after which a server that has refused a document has been asked again.
+const ASKED_AGAIN_MS: u64 = 31_000;
+/// Milliseconds in which a core is lent a page server, and tabs are told how documents stand.
+const TOLD_MS: u64 = 75_000;
+/// Milliseconds in which a copy is deleted, and a document made again; and how often that is tried.
+const ANEW_MS: u64 = 15_000;
+const DELETIONS_MAX: u32 = 5;
+
+/// A copy of a device that is of another release than its server's document.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Lost {
+    device: usize,
+    doc: Doc,
+    release: Release,
+}
+
+impl World {
+    /// Two devices get a release each, and write by it and by the older one, online or not.
+    pub(super) fn fork_releases(&mut self) -> Result<(), String> {
+        let one = self.rng.index(self.devices.len());
+        let other = (one + 1) % self.devices.len();
+        self.pass(OPEN_MS)?;
+        let away = self.rng.once_in(2);
+        if away {
+            self.cut_device_off(other);
+        }
+        for (device, release) in [(one, Release::Second), (other, Release::Fork)] {
+            self.note(&format!("device {device}: gets release {release:?}"));
+            self.forked.insert(device, release);
+            self.open_tab_of(device, release);
+            let ms = self.rng.below(OPEN_MS);
+            self.pass(ms)?;
+            self.write_by_all(device);
+        }
+        self.pass(DONE_MS)?;
+        for (device, release) in [(one, Release::Fork), (other, Release::Second)] {
+            if self.rng.once_in(2) {
+                self.open_beside(device, release)?;
+            }
+        }
+        if self.rng.once_in(3) {
+            let page_server_lives = self.rng.once_in(2);
+            self.kill_core(other, page_server_lives);
+        }
+        self.pass(DONE_MS)?;
+        if away {
+            self.cut_off.remove(&other);
+        }
+        self.pass(BACK_MS)?;
+        [one, other].into_iter().for_each(|device| self.write_by_all(device));
+        self.pass(BACK_MS)
+    }
+
+    fn write_by_all(&mut self, device: usize) {
+        for doc in self.docs.of(device) {
+            for tab in self.holders(device, doc) {
+                let mutation = if self.rng.once_in(2) { "bump" } else { "add" };
+                self.wish_in((device, tab), doc, mutation, 0);
+            }
+        }
+    }
+
+    /// A tab of a release that does not go with the one by which its device has all that it has is
+    /// given nothing of that.
+    fn open_beside(&mut self, device: usize, release: Release) -> Result<(), String> {
+        let docs = self.docs.of(device);
+        let here = &self.devices[device];
+        let has_all = |tab: &TabId| {
+            let tab = &here.tabs[tab];
+            !tab.release.goes_with(release) && docs.iter().all(|doc| tab.held.contains_key(doc))
+        };
+        let Some(holder) = here.tabs.keys().copied().find(has_all) else { return Ok(()) };
+        let core = here.tabs[&holder].port.core;
+        let Some(beside) = self.open_tab_of(device, release) else { return Ok(()) };
+        self.pass(OPEN_MS)?;
+        let tabs = &self.devices[device].tabs;
+        let (Some(holder), Some(tab)) = (tabs.get(&holder), tabs.get(&beside)) else {
+            return Ok(());
+        };
+        let is_same = holder.port.core == core && tab.port.core == core;
+        if let Some(doc) = docs.iter().find(|doc| tab.held.contains_key(doc))
+            && is_same
+        {
+            return Err(format!("device {device} has {doc:?} by two releases that part"));
+        }
+        self.close_this_tab(device, beside);
+        Ok(())
+    }
+
+    /// All is well but that: those who have lost are told, keep what they have, and hold up nobody
+    /// else. Then they let go of it, and go on from what the server has.
+    pub(super) fn join_releases(&mut self) -> Result<(), String> {
+        if self.forked.is_empty() {
+            return Ok(());
+        }
+        self.connect_all();
+        self.pass(ASKED_AGAIN_MS)?;
+        let lost = self.lost_copies()?;
+        lost.iter().try_for_each(|lost| self.must_be_told(*lost))?;
+        self.judge_mismatches(&lost)?;
+        self.go_on_beside(&lost)?;
+        for lost in &lost {
+            self.must_be_kept(*lost)?;
+        }
+        for lost in lost {
+            self.let_go_of(lost)?;
+        }
+        Ok(())
+    }
+
+    /// The copies that are of another release than what the server has.
+    fn lost_copies(&self) -> Result<Vec<Lost>, String> {
+        let mut lost = Vec::new();
+        for (device, release) in self.forked.clone() {
+            for doc in self.docs.of(device) {
+                let Some(host) = self.host_of(doc) else { continue };
+                let there = self.names_on(&self.hosts[host].disk, doc)?;
+                let there = there.and_then(|there| there.release);
+                let is_other = there.is_some_and(|there| !there.goes_with(release));
+                let mut tabs = self.devices[device].tabs.values();
+                let has_it = tabs.any(|tab| {
+                    let holds = tab.release == release && tab.held.contains_key(&doc);
+                    holds || tab.is_mismatched(doc)
+                });
+                if is_other && has_it {
+                    lost.push(Lost { device, doc, release });
+                }
+            }
+        }
+        Ok(lost)
+    }
+
+    /// Whoever holds such a copy is told so.
+    fn must_be_told(&mut self, Lost { device, doc, .. }: Lost) -> Result<(), String> {
+        let until_ms = self.now_ms + TOLD_MS;
+        let is_told = |world: &Self| {
+            let mut tabs = world.devices[device].tabs.values();
+            tabs.all(|tab| !tab.held.contains_key(&doc) || tab.is_mismatched(doc))
+        };
+        while !is_told(self) {
+            if self.now_ms >= until_ms {
+                return Err(format!(
+                    "device {device} has {doc:?} by a release that the server does not take, and \
+                     a tab of it is not told"
+                ));
+            }
+            self.pass(DONE_MS)?;
+        }
+        Ok(())
+    }
+
+    /// Nobody else is told that.
+    fn judge_mismatches(&self, lost: &[Lost]) -> Result<(), String> {
+        for (device, here) in self.devices.iter().enumerate() {
+            for doc in self.docs.of(device) {
+                let is_lost = lost.iter().any(|lost| (lost.device, lost.doc) == (device, doc));
+                if !is_lost && here.tabs.values().any(|tab| tab.is_mismatched(doc)) {
+                    return Err(format!("device {device} is told of a mismatch of {doc:?}"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What all others issue is decided, in this document and others.
+    fn go_on_beside(&mut self, lost: &[Lost]) -> Result<(), String> {
+        let mut names = Vec::new();
+        for device in 0..self.devices.len() {
+            for doc in self.docs.of(device) {
+                let is_lost = lost.iter().any(|lost| (lost.device, lost.doc) == (device, doc));
+                let holder = self.holders(device, doc).first().copied();
+                if let Some(tab) = holder.filter(|_| !is_lost && self.host_of(doc).is_some()) {
+                    self.wish_in((device, tab), doc, "bump", 0);
+                    names.push(format!("m{}", self.last_name));
+                }
+            }
+        }
+        let deadline = self.now_ms + SETTLE_MS;
+        while let Some(name) = names.iter().find(|name| !self.judge.is_decided(name)) {
+            if self.now_ms > deadline || self.queue.is_empty() {
+                return Err(format!("{name} waits for others that have another release"));
+            }
+            self.next_event()?;
+        }
+        Ok(())
+    }
+
+    /// What such a device has issued is there, also after a power cut.
+    fn must_be_kept(&mut self, Lost { device, doc, .. }: Lost) -> Result<(), String> {
+        if self.rng.once_in(2) {
+            self.note(&format!("device {device}: power cut with what nobody takes"));
+            self.cut_power_of(device);
+            self.start_device(device)?;
+            self.pass(TOLD_MS)?;
+        }
+        let (must, now_ms) = (self.judge.kept(device, doc), self.now_ms);
+        if let Some(tab) = self.holders(device, doc).first().copied() {
+            let query = self.tab(device, tab).query(doc, must, now_ms);
+            self.send_to_core(device, tab, vec![query]);
+        }
+        self.pass(CALL_SETTLES_MS)
+    }
+
+    /// Its app is mended: the release is gone, and so is the copy.
+    fn let_go_of(&mut self, Lost { device, doc, release }: Lost) -> Result<(), String> {
+        self.note(&format!("device {device}: begins {doc:?} anew"));
+        let Some(tab) = self.open_tab_of(device, Release::First) else { return Ok(()) };
+        let others = self.devices[device].tabs.iter();
+        let others = others.filter(|(_, tab)| tab.release == release).map(|(tab, _)| *tab);
+        for other in others.collect::<Vec<TabId>>() {
+            self.close_this_tab(device, other);
+        }
+        // Nothing is deleted before the core is lent a page server.
+        self.pass(TOLD_MS)?;
+        for _ in 0..DELETIONS_MAX {
+            if !self.devices[device].tabs.contains_key(&tab) {
+                break;
+            }
+            self.destroy(device, tab, doc, true);
+            self.pass(ANEW_MS)?;
+            self.open_all(device);
+            // A copy that is there still is refused once more.
+            self.pass(ANEW_MS + ASKED_AGAIN_MS)?;
+            if !self.devices[device].tabs.values().any(|tab| tab.is_mismatched(doc)) {
+                return Ok(());
+            }
+        }
+        Err(format!("device {device} does not get rid of its copy of {doc:?}"))
+    }
+}
