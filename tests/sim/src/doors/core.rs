@@ -158,7 +158,7 @@ impl CoreDoor {
                 }
                 let later = self.asked.split_off(&Ticket(ticket.0 + 1));
                 for (document, calls) in mem::replace(&mut self.asked, later).into_values() {
-                    let asked_count = self.lines.asked_count(&document.document);
+                    let asked_count = self.lines.asked_count(&document.to_string());
                     self.refused.entry(document).or_default().asked_count = asked_count;
                     self.durable.extend(calls);
                 }
@@ -186,11 +186,11 @@ impl CoreDoor {
                 self.notes.is_opened(document, state.as_deref());
                 let position = state.as_ref().and_then(|state| state.storage);
                 self.lines.stands_at(document, position);
-                self.lines.runs.opens(&document.document);
+                self.lines.runs.opens(&document.to_string());
                 let timeline = state.iter().flat_map(|state| &state.timeline);
                 for frame in timeline.flat_map(|timeline| &timeline.frames) {
                     self.durable.insert(frame.call);
-                    self.lines.runs.is_here(frame.call, &document.document);
+                    self.lines.runs.is_here(frame.call, &document.to_string());
                 }
             }
             _ => {}
@@ -205,7 +205,7 @@ impl CoreDoor {
         ticket: Ticket,
         now_ms: u64,
     ) -> Result<(), String> {
-        let asked_count = self.lines.asked_count(&document.document);
+        let asked_count = self.lines.asked_count(&document.to_string());
         let Refused { times, last, asked_count: before } =
             self.refused.entry(document).or_default();
         // What was under way already is refused with it.

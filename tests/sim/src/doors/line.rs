@@ -22,7 +22,7 @@ pub(crate) struct LineDoor {
     /// The address of each socket.
     sockets: BTreeMap<SocketId, String>,
     channels: BTreeMap<(SocketId, Channel), Followed>,
-    /// The document of each handle.
+    /// The document of each handle, and whose copy it is.
     documents: BTreeMap<(TabId, Handle), String>,
     /// The handles that open, or sync, or mutate by each call that was not answered.
     opens: BTreeMap<(TabId, Call), Handle>,
@@ -118,12 +118,14 @@ impl LineDoor {
         match message {
             ToCore::Ask { call, handle, request } => match request {
                 Request::Open(open) => {
-                    self.is_asked(&open.document);
-                    self.runs.learns(&open.document, open.doctype.hash());
-                    self.documents.insert((tab, *handle), open.document.clone());
+                    let (document, user) = (open.document.clone(), open.user.clone());
+                    let document = DocumentKey { document, user }.to_string();
+                    self.is_asked(&document);
+                    self.runs.learns(&document, open.doctype.hash());
+                    self.words.remove(&document);
+                    self.documents.insert((tab, *handle), document);
                     self.opens.insert((tab, *call), *handle);
                     self.refused.remove(&(tab, *handle));
-                    self.words.remove(&open.document);
                 }
                 Request::Sync => {
                     if let Some(document) = self.documents.get(&(tab, *handle)).cloned() {
@@ -164,7 +166,7 @@ impl LineDoor {
     /// The page server has said where the storage journal of a document stands, or that more of the
     /// document is durable.
     pub(super) fn stands_at(&mut self, document: &DocumentKey, position: Option<Position>) {
-        let is_at = position.map(|position| (document.document.clone(), position));
+        let is_at = position.map(|position| (document.to_string(), position));
         self.durable.extend(is_at);
     }
 
