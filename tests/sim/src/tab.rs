@@ -940,6 +940,11 @@ impl Tab {
                 if live != Live::Entries {
                     return Ok(());
                 }
+                // A core that comes later finds what was recorded, and is asked the query again.
+                let mut later = self.names.range(call..).filter(|_| asked.at_ms > trouble_ms);
+                if let Some((_, name)) = later.find(|(_, name)| names.contains(name)) {
+                    return Err(format!("a query shows {name}, which was issued after it"));
+                }
                 heard.news.push(News::Rows { doc, names, must: asked.must, tab: self.id_prefix });
             }
         } else if let Some((doc, live)) = self.watches.get(&call).copied() {
