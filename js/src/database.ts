@@ -63,7 +63,10 @@ export interface DatabaseEvents {
   status: Status;
   /** Something is wrong that belongs to no call. */
   error: TidelogError;
-  /** The server rejected a mutation, whichever tab issued it. At least once for each. */
+  /**
+   * The server rejected a mutation, whichever tab issued it. At least once for each; of thousands
+   * to which nobody listens the oldest are forgotten.
+   */
   rejected: Rejection;
 }
 
@@ -106,7 +109,7 @@ export class Database<Defined extends Mutations = Mutations> {
     this.mutate = this.#mutations() as Mutate<Defined>;
     connection.attach(this.#handle, {
       news: (news) => this.#news(news),
-      lost: (error) => this.#setStatus({ ...this.#status, error }),
+      lost: (error) => this.#setStatus(asLost(this.#status, error)),
     });
   }
 
@@ -426,6 +429,11 @@ export class Database<Defined extends Mutations = Mutations> {
     );
     return returned.length > 0 && returned.every(Boolean);
   }
+}
+
+/** What was known last of a document that no engine has open, which no server hears of. */
+function asLost(status: Status, error: TidelogError): Status {
+  return { ...status, error, connection: status.connection === 'local' ? 'local' : 'offline' };
 }
 
 function closedError(): TidelogError {

@@ -129,9 +129,6 @@ export class Lending {
         this.#cannotLend(input.reason);
         break;
       case 'broke':
-        if (this.#state === 'serving' && this.#now - this.#servesSince > STEADY_MS) {
-          this.#failures = 0;
-        }
         this.#pause(input.why);
         break;
       case 'stop':
@@ -173,6 +170,7 @@ export class Lending {
 
   /** Other tabs have their turn, and then we have another one. */
   #pause(why?: Unserved): void {
+    if (this.#state === 'serving' && this.#now - this.#servesSince > STEADY_MS) this.#failures = 0;
     this.#stop(why);
     this.#enter('pausing', this.#now + pause(this.#failures++));
   }

@@ -172,6 +172,19 @@ test('a verdict that comes first says where its mutation is on the disk', async 
   await expect(refused.confirmed).rejects.toBe(error);
 });
 
+test('a document without an engine is not online', () => {
+  const error = new EngineError('no engine');
+  for (const [before, after] of [
+    ['online', 'offline'],
+    ['connecting', 'offline'],
+    ['local', 'local'],
+  ] as const) {
+    const db = answeredBy({ type: 'done' }, { connection: before, pending: 3 });
+    told.lost(error);
+    expect(db.status).toMatchObject({ connection: after, pending: 3, error });
+  }
+});
+
 test('an entry of another timeline is none of those that the status counts', async () => {
   const entry = (id: number, lsn: number): EntryId => {
     const journal = new Uint8Array(16).fill(id);

@@ -234,6 +234,21 @@ test('one that breaks is replaced, and what it says afterwards is not believed',
   expect(types(stage.pass(500))).toContain('queue');
 });
 
+test('one that has served for long is replaced soon, whatever it ends of', () => {
+  for (const end of [{ type: 'broke' }, { type: 'unloaded', reason: 'an error' }] as const) {
+    const { stage } = opened();
+    for (let failures = 0; failures < 5; failures++) {
+      stage.step({ type: 'turn' });
+      stage.step({ type: 'unloaded', worker: stage.worker, reason: '404' });
+      stage.pass(8000);
+    }
+    serve(stage);
+    stage.pass(60_001);
+    stage.step({ ...end, worker: stage.worker });
+    expect(types(stage.pass(500))).toContain('queue');
+  }
+});
+
 // --- live queries and documents -----------------------------------------------------------------
 
 test('W3: a live query outlives an engine that cannot start, and starts it again', () => {

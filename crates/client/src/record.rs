@@ -36,6 +36,8 @@ pub(crate) struct Record {
 pub struct KeptRejections {
     /// Those that are kept, oldest first: which, its size, and whether it was handled.
     pub kept: Vec<(EntryId, usize, bool)>,
+    /// By which each of them was issued.
+    pub calls: Vec<CallId>,
     /// The youngest one that is not kept any more.
     pub forgotten: Option<EntryId>,
 }
@@ -46,7 +48,8 @@ impl KeptRejections {
     pub fn of_record(record: &[u8]) -> Option<Self> {
         let Record { rejections, forgotten, .. } = codec::decode(record).ok()?;
         let kept = rejections.iter().map(|it| (it.entry, it.size(), it.handled)).collect();
-        Some(Self { kept, forgotten })
+        let calls = rejections.iter().map(|it| it.call).collect();
+        Some(Self { kept, calls, forgotten })
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! Answers are bounded by what tabs ask. What they did not ask for is held back from a tab that is
 //! busy or hidden: of the rows of live queries and of the status only the newest counts anyway, and
-//! rejections wait for as long as they are kept.
+//! rejections wait for as long as they are kept. Those that are not kept any more are told all the
+//! same, up to a bound of their own: what a frozen tab is told lies in memory until it goes on.
 
 use std::collections::VecDeque;
 
@@ -13,6 +14,10 @@ use crate::protocol::{FromCore, size_of_args};
 
 /// Bytes that a message counts beside its values.
 const MESSAGE_SIZE: usize = 256;
+
+/// How many times as much a tab has to hear before it misses what nobody keeps for it: one that is
+/// not frozen has heard of it long before.
+const DEAF_TIMES: usize = 16;
 
 /// What is on its way to all tabs.
 #[derive(Debug, Default)]
@@ -93,6 +98,13 @@ impl TabFlow {
     /// Whether a tab has more to hear than it should be told on top of.
     pub(crate) fn is_behind(&self, tab: TabId) -> bool {
         self.tabs.get(&tab).is_some_and(|unheard| unheard.size >= self.unheard_size_max)
+    }
+
+    /// Whether a tab has so much to hear that was told before this step that it is not told what
+    /// nobody keeps for it either. How much comes at once says nothing of who hears it.
+    pub(crate) fn is_deaf(&self, tab: TabId) -> bool {
+        let size_max = self.unheard_size_max.saturating_mul(DEAF_TIMES);
+        self.tabs.get(&tab).is_some_and(|unheard| unheard.size - unheard.next >= size_max)
     }
 }
 

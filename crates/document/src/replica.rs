@@ -67,6 +67,8 @@ pub struct Replica {
     /// Whether something is left out of the layers, or they are as they were before, for want of
     /// memory.
     short: bool,
+    /// Whether layers are to be built anew that were short of something, or are being built.
+    retries: bool,
     /// Whether the layers have been built since it was opened, or learnt of a newer doctype.
     built: bool,
     /// Whether building the layers was given up before it had ended once: mutations that were never
@@ -232,6 +234,7 @@ impl Replica {
             rebase: None,
             stale: true,
             short: false,
+            retries: false,
             built: false,
             unrun: false,
             runs_again: 0,
@@ -364,11 +367,14 @@ impl Replica {
         self.abandon_rebase();
     }
 
-    /// Why the document cannot be migrated to this doctype, if that was tried and failed: it stays
-    /// at its version, and the next rebase tries again.
+    /// Why the document cannot be migrated to this doctype, if that was tried and failed, for this
+    /// one or another with the same migrations: it stays at its version, and the next rebase tries
+    /// again.
     #[must_use]
-    pub fn migration_failure(&self, doctype: DoctypeHash) -> Option<&Failure> {
-        self.migration_failure.as_ref().filter(|_| doctype == self.newest)
+    pub fn migration_failure(&self, doctype: &Doctype) -> Option<&Failure> {
+        let newest = &self.doctypes[&self.newest];
+        let is_tried = doctype.migrations.len() >= newest.migrations.len();
+        self.migration_failure.as_ref().filter(|_| is_tried)
     }
 
     /// Whether everything that is known is visible: no rebase is due or under way.
@@ -385,17 +391,28 @@ impl Replica {
         self.short
     }
 
-    /// Whether the document is not at this doctype's version, with this hash, for want of memory
-    /// alone.
-    #[must_use]
-    pub fn is_short_of(&self, doctype: &Doctype, hash: DoctypeHash) -> bool {
-        let was_tried = self.migration_failure(hash).is_some_and(Failure::is_passing);
-        self.short && (was_tried || self.is_behind(doctype))
+    /// Whether readers see an older version than this doctype's for want of memory alone. What they
+    /// see tells: it may be at any version, whichever doctype the layers were to be built for.
+    ///
+    /// # Errors
+    ///
+    /// The page that is missing to tell.
+    pub fn is_short_of(&mut self, doctype: &Doctype) -> Result<bool, Pgid> {
+        let may_be = self.migration_failure.as_ref().is_none_or(Failure::is_passing);
+        if !(self.short || self.retries) || !may_be {
+            return Ok(false);
+        }
+        match program::version(&mut self.reader) {
+            Run::Done(version) => Ok(program::is_behind(version, doctype)),
+            Run::Fault(pgid) => Err(pgid),
+            Run::Failed(failure) => Ok(failure.is_passing()),
+        }
     }
 
     /// Builds the layers anew with the next [steps](Self::step), if they are short of something.
     pub fn retry(&mut self) {
-        self.stale |= std::mem::take(&mut self.short);
+        self.retries |= mem::take(&mut self.short);
+        self.stale |= self.retries;
     }
 
     /// Whether all that is left to do is a rebase that can wait for more entries, as there are few
@@ -593,6 +610,7 @@ impl Replica {
     /// follows anew from what is held. What was to be migrated is when it is learnt of again.
     pub fn give_up(&mut self) {
         self.newest = self.built_for;
+        self.retries = false;
         self.rebase = None;
         self.staged.clear();
         self.stale = false;

@@ -18,7 +18,7 @@ use tidelog_types::limits::Limits;
 use tidelog_types::{BudgetLimits, DocumentKey, Position};
 
 use tidelog_testing::store::{
-    Answer, ModelDocument, OWNER, Run, Server, ask, files, plain, run_with, seed, settle,
+    Answer, Model, ModelDocument, OWNER, Run, Server, ask, files, plain, run_with, seed, settle,
     try_observe,
 };
 
@@ -35,6 +35,11 @@ const HEADER_BITS_STEP: usize = 31;
 /// written.
 const STATE_END_AT: usize = 24;
 const DURABLE_AT: usize = 32;
+/// What a frame says in which a document begins, and is forgotten.
+const KIND_DOCUMENT: u8 = 2;
+const KIND_DESTROY: u8 = 3;
+/// How often a document is destroyed and made again at most, until the log says so.
+const AGAIN_MAX: u32 = 8;
 /// Frames at whose every byte the log is cut.
 const TAIL_FRAMES: usize = 3;
 
@@ -90,6 +95,7 @@ pub struct Rest {
     tail: u64,
     /// Where the bodies of its frames lie.
     bodies: Vec<Range<u64>>,
+    again: Option<Again>,
     /// Says how many bytes were ever allocated.
     total_allocated: fn() -> usize,
     /// Bytes that may be allocated while one image is opened and read, one after the other.
@@ -106,18 +112,27 @@ impl Rest {
     /// If no script makes one.
     #[must_use]
     pub fn new(total_allocated: fn() -> usize) -> Self {
-        let options = StoreOptions {
-            log_size_max: CHANGE_OVER_SIZE,
-            pool_pages_max: 8,
-            ..StoreOptions::default()
-        };
-        let fits = |run: &Run| {
-            let log = Self::log_of(&run.device);
-            log.is_some_and(|(_, size, _)| LOG_SIZE.contains(&size))
-        };
-        let mut run = Self::run_that(fits, options);
+        let (mut run, options) = Self::long_run();
         note_at_the_end(&mut run, options);
         Self::of(run, total_allocated)
+    }
+
+    /// A store whose log says that a document was destroyed, and another one made of its name.
+    ///
+    /// # Panics
+    ///
+    /// If no script makes one.
+    #[must_use]
+    pub fn made_again(total_allocated: fn() -> usize) -> Self {
+        let (mut run, options) = Self::long_run();
+        // There may be so much less then that the log changes over, and has it no more.
+        let found = (0..AGAIN_MAX).find_map(|_| {
+            let key = make_again(&mut run, options);
+            note_at_the_end(&mut run, options);
+            Again::find(key, &run)
+        });
+        let again = Some(found.expect("a log that says so"));
+        Self { again, ..Self::of(run, total_allocated) }
     }
 
     /// A store whose log has just changed over: what was appended meanwhile is durable by what the
@@ -141,6 +156,19 @@ impl Rest {
         Self::of(Self::run_that(fits, options), total_allocated)
     }
 
+    fn long_run() -> (Run, StoreOptions) {
+        let options = StoreOptions {
+            log_size_max: CHANGE_OVER_SIZE,
+            pool_pages_max: 8,
+            ..StoreOptions::default()
+        };
+        let fits = |run: &Run| {
+            let log = Self::log_of(&run.device);
+            log.is_some_and(|(_, size, _)| LOG_SIZE.contains(&size))
+        };
+        (Self::run_that(fits, options), options)
+    }
+
     fn run_that(fits: impl Fn(&Run) -> bool, options: StoreOptions) -> Run {
         let runs = (20..80).map(|turns| run_with(CrashDevice::new(), 7, turns, options));
         runs.into_iter().find(fits).expect("a script that ends with such a log")
@@ -162,8 +190,9 @@ impl Rest {
         assert!(last.0.len() > 2, "several documents");
         let allowed = usize::MAX;
         let device = run.device;
+        let again = None;
         let mut rest =
-            Self { device, states, active, size, tail, bodies, total_allocated, allowed };
+            Self { device, states, active, size, tail, bodies, again, total_allocated, allowed };
         let before = total_allocated();
         assert_eq!(rest.untouched(), Ok(Outcome::Whole));
         let log = usize::try_from(size).expect("BUG: a small log");
@@ -180,7 +209,7 @@ impl Rest {
         let (log, report) = Log::recover(logs, Witness::Used, Seed(0), &mut |found| {
             if let Found::Frame(frame) = found {
                 let body = frame.place.body..frame.place.body + frame.body.len() as u64;
-                frames.push(FrameAt { frame: frame.place.frame, body });
+                frames.push(FrameAt { frame: frame.place.frame, kind: frame.head.kind, body });
             }
             Ok(())
         })
@@ -235,7 +264,29 @@ impl Rest {
         let image = self.image();
         flip(&image, self.active, bit)?;
         let is_all_durable = self.is_of_a_frame(bit);
-        self.judge(&image, Allowed { doubtful_max, is_all_durable, ..Allowed::default() })
+        let begun = self.again.as_ref().map(|again| &again.begun);
+        let knows_again = begun.is_some_and(|begun| !begun.contains(&(bit / 8)));
+        let allowed = Allowed { doubtful_max, is_all_durable, knows_again, ..Allowed::default() };
+        match self.judge(&image, allowed)? {
+            Outcome::Refused => Err("all is lost for one bit of a log".to_owned()),
+            outcome => Ok(outcome),
+        }
+    }
+
+    /// With each bit flipped in turn, of every so many, of what says that a document was destroyed
+    /// whose name another one has since.
+    ///
+    /// # Errors
+    ///
+    /// What does not hold of the first that fails.
+    pub fn flip_destruction(&self, step: usize) -> Result<Tally, String> {
+        let mut tally = Tally::default();
+        let Some(Again { destroyed, .. }) = &self.again else { return Ok(tally) };
+        for bit in (destroyed.start * 8..destroyed.end * 8).step_by(step) {
+            let outcome = self.flip(bit);
+            tally.note(outcome.map_err(|what| format!("bit {bit} of a destruction: {what}"))?);
+        }
+        Ok(tally)
     }
 
     /// A mark at the end of the log says that all frames are durable. Between them and the mark
@@ -399,7 +450,7 @@ impl Rest {
                 None if report.cut.is_some() || allowed.may_be_earlier => Believed::Earlier,
                 None => Believed::Latest,
             };
-            let outcome = self.compare(&answers, believed)?;
+            let outcome = self.compare(&answers, believed, allowed.knows_again)?;
             let outcome = if was_told { Outcome::Reported } else { outcome };
             Ok((outcome, report.damage.is_some()))
         }));
@@ -451,6 +502,7 @@ impl Rest {
         &self,
         answers: &BTreeMap<DocumentKey, Answer>,
         believed: Believed,
+        knows_again: bool,
     ) -> Result<Outcome, String> {
         let mut outcome = Outcome::Whole;
         if let Some(unknown) = answers.keys().find(|key| !self.states.contains_key(*key)) {
@@ -467,8 +519,13 @@ impl Rest {
                 None => (None, believed == Believed::UnlessIncomplete),
             };
             let latest = &states[states.len() - 1..];
-            let known =
-                if is_incomplete || believed == Believed::Earlier { states } else { latest };
+            let again = self.again.as_ref().filter(|again| knows_again && again.key == *key);
+            let known = match again {
+                _ if !is_incomplete && believed != Believed::Earlier => latest,
+                // Whatever had the name before is gone.
+                Some(again) => &states[again.since..],
+                None => states,
+            };
             let is_known = |state: &Option<ModelDocument>| match (state, document) {
                 (Some(state), Some(document)) if is_incomplete => is_part(document, state),
                 (state, document) => state.as_ref() == document,
@@ -503,9 +560,59 @@ fn note_at_the_end(run: &mut Run, options: StoreOptions) {
     settle(&mut server, &run.device);
 }
 
-/// Where a frame lies.
+/// Destroys a document and makes another one of that name, which has one more thing to say. Gives
+/// the name.
+fn make_again(run: &mut Run, options: StoreOptions) -> DocumentKey {
+    let opened = PageServer::open_with(files(&run.device), seed(&run.device), options);
+    let mut server = opened.expect("a sound store").0;
+    let (mut ticket, mut model) = run.history.last().expect("the empty state").clone();
+    let document = model.0.keys().next_back().expect("a document").clone();
+    let note = |byte| {
+        let record = Some(vec![byte; 40].into());
+        Some(Append { record, ..Append::to(document.clone()) })
+    };
+    for append in [None, note(8), note(9)] {
+        ticket = Ticket(ticket.0 + 1);
+        let request = match append {
+            Some(append) => StoreRequest::Append { ticket, append },
+            None => StoreRequest::Destroy { ticket, document: document.clone() },
+        };
+        model.apply(&request);
+        run.history.push((ticket, model.clone()));
+        server.serve(OWNER, request);
+        server.flush();
+        settle(&mut server, &run.device);
+    }
+    document
+}
+
+/// A document whose name another one had before, which was destroyed.
+struct Again {
+    key: DocumentKey,
+    /// The first of the states of that name that is one of it.
+    since: usize,
+    /// The frames that say that the other one is destroyed, and that it begins.
+    destroyed: Range<u64>,
+    begun: Range<u64>,
+}
+
+impl Again {
+    /// `None` where the log does not say so.
+    fn find(key: DocumentKey, run: &Run) -> Option<Self> {
+        let is_absent = |(_, model): &(Ticket, Model)| !model.0.contains_key(&key);
+        let since = 1 + run.history.iter().rposition(is_absent).expect("it was destroyed");
+        let (_, _, frames) = Rest::log_of(&run.device)?;
+        let range = |at: &FrameAt| at.frame..at.body.end;
+        let destroyed = frames.iter().rfind(|it| it.kind == KIND_DESTROY).map(range)?;
+        let begun = frames.iter().rfind(|it| it.kind == KIND_DOCUMENT).map(range)?;
+        (destroyed.end <= begun.start).then_some(Self { key, since, destroyed, begun })
+    }
+}
+
+/// Where a frame lies, and what it says.
 struct FrameAt {
     frame: u64,
+    kind: u8,
     body: Range<u64>,
 }
 
@@ -518,11 +625,18 @@ struct Allowed {
     doubtful_max: usize,
     /// Nothing of it was torn, and it knows that.
     is_all_durable: bool,
+    /// It has what says that a document began anew.
+    knows_again: bool,
 }
 
 impl Default for Allowed {
     fn default() -> Self {
-        Self { may_be_earlier: false, doubtful_max: usize::MAX, is_all_durable: false }
+        Self {
+            may_be_earlier: false,
+            doubtful_max: usize::MAX,
+            is_all_durable: false,
+            knows_again: false,
+        }
     }
 }
 

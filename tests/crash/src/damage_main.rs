@@ -28,6 +28,9 @@ fn main() -> ExitCode {
 
 fn every_bit(rest: &Rest) -> Result<(), String> {
     println!("every bit of it flipped: {}", rest.flip_each(1)?);
+    let made_again = Rest::made_again(|| ALLOCATOR.total_allocated());
+    println!("every bit of a destruction: {}", made_again.flip_destruction(1)?);
+    println!("every bit around it: {}", made_again.flip_each(1)?);
     println!("one in {OTHER_BITS_STEP} and another: {}", rest.flip_pairs(OTHER_BITS_STEP)?);
     println!("every bit of its end, without a mark: {}", rest.flip_unmarked(1)?);
     let changed_over = Rest::changed_over(|| ALLOCATOR.total_allocated());

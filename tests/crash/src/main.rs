@@ -63,14 +63,16 @@ fn damage() -> bool {
         Ok((
             rest.flip_headers()?,
             rest.flip_each(FEW_BITS_STEP)?,
+            Rest::made_again(|| 0).flip_destruction(FEW_TAIL_BITS_STEP)?,
             rest.flip_pairs(FEW_BITS_STEP)?,
             rest.flip_unmarked(FEW_TAIL_BITS_STEP)?,
             Rest::changed_over(|| 0).flip_sealed(FEW_TAIL_BITS_STEP)?,
         ))
     });
     match judged.unwrap_or_else(|_| Err("it panicked".to_owned())) {
-        Ok((headers, bits, pairs, unmarked, sealed)) => {
+        Ok((headers, bits, destruction, pairs, unmarked, sealed)) => {
             println!("damaged headers: {headers}; bits of the log: {bits}; two of them: {pairs}");
+            println!("bits of a destruction: {destruction}");
             println!("bits of its end without a mark: {unmarked}; that were sealed: {sealed}");
         }
         Err(what) => {

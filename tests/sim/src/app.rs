@@ -1,6 +1,8 @@
 //! The app that the tabs run: one doctype, in two releases, whose every mutation leaves a row with
 //! its own name, so that a second run or a lost one would show.
 
+use std::ops::Range;
+
 use tidelog_document::{Doctype, MutationDefinition, Param, ParamKind};
 use tidelog_types::Value;
 
@@ -28,12 +30,19 @@ pub(crate) const CLAIMS: &str = "select name || ' ' || id from claim order by na
 /// Rows that have a page each, so that most mutations leave most of them alone.
 pub(crate) const CELLS: u64 = 8;
 
+/// Bytes of the rest of a long one: pages that are full, and a last one that may not be.
+const LONG_SIZES: Range<u64> = 12_000..13_000;
+
 /// The first so many of them are watched.
 pub(crate) const WATCHED_CELLS: usize = 4;
 
 /// Those that are watched. Nothing else is read, so that nothing else makes this run again.
 pub(crate) const SOME_CELLS: &str =
     "select n || ' ' || id || ' ' || puts from cell where n <= 4 order by n";
+
+/// The ends of those that have a long rest.
+pub(crate) const ENDS: &str = "select n || ' ' || hex(substr(rest, -8)) from cell
+     where n > 4 and length(rest) > 4096 order by n";
 
 /// All of them, and how many there are if they are as many times put as another table counts.
 pub(crate) const ALL_CELLS: &str = "
@@ -77,6 +86,13 @@ pub(crate) fn doctype(release: Release) -> Doctype {
             define("add", vec![], &[ENTRY]),
             define("bump", vec![], &["update total set bumps = bumps + 1", ENTRY]),
             define("put", vec![param("n", ParamKind::Integer)], &[LAY, PUT, COUNT_PUT, ENTRY]),
+            define(
+                "stretch",
+                vec![param("n", ParamKind::Integer), param("size", ParamKind::Integer)],
+                &[LAY, "update cell set rest = zeroblob(:size) where n = :n", ENTRY],
+            ),
+            // Of pages of a long rest it changes the last one alone.
+            define("end", vec![param("n", ParamKind::Integer)], &[END, ENTRY]),
             define(
                 "fold",
                 vec![param("n", ParamKind::Integer)],
@@ -162,6 +178,10 @@ const LAY: &str = "
     with recursive number (n) as (select 1 union all select n + 1 from number where n < 8)
     select n, '', 0, zeroblob(3000) from number where not exists (select 1 from cell)";
 const PUT: &str = "update cell set id = :id, puts = puts + 1 where n = :n";
+const END: &str = "
+    update cell set
+        rest = cast(substr(rest, 1, length(rest) - 8) || substr('-------' || :id, -8) as blob)
+    where n = :n and length(rest) > 4096";
 const COUNT_PUT: &str = "update total set puts = puts + 1";
 
 fn define(name: &str, more: Vec<Param>, sql: &[&str]) -> MutationDefinition {
@@ -197,6 +217,14 @@ impl Wish {
         match mutation {
             "claim" | "contest" | "take" | "renounce" => {
                 args.push(("name".to_owned(), Value::Text(claim_name(number))));
+            }
+            // Few of those that are watched, so that one meets the other.
+            "stretch" | "end" => {
+                args.push(("n".to_owned(), integer(CELLS - number % 3)));
+                if mutation == "stretch" {
+                    let size = LONG_SIZES.start + number / 8 % (LONG_SIZES.end - LONG_SIZES.start);
+                    args.push(("size".to_owned(), integer(size)));
+                }
             }
             "put" => args.push(("n".to_owned(), integer(1 + number % CELLS))),
             "fold" => args.push(("n".to_owned(), integer(number % 1_000))),

@@ -201,16 +201,18 @@ impl Device {
     }
 
     /// A tab is told a list of messages: each with its bytes, and whether nobody asked for it. Says
-    /// whether there is one that had to wait, since the tab had enough to hear before.
-    pub(crate) fn tell(&mut self, port: TabId, list: &[(usize, bool)]) -> bool {
+    /// which of them had to wait, since the tab had enough to hear before.
+    pub(crate) fn tell(&mut self, port: TabId, list: &[(usize, bool)]) -> Vec<usize> {
         let lists = self.unheard.entry(port).or_default();
         let mut size: usize = lists.iter().sum();
         lists.push_back(list.iter().map(|(size, _)| size).sum());
-        list.iter().any(|(more, is_unasked)| {
-            let is_behind = size >= self.swarm.limits.tab_unheard_size_max;
+        let size_max = self.swarm.limits.tab_unheard_size_max;
+        let early = list.iter().enumerate().filter(|(_, (more, is_unasked))| {
+            let is_behind = size >= size_max;
             size += more;
             is_behind && *is_unasked
-        })
+        });
+        early.map(|(index, _)| index).collect()
     }
 
     /// A tab asks for rows, some of which it may have asked for before.

@@ -38,8 +38,10 @@
 //!   of a store.
 //! - A server lets nobody in for a while, or not without a token, which tabs may lack for once, or
 //!   which it refuses.
-//! - A tab cannot reach the next core at first, or finds none that says a word for seconds; it
-//!   opens a document that is being deleted.
+//! - A tab cannot reach the next core at first, or finds none that says a word for seconds, or is
+//!   never told whether there is one; it opens a document that is being deleted. A tab says a last
+//!   word on connecting and is closed.
+//! - Of a value that takes several pages the last one alone changes.
 //! - A tab hears late of all that is said to it; a core is killed as soon as it has taken over, and
 //!   what it has said arrives after what the next one says.
 //!
@@ -61,8 +63,11 @@
 //! than it may, or forgets to ask when it has to be woken (`doors/line.rs`, `doors/core_notes.rs`,
 //! `doors/wake.rs`); each page server answers each request once, in its turn and with what is so,
 //! and comes to rest when nobody asks it for anything (`doors/store.rs`); no tab takes what it
-//! asked for the cause of more deaths than there were (`doors/tab.rs`), or is told what it did not
-//! ask for on top of what it has not heard.
+//! asked for the cause of more deaths than there were, or waits for a core or a worker without end
+//! (`doors/tab.rs`); no core tells of what the disk has refused once that is over
+//! (`doors/refusals.rs`), calls a mutation an entry that it never was (`doors/entries.rs`), or
+//! tells a rejection twice, or none before its record has that no more (`doors/rejections.rs`); no
+//! tab is told what it did not ask for on top of what it has not heard.
 //!
 //! When the faults have stopped, all sides converge byte for byte, live queries show what there is,
 //! tabs are told so, what is issued then is confirmed (in documents that may be full, decided), and

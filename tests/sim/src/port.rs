@@ -126,6 +126,7 @@ impl Port {
 
     /// The core, or the page server past it, says something.
     pub(crate) fn hear(&mut self, now_ms: u64, message: FromCore) -> Followed {
+        self.door.hears(&message);
         match answer_of(&message) {
             Some((call, answer)) => {
                 let input = Input::Answer { call: call.0, answer };
@@ -163,6 +164,7 @@ impl Port {
         if let Some(FromCore::Failed { call, .. }) = &heard {
             self.door.has_failed(*call);
         }
+        self.door.takes(input, now_ms);
         if matches!(input, Input::Gone { .. }) {
             self.door.core_is_gone();
             self.door.core_died();
@@ -206,16 +208,13 @@ impl Port {
                 // An open document has its status from elsewhere.
                 Effect::Look => {}
                 effect => {
-                    match effect {
-                        Effect::Reach { .. } => self.door.is_loaded(),
-                        Effect::Connect { .. } | Effect::Leave { .. } => self.door.core_is_gone(),
-                        _ => {}
-                    }
+                    self.door.wants(&effect, now_ms);
                     followed.wants.push(effect);
                 }
             }
         }
-        followed.wrong = followed.wrong.take().or(self.door.rests().err());
+        let rests = self.door.rests().and_then(|()| self.door.sleeps(self.wake_at_ms));
+        followed.wrong = followed.wrong.take().or(rests.err());
         followed
     }
 

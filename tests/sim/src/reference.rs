@@ -9,7 +9,7 @@ use rusqlite::{Connection, Error};
 use tidelog_document::Doctype;
 use tidelog_types::Value;
 
-use crate::app::{ALL_CELLS, Release, Wish, doctype};
+use crate::app::{ALL_CELLS, ENDS, Release, Wish, doctype};
 use crate::docs::Doc;
 use crate::plain_file::PlainFile;
 use crate::system_tables;
@@ -48,6 +48,8 @@ pub(crate) struct Found {
     pub(crate) claims: BTreeMap<String, String>,
     /// What is in which cell.
     pub(crate) cells: Vec<String>,
+    /// How the long ones end.
+    pub(crate) ends: Vec<String>,
     _file: PlainFile,
 }
 
@@ -69,18 +71,19 @@ impl Found {
                 .prepare("select name, id from claim")?
                 .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
                 .collect::<rusqlite::Result<BTreeMap<String, String>>>()?;
-            let cells = connection
-                .prepare(ALL_CELLS)?
-                .query_map([], |row| row.get(0))?
-                .collect::<rusqlite::Result<Vec<String>>>()?;
-            Ok((connection, check, names, claims, cells))
+            let texts = |sql| {
+                let mut statement = connection.prepare(sql)?;
+                statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()
+            };
+            let (cells, ends) = (texts(ALL_CELLS)?, texts(ENDS)?);
+            Ok((connection, check, names, claims, cells, ends))
         };
-        let (connection, check, names, claims, cells) =
+        let (connection, check, names, claims, cells, ends) =
             open().map_err(|error| format!("the file: {error}"))?;
         if check != "ok" {
             return Err(format!("the file is not whole: {check}"));
         }
-        Ok(Self { bytes: bytes.to_vec(), connection, names, claims, cells, _file: file })
+        Ok(Self { bytes: bytes.to_vec(), connection, names, claims, cells, ends, _file: file })
     }
 
     /// Whether the system tables say what may be so.

@@ -94,6 +94,12 @@ pub(crate) struct Swarm {
     pub(crate) slow_welcomes: bool,
     /// What rots is the log of a store, and not its pages.
     pub(crate) logs_rot: bool,
+    /// A browser may give no answer to a tab that looks for a core.
+    pub(crate) mute_browsers: bool,
+    /// Who is about to be closed says once more whether to stay away from servers.
+    pub(crate) last_words: bool,
+    /// Of cells that are longer than a page the ends are written, and watched.
+    pub(crate) long_cells: bool,
     /// How often the power goes as soon as something was called durable, confirmed or handed over.
     pub(crate) cuts_at_word: u32,
 }
@@ -337,6 +343,9 @@ impl Swarm {
             flaky_tokens: false,
             core_slice_ms_max: 0,
             slow_welcomes: false,
+            mute_browsers: false,
+            last_words: false,
+            long_cells: false,
             cuts_at_word: 0,
             logs_rot: false,
         };
@@ -488,6 +497,19 @@ impl Swarm {
         }
         if old.once_in(4) {
             swarm.limits.lives_kept_max = 1 + old.index(3);
+        }
+        let mut new = Rng::new(seed.rotate_left(12) ^ !seed);
+        swarm.mute_browsers = new.once_in(8) && swarm.is_calm();
+        swarm.long_cells = swarm.cells && !swarm.fills && new.once_in(2);
+        swarm.last_words = new.once_in(6);
+        if swarm.last_words {
+            // Somebody is there who has heard them.
+            swarm.troubles.extend([Trouble::OpenTab, Trouble::CloseTab].repeat(2));
+        }
+        if is_forgetful && new.once_in(2) {
+            // Who has enough to hear is told what is about to be forgotten.
+            swarm.limits.tab_unheard_size_max = 4 << 10;
+            swarm.troubles.extend([Trouble::BusyTab; 2]);
         }
         swarm
     }
@@ -717,7 +739,7 @@ fn shrunk(rng: &mut Rng) -> Limits {
         limits.entries_in_flight_max = 1 + rng.below(3);
     }
     if rng.once_in(3) {
-        limits.statement_steps_max = 20_000;
+        limits.statement_steps_max = 25_000;
     }
     if rng.once_in(2) {
         limits.slice = BudgetLimits::SMALLEST;

@@ -9,7 +9,8 @@ use tidelog_client::{
 use tidelog_types::{CallId, DocumentKey, ErrorCode, Outcome, Remedy, Rows, Value};
 
 use crate::app::{
-    ALL_CELLS, CLAIMS, ENTRIES, FRAGILE, MARKED, Release, SOME_CELLS, WATCHED_CELLS, Wish, doctype,
+    ALL_CELLS, CLAIMS, ENDS, ENTRIES, FRAGILE, MARKED, Release, SOME_CELLS, WATCHED_CELLS, Wish,
+    doctype,
 };
 use crate::docs::{Doc, Docs, url};
 use crate::judge::UNKNOWN;
@@ -92,6 +93,7 @@ pub(crate) enum Live {
     Entries,
     Claims,
     Cells,
+    Ends,
     /// Fails for what is in the document, and shows the same whenever it does not.
     Fragile,
 }
@@ -122,6 +124,7 @@ impl Live {
             Self::Entries => ENTRIES,
             Self::Claims => CLAIMS,
             Self::Cells => SOME_CELLS,
+            Self::Ends => ENDS,
             Self::Fragile => FRAGILE,
         }
     }
@@ -137,7 +140,7 @@ impl Live {
     /// What is looked at by a query.
     fn of_look(message: &ToCore, release: Release) -> Option<Self> {
         let ToCore::Ask { request: Request::Query(query), .. } = message else { return None };
-        let all = [Self::Entries, Self::Claims, Self::Cells, Self::Fragile];
+        let all = [Self::Entries, Self::Claims, Self::Cells, Self::Ends, Self::Fragile];
         all.into_iter().find(|it| it.look(release) == query.sql)
     }
 
@@ -145,7 +148,7 @@ impl Live {
     pub(crate) fn part_of(self, names: &[String]) -> &[String] {
         match self {
             Self::Cells => &names[..names.len().min(WATCHED_CELLS)],
-            Self::Entries | Self::Claims | Self::Fragile => names,
+            Self::Entries | Self::Claims | Self::Ends | Self::Fragile => names,
         }
     }
 }
@@ -226,6 +229,7 @@ impl Tab {
         let mut watched = vec![Live::Entries];
         watched.extend(swarm.watches_claims.then_some(Live::Claims));
         watched.extend(swarm.cells.then_some(Live::Cells));
+        watched.extend(swarm.long_cells.then_some(Live::Ends));
         watched.extend(swarm.watches_fragile.then_some(Live::Fragile));
         Self {
             release,
@@ -611,6 +615,15 @@ impl Tab {
         let status = self.held.get(&doc).and_then(|handle| self.statuses.get(handle));
         let error = status.and_then(|(_, status)| status.error.as_ref());
         error.is_some_and(|it| it.code == ErrorCode::Storage && it.remedy == Remedy::Mend)
+    }
+
+    /// What its core said last to be wrong with each document, if it hears that one.
+    pub(crate) fn failures(&self) -> impl Iterator<Item = (Doc, &CallFailure)> {
+        self.held.iter().filter_map(|(doc, handle)| {
+            let (core, status) = self.statuses.get(handle)?;
+            let is_heard = self.port.is_heard && *core == self.port.core;
+            status.error.as_ref().filter(|_| is_heard).map(|failure| (*doc, failure))
+        })
     }
 
     /// Whether something of a document was on its way to its server when its core said last how it

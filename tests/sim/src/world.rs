@@ -22,7 +22,6 @@ use std::fmt::Write as _;
 use tidelog_client::{Client, Effect, FromCore, Input, Request, TabId, ToCore};
 use tidelog_disk::CrashDevice;
 use tidelog_tab::Input as ToTab;
-use tidelog_types::limits::Limits;
 use tidelog_types::{Value, probe};
 
 use crate::app::Release;
@@ -394,21 +393,27 @@ impl World {
     /// Whether a tab is told what it did not ask for on top of what it has not heard yet.
     fn tells_too_much(&mut self, device: usize, port: TabId, messages: &[FromCore]) -> bool {
         let here = &mut self.devices[device];
-        let kept_max = self.swarm.limits.rejections_kept_max;
-        let forgets_rejections = kept_max < Limits::DEFAULT.rejections_kept_max;
         let mut list = Vec::with_capacity(messages.len());
         for message in messages {
             let is_unasked = match message {
-                FromCore::Status { .. } => true,
-                // What is forgotten next is told now or never.
-                FromCore::RejectionNews { .. } => !forgets_rejections,
+                FromCore::Status { .. } | FromCore::RejectionNews { .. } => true,
                 // The first ones are the answer, each time that it was asked.
                 FromCore::Rows { call, .. } => !here.owes_rows(port, *call),
                 _ => false,
             };
             list.push((size_of(message), is_unasked));
         }
-        here.tell(port, &list)
+        let mut is_too_much = false;
+        for index in here.tell(port, &list) {
+            match &messages[index] {
+                // What is forgotten next is told now or never.
+                FromCore::RejectionNews { handle, id, .. } => {
+                    here.core_door.is_told_too_early(port, *handle, *id);
+                }
+                _ => is_too_much = true,
+            }
+        }
+        is_too_much
     }
 
     /// A core that has lost its data lives until a page is loaded anew.

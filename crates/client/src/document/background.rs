@@ -7,7 +7,8 @@ use tidelog_types::{Budget, ErrorCode, Lsn, Pgid};
 
 use super::requests::Ran;
 use super::{Attempt, Context, Document, For, PIECE_STEPS, Role, State};
-use crate::protocol::{CallFailure, FromCore, Request};
+use crate::effect::TabId;
+use crate::protocol::{CallFailure, FromCore, Handle, Request};
 use crate::record::KeptRejection;
 
 /// Milliseconds after which layers that could not be built for want of memory are built anew;
@@ -15,40 +16,46 @@ use crate::record::KeptRejection;
 const REBASE_AGAIN_MS: u64 = 1_000;
 const REBASE_AGAIN_DOUBLINGS_MAX: u32 = 6;
 
-/// When layers are built anew that are short of something.
+/// When layers are built anew that are short of something, or a local document is brought again to
+/// what there was no memory for.
 #[derive(Default)]
 pub(super) struct RebaseAgain {
     pub(super) at_ms: Option<u64>,
-    /// How often in a row layers were short of something.
+    /// How often in a row it was short of something.
     times: u32,
 }
 
 impl Document {
     /// Builds layers anew that are short of something, if it is time: for the doctypes of tabs,
-    /// which a rebase that was given up has forgotten.
+    /// which a rebase that was given up has forgotten. A local document is brought to them again.
     pub(super) fn retry_rebase(&mut self, now_ms: u64) {
         if self.rebase_again.at_ms.take_if(|at_ms| now_ms >= *at_ms).is_none() {
             return;
         }
-        let doctypes = self.doctypes_of_handles();
-        if let Some(synced) = self.open_mut().and_then(|open| open.synced_mut()) {
-            synced.replica.retry();
-            doctypes.into_iter().for_each(|doctype| synced.replica.learn(doctype));
+        let (doctypes, is_offered) = (self.doctypes_of_handles(), self.is_handing_over());
+        match self.open_mut().map(|open| (&mut open.role, &mut open.short_of)) {
+            Some((Role::Synced(synced), _)) => {
+                synced.replica.retry();
+                doctypes.into_iter().for_each(|doctype| synced.replica.learn(doctype));
+            }
+            // Nobody changes one that is being handed over.
+            Some((Role::Local(_), short_of)) if !is_offered => short_of.clear(),
+            Some((Role::Local(_), _)) | None => {}
         }
     }
 
     /// Has layers that are short of something built anew after a pause, whether anything else
     /// happens or not.
     pub(super) fn see_whether_layers_are_short(&mut self, now_ms: u64) {
-        let Some(replica) = self.replica() else { return };
+        let Some(open) = self.open() else { return };
         let RebaseAgain { at_ms, times } = self.rebase_again;
-        match replica.is_short() {
+        match open.is_short() {
             true if at_ms.is_none() => {
                 let pause_ms = REBASE_AGAIN_MS << times.min(REBASE_AGAIN_DOUBLINGS_MAX);
                 let at_ms = Some(now_ms + pause_ms);
                 self.rebase_again = RebaseAgain { at_ms, times: times.saturating_add(1) };
             }
-            false if times > 0 && replica.is_rebased() => {
+            false if times > 0 && !open.is_unbuilt() => {
                 self.rebase_again = RebaseAgain::default();
                 self.has_memory_again();
             }
@@ -120,7 +127,7 @@ impl Document {
 
     fn run_piece(&mut self, budget: &mut Budget, ctx: &mut Context<'_>) -> Run<Attempt> {
         if self.is_adoption_due(ctx.now_ms) {
-            match self.adopt_with_what_is_here(ctx) {
+            match self.adopt_with_what_is_here(None, ctx) {
                 Ran::Fault(pgid) => return Run::Fault(pgid),
                 // It found no memory, or needs a page that cannot be had: the rest need not wait.
                 _ if self.open().is_some_and(|open| open.is_unadopted) => {}
@@ -154,12 +161,16 @@ impl Document {
 
     /// Knows the doctypes of tabs again, unless a page that it needs for that is lost, or there is
     /// no memory for it: whoever does not need it goes on without.
-    fn adopt_with_what_is_here(&mut self, ctx: &mut Context<'_>) -> Ran {
+    fn adopt_with_what_is_here(
+        &mut self,
+        needs: Option<(TabId, Handle)>,
+        ctx: &mut Context<'_>,
+    ) -> Ran {
         let lacks = self.open().and_then(|open| open.adoption_lacks);
         if lacks.is_some_and(|pgid| self.reads.why_lost(&[pgid], ctx.store).is_some()) {
             return Ran::Done;
         }
-        match self.adopt_handles(ctx) {
+        match self.adopt_handles(needs, ctx) {
             Ran::Fault(pgid) if self.reads.why_lost(&[pgid], ctx.store).is_some() => {
                 let open = self.open_mut().expect("BUG: it reads what is not open");
                 open.adoption_lacks = Some(pgid);
@@ -170,21 +181,25 @@ impl Document {
     }
 
     /// Whether it is time to write again what tabs know of the document, and the disk could not
-    /// keep.
+    /// keep, or there was no memory for.
     fn is_adoption_due(&self, now_ms: u64) -> bool {
-        let is_unadopted = self.open().is_some_and(|open| open.is_unadopted);
+        let is_unadopted =
+            self.open().is_some_and(|open| open.is_unadopted && open.short_of.is_empty());
         // Nobody changes one that is being handed over.
         let may_be = is_unadopted && self.following.offer.is_none() && !self.handles.is_empty();
-        may_be && self.write_again.at_ms.is_some_and(|at_ms| now_ms >= at_ms)
+        let is_written_again = self.write_again.at_ms.is_some_and(|at_ms| now_ms >= at_ms);
+        let was_short = self.replica().is_none() && self.rebase_again.times > 0;
+        may_be && (is_written_again || was_short)
     }
 
     fn run_dirty_watch(&mut self, ctx: &mut Context<'_>) -> Run<Attempt> {
-        let is_due = self.watches.next_dirty(|tab| ctx.out.flow.is_behind(tab)).is_some();
+        let due = self.watches.next_dirty(|tab| ctx.out.flow.is_behind(tab));
+        let due = due.map(|(tab, _, watch)| (tab, watch.handle));
         // A local document that was read anew may be older than what looks at it was written for.
         // Nobody changes one that is being handed over.
         let is_local = self.replica().is_none() && self.following.offer.is_none();
-        let adopted = match is_due && is_local {
-            true => self.adopt_with_what_is_here(ctx),
+        let adopted = match due.is_some() && is_local {
+            true => self.adopt_with_what_is_here(due, ctx),
             false => Ran::Done,
         };
         let State::Open(open) = &mut self.state else { return Run::Done(Attempt::Idle) };
@@ -193,16 +208,20 @@ impl Document {
             return Run::Done(Attempt::Idle);
         };
         let handle = self.handles.get(&(tab, watch.handle));
-        let ran = match adopted {
-            Ran::Fault(pgid) => Run::Fault(pgid),
+        let is_short = match adopted {
+            Ran::Fault(pgid) => Err(pgid),
+            _ => handle.map_or(Ok(false), |handle| open.is_short_of(handle)),
+        };
+        let ran = match is_short {
+            Ok(false) => watch.look(open, ctx.now_ms),
             // It is asked again by itself, and by an older schema it has no final answer.
-            _ if handle.is_some_and(|handle| open.is_short_of(handle)) => {
+            Ok(true) => {
                 watch.fail();
                 let failure = CallFailure::short_of_memory();
                 ctx.out.tell(tab, FromCore::Failed { call, failure });
                 return Run::Done(Attempt::Done);
             }
-            _ => watch.look(open, ctx.now_ms),
+            Err(pgid) => Run::Fault(pgid),
         };
         let failure = match ran {
             Run::Done(news) => {

@@ -316,6 +316,7 @@ impl Document {
         // An app that was told before could find a local document again.
         synced.is_recorded = false;
         open.role = Role::Synced(Box::new(synced));
+        open.short_of.clear();
         self.append_record();
         self.ledger.draft().begin_timeline = Some((timeline, Lsn::FIRST));
         self.ledger.after(Then::Recorded);

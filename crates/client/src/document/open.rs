@@ -28,7 +28,8 @@ pub(super) struct Open {
     /// Whether it was read anew, and may have forgotten doctypes of tabs that hold it. That is
     /// mended with the next request, or after the pause in which nothing is written by itself.
     pub is_unadopted: bool,
-    /// The doctypes of tabs for which there was no memory as they were to be known again.
+    /// The doctypes of tabs for which there was no memory as they were to be known again by a local
+    /// document.
     pub short_of: Vec<Doctype>,
     /// The lost page without which it cannot know them again, if that was seen.
     pub adoption_lacks: Option<Pgid>,
@@ -275,11 +276,28 @@ impl Open {
         self.base().map_or(Lsn::FIRST, |position| position.next)
     }
 
-    /// Whether the document is not at the version of who holds it so, for want of memory alone.
-    pub fn is_short_of(&self, HandleState { doctype, hash, .. }: &HandleState) -> bool {
+    /// Whether the document is not at the version of who holds it so, for want of memory alone; or
+    /// which page is missing to tell.
+    pub fn is_short_of(&mut self, HandleState { doctype, .. }: &HandleState) -> Result<bool, Pgid> {
+        match &mut self.role {
+            Role::Local(_) => Ok(self.short_of.contains(doctype)),
+            Role::Synced(synced) => synced.replica.is_short_of(doctype),
+        }
+    }
+
+    /// Whether there was no memory for something that is to be shown.
+    pub fn is_short(&self) -> bool {
         match &self.role {
-            Role::Local(_) => self.short_of.contains(doctype),
-            Role::Synced(synced) => synced.replica.is_short_of(doctype, *hash),
+            Role::Local(_) => !self.short_of.is_empty(),
+            Role::Synced(synced) => synced.replica.is_short(),
+        }
+    }
+
+    /// Whether something of it is still to be built.
+    pub fn is_unbuilt(&self) -> bool {
+        match &self.role {
+            Role::Local(_) => self.is_unadopted,
+            Role::Synced(synced) => !synced.replica.is_rebased(),
         }
     }
 

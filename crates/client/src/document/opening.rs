@@ -8,7 +8,8 @@ use tidelog_types::{ErrorCode, Lineage, Lsn};
 use super::requests::{Ask, Ran};
 use super::storing::Then;
 use super::{Context, Document, HandleState, Open, Role, State};
-use crate::protocol::{CallFailure, FromCore, OpenRequest, Request};
+use crate::effect::TabId;
+use crate::protocol::{CallFailure, FromCore, Handle, OpenRequest, Request};
 use crate::record::{HashedDoctype, Record};
 
 impl Document {
@@ -60,7 +61,7 @@ impl Document {
             Role::Synced(synced) => {
                 let replica = &mut synced.replica;
                 replica.learn(doctype.clone());
-                match replica.migration_failure(hash) {
+                match replica.migration_failure(doctype) {
                     _ if !replica.is_built() => Ran::Waits,
                     Some(failure) => Ran::Failed(CallFailure::of_migration(failure)),
                     None => Ran::Done,
@@ -168,9 +169,19 @@ impl Document {
     }
 
     /// Where the document was read anew while tabs hold it, it has to know their doctypes again.
-    /// What finds no memory for that is noted, and holds up nobody who needs nothing newer.
-    pub(super) fn adopt_handles(&mut self, ctx: &mut Context<'_>) -> Ran {
-        if !self.open().is_some_and(|open| open.is_unadopted) {
+    /// What finds no memory for that is noted, and holds up nobody who needs nothing newer: it is
+    /// tried again for whoever `needs` it.
+    pub(super) fn adopt_handles(
+        &mut self,
+        needs: Option<(TabId, Handle)>,
+        ctx: &mut Context<'_>,
+    ) -> Ran {
+        let handle = needs.and_then(|holder| self.handles.get(&holder));
+        let is_due = |open: &Open| {
+            let is_short = handle.is_some_and(|handle| open.short_of.contains(&handle.doctype));
+            open.is_unadopted && (open.short_of.is_empty() || is_short)
+        };
+        if !self.open().is_some_and(is_due) {
             return Ran::Done;
         }
         let mut short_of = Vec::new();

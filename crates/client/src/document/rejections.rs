@@ -41,7 +41,8 @@ impl RejectionNews {
     }
 
     /// Tells those who listen, and of whom one `holds` the document, of these; each once, in their
-    /// order, and no more than its tab can hear, unless they `are_kept` no longer.
+    /// order, and no more than its tab can hear. Those that `are_kept` no longer are told whatever
+    /// else it has to hear, unless it seems to hear nothing at all.
     fn tell<'r>(
         &mut self,
         rejections: impl Iterator<Item = &'r KeptRejection> + Clone,
@@ -61,6 +62,9 @@ impl RejectionNews {
                 }
                 if are_kept && out.flow.is_behind(tab) {
                     self.behind.insert(*holder);
+                    break;
+                }
+                if !are_kept && out.flow.is_deaf(tab) {
                     break;
                 }
                 told.insert(rejection.call);
@@ -123,7 +127,7 @@ impl Document {
             let timeline = synced.replica.timeline();
             let forgotten = open.record.keep_rejections(rejections, timeline, limits);
             open.record.forget_handled(timeline, limits);
-            // A listener that is held up hears of them now or never.
+            // A listener that is held up is told of them now or never.
             self.rejection_news.tell(forgotten.iter(), false, holds, ctx.out);
         }
         self.append_rejections();

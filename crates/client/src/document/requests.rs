@@ -226,7 +226,7 @@ impl Document {
         if let State::Absent = self.state {
             self.create_again(ctx);
         }
-        match self.adopt_handles(ctx) {
+        match self.adopt_handles(Some((ask.tab, ask.handle)), ctx) {
             Ran::Done => {}
             ran => return ran,
         }
@@ -245,11 +245,13 @@ impl Document {
             ask.make_first();
         }
         // It is tried again by itself, and what runs now has no final answer.
-        let handle = &self.handles[&(ask.tab, ask.handle)];
-        if !matches!(ask.request, Request::Sync)
-            && self.open().is_some_and(|open| open.is_short_of(handle))
-        {
-            return Ran::Failed(CallFailure::short_of_memory());
+        let State::Open(open) = &mut self.state else { unreachable!("BUG: not open") };
+        if !matches!(ask.request, Request::Sync) {
+            match open.is_short_of(&self.handles[&(ask.tab, ask.handle)]) {
+                Ok(false) => {}
+                Ok(true) => return Ran::Failed(CallFailure::short_of_memory()),
+                Err(pgid) => return Ran::Fault(pgid),
+            }
         }
         match &ask.request {
             Request::Open(_) | Request::Close => unreachable!("BUG: done above"),

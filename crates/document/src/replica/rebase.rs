@@ -288,7 +288,7 @@ impl Rebase {
         replica.view.set_overlay(&self.overlay);
         replica.own_layers = self.own_layers;
         (replica.built, replica.built_for) = (true, replica.newest);
-        (replica.short, replica.unrun) = (self.short, false);
+        (replica.short, replica.retries, replica.unrun) = (self.short, false, false);
         replica.migration = self.migration;
         replica.migration_failure = self.migration_failure;
         for (undecided, (verdict, layer)) in replica.undecided.iter_mut().zip(self.ran) {

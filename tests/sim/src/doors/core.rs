@@ -10,14 +10,18 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::mem;
 
 use tidelog_client::{
-    Call, Effect, FromCore, Handle, Input, Notice, PageServerId, Request, TabId, ToCore,
+    Call, CallFailure, Effect, FromCore, Handle, Input, KeptRejections, Notice, PageServerId,
+    Request, TabId, ToCore,
 };
 use tidelog_pages::{Append, StoreReply, StoreRequest, Ticket};
 use tidelog_types::limits::Limits;
 use tidelog_types::{CallId, DocumentKey, Epoch, Position};
 
 use super::core_notes::CoreNotes;
+use super::entries::Entries;
 use super::line::LineDoor;
+use super::refusals::{Refusals, Stored};
+use super::rejections::RejectionsDoor;
 use super::runs::Runs;
 
 /// How often one document is made again within a second, at most, and refused, for which no tab has
@@ -32,9 +36,8 @@ pub(crate) struct CoreDoor {
     mutations: BTreeMap<(TabId, Call), CallId>,
     /// Those in each append that the page server has not answered.
     asked: BTreeMap<Ticket, (DocumentKey, Vec<CallId>)>,
-    /// The same without those that follow one of their document that was refused, and where its
-    /// storage journal stands behind each that brings entries.
-    owed: BTreeMap<Ticket, (DocumentKey, Option<Position>)>,
+    /// The same without those that follow one of their document that was refused.
+    owed: BTreeMap<Ticket, Owed>,
     /// Those that the page server which has just let the core in was not handed again.
     to_hand_over: BTreeSet<Ticket>,
     /// The epoch in which the core was let in last.
@@ -46,10 +49,24 @@ pub(crate) struct CoreDoor {
     durable: BTreeSet<CallId>,
     lines: LineDoor,
     notes: CoreNotes,
+    rejections: RejectionsDoor,
+    refusals: Refusals,
+    /// Whether the page server has let the core in.
+    is_let_in: bool,
+    /// Of all cores that the device had.
+    entries: Entries,
     /// The handle that a tab opens, and the last word on connecting that it knows.
     opens: BTreeMap<(TabId, Call), (Handle, u64)>,
     /// The last word of which each tab was told.
     words: BTreeMap<(TabId, Handle), u64>,
+}
+
+/// An append that the page server has not answered.
+struct Owed {
+    document: DocumentKey,
+    /// Where its storage journal stands behind it, if it brings entries that are whole.
+    position: Option<Position>,
+    has_entries: bool,
 }
 
 /// What the page server has refused of a document.
@@ -79,6 +96,10 @@ impl CoreDoor {
             limits,
             lines: LineDoor::new(limits, Runs::default()),
             notes: CoreNotes::default(),
+            rejections: RejectionsDoor::default(),
+            refusals: Refusals::default(),
+            is_let_in: false,
+            entries: Entries::default(),
             opens: BTreeMap::new(),
             words: BTreeMap::new(),
         }
@@ -89,6 +110,9 @@ impl CoreDoor {
         self.page_server = None;
         self.lines = LineDoor::new(self.limits, mem::take(&mut self.lines.runs));
         self.notes = CoreNotes::default();
+        self.rejections = RejectionsDoor::default();
+        self.refusals = Refusals::default();
+        self.is_let_in = false;
         self.newest = None;
         self.mutations.clear();
         self.opens.clear();
@@ -109,6 +133,8 @@ impl CoreDoor {
     ///
     /// The core has not told what it had to tell before.
     pub(crate) fn comes(&mut self, input: &Input, now_ms: u64) -> Result<(), String> {
+        let asked = &self.asked;
+        self.lines.are_forgotten(|name| asked.values().any(|(it, _)| it.document == *name));
         if let Some(ticket) = self.to_hand_over.pop_first() {
             return Err(format!("{ticket:?} was not handed to the next page server"));
         }
@@ -127,7 +153,10 @@ impl CoreDoor {
                     }
                 }
             }
-            Input::PageServerLent { server, .. } => self.page_server = Some(*server),
+            Input::PageServerLent { server, .. } => {
+                self.page_server = Some(*server);
+                self.is_let_in = false;
+            }
             Input::FromPageServer { server, replies } => {
                 for reply in replies {
                     // It may say in between that it is broken.
@@ -141,6 +170,7 @@ impl CoreDoor {
             }
             _ => {}
         }
+        self.rejections.comes(input)?;
         self.lines.comes(input)
     }
 
@@ -153,9 +183,15 @@ impl CoreDoor {
         match reply {
             StoreReply::Durable { ticket } => {
                 let later = self.owed.split_off(&Ticket(ticket.0 + 1));
-                for (document, position) in mem::replace(&mut self.owed, later).into_values() {
+                let mut stored = Vec::new();
+                for (ticket, owed) in mem::replace(&mut self.owed, later) {
+                    let Owed { document, position, has_entries } = owed;
                     self.lines.stands_at(&document, position);
+                    stored.push(Stored { ticket, document, has_entries });
                 }
+                let is_on_its_way =
+                    |it: &DocumentKey| self.owed.values().any(|owed| owed.document == *it);
+                self.refusals.are_stored(&stored, is_on_its_way, now_ms);
                 let later = self.asked.split_off(&Ticket(ticket.0 + 1));
                 for (document, calls) in mem::replace(&mut self.asked, later).into_values() {
                     let asked_count = self.lines.asked_count(&document.to_string());
@@ -165,12 +201,18 @@ impl CoreDoor {
             }
             StoreReply::AppendFailed { ticket, .. } => {
                 if let Some((document, _)) = self.asked.remove(ticket) {
-                    self.owed.retain(|owed, (of, _)| owed < ticket || *of != document);
+                    let lost = self.owed.extract_if(*ticket.., |_, owed| owed.document == document);
+                    let loses_entries = lost.fold(false, |any, (_, owed)| any | owed.has_entries);
+                    let loses_entries = loses_entries && !self.lines.is_local(&document.document);
+                    self.refusals.is_refused(&document, self.newest, loses_entries);
+                    self.rejections.is_read_anew(&document.document);
+                    self.lines.is_read_anew(&document.document);
                     return self.is_refused(document, *ticket, now_ms);
                 }
             }
             // All that the store has is durable, of what an earlier one was asked too.
             StoreReply::Ready { epoch } => {
+                self.is_let_in = true;
                 // Of another store it wants nothing.
                 if *epoch > self.epoch {
                     self.epoch = *epoch;
@@ -180,10 +222,14 @@ impl CoreDoor {
             }
             StoreReply::Broken { .. } => {
                 self.page_server = None;
+                self.is_let_in = false;
                 self.to_hand_over.clear();
             }
             StoreReply::Opened { document, state, .. } => {
                 self.notes.is_opened(document, state.as_deref());
+                self.entries.is_opened(document, state.as_deref());
+                self.refusals.is_read(document);
+                self.rejections.is_read_anew(&document.document);
                 let position = state.as_ref().and_then(|state| state.storage);
                 self.lines.stands_at(document, position);
                 self.lines.runs.opens(&document.to_string());
@@ -235,7 +281,11 @@ impl CoreDoor {
         self.lines.leaves(effect, |call| self.durable.contains(call))?;
         match effect {
             Effect::ToTab { tab, messages } => {
-                messages.iter().try_for_each(|message| self.goes_on(*tab, message))?;
+                for message in messages {
+                    self.goes_on(*tab, message)?;
+                    self.is_that_entry(*tab, message)?;
+                    self.rejections.tells(*tab, message)?;
+                }
                 self.must_be_durable(*tab, messages, |call| self.durable.contains(call))
             }
             Effect::ToPageServer { requests, notices, .. } => {
@@ -246,11 +296,13 @@ impl CoreDoor {
                         self.asked.insert(*ticket, asked);
                         let last = append.storage.last().filter(|_| !append.is_cut);
                         let position = last.map(|entry| entry.position);
-                        self.owed.insert(*ticket, (append.document.clone(), position));
+                        let document = append.document.clone();
+                        let has_entries = !append.storage.is_empty();
+                        self.owed.insert(*ticket, Owed { document, position, has_entries });
                         self.to_hand_over.remove(ticket);
                         if self.newest.is_none_or(|newest| newest < *ticket) {
                             self.newest = Some(*ticket);
-                            self.notes.leaves(append, &self.limits)?;
+                            self.writes_down(append)?;
                         }
                     }
                 }
@@ -258,6 +310,40 @@ impl CoreDoor {
             }
             _ => Ok(()),
         }
+    }
+
+    fn writes_down(&mut self, append: &Append) -> Result<(), String> {
+        let record = append.record.as_ref();
+        let kept = record.and_then(|record| KeptRejections::of_record(record));
+        self.notes.leaves(append, kept.as_ref(), &self.limits)?;
+        self.entries.leaves(append);
+        let Some(kept) = kept else { return Ok(()) };
+        self.entries.may_be_kept(&kept)?;
+        self.rejections.is_recorded(&append.document.document, &kept)
+    }
+
+    /// A mutation is told to be an entry that it was written down as.
+    fn is_that_entry(&self, tab: TabId, message: &FromCore) -> Result<(), String> {
+        match message {
+            FromCore::Rejected { call, entry, .. } => {
+                let call = self.rejections.mutation(tab, *call);
+                call.map_or(Ok(()), |call| self.entries.may_be(call, *entry))
+            }
+            FromCore::RejectionNews { id, lsn, .. } => self.entries.may_be_at(*id, *lsn),
+            _ => Ok(()),
+        }
+    }
+
+    /// A tab is told of a rejection though it has enough to hear: the record has it no more.
+    pub(crate) fn is_told_too_early(&mut self, tab: TabId, handle: Handle, call: CallId) {
+        self.rejections.is_told_too_early(tab, handle, call);
+    }
+
+    /// Since when what a tab was told last of what is wrong with a document has been over, as far
+    /// as this core can know.
+    pub(crate) fn over_since(&self, document: &str, failure: &CallFailure) -> Option<u64> {
+        let is_served = self.is_let_in && self.page_server.is_some();
+        is_served.then(|| self.refusals.over_since(document, failure)).flatten()
     }
 
     /// No word on connecting is taken back by one that was said before it.

@@ -33,19 +33,23 @@ impl CoreNotes {
     /// # Errors
     ///
     /// It is not what it should be.
-    pub(crate) fn leaves(&mut self, append: &Append, limits: &Limits) -> Result<(), String> {
+    pub(crate) fn leaves(
+        &mut self,
+        append: &Append,
+        now: Option<&KeptRejections>,
+        limits: &Limits,
+    ) -> Result<(), String> {
         if let Some((timeline, _)) = append.begin_timeline {
             self.timelines.insert(append.document.clone(), timeline);
         }
-        let record = append.record.as_ref();
-        let Some(now) = record.and_then(|it| KeptRejections::of_record(it)) else { return Ok(()) };
+        let Some(now) = now else { return Ok(()) };
         let what = |what| format!("rejections of {}: {what}", append.document.document);
         let before = self.last.insert(append.document.clone(), now.clone());
-        is_bounded(&now, limits).map_err(what)?;
+        is_bounded(now, limits).map_err(what)?;
         match before {
             Some(before) => {
                 let timeline = self.timelines.get(&append.document).copied();
-                follows(&before, &now, timeline, limits).map_err(what)
+                follows(&before, now, timeline, limits).map_err(what)
             }
             None => Ok(()),
         }

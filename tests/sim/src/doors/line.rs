@@ -12,7 +12,7 @@ use tidelog_sync::{
     Channel, FromRoom, FromServer, Intent, ProbeId, ToRoom, ToServer, decode_message,
 };
 use tidelog_types::limits::{Limits, PAGE_SIZE};
-use tidelog_types::{CallId, DocumentKey, Lsn, Position};
+use tidelog_types::{CallId, DocumentKey, ErrorCode, Lsn, Position};
 
 use super::runs::Runs;
 
@@ -31,10 +31,17 @@ pub(crate) struct LineDoor {
     refused: BTreeSet<(TabId, Handle)>,
     syncs: BTreeMap<(TabId, Call), (Handle, u64)>,
     mutations: BTreeMap<(TabId, Call), Handle>,
+    /// The handles that were opened, and not closed; and by what they are being closed.
+    held: BTreeSet<(TabId, Handle)>,
+    closes: BTreeMap<(TabId, Call), Handle>,
+    /// The documents that are being deleted.
+    destroys: BTreeMap<(TabId, Call), String>,
+    /// Those that were opened since they were read last.
+    loaded: BTreeSet<String>,
     /// How often tabs have asked for each document, for a change of it, or for what is newest.
     asked: BTreeMap<String, u64>,
-    /// The last word on connecting each document that was said since it was opened.
-    words: BTreeMap<String, u64>,
+    /// What was said on connecting each document.
+    words: BTreeMap<String, Word>,
     /// How a document was told to stand last by each handle.
     told: BTreeMap<(TabId, Handle), Connection>,
     /// Of each document, which of all that was said the last probe was that was answered.
@@ -47,6 +54,20 @@ pub(crate) struct LineDoor {
     untold: Option<String>,
     /// Of all cores that the device had.
     pub(super) runs: Runs,
+}
+
+/// The last word on connecting a document, whoever has said it: at least, and at most. What was
+/// said before nobody held the document may be forgotten, and is once nothing of it is under way.
+#[derive(Clone, Copy, Default)]
+struct Word {
+    least: u64,
+    most: u64,
+}
+
+impl Word {
+    fn is_said(&mut self, word: u64) {
+        (self.least, self.most) = (self.least.max(word), self.most.max(word));
+    }
 }
 
 /// A channel that the core has not closed.
@@ -76,6 +97,10 @@ impl LineDoor {
             refused: BTreeSet::new(),
             syncs: BTreeMap::new(),
             mutations: BTreeMap::new(),
+            held: BTreeSet::new(),
+            closes: BTreeMap::new(),
+            destroys: BTreeMap::new(),
+            loaded: BTreeSet::new(),
             asked: BTreeMap::new(),
             words: BTreeMap::new(),
             told: BTreeMap::new(),
@@ -98,6 +123,11 @@ impl LineDoor {
         match input {
             Input::FromTab { tab, messages } => {
                 messages.iter().for_each(|message| self.asks(*tab, message));
+            }
+            Input::TabClosed { tab } => {
+                self.held.retain(|(holder, _)| holder != tab);
+                self.opens.retain(|(holder, _), _| holder != tab);
+                self.closes.retain(|(holder, _), _| holder != tab);
             }
             Input::SocketClosed { socket } => self.ends(*socket),
             // What is longer has pages.
@@ -122,10 +152,15 @@ impl LineDoor {
                     let document = DocumentKey { document, user }.to_string();
                     self.is_asked(&document);
                     self.runs.learns(&document, open.doctype.hash());
-                    self.words.remove(&document);
-                    self.documents.insert((tab, *handle), document);
+                    self.documents.insert((tab, *handle), document.clone());
                     self.opens.insert((tab, *call), *handle);
                     self.refused.remove(&(tab, *handle));
+                    let is_held = self.is_held(&document);
+                    let word = self.words.entry(document).or_default();
+                    if !is_held {
+                        word.least = 0;
+                    }
+                    word.is_said(open.word);
                 }
                 Request::Sync => {
                     if let Some(document) = self.documents.get(&(tab, *handle)).cloned() {
@@ -140,18 +175,63 @@ impl LineDoor {
                     }
                     self.mutations.insert((tab, *call), *handle);
                 }
+                Request::Close => {
+                    self.held.remove(&(tab, *handle));
+                    self.closes.insert((tab, *call), *handle);
+                }
                 _ => {}
             },
             ToCore::SetConnected { handle, word } => {
-                let document = self.documents.get(&(tab, *handle));
-                if let Some(document) = document.filter(|_| !self.refused.contains(&(tab, *handle)))
-                {
-                    let last = self.words.entry(document.clone()).or_default();
-                    *last = (*last).max(*word);
+                let Some(document) = self.documents.get(&(tab, *handle)) else { return };
+                let said = self.words.entry(document.clone()).or_default();
+                match self.refused.contains(&(tab, *handle)) {
+                    true => said.most = said.most.max(*word),
+                    false => said.is_said(*word),
                 }
+            }
+            ToCore::Destroy { call, document, .. } => {
+                self.destroys.insert((tab, *call), document.clone());
             }
             _ => {}
         }
+    }
+
+    /// Whether a tab has this document open.
+    fn is_held(&self, document: &str) -> bool {
+        let of = |holder| self.documents.get(holder).is_some_and(|it| it == document);
+        self.held.iter().any(of)
+    }
+
+    /// What was said of a document is forgotten with it: once nobody holds it, or wants anything of
+    /// it, and nothing of it is on its way to the disk.
+    pub(super) fn are_forgotten(&mut self, is_on_its_way: impl Fn(&String) -> bool) {
+        let of = |key: &(TabId, Handle), it: &String| self.documents.get(key) == Some(it);
+        let is_wanted = |it: &String| {
+            let asks = self.opens.iter().chain(&self.closes);
+            self.destroys.values().any(|destroyed| destroyed == it)
+                || asks.map(|((tab, _), handle)| (*tab, *handle)).any(|key| of(&key, it))
+        };
+        let held = |it: &String| self.held.iter().any(|key| of(key, it));
+        let is_over = |it: &String| {
+            self.loaded.contains(it) && !held(it) && !is_wanted(it) && !is_on_its_way(it)
+        };
+        let words = self.words.iter().filter(|(_, word)| word.most > 0);
+        let over: Vec<String> = words.map(|(it, _)| it).filter(|it| is_over(it)).cloned().collect();
+        self.words.retain(|it, _| !over.contains(it));
+    }
+
+    /// A document is read anew.
+    pub(super) fn is_read_anew(&mut self, document: &str) {
+        self.loaded.remove(document);
+    }
+
+    /// Whether this device decides what becomes of a document, as tabs were told last.
+    pub(super) fn is_local(&self, document: &str) -> bool {
+        let mut told = self
+            .told
+            .iter()
+            .filter(|(key, _)| self.documents.get(key).is_some_and(|it| it == document));
+        told.any(|(_, connection)| *connection == Connection::Local)
     }
 
     fn is_asked(&mut self, document: &str) {
@@ -292,26 +372,43 @@ impl LineDoor {
                         return Err(format!("{call:?} is told of what it does not wait for"));
                     }
                 }
-                FromCore::Done { call } => self.may_be_done(tab, *call, messages)?,
+                FromCore::Done { call } => {
+                    self.closes.remove(&(tab, *call));
+                    self.destroys.remove(&(tab, *call));
+                    self.may_be_done(tab, *call, messages)?;
+                }
                 FromCore::Confirmed { call, lsn, .. } => {
                     let status = self.mutations.get(&(tab, *call)).and_then(|handle| {
                         self.status_in(messages, self.documents.get(&(tab, *handle))?, tab)
                     });
-                    // While a document is read anew, only what is wrong is news of its status.
-                    let is_wrong = |it: &&Status| it.error.is_none() && it.confirmed_lsn < *lsn;
+                    // While a document is read anew, since the disk has refused something, only
+                    // what is wrong is news of its status.
+                    let is_wrong = |it: &&Status| {
+                        let code = it.error.as_ref().map(|error| error.code);
+                        let is_read =
+                            matches!(code, Some(ErrorCode::Storage | ErrorCode::StorageFull));
+                        !is_read && it.confirmed_lsn < *lsn
+                    };
                     if let Some(status) = status.filter(is_wrong) {
                         return Err(format!("{call:?} is confirmed at {lsn}: {status:?}"));
                     }
                 }
-                FromCore::Opened { call, status, .. } => {
+                FromCore::Opened { call, status, memo } => {
                     if let Some(handle) = self.opens.remove(&(tab, *call)) {
                         self.told.insert((tab, handle), status.connection);
+                        self.held.insert((tab, handle));
+                        if let Some(document) = self.documents.get(&(tab, handle)) {
+                            self.loaded.insert(document.clone());
+                            self.must_be_last(document, status, memo.word)?;
+                        }
                     }
                 }
                 FromCore::Failed { call, .. } => {
                     let handle = self.opens.remove(&(tab, *call));
                     self.refused.extend(handle.map(|handle| (tab, handle)));
                     self.syncs.remove(&(tab, *call));
+                    self.closes.remove(&(tab, *call));
+                    self.destroys.remove(&(tab, *call));
                 }
                 FromCore::Status { handle, status, memo } => {
                     self.must_be_so(tab, *handle, status, memo.word)?;
@@ -369,8 +466,16 @@ impl LineDoor {
         if is_there != (status.connection == Connection::Online) {
             return Err(format!("the server has answered for {document}: {is_there}, {status:?}"));
         }
-        let is_older = self.words.get(document).is_some_and(|last| word < *last);
-        if is_older || status.away == word.is_multiple_of(2) {
+        self.must_be_last(document, status, word)
+    }
+
+    /// It is the last word that anybody has said, whether who said it is there or gone.
+    fn must_be_last(&self, document: &str, status: &Status, word: u64) -> Result<(), String> {
+        let Word { least, most } = self.words.get(document).copied().unwrap_or_default();
+        if word < least || word > most {
+            return Err(format!("{document} goes by word {word}, and not by {least}..={most}"));
+        }
+        if status.away == word.is_multiple_of(2) {
             return Err(format!("{document} is told to go the other way: {status:?}"));
         }
         Ok(())

@@ -4,7 +4,10 @@
 
 mod core;
 mod core_notes;
+mod entries;
 mod line;
+mod refusals;
+mod rejections;
 mod room;
 mod room_notes;
 mod runs;

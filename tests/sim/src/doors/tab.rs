@@ -4,12 +4,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tidelog_client::{Call, Handle, Request, ToCore};
+use tidelog_client::{Call, FromCore, Handle, Request, ToCore};
+use tidelog_tab::{Effect, Input};
 
 /// Milliseconds after which a deletion is late, once the engine is there.
 const DELETION_MS: u64 = 10_000;
 /// Cores that have to die before something is taken for the cause.
 const DEATHS: u32 = 3;
+/// Milliseconds in which a core is to be reached, and then to answer, and a worker to load.
+const LINK_MS_MAX: u64 = 12_000;
+const LOAD_MS_MAX: u64 = 60_000;
 /// How a tab says that a call is, and a document.
 const DIED_OF_CALL: &str = "the engine died each time it was asked this";
 const DIED_OF_DOCUMENT: &str = "the engine died each time it had this document open";
@@ -30,13 +34,17 @@ pub(crate) struct TabDoor {
     deaths: u32,
     calls: BTreeMap<Call, u32>,
     documents: BTreeMap<Handle, u32>,
+    /// Documents that the app is about to close.
+    closing: BTreeMap<Handle, Call>,
+    /// The handle that each call opens, and the last word on connecting that was said of each.
+    opens: BTreeMap<Call, Handle>,
+    words: BTreeMap<Handle, u64>,
+    /// By when a core that is sought has to be there, or to have answered, and a worker to load.
+    linked_by_ms: Option<u64>,
+    loaded_by_ms: Option<u64>,
 }
 
 impl TabDoor {
-    pub(crate) fn is_loaded(&mut self) {
-        self.is_loaded = true;
-    }
-
     /// The app asks for this.
     pub(crate) fn comes(&mut self, message: &ToCore, now_ms: u64) {
         if let ToCore::Ask { call, .. } | ToCore::Destroy { call, .. } = message {
@@ -44,6 +52,13 @@ impl TabDoor {
         }
         if let ToCore::Ask { handle, request: Request::Open(_), .. } = message {
             self.documents.entry(*handle).or_insert(self.deaths);
+        }
+        match message {
+            ToCore::Ask { call, handle, request: Request::Close } => {
+                self.closing.insert(*handle, *call);
+            }
+            ToCore::SetConnected { handle, word } => self.is_said(*handle, *word),
+            _ => {}
         }
         if let ToCore::Destroy { call, .. } = message
             && self.is_loaded
@@ -56,6 +71,69 @@ impl TabDoor {
     pub(crate) fn is_settled(&mut self, message: &ToCore) {
         if let ToCore::Ask { handle, request: Request::Close, .. } = message {
             self.closed.insert(*handle);
+            self.closing.remove(handle);
+        }
+    }
+
+    fn is_said(&mut self, handle: Handle, word: u64) {
+        let last = self.words.entry(handle).or_default();
+        *last = word.max(*last);
+    }
+
+    /// The core says something.
+    pub(crate) fn hears(&mut self, message: &FromCore) {
+        match message {
+            FromCore::Opened { call, memo, .. } => {
+                if let Some(handle) = self.opens.get(call).copied() {
+                    self.is_said(handle, memo.word);
+                }
+            }
+            FromCore::Status { handle, memo, .. } => self.is_said(*handle, memo.word),
+            _ => {}
+        }
+    }
+
+    /// The browser brings something.
+    pub(crate) fn takes(&mut self, input: &Input, now_ms: u64) {
+        match input {
+            Input::Connected { .. } => self.linked_by_ms = Some(now_ms + LINK_MS_MAX),
+            Input::Welcome { .. } | Input::Hide => self.linked_by_ms = None,
+            Input::Loaded { .. } | Input::Serves { .. } => self.loaded_by_ms = None,
+            _ => {}
+        }
+    }
+
+    /// The tab wants something of the browser.
+    pub(crate) fn wants(&mut self, effect: &Effect, now_ms: u64) {
+        match effect {
+            Effect::Reach { .. } => self.is_loaded = true,
+            Effect::Connect { .. } => {
+                self.core_is_gone();
+                self.linked_by_ms = Some(now_ms + LINK_MS_MAX);
+            }
+            Effect::Leave { .. } => {
+                self.core_is_gone();
+                self.linked_by_ms = None;
+            }
+            Effect::Spawn { .. } => self.loaded_by_ms = Some(now_ms + LOAD_MS_MAX),
+            Effect::End { .. } => self.loaded_by_ms = None,
+            _ => {}
+        }
+    }
+
+    /// The tab does nothing more before it is woken.
+    ///
+    /// # Errors
+    ///
+    /// It waits for a core or a worker without end.
+    pub(crate) fn sleeps(&self, wake_at_ms: Option<u64>) -> Result<(), String> {
+        let is_late = |by_ms: &u64| wake_at_ms.is_none_or(|at_ms| at_ms > *by_ms);
+        if let Some(by_ms) = self.linked_by_ms.filter(is_late) {
+            return Err(format!("nobody looks at {by_ms} whether a core is there: {wake_at_ms:?}"));
+        }
+        match self.loaded_by_ms.filter(is_late) {
+            Some(by_ms) => Err(format!("nobody looks at {by_ms} whether a worker has loaded")),
+            None => Ok(()),
         }
     }
 
@@ -122,9 +200,10 @@ impl TabDoor {
             {
                 Err(format!("{} was closed, and is opened again for nobody", open.document))
             }
-            ToCore::Ask { call, handle, request: Request::Open(_) } => {
+            ToCore::Ask { call, handle, request: Request::Open(open) } => {
                 self.open.insert(*handle, *call);
-                Ok(())
+                self.opens.insert(*call, *handle);
+                self.must_be_last(*handle, open.word)
             }
             ToCore::Ask { handle, request: Request::Close, .. } => {
                 self.open.remove(handle);
@@ -138,6 +217,18 @@ impl TabDoor {
                 _ => Ok(()),
             },
             _ => Ok(()),
+        }
+    }
+
+    /// The next core is to go by the last word on connecting, if the app wants anything of the
+    /// document still.
+    fn must_be_last(&self, handle: Handle, word: u64) -> Result<(), String> {
+        let is_left = self.closing.contains_key(&handle);
+        let last = if is_left { 0 } else { self.words.get(&handle).copied().unwrap_or(0) };
+        // A clock that was set back makes a later word higher.
+        match if is_left { word > last } else { word < last } {
+            true => Err(format!("{handle:?} is opened again with word {word}, and not {last}")),
+            false => Ok(()),
         }
     }
 }

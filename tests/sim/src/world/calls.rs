@@ -8,9 +8,12 @@ use tidelog_types::limits::CALL_SETTLES_MS;
 use super::event::Event;
 use super::{Lending, World};
 use crate::app::Wish;
+use crate::device::Device;
 use crate::docs::Doc;
 use crate::judge::Origin;
 use crate::reference::Issued;
+use crate::swarm::Swarm;
+use crate::tab::Tab;
 
 /// Names that are claimed at any time.
 const CLAIMS: u64 = 12;
@@ -106,10 +109,12 @@ impl World {
     pub(super) fn mutate(&mut self, device: usize, tab: TabId, doc: Doc) -> ToCore {
         self.last_name += 1;
         let name = format!("m{}", self.last_name);
-        let (contended, cells) = (self.swarm.contended, self.swarm.cells);
+        let Swarm { contended, cells, long_cells, .. } = self.swarm;
         let claim = if cells { "take" } else { "claim" };
         let mutation = match self.rng.below(14) {
             0..=3 if contended => claim,
+            0 if long_cells => "stretch",
+            1..=3 if long_cells => "end",
             0..=3 if cells => "put",
             0..=3 => "add",
             4 | 5 => "bump",
@@ -316,6 +321,12 @@ impl World {
         for (device, here) in self.devices.iter().enumerate() {
             for (id, tab) in &here.tabs {
                 if self.now_ms > here.trouble_ms + SHOWN_MS
+                    && !self.busy.contains_key(&(device, *id))
+                {
+                    self.must_be_over(here, tab)
+                        .map_err(|what| format!("device {device} tab {}: {what}", id.0))?;
+                }
+                if self.now_ms > here.trouble_ms + SHOWN_MS
                     && let Some((doc, live)) = tab.outdated_since(self.now_ms - SHOWN_MS)
                 {
                     return Err(format!(
@@ -338,6 +349,18 @@ impl World {
                         super::short(&asked.message),
                     ));
                 }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whoever was told that the disk has refused something is told when that is over.
+    fn must_be_over(&self, here: &Device, tab: &Tab) -> Result<(), String> {
+        for (doc, failure) in tab.failures() {
+            let document = &self.docs.spec(doc).name;
+            let over_since = here.core_door.over_since(document, failure);
+            if over_since.is_some_and(|at_ms| at_ms + SHOWN_MS < self.now_ms + here.skew_ms) {
+                return Err(format!("it is told of {document} what is over: {failure:?}"));
             }
         }
         Ok(())
@@ -398,11 +421,31 @@ impl World {
         self.send_to_core(device, tab, messages);
     }
 
-    pub(super) fn close_tab(&mut self, device: usize) {
+    pub(super) fn close_tab(&mut self, device: usize) -> Result<(), String> {
         let tabs: Vec<TabId> = self.devices[device].tabs.keys().copied().collect();
-        if let Some(tab) = self.rng.pick(&tabs) {
+        let Some(tab) = self.rng.pick(&tabs) else { return Ok(()) };
+        if self.swarm.last_words {
+            self.say_last_words(device, tab)?;
+        }
+        if self.devices[device].tabs.contains_key(&tab) {
             self.close_this_tab(device, tab);
         }
+        Ok(())
+    }
+
+    /// A tab says of all that it holds whether that is to stay away from its server. Whoever is
+    /// closed may be gone before others hear of it.
+    fn say_last_words(&mut self, device: usize, tab: TabId) -> Result<(), String> {
+        let held: Vec<Doc> = self.tab(device, tab).held.keys().copied().collect();
+        for doc in held {
+            let connected = self.rng.once_in(3);
+            let word = self.set_connected(device, tab, doc, connected);
+            self.send_to_core(device, tab, word.into_iter().collect());
+        }
+        for _ in 0..self.rng.below(20) {
+            self.next_event()?;
+        }
+        Ok(())
     }
 
     pub(super) fn close_this_tab(&mut self, device: usize, tab: TabId) {

@@ -400,6 +400,7 @@ impl World {
             (Live::Entries, found.names.clone()),
             (Live::Claims, claims.collect()),
             (Live::Cells, cells),
+            (Live::Ends, found.ends.clone()),
         ];
         for device in self.connected_devices_of(doc) {
             let tabs = self.devices[device].tabs.iter();

@@ -98,6 +98,10 @@ impl World {
         match effect {
             Effect::Connect { core } => {
                 self.tab(device, tab).port.sought = Some(core);
+                if self.swarm.mute_browsers && self.faults && self.rng.once_in(4) {
+                    self.note(&format!("device {device}: tab {} finds no core", tab.0));
+                    return self.trouble_for(device, SILENT_MS_MAX);
+                }
                 let delay = self.rng.below(FOUND_MS);
                 self.schedule(delay, Event::TabConnects { device, tab, core });
             }

@@ -41,7 +41,7 @@ impl World {
             }
             Trouble::CloseTab => {
                 self.trouble(device);
-                self.close_tab(device);
+                self.close_tab(device)?;
             }
             Trouble::KillCore => self.let_core_die(device, false)?,
             Trouble::SecondCore => self.let_core_die(device, true)?,

@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 
 use tidelog_client::{
-    AtWork, Call, CallFailure, Client, ClientSettings, Effect, FromCore, Handle, Input, Memo,
-    Mutate, OpenRequest, PageServerFailure, PageServerId, Request, SocketId, Storage, TabId,
-    ToCore,
+    Again, AtWork, Call, CallFailure, Client, ClientSettings, Effect, FromCore, Handle, Input,
+    Memo, Mutate, OpenRequest, PageServerFailure, PageServerId, Params, Query, Request, SocketId,
+    Storage, TabId, ToCore,
 };
-use tidelog_pages::{AppendError, StoreReply, StoreRequest, Ticket};
+use tidelog_pages::{AppendError, OpenedDocument, StoreReply, StoreRequest, Ticket};
 use tidelog_sync::{FromServer, ToServer, decode_message, encode_message};
 use tidelog_types::limits::Limits;
-use tidelog_types::{DocumentKey, Epoch, Life, UnservedKind};
+use tidelog_types::{DocumentKey, Epoch, Life, Page, Pgid, UnservedKind};
 
 use super::{HANDLE, TAB, call_id, text, todos};
 
@@ -283,4 +283,74 @@ impl Core {
 
 pub fn key(document: &str) -> DocumentKey {
     DocumentKey::new(document, "").expect("a good name")
+}
+
+pub fn again(call: Call, title: &str) -> Request {
+    let again = Some(Again { durable: None, copy: None, since: [None; 2] });
+    let args = ["id", "title"].map(|name| (name.to_owned(), text(title))).to_vec();
+    let (id, name) = (call_id(call), "add".to_owned());
+    Request::Mutate(Mutate { id, name, args, now_ms: 1_000, again })
+}
+
+pub fn is_durable(core: &Core, of: Call) -> bool {
+    core.told.iter().any(|it| matches!(it, FromCore::Durable { call, .. } if *call == of))
+}
+
+/// The document as the store has it, with all that it was handed.
+pub fn stored(core: &Core) -> OpenedDocument {
+    stored_up_to(core, usize::MAX)
+}
+
+/// The same without what it was handed behind the first `count` entries.
+pub fn stored_up_to(core: &Core, count: usize) -> OpenedDocument {
+    let appends = core.asked.iter().filter_map(|request| match request {
+        StoreRequest::Append { append, .. } => Some(append),
+        _ => None,
+    });
+    let record = appends.clone().filter_map(|append| append.record.clone()).next_back();
+    let last = appends.flat_map(|append| &append.storage).take(count).last();
+    let last = last.expect("it is written to");
+    OpenedDocument {
+        record: record.expect("it has one").into_vec(),
+        timeline: None,
+        storage: Some(last.position),
+        db_pages: last.set.db_pages,
+        calls: Vec::new(),
+        first_page: pages_up_to(core, count).remove(&Pgid(1)),
+        is_incomplete: false,
+    }
+}
+
+/// The newest pages that were handed to the store.
+pub fn pages_of(core: &Core) -> BTreeMap<Pgid, Page> {
+    pages_up_to(core, usize::MAX)
+}
+
+/// Those that were the newest with the first `count` entries.
+pub fn pages_up_to(core: &Core, count: usize) -> BTreeMap<Pgid, Page> {
+    let appends = core.asked.iter().filter_map(|request| match request {
+        StoreRequest::Append { append, .. } => Some(append),
+        _ => None,
+    });
+    let entries = appends.flat_map(|append| &append.storage).take(count);
+    entries.flat_map(|entry| entry.set.pages.clone()).collect()
+}
+
+pub fn last_read(core: &Core) -> Option<(u64, Vec<Pgid>)> {
+    core.asked.iter().rev().find_map(|request| match request {
+        StoreRequest::Read { request, pgids, .. } => Some((*request, pgids.clone())),
+        _ => None,
+    })
+}
+
+/// A core with a live query of `list`, call 4, and a call that waits until that is in step, call 5.
+/// An append of it has just failed, and the store is asked where it stands.
+pub fn read_anew(mut core: Core) -> Core {
+    let (sql, params) = ("select count(*) from todo".to_owned(), Params::NONE);
+    core.ask(Call(4), HANDLE, Request::Watch(Query { sql, params }));
+    core.ask(Call(5), HANDLE, Request::Sync);
+    let ticket = core.add(Call(6), "milk");
+    core.fail(ticket);
+    assert!(core.has_failed(Call(6)));
+    core
 }

@@ -1,0 +1,183 @@
+//! What a core tells of rejections, seen at its door: each listener of each once, and before the
+//! record of the document has it no more.
+//!
+//! What no record has any more is told nobody again: it is missed by none but those who were held
+//! up as it was forgotten.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tidelog_client::{Call, FromCore, Handle, Input, KeptRejections, Request, TabId, ToCore};
+use tidelog_types::CallId;
+
+type Holder = (TabId, Handle);
+
+/// What one core has told of rejections.
+#[derive(Default)]
+pub(super) struct RejectionsDoor {
+    /// The document of each handle that tabs have named, and the handles that they hold.
+    documents: BTreeMap<Holder, String>,
+    opens: BTreeMap<(TabId, Call), Handle>,
+    held: BTreeSet<Holder>,
+    mutations: BTreeMap<(TabId, Call), (CallId, String)>,
+    /// What each listener was told since it listens.
+    told: BTreeMap<Holder, BTreeSet<CallId>>,
+    /// For which a listener has returned.
+    handled: BTreeSet<CallId>,
+    /// Of each document the rejections that are known, with the listeners that were not told.
+    untold: BTreeMap<String, BTreeMap<CallId, BTreeSet<Holder>>>,
+    /// Those that were told a tab which had enough to hear, since the record forgets them.
+    forgotten: BTreeMap<String, BTreeSet<CallId>>,
+    /// What the last records have, which left while the core was telling more.
+    records: Vec<(String, BTreeSet<CallId>)>,
+}
+
+impl RejectionsDoor {
+    /// Something else comes in: what had to be told of what came before was told.
+    ///
+    /// # Errors
+    ///
+    /// It was not.
+    pub(super) fn comes(&mut self, input: &Input) -> Result<(), String> {
+        for (document, kept) in std::mem::take(&mut self.records) {
+            self.must_be_told(&document, &kept)?;
+        }
+        match input {
+            Input::FromTab { tab, messages } => {
+                messages.iter().for_each(|message| self.asks(*tab, message));
+            }
+            Input::TabClosed { tab } => {
+                self.held.retain(|(holder, _)| holder != tab);
+                self.told.retain(|(holder, _), _| holder != tab);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn asks(&mut self, tab: TabId, message: &ToCore) {
+        match message {
+            ToCore::Ask { call, handle, request } => match request {
+                Request::Open(open) => {
+                    self.documents.insert((tab, *handle), open.document.clone());
+                    self.opens.insert((tab, *call), *handle);
+                }
+                Request::Mutate(mutate) => {
+                    if let Some(document) = self.documents.get(&(tab, *handle)) {
+                        let asked = (mutate.id, document.clone());
+                        self.mutations.insert((tab, *call), asked);
+                    }
+                }
+                Request::Close => {
+                    self.held.remove(&(tab, *handle));
+                    self.told.remove(&(tab, *handle));
+                }
+                _ => {}
+            },
+            // It is told all that is kept, from the beginning.
+            ToCore::ListenRejections { handle } => {
+                self.told.insert((tab, *handle), BTreeSet::new());
+                let untold = self.untold.values_mut().flat_map(BTreeMap::values_mut);
+                untold.for_each(|holders| holders.retain(|it| *it != (tab, *handle)));
+            }
+            ToCore::RejectionHandled { id, .. } => drop(self.handled.insert(*id)),
+            _ => {}
+        }
+    }
+
+    /// The document is read anew: what no record has is rejected once more.
+    pub(super) fn is_read_anew(&mut self, document: &str) {
+        self.untold.remove(document);
+        self.forgotten.remove(document);
+        self.records.retain(|(of, _)| of != document);
+    }
+
+    /// A record is on its way to the disk.
+    ///
+    /// # Errors
+    ///
+    /// It has what it was said to forget.
+    pub(super) fn is_recorded(
+        &mut self,
+        document: &str,
+        kept: &KeptRejections,
+    ) -> Result<(), String> {
+        let calls: BTreeSet<CallId> = kept.calls.iter().copied().collect();
+        let forgotten = self.forgotten.remove(document).unwrap_or_default();
+        if let Some(call) = forgotten.intersection(&calls).next() {
+            return Err(format!("{call:?} is told beyond what a tab can hear, and is kept"));
+        }
+        self.records.push((document.to_owned(), calls));
+        let open = kept.calls.iter().zip(&kept.kept).filter(|(_, (.., is_handled))| !is_handled);
+        open.for_each(|(call, _)| self.is_rejected(document, *call));
+        Ok(())
+    }
+
+    /// Whoever listens is to be told, now or later.
+    fn is_rejected(&mut self, document: &str, call: CallId) {
+        let is_of_it = |holder: &Holder| {
+            self.held.contains(holder)
+                && self.documents.get(holder).is_some_and(|it| it == document)
+        };
+        let listeners = self.told.iter().filter(|(holder, _)| is_of_it(holder));
+        let untold = listeners.filter(|(_, told)| !told.contains(&call)).map(|(it, _)| *it);
+        let untold: BTreeSet<Holder> = untold.collect();
+        if !untold.is_empty() {
+            let of_document = self.untold.entry(document.to_owned()).or_default();
+            of_document.entry(call).or_default().extend(untold);
+        }
+    }
+
+    fn must_be_told(&mut self, document: &str, kept: &BTreeSet<CallId>) -> Result<(), String> {
+        let Some(untold) = self.untold.get_mut(document) else { return Ok(()) };
+        let (told, handled) = (&self.told, &self.handled);
+        let is_untold = |call: &CallId, holder: &Holder| {
+            !handled.contains(call) && told.get(holder).is_some_and(|told| !told.contains(call))
+        };
+        untold.retain(|call, holders| {
+            holders.retain(|holder| is_untold(call, holder));
+            !holders.is_empty()
+        });
+        match untold.iter().find(|(call, _)| !kept.contains(call)) {
+            Some((call, holders)) => {
+                Err(format!("{call:?} was rejected and is forgotten, and {holders:?} not told"))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// A tab is told of a rejection though it has enough to hear.
+    pub(super) fn is_told_too_early(&mut self, tab: TabId, handle: Handle, call: CallId) {
+        if let Some(document) = self.documents.get(&(tab, handle)) {
+            self.forgotten.entry(document.clone()).or_default().insert(call);
+        }
+    }
+
+    /// # Errors
+    ///
+    /// It was told that before.
+    pub(super) fn tells(&mut self, tab: TabId, message: &FromCore) -> Result<(), String> {
+        match message {
+            FromCore::Opened { call, .. } => {
+                self.held.extend(self.opens.remove(&(tab, *call)).map(|handle| (tab, handle)));
+            }
+            FromCore::Rejected { call, .. } => {
+                if let Some((id, document)) = self.mutations.get(&(tab, *call)).cloned() {
+                    self.is_rejected(&document, id);
+                }
+            }
+            FromCore::RejectionNews { handle, id, .. } => {
+                let told = self.told.get_mut(&(tab, *handle));
+                if told.is_some_and(|told| !told.insert(*id)) {
+                    return Err(format!("{} is told twice that {id:?} was rejected", tab.0));
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// The mutation that a tab has asked for by this call.
+    pub(super) fn mutation(&self, tab: TabId, call: Call) -> Option<CallId> {
+        self.mutations.get(&(tab, call)).map(|(id, _)| *id)
+    }
+}
