@@ -205,8 +205,8 @@ impl CoreDoor {
                     let loses_entries = lost.fold(false, |any, (_, owed)| any | owed.has_entries);
                     let loses_entries = loses_entries && !self.lines.is_local(&document.document);
                     self.refusals.is_refused(&document, self.newest, loses_entries);
-                    self.rejections.is_read_anew(&document.document);
-                    self.lines.is_read_anew(&document.document);
+                    self.rejections.is_read_anew(&document.to_string());
+                    self.lines.is_read_anew(&document.to_string());
                     return self.is_refused(document, *ticket, now_ms);
                 }
             }
@@ -229,7 +229,7 @@ impl CoreDoor {
                 self.notes.is_opened(document, state.as_deref());
                 self.entries.is_opened(document, state.as_deref());
                 self.refusals.is_read(document);
-                self.rejections.is_read_anew(&document.document);
+                self.rejections.is_read_anew(&document.to_string());
                 let position = state.as_ref().and_then(|state| state.storage);
                 self.lines.stands_at(document, position);
                 self.lines.runs.opens(&document.to_string());
@@ -319,7 +319,7 @@ impl CoreDoor {
         self.entries.leaves(append);
         let Some(kept) = kept else { return Ok(()) };
         self.entries.may_be_kept(&kept)?;
-        self.rejections.is_recorded(&append.document.document, &kept)
+        self.rejections.is_recorded(&append.document.to_string(), &kept)
     }
 
     /// A mutation is told to be an entry that it was written down as.
@@ -341,7 +341,7 @@ impl CoreDoor {
 
     /// Since when what a tab was told last of what is wrong with a document has been over, as far
     /// as this core can know.
-    pub(crate) fn over_since(&self, document: &str, failure: &CallFailure) -> Option<u64> {
+    pub(crate) fn over_since(&self, document: &DocumentKey, failure: &CallFailure) -> Option<u64> {
         let is_served = self.is_let_in && self.page_server.is_some();
         is_served.then(|| self.refusals.over_since(document, failure)).flatten()
     }

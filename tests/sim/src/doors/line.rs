@@ -14,6 +14,7 @@ use tidelog_sync::{
 use tidelog_types::limits::{Limits, PAGE_SIZE};
 use tidelog_types::{CallId, DocumentKey, ErrorCode, Lsn, Position};
 
+use super::name_of;
 use super::runs::Runs;
 
 /// What a core and its servers have said to each other, and what its tabs asked for.
@@ -148,8 +149,7 @@ impl LineDoor {
         match message {
             ToCore::Ask { call, handle, request } => match request {
                 Request::Open(open) => {
-                    let (document, user) = (open.document.clone(), open.user.clone());
-                    let document = DocumentKey { document, user }.to_string();
+                    let document = name_of(open);
                     self.is_asked(&document);
                     self.runs.learns(&document, open.doctype.hash());
                     self.documents.insert((tab, *handle), document.clone());

@@ -357,7 +357,7 @@ impl World {
     /// Whoever was told that the disk has refused something is told when that is over.
     fn must_be_over(&self, here: &Device, tab: &Tab) -> Result<(), String> {
         for (doc, failure) in tab.failures() {
-            let document = &self.docs.spec(doc).name;
+            let document = &self.docs.spec(doc).key;
             let over_since = here.core_door.over_since(document, failure);
             if over_since.is_some_and(|at_ms| at_ms + SHOWN_MS < self.now_ms + here.skew_ms) {
                 return Err(format!("it is told of {document} what is over: {failure:?}"));
