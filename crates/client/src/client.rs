@@ -106,11 +106,17 @@ impl Client {
     /// in vain; for simulations. See [`Replica::doubt`](tidelog_document::Replica::doubt).
     #[must_use]
     pub fn doubt(&self) -> Option<String> {
-        self.documents.iter().find_map(|(key, document)| {
+        let limits = &self.settings.limits;
+        let of_document = |document: &Document| {
             let gone = document.tabs().find(|tab| !self.flow.knows(*tab));
             let kept = gone.map(|tab| format!("something is kept for {tab:?}, which is gone"));
-            kept.or_else(|| document.doubt()).map(|what| format!("{}: {what}", key.document))
-        })
+            kept.or_else(|| document.doubt(limits))
+        };
+        let mut documents = self.documents.iter();
+        let of_documents = documents.find_map(|(key, document)| {
+            of_document(document).map(|what| format!("{}: {what}", key.document))
+        });
+        self.flow.doubt().or(of_documents)
     }
 
     /// Whether the data were cleared under this core: it can keep nothing more, and another one

@@ -83,6 +83,13 @@ impl TabFlow {
         }
     }
 
+    /// What does not add up; for simulations.
+    pub(crate) fn doubt(&self) -> Option<String> {
+        let is_so = |it: &Unheard| it.size == it.next + it.lists.iter().sum::<usize>();
+        let wrong = self.tabs.iter().find(|(_, unheard)| !is_so(unheard));
+        wrong.map(|(tab, unheard)| format!("{tab:?} has to hear {unheard:?}"))
+    }
+
     /// The tab is gone.
     pub(crate) fn forget(&mut self, tab: TabId) {
         self.tabs.remove(&tab);

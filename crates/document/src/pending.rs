@@ -41,6 +41,17 @@ impl<T: Called> Pending<T> {
         Some(oldest)
     }
 
+    /// What of it is not found by its call, or is and is not there; for simulations. A call that was
+    /// issued twice is found where it stands last.
+    pub fn doubt(&self) -> Option<String> {
+        let mut places = BTreeMap::new();
+        for (nth, issued) in self.queue.iter().enumerate() {
+            places.insert(issued.call(), self.left_count + nth as u64);
+        }
+        let by_call = &self.by_call;
+        (places != *by_call).then(|| format!("calls are at {places:?}, and found at {by_call:?}"))
+    }
+
     pub fn len(&self) -> usize {
         self.queue.len()
     }

@@ -386,7 +386,7 @@ fn begin_frame(transaction: &Transaction<'_>, origin: EntryId, kept: Lsn) -> Res
     let timeline = timeline_value(origin.journal);
     let mut lives = lives.before(origin.lsn);
     lives.note(origin.life, origin.lsn);
-    lives.forget(TIMELINE_LIVES_KEPT_MAX, origin.lsn);
+    lives.forget(transaction.limits().timeline_lives_kept_max, origin.lsn);
     let removed = transaction.run_system(
         "delete from _tidelog_rejection where timeline = ?1 and lsn < ?2 returning lsn",
         &[timeline.clone(), lsn_value(kept.min(origin.lsn))],

@@ -9,7 +9,6 @@ use std::{fmt, mem};
 
 use tidelog_pages::{StorageEntry, TimelineFrame};
 use tidelog_sqlite::{Failure, Reader, Run, View, Writer};
-use tidelog_types::limits::TIMELINE_LIVES_KEPT_MAX;
 use tidelog_types::probe::{Probe, ran_again, reached};
 use tidelog_types::{
     Budget, CallId, EntryHash, EntryId, JournalId, Life, Lineage, Lsn, LsnRange, PageSet, Pgid,
@@ -485,7 +484,7 @@ impl Replica {
         self.lives.note(self.life, self.head);
         // The authority's word is compared by whoever wrote what it has decided last.
         let decided_last = Lsn::new(self.first().get() - 1).unwrap_or(Lsn::FIRST);
-        self.lives.forget(TIMELINE_LIVES_KEPT_MAX, decided_last);
+        self.lives.forget(self.view.limits().timeline_lives_kept_max, decided_last);
         self.head = self.head.next();
         let layer = self.own_layers.keep(set, self.view.limits());
         if layer.is_none() {

@@ -119,6 +119,12 @@ impl<T> AppendLedger<T> {
         self.ready.pop_front()
     }
 
+    /// All that waits or may be done, in no order.
+    pub fn waiting(&self) -> impl Iterator<Item = &T> {
+        let in_flight = self.in_flight.iter().flat_map(|(_, waiting)| waiting);
+        in_flight.chain(&self.after).chain(&self.ready)
+    }
+
     /// Whether something may be done now.
     #[must_use]
     pub fn has_ready(&self) -> bool {

@@ -27,6 +27,7 @@
 mod ask;
 mod caution;
 mod document;
+mod doubt;
 mod entry_parts;
 mod follow;
 mod frames;

@@ -6,7 +6,7 @@ use std::ptr;
 use std::sync::Arc;
 
 use rusqlite::ffi;
-use tidelog_types::limits::{DOCTYPE_SIZE_MAX, SCHEMA_SIZE_MAX, SQL_VALUE_SIZE_MAX};
+use tidelog_types::limits::{DOCTYPE_SIZE_MAX, Limits, SCHEMA_SIZE_MAX, SQL_VALUE_SIZE_MAX};
 use tidelog_types::{SortedMap, Value, ValueRef};
 
 use crate::failure::{Failure, Run};
@@ -54,6 +54,11 @@ const OPENED_SIZE_MAX: usize = 2 * SCHEMA_SIZE_MAX;
 pub(crate) type Arrange<'a, 'v> = dyn Fn(&[Option<String>]) -> Result<Vec<&'v Value>, Failure> + 'a;
 
 impl Connection {
+    /// What bounds the view that it reads.
+    pub fn limits(&self) -> Limits {
+        *lock(&self.state).view.limits()
+    }
+
     /// Opens a connection to the pages that `state` gives. Reads the header of page 1.
     pub fn open(state: &Arc<SharedState>) -> Result<Self, Failure> {
         vfs::register();

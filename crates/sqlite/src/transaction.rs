@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 
 use tidelog_types::Value;
-use tidelog_types::limits::MUTATION_STATEMENTS_MAX;
+use tidelog_types::limits::{Limits, MUTATION_STATEMENTS_MAX};
 
 use crate::connection::Connection;
 use crate::failure::Failure;
@@ -31,6 +31,11 @@ impl<'c> Transaction<'c> {
     /// The first failure of a statement, if one failed.
     pub(crate) fn into_failed(self) -> Option<Failure> {
         self.failed.into_inner()
+    }
+
+    /// What bounds the view that it runs on.
+    pub fn limits(&self) -> Limits {
+        self.connection.borrow().limits()
     }
 
     /// Runs the statements of a mutation. What they select is dropped.

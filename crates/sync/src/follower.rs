@@ -46,6 +46,18 @@ impl Follower {
         self.sent
     }
 
+    /// The client has said that it holds everything before this.
+    #[must_use]
+    pub fn received(&self) -> Lsn {
+        self.received
+    }
+
+    /// Whether the changes since what it was sent are being read for it.
+    #[must_use]
+    pub fn is_catching_up(&self) -> bool {
+        self.catching_up
+    }
+
     /// The client says that it holds everything before `next`.
     pub fn on_received(&mut self, next: Lsn) {
         self.received = self.received.max(next.min(self.sent));

@@ -120,6 +120,16 @@ impl Sender {
         assert!(self.sent.is_none_or(|sent| self.acked <= sent), "BUG: acked past sent: {self}");
         Ok(())
     }
+
+    /// What does not add up, given the window; for simulations.
+    #[must_use]
+    pub fn doubt(&self, in_flight_size_max: usize) -> Option<String> {
+        let sizes = &self.in_flight_sizes;
+        let sum: usize = sizes.iter().sum();
+        let fits = sizes.len() <= 1 || sum <= in_flight_size_max;
+        let is_so = sum == self.in_flight_size && fits;
+        (!is_so).then(|| format!("{self}: {sizes:?} in flight count {}", self.in_flight_size))
+    }
 }
 
 impl fmt::Display for Sender {

@@ -13,8 +13,8 @@ pub const LSN_MAX: u64 = 1 << 62;
 /// from there.
 pub const SEED_LSN_MAX: u64 = LSN_MAX / 2;
 
-/// Lives that a document's pages remember of each timeline that was applied to it, the same on
-/// every side.
+/// Lives that a document's pages remember of each timeline that was applied to it, at most: more
+/// than that are not read.
 pub const TIMELINE_LIVES_KEPT_MAX: usize = 16;
 
 /// Lives that a local document may name which is offered to a server: as many as one remembers.
@@ -222,6 +222,9 @@ pub struct Limits {
     pub seed_pages_ahead_max: usize,
     /// Lives that a document's authority remembers of its storage journal; older ones are unknown.
     pub lives_kept_max: usize,
+    /// Lives that a document's pages remember of each timeline that was applied to it, the same on
+    /// every side: at most [`TIMELINE_LIVES_KEPT_MAX`]. Older ones are unknown.
+    pub timeline_lives_kept_max: usize,
     /// Pages in one message on the wire: entries with more travel in parts.
     pub message_pages_max: usize,
     /// Pages in one message of an append to a page server: those of a larger one are sent ahead.
@@ -285,6 +288,7 @@ impl Limits {
         catch_up_pages_max: 120,
         seed_pages_ahead_max: 256,
         lives_kept_max: OFFER_LIVES_MAX,
+        timeline_lives_kept_max: TIMELINE_LIVES_KEPT_MAX,
         message_pages_max: 64,
         append_part_pages_max: 256,
         message_frames_size_max: 256 * 1024,

@@ -456,6 +456,7 @@ impl Running {
         let taken = self.ways.taken();
         for here in self.rooms.values_mut() {
             let wrong = here.talk.rests(&here.room, |conn| taken.refused.contains(&conn)).err();
+            let wrong = wrong.or_else(|| here.room.doubt());
             done.wrong = done.wrong.take().or(wrong);
         }
         let is_idle = |here: &RoomHere| {

@@ -30,6 +30,8 @@ pub(crate) struct Judge {
     fills: bool,
     /// Whether so few rejections are kept that some are forgotten.
     forgets_rejections: bool,
+    /// Lives that a document's pages remember of each timeline.
+    timeline_lives_kept_max: usize,
 }
 
 /// Who issued a mutation, and where.
@@ -145,6 +147,7 @@ impl Judge {
             devices_part: swarm.devices_part() || swarm.logs_rot,
             fills: swarm.fills,
             forgets_rejections,
+            timeline_lives_kept_max: swarm.limits.timeline_lives_kept_max,
             ..Self::default()
         }
     }
@@ -537,7 +540,7 @@ impl Judge {
             judge_rejection(name, fate, is_local, found, self.lost_claims.get(&doc))?;
         }
         self.judge_order(&found.names)?;
-        found.judge_system()?;
+        found.judge_system(self.timeline_lives_kept_max)?;
         found
             .compare(|name| fates.get(name).map(|fate| &fate.issued))
             .map_err(|what| format!("{doc:?}: {what}"))?;

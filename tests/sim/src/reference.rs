@@ -97,8 +97,8 @@ impl Found {
     /// # Errors
     ///
     /// What cannot be.
-    pub(crate) fn judge_system(&self) -> Result<(), String> {
-        system_tables::judge(&self.connection)
+    pub(crate) fn judge_system(&self, lives_kept_max: usize) -> Result<(), String> {
+        system_tables::judge(&self.connection, lives_kept_max)
     }
 
     /// Whether running what was accepted gives these rows. `issued` knows every mutation.

@@ -490,6 +490,16 @@ impl Swarm {
             swarm.slow_welcomes = true;
             swarm.troubles.extend([Trouble::KillCore; 3]);
         }
+        let mut old = Rng::new(seed.rotate_left(36) ^ !seed);
+        if old.once_in(4) && !swarm.devices_part() {
+            // More cores have written than a long time makes otherwise. Of copies of a device nobody
+            // could tell.
+            swarm.limits.timeline_lives_kept_max = 1 + old.index(2);
+            swarm.troubles.extend([Trouble::KillCore; 3]);
+        }
+        if old.once_in(4) {
+            swarm.limits.lives_kept_max = 1 + old.index(3);
+        }
         let mut new = Rng::new(seed.rotate_left(12) ^ !seed);
         swarm.mute_browsers = new.once_in(8) && swarm.is_calm();
         swarm.long_cells = swarm.cells && !swarm.fills && new.once_in(2);

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use rusqlite::{Connection, Row};
-use tidelog_types::limits::{REASON_SIZE_MAX, TIMELINE_LIVES_KEPT_MAX};
+use tidelog_types::limits::REASON_SIZE_MAX;
 
 use crate::app::{Release, doctype};
 
@@ -29,12 +29,12 @@ struct Moved {
 /// # Errors
 ///
 /// What cannot be so.
-pub(crate) fn judge(file: &Connection) -> Result<(), String> {
+pub(crate) fn judge(file: &Connection, lives_kept_max: usize) -> Result<(), String> {
     let judge = || -> rusqlite::Result<Result<(), String>> {
         if let Err(what) = judge_version(file)? {
             return Ok(Err(what));
         }
-        let timelines = match timelines(file)? {
+        let timelines = match timelines(file, lives_kept_max)? {
             Ok(timelines) => timelines,
             Err(what) => return Ok(Err(what)),
         };
@@ -57,7 +57,10 @@ fn judge_version(file: &Connection) -> rusqlite::Result<Result<(), String>> {
 
 type Timelines = BTreeMap<Vec<u8>, Timeline>;
 
-fn timelines(file: &Connection) -> rusqlite::Result<Result<Timelines, String>> {
+fn timelines(
+    file: &Connection,
+    lives_kept_max: usize,
+) -> rusqlite::Result<Result<Timelines, String>> {
     let mut timelines = Timelines::new();
     let mut statement =
         file.prepare("select timeline, wanted, lives, forgotten from _tidelog_timeline")?;
@@ -66,7 +69,8 @@ fn timelines(file: &Connection) -> rusqlite::Result<Result<Timelines, String>> {
         let timeline = Timeline { wanted: row.get(1)?, forgotten: row.get(3)? };
         let lives: Vec<u8> = row.get(2)?;
         let Timeline { wanted, forgotten } = timeline;
-        if !may_have_written(&lives, wanted) || forgotten < 1 || forgotten > wanted {
+        if !may_have_written(&lives, wanted, lives_kept_max) || forgotten < 1 || forgotten > wanted
+        {
             let what = format!("wanted {wanted}, forgotten {forgotten}, lives {lives:?}");
             return Ok(Err(what));
         }
@@ -77,19 +81,19 @@ fn timelines(file: &Connection) -> rusqlite::Result<Result<Timelines, String>> {
 
 /// Whether these lives, one after the other, may have written all before `wanted`: all of them are
 /// known, or as many as are kept.
-fn may_have_written(lives: &[u8], wanted: i64) -> bool {
+fn may_have_written(lives: &[u8], wanted: i64, kept_max: usize) -> bool {
     let (lives, rest) = lives.as_chunks::<LIFE_SIZE>();
     let begins: Vec<u64> =
         lives.iter().filter_map(|life| Some(u64::from_le_bytes(*life.last_chunk()?))).collect();
     let names = |nth: usize| &lives[nth][..16];
     let is_in_order = begins.is_sorted_by(|one, next| one < next)
         && (1..lives.len()).all(|nth| (0..nth).all(|before| names(before) != names(nth)));
-    let is_complete = begins.first() == Some(&1) || lives.len() == TIMELINE_LIVES_KEPT_MAX;
+    let is_complete = begins.first() == Some(&1) || lives.len() == kept_max;
     let last = begins.last().copied().unwrap_or(0);
     rest.is_empty()
         && is_in_order
         && is_complete
-        && lives.len() <= TIMELINE_LIVES_KEPT_MAX
+        && lives.len() <= kept_max
         && i64::try_from(last).is_ok_and(|last| last < wanted)
 }
 

@@ -6,7 +6,7 @@ use tidelog_client::{
     Call, CallFailure, Connection, FromCore, Handle, Mutate, OpenRequest, Params, Query, Request,
     Status, Storage, ToCore,
 };
-use tidelog_types::{CallId, ErrorCode, Outcome, Remedy, Rows, Value};
+use tidelog_types::{CallId, DocumentKey, ErrorCode, Outcome, Remedy, Rows, Value};
 
 use crate::app::{
     ALL_CELLS, BADGED, CLAIMS, ENDS, ENTRIES, FRAGILE, MARKED, Release, SOME_CELLS, WATCHED_CELLS,
@@ -223,8 +223,8 @@ pub(crate) struct Heard {
     /// A document that it was given as a file.
     pub(crate) exported: Option<Doc>,
     /// A document whose copy was deleted, and one of which nothing was.
-    pub(crate) destroyed: Option<String>,
-    pub(crate) stays: Option<String>,
+    pub(crate) destroyed: Option<DocumentKey>,
+    pub(crate) stays: Option<DocumentKey>,
 }
 
 impl Tab {
@@ -306,11 +306,8 @@ impl Tab {
     }
 
     /// Whether it waits for the copy of this document to be deleted.
-    pub(crate) fn deletes(&self, name: &str) -> bool {
-        let is_it = |asked: &Asked| match &asked.message {
-            ToCore::Destroy { document, .. } => document == name,
-            _ => false,
-        };
+    pub(crate) fn deletes(&self, key: &DocumentKey) -> bool {
+        let is_it = |asked: &Asked| deleted_by(&asked.message).is_some_and(|it| it == *key);
         self.unsettled.values().any(is_it)
     }
 
@@ -348,9 +345,10 @@ impl Tab {
         now_ms: u64,
     ) -> ToCore {
         let call = self.next_call();
+        let DocumentKey { document, user } = docs.spec(doc).key.clone();
         let open = Request::Open(Box::new(OpenRequest {
-            document: docs.spec(doc).name.clone(),
-            user: String::new(),
+            document,
+            user,
             server: host.map(url),
             doctype: doctype(self.release),
             has_token: self.has_token,
@@ -460,8 +458,8 @@ impl Tab {
 
     pub(crate) fn destroy(&mut self, docs: &Docs, doc: Doc, force: bool, now_ms: u64) -> ToCore {
         let call = self.next_call();
-        let document = docs.spec(doc).name.clone();
-        let destroy = ToCore::Destroy { call, document, user: String::new(), force };
+        let DocumentKey { document, user } = docs.spec(doc).key.clone();
+        let destroy = ToCore::Destroy { call, document, user, force };
         self.ask(call, destroy, now_ms, BTreeSet::new())
     }
 
@@ -843,10 +841,8 @@ impl Tab {
                     || failure.code == ErrorCode::Pending && !is_forced;
                 let may_fail = full || held && !self.is_leaving;
                 let expected = matches!(message, ToCore::Destroy { .. }) && may_fail;
-                if let ToCore::Destroy { document, .. } = message
-                    && failure.outcome == Outcome::None
-                {
-                    heard.stays = Some(document.clone());
+                if failure.outcome == Outcome::None {
+                    heard.stays = deleted_by(message);
                 }
                 return if expected { Ok(()) } else { Err(format!("not deleted: {failure:?}")) };
             }
@@ -974,6 +970,11 @@ impl Tab {
                 if live != Live::Entries {
                     return Ok(());
                 }
+                // A core that comes later finds what was recorded, and is asked the query again.
+                let mut later = self.names.range(call..).filter(|_| asked.at_ms > trouble_ms);
+                if let Some((_, name)) = later.find(|(_, name)| names.contains(name)) {
+                    return Err(format!("a query shows {name}, which was issued after it"));
+                }
                 heard.news.push(News::Rows { doc, names, must: asked.must, tab: self.id_prefix });
             }
         } else if let Some((doc, live)) = self.watches.get(&call).copied() {
@@ -1062,8 +1063,7 @@ impl Tab {
                 self.ends_with_verdicts(*handle)?;
                 self.let_go(*handle, heard);
             }
-            ToCore::Destroy { document, .. } => heard.destroyed = Some(document.clone()),
-            _ => {}
+            message => heard.destroyed = deleted_by(message),
         }
         Ok(())
     }
@@ -1210,6 +1210,16 @@ fn query(sql: &str) -> Query {
 fn handle_of(message: &ToCore) -> Option<Handle> {
     match message {
         ToCore::Ask { handle, .. } => Some(*handle),
+        _ => None,
+    }
+}
+
+/// The document whose copy it wants deleted.
+fn deleted_by(message: &ToCore) -> Option<DocumentKey> {
+    match message {
+        ToCore::Destroy { document, user, .. } => {
+            Some(DocumentKey { document: document.clone(), user: user.clone() })
+        }
         _ => None,
     }
 }

@@ -175,13 +175,18 @@ impl World {
         }
         for device in 0..swarm.devices {
             if swarm.diaries {
-                docs.keep(format!("diary-{device}"), device, None);
+                // Some are a user's copy of what others share by that name.
+                if seed % 3 == 0 {
+                    docs.keep_of("ada", "ledger", device);
+                } else {
+                    docs.keep(&format!("diary-{device}"), device, None);
+                }
             }
             if swarm.drafts {
                 let draft =
                     if swarm.rivals { "draft".to_owned() } else { format!("draft-{device}") };
                 // At the first server the token was given already, for the documents there.
-                docs.keep(draft, device, Some(usize::from(swarm.tokens)));
+                docs.keep(&draft, device, Some(usize::from(swarm.tokens)));
             }
         }
         let mut world = Self {

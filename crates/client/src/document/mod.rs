@@ -28,6 +28,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use tidelog_document::{Doctype, DoctypeHash, FoundRight};
 use tidelog_pages::AppendLedger;
 use tidelog_sync::ProbeId;
+use tidelog_types::limits::Limits;
 use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{Budget, CallId, DocumentKey, JournalId, Life, Lsn, SortedMap};
 
@@ -289,10 +290,14 @@ impl Document {
         self.replica().map_or(0, |replica| replica.undecided().count())
     }
 
-    /// What is wrong with what it shows, unless that is told: without a page that is damaged it
-    /// shows less.
-    pub(crate) fn doubt(&self) -> Option<String> {
-        if self.why_wrong().is_some() { None } else { self.replica()?.doubt() }
+    /// What does not add up, or is wrong with what it shows, unless that is told: without a page
+    /// that is damaged it shows less.
+    pub(crate) fn doubt(&self, limits: &Limits) -> Option<String> {
+        let unstored = self.unstored.doubt(self.ledger.waiting());
+        let sums =
+            unstored.or_else(|| self.synced()?.sender.doubt(limits.frames_in_flight_size_max));
+        let replica = self.replica().filter(|_| self.why_wrong().is_none());
+        sums.or_else(|| replica?.doubt())
     }
 
     /// Why it cannot be opened at all, if that is so.

@@ -43,6 +43,13 @@ impl Unstored {
         self.gathered_size + self.in_flight_size
     }
 
+    /// What does not add up, given all that waits for appends; for simulations.
+    pub(super) fn doubt<'t>(&self, waiting: impl Iterator<Item = &'t Then>) -> Option<String> {
+        let size: usize = waiting.map(Then::entries_size).sum();
+        let counted = self.in_flight_size;
+        (counted != size).then(|| format!("entries of {size} bytes in flight count {counted}"))
+    }
+
     /// An append carries what was gathered: so much.
     fn hand_over(&mut self) -> usize {
         let size = std::mem::take(&mut self.gathered_size);

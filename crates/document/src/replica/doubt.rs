@@ -18,6 +18,12 @@ impl Replica {
         if let Some(gap) = self.gap() {
             return Some(gap);
         }
+        if let Some(what) = self.undecided.doubt() {
+            return Some(what);
+        }
+        if !self.own_layers.counts(self.undecided.iter().filter_map(|it| it.layer.as_ref())) {
+            return Some(format!("layers count {:?}", self.own_layers));
+        }
         let is_built = self.built && !self.unrun && !self.stale && self.rebase.is_none();
         let is_whole = is_built && !self.is_short();
         match (is_whole, self.base) {

@@ -22,6 +22,12 @@ impl OwnLayers {
         Some(set)
     }
 
+    /// Whether it counts these layers, and no others; for simulations.
+    pub(super) fn counts<'l>(&self, layers: impl Iterator<Item = &'l PageSet>) -> bool {
+        let sizes: Vec<usize> = layers.map(|layer| layer.pages.len()).collect();
+        self.count == sizes.len() && self.pages_count == sizes.iter().sum()
+    }
+
     /// A layer that was kept is gone.
     pub(super) fn give_back(&mut self, layer: &PageSet) {
         assert!(self.count > 0, "BUG: a layer was given back that was not kept");

@@ -5,7 +5,6 @@ use std::collections::VecDeque;
 use tidelog_document::{Applied, Mutation, Verdict, public_entry};
 use tidelog_sqlite::Failure;
 use tidelog_sync::{FromRoom, Refusal, UndecidedReason, WireFrame};
-use tidelog_types::limits::TIMELINE_LIVES_KEPT_MAX;
 use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{Budget, DocumentKey, EntryId, Life, Lsn, shortened};
 
@@ -149,10 +148,11 @@ impl Document {
             }
             Err(halt) => return Err(halt),
         };
+        let kept_max = self.authority.view().limits().timeline_lives_kept_max;
         let known = self.served(timeline)?;
         known.wanted = lsn.next();
         known.lives.note(life, lsn);
-        known.lives.forget(TIMELINE_LIVES_KEPT_MAX, lsn);
+        known.lives.forget(kept_max, lsn);
         self.moved_on(Some(public));
         Ok(Fate::Decided(applied))
     }

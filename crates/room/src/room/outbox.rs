@@ -251,6 +251,14 @@ impl Outbox {
         lost
     }
 
+    /// What does not add up; for simulations.
+    pub(super) fn doubt(&self) -> Option<String> {
+        let waiting: usize = self.ledger.waiting().map(held_of).sum();
+        let staged: usize = self.staging.values().map(|staging| staging.held).sum();
+        let held = self.held;
+        (held != waiting + staged).then(|| format!("{held} held for {waiting} and {staged} staged"))
+    }
+
     pub(super) fn in_flight_count(&self) -> usize {
         self.ledger.in_flight_count() + self.staging.len()
     }

@@ -198,6 +198,23 @@ impl Subscriber {
         }
     }
 
+    /// What does not add up, given whether something is being read for it; for simulations.
+    pub(super) fn doubt(&self, is_read_for: bool) -> Option<String> {
+        let follower = self.follower.as_ref();
+        let received = follower.map_or(Lsn::FIRST, Follower::received);
+        let sum: usize = self.in_flight.iter().map(|(_, size)| size).sum();
+        let is_on_its_way = self.in_flight.iter().all(|(end, _)| *end > received);
+        let reads = follower.is_some_and(Follower::is_catching_up);
+        let is_so = sum == self.in_flight_size && is_on_its_way && reads == is_read_for;
+        let Self { channel_id, in_flight, in_flight_size, .. } = self;
+        (!is_so).then(|| {
+            format!(
+                "{channel_id:?}: {in_flight:?} count {in_flight_size}, received {received}, \
+                 read for: {reads}, and {is_read_for}"
+            )
+        })
+    }
+
     /// A client that says nothing of what it has received is sent no more than this, and later one
     /// entry for the rest: so what it has not read yet is a bounded amount of its memory.
     fn has_room(&self) -> bool {

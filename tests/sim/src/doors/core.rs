@@ -194,7 +194,7 @@ impl CoreDoor {
                 self.refusals.are_stored(&stored, is_on_its_way, now_ms);
                 let later = self.asked.split_off(&Ticket(ticket.0 + 1));
                 for (document, calls) in mem::replace(&mut self.asked, later).into_values() {
-                    let asked_count = self.lines.asked_count(&document.document);
+                    let asked_count = self.lines.asked_count(&document.to_string());
                     self.refused.entry(document).or_default().asked_count = asked_count;
                     self.durable.extend(calls);
                 }
@@ -205,8 +205,8 @@ impl CoreDoor {
                     let loses_entries = lost.fold(false, |any, (_, owed)| any | owed.has_entries);
                     let loses_entries = loses_entries && !self.lines.is_local(&document.document);
                     self.refusals.is_refused(&document, self.newest, loses_entries);
-                    self.rejections.is_read_anew(&document.document);
-                    self.lines.is_read_anew(&document.document);
+                    self.rejections.is_read_anew(&document.to_string());
+                    self.lines.is_read_anew(&document.to_string());
                     return self.is_refused(document, *ticket, now_ms);
                 }
             }
@@ -229,14 +229,14 @@ impl CoreDoor {
                 self.notes.is_opened(document, state.as_deref());
                 self.entries.is_opened(document, state.as_deref());
                 self.refusals.is_read(document);
-                self.rejections.is_read_anew(&document.document);
+                self.rejections.is_read_anew(&document.to_string());
                 let position = state.as_ref().and_then(|state| state.storage);
                 self.lines.stands_at(document, position);
-                self.lines.runs.opens(&document.document);
+                self.lines.runs.opens(&document.to_string());
                 let timeline = state.iter().flat_map(|state| &state.timeline);
                 for frame in timeline.flat_map(|timeline| &timeline.frames) {
                     self.durable.insert(frame.call);
-                    self.lines.runs.is_here(frame.call, &document.document);
+                    self.lines.runs.is_here(frame.call, &document.to_string());
                 }
             }
             _ => {}
@@ -251,7 +251,7 @@ impl CoreDoor {
         ticket: Ticket,
         now_ms: u64,
     ) -> Result<(), String> {
-        let asked_count = self.lines.asked_count(&document.document);
+        let asked_count = self.lines.asked_count(&document.to_string());
         let Refused { times, last, asked_count: before } =
             self.refused.entry(document).or_default();
         // What was under way already is refused with it.
@@ -319,7 +319,7 @@ impl CoreDoor {
         self.entries.leaves(append);
         let Some(kept) = kept else { return Ok(()) };
         self.entries.may_be_kept(&kept)?;
-        self.rejections.is_recorded(&append.document.document, &kept)
+        self.rejections.is_recorded(&append.document.to_string(), &kept)
     }
 
     /// A mutation is told to be an entry that it was written down as.
@@ -341,7 +341,7 @@ impl CoreDoor {
 
     /// Since when what a tab was told last of what is wrong with a document has been over, as far
     /// as this core can know.
-    pub(crate) fn over_since(&self, document: &str, failure: &CallFailure) -> Option<u64> {
+    pub(crate) fn over_since(&self, document: &DocumentKey, failure: &CallFailure) -> Option<u64> {
         let is_served = self.is_let_in && self.page_server.is_some();
         is_served.then(|| self.refusals.over_since(document, failure)).flatten()
     }

@@ -14,6 +14,7 @@ use tidelog_sync::{
 use tidelog_types::limits::{Limits, PAGE_SIZE};
 use tidelog_types::{CallId, DocumentKey, ErrorCode, Lsn, Position};
 
+use super::name_of;
 use super::runs::Runs;
 
 /// What a core and its servers have said to each other, and what its tabs asked for.
@@ -22,7 +23,7 @@ pub(crate) struct LineDoor {
     /// The address of each socket.
     sockets: BTreeMap<SocketId, String>,
     channels: BTreeMap<(SocketId, Channel), Followed>,
-    /// The document of each handle.
+    /// The document of each handle, and whose copy it is.
     documents: BTreeMap<(TabId, Handle), String>,
     /// The handles that open, or sync, or mutate by each call that was not answered.
     opens: BTreeMap<(TabId, Call), Handle>,
@@ -148,13 +149,14 @@ impl LineDoor {
         match message {
             ToCore::Ask { call, handle, request } => match request {
                 Request::Open(open) => {
-                    self.is_asked(&open.document);
-                    self.runs.learns(&open.document, open.doctype.hash());
-                    self.documents.insert((tab, *handle), open.document.clone());
+                    let document = name_of(open);
+                    self.is_asked(&document);
+                    self.runs.learns(&document, open.doctype.hash());
+                    self.documents.insert((tab, *handle), document.clone());
                     self.opens.insert((tab, *call), *handle);
                     self.refused.remove(&(tab, *handle));
-                    let is_held = self.is_held(&open.document);
-                    let word = self.words.entry(open.document.clone()).or_default();
+                    let is_held = self.is_held(&document);
+                    let word = self.words.entry(document).or_default();
                     if !is_held {
                         word.least = 0;
                     }
@@ -244,7 +246,7 @@ impl LineDoor {
     /// The page server has said where the storage journal of a document stands, or that more of the
     /// document is durable.
     pub(super) fn stands_at(&mut self, document: &DocumentKey, position: Option<Position>) {
-        let is_at = position.map(|position| (document.document.clone(), position));
+        let is_at = position.map(|position| (document.to_string(), position));
         self.durable.extend(is_at);
     }
 

@@ -16,6 +16,9 @@ mod tab;
 mod talk;
 mod wake;
 
+use tidelog_client::OpenRequest;
+use tidelog_types::DocumentKey;
+
 pub(crate) use self::core::CoreDoor;
 pub(crate) use room::RoomDoor;
 pub(crate) use room_notes::RoomNotes;
@@ -23,3 +26,10 @@ pub(crate) use store::StoreDoor;
 pub(crate) use tab::TabDoor;
 pub(crate) use talk::Talk;
 pub(crate) use wake::WakeDoor;
+
+/// What names a document that a tab opens, and whose copy it is. That of a device is named as it is
+/// on the server.
+fn name_of(open: &OpenRequest) -> String {
+    let OpenRequest { document, user, .. } = open;
+    DocumentKey { document: document.clone(), user: user.clone() }.to_string()
+}

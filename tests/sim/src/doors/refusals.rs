@@ -15,7 +15,7 @@ use tidelog_types::{DocumentKey, ErrorCode, Remedy};
 pub(super) struct Refusals {
     open: BTreeMap<DocumentKey, Refusal>,
     /// Since when each document has been well, of those that were not.
-    well_since_ms: BTreeMap<String, u64>,
+    well_since_ms: BTreeMap<DocumentKey, u64>,
 }
 
 struct Refusal {
@@ -42,7 +42,7 @@ impl Refusals {
         newest: Option<Ticket>,
         loses_entries: bool,
     ) {
-        self.well_since_ms.remove(&document.document);
+        self.well_since_ms.remove(document);
         let before = self.open.remove(document);
         let lacks_entries = loses_entries || before.is_some_and(|before| before.lacks_entries);
         let refusal = Refusal { newest, lacks_entries, is_read: false };
@@ -69,13 +69,13 @@ impl Refusals {
             let is_over = refusal.is_read && since().next().is_some();
             is_over && !refusal.lacks_entries && !is_on_its_way(document)
         });
-        let well = well.map(|(document, _)| (document.document, now_ms));
+        let well = well.map(|(document, _)| (document, now_ms));
         self.well_since_ms.extend(well);
     }
 
     /// Whether what is said to be wrong is over, since when at least.
-    pub(super) fn over_since(&self, document: &str, failure: &CallFailure) -> Option<u64> {
-        let is_open = self.open.keys().any(|it| it.document == document);
+    pub(super) fn over_since(&self, document: &DocumentKey, failure: &CallFailure) -> Option<u64> {
+        let is_open = self.open.keys().any(|it| it == document);
         if !is_of_append(failure) || is_open {
             return None;
         }

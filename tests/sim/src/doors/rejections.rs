@@ -9,6 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use tidelog_client::{Call, FromCore, Handle, Input, KeptRejections, Request, TabId, ToCore};
 use tidelog_types::CallId;
 
+use super::name_of;
+
 type Holder = (TabId, Handle);
 
 /// What one core has told of rejections.
@@ -58,7 +60,7 @@ impl RejectionsDoor {
         match message {
             ToCore::Ask { call, handle, request } => match request {
                 Request::Open(open) => {
-                    self.documents.insert((tab, *handle), open.document.clone());
+                    self.documents.insert((tab, *handle), name_of(open));
                     self.opens.insert((tab, *call), *handle);
                 }
                 Request::Mutate(mutate) => {

@@ -58,6 +58,9 @@ impl StoreDoor {
         self.door.leaves(replies, server.is_broken())?;
         if !server.wants_poll() && !self.disk.has_held_flushes() {
             self.door.rests()?;
+            if server.is_behind() || server.holds_back() {
+                return Err("a store at rest holds something back".to_owned());
+            }
         }
         let Some((document, stand)) = self.door.take_durable() else { return Ok(()) };
         self.looks += 1;

@@ -2,6 +2,7 @@
 
 use tidelog_client::{TabId, ToCore};
 use tidelog_tab::Input as ToTab;
+use tidelog_types::DocumentKey;
 use tidelog_types::limits::CALL_SETTLES_MS;
 
 use super::event::Event;
@@ -267,15 +268,15 @@ impl World {
         }
         // From when it is asked until it is said, what is not decided may go or stay.
         let mut others = self.devices[device].tabs.values();
-        let is_alone = !others.any(|tab| tab.deletes(&docs.spec(doc).name));
+        let is_alone = !others.any(|tab| tab.deletes(&docs.spec(doc).key));
         let destroy = self.tab(device, tab).destroy(&docs, doc, force, now_ms);
         self.judge.may_drop(doc, device, self.host_of(doc).is_none(), is_alone);
         self.send_to_core(device, tab, vec![destroy]);
     }
 
-    pub(super) fn destroyed(&mut self, device: usize, document: &str) {
+    pub(super) fn destroyed(&mut self, device: usize, document: &DocumentKey) {
         let all = self.docs.of(device);
-        let doc = all.into_iter().find(|doc| self.docs.spec(*doc).name == document);
+        let doc = all.into_iter().find(|doc| self.docs.spec(*doc).key == *document);
         if let Some(doc) = doc {
             self.note(&format!("device {device}: {document} is deleted"));
             self.judge.dropped(doc, device, self.host_of(doc).is_none());
@@ -285,9 +286,9 @@ impl World {
     }
 
     /// A copy was not deleted, its tab was told, and nothing of it was.
-    pub(super) fn stays(&mut self, device: usize, document: &str) {
+    pub(super) fn stays(&mut self, device: usize, document: &DocumentKey) {
         let all = self.docs.of(device);
-        let doc = all.into_iter().find(|doc| self.docs.spec(*doc).name == document);
+        let doc = all.into_iter().find(|doc| self.docs.spec(*doc).key == *document);
         if let Some(doc) = doc {
             self.judge.stays(doc, device);
         }
@@ -356,7 +357,7 @@ impl World {
     /// Whoever was told that the disk has refused something is told when that is over.
     fn must_be_over(&self, here: &Device, tab: &Tab) -> Result<(), String> {
         for (doc, failure) in tab.failures() {
-            let document = &self.docs.spec(doc).name;
+            let document = &self.docs.spec(doc).key;
             let over_since = here.core_door.over_since(document, failure);
             if over_since.is_some_and(|at_ms| at_ms + SHOWN_MS < self.now_ms + here.skew_ms) {
                 return Err(format!("it is told of {document} what is over: {failure:?}"));

@@ -3,7 +3,6 @@
 use std::fmt::Write as _;
 
 use tidelog_client::TabId;
-use tidelog_types::DocumentKey;
 
 use super::{SETTLE_MS, World};
 use crate::app::Wish;
@@ -111,10 +110,10 @@ impl World {
         self.pass(LEFT_MS)?;
         for device in 0..self.devices.len() {
             let tab = self.any_tab(device)?;
-            let names = self.docs.of(device).into_iter().map(|doc| &self.docs.spec(doc).name);
-            let mut left = names.filter(|name| self.devices[device].tabs[&tab].deletes(name));
-            if let Some(name) = left.next() {
-                return Err(format!("device {device}: {name} is not deleted"));
+            let keys = self.docs.of(device).into_iter().map(|doc| &self.docs.spec(doc).key);
+            let mut left = keys.filter(|key| self.devices[device].tabs[&tab].deletes(key));
+            if let Some(key) = left.next() {
+                return Err(format!("device {device}: {key} is not deleted"));
             }
         }
         Ok(())
@@ -338,9 +337,9 @@ impl World {
 
     /// Whether a draft, or another one of its name, is the server's.
     fn is_moved(&self, doc: Doc) -> bool {
-        let name = &self.docs.spec(doc).name;
+        let key = &self.docs.spec(doc).key;
         let mut moved = self.devices.iter().flat_map(|device| &device.moved);
-        moved.any(|moved| self.docs.spec(*moved).name == *name)
+        moved.any(|moved| self.docs.spec(*moved).key == *key)
     }
 
     fn sync_all(&mut self, when: &str) -> Result<(), String> {
@@ -381,7 +380,7 @@ impl World {
                     return Err(format!(
                         "{when}, device {device} differs from the server in {}: {} and {} bytes, \
                          first difference at {first:?}",
-                        self.docs.spec(doc).name,
+                        self.docs.spec(doc).key,
                         ours.len(),
                         theirs.len(),
                     ));
@@ -610,8 +609,7 @@ impl World {
     }
 
     fn export_host(&mut self, host: usize, doc: Doc, when: &str) -> Result<Vec<u8>, String> {
-        let name = &self.docs.spec(doc).name;
-        let document = DocumentKey::new(name, "").map_err(|error| error.to_string())?;
+        let document = self.docs.spec(doc).key.clone();
         self.exported = None;
         let deadline = self.now_ms + SETTLE_MS;
         let mut is_asked = false;

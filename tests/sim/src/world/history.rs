@@ -311,7 +311,7 @@ impl World {
             return Ok(());
         }
         self.note(&format!("server {host}: {doc:?} is to be deleted"));
-        let document = DocumentKey::new(&self.docs.spec(doc).name, "").expect("BUG: a bad name");
+        let document = self.docs.spec(doc).key.clone();
         if self.rng.once_in(2) {
             // What comes before it may be on its way to the disk, and not get there.
             self.fill_server(host);
@@ -408,9 +408,8 @@ impl World {
     /// The mutations that are applied in a document as it lies on a disk, and who has which claim;
     /// nothing if it cannot be read, since something has rotted.
     pub(super) fn names_on(&self, disk: &CrashDevice, doc: Doc) -> Result<Option<Applied>, String> {
-        let name = &self.docs.spec(doc).name;
-        let document = DocumentKey::new(name, "").map_err(|error| error.to_string())?;
-        let Some(file) = file_in(disk, &document, &self.swarm)? else { return Ok(None) };
+        let document = &self.docs.spec(doc).key;
+        let Some(file) = file_in(disk, document, &self.swarm)? else { return Ok(None) };
         if file.is_empty() {
             return Ok(Some(Applied::default()));
         }

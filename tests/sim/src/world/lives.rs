@@ -258,18 +258,32 @@ impl World {
     }
 
     /// A tab opens the document that its device keeps for itself while that is being deleted: it
-    /// begins anew once it is gone.
+    /// begins anew once it is gone, or is what it was where there was no room for the deletion,
+    /// whose tab may be gone by then.
     pub(super) fn open_behind_deletion(&mut self) -> Result<(), String> {
         let device = self.rng.index(self.devices.len());
+        self.open_tab(device);
         self.pass(OPEN_MS)?;
         let Some(diary) = self.diary_of(device) else { return Ok(()) };
+        let has_room = self.rng.once_in(2);
+        if !has_room {
+            self.fill_disk(device);
+        }
         for _ in 0..DELETIONS {
-            let Some(tab) = self.holders(device, diary).first().copied() else { break };
+            let holders = self.holders(device, diary);
+            let (Some(tab), Some(other)) = (holders.first(), holders.last()) else { break };
+            let (tab, other) = (*tab, *other);
             self.destroy(device, tab, diary, true);
             let ms = self.rng.below(DELETED_MS);
             self.pass(ms)?;
-            if self.devices[device].tabs.get(&tab).is_some_and(|it| !it.wants(diary)) {
-                self.make_again(device, tab, diary);
+            if self.devices[device].tabs.get(&other).is_some_and(|it| !it.wants(diary)) {
+                self.make_again(device, other, diary);
+            }
+            if !has_room && tab != other && self.rng.once_in(2) {
+                self.pass(ms)?;
+                if self.devices[device].tabs.contains_key(&tab) {
+                    self.close_this_tab(device, tab);
+                }
             }
             self.pass(KEPT_MS)?;
         }
