@@ -168,6 +168,8 @@ pub(crate) struct Asked {
     before: BTreeSet<Call>,
     /// Whether that is so only if nothing went wrong on the device since.
     is_fragile: bool,
+    /// Whether its app asks once more, behind what it has asked meanwhile.
+    pub(crate) is_again: bool,
     /// Whether it was said that it takes its time.
     pub(crate) is_late: bool,
     /// It asks for what cannot be, and this is what it has to be told.
@@ -971,7 +973,8 @@ impl Tab {
                     return Ok(());
                 }
                 // A core that comes later finds what was recorded, and is asked the query again.
-                let mut later = self.names.range(call..).filter(|_| asked.at_ms > trouble_ms);
+                let is_first = !asked.is_again && asked.at_ms > trouble_ms;
+                let mut later = self.names.range(call..).filter(|_| is_first);
                 if let Some((_, name)) = later.find(|(_, name)| names.contains(name)) {
                     return Err(format!("a query shows {name}, which was issued after it"));
                 }
@@ -1147,6 +1150,7 @@ impl Tab {
                 must,
                 before: BTreeSet::new(),
                 is_fragile: false,
+                is_again: false,
                 is_late: false,
                 mistake: None,
             },

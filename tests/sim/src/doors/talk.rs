@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use tidelog_pages::{StoreReply, StoreRequest, Ticket};
 use tidelog_room::{Ask, ConnId, Room, RoomEffect, RoomInput, entry_size};
 use tidelog_sync::{Channel, EntryPart, FromRoom, FromServer, Intent, ProbeId, Refusal, ToRoom};
-use tidelog_types::limits::Limits;
+use tidelog_types::limits::{Limits, TIMELINE_LIVES_KEPT_MAX};
 use tidelog_types::{Chain, DocumentKey, JournalId, Lsn, Position};
 
 /// What was said between a room and its clients, and what it waits for.
@@ -344,10 +344,12 @@ impl Talk {
 
     /// Whether the reason of a refusal is so.
     fn may_refuse(&self, refusal: &Refusal) -> Result<(), String> {
+        // A frame that comes twice may be of a life that is not remembered any more.
+        let forgets_lives = self.limits.timeline_lives_kept_max < TIMELINE_LIVES_KEPT_MAX;
         let is_so = match refusal {
             Refusal::Missing => self.was_destroyed || self.is_absent == Some(true),
             Refusal::Exists => self.is_absent == Some(false),
-            Refusal::Parted => self.may_part || self.has_strangers,
+            Refusal::Parted => self.may_part || self.has_strangers || forgets_lives,
             Refusal::Damaged => self.is_damaged,
             Refusal::Storage { .. } => self.has_failed || self.is_damaged,
             Refusal::DoctypeMismatch { .. } => self.has_strangers || self.forks,

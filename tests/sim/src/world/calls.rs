@@ -300,7 +300,7 @@ impl World {
         let Some(here) = self.devices[device].tabs.get_mut(&tab) else { return };
         let same = |asked: &&mut crate::tab::Asked| asked.message == message;
         if let Some(asked) = here.unsettled.values_mut().find(same) {
-            asked.at_ms = now_ms;
+            (asked.at_ms, asked.is_again) = (now_ms, true);
             self.send_to_core(device, tab, vec![message]);
         }
     }
