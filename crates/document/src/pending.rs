@@ -41,8 +41,8 @@ impl<T: Called> Pending<T> {
         Some(oldest)
     }
 
-    /// What of it is not found by its call, or is and is not there; for simulations. A call that was
-    /// issued twice is found where it stands last.
+    /// What is not found by its call, or is found and not there; for simulations. A call that was
+    /// issued twice is found at its last place.
     pub fn doubt(&self) -> Option<String> {
         let mut places = BTreeMap::new();
         for (nth, issued) in self.queue.iter().enumerate() {

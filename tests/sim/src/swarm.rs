@@ -492,8 +492,7 @@ impl Swarm {
         }
         let mut old = Rng::new(seed.rotate_left(36) ^ !seed);
         if old.once_in(4) && !swarm.devices_part() {
-            // More cores have written than a long time makes otherwise. Of copies of a device nobody
-            // could tell.
+            // As if more cores had written than there are. Of copies of a device nobody could tell.
             swarm.limits.timeline_lives_kept_max = 1 + old.index(2);
             swarm.troubles.extend([Trouble::KillCore; 3]);
         }

@@ -176,7 +176,7 @@ impl World {
         for device in 0..swarm.devices {
             if swarm.diaries {
                 // Some are a user's copy of what others share by that name.
-                if seed % 3 == 0 {
+                if seed.is_multiple_of(3) {
                     docs.keep_of("ada", "ledger", device);
                 } else {
                     docs.keep(&format!("diary-{device}"), device, None);
