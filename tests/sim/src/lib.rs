@@ -61,15 +61,15 @@
 //! (`doors/talk.rs`), and its notes say who wrote what is beside them (`doors/room_notes.rs`); no
 //! core says what has no place on its line, tells its tabs another thing of that, keeps more notes
 //! than it may, or forgets to ask when it has to be woken (`doors/line.rs`, `doors/core_notes.rs`,
-//! `doors/wake.rs`); no room and no core counts what is not there, or keeps anything for somebody who
-//! is gone (`Room::doubt`, `Client::doubt`); each page server answers each request once, in its turn
-//! and with what is so, and comes to rest when nobody asks it for anything, holding nothing back
-//! (`doors/store.rs`); no tab takes what it
-//! asked for the cause of more deaths than there were, or waits for a core or a worker without end
-//! (`doors/tab.rs`); no core tells of what the disk has refused once that is over
-//! (`doors/refusals.rs`), calls a mutation an entry that it never was (`doors/entries.rs`), or
-//! tells a rejection twice, or none before its record has that no more (`doors/rejections.rs`); no
-//! tab is told what it did not ask for on top of what it has not heard.
+//! `doors/wake.rs`); no room and no core counts what is not there, or keeps anything for somebody
+//! who is gone (`Room::doubt`, `Client::doubt`); each page server answers each request once, in its
+//! turn and with what is so, and comes to rest when nobody asks it for anything, holding nothing
+//! back (`doors/store.rs`); no tab takes what it asked for the cause of more deaths than there
+//! were, or waits for a core or a worker without end (`doors/tab.rs`); no core tells of what the
+//! disk has refused once that is over (`doors/refusals.rs`), calls a mutation an entry that it
+//! never was (`doors/entries.rs`), or tells a rejection twice, or none before its record has that
+//! no more (`doors/rejections.rs`); no tab is told what it did not ask for on top of what it has
+//! not heard.
 //!
 //! When the faults have stopped, all sides converge byte for byte, live queries show what there is,
 //! tabs are told so, what is issued then is confirmed (in documents that may be full, decided), and
