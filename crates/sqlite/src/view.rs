@@ -299,6 +299,12 @@ impl View {
         lock(&self.base).pool.get(pgid).cloned()
     }
 
+    /// Whether this page of the base is in memory. It does not count as used by that.
+    #[must_use]
+    pub fn has_base_page(&self, pgid: Pgid) -> bool {
+        lock(&self.base).pool.has(pgid)
+    }
+
     /// What readers see as a SQLite file; `None` while a page of it is not in memory.
     #[must_use]
     pub fn image(&self) -> Option<Vec<u8>> {

@@ -74,6 +74,7 @@ pub(crate) const ALL_CELLS: &str = "
         select iif(sum(puts) = (select puts from total), count(*), -1) from cell
     ) from cell order by n";
 
+/// The keys of its parts are negative: SQLite writes those, as those of 64 bits, in nine bytes.
 const FIRST: &str = "
     create table entry (seq integer primary key, id text not null, at integer not null, body blob)
     strict;
@@ -89,8 +90,9 @@ const FIRST: &str = "
     create table part (entry integer not null references entry (seq), n integer not null) strict;
     create trigger counted after insert on entry begin
         update total set entries = entries + 1;
-        insert into part select new.seq, value from (select 1 as value union all select 2)
-        where new.seq % 3 = 0;
+        insert into part (rowid, entry, n)
+        select value - 3 * new.seq, new.seq, value
+        from (select 1 as value union all select 2) where new.seq % 3 = 0;
     end;";
 
 const SECOND: &str = "

@@ -10,13 +10,14 @@ use tidelog_disk::{CrashDevice, CrashDisk};
 use tidelog_document::FoundRight;
 use tidelog_pages::{OwnerId, PageServer, StoreReply, StoreRequest};
 use tidelog_room::{
-    Answer, Ask, ConnId, Outlets, Room, RoomEffect, RoomInput, RoomSettings, entry_size,
+    Answer, Ask, Caution, ConnId, Outlets, Room, RoomEffect, RoomInput, RoomSettings, entry_size,
 };
 use tidelog_sync::{Channel, CodedPage, FromRoom, FromServer, Refusal, ToRoom, ToServer};
 use tidelog_types::limits::{Limits, PAGE_SIZE};
 use tidelog_types::{DocumentKey, JournalId, Life, Page, Pgid};
 
 use crate::device::{crash, kill, open_store_if};
+use crate::doors::Names;
 use crate::doors::RoomDoor;
 use crate::doors::RoomNotes;
 use crate::doors::StoreDoor;
@@ -77,6 +78,7 @@ struct RoomHere {
     door: RoomDoor,
     talk: Talk,
     notes: RoomNotes,
+    names: Arc<Names>,
 }
 
 impl RoomHere {
@@ -422,7 +424,9 @@ impl Running {
                 found_right: self.found_right.clone(),
             };
             let outlets = Arc::clone(&self.ways) as Arc<dyn Outlets>;
-            let room = Room::new(document.clone(), settings, self.seed.seed(), outlets);
+            let names = Arc::new(Names::default());
+            let room = Room::new(document.clone(), settings, self.seed.seed(), outlets)
+                .with_caution(Arc::clone(&names) as Arc<dyn Caution>);
             let owner = self.new_owner(document);
             let (inbox, door) = (VecDeque::new(), RoomDoor::default());
             let may_part = swarm.devices_part() || swarm.servers_go_back();
@@ -430,7 +434,7 @@ impl Running {
             let mut talk = Talk::new(swarm.limits, self.is_damaged, may_part, doubts);
             talk.forks = swarm.forks();
             let notes = RoomNotes::new(swarm.limits);
-            let here = RoomHere { room, owner, inbox, door, talk, notes };
+            let here = RoomHere { room, owner, inbox, door, talk, notes, names };
             self.rooms.insert(document.clone(), here);
         }
         let here = self.rooms.get_mut(document).expect("BUG: made above");
@@ -489,6 +493,10 @@ impl Running {
             wrong = wrong.or(here.door.leaves(&effect).err());
             wrong = wrong.or(here.talk.leaves(document, &effect).err());
             wrong = wrong.or(here.notes.leaves(document, &effect, &mut self.journals).err());
+            // What is no mutation is rejected without a run.
+            if !self.serves_strangers {
+                wrong = wrong.or(here.names.leaves(document, &effect).err());
+            }
             match effect {
                 RoomEffect::Send { conn: EXPORTER, message } => {
                     let FromServer::About { body: FromRoom::Entry(part), .. } = message else {

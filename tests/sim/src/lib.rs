@@ -58,7 +58,8 @@
 //! room says anything to those whom it has refused, or hands its store what has no place there
 //! (`doors/room.rs`, `doors/core.rs`); a room refuses nobody without the reason that it gives,
 //! sends each follower each LSN once, and owes nobody an answer when it waits for nothing
-//! (`doors/talk.rs`), and its notes say who wrote what is beside them (`doors/room_notes.rs`); no
+//! (`doors/talk.rs`), its notes say who wrote what is beside them (`doors/room_notes.rs`), and no
+//! two frames that it runs have the same name (`doors/names.rs`); no
 //! core says what has no place on its line, tells its tabs another thing of that, keeps more notes
 //! than it may, or forgets to ask when it has to be woken (`doors/line.rs`, `doors/core_notes.rs`,
 //! `doors/wake.rs`); no room and no core counts what is not there, or keeps anything for somebody

@@ -754,7 +754,7 @@ fn shrunk(rng: &mut Rng) -> Limits {
         limits.entries_in_flight_max = 1 + rng.below(3);
     }
     if rng.once_in(3) {
-        limits.statement_steps_max = 25_000;
+        limits.statement_steps_max = 26_000;
     }
     if rng.once_in(2) {
         limits.slice = BudgetLimits::SMALLEST;

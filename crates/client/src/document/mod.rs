@@ -293,7 +293,7 @@ impl Document {
     /// What does not add up, or is wrong with what it shows, unless that is told: without a page
     /// that is damaged it shows less.
     pub(crate) fn doubt(&self, limits: &Limits) -> Option<String> {
-        let unstored = self.unstored.doubt(self.ledger.waiting());
+        let unstored = self.unstored.doubt(self.ledger.waiting()).or_else(|| self.doubt_memory());
         let sums =
             unstored.or_else(|| self.synced()?.sender.doubt(limits.frames_in_flight_size_max));
         let replica = self.replica().filter(|_| self.why_wrong().is_none());

@@ -522,6 +522,16 @@ impl Document {
         self.fail_cleared(forgotten, out);
     }
 
+    /// Pages that no disk has, and memory no more; for simulations.
+    pub(super) fn doubt_memory(&self) -> Option<String> {
+        let State::Open(open) = &self.state else { return None };
+        let view = open.view();
+        let mut kept = self.unstored.kept_by_none.iter();
+        let is_gone = |pgid: &Pgid| pgid.0 <= view.base_db_pages() && !view.has_base_page(*pgid);
+        let gone = kept.find(|pgid| is_gone(pgid))?;
+        Some(format!("page {gone:?} is on no disk, and left memory"))
+    }
+
     /// Drops pages that can be read again, beyond those that may be in memory.
     pub(super) fn evict(&self) {
         if let State::Open(open) = &self.state {

@@ -6,6 +6,7 @@ use tidelog_sqlite::{Reader, Run, Writer};
 use tidelog_types::{Lsn, PageSet};
 
 use super::Replica;
+use super::rebase::Rebase;
 use crate::program::{self, done};
 use crate::{Doctype, Verdict};
 
@@ -15,14 +16,19 @@ impl Replica {
     /// long as a rebase, and is not sliced.
     #[must_use]
     pub fn doubt(&self) -> Option<String> {
-        if let Some(gap) = self.gap() {
-            return Some(gap);
+        if let Some(what) = self.gap().or_else(|| self.left_history()) {
+            return Some(what);
         }
         if let Some(what) = self.undecided.doubt() {
             return Some(what);
         }
-        if !self.own_layers.counts(self.undecided.iter().filter_map(|it| it.layer.as_ref())) {
+        let limits = self.view.limits();
+        let layers = self.undecided.iter().filter_map(|it| it.layer.as_ref());
+        if !self.own_layers.counts(layers, limits) {
             return Some(format!("layers count {:?}", self.own_layers));
+        }
+        if let Some(what) = self.rebase.as_ref().and_then(|rebase| rebase.doubt(limits)) {
+            return Some(what);
         }
         let is_built = self.built && !self.unrun && !self.stale && self.rebase.is_none();
         let is_whole = is_built && !self.is_short();
@@ -33,6 +39,16 @@ impl Replica {
             },
             _ => None,
         }
+    }
+
+    /// Entries of a history that the authority does not have: whoever hears that forgets them, so
+    /// that the whole document comes before all others.
+    fn left_history(&self) -> Option<String> {
+        let rebased = self.rebase.as_ref().and_then(Rebase::last_position);
+        let held = rebased.or_else(|| self.staged.front().map(|it| it.position))?;
+        let behind = self.staged.iter().skip(usize::from(rebased.is_none()));
+        let comes_anew = self.anew || behind.map(|it| it.range).any(|it| it.start() == Lsn::FIRST);
+        comes_anew.then(|| format!("{held} is held, and the whole document comes behind it"))
     }
 
     /// Entries that do not follow on each other.

@@ -22,10 +22,16 @@ impl OwnLayers {
         Some(set)
     }
 
-    /// Whether it counts these layers, and no others; for simulations.
-    pub(super) fn counts<'l>(&self, layers: impl Iterator<Item = &'l PageSet>) -> bool {
+    /// Whether it counts these layers, and no others, and both bounds hold; for simulations.
+    pub(super) fn counts<'l>(
+        &self,
+        layers: impl Iterator<Item = &'l PageSet>,
+        limits: &Limits,
+    ) -> bool {
         let sizes: Vec<usize> = layers.map(|layer| layer.pages.len()).collect();
-        self.count == sizes.len() && self.pages_count == sizes.iter().sum()
+        let is_bounded =
+            self.count <= limits.layers_max && self.pages_count <= limits.layer_pages_max;
+        is_bounded && self.count == sizes.len() && self.pages_count == sizes.iter().sum()
     }
 
     /// A layer that was kept is gone.

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::mem;
 
 use tidelog_sqlite::{Failure, Reader, Run, View, Writer};
+use tidelog_types::limits::Limits;
 use tidelog_types::probe::{Probe, ran_again, reached};
 use tidelog_types::{Budget, EntryId, JournalId, Lineage, Lsn, PageSet, Pgid, Position};
 
@@ -210,6 +211,13 @@ impl Rebase {
     fn push(&mut self, set: &PageSet) {
         self.view.push(set);
         self.overlay.get_or_insert_default().absorb(set);
+    }
+
+    /// Layers that are counted wrong, or beyond their bounds; for simulations.
+    pub(super) fn doubt(&self, limits: &Limits) -> Option<String> {
+        let layers = self.ran.iter().filter_map(|(_, layer)| layer.as_ref());
+        let is_right = self.own_layers.counts(layers, limits);
+        (!is_right).then(|| format!("layers of a rebase count {:?}", self.own_layers))
     }
 
     pub(super) fn layers_count(&self) -> usize {

@@ -8,6 +8,7 @@ use std::mem;
 
 use tidelog_client::{Call, Connection, Effect, FromCore, Handle, Input, SocketId, TabId};
 use tidelog_client::{Request, Status, ToCore};
+use tidelog_document::Mutation;
 use tidelog_sync::{
     Channel, FromRoom, FromServer, Intent, ProbeId, ToRoom, ToServer, decode_message,
 };
@@ -332,6 +333,9 @@ impl LineDoor {
                 if let Some(frame) = lost {
                     return Err(format!("frame {:?} is not durable", frame.call));
                 }
+                for (frame, lsn) in frames.iter().zip(first.get()..) {
+                    may_keep(lsn, &frame.body)?;
+                }
                 let sizes: Vec<usize> = frames.iter().map(|it| it.body.len() + 64).collect();
                 followed.sends(*first, &sizes, &self.limits)?;
             }
@@ -479,6 +483,16 @@ impl LineDoor {
             return Err(format!("{document} is told to go the other way: {status:?}"));
         }
         Ok(())
+    }
+}
+
+/// A mutation says which rejections of its timeline were kept before it, and none lie behind it.
+fn may_keep(lsn: u64, body: &[u8]) -> Result<(), String> {
+    match Mutation::decode(body) {
+        Ok(Mutation { kept_rejections, .. }) if kept_rejections.get() > lsn => {
+            Err(format!("frame {lsn} says that rejections before {kept_rejections} are kept"))
+        }
+        _ => Ok(()),
     }
 }
 

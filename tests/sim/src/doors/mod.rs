@@ -6,6 +6,7 @@ mod core;
 mod core_notes;
 mod entries;
 mod line;
+mod names;
 mod refusals;
 mod rejections;
 mod room;
@@ -20,6 +21,7 @@ use tidelog_client::OpenRequest;
 use tidelog_types::DocumentKey;
 
 pub(crate) use self::core::CoreDoor;
+pub(crate) use names::Names;
 pub(crate) use room::RoomDoor;
 pub(crate) use room_notes::RoomNotes;
 pub(crate) use store::StoreDoor;

@@ -22,6 +22,8 @@ pub(crate) struct Talk {
     /// Whether they have releases of which neither succeeds the other.
     pub(crate) forks: bool,
     is_damaged: bool,
+    /// Whether something of the document is lost: nobody is to see what is left.
+    is_incomplete: bool,
     /// Whether an append or a read failed, or somebody was too slow.
     has_failed: bool,
     /// Whether there is no document; `None` until that is known.
@@ -116,6 +118,7 @@ impl Talk {
             has_strangers,
             forks: false,
             is_damaged,
+            is_incomplete: false,
             has_failed: false,
             is_absent: None,
             was_destroyed: false,
@@ -197,6 +200,7 @@ impl Talk {
                 let storage = state.as_ref().and_then(|state| state.storage);
                 self.is_damaged |= state.as_ref().is_some_and(|state| state.is_incomplete);
                 if document == key {
+                    self.is_incomplete = state.as_ref().is_some_and(|state| state.is_incomplete);
                     self.is_absent = Some(storage.is_none());
                 }
             }
@@ -273,6 +277,10 @@ impl Talk {
                 place.is_seeding = false;
                 place.owes_seed = false;
                 let opening = place.opens.pop_front();
+                // What is exported for an operator is asked for by nobody on a channel.
+                if self.is_incomplete && opening.is_some() {
+                    return Err("a document of which something is lost is opened".to_owned());
+                }
                 place.is_unclear |= !place.opens.is_empty();
                 if place.is_unclear {
                     place.served = None;

@@ -6,17 +6,22 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use tidelog_disk::CrashDevice;
-use tidelog_types::DocumentKey;
+use tidelog_room::ConnId;
+use tidelog_sync::{Channel, Intent, ToRoom, ToServer, codec};
+use tidelog_types::{ClientId, DocumentKey, JournalId};
 
 use super::World;
 use super::event::Event;
 use super::sockets::Muted;
-use crate::app::Release;
+use crate::app::{Release, doctype};
 use crate::device::{Device, crash, damage_log, file_in, kill, rot};
 use crate::docs::Doc;
 use crate::reference::Found;
 use crate::swarm::History;
 use crate::tab::Tab;
+
+/// One who is on no device.
+const NEWCOMER: ConnId = ConnId(u64::MAX - 1);
 
 /// Names from here on are claimed in one moment only.
 const CLAIMED_ONCE: u64 = 1_000_000;
@@ -286,7 +291,34 @@ impl World {
         } else if rot(&here.disk, &mut self.rng) {
             self.note(&format!("server {host}: a page rots"));
         }
-        self.find_rotten((0..self.devices.len()).collect())
+        self.find_rotten((0..self.devices.len()).collect())?;
+        if self.hosts[host].has_damaged_log { self.come_anew(host) } else { Ok(()) }
+    }
+
+    /// One who has nothing asks a server for all that it has: what it is shown is for the server's
+    /// doors to judge.
+    fn come_anew(&mut self, host: usize) -> Result<(), String> {
+        let life = self.hosts[host].life;
+        let hello = ToServer::Hello { client: ClientId([1; 16]), token: None };
+        let opens = self.docs_of_host(host).into_iter().map(|doc| ToRoom::Open {
+            document: self.docs.spec(doc).key.document.clone(),
+            doctype: codec::encode(&doctype(Release::First)),
+            timeline: JournalId([1; 16]),
+            have: None,
+            intent: Intent::Follow,
+        });
+        let about = (1..).zip(opens);
+        let about = about.map(|(at, body)| ToServer::About { channel: Channel(at), body });
+        for message in [hello].into_iter().chain(about).collect::<Vec<_>>() {
+            let done = self.hosts[host].hear(NEWCOMER, message);
+            self.host_did(host, done);
+        }
+        self.pass(DECIDED_MS)?;
+        if self.hosts[host].life == life {
+            let done = self.hosts[host].left(NEWCOMER);
+            self.host_did(host, done);
+        }
+        Ok(())
     }
 
     /// A server that has a document, or may be handed one.
