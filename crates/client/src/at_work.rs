@@ -26,6 +26,11 @@ impl AtWork {
         name.key.clone().filter(|_| name.is_at_work)
     }
 
+    /// Whether work on this document is named as such.
+    pub(crate) fn names(&self, key: &DocumentKey) -> bool {
+        self.on(key, || self.document().as_ref() == Some(key))
+    }
+
     /// Work on this document.
     pub(crate) fn on<T>(&self, key: &DocumentKey, work: impl FnOnce() -> T) -> T {
         self.begin(key);

@@ -116,7 +116,11 @@ impl Client {
         let of_documents = documents.find_map(|(key, document)| {
             of_document(document).map(|what| format!("{}: {what}", key.document))
         });
-        self.flow.doubt().or(of_documents)
+        let misnamed = || {
+            let key = self.documents.keys().find(|key| !self.at_work.names(key))?;
+            Some(format!("work on {key} is taken for work on another document"))
+        };
+        self.flow.doubt().or(of_documents).or_else(misnamed)
     }
 
     /// Whether the data were cleared under this core: it can keep nothing more, and another one

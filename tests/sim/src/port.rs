@@ -169,7 +169,9 @@ impl Port {
             self.door.core_is_gone();
             self.door.core_died();
         }
-        for effect in self.machine.step(now_ms, input) {
+        let effects = self.machine.step(now_ms, input);
+        let gives_up = TabDoor::gives_up(input, &effects);
+        for effect in effects {
             match effect {
                 Effect::Post { kind, message } => {
                     let message = self.post(&kind, &message);
@@ -214,6 +216,10 @@ impl Port {
             }
         }
         let rests = self.door.rests().and_then(|()| self.door.sleeps(self.wake_at_ms));
+        let rests = rests.and_then(|()| match gives_up {
+            true => TabDoor::has_given_up(self.asked.values()),
+            false => Ok(()),
+        });
         followed.wrong = followed.wrong.take().or(rests.err());
         followed
     }

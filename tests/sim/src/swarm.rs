@@ -142,6 +142,8 @@ pub(crate) enum History {
     FailUnheard,
     /// The tab that hands a document over is closed, and another one works on.
     CloseOffering,
+    /// Whoever hands a document over gets to the same part of it each time.
+    BreakOffering,
     /// A tab of a new release opens a document that is amid a rebase.
     ReleaseAmid,
     /// Tabs say in turns whether a document is to stay away from its server, and its core dies.
@@ -511,6 +513,18 @@ impl Swarm {
             // Who has enough to hear is told what is about to be forgotten.
             swarm.limits.tab_unheard_size_max = 4 << 10;
             swarm.troubles.extend([Trouble::BusyTab; 2]);
+        }
+        let mut parts = Rng::new(seed.rotate_left(44) ^ !seed);
+        if parts.once_in(24) {
+            swarm.history = vec![(parts.below(swarm.actions), History::BreakOffering)];
+            (swarm.drafts, swarm.rivals, swarm.limits.message_pages_max) = (true, false, 1);
+            // Not all of it is on its way before the first part is taken.
+            let few = swarm.limits.catch_up_pages.min(2);
+            swarm.limits.catch_up_pages = few;
+            (swarm.limits.catch_up_pages_max, swarm.limits.seed_pages_ahead_max) = (few, few);
+            (swarm.release_at, swarm.fills, swarm.drains, swarm.logs_rot) =
+                (None, false, false, false);
+            swarm.limits.document_pages_max = Limits::DEFAULT.document_pages_max;
         }
         let mut forked = Rng::new(seed.rotate_left(12) ^ seed);
         if forked.once_in(24) {

@@ -22,6 +22,9 @@ const HEARD_MS: u64 = 1_000;
 /// Milliseconds that a server may take for the next pages of a document that it takes in.
 const HAND_OVER_MS: u64 = 60_000;
 
+/// Milliseconds after which an app whose listener has thrown has another one.
+const LISTENS_ANEW_MS: u64 = 300;
+
 /// Cores that have to die over a live query before its tab gives it up.
 const DEATHS_MAX: u32 = 3;
 
@@ -82,6 +85,9 @@ pub(crate) struct Tab {
     called_back: BTreeMap<Doc, u64>,
     /// Mutations of whose rejection a listener was told.
     pub(crate) told_rejections: BTreeSet<String>,
+    /// Since when there is no listener that has not thrown, and where the one after that listens.
+    threw: BTreeMap<Handle, u64>,
+    listens_anew: BTreeSet<Handle>,
     pub(crate) exported: BTreeMap<Doc, Vec<u8>>,
     /// Nobody on its device holds anything any more.
     pub(crate) is_leaving: bool,
@@ -267,6 +273,8 @@ impl Tab {
             away: BTreeMap::new(),
             called_back: BTreeMap::new(),
             told_rejections: BTreeSet::new(),
+            threw: BTreeMap::new(),
+            listens_anew: BTreeSet::new(),
             exported: BTreeMap::new(),
             is_leaving: false,
         }
@@ -590,6 +598,14 @@ impl Tab {
                     return Err(format!("the status says {failure:?}"));
                 }
                 self.statuses.insert(handle, (self.port.core, status));
+                let is_due = |at_ms: &mut u64| *at_ms + LISTENS_ANEW_MS <= now_ms;
+                let threw = self.threw.get_mut(&handle).is_some_and(is_due);
+                if threw && self.holds(handle) {
+                    // It is told again of what came before those that it has dealt with.
+                    self.threw.remove(&handle);
+                    self.listens_anew.insert(handle);
+                    heard.answers.push(ToCore::ListenRejections { handle });
+                }
             }
             FromCore::RejectionNews { handle, id, args, lsn, reason, .. } => {
                 let Some((_, Value::Text(name))) = args.first() else {
@@ -598,11 +614,13 @@ impl Tab {
                 self.told_rejections.insert(name.clone());
                 heard.news.push(News::Rejected(name.clone(), reason));
                 heard.news.push(News::Kept(name.clone()));
-                if lsn % 3 == 0
-                    && self.docs.get(&handle).is_some_and(|doc| self.held.get(doc) == Some(&handle))
+                let is_held = self.holds(handle);
+                if is_held && (lsn % 3 == 0 || lsn % 3 == 1 && self.listens_anew.contains(&handle))
                 {
                     heard.answers.push(ToCore::RejectionHandled { handle, id });
                     heard.news.push(News::Handled(name.clone()));
+                } else if is_held && lsn % 3 == 1 {
+                    self.threw.entry(handle).or_insert(now_ms);
                 }
             }
             FromCore::TokenWanted { handle } => {
@@ -613,6 +631,11 @@ impl Tab {
             }
         }
         Ok(heard)
+    }
+
+    /// Whether this is the handle by which it has its document.
+    fn holds(&self, handle: Handle) -> bool {
+        self.docs.get(&handle).is_some_and(|doc| self.held.get(doc) == Some(&handle))
     }
 
     /// Whether its core said last that a document was damaged: what is whole of it is shown.

@@ -40,7 +40,7 @@ use crate::tab::{Heard, News, Tab};
 use event::{Event, Wire};
 use history::DeviceCopy;
 use lives::TabOf;
-use sockets::{Conn, Expired, Muted};
+use sockets::{Breaks, Conn, Expired, Muted};
 
 /// Simulated milliseconds in which all has to settle once nothing goes wrong any more.
 const SETTLE_MS: u64 = 300_000;
@@ -92,6 +92,7 @@ pub struct World {
     barred: BTreeMap<usize, Vec<u8>>,
     expired: Option<Expired>,
     muted: Option<Muted>,
+    breaks: Option<Breaks>,
     /// Tabs that hear nothing at the moment, with what waits for them, and one that will hear
     /// nothing once it has asked for something.
     busy: BTreeMap<TabOf, Vec<Event>>,
@@ -215,6 +216,7 @@ impl World {
             barred: BTreeMap::new(),
             expired: None,
             muted: None,
+            breaks: None,
             busy: BTreeMap::new(),
             deaf_once_it_asked: None,
             turned_away: None,

@@ -59,6 +59,8 @@ pub(crate) struct CoreDoor {
     opens: BTreeMap<(TabId, Call), (Handle, u64)>,
     /// The last word of which each tab was told.
     words: BTreeMap<(TabId, Handle), u64>,
+    /// How often page servers were asked to delete a document.
+    pub(crate) deletions: u64,
 }
 
 /// An append that the page server has not answered.
@@ -102,6 +104,7 @@ impl CoreDoor {
             entries: Entries::default(),
             opens: BTreeMap::new(),
             words: BTreeMap::new(),
+            deletions: 0,
         }
     }
 
@@ -138,6 +141,11 @@ impl CoreDoor {
         if let Some(ticket) = self.to_hand_over.pop_first() {
             return Err(format!("{ticket:?} was not handed to the next page server"));
         }
+        if self.is_let_in && self.page_server.is_some() {
+            let is_on_its_way =
+                |name: &str| self.owed.values().any(|it| it.document.to_string() == name);
+            self.rejections.must_be_noted(is_on_its_way, now_ms)?;
+        }
         match input {
             Input::FromTab { tab, messages } => {
                 for message in messages {
@@ -170,7 +178,7 @@ impl CoreDoor {
             }
             _ => {}
         }
-        self.rejections.comes(input)?;
+        self.rejections.comes(input, now_ms)?;
         self.lines.comes(input)
     }
 
@@ -213,12 +221,16 @@ impl CoreDoor {
             // All that the store has is durable, of what an earlier one was asked too.
             StoreReply::Ready { epoch } => {
                 self.is_let_in = true;
+                self.rejections.is_let_in(*epoch <= self.epoch, now_ms);
                 // Of another store it wants nothing.
                 if *epoch > self.epoch {
                     self.epoch = *epoch;
                     self.to_hand_over = self.owed.keys().copied().collect();
                 }
                 self.all_may_be_durable();
+            }
+            StoreReply::Damaged { document, .. } => {
+                self.rejections.is_given_up(&document.to_string());
             }
             StoreReply::Broken { .. } => {
                 self.page_server = None;
@@ -229,7 +241,8 @@ impl CoreDoor {
                 self.notes.is_opened(document, state.as_deref());
                 self.entries.is_opened(document, state.as_deref());
                 self.refusals.is_read(document);
-                self.rejections.is_read_anew(&document.to_string());
+                let kept = state.iter().find_map(|it| KeptRejections::of_record(&it.record));
+                self.rejections.is_opened(&document.to_string(), kept.as_ref());
                 let position = state.as_ref().and_then(|state| state.storage);
                 self.lines.stands_at(document, position);
                 self.lines.runs.opens(&document.to_string());
@@ -290,6 +303,10 @@ impl CoreDoor {
             }
             Effect::ToPageServer { requests, notices, .. } => {
                 for request in requests {
+                    if let StoreRequest::Destroy { document, .. } = request {
+                        self.deletions += 1;
+                        self.rejections.is_given_up(&document.to_string());
+                    }
                     if let StoreRequest::Append { ticket, append } = request {
                         in_their_order(append)?;
                         let asked = (append.document.clone(), calls_of(append));

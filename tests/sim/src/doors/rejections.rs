@@ -1,5 +1,5 @@
 //! What a core tells of rejections, seen at its door: each listener of each once, and before the
-//! record of the document has it no more.
+//! record of the document has it no more. What a listener has dealt with is written down at once.
 //!
 //! What no record has any more is told nobody again: it is missed by none but those who were held
 //! up as it was forgotten.
@@ -12,6 +12,10 @@ use tidelog_types::CallId;
 use super::name_of;
 
 type Holder = (TabId, Handle);
+
+/// Milliseconds in which it is written down that a listener has dealt with a rejection, while the
+/// disk has answered all that was asked for its document.
+const NOTED_MS: u64 = 1_000;
 
 /// What one core has told of rejections.
 #[derive(Default)]
@@ -31,6 +35,12 @@ pub(super) struct RejectionsDoor {
     forgotten: BTreeMap<String, BTreeSet<CallId>>,
     /// What the last records have, which left while the core was telling more.
     records: Vec<(String, BTreeSet<CallId>)>,
+    /// Those that the last record of each document has as not dealt with, and when a listener has
+    /// dealt with some of them.
+    open: BTreeMap<String, BTreeSet<CallId>>,
+    unnoted: BTreeMap<(String, CallId), u64>,
+    /// Whether there is no disk any more that would keep anything.
+    is_lost: bool,
 }
 
 impl RejectionsDoor {
@@ -39,13 +49,13 @@ impl RejectionsDoor {
     /// # Errors
     ///
     /// It was not.
-    pub(super) fn comes(&mut self, input: &Input) -> Result<(), String> {
+    pub(super) fn comes(&mut self, input: &Input, now_ms: u64) -> Result<(), String> {
         for (document, kept) in std::mem::take(&mut self.records) {
             self.must_be_told(&document, &kept)?;
         }
         match input {
             Input::FromTab { tab, messages } => {
-                messages.iter().for_each(|message| self.asks(*tab, message));
+                messages.iter().for_each(|message| self.asks(*tab, message, now_ms));
             }
             Input::TabClosed { tab } => {
                 self.held.retain(|(holder, _)| holder != tab);
@@ -56,7 +66,7 @@ impl RejectionsDoor {
         Ok(())
     }
 
-    fn asks(&mut self, tab: TabId, message: &ToCore) {
+    fn asks(&mut self, tab: TabId, message: &ToCore, now_ms: u64) {
         match message {
             ToCore::Ask { call, handle, request } => match request {
                 Request::Open(open) => {
@@ -81,13 +91,72 @@ impl RejectionsDoor {
                 let untold = self.untold.values_mut().flat_map(BTreeMap::values_mut);
                 untold.for_each(|holders| holders.retain(|it| *it != (tab, *handle)));
             }
-            ToCore::RejectionHandled { id, .. } => drop(self.handled.insert(*id)),
+            ToCore::RejectionHandled { handle, id } => {
+                self.handled.insert(*id);
+                self.is_handled((tab, *handle), *id, now_ms);
+            }
             _ => {}
         }
     }
 
+    fn is_handled(&mut self, holder: Holder, call: CallId, now_ms: u64) {
+        let document = self.documents.get(&holder).filter(|_| self.held.contains(&holder));
+        let Some(document) = document.filter(|_| !self.is_lost) else { return };
+        if self.open.get(document).is_some_and(|open| open.contains(&call)) {
+            self.unnoted.entry((document.clone(), call)).or_insert(now_ms);
+        }
+    }
+
+    /// The core has a page server, and more `is_on_its_way` to that of some documents.
+    ///
+    /// # Errors
+    ///
+    /// What a listener has dealt with is not written down.
+    pub(super) fn must_be_noted(
+        &self,
+        is_on_its_way: impl Fn(&str) -> bool,
+        now_ms: u64,
+    ) -> Result<(), String> {
+        let is_late = |at_ms: u64| at_ms + NOTED_MS < now_ms;
+        let mut unnoted = self.unnoted.iter().filter(|(_, at_ms)| is_late(**at_ms));
+        match unnoted.find(|((document, _), _)| !is_on_its_way(document)) {
+            Some(((document, call), _)) => {
+                Err(format!("{document}: that {call:?} was dealt with is not written down"))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// A page server lets the core in, whose data that has, or not any more.
+    pub(super) fn is_let_in(&mut self, is_lost: bool, now_ms: u64) {
+        self.is_lost |= is_lost;
+        self.unnoted.retain(|_, _| !is_lost);
+        self.unnoted.values_mut().for_each(|at_ms| *at_ms = now_ms);
+    }
+
+    /// The disk has this record of a document.
+    pub(super) fn is_opened(&mut self, document: &str, kept: Option<&KeptRejections>) {
+        self.is_read_anew(document);
+        kept.into_iter().for_each(|kept| self.has_open(document, kept));
+    }
+
+    /// Nothing is written down of a document for now.
+    pub(super) fn is_given_up(&mut self, document: &str) {
+        self.open.remove(document);
+        self.unnoted.retain(|(of, _), _| of != document);
+    }
+
+    fn has_open(&mut self, document: &str, kept: &KeptRejections) {
+        let all = kept.calls.iter().zip(&kept.kept);
+        let open = all.filter(|(_, (.., is_handled))| !is_handled).map(|(call, _)| *call);
+        let open: BTreeSet<CallId> = open.collect();
+        self.unnoted.retain(|(of, call), _| of != document || open.contains(call));
+        self.open.insert(document.to_owned(), open);
+    }
+
     /// The document is read anew: what no record has is rejected once more.
     pub(super) fn is_read_anew(&mut self, document: &str) {
+        self.is_given_up(document);
         self.untold.remove(document);
         self.forgotten.remove(document);
         self.records.retain(|(of, _)| of != document);
@@ -109,6 +178,7 @@ impl RejectionsDoor {
             return Err(format!("{call:?} is told beyond what a tab can hear, and is kept"));
         }
         self.records.push((document.to_owned(), calls));
+        self.has_open(document, kept);
         let open = kept.calls.iter().zip(&kept.kept).filter(|(_, (.., is_handled))| !is_handled);
         open.for_each(|(call, _)| self.is_rejected(document, *call));
         Ok(())

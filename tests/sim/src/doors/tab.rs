@@ -142,6 +142,36 @@ impl TabDoor {
         self.open.retain(|_, call| *call != failed);
     }
 
+    /// Whether the tab takes it that there is no core to be had.
+    pub(crate) fn gives_up(input: &Input, effects: &[Effect]) -> bool {
+        let leaves = effects.iter().any(|it| matches!(it, Effect::Leave { .. }));
+        let seeks = effects.iter().any(|it| matches!(it, Effect::Connect { .. }));
+        leaves && !seeks && !matches!(input, Input::Hide)
+    }
+
+    /// It has given up, and waits for this still.
+    ///
+    /// # Errors
+    ///
+    /// Its app was not told, and waits for no mutation that may be recorded, and watches nothing.
+    pub(crate) fn has_given_up<'a>(
+        mut asked: impl Iterator<Item = &'a ToCore>,
+    ) -> Result<(), String> {
+        let may_wait = |it: &ToCore| match it {
+            ToCore::Ask { request, .. } => {
+                matches!(request, Request::Mutate(_) | Request::Watch(_))
+            }
+            _ => false,
+        };
+        match asked.find(|it| !may_wait(it)) {
+            Some(it) => {
+                let what: String = format!("{it:?}").chars().take(120).collect();
+                Err(format!("there is no core to be had, and this waits for one: {what}"))
+            }
+            None => Ok(()),
+        }
+    }
+
     /// The tab knows that its core is gone.
     pub(crate) fn core_is_gone(&mut self) {
         self.open.clear();

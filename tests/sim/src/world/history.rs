@@ -94,6 +94,7 @@ impl World {
             History::ExportAmid => self.export_amid()?,
             History::FailUnheard => self.fail_unheard()?,
             History::CloseOffering => self.close_offering()?,
+            History::BreakOffering => self.break_offering()?,
             History::FailAmid => self.fail_amid()?,
             History::ReleaseAmid => self.release_amid()?,
             History::SayAgain => self.say_again()?,

@@ -1,6 +1,8 @@
 //! Who is who, and who remembers what: machines that are put back, tabs that hear late, servers
 //! that go back to before what they have just acknowledged.
 
+use std::collections::BTreeSet;
+
 use tidelog_client::TabId;
 use tidelog_tab::Input as ToTab;
 use tidelog_types::limits::CALL_SETTLES_MS;
@@ -35,6 +37,8 @@ const REACHED_MS: u64 = 30_000;
 /// How often a document is opened while it is being deleted, and milliseconds in which it may be.
 const DELETIONS: u32 = 4;
 const DELETED_MS: u64 = 10;
+/// Milliseconds for which a disk does not say that there was no room for a deletion.
+const DELETION_MS: u64 = 40;
 /// Milliseconds for which a page server does nothing.
 const FROZEN_MS: u64 = 5_000;
 /// Milliseconds for which a tab is suspended, at least: all that it has asked for is late then.
@@ -243,6 +247,12 @@ impl World {
             return Ok(());
         }
         self.turned_away = Some((device, tab));
+        if self.rng.once_in(2) && self.holders(device, Doc(0)).contains(&tab) {
+            // What waits for a server is told as well that there is no core to ask it.
+            let now_ms = self.now_ms;
+            let sync = self.tab(device, tab).sync(Doc(0), BTreeSet::new(), now_ms);
+            self.send_to_core(device, tab, vec![sync]);
+        }
         let page_server_lives = self.rng.once_in(2);
         self.kill_core(device, page_server_lives);
         for _ in 0..REACHED_MS / DONE_MS {
@@ -266,23 +276,29 @@ impl World {
         self.pass(OPEN_MS)?;
         let Some(diary) = self.diary_of(device) else { return Ok(()) };
         let has_room = self.rng.once_in(2);
-        if !has_room {
-            self.fill_disk(device);
-        }
         for _ in 0..DELETIONS {
             let holders = self.holders(device, diary);
             let (Some(tab), Some(other)) = (holders.first(), holders.last()) else { break };
-            let (tab, other) = (*tab, *other);
+            let (mut tab, mut other) = (*tab, *other);
+            let lent = self.devices[device].page_server.as_ref();
+            if !has_room && lent.is_some_and(|lent| lent.worker.tab == tab) {
+                (tab, other) = (other, tab);
+            }
             self.destroy(device, tab, diary, true);
+            if !has_room {
+                self.hold_deletion_up(device)?;
+            }
             let ms = self.rng.below(DELETED_MS);
             self.pass(ms)?;
             if self.devices[device].tabs.get(&other).is_some_and(|it| !it.wants(diary)) {
                 self.make_again(device, other, diary);
             }
-            if !has_room && tab != other && self.rng.once_in(2) {
-                self.pass(ms)?;
+            let is_left = !has_room && tab != other && self.rng.once_in(2);
+            if is_left {
+                self.pass(DELETED_MS)?;
                 if self.devices[device].tabs.contains_key(&tab) {
                     self.close_this_tab(device, tab);
+                    self.open_tab(device);
                 }
             }
             self.pass(KEPT_MS)?;
@@ -293,6 +309,21 @@ impl World {
         let waits = |it: &Tab| it.wants(diary) && !it.held.contains_key(&diary);
         if is_quiet && here.tabs.values().any(waits) {
             return Err(format!("device {device}: {diary:?} was deleted, and does not begin anew"));
+        }
+        Ok(())
+    }
+
+    /// A core that is to delete something asks its page server for that, which takes its time, and
+    /// has no room for it.
+    fn hold_deletion_up(&mut self, device: usize) -> Result<(), String> {
+        let (until, before) = (self.now_ms + TOLD_MS, self.devices[device].core_door.deletions);
+        while self.next_at().is_some_and(|at| at <= until) {
+            self.next_event()?;
+            if self.devices[device].core_door.deletions > before {
+                self.fill_disk(device);
+                self.freeze_lender(device, DELETION_MS);
+                break;
+            }
         }
         Ok(())
     }

@@ -7,7 +7,7 @@ use tidelog_types::probe::Probe;
 
 use super::World;
 use super::lives::TabOf;
-use super::sockets::{Conn, Expired, Muted};
+use super::sockets::{Breaks, Conn, Expired, Muted};
 use super::trouble::BARRED_MS_MAX;
 use crate::device::{Device, fail_soon};
 use crate::docs::Doc;
@@ -20,6 +20,9 @@ const BACK_MS: u64 = 8_000;
 /// Milliseconds in which a document is handed over, and after which the server is looked at again.
 const HANDED_OVER_MS: u64 = 1_000;
 const GLANCE_MS: u64 = 10;
+/// Milliseconds in which a document is handed over, or nobody waits for that any more: a minute
+/// behind what came last, and connections that are sought meanwhile.
+const UNTAKEN_MS: u64 = 90_000;
 /// Milliseconds in which a core hears what a tab asks, and its page server hears of it.
 const ASKED_MS: u64 = 6;
 /// Mutations that are issued in a row.
@@ -328,6 +331,40 @@ impl World {
             self.pass(WRITTEN_MS)?;
         }
         self.pass(BACK_MS)
+    }
+
+    /// Every connection of a device breaks at the same part of a document that it hands over. To
+    /// begin it once more is no progress: whoever waits for it is told that it does not get there.
+    pub(super) fn break_offering(&mut self) -> Result<(), String> {
+        let device = self.rng.index(self.devices.len());
+        self.pass(OPEN_MS)?;
+        let is_draft = |doc: &Doc| {
+            let is_offered = self.devices[device].offered.contains(doc);
+            self.docs.spec(*doc).moves_to.is_some() && !is_offered
+        };
+        let Some(draft) = self.docs.of(device).into_iter().find(is_draft) else { return Ok(()) };
+        let Some(tab) = self.holders(device, draft).pop() else { return Ok(()) };
+        self.wish_in((device, tab), draft, "large", LARGE);
+        self.pass(BACK_MS)?;
+        if !self.holders(device, draft).contains(&tab) {
+            return Ok(());
+        }
+        let (docs, asked_ms) = (self.docs.clone(), self.now_ms);
+        let open = self.tab(device, tab).hand_over(&docs, draft, asked_ms);
+        let ToCore::Ask { call, .. } = open else { unreachable!("BUG: it asks") };
+        self.devices[device].offered.insert(draft);
+        let parts = 1 + u32::try_from(self.rng.below(3)).expect("BUG: below three");
+        self.note(&format!("device {device}: each connection breaks at part {parts} of {draft:?}"));
+        self.breaks = Some(Breaks { device, parts });
+        self.send_to_core(device, tab, vec![open]);
+        self.pass(UNTAKEN_MS)?;
+        self.breaks = None;
+        let here = &self.devices[device];
+        let waits = here.tabs.get(&tab).is_some_and(|it| it.unsettled.contains_key(&call));
+        match waits && here.trouble_ms <= asked_ms {
+            true => Err(format!("device {device}: {draft:?} is not handed over, without end")),
+            false => Ok(()),
+        }
     }
 
     /// What a document writes finds no room, and the page server's worker breaks before what others

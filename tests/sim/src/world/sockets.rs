@@ -22,6 +22,8 @@ pub(super) struct Conn {
     pub(super) silent_down: bool,
     /// Milliseconds after which the client reads what has come.
     pub(super) read_after_ms: u64,
+    /// How often its server has said that it has taken pages of a document.
+    parts_taken: u32,
 }
 
 /// A device whose connections fall silent once it has sent so many messages with frames, or with
@@ -29,6 +31,13 @@ pub(super) struct Conn {
 pub(super) struct Muted {
     pub(super) device: usize,
     pub(super) frames_left: u32,
+}
+
+/// A device whose every connection breaks at the same part of a document that it hands over: when
+/// the server has said so often that it has taken pages of it.
+pub(super) struct Breaks {
+    pub(super) device: usize,
+    pub(super) parts: u32,
 }
 
 /// The first server refuses a token of this device from when that is first shown to it, and no
@@ -58,6 +67,7 @@ impl World {
             silent_up: false,
             silent_down: false,
             read_after_ms: 0,
+            parts_taken: 0,
         };
         self.conns.insert(conn, here);
         self.devices[device].sockets.insert(socket, conn);
@@ -194,7 +204,19 @@ impl World {
             let message = decode_message::<FromServer>(&bytes);
             format!("{device} hears {:?}", message.map(|message| short(&message)))
         });
+        let breaks = self.breaks_at(conn, &bytes);
         self.step_core(device, Input::FromServer { socket, bytes });
+        if breaks {
+            self.cut(conn);
+        }
+    }
+
+    fn breaks_at(&mut self, conn: u64, bytes: &[u8]) -> bool {
+        let (Some(breaks), Some(to)) = (&self.breaks, self.conns.get_mut(&conn)) else {
+            return false;
+        };
+        to.parts_taken += u32::from(takes_pages(bytes));
+        breaks.device == to.device && breaks.parts <= to.parts_taken
     }
 }
 
@@ -202,6 +224,12 @@ impl World {
 fn has_frames(bytes: &[u8]) -> bool {
     let Ok(ToServer::About { body, .. }) = decode_message(bytes) else { return false };
     matches!(body, ToRoom::Frames { .. } | ToRoom::Seed { .. })
+}
+
+/// Whether a server says that it has taken pages of a document.
+fn takes_pages(bytes: &[u8]) -> bool {
+    let message = decode_message(bytes);
+    matches!(message, Ok(FromServer::About { body: FromRoom::SeedTaken { .. }, .. }))
 }
 
 /// Whether it offers a local document, or hands one over.

@@ -310,6 +310,7 @@ impl World {
         self.cut_off.clear();
         self.barred.clear();
         self.muted = None;
+        self.breaks = None;
         self.restore_server()?;
         for host in 0..self.hosts.len() {
             self.hosts[host].disk.set_full(false);
