@@ -498,9 +498,6 @@ impl Swarm {
             swarm.limits.timeline_lives_kept_max = 1 + old.index(2);
             swarm.troubles.extend([Trouble::KillCore; 3]);
         }
-        if old.once_in(4) {
-            swarm.limits.lives_kept_max = 1 + old.index(3);
-        }
         let mut new = Rng::new(seed.rotate_left(12) ^ !seed);
         swarm.mute_browsers = new.once_in(8) && swarm.is_calm();
         swarm.long_cells = swarm.cells && !swarm.fills && new.once_in(2);
@@ -525,6 +522,11 @@ impl Swarm {
             (swarm.release_at, swarm.fills, swarm.drains, swarm.logs_rot) =
                 (None, false, false, false);
             swarm.limits.document_pages_max = Limits::DEFAULT.document_pages_max;
+        }
+        if is_forgetful && swarm.limits.tab_unheard_size_max < Limits::DEFAULT.tab_unheard_size_max
+        {
+            // Who has one large rejection to hear misses those that are forgotten meanwhile.
+            swarm.large = false;
         }
         let mut forked = Rng::new(seed.rotate_left(12) ^ seed);
         if forked.once_in(24) {

@@ -137,7 +137,10 @@ impl CoreDoor {
     /// The core has not told what it had to tell before.
     pub(crate) fn comes(&mut self, input: &Input, now_ms: u64) -> Result<(), String> {
         let asked = &self.asked;
-        self.lines.are_forgotten(|name| asked.values().any(|(it, _)| it.document == *name));
+        if self.page_server.is_some() {
+            // Nothing is forgotten before a store has said that it may be.
+            self.lines.are_forgotten(|name| asked.values().any(|(it, _)| it.to_string() == *name));
+        }
         if let Some(ticket) = self.to_hand_over.pop_first() {
             return Err(format!("{ticket:?} was not handed to the next page server"));
         }

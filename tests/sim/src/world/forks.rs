@@ -133,11 +133,9 @@ impl World {
                 let there = self.names_on(&self.hosts[host].disk, doc)?;
                 let there = there.and_then(|there| there.release);
                 let is_other = there.is_some_and(|there| !there.goes_with(release));
+                // One that holds nothing was refused what it opened, or will be.
                 let mut tabs = self.devices[device].tabs.values();
-                let has_it = tabs.any(|tab| {
-                    let holds = tab.release == release && tab.held.contains_key(&doc);
-                    holds || tab.is_mismatched(doc)
-                });
+                let has_it = tabs.any(|tab| tab.release == release || tab.is_mismatched(doc));
                 if is_other && has_it {
                     lost.push(Lost { device, doc, release });
                 }
