@@ -120,7 +120,8 @@ impl Client {
             let key = self.documents.keys().find(|key| !self.at_work.names(key))?;
             Some(format!("work on {key} is taken for work on another document"))
         };
-        self.flow.doubt().or(of_documents).or_else(misnamed)
+        let of_servers = || self.servers.values().find_map(ServerLink::doubt);
+        self.flow.doubt().or(of_documents).or_else(of_servers).or_else(misnamed)
     }
 
     /// Whether the data were cleared under this core: it can keep nothing more, and another one

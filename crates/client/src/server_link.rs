@@ -127,6 +127,12 @@ pub(crate) enum Heard {
 }
 
 impl ServerLink {
+    /// What is wrong with it, for simulations: whoever is let in is not barred.
+    pub(crate) fn doubt(&self) -> Option<String> {
+        let is_let_in = matches!(self.stage, Stage::Welcomed);
+        (is_let_in && self.barred).then(|| format!("{} has let us in, and is barred", self.url))
+    }
+
     pub(crate) fn new(url: String, client: ClientId) -> Self {
         Self {
             url,

@@ -30,6 +30,11 @@ impl Replica {
         if let Some(what) = self.rebase.as_ref().and_then(|rebase| rebase.doubt(limits)) {
             return Some(what);
         }
+        if self.is_rebased() && !self.built {
+            return Some(
+                "its layers are not built, and nothing is due that builds them".to_owned(),
+            );
+        }
         let is_built = self.built && !self.unrun && !self.stale && self.rebase.is_none();
         let is_whole = is_built && !self.is_short();
         match (is_whole, self.base) {
