@@ -121,7 +121,34 @@ impl World {
         for lost in lost {
             self.let_go_of(lost)?;
         }
+        self.mend_who_was_refused()
+    }
+
+    /// Tabs of a release that the server does not take, and that were refused what they opened, are
+    /// gone too.
+    fn mend_who_was_refused(&mut self) -> Result<(), String> {
+        for (device, release) in self.forked.clone() {
+            for doc in self.docs.of(device) {
+                let Some(host) = self.host_of(doc) else { continue };
+                let there = self.names_on(&self.hosts[host].disk, doc)?;
+                let there = there.and_then(|there| there.release);
+                if there.is_some_and(|there| !there.goes_with(release)) {
+                    self.close_tabs_of(device, release);
+                }
+            }
+        }
         Ok(())
+    }
+
+    /// An app is mended: tabs of this release are closed, and there is one of the first.
+    fn close_tabs_of(&mut self, device: usize, release: Release) -> Option<TabId> {
+        let tab = self.open_tab_of(device, Release::First)?;
+        let others = self.devices[device].tabs.iter();
+        let others = others.filter(|(_, tab)| tab.release == release).map(|(tab, _)| *tab);
+        for other in others.collect::<Vec<TabId>>() {
+            self.close_this_tab(device, other);
+        }
+        Some(tab)
     }
 
     /// The copies that are of another release than what the server has.
@@ -133,9 +160,11 @@ impl World {
                 let there = self.names_on(&self.hosts[host].disk, doc)?;
                 let there = there.and_then(|there| there.release);
                 let is_other = there.is_some_and(|there| !there.goes_with(release));
-                // One that holds nothing was refused what it opened, or will be.
                 let mut tabs = self.devices[device].tabs.values();
-                let has_it = tabs.any(|tab| tab.release == release || tab.is_mismatched(doc));
+                let has_it = tabs.any(|tab| {
+                    let holds = tab.release == release && tab.held.contains_key(&doc);
+                    holds || tab.is_mismatched(doc)
+                });
                 if is_other && has_it {
                     lost.push(Lost { device, doc, release });
                 }
@@ -218,12 +247,7 @@ impl World {
     /// Its app is mended: the release is gone, and so is the copy.
     fn let_go_of(&mut self, Lost { device, doc, release }: Lost) -> Result<(), String> {
         self.note(&format!("device {device}: begins {doc:?} anew"));
-        let Some(tab) = self.open_tab_of(device, Release::First) else { return Ok(()) };
-        let others = self.devices[device].tabs.iter();
-        let others = others.filter(|(_, tab)| tab.release == release).map(|(tab, _)| *tab);
-        for other in others.collect::<Vec<TabId>>() {
-            self.close_this_tab(device, other);
-        }
+        let Some(tab) = self.close_tabs_of(device, release) else { return Ok(()) };
         // Nothing is deleted before the core is lent a page server.
         self.pass(TOLD_MS)?;
         for _ in 0..DELETIONS_MAX {
