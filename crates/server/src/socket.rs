@@ -425,7 +425,8 @@ async fn write<S: Sink<Message> + Unpin>(
     };
     connection.end(ending.clone());
     let last_words = async {
-        // No message begins within another one.
+        // No message begins within another one. Where that fails the line is dead, and what comes
+        // next fails likewise: there is nobody left to be told.
         let _ = frames.feed(sink).await;
         if let Ending::Bye(reason) = &ending {
             let bye = encode_message(&FromServer::Bye { reason: reason.clone() });
