@@ -387,6 +387,28 @@ fn nothing_is_written_to_a_store_whose_data_were_cleared() {
     assert_eq!(device.appends(), 0);
 }
 
+/// Goal: what is shown of data that were cleared never gets older. Method: one of two entries of the
+/// server is on its way to the disk then, the other one comes later; the page server that could
+/// still read is gone, and none can take its place.
+#[test]
+fn of_data_that_were_cleared_the_newest_stays_shown_when_no_page_server_comes() {
+    let mut server = Server::default();
+    let [mut device, mut other] = [1, 2].map(|seed| online(&mut server, seed));
+    device.disk.hold_flushes(true);
+    add(&mut other, "tea");
+    talk(&mut server, &mut [&mut other, &mut device]);
+    let failure = PageServerFailure::new(UnservedKind::Lost, "");
+    device.step(Input::PageServerFailed { server: PageServerId(1), failure });
+    add(&mut other, "eggs");
+    talk(&mut server, &mut [&mut other, &mut device]);
+    let shown = [[text("eggs")], [text("tea")]];
+    assert_eq!(device.query("select id from todo order by id"), shown);
+    device.step(Input::PageServerGone { server: PageServerId(1) });
+    let failure = PageServerFailure::new(UnservedKind::Unavailable, "");
+    device.step(Input::PageServerFailed { server: PageServerId(2), failure });
+    assert_eq!(device.query("select id from todo order by id"), shown);
+}
+
 /// Goal: a byte that rots takes what stands on it and no more, and nobody is left in the dark.
 /// Method: one in the second of three mutations of a local document; another one is whole.
 #[test]
