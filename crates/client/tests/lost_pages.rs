@@ -1,52 +1,14 @@
 //! Pages that this device has lost, or cannot read.
 
 use tidelog_client::{
-    Call, Connection, FromCore, Handle, Input, Mutate, OpenRequest, Params, Query, Request, ToCore,
+    Call, FromCore, Handle, Input, Mutate, OpenRequest, Params, Query, Request, ToCore,
 };
-use tidelog_disk::Disk;
 use tidelog_pages::{AppendError, OpenedDocument, StoreReply, StoreRequest};
 use tidelog_testing::client::core::{Core, again, key, last_read, pages_of, read_anew, stored};
-use tidelog_testing::client::server::{Server, talk};
+use tidelog_testing::client::server::{Server, back_online, offline, online, talk};
 use tidelog_testing::client::*;
 use tidelog_types::limits::Limits;
 use tidelog_types::{ErrorCode, Life, Outcome, Page, Pgid};
-
-fn titled(device: &mut Device, id: &str, title: &str) -> Call {
-    device.mutate("add", &[("id", text(id)), ("title", text(title))])
-}
-
-/// A device that follows the server's document.
-fn online(seed: u8, server: &mut Server) -> Device {
-    let mut device = Device::new(seed);
-    device.server_is_up = true;
-    let call = device.start_open(TAB, Some(SERVER), &todos());
-    device.opened(call);
-    talk(server, &mut [&mut device]);
-    assert_eq!(device.status().connection, Connection::Online);
-    device
-}
-
-/// The server goes away, and what it had from there with it.
-fn offline(device: &mut Device) {
-    device.server_is_up = false;
-    device.lose_socket();
-}
-
-fn back_online(server: &mut Server, device: &mut Device) {
-    device.server_is_up = true;
-    device.pass(15_000);
-    talk(server, &mut [device]);
-}
-
-/// Each place where these bytes lie rots.
-fn rot(device: &Device, text: &[u8]) {
-    for file in ["log-a", "log-b", "pages"] {
-        let bytes = device.disk.bytes_of(file).expect("a file");
-        for at in (0..bytes.len()).filter(|at| bytes[*at..].starts_with(text)) {
-            device.disk.file(file).write_at(at as u64, b"?").expect("room");
-        }
-    }
-}
 
 /// Goal: whoever waits for a document is told, where the document cannot be read any more.
 #[test]
@@ -318,7 +280,7 @@ fn a_document_is_read_though_a_page_is_lost_that_a_pending_mutation_needs() {
     offline(&mut device);
     device.mutate("toggle", &[("id", text("250"))]);
     device.kill_core();
-    rot(&device, b"title of 250");
+    device.rot(b"title of 250");
     let call = device.start_open(TAB, Some(SERVER), &todos());
     device.pass(1_000);
     assert_eq!(device.opened(call).pending, 1);
@@ -342,7 +304,7 @@ fn a_migration_that_needs_a_lost_page_fails_each_opening() {
     talk(&mut server, &mut [&mut device]);
     offline(&mut device);
     device.kill_core();
-    rot(&device, b"title of 250");
+    device.rot(b"title of 250");
     let call = device.start_open(TAB, Some(SERVER), &todos());
     device.opened(call);
     let mut newer = todos();
