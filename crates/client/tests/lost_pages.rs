@@ -4,7 +4,9 @@ use tidelog_client::{
     Call, FromCore, Handle, Input, Mutate, OpenRequest, Params, Query, Request, ToCore,
 };
 use tidelog_pages::{AppendError, OpenedDocument, StoreReply, StoreRequest};
-use tidelog_testing::client::core::{Core, again, key, last_read, pages_of, read_anew, stored};
+use tidelog_testing::client::core::{
+    Core, again, answer_reads, key, last_read, pages_of, read_anew, stored,
+};
 use tidelog_testing::client::server::{Server, back_online, offline, online, talk};
 use tidelog_testing::client::*;
 use tidelog_types::limits::Limits;
@@ -133,11 +135,7 @@ fn a_call_that_is_not_found_in_a_damaged_document_may_be_recorded() {
         let state = Some(Box::new(OpenedDocument { is_incomplete, ..stored(&before) }));
         core.reply(StoreReply::Opened { document: key("list"), life: Life::NONE, state });
         core.ask(Call(2), HANDLE, again(Call(2), "milk"));
-        while let Some((request, pgids)) = last_read(&core) {
-            core.asked.retain(|it| !matches!(it, StoreRequest::Read { .. }));
-            let pages = pgids.into_iter().map(|pgid| (pgid, pages[&pgid].clone())).collect();
-            core.reply(StoreReply::Pages { request, document: key("list"), pages, last: true });
-        }
+        answer_reads(&mut core, &pages);
         let outcome = core.failure_of(Call(2)).map(|failure| failure.outcome);
         assert_eq!(outcome, is_incomplete.then_some(Outcome::Unknown));
     }
@@ -154,12 +152,7 @@ fn a_page_that_is_found_lost_while_the_document_is_read_anew_breaks_nothing() {
     let (id, name) = (call_id(Call(2)), "add".to_owned());
     let mutate = Mutate { id, name, args, now_ms: 1_000, again: None };
     core.ask(Call(2), HANDLE, Request::Mutate(mutate));
-    while let Some((request, pgids)) = last_read(&core) {
-        let document = key("list");
-        let pages = pgids.iter().map(|pgid| (*pgid, pages[pgid].clone())).collect();
-        core.asked.clear();
-        core.reply(StoreReply::Pages { request, document, pages, last: true });
-    }
+    answer_reads(&mut core, &pages);
     let milk = core.last_ticket();
     let (sql, params) = ("select count(*) from todo".to_owned(), Params::NONE);
     core.ask(Call(3), HANDLE, Request::Query(Query { sql, params }));
