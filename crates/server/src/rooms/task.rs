@@ -326,7 +326,7 @@ impl RoomTask {
             RoomInput::Writable { conn } => self.ways.to(conn),
             _ => None,
         };
-        let before = self.room.counts();
+        let (before, runs_ended) = (self.room.counts(), self.room.runs_ended());
         let effects = self.room.step(input);
         if let Some(connection) = writable {
             connection.heard(&self.document);
@@ -334,6 +334,10 @@ impl RoomTask {
         let after = self.room.counts();
         add(&counters.applied, after.applied - before.applied);
         add(&counters.rejected, after.rejected - before.rejected);
+        if self.room.runs_ended() > runs_ended {
+            // The next run may have begun, and faulted: it waits behind those of others.
+            self.run_turn = RunTurn::NotNeeded;
+        }
         for effect in effects {
             self.carry_out(effect);
         }

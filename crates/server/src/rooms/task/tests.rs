@@ -519,6 +519,39 @@ async fn runs_that_keep_much_wait_for_their_turn_where_all_rooms_keep_more_than_
     assert!(turn.is_ok(), "it is given back");
 }
 
+/// Goal: a turn is one run's, and the next run of the same message waits behind those of others.
+/// Method: one room works on many frames, each of which faults, and has the turn while another one
+/// waits for it.
+#[tokio::test]
+async fn a_turn_ends_with_its_run_whatever_else_its_message_brings() {
+    let limits = Limits {
+        rooms_kept_size_max: 1,
+        turnless_run_size_max: 1,
+        pool_pages_max: 1,
+        ..Limits::DEFAULT
+    };
+    let scene = Scene::new(settings_with(limits));
+    let (connection, _end) = Connection::new(ConnId(1));
+    let [(_room, mut first), (_other_room, mut second)] = ["a", "b"].map(|name| {
+        let document = DocumentKey::new(name, "").expect("a name");
+        let (room, task) = scene.task_of(&document);
+        room.send(message(&connection, open())).expect("it is there");
+        room.send(message(&connection, frames())).expect("it is there");
+        (room, task)
+    });
+    let has_turn = |task: &RoomTask| task.run_turn.is_taken() && task.room.counts().rejected > 0;
+    step_until(&mut first, has_turn).await;
+    let before = first.room.counts().rejected;
+    let waits = timeout(QUIET_ROOM_RESTS, step_until(&mut second, has_turn)).await;
+    assert!(waits.is_err() && matches!(second.run_turn, RunTurn::Awaited(_)));
+    tokio::select! {
+        () = step_until(&mut first, |task| task.room.counts().rejected == 100) => {}
+        () = step_until(&mut second, |task| task.room.counts().rejected == 1) => {}
+    }
+    let after = first.room.counts().rejected;
+    assert!(after <= before + 3, "{after} runs had their turn, {before} before the other waited");
+}
+
 /// Goal: whoever has gone keeps no space while a run waits. Method: it waits for its turn, which
 /// another one has.
 #[tokio::test]
