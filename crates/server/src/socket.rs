@@ -34,7 +34,7 @@ use tracing::{debug, info};
 use crate::connection::{Connection, ConnectionEnd, Ending};
 use crate::counters::{Counters, add};
 use crate::gate::{Gate, Gated};
-use crate::large_messages::Space;
+use crate::large_messages::{PERMIT_SIZE, Space};
 use crate::rooms::{MessagePermit, RoomMail, RoomSender, WeakRoomSender};
 use crate::shared::Shared;
 
@@ -54,8 +54,6 @@ const READ_BUFFER_SIZE: usize = 2 * 1024;
 /// Bytes of messages that are written together, and of a frame: the write buffer has as many of
 /// each at most, also for as long as its connection lives.
 const WRITE_BUFFER_SIZE: usize = 8 * 1024;
-/// Bytes that one permit of a connection stands for.
-const PERMIT_SIZE: usize = 1024;
 /// A message from this size on leaves a buffer behind that is not worth keeping.
 const LARGE_MESSAGE_SIZE: usize = 16 * PAGE_SIZE;
 
