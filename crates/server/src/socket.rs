@@ -205,7 +205,7 @@ impl Reader {
         let own = self.own(bytes.len(), large.as_ref()).await?;
         let message = decode(&bytes)?;
         drop(bytes);
-        self.take(message, (own, large))
+        self.take(message, MessagePermit::new(own, large))
     }
 
     /// Waits until rooms have worked off enough of what it said before, and no longer than it may
@@ -695,8 +695,8 @@ mod tests {
             let own = take(&reader.permits).expect("there is room");
             let large = Space::new(take(&space).expect("there is room"));
             let body = ToRoom::Received { next: Lsn::FIRST };
-            let said =
-                reader.take(ToServer::About { channel: Channel(1), body }, (own, Some(large)));
+            let permit = MessagePermit::new(own, Some(large));
+            let said = reader.take(ToServer::About { channel: Channel(1), body }, permit);
             assert_eq!(said, Flow::Continue(()));
             space.available_permits()
         };

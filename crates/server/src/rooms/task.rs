@@ -62,6 +62,14 @@ impl Outlets for Ways {
     }
 }
 
+/// A message that its room works on.
+struct WorkedOn {
+    speaker: Connection,
+    /// Whether the room was told that they have gone.
+    has_left: bool,
+    permit: MessagePermit,
+}
+
 pub(super) struct RoomTask {
     room: Room,
     document: DocumentKey,
@@ -71,10 +79,8 @@ pub(super) struct RoomTask {
     inbox: mpsc::UnboundedReceiver<RoomMail>,
     /// What clients said while the room worked on something else.
     waiting: Waiting,
-    /// Of the messages that the room works on.
-    permits: Vec<MessagePermit>,
-    /// Who said the latest of them, unless that one is known to have gone.
-    speaker: Option<Connection>,
+    /// The message that the room works on.
+    worked_on: Option<WorkedOn>,
     /// Those of whom the room may not have worked off yet that they left.
     left: Vec<ConnId>,
     answers: BTreeMap<u64, oneshot::Sender<Answer>>,
@@ -117,8 +123,7 @@ impl RoomTask {
             ways,
             inbox,
             waiting: Waiting::default(),
-            permits: Vec::new(),
-            speaker: None,
+            worked_on: None,
             left: Vec::new(),
             answers: BTreeMap::new(),
             asked: 0,
@@ -169,7 +174,7 @@ impl RoomTask {
                 }
             }
             let is_at_rest = self.room.is_at_rest();
-            let has_large = self.waiting.has_large() || self.speaker.is_some();
+            let has_large = self.waiting.has_large() || self.space().is_some();
             let overdue_at_ms = self.seed_overdue_at_ms();
             let overdue_at = self.began + Duration::from_millis(overdue_at_ms.unwrap_or(0));
             let look_at = overdue_at.min(Instant::now() + SEED_LOOKS_EVERY);
@@ -216,18 +221,23 @@ impl RoomTask {
     /// those who have gone left behind, and of those whose message has held it for too long.
     fn let_go(&mut self) -> Option<RoomInput> {
         self.waiting.let_go();
-        let spaces = || self.permits.iter().filter_map(|(_, space)| space.as_ref());
-        let (is_wanted, is_overdue) =
-            (spaces().any(Space::is_wanted), spaces().any(Space::is_overdue));
-        self.speaker.iter().filter(|_| is_overdue).for_each(Connection::let_go);
-        let gone = self.speaker.take_if(|speaker| is_wanted && speaker.has_ended())?;
-        Some(RoomInput::Left { conn: gone.id() })
+        let WorkedOn { speaker, has_left, permit } = self.worked_on.as_mut()?;
+        let space = permit.space.as_ref()?;
+        if space.is_overdue() {
+            speaker.let_go();
+        }
+        if *has_left || !space.is_wanted() || !speaker.has_ended() {
+            return None;
+        }
+        *has_left = true;
+        Some(RoomInput::Left { conn: speaker.id() })
     }
 
     /// Keeps what the room does not get to yet. Whoever says more than there is room for comes back
     /// later.
     fn keep_waiting(&mut self, mail: RoomMail) {
-        if let RoomMail::Message { connection, permit: (_, Some(space)), .. } = &mail
+        if let RoomMail::Message { connection, .. } = &mail
+            && let Some(space) = mail.space()
             && self.large_size() + space.size() > ROOM_LARGE_MESSAGES_SIZE_MAX
         {
             return connection.let_go();
@@ -237,8 +247,12 @@ impl RoomTask {
 
     /// Bytes of large messages that wait, or that the room works on.
     fn large_size(&self) -> usize {
-        let works_on = self.permits.iter().filter_map(|(_, space)| space.as_ref());
-        self.waiting.large_size() + works_on.map(Space::size).sum::<usize>()
+        self.waiting.large_size() + self.space().map_or(0, Space::size)
+    }
+
+    /// What the message holds that the room works on, if it is a large one.
+    fn space(&self) -> Option<&Space> {
+        self.worked_on.as_ref()?.permit.space.as_ref()
     }
 
     /// Where more than half is kept of what may be, the room is pressed.
@@ -280,9 +294,9 @@ impl RoomTask {
         match mail {
             RoomMail::Message { connection, channel, message, permit } => {
                 let conn = connection.id();
-                self.speaker = Some(connection.clone());
+                let speaker = connection.clone();
+                self.worked_on = Some(WorkedOn { speaker, has_left: false, permit });
                 self.ways.connections().insert(conn, connection);
-                self.permits.push(permit);
                 RoomInput::Message { conn, channel, message: *message }
             }
             RoomMail::Left { conn } => RoomInput::Left { conn },
@@ -344,15 +358,14 @@ impl RoomTask {
         if !self.room.is_amid_run() {
             self.run_turn = RunTurn::NotNeeded;
         }
-        if self.speaker.is_none() && !self.permits.is_empty() {
+        if let Some(WorkedOn { has_left: true, permit, .. }) = &mut self.worked_on
+            && let Some(space) = &mut permit.space
+        {
             // Nothing but what was begun.
-            let size = self.room.said_size();
-            let spaces = self.permits.iter_mut().filter_map(|(_, space)| space.as_mut());
-            spaces.for_each(|space| space.shrink(size));
+            space.shrink(self.room.said_size());
         }
         if self.room.takes_messages() {
-            self.permits.clear();
-            self.speaker = None;
+            self.worked_on = None;
             // Only now: the room has given back what it had reserved there.
             for conn in self.left.drain(..) {
                 let left = self.ways.connections().remove(&conn);

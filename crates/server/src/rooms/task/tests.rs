@@ -27,7 +27,7 @@ fn message(connection: &Connection, body: ToRoom) -> RoomMail {
 
 fn message_with(connection: &Connection, body: ToRoom, space: Option<Space>) -> RoomMail {
     let own = Arc::new(Semaphore::new(1)).try_acquire_owned().expect("a permit");
-    let permit = (own, space);
+    let permit = MessagePermit::new(own, space);
     let (connection, message) = (connection.clone(), Box::new(body));
     RoomMail::Message { connection, channel: Channel(1), message, permit }
 }
