@@ -102,6 +102,13 @@ pub const LARGE_MESSAGES_SIZE_MAX: usize = 512 * 1024 * 1024;
 /// Bytes of them that one room keeps.
 pub const ROOM_LARGE_MESSAGES_SIZE_MAX: usize = 64 * 1024 * 1024;
 
+/// Bytes of shorter messages that wait for one room beyond which it keeps none of those who have
+/// gone. Of those who are there each connection has its own bound.
+pub const ROOM_SMALL_WAITING_SIZE_MAX: usize = 4 * 1024 * 1024;
+
+/// The same of those that wait for all rooms of a server.
+pub const SMALL_WAITING_SIZE_MAX: u64 = 256 * 1024 * 1024;
+
 /// Bytes that wait to be sent on one connection before it is not read any further.
 pub const CONNECTION_OUT_SIZE_MAX: usize = 256 * 1024;
 

@@ -5,7 +5,7 @@ use tidelog_sync::{Channel, ToRoom};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use crate::connection::Connection;
-use crate::large_messages::Space;
+use crate::large_messages::{PERMIT_SIZE, Space};
 
 /// The way to a room's task. It is bounded by those who send: see [`MessagePermit`].
 pub(crate) type RoomSender = mpsc::UnboundedSender<RoomMail>;
@@ -15,14 +15,14 @@ pub(crate) type WeakRoomSender = mpsc::WeakUnboundedSender<RoomMail>;
 /// What a message takes until its room has worked it off.
 pub(crate) struct MessagePermit {
     /// Of what its connection may say before it is listened to again.
-    _own: OwnedSemaphorePermit,
+    own: OwnedSemaphorePermit,
     /// Of the room for large messages, if it is one.
     pub(super) space: Option<Space>,
 }
 
 impl MessagePermit {
     pub(crate) fn new(own: OwnedSemaphorePermit, space: Option<Space>) -> Self {
-        Self { _own: own, space }
+        Self { own, space }
     }
 }
 
@@ -53,8 +53,9 @@ pub(crate) enum RoomMail {
 
 impl RoomMail {
     /// Whether whoever asked was told that nothing came of it, or whoever said it has gone and says
-    /// it again: what came whole is heard for as long as nobody else wants its space. Of one who
-    /// was let go, something before it may be missing.
+    /// it again: what came whole is heard for as long as nobody else wants its space, and what is
+    /// small unless there is [too much](super::waiting::Waiting::sweep). Of one who was let go,
+    /// something before it may be missing.
     pub(super) fn is_for_nobody(&self) -> bool {
         match self {
             Self::Message { connection, permit, .. } => {
@@ -71,6 +72,15 @@ impl RoomMail {
         match self {
             Self::Message { permit, .. } => permit.space.as_ref(),
             _ => None,
+        }
+    }
+
+    /// Bytes that nothing else bounds where whoever sent it has gone.
+    pub(super) fn small_size(&self) -> usize {
+        match self {
+            Self::Message { permit: MessagePermit { space: Some(_), .. }, .. } => 0,
+            Self::Message { permit, .. } => permit.own.num_permits() * PERMIT_SIZE,
+            _ => size_of::<Self>(),
         }
     }
 

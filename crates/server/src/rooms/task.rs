@@ -9,7 +9,9 @@ use tidelog_pages::{StoreReply, StoreRequest};
 use tidelog_room::{Answer, Ask, ConnId, Outlets, Room, RoomEffect, RoomInput, RoomSettings};
 use tidelog_sync::{FromRoom, FromServer};
 use tidelog_types::DocumentKey;
-use tidelog_types::limits::ROOM_LARGE_MESSAGES_SIZE_MAX;
+use tidelog_types::limits::{
+    ROOM_LARGE_MESSAGES_SIZE_MAX, ROOM_SMALL_WAITING_SIZE_MAX, SMALL_WAITING_SIZE_MAX,
+};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until};
@@ -95,6 +97,10 @@ pub(super) struct RoomTask {
     kept_size: u64,
     /// And of what all rooms keep of documents that are handed over.
     seed_size: u64,
+    /// And of the small messages that wait for all rooms.
+    small_waiting_size: u64,
+    /// When those that wait here were last looked through.
+    swept_at: Option<Instant>,
     run_turn: RunTurn,
 }
 
@@ -132,6 +138,8 @@ impl RoomTask {
             began: Instant::now(),
             kept_size: 0,
             seed_size: 0,
+            small_waiting_size: 0,
+            swept_at: None,
             run_turn: RunTurn::NotNeeded,
         }
     }
@@ -174,7 +182,7 @@ impl RoomTask {
                 }
             }
             let is_at_rest = self.room.is_at_rest();
-            let has_large = self.waiting.has_large() || self.space().is_some();
+            let has_to_look = self.space().is_some() || !self.waiting.is_empty();
             let overdue_at_ms = self.seed_overdue_at_ms();
             let overdue_at = self.began + Duration::from_millis(overdue_at_ms.unwrap_or(0));
             let look_at = overdue_at.min(Instant::now() + SEED_LOOKS_EVERY);
@@ -196,7 +204,7 @@ impl RoomTask {
                     }
                 }
                 // However long what it works on waits.
-                () = tokio::time::sleep(LOOKS_EVERY), if has_large => {}
+                () = tokio::time::sleep(LOOKS_EVERY), if has_to_look => {}
                 () = tokio::time::sleep(QUIET_ROOM_RESTS), if !self.is_resting => {
                     self.is_resting = true;
                     // Where there is room for them, the pages stay.
@@ -221,6 +229,7 @@ impl RoomTask {
     /// those who have gone left behind, and of those whose message has held it for too long.
     fn let_go(&mut self) -> Option<RoomInput> {
         self.waiting.let_go();
+        self.sweep();
         let WorkedOn { speaker, has_left, permit } = self.worked_on.as_mut()?;
         let space = permit.space.as_ref()?;
         if space.is_overdue() {
@@ -231,6 +240,21 @@ impl RoomTask {
         }
         *has_left = true;
         Some(RoomInput::Left { conn: speaker.id() })
+    }
+
+    /// Where too much waits, forgets now and then what those who have gone left behind.
+    fn sweep(&mut self) {
+        let now = self.waiting.small_size();
+        let all = &self.rooms.counters.small_waiting_size;
+        let all_size = move_to(all, &mut self.small_waiting_size, now as u64);
+        let is_too_much = now > ROOM_SMALL_WAITING_SIZE_MAX || all_size > SMALL_WAITING_SIZE_MAX;
+        let is_soon = || self.swept_at.is_some_and(|at| at.elapsed() < LOOKS_EVERY);
+        // What is still unread may belong to what would go, all of which goes or nothing.
+        if !is_too_much || !self.inbox.is_empty() || is_soon() {
+            return;
+        }
+        self.swept_at = Some(Instant::now());
+        self.waiting.sweep(|conn| self.ways.to(conn).is_some());
     }
 
     /// Keeps what the room does not get to yet. Whoever says more than there is room for comes back
@@ -431,6 +455,8 @@ impl Drop for RoomTask {
         self.rooms.counters.rooms.fetch_sub(1, Ordering::Relaxed);
         self.rooms.counters.rooms_kept_size.fetch_sub(self.kept_size, Ordering::Relaxed);
         self.rooms.counters.seeds_kept_size.fetch_sub(self.seed_size, Ordering::Relaxed);
+        let waiting = &self.rooms.counters.small_waiting_size;
+        waiting.fetch_sub(self.small_waiting_size, Ordering::Relaxed);
         add(&self.rooms.counters.gone, 1);
     }
 }
