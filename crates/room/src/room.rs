@@ -85,6 +85,8 @@ pub struct Room {
     fetch: Option<Fetch>,
     /// Faults of the work that is run, or waits for pages, so far.
     faults_count: u32,
+    /// Pages that were fetched for it so far.
+    fetched_pages: usize,
     runs_ended: u64,
     subscribers: BTreeMap<SubscriberId, Subscriber>,
     /// Who of them is on which channel: one at a time.
@@ -232,6 +234,7 @@ impl Room {
             queue: VecDeque::new(),
             fetch: None,
             faults_count: 0,
+            fetched_pages: 0,
             runs_ended: 0,
             subscribers: BTreeMap::new(),
             channels: BTreeMap::new(),
@@ -328,6 +331,12 @@ impl Room {
     #[must_use]
     pub fn is_amid_run(&self) -> bool {
         self.fetch.is_some() || self.faults_count > 0
+    }
+
+    /// How many bytes of pages were fetched for that run.
+    #[must_use]
+    pub fn run_size(&self) -> usize {
+        self.fetched_pages * PAGE_SIZE
     }
 
     /// How many runs have ended since it was made: what was kept for one is not kept for the next.
@@ -603,6 +612,7 @@ impl Room {
     /// A run is over: nothing that it read is pinned any longer.
     fn run_ended(&mut self) {
         self.faults_count = 0;
+        self.fetched_pages = 0;
         self.runs_ended += 1;
         self.time.iter().for_each(|time| time.begin());
         if let State::Open(document) = &self.state {

@@ -211,10 +211,13 @@ pub struct Limits {
     /// Pages of entries that a room has on their way to the disk before it runs no more, not
     /// counting the entry that passes the bound; each answer that waits with them counts as one.
     pub room_pages_in_flight_max: usize,
-    /// Bytes that all rooms of a server together keep in memory for their next messages.
+    /// Bytes that all rooms of a server together keep in memory for their next messages, and for
+    /// runs. Beyond that a room gives back after each step what it keeps, but not what a run has
+    /// read that goes on; and of the runs that have read [much](Self::turnless_run_size_max) one
+    /// at a time reads more.
     pub rooms_kept_size_max: u64,
-    /// Bytes that a room keeps amid a run beyond which it waits for its turn to read more, where
-    /// all rooms together keep more than they may.
+    /// Bytes that were read for a run beyond which it waits for its turn to read more, where all
+    /// rooms together keep more than they may.
     pub turnless_run_size_max: u64,
     /// Bytes that all rooms of a server together keep in memory of documents that are handed over.
     pub seeds_kept_size_max: u64,

@@ -287,11 +287,12 @@ impl RoomTask {
         self.room.seed_overdue_at_ms(self.now_ms())
     }
 
-    /// Whether what its run reads next waits until no other one that keeps much is amid.
+    /// Whether what its run reads next waits until no other one that has read much is amid.
     fn needs_turn(&mut self) -> bool {
         let is_too_much = self.keep() > self.kept_size_max();
         let turnless_size_max = self.rooms.settings.limits.turnless_run_size_max;
-        is_too_much && self.kept_size > turnless_size_max && !self.run_turn.is_taken()
+        let is_large = self.room.run_size() as u64 > turnless_size_max;
+        is_too_much && is_large && !self.run_turn.is_taken()
     }
 
     fn kept_size_max(&self) -> u64 {

@@ -573,6 +573,26 @@ async fn runs_that_keep_much_wait_for_their_turn_where_all_rooms_keep_more_than_
     assert!(turn.is_ok(), "it is given back");
 }
 
+/// Goal: whoever runs what is small waits for no large run, whatever its room keeps besides.
+/// Method: another run has the turn, and a room keeps its connections, which take more than each
+/// run reads.
+#[tokio::test]
+async fn a_run_that_reads_little_waits_for_no_turn() {
+    let limits = Limits {
+        rooms_kept_size_max: 1,
+        turnless_run_size_max: 64 * 1024,
+        pool_pages_max: 1,
+        ..Limits::DEFAULT
+    };
+    let scene = Scene::new(settings_with(limits));
+    let _other_run = Arc::clone(&scene.rooms.run_turns).try_acquire_owned().expect("a turn");
+    let (room, mut task) = scene.task();
+    let (connection, _end) = Connection::new(ConnId(1));
+    room.send(message(&connection, open())).expect("it is there");
+    room.send(message(&connection, frames())).expect("it is there");
+    step_until(&mut task, |task| task.room.counts().rejected == 100).await;
+}
+
 /// Goal: a turn is one run's, and the next run of the same message waits behind those of others.
 /// Method: one room works on many frames, each of which faults, and has the turn while another one
 /// waits for it.
