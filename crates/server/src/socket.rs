@@ -63,6 +63,8 @@ fn config() -> WebSocketConfig {
     WebSocketConfig::default()
         .read_buffer_size(READ_BUFFER_SIZE)
         .write_buffer_size(WRITE_BUFFER_SIZE)
+        // Where a client pings and does not read, pongs fill it: the next word to it fails, and the
+        // connection ends at once instead of after `slow_after`.
         .max_write_buffer_size(4 * WRITE_BUFFER_SIZE)
         .max_message_size(Some(MESSAGE_SIZE_MAX))
         .max_frame_size(Some(MESSAGE_SIZE_MAX))
