@@ -57,6 +57,17 @@ test('a loop that has had no rows yet is told why there are none', async () => {
   await expect(query[Symbol.asyncIterator]().next()).rejects.toThrow(StorageError);
 });
 
+test('an error ends with the rows, though they are the ones of before', () => {
+  const { query, take } = watched();
+  const errors: (TidelogError | null)[] = [];
+  query.subscribe((_, error) => errors.push(error));
+  take(new StorageError('the device is full'), true);
+  take(NO_ROWS);
+  take(NO_ROWS);
+  expect(query.error).toBe(null);
+  expect(errors.map((error) => error?.code)).toEqual(['storage', undefined]);
+});
+
 test('nobody is called once it is closed, whenever they began to listen', async () => {
   const { query } = watched();
   const heard: unknown[] = [];

@@ -517,6 +517,17 @@ test('a document that cannot be opened again can be deleted', () => {
   expect(stage.posted('destroy').map(({ call }) => call)).toEqual([destroy]);
 });
 
+test('what waits for a document to be open again goes on once that has failed', () => {
+  const { stage } = openedToDelete();
+  const destroy = stage.call('destroy', { document: 'd', user: '', force: true });
+  stage.log = [];
+  stage.survive();
+  expect(stage.posted('destroy')).toEqual([]);
+  const [again] = stage.posted('open');
+  stage.answer(again!.call as number, { type: 'failed', error: new StorageError('full') });
+  expect(stage.posted('destroy').map(({ call }) => call)).toEqual([destroy]);
+});
+
 test('what was deleted is not opened again to be closed', () => {
   const { stage, handle } = openedToDelete();
   const close = stage.call('close', { handle });

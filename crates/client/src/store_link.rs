@@ -14,24 +14,30 @@ use crate::protocol::Storage;
 /// page server.
 #[derive(Debug, Default)]
 pub(crate) struct StoreLink {
-    server: Option<PageServerId>,
-    /// Whether the page server has granted our epoch: before that it is told nothing else.
-    ready: bool,
+    lent: Lent,
     epoch: Epoch,
     last_ticket: u64,
     last_request: u64,
     /// Appends and destroys that are not durable yet, oldest first.
     pending: VecDeque<Pending>,
-    /// Whether the page server had too many of our requests, and refused a read.
-    has_refused: bool,
-    /// Tabs that the page server's host can tell by itself.
-    reached: Vec<TabId>,
     /// Why the last page server could not start or go on, until another one has let us in.
     pub(crate) failure: Option<PageServerFailure>,
     /// Until when a power cut could still lose the files themselves.
     pub(crate) settled_at_ms: u64,
     /// What the last page server kept the store in.
     kept_in: Option<Storage>,
+}
+
+/// The page server that is at hand, if one is, and what was agreed with that one.
+#[derive(Debug, Default)]
+struct Lent {
+    server: Option<PageServerId>,
+    /// Whether it has granted our epoch: before that it is told nothing else.
+    ready: bool,
+    /// Whether it had too many of our requests, and refused a read.
+    has_refused: bool,
+    /// Tabs that its host can tell by itself.
+    reached: Vec<TabId>,
 }
 
 /// An append or a destroy that is not durable yet.
@@ -53,17 +59,17 @@ impl Pending {
 
 impl StoreLink {
     pub(crate) fn server(&self) -> Option<PageServerId> {
-        self.server
+        self.lent.server
     }
 
     /// Whether a page server takes what is handed over.
     pub(crate) fn is_ready(&self) -> bool {
-        self.ready
+        self.lent.ready
     }
 
     /// What keeps the data at the moment.
     pub(crate) fn storage(&self) -> Storage {
-        self.kept_in.filter(|_| self.ready && !self.is_lost()).unwrap_or(Storage::Waiting)
+        self.kept_in.filter(|_| self.lent.ready && !self.is_lost()).unwrap_or(Storage::Waiting)
     }
 
     /// Whether the data were cleared under us. What is in memory then has nothing to go on from:
@@ -75,24 +81,24 @@ impl StoreLink {
     /// Whether the data were cleared under us, and the page server that could still read the old
     /// ones is gone: no other page server is asked.
     pub(crate) fn is_over(&self) -> bool {
-        self.is_lost() && self.server.is_none()
+        self.is_lost() && self.lent.server.is_none()
     }
 
     /// Why nobody serves the store, where that is known: nobody knows when somebody will.
     pub(crate) fn why_unserved(&self) -> Option<&PageServerFailure> {
-        self.failure.as_ref().filter(|_| self.server.is_none())
+        self.failure.as_ref().filter(|_| self.lent.server.is_none())
     }
 
     /// This page server's host has a port to this tab, and tells it by itself what is durable.
     pub(crate) fn reached(&mut self, tab: TabId, server: PageServerId) {
-        if self.server == Some(server) {
-            self.reached.push(tab);
+        if self.lent.server == Some(server) {
+            self.lent.reached.push(tab);
         }
     }
 
     /// Whether the page server's host has a port to this tab.
     pub(crate) fn reaches(&self, tab: TabId) -> bool {
-        self.ready && self.reached.contains(&tab)
+        self.lent.ready && self.lent.reached.contains(&tab)
     }
 
     /// Another page server is at hand.
@@ -106,22 +112,18 @@ impl StoreLink {
         if self.is_lost() {
             return;
         }
-        self.gone();
-        self.server = Some(server);
+        self.lent = Lent { server: Some(server), ..Lent::default() };
         self.kept_in = Some(kept_in);
         out.ask_store(StoreRequest::Hello { epoch: self.epoch, life });
     }
 
     pub(crate) fn gone(&mut self) {
-        self.server = None;
-        self.ready = false;
-        self.has_refused = false;
-        self.reached.clear();
+        self.lent = Lent::default();
     }
 
     pub(crate) fn failed(&mut self, failure: PageServerFailure) {
         // Of data that were cleared a page server that has let us in still reads what there was.
-        if failure.kind != UnservedKind::Lost || !self.ready {
+        if failure.kind != UnservedKind::Lost || !self.lent.ready {
             self.gone();
         }
         if !self.is_lost() {
@@ -139,7 +141,7 @@ impl StoreLink {
             return false;
         }
         self.epoch = epoch;
-        self.ready = true;
+        self.lent.ready = true;
         self.failure = None;
         for pending in &mut self.pending {
             reached(Probe::HandedOverAgain);
@@ -169,19 +171,19 @@ impl StoreLink {
     /// A question, asked now if anybody is there. Whoever asks it asks again once a page server
     /// has let us in.
     pub(crate) fn ask(&self, request: StoreRequest, out: &mut Outbox) {
-        if self.ready {
+        if self.lent.ready {
             out.ask_store(request);
         }
     }
 
     /// A read was not taken in.
     pub(crate) fn refused(&mut self) {
-        self.has_refused = true;
+        self.lent.has_refused = true;
     }
 
     /// Whether one was not taken in since this was asked last.
     pub(crate) fn take_refused(&mut self) -> bool {
-        std::mem::take(&mut self.has_refused)
+        std::mem::take(&mut self.lent.has_refused)
     }
 
     pub(crate) fn next_request(&mut self) -> u64 {
@@ -251,14 +253,14 @@ impl StoreLink {
         self.last_ticket += 1;
         let ticket = Ticket(self.last_ticket);
         let request = request(ticket);
-        if self.ready {
+        if self.lent.ready {
             out.ask_store(request.clone());
         }
         if self.is_over() {
             // No page server will be handed any of them.
             self.pending.clear();
         } else {
-            let (is_handed_over, is_repeat) = (self.ready, false);
+            let (is_handed_over, is_repeat) = (self.lent.ready, false);
             self.pending.push_back(Pending { ticket, request, is_handed_over, is_repeat });
         }
         ticket

@@ -191,8 +191,9 @@ fn what_moves_together_is_noted_in_one_row_and_never_run_again() {
         assert_eq!(decide(entry(4, nth), Some(issued(nth)), nth, Lsn::FIRST), verdict, "{nth}");
         assert_eq!(decide(issued(nth), None, nth, Lsn::FIRST), verdict, "{nth}");
     }
-    // The first copy has kept the rejections before its 31st frame, and goes on.
-    let kept = entry(3, 30).lsn;
+    // The first copy has kept the rejections before its 33rd frame, of which the 30th is the last,
+    // and goes on.
+    let kept = entry(3, 32).lsn;
     assert_eq!(decide(entry(3, MOVED), None, 0, kept), Verdict::Applied);
     for nth in 0..MOVED {
         let verdict = decide(entry(5, nth), Some(issued(nth)), nth, Lsn::FIRST);
