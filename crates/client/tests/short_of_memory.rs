@@ -7,7 +7,7 @@ use tidelog_document::Doctype;
 use tidelog_sqlite::{be_short_beyond, held_size};
 use tidelog_testing::client::server::{Server, talk};
 use tidelog_testing::client::*;
-use tidelog_types::{ErrorCode, Params};
+use tidelog_types::{ErrorCode, Params, Value};
 
 fn add(device: &mut Device, id: &str) -> Call {
     device.mutate("add", &[("id", text(id)), ("title", text(&format!("title of {id}")))])
@@ -280,4 +280,33 @@ fn a_newer_release_waits_for_memory_as_the_core_starts() {
     assert_eq!(failure.code, ErrorCode::Engine, "{failure:?}");
     device.pass(16_000);
     device.query("select star from todo");
+}
+
+/// Goal: a local document takes a mutation and the migration that waited for memory in one step.
+/// Method: it is read anew below a live query of a newer release, as there is no memory for that;
+/// once there is some, and before it is tried again by itself, a tab of the older one issues a
+/// mutation, after which the live query runs.
+#[test]
+fn a_migration_that_waited_for_memory_comes_behind_the_mutation_before_it() {
+    let _alone = alone();
+    let mut device = Device::new(2);
+    device.open(&todos());
+    device.lose_page_server();
+    let (call, open) = device.open_message(None, &starred());
+    let (_, note) = device.mutation("note", &[("title", text(&"x".repeat(3 << 20)))]);
+    device.ask(OTHER_TAB, vec![open, note]);
+    device.opened(call);
+    let live = watch_elsewhere(&mut device, "select star from todo");
+    device.disk.set_capacity(Some(device.disk.used() + (1 << 20)));
+    be_short_of_much();
+    device.lend();
+    be_short_beyond(None);
+    device.disk.set_capacity(None);
+    let milk = add(&mut device, "milk");
+    assert_eq!(device.fate(milk), "durable 2, confirmed 2");
+    let last = device.answers(live).pop();
+    assert!(matches!(last, Some(FromCore::Rows { .. })), "{}", device.fate(live));
+    device.kill_core();
+    device.open(&starred());
+    assert_eq!(device.query("select id, star from todo"), [[text("milk"), Value::Null]]);
 }

@@ -142,6 +142,8 @@ impl Document {
 
     /// Brings a document that this device decides to a doctype's version.
     fn migrate(&mut self, doctype: &Doctype) -> Ran {
+        // Mutations of the same step come before it.
+        self.seal();
         let State::Open(open) = &mut self.state else { unreachable!("BUG: not open") };
         let Role::Local(authority) = &mut open.role else { return Ran::Done };
         match authority.migrate(doctype) {
