@@ -327,6 +327,12 @@ impl Replica {
         in_use
     }
 
+    /// Whether an undecided frame names this doctype.
+    #[must_use]
+    pub fn has_undecided_of(&self, doctype: DoctypeHash) -> bool {
+        self.undecided.iter().any(|undecided| undecided.mutation.doctype == doctype)
+    }
+
     /// Whether a doctype has migrations that the newest one lacks.
     #[must_use]
     pub fn is_behind(&self, doctype: &Doctype) -> bool {

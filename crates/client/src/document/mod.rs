@@ -345,7 +345,7 @@ impl Document {
             self.forget_front();
         }
         self.queue.retain(|ask| !is_gone(ask));
-        self.unlearn_unwanted_doctype();
+        self.let_go_of_doctypes();
     }
 
     fn open(&self) -> Option<&Open> {

@@ -346,6 +346,25 @@ impl Open {
         record.doctypes.retain(|known| needed.contains(&known.hash));
         hashes(record) != before
     }
+
+    /// Forgets the newest doctype, if it is this one, no undecided frame names it, and there is
+    /// another. Says whether it has.
+    pub fn forget_newest(&mut self, doctype: DoctypeHash) -> bool {
+        let Role::Synced(synced) = &mut self.role else { return false };
+        let record = &mut self.record;
+        if record.newest != doctype || synced.replica.has_undecided_of(doctype) {
+            return false;
+        }
+        let others = record.doctypes.iter().filter(|known| known.hash != doctype);
+        let next = others.max_by_key(|known| known.doctype.migrations.len());
+        let Some(next) = next.map(|known| known.hash) else { return false };
+        record.newest = next;
+        record.doctypes.retain(|known| known.hash != doctype);
+        if synced.replica.newest() == doctype {
+            synced.replica.unlearn(next);
+        }
+        true
+    }
 }
 
 impl Synced {

@@ -1,6 +1,6 @@
 //! Opening a document: making it, and bringing it to a doctype.
 
-use tidelog_document::{Doctype, check, is_of_another};
+use tidelog_document::{Doctype, DoctypeHash, Replica, check, is_of_another};
 use tidelog_sqlite::{Run, View};
 use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{ErrorCode, Lineage, Lsn};
@@ -120,24 +120,35 @@ impl Document {
         }
     }
 
+    /// Somebody has let go of the document, or does not open it after all: what nobody wants any
+    /// more is of no use.
+    pub(super) fn let_go_of_doctypes(&mut self) {
+        self.unlearn_unwanted_doctype();
+        self.forget_refused_doctype();
+    }
+
     /// Whoever was to open the document by a newer doctype may be gone before it was, or it could
     /// not be: no server knows of that, and nobody shows what is migrated to it. One that the
     /// document was ever opened by is in the record.
-    pub(super) fn unlearn_unwanted_doctype(&mut self) {
+    fn unlearn_unwanted_doctype(&mut self) {
+        let Some(newest) = self.replica().map(Replica::newest) else { return };
+        let is_recorded = self.open().is_some_and(|open| open.record.doctype(newest).is_some());
+        if is_recorded || self.is_wanted(newest) {
+            return;
+        }
         let State::Open(open) = &mut self.state else { return };
         let Role::Synced(synced) = &mut open.role else { return };
-        let newest = synced.replica.newest();
+        synced.replica.unlearn(open.record.newest);
+    }
+
+    /// Whether a tab has the document open by this doctype, or is about to.
+    pub(super) fn is_wanted(&self, doctype: DoctypeHash) -> bool {
         let opens = |ask: &Ask| match &ask.request {
-            Request::Open(request) => request.doctype.hash() == newest,
+            Request::Open(request) => request.doctype.hash() == doctype,
             _ => false,
         };
-        let is_wanted = || {
-            let is_held = self.handles.values().any(|handle| handle.hash == newest);
-            is_held || self.queue.iter().any(opens)
-        };
-        if open.record.doctype(newest).is_none() && !is_wanted() {
-            synced.replica.unlearn(open.record.newest);
-        }
+        let is_held = self.handles.values().any(|handle| handle.hash == doctype);
+        is_held || self.queue.iter().any(opens)
     }
 
     /// Brings a document that this device decides to a doctype's version.

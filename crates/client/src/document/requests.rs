@@ -175,7 +175,7 @@ impl Document {
     fn fail_front(&mut self, ask: Ask, why: CallFailure, ctx: &mut Context<'_>) -> Attempt {
         ask.fail(why, ctx.out);
         self.forget_front();
-        self.unlearn_unwanted_doctype();
+        self.let_go_of_doctypes();
         Attempt::Done
     }
 
@@ -325,6 +325,7 @@ impl Document {
             !is_its
         });
         out.tell(ask.tab, FromCore::Done { call: ask.call });
+        self.let_go_of_doctypes();
     }
 
     // --- mutate --------------------------------------------------------------------------------
