@@ -1,6 +1,6 @@
 //! Releases of an app that are newer than a document can be made, or than its server's.
 
-use tidelog_client::{Call, Connection, FromCore, Query, Request, ToCore};
+use tidelog_client::{Call, Connection, FromCore, Query, Request, TabId, ToCore};
 use tidelog_disk::Disk;
 use tidelog_document::Doctype;
 use tidelog_sync::{FromServer, ToRoom, ToServer, codec};
@@ -320,4 +320,24 @@ fn a_refused_release_is_kept_for_what_was_issued_by_it() {
     let error = device.status().error.as_ref().map(|error| error.code);
     assert_eq!((error, device.status().pending), (Some(ErrorCode::DoctypeMismatch), 1));
     assert_eq!(device.query("select count(*) from badge"), [[integer(1)]]);
+}
+
+/// Goal: no two releases that part hold a document at a time. Method: the disk has no room for the
+/// one that was opened first, so that the document is read anew without it.
+#[test]
+fn a_release_that_parts_from_one_that_the_disk_had_no_room_for_is_not_opened() {
+    for url in [None, Some(SERVER)] {
+        let mut device = Device::new(1);
+        let call = device.start_open(TAB, url, &todos());
+        device.opened(call);
+        device.fill_disk();
+        let call = device.start_open(OTHER_TAB, url, &marked());
+        device.opened(call);
+        device.disk.set_full(false);
+        let call = device.start_open(TabId(3), url, &parting());
+        assert_eq!(device.code(call), ErrorCode::DoctypeMismatch);
+        let (mark, message) = device.mutation("mark", &[]);
+        device.ask(OTHER_TAB, vec![message]);
+        assert!(device.fate(mark).starts_with("durable"), "{}", device.fate(mark));
+    }
 }

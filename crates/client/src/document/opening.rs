@@ -37,9 +37,12 @@ impl Document {
             State::Open(open) => {
                 let record = &open.record;
                 let newest = record.doctype(record.newest).expect("BUG: no newest doctype");
-                if !doctype.succeeds(newest) && !newest.succeeds(doctype) {
+                // Read anew, it may have forgotten some that tabs hold it by.
+                let held = self.handles.values().map(|handle| &handle.doctype);
+                let parts = |known: &&Doctype| !doctype.succeeds(known) && !known.succeeds(doctype);
+                if let Some(known) = [newest].into_iter().chain(held).find(parts) {
                     let failure =
-                        CallFailure::doctype_mismatch(&describe(newest), &describe(doctype));
+                        CallFailure::doctype_mismatch(&describe(known), &describe(doctype));
                     return Ran::Failed(failure);
                 }
                 if recorded.is_none() {
