@@ -1,6 +1,6 @@
 //! Releases of an app that are newer than a document can be made, or than its server's.
 
-use tidelog_client::{Call, Connection, FromCore, Query, Request, TabId, ToCore};
+use tidelog_client::{Call, Connection, FromCore, Handle, Query, Request, TabId, ToCore};
 use tidelog_disk::Disk;
 use tidelog_document::Doctype;
 use tidelog_sync::{FromServer, ToRoom, ToServer, codec};
@@ -340,4 +340,26 @@ fn a_release_that_parts_from_one_that_the_disk_had_no_room_for_is_not_opened() {
         device.ask(OTHER_TAB, vec![message]);
         assert!(device.fate(mark).starts_with("durable"), "{}", device.fate(mark));
     }
+}
+
+/// Goal: what this device alone has migrated is not taken for its server's. Method: the disk has no
+/// room for a release that a tab opens a document by, whose migration is shown all the same; the
+/// tab closes it, and with that opens it by one that parts.
+#[test]
+fn a_release_that_nobody_has_opened_for_good_keeps_no_other_away() {
+    let mut device = Device::new(1);
+    let call = device.start_open(TAB, Some(SERVER), &todos());
+    device.opened(call);
+    device.fill_disk();
+    let call = device.start_open(OTHER_TAB, Some(SERVER), &marked());
+    device.opened(call);
+    device.disk.set_full(false);
+    let (closed, request) = (device.next_call(), Request::Close);
+    let close = ToCore::Ask { call: closed, handle: HANDLE, request };
+    let (call, mut open) = device.open_message(Some(SERVER), &parting());
+    if let ToCore::Ask { handle, .. } = &mut open {
+        *handle = Handle(2);
+    }
+    device.ask(OTHER_TAB, vec![close, open]);
+    device.opened(call);
 }

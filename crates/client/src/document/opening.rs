@@ -106,9 +106,15 @@ impl Document {
 
     /// Refuses a doctype that nobody has opened the document by here, and that it is not of: the
     /// server may have migrated it by one that this device has never heard of.
+    ///
+    /// Until layers are built, those of a doctype that nobody wants any more may be shown. Whoever
+    /// opens the document waits for them, and is compared then.
     fn compare_with_the_servers(&mut self, doctype: &Doctype) -> Ran {
         let State::Open(open) = &mut self.state else { return Ran::Done };
         let Role::Synced(synced) = &mut open.role else { return Ran::Done };
+        if !synced.replica.is_built() {
+            return Ran::Done;
+        }
         let newest = open.record.doctype(open.record.newest).expect("BUG: no newest doctype");
         let (reader, scratch) = (synced.replica.reader(), View::new(usize::MAX, 0));
         match is_of_another(doctype, newest, reader, scratch) {
