@@ -310,3 +310,31 @@ fn a_migration_that_waited_for_memory_comes_behind_the_mutation_before_it() {
     device.open(&starred());
     assert_eq!(device.query("select id, star from todo"), [[text("milk"), Value::Null]]);
 }
+
+/// Goal: a release is not told to be open of which nothing is there. Method: a core starts without
+/// a server, while there is no memory to bring the document to a newer release than the one that it
+/// is opened by.
+#[test]
+fn a_release_is_not_open_while_there_is_no_memory_for_a_newer_one() {
+    let _alone = alone();
+    let mut middle = todos();
+    middle.migrations.push("alter table todo add column due integer".to_owned());
+    let mut newest = middle.clone();
+    newest.migrations.push(starred().migrations.pop().expect("it has some"));
+    let mut device = online(2, &mut Server::default());
+    offline(&mut device);
+    let call = device.start_open(TAB, Some(SERVER), &newest);
+    device.opened(call);
+    device.kill_core();
+    be_short_of_much();
+    let call = device.start_open(TAB, Some(SERVER), &todos());
+    device.opened(call);
+    let call = device.start_open(OTHER_TAB, Some(SERVER), &middle);
+    assert_eq!(device.code(call), ErrorCode::Engine);
+    be_short_beyond(None);
+    device.pass(16_000);
+    let call = device.start_open(OTHER_TAB, Some(SERVER), &middle);
+    device.opened(call);
+    let due = query_elsewhere(&mut device, "select due from todo");
+    assert!(matches!(device.answer(due), FromCore::Rows { .. }), "{}", device.fate(due));
+}

@@ -70,10 +70,15 @@ impl Document {
             Role::Synced(synced) => {
                 let replica = &mut synced.replica;
                 replica.learn(doctype.clone());
+                if !replica.is_built() {
+                    return Ran::Waits;
+                }
                 match replica.migration_failure(doctype) {
-                    _ if !replica.is_built() => Ran::Waits,
-                    Some(failure) => Ran::Failed(CallFailure::of_migration(failure)),
-                    None => Ran::Done,
+                    Run::Done(None) => Ran::Done,
+                    Run::Done(Some(failure)) | Run::Failed(failure) => {
+                        Ran::Failed(CallFailure::of_migration(&failure))
+                    }
+                    Run::Fault(pgid) => Ran::Fault(pgid),
                 }
             }
         };
@@ -118,8 +123,9 @@ impl Document {
         let newest = open.record.doctype(open.record.newest).expect("BUG: no newest doctype");
         let (reader, scratch) = (synced.replica.reader(), View::new(usize::MAX, 0));
         match is_of_another(doctype, newest, reader, scratch) {
-            Ok(Run::Done(false) | Run::Failed(_)) => Ran::Done,
+            Ok(Run::Done(false)) => Ran::Done,
             Ok(Run::Fault(pgid)) => Ran::Fault(pgid),
+            Ok(Run::Failed(failure)) => Ran::Failed(CallFailure::of_query(&failure)),
             Ok(Run::Done(true)) => {
                 reached(Probe::ServersDoctypeOther);
                 let theirs = format!("{} as its server has migrated it", newest.name);

@@ -262,7 +262,7 @@ impl Document {
         let damage = match damage {
             Run::Fault(pgid) => return Ran::Fault(pgid),
             Run::Done(damage) => damage,
-            Run::Failed(_) => None,
+            Run::Failed(failure) => return Ran::Failed(CallFailure::of_query(&failure)),
         };
         let ran = self.run_in_turn(ask, damage.as_ref(), budget, ctx);
         match ran {
