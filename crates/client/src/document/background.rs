@@ -208,50 +208,41 @@ impl Document {
         if self.replica().is_some_and(|replica| !replica.is_built()) {
             return Run::Done(Attempt::Done);
         }
-        let damage = match (adopted, self.damage_before(tab, handle, ctx.store)) {
-            (Ran::Fault(pgid), _) | (_, Run::Fault(pgid)) => Err(pgid),
-            (_, Run::Done(damage)) => Ok(damage),
-            (_, Run::Failed(_)) => Ok(None),
+        let damage = match adopted {
+            Ran::Fault(pgid) => Err(Ran::Fault(pgid)),
+            _ => self.damage_before(tab, handle, ctx.store),
         };
         let State::Open(open) = &mut self.state else { return Run::Done(Attempt::Idle) };
         let is_behind = |tab| ctx.out.flow.is_behind(tab);
         let Some((tab, call, watch)) = self.watches.next_dirty(is_behind) else {
             return Run::Done(Attempt::Idle);
         };
-        let handle = self.handles.get(&(tab, watch.handle));
-        let is_short = match &damage {
-            Err(pgid) => Err(*pgid),
-            Ok(_) => handle.map_or(Ok(false), |handle| open.is_short_of(handle)),
-        };
-        let ran = match is_short {
-            Ok(false) => watch.look(open, ctx.now_ms),
-            // It is asked again by itself, and by an older schema it has no final answer.
-            Ok(true) => {
-                watch.fail();
-                let failure = CallFailure::short_of_memory();
-                ctx.out.tell(tab, FromCore::Failed { call, failure });
-                return Run::Done(Attempt::Done);
-            }
-            Err(pgid) => Run::Fault(pgid),
-        };
-        let failure = match ran {
-            Run::Done(news) => {
-                if let Some(rows) = news {
-                    ctx.out.tell(tab, FromCore::Rows { call, rows });
+        let ran = match damage {
+            Ok(damage) => match watch.look(open, ctx.now_ms) {
+                Run::Done(news) => {
+                    if let Some(rows) = news {
+                        ctx.out.tell(tab, FromCore::Rows { call, rows });
+                    }
+                    return Run::Done(Attempt::Done);
                 }
-                return Run::Done(Attempt::Done);
-            }
-            Run::Fault(pgid) => match self.reads.why_lost(&[pgid], ctx.store) {
-                None => return Run::Fault(pgid),
-                Some(failure) => {
-                    watch.fail();
-                    failure
+                Run::Fault(pgid) => Ran::Fault(pgid),
+                Run::Failed(failure) => {
+                    Ran::Failed(CallFailure::of_query(&failure).unless_for(damage))
                 }
             },
-            Run::Failed(failure) => {
-                CallFailure::of_query(&failure).unless_for(damage.ok().flatten())
+            Err(ran) => ran,
+        };
+        let failure = match ran {
+            Ran::Failed(failure) => failure,
+            Ran::Fault(pgid) => match self.reads.why_lost(&[pgid], ctx.store) {
+                None => return Run::Fault(pgid),
+                Some(failure) => failure,
+            },
+            Ran::Done | Ran::Waits | Ran::Needs(_) => {
+                unreachable!("BUG: a query waits for one page")
             }
         };
+        watch.fail();
         ctx.out.tell(tab, FromCore::Failed { call, failure });
         Run::Done(Attempt::Done)
     }

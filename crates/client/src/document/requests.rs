@@ -245,24 +245,14 @@ impl Document {
             // It was not recorded: from here on it is a mutation like any other.
             ask.make_first();
         }
-        // It is tried again by itself, and what runs now has no final answer.
-        let State::Open(open) = &mut self.state else { unreachable!("BUG: not open") };
-        if !matches!(ask.request, Request::Sync) {
-            match open.is_short_of(&self.handles[&(ask.tab, ask.handle)]) {
-                Ok(false) => {}
-                Ok(true) => return Ran::Failed(CallFailure::short_of_memory()),
-                Err(pgid) => return Ran::Fault(pgid),
-            }
-        }
         let damage = match ask.request {
-            // They are the same at each version.
-            Request::Sync | Request::Export => Run::Done(None),
+            // It is the same at each version.
+            Request::Sync => Ok(None),
             _ => self.damage_before(ask.tab, ask.handle, ctx.store),
         };
         let damage = match damage {
-            Run::Fault(pgid) => return Ran::Fault(pgid),
-            Run::Done(damage) => damage,
-            Run::Failed(failure) => return Ran::Failed(CallFailure::of_query(&failure)),
+            Ok(damage) => damage,
+            Err(ran) => return ran,
         };
         let ran = self.run_in_turn(ask, damage.as_ref(), budget, ctx);
         match ran {
@@ -295,20 +285,27 @@ impl Document {
     }
 
     /// The damage that keeps the document from the version of this handle, if there is any: what
-    /// fails for its words fails for that.
+    /// fails for its words fails for that. Where want of memory keeps it from there, nothing runs:
+    /// it is tried again by itself, and what ran now would have no final answer.
     pub(super) fn damage_before(
         &mut self,
         tab: TabId,
         handle: Handle,
         store: &StoreLink,
-    ) -> Run<Option<CallFailure>> {
-        let State::Open(open) = &mut self.state else { return Run::Done(None) };
+    ) -> Result<Option<CallFailure>, Ran> {
+        let State::Open(open) = &mut self.state else { return Ok(None) };
+        let Some(handle) = self.handles.get(&(tab, handle)) else { return Ok(None) };
+        match open.is_short_of(handle) {
+            Ok(false) => {}
+            Ok(true) => return Err(Ran::Failed(CallFailure::short_of_memory())),
+            Err(pgid) => return Err(Ran::Fault(pgid)),
+        }
         let lacks = open.adoption_lacks.and_then(|pgid| self.reads.why_lost(&[pgid], store));
-        match (lacks, self.handles.get(&(tab, handle))) {
-            (Some(damage), Some(handle)) => open
-                .is_migrated_to(&handle.doctype)
-                .map(|is_migrated| (!is_migrated).then_some(damage)),
-            _ => Run::Done(None),
+        let Some(damage) = lacks else { return Ok(None) };
+        match open.is_migrated_to(&handle.doctype) {
+            Run::Done(is_migrated) => Ok((!is_migrated).then_some(damage)),
+            Run::Fault(pgid) => Err(Ran::Fault(pgid)),
+            Run::Failed(failure) => Err(Ran::Failed(CallFailure::of_query(&failure))),
         }
     }
 
