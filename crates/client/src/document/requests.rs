@@ -84,34 +84,38 @@ impl Document {
         budget.spend_steps(PIECE_STEPS);
         let ran = self.run(&mut ask, budget, ctx);
         budget.spend_steps(self.take_steps());
-        let pgids = match ran {
-            Ran::Done => {
-                self.forget_front();
-                return Attempt::Done;
-            }
-            Ran::Failed(failure) => return self.fail_front(ask, failure, ctx),
-            Ran::Waits => {
-                self.queue.push_front(ask);
-                return Attempt::Waits;
-            }
-            Ran::Fault(pgid) => match self.reads.why_lost(&[pgid], ctx.store) {
-                None => Ok(self.to_fetch(pgid, kth)),
-                Some(failure) => Err(failure),
-            },
-            Ran::Needs(pgids) => match self.reads.why_lost(&pgids, ctx.store) {
-                None => Ok(pgids),
-                Some(failure) => Err(failure),
-            },
-        };
-        let pgids = match pgids {
-            Ok(pgids) => pgids,
-            Err(failure) => return self.fail_front(ask, failure, ctx),
-        };
-        if kth < FAULTS_MAX && self.reads.fetch(For::Front, pgids, kth, &self.key, ctx) {
-            self.queue.push_front(ask);
-            return Attempt::Waits;
+        if let Ran::Done = ran {
+            self.forget_front();
+            return Attempt::Done;
         }
-        self.fail_front(ask, CallFailure::absent_page(), ctx)
+        match self.wait_or_fail(For::Front, ran, kth, ctx) {
+            Ok(()) => {
+                self.queue.push_front(ask);
+                Attempt::Waits
+            }
+            Err(failure) => self.fail_front(ask, failure, ctx),
+        }
+    }
+
+    /// Has the pages fetched that a request waits for, if it does; or says why nothing comes of it.
+    fn wait_or_fail(
+        &mut self,
+        who: For,
+        ran: Ran,
+        kth: u32,
+        ctx: &mut Context<'_>,
+    ) -> Result<(), CallFailure> {
+        let (lacks, to_fetch) = match ran {
+            Ran::Done | Ran::Waits => return Ok(()),
+            Ran::Failed(failure) => return Err(failure),
+            Ran::Fault(pgid) => (vec![pgid], self.to_fetch(pgid, kth)),
+            Ran::Needs(pgids) => (pgids.clone(), pgids),
+        };
+        if let Some(failure) = self.reads.why_lost(&lacks, ctx.store) {
+            return Err(failure);
+        }
+        let is_coming = kth < FAULTS_MAX && self.reads.fetch(who, to_fetch, kth, &self.key, ctx);
+        if is_coming { Ok(()) } else { Err(CallFailure::absent_page()) }
     }
 
     /// Runs the first query behind whoever hands the document over, which can take as long as the
@@ -131,25 +135,14 @@ impl Document {
             _ => unreachable!("BUG: no query"),
         };
         budget.spend_steps(self.take_steps());
-        let failure = match ran {
-            Ran::Done => None,
-            Ran::Failed(failure) => Some(failure),
-            Ran::Waits | Ran::Needs(_) => unreachable!("BUG: a query waits for one page"),
-            Ran::Fault(pgid) => match self.reads.why_lost(&[pgid], ctx.store) {
-                Some(failure) => Some(failure),
-                None => {
-                    let pgids = self.to_fetch(pgid, kth);
-                    let who = For::PastOffer;
-                    if kth < FAULTS_MAX && self.reads.fetch(who, pgids, kth, &self.key, ctx) {
-                        self.queue.insert(index, ask);
-                        return Attempt::Waits;
-                    }
-                    Some(CallFailure::absent_page())
+        if !matches!(ran, Ran::Done) {
+            match self.wait_or_fail(For::PastOffer, ran, kth, ctx) {
+                Ok(()) => {
+                    self.queue.insert(index, ask);
+                    return Attempt::Waits;
                 }
-            },
-        };
-        if let Some(failure) = failure {
-            ask.fail(failure, ctx.out);
+                Err(failure) => ask.fail(failure, ctx.out),
+            }
         }
         self.reads.forget_fault(For::PastOffer);
         Attempt::Done
