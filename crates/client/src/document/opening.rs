@@ -122,7 +122,7 @@ impl Document {
         }
         let newest = open.record.doctype(open.record.newest).expect("BUG: no newest doctype");
         let (reader, scratch) = (synced.replica.reader(), View::new(usize::MAX, 0));
-        match is_of_another(doctype, newest, reader, scratch) {
+        match is_of_another(doctype, newest.migrations.len(), reader, scratch) {
             Ok(Run::Done(false)) => Ran::Done,
             Ok(Run::Fault(pgid)) => Ran::Fault(pgid),
             Ok(Run::Failed(failure)) => Ran::Failed(CallFailure::of_query(&failure)),
