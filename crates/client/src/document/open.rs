@@ -194,6 +194,10 @@ impl Open {
     /// The connection for queries, which see this time as now.
     pub fn reader_at(&mut self, now_ms: u64) -> &mut Reader {
         self.view().set_now(now_ms);
+        self.reader()
+    }
+
+    fn reader(&mut self) -> &mut Reader {
         match &mut self.role {
             Role::Local(authority) => authority.reader(),
             Role::Synced(synced) => synced.replica.reader(),
@@ -202,11 +206,7 @@ impl Open {
 
     /// Whether queries see it at the version of this doctype, or beyond.
     pub fn is_migrated_to(&mut self, doctype: &Doctype) -> Run<bool> {
-        let reader = match &mut self.role {
-            Role::Local(authority) => authority.reader(),
-            Role::Synced(synced) => synced.replica.reader(),
-        };
-        is_migrated_to(reader, doctype)
+        is_migrated_to(self.reader(), doctype)
     }
 
     /// What mutations and queries have cost since this was last called, in steps.
