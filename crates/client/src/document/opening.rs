@@ -258,6 +258,8 @@ impl Document {
         if let State::Open(open) = &mut self.state {
             open.is_unadopted = !short_of.is_empty();
             open.short_of = short_of;
+            // What was lost is there again.
+            open.adoption_lacks = None;
         }
         Ran::Done
     }
