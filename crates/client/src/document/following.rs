@@ -277,7 +277,7 @@ impl Document {
             following.offer.as_ref().map(|offer| offer.deadline_ms),
             Some(following.retry_at_ms),
             self.write_again.at_ms,
-            self.rebase_again.at_ms,
+            self.build_again.at_ms,
         ];
         for at_ms in times.into_iter().flatten().filter(|at_ms| *at_ms > ctx.now_ms) {
             ctx.out.wake_at(at_ms);
