@@ -340,9 +340,11 @@ impl Client {
     }
 
     fn store_failed(&mut self, failure: PageServerFailure, out: &mut Outbox) {
+        let was_lost = self.store.is_lost();
         self.store.failed(failure);
         self.fail_opens(out);
-        if self.store.is_lost() {
+        // Said once: what was on its way then may be older by now than what came since.
+        if self.store.is_lost() && !was_lost {
             self.with_each(out, Document::store_is_lost);
         }
     }

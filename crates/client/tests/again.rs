@@ -1,40 +1,13 @@
 //! What a tab is told of a mutation that it was told before is durable, where the data it is asked
 //! of are not those it was recorded in any more: never that it was applied, unless it was.
 
-use tidelog_client::{Call, Connection, FromCore, ToCore};
+use tidelog_client::{Call, FromCore, ToCore};
 use tidelog_pages::StoreReply;
 use tidelog_testing::client::core::{Core, key};
-use tidelog_testing::client::server::{Server, talk};
+use tidelog_testing::client::server::{Server, back_online, connect, offline, online, talk};
 use tidelog_testing::client::*;
 use tidelog_types::limits::Limits;
 use tidelog_types::{ErrorCode, Life, Outcome};
-
-fn add(device: &mut Device, id: &str) -> Call {
-    titled(device, id, id)
-}
-
-fn titled(device: &mut Device, id: &str, title: &str) -> Call {
-    device.mutate("add", &[("id", text(id)), ("title", text(title))])
-}
-
-fn connect(device: &mut Device, server: &mut Server) {
-    device.server_is_up = true;
-    device.start_open(TAB, Some(SERVER), &todos());
-    device.pass(15_000);
-    talk(server, &mut [device]);
-    assert_eq!(device.status().connection, Connection::Online, "{:?}", device.status());
-}
-
-fn online(seed: u8, server: &mut Server) -> Device {
-    let mut device = Device::new(seed);
-    connect(&mut device, server);
-    device
-}
-
-fn offline(device: &mut Device) {
-    device.server_is_up = false;
-    device.lose_socket();
-}
 
 /// Nobody can tell what became of it, and that is what its tab is told.
 #[track_caller]
@@ -56,7 +29,7 @@ fn what_was_durable_before_the_data_of_the_site_were_cleared_is_not_called_confi
     let lost = add(&mut device, "lost");
     assert_eq!(device.fate(lost), "durable 1");
     device.clear_site();
-    connect(&mut device, &mut server);
+    connect(&mut server, &mut device);
     let other = add(&mut device, "other");
     talk(&mut server, &mut [&mut device]);
     assert_eq!(device.fate(other), "durable 1, confirmed 2", "it has the LSN of the lost one");
@@ -87,7 +60,7 @@ fn what_was_recorded_and_told_to_nobody_is_not_run_on_data_that_begin_anew() {
     talk(&mut server, &mut [&mut device]);
     device.never_told(&[applied]);
     device.clear_site();
-    connect(&mut device, &mut server);
+    connect(&mut server, &mut device);
     device.told.clear();
     device.ask_again(&[applied]);
     nobody_knows(&device, applied, ErrorCode::Storage);
@@ -122,17 +95,15 @@ fn what_was_decided_as_its_timeline_was_left_is_not_run_again() {
     device.never_told(&[once]);
     // A call of the one's tab is not one of the other's.
     while clone.next_call() < Call(9) {}
-    connect(&mut clone, &mut server);
+    connect(&mut server, &mut clone);
     clone.mutate("note", &[("title", text("theirs"))]);
     talk(&mut server, &mut [&mut clone]);
     server.join(2);
-    device.server_is_up = true;
-    device.pass(15_000);
-    talk(&mut server, &mut [&mut device]);
+    back_online(&mut server, &mut device);
     let notes = [[text("once")], [text("theirs")]];
     assert_eq!(device.query("select text from note"), notes);
     device.kill_core();
-    connect(&mut device, &mut server);
+    connect(&mut server, &mut device);
     device.ask_again(&[once]);
     talk(&mut server, &mut [&mut device]);
     assert_eq!(device.query("select text from note"), notes);
@@ -156,16 +127,14 @@ fn what_another_copy_has_brought_is_not_run_again_however_far_the_leaving_of_a_t
         device.start_open(TAB, Some(SERVER), &todos());
         device.mutate("note", &[("title", text("ours"))]);
         while clone.next_call() < Call(9) {}
-        connect(&mut clone, &mut server);
+        connect(&mut server, &mut clone);
         clone.mutate("note", &[("title", text("theirs"))]);
         talk(&mut server, &mut [&mut clone]);
         server.join(2);
         device.appends_left = appends;
-        device.server_is_up = true;
-        device.pass(15_000);
-        talk(&mut server, &mut [&mut device]);
+        back_online(&mut server, &mut device);
         device.cut_power();
-        connect(&mut device, &mut server);
+        connect(&mut server, &mut device);
         talk(&mut server, &mut [&mut device]);
         let notes = [[text("once")], [text("theirs")], [text("ours")]];
         assert_eq!(device.query("select text from note"), notes, "after {appends} appends");
@@ -196,7 +165,7 @@ fn what_a_restored_profile_has_lost_is_not_called_confirmed() {
     offline(&mut device);
     let lost = add(&mut device, "lost");
     device.restore_profile(&backup);
-    connect(&mut device, &mut server);
+    connect(&mut server, &mut device);
     let other = add(&mut device, "other");
     talk(&mut server, &mut [&mut device]);
     assert_eq!((device.fate(other).as_str(), lost), ("durable 2, confirmed 3", Call(3)));
@@ -212,14 +181,14 @@ fn parted(server: &mut Server) -> (Device, [Call; 3], [Call; 2]) {
     titled(&mut first, "taken", "taken");
     talk(server, &mut [&mut first]);
     let mut second = first.clone_profile(2);
-    add(&mut first, "theirs");
+    titled(&mut first, "theirs", "theirs");
     talk(server, &mut [&mut first]);
     // A call of the first one's tab is not one of the second one's.
     while second.next_call() < Call(9) {}
     second.start_open(TAB, Some(SERVER), &todos());
     let before =
         [("a", "theirs"), ("b", "b"), ("c", "c")].map(|(id, t)| titled(&mut second, id, t));
-    connect(&mut second, server);
+    connect(server, &mut second);
     talk(server, &mut [&mut second]);
     offline(&mut first);
     let mut other = online(3, server);
@@ -228,9 +197,7 @@ fn parted(server: &mut Server) -> (Device, [Call; 3], [Call; 2]) {
     talk(server, &mut [&mut other]);
     let after = [("d", "d"), ("e", "e")].map(|(id, t)| titled(&mut second, id, t));
     second.pass(15_000);
-    second.server_is_up = true;
-    second.pass(15_000);
-    talk(server, &mut [&mut second]);
+    back_online(server, &mut second);
     (second, before, after)
 }
 
@@ -250,7 +217,7 @@ fn what_became_of_a_call_is_known_though_its_timeline_was_left() {
     let told = fates(&device);
     assert_eq!(told, [true, false, false, true, false]);
     device.kill_core();
-    connect(&mut device, &mut server);
+    connect(&mut server, &mut device);
     device.ask_again(&calls);
     assert_eq!(fates(&device), told);
 }
@@ -265,21 +232,21 @@ fn rejections_of_two_timelines_are_told_apart() {
     titled(&mut other, "x", "x");
     talk(&mut server, &mut [&mut other]);
     let not_handled = titled(&mut first, "mine", "x");
-    connect(&mut first, &mut server);
+    connect(&mut server, &mut first);
     let mut second = first.clone_profile(3);
-    add(&mut first, "theirs");
+    titled(&mut first, "theirs", "theirs");
     talk(&mut server, &mut [&mut first]);
     while second.next_call() < Call(9) {}
     second.start_open(TAB, Some(SERVER), &todos());
     let refused = titled(&mut second, "mine too", "x");
     assert_eq!(second.fate(refused), "failed: Rejected", "it is seen to be taken");
     let handled = titled(&mut second, "mine too", "theirs");
-    connect(&mut second, &mut server);
+    connect(&mut server, &mut second);
     second.ask(TAB, vec![ToCore::ListenRejections { handle: HANDLE }]);
     assert_eq!(second.rejections(TAB), [1, 1]);
     second.ask(TAB, vec![ToCore::RejectionHandled { handle: HANDLE, id: call_id(handled) }]);
     second.kill_core();
-    connect(&mut second, &mut server);
+    connect(&mut server, &mut second);
     second.ask(TAB, vec![ToCore::ListenRejections { handle: HANDLE }]);
     let news = second.told.iter().filter_map(|(_, message)| match message {
         FromCore::RejectionNews { id, .. } => Some(*id),
@@ -295,7 +262,7 @@ fn a_verdict_that_was_forgotten_is_not_taken_for_a_good_one() {
     let mut server = Server::default();
     let limits = Limits { rejections_kept_max: 1, ..Limits::DEFAULT };
     let mut device = Device::with_limits(1, limits);
-    connect(&mut device, &mut server);
+    connect(&mut server, &mut device);
     offline(&mut device);
     let mut other = online(2, &mut server);
     for id in ["x", "y"] {
@@ -306,9 +273,9 @@ fn a_verdict_that_was_forgotten_is_not_taken_for_a_good_one() {
         let id = format!("mine {title}");
         titled(&mut device, &id, title)
     });
-    connect(&mut device, &mut server);
+    connect(&mut server, &mut device);
     device.kill_core();
-    connect(&mut device, &mut server);
+    connect(&mut server, &mut device);
     device.ask_again(&[before, x, between, y, after]);
     for forgotten in [before, x] {
         nobody_knows(&device, forgotten, ErrorCode::Engine);
@@ -412,19 +379,14 @@ fn of_a_verdict_that_nobody_can_tell_the_outcome_is_unknown() {
         device
     });
     device.number = 2;
-    let go_online = |device: &mut Device, server: &mut Server| {
-        device.server_is_up = true;
-        device.pass(15_000);
-        talk(server, &mut [device]);
-    };
-    go_online(&mut before, &mut server);
+    back_online(&mut server, &mut before);
     for id in ["a", "b", "c"] {
         add(&mut before, id);
     }
     talk(&mut server, &mut [&mut before]);
     server.join(3);
     let call = add(&mut device, "d");
-    go_online(&mut device, &mut server);
+    back_online(&mut server, &mut device);
     match device.answers(call).pop() {
         Some(FromCore::Rejected { failure, .. }) => {
             assert_eq!(failure.outcome, Outcome::Unknown, "{failure:?}");

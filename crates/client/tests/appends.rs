@@ -9,7 +9,8 @@ use tidelog_client::{
 use tidelog_pages::{AppendError, OpenedDocument, StoreReply, StoreRequest, Ticket};
 use tidelog_sync::{Channel, FromRoom, FromServer, Refusal, ToRoom, ToServer};
 use tidelog_testing::client::core::{
-    Core, again, is_durable, key, last_read, pages_of, pages_up_to, read_anew, stored, stored_up_to,
+    Core, again, answer_reads, is_durable, key, last_read, pages_of, pages_up_to, read_anew,
+    stored, stored_up_to,
 };
 use tidelog_testing::client::{HANDLE, OTHER_TAB, SERVER, TAB, call_id, text, todos};
 use tidelog_types::limits::Limits;
@@ -58,12 +59,8 @@ fn asked_again_for_the_older() -> (Core, [Ticket; 2]) {
 fn read_up_to(core: &mut Core, count: usize) {
     let state = Some(Box::new(stored_up_to(core, count)));
     core.reply(StoreReply::Opened { document: key("list"), life: Life::NONE, state });
-    while let Some((request, pgids)) = last_read(core) {
-        core.asked.retain(|it| !matches!(it, StoreRequest::Read { .. }));
-        let all = pages_up_to(core, count);
-        let pages = pgids.into_iter().map(|pgid| (pgid, all[&pgid].clone())).collect();
-        core.reply(StoreReply::Pages { request, document: key("list"), pages, last: true });
-    }
+    let pages = pages_up_to(core, count);
+    answer_reads(core, &pages);
 }
 
 /// Goal: nobody is told of what is on the disk that nothing was recorded. Method: a tab asks on

@@ -6,12 +6,12 @@ use tidelog_client::{
 use tidelog_pages::{OpenedDocument, StoreReply, StoreRequest, Ticket, TimelineState};
 use tidelog_sync::{Channel, FromRoom, FromServer, ToRoom, ToServer};
 use tidelog_testing::client::core::{
-    Core, again, is_durable, key, last_read, pages_of, read_anew, stored,
+    Core, again, answer_reads, is_durable, key, last_read, pages_of, read_anew, stored,
 };
 use tidelog_testing::client::{HANDLE, SERVER, text};
 use tidelog_types::limits::Limits;
 use tidelog_types::{
-    ErrorCode, JournalId, Life, Lineage, Lsn, LsnRange, Outcome, Pgid, Position, UnservedKind,
+    ErrorCode, JournalId, Life, Lineage, Lsn, LsnRange, Outcome, Position, UnservedKind,
 };
 
 /// Goal: nobody waits for a document that nobody can read any more, and all are told what helps.
@@ -157,19 +157,9 @@ fn of_data_that_were_cleared_what_can_be_read_again_leaves_memory() {
     let mut core = Core::with_limits(Limits { pool_pages_max: 0, ..Limits::DEFAULT });
     core.open_new(Call(1), HANDLE, "list", None);
     let kept = pages_of(&core);
-    let reads = |core: &mut Core| {
-        let mut count = 0;
-        while let Some((request, pgids)) = last_read(core) {
-            core.asked.retain(|it| !matches!(it, StoreRequest::Read { .. }));
-            let pages = pgids.into_iter().map(|pgid| (pgid, kept[&pgid].clone())).collect();
-            core.reply(StoreReply::Pages { request, document: key("list"), pages, last: true });
-            count += 1;
-        }
-        count
-    };
     let before = core.last_ticket();
     core.add(Call(2), "milk");
-    reads(&mut core);
+    answer_reads(&mut core, &kept);
     let ticket = core.last_ticket();
     assert!(ticket > before);
     let (server, failure) = (PageServerId(1), PageServerFailure::new(UnservedKind::Lost, ""));
@@ -177,14 +167,14 @@ fn of_data_that_were_cleared_what_can_be_read_again_leaves_memory() {
     core.fail(ticket);
     for call in [Call(3), Call(4)] {
         core.ask(call, HANDLE, Request::Export);
-        assert!(reads(&mut core) > 0, "all is in memory still");
+        assert!(answer_reads(&mut core, &kept) > 0, "all is in memory still");
         let is_it =
             |it: &&FromCore| matches!(it, FromCore::Exported { call: of, .. } if *of == call);
         assert!(core.told.iter().any(|it| is_it(&it)));
     }
     let (sql, params) = ("select id from todo".to_owned(), Params::NONE);
     core.ask(Call(5), HANDLE, Request::Query(Query { sql, params }));
-    reads(&mut core);
+    answer_reads(&mut core, &kept);
     let rows = core.told.iter().find_map(|it| match it {
         FromCore::Rows { call: Call(5), rows } => Some(rows.decode()),
         _ => None,
@@ -200,15 +190,8 @@ fn what_was_being_read_as_the_data_were_cleared_is_asked_for_again() {
     let mut core = Core::with_limits(Limits { pool_pages_max: 0, ..Limits::DEFAULT });
     core.open_new(Call(1), HANDLE, "list", None);
     let kept = pages_of(&core);
-    let answer = |core: &mut Core, (request, pgids): (u64, Vec<Pgid>)| {
-        core.asked.retain(|it| !matches!(it, StoreRequest::Read { .. }));
-        let pages = pgids.into_iter().map(|pgid| (pgid, kept[&pgid].clone())).collect();
-        core.reply(StoreReply::Pages { request, document: key("list"), pages, last: true });
-    };
     core.add(Call(2), "milk");
-    while let Some(read) = last_read(&core) {
-        answer(&mut core, read);
-    }
+    answer_reads(&mut core, &kept);
     let ticket = core.last_ticket();
     let (sql, params) = ("select id from todo".to_owned(), Params::NONE);
     core.ask(Call(3), HANDLE, Request::Query(Query { sql, params }));
@@ -218,9 +201,7 @@ fn what_was_being_read_as_the_data_were_cleared_is_asked_for_again() {
     core.step(Input::PageServerFailed { server, failure });
     core.fail(ticket);
     assert_eq!(last_read(&core).map(|(request, _)| request), Some(lost));
-    while let Some(read) = last_read(&core) {
-        answer(&mut core, read);
-    }
+    answer_reads(&mut core, &kept);
     let rows = core.told.iter().find_map(|it| match it {
         FromCore::Rows { call: Call(3), rows } => Some(rows.decode()),
         _ => None,

@@ -2,7 +2,7 @@
 
 use tidelog_client::{Call, FromCore, Input, Params, Query, Request};
 use tidelog_pages::StoreReply;
-use tidelog_testing::client::core::{Core, key, last_read, pages_of};
+use tidelog_testing::client::core::{Core, answer_reads, key, pages_of};
 use tidelog_testing::client::{HANDLE, OTHER_TAB, TAB};
 use tidelog_types::Life;
 use tidelog_types::limits::Limits;
@@ -102,12 +102,7 @@ fn a_document_is_destroyed_once_its_tab_has_closed_it() {
     core.ask(Call(3), HANDLE, Request::Close);
     core.destroy(Call(4), "list");
     assert_eq!(core.failure_of(Call(4)), None);
-    while let Some((request, pgids)) = last_read(&core) {
-        let document = key("list");
-        let pages = pgids.iter().map(|pgid| (*pgid, pages[pgid].clone())).collect();
-        core.asked.clear();
-        core.reply(StoreReply::Pages { request, document, pages, last: true });
-    }
+    answer_reads(&mut core, &pages);
     core.reply(StoreReply::Opened { document: key("list"), life: Life::NONE, state: None });
     core.reply(StoreReply::Durable { ticket: core.last_destroy() });
     assert!(core.is_done(Call(4)));

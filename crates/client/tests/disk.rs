@@ -4,13 +4,9 @@ use tidelog_client::{
     Call, FromCore, Input, PageServerFailure, PageServerId, Storage, TabId, ToCore,
 };
 use tidelog_pages::Append;
-use tidelog_testing::client::server::{Server, talk};
+use tidelog_testing::client::server::{Server, back_online, online, talk};
 use tidelog_testing::client::*;
 use tidelog_types::{DocumentKey, ErrorCode, JournalId, Lsn, UnservedKind, Value};
-
-fn add(device: &mut Device, id: &str) -> Call {
-    device.mutate("add", &[("id", text(id)), ("title", text(&format!("title of {id}")))])
-}
 
 #[test]
 fn a_full_disk_fails_the_call_takes_it_back_and_later_ones_work() {
@@ -267,8 +263,7 @@ fn a_page_that_was_asked_for_when_the_page_server_went_is_asked_for_again() {
         add(&mut device, &n.to_string());
     }
     device.lose_page_server();
-    let (call, query) = device.query_message("select count(*) from todo");
-    device.ask(TAB, vec![query]);
+    let call = device.start_query(TAB, "select count(*) from todo");
     assert_eq!(device.answers(call).len(), 0);
     device.lend();
     assert_eq!(device.answers(call).len(), 1);
@@ -400,8 +395,7 @@ fn calls_wait_for_the_layers_after_a_failed_append() {
         }
         device.fill_disk();
         let lost = add(&mut device, "lost");
-        let (count, query) = device.query_message("select count(*) from todo");
-        device.ask(TAB, vec![query]);
+        let count = device.start_query(TAB, "select count(*) from todo");
         let sync = device.sync();
         device.disk.set_full(false);
         device.disk.hold_flushes(false);
@@ -410,9 +404,7 @@ fn calls_wait_for_the_layers_after_a_failed_append() {
         assert_eq!(device.answers(count).len(), 1);
         assert_eq!(device.query("select count(*) from todo"), [[integer(kept)]]);
         let mut server = Server::default();
-        device.server_is_up = true;
-        device.pass(15_000);
-        talk(&mut server, &mut [&mut device]);
+        back_online(&mut server, &mut device);
         assert!(matches!(device.answer(sync), FromCore::Done { .. }));
         assert_eq!(device.status().pending, 0);
     }
@@ -459,9 +451,7 @@ fn a_release_that_found_the_disk_full_goes_on_once_there_is_room() {
         device.ask(OTHER_TAB, vec![message]);
         assert!(device.fate(star).starts_with("durable"), "{}", device.fate(star));
         let mut server = Server::default();
-        device.server_is_up = true;
-        device.pass(15_000);
-        talk(&mut server, &mut [&mut device]);
+        back_online(&mut server, &mut device);
         assert!(device.fate(star).contains("confirmed"), "{}", device.fate(star));
         device.cut_power();
         let call = device.start_open(TAB, url, &newer);
@@ -473,11 +463,7 @@ fn a_release_that_found_the_disk_full_goes_on_once_there_is_room() {
 #[test]
 fn a_release_that_found_the_disk_full_is_told_to_a_server_that_was_asked_before_there_was_room() {
     let mut server = Server::default();
-    let mut device = Device::new(1);
-    device.server_is_up = true;
-    let call = device.start_open(TAB, Some(SERVER), &todos());
-    device.opened(call);
-    talk(&mut server, &mut [&mut device]);
+    let mut device = online(1, &mut server);
     device.fill_disk();
     let mut newer = todos();
     newer.migrations.push("alter table todo add column star integer".to_owned());

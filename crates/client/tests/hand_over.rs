@@ -1,34 +1,11 @@
 //! A local document that is handed over to a server.
 
-use tidelog_client::{Call, Connection, FromCore, Request, TabId, ToCore};
-use tidelog_disk::Disk;
+use tidelog_client::{Call, Connection, FromCore, TabId};
 use tidelog_sync::{FromRoom, FromServer, ToRoom, ToServer, codec};
 use tidelog_testing::client::server::{Server, talk};
 use tidelog_testing::client::*;
 use tidelog_types::limits::Limits;
 use tidelog_types::{ErrorCode, Position};
-
-fn add(device: &mut Device, id: &str) -> Call {
-    device.mutate("add", &[("id", text(id)), ("title", text(&format!("title of {id}")))])
-}
-
-fn titled(device: &mut Device, id: &str, title: &str) -> Call {
-    device.mutate("add", &[("id", text(id)), ("title", text(title))])
-}
-
-/// Each place where these bytes lie rots.
-fn rot(device: &Device, text: &[u8]) {
-    for file in ["log-a", "log-b", "pages"] {
-        let bytes = device.disk.bytes_of(file).expect("a file");
-        for at in (0..bytes.len()).filter(|at| bytes[*at..].starts_with(text)) {
-            device.disk.file(file).write_at(at as u64, b"?").expect("room");
-        }
-    }
-}
-
-fn count(device: &mut Device) -> Vec<Vec<tidelog_types::Value>> {
-    device.query("select count(*) from todo")
-}
 
 #[test]
 fn a_local_document_becomes_the_servers() {
@@ -44,7 +21,7 @@ fn a_local_document_becomes_the_servers() {
     assert_eq!(device.answers(call).len(), 0, "only the server can say");
     talk(&mut server, &mut [&mut device]);
     assert_eq!(device.opened(call).confirmed_lsn, 31);
-    assert!(server.image() == image(&mut device), "the two sides differ");
+    assert!(server.image() == device.image(), "the two sides differ");
 
     let milk = add(&mut device, "milk");
     talk(&mut server, &mut [&mut device]);
@@ -123,7 +100,7 @@ fn a_core_knows_where_the_server_stood_when_it_took_the_document_over() {
     assert_eq!(have, Some(Some(server.position())));
     add(&mut device, "c");
     talk(&mut server, &mut [&mut device]);
-    assert!(server.image() == image(&mut device), "the two sides differ");
+    assert!(server.image() == device.image(), "the two sides differ");
 }
 
 /// The pages that are handed over are those of the newest release, whichever offers them.
@@ -165,16 +142,7 @@ fn a_document_is_the_servers_only_once_that_is_durable() {
     device.opened(call);
     add(&mut device, "b");
     talk(&mut server, &mut [&mut device]);
-    assert!(server.image() == image(&mut device), "the two sides differ");
-}
-
-fn image(device: &mut Device) -> Vec<u8> {
-    let call = device.next_call();
-    device.ask(TAB, vec![ToCore::Ask { call, handle: HANDLE, request: Request::Export }]);
-    match device.answer(call) {
-        FromCore::Exported { file, .. } => file.clone(),
-        other => panic!("{other:?}"),
-    }
+    assert!(server.image() == device.image(), "the two sides differ");
 }
 
 #[test]
@@ -260,7 +228,7 @@ fn a_seed_that_was_wanted_on_a_lost_connection_is_not_handed_over_on_the_next_on
     assert_eq!(seeds(&device.sent), 1);
     talk(&mut server, &mut [&mut device]);
     device.opened(call);
-    assert!(server.image() == image(&mut device), "the two sides differ");
+    assert!(server.image() == device.image(), "the two sides differ");
 }
 
 /// Goal: a local document of any size gets over a line of any speed, and neither side holds much of
@@ -310,7 +278,7 @@ fn a_large_local_document_is_handed_over_as_fast_as_the_server_takes_it() {
         assert_eq!(device.told.iter().filter(is_told).count(), taken);
     }
     talk(&mut server, &mut [&mut device]);
-    assert!(server.image() == image(&mut device), "the two sides differ");
+    assert!(server.image() == device.image(), "the two sides differ");
 }
 
 #[test]
@@ -444,7 +412,7 @@ fn a_local_document_with_a_damaged_page_is_not_handed_over_and_says_why() {
     }
     device.kill_core();
     device.open(&todos());
-    rot(&device, b"title of 250");
+    device.rot(b"title of 250");
     device.server_is_up = true;
     let call = device.start_open(OTHER_TAB, Some(SERVER), &todos());
     device.hear_server(&FromServer::Welcome);

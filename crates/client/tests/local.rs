@@ -8,10 +8,6 @@ use tidelog_testing::client::*;
 use tidelog_types::limits::Limits;
 use tidelog_types::{BudgetLimits, ErrorCode, UnservedKind};
 
-fn add(device: &mut Device, id: &str) -> tidelog_client::Call {
-    device.mutate("add", &[("id", text(id)), ("title", text(&format!("title of {id}")))])
-}
-
 #[test]
 fn a_local_mutation_is_durable_and_confirmed_together_after_its_flush() {
     let mut device = Device::new(1);

@@ -1,52 +1,16 @@
 //! Pages that this device has lost, or cannot read.
 
 use tidelog_client::{
-    Call, Connection, FromCore, Handle, Input, Mutate, OpenRequest, Params, Query, Request, ToCore,
+    Call, FromCore, Handle, Input, Mutate, OpenRequest, Params, Query, Request, ToCore,
 };
-use tidelog_disk::Disk;
 use tidelog_pages::{AppendError, OpenedDocument, StoreReply, StoreRequest};
-use tidelog_testing::client::core::{Core, again, key, last_read, pages_of, read_anew, stored};
-use tidelog_testing::client::server::{Server, talk};
+use tidelog_testing::client::core::{
+    Core, again, answer_reads, key, last_read, pages_of, read_anew, stored,
+};
+use tidelog_testing::client::server::{Server, back_online, offline, online, talk};
 use tidelog_testing::client::*;
 use tidelog_types::limits::Limits;
 use tidelog_types::{ErrorCode, Life, Outcome, Page, Pgid};
-
-fn titled(device: &mut Device, id: &str, title: &str) -> Call {
-    device.mutate("add", &[("id", text(id)), ("title", text(title))])
-}
-
-/// A device that follows the server's document.
-fn online(seed: u8, server: &mut Server) -> Device {
-    let mut device = Device::new(seed);
-    device.server_is_up = true;
-    let call = device.start_open(TAB, Some(SERVER), &todos());
-    device.opened(call);
-    talk(server, &mut [&mut device]);
-    assert_eq!(device.status().connection, Connection::Online);
-    device
-}
-
-/// The server goes away, and what it had from there with it.
-fn offline(device: &mut Device) {
-    device.server_is_up = false;
-    device.lose_socket();
-}
-
-fn back_online(server: &mut Server, device: &mut Device) {
-    device.server_is_up = true;
-    device.pass(15_000);
-    talk(server, &mut [device]);
-}
-
-/// Each place where these bytes lie rots.
-fn rot(device: &Device, text: &[u8]) {
-    for file in ["log-a", "log-b", "pages"] {
-        let bytes = device.disk.bytes_of(file).expect("a file");
-        for at in (0..bytes.len()).filter(|at| bytes[*at..].starts_with(text)) {
-            device.disk.file(file).write_at(at as u64, b"?").expect("room");
-        }
-    }
-}
 
 /// Goal: whoever waits for a document is told, where the document cannot be read any more.
 #[test]
@@ -171,11 +135,7 @@ fn a_call_that_is_not_found_in_a_damaged_document_may_be_recorded() {
         let state = Some(Box::new(OpenedDocument { is_incomplete, ..stored(&before) }));
         core.reply(StoreReply::Opened { document: key("list"), life: Life::NONE, state });
         core.ask(Call(2), HANDLE, again(Call(2), "milk"));
-        while let Some((request, pgids)) = last_read(&core) {
-            core.asked.retain(|it| !matches!(it, StoreRequest::Read { .. }));
-            let pages = pgids.into_iter().map(|pgid| (pgid, pages[&pgid].clone())).collect();
-            core.reply(StoreReply::Pages { request, document: key("list"), pages, last: true });
-        }
+        answer_reads(&mut core, &pages);
         let outcome = core.failure_of(Call(2)).map(|failure| failure.outcome);
         assert_eq!(outcome, is_incomplete.then_some(Outcome::Unknown));
     }
@@ -192,12 +152,7 @@ fn a_page_that_is_found_lost_while_the_document_is_read_anew_breaks_nothing() {
     let (id, name) = (call_id(Call(2)), "add".to_owned());
     let mutate = Mutate { id, name, args, now_ms: 1_000, again: None };
     core.ask(Call(2), HANDLE, Request::Mutate(mutate));
-    while let Some((request, pgids)) = last_read(&core) {
-        let document = key("list");
-        let pages = pgids.iter().map(|pgid| (*pgid, pages[pgid].clone())).collect();
-        core.asked.clear();
-        core.reply(StoreReply::Pages { request, document, pages, last: true });
-    }
+    answer_reads(&mut core, &pages);
     let milk = core.last_ticket();
     let (sql, params) = ("select count(*) from todo".to_owned(), Params::NONE);
     core.ask(Call(3), HANDLE, Request::Query(Query { sql, params }));
@@ -318,7 +273,7 @@ fn a_document_is_read_though_a_page_is_lost_that_a_pending_mutation_needs() {
     offline(&mut device);
     device.mutate("toggle", &[("id", text("250"))]);
     device.kill_core();
-    rot(&device, b"title of 250");
+    device.rot(b"title of 250");
     let call = device.start_open(TAB, Some(SERVER), &todos());
     device.pass(1_000);
     assert_eq!(device.opened(call).pending, 1);
@@ -342,7 +297,7 @@ fn a_migration_that_needs_a_lost_page_fails_each_opening() {
     talk(&mut server, &mut [&mut device]);
     offline(&mut device);
     device.kill_core();
-    rot(&device, b"title of 250");
+    device.rot(b"title of 250");
     let call = device.start_open(TAB, Some(SERVER), &todos());
     device.opened(call);
     let mut newer = todos();

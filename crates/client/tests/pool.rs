@@ -1,6 +1,6 @@
 //! Documents that do not fit into memory.
 
-use tidelog_client::{FromCore, Input};
+use tidelog_client::Input;
 use tidelog_pages::{Append, StoreRequest, TimelineFrame, Urgency};
 use tidelog_testing::client::server::{Server, talk};
 use tidelog_testing::client::*;
@@ -33,11 +33,7 @@ fn workload(device: &mut Device) -> Vec<Vec<Vec<Value>>> {
             device.open(&todos());
         }
     }
-    let rows = device.answers(live).into_iter().filter_map(|answer| match answer {
-        FromCore::Rows { rows, .. } => Some(rows.decode()),
-        _ => None,
-    });
-    seen.extend(rows);
+    seen.extend(device.rows_told(live));
     seen.push(device.query("select * from todo order by id"));
     seen
 }
@@ -54,7 +50,7 @@ fn the_todo_workload_gives_the_same_rows_with_a_pool_of_16_pages() {
 /// Whether a device reads while its page server has as much to do as it takes in.
 fn read_in_a_crowd(mut device: Device, ask: impl Fn(DocumentKey, u64) -> StoreRequest) {
     device.open(&todos());
-    device.mutate("add", &[("id", text("a")), ("title", text("milk"))]);
+    titled(&mut device, "a", "milk");
     device.kill_core();
     device.open(&todos());
     device.asked.clear();
@@ -107,8 +103,7 @@ fn a_tab_that_goes_while_it_waits_for_pages_leaves_none_of_them_in_memory() {
     device.watch("select count(*) from todo");
     device.start_open(OTHER_TAB, Some(SERVER), &todos());
     device.lose_page_server();
-    let (_, query) = device.query_message("select * from note");
-    device.ask(OTHER_TAB, vec![query]);
+    device.start_query(OTHER_TAB, "select * from note");
     device.step(Input::TabClosed { tab: OTHER_TAB });
     device.lend();
     for n in 0..4 {

@@ -1,34 +1,16 @@
 //! Copies that part: a server that is restored, profiles that are cloned or restored, an offer
 //! whose answer is lost.
 
-use tidelog_client::{Call, Connection, FromCore, Request, ToCore};
+use tidelog_client::{Call, Connection, FromCore, ToCore};
 use tidelog_document::{Authority, hash_of, public_entry, public_life};
 use tidelog_pages::{StorageEntry, StoreReply};
 use tidelog_sqlite::View;
 use tidelog_sync::{EntryPart, FromRoom, FromServer, ToRoom, ToServer};
 use tidelog_testing::client::core::Core;
-use tidelog_testing::client::server::{Server, talk};
+use tidelog_testing::client::server::{Server, back_online, connect, offline, online, talk};
 use tidelog_testing::client::*;
 use tidelog_types::limits::TIMELINE_LIVES_KEPT_MAX;
 use tidelog_types::{EntryId, ErrorCode, JournalId, Life, Lineage, Lsn, Position};
-
-fn add(device: &mut Device, id: &str) -> Call {
-    device.mutate("add", &[("id", text(id)), ("title", text(id))])
-}
-
-fn connect(device: &mut Device, server: &mut Server) {
-    device.server_is_up = true;
-    device.start_open(TAB, Some(SERVER), &todos());
-    device.pass(15_000);
-    talk(server, &mut [device]);
-    assert_eq!(device.status().connection, Connection::Online, "{:?}", device.status());
-}
-
-fn online(seed: u8, server: &mut Server) -> Device {
-    let mut device = Device::new(seed);
-    connect(&mut device, server);
-    device
-}
 
 fn ids(device: &mut Device) -> String {
     let rows = device.query("select id from todo order by id");
@@ -37,13 +19,6 @@ fn ids(device: &mut Device) -> String {
         other => panic!("{other:?}"),
     };
     rows.into_iter().map(id).collect::<Vec<_>>().join(" ")
-}
-
-fn image(device: &mut Device) -> Vec<u8> {
-    let export = device.next_call();
-    device.ask(TAB, vec![ToCore::Ask { call: export, handle: HANDLE, request: Request::Export }]);
-    let FromCore::Exported { file, .. } = device.answer(export) else { panic!() };
-    file.clone()
 }
 
 /// All of them have what the server has, nothing is pending, and nobody complains.
@@ -55,7 +30,7 @@ fn agree(server: &mut Server, devices: &mut [&mut Device], expected: &str) {
     talk(server, devices);
     for device in devices {
         assert_eq!(ids(device), expected, "device {}", device.number);
-        assert!(image(device) == server.image(), "device {}", device.number);
+        assert!(device.image() == server.image(), "device {}", device.number);
         let status = device.status();
         assert_eq!((status.pending, &status.error), (0, &None), "device {}", device.number);
     }
@@ -70,8 +45,7 @@ fn what_each_copy_of_a_cloned_profile_issued_is_applied_once() {
     let mut first = online(1, &mut server);
     add(&mut first, "a");
     talk(&mut server, &mut [&mut first]);
-    first.server_is_up = false;
-    first.lose_socket();
+    offline(&mut first);
     add(&mut first, "both");
     let mut second = first.clone_profile(2);
     for id in ["f1", "f2"] {
@@ -79,17 +53,17 @@ fn what_each_copy_of_a_cloned_profile_issued_is_applied_once() {
     }
     second.start_open(TAB, Some(SERVER), &todos());
     let theirs = ["s1", "s2", "s3", "s4"].map(|id| add(&mut second, id));
-    connect(&mut first, &mut server);
+    connect(&mut server, &mut first);
     assert_eq!(ids(&mut first), "a both f1 f2");
 
-    connect(&mut second, &mut server);
+    connect(&mut server, &mut second);
     agree(&mut server, &mut [&mut first, &mut second], "a both f1 f2 s1 s2 s3 s4");
     for call in theirs {
         assert!(matches!(second.answers(call).last(), Some(FromCore::Confirmed { .. })));
     }
     // And it lasts.
     second.kill_core();
-    connect(&mut second, &mut server);
+    connect(&mut server, &mut second);
     add(&mut second, "s5");
     agree(&mut server, &mut [&mut first, &mut second], "a both f1 f2 s1 s2 s3 s4 s5");
 }
@@ -103,7 +77,7 @@ fn two_copies_of_a_profile_can_be_online_at_once() {
     add(&mut first, "a");
     talk(&mut server, &mut [&mut first]);
     let mut second = first.clone_profile(2);
-    connect(&mut second, &mut server);
+    connect(&mut server, &mut second);
     first.take_sent();
     for round in 0..4 {
         add(&mut first, &format!("f{round}"));
@@ -120,8 +94,7 @@ fn two_copies_of_a_profile_can_be_online_at_once() {
 fn an_acknowledgement_of_another_copys_frames_breaks_no_protocol() {
     let mut server = Server::default();
     let mut first = online(1, &mut server);
-    first.server_is_up = false;
-    first.lose_socket();
+    offline(&mut first);
     add(&mut first, "both");
     let mut second = first.clone_profile(2);
     first.server_is_up = true;
@@ -142,7 +115,7 @@ fn an_acknowledgement_of_another_copys_frames_breaks_no_protocol() {
     for id in ["s1", "s2"] {
         add(&mut second, id);
     }
-    connect(&mut second, &mut server);
+    connect(&mut server, &mut second);
     for message in held {
         for answer in server.hear(first.number, message) {
             first.hear_server(&answer);
@@ -162,13 +135,12 @@ fn a_restored_profile_issues_nothing_under_an_lsn_that_was_given() {
     for issued_offline in [0, 1, 5] {
         let mut server = Server::default();
         let mut device = online(1, &mut server);
-        device.server_is_up = false;
-        device.lose_socket();
+        offline(&mut device);
         add(&mut device, "a");
         let backup = device.disk.kill();
         add(&mut device, "b");
         add(&mut device, "c");
-        connect(&mut device, &mut server);
+        connect(&mut server, &mut device);
 
         device.restore_profile(&backup);
         device.server_is_up = false;
@@ -176,7 +148,7 @@ fn a_restored_profile_issues_nothing_under_an_lsn_that_was_given() {
         for number in 0..issued_offline {
             add(&mut device, &format!("x{number}"));
         }
-        connect(&mut device, &mut server);
+        connect(&mut server, &mut device);
         add(&mut device, "y");
         let offline: Vec<String> = (0..issued_offline).map(|n| format!("x{n} ")).collect();
         agree(&mut server, &mut [&mut device], &format!("a b c {}y", offline.concat()));
@@ -193,26 +165,24 @@ fn after_a_restore_of_the_server_everybody_goes_on_from_what_is_left() {
     add(&mut ahead, "a");
     talk(&mut server, &mut [&mut ahead, &mut behind]);
     let backup = server.position().next;
-    behind.server_is_up = false;
-    behind.lose_socket();
+    offline(&mut behind);
     add(&mut ahead, "lost");
     talk(&mut server, &mut [&mut ahead]);
-    ahead.server_is_up = false;
-    ahead.lose_socket();
+    offline(&mut ahead);
     add(&mut ahead, "x");
     add(&mut behind, "y");
     server.restore(backup);
 
-    connect(&mut behind, &mut server);
+    connect(&mut server, &mut behind);
     assert_eq!(ids(&mut behind), "a y");
     // By now other entries stand where the lost one stood.
     add(&mut behind, "z");
     talk(&mut server, &mut [&mut behind]);
-    connect(&mut ahead, &mut server);
+    connect(&mut server, &mut ahead);
     agree(&mut server, &mut [&mut ahead, &mut behind], "a x y z");
     // What is on the disk is that too.
     ahead.kill_core();
-    connect(&mut ahead, &mut server);
+    connect(&mut server, &mut ahead);
     agree(&mut server, &mut [&mut ahead, &mut behind], "a x y z");
 }
 
@@ -244,14 +214,12 @@ fn sync_waits_for_the_document_that_takes_the_place_of_a_lost_one() {
     let mut server = Server::default();
     let (mut ahead, mut behind) = (online(1, &mut server), online(2, &mut server));
     let backup = server.position().next;
-    behind.server_is_up = false;
-    behind.lose_socket();
+    offline(&mut behind);
     add(&mut ahead, "lost");
     talk(&mut server, &mut [&mut ahead]);
-    ahead.server_is_up = false;
-    ahead.lose_socket();
+    offline(&mut ahead);
     server.restore(backup);
-    connect(&mut behind, &mut server);
+    connect(&mut server, &mut behind);
     add(&mut behind, "theirs");
     talk(&mut server, &mut [&mut behind]);
 
@@ -311,10 +279,9 @@ fn what_a_restored_server_had_acknowledged_and_lost_is_sent_again() {
         }
     }
     assert_eq!((acks, device.status().pending), (1, 1));
-    device.server_is_up = false;
-    device.lose_socket();
+    offline(&mut device);
     server.restore(backup);
-    connect(&mut device, &mut server);
+    connect(&mut server, &mut device);
     agree(&mut server, &mut [&mut device], "a b");
 }
 
@@ -338,8 +305,7 @@ fn work_after_a_lost_answer_to_an_offer_is_the_servers_too() {
             }
         }
     }
-    device.server_is_up = false;
-    device.lose_socket();
+    offline(&mut device);
     server.forget(device.number);
     device.pass(20_000);
     assert_eq!(device.status().connection, Connection::Local, "the offer has failed");
@@ -503,15 +469,12 @@ fn what_many_cores_have_issued_offline_is_sent_when_the_server_is_back() {
     let mut device = online(1, &mut server);
     add(&mut device, "0");
     talk(&mut server, &mut [&mut device]);
-    device.server_is_up = false;
-    device.lose_socket();
+    offline(&mut device);
     for n in 1..=TIMELINE_LIVES_KEPT_MAX {
         device.kill_core();
         device.start_open(TAB, Some(SERVER), &todos());
         add(&mut device, &n.to_string());
     }
-    device.server_is_up = true;
-    device.pass(15_000);
-    talk(&mut server, &mut [&mut device]);
+    back_online(&mut server, &mut device);
     agree(&mut server, &mut [&mut device], "0 1 10 11 12 13 14 15 16 2 3 4 5 6 7 8 9");
 }

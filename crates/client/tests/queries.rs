@@ -12,7 +12,7 @@ use tidelog_types::{BudgetLimits, ErrorCode, Params};
 fn open() -> Device {
     let mut device = Device::new(1);
     device.open(&todos());
-    device.mutate("add", &[("id", text("a")), ("title", text("first"))]);
+    titled(&mut device, "a", "first");
     device
 }
 
@@ -117,7 +117,7 @@ fn a_watch_runs_again_only_when_a_page_that_it_read_has_changed() {
         device.mutate("note", &[("title", text("x"))]);
     }
     assert_eq!((rows_told(&device, todos), rows_told(&device, notes)), (1, 6));
-    device.mutate("add", &[("id", text("b")), ("title", text("second"))]);
+    titled(&mut device, "b", "second");
     assert_eq!((rows_told(&device, todos), rows_told(&device, notes)), (2, 6));
 }
 
@@ -127,10 +127,10 @@ fn a_watch_tells_rows_that_are_others_than_before_and_nothing_once_it_is_stopped
     let count = device.watch("select count(*) from todo");
     device.mutate("toggle", &[("id", text("a"))]);
     assert_eq!(rows_told(&device, count), 1, "the same rows");
-    device.mutate("add", &[("id", text("b")), ("title", text("second"))]);
+    titled(&mut device, "b", "second");
     assert_eq!(rows_told(&device, count), 2);
     device.ask(TAB, vec![ToCore::Unwatch { call: count }]);
-    device.mutate("add", &[("id", text("c")), ("title", text("third"))]);
+    titled(&mut device, "c", "third");
     assert_eq!(rows_told(&device, count), 2);
 }
 
@@ -213,7 +213,7 @@ fn a_query_does_not_wait_until_the_document_is_handed_over() {
         let mut server = Server::default();
         let mut device = Device::with_pool(1, pool_pages_max);
         device.open(&todos());
-        device.mutate("add", &[("id", text("a")), ("title", text("first"))]);
+        titled(&mut device, "a", "first");
         device.server_is_up = true;
         let offer = device.start_open(OTHER_TAB, Some(SERVER), &todos());
         assert_eq!(device.query("select id from todo"), [[text("a")]]);
@@ -244,7 +244,7 @@ fn a_query_does_not_wait_for_a_hand_over_that_a_core_begins_with() {
         let mut server = Server::default();
         let mut device = Device::with_pool(1, pool_pages_max);
         device.open(&todos());
-        device.mutate("add", &[("id", text("a")), ("title", text("first"))]);
+        titled(&mut device, "a", "first");
         device.kill_core();
         device.server_is_up = true;
         device.open(&todos());

@@ -1,50 +1,10 @@
 //! What a server refuses, has lost, or cannot decide.
 
-use tidelog_client::{Call, Connection, FromCore, Request, ToCore};
+use tidelog_client::{Connection, FromCore};
 use tidelog_sync::{ByeReason, FromServer, ToRoom, ToServer, UndecidedReason};
-use tidelog_testing::client::server::{Server, talk};
+use tidelog_testing::client::server::{Server, back_online, offline, online, talk};
 use tidelog_testing::client::*;
 use tidelog_types::{ErrorCode, Lsn};
-
-fn add(device: &mut Device, id: &str) -> Call {
-    device.mutate("add", &[("id", text(id)), ("title", text(&format!("title of {id}")))])
-}
-
-/// A device that follows the server's document.
-fn online(seed: u8, server: &mut Server) -> Device {
-    let mut device = Device::new(seed);
-    device.server_is_up = true;
-    let call = device.start_open(TAB, Some(SERVER), &todos());
-    device.opened(call);
-    talk(server, &mut [&mut device]);
-    assert_eq!(device.status().connection, Connection::Online);
-    device
-}
-
-/// The server goes away, and what it had from there with it.
-fn offline(device: &mut Device) {
-    device.server_is_up = false;
-    device.lose_socket();
-}
-
-fn back_online(server: &mut Server, device: &mut Device) {
-    device.server_is_up = true;
-    device.pass(15_000);
-    talk(server, &mut [device]);
-}
-
-fn count(device: &mut Device) -> Vec<Vec<tidelog_types::Value>> {
-    device.query("select count(*) from todo")
-}
-
-fn image(device: &mut Device) -> Vec<u8> {
-    let call = device.next_call();
-    device.ask(TAB, vec![ToCore::Ask { call, handle: HANDLE, request: Request::Export }]);
-    match device.answer(call) {
-        FromCore::Exported { file, .. } => file.clone(),
-        other => panic!("{other:?}"),
-    }
-}
 
 #[test]
 fn sync_fails_where_trying_again_cannot_help() {
@@ -81,7 +41,7 @@ fn a_replaced_document_takes_the_undecided_mutations_along() {
     assert_eq!(device.fate(milk), "durable 2, confirmed 2");
     assert_eq!(device.query("select id from todo"), [[text("milk")]]);
     assert_eq!(device.status().error, None);
-    assert!(image(&mut device) == server.image(), "the two sides differ");
+    assert!(device.image() == server.image(), "the two sides differ");
     device.cut_power();
     let call = device.start_open(TAB, Some(SERVER), &todos());
     device.opened(call);

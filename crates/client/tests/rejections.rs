@@ -1,47 +1,12 @@
 //! What the server rejects, and who hears of it.
 
-use tidelog_client::{Call, Connection, FromCore, Input, KeptRejections, ToCore};
+use tidelog_client::{Call, FromCore, Input, KeptRejections, ToCore};
 use tidelog_pages::{OpenedDocument, StoreReply, StoreRequest, TimelineState};
 use tidelog_testing::client::core::{Core, key};
-use tidelog_testing::client::server::{Server, talk};
+use tidelog_testing::client::server::{Server, back_online, offline, online, online_with, talk};
 use tidelog_testing::client::*;
 use tidelog_types::limits::Limits;
 use tidelog_types::{ErrorCode, JournalId, Life, Lsn, LsnRange};
-
-fn add(device: &mut Device, id: &str) -> Call {
-    device.mutate("add", &[("id", text(id)), ("title", text(&format!("title of {id}")))])
-}
-
-fn titled(device: &mut Device, id: &str, title: &str) -> Call {
-    device.mutate("add", &[("id", text(id)), ("title", text(title))])
-}
-
-/// A device that follows the server's document.
-fn online(seed: u8, server: &mut Server) -> Device {
-    online_with(seed, Limits::DEFAULT, server)
-}
-
-fn online_with(seed: u8, limits: Limits, server: &mut Server) -> Device {
-    let mut device = Device::with_limits(seed, limits);
-    device.server_is_up = true;
-    let call = device.start_open(TAB, Some(SERVER), &todos());
-    device.opened(call);
-    talk(server, &mut [&mut device]);
-    assert_eq!(device.status().connection, Connection::Online);
-    device
-}
-
-/// The server goes away, and what it had from there with it.
-fn offline(device: &mut Device) {
-    device.server_is_up = false;
-    device.lose_socket();
-}
-
-fn back_online(server: &mut Server, device: &mut Device) {
-    device.server_is_up = true;
-    device.pass(15_000);
-    talk(server, &mut [device]);
-}
 
 #[test]
 fn what_the_server_rejects_is_gone_and_told_until_a_listener_has_returned() {

@@ -1,71 +1,12 @@
 //! Releases of an app that are newer than a document can be made, or than its server's.
 
-use tidelog_client::{Call, Connection, FromCore, Handle, Query, Request, TabId, ToCore};
-use tidelog_disk::Disk;
+use tidelog_client::{FromCore, Handle, Request, TabId, ToCore};
 use tidelog_document::Doctype;
 use tidelog_sync::{FromServer, ToRoom, ToServer, codec};
-use tidelog_testing::client::server::{Server, talk};
+use tidelog_testing::client::server::{Server, back_online, offline, online, online_with, talk};
 use tidelog_testing::client::*;
 use tidelog_types::limits::Limits;
-use tidelog_types::{ErrorCode, Outcome, Params};
-
-fn add(device: &mut Device, id: &str) -> Call {
-    device.mutate("add", &[("id", text(id)), ("title", text(&format!("title of {id}")))])
-}
-
-fn titled(device: &mut Device, id: &str, title: &str) -> Call {
-    device.mutate("add", &[("id", text(id)), ("title", text(title))])
-}
-
-/// A device that follows the server's document.
-fn online(seed: u8, server: &mut Server) -> Device {
-    online_with(seed, Limits::DEFAULT, server)
-}
-
-fn online_with(seed: u8, limits: Limits, server: &mut Server) -> Device {
-    let mut device = Device::with_limits(seed, limits);
-    device.server_is_up = true;
-    let call = device.start_open(TAB, Some(SERVER), &todos());
-    device.opened(call);
-    talk(server, &mut [&mut device]);
-    assert_eq!(device.status().connection, Connection::Online);
-    device
-}
-
-/// The server goes away, and what it had from there with it.
-fn offline(device: &mut Device) {
-    device.server_is_up = false;
-    device.lose_socket();
-}
-
-fn back_online(server: &mut Server, device: &mut Device) {
-    device.server_is_up = true;
-    device.pass(15_000);
-    talk(server, &mut [device]);
-}
-
-/// Each place where these bytes lie rots.
-fn rot(device: &Device, text: &[u8]) {
-    for file in ["log-a", "log-b", "pages"] {
-        let bytes = device.disk.bytes_of(file).expect("a file");
-        for at in (0..bytes.len()).filter(|at| bytes[*at..].starts_with(text)) {
-            device.disk.file(file).write_at(at as u64, b"?").expect("room");
-        }
-    }
-}
-
-fn query_elsewhere(device: &mut Device, sql: &str) -> Call {
-    let (call, query) = device.query_message(sql);
-    device.ask(OTHER_TAB, vec![query]);
-    call
-}
-
-fn watch_elsewhere(device: &mut Device, sql: &str) -> Call {
-    let (call, handle, sql) = (device.next_call(), HANDLE, sql.to_owned());
-    let request = Request::Watch(Query { sql, params: Params::NONE });
-    device.ask(OTHER_TAB, vec![ToCore::Ask { call, handle, request }]);
-    call
-}
+use tidelog_types::{ErrorCode, Outcome};
 
 /// A newer release of the todo list, whose migration needs every page of it.
 fn marked() -> Doctype {
@@ -94,7 +35,7 @@ fn a_document_that_damage_keeps_from_its_release_sends_what_is_pending() {
     device.opened(call);
     let milk = add(&mut device, "milk");
     device.kill_core();
-    rot(&device, b"title of 250");
+    device.rot(b"title of 250");
     let call = device.start_open(TAB, Some(SERVER), &marked());
     device.pass(1_000);
     assert_eq!(device.opened(call).pending, 1);
@@ -147,7 +88,7 @@ fn a_release_that_damage_keeps_a_document_from_is_told_the_damage() {
         device.opened(call);
         device.lose_page_server();
         device.lend();
-        rot(&device, b"title of 250");
+        device.rot(b"title of 250");
         if url.is_some() {
             device.fill_disk();
             let full = add(&mut device, "bread");
@@ -159,8 +100,8 @@ fn a_release_that_damage_keeps_a_document_from_is_told_the_damage() {
 
         let (mark, message) = device.mutation("mark", &[]);
         device.ask(OTHER_TAB, vec![message]);
-        let query = query_elsewhere(&mut device, "select id from mark");
-        let live = watch_elsewhere(&mut device, "select id from mark");
+        let query = device.start_query(OTHER_TAB, "select id from mark");
+        let live = device.watch_in(OTHER_TAB, "select id from mark");
         for call in [mark, query, live] {
             let failure = device.failure(call);
             assert_eq!((failure.code, failure.outcome), (ErrorCode::Storage, Outcome::None));

@@ -2,39 +2,12 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use tidelog_client::{Call, Connection, FromCore, Query, Request, TabId, ToCore};
+use tidelog_client::{FromCore, TabId};
 use tidelog_document::Doctype;
 use tidelog_sqlite::{be_short_beyond, held_size};
-use tidelog_testing::client::server::{Server, talk};
+use tidelog_testing::client::server::{Server, back_online, offline, online, talk};
 use tidelog_testing::client::*;
-use tidelog_types::{ErrorCode, Params, Value};
-
-fn add(device: &mut Device, id: &str) -> Call {
-    device.mutate("add", &[("id", text(id)), ("title", text(&format!("title of {id}")))])
-}
-
-/// A device that follows the server's document.
-fn online(seed: u8, server: &mut Server) -> Device {
-    let mut device = Device::new(seed);
-    device.server_is_up = true;
-    let call = device.start_open(TAB, Some(SERVER), &todos());
-    device.opened(call);
-    talk(server, &mut [&mut device]);
-    assert_eq!(device.status().connection, Connection::Online);
-    device
-}
-
-/// The server goes away, and what it had from there with it.
-fn offline(device: &mut Device) {
-    device.server_is_up = false;
-    device.lose_socket();
-}
-
-fn back_online(server: &mut Server, device: &mut Device) {
-    device.server_is_up = true;
-    device.pass(15_000);
-    talk(server, &mut [device]);
-}
+use tidelog_types::{ErrorCode, Value};
 
 /// Goal: what a device had no memory to show for a moment is shown soon after, though nothing else
 /// happens. Method: a core starts without a server while SQLite gets no memory, so that it builds
@@ -88,8 +61,7 @@ fn a_doctype_that_found_no_memory_is_learnt_again_once_there_is_some() {
     device.lend();
     device.try_query("select star from todo").expect_err("there is no memory");
     be_short_beyond(None);
-    let (call, query) = device.query_message("select star from todo");
-    device.ask(OTHER_TAB, vec![query]);
+    let call = device.start_query(OTHER_TAB, "select star from todo");
     assert_eq!(device.code(call), ErrorCode::Engine, "it is tried again later");
     assert_eq!(device.query("select count(*) from todo"), [[integer(0)]], "for the older release");
     device.pass(16_000);
@@ -121,19 +93,6 @@ fn be_short_of_much() {
     be_short_beyond(Some(held_size()[0] + MUCH / 2));
 }
 
-fn query_elsewhere(device: &mut Device, sql: &str) -> Call {
-    let (call, query) = device.query_message(sql);
-    device.ask(OTHER_TAB, vec![query]);
-    call
-}
-
-fn watch_elsewhere(device: &mut Device, sql: &str) -> Call {
-    let (call, handle, sql) = (device.next_call(), HANDLE, sql.to_owned());
-    let request = Request::Watch(Query { sql, params: Params::NONE });
-    device.ask(OTHER_TAB, vec![ToCore::Ask { call, handle, request }]);
-    call
-}
-
 /// Goal: a passing want of memory is no fault of a doctype, nor of what is asked by it, and what
 /// was opened by a newer one shows it once there is memory again. Who needs nothing newer goes on.
 /// Method: a document is opened by a newer release on a full disk, and so read anew; there is
@@ -149,7 +108,7 @@ fn a_migration_that_finds_no_memory_is_run_once_there_is_some() {
     device.opened(call);
     device.disk.set_full(false);
     be_short_of_much();
-    let call = query_elsewhere(&mut device, "select star from todo");
+    let call = device.start_query(OTHER_TAB, "select star from todo");
     assert_eq!(device.code(call), ErrorCode::Engine, "it has no such column yet");
     let (call, message) = device.mutation("rate", &[]);
     device.ask(OTHER_TAB, vec![message]);
@@ -163,7 +122,7 @@ fn a_migration_that_finds_no_memory_is_run_once_there_is_some() {
     let appends = device.appends();
     device.query("select count(*) from todo");
     assert_eq!(device.appends(), appends, "it is not run again for who does not need it");
-    let call = query_elsewhere(&mut device, "select star from todo");
+    let call = device.start_query(OTHER_TAB, "select star from todo");
     assert!(matches!(device.answer(call), FromCore::Rows { .. }), "{}", device.fate(call));
 }
 
@@ -205,7 +164,7 @@ fn a_live_query_goes_on_once_there_is_memory_for_its_release() {
         let (_, note) = device.mutation("note", &[("title", text(&"x".repeat(3 << 20)))]);
         device.ask(OTHER_TAB, vec![open, note]);
         device.opened(call);
-        let live = watch_elsewhere(&mut device, "select star from todo");
+        let live = device.watch_in(OTHER_TAB, "select star from todo");
         device.disk.set_capacity(Some(device.disk.used() + (1 << 20)));
         be_short_of_much();
         device.lend();
@@ -296,7 +255,7 @@ fn a_migration_that_waited_for_memory_comes_behind_the_mutation_before_it() {
     let (_, note) = device.mutation("note", &[("title", text(&"x".repeat(3 << 20)))]);
     device.ask(OTHER_TAB, vec![open, note]);
     device.opened(call);
-    let live = watch_elsewhere(&mut device, "select star from todo");
+    let live = device.watch_in(OTHER_TAB, "select star from todo");
     device.disk.set_capacity(Some(device.disk.used() + (1 << 20)));
     be_short_of_much();
     device.lend();
@@ -335,6 +294,6 @@ fn a_release_is_not_open_while_there_is_no_memory_for_a_newer_one() {
     device.pass(16_000);
     let call = device.start_open(OTHER_TAB, Some(SERVER), &middle);
     device.opened(call);
-    let due = query_elsewhere(&mut device, "select due from todo");
+    let due = device.start_query(OTHER_TAB, "select due from todo");
     assert!(matches!(device.answer(due), FromCore::Rows { .. }), "{}", device.fate(due));
 }

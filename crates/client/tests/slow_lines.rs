@@ -78,7 +78,7 @@ fn who_takes_long_to_ask_is_not_asked_to_begin_anew_for_ever() {
     let mut line = Line::new(8);
     let call = device.start_open(TAB, Some(SERVER), &doctype);
     device.opened(call);
-    let milk = device.mutate("add", &[("id", text("milk")), ("title", text("milk"))]);
+    let milk = titled(&mut device, "milk", "milk");
     let start_ms = device.now_ms;
     while device.status().timeline[1] == 1 {
         line.carry(&mut device, &mut server);

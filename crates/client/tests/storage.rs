@@ -7,24 +7,10 @@ use tidelog_client::{
 use tidelog_disk::{CrashDevice, Disk};
 use tidelog_pages::{StoreReply, StoreRequest};
 use tidelog_testing::client::core::{Core, key};
-use tidelog_testing::client::server::{Server, talk};
+use tidelog_testing::client::server::{Server, back_online, offline, online, talk};
 use tidelog_testing::client::*;
 use tidelog_types::limits::Limits;
 use tidelog_types::{ErrorCode, Life, Outcome, UnservedKind};
-
-fn add(device: &mut Device, id: &str) -> Call {
-    device.mutate("add", &[("id", text(id)), ("title", text(&format!("title of {id}")))])
-}
-
-/// Each place where these bytes lie rots.
-fn rot(device: &Device, text: &[u8]) {
-    for file in ["log-a", "log-b", "pages"] {
-        let bytes = device.disk.bytes_of(file).expect("a file");
-        for at in (0..bytes.len()).filter(|at| bytes[*at..].starts_with(text)) {
-            device.disk.file(file).write_at(at as u64, b"?").expect("room");
-        }
-    }
-}
 
 fn error(device: &Device) -> Option<ErrorCode> {
     device.status().error.as_ref().map(|failure| failure.code)
@@ -82,21 +68,11 @@ fn a_full_disk_is_said_until_a_page_server_has_let_us_in() {
     assert_eq!(device.query("select count(*) from todo"), [[integer(3)]]);
 }
 
-/// A device that has the server's document open.
-fn online(server: &mut Server, seed: u8) -> Device {
-    let mut device = Device::new(seed);
-    device.server_is_up = true;
-    let call = device.start_open(TAB, Some(SERVER), &todos());
-    device.opened(call);
-    talk(server, &mut [&mut device]);
-    device
-}
-
 /// Goal: a device without room does not fetch, all the time, what it cannot keep.
 #[test]
 fn what_a_full_disk_has_no_room_for_is_fetched_again_after_a_pause() {
     let mut server = Server::default();
-    let [mut full, mut other] = [1, 2].map(|seed| online(&mut server, seed));
+    let [mut full, mut other] = [1, 2].map(|seed| online(seed, &mut server));
     full.fill_disk();
     add(&mut other, "milk");
     talk(&mut server, &mut [&mut other, &mut full]);
@@ -113,7 +89,7 @@ fn what_a_full_disk_has_no_room_for_is_fetched_again_after_a_pause() {
 #[test]
 fn a_disk_that_stays_full_is_tried_less_and_less_often_and_said_all_the_while() {
     let mut server = Server::default();
-    let [mut full, mut other] = [1, 2].map(|seed| online(&mut server, seed));
+    let [mut full, mut other] = [1, 2].map(|seed| online(seed, &mut server));
     full.fill_disk();
     add(&mut other, "milk");
     talk(&mut server, &mut [&mut other, &mut full]);
@@ -151,19 +127,16 @@ fn a_disk_that_stays_full_is_tried_less_and_less_often_and_said_all_the_while() 
 #[test]
 fn a_disk_is_full_until_what_it_had_no_room_for_is_durable() {
     let mut server = Server::default();
-    let [mut full, mut other] = [1, 2].map(|seed| online(&mut server, seed));
+    let [mut full, mut other] = [1, 2].map(|seed| online(seed, &mut server));
     full.fill_disk();
     add(&mut other, "milk");
     talk(&mut server, &mut [&mut other, &mut full]);
-    full.server_is_up = false;
-    full.lose_socket();
+    offline(&mut full);
     full.disk.set_full(false);
     let tea = add(&mut full, "tea");
     assert_eq!(full.fate(tea), "durable 1");
     assert_eq!(error(&full), Some(ErrorCode::StorageFull));
-    full.server_is_up = true;
-    full.pass(15_000);
-    talk(&mut server, &mut [&mut full]);
+    back_online(&mut server, &mut full);
     assert_eq!(error(&full), None);
 }
 
@@ -173,7 +146,7 @@ fn a_disk_is_full_until_what_it_had_no_room_for_is_durable() {
 #[test]
 fn what_a_disk_has_no_room_for_is_not_fetched_with_each_mutation_that_fits() {
     let mut server = Server::default();
-    let [mut full, mut other] = [1, 2].map(|seed| online(&mut server, seed));
+    let [mut full, mut other] = [1, 2].map(|seed| online(seed, &mut server));
     let title = text(&"x".repeat(3 << 20));
     other.mutate("note", &[("title", title)]);
     full.disk.set_capacity(Some(full.disk.used() + (2 << 20)));
@@ -205,11 +178,8 @@ fn what_a_disk_has_no_room_for_is_not_fetched_with_each_mutation_that_fits() {
 /// Method: a mutation of a document that follows a server fails, and nothing more is written.
 #[test]
 fn a_disk_that_nothing_is_left_to_write_to_is_called_full_for_a_while() {
-    let (mut server, mut device) = (Server::default(), Device::new(1));
-    device.server_is_up = true;
-    let call = device.start_open(TAB, Some(SERVER), &todos());
-    talk(&mut server, &mut [&mut device]);
-    device.opened(call);
+    let mut server = Server::default();
+    let mut device = online(1, &mut server);
     device.fill_disk();
     let refused = add(&mut device, "milk");
     assert_eq!(device.code(refused), ErrorCode::StorageFull);
@@ -349,11 +319,7 @@ fn a_store_whose_data_were_cleared_is_read_and_not_replaced() {
 #[test]
 fn what_is_on_its_way_to_the_disk_as_its_data_are_cleared_is_told() {
     let mut server = Server::default();
-    let mut device = Device::new(1);
-    device.server_is_up = true;
-    let open = device.start_open(TAB, Some(SERVER), &todos());
-    talk(&mut server, &mut [&mut device]);
-    device.opened(open);
+    let mut device = online(1, &mut server);
     let kept = add(&mut device, "kept");
     device.disk.hold_flushes(true);
     let lost = add(&mut device, "lost");
@@ -374,7 +340,7 @@ fn what_is_on_its_way_to_the_disk_as_its_data_are_cleared_is_told() {
 #[test]
 fn nothing_is_written_to_a_store_whose_data_were_cleared() {
     let mut server = Server::default();
-    let [mut device, mut other] = [1, 2].map(|seed| online(&mut server, seed));
+    let [mut device, mut other] = [1, 2].map(|seed| online(seed, &mut server));
     device.disk.hold_flushes(true);
     add(&mut device, "lost");
     let failure = PageServerFailure::new(UnservedKind::Lost, "");
@@ -385,6 +351,28 @@ fn nothing_is_written_to_a_store_whose_data_were_cleared() {
     let shown = device.query("select id from todo order by id");
     assert_eq!(shown, [[text("lost")], [text("tea")]]);
     assert_eq!(device.appends(), 0);
+}
+
+/// Goal: what is shown of data that were cleared never gets older. Method: one of two entries of the
+/// server is on its way to the disk then, the other one comes later; the page server that could
+/// still read is gone, and none can take its place.
+#[test]
+fn of_data_that_were_cleared_the_newest_stays_shown_when_no_page_server_comes() {
+    let mut server = Server::default();
+    let [mut device, mut other] = [1, 2].map(|seed| online(&mut server, seed));
+    device.disk.hold_flushes(true);
+    add(&mut other, "tea");
+    talk(&mut server, &mut [&mut other, &mut device]);
+    let failure = PageServerFailure::new(UnservedKind::Lost, "");
+    device.step(Input::PageServerFailed { server: PageServerId(1), failure });
+    add(&mut other, "eggs");
+    talk(&mut server, &mut [&mut other, &mut device]);
+    let shown = [[text("eggs")], [text("tea")]];
+    assert_eq!(device.query("select id from todo order by id"), shown);
+    device.step(Input::PageServerGone { server: PageServerId(1) });
+    let failure = PageServerFailure::new(UnservedKind::Unavailable, "");
+    device.step(Input::PageServerFailed { server: PageServerId(2), failure });
+    assert_eq!(device.query("select id from todo order by id"), shown);
 }
 
 /// Goal: a byte that rots takes what stands on it and no more, and nobody is left in the dark.
@@ -434,7 +422,7 @@ fn a_damaged_document_is_opened_by_a_newer_release() {
     device.open(&shelves());
     fill(&mut device, 1_000, 1_000);
     fill(&mut device, 5_000, 1);
-    rot(&device, b"0001500");
+    device.rot(b"0001500");
     device.kill_core();
 
     let mut newer = shelves();
@@ -453,7 +441,7 @@ fn a_damaged_store_is_still_the_same_when_another_tab_lends_it() {
     for id in ["milk", "bread", "eggs"] {
         add(&mut device, id);
     }
-    rot(&device, b"title of bread");
+    device.rot(b"title of bread");
     for _ in 0..3 {
         device.lose_page_server();
         device.lend();
@@ -477,7 +465,7 @@ fn who_waits_for_a_verdict_of_what_was_lost_is_told_that_nobody_knows_it() {
     let milk = add(&mut device, "milk");
     let lost = ["bread", "eggs"].map(|id| add(&mut device, id));
     device.lose_page_server();
-    rot(&device, b"title of bread");
+    device.rot(b"title of bread");
     device.lend();
     let refused = add(&mut device, "butter");
     assert_eq!(device.failure(refused).outcome, Outcome::None);
@@ -504,7 +492,7 @@ fn a_page_that_rotted_fails_the_calls_that_need_it_and_no_others() {
     }
     device.kill_core();
     device.open(&todos());
-    rot(&device, b"title of 250");
+    device.rot(b"title of 250");
     device.asked.clear();
     for _ in 0..3 {
         let failure = device.try_query("select count(title) from todo").expect_err("it is damaged");
@@ -531,7 +519,7 @@ fn a_live_query_that_needs_a_lost_page_holds_up_no_other_one() {
     let first = device.watch("select done from todo where rowid = 1");
     device.lose_page_server();
     device.lend();
-    rot(&device, b"title of 250");
+    device.rot(b"title of 250");
     device.mutate("toggle", &[("id", text("0"))]);
     let [FromCore::Rows { .. }, FromCore::Failed { failure, .. }] = device.answers(all)[..] else {
         panic!("{:?}", device.answers(all));

@@ -85,8 +85,7 @@ impl Stage {
 
     fn add(&mut self, name: &str, id: &str, title: &str) {
         let actor = self.actor(name);
-        let args = [("id", text(id)), ("title", text(title))];
-        let call = actor.device.mutate("add", &args);
+        let call = titled(&mut actor.device, id, title);
         actor.calls.push((id.to_owned(), call));
     }
 

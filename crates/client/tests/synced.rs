@@ -1,49 +1,12 @@
 //! A document that is synced with a server.
 
-use tidelog_client::{
-    Call, Connection, FromCore, Input, PageServerFailure, PageServerId, Request, ToCore,
-};
+use tidelog_client::{Connection, FromCore, Input, PageServerFailure, PageServerId, ToCore};
 use tidelog_document::hash_part;
 use tidelog_sync::{CodedPage, EntryPart, FromRoom, FromServer, ToRoom, ToServer};
-use tidelog_testing::client::server::{Server, talk};
+use tidelog_testing::client::server::{Server, back_online, offline, online, online_with, talk};
 use tidelog_testing::client::*;
 use tidelog_types::limits::Limits;
 use tidelog_types::{EntryHash, ErrorCode, Lineage, Lsn, Pgid, UnservedKind};
-
-fn add(device: &mut Device, id: &str) -> Call {
-    device.mutate("add", &[("id", text(id)), ("title", text(&format!("title of {id}")))])
-}
-
-fn titled(device: &mut Device, id: &str, title: &str) -> Call {
-    device.mutate("add", &[("id", text(id)), ("title", text(title))])
-}
-
-/// A device that follows the server's document.
-fn online(seed: u8, server: &mut Server) -> Device {
-    online_with(seed, Limits::DEFAULT, server)
-}
-
-fn online_with(seed: u8, limits: Limits, server: &mut Server) -> Device {
-    let mut device = Device::with_limits(seed, limits);
-    device.server_is_up = true;
-    let call = device.start_open(TAB, Some(SERVER), &todos());
-    device.opened(call);
-    talk(server, &mut [&mut device]);
-    assert_eq!(device.status().connection, Connection::Online);
-    device
-}
-
-/// The server goes away, and what it had from there with it.
-fn offline(device: &mut Device) {
-    device.server_is_up = false;
-    device.lose_socket();
-}
-
-fn back_online(server: &mut Server, device: &mut Device) {
-    device.server_is_up = true;
-    device.pass(15_000);
-    talk(server, &mut [device]);
-}
 
 fn frames(device: &Device) -> Vec<usize> {
     let count = |message: &ToServer| match message {
@@ -51,10 +14,6 @@ fn frames(device: &Device) -> Vec<usize> {
         _ => None,
     };
     device.sent.iter().filter_map(count).collect()
-}
-
-fn count(device: &mut Device) -> Vec<Vec<tidelog_types::Value>> {
-    device.query("select count(*) from todo")
 }
 
 #[test]
@@ -208,10 +167,7 @@ fn mutations_go_on_without_a_server_and_survive_until_it_is_back() {
     back_online(&mut server, &mut device);
     assert_eq!(device.status().pending, 0);
     assert_eq!(device.status().error, None);
-    let export = device.next_call();
-    device.ask(TAB, vec![ToCore::Ask { call: export, handle: HANDLE, request: Request::Export }]);
-    let FromCore::Exported { file, .. } = device.answer(export) else { panic!() };
-    assert!(*file == server.image(), "the two sides differ");
+    assert!(device.image() == server.image(), "the two sides differ");
 }
 
 #[test]
@@ -411,11 +367,8 @@ fn a_rebase_finds_pages_that_a_layer_covers_for_readers() {
     // With no page kept in memory, base pages under the layers are gone when a rebase needs them.
     let mut server = Server::default();
     let mut other = online(2, &mut server);
-    let mut device = Device::with_pool(1, 0);
-    device.server_is_up = true;
-    let call = device.start_open(TAB, Some(SERVER), &todos());
-    device.opened(call);
-    talk(&mut server, &mut [&mut device]);
+    let limits = Limits { pool_pages_max: 0, ..Limits::DEFAULT };
+    let mut device = online_with(1, limits, &mut server);
     for n in 0..20 {
         add(&mut device, &n.to_string());
     }

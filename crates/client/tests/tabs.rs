@@ -3,10 +3,10 @@
 use tidelog_client::{Call, FromCore, Handle, Input, ToCore};
 use tidelog_pages::StoreReply;
 use tidelog_testing::client::core::Core;
-use tidelog_testing::client::server::{Server, talk};
+use tidelog_testing::client::server::{Server, offline, online_with, talk};
 use tidelog_testing::client::*;
+use tidelog_types::ErrorCode;
 use tidelog_types::limits::Limits;
-use tidelog_types::{ErrorCode, Value};
 
 /// Shows how large the newest of so many notes is.
 const NOTES: u32 = 40;
@@ -14,17 +14,7 @@ const NOTE_SIZE: usize = 64 * 1024;
 
 fn add_note(device: &mut Device, number: u32) {
     let id = number.to_string();
-    let title = text(&format!("{id}{}", "x".repeat(NOTE_SIZE)));
-    let id = text(&id);
-    device.mutate("add", &[("id", id), ("title", title)]);
-}
-
-fn rows_told(device: &Device, call: tidelog_client::Call) -> Vec<Vec<Vec<Value>>> {
-    let rows = device.answers(call).into_iter().filter_map(|answer| match answer {
-        FromCore::Rows { rows, .. } => Some(rows.decode()),
-        _ => None,
-    });
-    rows.collect()
+    titled(device, &id, &format!("{id}{}", "x".repeat(NOTE_SIZE)));
 }
 
 /// Goal: W16, a tab that does not listen costs no more memory than a bound. Method: a live query
@@ -38,15 +28,15 @@ fn a_tab_that_is_behind_is_told_only_the_newest_rows_once_it_has_heard() {
     for number in 1..=NOTES {
         add_note(&mut device, number);
     }
-    let told = rows_told(&device, live);
+    let told = device.rows_told(live);
     let unheard_size_max = Limits::DEFAULT.tab_unheard_size_max;
     assert!(told.len() * NOTE_SIZE <= unheard_size_max + NOTE_SIZE, "{} times", told.len());
     let titles = "select count(*) from todo";
     assert_eq!(device.query(titles), [[integer(i64::from(NOTES))]], "what it asks is answered");
 
-    device.mutate("add", &[("id", text("99")), ("title", text("last"))]);
+    titled(&mut device, "99", "last");
     device.ask(TAB, vec![ToCore::Heard { lists: u32::MAX }]);
-    let newest = rows_told(&device, live);
+    let newest = device.rows_told(live);
     assert_eq!(newest.len(), told.len() + 1, "those between are passed over");
     assert_eq!(newest.last(), Some(&vec![vec![text("last")]]));
 }
@@ -106,7 +96,7 @@ fn a_release_that_could_not_be_opened_changes_nothing_later_either() {
         device
     });
     for id in ["a", "b"] {
-        device.mutate("add", &[("id", text(id)), ("title", text(id))]);
+        titled(&mut device, id, id);
     }
     talk(&mut server, &mut [&mut device, &mut other]);
     let mut newer = todos();
@@ -124,13 +114,9 @@ fn a_release_that_could_not_be_opened_changes_nothing_later_either() {
 #[test]
 fn nothing_is_run_again_since_a_live_query_ended() {
     let mut server = Server::default();
-    let mut device = Device::with_pool(1, 0);
-    device.server_is_up = true;
-    let call = device.start_open(TAB, Some(SERVER), &todos());
-    device.opened(call);
-    talk(&mut server, &mut [&mut device]);
-    device.server_is_up = false;
-    device.lose_socket();
+    let limits = Limits { pool_pages_max: 0, ..Limits::DEFAULT };
+    let mut device = online_with(1, limits, &mut server);
+    offline(&mut device);
     device.mutate("note", &[("title", text("milk"))]);
     device.kill_core();
     let mut newer = todos();

@@ -11,7 +11,7 @@ use tidelog_testing::store::make::{
     durable, entry, key, page, read_of, request, storage, timeline,
 };
 use tidelog_testing::store::{
-    OWNER, Server, files, log_end, observe, open, open_document, poll_all, seed, settle,
+    OWNER, Server, files, log_end, observe, open, open_document, open_with, poll_all, seed, settle,
 };
 use tidelog_types::limits::Limits;
 use tidelog_types::{BudgetLimits, Page, Pgid};
@@ -161,8 +161,7 @@ fn what_is_appended_while_batches_are_held_is_carried_out_by_a_store_that_stops(
     let mut held = 0;
     for polls in 0..=u8::MAX {
         let device = CrashDevice::new();
-        let opened = PageServer::open_with(files(&device), seed(&device), options);
-        let mut server = opened.expect("a store").0;
+        let mut server = open_with(&device, options);
         for ticket in 1..=20 {
             server.serve(OWNER, request(ticket, timeline("b", [ticket])));
             let mut filler = timeline(&format!("filler{ticket}"), []);
@@ -210,8 +209,7 @@ fn only_so_much_is_kept_of_what_is_appended_while_batches_are_held() {
     let mut held = 0;
     for flushes in 0..12 {
         let device = CrashDevice::new();
-        let opened = PageServer::open_with(files(&device), seed(&device), options);
-        let mut server = opened.expect("a store").0;
+        let mut server = open_with(&device, options);
         settle(&mut server, &device);
         device.hold_flushes(true);
         let notes = |ticket: u64| {

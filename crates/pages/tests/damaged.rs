@@ -12,8 +12,8 @@ use tidelog_testing::store::make::{
     self, durable, entry, key, lsn, page, request, storage, timeline,
 };
 use tidelog_testing::store::{
-    Model, OWNER, Server, ask, files, log_end, observe, open, open_document, plain, seed, settle,
-    small_log, try_observe,
+    Model, OWNER, Server, ask, files, log_end, observe, open, open_document, open_with, plain,
+    seed, settle, small_log, try_observe,
 };
 use tidelog_types::limits::PAGE_SIZE;
 use tidelog_types::{Epoch, Life, Pgid};
@@ -305,8 +305,7 @@ fn whatever_bit_flips_no_document_is_what_it_never_was() {
 fn what_rots_under_an_open_server_is_refused_and_answered_once_it_is_whole_again() {
     let device = CrashDevice::new();
     let options = StoreOptions { log_size_max: 16 * 1024, pool_pages_max: 1, ..small_log() };
-    let opened = PageServer::open_with(files(&device), seed(&device), options);
-    let mut server = opened.expect("a new store").0;
+    let mut server = open_with(&device, options);
     let noted = |name: &str, record: &[u8]| {
         let mut append = Append::to(key(name));
         append.record = Some(record.to_vec().into());

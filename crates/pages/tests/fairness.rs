@@ -5,18 +5,15 @@ use std::collections::BTreeMap;
 
 use tidelog_disk::CrashDevice;
 use tidelog_pages::{
-    Append, AppendError, OwnerId, PageServer, StorageEntry, StoreOptions, StoreReply, StoreRequest,
-    Ticket, Urgency,
+    Append, AppendError, OwnerId, StorageEntry, StoreOptions, StoreReply, StoreRequest, Ticket,
+    Urgency,
 };
-use tidelog_testing::store::{OWNER, Server, files, poll_all, seed, settle};
+use tidelog_testing::store::make::key;
+use tidelog_testing::store::{OWNER, Server, open_with, poll_all, settle};
 use tidelog_types::limits::{Limits, PAGE_SIZE};
-use tidelog_types::{DocumentKey, JournalId, Lsn, LsnRange, Page, PageSet, Pgid, Position};
+use tidelog_types::{JournalId, Lsn, LsnRange, Page, PageSet, Pgid, Position};
 
 const CHUNK: u32 = Limits::DEFAULT.read_chunk_pages as u32;
-
-fn key(name: &str) -> DocumentKey {
-    DocumentKey::new(name, "").expect("a good name")
-}
 
 /// A document of these pages, each filled with its number.
 fn document(name: &str, pgids: impl IntoIterator<Item = u32>) -> StoreRequest {
@@ -41,7 +38,7 @@ fn read(request: u64, urgency: Urgency, pgids: impl IntoIterator<Item = u32>) ->
 /// A store whose log never changes over by itself, with so many pages of pool.
 fn open(device: &CrashDevice, pool_pages_max: usize) -> Server {
     let options = StoreOptions { log_size_max: 1 << 30, pool_pages_max, ..StoreOptions::default() };
-    PageServer::open_with(files(device), seed(device), options).expect("a store").0
+    open_with(device, options)
 }
 
 /// The same, holding document `a` with pages 1 to `count`.

@@ -14,7 +14,7 @@ use tidelog_pages::{
     Append, OpenError, PageServer, StorageEntry, StoreOptions, StoreReply, StoreRequest, Ticket,
     TimelineFrame,
 };
-use tidelog_testing::store::{OWNER, changes, files, open, open_document, seed, settle};
+use tidelog_testing::store::{OWNER, changes, files, open, open_document, open_with, seed, settle};
 use tidelog_types::limits::{EXTENT_PAGES, PAGE_SIZE};
 use tidelog_types::{
     CallId, Chain, DocumentKey, Epoch, JournalId, Life, Lsn, LsnRange, Page, PageSet, Pgid,
@@ -65,8 +65,7 @@ fn entry(start: u64, end: u64, db_pages: u32, pages: &[(u32, u8)]) -> StorageEnt
 fn write_store(device: &CrashDevice) {
     let options =
         StoreOptions { log_size_max: 44 * 1024, pool_pages_max: 8, ..StoreOptions::default() };
-    let (mut server, _) =
-        PageServer::open_with(files(device), seed(device), options).expect("empty files");
+    let mut server = open_with(device, options);
     server.serve(OWNER, StoreRequest::Hello { epoch: Epoch(0), life: Life([1; 16]) });
     server.flush();
     assert_eq!(settle(&mut server, device), [StoreReply::Ready { epoch: Epoch(1) }]);

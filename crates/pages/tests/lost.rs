@@ -1,14 +1,12 @@
 //! A store whose files were cleared under it: read, and nothing else.
 
 use tidelog_disk::CrashDevice;
-use tidelog_pages::{
-    AppendError, OwnerId, PageServer, StoreOptions, StoreReply, StoreRequest, Ticket,
-};
+use tidelog_pages::{AppendError, OwnerId, StoreOptions, StoreReply, StoreRequest, Ticket};
 use tidelog_testing::store::make::{
     durable, entry, key, page, read_of, request, storage, timeline,
 };
 use tidelog_testing::store::{
-    OWNER, Server, files, open, open_document, poll_all, seed, settle, small_log,
+    OWNER, Server, open, open_document, open_with, poll_all, settle, small_log,
 };
 use tidelog_types::limits::Limits;
 use tidelog_types::{BudgetLimits, Epoch, Life, Pgid};
@@ -118,8 +116,7 @@ fn an_append_that_is_half_recorded_when_the_files_go_is_whole_in_memory() {
         let (mut steps, mut halves) = (0, 0);
         loop {
             let device = CrashDevice::new();
-            let opened = PageServer::open_with(files(&device), seed(&device), options);
-            let mut server = opened.expect("a store").0;
+            let mut server = open_with(&device, options);
             let pages = |fill| (1..=PAGES).map(|pgid| (pgid, fill)).collect::<Vec<_>>();
             server.serve(OWNER, request(1, storage("a", [entry(1, 2, PAGES, &pages(1))])));
             server.flush();

@@ -10,10 +10,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use tidelog_disk::CrashDevice;
 use tidelog_pages::{
-    Append, OwnerId, PageServer, StorageEntry, StoreOptions, StoreReply, StoreRequest, Ticket,
-    Urgency,
+    Append, OwnerId, StorageEntry, StoreOptions, StoreReply, StoreRequest, Ticket, Urgency,
 };
-use tidelog_testing::store::{Compaction, Parts, Server, files, seed};
+use tidelog_testing::store::{Compaction, Parts, Server, open_with};
 use tidelog_testing::{Rng, runs};
 use tidelog_types::limits::{Limits, PAGE_SIZE};
 use tidelog_types::{Chain, DocumentKey, JournalId, Lsn, LsnRange, Page, PageSet, Pgid, Position};
@@ -80,7 +79,7 @@ impl<'r> Scene<'r> {
             log_buffer_size_max: 4096 << rng.below(10),
             ..StoreOptions::default()
         };
-        let server = open(&device, options);
+        let server = open_with(&device, options);
         let owners_count = 1 + rng.below(6) as u64;
         let owners = (1..=owners_count).map(|owner| (owner, Owner::default())).collect();
         Self {
@@ -306,7 +305,7 @@ impl<'r> Scene<'r> {
 
     fn reopen(&mut self) {
         self.settle();
-        self.server = open(&self.device, self.options);
+        self.server = open_with(&self.device, self.options);
         // What was found is flushed before anything is called durable.
         self.server.flush();
     }
@@ -326,12 +325,6 @@ impl<'r> Scene<'r> {
             _ => self.reopen(),
         }
     }
-}
-
-fn open(device: &CrashDevice, options: StoreOptions) -> Server {
-    PageServer::open_with(files(device), seed(device), options)
-        .expect("a store can always be opened")
-        .0
 }
 
 #[test]

@@ -9,12 +9,10 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use tidelog_disk::CrashDevice;
-use tidelog_pages::{
-    Cursor, Direction, PageServer, StoreOptions, StoreReply, StoreRequest, Ticket, Urgency,
-};
+use tidelog_pages::{Cursor, Direction, StoreOptions, StoreReply, StoreRequest, Ticket, Urgency};
 use tidelog_testing::store::{
-    Model, ModelDocument, OWNER, Server, Shape, Workload, ask, files, is_same, observe, plain,
-    seed, whole,
+    Model, ModelDocument, OWNER, Server, Shape, Workload, ask, is_same, observe, open_with, plain,
+    whole,
 };
 use tidelog_testing::{Rng, runs};
 use tidelog_types::{DocumentKey, JournalId, Lsn, Page, Pgid};
@@ -42,12 +40,6 @@ struct Scene {
     answered_from_past: u64,
 }
 
-fn open(device: &CrashDevice, options: StoreOptions) -> Server {
-    PageServer::open_with(files(device), seed(device), options)
-        .expect("a store can always be opened")
-        .0
-}
-
 impl Scene {
     fn new(mut rng: Rng) -> Self {
         let device = CrashDevice::new();
@@ -58,7 +50,7 @@ impl Scene {
             log_buffer_size_max: 4096 << rng.below(4),
             ..StoreOptions::default()
         };
-        let server = open(&device, options);
+        let server = open_with(&device, options);
         let mut workload = Workload::new(rng.next());
         if rng.one_in(3) {
             workload.shape = Shape::Staged;
@@ -268,7 +260,7 @@ impl Scene {
     /// Opens the store anew, as after the end of its process: what was not written is lost.
     fn reopen(&mut self) {
         self.device.hold_flushes(false);
-        self.server = open(&self.device, self.options);
+        self.server = open_with(&self.device, self.options);
         self.found();
     }
 
@@ -281,7 +273,7 @@ impl Scene {
             1 if !rng.one_in(6) => versions - 1,
             _ => rng.below(versions),
         });
-        self.server = open(&self.device, self.options);
+        self.server = open_with(&self.device, self.options);
         self.found();
     }
 

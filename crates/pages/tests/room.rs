@@ -8,7 +8,9 @@ use tidelog_pages::{
 use tidelog_testing::store::make::{
     durable, entry, key, page, read_of, request, storage, timeline,
 };
-use tidelog_testing::store::{OWNER, Server, ask, files, open_document, poll_all, seed, settle};
+use tidelog_testing::store::{
+    OWNER, Server, ask, files, open_document, open_with, poll_all, seed, settle,
+};
 use tidelog_types::limits::{Limits, PAGE_SIZE};
 use tidelog_types::{BudgetLimits, Epoch, Life, Pgid};
 
@@ -21,7 +23,7 @@ fn sizes() -> StoreOptions {
 }
 
 fn open(device: &CrashDevice) -> Server {
-    PageServer::open_with(files(device), seed(device), sizes()).expect("a store").0
+    open_with(device, sizes())
 }
 
 fn size(device: &CrashDevice, file: &str) -> u64 {
@@ -107,7 +109,7 @@ fn a_full_device_lets_in_one_owner_after_the_other() {
         let device = CrashDevice::new();
         device.let_holes_be(has_holes);
         let options = StoreOptions { log_size_max: log_size_max * KIB, ..sizes() };
-        let open = || PageServer::open_with(files(&device), seed(&device), options).expect("one").0;
+        let open = || open_with(&device, options);
         let mut server = open();
         device.set_capacity(Some(1600 * KIB));
         let pages: Vec<(u32, u8)> = (1..=8).map(|pgid| (pgid, pgid as u8)).collect();
@@ -260,8 +262,7 @@ fn ask_of(
 fn a_full_device_has_room_again_where_the_log_is_full_of_what_nobody_needs() {
     let device = CrashDevice::new();
     let options = StoreOptions { log_size_max: 1024 * KIB, ..sizes() };
-    let opened = PageServer::open_with(files(&device), seed(&device), options);
-    let mut server = opened.expect("a store").0;
+    let mut server = open_with(&device, options);
     device.set_capacity(Some(700 * KIB));
     let mut failed = 0;
     for ticket in 1..200 {
@@ -283,8 +284,7 @@ fn appends_that_find_no_room_do_not_starve_the_change_over_that_makes_some() {
     for is_behind in [false, true] {
         let device = CrashDevice::new();
         let options = StoreOptions { log_size_max: 1024 * KIB, ..sizes() };
-        let opened = PageServer::open_with(files(&device), seed(&device), options);
-        let mut server = opened.expect("a store").0;
+        let mut server = open_with(&device, options);
         device.set_capacity(Some(700 * KIB));
         let mut failed = 0;
         for ticket in 1..400 {
@@ -340,8 +340,7 @@ fn a_full_device_has_room_for_a_change_over_whatever_is_kept() {
     for kept in [1, 40, 60, 80, 100, 120, 150, 200, 300] {
         let device = CrashDevice::new();
         let options = StoreOptions { log_size_max: 700 * KIB, ..sizes() };
-        let opened = PageServer::open_with(files(&device), seed(&device), options);
-        let mut server = opened.expect("a store").0;
+        let mut server = open_with(&device, options);
         let mut large = Append::to(key("large"));
         large.record = Some(vec![1; kept * 1024].into());
         assert!(append(&mut server, &device, 1, large));
@@ -477,8 +476,7 @@ fn an_append_without_room_leaves_those_before_it_their_slots() {
     let limits = Limits { frame_pages_max: 16, ..sizes().limits };
     let log_buffer_size_max = 64 * 1024;
     let options = StoreOptions { log_size_max: 4096 * KIB, log_buffer_size_max, limits, ..sizes() };
-    let opened = PageServer::open_with(files(&device), seed(&device), options);
-    let mut server = opened.expect("a store").0;
+    let mut server = open_with(&device, options);
     assert!(append(&mut server, &device, 1, storage("d", [entry(1, 2, 1, &[(1, 1)])])));
     device.set_capacity(Some(device.used() + 700 * KIB));
     let document = |name: &str, count: u32| {
@@ -606,8 +604,7 @@ fn what_was_accepted_can_be_checkpointed_once_the_device_is_full() {
         device.set_capacity(Some(3000 * KIB));
         let limits = Limits { frame_pages_max: 16, ..sizes().limits };
         let options = StoreOptions { limits, log_size_max: 8192 * KIB, ..sizes() };
-        let opened = PageServer::open_with(files(&device), seed(&device), options);
-        let mut server = opened.expect("a store").0;
+        let mut server = open_with(&device, options);
         let document = |name: &str, count: u32| {
             let pages: Vec<(u32, u8)> = (1..=count).map(|pgid| (pgid, pgid as u8)).collect();
             storage(name, [entry(1, 2, count, &pages)])
@@ -659,8 +656,7 @@ fn what_is_kept_since_the_last_change_over_has_room_in_the_next_when_the_device_
     for kept in [50, 60, 100, 200, 400] {
         let device = CrashDevice::new();
         let options = StoreOptions { log_size_max: 700 * KIB, ..sizes() };
-        let opened = PageServer::open_with(files(&device), seed(&device), options);
-        let mut server = opened.expect("a store").0;
+        let mut server = open_with(&device, options);
         let mut large = timeline("large", 1..=3 * kept);
         large.record = Some(vec![1; 512 * kept as usize].into());
         assert!(append(&mut server, &device, 1, large));
@@ -678,7 +674,7 @@ fn what_is_kept_of_several_mebibytes_has_room_in_the_next_log_when_the_device_is
     for mebibytes in [5, 12] {
         let device = CrashDevice::new();
         let options = StoreOptions { log_size_max: 64 * 1024 * KIB, ..sizes() };
-        let open = || PageServer::open_with(files(&device), seed(&device), options).expect("one").0;
+        let open = || open_with(&device, options);
         let mut server = open();
         let mut large = timeline("large", 1..=mebibytes * 205);
         large.timeline.iter_mut().for_each(|frame| frame.body = vec![1; 5000]);
@@ -705,8 +701,7 @@ fn what_is_kept_of_several_mebibytes_has_room_in_the_next_log_when_the_device_is
 fn about_to_grow(free: u64) -> (CrashDevice, Server) {
     let device = CrashDevice::new();
     let options = StoreOptions { log_size_max: 4096 * KIB, ..sizes() };
-    let opened = PageServer::open_with(files(&device), seed(&device), options);
-    let mut server = opened.expect("a store").0;
+    let mut server = open_with(&device, options);
     assert!(append(&mut server, &device, 1, timeline("d", [])));
     server.serve(OWNER, request(2, kept("large", 400)));
     server.flush();
@@ -753,8 +748,7 @@ fn the_other_log_file_that_found_no_room_at_all_grows_once_there_is_some() {
 fn filled(others: u64) -> CrashDevice {
     let device = CrashDevice::new();
     let options = StoreOptions { log_size_max: 4096 * KIB, ..sizes() };
-    let opened = PageServer::open_with(files(&device), seed(&device), options);
-    let mut server = opened.expect("a store").0;
+    let mut server = open_with(&device, options);
     assert!(append(&mut server, &device, 1, storage("d", [entry(1, 2, 1, &[(1, 1)])])));
     for ticket in 2..2 + others {
         server.serve(OWNER, request(ticket, timeline(&format!("d{ticket}"), [])));

@@ -8,42 +8,20 @@ use tidelog_pages::{
     StoreReply, StoreRequest, Ticket, TimelineFrame, Urgency,
 };
 use tidelog_testing::Rng;
+use tidelog_testing::store::make::{
+    STORAGE, TIMELINE, durable, frame, key, lsn, page, read_of, request, storage, timeline,
+};
 use tidelog_testing::store::{
-    OWNER, Server, ask, changes, files, observe, open, open_document, poll_all, seed, settle,
-    sync_prepare,
+    OWNER, Server, ask, changes, files, observe, open, open_document, open_with, poll_all, seed,
+    settle, sync_prepare,
 };
 use tidelog_types::limits::{EXTENT_PAGES, LSN_MAX, Limits, PAGE_SIZE};
 use tidelog_types::{
-    BudgetLimits, CallId, Chain, DocumentKey, Epoch, JournalId, Life, Lsn, LsnRange, Page, PageSet,
-    Pgid, Position,
+    BudgetLimits, CallId, Chain, Epoch, JournalId, Life, Lsn, LsnRange, Page, PageSet, Pgid,
+    Position,
 };
 
-const TIMELINE: JournalId = JournalId([1; 16]);
-const STORAGE: JournalId = JournalId([2; 16]);
-
-fn key(name: &str) -> DocumentKey {
-    DocumentKey::new(name, "").expect("a good name")
-}
-
-fn lsn(number: u64) -> Lsn {
-    Lsn::new(number).expect("from 1")
-}
-
-fn page(fill: u8) -> Page {
-    Page::new(&[fill; PAGE_SIZE]).expect("the size of a page")
-}
-
-fn frame(number: u64) -> TimelineFrame {
-    TimelineFrame { lsn: lsn(number), call: CallId([number as u8; 16]), body: vec![7; 20] }
-}
-
-fn timeline(name: &str, numbers: impl IntoIterator<Item = u64>) -> Append {
-    let mut append = Append::to(key(name));
-    append.begin_timeline = Some((TIMELINE, Lsn::FIRST));
-    append.timeline = numbers.into_iter().map(frame).collect();
-    append
-}
-
+/// As other tests make them, but each of a life of its own.
 fn entry(start: u64, end: u64, db_pages: u32, pages: &[(u32, u8)]) -> StorageEntry {
     let position = Position {
         journal: STORAGE,
@@ -55,17 +33,6 @@ fn entry(start: u64, end: u64, db_pages: u32, pages: &[(u32, u8)]) -> StorageEnt
     let set = PageSet { db_pages, pages };
     let range = LsnRange::new(lsn(start), lsn(end));
     StorageEntry { range, position, calls: vec![(CallId([start as u8; 16]), range.start())], set }
-}
-
-fn storage(name: &str, entries: impl IntoIterator<Item = StorageEntry>) -> Append {
-    let mut append = Append::to(key(name));
-    append.begin_storage = Some(STORAGE);
-    append.storage = entries.into_iter().collect();
-    append
-}
-
-fn request(ticket: u64, append: Append) -> StoreRequest {
-    StoreRequest::Append { ticket: Ticket(ticket), append }
 }
 
 /// Appends, flushes, and gives what is answered.
@@ -80,22 +47,13 @@ fn append(
     settle(server, device)
 }
 
-fn durable(ticket: u64) -> StoreReply {
-    StoreReply::Durable { ticket: Ticket(ticket) }
-}
-
 fn is_out_of_place(replies: &[StoreReply]) -> bool {
     let [StoreReply::AppendFailed { error, .. }] = replies else { return false };
     matches!(error, AppendError::OutOfPlace { .. })
 }
 
-fn read_of(request: u64, name: &str, pgids: Vec<Pgid>) -> StoreRequest {
-    StoreRequest::Read { request, urgency: Urgency::User, document: key(name), pgids }
-}
-
 fn read(server: &mut Server, device: &CrashDevice, name: &str, pgids: &[u32]) -> Vec<(Pgid, Page)> {
-    let pgids = pgids.iter().map(|pgid| Pgid(*pgid)).collect();
-    let request = read_of(9, name, pgids);
+    let request = read_of(9, name, pgids.iter().copied());
     let mut found = Vec::new();
     for reply in ask(server, device, request) {
         let StoreReply::Pages { pages, .. } = reply else { panic!("read answered {reply:?}") };
@@ -517,8 +475,7 @@ fn behind_a_document_that_could_not_be_destroyed_nothing_is_appended() {
     let device = CrashDevice::new();
     let limits = Limits { owner_appends_max: 1, ..Limits::DEFAULT };
     let options = StoreOptions { limits, ..StoreOptions::default() };
-    let (mut server, _) =
-        PageServer::open_with(files(&device), seed(&device), options).expect("a store");
+    let mut server = open_with(&device, options);
     append(&mut server, &device, 1, timeline("a", [1]));
     device.hold_flushes(true);
     server.serve(OWNER, request(2, timeline("a", [2])));
@@ -549,9 +506,7 @@ fn an_append_that_waits_for_room_in_vain_comes_after_what_is_taken_back() {
         ..Limits::DEFAULT
     };
     let options = StoreOptions { log_buffer_size_max: 4096, limits, ..StoreOptions::default() };
-    let open = |device: &CrashDevice| {
-        PageServer::open_with(files(device), seed(device), options).expect("a store").0
-    };
+    let open = |device: &CrashDevice| open_with(device, options);
     let mut server = open(&device);
     append(&mut server, &device, 1, storage("a", [entry(1, 2, 1, &[(1, 1)])]));
     for ticket in [2, 3] {
@@ -598,7 +553,7 @@ fn nobody_reads_behind_a_failed_append_before_it_is_told() {
     device.fail_call(device.calls() + 1, DiskFault::Full);
     server.serve(OWNER, request(2, storage("a", [entry(2, 3, 1, &[(1, 2)])])));
     server.flush();
-    server.serve(OWNER, read_of(1, "a", vec![Pgid(1)]));
+    server.serve(OWNER, read_of(1, "a", [1]));
     assert_eq!(poll_all(&mut server), [], "the page of entry 1 is older than what was appended");
     device.complete_flushes();
     let failed = StoreReply::AppendFailed { ticket: Ticket(2), error: AppendError::Full };
@@ -745,7 +700,7 @@ fn a_long_read_is_served_in_turn_with_others_and_sees_one_state() {
     let count = 10 * Limits::DEFAULT.read_chunk_pages as u32;
     let all: Vec<(u32, u8)> = (1..=count).map(|pgid| (pgid, 1)).collect();
     append(&mut server, &device, 1, storage("a", [entry(1, 2, count, &all)]));
-    let long = |pgids: std::ops::RangeInclusive<u32>| read_of(1, "a", pgids.map(Pgid).collect());
+    let long = |pgids: std::ops::RangeInclusive<u32>| read_of(1, "a", pgids);
     settle(&mut server, &device);
     server.serve(OWNER, long(1..=count));
     server.serve(OwnerId(2), long(5..=5));
@@ -889,7 +844,7 @@ fn a_page_that_rotted_is_never_handed_out() {
         let at = at.expect("the page lies there") as u64 + 100;
         device.file(file).write_at(at, &[0xAA]).expect("room");
         server.serve(OwnerId(2), request(1, timeline("b", [2])));
-        server.serve(OWNER, read_of(1, "a", vec![Pgid(1)]));
+        server.serve(OWNER, read_of(1, "a", [1]));
         server.flush();
         let replies = server.poll();
         let to_owner = replies.iter().filter(|(owner, _)| *owner == OWNER);
@@ -920,7 +875,7 @@ fn what_is_intact_is_read_beside_a_damaged_page_and_a_compaction_is_never_a_part
     device.file("pages").write_at(at, &[0xAA]).expect("room");
     let damaged =
         |request| StoreReply::Damaged { request, document: key("a"), pgids: vec![Pgid(30)] };
-    let mut replies = ask(&mut server, &device, read_of(1, "a", (1..=40).map(Pgid).collect()));
+    let mut replies = ask(&mut server, &device, read_of(1, "a", 1..=40));
     assert_eq!(replies.pop(), Some(damaged(1)));
     let mut read = BTreeMap::new();
     for reply in replies {
@@ -981,8 +936,7 @@ fn an_owner_that_went_away_takes_its_requests_with_it() {
     let (device, mut server) = new();
     let all: Vec<(u32, u8)> = (1..=300).map(|pgid| (pgid, 1)).collect();
     append(&mut server, &device, 1, storage("a", [entry(1, 2, 300, &all)]));
-    let pgids = (1..=300).map(Pgid).collect();
-    server.serve(OwnerId(2), read_of(1, "a", pgids));
+    server.serve(OwnerId(2), read_of(1, "a", 1..=300));
     server.poll();
     server.forget_owner(OwnerId(2));
     assert!(!server.wants_poll());

@@ -18,7 +18,7 @@ use tidelog_pages::{
 use tidelog_testing::store::make::{
     self, durable, entry, frame, key, lsn, page, read_of, request, storage,
 };
-use tidelog_testing::store::{OWNER, seed};
+use tidelog_testing::store::{OWNER, poll_all, seed};
 use tidelog_types::limits::{BROWSER_LOG_SIZE_MAX, Limits, PAGE_SIZE};
 use tidelog_types::{BudgetLimits, CallId, Lsn, Pgid};
 
@@ -116,13 +116,7 @@ impl Store {
     }
 
     fn settle(&mut self) -> Vec<StoreReply> {
-        let mut replies = Vec::new();
-        loop {
-            replies.extend(self.server.poll().into_iter().map(|(_, reply)| reply));
-            if !self.server.wants_poll() {
-                return replies;
-            }
-        }
+        poll_all(&mut self.server)
     }
 
     fn shown(&self, what: &str) -> u64 {

@@ -85,6 +85,9 @@ pub struct Room {
     fetch: Option<Fetch>,
     /// Faults of the work that is run, or waits for pages, so far.
     faults_count: u32,
+    /// Pages that were fetched for it so far.
+    fetched_pages: usize,
+    runs_ended: u64,
     subscribers: BTreeMap<SubscriberId, Subscriber>,
     /// Who of them is on which channel: one at a time.
     channels: BTreeMap<ChannelId, SubscriberId>,
@@ -231,6 +234,8 @@ impl Room {
             queue: VecDeque::new(),
             fetch: None,
             faults_count: 0,
+            fetched_pages: 0,
+            runs_ended: 0,
             subscribers: BTreeMap::new(),
             channels: BTreeMap::new(),
             subscribers_ever: 0,
@@ -326,6 +331,18 @@ impl Room {
     #[must_use]
     pub fn is_amid_run(&self) -> bool {
         self.fetch.is_some() || self.faults_count > 0
+    }
+
+    /// How many bytes of pages were fetched for that run.
+    #[must_use]
+    pub fn run_size(&self) -> usize {
+        self.fetched_pages * PAGE_SIZE
+    }
+
+    /// How many runs have ended since it was made: what was kept for one is not kept for the next.
+    #[must_use]
+    pub fn runs_ended(&self) -> u64 {
+        self.runs_ended
     }
 
     /// About how many bytes are left of what clients said that it works on.
@@ -595,6 +612,8 @@ impl Room {
     /// A run is over: nothing that it read is pinned any longer.
     fn run_ended(&mut self) {
         self.faults_count = 0;
+        self.fetched_pages = 0;
+        self.runs_ended += 1;
         self.time.iter().for_each(|time| time.begin());
         if let State::Open(document) = &self.state {
             document.authority.view().evict();

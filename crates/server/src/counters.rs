@@ -12,6 +12,8 @@ pub(crate) struct Counters {
     pub(crate) rooms_kept_size: AtomicU64,
     /// Bytes that rooms keep of documents that are handed over, about.
     pub(crate) seeds_kept_size: AtomicU64,
+    /// Bytes of small messages that wait for rooms, about.
+    pub(crate) small_waiting_size: AtomicU64,
     pub(crate) messages_in: AtomicU64,
     pub(crate) messages_out: AtomicU64,
     pub(crate) applied: AtomicU64,
@@ -47,6 +49,7 @@ impl Counters {
             ("rooms", "gauge", "Documents that have a room now.", &self.rooms),
             ("rooms_kept_bytes", "gauge", "Kept for next messages, about.", &self.rooms_kept_size),
             ("seeds_kept_bytes", "gauge", "Kept of documents handed over.", &self.seeds_kept_size),
+            ("small_waiting_bytes", "gauge", "Small messages that wait.", &self.small_waiting_size),
             ("messages_in_total", "counter", "Messages from clients.", &self.messages_in),
             ("messages_out_total", "counter", "Messages to clients.", &self.messages_out),
             ("mutations_applied_total", "counter", "Mutations applied.", &self.applied),

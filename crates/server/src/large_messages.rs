@@ -24,8 +24,8 @@ const ROOM_COMES_WITHIN: Duration = Duration::from_secs(60);
 /// then is done with, and the rest is said again. Less than those wait.
 const SPACE_IS_HELD: Duration = Duration::from_secs(30);
 
-/// Bytes that one permit of the room for messages stands for.
-const PERMIT_SIZE: usize = 1024;
+/// Bytes that one permit stands for, of the room for messages and of a connection.
+pub(crate) const PERMIT_SIZE: usize = 1024;
 
 /// The turns of all connections.
 pub(crate) struct LargeMessages {

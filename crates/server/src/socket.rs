@@ -34,7 +34,7 @@ use tracing::{debug, info};
 use crate::connection::{Connection, ConnectionEnd, Ending};
 use crate::counters::{Counters, add};
 use crate::gate::{Gate, Gated};
-use crate::large_messages::Space;
+use crate::large_messages::{PERMIT_SIZE, Space};
 use crate::rooms::{MessagePermit, RoomMail, RoomSender, WeakRoomSender};
 use crate::shared::Shared;
 
@@ -54,8 +54,6 @@ const READ_BUFFER_SIZE: usize = 2 * 1024;
 /// Bytes of messages that are written together, and of a frame: the write buffer has as many of
 /// each at most, also for as long as its connection lives.
 const WRITE_BUFFER_SIZE: usize = 8 * 1024;
-/// Bytes that one permit of a connection stands for.
-const PERMIT_SIZE: usize = 1024;
 /// A message from this size on leaves a buffer behind that is not worth keeping.
 const LARGE_MESSAGE_SIZE: usize = 16 * PAGE_SIZE;
 
@@ -65,6 +63,8 @@ fn config() -> WebSocketConfig {
     WebSocketConfig::default()
         .read_buffer_size(READ_BUFFER_SIZE)
         .write_buffer_size(WRITE_BUFFER_SIZE)
+        // Where a client pings and does not read, pongs fill it: the next word to it fails, and the
+        // connection ends at once instead of after `slow_after`.
         .max_write_buffer_size(4 * WRITE_BUFFER_SIZE)
         .max_message_size(Some(MESSAGE_SIZE_MAX))
         .max_frame_size(Some(MESSAGE_SIZE_MAX))
@@ -207,7 +207,7 @@ impl Reader {
         let own = self.own(bytes.len(), large.as_ref()).await?;
         let message = decode(&bytes)?;
         drop(bytes);
-        self.take(message, (own, large))
+        self.take(message, MessagePermit::new(own, large))
     }
 
     /// Waits until rooms have worked off enough of what it said before, and no longer than it may
@@ -697,8 +697,8 @@ mod tests {
             let own = take(&reader.permits).expect("there is room");
             let large = Space::new(take(&space).expect("there is room"));
             let body = ToRoom::Received { next: Lsn::FIRST };
-            let said =
-                reader.take(ToServer::About { channel: Channel(1), body }, (own, Some(large)));
+            let permit = MessagePermit::new(own, Some(large));
+            let said = reader.take(ToServer::About { channel: Channel(1), body }, permit);
             assert_eq!(said, Flow::Continue(()));
             space.available_permits()
         };

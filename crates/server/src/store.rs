@@ -446,7 +446,7 @@ mod tests {
 
     use crate::connection::Connection;
     use crate::marks::Marks;
-    use crate::rooms::{RoomMail, RoomThreads, Rooms};
+    use crate::rooms::{MessagePermit, RoomMail, RoomThreads, Rooms};
 
     use super::*;
 
@@ -576,7 +576,7 @@ mod tests {
         let mut refusals = Vec::new();
         for is_open in [false, true] {
             let own = Arc::new(Semaphore::new(1)).try_acquire_owned().expect("a permit");
-            let permit = (own, None);
+            let permit = MessagePermit::new(own, None);
             let (connection, message) = (connection.clone(), Box::new(open.clone()));
             let mail = RoomMail::Message { connection, channel: Channel(1), message, permit };
             room.send(mail).expect("it is there");

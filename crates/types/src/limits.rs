@@ -102,6 +102,13 @@ pub const LARGE_MESSAGES_SIZE_MAX: usize = 512 * 1024 * 1024;
 /// Bytes of them that one room keeps.
 pub const ROOM_LARGE_MESSAGES_SIZE_MAX: usize = 64 * 1024 * 1024;
 
+/// Bytes of shorter messages that wait for one room beyond which it keeps none of those who have
+/// gone. Of those who are there each connection has its own bound.
+pub const ROOM_SMALL_WAITING_SIZE_MAX: usize = 4 * 1024 * 1024;
+
+/// The same of those that wait for all rooms of a server.
+pub const SMALL_WAITING_SIZE_MAX: u64 = 256 * 1024 * 1024;
+
 /// Bytes that wait to be sent on one connection before it is not read any further.
 pub const CONNECTION_OUT_SIZE_MAX: usize = 256 * 1024;
 
@@ -204,10 +211,13 @@ pub struct Limits {
     /// Pages of entries that a room has on their way to the disk before it runs no more, not
     /// counting the entry that passes the bound; each answer that waits with them counts as one.
     pub room_pages_in_flight_max: usize,
-    /// Bytes that all rooms of a server together keep in memory for their next messages.
+    /// Bytes that all rooms of a server together keep in memory for their next messages, and for
+    /// runs. Beyond that a room gives back after each step what it keeps, but not what a run has
+    /// read that goes on; and of the runs that have read [much](Self::turnless_run_size_max) one
+    /// at a time reads more.
     pub rooms_kept_size_max: u64,
-    /// Bytes that a room keeps amid a run beyond which it waits for its turn to read more, where
-    /// all rooms together keep more than they may.
+    /// Bytes that were read for a run beyond which it waits for its turn to read more, where all
+    /// rooms together keep more than they may.
     pub turnless_run_size_max: u64,
     /// Bytes that all rooms of a server together keep in memory of documents that are handed over.
     pub seeds_kept_size_max: u64,

@@ -145,6 +145,11 @@ impl Port {
         self.take(now_ms, &input)
     }
 
+    /// Whether a core has ever served this tab: see [`TabDoor::is_loaded`].
+    pub(crate) fn is_loaded(&self) -> bool {
+        self.door.is_loaded()
+    }
+
     /// The browser brings something.
     pub(crate) fn take(&mut self, now_ms: u64, input: &Input) -> Followed {
         self.step(now_ms, input, None)

@@ -597,6 +597,12 @@ impl Tab {
                 if let Some(failure) = status.error.as_ref().filter(|it| !self.passes(it.code)) {
                     return Err(format!("the status says {failure:?}"));
                 }
+                let is_refused = |it: &CallFailure| it.code == ErrorCode::Storage;
+                if status.error.as_ref().is_some_and(is_refused)
+                    && let Some(doc) = doc.copied()
+                {
+                    self.is_read_anew(doc);
+                }
                 self.statuses.insert(handle, (self.port.core, status));
                 let is_due = |at_ms: &mut u64| *at_ms + LISTENS_ANEW_MS <= now_ms;
                 let threw = self.threw.get_mut(&handle).is_some_and(is_due);
@@ -1155,6 +1161,14 @@ impl Tab {
         let docs = &self.docs;
         let is_of_it = |asked: &Asked| handle_of(&asked.message).map(|it| docs[&it]) == Some(doc);
         let asked = self.unsettled.values_mut().filter(|asked| !asked.is_sync());
+        asked.filter(|asked| is_of_it(asked)).for_each(|asked| asked.must.clear());
+    }
+
+    /// What was received of a document was refused by the store, and comes again from its server.
+    fn is_read_anew(&mut self, doc: Doc) {
+        let docs = &self.docs;
+        let is_of_it = |asked: &Asked| handle_of(&asked.message).map(|it| docs[&it]) == Some(doc);
+        let asked = self.unsettled.values_mut().filter(|asked| asked.is_fragile);
         asked.filter(|asked| is_of_it(asked)).for_each(|asked| asked.must.clear());
     }
 

@@ -3,6 +3,7 @@
 
 pub mod core;
 pub mod server;
+mod todos;
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -11,7 +12,7 @@ use tidelog_client::{
     Mutate, OpenRequest, PageServerId, Params, Query, Request, SocketId, Status, Storage, TabId,
     ToCore,
 };
-use tidelog_disk::{CrashDevice, CrashDisk, StoreFiles};
+use tidelog_disk::{CrashDevice, CrashDisk, Disk, StoreFiles};
 use tidelog_document::{Doctype, MutationDefinition, Param, ParamKind};
 use tidelog_pages::{
     Append, OwnerId, PageServer, Seed, StoreOptions, StoreReply, StoreRequest, Ticket,
@@ -19,6 +20,8 @@ use tidelog_pages::{
 use tidelog_sync::{FromServer, ToServer, decode_message, encode_message};
 use tidelog_types::limits::Limits;
 use tidelog_types::{CallId, DocumentKey, EntryId, ErrorCode, Value};
+
+pub use todos::{add, count, titled, todos};
 
 pub const TAB: TabId = TabId(1);
 pub const OTHER_TAB: TabId = TabId(2);
@@ -195,6 +198,16 @@ impl Device {
     /// From now on nothing more fits on the disk.
     pub fn fill_disk(&self) {
         self.disk.set_full(true);
+    }
+
+    /// Each place on the disk where these bytes lie rots.
+    pub fn rot(&self, text: &[u8]) {
+        for file in ["log-a", "log-b", "pages"] {
+            let bytes = self.disk.bytes_of(file).expect("a file");
+            for at in (0..bytes.len()).filter(|at| bytes[*at..].starts_with(text)) {
+                self.disk.file(file).write_at(at as u64, b"?").expect("room");
+            }
+        }
     }
 
     /// Lets time pass, waking the core whenever it wants.
@@ -422,9 +435,15 @@ impl Device {
         (call, ToCore::Ask { call, handle: HANDLE, request: Request::Query(Query { sql, params }) })
     }
 
-    pub fn try_query(&mut self, sql: &str) -> Result<Vec<Vec<Value>>, CallFailure> {
+    /// A tab asks a query, which may wait for something.
+    pub fn start_query(&mut self, tab: TabId, sql: &str) -> Call {
         let (call, message) = self.query_message(sql);
-        self.ask(TAB, vec![message]);
+        self.ask(tab, vec![message]);
+        call
+    }
+
+    pub fn try_query(&mut self, sql: &str) -> Result<Vec<Vec<Value>>, CallFailure> {
+        let call = self.start_query(TAB, sql);
         match self.answer(call) {
             FromCore::Rows { rows, .. } => Ok(rows.decode()),
             FromCore::Failed { failure, .. } => Err(failure.clone()),
@@ -437,18 +456,27 @@ impl Device {
         self.try_query(sql).unwrap_or_else(|failure| panic!("{sql}: {failure:?}"))
     }
 
+    /// A live query of the first tab.
     pub fn watch(&mut self, sql: &str) -> Call {
-        let call = self.next_call();
-        let (sql, params) = (sql.to_owned(), Params::NONE);
-        self.ask(
-            TAB,
-            vec![ToCore::Ask {
-                call,
-                handle: HANDLE,
-                request: Request::Watch(Query { sql, params }),
-            }],
-        );
+        self.watch_in(TAB, sql)
+    }
+
+    pub fn watch_in(&mut self, tab: TabId, sql: &str) -> Call {
+        let (call, handle, sql) = (self.next_call(), HANDLE, sql.to_owned());
+        let request = Request::Watch(Query { sql, params: Params::NONE });
+        self.ask(tab, vec![ToCore::Ask { call, handle, request }]);
         call
+    }
+
+    /// The document as a file, as the first tab exports it.
+    #[track_caller]
+    pub fn image(&mut self) -> Vec<u8> {
+        let (call, handle, request) = (self.next_call(), HANDLE, Request::Export);
+        self.ask(TAB, vec![ToCore::Ask { call, handle, request }]);
+        match self.answer(call) {
+            FromCore::Exported { file, .. } => file.clone(),
+            other => panic!("{other:?}"),
+        }
     }
 
     pub fn destroy(&mut self, force: bool) -> Call {
@@ -508,6 +536,15 @@ impl Device {
     #[track_caller]
     pub fn code(&self, call: Call) -> ErrorCode {
         self.failure(call).code
+    }
+
+    /// The rows of each answer to a query or a live query.
+    pub fn rows_told(&self, call: Call) -> Vec<Vec<Vec<Value>>> {
+        let rows = self.answers(call).into_iter().filter_map(|answer| match answer {
+            FromCore::Rows { rows, .. } => Some(rows.decode()),
+            _ => None,
+        });
+        rows.collect()
     }
 
     /// What became of a mutation, in a few words.
@@ -612,38 +649,6 @@ pub fn define(name: &str, params: &[(&str, ParamKind)], sql: &[&str]) -> Mutatio
             .map(|(name, kind)| Param { name: (*name).to_owned(), kind: *kind, optional: false })
             .collect(),
         sql: sql.iter().map(ToString::to_string).collect(),
-    }
-}
-
-/// The todo list of the README, with a constraint that two devices can break together.
-pub fn todos() -> Doctype {
-    let (id, title) = (("id", ParamKind::Text), ("title", ParamKind::Text));
-    Doctype {
-        name: "todos".to_owned(),
-        migrations: vec![
-            "create table todo (id text primary key, title text not null unique,
-                                done integer not null default 0, at integer not null) strict;
-             create table note (text text not null) strict"
-                .to_owned(),
-        ],
-        mutations: vec![
-            define(
-                "add",
-                &[id, title],
-                &["insert into todo (id, title, at) values (:id, :title, :now)"],
-            ),
-            define("endless", &[], &[
-                "insert into note with recursive c(n) as (select 1 union all select n + 1 from c)
-                 select 'x' from c where n < 0",
-            ]),
-            define("note", &[title], &["insert into note values (:title)"]),
-            define("remove", &[id], &[
-                "select reject('no such todo') where not exists
-                 (select 1 from todo where id = :id)",
-                "delete from todo where id = :id",
-            ]),
-            define("toggle", &[id], &["update todo set done = 1 - done where id = :id"]),
-        ],
     }
 }
 

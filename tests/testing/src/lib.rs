@@ -5,8 +5,8 @@
 //! - [`runs()`]: random operations against a plain model, and how to replay a run.
 //! - `store.rs`: a store on a device that can fail, its model and its workloads; `store/make.rs`:
 //!   requests in few words; `timed.rs`: what benches do with a store, on any disk.
-//! - `client.rs`: a device around a client; `client/server.rs`: a server for it;
-//!   `client/core.rs`: a core alone.
+//! - `client.rs`: a device around a client; `client/server.rs`: a server for it, and how it gets
+//!   online; `client/todos.rs`: the list that both have; `client/core.rs`: a core alone.
 //! - `room.rs`: a room alone, over a store in memory, and the notes that its clients write.
 //! - `server.rs`: a small client of a server, over a real socket, and a server process.
 //! - `decoders.rs`: what a decoder must keep, whatever bytes it is given.

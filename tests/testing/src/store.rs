@@ -9,7 +9,7 @@ mod workload;
 
 use std::collections::BTreeMap;
 
-use tidelog_disk::{CrashDevice, CrashDisk, StoreFiles};
+use tidelog_disk::{CrashDevice, CrashDisk, Disk, StoreFiles};
 use tidelog_pages::{
     OpenedDocument, OwnerId, PageServer, Seed, StoreOptions, StoreReply, StoreRequest, Urgency,
 };
@@ -42,7 +42,11 @@ pub fn small_log() -> StoreOptions {
 }
 
 pub fn open(device: &CrashDevice) -> Server {
-    let opened = PageServer::open_with(files(device), seed(device), small_log());
+    open_with(device, small_log())
+}
+
+pub fn open_with(device: &CrashDevice, options: StoreOptions) -> Server {
+    let opened = PageServer::open_with(files(device), seed(device), options);
     opened.expect("the store can always be opened").0
 }
 
@@ -64,7 +68,7 @@ pub fn settle(server: &mut Server, device: &CrashDevice) -> Vec<StoreReply> {
 }
 
 /// Polls until there is nothing left to do now.
-pub fn poll_all(server: &mut Server) -> Vec<StoreReply> {
+pub fn poll_all(server: &mut PageServer<impl Disk>) -> Vec<StoreReply> {
     let mut replies = Vec::new();
     loop {
         replies.extend(server.poll().into_iter().map(|(_, reply)| reply));

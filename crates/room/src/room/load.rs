@@ -110,6 +110,7 @@ impl Room {
         if fetch.request != request {
             return;
         }
+        self.fetched_pages += pages.len();
         fetch.pages.append(&mut pages);
         if !last {
             return;
@@ -206,6 +207,7 @@ impl Room {
         }
         self.queue = left;
         self.faults_count = 0;
+        self.fetched_pages = 0;
         self.refused.clear();
         self.state = State::Closed;
     }

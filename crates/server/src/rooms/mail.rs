@@ -5,16 +5,26 @@ use tidelog_sync::{Channel, ToRoom};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use crate::connection::Connection;
-use crate::large_messages::Space;
+use crate::large_messages::{PERMIT_SIZE, Space};
 
 /// The way to a room's task. It is bounded by those who send: see [`MessagePermit`].
 pub(crate) type RoomSender = mpsc::UnboundedSender<RoomMail>;
 /// The same, for those for whom the room need not stay.
 pub(crate) type WeakRoomSender = mpsc::WeakUnboundedSender<RoomMail>;
 
-/// What a message takes until its room has worked it off: of what its connection may say before it
-/// is listened to again, and of the room for large messages if it is one.
-pub(crate) type MessagePermit = (OwnedSemaphorePermit, Option<Space>);
+/// What a message takes until its room has worked it off.
+pub(crate) struct MessagePermit {
+    /// Of what its connection may say before it is listened to again.
+    own: OwnedSemaphorePermit,
+    /// Of the room for large messages, if it is one.
+    pub(super) space: Option<Space>,
+}
+
+impl MessagePermit {
+    pub(crate) fn new(own: OwnedSemaphorePermit, space: Option<Space>) -> Self {
+        Self { own, space }
+    }
+}
 
 /// What a room's task is sent.
 pub(crate) enum RoomMail {
@@ -43,12 +53,13 @@ pub(crate) enum RoomMail {
 
 impl RoomMail {
     /// Whether whoever asked was told that nothing came of it, or whoever said it has gone and says
-    /// it again: what came whole is heard for as long as nobody else wants its space. Of one who
-    /// was let go, something before it may be missing.
+    /// it again: what came whole is heard for as long as nobody else wants its space, and what is
+    /// small unless there is [too much](super::waiting::Waiting::sweep). Of one who was let go,
+    /// something before it may be missing.
     pub(super) fn is_for_nobody(&self) -> bool {
         match self {
-            Self::Message { connection, permit: (_, space), .. } => {
-                let is_wanted = space.as_ref().is_some_and(Space::is_wanted);
+            Self::Message { connection, permit, .. } => {
+                let is_wanted = permit.space.as_ref().is_some_and(Space::is_wanted);
                 connection.was_let_go() || (is_wanted && connection.has_ended())
             }
             Self::Ask { answer, .. } | Self::Export { answer, .. } => answer.is_closed(),
@@ -59,15 +70,24 @@ impl RoomMail {
     /// What it holds of the room for large messages.
     pub(super) fn space(&self) -> Option<&Space> {
         match self {
-            Self::Message { permit: (_, space), .. } => space.as_ref(),
+            Self::Message { permit, .. } => permit.space.as_ref(),
             _ => None,
+        }
+    }
+
+    /// Bytes that nothing else bounds where whoever sent it has gone.
+    pub(super) fn small_size(&self) -> usize {
+        match self {
+            Self::Message { permit: MessagePermit { space: Some(_), .. }, .. } => 0,
+            Self::Message { permit, .. } => permit.own.num_permits() * PERMIT_SIZE,
+            _ => size_of::<Self>(),
         }
     }
 
     /// Lets go whoever said a message that has held its space for too long.
     pub(super) fn let_go_if_overdue(&self) {
-        if let Self::Message { connection, permit: (_, Some(space)), .. } = self
-            && space.is_overdue()
+        if let Self::Message { connection, .. } = self
+            && self.space().is_some_and(Space::is_overdue)
         {
             connection.let_go();
         }

@@ -9,7 +9,9 @@ use tidelog_pages::{StoreReply, StoreRequest};
 use tidelog_room::{Answer, Ask, ConnId, Outlets, Room, RoomEffect, RoomInput, RoomSettings};
 use tidelog_sync::{FromRoom, FromServer};
 use tidelog_types::DocumentKey;
-use tidelog_types::limits::ROOM_LARGE_MESSAGES_SIZE_MAX;
+use tidelog_types::limits::{
+    ROOM_LARGE_MESSAGES_SIZE_MAX, ROOM_SMALL_WAITING_SIZE_MAX, SMALL_WAITING_SIZE_MAX,
+};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until};
@@ -62,6 +64,14 @@ impl Outlets for Ways {
     }
 }
 
+/// A message that its room works on.
+struct WorkedOn {
+    speaker: Connection,
+    /// Whether the room was told that they have gone.
+    has_left: bool,
+    permit: MessagePermit,
+}
+
 pub(super) struct RoomTask {
     room: Room,
     document: DocumentKey,
@@ -71,10 +81,8 @@ pub(super) struct RoomTask {
     inbox: mpsc::UnboundedReceiver<RoomMail>,
     /// What clients said while the room worked on something else.
     waiting: Waiting,
-    /// Of the messages that the room works on.
-    permits: Vec<MessagePermit>,
-    /// Who said the latest of them, unless that one is known to have gone.
-    speaker: Option<Connection>,
+    /// The message that the room works on.
+    worked_on: Option<WorkedOn>,
     /// Those of whom the room may not have worked off yet that they left.
     left: Vec<ConnId>,
     answers: BTreeMap<u64, oneshot::Sender<Answer>>,
@@ -89,6 +97,10 @@ pub(super) struct RoomTask {
     kept_size: u64,
     /// And of what all rooms keep of documents that are handed over.
     seed_size: u64,
+    /// And of the small messages that wait for all rooms.
+    small_waiting_size: u64,
+    /// When those that wait here were last looked through.
+    swept_at: Option<Instant>,
     run_turn: RunTurn,
 }
 
@@ -117,8 +129,7 @@ impl RoomTask {
             ways,
             inbox,
             waiting: Waiting::default(),
-            permits: Vec::new(),
-            speaker: None,
+            worked_on: None,
             left: Vec::new(),
             answers: BTreeMap::new(),
             asked: 0,
@@ -127,6 +138,8 @@ impl RoomTask {
             began: Instant::now(),
             kept_size: 0,
             seed_size: 0,
+            small_waiting_size: 0,
+            swept_at: None,
             run_turn: RunTurn::NotNeeded,
         }
     }
@@ -169,7 +182,7 @@ impl RoomTask {
                 }
             }
             let is_at_rest = self.room.is_at_rest();
-            let has_large = self.waiting.has_large() || self.speaker.is_some();
+            let has_to_look = self.space().is_some() || !self.waiting.is_empty();
             let overdue_at_ms = self.seed_overdue_at_ms();
             let overdue_at = self.began + Duration::from_millis(overdue_at_ms.unwrap_or(0));
             let look_at = overdue_at.min(Instant::now() + SEED_LOOKS_EVERY);
@@ -191,7 +204,7 @@ impl RoomTask {
                     }
                 }
                 // However long what it works on waits.
-                () = tokio::time::sleep(LOOKS_EVERY), if has_large => {}
+                () = tokio::time::sleep(LOOKS_EVERY), if has_to_look => {}
                 () = tokio::time::sleep(QUIET_ROOM_RESTS), if !self.is_resting => {
                     self.is_resting = true;
                     // Where there is room for them, the pages stay.
@@ -216,18 +229,39 @@ impl RoomTask {
     /// those who have gone left behind, and of those whose message has held it for too long.
     fn let_go(&mut self) -> Option<RoomInput> {
         self.waiting.let_go();
-        let spaces = || self.permits.iter().filter_map(|(_, space)| space.as_ref());
-        let (is_wanted, is_overdue) =
-            (spaces().any(Space::is_wanted), spaces().any(Space::is_overdue));
-        self.speaker.iter().filter(|_| is_overdue).for_each(Connection::let_go);
-        let gone = self.speaker.take_if(|speaker| is_wanted && speaker.has_ended())?;
-        Some(RoomInput::Left { conn: gone.id() })
+        self.sweep();
+        let WorkedOn { speaker, has_left, permit } = self.worked_on.as_mut()?;
+        let space = permit.space.as_ref()?;
+        if space.is_overdue() {
+            speaker.let_go();
+        }
+        if *has_left || !space.is_wanted() || !speaker.has_ended() {
+            return None;
+        }
+        *has_left = true;
+        Some(RoomInput::Left { conn: speaker.id() })
+    }
+
+    /// Where too much waits, forgets now and then what those who have gone left behind.
+    fn sweep(&mut self) {
+        let now = self.waiting.small_size();
+        let all = &self.rooms.counters.small_waiting_size;
+        let all_size = move_to(all, &mut self.small_waiting_size, now as u64);
+        let is_too_much = now > ROOM_SMALL_WAITING_SIZE_MAX || all_size > SMALL_WAITING_SIZE_MAX;
+        let is_soon = || self.swept_at.is_some_and(|at| at.elapsed() < LOOKS_EVERY);
+        // What is still unread may belong to what would go, all of which goes or nothing.
+        if !is_too_much || !self.inbox.is_empty() || is_soon() {
+            return;
+        }
+        self.swept_at = Some(Instant::now());
+        self.waiting.sweep(|conn| self.ways.to(conn).is_some());
     }
 
     /// Keeps what the room does not get to yet. Whoever says more than there is room for comes back
     /// later.
     fn keep_waiting(&mut self, mail: RoomMail) {
-        if let RoomMail::Message { connection, permit: (_, Some(space)), .. } = &mail
+        if let RoomMail::Message { connection, .. } = &mail
+            && let Some(space) = mail.space()
             && self.large_size() + space.size() > ROOM_LARGE_MESSAGES_SIZE_MAX
         {
             return connection.let_go();
@@ -237,8 +271,12 @@ impl RoomTask {
 
     /// Bytes of large messages that wait, or that the room works on.
     fn large_size(&self) -> usize {
-        let works_on = self.permits.iter().filter_map(|(_, space)| space.as_ref());
-        self.waiting.large_size() + works_on.map(Space::size).sum::<usize>()
+        self.waiting.large_size() + self.space().map_or(0, Space::size)
+    }
+
+    /// What the message holds that the room works on, if it is a large one.
+    fn space(&self) -> Option<&Space> {
+        self.worked_on.as_ref()?.permit.space.as_ref()
     }
 
     /// Where more than half is kept of what may be, the room is pressed.
@@ -249,11 +287,12 @@ impl RoomTask {
         self.room.seed_overdue_at_ms(self.now_ms())
     }
 
-    /// Whether what its run reads next waits until no other one that keeps much is amid.
+    /// Whether what its run reads next waits until no other one that has read much is amid.
     fn needs_turn(&mut self) -> bool {
         let is_too_much = self.keep() > self.kept_size_max();
         let turnless_size_max = self.rooms.settings.limits.turnless_run_size_max;
-        is_too_much && self.kept_size > turnless_size_max && !self.run_turn.is_taken()
+        let is_large = self.room.run_size() as u64 > turnless_size_max;
+        is_too_much && is_large && !self.run_turn.is_taken()
     }
 
     fn kept_size_max(&self) -> u64 {
@@ -280,9 +319,9 @@ impl RoomTask {
         match mail {
             RoomMail::Message { connection, channel, message, permit } => {
                 let conn = connection.id();
-                self.speaker = Some(connection.clone());
+                let speaker = connection.clone();
+                self.worked_on = Some(WorkedOn { speaker, has_left: false, permit });
                 self.ways.connections().insert(conn, connection);
-                self.permits.push(permit);
                 RoomInput::Message { conn, channel, message: *message }
             }
             RoomMail::Left { conn } => RoomInput::Left { conn },
@@ -326,7 +365,7 @@ impl RoomTask {
             RoomInput::Writable { conn } => self.ways.to(conn),
             _ => None,
         };
-        let before = self.room.counts();
+        let (before, runs_ended) = (self.room.counts(), self.room.runs_ended());
         let effects = self.room.step(input);
         if let Some(connection) = writable {
             connection.heard(&self.document);
@@ -334,21 +373,24 @@ impl RoomTask {
         let after = self.room.counts();
         add(&counters.applied, after.applied - before.applied);
         add(&counters.rejected, after.rejected - before.rejected);
+        if self.room.runs_ended() > runs_ended {
+            // The next run may have begun, and faulted: it waits behind those of others.
+            self.run_turn = RunTurn::NotNeeded;
+        }
         for effect in effects {
             self.carry_out(effect);
         }
         if !self.room.is_amid_run() {
             self.run_turn = RunTurn::NotNeeded;
         }
-        if self.speaker.is_none() && !self.permits.is_empty() {
+        if let Some(WorkedOn { has_left: true, permit, .. }) = &mut self.worked_on
+            && let Some(space) = &mut permit.space
+        {
             // Nothing but what was begun.
-            let size = self.room.said_size();
-            let spaces = self.permits.iter_mut().filter_map(|(_, space)| space.as_mut());
-            spaces.for_each(|space| space.shrink(size));
+            space.shrink(self.room.said_size());
         }
         if self.room.takes_messages() {
-            self.permits.clear();
-            self.speaker = None;
+            self.worked_on = None;
             // Only now: the room has given back what it had reserved there.
             for conn in self.left.drain(..) {
                 let left = self.ways.connections().remove(&conn);
@@ -414,6 +456,8 @@ impl Drop for RoomTask {
         self.rooms.counters.rooms.fetch_sub(1, Ordering::Relaxed);
         self.rooms.counters.rooms_kept_size.fetch_sub(self.kept_size, Ordering::Relaxed);
         self.rooms.counters.seeds_kept_size.fetch_sub(self.seed_size, Ordering::Relaxed);
+        let waiting = &self.rooms.counters.small_waiting_size;
+        waiting.fetch_sub(self.small_waiting_size, Ordering::Relaxed);
         add(&self.rooms.counters.gone, 1);
     }
 }

@@ -137,8 +137,8 @@ impl CoreDoor {
     /// The core has not told what it had to tell before.
     pub(crate) fn comes(&mut self, input: &Input, now_ms: u64) -> Result<(), String> {
         let asked = &self.asked;
-        if self.page_server.is_some() {
-            // Nothing is forgotten before a store has said that it may be.
+        if self.is_let_in && self.page_server.is_some() {
+            // Nothing is forgotten that no store was handed yet.
             self.lines.are_forgotten(|name| asked.values().any(|(it, _)| it.to_string() == *name));
         }
         if let Some(ticket) = self.to_hand_over.pop_first() {

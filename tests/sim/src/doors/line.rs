@@ -26,8 +26,9 @@ pub(crate) struct LineDoor {
     channels: BTreeMap<(SocketId, Channel), Followed>,
     /// The document of each handle, and whose copy it is.
     documents: BTreeMap<(TabId, Handle), String>,
-    /// The handles that open, or sync, or mutate by each call that was not answered.
-    opens: BTreeMap<(TabId, Call), Handle>,
+    /// The handles that open by each call that was not answered, and what was said on connecting
+    /// with it; and those that sync or mutate.
+    opens: BTreeMap<(TabId, Call), (Handle, u64)>,
     /// The handles that were not opened, since there was no store: who had one says again later
     /// what it says of it now.
     refused: BTreeSet<(TabId, Handle)>,
@@ -154,14 +155,15 @@ impl LineDoor {
                     self.is_asked(&document);
                     self.runs.learns(&document, open.doctype.hash());
                     self.documents.insert((tab, *handle), document.clone());
-                    self.opens.insert((tab, *call), *handle);
+                    self.opens.insert((tab, *call), (*handle, open.word));
                     self.refused.remove(&(tab, *handle));
                     let is_held = self.is_held(&document);
                     let word = self.words.entry(document).or_default();
                     if !is_held {
                         word.least = 0;
                     }
-                    word.is_said(open.word);
+                    // Where there is no store it is refused, with all that it says.
+                    word.most = word.most.max(open.word);
                 }
                 Request::Sync => {
                     if let Some(document) = self.documents.get(&(tab, *handle)).cloned() {
@@ -203,14 +205,20 @@ impl LineDoor {
         self.held.iter().any(of)
     }
 
+    /// Whether a tab has asked to close what it may be told only now to have opened.
+    fn is_closed(&self, tab: TabId, handle: Handle) -> bool {
+        self.closes.iter().any(|((holder, _), closed)| (*holder, *closed) == (tab, handle))
+    }
+
     /// What was said of a document is forgotten with it: once nobody holds it, or wants anything of
     /// it, and nothing of it is on its way to the disk.
     pub(super) fn are_forgotten(&mut self, is_on_its_way: impl Fn(&String) -> bool) {
         let of = |key: &(TabId, Handle), it: &String| self.documents.get(key) == Some(it);
         let is_wanted = |it: &String| {
-            let asks = self.opens.iter().chain(&self.closes);
+            let opens = self.opens.iter().map(|((tab, _), (handle, _))| (*tab, *handle));
+            let closes = self.closes.iter().map(|((tab, _), handle)| (*tab, *handle));
             self.destroys.values().any(|destroyed| destroyed == it)
-                || asks.map(|((tab, _), handle)| (*tab, *handle)).any(|key| of(&key, it))
+                || opens.chain(closes).any(|key| of(&key, it))
         };
         let held = |it: &String| self.held.iter().any(|key| of(key, it));
         let is_over = |it: &String| {
@@ -398,18 +406,21 @@ impl LineDoor {
                     }
                 }
                 FromCore::Opened { call, status, memo } => {
-                    if let Some(handle) = self.opens.remove(&(tab, *call)) {
+                    if let Some((handle, word)) = self.opens.remove(&(tab, *call)) {
                         self.told.insert((tab, handle), status.connection);
-                        self.held.insert((tab, handle));
+                        if !self.is_closed(tab, handle) {
+                            self.held.insert((tab, handle));
+                        }
                         if let Some(document) = self.documents.get(&(tab, handle)) {
                             self.loaded.insert(document.clone());
+                            self.words.entry(document.clone()).or_default().is_said(word);
                             self.must_be_last(document, status, memo.word)?;
                         }
                     }
                 }
                 FromCore::Failed { call, .. } => {
-                    let handle = self.opens.remove(&(tab, *call));
-                    self.refused.extend(handle.map(|handle| (tab, handle)));
+                    let opened = self.opens.remove(&(tab, *call));
+                    self.refused.extend(opened.map(|(handle, _)| (tab, handle)));
                     self.syncs.remove(&(tab, *call));
                     self.closes.remove(&(tab, *call));
                     self.destroys.remove(&(tab, *call));

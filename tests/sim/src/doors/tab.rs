@@ -121,6 +121,11 @@ impl TabDoor {
         }
     }
 
+    /// Whether what a core needs is here, so that calls have ten seconds.
+    pub(crate) fn is_loaded(&self) -> bool {
+        self.is_loaded
+    }
+
     /// The tab does nothing more before it is woken.
     ///
     /// # Errors

@@ -21,6 +21,8 @@ const CLAIMS: u64 = 12;
 const CONTENDERS: u64 = 8;
 /// Milliseconds in which a live query shows what a query has shown.
 const SHOWN_MS: u64 = 2_000;
+/// Milliseconds that a call has where no core has ever served its tab: it may be downloaded still.
+const LOADS_MS: u64 = 60_000;
 /// How often calls are looked at.
 const LOOK_EVERY_MS: u64 = 1_000;
 
@@ -339,7 +341,9 @@ impl World {
                     let waits_for_server =
                         asked.is_sync() || asked.is_late || tab.confirming.contains_key(call);
                     let since_ms = asked.at_ms.max(here.trouble_ms);
-                    !waits_for_server && self.now_ms > since_ms + CALL_SETTLES_MS
+                    let is_loaded = tab.port.is_loaded();
+                    let most_ms = if is_loaded { CALL_SETTLES_MS } else { LOADS_MS };
+                    !waits_for_server && self.now_ms > since_ms + most_ms
                 });
                 if let Some((_, asked)) = late {
                     return Err(format!(

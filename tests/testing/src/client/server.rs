@@ -1,7 +1,9 @@
-//! A server of one document that keeps everything in memory and decides with the real authority.
+//! A server of one document that keeps everything in memory and decides with the real authority,
+//! and devices on their way to it and back.
 
 use std::collections::BTreeMap;
 
+use tidelog_client::Connection;
 use tidelog_document::{
     Applied, AppliedTimeline, Authority, Doctype, DoctypeHash, Mutation, chain_of, hash_of,
     public_entry, public_life,
@@ -12,11 +14,12 @@ use tidelog_sync::{
     Channel, CodedPage, EntryPart, FromRoom, FromServer, Intent, Refusal, ToRoom, ToServer,
     UndecidedReason, codec,
 };
+use tidelog_types::limits::Limits;
 use tidelog_types::{
     Chain, EntryId, JournalId, Life, Lineage, Lsn, LsnRange, PageSet, Pgid, Position,
 };
 
-use super::Device;
+use super::{Device, SERVER, TAB, todos};
 
 pub struct Server {
     pub document: Option<Authority>,
@@ -319,4 +322,40 @@ pub fn talk(server: &mut Server, devices: &mut [&mut Device]) {
             break;
         }
     }
+}
+
+/// A device that follows the server's list of todos.
+pub fn online(seed: u8, server: &mut Server) -> Device {
+    online_with(seed, Limits::DEFAULT, server)
+}
+
+pub fn online_with(seed: u8, limits: Limits, server: &mut Server) -> Device {
+    let mut device = Device::with_limits(seed, limits);
+    device.server_is_up = true;
+    let call = device.start_open(TAB, Some(SERVER), &todos());
+    device.opened(call);
+    talk(server, &mut [&mut device]);
+    assert_eq!(device.status().connection, Connection::Online);
+    device
+}
+
+/// The server goes away, and what it had from there with it.
+pub fn offline(device: &mut Device) {
+    device.server_is_up = false;
+    device.lose_socket();
+}
+
+/// The server is there again, and the device has waited for as long as it may before it tries.
+pub fn back_online(server: &mut Server, device: &mut Device) {
+    device.server_is_up = true;
+    device.pass(15_000);
+    talk(server, &mut [device]);
+}
+
+/// The same, once the first tab has opened the list: the core may be a new one.
+pub fn connect(server: &mut Server, device: &mut Device) {
+    device.server_is_up = true;
+    device.start_open(TAB, Some(SERVER), &todos());
+    back_online(server, device);
+    assert_eq!(device.status().connection, Connection::Online, "{:?}", device.status());
 }

@@ -10,6 +10,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::*;
+use crate::large_messages::PERMIT_SIZE;
 use crate::rooms::ANSWER_TAKES;
 use crate::rooms::tests::{Scene, list};
 
@@ -27,7 +28,10 @@ fn message(connection: &Connection, body: ToRoom) -> RoomMail {
 
 fn message_with(connection: &Connection, body: ToRoom, space: Option<Space>) -> RoomMail {
     let own = Arc::new(Semaphore::new(1)).try_acquire_owned().expect("a permit");
-    let permit = (own, space);
+    message_of(connection, body, MessagePermit::new(own, space))
+}
+
+fn message_of(connection: &Connection, body: ToRoom, permit: MessagePermit) -> RoomMail {
     let (connection, message) = (connection.clone(), Box::new(body));
     RoomMail::Message { connection, channel: Channel(1), message, permit }
 }
@@ -45,6 +49,15 @@ fn open() -> ToRoom {
         have: None,
         intent: Intent::Follow,
     }
+}
+
+/// The same from a timeline of that number.
+fn open_from(number: usize) -> ToRoom {
+    let ToRoom::Open { document, doctype, have, intent, .. } = open() else {
+        unreachable!("it opens")
+    };
+    let timeline = JournalId([u8::try_from(number).expect("few"); 16]);
+    ToRoom::Open { document, doctype, timeline, have, intent }
 }
 
 /// Goal: a connection that has left one of its documents has all its room for the others.
@@ -269,6 +282,47 @@ async fn whoever_holds_space_for_too_long_that_others_want_comes_back_later() {
             let endings = connections.map(|connection| connection.ended().borrow().clone());
             assert!(endings.iter().all(|it| *it == Some(Ending::Bye(ByeReason::Slow))));
         }
+    }
+}
+
+/// Goal: what those who have gone left behind is bounded, and heard up to there. Method: while a
+/// room works on a long message, one says a small one, and others come, say one each, and go; or
+/// one does while much waits for other rooms.
+#[tokio::test]
+async fn where_too_much_waits_nothing_is_kept_of_those_who_have_gone() {
+    let size = 380 * PERMIT_SIZE;
+    for (count, elsewhere_size, heard_count) in [(5, 0, 5), (50, 0, 0), (1, u64::MAX / 2, 0)] {
+        let scene = Scene::new(slow_settings());
+        scene.rooms.counters.small_waiting_size.fetch_add(elsewhere_size, Ordering::Relaxed);
+        let (room, mut task) = scene.task();
+        let permits = Arc::new(Semaphore::new(count * size / PERMIT_SIZE));
+        let all = permits.available_permits();
+        let connections = [0, 1].map(|number| Connection::new(ConnId(number)).0);
+        for (number, connection) in connections.iter().enumerate() {
+            room.send(message(connection, open_from(number))).expect("it is there");
+            room.send(message(connection, frames())).expect("it is there");
+        }
+        step_until(&mut task, |task| task.room.counts().rejected == 1).await;
+        for number in 2..2 + count {
+            let (gone, _end) = Connection::new(ConnId(number as u64));
+            room.send(message(&gone, open_from(number))).expect("it is there");
+            let own = Arc::clone(&permits).try_acquire_many_owned((size / PERMIT_SIZE) as u32);
+            let permit = MessagePermit::new(own.expect("permits"), None);
+            room.send(message_of(&gone, frames(), permit)).expect("it is there");
+            gone.end(Ending::Quiet);
+            room.send(RoomMail::Left { conn: gone.id() }).expect("it is there");
+        }
+        let (answer, _answered) = oneshot::channel();
+        room.send(RoomMail::Ask { ask: Ask::Describe, answer }).expect("it is there");
+        tokio::time::pause();
+        tokio::time::advance(LOOKS_EVERY).await;
+        tokio::time::resume();
+        step_until(&mut task, |task| task.room.counts().rejected == 2).await;
+        let kept_size = (all - permits.available_permits()) * PERMIT_SIZE;
+        assert!(kept_size <= ROOM_SMALL_WAITING_SIZE_MAX, "{kept_size} bytes");
+        step_until(&mut task, |task| task.asked == 1 && task.answers.is_empty()).await;
+        assert_eq!(task.room.counts().rejected, 100 * (2 + heard_count));
+        assert_eq!(permits.available_permits(), all);
     }
 }
 
@@ -517,6 +571,59 @@ async fn runs_that_keep_much_wait_for_their_turn_where_all_rooms_keep_more_than_
     drop(rooms);
     let turn = timeout(ANSWER_TAKES, turns.acquire()).await;
     assert!(turn.is_ok(), "it is given back");
+}
+
+/// Goal: whoever runs what is small waits for no large run, whatever its room keeps besides.
+/// Method: another run has the turn, and a room keeps its connections, which take more than each
+/// run reads.
+#[tokio::test]
+async fn a_run_that_reads_little_waits_for_no_turn() {
+    let limits = Limits {
+        rooms_kept_size_max: 1,
+        turnless_run_size_max: 64 * 1024,
+        pool_pages_max: 1,
+        ..Limits::DEFAULT
+    };
+    let scene = Scene::new(settings_with(limits));
+    let _other_run = Arc::clone(&scene.rooms.run_turns).try_acquire_owned().expect("a turn");
+    let (room, mut task) = scene.task();
+    let (connection, _end) = Connection::new(ConnId(1));
+    room.send(message(&connection, open())).expect("it is there");
+    room.send(message(&connection, frames())).expect("it is there");
+    step_until(&mut task, |task| task.room.counts().rejected == 100).await;
+}
+
+/// Goal: a turn is one run's, and the next run of the same message waits behind those of others.
+/// Method: one room works on many frames, each of which faults, and has the turn while another one
+/// waits for it.
+#[tokio::test]
+async fn a_turn_ends_with_its_run_whatever_else_its_message_brings() {
+    let limits = Limits {
+        rooms_kept_size_max: 1,
+        turnless_run_size_max: 1,
+        pool_pages_max: 1,
+        ..Limits::DEFAULT
+    };
+    let scene = Scene::new(settings_with(limits));
+    let (connection, _end) = Connection::new(ConnId(1));
+    let [(_room, mut first), (_other_room, mut second)] = ["a", "b"].map(|name| {
+        let document = DocumentKey::new(name, "").expect("a name");
+        let (room, task) = scene.task_of(&document);
+        room.send(message(&connection, open())).expect("it is there");
+        room.send(message(&connection, frames())).expect("it is there");
+        (room, task)
+    });
+    let has_turn = |task: &RoomTask| task.run_turn.is_taken() && task.room.counts().rejected > 0;
+    step_until(&mut first, has_turn).await;
+    let before = first.room.counts().rejected;
+    let waits = timeout(QUIET_ROOM_RESTS, step_until(&mut second, has_turn)).await;
+    assert!(waits.is_err() && matches!(second.run_turn, RunTurn::Awaited(_)));
+    tokio::select! {
+        () = step_until(&mut first, |task| task.room.counts().rejected == 100) => {}
+        () = step_until(&mut second, |task| task.room.counts().rejected == 1) => {}
+    }
+    let after = first.room.counts().rejected;
+    assert!(after <= before + 3, "{after} runs had their turn, {before} before the other waited");
 }
 
 /// Goal: whoever has gone keeps no space while a run waits. Method: it waits for its turn, which
