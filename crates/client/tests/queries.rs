@@ -235,3 +235,23 @@ fn a_query_does_not_wait_until_the_document_is_handed_over() {
         assert!(device.fate(added).starts_with("durable"), "{}", device.fate(added));
     }
 }
+
+/// The same where a core has just started. Method: the tabs come back to the next one, and the one
+/// that hands the document over is there before the other one's query.
+#[test]
+fn a_query_does_not_wait_for_a_hand_over_that_a_core_begins_with() {
+    for pool_pages_max in [0, 100] {
+        let mut server = Server::default();
+        let mut device = Device::with_pool(1, pool_pages_max);
+        device.open(&todos());
+        titled(&mut device, "a", "first");
+        device.kill_core();
+        device.server_is_up = true;
+        device.open(&todos());
+        let offer = device.start_open(OTHER_TAB, Some(SERVER), &todos());
+        assert_eq!(device.query("select id from todo"), [[text("a")]]);
+        assert!(device.answers(offer).is_empty());
+        talk(&mut server, &mut [&mut device]);
+        device.opened(offer);
+    }
+}

@@ -1,6 +1,6 @@
 //! Releases of an app that are newer than a document can be made, or than its server's.
 
-use tidelog_client::FromCore;
+use tidelog_client::{FromCore, Handle, Request, TabId, ToCore};
 use tidelog_document::Doctype;
 use tidelog_sync::{FromServer, ToRoom, ToServer, codec};
 use tidelog_testing::client::server::{Server, back_online, offline, online, online_with, talk};
@@ -175,4 +175,132 @@ fn a_release_that_parts_from_what_the_server_has_is_not_opened() {
     device.opened(call);
     talk(&mut server, &mut [&mut device]);
     assert_eq!(device.status().error, None);
+}
+
+/// Goal: a release that the server's document is not of keeps nobody from the server once it is
+/// closed. Method: it has fewer migrations than the server, so that no page tells before the server
+/// does; a newer release of the server's line is opened behind it.
+#[test]
+fn a_release_that_the_server_refuses_is_forgotten_once_nobody_holds_it() {
+    let mut server = Server::default();
+    let mut other = online(1, &mut server);
+    let mut longer = marked();
+    longer.migrations.push("create table more (id text) strict".to_owned());
+    let call = other.start_open(OTHER_TAB, Some(SERVER), &longer);
+    other.opened(call);
+    talk(&mut server, &mut [&mut other]);
+    let mut device = online(2, &mut server);
+    let call = device.start_open(OTHER_TAB, Some(SERVER), &parting());
+    device.opened(call);
+    talk(&mut server, &mut [&mut device]);
+    let error = device.status().error.as_ref().map(|error| error.code);
+    assert_eq!(error, Some(ErrorCode::DoctypeMismatch));
+    let milk = add(&mut device, "milk");
+    device.close(OTHER_TAB);
+    talk(&mut server, &mut [&mut device]);
+    let confirmed = device.answers(milk).pop();
+    assert!(matches!(confirmed, Some(FromCore::Confirmed { .. })), "{}", device.fate(milk));
+    assert_eq!(device.status().error, None);
+    let call = device.start_open(OTHER_TAB, Some(SERVER), &longer);
+    device.opened(call);
+    talk(&mut server, &mut [&mut device]);
+    assert_eq!(device.status().error, None);
+}
+
+/// The same where it was closed before the server has refused it, or with the core.
+#[test]
+fn a_release_that_nobody_holds_any_more_is_forgotten_as_the_server_refuses_it() {
+    for is_killed in [false, true] {
+        let mut server = Server::default();
+        let mut other = online(1, &mut server);
+        let mut longer = marked();
+        longer.migrations.push("create table more (id text) strict".to_owned());
+        let call = other.start_open(OTHER_TAB, Some(SERVER), &longer);
+        other.opened(call);
+        talk(&mut server, &mut [&mut other]);
+        let mut device = online(2, &mut server);
+        offline(&mut device);
+        let call = device.start_open(OTHER_TAB, Some(SERVER), &parting());
+        device.opened(call);
+        let milk = add(&mut device, "milk");
+        if is_killed {
+            device.kill_core();
+            let call = device.start_open(TAB, Some(SERVER), &todos());
+            device.opened(call);
+            device.ask_again(&[milk]);
+        } else {
+            device.close(OTHER_TAB);
+        }
+        back_online(&mut server, &mut device);
+        let confirmed = device.answers(milk).pop();
+        assert!(matches!(confirmed, Some(FromCore::Confirmed { .. })), "{}", device.fate(milk));
+        let call = device.start_open(OTHER_TAB, Some(SERVER), &longer);
+        device.opened(call);
+        talk(&mut server, &mut [&mut device]);
+        assert_eq!(device.status().error, None);
+    }
+}
+
+/// Goal: what waits for the server by a refused release stays, and with it the release. Method: its
+/// tab has issued something before it is closed.
+#[test]
+fn a_refused_release_is_kept_for_what_was_issued_by_it() {
+    let mut server = Server::default();
+    let mut other = online(1, &mut server);
+    let call = other.start_open(OTHER_TAB, Some(SERVER), &marked());
+    other.opened(call);
+    let mut device = online(2, &mut server);
+    offline(&mut device);
+    let call = device.start_open(OTHER_TAB, Some(SERVER), &parting());
+    device.opened(call);
+    let (_, pin) = device.mutation("pin", &[]);
+    device.ask(OTHER_TAB, vec![pin]);
+    device.close(OTHER_TAB);
+    talk(&mut server, &mut [&mut other]);
+    back_online(&mut server, &mut device);
+    let error = device.status().error.as_ref().map(|error| error.code);
+    assert_eq!((error, device.status().pending), (Some(ErrorCode::DoctypeMismatch), 1));
+    assert_eq!(device.query("select count(*) from badge"), [[integer(1)]]);
+}
+
+/// Goal: no two releases that part hold a document at a time. Method: the disk has no room for the
+/// one that was opened first, so that the document is read anew without it.
+#[test]
+fn a_release_that_parts_from_one_that_the_disk_had_no_room_for_is_not_opened() {
+    for url in [None, Some(SERVER)] {
+        let mut device = Device::new(1);
+        let call = device.start_open(TAB, url, &todos());
+        device.opened(call);
+        device.fill_disk();
+        let call = device.start_open(OTHER_TAB, url, &marked());
+        device.opened(call);
+        device.disk.set_full(false);
+        let call = device.start_open(TabId(3), url, &parting());
+        assert_eq!(device.code(call), ErrorCode::DoctypeMismatch);
+        let (mark, message) = device.mutation("mark", &[]);
+        device.ask(OTHER_TAB, vec![message]);
+        assert!(device.fate(mark).starts_with("durable"), "{}", device.fate(mark));
+    }
+}
+
+/// Goal: what this device alone has migrated is not taken for its server's. Method: the disk has no
+/// room for a release that a tab opens a document by, whose migration is shown all the same; the
+/// tab closes it, and with that opens it by one that parts.
+#[test]
+fn a_release_that_nobody_has_opened_for_good_keeps_no_other_away() {
+    let mut device = Device::new(1);
+    let call = device.start_open(TAB, Some(SERVER), &todos());
+    device.opened(call);
+    device.fill_disk();
+    let call = device.start_open(OTHER_TAB, Some(SERVER), &marked());
+    device.opened(call);
+    device.disk.set_full(false);
+    let (closed, request) = (device.next_call(), Request::Close);
+    let close = ToCore::Ask { call: closed, handle: HANDLE, request };
+    let (call, mut open) = device.open_message(Some(SERVER), &parting());
+    if let ToCore::Ask { handle, .. } = &mut open {
+        *handle = Handle(2);
+    }
+    device.ask(OTHER_TAB, vec![close, open]);
+    device.opened(call);
 }

@@ -7,7 +7,7 @@ use tidelog_document::Doctype;
 use tidelog_sqlite::{be_short_beyond, held_size};
 use tidelog_testing::client::server::{Server, back_online, offline, online, talk};
 use tidelog_testing::client::*;
-use tidelog_types::ErrorCode;
+use tidelog_types::{ErrorCode, Value};
 
 /// Goal: what a device had no memory to show for a moment is shown soon after, though nothing else
 /// happens. Method: a core starts without a server while SQLite gets no memory, so that it builds
@@ -239,4 +239,61 @@ fn a_newer_release_waits_for_memory_as_the_core_starts() {
     assert_eq!(failure.code, ErrorCode::Engine, "{failure:?}");
     device.pass(16_000);
     device.query("select star from todo");
+}
+
+/// Goal: a local document takes a mutation and the migration that waited for memory in one step.
+/// Method: it is read anew below a live query of a newer release, as there is no memory for that;
+/// once there is some, and before it is tried again by itself, a tab of the older one issues a
+/// mutation, after which the live query runs.
+#[test]
+fn a_migration_that_waited_for_memory_comes_behind_the_mutation_before_it() {
+    let _alone = alone();
+    let mut device = Device::new(2);
+    device.open(&todos());
+    device.lose_page_server();
+    let (call, open) = device.open_message(None, &starred());
+    let (_, note) = device.mutation("note", &[("title", text(&"x".repeat(3 << 20)))]);
+    device.ask(OTHER_TAB, vec![open, note]);
+    device.opened(call);
+    let live = device.watch_in(OTHER_TAB, "select star from todo");
+    device.disk.set_capacity(Some(device.disk.used() + (1 << 20)));
+    be_short_of_much();
+    device.lend();
+    be_short_beyond(None);
+    device.disk.set_capacity(None);
+    let milk = add(&mut device, "milk");
+    assert_eq!(device.fate(milk), "durable 2, confirmed 2");
+    let last = device.answers(live).pop();
+    assert!(matches!(last, Some(FromCore::Rows { .. })), "{}", device.fate(live));
+    device.kill_core();
+    device.open(&starred());
+    assert_eq!(device.query("select id, star from todo"), [[text("milk"), Value::Null]]);
+}
+
+/// Goal: a release is not told to be open of which nothing is there. Method: a core starts without
+/// a server, while there is no memory to bring the document to a newer release than the one that it
+/// is opened by.
+#[test]
+fn a_release_is_not_open_while_there_is_no_memory_for_a_newer_one() {
+    let _alone = alone();
+    let mut middle = todos();
+    middle.migrations.push("alter table todo add column due integer".to_owned());
+    let mut newest = middle.clone();
+    newest.migrations.push(starred().migrations.pop().expect("it has some"));
+    let mut device = online(2, &mut Server::default());
+    offline(&mut device);
+    let call = device.start_open(TAB, Some(SERVER), &newest);
+    device.opened(call);
+    device.kill_core();
+    be_short_of_much();
+    let call = device.start_open(TAB, Some(SERVER), &todos());
+    device.opened(call);
+    let call = device.start_open(OTHER_TAB, Some(SERVER), &middle);
+    assert_eq!(device.code(call), ErrorCode::Engine);
+    be_short_beyond(None);
+    device.pass(16_000);
+    let call = device.start_open(OTHER_TAB, Some(SERVER), &middle);
+    device.opened(call);
+    let due = device.start_query(OTHER_TAB, "select due from todo");
+    assert!(matches!(device.answer(due), FromCore::Rows { .. }), "{}", device.fate(due));
 }

@@ -359,7 +359,7 @@ fn nothing_is_written_to_a_store_whose_data_were_cleared() {
 #[test]
 fn of_data_that_were_cleared_the_newest_stays_shown_when_no_page_server_comes() {
     let mut server = Server::default();
-    let [mut device, mut other] = [1, 2].map(|seed| online(&mut server, seed));
+    let [mut device, mut other] = [1, 2].map(|seed| online(seed, &mut server));
     device.disk.hold_flushes(true);
     add(&mut other, "tea");
     talk(&mut server, &mut [&mut other, &mut device]);

@@ -164,16 +164,16 @@ pub fn schema_of(doctype: &Doctype, view: View) -> Result<Vec<Vec<Value>>, Docty
     }
 }
 
-/// Whether what `reader` reads has seen more migrations than `known` has, and others than this
-/// doctype's, as far as its schema tells: not where it has seen more than this one has too.
-/// `scratch` is as for [`check`].
+/// Whether what `reader` reads has seen more migrations than the `known_count` that are known, and
+/// others than this doctype's, as far as its schema tells: not where it has seen more than this one
+/// has too. `scratch` is as for [`check`].
 ///
 /// # Errors
 ///
 /// [`DoctypeError`] if the migrations do not run.
 pub fn is_of_another(
     doctype: &Doctype,
-    known: &Doctype,
+    known_count: usize,
     reader: &mut Reader,
     scratch: View,
 ) -> Result<Run<bool>, DoctypeError> {
@@ -183,7 +183,7 @@ pub fn is_of_another(
         Run::Failed(failure) => return Ok(Run::Failed(failure)),
     };
     let begun = doctype.migrations.get(..version);
-    let Some(migrations) = begun.filter(|_| version > known.migrations.len()) else {
+    let Some(migrations) = begun.filter(|_| version > known_count) else {
         return Ok(Run::Done(false));
     };
     let begun = Doctype { migrations: migrations.to_vec(), ..doctype.clone() };

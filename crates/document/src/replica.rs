@@ -327,6 +327,12 @@ impl Replica {
         in_use
     }
 
+    /// Whether an undecided frame names this doctype.
+    #[must_use]
+    pub fn has_undecided_of(&self, doctype: DoctypeHash) -> bool {
+        self.undecided.iter().any(|undecided| undecided.mutation.doctype == doctype)
+    }
+
     /// Whether a doctype has migrations that the newest one lacks.
     #[must_use]
     pub fn is_behind(&self, doctype: &Doctype) -> bool {
@@ -367,14 +373,12 @@ impl Replica {
         self.abandon_rebase();
     }
 
-    /// Why the document cannot be migrated to this doctype, if that was tried and failed, for this
-    /// one or another with the same migrations: it stays at its version, and the next rebase tries
-    /// again.
-    #[must_use]
-    pub fn migration_failure(&self, doctype: &Doctype) -> Option<&Failure> {
-        let newest = &self.doctypes[&self.newest];
-        let is_tried = doctype.migrations.len() >= newest.migrations.len();
-        self.migration_failure.as_ref().filter(|_| is_tried)
+    /// Why readers do not see the document at this doctype's version, if a migration to that or
+    /// beyond was tried and failed: the next rebase tries again.
+    pub fn migration_failure(&mut self, doctype: &Doctype) -> Run<Option<Failure>> {
+        let Some(failure) = &self.migration_failure else { return Run::Done(None) };
+        program::is_migrated_to(&mut self.reader, doctype)
+            .map(|is_migrated| (!is_migrated).then(|| failure.clone()))
     }
 
     /// Whether everything that is known is visible: no rebase is due or under way.

@@ -365,10 +365,10 @@ fn a_migration_that_fails_on_this_document_holds_nobody_up() {
         let seen = device.image();
         device.replica.learn(newer.clone());
         device.settle();
-        assert!(device.replica.migration_failure(&newer).is_some());
+        assert!(device.fails_to_migrate_to(&newer));
         let with_its_migrations = Doctype { mutations: Vec::new(), ..newer.clone() };
-        assert!(device.replica.migration_failure(&with_its_migrations).is_some());
-        assert!(device.replica.migration_failure(&doctype).is_none());
+        assert!(device.fails_to_migrate_to(&with_its_migrations));
+        assert!(!device.fails_to_migrate_to(&doctype));
         assert!(device.image() == seen);
 
         add(&mut device, &doctype, "and more", 2);

@@ -11,15 +11,15 @@ use crate::effect::TabId;
 use crate::protocol::{CallFailure, FromCore, Handle, Request};
 use crate::record::KeptRejection;
 
-/// Milliseconds after which layers that could not be built for want of memory are built anew;
-/// doubles each time in a row that they are short of something again, so many times at most.
-const REBASE_AGAIN_MS: u64 = 1_000;
-const REBASE_AGAIN_DOUBLINGS_MAX: u32 = 6;
+/// Milliseconds after which what could not be built for want of memory is built again; doubles each
+/// time in a row that it is short of something again, so many times at most.
+const BUILD_AGAIN_MS: u64 = 1_000;
+const BUILD_AGAIN_DOUBLINGS_MAX: u32 = 6;
 
 /// When layers are built anew that are short of something, or a local document is brought again to
 /// what there was no memory for.
 #[derive(Default)]
-pub(super) struct RebaseAgain {
+pub(super) struct BuildAgain {
     pub(super) at_ms: Option<u64>,
     /// How often in a row it was short of something.
     times: u32,
@@ -28,8 +28,8 @@ pub(super) struct RebaseAgain {
 impl Document {
     /// Builds layers anew that are short of something, if it is time: for the doctypes of tabs,
     /// which a rebase that was given up has forgotten. A local document is brought to them again.
-    pub(super) fn retry_rebase(&mut self, now_ms: u64) {
-        if self.rebase_again.at_ms.take_if(|at_ms| now_ms >= *at_ms).is_none() {
+    pub(super) fn build_again_what_was_short(&mut self, now_ms: u64) {
+        if self.build_again.at_ms.take_if(|at_ms| now_ms >= *at_ms).is_none() {
             return;
         }
         let (doctypes, is_offered) = (self.doctypes_of_handles(), self.is_handing_over());
@@ -44,19 +44,19 @@ impl Document {
         }
     }
 
-    /// Has layers that are short of something built anew after a pause, whether anything else
-    /// happens or not.
-    pub(super) fn see_whether_layers_are_short(&mut self, now_ms: u64) {
+    /// Has what is short of something built again after a pause, whether anything else happens or
+    /// not.
+    pub(super) fn see_whether_it_is_short(&mut self, now_ms: u64) {
         let Some(open) = self.open() else { return };
-        let RebaseAgain { at_ms, times } = self.rebase_again;
+        let BuildAgain { at_ms, times } = self.build_again;
         match open.is_short() {
             true if at_ms.is_none() => {
-                let pause_ms = REBASE_AGAIN_MS << times.min(REBASE_AGAIN_DOUBLINGS_MAX);
+                let pause_ms = BUILD_AGAIN_MS << times.min(BUILD_AGAIN_DOUBLINGS_MAX);
                 let at_ms = Some(now_ms + pause_ms);
-                self.rebase_again = RebaseAgain { at_ms, times: times.saturating_add(1) };
+                self.build_again = BuildAgain { at_ms, times: times.saturating_add(1) };
             }
             false if times > 0 && !open.is_unbuilt() => {
-                self.rebase_again = RebaseAgain::default();
+                self.build_again = BuildAgain::default();
                 self.has_memory_again();
             }
             true | false => {}
@@ -192,7 +192,7 @@ impl Document {
         // Nobody changes one that is being handed over.
         let may_be = is_unadopted && self.following.offer.is_none() && !self.handles.is_empty();
         let is_written_again = self.write_again.at_ms.is_some_and(|at_ms| now_ms >= at_ms);
-        let was_short = self.replica().is_none() && self.rebase_again.times > 0;
+        let was_short = self.replica().is_none() && self.build_again.times > 0;
         may_be && (is_written_again || was_short)
     }
 
@@ -208,50 +208,41 @@ impl Document {
         if self.replica().is_some_and(|replica| !replica.is_built()) {
             return Run::Done(Attempt::Done);
         }
-        let damage = match (adopted, self.damage_before(tab, handle, ctx.store)) {
-            (Ran::Fault(pgid), _) | (_, Run::Fault(pgid)) => Err(pgid),
-            (_, Run::Done(damage)) => Ok(damage),
-            (_, Run::Failed(_)) => Ok(None),
+        let damage = match adopted {
+            Ran::Fault(pgid) => Err(Ran::Fault(pgid)),
+            _ => self.damage_before(tab, handle, ctx.store),
         };
         let State::Open(open) = &mut self.state else { return Run::Done(Attempt::Idle) };
         let is_behind = |tab| ctx.out.flow.is_behind(tab);
         let Some((tab, call, watch)) = self.watches.next_dirty(is_behind) else {
             return Run::Done(Attempt::Idle);
         };
-        let handle = self.handles.get(&(tab, watch.handle));
-        let is_short = match &damage {
-            Err(pgid) => Err(*pgid),
-            Ok(_) => handle.map_or(Ok(false), |handle| open.is_short_of(handle)),
-        };
-        let ran = match is_short {
-            Ok(false) => watch.look(open, ctx.now_ms),
-            // It is asked again by itself, and by an older schema it has no final answer.
-            Ok(true) => {
-                watch.fail();
-                let failure = CallFailure::short_of_memory();
-                ctx.out.tell(tab, FromCore::Failed { call, failure });
-                return Run::Done(Attempt::Done);
-            }
-            Err(pgid) => Run::Fault(pgid),
-        };
-        let failure = match ran {
-            Run::Done(news) => {
-                if let Some(rows) = news {
-                    ctx.out.tell(tab, FromCore::Rows { call, rows });
+        let ran = match damage {
+            Ok(damage) => match watch.look(open, ctx.now_ms) {
+                Run::Done(news) => {
+                    if let Some(rows) = news {
+                        ctx.out.tell(tab, FromCore::Rows { call, rows });
+                    }
+                    return Run::Done(Attempt::Done);
                 }
-                return Run::Done(Attempt::Done);
-            }
-            Run::Fault(pgid) => match self.reads.why_lost(&[pgid], ctx.store) {
-                None => return Run::Fault(pgid),
-                Some(failure) => {
-                    watch.fail();
-                    failure
+                Run::Fault(pgid) => Ran::Fault(pgid),
+                Run::Failed(failure) => {
+                    Ran::Failed(CallFailure::of_query(&failure).unless_for(damage))
                 }
             },
-            Run::Failed(failure) => {
-                CallFailure::of_query(&failure).unless_for(damage.ok().flatten())
+            Err(ran) => ran,
+        };
+        let failure = match ran {
+            Ran::Failed(failure) => failure,
+            Ran::Fault(pgid) => match self.reads.why_lost(&[pgid], ctx.store) {
+                None => return Run::Fault(pgid),
+                Some(failure) => failure,
+            },
+            Ran::Done | Ran::Waits | Ran::Needs(_) => {
+                unreachable!("BUG: a query waits for one page")
             }
         };
+        watch.fail();
         ctx.out.tell(tab, FromCore::Failed { call, failure });
         Run::Done(Attempt::Done)
     }

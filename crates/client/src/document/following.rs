@@ -1,6 +1,6 @@
 //! The document's way to its server.
 
-use tidelog_document::{ArrivingEntry, PutOff, ServerEntry};
+use tidelog_document::{ArrivingEntry, DoctypeHash, PutOff, ServerEntry};
 use tidelog_sync::{
     Channel, EntryPart, FromRoom, Intent, PeerAhead, ProbeId, Refusal, ToRoom, ToServer,
     UndecidedReason, WireFrame, codec,
@@ -44,6 +44,8 @@ pub(crate) struct Following {
     retry_at_ms: u64,
     /// Whether the server itself refused the document; `retry_at_ms` says when it is asked again.
     refused: bool,
+    /// The newest doctype, if the server would not have the document for that.
+    refused_doctype: Option<DoctypeHash>,
     /// Where apps want the document synced, other than it was: the record says so only once that
     /// server is known to have the same document.
     pub(super) moved: Option<String>,
@@ -275,7 +277,7 @@ impl Document {
             following.offer.as_ref().map(|offer| offer.deadline_ms),
             Some(following.retry_at_ms),
             self.write_again.at_ms,
-            self.rebase_again.at_ms,
+            self.build_again.at_ms,
         ];
         for at_ms in times.into_iter().flatten().filter(|at_ms| *at_ms > ctx.now_ms) {
             ctx.out.wake_at(at_ms);
@@ -426,8 +428,23 @@ impl Document {
         }
     }
 
+    /// A server refuses the document to everybody for the newest doctype, which it is told first:
+    /// once nobody has it open by that one, it is asked by those before.
+    pub(super) fn forget_refused_doctype(&mut self) {
+        let Some(refused) = self.following.refused_doctype else { return };
+        if self.is_wanted(refused) {
+            return;
+        }
+        if self.open_mut().is_some_and(|open| open.forget_newest(refused)) {
+            self.append_record();
+            self.forget_refusal();
+            self.following.retry_at_ms = 0;
+        }
+    }
+
     /// Forgets that a server refused the document: the reason is over, or another server is asked.
     fn forget_refusal(&mut self) {
+        self.following.refused_doctype = None;
         if std::mem::take(&mut self.following.refused) {
             let is_incomplete = self.open().is_some_and(|open| open.is_incomplete);
             self.error = is_incomplete.then(CallFailure::damaged_copy);
@@ -531,6 +548,7 @@ impl Document {
         channel.is_open = true;
         self.following.no_verdict = None;
         self.following.refused = false;
+        self.following.refused_doctype = None;
         self.following.silences = 0;
         // What was under way when this was asked for begins anew.
         channel.arriving = ArrivingEntry::default();
@@ -616,7 +634,14 @@ impl Document {
     fn on_refused(&mut self, refusal: &Refusal, ctx: &mut Context<'_>) {
         reached(Probe::DocumentRefused);
         let failure = CallFailure::of_refusal(&self.key.document, refusal);
+        let is_of_doctype = matches!(failure.code, ErrorCode::DoctypeMismatch | ErrorCode::Doctype);
+        // Once it has said where the document stands, it has taken the newest.
+        let is_of_newest = is_of_doctype && !self.is_online();
         self.refuse(failure, ctx);
+        if is_of_newest && self.following.refused {
+            self.following.refused_doctype = self.open().map(|open| open.record.newest);
+            self.forget_refused_doctype();
+        }
     }
 
     fn break_off(&mut self, reason: &str, ctx: &mut Context<'_>) {

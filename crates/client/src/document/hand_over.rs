@@ -149,6 +149,11 @@ impl Document {
             return Ran::Failed(CallFailure::data_cleared());
         }
         let Some(offer) = &self.following.offer else {
+            // Queries overtake it, and nobody changes then what they see.
+            match self.adopt_with_what_is_here(None, ctx) {
+                Ran::Done => {}
+                ran => return ran,
+            }
             reached(Probe::DraftOffered);
             let url = request.server.clone().expect("BUG: an offer to nobody");
             let token_from = request.has_token.then_some((ask.tab, ask.handle));

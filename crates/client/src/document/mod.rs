@@ -32,7 +32,7 @@ use tidelog_types::limits::Limits;
 use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{Budget, CallId, DocumentKey, JournalId, Life, Lsn, SortedMap};
 
-use background::RebaseAgain;
+use background::BuildAgain;
 use following::Following;
 use open::{Open, Role};
 use reads::{For, Reads};
@@ -92,7 +92,7 @@ pub(crate) struct Document {
     confirming: BTreeMap<CallId, (TabId, Call)>,
     syncs: Vec<SyncWait>,
     following: Following,
-    rebase_again: RebaseAgain,
+    build_again: BuildAgain,
     /// What of the storage journal the disk does not have yet.
     unstored: Unstored,
     error: Option<CallFailure>,
@@ -171,7 +171,7 @@ impl Document {
             confirming: BTreeMap::new(),
             syncs: Vec::new(),
             following: Following::default(),
-            rebase_again: RebaseAgain::default(),
+            build_again: BuildAgain::default(),
             unstored: Unstored::default(),
             error: None,
         };
@@ -190,7 +190,7 @@ impl Document {
         if let Some(failure) = self.why_broken().cloned() {
             self.fail_all(&failure, ctx.out);
         }
-        self.retry_rebase(ctx.now_ms);
+        self.build_again_what_was_short(ctx.now_ms);
         let mut budget = Budget::new(ctx.settings.limits.slice);
         loop {
             if budget.is_spent() {
@@ -237,7 +237,7 @@ impl Document {
         self.ask_for_verdicts(ctx);
         self.send_frames(ctx);
         self.settle_syncs(ctx);
-        self.see_whether_layers_are_short(ctx.now_ms);
+        self.see_whether_it_is_short(ctx.now_ms);
         self.ask_to_be_woken(ctx);
     }
 
@@ -345,7 +345,7 @@ impl Document {
             self.forget_front();
         }
         self.queue.retain(|ask| !is_gone(ask));
-        self.unlearn_unwanted_doctype();
+        self.let_go_of_doctypes();
     }
 
     fn open(&self) -> Option<&Open> {

@@ -194,6 +194,10 @@ impl Open {
     /// The connection for queries, which see this time as now.
     pub fn reader_at(&mut self, now_ms: u64) -> &mut Reader {
         self.view().set_now(now_ms);
+        self.reader()
+    }
+
+    fn reader(&mut self) -> &mut Reader {
         match &mut self.role {
             Role::Local(authority) => authority.reader(),
             Role::Synced(synced) => synced.replica.reader(),
@@ -202,11 +206,7 @@ impl Open {
 
     /// Whether queries see it at the version of this doctype, or beyond.
     pub fn is_migrated_to(&mut self, doctype: &Doctype) -> Run<bool> {
-        let reader = match &mut self.role {
-            Role::Local(authority) => authority.reader(),
-            Role::Synced(synced) => synced.replica.reader(),
-        };
-        is_migrated_to(reader, doctype)
+        is_migrated_to(self.reader(), doctype)
     }
 
     /// What mutations and queries have cost since this was last called, in steps.
@@ -345,6 +345,25 @@ impl Open {
         needed.push(hash);
         record.doctypes.retain(|known| needed.contains(&known.hash));
         hashes(record) != before
+    }
+
+    /// Forgets the newest doctype, if it is this one, no undecided frame names it, and there is
+    /// another. Says whether it has.
+    pub fn forget_newest(&mut self, doctype: DoctypeHash) -> bool {
+        let Role::Synced(synced) = &mut self.role else { return false };
+        let record = &mut self.record;
+        if record.newest != doctype || synced.replica.has_undecided_of(doctype) {
+            return false;
+        }
+        let others = record.doctypes.iter().filter(|known| known.hash != doctype);
+        let next = others.max_by_key(|known| known.doctype.migrations.len());
+        let Some(next) = next.map(|known| known.hash) else { return false };
+        record.newest = next;
+        record.doctypes.retain(|known| known.hash != doctype);
+        if synced.replica.newest() == doctype {
+            synced.replica.unlearn(next);
+        }
+        true
     }
 }
 

@@ -1,6 +1,6 @@
 //! Opening a document: making it, and bringing it to a doctype.
 
-use tidelog_document::{Doctype, check, is_of_another};
+use tidelog_document::{Doctype, DoctypeHash, Replica, check, is_of_another};
 use tidelog_sqlite::{Run, View};
 use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{ErrorCode, Lineage, Lsn};
@@ -37,9 +37,12 @@ impl Document {
             State::Open(open) => {
                 let record = &open.record;
                 let newest = record.doctype(record.newest).expect("BUG: no newest doctype");
-                if !doctype.succeeds(newest) && !newest.succeeds(doctype) {
+                // Read anew, it may have forgotten some that tabs hold it by.
+                let held = self.handles.values().map(|handle| &handle.doctype);
+                let parts = |known: &&Doctype| !doctype.succeeds(known) && !known.succeeds(doctype);
+                if let Some(known) = [newest].into_iter().chain(held).find(parts) {
                     let failure =
-                        CallFailure::doctype_mismatch(&describe(newest), &describe(doctype));
+                        CallFailure::doctype_mismatch(&describe(known), &describe(doctype));
                     return Ran::Failed(failure);
                 }
                 if recorded.is_none() {
@@ -67,10 +70,15 @@ impl Document {
             Role::Synced(synced) => {
                 let replica = &mut synced.replica;
                 replica.learn(doctype.clone());
+                if !replica.is_built() {
+                    return Ran::Waits;
+                }
                 match replica.migration_failure(doctype) {
-                    _ if !replica.is_built() => Ran::Waits,
-                    Some(failure) => Ran::Failed(CallFailure::of_migration(failure)),
-                    None => Ran::Done,
+                    Run::Done(None) => Ran::Done,
+                    Run::Done(Some(failure)) | Run::Failed(failure) => {
+                        Ran::Failed(CallFailure::of_migration(&failure))
+                    }
+                    Run::Fault(pgid) => Ran::Fault(pgid),
                 }
             }
         };
@@ -103,14 +111,21 @@ impl Document {
 
     /// Refuses a doctype that nobody has opened the document by here, and that it is not of: the
     /// server may have migrated it by one that this device has never heard of.
+    ///
+    /// Until layers are built, those of a doctype that nobody wants any more may be shown. Whoever
+    /// opens the document waits for them, and is compared then.
     fn compare_with_the_servers(&mut self, doctype: &Doctype) -> Ran {
         let State::Open(open) = &mut self.state else { return Ran::Done };
         let Role::Synced(synced) = &mut open.role else { return Ran::Done };
+        if !synced.replica.is_built() {
+            return Ran::Done;
+        }
         let newest = open.record.doctype(open.record.newest).expect("BUG: no newest doctype");
         let (reader, scratch) = (synced.replica.reader(), View::new(usize::MAX, 0));
-        match is_of_another(doctype, newest, reader, scratch) {
-            Ok(Run::Done(false) | Run::Failed(_)) => Ran::Done,
+        match is_of_another(doctype, newest.migrations.len(), reader, scratch) {
+            Ok(Run::Done(false)) => Ran::Done,
             Ok(Run::Fault(pgid)) => Ran::Fault(pgid),
+            Ok(Run::Failed(failure)) => Ran::Failed(CallFailure::of_query(&failure)),
             Ok(Run::Done(true)) => {
                 reached(Probe::ServersDoctypeOther);
                 let theirs = format!("{} as its server has migrated it", newest.name);
@@ -120,28 +135,41 @@ impl Document {
         }
     }
 
+    /// Somebody has let go of the document, or does not open it after all: what nobody wants any
+    /// more is of no use.
+    pub(super) fn let_go_of_doctypes(&mut self) {
+        self.unlearn_unwanted_doctype();
+        self.forget_refused_doctype();
+    }
+
     /// Whoever was to open the document by a newer doctype may be gone before it was, or it could
     /// not be: no server knows of that, and nobody shows what is migrated to it. One that the
     /// document was ever opened by is in the record.
-    pub(super) fn unlearn_unwanted_doctype(&mut self) {
+    fn unlearn_unwanted_doctype(&mut self) {
+        let Some(newest) = self.replica().map(Replica::newest) else { return };
+        let is_recorded = self.open().is_some_and(|open| open.record.doctype(newest).is_some());
+        if is_recorded || self.is_wanted(newest) {
+            return;
+        }
         let State::Open(open) = &mut self.state else { return };
         let Role::Synced(synced) = &mut open.role else { return };
-        let newest = synced.replica.newest();
+        synced.replica.unlearn(open.record.newest);
+    }
+
+    /// Whether a tab has the document open by this doctype, or is about to.
+    pub(super) fn is_wanted(&self, doctype: DoctypeHash) -> bool {
         let opens = |ask: &Ask| match &ask.request {
-            Request::Open(request) => request.doctype.hash() == newest,
+            Request::Open(request) => request.doctype.hash() == doctype,
             _ => false,
         };
-        let is_wanted = || {
-            let is_held = self.handles.values().any(|handle| handle.hash == newest);
-            is_held || self.queue.iter().any(opens)
-        };
-        if open.record.doctype(newest).is_none() && !is_wanted() {
-            synced.replica.unlearn(open.record.newest);
-        }
+        let is_held = self.handles.values().any(|handle| handle.hash == doctype);
+        is_held || self.queue.iter().any(opens)
     }
 
     /// Brings a document that this device decides to a doctype's version.
     fn migrate(&mut self, doctype: &Doctype) -> Ran {
+        // Mutations of the same step come before it.
+        self.seal();
         let State::Open(open) = &mut self.state else { unreachable!("BUG: not open") };
         let Role::Local(authority) = &mut open.role else { return Ran::Done };
         match authority.migrate(doctype) {
@@ -230,6 +258,8 @@ impl Document {
         if let State::Open(open) = &mut self.state {
             open.is_unadopted = !short_of.is_empty();
             open.short_of = short_of;
+            // What was lost is there again.
+            open.adoption_lacks = None;
         }
         Ran::Done
     }

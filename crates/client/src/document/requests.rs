@@ -84,34 +84,38 @@ impl Document {
         budget.spend_steps(PIECE_STEPS);
         let ran = self.run(&mut ask, budget, ctx);
         budget.spend_steps(self.take_steps());
-        let pgids = match ran {
-            Ran::Done => {
-                self.forget_front();
-                return Attempt::Done;
-            }
-            Ran::Failed(failure) => return self.fail_front(ask, failure, ctx),
-            Ran::Waits => {
-                self.queue.push_front(ask);
-                return Attempt::Waits;
-            }
-            Ran::Fault(pgid) => match self.reads.why_lost(&[pgid], ctx.store) {
-                None => Ok(self.to_fetch(pgid, kth)),
-                Some(failure) => Err(failure),
-            },
-            Ran::Needs(pgids) => match self.reads.why_lost(&pgids, ctx.store) {
-                None => Ok(pgids),
-                Some(failure) => Err(failure),
-            },
-        };
-        let pgids = match pgids {
-            Ok(pgids) => pgids,
-            Err(failure) => return self.fail_front(ask, failure, ctx),
-        };
-        if kth < FAULTS_MAX && self.reads.fetch(For::Front, pgids, kth, &self.key, ctx) {
-            self.queue.push_front(ask);
-            return Attempt::Waits;
+        if let Ran::Done = ran {
+            self.forget_front();
+            return Attempt::Done;
         }
-        self.fail_front(ask, CallFailure::absent_page(), ctx)
+        match self.wait_or_fail(For::Front, ran, kth, ctx) {
+            Ok(()) => {
+                self.queue.push_front(ask);
+                Attempt::Waits
+            }
+            Err(failure) => self.fail_front(ask, failure, ctx),
+        }
+    }
+
+    /// Has the pages fetched that a request waits for, if it does; or says why nothing comes of it.
+    fn wait_or_fail(
+        &mut self,
+        who: For,
+        ran: Ran,
+        kth: u32,
+        ctx: &mut Context<'_>,
+    ) -> Result<(), CallFailure> {
+        let (lacks, to_fetch) = match ran {
+            Ran::Done | Ran::Waits => return Ok(()),
+            Ran::Failed(failure) => return Err(failure),
+            Ran::Fault(pgid) => (vec![pgid], self.to_fetch(pgid, kth)),
+            Ran::Needs(pgids) => (pgids.clone(), pgids),
+        };
+        if let Some(failure) = self.reads.why_lost(&lacks, ctx.store) {
+            return Err(failure);
+        }
+        let is_coming = kth < FAULTS_MAX && self.reads.fetch(who, to_fetch, kth, &self.key, ctx);
+        if is_coming { Ok(()) } else { Err(CallFailure::absent_page()) }
     }
 
     /// Runs the first query behind whoever hands the document over, which can take as long as the
@@ -131,25 +135,14 @@ impl Document {
             _ => unreachable!("BUG: no query"),
         };
         budget.spend_steps(self.take_steps());
-        let failure = match ran {
-            Ran::Done => None,
-            Ran::Failed(failure) => Some(failure),
-            Ran::Waits | Ran::Needs(_) => unreachable!("BUG: a query waits for one page"),
-            Ran::Fault(pgid) => match self.reads.why_lost(&[pgid], ctx.store) {
-                Some(failure) => Some(failure),
-                None => {
-                    let pgids = self.to_fetch(pgid, kth);
-                    let who = For::PastOffer;
-                    if kth < FAULTS_MAX && self.reads.fetch(who, pgids, kth, &self.key, ctx) {
-                        self.queue.insert(index, ask);
-                        return Attempt::Waits;
-                    }
-                    Some(CallFailure::absent_page())
+        if !matches!(ran, Ran::Done) {
+            match self.wait_or_fail(For::PastOffer, ran, kth, ctx) {
+                Ok(()) => {
+                    self.queue.insert(index, ask);
+                    return Attempt::Waits;
                 }
-            },
-        };
-        if let Some(failure) = failure {
-            ask.fail(failure, ctx.out);
+                Err(failure) => ask.fail(failure, ctx.out),
+            }
         }
         self.reads.forget_fault(For::PastOffer);
         Attempt::Done
@@ -175,7 +168,7 @@ impl Document {
     fn fail_front(&mut self, ask: Ask, why: CallFailure, ctx: &mut Context<'_>) -> Attempt {
         ask.fail(why, ctx.out);
         self.forget_front();
-        self.unlearn_unwanted_doctype();
+        self.let_go_of_doctypes();
         Attempt::Done
     }
 
@@ -245,24 +238,14 @@ impl Document {
             // It was not recorded: from here on it is a mutation like any other.
             ask.make_first();
         }
-        // It is tried again by itself, and what runs now has no final answer.
-        let State::Open(open) = &mut self.state else { unreachable!("BUG: not open") };
-        if !matches!(ask.request, Request::Sync) {
-            match open.is_short_of(&self.handles[&(ask.tab, ask.handle)]) {
-                Ok(false) => {}
-                Ok(true) => return Ran::Failed(CallFailure::short_of_memory()),
-                Err(pgid) => return Ran::Fault(pgid),
-            }
-        }
         let damage = match ask.request {
-            // They are the same at each version.
-            Request::Sync | Request::Export => Run::Done(None),
+            // It is the same at each version.
+            Request::Sync => Ok(None),
             _ => self.damage_before(ask.tab, ask.handle, ctx.store),
         };
         let damage = match damage {
-            Run::Fault(pgid) => return Ran::Fault(pgid),
-            Run::Done(damage) => damage,
-            Run::Failed(_) => None,
+            Ok(damage) => damage,
+            Err(ran) => return ran,
         };
         let ran = self.run_in_turn(ask, damage.as_ref(), budget, ctx);
         match ran {
@@ -295,20 +278,27 @@ impl Document {
     }
 
     /// The damage that keeps the document from the version of this handle, if there is any: what
-    /// fails for its words fails for that.
+    /// fails for its words fails for that. Where want of memory keeps it from there, nothing runs:
+    /// it is tried again by itself, and what ran now would have no final answer.
     pub(super) fn damage_before(
         &mut self,
         tab: TabId,
         handle: Handle,
         store: &StoreLink,
-    ) -> Run<Option<CallFailure>> {
-        let State::Open(open) = &mut self.state else { return Run::Done(None) };
+    ) -> Result<Option<CallFailure>, Ran> {
+        let State::Open(open) = &mut self.state else { return Ok(None) };
+        let Some(handle) = self.handles.get(&(tab, handle)) else { return Ok(None) };
+        match open.is_short_of(handle) {
+            Ok(false) => {}
+            Ok(true) => return Err(Ran::Failed(CallFailure::short_of_memory())),
+            Err(pgid) => return Err(Ran::Fault(pgid)),
+        }
         let lacks = open.adoption_lacks.and_then(|pgid| self.reads.why_lost(&[pgid], store));
-        match (lacks, self.handles.get(&(tab, handle))) {
-            (Some(damage), Some(handle)) => open
-                .is_migrated_to(&handle.doctype)
-                .map(|is_migrated| (!is_migrated).then_some(damage)),
-            _ => Run::Done(None),
+        let Some(damage) = lacks else { return Ok(None) };
+        match open.is_migrated_to(&handle.doctype) {
+            Run::Done(is_migrated) => Ok((!is_migrated).then_some(damage)),
+            Run::Fault(pgid) => Err(Ran::Fault(pgid)),
+            Run::Failed(failure) => Err(Ran::Failed(CallFailure::of_query(&failure))),
         }
     }
 
@@ -325,6 +315,7 @@ impl Document {
             !is_its
         });
         out.tell(ask.tab, FromCore::Done { call: ask.call });
+        self.let_go_of_doctypes();
     }
 
     // --- mutate --------------------------------------------------------------------------------

@@ -358,6 +358,13 @@ impl Device {
         self.rest.serve(&view, run).expect("the query is right").decode()
     }
 
+    /// Whether a migration to this doctype was tried and failed.
+    pub fn fails_to_migrate_to(&mut self, doctype: &Doctype) -> bool {
+        let view = self.replica.view().clone();
+        let failure = self.rest.serve(&view, || self.replica.migration_failure(doctype));
+        failure.expect("the version is read").is_some()
+    }
+
     /// What readers see, as a file.
     pub fn image(&self) -> Vec<u8> {
         let view = self.replica.view();

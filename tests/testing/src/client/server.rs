@@ -111,6 +111,12 @@ impl Server {
         match message {
             ToRoom::Open { doctype, timeline, have, intent, .. } => {
                 let doctype: Doctype = codec::decode(&doctype).expect("a doctype");
+                let goes_with =
+                    |known: &Doctype| doctype.succeeds(known) || known.succeeds(&doctype);
+                if !self.doctypes.values().all(goes_with) {
+                    let reason = "neither succeeds the other".to_owned();
+                    return vec![FromRoom::Refused(Refusal::DoctypeMismatch { reason })];
+                }
                 self.doctypes.insert(doctype.hash(), doctype.clone());
                 self.open(device, channel, &doctype, timeline, have, &intent)
             }
