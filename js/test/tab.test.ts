@@ -1151,6 +1151,21 @@ test.each(['open', 'destroy'] as const)(
   },
 );
 
+test('W6: what one core died of by its own word is not what the next ones die of', () => {
+  const stage = new Stage();
+  const message = { handle: stage.tab.newHandle(), document: 'd', user: '' };
+  const call = stage.call('open', message, false);
+  stage.work();
+  dieOf(stage, 'of another tab');
+  for (let deaths = 0; deaths < 3; deaths++) {
+    expect(stage.errors(call)).toEqual([]);
+    stage.dieOfIt();
+    stage.pass(8_100);
+    stage.work();
+  }
+  expect(stage.errors(call)).toMatchObject([{ code: 'engine', last: true }]);
+});
+
 test('W6: of documents that are opened at once the one that cores died of is known', () => {
   const { stage, handle } = openedToDelete();
   const other = stage.open();
