@@ -1,6 +1,6 @@
 //! Between a simulated app and the core: the shipped `js/src/tab.ts` decides what is said when.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 use tidelog_client::{
@@ -22,8 +22,8 @@ pub(crate) struct Port {
     opens: BTreeMap<Handle, Request>,
     /// What else was last told of each.
     told: BTreeMap<(Handle, &'static str), ToCore>,
-    /// Documents that could not be opened anew, or have no core, as the app was told.
-    pub(crate) lost: BTreeSet<Handle>,
+    /// Documents that could not be opened anew, or have no core, and why, as the app was told.
+    pub(crate) lost: BTreeMap<Handle, ErrorCode>,
     /// The core that it is connected to, by the number that it gave it, and the one that it looks
     /// for, if it does.
     pub(crate) core: u32,
@@ -59,7 +59,7 @@ impl Port {
             asked: BTreeMap::new(),
             opens: BTreeMap::new(),
             told: BTreeMap::new(),
-            lost: BTreeSet::new(),
+            lost: BTreeMap::new(),
             core: 0,
             sought: None,
             is_heard: false,
@@ -210,7 +210,7 @@ impl Port {
                     let handle = Handle(handle);
                     let wrong = self.door.blames_document(handle, &error.message).err();
                     followed.wrong = followed.wrong.take().or(wrong);
-                    self.lost.insert(handle);
+                    self.lost.insert(handle, code(&error.code));
                 }
                 // An open document has its status from elsewhere.
                 Effect::Look => {}
@@ -437,7 +437,7 @@ fn settled(call: Call, answer: &Answer, heard: &mut Option<FromCore>) -> FromCor
 }
 
 /// Codes that travel to the tab and back, by the names that they have there.
-const CODES: [(ErrorCode, &str); 13] = [
+const CODES: [(ErrorCode, &str); 14] = [
     (ErrorCode::Rejected, "rejected"),
     (ErrorCode::ServerUnreachable, "server-unreachable"),
     (ErrorCode::Pending, "pending"),
@@ -448,6 +448,7 @@ const CODES: [(ErrorCode, &str); 13] = [
     (ErrorCode::InvalidOption, "invalid-option"),
     (ErrorCode::DocumentExists, "document-exists"),
     (ErrorCode::DocumentReplaced, "document-replaced"),
+    (ErrorCode::DoctypeMismatch, "doctype-mismatch"),
     (ErrorCode::Protocol, "protocol"),
     (ErrorCode::Access, "access"),
     (ErrorCode::Engine, "engine"),

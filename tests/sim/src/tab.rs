@@ -663,9 +663,11 @@ impl Tab {
     /// Whether its core said last that a document is of a release that does not go with another one
     /// that its device has.
     pub(crate) fn is_mismatched(&self, doc: Doc) -> bool {
-        let status = self.held.get(&doc).and_then(|handle| self.statuses.get(handle));
-        let error = status.and_then(|(_, status)| status.error.as_ref());
-        error.is_some_and(|it| it.code == ErrorCode::DoctypeMismatch)
+        let Some(handle) = self.held.get(&doc) else { return false };
+        let status = self.statuses.get(handle);
+        let told = status.and_then(|(_, status)| status.error.as_ref()).map(|error| error.code);
+        let lost = self.port.lost.get(handle).copied();
+        lost.or(told) == Some(ErrorCode::DoctypeMismatch)
     }
 
     /// Whether something of a document was on its way to its server when its core said last how it

@@ -586,7 +586,7 @@ impl World {
         let connected = devices.filter(|(device, _)| !self.cut_off.contains(device));
         let mut tabs = connected.flat_map(|(_, device)| device.tabs.values());
         tabs.all(|tab| {
-            let is_lost = tab.held.values().any(|handle| tab.port.lost.contains(handle));
+            let is_lost = tab.held.values().any(|handle| tab.port.lost.contains_key(handle));
             !is_lost && tab.unsettled.is_empty() && tab.confirming.is_empty()
         })
     }
@@ -600,7 +600,7 @@ impl World {
                     let message: String = message.chars().take(60).collect();
                     let _ = write!(text, "[device {device} tab {}: {message}]", id.0);
                 }
-                for handle in &tab.port.lost {
+                for handle in tab.port.lost.keys() {
                     let _ = write!(text, "[device {device} tab {} lost {handle:?}]", id.0);
                 }
             }

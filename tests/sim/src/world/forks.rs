@@ -173,12 +173,16 @@ impl World {
         Ok(lost)
     }
 
-    /// Whoever holds such a copy is told so.
-    fn must_be_told(&mut self, Lost { device, doc, .. }: Lost) -> Result<(), String> {
+    /// Whoever holds such a copy by that release is told so. Tabs of others are too as long as it is
+    /// the newest that the copy was opened by.
+    fn must_be_told(&mut self, Lost { device, doc, release }: Lost) -> Result<(), String> {
         let until_ms = self.now_ms + TOLD_MS;
         let is_told = |world: &Self| {
             let mut tabs = world.devices[device].tabs.values();
-            tabs.all(|tab| !tab.held.contains_key(&doc) || tab.is_mismatched(doc))
+            tabs.all(|tab| {
+                let has_lost = tab.release == release && tab.held.contains_key(&doc);
+                !has_lost || tab.is_mismatched(doc)
+            })
         };
         while !is_told(self) {
             if self.now_ms >= until_ms {

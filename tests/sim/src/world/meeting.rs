@@ -116,7 +116,7 @@ impl World {
         self.pass(BARRED_MS_MAX + LET_IN_KNOWN_MS)?;
         let refused = self.expired.take().and_then(|expired| expired.token);
         let is_let_in = |tab: &Tab| {
-            let handle = tab.held.get(&doc).filter(|handle| !tab.port.lost.contains(handle));
+            let handle = tab.held.get(&doc).filter(|handle| !tab.port.lost.contains_key(handle));
             handle.is_some() && tab.port.is_heard && Some(tab.token()) != refused
         };
         let is_due = self.devices[device].tabs.values().any(is_let_in);
