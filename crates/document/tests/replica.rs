@@ -218,6 +218,31 @@ fn entries_that_come_during_a_rebase_wait_for_the_next_one() {
 }
 
 #[test]
+fn entries_of_a_rebase_that_is_given_up_for_a_newer_doctype_keep_their_order() {
+    with_items(|doctype, mut server, mut first, mut second| {
+        for _ in 0..70 {
+            bump(&mut first, &doctype, 0);
+        }
+        for n in 0..3 {
+            let theirs = add(&mut second, &doctype, &format!("theirs-{n}"), n);
+            let (_, entry) = server.take(second.replica.origin(theirs.lsn), &theirs);
+            first.hear(entry);
+        }
+        assert!(!first.step(), "all ran in one slice");
+        first.replica.learn(items_with_tags());
+        assert_eq!(first.replica.sync_request(), Some(server.authority.position()));
+        first.settle();
+        assert_eq!(
+            first.query("select count(*) from item where id like 'theirs%'"),
+            [[integer(3)]]
+        );
+        server.learn(&items_with_tags());
+        follow(&server, &mut first);
+        converge(&mut server, &mut first);
+    });
+}
+
+#[test]
 fn a_replaced_document_is_taken_and_undecided_mutations_begin_a_new_timeline() {
     with_items(|doctype, _, mut device, _| {
         add(&mut device, &doctype, "kept", 1);

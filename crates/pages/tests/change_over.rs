@@ -8,13 +8,14 @@ use tidelog_pages::{
 };
 use tidelog_testing::Rng;
 use tidelog_testing::store::make::{
-    durable, entry, key, page, read_of, request, storage, timeline,
+    durable, entry, key, lsn, page, read_of, request, storage, timeline,
 };
 use tidelog_testing::store::{
     OWNER, Server, files, log_end, observe, open, open_document, open_with, poll_all, seed, settle,
+    small_log,
 };
 use tidelog_types::limits::Limits;
-use tidelog_types::{BudgetLimits, Page, Pgid};
+use tidelog_types::{BudgetLimits, CallId, Page, Pgid};
 
 const READER: OwnerId = OwnerId(2);
 
@@ -422,4 +423,32 @@ fn opening_reads_at_most_twice_the_log_though_its_files_were_used_before() {
         assert!(read <= 2 * size + HEADERS_AND_ROOM, "{read} bytes read of {size}");
     }
     assert!(sizes.len() > 10 && sizes.iter().any(|size| *size > 200 * 1024), "{sizes:?}");
+}
+
+/// Goal: whoever asks again for what it issued lately is told what became of it, however often the
+/// log has changed over. Method: more calls than are kept, some of them found as a change-over has
+/// copied them.
+#[test]
+fn the_latest_calls_are_kept() {
+    let device = CrashDevice::new();
+    let limits = Limits { calls_kept_max: 20, ..Limits::DEFAULT };
+    let options = StoreOptions { limits, ..small_log() };
+    let mut filler = timeline("c", []);
+    for (numbers, record) in [(1..26, 1), (26..28, 2)] {
+        let mut server = open_with(&device, options);
+        for number in numbers {
+            let changed = storage("a", [entry(number, number + 1, 1, &[(1, number as u8)])]);
+            server.serve(OWNER, request(number, changed));
+        }
+        filler.record = Some(vec![record; 200_000].into());
+        server.serve(OWNER, request(9, filler.clone()));
+        server.flush();
+        let before = generation(&server);
+        settle(&mut server, &device);
+        assert!(generation(&server) > before, "it has not changed over");
+    }
+    let mut server = open_with(&device, options);
+    let opened = open_document(&mut server, &device, &key("a")).expect("it is there");
+    let calls: Vec<_> = (8..28).map(|n| (CallId([n; 16]), lsn(u64::from(n)))).collect();
+    assert_eq!(opened.calls, calls);
 }

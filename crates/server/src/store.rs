@@ -528,6 +528,27 @@ mod tests {
         assert!(matches!(answer, Ok(StoreReply::Broken { .. })), "nobody waits");
     }
 
+    /// Goal: what is appended becomes durable at once, whoever asks for something else beside it.
+    /// Method: a question is read from the mail together with an append, behind it.
+    #[test]
+    fn an_append_with_a_question_behind_it_is_durable_in_the_same_round() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (mail, inbox) = mpsc::channel();
+        let (owner, (replies, mut answers)) = (OwnerId(1), unbounded_channel());
+        let mut thread = thread(folder.path(), inbox);
+        let mut server = thread.reopen().expect("nothing is in the way");
+        thread.owners.insert(owner, replies);
+        let mut append = Append::to(DocumentKey::new("list", "").expect("a name"));
+        append.record = Some(vec![1].into());
+        let append = StoreRequest::Append { ticket: Ticket(2), append };
+        for request in [append, StoreRequest::List { request: 1 }].map(Box::new) {
+            mail.send(StoreMail::Ask { owner, request }).expect("the thread is there");
+        }
+        assert!(matches!(thread.round(&mut server), Round::GoOn));
+        let mut heard = std::iter::from_fn(|| answers.try_recv().ok());
+        assert!(heard.any(|reply| *reply == StoreReply::Durable { ticket: Ticket(2) }));
+    }
+
     /// Goal: nothing is built on an append that is lost. Method: a room has sent an append before
     /// it heard that the store is gone, and the thread finds it when the store is open again.
     #[test]

@@ -7,6 +7,7 @@ mod common;
 use std::collections::BTreeSet;
 
 use common::Document;
+use tidelog_types::Pgid;
 
 const BY_LIST: &str = "select title from todo where list = 'l1' order by id";
 
@@ -41,6 +42,20 @@ fn a_watched_query_is_touched_by_what_it_reads_and_by_nothing_else() {
     let schema = document.migrate("create table third (a)");
     assert!(reads.touched_by(&schema));
     assert!(reads.touched_by_pages(&BTreeSet::new(), document.view.schema_cookie()));
+}
+
+/// Nothing but the last page of the value changes.
+#[test]
+fn a_query_of_a_long_value_is_touched_by_a_change_of_its_end() {
+    let mut document = document();
+    document.app("insert into other values (2, hex(zeroblob(10325)))").unwrap();
+    document.reader.refresh();
+    let (_, reads) = document.watch("select text from other where id = 2");
+    let end = "update other set text = substr(text, 1, 20649) || '1' where id = 2";
+    let set = document.app(end).unwrap();
+    // The first one counts changes, and belongs to no query.
+    assert_eq!(set.pages.keys().filter(|pgid| **pgid != Pgid(1)).count(), 1);
+    assert!(reads.touched_by(&set));
 }
 
 #[test]
