@@ -304,3 +304,35 @@ fn a_release_that_nobody_has_opened_for_good_keeps_no_other_away() {
     device.ask(OTHER_TAB, vec![close, open]);
     device.opened(call);
 }
+
+/// Goal: a release that is refused changes nothing for whoever opens the document next, though it is
+/// to be opened once more behind them. Method: a core begins with layers to build and three opens,
+/// of which the first and the last have a release that parts from the server's.
+#[test]
+fn a_refused_release_that_is_to_be_opened_again_keeps_no_other_away() {
+    let mut server = Server::default();
+    let mut other = online(1, &mut server);
+    let call = other.start_open(OTHER_TAB, Some(SERVER), &marked());
+    other.opened(call);
+    talk(&mut server, &mut [&mut other]);
+    let mut device = online(2, &mut server);
+    talk(&mut server, &mut [&mut device]);
+    offline(&mut device);
+    add(&mut device, "milk");
+    device.kill_core();
+    let [mut refused, mut longer] = [parting(), marked()];
+    refused.migrations.push("create table more (id text) strict".to_owned());
+    longer.migrations.push("create table other (id text) strict".to_owned());
+    let opens = [&refused, &longer, &refused].map(|doctype| {
+        let (call, mut open) = device.open_message(Some(SERVER), doctype);
+        if let ToCore::Ask { handle, .. } = &mut open {
+            *handle = Handle(call.0);
+        }
+        (call, open)
+    });
+    let [first, second, third] = [0, 1, 2].map(|nth: usize| opens[nth].0);
+    device.ask(TAB, opens.into_iter().map(|(_, open)| open).collect());
+    assert_eq!(device.code(first), ErrorCode::DoctypeMismatch);
+    device.opened(second);
+    assert_eq!(device.code(third), ErrorCode::DoctypeMismatch);
+}

@@ -353,8 +353,8 @@ fn nothing_is_written_to_a_store_whose_data_were_cleared() {
     assert_eq!(device.appends(), 0);
 }
 
-/// Goal: what is shown of data that were cleared never gets older. Method: one of two entries of the
-/// server is on its way to the disk then, the other one comes later; the page server that could
+/// Goal: what is shown of data that were cleared never gets older. Method: one of two entries of
+/// the server is on its way to the disk then, the other one comes later; the page server that could
 /// still read is gone, and none can take its place.
 #[test]
 fn of_data_that_were_cleared_the_newest_stays_shown_when_no_page_server_comes() {

@@ -148,7 +148,8 @@ impl Document {
     fn unlearn_unwanted_doctype(&mut self) {
         let Some(newest) = self.replica().map(Replica::newest) else { return };
         let is_recorded = self.open().is_some_and(|open| open.record.doctype(newest).is_some());
-        if is_recorded || self.is_wanted(newest) {
+        // Whoever is to open it later learns it again: until then others are shown what is here.
+        if is_recorded || self.is_wanted(newest, self.queue.front()) {
             return;
         }
         let State::Open(open) = &mut self.state else { return };
@@ -156,14 +157,18 @@ impl Document {
         synced.replica.unlearn(open.record.newest);
     }
 
-    /// Whether a tab has the document open by this doctype, or is about to.
-    pub(super) fn is_wanted(&self, doctype: DoctypeHash) -> bool {
+    /// Whether a tab has the document open by this doctype, or one of these is to open it.
+    pub(super) fn is_wanted<'a>(
+        &self,
+        doctype: DoctypeHash,
+        asks: impl IntoIterator<Item = &'a Ask>,
+    ) -> bool {
         let opens = |ask: &Ask| match &ask.request {
             Request::Open(request) => request.doctype.hash() == doctype,
             _ => false,
         };
         let is_held = self.handles.values().any(|handle| handle.hash == doctype);
-        is_held || self.queue.iter().any(opens)
+        is_held || asks.into_iter().any(opens)
     }
 
     /// Brings a document that this device decides to a doctype's version.

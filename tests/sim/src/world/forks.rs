@@ -173,8 +173,8 @@ impl World {
         Ok(lost)
     }
 
-    /// Whoever holds such a copy by that release is told so. Tabs of others are too as long as it is
-    /// the newest that the copy was opened by.
+    /// Whoever holds such a copy by that release is told so. Tabs of others are too as long as it
+    /// is the newest that the copy was opened by.
     fn must_be_told(&mut self, Lost { device, doc, release }: Lost) -> Result<(), String> {
         let until_ms = self.now_ms + TOLD_MS;
         let is_told = |world: &Self| {
