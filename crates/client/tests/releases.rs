@@ -305,9 +305,9 @@ fn a_release_that_nobody_has_opened_for_good_keeps_no_other_away() {
     device.opened(call);
 }
 
-/// Goal: a release that is refused changes nothing for whoever opens the document next, though it is
-/// to be opened once more behind them. Method: a core begins with layers to build and three opens,
-/// of which the first and the last have a release that parts from the server's.
+/// Goal: a release that is refused changes nothing for whoever opens the document next, though it
+/// is to be opened once more behind them. Method: a core begins with layers to build and three
+/// opens, of which the first and the last have a release that parts from the server's.
 #[test]
 fn a_refused_release_that_is_to_be_opened_again_keeps_no_other_away() {
     let mut server = Server::default();
