@@ -8,6 +8,19 @@ use tidelog_testing::client::*;
 use tidelog_types::limits::Limits;
 use tidelog_types::{ErrorCode, Outcome};
 
+/// The same release with one migration more.
+fn longer(mut doctype: Doctype) -> Doctype {
+    doctype.migrations.push("create table more (id text) strict".to_owned());
+    doctype
+}
+
+/// This device opens the document by a release, and brings it to the server with that.
+fn bring(doctype: &Doctype, device: &mut Device, server: &mut Server) {
+    let call = device.start_open(OTHER_TAB, Some(SERVER), doctype);
+    device.opened(call);
+    talk(server, &mut [device]);
+}
+
 /// A newer release of the todo list, whose migration needs every page of it.
 fn marked() -> Doctype {
     let mut newer = todos();
@@ -156,13 +169,9 @@ fn the_newest_release_is_brought_to_the_server_before_all_others() {
 fn a_release_that_parts_from_what_the_server_has_is_not_opened() {
     let mut server = Server::default();
     let mut other = online(1, &mut server);
-    let call = other.start_open(OTHER_TAB, Some(SERVER), &marked());
-    other.opened(call);
-    talk(&mut server, &mut [&mut other]);
+    bring(&marked(), &mut other, &mut server);
     let mut device = online(2, &mut server);
-    let mut longer = parting();
-    longer.migrations.push("create table more (id text) strict".to_owned());
-    for doctype in [parting(), longer] {
+    for doctype in [parting(), longer(parting())] {
         let call = device.start_open(OTHER_TAB, Some(SERVER), &doctype);
         assert_eq!(device.code(call), ErrorCode::DoctypeMismatch);
     }
@@ -184,11 +193,8 @@ fn a_release_that_parts_from_what_the_server_has_is_not_opened() {
 fn a_release_that_the_server_refuses_is_forgotten_once_nobody_holds_it() {
     let mut server = Server::default();
     let mut other = online(1, &mut server);
-    let mut longer = marked();
-    longer.migrations.push("create table more (id text) strict".to_owned());
-    let call = other.start_open(OTHER_TAB, Some(SERVER), &longer);
-    other.opened(call);
-    talk(&mut server, &mut [&mut other]);
+    let longer = longer(marked());
+    bring(&longer, &mut other, &mut server);
     let mut device = online(2, &mut server);
     let call = device.start_open(OTHER_TAB, Some(SERVER), &parting());
     device.opened(call);
@@ -213,11 +219,8 @@ fn a_release_that_nobody_holds_any_more_is_forgotten_as_the_server_refuses_it() 
     for is_killed in [false, true] {
         let mut server = Server::default();
         let mut other = online(1, &mut server);
-        let mut longer = marked();
-        longer.migrations.push("create table more (id text) strict".to_owned());
-        let call = other.start_open(OTHER_TAB, Some(SERVER), &longer);
-        other.opened(call);
-        talk(&mut server, &mut [&mut other]);
+        let longer = longer(marked());
+        bring(&longer, &mut other, &mut server);
         let mut device = online(2, &mut server);
         offline(&mut device);
         let call = device.start_open(OTHER_TAB, Some(SERVER), &parting());
@@ -312,17 +315,14 @@ fn a_release_that_nobody_has_opened_for_good_keeps_no_other_away() {
 fn a_refused_release_that_is_to_be_opened_again_keeps_no_other_away() {
     let mut server = Server::default();
     let mut other = online(1, &mut server);
-    let call = other.start_open(OTHER_TAB, Some(SERVER), &marked());
-    other.opened(call);
-    talk(&mut server, &mut [&mut other]);
+    bring(&marked(), &mut other, &mut server);
     let mut device = online(2, &mut server);
     talk(&mut server, &mut [&mut device]);
     offline(&mut device);
     add(&mut device, "milk");
     device.kill_core();
-    let [mut refused, mut longer] = [parting(), marked()];
-    refused.migrations.push("create table more (id text) strict".to_owned());
-    longer.migrations.push("create table other (id text) strict".to_owned());
+    let (mut refused, longer) = (parting(), longer(marked()));
+    refused.migrations.push("create table other (id text) strict".to_owned());
     let opens = [&refused, &longer, &refused].map(|doctype| {
         let (call, mut open) = device.open_message(Some(SERVER), doctype);
         if let ToCore::Ask { handle, .. } = &mut open {

@@ -19,6 +19,15 @@ fn bump(device: &mut Device, doctype: &Doctype, by: i64) -> TimelineFrame {
     device.issue(doctype, "bump", &[("by", integer(by))])
 }
 
+/// The first device hears of three items that the second one has added.
+fn hear_theirs(doctype: &Doctype, server: &mut Server, first: &mut Device, second: &mut Device) {
+    for n in 0..3 {
+        let theirs = add(second, doctype, &format!("theirs-{n}"), n);
+        let (_, entry) = server.take(second.replica.origin(theirs.lsn), &theirs);
+        first.hear(entry);
+    }
+}
+
 fn ids(device: &mut Device) -> String {
     let rows = device.query("select id from item order by id");
     rows.iter().map(|row| format!("{:?} ", row[0])).collect::<String>().replace("Text", "")
@@ -223,11 +232,7 @@ fn entries_of_a_rebase_that_is_given_up_for_a_newer_doctype_keep_their_order() {
         for _ in 0..70 {
             bump(&mut first, &doctype, 0);
         }
-        for n in 0..3 {
-            let theirs = add(&mut second, &doctype, &format!("theirs-{n}"), n);
-            let (_, entry) = server.take(second.replica.origin(theirs.lsn), &theirs);
-            first.hear(entry);
-        }
+        hear_theirs(&doctype, &mut server, &mut first, &mut second);
         assert!(!first.step(), "all ran in one slice");
         first.replica.learn(items_with_tags());
         assert_eq!(first.replica.sync_request(), Some(server.authority.position()));
@@ -310,11 +315,7 @@ fn staged_entries_can_be_forgotten_and_come_again() {
         for _ in 0..70 {
             bump(&mut first, &doctype, 0);
         }
-        for n in 0..3 {
-            let theirs = add(&mut second, &doctype, &format!("theirs-{n}"), n);
-            let (_, entry) = server.take(second.replica.origin(theirs.lsn), &theirs);
-            first.hear(entry);
-        }
+        hear_theirs(&doctype, &mut server, &mut first, &mut second);
         first.step();
         first.replica.forget_staged();
         assert_eq!(first.replica.sync_request(), first.replica.base());
