@@ -244,8 +244,81 @@ fn a_release_that_nobody_holds_any_more_is_forgotten_as_the_server_refuses_it() 
     }
 }
 
+/// Goal: a release that the server's document is not of keeps no device from the right one for good.
+/// Method: its core ends before the server has refused it, and the right one is the first to be
+/// opened behind that; the device knows a release that both succeed, or no other.
+#[test]
+fn a_release_that_nobody_needs_gives_way_to_one_that_parts_from_it() {
+    for is_first in [false, true] {
+        let mut server = Server::default();
+        let mut other = online(1, &mut server);
+        let longer = longer(marked());
+        bring(&longer, &mut other, &mut server);
+        let mut device = if is_first { Device::new(2) } else { online(2, &mut server) };
+        if !is_first {
+            offline(&mut device);
+        }
+        let call = device.start_open(OTHER_TAB, Some(SERVER), &parting());
+        device.opened(call);
+        device.kill_core();
+        let call = device.start_open(TAB, Some(SERVER), &longer);
+        device.opened(call);
+        let milk = add(&mut device, "milk");
+        for _ in 0..2 {
+            device.kill_core();
+            let call = device.start_open(TAB, Some(SERVER), &longer);
+            device.opened(call);
+            device.ask_again(&[milk]);
+            back_online(&mut server, &mut device);
+            assert_eq!(device.status().error, None, "{is_first}");
+        }
+        let confirmed = device.answers(milk).pop();
+        assert!(matches!(confirmed, Some(FromCore::Confirmed { .. })), "{}", device.fate(milk));
+    }
+}
+
+/// The counterpart: what is held was migrated by the release that nobody has open. It is told from
+/// what is here, though its server is away.
+#[test]
+fn a_release_that_the_document_is_of_gives_way_to_none() {
+    let mut server = Server::default();
+    let mut device = online(1, &mut server);
+    bring(&longer(parting()), &mut device, &mut server);
+    for doctype in [marked(), longer(marked())] {
+        device.kill_core();
+        let call = device.start_open(TAB, Some(SERVER), &doctype);
+        assert_eq!(device.code(call), ErrorCode::DoctypeMismatch);
+    }
+    let call = device.start_open(TAB, Some(SERVER), &parting());
+    device.opened(call);
+}
+
+/// Goal: a release of which the document was shown by nobody is none that it goes back to. Method:
+/// what the migration of the one that parts from it needs is lost.
+#[test]
+fn a_release_that_cannot_take_the_place_of_one_that_nobody_needs_leaves_it_there() {
+    let mut server = Server::default();
+    let mut device = online(1, &mut server);
+    for n in 0..500 {
+        titled(&mut device, &n.to_string(), &format!("title of {n}"));
+    }
+    talk(&mut server, &mut [&mut device]);
+    offline(&mut device);
+    let call = device.start_open(OTHER_TAB, Some(SERVER), &parting());
+    device.opened(call);
+    device.kill_core();
+    device.rot(b"title of 250");
+    let call = device.start_open(TAB, Some(SERVER), &marked());
+    device.pass(1_000);
+    assert!(device.code(call) == ErrorCode::Storage, "{}", device.fate(call));
+    let call = device.start_open(TAB, Some(SERVER), &todos());
+    device.opened(call);
+    let sql = "select title from todo where rowid = 1";
+    assert_eq!(device.query(sql), [[text("title of 0")]]);
+}
+
 /// Goal: what waits for the server by a refused release stays, and with it the release. Method: its
-/// tab has issued something before it is closed.
+/// tab has issued something before it is closed, or its core ends.
 #[test]
 fn a_refused_release_is_kept_for_what_was_issued_by_it() {
     let mut server = Server::default();
@@ -263,6 +336,12 @@ fn a_refused_release_is_kept_for_what_was_issued_by_it() {
     back_online(&mut server, &mut device);
     let error = device.status().error.as_ref().map(|error| error.code);
     assert_eq!((error, device.status().pending), (Some(ErrorCode::DoctypeMismatch), 1));
+    assert_eq!(device.query("select count(*) from badge"), [[integer(1)]]);
+    device.kill_core();
+    let call = device.start_open(OTHER_TAB, Some(SERVER), &marked());
+    assert_eq!(device.code(call), ErrorCode::DoctypeMismatch);
+    let call = device.start_open(TAB, Some(SERVER), &todos());
+    assert_eq!(device.opened(call).pending, 1);
     assert_eq!(device.query("select count(*) from badge"), [[integer(1)]]);
 }
 

@@ -164,16 +164,16 @@ pub fn schema_of(doctype: &Doctype, view: View) -> Result<Vec<Vec<Value>>, Docty
     }
 }
 
-/// Whether what `reader` reads has seen more migrations than the `known_count` that are known, and
-/// others than this doctype's, as far as its schema tells: not where it has seen more than this one
-/// has too. `scratch` is as for [`check`].
+/// Whether what `reader` reads has seen more migrations than this doctype shares with the one that
+/// is known, and others than its own, as far as a schema tells. Of more than it has they are others
+/// only if they are those of the known one, which parts from it. `scratch` is as for [`check`].
 ///
 /// # Errors
 ///
 /// [`DoctypeError`] if the migrations do not run.
-pub fn is_of_another(
+pub(crate) fn is_of_another(
     doctype: &Doctype,
-    known_count: usize,
+    known: &Doctype,
     reader: &mut Reader,
     scratch: View,
 ) -> Result<Run<bool>, DoctypeError> {
@@ -182,13 +182,17 @@ pub fn is_of_another(
         Run::Fault(pgid) => return Ok(Run::Fault(pgid)),
         Run::Failed(failure) => return Ok(Run::Failed(failure)),
     };
-    let begun = doctype.migrations.get(..version);
-    let Some(migrations) = begun.filter(|_| version > known_count) else {
+    let both = doctype.migrations.iter().zip(&known.migrations);
+    if version <= both.take_while(|(own, known)| own == known).count() {
         return Ok(Run::Done(false));
-    };
-    let begun = Doctype { migrations: migrations.to_vec(), ..doctype.clone() };
-    let expected = schema_of(&begun, scratch)?;
-    Ok(program::schema(reader).map(|schema| schema != expected))
+    }
+    let is_begun = |it: &&Doctype| version <= it.migrations.len();
+    let mut either = [doctype].into_iter().chain(doctype.parts_from(known).then_some(known));
+    let Some(begun) = either.find(is_begun) else { return Ok(Run::Done(false)) };
+    let migrations = begun.migrations[..version].to_vec();
+    let expected = schema_of(&Doctype { migrations, ..begun.clone() }, scratch)?;
+    let is_own = begun == doctype;
+    Ok(program::schema(reader).map(|schema| (schema == expected) != is_own))
 }
 
 fn check_in(transaction: &Transaction<'_>, doctype: &Doctype) -> Result<(), DoctypeError> {

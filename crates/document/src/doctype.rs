@@ -117,6 +117,12 @@ impl Doctype {
         self.name == older.name && self.migrations.starts_with(&older.migrations)
     }
 
+    /// Whether no document can be used by both: neither succeeds the other.
+    #[must_use]
+    pub fn parts_from(&self, other: &Self) -> bool {
+        !self.succeeds(other) && !other.succeeds(self)
+    }
+
     /// The mutation of that name.
     #[must_use]
     pub fn mutation(&self, name: &str) -> Option<&MutationDefinition> {

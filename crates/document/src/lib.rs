@@ -42,7 +42,7 @@ mod warm_up;
 pub use arriving::ArrivingEntry;
 pub use authority::{Applied, AppliedLocally, Authority};
 pub use chain::{EntryHasher, chain_after, chain_of, hash_of, hash_part};
-pub use check::{DoctypeError, FoundRight, check, is_of_another, schema_of};
+pub use check::{DoctypeError, FoundRight, check, schema_of};
 pub use doctype::{ArgumentError, Doctype, DoctypeHash, MutationDefinition, Param, ParamKind};
 pub use mutation::{Mutation, Verdict};
 pub use page_links::{FreeWalk, Malformed, PageLinks};

@@ -19,6 +19,7 @@ use own_layers::OwnLayers;
 use rebase::{Rebase, RebaseStep};
 
 use crate::pending::{Called, Pending};
+use crate::check::{self, DoctypeError};
 use crate::program::{self, done};
 use crate::public_life::{public_entry, public_lives};
 use crate::{Doctype, DoctypeHash, Mutation, Verdict, chain_after};
@@ -333,15 +334,15 @@ impl Replica {
         self.undecided.iter().any(|undecided| undecided.mutation.doctype == doctype)
     }
 
-    /// Whether a doctype has migrations that the newest one lacks.
+    /// Whether a doctype has migrations that the newest one lacks: more than that, or others.
     #[must_use]
     pub fn is_behind(&self, doctype: &Doctype) -> bool {
-        let newest = &self.doctypes[&self.newest];
-        doctype.succeeds(newest) && doctype.migrations.len() > newest.migrations.len()
+        !self.doctypes[&self.newest].succeeds(doctype)
     }
 
-    /// A doctype that mutations will name. If it succeeds the newest one, the document is migrated
-    /// here by the next steps.
+    /// A doctype that mutations will name. If the newest one is [behind](Self::is_behind) it, it is
+    /// the newest from now on, and the document is migrated here by the next steps. Whether one that
+    /// has other migrations may take that one's place is for the caller to know.
     pub fn learn(&mut self, doctype: Doctype) {
         let known = self.doctypes.iter().find(|(_, known)| **known == doctype);
         let hash = known.map_or_else(|| doctype.hash(), |(hash, _)| *hash);
@@ -369,8 +370,25 @@ impl Replica {
     /// If that is not known.
     pub fn unlearn(&mut self, newest: DoctypeHash) {
         assert!(self.doctypes.contains_key(&newest), "BUG: a doctype that was never learned");
-        (self.newest, self.stale, self.built) = (newest, true, false);
+        (self.newest, self.built_for) = (newest, newest);
+        (self.stale, self.built) = (true, false);
         self.abandon_rebase();
+    }
+
+    /// Whether the authority has migrated the document by others than this doctype's migrations, as
+    /// far as that can be told where `known` is what was known of it. A fault is of a page under the
+    /// layers, of a [fork](View::fork) of the view.
+    ///
+    /// # Errors
+    ///
+    /// [`DoctypeError`] if the doctype's migrations do not run on `scratch`.
+    pub fn is_of_another(
+        &self,
+        doctype: &Doctype,
+        known: &Doctype,
+        scratch: View,
+    ) -> Result<Run<bool>, DoctypeError> {
+        check::is_of_another(doctype, known, &mut Reader::new(&self.view.fork()), scratch)
     }
 
     /// Why readers do not see the document at this doctype's version, if a migration to that or

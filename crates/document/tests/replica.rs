@@ -358,6 +358,19 @@ fn a_client_ahead_runs_the_migration_itself_until_the_authority_has() {
     });
 }
 
+/// Goal: what is forgotten comes back with no rebase. Method: one is given up behind that.
+#[test]
+fn a_doctype_that_was_unlearnt_is_not_the_newest_again() {
+    with_items(|doctype, _, mut device, _| {
+        device.replica.learn(items_with_tags());
+        device.settle();
+        device.replica.unlearn(doctype.hash());
+        device.replica.give_up();
+        assert_eq!(device.replica.newest(), doctype.hash());
+        assert!(device.replica.is_behind(&items_with_tags()));
+    });
+}
+
 #[test]
 fn undecided_mutations_of_the_older_doctype_run_by_it_after_a_successor_came() {
     with_items(|doctype, mut server, mut device, mut other| {

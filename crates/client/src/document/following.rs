@@ -432,7 +432,7 @@ impl Document {
     /// once nobody has it open by that one, it is asked by those before.
     pub(super) fn forget_refused_doctype(&mut self) {
         let Some(refused) = self.following.refused_doctype else { return };
-        if self.is_wanted(refused, &self.queue) {
+        if self.open().is_some_and(|open| self.is_needed(refused, open)) {
             return;
         }
         if self.open_mut().is_some_and(|open| open.forget_newest(refused)) {

@@ -320,7 +320,7 @@ impl Open {
     }
 
     /// Keeps the doctypes that are needed in the record, no more: the newest, those of frames and
-    /// handles. Says whether that changed it.
+    /// handles. A newest one that parts from this is not. Says whether that changed it.
     pub fn record_doctype(&mut self, doctype: &Doctype, held: &[DoctypeHash]) -> bool {
         let record = &mut self.record;
         let hashes = |record: &Record| -> Vec<_> {
@@ -330,7 +330,7 @@ impl Open {
         let hash = record.hash_of(doctype).unwrap_or_else(|| doctype.hash());
         let before = hashes(record);
         let newest = record.doctype(record.newest).expect("BUG: a record without its doctype");
-        if doctype.succeeds(newest) {
+        if doctype.succeeds(newest) || doctype.parts_from(newest) {
             record.newest = hash;
         }
         if record.doctype(hash).is_none() {
@@ -347,12 +347,12 @@ impl Open {
         hashes(record) != before
     }
 
-    /// Forgets the newest doctype, if it is this one, no undecided frame names it, and there is
-    /// another. Says whether it has.
+    /// Forgets the newest doctype, which nobody needs, if it is this one and there is another. Says
+    /// whether it has.
     pub fn forget_newest(&mut self, doctype: DoctypeHash) -> bool {
         let Role::Synced(synced) = &mut self.role else { return false };
         let record = &mut self.record;
-        if record.newest != doctype || synced.replica.has_undecided_of(doctype) {
+        if record.newest != doctype {
             return false;
         }
         let others = record.doctypes.iter().filter(|known| known.hash != doctype);

@@ -1,6 +1,6 @@
 //! Opening a document: making it, and bringing it to a doctype.
 
-use tidelog_document::{Doctype, DoctypeHash, Replica, check, is_of_another};
+use tidelog_document::{Doctype, DoctypeHash, Replica, check};
 use tidelog_sqlite::{Run, View};
 use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{ErrorCode, Lineage, Lsn};
@@ -35,18 +35,13 @@ impl Document {
         }
         match &self.state {
             State::Open(open) => {
-                let record = &open.record;
-                let newest = record.doctype(record.newest).expect("BUG: no newest doctype");
-                // Read anew, it may have forgotten some that tabs hold it by.
-                let held = self.handles.values().map(|handle| &handle.doctype);
-                let parts = |known: &&Doctype| !doctype.succeeds(known) && !known.succeeds(doctype);
-                if let Some(known) = [newest].into_iter().chain(held).find(parts) {
+                if let Some(known) = self.needed_that_parts_from(doctype, open) {
                     let failure =
                         CallFailure::doctype_mismatch(&describe(known), &describe(doctype));
                     return Ran::Failed(failure);
                 }
                 if recorded.is_none() {
-                    match self.compare_with_the_servers(doctype) {
+                    match compare_with_the_servers(doctype, open) {
                         Ran::Done => {}
                         ran => return ran,
                     }
@@ -109,29 +104,27 @@ impl Document {
         Ran::Done
     }
 
-    /// Refuses a doctype that nobody has opened the document by here, and that it is not of: the
-    /// server may have migrated it by one that this device has never heard of.
-    ///
-    /// Until layers are built, those of a doctype that nobody wants any more may be shown. Whoever
-    /// opens the document waits for them, and is compared then.
-    fn compare_with_the_servers(&mut self, doctype: &Doctype) -> Ran {
-        let State::Open(open) = &mut self.state else { return Ran::Done };
-        let Role::Synced(synced) = &mut open.role else { return Ran::Done };
-        if !synced.replica.is_built() {
-            return Ran::Done;
-        }
-        let newest = open.record.doctype(open.record.newest).expect("BUG: no newest doctype");
-        let (reader, scratch) = (synced.replica.reader(), View::new(usize::MAX, 0));
-        match is_of_another(doctype, newest.migrations.len(), reader, scratch) {
-            Ok(Run::Done(false)) => Ran::Done,
-            Ok(Run::Fault(pgid)) => Ran::Fault(pgid),
-            Ok(Run::Failed(failure)) => Ran::Failed(CallFailure::of_query(&failure)),
-            Ok(Run::Done(true)) => {
-                reached(Probe::ServersDoctypeOther);
-                let theirs = format!("{} as its server has migrated it", newest.name);
-                Ran::Failed(CallFailure::doctype_mismatch(&theirs, &describe(doctype)))
+    /// A doctype that somebody needs, of which this one is neither an older nor a newer release.
+    fn needed_that_parts_from<'a>(
+        &'a self,
+        doctype: &Doctype,
+        open: &'a Open,
+    ) -> Option<&'a Doctype> {
+        let recorded = open.record.doctypes.iter();
+        let needed = recorded.filter(|known| self.is_needed(known.hash, open));
+        // Read anew, it may have forgotten some that tabs hold it by.
+        let held = self.handles.values().map(|handle| &handle.doctype);
+        needed.map(|known| &known.doctype).chain(held).find(|known| doctype.parts_from(known))
+    }
+
+    /// Whether the document cannot go on without this doctype: its pages are migrated to it here, or
+    /// somebody has it open by that, or is to open it, or has issued what waits for its verdict.
+    pub(super) fn is_needed(&self, doctype: DoctypeHash, open: &Open) -> bool {
+        match &open.role {
+            Role::Local(_) => doctype == open.record.newest,
+            Role::Synced(synced) => {
+                self.is_wanted(doctype, &self.queue) || synced.replica.has_undecided_of(doctype)
             }
-            Err(error) => Ran::Failed(CallFailure::of_doctype(&error)),
         }
     }
 
@@ -296,6 +289,25 @@ impl Document {
                 synced.replica.forget_staged();
             }
         }
+    }
+}
+
+/// Refuses a doctype that nobody has opened the document by here, and that it is not of: the server
+/// may have migrated it by one that this device has never heard of.
+fn compare_with_the_servers(doctype: &Doctype, open: &Open) -> Ran {
+    let Role::Synced(synced) = &open.role else { return Ran::Done };
+    let replica = &synced.replica;
+    let newest = open.record.doctype(open.record.newest).expect("BUG: no newest doctype");
+    match replica.is_of_another(doctype, newest, View::new(usize::MAX, 0)) {
+        Ok(Run::Done(false)) => Ran::Done,
+        Ok(Run::Fault(pgid)) => Ran::Needs(replica.view().fork().to_fetch(pgid, 0)),
+        Ok(Run::Failed(failure)) => Ran::Failed(CallFailure::of_query(&failure)),
+        Ok(Run::Done(true)) => {
+            reached(Probe::ServersDoctypeOther);
+            let theirs = format!("{} as its server has migrated it", newest.name);
+            Ran::Failed(CallFailure::doctype_mismatch(&theirs, &describe(doctype)))
+        }
+        Err(error) => Ran::Failed(CallFailure::of_doctype(&error)),
     }
 }
 
