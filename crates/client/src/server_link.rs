@@ -274,7 +274,8 @@ impl ServerLink {
     }
 
     /// The socket is open: say who we are, or ask one of those for a token first who can give one.
-    /// Whoever gave none, or was silent, bars no other one.
+    /// Whoever gave none, or was silent, bars no other one; and who still owes an answer is asked
+    /// again only when nobody else is left.
     pub(crate) fn opened(&mut self, now_ms: u64, holders: &[TokenHolder], out: &mut Outbox) {
         self.heard_at_ms = now_ms;
         let is_good = |(_, since_ms): &(String, u64)| now_ms < since_ms + TOKEN_KEPT_MS;
@@ -282,12 +283,12 @@ impl ServerLink {
             return self.hello(now_ms, Some(token), out);
         }
         let asked = self.asked_for_token;
-        let is_next = |holder: &&TokenHolder| match self.has_no_token {
-            true => asked < Some(**holder),
-            false => asked == Some(**holder),
+        let is_next = |holder: &TokenHolder| match self.has_no_token {
+            true => asked < Some(*holder),
+            false => asked == Some(*holder),
         };
-        let holder = holders.iter().find(is_next).or(holders.first());
-        let Some((tab, handle)) = holder.copied() else {
+        let rank = |holder: &&TokenHolder| (self.has_asked(**holder), !is_next(holder));
+        let Some((tab, handle)) = holders.iter().min_by_key(rank).copied() else {
             return self.hello(now_ms, None, out);
         };
         self.asked_for_token = Some((tab, handle));

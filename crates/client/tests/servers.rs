@@ -663,6 +663,22 @@ fn a_tab_that_is_silent_when_it_is_asked_for_a_token_bars_no_other_one() {
     }
 }
 
+/// Goal: whoever opens a document is not told that there is no token while its own function was not
+/// called. Method: two tabs that were asked are silent; a third one comes.
+#[test]
+fn a_tab_that_was_never_asked_for_a_token_comes_before_those_that_are_silent() {
+    let mut core = with_tokens();
+    for asked in [vec![TAB, OTHER_TAB], vec![TAB, OTHER_TAB, TAB]] {
+        connect_again(&mut core);
+        assert_eq!(core.tokens_wanted, asked);
+    }
+    let newcomer = TabId(0);
+    core.ask_to_open(newcomer, Call(1), HANDLE, "list", Some(X));
+    core.pass(8_000);
+    connect_again(&mut core);
+    assert_eq!(core.tokens_wanted.last(), Some(&newcomer));
+}
+
 #[test]
 fn a_tab_that_gave_a_token_is_asked_again() {
     let mut core = with_tokens();

@@ -18,8 +18,8 @@ use tidelog_types::{
 use own_layers::OwnLayers;
 use rebase::{Rebase, RebaseStep};
 
-use crate::pending::{Called, Pending};
 use crate::check::{self, DoctypeError};
+use crate::pending::{Called, Pending};
 use crate::program::{self, done};
 use crate::public_life::{public_entry, public_lives};
 use crate::{Doctype, DoctypeHash, Mutation, Verdict, chain_after};

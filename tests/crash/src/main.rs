@@ -25,7 +25,8 @@ usage: tidelog-crash                         all scripts
 const SEEDS: Range<u64> = 0..15;
 const TURNS: usize = 5;
 /// A few images of each cut are enough to notice a planted fault.
-const HUNT: Hunt<'_> = Hunt { folder: "crash", package: "tidelog-crash", args: &["--few"] };
+const HUNT: Hunt<'_> =
+    Hunt { folder: "crash", package: "tidelog-crash", args: &["--few"], args_at: &[] };
 /// With fewer images a whole run has not shown what it is for.
 const IMAGES_MIN: u64 = 1_000_000;
 /// Images of a cut where only few are looked at.

@@ -15,7 +15,7 @@ pub mod switches;
 use std::collections::{BTreeMap, VecDeque};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitStatus};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -40,6 +40,8 @@ pub struct Hunt<'a> {
     /// What the program is asked to do: to look until something fails, and then to print a line
     /// with `FAILED: ` in it.
     pub args: &'a [&'a str],
+    /// The same for [where a fault was noticed](Fault::noticed_at) alone, which comes behind.
+    pub args_at: &'a [&'a str],
 }
 
 /// A change that breaks the product.
@@ -52,6 +54,9 @@ pub struct Fault {
     pub from: String,
     /// What stands there instead.
     pub to: String,
+    /// Where it was noticed, if that takes long to find: looked at before all else.
+    #[serde(default)]
+    pub noticed_at: Option<String>,
 }
 
 /// The faults of all hunts, by their names: `FOLDER/FILE`. They are in one copy, so that all hunts
@@ -79,7 +84,7 @@ impl Hunt<'_> {
         let next = || queue.lock().expect("BUG: a thread panicked").pop_front();
         let look = || {
             while let Some(name) = next() {
-                match self.look_for(name, &copied) {
+                match self.look_for(name, faults.get(name), &copied) {
                     Ok(noticed) => println!("{name}: {noticed}"),
                     Err(error) => {
                         failed.fetch_add(1, Ordering::Relaxed);
@@ -110,23 +115,32 @@ impl Hunt<'_> {
     /// # Errors
     ///
     /// If it is not, or cannot be planted any more; or if something fails without a fault.
-    fn look_for(&self, name: &str, copied: &Copied) -> Result<String> {
+    fn look_for(&self, name: &str, fault: Option<&Fault>, copied: &Copied) -> Result<String> {
         if let Some(why) = copied.outdated.get(name) {
             bail!("{why}: adapt the fault");
         }
-        let Hunt { package, args, .. } = self;
-        let output = Command::new(&copied.program).args(*args).env(VARIABLE, name).output()?;
-        let text = String::from_utf8_lossy(&output.stdout);
-        match text.lines().find(|line| line.contains(" FAILED: ")) {
-            None if name == NO_FAULT && output.status.success() => Ok("nothing fails".to_owned()),
+        let Hunt { package, args, args_at, .. } = self;
+        let look = |args: &[&str]| -> Result<(ExitStatus, String)> {
+            let output = Command::new(&copied.program).args(args).env(VARIABLE, name).output()?;
+            Ok((output.status, String::from_utf8_lossy(&output.stdout).into_owned()))
+        };
+        let is_failure = |line: &str| line.contains(" FAILED: ");
+        let noticed_at = fault.and_then(|fault| fault.noticed_at.as_deref());
+        let there = noticed_at.map(|place| look(&[*args_at, &[place]].concat())).transpose()?;
+        let (status, text) = match there.filter(|(_, text)| text.lines().any(is_failure)) {
+            Some(there) => there,
+            None => look(args)?,
+        };
+        match text.lines().find(|line| is_failure(line)) {
+            None if name == NO_FAULT && status.success() => Ok("nothing fails".to_owned()),
             Some(line) if name == NO_FAULT => bail!("{line}"),
             Some(line) => Ok(format!(
                 "{}\n    {}",
                 line.chars().take(150).collect::<String>(),
                 text.lines().last().unwrap_or_default()
             )),
-            None if output.status.success() => bail!("{package} {args:?} did not notice it"),
-            None => bail!("{package} ended with {} and no word", output.status),
+            None if status.success() => bail!("{package} {args:?} did not notice it"),
+            None => bail!("{package} ended with {status} and no word"),
         }
     }
 }

@@ -52,7 +52,7 @@ impl<'a> Source<'a> {
     ///
     /// If its lines are not there exactly once, or not in a function.
     pub fn plant(&mut self, name: &str, fault: &Fault) -> Result<()> {
-        let Fault { file, from, to } = fault;
+        let Fault { file, from, to, .. } = fault;
         let found = self.text.matches(from.as_str()).count();
         ensure!(found == 1, "{file} has its lines {found} times");
         let (before, _) = self.text.split_once(from.as_str()).expect("BUG: they were found");
@@ -199,7 +199,8 @@ impl Log {
         let mut source = Source::new(file, text);
         for (index, (from, to)) in changes.iter().enumerate() {
             let [file, from, to] = [file, from, to].map(str::to_owned);
-            source.plant(&format!("hunt/{index}"), &Fault { file, from, to })?;
+            let fault = Fault { file, from, to, noticed_at: None };
+            source.plant(&format!("hunt/{index}"), &fault)?;
         }
         Ok(source.woven())
     }

@@ -27,7 +27,8 @@ usage: tidelog-sim --seed N [--verbose]           one world, and its trace hash
 const HUNT: Hunt<'_> = Hunt {
     folder: "sim",
     package: "tidelog-sim",
-    args: &["--seeds", "0..2500", "--until-failure"],
+    args: &["--seeds", "0..1990", "--until-failure"],
+    args_at: &["--seed"],
 };
 
 fn main() -> anyhow::Result<ExitCode> {

@@ -27,7 +27,7 @@ pub(super) struct RejectionsDoor {
     mutations: BTreeMap<(TabId, Call), (CallId, String)>,
     /// What each listener was told since it listens.
     told: BTreeMap<Holder, BTreeSet<CallId>>,
-    /// For which a listener has returned.
+    /// For which a listener has returned, to this core or as the disk knows.
     handled: BTreeSet<CallId>,
     /// Of each document the rejections that are known, with the listeners that were not told.
     untold: BTreeMap<String, BTreeMap<CallId, BTreeSet<Holder>>>,
@@ -137,7 +137,10 @@ impl RejectionsDoor {
     /// The disk has this record of a document.
     pub(super) fn is_opened(&mut self, document: &str, kept: Option<&KeptRejections>) {
         self.is_read_anew(document);
-        kept.into_iter().for_each(|kept| self.has_open(document, kept));
+        let Some(kept) = kept else { return };
+        let all = kept.calls.iter().zip(&kept.kept);
+        self.handled.extend(all.filter(|(_, (.., is_handled))| *is_handled).map(|(call, _)| *call));
+        self.has_open(document, kept);
     }
 
     /// Nothing is written down of a document for now.

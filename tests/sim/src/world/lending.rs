@@ -197,10 +197,13 @@ impl World {
     }
 
     /// A core welcomes a tab, and wants its page server to have a way to it. Of a tab that it has
-    /// welcomed before it takes leave first.
+    /// welcomed before it takes leave first, unless that was for a newer port, which was faster.
     pub(super) fn welcome(&mut self, device: usize, tab: TabId, core: u32) {
-        self.tab_is_gone(device, tab);
         let port = port_of(tab, core);
+        if self.devices[device].lending.known.get(&tab).is_some_and(|known| *known > port) {
+            return;
+        }
+        self.tab_is_gone(device, tab);
         self.devices[device].lending.known.insert(tab, port);
         let input = ToTab::Welcome { core, lock: String::new() };
         self.carry(Wire::CoreToTab(device, port), 3, Event::ToTab { device, tab, input });
