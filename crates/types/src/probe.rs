@@ -52,6 +52,10 @@ probes! {
     DocumentMadeAgain,
     /// A doctype is not what the server has migrated a document by.
     ServersDoctypeOther,
+    /// A doctype that its server refuses is forgotten, since nobody needs it.
+    RefusedDoctypeForgotten,
+    /// A doctype that nobody needs is forgotten for one that parts from it.
+    DoctypeGaveWay,
     /// What is not durable is handed to the next page server.
     HandedOverAgain,
     /// The next page server is asked for what the one before has not answered.

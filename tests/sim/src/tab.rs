@@ -677,6 +677,12 @@ impl Tab {
         status.is_some_and(|(_, it)| it.connection == Connection::Online && it.pending > 0)
     }
 
+    /// Whether nothing of a document waited for its server when its core said last how it stands.
+    pub(crate) fn has_nothing_to_send(&self, doc: Doc) -> bool {
+        let status = self.held.get(&doc).and_then(|handle| self.statuses.get(handle));
+        status.is_none_or(|(_, it)| it.pending == 0)
+    }
+
     /// Whether all of a document was decided, and told to a tab that hears of it, when its core
     /// said last how it stands.
     pub(crate) fn is_in_step(&self, doc: Doc) -> bool {

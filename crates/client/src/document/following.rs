@@ -436,6 +436,7 @@ impl Document {
             return;
         }
         if self.open_mut().is_some_and(|open| open.forget_newest(refused)) {
+            reached(Probe::RefusedDoctypeForgotten);
             self.append_record();
             self.forget_refusal();
             self.following.retry_at_ms = 0;

@@ -8,6 +8,7 @@ use tidelog_document::{
 use tidelog_pages::OpenedDocument;
 use tidelog_sqlite::{Reader, Run, View};
 use tidelog_sync::{Sender, codec};
+use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{
     CallId, DocumentKey, EntryId, ErrorCode, JournalId, Life, Lineage, Lsn, Outcome, Pgid, Position,
 };
@@ -330,7 +331,11 @@ impl Open {
         let hash = record.hash_of(doctype).unwrap_or_else(|| doctype.hash());
         let before = hashes(record);
         let newest = record.doctype(record.newest).expect("BUG: a record without its doctype");
-        if doctype.succeeds(newest) || doctype.parts_from(newest) {
+        let parts = doctype.parts_from(newest);
+        if parts {
+            reached(Probe::DoctypeGaveWay);
+        }
+        if parts || doctype.succeeds(newest) {
             record.newest = hash;
         }
         if record.doctype(hash).is_none() {

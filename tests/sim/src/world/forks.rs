@@ -28,15 +28,18 @@ struct Lost {
     device: usize,
     doc: Doc,
     release: Release,
+    /// That of the server.
+    theirs: Release,
 }
 
 impl World {
-    /// Two devices get a release each, and write by it and by the older one, online or not.
+    /// Two devices get a release each, and write by it and by the older one, online or not; or the
+    /// second one only looks.
     pub(super) fn fork_releases(&mut self) -> Result<(), String> {
         let one = self.rng.index(self.devices.len());
         let other = (one + 1) % self.devices.len();
         self.pass(OPEN_MS)?;
-        let away = self.rng.once_in(2);
+        let (away, looks) = (self.rng.once_in(2), self.rng.once_in(2));
         if away {
             self.cut_device_off(other);
         }
@@ -46,7 +49,9 @@ impl World {
             self.open_tab_of(device, release);
             let ms = self.rng.below(OPEN_MS);
             self.pass(ms)?;
-            self.write_by_all(device);
+            if device == one || !looks {
+                self.write_by_all(device);
+            }
         }
         self.pass(DONE_MS)?;
         for (device, release) in [(one, Release::Fork), (other, Release::Second)] {
@@ -63,7 +68,10 @@ impl World {
             self.cut_off.remove(&other);
         }
         self.pass(BACK_MS)?;
-        [one, other].into_iter().for_each(|device| self.write_by_all(device));
+        self.write_by_all(one);
+        if !looks {
+            self.write_by_all(other);
+        }
         self.pass(BACK_MS)
     }
 
@@ -158,15 +166,14 @@ impl World {
             for doc in self.docs.of(device) {
                 let Some(host) = self.host_of(doc) else { continue };
                 let there = self.names_on(&self.hosts[host].disk, doc)?;
-                let there = there.and_then(|there| there.release);
-                let is_other = there.is_some_and(|there| !there.goes_with(release));
+                let Some(theirs) = there.and_then(|there| there.release) else { continue };
                 let mut tabs = self.devices[device].tabs.values();
                 let has_it = tabs.any(|tab| {
                     let holds = tab.release == release && tab.held.contains_key(&doc);
                     holds || tab.is_mismatched(doc)
                 });
-                if is_other && has_it {
-                    lost.push(Lost { device, doc, release });
+                if !theirs.goes_with(release) && has_it {
+                    lost.push(Lost { device, doc, release, theirs });
                 }
             }
         }
@@ -175,7 +182,7 @@ impl World {
 
     /// Whoever holds such a copy by that release is told so. Tabs of others are too as long as it
     /// is the newest that the copy was opened by.
-    fn must_be_told(&mut self, Lost { device, doc, release }: Lost) -> Result<(), String> {
+    fn must_be_told(&mut self, Lost { device, doc, release, .. }: Lost) -> Result<(), String> {
         let until_ms = self.now_ms + TOLD_MS;
         let is_told = |world: &Self| {
             let mut tabs = world.devices[device].tabs.values();
@@ -248,8 +255,12 @@ impl World {
         self.pass(CALL_SETTLES_MS)
     }
 
-    /// Its app is mended: the release is gone, and so is the copy.
-    fn let_go_of(&mut self, Lost { device, doc, release }: Lost) -> Result<(), String> {
+    /// Its app is mended: the release is gone, and so is the copy, unless nothing waits in that.
+    fn let_go_of(&mut self, lost: Lost) -> Result<(), String> {
+        let Lost { device, doc, release, .. } = lost;
+        if self.devices[device].tabs.values().all(|tab| tab.has_nothing_to_send(doc)) {
+            return self.go_on_with(lost);
+        }
         self.note(&format!("device {device}: begins {doc:?} anew"));
         let Some(tab) = self.close_tabs_of(device, release) else { return Ok(()) };
         // Nothing is deleted before the core is lent a page server.
@@ -268,5 +279,29 @@ impl World {
             }
         }
         Err(format!("device {device} does not get rid of its copy of {doc:?}"))
+    }
+
+    /// The same copy goes on by the release of the server.
+    fn go_on_with(&mut self, Lost { device, doc, release, theirs }: Lost) -> Result<(), String> {
+        self.note(&format!("device {device}: goes on with {doc:?}"));
+        if !self.rng.once_in(4) {
+            // The next one knows nothing of the refusal.
+            let page_server_lives = self.rng.once_in(2);
+            self.kill_core(device, page_server_lives);
+        }
+        self.open_tab_of(device, theirs);
+        self.close_tabs_of(device, release);
+        let until_ms = self.now_ms + TOLD_MS + ASKED_AGAIN_MS;
+        let goes_on = |world: &Self| {
+            let mut tabs = world.devices[device].tabs.values();
+            tabs.any(|tab| tab.release == theirs && tab.is_in_step(doc))
+        };
+        while !goes_on(self) {
+            if self.now_ms >= until_ms {
+                return Err(format!("device {device} does not go on with {doc:?} by {theirs:?}"));
+            }
+            self.pass(DONE_MS)?;
+        }
+        Ok(())
     }
 }
