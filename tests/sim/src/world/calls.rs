@@ -254,26 +254,38 @@ impl World {
         self.send_to_core(device, tab, vec![open]);
     }
 
-    /// All tabs let go of a document, and one deletes the device's copy.
+    /// All tabs let go of a document, and one deletes the device's copy. That one may be heard
+    /// before the others: the copy stays then.
     pub(super) fn destroy(&mut self, device: usize, tab: TabId, doc: Doc, force: bool) {
+        self.close_in_all(device, doc);
         let now_ms = self.now_ms;
         let docs = self.docs.clone();
-        let tabs: Vec<TabId> = self.devices[device].tabs.keys().copied().collect();
-        let mut all = Vec::new();
-        for other in tabs {
-            if let Some(messages) = self.tab(device, other).close(doc, now_ms) {
-                all.push((other, messages));
-            }
-        }
-        for (other, messages) in all {
-            self.send_to_core(device, other, messages);
-        }
         // From when it is asked until it is said, what is not decided may go or stay.
         let mut others = self.devices[device].tabs.values();
         let is_alone = !others.any(|tab| tab.deletes(&docs.spec(doc).key));
         let destroy = self.tab(device, tab).destroy(&docs, doc, force, now_ms);
         self.judge.may_drop(doc, device, self.host_of(doc).is_none(), is_alone);
         self.send_to_core(device, tab, vec![destroy]);
+    }
+
+    /// All tabs let go of a document, and are heard: who deletes it then is not heard before them.
+    pub(super) fn let_all_close(&mut self, device: usize, doc: Doc) -> Result<(), String> {
+        self.close_in_all(device, doc);
+        self.pass(CALL_SETTLES_MS)
+    }
+
+    fn close_in_all(&mut self, device: usize, doc: Doc) {
+        let now_ms = self.now_ms;
+        let tabs: Vec<TabId> = self.devices[device].tabs.keys().copied().collect();
+        let mut all = Vec::new();
+        for tab in tabs {
+            if let Some(messages) = self.tab(device, tab).close(doc, now_ms) {
+                all.push((tab, messages));
+            }
+        }
+        for (tab, messages) in all {
+            self.send_to_core(device, tab, messages);
+        }
     }
 
     pub(super) fn destroyed(&mut self, device: usize, document: &DocumentKey) {

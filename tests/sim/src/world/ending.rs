@@ -178,12 +178,16 @@ impl World {
                 if self.host_of(doc) != Some(host) {
                     continue;
                 }
-                for _ in 0..DELETIONS_MAX {
+                for nth in 0..DELETIONS_MAX {
                     if self.is_on_server(host, doc)? {
                         break;
                     }
                     let devices = self.devices_of(doc);
                     let device = self.rng.pick(&devices).expect("BUG: a document of nobody");
+                    if nth > 0 {
+                        // A tab that closed it may have been heard too late.
+                        self.let_all_close(device, doc)?;
+                    }
                     let tab = self.any_tab(device)?;
                     self.note(&format!("device {device}: begins {doc:?} anew"));
                     self.destroy(device, tab, doc, true);
