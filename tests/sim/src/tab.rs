@@ -697,14 +697,17 @@ impl Tab {
         status.is_none_or(|(_, status)| status.away)
     }
 
-    /// Whether the disk had no room for what a server has sent, when its core said last how a
-    /// document stands: that is written again by itself, after a pause.
+    /// Whether the store had no room for what a server has sent, when its core said last how a
+    /// document stands: that is written again by itself, or asked for anew, after a pause.
     pub(crate) fn lacks_room(&self) -> bool {
         let mut statuses = self.held.values().filter_map(|handle| self.statuses.get(handle));
         statuses.any(|(_, it)| {
             let [kept, seen] = it.storage_lsns;
-            let failure = it.error.as_ref();
-            kept < seen && failure.is_some_and(|it| it.code == ErrorCode::StorageFull)
+            it.error.as_ref().is_some_and(|failure| match failure.code {
+                ErrorCode::StorageFull => kept < seen,
+                ErrorCode::Storage => failure.remedy == Remedy::Retry,
+                _ => false,
+            })
         })
     }
 
