@@ -49,6 +49,8 @@ pub(crate) struct Device {
     /// Local documents that somebody wanted to hand to a server, and those that were.
     pub(crate) offered: BTreeSet<Doc>,
     pub(crate) moved: BTreeSet<Doc>,
+    /// Documents whose copy here was said to be deleted, since that was asked for last.
+    pub(crate) deleted: BTreeSet<Doc>,
     /// The life in which the data were cleared under the core, if they were.
     pub(crate) cleared_in_life: Option<u64>,
     /// The life in which the core had lost its data.
@@ -169,6 +171,7 @@ impl Device {
             trouble_ms: 0,
             offered: BTreeSet::new(),
             moved: BTreeSet::new(),
+            deleted: BTreeSet::new(),
             parted: BTreeSet::new(),
             cleared_in_life: None,
             lost_in_life: 0,

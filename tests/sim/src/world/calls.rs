@@ -265,6 +265,7 @@ impl World {
         let is_alone = !others.any(|tab| tab.deletes(&docs.spec(doc).key));
         let destroy = self.tab(device, tab).destroy(&docs, doc, force, now_ms);
         self.judge.may_drop(doc, device, self.host_of(doc).is_none(), is_alone);
+        self.devices[device].deleted.remove(&doc);
         self.send_to_core(device, tab, vec![destroy]);
     }
 
@@ -294,6 +295,7 @@ impl World {
         if let Some(doc) = doc {
             self.note(&format!("device {device}: {document} is deleted"));
             self.judge.dropped(doc, device, self.host_of(doc).is_none());
+            self.devices[device].deleted.insert(doc);
             let tabs = self.devices[device].tabs.values_mut();
             tabs.for_each(|tab| tab.is_owed_nothing_of(doc));
         }

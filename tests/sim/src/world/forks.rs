@@ -276,9 +276,11 @@ impl World {
             self.destroy(device, tab, doc, true);
             self.pass(ANEW_MS)?;
             self.open_all(device);
-            // A copy that is there still is refused once more.
             self.pass(ANEW_MS + ASKED_AGAIN_MS)?;
-            if !self.devices[device].tabs.values().any(|tab| tab.is_mismatched(doc)) {
+            // A copy that is there still is refused once more, but not while it lacks a token.
+            let here = &self.devices[device];
+            let is_refused = here.tabs.values().any(|tab| tab.is_mismatched(doc));
+            if here.deleted.contains(&doc) && !is_refused {
                 return Ok(());
             }
         }
