@@ -67,6 +67,12 @@ impl Client {
     /// A core with other settings than the usual ones.
     #[must_use]
     pub fn with_settings(seed: [u8; 32], settings: ClientSettings) -> Self {
+        Self::of_host(seed, settings, FoundRight::default())
+    }
+
+    /// One of the cores of a host, which looks at a doctype once for all of them.
+    #[must_use]
+    pub fn of_host(seed: [u8; 32], settings: ClientSettings, found_right: FoundRight) -> Self {
         let mut rng = Rng::new(seed);
         Self {
             settings,
@@ -78,7 +84,7 @@ impl Client {
             documents: SortedMap::new(),
             store: StoreLink::default(),
             servers: SortedMap::new(),
-            found_right: FoundRight::default(),
+            found_right,
             destroying: Vec::new(),
             last_socket: 0,
             device: (false, 0, 0),

@@ -38,6 +38,8 @@ pub(crate) struct Host {
     pub(crate) has_damaged_log: bool,
     /// Whether its clients say what no core does.
     pub(crate) serves_strangers: bool,
+    /// Which doctypes are right, found once for all its lives.
+    found_right: FoundRight,
     swarm: Swarm,
 }
 
@@ -166,6 +168,7 @@ impl Host {
             looks_at_ms: None,
             has_damaged_log: false,
             serves_strangers: false,
+            found_right: FoundRight::default(),
             swarm,
         }
     }
@@ -194,7 +197,7 @@ impl Host {
             owners_ever: 0,
             conns: BTreeMap::new(),
             inbox: VecDeque::new(),
-            found_right: FoundRight::default(),
+            found_right: self.found_right.clone(),
             ways: Arc::new(Ways { size_max: self.swarm.way_size_max, taken: Mutex::default() }),
             seed: Rng::new(rng.next()),
             rests: self.swarm.rooms_rest,

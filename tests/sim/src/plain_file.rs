@@ -26,7 +26,11 @@ mod imp {
 
     impl File {
         pub(super) fn new(bytes: &[u8]) -> Result<Self, String> {
-            let file = tempfile::NamedTempFile::new().map_err(|error| error.to_string())?;
+            // In memory where there is such a folder: no disk is needed for what is soon gone.
+            let folder = [Path::new("/dev/shm").to_owned(), std::env::temp_dir()];
+            let folder = folder.into_iter().find(|folder| folder.is_dir());
+            let file = tempfile::NamedTempFile::new_in(folder.unwrap_or_default())
+                .map_err(|error| error.to_string())?;
             std::fs::write(file.path(), bytes).map_err(|error| error.to_string())?;
             Ok(Self(file))
         }
