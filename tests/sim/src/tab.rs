@@ -660,6 +660,11 @@ impl Tab {
         })
     }
 
+    /// Whether a document could not be opened again, as its app was told.
+    pub(crate) fn is_shut(&self, doc: Doc) -> bool {
+        self.held.get(&doc).is_some_and(|handle| self.port.lost.contains_key(handle))
+    }
+
     /// Whether its core said last that a document is of a release that does not go with another one
     /// that its device has.
     pub(crate) fn is_mismatched(&self, doc: Doc) -> bool {

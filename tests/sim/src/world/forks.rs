@@ -248,7 +248,10 @@ impl World {
             self.pass(TOLD_MS)?;
         }
         let (must, now_ms) = (self.judge.kept(device, doc), self.now_ms);
-        if let Some(tab) = self.holders(device, doc).first().copied() {
+        // Whose release gave way, since nothing waited by it, is shown nothing any more.
+        let tabs = &self.devices[device].tabs;
+        let is_open = |tab: &TabId| !tabs[tab].is_shut(doc);
+        if let Some(tab) = self.holders(device, doc).into_iter().find(is_open) {
             let query = self.tab(device, tab).query(doc, must, now_ms);
             self.send_to_core(device, tab, vec![query]);
         }
@@ -295,7 +298,7 @@ impl World {
             let page_server_lives = self.rng.once_in(2);
             self.kill_core(device, page_server_lives);
         }
-        self.open_tab_of(device, theirs);
+        let beside = self.open_tab_of(device, theirs);
         self.close_tabs_of(device, release);
         let until_ms = self.now_ms + TOLD_MS + ASKED_AGAIN_MS;
         let goes_on = |world: &Self| {
@@ -307,6 +310,10 @@ impl World {
                 return Err(format!("device {device} does not go on with {doc:?} by {theirs:?}"));
             }
             self.pass(DONE_MS)?;
+        }
+        // What is local here may be of the other release for good.
+        if let Some(beside) = beside.filter(|tab| self.devices[device].tabs.contains_key(tab)) {
+            self.close_this_tab(device, beside);
         }
         Ok(())
     }
