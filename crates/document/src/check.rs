@@ -13,18 +13,34 @@ use crate::{Authority, Doctype, DoctypeHash, MutationDefinition};
 /// How many doctypes are remembered: as many as the apps of a busy server have at a time.
 const FOUND_RIGHT_MAX: usize = 64;
 
-/// The doctypes that were found right, and within which limits; the newest last. Whether one is
+/// The doctypes that were found right, and within which bounds; the newest last. Whether one is
 /// depends on nothing else, and every document of an app is of the same: a host has one for all,
 /// whose copies are the same.
 #[derive(Clone, Debug, Default)]
-pub struct FoundRight(Arc<Mutex<VecDeque<(DoctypeHash, Limits)>>>);
+pub struct FoundRight(Arc<Mutex<VecDeque<(DoctypeHash, Bounds)>>>);
+
+/// Those limits that a statement can meet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Bounds {
+    statement_steps: u64,
+    pages: [usize; 4],
+}
+
+impl Bounds {
+    fn of(limits: &Limits) -> Self {
+        let Limits { statement_steps_max, read_set_pages_max, .. } = *limits;
+        let Limits { mutation_pages_max, document_pages_max, verdict_pages_max, .. } = *limits;
+        let pages = [read_set_pages_max, mutation_pages_max, document_pages_max, verdict_pages_max];
+        Self { statement_steps: statement_steps_max, pages }
+    }
+}
 
 impl FoundRight {
-    fn has(&self, it: &(DoctypeHash, Limits)) -> bool {
+    fn has(&self, it: &(DoctypeHash, Bounds)) -> bool {
         self.lock().contains(it)
     }
 
-    fn note(&self, it: (DoctypeHash, Limits)) {
+    fn note(&self, it: (DoctypeHash, Bounds)) {
         let mut found_right = self.lock();
         found_right.push_back(it);
         if found_right.len() > FOUND_RIGHT_MAX {
@@ -32,7 +48,7 @@ impl FoundRight {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, VecDeque<(DoctypeHash, Limits)>> {
+    fn lock(&self) -> MutexGuard<'_, VecDeque<(DoctypeHash, Bounds)>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -114,7 +130,7 @@ impl Flaw {
 ///
 /// [`DoctypeError`] for the first that cannot work, or where this host could not find out.
 pub fn check(doctype: &Doctype, view: &View, found_right: &FoundRight) -> Result<(), DoctypeError> {
-    let it = (doctype.hash(), *view.limits());
+    let it = (doctype.hash(), Bounds::of(view.limits()));
     if !found_right.has(&it) {
         check_anew(doctype, view)?;
         found_right.note(it);

@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use tidelog_document::{Doctype, MutationDefinition, Param, ParamKind};
+use tidelog_document::{Doctype, FoundRight, MutationDefinition, Param, ParamKind};
 use tidelog_types::Value;
 
 /// What the app's releases know the documents by: both others succeed the first, and neither of
@@ -31,6 +31,15 @@ impl Release {
             Self::Fork => Some("badge"),
         }
     }
+}
+
+thread_local! {
+    static FOUND_RIGHT: FoundRight = FoundRight::default();
+}
+
+/// The releases that were found right on this thread: they are the same in all worlds.
+pub(crate) fn found_right() -> FoundRight {
+    FOUND_RIGHT.with(FoundRight::clone)
 }
 
 /// What tabs read, once and live: the names of all mutations that were applied, in their order, and

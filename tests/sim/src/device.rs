@@ -6,7 +6,6 @@ use tidelog_client::{
     Call, Client, ClientSettings, Notice, PageServerId, Request, SocketId, TabId, ToCore,
 };
 use tidelog_disk::{CrashDevice, CrashDisk, Disk as _, DiskFault, StoreFiles};
-use tidelog_document::FoundRight;
 use tidelog_pages::{
     AppendError, OwnerId, PageServer, Seed, StoreOptions, StoreReply, StoreRequest, Urgency,
 };
@@ -14,7 +13,7 @@ use tidelog_testing::store::door::Stand;
 use tidelog_types::limits::PAGE_SIZE;
 use tidelog_types::{DocumentKey, Life, Page, Pgid};
 
-use crate::app::Release;
+use crate::app::{self, Release};
 use crate::docs::Doc;
 use crate::doors::CoreDoor;
 use crate::doors::StoreDoor;
@@ -25,8 +24,6 @@ use crate::tab::Tab;
 use crate::world::{Lending, Worker};
 
 pub(crate) struct Device {
-    /// Which doctypes are right, found once for all in a world.
-    found_right: FoundRight,
     swarm: Swarm,
     pub(crate) disk: CrashDevice,
     /// Counts up whenever the core is started: what was sent to an earlier one is lost.
@@ -156,7 +153,7 @@ impl Lent {
 }
 
 impl Device {
-    pub(crate) fn new(swarm: &Swarm, found_right: &FoundRight, rng: &mut Rng) -> Self {
+    pub(crate) fn new(swarm: &Swarm, rng: &mut Rng) -> Self {
         let disk = CrashDevice::new();
         disk.hold_flushes(!swarm.flushes_at_once);
         Self {
@@ -187,7 +184,6 @@ impl Device {
             ends_once_lent: false,
             last_tab: 0,
             last_page_server: 0,
-            found_right: found_right.clone(),
             swarm: swarm.clone(),
         }
     }
@@ -204,7 +200,7 @@ impl Device {
         self.sockets.clear();
         let settings = ClientSettings { limits: self.swarm.limits, ..ClientSettings::default() };
         self.core_seed = self.next_core_seed.take().unwrap_or_else(|| rng.seed());
-        self.core = Some(Client::of_host(self.core_seed, settings, self.found_right.clone()));
+        self.core = Some(Client::of_host(self.core_seed, settings, app::found_right()));
     }
 
     /// A tab is told a list of messages: each with its bytes, and whether nobody asked for it. Says

@@ -16,6 +16,7 @@ use tidelog_sync::{Channel, CodedPage, FromRoom, FromServer, Refusal, ToRoom, To
 use tidelog_types::limits::{Limits, PAGE_SIZE};
 use tidelog_types::{DocumentKey, JournalId, Life, Page, Pgid};
 
+use crate::app;
 use crate::device::{crash, kill, open_store_if};
 use crate::doors::Names;
 use crate::doors::RoomDoor;
@@ -38,8 +39,6 @@ pub(crate) struct Host {
     pub(crate) has_damaged_log: bool,
     /// Whether its clients say what no core does.
     pub(crate) serves_strangers: bool,
-    /// Which doctypes are right, found once for all its lives.
-    found_right: FoundRight,
     swarm: Swarm,
 }
 
@@ -168,7 +167,6 @@ impl Host {
             looks_at_ms: None,
             has_damaged_log: false,
             serves_strangers: false,
-            found_right: FoundRight::default(),
             swarm,
         }
     }
@@ -197,7 +195,7 @@ impl Host {
             owners_ever: 0,
             conns: BTreeMap::new(),
             inbox: VecDeque::new(),
-            found_right: self.found_right.clone(),
+            found_right: app::found_right(),
             ways: Arc::new(Ways { size_max: self.swarm.way_size_max, taken: Mutex::default() }),
             seed: Rng::new(rng.next()),
             rests: self.swarm.rooms_rest,

@@ -22,7 +22,6 @@ use std::fmt::Write as _;
 
 use tidelog_client::{Client, Effect, FromCore, Input, Request, TabId, ToCore};
 use tidelog_disk::CrashDevice;
-use tidelog_document::FoundRight;
 use tidelog_tab::Input as ToTab;
 use tidelog_types::{Value, probe};
 
@@ -58,7 +57,6 @@ const START_MS: u64 = 1_700_000_000_000;
 /// Devices and servers.
 pub struct World {
     seed: u64,
-    found_right: FoundRight,
     swarm: Swarm,
     docs: Docs,
     rng: Rng,
@@ -192,7 +190,6 @@ impl World {
                 docs.keep(&draft, device, Some(usize::from(swarm.tokens)));
             }
         }
-        let found_right = FoundRight::default();
         let mut world = Self {
             seed,
             docs,
@@ -200,11 +197,8 @@ impl World {
             queue: BTreeMap::new(),
             last_event: 0,
             wires: BTreeMap::new(),
-            devices: (0..swarm.devices)
-                .map(|_| Device::new(&swarm, &found_right, &mut rng))
-                .collect(),
+            devices: (0..swarm.devices).map(|_| Device::new(&swarm, &mut rng)).collect(),
             hosts: (0..2).map(|_| Host::new(&swarm)).collect(),
-            found_right,
             conns: BTreeMap::new(),
             last_conn: 0,
             last_name: 0,

@@ -142,7 +142,7 @@ impl World {
         let clone = self.devices.len();
         self.note(&format!("device {device}: its store is cloned as device {clone}"));
         self.cut_power_of(device);
-        let mut other = Device::new(&self.swarm, &self.found_right, &mut self.rng);
+        let mut other = Device::new(&self.swarm, &mut self.rng);
         other.disk = kill(&self.devices[device].disk, &self.swarm);
         self.devices.push(other);
         if self.rotten.contains(&device) {

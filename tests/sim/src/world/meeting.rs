@@ -245,7 +245,7 @@ impl World {
         let stranger = self.devices.len();
         self.note(&format!("device {stranger}: has a document of a name that others use"));
         let namesake = self.docs.share_namesake(Doc(0), 1, stranger);
-        self.devices.push(Device::new(&self.swarm, &self.found_right, &mut self.rng));
+        self.devices.push(Device::new(&self.swarm, &mut self.rng));
         self.start_device(stranger)?;
         self.pass(OPEN_MS)?;
         if let Some(tab) = self.holders(device, Doc(0)).pop() {
