@@ -18,6 +18,8 @@ pub(crate) struct Record {
     pub(crate) doctypes: Vec<HashedDoctype>,
     /// The newest of them.
     pub(crate) newest: DoctypeHash,
+    /// Whether the server has said that it has that one.
+    pub(crate) is_taken: bool,
     /// Who wrote the journal that this device writes: its timeline, or the storage journal of a
     /// local document.
     pub(crate) lives: Lineage,
@@ -246,6 +248,7 @@ mod tests {
             client: ClientId([9; 16]),
             server: Some("wss://example.org".to_owned()),
             newest: doctype.hash(),
+            is_taken: true,
             doctypes: vec![HashedDoctype::new(doctype)],
             lives: Lineage::try_from(vec![(Life([5; 16]), Lsn::FIRST)]).expect("one life"),
             seeded: Some(Position {

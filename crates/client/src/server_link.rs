@@ -95,6 +95,8 @@ pub(crate) struct ServerLink {
     /// Who was asked since the server let us in last, and how often without an answer: a token may
     /// take longer than a connection lasts without one.
     owe_token: SortedMap<TokenHolder, u32>,
+    /// How often each was asked since the server let us in last.
+    asked: SortedMap<TokenHolder, u32>,
     /// A token for the next connection, and since when.
     kept_token: Option<(String, u64)>,
     next_channel: u32,
@@ -151,6 +153,7 @@ impl ServerLink {
             asked_for_token: None,
             has_no_token: false,
             owe_token: SortedMap::new(),
+            asked: SortedMap::new(),
             kept_token: None,
             next_channel: 1,
             channels: SortedMap::new(),
@@ -193,6 +196,7 @@ impl ServerLink {
             self.pause_ms = 0;
             self.given_up = 0;
             self.owe_token.clear();
+            self.asked.clear();
             self.kept_token = None;
             return was_open;
         }
@@ -274,8 +278,8 @@ impl ServerLink {
     }
 
     /// The socket is open: say who we are, or ask one of those for a token first who can give one.
-    /// Whoever gave none, or was silent, bars no other one; and who still owes an answer is asked
-    /// again only when nobody else is left.
+    /// Whoever gave none, or was silent, bars no other one, nor is asked again before all others were
+    /// asked as often.
     pub(crate) fn opened(&mut self, now_ms: u64, holders: &[TokenHolder], out: &mut Outbox) {
         self.heard_at_ms = now_ms;
         let is_good = |(_, since_ms): &(String, u64)| now_ms < since_ms + TOKEN_KEPT_MS;
@@ -287,12 +291,14 @@ impl ServerLink {
             true => asked < Some(*holder),
             false => asked == Some(*holder),
         };
-        let rank = |holder: &&TokenHolder| (self.has_asked(**holder), !is_next(holder));
+        let times = |holder: &TokenHolder| self.asked.get(holder).copied().unwrap_or(0);
+        let rank = |holder: &&TokenHolder| (times(holder), !is_next(holder));
         let Some((tab, handle)) = holders.iter().min_by_key(rank).copied() else {
             return self.hello(now_ms, None, out);
         };
         self.asked_for_token = Some((tab, handle));
         *self.owe_token.get_or_insert_with((tab, handle), || 0) += 1;
+        *self.asked.get_or_insert_with((tab, handle), || 0) += 1;
         self.has_no_token = true;
         self.stage = Stage::WantsToken;
         out.tell(tab, FromCore::TokenWanted { handle });
@@ -358,6 +364,7 @@ impl ServerLink {
                 self.stage = Stage::Welcomed;
                 self.welcomed_at_ms = Some(now_ms);
                 self.owe_token.clear();
+                self.asked.clear();
                 self.kept_token = None;
                 self.failure = None;
                 self.barred = false;

@@ -415,3 +415,104 @@ fn a_refused_release_that_is_to_be_opened_again_keeps_no_other_away() {
     device.opened(second);
     assert_eq!(device.code(third), ErrorCode::DoctypeMismatch);
 }
+
+/// Goal: a release that the server has taken gives way to none that parts from it, or what is
+/// issued by that would never be decided. Method: the core ends as soon as the server has said
+/// where the document stands, with its migration on the way.
+#[test]
+fn a_release_that_the_server_has_taken_gives_way_to_none() {
+    let mut server = Server::default();
+    let mut device = online(1, &mut server);
+    let call = device.start_open(OTHER_TAB, Some(SERVER), &parting());
+    device.opened(call);
+    for message in device.take_sent() {
+        for answer in server.hear(device.number, message) {
+            device.hear_server(&answer);
+        }
+    }
+    device.kill_core();
+    let call = device.start_open(TAB, Some(SERVER), &marked());
+    assert_eq!(device.code(call), ErrorCode::DoctypeMismatch);
+    let call = device.start_open(TAB, Some(SERVER), &parting());
+    device.opened(call);
+}
+
+/// Goal: what was said of a release that gave way is told of no other one. Method: the device knows
+/// no other than the one that was refused, and its tab closes that, opens the right one, and syncs,
+/// all at once.
+#[test]
+fn the_refusal_of_a_release_that_gave_way_fails_nobody() {
+    let mut server = Server::default();
+    let mut other = online(1, &mut server);
+    let longer = longer(marked());
+    bring(&longer, &mut other, &mut server);
+    let mut device = Device::new(2);
+    device.server_is_up = true;
+    let call = device.start_open(TAB, Some(SERVER), &parting());
+    device.opened(call);
+    talk(&mut server, &mut [&mut device]);
+    let error = device.status().error.as_ref().map(|error| error.code);
+    assert_eq!(error, Some(ErrorCode::DoctypeMismatch));
+    let (closed, request) = (device.next_call(), Request::Close);
+    let close = ToCore::Ask { call: closed, handle: HANDLE, request };
+    let (call, mut open) = device.open_message(Some(SERVER), &longer);
+    if let ToCore::Ask { handle, .. } = &mut open {
+        *handle = Handle(2);
+    }
+    let sync = device.next_call();
+    let ask = ToCore::Ask { call: sync, handle: Handle(2), request: Request::Sync };
+    device.ask(TAB, vec![close, open, ask]);
+    assert_eq!(device.opened(call).error, None);
+    talk(&mut server, &mut [&mut device]);
+    assert!(matches!(device.answers(sync)[..], [FromCore::Done { .. }]), "{}", device.fate(sync));
+}
+
+/// Goal: what is durable is durable with the release that it was issued by. Method: a page is lost
+/// that the newest release of the record needs, which nobody has open, so that the document cannot
+/// be brought to it; the disk has no room for another one, and is read anew without it.
+#[test]
+fn what_was_issued_by_a_release_is_durable_with_that() {
+    let few = Limits { pool_pages_max: 0, ..Limits::DEFAULT };
+    let mut server = Server::default();
+    let mut device = online_with(1, few, &mut server);
+    // So that what rots is in the page file.
+    device.log_size_max = 64 << 10;
+    device.lose_page_server();
+    device.lend();
+    for n in 0..500 {
+        titled(&mut device, &n.to_string(), &format!("title of {n}"));
+    }
+    talk(&mut server, &mut [&mut device]);
+    offline(&mut device);
+    let call = device.start_open(OTHER_TAB, Some(SERVER), &marked());
+    device.opened(call);
+    device.close(OTHER_TAB);
+    device.lose_page_server();
+    device.lend();
+    device.rot(b"title of 250");
+    let mut variant = todos();
+    variant.mutations.push(define("other", &[], &["insert into note values ('other')"]));
+    device.fill_disk();
+    let call = device.start_open(OTHER_TAB, Some(SERVER), &variant);
+    device.opened(call);
+    device.pass(1_000);
+    device.disk.set_full(false);
+    device.pass(20_000);
+    let (other, message) = device.mutation("other", &[]);
+    device.ask(OTHER_TAB, vec![message]);
+    assert!(device.fate(other).starts_with("durable"), "{}", device.fate(other));
+    device.kill_core();
+    let call = device.start_open(TAB, Some(SERVER), &todos());
+    device.pass(1_000);
+    assert_eq!(device.opened(call).pending, 1);
+    device.server_is_up = true;
+    device.pass(15_000);
+    device.hear_server(&FromServer::Welcome);
+    let is_it = |message: ToServer| match message {
+        ToServer::About { body: ToRoom::Open { doctype, .. }, .. } => {
+            codec::decode::<Doctype>(&doctype).expect("a doctype") == variant
+        }
+        _ => false,
+    };
+    assert!(device.take_sent().into_iter().any(is_it), "its server never hears of it");
+}

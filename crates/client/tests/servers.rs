@@ -870,3 +870,23 @@ fn a_token_that_came_long_before_a_connection_is_asked_for_anew() {
     assert_eq!(tokens_sent(&core, X), []);
     assert_eq!(core.tokens_wanted, [TAB, OTHER_TAB]);
 }
+
+/// Goal: whoever owes a token is asked again, though others answer each time that they have none.
+#[test]
+fn a_tab_that_owes_a_token_is_asked_again_though_another_one_gives_none() {
+    let mut core = with_tokens();
+    for _ in 0..20 {
+        match core.tokens_wanted.last() {
+            Some(&OTHER_TAB) => {
+                core.say_from(OTHER_TAB, ToCore::Token { handle: HANDLE, token: None });
+            }
+            _ => core.pass(8_000),
+        }
+        while !core.is_connecting(X) {
+            core.pass(1_000);
+        }
+        core.socket_opens(X);
+    }
+    let asked = core.tokens_wanted.iter().filter(|tab| **tab == TAB).count();
+    assert!(asked > 1, "{:?}", core.tokens_wanted);
+}

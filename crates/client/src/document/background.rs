@@ -172,6 +172,12 @@ impl Document {
     ) -> Ran {
         let lacks = self.open().and_then(|open| open.adoption_lacks);
         if lacks.is_some_and(|pgid| self.reads.why_lost(&[pgid], ctx.store).is_some()) {
+            // What is issued by them has to find them in the record all the same.
+            if self.replica().is_some() {
+                for doctype in self.doctypes_of_handles() {
+                    self.note_doctype(&doctype, ctx);
+                }
+            }
             return Ran::Done;
         }
         match self.adopt_handles(needs, ctx) {

@@ -443,6 +443,14 @@ impl Document {
         }
     }
 
+    /// What a server refused the document for is not its newest doctype any more.
+    pub(super) fn forget_refusal_of_another(&mut self) {
+        let newest = self.open().map(|open| open.record.newest);
+        if self.following.refused_doctype.is_some_and(|it| Some(it) != newest) {
+            self.forget_refusal();
+        }
+    }
+
     /// Forgets that a server refused the document: the reason is over, or another server is asked.
     fn forget_refusal(&mut self) {
         self.following.refused_doctype = None;
@@ -542,8 +550,11 @@ impl Document {
             let failure = CallFailure::exists(&self.key.document);
             return self.refuse(failure, ctx);
         }
-        if let Some(server) = self.following.moved.take() {
-            open.record.server = Some(server);
+        let moved = self.following.moved.take();
+        // It was told the newest doctype first, and has taken all of them.
+        if moved.is_some() || !open.record.is_taken {
+            open.record.server = moved.or(open.record.server.take());
+            open.record.is_taken = true;
             open.record_due = Some(RecordDue::Now);
         }
         channel.is_open = true;
@@ -640,7 +651,13 @@ impl Document {
         let is_of_newest = is_of_doctype && !self.is_online();
         self.refuse(failure, ctx);
         if is_of_newest && self.following.refused {
-            self.following.refused_doctype = self.open().map(|open| open.record.newest);
+            if let State::Open(open) = &mut self.state {
+                self.following.refused_doctype = Some(open.record.newest);
+                // It may have been restored from a backup since it said so.
+                if std::mem::take(&mut open.record.is_taken) {
+                    open.record_due = Some(RecordDue::Now);
+                }
+            }
             self.forget_refused_doctype();
         }
     }

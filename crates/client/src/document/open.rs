@@ -38,6 +38,9 @@ pub(super) struct Open {
     pub adoption_lacks: Option<Pgid>,
     /// Something of this copy is lost, or nothing proves that it is whole.
     pub is_incomplete: bool,
+    /// The doctype that was last found to go with what the server has made of the document, and at
+    /// which position.
+    pub found_to_go: Option<(DoctypeHash, Option<Position>)>,
     /// Storage entries before this LSN are on the disk.
     pub storage_durable: Lsn,
 }
@@ -139,6 +142,7 @@ impl Open {
             short_of: Vec::new(),
             adoption_lacks: None,
             is_incomplete: state.is_incomplete,
+            found_to_go: None,
             storage_durable: state.storage.map_or(Lsn::FIRST, |position| position.next),
         })
     }
@@ -181,6 +185,7 @@ impl Open {
             short_of: Vec::new(),
             adoption_lacks: None,
             is_incomplete: false,
+            found_to_go: None,
             storage_durable: Lsn::FIRST,
         }
     }
@@ -335,8 +340,8 @@ impl Open {
         if parts {
             reached(Probe::DoctypeGaveWay);
         }
-        if parts || doctype.succeeds(newest) {
-            record.newest = hash;
+        if (parts || doctype.succeeds(newest)) && record.newest != hash {
+            (record.newest, record.is_taken) = (hash, false);
         }
         if record.doctype(hash).is_none() {
             record.doctypes.push(HashedDoctype { hash, doctype: doctype.clone() });
@@ -363,7 +368,7 @@ impl Open {
         let others = record.doctypes.iter().filter(|known| known.hash != doctype);
         let next = others.max_by_key(|known| known.doctype.migrations.len());
         let Some(next) = next.map(|known| known.hash) else { return false };
-        record.newest = next;
+        (record.newest, record.is_taken) = (next, false);
         record.doctypes.retain(|known| known.hash != doctype);
         if synced.replica.newest() == doctype {
             synced.replica.unlearn(next);

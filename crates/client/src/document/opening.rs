@@ -41,7 +41,7 @@ impl Document {
                     return Ran::Failed(failure);
                 }
                 if recorded.is_none() {
-                    match compare_with_the_servers(doctype, open) {
+                    match self.compare_with_the_servers(doctype, hash) {
                         Ran::Done => {}
                         ran => return ran,
                     }
@@ -104,6 +104,34 @@ impl Document {
         Ran::Done
     }
 
+    /// Refuses a doctype that nobody has opened the document by here, and that it is not of: the
+    /// server may have migrated it by one that this device has never heard of.
+    fn compare_with_the_servers(&mut self, doctype: &Doctype, hash: DoctypeHash) -> Ran {
+        let State::Open(open) = &mut self.state else { return Ran::Done };
+        let Role::Synced(synced) = &open.role else { return Ran::Done };
+        let replica = &synced.replica;
+        // It is asked again until layers are built.
+        let found = Some((hash, replica.base()));
+        if open.found_to_go == found {
+            return Ran::Done;
+        }
+        let newest = open.record.doctype(open.record.newest).expect("BUG: no newest doctype");
+        match replica.is_of_another(doctype, newest, View::new(usize::MAX, 0)) {
+            Ok(Run::Done(false)) => {
+                open.found_to_go = found;
+                Ran::Done
+            }
+            Ok(Run::Fault(pgid)) => Ran::Needs(replica.view().fork().to_fetch(pgid, 0)),
+            Ok(Run::Failed(failure)) => Ran::Failed(CallFailure::of_query(&failure)),
+            Ok(Run::Done(true)) => {
+                reached(Probe::ServersDoctypeOther);
+                let theirs = format!("{} as its server has migrated it", newest.name);
+                Ran::Failed(CallFailure::doctype_mismatch(&theirs, &describe(doctype)))
+            }
+            Err(error) => Ran::Failed(CallFailure::of_doctype(&error)),
+        }
+    }
+
     /// A doctype that somebody needs, of which this one is neither an older nor a newer release.
     fn needed_that_parts_from<'a>(
         &'a self,
@@ -117,11 +145,14 @@ impl Document {
         needed.map(|known| &known.doctype).chain(held).find(|known| doctype.parts_from(known))
     }
 
-    /// Whether the document cannot go on without this doctype: its pages are migrated to it here, or
-    /// somebody has it open by that, or is to open it, or has issued what waits for its verdict.
+    /// Whether the document cannot go on without this doctype: its pages are migrated to it, here or
+    /// at the server, or somebody has it open by that, or is to open it, or has issued what waits
+    /// for its verdict.
     pub(super) fn is_needed(&self, doctype: DoctypeHash, open: &Open) -> bool {
+        let Record { newest, is_taken, .. } = open.record;
         match &open.role {
-            Role::Local(_) => doctype == open.record.newest,
+            Role::Local(_) => doctype == newest,
+            Role::Synced(_) if is_taken && doctype == newest => true,
             Role::Synced(synced) => {
                 self.is_wanted(doctype, &self.queue) || synced.replica.has_undecided_of(doctype)
             }
@@ -190,6 +221,7 @@ impl Document {
             client: ctx.rng.client(),
             server,
             newest: doctype.hash(),
+            is_taken: false,
             doctypes: vec![HashedDoctype::new(doctype.clone())],
             lives: Lineage::default(),
             seeded: None,
@@ -271,13 +303,14 @@ impl Document {
     }
 
     /// Keeps the doctypes that are needed in the record, and tells the server of a new one.
-    fn note_doctype(&mut self, doctype: &Doctype, ctx: &mut Context<'_>) {
+    pub(super) fn note_doctype(&mut self, doctype: &Doctype, ctx: &mut Context<'_>) {
         let held: Vec<_> = self.handles.values().map(|handle| handle.hash).collect();
         let State::Open(open) = &mut self.state else { unreachable!("BUG: not open") };
         if !open.record_doctype(doctype, &held) {
             return;
         }
         self.append_record();
+        self.forget_refusal_of_another();
         if self.following.offer.is_none() {
             // The server has to know every doctype that frames may name. What it has sent comes
             // again once it has taken this one: it may be of another that parts from it.
@@ -289,25 +322,6 @@ impl Document {
                 synced.replica.forget_staged();
             }
         }
-    }
-}
-
-/// Refuses a doctype that nobody has opened the document by here, and that it is not of: the server
-/// may have migrated it by one that this device has never heard of.
-fn compare_with_the_servers(doctype: &Doctype, open: &Open) -> Ran {
-    let Role::Synced(synced) = &open.role else { return Ran::Done };
-    let replica = &synced.replica;
-    let newest = open.record.doctype(open.record.newest).expect("BUG: no newest doctype");
-    match replica.is_of_another(doctype, newest, View::new(usize::MAX, 0)) {
-        Ok(Run::Done(false)) => Ran::Done,
-        Ok(Run::Fault(pgid)) => Ran::Needs(replica.view().fork().to_fetch(pgid, 0)),
-        Ok(Run::Failed(failure)) => Ran::Failed(CallFailure::of_query(&failure)),
-        Ok(Run::Done(true)) => {
-            reached(Probe::ServersDoctypeOther);
-            let theirs = format!("{} as its server has migrated it", newest.name);
-            Ran::Failed(CallFailure::doctype_mismatch(&theirs, &describe(doctype)))
-        }
-        Err(error) => Ran::Failed(CallFailure::of_doctype(&error)),
     }
 }
 

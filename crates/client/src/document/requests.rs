@@ -88,6 +88,9 @@ impl Document {
             self.forget_front();
             return Attempt::Done;
         }
+        if let Ran::Waits = ran {
+            self.reads.forget_fault(For::Front);
+        }
         match self.wait_or_fail(For::Front, ran, kth, ctx) {
             Ok(()) => {
                 self.queue.push_front(ask);

@@ -172,6 +172,11 @@ impl Core {
         self.step(Input::FromServer { socket, bytes });
     }
 
+    /// Whether a connection to this server was asked for, or is there.
+    pub fn is_connecting(&self, server: &str) -> bool {
+        self.sockets.values().any(|url| url == server)
+    }
+
     fn socket_of(&self, server: &str) -> SocketId {
         let found = self.sockets.iter().find(|(_, url)| *url == server);
         *found.expect("the core wanted a connection").0
