@@ -702,17 +702,19 @@ impl Tab {
         status.is_none_or(|(_, status)| status.away)
     }
 
-    /// Whether the store had no room for what a server has sent, when its core said last how a
-    /// document stands: that is written again by itself, or asked for anew, after a pause.
-    pub(crate) fn lacks_room(&self) -> bool {
+    /// Whether the store had no room for what a server has sent, or a document writes of itself,
+    /// when its core said last how that stands: it is written again by itself, or asked for anew,
+    /// after a pause. That a store has refused something lately is not said any more once it has
+    /// taken something of another document, and the pause goes on all the same.
+    pub(crate) fn lacks_room(&self, refused_lately: bool) -> bool {
         let mut statuses = self.held.values().filter_map(|handle| self.statuses.get(handle));
         statuses.any(|(_, it)| {
             let [kept, seen] = it.storage_lsns;
-            it.error.as_ref().is_some_and(|failure| match failure.code {
-                ErrorCode::StorageFull => kept < seen,
-                ErrorCode::Storage => failure.remedy == Remedy::Retry,
-                _ => false,
-            })
+            match it.error.as_ref().map(|failure| (failure.code, failure.remedy)) {
+                Some((ErrorCode::StorageFull, _)) => kept < seen,
+                Some((ErrorCode::Storage, remedy)) => remedy == Remedy::Retry,
+                _ => kept < seen && refused_lately,
+            }
         })
     }
 

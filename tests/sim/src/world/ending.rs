@@ -35,6 +35,8 @@ const HEARD_MS: u64 = 8;
 /// Simulated milliseconds in which a core that has begun is lent a page server, whatever became of
 /// the one before.
 const LENT_MS: u64 = 75_000;
+/// Simulated milliseconds after which a core has written again what its store refused, at most.
+const WRITTEN_AGAIN_MS: u64 = 16_000;
 /// Simulated milliseconds in which tabs are told how their documents stand.
 const TOLD_MS: u64 = 2_000;
 /// Simulated milliseconds in which a tab that listens is told what there is.
@@ -487,8 +489,11 @@ impl World {
     /// store: a page server may just have broken, or say nothing.
     fn judge_statuses(&mut self) -> Result<(), String> {
         let until_ms = self.now_ms + LENT_MS;
-        let is_at_rest = |it: &Device| it.is_lent() && !it.tabs.values().any(Tab::lacks_room);
-        while self.now_ms < until_ms && !self.devices.iter().all(is_at_rest) {
+        let is_at_rest = |it: &Device, now_ms| {
+            let refused_lately = it.refused_ms + WRITTEN_AGAIN_MS > now_ms;
+            it.is_lent() && !it.tabs.values().any(|tab| tab.lacks_room(refused_lately))
+        };
+        while self.now_ms < until_ms && !self.devices.iter().all(|it| is_at_rest(it, self.now_ms)) {
             self.pass(TOLD_MS)?;
         }
         self.pass(TOLD_MS)?;
