@@ -49,6 +49,8 @@ struct Place {
     opens: VecDeque<Opening>,
     /// It cannot be told what an answer is for.
     is_unclear: bool,
+    /// Somebody was let in there, and not sent away since.
+    is_taken: bool,
     is_closing: bool,
     is_seeding: bool,
     owes_seed: bool,
@@ -260,11 +262,16 @@ impl Talk {
 
     fn says(&mut self, at: (ConnId, Channel), body: &FromRoom) -> Result<(), String> {
         if let FromRoom::Refused(refusal) = body {
-            let opens = self.places.remove(&at).map(|place| place.opens);
-            let others: VecDeque<_> = opens.into_iter().flatten().skip(1).collect();
-            if !others.is_empty() {
+            let place = self.places.remove(&at).unwrap_or_default();
+            let Place { mut opens, is_taken, is_closing, .. } = place;
+            // Who was let in can be sent away before what was asked since is looked at, as where a
+            // page has rotted that it lacks.
+            if !is_taken {
+                opens.pop_front();
+            }
+            if !opens.is_empty() {
                 // What else was asked there opens it again.
-                let place = Place { opens: others, is_unclear: true, ..Place::default() };
+                let place = Place { opens, is_unclear: true, is_closing, ..Place::default() };
                 self.places.insert(at, place);
             }
             return self.may_refuse(refusal);
@@ -274,7 +281,7 @@ impl Talk {
         };
         match body {
             FromRoom::Opened { storage, from, wanted, .. } => {
-                place.is_seeding = false;
+                (place.is_taken, place.is_seeding) = (true, false);
                 place.owes_seed = false;
                 let opening = place.opens.pop_front();
                 // What is exported for an operator is asked for by nobody on a channel.
@@ -310,7 +317,7 @@ impl Talk {
             FromRoom::SeedWanted => {
                 let opening = place.opens.pop_front();
                 place.is_unclear |= !place.opens.is_empty();
-                place.is_seeding = true;
+                (place.is_taken, place.is_seeding) = (true, true);
                 place.served = opening.map(Served::who_offers);
                 match self.is_absent {
                     _ if opening.is_none_or(|it| it.is_offer) => Ok(()),
