@@ -278,8 +278,8 @@ impl ServerLink {
     }
 
     /// The socket is open: say who we are, or ask one of those for a token first who can give one.
-    /// Whoever gave none, or was silent, bars no other one, nor is asked again before all others were
-    /// asked as often.
+    /// Whoever gave none, or was silent, bars no other one, nor is asked again before all others
+    /// were asked as often.
     pub(crate) fn opened(&mut self, now_ms: u64, holders: &[TokenHolder], out: &mut Outbox) {
         self.heard_at_ms = now_ms;
         let is_good = |(_, since_ms): &(String, u64)| now_ms < since_ms + TOKEN_KEPT_MS;

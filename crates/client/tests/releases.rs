@@ -244,9 +244,9 @@ fn a_release_that_nobody_holds_any_more_is_forgotten_as_the_server_refuses_it() 
     }
 }
 
-/// Goal: a release that the server's document is not of keeps no device from the right one for good.
-/// Method: its core ends before the server has refused it, and the right one is the first to be
-/// opened behind that; the device knows a release that both succeed, or no other.
+/// Goal: a release that the server's document is not of keeps no device from the right one for
+/// good. Method: its core ends before the server has refused it, and the right one is the first to
+/// be opened behind that; the device knows a release that both succeed, or no other.
 #[test]
 fn a_release_that_nobody_needs_gives_way_to_one_that_parts_from_it() {
     for is_first in [false, true] {

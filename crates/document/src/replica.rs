@@ -341,8 +341,8 @@ impl Replica {
     }
 
     /// A doctype that mutations will name. If the newest one is [behind](Self::is_behind) it, it is
-    /// the newest from now on, and the document is migrated here by the next steps. Whether one that
-    /// has other migrations may take that one's place is for the caller to know.
+    /// the newest from now on, and the document is migrated here by the next steps. Whether one
+    /// that has other migrations may take that one's place is for the caller to know.
     pub fn learn(&mut self, doctype: Doctype) {
         let known = self.doctypes.iter().find(|(_, known)| **known == doctype);
         let hash = known.map_or_else(|| doctype.hash(), |(hash, _)| *hash);
@@ -375,9 +375,9 @@ impl Replica {
         self.abandon_rebase();
     }
 
-    /// Whether the authority has migrated the document by others than this doctype's migrations, as
-    /// far as that can be told where `known` is what was known of it. A fault is of a page under the
-    /// layers, of a [fork](View::fork) of the view.
+    /// Whether the authority has migrated the document by others than this doctype's migrations,
+    /// as far as that can be told where `known` is what was known of it. A fault is of a page under
+    /// the layers, of a [fork](View::fork) of the view.
     ///
     /// # Errors
     ///

@@ -145,9 +145,9 @@ impl Document {
         needed.map(|known| &known.doctype).chain(held).find(|known| doctype.parts_from(known))
     }
 
-    /// Whether the document cannot go on without this doctype: its pages are migrated to it, here or
-    /// at the server, or somebody has it open by that, or is to open it, or has issued what waits
-    /// for its verdict.
+    /// Whether the document cannot go on without this doctype: its pages are migrated to it, here
+    /// or at the server, or somebody has it open by that, or is to open it, or has issued what
+    /// waits for its verdict.
     pub(super) fn is_needed(&self, doctype: DoctypeHash, open: &Open) -> bool {
         let Record { newest, is_taken, .. } = open.record;
         match &open.role {
