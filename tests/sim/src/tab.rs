@@ -967,6 +967,14 @@ impl Tab {
                     Outcome::Unknown => Err(format!("something came of it: {failure:?}")),
                 }
             }
+            // Its release gave way to the server's while nothing of this was durable by it.
+            Request::Query(_) | Request::Export
+                if failure.code == ErrorCode::DoctypeMismatch
+                    && self.forks
+                    && self.port.lost.get(&handle) == Some(&ErrorCode::DoctypeMismatch) =>
+            {
+                Ok(())
+            }
             // Nobody closes a document twice: that failed, and is the end of it all the same.
             Request::Close if full => {
                 self.let_go(handle, heard);
