@@ -451,7 +451,6 @@ export class Tab {
       document.aloneUntil = 0;
       if (answer.type === 'failed') {
         this.#shut(document, answer.error, pause(document.tries++));
-        this.#askHeldBack();
       } else if (answer.type === 'opened') {
         document.state = 'open';
         document.opensWell = document.named > 0;
@@ -460,8 +459,9 @@ export class Tab {
         note(document, answer);
         this.#emit({ type: 'news', handle, news: { ...answer, type: 'status' } });
         if (document.listens) this.#post('listenRejections', { handle });
-        this.#askHeldBack();
       }
+      // Also while it is handed over, which takes long: nothing asked later comes before.
+      this.#askHeldBack();
     }
   }
 

@@ -1053,6 +1053,22 @@ test('W6: a tab without a core for a while tries again what killed the ones befo
   expect(askedToOpen(stage)).toContain(handle);
 });
 
+/** Goal: calls of a tab keep their order. Method: all wait for a document that is opened alone. */
+test('W6: what waits for a document that is opened alone is asked once that is handed over', () => {
+  const { stage, handle } = opened();
+  stage.open();
+  const mutate = stage.call('mutate', { handle, name: 'm' });
+  stage.dieOfIt();
+  stage.dieOfIt();
+  stage.reopens(handle);
+  expect(stage.posted('mutate')).toEqual([]);
+  const [open] = stage.posted('open').slice(-1);
+  stage.answer(open!.call as number, { type: 'handingOver' });
+  const sync = stage.call('sync', { handle }, false);
+  const asked = stage.of('post').map(({ message }) => (message as { call: number }).call);
+  expect(asked.slice(-2)).toEqual([mutate, sync]);
+});
+
 test('W6: once a core died as it opened documents, the next one opens them one by one', () => {
   const { stage, handle } = opened();
   const others = [stage.open(), stage.open()];
