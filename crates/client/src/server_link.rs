@@ -92,11 +92,8 @@ pub(crate) struct ServerLink {
     /// Who was asked for a token last, and whether no good one came of it.
     asked_for_token: Option<TokenHolder>,
     has_no_token: bool,
-    /// Who was asked since the server let us in last, and how often without an answer: a token may
-    /// take longer than a connection lasts without one.
-    owe_token: SortedMap<TokenHolder, u32>,
-    /// How often each was asked since the server let us in last.
-    asked: SortedMap<TokenHolder, u32>,
+    /// Who was asked since the server let us in last.
+    asked: SortedMap<TokenHolder, Asked>,
     /// A token for the next connection, and since when.
     kept_token: Option<(String, u64)>,
     next_channel: u32,
@@ -106,6 +103,14 @@ pub(crate) struct ServerLink {
     /// Whether only a change at one of the ends helps: another version, no access. Nobody waits for
     /// that, but it may come while a page stays open.
     pub(crate) barred: bool,
+}
+
+/// How often somebody was asked for a token, and how often without an answer: that may take longer
+/// than a connection lasts without one.
+#[derive(Clone, Copy, Debug, Default)]
+struct Asked {
+    times: u32,
+    owed: u32,
 }
 
 /// A question that the server has not answered yet. It says other things before it comes to that.
@@ -152,7 +157,6 @@ impl ServerLink {
             given_up: 0,
             asked_for_token: None,
             has_no_token: false,
-            owe_token: SortedMap::new(),
             asked: SortedMap::new(),
             kept_token: None,
             next_channel: 1,
@@ -195,7 +199,6 @@ impl ServerLink {
             self.tries = 0;
             self.pause_ms = 0;
             self.given_up = 0;
-            self.owe_token.clear();
             self.asked.clear();
             self.kept_token = None;
             return was_open;
@@ -291,14 +294,14 @@ impl ServerLink {
             true => asked < Some(*holder),
             false => asked == Some(*holder),
         };
-        let times = |holder: &TokenHolder| self.asked.get(holder).copied().unwrap_or(0);
+        let times = |holder: &TokenHolder| self.asked.get(holder).map_or(0, |asked| asked.times);
         let rank = |holder: &&TokenHolder| (times(holder), !is_next(holder));
         let Some((tab, handle)) = holders.iter().min_by_key(rank).copied() else {
             return self.hello(now_ms, None, out);
         };
         self.asked_for_token = Some((tab, handle));
-        *self.owe_token.get_or_insert_with((tab, handle), || 0) += 1;
-        *self.asked.get_or_insert_with((tab, handle), || 0) += 1;
+        let asked = self.asked.get_or_insert_with((tab, handle), Asked::default);
+        (asked.times, asked.owed) = (asked.times + 1, asked.owed + 1);
         self.has_no_token = true;
         self.stage = Stage::WantsToken;
         out.tell(tab, FromCore::TokenWanted { handle });
@@ -306,7 +309,7 @@ impl ServerLink {
 
     /// Whether this tab was asked for a token, of this document of it, and has not answered.
     pub(crate) fn has_asked(&self, holder: TokenHolder) -> bool {
-        self.owe_token.contains_key(&holder)
+        self.asked.get(&holder).is_some_and(|asked| asked.owed > 0)
     }
 
     /// Somebody who was asked for a token has answered. Says whether nobody else is asked, nor the
@@ -318,10 +321,11 @@ impl ServerLink {
         now_ms: u64,
         out: &mut Outbox,
     ) -> bool {
-        let owed = self.owe_token.remove(&holder).map_or(0, |count| count - 1);
-        if owed > 0 {
-            self.owe_token.insert(holder, owed);
-        }
+        let asked = self.asked.get_mut(&holder);
+        let owed = asked.map_or(0, |asked| {
+            asked.owed = asked.owed.saturating_sub(1);
+            asked.owed
+        });
         let is_wanted = self.stage == Stage::WantsToken;
         let Some(token) = token else {
             return is_wanted && self.asked_for_token == Some(holder) && owed == 0;
@@ -363,7 +367,6 @@ impl ServerLink {
             FromServer::Welcome => {
                 self.stage = Stage::Welcomed;
                 self.welcomed_at_ms = Some(now_ms);
-                self.owe_token.clear();
                 self.asked.clear();
                 self.kept_token = None;
                 self.failure = None;

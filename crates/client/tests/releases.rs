@@ -1,6 +1,6 @@
 //! Releases of an app that are newer than a document can be made, or than its server's.
 
-use tidelog_client::{FromCore, Handle, Request, TabId, ToCore};
+use tidelog_client::{Call, FromCore, Handle, Request, TabId, ToCore};
 use tidelog_document::Doctype;
 use tidelog_sync::{FromServer, ToRoom, ToServer, codec};
 use tidelog_testing::client::server::{Server, back_online, offline, online, online_with, talk};
@@ -19,6 +19,27 @@ fn bring(doctype: &Doctype, device: &mut Device, server: &mut Server) {
     let call = device.start_open(OTHER_TAB, Some(SERVER), doctype);
     device.opened(call);
     talk(server, &mut [device]);
+}
+
+/// What a tab says that asks this of what it has open.
+fn asks(handle: Handle, request: Request, device: &mut Device) -> (Call, ToCore) {
+    let call = device.next_call();
+    (call, ToCore::Ask { call, handle, request })
+}
+
+/// The same of one that opens the document once more, by this release.
+fn opens_too(doctype: &Doctype, device: &mut Device) -> (Call, Handle, ToCore) {
+    let (call, mut open) = device.open_message(Some(SERVER), doctype);
+    let other = Handle(HANDLE.0 + call.0);
+    if let ToCore::Ask { handle, .. } = &mut open {
+        *handle = other;
+    }
+    (call, other, open)
+}
+
+/// What the document's status calls wrong.
+fn wrong(device: &Device) -> Option<ErrorCode> {
+    device.status().error.as_ref().map(|error| error.code)
 }
 
 /// A newer release of the todo list, whose migration needs every page of it.
@@ -199,8 +220,7 @@ fn a_release_that_the_server_refuses_is_forgotten_once_nobody_holds_it() {
     let call = device.start_open(OTHER_TAB, Some(SERVER), &parting());
     device.opened(call);
     talk(&mut server, &mut [&mut device]);
-    let error = device.status().error.as_ref().map(|error| error.code);
-    assert_eq!(error, Some(ErrorCode::DoctypeMismatch));
+    assert_eq!(wrong(&device), Some(ErrorCode::DoctypeMismatch));
     let milk = add(&mut device, "milk");
     device.close(OTHER_TAB);
     talk(&mut server, &mut [&mut device]);
@@ -334,8 +354,8 @@ fn a_refused_release_is_kept_for_what_was_issued_by_it() {
     device.close(OTHER_TAB);
     talk(&mut server, &mut [&mut other]);
     back_online(&mut server, &mut device);
-    let error = device.status().error.as_ref().map(|error| error.code);
-    assert_eq!((error, device.status().pending), (Some(ErrorCode::DoctypeMismatch), 1));
+    let standing = (wrong(&device), device.status().pending);
+    assert_eq!(standing, (Some(ErrorCode::DoctypeMismatch), 1));
     assert_eq!(device.query("select count(*) from badge"), [[integer(1)]]);
     device.kill_core();
     let call = device.start_open(OTHER_TAB, Some(SERVER), &marked());
@@ -377,12 +397,8 @@ fn a_release_that_nobody_has_opened_for_good_keeps_no_other_away() {
     let call = device.start_open(OTHER_TAB, Some(SERVER), &marked());
     device.opened(call);
     device.disk.set_full(false);
-    let (closed, request) = (device.next_call(), Request::Close);
-    let close = ToCore::Ask { call: closed, handle: HANDLE, request };
-    let (call, mut open) = device.open_message(Some(SERVER), &parting());
-    if let ToCore::Ask { handle, .. } = &mut open {
-        *handle = Handle(2);
-    }
+    let (_, close) = asks(HANDLE, Request::Close, &mut device);
+    let (call, _, open) = opens_too(&parting(), &mut device);
     device.ask(OTHER_TAB, vec![close, open]);
     device.opened(call);
 }
@@ -402,15 +418,9 @@ fn a_refused_release_that_is_to_be_opened_again_keeps_no_other_away() {
     device.kill_core();
     let (mut refused, longer) = (parting(), longer(marked()));
     refused.migrations.push("create table other (id text) strict".to_owned());
-    let opens = [&refused, &longer, &refused].map(|doctype| {
-        let (call, mut open) = device.open_message(Some(SERVER), doctype);
-        if let ToCore::Ask { handle, .. } = &mut open {
-            *handle = Handle(call.0);
-        }
-        (call, open)
-    });
+    let opens = [&refused, &longer, &refused].map(|doctype| opens_too(doctype, &mut device));
     let [first, second, third] = [0, 1, 2].map(|nth: usize| opens[nth].0);
-    device.ask(TAB, opens.into_iter().map(|(_, open)| open).collect());
+    device.ask(TAB, opens.into_iter().map(|(.., open)| open).collect());
     assert_eq!(device.code(first), ErrorCode::DoctypeMismatch);
     device.opened(second);
     assert_eq!(device.code(third), ErrorCode::DoctypeMismatch);
@@ -451,16 +461,10 @@ fn the_refusal_of_a_release_that_gave_way_fails_nobody() {
     let call = device.start_open(TAB, Some(SERVER), &parting());
     device.opened(call);
     talk(&mut server, &mut [&mut device]);
-    let error = device.status().error.as_ref().map(|error| error.code);
-    assert_eq!(error, Some(ErrorCode::DoctypeMismatch));
-    let (closed, request) = (device.next_call(), Request::Close);
-    let close = ToCore::Ask { call: closed, handle: HANDLE, request };
-    let (call, mut open) = device.open_message(Some(SERVER), &longer);
-    if let ToCore::Ask { handle, .. } = &mut open {
-        *handle = Handle(2);
-    }
-    let sync = device.next_call();
-    let ask = ToCore::Ask { call: sync, handle: Handle(2), request: Request::Sync };
+    assert_eq!(wrong(&device), Some(ErrorCode::DoctypeMismatch));
+    let (_, close) = asks(HANDLE, Request::Close, &mut device);
+    let (call, handle, open) = opens_too(&longer, &mut device);
+    let (sync, ask) = asks(handle, Request::Sync, &mut device);
     device.ask(TAB, vec![close, open, ask]);
     assert_eq!(device.opened(call).error, None);
     talk(&mut server, &mut [&mut device]);

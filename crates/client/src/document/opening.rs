@@ -138,11 +138,15 @@ impl Document {
         doctype: &Doctype,
         open: &'a Open,
     ) -> Option<&'a Doctype> {
-        let recorded = open.record.doctypes.iter();
-        let needed = recorded.filter(|known| self.is_needed(known.hash, open));
         // Read anew, it may have forgotten some that tabs hold it by.
         let held = self.handles.values().map(|handle| &handle.doctype);
-        needed.map(|known| &known.doctype).chain(held).find(|known| doctype.parts_from(known))
+        let recorded = open.record.doctypes.iter();
+        let parting = recorded.filter(|known| doctype.parts_from(&known.doctype));
+        let needed = parting.filter(|known| self.is_needed(known.hash, open));
+        needed
+            .map(|known| &known.doctype)
+            .chain(held.filter(|held| doctype.parts_from(held)))
+            .next()
     }
 
     /// Whether the document cannot go on without this doctype: its pages are migrated to it, here
