@@ -471,14 +471,10 @@ fn the_refusal_of_a_release_that_gave_way_fails_nobody() {
     assert!(matches!(device.answers(sync)[..], [FromCore::Done { .. }]), "{}", device.fate(sync));
 }
 
-/// Goal: what is durable is durable with the release that it was issued by. Method: a page is lost
-/// that the newest release of the record needs, which nobody has open, so that the document cannot
-/// be brought to it; the disk has no room for another one, and is read anew without it.
-#[test]
-fn what_was_issued_by_a_release_is_durable_with_that() {
+/// A device whose server is away, with titles in its page file, of which it holds none in memory.
+fn with_titles(server: &mut Server) -> Device {
     let few = Limits { pool_pages_max: 0, ..Limits::DEFAULT };
-    let mut server = Server::default();
-    let mut device = online_with(1, few, &mut server);
+    let mut device = online_with(1, few, server);
     // So that what rots is in the page file.
     device.log_size_max = 64 << 10;
     device.lose_page_server();
@@ -486,16 +482,26 @@ fn what_was_issued_by_a_release_is_durable_with_that() {
     for n in 0..500 {
         titled(&mut device, &n.to_string(), &format!("title of {n}"));
     }
-    talk(&mut server, &mut [&mut device]);
+    talk(server, &mut [&mut device]);
     offline(&mut device);
+    device
+}
+
+/// Goal: what is durable is durable with the release that it was issued by. Method: a page is lost
+/// that the newest release of the record needs, which nobody has open, so that the document cannot
+/// be brought to it; the disk has no room for another one, and is read anew without it.
+#[test]
+fn what_was_issued_by_a_release_is_durable_with_that() {
+    let mut server = Server::default();
+    let mut device = with_titles(&mut server);
+    let mut variant = todos();
+    variant.mutations.push(define("other", &[], &["insert into note values ('other')"]));
     let call = device.start_open(OTHER_TAB, Some(SERVER), &marked());
     device.opened(call);
     device.close(OTHER_TAB);
     device.lose_page_server();
     device.lend();
     device.rot(b"title of 250");
-    let mut variant = todos();
-    variant.mutations.push(define("other", &[], &["insert into note values ('other')"]));
     device.fill_disk();
     let call = device.start_open(OTHER_TAB, Some(SERVER), &variant);
     device.opened(call);
@@ -519,4 +525,37 @@ fn what_was_issued_by_a_release_is_durable_with_that() {
         _ => false,
     };
     assert!(device.take_sent().into_iter().any(is_it), "its server never hears of it");
+}
+
+/// Goal: a document that lacks a page goes on with its server. Method: two tabs have it open by
+/// releases of the same migrations, which need that page; it is read anew without it, since the
+/// disk had no room.
+#[test]
+fn two_releases_of_a_document_that_lacks_a_page_leave_its_server_alone() {
+    let mut server = Server::default();
+    let mut device = with_titles(&mut server);
+    let mut other = marked();
+    other.mutations.push(define("other", &[], &["insert into mark values ('other')"]));
+    for (tab, doctype) in [(OTHER_TAB, marked()), (TabId(3), other)] {
+        let call = device.start_open(tab, Some(SERVER), &doctype);
+        device.opened(call);
+    }
+    device.lose_page_server();
+    device.lend();
+    device.rot(b"title of 250");
+    device.fill_disk();
+    let full = add(&mut device, "bread");
+    device.pass(1_000);
+    assert_eq!(device.code(full), ErrorCode::StorageFull);
+    device.disk.set_full(false);
+    device.pass(20_000);
+    let ask = |device: &mut Device| device.query("select title from todo where rowid = 1");
+    ask(&mut device);
+    device.pass(1_000);
+    let appends = device.appends();
+    for _ in 0..3 {
+        ask(&mut device);
+        device.pass(1_000);
+    }
+    assert_eq!(device.appends(), appends, "a question changes no record");
 }
