@@ -204,6 +204,44 @@ fn live_queries_take_turns() {
     assert_eq!(watches.map(|call| told(&core, call)), [3; 3]);
 }
 
+/// Goal: requests without end keep no live query waiting. Method: tabs ask so much at once that it
+/// takes many slices, behind a mutation that a live query shows.
+#[test]
+fn a_live_query_does_not_wait_until_nobody_asks_anything() {
+    let slice = BudgetLimits { steps: 9_000, ..Limits::DEFAULT.slice };
+    let mut core = Core::with_limits(Limits { slice, ..Limits::DEFAULT });
+    core.open_new(Call(1), HANDLE, "list", None);
+    let query = || {
+        let (sql, params) = ("select count(*) from todo".to_owned(), Params::NONE);
+        Query { sql, params }
+    };
+    core.ask(Call(2), HANDLE, Request::Watch(query()));
+    let told = |core: &Core, asked: Call| {
+        let is_its = |it: &&FromCore| matches!(it, FromCore::Rows { call, .. } if *call == asked);
+        core.told.iter().filter(is_its).count()
+    };
+    let add = Mutate {
+        id: call_id(Call(3)),
+        name: "add".to_owned(),
+        args: vec![("id".to_owned(), text("a")), ("title".to_owned(), text("first"))],
+        now_ms: 1_000,
+        again: None,
+    };
+    let mut requests =
+        vec![ToCore::Ask { call: Call(3), handle: HANDLE, request: Request::Mutate(add) }];
+    requests.extend((4..40).map(|call| ToCore::Ask {
+        call: Call(call),
+        handle: HANDLE,
+        request: Request::Query(query()),
+    }));
+    core.step(Input::FromTab { tab: TAB, messages: requests });
+    while told(&core, Call(2)) < 2 {
+        assert!(core.wakes_now(), "it waits for something else");
+        core.pass(0);
+    }
+    assert_eq!(told(&core, Call(39)), 0, "others asked all the while");
+}
+
 /// Goal: whoever hands a document over, which can take as long as the line needs, stops no query of
 /// the others. Method: another tab does, to a server that says nothing for a while, with all pages
 /// in memory or none. What a tab has asked before its query is done before it.

@@ -24,6 +24,7 @@ mod storing;
 mod watches;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::mem;
 
 use tidelog_document::{Doctype, DoctypeHash, FoundRight};
 use tidelog_pages::AppendLedger;
@@ -93,6 +94,8 @@ pub(crate) struct Document {
     syncs: Vec<SyncWait>,
     following: Following,
     build_again: BuildAgain,
+    /// Whether requests took the last slice for themselves.
+    is_background_due: bool,
     /// What of the storage journal the disk does not have yet.
     unstored: Unstored,
     error: Option<CallFailure>,
@@ -172,6 +175,7 @@ impl Document {
             syncs: Vec::new(),
             following: Following::default(),
             build_again: BuildAgain::default(),
+            is_background_due: false,
             unstored: Unstored::default(),
             error: None,
         };
@@ -191,25 +195,7 @@ impl Document {
             self.fail_all(&failure, ctx.out);
         }
         self.build_again_what_was_short(ctx.now_ms);
-        let mut budget = Budget::new(ctx.settings.limits.slice);
-        loop {
-            if budget.is_spent() {
-                reached(Probe::DocumentSliceSpent);
-                // Other inputs have their turn, and what was done so far goes to the disk.
-                ctx.out.wake_at(ctx.now_ms);
-                break;
-            }
-            if let Attempt::Done = self.run_front(&mut budget, ctx) {
-                continue;
-            }
-            if let Attempt::Done = self.run_past_offer(&mut budget, ctx) {
-                continue;
-            }
-            match self.run_background(&mut budget, ctx) {
-                Attempt::Done => {}
-                Attempt::Waits | Attempt::Idle => break,
-            }
-        }
+        self.run_slice(ctx);
         // Somebody waits for a mutation, for the document, or to hand it over as it is on the disk.
         let is_awaited = self.settling + self.local_syncs > 0
             || self.following.offer.is_some()
@@ -239,6 +225,33 @@ impl Document {
         self.settle_syncs(ctx);
         self.see_whether_it_is_short(ctx.now_ms);
         self.ask_to_be_woken(ctx);
+    }
+
+    /// Runs requests, and what nobody waits for in particular once there are none; after a slice
+    /// that requests had for themselves the other way round, since they may come without end.
+    fn run_slice(&mut self, ctx: &mut Context<'_>) {
+        let mut budget = Budget::new(ctx.settings.limits.slice);
+        let mut has_come_to_background = mem::take(&mut self.is_background_due);
+        if has_come_to_background {
+            self.run_background(&mut budget, ctx);
+        }
+        while !budget.is_spent() {
+            if let Attempt::Done = self.run_front(&mut budget, ctx) {
+                continue;
+            }
+            if let Attempt::Done = self.run_past_offer(&mut budget, ctx) {
+                continue;
+            }
+            has_come_to_background = true;
+            match self.run_background(&mut budget, ctx) {
+                Attempt::Done => {}
+                Attempt::Waits | Attempt::Idle => return,
+            }
+        }
+        reached(Probe::DocumentSliceSpent);
+        self.is_background_due = !has_come_to_background;
+        // Other inputs have their turn, and what was done so far goes to the disk.
+        ctx.out.wake_at(ctx.now_ms);
     }
 
     /// Fails every request that waits, but those who let go of it.

@@ -39,7 +39,8 @@ const LENT_MS: u64 = 75_000;
 const WRITTEN_AGAIN_MS: u64 = 16_000;
 /// Simulated milliseconds in which tabs are told how their documents stand.
 const TOLD_MS: u64 = 2_000;
-/// Simulated milliseconds in which a tab that listens is told what there is.
+/// Simulated milliseconds in which a tab that listens is told what there is, and live queries show
+/// it.
 const LISTENED_MS: u64 = 1_000;
 /// Simulated milliseconds in which nothing happens, when nobody does anything.
 const REST_MS: u64 = 60_000;
@@ -150,8 +151,9 @@ impl World {
 
     /// Lets everything settle and compares all sides byte for byte.
     ///
-    /// More than once: a device may bring in the first round what others see in the second, or
-    /// learn only now that its disk had no room a while ago, and fetch again what it had shown.
+    /// More than once, and not at once: a device may bring in the first round what others see in
+    /// the second, or learn only now that its disk had no room a while ago, and fetch again what it
+    /// had shown; live queries take turns with what is asked.
     fn converge(&mut self, when: &str) -> Result<(), String> {
         // Every tab is given its documents before it asks anything of them.
         self.settle(when)?;
@@ -162,6 +164,7 @@ impl World {
             if compared.is_ok() {
                 break;
             }
+            self.pass(LISTENED_MS)?;
         }
         compared
     }
