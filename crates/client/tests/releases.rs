@@ -37,6 +37,16 @@ fn opens_too(doctype: &Doctype, device: &mut Device) -> (Call, Handle, ToCore) {
     (call, other, open)
 }
 
+/// The release that a message brings to the server.
+fn brought(message: ToServer) -> Option<Doctype> {
+    match message {
+        ToServer::About { body: ToRoom::Open { doctype, .. }, .. } => {
+            Some(codec::decode(&doctype).expect("a doctype"))
+        }
+        _ => None,
+    }
+}
+
 /// What the document's status calls wrong.
 fn wrong(device: &Device) -> Option<ErrorCode> {
     device.status().error.as_ref().map(|error| error.code)
@@ -174,12 +184,7 @@ fn the_newest_release_is_brought_to_the_server_before_all_others() {
     device.server_is_up = true;
     device.pass(15_000);
     device.hear_server(&FromServer::Welcome);
-    let brought = device.take_sent().into_iter().filter_map(|message| match message {
-        ToServer::About { body: ToRoom::Open { doctype, .. }, .. } => {
-            Some(codec::decode::<Doctype>(&doctype).expect("a doctype"))
-        }
-        _ => None,
-    });
+    let brought = device.take_sent().into_iter().filter_map(brought);
     assert_eq!(brought.collect::<Vec<_>>(), [parting(), todos()]);
 }
 
@@ -518,13 +523,26 @@ fn what_was_issued_by_a_release_is_durable_with_that() {
     device.server_is_up = true;
     device.pass(15_000);
     device.hear_server(&FromServer::Welcome);
-    let is_it = |message: ToServer| match message {
-        ToServer::About { body: ToRoom::Open { doctype, .. }, .. } => {
-            codec::decode::<Doctype>(&doctype).expect("a doctype") == variant
-        }
-        _ => false,
-    };
-    assert!(device.take_sent().into_iter().any(is_it), "its server never hears of it");
+    let mut opens = device.take_sent().into_iter().filter_map(brought);
+    assert!(opens.any(|doctype| doctype == variant), "its server never hears of it");
+}
+
+/// Goal: no server is brought an older release alone while tabs have a document open by a newer one.
+/// Method: that comes while the disk is full, so that the document is read anew without it, and an
+/// app asks for the server at once.
+#[test]
+fn a_server_is_brought_the_release_that_a_full_disk_could_not_note() {
+    let mut server = Server::default();
+    let mut device = online(1, &mut server);
+    device.fill_disk();
+    let appends = device.appends();
+    let call = device.start_open(OTHER_TAB, Some(SERVER), &marked());
+    device.opened(call);
+    device.take_sent();
+    device.ask(TAB, vec![ToCore::SetConnected { handle: HANDLE, word: 0 }]);
+    let opens: Vec<_> = device.take_sent().into_iter().filter_map(brought).collect();
+    assert_eq!(opens, [marked(), todos()]);
+    assert_eq!(device.appends(), appends + 1, "nothing is written by itself so soon");
 }
 
 /// Goal: a document that lacks a page goes on with its server. Method: two tabs have it open by

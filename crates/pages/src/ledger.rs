@@ -44,6 +44,12 @@ impl<T> AppendLedger<T> {
         &mut self.draft
     }
 
+    /// Whether what is gathered says anything.
+    #[must_use]
+    pub fn has_gathered(&self) -> bool {
+        self.draft != Append::to(self.document.clone())
+    }
+
     /// Does this once all that has been gathered so far is durable.
     pub fn after(&mut self, then: T) {
         self.after.push(then);
@@ -56,7 +62,7 @@ impl<T> AppendLedger<T> {
         &mut self,
         take_ticket: impl FnOnce(Append) -> Ticket,
     ) -> Option<(Ticket, &mut Vec<T>)> {
-        if self.draft == Append::to(self.document.clone()) {
+        if !self.has_gathered() {
             match self.in_flight.back_mut() {
                 Some((_, waiting)) => waiting.append(&mut self.after),
                 None => self.ready.extend(self.after.drain(..)),

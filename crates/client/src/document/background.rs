@@ -6,7 +6,7 @@ use tidelog_sqlite::Run;
 use tidelog_types::{Budget, ErrorCode, Lsn, Pgid};
 
 use super::requests::Ran;
-use super::{Attempt, Context, Document, For, Open, PIECE_STEPS, Role, State};
+use super::{Attempt, Context, Document, For, PIECE_STEPS, Role, State};
 use crate::effect::TabId;
 use crate::protocol::{CallFailure, FromCore, Handle, Request};
 use crate::record::KeptRejection;
@@ -172,7 +172,6 @@ impl Document {
     ) -> Ran {
         let lacks = self.open().and_then(|open| open.adoption_lacks);
         if lacks.is_some_and(|pgid| self.reads.why_lost(&[pgid], ctx.store).is_some()) {
-            self.note_doctypes_of_handles(ctx);
             return Ran::Done;
         }
         match self.adopt_handles(needs, ctx) {
@@ -182,17 +181,6 @@ impl Document {
                 Ran::Done
             }
             ran => ran,
-        }
-    }
-
-    /// What is issued by tabs has to find their doctypes in the record, whatever version the
-    /// document is at. Once they are there this changes nothing.
-    fn note_doctypes_of_handles(&mut self, ctx: &mut Context<'_>) {
-        for doctype in self.doctypes_of_handles() {
-            let lacks = |open: &Open| open.record.hash_of(&doctype).is_none();
-            if self.replica().is_some() && self.open().is_some_and(lacks) {
-                self.note_doctype(&doctype, ctx);
-            }
         }
     }
 

@@ -46,12 +46,14 @@ pub(super) struct Open {
 }
 
 /// When a record that has changed goes to the disk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum RecordDue {
-    /// With this step.
-    Now,
+    /// With whatever goes there next.
+    WithNext,
     /// Once the one before it is durable.
     BehindLast,
+    /// With this step.
+    Now,
 }
 
 /// Which side this device is for the document.
@@ -451,8 +453,6 @@ impl Document {
                 let entry = |(call, lsn)| (call, open.entry_id(lsn));
                 self.recorded.extend(frames.into_iter().map(entry));
                 if let Role::Synced(synced) = &mut open.role {
-                    let doctypes = self.doctypes_of_handles();
-                    doctypes.into_iter().for_each(|doctype| synced.replica.learn(doctype));
                     // What was taken back is not waited for; another timeline has LSNs of its own.
                     let (timeline, head) = (synced.replica.timeline(), synced.replica.head());
                     for sync in &mut self.syncs {
@@ -461,6 +461,7 @@ impl Document {
                         sync.timeline = (timeline, needed);
                     }
                 }
+                self.remind_of_doctypes(&mut open);
                 open.forget_undurable(&self.key, ctx.store);
                 let is_incomplete = open.is_incomplete;
                 self.state = State::Open(Box::new(open));

@@ -5,6 +5,7 @@ use tidelog_sqlite::{Run, View};
 use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{ErrorCode, Lineage, Lsn};
 
+use super::open::RecordDue;
 use super::requests::{Ask, Ran};
 use super::storing::Then;
 use super::{Context, Document, HandleState, Open, Role, State};
@@ -286,16 +287,33 @@ impl Document {
             {
                 synced.replica.learn(doctype.clone());
             }
-            // The server may have been asked meanwhile, by what the disk had of them.
+            // One that was made again, or is local, knows but one of them.
             self.note_doctype(&doctype, ctx);
         }
         if let State::Open(open) = &mut self.state {
+            if open.record_due == Some(RecordDue::WithNext) {
+                open.record_due = Some(RecordDue::Now);
+            }
             open.is_unadopted = !short_of.is_empty();
             open.short_of = short_of;
             // What was lost is there again.
             open.adoption_lacks = None;
         }
         Ran::Done
+    }
+
+    /// A synced document that was read anew knows the doctypes of tabs at once, which the disk may
+    /// not have: its server is to hear of them, and so is the disk with the next frame that may name
+    /// one, whether the document can be brought to them or not.
+    pub(super) fn remind_of_doctypes(&self, open: &mut Open) {
+        let held: Vec<_> = self.handles.values().map(|handle| handle.hash).collect();
+        for doctype in self.doctypes_of_handles() {
+            let Role::Synced(synced) = &mut open.role else { return };
+            synced.replica.learn(doctype.clone());
+            if open.record_doctype(&doctype, &held) {
+                open.record_due = open.record_due.max(Some(RecordDue::WithNext));
+            }
+        }
     }
 
     /// The doctypes that tabs know it by, each succeeding those before it.

@@ -482,6 +482,7 @@ impl Document {
             return self.forget_gathered(ctx.out);
         }
         if let State::Open(open) = &mut self.state
+            && (self.ledger.has_gathered() || open.record_due != Some(RecordDue::WithNext))
             && open.record_due.take().is_some()
         {
             self.ledger.draft().record = Some(codec::encode(&open.record).into());
@@ -589,7 +590,7 @@ impl Document {
     /// thousands of rejections that come meanwhile cost one more.
     pub(super) fn append_rejections(&mut self) {
         let State::Open(open) = &mut self.state else { unreachable!("BUG: no record to write") };
-        open.record_due.get_or_insert(RecordDue::BehindLast);
+        open.record_due = open.record_due.max(Some(RecordDue::BehindLast));
     }
 
     /// Whether what is gathered waits until the record that is on its way is durable.
