@@ -216,7 +216,7 @@ impl CoreDoor {
                     let loses_entries = lost.fold(false, |any, (_, owed)| any | owed.has_entries);
                     let loses_entries = loses_entries && !self.lines.is_local(&document.document);
                     self.refusals.is_refused(&document, self.newest, loses_entries);
-                    self.rejections.is_read_anew(&document.to_string());
+                    self.rejections.is_refused(&document.to_string(), now_ms);
                     self.lines.is_read_anew(&document.to_string());
                     return self.is_refused(document, *ticket, now_ms);
                 }

@@ -10,6 +10,7 @@ use tidelog_client::{Call, FromCore, Handle, Input, KeptRejections, Request, Tab
 use tidelog_types::CallId;
 
 use super::name_of;
+use super::refusals::WRITTEN_AGAIN_MS;
 
 type Holder = (TabId, Handle);
 
@@ -39,6 +40,9 @@ pub(super) struct RejectionsDoor {
     /// dealt with some of them.
     open: BTreeMap<String, BTreeSet<CallId>>,
     unnoted: BTreeMap<(String, CallId), u64>,
+    /// When the store last refused what each document was to write. It writes nothing of itself for
+    /// a while then.
+    refused_ms: BTreeMap<String, u64>,
     /// Whether there is no disk any more that would keep anything.
     is_lost: bool,
 }
@@ -117,9 +121,16 @@ impl RejectionsDoor {
         is_on_its_way: impl Fn(&str) -> bool,
         now_ms: u64,
     ) -> Result<(), String> {
-        let is_late = |at_ms: u64| at_ms + NOTED_MS < now_ms;
-        let mut unnoted = self.unnoted.iter().filter(|(_, at_ms)| is_late(**at_ms));
-        match unnoted.find(|((document, _), _)| !is_on_its_way(document)) {
+        let is_late = |document: &String, handled_ms: u64| {
+            let pauses_until_ms =
+                self.refused_ms.get(document).map(|at_ms| at_ms + WRITTEN_AGAIN_MS);
+            handled_ms.max(pauses_until_ms.unwrap_or(0)) + NOTED_MS < now_ms
+        };
+        let mut unnoted = self.unnoted.iter();
+        let late = unnoted.find(|((document, _), handled_ms)| {
+            is_late(document, **handled_ms) && !is_on_its_way(document)
+        });
+        match late {
             Some(((document, call), _)) => {
                 Err(format!("{document}: that {call:?} was dealt with is not written down"))
             }
@@ -157,8 +168,14 @@ impl RejectionsDoor {
         self.open.insert(document.to_owned(), open);
     }
 
+    /// The store refuses what the document was to write, which is read anew then.
+    pub(super) fn is_refused(&mut self, document: &str, now_ms: u64) {
+        self.refused_ms.insert(document.to_owned(), now_ms);
+        self.is_read_anew(document);
+    }
+
     /// The document is read anew: what no record has is rejected once more.
-    pub(super) fn is_read_anew(&mut self, document: &str) {
+    fn is_read_anew(&mut self, document: &str) {
         self.is_given_up(document);
         self.untold.remove(document);
         self.forgotten.remove(document);
