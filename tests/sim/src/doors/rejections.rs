@@ -28,6 +28,9 @@ pub(super) struct RejectionsDoor {
     mutations: BTreeMap<(TabId, Call), (CallId, String)>,
     /// What each listener was told since it listens.
     told: BTreeMap<Holder, BTreeSet<CallId>>,
+    /// Those that have begun to listen while there was no page server: records that were made
+    /// before leave once there is one, and may have what was forgotten in between.
+    listens_unserved: BTreeSet<Holder>,
     /// For which a listener has returned, to this core or as the disk knows.
     handled: BTreeSet<CallId>,
     /// Of each document the rejections that are known, with the listeners that were not told.
@@ -48,18 +51,34 @@ pub(super) struct RejectionsDoor {
 }
 
 impl RejectionsDoor {
-    /// Something else comes in: what had to be told of what came before was told.
+    /// Something else comes in: what had to be told of what came before was told. Before it there
+    /// was a page server that took what the core writes down, or not.
     ///
     /// # Errors
     ///
     /// It was not.
-    pub(super) fn comes(&mut self, input: &Input, now_ms: u64) -> Result<(), String> {
+    pub(super) fn comes(
+        &mut self,
+        input: &Input,
+        was_served: bool,
+        now_ms: u64,
+    ) -> Result<(), String> {
         for (document, kept) in std::mem::take(&mut self.records) {
             self.must_be_told(&document, &kept)?;
         }
+        if was_served {
+            self.listens_unserved.clear();
+        }
         match input {
             Input::FromTab { tab, messages } => {
-                messages.iter().for_each(|message| self.asks(*tab, message, now_ms));
+                for message in messages {
+                    self.asks(*tab, message, now_ms);
+                    if let ToCore::ListenRejections { handle } = message
+                        && !was_served
+                    {
+                        self.listens_unserved.insert((*tab, *handle));
+                    }
+                }
             }
             Input::TabClosed { tab } => {
                 self.held.retain(|(holder, _)| holder != tab);
@@ -200,14 +219,17 @@ impl RejectionsDoor {
         self.records.push((document.to_owned(), calls));
         self.has_open(document, kept);
         let open = kept.calls.iter().zip(&kept.kept).filter(|(_, (.., is_handled))| !is_handled);
-        open.for_each(|(call, _)| self.is_rejected(document, *call));
+        let late = std::mem::take(&mut self.listens_unserved);
+        open.for_each(|(call, _)| self.is_rejected(document, *call, &late));
+        self.listens_unserved = late;
         Ok(())
     }
 
-    /// Whoever listens is to be told, now or later.
-    fn is_rejected(&mut self, document: &str, call: CallId) {
+    /// Whoever listens is to be told, now or later, but those who may have begun to `late`.
+    fn is_rejected(&mut self, document: &str, call: CallId, late: &BTreeSet<Holder>) {
         let is_of_it = |holder: &Holder| {
             self.held.contains(holder)
+                && !late.contains(holder)
                 && self.documents.get(holder).is_some_and(|it| it == document)
         };
         let listeners = self.told.iter().filter(|(holder, _)| is_of_it(holder));
@@ -254,7 +276,7 @@ impl RejectionsDoor {
             }
             FromCore::Rejected { call, .. } => {
                 if let Some((id, document)) = self.mutations.get(&(tab, *call)).cloned() {
-                    self.is_rejected(&document, id);
+                    self.is_rejected(&document, id, &BTreeSet::new());
                 }
             }
             FromCore::RejectionNews { handle, id, .. } => {
