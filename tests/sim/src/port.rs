@@ -145,9 +145,9 @@ impl Port {
         self.take(now_ms, &input)
     }
 
-    /// Whether a core has ever served this tab: see [`TabDoor::is_loaded`].
-    pub(crate) fn is_loaded(&self) -> bool {
-        self.door.is_loaded()
+    /// When a core has served this tab first: see [`TabDoor::loaded_ms`].
+    pub(crate) fn loaded_ms(&self) -> Option<u64> {
+        self.door.loaded_ms()
     }
 
     /// The browser brings something.

@@ -137,14 +137,15 @@ impl CoreDoor {
     /// The core has not told what it had to tell before.
     pub(crate) fn comes(&mut self, input: &Input, now_ms: u64) -> Result<(), String> {
         let asked = &self.asked;
-        if self.is_let_in && self.page_server.is_some() {
+        let is_served = self.is_let_in && self.page_server.is_some();
+        if is_served {
             // Nothing is forgotten that no store was handed yet.
             self.lines.are_forgotten(|name| asked.values().any(|(it, _)| it.to_string() == *name));
         }
         if let Some(ticket) = self.to_hand_over.pop_first() {
             return Err(format!("{ticket:?} was not handed to the next page server"));
         }
-        if self.is_let_in && self.page_server.is_some() {
+        if is_served {
             let is_on_its_way =
                 |name: &str| self.owed.values().any(|it| it.document.to_string() == name);
             self.rejections.must_be_noted(is_on_its_way, now_ms)?;
@@ -181,7 +182,7 @@ impl CoreDoor {
             }
             _ => {}
         }
-        self.rejections.comes(input, now_ms)?;
+        self.rejections.comes(input, is_served, now_ms)?;
         self.lines.comes(input)
     }
 
@@ -216,7 +217,7 @@ impl CoreDoor {
                     let loses_entries = lost.fold(false, |any, (_, owed)| any | owed.has_entries);
                     let loses_entries = loses_entries && !self.lines.is_local(&document.document);
                     self.refusals.is_refused(&document, self.newest, loses_entries);
-                    self.rejections.is_read_anew(&document.to_string());
+                    self.rejections.is_refused(&document.to_string(), now_ms);
                     self.lines.is_read_anew(&document.to_string());
                     return self.is_refused(document, *ticket, now_ms);
                 }

@@ -10,6 +10,9 @@ use tidelog_client::CallFailure;
 use tidelog_pages::Ticket;
 use tidelog_types::{DocumentKey, ErrorCode, Remedy};
 
+/// Milliseconds after which a core has written again what its store refused, at most.
+pub(crate) const WRITTEN_AGAIN_MS: u64 = 16_000;
+
 /// What one core knows of refused appends.
 #[derive(Default)]
 pub(super) struct Refusals {

@@ -10,6 +10,7 @@ use tidelog_client::{Call, FromCore, Handle, Input, KeptRejections, Request, Tab
 use tidelog_types::CallId;
 
 use super::name_of;
+use super::refusals::WRITTEN_AGAIN_MS;
 
 type Holder = (TabId, Handle);
 
@@ -27,6 +28,9 @@ pub(super) struct RejectionsDoor {
     mutations: BTreeMap<(TabId, Call), (CallId, String)>,
     /// What each listener was told since it listens.
     told: BTreeMap<Holder, BTreeSet<CallId>>,
+    /// Those that have begun to listen while there was no page server: records that were made
+    /// before leave once there is one, and may have what was forgotten in between.
+    listens_unserved: BTreeSet<Holder>,
     /// For which a listener has returned, to this core or as the disk knows.
     handled: BTreeSet<CallId>,
     /// Of each document the rejections that are known, with the listeners that were not told.
@@ -39,23 +43,42 @@ pub(super) struct RejectionsDoor {
     /// dealt with some of them.
     open: BTreeMap<String, BTreeSet<CallId>>,
     unnoted: BTreeMap<(String, CallId), u64>,
+    /// When the store last refused what each document was to write. It writes nothing of itself for
+    /// a while then.
+    refused_ms: BTreeMap<String, u64>,
     /// Whether there is no disk any more that would keep anything.
     is_lost: bool,
 }
 
 impl RejectionsDoor {
-    /// Something else comes in: what had to be told of what came before was told.
+    /// Something else comes in: what had to be told of what came before was told. Before it there
+    /// was a page server that took what the core writes down, or not.
     ///
     /// # Errors
     ///
     /// It was not.
-    pub(super) fn comes(&mut self, input: &Input, now_ms: u64) -> Result<(), String> {
+    pub(super) fn comes(
+        &mut self,
+        input: &Input,
+        was_served: bool,
+        now_ms: u64,
+    ) -> Result<(), String> {
         for (document, kept) in std::mem::take(&mut self.records) {
             self.must_be_told(&document, &kept)?;
         }
+        if was_served {
+            self.listens_unserved.clear();
+        }
         match input {
             Input::FromTab { tab, messages } => {
-                messages.iter().for_each(|message| self.asks(*tab, message, now_ms));
+                for message in messages {
+                    self.asks(*tab, message, now_ms);
+                    if let ToCore::ListenRejections { handle } = message
+                        && !was_served
+                    {
+                        self.listens_unserved.insert((*tab, *handle));
+                    }
+                }
             }
             Input::TabClosed { tab } => {
                 self.held.retain(|(holder, _)| holder != tab);
@@ -117,9 +140,16 @@ impl RejectionsDoor {
         is_on_its_way: impl Fn(&str) -> bool,
         now_ms: u64,
     ) -> Result<(), String> {
-        let is_late = |at_ms: u64| at_ms + NOTED_MS < now_ms;
-        let mut unnoted = self.unnoted.iter().filter(|(_, at_ms)| is_late(**at_ms));
-        match unnoted.find(|((document, _), _)| !is_on_its_way(document)) {
+        let is_late = |document: &String, handled_ms: u64| {
+            let pauses_until_ms =
+                self.refused_ms.get(document).map(|at_ms| at_ms + WRITTEN_AGAIN_MS);
+            handled_ms.max(pauses_until_ms.unwrap_or(0)) + NOTED_MS < now_ms
+        };
+        let mut unnoted = self.unnoted.iter();
+        let late = unnoted.find(|((document, _), handled_ms)| {
+            is_late(document, **handled_ms) && !is_on_its_way(document)
+        });
+        match late {
             Some(((document, call), _)) => {
                 Err(format!("{document}: that {call:?} was dealt with is not written down"))
             }
@@ -157,8 +187,14 @@ impl RejectionsDoor {
         self.open.insert(document.to_owned(), open);
     }
 
+    /// The store refuses what the document was to write, which is read anew then.
+    pub(super) fn is_refused(&mut self, document: &str, now_ms: u64) {
+        self.refused_ms.insert(document.to_owned(), now_ms);
+        self.is_read_anew(document);
+    }
+
     /// The document is read anew: what no record has is rejected once more.
-    pub(super) fn is_read_anew(&mut self, document: &str) {
+    fn is_read_anew(&mut self, document: &str) {
         self.is_given_up(document);
         self.untold.remove(document);
         self.forgotten.remove(document);
@@ -183,14 +219,17 @@ impl RejectionsDoor {
         self.records.push((document.to_owned(), calls));
         self.has_open(document, kept);
         let open = kept.calls.iter().zip(&kept.kept).filter(|(_, (.., is_handled))| !is_handled);
-        open.for_each(|(call, _)| self.is_rejected(document, *call));
+        let late = std::mem::take(&mut self.listens_unserved);
+        open.for_each(|(call, _)| self.is_rejected(document, *call, &late));
+        self.listens_unserved = late;
         Ok(())
     }
 
-    /// Whoever listens is to be told, now or later.
-    fn is_rejected(&mut self, document: &str, call: CallId) {
+    /// Whoever listens is to be told, now or later, but those who may have begun to `late`.
+    fn is_rejected(&mut self, document: &str, call: CallId, late: &BTreeSet<Holder>) {
         let is_of_it = |holder: &Holder| {
             self.held.contains(holder)
+                && !late.contains(holder)
                 && self.documents.get(holder).is_some_and(|it| it == document)
         };
         let listeners = self.told.iter().filter(|(holder, _)| is_of_it(holder));
@@ -237,7 +276,7 @@ impl RejectionsDoor {
             }
             FromCore::Rejected { call, .. } => {
                 if let Some((id, document)) = self.mutations.get(&(tab, *call)).cloned() {
-                    self.is_rejected(&document, id);
+                    self.is_rejected(&document, id, &BTreeSet::new());
                 }
             }
             FromCore::RejectionNews { handle, id, .. } => {

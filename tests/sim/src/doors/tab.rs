@@ -21,8 +21,8 @@ const DIED_OF_DOCUMENT: &str = "the engine died each time it had this document o
 /// What the app of a tab has asked for, and been told.
 #[derive(Default)]
 pub(crate) struct TabDoor {
-    /// Whether nothing has to be downloaded any more.
-    is_loaded: bool,
+    /// Since when nothing has to be downloaded any more.
+    loaded_ms: Option<u64>,
     /// Documents that were closed, or given up by whoever tried to.
     closed: BTreeSet<Handle>,
     /// Those that its core was asked to open, by these calls, and not to close.
@@ -61,7 +61,7 @@ impl TabDoor {
             _ => {}
         }
         if let ToCore::Destroy { call, .. } = message
-            && self.is_loaded
+            && self.loaded_ms.is_some()
         {
             self.deletions.insert(*call, now_ms);
         }
@@ -106,7 +106,7 @@ impl TabDoor {
     /// The tab wants something of the browser.
     pub(crate) fn wants(&mut self, effect: &Effect, now_ms: u64) {
         match effect {
-            Effect::Reach { .. } => self.is_loaded = true,
+            Effect::Reach { .. } => drop(self.loaded_ms.get_or_insert(now_ms)),
             Effect::Connect { .. } => {
                 self.core_is_gone();
                 self.linked_by_ms = Some(now_ms + LINK_MS_MAX);
@@ -121,9 +121,9 @@ impl TabDoor {
         }
     }
 
-    /// Whether what a core needs is here, so that calls have ten seconds.
-    pub(crate) fn is_loaded(&self) -> bool {
-        self.is_loaded
+    /// Since when what a core needs is here, so that calls have ten seconds.
+    pub(crate) fn loaded_ms(&self) -> Option<u64> {
+        self.loaded_ms
     }
 
     /// The tab does nothing more before it is woken.

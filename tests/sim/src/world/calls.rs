@@ -355,9 +355,12 @@ impl World {
                     let waits_for_server =
                         asked.is_sync() || asked.is_late || tab.confirming.contains_key(call);
                     let since_ms = asked.at_ms.max(here.trouble_ms);
-                    let is_loaded = tab.port.is_loaded();
-                    let most_ms = if is_loaded { CALL_SETTLES_MS } else { LOADS_MS };
-                    !waits_for_server && self.now_ms > since_ms + most_ms
+                    let loads_by_ms = since_ms + LOADS_MS;
+                    // The ten seconds begin once nothing has to be downloaded any more.
+                    let by_ms = tab.port.loaded_ms().map_or(loads_by_ms, |loaded_ms| {
+                        loads_by_ms.min(since_ms.max(loaded_ms) + CALL_SETTLES_MS)
+                    });
+                    !waits_for_server && self.now_ms > by_ms
                 });
                 if let Some((_, asked)) = late {
                     return Err(format!(

@@ -8,6 +8,7 @@ use super::{SETTLE_MS, World};
 use crate::app::Wish;
 use crate::device::Device;
 use crate::docs::Doc;
+use crate::doors::WRITTEN_AGAIN_MS;
 use crate::tab::{Asked, Live, Tab};
 
 /// How often all sides are compared before they are said to differ.
@@ -35,8 +36,6 @@ const HEARD_MS: u64 = 8;
 /// Simulated milliseconds in which a core that has begun is lent a page server, whatever became of
 /// the one before.
 const LENT_MS: u64 = 75_000;
-/// Simulated milliseconds after which a core has written again what its store refused, at most.
-const WRITTEN_AGAIN_MS: u64 = 16_000;
 /// Simulated milliseconds in which tabs are told how their documents stand.
 const TOLD_MS: u64 = 2_000;
 /// Simulated milliseconds in which a tab that listens is told what there is, and live queries show
