@@ -89,9 +89,8 @@ pub(crate) struct ServerLink {
     /// A line that takes longer for one message than an answer may take would never get it through:
     /// so from the second one on, each doubles the time.
     given_up: u32,
-    /// Who was asked for a token last, and whether no good one came of it.
+    /// Who was asked for a token last, or gave one since.
     asked_for_token: Option<TokenHolder>,
-    has_no_token: bool,
     /// Who was asked since the server let us in last.
     asked: SortedMap<TokenHolder, Asked>,
     /// A token for the next connection, and since when.
@@ -156,7 +155,6 @@ impl ServerLink {
             unproved_size: 0,
             given_up: 0,
             asked_for_token: None,
-            has_no_token: false,
             asked: SortedMap::new(),
             kept_token: None,
             next_channel: 1,
@@ -282,27 +280,24 @@ impl ServerLink {
 
     /// The socket is open: say who we are, or ask one of those for a token first who can give one.
     /// Whoever gave none, or was silent, bars no other one, nor is asked again before all others
-    /// were asked as often.
+    /// were asked as often. Whose token let us in comes first.
     pub(crate) fn opened(&mut self, now_ms: u64, holders: &[TokenHolder], out: &mut Outbox) {
         self.heard_at_ms = now_ms;
         let is_good = |(_, since_ms): &(String, u64)| now_ms < since_ms + TOKEN_KEPT_MS;
         if let Some((token, _)) = self.kept_token.take().filter(is_good) {
             return self.hello(now_ms, Some(token), out);
         }
-        let asked = self.asked_for_token;
-        let is_next = |holder: &TokenHolder| match self.has_no_token {
-            true => asked < Some(*holder),
-            false => asked == Some(*holder),
-        };
         let times = |holder: &TokenHolder| self.asked.get(holder).map_or(0, |asked| asked.times);
-        let rank = |holder: &&TokenHolder| (times(holder), !is_next(holder));
+        let rank = |holder: &&TokenHolder| match times(holder) {
+            0 => (0, self.asked_for_token != Some(**holder)),
+            times => (times, false),
+        };
         let Some((tab, handle)) = holders.iter().min_by_key(rank).copied() else {
             return self.hello(now_ms, None, out);
         };
         self.asked_for_token = Some((tab, handle));
         let asked = self.asked.get_or_insert_with((tab, handle), Asked::default);
         (asked.times, asked.owed) = (asked.times + 1, asked.owed + 1);
-        self.has_no_token = true;
         self.stage = Stage::WantsToken;
         out.tell(tab, FromCore::TokenWanted { handle });
     }
@@ -343,7 +338,6 @@ impl ServerLink {
         self.stage = Stage::Connecting;
         self.heard_at_ms = now_ms;
         if token.is_some() {
-            self.has_no_token = false;
             reached(Probe::TokenSent);
         }
         if let Some(socket) = self.socket {
@@ -379,7 +373,6 @@ impl ServerLink {
             }
             FromServer::Bye { reason } => {
                 self.failure = CallFailure::of_bye(&self.url, &reason);
-                self.has_no_token |= matches!(reason, ByeReason::Unauthenticated);
                 self.barred = matches!(reason, ByeReason::Version | ByeReason::Unauthenticated);
                 Heard::Broken
             }
