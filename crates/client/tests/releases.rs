@@ -180,12 +180,49 @@ fn the_newest_release_is_brought_to_the_server_before_all_others() {
     device.opened(call);
     let (_, pin) = device.mutation("pin", &[]);
     device.ask(OTHER_TAB, vec![pin]);
+    assert_eq!(brought_anew(&mut device), [parting(), todos()]);
+}
+
+/// The releases that are brought on a new connection, of which nothing comes.
+fn brought_anew(device: &mut Device) -> Vec<Doctype> {
     device.take_sent();
     device.server_is_up = true;
     device.pass(15_000);
     device.hear_server(&FromServer::Welcome);
-    let brought = device.take_sent().into_iter().filter_map(brought);
-    assert_eq!(brought.collect::<Vec<_>>(), [parting(), todos()]);
+    device.take_sent().into_iter().filter_map(brought).collect()
+}
+
+/// Goal: a server that does not take the newest release does not send all of the document each
+/// time that it is asked again. Method: it would be let in by an older one, by which something
+/// waits too; then a backup takes the place of the server's store, and it takes both.
+#[test]
+fn a_server_that_refused_the_newest_release_is_asked_by_that_alone_until_it_takes_it() {
+    let first = Doctype { mutations: Vec::new(), ..todos() };
+    let mut server = Server::default();
+    server.create(&first);
+    let mut device = online(1, &mut server);
+    offline(&mut device);
+    let milk = add(&mut device, "milk");
+    let call = device.start_open(OTHER_TAB, Some(SERVER), &parting());
+    device.opened(call);
+    let (pin, message) = device.mutation("pin", &[]);
+    device.ask(OTHER_TAB, vec![message]);
+    let mut other = online(2, &mut server);
+    bring(&marked(), &mut other, &mut server);
+    back_online(&mut server, &mut device);
+    assert_eq!(wrong(&device), Some(ErrorCode::DoctypeMismatch));
+    offline(&mut device);
+    assert_eq!(brought_anew(&mut device), [parting()]);
+    offline(&mut device);
+
+    let mut restored = Server::default();
+    restored.create(&first);
+    back_online(&mut restored, &mut device);
+    for call in [milk, pin] {
+        let confirmed = device.answers(call).pop();
+        assert!(matches!(confirmed, Some(FromCore::Confirmed { .. })), "{}", device.fate(call));
+    }
+    assert_eq!(wrong(&device), None);
 }
 
 /// Goal: a release that the server's document is not of is refused where it is opened, and nothing

@@ -193,6 +193,7 @@ fn answered(id: &str, answer: Answer) -> Response {
         }
         Answer::Exporting | Answer::Destroyed => StatusCode::NO_CONTENT.into_response(),
         Answer::Failed { reason } => failed(&reason),
+        Answer::Unknown { reason } => failed(&format!("{reason}: look whether it was done")),
     }
 }
 

@@ -116,15 +116,15 @@ impl Rooms {
         room: &RoomSender,
         mail: impl FnOnce(oneshot::Sender<Answer>) -> RoomMail,
     ) -> Answer {
-        let failed = |reason: &str| Answer::Failed { reason: reason.to_owned() };
+        let unknown = |reason: &str| Answer::Unknown { reason: reason.to_owned() };
         let (answer, answered) = oneshot::channel();
         // A room that is gone drops the question, which is an answer.
         let _ = room.send(mail(answer));
         match timeout(ANSWER_TAKES, answered).await {
             Ok(Ok(answer)) => answer,
-            Ok(Err(_)) => failed("the room has closed"),
+            Ok(Err(_)) => unknown("the room has closed"),
             // It is not begun any more, if it was not.
-            Err(_) => failed("the document has too much to do: look whether it was done"),
+            Err(_) => unknown("the document has too much to do"),
         }
     }
 

@@ -142,8 +142,8 @@ pub(crate) struct Done {
     pub(crate) sent: Vec<(ConnId, FromServer)>,
     pub(crate) closed: Vec<ConnId>,
     pub(crate) exported: Option<Vec<u8>>,
-    /// Whether a document that was to be deleted is.
-    pub(crate) deleted: Option<bool>,
+    /// What is said of a document that was to be deleted.
+    pub(crate) deleted: Option<Answer>,
     /// Answers of the store, on their way to their rooms.
     pub(crate) replies: Vec<(OwnerId, StoreReply)>,
     /// The store failed and has to be opened anew.
@@ -524,7 +524,7 @@ impl Running {
                 }
                 RoomEffect::Store(request) => self.inbox.push_back((here.owner, request)),
                 RoomEffect::Answer { request: DELETION, answer } => {
-                    done.deleted = Some(answer == Answer::Destroyed);
+                    done.deleted = Some(answer);
                 }
                 RoomEffect::Answer { .. } => {}
             }

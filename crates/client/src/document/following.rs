@@ -44,7 +44,8 @@ pub(crate) struct Following {
     retry_at_ms: u64,
     /// Whether the server itself refused the document; `retry_at_ms` says when it is asked again.
     refused: bool,
-    /// The newest doctype, if the server would not have the document for that.
+    /// The newest doctype, if the server would not have the document for that: it is asked by that
+    /// one alone until it takes it.
     refused_doctype: Option<DoctypeHash>,
     /// Where apps want the document synced, other than it was: the record says so only once that
     /// server is known to have the same document.
@@ -79,6 +80,8 @@ pub(super) struct Joined {
     asked_at_ms: u64,
     /// Whether the server has said where it stands.
     is_open: bool,
+    /// Whether the server was told the newest doctype and not those that frames may name as well.
+    lacks_doctypes: bool,
     /// When the server is asked anew, since it had no room for a verdict.
     ask_again_at_ms: Option<u64>,
     /// The seed that the server waits for, until all of it is sent.
@@ -190,11 +193,18 @@ impl Document {
                     let place = (doctype.migrations.len(), is_newest, *hash);
                     doctypes.insert(place, doctype);
                 }
-                let doctypes = doctypes.into_iter().rev().map(|(_, doctype)| doctype).collect();
+                let mut doctypes: Vec<_> =
+                    doctypes.into_iter().rev().map(|(_, doctype)| doctype).collect();
+                // By an older one the server lets us in, and sends all of the document in vain.
+                if self.following.refused_doctype == Some(record.newest) {
+                    doctypes.truncate(1);
+                }
                 (doctypes, replica.timeline(), replica.sync_request(), Intent::Follow)
             }
             (Role::Local(_), None) => return,
         };
+        let is_followed = intent == Intent::Follow;
+        let lacks_doctypes = is_followed && doctypes.len() < open.record.doctypes.len();
         let messages: Vec<ToRoom> = doctypes
             .into_iter()
             .map(|doctype| ToRoom::Open {
@@ -213,6 +223,7 @@ impl Document {
             have,
             asked_at_ms,
             is_open: false,
+            lacks_doctypes,
             ask_again_at_ms: None,
             seed: None,
             arriving,
@@ -543,6 +554,11 @@ impl Document {
         let State::Open(open) = &mut self.state else { return };
         let Role::Synced(synced) = &mut open.role else { return };
         let Some(channel) = &mut self.following.channel else { return };
+        if channel.lacks_doctypes {
+            // The server takes the newest by now, and is told all of them.
+            self.following.refused_doctype = None;
+            return self.leave_server(ctx);
+        }
         let replica = &mut synced.replica;
         let other = replica.base().is_some_and(|base| base.journal != storage.journal);
         if other && self.following.moved.is_some() {

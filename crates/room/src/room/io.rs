@@ -104,9 +104,14 @@ pub enum Answer {
     Exporting,
     /// The document is forgotten.
     Destroyed,
-    /// It could not be done.
+    /// It was not done.
     Failed {
         /// Why, for a person.
+        reason: String,
+    },
+    /// It may be done, or not: the store failed amid it, or the room is gone.
+    Unknown {
+        /// What happened, for a person.
         reason: String,
     },
 }

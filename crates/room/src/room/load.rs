@@ -184,7 +184,7 @@ impl Room {
         }
         // What is durable is so whatever else is lost.
         self.tell_all_that_is_durable();
-        let Lost { questions: mut requests, mut channel_ids, is_left_staged } = lost;
+        let Lost { questions: mut requests, in_doubt, mut channel_ids, is_left_staged } = lost;
         self.has_abandoned |= is_left_staged;
         channel_ids.extend(self.vacate_all());
         let mut left = VecDeque::new();
@@ -202,7 +202,11 @@ impl Room {
             self.effects.push(channel_id.say(FromRoom::Refused(refusal.clone())));
         }
         for request in requests {
-            let answer = Answer::Failed { reason: reason.to_owned() };
+            let reason = reason.to_owned();
+            let answer = match in_doubt.contains(&request) {
+                true => Answer::Unknown { reason },
+                false => Answer::Failed { reason },
+            };
             self.effects.push(RoomEffect::Answer { request, answer });
         }
         self.queue = left;

@@ -46,6 +46,8 @@ pub(super) struct Outbox {
 pub(super) struct Lost {
     /// The numbers of the shell's questions.
     pub(super) questions: Vec<u64>,
+    /// Those of them that want the document destroyed, which may have come to pass.
+    pub(super) in_doubt: Vec<u64>,
     /// Where those are who were let go, and have not been told.
     pub(super) channel_ids: Vec<ChannelId>,
     /// Whether what is staged was to become the document, and is left as it is.
@@ -222,13 +224,19 @@ impl Outbox {
         self.lost(lost)
     }
 
-    /// Forgets everything, since the store lost it. Gives who waited. Tickets are not used again.
+    /// Forgets everything, since the store failed: what of it is in the log is found when that is
+    /// opened anew. Gives who waited. Tickets are not used again.
     pub(super) fn reset(&mut self) -> Lost {
         self.draft_pages = 0;
         let staging = std::mem::take(&mut self.staging);
         self.held -= staging.values().map(|staging| staging.held).sum::<usize>();
-        let lost = self.ledger.reset();
-        self.lost_in_flight(lost)
+        let afters = self.ledger.reset();
+        let deletion = |after: &After| match after {
+            After::Answer(request, Answer::Destroyed) => Some(*request),
+            _ => None,
+        };
+        let in_doubt = afters.iter().filter_map(deletion).collect();
+        Lost { in_doubt, ..self.lost_in_flight(afters) }
     }
 
     /// The youngest append is lost, and maybe others.

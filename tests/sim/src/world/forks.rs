@@ -18,6 +18,11 @@ const BACK_MS: u64 = 8_000;
 const ASKED_AGAIN_MS: u64 = 31_000;
 /// Milliseconds in which a core is lent a page server, and tabs are told how documents stand.
 const TOLD_MS: u64 = 75_000;
+/// Milliseconds after which a core asks for a token by the next handle of a tab: a connection waits
+/// for one, and the next is made after a pause.
+const NEXT_TOKEN_MS: u64 = 19_000;
+/// How often a tab is asked that has a token each second time, until each of two servers has one.
+const TOKENS_ASKED_MAX: u64 = 3;
 /// Milliseconds in which a copy is deleted, and a document made again; and how often that is tried.
 const ANEW_MS: u64 = 15_000;
 const DELETIONS_MAX: u32 = 5;
@@ -183,7 +188,7 @@ impl World {
     /// Whoever holds such a copy by that release is told so. Tabs of others are too as long as it
     /// is the newest that the copy was opened by.
     fn must_be_told(&mut self, Lost { device, doc, release, .. }: Lost) -> Result<(), String> {
-        let until_ms = self.now_ms + TOLD_MS;
+        let until_ms = self.now_ms + TOLD_MS + self.token_ms(device, doc);
         let is_told = |world: &Self| {
             let mut tabs = world.devices[device].tabs.values();
             tabs.all(|tab| {
@@ -201,6 +206,18 @@ impl World {
             self.pass(DONE_MS)?;
         }
         Ok(())
+    }
+
+    /// Milliseconds in which a core has a token for a document's server: all tabs may be asked by
+    /// each of their documents there, some of them silent, until the one that answers has one.
+    fn token_ms(&self, device: usize, doc: Doc) -> u64 {
+        if !self.swarm.silent_tabs && !self.swarm.flaky_tokens {
+            return 0;
+        }
+        let host = self.host_of(doc);
+        let docs = self.docs.of(device).into_iter().filter(|doc| self.host_of(*doc) == host);
+        let handles_count = self.devices[device].tabs.len() * docs.count();
+        NEXT_TOKEN_MS * TOKENS_ASKED_MAX * handles_count as u64
     }
 
     /// Nobody else is told that.
@@ -300,7 +317,7 @@ impl World {
         }
         let beside = self.open_tab_of(device, theirs);
         self.close_tabs_of(device, release);
-        let until_ms = self.now_ms + TOLD_MS + ASKED_AGAIN_MS;
+        let until_ms = self.now_ms + TOLD_MS + ASKED_AGAIN_MS + self.token_ms(device, doc);
         let goes_on = |world: &Self| {
             let mut tabs = world.devices[device].tabs.values();
             tabs.any(|tab| tab.release == theirs && tab.is_in_step(doc))

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use tidelog_disk::CrashDevice;
-use tidelog_room::ConnId;
+use tidelog_room::{Answer, ConnId};
 use tidelog_sync::{Channel, Intent, ToRoom, ToServer, codec};
 use tidelog_types::{ClientId, DocumentKey, JournalId};
 
@@ -359,16 +359,10 @@ impl World {
             }
         }
         self.deleting = Some((doc, before.map(|it| it.claims).unwrap_or_default()));
-        let life = self.hosts[host].life;
         let done = self.hosts[host].destroy(&document);
         self.host_did(host, done);
         self.pass(DECIDED_MS)?;
-        let here = &self.hosts[host];
-        let was_well = here.life == life && here.is_up() && !here.is_broken();
-        if self.not_deleted.take() == Some(doc)
-            && was_well
-            && !self.names_on(&self.hosts[host].disk, doc)?.is_some_and(|it| it.is_there)
-        {
+        if self.not_deleted.take() == Some(doc) && !self.is_on_server(host, doc)? {
             return Err(format!("server {host}: {doc:?} was not deleted, and is gone"));
         }
         Ok(())
@@ -390,13 +384,33 @@ impl World {
     }
 
     /// What a server says of the document that was to be deleted there.
-    pub(super) fn deleted(&mut self, host: usize, is_deleted: Option<bool>) {
-        let Some(is_deleted) = is_deleted else { return };
-        let Some((doc, claims)) = self.deleting.take() else { return };
-        if !is_deleted {
-            self.not_deleted = Some(doc);
-            return;
+    pub(super) fn deleted(&mut self, host: usize, answer: Option<Answer>) {
+        match answer {
+            None => {}
+            Some(Answer::Destroyed) => {
+                let deleted = self.deleting.take();
+                deleted.into_iter().for_each(|(doc, claims)| self.is_gone(host, doc, claims));
+            }
+            Some(Answer::Unknown { .. }) => self.look_for_deleted(host),
+            Some(_) => self.not_deleted = self.deleting.take().map(|(doc, _)| doc),
         }
+    }
+
+    /// Nobody is told whether the document that was to be deleted on a server is there, so its disk
+    /// has to tell, before anybody can make it again.
+    pub(super) fn look_for_deleted(&mut self, host: usize) {
+        let is_its = self.deleting.as_ref().is_some_and(|(doc, _)| self.has_doc(host, *doc));
+        let Some((doc, claims)) = self.deleting.take_if(|_| is_its) else { return };
+        match self.is_on_server(host, doc) {
+            Ok(true) => {}
+            Ok(false) => self.is_gone(host, doc, claims),
+            Err(what) => {
+                self.wrong.get_or_insert(what);
+            }
+        }
+    }
+
+    fn is_gone(&mut self, host: usize, doc: Doc, claims: BTreeSet<String>) {
         // Anything may have come after the word, and before the deed.
         self.judge.went_back(doc, None, &Some(Applied::default()));
         self.judge.lost_claims(doc, claims);
@@ -425,11 +439,13 @@ impl World {
     }
 
     pub(super) fn docs_of_host(&self, host: usize) -> Vec<Doc> {
-        let is_there = |doc: &Doc| {
-            let spec = self.docs.spec(*doc);
-            spec.host == Some(host) || spec.moves_to == Some(host)
-        };
-        self.docs.all().filter(is_there).collect()
+        self.docs.all().filter(|doc| self.has_doc(host, *doc)).collect()
+    }
+
+    /// Whether a server has a document, or may be handed it.
+    fn has_doc(&self, host: usize, doc: Doc) -> bool {
+        let spec = self.docs.spec(doc);
+        spec.host == Some(host) || spec.moves_to == Some(host)
     }
 
     /// Whether there is such a document in a server's store.

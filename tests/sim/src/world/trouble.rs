@@ -194,6 +194,7 @@ impl World {
     /// The same of a server.
     pub(super) fn cut_power_of_server(&mut self, host: usize) {
         self.hosts[host].cut_power(&mut self.rng);
+        self.look_for_deleted(host);
         for conn in self.conns_of(host) {
             self.cut(conn);
         }
@@ -210,6 +211,7 @@ impl World {
             self.cut(conn);
         }
         self.hosts[host].stop();
+        self.look_for_deleted(host);
         let delay = self.rng.below(3_000);
         self.schedule(delay, Event::StartHost { host });
     }
