@@ -564,9 +564,9 @@ fn what_was_issued_by_a_release_is_durable_with_that() {
     assert!(opens.any(|doctype| doctype == variant), "its server never hears of it");
 }
 
-/// Goal: no server is brought an older release alone while tabs have a document open by a newer one.
-/// Method: that comes while the disk is full, so that the document is read anew without it, and an
-/// app asks for the server at once.
+/// Goal: no server is brought an older release alone while tabs have a document open by a newer
+/// one. Method: that comes while the disk is full, so that the document is read anew without it,
+/// and an app asks for the server at once.
 #[test]
 fn a_server_is_brought_the_release_that_a_full_disk_could_not_note() {
     let mut server = Server::default();

@@ -303,8 +303,8 @@ impl Document {
     }
 
     /// A synced document that was read anew knows the doctypes of tabs at once, which the disk may
-    /// not have: its server is to hear of them, and so is the disk with the next frame that may name
-    /// one, whether the document can be brought to them or not.
+    /// not have: its server is to hear of them, and so is the disk, with the next frame that may
+    /// name one, whether the document can be brought to them or not.
     pub(super) fn remind_of_doctypes(&self, open: &mut Open) {
         let held: Vec<_> = self.handles.values().map(|handle| handle.hash).collect();
         for doctype in self.doctypes_of_handles() {
