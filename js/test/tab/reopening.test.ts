@@ -1,0 +1,92 @@
+import { expect, test } from 'vitest';
+import { QueryError, StorageError } from '../../src/errors.js';
+import type { Answer } from '../../src/messages.js';
+import { opened } from './stage.js';
+
+test('W3: a live query outlives an engine that cannot start, and starts it again', () => {
+  const { stage, handle } = opened();
+  const watch = stage.call('watch', { handle, sql: '' });
+  stage.die();
+  stage.step({ type: 'refused', core: stage.core, reason: '404', joining: undefined });
+  expect(stage.errors(watch)).toEqual([{ code: 'engine', outcome: 'none', last: false }]);
+  const before = stage.core;
+  stage.pass(500);
+  expect(stage.core).toBe(before + 1);
+  stage.work().reopen();
+  expect(stage.posted('watch').filter(({ call }) => call === watch)).toHaveLength(2);
+});
+
+test('W3: a live query that failed for want of storage is asked again', () => {
+  const { stage, handle } = opened();
+  const watch = stage.call('watch', { handle, sql: '' });
+  stage.answer(watch, { type: 'failed', error: new StorageError('a page is missing') });
+  stage.pass(500);
+  expect(stage.posted('watch')).toHaveLength(2);
+});
+
+test('a live query that fails at each core is not taken for what each of them died of', () => {
+  const { stage, handle } = opened();
+  const watch = stage.call('watch', { handle, sql: '' });
+  for (let cores = 1; cores <= 4; cores++) {
+    expect(stage.posted('watch')).toHaveLength(cores);
+    stage.answer(watch, { type: 'failed', error: new QueryError('no such table') });
+    stage.pass(10_000);
+    stage.survive().reopen();
+  }
+  expect(stage.errors(watch).filter(({ last }) => last)).toEqual([]);
+});
+
+test('a live query is told why its document cannot be opened again, and goes on once it is', () => {
+  const { stage, handle } = opened();
+  const watch = stage.call('watch', { handle, sql: '' });
+  stage.survive();
+  const { call } = stage.posted('open').at(-1)!;
+  stage.answer(call as number, { type: 'failed', error: new StorageError('damaged') });
+  expect(stage.errors(watch)).toEqual([{ code: 'storage', outcome: 'none', last: false }]);
+  stage.pass(500);
+  stage.reopen();
+  expect(stage.posted('watch')).toHaveLength(2);
+});
+
+test('W4: an open that fails after a restart is repeated until it succeeds', () => {
+  const { stage, handle } = opened();
+  const query = stage.call('query', { handle, sql: '' });
+  stage.survive();
+  const failed: Answer = { type: 'failed', error: new StorageError('not now') };
+  for (const pauseMs of [500, 1000, 2000]) {
+    const [open] = stage.posted('open').slice(-1);
+    stage.answer(open!.call as number, failed);
+    expect(stage.of('lost').at(-1)).toMatchObject({ handle, error: { code: 'storage' } });
+    const count = stage.posted('open').length;
+    stage.pass(pauseMs);
+    expect(stage.posted('open')).toHaveLength(count + 1);
+  }
+  expect(stage.posted('query')).toHaveLength(1);
+  stage.reopen();
+  expect(stage.posted('query').map(({ call }) => call)).toEqual([query, query]);
+});
+
+test('W5: who listens for rejections does so at every core, once the document is open', () => {
+  const { stage, handle } = opened();
+  stage.step({ type: 'tell', kind: 'listenRejections', message: { handle } });
+  expect(stage.posted('listenRejections')).toHaveLength(1);
+  for (const times of [2, 3]) {
+    stage.survive();
+    expect(stage.posted('listenRejections')).toHaveLength(times - 1);
+    stage.reopen();
+    expect(stage.posted('listenRejections')).toHaveLength(times);
+  }
+});
+
+test('calls wait for their document to be open again, and keep their order', () => {
+  const { stage, handle } = opened();
+  const first = stage.call('mutate', { handle, name: 'm' });
+  stage.survive();
+  const second = stage.call('query', { handle });
+  expect(stage.posted('mutate')).toHaveLength(1);
+  stage.reopen();
+  const sent = stage.of('post').slice(-2);
+  expect(sent.map(({ message }) => (message as { call: number }).call)).toEqual([first, second]);
+  expect(sent[0]!.message).toMatchObject({ again: { durable: undefined } });
+  expect(stage.posted('mutate')[0]!.again).toBeUndefined();
+});
