@@ -539,3 +539,28 @@ impl Numbers {
         (self.0 >> 11) % end
     }
 }
+
+pub fn add(device: &mut Device, doctype: &Doctype, id: &str, n: i64) -> TimelineFrame {
+    device.issue(doctype, "add", &[("id", text(id)), ("n", integer(n))])
+}
+
+pub fn bump(device: &mut Device, doctype: &Doctype, by: i64) -> TimelineFrame {
+    device.issue(doctype, "bump", &[("by", integer(by))])
+}
+
+/// A server with some items, and devices that hold them, for each size of the pool.
+pub fn with_items(scenario: impl Fn(Doctype, Server, Device, Device)) {
+    for pool in POOLS {
+        let doctype = items();
+        let mut server = Server::new(1, pool, &doctype);
+        let mut first = Device::following(1, pool, &doctype, &server);
+        for n in 0..40 {
+            add(&mut first, &doctype, &format!("item-{n}"), n % 7);
+        }
+        converge(&mut server, &mut first);
+        first.decided.clear();
+        let second = Device::following(2, pool, &doctype, &server);
+        assert_same(&server, &second);
+        scenario(doctype, server, first, second);
+    }
+}
