@@ -37,6 +37,22 @@ fn a_client_ahead_runs_the_migration_itself_until_the_authority_has() {
     });
 }
 
+/// Goal: a rebase that is for no entry is not forgotten with those that had come. Method: it is
+/// given up amid the newer release's migration.
+#[test]
+fn a_migration_that_is_broken_off_is_run_anew() {
+    with_items(|doctype, _, mut device, _| {
+        for _ in 0..70 {
+            bump(&mut device, &doctype, 0);
+        }
+        device.replica.learn(items_with_tags());
+        assert!(!device.step(), "all ran in one slice");
+        device.replica.forget_staged();
+        device.settle();
+        assert_eq!(device.query("select count(*) from tag"), [[integer(40)]]);
+    });
+}
+
 /// Goal: what is forgotten comes back with no rebase. Method: one is given up behind that.
 #[test]
 fn a_doctype_that_was_unlearnt_is_not_the_newest_again() {
