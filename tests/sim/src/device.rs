@@ -221,13 +221,14 @@ impl Device {
         early.map(|(index, _)| index).collect()
     }
 
-    /// A tab asks for rows, some of which it may have asked for before.
+    /// A tab asks for rows, some of which it may have asked for before: a live query that is there
+    /// may have its turn, and show other ones, before it is looked at for that.
     pub(crate) fn asks_for_rows(&mut self, port: TabId, messages: &[ToCore]) {
         for message in messages {
             if let ToCore::Ask { call, request: Request::Query(_) | Request::Watch(_), .. } =
                 message
             {
-                *self.rows_owed.entry((port, *call)).or_default() += 1;
+                self.rows_owed.entry((port, *call)).and_modify(|owed| *owed += 2).or_insert(1);
             }
         }
     }
