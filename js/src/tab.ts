@@ -427,9 +427,12 @@ export class Tab {
     }
   }
 
-  /** Whether a document is opened while nothing else is asked. */
+  /**
+   * Whether a document is opened while nothing else is asked. Its time is over only once what waits
+   * has been asked, before what comes as the timer is late.
+   */
   #isAlone(): boolean {
-    for (const { aloneUntil } of this.#documents.values()) if (aloneUntil > this.#now) return true;
+    for (const { aloneUntil } of this.#documents.values()) if (aloneUntil > 0) return true;
     return false;
   }
 
