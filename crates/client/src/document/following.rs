@@ -574,9 +574,9 @@ impl Document {
         }
         let moved = self.following.moved.take();
         // It was told the newest doctype first, and has taken all of them.
-        if moved.is_some() || !open.record.is_taken {
+        if moved.is_some() || open.record.taken != Some(open.record.newest) {
             open.record.server = moved.or(open.record.server.take());
-            open.record.is_taken = true;
+            open.record.taken = Some(open.record.newest);
             open.record_due = Some(RecordDue::Now);
         }
         channel.is_open = true;
@@ -674,9 +674,10 @@ impl Document {
         self.refuse(failure, ctx);
         if is_of_newest && self.following.refused {
             if let State::Open(open) = &mut self.state {
-                self.following.refused_doctype = Some(open.record.newest);
-                // It may have been restored from a backup since it said so.
-                if std::mem::take(&mut open.record.is_taken) {
+                let newest = open.record.newest;
+                self.following.refused_doctype = Some(newest);
+                // It may have been restored from a backup since it said that it has it.
+                if open.record.taken.take_if(|taken| *taken == newest).is_some() {
                     open.record_due = Some(RecordDue::Now);
                 }
             }
