@@ -427,9 +427,12 @@ export class Tab {
     }
   }
 
-  /** Whether a document is opened while nothing else is asked. */
+  /**
+   * Whether a document is opened while nothing else is asked. Its time is over only once what waits
+   * has been asked, before what comes as the timer is late.
+   */
   #isAlone(): boolean {
-    for (const { aloneUntil } of this.#documents.values()) if (aloneUntil > this.#now) return true;
+    for (const { aloneUntil } of this.#documents.values()) if (aloneUntil > 0) return true;
     return false;
   }
 
@@ -448,6 +451,7 @@ export class Tab {
     for (const [handle, document] of this.#documents) {
       if (document.state !== 'opening' || document.call !== number) continue;
       document.deaths = document.named;
+      const wasAlone = document.aloneUntil > 0;
       document.aloneUntil = 0;
       if (answer.type === 'failed') {
         this.#shut(document, answer.error, pause(document.tries++));
@@ -460,8 +464,8 @@ export class Tab {
         this.#emit({ type: 'news', handle, news: { ...answer, type: 'status' } });
         if (document.listens) this.#post('listenRejections', { handle });
       }
-      // Also while it is handed over, which takes long: nothing asked later comes before.
-      this.#askHeldBack();
+      // Also as it begins to be handed over, which takes long: nothing asked later comes before.
+      if (wasAlone || answer.type !== 'handingOver') this.#askHeldBack();
     }
   }
 

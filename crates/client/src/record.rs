@@ -14,12 +14,13 @@ pub(crate) struct Record {
     pub(crate) client: ClientId,
     /// Where the document is synced; `None` for a local one.
     pub(crate) server: Option<String>,
-    /// The doctypes that are needed: the newest, and those that undecided frames name.
+    /// The doctypes that are needed: the newest, that which the server has, and those that
+    /// undecided frames name.
     pub(crate) doctypes: Vec<HashedDoctype>,
     /// The newest of them.
     pub(crate) newest: DoctypeHash,
-    /// Whether the server has said that it has that one.
-    pub(crate) is_taken: bool,
+    /// The newest that the server has said that it has, until it has taken another.
+    pub(crate) taken: Option<DoctypeHash>,
     /// Who wrote the journal that this device writes: its timeline, or the storage journal of a
     /// local document.
     pub(crate) lives: Lineage,
@@ -248,7 +249,7 @@ mod tests {
             client: ClientId([9; 16]),
             server: Some("wss://example.org".to_owned()),
             newest: doctype.hash(),
-            is_taken: true,
+            taken: Some(doctype.hash()),
             doctypes: vec![HashedDoctype::new(doctype)],
             lives: Lineage::try_from(vec![(Life([5; 16]), Lsn::FIRST)]).expect("one life"),
             seeded: Some(Position {

@@ -489,6 +489,59 @@ fn a_release_that_the_server_has_taken_gives_way_to_none() {
     device.opened(call);
 }
 
+/// The same of one that another tab has opened a successor of, which nobody has open any more: of
+/// the same migrations, or of more.
+#[test]
+fn a_release_that_the_server_has_taken_gives_way_to_none_behind_its_successor() {
+    let mut variant = parting();
+    variant.mutations.push(define("other", &[], &["insert into badge values ('other')"]));
+    for successor in [variant, longer(parting())] {
+        let mut server = Server::default();
+        let mut device = online(1, &mut server);
+        let call = device.start_open(OTHER_TAB, Some(SERVER), &parting());
+        device.opened(call);
+        for message in device.take_sent() {
+            for answer in server.hear(device.number, message) {
+                device.hear_server(&answer);
+            }
+        }
+        offline(&mut device);
+        for _ in 0..2 {
+            device.kill_core();
+            let call = device.start_open(TAB, Some(SERVER), &successor);
+            device.opened(call);
+        }
+        device.kill_core();
+        let call = device.start_open(TAB, Some(SERVER), &marked());
+        assert_eq!(device.code(call), ErrorCode::DoctypeMismatch);
+    }
+}
+
+/// Goal: what is said of a release that was let go of meanwhile is told of no other one. Method:
+/// the server is asked again by the release that it refused, which its tab closes before the
+/// answer.
+#[test]
+fn a_refusal_that_comes_once_its_release_is_forgotten_fails_nobody() {
+    let mut server = Server::default();
+    let mut other = online(1, &mut server);
+    bring(&longer(marked()), &mut other, &mut server);
+    let mut device = online(2, &mut server);
+    let call = device.start_open(OTHER_TAB, Some(SERVER), &parting());
+    device.opened(call);
+    talk(&mut server, &mut [&mut device]);
+    assert_eq!(wrong(&device), Some(ErrorCode::DoctypeMismatch));
+    offline(&mut device);
+    device.server_is_up = true;
+    device.pass(15_000);
+    device.hear_server(&FromServer::Welcome);
+    device.close(OTHER_TAB);
+    let (sync, ask) = asks(HANDLE, Request::Sync, &mut device);
+    device.ask(TAB, vec![ask]);
+    talk(&mut server, &mut [&mut device]);
+    assert_eq!(wrong(&device), None);
+    assert!(matches!(device.answers(sync)[..], [FromCore::Done { .. }]), "{}", device.fate(sync));
+}
+
 /// Goal: what was said of a release that gave way is told of no other one. Method: the device knows
 /// no other than the one that was refused, and its tab closes that, opens the right one, and syncs,
 /// all at once.

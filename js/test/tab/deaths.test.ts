@@ -106,6 +106,21 @@ test('W6: what waits for a document that is opened alone is asked once that is h
   expect(asked.slice(-2)).toEqual([mutate, sync]);
 });
 
+/** The same where its time is over, and the timer that tells of that comes late. */
+test('W6: what waits for a document that is opened alone is asked before what comes later', () => {
+  const { stage, handle } = opened();
+  stage.open();
+  const mutate = stage.call('mutate', { handle, name: 'm' });
+  stage.dieOfIt();
+  stage.dieOfIt();
+  stage.reopens(handle);
+  expect(stage.posted('mutate')).toEqual([]);
+  stage.now += 2_100;
+  const sync = stage.call('sync', { handle }, false);
+  const asked = stage.of('post').map(({ message }) => (message as { call: number }).call);
+  expect(asked.slice(-2)).toEqual([mutate, sync]);
+});
+
 test('W6: once a core died as it opened documents, the next one opens them one by one', () => {
   const { stage, handle } = opened();
   const others = [stage.open(), stage.open()];

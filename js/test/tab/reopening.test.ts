@@ -24,6 +24,27 @@ test('W3: a live query that failed for want of storage is asked again', () => {
   expect(stage.posted('watch')).toHaveLength(2);
 });
 
+/** Goal: its pause is kept however long a document is handed over, which is told again and again. */
+test('W3: nor is it asked at each word of a document that is handed over', () => {
+  const { stage, handle } = opened();
+  const other = stage.open();
+  const watch = stage.call('watch', { handle: other, sql: '' });
+  stage.survive();
+  stage.reopens(other);
+  const open = stage
+    .posted('open')
+    .filter((it) => it.handle === handle)
+    .at(-1);
+  stage.answer(watch, { type: 'failed', error: new StorageError('a page is missing') });
+  const before = stage.posted('watch').length;
+  for (let parts = 0; parts < 10; parts++) {
+    stage.answer(open!.call as number, { type: 'handingOver' });
+  }
+  expect(stage.posted('watch')).toHaveLength(before);
+  stage.pass(500);
+  expect(stage.posted('watch')).toHaveLength(before + 1);
+});
+
 test('a live query that fails at each core is not taken for what each of them died of', () => {
   const { stage, handle } = opened();
   const watch = stage.call('watch', { handle, sql: '' });

@@ -80,6 +80,8 @@ pub(super) struct Joined {
     asked_at_ms: u64,
     /// Whether the server has said where it stands.
     is_open: bool,
+    /// The newest doctype, by which a server that decides was asked first.
+    newest: DoctypeHash,
     /// Whether the server was told the newest doctype and not those that frames may name as well.
     lacks_doctypes: bool,
     /// When the server is asked anew, since it had no room for a verdict.
@@ -205,6 +207,7 @@ impl Document {
         };
         let is_followed = intent == Intent::Follow;
         let lacks_doctypes = is_followed && doctypes.len() < open.record.doctypes.len();
+        let newest = open.record.newest;
         let messages: Vec<ToRoom> = doctypes
             .into_iter()
             .map(|doctype| ToRoom::Open {
@@ -223,6 +226,7 @@ impl Document {
             have,
             asked_at_ms,
             is_open: false,
+            newest,
             lacks_doctypes,
             ask_again_at_ms: None,
             seed: None,
@@ -237,12 +241,14 @@ impl Document {
     }
 
     /// Lets go of a channel at a server that the document does not want any more: it is synced
-    /// elsewhere, stays away, or nobody holds it.
+    /// elsewhere, stays away, or nobody holds it. So it does of one on which the server was asked
+    /// by a doctype that was forgotten since: what it says of that is true of no other one.
     pub(super) fn leave_unwanted_server(&mut self, ctx: &mut Context<'_>) {
         self.follow_who_holds_it();
-        if let Some(channel) = &self.following.channel
-            && self.wanted_server() != Some(&channel.server)
-        {
+        let Some(channel) = &self.following.channel else { return };
+        let newest = self.open().filter(|_| self.synced().is_some()).map(|it| it.record.newest);
+        let is_of_another = newest.is_some_and(|newest| newest != channel.newest);
+        if is_of_another || self.wanted_server() != Some(&channel.server) {
             self.leave_server(ctx);
         }
     }
@@ -568,9 +574,9 @@ impl Document {
         }
         let moved = self.following.moved.take();
         // It was told the newest doctype first, and has taken all of them.
-        if moved.is_some() || !open.record.is_taken {
+        if moved.is_some() || open.record.taken != Some(open.record.newest) {
             open.record.server = moved.or(open.record.server.take());
-            open.record.is_taken = true;
+            open.record.taken = Some(open.record.newest);
             open.record_due = Some(RecordDue::Now);
         }
         channel.is_open = true;
@@ -668,9 +674,10 @@ impl Document {
         self.refuse(failure, ctx);
         if is_of_newest && self.following.refused {
             if let State::Open(open) = &mut self.state {
-                self.following.refused_doctype = Some(open.record.newest);
-                // It may have been restored from a backup since it said so.
-                if std::mem::take(&mut open.record.is_taken) {
+                let newest = open.record.newest;
+                self.following.refused_doctype = Some(newest);
+                // It may have been restored from a backup since it said that it has it.
+                if open.record.taken.take_if(|taken| *taken == newest).is_some() {
                     open.record_due = Some(RecordDue::Now);
                 }
             }

@@ -327,8 +327,9 @@ impl Open {
         }
     }
 
-    /// Keeps the doctypes that are needed in the record, no more: the newest, those of frames and
-    /// handles. A newest one that parts from this is not. Says whether that changed it.
+    /// Keeps the doctypes that are needed in the record, no more: the newest, the one that the
+    /// server has, those of frames and handles. A newest one that parts from this is not. Says
+    /// whether that changed it.
     pub fn record_doctype(&mut self, doctype: &Doctype, held: &[DoctypeHash]) -> bool {
         let record = &mut self.record;
         let hashes = |record: &Record| -> Vec<_> {
@@ -342,8 +343,8 @@ impl Open {
         if parts {
             reached(Probe::DoctypeGaveWay);
         }
-        if (parts || doctype.succeeds(newest)) && record.newest != hash {
-            (record.newest, record.is_taken) = (hash, false);
+        if parts || doctype.succeeds(newest) {
+            record.newest = hash;
         }
         if record.doctype(hash).is_none() {
             record.doctypes.push(HashedDoctype { hash, doctype: doctype.clone() });
@@ -353,6 +354,7 @@ impl Open {
             Role::Local(_) => Vec::new(),
         };
         needed.push(record.newest);
+        needed.extend(record.taken);
         needed.extend(held);
         needed.push(hash);
         record.doctypes.retain(|known| needed.contains(&known.hash));
@@ -370,7 +372,7 @@ impl Open {
         let others = record.doctypes.iter().filter(|known| known.hash != doctype);
         let next = others.max_by_key(|known| known.doctype.migrations.len());
         let Some(next) = next.map(|known| known.hash) else { return false };
-        (record.newest, record.is_taken) = (next, false);
+        record.newest = next;
         record.doctypes.retain(|known| known.hash != doctype);
         if synced.replica.newest() == doctype {
             synced.replica.unlearn(next);

@@ -154,10 +154,10 @@ impl Document {
     /// or at the server, or somebody has it open by that, or is to open it, or has issued what
     /// waits for its verdict.
     pub(super) fn is_needed(&self, doctype: DoctypeHash, open: &Open) -> bool {
-        let Record { newest, is_taken, .. } = open.record;
+        let Record { newest, taken, .. } = open.record;
         match &open.role {
             Role::Local(_) => doctype == newest,
-            Role::Synced(_) if is_taken && doctype == newest => true,
+            Role::Synced(_) if taken == Some(doctype) => true,
             Role::Synced(synced) => {
                 self.is_wanted(doctype, &self.queue) || synced.replica.has_undecided_of(doctype)
             }
@@ -226,7 +226,7 @@ impl Document {
             client: ctx.rng.client(),
             server,
             newest: doctype.hash(),
-            is_taken: false,
+            taken: None,
             doctypes: vec![HashedDoctype::new(doctype.clone())],
             lives: Lineage::default(),
             seeded: None,
