@@ -24,7 +24,7 @@ test('W3: a live query that failed for want of storage is asked again', () => {
   expect(stage.posted('watch')).toHaveLength(2);
 });
 
-/** Goal: its pause is kept however long a document is handed over, which is told again and again. */
+/** Goal: its pause is kept, however often a document is said to be handed over. */
 test('W3: nor is it asked at each word of a document that is handed over', () => {
   const { stage, handle } = opened();
   const other = stage.open();
