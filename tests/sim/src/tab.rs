@@ -731,13 +731,10 @@ impl Tab {
             return Err(format!("nobody has said how {doc:?} stands"));
         };
         let connection = if is_synced { Connection::Online } else { Connection::Local };
-        // Of a document that nothing is written to, what was wrong may be what was wrong last.
-        let may_stay = |it: &CallFailure| {
-            !matches!(
-                it.code,
-                ErrorCode::ServerUnreachable | ErrorCode::Access | ErrorCode::Protocol
-            )
-        };
+        // Of a document that nothing is written to, what was wrong with its store may be what was
+        // wrong last. Of what has to do with its server nothing stays.
+        let may_stay =
+            |it: &CallFailure| matches!(it.code, ErrorCode::Storage | ErrorCode::StorageFull);
         let is_well = status.error.as_ref().is_none_or(may_stay);
         let [_, acked, durable, issued] = status.timeline;
         let is_whole = acked == issued && durable == issued || !is_synced;
