@@ -21,6 +21,15 @@ fn bring(doctype: &Doctype, device: &mut Device, server: &mut Server) {
     talk(server, &mut [device]);
 }
 
+/// The server answers what the device has said so far, and says nothing of itself.
+fn is_answered(device: &mut Device, server: &mut Server) {
+    for message in device.take_sent() {
+        for answer in server.hear(device.number, message) {
+            device.hear_server(&answer);
+        }
+    }
+}
+
 /// What a tab says that asks this of what it has open.
 fn asks(handle: Handle, request: Request, device: &mut Device) -> (Call, ToCore) {
     let call = device.next_call();
@@ -477,11 +486,7 @@ fn a_release_that_the_server_has_taken_gives_way_to_none() {
     let mut device = online(1, &mut server);
     let call = device.start_open(OTHER_TAB, Some(SERVER), &parting());
     device.opened(call);
-    for message in device.take_sent() {
-        for answer in server.hear(device.number, message) {
-            device.hear_server(&answer);
-        }
-    }
+    is_answered(&mut device, &mut server);
     device.kill_core();
     let call = device.start_open(TAB, Some(SERVER), &marked());
     assert_eq!(device.code(call), ErrorCode::DoctypeMismatch);
@@ -500,11 +505,7 @@ fn a_release_that_the_server_has_taken_gives_way_to_none_behind_its_successor() 
         let mut device = online(1, &mut server);
         let call = device.start_open(OTHER_TAB, Some(SERVER), &parting());
         device.opened(call);
-        for message in device.take_sent() {
-            for answer in server.hear(device.number, message) {
-                device.hear_server(&answer);
-            }
-        }
+        is_answered(&mut device, &mut server);
         offline(&mut device);
         for _ in 0..2 {
             device.kill_core();

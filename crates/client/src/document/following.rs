@@ -441,7 +441,6 @@ impl Document {
     pub(super) fn has_memory_again(&mut self) {
         if self.error.as_ref().is_some_and(|error| error.code == ErrorCode::Engine) {
             self.forget_refusal();
-            self.following.retry_at_ms = 0;
         }
     }
 
@@ -456,7 +455,6 @@ impl Document {
             reached(Probe::RefusedDoctypeForgotten);
             self.append_record();
             self.forget_refusal();
-            self.following.retry_at_ms = 0;
         }
     }
 
@@ -468,9 +466,11 @@ impl Document {
         }
     }
 
-    /// Forgets that a server refused the document: the reason is over, or another server is asked.
+    /// Forgets that a server refused the document, and asks at once: the reason is over, or another
+    /// server is asked.
     fn forget_refusal(&mut self) {
         self.following.refused_doctype = None;
+        self.following.retry_at_ms = 0;
         if std::mem::take(&mut self.following.refused) {
             let is_incomplete = self.open().is_some_and(|open| open.is_incomplete);
             self.error = is_incomplete.then(CallFailure::damaged_copy);
@@ -483,7 +483,6 @@ impl Document {
         if self.following.moved.as_ref().is_some_and(|url| !self.is_named(url)) {
             self.following.moved = None;
             self.forget_refusal();
-            self.following.retry_at_ms = 0;
         }
         let recorded = self.open().and_then(|open| open.record.server.as_ref());
         if self.following.moved.is_none()
