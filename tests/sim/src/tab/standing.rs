@@ -1,0 +1,123 @@
+//! How the documents of a tab stand, as far as it was told.
+
+use tidelog_client::{CallFailure, Connection, Handle, Status, Storage};
+use tidelog_types::{ErrorCode, Remedy};
+
+use super::Tab;
+use crate::docs::Doc;
+
+impl Tab {
+    /// Whether this is the handle by which it has its document.
+    pub(super) fn holds(&self, handle: Handle) -> bool {
+        self.docs.get(&handle).is_some_and(|doc| self.held.get(doc) == Some(&handle))
+    }
+
+    /// Whether its core said last that a document was damaged: what is whole of it is shown.
+    pub(super) fn is_damaged(&self, doc: Doc) -> bool {
+        let status = self.held.get(&doc).and_then(|handle| self.statuses.get(handle));
+        let error = status.and_then(|(_, status)| status.error.as_ref());
+        error.is_some_and(|it| it.code == ErrorCode::Storage && it.remedy == Remedy::Mend)
+    }
+
+    /// What its core said last to be wrong with each document, if it hears that one.
+    pub(crate) fn failures(&self) -> impl Iterator<Item = (Doc, &CallFailure)> {
+        self.held.iter().filter_map(|(doc, handle)| {
+            let (core, status) = self.statuses.get(handle)?;
+            let is_heard = self.port.is_heard && *core == self.port.core;
+            status.error.as_ref().filter(|_| is_heard).map(|failure| (*doc, failure))
+        })
+    }
+
+    /// Whether a document could not be opened again, as its app was told.
+    pub(crate) fn is_shut(&self, doc: Doc) -> bool {
+        self.held.get(&doc).is_some_and(|handle| self.port.lost.contains_key(handle))
+    }
+
+    /// Whether its core said last that a document is of a release that does not go with another one
+    /// that its device has.
+    pub(crate) fn is_mismatched(&self, doc: Doc) -> bool {
+        let Some(handle) = self.held.get(&doc) else { return false };
+        let status = self.statuses.get(handle);
+        let told = status.and_then(|(_, status)| status.error.as_ref()).map(|error| error.code);
+        let lost = self.port.lost.get(handle).copied();
+        lost.or(told) == Some(ErrorCode::DoctypeMismatch)
+    }
+
+    /// Whether something of a document was on its way to its server when its core said last how it
+    /// stands.
+    pub(crate) fn is_sending(&self, doc: Doc) -> bool {
+        let status = self.held.get(&doc).and_then(|handle| self.statuses.get(handle));
+        status.is_some_and(|(_, it)| it.connection == Connection::Online && it.pending > 0)
+    }
+
+    /// Whether nothing of a document waited for its server when its core said last how it stands.
+    pub(crate) fn has_nothing_to_send(&self, doc: Doc) -> bool {
+        let status = self.held.get(&doc).and_then(|handle| self.statuses.get(handle));
+        status.is_none_or(|(_, it)| it.pending == 0)
+    }
+
+    /// Whether all of a document was decided, and told to a tab that hears of it, when its core
+    /// said last how it stands.
+    pub(crate) fn is_in_step(&self, doc: Doc) -> bool {
+        let status = self.held.get(&doc).and_then(|handle| self.statuses.get(handle));
+        let is_done = |it: &Status| it.connection == Connection::Online && it.pending == 0;
+        self.port.is_heard && status.is_some_and(|(_, it)| is_done(it))
+    }
+
+    /// Whether a document was to stay away from its server when its core said last how it stands.
+    pub(crate) fn is_away(&self, doc: Doc) -> bool {
+        let status = self.held.get(&doc).and_then(|handle| self.statuses.get(handle));
+        status.is_none_or(|(_, status)| status.away)
+    }
+
+    /// Whether the store had no room for what a server has sent, or a document writes of itself,
+    /// when its core said last how that stands: it is written again by itself, or asked for anew,
+    /// after a pause. That a store has refused something lately is not said any more once it has
+    /// taken something of another document, and the pause goes on all the same.
+    pub(crate) fn lacks_room(&self, refused_lately: bool) -> bool {
+        let mut statuses = self.held.values().filter_map(|handle| self.statuses.get(handle));
+        statuses.any(|(_, it)| {
+            let [kept, seen] = it.storage_lsns;
+            match it.error.as_ref().map(|failure| (failure.code, failure.remedy)) {
+                Some((ErrorCode::StorageFull, _)) => kept < seen,
+                Some((ErrorCode::Storage, remedy)) => remedy == Remedy::Retry,
+                _ => kept < seen && refused_lately,
+            }
+        })
+    }
+
+    /// When all is in step, and nobody does anything, the status of a document says so. Gives what
+    /// it says of the storage journal.
+    ///
+    /// # Errors
+    ///
+    /// If it says something else, or its core has said nothing.
+    pub(crate) fn judge_status(&self, doc: Doc, is_synced: bool) -> Result<[u64; 2], String> {
+        let handle = self.held.get(&doc).expect("BUG: one that is not held");
+        let told = self.statuses.get(handle).filter(|(core, _)| *core == self.port.core);
+        let Some((_, status)) = told else {
+            return Err(format!("nobody has said how {doc:?} stands"));
+        };
+        let connection = if is_synced { Connection::Online } else { Connection::Local };
+        // Of a document that nothing is written to, what was wrong with its store may be what was
+        // wrong last. Of what has to do with its server nothing stays.
+        let may_stay =
+            |it: &CallFailure| matches!(it.code, ErrorCode::Storage | ErrorCode::StorageFull);
+        let is_well = status.error.as_ref().is_none_or(may_stay);
+        let [_, acked, durable, issued] = status.timeline;
+        let is_whole = acked == issued && durable == issued || !is_synced;
+        let [kept, seen] = status.storage_lsns;
+        let is_kept = kept == seen && status.confirmed_lsn + 1 == seen && !status.settling;
+        let is_at_rest = status.connection == connection
+            && status.storage == Storage::Opfs
+            && (status.pending == 0 && !status.away || !is_synced)
+            && is_well
+            && is_whole
+            && is_kept;
+        if is_at_rest {
+            Ok(status.storage_lsns)
+        } else {
+            Err(format!("all is in step, and {doc:?} stands like this: {status:?}"))
+        }
+    }
+}
