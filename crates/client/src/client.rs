@@ -101,6 +101,7 @@ impl Client {
         self.take(input, &mut out);
         self.pump(&mut out);
         self.run_destroys(&mut out);
+        self.forget_idle();
         self.run_servers(&mut out);
         self.tell_status(&mut out);
         self.forget_ended(&mut out);
@@ -622,6 +623,10 @@ impl Client {
         if self.store.is_lost() {
             self.documents.values_mut().for_each(|document| document.fail_settling(out));
         }
+    }
+
+    /// Forgets documents that nobody holds or wants any more, with what was said of them.
+    fn forget_idle(&mut self) {
         let destroying = &self.destroying;
         self.documents.retain(|key, document| {
             let wanted = destroying.iter().any(|destroy| destroy.key == *key);

@@ -174,6 +174,26 @@ fn what_was_closed_or_could_not_be_opened_has_no_say_any_more() {
     assert_eq!(core.sent, [(X.to_owned(), close(1))]);
 }
 
+/// Goal: what was said of a document is forgotten with it, also where a deletion held on to it and
+/// was refused. Method: a tab closes a document that stays away from its server and deletes it in
+/// one breath; the next thing that comes is that it is opened again.
+#[test]
+fn a_document_is_forgotten_as_soon_as_its_deletion_is_refused() {
+    let mut core = following_two();
+    core.say(ToCore::SetConnected { handle: HANDLE, word: 1 });
+    let ticket = core.add(Call(4), "milk");
+    core.reply(StoreReply::Durable { ticket });
+    let close = ToCore::Ask { call: Call(5), handle: HANDLE, request: Request::Close };
+    let (document, user) = ("list".to_owned(), String::new());
+    let destroy = ToCore::Destroy { call: Call(6), document, user, force: false };
+    core.step(Input::FromTab { tab: TAB, messages: vec![close, destroy] });
+    assert!(core.is_done(Call(5)));
+    assert!(core.has_failed(Call(6)));
+    let opens = core.opens();
+    core.ask_to_open(TAB, Call(7), HANDLE, "list", Some(X));
+    assert_eq!(core.opens(), opens + 1, "it goes by what was said before");
+}
+
 /// Goal: no frame counts as sent that was not. Method: the first of two mutations becomes durable
 /// while nobody holds the document, the second once somebody does again.
 #[test]
