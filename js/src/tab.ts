@@ -372,25 +372,29 @@ export class Tab {
   /** There is no further answer. */
   #fail(number: number, call: Call, error: TidelogError, isAnswer = false): void {
     this.#settle(number, { type: 'failed', error: asTold(call, error, isAnswer) }, true);
-    const { handle } = call.message as { handle: number };
-    // The core has it open, or may open it yet, for nobody.
-    const isLeft = call.kind === 'open' ? call.sent : call.kind === 'close' && !call.sent;
-    if (isLeft && !isAnswer && this.#link.isConnected) {
-      this.#post('close', { call: this.newCall(), handle });
-    }
-    if (call.kind === 'close') this.#drop(handle);
+    if (!isAnswer) this.#letGo(call);
+    if (call.kind === 'close') this.#drop((call.message as ToCore['close']).handle);
+  }
+
+  /** Where the core has the document open, or may open it yet, it is for nobody. */
+  #letGo({ kind, sent, message }: Call): void {
+    const { handle } = message as { handle: number };
+    const isLeft = kind === 'open' ? sent : kind === 'close' && !sent;
+    if (isLeft && this.#link.isConnected) this.#post('close', { call: this.newCall(), handle });
   }
 
   /** Ten seconds have passed. */
   #expire(number: number, call: Call): void {
+    const document = this.#documentOf(call);
     if (call.kind === 'mutate') {
       call.until = NEVER;
       this.#settle(number, { type: 'failed', error: late(call) }, false);
-    } else if (call.kind === 'close' && this.#documentOf(call)?.closing) {
+    } else if (call.kind === 'close' && (document?.closing || document?.tries)) {
+      // What could not be opened again is closed as well.
+      this.#letGo(call);
       this.#endClose(number, (call.message as ToCore['close']).handle);
     } else {
-      const why = this.#documentOf(call)?.error;
-      this.#fail(number, call, why ?? new EngineError(LATE));
+      this.#fail(number, call, document?.error ?? new EngineError(LATE));
     }
   }
 

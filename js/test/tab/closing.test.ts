@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest';
-import { RejectedError } from '../../src/errors.js';
+import { DoctypeMismatchError, RejectedError } from '../../src/errors.js';
 import type { Status } from '../../src/status.js';
 import { endOf, entry, opened, Stage, standing } from './stage.js';
 
@@ -79,6 +79,23 @@ test('a close ends in time where the disk says nothing', () => {
     expect(late).toEqual({ code: 'not-durable-yet', outcome: 'unknown', last: false });
     expect(endOf(stage, close)).toBe('done');
   }
+});
+
+test('what cannot be opened again is closed in time, however long more is wanted of it', () => {
+  const { stage, handle } = opened();
+  const call = stage.call('mutate', { handle, name: 'm' });
+  stage.survive();
+  const close = stage.call('close', { handle });
+  const [again] = stage.posted('open').slice(-1);
+  const error = new DoctypeMismatchError('of another release', { outcome: 'none' });
+  stage.answer(again!.call as number, { type: 'failed', error });
+  stage.log = [];
+  stage.pass(10_000);
+  expect(stage.errors(call)).toMatchObject([{ last: false }, { outcome: 'unknown', last: true }]);
+  expect(endOf(stage, close)).toBe('done');
+  // It is being opened once more just then.
+  expect(stage.posted('open').length).toBeGreaterThan(0);
+  expect(stage.posted('close')).toMatchObject([{ handle }]);
 });
 
 test('a close does not wait for a verdict that a document, just handed over, still needs', () => {
