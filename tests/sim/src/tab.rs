@@ -7,7 +7,7 @@ mod standing;
 use std::collections::{BTreeMap, BTreeSet};
 
 use tidelog_client::{Call, Handle, Mutate, OpenRequest, Params, Query, Request, Status, ToCore};
-use tidelog_types::{CallId, DocumentKey, ErrorCode, Value};
+use tidelog_types::{CallId, DocumentKey, ErrorCode, JournalId, Value};
 
 use crate::app::{MARKED, Release, Wish, doctype};
 use crate::docs::{Doc, Docs, url};
@@ -57,8 +57,8 @@ pub(crate) struct Tab {
     handing_over: BTreeSet<Handle>,
     /// Calls that have not settled, in their order, as they would be asked again.
     pub(crate) unsettled: BTreeMap<Call, Asked>,
-    /// Mutations that wait for their verdict only, with their LSN.
-    pub(crate) confirming: BTreeMap<Call, u64>,
+    /// Mutations that wait for their verdict only, with the journal that they are durable in.
+    pub(crate) confirming: BTreeMap<Call, JournalId>,
     names: BTreeMap<Call, String>,
     /// Calls about documents that were closed: what is still said of them is not listened to.
     let_go: BTreeSet<Call>,
@@ -73,6 +73,8 @@ pub(crate) struct Tab {
     outdated: BTreeMap<(Doc, Live), Outdated>,
     /// How documents stand, by what it was told last, and by which core.
     statuses: BTreeMap<Handle, (u32, Status)>,
+    /// The journal that is written for each handle, by what was told last.
+    journals: BTreeMap<Handle, JournalId>,
     /// Documents that the app wants to stay away from their servers, and since when it is sure that
     /// its core knows.
     away: BTreeMap<Doc, u64>,
@@ -153,6 +155,7 @@ impl Tab {
             watched,
             live: BTreeMap::new(),
             statuses: BTreeMap::new(),
+            journals: BTreeMap::new(),
             outdated: BTreeMap::new(),
             away: BTreeMap::new(),
             called_back: BTreeMap::new(),

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use tidelog_client::{Call, CallFailure, Connection, FromCore, Handle, Request, Status, ToCore};
+use tidelog_client::{
+    Call, CallFailure, Connection, FromCore, Handle, Memo, Request, Status, ToCore,
+};
 use tidelog_types::{DocumentKey, ErrorCode, Outcome, Value};
 
 use super::live::MALFORMED;
@@ -73,7 +75,9 @@ impl Tab {
     ) -> Result<Heard, String> {
         let mut heard = Heard::default();
         match message {
-            FromCore::Opened { call, status, .. } => self.opened(call, status, &mut heard, now_ms),
+            FromCore::Opened { call, status, memo } => {
+                self.opened(call, status, memo, &mut heard, now_ms);
+            }
             FromCore::Failed { call, failure } if !last => {
                 heard.news.extend(self.left(call));
                 self.late(call, &failure)?;
@@ -82,7 +86,7 @@ impl Tab {
             FromCore::Durable { call, entry } => {
                 // The page server's word may come after the core's verdict.
                 if self.unsettled.contains_key(&call) {
-                    self.confirming.insert(call, entry.lsn.get());
+                    self.confirming.insert(call, entry.journal);
                 }
                 heard.news.extend(self.left(call));
                 heard.news.push(News::Durable(self.name(call)?));
@@ -116,7 +120,7 @@ impl Tab {
             }
             FromCore::Done { call } => self.done(call, &mut heard, now_ms, shown_ms)?,
             FromCore::HandingOver { .. } => unreachable!("BUG: the tab tells that nobody"),
-            FromCore::Status { handle, status, .. } => {
+            FromCore::Status { handle, status, memo } => {
                 let doc = self.docs.get(&handle);
                 let away_ms = doc.and_then(|doc| self.away.get(doc));
                 if status.connection == Connection::Online
@@ -148,7 +152,7 @@ impl Tab {
                 {
                     self.is_read_anew(doc);
                 }
-                self.statuses.insert(handle, (self.port.core, status));
+                self.stands(handle, status, memo);
                 let is_due = |at_ms: &mut u64| *at_ms + LISTENS_ANEW_MS <= now_ms;
                 let threw = self.threw.get_mut(&handle).is_some_and(is_due);
                 if threw && self.holds(handle) {
@@ -184,11 +188,18 @@ impl Tab {
         Ok(heard)
     }
 
-    pub(super) fn opened(&mut self, call: Call, status: Status, heard: &mut Heard, now_ms: u64) {
+    pub(super) fn opened(
+        &mut self,
+        call: Call,
+        status: Status,
+        memo: Memo,
+        heard: &mut Heard,
+        now_ms: u64,
+    ) {
         let asked = self.unsettled.remove(&call);
         let Some(handle) = asked.and_then(|asked| handle_of(&asked.message)) else { return };
         let doc = self.docs[&handle];
-        self.statuses.insert(handle, (self.port.core, status));
+        self.stands(handle, status, memo);
         heard.answers.push(ToCore::ListenRejections { handle });
         if self.handing_over.remove(&handle) {
             self.online.insert(doc);
@@ -452,19 +463,26 @@ impl Tab {
         Ok(())
     }
 
+    fn stands(&mut self, handle: Handle, status: Status, memo: Memo) {
+        self.statuses.insert(handle, (self.port.core, status));
+        self.journals.extend(memo.head.map(|head| (handle, head.journal)));
+    }
+
     /// What this device decides is confirmed with the same word that says that it is durable: the
-    /// close of such a document does not come between.
+    /// close of such a document does not come between. What is durable in another journal than the
+    /// document had is for the server, that it was opened with before the tab was told.
     pub(super) fn ends_with_verdicts(&self, handle: Handle) -> Result<(), String> {
         let is_local = |(_, it): &(u32, Status)| it.connection == Connection::Local;
         if !self.statuses.get(&handle).is_some_and(is_local) {
             return Ok(());
         }
-        let mut open = self.confirming.keys().filter(|call| {
+        let mut open = self.confirming.iter().filter(|(call, journal)| {
             let asked = self.unsettled.get(call);
             asked.and_then(|asked| handle_of(&asked.message)) == Some(handle)
+                && self.journals.get(&handle) == Some(journal)
         });
         match open.next() {
-            Some(call) => Err(format!("the close says nothing of {}", self.name(*call)?)),
+            Some((call, _)) => Err(format!("the close says nothing of {}", self.name(*call)?)),
             None => Ok(()),
         }
     }
