@@ -78,7 +78,8 @@ struct Refused {
     times: VecDeque<u64>,
     /// The last append at that time.
     last: Option<Ticket>,
-    /// What tabs had asked for when something was durable last, and what was refused since.
+    /// What had been tried when something was durable last, of what tabs had asked for, and what
+    /// was refused since.
     asked_count: u64,
 }
 
@@ -206,7 +207,7 @@ impl CoreDoor {
                 self.refusals.are_stored(&stored, is_on_its_way, now_ms);
                 let later = self.asked.split_off(&Ticket(ticket.0 + 1));
                 for (document, calls) in mem::replace(&mut self.asked, later).into_values() {
-                    let asked_count = self.lines.asked_count(&document.to_string());
+                    let asked_count = self.lines.tried_count(&document.to_string());
                     self.refused.entry(document).or_default().asked_count = asked_count;
                     self.durable.extend(calls);
                 }

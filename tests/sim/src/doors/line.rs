@@ -34,6 +34,8 @@ pub(crate) struct LineDoor {
     refused: BTreeSet<(TabId, Handle)>,
     syncs: BTreeMap<(TabId, Call), (Handle, u64)>,
     mutations: BTreeMap<(TabId, Call), Handle>,
+    /// The documents of mutations that nothing was said of yet.
+    waiting: BTreeMap<(TabId, Call), String>,
     /// The handles that were opened, and not closed; and by what they are being closed.
     held: BTreeSet<(TabId, Handle)>,
     closes: BTreeMap<(TabId, Call), Handle>,
@@ -100,6 +102,7 @@ impl LineDoor {
             refused: BTreeSet::new(),
             syncs: BTreeMap::new(),
             mutations: BTreeMap::new(),
+            waiting: BTreeMap::new(),
             held: BTreeSet::new(),
             closes: BTreeMap::new(),
             destroys: BTreeMap::new(),
@@ -131,6 +134,7 @@ impl LineDoor {
                 self.held.retain(|(holder, _)| holder != tab);
                 self.opens.retain(|(holder, _), _| holder != tab);
                 self.closes.retain(|(holder, _), _| holder != tab);
+                self.waiting.retain(|(holder, _), _| holder != tab);
             }
             Input::SocketClosed { socket } => self.ends(*socket),
             // What is longer has pages.
@@ -175,6 +179,7 @@ impl LineDoor {
                     if let Some(document) = self.documents.get(&(tab, *handle)).cloned() {
                         self.runs.is_here(mutate.id, &document);
                         self.is_asked(&document);
+                        self.waiting.insert((tab, *call), document);
                     }
                     self.mutations.insert((tab, *call), *handle);
                 }
@@ -250,6 +255,12 @@ impl LineDoor {
     /// How often tabs have asked for this document, for a change of it, or for what is newest.
     pub(super) fn asked_count(&self, document: &str) -> u64 {
         self.asked.get(document).copied().unwrap_or(0)
+    }
+
+    /// The same without mutations that may still have to be recorded.
+    pub(super) fn tried_count(&self, document: &str) -> u64 {
+        let waiting = self.waiting.values().filter(|it| *it == document).count();
+        self.asked_count(document) - waiting as u64
     }
 
     /// The page server has said where the storage journal of a document stands, or that more of the
@@ -377,6 +388,13 @@ impl LineDoor {
 
     fn tells(&mut self, tab: TabId, messages: &[FromCore]) -> Result<(), String> {
         for message in messages {
+            if let FromCore::Durable { call, .. }
+            | FromCore::Confirmed { call, .. }
+            | FromCore::Rejected { call, .. }
+            | FromCore::Failed { call, .. } = message
+            {
+                self.waiting.remove(&(tab, *call));
+            }
             match message {
                 FromCore::HandingOver { call } => {
                     self.untold = None;

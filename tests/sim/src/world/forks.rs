@@ -210,7 +210,7 @@ impl World {
 
     /// Milliseconds in which a core has a token for a document's server: all tabs may be asked by
     /// each of their documents there, some of them silent, until the one that answers has one.
-    fn token_ms(&self, device: usize, doc: Doc) -> u64 {
+    pub(super) fn token_ms(&self, device: usize, doc: Doc) -> u64 {
         if !self.swarm.silent_tabs && !self.swarm.flaky_tokens {
             return 0;
         }

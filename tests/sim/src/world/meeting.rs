@@ -78,7 +78,8 @@ impl World {
         {
             return Err(format!("{:?} waits for a server that bars it: {:?}", it.tab, it.call));
         }
-        self.pass(BARRED_MS_MAX + LET_IN_KNOWN_MS)?;
+        let token_ms = (0..self.devices.len()).map(|device| self.token_ms(device, doc)).max();
+        self.pass(BARRED_MS_MAX + LET_IN_KNOWN_MS + token_ms.unwrap_or(0))?;
         (0..self.devices.len()).try_for_each(|device| self.must_be_there(device, host, doc))
     }
 
