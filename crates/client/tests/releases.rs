@@ -668,3 +668,43 @@ fn two_releases_of_a_document_that_lacks_a_page_leave_its_server_alone() {
     }
     assert_eq!(device.appends(), appends, "a question changes no record");
 }
+
+/// A release of the todo list with the same migrations and one mutation more.
+fn variant(name: &str) -> Doctype {
+    let mut variant = todos();
+    variant.mutations.push(define(name, &[], &["insert into note values ('other')"]));
+    variant
+}
+
+/// Some minutes pass at a server that answers. Says how often it was asked for the document.
+fn minutes_pass(device: &mut Device, server: &mut Server) -> usize {
+    let mut asked = 0;
+    for _ in 0..180 {
+        device.pass(1_000);
+        asked += usize::from(device.sent.iter().cloned().any(|sent| brought(sent).is_some()));
+        talk(server, &mut [device]);
+    }
+    asked
+}
+
+/// Goal: two releases of the same migrations do not take turns as the newest, with the record
+/// written and the server left each time that a document is read anew. Method: two tabs have it
+/// open by them, and a mutation finds no room.
+#[test]
+fn two_releases_of_the_same_migrations_change_nothing_where_a_document_is_read_anew() {
+    let mut server = Server::default();
+    let mut device = online(1, &mut server);
+    for (tab, name) in [(TabId(3), "third"), (OTHER_TAB, "second")] {
+        let call = device.start_open(tab, Some(SERVER), &variant(name));
+        device.opened(call);
+    }
+    talk(&mut server, &mut [&mut device]);
+    device.fill_disk();
+    let full = add(&mut device, "bread");
+    assert_eq!(device.code(full), ErrorCode::StorageFull);
+    device.disk.set_full(false);
+    let appends = device.appends();
+    let asked = minutes_pass(&mut device, &mut server);
+    assert_eq!(device.appends(), appends, "the record lacks nothing");
+    assert!(asked <= 1, "it was asked {asked} times");
+}
