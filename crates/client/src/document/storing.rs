@@ -89,6 +89,16 @@ impl WriteAgain {
         at_ms
     }
 
+    /// When what the document notes of itself goes to the disk: not by itself to one that has
+    /// refused something. If it did so again, the document would be read anew, and leave its server
+    /// to say the same once more.
+    pub(super) fn note_due(&self) -> RecordDue {
+        match self.at_ms {
+            None => RecordDue::Now,
+            Some(_) => RecordDue::WithNext,
+        }
+    }
+
     /// The next pause is the shortest.
     fn begin_anew(&mut self) {
         (self.at_ms, self.times) = (None, 0);
