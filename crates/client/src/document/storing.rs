@@ -401,7 +401,11 @@ impl Document {
             self.write_again.begin_anew();
         }
         let at_ms = self.write_again.failed(failure, had_entries, ctx.now_ms);
-        self.follow_no_earlier(at_ms);
+        // The server sends at once what could not be kept. Where it was something else, what waits
+        // for the server does not wait for the disk as well.
+        if self.write_again.lacks_entries {
+            self.follow_no_earlier(at_ms);
+        }
     }
 
     /// Why the document is not as it should be, if it is known: what lasts comes first.
