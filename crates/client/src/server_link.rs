@@ -104,11 +104,11 @@ pub(crate) struct ServerLink {
     pub(crate) barred: bool,
 }
 
-/// How often somebody was asked for a token, and how often without an answer: that may take longer
-/// than a connection lasts without one.
+/// When somebody was asked for a token last, as a number that grows with each question, and how
+/// often without an answer: that may take longer than a connection lasts without one.
 #[derive(Clone, Copy, Debug, Default)]
 struct Asked {
-    times: u32,
+    turn: u64,
     owed: u32,
 }
 
@@ -280,24 +280,25 @@ impl ServerLink {
 
     /// The socket is open: say who we are, or ask one of those for a token first who can give one.
     /// Whoever gave none, or was silent, bars no other one, nor is asked again before all others
-    /// were asked as often. Whose token let us in comes first.
+    /// were asked since. Whose token let us in comes first.
     pub(crate) fn opened(&mut self, now_ms: u64, holders: &[TokenHolder], out: &mut Outbox) {
         self.heard_at_ms = now_ms;
         let is_good = |(_, since_ms): &(String, u64)| now_ms < since_ms + TOKEN_KEPT_MS;
         if let Some((token, _)) = self.kept_token.take().filter(is_good) {
             return self.hello(now_ms, Some(token), out);
         }
-        let times = |holder: &TokenHolder| self.asked.get(holder).map_or(0, |asked| asked.times);
-        let rank = |holder: &&TokenHolder| match times(holder) {
+        let turn = |holder: &TokenHolder| self.asked.get(holder).map_or(0, |asked| asked.turn);
+        let rank = |holder: &&TokenHolder| match turn(holder) {
             0 => (0, self.asked_for_token != Some(**holder)),
-            times => (times, false),
+            turn => (turn, false),
         };
         let Some((tab, handle)) = holders.iter().min_by_key(rank).copied() else {
             return self.hello(now_ms, None, out);
         };
         self.asked_for_token = Some((tab, handle));
+        let last_turn = self.asked.values().map(|asked| asked.turn).max().unwrap_or(0);
         let asked = self.asked.get_or_insert_with((tab, handle), Asked::default);
-        (asked.times, asked.owed) = (asked.times + 1, asked.owed + 1);
+        (asked.turn, asked.owed) = (last_turn + 1, asked.owed + 1);
         self.stage = Stage::WantsToken;
         out.tell(tab, FromCore::TokenWanted { handle });
     }

@@ -4,10 +4,12 @@ use tidelog_client::{
     Call, ClientSettings, FromCore, Input, Mutate, Query, Request, Stopwatch, ToCore,
 };
 use tidelog_testing::client::core::Core;
-use tidelog_testing::client::server::{Server, talk};
+use tidelog_testing::client::server::{Server, online, talk};
 use tidelog_testing::client::*;
 use tidelog_types::limits::Limits;
 use tidelog_types::{BudgetLimits, ErrorCode, Params};
+
+const X: &str = "ws://x";
 
 fn open() -> Device {
     let mut device = Device::new(1);
@@ -240,6 +242,45 @@ fn a_live_query_does_not_wait_until_nobody_asks_anything() {
         core.pass(0);
     }
     assert_eq!(told(&core, Call(39)), 0, "others asked all the while");
+}
+
+/// Goal: nor does it wait until the server has nothing new. Method: there is always something new
+/// whenever the core looks at requests, which are ever more.
+#[test]
+fn a_live_query_does_not_wait_until_nobody_asks_and_nobody_writes_anything() {
+    let slice = BudgetLimits { steps: 100_000, ..Limits::DEFAULT.slice };
+    let mut core = Core::with_limits(Limits { slice, ..Limits::DEFAULT });
+    core.open_new(Call(1), HANDLE, "list", Some(X));
+    core.welcome(X);
+    let mut server = Server::default();
+    let mut other = online(2, &mut server);
+    let count = || {
+        let (sql, params) = ("select count(*) from todo".to_owned(), Params::NONE);
+        Query { sql, params }
+    };
+    let told = |core: &Core, asked: Call| {
+        let is_its = |it: &&FromCore| matches!(it, FromCore::Rows { call, .. } if *call == asked);
+        core.told.iter().filter(is_its).count()
+    };
+    let mut last = Call(2);
+    for round in 0..20 {
+        add(&mut other, &round.to_string());
+        talk(&mut server, &mut [&mut other]);
+        for (_, message) in std::mem::take(&mut core.sent) {
+            server.hear(1, message).iter().for_each(|answer| core.hear(X, answer));
+        }
+        server.news(1).iter().for_each(|news| core.hear(X, news));
+        if round == 0 {
+            core.ask(Call(2), HANDLE, Request::Watch(count()));
+        }
+        let calls = (last.0 + 1..).take(100).map(Call);
+        let ask = |call| ToCore::Ask { call, handle: HANDLE, request: Request::Query(count()) };
+        let messages = calls.map(ask).collect();
+        core.step(Input::FromTab { tab: TAB, messages });
+        assert_eq!(told(&core, Call(last.0 + 100)), 0, "others asked all the while");
+        last = Call(last.0 + 100);
+    }
+    assert!(told(&core, Call(2)) > 5, "it was told {} times", told(&core, Call(2)));
 }
 
 /// Goal: whoever hands a document over, which can take as long as the line needs, stops no query of

@@ -345,3 +345,37 @@ fn a_tab_that_does_not_listen_for_long_misses_what_nobody_keeps() {
     let kept = (COUNT - KEPT + 1) as u64..=COUNT as u64;
     assert_eq!(all[told..], kept.collect::<Vec<_>>());
 }
+
+/// Goal: who waits for the server does not wait for the disk, and a disk that stays full costs
+/// little. Method: a listener has returned of a rejection, and there is no room to note that for a
+/// minute; then there is, and nothing is asked.
+#[test]
+fn a_handled_rejection_that_cannot_be_noted_keeps_no_sync_from_the_server() {
+    let mut server = Server::default();
+    let (mut first, refused) = about_to_be_rejected(&mut server);
+    back_online(&mut server, &mut first);
+    first.ask(TAB, vec![ToCore::ListenRejections { handle: HANDLE }]);
+    assert_eq!(first.rejections(TAB), [1]);
+    first.fill_disk();
+    first.ask(TAB, vec![ToCore::RejectionHandled { handle: HANDLE, id: call_id(refused) }]);
+    let seconds_pass = |server: &mut Server, first: &mut Device, seconds: usize| {
+        for _ in 0..seconds {
+            first.pass(1_000);
+            talk(server, &mut [first]);
+        }
+    };
+    seconds_pass(&mut server, &mut first, 60);
+    let (sync, appends) = (first.sync(), first.appends());
+    seconds_pass(&mut server, &mut first, 3);
+    assert!(matches!(first.answers(sync)[..], [FromCore::Done { .. }]), "{}", first.fate(sync));
+    seconds_pass(&mut server, &mut first, 57);
+    let appends = first.appends() - appends;
+    assert!((3..=5).contains(&appends), "{appends} in a minute");
+    first.disk.set_full(false);
+    seconds_pass(&mut server, &mut first, 20);
+    first.cut_power();
+    let call = first.start_open(TAB, Some(SERVER), &todos());
+    first.opened(call);
+    first.ask(TAB, vec![ToCore::ListenRejections { handle: HANDLE }]);
+    assert_eq!(first.rejections(TAB), [] as [u64; 0]);
+}

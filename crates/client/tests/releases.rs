@@ -668,3 +668,85 @@ fn two_releases_of_a_document_that_lacks_a_page_leave_its_server_alone() {
     }
     assert_eq!(device.appends(), appends, "a question changes no record");
 }
+
+/// A release of the todo list with the same migrations and one mutation more.
+fn variant(name: &str) -> Doctype {
+    let mut variant = todos();
+    variant.mutations.push(define(name, &[], &["insert into note values ('other')"]));
+    variant
+}
+
+/// Some minutes pass at a server that answers. Says how often it was asked for the document.
+fn minutes_pass(device: &mut Device, server: &mut Server) -> usize {
+    let mut asked = 0;
+    for _ in 0..180 {
+        device.pass(1_000);
+        asked += usize::from(device.sent.iter().cloned().any(|sent| brought(sent).is_some()));
+        talk(server, &mut [device]);
+    }
+    asked
+}
+
+/// Goal: a document that has nothing to keep but what it notes of itself stays at its server on a
+/// full disk, and a sync gets through. Method: a release is opened, and the server takes it; the
+/// disk has no room for either, or had it for the first.
+#[test]
+fn a_server_that_takes_a_release_is_not_left_on_a_full_disk() {
+    for is_noted in [true, false] {
+        let mut server = Server::default();
+        let mut device = online(1, &mut server);
+        offline(&mut device);
+        device.disk.set_full(!is_noted);
+        let call = device.start_open(OTHER_TAB, Some(SERVER), &variant("other"));
+        device.opened(call);
+        device.fill_disk();
+        back_online(&mut server, &mut device);
+        let asked = minutes_pass(&mut device, &mut server);
+        assert!(asked <= 1, "it was asked {asked} times");
+        let (sync, ask) = asks(HANDLE, Request::Sync, &mut device);
+        device.ask(TAB, vec![ask]);
+        talk(&mut server, &mut [&mut device]);
+        let said = device.answers(sync);
+        assert!(matches!(said[..], [FromCore::Done { .. }]), "{is_noted}: {said:?}");
+        assert_eq!(wrong(&device), None);
+        device.disk.set_full(false);
+        let milk = add(&mut device, "milk");
+        assert!(device.fate(milk).starts_with("durable"), "{}", device.fate(milk));
+    }
+}
+
+/// The same where an app has named another server, which has the same document.
+#[test]
+fn a_server_that_a_full_disk_cannot_note_is_not_left() {
+    let mut server = Server::default();
+    let mut device = online(1, &mut server);
+    device.close(TAB);
+    device.fill_disk();
+    let call = device.start_open(OTHER_TAB, Some("ws://other"), &todos());
+    device.opened(call);
+    let asked = minutes_pass(&mut device, &mut server);
+    assert!((1..=2).contains(&asked), "it was asked {asked} times");
+    assert_eq!(wrong(&device), None);
+}
+
+/// Goal: two releases of the same migrations do not take turns as the newest, with the record
+/// written and the server left each time that a document is read anew. Method: two tabs have it
+/// open by them, and a mutation finds no room.
+#[test]
+fn two_releases_of_the_same_migrations_change_nothing_where_a_document_is_read_anew() {
+    let mut server = Server::default();
+    let mut device = online(1, &mut server);
+    for (tab, name) in [(TabId(3), "third"), (OTHER_TAB, "second")] {
+        let call = device.start_open(tab, Some(SERVER), &variant(name));
+        device.opened(call);
+    }
+    talk(&mut server, &mut [&mut device]);
+    device.fill_disk();
+    let full = add(&mut device, "bread");
+    assert_eq!(device.code(full), ErrorCode::StorageFull);
+    device.disk.set_full(false);
+    let appends = device.appends();
+    let asked = minutes_pass(&mut device, &mut server);
+    assert_eq!(device.appends(), appends, "the record lacks nothing");
+    assert!(asked <= 1, "it was asked {asked} times");
+}

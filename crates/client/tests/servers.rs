@@ -699,6 +699,28 @@ fn a_tab_that_was_never_asked_for_a_token_comes_before_those_that_are_silent() {
     assert_eq!(core.tokens_wanted.last(), Some(&newcomer));
 }
 
+/// A tab that was asked for a token is silent, until the next connection.
+fn no_token_comes(core: &mut Core) {
+    core.pass(8_000);
+    while !core.is_connecting(X) {
+        core.pass(1_000);
+    }
+    core.socket_opens(X);
+}
+
+/// Goal: whoever comes late bars nobody, however long the others had none. Method: two tabs are
+/// asked for a while, then a third one comes.
+#[test]
+fn a_tab_that_comes_late_to_be_asked_for_a_token_bars_no_other_one() {
+    let mut core = with_tokens();
+    (0..10).for_each(|_| no_token_comes(&mut core));
+    let newcomer = TabId(0);
+    core.ask_to_open(newcomer, Call(1), HANDLE, "list", Some(X));
+    (0..4).for_each(|_| no_token_comes(&mut core));
+    let asked = &core.tokens_wanted[11..];
+    assert_eq!(asked, [newcomer, OTHER_TAB, TAB, newcomer]);
+}
+
 #[test]
 fn a_tab_that_gave_a_token_is_asked_again() {
     let mut core = with_tokens();

@@ -10,7 +10,7 @@ use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{ErrorCode, JournalId, Lineage, Lsn, Position, SortedMap};
 
 use super::hand_over::{Offer, Seeding, Unrecorded};
-use super::open::{Open, RecordDue, Synced};
+use super::open::{Open, Synced};
 use super::{Context, Document, HandleState, Role, State, SyncWait};
 use crate::outbox::Outbox;
 use crate::protocol::{CallFailure, FromCore};
@@ -451,9 +451,12 @@ impl Document {
         if self.open().is_some_and(|open| self.is_needed(refused, open)) {
             return;
         }
-        if self.open_mut().is_some_and(|open| open.forget_newest(refused)) {
+        let due = self.write_again.note_due();
+        if let Some(open) = self.open_mut()
+            && open.forget_newest(refused)
+        {
             reached(Probe::RefusedDoctypeForgotten);
-            self.append_record();
+            open.record_due = open.record_due.max(Some(due));
             self.forget_refusal();
         }
     }
@@ -576,7 +579,7 @@ impl Document {
         if moved.is_some() || open.record.taken != Some(open.record.newest) {
             open.record.server = moved.or(open.record.server.take());
             open.record.taken = Some(open.record.newest);
-            open.record_due = Some(RecordDue::Now);
+            open.record_due = open.record_due.max(Some(self.write_again.note_due()));
         }
         channel.is_open = true;
         self.following.no_verdict = None;
@@ -677,7 +680,7 @@ impl Document {
                 self.following.refused_doctype = Some(newest);
                 // It may have been restored from a backup since it said that it has it.
                 if open.record.taken.take_if(|taken| *taken == newest).is_some() {
-                    open.record_due = Some(RecordDue::Now);
+                    open.record_due = open.record_due.max(Some(self.write_again.note_due()));
                 }
             }
             self.forget_refused_doctype();

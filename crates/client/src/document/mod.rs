@@ -232,8 +232,10 @@ impl Document {
     fn run_slice(&mut self, ctx: &mut Context<'_>) {
         let mut budget = Budget::new(ctx.settings.limits.slice);
         let mut has_come_to_background = mem::take(&mut self.is_background_due);
-        if has_come_to_background {
-            self.run_background(&mut budget, ctx);
+        // Until it rests: server and tabs may both go on without end, and live queries come last.
+        let mut goes_on = has_come_to_background;
+        while goes_on && !budget.is_spent() {
+            goes_on = matches!(self.run_background(&mut budget, ctx), Attempt::Done);
         }
         while !budget.is_spent() {
             if let Attempt::Done = self.run_front(&mut budget, ctx) {

@@ -343,7 +343,10 @@ impl Open {
         if parts {
             reached(Probe::DoctypeGaveWay);
         }
-        if parts || doctype.succeeds(newest) {
+        // Of two with the same migrations none takes the place of one that is held, or they would
+        // take turns.
+        let stays = newest.succeeds(doctype) && held.contains(&record.newest);
+        if parts || doctype.succeeds(newest) && !stays {
             record.newest = hash;
         }
         if record.doctype(hash).is_none() {

@@ -291,9 +291,6 @@ impl Document {
             self.note_doctype(&doctype, ctx);
         }
         if let State::Open(open) = &mut self.state {
-            if open.record_due == Some(RecordDue::WithNext) {
-                open.record_due = Some(RecordDue::Now);
-            }
             open.is_unadopted = !short_of.is_empty();
             open.short_of = short_of;
             // What was lost is there again.

@@ -89,6 +89,16 @@ impl WriteAgain {
         at_ms
     }
 
+    /// When what the document notes of itself goes to the disk: not by itself to one that has
+    /// refused something. If it did so again, the document would be read anew, and leave its server
+    /// to say the same once more.
+    pub(super) fn note_due(&self) -> RecordDue {
+        match self.at_ms {
+            None => RecordDue::Now,
+            Some(_) => RecordDue::WithNext,
+        }
+    }
+
     /// The next pause is the shortest.
     fn begin_anew(&mut self) {
         (self.at_ms, self.times) = (None, 0);
@@ -391,7 +401,11 @@ impl Document {
             self.write_again.begin_anew();
         }
         let at_ms = self.write_again.failed(failure, had_entries, ctx.now_ms);
-        self.follow_no_earlier(at_ms);
+        // The server sends at once what could not be kept. Where it was something else, what waits
+        // for the server does not wait for the disk as well.
+        if self.write_again.lacks_entries {
+            self.follow_no_earlier(at_ms);
+        }
     }
 
     /// Why the document is not as it should be, if it is known: what lasts comes first.
