@@ -117,6 +117,7 @@ pub(crate) async fn export(shared: &Shared, document: &DocumentKey) -> Result<Ex
     }
     let folder = shared.data.clone();
     let mut file = blocking(move || tempfile::tempfile_in(folder)).await?;
+    let began = Instant::now();
     loop {
         let next = timeout(PART_TAKES, end.queue.recv()).await;
         let message = next.map_err(|_| failed("the document has too much to do"))?;
@@ -134,6 +135,10 @@ pub(crate) async fn export(shared: &Shared, document: &DocumentKey) -> Result<Ex
                 if is_last {
                     return Ok(Exported { file, size });
                 }
+                // It begins anew for as long as others write more than is read meanwhile.
+                if began.elapsed() > takes_at_most(size) {
+                    return Err(failed("others write in the document without a pause"));
+                }
                 // There is room for the next one.
                 connection.release(reserved);
             }
@@ -143,6 +148,11 @@ pub(crate) async fn export(shared: &Shared, document: &DocumentKey) -> Result<Ex
             _ => {}
         }
     }
+}
+
+/// How long somebody may take for so many bytes, whoever puts them together or reads them.
+fn takes_at_most(size: u64) -> Duration {
+    READER_PAUSES_MAX + Duration::from_secs_f64(size as f64 / READER_RATE_MIN)
 }
 
 /// Puts the pages of a part where they belong. The last one says how many there are.
@@ -176,10 +186,14 @@ mod tests {
     use std::sync::Arc;
 
     use futures_util::StreamExt;
+    use tidelog_room::RoomSettings;
+    use tidelog_sync::Channel;
+    use tidelog_types::{EntryHash, JournalId, LsnRange, Position};
     use tokio::sync::Semaphore;
     use tokio::time::sleep;
 
     use super::*;
+    use crate::rooms::tests::{Scene, list};
 
     const PIECES: usize = 64;
 
@@ -222,5 +236,40 @@ mod tests {
         let (size, took) = read(pause).await;
         assert_eq!(size, PIECES * PIECE_SIZE);
         assert!(took > pause * 60, "{took:?}");
+    }
+
+    /// Goal: a document that others write in without end keeps nobody else from exporting. Method:
+    /// a room that sends a part every few seconds, and no last one.
+    #[tokio::test(start_paused = true)]
+    async fn an_export_does_not_take_for_ever() {
+        let scene = Scene::new(RoomSettings::default());
+        let (shared, mut mail) = (Shared::of(&scene), scene.mail());
+        let sends = async {
+            let Some(RoomMail::Export { connection, answer }) = mail.recv().await else {
+                panic!("it is asked for")
+            };
+            answer.send(Answer::Exporting).expect("it is waited for");
+            let position = Position::start_of(JournalId([7; 16]));
+            let (range, hash) = (LsnRange::empty_at(Lsn::FIRST), EntryHash::default());
+            let (pages, is_last, origin, db_pages) = (Vec::new(), false, None, 1);
+            let part = EntryPart { range, position, db_pages, origin, pages, hash, is_last };
+            let (channel, body) = (Channel(0), FromRoom::Entry(part.clone()));
+            let (room, _mail) = mpsc::unbounded_channel();
+            loop {
+                let fits = connection.reserve(entry_size(&part), &list(), &room.downgrade());
+                assert!(fits, "it is taken as it comes");
+                connection.send(FromServer::About { channel, body: body.clone() });
+                sleep(PART_TAKES / 2).await;
+            }
+        };
+        let (document, began) = (list(), Instant::now());
+        tokio::select! {
+            exported = export(&shared, &document) => {
+                assert!(matches!(exported, Err(Answer::Failed { .. })));
+            }
+            () = sends => {}
+            () = sleep(10 * READER_PAUSES_MAX) => panic!("it takes for ever"),
+        }
+        assert!(began.elapsed() >= READER_PAUSES_MAX, "{:?}", began.elapsed());
     }
 }

@@ -61,3 +61,24 @@ impl Shared {
         self.connections.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+impl Shared {
+    /// Those of a server that has these rooms, and nothing that there is only so much of.
+    pub(crate) fn of(scene: &crate::rooms::tests::Scene) -> Self {
+        Self {
+            dev: true,
+            rooms: Arc::clone(&scene.rooms),
+            store: scene.store(),
+            counters: Arc::default(),
+            connections_ever: AtomicU64::new(1),
+            stopping: AtomicBool::new(false),
+            slow_after: Duration::from_secs(30),
+            data: std::env::temp_dir(),
+            exports: Arc::new(Semaphore::new(0)),
+            seats: Arc::new(Semaphore::new(0)),
+            large_messages: LargeMessages::new(0, 0),
+            connections: Mutex::default(),
+        }
+    }
+}

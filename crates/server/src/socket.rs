@@ -558,10 +558,7 @@ async fn ended(ending: &mut watch::Receiver<Option<Ending>>) -> Ending {
 #[cfg(test)]
 mod tests {
     use std::convert::Infallible;
-    use std::path::PathBuf;
     use std::pin::Pin;
-    use std::sync::Mutex;
-    use std::sync::atomic::{AtomicBool, AtomicU64};
     use std::task::{Context, Poll};
 
     use tidelog_room::RoomSettings;
@@ -570,7 +567,6 @@ mod tests {
     use tokio::sync::mpsc::unbounded_channel;
 
     use super::*;
-    use crate::large_messages::LargeMessages;
     use crate::rooms::tests::Scene;
 
     #[tokio::test(start_paused = true)]
@@ -658,23 +654,6 @@ mod tests {
         assert!(matches!(mail.try_recv(), Ok(RoomMail::Left { conn: ConnId(7) })));
     }
 
-    fn shared(scene: &Scene) -> Shared {
-        Shared {
-            dev: true,
-            rooms: Arc::clone(&scene.rooms),
-            store: scene.store(),
-            counters: Arc::default(),
-            connections_ever: AtomicU64::new(1),
-            stopping: AtomicBool::new(false),
-            slow_after: Duration::from_secs(30),
-            data: PathBuf::new(),
-            exports: Arc::new(Semaphore::new(0)),
-            seats: Arc::new(Semaphore::new(0)),
-            large_messages: LargeMessages::new(0, 0),
-            connections: Mutex::default(),
-        }
-    }
-
     /// Goal: what a large message takes is given back with it, and not before. Method: a room that
     /// does not get to it, and the same one when it has closed.
     #[tokio::test]
@@ -684,7 +663,7 @@ mod tests {
         let (connection, _end) = Connection::new(ConnId(7));
         let mut reader = Reader {
             connection,
-            shared: Arc::new(shared(&scene)),
+            shared: Arc::new(Shared::of(&scene)),
             channels: Channels { conn: ConnId(7), open: BTreeMap::new() },
             permits: Arc::new(Semaphore::new(1)),
             early: None,
@@ -716,7 +695,7 @@ mod tests {
         let (connection, _end) = Connection::new(ConnId(7));
         let reader = Reader {
             connection,
-            shared: Arc::new(shared(&scene)),
+            shared: Arc::new(Shared::of(&scene)),
             channels: Channels { conn: ConnId(7), open: BTreeMap::new() },
             permits: Arc::new(Semaphore::new(0)),
             early: None,
@@ -799,7 +778,7 @@ mod tests {
     #[tokio::test]
     async fn a_message_that_is_begun_is_ended_before_the_last_word() {
         let scene = Scene::new(RoomSettings::default());
-        let (shared, (connection, end)) = (shared(&scene), Connection::new(ConnId(7)));
+        let (shared, (connection, end)) = (Shared::of(&scene), Connection::new(ConnId(7)));
         let (client, server) = tokio::io::duplex(1024);
         let (server, gate) = Gated::new(server, u64::MAX);
         let mut client = WebSocketStream::from_raw_socket(client, Role::Client, None).await;
