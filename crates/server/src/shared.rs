@@ -27,7 +27,8 @@ pub(crate) struct Shared {
     pub(crate) slow_after: Duration,
     /// The store's folder.
     pub(crate) data: PathBuf,
-    /// One for each export that there may be at once: each takes room on the disk.
+    /// One for each export that there may be at once, which takes room on the disk, or list of
+    /// documents, which takes memory.
     pub(crate) exports: Arc<Semaphore>,
     /// One for each connection that there may be.
     pub(crate) seats: Arc<Semaphore>,

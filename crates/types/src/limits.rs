@@ -128,7 +128,7 @@ pub const VISITORS_MAX: usize = 4096;
 /// Bytes of a request's head.
 pub const REQUEST_HEAD_SIZE_MAX: usize = 32 * 1024;
 
-/// Documents of one server that are exported at once.
+/// Documents of one server that are exported at once, lists of all documents among them.
 pub const EXPORTS_MAX: usize = 8;
 
 /// Documents of one server that are open at once.
