@@ -191,8 +191,7 @@ impl Reader {
 
     /// Listens to one message, once there is room for what it brings and for the answers.
     async fn next(&mut self, stream: &mut SplitStream<Socket>, gate: &Gate) -> Flow {
-        self.connection.has_room().await;
-        drop(permit(&self.permits, 0, &self.connection).await);
+        self.has_room().await;
         let (bytes, large) = match self.early.take() {
             Some(early) => (early?, None),
             None => self.hear_all(stream, gate).await?,
@@ -207,7 +206,16 @@ impl Reader {
         let own = self.own(bytes.len(), large.as_ref()).await?;
         let message = decode(&bytes)?;
         drop(bytes);
-        self.take(message, MessagePermit::new(own, large))
+        self.take(message, MessagePermit::new(own, large, &self.shared.counters))
+    }
+
+    /// Waits until it has read enough of what it was told, and rooms have worked off enough of what
+    /// it said: all of it where too much waits of all connections.
+    async fn has_room(&self) {
+        self.connection.has_room().await;
+        let is_too_much = self.shared.counters.has_too_much_waiting();
+        let size = if is_too_much { CONNECTION_IN_SIZE_MAX } else { 0 };
+        drop(permit(&self.permits, size, &self.connection).await);
     }
 
     /// Waits until rooms have worked off enough of what it said before, and no longer than it may
@@ -563,6 +571,7 @@ mod tests {
 
     use tidelog_room::RoomSettings;
     use tidelog_types::Lsn;
+    use tidelog_types::limits::SMALL_WAITING_SIZE_MAX;
     use tokio::sync::mpsc::error::TryRecvError;
     use tokio::sync::mpsc::unbounded_channel;
 
@@ -676,7 +685,7 @@ mod tests {
             let own = take(&reader.permits).expect("there is room");
             let large = Space::new(take(&space).expect("there is room"));
             let body = ToRoom::Received { next: Lsn::FIRST };
-            let permit = MessagePermit::new(own, Some(large));
+            let permit = MessagePermit::new(own, Some(large), &Arc::default());
             let said = reader.take(ToServer::About { channel: Channel(1), body }, permit);
             assert_eq!(said, Flow::Continue(()));
             space.available_permits()
@@ -709,6 +718,29 @@ mod tests {
         let _others = space.try_acquire_many(all).expect("there is space");
         let let_go = timeout(Duration::from_secs(2), own).await.expect("soon");
         assert!(matches!(let_go, Flow::Break(Ending::Bye(ByeReason::Slow))));
+    }
+
+    /// Goal: what waits for rooms is bounded over all connections, and each is heard all the same.
+    /// Method: one has said something that no room has worked off, and too much waits, or not.
+    #[tokio::test]
+    async fn where_too_much_waits_one_is_heard_again_once_nothing_of_it_does() {
+        let scene = Scene::new(RoomSettings::default());
+        let shared = Arc::new(Shared::of(&scene));
+        let reader = Reader {
+            connection: Connection::new(ConnId(7)).0,
+            shared: Arc::clone(&shared),
+            channels: Channels { conn: ConnId(7), open: BTreeMap::new() },
+            permits: Arc::new(Semaphore::new(CONNECTION_IN_SIZE_MAX / PERMIT_SIZE)),
+            early: None,
+        };
+        let is_heard = || reader.has_room().now_or_never().is_some();
+        let own = reader.own(1, None).await.continue_value().expect("there is room");
+        let waits = MessagePermit::new(own, None, &shared.counters);
+        assert!(is_heard(), "little waits");
+        shared.counters.small_waiting_size.fetch_add(SMALL_WAITING_SIZE_MAX, Ordering::Relaxed);
+        assert!(!is_heard());
+        drop(waits);
+        assert!(is_heard(), "nothing of it waits");
     }
 
     /// Counts what it is given.

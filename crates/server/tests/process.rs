@@ -118,8 +118,8 @@ async fn a_server_that_is_told_to_stop_does_within_ten_seconds() {
     drop((clients, seeder, silent));
 }
 
-/// V11. Goal: so does one whose disk hangs as it starts. Method: a file that it reads then is a pipe
-/// into which nobody writes.
+/// V11. Goal: so does one whose disk hangs as it starts. Method: a file that it reads then is a
+/// pipe into which nobody writes.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_server_that_is_told_to_stop_as_it_starts_does_within_ten_seconds() {

@@ -106,7 +106,8 @@ pub const ROOM_LARGE_MESSAGES_SIZE_MAX: usize = 64 * 1024 * 1024;
 /// gone. Of those who are there each connection has its own bound.
 pub const ROOM_SMALL_WAITING_SIZE_MAX: usize = 4 * 1024 * 1024;
 
-/// The same of those that wait for all rooms of a server.
+/// The same of those that wait for all rooms of a server. Beyond it, whoever has one among them is
+/// not read any further.
 pub const SMALL_WAITING_SIZE_MAX: u64 = 256 * 1024 * 1024;
 
 /// Bytes that wait to be sent on one connection before it is not read any further.
