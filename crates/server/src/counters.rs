@@ -3,6 +3,8 @@
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use tidelog_types::limits::SMALL_WAITING_SIZE_MAX;
+
 /// Counts up, from any thread.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
@@ -12,7 +14,7 @@ pub(crate) struct Counters {
     pub(crate) rooms_kept_size: AtomicU64,
     /// Bytes that rooms keep of documents that are handed over, about.
     pub(crate) seeds_kept_size: AtomicU64,
-    /// Bytes of small messages that wait for rooms, about.
+    /// Bytes of small messages that no room has worked off yet, about.
     pub(crate) small_waiting_size: AtomicU64,
     pub(crate) messages_in: AtomicU64,
     pub(crate) messages_out: AtomicU64,
@@ -42,6 +44,11 @@ pub(crate) fn move_to(counter: &AtomicU64, part: &mut u64, now: u64) -> u64 {
 }
 
 impl Counters {
+    /// Whether so much waits for rooms that whoever has a part in it is not listened to.
+    pub(crate) fn has_too_much_waiting(&self) -> bool {
+        self.small_waiting_size.load(Ordering::Relaxed) > SMALL_WAITING_SIZE_MAX
+    }
+
     /// As Prometheus reads it.
     pub(crate) fn text(&self) -> String {
         let rows = [

@@ -7,6 +7,7 @@
 use std::convert::Infallible;
 use std::io::{Error, ErrorKind, Result};
 use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -30,7 +31,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, Sleep, sleep};
 use tracing::debug;
 
-/// After which silence a connection that was not upgraded is closed.
+/// After which silence a connection that was not upgraded is closed, unless it waits for an answer.
 pub(crate) const SILENCE_ENDS: Duration = Duration::from_secs(20);
 /// Within which time all of a request's head has to be said, counted from the answer before it.
 const HEAD_TAKES: Duration = Duration::from_secs(10);
@@ -93,15 +94,18 @@ async fn answer(
     router: Router,
     mut stopped: watch::Receiver<bool>,
 ) {
-    let upgrade = visitor.upgrade.clone();
+    let (upgrade, waits) = (visitor.upgrade.clone(), Arc::clone(&visitor.waits));
     let router = TowerToHyperService::new(router);
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         let mut request: Request = request.map(Body::new);
         request.extensions_mut().insert(upgrade.clone());
         let answer = router.call(request);
-        let places = Arc::clone(&places);
+        let (places, waits) = (Arc::clone(&places), Arc::clone(&waits));
         async move {
-            let mut answer = answer.await?;
+            waits.store(true, Ordering::Relaxed);
+            let answer = answer.await;
+            waits.store(false, Ordering::Relaxed);
+            let mut answer = answer?;
             let is_upgraded = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
             if !is_upgraded && places.available_permits() == 0 {
                 answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -150,12 +154,15 @@ pub(crate) struct Visitor {
     /// Until it is upgraded: it would keep the task in memory that has answered the request.
     silence: Option<Pin<Box<Sleep>>>,
     upgrade: Upgrade,
+    /// Whether it waits for an answer: then it is we who say nothing.
+    waits: Arc<AtomicBool>,
 }
 
 impl Visitor {
     fn new(stream: TcpStream, place: OwnedSemaphorePermit) -> Self {
         let upgrade = Upgrade(Arc::new(Mutex::new(Some(place))));
-        Self { stream, silence: Some(Box::pin(sleep(SILENCE_ENDS))), upgrade }
+        let silence = Some(Box::pin(sleep(SILENCE_ENDS)));
+        Self { stream, silence, upgrade, waits: Arc::default() }
     }
 
     fn silence(&mut self) -> Option<Pin<&mut Sleep>> {
@@ -172,8 +179,13 @@ impl Visitor {
 
     /// Fails once nothing has come or gone for too long.
     fn poll_silence(&mut self, context: &mut Context<'_>) -> Result<()> {
-        let is_over = self.silence().is_some_and(|silence| silence.poll(context).is_ready());
-        if is_over { Err(Error::new(ErrorKind::TimedOut, "nothing was said")) } else { Ok(()) }
+        while self.silence().is_some_and(|silence| silence.poll(context).is_ready()) {
+            if !self.waits.load(Ordering::Relaxed) {
+                return Err(Error::new(ErrorKind::TimedOut, "nothing was said"));
+            }
+            self.is_heard();
+        }
+        Ok(())
     }
 
     fn after_write(
@@ -240,6 +252,7 @@ impl AsyncWrite for Visitor {
 
 #[cfg(test)]
 mod tests {
+    use axum::routing::get;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
@@ -267,6 +280,28 @@ mod tests {
         }
         let silent = visitor.read_u8().await.expect_err("nothing more is said");
         assert_eq!(silent.kind(), ErrorKind::TimedOut);
+    }
+
+    /// Goal: nobody is cut off for what we take long for, and everybody is who is silent again.
+    /// Method: an answer takes a minute.
+    #[tokio::test(start_paused = true)]
+    async fn one_who_waits_for_an_answer_gets_it_however_long_that_takes() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let late = || async {
+            sleep(3 * SILENCE_ENDS).await;
+            "late"
+        };
+        let router = Router::new().route("/", get(late));
+        let (_stop, stopped) = watch::channel(false);
+        tokio::spawn(Door::new(listener, 1).serve(router, stopped));
+        let mut client = TcpStream::connect(address).await.expect("it listens");
+        client.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n").await.expect("it is there");
+        let mut heard = Vec::new();
+        let began = Instant::now();
+        client.read_to_end(&mut heard).await.expect("it ends");
+        assert!(heard.ends_with(b"late"), "{}", String::from_utf8_lossy(&heard));
+        assert!(began.elapsed() < 5 * SILENCE_ENDS, "after {:?}", began.elapsed());
     }
 
     #[tokio::test(start_paused = true)]

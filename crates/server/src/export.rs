@@ -5,7 +5,7 @@
 //! in a file without a name on the disk of the store: memory holds one chunk of them.
 
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Cursor, Read, Seek, SeekFrom, Write};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -34,15 +34,21 @@ const READER_RATE_MIN: f64 = 65_536.0;
 /// How far the reader may fall behind that.
 const READER_PAUSES_MAX: Duration = Duration::from_secs(30);
 
-/// A document that was put together.
-pub(crate) struct Exported {
-    file: File,
+/// A document that was put together, or something else that is as much.
+pub(crate) struct Exported<R = File> {
+    source: R,
     pub(crate) size: u64,
 }
 
-impl Exported {
-    /// Its pieces, for somebody who takes them fast enough: otherwise they end too early, and the
-    /// file and its turn are given back, whether somebody looks for the next piece or not.
+impl Exported<Cursor<Vec<u8>>> {
+    pub(crate) fn of(bytes: Vec<u8>) -> Self {
+        Self { size: bytes.len() as u64, source: Cursor::new(bytes) }
+    }
+}
+
+impl<R: Read + Send + 'static> Exported<R> {
+    /// Its pieces, for somebody who takes them fast enough: otherwise they end too early, and all
+    /// of it and its turn are given back, whether somebody looks for the next piece or not.
     pub(crate) fn pieces(
         self,
         turn: OwnedSemaphorePermit,
@@ -52,12 +58,12 @@ impl Exported {
             let _turn = turn;
             let mut due = Instant::now() + READER_PAUSES_MAX;
             let mut rest = Some(self);
-            while let Some(file) = rest.take() {
-                let read = file.read().await;
+            while let Some(left) = rest.take() {
+                let read = left.read().await;
                 let piece = match read {
                     Ok((piece, _)) if piece.is_empty() => return,
-                    Ok((piece, file)) => {
-                        rest = Some(file);
+                    Ok((piece, left)) => {
+                        rest = Some(left);
                         Ok(piece)
                     }
                     Err(error) => Err(error),
@@ -77,7 +83,7 @@ impl Exported {
     async fn read(mut self) -> io::Result<(Vec<u8>, Self)> {
         spawn_blocking(move || {
             let mut piece = Vec::with_capacity(PIECE_SIZE);
-            Read::by_ref(&mut self.file).take(PIECE_SIZE as u64).read_to_end(&mut piece)?;
+            Read::by_ref(&mut self.source).take(PIECE_SIZE as u64).read_to_end(&mut piece)?;
             Ok((piece, self))
         })
         .await?
@@ -117,6 +123,7 @@ pub(crate) async fn export(shared: &Shared, document: &DocumentKey) -> Result<Ex
     }
     let folder = shared.data.clone();
     let mut file = blocking(move || tempfile::tempfile_in(folder)).await?;
+    let began = Instant::now();
     loop {
         let next = timeout(PART_TAKES, end.queue.recv()).await;
         let message = next.map_err(|_| failed("the document has too much to do"))?;
@@ -125,14 +132,18 @@ pub(crate) async fn export(shared: &Shared, document: &DocumentKey) -> Result<Ex
         };
         match body {
             FromRoom::Opened { storage, .. } if storage.next == Lsn::FIRST => {
-                return Ok(Exported { file, size: 0 });
+                return Ok(Exported { source: file, size: 0 });
             }
             FromRoom::Entry(part) => {
                 let (is_last, reserved) = (part.is_last, entry_size(&part));
                 let size = u64::from(part.db_pages) * PAGE_SIZE as u64;
                 file = blocking(move || write(file, part)).await?;
                 if is_last {
-                    return Ok(Exported { file, size });
+                    return Ok(Exported { source: file, size });
+                }
+                // It begins anew for as long as others write more than is read meanwhile.
+                if began.elapsed() > takes_at_most(size) {
+                    return Err(failed("others write in the document without a pause"));
                 }
                 // There is room for the next one.
                 connection.release(reserved);
@@ -143,6 +154,11 @@ pub(crate) async fn export(shared: &Shared, document: &DocumentKey) -> Result<Ex
             _ => {}
         }
     }
+}
+
+/// How long somebody may take for so many bytes, whoever puts them together or reads them.
+fn takes_at_most(size: u64) -> Duration {
+    READER_PAUSES_MAX + Duration::from_secs_f64(size as f64 / READER_RATE_MIN)
 }
 
 /// Puts the pages of a part where they belong. The last one says how many there are.
@@ -176,10 +192,14 @@ mod tests {
     use std::sync::Arc;
 
     use futures_util::StreamExt;
+    use tidelog_room::RoomSettings;
+    use tidelog_sync::Channel;
+    use tidelog_types::{EntryHash, JournalId, LsnRange, Position};
     use tokio::sync::Semaphore;
     use tokio::time::sleep;
 
     use super::*;
+    use crate::rooms::tests::{Scene, list};
 
     const PIECES: usize = 64;
 
@@ -187,7 +207,7 @@ mod tests {
         let mut file = tempfile::tempfile().expect("a file");
         file.write_all(&vec![7; PIECES * PIECE_SIZE]).expect("written");
         file.rewind().expect("at its start");
-        Exported { file, size: (PIECES * PIECE_SIZE) as u64 }
+        Exported { source: file, size: (PIECES * PIECE_SIZE) as u64 }
     }
 
     /// How much somebody gets who pauses so long before each piece, and when its turn ends.
@@ -222,5 +242,40 @@ mod tests {
         let (size, took) = read(pause).await;
         assert_eq!(size, PIECES * PIECE_SIZE);
         assert!(took > pause * 60, "{took:?}");
+    }
+
+    /// Goal: a document that others write in without end keeps nobody else from exporting. Method:
+    /// a room that sends a part every few seconds, and no last one.
+    #[tokio::test(start_paused = true)]
+    async fn an_export_does_not_take_for_ever() {
+        let scene = Scene::new(RoomSettings::default());
+        let (shared, mut mail) = (Shared::of(&scene), scene.mail());
+        let sends = async {
+            let Some(RoomMail::Export { connection, answer }) = mail.recv().await else {
+                panic!("it is asked for")
+            };
+            answer.send(Answer::Exporting).expect("it is waited for");
+            let position = Position::start_of(JournalId([7; 16]));
+            let (range, hash) = (LsnRange::empty_at(Lsn::FIRST), EntryHash::default());
+            let (pages, is_last, origin, db_pages) = (Vec::new(), false, None, 1);
+            let part = EntryPart { range, position, db_pages, origin, pages, hash, is_last };
+            let (channel, body) = (Channel(0), FromRoom::Entry(part.clone()));
+            let (room, _mail) = mpsc::unbounded_channel();
+            loop {
+                let fits = connection.reserve(entry_size(&part), &list(), &room.downgrade());
+                assert!(fits, "it is taken as it comes");
+                connection.send(FromServer::About { channel, body: body.clone() });
+                sleep(PART_TAKES / 2).await;
+            }
+        };
+        let (document, began) = (list(), Instant::now());
+        tokio::select! {
+            exported = export(&shared, &document) => {
+                assert!(matches!(exported, Err(Answer::Failed { .. })));
+            }
+            () = sends => {}
+            () = sleep(10 * READER_PAUSES_MAX) => panic!("it takes for ever"),
+        }
+        assert!(began.elapsed() >= READER_PAUSES_MAX, "{:?}", began.elapsed());
     }
 }

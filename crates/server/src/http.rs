@@ -1,5 +1,6 @@
 //! Everything over HTTP but the sync itself.
 
+use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -15,14 +16,19 @@ use serde_json::json;
 use tidelog_room::{Answer, Ask, Service};
 use tidelog_types::DocumentKey;
 use tidelog_types::limits::PAGE_SIZE;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 use tower_http::services::ServeDir;
 use tower_http::set_header::SetResponseHeaderLayer;
 
 use crate::door::Upgrade;
+use crate::export::Exported;
 use crate::shared::Shared;
 use crate::{export, loopback, socket};
+
+/// Why somebody gets no document, and no list of them.
+const TOO_MANY_EXPORTS: &str = "too many documents are being exported";
 
 type Ours = State<Arc<Shared>>;
 
@@ -123,13 +129,16 @@ async fn list(State(shared): Ours) -> Response {
     if !shared.dev {
         return unauthenticated();
     }
-    match shared.store.documents().await {
-        Some(documents) => {
-            let names: Vec<String> = documents.into_iter().map(|key| key.document).collect();
-            Json(json!({ "documents": names })).into_response()
-        }
-        None => failed("the store does not answer"),
-    }
+    // Of many documents their names are many MiB.
+    let Ok(turn) = Arc::clone(&shared.exports).try_acquire_owned() else {
+        return failed(TOO_MANY_EXPORTS);
+    };
+    let Some(documents) = shared.store.documents().await else {
+        return failed("the store does not answer");
+    };
+    let names: Vec<String> = documents.into_iter().map(|key| key.document).collect();
+    let listed = Exported::of(json!({ "documents": names }).to_string().into());
+    sent("application/json", listed, turn)
 }
 
 async fn describe(State(shared): Ours, UrlPath(id): UrlPath<String>) -> Response {
@@ -142,17 +151,24 @@ async fn export(State(shared): Ours, UrlPath(id): UrlPath<String>) -> Response {
     }
     let Ok(document) = DocumentKey::new(&id, "") else { return no_name() };
     let Ok(turn) = Arc::clone(&shared.exports).try_acquire_owned() else {
-        return failed("too many documents are being exported");
+        return failed(TOO_MANY_EXPORTS);
     };
-    let exported = match export::export(&shared, &document).await {
-        Ok(exported) => exported,
-        Err(answer) => return answered(&id, answer),
-    };
+    match export::export(&shared, &document).await {
+        Ok(exported) => sent("application/vnd.sqlite3", exported, turn),
+        Err(answer) => answered(&id, answer),
+    }
+}
+
+/// It is an export until its last piece has been taken.
+fn sent<R: Read + Send + 'static>(
+    kind: &'static str,
+    exported: Exported<R>,
+    turn: OwnedSemaphorePermit,
+) -> Response {
     let headers = [
-        (header::CONTENT_TYPE, HeaderValue::from_static("application/vnd.sqlite3")),
+        (header::CONTENT_TYPE, HeaderValue::from_static(kind)),
         (header::CONTENT_LENGTH, HeaderValue::from(exported.size)),
     ];
-    // It is an export until its last piece has been taken.
     (headers, Body::from_stream(exported.pieces(turn))).into_response()
 }
 
@@ -239,4 +255,25 @@ fn examples_in(folder: &Path) -> Vec<String> {
         .collect();
     names.sort();
     names
+}
+
+#[cfg(test)]
+mod tests {
+    use tidelog_room::RoomSettings;
+
+    use super::*;
+    use crate::rooms::tests::Scene;
+
+    /// Goal: however many ask for the names of all documents, which may be many MiB, the store and
+    /// the server's memory hold only so many lists at once. Method: all turns are taken, then one
+    /// is free.
+    #[tokio::test]
+    async fn there_are_only_so_many_lists_of_documents_at_once() {
+        let scene = Scene::new(RoomSettings::default());
+        let shared = Arc::new(Shared::of(&scene));
+        let status = async || list(State(Arc::clone(&shared))).await.status();
+        assert_eq!(status().await, StatusCode::SERVICE_UNAVAILABLE);
+        shared.exports.add_permits(1);
+        assert_eq!(status().await, StatusCode::OK);
+    }
 }

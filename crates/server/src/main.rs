@@ -1,5 +1,6 @@
 //! The binary `tidelog`.
 
+use std::pin::pin;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -41,8 +42,15 @@ fn main() -> ExitCode {
     };
     let code = runtime.block_on(async {
         // From here on: whoever stops a server that has just begun means the same.
-        let stop = stop_signal();
-        let server = match Server::start(&settings).await {
+        let mut stop = pin!(stop_signal());
+        // It waits for the disk, which may hang.
+        let starting = tokio::spawn(async move { Server::start(&settings).await });
+        let started = tokio::select! {
+            biased;
+            started = starting => started.expect("BUG: it panicked as it started"),
+            () = &mut stop => return ExitCode::SUCCESS,
+        };
+        let server = match started {
             Ok(server) => server,
             Err(error) => return report(&error, FAILED),
         };

@@ -27,7 +27,8 @@ pub(crate) struct Shared {
     pub(crate) slow_after: Duration,
     /// The store's folder.
     pub(crate) data: PathBuf,
-    /// One for each export that there may be at once: each takes room on the disk.
+    /// One for each export that there may be at once, which takes room on the disk, or list of
+    /// documents, which takes memory.
     pub(crate) exports: Arc<Semaphore>,
     /// One for each connection that there may be.
     pub(crate) seats: Arc<Semaphore>,
@@ -59,5 +60,26 @@ impl Shared {
 
     pub(crate) fn connections(&self) -> MutexGuard<'_, HashMap<ConnId, Connection>> {
         self.connections.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+impl Shared {
+    /// Those of a server that has these rooms, and nothing that there is only so much of.
+    pub(crate) fn of(scene: &crate::rooms::tests::Scene) -> Self {
+        Self {
+            dev: true,
+            rooms: Arc::clone(&scene.rooms),
+            store: scene.store(),
+            counters: Arc::default(),
+            connections_ever: AtomicU64::new(1),
+            stopping: AtomicBool::new(false),
+            slow_after: Duration::from_secs(30),
+            data: std::env::temp_dir(),
+            exports: Arc::new(Semaphore::new(0)),
+            seats: Arc::new(Semaphore::new(0)),
+            large_messages: LargeMessages::new(0, 0),
+            connections: Mutex::default(),
+        }
     }
 }

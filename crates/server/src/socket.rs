@@ -1,6 +1,6 @@
 //! A connection's life: Hello, then messages both ways, then Bye.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::{pending, poll_fn};
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -152,8 +152,14 @@ impl Channels {
 impl Drop for Channels {
     /// Tells every room that the connection was in, however it ends.
     fn drop(&mut self) {
-        while let Some(channel) = self.open.keys().next().copied() {
-            self.close(channel);
+        let mut told = BTreeSet::new();
+        for OpenChannel { document, room } in std::mem::take(&mut self.open).into_values() {
+            let left = RoomMail::Left { conn: self.conn };
+            if !told.contains(&document)
+                && room.upgrade().is_some_and(|room| room.send(left).is_ok())
+            {
+                told.insert(document);
+            }
         }
     }
 }
@@ -191,8 +197,7 @@ impl Reader {
 
     /// Listens to one message, once there is room for what it brings and for the answers.
     async fn next(&mut self, stream: &mut SplitStream<Socket>, gate: &Gate) -> Flow {
-        self.connection.has_room().await;
-        drop(permit(&self.permits, 0, &self.connection).await);
+        self.has_room().await;
         let (bytes, large) = match self.early.take() {
             Some(early) => (early?, None),
             None => self.hear_all(stream, gate).await?,
@@ -207,7 +212,16 @@ impl Reader {
         let own = self.own(bytes.len(), large.as_ref()).await?;
         let message = decode(&bytes)?;
         drop(bytes);
-        self.take(message, MessagePermit::new(own, large))
+        self.take(message, MessagePermit::new(own, large, &self.shared.counters))
+    }
+
+    /// Waits until it has read enough of what it was told, and rooms have worked off enough of what
+    /// it said: all of it where too much waits of all connections.
+    async fn has_room(&self) {
+        self.connection.has_room().await;
+        let is_too_much = self.shared.counters.has_too_much_waiting();
+        let size = if is_too_much { CONNECTION_IN_SIZE_MAX } else { 0 };
+        drop(permit(&self.permits, size, &self.connection).await);
     }
 
     /// Waits until rooms have worked off enough of what it said before, and no longer than it may
@@ -558,19 +572,17 @@ async fn ended(ending: &mut watch::Receiver<Option<Ending>>) -> Ending {
 #[cfg(test)]
 mod tests {
     use std::convert::Infallible;
-    use std::path::PathBuf;
     use std::pin::Pin;
-    use std::sync::Mutex;
-    use std::sync::atomic::{AtomicBool, AtomicU64};
     use std::task::{Context, Poll};
 
-    use tidelog_room::RoomSettings;
+    use tidelog_room::{RoomSettings, ThreadClock as _};
     use tidelog_types::Lsn;
+    use tidelog_types::limits::SMALL_WAITING_SIZE_MAX;
     use tokio::sync::mpsc::error::TryRecvError;
     use tokio::sync::mpsc::unbounded_channel;
 
     use super::*;
-    use crate::large_messages::LargeMessages;
+    use crate::cpu_time::CpuTime;
     use crate::rooms::tests::Scene;
 
     #[tokio::test(start_paused = true)]
@@ -642,6 +654,26 @@ mod tests {
         assert!(mail.try_recv().is_err(), "once");
     }
 
+    /// Goal: nobody waits for a connection that leaves, however many documents it had. Method: as
+    /// many as it may have, with names that are long and alike.
+    #[test]
+    fn a_connection_leaves_many_documents_as_fast_as_it_came_to_them() {
+        let (room, mut mail) = unbounded_channel();
+        let mut channels = Channels { conn: ConnId(7), open: BTreeMap::new() };
+        let document = |number| DocumentKey::new(&format!("{number:0512}"), "").expect("a name");
+        let documents: Vec<_> = (0..CONNECTION_CHANNELS_MAX).map(document).collect();
+        let entering = CpuTime.worked_ns();
+        for (document, number) in documents.into_iter().zip(0..) {
+            channels.enter(Channel(number), document, &room);
+        }
+        let leaving = CpuTime.worked_ns();
+        drop(channels);
+        let (entered, left) = (leaving - entering, CpuTime.worked_ns() - leaving);
+        assert!(left < 20 * entered, "{left} ns, and {entered} to enter");
+        let heard = std::iter::from_fn(|| mail.try_recv().ok()).count();
+        assert_eq!(heard, CONNECTION_CHANNELS_MAX, "each room hears of it");
+    }
+
     /// Goal: whoever opens names that there are not keeps no rooms open. Method: a channel whose
     /// room is gone, and another one of the same document, whose room came later.
     #[test]
@@ -658,23 +690,6 @@ mod tests {
         assert!(matches!(mail.try_recv(), Ok(RoomMail::Left { conn: ConnId(7) })));
     }
 
-    fn shared(scene: &Scene) -> Shared {
-        Shared {
-            dev: true,
-            rooms: Arc::clone(&scene.rooms),
-            store: scene.store(),
-            counters: Arc::default(),
-            connections_ever: AtomicU64::new(1),
-            stopping: AtomicBool::new(false),
-            slow_after: Duration::from_secs(30),
-            data: PathBuf::new(),
-            exports: Arc::new(Semaphore::new(0)),
-            seats: Arc::new(Semaphore::new(0)),
-            large_messages: LargeMessages::new(0, 0),
-            connections: Mutex::default(),
-        }
-    }
-
     /// Goal: what a large message takes is given back with it, and not before. Method: a room that
     /// does not get to it, and the same one when it has closed.
     #[tokio::test]
@@ -684,7 +699,7 @@ mod tests {
         let (connection, _end) = Connection::new(ConnId(7));
         let mut reader = Reader {
             connection,
-            shared: Arc::new(shared(&scene)),
+            shared: Arc::new(Shared::of(&scene)),
             channels: Channels { conn: ConnId(7), open: BTreeMap::new() },
             permits: Arc::new(Semaphore::new(1)),
             early: None,
@@ -697,7 +712,7 @@ mod tests {
             let own = take(&reader.permits).expect("there is room");
             let large = Space::new(take(&space).expect("there is room"));
             let body = ToRoom::Received { next: Lsn::FIRST };
-            let permit = MessagePermit::new(own, Some(large));
+            let permit = MessagePermit::new(own, Some(large), &Arc::default());
             let said = reader.take(ToServer::About { channel: Channel(1), body }, permit);
             assert_eq!(said, Flow::Continue(()));
             space.available_permits()
@@ -716,7 +731,7 @@ mod tests {
         let (connection, _end) = Connection::new(ConnId(7));
         let reader = Reader {
             connection,
-            shared: Arc::new(shared(&scene)),
+            shared: Arc::new(Shared::of(&scene)),
             channels: Channels { conn: ConnId(7), open: BTreeMap::new() },
             permits: Arc::new(Semaphore::new(0)),
             early: None,
@@ -730,6 +745,29 @@ mod tests {
         let _others = space.try_acquire_many(all).expect("there is space");
         let let_go = timeout(Duration::from_secs(2), own).await.expect("soon");
         assert!(matches!(let_go, Flow::Break(Ending::Bye(ByeReason::Slow))));
+    }
+
+    /// Goal: what waits for rooms is bounded over all connections, and each is heard all the same.
+    /// Method: one has said something that no room has worked off, and too much waits, or not.
+    #[tokio::test]
+    async fn where_too_much_waits_one_is_heard_again_once_nothing_of_it_does() {
+        let scene = Scene::new(RoomSettings::default());
+        let shared = Arc::new(Shared::of(&scene));
+        let reader = Reader {
+            connection: Connection::new(ConnId(7)).0,
+            shared: Arc::clone(&shared),
+            channels: Channels { conn: ConnId(7), open: BTreeMap::new() },
+            permits: Arc::new(Semaphore::new(CONNECTION_IN_SIZE_MAX / PERMIT_SIZE)),
+            early: None,
+        };
+        let is_heard = || reader.has_room().now_or_never().is_some();
+        let own = reader.own(1, None).await.continue_value().expect("there is room");
+        let waits = MessagePermit::new(own, None, &shared.counters);
+        assert!(is_heard(), "little waits");
+        shared.counters.small_waiting_size.fetch_add(SMALL_WAITING_SIZE_MAX, Ordering::Relaxed);
+        assert!(!is_heard());
+        drop(waits);
+        assert!(is_heard(), "nothing of it waits");
     }
 
     /// Counts what it is given.
@@ -799,7 +837,7 @@ mod tests {
     #[tokio::test]
     async fn a_message_that_is_begun_is_ended_before_the_last_word() {
         let scene = Scene::new(RoomSettings::default());
-        let (shared, (connection, end)) = (shared(&scene), Connection::new(ConnId(7)));
+        let (shared, (connection, end)) = (Shared::of(&scene), Connection::new(ConnId(7)));
         let (client, server) = tokio::io::duplex(1024);
         let (server, gate) = Gated::new(server, u64::MAX);
         let mut client = WebSocketStream::from_raw_socket(client, Role::Client, None).await;

@@ -597,7 +597,7 @@ mod tests {
         let mut refusals = Vec::new();
         for is_open in [false, true] {
             let own = Arc::new(Semaphore::new(1)).try_acquire_owned().expect("a permit");
-            let permit = MessagePermit::new(own, None);
+            let permit = MessagePermit::new(own, None, &Arc::default());
             let (connection, message) = (connection.clone(), Box::new(open.clone()));
             let mail = RoomMail::Message { connection, channel: Channel(1), message, permit };
             room.send(mail).expect("it is there");

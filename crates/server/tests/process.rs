@@ -1,7 +1,8 @@
 //! The binary as a process: how it starts, what is its owner's alone, and how it ends.
 
 use std::path::Path;
-use std::time::Duration;
+use std::process::Command;
+use std::time::{Duration, Instant};
 
 use tidelog_server::{Server, ServerError};
 use tidelog_sync::{ByeReason, FromRoom, FromServer};
@@ -69,7 +70,7 @@ async fn a_stop_signal_says_goodbye_and_ends_with_0() {
     let data = tempfile::tempdir().expect("a folder");
     let process = Process::start(TIDELOG, data.path());
     let mut client = Client::connect(process.address).await.expect("up");
-    let begun = std::time::Instant::now();
+    let begun = Instant::now();
     let code = tokio::task::spawn_blocking(move || process.terminate());
     assert_eq!(client.hear().await, Some(FromServer::Bye { reason: ByeReason::Shutdown }));
     assert_eq!(code.await.expect("it ended"), Some(0));
@@ -110,9 +111,44 @@ async fn a_server_that_is_told_to_stop_does_within_ten_seconds() {
         let burn = |number: u64| frame(&burner(), "burn", &number.to_string());
         client.frames(1, (0..200).map(burn).collect()).await.expect("up");
     }
-    let began = std::time::Instant::now();
+    let began = Instant::now();
     let ended = tokio::task::spawn_blocking(move || process.terminate()).await.expect("it ends");
     assert_eq!(ended, Some(0));
     assert!(began.elapsed() < Duration::from_secs(10), "it took {:?}", began.elapsed());
     drop((clients, seeder, silent));
+}
+
+/// V11. Goal: so does one whose disk hangs as it starts. Method: a file that it reads then is a
+/// pipe into which nobody writes.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_server_that_is_told_to_stop_as_it_starts_does_within_ten_seconds() {
+    let data = tempfile::tempdir().expect("a folder");
+    let pipe = data.path().join("marks");
+    let made = Command::new("mkfifo").arg(&pipe).status().expect("mkfifo runs");
+    assert!(made.success());
+    let started = command(TIDELOG)
+        .args(["serve", "--dev", "--listen", "127.0.0.1:0", "--data"])
+        .arg(data.path())
+        .spawn();
+    let mut child = started.expect("the binary starts");
+    let id = child.id().to_string();
+    let is_reading = || {
+        let files = std::fs::read_dir(format!("/proc/{id}/fd")).expect("it runs");
+        files.flatten().any(|file| std::fs::read_link(file.path()).is_ok_and(|it| it == pipe))
+    };
+    let comes = |is_so: &mut dyn FnMut() -> bool| {
+        let began = Instant::now();
+        while !is_so() && began.elapsed() < Duration::from_secs(10) {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        is_so()
+    };
+    let is_there = comes(&mut || is_reading());
+    let told = Command::new("kill").args(["-TERM", &id]).status().expect("kill runs");
+    let has_ended = comes(&mut || child.try_wait().expect("it is ours").is_some());
+    child.kill().expect("it is ours");
+    let status = child.wait().expect("it is gone");
+    assert!(is_there && told.success() && has_ended);
+    assert_eq!(status.code(), Some(0));
 }

@@ -106,7 +106,8 @@ pub const ROOM_LARGE_MESSAGES_SIZE_MAX: usize = 64 * 1024 * 1024;
 /// gone. Of those who are there each connection has its own bound.
 pub const ROOM_SMALL_WAITING_SIZE_MAX: usize = 4 * 1024 * 1024;
 
-/// The same of those that wait for all rooms of a server.
+/// The same of those that wait for all rooms of a server. Beyond it, whoever has one among them is
+/// not read any further.
 pub const SMALL_WAITING_SIZE_MAX: u64 = 256 * 1024 * 1024;
 
 /// Bytes that wait to be sent on one connection before it is not read any further.
@@ -128,7 +129,7 @@ pub const VISITORS_MAX: usize = 4096;
 /// Bytes of a request's head.
 pub const REQUEST_HEAD_SIZE_MAX: usize = 32 * 1024;
 
-/// Documents of one server that are exported at once.
+/// Documents of one server that are exported at once, lists of all documents among them.
 pub const EXPORTS_MAX: usize = 8;
 
 /// Documents of one server that are open at once.

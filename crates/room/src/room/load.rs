@@ -13,7 +13,7 @@ use super::follow::Chunk;
 use super::outbox::Lost;
 use super::record::RoomRecord;
 use super::refusal::brief;
-use super::{Answer, Fetch, Room, RoomEffect, State, Work};
+use super::{Answer, Ask, Fetch, Room, RoomEffect, State, Work};
 
 /// The number under which the store tells that a document cannot be opened; no request of ours has
 /// it.
@@ -184,7 +184,8 @@ impl Room {
         }
         // What is durable is so whatever else is lost.
         self.tell_all_that_is_durable();
-        let Lost { questions: mut requests, in_doubt, mut channel_ids, is_left_staged } = lost;
+        let Lost { questions: mut requests, mut in_doubt, mut channel_ids, is_left_staged } = lost;
+        let is_in_doubt = !in_doubt.is_empty();
         self.has_abandoned |= is_left_staged;
         channel_ids.extend(self.vacate_all());
         let mut left = VecDeque::new();
@@ -192,7 +193,11 @@ impl Room {
         for work in waits.into_iter().chain(std::mem::take(&mut self.queue)) {
             match work {
                 Work::Open(channel_id, _) => channel_ids.push(channel_id),
-                Work::Ask(request, _) => requests.push(request),
+                Work::Ask(request, ask) => {
+                    // The deletion before it may have done what it asks for.
+                    in_doubt.extend((is_in_doubt && ask == Ask::Destroy).then_some(request));
+                    requests.push(request);
+                }
                 Work::Left(conn) => left.push_back(Work::Left(conn)),
                 Work::Frames { .. } | Work::Seed { .. } | Work::Probe(..) | Work::Close(_) => {}
             }

@@ -699,6 +699,27 @@ fn a_document_whose_store_failed_as_it_was_destroyed_is_not_said_to_be_there() {
     assert_eq!(brief(&scene.open(BOB, Some(have))), ["refused Missing"]);
 }
 
+/// Goal: the same for whoever asked behind the first one, who may have been answered by nobody.
+/// Method: two wait for the document to be destroyed, and the store fails amid the first deletion.
+#[test]
+fn nobody_who_asked_behind_a_deletion_of_unknown_fate_is_told_that_the_document_is_there() {
+    let mut scene = Scene::new();
+    scene.open(ANN, None);
+    scene.device.hold_flushes(true);
+    for request in [1, 2] {
+        scene.step(RoomInput::Ask { request, ask: Ask::Destroy });
+    }
+    scene.device.fail_flushes();
+    for (_, reply) in scene.store.poll() {
+        scene.step(RoomInput::Store(reply));
+    }
+    let [Answer::Unknown { .. }, Answer::Unknown { .. }] = scene.answers[..] else {
+        panic!("{:?}", scene.answers)
+    };
+    scene.reopen_store();
+    assert_eq!(scene.ask(Ask::Describe), Answer::Missing);
+}
+
 #[test]
 fn a_room_that_everybody_left_is_at_rest() {
     let mut scene = Scene::new();

@@ -1,10 +1,14 @@
 //! What a room's task is sent.
 
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
 use tidelog_room::{Answer, Ask, ConnId};
 use tidelog_sync::{Channel, ToRoom};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use crate::connection::Connection;
+use crate::counters::{Counters, add};
 use crate::large_messages::{PERMIT_SIZE, Space};
 
 /// The way to a room's task. It is bounded by those who send: see [`MessagePermit`].
@@ -18,11 +22,31 @@ pub(crate) struct MessagePermit {
     own: OwnedSemaphorePermit,
     /// Of the room for large messages, if it is one.
     pub(super) space: Option<Space>,
+    /// Where it is counted if it is none.
+    counters: Arc<Counters>,
 }
 
 impl MessagePermit {
-    pub(crate) fn new(own: OwnedSemaphorePermit, space: Option<Space>) -> Self {
-        Self { own, space }
+    pub(crate) fn new(
+        own: OwnedSemaphorePermit,
+        space: Option<Space>,
+        counters: &Arc<Counters>,
+    ) -> Self {
+        let permit = Self { own, space, counters: Arc::clone(counters) };
+        add(&permit.counters.small_waiting_size, permit.small_size() as u64);
+        permit
+    }
+
+    /// Bytes for which there is no space but that of its connection.
+    fn small_size(&self) -> usize {
+        if self.space.is_some() { 0 } else { self.own.num_permits() * PERMIT_SIZE }
+    }
+}
+
+impl Drop for MessagePermit {
+    fn drop(&mut self) {
+        let size = self.small_size() as u64;
+        self.counters.small_waiting_size.fetch_sub(size, Ordering::Relaxed);
     }
 }
 
@@ -78,8 +102,7 @@ impl RoomMail {
     /// Bytes that nothing else bounds where whoever sent it has gone.
     pub(super) fn small_size(&self) -> usize {
         match self {
-            Self::Message { permit: MessagePermit { space: Some(_), .. }, .. } => 0,
-            Self::Message { permit, .. } => permit.own.num_permits() * PERMIT_SIZE,
+            Self::Message { permit, .. } => permit.small_size(),
             _ => size_of::<Self>(),
         }
     }

@@ -9,9 +9,7 @@ use tidelog_pages::{StoreReply, StoreRequest};
 use tidelog_room::{Answer, Ask, ConnId, Outlets, Room, RoomEffect, RoomInput, RoomSettings};
 use tidelog_sync::{FromRoom, FromServer};
 use tidelog_types::DocumentKey;
-use tidelog_types::limits::{
-    ROOM_LARGE_MESSAGES_SIZE_MAX, ROOM_SMALL_WAITING_SIZE_MAX, SMALL_WAITING_SIZE_MAX,
-};
+use tidelog_types::limits::{ROOM_LARGE_MESSAGES_SIZE_MAX, ROOM_SMALL_WAITING_SIZE_MAX};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until};
@@ -97,8 +95,6 @@ pub(super) struct RoomTask {
     kept_size: u64,
     /// And of what all rooms keep of documents that are handed over.
     seed_size: u64,
-    /// And of the small messages that wait for all rooms.
-    small_waiting_size: u64,
     /// When those that wait here were last looked through.
     swept_at: Option<Instant>,
     run_turn: RunTurn,
@@ -138,7 +134,6 @@ impl RoomTask {
             began: Instant::now(),
             kept_size: 0,
             seed_size: 0,
-            small_waiting_size: 0,
             swept_at: None,
             run_turn: RunTurn::NotNeeded,
         }
@@ -244,10 +239,8 @@ impl RoomTask {
 
     /// Where too much waits, forgets now and then what those who have gone left behind.
     fn sweep(&mut self) {
-        let now = self.waiting.small_size();
-        let all = &self.rooms.counters.small_waiting_size;
-        let all_size = move_to(all, &mut self.small_waiting_size, now as u64);
-        let is_too_much = now > ROOM_SMALL_WAITING_SIZE_MAX || all_size > SMALL_WAITING_SIZE_MAX;
+        let is_too_much = self.waiting.small_size() > ROOM_SMALL_WAITING_SIZE_MAX
+            || self.rooms.counters.has_too_much_waiting();
         let is_soon = || self.swept_at.is_some_and(|at| at.elapsed() < LOOKS_EVERY);
         // What is still unread may belong to what would go, all of which goes or nothing.
         if !is_too_much || !self.inbox.is_empty() || is_soon() {
@@ -456,8 +449,6 @@ impl Drop for RoomTask {
         self.rooms.counters.rooms.fetch_sub(1, Ordering::Relaxed);
         self.rooms.counters.rooms_kept_size.fetch_sub(self.kept_size, Ordering::Relaxed);
         self.rooms.counters.seeds_kept_size.fetch_sub(self.seed_size, Ordering::Relaxed);
-        let waiting = &self.rooms.counters.small_waiting_size;
-        waiting.fetch_sub(self.small_waiting_size, Ordering::Relaxed);
         add(&self.rooms.counters.gone, 1);
     }
 }

@@ -39,7 +39,14 @@ impl Scene {
         self.rooms.store.clone()
     }
 
-    /// The way to a room of [that document](list) which is in no table, and what owns it.
+    /// What comes for the room of [that document](list), which the test is.
+    pub(crate) fn mail(&self) -> mpsc::UnboundedReceiver<RoomMail> {
+        let (room, mail) = mpsc::unbounded_channel();
+        self.rooms.rooms().insert(list(), room);
+        mail
+    }
+
+    /// The way to a room of that document which is in no table, and what owns it.
     pub(super) fn task(&self) -> (RoomSender, RoomTask) {
         self.task_of(&list())
     }
@@ -58,15 +65,14 @@ impl Drop for Scene {
 }
 
 /// The document that tests are about.
-pub(super) fn list() -> DocumentKey {
+pub(crate) fn list() -> DocumentKey {
     DocumentKey::new("list", "").expect("a name")
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_question_to_a_room_that_has_too_much_to_do_is_answered() {
     let scene = Scene::new(RoomSettings::default());
-    let (busy, _mail) = mpsc::unbounded_channel();
-    scene.rooms.rooms().insert(list(), busy);
+    let _mail = scene.mail();
     let answer = timeout(2 * ANSWER_TAKES, scene.rooms.ask(&list(), Ask::Describe)).await;
     let answer = answer.expect("an answer, whatever it is");
     assert!(matches!(answer, Answer::Unknown { .. }), "{answer:?}");

@@ -28,7 +28,7 @@ fn message(connection: &Connection, body: ToRoom) -> RoomMail {
 
 fn message_with(connection: &Connection, body: ToRoom, space: Option<Space>) -> RoomMail {
     let own = Arc::new(Semaphore::new(1)).try_acquire_owned().expect("a permit");
-    message_of(connection, body, MessagePermit::new(own, space))
+    message_of(connection, body, MessagePermit::new(own, space, &Arc::default()))
 }
 
 fn message_of(connection: &Connection, body: ToRoom, permit: MessagePermit) -> RoomMail {
@@ -307,7 +307,7 @@ async fn where_too_much_waits_nothing_is_kept_of_those_who_have_gone() {
             let (gone, _end) = Connection::new(ConnId(number as u64));
             room.send(message(&gone, open_from(number))).expect("it is there");
             let own = Arc::clone(&permits).try_acquire_many_owned((size / PERMIT_SIZE) as u32);
-            let permit = MessagePermit::new(own.expect("permits"), None);
+            let permit = MessagePermit::new(own.expect("permits"), None, &scene.rooms.counters);
             room.send(message_of(&gone, frames(), permit)).expect("it is there");
             gone.end(Ending::Quiet);
             room.send(RoomMail::Left { conn: gone.id() }).expect("it is there");
