@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use tidelog_pages::{Append, StorageEntry, StoreRequest, Ticket};
+use tidelog_pages::{Append, RequestId, StorageEntry, StoreRequest, Ticket};
 use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{DocumentKey, Epoch, JournalId, Life, Lsn, UnservedKind};
 
@@ -186,9 +186,9 @@ impl StoreLink {
         std::mem::take(&mut self.lent.has_refused)
     }
 
-    pub(crate) fn next_request(&mut self) -> u64 {
+    pub(crate) fn next_request(&mut self) -> RequestId {
         self.last_request += 1;
-        self.last_request
+        RequestId(self.last_request)
     }
 
     /// Everything up to `ticket` is durable. Gives the documents that are destroyed by that.

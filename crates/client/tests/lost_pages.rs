@@ -3,7 +3,7 @@
 use tidelog_client::{
     Call, FromCore, Handle, Input, Mutate, OpenRequest, Params, Query, Request, ToCore,
 };
-use tidelog_pages::{AppendError, OpenedDocument, StoreReply, StoreRequest};
+use tidelog_pages::{AppendError, OpenedDocument, RequestId, StoreReply, StoreRequest};
 use tidelog_testing::client::core::{
     Core, again, answer_reads, key, last_read, pages_of, read_anew, stored,
 };
@@ -18,7 +18,11 @@ fn a_document_that_is_found_damaged_as_it_is_read_anew_is_told() {
     let mut core = Core::default();
     core.open_new(Call(1), HANDLE, "list", Some(SERVER));
     let mut core = read_anew(core);
-    core.reply(StoreReply::Damaged { request: 0, document: key("list"), pgids: Vec::new() });
+    core.reply(StoreReply::Damaged {
+        request: RequestId::OPENING,
+        document: key("list"),
+        pgids: Vec::new(),
+    });
     for call in [Call(4), Call(5)] {
         assert_eq!(core.failure_of(call).map(|it| it.code), Some(ErrorCode::Storage), "{call:?}");
     }
@@ -35,7 +39,11 @@ fn who_waits_for_a_verdict_of_a_damaged_document_is_told_that_nobody_knows_it() 
     core.reply(StoreReply::Durable { ticket });
     let ticket = core.add(Call(3), "bread");
     core.fail(ticket);
-    core.reply(StoreReply::Damaged { request: 0, document: key("list"), pgids: Vec::new() });
+    core.reply(StoreReply::Damaged {
+        request: RequestId::OPENING,
+        document: key("list"),
+        pgids: Vec::new(),
+    });
     let failure = core.failure_of(Call(2)).expect("it was told");
     assert_eq!((failure.code, failure.outcome), (ErrorCode::Storage, Outcome::Unknown));
     assert_eq!(core.failure_of(Call(3)).map(|it| it.outcome), Some(Outcome::None));
@@ -64,7 +72,11 @@ fn a_document_that_cannot_be_read_can_be_closed() {
     core.open_new(Call(1), HANDLE, "list", None);
     let ticket = core.add(Call(2), "milk");
     core.fail(ticket);
-    let damaged = || StoreReply::Damaged { request: 0, document: key("list"), pgids: Vec::new() };
+    let damaged = || StoreReply::Damaged {
+        request: RequestId::OPENING,
+        document: key("list"),
+        pgids: Vec::new(),
+    };
     core.reply(damaged());
     core.ask(Call(3), HANDLE, Request::Close);
     assert!(core.is_done(Call(3)), "{:?}", core.failure_of(Call(3)));

@@ -1,7 +1,7 @@
 //! Documents that do not fit into memory.
 
 use tidelog_client::Input;
-use tidelog_pages::{Append, StoreRequest, TimelineFrame, Urgency};
+use tidelog_pages::{Append, RequestId, StoreRequest, TimelineFrame, Urgency};
 use tidelog_testing::client::server::{Server, talk};
 use tidelog_testing::client::*;
 use tidelog_types::limits::{Limits, PAGE_SIZE};
@@ -63,7 +63,7 @@ fn read_in_a_crowd(mut device: Device, ask: impl Fn(DocumentKey, u64) -> StoreRe
 fn a_read_that_the_page_server_has_no_room_for_is_asked_for_again() {
     read_in_a_crowd(Device::new(1), |document, request| {
         let (urgency, pgids) = (Urgency::User, Vec::new());
-        StoreRequest::Read { request, urgency, document, pgids }
+        StoreRequest::Read { request: RequestId(request), urgency, document, pgids }
     });
 }
 

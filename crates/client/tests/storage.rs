@@ -5,7 +5,7 @@ use tidelog_client::{
     ToCore,
 };
 use tidelog_disk::{CrashDevice, Disk};
-use tidelog_pages::{StoreReply, StoreRequest};
+use tidelog_pages::{RequestId, StoreReply, StoreRequest};
 use tidelog_testing::client::core::{Core, key};
 use tidelog_testing::client::server::{Server, back_online, offline, online, talk};
 use tidelog_testing::client::*;
@@ -593,7 +593,11 @@ fn a_document_that_is_read_anew_says_how_it_stands() {
     let memo = core.memo();
     let ticket = core.add(Call(2), "milk");
     core.fail(ticket);
-    core.reply(StoreReply::Damaged { request: 0, document: key("list"), pgids: Vec::new() });
+    core.reply(StoreReply::Damaged {
+        request: RequestId::OPENING,
+        document: key("list"),
+        pgids: Vec::new(),
+    });
     assert!(error(&core).1.contains("damaged"), "{}", error(&core).1);
     assert_eq!(core.memo().copy, memo.copy, "what is issued now may be recorded in it");
 }

@@ -53,8 +53,8 @@ pub use error::OpenError;
 pub use ledger::AppendLedger;
 pub use owners::OwnerId;
 pub use protocol::{
-    Append, AppendError, Cursor, Direction, OpenedDocument, StagedPage, StorageEntry, StoreReply,
-    StoreRequest, Ticket, TimelineFrame, TimelineState, Urgency,
+    Append, AppendError, Cursor, Direction, OpenedDocument, RequestId, StagedPage, StorageEntry,
+    StoreReply, StoreRequest, Ticket, TimelineFrame, TimelineState, Urgency,
 };
 pub use report::{DamageReport, RecoveryReport};
 pub use server::PageServer;

@@ -19,6 +19,16 @@ use tidelog_types::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Ticket(pub u64);
 
+/// An owner's number for a read, or for whatever else it asks without writing; it comes back with
+/// the reply. An owner may use any but [`OPENING`](Self::OPENING).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct RequestId(pub u64);
+
+impl RequestId {
+    /// What is told of a document that was to be opened.
+    pub const OPENING: Self = Self(0);
+}
+
 /// An append, wherever it is handed over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct AppendId {
@@ -80,7 +90,7 @@ pub enum StoreRequest {
     /// is about to hear that what it builds on was taken back.
     Read {
         /// Echoed in the reply.
-        request: u64,
+        request: RequestId,
         /// Who waits for it.
         urgency: Urgency,
         /// Which document.
@@ -101,7 +111,7 @@ pub enum StoreRequest {
     /// after it is `sync_receive` (crate `document`).
     SyncPrepare {
         /// Echoed in the reply.
-        request: u64,
+        request: RequestId,
         /// Who waits for it.
         urgency: Urgency,
         /// Which document.
@@ -125,14 +135,14 @@ pub enum StoreRequest {
     /// The names of all documents. Answered by [`StoreReply::Documents`].
     List {
         /// Echoed in the reply.
-        request: u64,
+        request: RequestId,
     },
     /// The same as [`Read`](Self::Read) as of an LSN: the pages as they were when this storage
     /// journal stood there. So one page is got out of an entry without reading the entry. Answered
     /// by [`StoreReply::Pages`], [`StoreReply::Trimmed`] or [`StoreReply::Busy`].
     ReadAt {
         /// Echoed in the reply.
-        request: u64,
+        request: RequestId,
         /// Who waits for it.
         urgency: Urgency,
         /// Which document.
@@ -149,7 +159,7 @@ pub enum StoreRequest {
     /// if it is a timeline, by [`StoreReply::Trimmed`] or by [`StoreReply::Busy`].
     Entries {
         /// Echoed in the reply.
-        request: u64,
+        request: RequestId,
         /// Who waits for it.
         urgency: Urgency,
         /// Which document.
@@ -309,7 +319,7 @@ pub enum StoreReply {
     /// Pages that were asked for.
     Pages {
         /// The request's number.
-        request: u64,
+        request: RequestId,
         /// Which document.
         document: DocumentKey,
         /// The pages that are here. One that is past the end or absent is not listed.
@@ -321,7 +331,7 @@ pub enum StoreReply {
     /// entry for all LSNs from the follower's up to `position`.
     SyncPart {
         /// The request's number.
-        request: u64,
+        request: RequestId,
         /// Which document.
         document: DocumentKey,
         /// Where the storage journal stood when this was asked.
@@ -339,7 +349,7 @@ pub enum StoreReply {
     /// or it never came that far.
     Unrelated {
         /// The request's number.
-        request: u64,
+        request: RequestId,
         /// Which document.
         document: DocumentKey,
         /// Where the storage journal stands. `None`: no such document or storage journal.
@@ -348,7 +358,7 @@ pub enum StoreReply {
     /// Storage entries that were asked for.
     Entries {
         /// The request's number.
-        request: u64,
+        request: RequestId,
         /// Which document.
         document: DocumentKey,
         /// The entries in the order of the cursor, as they were appended; one of many pages comes
@@ -362,7 +372,7 @@ pub enum StoreReply {
     /// Timeline entries that were asked for.
     Frames {
         /// The request's number.
-        request: u64,
+        request: RequestId,
         /// Which document.
         document: DocumentKey,
         /// The entries in the order of the cursor, as they were appended.
@@ -375,7 +385,7 @@ pub enum StoreReply {
     /// [`StoreRequest::SyncPrepare`] answers for any LSN of a storage journal.
     Trimmed {
         /// The request's number.
-        request: u64,
+        request: RequestId,
         /// Which document.
         document: DocumentKey,
         /// The LSNs that the log has entries of that journal for. `None`: no such document or
@@ -386,8 +396,8 @@ pub enum StoreReply {
     /// never be had again. What else was asked for may have been told before. Nothing but this
     /// document is concerned. A document whose timeline is damaged cannot be opened.
     Damaged {
-        /// The request's number; 0 where the document was to be opened.
-        request: u64,
+        /// The request's number, or [`RequestId::OPENING`].
+        request: RequestId,
         /// Which document.
         document: DocumentKey,
         /// The pages that are damaged, of those that were asked for or needed for the answer.
@@ -401,14 +411,14 @@ pub enum StoreReply {
     /// [`Limits::owner_read_pages_max`]: tidelog_types::limits::Limits::owner_read_pages_max
     Busy {
         /// The request's number.
-        request: u64,
+        request: RequestId,
         /// Which document.
         document: DocumentKey,
     },
     /// All documents of the store, in the order of their names.
     Documents {
         /// The request's number.
-        request: u64,
+        request: RequestId,
         /// Their names.
         documents: Vec<DocumentKey>,
     },

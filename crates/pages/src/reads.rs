@@ -11,7 +11,7 @@ use tidelog_types::{DocumentKey, LsnRange, Page, PageSet, Pgid};
 use crate::error::StoreError;
 use crate::place::PagePlace;
 use crate::plan::{Answer, LoggedFrame, Plan};
-use crate::protocol::Urgency;
+use crate::protocol::{RequestId, Urgency};
 use crate::store::Store;
 use crate::{OwnerId, StorageEntry, StoreReply, TimelineFrame};
 
@@ -21,7 +21,7 @@ use crate::{OwnerId, StorageEntry, StoreReply, TimelineFrame};
 pub(crate) struct ActiveRead {
     pub owner: OwnerId,
     pub urgency: Urgency,
-    pub request: u64,
+    pub request: RequestId,
     pub document: DocumentKey,
     pub plan: Plan,
     /// As long as it is held, nothing is written over the places.

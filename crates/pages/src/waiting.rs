@@ -13,7 +13,7 @@ use tidelog_types::limits::{Limits, PAGE_SIZE};
 use tidelog_types::{DocumentKey, SortedMap};
 
 use crate::frame_body::CALL_SIZE;
-use crate::{Append, OwnerId, StoreReply, StoreRequest, Ticket};
+use crate::{Append, OwnerId, RequestId, StoreReply, StoreRequest, Ticket};
 
 /// What has to come in its turn.
 #[derive(Debug)]
@@ -55,7 +55,7 @@ struct Held {
 
 /// What a request takes up here.
 enum Weight {
-    Read { request: u64, document: DocumentKey, pages: usize },
+    Read { request: RequestId, document: DocumentKey, pages: usize },
     Append { ticket: Ticket, bytes: usize, is_whole: bool },
     Small,
 }

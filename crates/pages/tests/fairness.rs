@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use tidelog_disk::CrashDevice;
 use tidelog_pages::{
-    Append, AppendError, OwnerId, StorageEntry, StoreOptions, StoreReply, StoreRequest, Ticket,
-    Urgency,
+    Append, AppendError, OwnerId, RequestId, StorageEntry, StoreOptions, StoreReply, StoreRequest,
+    Ticket, Urgency,
 };
 use tidelog_testing::store::make::key;
 use tidelog_testing::store::{OWNER, Server, open_with, poll_all, settle};
@@ -32,7 +32,7 @@ fn document(name: &str, pgids: impl IntoIterator<Item = u32>) -> StoreRequest {
 
 fn read(request: u64, urgency: Urgency, pgids: impl IntoIterator<Item = u32>) -> StoreRequest {
     let pgids = pgids.into_iter().map(Pgid).collect();
-    StoreRequest::Read { request, urgency, document: key("a"), pgids }
+    StoreRequest::Read { request: RequestId(request), urgency, document: key("a"), pgids }
 }
 
 /// A store whose log never changes over by itself, with so many pages of pool.
@@ -53,8 +53,8 @@ fn holding(device: &CrashDevice, count: u32, pool_pages_max: usize) -> Server {
 /// Who was answered in each poll, and whether that was all.
 fn polls(server: &mut Server, count: usize) -> Vec<Vec<(u64, u64)>> {
     let answers = |(OwnerId(owner), reply): (OwnerId, StoreReply)| match reply {
-        StoreReply::Pages { request, .. } => (owner, request),
-        StoreReply::SyncPart { request, .. } => (owner, 100 + request),
+        StoreReply::Pages { request, .. } => (owner, request.0),
+        StoreReply::SyncPart { request, .. } => (owner, 100 + request.0),
         other => panic!("unasked: {other:?}"),
     };
     (0..count).map(|_| server.poll().into_iter().map(answers).collect()).collect()
@@ -87,7 +87,7 @@ fn what_a_user_waits_for_goes_before_what_nobody_waits_for() {
     server.serve(
         OWNER,
         StoreRequest::SyncPrepare {
-            request,
+            request: RequestId(request),
             urgency,
             document,
             journal,
@@ -117,14 +117,17 @@ fn an_owner_that_asks_for_too_much_is_told_so_and_others_are_served() {
     server.serve(OwnerId(2), read(0, Urgency::User, [1]));
     let replies = server.poll();
     let busy = |request| (OwnerId(1), StoreReply::Busy { request, document: key("a") });
-    assert_eq!(replies[0], busy(Limits::DEFAULT.owner_reads_max as u64));
+    assert_eq!(replies[0], busy(RequestId(Limits::DEFAULT.owner_reads_max as u64)));
     let left = poll_all(&mut server).len() + replies.len();
     assert_eq!(left, Limits::DEFAULT.owner_reads_max + 2);
 
     let many = || (0..=Limits::DEFAULT.owner_read_pages_max).map(|_| 1);
     server.serve(OwnerId(1), read(1, Urgency::User, many()));
     server.serve(OwnerId(1), read(2, Urgency::User, [1]));
-    assert!(server.poll().contains(&busy(2)), "a single one may be large, and a second may not");
+    assert!(
+        server.poll().contains(&busy(RequestId(2))),
+        "a single one may be large, and a second may not"
+    );
     server.forget_owner(OwnerId(1));
     server.serve(OwnerId(1), read(3, Urgency::User, [1]));
     assert_eq!(polls(&mut server, 1), [[(1, 3)]]);

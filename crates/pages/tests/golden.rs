@@ -11,8 +11,8 @@ use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 use tidelog_disk::{CrashDevice, Disk, StoreFiles};
 use tidelog_pages::{
-    Append, OpenError, PageServer, StorageEntry, StoreOptions, StoreReply, StoreRequest, Ticket,
-    TimelineFrame,
+    Append, OpenError, PageServer, RequestId, StorageEntry, StoreOptions, StoreReply, StoreRequest,
+    Ticket, TimelineFrame,
 };
 use tidelog_testing::store::{OWNER, changes, files, open, open_document, open_with, seed, settle};
 use tidelog_types::limits::{EXTENT_PAGES, PAGE_SIZE};
@@ -106,10 +106,13 @@ fn write_store(device: &CrashDevice) {
 fn check_content(device: &CrashDevice) {
     let mut server = open(device);
     assert_eq!(server.epoch(), Epoch(1));
-    let listed =
-        tidelog_testing::store::ask(&mut server, device, StoreRequest::List { request: 1 });
+    let listed = tidelog_testing::store::ask(
+        &mut server,
+        device,
+        StoreRequest::List { request: RequestId(1) },
+    );
     let documents = vec![key("filler", ""), key("groceries", "ada")];
-    assert_eq!(listed, [StoreReply::Documents { request: 1, documents }]);
+    assert_eq!(listed, [StoreReply::Documents { request: RequestId(1), documents }]);
     let filler = open_document(&mut server, device, &key("filler", "")).expect("it is there");
     assert_eq!(filler.record, b"small");
     assert_eq!(filler.storage, None);

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use tidelog_disk::CrashDevice;
 use tidelog_pages::Direction::{Backwards, Forwards};
 use tidelog_pages::{
-    Append, AppendError, Cursor, Direction, OwnerId, StorageEntry, StoreReply, StoreRequest,
-    Ticket, TimelineFrame, Urgency,
+    Append, AppendError, Cursor, Direction, OwnerId, RequestId, StorageEntry, StoreReply,
+    StoreRequest, Ticket, TimelineFrame, Urgency,
 };
 use tidelog_testing::Rng;
 use tidelog_testing::store::make::{
@@ -24,7 +24,7 @@ fn range(start: u64, end: u64) -> LsnRange {
 fn entries_of(name: &str, at: u64, direction: Direction, count: u32) -> StoreRequest {
     let (urgency, document) = (Urgency::Background, key(name));
     let cursor = Cursor { journal: STORAGE, at: lsn(at), direction };
-    StoreRequest::Entries { request: 3, urgency, document, cursor, count }
+    StoreRequest::Entries { request: RequestId(3), urgency, document, cursor, count }
 }
 
 fn forwards(at: u64) -> StoreRequest {
@@ -34,7 +34,7 @@ fn forwards(at: u64) -> StoreRequest {
 fn pages_at(name: &str, pgids: impl IntoIterator<Item = u32>, at: u64) -> StoreRequest {
     let pgids = pgids.into_iter().map(Pgid).collect();
     let (urgency, document, journal) = (Urgency::User, key(name), STORAGE);
-    StoreRequest::ReadAt { request: 4, urgency, document, pgids, journal, at: lsn(at) }
+    StoreRequest::ReadAt { request: RequestId(4), urgency, document, pgids, journal, at: lsn(at) }
 }
 
 /// The entries, or the LSNs that there are entries for.
@@ -145,7 +145,8 @@ fn frames(
     count: u32,
 ) -> Result<Vec<u64>, Option<LsnRange>> {
     let (request, urgency, document) = (5, Urgency::Background, key("t"));
-    let asked = StoreRequest::Entries { request, urgency, document, cursor, count };
+    let asked =
+        StoreRequest::Entries { request: RequestId(request), urgency, document, cursor, count };
     let mut found = Vec::new();
     for reply in ask(server, device, asked) {
         match reply {

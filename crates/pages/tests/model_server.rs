@@ -10,7 +10,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use tidelog_disk::CrashDevice;
 use tidelog_pages::{
-    Append, OwnerId, StorageEntry, StoreOptions, StoreReply, StoreRequest, Ticket, Urgency,
+    Append, OwnerId, RequestId, StorageEntry, StoreOptions, StoreReply, StoreRequest, Ticket,
+    Urgency,
 };
 use tidelog_testing::store::{Compaction, Parts, Server, open_with};
 use tidelog_testing::{Rng, runs};
@@ -40,7 +41,7 @@ enum Expected {
 struct Owner {
     tickets: u64,
     durable: u64,
-    reads: BTreeMap<u64, (Urgency, Expected)>,
+    reads: BTreeMap<RequestId, (Urgency, Expected)>,
 }
 
 /// Who was served since others began to wait.
@@ -166,7 +167,7 @@ impl<'r> Scene<'r> {
             let expected = known.position.map(|position| (position, set)).ok_or(None);
             let journal = known.position.map_or(JournalId([0; 16]), |position| position.journal);
             let asked = StoreRequest::SyncPrepare {
-                request,
+                request: RequestId(request),
                 urgency,
                 document,
                 journal,
@@ -182,11 +183,11 @@ impl<'r> Scene<'r> {
             let pgids: Vec<Pgid> = (0..count as u32).map(|n| Pgid(first + n * step)).collect();
             let page = |pgid: &Pgid| Some((*pgid, known.pages.get(pgid)?.1.clone()));
             let expected = Expected::Pages(pgids.iter().filter_map(page).collect());
-            (StoreRequest::Read { request, urgency, document, pgids }, expected)
+            (StoreRequest::Read { request: RequestId(request), urgency, document, pgids }, expected)
         };
         self.server.serve(OwnerId(owner), asked);
         let reads = &mut self.owners.get_mut(&owner).expect("a living one").reads;
-        reads.insert(request, (urgency, expected));
+        reads.insert(RequestId(request), (urgency, expected));
         if let Some(fairness) = &mut self.fairness {
             fairness.passed.entry((urgency, owner)).or_default();
         }

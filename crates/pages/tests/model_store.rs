@@ -9,7 +9,9 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use tidelog_disk::CrashDevice;
-use tidelog_pages::{Cursor, Direction, StoreOptions, StoreReply, StoreRequest, Ticket, Urgency};
+use tidelog_pages::{
+    Cursor, Direction, RequestId, StoreOptions, StoreReply, StoreRequest, Ticket, Urgency,
+};
 use tidelog_testing::store::{
     Model, ModelDocument, OWNER, Server, Shape, Workload, ask, is_same, observe, open_with, plain,
     whole,
@@ -119,7 +121,14 @@ impl Scene {
         let (at, pages, journal) = (*at, pages.clone(), past.journal.expect("it has pages"));
         let pgids: Vec<Pgid> = (1..=known.db_pages + 2).map(Pgid).collect();
         let (request, urgency) = (self.next_request(), Urgency::User);
-        let asked = StoreRequest::ReadAt { request, urgency, document, pgids, journal, at };
+        let asked = StoreRequest::ReadAt {
+            request: RequestId(request),
+            urgency,
+            document,
+            pgids,
+            journal,
+            at,
+        };
         let mut found = BTreeMap::new();
         for reply in self.ask(asked) {
             match reply {
@@ -186,7 +195,8 @@ impl Scene {
         pgids.dedup();
         let urgency = Urgency::User;
         let (request, wanted) = (self.next_request(), pgids.clone());
-        let replies = self.ask(StoreRequest::Read { request, urgency, document, pgids });
+        let replies =
+            self.ask(StoreRequest::Read { request: RequestId(request), urgency, document, pgids });
         let [StoreReply::Pages { request: answered, pages, last: true, .. }] = replies.as_slice()
         else {
             panic!("{replies:?}")
@@ -194,7 +204,7 @@ impl Scene {
         let expected = wanted
             .iter()
             .filter_map(|pgid| known.pages.get(pgid).map(|(_, page)| (*pgid, page.clone())));
-        assert!(*answered == request && expected.eq(pages.iter().cloned()));
+        assert!(*answered == RequestId(request) && expected.eq(pages.iter().cloned()));
     }
 
     /// What changed since an LSN, which is the store as of any LSN.
@@ -205,7 +215,7 @@ impl Scene {
         let (request, urgency) = (self.next_request(), Urgency::Background);
         let journal = known.storage.map_or(JournalId([9; 16]), |position| position.journal);
         let asked = StoreRequest::SyncPrepare {
-            request,
+            request: RequestId(request),
             urgency,
             document,
             journal,
@@ -232,7 +242,13 @@ impl Scene {
         let direction = [Direction::Forwards, Direction::Backwards][self.rng.below(2)];
         let cursor = Cursor { journal, at: start.plus(at as u64), direction };
         let (request, urgency, count_max) = (self.next_request(), Urgency::User, count as u32);
-        let asked = StoreRequest::Entries { request, urgency, document, cursor, count: count_max };
+        let asked = StoreRequest::Entries {
+            request: RequestId(request),
+            urgency,
+            document,
+            cursor,
+            count: count_max,
+        };
         let expected: Vec<_> = match direction {
             Direction::Forwards => frames[at..].iter().take(count).collect(),
             Direction::Backwards => frames[..at].iter().rev().take(count).collect(),

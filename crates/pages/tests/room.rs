@@ -2,8 +2,8 @@
 
 use tidelog_disk::{CrashDevice, Disk};
 use tidelog_pages::{
-    Append, AppendError, OwnerId, PageServer, StagedPage, StoreOptions, StoreReply, StoreRequest,
-    Ticket,
+    Append, AppendError, OwnerId, PageServer, RequestId, StagedPage, StoreOptions, StoreReply,
+    StoreRequest, Ticket,
 };
 use tidelog_testing::store::make::{
     durable, entry, key, page, read_of, request, storage, timeline,
@@ -791,7 +791,7 @@ fn as_much_is_destroyed_on_a_full_device_as_the_reserve_has_room_for() {
         assert!(failed < 1700, "{failed} of 2000 destructions failed");
         drop(server);
         let mut server = open(&device);
-        let listed = ask(&mut server, &device, StoreRequest::List { request: 1 });
+        let listed = ask(&mut server, &device, StoreRequest::List { request: RequestId(1) });
         let [StoreReply::Documents { documents, .. }] = listed.as_slice() else { panic!() };
         let left = documents.iter().filter(|key| key.document.starts_with('d')).count() - 1;
         assert_eq!(left, failed, "what failed is there, and nothing else");

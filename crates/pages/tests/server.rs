@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use tidelog_disk::{CrashDevice, CrashDisk, Disk, DiskFault, MemoryDisk, StoreFiles};
 use tidelog_pages::{
-    Append, AppendError, OpenError, OwnerId, PageServer, Seed, StorageEntry, StoreOptions,
-    StoreReply, StoreRequest, Ticket, TimelineFrame, Urgency,
+    Append, AppendError, OpenError, OwnerId, PageServer, RequestId, Seed, StorageEntry,
+    StoreOptions, StoreReply, StoreRequest, Ticket, TimelineFrame, Urgency,
 };
 use tidelog_testing::Rng;
 use tidelog_testing::store::make::{
@@ -591,7 +591,7 @@ fn is_failure(reply: &StoreReply) -> bool {
 #[test]
 fn a_failed_flush_breaks_the_server_for_everybody() {
     let (device, mut server) = new();
-    server.serve(OwnerId(2), StoreRequest::List { request: 1 });
+    server.serve(OwnerId(2), StoreRequest::List { request: RequestId(1) });
     server.serve(OWNER, request(1, timeline("a", [1])));
     device.fail_call(device.calls() + 2, DiskFault::Device);
     server.flush();
@@ -602,7 +602,7 @@ fn a_failed_flush_breaks_the_server_for_everybody() {
     let replies = server.poll();
     assert!(broken(OWNER, &replies) && broken(OwnerId(2), &replies));
     assert!(replies.iter().all(|(_, reply)| !matches!(reply, StoreReply::Durable { .. })));
-    server.serve(OWNER, StoreRequest::List { request: 2 });
+    server.serve(OWNER, StoreRequest::List { request: RequestId(2) });
     assert!(broken(OWNER, &server.poll()));
     assert!(!server.wants_poll());
 }
@@ -776,7 +776,7 @@ fn a_document_of_which_pages_are_absent_is_like_any_other() {
         assert_eq!((opened.db_pages, opened.first_page, opened.is_incomplete), (9, None, false));
         let (urgency, document) = (Urgency::User, key("a"));
         let pgids = (1..=10).map(Pgid).collect();
-        let read = StoreRequest::Read { request: 1, urgency, document, pgids };
+        let read = StoreRequest::Read { request: RequestId(1), urgency, document, pgids };
         let replies = ask(&mut server, &device, read);
         let [StoreReply::Pages { pages, last: true, .. }] = replies.as_slice() else {
             panic!("{replies:?}")
@@ -849,7 +849,8 @@ fn a_page_that_rotted_is_never_handed_out() {
         let replies = server.poll();
         let to_owner = replies.iter().filter(|(owner, _)| *owner == OWNER);
         let to_owner: Vec<_> = to_owner.map(|(_, reply)| reply).collect();
-        let damaged = StoreReply::Damaged { request: 1, document: key("a"), pgids: vec![Pgid(1)] };
+        let damaged =
+            StoreReply::Damaged { request: RequestId(1), document: key("a"), pgids: vec![Pgid(1)] };
         assert_eq!(to_owner.last(), Some(&&damaged));
         assert!(replies.contains(&(OwnerId(2), durable(1))), "others go on");
         // The owner does too, and with other documents; even a change-over that meets the page.
@@ -876,7 +877,7 @@ fn what_is_intact_is_read_beside_a_damaged_page_and_a_compaction_is_never_a_part
     let damaged =
         |request| StoreReply::Damaged { request, document: key("a"), pgids: vec![Pgid(30)] };
     let mut replies = ask(&mut server, &device, read_of(1, "a", 1..=40));
-    assert_eq!(replies.pop(), Some(damaged(1)));
+    assert_eq!(replies.pop(), Some(damaged(RequestId(1))));
     let mut read = BTreeMap::new();
     for reply in replies {
         let StoreReply::Pages { pages, last: false, .. } = reply else { panic!("{reply:?}") };
@@ -886,7 +887,7 @@ fn what_is_intact_is_read_beside_a_damaged_page_and_a_compaction_is_never_a_part
     assert_eq!(read, intact.map(|pgid| (Pgid(pgid), page(pgid as u8))).collect());
     let (urgency, document) = (Urgency::User, key("a"));
     let prepare = StoreRequest::SyncPrepare {
-        request: 2,
+        request: RequestId(2),
         urgency,
         document,
         journal: STORAGE,
@@ -894,7 +895,7 @@ fn what_is_intact_is_read_beside_a_damaged_page_and_a_compaction_is_never_a_part
         from: Pgid(1),
         pages_max: u32::MAX,
     };
-    assert_eq!(ask(&mut server, &device, prepare).pop(), Some(damaged(2)));
+    assert_eq!(ask(&mut server, &device, prepare).pop(), Some(damaged(RequestId(2))));
 }
 
 #[test]

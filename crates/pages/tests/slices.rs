@@ -12,8 +12,8 @@ use tidelog_disk::{
 };
 use tidelog_journal::FRAME_HEADER_SIZE;
 use tidelog_pages::{
-    Append, AppendError, OwnerId, PageServer, StagedPage, StorageEntry, StoreOptions, StoreReply,
-    StoreRequest, Ticket, TimelineFrame,
+    Append, AppendError, OwnerId, PageServer, RequestId, StagedPage, StorageEntry, StoreOptions,
+    StoreReply, StoreRequest, Ticket, TimelineFrame,
 };
 use tidelog_testing::store::make::{
     self, durable, entry, frame, key, lsn, page, read_of, request, storage,
@@ -587,14 +587,22 @@ fn only_so_many_reads_of_an_owner_wait_behind_an_append() {
         store.server.serve(READER, read_of(request, "large", [1]));
     }
     store.server.serve(OWNER, read_of(6, "large", [1]));
-    assert_eq!(store.server.poll(), [busy(4), busy(5)], "the others wait for their turn");
+    assert_eq!(
+        store.server.poll(),
+        [busy(RequestId(4)), busy(RequestId(5))],
+        "the others wait for their turn"
+    );
     let answered = |replies: &[StoreReply]| fills_of(replies).len();
     assert_eq!(answered(&store.settle()), 4);
 
     let mut store = held_up(limits);
     store.server.serve(READER, read_of(1, "large", 1..=7));
     store.server.serve(READER, read_of(2, "large", [1]));
-    assert_eq!(store.server.poll(), [busy(2)], "a single one may be large, and a second may not");
+    assert_eq!(
+        store.server.poll(),
+        [busy(RequestId(2))],
+        "a single one may be large, and a second may not"
+    );
     assert_eq!(answered(&store.settle()), 7);
 }
 

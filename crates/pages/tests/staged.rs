@@ -6,7 +6,7 @@
 
 use tidelog_disk::{BLOCK_SIZE, CrashDevice, Disk};
 use tidelog_pages::{
-    Append, AppendError, PageServer, StoreOptions, StoreReply, StoreRequest, Ticket,
+    Append, AppendError, PageServer, RequestId, StoreOptions, StoreReply, StoreRequest, Ticket,
 };
 use tidelog_testing::store::make::{durable, entry, key, lsn, page, read_of, request, storage};
 use tidelog_testing::store::{
@@ -50,7 +50,7 @@ fn script() -> Vec<StoreRequest> {
 }
 
 fn names(server: &mut Server, device: &CrashDevice) -> Vec<String> {
-    match ask(server, device, StoreRequest::List { request: 1 }).as_slice() {
+    match ask(server, device, StoreRequest::List { request: RequestId(1) }).as_slice() {
         [StoreReply::Documents { documents, .. }] => {
             documents.iter().map(|key| key.document.clone()).collect()
         }

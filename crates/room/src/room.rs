@@ -48,7 +48,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 
-use tidelog_pages::{StoreRequest, Urgency};
+use tidelog_pages::{RequestId, StoreRequest, Urgency};
 use tidelog_sqlite::{Failure, Run, Stopwatch, View};
 use tidelog_sync::{Channel, CodedPage, FromRoom, ProbeId, Refusal, ToRoom, WireFrame};
 use tidelog_types::limits::PAGE_SIZE;
@@ -116,14 +116,14 @@ pub struct Room {
     /// What is being read for subscribers who lag.
     catch_ups: BTreeMap<SubscriberId, CatchUp>,
     /// For whom a request to the store reads.
-    reads: BTreeMap<u64, SubscriberId>,
+    reads: BTreeMap<RequestId, SubscriberId>,
     /// Those of whose catch-ups a chunk waits to be durable.
     undurable: BTreeSet<SubscriberId>,
     /// Those of whom that was so: it may be durable by now, and is looked at before anything else
     /// is told.
     now_durable: BTreeSet<SubscriberId>,
     /// Reads that the store had no room for yet.
-    refused: BTreeSet<u64>,
+    refused: BTreeSet<RequestId>,
     counts: RoomCounts,
     effects: Vec<RoomEffect>,
 }
@@ -140,7 +140,7 @@ enum State {
 }
 
 struct Fetch {
-    request: u64,
+    request: RequestId,
     /// What waits: it is run before all that is in the queue.
     work: Work,
     document: DocumentKey,
@@ -762,9 +762,9 @@ impl Room {
         channel_ids
     }
 
-    fn next_request(&mut self) -> u64 {
+    fn next_request(&mut self) -> RequestId {
         self.requests_ever += 1;
-        self.requests_ever
+        RequestId(self.requests_ever)
     }
 
     fn next_journal_id(&mut self) -> JournalId {

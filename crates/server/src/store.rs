@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use tidelog_disk::{DiskError, NativeDisk, StoreFiles};
 use tidelog_pages::{
-    AppendError, OpenError, OwnerId, PageServer, Seed, StoreOptions, StoreReply, StoreRequest,
-    Ticket,
+    AppendError, OpenError, OwnerId, PageServer, RequestId, Seed, StoreOptions, StoreReply,
+    StoreRequest, Ticket,
 };
 use tidelog_room::STAGED;
 use tidelog_types::limits::Limits;
@@ -150,7 +150,7 @@ impl StoreHandle {
     /// The names of all documents, without what is staged; `None` if the store does not answer.
     pub(crate) async fn documents(&self) -> Option<Vec<DocumentKey>> {
         let mut owner = self.owner();
-        owner.ask(StoreRequest::List { request: 1 });
+        owner.ask(StoreRequest::List { request: RequestId(1) });
         let answered = async {
             loop {
                 match *owner.replies.recv().await? {
@@ -367,7 +367,7 @@ impl StoreThread {
 /// or the last store.
 fn give_back_staged(server: &mut PageServer<NativeDisk>) {
     let owner = OwnerId(0);
-    server.serve(owner, StoreRequest::List { request: 1 });
+    server.serve(owner, StoreRequest::List { request: RequestId(1) });
     let replies = server.poll().into_iter().filter(|(to, _)| *to == owner);
     let listed = replies.filter_map(|(_, reply)| match reply {
         StoreReply::Documents { documents, .. } => Some(documents),
@@ -514,7 +514,7 @@ mod tests {
         std::fs::write(&no_folder, "in the way").expect("written");
         let (mail, inbox) = mpsc::channel();
         let mut thread = thread(&no_folder, inbox);
-        let (owner, request) = (OwnerId(1), StoreRequest::List { request: 1 });
+        let (owner, request) = (OwnerId(1), StoreRequest::List { request: RequestId(1) });
         let (replies, mut answers) = unbounded_channel();
         for mail_item in [
             StoreMail::Enter { owner, replies },
@@ -541,7 +541,7 @@ mod tests {
         let mut append = Append::to(DocumentKey::new("list", "").expect("a name"));
         append.record = Some(vec![1].into());
         let append = StoreRequest::Append { ticket: Ticket(2), append };
-        for request in [append, StoreRequest::List { request: 1 }].map(Box::new) {
+        for request in [append, StoreRequest::List { request: RequestId(1) }].map(Box::new) {
             mail.send(StoreMail::Ask { owner, request }).expect("the thread is there");
         }
         assert!(matches!(thread.round(&mut server), Round::GoOn));
@@ -639,7 +639,7 @@ mod tests {
     fn what_was_staged_when_the_server_ended_is_given_back() {
         let folder = tempfile::tempdir().expect("a folder");
         let documents = |server: &mut PageServer<NativeDisk>| {
-            server.serve(OwnerId(1), StoreRequest::List { request: 1 });
+            server.serve(OwnerId(1), StoreRequest::List { request: RequestId(1) });
             let mut replies = server.poll();
             replies.retain(|(_, reply)| matches!(reply, StoreReply::Documents { .. }));
             let Some((_, StoreReply::Documents { documents, .. })) = replies.pop() else {

@@ -7,7 +7,8 @@ use tidelog_client::{
 };
 use tidelog_disk::{CrashDevice, CrashDisk, Disk as _, DiskFault, StoreFiles};
 use tidelog_pages::{
-    AppendError, OwnerId, PageServer, Seed, StoreOptions, StoreReply, StoreRequest, Urgency,
+    AppendError, OwnerId, PageServer, RequestId, Seed, StoreOptions, StoreReply, StoreRequest,
+    Urgency,
 };
 use tidelog_testing::store::door::Stand;
 use tidelog_types::limits::PAGE_SIZE;
@@ -395,7 +396,8 @@ pub(crate) fn file_in(
                 StoreReply::Opened { state: Some(state), .. } => {
                     let pgids = (1..=state.db_pages).map(Pgid).collect();
                     let (document, urgency) = (document.clone(), Urgency::User);
-                    let read = StoreRequest::Read { request: 1, urgency, document, pgids };
+                    let read =
+                        StoreRequest::Read { request: RequestId(1), urgency, document, pgids };
                     server.serve(owner, read);
                 }
                 StoreReply::Pages { pages: some, last, .. } => {

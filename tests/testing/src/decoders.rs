@@ -5,7 +5,8 @@ use tidelog_client::{FromCore, ToCore};
 use tidelog_disk::{CrashDevice, Disk, StoreFiles};
 use tidelog_document::Doctype;
 use tidelog_pages::{
-    Append, OpenError, OwnerId, PageServer, Seed, StoreReply, StoreRequest, Ticket, Urgency,
+    Append, OpenError, OwnerId, PageServer, RequestId, Seed, StoreReply, StoreRequest, Ticket,
+    Urgency,
 };
 use tidelog_sync::{FromServer, ToServer, codec, decode_message, encode_message};
 use tidelog_types::{DocumentKey, Lsn, Pgid, Position};
@@ -126,7 +127,7 @@ fn store(contents: [&[u8]; 3]) {
 
 /// Opens every document and reads all its pages. Gives their names.
 fn read_all<D: Disk>(server: &mut PageServer<D>) -> Vec<String> {
-    server.serve(OWNER, StoreRequest::List { request: 1 });
+    server.serve(OWNER, StoreRequest::List { request: RequestId(1) });
     let replies = poll_all(server);
     let [(_, StoreReply::Documents { documents, .. })] = replies.as_slice() else {
         panic!("list answered {replies:?}");
@@ -141,7 +142,7 @@ fn read_all<D: Disk>(server: &mut PageServer<D>) -> Vec<String> {
         let Some(Position { journal, .. }) = opened.storage else { continue };
         let (request, since, urgency) = (2, Lsn::FIRST, Urgency::User);
         let asked = StoreRequest::SyncPrepare {
-            request,
+            request: RequestId(request),
             urgency,
             document,
             journal,

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use tidelog_disk::{MemoryDisk, StoreFiles};
 use tidelog_document::{Doctype, Mutation, MutationDefinition, Param, ParamKind};
-use tidelog_pages::{OwnerId, PageServer, Seed, StoreOptions, StoreReply, StoreRequest};
+use tidelog_pages::{OwnerId, PageServer, RequestId, Seed, StoreOptions, StoreReply, StoreRequest};
 use tidelog_room::{
     Answer, Ask, ConnId, Outlets, Room, RoomEffect, RoomInput, RoomSettings, entry_size,
 };
@@ -311,7 +311,7 @@ impl Scene {
 
     /// What the store has, with what is staged there.
     pub fn documents(&mut self) -> Vec<String> {
-        self.store.serve(OwnerId(2), StoreRequest::List { request: 1 });
+        self.store.serve(OwnerId(2), StoreRequest::List { request: RequestId(1) });
         match self.store.poll().pop() {
             Some((_, StoreReply::Documents { documents, .. })) => {
                 documents.iter().map(ToString::to_string).collect()

@@ -11,7 +11,8 @@ use std::collections::BTreeMap;
 
 use tidelog_disk::{CrashDevice, CrashDisk, Disk, StoreFiles};
 use tidelog_pages::{
-    OpenedDocument, OwnerId, PageServer, Seed, StoreOptions, StoreReply, StoreRequest, Urgency,
+    OpenedDocument, OwnerId, PageServer, RequestId, Seed, StoreOptions, StoreReply, StoreRequest,
+    Urgency,
 };
 use tidelog_types::{DocumentKey, JournalId, Lsn, PageSet, Pgid, Position};
 
@@ -97,7 +98,7 @@ pub fn open_document(
 
 /// Everything that a server holds, asked for as an owner would.
 pub fn observe(server: &mut Server, device: &CrashDevice) -> Model {
-    let replies = ask(server, device, StoreRequest::List { request: 1 });
+    let replies = ask(server, device, StoreRequest::List { request: RequestId(1) });
     let [StoreReply::Documents { documents, .. }] = replies.as_slice() else {
         panic!("list answered {replies:?}");
     };
@@ -127,7 +128,7 @@ pub struct Answer {
 /// Everything that a server holds which may be damaged. To refuse one document breaks off its
 /// owner, so each is asked for by an owner of its own.
 pub fn try_observe(server: &mut Server, device: &CrashDevice) -> BTreeMap<DocumentKey, Answer> {
-    let replies = ask(server, device, StoreRequest::List { request: 1 });
+    let replies = ask(server, device, StoreRequest::List { request: RequestId(1) });
     let [StoreReply::Documents { documents, .. }] = replies.as_slice() else {
         panic!("list answered {replies:?}");
     };
@@ -165,7 +166,7 @@ pub type Compaction = Result<(Position, PageSet), Option<Position>>;
 fn prepare(request: u64, document: &DocumentKey, journal: JournalId, since: Lsn) -> StoreRequest {
     let (urgency, document) = (Urgency::User, document.clone());
     StoreRequest::SyncPrepare {
-        request,
+        request: RequestId(request),
         urgency,
         document,
         journal,
@@ -186,7 +187,7 @@ pub fn whole(replies: Vec<StoreReply>) -> Compaction {
 
 /// Compactions of which some parts have come.
 #[derive(Default)]
-pub struct Parts(BTreeMap<u64, PageSet>);
+pub struct Parts(BTreeMap<RequestId, PageSet>);
 
 impl Parts {
     /// Takes a part in. Gives the whole if it is the last.

@@ -6,8 +6,8 @@ use std::ops::RangeInclusive;
 
 use tidelog_disk::{Disk, StoreFiles};
 use tidelog_pages::{
-    Append, OwnerId, PageServer, Seed, StorageEntry, StoreOptions, StoreReply, StoreRequest,
-    Ticket, TimelineFrame, Urgency,
+    Append, OwnerId, PageServer, RequestId, Seed, StorageEntry, StoreOptions, StoreReply,
+    StoreRequest, Ticket, TimelineFrame, Urgency,
 };
 use tidelog_types::limits::PAGE_SIZE;
 use tidelog_types::{
@@ -142,7 +142,12 @@ pub fn fill_until_change_over(server: &mut PageServer<impl Disk>, log_size_max: 
 
 pub fn read(pgids: RangeInclusive<u32>) -> StoreRequest {
     let (request, urgency, document) = (1, Urgency::User, key("a"));
-    StoreRequest::Read { request, urgency, document, pgids: pgids.map(Pgid).collect() }
+    StoreRequest::Read {
+        request: RequestId(request),
+        urgency,
+        document,
+        pgids: pgids.map(Pgid).collect(),
+    }
 }
 
 /// How many of these pages are given.

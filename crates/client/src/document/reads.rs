@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use tidelog_pages::{StorageEntry, StoreRequest, Urgency};
+use tidelog_pages::{RequestId, StorageEntry, StoreRequest, Urgency};
 use tidelog_sqlite::View;
 use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{DocumentKey, Page, Pgid, SortedMap};
@@ -17,7 +17,7 @@ pub(super) struct Reads {
     front: Option<PageFault>,
     past_offer: Option<PageFault>,
     back: Option<PageFault>,
-    under_way: SortedMap<u64, Read>,
+    under_way: SortedMap<RequestId, Read>,
     /// Pages that this device has lost.
     damaged: BTreeSet<Pgid>,
 }
@@ -35,7 +35,7 @@ pub(super) enum For {
 
 /// A page that somebody waits for.
 struct PageFault {
-    request: u64,
+    request: RequestId,
     /// Which fault of one run it is, from 0.
     kth: u32,
 }
@@ -57,7 +57,7 @@ impl Read {
         Self { urgency, pgids, is_refused: false, stale: BTreeSet::new(), left }
     }
 
-    fn ask(&self, request: u64, document: &DocumentKey) -> StoreRequest {
+    fn ask(&self, request: RequestId, document: &DocumentKey) -> StoreRequest {
         let (document, pgids) = (document.clone(), self.pgids.clone());
         StoreRequest::Read { request, urgency: self.urgency, document, pgids }
     }
@@ -121,7 +121,7 @@ impl Reads {
     /// Pages that were asked for: those that are still what was asked for go into `view`.
     pub fn came(
         &mut self,
-        request: u64,
+        request: RequestId,
         pages: Vec<(Pgid, Page)>,
         last: bool,
         view: Option<&View>,
@@ -150,13 +150,13 @@ impl Reads {
     }
 
     /// A read has ended, since these pages are damaged.
-    pub fn damaged(&mut self, request: u64, pgids: &[Pgid]) {
+    pub fn damaged(&mut self, request: RequestId, pgids: &[Pgid]) {
         reached(Probe::PagesDamaged);
         self.lost(request, pgids);
     }
 
     /// A read has ended, and these pages cannot be had.
-    fn lost(&mut self, request: u64, pgids: &[Pgid]) {
+    fn lost(&mut self, request: RequestId, pgids: &[Pgid]) {
         // What was written since is whole, and what an earlier reading asked for is asked for anew.
         let Some(Read { stale, .. }) = self.under_way.remove(&request) else { return };
         self.damaged.extend(pgids.iter().filter(|pgid| !stale.contains(pgid)));
@@ -185,7 +185,7 @@ impl Reads {
     }
 
     /// The page server does not take this read in before it has answered another one.
-    pub fn refused(&mut self, request: u64) {
+    pub fn refused(&mut self, request: RequestId) {
         if let Some(read) = self.under_way.get_mut(&request) {
             reached(Probe::ReadRefused);
             read.is_refused = true;
@@ -219,12 +219,12 @@ mod tests {
     #[test]
     fn a_page_that_came_by_another_read_is_waited_for_no_longer() {
         let mut reads = Reads::default();
-        reads.under_way.insert(3, Read::new(Urgency::User, vec![Pgid(2)]));
-        reads.under_way.insert(4, Read::new(Urgency::Background, vec![Pgid(2)]));
-        reads.back = Some(PageFault { request: 4, kth: 0 });
+        reads.under_way.insert(RequestId(3), Read::new(Urgency::User, vec![Pgid(2)]));
+        reads.under_way.insert(RequestId(4), Read::new(Urgency::Background, vec![Pgid(2)]));
+        reads.back = Some(PageFault { request: RequestId(4), kth: 0 });
         assert_eq!(reads.faults_met(For::Background), None);
         let view = View::new(usize::MAX, 2);
-        reads.came(3, vec![(Pgid(2), Page::zeroed())], true, Some(&view));
+        reads.came(RequestId(3), vec![(Pgid(2), Page::zeroed())], true, Some(&view));
         assert_eq!(reads.faults_met(For::Background), Some(1));
     }
 
@@ -232,12 +232,12 @@ mod tests {
     fn a_page_that_was_written_since_it_was_asked_for_is_not_lost() {
         let mut reads = Reads::default();
         let (urgency, pgids) = (Urgency::User, vec![Pgid(1), Pgid(2)]);
-        reads.under_way.insert(7, Read::new(urgency, pgids.clone()));
+        reads.under_way.insert(RequestId(7), Read::new(urgency, pgids.clone()));
         let set = PageSet { db_pages: 2, pages: [(Pgid(1), Page::zeroed())].into_iter().collect() };
         let position = Position::start_of(JournalId([1; 16]));
         let range = LsnRange::one(Lsn::FIRST);
         reads.written(&StorageEntry { range, position, calls: Vec::new(), set });
-        reads.damaged(7, &pgids);
+        reads.damaged(RequestId(7), &pgids);
         let store = StoreLink::default();
         assert_eq!(reads.why_lost(&[Pgid(1)], &store), None);
         assert_eq!(reads.why_lost(&[Pgid(2)], &store), Some(CallFailure::damaged_copy()));

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use tidelog_pages::{AppendError, StorageEntry, StoreRequest, Ticket};
+use tidelog_pages::{AppendError, RequestId, StorageEntry, StoreRequest, Ticket};
 use tidelog_sync::codec;
 use tidelog_types::limits::PAGE_SIZE;
 use tidelog_types::probe::{Probe, reached};
@@ -252,7 +252,7 @@ impl Document {
     }
 
     /// Pages that were asked for.
-    pub(crate) fn pages(&mut self, request: u64, pages: Vec<(Pgid, Page)>, last: bool) {
+    pub(crate) fn pages(&mut self, request: RequestId, pages: Vec<(Pgid, Page)>, last: bool) {
         let view = match &self.state {
             State::Open(open) => Some(open.view()),
             _ => None,
@@ -262,8 +262,8 @@ impl Document {
 
     /// What was asked for is damaged: whoever needs these pages fails, and nobody else. Where the
     /// document was to be opened, it cannot be.
-    pub(crate) fn damaged(&mut self, request: u64, pgids: &[Pgid], ctx: &mut Context<'_>) {
-        if request == 0
+    pub(crate) fn damaged(&mut self, request: RequestId, pgids: &[Pgid], ctx: &mut Context<'_>) {
+        if request == RequestId::OPENING
             && let State::Asking { .. } = self.state
         {
             self.break_down(CallFailure::damaged_copy(), ctx.out);
@@ -272,7 +272,7 @@ impl Document {
     }
 
     /// The page server does not take this read in before it has answered another one.
-    pub(crate) fn read_refused(&mut self, request: u64) {
+    pub(crate) fn read_refused(&mut self, request: RequestId) {
         self.reads.refused(request);
     }
 

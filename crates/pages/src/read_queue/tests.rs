@@ -1,5 +1,6 @@
 //! Who is served when, without a store.
 
+use crate::RequestId;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -25,7 +26,7 @@ fn read(owner: u64, urgency: Urgency, request: u64, pages: usize) -> ActiveRead 
         Plan::of_pages(places, Answer::Pages { damaged: Vec::new() }),
         Arc::default(),
     );
-    ActiveRead { owner, urgency, request, document, plan, _era }
+    ActiveRead { owner, urgency, request: RequestId(request), document, plan, _era }
 }
 
 /// Serves one turn as the page server does. Gives whose it was, and the requests that it ended.
@@ -39,7 +40,7 @@ fn turn(turns: &mut ReadQueue) -> Option<(Urgency, u64, Vec<u64>)> {
         read.plan.pages.drain(..count);
         left -= count.max(1);
         match read.plan.pages.is_empty() {
-            true => ended.push(read.request),
+            true => ended.push(read.request.0),
             false => turns.put_back(read),
         }
     }

@@ -11,7 +11,7 @@ use crate::append;
 use crate::error::StoreError;
 use crate::owners::OwnerId;
 use crate::plan::{Answer, Plan};
-use crate::protocol::{AppendId, Urgency};
+use crate::protocol::{AppendId, RequestId, Urgency};
 use crate::reads::{ActiveRead, Served};
 use crate::staging::Staged;
 use crate::{Append, AppendError, StoreReply, StoreRequest, Ticket};
@@ -139,12 +139,12 @@ impl<D: Disk> PageServer<D> {
         };
         let plan = match self.store.opened(number) {
             Err(StoreError::Damaged { .. }) => {
-                self.damaged(owner, 0, document);
+                self.damaged(owner, RequestId::OPENING, document);
                 return Ok(());
             }
             plan => plan?,
         };
-        let (urgency, request, _era) = (Urgency::User, 0, self.store.reader());
+        let (urgency, request, _era) = (Urgency::User, RequestId::OPENING, self.store.reader());
         let read = ActiveRead { owner, urgency, request, document, plan, _era };
         // Most timelines are short: then there is nothing to wait for.
         self.serve_chunk(read, self.limits().read_chunk_pages).map(drop)
@@ -343,12 +343,18 @@ impl<D: Disk> PageServer<D> {
     }
 
     /// What the log has of a document is not what was written.
-    fn damaged(&mut self, owner: OwnerId, request: u64, document: DocumentKey) {
+    fn damaged(&mut self, owner: OwnerId, request: RequestId, document: DocumentKey) {
         let reply = StoreReply::Damaged { request, document, pgids: Vec::new() };
         self.replies.push((owner, reply));
     }
 
-    fn trimmed(&mut self, owner: OwnerId, request: u64, document: DocumentKey, journal: JournalId) {
+    fn trimmed(
+        &mut self,
+        owner: OwnerId,
+        request: RequestId,
+        document: DocumentKey,
+        journal: JournalId,
+    ) {
         let history = self.store.history(&document, journal);
         self.replies.push((owner, StoreReply::Trimmed { request, document, history }));
     }
@@ -357,7 +363,7 @@ impl<D: Disk> PageServer<D> {
         &mut self,
         owner: OwnerId,
         urgency: Urgency,
-        request: u64,
+        request: RequestId,
         document: DocumentKey,
         plan: Plan,
     ) {

@@ -1,6 +1,6 @@
 //! The storage journal's way to those who follow the document.
 
-use tidelog_pages::{StorageEntry, StoreRequest, Urgency};
+use tidelog_pages::{RequestId, StorageEntry, StoreRequest, Urgency};
 use tidelog_sync::{EntryPart, FollowerStep, FromRoom};
 use tidelog_types::limits::Limits;
 use tidelog_types::probe::{Probe, reached};
@@ -58,7 +58,7 @@ enum Step {
     /// There was no room for it.
     Waits,
     /// The store reads it by this request; this much has come.
-    Read(u64, Option<Chunk>),
+    Read(RequestId, Option<Chunk>),
     /// It is here, and may not be durable yet.
     Here(Chunk),
 }
@@ -191,15 +191,15 @@ impl Room {
         catch_up.reserved = size;
         self.requests_ever += 1;
         let request = self.requests_ever;
-        catch_up.step = Step::Read(request, None);
+        catch_up.step = Step::Read(RequestId(request), None);
         // What was appended must be there before it is read.
         self.commit();
-        self.reads.insert(request, id);
-        self.ask_for_chunk(request);
+        self.reads.insert(RequestId(request), id);
+        self.ask_for_chunk(RequestId(request));
     }
 
     /// False if nobody wants it any more.
-    pub(super) fn ask_for_chunk(&mut self, request: u64) -> bool {
+    pub(super) fn ask_for_chunk(&mut self, request: RequestId) -> bool {
         let catch_up = self.reads.get(&request).and_then(|id| self.catch_ups.get(id));
         let Some(catch_up) = catch_up else { return false };
         let pages_max = catch_up.chunk_pages(&self.settings.limits);
@@ -216,7 +216,7 @@ impl Room {
     }
 
     /// The store has read a part of a chunk.
-    pub(super) fn on_sync_part(&mut self, request: u64, mut part: Chunk, last: bool) {
+    pub(super) fn on_sync_part(&mut self, request: RequestId, mut part: Chunk, last: bool) {
         let Some(id) = self.reads.get(&request).copied() else { return };
         if last {
             self.reads.remove(&request);

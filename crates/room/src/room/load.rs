@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use tidelog_pages::{AppendError, OpenedDocument, StoreReply};
+use tidelog_pages::{AppendError, OpenedDocument, RequestId, StoreReply};
 use tidelog_sqlite::View;
 use tidelog_sync::{FromRoom, Refusal};
 use tidelog_types::probe::{Probe, reached};
@@ -14,10 +14,6 @@ use super::outbox::Lost;
 use super::record::RoomRecord;
 use super::refusal::brief;
 use super::{Answer, Ask, Fetch, Room, RoomEffect, State, Work};
-
-/// The number under which the store tells that a document cannot be opened; no request of ours has
-/// it.
-const OPENING: u64 = 0;
 
 impl Room {
     pub(super) fn on_store(&mut self, reply: StoreReply) {
@@ -105,7 +101,12 @@ impl Room {
         self.state = State::Open(Box::new(document));
     }
 
-    pub(super) fn on_pages(&mut self, request: u64, mut pages: Vec<(Pgid, Page)>, last: bool) {
+    pub(super) fn on_pages(
+        &mut self,
+        request: RequestId,
+        mut pages: Vec<(Pgid, Page)>,
+        last: bool,
+    ) {
         let Some(fetch) = &mut self.fetch else { return };
         if fetch.request != request {
             return;
@@ -135,7 +136,7 @@ impl Room {
 
     /// These pages are no longer what was written. Whoever cannot do without them is told, and
     /// everybody else goes on.
-    fn on_damaged(&mut self, request: u64, pgids: &[Pgid]) {
+    fn on_damaged(&mut self, request: RequestId, pgids: &[Pgid]) {
         if let Some(id) = self.reads.remove(&request) {
             if let Some(channel_id) = self.subscribers.get(&id).map(|it| it.channel_id) {
                 self.vacate(channel_id);
@@ -147,7 +148,7 @@ impl Room {
             Some(pgid) => format!("page {pgid} is damaged"),
             None => "the document is damaged".to_owned(),
         };
-        if matches!(self.state, State::Opening) && request == OPENING {
+        if matches!(self.state, State::Opening) && request == RequestId::OPENING {
             return self.poison(&damaged(), Lost::default());
         }
         let Some(fetch) = self.fetch.take_if(|fetch| fetch.request == request) else { return };

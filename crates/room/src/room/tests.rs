@@ -234,7 +234,12 @@ impl Scene {
         for request in 0..Limits::DEFAULT.owner_reads_max as u64 {
             let document = DocumentKey::new("notebook", "").expect("a good name");
             let (request, urgency) = (u64::MAX - request, Urgency::User);
-            let read = StoreRequest::Read { request, urgency, document, pgids: Vec::new() };
+            let read = StoreRequest::Read {
+                request: RequestId(request),
+                urgency,
+                document,
+                pgids: Vec::new(),
+            };
             self.store.serve(self.owner, read);
         }
     }

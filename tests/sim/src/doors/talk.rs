@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use tidelog_pages::{StoreReply, StoreRequest, Ticket};
+use tidelog_pages::{RequestId, StoreReply, StoreRequest, Ticket};
 use tidelog_room::{Ask, ConnId, Room, RoomEffect, RoomInput, entry_size};
 use tidelog_sync::{Channel, EntryPart, FromRoom, FromServer, Intent, ProbeId, Refusal, ToRoom};
 use tidelog_types::limits::{Limits, TIMELINE_LIVES_KEPT_MAX};
@@ -32,7 +32,7 @@ pub(crate) struct Talk {
     places: BTreeMap<(ConnId, Channel), Place>,
     /// What the store has not answered, and where the storage journal stands after each.
     tickets: BTreeMap<Ticket, Option<Position>>,
-    reads: BTreeSet<u64>,
+    reads: BTreeSet<RequestId>,
     opens_count: u32,
     /// Where the storage journals stood that clients were told of.
     told: BTreeMap<(JournalId, Lsn), Chain>,

@@ -7,7 +7,7 @@ use tidelog_client::{
     Memo, Mutate, OpenRequest, PageServerFailure, PageServerId, Params, Query, Request, SocketId,
     Storage, TabId, ToCore,
 };
-use tidelog_pages::{AppendError, OpenedDocument, StoreReply, StoreRequest, Ticket};
+use tidelog_pages::{AppendError, OpenedDocument, RequestId, StoreReply, StoreRequest, Ticket};
 use tidelog_sync::{FromServer, ToServer, decode_message, encode_message};
 use tidelog_types::limits::Limits;
 use tidelog_types::{DocumentKey, Epoch, Life, Page, Pgid, UnservedKind};
@@ -341,7 +341,7 @@ pub fn pages_up_to(core: &Core, count: usize) -> BTreeMap<Pgid, Page> {
     entries.flat_map(|entry| entry.set.pages.clone()).collect()
 }
 
-pub fn last_read(core: &Core) -> Option<(u64, Vec<Pgid>)> {
+pub fn last_read(core: &Core) -> Option<(RequestId, Vec<Pgid>)> {
     core.asked.iter().rev().find_map(|request| match request {
         StoreRequest::Read { request, pgids, .. } => Some((*request, pgids.clone())),
         _ => None,

@@ -10,7 +10,7 @@ mod known;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use tidelog_disk::CrashDevice;
-use tidelog_pages::{Append, AppendError, OwnerId, StoreReply, StoreRequest, Ticket};
+use tidelog_pages::{Append, AppendError, OwnerId, RequestId, StoreReply, StoreRequest, Ticket};
 use tidelog_types::limits::Limits;
 use tidelog_types::{DocumentKey, Epoch, JournalId, Lsn, Page, Pgid};
 
@@ -53,7 +53,7 @@ struct Asked {
     /// Requests that come from one who does not hold the store any more.
     fenced: usize,
     opens: Vec<Open>,
-    lists: Vec<u64>,
+    lists: Vec<RequestId>,
     reads: Vec<Read>,
     appends: BTreeMap<Ticket, Appended>,
     /// Pages that were sent ahead of an append.
@@ -93,7 +93,7 @@ struct Open {
 }
 
 struct Read {
-    request: u64,
+    request: RequestId,
     document: DocumentKey,
     turn: u64,
     kind: Kind,
@@ -281,8 +281,8 @@ impl Door {
             let opens = asked.opens.iter().filter(|open| !open.may_be_dropped);
             let opens = opens.map(|open| format!("the opening of {}", open.document));
             let reads = asked.reads.iter().filter(|read| !read.may_be_dropped);
-            let reads = reads.map(|read| format!("read {} of {}", read.request, read.document));
-            let lists = asked.lists.iter().map(|request| format!("list {request}"));
+            let reads = reads.map(|read| format!("read {} of {}", read.request.0, read.document));
+            let lists = asked.lists.iter().map(|request| format!("list {}", request.0));
             let appends = asked.appends.keys().map(|ticket| format!("append {}", ticket.0));
             let mut left: Vec<String> = opens.chain(reads).chain(lists).chain(appends).collect();
             left.extend((!asked.hellos.is_empty()).then(|| "its hello".to_owned()));
@@ -360,7 +360,7 @@ impl Door {
                 }
                 Ok(())
             }
-            StoreReply::Damaged { request: 0, document, .. }
+            StoreReply::Damaged { request: RequestId::OPENING, document, .. }
                 if asked.opens.iter().any(|open| open.document == *document) =>
             {
                 let place = asked.opens.iter().position(|open| open.document == *document);

@@ -1,7 +1,7 @@
 //! Requests in few words.
 
 use tidelog_pages::{
-    Append, StorageEntry, StoreReply, StoreRequest, Ticket, TimelineFrame, Urgency,
+    Append, RequestId, StorageEntry, StoreReply, StoreRequest, Ticket, TimelineFrame, Urgency,
 };
 use tidelog_types::limits::PAGE_SIZE;
 use tidelog_types::{
@@ -60,7 +60,7 @@ pub fn request(ticket: u64, append: Append) -> StoreRequest {
 
 pub fn read_of(request: u64, name: &str, pgids: impl IntoIterator<Item = u32>) -> StoreRequest {
     let (document, pgids) = (key(name), pgids.into_iter().map(Pgid).collect());
-    StoreRequest::Read { request, urgency: Urgency::User, document, pgids }
+    StoreRequest::Read { request: RequestId(request), urgency: Urgency::User, document, pgids }
 }
 
 pub fn durable(ticket: u64) -> StoreReply {

@@ -5,7 +5,8 @@ use std::ops::Range;
 
 use tidelog_disk::{CrashDevice, DiskFault};
 use tidelog_pages::{
-    Append, AppendError, OpenError, PageServer, StoreOptions, StoreReply, StoreRequest, Ticket,
+    Append, AppendError, OpenError, PageServer, RequestId, StoreOptions, StoreReply, StoreRequest,
+    Ticket,
 };
 use tidelog_types::{DocumentKey, Epoch, Life};
 
@@ -42,7 +43,7 @@ pub struct Run {
     /// What led to the history, and what failed.
     pub requests: Vec<StoreRequest>,
     /// Compactions that were asked for: what must be answered, by the number of the request.
-    compactions: BTreeMap<u64, Compaction>,
+    compactions: BTreeMap<RequestId, Compaction>,
     parts: Parts,
     pub compactions_answered: u64,
     /// The first one that was answered in another way. While appends are being taken back the
@@ -228,7 +229,7 @@ impl Run {
         }
         if self.workload.rng.one_in(4) {
             let (request, answer) = self.workload.changes();
-            self.compactions.insert(self.workload.changes, answer);
+            self.compactions.insert(RequestId(self.workload.changes), answer);
             server.serve(OWNER, request);
         }
     }

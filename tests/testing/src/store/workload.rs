@@ -5,7 +5,9 @@ use std::ops::Range;
 
 use tidelog_disk::SECTOR_SIZE;
 use tidelog_journal::FRAME_HEADER_SIZE;
-use tidelog_pages::{Append, StorageEntry, StoreRequest, Ticket, TimelineFrame, Urgency};
+use tidelog_pages::{
+    Append, RequestId, StorageEntry, StoreRequest, Ticket, TimelineFrame, Urgency,
+};
 use tidelog_types::limits::PAGE_SIZE;
 use tidelog_types::{
     CallId, Chain, DocumentKey, JournalId, Life, Lsn, LsnRange, Page, PageSet, Pgid, Position,
@@ -106,7 +108,7 @@ impl Workload {
         let urgency = Urgency::Background;
         (
             StoreRequest::SyncPrepare {
-                request,
+                request: RequestId(request),
                 urgency,
                 document,
                 journal,
