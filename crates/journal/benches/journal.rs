@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 use tidelog_disk::NativeDisk;
-use tidelog_journal::{FrameHead, Log, Seed, Witness};
+use tidelog_journal::{DocumentNumber, FrameHead, Log, Seed, Witness};
 use tidelog_testing::table::{self, Table};
 use tidelog_types::Epoch;
 
@@ -64,7 +64,7 @@ fn group_commit(table: &mut Table, callers: usize, goal: Option<f64>) {
     let ours = || {
         let began = Instant::now();
         for _ in 0..callers {
-            log.push(&FrameHead::new(6, 1, Epoch(1)), &[&body]);
+            log.push(&FrameHead::new(6, DocumentNumber(1), Epoch(1)), &[&body]);
             log.commit();
         }
         log.write().expect("room");
@@ -78,7 +78,7 @@ fn group_commit(table: &mut Table, callers: usize, goal: Option<f64>) {
 
 fn frame_size(log: &mut Log<NativeDisk>, body: &[u8]) -> usize {
     let before = log.size();
-    log.push(&FrameHead::new(6, 1, Epoch(1)), &[body]);
+    log.push(&FrameHead::new(6, DocumentNumber(1), Epoch(1)), &[body]);
     log.commit();
     usize::try_from(log.size() - before).expect("a small frame")
 }
@@ -89,7 +89,7 @@ fn recovery(table: &mut Table) {
     let mut log = open(folder.path());
     while log.size() < 50_000_000 {
         for _ in 0..50 {
-            log.push(&FrameHead::new(6, 1, Epoch(1)), &[&[7; 4096]]);
+            log.push(&FrameHead::new(6, DocumentNumber(1), Epoch(1)), &[&[7; 4096]]);
             log.commit();
         }
         log.write().expect("room");

@@ -1,5 +1,7 @@
 //! A frame as bytes. `FORMAT.md` draws it.
 
+use std::fmt;
+
 use tidelog_types::limits::FRAME_BODY_SIZE_MAX;
 use tidelog_types::{CallId, Chain, Epoch, JournalId, LsnRange};
 
@@ -13,13 +15,34 @@ const FLAG_CALL: u8 = 1;
 /// A frame's index in its batch, and how many frames that has.
 pub type BatchPart = (u32, u32);
 
+/// A document's number in its store, counted from 1. No other document of the store ever has it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DocumentNumber(pub u64);
+
+impl DocumentNumber {
+    /// What a frame has that is about no document.
+    pub const NONE: Self = Self(0);
+
+    /// The one after it.
+    #[must_use]
+    pub fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+}
+
+impl fmt::Display for DocumentNumber {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 /// What a frame says beside its body. Fields that its kind has no use for are zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FrameHead {
     /// What the body is; the log does not care.
     pub kind: u8,
-    /// The document's number in this store.
-    pub document: u64,
+    /// Which document it is about.
+    pub document: DocumentNumber,
     /// Which frame of that document it is in its log file, counted from 1; 0 if it is nobody's.
     pub nth: u64,
     /// The epoch under which it was written.
@@ -37,7 +60,7 @@ pub struct FrameHead {
 impl FrameHead {
     /// A head that says no more than this.
     #[must_use]
-    pub fn new(kind: u8, document: u64, epoch: Epoch) -> Self {
+    pub fn new(kind: u8, document: DocumentNumber, epoch: Epoch) -> Self {
         let journal = JournalId([0; 16]);
         let chain = Chain::default();
         Self { kind, document, nth: 0, epoch, journal, lsns: None, call: None, chain }
@@ -99,7 +122,7 @@ pub(crate) fn encode(head: &FrameHead, body: &[&[u8]], out: &mut Vec<u8>) {
     let size = u32::try_from(body_size).expect("BUG: a body is far below 4 GiB");
     header[8..12].copy_from_slice(&size.to_le_bytes());
     header[12] = head.kind;
-    header[56..64].copy_from_slice(&head.document.to_le_bytes());
+    header[56..64].copy_from_slice(&head.document.0.to_le_bytes());
     header[64..72].copy_from_slice(&head.nth.to_le_bytes());
     header[72..80].copy_from_slice(&head.epoch.0.to_le_bytes());
     header[80..96].copy_from_slice(&head.journal.0);
@@ -167,7 +190,7 @@ pub(crate) fn decode(header: &[u8], salt: Salt, offset: u64) -> Option<Frame> {
     let call = CallId(header[112..128].try_into().expect("BUG: 16 bytes"));
     let head = FrameHead {
         kind: header[12],
-        document: u64_at(header, 56),
+        document: DocumentNumber(u64_at(header, 56)),
         nth: u64_at(header, 64),
         epoch: Epoch(u64_at(header, 72)),
         journal: JournalId(header[80..96].try_into().expect("BUG: 16 bytes")),

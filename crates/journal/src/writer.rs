@@ -5,7 +5,7 @@ use std::ops::{Range, RangeInclusive};
 use tidelog_disk::{BLOCK_SIZE, Disk, DiskError};
 use tidelog_types::Epoch;
 
-use crate::frame::{self, FRAME_HEADER_SIZE, FrameHead, Ties};
+use crate::frame::{self, DocumentNumber, FRAME_HEADER_SIZE, FrameHead, Ties};
 use crate::header::{FRAME_ALIGNMENT, Header, Salt};
 
 /// Bytes of zeros behind the last batch of each write, at least.
@@ -223,7 +223,7 @@ impl Writer {
             return Ok(false);
         }
         let mut mark = Vec::new();
-        frame::encode(&FrameHead::new(0, 0, Epoch(0)), &[], &mut mark);
+        frame::encode(&FrameHead::new(0, DocumentNumber::NONE, Epoch(0)), &[], &mut mark);
         let ties = self.ties(0, 0);
         frame::finish(&mut mark, self.salt, self.written, &ties);
         disk.write_at(self.written, &mark)?;

@@ -4,7 +4,7 @@ mod common;
 
 use common::{append, head, memory, recover, written};
 use tidelog_disk::{CrashDevice, CrashDisk, Disk};
-use tidelog_journal::{FrameHead, LOG_START, Log, ReadError, Seed, Witness};
+use tidelog_journal::{DocumentNumber, FrameHead, LOG_START, Log, ReadError, Seed, Witness};
 use tidelog_types::{CallId, Chain, Epoch, JournalId, Lsn, LsnRange};
 
 #[test]
@@ -98,7 +98,7 @@ fn the_bytes_of_a_frame_are_the_ones_in_the_format() {
         Log::recover(files, Witness::None, Seed(1), &mut |_| Ok(())).expect("empty files");
     let head = FrameHead {
         kind: 6,
-        document: 0x0102,
+        document: DocumentNumber(0x0102),
         nth: 0x0506,
         epoch: Epoch(0x0304),
         journal: JournalId([0xAA; 16]),

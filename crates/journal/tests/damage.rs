@@ -4,7 +4,7 @@ mod common;
 
 use common::{SECTOR_BODY, append, change_over, head, lost, memory, recover, written};
 use tidelog_disk::{BLOCK_SIZE, CrashDevice, CrashDisk, Disk, MemoryDisk};
-use tidelog_journal::{Damage, FrameHead, LOG_START, Log, LogFile, RecoverError};
+use tidelog_journal::{Damage, DocumentNumber, FrameHead, LOG_START, Log, LogFile, RecoverError};
 use tidelog_types::Epoch;
 
 #[test]
@@ -90,7 +90,7 @@ fn what_was_sealed_was_durable_though_no_later_frame_says_so() {
 #[test]
 fn a_damaged_body_is_lost_alone_and_its_header_says_whose_it_was() {
     let frame = |log: &mut Log<CrashDisk>, document: u64, body: &[u8]| {
-        log.push(&FrameHead::new(1, document, Epoch(1)), &[body]);
+        log.push(&FrameHead::new(1, DocumentNumber(document), Epoch(1)), &[body]);
     };
     let device = CrashDevice::new();
     let (mut log, _, _) = recover([device.file("a"), device.file("b")]).expect("empty files");

@@ -9,7 +9,8 @@ use std::collections::VecDeque;
 
 use tidelog_disk::{BLOCK_SIZE, CrashDevice, CrashDisk, DiskFault, SECTOR_SIZE};
 use tidelog_journal::{
-    BatchNumber, FRAME_HEADER_SIZE, Found, FoundFrame, FrameHead, LOG_START, Log, Seed, Witness,
+    BatchNumber, DocumentNumber, FRAME_HEADER_SIZE, Found, FoundFrame, FrameHead, LOG_START, Log,
+    Seed, Witness,
 };
 use tidelog_testing::{Rng, runs};
 use tidelog_types::{CallId, Chain, Epoch, JournalId, LsnRange};
@@ -123,11 +124,15 @@ impl<'r> Scene<'r> {
         if self.has_twins {
             // Frames of a sector each, one like the other: what was given up fits behind what is
             // written in its place.
-            return (FrameHead::new(1, 1, Epoch(1)), vec![0; SECTOR_SIZE - FRAME_HEADER_SIZE]);
+            return (
+                FrameHead::new(1, DocumentNumber(1), Epoch(1)),
+                vec![0; SECTOR_SIZE - FRAME_HEADER_SIZE],
+            );
         }
         let bytes16 = |rng: &mut Rng| [rng.next().to_le_bytes(), rng.next().to_le_bytes()].concat();
         let number = rng.next();
-        let mut head = FrameHead::new(number as u8, number >> 60, Epoch(number >> 50 & 7));
+        let mut head =
+            FrameHead::new(number as u8, DocumentNumber(number >> 60), Epoch(number >> 50 & 7));
         if rng.one_in(2) {
             head.journal = JournalId(bytes16(rng).try_into().expect("16 bytes"));
             let start = 1 + rng.next() % 1000;

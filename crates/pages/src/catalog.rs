@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use tidelog_journal::{Found, FoundFrame, FrameHead};
+use tidelog_journal::{DocumentNumber, Found, FoundFrame, FrameHead};
 use tidelog_types::{Budget, DocumentKey, Epoch, SortedMap};
 
 use crate::document::{Standing, StoredDocument};
@@ -17,18 +17,18 @@ use crate::page_table::PageTable;
 #[derive(Debug, Default)]
 pub(crate) struct Catalog {
     pub epoch: Epoch,
-    pub documents: BTreeMap<u64, StoredDocument>,
-    pub numbers: BTreeMap<DocumentKey, u64>,
+    pub documents: BTreeMap<DocumentNumber, StoredDocument>,
+    pub numbers: BTreeMap<DocumentKey, DocumentNumber>,
     pub extents: Extents,
     /// Bytes of log that all documents take at most once a change-over has copied them.
     kept: u64,
-    next_number: u64,
+    next_number: DocumentNumber,
     /// Slots that the page file had when the log was opened: no table may speak of more.
     slots_max: u32,
     /// Whether frames are lost.
     is_damaged: bool,
     /// Documents of which frames were found and their names were not.
-    pub nameless: SortedMap<u64, ()>,
+    pub nameless: SortedMap<DocumentNumber, ()>,
 }
 
 impl Catalog {
@@ -36,7 +36,7 @@ impl Catalog {
     /// they are not given slots behind its end while there are others.
     pub fn new(slots_max: u32) -> Self {
         let extents = Extents::within(slots_max);
-        Self { slots_max, next_number: 1, extents, ..Self::default() }
+        Self { slots_max, next_number: DocumentNumber(1), extents, ..Self::default() }
     }
 
     pub fn get(&self, key: &DocumentKey) -> Option<&StoredDocument> {
@@ -44,15 +44,15 @@ impl Catalog {
     }
 
     /// The number of this document, or the one that it would be given.
-    pub fn number_for(&self, key: &DocumentKey) -> u64 {
+    pub fn number_for(&self, key: &DocumentKey) -> DocumentNumber {
         self.numbers.get(key).copied().unwrap_or(self.next_number)
     }
 
     /// The count that the next frame of a document has to carry.
-    pub fn nth(&self, number: u64) -> u64 {
+    pub fn nth(&self, number: DocumentNumber) -> u64 {
         match self.documents.get(&number) {
             Some(document) => document.frames + 1,
-            None => u64::from(number > 0),
+            None => u64::from(number != DocumentNumber::NONE),
         }
     }
 
@@ -134,11 +134,11 @@ impl Catalog {
         self.apply(frame).expect("BUG: a frame was copied that cannot follow");
     }
 
-    fn document(&mut self, number: u64) -> &mut StoredDocument {
+    fn document(&mut self, number: DocumentNumber) -> &mut StoredDocument {
         self.documents.get_mut(&number).expect("BUG: its frame was just counted")
     }
 
-    fn forget(&mut self, number: u64) {
+    fn forget(&mut self, number: DocumentNumber) {
         let gone = self.documents.remove(&number).expect("BUG: no such document");
         self.kept -= gone.counted;
         self.numbers.remove(&gone.key);
@@ -146,7 +146,7 @@ impl Catalog {
     }
 
     /// The document has this name from now on; the one that had it is forgotten.
-    fn take_name(&mut self, number: u64, body: &[u8]) -> Result<(), String> {
+    fn take_name(&mut self, number: DocumentNumber, body: &[u8]) -> Result<(), String> {
         let key = decode_key(body).ok_or("a document without a name")?;
         match self.numbers.get(&key).copied() {
             Some(before) if before == number => return Err(format!("{key} has its name already")),
@@ -164,7 +164,7 @@ impl Catalog {
         gone.slots().for_each(|slot| self.extents.release(slot));
     }
 
-    fn create(&mut self, number: u64, body: &[u8]) -> Result<(), String> {
+    fn create(&mut self, number: DocumentNumber, body: &[u8]) -> Result<(), String> {
         let key = decode_key(body).ok_or("a document without a name")?;
         if self.is_damaged
             && let Some(before) = self.numbers.get(&key).copied()
@@ -177,13 +177,13 @@ impl Catalog {
         }
         self.numbers.insert(key.clone(), number);
         self.documents.insert(number, StoredDocument::new(number, key));
-        self.next_number = self.next_number.max(number.saturating_add(1));
+        self.next_number = self.next_number.max(number.next());
         Ok(())
     }
 
     /// Makes sure that no frame of the document was lost before its `nth`. Says whether the frame
     /// is to be used.
-    fn count(&mut self, kind: Kind, number: u64, nth: u64) -> Result<bool, String> {
+    fn count(&mut self, kind: Kind, number: DocumentNumber, nth: u64) -> Result<bool, String> {
         let is_destroy = kind == Kind::Destroy;
         let Some(document) = self.documents.get_mut(&number) else {
             if !self.is_damaged {
@@ -212,7 +212,9 @@ impl Catalog {
     /// A frame is lost, or nobody knows how many.
     fn lose(&mut self, head: Option<FrameHead>, body: Option<&[u8]>) -> Result<(), String> {
         self.is_damaged = true;
-        if let Some(number) = head.map(|head| head.document).filter(|number| *number > 0) {
+        if let Some(number) =
+            head.map(|head| head.document).filter(|number| *number > DocumentNumber(0))
+        {
             match self.documents.get_mut(&number) {
                 Some(document) => document.standing = Standing::Broken,
                 None => {
@@ -245,7 +247,7 @@ impl Catalog {
         Ok(())
     }
 
-    fn take_table(&mut self, number: u64, body: &[u8]) -> Result<(), String> {
+    fn take_table(&mut self, number: DocumentNumber, body: &[u8]) -> Result<(), String> {
         let entries = TableEntry::decode_all(body).ok_or("a page table cut short")?;
         let document = self.documents.get_mut(&number).expect("BUG: its frame was just counted");
         for entry in entries {

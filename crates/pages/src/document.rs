@@ -3,7 +3,9 @@
 use std::collections::VecDeque;
 
 use tidelog_disk::Disk;
-use tidelog_journal::{FRAME_HEADER_SIZE, FoundFrame, FrameHead, Log, LogFile, frame_size};
+use tidelog_journal::{
+    DocumentNumber, FRAME_HEADER_SIZE, FoundFrame, FrameHead, Log, LogFile, frame_size,
+};
 use tidelog_types::{CallId, Chain, DocumentKey, JournalId, Life, Lsn, LsnRange, Pgid, Position};
 
 use crate::error::StoreError;
@@ -28,7 +30,7 @@ const FIXED_SIZE: usize = 9 * FRAME_HEADER_SIZE;
 #[derive(Debug)]
 pub(crate) struct StoredDocument {
     /// Its number in this store.
-    pub number: u64,
+    pub number: DocumentNumber,
     pub key: DocumentKey,
     /// `None` if there are no notes.
     pub record: Option<StoredRecord>,
@@ -192,7 +194,7 @@ impl StoredDocument {
         (FIXED_SIZE + name + record + calls + tables) as u64 + timeline
     }
 
-    pub fn new(number: u64, key: DocumentKey) -> Self {
+    pub fn new(number: DocumentNumber, key: DocumentKey) -> Self {
         Self {
             number,
             key,

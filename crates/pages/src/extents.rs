@@ -1,5 +1,6 @@
 //! Which slots of the page file are taken, and by whom.
 
+use tidelog_journal::DocumentNumber;
 use tidelog_types::SortedMap;
 use tidelog_types::limits::EXTENT_PAGES;
 
@@ -27,7 +28,7 @@ pub(crate) struct Extents {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Owner {
     Shared,
-    Document(u64),
+    Document(DocumentNumber),
 }
 
 #[derive(Debug, Default)]
@@ -99,7 +100,7 @@ impl Extents {
     }
 
     /// Takes a free slot for a document of this many pages.
-    pub fn allocate(&mut self, document: u64, db_pages: u32) -> Slot {
+    pub fn allocate(&mut self, document: DocumentNumber, db_pages: u32) -> Slot {
         let owner = owner_of(document, db_pages);
         let mut index = self.with_room(owner);
         let first_free =
@@ -147,7 +148,7 @@ impl Extents {
     }
 
     /// Takes the slot that a page table says a document's page lies in. Fails if it is taken.
-    pub fn claim(&mut self, slot: Slot, document: u64, db_pages: u32) -> bool {
+    pub fn claim(&mut self, slot: Slot, document: DocumentNumber, db_pages: u32) -> bool {
         let (index, place) = place_of(slot);
         if self.extents.len() <= index {
             self.extents.resize_with(index + 1, Extent::default);
@@ -163,7 +164,7 @@ impl Extents {
     }
 }
 
-fn owner_of(document: u64, db_pages: u32) -> Owner {
+fn owner_of(document: DocumentNumber, db_pages: u32) -> Owner {
     if db_pages >= OWN_EXTENT_PAGES { Owner::Document(document) } else { Owner::Shared }
 }
 
@@ -184,16 +185,17 @@ mod tests {
     #[test]
     fn small_documents_share_an_extent_and_large_ones_do_not() {
         let mut extents = Extents::default();
-        let small = [extents.allocate(1, 3), extents.allocate(2, 3)];
+        let small =
+            [extents.allocate(DocumentNumber(1), 3), extents.allocate(DocumentNumber(2), 3)];
         assert_eq!(small.map(Slot::number), [1, 2]);
-        assert_eq!(extents.allocate(3, 1_024).number(), 257);
-        assert_eq!(extents.allocate(3, 1_024).number(), 258);
-        assert_eq!(extents.allocate(4, 1_023).number(), 3);
+        assert_eq!(extents.allocate(DocumentNumber(3), 1_024).number(), 257);
+        assert_eq!(extents.allocate(DocumentNumber(3), 1_024).number(), 258);
+        assert_eq!(extents.allocate(DocumentNumber(4), 1_023).number(), 3);
         assert_eq!(extents.slots(), 258);
         for number in [257, 258] {
             extents.release(Slot::new(number).expect("a slot"));
         }
-        assert_eq!(extents.allocate(5, 1_024).number(), 257, "and it is nobody's");
+        assert_eq!(extents.allocate(DocumentNumber(5), 1_024).number(), 257, "and it is nobody's");
     }
 
     /// The slots of so many documents, each page of which comes with all the others.
@@ -201,7 +203,7 @@ mod tests {
         let mut extents = Extents::default();
         for document in 0..documents {
             for _ in 0..db_pages {
-                extents.allocate(document, db_pages);
+                extents.allocate(DocumentNumber(document), db_pages);
             }
         }
         extents.slots()
@@ -223,8 +225,12 @@ mod tests {
     fn a_slot_is_claimed_once() {
         let mut extents = Extents::default();
         let slot = Slot::new(700).expect("a slot");
-        assert!(extents.claim(slot, 1, 1_024));
-        assert!(!extents.claim(slot, 2, 1_024));
-        assert_eq!(extents.allocate(1, 1_024).number(), 513, "the rest of its extent is its own");
+        assert!(extents.claim(slot, DocumentNumber(1), 1_024));
+        assert!(!extents.claim(slot, DocumentNumber(2), 1_024));
+        assert_eq!(
+            extents.allocate(DocumentNumber(1), 1_024).number(),
+            513,
+            "the rest of its extent is its own"
+        );
     }
 }

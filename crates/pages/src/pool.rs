@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use tidelog_journal::DocumentNumber;
 use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{Lsn, Page, Pgid};
 
@@ -16,7 +17,7 @@ const SMALL_SHARE: usize = 10;
 /// never means two contents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct PoolKey {
-    pub document: u64,
+    pub document: DocumentNumber,
     /// Which of its storage journals.
     pub begun: u64,
     pub pgid: Pgid,
@@ -24,7 +25,7 @@ pub(crate) struct PoolKey {
 }
 
 /// A page, whatever its version.
-type Id = (u64, u64, Pgid);
+type Id = (DocumentNumber, u64, Pgid);
 
 /// A buffer pool that a scan passes through without evicting what is wanted.
 ///

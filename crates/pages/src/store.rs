@@ -14,7 +14,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use tidelog_disk::{Disk, DiskError, StoreFiles};
-use tidelog_journal::{BatchNumber, Damage, Log, LogReport, Seed};
+use tidelog_journal::{BatchNumber, Damage, DocumentNumber, Log, LogReport, Seed};
 use tidelog_types::Life;
 use tidelog_types::limits::{LOG_BUFFER_SIZE_MAX, LOG_SIZE_MAX, Limits, STORE_POOL_PAGES_MAX};
 
@@ -70,7 +70,7 @@ pub(crate) struct Store<D> {
     options: StoreOptions,
     space: Space,
     /// Numbers of the documents of which something was appended and is not written.
-    unwritten: BTreeSet<u64>,
+    unwritten: BTreeSet<DocumentNumber>,
     readers: Readers,
     /// Whether a flush was asked for since the store was opened: what was found may still be in
     /// the caches of the system, where a killed process left it.
@@ -201,7 +201,7 @@ impl<D: Disk> Store<D> {
     }
 
     /// Whether there is a document of this number, and all of it is written.
-    pub fn is_written(&self, number: u64) -> bool {
+    pub fn is_written(&self, number: DocumentNumber) -> bool {
         self.catalog.documents.contains_key(&number) && !self.unwritten.contains(&number)
     }
 

@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tidelog_disk::{CrashDevice, CrashDisk, Disk, MemoryDisk};
 use tidelog_journal::{
-    FRAME_HEADER_SIZE, Found, FrameHead, Log, LogReport, RecoverError, Seed, Witness,
+    DocumentNumber, FRAME_HEADER_SIZE, Found, FrameHead, Log, LogReport, RecoverError, Seed,
+    Witness,
 };
 use tidelog_types::Epoch;
 
@@ -34,7 +35,7 @@ pub fn lost<D: Disk>(files: [D; 2]) -> Vec<(u64, Option<u64>)> {
     let mut lost = Vec::new();
     let answer = Log::recover(files, Witness::None, seed(), &mut |found| {
         if let Found::Lost { offset, head, .. } = found {
-            lost.push((offset, head.map(|head| head.document)));
+            lost.push((offset, head.map(|head| head.document.0)));
         }
         Ok(())
     });
@@ -43,7 +44,7 @@ pub fn lost<D: Disk>(files: [D; 2]) -> Vec<(u64, Option<u64>)> {
 }
 
 pub fn head(kind: u8) -> FrameHead {
-    FrameHead::new(kind, 7, Epoch(3))
+    FrameHead::new(kind, DocumentNumber(7), Epoch(3))
 }
 
 /// A log in memory with one batch for each group of bodies, each flushed by itself.

@@ -4,7 +4,12 @@ use super::*;
 use tidelog_testing::{Rng, runs};
 
 fn key(pgid: u32, lsn: u64) -> PoolKey {
-    PoolKey { document: 1, begun: 1, pgid: Pgid(pgid), lsn: Lsn::new(lsn).expect("from 1") }
+    PoolKey {
+        document: DocumentNumber(1),
+        begun: 1,
+        pgid: Pgid(pgid),
+        lsn: Lsn::new(lsn).expect("from 1"),
+    }
 }
 
 fn page(tag: u64) -> Page {
@@ -119,7 +124,7 @@ fn a_pool_agrees_with_a_plain_model() {
                     }
                 }
                 _ => {
-                    let is_here = pool.frames.contains_key(&(1, begun, Pgid(pgid)));
+                    let is_here = pool.frames.contains_key(&(DocumentNumber(1), begun, Pgid(pgid)));
                     pool.insert(key, page(operation));
                     if !is_here || found.is_none_or(|(newest, _)| lsn >= newest) {
                         newest.insert((begun, pgid), (lsn, operation));

@@ -1,12 +1,13 @@
 //! Who is served when, without a store.
 
-use crate::RequestId;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use tidelog_journal::DocumentNumber;
 use tidelog_types::{DocumentKey, Lsn, Pgid};
 
 use super::*;
+use crate::RequestId;
 use crate::page_file::Slot;
 use crate::place::{PageAt, PagePlace};
 use crate::plan::{Answer, Plan};
@@ -17,7 +18,7 @@ const URGENCIES: [Urgency; 2] = [Urgency::User, Urgency::Background];
 const CHUNK: usize = 8;
 
 fn read(owner: u64, urgency: Urgency, request: u64, pages: usize) -> ActiveRead {
-    let key = PoolKey { document: 1, begun: 1, pgid: Pgid(1), lsn: Lsn::FIRST };
+    let key = PoolKey { document: DocumentNumber(1), begun: 1, pgid: Pgid(1), lsn: Lsn::FIRST };
     let at = PageAt::Slot(Slot::new(1).expect("from 1"));
     let places = std::iter::repeat_n(PagePlace { key, checksum: 0, at }, pages).collect();
     let document = DocumentKey::new("a", "").expect("a good name");

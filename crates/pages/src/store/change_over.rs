@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::ops::{Bound, RangeInclusive};
 
 use tidelog_disk::{Disk, FlushId};
-use tidelog_journal::{BatchPart, Found, FoundFrame, FrameHead, LOG_START, Log};
+use tidelog_journal::{BatchPart, DocumentNumber, Found, FoundFrame, FrameHead, LOG_START, Log};
 use tidelog_types::Budget;
 use tidelog_types::limits::PAGE_SIZE;
 use tidelog_types::probe::{Probe, reached};
@@ -94,7 +94,7 @@ enum Stage {
     Quiesce,
     /// Every page in the log becomes the one of its slot: of the documents up to this number that
     /// is done.
-    Slots { done: u64, places: BTreeMap<Slot, PagePlace> },
+    Slots { done: DocumentNumber, places: BTreeMap<Slot, PagePlace> },
     /// Pages are written to their slots, in the order of these.
     Pages(BTreeMap<Slot, PagePlace>),
     /// The pages in their slots are flushed.
@@ -373,7 +373,7 @@ impl ChangeOver {
                 if store.log.durable_size() < self.point || has_readers {
                     return Ok(Step::Wait);
                 }
-                Step::Next(Stage::Slots { done: 0, places: BTreeMap::new() })
+                Step::Next(Stage::Slots { done: DocumentNumber::NONE, places: BTreeMap::new() })
             }
             Stage::Slots { done, places } => {
                 if assign_slots(&mut self.folded, &store.log, done, places, size) {
@@ -547,7 +547,7 @@ impl ChangeOver {
 fn assign_slots<D: Disk>(
     folded: &mut Catalog,
     log: &Log<D>,
-    done: &mut u64,
+    done: &mut DocumentNumber,
     places: &mut BTreeMap<Slot, PagePlace>,
     size: u64,
 ) -> bool {

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use tidelog_disk::Disk;
+use tidelog_journal::DocumentNumber;
 use tidelog_types::{DocumentKey, JournalId, Lsn, Pgid, Position};
 
 use super::Store;
@@ -56,7 +57,7 @@ impl<D: Disk> Store<D> {
     /// # Errors
     ///
     /// [`StoreError::Damaged`] if what the log has of it is not what was written.
-    pub fn opened(&mut self, number: u64) -> Result<Plan, StoreError> {
+    pub fn opened(&mut self, number: DocumentNumber) -> Result<Plan, StoreError> {
         let document = self.catalog.documents.get(&number).expect("BUG: a number in use");
         let timeline = document.timeline.as_ref();
         let frames = timeline.map(|timeline| self.timeline(timeline)).unwrap_or_default();

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use tidelog_disk::Disk;
-use tidelog_journal::{BatchPart, FoundFrame, FrameHead, Log};
+use tidelog_journal::{BatchPart, DocumentNumber, FoundFrame, FrameHead, Log};
 use tidelog_types::limits::PAGE_SIZE;
 use tidelog_types::probe::{Probe, reached};
 use tidelog_types::{Budget, Epoch, JournalId, Lsn, LsnRange, Page, Pgid};
@@ -23,7 +23,7 @@ use crate::pool::PoolKey;
 /// else is asked of that until all of it is there.
 #[derive(Debug)]
 pub(crate) struct Recording {
-    document: u64,
+    document: DocumentNumber,
     steps: VecDeque<Step>,
     /// Of a batch that is put together in pieces: the frames that are there, of so many.
     parts: Option<BatchPart>,
@@ -41,14 +41,14 @@ impl Recording {
 struct Recorder<'a, D> {
     log: &'a mut Log<D>,
     catalog: &'a mut Catalog,
-    document: u64,
+    document: DocumentNumber,
     epoch: Epoch,
     parts: Option<BatchPart>,
 }
 
 impl<D: Disk> Store<D> {
     /// Begins to record what was decided for a document.
-    pub fn begin_recording(&self, document: u64, steps: VecDeque<Step>) -> Recording {
+    pub fn begin_recording(&self, document: DocumentNumber, steps: VecDeque<Step>) -> Recording {
         let pages_max = self.options.limits.frame_pages_max;
         let StepSize { frames, pages, bytes } =
             steps.iter().map(|step| step.size(pages_max)).fold(StepSize::default(), |a, b| a + b);
@@ -157,7 +157,7 @@ impl<D: Disk> Store<D> {
     }
 
     /// What was just appended is read back soon, by the followers of the document.
-    fn pool_pages(&mut self, number: u64, lsn: Lsn, pages: BTreeMap<Pgid, Page>) {
+    fn pool_pages(&mut self, number: DocumentNumber, lsn: Lsn, pages: BTreeMap<Pgid, Page>) {
         let begun = self.catalog.documents[&number].begun;
         for (pgid, page) in pages {
             self.pool.insert(PoolKey { document: number, begun, pgid, lsn }, page);
@@ -172,14 +172,14 @@ impl<D: Disk> Store<D> {
             self.catalog.epoch = epoch;
             return;
         }
-        let mut recorder = self.recorder(0, epoch);
+        let mut recorder = self.recorder(DocumentNumber(0), epoch);
         recorder.frame(recorder.head(Kind::Epoch), &[]);
         // Without an epoch nobody could even read.
         self.log.commit_from_reserve();
     }
 
     /// Adds to the log that a document is forgotten.
-    pub fn record_destroy(&mut self, document: u64) {
+    pub fn record_destroy(&mut self, document: DocumentNumber) {
         let mut recorder = self.recorder(document, self.catalog.epoch);
         recorder.frame(recorder.head(Kind::Destroy), &[]);
         // It makes room.
@@ -187,7 +187,7 @@ impl<D: Disk> Store<D> {
         self.space.more();
     }
 
-    fn recorder(&mut self, document: u64, epoch: Epoch) -> Recorder<'_, D> {
+    fn recorder(&mut self, document: DocumentNumber, epoch: Epoch) -> Recorder<'_, D> {
         let Self { log, catalog, unwritten, .. } = self;
         unwritten.insert(document);
         Recorder { log, catalog, document, epoch, parts: None }

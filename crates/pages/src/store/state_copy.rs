@@ -1,7 +1,7 @@
 //! Writing a state into the other log file, in slices.
 
 use tidelog_disk::Disk;
-use tidelog_journal::{FoundFrame, FrameHead, Log};
+use tidelog_journal::{DocumentNumber, FoundFrame, FrameHead, Log};
 use tidelog_types::{Lsn, LsnRange, Pgid};
 
 use crate::catalog::Catalog;
@@ -58,7 +58,7 @@ impl StateCopy {
         next: &mut Catalog,
         calls_max: usize,
     ) -> Result<Self, StoreError> {
-        let head = FrameHead::new(Kind::Epoch as u8, 0, folded.epoch);
+        let head = FrameHead::new(Kind::Epoch as u8, DocumentNumber(0), folded.epoch);
         Copier { log, next, left: 0 }.copy(head, &[])?;
         Ok(Self { part: Part::Head, calls_max })
     }
@@ -91,7 +91,7 @@ impl StateCopy {
         &self,
         copier: &mut Copier<'_, D>,
         folded: &Catalog,
-        number: u64,
+        number: DocumentNumber,
     ) -> Result<Option<Part>, StoreError> {
         let head = |kind: Kind| FrameHead::new(kind as u8, number, folded.epoch);
         let document = &folded.documents[&number];
