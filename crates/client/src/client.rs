@@ -288,7 +288,7 @@ impl Client {
                 let asked = self.servers.iter_mut().find(|(_, link)| has_asked(link));
                 let Some((url, link)) = asked else { return };
                 if link.answered_with((tab, handle), token, self.now_ms, out) {
-                    link.failure = Some(CallFailure::no_token(url));
+                    link.lacks_token();
                     let url = url.clone();
                     self.server_lost(&url, out);
                 }

@@ -133,10 +133,17 @@ pub(crate) enum Heard {
 }
 
 impl ServerLink {
-    /// What is wrong with it, for simulations: whoever is let in is not barred.
+    /// What is wrong with it, for simulations: whoever is let in is not barred, nor by what passes.
     pub(crate) fn doubt(&self) -> Option<String> {
         let is_let_in = matches!(self.stage, Stage::Welcomed);
-        (is_let_in && self.barred).then(|| format!("{} has let us in, and is barred", self.url))
+        let passes = !self.failure.as_ref().is_some_and(CallFailure::is_final);
+        let what = match (is_let_in, passes) {
+            _ if !self.barred => return None,
+            (true, _) => "has let us in",
+            (false, true) => "may let us in by itself",
+            (false, false) => return None,
+        };
+        Some(format!("{} {what}, and is barred", self.url))
     }
 
     pub(crate) fn new(url: String, client: ClientId) -> Self {
@@ -383,6 +390,12 @@ impl ServerLink {
                 None => Heard::Nothing,
             },
         }
+    }
+
+    /// Nobody has given a token: they are asked again, whatever barred it before.
+    pub(crate) fn lacks_token(&mut self) {
+        self.failure = Some(CallFailure::no_token(&self.url));
+        self.barred = false;
     }
 
     /// Why documents cannot follow this server at present, where that is known.

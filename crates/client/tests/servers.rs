@@ -755,6 +755,27 @@ fn a_tab_whose_token_is_refused_bars_no_other_one() {
     assert_eq!(core.tokens_wanted, [TAB, OTHER_TAB]);
 }
 
+/// Goal: whoever waits until all is in step is not told what passes by itself. Method: a token is
+/// refused, and the tab that is asked next has none.
+#[test]
+fn a_sync_waits_where_a_refused_token_is_followed_by_none() {
+    let mut core = with_tokens();
+    core.welcome(X);
+    opened(&mut core, X, 1);
+    core.lose(X);
+    core.ask(Call(3), HANDLE, Request::Sync);
+    connect_again(&mut core);
+    let asked = *core.tokens_wanted.last().expect("a tab was asked");
+    core.say_from(asked, ToCore::Token { handle: HANDLE, token: Some("too old".to_owned()) });
+    core.hear(X, &FromServer::Bye { reason: ByeReason::Unauthenticated });
+    assert_eq!(core.failure_of(Call(3)).map(|it| it.code), Some(ErrorCode::Access));
+    connect_again(&mut core);
+    let asked = *core.tokens_wanted.last().expect("a tab was asked");
+    core.say_from(asked, ToCore::Token { handle: HANDLE, token: None });
+    core.ask(Call(4), HANDLE, Request::Sync);
+    assert_eq!(core.failure_of(Call(4)), None);
+}
+
 #[test]
 fn a_server_that_does_not_say_where_a_document_stands_is_asked_anew_in_time() {
     let mut core = Core::default();

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use tidelog_types::Value;
-use tidelog_types::limits::Limits;
+use tidelog_types::limits::{Limits, PAGE_SIZE};
 
-use crate::app::claim_name;
+use crate::app::{Wish, claim_name};
 use crate::docs::Doc;
 use crate::reference::{Found, Issued};
 use crate::swarm::Swarm;
@@ -26,7 +26,8 @@ pub(crate) struct Judge {
     may_go: BTreeMap<(Doc, usize), Vec<String>>,
     /// Whether there are several states of one device, or it may forget what it has done.
     devices_part: bool,
-    /// Whether any mutation may find its document full.
+    /// What a mutation may take, and whether any one may find its document full.
+    limits: Limits,
     fills: bool,
     /// Whether so few rejections are kept that some are forgotten.
     forgets_rejections: bool,
@@ -61,6 +62,8 @@ struct Fate {
     handled_ms: Option<u64>,
     /// It left nothing behind, its caller was told.
     failed: bool,
+    /// So it was since it was rejected where it was issued.
+    was_refused: bool,
     /// Its copy was deleted before it was decided: it may be there or not.
     dropped: bool,
     /// Whether its device has deleted its copy since: it comes back from the server.
@@ -74,6 +77,9 @@ struct Fate {
 impl Fate {
     /// The name that it claims.
     fn claimed(&self) -> Option<&String> {
+        if self.issued.wish.mutation == "renounce" {
+            return None;
+        }
         self.issued.wish.args.iter().find_map(|(arg, value)| match value {
             Value::Text(text) if arg == "name" => Some(text),
             _ => None,
@@ -93,6 +99,10 @@ pub(crate) struct When {
 const WRITTEN_MS: u64 = 5_000;
 /// Simulated milliseconds within which two rejections may be told in another order than they came.
 const TOLD_MS: u64 = 5_000;
+/// Steps that each row of a heavy mutation counts, at most, and pages that one changes beside those
+/// of its body.
+const STEPS_PER_ROW_MAX: i64 = 26;
+const PAGES_BESIDE_MAX: usize = 10;
 /// Bytes over the net at most: of a world in which nothing is issued, for each mutation, and for
 /// each byte that apps put into one.
 const NET_SIZE_MAX: u64 = 2 << 20;
@@ -145,6 +155,7 @@ impl Judge {
             swarm.limits.rejections_kept_max < Limits::DEFAULT.rejections_kept_max;
         Self {
             devices_part: swarm.devices_part() || swarm.logs_rot,
+            limits: swarm.limits,
             fills: swarm.fills,
             forgets_rejections,
             timeline_lives_kept_max: swarm.limits.timeline_lives_kept_max,
@@ -165,6 +176,7 @@ impl Judge {
             handled: false,
             handled_ms: None,
             failed: false,
+            was_refused: false,
             dropped: false,
             deleted: false,
             reopened: false,
@@ -223,12 +235,16 @@ impl Judge {
                     fate.handled_ms.get_or_insert(when.now_ms);
                 }
             }
-            News::Failed(name) => {
+            News::Failed(name, reason) => {
+                let was_refused = reason.is_some();
+                if let Some(reason) = reason {
+                    self.judge_failure(&name, &reason)?;
+                }
                 let fate = self.fate(&name)?;
                 if fate.durable || fate.confirmed || fate.rejected.is_some() {
                     return Err(format!("{name} failed after it was durable: {fate:?}"));
                 }
-                fate.failed = true;
+                (fate.failed, fate.was_refused) = (true, was_refused);
             }
             News::Unknown(name) => self.fate(&name)?.dropped = true,
             News::Left(name) => self.fate(&name)?.left = true,
@@ -537,7 +553,7 @@ impl Judge {
             if rows > 0 || !self.may_be_forgotten(fate) {
                 judge_one(name, fate, rows)?;
             }
-            judge_rejection(name, fate, is_local, found, self.lost_claims.get(&doc))?;
+            self.judge_rejection(name, fate, is_local, found)?;
         }
         self.judge_order(&found.names)?;
         found.judge_system(self.timeline_lives_kept_max)?;
@@ -545,6 +561,67 @@ impl Judge {
             .compare(|name| fates.get(name).map(|fate| &fate.issued))
             .map_err(|what| format!("{doc:?}: {what}"))?;
         Ok(found.names.clone())
+    }
+
+    /// A rejection has its reason: whoever was told that a claim is taken, of a claim that is.
+    fn judge_rejection(
+        &self,
+        name: &str,
+        fate: &Fate,
+        is_local: bool,
+        found: &Found,
+    ) -> Result<(), String> {
+        let Some(reason) = &fate.rejected else { return Ok(()) };
+        if is_local {
+            return Err(format!("{name} was rejected after it was durable: {fate:?}"));
+        }
+        let lost_claims = self.lost_claims.get(&fate.origin.doc);
+        let is_taken = |claimed: &String| {
+            let was_taken = lost_claims.is_some_and(|claims| claims.contains(claimed));
+            found.claims.contains_key(claimed) || was_taken
+        };
+        let is_just = match reason.starts_with("taken") {
+            true => fate.claimed().is_some_and(is_taken),
+            false => self.is_over_budget(fate, reason),
+        };
+        if is_just { Ok(()) } else { Err(format!("{name} was rejected for no reason: {fate:?}")) }
+    }
+
+    /// The same of one that was rejected where it was issued: a claim that is taken there is one of
+    /// which nobody was told that it came to nothing.
+    fn judge_failure(&self, name: &str, reason: &str) -> Result<(), String> {
+        let Some(fate) = self.fates.get(name) else { return Ok(()) };
+        let (doc, claimed) = (fate.origin.doc, fate.claimed());
+        let may_have_it = |(other, it): (&String, &Fate)| {
+            let is_open = it.rejected.is_none() && !it.was_refused || it.dropped || it.reopened;
+            other != name && it.origin.doc == doc && it.claimed() == claimed && is_open
+        };
+        let is_just = match reason.starts_with("taken") {
+            true => claimed.is_some() && self.fates.iter().any(may_have_it),
+            false => self.is_over_budget(fate, reason),
+        };
+        if is_just { Ok(()) } else { Err(format!("{name} failed for no reason: {reason}")) }
+    }
+
+    /// Whether a mutation takes more than it may, as it was told.
+    fn is_over_budget(&self, fate: &Fate, reason: &str) -> bool {
+        let Wish { mutation, args } = &fate.issued.wish;
+        let Limits { statement_steps_max, mutation_pages_max, document_pages_max, .. } =
+            self.limits;
+        let is_it = |what: String| reason.starts_with(&format!("over the budget of {what}"));
+        let takes = |(_, value): &(String, Value)| match value {
+            Value::Integer(rows) if *mutation == "heavy" => {
+                is_it(format!("{statement_steps_max} steps"))
+                    && rows * STEPS_PER_ROW_MAX > statement_steps_max.cast_signed()
+            }
+            Value::Blob(body) => {
+                is_it(format!("{mutation_pages_max} changed pages"))
+                    && body.len().div_ceil(PAGE_SIZE) + PAGES_BESIDE_MAX > mutation_pages_max
+            }
+            _ => false,
+        };
+        let is_full = self.fills && is_it(format!("{document_pages_max} pages in a document"));
+        is_full || args.iter().any(takes)
     }
 
     /// Whether it may have been rejected when nobody listened, and that dropped for what its device
@@ -592,28 +669,4 @@ fn judge_one(name: &str, fate: &Fate, rows: u32) -> Result<(), String> {
         _ => "was applied more than once",
     };
     Err(format!("{name} {wrong}: {fate:?}"))
-}
-
-/// A rejection has its reason: whoever was told that a claim is taken, of a claim that is.
-fn judge_rejection(
-    name: &str,
-    fate: &Fate,
-    is_local: bool,
-    found: &Found,
-    lost_claims: Option<&BTreeSet<String>>,
-) -> Result<(), String> {
-    let Some(reason) = &fate.rejected else { return Ok(()) };
-    if is_local {
-        return Err(format!("{name} was rejected after it was durable: {fate:?}"));
-    }
-    let is_taken = |claimed: &String| {
-        let was_taken = lost_claims.is_some_and(|claims| claims.contains(claimed));
-        found.claims.contains_key(claimed) || was_taken
-    };
-    let is_just = match reason.as_str() {
-        reason if reason.starts_with("taken") => fate.claimed().is_some_and(is_taken),
-        // The budgets of small worlds.
-        reason => reason.contains("steps") || reason.contains("pages"),
-    };
-    if is_just { Ok(()) } else { Err(format!("{name} was rejected for no reason: {fate:?}")) }
 }

@@ -263,7 +263,7 @@ impl History {
         )
     }
 
-    pub(crate) fn rots(self) -> bool {
+    fn rots(self) -> bool {
         matches!(self, Self::RotDevice | Self::BackUpServer { rots: true })
     }
 
@@ -396,7 +396,7 @@ impl Swarm {
         } else if around.once_in(24) && swarm.history.is_empty() {
             swarm.history.push((around.below(actions), History::RejectCopies));
         }
-        if swarm.history.iter().any(|(_, it)| it.rots()) {
+        if swarm.rots() {
             swarm.logs_rot = askew.once_in(2);
             swarm.store_pool_pages = 8;
             // Only what left the log and the memory can rot unseen, and what is in a log is missed.
@@ -683,6 +683,11 @@ impl Swarm {
     /// Whether there are releases of which neither succeeds the other.
     pub(crate) fn forks(&self) -> bool {
         self.history.iter().any(|(_, it)| *it == History::ForkReleases)
+    }
+
+    /// Whether what lies on a disk may be damaged.
+    pub(crate) fn rots(&self) -> bool {
+        self.history.iter().any(|(_, it)| it.rots())
     }
 
     /// Whether there are several states of one device.

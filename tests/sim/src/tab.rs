@@ -42,6 +42,8 @@ pub(crate) struct Tab {
     may_be_barred: bool,
     /// Whether there are releases of which neither succeeds the other.
     forks: bool,
+    /// Whether data of a server, or of a device, may rot.
+    may_rot: bool,
     /// The device's share of call ids, so that no two calls ever have the same.
     pub(crate) id_prefix: u64,
     /// Its way to the core.
@@ -80,11 +82,12 @@ pub(crate) struct Tab {
     away: BTreeMap<Doc, u64>,
     /// When another tab has last called a document back to its server.
     called_back: BTreeMap<Doc, u64>,
-    /// Mutations of whose rejection a listener was told.
-    pub(crate) told_rejections: BTreeSet<String>,
-    /// Since when there is no listener that has not thrown, and where the one after that listens.
+    /// Mutations of whose rejection the listener that is there was told, by the handle.
+    told_rejections: BTreeMap<Handle, BTreeSet<String>>,
+    /// Since when there is no listener that has not thrown, and since when the one after that
+    /// listens.
     threw: BTreeMap<Handle, u64>,
-    listens_anew: BTreeSet<Handle>,
+    listens_anew: BTreeMap<Handle, u64>,
     pub(crate) exported: BTreeMap<Doc, Vec<u8>>,
     /// Nobody on its device holds anything any more.
     pub(crate) is_leaving: bool,
@@ -139,6 +142,7 @@ impl Tab {
             meets_namesakes: swarm.meets_namesakes(),
             may_be_barred: swarm.bars(),
             forks: swarm.forks(),
+            may_rot: swarm.rots(),
             id_prefix,
             port: Port::new(),
             held: BTreeMap::new(),
@@ -159,9 +163,9 @@ impl Tab {
             outdated: BTreeMap::new(),
             away: BTreeMap::new(),
             called_back: BTreeMap::new(),
-            told_rejections: BTreeSet::new(),
+            told_rejections: BTreeMap::new(),
             threw: BTreeMap::new(),
-            listens_anew: BTreeSet::new(),
+            listens_anew: BTreeMap::new(),
             exported: BTreeMap::new(),
             is_leaving: false,
         }

@@ -494,10 +494,12 @@ impl World {
             // A damaged store keeps nothing of what comes: what a core shows of it may go again.
             let damaged_ms = if here.has_damaged_log { self.now_ms } else { 0 };
             let shown_ms = trouble_ms.max(damaged_ms);
+            let unserved_ms = if here.is_lent() { shown_ms } else { self.now_ms };
             let Some(hearing) = here.tabs.get_mut(&tab) else { return Ok(()) };
             let is_noted = self.told > Told::Nothing;
             let text = is_noted.then(|| format!("{device}.{} hears {}", tab.0, said(&message)));
-            let heard = hearing.hear(message, last, self.now_ms, [trouble_ms, shown_ms]);
+            let heard =
+                hearing.hear(message, last, self.now_ms, [trouble_ms, shown_ms, unserved_ms]);
             text.into_iter().for_each(|text| self.note(&text));
             let heard = heard.map_err(|what| format!("device {device}: {what}"))?;
             self.take_at_word(device, &heard);

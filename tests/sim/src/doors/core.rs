@@ -1,7 +1,7 @@
-//! What a core says and asks, seen at its door: it calls nothing durable of which its page server
-//! has not said so, hands the next page server all that the last one has not answered, forgets no
-//! word of a tab's on whether a document is to be connected, and does not ask again and again for
-//! what is refused.
+//! What a core says and asks, seen at its door: it calls nothing durable, or deleted, of which its
+//! page server has not said so, hands the next page server all that the last one has not answered,
+//! forgets no word of a tab's on whether a document is to be connected, and does not ask again and
+//! again for what is refused.
 //!
 //! Whoever is told too early would otherwise be noticed only if the device lost its power in the
 //! few milliseconds before the flush.
@@ -18,7 +18,9 @@ use tidelog_types::limits::Limits;
 use tidelog_types::{CallId, DocumentKey, Epoch, Position};
 
 use super::core_notes::CoreNotes;
+use super::deletions::Deletions;
 use super::entries::Entries;
+use super::greetings::Greetings;
 use super::line::LineDoor;
 use super::refusals::{Refusals, Stored};
 use super::rejections::RejectionsDoor;
@@ -51,6 +53,8 @@ pub(crate) struct CoreDoor {
     notes: CoreNotes,
     rejections: RejectionsDoor,
     refusals: Refusals,
+    deletions: Deletions,
+    greetings: Greetings,
     /// Whether the page server has let the core in.
     is_let_in: bool,
     /// Of all cores that the device had.
@@ -60,7 +64,7 @@ pub(crate) struct CoreDoor {
     /// The last word of which each tab was told.
     words: BTreeMap<(TabId, Handle), u64>,
     /// How often page servers were asked to delete a document.
-    pub(crate) deletions: u64,
+    pub(crate) deletions_count: u64,
 }
 
 /// An append that the page server has not answered.
@@ -101,11 +105,13 @@ impl CoreDoor {
             notes: CoreNotes::default(),
             rejections: RejectionsDoor::default(),
             refusals: Refusals::default(),
+            deletions: Deletions::default(),
+            greetings: Greetings::default(),
             is_let_in: false,
             entries: Entries::default(),
             opens: BTreeMap::new(),
             words: BTreeMap::new(),
-            deletions: 0,
+            deletions_count: 0,
         }
     }
 
@@ -116,6 +122,8 @@ impl CoreDoor {
         self.notes = CoreNotes::default();
         self.rejections = RejectionsDoor::default();
         self.refusals = Refusals::default();
+        self.deletions = Deletions::default();
+        self.greetings = Greetings::default();
         self.is_let_in = false;
         self.newest = None;
         self.mutations.clear();
@@ -154,6 +162,10 @@ impl CoreDoor {
         match input {
             Input::FromTab { tab, messages } => {
                 for message in messages {
+                    if let ToCore::Destroy { call, document, user, .. } = message {
+                        let (document, user) = (document.clone(), user.clone());
+                        self.deletions.is_asked(*tab, *call, DocumentKey { document, user });
+                    }
                     let ToCore::Ask { call, handle, request } = message else { continue };
                     match request {
                         Request::Mutate(mutate) => {
@@ -183,6 +195,7 @@ impl CoreDoor {
             }
             _ => {}
         }
+        self.greetings.comes(input, now_ms)?;
         self.rejections.comes(input, is_served, now_ms)?;
         self.lines.comes(input)
     }
@@ -195,6 +208,7 @@ impl CoreDoor {
     fn is_answered(&mut self, reply: &StoreReply, now_ms: u64) -> Result<(), String> {
         match reply {
             StoreReply::Durable { ticket } => {
+                self.deletions.are_durable(*ticket);
                 let later = self.owed.split_off(&Ticket(ticket.0 + 1));
                 let mut stored = Vec::new();
                 for (ticket, owed) in mem::replace(&mut self.owed, later) {
@@ -213,6 +227,7 @@ impl CoreDoor {
                 }
             }
             StoreReply::AppendFailed { ticket, .. } => {
+                self.deletions.has_failed(*ticket);
                 if let Some((document, _)) = self.asked.remove(ticket) {
                     let lost = self.owed.extract_if(*ticket.., |_, owed| owed.document == document);
                     let loses_entries = lost.fold(false, |any, (_, owed)| any | owed.has_entries);
@@ -296,6 +311,7 @@ impl CoreDoor {
     ///
     /// The core may not say so.
     pub(crate) fn leaves(&mut self, effect: &Effect) -> Result<(), String> {
+        self.greetings.leaves(effect);
         self.lines.leaves(effect, |call| self.durable.contains(call))?;
         match effect {
             Effect::ToTab { tab, messages } => {
@@ -303,13 +319,17 @@ impl CoreDoor {
                     self.goes_on(*tab, message)?;
                     self.is_that_entry(*tab, message)?;
                     self.rejections.tells(*tab, message)?;
+                    if let FromCore::Done { call } = message {
+                        self.deletions.may_be_done(*tab, *call)?;
+                    }
                 }
                 self.must_be_durable(*tab, messages, |call| self.durable.contains(call))
             }
             Effect::ToPageServer { requests, notices, .. } => {
                 for request in requests {
-                    if let StoreRequest::Destroy { document, .. } = request {
-                        self.deletions += 1;
+                    if let StoreRequest::Destroy { ticket, document } = request {
+                        self.deletions_count += 1;
+                        self.deletions.leaves(*ticket, document);
                         self.rejections.is_given_up(&document.to_string());
                     }
                     if let StoreRequest::Append { ticket, append } = request {

@@ -4,7 +4,9 @@
 
 mod core;
 mod core_notes;
+mod deletions;
 mod entries;
+mod greetings;
 mod line;
 mod names;
 mod refusals;

@@ -27,7 +27,7 @@ pub(crate) struct StoreDoor {
 
 impl StoreDoor {
     pub(crate) fn new(disk: &CrashDevice, swarm: &Swarm, is_damaged: bool) -> Self {
-        let may_be_damaged = is_damaged || swarm.history.iter().any(|(_, it)| it.rots());
+        let may_be_damaged = is_damaged || swarm.rots();
         let door = Door::new(disk, swarm.limits, may_be_damaged);
         Self { door, disk: disk.clone(), swarm: swarm.clone(), looks: 0, slices: 0 }
     }

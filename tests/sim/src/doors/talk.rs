@@ -24,8 +24,10 @@ pub(crate) struct Talk {
     is_damaged: bool,
     /// Whether something of the document is lost: nobody is to see what is left.
     is_incomplete: bool,
-    /// Whether an append or a read failed, or somebody was too slow.
+    /// Whether an append or a read failed, or somebody was too slow; and whether the room has not
+    /// come to rest since.
     has_failed: bool,
+    is_shaken: bool,
     /// Whether there is no document; `None` until that is known.
     is_absent: Option<bool>,
     was_destroyed: bool,
@@ -122,6 +124,7 @@ impl Talk {
             is_damaged,
             is_incomplete: false,
             has_failed: false,
+            is_shaken: false,
             is_absent: None,
             was_destroyed: false,
             places: BTreeMap::new(),
@@ -149,7 +152,7 @@ impl Talk {
                 (place.is_unclear, place.is_closing) = (true, false);
             }
             RoomInput::Ask { ask: Ask::Destroy, .. } => self.was_destroyed = true,
-            RoomInput::SeedOverdue { .. } | RoomInput::SeedUnkept => self.has_failed = true,
+            RoomInput::SeedOverdue { .. } | RoomInput::SeedUnkept => self.fails(),
             RoomInput::Store(reply) => self.is_answered(key, reply),
             _ => {}
         }
@@ -188,11 +191,11 @@ impl Talk {
                 durable.into_values().flatten().for_each(|position| self.reach(position));
             }
             StoreReply::AppendFailed { ticket, .. } => {
-                self.has_failed = true;
+                self.fails();
                 self.tickets.remove(ticket);
             }
             StoreReply::Broken { .. } => {
-                self.has_failed = true;
+                self.fails();
                 self.tickets.clear();
                 self.reads.clear();
                 self.opens_count = 0;
@@ -216,6 +219,10 @@ impl Talk {
             }
             _ => {}
         }
+    }
+
+    fn fails(&mut self) {
+        (self.has_failed, self.is_shaken) = (true, true);
     }
 
     fn reach(&mut self, position: Position) {
@@ -467,9 +474,18 @@ impl Talk {
             };
             let durable = self.durable.get(&served.journal).copied().unwrap_or(Lsn::FIRST);
             let (sent, may) = (served.sent, served.has_room(&self.limits) && !is_full(*conn));
-            if may && sent < durable && !self.is_damaged && !self.has_failed {
+            if may && sent < durable && !self.is_damaged && !self.is_shaken {
                 return Err(format!("one who was sent all before {sent} is not sent {durable}"));
             }
+        }
+        self.is_shaken = false;
+        if !is_seeding {
+            // All that was asked there was answered.
+            let unclear = self.places.values_mut().filter(|place| place.is_unclear);
+            unclear.for_each(|place| {
+                place.opens.clear();
+                (place.is_unclear, place.served) = (false, None);
+            });
         }
         Ok(())
     }

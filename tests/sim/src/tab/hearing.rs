@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use tidelog_client::{
     Call, CallFailure, Connection, FromCore, Handle, Memo, Request, Status, ToCore,
 };
-use tidelog_types::{DocumentKey, ErrorCode, Outcome, Value};
+use tidelog_types::{DocumentKey, ErrorCode, Outcome, Remedy, Value};
 
 use super::live::MALFORMED;
 use super::{Asked, HEARD_MS, Live, Tab, deleted_by, handle_of};
@@ -22,8 +22,8 @@ pub(crate) enum News {
     Durable(String),
     Confirmed(String),
     Rejected(String, String),
-    /// Nothing was recorded.
-    Failed(String),
+    /// Nothing was recorded; with the reason if it was rejected where it was issued.
+    Failed(String, Option<String>),
     /// It may be recorded or not.
     Unknown(String),
     /// Its document was closed before this was said.
@@ -61,7 +61,8 @@ pub(crate) struct Heard {
 
 impl Tab {
     /// Takes what the core says, and whether it is the last word of a call; with when something
-    /// went wrong last, and up to when what was shown may go again.
+    /// went wrong last, up to when what was shown may go again, and up to when there may be no
+    /// store that takes anything.
     ///
     /// # Errors
     ///
@@ -71,7 +72,7 @@ impl Tab {
         message: FromCore,
         last: bool,
         now_ms: u64,
-        [trouble_ms, shown_ms]: [u64; 2],
+        [trouble_ms, shown_ms, unserved_ms]: [u64; 3],
     ) -> Result<Heard, String> {
         let mut heard = Heard::default();
         match message {
@@ -82,7 +83,9 @@ impl Tab {
                 heard.news.extend(self.left(call));
                 self.late(call, &failure)?;
             }
-            FromCore::Failed { call, failure } => self.failed(call, failure, &mut heard, now_ms)?,
+            FromCore::Failed { call, failure } => {
+                self.failed(call, failure, &mut heard, [now_ms, unserved_ms])?;
+            }
             FromCore::Durable { call, entry } => {
                 // The page server's word may come after the core's verdict.
                 if self.unsettled.contains_key(&call) {
@@ -158,7 +161,8 @@ impl Tab {
                 if threw && self.holds(handle) {
                     // It is told again of what came before those that it has dealt with.
                     self.threw.remove(&handle);
-                    self.listens_anew.insert(handle);
+                    self.told_rejections.remove(&handle);
+                    self.listens_anew.insert(handle, now_ms);
                     heard.answers.push(ToCore::ListenRejections { handle });
                 }
             }
@@ -166,12 +170,12 @@ impl Tab {
                 let Some((_, Value::Text(name))) = args.first() else {
                     return Err(format!("news of a rejection without a name: {args:?}"));
                 };
-                self.told_rejections.insert(name.clone());
+                self.told_rejections.entry(handle).or_default().insert(name.clone());
                 heard.news.push(News::Rejected(name.clone(), reason));
                 heard.news.push(News::Kept(name.clone()));
                 let is_held = self.holds(handle);
-                if is_held && (lsn % 3 == 0 || lsn % 3 == 1 && self.listens_anew.contains(&handle))
-                {
+                let is_anew = self.listens_anew.contains_key(&handle);
+                if is_held && (lsn % 3 == 0 || lsn % 3 == 1 && is_anew) {
                     heard.answers.push(ToCore::RejectionHandled { handle, id });
                     heard.news.push(News::Handled(name.clone()));
                 } else if is_held && lsn % 3 == 1 {
@@ -267,6 +271,20 @@ impl Tab {
         }
     }
 
+    /// Whether who waits until all is in step may be told that it does not get there: what passes
+    /// by itself is waited for, but for a store that has refused what the device alone decides.
+    fn ends_a_wait(&self, failure: &CallFailure, asked: &Asked, unserved_ms: u64) -> bool {
+        let is_its_servers = |doc| self.shared.contains(&doc) || self.online.contains(&doc);
+        let is_local = !self.doc_of(asked).is_some_and(is_its_servers);
+        let lasts = failure.remedy == Remedy::Mend;
+        match failure.code {
+            ErrorCode::Storage | ErrorCode::StorageFull | ErrorCode::Engine => {
+                is_local || asked.at_ms <= unserved_ms || lasts && self.may_rot
+            }
+            code => lasts && self.passes(code),
+        }
+    }
+
     /// Whether a live query failed for its words, though all that it looks at has to be there.
     pub(super) fn must_be_there(&self, call: Call, code: ErrorCode) -> bool {
         code == ErrorCode::Query && self.watches.contains_key(&call)
@@ -283,7 +301,7 @@ impl Tab {
         call: Call,
         failure: CallFailure,
         heard: &mut Heard,
-        now_ms: u64,
+        [now_ms, unserved_ms]: [u64; 2],
     ) -> Result<(), String> {
         let full =
             matches!(failure.code, ErrorCode::StorageFull | ErrorCode::Storage | ErrorCode::Engine);
@@ -327,7 +345,9 @@ impl Tab {
                 let is_forced = matches!(message, ToCore::Destroy { force: true, .. });
                 let held = failure.code == ErrorCode::InvalidOption
                     || failure.code == ErrorCode::Pending && !is_forced;
-                let may_fail = full || held && !self.is_leaving;
+                // A store that is well deletes whatever it has.
+                let is_unserved = asked.at_ms <= unserved_ms;
+                let may_fail = full && is_unserved || held && !self.is_leaving;
                 let expected = matches!(message, ToCore::Destroy { .. }) && may_fail;
                 if failure.outcome == Outcome::None {
                     heard.stays = deleted_by(message);
@@ -357,13 +377,13 @@ impl Tab {
                 }
                 heard.news.extend(closed.then(|| News::Left(name.clone())));
                 heard.news.push(match failure.outcome {
-                    Outcome::None => News::Failed(name),
+                    Outcome::None => News::Failed(name, failure.reason),
                     Outcome::Unknown => News::Unknown(name),
                 });
                 heard.answers.extend(self.look(handle, now_ms));
                 Ok(())
             }
-            Request::Sync if full || closed || self.passes(failure.code) => Ok(()),
+            Request::Sync if closed || self.ends_a_wait(&failure, &asked, unserved_ms) => Ok(()),
             // Another tab has handed it over, and is gone.
             Request::Sync
                 if failure.code == ErrorCode::InvalidOption

@@ -1,15 +1,26 @@
 //! How the documents of a tab stand, as far as it was told.
 
+use std::collections::BTreeSet;
+
 use tidelog_client::{CallFailure, Connection, Handle, Status, Storage};
 use tidelog_types::{ErrorCode, Remedy};
 
-use super::Tab;
+use super::{HEARD_MS, Tab};
 use crate::docs::Doc;
 
 impl Tab {
     /// Whether this is the handle by which it has its document.
     pub(super) fn holds(&self, handle: Handle) -> bool {
         self.docs.get(&handle).is_some_and(|doc| self.held.get(doc) == Some(&handle))
+    }
+
+    /// Mutations of a document of whose rejection the listener that is there was told; none if that
+    /// has begun to listen too lately to have heard.
+    pub(crate) fn told_rejections(&self, doc: Doc, now_ms: u64) -> Option<BTreeSet<String>> {
+        let handle = self.held.get(&doc)?;
+        let is_new = |at_ms: &u64| at_ms + HEARD_MS > now_ms;
+        let told = self.told_rejections.get(handle).cloned().unwrap_or_default();
+        (!self.listens_anew.get(handle).is_some_and(is_new)).then_some(told)
     }
 
     /// Whether its core said last that a document was damaged: what is whole of it is shown.

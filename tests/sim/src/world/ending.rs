@@ -81,7 +81,8 @@ impl World {
         if self.swarm.is_left_last { self.leave_all() } else { Ok(()) }
     }
 
-    /// Whatever happened before, nobody holds what all have closed: its copy can be deleted.
+    /// Whatever happened before, nobody holds what all have closed: its copy can be deleted, and is
+    /// on no disk then.
     fn leave_all(&mut self) -> Result<(), String> {
         let everybody = |world: &Self, device: usize| -> Vec<TabId> {
             world.devices[device].tabs.keys().copied().collect()
@@ -110,12 +111,51 @@ impl World {
             }
         }
         self.pass(LEFT_MS)?;
+        self.must_be_answered()?;
+        if self.delete_what_is_left()? {
+            // Whose core died of that, or has no store yet, was told so.
+            self.pass(LENT_MS)?;
+            self.must_be_answered()?;
+            self.delete_what_is_left()?;
+            self.pass(LEFT_MS)?;
+        }
+        (0..self.devices.len()).try_for_each(|device| self.must_be_deleted(device))
+    }
+
+    /// Whoever wants anything deleted was told whether that is done.
+    fn must_be_answered(&self) -> Result<(), String> {
         for device in 0..self.devices.len() {
             let tab = self.any_tab(device)?;
             let keys = self.docs.of(device).into_iter().map(|doc| &self.docs.spec(doc).key);
             let mut left = keys.filter(|key| self.devices[device].tabs[&tab].deletes(key));
             if let Some(key) = left.next() {
                 return Err(format!("device {device}: {key} is not deleted"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Says whether there was any copy that was not said to be deleted.
+    fn delete_what_is_left(&mut self) -> Result<bool, String> {
+        let mut is_any = false;
+        for device in 0..self.devices.len() {
+            let mut left = self.docs.of(device);
+            left.retain(|doc| !self.devices[device].deleted.contains(doc));
+            is_any |= !left.is_empty();
+            let tab = self.any_tab(device)?;
+            left.into_iter().for_each(|doc| self.destroy(device, tab, doc, true));
+        }
+        Ok(is_any)
+    }
+
+    fn must_be_deleted(&self, device: usize) -> Result<(), String> {
+        let durable = self.devices[device].disk.crash(&mut |_| 0);
+        for doc in self.docs.of(device) {
+            if !self.devices[device].deleted.contains(&doc) {
+                return Err(format!("device {device}: {doc:?} cannot be deleted"));
+            }
+            if self.names_on(&durable, doc)?.is_some_and(|found| found.is_there) {
+                return Err(format!("device {device}: {doc:?} was deleted, and is on its disk"));
             }
         }
         Ok(())
@@ -480,7 +520,9 @@ impl World {
             for device in self.devices_of(doc) {
                 let tabs = self.devices[device].tabs.values();
                 for tab in tabs.filter(|tab| tab.held.contains_key(&doc) && tab.port.is_heard) {
-                    self.judge.judge_rejections(device, doc, &tab.told_rejections)?;
+                    if let Some(told) = tab.told_rejections(doc, self.now_ms) {
+                        self.judge.judge_rejections(device, doc, &told)?;
+                    }
                 }
             }
         }
@@ -534,7 +576,9 @@ impl World {
                 // A release that does not go with the document has none of it.
                 let has_it = |here: &Tab| here.port.is_heard && here.held.contains_key(&doc);
                 for (tab, here) in tabs.filter(|(_, here)| has_it(here)) {
-                    self.judge.judge_rejections(device, doc, &here.told_rejections)?;
+                    if let Some(told) = here.told_rejections(doc, self.now_ms) {
+                        self.judge.judge_rejections(device, doc, &told)?;
+                    }
                     let live = here.live.get(&(doc, Live::Entries));
                     if let Some(shown) = live.filter(|live| **live != names) {
                         return Err(format!(

@@ -251,7 +251,11 @@ impl World {
         self.cut_off.remove(&clone);
         self.pass(BACK_MS)?;
         let mut tabs = self.devices[clone].tabs.values();
-        let forgot = |tab: &Tab| tab.is_in_step(doc) && !tab.told_rejections.contains(&claim);
+        let now_ms = self.now_ms;
+        let forgot = |tab: &Tab| {
+            let told = tab.told_rejections(doc, now_ms);
+            tab.is_in_step(doc) && told.is_some_and(|told| !told.contains(&claim))
+        };
         if is_kept && self.judge.is_rejected(&claim) && tabs.any(forgot) {
             return Err(format!("device {clone} was not told that {claim} was rejected"));
         }
@@ -388,8 +392,16 @@ impl World {
         match answer {
             None => {}
             Some(Answer::Destroyed) => {
-                let deleted = self.deleting.take();
-                deleted.into_iter().for_each(|(doc, claims)| self.is_gone(host, doc, claims));
+                let Some((doc, claims)) = self.deleting.take() else { return };
+                let durable = self.hosts[host].disk.crash(&mut |_| 0);
+                match self.names_on(&durable, doc) {
+                    Ok(Some(found)) if found.is_there => {
+                        let what =
+                            format!("server {host}: {doc:?} was deleted, and is on its disk");
+                        self.wrong.get_or_insert(what);
+                    }
+                    _ => self.is_gone(host, doc, claims),
+                }
             }
             Some(Answer::Unknown { .. }) => self.look_for_deleted(host),
             Some(_) => self.not_deleted = self.deleting.take().map(|(doc, _)| doc),
@@ -655,7 +667,7 @@ impl World {
 /// What is applied in a document.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Applied {
-    is_there: bool,
+    pub(super) is_there: bool,
     pub(crate) names: BTreeSet<String>,
     pub(crate) claims: BTreeSet<String>,
     /// The newest release that the document was brought to.

@@ -316,10 +316,11 @@ impl World {
     /// A core that is to delete something asks its page server for that, which takes its time, and
     /// has no room for it.
     fn hold_deletion_up(&mut self, device: usize) -> Result<(), String> {
-        let (until, before) = (self.now_ms + TOLD_MS, self.devices[device].core_door.deletions);
+        let (until, before) =
+            (self.now_ms + TOLD_MS, self.devices[device].core_door.deletions_count);
         while self.next_at().is_some_and(|at| at <= until) {
             self.next_event()?;
-            if self.devices[device].core_door.deletions > before {
+            if self.devices[device].core_door.deletions_count > before {
                 self.fill_disk(device);
                 self.freeze_lender(device, DELETION_MS);
                 break;

@@ -82,6 +82,8 @@ struct Appended {
     names: Vec<DocumentKey>,
     turn: u64,
     is_fenced: bool,
+    /// Whether it deletes the document.
+    destroys: bool,
 }
 
 struct Open {
@@ -182,7 +184,8 @@ impl Door {
                     }
                 }
                 self.touched.extend(names.iter().map(|name| (name.clone(), turn)));
-                let before = Appended { names: names.clone(), turn, is_fenced };
+                let names_asked = names.clone();
+                let before = Appended { names: names_asked, turn, is_fenced, destroys: false };
                 asked.appends.insert(*ticket, before);
                 if !is_fenced {
                     self.appended(owner, names, append);
@@ -190,7 +193,8 @@ impl Door {
             }
             StoreRequest::Destroy { ticket, document } => {
                 let names = vec![document.clone()];
-                asked.appends.insert(*ticket, Appended { names, turn, is_fenced });
+                let before = Appended { names, turn, is_fenced, destroys: true };
+                asked.appends.insert(*ticket, before);
                 self.documents.remove(document);
                 self.touched.insert(document.clone(), turn);
             }
@@ -328,7 +332,7 @@ impl Door {
                 if !durable.contains_key(ticket) || durable.values().any(|it| it.is_fenced) {
                     return Err(format!("{ticket:?} is no append that it waits for"));
                 }
-                self.durable.extend(durable.into_values().flat_map(|append| append.names));
+                durable.into_values().for_each(|append| self.is_durable(owner, append));
                 Ok(())
             }
             StoreReply::AppendFailed { ticket, error } => {
@@ -369,6 +373,16 @@ impl Door {
             }
             StoreReply::Broken { error } => self.breaks(owner, error),
             reply => self.reads(owner, reply),
+        }
+    }
+
+    fn is_durable(&mut self, owner: OwnerId, append: Appended) {
+        for name in append.names {
+            // Nobody has begun it anew behind that.
+            if append.destroys && self.touched.get(&name) == Some(&append.turn) {
+                self.documents.insert(name.clone(), Known::of(owner, None));
+            }
+            self.durable.insert(name);
         }
     }
 
